@@ -1,0 +1,156 @@
+/*
+ * base: the ground floor that every other module stands on.
+ *
+ * Owns: the error struct, allocation that cannot fail, arenas, read-only file mappings, a
+ * bounds-checked byte cursor, overflow-safe size arithmetic, checksums and the clock.
+ * Leaves to others: everything that knows what the bytes mean, and every print (only the two mains
+ * print).
+ * Threads: nothing here has shared state; one object belongs to one thread at a time.
+ */
+#ifndef FORMAT_BASE_H
+#define FORMAT_BASE_H
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/*
+ * An error report. Zero-initialise (`struct err err = {0}`), hand to any function that can fail.
+ * The first error wins: err_set on a filled struct changes nothing, so a cleanup path cannot hide
+ * the cause. `msg` is one line without a newline, names the file, the field and what was expected.
+ */
+struct err {
+    bool set;
+    char msg[1024];
+};
+
+/* Fill `e` unless it is filled already (`e` may be NULL). Always returns -1, so that callers can
+ * write `return err_set(err, ...)`. Control characters from untrusted names are replaced by '?'. */
+int err_set(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* As err_set, with `: strerror(errno_value)` appended. */
+int err_errno(struct err *e, int errno_value, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Put `prefix: ` in front of a filled error's message (no-op where `e` is NULL or not set). Returns
+ * -1. */
+int err_prefix(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Print file:line and the message to stderr, then abort: for impossible states and no memory. */
+#define die(...) die_at(__FILE__, __LINE__, __VA_ARGS__)
+_Noreturn void die_at(const char *file, int line, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* malloc/calloc/realloc/strdup that never return NULL (die on exhaustion). Sizes of zero give a
+ * unique pointer. Free with free(). mem_calloc checks count * size for overflow. */
+void *mem_alloc(size_t bytes);
+void *mem_calloc(size_t count, size_t size);
+void *mem_realloc(void *p, size_t bytes);
+char *mem_strdup(const char *s);
+char *mem_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* 64-byte aligned block (for SIMD operands), not zeroed. Free with free(). */
+void *mem_alloc_aligned(size_t bytes);
+
+/* A growing byte string. Zero-initialise; free with buf_free. `data` is always NUL-terminated once
+ * anything was appended (the NUL is not counted in `len`). */
+struct buf {
+    char *data;
+    size_t len, cap;
+};
+void buf_append(struct buf *b, const void *bytes, size_t n);
+void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void buf_free(struct buf *b);
+
+/* A bump allocator with one lifetime: many allocations, one free. Zero-initialise, or arena_init to
+ * take the whole size up front; then an allocation past it dies instead of growing (`fixed`).
+ * Returned memory is zeroed, 64-byte aligned, and lives until arena_reset or arena_free. */
+struct arena_block;
+struct arena {
+    struct arena_block *head;
+    size_t used_bytes; /* handed out since the last reset, each piece rounded up to 64 */
+    bool fixed;
+};
+void arena_init(struct arena *a, size_t bytes);
+void *arena_alloc(struct arena *a, size_t bytes);
+char *arena_strdup(struct arena *a, const char *s);
+void arena_reset(struct arena *a);
+void arena_free(struct arena *a);
+
+/* Overflow-safe arithmetic on untrusted numbers: false where the true result does not fit. */
+static inline bool size_add(uint64_t a, uint64_t b, uint64_t *out) {
+    return !__builtin_add_overflow(a, b, out);
+}
+static inline bool size_mul(uint64_t a, uint64_t b, uint64_t *out) {
+    return !__builtin_mul_overflow(a, b, out);
+}
+/* `n` rounded up to a multiple of the power of two `align`; the caller knows that it fits. */
+static inline uint64_t align_up(uint64_t n, uint64_t align) {
+    return (n + align - 1) & ~(align - 1);
+}
+
+/* A whole file mapped read-only. Borrowed pointers into `data` live until map_close. An empty file
+ * gives size 0 and data non-NULL. Not a regular file: an error. map_close accepts a zeroed struct.
+ * */
+struct map {
+    const uint8_t *data;
+    size_t size_bytes;
+    char *path;
+    int fd; /* open for reading as long as the map lives; -1 where closed */
+};
+int map_open(struct map *m, const char *path, struct err *err);
+void map_close(struct map *m);
+
+/* Read a whole regular file into a fresh NUL-terminated block (free()), at most `max_bytes` (a
+ * longer file is an error). */
+int file_read(const char *path, size_t max_bytes, uint8_t **data, size_t *size_bytes,
+              struct err *err);
+
+/* write(2) all of it, through EINTR and short writes. `path` is for the message. */
+int file_write_all(int fd, const void *data, size_t bytes, const char *path, struct err *err);
+
+/* Read cursor over untrusted bytes with a sticky first error: reads past the end give zeros and set
+ * `failed`, so a parser reads straight and checks once. Numbers are little-endian. */
+struct cursor {
+    const uint8_t *base;
+    size_t size, pos;
+    bool failed;
+    size_t failed_at; /* position of the first read that did not fit */
+};
+void cursor_init(struct cursor *c, const void *data, size_t size);
+uint8_t cursor_u8(struct cursor *c);
+uint16_t cursor_u16(struct cursor *c);
+uint32_t cursor_u32(struct cursor *c);
+uint64_t cursor_u64(struct cursor *c);
+float cursor_f32(struct cursor *c);
+/* `n` borrowed bytes, or NULL (and `failed`) where fewer are left. */
+const uint8_t *cursor_bytes(struct cursor *c, size_t n);
+
+/* XXH3-64 with seed 0, the checksum of everything in an archive
+ * (https://github.com/Cyan4973/xxHash, doc/xxhash_spec). The streaming form gives the same value as
+ * the whole. */
+uint64_t hash64(const void *data, size_t bytes);
+struct hasher;
+struct hasher *hasher_new(void);
+void hasher_add(struct hasher *h, const void *data, size_t bytes);
+uint64_t hasher_value(const struct hasher *h);
+void hasher_free(struct hasher *h);
+
+/* Monotonic clock in nanoseconds. */
+uint64_t clock_ns(void);
+
+/* IEEE half, bfloat16 <-> float. Narrowing rounds to nearest even; NaN stays NaN. The scalar
+ * definition for every codec and kernel. */
+float f16_to_f32(uint16_t h);
+uint16_t f32_to_f16(float f);
+static inline float bf16_to_f32(uint16_t h) {
+    union {
+        uint32_t u;
+        float f;
+    } v = {(uint32_t)h << 16};
+    return v.f;
+}
+uint16_t f32_to_bf16(float f);
+
+#endif

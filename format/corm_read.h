@@ -1,0 +1,93 @@
+/*
+ * corm_read: a validated view of a .corm archive.
+ *
+ * Owns: the file map; checks of every offset, size, id and count at open, so that users of the view trust
+ * it; checksums of the small sections and the trunk; decoding of chunks.
+ * Leaves to others: which bytes are brought to memory and when (runtime/cache), the tokenizer's own format
+ * (tokenizer), meaning of metadata (arch).
+ * Threads: immutable after open. corm_chunk_decode may run on many threads, each with its own decoder.
+ */
+#ifndef FORMAT_CORM_READ_H
+#define FORMAT_CORM_READ_H
+
+#include "format/arch.h"
+#include "format/corm_file.h"
+
+struct corm_bytes {
+    const uint8_t *data; /* borrowed until corm_close; NULL = absent */
+    size_t size_bytes;
+};
+
+struct corm {
+    struct map map;
+    struct arch arch;
+    struct corm_header header;
+    const struct corm_section *sections; /* [header.section_count], borrowed */
+
+    struct corm_bytes tokenizer, provenance, license, predictors;
+
+    const struct corm_tensor *tensors; /* [n_tensors] */
+    uint32_t n_tensors;
+
+    const struct codec *expert_codec;
+    uint32_t chunk_neurons;
+    size_t neuron_bytes; /* 3 encoded rows of arch.dim columns */
+    const struct corm_record *records; /* [n_records]; see corm_record_of */
+    uint32_t n_records;
+    const struct corm_chunk *chunks; /* [n_chunks] */
+    uint32_t n_chunks;
+    uint32_t *layer_record; /* [n_layers] index of the layer's first record; UINT32_MAX without experts */
+};
+
+enum corm_open_flags {
+    CORM_OPEN_SKIP_TRUNK_HASH = 1, /* do not read the trunk (inspect) */
+};
+
+/* Map and validate `path`. Unknown version, incompatible bit, codec, encoding or section type: refused by
+ * name. On error everything is released. */
+int corm_open(struct corm *c, const char *path, unsigned flags, struct err *err);
+void corm_close(struct corm *c);
+
+/* A trunk tensor as a weight view into the map; data NULL where the model has none. `layer` is ignored
+ * for model scope. Presence and shape were checked at open against the slot table. */
+struct weight corm_tensor_get(const struct corm *c, enum slot_id slot, uint32_t layer);
+
+/* The record of an expert. `layer` must be a MoE layer. */
+const struct corm_record *corm_record_of(const struct corm *c, uint32_t layer, uint32_t expert);
+
+/* Bytes of a chunk once decoded. */
+static inline size_t corm_chunk_raw_bytes(const struct corm *c, const struct corm_chunk *k) {
+    return (size_t)k->n_neurons * c->neuron_bytes;
+}
+/* Human name of a chunk for messages: "layer 3 expert 5 chunk 2". Returns `text`. */
+const char *corm_chunk_name(const struct corm *c, const struct corm_chunk *k, char text[64]);
+
+/* Scratch for decoding on one thread. */
+struct corm_decoder;
+struct corm_decoder *corm_decoder_new(const struct corm *c);
+void corm_decoder_free(struct corm_decoder *d);
+
+/* Check the checksum of the stored bytes `stored` [k->stored_bytes] and decode them into `dst`
+ * (corm_chunk_raw_bytes, 64-byte aligned, not overlapping). `stored` is the map's own bytes or a copy
+ * read by other means. On failure the message names file and chunk. */
+int corm_chunk_decode(struct corm_decoder *d, const struct corm *c, const struct corm_chunk *k,
+                      const uint8_t *stored, uint8_t *dst, struct err *err);
+/* Only the checksum. */
+int corm_chunk_check(const struct corm *c, const struct corm_chunk *k, const uint8_t *stored,
+                     struct err *err);
+
+/* Views of a decoded chunk: gate, up and down rows [n_neurons, dim], stride neuron_bytes. */
+enum corm_part { CORM_PART_GATE, CORM_PART_UP, CORM_PART_DOWN };
+struct weight corm_chunk_part(const struct corm *c, const struct corm_chunk *k, const uint8_t *decoded,
+                              enum corm_part part);
+
+/* Check every checksum in the file: sections, tensors, chunks (decoding each). Calls
+ * progress(ctx, done_bytes, total_bytes) now and then where it is not NULL. Stops at the first bad one. */
+int corm_verify(const struct corm *c, void (*progress)(void *ctx, uint64_t done, uint64_t total),
+                void *ctx, struct err *err);
+
+/* "metadata", "trunk", ...; NULL for an unknown type. And of encodings: "raw", "zstd", "planes". */
+const char *corm_section_name(uint32_t type);
+const char *corm_encoding_name(uint32_t encoding);
+
+#endif

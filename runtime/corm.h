@@ -1,0 +1,150 @@
+/*
+ * corm: the public C API of the CORM runtime (libcorm). Self-contained: the only header a program needs.
+ *
+ * Two objects. An engine is an opened archive: weights, tokenizer, caches, threads. A session is one
+ * sequence of tokens with its KV cache. An engine serves one thread at a time; sessions of one engine may
+ * be used in turn, not at once. Pointers that a function returns are borrowed: each contract says for how
+ * long.
+ *
+ * Errors: functions that can fail return 0 or -1 and fill the `struct corm_error` (may be NULL) with one
+ * line. Nothing prints; nothing exits, except that exhausted memory aborts.
+ */
+#ifndef CORM_H
+#define CORM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define CORM_API __attribute__((visibility("default")))
+#define CORM_API_VERSION 1
+
+struct corm_error {
+    char message[1024];
+};
+
+struct corm_engine;
+struct corm_session;
+
+/* Zero-initialise for the defaults. */
+struct corm_engine_options {
+    uint32_t threads;    /* 0 = all cores of the process's CPU set */
+    const char *isa;     /* NULL = best; else "scalar", "avx2", ... */
+    uint64_t ram_bytes;  /* budget for weights, caches and scratch; 0 = automatic (memory available) */
+    uint32_t ctx_tok;    /* greatest context of a session, part of the memory plan; 0 = the model's own,
+                            at most 4096 */
+    uint32_t batch_rows; /* greatest rows of one forward call in prefill; 0 = 256 */
+    bool kv_f32;         /* KV cache in f32 in place of f16 */
+};
+
+/* What the engine will hold, in bytes; printed by corm-run before loading. */
+struct corm_memory_plan {
+    uint64_t trunk_bytes;      /* mapped, used by every token */
+    uint64_t expert_bytes;     /* all expert records, decoded */
+    uint64_t cache_bytes;      /* granted to the expert cache */
+    uint64_t cache_need_bytes; /* what the cache would take with every expert in it */
+    uint64_t kv_bytes;         /* of one session at ctx_tok */
+    uint64_t scratch_bytes;
+    uint64_t total_bytes;
+    uint64_t budget_bytes;
+    uint64_t floor_bytes; /* the least budget that works */
+};
+
+struct corm_model_info {
+    const char *family;
+    uint64_t params, params_active;
+    uint32_t n_layers, dim, vocab, n_experts, n_active, ctx_max_tok;
+    const char *expert_codec;
+    uint64_t file_bytes;
+    const char *isa;
+    uint32_t threads;
+    uint32_t ctx_tok;
+    /* The publisher's sampling suggestions; negative = none. */
+    float temperature, top_p, top_k, repeat_penalty;
+};
+
+/* Open and check an archive, plan the memory, start threads. A budget under the floor is refused with the
+ * number that would do. */
+CORM_API int corm_engine_open(struct corm_engine **engine, const char *path,
+                              const struct corm_engine_options *options, struct corm_error *error);
+/* Sessions must be closed before. NULL is allowed. */
+CORM_API void corm_engine_close(struct corm_engine *engine);
+/* Borrowed until corm_engine_close. */
+CORM_API const struct corm_model_info *corm_engine_info(const struct corm_engine *engine);
+CORM_API const struct corm_memory_plan *corm_engine_plan(const struct corm_engine *engine);
+
+/* Text to ids. `add_special` adds what the model expects around a text (BOS); `parse_special` recognises
+ * special tokens written out in the text. *ids is the caller's (free()). */
+CORM_API int corm_tokenize(const struct corm_engine *engine, const char *text, size_t text_bytes,
+                           bool add_special, bool parse_special, int32_t **ids, size_t *n_ids,
+                           struct corm_error *error);
+/* True for a token that ends a generation. */
+CORM_API bool corm_is_stop(const struct corm_engine *engine, int32_t id);
+/* The chat template (Jinja text) or NULL; borrowed until corm_engine_close. */
+CORM_API const char *corm_chat_template(const struct corm_engine *engine);
+
+/* An empty sequence. */
+CORM_API int corm_session_open(struct corm_session **session, struct corm_engine *engine,
+                               struct corm_error *error);
+CORM_API void corm_session_close(struct corm_session *session);
+/* Forget all tokens (0), or all past the first `n_tok`. */
+CORM_API void corm_session_truncate(struct corm_session *session, uint32_t n_tok);
+CORM_API uint32_t corm_session_length(const struct corm_session *session);
+
+/* Append `n` tokens and compute. *logits (may be NULL) becomes the logits of the last token [vocab], or
+ * with `all_logits` of every token [n, vocab] (then n <= batch_rows); host memory, borrowed until the next
+ * call on the session. Splitting a sequence over calls differently changes no bit of the result. */
+CORM_API int corm_session_eval(struct corm_session *session, const int32_t *ids, size_t n,
+                               bool all_logits, const float **logits, struct corm_error *error);
+
+/* Streaming text of the ids pushed so far: never ends inside a UTF-8 character. *text is borrowed until
+ * the next call on the session's stream; `final` flushes what is left. `skip_special` drops special
+ * tokens. Pushing does not touch the KV cache. */
+CORM_API int corm_session_text(struct corm_session *session, int32_t id, bool skip_special,
+                               const char **text, size_t *text_bytes);
+CORM_API int corm_session_text_end(struct corm_session *session, const char **text,
+                                   size_t *text_bytes);
+
+/* How to choose a token. corm_sampling_defaults gives the publisher's suggestions, else temperature 0.8,
+ * top_k 40, top_p 0.95, min_p 0.05, no penalty. temperature 0 = greedy (lowest id among equals). Filters
+ * apply in the order: repeat penalty (over the session's last `repeat_last_tok` tokens), top-k, top-p,
+ * min-p, temperature. */
+struct corm_sampling {
+    float temperature;
+    uint32_t top_k; /* 0 = off */
+    float top_p;    /* 1 = off */
+    float min_p;    /* 0 = off */
+    float repeat_penalty; /* 1 = off */
+    uint32_t repeat_last_tok;
+    uint64_t seed;
+};
+CORM_API struct corm_sampling corm_sampling_defaults(const struct corm_engine *engine);
+/* Draw from the logits of the last eval. The same seed, options and logits give the same tokens. Rows of
+ * the vocabulary that the tokenizer does not know are never drawn. */
+CORM_API int32_t corm_session_sample(struct corm_session *session, const struct corm_sampling *sampling);
+
+/* Counters since the session was opened (or last corm_session_reset_stats). */
+struct corm_stats {
+    uint64_t prefill_tok, decode_tok; /* decode: calls of one token */
+    uint64_t prefill_ns, decode_ns;
+    uint64_t weight_bytes;       /* bytes of weights that the math read, trunk and experts */
+    uint64_t cache_hits, cache_misses; /* expert chunks found decoded / decoded on demand */
+    uint64_t read_bytes;         /* stored bytes taken from the archive for experts */
+    uint64_t decoded_bytes;      /* bytes they became */
+    uint64_t stall_ns;           /* time the math waited for experts */
+    uint64_t logits_hash;        /* XXH3-64 of the last logits row */
+};
+CORM_API void corm_session_stats(const struct corm_session *session, struct corm_stats *stats);
+CORM_API void corm_session_reset_stats(struct corm_session *session);
+
+/* "0.1.0" */
+CORM_API const char *corm_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
