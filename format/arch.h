@@ -131,6 +131,16 @@ const struct slot *slot_at(enum slot_id id);
 /* Whether layer `layer` of the model has this tensor (for model scope, `layer` is ignored). */
 bool slot_present(const struct slot *s, const struct arch *a, uint32_t layer);
 
+/* Walk the trunk's tensors in archive order: model scope first, then layer by layer, slots in table order,
+ * only those that the model has. Start with a zeroed struct; false after the last. */
+#define SLOT_LAYER_NONE UINT32_MAX /* the layer of model scope */
+struct slot_place {
+    bool started;
+    enum slot_id slot;
+    uint32_t layer;
+};
+bool slot_next(const struct arch *a, struct slot_place *p);
+
 /* Sizes of the always-on MLP (0 = none) and the attention projections. */
 uint32_t arch_mlp_dim(const struct arch *a, uint32_t layer);
 static inline uint32_t arch_q_dim(const struct arch *a) {

@@ -80,7 +80,7 @@ struct corm_tensor {
 };
 static_assert(sizeof(struct corm_tensor) == 48, "tensor");
 
-enum { CORM_LAYER_NONE = -1 }; /* as uint32_t: model scope */
+#define CORM_LAYER_NONE UINT32_MAX /* model scope */
 
 /* The index opens with this, then n_records structs corm_record in (layer, expert) order over MoE layers,
  * then n_chunks structs corm_chunk in record order. */
