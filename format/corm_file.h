@@ -88,7 +88,7 @@ struct corm_index_header {
     uint32_t n_records;
     uint32_t n_chunks;
     uint32_t codec;         /* of every expert row */
-    uint32_t chunk_neurons; /* neurons of a full cold chunk */
+    uint32_t chunk_neurons; /* neurons of every chunk but a record's last; hot and cold alike */
     uint64_t reserved[2];
 };
 static_assert(sizeof(struct corm_index_header) == 32, "index header");
@@ -96,7 +96,7 @@ static_assert(sizeof(struct corm_index_header) == 32, "index header");
 struct corm_record {
     uint32_t first_chunk;
     uint16_t n_chunks;
-    uint16_t n_hot; /* leading chunks that make up the hot prefix: 0 or 1 */
+    uint16_t n_hot; /* leading chunks that make up the hot prefix: 0 .. n_chunks */
 };
 static_assert(sizeof(struct corm_record) == 8, "record");
 

@@ -20,7 +20,9 @@ struct corm_writer;
 
 struct corm_write_options {
     const struct codec *expert_codec;
-    uint32_t chunk_neurons; /* neurons of a cold chunk, > 0 */
+    uint32_t chunk_neurons; /* neurons of every chunk but a record's last, > 0. The hot prefix is a run of
+                               such chunks, adjacent in the file: one read fetches it, and every decoded
+                               chunk fits one cache slot */
     bool compress;          /* false: every chunk raw */
     bool compress_hot;      /* also the hot prefix */
     float raw_above_ratio;  /* store raw where stored/raw would exceed this; 0.93 */
@@ -42,7 +44,8 @@ int corm_write_tensor_rows(struct corm_writer *w, const void *data, uint32_t n_r
 int corm_write_tensor_end(struct corm_writer *w, struct err *err);
 
 /* Append one expert's record: `neurons` [ffn_dim, neuron_bytes], encoded rows gate | up | down of each
- * neuron, in final order; the first `hot_neurons` (0 .. ffn_dim) form the hot prefix. */
+ * neuron, in final order; the first `hot_neurons` (a multiple of chunk_neurons, or ffn_dim) form the hot
+ * prefix. */
 int corm_write_record(struct corm_writer *w, uint32_t layer, uint32_t expert, const uint8_t *neurons,
                       uint32_t hot_neurons, struct err *err);
 
