@@ -91,8 +91,7 @@ static inline uint64_t align_up(uint64_t n, uint64_t align) {
 }
 
 /* A whole file mapped read-only. Borrowed pointers into `data` live until map_close. An empty file
- * gives size 0 and data non-NULL. Not a regular file: an error. map_close accepts a zeroed struct.
- * */
+ * gives size 0 and data non-NULL. Not a regular file: an error. map_close takes a zeroed struct. */
 struct map {
     const uint8_t *data;
     size_t size_bytes;

@@ -1,0 +1,266 @@
+# CORM's build. `make help` lists what there is to make; CONTRIBUTING.md says how to work with it.
+# Everything lands in $(BUILD)/<config>/, or <config>-clang/ where CC=clang.
+
+VERSION := 0.1.0
+
+config ?= release
+BUILD ?= build
+PREFIX ?= /usr/local
+TIME ?= 60
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+ifeq ($(config),fuzz)
+CC := clang
+endif
+clang := $(findstring clang,$(notdir $(CC)))
+OUT := $(BUILD)/$(config)$(if $(filter-out fuzz,$(config)),$(addprefix -,$(clang)))
+
+# ---- what each configuration means ---------------------------------------------------------------
+
+configs := debug release asan ubsan tsan fuzz
+ifeq ($(filter $(config),$(configs)),)
+$(error config=$(config) is unknown; it is one of: $(configs))
+endif
+sanitize.asan := -fsanitize=address,undefined -fno-sanitize-recover=all
+sanitize.ubsan := -fsanitize=undefined -fno-sanitize-recover=all
+sanitize.tsan := -fsanitize=thread
+sanitize.fuzz := $(sanitize.asan)
+opt.debug := -O0 -g3
+opt.release := -O3 -g -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
+opt.asan := -O1 -g -fno-omit-frame-pointer $(sanitize.asan)
+opt.ubsan := -O1 -g $(sanitize.ubsan)
+opt.tsan := -O1 -g $(sanitize.tsan)
+opt.fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link $(sanitize.fuzz)
+
+# ---- compiler and libraries ----------------------------------------------------------------------
+
+# $(call pc,package,fallback): what pkg-config says about linking it, or the plain fallback.
+pc = $(or $(shell pkg-config --libs $(1) 2>/dev/null),$(2))
+
+# corm-run and libcorm need no more than LIBS_RUN; a program that uses prep/ needs LIBS_PREP besides.
+LIBS_RUN = $(call pc,libzstd,-lzstd) $(call pc,libxxhash,-lxxhash) $(call pc,libpcre2-8,-lpcre2-8) \
+	$(call pc,libutf8proc,-lutf8proc) -lm -pthread
+LIBS_PREP = $(call pc,libarchive,-larchive) $(call pc,lapacke,-llapacke) \
+	$(call pc,openblas,-lopenblas) $(call pc,jansson,-ljansson)
+LIBS_TEST = $(call pc,cmocka,-lcmocka)
+
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla $(if $(WERROR),-Werror)
+INCLUDES := -I. $(shell pkg-config --cflags-only-I openblas lapacke 2>/dev/null)
+# Products and sums are fused only where a kernel writes it so: results do not depend on the compiler.
+BASE_FLAGS := -std=c11 -D_GNU_SOURCE $(INCLUDES) -fPIC -fvisibility=hidden -ffp-contract=off \
+	-pthread $(opt.$(config))
+LINK_FLAGS := -Wl,--as-needed -pthread $(sanitize.$(config)) $(LDFLAGS)
+
+# Instruction sets go by file name; a machine of another kind leaves the files out.
+machine := $(firstword $(subst -, ,$(or $(shell $(CC) -dumpmachine 2>/dev/null),$(shell uname -m))))
+isa.avx2 := -mavx2 -mfma -mf16c
+isa.avx512 := $(isa.avx2) -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
+isa_here := $(if $(filter x86_64,$(machine)),avx2 avx512) $(if $(filter aarch64,$(machine)),neon)
+isa_off := $(filter-out $(isa_here),avx2 avx512 neon)
+
+# ---- sources -------------------------------------------------------------------------------------
+
+sources = $(filter-out $(foreach i,$(isa_off),%_$(i).c),$(wildcard $(addsuffix /*.c,$(1))))
+MAINS := prep/corm_prep.c runtime/corm_run.c
+# libcorm is format without the checkpoint reader, kernels, and runtime; prep adds the rest.
+LIB_SRC := $(filter-out format/safetensors% $(MAINS),$(call sources,format kernels runtime))
+ALL_SRC := $(LIB_SRC) $(wildcard format/safetensors*.c) $(filter-out $(MAINS),$(call sources,prep))
+PROGRAMS := $(patsubst prep/corm_prep.c,$(OUT)/corm-prep,$(patsubst \
+	runtime/corm_run.c,$(OUT)/corm-run,$(wildcard $(MAINS))))
+TEST_SRC := $(wildcard tests/test_*.c)
+TEST_UTIL := $(filter tests/test_util%,$(TEST_SRC))
+TESTS := $(patsubst tests/%.c,$(OUT)/tests/%,$(filter-out $(TEST_UTIL),$(TEST_SRC)))
+SHELL_TESTS := $(sort $(wildcard tests/e2e_*.sh))
+FUZZERS := $(patsubst tests/%.c,$(OUT)/%,$(wildcard tests/fuzz/fuzz_*.c))
+EXAMPLES := $(patsubst docs/%.c,$(OUT)/docs/%,$(wildcard docs/*.c))
+
+objects = $(patsubst %,$(OUT)/%.o,$(basename $(1)))
+LIB_OBJ := $(call objects,$(LIB_SRC))
+ALL_OBJ := $(call objects,$(ALL_SRC))
+
+# ---- CUDA: found, or left out --------------------------------------------------------------------
+
+CUDA ?= auto
+CUDA_ARCH ?= all-major
+CU_SRC := $(wildcard kernels/*.cu)
+NVCC := $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
+ifeq ($(CU_SRC),)
+cuda_note := left out (there is no kernels/*.cu)
+else ifeq ($(CUDA),0)
+cuda_note := left out (CUDA=0)
+else ifeq ($(NVCC),)
+cuda_note := left out (no nvcc found; install the CUDA Toolkit or set NVCC=)
+else
+cuda_note := built with $(NVCC) for $(CUDA_ARCH)
+CU_OBJ := $(call objects,$(CU_SRC))
+LIB_OBJ += $(CU_OBJ)
+ALL_OBJ += $(CU_OBJ)
+BASE_FLAGS += -DCORM_CUDA=1
+LIBS_RUN += -L$(dir $(NVCC))../lib64 -lcudart_static -ldl -lrt -lstdc++
+endif
+
+# ---- targets for people --------------------------------------------------------------------------
+
+.PHONY: all help demo test fuzz lint format check-all install uninstall clean info deps note
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+# What runs after dependencies were installed runs in a new make, which then finds them.
+again = $(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS))
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-5s %s\n' $(1) $(patsubst $(OUT)/%,%,$(2)))
+
+##@ Using it
+all: note $(PROGRAMS) $(OUT)/libcorm.a $(OUT)/libcorm.so $(OUT)/libcorm.pc ## Build the programs and the library
+
+demo: ## Convert the demo checkpoint, verify the archive, and let it tell a story
+	@CC='$(CC)' tests/deps.sh build
+	@$(again) all
+	@mkdir -p $(BUILD)/demo && rm -f $(BUILD)/demo/fable.corm
+	$(OUT)/corm-prep convert tests/models/fable -o $(BUILD)/demo/fable.corm
+	$(OUT)/corm-prep verify $(BUILD)/demo/fable.corm
+	$(OUT)/corm-run $(BUILD)/demo/fable.corm -p "Once upon a time" -n 128 --seed 7 --temp 0.7 --stats
+
+install: all ## Install under PREFIX (/usr/local), below DESTDIR where given
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin include lib/pkgconfig share/doc/corm)
+	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 $(wildcard runtime/corm.h) $(DESTDIR)$(PREFIX)/include
+	install -m 644 $(OUT)/libcorm.a $(DESTDIR)$(PREFIX)/lib
+	install -m 755 $(OUT)/libcorm.so $(DESTDIR)$(PREFIX)/lib/libcorm.so.$(VERSION)
+	ln -sf libcorm.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(PREFIX)/lib/libcorm.so
+	install -m 644 $(OUT)/libcorm.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	install -m 644 LICENSE $(wildcard README.md docs/*.md) $(DESTDIR)$(PREFIX)/share/doc/corm
+
+uninstall: ## Remove what install put there
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/corm-prep bin/corm-run include/corm.h lib/libcorm.a \
+	    lib/libcorm.so lib/$(SONAME) lib/libcorm.so.$(VERSION) lib/pkgconfig/libcorm.pc)
+	rm -rf $(DESTDIR)$(PREFIX)/share/doc/corm
+
+##@ Working on it
+test: ## Build and run all tests, or those named in T="test_base e2e_demo"
+	@CC='$(CC)' tests/deps.sh build test
+	@$(again) _test
+
+lint: ## Check style, include directions, library homes, headers, global state
+	@CC='$(CC)' tests/deps.sh build lint
+	@$(again) all >/dev/null
+	@CC='$(CC)' INCLUDES='$(INCLUDES)' tests/lint.sh $(OUT)
+
+format: ## Rewrite the sources in the style of .clang-format
+	@tests/deps.sh lint
+	clang-format -i $(wildcard $(addsuffix /*.[ch],format kernels runtime prep tests tests/fuzz docs))
+
+fuzz: ## Run each fuzz target for TIME=60 seconds, two at a time
+	@CC=clang tests/deps.sh build clang
+	@$(again) config=fuzz _fuzz
+
+check-all: ## All that CI runs: both compilers, lint, tests, sanitizers, valgrind, fuzzing
+	@.ci/run
+
+deps: ## Install the Debian packages that building and testing need
+	@tests/deps.sh build test
+
+clean: ## Remove everything built
+	rm -rf $(BUILD)
+
+info: ## Show what was detected
+	@echo 'version   $(VERSION)'
+	@echo 'config    $(config) (of: $(configs)) in $(OUT)'
+	@echo 'compiler  $(CC): $(shell $(CC) --version 2>/dev/null | head -n 1)'
+	@echo 'machine   $(machine), instruction sets: $(or $(isa_here),none)'
+	@echo 'CUDA      $(cuda_note)'
+	@echo 'flags     $(BASE_FLAGS) $(CFLAGS)'
+	@echo 'link      corm-run: $(LIBS_RUN)'
+	@echo '          corm-prep: and $(LIBS_PREP)'
+
+help: ## Show this
+	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	    /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@printf '\nSettings: config=%s CC=gcc|clang V=1\n' '$(subst $() ,|,$(configs))'
+	@echo '          CUDA=0 CUDA_ARCH=all-major BUILD=build CFLAGS= LDFLAGS= WERROR=1'
+
+# ---- rules ---------------------------------------------------------------------------------------
+
+note:
+	@echo 'CUDA: $(cuda_note)'
+
+# Remade only when the flags change; then everything that was compiled with the old ones is.
+flags_text := $(CC) $(BASE_FLAGS) $(WARN) $(CPPFLAGS) $(CFLAGS) $(LINK_FLAGS) $(VERSION)
+.PHONY: _flags
+$(OUT)/flags: _flags
+	@mkdir -p $(@D)
+	@echo '$(flags_text)' | cmp -s - $@ || echo '$(flags_text)' >$@
+
+$(OUT)/%.o: %.c $(OUT)/flags
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(BASE_FLAGS) $(WARN) $(isa.$(lastword $(subst _, ,$*))) $(DEFS) $(CPPFLAGS) $(CFLAGS) \
+	    -MMD -MP -c $< -o $@
+$(call objects,$(MAINS)): DEFS = -DCORM_VERSION_TEXT='"$(VERSION)"'
+
+$(OUT)/%.o: %.cu $(OUT)/flags
+	$(call say,NVCC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(NVCC) -std=c++17 -O3 -lineinfo -arch=$(CUDA_ARCH) -I. \
+	    -Xcompiler -fPIC,-fvisibility=hidden,-Wall -MMD -MP -c $< -o $@
+
+# Archives are made anew, so that no object of a removed source stays in them.
+$(OUT)/libcorm.a: $(LIB_OBJ)
+$(OUT)/libeverything.a: $(ALL_OBJ)
+$(OUT)/tests/libutil.a: $(call objects,$(TEST_UTIL))
+$(OUT)/%.a: $(OUT)/flags
+	$(call say,AR,$@)
+	@mkdir -p $(@D)
+	@rm -f $@
+	$(Q)ar rcsD $@ $(filter %.o,$^)
+
+SONAME := libcorm.so.$(firstword $(subst ., ,$(VERSION)))
+$(OUT)/libcorm.so: $(LIB_OBJ)
+	$(call say,LD,$@)
+	$(Q)$(CC) -shared -Wl,-soname,$(SONAME) $(LINK_FLAGS) $(filter %.o,$^) $(LIBS_RUN) -o $@
+	@ln -sf libcorm.so $(OUT)/$(SONAME)
+
+# One way to link a program: objects and archives as prerequisites, libraries in LIBS.
+link = $(call say,LD,$@) $(newline)	@mkdir -p $(@D)$(newline)	$(Q)$(CC) $(LINK_FLAGS) \
+	$(filter %.o %.a,$^) $(LIBS) -o $@
+define newline
+
+
+endef
+
+$(OUT)/corm-run: LIBS = $(LIBS_RUN)
+$(OUT)/corm-run: $(OUT)/runtime/corm_run.o $(OUT)/libcorm.a
+	$(link)
+$(OUT)/corm-prep: LIBS = $(LIBS_PREP) $(LIBS_RUN)
+$(OUT)/corm-prep: $(OUT)/prep/corm_prep.o $(OUT)/libeverything.a
+	$(link)
+$(OUT)/docs/%: LIBS = $(LIBS_RUN)
+$(EXAMPLES): $(OUT)/docs/%: $(OUT)/docs/%.o $(OUT)/libcorm.a
+	$(link)
+$(OUT)/tests/%: LIBS = $(LIBS_TEST) $(LIBS_PREP) $(LIBS_RUN)
+$(TESTS): $(OUT)/tests/%: $(OUT)/tests/%.o $(OUT)/tests/libutil.a $(OUT)/libeverything.a
+	$(link)
+$(OUT)/fuzz/%: LIBS = -fsanitize=fuzzer $(LIBS_PREP) $(LIBS_RUN)
+$(FUZZERS): $(OUT)/fuzz/%: $(OUT)/tests/fuzz/%.o $(OUT)/tests/libutil.a $(OUT)/libeverything.a
+	$(link)
+
+$(OUT)/libcorm.pc: _flags
+	@mkdir -p $(@D)
+	@printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$${prefix}/lib' 'includedir=$${prefix}/include' '' \
+	    'Name: libcorm' 'Description: Run sparse mixture-of-experts models larger than memory' \
+	    'Version: $(VERSION)' 'Requires.private: libzstd libxxhash libpcre2-8 libutf8proc' \
+	    'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -lcorm' 'Libs.private: -lm -pthread' >$@
+
+chosen = $(if $(T),$(filter $(addprefix %/,$(T:.sh=)),$(1)),$(1))
+.PHONY: _test _fuzz
+_test: all $(EXAMPLES) $(call chosen,$(TESTS))
+	@CORM_BUILD=$(OUT) tests/run.sh $(if $(WRAP),-w '$(WRAP)') $(call chosen,$(TESTS)) \
+	    $(addsuffix .sh,$(call chosen,$(SHELL_TESTS:.sh=)))
+_fuzz: $(FUZZERS)
+	@tests/fuzz/run.sh $(TIME) $(FUZZERS)
+
+-include $(wildcard $(addsuffix /*.d,$(addprefix $(OUT)/,format kernels runtime prep tests tests/fuzz docs)))

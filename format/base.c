@@ -1,0 +1,590 @@
+/*
+ * base: see base.h. The only file that knows XXH3, mmap and the errno texts.
+ */
+#include "format/base.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <xxhash.h>
+
+/* -- errors --------------------------------------------------------------------------------- */
+
+/* Names from untrusted files end up in messages: nothing in them may drive the reader's terminal.
+ * Replaces C0 controls, DEL and the two-byte UTF-8 form of the C1 controls (U+0080..U+009F). */
+static void clean_line(char *s) {
+    for (unsigned char *p = (unsigned char *)s; *p; p++) {
+        if (*p < 0x20 || *p == 0x7f) {
+            *p = '?';
+        } else if (p[0] == 0xc2 && p[1] >= 0x80 && p[1] <= 0x9f) {
+            p[0] = p[1] = '?';
+        }
+    }
+}
+
+/* Appends to the message at `at`, cutting what does not fit. Returns the new length. */
+__attribute__((format(printf, 3, 0))) static size_t msg_append(struct err *e, size_t at,
+                                                               const char *fmt, va_list ap) {
+    int n = vsnprintf(e->msg + at, sizeof e->msg - at, fmt, ap);
+    if (n < 0) {
+        e->msg[at] = '\0';
+        n = 0;
+    }
+    clean_line(e->msg + at);
+    return strlen(e->msg);
+}
+
+int err_set(struct err *e, const char *fmt, ...) {
+    if (!e || e->set) {
+        return -1;
+    }
+    va_list ap;
+    va_start(ap, fmt);
+    msg_append(e, 0, fmt, ap);
+    va_end(ap);
+    e->set = true;
+    return -1;
+}
+
+int err_errno(struct err *e, int errno_value, const char *fmt, ...) {
+    if (!e || e->set) {
+        return -1;
+    }
+    va_list ap;
+    va_start(ap, fmt);
+    size_t len = msg_append(e, 0, fmt, ap);
+    va_end(ap);
+    snprintf(e->msg + len, sizeof e->msg - len, ": %s", strerror(errno_value));
+    e->set = true;
+    return -1;
+}
+
+int err_prefix(struct err *e, const char *fmt, ...) {
+    if (!e || !e->set) {
+        return -1;
+    }
+    struct err old = *e;
+    va_list ap;
+    va_start(ap, fmt);
+    size_t len = msg_append(e, 0, fmt, ap);
+    va_end(ap);
+    /* The precision says the same as the buffer does; it shows that cutting is meant. */
+    snprintf(e->msg + len, sizeof e->msg - len, ": %.*s", (int)sizeof old.msg, old.msg);
+    return -1;
+}
+
+_Noreturn void die_at(const char *file, int line, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    fprintf(stderr, "%s:%d: ", file, line);
+    vfprintf(stderr, fmt, ap);
+    fputc('\n', stderr);
+    va_end(ap);
+    abort();
+}
+
+/* -- memory --------------------------------------------------------------------------------- */
+
+enum { ALIGN_BYTES = 64, ARENA_BLOCK_BYTES = 64 * 1024, BUF_MIN_BYTES = 64 };
+
+static void *must(void *p, size_t bytes) {
+    if (!p) {
+        die("out of memory (%zu bytes wanted)", bytes);
+    }
+    return p;
+}
+
+void *mem_alloc(size_t bytes) {
+    return must(malloc(bytes ? bytes : 1), bytes);
+}
+
+void *mem_calloc(size_t count, size_t size) {
+    size_t bytes;
+    if (__builtin_mul_overflow(count, size, &bytes)) {
+        die("out of memory (%zu times %zu bytes wanted)", count, size);
+    }
+    return must(calloc(1, bytes ? bytes : 1), bytes);
+}
+
+void *mem_realloc(void *p, size_t bytes) {
+    return must(realloc(p, bytes ? bytes : 1), bytes);
+}
+
+char *mem_strdup(const char *s) {
+    size_t bytes = strlen(s) + 1;
+    return memcpy(mem_alloc(bytes), s, bytes);
+}
+
+char *mem_printf(const char *fmt, ...) {
+    char *s = NULL;
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vasprintf(&s, fmt, ap);
+    va_end(ap);
+    if (n < 0) {
+        die("out of memory (formatting a string)");
+    }
+    return s;
+}
+
+void *mem_alloc_aligned(size_t bytes) {
+    if (bytes > SIZE_MAX - ALIGN_BYTES) {
+        die("out of memory (%zu bytes wanted)", bytes);
+    }
+    size_t rounded = align_up(bytes ? bytes : 1, ALIGN_BYTES);
+    return must(aligned_alloc(ALIGN_BYTES, rounded), rounded);
+}
+
+static void buf_reserve(struct buf *b, size_t more) {
+    size_t need;
+    if (__builtin_add_overflow(b->len, more, &need) || need == SIZE_MAX) {
+        die("out of memory (string of %zu + %zu bytes)", b->len, more);
+    }
+    need++; /* the NUL */
+    if (need <= b->cap) {
+        return;
+    }
+    size_t cap = b->cap > SIZE_MAX / 2 ? need : b->cap * 2;
+    if (cap < BUF_MIN_BYTES) {
+        cap = BUF_MIN_BYTES;
+    }
+    if (cap < need) {
+        cap = need;
+    }
+    b->data = mem_realloc(b->data, cap);
+    b->cap = cap;
+}
+
+void buf_append(struct buf *b, const void *bytes, size_t n) {
+    buf_reserve(b, n);
+    if (n) {
+        memcpy(b->data + b->len, bytes, n);
+    }
+    b->len += n;
+    b->data[b->len] = '\0';
+}
+
+void buf_printf(struct buf *b, const char *fmt, ...) {
+    va_list ap, again;
+    va_start(ap, fmt);
+    va_copy(again, ap);
+    int n = vsnprintf(NULL, 0, fmt, ap);
+    va_end(ap);
+    if (n < 0) {
+        die("cannot format a string");
+    }
+    buf_reserve(b, (size_t)n);
+    vsnprintf(b->data + b->len, (size_t)n + 1, fmt, again);
+    va_end(again);
+    b->len += (size_t)n;
+}
+
+void buf_free(struct buf *b) {
+    free(b->data);
+    *b = (struct buf){0};
+}
+
+/* -- arenas --------------------------------------------------------------------------------- */
+
+/* `bytes` points into `raw`, aligned. What lies at or above `dirty` was never handed out and still
+ * is the zero that calloc gave, so a large arena costs no pages until they are used. */
+struct arena_block {
+    struct arena_block *next;
+    void *raw;
+    uint8_t *bytes;
+    size_t cap, used, dirty;
+};
+
+static struct arena_block *arena_block_new(size_t cap) {
+    if (cap > SIZE_MAX - ALIGN_BYTES) {
+        die("out of memory (arena of %zu bytes wanted)", cap);
+    }
+    struct arena_block *b = mem_calloc(1, sizeof *b);
+    b->raw = mem_calloc(1, cap + ALIGN_BYTES);
+    b->bytes = (uint8_t *)b->raw + (-(uintptr_t)b->raw & (ALIGN_BYTES - 1));
+    b->cap = cap;
+    return b;
+}
+
+static void arena_block_free(struct arena_block *b) {
+    free(b->raw);
+    free(b);
+}
+
+static size_t arena_round(size_t bytes) {
+    if (bytes > SIZE_MAX - ALIGN_BYTES) {
+        die("out of memory (%zu bytes of an arena wanted)", bytes);
+    }
+    return align_up(bytes ? bytes : 1, ALIGN_BYTES);
+}
+
+void arena_init(struct arena *a, size_t bytes) {
+    *a = (struct arena){.head = arena_block_new(arena_round(bytes)), .fixed = true};
+}
+
+void *arena_alloc(struct arena *a, size_t bytes) {
+    size_t want = arena_round(bytes);
+    struct arena_block *b = a->head;
+    if (!b || b->cap - b->used < want) {
+        if (a->fixed) {
+            die("arena full: %zu bytes wanted, %zu of %zu in use", want, a->used_bytes,
+                b ? b->cap : 0);
+        }
+        size_t cap = b && b->cap <= SIZE_MAX / 4 ? b->cap * 2 : ARENA_BLOCK_BYTES;
+        b = arena_block_new(cap > want ? cap : want);
+        b->next = a->head;
+        a->head = b;
+    }
+    uint8_t *p = b->bytes + b->used;
+    if (b->used < b->dirty) {
+        size_t stale = b->dirty - b->used;
+        memset(p, 0, stale < want ? stale : want);
+    }
+    b->used += want;
+    if (b->dirty < b->used) {
+        b->dirty = b->used;
+    }
+    a->used_bytes += want;
+    return p;
+}
+
+char *arena_strdup(struct arena *a, const char *s) {
+    size_t bytes = strlen(s) + 1;
+    return memcpy(arena_alloc(a, bytes), s, bytes);
+}
+
+void arena_reset(struct arena *a) {
+    /* The head is the largest block, each new one being twice the last or more: keep it. */
+    struct arena_block *b = a->head;
+    if (b) {
+        struct arena_block *rest = b->next;
+        b->next = NULL;
+        b->used = 0;
+        while (rest) {
+            struct arena_block *next = rest->next;
+            arena_block_free(rest);
+            rest = next;
+        }
+    }
+    a->used_bytes = 0;
+}
+
+void arena_free(struct arena *a) {
+    arena_reset(a);
+    if (a->head) {
+        arena_block_free(a->head);
+    }
+    *a = (struct arena){0};
+}
+
+/* -- files ---------------------------------------------------------------------------------- */
+
+static const char *file_kind(mode_t mode) {
+    if (S_ISDIR(mode)) {
+        return "a directory";
+    }
+    if (S_ISFIFO(mode)) {
+        return "a pipe";
+    }
+    if (S_ISSOCK(mode)) {
+        return "a socket";
+    }
+    return S_ISCHR(mode) || S_ISBLK(mode) ? "a device" : "not a file";
+}
+
+/* Opens a regular file for reading and nothing else. Returns the descriptor, or -1 and `err`. */
+static int open_regular(const char *path, struct stat *st, struct err *err) {
+    /* O_NONBLOCK: opening a pipe must not wait for its writer. A regular file ignores it. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) {
+        return err_errno(err, errno, "%s: cannot open", path);
+    }
+    if (fstat(fd, st) < 0) {
+        err_errno(err, errno, "%s: cannot stat", path);
+        close(fd);
+        return -1;
+    }
+    if (!S_ISREG(st->st_mode)) {
+        err_set(err, "%s: is %s, expected a regular file", path, file_kind(st->st_mode));
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+int map_open(struct map *m, const char *path, struct err *err) {
+    static const uint8_t nothing[1];
+    *m = (struct map){.fd = -1};
+    struct stat st;
+    int fd = open_regular(path, &st, err);
+    if (fd < 0) {
+        return -1;
+    }
+    if ((uintmax_t)st.st_size > SIZE_MAX) {
+        close(fd);
+        return err_set(err, "%s: %jd bytes do not fit this machine's address space", path,
+                       (intmax_t)st.st_size);
+    }
+    const uint8_t *data = nothing;
+    size_t size = (size_t)st.st_size;
+    if (size) {
+        void *p = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (p == MAP_FAILED) {
+            err_errno(err, errno, "%s: cannot map %zu bytes", path, size);
+            close(fd);
+            return -1;
+        }
+        data = p;
+    }
+    *m = (struct map){.data = data, .size_bytes = size, .path = mem_strdup(path), .fd = fd};
+    return 0;
+}
+
+void map_close(struct map *m) {
+    if (m->data) {
+        if (m->size_bytes) {
+            munmap((void *)(uintptr_t)m->data, m->size_bytes);
+        }
+        if (m->fd >= 0) {
+            close(m->fd);
+        }
+        free(m->path);
+    }
+    *m = (struct map){.fd = -1};
+}
+
+int file_read(const char *path, size_t max_bytes, uint8_t **data, size_t *size_bytes,
+              struct err *err) {
+    *data = NULL;
+    *size_bytes = 0;
+    struct stat st;
+    int fd = open_regular(path, &st, err);
+    if (fd < 0) {
+        return -1;
+    }
+    int rc = -1;
+    uint8_t *bytes = NULL;
+    size_t len = 0;
+    /* The size is only a first guess: the file may grow meanwhile, and /proc says 0. */
+    size_t cap = (uintmax_t)st.st_size < max_bytes ? (size_t)st.st_size : max_bytes;
+    if (max_bytes >= SIZE_MAX - 1 || (uintmax_t)st.st_size > max_bytes) {
+        err_set(err, "%s: larger than the limit of %zu bytes", path, max_bytes);
+        goto out;
+    }
+    bytes = mem_alloc(cap + 2);
+    for (;;) {
+        /* One byte more than is allowed, so that a longer file shows. */
+        ssize_t n = read(fd, bytes + len, cap + 1 - len);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n < 0) {
+            err_errno(err, errno, "%s: cannot read at byte %zu", path, len);
+            goto out;
+        }
+        if (n == 0) {
+            break;
+        }
+        len += (size_t)n;
+        if (len > max_bytes) {
+            err_set(err, "%s: larger than the limit of %zu bytes", path, max_bytes);
+            goto out;
+        }
+        if (len > cap) {
+            size_t room = max_bytes - cap;
+            cap += room < cap + 4096 ? room : cap + 4096;
+            bytes = mem_realloc(bytes, cap + 2);
+        }
+    }
+    bytes[len] = '\0';
+    *data = bytes;
+    *size_bytes = len;
+    bytes = NULL;
+    rc = 0;
+out:
+    free(bytes);
+    close(fd);
+    return rc;
+}
+
+int file_write_all(int fd, const void *data, size_t bytes, const char *path, struct err *err) {
+    const uint8_t *p = data;
+    size_t left = bytes;
+    while (left) {
+        ssize_t n = write(fd, p, left);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n <= 0) {
+            return err_errno(err, n < 0 ? errno : EIO, "%s: cannot write %zu bytes", path, left);
+        }
+        p += n;
+        left -= (size_t)n;
+    }
+    return 0;
+}
+
+/* -- cursor --------------------------------------------------------------------------------- */
+
+void cursor_init(struct cursor *c, const void *data, size_t size) {
+    *c = (struct cursor){.base = data ? data : (const void *)"", .size = data ? size : 0};
+}
+
+const uint8_t *cursor_bytes(struct cursor *c, size_t n) {
+    if (c->failed || n > c->size - c->pos) {
+        if (!c->failed) {
+            c->failed = true;
+            c->failed_at = c->pos;
+        }
+        return NULL;
+    }
+    const uint8_t *p = c->base + c->pos;
+    c->pos += n;
+    return p;
+}
+
+static uint64_t cursor_le(struct cursor *c, size_t n) {
+    const uint8_t *p = cursor_bytes(c, n);
+    uint64_t v = 0;
+    for (size_t i = 0; p && i < n; i++) {
+        v |= (uint64_t)p[i] << (8 * i);
+    }
+    return v;
+}
+
+uint8_t cursor_u8(struct cursor *c) {
+    return (uint8_t)cursor_le(c, 1);
+}
+
+uint16_t cursor_u16(struct cursor *c) {
+    return (uint16_t)cursor_le(c, 2);
+}
+
+uint32_t cursor_u32(struct cursor *c) {
+    return (uint32_t)cursor_le(c, 4);
+}
+
+uint64_t cursor_u64(struct cursor *c) {
+    return cursor_le(c, 8);
+}
+
+float cursor_f32(struct cursor *c) {
+    union {
+        uint32_t u;
+        float f;
+    } v = {cursor_u32(c)};
+    return v.f;
+}
+
+/* -- checksums and clock -------------------------------------------------------------------- */
+
+uint64_t hash64(const void *data, size_t bytes) {
+    return XXH3_64bits(data, bytes);
+}
+
+struct hasher {
+    XXH3_state_t *state;
+};
+
+struct hasher *hasher_new(void) {
+    struct hasher *h = mem_alloc(sizeof *h);
+    h->state = XXH3_createState();
+    if (!h->state) {
+        die("out of memory (XXH3 state)");
+    }
+    XXH3_64bits_reset(h->state);
+    return h;
+}
+
+void hasher_add(struct hasher *h, const void *data, size_t bytes) {
+    if (bytes && XXH3_64bits_update(h->state, data, bytes) != XXH_OK) {
+        die("XXH3 refused %zu bytes", bytes);
+    }
+}
+
+uint64_t hasher_value(const struct hasher *h) {
+    return XXH3_64bits_digest(h->state);
+}
+
+void hasher_free(struct hasher *h) {
+    if (h) {
+        XXH3_freeState(h->state);
+        free(h);
+    }
+}
+
+uint64_t clock_ns(void) {
+    struct timespec t;
+    if (clock_gettime(CLOCK_MONOTONIC, &t) != 0) {
+        die("no monotonic clock");
+    }
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* -- half and bfloat16 ---------------------------------------------------------------------- */
+
+union bits32 {
+    uint32_t u;
+    float f;
+};
+
+float f16_to_f32(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16;
+    uint32_t exp = (h >> 10) & 0x1f;
+    uint32_t mant = h & 0x3ff;
+    union bits32 v;
+    if (exp == 0x1f) { /* infinity, NaN; a NaN comes out quiet, as from the F16C instructions */
+        v.u = sign | 0x7f800000 | mant << 13 | (mant ? 0x400000 : 0);
+    } else if (exp) {
+        v.u = sign | (exp + 112) << 23 | mant << 13;
+    } else { /* zero, subnormal: mant * 2^-24 is exact in float */
+        v.f = (float)mant * 0x1p-24f;
+        v.u |= sign;
+    }
+    return v.f;
+}
+
+uint16_t f32_to_f16(float f) {
+    union bits32 v = {.f = f};
+    uint32_t sign = (v.u >> 16) & 0x8000;
+    uint32_t abs = v.u & 0x7fffffff;
+    if (abs > 0x7f800000) {
+        return (uint16_t)(sign | 0x7e00 | ((abs >> 13) & 0x3ff));
+    }
+    if (abs >= 0x477ff000) { /* 65520 and above round to infinity */
+        return (uint16_t)(sign | 0x7c00);
+    }
+    uint32_t kept, dropped, half;
+    if (abs >= 0x38800000) { /* normal half: rebias, drop 13 bits */
+        uint32_t rebiased = abs - (112u << 23);
+        kept = rebiased >> 13;
+        dropped = rebiased & 0x1fff;
+        half = 0x1000;
+    } else if (abs >= 0x33000000) { /* subnormal half: drop more, the leading one made visible */
+        uint32_t shift = 126 - (abs >> 23);
+        uint32_t mant = (abs & 0x7fffff) | 0x800000;
+        kept = mant >> shift;
+        dropped = mant & ((1u << shift) - 1);
+        half = 1u << (shift - 1);
+    } else { /* below half of the smallest subnormal */
+        return (uint16_t)sign;
+    }
+    /* A carry out of the mantissa lands in the exponent, which is right. */
+    kept += dropped > half || (dropped == half && (kept & 1));
+    return (uint16_t)(sign | kept);
+}
+
+uint16_t f32_to_bf16(float f) {
+    union bits32 v = {.f = f};
+    if ((v.u & 0x7fffffff) > 0x7f800000) {
+        return (uint16_t)(v.u >> 16 | 0x40);
+    }
+    return (uint16_t)((v.u + 0x7fff + (v.u >> 16 & 1)) >> 16);
+}

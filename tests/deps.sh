@@ -1,0 +1,129 @@
+#!/bin/sh
+# Finds what the build needs and installs what is missing, from Debian packages.
+#
+#   tests/deps.sh [--check] GROUP...     GROUP: build test lint clang valgrind
+#
+# Silent and quick where everything is there. --check only reports: one line, exit status 1.
+# Each need is a row: group, Debian package, and how to see that it is there: a program on PATH, or a
+# header (h:) that the compiler finds. So it works on other systems too; it only installs with apt-get.
+set -u
+
+CC=${CC:-gcc}
+
+needs() {
+    cat <<'TABLE'
+build gcc              gcc
+build libc6-dev        h:stdio.h
+build pkg-config       pkg-config
+build libzstd-dev      h:zstd.h
+build libxxhash-dev    h:xxhash.h
+build libpcre2-dev     h:pcre2.h
+build libutf8proc-dev  h:utf8proc.h
+build libarchive-dev   h:archive.h
+build libopenblas-dev  h:cblas.h
+build liblapacke-dev   h:lapacke.h
+build libjansson-dev   h:jansson.h
+test  libcmocka-dev    h:cmocka.h
+lint  clang-format     clang-format
+clang clang            clang
+clang llvm             llvm-symbolizer
+valgrind valgrind      valgrind
+TABLE
+}
+
+# The directories that pkg-config adds for headers which do not lie on the default path.
+include_flags() {
+    pkg-config --cflags-only-I openblas lapacke 2>/dev/null
+}
+
+# Whether the compiler finds all of the named headers.
+have_headers() {
+    {
+        echo '#define PCRE2_CODE_UNIT_WIDTH 8'
+        for header in stdarg.h stddef.h stdint.h setjmp.h "$@"; do
+            echo "#include <$header>"
+        done
+    } | "$compiler" $flags -fsyntax-only -x c - >/dev/null 2>&1
+}
+
+check_only=
+if [ "${1:-}" = --check ]; then
+    check_only=1
+    shift
+fi
+groups=" $* "
+
+compiler=$CC
+command -v "$compiler" >/dev/null 2>&1 || compiler=gcc
+flags=$(include_flags)
+
+headers= programs=
+while read -r group package what; do
+    case "$groups" in *" $group "*) ;; *) continue ;; esac
+    case "$what" in
+    h:*) headers="$headers ${what#h:}" ;;
+    *) programs="$programs $what" ;;
+    esac
+done <<LIST
+$(needs)
+LIST
+
+ok=1
+for program in $programs; do
+    command -v "$program" >/dev/null 2>&1 || ok=
+done
+if [ -n "$ok" ] && have_headers $headers; then
+    exit 0
+fi
+
+missing=
+while read -r group package what; do
+    case "$groups" in *" $group "*) ;; *) continue ;; esac
+    case "$what" in
+    h:*) have_headers "${what#h:}" || missing="$missing $package" ;;
+    *) command -v "$what" >/dev/null 2>&1 || missing="$missing $package" ;;
+    esac
+done <<LIST
+$(needs)
+LIST
+missing=${missing# }
+
+if [ -z "$missing" ]; then
+    echo "deps: each header is found alone but not all together; try another compiler (CC=$CC)" >&2
+    exit 1
+fi
+if [ -n "$check_only" ]; then
+    echo "deps: missing: $missing (try: make deps)" >&2
+    exit 1
+fi
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "deps: missing, and no apt-get here to install it; the Debian names are: $missing" >&2
+    exit 1
+fi
+sudo=
+if [ "$(id -u)" -ne 0 ]; then
+    if ! command -v sudo >/dev/null 2>&1; then
+        echo "deps: missing; as root, run: apt-get install $missing" >&2
+        exit 1
+    fi
+    sudo=sudo
+fi
+
+echo "deps: installing with ${sudo:+sudo }apt-get: $missing"
+log=$(mktemp) || exit 1
+trap 'rm -f "$log"' EXIT
+
+apt() {
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -y "$@" >"$log" 2>&1
+}
+
+# A fresh machine has no package lists; old lists may name files that are gone.
+ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || apt update
+if ! apt install --no-install-recommends $missing; then
+    if ! { apt update && apt install --no-install-recommends $missing; }; then
+        tail -n 15 "$log" >&2
+        echo "deps: apt-get could not install: $missing" >&2
+        exit 1
+    fi
+fi
+exec "$0" --check "$@"
