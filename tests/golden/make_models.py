@@ -1,0 +1,737 @@
+#!/usr/bin/env python3
+"""Make the tiny checkpoints and the golden vectors of tests/golden/models. Developer-only.
+
+    make_models.py tiny                  write the tiny random checkpoints and their golden files
+    make_models.py fable [--fable DIR]   golden file of the trained fable checkpoint
+    make_models.py trained NAME DIR      golden file of any trained checkpoint
+    make_models.py verify [--fable DIR]  load everything again, run it again, compare
+
+Needs the packages in requirements.txt. Everything is deterministic: a seed per checkpoint, one thread.
+README.md beside this file says what the tensors in a golden file mean; `tiny`, `fable` and `trained`
+rewrite the figures between its markers.
+"""
+import argparse
+import json
+import pathlib
+import shutil
+import sys
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import tokenizers
+import torch
+import transformers
+from tokenizers import Tokenizer
+
+HERE = pathlib.Path(__file__).resolve().parent
+OUT = HERE / "models"
+ROOT = HERE.parents[1]
+HELDOUT = HERE / "heldout.txt"
+
+T_TINY = 40
+N_GREEDY = 64
+PPL_CTX = 256
+ROUTER_GAP = 1e-3  # smallest accepted distance between neighbouring router logits that decide something
+LOGIT_GAP = 1e-2  # the same for the two best logits of a greedy step
+TAP_ROWS_TINY = [0, 1, 2, 3, 7, 8, 11, 12, 13, 19, 23, 24, 25, 31, 38, 39]
+TAP_ROWS_TRAINED = [0, 1, 2, 5, 15, 16, 31, 32, 47, 48, 62, 63]
+
+
+# ---- tokenizer ----
+
+
+def make_tokenizer(bos):
+    """Byte-level BPE of 280 tokens: 2 special tokens, 256 bytes, 22 merges learnt from heldout.txt."""
+    tok = Tokenizer(tokenizers.models.BPE())
+    tok.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tok.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=280,
+        special_tokens=["<|endoftext|>", "<|user|>"],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tok.train([str(HELDOUT)], trainer)
+    assert tok.get_vocab_size() == 280
+    if bos:
+        tok.post_processor = tokenizers.processors.TemplateProcessing(
+            single="<|endoftext|> $A",
+            pair="<|endoftext|> $A <|endoftext|> $B",
+            special_tokens=[("<|endoftext|>", 0)],
+        )
+    return tok
+
+
+# ---- configurations, written as the Hub has them ----
+# The keys are spelled by hand, because the spellings are part of what is tested: "old" is what
+# transformers 4 wrote (rope_theta, rope_scaling, torch_dtype), "new" what 5 writes (rope_parameters, dtype).
+
+COMMON = {
+    "vocab_size": 288,
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "hidden_act": "silu",
+    "max_position_embeddings": 256,
+    "attention_dropout": 0.0,
+    "initializer_range": 0.02,
+    "use_cache": True,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
+
+MIXTRAL = COMMON | {
+    "architectures": ["MixtralForCausalLM"],
+    "model_type": "mixtral",
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "head_dim": None,
+    "rms_norm_eps": 1e-05,
+    "sliding_window": 12,
+    "num_local_experts": 6,
+    "num_experts_per_tok": 2,
+    "output_router_logits": False,
+    "router_aux_loss_coef": 0.02,
+    "router_jitter_noise": 0.0,
+    "tie_word_embeddings": False,
+}
+
+QWEN3 = COMMON | {
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "model_type": "qwen3_moe",
+    "rms_norm_eps": 1e-06,
+    "moe_intermediate_size": 32,
+    "decoder_sparse_step": 1,
+    "use_sliding_window": False,
+    "sliding_window": None,
+    "output_router_logits": False,
+    "router_aux_loss_coef": 0.001,
+}
+
+QWEN3_TINY = QWEN3 | {
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "head_dim": 32,
+    "attention_bias": False,
+    "num_experts_per_tok": 2,
+    "norm_topk_prob": True,
+    "mlp_only_layers": [1],
+    "tie_word_embeddings": True,
+}
+
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
+QWEN3_DTYPES = QWEN3 | {
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "head_dim": 16,
+    "attention_bias": True,
+    "num_experts_per_tok": 2,
+    "norm_topk_prob": False,
+    "mlp_only_layers": [],
+    "tie_word_embeddings": False,
+}
+
+# name, seed of the weights (None: the same weights as `golden`), whose golden file applies, config,
+# dtype, fused names, shard size
+CHECKPOINTS = [
+    {
+        "name": "mixtral-tiny",
+        "config": MIXTRAL | {"rope_theta": 10000.0, "torch_dtype": "bfloat16"},
+        "shard": "330KB",
+        "bos": True,
+        "prompt": "The fox and the toad ran to the hill, and then",
+    },
+    {
+        "name": "mixtral-fused",
+        "golden": "mixtral-tiny",
+        "config": MIXTRAL
+        | {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}, "dtype": "bfloat16"},
+        "fused": True,
+        "bos": True,
+    },
+    {
+        "name": "olmoe-tiny",
+        "config": COMMON
+        | {
+            "architectures": ["OlmoeForCausalLM"],
+            "model_type": "olmoe",
+            "intermediate_size": 32,
+            "num_hidden_layers": 3,
+            "rms_norm_eps": 1e-05,
+            "num_experts": 8,
+            "num_experts_per_tok": 3,
+            "norm_topk_prob": False,
+            "clip_qkv": 0.75,
+            "attention_bias": False,
+            "output_router_logits": False,
+            "router_aux_loss_coef": 0.01,
+            "rope_theta": 10000.0,
+            "rope_scaling": None,
+            "tie_word_embeddings": False,
+            "bos_token_id": None,
+            "pad_token_id": 1,
+            "torch_dtype": "bfloat16",
+        },
+        "prompt": "One day the little drum",
+    },
+    {
+        "name": "qwen2moe-tiny",
+        "config": COMMON
+        | {
+            "architectures": ["Qwen2MoeForCausalLM"],
+            "model_type": "qwen2_moe",
+            "intermediate_size": 96,
+            "moe_intermediate_size": 64,
+            "shared_expert_intermediate_size": 96,
+            "num_hidden_layers": 4,
+            "rms_norm_eps": 1e-06,
+            "num_experts": 8,
+            "num_experts_per_tok": 3,
+            "norm_topk_prob": False,
+            "qkv_bias": True,
+            "decoder_sparse_step": 2,
+            "mlp_only_layers": [1],
+            "use_sliding_window": False,
+            "sliding_window": 4096,
+            "max_window_layers": 21,
+            "output_router_logits": False,
+            "router_aux_loss_coef": 0.001,
+            "rope_theta": 10000.0,
+            "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+            "tie_word_embeddings": False,
+            "torch_dtype": "bfloat16",
+        },
+        "eos_list": [0, 1],
+        "prompt": "Anna looked at the puddle. 12 boats!",
+    },
+    {
+        "name": "qwen3moe-tiny",
+        "config": QWEN3_TINY
+        | {"num_experts": 6, "rope_parameters": LLAMA3_ROPE, "dtype": "bfloat16"},
+        "prompt": "Nora wrote: \"feathers\" and",
+    },
+    {
+        "name": "qwen3moe-fused",
+        "golden": "qwen3moe-tiny",
+        "config": QWEN3_TINY
+        | {"num_local_experts": 6, "rope_parameters": LLAMA3_ROPE, "dtype": "bfloat16"},
+        "fused": True,
+    },
+    {
+        "name": "qwen3moe-f32",
+        "config": QWEN3_DTYPES
+        | {
+            "num_local_experts": 6,
+            "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1000000.0},
+            "dtype": "float32",
+        },
+        "prompt": "Pip stopped, and the",
+    },
+    {
+        "name": "qwen3moe-f16",
+        "golden": "qwen3moe-f32",
+        "config": QWEN3_DTYPES
+        | {
+            "num_experts": 6,
+            "rope_theta": 1000000.0,
+            "rope_scaling": {"type": "linear", "factor": 4.0},
+            "torch_dtype": "float16",
+        },
+    },
+]
+
+
+# ---- weights ----
+
+
+def weight_scale(name, shape):
+    """(mean, std) that keep activations near 1, routing sharp and logits spread."""
+    fan_in = shape[-1]
+    if name.endswith("norm.weight"):
+        return 1.0, 0.25
+    if name.endswith(".bias"):
+        return 0.0, 0.3
+    if "embed_tokens" in name:
+        return 0.0, 0.5
+    if name.endswith("lm_head.weight"):
+        return 0.0, 2.0 / fan_in**0.5
+    if name.endswith("mlp.gate.weight"):
+        return 0.0, 2.0 / fan_in**0.5
+    return 0.0, 1.4 / fan_in**0.5
+
+
+def fill(model, seed):
+    """Random weights, each exactly representable in bf16 and in f16 (so that the dtypes can be compared)."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    for name, p in sorted(model.named_parameters()):
+        mean, std = weight_scale(name, p.shape)
+        w = torch.from_numpy(mean + std * rng.standard_normal(tuple(p.shape)))
+        w = w.to(torch.bfloat16).to(torch.float32)
+        w[w.abs() < 2.0**-16] = 0.0  # below this a bf16 number may lie between two f16 numbers
+        assert torch.equal(w.to(torch.float16).to(torch.float32), w)
+        with torch.no_grad():
+            p.copy_(w)
+
+
+def write_json(path, obj):
+    path.write_text(json.dumps(obj, indent=2) + "\n")
+
+
+def write_checkpoint(spec, seed):
+    """The checkpoint directory as the Hub would hold it."""
+    out = OUT / spec["name"]
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    cfg = spec["config"]
+    dtype = getattr(torch, cfg.get("dtype") or cfg["torch_dtype"])
+    write_json(out / "config.json", cfg)
+    config = transformers.AutoConfig.from_pretrained(out)
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.tie_weights()
+    fill(model, seed)
+    model.to(dtype)
+    model.generation_config = transformers.GenerationConfig()
+    extra = {"max_shard_size": spec["shard"]} if "shard" in spec else {}
+    model.save_pretrained(out, save_original_format=not spec.get("fused", False), **extra)
+    write_json(out / "config.json", cfg)
+    gen = {"bos_token_id": cfg["bos_token_id"], "eos_token_id": spec.get("eos_list", 0)}
+    gen = {k: v for k, v in gen.items() if v is not None}
+    if "eos_list" in spec:
+        gen |= {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.05}
+    write_json(out / "generation_config.json", gen)
+    tok = make_tokenizer(spec.get("bos", False))
+    (out / "tokenizer.json").write_text(tok.to_str(pretty=False) + "\n")
+    write_json(
+        out / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": "<|endoftext|>",
+            "eos_token": "<|endoftext|>",
+            "add_bos_token": spec.get("bos", False),
+            "model_max_length": cfg["max_position_embeddings"],
+            "clean_up_tokenization_spaces": False,
+        },
+    )
+    # What save_pretrained wrote must be named as intended: this guards the goldens against a new default.
+    names = set()
+    for f in out.glob("model*.safetensors"):
+        with safetensors.safe_open(f, "pt") as st:
+            names |= set(st.keys())
+    fused = any(n.endswith("mlp.experts.gate_up_proj") for n in names)
+    assert fused == spec.get("fused", False), names
+    assert not cfg["tie_word_embeddings"] or "lm_head.weight" not in names
+    shards = len(list(out.glob("model*.safetensors")))
+    assert shards == (2 if "shard" in spec else 1), shards
+
+
+# ---- running transformers ----
+
+
+def load(path, dtype=torch.float32):
+    """The checkpoint at `path` with all weights in `dtype`, attention and experts written out plainly."""
+    model, info = transformers.AutoModelForCausalLM.from_pretrained(
+        path,
+        dtype=dtype,
+        attn_implementation="eager",
+        experts_implementation="eager",
+        output_loading_info=True,
+    )
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        assert not info[what], (path, what, info[what])
+    return model.eval()
+
+
+def run_taps(model, ids):
+    """One forward pass over `ids`; every tap of README.md, all rows."""
+    taps, hooks = {}, []
+
+    def keep(name, pick=None):
+        def hook(_module, _args, out):
+            out = out if pick is None else out[pick]
+            taps[name] = out.detach().reshape(-1, out.shape[-1]).clone()
+
+        return hook
+
+    m = model.model
+    hooks.append(m.embed_tokens.register_forward_hook(keep("embed")))
+    hooks.append(m.norm.register_forward_hook(keep("final_norm")))
+    for i, layer in enumerate(m.layers):
+        hooks.append(layer.input_layernorm.register_forward_hook(keep(f"l{i}.attn_in")))
+        hooks.append(layer.self_attn.register_forward_hook(keep(f"l{i}.attn_out", 0)))
+        hooks.append(layer.post_attention_layernorm.register_forward_hook(keep(f"l{i}.ffn_in")))
+        if hasattr(layer.mlp, "experts"):
+            for k, tap in enumerate(("router", "expert_weights", "expert_ids")):
+                hooks.append(layer.mlp.gate.register_forward_hook(keep(f"l{i}.{tap}", k)))
+        hooks.append(layer.mlp.register_forward_hook(keep(f"l{i}.ffn_out")))
+        hooks.append(layer.register_forward_hook(keep(f"l{i}.out")))
+    try:
+        with torch.no_grad():
+            taps["logits"] = model(torch.tensor([ids])).logits[0].clone()
+    finally:
+        for h in hooks:
+            h.remove()
+    for name in taps:
+        if name.endswith("expert_ids"):
+            taps[name] = taps[name].to(torch.int32)
+    return taps
+
+
+def router_gap(taps):
+    """Smallest distance between two neighbouring router logits among the k + 1 best, over all rows."""
+    gap = float("inf")
+    for name, r in taps.items():
+        if name.endswith(".router"):
+            k = taps[name.replace("router", "expert_ids")].shape[1]
+            best = r.sort(dim=-1, descending=True).values[:, : k + 1]
+            gap = min(gap, (best[:, :-1] - best[:, 1:]).min().item())
+    return gap
+
+
+def greedy(model, prompt, n_tokens):
+    """N_GREEDY tokens by model.generate, EOS ignored, padding rows (id >= n_tokens) excluded; and how close
+    the closest decision on the way was: (ids, router gap, logit gap)."""
+    pad = list(range(n_tokens, model.config.vocab_size))
+    # What the call leaves open comes from the checkpoint's generation_config.json (EOS, sampling): clear it.
+    model.generation_config = transformers.GenerationConfig()
+    with torch.no_grad():
+        out = model.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            generation_config=transformers.GenerationConfig(
+                max_new_tokens=N_GREEDY, do_sample=False, pad_token_id=0, suppress_tokens=pad or None
+            ),
+        )[0].tolist()
+    new = out[len(prompt) :]
+    assert len(new) == N_GREEDY and out[: len(prompt)] == prompt
+    # The same decisions again without a KV cache, all in one pass; this gives the gaps too.
+    taps = run_taps(model, out[:-1])
+    logits = taps["logits"][len(prompt) - 1 :].clone()
+    logits[:, n_tokens:] = -float("inf")
+    top = logits.topk(2, dim=-1)
+    assert top.indices[:, 0].tolist() == new
+    gap = (top.values[:, 0] - top.values[:, 1]).min().item()
+    return new, router_gap(taps), gap
+
+
+def perplexity(model, ids):
+    """exp(mean negative log-likelihood), and how many tokens were scored: windows of PPL_CTX tokens that do
+    not overlap, in each window all tokens but the first."""
+    nll, scored = 0.0, 0
+    for at in range(0, len(ids), PPL_CTX):
+        window = ids[at : at + PPL_CTX]
+        if len(window) < 2:
+            break
+        with torch.no_grad():
+            logp = model(torch.tensor([window])).logits[0].double().log_softmax(-1)
+        nll -= logp[:-1].gather(1, torch.tensor(window[1:])[:, None]).sum().item()
+        scored += len(window) - 1
+    return float(np.exp(nll / scored)), scored
+
+
+def i32(values):
+    return torch.tensor(values, dtype=torch.int32)
+
+
+def golden_tensors(taps, ids, tap_rows, logit_rows, prompt, tokens, n_tokens):
+    """What goes into golden.safetensors (perplexity excepted)."""
+    out = {
+        "ids": i32(ids),
+        "tap_rows": i32(tap_rows),
+        "logit_rows": i32(logit_rows),
+        "greedy_prompt": i32(prompt),
+        "greedy": i32(tokens),
+        "n_tokens": i32([n_tokens]),
+    }
+    for name, t in taps.items():
+        out[name] = t[logit_rows if name == "logits" else tap_rows].contiguous()
+    return out
+
+
+# ---- tiny ----
+
+
+def check_odd_features(spec, model, taps):
+    """Each checkpoint must really exercise what it is there for."""
+    cfg, m = spec["config"], model.model
+    usage = []
+    for name, t in taps.items():
+        if name.endswith("expert_ids"):
+            used = t.unique().numel()
+            e = taps[name.replace("expert_ids", "router")].shape[1]
+            usage.append(f"{used}/{e}")
+            assert used == e, f"{spec['name']}: {name} uses {used} of {e} experts"
+    std = taps["logits"].std().item()
+    assert std > 1, f"{spec['name']}: logits std {std}"
+    if cfg.get("clip_qkv"):
+        for i, layer in enumerate(m.layers):
+            a, x = layer.self_attn, taps[f"l{i}.attn_in"]
+            with torch.no_grad():
+                qkv = {"q": a.q_norm(a.q_proj(x)), "k": a.k_norm(a.k_proj(x)), "v": a.v_proj(x)}
+            for n, t in qkv.items():
+                part = (t.abs() > cfg["clip_qkv"]).float().mean().item()
+                assert 0.05 < part < 0.95, f"layer {i}: clips {part} of {n}"
+    return std, usage
+
+
+def tiny_try(spec, seed):
+    """One seed: the golden tensors and figures, or the reason why this seed will not do."""
+    write_checkpoint(spec, seed)
+    path = OUT / spec["name"]
+    model = load(path)
+    tok = Tokenizer.from_file(str(path / "tokenizer.json"))
+    n_tokens = tok.get_vocab_size()
+    rng = np.random.Generator(np.random.PCG64(seed + 1000))
+    ids = rng.integers(0, model.config.vocab_size, T_TINY).tolist()
+    taps = run_taps(model, ids)
+    gap = router_gap(taps)
+    if gap < ROUTER_GAP:
+        return None, f"router gap {gap:.1e} in ids"
+    prompt = tok.encode(spec["prompt"]).ids
+    tokens, g_router, g_logit = greedy(model, prompt, n_tokens)
+    gap = min(gap, g_router)
+    if gap < ROUTER_GAP or g_logit < LOGIT_GAP:
+        return None, f"router gap {gap:.1e}, logit gap {g_logit:.1e} in greedy"
+    if len(set(tokens)) < 16:
+        return None, f"greedy has only {len(set(tokens))} different tokens"
+    try:
+        std, _ = check_odd_features(spec, model, taps)
+    except AssertionError as e:
+        return None, str(e)
+    noise = noise_of(path, ids, taps)
+    gold = golden_tensors(taps, ids, TAP_ROWS_TINY, list(range(T_TINY)), prompt, tokens, n_tokens)
+    row = {"seed": seed, "router_gap": gap, "logit_gap": g_logit, "logit_std": std, "noise": noise}
+    return (gold, row), None
+
+
+def noise_of(path, ids, taps):
+    """Largest difference of any tap from the same model run in f64: what f32 rounding alone can do."""
+    ref = run_taps(load(path, torch.float64), ids)
+    worst = 0.0
+    for name, t in taps.items():
+        if name.endswith("expert_ids"):
+            assert torch.equal(t, ref[name]), f"{path}: {name} differs between f32 and f64"
+        else:
+            worst = max(worst, (t.double() - ref[name].double()).abs().max().item())
+    return worst
+
+
+def save_golden(name, tensors):
+    out = OUT / name
+    out.mkdir(parents=True, exist_ok=True)
+    safetensors.torch.save_file(tensors, out / "golden.safetensors")
+
+
+def cmd_tiny(_args):
+    chosen = {}
+    for spec in CHECKPOINTS:
+        name, owner = spec["name"], spec.get("golden")
+        if owner:
+            write_checkpoint(spec, chosen[owner])
+            row = {"golden": owner, "seed": chosen[owner]}
+        else:
+            for seed in range(1, 400):
+                got, why = tiny_try(spec, seed)
+                if got:
+                    break
+                print(f"{name}: seed {seed}: {why}", file=sys.stderr)
+            else:
+                sys.exit(f"{name}: no seed works")
+            gold, row = got
+            save_golden(name, gold)
+            (OUT / name / "prompt.txt").write_text(spec["prompt"])
+            row["golden"] = name
+            chosen[name] = seed
+        report(name, row)
+        print(name, row)
+
+
+# ---- trained ----
+
+# Openings of our own; the first 64 tokens of the text that follows one are `ids`.
+OPENINGS = [
+    "Once upon a time there was a little girl named",
+    "Once upon a time there was a small brown bear who",
+    "Once upon a time, in a house by the river, there lived",
+    "Once upon a time there was a boy who had a red ball. One day he",
+    "Once upon a time there lived an old woman and her cat. They",
+    "Once upon a time a fox and a hen were friends. The fox said",
+    "Once there was a king who had three sons. The eldest",
+    "One day a little bird fell out of the nest.",
+    "Tom and his sister went to the park. They saw a big",
+    "The old man sat by the fire and told the children",
+    "It was a cold winter night, and the wind",
+    "\"Good morning,\" said the duck.",
+]
+
+
+def cmd_trained(args):
+    name, path = args.name, pathlib.Path(args.dir)
+    if not (path / "config.json").exists():
+        sys.exit(f"{path}: no checkpoint there (config.json is missing)")
+    model = load(path)
+    tok = Tokenizer.from_file(str(path / "tokenizer.json"))
+    n_tokens = tok.get_vocab_size()
+
+    def encode(text):
+        return tok.encode(text, add_special_tokens=False).ids
+
+    # Both searches take the candidate whose closest decision is the least close.
+    best = None
+    for opening in OPENINGS:
+        prompt = tok.encode(opening).ids
+        tokens, g_router, g_logit = greedy(model, prompt, n_tokens)
+        score = min(g_router / ROUTER_GAP, g_logit / LOGIT_GAP)
+        print(f"{name}: router gap {g_router:.1e} logit gap {g_logit:.1e}: {opening}", file=sys.stderr)
+        if best is None or score > best[0]:
+            best = (score, opening, prompt, tokens, g_router, g_logit)
+    score, opening, prompt, tokens, g_router, g_logit = best
+    assert g_router >= ROUTER_GAP / 4 and g_logit >= LOGIT_GAP / 2, "near ties in every candidate"
+
+    once = [s for s in OPENINGS if s.startswith("Once upon a time")]
+    best_ids = None
+    for start in once:
+        text = start + HELDOUT.read_text().split("named Tilda", 1)[1]
+        ids = encode(text)[:64]
+        taps = run_taps(model, ids)
+        gap = router_gap(taps)
+        if best_ids is None or gap > best_ids[0]:
+            best_ids = (gap, ids, taps)
+    ids_gap, ids, taps = best_ids
+    assert ids_gap >= ROUTER_GAP / 4, f"near ties in every candidate ({ids_gap:.1e})"
+    noise = noise_of(path, ids, taps)
+
+    gold = golden_tensors(taps, ids, TAP_ROWS_TRAINED, TAP_ROWS_TRAINED, prompt, tokens, n_tokens)
+    held = encode(HELDOUT.read_text())
+    ppl, scored = perplexity(model, held)
+    gold["perplexity"] = torch.tensor([ppl], dtype=torch.float64)
+    gold["perplexity_tokens"] = i32(held)
+    gold["perplexity_ctx"] = i32([PPL_CTX])
+    gold["perplexity_scored"] = i32([scored])
+    save_golden(name, gold)
+    (OUT / name / "prompt.txt").write_text(opening)
+    (OUT / name / "greedy.txt").write_text(tok.decode(tokens, skip_special_tokens=False))
+    row = {
+        "golden": name,
+        "router_gap": min(ids_gap, g_router),
+        "logit_gap": g_logit,
+        "logit_std": taps["logits"].std().item(),
+        "noise": noise,
+        "perplexity": f"{ppl:.5f} over {scored}",
+    }
+    report(name, row)
+    print(name, row)
+    print(opening + tok.decode(tokens))
+
+
+def cmd_fable(args):
+    cmd_trained(argparse.Namespace(name="fable", dir=args.fable))
+
+
+# ---- verify ----
+
+
+def cmd_verify(args):
+    """Run every checkpoint again from the files alone, and count what differs."""
+    todo = [(OUT / s["name"], s.get("golden", s["name"])) for s in CHECKPOINTS]
+    for name, path in (("fable", args.fable), ("fable-fine", args.fable_fine)):
+        if not (OUT / name / "golden.safetensors").exists():
+            print(f"{name}: has no golden file, left out")
+        elif not (pathlib.Path(path) / "config.json").exists():
+            print(f"{name}: no checkpoint in {path}, left out")
+        else:
+            todo.append((pathlib.Path(path), name))
+    bad = 0
+    for path, owner in todo:
+        gold = safetensors.torch.load_file(OUT / owner / "golden.safetensors")
+        model = load(path)
+        taps = run_taps(model, gold["ids"].tolist())
+        worst = 0.0
+        for name, t in taps.items():
+            t = t[gold["logit_rows" if name == "logits" else "tap_rows"].long()]
+            if name.endswith("expert_ids"):
+                bad += not torch.equal(t, gold[name])
+            else:
+                worst = max(worst, (t - gold[name]).abs().max().item())
+        tokens, g_router, g_logit = greedy(model, gold["greedy_prompt"].tolist(), gold["n_tokens"].item())
+        same = tokens == gold["greedy"].tolist()
+        tok = Tokenizer.from_file(str(path / "tokenizer.json"))
+        text = (OUT / owner / "prompt.txt").read_text()
+        same_prompt = tok.encode(text).ids == gold["greedy_prompt"].tolist()
+        line = f"{path.name}: taps max abs diff {worst:.1e}, greedy same {same}, prompt same {same_prompt}"
+        if "perplexity" in gold:
+            held = tok.encode(HELDOUT.read_text(), add_special_tokens=False).ids
+            ppl, _ = perplexity(model, held)
+            off = abs(ppl / gold["perplexity"].item() - 1)
+            line += f", perplexity {ppl:.6f} (off by {off:.1e})"
+            bad += held != gold["perplexity_tokens"].tolist() or off > 1e-6
+        print(line + f", gaps {g_router:.1e} {g_logit:.1e}")
+        bad += worst > 1e-5 or not same or not same_prompt
+    sys.exit(f"{bad} checks failed" if bad else 0)
+
+
+# ---- figures in README.md ----
+
+BEGIN, END = "<!-- figures: written by make_models.py -->", "<!-- end of figures -->"
+COLUMNS = ["golden", "seed", "router_gap", "logit_gap", "logit_std", "noise", "perplexity"]
+
+
+def report(name, row):
+    """Put `row` into the table of README.md, and the versions above it."""
+    path = HERE / "README.md"
+    text = path.read_text()
+    head, rest = text.split(BEGIN, 1)
+    block, tail = rest.split(END, 1)
+    rows = {}
+    for line in block.splitlines():
+        cells = [c.strip() for c in line.strip("|").split("|")]
+        if len(cells) == len(COLUMNS) + 1 and cells[0] not in ("checkpoint", "---"):
+            rows[cells[0]] = cells
+    cells = [name]
+    for c in COLUMNS:
+        v = row.get(c, "")
+        cells.append(f"{v:.2g}" if isinstance(v, float) else str(v))
+    rows[name] = cells
+    versions = ", ".join(
+        f"{m.__name__} {m.__version__}" for m in (torch, transformers, tokenizers, safetensors, np)
+    )
+    lines = ["", "", f"Made with Python {sys.version.split()[0]}, {versions}.", ""]
+    lines += ["| " + " | ".join(["checkpoint"] + COLUMNS) + " |", "|" + "---|" * (len(COLUMNS) + 1)]
+    lines += ["| " + " | ".join(r) + " |" for r in rows.values()]
+    path.write_text(head + BEGIN + "\n".join(lines) + "\n\n" + END + tail)
+
+
+def main():
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sub = ap.add_subparsers(dest="cmd", required=True)
+    sub.add_parser("tiny").set_defaults(run=cmd_tiny)
+    p = sub.add_parser("fable")
+    p.add_argument("--fable", default=str(ROOT / "tests/models/fable"), metavar="DIR")
+    p.set_defaults(run=cmd_fable)
+    p = sub.add_parser("trained")
+    p.add_argument("name")
+    p.add_argument("dir")
+    p.set_defaults(run=cmd_trained)
+    p = sub.add_parser("verify")
+    p.add_argument("--fable", default=str(ROOT / "tests/models/fable"), metavar="DIR")
+    p.add_argument("--fable-fine", default=str(ROOT / "tests/models/fable-fine"), metavar="DIR")
+    p.set_defaults(run=cmd_verify)
+    args = ap.parse_args()
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()
