@@ -79,8 +79,9 @@ static inline const uint8_t *weight_row(const struct weight *w, uint32_t row) {
 }
 
 /* Greatest |decode(encode(x)) - x| allowed for a row whose greatest magnitude is `amax`: the codec's named
- * tolerance, used by tests (bf16 2^-8, f16 2^-11 relative to amax; q8 half a step of amax/127; q4 as q4
- * of the row's range / 15, plus the 8-bit coding of scale and minimum). */
+ * tolerance, which encode_row keeps for every row of finite weights inside the codec's range (f16 and q8:
+ * |x| up to 65504 and 127 * 65504; beyond, they saturate). Relative to amax: bf16 2^-8, f16 2^-11, q8 half
+ * of 1/127, q4 1/10; f16 and q8 add half of the smallest f16. */
 float codec_tolerance(const struct codec *c, float amax);
 
 #endif
