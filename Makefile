@@ -46,7 +46,9 @@ LIBS_PREP = $(call pc,libarchive,-larchive) $(call pc,lapacke,-llapacke) \
 	$(call pc,openblas,-lopenblas) $(call pc,jansson,-ljansson)
 LIBS_TEST = $(call pc,cmocka,-lcmocka)
 
-WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla $(if $(WERROR),-Werror)
+# Rows of tables leave their last fields zero. Sanitizers make gcc warn of what is not there.
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla \
+	-Wno-missing-field-initializers $(if $(filter debug release,$(config)),$(if $(WERROR),-Werror))
 INCLUDES := -I. $(shell pkg-config --cflags-only-I openblas lapacke 2>/dev/null)
 # Products and sums are fused only where a kernel writes it so: results do not depend on the compiler.
 BASE_FLAGS := -std=c11 -D_GNU_SOURCE $(INCLUDES) -fPIC -fvisibility=hidden -ffp-contract=off \

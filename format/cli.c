@@ -1,0 +1,590 @@
+/*
+ * cli: parsing; the help text is in cli_help.c.
+ */
+#include "format/cli.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+/* -- "did you mean" ------------------------------------------------------------------------- */
+
+enum { MAX_WORD = 40 };
+
+/* Edits that turn one word into the other: insert, delete, replace, swap neighbours. */
+static unsigned distance(const char *a, size_t an, const char *b) {
+    size_t bn = strlen(b);
+    if (an > MAX_WORD || bn > MAX_WORD) {
+        return UINT_MAX;
+    }
+    unsigned rows[3][MAX_WORD + 1];
+    unsigned *before = rows[0], *last = rows[1], *row = rows[2];
+    for (size_t j = 0; j <= bn; j++) {
+        before[j] = last[j] = (unsigned)j;
+    }
+    for (size_t i = 1; i <= an; i++) {
+        row[0] = (unsigned)i;
+        for (size_t j = 1; j <= bn; j++) {
+            unsigned best = last[j - 1] + (a[i - 1] != b[j - 1]);
+            best = best < last[j] + 1 ? best : last[j] + 1;
+            best = best < row[j - 1] + 1 ? best : row[j - 1] + 1;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
+                best = best < before[j - 2] + 1 ? best : before[j - 2] + 1;
+            }
+            row[j] = best;
+        }
+        unsigned *free_row = before;
+        before = last;
+        last = row;
+        row = free_row;
+    }
+    return last[bn];
+}
+
+/* The best guess so far at what a mistyped word was meant to be. */
+struct guess {
+    const char *word;
+    size_t len;
+    const char *best;
+    unsigned edits;
+};
+
+static void guess_try(struct guess *g, const char *candidate) {
+    unsigned edits = distance(g->word, g->len, candidate);
+    unsigned allowed = g->len < 4 ? 1 : g->len < 8 ? 2 : 3;
+    if (edits > allowed && g->len >= 2 && strncmp(g->word, candidate, g->len) == 0) {
+        edits = allowed; /* the beginning of a longer word */
+    }
+    if (edits <= allowed && (!g->best || edits < g->edits)) {
+        g->best = candidate;
+        g->edits = edits;
+    }
+}
+
+/* " (did you mean '--for'?)", or nothing. */
+static void guess_text(const struct guess *g, const char *dashes, char *out, size_t size) {
+    out[0] = '\0';
+    if (g->best) {
+        snprintf(out, size, " (did you mean '%s%s'?)", dashes, g->best);
+    }
+}
+
+/* -- sizes ---------------------------------------------------------------------------------- */
+
+/* The factor of a unit, 0 where it is none. */
+static uint64_t unit_bytes(const char *unit) {
+    if (!*unit || strcasecmp(unit, "b") == 0) {
+        return 1;
+    }
+    const char *prefix = strchr("kmgt", tolower((unsigned char)unit[0]));
+    if (!prefix) {
+        return 0;
+    }
+    uint64_t base = !unit[1] || strcasecmp(unit + 1, "ib") == 0 ? 1024
+                    : strcasecmp(unit + 1, "b") == 0            ? 1000
+                                                                : 0;
+    uint64_t bytes = base;
+    for (const char *p = "kmgt"; p < prefix; p++) {
+        bytes *= base;
+    }
+    return bytes;
+}
+
+int cli_size_parse(const char *text, uint64_t *bytes, struct err *err) {
+    const char *p = text;
+    uint64_t whole = 0;
+    double fraction = 0, place = 1;
+    bool digits = false, fits = true, point = false;
+    for (; isdigit((unsigned char)*p); p++, digits = true) {
+        fits = fits && size_mul(whole, 10, &whole) && size_add(whole, (uint64_t)(*p - '0'), &whole);
+    }
+    if (*p == '.') {
+        point = true;
+        for (p++; isdigit((unsigned char)*p); p++, digits = true) {
+            fraction += (*p - '0') * (place /= 10);
+        }
+    }
+    while (*p == ' ') {
+        p++;
+    }
+    uint64_t unit = unit_bytes(p);
+    if (!digits || !unit || (point && unit == 1)) {
+        return err_set(err, "'%s' is not a size (like 300M, 6G, 1.5GiB, 4096)", text);
+    }
+    if (!fits || !size_mul(whole, unit, bytes) ||
+        !size_add(*bytes, (uint64_t)(fraction * (double)unit), bytes)) {
+        return err_set(err, "'%s' is larger than any size", text);
+    }
+    return 0;
+}
+
+int cli_budget_parse(const char *text, struct cli_budget *budget, struct err *err) {
+    size_t len = strlen(text);
+    *budget = (struct cli_budget){0};
+    if (!len || text[len - 1] != '%') {
+        return cli_size_parse(text, &budget->bytes, err);
+    }
+    char *end;
+    double percent = strtod(text, &end);
+    if (!isdigit((unsigned char)text[0]) || end != text + len - 1 ||
+        !(percent > 0 && percent <= 100)) {
+        return err_set(err, "'%s' is not a percentage over 0%% and up to 100%%", text);
+    }
+    budget->percent = percent;
+    return 0;
+}
+
+char *cli_size_text(char out[CLI_SIZE_TEXT], uint64_t bytes) {
+    static const char units[] = "KMGTPE";
+    if (bytes < 1024) {
+        snprintf(out, CLI_SIZE_TEXT, "%u B", (unsigned)bytes);
+        return out;
+    }
+    double v = (double)bytes / 1024;
+    const char *unit = units;
+    while (v >= 1023.95) { /* which would print as 1024.0 */
+        v /= 1024;
+        unit++;
+    }
+    snprintf(out, CLI_SIZE_TEXT, "%.1f %ciB", v, *unit);
+    return out;
+}
+
+/* -- tables --------------------------------------------------------------------------------- */
+
+static const size_t field_size[] = {
+    [CLI_FLAG] = sizeof(bool),
+    [CLI_INT] = sizeof(int),
+    [CLI_U64] = sizeof(uint64_t),
+    [CLI_DOUBLE] = sizeof(double),
+    [CLI_STRING] = sizeof(char *),
+    [CLI_SIZE] = sizeof(uint64_t),
+    [CLI_LIST] = sizeof(struct cli_list),
+    [CLI_BUDGET] = sizeof(struct cli_budget),
+    [CLI_ENUM] = sizeof(int),
+};
+
+/* The option of a command with this name (or, where name is NULL, this letter); NULL where there is
+ * none. `index` counts through the command's groups. */
+static const struct cli_option *find_option(const struct cli_command *c, const char *name,
+                                            size_t len, char letter, unsigned *index) {
+    unsigned i = 0;
+    for (int g = 0; g < CLI_MAX_GROUPS && c->groups[g]; g++) {
+        for (const struct cli_option *o = c->groups[g]->options; o->name; o++, i++) {
+            bool same =
+                name ? strncmp(o->name, name, len) == 0 && !o->name[len] : o->letter == letter;
+            if (same) {
+                *index = i;
+                return o;
+            }
+        }
+    }
+    return NULL;
+}
+
+/* A wrong table is a mistake of the programmer: found at every start, so in every test. */
+static void check_tables(const struct cli_program *program) {
+    for (const struct cli_command *c = program->commands; c->name; c++) {
+        unsigned i = 0, found = 0;
+        for (int g = 0; g < CLI_MAX_GROUPS && c->groups[g]; g++) {
+            for (const struct cli_option *o = c->groups[g]->options; o->name; o++, i++) {
+                if (o->size != field_size[o->kind]) {
+                    die("option --%s: its field has another type than its kind", o->name);
+                }
+                if (find_option(c, o->name, strlen(o->name), 0, &found) != o ||
+                    (o->letter && find_option(c, NULL, 0, o->letter, &found) != o)) {
+                    die("option --%s: name or letter taken twice in '%s'", o->name, c->name);
+                }
+            }
+        }
+        if (i > CLI_MAX_OPTIONS) {
+            die("command '%s' has more than %d options", c->name, CLI_MAX_OPTIONS);
+        }
+    }
+}
+
+static const struct cli_command *find_command(const struct cli_program *p, const char *name) {
+    for (const struct cli_command *c = p->commands; c->name; c++) {
+        if (strcmp(c->name, name) == 0) {
+            return c;
+        }
+    }
+    return NULL;
+}
+
+static struct guess guess_command(const struct cli_program *p, const char *name) {
+    struct guess g = {.word = name, .len = strlen(name)};
+    for (const struct cli_command *c = p->commands; c->name; c++) {
+        guess_try(&g, c->name);
+    }
+    return g;
+}
+
+bool cli_given(const struct cli_call *call, const char *name) {
+    unsigned index = 0;
+    if (call->command && find_option(call->command, name, strlen(name), 0, &index)) {
+        return call->given >> index & 1;
+    }
+    for (const struct cli_command *c = call->program->commands; c->name; c++) {
+        if (find_option(c, name, strlen(name), 0, &index)) {
+            return false;
+        }
+    }
+    die("no command has an option --%s", name);
+}
+
+/* -- values --------------------------------------------------------------------------------- */
+
+static void list_add(struct cli_list *list, const char *item) {
+    list->items = mem_realloc(list->items, (list->count + 1) * sizeof *list->items);
+    list->items[list->count++] = item;
+}
+
+void cli_list_free(struct cli_list *list) {
+    free(list->items);
+    *list = (struct cli_list){0};
+}
+
+static int range_error(const struct cli_option *o, const char *spelled, const char *text,
+                       struct err *err) {
+    if (isinf(o->max)) {
+        return err_set(err, "%s must be at least %.10g, not '%s'", spelled, o->min, text);
+    }
+    return err_set(err, "%s must be from %.10g to %.10g, not '%s'", spelled, o->min, o->max, text);
+}
+
+static int set_number(const struct cli_option *o, void *field, const char *spelled,
+                      const char *text, struct err *err) {
+    const char *kind = o->kind == CLI_DOUBLE ? "a number" : "a whole number";
+    char *end = NULL;
+    double v = 0;
+    errno = 0;
+    bool fits = true;
+    if (isspace((unsigned char)text[0])) {
+        end = NULL;
+    } else if (o->kind == CLI_DOUBLE) {
+        v = strtod(text, &end);
+        if (isfinite(v)) {
+            *(double *)field = v;
+        } else if (errno != ERANGE) {
+            end = NULL; /* "inf", "nan" */
+        }
+        fits = isfinite(v);
+    } else if (o->kind == CLI_INT) {
+        long n = strtol(text, &end, 10);
+        fits = errno != ERANGE && n >= INT_MIN && n <= INT_MAX;
+        *(int *)field = fits ? (int)n : 0;
+        v = (double)n;
+    } else if (text[0] != '-') {
+        bool hex = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
+        unsigned long long n = strtoull(text, &end, hex ? 16 : 10);
+        fits = errno != ERANGE;
+        *(uint64_t *)field = n;
+        v = (double)n;
+    }
+    if (!end || end == text || *end) {
+        return err_set(err, "%s wants %s%s, not '%s'", spelled, kind,
+                       o->kind == CLI_U64 ? ", 0 or more" : "", text);
+    }
+    if (o->min < o->max && !(fits && v >= o->min && v <= o->max)) {
+        return range_error(o, spelled, text, err);
+    }
+    if (!fits) {
+        return err_set(err, "%s: '%s' is out of range", spelled, text);
+    }
+    return 0;
+}
+
+static int set_word(const struct cli_option *o, int *field, const char *spelled, const char *text,
+                    struct err *err) {
+    struct guess g = {.word = text, .len = strlen(text)};
+    char words[256] = "", hint[96];
+    size_t len = 0;
+    for (int i = 0; o->words[i]; i++) {
+        if (strcmp(o->words[i], text) == 0) {
+            *field = i;
+            return 0;
+        }
+        guess_try(&g, o->words[i]);
+        int n = snprintf(words + len, sizeof words - len, "%s%s", i ? ", " : "", o->words[i]);
+        len += (size_t)n < sizeof words - len ? (size_t)n : sizeof words - len - 1;
+    }
+    guess_text(&g, "", hint, sizeof hint);
+    return err_set(err, "%s must be one of %s, not '%s'%s", spelled, words, text, hint);
+}
+
+/* Sets the field of an option; `text` is NULL for a flag. `spelled` is the option as typed. */
+static int set_value(struct cli_call *call, const struct cli_option *o, const char *spelled,
+                     const char *text, struct err *err) {
+    void *field = (char *)call->values + o->offset;
+    struct err why = {0};
+    switch (o->kind) {
+    case CLI_FLAG:
+        *(bool *)field = true;
+        return 0;
+    case CLI_INT:
+    case CLI_U64:
+    case CLI_DOUBLE:
+        return set_number(o, field, spelled, text, err);
+    case CLI_STRING:
+        *(const char **)field = text;
+        return 0;
+    case CLI_LIST:
+        list_add(field, text);
+        return 0;
+    case CLI_SIZE:
+        cli_size_parse(text, field, &why);
+        break;
+    case CLI_BUDGET:
+        cli_budget_parse(text, field, &why);
+        break;
+    case CLI_ENUM:
+        return set_word(o, field, spelled, text, err);
+    }
+    return why.set ? err_set(err, "%s: %s", spelled, why.msg) : 0;
+}
+
+/* -- parsing -------------------------------------------------------------------------------- */
+
+struct parser {
+    struct cli_call *call;
+    struct err *err;
+    int argc, i; /* argv[i] is being read */
+    char **argv;
+};
+
+static int unknown_option(struct parser *p, const char *name, size_t len) {
+    struct guess g = {.word = name, .len = len};
+    const struct cli_command *c = p->call->command;
+    for (int k = 0; c && k < CLI_MAX_GROUPS && c->groups[k]; k++) {
+        for (const struct cli_option *o = c->groups[k]->options; o->name; o++) {
+            guess_try(&g, o->name);
+        }
+    }
+    guess_try(&g, "help");
+    guess_try(&g, "version");
+    char hint[96];
+    guess_text(&g, "--", hint, sizeof hint);
+    return err_set(p->err, "unknown option '--%.*s'%s", (int)len, name, hint);
+}
+
+/* `--name`, `--name=value`, `--name value` */
+static int parse_long(struct parser *p) {
+    const char *name = p->argv[p->i] + 2;
+    size_t len = strcspn(name, "=");
+    const char *value = name[len] ? name + len + 1 : NULL;
+    if (!value && strcmp(name, "help") == 0) {
+        return CLI_HELP;
+    }
+    if (!value && strcmp(name, "version") == 0) {
+        return CLI_VERSION;
+    }
+    unsigned index = 0;
+    const struct cli_command *c = p->call->command;
+    const struct cli_option *o = c ? find_option(c, name, len, 0, &index) : NULL;
+    if (!o) {
+        return unknown_option(p, name, len);
+    }
+    char spelled[MAX_WORD + 8];
+    snprintf(spelled, sizeof spelled, "--%s", o->name);
+    if (o->kind == CLI_FLAG && value) {
+        return err_set(p->err, "%s takes no value, but has '%s'", spelled, value);
+    }
+    if (o->kind != CLI_FLAG && !value) {
+        if (p->i + 1 == p->argc) {
+            return err_set(p->err, "%s needs a value: %s %s", spelled, spelled,
+                           o->metavar ? o->metavar : "VALUE");
+        }
+        value = p->argv[++p->i];
+    }
+    p->call->given |= (uint64_t)1 << index;
+    return set_value(p->call, o, spelled, value, p->err) ? -1 : CLI_RUN;
+}
+
+/* `-x`, `-xyz` for flags, `-nvalue`, `-n value` */
+static int parse_short(struct parser *p) {
+    for (const char *s = p->argv[p->i] + 1; *s; s++) {
+        char spelled[] = {'-', *s, '\0'};
+        unsigned index = 0;
+        const struct cli_command *c = p->call->command;
+        const struct cli_option *o = c ? find_option(c, NULL, 0, *s, &index) : NULL;
+        if (!o && *s == 'h') {
+            return CLI_HELP;
+        }
+        if (!o) {
+            return err_set(p->err, "unknown option '%s'", spelled);
+        }
+        p->call->given |= (uint64_t)1 << index;
+        if (o->kind == CLI_FLAG) {
+            set_value(p->call, o, spelled, NULL, p->err);
+            continue;
+        }
+        const char *value = s + 1;
+        if (!*value) {
+            if (p->i + 1 == p->argc) {
+                return err_set(p->err, "%s needs a value: %s %s", spelled, spelled,
+                               o->metavar ? o->metavar : "VALUE");
+            }
+            value = p->argv[++p->i];
+        }
+        return set_value(p->call, o, spelled, value, p->err) ? -1 : CLI_RUN;
+    }
+    return CLI_RUN;
+}
+
+/* Picks the command and steps over its name. Returns CLI_RUN, CLI_HELP for `help`, or -1. */
+static int parse_command(struct parser *p) {
+    const struct cli_program *program = p->call->program;
+    const char *word = p->i < p->argc ? p->argv[p->i] : NULL;
+    if (word && strcmp(word, "help") == 0) {
+        word = p->argv[++p->i]; /* argv ends in NULL */
+        p->call->command = word ? find_command(program, word) : NULL;
+        return word && !p->call->command ? err_set(p->err, "no command '%s' to help with", word)
+                                         : CLI_HELP;
+    }
+    p->call->command = word ? find_command(program, word) : NULL;
+    if (p->call->command) {
+        p->i++;
+        return CLI_RUN;
+    }
+    if (program->default_command >= 0) {
+        p->call->command = &program->commands[program->default_command];
+        return CLI_RUN;
+    }
+    if (word && word[0] == '-') {
+        return CLI_RUN; /* --help or --version; parse_long refuses others */
+    }
+    struct buf names = {0};
+    for (const struct cli_command *c = program->commands; c->name; c++) {
+        buf_printf(&names, "%s%s", names.len ? ", " : "", c->name);
+    }
+    if (word) {
+        struct guess g = guess_command(program, word);
+        char hint[96];
+        guess_text(&g, "", hint, sizeof hint);
+        err_set(p->err, "unknown command '%s'%s", word, hint);
+    } else {
+        err_set(p->err, "a command is missing: one of %s", names.data);
+    }
+    buf_free(&names);
+    return -1;
+}
+
+static int check_args(struct parser *p) {
+    const struct cli_command *c = p->call->command;
+    const struct cli_list *args = &p->call->args;
+    if (args->count < (size_t)c->min_args) {
+        return err_set(p->err, "an argument is missing: expected %s", c->args);
+    }
+    if (c->max_args < 0 || args->count <= (size_t)c->max_args) {
+        return 0;
+    }
+    struct guess g = guess_command(p->call->program, args->items[0]);
+    char hint[96];
+    guess_text(&g, "", hint, sizeof hint);
+    return err_set(p->err, "one argument too many: '%s'%s", args->items[c->max_args], hint);
+}
+
+int cli_parse(const struct cli_program *program, int argc, char **argv, void *values,
+              struct cli_call *call, struct err *err) {
+    *call = (struct cli_call){.program = program, .values = values};
+    check_tables(program);
+    struct parser p = {.call = call, .err = err, .argc = argc, .i = 1, .argv = argv};
+    bool named = argc > 1 && find_command(program, argv[1]);
+    int action = parse_command(&p);
+    bool options = true;
+    for (; action == CLI_RUN && p.i < argc; p.i++) {
+        const char *word = argv[p.i];
+        if (!options || word[0] != '-' || !word[1]) {
+            list_add(&call->args, word);
+        } else if (strcmp(word, "--") == 0) {
+            options = false;
+        } else {
+            action = word[1] == '-' ? parse_long(&p) : parse_short(&p);
+        }
+    }
+    if (action == CLI_RUN && !call->command) {
+        return err_set(err, "a command is missing");
+    }
+    if (action == CLI_RUN && check_args(&p)) {
+        return -1;
+    }
+    if (action == CLI_HELP && !named && argc > 1 && strcmp(argv[1], "help") != 0) {
+        call->command = NULL; /* the program's help, not that of the command that runs by default */
+    }
+    return action;
+}
+
+void cli_free(struct cli_call *call) {
+    const struct cli_command *c = call->command;
+    for (int g = 0; c && g < CLI_MAX_GROUPS && c->groups[g]; g++) {
+        for (const struct cli_option *o = c->groups[g]->options; o->name; o++) {
+            if (o->kind == CLI_LIST) {
+                cli_list_free((struct cli_list *)((char *)call->values + o->offset));
+            }
+        }
+    }
+    cli_list_free(&call->args);
+}
+
+/* -- main ----------------------------------------------------------------------------------- */
+
+static unsigned help_width(void) {
+    struct winsize w;
+    if (!isatty(1) || ioctl(1, TIOCGWINSZ, &w) != 0 || w.ws_col == 0) {
+        return 80;
+    }
+    return w.ws_col < 50 ? 50 : w.ws_col > 100 ? 100 : w.ws_col;
+}
+
+static void print_error(const struct cli_call *call, const struct err *err, bool usage) {
+    const char *program = call->program->name;
+    fprintf(stderr, "%s: %s", program, err->msg);
+    if (usage) {
+        bool named = call->command &&
+                     (call->program->default_command < 0 ||
+                      call->command != &call->program->commands[call->program->default_command]);
+        fprintf(stderr, "; try '%s%s%s --help'", program, named ? " " : "",
+                named ? call->command->name : "");
+    }
+    fputc('\n', stderr);
+}
+
+int cli_main(const struct cli_program *program, int argc, char **argv, void *values) {
+    struct cli_call call;
+    struct err err = {0};
+    int status = 0;
+    switch (cli_parse(program, argc, argv, values, &call, &err)) {
+    case CLI_HELP: {
+        struct buf text = {0};
+        cli_help(&call, help_width(), &text);
+        fwrite(text.data, 1, text.len, stdout);
+        buf_free(&text);
+        break;
+    }
+    case CLI_VERSION:
+        printf("%s %s\n", program->name, program->version);
+        break;
+    case CLI_RUN:
+        status = call.command->run(&call, &err);
+        status = status < 0 ? 1 : status;
+        break;
+    default:
+        status = CLI_USAGE;
+    }
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        err_errno(&err, errno, "cannot write to standard output");
+        status = status ? status : 1;
+    }
+    if (err.set) {
+        print_error(&call, &err, status == CLI_USAGE);
+    }
+    cli_free(&call);
+    return status;
+}

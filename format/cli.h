@@ -1,0 +1,159 @@
+/*
+ * cli: the command line of both programs, from tables.
+ *
+ * A program is a table of commands, a command is a list of option groups, an option is a row that
+ * names a field of the program's own options struct. From the tables come the parser, its error
+ * messages and the whole of --help.
+ *
+ * Owns: parsing, help, sizes in words ("6G"), and cli_main, which prints errors and picks the exit
+ * status: 0 done, 1 failed, 2 wrong usage.
+ * Leaves to others: what a command does; checks that involve two options.
+ * Threads: main thread only. No state but in what the caller hands over.
+ *
+ * Shortest use:
+ *
+ *     struct options { int threads; bool quiet; };
+ *     static const struct cli_option common_rows[] = {
+ *         {"threads", 't', CLI_INT, CLI_FIELD(struct options, threads), "N", "Threads to use.",
+ *          .min = 1, .max = 256},
+ *         {"quiet", 'q', CLI_FLAG, CLI_FIELD(struct options, quiet), .help = "Print less."},
+ *         {0}};
+ *     static const struct cli_group common = {"Common options", common_rows};
+ *     static const struct cli_command commands[] = {
+ *         {"show", "print what an archive holds", show, .args = "MODEL.corm", .min_args = 1,
+ *          .max_args = 1, .groups = {&common}},
+ *         {0}};
+ *     int main(int argc, char **argv) {
+ *         struct options o = {.threads = 2};           // the defaults; --help shows them
+ *         static const struct cli_program p = {...};
+ *         return cli_main(&p, argc, argv, &o);
+ *     }
+ */
+#ifndef FORMAT_CLI_H
+#define FORMAT_CLI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "format/base.h"
+#include "format/progress.h"
+
+/* What an option takes, and the type of its field. */
+enum cli_kind {
+    CLI_FLAG,   /* bool: no value, sets true */
+    CLI_INT,    /* int */
+    CLI_U64,    /* uint64_t, decimal or 0x... */
+    CLI_DOUBLE, /* double */
+    CLI_STRING, /* const char *, borrowed from argv */
+    CLI_SIZE,   /* uint64_t bytes, "300M" */
+    CLI_BUDGET, /* struct cli_budget: "6G" or "50%" */
+    CLI_LIST,   /* struct cli_list: may be repeated */
+    CLI_ENUM,   /* int: index of the word in `words` */
+};
+
+/* A part of some whole that the command knows: `percent` where > 0, else `bytes`. */
+struct cli_budget {
+    uint64_t bytes;
+    double percent;
+};
+
+/* Strings borrowed from argv; cli_main frees the array after the command (or cli_list_free). */
+struct cli_list {
+    const char **items;
+    size_t count;
+};
+void cli_list_free(struct cli_list *list);
+
+/* offset of the field and its size, with which a row's kind is checked against the field's type */
+#define CLI_FIELD(type, member) offsetof(type, member), sizeof(((type *)0)->member)
+
+/* One option. Only name, kind and field are needed; write the others by name. */
+struct cli_option {
+    const char *name; /* long name, without dashes; NULL ends a table */
+    char letter;      /* short name, or 0 */
+    enum cli_kind kind;
+    size_t offset, size; /* CLI_FIELD */
+    const char *metavar; /* the value in help: "N" */
+    const char *help;    /* sentences */
+    double min, max;     /* CLI_INT, U64, DOUBLE: allowed range, ends included, where min < max */
+    const char *const *words; /* CLI_ENUM: NULL-terminated */
+    const char *fallback; /* default in help's words ("automatic"), "" = say none, NULL = value */
+};
+
+/* Options that belong together, with a heading of their own in help. */
+struct cli_group {
+    const char *title;
+    const struct cli_option *options;
+};
+
+enum { CLI_MAX_GROUPS = 8, CLI_MAX_OPTIONS = 64 };
+
+struct cli_call;
+
+/* A command. `run` returns 0, or -1 with `err` filled (printed; exit status 1), or an exit status >
+ * 0 (printed too if `err` is set; CLI_USAGE for options that do not go together). */
+struct cli_command {
+    const char *name; /* NULL ends the table */
+    const char *summary;
+    int (*run)(const struct cli_call *call, struct err *err);
+    const char *args;       /* positional arguments in help: "MODEL.corm [FILE...]" */
+    int min_args, max_args; /* max_args -1 = any number */
+    const struct cli_group *groups[CLI_MAX_GROUPS];
+    const char *description; /* paragraphs, parted by '\n'; a line that starts with a blank stays */
+    const char *examples;    /* lines; "# text" lines explain the next */
+};
+
+struct cli_program {
+    const char *name, *summary, *version;
+    const char *description; /* as in a command */
+    const char *examples;
+    const struct cli_command *commands;
+    int default_command; /* index of the command that runs when none is named, -1 = none does */
+};
+
+/* What was asked for. */
+struct cli_call {
+    const struct cli_program *program;
+    const struct cli_command *command; /* NULL: help of the whole program */
+    void *values;                      /* the program's options struct, filled in */
+    struct cli_list args;              /* positional arguments */
+    uint64_t given;                    /* private: bit per option, in the order of the groups */
+};
+
+enum { CLI_USAGE = 2 }; /* exit status of wrong usage */
+
+/* Whether the user gave the option, even with its default value. The name must be in the tables. */
+bool cli_given(const struct cli_call *call, const char *name);
+
+enum cli_action { CLI_RUN, CLI_HELP, CLI_VERSION };
+
+/* Parse into `call` and `values` (which holds the defaults). Returns an enum cli_action, or -1 with
+ * `err` and `call->command` as far as known. Free with cli_free in every case. */
+int cli_parse(const struct cli_program *program, int argc, char **argv, void *values,
+              struct cli_call *call, struct err *err);
+void cli_free(struct cli_call *call);
+
+/* Append help for `call->command`, or for the program where it is NULL, `width` columns wide.
+ * `call->values` holds the defaults to show. */
+void cli_help(const struct cli_call *call, unsigned width, struct buf *out);
+
+/* All of main: parse, run or print help or version, print an error as one line "program: message"
+ * on stderr, see that standard output could be written. Returns the exit status. */
+int cli_main(const struct cli_program *program, int argc, char **argv, void *values);
+
+/*
+ * Sizes in words. A number, maybe with a fraction, and a unit: K M G T or KiB MiB GiB TiB are
+ * powers of 1024, kB MB GB TB are powers of 1000 (upper or lower case alike), none or B is bytes.
+ * Returns 0, or -1 and `err`, which quotes the text.
+ */
+int cli_size_parse(const char *text, uint64_t *bytes, struct err *err);
+
+/* As cli_size_parse, or a percentage over 0 and up to 100: "50%". */
+int cli_budget_parse(const char *text, struct cli_budget *budget, struct err *err);
+
+/* "512 B", "1.5 KiB", "6.0 GiB". Returns `out`. */
+enum { CLI_SIZE_TEXT = 24 };
+char *cli_size_text(char out[CLI_SIZE_TEXT], uint64_t bytes);
+
+#endif
