@@ -66,6 +66,11 @@ struct experts_hook {
                float *parts, struct err *err);
 };
 
+/* For providers: uses [n_uses] sorted by expert, increasing inside one; those of expert i are
+ * uses[first_use[i]] .. uses[first_use[i + 1] - 1]. first_use [n_experts + 1]. */
+void forward_group_uses(const int32_t *host_ids, uint32_t n_uses, uint32_t n_experts,
+                        uint32_t *first_use, uint32_t *uses);
+
 struct forward {
     const struct arch *arch;
     struct backend *be;

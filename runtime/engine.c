@@ -1,0 +1,281 @@
+#include "runtime/engine.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/machine.h"
+
+enum {
+    DEFAULT_BATCH_ROWS = 256,
+    DEFAULT_CTX_TOK = 4096,
+    MAX_CTX_TOK = 1 << 20,
+    IO_THREADS = 2, /* one reads while the other decodes */
+};
+/* Program, libraries, indexes, tokenizer, thread stacks: what the plan does not count one by one. */
+static const uint64_t OVERHEAD_BYTES = UINT64_C(24) << 20;
+
+int engine_fail(struct corm_error *error, const struct err *err) {
+    if (error)
+        snprintf(error->message, sizeof error->message, "%s", err->msg);
+    return -1;
+}
+
+const char *corm_version(void) {
+    return "0.1.0";
+}
+
+/* ---- memory plan ---- */
+
+static uint64_t kv_bytes_of(const struct arch *a, uint32_t ctx_tok, bool f32) {
+    return (uint64_t)a->n_layers * 2 * arch_kv_dim(a) * ctx_tok * (f32 ? 4 : 2);
+}
+
+/* Raw chunks used from the map. */
+static uint64_t in_place_bytes(const struct corm *c) {
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < c->n_chunks; i++)
+        if (c->chunks[i].encoding == CORM_ENCODING_RAW)
+            bytes += c->chunks[i].stored_bytes;
+    return bytes;
+}
+
+static int make_plan(struct corm_engine *e, struct err *err) {
+    const struct corm *c = &e->archive;
+    const struct arch *a = &c->arch;
+    struct corm_memory_plan *p = &e->plan;
+    for (uint32_t i = 0; i < c->n_tensors; i++)
+        p->trunk_bytes += c->tensors[i].bytes;
+    for (uint32_t i = 0; i < c->n_chunks; i++)
+        p->expert_bytes += corm_chunk_raw_bytes(c, &c->chunks[i]);
+    p->kv_bytes = kv_bytes_of(a, e->opt.ctx_tok, e->opt.kv_f32);
+    p->scratch_bytes = forward_scratch_bytes(a, e->opt.batch_rows) +
+                       (uint64_t)LOGITS_ROWS * a->vocab * sizeof(float) +
+                       prefetch_buffer_bytes(c, IO_THREADS) + OVERHEAD_BYTES;
+    uint64_t fixed = p->trunk_bytes + p->kv_bytes + p->scratch_bytes;
+    size_t slot = cache_slot_bytes(c);
+    uint32_t all_slots = cache_slots_needed(c, true);
+    p->cache_need_bytes = in_place_bytes(c) + (uint64_t)all_slots * slot;
+    p->floor_bytes = fixed + (uint64_t)cache_slots_floor(c) * slot;
+    if (p->floor_bytes > fixed + p->cache_need_bytes)
+        p->floor_bytes = fixed + p->cache_need_bytes;
+
+    p->budget_bytes = e->opt.ram_bytes;
+    if (p->budget_bytes == 0) {
+        uint64_t available = machine_available_bytes();
+        p->budget_bytes = available / 8 * 7; /* the last eighth is where paging starts */
+    }
+    if (p->budget_bytes < p->floor_bytes)
+        return err_set(err,
+                       "%s: a memory budget of %llu MiB is too small: %llu MiB would do (trunk %llu, KV "
+                       "cache %llu, scratch %llu, smallest expert cache %llu)",
+                       c->map.path, (unsigned long long)(p->budget_bytes >> 20),
+                       (unsigned long long)((p->floor_bytes >> 20) + 1),
+                       (unsigned long long)(p->trunk_bytes >> 20),
+                       (unsigned long long)(p->kv_bytes >> 20),
+                       (unsigned long long)(p->scratch_bytes >> 20),
+                       (unsigned long long)((p->floor_bytes - fixed) >> 20));
+    e->in_place = fixed + p->cache_need_bytes <= p->budget_bytes;
+    if (e->in_place) {
+        e->n_slots = all_slots;
+        p->cache_bytes = p->cache_need_bytes;
+    } else {
+        uint64_t slots = (p->budget_bytes - fixed) / slot, most = cache_slots_needed(c, false);
+        e->n_slots = (uint32_t)(slots < most ? slots : most);
+        p->cache_bytes = (uint64_t)e->n_slots * slot;
+    }
+    p->total_bytes = fixed + p->cache_bytes;
+    return 0;
+}
+
+/* ---- weights ---- */
+
+static int archive_weight(void *ctx, enum slot_id slot, uint32_t layer, struct weight *out,
+                          struct err *err) {
+    (void)err; /* presence and shape were checked when the archive was opened */
+    *out = corm_tensor_get(ctx, slot, layer);
+    return 0;
+}
+
+static uint64_t weights_bytes(const struct layer_weights *lw) {
+    uint64_t bytes = 0;
+    for (int i = 0; i < SLOT_COUNT; i++)
+        if (lw->w[i].data && i != SLOT_EMBED)
+            bytes += (uint64_t)lw->w[i].rows * codec_row_bytes(lw->w[i].codec, lw->w[i].cols);
+    return bytes;
+}
+
+static int bind_weights(struct corm_engine *e, struct err *err) {
+    const struct arch *a = &e->archive.arch;
+    struct weight_source src = {&e->archive, archive_weight};
+    if (forward_bind_model(&e->model, a, &src, &e->backend, err) < 0)
+        return -1;
+    e->trunk_step_bytes = weights_bytes(&e->model);
+    e->layers = mem_calloc(a->n_layers, sizeof *e->layers);
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        if (forward_bind_layer(&e->layers[l], a, l, &src, &e->backend, err) < 0)
+            return -1;
+        e->trunk_step_bytes += weights_bytes(&e->layers[l]);
+    }
+    return 0;
+}
+
+/* ---- open and close ---- */
+
+static int fill_options(struct corm_engine *e, const struct corm_engine_options *options,
+                        struct err *err) {
+    const struct arch *a = &e->archive.arch;
+    if (options)
+        e->opt = *options;
+    struct corm_engine_options *o = &e->opt;
+    if (o->threads == 0)
+        o->threads = machine_cpus();
+    if (o->batch_rows == 0)
+        o->batch_rows = DEFAULT_BATCH_ROWS;
+    if (o->ctx_tok == 0) {
+        o->ctx_tok = a->ctx_max_tok;
+        if (o->ctx_tok == 0 || o->ctx_tok > DEFAULT_CTX_TOK)
+            o->ctx_tok = DEFAULT_CTX_TOK;
+    }
+    if (o->threads > 1024)
+        return err_set(err, "%u threads: at most 1024", o->threads);
+    if (o->ctx_tok > MAX_CTX_TOK)
+        return err_set(err, "a context of %u tokens: at most %d", o->ctx_tok, MAX_CTX_TOK);
+    if (o->batch_rows > o->ctx_tok)
+        o->batch_rows = o->ctx_tok;
+    if (o->batch_rows > 4096)
+        return err_set(err, "a batch of %u rows: at most 4096", o->batch_rows);
+    return 0;
+}
+
+static void fill_info(struct corm_engine *e) {
+    const struct arch *a = &e->archive.arch;
+    e->info = (struct corm_model_info){
+        .family = a->family,
+        .params = arch_params(a),
+        .params_active = arch_params_active(a),
+        .n_layers = a->n_layers,
+        .dim = a->dim,
+        .vocab = a->vocab,
+        .n_experts = a->n_experts,
+        .n_active = a->n_active,
+        .ctx_max_tok = a->ctx_max_tok,
+        .expert_codec = e->archive.expert_codec->name,
+        .file_bytes = e->archive.map.size_bytes,
+        .isa = e->backend.isa,
+        .threads = e->opt.threads,
+        .ctx_tok = e->opt.ctx_tok,
+        .batch_rows = e->opt.batch_rows,
+        .temperature = a->gen_temperature,
+        .top_p = a->gen_top_p,
+        .top_k = a->gen_top_k,
+        .repeat_penalty = a->gen_repeat_penalty,
+    };
+}
+
+static int open_steps(struct corm_engine *e, const char *path, const struct corm_engine_options *options,
+                      struct err *err) {
+    if (corm_open(&e->archive, path, 0, err) < 0)
+        return -1;
+    const struct corm *c = &e->archive;
+    if (tokenizer_open(c->tokenizer.data, c->tokenizer.size_bytes, &e->tokenizer, err) < 0)
+        return err_prefix(err, "%s: tokenizer section", path);
+    size_t n = 0;
+    const char *template = tokenizer_chat_template(e->tokenizer, &n);
+    if (template)
+        e->chat_template = mem_printf("%.*s", (int)n, template);
+    if (fill_options(e, options, err) < 0 || make_plan(e, err) < 0)
+        return -1;
+
+    struct backend_limits limits = forward_limits(&c->arch, e->opt.batch_rows, e->opt.ctx_tok);
+    if (backend_cpu_open(&e->backend, e->opt.isa, e->opt.threads, &limits, err) < 0)
+        return -1;
+    fill_info(e);
+    if (e->opt.on_plan)
+        e->opt.on_plan(e->opt.on_plan_ctx, &e->info, &e->plan);
+    if (bind_weights(e, err) < 0 || cache_open(&e->cache, c, e->n_slots, e->in_place, err) < 0)
+        return -1;
+    struct prefetch_options io = {.io_threads = IO_THREADS, .way = READER_BUFFERED};
+    if (prefetch_open(&e->prefetch, &e->cache, &io, err) < 0)
+        return -1;
+    experts_open(&e->experts, &e->cache, e->prefetch, &e->backend, e->opt.batch_rows);
+    forward_open(&e->forward, &c->arch, &e->backend, e->opt.batch_rows, experts_hook(&e->experts),
+                 (struct tap_hook){0});
+    e->logits = e->backend.ops->alloc(e->backend.self,
+                                      (size_t)LOGITS_ROWS * c->arch.vocab * sizeof(float));
+    return 0;
+}
+
+int corm_engine_open(struct corm_engine **engine, const char *path,
+                     const struct corm_engine_options *options, struct corm_error *error) {
+    struct err err = {0};
+    struct corm_engine *e = mem_calloc(1, sizeof *e);
+    if (open_steps(e, path, options, &err) < 0) {
+        corm_engine_close(e);
+        return engine_fail(error, &err);
+    }
+    *engine = e;
+    return 0;
+}
+
+void corm_engine_close(struct corm_engine *e) {
+    if (!e)
+        return;
+    prefetch_close(e->prefetch); /* first: its threads write into the cache */
+    experts_close(&e->experts);
+    forward_close(&e->forward);
+    cache_close(&e->cache);
+    if (e->backend.ops)
+        e->backend.ops->free(e->backend.self, e->logits);
+    free(e->layers);
+    backend_close(&e->backend);
+    tokenizer_close(e->tokenizer);
+    free(e->chat_template);
+    corm_close(&e->archive);
+    free(e);
+}
+
+const struct corm_model_info *corm_engine_info(const struct corm_engine *engine) {
+    return &engine->info;
+}
+
+const struct corm_memory_plan *corm_engine_plan(const struct corm_engine *engine) {
+    return &engine->plan;
+}
+
+uint64_t corm_memory_available(void) {
+    return machine_available_bytes();
+}
+
+const char *corm_chat_template(const struct corm_engine *engine) {
+    return engine->chat_template;
+}
+
+/* ---- tokens ---- */
+
+int corm_tokenize(const struct corm_engine *engine, const char *text, size_t text_bytes,
+                  bool add_special, bool parse_special, int32_t **ids, size_t *n_ids,
+                  struct corm_error *error) {
+    struct err err = {0};
+    struct token_list list = {0};
+    unsigned flags = (add_special ? TOKENIZER_ADD_SPECIAL : 0) |
+                     (parse_special ? TOKENIZER_PARSE_SPECIAL : 0);
+    if (tokenizer_encode(engine->tokenizer, text, text_bytes, flags, &list, &err) < 0) {
+        token_list_free(&list);
+        return engine_fail(error, &err);
+    }
+    *ids = mem_alloc(list.n * sizeof **ids);
+    for (size_t i = 0; i < list.n; i++)
+        (*ids)[i] = (int32_t)list.ids[i];
+    *n_ids = list.n;
+    token_list_free(&list);
+    return 0;
+}
+
+bool corm_is_stop(const struct corm_engine *engine, int32_t id) {
+    const struct arch *a = &engine->archive.arch;
+    for (uint32_t i = 0; i < a->n_stop; i++)
+        if ((int32_t)a->stop_ids[i] == id)
+            return true;
+    return false;
+}

@@ -1,0 +1,44 @@
+/*
+ * engine: the inside of struct corm_engine, shared by engine.c (archive, plan, lifetimes) and session.c
+ * (sequences, evaluation). Programs see runtime/corm.h only.
+ *
+ * Lifetimes: archive map, weights, caches, threads: open .. close of the engine. KV cache, history, logits:
+ * open .. close of the session. Scratch of the forward pass: one, owned by the engine, used by the session
+ * that evaluates.
+ * Start order: archive, tokenizer, plan, backend, weights, cache, I/O threads; corm_engine_close runs it
+ * backwards and accepts any prefix of it.
+ */
+#ifndef RUNTIME_ENGINE_H
+#define RUNTIME_ENGINE_H
+
+#include "format/tokenizer.h"
+#include "runtime/corm.h"
+#include "runtime/experts.h"
+
+struct corm_engine {
+    struct corm archive;
+    struct tokenizer *tokenizer;
+    struct corm_engine_options opt; /* defaults filled in */
+    struct corm_memory_plan plan;
+    struct corm_model_info info;
+    bool in_place;
+    uint32_t n_slots;
+
+    struct backend backend;
+    struct layer_weights model;
+    struct layer_weights *layers; /* [n_layers] */
+    uint64_t trunk_step_bytes;    /* trunk weights that one forward call reads, without embedding rows */
+    struct cache cache;
+    struct prefetch *prefetch;
+    struct experts experts;
+    struct forward forward;
+    float *logits; /* backend memory [LOGITS_ROWS, vocab] */
+    char *chat_template;
+};
+
+enum { LOGITS_ROWS = 32 }; /* rows of logits computed at a time */
+
+/* Copy a struct err into the public error. Returns -1. */
+int engine_fail(struct corm_error *error, const struct err *err);
+
+#endif

@@ -1,0 +1,148 @@
+#include "runtime/experts.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void experts_open(struct experts *e, struct cache *cache, struct prefetch *prefetch, struct backend *be,
+                  uint32_t max_rows) {
+    const struct corm *a = cache->archive;
+    uint32_t n = a->arch.n_experts;
+    *e = (struct experts){.archive = a, .cache = cache, .prefetch = prefetch, .be = be};
+    e->max_uses = max_rows * a->arch.n_active;
+    e->uses = mem_calloc(e->max_uses, sizeof *e->uses);
+    e->first_use = mem_calloc((size_t)n + 1, sizeof *e->first_use);
+    e->order = mem_calloc(n, sizeof *e->order);
+    e->needs = mem_calloc(n, sizeof *e->needs);
+    e->ready = mem_calloc(n, sizeof *e->ready);
+    e->open = mem_calloc(n, sizeof *e->open);
+    e->jobs = mem_calloc(n, sizeof *e->jobs);
+    e->chunks = mem_calloc((size_t)n * (cache_slots_floor(a) / 2), sizeof *e->chunks);
+}
+
+void experts_close(struct experts *e) {
+    free(e->uses);
+    free(e->first_use);
+    free(e->order);
+    free(e->needs);
+    free(e->ready);
+    free(e->open);
+    free(e->jobs);
+    free(e->chunks);
+    *e = (struct experts){0};
+}
+
+static struct prefetch_need whole_expert(const struct experts *e, uint32_t layer, uint32_t expert) {
+    const struct corm_record *rec = corm_record_of(e->archive, layer, expert);
+    return (struct prefetch_need){rec->first_chunk, rec->n_chunks};
+}
+
+/* The experts in use, those missing and those in memory taken alternately: the missing ones arrive while
+ * the others are computed, and the others are used before they can be evicted. Returns their number. */
+static uint32_t plan_order(struct experts *e, uint32_t layer) {
+    uint32_t n_experts = e->archive->arch.n_experts, n = 0, in_memory = 0, missing = 0;
+    for (uint32_t i = 0; i < n_experts; i++) {
+        struct prefetch_need need = whole_expert(e, layer, i);
+        e->ready[i] = e->first_use[i + 1] > e->first_use[i] && prefetch_is_ready(e->prefetch, &need);
+    }
+    for (;;) {
+        while (missing < n_experts &&
+               (e->ready[missing] || e->first_use[missing + 1] == e->first_use[missing]))
+            missing++;
+        while (in_memory < n_experts && !e->ready[in_memory])
+            in_memory++;
+        if (in_memory == n_experts && missing == n_experts)
+            return n;
+        if (missing < n_experts)
+            e->order[n++] = missing++;
+        if (in_memory < n_experts)
+            e->order[n++] = in_memory++;
+    }
+}
+
+static uint32_t slots_of(const struct experts *e, const struct prefetch_need *need) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < need->n; i++)
+        n += cache_uses_slot(e->cache, need->first + i);
+    return n;
+}
+
+/* Demand experts from position `next` of the order on, as long as all that is leased fits the slots.
+ * Returns the new `next`. */
+static uint32_t open_more(struct experts *e, uint32_t layer, uint32_t next, uint32_t n,
+                          uint32_t *slots_leased) {
+    for (; next < n; next++) {
+        struct prefetch_need need = whole_expert(e, layer, e->order[next]);
+        uint32_t slots = slots_of(e, &need);
+        if (*slots_leased + slots > e->cache->n_slots)
+            break;
+        *slots_leased += slots;
+        prefetch_demand(e->prefetch, &need);
+        e->open[e->n_open] = e->order[next];
+        e->needs[e->n_open++] = need;
+    }
+    return next;
+}
+
+static void compute_ready(struct experts *e, const float *x, float *parts) {
+    uint32_t n_jobs = 0, n_chunks = 0;
+    for (uint32_t i = 0; i < e->n_open; i++) {
+        if (!e->ready[i])
+            continue;
+        uint32_t expert = e->open[i];
+        struct ffn_chunk *chunks = &e->chunks[n_chunks];
+        for (uint32_t j = 0; j < e->needs[i].n; j++) {
+            uint32_t id = e->needs[i].first + j;
+            e->chunks[n_chunks++] = (struct ffn_chunk){
+                .data = prefetch_data(e->prefetch, id),
+                .n_neurons = e->archive->chunks[id].n_neurons,
+            };
+            e->used_bytes += corm_chunk_raw_bytes(e->archive, &e->archive->chunks[id]);
+        }
+        e->jobs[n_jobs++] = (struct expert_job){
+            .chunks = chunks,
+            .n_chunks = e->needs[i].n,
+            .uses = &e->uses[e->first_use[expert]],
+            .n_uses = e->first_use[expert + 1] - e->first_use[expert],
+        };
+    }
+    e->be->ops->experts(e->be->self, e->archive->expert_codec, e->archive->arch.dim, e->jobs, n_jobs,
+                        e->archive->arch.n_active, x, parts);
+}
+
+/* Give back the experts that are ready (computed), or all of them; the others stay open. */
+static void close_experts(struct experts *e, bool all, uint32_t *slots_leased) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < e->n_open; i++) {
+        if (all || e->ready[i]) {
+            *slots_leased -= slots_of(e, &e->needs[i]);
+            prefetch_release(e->prefetch, &e->needs[i]);
+            continue;
+        }
+        e->open[kept] = e->open[i];
+        e->needs[kept++] = e->needs[i];
+    }
+    e->n_open = kept;
+}
+
+static int experts_run(void *ctx, uint32_t layer, const float *x, uint32_t rows, const int32_t *ids,
+                       float *parts, struct err *err) {
+    struct experts *e = ctx;
+    forward_group_uses(ids, rows * e->archive->arch.n_active, e->archive->arch.n_experts, e->first_use,
+                       e->uses);
+    uint32_t n = plan_order(e, layer), next = 0, slots_leased = 0;
+    e->n_open = 0;
+    while (next < n || e->n_open > 0) {
+        next = open_more(e, layer, next, n, &slots_leased);
+        if (prefetch_wait_any(e->prefetch, e->needs, e->n_open, e->ready, err) < 0) {
+            close_experts(e, true, &slots_leased);
+            return -1;
+        }
+        compute_ready(e, x, parts);
+        close_experts(e, false, &slots_leased);
+    }
+    return 0;
+}
+
+struct experts_hook experts_hook(struct experts *e) {
+    return (struct experts_hook){.ctx = e, .run = experts_run};
+}

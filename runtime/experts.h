@@ -1,0 +1,45 @@
+/*
+ * experts: the engine's provider of routed experts: from router choices to the backend's experts operation
+ * over leased chunks.
+ *
+ * Owns: grouping rows by expert, the order in which experts are demanded and computed, the lease window.
+ * Leaves to others: memory and I/O (cache, prefetch), arithmetic (backend).
+ * Threads: the forward thread.
+ *
+ * Experts are computed in the order in which they arrive; the result does not depend on it, because each
+ * use has its own part and parts are summed by choice (backend combine). Each expert that a call needs is
+ * brought at most once, whatever the number of rows.
+ */
+#ifndef RUNTIME_EXPERTS_H
+#define RUNTIME_EXPERTS_H
+
+#include "runtime/forward.h"
+#include "runtime/prefetch.h"
+
+struct experts {
+    const struct corm *archive;
+    struct cache *cache;
+    struct prefetch *prefetch;
+    struct backend *be;
+    uint32_t max_uses;   /* rows * n_active of the longest call */
+    uint64_t used_bytes; /* decoded bytes of the chunks that were computed with */
+    /* Workspace of one call. */
+    uint32_t *uses;      /* [max_uses] grouped by expert */
+    uint32_t *first_use; /* [n_experts + 1] */
+    uint32_t *order;     /* [n_experts] experts in the order of demand */
+    /* The experts that are demanded and not yet computed: [n_open], at most n_experts. */
+    uint32_t n_open;
+    uint32_t *open;              /* expert */
+    struct prefetch_need *needs; /* its chunks, leased */
+    bool *ready;                 /* all in memory */
+    struct expert_job *jobs;     /* [n_experts] */
+    struct ffn_chunk *chunks;    /* [n_experts * chunks of a record] */
+};
+
+void experts_open(struct experts *e, struct cache *cache, struct prefetch *prefetch, struct backend *be,
+                  uint32_t max_rows);
+void experts_close(struct experts *e); /* accepts a zeroed struct */
+/* The hook for forward_open; its ctx is `e`. */
+struct experts_hook experts_hook(struct experts *e);
+
+#endif

@@ -1,0 +1,112 @@
+#include "runtime/machine.h"
+
+#include <inttypes.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+uint32_t machine_cpus(void) {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) != 0)
+        return 1;
+    int n = CPU_COUNT(&set);
+    return n > 0 ? (uint32_t)n : 1;
+}
+
+/* A file that holds one number, or "max". */
+static bool read_number(const char *path, uint64_t *out) {
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return false;
+    char text[64] = "";
+    bool ok = fgets(text, sizeof text, f) != NULL;
+    fclose(f);
+    if (ok && strncmp(text, "max", 3) == 0) {
+        *out = UINT64_MAX;
+        return true;
+    }
+    return ok && sscanf(text, "%" SCNu64, out) == 1;
+}
+
+/* The value of `key` in a file of lines "key value" or "key: value kB". */
+static bool read_keyed(const char *path, const char *key, uint64_t *out) {
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return false;
+    char line[256];
+    size_t n = strlen(key);
+    bool found = false;
+    while (!found && fgets(line, sizeof line, f))
+        if (strncmp(line, key, n) == 0 && (line[n] == ' ' || line[n] == ':'))
+            found = sscanf(line + n + 1, "%" SCNu64, out) == 1;
+    fclose(f);
+    return found;
+}
+
+struct cgroup_names {
+    const char *root, *limit, *usage, *reclaimable;
+};
+static const struct cgroup_names V1 = {"/sys/fs/cgroup/memory", "memory.limit_in_bytes",
+                                       "memory.usage_in_bytes", "total_inactive_file"};
+static const struct cgroup_names V2 = {"/sys/fs/cgroup", "memory.max", "memory.current",
+                                       "inactive_file"};
+
+/* Room left in a cgroup and all above it. */
+static uint64_t cgroup_room(const struct cgroup_names *names, const char *path) {
+    uint64_t room = UINT64_MAX;
+    char dir[4096], file[4352];
+    if (snprintf(dir, sizeof dir, "%s%s", names->root, path) >= (int)sizeof dir)
+        return room;
+    for (;;) {
+        uint64_t limit = UINT64_MAX, usage = 0, reclaimable = 0;
+        snprintf(file, sizeof file, "%s/%s", dir, names->limit);
+        bool limited = read_number(file, &limit) && limit < UINT64_MAX / 4;
+        snprintf(file, sizeof file, "%s/%s", dir, names->usage);
+        if (limited && read_number(file, &usage)) {
+            snprintf(file, sizeof file, "%s/memory.stat", dir);
+            if (read_keyed(file, names->reclaimable, &reclaimable) && reclaimable < usage)
+                usage -= reclaimable;
+            uint64_t left = limit > usage ? limit - usage : 0;
+            room = left < room ? left : room;
+        }
+        if (strlen(dir) <= strlen(names->root))
+            return room;
+        *strrchr(dir, '/') = '\0';
+    }
+}
+
+static uint64_t all_cgroups_room(void) {
+    uint64_t room = UINT64_MAX;
+    FILE *f = fopen("/proc/self/cgroup", "re");
+    if (!f)
+        return room;
+    char line[4096];
+    while (fgets(line, sizeof line, f)) {
+        line[strcspn(line, "\n")] = '\0';
+        /* "hierarchy:controllers:path"; controllers are empty for v2. */
+        char *controllers = strchr(line, ':');
+        char *path = controllers ? strchr(controllers + 1, ':') : NULL;
+        if (!path)
+            continue;
+        *path++ = '\0';
+        controllers++;
+        uint64_t r = UINT64_MAX;
+        if (*controllers == '\0')
+            r = cgroup_room(&V2, path);
+        else if (strcmp(controllers, "memory") == 0)
+            r = cgroup_room(&V1, path);
+        room = r < room ? r : room;
+    }
+    fclose(f);
+    return room;
+}
+
+uint64_t machine_available_bytes(void) {
+    uint64_t kb, available = UINT64_MAX;
+    if (read_keyed("/proc/meminfo", "MemAvailable", &kb))
+        available = kb * 1024;
+    uint64_t room = all_cgroups_room();
+    return room < available ? room : available;
+}

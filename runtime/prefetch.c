@@ -1,0 +1,318 @@
+#include "runtime/prefetch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    NIL = -1,               /* end of a list, as uint32_t */
+    READ_BYTES = 1 << 20,   /* one request: long enough for full device rate, short enough that a demand
+                               behind it waits for about a millisecond */
+    MAX_RUN = 64,           /* chunks of one request */
+};
+
+struct queue {
+    uint32_t head, tail;
+};
+
+struct prefetch {
+    struct cache *cache;
+    const struct corm *archive;
+    struct reader reader;
+    struct queue queues[PREFETCH_CLASSES];
+    pthread_cond_t work;  /* a request came, a slot became free, or stop */
+    pthread_cond_t ready; /* a chunk was published, or a failure */
+    pthread_t *threads;
+    uint32_t n_threads;
+    bool stop;
+    struct err failure;
+    uint64_t stall_ns;
+};
+
+/* ---- queue [locked] ---- */
+
+static void queue_push(struct prefetch *p, enum prefetch_class class, uint32_t chunk) {
+    struct queue *q = &p->queues[class];
+    struct cache_chunk *k = &p->cache->chunks[chunk];
+    k->state = CACHE_QUEUED;
+    k->next = (uint32_t)NIL;
+    k->prev = q->tail;
+    if (q->tail != (uint32_t)NIL)
+        p->cache->chunks[q->tail].next = chunk;
+    else
+        q->head = chunk;
+    q->tail = chunk;
+}
+
+static void queue_remove(struct prefetch *p, enum prefetch_class class, uint32_t chunk) {
+    struct queue *q = &p->queues[class];
+    struct cache_chunk *chunks = p->cache->chunks, *k = &chunks[chunk];
+    *(k->prev != (uint32_t)NIL ? &chunks[k->prev].next : &q->head) = k->next;
+    *(k->next != (uint32_t)NIL ? &chunks[k->next].prev : &q->tail) = k->prev;
+}
+
+/* ---- I/O threads ---- */
+
+/* A run of neighbouring chunks taken from the queue, with their slots. */
+struct run {
+    uint32_t first, n;
+    int32_t slots[MAX_RUN];
+};
+
+static uint64_t run_bytes(const struct corm *a, uint32_t first, uint32_t last) {
+    const struct corm_chunk *f = &a->chunks[first], *l = &a->chunks[last];
+    return l->offset + l->stored_bytes - f->offset;
+}
+
+/* [locked] Take the most urgent request and its queued neighbours, as far as slots go. n = 0: nothing to
+ * do, or no slot. */
+static struct run take_run(struct prefetch *p) {
+    struct run run = {0};
+    struct cache *c = p->cache;
+    for (int class = 0; class < PREFETCH_CLASSES; class++) {
+        uint32_t chunk = p->queues[class].head;
+        if (chunk == (uint32_t)NIL)
+            continue;
+        run.first = chunk;
+        while (run.n < MAX_RUN) {
+            uint32_t id = run.first + run.n;
+            if (id >= p->archive->n_chunks || c->chunks[id].state != CACHE_QUEUED ||
+                c->chunks[id].record != c->chunks[run.first].record)
+                break;
+            if (run.n > 0 && run_bytes(p->archive, run.first, id) > READ_BYTES)
+                break;
+            int32_t slot = CACHE_NO_SLOT;
+            if (cache_uses_slot(c, id)) {
+                slot = cache_slot_take(c);
+                if (slot == CACHE_NO_SLOT)
+                    break;
+            }
+            queue_remove(p, class, id);
+            c->chunks[id].state = CACHE_LOADING;
+            run.slots[run.n++] = slot;
+        }
+        if (run.n > 0)
+            return run;
+    }
+    return run;
+}
+
+/* Bring one chunk of the run: `stored` is where its bytes are. */
+static int fill(struct prefetch *p, struct corm_decoder *decoder, uint32_t chunk, int32_t slot,
+                const uint8_t *stored, struct err *err) {
+    const struct corm_chunk *k = &p->archive->chunks[chunk];
+    if (slot == CACHE_NO_SLOT)
+        return corm_chunk_check(p->archive, k, stored, err);
+    return corm_chunk_decode(decoder, p->archive, k, stored,
+                             p->cache->slots + (size_t)slot * p->cache->slot_bytes, err);
+}
+
+/* Read and decode the chunks of a run one after the other. Returns how many were filled. */
+static uint32_t fill_run(struct prefetch *p, struct corm_decoder *decoder, const struct run *run,
+                         uint8_t *buffer, struct err *err) {
+    const struct corm *a = p->archive;
+    const uint8_t *bytes = NULL; /* of the run's chunks that go to slots, from the first one's offset */
+    uint64_t base = a->chunks[run->first].offset;
+    for (uint32_t i = 0; i < run->n; i++) {
+        const struct corm_chunk *k = &a->chunks[run->first + i];
+        const uint8_t *stored = a->map.data + k->offset;
+        if (run->slots[i] != CACHE_NO_SLOT) {
+            if (!bytes && reader_read(&p->reader, base,
+                                      run_bytes(a, run->first, run->first + run->n - 1), buffer, &bytes,
+                                      err) < 0)
+                return i;
+            stored = bytes + (k->offset - base);
+        }
+        if (fill(p, decoder, run->first + i, run->slots[i], stored, err) < 0)
+            return i;
+    }
+    return run->n;
+}
+
+/* [locked] Publish what was filled; drop the rest. */
+static void finish_run(struct prefetch *p, const struct run *run, uint32_t n_filled) {
+    struct cache *c = p->cache;
+    for (uint32_t i = 0; i < run->n; i++) {
+        uint32_t chunk = run->first + i;
+        int32_t slot = run->slots[i];
+        if (i < n_filled) {
+            const struct corm_chunk *k = &p->archive->chunks[chunk];
+            bool in_slot = slot != CACHE_NO_SLOT;
+            cache_publish(c, chunk, slot,
+                          in_slot ? c->slots + (size_t)slot * c->slot_bytes
+                                  : p->archive->map.data + k->offset);
+            c->count.read_bytes += k->stored_bytes;
+            c->count.decoded_bytes += corm_chunk_raw_bytes(p->archive, k);
+            continue;
+        }
+        c->chunks[chunk].state = CACHE_ABSENT;
+        if (slot != CACHE_NO_SLOT)
+            cache_slot_give(c, slot);
+    }
+}
+
+/* The longest run that take_run can form. */
+static size_t longest_run_bytes(const struct corm *a) {
+    uint32_t longest = READ_BYTES;
+    for (uint32_t i = 0; i < a->n_chunks; i++)
+        longest = a->chunks[i].stored_bytes > longest ? a->chunks[i].stored_bytes : longest;
+    return longest;
+}
+
+size_t prefetch_buffer_bytes(const struct corm *archive, uint32_t io_threads) {
+    return io_threads * reader_buffer_bytes(longest_run_bytes(archive));
+}
+
+static void *io_main(void *arg) {
+    struct prefetch *p = arg;
+    struct corm_decoder *decoder = corm_decoder_new(p->archive);
+    void *buffer = NULL;
+    if (posix_memalign(&buffer, READER_ALIGN, prefetch_buffer_bytes(p->archive, 1)) != 0)
+        die("out of memory for a read buffer");
+    pthread_mutex_lock(&p->cache->lock);
+    while (!p->stop) {
+        struct run run = p->failure.set ? (struct run){0} : take_run(p);
+        if (run.n == 0) {
+            pthread_cond_wait(&p->work, &p->cache->lock);
+            continue;
+        }
+        pthread_mutex_unlock(&p->cache->lock);
+        struct err err = {0};
+        uint32_t n_filled = fill_run(p, decoder, &run, buffer, &err);
+        pthread_mutex_lock(&p->cache->lock);
+        finish_run(p, &run, n_filled);
+        if (err.set && !p->failure.set)
+            p->failure = err;
+        pthread_cond_broadcast(&p->ready);
+    }
+    pthread_mutex_unlock(&p->cache->lock);
+    free(buffer);
+    corm_decoder_free(decoder);
+    return NULL;
+}
+
+/* ---- life ---- */
+
+int prefetch_open(struct prefetch **out, struct cache *cache, const struct prefetch_options *opt,
+                  struct err *err) {
+    struct prefetch *p = mem_calloc(1, sizeof *p);
+    p->cache = cache;
+    p->archive = cache->archive;
+    for (int i = 0; i < PREFETCH_CLASSES; i++)
+        p->queues[i] = (struct queue){(uint32_t)NIL, (uint32_t)NIL};
+    pthread_cond_init(&p->work, NULL);
+    pthread_cond_init(&p->ready, NULL);
+    if (reader_open(&p->reader, p->archive->map.path, opt->way, err) < 0) {
+        prefetch_close(p);
+        return -1;
+    }
+    p->threads = mem_calloc(opt->io_threads, sizeof *p->threads);
+    for (uint32_t i = 0; i < opt->io_threads; i++) {
+        int e = pthread_create(&p->threads[i], NULL, io_main, p);
+        if (e != 0) {
+            err_errno(err, e, "start of I/O thread %u", i);
+            prefetch_close(p);
+            return -1;
+        }
+        p->n_threads++;
+    }
+    *out = p;
+    return 0;
+}
+
+void prefetch_close(struct prefetch *p) {
+    if (!p)
+        return;
+    pthread_mutex_lock(&p->cache->lock);
+    p->stop = true;
+    pthread_cond_broadcast(&p->work);
+    pthread_mutex_unlock(&p->cache->lock);
+    for (uint32_t i = 0; i < p->n_threads; i++)
+        pthread_join(p->threads[i], NULL);
+    reader_close(&p->reader);
+    pthread_cond_destroy(&p->work);
+    pthread_cond_destroy(&p->ready);
+    free(p->threads);
+    free(p);
+}
+
+/* ---- forward thread ---- */
+
+void prefetch_demand(struct prefetch *p, const struct prefetch_need *need) {
+    struct cache *c = p->cache;
+    bool queued = false;
+    pthread_mutex_lock(&c->lock);
+    for (uint32_t i = 0; i < need->n; i++) {
+        uint32_t chunk = need->first + i;
+        cache_lease(c, chunk);
+        bool hit = c->chunks[chunk].state == CACHE_READY;
+        *(hit ? &c->count.hits : &c->count.misses) += 1;
+        if (c->chunks[chunk].state == CACHE_ABSENT) {
+            queue_push(p, PREFETCH_DEMANDED, chunk);
+            queued = true;
+        }
+    }
+    if (queued)
+        pthread_cond_broadcast(&p->work);
+    pthread_mutex_unlock(&c->lock);
+}
+
+/* [locked] */
+static bool all_ready(const struct cache *c, const struct prefetch_need *need) {
+    for (uint32_t i = 0; i < need->n; i++)
+        if (c->chunks[need->first + i].state != CACHE_READY)
+            return false;
+    return true;
+}
+
+bool prefetch_is_ready(struct prefetch *p, const struct prefetch_need *need) {
+    pthread_mutex_lock(&p->cache->lock);
+    bool ready = all_ready(p->cache, need);
+    pthread_mutex_unlock(&p->cache->lock);
+    return ready;
+}
+
+int prefetch_wait_any(struct prefetch *p, const struct prefetch_need *needs, uint32_t n, bool *ready,
+                      struct err *err) {
+    struct cache *c = p->cache;
+    uint64_t blocked_at = 0;
+    int status = 0;
+    pthread_mutex_lock(&c->lock);
+    for (;;) {
+        uint32_t n_ready = 0;
+        for (uint32_t i = 0; i < n; i++)
+            n_ready += ready[i] = all_ready(c, &needs[i]);
+        if (p->failure.set) {
+            status = err_set(err, "%s", p->failure.msg);
+            break;
+        }
+        if (n_ready > 0)
+            break;
+        if (blocked_at == 0)
+            blocked_at = clock_ns();
+        pthread_cond_wait(&p->ready, &c->lock);
+    }
+    if (blocked_at != 0)
+        p->stall_ns += clock_ns() - blocked_at;
+    pthread_mutex_unlock(&c->lock);
+    return status;
+}
+
+const uint8_t *prefetch_data(struct prefetch *p, uint32_t chunk) {
+    /* A leased READY chunk does not change: no lock. The wait that saw it READY ordered the memory. */
+    return p->cache->chunks[chunk].data;
+}
+
+void prefetch_release(struct prefetch *p, const struct prefetch_need *need) {
+    struct cache *c = p->cache;
+    pthread_mutex_lock(&c->lock);
+    for (uint32_t i = 0; i < need->n; i++)
+        cache_release(c, need->first + i);
+    cache_touch(c, c->chunks[need->first].record);
+    /* An I/O thread may be waiting for a slot. */
+    pthread_cond_broadcast(&p->work);
+    pthread_mutex_unlock(&c->lock);
+}
+
+uint64_t prefetch_stall_ns(const struct prefetch *p) {
+    return p->stall_ns;
+}

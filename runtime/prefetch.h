@@ -1,0 +1,69 @@
+/*
+ * prefetch: brings chunks into the cache beside the forward pass.
+ *
+ * Owns: the request queue and the I/O threads, which read stored bytes (reader), check and decode them
+ * (corm_read) and publish them (cache).
+ * Leaves to others: which chunks are needed (experts), which give way (cache), how bytes are read (reader).
+ *
+ * Requests are served by class, and first come, first served inside one. Neighbouring chunks of a class
+ * are read in one go, up to READ_BYTES. A demand for a chunk that is queued at a lower class promotes it;
+ * one for a chunk in flight waits for it; nothing is read twice. Where every slot is leased, requests wait
+ * for a release.
+ *
+ * A chunk that cannot be read or fails its checksum stops the run: the failure is kept, and every later
+ * wait returns it.
+ *
+ * Threads: prefetch_demand, _wait, _release are called by the forward thread; I/O threads live inside.
+ * The queue is guarded by cache->lock.
+ */
+#ifndef RUNTIME_PREFETCH_H
+#define RUNTIME_PREFETCH_H
+
+#include "runtime/cache.h"
+#include "runtime/reader.h"
+
+enum prefetch_class {
+    PREFETCH_DEMANDED, /* the forward pass waits for it, or will as soon as it gets there */
+    PREFETCH_CLASSES,
+};
+
+/* The chunks of one expert that a step needs. */
+struct prefetch_need {
+    uint32_t first, n; /* consecutive chunk ids */
+};
+
+struct prefetch;
+
+struct prefetch_options {
+    uint32_t io_threads; /* >= 1 */
+    enum reader_way way;
+};
+
+int prefetch_open(struct prefetch **p, struct cache *cache, const struct prefetch_options *opt,
+                  struct err *err);
+/* Stops the threads; queued requests are dropped. NULL is allowed. */
+void prefetch_close(struct prefetch *p);
+/* Memory that the I/O threads hold for reading. */
+size_t prefetch_buffer_bytes(const struct corm *archive, uint32_t io_threads);
+
+/* Lease every chunk of `need`, and queue those that are not in memory. The caller keeps the sum of leased
+ * chunks that use slots at or below cache->n_slots, else nothing could ever arrive. */
+void prefetch_demand(struct prefetch *p, const struct prefetch_need *need);
+
+/* Whether all chunks of `need` are READY; never blocks. */
+bool prefetch_is_ready(struct prefetch *p, const struct prefetch_need *need);
+
+/* Block until at least one of the `n` demanded needs is READY; ready[i] tells which are. Time spent
+ * blocked is added to the stall counter. */
+int prefetch_wait_any(struct prefetch *p, const struct prefetch_need *needs, uint32_t n, bool *ready,
+                      struct err *err);
+
+/* The decoded neurons of a READY, leased chunk; valid until it is released. */
+const uint8_t *prefetch_data(struct prefetch *p, uint32_t chunk);
+
+/* Give the leases back and count the use in the expert's rank. */
+void prefetch_release(struct prefetch *p, const struct prefetch_need *need);
+
+uint64_t prefetch_stall_ns(const struct prefetch *p);
+
+#endif

@@ -1,0 +1,67 @@
+#include "runtime/reader.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const struct {
+    const char *name;
+    int flags;
+} ways[] = {
+    [READER_BUFFERED] = {"buffered", 0},
+    [READER_DIRECT] = {"direct", O_DIRECT},
+};
+
+const char *reader_way_name(enum reader_way way) {
+    return ways[way].name;
+}
+
+int reader_open(struct reader *r, const char *path, enum reader_way way, struct err *err) {
+    *r = (struct reader){.way = way, .path = path, .fd = -1};
+    r->fd = open(path, O_RDONLY | O_CLOEXEC | ways[way].flags);
+    if (r->fd < 0)
+        return err_errno(err, errno, "%s: open for %s reading", path, ways[way].name);
+    struct stat st;
+    if (fstat(r->fd, &st) < 0) {
+        err_errno(err, errno, "%s: fstat", path);
+        reader_close(r);
+        return -1;
+    }
+    r->file_bytes = (uint64_t)st.st_size;
+    /* Requests name what they need; readahead would bring neighbours that nobody asked for. */
+    if (way == READER_BUFFERED)
+        posix_fadvise(r->fd, 0, 0, POSIX_FADV_RANDOM);
+    return 0;
+}
+
+void reader_close(struct reader *r) {
+    if (r->path && r->fd >= 0)
+        close(r->fd);
+    *r = (struct reader){0};
+}
+
+int reader_read(const struct reader *r, uint64_t offset, size_t bytes, uint8_t *buffer,
+                const uint8_t **data, struct err *err) {
+    uint64_t first = offset, last = offset + bytes;
+    if (r->way == READER_DIRECT) {
+        first = offset & ~(uint64_t)(READER_ALIGN - 1);
+        last = align_up(last, READER_ALIGN);
+    }
+    /* The last page of a file may be short: what counts is that the bytes asked for arrive. */
+    uint64_t pos = first;
+    while (pos < offset + bytes) {
+        ssize_t n = pread(r->fd, buffer + (pos - first), last - pos, (off_t)pos);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return err_errno(err, errno, "%s: read of %zu bytes at offset %llu", r->path, bytes,
+                             (unsigned long long)offset);
+        if (n == 0)
+            return err_set(err, "%s: file ends inside %zu bytes at offset %llu: truncated while open?",
+                           r->path, bytes, (unsigned long long)offset);
+        pos += (uint64_t)n;
+    }
+    *data = buffer + (offset - first);
+    return 0;
+}
