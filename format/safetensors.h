@@ -1,8 +1,9 @@
 /*
  * safetensors: a Hugging Face checkpoint's tensors by name.
  *
- * Owns: the file maps, the header parser (JSON through jansson, all rules of the official reader),
- * sharding through model.safetensors.index.json, the name lookup.
+ * Owns: the file maps, the header parser (JSON through jansson, all rules of the official reader and the
+ * two it leaves to the text of the specification: '{' first, no duplicate names), sharding through
+ * model.safetensors.index.json, the name lookup.
  * Leaves to others: what the names mean (prep/hf).
  * Threads: immutable after open.
  */
@@ -11,7 +12,7 @@
 
 #include "format/base.h"
 
-enum { ST_MAX_DIMS = 8 };
+enum { ST_MAX_DIMS = 8, ST_MAX_HEADER_BYTES = 100000000 };
 
 enum st_dtype { ST_F32, ST_F16, ST_BF16, ST_F64, ST_I64, ST_I32, ST_OTHER };
 
@@ -30,6 +31,7 @@ struct safetensors;
 
 /* Open a checkpoint directory (single file or index + shards), or one .safetensors file. */
 int st_open(struct safetensors **st, const char *path, struct err *err);
+/* NULL is allowed. */
 void st_close(struct safetensors *st);
 
 /* NULL where there is none. O(1). */
@@ -40,15 +42,29 @@ const struct st_tensor *st_at(const struct safetensors *st, size_t i);
 
 /* Convert `n` elements from element `first` to f32. F32, F16, BF16 only (caller checked dtype). */
 void st_read_f32(const struct st_tensor *t, uint64_t first, uint64_t n, float *dst);
+/* Bytes of one element of F32, F16, BF16, F64, I64, I32; 0 for other types. */
+uint32_t st_element_bytes(enum st_dtype dtype);
 
-/* Tell the kernel that the tensor's pages are not needed again (keeps peak RSS at a layer). */
+/* Tell the kernel that the tensor's pages (or those of `bytes` bytes from byte `first`) are not needed
+ * again: keeps peak RSS at a layer. Reading them later is still correct. */
 void st_drop_pages(const struct st_tensor *t);
+void st_drop_range(const struct st_tensor *t, uint64_t first, uint64_t bytes);
+/* The opposite advice: these bytes are wanted soon. */
+void st_want_range(const struct st_tensor *t, uint64_t first, uint64_t bytes);
 
-/* Parse one file's header only, from memory: the fuzz target's door. */
+/* "[8, 128]" for messages. Returns `text`. */
+const char *st_shape_text(const struct st_tensor *t, char text[192]);
+
+/* Parse one file's header only, from memory: the fuzz target's door. The tensors are added to `into`, and
+ * borrow `file`; NULL only checks. Call st_index before st_find and st_at. */
 int st_parse_header(const uint8_t *file, size_t file_bytes, const char *path, struct safetensors *into,
                     struct err *err);
+/* An empty checkpoint for st_parse_header; sort and index what was added (an error where a name occurs
+ * twice). */
+struct safetensors *st_new(void);
+int st_index(struct safetensors *st, struct err *err);
 
-/* The shard files of the checkpoint, for provenance. */
+/* The files that the checkpoint consists of (the index too, where there is one), for provenance. */
 size_t st_file_count(const struct safetensors *st);
 const char *st_file_path(const struct safetensors *st, size_t i);
 
