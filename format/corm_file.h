@@ -20,6 +20,7 @@ enum {
     CORM_RECORD_ALIGN = 4096,   /* start of an expert's record */
     CORM_CHUNK_ALIGN = 64,      /* start of a chunk in its record, and of a trunk tensor */
     CORM_MAX_SECTIONS = 64,
+    CORM_MAX_CHUNK_BYTES = 1 << 30, /* of a decoded chunk */
 };
 
 /* Incompatible features: a reader that does not know a set bit refuses the file. None so far. */
@@ -46,7 +47,7 @@ enum corm_section_type {
     CORM_SECTION_METADATA = 1,
     CORM_SECTION_TOKENIZER = 2,
     CORM_SECTION_TENSORS = 3,    /* struct corm_tensor[], the trunk's index */
-    CORM_SECTION_TRUNK = 4,
+    CORM_SECTION_TRUNK = 4,      /* tensors only, each with its own checksum: hash is 0 */
     CORM_SECTION_RECORDS = 5,    /* chunks only, each with its own checksum: hash is 0 */
     CORM_SECTION_INDEX = 6,      /* struct corm_record[], then struct corm_chunk[] */
     CORM_SECTION_PROVENANCE = 7, /* UTF-8 lines "key: value" */
@@ -63,7 +64,7 @@ struct corm_section {
     uint32_t flags;
     uint64_t offset;
     uint64_t bytes;
-    uint64_t hash; /* XXH3-64 of the section's bytes; 0 for RECORDS */
+    uint64_t hash; /* XXH3-64 of the section's bytes; 0 for TRUNK and RECORDS */
 };
 static_assert(sizeof(struct corm_section) == 32, "section");
 
@@ -88,7 +89,8 @@ struct corm_index_header {
     uint32_t n_records;
     uint32_t n_chunks;
     uint32_t codec;         /* of every expert row */
-    uint32_t chunk_neurons; /* neurons of every chunk but a record's last; hot and cold alike */
+    uint32_t chunk_neurons; /* neurons of every chunk but a record's last; hot and cold alike; at most
+                               ffn_dim where there are records */
     uint64_t reserved[2];
 };
 static_assert(sizeof(struct corm_index_header) == 32, "index header");
@@ -102,8 +104,9 @@ static_assert(sizeof(struct corm_record) == 8, "record");
 
 enum corm_encoding {
     CORM_ENCODING_RAW = 0,    /* the neurons' rows as they are: used in place */
-    CORM_ENCODING_ZSTD = 1,   /* one zstd frame */
-    CORM_ENCODING_PLANES = 2, /* 16-bit codecs: exponent plane as a zstd frame, the rest stored */
+    CORM_ENCODING_ZSTD = 1,   /* one zstd frame; not for 16-bit codecs */
+    CORM_ENCODING_PLANES = 2, /* 16-bit codecs: the low byte of every weight (bf16 rotated left by one
+                                 bit), then the high bytes as one zstd frame */
 };
 
 /*

@@ -20,6 +20,7 @@ struct corm_bytes {
 
 struct corm {
     struct map map;
+    bool in_memory; /* opened by corm_open_memory: the bytes are the caller's */
     struct arch arch;
     struct corm_header header;
     const struct corm_section *sections; /* [header.section_count], borrowed */
@@ -46,6 +47,11 @@ enum corm_open_flags {
 /* Map and validate `path`. Unknown version, incompatible bit, codec, encoding or section type: refused by
  * name. On error everything is released. */
 int corm_open(struct corm *c, const char *path, unsigned flags, struct err *err);
+/* The same for an archive in memory: `data` (64-byte aligned) stays the caller's and outlives the view;
+ * `name` stands for the path in messages. */
+int corm_open_memory(struct corm *c, const void *data, size_t bytes, const char *name, unsigned flags,
+                     struct err *err);
+/* Accepts a zeroed struct. */
 void corm_close(struct corm *c);
 
 /* A trunk tensor as a weight view into the map; data NULL where the model has none. `layer` is ignored
@@ -89,5 +95,13 @@ int corm_verify(const struct corm *c, void (*progress)(void *ctx, uint64_t done,
 /* "metadata", "trunk", ...; NULL for an unknown type. And of encodings: "raw", "zstd", "planes". */
 const char *corm_section_name(uint32_t type);
 const char *corm_encoding_name(uint32_t encoding);
+
+/* ---- shared by corm_read.c and corm_verify.c ---- */
+
+/* Whether the section table holds a checksum of the section (else its parts have their own). */
+bool corm_section_has_hash(uint32_t type);
+/* Compare a trunk tensor's checksum. The message lacks the file's name. */
+int corm_tensor_check(const struct corm *c, const struct corm_tensor *t, struct err *err);
+bool corm_is_zero(const uint8_t *data, size_t bytes);
 
 #endif

@@ -8,7 +8,8 @@
  * Threads: one writer belongs to one thread.
  *
  * Call order: open; tensors in slot-table order; records in (layer, expert) order; blobs at any time;
- * finish. Memory held: the indexes only.
+ * finish. Memory held: the indexes, the blobs and one packed chunk. `arch` is borrowed until finish or
+ * abort. After any error only abort or finish (which then fails) may follow.
  */
 #ifndef FORMAT_CORM_WRITE_H
 #define FORMAT_CORM_WRITE_H
@@ -20,7 +21,8 @@ struct corm_writer;
 
 struct corm_write_options {
     const struct codec *expert_codec;
-    uint32_t chunk_neurons; /* neurons of every chunk but a record's last, > 0. The hot prefix is a run of
+    uint32_t chunk_neurons; /* neurons of every chunk but a record's last, > 0; more than ffn_dim counts as
+                               ffn_dim. The hot prefix is a run of
                                such chunks, adjacent in the file: one read fetches it, and every decoded
                                chunk fits one cache slot */
     bool compress;          /* false: every chunk raw */

@@ -1,0 +1,232 @@
+/*
+ * corm_chunk: see corm_chunk.h.
+ *
+ * Of a 16-bit weight one byte compresses well (bf16: the exponent, about 2.6 bits; f16: sign, exponent and
+ * two bits, about 5.5) and the other one not at all. Planes keep the second as it is, first in the chunk,
+ * and give the first to zstd alone: mixed in one frame they would share a Huffman table and lose most of
+ * the gain. Matches do not pay in such data, so zstd is told to do entropy coding only: that is smaller
+ * AND faster to decode than its usual levels.
+ */
+#include "format/corm_chunk.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <zstd.h>
+
+enum {
+    LEVEL_PLANE = -100,       /* practically no search for matches */
+    LEVEL_BLOCKS = 1,         /* quantized weights: higher levels gain nothing */
+    LITERALS_ALWAYS_CODED = 1 /* ZSTD_ps_enable, which only the static-linking header names */
+};
+
+enum corm_encoding corm_chunk_encoding(const struct codec *codec) {
+    bool two_bytes = codec->id == CODEC_BF16 || codec->id == CODEC_F16;
+    return two_bytes ? CORM_ENCODING_PLANES : CORM_ENCODING_ZSTD;
+}
+
+/* ---- planes ---- */
+
+/* bf16 is sign, 8 bits of exponent, 7 of fraction: rotated left by one, the exponent is the upper byte. */
+static inline uint16_t rotate_left(uint16_t v) {
+    return (uint16_t)(v << 1 | v >> 15);
+}
+
+static inline uint16_t rotate_right(uint16_t v) {
+    return (uint16_t)(v >> 1 | v << 15);
+}
+
+/* Weights are loaded and stored with memcpy: chunks are bytes, of any alignment. */
+static inline uint16_t load(const uint8_t *weights, size_t i) {
+    uint16_t v;
+    memcpy(&v, weights + i * 2, sizeof v);
+    return v;
+}
+
+static inline void store(uint8_t *weights, size_t i, uint16_t v) {
+    memcpy(weights + i * 2, &v, sizeof v);
+}
+
+static void split_bf16(const uint8_t *restrict src, size_t n, uint8_t *restrict low,
+                       uint8_t *restrict high) {
+    for (size_t i = 0; i < n; i++) {
+        uint16_t v = rotate_left(load(src, i));
+        low[i] = (uint8_t)v;
+        high[i] = (uint8_t)(v >> 8);
+    }
+}
+
+static void split_f16(const uint8_t *restrict src, size_t n, uint8_t *restrict low,
+                      uint8_t *restrict high) {
+    for (size_t i = 0; i < n; i++) {
+        uint16_t v = load(src, i);
+        low[i] = (uint8_t)v;
+        high[i] = (uint8_t)(v >> 8);
+    }
+}
+
+static void merge_bf16(const uint8_t *restrict low, const uint8_t *restrict high, size_t n,
+                       uint8_t *restrict dst) {
+    for (size_t i = 0; i < n; i++) {
+        store(dst, i, rotate_right((uint16_t)(low[i] | high[i] << 8)));
+    }
+}
+
+static void merge_f16(const uint8_t *restrict low, const uint8_t *restrict high, size_t n,
+                      uint8_t *restrict dst) {
+    for (size_t i = 0; i < n; i++) {
+        store(dst, i, (uint16_t)(low[i] | high[i] << 8));
+    }
+}
+
+/* ---- packing ---- */
+
+struct corm_packer {
+    const struct codec *codec;
+    enum corm_encoding encoding;
+    ZSTD_CCtx *zstd;
+    uint8_t *plane;  /* [raw bytes / 2] */
+    uint8_t *packed; /* worst case of what pack returns */
+    size_t capacity; /* raw bytes that the buffers are made for */
+};
+
+static void set_parameter(ZSTD_CCtx *zstd, ZSTD_cParameter what, int value) {
+    size_t rc = ZSTD_CCtx_setParameter(zstd, what, value);
+    if (ZSTD_isError(rc)) {
+        die("zstd %s: parameter %d: %s", ZSTD_versionString(), (int)what, ZSTD_getErrorName(rc));
+    }
+}
+
+struct corm_packer *corm_packer_new(const struct codec *codec) {
+    struct corm_packer *p = mem_calloc(1, sizeof *p);
+    p->codec = codec;
+    p->encoding = corm_chunk_encoding(codec);
+    p->zstd = ZSTD_createCCtx();
+    if (!p->zstd) {
+        die("out of memory (zstd compressor)");
+    }
+    if (p->encoding == CORM_ENCODING_PLANES) {
+        set_parameter(p->zstd, ZSTD_c_compressionLevel, LEVEL_PLANE);
+        /* Where a zstd does not know it, frames are only larger; but 1.3.9 and later do. */
+        (void)ZSTD_CCtx_setParameter(p->zstd, ZSTD_c_experimentalParam5, LITERALS_ALWAYS_CODED);
+    } else {
+        set_parameter(p->zstd, ZSTD_c_compressionLevel, LEVEL_BLOCKS);
+    }
+    return p;
+}
+
+void corm_packer_free(struct corm_packer *p) {
+    if (p) {
+        ZSTD_freeCCtx(p->zstd);
+        free(p->plane);
+        free(p->packed);
+        free(p);
+    }
+}
+
+static void reserve(struct corm_packer *p, size_t raw_bytes) {
+    if (raw_bytes <= p->capacity) {
+        return;
+    }
+    free(p->plane);
+    free(p->packed);
+    p->plane = mem_alloc_aligned(raw_bytes / 2);
+    p->packed = mem_alloc_aligned(raw_bytes / 2 + ZSTD_compressBound(raw_bytes));
+    p->capacity = raw_bytes;
+}
+
+const uint8_t *corm_packer_pack(struct corm_packer *p, const uint8_t *raw, size_t bytes,
+                                size_t *packed_bytes) {
+    reserve(p, bytes);
+    const uint8_t *input = raw;
+    size_t kept = 0, input_bytes = bytes;
+    if (p->encoding == CORM_ENCODING_PLANES) {
+        kept = input_bytes = bytes / 2;
+        input = p->plane;
+        if (p->codec->id == CODEC_BF16) {
+            split_bf16(raw, bytes / 2, p->packed, p->plane);
+        } else {
+            split_f16(raw, bytes / 2, p->packed, p->plane);
+        }
+    }
+    size_t n = ZSTD_compress2(p->zstd, p->packed + kept, ZSTD_compressBound(input_bytes), input,
+                              input_bytes);
+    if (ZSTD_isError(n)) {
+        die("zstd cannot compress %zu bytes: %s", input_bytes, ZSTD_getErrorName(n));
+    }
+    *packed_bytes = kept + n;
+    return p->packed;
+}
+
+/* ---- unpacking ---- */
+
+struct corm_decoder {
+    ZSTD_DCtx *zstd;
+    uint8_t *plane; /* [plane_bytes] */
+    size_t plane_bytes;
+};
+
+struct corm_decoder *corm_decoder_sized(size_t max_raw_bytes) {
+    struct corm_decoder *d = mem_calloc(1, sizeof *d);
+    d->zstd = ZSTD_createDCtx();
+    if (!d->zstd) {
+        die("out of memory (zstd decompressor)");
+    }
+    d->plane_bytes = max_raw_bytes / 2;
+    d->plane = mem_alloc_aligned(d->plane_bytes);
+    return d;
+}
+
+void corm_decoder_free(struct corm_decoder *d) {
+    if (d) {
+        ZSTD_freeDCtx(d->zstd);
+        free(d->plane);
+        free(d);
+    }
+}
+
+/* Exactly one frame of exactly `raw_bytes`. */
+static int unpack_frame(struct corm_decoder *d, const uint8_t *frame, size_t frame_bytes,
+                        uint8_t *dst, size_t raw_bytes, struct err *err) {
+    size_t one = ZSTD_findFrameCompressedSize(frame, frame_bytes);
+    if (ZSTD_isError(one)) {
+        return err_set(err, "zstd: %s", ZSTD_getErrorName(one));
+    }
+    if (one != frame_bytes) {
+        return err_set(err, "zstd: the frame has %zu bytes, expected %zu", one, frame_bytes);
+    }
+    size_t n = ZSTD_decompressDCtx(d->zstd, dst, raw_bytes, frame, frame_bytes);
+    if (ZSTD_isError(n)) {
+        return err_set(err, "zstd: %s", ZSTD_getErrorName(n));
+    }
+    if (n != raw_bytes) {
+        return err_set(err, "zstd: the frame holds %zu bytes, expected %zu", n, raw_bytes);
+    }
+    return 0;
+}
+
+int corm_decoder_unpack(struct corm_decoder *d, const struct codec *codec,
+                        enum corm_encoding encoding, const uint8_t *stored, size_t stored_bytes,
+                        uint8_t *dst, size_t raw_bytes, struct err *err) {
+    if (encoding == CORM_ENCODING_RAW) {
+        memcpy(dst, stored, raw_bytes);
+        return 0;
+    }
+    if (encoding == CORM_ENCODING_ZSTD) {
+        return unpack_frame(d, stored, stored_bytes, dst, raw_bytes, err);
+    }
+    size_t n = raw_bytes / 2;
+    if (n > d->plane_bytes) {
+        return err_set(err, "decoder is made for %zu weights, the chunk has %zu", d->plane_bytes,
+                       n);
+    }
+    if (unpack_frame(d, stored + n, stored_bytes - n, d->plane, n, err) != 0) {
+        return -1;
+    }
+    if (codec->id == CODEC_BF16) {
+        merge_bf16(stored, d->plane, n, dst);
+    } else {
+        merge_f16(stored, d->plane, n, dst);
+    }
+    return 0;
+}

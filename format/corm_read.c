@@ -1,0 +1,475 @@
+/*
+ * corm_read: see corm_read.h. Validation in file order: header page, section table, metadata, trunk,
+ * records. The layout of version 1 is exact (every part starts where the one before it ends, rounded up
+ * to its alignment), so nothing can overlap and nothing can hide in a gap. corm_verify.c reads the rest.
+ */
+#include "format/corm_read.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "format/corm_chunk.h"
+
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+              "archives are used in place: the host has to be little-endian");
+
+/* ---- sections ---- */
+
+static const char *const section_names[] = {
+    [CORM_SECTION_METADATA] = "metadata",     [CORM_SECTION_TOKENIZER] = "tokenizer",
+    [CORM_SECTION_TENSORS] = "tensors",       [CORM_SECTION_TRUNK] = "trunk",
+    [CORM_SECTION_RECORDS] = "records",       [CORM_SECTION_INDEX] = "index",
+    [CORM_SECTION_PROVENANCE] = "provenance", [CORM_SECTION_LICENSE] = "license",
+    [CORM_SECTION_PREDICTORS] = "predictors",
+};
+enum { SECTION_TYPES = sizeof section_names / sizeof section_names[0] };
+
+const char *corm_section_name(uint32_t type) {
+    return type < SECTION_TYPES ? section_names[type] : NULL;
+}
+
+const char *corm_encoding_name(uint32_t encoding) {
+    static const char *const names[] = {"raw", "zstd", "planes"};
+    return encoding < sizeof names / sizeof names[0] ? names[encoding] : NULL;
+}
+
+bool corm_section_has_hash(uint32_t type) {
+    return type != CORM_SECTION_TRUNK && type != CORM_SECTION_RECORDS;
+}
+
+bool corm_is_zero(const uint8_t *data, size_t bytes) {
+    for (size_t i = 0; i < bytes; i++) {
+        if (data[i]) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static int check_header(struct corm *c, struct err *err) {
+    const uint8_t *data = c->map.data;
+    size_t size = c->map.size_bytes;
+    if (size < sizeof c->header.magic || memcmp(data, CORM_MAGIC, sizeof c->header.magic) != 0) {
+        return err_set(err, "not a .corm archive (its first 8 bytes say something else)");
+    }
+    if (size < CORM_HEADER_BYTES) {
+        return err_set(err, "truncated: %zu bytes, the header page alone has %d", size,
+                       CORM_HEADER_BYTES);
+    }
+    struct corm_header *h = &c->header;
+    memcpy(h, data, sizeof *h);
+    if (h->version != CORM_VERSION) {
+        return err_set(err, "format version %u; this program reads version %d", h->version,
+                       CORM_VERSION);
+    }
+    if (h->header_hash != hash64(data, offsetof(struct corm_header, header_hash))) {
+        return err_set(err, "header: checksum does not match, the file is damaged");
+    }
+    if (h->incompat & ~CORM_INCOMPAT_KNOWN) {
+        return err_set(err, "needs features 0x%llx that this program does not know",
+                       (unsigned long long)(h->incompat & ~CORM_INCOMPAT_KNOWN));
+    }
+    if (h->shard_index != 0 || h->shard_count != 1) {
+        return err_set(err, "header: part %u of %u; archives in several files are not supported",
+                       h->shard_index, h->shard_count);
+    }
+    if (h->file_bytes != size) {
+        return err_set(err, "%s: %zu bytes, expected %llu",
+                       size < h->file_bytes ? "truncated" : "too long", size,
+                       (unsigned long long)h->file_bytes);
+    }
+    size_t tail = offsetof(struct corm_header, header_hash) + sizeof h->header_hash;
+    if (!corm_is_zero((const uint8_t *)h->reserved, sizeof h->reserved) ||
+        !corm_is_zero(data + tail, CORM_HEADER_BYTES - tail)) {
+        return err_set(err, "header: reserved bytes are not zero");
+    }
+    return 0;
+}
+
+static int check_section(const struct corm *c, const struct corm_section *s, uint64_t *end,
+                         struct err *err) {
+    const char *name = corm_section_name(s->type);
+    char number[32];
+    if (!name) {
+        snprintf(number, sizeof number, "of type %u", s->type);
+        name = number;
+        if (!(s->flags & CORM_SECTION_OPTIONAL)) {
+            return err_set(err, "section %s is unknown: the archive needs a newer program", name);
+        }
+    }
+    if (s->flags & ~(uint32_t)CORM_SECTION_OPTIONAL) {
+        return err_set(err, "section %s: unknown flags 0x%x", name, s->flags);
+    }
+    for (const struct corm_section *before = c->sections; before < s; before++) {
+        if (before->type == s->type) {
+            return err_set(err, "section %s is given twice", name);
+        }
+    }
+    uint64_t section_end, start = align_up(*end, CORM_SECTION_ALIGN);
+    if (s->offset != start || !size_add(s->offset, s->bytes, &section_end) ||
+        section_end > c->header.table_offset) {
+        return err_set(err,
+                       "section %s: %llu bytes at %llu, expected to start at %llu and to end "
+                       "before %llu",
+                       name, (unsigned long long)s->bytes, (unsigned long long)s->offset,
+                       (unsigned long long)start, (unsigned long long)c->header.table_offset);
+    }
+    *end = section_end;
+    if (!corm_section_has_hash(s->type)) {
+        return s->hash ? err_set(err, "section %s: checksum field is not zero", name) : 0;
+    }
+    if (hash64(c->map.data + s->offset, s->bytes) != s->hash) {
+        return err_set(err, "section %s: checksum does not match, the file is damaged", name);
+    }
+    return 0;
+}
+
+static int check_sections(struct corm *c, struct err *err) {
+    const struct corm_header *h = &c->header;
+    uint64_t table_bytes = h->section_count * (uint64_t)sizeof(struct corm_section), end;
+    if (h->section_count == 0 || h->section_count > CORM_MAX_SECTIONS) {
+        return err_set(err, "header: %u sections, expected 1 to %d", h->section_count,
+                       CORM_MAX_SECTIONS);
+    }
+    if (h->table_offset < CORM_HEADER_BYTES || h->table_offset % CORM_SECTION_ALIGN != 0 ||
+        !size_add(h->table_offset, table_bytes, &end) || end != h->file_bytes) {
+        return err_set(err, "header: section table of %u entries at %llu does not end the file",
+                       h->section_count, (unsigned long long)h->table_offset);
+    }
+    const uint8_t *table = c->map.data + h->table_offset;
+    if (hash64(table, table_bytes) != h->table_hash) {
+        return err_set(err, "section table: checksum does not match, the file is damaged");
+    }
+    c->sections = (const struct corm_section *)(const void *)table;
+    end = CORM_HEADER_BYTES;
+    for (uint32_t i = 0; i < h->section_count; i++) {
+        if (check_section(c, &c->sections[i], &end, err) != 0) {
+            return -1;
+        }
+    }
+    if (align_up(end, CORM_SECTION_ALIGN) != h->table_offset) {
+        return err_set(err, "section table: starts at %llu, expected %llu",
+                       (unsigned long long)h->table_offset,
+                       (unsigned long long)align_up(end, CORM_SECTION_ALIGN));
+    }
+    return 0;
+}
+
+static const struct corm_section *find_section(const struct corm *c, uint32_t type) {
+    for (uint32_t i = 0; i < c->header.section_count; i++) {
+        if (c->sections[i].type == type) {
+            return &c->sections[i];
+        }
+    }
+    return NULL;
+}
+
+static struct corm_bytes section_bytes(const struct corm *c, uint32_t type) {
+    const struct corm_section *s = find_section(c, type);
+    return s ? (struct corm_bytes){c->map.data + s->offset, s->bytes} : (struct corm_bytes){0};
+}
+
+static const struct corm_section *need_section(const struct corm *c, uint32_t type,
+                                               struct err *err) {
+    const struct corm_section *s = find_section(c, type);
+    if (!s) {
+        err_set(err, "section %s is missing", corm_section_name(type));
+    }
+    return s;
+}
+
+static int read_metadata(struct corm *c, struct err *err) {
+    const struct corm_section *s = need_section(c, CORM_SECTION_METADATA, err);
+    return s ? arch_decode(&c->arch, c->map.data + s->offset, s->bytes, err) : -1;
+}
+
+/* ---- trunk ---- */
+
+int corm_tensor_check(const struct corm *c, const struct corm_tensor *t, struct err *err) {
+    if (hash64(c->map.data + t->offset, t->bytes) != t->hash) {
+        return err_set(err, "tensor %s of layer %d: checksum does not match, the file is damaged",
+                       slot_at((enum slot_id)t->slot)->name, (int)t->layer);
+    }
+    return 0;
+}
+
+static int check_tensor(const struct corm *c, const struct corm_tensor *t,
+                        const struct slot_place *place, uint64_t *end, struct err *err) {
+    const struct slot *s = slot_at(place->slot);
+    if (t->slot != (uint32_t)place->slot || t->layer != place->layer) {
+        return err_set(err, "tensors: slot %u of layer %d where %s of layer %d is expected",
+                       t->slot, (int)t->layer, s->name, (int)place->layer);
+    }
+    uint32_t rows = s->rows(&c->arch, place->layer), cols = s->cols(&c->arch, place->layer);
+    if (t->rows != rows || t->cols != cols) {
+        return err_set(err, "tensor %s of layer %d: shape [%u, %u], expected [%u, %u]", s->name,
+                       (int)t->layer, t->rows, t->cols, rows, cols);
+    }
+    const struct codec *codec = codec_by_id(t->codec);
+    if (!codec) {
+        return err_set(err, "tensor %s of layer %d: codec %u is unknown", s->name, (int)t->layer,
+                       t->codec);
+    }
+    if (!codec_fits(codec, cols) || (s->store == SLOT_STORE_EXACT && codec->id != CODEC_F32)) {
+        return err_set(err, "tensor %s of layer %d: cannot be stored as %s", s->name, (int)t->layer,
+                       codec->name);
+    }
+    /* arch_check bounds every shape: at most 2^41 weights of 4 bytes and a bit. */
+    uint64_t start = align_up(*end, CORM_CHUNK_ALIGN);
+    uint64_t bytes = (uint64_t)rows * codec_row_bytes(codec, cols);
+    if (t->offset != start || t->bytes != bytes || t->reserved != 0) {
+        return err_set(err, "tensor %s of layer %d: %llu bytes at %llu, expected %llu at %llu",
+                       s->name, (int)t->layer, (unsigned long long)t->bytes,
+                       (unsigned long long)t->offset, (unsigned long long)bytes,
+                       (unsigned long long)start);
+    }
+    *end = start + bytes;
+    return 0;
+}
+
+static int read_trunk(struct corm *c, unsigned flags, struct err *err) {
+    const struct corm_section *table = need_section(c, CORM_SECTION_TENSORS, err);
+    const struct corm_section *trunk = need_section(c, CORM_SECTION_TRUNK, err);
+    if (!table || !trunk) {
+        return -1;
+    }
+    uint64_t n = table->bytes / sizeof(struct corm_tensor);
+    if (table->bytes % sizeof(struct corm_tensor) != 0) {
+        return err_set(err, "tensors: %llu bytes are not a number of entries",
+                       (unsigned long long)table->bytes);
+    }
+    c->tensors = (const struct corm_tensor *)(const void *)(c->map.data + table->offset);
+    uint64_t end = trunk->offset;
+    struct slot_place place = {0};
+    while (slot_next(&c->arch, &place)) {
+        if (c->n_tensors == n) {
+            return err_set(err, "tensors: %llu entries, %s of layer %d is missing",
+                           (unsigned long long)n, slot_at(place.slot)->name, (int)place.layer);
+        }
+        const struct corm_tensor *t = &c->tensors[c->n_tensors++];
+        if (check_tensor(c, t, &place, &end, err) != 0) {
+            return -1;
+        }
+        if (end > trunk->offset + trunk->bytes) {
+            return err_set(err, "tensor %s of layer %d: ends outside the trunk",
+                           slot_at(place.slot)->name, (int)place.layer);
+        }
+        if (!(flags & CORM_OPEN_SKIP_TRUNK_HASH) && corm_tensor_check(c, t, err) != 0) {
+            return -1;
+        }
+    }
+    if (c->n_tensors != n || end != trunk->offset + trunk->bytes) {
+        return err_set(err, "tensors: more entries, or a longer trunk, than the model has tensors");
+    }
+    return 0;
+}
+
+struct weight corm_tensor_get(const struct corm *c, enum slot_id slot, uint32_t layer) {
+    if (slot_at(slot)->scope == SLOT_OF_MODEL) {
+        layer = CORM_LAYER_NONE;
+    }
+    uint32_t lo = 0, hi = c->n_tensors;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        const struct corm_tensor *t = &c->tensors[mid];
+        if (t->layer == layer && t->slot == (uint32_t)slot) {
+            const struct codec *codec = codec_by_id(t->codec);
+            return (struct weight){codec, t->rows, t->cols, codec_row_bytes(codec, t->cols),
+                                   c->map.data + t->offset};
+        }
+        /* + 1 sends model scope, layer 2^32 - 1, to the front. */
+        bool before = t->layer == layer ? t->slot < (uint32_t)slot : t->layer + 1 < layer + 1;
+        lo = before ? mid + 1 : lo;
+        hi = before ? hi : mid;
+    }
+    return (struct weight){0};
+}
+
+/* ---- records ---- */
+
+static int check_chunk(const struct corm *c, const struct corm_chunk *k, uint32_t n_neurons,
+                       uint64_t *end, uint64_t section_end, struct err *err) {
+    char text[64];
+    uint64_t raw_bytes = (uint64_t)n_neurons * c->neuron_bytes;
+    if (k->n_neurons != n_neurons || k->reserved != 0) {
+        return err_set(err, "%s: %u neurons, expected %u", corm_chunk_name(c, k, text),
+                       k->n_neurons, n_neurons);
+    }
+    if (k->offset != *end) {
+        return err_set(err, "%s: at %llu, expected %llu", corm_chunk_name(c, k, text),
+                       (unsigned long long)k->offset, (unsigned long long)*end);
+    }
+    bool fits;
+    if (k->encoding == CORM_ENCODING_RAW) {
+        fits = k->stored_bytes == raw_bytes;
+    } else if (k->encoding == (uint32_t)corm_chunk_encoding(c->expert_codec)) {
+        uint64_t least = k->encoding == CORM_ENCODING_PLANES ? raw_bytes / 2 : 0;
+        fits = k->stored_bytes > least && k->stored_bytes < raw_bytes;
+    } else {
+        return err_set(err, "%s: encoding %u is unknown, or not one for %s",
+                       corm_chunk_name(c, k, text), k->encoding, c->expert_codec->name);
+    }
+    *end += k->stored_bytes; /* both are far below 2^63: `end` is checked right here each time */
+    if (!fits || *end > section_end) {
+        return err_set(err, "%s: %u stored bytes for %llu raw ones, or outside the section",
+                       corm_chunk_name(c, k, text), k->stored_bytes, (unsigned long long)raw_bytes);
+    }
+    return 0;
+}
+
+static int check_record(const struct corm *c, uint32_t record, uint32_t *next_chunk, uint64_t *end,
+                        uint64_t section_end, struct err *err) {
+    const struct corm_record *r = &c->records[record];
+    uint32_t step = c->chunk_neurons, left = c->arch.ffn_dim;
+    uint32_t n_chunks = left / step + (left % step != 0);
+    if (r->first_chunk != *next_chunk || r->n_chunks != n_chunks || r->n_hot > r->n_chunks ||
+        n_chunks > c->n_chunks - *next_chunk) {
+        return err_set(err, "index: record %u has chunks %u + %u (%u hot), expected %u + %u",
+                       record, r->first_chunk, r->n_chunks, r->n_hot, *next_chunk, n_chunks);
+    }
+    *end = align_up(*end, CORM_RECORD_ALIGN);
+    for (uint32_t i = 0; i < n_chunks; i++) {
+        uint32_t n_neurons = left < step ? left : step;
+        *end = align_up(*end, CORM_CHUNK_ALIGN);
+        if (check_chunk(c, &c->chunks[r->first_chunk + i], n_neurons, end, section_end, err) != 0) {
+            return -1;
+        }
+        left -= n_neurons;
+    }
+    *next_chunk += n_chunks;
+    return 0;
+}
+
+/* Read the index's own header; leaves the tables' pointers and counts in `c`. */
+static int read_index_header(struct corm *c, const struct corm_section *s, struct err *err) {
+    struct corm_index_header h;
+    if (s->bytes < sizeof h) {
+        return err_set(err, "index: %llu bytes, its header alone has %zu",
+                       (unsigned long long)s->bytes, sizeof h);
+    }
+    const uint8_t *data = c->map.data + s->offset;
+    memcpy(&h, data, sizeof h);
+    c->expert_codec = codec_by_id(h.codec);
+    if (!c->expert_codec || !codec_fits(c->expert_codec, c->arch.dim)) {
+        return err_set(err, "index: codec %u is unknown, or does not fit rows of %u", h.codec,
+                       c->arch.dim);
+    }
+    c->neuron_bytes = 3 * codec_row_bytes(c->expert_codec, c->arch.dim);
+    c->chunk_neurons = h.chunk_neurons;
+    if (h.chunk_neurons == 0 || h.chunk_neurons > CORM_MAX_CHUNK_BYTES / c->neuron_bytes) {
+        return err_set(err, "index: chunks of %u neurons of %zu bytes", h.chunk_neurons,
+                       c->neuron_bytes);
+    }
+    uint32_t want = arch_moe_layers(&c->arch) * c->arch.n_experts;
+    if (want > 0 && h.chunk_neurons > c->arch.ffn_dim) {
+        return err_set(err, "index: chunks of %u neurons, an expert has %u", h.chunk_neurons,
+                       c->arch.ffn_dim);
+    }
+    uint64_t bytes = sizeof h + h.n_records * (uint64_t)sizeof(struct corm_record) +
+                     h.n_chunks * (uint64_t)sizeof(struct corm_chunk);
+    if (h.n_records != want || bytes != s->bytes ||
+        !corm_is_zero((const uint8_t *)h.reserved, sizeof h.reserved)) {
+        return err_set(err, "index: %llu bytes for %u records and %u chunks, expected %u records",
+                       (unsigned long long)s->bytes, h.n_records, h.n_chunks, want);
+    }
+    c->n_records = h.n_records;
+    c->n_chunks = h.n_chunks;
+    c->records = (const struct corm_record *)(const void *)(data + sizeof h);
+    c->chunks = (const struct corm_chunk *)(const void *)(c->records + c->n_records);
+    return 0;
+}
+
+static int read_records(struct corm *c, struct err *err) {
+    const struct corm_section *index = need_section(c, CORM_SECTION_INDEX, err);
+    const struct corm_section *records = need_section(c, CORM_SECTION_RECORDS, err);
+    if (!index || !records || read_index_header(c, index, err) != 0) {
+        return -1;
+    }
+    c->layer_record = mem_calloc(c->arch.n_layers, sizeof *c->layer_record);
+    uint32_t first = 0;
+    for (uint32_t l = 0; l < c->arch.n_layers; l++) {
+        c->layer_record[l] = c->arch.moe[l] ? first : UINT32_MAX;
+        first += c->arch.moe[l] ? c->arch.n_experts : 0;
+    }
+    uint64_t end = records->offset;
+    uint32_t next_chunk = 0;
+    for (uint32_t i = 0; i < c->n_records; i++) {
+        if (check_record(c, i, &next_chunk, &end, records->offset + records->bytes, err) != 0) {
+            return -1;
+        }
+    }
+    if (next_chunk != c->n_chunks || end != records->offset + records->bytes) {
+        return err_set(err, "index: more chunks, or more bytes, than its records have");
+    }
+    return 0;
+}
+
+const struct corm_record *corm_record_of(const struct corm *c, uint32_t layer, uint32_t expert) {
+    return &c->records[c->layer_record[layer] + expert];
+}
+
+const char *corm_chunk_name(const struct corm *c, const struct corm_chunk *k, char text[64]) {
+    uint32_t chunk = (uint32_t)(k - c->chunks), lo = 0, hi = c->n_records;
+    while (hi - lo > 1) { /* the last record that does not start after the chunk */
+        uint32_t mid = lo + (hi - lo) / 2;
+        if (c->records[mid].first_chunk <= chunk) {
+            lo = mid;
+        } else {
+            hi = mid;
+        }
+    }
+    uint32_t layer = 0;
+    for (uint32_t l = 0; l < c->arch.n_layers; l++) {
+        if (c->layer_record[l] != UINT32_MAX && c->layer_record[l] <= lo) {
+            layer = l;
+        }
+    }
+    snprintf(text, 64, "layer %u expert %u chunk %u", layer, lo - c->layer_record[layer],
+             chunk - c->records[lo].first_chunk);
+    return text;
+}
+
+/* ---- open and close ---- */
+
+static int open_checked(struct corm *c, unsigned flags, struct err *err) {
+    if (check_header(c, err) != 0 || check_sections(c, err) != 0 || read_metadata(c, err) != 0 ||
+        read_trunk(c, flags, err) != 0 || read_records(c, err) != 0) {
+        err_prefix(err, "%s", c->map.path);
+        corm_close(c);
+        return -1;
+    }
+    c->tokenizer = section_bytes(c, CORM_SECTION_TOKENIZER);
+    c->provenance = section_bytes(c, CORM_SECTION_PROVENANCE);
+    c->license = section_bytes(c, CORM_SECTION_LICENSE);
+    c->predictors = section_bytes(c, CORM_SECTION_PREDICTORS);
+    return 0;
+}
+
+int corm_open(struct corm *c, const char *path, unsigned flags, struct err *err) {
+    memset(c, 0, sizeof *c);
+    if (map_open(&c->map, path, err) != 0) {
+        return -1;
+    }
+    return open_checked(c, flags, err);
+}
+
+int corm_open_memory(struct corm *c, const void *data, size_t bytes, const char *name,
+                     unsigned flags, struct err *err) {
+    memset(c, 0, sizeof *c);
+    c->in_memory = true;
+    c->map = (struct map){.data = data, .size_bytes = bytes, .path = mem_strdup(name), .fd = -1};
+    return open_checked(c, flags, err);
+}
+
+void corm_close(struct corm *c) {
+    if (c->in_memory) {
+        free(c->map.path);
+    } else {
+        map_close(&c->map);
+    }
+    arch_free(&c->arch);
+    free(c->layer_record);
+    memset(c, 0, sizeof *c);
+    c->map.fd = -1;
+}

@@ -1,0 +1,503 @@
+/*
+ * corm_write: see corm_write.h. Order in the file: header page, metadata, trunk, records, tensor index,
+ * record index, blobs, section table. The header page stays zero until everything else is written.
+ */
+#include "format/corm_write.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "format/corm_chunk.h"
+
+enum {
+    BUFFER_BYTES = 1 << 20,
+    FIRST_BLOB = CORM_SECTION_TOKENIZER, /* smallest and greatest section type that can be a blob */
+    LAST_BLOB = CORM_SECTION_PREDICTORS,
+};
+
+enum stage { STAGE_TRUNK, STAGE_RECORDS, STAGE_DONE };
+
+struct corm_writer {
+    const struct arch *arch;
+    struct corm_write_options opt;
+    char *path, *tmp_path;
+    int fd;
+    bool failed;
+
+    uint8_t *buffer; /* [BUFFER_BYTES], `buffered` of them wait to be written */
+    size_t buffered;
+    uint64_t offset; /* in the file, of the next byte */
+
+    enum stage stage;
+    struct slot_place next; /* the tensor that has to come next */
+    bool more_tensors, in_tensor;
+    struct corm_tensor tensor; /* the open one */
+    uint32_t tensor_rows;
+    struct hasher *tensor_hash;
+
+    uint32_t next_layer, next_expert; /* the record that has to come next */
+    size_t neuron_bytes;
+    struct corm_packer *packer;
+
+    struct buf tensors, records, chunks; /* struct corm_tensor[], corm_record[], corm_chunk[] */
+    struct buf blobs[LAST_BLOB + 1];
+    bool has_blob[LAST_BLOB + 1];
+
+    struct corm_section sections[CORM_MAX_SECTIONS];
+    uint32_t n_sections;
+    struct corm_write_stats stats;
+};
+
+/* ---- bytes ---- */
+
+static int flush(struct corm_writer *w, struct err *err) {
+    int rc = file_write_all(w->fd, w->buffer, w->buffered, w->tmp_path, err);
+    w->buffered = 0;
+    return rc;
+}
+
+static int append(struct corm_writer *w, const void *data, size_t bytes, struct err *err) {
+    w->offset += bytes;
+    if (bytes > BUFFER_BYTES - w->buffered && flush(w, err) != 0) {
+        return -1;
+    }
+    if (bytes >= BUFFER_BYTES) {
+        return file_write_all(w->fd, data, bytes, w->tmp_path, err);
+    }
+    if (bytes) {
+        memcpy(w->buffer + w->buffered, data, bytes);
+    }
+    w->buffered += bytes;
+    return 0;
+}
+
+static int pad(struct corm_writer *w, uint64_t align, struct err *err) {
+    static const uint8_t zeros[CORM_SECTION_ALIGN];
+    static_assert(CORM_RECORD_ALIGN <= sizeof zeros && CORM_CHUNK_ALIGN <= sizeof zeros, "padding");
+    return append(w, zeros, align_up(w->offset, align) - w->offset, err);
+}
+
+static int section_begin(struct corm_writer *w, uint32_t type, struct err *err) {
+    bool optional = type == CORM_SECTION_PROVENANCE || type == CORM_SECTION_LICENSE ||
+                    type == CORM_SECTION_PREDICTORS;
+    if (pad(w, CORM_SECTION_ALIGN, err) != 0) {
+        return -1;
+    }
+    w->sections[w->n_sections++] = (struct corm_section){
+        .type = type, .flags = optional ? CORM_SECTION_OPTIONAL : 0, .offset = w->offset};
+    return 0;
+}
+
+static void section_end(struct corm_writer *w, uint64_t hash) {
+    struct corm_section *s = &w->sections[w->n_sections - 1];
+    s->bytes = w->offset - s->offset;
+    s->hash = hash;
+}
+
+static int section_whole(struct corm_writer *w, uint32_t type, const void *data, size_t bytes,
+                         struct err *err) {
+    if (section_begin(w, type, err) != 0 || append(w, data, bytes, err) != 0) {
+        return -1;
+    }
+    section_end(w, hash64(data, bytes));
+    return 0;
+}
+
+/* Remember that the archive can no longer become whole. */
+static int fail(struct corm_writer *w) {
+    w->failed = true;
+    return -1;
+}
+
+/* ---- open ---- */
+
+static int check_options(const struct arch *a, const struct corm_write_options *o,
+                         struct err *err) {
+    if (arch_check(a, err) != 0) {
+        return -1;
+    }
+    if (!codec_fits(o->expert_codec, a->dim)) {
+        return err_set(err, "dim = %u is not a multiple of %u, as codec %s needs", a->dim,
+                       o->expert_codec->block_cols, o->expert_codec->name);
+    }
+    uint64_t neuron_bytes = 3 * (uint64_t)codec_row_bytes(o->expert_codec, a->dim);
+    if (o->chunk_neurons == 0 || o->chunk_neurons > CORM_MAX_CHUNK_BYTES / neuron_bytes) {
+        return err_set(err, "chunks of %u neurons of %llu bytes; expected 1 neuron to %d bytes",
+                       o->chunk_neurons, (unsigned long long)neuron_bytes, CORM_MAX_CHUNK_BYTES);
+    }
+    if (a->ffn_dim / o->chunk_neurons >= UINT16_MAX) {
+        return err_set(err, "chunks of %u neurons: an expert of %u has more than %d of them",
+                       o->chunk_neurons, a->ffn_dim, UINT16_MAX);
+    }
+    return 0;
+}
+
+int corm_write_open(struct corm_writer **out, const char *path, const struct arch *arch,
+                    const struct corm_write_options *opt, struct err *err) {
+    *out = NULL;
+    if (check_options(arch, opt, err) != 0) {
+        return err_prefix(err, "%s", path);
+    }
+    struct corm_writer *w = mem_calloc(1, sizeof *w);
+    w->arch = arch;
+    w->opt = *opt;
+    if (arch_moe_layers(arch) > 0 && opt->chunk_neurons > arch->ffn_dim) {
+        w->opt.chunk_neurons = arch->ffn_dim;
+    }
+    w->path = mem_strdup(path);
+    w->tmp_path = mem_printf("%s.tmp-%ld", path, (long)getpid());
+    w->buffer = mem_alloc(BUFFER_BYTES);
+    w->neuron_bytes = 3 * codec_row_bytes(opt->expert_codec, arch->dim);
+    w->packer = corm_packer_new(opt->expert_codec);
+    w->more_tensors = slot_next(arch, &w->next);
+    while (w->next_layer < arch->n_layers && !arch->moe[w->next_layer]) {
+        w->next_layer++;
+    }
+    /* A file of that name can only be what an earlier process with this number left behind. */
+    unlink(w->tmp_path);
+    w->fd = open(w->tmp_path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (w->fd < 0) {
+        err_errno(err, errno, "%s: cannot create", w->tmp_path);
+        corm_write_abort(w);
+        return -1;
+    }
+    struct buf metadata = {0};
+    arch_encode(arch, &metadata);
+    uint8_t page[CORM_HEADER_BYTES] = {0};
+    int rc = append(w, page, sizeof page, err);
+    if (rc == 0) {
+        rc = section_whole(w, CORM_SECTION_METADATA, metadata.data, metadata.len, err);
+    }
+    if (rc == 0) {
+        rc = section_begin(w, CORM_SECTION_TRUNK, err);
+    }
+    buf_free(&metadata);
+    if (rc != 0) {
+        corm_write_abort(w);
+        return -1;
+    }
+    *out = w;
+    return 0;
+}
+
+/* ---- trunk ---- */
+
+int corm_write_tensor_begin(struct corm_writer *w, enum slot_id slot, uint32_t layer,
+                            const struct codec *codec, uint32_t rows, uint32_t cols,
+                            struct err *err) {
+    const struct slot *s = slot_at(slot);
+    layer = s->scope == SLOT_OF_MODEL ? CORM_LAYER_NONE : layer;
+    if (w->failed || w->stage != STAGE_TRUNK || w->in_tensor || !w->more_tensors ||
+        w->next.slot != slot || w->next.layer != layer) {
+        err_set(err, "%s: tensor %s of layer %d is out of order", w->path, s->name, (int)layer);
+        return fail(w);
+    }
+    uint32_t want_rows = s->rows(w->arch, layer), want_cols = s->cols(w->arch, layer);
+    if (rows != want_rows || cols != want_cols) {
+        err_set(err, "%s: tensor %s of layer %d is [%u, %u], expected [%u, %u]", w->path, s->name,
+                (int)layer, rows, cols, want_rows, want_cols);
+        return fail(w);
+    }
+    if (!codec_fits(codec, cols) || (s->store == SLOT_STORE_EXACT && codec->id != CODEC_F32)) {
+        err_set(err, "%s: tensor %s of layer %d [%u, %u] cannot be stored as %s", w->path, s->name,
+                (int)layer, rows, cols, codec->name);
+        return fail(w);
+    }
+    if (pad(w, CORM_CHUNK_ALIGN, err) != 0) {
+        return fail(w);
+    }
+    w->tensor = (struct corm_tensor){
+        .slot = slot,
+        .layer = layer,
+        .codec = codec->id,
+        .rows = rows,
+        .cols = cols,
+        .offset = w->offset,
+        .bytes = (uint64_t)rows * codec_row_bytes(codec, cols),
+    };
+    w->tensor_rows = 0;
+    w->tensor_hash = hasher_new();
+    w->in_tensor = true;
+    return 0;
+}
+
+int corm_write_tensor_rows(struct corm_writer *w, const void *data, uint32_t n_rows,
+                           struct err *err) {
+    if (w->failed || !w->in_tensor || n_rows > w->tensor.rows - w->tensor_rows) {
+        err_set(err, "%s: rows without an open tensor, or more than it has", w->path);
+        return fail(w);
+    }
+    size_t bytes = (size_t)n_rows * (w->tensor.bytes / w->tensor.rows);
+    hasher_add(w->tensor_hash, data, bytes);
+    w->tensor_rows += n_rows;
+    return append(w, data, bytes, err) == 0 ? 0 : fail(w);
+}
+
+int corm_write_tensor_end(struct corm_writer *w, struct err *err) {
+    if (w->failed || !w->in_tensor || w->tensor_rows != w->tensor.rows) {
+        err_set(err, "%s: tensor ends after %u of %u rows", w->path, w->tensor_rows,
+                w->tensor.rows);
+        return fail(w);
+    }
+    w->tensor.hash = hasher_value(w->tensor_hash);
+    hasher_free(w->tensor_hash);
+    w->tensor_hash = NULL;
+    w->in_tensor = false;
+    buf_append(&w->tensors, &w->tensor, sizeof w->tensor);
+    w->stats.trunk_bytes += w->tensor.bytes;
+    w->more_tensors = slot_next(w->arch, &w->next);
+    return 0;
+}
+
+/* ---- records ---- */
+
+/* Close the trunk, once, when the first record or the end comes. */
+static int begin_records(struct corm_writer *w, struct err *err) {
+    if (w->stage != STAGE_TRUNK) {
+        return 0;
+    }
+    if (w->in_tensor || w->more_tensors) {
+        return err_set(err, "%s: tensor %s of layer %d was not written", w->path,
+                       slot_at(w->next.slot)->name, (int)w->next.layer);
+    }
+    section_end(w, 0);
+    w->stage = STAGE_RECORDS;
+    return section_begin(w, CORM_SECTION_RECORDS, err);
+}
+
+static int write_chunk(struct corm_writer *w, const uint8_t *raw, uint32_t n_neurons, bool compress,
+                       struct err *err) {
+    size_t raw_bytes = (size_t)n_neurons * w->neuron_bytes, stored_bytes = raw_bytes;
+    const uint8_t *stored = raw;
+    uint32_t encoding = CORM_ENCODING_RAW;
+    if (compress) {
+        size_t packed_bytes;
+        const uint8_t *packed = corm_packer_pack(w->packer, raw, raw_bytes, &packed_bytes);
+        double ratio = (double)packed_bytes / (double)raw_bytes;
+        if (packed_bytes < raw_bytes && ratio <= (double)w->opt.raw_above_ratio) {
+            stored = packed;
+            stored_bytes = packed_bytes;
+            encoding = corm_chunk_encoding(w->opt.expert_codec);
+        }
+    }
+    if (pad(w, CORM_CHUNK_ALIGN, err) != 0) {
+        return -1;
+    }
+    struct corm_chunk k = {
+        .offset = w->offset,
+        .stored_bytes = (uint32_t)stored_bytes,
+        .n_neurons = n_neurons,
+        .encoding = encoding,
+        .hash = hash64(stored, stored_bytes),
+    };
+    buf_append(&w->chunks, &k, sizeof k);
+    w->stats.n_chunks++;
+    w->stats.n_chunks_raw += encoding == CORM_ENCODING_RAW;
+    w->stats.record_raw_bytes += raw_bytes;
+    w->stats.record_stored_bytes += stored_bytes;
+    return append(w, stored, stored_bytes, err);
+}
+
+/* Step to the next (layer, expert) that has a record; next_layer = n_layers after the last. */
+static void next_record(struct corm_writer *w) {
+    if (++w->next_expert < w->arch->n_experts) {
+        return;
+    }
+    w->next_expert = 0;
+    do {
+        w->next_layer++;
+    } while (w->next_layer < w->arch->n_layers && !w->arch->moe[w->next_layer]);
+}
+
+int corm_write_record(struct corm_writer *w, uint32_t layer, uint32_t expert,
+                      const uint8_t *neurons, uint32_t hot_neurons, struct err *err) {
+    if (w->failed || begin_records(w, err) != 0) {
+        return fail(w);
+    }
+    uint32_t total = w->arch->ffn_dim, step = w->opt.chunk_neurons;
+    if (w->next_layer == w->arch->n_layers || layer != w->next_layer || expert != w->next_expert) {
+        err_set(err, "%s: record of layer %u expert %u is out of order", w->path, layer, expert);
+        return fail(w);
+    }
+    if (hot_neurons > total || (hot_neurons % step != 0 && hot_neurons != total)) {
+        err_set(err, "%s: hot prefix of %u of %u neurons is not a multiple of %u", w->path,
+                hot_neurons, total, step);
+        return fail(w);
+    }
+    if (pad(w, CORM_RECORD_ALIGN, err) != 0) {
+        return fail(w);
+    }
+    struct corm_record r = {
+        .first_chunk = (uint32_t)w->stats.n_chunks,
+        .n_chunks = (uint16_t)((total + step - 1) / step),
+        .n_hot = (uint16_t)((hot_neurons + step - 1) / step),
+    };
+    if (w->stats.n_chunks + r.n_chunks > UINT32_MAX) {
+        err_set(err, "%s: more than 2^32 chunks", w->path);
+        return fail(w);
+    }
+    for (uint32_t at = 0; at < total; at += step) {
+        bool compress = w->opt.compress && (at >= hot_neurons || w->opt.compress_hot);
+        uint32_t n = total - at < step ? total - at : step;
+        if (write_chunk(w, neurons + (size_t)at * w->neuron_bytes, n, compress, err) != 0) {
+            return fail(w);
+        }
+    }
+    buf_append(&w->records, &r, sizeof r);
+    next_record(w);
+    return 0;
+}
+
+/* ---- blobs and the end ---- */
+
+int corm_write_blob(struct corm_writer *w, uint32_t section_type, const void *data, size_t bytes,
+                    struct err *err) {
+    bool allowed = section_type == CORM_SECTION_TOKENIZER ||
+                   section_type == CORM_SECTION_PROVENANCE ||
+                   section_type == CORM_SECTION_LICENSE || section_type == CORM_SECTION_PREDICTORS;
+    if (w->failed || !allowed || w->has_blob[section_type]) {
+        err_set(err, "%s: section type %u is not a blob, or was given already", w->path,
+                section_type);
+        return fail(w);
+    }
+    w->has_blob[section_type] = true;
+    buf_append(&w->blobs[section_type], data, bytes);
+    return 0;
+}
+
+static int write_index(struct corm_writer *w, struct err *err) {
+    struct corm_index_header h = {
+        .n_records = (uint32_t)(w->records.len / sizeof(struct corm_record)),
+        .n_chunks = (uint32_t)w->stats.n_chunks,
+        .codec = w->opt.expert_codec->id,
+        .chunk_neurons = w->opt.chunk_neurons,
+    };
+    struct buf index = {0};
+    buf_append(&index, &h, sizeof h);
+    buf_append(&index, w->records.data, w->records.len);
+    buf_append(&index, w->chunks.data, w->chunks.len);
+    int rc = section_whole(w, CORM_SECTION_INDEX, index.data, index.len, err);
+    buf_free(&index);
+    return rc;
+}
+
+static int write_header(struct corm_writer *w, uint64_t table_offset, struct err *err) {
+    struct corm_header h = {
+        .magic = CORM_MAGIC,
+        .version = CORM_VERSION,
+        .section_count = w->n_sections,
+        .file_bytes = w->offset,
+        .table_offset = table_offset,
+        .table_hash = hash64(w->sections, w->n_sections * sizeof w->sections[0]),
+        .shard_count = 1,
+    };
+    h.header_hash = hash64(&h, offsetof(struct corm_header, header_hash));
+    if (flush(w, err) != 0) {
+        return -1;
+    }
+    if (lseek(w->fd, 0, SEEK_SET) != 0) {
+        return err_errno(err, errno, "%s: cannot seek", w->tmp_path);
+    }
+    return file_write_all(w->fd, &h, sizeof h, w->tmp_path, err);
+}
+
+/* Make the name durable too. A file system that cannot sync directories says EINVAL. */
+static int sync_directory(const char *path, struct err *err) {
+    const char *slash = strrchr(path, '/');
+    char *dir = slash ? mem_printf("%.*s", (int)(slash - path + 1), path) : mem_strdup(".");
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = 0;
+    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL)) {
+        rc = err_errno(err, errno, "%s: cannot sync the directory", dir);
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    free(dir);
+    return rc;
+}
+
+static int publish(struct corm_writer *w, struct err *err) {
+    if (fsync(w->fd) != 0) {
+        return err_errno(err, errno, "%s: cannot sync", w->tmp_path);
+    }
+    int rc = close(w->fd);
+    w->fd = -1;
+    if (rc != 0) {
+        return err_errno(err, errno, "%s: cannot close", w->tmp_path);
+    }
+    if (rename(w->tmp_path, w->path) != 0) {
+        return err_errno(err, errno, "%s: cannot rename from %s", w->path, w->tmp_path);
+    }
+    return sync_directory(w->path, err);
+}
+
+static int finish(struct corm_writer *w, struct err *err) {
+    if (w->failed) {
+        return err_set(err, "%s: not finished after an earlier error", w->path);
+    }
+    if (begin_records(w, err) != 0) {
+        return -1;
+    }
+    if (w->next_layer != w->arch->n_layers) {
+        return err_set(err, "%s: record of layer %u expert %u was not written", w->path,
+                       w->next_layer, w->next_expert);
+    }
+    section_end(w, 0);
+    w->stage = STAGE_DONE;
+    if (section_whole(w, CORM_SECTION_TENSORS, w->tensors.data, w->tensors.len, err) != 0 ||
+        write_index(w, err) != 0) {
+        return -1;
+    }
+    for (uint32_t type = FIRST_BLOB; type <= LAST_BLOB; type++) {
+        if (w->has_blob[type] &&
+            section_whole(w, type, w->blobs[type].data, w->blobs[type].len, err) != 0) {
+            return -1;
+        }
+    }
+    if (pad(w, CORM_SECTION_ALIGN, err) != 0) {
+        return -1;
+    }
+    uint64_t table_offset = w->offset;
+    if (append(w, w->sections, w->n_sections * sizeof w->sections[0], err) != 0 ||
+        write_header(w, table_offset, err) != 0) {
+        return -1;
+    }
+    w->stats.file_bytes = w->offset;
+    return publish(w, err);
+}
+
+int corm_write_finish(struct corm_writer *w, struct corm_write_stats *stats, struct err *err) {
+    int rc = finish(w, err);
+    if (rc == 0 && stats) {
+        *stats = w->stats;
+    }
+    corm_write_abort(w); /* after a success there is nothing left under the temporary name */
+    return rc;
+}
+
+void corm_write_abort(struct corm_writer *w) {
+    if (!w) {
+        return;
+    }
+    if (w->fd >= 0) {
+        close(w->fd);
+    }
+    unlink(w->tmp_path);
+    corm_packer_free(w->packer);
+    hasher_free(w->tensor_hash);
+    buf_free(&w->tensors);
+    buf_free(&w->records);
+    buf_free(&w->chunks);
+    for (uint32_t type = 0; type <= LAST_BLOB; type++) {
+        buf_free(&w->blobs[type]);
+    }
+    free(w->buffer);
+    free(w->path);
+    free(w->tmp_path);
+    free(w);
+}
