@@ -149,7 +149,8 @@ test: ## Build and run all tests, or those named in T="test_base e2e_demo"
 
 lint: ## Check style, include directions, library homes, headers, global state
 	@CC='$(CC)' tests/deps.sh build lint
-	@$(again) all >/dev/null
+	@mkdir -p $(BUILD)
+	@$(again) all >$(BUILD)/lint.log 2>&1 || { cat $(BUILD)/lint.log; exit 1; }
 	@CC='$(CC)' INCLUDES='$(INCLUDES)' tests/lint.sh $(OUT)
 
 format: ## Rewrite the sources in the style of .clang-format
@@ -257,8 +258,9 @@ $(OUT)/libcorm.pc: _flags
 	    'Version: $(VERSION)' 'Requires.private: libzstd libxxhash libpcre2-8 libutf8proc' \
 	    'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -lcorm' 'Libs.private: -lm -pthread' >$@
 
+.PHONY: programs _test _fuzz
+programs: all $(EXAMPLES) $(TESTS)
 chosen = $(if $(T),$(filter $(addprefix %/,$(T:.sh=)),$(1)),$(1))
-.PHONY: _test _fuzz
 _test: all $(EXAMPLES) $(call chosen,$(TESTS))
 	@CORM_BUILD=$(OUT) tests/run.sh $(if $(WRAP),-w '$(WRAP)') $(call chosen,$(TESTS)) \
 	    $(addsuffix .sh,$(call chosen,$(SHELL_TESTS:.sh=)))

@@ -1,9 +1,9 @@
 /*
  * What every test program includes: cmocka with the headers it wants, and a few helpers.
  *
- * A test program is tests/test_<module>.c: static functions `void name(void **state)` in a table for
- * cmocka_run_group_tests. It runs from the repository's root with CORM_BUILD set to the build folder
- * (build/<config>), and is linked with every module of the project.
+ * A test program is tests/test_<module>.c: static functions `void name(void **state)` in a table
+ * for cmocka_run_group_tests. It runs from the repository's root with CORM_BUILD set to the build
+ * folder (build/<config>), and is linked with every module of the project.
  */
 #ifndef TESTS_TEST_H
 #define TESTS_TEST_H

@@ -427,8 +427,8 @@ static double f16_oracle(uint16_t h) {
     return h & 0x8000 ? -v : v;
 }
 
-/* The half nearest to a finite float, ties to the even one, by scaling to units of the last place in
- * double, where nearbyint rounds just so. */
+/* The half nearest to a finite float, ties to the even one, by scaling to units of the last place
+ * in double, where nearbyint rounds just so. */
 static uint16_t f16_nearest(float f) {
     double x = fabs((double)f);
     uint16_t sign = signbit(f) ? 0x8000 : 0;

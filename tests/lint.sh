@@ -1,0 +1,173 @@
+#!/bin/sh
+# Checks what a compiler does not. `make lint` builds first and then runs
+#
+#   tests/lint.sh BUILD_DIR          (CC and INCLUDES from the environment)
+#
+# Each finding is a line `path:line: what`; `warning:` ones do not count. Exit status 1 on findings.
+set -u
+export LC_ALL=C
+
+out=$1
+CC=${CC:-gcc}
+INCLUDES=${INCLUDES:--I.}
+findings=$(mktemp) || exit 1
+trap 'rm -f "$findings"' EXIT
+
+folders="format kernels runtime prep"
+mains="prep/corm_prep.c runtime/corm_run.c"
+sources() { # the C and CUDA files of the given folders, existing ones only
+    for folder in "$@"; do
+        find "$folder" -maxdepth 1 -name '*.[ch]' -o -maxdepth 1 -name '*.cu' 2>/dev/null
+    done | sort
+}
+code=$(sources $folders)
+tests=$(sources tests tests/fuzz docs)
+texts=$(find . -path ./build -prune -o -path ./.git -prune -o -type f \( -name '*.[ch]' -o -name '*.cu' \
+    -o -name '*.sh' -o -name '*.py' -o -name '*.md' -o -name Makefile -o -path ./.ci/run \) -print |
+    sed 's|^\./||' | sort)
+
+report() { cat >>"$findings"; }
+
+# report_matches TEXT REGEX FILE...: every line that matches is a finding.
+report_matches() {
+    text=$1 regex=$2
+    shift 2
+    [ $# -eq 0 ] || grep -nHE -e "$regex" "$@" /dev/null |
+        awk -F: -v text="$text" '{print $1 ":" $2 ": " text}' | report
+}
+
+# Prints those of the files after `--` that match none of the patterns before it.
+except() {
+    patterns=
+    while [ "$1" != -- ]; do
+        patterns="$patterns $1"
+        shift
+    done
+    shift
+    for file in "$@"; do
+        keep=1
+        for pattern in $patterns; do
+            case $file in $pattern) keep= ;; esac
+        done
+        [ -z "$keep" ] || echo "$file"
+    done
+}
+
+# ---- includes go one way: format <- kernels <- runtime <- prep -----------------------------------
+
+awk '
+BEGIN { split("format kernels runtime prep", names); for (i in names) rank[names[i]] = i }
+/^#[ \t]*include[ \t]*"/ {
+    split($0, quoted, "\""); split(FILENAME, here, "/"); split(quoted[2], there, "/")
+    if (quoted[2] !~ /\//)
+        print FILENAME ":" FNR ": include \"" quoted[2] "\" is not written from the root"
+    else if (!(there[1] in rank))
+        print FILENAME ":" FNR ": includes " quoted[2] ", which is not of the product"
+    else if (rank[there[1]] > rank[here[1]])
+        print FILENAME ":" FNR ": " here[1] "/ must not include " quoted[2]
+}' $code /dev/null | report
+if [ -f runtime/corm.h ]; then
+    report_matches 'the public header includes project headers' '^#[ 	]*include[ 	]*"' runtime/corm.h
+fi
+
+# ---- libraries live in fixed places --------------------------------------------------------------
+
+# home REGEX-OF-HEADERS PATTERN...: only files that match a pattern may include them.
+home() {
+    headers=$1
+    shift
+    set -f
+    strangers=$(except "$@" -- $code)
+    set +f
+    report_matches "a header ($headers) that belongs in: $*" "^#[ 	]*include[ 	]*<($headers)>" \
+        $strangers
+}
+home 'cblas\.h|lapacke?\.h|openblas.*' prep/blas.c prep/fit.c
+home 'archive.*\.h' 'prep/*'
+home 'zstd.*\.h' 'format/corm_*' 'format/codec*'
+home 'jansson\.h' 'prep/*' 'format/safetensors*'
+home 'pcre2\.h|utf8proc\.h' 'format/tokenizer*'
+home 'xxh.*\.h' format/base.c
+home 'cuda.*|cublas.*' 'kernels/*.cu'
+home '[a-z]*mmintrin\.h|arm_neon\.h' 'kernels/*_avx*.c' 'kernels/*_neon.c'
+home 'pthread\.h|stdatomic\.h|threads\.h' 'kernels/*' 'runtime/*' 'prep/*'
+
+# ---- what only some may do -----------------------------------------------------------------------
+
+report_matches 'getenv: users have flags' '(^|[^a-z_])(secure_)?getenv *\(' $code
+speakers=$(except $mains format/base.c format/cli.c format/progress.c -- $code)
+report_matches 'only the mains print and exit' \
+    '(^|[^a-z_])(v?printf|puts|putchar|perror|_?exit|abort|f(printf|puts|putc)\(.*std(err|out).*) *\(?' \
+    $(for file in $speakers; do
+        grep -lE '(^|[^a-z_])(v?printf|puts|putchar|perror|_?exit|abort) *\(|std(err|out)' "$file"
+    done | grep -v '\.h$')
+report_matches 'unsafe or lax function' \
+    '(^|[^a-z_])(sprintf|vsprintf|strcpy|strcat|gets|alloca|atoi|atol|atof|strtok|rand|srand) *\(' $code
+report_matches 'bare allocation: use mem_* of base.h' '(^|[^a-z_])(malloc|calloc|realloc|strdup) *\(' \
+    $(except format/base.c 'format/*.h' -- $code)
+
+# ---- text ----------------------------------------------------------------------------------------
+
+forbidden='(^|[^A-Za-z])(TO''DO|FIX''ME|XX''X)([^A-Za-z]|$)|/wo''rk/|[Ii]ssue [#]?[0-9]'
+report_matches 'forbidden word' "$forbidden" $texts
+report_matches 'line over 100 columns' '^.{101,}' $code $tests
+report_matches 'tab or trailing blank' '	|[ ]+$' $code $tests
+
+wc -l $code $tests | awk '$2 != "total" && $1 > 600 {
+    product = $2 !~ /^tests/
+    printf "%s:%d: %s%d lines\n", $2, $1, ($1 > 700 && product) ? "" : "warning: ", $1
+}' | report
+awk 'FNR == 1 { start = 0 }
+/^[A-Za-z_]/ && !/^[a-z_]+:$/ { start = FNR }
+/^}$/ && start {
+    n = FNR - start + 1
+    if (n > 80) printf "%s:%d: %sfunction of %d lines\n", FILENAME, start, (n > 100) ? "" : "warning: ", n
+    start = 0
+}' $code /dev/null | report
+for file in $code; do basename "$file"; done | grep '\.c$' | sort | uniq -d |
+    sed 's/$/:0: file name is used twice/' | report
+
+for file in $code $tests; do
+    clang-format --dry-run "$file" 2>&1 | grep -E -m 1 'warning:' |
+        sed -E 's/^([^:]*:[0-9]+):.*/\1: not in the style of .clang-format (make format)/'
+done | report
+for file in $(find tests .ci -name '*.sh' -o -path .ci/run); do
+    sh -n "$file" 2>&1 | sed "s|^|$file:0: |"
+done | report
+
+# ---- every header compiles alone -----------------------------------------------------------------
+
+for header in $(printf '%s\n' $code $tests | grep '\.h$'); do
+    case $header in tests/*) unused=-Wno-unused-function ;; *) unused= ;; esac
+    echo "#include \"$header\"" |
+        $CC -std=c11 -D_GNU_SOURCE $INCLUDES -Wall -Wextra -Werror $unused -fsyntax-only -x c - \
+            >/dev/null 2>&1 || echo "$header:1: does not compile alone"
+done | report
+
+# ---- what was built ------------------------------------------------------------------------------
+
+# Global state: nothing writable but constants that the loader relocates. The mains may hold a flag that
+# a signal handler sets.
+for source in $(except '*.h' '*.cu' $mains -- $code); do
+    object=$out/${source%.c}.o
+    [ ! -f "$object" ] || objdump -t "$object" |
+        grep -E '^[0-9a-f]+ [^d]{7} (\.(data|bss|tdata|tbss)|\*COM\*)' | grep -v '\.data\.rel\.ro' | awk -v source="$source" '{print source ":0: global state: " $NF}'
+done | report
+
+allowed='lib(c|m|pthread|dl|rt|zstd|xxhash|pcre2-8|utf8proc|stdc\+\+|gcc_s)\.so[.0-9]*|ld-linux.*'
+for program in corm-run libcorm.so; do
+    [ ! -e "$out/$program" ] || readelf -d "$out/$program" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' |
+        grep -vxE "$allowed" | sed "s|^|$out/$program:0: must not need |"
+done | report
+if [ -e "$out/libcorm.so" ]; then
+    nm -D --defined-only "$out/libcorm.so" | awk '$3 !~ /^corm_/ {print $3}' |
+        sed "s|^|$out/libcorm.so:0: exports |" | report
+    if [ -f runtime/corm.h ] && ! nm -D --defined-only "$out/libcorm.so" | grep -q ' corm_'; then
+        echo "$out/libcorm.so:0: exports nothing: runtime/corm.h must set default visibility" | report
+    fi
+fi
+
+sort -u "$findings" | sort -s -t: -k1,1 -k2,2n
+problems=$(sort -u "$findings" | grep -cv ': warning: ')
+echo "lint: $(printf '%s\n' $code $tests | wc -l) files, $problems problems"
+[ "$problems" -eq 0 ]
