@@ -62,7 +62,8 @@ static int run_experts(void *ctx, uint32_t layer, const float *x, uint32_t rows,
                        dim * sizeof(float));
         struct ffn_chunk chunk = {(const uint8_t *)h->neurons, a->ffn_dim};
         struct expert_job job = {&chunk, 1, h->uses + h->first_use[e], n_uses};
-        h->be->ops->experts(h->be->self, codec_by_id(CODEC_F32), a->dim, &job, 1, a->n_active, x, parts);
+        h->be->ops->experts(h->be->self, codec_by_id(CODEC_F32), a->dim, &job, 1, a->n_active, x,
+                            parts);
     }
     return 0;
 }

@@ -59,7 +59,8 @@ int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots, bo
     void *p = mmap(NULL, (size_t)n_slots * c->slot_bytes, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED)
-        return err_errno(err, errno, "expert cache of %u slots of %zu bytes", n_slots, c->slot_bytes);
+        return err_errno(err, errno, "expert cache of %u slots of %zu bytes", n_slots,
+                         c->slot_bytes);
     madvise(p, (size_t)n_slots * c->slot_bytes, MADV_HUGEPAGE);
     c->slots = p;
     return 0;

@@ -40,7 +40,7 @@ struct cache_chunk {
 };
 
 struct cache_record {
-    float key;           /* see above; -INFINITY before the first use */
+    float key; /* see above; -INFINITY before the first use */
     uint32_t layer;
     uint32_t leases;     /* sum over its chunks */
     uint32_t slots_cold; /* READY chunks in slots */
@@ -48,9 +48,9 @@ struct cache_record {
 };
 
 struct cache_counters {
-    uint64_t hits, misses;         /* chunk demands that found the chunk READY, or not */
-    uint64_t read_bytes;           /* stored bytes brought in */
-    uint64_t decoded_bytes;        /* what they became */
+    uint64_t hits, misses;  /* chunk demands that found the chunk READY, or not */
+    uint64_t read_bytes;    /* stored bytes brought in */
+    uint64_t decoded_bytes; /* what they became */
     uint64_t evictions;
 };
 

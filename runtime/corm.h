@@ -30,6 +30,9 @@ struct corm_error {
 struct corm_engine;
 struct corm_session;
 
+struct corm_model_info;
+struct corm_memory_plan;
+
 /* Zero-initialise for the defaults. */
 struct corm_engine_options {
     uint32_t threads;    /* 0 = all cores of the process's CPU set */
@@ -39,6 +42,10 @@ struct corm_engine_options {
                             at most 4096 */
     uint32_t batch_rows; /* greatest rows of one forward call in prefill; 0 = 256 */
     bool kv_f32;         /* KV cache in f32 in place of f16 */
+    /* Called once by corm_engine_open, when the archive is checked and the memory planned, before weights
+     * are loaded; may be NULL. Both structs are borrowed until corm_engine_close. */
+    void (*on_plan)(void *ctx, const struct corm_model_info *info, const struct corm_memory_plan *plan);
+    void *on_plan_ctx;
 };
 
 /* What the engine will hold, in bytes; printed by corm-run before loading. */
@@ -62,7 +69,8 @@ struct corm_model_info {
     uint64_t file_bytes;
     const char *isa;
     uint32_t threads;
-    uint32_t ctx_tok;
+    uint32_t ctx_tok;    /* as planned */
+    uint32_t batch_rows; /* as planned: the most tokens of one corm_session_eval with all_logits */
     /* The publisher's sampling suggestions; negative = none. */
     float temperature, top_p, top_k, repeat_penalty;
 };
@@ -76,6 +84,9 @@ CORM_API void corm_engine_close(struct corm_engine *engine);
 /* Borrowed until corm_engine_close. */
 CORM_API const struct corm_model_info *corm_engine_info(const struct corm_engine *engine);
 CORM_API const struct corm_memory_plan *corm_engine_plan(const struct corm_engine *engine);
+/* Memory in bytes that this process could take now without paging, limits of its cgroups included: what an
+ * automatic budget is derived from. */
+CORM_API uint64_t corm_memory_available(void);
 
 /* Text to ids. `add_special` adds what the model expects around a text (BOS); `parse_special` recognises
  * special tokens written out in the text. *ids is the caller's (free()). */
@@ -111,8 +122,8 @@ CORM_API int corm_session_text_end(struct corm_session *session, const char **te
 
 /* How to choose a token. corm_sampling_defaults gives the publisher's suggestions, else temperature 0.8,
  * top_k 40, top_p 0.95, min_p 0.05, no penalty. temperature 0 = greedy (lowest id among equals). Filters
- * apply in the order: repeat penalty (over the session's last `repeat_last_tok` tokens), top-k, top-p,
- * min-p, temperature. */
+ * apply in the order: repeat penalty (each id among the session's last `repeat_last_tok` tokens, once),
+ * top-k, top-p, min-p, temperature; so top-p and min-p see the probabilities of temperature 1. */
 struct corm_sampling {
     float temperature;
     uint32_t top_k; /* 0 = off */
@@ -123,8 +134,10 @@ struct corm_sampling {
     uint64_t seed;
 };
 CORM_API struct corm_sampling corm_sampling_defaults(const struct corm_engine *engine);
-/* Draw from the logits of the last eval. The same seed, options and logits give the same tokens. Rows of
- * the vocabulary that the tokenizer does not know are never drawn. */
+/* Draw from the logits of the last eval. The random number is a function of the seed and the session's
+ * length, so the same tokens, seed and options give the same draw, also after a truncate. Rows of the
+ * vocabulary that the tokenizer does not know, NaN and -inf are never drawn. -1 where that leaves nothing,
+ * or nothing was evaluated. */
 CORM_API int32_t corm_session_sample(struct corm_session *session, const struct corm_sampling *sampling);
 
 /* Counters since the session was opened (or last corm_session_reset_stats). */

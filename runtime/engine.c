@@ -22,7 +22,7 @@ int engine_fail(struct corm_error *error, const struct err *err) {
 }
 
 const char *corm_version(void) {
-    return "0.1.0";
+    return CORM_VERSION_TEXT; /* from the Makefile */
 }
 
 /* ---- memory plan ---- */
@@ -66,15 +66,15 @@ static int make_plan(struct corm_engine *e, struct err *err) {
         p->budget_bytes = available / 8 * 7; /* the last eighth is where paging starts */
     }
     if (p->budget_bytes < p->floor_bytes)
-        return err_set(err,
-                       "%s: a memory budget of %llu MiB is too small: %llu MiB would do (trunk %llu, KV "
-                       "cache %llu, scratch %llu, smallest expert cache %llu)",
-                       c->map.path, (unsigned long long)(p->budget_bytes >> 20),
-                       (unsigned long long)((p->floor_bytes >> 20) + 1),
-                       (unsigned long long)(p->trunk_bytes >> 20),
-                       (unsigned long long)(p->kv_bytes >> 20),
-                       (unsigned long long)(p->scratch_bytes >> 20),
-                       (unsigned long long)((p->floor_bytes - fixed) >> 20));
+        return err_set(
+            err,
+            "%s: a memory budget of %llu MiB is too small: %llu MiB would do (trunk %llu, KV "
+            "cache %llu, scratch %llu, smallest expert cache %llu)",
+            c->map.path, (unsigned long long)(p->budget_bytes >> 20),
+            (unsigned long long)((p->floor_bytes >> 20) + 1),
+            (unsigned long long)(p->trunk_bytes >> 20), (unsigned long long)(p->kv_bytes >> 20),
+            (unsigned long long)(p->scratch_bytes >> 20),
+            (unsigned long long)((p->floor_bytes - fixed) >> 20));
     e->in_place = fixed + p->cache_need_bytes <= p->budget_bytes;
     if (e->in_place) {
         e->n_slots = all_slots;
@@ -139,8 +139,11 @@ static int fill_options(struct corm_engine *e, const struct corm_engine_options 
     }
     if (o->threads > 1024)
         return err_set(err, "%u threads: at most 1024", o->threads);
-    if (o->ctx_tok > MAX_CTX_TOK)
-        return err_set(err, "a context of %u tokens: at most %d", o->ctx_tok, MAX_CTX_TOK);
+    uint32_t longest =
+        a->ctx_max_tok && a->ctx_max_tok < MAX_CTX_TOK ? a->ctx_max_tok : MAX_CTX_TOK;
+    if (o->ctx_tok > longest)
+        return err_set(err, "%s: a context of %u tokens: the model was made for at most %u",
+                       e->archive.map.path, o->ctx_tok, longest);
     if (o->batch_rows > o->ctx_tok)
         o->batch_rows = o->ctx_tok;
     if (o->batch_rows > 4096)
@@ -173,8 +176,8 @@ static void fill_info(struct corm_engine *e) {
     };
 }
 
-static int open_steps(struct corm_engine *e, const char *path, const struct corm_engine_options *options,
-                      struct err *err) {
+static int open_steps(struct corm_engine *e, const char *path,
+                      const struct corm_engine_options *options, struct err *err) {
     if (corm_open(&e->archive, path, 0, err) < 0)
         return -1;
     const struct corm *c = &e->archive;
@@ -201,8 +204,8 @@ static int open_steps(struct corm_engine *e, const char *path, const struct corm
     experts_open(&e->experts, &e->cache, e->prefetch, &e->backend, e->opt.batch_rows);
     forward_open(&e->forward, &c->arch, &e->backend, e->opt.batch_rows, experts_hook(&e->experts),
                  (struct tap_hook){0});
-    e->logits = e->backend.ops->alloc(e->backend.self,
-                                      (size_t)LOGITS_ROWS * c->arch.vocab * sizeof(float));
+    e->logits =
+        e->backend.ops->alloc(e->backend.self, (size_t)LOGITS_ROWS * c->arch.vocab * sizeof(float));
     return 0;
 }
 
@@ -258,8 +261,8 @@ int corm_tokenize(const struct corm_engine *engine, const char *text, size_t tex
                   struct corm_error *error) {
     struct err err = {0};
     struct token_list list = {0};
-    unsigned flags = (add_special ? TOKENIZER_ADD_SPECIAL : 0) |
-                     (parse_special ? TOKENIZER_PARSE_SPECIAL : 0);
+    unsigned flags =
+        (add_special ? TOKENIZER_ADD_SPECIAL : 0) | (parse_special ? TOKENIZER_PARSE_SPECIAL : 0);
     if (tokenizer_encode(engine->tokenizer, text, text_bytes, flags, &list, &err) < 0) {
         token_list_free(&list);
         return engine_fail(error, &err);

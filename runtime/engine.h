@@ -27,7 +27,8 @@ struct corm_engine {
     struct backend backend;
     struct layer_weights model;
     struct layer_weights *layers; /* [n_layers] */
-    uint64_t trunk_step_bytes;    /* trunk weights that one forward call reads, without embedding rows */
+    uint64_t
+        trunk_step_bytes; /* trunk weights that one forward call reads, without embedding rows */
     struct cache cache;
     struct prefetch *prefetch;
     struct experts experts;

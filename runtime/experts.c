@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-void experts_open(struct experts *e, struct cache *cache, struct prefetch *prefetch, struct backend *be,
-                  uint32_t max_rows) {
+void experts_open(struct experts *e, struct cache *cache, struct prefetch *prefetch,
+                  struct backend *be, uint32_t max_rows) {
     const struct corm *a = cache->archive;
     uint32_t n = a->arch.n_experts;
     *e = (struct experts){.archive = a, .cache = cache, .prefetch = prefetch, .be = be};
@@ -42,7 +42,8 @@ static uint32_t plan_order(struct experts *e, uint32_t layer) {
     uint32_t n_experts = e->archive->arch.n_experts, n = 0, in_memory = 0, missing = 0;
     for (uint32_t i = 0; i < n_experts; i++) {
         struct prefetch_need need = whole_expert(e, layer, i);
-        e->ready[i] = e->first_use[i + 1] > e->first_use[i] && prefetch_is_ready(e->prefetch, &need);
+        e->ready[i] =
+            e->first_use[i + 1] > e->first_use[i] && prefetch_is_ready(e->prefetch, &need);
     }
     for (;;) {
         while (missing < n_experts &&
@@ -105,8 +106,8 @@ static void compute_ready(struct experts *e, const float *x, float *parts) {
             .n_uses = e->first_use[expert + 1] - e->first_use[expert],
         };
     }
-    e->be->ops->experts(e->be->self, e->archive->expert_codec, e->archive->arch.dim, e->jobs, n_jobs,
-                        e->archive->arch.n_active, x, parts);
+    e->be->ops->experts(e->be->self, e->archive->expert_codec, e->archive->arch.dim, e->jobs,
+                        n_jobs, e->archive->arch.n_active, x, parts);
 }
 
 /* Give back the experts that are ready (computed), or all of them; the others stay open. */
@@ -127,8 +128,8 @@ static void close_experts(struct experts *e, bool all, uint32_t *slots_leased) {
 static int experts_run(void *ctx, uint32_t layer, const float *x, uint32_t rows, const int32_t *ids,
                        float *parts, struct err *err) {
     struct experts *e = ctx;
-    forward_group_uses(ids, rows * e->archive->arch.n_active, e->archive->arch.n_experts, e->first_use,
-                       e->uses);
+    forward_group_uses(ids, rows * e->archive->arch.n_active, e->archive->arch.n_experts,
+                       e->first_use, e->uses);
     uint32_t n = plan_order(e, layer), next = 0, slots_leased = 0;
     e->n_open = 0;
     while (next < n || e->n_open > 0) {

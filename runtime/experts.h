@@ -36,8 +36,8 @@ struct experts {
     struct ffn_chunk *chunks;    /* [n_experts * chunks of a record] */
 };
 
-void experts_open(struct experts *e, struct cache *cache, struct prefetch *prefetch, struct backend *be,
-                  uint32_t max_rows);
+void experts_open(struct experts *e, struct cache *cache, struct prefetch *prefetch,
+                  struct backend *be, uint32_t max_rows);
 void experts_close(struct experts *e); /* accepts a zeroed struct */
 /* The hook for forward_open; its ctx is `e`. */
 struct experts_hook experts_hook(struct experts *e);

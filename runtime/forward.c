@@ -161,8 +161,8 @@ static void norm_heads(struct forward *f, const struct weight *weight, float *x,
 }
 
 /* f->out [rows, dim] = attention over f->norm. */
-static void attention(struct forward *f, const struct layer_weights *lw, uint32_t layer, struct kv *kv,
-                      uint32_t pos0, uint32_t rows) {
+static void attention(struct forward *f, const struct layer_weights *lw, uint32_t layer,
+                      struct kv *kv, uint32_t pos0, uint32_t rows) {
     const struct arch *a = f->arch;
     const struct backend_ops *op = f->be->ops;
     void *be = f->be->self;
@@ -210,7 +210,8 @@ static int routed_experts(struct forward *f, const struct layer_weights *lw, uin
     static const struct weight none = {0};
     op->matmul(be, &lw->w[SLOT_ROUTER], &none, f->norm, rows, f->logits_router);
     watch(f, TAP_ROUTER, layer, f->logits_router, rows, a->n_experts, NULL);
-    op->route(be, f->logits_router, rows, a->n_experts, a->n_active, a->norm_topk, f->ids, f->weights);
+    op->route(be, f->logits_router, rows, a->n_experts, a->n_active, a->norm_topk, f->ids,
+              f->weights);
     op->read(be, f->host_ids, f->ids, (size_t)rows * a->n_active * sizeof(int32_t));
     watch(f, TAP_EXPERT_WEIGHTS, layer, f->weights, rows, a->n_active, f->host_ids);
     if (f->experts.run(f->experts.ctx, layer, f->norm, rows, f->host_ids, f->parts, err) < 0)
@@ -259,11 +260,12 @@ void forward_embed(struct forward *f, const struct layer_weights *model, const i
     watch(f, TAP_EMBED, 0, x, rows, f->arch->dim, NULL);
 }
 
-void forward_logits(struct forward *f, const struct layer_weights *model, const float *x, uint32_t rows,
-                    float *logits) {
+void forward_logits(struct forward *f, const struct layer_weights *model, const float *x,
+                    uint32_t rows, float *logits) {
     const struct arch *a = f->arch;
     static const struct weight none = {0};
-    f->be->ops->rmsnorm(f->be->self, x, &model->w[SLOT_OUT_NORM], a->norm_eps, rows, a->dim, f->norm);
+    f->be->ops->rmsnorm(f->be->self, x, &model->w[SLOT_OUT_NORM], a->norm_eps, rows, a->dim,
+                        f->norm);
     watch(f, TAP_FINAL_NORM, a->n_layers, f->norm, rows, a->dim, NULL);
     f->be->ops->matmul(f->be->self, &model->w[SLOT_HEAD], &none, f->norm, rows, logits);
     watch(f, TAP_LOGITS, a->n_layers, logits, rows, a->vocab, NULL);

@@ -53,8 +53,8 @@ enum tap {
  * before the router runs, so a watcher may start to fetch weights there. */
 struct tap_hook {
     void *ctx;
-    void (*on)(void *ctx, enum tap tap, uint32_t layer, const float *data, uint32_t rows, uint32_t cols,
-               const int32_t *ids);
+    void (*on)(void *ctx, enum tap tap, uint32_t layer, const float *data, uint32_t rows,
+               uint32_t cols, const int32_t *ids);
 };
 
 /* Provider of the routed experts. run() computes parts[u] for every use u of (row, choice) as the
@@ -78,8 +78,8 @@ struct forward {
     struct experts_hook experts;
     struct tap_hook tap; /* on == NULL: nobody */
     /* Scratch, backend memory, sized by max_rows. */
-    float *x, *norm, *q, *k, *v, *att, *out, *cs, *gate, *up, *mlp, *parts, *logits_router, *weights,
-        *sw;
+    float *x, *norm, *q, *k, *v, *att, *out, *cs, *gate, *up, *mlp, *parts, *logits_router,
+        *weights, *sw;
     int32_t *ids;
     int32_t *host_ids; /* host memory */
 };
@@ -101,7 +101,7 @@ void forward_embed(struct forward *f, const struct layer_weights *model, const i
 int forward_layer(struct forward *f, const struct layer_weights *layer, uint32_t layer_index,
                   struct kv *kv, uint32_t pos0, uint32_t rows, float *x, struct err *err);
 /* logits [rows, vocab] (backend memory) of rows of the residual stream. */
-void forward_logits(struct forward *f, const struct layer_weights *model, const float *x, uint32_t rows,
-                    float *logits);
+void forward_logits(struct forward *f, const struct layer_weights *model, const float *x,
+                    uint32_t rows, float *logits);
 
 #endif

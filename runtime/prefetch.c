@@ -4,10 +4,11 @@
 #include <string.h>
 
 enum {
-    NIL = -1,               /* end of a list, as uint32_t */
-    READ_BYTES = 1 << 20,   /* one request: long enough for full device rate, short enough that a demand
+    NIL = -1, /* end of a list, as uint32_t */
+    READ_BYTES =
+        1 << 20,  /* one request: long enough for full device rate, short enough that a demand
                                behind it waits for about a millisecond */
-    MAX_RUN = 64,           /* chunks of one request */
+    MAX_RUN = 64, /* chunks of one request */
 };
 
 struct queue {
@@ -68,7 +69,7 @@ static uint64_t run_bytes(const struct corm *a, uint32_t first, uint32_t last) {
 static struct run take_run(struct prefetch *p) {
     struct run run = {0};
     struct cache *c = p->cache;
-    for (int class = 0; class < PREFETCH_CLASSES; class++) {
+    for (int class = 0; class < PREFETCH_CLASSES; class ++) {
         uint32_t chunk = p->queues[class].head;
         if (chunk == (uint32_t)NIL)
             continue;
@@ -110,15 +111,16 @@ static int fill(struct prefetch *p, struct corm_decoder *decoder, uint32_t chunk
 static uint32_t fill_run(struct prefetch *p, struct corm_decoder *decoder, const struct run *run,
                          uint8_t *buffer, struct err *err) {
     const struct corm *a = p->archive;
-    const uint8_t *bytes = NULL; /* of the run's chunks that go to slots, from the first one's offset */
+    const uint8_t *bytes =
+        NULL; /* of the run's chunks that go to slots, from the first one's offset */
     uint64_t base = a->chunks[run->first].offset;
     for (uint32_t i = 0; i < run->n; i++) {
         const struct corm_chunk *k = &a->chunks[run->first + i];
         const uint8_t *stored = a->map.data + k->offset;
         if (run->slots[i] != CACHE_NO_SLOT) {
-            if (!bytes && reader_read(&p->reader, base,
-                                      run_bytes(a, run->first, run->first + run->n - 1), buffer, &bytes,
-                                      err) < 0)
+            if (!bytes &&
+                reader_read(&p->reader, base, run_bytes(a, run->first, run->first + run->n - 1),
+                            buffer, &bytes, err) < 0)
                 return i;
             stored = bytes + (k->offset - base);
         }
@@ -201,7 +203,7 @@ int prefetch_open(struct prefetch **out, struct cache *cache, const struct prefe
         p->queues[i] = (struct queue){(uint32_t)NIL, (uint32_t)NIL};
     pthread_cond_init(&p->work, NULL);
     pthread_cond_init(&p->ready, NULL);
-    if (reader_open(&p->reader, p->archive->map.path, opt->way, err) < 0) {
+    if (reader_open(&p->reader, p->archive->map.path, opt->way, opt->throttle, err) < 0) {
         prefetch_close(p);
         return -1;
     }
@@ -271,8 +273,8 @@ bool prefetch_is_ready(struct prefetch *p, const struct prefetch_need *need) {
     return ready;
 }
 
-int prefetch_wait_any(struct prefetch *p, const struct prefetch_need *needs, uint32_t n, bool *ready,
-                      struct err *err) {
+int prefetch_wait_any(struct prefetch *p, const struct prefetch_need *needs, uint32_t n,
+                      bool *ready, struct err *err) {
     struct cache *c = p->cache;
     uint64_t blocked_at = 0;
     int status = 0;

@@ -37,6 +37,7 @@ struct prefetch;
 struct prefetch_options {
     uint32_t io_threads; /* >= 1 */
     enum reader_way way;
+    struct reader_throttle throttle;
 };
 
 int prefetch_open(struct prefetch **p, struct cache *cache, const struct prefetch_options *opt,
@@ -55,8 +56,8 @@ bool prefetch_is_ready(struct prefetch *p, const struct prefetch_need *need);
 
 /* Block until at least one of the `n` demanded needs is READY; ready[i] tells which are. Time spent
  * blocked is added to the stall counter. */
-int prefetch_wait_any(struct prefetch *p, const struct prefetch_need *needs, uint32_t n, bool *ready,
-                      struct err *err);
+int prefetch_wait_any(struct prefetch *p, const struct prefetch_need *needs, uint32_t n,
+                      bool *ready, struct err *err);
 
 /* The decoded neurons of a READY, leased chunk; valid until it is released. */
 const uint8_t *prefetch_data(struct prefetch *p, uint32_t chunk);

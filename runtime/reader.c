@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static const struct {
@@ -17,8 +18,10 @@ const char *reader_way_name(enum reader_way way) {
     return ways[way].name;
 }
 
-int reader_open(struct reader *r, const char *path, enum reader_way way, struct err *err) {
-    *r = (struct reader){.way = way, .path = path, .fd = -1};
+int reader_open(struct reader *r, const char *path, enum reader_way way,
+                struct reader_throttle throttle, struct err *err) {
+    *r = (struct reader){.way = way, .path = path, .fd = -1, .throttle = throttle};
+    pthread_mutex_init(&r->lock, NULL);
     r->fd = open(path, O_RDONLY | O_CLOEXEC | ways[way].flags);
     if (r->fd < 0)
         return err_errno(err, errno, "%s: open for %s reading", path, ways[way].name);
@@ -36,14 +39,29 @@ int reader_open(struct reader *r, const char *path, enum reader_way way, struct 
 }
 
 void reader_close(struct reader *r) {
-    if (r->path && r->fd >= 0)
+    if (!r->path)
+        return;
+    if (r->fd >= 0)
         close(r->fd);
+    pthread_mutex_destroy(&r->lock);
     *r = (struct reader){0};
 }
 
-int reader_read(const struct reader *r, uint64_t offset, size_t bytes, uint8_t *buffer,
+/* Sleep until a request of `bytes` that was made at `start_ns` would have come off the throttled disk. */
+static void wait_throttle(struct reader *r, uint64_t start_ns, size_t bytes) {
+    pthread_mutex_lock(&r->lock);
+    uint64_t from = start_ns > r->link_free_ns ? start_ns : r->link_free_ns;
+    r->link_free_ns = from + (uint64_t)((double)bytes / r->throttle.bytes_per_s * 1e9);
+    uint64_t until = r->link_free_ns + r->throttle.latency_ns;
+    pthread_mutex_unlock(&r->lock);
+    struct timespec t = {(time_t)(until / 1000000000u), (long)(until % 1000000000u)};
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
+        ;
+}
+
+int reader_read(struct reader *r, uint64_t offset, size_t bytes, uint8_t *buffer,
                 const uint8_t **data, struct err *err) {
-    uint64_t first = offset, last = offset + bytes;
+    uint64_t first = offset, last = offset + bytes, start_ns = clock_ns();
     if (r->way == READER_DIRECT) {
         first = offset & ~(uint64_t)(READER_ALIGN - 1);
         last = align_up(last, READER_ALIGN);
@@ -58,10 +76,13 @@ int reader_read(const struct reader *r, uint64_t offset, size_t bytes, uint8_t *
             return err_errno(err, errno, "%s: read of %zu bytes at offset %llu", r->path, bytes,
                              (unsigned long long)offset);
         if (n == 0)
-            return err_set(err, "%s: file ends inside %zu bytes at offset %llu: truncated while open?",
+            return err_set(err,
+                           "%s: file ends inside %zu bytes at offset %llu: truncated while open?",
                            r->path, bytes, (unsigned long long)offset);
         pos += (uint64_t)n;
     }
+    if (r->throttle.bytes_per_s > 0)
+        wait_throttle(r, start_ns, last - first);
     *data = buffer + (offset - first);
     return 0;
 }

@@ -3,10 +3,17 @@
  *
  * Owns: the file descriptor of each way, alignment, retries of interrupted and short reads.
  * Leaves to others: when to read what (prefetch), what the bytes mean (corm_read).
- * Threads: a reader is immutable after open and may be used by many threads, each with its own buffer.
+ * Threads: a reader may be used by many threads, each with its own buffer; only the throttle has state, and
+ * a lock of its own.
+ *
+ * A throttle makes a slower disk out of a fast one, so that disks can be compared on any machine: requests
+ * pass a link of `bytes_per_s` one after the other, and each takes `latency_ns` besides, in parallel with
+ * others. A read returns when both have passed on the clock.
  */
 #ifndef RUNTIME_READER_H
 #define RUNTIME_READER_H
+
+#include <pthread.h>
 
 #include "format/base.h"
 
@@ -16,15 +23,24 @@ enum reader_way {
 };
 enum { READER_ALIGN = 4096 };
 
+struct reader_throttle {
+    double bytes_per_s; /* 0 = none */
+    uint64_t latency_ns;
+};
+
 struct reader {
     enum reader_way way;
     int fd;
     const char *path; /* borrowed */
     uint64_t file_bytes;
+    struct reader_throttle throttle;
+    pthread_mutex_t lock;
+    uint64_t link_free_ns; /* when the throttled link has passed all requests so far */
 };
 
 /* A way that the file system refuses (O_DIRECT on some) is an error. */
-int reader_open(struct reader *r, const char *path, enum reader_way way, struct err *err);
+int reader_open(struct reader *r, const char *path, enum reader_way way,
+                struct reader_throttle throttle, struct err *err);
 void reader_close(struct reader *r); /* accepts a zeroed struct */
 
 /* Size of a buffer that serves reads of up to `bytes`. */
@@ -33,7 +49,7 @@ static inline size_t reader_buffer_bytes(size_t bytes) {
 }
 /* Read [offset, offset + bytes) of the file; *data points to them inside `buffer` (reader_buffer_bytes
  * long, READER_ALIGN aligned). A read past the end or an I/O error names file and offset. */
-int reader_read(const struct reader *r, uint64_t offset, size_t bytes, uint8_t *buffer,
+int reader_read(struct reader *r, uint64_t offset, size_t bytes, uint8_t *buffer,
                 const uint8_t **data, struct err *err);
 
 const char *reader_way_name(enum reader_way way);

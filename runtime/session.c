@@ -7,10 +7,10 @@
 
 struct corm_session {
     struct corm_engine *engine;
-    struct kv *kv;      /* [n_layers] */
-    int32_t *history;   /* [ctx_tok] tokens in the KV cache */
+    struct kv *kv;    /* [n_layers] */
+    int32_t *history; /* [ctx_tok] tokens in the KV cache */
     uint32_t n_tok;
-    float *logits;      /* host memory [logits_rows, vocab]; the last row is the last token's */
+    float *logits; /* host memory [logits_rows, vocab]; the last row is the last token's */
     uint32_t logits_rows, logits_cap;
     struct sample sample;
     struct token_stream *stream;
@@ -95,8 +95,8 @@ static int eval_batch(struct corm_session *s, const int32_t *ids, uint32_t rows,
         pthread_mutex_lock(&e->cache.lock);
         cache_clock(&e->cache, l, rows);
         pthread_mutex_unlock(&e->cache.lock);
-        if (forward_layer(&e->forward, &e->layers[l], l, &s->kv[l], s->n_tok, rows, e->forward.x, err) <
-            0)
+        if (forward_layer(&e->forward, &e->layers[l], l, &s->kv[l], s->n_tok, rows, e->forward.x,
+                          err) < 0)
             return -1;
     }
     memcpy(s->history + s->n_tok, ids, rows * sizeof *ids);
@@ -175,7 +175,8 @@ int corm_session_text(struct corm_session *s, int32_t id, bool skip_special, con
         s->stream = NULL;
     }
     if (!s->stream)
-        s->stream = token_stream_new(s->engine->tokenizer, skip_special ? TOKENIZER_SKIP_SPECIAL : 0);
+        s->stream =
+            token_stream_new(s->engine->tokenizer, skip_special ? TOKENIZER_SKIP_SPECIAL : 0);
     s->stream_skips_special = skip_special;
     s->text.len = 0;
     return push_text(s, text, text_bytes,
@@ -206,9 +207,10 @@ int32_t corm_session_sample(struct corm_session *s, const struct corm_sampling *
     const float *logits = last_logits(s);
     if (!logits)
         return -1;
-    uint32_t vocab = s->engine->archive.arch.vocab, known = tokenizer_vocab_size(s->engine->tokenizer);
-    return sample_draw(&s->sample, sampling, logits, known < vocab ? known : vocab, s->history, s->n_tok,
-                       s->n_tok);
+    uint32_t vocab = s->engine->archive.arch.vocab,
+             known = tokenizer_vocab_size(s->engine->tokenizer);
+    return sample_draw(&s->sample, sampling, logits, known < vocab ? known : vocab, s->history,
+                       s->n_tok, s->n_tok);
 }
 
 /* ---- counters ---- */
@@ -232,8 +234,7 @@ void corm_session_stats(const struct corm_session *session, struct corm_stats *s
     stats->decoded_bytes = now.decoded_bytes - then->decoded_bytes;
     stats->stall_ns = prefetch_stall_ns(s->engine->prefetch) - s->stall_at_reset;
     const float *logits = last_logits(s);
-    stats->logits_hash =
-        logits ? hash64(logits, s->engine->archive.arch.vocab * sizeof(float)) : 0;
+    stats->logits_hash = logits ? hash64(logits, s->engine->archive.arch.vocab * sizeof(float)) : 0;
 }
 
 void corm_session_reset_stats(struct corm_session *s) {
