@@ -313,8 +313,8 @@ static int read_config(struct hf_model *m, struct err *err) {
         goto out;
     }
     rc = hf_config_parse(&m->config,
-                         (struct hf_text){config_path, (const char *)config, config_bytes},
-                         (struct hf_text){generation_path, (const char *)generation, generation_bytes},
+                         (struct hf_json){config_path, (const char *)config, config_bytes},
+                         (struct hf_json){generation_path, (const char *)generation, generation_bytes},
                          err);
 out:
     free(config);

@@ -503,7 +503,7 @@ static int fill_generation(struct arch *a, const json_t *gen, const char *path, 
 
 /* ---- parsing ---- */
 
-static json_t *parse_object(struct hf_text file, struct err *err) {
+static json_t *parse_object(struct hf_json file, struct err *err) {
     json_error_t why;
     json_t *root = json_loadb(file.text, file.size_bytes, JSON_REJECT_DUPLICATES, &why);
     if (!root) {
@@ -524,7 +524,7 @@ static bool has_value(const json_t *root, const char *key) {
     return v && !json_is_null(v);
 }
 
-int hf_config_parse(struct hf_config *out, struct hf_text config, struct hf_text generation,
+int hf_config_parse(struct hf_config *out, struct hf_json config, struct hf_json generation,
                     struct err *err) {
     int rc = -1;
     json_t *gen = NULL;

@@ -31,7 +31,7 @@ struct hf_config {
 };
 
 /* Bytes of a file, with the path that messages name. `text` NULL: there is no such file. */
-struct hf_text {
+struct hf_json {
     const char *path;
     const char *text;
     size_t size_bytes;
@@ -39,7 +39,7 @@ struct hf_text {
 
 /* Parse `config`, and `generation` where there is one, into a zeroed `out`; hf_config_free it in any case.
  * arch_check has passed on success. */
-int hf_config_parse(struct hf_config *out, struct hf_text config, struct hf_text generation,
+int hf_config_parse(struct hf_config *out, struct hf_json config, struct hf_json generation,
                     struct err *err);
 void hf_config_free(struct hf_config *c);
 

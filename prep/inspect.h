@@ -1,0 +1,17 @@
+/*
+ * inspect: what an archive holds, as tables for people and as JSON for programs.
+ *
+ * Owns: both reports; they say the same things.
+ * Leaves to others: checking (corm_open has done it), printing (the main).
+ * Threads: main thread.
+ */
+#ifndef PREP_INSPECT_H
+#define PREP_INSPECT_H
+
+#include "format/corm_read.h"
+
+/* Append the report on `c`. Fails where the tokenizer section is not valid. */
+int inspect_text(const struct corm *c, const char *path, struct buf *out, struct err *err);
+int inspect_json(const struct corm *c, const char *path, struct buf *out, struct err *err);
+
+#endif

@@ -1,0 +1,359 @@
+#include "prep/pack.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "kernels/pool.h"
+#include "prep/hf_tokenizer.h"
+#include "prep/provenance.h"
+
+enum {
+    BLOCK_BYTES = 4 << 20,      /* f32 rows of the trunk in memory at a time */
+    BLOCK_NEURONS = 64,         /* neurons that one worker converts at a time */
+    MAX_TEXT_BYTES = 256 << 20, /* of a tokenizer file */
+    MAX_CHUNK_BYTES = 64 << 20, /* of a decoded chunk: what a cache slot must be able to hold */
+};
+
+struct pack {
+    const struct hf_model *m;
+    const struct arch *a;
+    const struct pack_options *opt;
+    const struct codec *expert_codec;
+    uint32_t chunk_neurons, hot_neurons;
+    struct corm_writer *w;
+    struct pool *pool;
+    struct progress *progress;
+    const volatile sig_atomic_t *stop;
+    uint64_t done_bytes; /* of the checkpoint's tensors */
+};
+
+/* ---- choices ---- */
+
+/* One codec serves all experts: theirs where they agree, else f32, which holds any of them. */
+static const struct codec *exact_expert_codec(const struct hf_model *m) {
+    const struct arch *a = hf_arch(m);
+    const struct codec *common = NULL;
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        for (uint32_t e = 0; a->moe[l] && e < a->n_experts; e++) {
+            for (uint32_t s = SLOT_EXPERT_GATE; s <= SLOT_EXPERT_DOWN; s++) {
+                const struct codec *c = hf_weight(m, s, l, e).codec;
+                if (common && c != common) {
+                    return codec_by_id(CODEC_F32);
+                }
+                common = c;
+            }
+        }
+    }
+    return common;
+}
+
+static const struct codec *trunk_codec(const struct pack *p, enum slot_id slot, uint32_t layer) {
+    switch (slot_at(slot)->store) {
+    case SLOT_STORE_EXACT:
+        return codec_by_id(CODEC_F32);
+    case SLOT_STORE_TRUNK:
+        if (p->opt->trunk_codec) {
+            return p->opt->trunk_codec;
+        }
+        break;
+    case SLOT_STORE_KEEP:
+    case SLOT_STORE_EXPERT:
+        break;
+    }
+    return hf_weight(p->m, slot, layer, 0).codec;
+}
+
+static int check_codec(const struct codec *c, uint32_t cols, const char *what, struct err *err) {
+    if (!codec_fits(c, cols)) {
+        return err_set(err, "codec %s needs rows of a multiple of %u columns, %s has %u: choose another codec",
+                       c->name, c->block_cols, what, cols);
+    }
+    return 0;
+}
+
+/* Chunk size and hot prefix in neurons. */
+static int choose_chunks(struct pack *p, struct err *err) {
+    uint32_t ffn = p->a->ffn_dim, chunk = p->opt->chunk_neurons;
+    if (chunk == 0 || chunk % 32 != 0) {
+        return err_set(err, "chunk size of %u neurons must be a multiple of 32", chunk);
+    }
+    chunk = chunk < ffn ? chunk : ffn;
+    uint64_t neuron_bytes = 3 * (uint64_t)codec_row_bytes(p->expert_codec, p->a->dim);
+    if (chunk * neuron_bytes > MAX_CHUNK_BYTES) {
+        return err_set(err, "a chunk of %u neurons has %" PRIu64 " bytes, at most %d are allowed: choose "
+                            "fewer neurons",
+                       chunk, chunk * neuron_bytes, MAX_CHUNK_BYTES);
+    }
+    double wanted = p->opt->hot_fraction * ffn;
+    uint32_t hot = (uint32_t)(wanted / chunk + 0.5) * chunk;
+    if (wanted > 0 && hot < chunk) {
+        hot = chunk;
+    }
+    if (hot > ffn || wanted >= ffn) {
+        hot = ffn;
+    }
+    p->chunk_neurons = chunk;
+    p->hot_neurons = hot;
+    return 0;
+}
+
+static int check_choices(struct pack *p, struct err *err) {
+    if (check_codec(p->expert_codec, p->a->dim, "an expert", err) || choose_chunks(p, err)) {
+        return -1;
+    }
+    for (struct slot_place at = {0}; slot_next(p->a, &at);) {
+        const struct slot *s = slot_at(at.slot);
+        if (check_codec(trunk_codec(p, at.slot, at.layer), s->cols(p->a, at.layer), s->name, err)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* ---- trunk ---- */
+
+static int write_tensor(struct pack *p, enum slot_id slot, uint32_t layer, struct err *err) {
+    const struct slot *s = slot_at(slot);
+    uint32_t rows = s->rows(p->a, layer), cols = s->cols(p->a, layer);
+    const struct codec *codec = trunk_codec(p, slot, layer);
+    size_t row_bytes = codec_row_bytes(codec, cols);
+    uint32_t block = BLOCK_BYTES / (4 * cols) ? BLOCK_BYTES / (4 * cols) : 1;
+    float *values = mem_alloc((size_t)block * cols * sizeof *values);
+    uint8_t *encoded = mem_alloc(block * row_bytes);
+    uint64_t source_row = hf_weight(p->m, slot, layer, 0).stride_bytes;
+    int rc = corm_write_tensor_begin(p->w, slot, layer, codec, rows, cols, err);
+    for (uint32_t first = 0; rc == 0 && first < rows; first += block) {
+        uint32_t n = rows - first < block ? rows - first : block;
+        if (stop_check(p->stop, err) || hf_tensor_rows(p->m, slot, layer, 0, first, n, values, err)) {
+            rc = -1;
+            break;
+        }
+        hf_rows_done(p->m, slot, layer, 0, first, n);
+        for (uint32_t r = 0; r < n; r++) {
+            codec->encode_row(values + (size_t)r * cols, cols, encoded + r * row_bytes);
+        }
+        rc = corm_write_tensor_rows(p->w, encoded, n, err);
+        p->done_bytes += n * source_row;
+        progress_update(p->progress, p->done_bytes);
+    }
+    if (rc == 0) {
+        rc = corm_write_tensor_end(p->w, err);
+    }
+    free(values);
+    free(encoded);
+    return rc;
+}
+
+/* ---- experts ---- */
+
+/* One expert's conversion, shared by the workers: item i is neurons [i * BLOCK_NEURONS, ...). */
+struct convert {
+    const struct pack *p;
+    uint32_t layer, expert;
+    size_t row_bytes;
+    uint8_t *neurons;   /* [ffn_dim, 3 * row_bytes] */
+    float **scratch;    /* [threads] of [3, BLOCK_NEURONS, dim] */
+    struct err *errors; /* [threads] */
+};
+
+static void convert_block(void *ctx, uint32_t item, uint32_t worker) {
+    struct convert *c = ctx;
+    const struct arch *a = c->p->a;
+    const struct codec *codec = c->p->expert_codec;
+    uint32_t first = item * BLOCK_NEURONS;
+    uint32_t n = a->ffn_dim - first < BLOCK_NEURONS ? a->ffn_dim - first : BLOCK_NEURONS;
+    size_t part = (size_t)BLOCK_NEURONS * a->dim;
+    float *values = c->scratch[worker];
+    if (hf_expert_neurons(c->p->m, c->layer, c->expert, first, n, values, values + part,
+                          values + 2 * part, &c->errors[worker])) {
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t k = 0; k < 3; k++) {
+            codec->encode_row(values + k * part + (size_t)i * a->dim, a->dim,
+                              c->neurons + (3 * (size_t)(first + i) + k) * c->row_bytes);
+        }
+    }
+}
+
+static int write_expert(struct pack *p, struct convert *c, struct err *err) {
+    uint32_t threads = pool_threads(p->pool);
+    uint32_t items = (p->a->ffn_dim + BLOCK_NEURONS - 1) / BLOCK_NEURONS;
+    pool_run(p->pool, convert_block, c, items);
+    for (uint32_t t = 0; t < threads; t++) {
+        if (c->errors[t].set) {
+            return err_set(err, "%s", c->errors[t].msg);
+        }
+    }
+    hf_expert_done(p->m, c->layer, c->expert);
+    return corm_write_record(p->w, c->layer, c->expert, c->neurons, p->hot_neurons, err);
+}
+
+static int write_experts(struct pack *p, struct err *err) {
+    const struct arch *a = p->a;
+    uint32_t threads = pool_threads(p->pool);
+    struct convert c = {.p = p, .row_bytes = codec_row_bytes(p->expert_codec, a->dim)};
+    c.neurons = mem_alloc_aligned(3 * c.row_bytes * a->ffn_dim);
+    c.scratch = mem_calloc(threads, sizeof *c.scratch);
+    c.errors = mem_calloc(threads, sizeof *c.errors);
+    for (uint32_t t = 0; t < threads; t++) {
+        c.scratch[t] = mem_alloc_aligned(3 * (size_t)BLOCK_NEURONS * a->dim * sizeof(float));
+    }
+    int rc = 0;
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        for (uint32_t e = 0; rc == 0 && a->moe[l] && e < a->n_experts; e++) {
+            if (e + 1 < a->n_experts) {
+                hf_expert_want(p->m, l, e + 1);
+            }
+            c.layer = l;
+            c.expert = e;
+            rc = stop_check(p->stop, err) || write_expert(p, &c, err) ? -1 : 0;
+            for (uint32_t s = SLOT_EXPERT_GATE; s <= SLOT_EXPERT_DOWN; s++) {
+                struct weight w = hf_weight(p->m, s, l, e);
+                p->done_bytes += w.rows * (uint64_t)w.stride_bytes;
+            }
+            progress_update(p->progress, p->done_bytes);
+        }
+    }
+    for (uint32_t t = 0; t < threads; t++) {
+        free(c.scratch[t]);
+    }
+    free(c.scratch);
+    free(c.errors);
+    free(c.neurons);
+    return rc;
+}
+
+/* ---- the whole file ---- */
+
+static uint64_t tensor_bytes(const struct hf_model *m) {
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < st_count(m->st); i++) {
+        bytes += st_at(m->st, i)->bytes;
+    }
+    return bytes;
+}
+
+static int write_weights(struct pack *p, struct err *err) {
+    progress_start(p->progress, "converting", tensor_bytes(p->m), PROGRESS_BYTES);
+    int rc = 0;
+    for (struct slot_place at = {0}; rc == 0 && slot_next(p->a, &at);) {
+        rc = write_tensor(p, at.slot, at.layer, err);
+    }
+    if (rc == 0) {
+        rc = write_experts(p, err);
+    }
+    progress_finish(p->progress);
+    return rc;
+}
+
+/* One of the tokenizer's files; a missing one stays without data. `*data` is the caller's to free. */
+static int read_text(const char *dir, const char *name, struct hf_text *text, uint8_t **data,
+                     struct err *err) {
+    char *path = mem_printf("%s/%s", dir, name);
+    size_t bytes = 0;
+    int rc = 0;
+    text->name = name;
+    if (access(path, F_OK) == 0) {
+        rc = file_read(path, MAX_TEXT_BYTES, data, &bytes, err);
+        text->data = (const char *)*data;
+        text->bytes = bytes;
+    }
+    free(path);
+    return rc;
+}
+
+static int compile_tokenizer(const char *dir, struct buf *section, struct err *err) {
+    struct hf_tokenizer_files files = {0};
+    uint8_t *data[3] = {NULL, NULL, NULL};
+    int rc = -1;
+    if (read_text(dir, "tokenizer.json", &files.tokenizer, &data[0], err) ||
+        read_text(dir, "tokenizer_config.json", &files.config, &data[1], err) ||
+        read_text(dir, "chat_template.jinja", &files.chat_template, &data[2], err)) {
+        goto out;
+    }
+    if (!files.tokenizer.data) {
+        err_set(err, "no tokenizer.json: only checkpoints with one can be converted");
+        goto out;
+    }
+    rc = hf_tokenizer_compile(&files, section, err);
+out:
+    for (int i = 0; i < 3; i++) {
+        free(data[i]);
+    }
+    return rc ? err_prefix(err, "%s", dir) : 0;
+}
+
+static int write_texts(struct pack *p, const struct buf *tokenizer, const struct buf *provenance,
+                       struct err *err) {
+    struct buf license = {0};
+    int rc = -1;
+    if (corm_write_blob(p->w, CORM_SECTION_TOKENIZER, tokenizer->data, tokenizer->len, err) ||
+        corm_write_blob(p->w, CORM_SECTION_PROVENANCE, provenance->data, provenance->len, err) ||
+        provenance_license(p->m->dir, &license, err)) {
+        goto out;
+    }
+    rc = license.len ? corm_write_blob(p->w, CORM_SECTION_LICENSE, license.data, license.len, err) : 0;
+out:
+    buf_free(&license);
+    return rc;
+}
+
+static void describe_options(const struct pack *p, struct buf *out) {
+    const struct codec *trunk = p->opt->trunk_codec;
+    buf_printf(out, "corm: %s\n", p->opt->version);
+    buf_printf(out, "options: --codec %s --trunk %s --hot %g --chunk-neurons %u%s%s\n",
+               p->expert_codec->name, trunk ? trunk->name : "keep", p->opt->hot_fraction, p->chunk_neurons,
+               p->opt->compress ? "" : " --no-compress", p->opt->compress_hot ? " --compress-hot" : "");
+    buf_printf(out, "family: %s\n", p->a->family);
+    buf_printf(out, "parameters: %" PRIu64 "\n", arch_params(p->a));
+}
+
+int pack_model(const struct hf_model *m, const char *out_path, const struct pack_options *opt,
+               struct progress *progress, const volatile sig_atomic_t *stop, struct pack_result *result,
+               struct err *err) {
+    struct pack p = {.m = m, .a = hf_arch(m), .opt = opt, .progress = progress, .stop = stop};
+    struct buf provenance = {0}, tokenizer = {0};
+    int rc = -1;
+    p.expert_codec = opt->expert_codec ? opt->expert_codec : exact_expert_codec(m);
+    if (check_choices(&p, err) || compile_tokenizer(m->dir, &tokenizer, err)) {
+        goto out;
+    }
+    p.pool = pool_new(opt->threads);
+    struct corm_write_options write = {
+        .expert_codec = p.expert_codec,
+        .chunk_neurons = p.chunk_neurons,
+        .compress = opt->compress,
+        .compress_hot = opt->compress_hot,
+        .raw_above_ratio = 0.93f,
+    };
+    describe_options(&p, &provenance);
+    if (provenance_files(m, &provenance, progress, stop, err) ||
+        corm_write_open(&p.w, out_path, p.a, &write, err)) {
+        goto out;
+    }
+    if (write_weights(&p, err) || write_texts(&p, &tokenizer, &provenance, err)) {
+        corm_write_abort(p.w);
+        goto out;
+    }
+    rc = corm_write_finish(p.w, &result->stats, err);
+    result->source_bytes = 0;
+    for (size_t i = 0; i < st_file_count(m->st); i++) {
+        struct stat info;
+        result->source_bytes += stat(st_file_path(m->st, i), &info) == 0 ? (uint64_t)info.st_size : 0;
+    }
+    result->expert_codec = p.expert_codec;
+    result->chunk_neurons = p.chunk_neurons;
+    result->hot_neurons = p.hot_neurons;
+out:
+    pool_free(p.pool);
+    buf_free(&tokenizer);
+    buf_free(&provenance);
+    return rc;
+}
