@@ -261,7 +261,8 @@ $(OUT)/libcorm.pc: _flags
 .PHONY: programs _test _fuzz
 programs: all $(EXAMPLES) $(TESTS)
 chosen = $(if $(T),$(filter $(addprefix %/,$(T:.sh=)),$(1)),$(1))
-_test: all $(EXAMPLES) $(call chosen,$(TESTS))
+no_test = $(filter-out $(notdir $(TESTS) $(SHELL_TESTS:.sh=)),$(T:.sh=))
+_test: $(if $(no_test),$(error no such test: $(no_test))) all $(EXAMPLES) $(call chosen,$(TESTS))
 	@CORM_BUILD=$(OUT) tests/run.sh $(if $(WRAP),-w '$(WRAP)') $(call chosen,$(TESTS)) \
 	    $(addsuffix .sh,$(call chosen,$(SHELL_TESTS:.sh=)))
 _fuzz: $(FUZZERS)

@@ -42,7 +42,7 @@ for program in "$@"; do
     p=$(grep -E '^ok ' "$work/out" | grep -Ecv '# *SKIP')
     f=$(grep -E '^not ok ' "$work/out" | grep -Ecv '# *SKIP')
     why=
-    if [ "$status" -eq 124 ] || [ "$status" -eq 137 ]; then
+    if [ "$status" -eq 124 ]; then
         why="stopped after $limit s"
     elif [ "$status" -ge 128 ]; then
         why="killed by signal $((status - 128))"
