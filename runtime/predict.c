@@ -1,0 +1,196 @@
+#include "runtime/predict.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { AHEADS = PREDICT_MAX_AHEAD + 1 };
+
+static const struct weight none = {0};
+
+static uint32_t guess_width(const struct arch *a) {
+    return 2 * a->n_active < a->n_experts ? 2 * a->n_active : a->n_experts;
+}
+
+/* ---- life ---- */
+
+static struct weight place(struct predict *p, enum predict_kind kind, uint32_t layer, uint32_t ahead) {
+    struct weight host = corm_predict_get(&p->view, kind, layer, ahead);
+    return host.data ? p->be->ops->place(p->be->self, &host) : none;
+}
+
+static void place_all(struct predict *p) {
+    uint32_t n = p->arch->n_layers;
+    struct weight **by_ahead[] = {&p->expert_in, &p->expert_out, &p->expert_bias, &p->rank_p};
+    const enum predict_kind ahead_kinds[] = {PREDICT_EXPERT_IN, PREDICT_EXPERT_OUT,
+                                             PREDICT_EXPERT_BIAS, PREDICT_RANK_P};
+    struct weight **by_layer[] = {&p->mean_out, &p->chunk_basis, &p->chunk_prior, &p->chunk_beta};
+    const enum predict_kind layer_kinds[] = {PREDICT_MEAN_OUT, PREDICT_CHUNK_BASIS,
+                                             PREDICT_CHUNK_PRIOR, PREDICT_CHUNK_BETA};
+    for (int k = 0; k < 4; k++) {
+        *by_ahead[k] = mem_calloc((size_t)n * AHEADS, sizeof **by_ahead[k]);
+        *by_layer[k] = mem_calloc(n, sizeof **by_layer[k]);
+        for (uint32_t l = 0; l < n; l++) {
+            (*by_layer[k])[l] = place(p, layer_kinds[k], l, 0);
+            for (uint32_t a = 0; a < AHEADS; a++)
+                (*by_ahead[k])[l * AHEADS + a] = place(p, ahead_kinds[k], l, a);
+        }
+    }
+}
+
+/* Widest projection of either predictor. */
+static uint32_t widest_rank(const struct predict *p) {
+    uint32_t widest = 1;
+    for (uint32_t i = 0; i < p->arch->n_layers * AHEADS; i++)
+        widest = p->expert_in[i].rows > widest ? p->expert_in[i].rows : widest;
+    for (uint32_t i = 0; i < p->arch->n_layers; i++)
+        widest = p->chunk_basis[i].rows > widest ? p->chunk_basis[i].rows : widest;
+    return widest;
+}
+
+size_t predict_scratch_bytes(const struct arch *a, uint32_t max_rows) {
+    /* The ranks are not known before the section is read: count generous ones. */
+    size_t floats = (size_t)(a->n_active + 2) * a->dim + 2 * (size_t)a->n_experts + 2 * 128 +
+                    4 * (size_t)guess_width(a);
+    return floats * max_rows * sizeof(float);
+}
+
+void predict_open(struct predict *p, const struct corm_predict *view, const struct arch *arch,
+                  struct backend *be, const struct layer_weights *layers, uint32_t chunks_per_expert,
+                  uint32_t max_rows) {
+    *p = (struct predict){.view = *view, .arch = arch, .be = be, .layers = layers};
+    p->max_rows = max_rows;
+    p->width = guess_width(arch);
+    p->chunks_per_expert = chunks_per_expert;
+    place_all(p);
+    size_t rows = max_rows, f = sizeof(float);
+    const struct {
+        void **at;
+        size_t floats;
+    } blocks[] = {
+        {(void **)&p->parts, rows * arch->n_active * arch->dim},
+        {(void **)&p->state, rows * arch->dim},
+        {(void **)&p->norm, rows * arch->dim},
+        {(void **)&p->low, rows * widest_rank(p)},
+        {(void **)&p->logits, rows * arch->n_experts},
+        {(void **)&p->fix, rows * arch->n_experts},
+        {(void **)&p->scores, chunks_per_expert},
+        {(void **)&p->ids, rows * p->width},
+        {(void **)&p->weights, rows * p->width},
+    };
+    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
+        *blocks[i].at = be->ops->alloc(be->self, blocks[i].floats * f);
+    p->host_ids = mem_calloc(rows * p->width, sizeof *p->host_ids);
+    p->host_scores = mem_calloc(chunks_per_expert, sizeof *p->host_scores);
+}
+
+void predict_close(struct predict *p) {
+    if (!p->be)
+        return;
+    void *device[] = {p->parts, p->state, p->norm, p->low, p->logits, p->fix, p->scores, p->ids,
+                      p->weights};
+    for (size_t i = 0; i < sizeof device / sizeof *device; i++)
+        p->be->ops->free(p->be->self, device[i]);
+    void *host[] = {p->host_ids,    p->host_scores, p->expert_in,   p->expert_out, p->expert_bias,
+                    p->rank_p,      p->mean_out,    p->chunk_basis, p->chunk_prior, p->chunk_beta};
+    for (size_t i = 0; i < sizeof host / sizeof *host; i++)
+        free(host[i]);
+    *p = (struct predict){0};
+}
+
+/* ---- experts ---- */
+
+bool predict_has_target(const struct predict *p, uint32_t source, uint32_t ahead) {
+    return source + ahead < p->arch->n_layers && p->arch->moe[source + ahead];
+}
+
+void predict_experts(struct predict *p, uint32_t source, uint32_t ahead, const float *x,
+                     const float *feature, const int32_t *host_ids, const float *weights, uint32_t rows,
+                     unsigned parts) {
+    const struct arch *a = p->arch;
+    const struct backend_ops *op = p->be->ops;
+    void *be = p->be->self;
+    const struct layer_weights *target = &p->layers[source + ahead];
+    const struct weight *mean = &p->mean_out[source];
+    uint32_t at = source * AHEADS + ahead;
+
+    const float *state = x;
+    if (host_ids && mean->data && (parts & PREDICT_USE_MEAN)) {
+        op->embed(be, mean, host_ids, rows * a->n_active, p->parts);
+        op->combine(be, p->parts, weights, rows, a->n_active, a->dim, p->state);
+        op->add(be, p->state, x, (size_t)rows * a->dim);
+        state = p->state;
+    }
+    op->rmsnorm(be, state, &target->w[SLOT_FFN_NORM], a->norm_eps, rows, a->dim, p->norm);
+    op->matmul(be, &target->w[SLOT_ROUTER], &none, p->norm, rows, p->logits);
+    if (p->expert_in[at].data && (parts & PREDICT_USE_FIX)) {
+        op->matmul(be, &p->expert_in[at], &none, feature, rows, p->low);
+        op->matmul(be, &p->expert_out[at], &p->expert_bias[at], p->low, rows, p->fix);
+        op->add(be, p->logits, p->fix, (size_t)rows * a->n_experts);
+    }
+    op->route(be, p->logits, rows, a->n_experts, p->width, false, p->ids, p->weights);
+    op->read(be, p->host_ids, p->ids, (size_t)rows * p->width * sizeof(int32_t));
+}
+
+float predict_rank_p(const struct predict *p, uint32_t source, uint32_t ahead, uint32_t rank) {
+    /* The table is host memory as well: a row of at most 2 n_active f32 in the archive's map. */
+    struct weight w = corm_predict_get(&p->view, PREDICT_RANK_P, source, ahead);
+    if (!w.data || rank >= w.cols || w.codec->id != CODEC_F32)
+        return -1;
+    float v;
+    memcpy(&v, w.data + rank * sizeof v, sizeof v);
+    return v;
+}
+
+/* ---- chunks ---- */
+
+bool predict_has_chunks(const struct predict *p, uint32_t layer) {
+    return p->chunk_prior[layer].data != NULL;
+}
+
+void predict_project(struct predict *p, uint32_t layer, const float *feature, uint32_t rows) {
+    if (p->chunk_basis[layer].data)
+        p->be->ops->matmul(p->be->self, &p->chunk_basis[layer], &none, feature, rows, p->low);
+}
+
+void predict_chunk_energy(struct predict *p, uint32_t layer, uint32_t expert, uint32_t row) {
+    uint32_t n = p->chunks_per_expert;
+    const struct backend_ops *op = p->be->ops;
+    struct weight prior = p->chunk_prior[layer], beta = p->chunk_beta[layer];
+    prior.data = weight_row(&prior, expert);
+    prior.rows = 1;
+    if (!beta.data) {
+        const int32_t first = 0;
+        op->embed(p->be->self, &prior, &first, 1, p->scores);
+    } else {
+        beta.data = weight_row(&beta, expert * n);
+        beta.rows = n;
+        op->matmul(p->be->self, &beta, &prior, p->low + (size_t)row * beta.cols, 1, p->scores);
+    }
+    op->read(p->be->self, p->host_scores, p->scores, n * sizeof(float));
+}
+
+uint32_t predict_choose_skip(const float *log_energy, uint32_t n, uint32_t n_hot, float drop,
+                             uint8_t *skip) {
+    float most = -INFINITY;
+    for (uint32_t i = 0; i < n; i++)
+        most = log_energy[i] > most ? log_energy[i] : most;
+    double total = 0, dropped = 0;
+    for (uint32_t i = 0; i < n; i++)
+        total += exp((double)(log_energy[i] - most));
+    memset(skip, 0, n);
+    uint32_t n_skipped = 0;
+    for (;;) {
+        uint32_t least = UINT32_MAX;
+        for (uint32_t i = n_hot; i < n; i++)
+            if (!skip[i] && (least == UINT32_MAX || log_energy[i] < log_energy[least]))
+                least = i;
+        if (least == UINT32_MAX)
+            return n_skipped;
+        dropped += exp((double)(log_energy[least] - most));
+        if (!(dropped <= (double)drop * total))
+            return n_skipped;
+        skip[least] = 1;
+        n_skipped++;
+    }
+}
