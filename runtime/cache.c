@@ -81,16 +81,29 @@ void cache_close(struct cache *c) {
 
 void cache_clock(struct cache *c, uint32_t layer, uint32_t tokens) {
     c->layer = layer;
+    c->step++;
     if (layer == 0)
         c->token += tokens;
 }
 
+/* Uses so far, decayed until now: exp2(key - now). */
+static float use_count(const struct cache *c, uint32_t record) {
+    float now = (float)c->token * -log2f(DECAY);
+    return isinf(c->records[record].key) ? 0.0f : exp2f(c->records[record].key - now);
+}
+
 void cache_touch(struct cache *c, uint32_t record) {
-    struct cache_record *r = &c->records[record];
-    float drift = -log2f(DECAY), now = (float)c->token * drift;
-    /* exp2(key - now) is the count decayed until now. */
-    float count = isinf(r->key) ? 0.0f : exp2f(r->key - now);
-    r->key = log2f(count + 1.0f) + now;
+    float now = (float)c->token * -log2f(DECAY);
+    c->records[record].key = log2f(use_count(c, record) + 1.0f) + now;
+}
+
+float cache_use_p(const struct cache *c, uint32_t record) {
+    float p = use_count(c, record) * (1.0f - DECAY);
+    return p < 1.0f ? p : 1.0f;
+}
+
+void cache_pin(struct cache *c, uint32_t record, uint32_t ahead) {
+    c->records[record].pinned_step = c->step + ahead;
 }
 
 void cache_lease(struct cache *c, uint32_t chunk) {
@@ -117,12 +130,13 @@ static uint32_t victim_chunk(const struct cache *c, uint32_t record) {
     return UINT32_MAX;
 }
 
-static uint32_t find_victim(const struct cache *c) {
+/* The lowest-ranked evictable chunk, pinned experts considered or not; UINT32_MAX where there is none. */
+static uint32_t find_victim(const struct cache *c, bool pinned_too) {
     float drift = -log2f(DECAY), best = INFINITY;
     uint32_t n_layers = c->archive->arch.n_layers, victim = UINT32_MAX;
     for (uint32_t i = 0; i < c->archive->n_records; i++) {
         const struct cache_record *r = &c->records[i];
-        if (r->slots_cold + r->slots_hot == 0)
+        if (r->slots_cold + r->slots_hot == 0 || (r->pinned_step >= c->step && !pinned_too))
             continue;
         uint32_t ahead = (r->layer + n_layers - c->layer) % n_layers;
         /* The layer at hand comes up again after a whole round. */
@@ -142,16 +156,27 @@ static uint32_t find_victim(const struct cache *c) {
     return victim;
 }
 
-int32_t cache_slot_take(struct cache *c) {
+float cache_victim_p(const struct cache *c) {
+    uint32_t victim = c->n_free > 0 ? UINT32_MAX : find_victim(c, false);
+    return victim == UINT32_MAX ? 0.0f : cache_use_p(c, c->chunks[victim].record);
+}
+
+int32_t cache_slot_take(struct cache *c, enum cache_claim claim, float p) {
     if (c->n_free > 0)
         return c->free_slots[--c->n_free];
-    uint32_t victim = find_victim(c);
-    if (victim == UINT32_MAX)
+    uint32_t victim = find_victim(c, false);
+    if (victim == UINT32_MAX && claim == CACHE_CLAIM_DEMAND)
+        victim = find_victim(c, true);
+    if (victim == UINT32_MAX ||
+        (claim == CACHE_CLAIM_GUESS && cache_use_p(c, c->chunks[victim].record) >= p))
         return CACHE_NO_SLOT;
     struct cache_chunk *k = &c->chunks[victim];
     struct cache_record *r = &c->records[k->record];
     int32_t slot = k->slot;
     *(k->hot ? &r->slots_hot : &r->slots_cold) -= 1;
+    if (k->guessed)
+        c->count.wasted_bytes += c->archive->chunks[victim].stored_bytes;
+    k->guessed = false;
     k->state = CACHE_ABSENT;
     k->slot = CACHE_NO_SLOT;
     k->data = NULL;

@@ -36,7 +36,9 @@ struct cache_chunk {
     uint32_t leases;
     uint32_t next, prev; /* links of prefetch's queue while QUEUED */
     uint8_t state;       /* enum cache_state */
+    uint8_t class;       /* prefetch's class while QUEUED */
     bool hot;
+    bool guessed; /* brought by a guess and not used yet */
 };
 
 struct cache_record {
@@ -45,6 +47,8 @@ struct cache_record {
     uint32_t leases;     /* sum over its chunks */
     uint32_t slots_cold; /* READY chunks in slots */
     uint32_t slots_hot;
+    uint64_t
+        pinned_step; /* guessed to be used at this step: kept until it has passed; see cache_clock */
 };
 
 struct cache_counters {
@@ -52,6 +56,9 @@ struct cache_counters {
     uint64_t read_bytes;    /* stored bytes brought in */
     uint64_t decoded_bytes; /* what they became */
     uint64_t evictions;
+    uint64_t guessed_bytes; /* stored bytes brought by guesses, of which: */
+    uint64_t useful_bytes;  /* used while in memory */
+    uint64_t wasted_bytes;  /* evicted unused */
 };
 
 struct cache {
@@ -68,6 +75,7 @@ struct cache {
     bool in_place;        /* raw chunks are used from the map */
     uint64_t token;       /* clock of the ranking */
     uint32_t layer;       /* layer being computed */
+    uint64_t step;        /* layers entered so far */
     struct cache_counters count;
 };
 
@@ -86,7 +94,7 @@ static inline bool cache_uses_slot(const struct cache *c, uint32_t chunk) {
     return !(c->in_place && c->archive->chunks[chunk].encoding == CORM_ENCODING_RAW);
 }
 
-/* [locked] The forward pass enters `layer`; layer 0 of a new step moves the clock by `tokens`. */
+/* [locked] The forward pass enters `layer`: one step; layer 0 moves the clock by `tokens`. */
 void cache_clock(struct cache *c, uint32_t layer, uint32_t tokens);
 /* [locked] Count a use of an expert in its rank. */
 void cache_touch(struct cache *c, uint32_t record);
@@ -94,9 +102,22 @@ void cache_touch(struct cache *c, uint32_t record);
 void cache_lease(struct cache *c, uint32_t chunk);
 void cache_release(struct cache *c, uint32_t chunk);
 
-/* [locked] A free slot, evicting the lowest-ranked unleased chunk where none is free; CACHE_NO_SLOT
- * where everything is leased or loading. */
-int32_t cache_slot_take(struct cache *c);
+/* [locked] Probability that an expert is used by one token, from its decayed count: in a steady state the
+ * count is p / (1 - DECAY). */
+float cache_use_p(const struct cache *c, uint32_t record);
+/* [locked] The same for the expert that would be evicted next; 0 while slots are free. */
+float cache_victim_p(const struct cache *c);
+/* [locked] Keep an expert that is guessed to be used `ahead` layers on. */
+void cache_pin(struct cache *c, uint32_t record, uint32_t ahead);
+
+/* What a taken slot may cost. */
+enum cache_claim {
+    CACHE_CLAIM_DEMAND, /* anything that is not leased, pinned experts last */
+    CACHE_CLAIM_GUESS,  /* nothing pinned, and no expert that is likelier to be used than `p` */
+};
+/* [locked] A free slot, evicting the lowest-ranked chunk that the claim allows where none is free;
+ * CACHE_NO_SLOT where there is none. `p` counts for guesses only. */
+int32_t cache_slot_take(struct cache *c, enum cache_claim claim, float p);
 /* [locked] The slot was not filled after all. */
 void cache_slot_give(struct cache *c, int32_t slot);
 /* [locked] LOADING -> READY. `slot` CACHE_NO_SLOT: `data` points into the map. */

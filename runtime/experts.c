@@ -33,7 +33,7 @@ void experts_close(struct experts *e) {
 
 static struct prefetch_need whole_expert(const struct experts *e, uint32_t layer, uint32_t expert) {
     const struct corm_record *rec = corm_record_of(e->archive, layer, expert);
-    return (struct prefetch_need){rec->first_chunk, rec->n_chunks};
+    return (struct prefetch_need){rec->first_chunk, rec->n_chunks, NULL};
 }
 
 /* The experts in use, those missing and those in memory taken alternately: the missing ones arrive while

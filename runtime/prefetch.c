@@ -27,7 +27,12 @@ struct prefetch {
     bool stop;
     struct err failure;
     uint64_t stall_ns;
+    float *guess_p; /* [n_records] probability of the last guess */
+    /* How busy the link is with demands: time spent on them, and its share in the last window. */
+    uint64_t demand_ns, window_demand_ns, window_start_ns;
+    float busy;
 };
+static const uint64_t BUSY_WINDOW_NS = 50 * 1000 * 1000;
 
 /* ---- queue [locked] ---- */
 
@@ -35,6 +40,7 @@ static void queue_push(struct prefetch *p, enum prefetch_class class, uint32_t c
     struct queue *q = &p->queues[class];
     struct cache_chunk *k = &p->cache->chunks[chunk];
     k->state = CACHE_QUEUED;
+    k->class = (uint8_t) class;
     k->next = (uint32_t)NIL;
     k->prev = q->tail;
     if (q->tail != (uint32_t)NIL)
@@ -44,9 +50,9 @@ static void queue_push(struct prefetch *p, enum prefetch_class class, uint32_t c
     q->tail = chunk;
 }
 
-static void queue_remove(struct prefetch *p, enum prefetch_class class, uint32_t chunk) {
-    struct queue *q = &p->queues[class];
+static void queue_remove(struct prefetch *p, uint32_t chunk) {
     struct cache_chunk *chunks = p->cache->chunks, *k = &chunks[chunk];
+    struct queue *q = &p->queues[k->class];
     *(k->prev != (uint32_t)NIL ? &chunks[k->prev].next : &q->head) = k->next;
     *(k->next != (uint32_t)NIL ? &chunks[k->next].prev : &q->tail) = k->prev;
 }
@@ -55,6 +61,7 @@ static void queue_remove(struct prefetch *p, enum prefetch_class class, uint32_t
 
 /* A run of neighbouring chunks taken from the queue, with their slots. */
 struct run {
+    enum prefetch_class class;
     uint32_t first, n;
     int32_t slots[MAX_RUN];
 };
@@ -64,35 +71,46 @@ static uint64_t run_bytes(const struct corm *a, uint32_t first, uint32_t last) {
     return l->offset + l->stored_bytes - f->offset;
 }
 
-/* [locked] Take the most urgent request and its queued neighbours, as far as slots go. n = 0: nothing to
- * do, or no slot. */
+/* [locked] The first request of a class and its queued neighbours, as far as slots go. */
+static struct run take_from(struct prefetch *p, enum prefetch_class class) {
+    struct cache *c = p->cache;
+    struct run run = {.class = class, .first = p->queues[class].head};
+    enum cache_claim claim = class == PREFETCH_DEMANDED ? CACHE_CLAIM_DEMAND : CACHE_CLAIM_GUESS;
+    while (run.n < MAX_RUN && run.first + run.n < p->archive->n_chunks) {
+        uint32_t id = run.first + run.n;
+        const struct cache_chunk *k = &c->chunks[id];
+        if (k->state != CACHE_QUEUED || k->class != class ||
+            k->record != c->chunks[run.first].record)
+            break;
+        if (run.n > 0 && run_bytes(p->archive, run.first, id) > READ_BYTES)
+            break;
+        int32_t slot = CACHE_NO_SLOT;
+        if (cache_uses_slot(c, id)) {
+            slot = cache_slot_take(c, claim, p->guess_p[k->record]);
+            if (slot == CACHE_NO_SLOT)
+                break;
+        }
+        queue_remove(p, id);
+        c->chunks[id].state = CACHE_LOADING;
+        run.slots[run.n++] = slot;
+    }
+    return run;
+}
+
+/* [locked] The most urgent run. n = 0: nothing to do, or demands wait for a slot. A guess that may evict
+ * nothing is dropped. */
 static struct run take_run(struct prefetch *p) {
     struct run run = {0};
-    struct cache *c = p->cache;
-    for (int class = 0; class < PREFETCH_CLASSES; class ++) {
-        uint32_t chunk = p->queues[class].head;
-        if (chunk == (uint32_t)NIL)
-            continue;
-        run.first = chunk;
-        while (run.n < MAX_RUN) {
-            uint32_t id = run.first + run.n;
-            if (id >= p->archive->n_chunks || c->chunks[id].state != CACHE_QUEUED ||
-                c->chunks[id].record != c->chunks[run.first].record)
-                break;
-            if (run.n > 0 && run_bytes(p->archive, run.first, id) > READ_BYTES)
-                break;
-            int32_t slot = CACHE_NO_SLOT;
-            if (cache_uses_slot(c, id)) {
-                slot = cache_slot_take(c);
-                if (slot == CACHE_NO_SLOT)
-                    break;
+    for (enum prefetch_class class = 0; class < PREFETCH_CLASSES && run.n == 0; class ++) {
+        while (run.n == 0 && p->queues[class].head != (uint32_t)NIL) {
+            run = take_from(p, class);
+            if (run.n == 0 && class == PREFETCH_DEMANDED)
+                return run;
+            if (run.n == 0) {
+                p->cache->chunks[run.first].state = CACHE_ABSENT;
+                queue_remove(p, run.first);
             }
-            queue_remove(p, class, id);
-            c->chunks[id].state = CACHE_LOADING;
-            run.slots[run.n++] = slot;
         }
-        if (run.n > 0)
-            return run;
     }
     return run;
 }
@@ -142,6 +160,12 @@ static void finish_run(struct prefetch *p, const struct run *run, uint32_t n_fil
             cache_publish(c, chunk, slot,
                           in_slot ? c->slots + (size_t)slot * c->slot_bytes
                                   : p->archive->map.data + k->offset);
+            c->chunks[chunk].guessed =
+                run->class != PREFETCH_DEMANDED && c->chunks[chunk].leases == 0;
+            if (run->class != PREFETCH_DEMANDED)
+                c->count.guessed_bytes += k->stored_bytes;
+            if (run->class != PREFETCH_DEMANDED && c->chunks[chunk].leases > 0)
+                c->count.useful_bytes += k->stored_bytes;
             c->count.read_bytes += k->stored_bytes;
             c->count.decoded_bytes += corm_chunk_raw_bytes(p->archive, k);
             continue;
@@ -179,9 +203,12 @@ static void *io_main(void *arg) {
         }
         pthread_mutex_unlock(&p->cache->lock);
         struct err err = {0};
+        uint64_t start = clock_ns();
         uint32_t n_filled = fill_run(p, decoder, &run, buffer, &err);
         pthread_mutex_lock(&p->cache->lock);
         finish_run(p, &run, n_filled);
+        if (run.class == PREFETCH_DEMANDED)
+            p->demand_ns += clock_ns() - start;
         if (err.set && !p->failure.set)
             p->failure = err;
         pthread_cond_broadcast(&p->ready);
@@ -199,6 +226,8 @@ int prefetch_open(struct prefetch **out, struct cache *cache, const struct prefe
     struct prefetch *p = mem_calloc(1, sizeof *p);
     p->cache = cache;
     p->archive = cache->archive;
+    p->guess_p = mem_calloc(p->archive->n_records, sizeof *p->guess_p);
+    p->window_start_ns = clock_ns();
     for (int i = 0; i < PREFETCH_CLASSES; i++)
         p->queues[i] = (struct queue){(uint32_t)NIL, (uint32_t)NIL};
     pthread_cond_init(&p->work, NULL);
@@ -234,6 +263,7 @@ void prefetch_close(struct prefetch *p) {
     pthread_cond_destroy(&p->work);
     pthread_cond_destroy(&p->ready);
     free(p->threads);
+    free(p->guess_p);
     free(p);
 }
 
@@ -244,11 +274,20 @@ void prefetch_demand(struct prefetch *p, const struct prefetch_need *need) {
     bool queued = false;
     pthread_mutex_lock(&c->lock);
     for (uint32_t i = 0; i < need->n; i++) {
+        if (!prefetch_needs(need, i))
+            continue;
         uint32_t chunk = need->first + i;
+        struct cache_chunk *k = &c->chunks[chunk];
         cache_lease(c, chunk);
-        bool hit = c->chunks[chunk].state == CACHE_READY;
-        *(hit ? &c->count.hits : &c->count.misses) += 1;
-        if (c->chunks[chunk].state == CACHE_ABSENT) {
+        *(k->state == CACHE_READY ? &c->count.hits : &c->count.misses) += 1;
+        if (k->guessed)
+            c->count.useful_bytes += p->archive->chunks[chunk].stored_bytes;
+        k->guessed = false;
+        if (k->state == CACHE_QUEUED && k->class != PREFETCH_DEMANDED) {
+            queue_remove(p, chunk);
+            k->state = CACHE_ABSENT;
+        }
+        if (k->state == CACHE_ABSENT) {
             queue_push(p, PREFETCH_DEMANDED, chunk);
             queued = true;
         }
@@ -261,7 +300,7 @@ void prefetch_demand(struct prefetch *p, const struct prefetch_need *need) {
 /* [locked] */
 static bool all_ready(const struct cache *c, const struct prefetch_need *need) {
     for (uint32_t i = 0; i < need->n; i++)
-        if (c->chunks[need->first + i].state != CACHE_READY)
+        if (prefetch_needs(need, i) && c->chunks[need->first + i].state != CACHE_READY)
             return false;
     return true;
 }
@@ -308,10 +347,59 @@ void prefetch_release(struct prefetch *p, const struct prefetch_need *need) {
     struct cache *c = p->cache;
     pthread_mutex_lock(&c->lock);
     for (uint32_t i = 0; i < need->n; i++)
-        cache_release(c, need->first + i);
+        if (prefetch_needs(need, i))
+            cache_release(c, need->first + i);
     cache_touch(c, c->chunks[need->first].record);
     /* An I/O thread may be waiting for a slot. */
     pthread_cond_broadcast(&p->work);
+    pthread_mutex_unlock(&c->lock);
+}
+
+/* ---- guesses ---- */
+
+void prefetch_drop_guesses(struct prefetch *p) {
+    pthread_mutex_lock(&p->cache->lock);
+    for (int class = PREFETCH_NEXT; class < PREFETCH_CLASSES; class ++) {
+        while (p->queues[class].head != (uint32_t)NIL) {
+            uint32_t chunk = p->queues[class].head;
+            queue_remove(p, chunk);
+            p->cache->chunks[chunk].state = CACHE_ABSENT;
+        }
+    }
+    pthread_mutex_unlock(&p->cache->lock);
+}
+
+/* [locked] Share of the last window in which the link served demands. Several I/O threads at once count as
+ * one link. */
+static float link_busy(struct prefetch *p) {
+    uint64_t now = clock_ns(), passed = now - p->window_start_ns;
+    if (passed >= BUSY_WINDOW_NS) {
+        float share = (float)(p->demand_ns - p->window_demand_ns) / (float)passed;
+        p->busy = share < 1.0f ? share : 1.0f;
+        p->window_start_ns = now;
+        p->window_demand_ns = p->demand_ns;
+    }
+    return p->busy;
+}
+
+void prefetch_guess(struct prefetch *p, const struct prefetch_need *need, uint32_t ahead,
+                    float prob) {
+    struct cache *c = p->cache;
+    pthread_mutex_lock(&c->lock);
+    uint32_t record = c->chunks[need->first].record;
+    float u = link_busy(p), v = cache_victim_p(c);
+    bool pays = prob >= (u + v) / (1 + u + v), queued = false;
+    p->guess_p[record] = prob;
+    if (pays)
+        cache_pin(c, record, ahead);
+    for (uint32_t i = 0; i < need->n && pays; i++) {
+        if (!prefetch_needs(need, i) || c->chunks[need->first + i].state != CACHE_ABSENT)
+            continue;
+        queue_push(p, ahead == 1 ? PREFETCH_NEXT : PREFETCH_LATER, need->first + i);
+        queued = true;
+    }
+    if (queued)
+        pthread_cond_broadcast(&p->work);
     pthread_mutex_unlock(&c->lock);
 }
 

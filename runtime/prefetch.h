@@ -6,14 +6,15 @@
  * Leaves to others: which chunks are needed (experts), which give way (cache), how bytes are read (reader).
  *
  * Requests are served by class, and first come, first served inside one. Neighbouring chunks of a class
- * are read in one go, up to READ_BYTES. A demand for a chunk that is queued at a lower class promotes it;
- * one for a chunk in flight waits for it; nothing is read twice. Where every slot is leased, requests wait
- * for a release.
+ * are read in one go, up to READ_BYTES. A demand for a chunk that is queued as a guess promotes it; one for
+ * a chunk in flight waits for it; nothing is read twice. Where every slot is leased, demands wait for a
+ * release. A guess is advice: it holds nothing, evicts only what is less likely to be used, and is dropped
+ * when a newer round of guesses comes. Only queued work is dropped, never work in flight.
  *
  * A chunk that cannot be read or fails its checksum stops the run: the failure is kept, and every later
  * wait returns it.
  *
- * Threads: prefetch_demand, _wait, _release are called by the forward thread; I/O threads live inside.
+ * Threads: all functions are called by the forward thread; I/O threads live inside.
  * The queue is guarded by cache->lock.
  */
 #ifndef RUNTIME_PREFETCH_H
@@ -24,13 +25,19 @@
 
 enum prefetch_class {
     PREFETCH_DEMANDED, /* the forward pass waits for it, or will as soon as it gets there */
+    PREFETCH_NEXT,     /* guess for the next layer */
+    PREFETCH_LATER,    /* guess for the layers after it */
     PREFETCH_CLASSES,
 };
 
 /* The chunks of one expert that a step needs. */
 struct prefetch_need {
-    uint32_t first, n; /* consecutive chunk ids */
+    uint32_t first, n;   /* consecutive chunk ids, of which */
+    const uint8_t *skip; /* [n] those marked are not needed; NULL = all are */
 };
+static inline bool prefetch_needs(const struct prefetch_need *need, uint32_t i) {
+    return !need->skip || !need->skip[i];
+}
 
 struct prefetch;
 
@@ -64,6 +71,14 @@ const uint8_t *prefetch_data(struct prefetch *p, uint32_t chunk);
 
 /* Give the leases back and count the use in the expert's rank. */
 void prefetch_release(struct prefetch *p, const struct prefetch_need *need);
+
+/* Drop all guesses that are still queued: a new round begins. */
+void prefetch_drop_guesses(struct prefetch *p);
+/* Guess that `need` will be used `ahead` layers on (class NEXT where 1, else LATER) with probability `prob`:
+ * pin what is in memory, queue what is not, if it pays: prob >= (u + v) / (1 + u + v), with u the share of
+ * time in which the link serves demands and v the chance that a victim is needed. */
+void prefetch_guess(struct prefetch *p, const struct prefetch_need *need, uint32_t ahead,
+                    float prob);
 
 uint64_t prefetch_stall_ns(const struct prefetch *p);
 
