@@ -15,9 +15,9 @@ trap 'rm -f "$findings"' EXIT
 
 folders="format kernels runtime prep"
 mains="prep/corm_prep.c runtime/corm_run.c"
-sources() { # the C and CUDA files of the given folders, existing ones only
+sources() { # the C and CUDA files of the given folders, those that exist
     for folder in "$@"; do
-        find "$folder" -maxdepth 1 -name '*.[ch]' -o -maxdepth 1 -name '*.cu' 2>/dev/null
+        find "$folder" -maxdepth 1 \( -name '*.[ch]' -o -name '*.cu' -o -name '*.inc' \) 2>/dev/null
     done | sort
 }
 code=$(sources $folders)
@@ -89,7 +89,7 @@ home 'jansson\.h' 'prep/*' 'format/safetensors*'
 home 'pcre2\.h|utf8proc\.h' 'format/tokenizer*'
 home 'xxh.*\.h' format/base.c
 home 'cuda.*|cublas.*' 'kernels/*.cu'
-home '[a-z]*mmintrin\.h|arm_neon\.h' 'kernels/*_avx*.c' 'kernels/*_neon.c'
+home '[a-z]*mmintrin\.h|arm_neon\.h' 'kernels/*_avx*' 'kernels/*_neon*' 'kernels/*_simd*'
 home 'pthread\.h|stdatomic\.h|threads\.h' 'kernels/*' 'runtime/*' 'prep/*'
 
 # ---- what only some may do -----------------------------------------------------------------------
@@ -148,7 +148,7 @@ done | report
 
 # Global state: nothing writable but constants that the loader relocates. The mains may hold a flag that
 # a signal handler sets.
-for source in $(except '*.h' '*.cu' $mains -- $code); do
+for source in $(except '*.h' '*.cu' '*.inc' $mains -- $code); do
     object=$out/${source%.c}.o
     [ ! -f "$object" ] || objdump -t "$object" |
         grep -E '^[0-9a-f]+ [^d]{7} (\.(data|bss|tdata|tbss)|\*COM\*)' | grep -v '\.data\.rel\.ro' | awk -v source="$source" '{print source ":0: global state: " $NF}'
