@@ -194,12 +194,14 @@ help: ## Show this
 note:
 	@echo 'CUDA: $(cuda_note)'
 
-# Remade only when the flags change; then everything that was compiled with the old ones is.
+# Remade only when the flags change; then everything that was compiled with the old ones is. The first
+# time, and then, it is checked that there is something to build with.
 flags_text := $(CC) $(BASE_FLAGS) $(WARN) $(CPPFLAGS) $(CFLAGS) $(LINK_FLAGS)
 .PHONY: _flags
 $(OUT)/flags: _flags
 	@mkdir -p $(@D)
-	@echo '$(flags_text)' | cmp -s - $@ || echo '$(flags_text)' >$@
+	@echo '$(flags_text)' | cmp -s - $@ || \
+	    { CC='$(CC)' tests/deps.sh --check build && echo '$(flags_text)' >$@; }
 
 $(OUT)/%.o: %.c $(OUT)/flags
 	$(call say,CC,$<)

@@ -93,7 +93,7 @@ if [ -z "$missing" ]; then
     exit 1
 fi
 if [ -n "$check_only" ]; then
-    echo "deps: missing: $missing (try: make deps)" >&2
+    echo "deps: missing: $missing (to install: $0 $*)" >&2
     exit 1
 fi
 if ! command -v apt-get >/dev/null 2>&1; then
