@@ -11,10 +11,14 @@ struct kind_rule {
     bool by_ahead; /* one a lookahead; else one a layer */
 };
 static const struct kind_rule rules[PREDICT_KINDS] = {
-    [PREDICT_MEAN_OUT] = {"mean_out", false},       [PREDICT_EXPERT_IN] = {"expert_in", true},
-    [PREDICT_EXPERT_OUT] = {"expert_out", true},    [PREDICT_EXPERT_BIAS] = {"expert_bias", true},
-    [PREDICT_RANK_P] = {"rank_p", true},            [PREDICT_CHUNK_BASIS] = {"chunk_basis", false},
-    [PREDICT_CHUNK_PRIOR] = {"chunk_prior", false}, [PREDICT_CHUNK_BETA] = {"chunk_beta", false},
+    [PREDICT_MEAN_OUT] = {"mean_out", false},
+    [PREDICT_EXPERT_IN] = {"expert_in", true},
+    [PREDICT_EXPERT_OUT] = {"expert_out", true},
+    [PREDICT_EXPERT_BIAS] = {"expert_bias", true},
+    [PREDICT_RANK_P] = {"rank_p", true},
+    [PREDICT_CHUNK_BASIS] = {"chunk_basis", false},
+    [PREDICT_CHUNK_PRIOR] = {"chunk_prior", false},
+    [PREDICT_CHUNK_BETA] = {"chunk_beta", false},
     [PREDICT_LOSS_DROP] = {"loss_drop", false},
 };
 
@@ -27,9 +31,9 @@ static void expected_shape(uint32_t kind, const struct arch *a, uint32_t chunks,
                            uint64_t *rows, uint64_t *cols) {
     uint64_t e = a->n_experts, d = a->dim;
     const uint64_t shapes[PREDICT_KINDS][2] = {
-        [PREDICT_MEAN_OUT] = {e, d},       [PREDICT_EXPERT_IN] = {ANY, d},
-        [PREDICT_EXPERT_OUT] = {e, ANY},   [PREDICT_EXPERT_BIAS] = {1, e},
-        [PREDICT_RANK_P] = {1, ANY},       [PREDICT_CHUNK_BASIS] = {ANY, d},
+        [PREDICT_MEAN_OUT] = {e, d},         [PREDICT_EXPERT_IN] = {ANY, d},
+        [PREDICT_EXPERT_OUT] = {e, ANY},     [PREDICT_EXPERT_BIAS] = {1, e},
+        [PREDICT_RANK_P] = {1, ANY},         [PREDICT_CHUNK_BASIS] = {ANY, d},
         [PREDICT_CHUNK_PRIOR] = {e, chunks}, [PREDICT_CHUNK_BETA] = {e * chunks, ANY},
         [PREDICT_LOSS_DROP] = {1, levels},
     };
@@ -44,17 +48,18 @@ static int check_entry(const struct corm_predict_entry *e, uint32_t i, size_t si
     if (!name)
         return err_set(err, "predictors: entry %u: unknown kind %u", i, e->kind);
     if (!codec)
-        return err_set(err, "predictors: %s of layer %u: unknown codec %u", name, e->layer, e->codec);
+        return err_set(err, "predictors: %s of layer %u: unknown codec %u", name, e->layer,
+                       e->codec);
     if (e->layer >= a->n_layers || e->ahead > PREDICT_MAX_AHEAD)
         return err_set(err, "predictors: %s: layer %u, ahead %u: the model has %u layers", name,
                        e->layer, e->ahead, a->n_layers);
     uint64_t rows, cols, bytes, end;
     expected_shape(e->kind, a, chunks, levels, &rows, &cols);
     if ((rows != ANY && e->rows != rows) || (cols != ANY && e->cols != cols) || e->rows == 0 ||
-        e->cols == 0 || (rows == ANY && e->rows > MAX_RANK) || (cols == ANY && e->cols > MAX_RANK) ||
-        !codec_fits(codec, e->cols))
-        return err_set(err, "predictors: %s of layer %u: shape [%u, %u], expected [%llu, %llu]", name,
-                       e->layer, e->rows, e->cols, (unsigned long long)rows,
+        e->cols == 0 || (rows == ANY && e->rows > MAX_RANK) ||
+        (cols == ANY && e->cols > MAX_RANK) || !codec_fits(codec, e->cols))
+        return err_set(err, "predictors: %s of layer %u: shape [%u, %u], expected [%llu, %llu]",
+                       name, e->layer, e->rows, e->cols, (unsigned long long)rows,
                        (unsigned long long)cols);
     if (!size_mul(e->rows, codec_row_bytes(codec, e->cols), &bytes) ||
         !size_add(e->offset, bytes, &end) || end > size || e->offset % ALIGN != 0)
@@ -70,7 +75,8 @@ static int check_groups(const struct corm_predict *p, const struct arch *a, stru
             struct weight out = corm_predict_get(p, PREDICT_EXPERT_OUT, l, ahead);
             struct weight bias = corm_predict_get(p, PREDICT_EXPERT_BIAS, l, ahead);
             if (!in.data != !out.data || !in.data != !bias.data || in.rows != out.cols)
-                return err_set(err, "predictors: expert correction of layer %u, ahead %u is incomplete",
+                return err_set(err,
+                               "predictors: expert correction of layer %u, ahead %u is incomplete",
                                l, ahead);
         }
         struct weight basis = corm_predict_get(p, PREDICT_CHUNK_BASIS, l, 0);
@@ -82,8 +88,8 @@ static int check_groups(const struct corm_predict *p, const struct arch *a, stru
     return 0;
 }
 
-int corm_predict_open(struct corm_predict *p, const void *data, size_t size, const struct arch *arch,
-                      uint32_t chunks_per_expert, struct err *err) {
+int corm_predict_open(struct corm_predict *p, const void *data, size_t size,
+                      const struct arch *arch, uint32_t chunks_per_expert, struct err *err) {
     *p = (struct corm_predict){0};
     if (size == 0)
         return 0;
@@ -95,8 +101,8 @@ int corm_predict_open(struct corm_predict *p, const void *data, size_t size, con
                        PREDICT_VERSION);
     if (h->n_levels > PREDICT_MAX_LEVELS ||
         h->n_entries > (size - sizeof *h) / sizeof(struct corm_predict_entry))
-        return err_set(err, "predictors: %u entries and %u levels do not fit the section", h->n_entries,
-                       h->n_levels);
+        return err_set(err, "predictors: %u entries and %u levels do not fit the section",
+                       h->n_entries, h->n_levels);
     struct corm_predict view = {data, h, (const struct corm_predict_entry *)(h + 1)};
     for (uint32_t i = 0; i < h->n_entries; i++)
         if (check_entry(&view.entries[i], i, size, arch, chunks_per_expert, h->n_levels, err) < 0)
@@ -139,9 +145,13 @@ void corm_predict_add(struct corm_predict_builder *b, enum predict_kind kind, ui
         b->cap = b->cap ? 2 * b->cap : 64;
         b->entries = mem_realloc(b->entries, b->cap * sizeof *b->entries);
     }
-    b->entries[b->n_entries++] = (struct corm_predict_entry){
-        .kind = kind, .layer = layer, .ahead = ahead, .codec = codec_id, .rows = rows, .cols = cols,
-        .offset = b->body.len};
+    b->entries[b->n_entries++] = (struct corm_predict_entry){.kind = kind,
+                                                             .layer = layer,
+                                                             .ahead = ahead,
+                                                             .codec = codec_id,
+                                                             .rows = rows,
+                                                             .cols = cols,
+                                                             .offset = b->body.len};
     uint8_t *row = mem_alloc(row_bytes);
     for (uint32_t r = 0; r < rows; r++) {
         codec->encode_row(values + (size_t)r * cols, cols, row);

@@ -61,8 +61,8 @@ struct corm_predict {
 };
 
 /* `chunks_per_expert` is the archive's. An empty section (size 0) gives an empty view. */
-int corm_predict_open(struct corm_predict *p, const void *data, size_t size, const struct arch *arch,
-                      uint32_t chunks_per_expert, struct err *err);
+int corm_predict_open(struct corm_predict *p, const void *data, size_t size,
+                      const struct arch *arch, uint32_t chunks_per_expert, struct err *err);
 /* data NULL where there is none. */
 struct weight corm_predict_get(const struct corm_predict *p, enum predict_kind kind, uint32_t layer,
                                uint32_t ahead);

@@ -10,7 +10,8 @@ enum {
     DEFAULT_BATCH_ROWS = 256,
     DEFAULT_CTX_TOK = 4096,
     MAX_CTX_TOK = 1 << 20,
-    IO_THREADS = 2, /* one reads while the other decodes */
+    DEFAULT_AHEAD = 2, /* layers whose experts are guessed */
+    IO_THREADS = 2,    /* one reads while the other decodes */
 };
 /* Program, libraries, indexes, tokenizer, thread stacks: what the plan does not count one by one. */
 static const uint64_t OVERHEAD_BYTES = UINT64_C(24) << 20;
@@ -49,7 +50,7 @@ static int make_plan(struct corm_engine *e, struct err *err) {
     for (uint32_t i = 0; i < c->n_chunks; i++)
         p->expert_bytes += corm_chunk_raw_bytes(c, &c->chunks[i]);
     p->kv_bytes = kv_bytes_of(a, e->opt.ctx_tok, e->opt.kv_f32);
-    p->scratch_bytes = forward_scratch_bytes(a, e->opt.batch_rows) +
+    p->scratch_bytes = forward_scratch_bytes(a, e->opt.batch_rows) + predict_scratch_bytes(a, 1) +
                        (uint64_t)LOGITS_ROWS * a->vocab * sizeof(float) +
                        prefetch_buffer_bytes(c, IO_THREADS) + OVERHEAD_BYTES;
     uint64_t fixed = p->trunk_bytes + p->kv_bytes + p->scratch_bytes;
@@ -201,9 +202,18 @@ static int open_steps(struct corm_engine *e, const char *path,
     struct prefetch_options io = {.io_threads = IO_THREADS, .way = READER_BUFFERED};
     if (prefetch_open(&e->prefetch, &e->cache, &io, err) < 0)
         return -1;
+    struct corm_predict view;
+    if (corm_predict_open(&view, c->predictors.data, c->predictors.size_bytes, &c->arch,
+                          c->n_records ? c->records[0].n_chunks : 0, err) < 0)
+        return err_prefix(err, "%s", path);
+    predict_open(&e->predict, &view, &c->arch, &e->backend, e->layers,
+                 c->n_records ? c->records[0].n_chunks : 0, 1);
+    lookahead_open(&e->lookahead, &e->predict, e->prefetch, c, e->in_place ? 0 : DEFAULT_AHEAD);
     experts_open(&e->experts, &e->cache, e->prefetch, &e->backend, e->opt.batch_rows);
+    e->experts.on_demanded = lookahead_demanded;
+    e->experts.on_demanded_ctx = &e->lookahead;
     forward_open(&e->forward, &c->arch, &e->backend, e->opt.batch_rows, experts_hook(&e->experts),
-                 (struct tap_hook){0});
+                 (struct tap_hook){&e->lookahead, lookahead_tap});
     e->logits =
         e->backend.ops->alloc(e->backend.self, (size_t)LOGITS_ROWS * c->arch.vocab * sizeof(float));
     return 0;
@@ -227,6 +237,8 @@ void corm_engine_close(struct corm_engine *e) {
     prefetch_close(e->prefetch); /* first: its threads write into the cache */
     experts_close(&e->experts);
     forward_close(&e->forward);
+    lookahead_close(&e->lookahead);
+    predict_close(&e->predict);
     cache_close(&e->cache);
     if (e->backend.ops)
         e->backend.ops->free(e->backend.self, e->logits);

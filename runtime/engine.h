@@ -14,6 +14,7 @@
 #include "format/tokenizer.h"
 #include "runtime/corm.h"
 #include "runtime/experts.h"
+#include "runtime/lookahead.h"
 
 struct corm_engine {
     struct corm archive;
@@ -32,6 +33,8 @@ struct corm_engine {
     struct cache cache;
     struct prefetch *prefetch;
     struct experts experts;
+    struct predict predict;
+    struct lookahead lookahead;
     struct forward forward;
     float *logits; /* backend memory [LOGITS_ROWS, vocab] */
     char *chat_template;

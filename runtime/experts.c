@@ -133,7 +133,10 @@ static int experts_run(void *ctx, uint32_t layer, const float *x, uint32_t rows,
     uint32_t n = plan_order(e, layer), next = 0, slots_leased = 0;
     e->n_open = 0;
     while (next < n || e->n_open > 0) {
+        bool first = next == 0;
         next = open_more(e, layer, next, n, &slots_leased);
+        if (first && e->on_demanded)
+            e->on_demanded(e->on_demanded_ctx, layer, rows);
         if (prefetch_wait_any(e->prefetch, e->needs, e->n_open, e->ready, err) < 0) {
             close_experts(e, true, &slots_leased);
             return -1;

@@ -21,6 +21,10 @@ struct experts {
     struct cache *cache;
     struct prefetch *prefetch;
     struct backend *be;
+    /* Called once a run, when the experts at hand are demanded and before they are computed: the moment to
+     * ask for later ones. May be NULL. */
+    void (*on_demanded)(void *ctx, uint32_t layer, uint32_t rows);
+    void *on_demanded_ctx;
     uint32_t max_uses;   /* rows * n_active of the longest call */
     uint64_t used_bytes; /* decoded bytes of the chunks that were computed with */
     /* Workspace of one call. */

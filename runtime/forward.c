@@ -233,6 +233,7 @@ int forward_layer(struct forward *f, const struct layer_weights *lw, uint32_t la
     watch(f, TAP_ATTN_OUT, layer, f->out, rows, a->dim, NULL);
     op->add(be, x, f->out, n);
 
+    watch(f, TAP_FFN_RESIDUAL, layer, x, rows, a->dim, NULL);
     op->rmsnorm(be, x, &lw->w[SLOT_FFN_NORM], a->norm_eps, rows, a->dim, f->norm);
     watch(f, TAP_FFN_IN, layer, f->norm, rows, a->dim, NULL);
     bool has_mlp = lw->w[SLOT_MLP_GATE].data != NULL;

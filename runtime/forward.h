@@ -38,6 +38,7 @@ enum tap {
     TAP_EMBED,          /* [rows, dim] */
     TAP_ATTN_IN,        /* [rows, dim] after the attention norm */
     TAP_ATTN_OUT,       /* [rows, dim] after the output projection, before the residual sum */
+    TAP_FFN_RESIDUAL,   /* [rows, dim] residual stream that the FFN norm reads */
     TAP_FFN_IN,         /* [rows, dim] after the FFN norm: what the router and all experts read */
     TAP_ROUTER,         /* [rows, n_experts] router logits */
     TAP_EXPERT_WEIGHTS, /* [rows, n_active]; `ids` holds the chosen experts */

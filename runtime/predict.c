@@ -14,7 +14,8 @@ static uint32_t guess_width(const struct arch *a) {
 
 /* ---- life ---- */
 
-static struct weight place(struct predict *p, enum predict_kind kind, uint32_t layer, uint32_t ahead) {
+static struct weight place(struct predict *p, enum predict_kind kind, uint32_t layer,
+                           uint32_t ahead) {
     struct weight host = corm_predict_get(&p->view, kind, layer, ahead);
     return host.data ? p->be->ops->place(p->be->self, &host) : none;
 }
@@ -56,8 +57,8 @@ size_t predict_scratch_bytes(const struct arch *a, uint32_t max_rows) {
 }
 
 void predict_open(struct predict *p, const struct corm_predict *view, const struct arch *arch,
-                  struct backend *be, const struct layer_weights *layers, uint32_t chunks_per_expert,
-                  uint32_t max_rows) {
+                  struct backend *be, const struct layer_weights *layers,
+                  uint32_t chunks_per_expert, uint32_t max_rows) {
     *p = (struct predict){.view = *view, .arch = arch, .be = be, .layers = layers};
     p->max_rows = max_rows;
     p->width = guess_width(arch);
@@ -87,12 +88,12 @@ void predict_open(struct predict *p, const struct corm_predict *view, const stru
 void predict_close(struct predict *p) {
     if (!p->be)
         return;
-    void *device[] = {p->parts, p->state, p->norm, p->low, p->logits, p->fix, p->scores, p->ids,
-                      p->weights};
+    void *device[] = {p->parts, p->state,  p->norm, p->low,    p->logits,
+                      p->fix,   p->scores, p->ids,  p->weights};
     for (size_t i = 0; i < sizeof device / sizeof *device; i++)
         p->be->ops->free(p->be->self, device[i]);
-    void *host[] = {p->host_ids,    p->host_scores, p->expert_in,   p->expert_out, p->expert_bias,
-                    p->rank_p,      p->mean_out,    p->chunk_basis, p->chunk_prior, p->chunk_beta};
+    void *host[] = {p->host_ids, p->host_scores, p->expert_in,   p->expert_out,  p->expert_bias,
+                    p->rank_p,   p->mean_out,    p->chunk_basis, p->chunk_prior, p->chunk_beta};
     for (size_t i = 0; i < sizeof host / sizeof *host; i++)
         free(host[i]);
     *p = (struct predict){0};
@@ -105,8 +106,8 @@ bool predict_has_target(const struct predict *p, uint32_t source, uint32_t ahead
 }
 
 void predict_experts(struct predict *p, uint32_t source, uint32_t ahead, const float *x,
-                     const float *feature, const int32_t *host_ids, const float *weights, uint32_t rows,
-                     unsigned parts) {
+                     const float *feature, const int32_t *host_ids, const float *weights,
+                     uint32_t rows, unsigned parts) {
     const struct arch *a = p->arch;
     const struct backend_ops *op = p->be->ops;
     void *be = p->be->self;

@@ -29,23 +29,24 @@ struct predict {
     const struct arch *arch;
     struct backend *be;
     const struct layer_weights *layers; /* [n_layers], bound */
-    uint32_t max_rows, width;           /* width: experts guessed a row, 2 n_active at most n_experts */
+    uint32_t max_rows, width; /* width: experts guessed a row, 2 n_active at most n_experts */
     uint32_t chunks_per_expert;
     /* Placed matrices: by layer and lookahead, by layer. */
-    struct weight *expert_in, *expert_out, *expert_bias, *rank_p; /* [n_layers, 1 + PREDICT_MAX_AHEAD] */
+    struct weight *expert_in, *expert_out, *expert_bias,
+        *rank_p; /* [n_layers, 1 + PREDICT_MAX_AHEAD] */
     struct weight *mean_out, *chunk_basis, *chunk_prior, *chunk_beta; /* [n_layers] */
     /* Scratch. */
     float *parts, *state, *norm, *low, *logits, *fix, *scores; /* backend memory */
     int32_t *ids;
     float *weights;
-    int32_t *host_ids; /* [max_rows, width] the guess, best first: valid until the next call */
+    int32_t *host_ids;  /* [max_rows, width] the guess, best first: valid until the next call */
     float *host_scores; /* [chunks_per_expert] */
 };
 
 /* `layers` outlive it. */
 void predict_open(struct predict *p, const struct corm_predict *view, const struct arch *arch,
-                  struct backend *be, const struct layer_weights *layers, uint32_t chunks_per_expert,
-                  uint32_t max_rows);
+                  struct backend *be, const struct layer_weights *layers,
+                  uint32_t chunks_per_expert, uint32_t max_rows);
 void predict_close(struct predict *p); /* accepts a zeroed struct */
 size_t predict_scratch_bytes(const struct arch *arch, uint32_t max_rows);
 
@@ -59,8 +60,8 @@ enum predict_parts { PREDICT_USE_MEAN = 1, PREDICT_USE_FIX = 2, PREDICT_USE_ALL 
  * [rows, dim] and `weights` [rows, n_active] are backend memory; `host_ids` [rows, n_active] are the experts
  * chosen at the source, NULL (with weights) where the source has none. */
 void predict_experts(struct predict *p, uint32_t source, uint32_t ahead, const float *x,
-                     const float *feature, const int32_t *host_ids, const float *weights, uint32_t rows,
-                     unsigned parts);
+                     const float *feature, const int32_t *host_ids, const float *weights,
+                     uint32_t rows, unsigned parts);
 /* Probability that the expert guessed at `rank` is used, as calibrated; negative where not stored. */
 float predict_rank_p(const struct predict *p, uint32_t source, uint32_t ahead, uint32_t rank);
 

@@ -101,7 +101,8 @@ static struct run take_from(struct prefetch *p, enum prefetch_class class) {
  * nothing is dropped. */
 static struct run take_run(struct prefetch *p) {
     struct run run = {0};
-    for (enum prefetch_class class = 0; class < PREFETCH_CLASSES && run.n == 0; class ++) {
+    for (int i = 0; i < PREFETCH_CLASSES && run.n == 0; i++) {
+        enum prefetch_class class = (enum prefetch_class)i;
         while (run.n == 0 && p->queues[class].head != (uint32_t)NIL) {
             run = take_from(p, class);
             if (run.n == 0 && class == PREFETCH_DEMANDED)
@@ -359,9 +360,9 @@ void prefetch_release(struct prefetch *p, const struct prefetch_need *need) {
 
 void prefetch_drop_guesses(struct prefetch *p) {
     pthread_mutex_lock(&p->cache->lock);
-    for (int class = PREFETCH_NEXT; class < PREFETCH_CLASSES; class ++) {
-        while (p->queues[class].head != (uint32_t)NIL) {
-            uint32_t chunk = p->queues[class].head;
+    for (int i = PREFETCH_NEXT; i < PREFETCH_CLASSES; i++) {
+        while (p->queues[i].head != (uint32_t)NIL) {
+            uint32_t chunk = p->queues[i].head;
             queue_remove(p, chunk);
             p->cache->chunks[chunk].state = CACHE_ABSENT;
         }
@@ -405,4 +406,11 @@ void prefetch_guess(struct prefetch *p, const struct prefetch_need *need, uint32
 
 uint64_t prefetch_stall_ns(const struct prefetch *p) {
     return p->stall_ns;
+}
+
+uint64_t prefetch_misses(struct prefetch *p) {
+    pthread_mutex_lock(&p->cache->lock);
+    uint64_t misses = p->cache->count.misses;
+    pthread_mutex_unlock(&p->cache->lock);
+    return misses;
 }

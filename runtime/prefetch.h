@@ -81,5 +81,7 @@ void prefetch_guess(struct prefetch *p, const struct prefetch_need *need, uint32
                     float prob);
 
 uint64_t prefetch_stall_ns(const struct prefetch *p);
+/* Chunks demanded so far that were not in memory. */
+uint64_t prefetch_misses(struct prefetch *p);
 
 #endif

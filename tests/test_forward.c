@@ -107,6 +107,8 @@ static void on_tap(void *ctx, enum tap tap, uint32_t layer, const float *data, u
     };
     struct rig *r = ctx;
     char name[64];
+    if (!names[tap]) /* TAP_FFN_RESIDUAL: what FFN_IN is the norm of */
+        return;
     bool of_model = tap == TAP_EMBED || tap == TAP_FINAL_NORM || tap == TAP_LOGITS;
     if (of_model)
         snprintf(name, sizeof name, "%s", names[tap]);

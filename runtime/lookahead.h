@@ -1,0 +1,48 @@
+/*
+ * lookahead: turns predictions of later layers' experts into prefetch requests.
+ *
+ * Owns: when to predict (one row, experts missing lately), how sure each guess is (measured as the run goes,
+ * starting from what calibration found), the counters of guesses and hits.
+ * Leaves to others: the prediction (predict), whether a guess pays (prefetch), eviction (cache).
+ * Threads: the forward thread.
+ *
+ * A guess of layer t made at layer s moves bytes and nothing else: what t computes with is its router's
+ * choice.
+ */
+#ifndef RUNTIME_LOOKAHEAD_H
+#define RUNTIME_LOOKAHEAD_H
+
+#include "runtime/predict.h"
+#include "runtime/prefetch.h"
+
+struct lookahead_counters {
+    uint64_t routed[PREDICT_MAX_AHEAD + 1]; /* experts that layers chose while there was a guess */
+    uint64_t hits[PREDICT_MAX_AHEAD + 1];   /* of them, guessed among the n_active best */
+};
+
+struct lookahead {
+    struct predict *predict;
+    struct prefetch *prefetch;
+    const struct corm *archive;
+    uint32_t max_ahead; /* 0 = off */
+    float *
+        prob; /* [n_layers, 1 + PREDICT_MAX_AHEAD, width] by source: chance that the rank is used */
+    int32_t *
+        guess; /* [n_layers, 1 + PREDICT_MAX_AHEAD, width] by target: what was guessed; -1 = none */
+    const float *residual, *feature, *weights; /* of the layer at hand, from the taps */
+    const int32_t *host_ids;
+    uint64_t misses_before; /* cache misses when the step began */
+    uint32_t quiet_steps;   /* steps in a row without a miss */
+    struct lookahead_counters count;
+};
+
+void lookahead_open(struct lookahead *la, struct predict *predict, struct prefetch *prefetch,
+                    const struct corm *archive, uint32_t max_ahead);
+void lookahead_close(struct lookahead *la); /* accepts a zeroed struct */
+
+/* The hooks: forward's tap, and experts' on_demanded; ctx is `la`. */
+void lookahead_tap(void *ctx, enum tap tap, uint32_t layer, const float *data, uint32_t rows,
+                   uint32_t cols, const int32_t *ids);
+void lookahead_demanded(void *ctx, uint32_t layer, uint32_t rows);
+
+#endif
