@@ -168,7 +168,7 @@ static int check_range(const struct arch *a, const struct field *f, struct err *
             if (is_array(f)) {
                 snprintf(where, sizeof where, "[%u]", i);
             }
-            return err_set(err, "%s%s = %.9g is outside %.9g .. %.9g", f->key, where, v, f->min,
+            return err_set(err, "%s%s = %.10g is outside %.10g .. %.10g", f->key, where, v, f->min,
                            f->max);
         }
     }

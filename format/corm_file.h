@@ -20,7 +20,7 @@ enum {
     CORM_RECORD_ALIGN = 4096,   /* start of an expert's record */
     CORM_CHUNK_ALIGN = 64,      /* start of a chunk in its record, and of a trunk tensor */
     CORM_MAX_SECTIONS = 64,
-    CORM_MAX_CHUNK_BYTES = 1 << 30, /* of a decoded chunk */
+    CORM_MAX_CHUNK_BYTES = 1 << 26, /* of a decoded chunk */
 };
 
 /* Incompatible features: a reader that does not know a set bit refuses the file. None so far. */
