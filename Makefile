@@ -68,9 +68,12 @@ isa_off := $(filter-out $(isa_here),avx2 avx512 neon)
 
 sources = $(filter-out $(foreach i,$(isa_off),%_$(i).c),$(wildcard $(addsuffix /*.c,$(1))))
 MAINS := prep/corm_prep.c runtime/corm_run.c
-# libcorm is format without the checkpoint reader, kernels, and runtime; prep adds the rest.
-LIB_SRC := $(filter-out format/safetensors% $(MAINS),$(call sources,format kernels runtime))
-ALL_SRC := $(LIB_SRC) $(wildcard format/safetensors*.c) $(filter-out $(MAINS),$(call sources,prep))
+# The commands of corm-run belong to its main. libcorm is format without the checkpoint reader, kernels,
+# and the rest of runtime; prep comes on top.
+RUN_SRC := $(wildcard runtime/run.c runtime/run_*.c)
+LIB_SRC := $(filter-out format/safetensors% $(MAINS) $(RUN_SRC),$(call sources,format kernels runtime))
+ALL_SRC := $(LIB_SRC) $(wildcard format/safetensors*.c) $(RUN_SRC) \
+	$(filter-out $(MAINS),$(call sources,prep))
 PROGRAMS := $(patsubst prep/corm_prep.c,$(OUT)/corm-prep,$(patsubst \
 	runtime/corm_run.c,$(OUT)/corm-run,$(wildcard $(MAINS))))
 TEST_SRC := $(wildcard tests/test_*.c)
@@ -228,7 +231,7 @@ $(OUT)/%.a: $(OUT)/flags
 SONAME := libcorm.so.$(firstword $(subst ., ,$(VERSION)))
 $(OUT)/libcorm.so: $(LIB_OBJ)
 	$(call say,LD,$@)
-	$(Q)$(CC) -shared -Wl,-soname,$(SONAME) $(LINK_FLAGS) $(filter %.o,$^) $(LIBS_RUN) -o $@
+	$(Q)$(CC) -shared -Wl,-soname,$(SONAME) $(if $(sanitize.$(config)),,-Wl,-z,defs) $(LINK_FLAGS) $(filter %.o,$^) $(LIBS_RUN) -o $@
 	@ln -sf libcorm.so $(OUT)/$(SONAME)
 
 # One way to link a program: objects and archives as prerequisites, libraries in LIBS.
@@ -240,7 +243,7 @@ define newline
 endef
 
 $(OUT)/corm-run: LIBS = $(LIBS_RUN)
-$(OUT)/corm-run: $(OUT)/runtime/corm_run.o $(OUT)/libcorm.a
+$(OUT)/corm-run: $(OUT)/runtime/corm_run.o $(call objects,$(RUN_SRC)) $(OUT)/libcorm.a
 	$(link)
 $(OUT)/corm-prep: LIBS = $(LIBS_PREP) $(LIBS_RUN)
 $(OUT)/corm-prep: $(OUT)/prep/corm_prep.o $(OUT)/libeverything.a
