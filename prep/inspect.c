@@ -203,9 +203,35 @@ int inspect_text(const struct corm *c, const char *path, struct buf *out, struct
 /* ---- JSON ---- */
 
 static void json_field(void *ctx, const char *key, const char *value) {
-    char *end;
-    double number = strtod(value, &end);
-    json_object_set_new(ctx, key, *value && !*end ? json_real(number) : json_string(value));
+    char *int_end, *real_end;
+    long long integer = strtoll(value, &int_end, 10);
+    double real = strtod(value, &real_end);
+    json_object_set_new(ctx, key,
+                        *value && !*int_end    ? json_integer(integer)
+                        : *value && !*real_end ? json_real(real)
+                                               : json_string(value));
+}
+
+static json_t *json_u32s(const uint32_t *values, uint32_t n) {
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < n; i++) {
+        json_array_append_new(list, json_integer(values[i]));
+    }
+    return list;
+}
+
+/* Scalars as arch_describe has them; lists, which it shortens, whole. */
+static json_t *json_arch(const struct arch *a) {
+    json_t *arch = json_object(), *freqs = json_array();
+    arch_describe(a, json_field, arch);
+    for (uint32_t i = 0; i < a->rope_dim / 2; i++) {
+        json_array_append_new(freqs, json_real(a->rope_inv_freq[i]));
+    }
+    json_object_set_new(arch, "window", json_u32s(a->window, a->n_layers));
+    json_object_set_new(arch, "moe", json_u32s(a->moe, a->n_layers));
+    json_object_set_new(arch, "stop_ids", json_u32s(a->stop_ids, a->n_stop));
+    json_object_set_new(arch, "rope_inv_freq", freqs);
+    return arch;
 }
 
 static json_t *json_sums(const struct record_sums *s) {
@@ -295,10 +321,9 @@ int inspect_json(const struct corm *c, const char *path, struct buf *out, struct
     if (open_tokenizer(c, &tok, err)) {
         return -1;
     }
-    json_t *root = json_object(), *arch = json_object(), *token = json_object();
+    json_t *root = json_object(), *token = json_object();
     size_t template_bytes = 0;
     const char *template = tokenizer_chat_template(tok, &template_bytes);
-    arch_describe(&c->arch, json_field, arch);
     json_object_set_new(token, "tokens", json_integer(tokenizer_vocab_size(tok)));
     json_object_set_new(token, "bos", json_id(tokenizer_bos(tok)));
     json_object_set_new(token, "eos", json_id(tokenizer_eos(tok)));
@@ -309,14 +334,14 @@ int inspect_json(const struct corm *c, const char *path, struct buf *out, struct
     json_object_set_new(root, "file_bytes", json_integer((json_int_t)c->header.file_bytes));
     json_object_set_new(root, "parameters", json_integer((json_int_t)arch_params(&c->arch)));
     json_object_set_new(root, "parameters_active", json_integer((json_int_t)arch_params_active(&c->arch)));
-    json_object_set_new(root, "architecture", arch);
+    json_object_set_new(root, "architecture", json_arch(&c->arch));
     json_object_set_new(root, "sections", json_sections(c));
     json_object_set_new(root, "trunk", json_trunk(c));
     json_object_set_new(root, "experts", json_experts(c));
     json_object_set_new(root, "tokenizer", token);
     json_object_set_new(root, "provenance", json_provenance(c));
     json_object_set_new(root, "license", json_text(c->license.data, c->license.size_bytes));
-    char *text = json_dumps(root, JSON_INDENT(2));
+    char *text = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     if (!text) {
         die("jansson: cannot write the report");
     }
