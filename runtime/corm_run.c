@@ -1,0 +1,252 @@
+/*
+ * corm_run: the main of corm-run, the lean program that runs archives.
+ *
+ * Owns: the tables of commands and options, and what Ctrl-C sets. The commands are in run_<name>.c.
+ */
+#include <signal.h>
+#include <stdio.h>
+
+#include "runtime/run.h"
+
+/* -- Ctrl-C --------------------------------------------------------------------------------- */
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int signal_number) {
+    (void)signal_number;
+    interrupted = 1;
+}
+
+void run_catch_interrupt(void) {
+    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = SA_RESETHAND | SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+}
+
+bool run_interrupted(void) {
+    return interrupted;
+}
+
+/* -- options -------------------------------------------------------------------------------- */
+
+#define FIELD(member) CLI_FIELD(struct run_options, member)
+
+static const char *const kv_words[] = {[RUN_KV_F16] = "f16", [RUN_KV_F32] = "f32", NULL};
+
+static const struct cli_option machine_rows[] = {
+    {"ram", 0, CLI_STRING, FIELD(ram), "SIZE",
+     "Memory for weights, caches and scratch: a size (300M, 4G), a part of the memory that is "
+     "available (50%), or auto. A model that does not fit reads its experts from the archive as "
+     "they are needed. A budget too small to work is refused with the one that would do.",
+     .fallback = "auto, 7/8 of what is available"},
+    {"threads", 't', CLI_INT, FIELD(threads), "N",
+     "Threads that compute. The result does not depend on it.", .min = 1, .max = 1024,
+     .fallback = "all processors"},
+    {"isa", 0, CLI_STRING, FIELD(isa), "NAME",
+     "Instruction set of the kernels: scalar, avx2, ... (another set may change the last bits).",
+     .fallback = "the best here"},
+    {"batch", 'b', CLI_INT, FIELD(batch), "N",
+     "Most tokens computed at once while reading a prompt. More is faster and takes more scratch; "
+     "the result does not depend on it.",
+     .min = 1, .max = 4096},
+    {"kv", 0, CLI_ENUM, FIELD(kv), "TYPE", "Type of the KV cache: f16 or f32.", .words = kv_words},
+    {0},
+};
+
+static const struct cli_option prompt_rows[] = {
+    {"prompt", 'p', CLI_STRING, FIELD(prompt), "TEXT",
+     .help = "The text to continue; - reads standard input."},
+    {"file", 'f', CLI_STRING, FIELD(file), "FILE",
+     .help = "Take the prompt from a file. One newline at its end does not count."},
+    {"no-bos", 0, CLI_FLAG, FIELD(no_bos),
+     .help = "Do not put around the prompt what the tokenizer would (mostly BOS, the token that "
+             "begins a text)."},
+    {"no-special", 0, CLI_FLAG, FIELD(no_special),
+     .help = "Special tokens that are written out in the prompt, such as <|im_end|>, are plain "
+             "text: for text of unknown origin."},
+    {"ctx", 'c', CLI_INT, FIELD(ctx), "N",
+     "Context: prompt and generated tokens together. Its KV cache is part of the memory plan.",
+     .min = 1, .max = 1 << 20, .fallback = "the model's own, at most 4096"},
+    {0},
+};
+
+static const struct cli_option generate_rows[] = {
+    {"max-tokens", 'n', CLI_INT, FIELD(max_tokens), "N",
+     "Most tokens to generate; 0 only reads the prompt, -1 goes on until the model stops or the "
+     "context is full.",
+     .min = -1, .max = 1 << 30},
+    {"temp", 0, CLI_DOUBLE, FIELD(temp), "X",
+     "Temperature: below 1 keeps to likely tokens, above 1 wanders; 0 always takes the likeliest.",
+     .min = 0, .max = 100, .fallback = "the model's own, else 0.8"},
+    {"top-k", 0, CLI_INT, FIELD(top_k), "N", "Draw from the N likeliest tokens only; 0 = from all.",
+     .min = 0, .max = 1 << 30, .fallback = "the model's own, else 40"},
+    {"top-p", 0, CLI_DOUBLE, FIELD(top_p), "X",
+     "Draw from the fewest tokens that hold this much of the probability; 1 = from all.", .min = 0,
+     .max = 1, .fallback = "the model's own, else 0.95"},
+    {"min-p", 0, CLI_DOUBLE, FIELD(min_p), "X",
+     "Draw from tokens with at least this part of the likeliest one's probability; 0 = from all.",
+     .min = 0, .max = 1, .fallback = "0.05"},
+    {"repeat-penalty", 0, CLI_DOUBLE, FIELD(repeat_penalty), "X",
+     "Make tokens that occurred lately less likely: above 1; 1 = no penalty.", .min = 0.01,
+     .max = 100, .fallback = "the model's own, else 1"},
+    {"repeat-last", 0, CLI_INT, FIELD(repeat_last), "N", "How far back lately reaches, in tokens.",
+     .min = 0, .max = 1 << 30, .fallback = "64"},
+    {"seed", 's', CLI_U64, FIELD(seed), "N",
+     "The same seed, prompt and options give the same text. --stats tells the seed of a run.",
+     .fallback = "a fresh one every time"},
+    {"ignore-eos", 0, CLI_FLAG, FIELD(ignore_eos), .help = "Go on after a token that ends a text."},
+    {0},
+};
+
+static const struct cli_option text_rows[] = {
+    {"echo", 0, CLI_FLAG, FIELD(echo), .help = "Print the prompt before its continuation."},
+    {"show-special", 0, CLI_FLAG, FIELD(show_special), .help = "Print special tokens too."},
+    {0},
+};
+
+static const struct cli_option perplexity_rows[] = {
+    {"file", 'f', CLI_STRING, FIELD(file), "FILE",
+     .help = "The text, UTF-8; - reads standard input."},
+    {"ctx", 'c', CLI_INT, FIELD(window), "N", "Tokens of a window.", .min = 2, .max = 1 << 20},
+    {"stride", 0, CLI_INT, FIELD(stride), "N",
+     "How far a window lies after the one before, in tokens.", .min = 1, .max = 1 << 20,
+     .fallback = "the window: side by side"},
+    {"tokens", 'n', CLI_INT, FIELD(first_tokens), "N", "Use the first N tokens of the text only.",
+     .min = 2, .max = 1 << 30, .fallback = "all"},
+    {"bos", 0, CLI_FLAG, FIELD(bos),
+     .help = "Put around the text what the tokenizer would (mostly BOS in front)."},
+    {"no-special", 0, CLI_FLAG, FIELD(no_special),
+     .help = "Special tokens that are written out in the text are plain text."},
+    {0},
+};
+
+static const struct cli_option bench_rows[] = {
+    {"prompt-tokens", 0, CLI_INT, FIELD(prompt_tokens), "N", "Tokens read in batches.", .min = 0,
+     .max = 1 << 19},
+    {"decode-tokens", 0, CLI_INT, FIELD(decode_tokens), "N",
+     "Tokens computed one by one after them.", .min = 0, .max = 1 << 19},
+    {"reps", 'r', CLI_INT, FIELD(reps), "N", "Repetitions; the median is reported.", .min = 1,
+     .max = 1000},
+    {"file", 'f', CLI_STRING, FIELD(file), "FILE",
+     "Take the tokens from a text. Real text keeps experts longer than made-up ids do.",
+     .fallback = "made-up ids, the same every time"},
+    {0},
+};
+
+static const struct cli_option logits_rows[] = {
+    {"ids", 0, CLI_STRING, FIELD(ids), "LIST", .help = "Token ids, parted by commas."},
+    {"ids-file", 0, CLI_STRING, FIELD(ids_file), "FILE",
+     .help =
+         "Token ids from a file, parted by commas, blanks or newlines; - reads standard input."},
+    {"output", 'o', CLI_STRING, FIELD(output), "FILE.npy",
+     .help = "Where to write the logits: NumPy format, float32 [ids, vocabulary]."},
+    {0},
+};
+
+static const struct cli_option figure_rows[] = {
+    {"stats", 0, CLI_FLAG, FIELD(stats),
+     .help = "Print figures at the end: speed, bytes read by tier, cache hits, stall, hash of the "
+             "last logits."},
+    {"json", 0, CLI_FLAG, FIELD(json),
+     .help =
+         "Print one line with one JSON object, with the result and all figures, in place of text."},
+    {"quiet", 'q', CLI_FLAG, FIELD(quiet), .help = "No memory plan, progress or remarks."},
+    {0},
+};
+
+static const struct cli_group machine = {"Machine", machine_rows};
+static const struct cli_group prompt = {"Prompt", prompt_rows};
+static const struct cli_group generation = {"Generation", generate_rows};
+static const struct cli_group text = {"Text", text_rows};
+static const struct cli_group perplexity = {"Text", perplexity_rows};
+static const struct cli_group bench = {"Work", bench_rows};
+static const struct cli_group logits = {"Ids and result", logits_rows};
+static const struct cli_group figures = {"Figures", figure_rows};
+
+/* -- commands ------------------------------------------------------------------------------- */
+
+static const struct cli_command commands[] = {
+    {"generate", "continue a text; runs where no command is named", run_generate,
+     .args = "MODEL.corm", .min_args = 1, .max_args = 1,
+     .groups = {&prompt, &generation, &text, &machine, &figures},
+     .description = "Reads the prompt, then prints the continuation as it is made. It ends when "
+                    "the model ends the text, after -n tokens, or when the context is full. Ctrl-C "
+                    "ends it after the token in work; a second Ctrl-C kills.\n"
+                    "Tokens are chosen so: repeat penalty, then the filters top-k, top-p and min-p "
+                    "(at temperature 1), then one is drawn at the temperature. What is not given "
+                    "is as the model's publisher suggests.\n"
+                    "Text goes to standard output, all else to standard error.",
+     .examples = "corm-run model.corm -p \"Once upon a time\" -n 200\n"
+                 "#The likeliest text, always the same:\n"
+                 "corm-run model.corm -p \"Once upon a time\" --temp 0\n"
+                 "#In 4 GiB, with figures at the end:\n"
+                 "corm-run model.corm -f prompt.txt --ram 4G --stats\n"
+                 "#From another program:\n"
+                 "echo \"Dear\" | corm-run model.corm -p - --json --quiet\n"},
+    {"perplexity", "measure how well a text is foreseen", run_perplexity, .args = "MODEL.corm",
+     .min_args = 1, .max_args = 1, .groups = {&perplexity, &machine, &figures},
+     .description =
+         "The text is tokenized as a whole, without BOS unless --bos, and read in windows of --ctx "
+         "tokens; each window begins --stride tokens after the one before, with an empty KV cache. "
+         "In each window the tokens are scored that no window before had scored, except a window's "
+         "first, before which there is nothing: with windows side by side all tokens but the first "
+         "of each; with a smaller stride the last --stride ones, each with at least ctx - stride "
+         "tokens before it. The last window may be shorter.\n"
+         "A token's score is -ln softmax(logits)[token]; perplexity is exp of the mean. The last "
+         "line is 'perplexity P over N tokens'. Perplexities compare only with the same tokenizer, "
+         "text, window and stride.",
+     .examples = "corm-run perplexity model.corm -f text.txt\n"
+                 "#Slower, with more before each token:\n"
+                 "corm-run perplexity model.corm -f text.txt --ctx 1024 --stride 256\n"},
+    {"bench", "measure speed", run_bench, .args = "MODEL.corm", .min_args = 1, .max_args = 1,
+     .groups = {&bench, &machine, &figures},
+     .description =
+         "Computes a prompt in batches (prefill), then tokens one by one (decode), and repeats "
+         "that. The tokens are fixed, not the model's own, so that different builds and options do "
+         "the same work.\n"
+         "GB/s is the bytes of weights that the math read by the time it took (1 GB = 1e9 bytes); "
+         "archive/tok is what came from the file. The first repetition also fills the cache.",
+     .examples = "corm-run bench model.corm\n"
+                 "corm-run bench model.corm --ram 25% --reps 5 --json\n"},
+    {"logits", "write logits for given token ids", run_logits, .args = "MODEL.corm", .min_args = 1,
+     .max_args = 1, .groups = {&logits, &machine, &figures},
+     .description = "For comparing with other programs: row i of the result is what the model "
+                    "foresees after ids 0 to i. The hash is XXH3-64 of the last row; it is the "
+                    "same for every thread count, batch and budget.",
+     .examples = "corm-run logits model.corm --ids 1,15,7 -o out.npy\n"
+                 "#Then in Python: numpy.load(\"out.npy\").argmax(1)\n"},
+    {0},
+};
+
+int main(int argc, char **argv) {
+    /* A reader that goes away (head) ends the program quietly, whatever the parent had set. */
+    signal(SIGPIPE, SIG_DFL);
+    struct run_options options = {
+        .batch = 256,
+        .max_tokens = 128,
+        .window = 256,
+        .prompt_tokens = 512,
+        .decode_tokens = 128,
+        .reps = 3,
+    };
+    const struct cli_program program = {
+        .name = "corm-run",
+        .summary = "run sparse mixture-of-experts models, also those larger than memory",
+        .version = corm_version(),
+        .description =
+            "Runs a .corm archive, which corm-prep makes from a Hugging Face checkpoint. The "
+            "archive holds all that is needed: weights, tokenizer, licence.\n"
+            "Before weights are loaded, the memory plan is printed; it is kept. With less memory "
+            "than the model takes, experts come from the archive as they are needed, and the text "
+            "stays the same, only later.\n"
+            "Exit status: 0 done, 1 failed, 2 wrong usage, 130 ended by Ctrl-C.",
+        .examples = "corm-run model.corm -p \"Once upon a time\" -n 200\n"
+                    "corm-run model.corm -p \"Once upon a time\" --ram 4G --stats\n"
+                    "corm-run perplexity model.corm -f text.txt\n"
+                    "#All options of a command:\n"
+                    "corm-run generate --help\n",
+        .commands = commands,
+        .default_command = 0,
+    };
+    return cli_main(&program, argc, argv, &options);
+}

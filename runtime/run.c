@@ -1,0 +1,291 @@
+/*
+ * run: see run.h.
+ */
+#include "runtime/run.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int run_fail(struct err *err, const struct corm_error *error) {
+    return err_set(err, "%s", error->message);
+}
+
+/* -- opening -------------------------------------------------------------------------------- */
+
+/* "6.1 M", "30.5 B" */
+static const char *count_text(char out[16], uint64_t n) {
+    static const char *const units[] = {"", " K", " M", " B", " T"};
+    double value = (double)n;
+    size_t u = 0;
+    for (; value >= 999.5 && u + 1 < sizeof units / sizeof units[0]; u++) {
+        value /= 1000;
+    }
+    snprintf(out, 16, "%.*f%s", u > 0 && value < 99.95 ? 1 : 0, value, units[u]);
+    return out;
+}
+
+static void print_plan(void *ctx, const struct corm_model_info *m,
+                       const struct corm_memory_plan *p) {
+    const struct run *r = ctx;
+    char a[CLI_SIZE_TEXT], b[CLI_SIZE_TEXT], c[CLI_SIZE_TEXT], d[CLI_SIZE_TEXT];
+    char all[16], active[16];
+    fprintf(
+        stderr,
+        "model    %s: %s, %s parameters, %s active, %u layers, experts %u of %u in %s, file %s\n",
+        r->model, m->family, count_text(all, m->params), count_text(active, m->params_active),
+        m->n_layers, m->n_active, m->n_experts, m->expert_codec, cli_size_text(a, m->file_bytes));
+    fprintf(stderr, "memory   trunk %s, experts %s of %s, KV cache %s, scratch %s",
+            cli_size_text(a, p->trunk_bytes), cli_size_text(b, p->cache_bytes),
+            cli_size_text(c, p->cache_need_bytes), cli_size_text(d, p->kv_bytes),
+            cli_size_text((char[CLI_SIZE_TEXT]){0}, p->scratch_bytes));
+    fprintf(stderr, ": %s of %s\n", cli_size_text(a, p->total_bytes),
+            cli_size_text(b, p->budget_bytes));
+    fprintf(stderr, "compute  %s, %u thread%s, context %u tokens, batch %u\n", m->isa, m->threads,
+            m->threads == 1 ? "" : "s", m->ctx_tok, m->batch_rows);
+}
+
+/* --ram: "auto", a size, or a part of the memory available. */
+static int ram_bytes(const char *text, uint64_t *bytes, struct err *err) {
+    struct cli_budget budget;
+    *bytes = 0;
+    if (!text || strcmp(text, "auto") == 0) {
+        return 0;
+    }
+    if (cli_budget_parse(text, &budget, err) < 0) {
+        err_prefix(err, "--ram");
+        return CLI_USAGE;
+    }
+    *bytes = budget.percent > 0
+                 ? (uint64_t)((double)corm_memory_available() * (budget.percent / 100))
+                 : budget.bytes;
+    if (*bytes == 0) {
+        err_set(err, "--ram: expected a size over 0, or auto");
+        return CLI_USAGE;
+    }
+    return 0;
+}
+
+int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struct err *err) {
+    const struct run_options *o = call->values;
+    *r = (struct run){.call = call, .o = o, .model = call->args.items[0]};
+    r->progress = progress_terminal_init(&r->terminal, stderr, o->quiet);
+    struct corm_engine_options options = {
+        .threads = (uint32_t)o->threads,
+        .isa = o->isa,
+        .ctx_tok = ctx_tok,
+        .batch_rows = (uint32_t)o->batch,
+        .kv_f32 = o->kv == RUN_KV_F32,
+        .on_plan = o->quiet ? NULL : print_plan,
+        .on_plan_ctx = r,
+    };
+    int status = ram_bytes(o->ram, &options.ram_bytes, err);
+    if (status) {
+        return status;
+    }
+    struct corm_error error;
+    if (corm_engine_open(&r->engine, r->model, &options, &error) < 0) {
+        return run_fail(err, &error);
+    }
+    r->info = corm_engine_info(r->engine);
+    if (corm_session_open(&r->session, r->engine, &error) < 0) {
+        return run_fail(err, &error);
+    }
+    return 0;
+}
+
+void run_close(struct run *r) {
+    if (r->session) {
+        corm_session_close(r->session);
+    }
+    corm_engine_close(r->engine);
+    *r = (struct run){0};
+}
+
+/* -- input ---------------------------------------------------------------------------------- */
+
+int run_read(const char *path, struct buf *out, struct err *err) {
+    enum { PIECE_BYTES = 1 << 16 };
+    const size_t max_bytes = (size_t)1 << 30;
+    bool standard = strcmp(path, "-") == 0;
+    const char *name = standard ? "standard input" : path;
+    int fd = standard ? 0 : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return err_errno(err, errno, "%s: cannot open", name);
+    }
+    char *piece = mem_alloc(PIECE_BYTES);
+    int rc = 0;
+    for (;;) {
+        ssize_t n = read(fd, piece, PIECE_BYTES);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n < 0) {
+            rc = err_errno(err, errno, "%s: cannot read", name);
+        } else if (out->len + (size_t)n > max_bytes) {
+            rc = err_set(err, "%s: more than 1 GiB of text", name);
+        }
+        if (n <= 0 || rc) {
+            break;
+        }
+        buf_append(out, piece, (size_t)n);
+    }
+    free(piece);
+    if (!standard) {
+        close(fd);
+    }
+    return rc;
+}
+
+int run_tokenize(const struct run *r, const struct buf *text, bool add_special, struct run_ids *out,
+                 struct err *err) {
+    struct corm_error error;
+    if (corm_tokenize(r->engine, text->len ? text->data : "", text->len, add_special,
+                      !r->o->no_special, &out->ids, &out->n, &error) < 0) {
+        return run_fail(err, &error);
+    }
+    return 0;
+}
+
+/* -- evaluation ----------------------------------------------------------------------------- */
+
+int run_eval(struct run *r, const int32_t *ids, size_t n, struct progress *progress,
+             struct err *err) {
+    for (size_t done = 0; done < n;) {
+        if (run_interrupted()) {
+            return RUN_INTERRUPTED;
+        }
+        size_t rows = n - done < r->info->batch_rows ? n - done : r->info->batch_rows;
+        if (n - done - rows == 1 && rows > 1) {
+            rows--; /* a call of one token would count as decoding */
+        }
+        bool last = done + rows == n; /* only there the logits are wanted */
+        const float *logits;
+        struct corm_error error;
+        if (corm_session_eval(r->session, ids + done, rows, false, last ? &logits : NULL, &error) <
+            0) {
+            return run_fail(err, &error);
+        }
+        done += rows;
+        progress_update(progress, done);
+    }
+    return 0;
+}
+
+/* -- figures -------------------------------------------------------------------------------- */
+
+struct corm_stats run_stats(const struct run *r) {
+    struct corm_stats stats;
+    corm_session_stats(r->session, &stats);
+    return stats;
+}
+
+struct run_phase run_phase(const struct corm_stats *from, const struct corm_stats *to) {
+    struct run_phase p = {
+        .tok = to->prefill_tok + to->decode_tok - from->prefill_tok - from->decode_tok,
+        .ns = to->prefill_ns + to->decode_ns - from->prefill_ns - from->decode_ns,
+        .weight_bytes = to->weight_bytes - from->weight_bytes,
+        .read_bytes = to->read_bytes - from->read_bytes,
+    };
+    if (p.tok > 0 && p.ns > 0) {
+        double ns = (double)p.ns, tok = (double)p.tok;
+        p.ms_per_tok = ns / tok / 1e6;
+        p.tok_per_s = tok / ns * 1e9;
+        p.weight_per_tok = (double)p.weight_bytes / tok;
+        p.read_per_tok = (double)p.read_bytes / tok;
+        p.weight_gb_per_s = (double)p.weight_bytes / ns; /* bytes per ns */
+    }
+    return p;
+}
+
+static double part(uint64_t a, uint64_t whole) {
+    return whole > 0 ? (double)a / (double)whole : 0;
+}
+
+static void print_phase(const char *name, const struct run_phase *p) {
+    if (p->tok == 0) {
+        return;
+    }
+    char weights[CLI_SIZE_TEXT], archive[CLI_SIZE_TEXT];
+    fprintf(stderr,
+            "%-8s %" PRIu64
+            " tokens, %.2f ms/tok, %.1f tok/s; weights %s/tok (%.2f GB/s), from the "
+            "archive %s/tok\n",
+            name, p->tok, p->ms_per_tok, p->tok_per_s,
+            cli_size_text(weights, (uint64_t)p->weight_per_tok), p->weight_gb_per_s,
+            cli_size_text(archive, (uint64_t)p->read_per_tok));
+}
+
+void run_stats_print(const struct corm_stats *mid, const struct corm_stats *end) {
+    struct corm_stats zero = {0};
+    const struct corm_stats *parted = mid ? mid : end;
+    struct run_phase prefill = run_phase(&zero, parted), decode = run_phase(parted, end);
+    print_phase("prefill", &prefill);
+    print_phase("decode", &decode);
+    uint64_t chunks = end->cache_hits + end->cache_misses;
+    char stored[CLI_SIZE_TEXT], decoded[CLI_SIZE_TEXT];
+    fprintf(stderr,
+            "cache    %.1f %% hits (%" PRIu64 " of %" PRIu64
+            " chunks); %s of the archive became %s\n",
+            100 * part(end->cache_hits, chunks), end->cache_hits, chunks,
+            cli_size_text(stored, end->read_bytes), cli_size_text(decoded, end->decoded_bytes));
+    fprintf(stderr, "stall    %.2f ms, %.1f %% of the time\n", (double)end->stall_ns / 1e6,
+            100 * part(end->stall_ns, end->prefill_ns + end->decode_ns));
+    fprintf(stderr, "logits   hash %016" PRIx64 "\n", end->logits_hash);
+}
+
+static void phase_json(struct run_json *j, const char *key, const struct run_phase *p) {
+    run_json_open(j, key, '{');
+    run_json_u64(j, "tokens", p->tok);
+    run_json_f64(j, "seconds", (double)p->ns / 1e9);
+    run_json_f64(j, "tok_per_s", p->tok_per_s);
+    run_json_f64(j, "ms_per_tok", p->ms_per_tok);
+    run_json_f64(j, "weight_bytes_per_tok", p->weight_per_tok);
+    run_json_f64(j, "weight_gb_per_s", p->weight_gb_per_s);
+    run_json_f64(j, "archive_bytes_per_tok", p->read_per_tok);
+    run_json_close(j, '}');
+}
+
+void run_stats_json(struct run_json *j, const struct corm_stats *mid,
+                    const struct corm_stats *end) {
+    struct corm_stats zero = {0};
+    const struct corm_stats *parted = mid ? mid : end;
+    struct run_phase prefill = run_phase(&zero, parted), decode = run_phase(parted, end);
+    phase_json(j, "prefill", &prefill);
+    phase_json(j, "decode", &decode);
+    run_json_u64(j, "cache_hits", end->cache_hits);
+    run_json_u64(j, "cache_misses", end->cache_misses);
+    run_json_u64(j, "archive_bytes", end->read_bytes);
+    run_json_u64(j, "decoded_bytes", end->decoded_bytes);
+    run_json_f64(j, "stall_seconds", (double)end->stall_ns / 1e9);
+    char hash[17];
+    snprintf(hash, sizeof hash, "%016" PRIx64, end->logits_hash);
+    run_json_string(j, "logits_hash", hash);
+}
+
+void run_json_begin(struct run_json *j, const struct run *r) {
+    *j = (struct run_json){0};
+    run_json_open(j, NULL, '{');
+    run_json_string(j, "command", r->call->command->name);
+    run_json_string(j, "version", corm_version());
+    run_json_string(j, "model", r->model);
+    run_json_string(j, "family", r->info->family);
+    run_json_string(j, "expert_codec", r->info->expert_codec);
+    run_json_string(j, "isa", r->info->isa);
+    run_json_u64(j, "threads", r->info->threads);
+    run_json_u64(j, "ctx", r->info->ctx_tok);
+    run_json_u64(j, "batch", r->info->batch_rows);
+    run_json_string(j, "kv", r->o->kv == RUN_KV_F32 ? "f32" : "f16");
+    run_json_u64(j, "memory_bytes", corm_engine_plan(r->engine)->total_bytes);
+    run_json_u64(j, "budget_bytes", corm_engine_plan(r->engine)->budget_bytes);
+}
+
+void run_json_print(struct run_json *j) {
+    run_json_close(j, '}');
+    printf("%s\n", j->text.data);
+    buf_free(&j->text);
+}

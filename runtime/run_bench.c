@@ -1,0 +1,170 @@
+/*
+ * run_bench: how fast a model runs here.
+ *
+ * Owns: the tokens it feeds, the repetitions, medians, the report. The same tokens every time,
+ * chosen without the model, so that builds, options and machines do the same work.
+ * Leaves to others: all that run.h lists.
+ * Threads: the main thread.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "runtime/run.h"
+
+/* The figures of one kind of work, [reps] each. */
+struct series {
+    const char *name;
+    size_t n;
+    struct run_phase *phases;
+};
+
+struct bench {
+    struct run run;
+    struct run_ids tokens; /* prompt_tokens, then decode_tokens */
+    struct series prefill, decode;
+    struct corm_stats mid, end; /* of the last repetition: after the prompt, after decoding */
+};
+
+/* Ids in 0 .. vocab-1 from a linear congruential generator (Knuth's MMIX constants), upper half. */
+static void made_up_ids(struct run_ids *out, size_t n, uint32_t vocab) {
+    uint64_t state = 1;
+    out->n = n;
+    out->ids = mem_calloc(n, sizeof *out->ids);
+    for (size_t i = 0; i < n; i++) {
+        state = state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        out->ids[i] = (int32_t)((state >> 32) * vocab >> 32);
+    }
+}
+
+static int take_tokens(struct bench *b, const struct buf *text, struct err *err) {
+    const struct run_options *o = b->run.o;
+    size_t n = (size_t)o->prompt_tokens + (size_t)o->decode_tokens;
+    if (!o->file) {
+        made_up_ids(&b->tokens, n, b->run.info->vocab);
+        return 0;
+    }
+    if (run_tokenize(&b->run, text, false, &b->tokens, err) < 0) {
+        return -1;
+    }
+    if (b->tokens.n < n) {
+        return err_set(err, "%s: the text has %zu tokens; prompt and decoding need %zu", o->file,
+                       b->tokens.n, n);
+    }
+    return 0;
+}
+
+static int repeat(struct bench *b, struct err *err) {
+    struct run *r = &b->run;
+    size_t n_prompt = (size_t)r->o->prompt_tokens, n_decode = (size_t)r->o->decode_tokens;
+    corm_session_truncate(r->session, 0);
+    corm_session_reset_stats(r->session);
+    struct corm_stats begin = run_stats(r);
+    int status = run_eval(r, b->tokens.ids, n_prompt, NULL, err);
+    b->mid = run_stats(r);
+    for (size_t i = 0; status == 0 && i < n_decode; i++) {
+        status = run_eval(r, b->tokens.ids + n_prompt + i, 1, NULL, err);
+    }
+    b->end = run_stats(r);
+    if (status == 0) {
+        b->prefill.phases[b->prefill.n++] = run_phase(&begin, &b->mid);
+        b->decode.phases[b->decode.n++] = run_phase(&b->mid, &b->end);
+    }
+    return status;
+}
+
+static int by_time(const void *a, const void *b) {
+    uint64_t x = ((const struct run_phase *)a)->ns, y = ((const struct run_phase *)b)->ns;
+    return (x > y) - (x < y);
+}
+
+/* The repetition of median time (the slower middle one of an even number). Sorts. */
+static const struct run_phase *median(struct series *s) {
+    qsort(s->phases, s->n, sizeof *s->phases, by_time);
+    return &s->phases[s->n / 2];
+}
+
+static void print_series(struct series *s) {
+    const struct run_phase *p = median(s);
+    if (p->tok == 0) {
+        return;
+    }
+    char weights[CLI_SIZE_TEXT], archive[CLI_SIZE_TEXT];
+    printf("%-8s %8ju %10.1f %10.1f %10.1f %9.2f %12s %12s\n", s->name, (uintmax_t)p->tok,
+           p->tok_per_s, s->phases[s->n - 1].tok_per_s, s->phases[0].tok_per_s, p->weight_gb_per_s,
+           cli_size_text(weights, (uint64_t)p->weight_per_tok),
+           cli_size_text(archive, (uint64_t)p->read_per_tok));
+}
+
+static void series_json(struct run_json *j, struct series *s) {
+    const struct run_phase *p = median(s);
+    run_json_open(j, s->name, '{');
+    run_json_u64(j, "tokens", p->tok);
+    run_json_f64(j, "tok_per_s", p->tok_per_s);
+    run_json_f64(j, "tok_per_s_min", s->phases[s->n - 1].tok_per_s);
+    run_json_f64(j, "tok_per_s_max", s->phases[0].tok_per_s);
+    run_json_f64(j, "ms_per_tok", p->ms_per_tok);
+    run_json_f64(j, "weight_gb_per_s", p->weight_gb_per_s);
+    run_json_f64(j, "weight_bytes_per_tok", p->weight_per_tok);
+    run_json_f64(j, "archive_bytes_per_tok", p->read_per_tok);
+    run_json_close(j, '}');
+}
+
+static void report(struct bench *b) {
+    const struct run *r = &b->run;
+    if (r->o->stats) {
+        run_stats_print(&b->mid, &b->end);
+    }
+    if (r->o->json) {
+        struct run_json j;
+        run_json_begin(&j, r);
+        run_json_string(&j, "tokens_from", r->o->file ? r->o->file : "generator");
+        run_json_u64(&j, "reps", b->prefill.n);
+        series_json(&j, &b->prefill);
+        series_json(&j, &b->decode);
+        run_json_print(&j);
+        return;
+    }
+    printf("%s, %s, %u threads, context %u; median of %zu\n", r->info->expert_codec, r->info->isa,
+           r->info->threads, r->info->ctx_tok, b->prefill.n);
+    printf("%-8s %8s %10s %10s %10s %9s %12s %12s\n", "", "tokens", "tok/s", "slowest", "fastest",
+           "GB/s", "weights/tok", "archive/tok");
+    print_series(&b->prefill);
+    print_series(&b->decode);
+}
+
+int run_bench(const struct cli_call *call, struct err *err) {
+    const struct run_options *o = call->values;
+    struct bench b = {.prefill.name = "prefill", .decode.name = "decode"};
+    struct buf text = {0};
+    if (o->prompt_tokens + o->decode_tokens == 0) {
+        err_set(err, "nothing to do: --prompt-tokens and --decode-tokens are both 0");
+        return CLI_USAGE;
+    }
+    int status = o->file ? run_read(o->file, &text, err) : 0;
+    if (status == 0) {
+        status = run_open(&b.run, call, (uint32_t)(o->prompt_tokens + o->decode_tokens), err);
+    }
+    if (status == 0) {
+        status = take_tokens(&b, &text, err);
+    }
+    if (status == 0) {
+        b.prefill.phases = mem_calloc((size_t)o->reps, sizeof *b.prefill.phases);
+        b.decode.phases = mem_calloc((size_t)o->reps, sizeof *b.decode.phases);
+        run_catch_interrupt();
+        progress_start(b.run.progress, "bench", (uint64_t)o->reps, PROGRESS_ITEMS);
+    }
+    for (int i = 0; status == 0 && i < o->reps; i++) {
+        status = repeat(&b, err);
+        progress_update(b.run.progress, (uint64_t)i + 1);
+    }
+    progress_finish(b.run.progress);
+    if (status == 0) {
+        report(&b);
+    }
+    run_close(&b.run);
+    free(b.prefill.phases);
+    free(b.decode.phases);
+    free(b.tokens.ids);
+    buf_free(&text);
+    return status;
+}
