@@ -209,7 +209,7 @@ $(OUT)/flags: _flags
 $(OUT)/%.o: %.c $(OUT)/flags
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(BASE_FLAGS) $(WARN) $(isa.$(lastword $(subst _, ,$*))) $(CPPFLAGS) $(CFLAGS) \
+	$(Q)$(CC) $(BASE_FLAGS) $(WARN) $(isa.$(lastword $(subst _, ,$*))) $(EXTRA) $(CPPFLAGS) $(CFLAGS) \
 	    -MMD -MP -c $< -o $@
 
 $(OUT)/%.o: %.cu $(OUT)/flags
@@ -249,6 +249,7 @@ $(OUT)/corm-prep: LIBS = $(LIBS_PREP) $(LIBS_RUN)
 $(OUT)/corm-prep: $(OUT)/prep/corm_prep.o $(OUT)/libeverything.a
 	$(link)
 $(OUT)/docs/%: LIBS = $(LIBS_RUN)
+$(OUT)/docs/%.o: EXTRA = -Iruntime
 $(EXAMPLES): $(OUT)/docs/%: $(OUT)/docs/%.o $(OUT)/libcorm.a
 	$(link)
 $(OUT)/tests/%: LIBS = $(LIBS_TEST) $(LIBS_PREP) $(LIBS_RUN)
