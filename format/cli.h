@@ -109,7 +109,8 @@ struct cli_program {
     const char *description; /* as in a command */
     const char *examples;
     const struct cli_command *commands;
-    int default_command; /* index of the command that runs when none is named, -1 = none does */
+    int default_command;     /* index of the command that runs when none is named, -1 = none does */
+    const char *exit_status; /* lines for statuses of its own: "130 ended by Ctrl-C\n" */
 };
 
 /* What was asked for. */

@@ -202,11 +202,16 @@ static void synopsis(struct buf *out, const struct cli_program *p, const struct 
                is_default(p, c) ? "" : c->name, c->args ? " " : "", c->args ? c->args : "");
 }
 
-static void exit_status(struct buf *out) {
+static void exit_status(struct buf *out, const struct cli_program *p) {
     buf_printf(out, "\nEXIT STATUS\n"
                     "    0   done\n"
                     "    1   failed; one line on standard error says why\n"
                     "    2   wrong usage\n");
+    for (const char *line = p->exit_status ? p->exit_status : ""; *line;) {
+        size_t len = strcspn(line, "\n");
+        buf_printf(out, "    %.*s\n", (int)len, line);
+        line += len + (line[len] == '\n');
+    }
 }
 
 static void command_help(const struct cli_call *call, unsigned width, struct buf *out) {
@@ -220,7 +225,7 @@ static void command_help(const struct cli_call *call, unsigned width, struct buf
     }
     options(out, c, call->values, width);
     examples(out, c->examples, width);
-    exit_status(out);
+    exit_status(out, p);
 }
 
 void cli_help(const struct cli_call *call, unsigned width, struct buf *out) {
@@ -259,5 +264,5 @@ void cli_help(const struct cli_call *call, unsigned width, struct buf *out) {
     buf_free(&more);
     options(out, def, call->values, width);
     examples(out, p->examples, width);
-    exit_status(out);
+    exit_status(out, p);
 }

@@ -52,8 +52,12 @@ static void rate_text(char *out, size_t size, double per_second, enum progress_u
     snprintf(out, size, "%.*f %s/s", per_second < 100 ? 1 : 0, per_second, name);
 }
 
-/* "3.2 s", "1:05", "2:03:09". */
+/* "40 ms", "3.2 s", "1:05", "2:03:09". */
 static void time_text(char *out, size_t size, double seconds) {
+    if (seconds < 0.9995) {
+        snprintf(out, size, "%.0f ms", seconds * 1000);
+        return;
+    }
     if (seconds < 10) {
         snprintf(out, size, "%.1f s", seconds);
         return;

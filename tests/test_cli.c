@@ -80,7 +80,8 @@ static const struct cli_command commands[] = {
     {0}};
 
 static const struct cli_program program = {
-    "prog", "does things", "1.2.3", "What it does.", "# Try:\nprog m.corm", commands, 0};
+    "prog", "does things",          "1.2.3", "What it does.", "# Try:\nprog m.corm", commands,
+    0,      "130 ended by Ctrl-C\n"};
 static const struct cli_program strict = {"strict", "does things", "1.2.3", NULL,
                                           NULL,     commands,      -1};
 
@@ -369,6 +370,7 @@ static void help_of_the_program(void **state) {
     assert_has(&text, "  Common options\n    -v, --verbose             Say more.\n");
     assert_has(&text, "\nEXAMPLES\n    Try:\n        prog m.corm\n");
     assert_has(&text, "\nEXIT STATUS\n    0   done\n    1   failed");
+    assert_has(&text, "    2   wrong usage\n    130 ended by Ctrl-C\n");
     buf_free(&text);
 }
 
@@ -525,7 +527,7 @@ static void progress_in_a_log(void **state) {
     assert_string_equal(text, "rows:  33%  1000 rows of 3000 rows, 100 rows/s, 20 s left\n"
                               "rows:  67%  2000 rows of 3000 rows, 100 rows/s, 10 s left\n"
                               "rows: 2500 rows of 3000 rows in 25 s (100 rows/s)\n"
-                              "next: 1 item in 0.1 s (10.0 items/s)\n");
+                              "next: 1 item in 100 ms (10.0 items/s)\n");
     fclose(out);
     free(text);
 }
