@@ -154,6 +154,11 @@ static int check_range(const struct arch *a, const struct field *f, struct err *
             return err_set(err, "%s: a name of 1 to %g bytes is needed, got %zu", f->key, f->max,
                            len);
         }
+        for (size_t i = 0; i < len; i++) {
+            if ((unsigned char)s[i] < 0x20 || s[i] == 0x7f) {
+                return err_set(err, "%s: holds a control character", f->key);
+            }
+        }
         return 0;
     }
     uint32_t n = field_count(a, f);

@@ -24,6 +24,8 @@ build libopenblas-dev  h:cblas.h
 build liblapacke-dev   h:lapacke.h
 build libjansson-dev   h:jansson.h
 test  libcmocka-dev    h:cmocka.h
+test  python3          python3
+test  zstd             zstd
 lint  clang-format     clang-format
 clang clang            clang
 clang llvm             llvm-symbolizer

@@ -17,19 +17,20 @@ static bool inside(size_t size, uint64_t offset, uint64_t bytes) {
     return offset <= size && bytes <= size - offset;
 }
 
-/* The section table where it lies in the file; its entries are copies. Returns their number. */
-static uint32_t read_table(const uint8_t *file, size_t size, struct corm_section *out) {
-    struct corm_header h;
+/* Copies of the header and the section table. Returns the number of sections, 0 where there is no table
+ * inside the file. */
+static uint32_t read_table(const uint8_t *file, size_t size, struct corm_header *h,
+                           struct corm_section *out) {
     if (size < CORM_HEADER_BYTES) {
         return 0;
     }
-    memcpy(&h, file, sizeof h);
-    if (h.section_count > CORM_MAX_SECTIONS ||
-        !inside(size, h.table_offset, h.section_count * sizeof *out)) {
+    memcpy(h, file, sizeof *h);
+    if (h->section_count > CORM_MAX_SECTIONS ||
+        !inside(size, h->table_offset, h->section_count * sizeof *out)) {
         return 0;
     }
-    memcpy(out, file + h.table_offset, h.section_count * sizeof *out);
-    return h.section_count;
+    memcpy(out, file + h->table_offset, h->section_count * sizeof *out);
+    return h->section_count;
 }
 
 static void rehash_tensors(uint8_t *file, size_t size, const struct corm_section *s) {
@@ -63,7 +64,8 @@ static void rehash_chunks(uint8_t *file, size_t size, const struct corm_section 
 
 static void rehash(uint8_t *file, size_t size) {
     struct corm_section sections[CORM_MAX_SECTIONS];
-    uint32_t n = read_table(file, size, sections);
+    struct corm_header h;
+    uint32_t n = read_table(file, size, &h, sections);
     for (uint32_t i = 0; i < n; i++) {
         struct corm_section *s = &sections[i];
         if (!inside(size, s->offset, s->bytes) || !corm_section_has_hash(s->type)) {
@@ -79,8 +81,6 @@ static void rehash(uint8_t *file, size_t size) {
     if (n == 0) {
         return;
     }
-    struct corm_header h;
-    memcpy(&h, file, sizeof h);
     memcpy(file + h.table_offset, sections, n * sizeof *sections);
     h.table_hash = hash64(file + h.table_offset, n * sizeof *sections);
     h.file_bytes = size;
@@ -162,13 +162,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed) {
     struct corm_section s[CORM_MAX_SECTIONS];
-    uint32_t n = read_table(data, size, s);
+    struct corm_header h;
+    uint32_t n = read_table(data, size, &h, s);
     if (n == 0 || seed % 16 == 0) {
         return LLVMFuzzerMutate(data, size, max_size);
     }
     /* A place: the header, the table, or a section; and in it a window of up to 64 bytes. */
-    struct corm_header h;
-    memcpy(&h, data, sizeof h);
     uint32_t pick = seed / 16 % (n + 2);
     uint64_t offset = 0, bytes = offsetof(struct corm_header, header_hash);
     if (pick == n) {
