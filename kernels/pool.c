@@ -1,0 +1,220 @@
+/*
+ * pool: see pool.h.
+ *
+ * One atomic word, `left`, is the whole hand-out: the number of items that nobody has taken yet. Whoever
+ * lowers it from n to n - 1 owns item n_items - n, and only an owner reads the job's other fields; the
+ * caller rewrites them only after every item was reported in `done`. A worker that is late finds nothing
+ * left, or the next job, and both are right. So no run waits for a worker that has not woken up.
+ *
+ * Sleeping: a waiter announces itself (`sleepers`, `caller_sleeps`) before it looks at the word a last
+ * time, and a publisher changes the word before it looks for waiters. With sequentially consistent
+ * atomics one of the two sees the other.
+ */
+#include "kernels/pool.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "format/base.h"
+
+/* How long a waiter spins: longer than the serial stretches between two kernels of a token, far shorter
+ * than a scheduler's time slice. */
+enum { SPIN_NS = 40 * 1000, PAUSES_PER_LOOK = 16 };
+
+struct worker {
+    struct pool *pool;
+    pthread_t thread;
+    uint32_t index;
+};
+
+struct pool {
+    uint32_t n_threads;
+    uint32_t spin_ns; /* 0 where the threads outnumber the processors */
+    struct worker *workers;
+
+    /* The job. Written by the caller while nothing is left and all is done. */
+    void (*fn)(void *ctx, uint32_t item, uint32_t worker);
+    void *ctx;
+    uint32_t n_items;
+
+    /* Apart from one another, as different threads hammer them. */
+    _Alignas(64) atomic_uint left;
+    _Alignas(64) atomic_uint done;
+    _Alignas(64) atomic_uint sleepers;
+    atomic_bool caller_sleeps, stop;
+    pthread_mutex_t mutex;
+    pthread_cond_t work, finished;
+};
+
+static inline void pause_cpu(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* Take items until none is left; returns how many were done. */
+static uint32_t take_items(struct pool *p, uint32_t worker) {
+    uint32_t n = 0;
+    unsigned left = atomic_load(&p->left);
+    while (left > 0) {
+        if (!atomic_compare_exchange_weak(&p->left, &left, left - 1)) {
+            continue;
+        }
+        p->fn(p->ctx, p->n_items - left, worker);
+        n++;
+        left = atomic_load(&p->left);
+    }
+    return n;
+}
+
+static void report_done(struct pool *p, uint32_t n, uint32_t n_items) {
+    if (atomic_fetch_add(&p->done, n) + n == n_items && atomic_load(&p->caller_sleeps)) {
+        pthread_mutex_lock(&p->mutex);
+        pthread_cond_signal(&p->finished);
+        pthread_mutex_unlock(&p->mutex);
+    }
+}
+
+/* True as soon as there is work or the end; false when the spin's time is over. */
+static bool spin_for_work(struct pool *p) {
+    if (p->spin_ns == 0) {
+        return false;
+    }
+    uint64_t end = clock_ns() + p->spin_ns;
+    do {
+        for (int i = 0; i < PAUSES_PER_LOOK; i++) {
+            if (atomic_load_explicit(&p->left, memory_order_relaxed) > 0 ||
+                atomic_load_explicit(&p->stop, memory_order_relaxed)) {
+                return true;
+            }
+            pause_cpu();
+        }
+    } while (clock_ns() < end);
+    return false;
+}
+
+static void sleep_for_work(struct pool *p) {
+    pthread_mutex_lock(&p->mutex);
+    atomic_fetch_add(&p->sleepers, 1);
+    while (atomic_load(&p->left) == 0 && !atomic_load(&p->stop)) {
+        pthread_cond_wait(&p->work, &p->mutex);
+    }
+    atomic_fetch_sub(&p->sleepers, 1);
+    pthread_mutex_unlock(&p->mutex);
+}
+
+static void *worker_main(void *arg) {
+    const struct worker *w = arg;
+    struct pool *p = w->pool;
+    while (!atomic_load(&p->stop)) {
+        uint32_t n = take_items(p, w->index);
+        if (n > 0) {
+            /* Until this report the job stands, so its n_items is the one that these belong to. */
+            report_done(p, n, p->n_items);
+        }
+        if (!spin_for_work(p)) {
+            sleep_for_work(p);
+        }
+    }
+    return NULL;
+}
+
+static uint32_t processors(void) {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) != 0) {
+        return 1;
+    }
+    return (uint32_t)CPU_COUNT(&set);
+}
+
+struct pool *pool_new(uint32_t threads) {
+    struct pool *p = mem_alloc_aligned(sizeof *p);
+    memset(p, 0, sizeof *p);
+    p->n_threads = threads ? threads : 1;
+    p->spin_ns = p->n_threads <= processors() ? SPIN_NS : 0;
+    pthread_mutex_init(&p->mutex, NULL);
+    pthread_cond_init(&p->work, NULL);
+    pthread_cond_init(&p->finished, NULL);
+    p->workers = mem_calloc(p->n_threads, sizeof *p->workers);
+    for (uint32_t i = 1; i < p->n_threads; i++) {
+        p->workers[i] = (struct worker){.pool = p, .index = i};
+        int rc = pthread_create(&p->workers[i].thread, NULL, worker_main, &p->workers[i]);
+        if (rc != 0) {
+            die("cannot start worker thread %u of %u: %s", i, p->n_threads, strerror(rc));
+        }
+    }
+    return p;
+}
+
+void pool_free(struct pool *p) {
+    if (!p) {
+        return;
+    }
+    pthread_mutex_lock(&p->mutex);
+    atomic_store(&p->stop, true);
+    pthread_cond_broadcast(&p->work);
+    pthread_mutex_unlock(&p->mutex);
+    for (uint32_t i = 1; i < p->n_threads; i++) {
+        pthread_join(p->workers[i].thread, NULL);
+    }
+    pthread_cond_destroy(&p->finished);
+    pthread_cond_destroy(&p->work);
+    pthread_mutex_destroy(&p->mutex);
+    free(p->workers);
+    free(p);
+}
+
+uint32_t pool_threads(const struct pool *p) {
+    return p->n_threads;
+}
+
+static void wait_for_done(struct pool *p, uint32_t n_items) {
+    if (p->spin_ns > 0) {
+        uint64_t end = clock_ns() + p->spin_ns;
+        do {
+            for (int i = 0; i < PAUSES_PER_LOOK; i++) {
+                if (atomic_load(&p->done) == n_items) {
+                    return;
+                }
+                pause_cpu();
+            }
+        } while (clock_ns() < end);
+    }
+    pthread_mutex_lock(&p->mutex);
+    atomic_store(&p->caller_sleeps, true);
+    while (atomic_load(&p->done) != n_items) {
+        pthread_cond_wait(&p->finished, &p->mutex);
+    }
+    atomic_store(&p->caller_sleeps, false);
+    pthread_mutex_unlock(&p->mutex);
+}
+
+void pool_run(struct pool *p, void (*fn)(void *ctx, uint32_t item, uint32_t worker), void *ctx,
+              uint32_t n_items) {
+    if (p->n_threads == 1 || n_items <= 1) {
+        for (uint32_t i = 0; i < n_items; i++) {
+            fn(ctx, i, 0);
+        }
+        return;
+    }
+    p->fn = fn;
+    p->ctx = ctx;
+    p->n_items = n_items;
+    atomic_store(&p->done, 0);
+    atomic_store(&p->left, n_items);
+    if (atomic_load(&p->sleepers) > 0) {
+        pthread_mutex_lock(&p->mutex);
+        pthread_cond_broadcast(&p->work);
+        pthread_mutex_unlock(&p->mutex);
+    }
+    uint32_t n = take_items(p, 0);
+    if (atomic_fetch_add(&p->done, n) + n != n_items) {
+        wait_for_done(p, n_items);
+    }
+}
