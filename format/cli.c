@@ -5,6 +5,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
@@ -556,7 +557,21 @@ static void print_error(const struct cli_call *call, const struct err *err, bool
     fputc('\n', stderr);
 }
 
+/* A program may be started with standard descriptors closed; then the next file it opens would get
+ * the number, and messages would be written into that file. Filled with something that refuses
+ * writing. */
+static void fill_standard_descriptors(void) {
+    int fd;
+    do {
+        fd = open("/dev/null", O_RDONLY);
+    } while (fd >= 0 && fd <= 2);
+    if (fd > 2) {
+        close(fd);
+    }
+}
+
 int cli_main(const struct cli_program *program, int argc, char **argv, void *values) {
+    fill_standard_descriptors();
     struct cli_call call;
     struct err err = {0};
     int status = 0;

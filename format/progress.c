@@ -31,6 +31,10 @@ void progress_finish(struct progress *p) {
     }
 }
 
+static const char *unit_name(enum progress_unit unit) {
+    return unit == PROGRESS_ROWS ? "row" : unit == PROGRESS_TOKENS ? "token" : "item";
+}
+
 /* "271.0 MiB" or "12345 rows". */
 static void amount_text(char *out, size_t size, uint64_t n, enum progress_unit unit) {
     if (unit == PROGRESS_BYTES) {
@@ -38,8 +42,7 @@ static void amount_text(char *out, size_t size, uint64_t n, enum progress_unit u
         snprintf(out, size, "%s", cli_size_text(text, n));
         return;
     }
-    const char *name = unit == PROGRESS_ROWS ? "row" : "item";
-    snprintf(out, size, "%ju %s%s", (uintmax_t)n, name, n == 1 ? "" : "s");
+    snprintf(out, size, "%ju %s%s", (uintmax_t)n, unit_name(unit), n == 1 ? "" : "s");
 }
 
 static void rate_text(char *out, size_t size, double per_second, enum progress_unit unit) {
@@ -48,8 +51,7 @@ static void rate_text(char *out, size_t size, double per_second, enum progress_u
         snprintf(out, size, "%s/s", cli_size_text(text, (uint64_t)per_second));
         return;
     }
-    const char *name = unit == PROGRESS_ROWS ? "rows" : "items";
-    snprintf(out, size, "%.*f %s/s", per_second < 100 ? 1 : 0, per_second, name);
+    snprintf(out, size, "%.*f %ss/s", per_second < 100 ? 1 : 0, per_second, unit_name(unit));
 }
 
 /* "40 ms", "3.2 s", "1:05", "2:03:09". */

@@ -13,7 +13,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-enum progress_unit { PROGRESS_BYTES, PROGRESS_ROWS, PROGRESS_ITEMS };
+enum progress_unit { PROGRESS_BYTES, PROGRESS_ROWS, PROGRESS_TOKENS, PROGRESS_ITEMS };
 
 /* Someone who wants to know. Another listener than the terminal fills in its own functions. */
 struct progress {

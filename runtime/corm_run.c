@@ -19,8 +19,11 @@ static void on_interrupt(int signal_number) {
 
 void run_catch_interrupt(void) {
     struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = SA_RESETHAND | SA_RESTART};
+    struct sigaction before;
     sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
+    if (sigaction(SIGINT, NULL, &before) == 0 && before.sa_handler != SIG_IGN) {
+        sigaction(SIGINT, &action, NULL); /* else it runs in the background: not for us */
+    }
 }
 
 bool run_interrupted(void) {
@@ -238,8 +241,7 @@ int main(int argc, char **argv) {
             "archive holds all that is needed: weights, tokenizer, licence.\n"
             "Before weights are loaded, the memory plan is printed; it is kept. With less memory "
             "than the model takes, experts come from the archive as they are needed, and the text "
-            "stays the same, only later.\n"
-            "Exit status: 0 done, 1 failed, 2 wrong usage, 130 ended by Ctrl-C.",
+            "stays the same, only later.",
         .examples = "corm-run model.corm -p \"Once upon a time\" -n 200\n"
                     "corm-run model.corm -p \"Once upon a time\" --ram 4G --stats\n"
                     "corm-run perplexity model.corm -f text.txt\n"
@@ -247,6 +249,7 @@ int main(int argc, char **argv) {
                     "corm-run generate --help\n",
         .commands = commands,
         .default_command = 0,
+        .exit_status = "130 ended by Ctrl-C\n",
     };
     return cli_main(&program, argc, argv, &options);
 }

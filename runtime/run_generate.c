@@ -167,11 +167,11 @@ static void report(struct generation *g) {
         run_json_u64(&j, "prompt_tokens", g->prompt.n);
         run_json_u64(&j, "generated_tokens", g->tokens);
         run_json_u64(&j, "seed", g->sampling.seed);
-        run_json_f64(&j, "temperature", g->sampling.temperature);
+        run_json_f32(&j, "temperature", g->sampling.temperature);
         run_json_u64(&j, "top_k", g->sampling.top_k);
-        run_json_f64(&j, "top_p", g->sampling.top_p);
-        run_json_f64(&j, "min_p", g->sampling.min_p);
-        run_json_f64(&j, "repeat_penalty", g->sampling.repeat_penalty);
+        run_json_f32(&j, "top_p", g->sampling.top_p);
+        run_json_f32(&j, "min_p", g->sampling.min_p);
+        run_json_f32(&j, "repeat_penalty", g->sampling.repeat_penalty);
         run_json_u64(&j, "repeat_last", g->sampling.repeat_last_tok);
         run_stats_json(&j, &g->after_prompt, &end);
         run_json_print(&j);
@@ -191,7 +191,7 @@ static int eval_prompt(struct generation *g, struct err *err) {
     }
     bool lengthy = g->prompt.n > r->info->batch_rows;
     struct progress *progress = lengthy ? r->progress : NULL;
-    progress_start(progress, "reading the prompt", g->prompt.n, PROGRESS_ROWS);
+    progress_start(progress, "reading the prompt", g->prompt.n, PROGRESS_TOKENS);
     int status = run_eval(r, g->prompt.ids, g->prompt.n, progress, err);
     progress_finish(progress);
     if (status == RUN_INTERRUPTED) {

@@ -5,6 +5,8 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void begin_value(struct run_json *j, const char *key) {
@@ -91,6 +93,18 @@ void run_json_f64(struct run_json *j, const char *key, double value) {
     } else {
         buf_append(&j->text, "null", 4);
     }
+}
+
+void run_json_f32(struct run_json *j, const char *key, float value) {
+    char text[32] = "null";
+    for (int digits = 1; isfinite(value) && digits <= 9; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtof(text, NULL) == value) {
+            break;
+        }
+    }
+    begin_value(j, key);
+    buf_append(&j->text, text, strlen(text));
 }
 
 void run_json_bool(struct run_json *j, const char *key, bool value) {

@@ -131,7 +131,7 @@ int run_logits(const struct cli_call *call, struct err *err) {
         status = npy_create(&file, o->output, ids.n, r.info->vocab, err);
     }
     if (status == 0) {
-        progress_start(r.progress, "logits", ids.n, PROGRESS_ROWS);
+        progress_start(r.progress, "logits", ids.n, PROGRESS_TOKENS);
         status = write_logits(&r, &ids, &file, err);
         progress_finish(r.progress);
     }

@@ -104,7 +104,7 @@ static int prepare(struct perplexity *p, const struct buf *text, struct err *err
 
 static int score(struct perplexity *p, struct err *err) {
     run_catch_interrupt();
-    progress_start(p->run.progress, "perplexity", p->to_score, PROGRESS_ROWS);
+    progress_start(p->run.progress, "perplexity", p->to_score, PROGRESS_TOKENS);
     int status = 0;
     for (struct window w = {0}; status == 0 && next_window(p, &w);) {
         status = score_window(p, &w, err);

@@ -101,6 +101,8 @@ static void json_reads_back(void **state) {
     run_json_open(&j, NULL, '{');
     run_json_u64(&j, "big", UINT64_C(9007199254740993));
     run_json_f64(&j, "small", 1.5e-7);
+    run_json_f32(&j, "float", 0.95f);
+    run_json_f32(&j, "infinite", INFINITY);
     run_json_f64(&j, "nan", NAN);
     run_json_f64(&j, "inf", -INFINITY);
     run_json_bool(&j, "yes", true);
@@ -125,6 +127,8 @@ static void json_reads_back(void **state) {
     }
     assert_int_equal(json_integer_value(json_object_get(root, "big")), 9007199254740993);
     assert_true(json_real_value(json_object_get(root, "small")) == 1.5e-7);
+    assert_true(json_real_value(json_object_get(root, "float")) == 0.95);
+    assert_true(json_is_null(json_object_get(root, "infinite")));
     assert_true(json_is_null(json_object_get(root, "nan")));
     assert_true(json_is_null(json_object_get(root, "inf")));
     assert_true(json_is_true(json_object_get(root, "yes")));
