@@ -26,6 +26,7 @@ build libjansson-dev   h:jansson.h
 test  libcmocka-dev    h:cmocka.h
 test  python3          python3
 test  zstd             zstd
+test  zip              zip
 lint  clang-format     clang-format
 clang clang            clang
 clang llvm             llvm-symbolizer
