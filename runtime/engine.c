@@ -210,6 +210,7 @@ static int open_steps(struct corm_engine *e, const char *path,
                  c->n_records ? c->records[0].n_chunks : 0, 1);
     lookahead_open(&e->lookahead, &e->predict, e->prefetch, c, e->in_place ? 0 : DEFAULT_AHEAD);
     experts_open(&e->experts, &e->cache, e->prefetch, &e->backend, e->opt.batch_rows);
+    e->experts.predict = &e->predict;
     e->experts.on_demanded = lookahead_demanded;
     e->experts.on_demanded_ctx = &e->lookahead;
     forward_open(&e->forward, &c->arch, &e->backend, e->opt.batch_rows, experts_hook(&e->experts),

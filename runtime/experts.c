@@ -15,8 +15,12 @@ void experts_open(struct experts *e, struct cache *cache, struct prefetch *prefe
     e->needs = mem_calloc(n, sizeof *e->needs);
     e->ready = mem_calloc(n, sizeof *e->ready);
     e->open = mem_calloc(n, sizeof *e->open);
-    e->jobs = mem_calloc(n, sizeof *e->jobs);
-    e->chunks = mem_calloc((size_t)n * (cache_slots_floor(a) / 2), sizeof *e->chunks);
+    e->record_chunks = cache_slots_floor(a) / 2;
+    size_t n_jobs = (size_t)n + e->max_uses;
+    e->jobs = mem_calloc(n_jobs, sizeof *e->jobs);
+    e->chunks = mem_calloc(n_jobs * e->record_chunks, sizeof *e->chunks);
+    e->skip_use = mem_calloc((size_t)e->max_uses, e->record_chunks);
+    e->skip_expert = mem_calloc(n, e->record_chunks);
 }
 
 void experts_close(struct experts *e) {
@@ -28,12 +32,38 @@ void experts_close(struct experts *e) {
     free(e->open);
     free(e->jobs);
     free(e->chunks);
+    free(e->skip_use);
+    free(e->skip_expert);
     *e = (struct experts){0};
 }
 
-static struct prefetch_need whole_expert(const struct experts *e, uint32_t layer, uint32_t expert) {
+/* The chunks of an expert that this run needs. */
+static struct prefetch_need need_of(const struct experts *e, uint32_t layer, uint32_t expert) {
     const struct corm_record *rec = corm_record_of(e->archive, layer, expert);
-    return (struct prefetch_need){rec->first_chunk, rec->n_chunks, NULL};
+    return (struct prefetch_need){rec->first_chunk, rec->n_chunks,
+                                  e->skipping ? &e->skip_expert[expert * e->record_chunks] : NULL};
+}
+
+/* Decide which chunks each use leaves out, and which no use of an expert needs. */
+static void choose_skips(struct experts *e, uint32_t layer, const float *x, uint32_t rows,
+                         const int32_t *ids) {
+    uint32_t k = e->archive->arch.n_active, n = e->record_chunks;
+    e->skipping = e->drop && e->drop[layer] > 0 && (rows == 1 || e->drop_in_batches) &&
+                  predict_has_chunks(e->predict, layer);
+    if (!e->skipping)
+        return;
+    memset(e->skip_expert, 1, (size_t)e->archive->arch.n_experts * n);
+    predict_project(e->predict, layer, x, rows);
+    for (uint32_t u = 0; u < rows * k; u++) {
+        const struct corm_record *rec = corm_record_of(e->archive, layer, (uint32_t)ids[u]);
+        uint8_t *skip = &e->skip_use[(size_t)u * n];
+        uint8_t *all = &e->skip_expert[(uint32_t)ids[u] * n];
+        predict_chunk_energy(e->predict, layer, (uint32_t)ids[u], u / k);
+        predict_choose_skip(e->predict->host_scores, rec->n_chunks, rec->n_hot, e->drop[layer],
+                            skip);
+        for (uint32_t i = 0; i < rec->n_chunks; i++)
+            all[i] &= skip[i];
+    }
 }
 
 /* The experts in use, those missing and those in memory taken alternately: the missing ones arrive while
@@ -41,7 +71,7 @@ static struct prefetch_need whole_expert(const struct experts *e, uint32_t layer
 static uint32_t plan_order(struct experts *e, uint32_t layer) {
     uint32_t n_experts = e->archive->arch.n_experts, n = 0, in_memory = 0, missing = 0;
     for (uint32_t i = 0; i < n_experts; i++) {
-        struct prefetch_need need = whole_expert(e, layer, i);
+        struct prefetch_need need = need_of(e, layer, i);
         e->ready[i] =
             e->first_use[i + 1] > e->first_use[i] && prefetch_is_ready(e->prefetch, &need);
     }
@@ -63,7 +93,7 @@ static uint32_t plan_order(struct experts *e, uint32_t layer) {
 static uint32_t slots_of(const struct experts *e, const struct prefetch_need *need) {
     uint32_t n = 0;
     for (uint32_t i = 0; i < need->n; i++)
-        n += cache_uses_slot(e->cache, need->first + i);
+        n += prefetch_needs(need, i) && cache_uses_slot(e->cache, need->first + i);
     return n;
 }
 
@@ -72,7 +102,7 @@ static uint32_t slots_of(const struct experts *e, const struct prefetch_need *ne
 static uint32_t open_more(struct experts *e, uint32_t layer, uint32_t next, uint32_t n,
                           uint32_t *slots_leased) {
     for (; next < n; next++) {
-        struct prefetch_need need = whole_expert(e, layer, e->order[next]);
+        struct prefetch_need need = need_of(e, layer, e->order[next]);
         uint32_t slots = slots_of(e, &need);
         if (*slots_leased + slots > e->cache->n_slots)
             break;
@@ -84,27 +114,42 @@ static uint32_t open_more(struct experts *e, uint32_t layer, uint32_t next, uint
     return next;
 }
 
+/* Add a job over an open expert's chunks, less those in `skip`. */
+static void add_job(struct experts *e, uint32_t *n_jobs, uint32_t *n_chunks,
+                    const struct prefetch_need *need, const uint8_t *skip, const uint32_t *uses,
+                    uint32_t n_uses) {
+    struct ffn_chunk *chunks = &e->chunks[*n_chunks];
+    uint32_t n = 0;
+    for (uint32_t j = 0; j < need->n; j++) {
+        uint32_t id = need->first + j;
+        size_t bytes = corm_chunk_raw_bytes(e->archive, &e->archive->chunks[id]);
+        if (skip && skip[j]) {
+            e->skipped_bytes += bytes;
+            continue;
+        }
+        chunks[n++] =
+            (struct ffn_chunk){prefetch_data(e->prefetch, id), e->archive->chunks[id].n_neurons};
+        e->used_bytes += bytes;
+    }
+    *n_chunks += n;
+    e->jobs[(*n_jobs)++] = (struct expert_job){chunks, n, uses, n_uses};
+}
+
 static void compute_ready(struct experts *e, const float *x, float *parts) {
     uint32_t n_jobs = 0, n_chunks = 0;
     for (uint32_t i = 0; i < e->n_open; i++) {
         if (!e->ready[i])
             continue;
-        uint32_t expert = e->open[i];
-        struct ffn_chunk *chunks = &e->chunks[n_chunks];
-        for (uint32_t j = 0; j < e->needs[i].n; j++) {
-            uint32_t id = e->needs[i].first + j;
-            e->chunks[n_chunks++] = (struct ffn_chunk){
-                .data = prefetch_data(e->prefetch, id),
-                .n_neurons = e->archive->chunks[id].n_neurons,
-            };
-            e->used_bytes += corm_chunk_raw_bytes(e->archive, &e->archive->chunks[id]);
+        const uint32_t *uses = &e->uses[e->first_use[e->open[i]]];
+        uint32_t n_uses = e->first_use[e->open[i] + 1] - e->first_use[e->open[i]];
+        if (!e->skipping) {
+            add_job(e, &n_jobs, &n_chunks, &e->needs[i], NULL, uses, n_uses);
+            continue;
         }
-        e->jobs[n_jobs++] = (struct expert_job){
-            .chunks = chunks,
-            .n_chunks = e->needs[i].n,
-            .uses = &e->uses[e->first_use[expert]],
-            .n_uses = e->first_use[expert + 1] - e->first_use[expert],
-        };
+        /* Each use leaves out chunks of its own. */
+        for (uint32_t u = 0; u < n_uses; u++)
+            add_job(e, &n_jobs, &n_chunks, &e->needs[i],
+                    &e->skip_use[(size_t)uses[u] * e->record_chunks], &uses[u], 1);
     }
     e->be->ops->experts(e->be->self, e->archive->expert_codec, e->archive->arch.dim, e->jobs,
                         n_jobs, e->archive->arch.n_active, x, parts);
@@ -130,6 +175,7 @@ static int experts_run(void *ctx, uint32_t layer, const float *x, uint32_t rows,
     struct experts *e = ctx;
     forward_group_uses(ids, rows * e->archive->arch.n_active, e->archive->arch.n_experts,
                        e->first_use, e->uses);
+    choose_skips(e, layer, x, rows, ids);
     uint32_t n = plan_order(e, layer), next = 0, slots_leased = 0;
     e->n_open = 0;
     while (next < n || e->n_open > 0) {

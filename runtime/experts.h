@@ -13,7 +13,7 @@
 #ifndef RUNTIME_EXPERTS_H
 #define RUNTIME_EXPERTS_H
 
-#include "runtime/forward.h"
+#include "runtime/predict.h"
 #include "runtime/prefetch.h"
 
 struct experts {
@@ -25,6 +25,12 @@ struct experts {
      * ask for later ones. May be NULL. */
     void (*on_demanded)(void *ctx, uint32_t layer, uint32_t rows);
     void *on_demanded_ctx;
+    /* Approximate mode: which share of the predicted energy each layer's experts may leave out,
+     * [n_layers]; NULL = exact. Applies to single rows, and to batches where `drop_in_batches` (to measure
+     * what decoding would lose). */
+    const float *drop;
+    bool drop_in_batches;
+    struct predict *predict;
     uint32_t max_uses;   /* rows * n_active of the longest call */
     uint64_t used_bytes; /* decoded bytes of the chunks that were computed with */
     /* Workspace of one call. */
@@ -36,8 +42,13 @@ struct experts {
     uint32_t *open;              /* expert */
     struct prefetch_need *needs; /* its chunks, leased */
     bool *ready;                 /* all in memory */
-    struct expert_job *jobs;     /* [n_experts] */
-    struct ffn_chunk *chunks;    /* [n_experts * chunks of a record] */
+    struct expert_job *jobs;     /* [n_experts + max_uses] */
+    struct ffn_chunk *chunks;    /* [(n_experts + max_uses) * chunks of a record] */
+    uint32_t record_chunks;      /* most chunks of a record */
+    bool skipping;               /* in this run, some chunks are left out: */
+    uint8_t *skip_use;           /* [max_uses, record_chunks] by each use */
+    uint8_t *skip_expert;        /* [n_experts, record_chunks] by all uses of an expert */
+    uint64_t skipped_bytes;      /* decoded bytes that were left out so far */
 };
 
 void experts_open(struct experts *e, struct cache *cache, struct prefetch *prefetch,

@@ -161,8 +161,8 @@ static void norm_heads(struct forward *f, const struct weight *weight, float *x,
 }
 
 /* f->out [rows, dim] = attention over f->norm. */
-static void attention(struct forward *f, const struct layer_weights *lw, uint32_t layer,
-                      struct kv *kv, uint32_t pos0, uint32_t rows) {
+static void attend(struct forward *f, const struct layer_weights *lw, uint32_t layer, struct kv *kv,
+                   uint32_t pos0, uint32_t rows) {
     const struct arch *a = f->arch;
     const struct backend_ops *op = f->be->ops;
     void *be = f->be->self;
@@ -220,19 +220,23 @@ static int routed_experts(struct forward *f, const struct layer_weights *lw, uin
     return 0;
 }
 
-int forward_layer(struct forward *f, const struct layer_weights *lw, uint32_t layer, struct kv *kv,
-                  uint32_t pos0, uint32_t rows, float *x, struct err *err) {
+void forward_attention(struct forward *f, const struct layer_weights *lw, uint32_t layer,
+                       struct kv *kv, uint32_t pos0, uint32_t rows, float *x) {
+    const struct arch *a = f->arch;
+    const struct backend_ops *op = f->be->ops;
+    op->rmsnorm(f->be->self, x, &lw->w[SLOT_ATTN_NORM], a->norm_eps, rows, a->dim, f->norm);
+    watch(f, TAP_ATTN_IN, layer, f->norm, rows, a->dim, NULL);
+    attend(f, lw, layer, kv, pos0, rows);
+    watch(f, TAP_ATTN_OUT, layer, f->out, rows, a->dim, NULL);
+    op->add(f->be->self, x, f->out, (size_t)rows * a->dim);
+}
+
+int forward_ffn(struct forward *f, const struct layer_weights *lw, uint32_t layer, uint32_t rows,
+                float *x, struct err *err) {
     const struct arch *a = f->arch;
     const struct backend_ops *op = f->be->ops;
     void *be = f->be->self;
     size_t n = (size_t)rows * a->dim;
-
-    op->rmsnorm(be, x, &lw->w[SLOT_ATTN_NORM], a->norm_eps, rows, a->dim, f->norm);
-    watch(f, TAP_ATTN_IN, layer, f->norm, rows, a->dim, NULL);
-    attention(f, lw, layer, kv, pos0, rows);
-    watch(f, TAP_ATTN_OUT, layer, f->out, rows, a->dim, NULL);
-    op->add(be, x, f->out, n);
-
     watch(f, TAP_FFN_RESIDUAL, layer, x, rows, a->dim, NULL);
     op->rmsnorm(be, x, &lw->w[SLOT_FFN_NORM], a->norm_eps, rows, a->dim, f->norm);
     watch(f, TAP_FFN_IN, layer, f->norm, rows, a->dim, NULL);
@@ -251,6 +255,12 @@ int forward_layer(struct forward *f, const struct layer_weights *lw, uint32_t la
     op->add(be, x, f->out, n);
     watch(f, TAP_LAYER_OUT, layer, x, rows, a->dim, NULL);
     return 0;
+}
+
+int forward_layer(struct forward *f, const struct layer_weights *lw, uint32_t layer, struct kv *kv,
+                  uint32_t pos0, uint32_t rows, float *x, struct err *err) {
+    forward_attention(f, lw, layer, kv, pos0, rows, x);
+    return forward_ffn(f, lw, layer, rows, x, err);
 }
 
 /* ---- both ends ---- */

@@ -98,9 +98,17 @@ size_t forward_scratch_bytes(const struct arch *arch, uint32_t max_rows);
 void forward_embed(struct forward *f, const struct layer_weights *model, const int32_t *host_ids,
                    uint32_t rows, float *x);
 /* Run one layer over `rows` tokens of one sequence at positions pos0 ...; x [rows, dim] is the residual
- * stream, updated in place; the tokens' keys and values are stored in `kv`. */
+ * stream, updated in place; the tokens' keys and values are stored in `kv`. It is the two halves below, one
+ * after the other. */
 int forward_layer(struct forward *f, const struct layer_weights *layer, uint32_t layer_index,
                   struct kv *kv, uint32_t pos0, uint32_t rows, float *x, struct err *err);
+/* x += attention(norm(x)). */
+void forward_attention(struct forward *f, const struct layer_weights *layer, uint32_t layer_index,
+                       struct kv *kv, uint32_t pos0, uint32_t rows, float *x);
+/* x += FFN(norm(x)): rows need not belong to one sequence, so prep takes many at once and brings each expert
+ * once for all of them. */
+int forward_ffn(struct forward *f, const struct layer_weights *layer, uint32_t layer_index,
+                uint32_t rows, float *x, struct err *err);
 /* logits [rows, vocab] (backend memory) of rows of the residual stream. */
 void forward_logits(struct forward *f, const struct layer_weights *model, const float *x,
                     uint32_t rows, float *logits);
