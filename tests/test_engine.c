@@ -1,0 +1,392 @@
+/*
+ * The whole chain, checkpoint -> archive -> engine, through the public API: greedy tokens and perplexity of
+ * transformers, and bit-identical logits whatever the memory budget, the threads, the split and the state of
+ * the cache.
+ */
+#include "tests/test.h"
+
+#include <math.h>
+
+#include "format/corm_read.h"
+#include "format/safetensors.h"
+#include "prep/pack.h"
+#include "runtime/corm.h"
+
+#define MODELS "tests/golden/models/"
+#define FABLE "tests/models/fable"
+
+static char dir[] = "/tmp/corm-test-XXXXXX";
+
+struct golden_case {
+    const char *name, *checkpoint;
+};
+static const struct golden_case CASES[] = {
+    {"mixtral-tiny", MODELS "mixtral-tiny"},   {"olmoe-tiny", MODELS "olmoe-tiny"},
+    {"qwen2moe-tiny", MODELS "qwen2moe-tiny"}, {"qwen3moe-tiny", MODELS "qwen3moe-tiny"},
+    {"qwen3moe-f32", MODELS "qwen3moe-f32"},   {"fable", FABLE},
+};
+
+static char *archive_path(const char *name, const char *codec) {
+    return mem_printf("%s/%s-%s.corm", dir, name, codec);
+}
+
+/* Convert once a name and codec; later calls find the file. */
+static char *archive_of(const char *name, const char *checkpoint, const char *codec) {
+    char *path = archive_path(name, codec);
+    if (access(path, R_OK) == 0)
+        return path;
+    struct err err = {0};
+    struct hf_model m;
+    struct pack_options opt = {.hot_fraction = 0.25,
+                               .chunk_neurons = 32,
+                               .expert_codec = strcmp(codec, "own") ? codec_by_name(codec) : NULL,
+                               .compress = true,
+                               .threads = 1,
+                               .version = "test"};
+    struct pack_result result;
+    hf_open(&m, checkpoint, &err);
+    assert_no_err(&err);
+    pack_model(&m, path, &opt, NULL, NULL, &result, &err);
+    assert_no_err(&err);
+    hf_close(&m);
+    return path;
+}
+
+static struct safetensors *golden_open(const char *name) {
+    struct err err = {0};
+    struct safetensors *st;
+    char *path = mem_printf(MODELS "%s/golden.safetensors", name);
+    st_open(&st, path, &err);
+    assert_no_err(&err);
+    free(path);
+    return st;
+}
+
+static const int32_t *golden_ids(const struct safetensors *st, const char *name, size_t *n) {
+    const struct st_tensor *t = st_find(st, name);
+    assert_non_null(t);
+    *n = t->shape[0];
+    return (const int32_t *)t->data;
+}
+
+static struct corm_engine *engine_open(const char *path, struct corm_engine_options opt) {
+    struct corm_engine *e = NULL;
+    struct corm_error error;
+    if (corm_engine_open(&e, path, &opt, &error) < 0)
+        fail_msg("%s", error.message);
+    return e;
+}
+
+static const float *eval(struct corm_session *s, const int32_t *ids, size_t n, bool all) {
+    const float *logits;
+    struct corm_error error;
+    if (corm_session_eval(s, ids, n, all, &logits, &error) < 0)
+        fail_msg("%s", error.message);
+    return logits;
+}
+
+static struct corm_session *session_open(struct corm_engine *e) {
+    struct corm_session *s;
+    assert_int_equal(corm_session_open(&s, e, NULL), 0);
+    return s;
+}
+
+/* ---- against transformers ---- */
+
+static void check_greedy(const struct golden_case *c, const char *isa) {
+    char *path = archive_of(c->name, c->checkpoint, "own");
+    struct safetensors *golden = golden_open(c->name);
+    size_t n_prompt, n_greedy;
+    const int32_t *prompt = golden_ids(golden, "greedy_prompt", &n_prompt);
+    const int32_t *greedy = golden_ids(golden, "greedy", &n_greedy);
+    assert_int_equal(n_greedy, 64);
+    struct corm_engine *e =
+        engine_open(path, (struct corm_engine_options){.isa = isa, .threads = 2});
+    struct corm_session *s = session_open(e);
+    const struct corm_sampling how = {.temperature = 0, .repeat_penalty = 1, .top_p = 1};
+    eval(s, prompt, n_prompt, false);
+    for (size_t i = 0; i < n_greedy; i++) {
+        int32_t id = corm_session_sample(s, &how);
+        if (id != greedy[i])
+            fail_msg("%s on %s: token %zu is %d, transformers has %d", c->name, isa, i, id,
+                     greedy[i]);
+        eval(s, &id, 1, false);
+    }
+    corm_session_close(s);
+    corm_engine_close(e);
+    st_close(golden);
+    free(path);
+}
+
+static void greedy_tokens_are_those_of_transformers(void **state) {
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(CASES); i++) {
+        check_greedy(&CASES[i], NULL);
+        check_greedy(&CASES[i], "scalar");
+    }
+}
+
+/* The prompt's text gives the prompt's ids: tokenizer and template of the archive. */
+static void prompts_tokenize_as_transformers_does(void **state) {
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(CASES); i++) {
+        struct err err = {0};
+        char *path = archive_of(CASES[i].name, CASES[i].checkpoint, "own");
+        char *text_path = mem_printf(MODELS "%s/prompt.txt", CASES[i].name);
+        uint8_t *text;
+        size_t bytes, n, n_ids;
+        file_read(text_path, 1 << 20, &text, &bytes, &err);
+        assert_no_err(&err);
+        struct safetensors *golden = golden_open(CASES[i].name);
+        const int32_t *want = golden_ids(golden, "greedy_prompt", &n);
+        struct corm_engine *e = engine_open(path, (struct corm_engine_options){.threads = 1});
+        int32_t *ids;
+        assert_int_equal(
+            corm_tokenize(e, (const char *)text, bytes, true, false, &ids, &n_ids, NULL), 0);
+        assert_int_equal(n_ids, n);
+        assert_memory_equal(ids, want, n * sizeof *ids);
+        free(ids);
+        corm_engine_close(e);
+        st_close(golden);
+        free(text);
+        free(text_path);
+        free(path);
+    }
+}
+
+static double log_prob(const float *logits, uint32_t vocab, int32_t id) {
+    double most = -INFINITY, sum = 0;
+    for (uint32_t i = 0; i < vocab; i++)
+        most = logits[i] > most ? (double)logits[i] : most;
+    for (uint32_t i = 0; i < vocab; i++)
+        sum += exp((double)logits[i] - most);
+    return (double)logits[id] - most - log(sum);
+}
+
+static double perplexity_of_fable(const char *codec, double *golden_value) {
+    char *path = archive_of("fable", FABLE, codec);
+    struct safetensors *golden = golden_open("fable");
+    size_t n_ids, one;
+    const int32_t *ids = golden_ids(golden, "perplexity_tokens", &n_ids);
+    const int32_t ctx = *golden_ids(golden, "perplexity_ctx", &one);
+    memcpy(golden_value, st_find(golden, "perplexity")->data, sizeof *golden_value);
+    struct corm_engine *e = engine_open(path, (struct corm_engine_options){.threads = 2});
+    struct corm_session *s = session_open(e);
+    uint32_t vocab = corm_engine_info(e)->vocab;
+    double nll = 0;
+    size_t scored = 0;
+    for (size_t first = 0; first < n_ids; first += (size_t)ctx) {
+        size_t n = n_ids - first < (size_t)ctx ? n_ids - first : (size_t)ctx;
+        corm_session_truncate(s, 0);
+        const float *logits = eval(s, ids + first, n, true);
+        for (size_t i = 1; i < n; i++, scored++)
+            nll -= log_prob(logits + (i - 1) * vocab, vocab, ids[first + i]);
+    }
+    assert_int_equal(scored, *golden_ids(golden, "perplexity_scored", &one));
+    corm_session_close(s);
+    corm_engine_close(e);
+    st_close(golden);
+    free(path);
+    return exp(nll / (double)scored);
+}
+
+static void perplexity_is_that_of_transformers(void **state) {
+    (void)state;
+    /* What the codec may cost: docs/SPEED.md, "Quality". */
+    static const struct {
+        const char *codec;
+        double tolerance;
+    } rows[] = {{"bf16", 0.001}, {"q8", 0.002}, {"q4", 0.025}};
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        double want, got = perplexity_of_fable(rows[i].codec, &want);
+        print_message("fable %s: perplexity %.4f, transformers %.4f (%+.3f %%)\n", rows[i].codec,
+                      got, want, 100 * (got / want - 1));
+        assert_true(fabs(got / want - 1) <= rows[i].tolerance);
+    }
+}
+
+/* ---- exact means exact ---- */
+
+/* Hash of all logits of a sequence: a prompt in one call, then token by token. */
+static uint64_t run_hash(const char *path, struct corm_engine_options opt, uint32_t n_prompt,
+                         uint32_t n_tok, bool warm) {
+    struct corm_engine *e = engine_open(path, opt);
+    struct corm_session *s = session_open(e);
+    uint32_t vocab = corm_engine_info(e)->vocab;
+    int32_t ids[512];
+    for (uint32_t i = 0; i < n_tok; i++)
+        ids[i] = (int32_t)((i * 7919u + 13u) % vocab);
+    struct hasher *h = hasher_new();
+    for (int pass = 0; pass < (warm ? 2 : 1); pass++) {
+        if (pass == 1) {
+            hasher_free(h);
+            h = hasher_new();
+            corm_session_truncate(s, 0);
+        }
+        hasher_add(h, eval(s, ids, n_prompt, true), (size_t)n_prompt * vocab * sizeof(float));
+        for (uint32_t i = n_prompt; i < n_tok; i++)
+            hasher_add(h, eval(s, ids + i, 1, false), vocab * sizeof(float));
+    }
+    uint64_t hash = hasher_value(h);
+    hasher_free(h);
+    corm_session_close(s);
+    corm_engine_close(e);
+    return hash;
+}
+
+static void no_setting_changes_a_bit(void **state) {
+    (void)state;
+    static const char *const codecs[] = {"bf16", "q8", "q4"};
+    static const uint32_t percent[] = {100, 50, 25, 10};
+    for (size_t c = 0; c < TEST_COUNT(codecs); c++) {
+        char *path = archive_of("fable", FABLE, codecs[c]);
+        struct corm_engine_options opt = {.threads = 1, .ctx_tok = 128};
+        struct corm_engine *e = engine_open(path, opt);
+        struct corm_memory_plan plan = *corm_engine_plan(e);
+        corm_engine_close(e);
+        uint64_t fixed = plan.total_bytes - plan.cache_bytes, want = 0;
+        for (size_t i = 0; i < TEST_COUNT(percent); i++) {
+            for (uint32_t threads = 1; threads <= 2; threads++) {
+                opt.threads = threads;
+                opt.ram_bytes = fixed + plan.cache_need_bytes * percent[i] / 100;
+                opt.ram_bytes = opt.ram_bytes < plan.floor_bytes ? plan.floor_bytes : opt.ram_bytes;
+                uint64_t cold = run_hash(path, opt, 40, 60, false);
+                uint64_t warm = run_hash(path, opt, 40, 60, true);
+                uint64_t split = run_hash(path, opt, 7, 60, false);
+                want = want ? want : cold;
+                assert_true(cold == want && warm == want && split == want);
+            }
+        }
+        free(path);
+    }
+}
+
+static void batch_size_changes_no_bit(void **state) {
+    (void)state;
+    char *path = archive_of("qwen2moe-tiny", MODELS "qwen2moe-tiny", "own");
+    uint64_t want = 0;
+    for (uint32_t rows = 1; rows <= 64; rows *= 4) {
+        struct corm_engine *e =
+            engine_open(path, (struct corm_engine_options){.threads = 2, .batch_rows = rows});
+        struct corm_session *s = session_open(e);
+        int32_t ids[50];
+        for (int32_t i = 0; i < 50; i++)
+            ids[i] = (i * 37 + 5) % 280;
+        uint64_t hash = hash64(eval(s, ids, 50, false), corm_engine_info(e)->vocab * sizeof(float));
+        want = want ? want : hash;
+        assert_true(hash == want);
+        corm_session_close(s);
+        corm_engine_close(e);
+    }
+    free(path);
+}
+
+/* ---- refusals ---- */
+
+static void a_budget_under_the_floor_names_the_floor(void **state) {
+    (void)state;
+    char *path = archive_of("fable", FABLE, "bf16");
+    struct corm_engine_options opt = {.ram_bytes = 1 << 20};
+    struct corm_engine *e;
+    struct corm_error error;
+    assert_int_equal(corm_engine_open(&e, path, &opt, &error), -1);
+    assert_non_null(strstr(error.message, "too small"));
+    unsigned long long floor_mib = 0;
+    const char *would = strstr(error.message, "small: ");
+    assert_non_null(would);
+    assert_int_equal(sscanf(would, "small: %llu MiB would do", &floor_mib), 1);
+    opt.ram_bytes = (uint64_t)floor_mib << 20;
+    assert_int_equal(corm_engine_open(&e, path, &opt, &error), 0);
+    corm_engine_close(e);
+    free(path);
+}
+
+static void bad_calls_are_refused(void **state) {
+    (void)state;
+    char *path = archive_of("mixtral-tiny", MODELS "mixtral-tiny", "own");
+    struct corm_engine_options opt = {.threads = 1, .ctx_tok = 8};
+    struct corm_engine *e = engine_open(path, opt);
+    struct corm_session *s = session_open(e);
+    const int32_t ids[9] = {1, 2, 3, 4, 5, 6, 7, 8, 9}, outside = 288, negative = -1;
+    struct corm_error error;
+    const float *logits;
+    assert_int_equal(corm_session_sample(s, &(struct corm_sampling){0}), -1);
+    assert_int_equal(corm_session_eval(s, ids, 9, false, &logits, &error), -1);
+    assert_non_null(strstr(error.message, "context full"));
+    assert_int_equal(corm_session_eval(s, &outside, 1, false, &logits, &error), -1);
+    assert_non_null(strstr(error.message, "288"));
+    assert_int_equal(corm_session_eval(s, &negative, 1, false, &logits, &error), -1);
+    assert_int_equal(corm_session_eval(s, ids, 0, false, &logits, &error), -1);
+    assert_int_equal(corm_session_length(s), 0);
+    eval(s, ids, 8, false);
+    assert_int_equal(corm_session_eval(s, ids, 1, false, &logits, &error), -1);
+    corm_session_close(s);
+    corm_engine_close(e);
+    struct corm_engine_options longer = {.ctx_tok = 1 << 19};
+    assert_int_equal(corm_engine_open(&e, path, &longer, &error), -1);
+    assert_non_null(strstr(error.message, "context"));
+    free(path);
+}
+
+/* Flip one byte of a chunk after the archive was opened: the run stops and names the chunk. */
+static void a_corrupt_chunk_stops_the_run(void **state) {
+    (void)state;
+    char *path = archive_of("olmoe-tiny", MODELS "olmoe-tiny", "q8"),
+         *bad = archive_path("bad", "q8");
+    struct err err = {0};
+    uint8_t *bytes;
+    size_t size;
+    file_read(path, 1 << 24, &bytes, &size, &err);
+    assert_no_err(&err);
+    struct corm c;
+    corm_open(&c, path, 0, &err);
+    assert_no_err(&err);
+    for (uint32_t i = 0; i < c.n_chunks; i++)
+        bytes[c.chunks[i].offset + 5] ^= 0x10;
+    corm_close(&c);
+    FILE *f = fopen(bad, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(bytes, 1, size, f), size);
+    fclose(f);
+    free(bytes);
+    struct corm_engine *e = engine_open(bad, (struct corm_engine_options){.threads = 2});
+    struct corm_session *s = session_open(e);
+    const int32_t id = 1;
+    struct corm_error error;
+    for (int again = 0; again < 2; again++) {
+        assert_int_equal(corm_session_eval(s, &id, 1, false, NULL, &error), -1);
+        assert_non_null(strstr(error.message, "layer 0 expert"));
+        assert_non_null(strstr(error.message, bad));
+    }
+    corm_session_close(s);
+    corm_engine_close(e);
+    free(path);
+    free(bad);
+}
+
+static int make_dir(void **state) {
+    (void)state;
+    return mkdtemp(dir) ? 0 : -1;
+}
+
+static int remove_dir(void **state) {
+    (void)state;
+    char *command = mem_printf("rm -rf '%s'", dir);
+    int status = system(command);
+    free(command);
+    return status;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(greedy_tokens_are_those_of_transformers),
+        cmocka_unit_test(prompts_tokenize_as_transformers_does),
+        cmocka_unit_test(perplexity_is_that_of_transformers),
+        cmocka_unit_test(no_setting_changes_a_bit),
+        cmocka_unit_test(batch_size_changes_no_bit),
+        cmocka_unit_test(a_budget_under_the_floor_names_the_floor),
+        cmocka_unit_test(bad_calls_are_refused),
+        cmocka_unit_test(a_corrupt_chunk_stops_the_run),
+    };
+    return cmocka_run_group_tests(tests, make_dir, remove_dir);
+}
