@@ -1,7 +1,7 @@
 /*
- * arch: see arch.h. The table of the fields of struct arch and what walks it: range checks, metadata,
- * description. Rules that tie several fields together are in check_rules. The tensor slots are in
- * arch_slots.c.
+ * arch: see arch.h. The table of the fields of struct arch and what walks it: range checks,
+ * metadata, description. Rules that tie several fields together are in check_rules. The tensor
+ * slots are in arch_slots.c.
  */
 #include "format/arch.h"
 

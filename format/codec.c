@@ -1,9 +1,9 @@
 /*
- * codec: see codec.h. The scalar definition of every codec: rows are encoded offline (the search for q4
- * takes its time there) and decode_row is what every fast kernel is compared with.
+ * codec: see codec.h. The scalar definition of every codec: rows are encoded offline (the search
+ * for q4 takes its time there) and decode_row is what every fast kernel is compared with.
  *
- * Encoders are handed finite weights. Should anything else reach them, the result is some valid row:
- * every conversion to an integer is clamped with comparisons that send NaN to the lower bound.
+ * Encoders are handed finite weights. Should anything else reach them, the result is some valid
+ * row: every conversion to an integer is clamped with comparisons that send NaN to the lower bound.
  */
 #include "format/codec.h"
 
@@ -75,8 +75,8 @@ static void f16_decode_row(const void *src, uint32_t cols, float *dst) {
 
 /* ---- q8 ---- */
 
-/* Nearest integer (ties to even) for |x| < 2^22, without a call: adding 1.5 * 2^23 leaves no fraction
- * bits. */
+/* Nearest integer (ties to even) for |x| < 2^22, without a call: adding 1.5 * 2^23 leaves no
+ * fraction bits. */
 static inline float round_small(float x) {
     const float magic = 12582912.0f;
     return (x + magic) - magic;
@@ -88,8 +88,8 @@ static inline float clamp(float x, float lo, float hi) {
     return x < hi ? x : hi;
 }
 
-/* The scale that q8 stores for a group: amax / 127 as f16, but never so small that the greatest weight
- * would be off by more than half a step (which rounding does to subnormal halves). */
+/* The scale that q8 stores for a group: amax / 127 as f16, but never so small that the greatest
+ * weight would be off by more than half a step (which rounding does to subnormal halves). */
 static uint16_t q8_scale(float amax) {
     uint16_t h = f32_to_f16(clamp_f16(amax / 127.0f));
     if (amax > f16_to_f32(h) * 127.5f && f16_to_f32(h) < f16_max) {
@@ -135,8 +135,9 @@ enum {
     LANES = 8, /* independent partial sums, so that the compiler may use vector registers */
 };
 
-/* Greatest error of a weight, relative to the row's greatest magnitude: what the search may accept, and
- * what is left once scales and minimums are coded in 8 bits. Half a step of the widest possible group
+/* Greatest error of a weight, relative to the row's greatest magnitude: what the search may accept,
+ * and what is left once scales and minimums are coded in 8 bits. Half a step of the widest possible
+ * group
  * (-amax .. amax) is 1/15 = 0.067. */
 static const float q4_search_limit = 0.09f, q4_tolerance = 0.1f;
 
@@ -199,8 +200,8 @@ static struct q4_sums q4_sum(const float x[CODEC_GROUP], float d, float m) {
     return (struct q4_sums){sum_lanes(q), sum_lanes(qq), sum_lanes(qx), sum_lanes(xs)};
 }
 
-/* The fit that is best for the codes which `f` gives: least squares in d and m, or in d alone where the
- * best m would be negative. */
+/* The fit that is best for the codes which `f` gives: least squares in d and m, or in d alone where
+ * the best m would be negative. */
 static struct q4_fit q4_refit(const float x[CODEC_GROUP], struct q4_fit f) {
     const float n = (float)CODEC_GROUP;
     struct q4_sums s = q4_sum(x, f.d, f.m);
@@ -216,9 +217,9 @@ static struct q4_fit q4_refit(const float x[CODEC_GROUP], struct q4_fit f) {
     return best.d > 0.0f ? best : f;
 }
 
-/* Search the fit of one group: the full range (which holds 0, because m >= 0) and a narrower one, each
- * refined by least squares. Narrowing trades the outermost weights for all others; no weight may pay more
- * than `limit` for it. */
+/* Search the fit of one group: the full range (which holds 0, because m >= 0) and a narrower one,
+ * each refined by least squares. Narrowing trades the outermost weights for all others; no weight
+ * may pay more than `limit` for it. */
 static struct q4_fit q4_search(const float x[CODEC_GROUP], float limit) {
     static const float narrow[] = {1.0f, 0.9f};
     enum { REFITS = 2 };
@@ -247,8 +248,9 @@ static uint8_t q4_step(float value, float unit) {
     return unit > 0.0f ? (uint8_t)round_small(clamp(value / unit, 0.0f, 255.0f)) : 0;
 }
 
-/* Code d in units of S, then the m that is best for it in units of M (unless a weight would be off by more
- * than `limit`; then the fit's own), then the weights with just what the decoder will see. */
+/* Code d in units of S, then the m that is best for it in units of M (unless a weight would be off
+ * by more than `limit`; then the fit's own), then the weights with just what the decoder will see.
+ */
 static void q4_encode_group(const float x[CODEC_GROUP], struct q4_fit f, float S, float M,
                             float limit, uint8_t nibbles[CODEC_GROUP / 2], uint8_t *sc,
                             uint8_t *mn) {
@@ -274,8 +276,8 @@ static void q4_encode_row(const float *src, uint32_t cols, void *dst) {
     for (uint32_t i = 0; i < cols; i++) {
         amax = fabsf(src[i]) > amax ? fabsf(src[i]) : amax;
     }
-    /* S and M are known only once all groups are: their fits wait in `fits`, or, where a row is longer
-     * than that, are searched again. */
+    /* S and M are known only once all groups are: their fits wait in `fits`, or, where a row is
+     * longer than that, are searched again. */
     enum { FITS = 512 };
     struct q4_fit fits[FITS];
     for (uint32_t g = 0; g < groups; g++) {

@@ -1,9 +1,10 @@
 /*
  * codec: how one row of weights is stored, in the archive and in memory.
  *
- * Owns: the codec table (ids are fixed by docs/FORMAT.md), the row layouts, and the scalar encode and
- * decode functions that DEFINE each codec: every kernel is compared with codec->decode_row.
- * Leaves to others: which tensor gets which codec (prep/pack), fast arithmetic on encoded rows (kernels).
+ * Owns: the codec table (ids are fixed by docs/FORMAT.md), the row layouts, and the scalar encode
+ * and decode functions that DEFINE each codec: every kernel is compared with codec->decode_row.
+ * Leaves to others: which tensor gets which codec (prep/pack), fast arithmetic on encoded rows
+ * (kernels).
  * Threads: the table is constant; all functions are pure.
  *
  * A row is `cols` weights along the input dimension and decodes alone. Rows of a matrix follow one
@@ -14,11 +15,12 @@
  *   f16   cols x u16, IEEE half
  *   q8    int8 q[cols], f16 scale[cols / 32]                        w = q * scale          8.5 bits
  *   q4    u8 nibbles[cols / 2], u8 sc[cols / 32], u8 mn[cols / 32],
- *         f32 S, f32 M                        w = q * (S * sc) - M * mn     4.5 bits + 8 bytes a row
+ *         f32 S, f32 M              w = q * (S * sc) - M * mn     4.5 bits + 8 bytes a row
  *
- * Group g covers columns 32g .. 32g+31. In q4, byte j of group g's 16 bytes holds column 32g+j in its
- * low nibble and column 32g+16+j in its high nibble. `S * sc` and `M * mn` are rounded to f32 each, then
- * q * d - m is computed in f32 as one multiplication and one subtraction (no fusing): the scalar truth.
+ * Group g covers columns 32g .. 32g+31. In q4, byte j of group g's 16 bytes holds column 32g+j in
+ * its low nibble and column 32g+16+j in its high nibble. `S * sc` and `M * mn` are rounded to f32
+ * each, then q * d - m is computed in f32 as one multiplication and one subtraction (no fusing):
+ * the scalar truth.
  */
 #ifndef FORMAT_CODEC_H
 #define FORMAT_CODEC_H
@@ -38,10 +40,10 @@ enum codec_id {
 struct codec {
     enum codec_id id;
     const char *name;
-    uint32_t block_cols;     /* cols must be a multiple of this */
-    uint32_t block_bytes;    /* bytes per block_cols columns */
+    uint32_t block_cols;      /* cols must be a multiple of this */
+    uint32_t block_bytes;     /* bytes per block_cols columns */
     uint32_t row_extra_bytes; /* bytes a row beyond its blocks */
-    bool lossless_bf16;      /* decode(encode(x)) == x for every bf16-representable x */
+    bool lossless_bf16;       /* decode(encode(x)) == x for every bf16-representable x */
     /* Encode `cols` finite weights `src` into `dst` (codec_row_bytes long, any alignment). */
     void (*encode_row)(const float *src, uint32_t cols, void *dst);
     /* Decode a whole row into `dst` [cols]. The definition of the codec. */
@@ -62,10 +64,10 @@ static inline size_t codec_row_bytes(const struct codec *c, uint32_t cols) {
 }
 
 /*
- * The only handle on a weight matrix [rows, cols], row-major; row r starts at data + r * stride_bytes.
- * A stride wider than the row lets a matrix be a view into interleaved storage (the gate rows of a chunk
- * are every third row). `data` is borrowed from whatever holds the bytes (archive map, cache slot,
- * checkpoint map). Zero `data` means: this matrix does not exist.
+ * The only handle on a weight matrix [rows, cols], row-major; row r starts at
+ * data + r * stride_bytes. A stride wider than the row lets a matrix be a view into interleaved storage (the
+ * gate rows of a chunk are every third row). `data` is borrowed from whatever holds the bytes
+ * (archive map, cache slot, checkpoint map). Zero `data` means: this matrix does not exist.
  */
 struct weight {
     const struct codec *codec;
@@ -78,10 +80,10 @@ static inline const uint8_t *weight_row(const struct weight *w, uint32_t row) {
     return w->data + (size_t)row * w->stride_bytes;
 }
 
-/* Greatest |decode(encode(x)) - x| allowed for a row whose greatest magnitude is `amax`: the codec's named
- * tolerance, which encode_row keeps for every row of finite weights inside the codec's range (f16 and q8:
- * |x| up to 65504 and 127 * 65504; beyond, they saturate). Relative to amax: bf16 2^-8, f16 2^-11, q8 half
- * of 1/127, q4 1/10; f16 and q8 add half of the smallest f16. */
+/* Greatest |decode(encode(x)) - x| allowed for a row whose greatest magnitude is `amax`: the
+ * codec's named tolerance, which encode_row keeps for every row of finite weights inside the
+ * codec's range (f16 and q8: |x| up to 65504 and 127 * 65504; beyond, they saturate). Relative to
+ * amax: bf16 2^-8, f16 2^-11, q8 half of 1/127, q4 1/10; f16 and q8 add half the smallest f16. */
 float codec_tolerance(const struct codec *c, float amax);
 
 #endif

@@ -1,11 +1,11 @@
 /*
  * corm_chunk: see corm_chunk.h.
  *
- * Of a 16-bit weight one byte compresses well (bf16: the exponent, about 2.6 bits; f16: sign, exponent and
- * two bits, about 5.5) and the other one not at all. Planes keep the second as it is, first in the chunk,
- * and give the first to zstd alone: mixed in one frame they would share a Huffman table and lose most of
- * the gain. Matches do not pay in such data, so zstd is told to do entropy coding only: that is smaller
- * AND faster to decode than its usual levels.
+ * Of a 16-bit weight one byte compresses well (bf16: the exponent, about 2.6 bits; f16: sign,
+ * exponent and two bits, about 5.5) and the other one not at all. Planes keep the second as it is,
+ * first in the chunk, and give the first to zstd alone: mixed in one frame they would share a
+ * Huffman table and lose most of the gain. Matches do not pay in such data, so zstd is told to do
+ * entropy coding only: that is smaller AND faster to decode than its usual levels.
  */
 #include "format/corm_chunk.h"
 
@@ -27,7 +27,8 @@ enum corm_encoding corm_chunk_encoding(const struct codec *codec) {
 
 /* ---- planes ---- */
 
-/* bf16 is sign, 8 bits of exponent, 7 of fraction: rotated left by one, the exponent is the upper byte. */
+/* bf16 is sign, 8 bits of exponent, 7 of fraction: rotated left by one, the exponent is the upper
+ * byte. */
 static inline uint16_t rotate_left(uint16_t v) {
     return (uint16_t)(v << 1 | v >> 15);
 }

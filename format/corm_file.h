@@ -1,8 +1,8 @@
 /*
  * corm_file: the on-disk structs of a .corm archive, version 1, and nothing else.
  *
- * docs/FORMAT.md is normative; this header mirrors it. All numbers are little-endian and fixed-width;
- * reserved fields are written as zero and must be zero. No pointers, no behaviour.
+ * docs/FORMAT.md is normative; this header mirrors it. All numbers are little-endian and
+ * fixed-width; reserved fields are written as zero and must be zero. No pointers, no behaviour.
  */
 #ifndef FORMAT_CORM_FILE_H
 #define FORMAT_CORM_FILE_H
@@ -15,10 +15,10 @@
 
 enum {
     CORM_VERSION = 1,
-    CORM_HEADER_BYTES = 4096,   /* the header page; the first section starts here */
+    CORM_HEADER_BYTES = 4096, /* the header page; the first section starts here */
     CORM_SECTION_ALIGN = 4096,
-    CORM_RECORD_ALIGN = 4096,   /* start of an expert's record */
-    CORM_CHUNK_ALIGN = 64,      /* start of a chunk in its record, and of a trunk tensor */
+    CORM_RECORD_ALIGN = 4096, /* start of an expert's record */
+    CORM_CHUNK_ALIGN = 64,    /* start of a chunk in its record, and of a trunk tensor */
     CORM_MAX_SECTIONS = 64,
     CORM_MAX_CHUNK_BYTES = 1 << 26, /* of a decoded chunk */
 };
@@ -30,15 +30,15 @@ struct corm_header {
     uint8_t magic[8];
     uint32_t version;
     uint32_t section_count;
-    uint64_t incompat;      /* feature bits that a reader must know */
-    uint64_t compat;        /* feature bits that a reader may ignore */
+    uint64_t incompat; /* feature bits that a reader must know */
+    uint64_t compat;   /* feature bits that a reader may ignore */
     uint64_t file_bytes;
-    uint64_t table_offset;  /* of struct corm_section[section_count] */
-    uint64_t table_hash;    /* XXH3-64 of the section table */
-    uint32_t shard_index;   /* 0; reserved for archives in several files */
-    uint32_t shard_count;   /* 1 */
+    uint64_t table_offset; /* of struct corm_section[section_count] */
+    uint64_t table_hash;   /* XXH3-64 of the section table */
+    uint32_t shard_index;  /* 0; reserved for archives in several files */
+    uint32_t shard_count;  /* 1 */
     uint64_t reserved[7];
-    uint64_t header_hash;   /* XXH3-64 of the bytes before this field */
+    uint64_t header_hash; /* XXH3-64 of the bytes before this field */
 };
 static_assert(sizeof(struct corm_header) == 128, "header");
 static_assert(offsetof(struct corm_header, header_hash) == 120, "header hash");
@@ -56,7 +56,7 @@ enum corm_section_type {
 };
 
 enum {
-    CORM_SECTION_OPTIONAL = 1, /* flag: a reader that does not know the type may ignore the section */
+    CORM_SECTION_OPTIONAL = 1, /* flag: a reader may ignore the section if it does not know it */
 };
 
 struct corm_section {
@@ -68,7 +68,8 @@ struct corm_section {
 };
 static_assert(sizeof(struct corm_section) == 32, "section");
 
-/* One trunk tensor. Sorted by (layer, slot); model-scope tensors have layer 0xffffffff and come first. */
+/* One trunk tensor. Sorted by (layer, slot); model-scope tensors have layer 0xffffffff and come
+ * first. */
 struct corm_tensor {
     uint32_t slot; /* enum slot_id */
     uint32_t layer;
@@ -83,14 +84,14 @@ static_assert(sizeof(struct corm_tensor) == 48, "tensor");
 
 #define CORM_LAYER_NONE UINT32_MAX /* model scope */
 
-/* The index opens with this, then n_records structs corm_record in (layer, expert) order over MoE layers,
- * then n_chunks structs corm_chunk in record order. */
+/* The index opens with this, then n_records structs corm_record in (layer, expert) order over MoE
+ * layers, then n_chunks structs corm_chunk in record order. */
 struct corm_index_header {
     uint32_t n_records;
     uint32_t n_chunks;
     uint32_t codec;         /* of every expert row */
-    uint32_t chunk_neurons; /* neurons of every chunk but a record's last; hot and cold alike; at most
-                               ffn_dim where there are records */
+    uint32_t chunk_neurons; /* neurons of every chunk but a record's last; hot and cold alike; at
+                               most ffn_dim where there are records */
     uint64_t reserved[2];
 };
 static_assert(sizeof(struct corm_index_header) == 32, "index header");
@@ -105,13 +106,13 @@ static_assert(sizeof(struct corm_record) == 8, "record");
 enum corm_encoding {
     CORM_ENCODING_RAW = 0,    /* the neurons' rows as they are: used in place */
     CORM_ENCODING_ZSTD = 1,   /* one zstd frame; not for 16-bit codecs */
-    CORM_ENCODING_PLANES = 2, /* 16-bit codecs: the low byte of every weight (bf16 rotated left by one
-                                 bit), then the high bytes as one zstd frame */
+    CORM_ENCODING_PLANES = 2, /* 16-bit codecs: the low byte of every weight (bf16 rotated left by
+                                 one bit), then the high bytes as one zstd frame */
 };
 
 /*
- * One chunk: `n_neurons` neurons, each three encoded rows of `dim` columns: gate, up, down (transposed).
- * `hash` covers the stored bytes.
+ * One chunk: `n_neurons` neurons, each three encoded rows of `dim` columns: gate, up, down
+ * (transposed). `hash` covers the stored bytes.
  */
 struct corm_chunk {
     uint64_t offset; /* from the start of the file */

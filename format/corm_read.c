@@ -1,7 +1,8 @@
 /*
- * corm_read: see corm_read.h. Validation in file order: header page, section table, metadata, trunk,
- * records. The layout of version 1 is exact (every part starts where the one before it ends, rounded up
- * to its alignment), so nothing can overlap and nothing can hide in a gap. corm_verify.c reads the rest.
+ * corm_read: see corm_read.h. Validation in file order: header page, section table, metadata,
+ * trunk, records. The layout of version 1 is exact (every part starts where the one before it ends,
+ * rounded up to its alignment), so nothing can overlap and nothing can hide in a gap. corm_verify.c
+ * reads the rest.
  */
 #include "format/corm_read.h"
 

@@ -1,11 +1,12 @@
 /*
  * corm_read: a validated view of a .corm archive.
  *
- * Owns: the file map; checks of every offset, size, id and count at open, so that users of the view trust
- * it; checksums of the small sections and the trunk; decoding of chunks.
- * Leaves to others: which bytes are brought to memory and when (runtime/cache), the tokenizer's own format
- * (tokenizer), meaning of metadata (arch).
- * Threads: immutable after open. corm_chunk_decode may run on many threads, each with its own decoder.
+ * Owns: the file map; checks of every offset, size, id and count at open, so that users of the view
+ * trust it; checksums of the small sections and the trunk; decoding of chunks.
+ * Leaves to others: which bytes are brought to memory and when (runtime/cache), the tokenizer's own
+ * format (tokenizer), meaning of metadata (arch).
+ * Threads: immutable after open. corm_chunk_decode may run on many threads, each with its own
+ * decoder.
  */
 #ifndef FORMAT_CORM_READ_H
 #define FORMAT_CORM_READ_H
@@ -32,30 +33,31 @@ struct corm {
 
     const struct codec *expert_codec;
     uint32_t chunk_neurons;
-    size_t neuron_bytes; /* 3 encoded rows of arch.dim columns */
+    size_t neuron_bytes;               /* 3 encoded rows of arch.dim columns */
     const struct corm_record *records; /* [n_records]; see corm_record_of */
     uint32_t n_records;
     const struct corm_chunk *chunks; /* [n_chunks] */
     uint32_t n_chunks;
-    uint32_t *layer_record; /* [n_layers] index of the layer's first record; UINT32_MAX without experts */
+    /* [n_layers] index of the layer's first record; UINT32_MAX without experts */
+    uint32_t *layer_record;
 };
 
 enum corm_open_flags {
     CORM_OPEN_SKIP_TRUNK_HASH = 1, /* do not read the trunk (inspect) */
 };
 
-/* Map and validate `path`. Unknown version, incompatible bit, codec, encoding or section type: refused by
- * name. On error everything is released. */
+/* Map and validate `path`. Unknown version, incompatible bit, codec, encoding or section type:
+ * refused by name. On error everything is released. */
 int corm_open(struct corm *c, const char *path, unsigned flags, struct err *err);
-/* The same for an archive in memory: `data` (64-byte aligned) stays the caller's and outlives the view;
- * `name` stands for the path in messages. */
-int corm_open_memory(struct corm *c, const void *data, size_t bytes, const char *name, unsigned flags,
-                     struct err *err);
+/* The same for an archive in memory: `data` (64-byte aligned) stays the caller's and outlives the
+ * view; `name` stands for the path in messages. */
+int corm_open_memory(struct corm *c, const void *data, size_t bytes, const char *name,
+                     unsigned flags, struct err *err);
 /* Accepts a zeroed struct. */
 void corm_close(struct corm *c);
 
-/* A trunk tensor as a weight view into the map; data NULL where the model has none. `layer` is ignored
- * for model scope. Presence and shape were checked at open against the slot table. */
+/* A trunk tensor as a weight view into the map; data NULL where the model has none. `layer` is
+ * ignored for model scope. Presence and shape were checked at open against the slot table. */
 struct weight corm_tensor_get(const struct corm *c, enum slot_id slot, uint32_t layer);
 
 /* The record of an expert. `layer` must be a MoE layer. */
@@ -74,8 +76,8 @@ struct corm_decoder *corm_decoder_new(const struct corm *c);
 void corm_decoder_free(struct corm_decoder *d);
 
 /* Check the checksum of the stored bytes `stored` [k->stored_bytes] and decode them into `dst`
- * (corm_chunk_raw_bytes, 64-byte aligned, not overlapping). `stored` is the map's own bytes or a copy
- * read by other means. On failure the message names file and chunk. */
+ * (corm_chunk_raw_bytes, 64-byte aligned, not overlapping). `stored` is the map's own bytes or a
+ * copy read by other means. On failure the message names file and chunk. */
 int corm_chunk_decode(struct corm_decoder *d, const struct corm *c, const struct corm_chunk *k,
                       const uint8_t *stored, uint8_t *dst, struct err *err);
 /* Only the checksum. */
@@ -84,11 +86,12 @@ int corm_chunk_check(const struct corm *c, const struct corm_chunk *k, const uin
 
 /* Views of a decoded chunk: gate, up and down rows [n_neurons, dim], stride neuron_bytes. */
 enum corm_part { CORM_PART_GATE, CORM_PART_UP, CORM_PART_DOWN };
-struct weight corm_chunk_part(const struct corm *c, const struct corm_chunk *k, const uint8_t *decoded,
-                              enum corm_part part);
+struct weight corm_chunk_part(const struct corm *c, const struct corm_chunk *k,
+                              const uint8_t *decoded, enum corm_part part);
 
 /* Check every checksum in the file: sections, tensors, chunks (decoding each). Calls
- * progress(ctx, done_bytes, total_bytes) now and then where it is not NULL. Stops at the first bad one. */
+ * progress(ctx, done_bytes, total_bytes) now and then where it is not NULL. Stops at the first bad
+ * one. */
 int corm_verify(const struct corm *c, void (*progress)(void *ctx, uint64_t done, uint64_t total),
                 void *ctx, struct err *err);
 

@@ -1,6 +1,6 @@
 /*
- * corm_verify: what is checked of an archive beyond corm_open: every chunk and every byte between the
- * parts; and the decoding of one chunk, which is the same check.
+ * corm_verify: what is checked of an archive beyond corm_open: every chunk and every byte between
+ * the parts; and the decoding of one chunk, which is the same check.
  */
 #include "format/corm_read.h"
 

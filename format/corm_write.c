@@ -1,6 +1,7 @@
 /*
- * corm_write: see corm_write.h. Order in the file: header page, metadata, trunk, records, tensor index,
- * record index, blobs, section table. The header page stays zero until everything else is written.
+ * corm_write: see corm_write.h. Order in the file: header page, metadata, trunk, records, tensor
+ * index, record index, blobs, section table. The header page stays zero until everything else is
+ * written.
  */
 #include "format/corm_write.h"
 

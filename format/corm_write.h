@@ -1,15 +1,16 @@
 /*
  * corm_write: append-only writer of .corm archives.
  *
- * Owns: layout (alignment, order of sections), checksums, chunk compression, and the promise that the
- * final name only ever holds a whole archive: bytes go to `<path>.tmp-<pid>`, are fsynced, and renamed;
- * any failure or corm_write_abort removes the temporary file. (A killed process leaves only that file.)
+ * Owns: layout (alignment, order of sections), checksums, chunk compression, and the promise that
+ * the final name only ever holds a whole archive: bytes go to `<path>.tmp-<pid>`, are fsynced, and
+ * renamed; any failure or corm_write_abort removes the temporary file. (A killed process leaves
+ * only that file.)
  * Leaves to others: what the tensors contain (prep/pack).
  * Threads: one writer belongs to one thread.
  *
- * Call order: open; tensors in slot-table order; records in (layer, expert) order; blobs at any time;
- * finish. Memory held: the indexes, the blobs and one packed chunk. `arch` is borrowed until finish or
- * abort. After any error only abort or finish (which then fails) may follow.
+ * Call order: open; tensors in slot-table order; records in (layer, expert) order; blobs at any
+ * time; finish. Memory held: the indexes, the blobs and one packed chunk. `arch` is borrowed until
+ * finish or abort. After any error only abort or finish (which then fails) may follow.
  */
 #ifndef FORMAT_CORM_WRITE_H
 #define FORMAT_CORM_WRITE_H
@@ -21,13 +22,13 @@ struct corm_writer;
 
 struct corm_write_options {
     const struct codec *expert_codec;
-    uint32_t chunk_neurons; /* neurons of every chunk but a record's last, > 0; more than ffn_dim counts as
-                               ffn_dim. The hot prefix is a run of
-                               such chunks, adjacent in the file: one read fetches it, and every decoded
-                               chunk fits one cache slot */
-    bool compress;          /* false: every chunk raw */
-    bool compress_hot;      /* also the hot prefix */
-    float raw_above_ratio;  /* store raw where stored/raw would exceed this; 0.93 */
+    /* Neurons of every chunk but a record's last, > 0; more than ffn_dim counts as ffn_dim. The hot
+     * prefix is a run of such chunks, adjacent in the file: one read fetches it, and every decoded
+     * chunk fits one cache slot. */
+    uint32_t chunk_neurons;
+    bool compress;         /* false: every chunk raw */
+    bool compress_hot;     /* also the hot prefix */
+    float raw_above_ratio; /* store raw where stored/raw would exceed this; 0.93 */
 };
 
 struct corm_write_stats {
@@ -38,24 +39,28 @@ struct corm_write_stats {
 int corm_write_open(struct corm_writer **w, const char *path, const struct arch *arch,
                     const struct corm_write_options *opt, struct err *err);
 
-/* Append one trunk tensor: `rows` rows of codec_row_bytes(codec, cols), contiguous in `data`; may be
- * given in pieces: corm_write_tensor_begin, then rows in order, then _end. */
+/* Append one trunk tensor: `rows` rows of codec_row_bytes(codec, cols), contiguous in `data`; may
+ * be given in pieces: corm_write_tensor_begin, then rows in order, then _end. */
 int corm_write_tensor_begin(struct corm_writer *w, enum slot_id slot, uint32_t layer,
-                            const struct codec *codec, uint32_t rows, uint32_t cols, struct err *err);
-int corm_write_tensor_rows(struct corm_writer *w, const void *data, uint32_t n_rows, struct err *err);
+                            const struct codec *codec, uint32_t rows, uint32_t cols,
+                            struct err *err);
+int corm_write_tensor_rows(struct corm_writer *w, const void *data, uint32_t n_rows,
+                           struct err *err);
 int corm_write_tensor_end(struct corm_writer *w, struct err *err);
 
-/* Append one expert's record: `neurons` [ffn_dim, neuron_bytes], encoded rows gate | up | down of each
- * neuron, in final order; the first `hot_neurons` (a multiple of chunk_neurons, or ffn_dim) form the hot
- * prefix. */
-int corm_write_record(struct corm_writer *w, uint32_t layer, uint32_t expert, const uint8_t *neurons,
-                      uint32_t hot_neurons, struct err *err);
+/* Append one expert's record: `neurons` [ffn_dim, neuron_bytes], encoded rows gate | up | down of
+ * each neuron, in final order; the first `hot_neurons` (a multiple of chunk_neurons, or ffn_dim)
+ * form the hot prefix. */
+int corm_write_record(struct corm_writer *w, uint32_t layer, uint32_t expert,
+                      const uint8_t *neurons, uint32_t hot_neurons, struct err *err);
 
-/* A whole small section: TOKENIZER, PROVENANCE, LICENSE, PREDICTORS. METADATA is written from `arch`. */
+/* A whole small section: TOKENIZER, PROVENANCE, LICENSE, PREDICTORS. METADATA is written from
+ * `arch`. */
 int corm_write_blob(struct corm_writer *w, uint32_t section_type, const void *data, size_t bytes,
                     struct err *err);
 
-/* Write index and section table and header, fsync file and directory, rename. Frees `w` in any case. */
+/* Write index and section table and header, fsync file and directory, rename. Frees `w` in any
+ * case. */
 int corm_write_finish(struct corm_writer *w, struct corm_write_stats *stats, struct err *err);
 /* Drop everything written; frees `w`. NULL is allowed. */
 void corm_write_abort(struct corm_writer *w);

@@ -1,6 +1,6 @@
 /*
- * The architecture's tables: metadata round trip and refusals, the rules between fields, the tensor slots,
- * and the parameter counts of published models.
+ * The architecture's tables: metadata round trip and refusals, the rules between fields, the tensor
+ * slots, and the parameter counts of published models.
  */
 #include "tests/test.h"
 

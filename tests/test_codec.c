@@ -1,6 +1,6 @@
 /*
- * Codecs: layouts, tolerances and exactness of the scalar definitions, on usual, adversarial and senseless
- * rows.
+ * Codecs: layouts, tolerances and exactness of the scalar definitions, on usual, adversarial and
+ * senseless rows.
  */
 #include "tests/test.h"
 
@@ -148,7 +148,8 @@ static const struct {
     {"huge", from_huge},         {"two values", from_two_values},
 };
 
-/* Encode and decode `rows` rows; the greatest error in units of the tolerance, and the relative RMS. */
+/* Encode and decode `rows` rows; the greatest error in units of the tolerance, and the relative
+ * RMS. */
 static void measure(const struct codec *c, float (*draw)(struct test_rng *), int rows,
                     double *worst, double *rms) {
     struct test_rng rng = {77};
@@ -197,8 +198,8 @@ static void test_tolerance(void **state) {
 
 static void test_rms(void **state) {
     (void)state;
-    /* Normal weights: bf16 and f16 by their significant bits, q8 a uniform quantizer of about 2.1 sigma
-     * in 127 steps; q4 without a search would be near 0.080. */
+    /* Normal weights: bf16 and f16 by their significant bits, q8 a uniform quantizer of about 2.1
+     * sigma in 127 steps; q4 without a search would be near 0.080. */
     static const struct {
         const char *name;
         double least, greatest;

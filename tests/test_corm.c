@@ -1,6 +1,6 @@
 /*
- * Archives: what the writer writes, the reader reads; damaged, truncated and hostile files are refused with
- * one line; a writer that cannot finish leaves nothing under the final name.
+ * Archives: what the writer writes, the reader reads; damaged, truncated and hostile files are
+ * refused with one line; a writer that cannot finish leaves nothing under the final name.
  *
  * `test_corm --write-golden PATH` writes the archive of docs/FORMAT.md's worked example;
  * `test_corm --write-seeds DIR` what fuzz_corm starts from.
@@ -569,8 +569,8 @@ static void test_hostile(void **state) {
     free(good);
 }
 
-/* Frames that are not what a chunk says (under a right checksum, say): refused, or decoded to something,
- * but never past the end of the chunk. */
+/* Frames that are not what a chunk says (under a right checksum, say): refused, or decoded to
+ * something, but never past the end of the chunk. */
 static void test_bad_frames(void **state) {
     (void)state;
     static const char *const codecs[] = {"bf16", "f16", "f32"};

@@ -1,6 +1,7 @@
 /*
- * docs/FORMAT.md says what the code does: a reader written from it in Python finds the same contents in an
- * archive as corm_read, and its worked example shows the bytes of the committed archive.
+ * docs/FORMAT.md says what the code does: a reader written from it in Python finds the same
+ * contents in an archive as corm_read, and its worked example shows the bytes of the committed
+ * archive.
  */
 #include "tests/test.h"
 

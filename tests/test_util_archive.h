@@ -1,8 +1,8 @@
 /*
  * test_util_archive: whole archives with made-up weights, for tests and fuzz seeds.
  *
- * Every number in such an archive follows from the arch, the options and the place where it stands, so a
- * test can compute what it must read. Failures end the program. No test framework in here.
+ * Every number in such an archive follows from the arch, the options and the place where it stands,
+ * so a test can compute what it must read. Failures end the program. No test framework in here.
  */
 #ifndef TESTS_TEST_UTIL_ARCHIVE_H
 #define TESTS_TEST_UTIL_ARCHIVE_H
@@ -11,7 +11,8 @@
 #include "format/corm_write.h"
 
 struct archive_options {
-    const struct codec *trunk, *expert; /* matrices of the trunk; the trunk uses f32 where it does not fit */
+    /* Of the matrices of the trunk (f32 where it does not fit their columns), and of experts. */
+    const struct codec *trunk, *expert;
     uint32_t chunk_neurons, hot_neurons;
     bool compress, compress_hot, blobs;
     float raw_above_ratio;
@@ -23,7 +24,8 @@ void archive_arch(struct arch *a, uint64_t seed);
 /* The fixed arch of tests/golden/tiny-v1.corm. */
 void archive_tiny_arch(struct arch *a);
 
-/* Encoded rows of a trunk tensor, and the neurons of an expert, as the archive holds them. free(). */
+/* Encoded rows of a trunk tensor, and the neurons of an expert, as the archive holds them.
+ * free(). */
 uint8_t *archive_tensor(const struct arch *a, const struct codec *codec, enum slot_id slot,
                         uint32_t layer, size_t *bytes);
 const struct codec *archive_tensor_codec(const struct arch *a, const struct codec *trunk,

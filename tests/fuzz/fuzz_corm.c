@@ -1,7 +1,7 @@
 /*
- * Fuzz target: any bytes as an archive. Checksums are recomputed before the archive is opened, so that the
- * search gets to the checks behind them; a mutator keeps to the bytes that mean something (an archive is
- * mostly padding). Seeds: `test_corm --write-seeds tests/fuzz/seeds/fuzz_corm`.
+ * Fuzz target: any bytes as an archive. Checksums are recomputed before the archive is opened, so
+ * that the search gets to the checks behind them; a mutator keeps to the bytes that mean something
+ * (an archive is mostly padding). Seeds: `test_corm --write-seeds tests/fuzz/seeds/fuzz_corm`.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -17,8 +17,8 @@ static bool inside(size_t size, uint64_t offset, uint64_t bytes) {
     return offset <= size && bytes <= size - offset;
 }
 
-/* Copies of the header and the section table. Returns the number of sections, 0 where there is no table
- * inside the file. */
+/* Copies of the header and the section table. Returns the number of sections, 0 where there is no
+ * table inside the file. */
 static uint32_t read_table(const uint8_t *file, size_t size, struct corm_header *h,
                            struct corm_section *out) {
     if (size < CORM_HEADER_BYTES) {
