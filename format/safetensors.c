@@ -28,20 +28,20 @@ struct safetensors {
     struct arena names;
 };
 
-/* Every dtype of the format (https://huggingface.co/docs/safetensors, "Format"): a name that is not here
- * fails the parse, as it does in the official reader. */
+/* Every dtype of the format (https://huggingface.co/docs/safetensors, "Format"): a name that is
+ * not here fails the parse, as it does in the official reader. */
 static const struct dtype {
     const char *name;
     enum st_dtype id;
     uint32_t bits;
 } dtypes[] = {
-    {"BF16", ST_BF16, 16},       {"F16", ST_F16, 16},         {"F32", ST_F32, 32},
-    {"F64", ST_F64, 64},         {"I64", ST_I64, 64},         {"I32", ST_I32, 32},
-    {"BOOL", ST_OTHER, 8},       {"U8", ST_OTHER, 8},         {"I8", ST_OTHER, 8},
-    {"F8_E4M3", ST_OTHER, 8},    {"F8_E5M2", ST_OTHER, 8},    {"F8_E8M0", ST_OTHER, 8},
+    {"BF16", ST_BF16, 16},        {"F16", ST_F16, 16},          {"F32", ST_F32, 32},
+    {"F64", ST_F64, 64},          {"I64", ST_I64, 64},          {"I32", ST_I32, 32},
+    {"BOOL", ST_OTHER, 8},        {"U8", ST_OTHER, 8},          {"I8", ST_OTHER, 8},
+    {"F8_E4M3", ST_OTHER, 8},     {"F8_E5M2", ST_OTHER, 8},     {"F8_E8M0", ST_OTHER, 8},
     {"F8_E4M3FNUZ", ST_OTHER, 8}, {"F8_E5M2FNUZ", ST_OTHER, 8}, {"F4", ST_OTHER, 4},
-    {"F6_E2M3", ST_OTHER, 6},    {"F6_E3M2", ST_OTHER, 6},    {"I16", ST_OTHER, 16},
-    {"U16", ST_OTHER, 16},       {"U32", ST_OTHER, 32},       {"U64", ST_OTHER, 64},
+    {"F6_E2M3", ST_OTHER, 6},     {"F6_E3M2", ST_OTHER, 6},     {"I16", ST_OTHER, 16},
+    {"U16", ST_OTHER, 16},        {"U32", ST_OTHER, 32},        {"U64", ST_OTHER, 64},
     {"C64", ST_OTHER, 64},
 };
 
@@ -97,7 +97,8 @@ static int check_metadata(json_t *meta, const char *path, struct err *err) {
     json_t *value;
     json_object_foreach(meta, key, value) {
         if (!json_is_string(value)) {
-            return err_set(err, "%s: header: __metadata__ key \"%s\" must hold a string", path, key);
+            return err_set(err, "%s: header: __metadata__ key \"%s\" must hold a string", path,
+                           key);
         }
     }
     return 0;
@@ -105,20 +106,20 @@ static int check_metadata(json_t *meta, const char *path, struct err *err) {
 
 static int entry_shape(struct entry *e, const json_t *shape, const char *path, struct err *err) {
     if (!json_is_array(shape)) {
-        return err_set(err, "%s: tensor \"%s\": shape must be a list of non-negative integers", path,
-                       e->t.name);
+        return err_set(err, "%s: tensor \"%s\": shape must be a list of non-negative integers",
+                       path, e->t.name);
     }
     size_t n = json_array_size(shape);
     if (n > ST_MAX_DIMS) {
-        return err_set(err, "%s: tensor \"%s\": shape has %zu dimensions, at most %d are supported", path,
-                       e->t.name, n, ST_MAX_DIMS);
+        return err_set(err, "%s: tensor \"%s\": shape has %zu dimensions, at most %d are supported",
+                       path, e->t.name, n, ST_MAX_DIMS);
     }
     e->t.n_dims = (uint32_t)n;
     for (size_t i = 0; i < n; i++) {
         const json_t *v = json_array_get(shape, i);
         if (!json_is_integer(v) || json_integer_value(v) < 0) {
-            return err_set(err, "%s: tensor \"%s\": shape must be a list of non-negative integers", path,
-                           e->t.name);
+            return err_set(err, "%s: tensor \"%s\": shape must be a list of non-negative integers",
+                           path, e->t.name);
         }
         e->t.shape[i] = (uint64_t)json_integer_value(v);
     }
@@ -138,8 +139,8 @@ static int entry_parse(struct entry *e, const char *name, json_t *value, const c
     const json_t *shape = json_object_get(value, "shape");
     const json_t *offsets = json_object_get(value, "data_offsets");
     if (!dtype || !shape || !offsets || json_object_size(value) != 3) {
-        return err_set(err, "%s: tensor \"%s\": must have exactly dtype, shape and data_offsets", path,
-                       name);
+        return err_set(err, "%s: tensor \"%s\": must have exactly dtype, shape and data_offsets",
+                       path, name);
     }
     if (!json_is_string(dtype)) {
         return err_set(err, "%s: tensor \"%s\": dtype must be a string", path, name);
@@ -158,15 +159,16 @@ static int entry_parse(struct entry *e, const char *name, json_t *value, const c
     const json_t *begin = json_array_get(offsets, 0), *end = json_array_get(offsets, 1);
     if (!json_is_array(offsets) || json_array_size(offsets) != 2 || !json_is_integer(begin) ||
         !json_is_integer(end) || json_integer_value(begin) < 0 || json_integer_value(end) < 0) {
-        return err_set(err, "%s: tensor \"%s\": data_offsets must be two non-negative integers", path,
-                       name);
+        return err_set(err, "%s: tensor \"%s\": data_offsets must be two non-negative integers",
+                       path, name);
     }
     e->begin = (uint64_t)json_integer_value(begin);
     e->end = (uint64_t)json_integer_value(end);
     return 0;
 }
 
-/* Rules 4 and 5: sorted by offset the tensors tile the buffer, and each has the size its shape says. */
+/* Rules 4 and 5: sorted by offset the tensors tile the buffer, and each has the size its shape
+ * says. */
 static int check_tiling(const struct entry *entries, size_t n, const char *path, struct err *err) {
     uint64_t at = 0;
     for (size_t i = 0; i < n; i++) {
@@ -191,7 +193,8 @@ static int check_tiling(const struct entry *entries, size_t n, const char *path,
         }
         if (bits % 8 != 0 || bits / 8 != e->end - e->begin) {
             return err_set(err,
-                           "%s: tensor \"%s\": shape %s of %s needs %" PRIu64 ".%u bytes, data_offsets "
+                           "%s: tensor \"%s\": shape %s of %s needs %" PRIu64
+                           ".%u bytes, data_offsets "
                            "give %" PRIu64,
                            path, e->t.name, st_shape_text(&e->t, shape), e->t.dtype_name, bits / 8,
                            (unsigned)(bits % 8 * 125), e->end - e->begin);
@@ -237,8 +240,9 @@ static int parse_tensors(json_t *root, const uint8_t *data, uint64_t data_bytes,
     }
     uint64_t end = n ? entries[n - 1].end : 0;
     if (end != data_bytes) {
-        err_set(err, "%s: the tensors end at byte %" PRIu64 " of the data, the file has %" PRIu64
-                     " (%s)",
+        err_set(err,
+                "%s: the tensors end at byte %" PRIu64 " of the data, the file has %" PRIu64
+                " (%s)",
                 path, end, data_bytes, end > data_bytes ? "truncated?" : "trailing bytes");
         goto out;
     }
@@ -254,8 +258,8 @@ out:
     return rc;
 }
 
-int st_parse_header(const uint8_t *file, size_t file_bytes, const char *path, struct safetensors *into,
-                    struct err *err) {
+int st_parse_header(const uint8_t *file, size_t file_bytes, const char *path,
+                    struct safetensors *into, struct err *err) {
     struct cursor c;
     cursor_init(&c, file, file_bytes);
     uint64_t n = cursor_u64(&c);
@@ -263,13 +267,15 @@ int st_parse_header(const uint8_t *file, size_t file_bytes, const char *path, st
         return err_set(err, "%s: %zu bytes are too few for a safetensors file", path, file_bytes);
     }
     if (n > ST_MAX_HEADER_BYTES) {
-        return err_set(err, "%s: header of %" PRIu64 " bytes is larger than %d: not a safetensors file?",
+        return err_set(err,
+                       "%s: header of %" PRIu64 " bytes is larger than %d: not a safetensors file?",
                        path, n, ST_MAX_HEADER_BYTES);
     }
     const uint8_t *header = cursor_bytes(&c, n);
     if (!header) {
-        return err_set(err, "%s: header of %" PRIu64 " bytes does not fit in the file of %zu (truncated?)",
-                       path, n, file_bytes);
+        return err_set(
+            err, "%s: header of %" PRIu64 " bytes does not fit in the file of %zu (truncated?)",
+            path, n, file_bytes);
     }
     if (n == 0 || header[0] != '{') {
         return err_set(err, "%s: the header must begin with '{'", path);
@@ -277,7 +283,8 @@ int st_parse_header(const uint8_t *file, size_t file_bytes, const char *path, st
     json_error_t why;
     json_t *root = json_loadb((const char *)header, n, JSON_REJECT_DUPLICATES, &why);
     if (!root) {
-        return err_set(err, "%s: header is not valid JSON: %s (byte %d)", path, why.text, why.position);
+        return err_set(err, "%s: header is not valid JSON: %s (byte %d)", path, why.text,
+                       why.position);
     }
     int rc = parse_tensors(root, file + 8 + n, file_bytes - 8 - n, path, into, err);
     json_decref(root);
@@ -374,7 +381,8 @@ static int open_file(struct safetensors *st, const char *path, struct err *err) 
     return st_parse_header(m->data, m->size_bytes, path, st, err);
 }
 
-/* File names come from an untrusted index: a plain name in the checkpoint's own directory or nothing. */
+/* File names come from an untrusted index: a plain name in the checkpoint's own directory or
+ * nothing. */
 static bool shard_name_ok(const char *name) {
     static const char suffix[] = ".safetensors";
     size_t n = strlen(name);
@@ -387,8 +395,8 @@ static int string_order(const void *a, const void *b) {
 }
 
 /* Open each shard that the weight map names, once, in order of name. */
-static int open_shards(struct safetensors *st, const char *dir, const char *index, json_t *weight_map,
-                       struct err *err) {
+static int open_shards(struct safetensors *st, const char *dir, const char *index,
+                       json_t *weight_map, struct err *err) {
     int rc = -1;
     size_t n = 0;
     const char **names = mem_calloc(json_object_size(weight_map) + 1, sizeof *names);
@@ -397,8 +405,8 @@ static int open_shards(struct safetensors *st, const char *dir, const char *inde
     json_object_foreach(weight_map, key, value) {
         const char *name = json_string_value(value);
         if (!name || !shard_name_ok(name)) {
-            err_set(err, "%s: tensor \"%s\": \"%s\" is not the plain name of a .safetensors file", index,
-                    key, name ? name : "(not a string)");
+            err_set(err, "%s: tensor \"%s\": \"%s\" is not the plain name of a .safetensors file",
+                    index, key, name ? name : "(not a string)");
             goto out;
         }
         names[n++] = name;
@@ -436,8 +444,8 @@ static int check_weight_map(struct safetensors *st, const char *index, json_t *w
             return err_set(err, "%s: tensor \"%s\" is not in its shard %s", index, key, shard);
         }
         if (strcmp(base ? base + 1 : t->file, shard) != 0) {
-            return err_set(err, "%s: tensor \"%s\" is not in its shard %s but in %s", index, key, shard,
-                           t->file);
+            return err_set(err, "%s: tensor \"%s\" is not in its shard %s but in %s", index, key,
+                           shard, t->file);
         }
     }
     return 0;
@@ -460,7 +468,8 @@ static int open_index(struct safetensors *st, const char *dir, const char *index
     }
     json_t *weight_map = json_object_get(root, "weight_map");
     if (!json_is_object(weight_map) || json_object_size(weight_map) == 0) {
-        err_set(err, "%s: weight_map must be an object {tensor: file} with at least one entry", index);
+        err_set(err, "%s: weight_map must be an object {tensor: file} with at least one entry",
+                index);
         goto out;
     }
     if (open_shards(st, dir, index, weight_map, err) || st_index(st, err) ||
@@ -483,7 +492,8 @@ static int open_dir(struct safetensors *st, const char *dir, struct err *err) {
     } else if (access(index, F_OK) == 0) {
         rc = open_index(st, dir, index, err);
     } else {
-        rc = err_set(err, "%s: has neither model.safetensors nor model.safetensors.index.json", dir);
+        rc =
+            err_set(err, "%s: has neither model.safetensors nor model.safetensors.index.json", dir);
     }
     free(single);
     free(index);

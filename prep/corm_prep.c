@@ -1,5 +1,6 @@
 /*
- * corm_prep: main of corm-prep, which turns Hugging Face checkpoints into .corm archives and looks at them.
+ * corm_prep: main of corm-prep, which turns Hugging Face checkpoints into .corm archives and looks
+ * at them.
  *
  * Owns: the command table, options, what is printed.
  * Leaves to others: everything else.
@@ -113,15 +114,16 @@ static void print_summary(const struct options *o, const struct hf_model *m,
     double ratio = (double)s->file_bytes / (double)r->source_bytes;
     if (o->json) {
         json_t *root = json_pack(
-            "{s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:f, s:I}", "output",
-            o->output, "family", a->family, "parameters", (json_int_t)arch_params(a), "parameters_active",
-            (json_int_t)arch_params_active(a), "source_bytes", (json_int_t)r->source_bytes, "file_bytes",
-            (json_int_t)s->file_bytes, "ratio", ratio, "trunk_bytes", (json_int_t)s->trunk_bytes,
-            "experts_raw_bytes", (json_int_t)s->record_raw_bytes, "experts_stored_bytes",
+            "{s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:f, s:I}",
+            "output", o->output, "family", a->family, "parameters", (json_int_t)arch_params(a),
+            "parameters_active", (json_int_t)arch_params_active(a), "source_bytes",
+            (json_int_t)r->source_bytes, "file_bytes", (json_int_t)s->file_bytes, "ratio", ratio,
+            "trunk_bytes", (json_int_t)s->trunk_bytes, "experts_raw_bytes",
+            (json_int_t)s->record_raw_bytes, "experts_stored_bytes",
             (json_int_t)s->record_stored_bytes, "codec", r->expert_codec->name, "chunks",
             (json_int_t)s->n_chunks, "raw_chunks", (json_int_t)s->n_chunks_raw, "chunk_neurons",
-            (json_int_t)r->chunk_neurons, "hot_neurons", (json_int_t)r->hot_neurons, "seconds", seconds,
-            "peak_rss_bytes", (json_int_t)peak_rss_bytes());
+            (json_int_t)r->chunk_neurons, "hot_neurons", (json_int_t)r->hot_neurons, "seconds",
+            seconds, "peak_rss_bytes", (json_int_t)peak_rss_bytes());
         char *text = json_dumps(root, JSON_INDENT(2));
         printf("%s\n", text ? text : "{}");
         free(text);
@@ -130,13 +132,13 @@ static void print_summary(const struct options *o, const struct hf_model *m,
     }
     char file[CLI_SIZE_TEXT], source[CLI_SIZE_TEXT], trunk[CLI_SIZE_TEXT], stored[CLI_SIZE_TEXT];
     char raw[CLI_SIZE_TEXT], peak[CLI_SIZE_TEXT];
-    printf("%s: %s, %.3f of the checkpoint's %s\n", o->output, cli_size_text(file, s->file_bytes), ratio,
-           cli_size_text(source, r->source_bytes));
-    printf("  model    %s, %u layers, %.4g M parameters, %.4g M used by a token\n", a->family, a->n_layers,
-           (double)arch_params(a) / 1e6, (double)arch_params_active(a) / 1e6);
+    printf("%s: %s, %.3f of the checkpoint's %s\n", o->output, cli_size_text(file, s->file_bytes),
+           ratio, cli_size_text(source, r->source_bytes));
+    printf("  model    %s, %u layers, %.4g M parameters, %.4g M used by a token\n", a->family,
+           a->n_layers, (double)arch_params(a) / 1e6, (double)arch_params_active(a) / 1e6);
     printf("  trunk    %s\n", cli_size_text(trunk, s->trunk_bytes));
-    printf("  experts  %s of %s in %s, %u of %u neurons hot, %" PRIu64 " chunks of %u neurons (%" PRIu64
-           " raw)\n",
+    printf("  experts  %s of %s in %s, %u of %u neurons hot, %" PRIu64
+           " chunks of %u neurons (%" PRIu64 " raw)\n",
            cli_size_text(stored, s->record_stored_bytes), cli_size_text(raw, s->record_raw_bytes),
            r->expert_codec->name, r->hot_neurons, a->ffn_dim, s->n_chunks, r->chunk_neurons,
            s->n_chunks_raw);
@@ -231,7 +233,8 @@ static void verify_progress(void *ctx, uint64_t done, uint64_t total) {
 }
 
 /* Also what no checksum can tell: that the tokenizer section is one. */
-static int verify_archive(const char *path, struct corm *c, struct progress *progress, struct err *err) {
+static int verify_archive(const char *path, struct corm *c, struct progress *progress,
+                          struct err *err) {
     struct tokenizer *tok;
     if (tokenizer_open(c->tokenizer.data, c->tokenizer.size_bytes, &tok, err)) {
         return err_prefix(err, "%s: tokenizer", path);
@@ -259,7 +262,8 @@ static int run_verify(const struct cli_call *call, struct err *err) {
     } else if (rc == 0 && !o->quiet) {
         char size[CLI_SIZE_TEXT];
         printf("%s: ok: %s, %u sections, %u tensors, %u chunks\n", path,
-               cli_size_text(size, c.header.file_bytes), c.header.section_count, c.n_tensors, c.n_chunks);
+               cli_size_text(size, c.header.file_bytes), c.header.section_count, c.n_tensors,
+               c.n_chunks);
     }
     corm_close(&c);
     return rc;
@@ -307,7 +311,8 @@ static int parse_ids(const struct buf *in, struct token_list *ids, struct err *e
     return 0;
 }
 
-static void print_ids(const struct options *o, const struct tokenizer *tok, const struct token_list *ids) {
+static void print_ids(const struct options *o, const struct tokenizer *tok,
+                      const struct token_list *ids) {
     if (!o->json) {
         for (size_t i = 0; i < ids->n; i++) {
             printf("%s%u", i ? " " : "", ids->ids[i]);
@@ -330,10 +335,11 @@ static void print_ids(const struct options *o, const struct tokenizer *tok, cons
     json_decref(root);
 }
 
-static int print_text(const struct options *o, const struct tokenizer *tok, const struct token_list *ids,
-                      struct err *err) {
+static int print_text(const struct options *o, const struct tokenizer *tok,
+                      const struct token_list *ids, struct err *err) {
     struct buf out = {0};
-    int rc = tokenizer_decode(tok, ids->ids, ids->n, o->no_special ? TOKENIZER_SKIP_SPECIAL : 0, &out, err);
+    int rc = tokenizer_decode(tok, ids->ids, ids->n, o->no_special ? TOKENIZER_SKIP_SPECIAL : 0,
+                              &out, err);
     if (rc == 0 && o->json) {
         json_t *root = json_pack("{s:s%}", "text", out.data ? out.data : "", out.len);
         char *text = json_dumps(root, JSON_COMPACT);
@@ -394,27 +400,31 @@ static const struct cli_group output_group = {"Output", output_rows};
 
 static const struct cli_option weight_rows[] = {
     {"codec", 'c', CLI_ENUM, FIELD(codec), "CODEC",
-     "How expert weights are stored. keep: as the checkpoint has them, without loss; q8: 8.5 bits a weight; "
+     "How expert weights are stored. keep: as the checkpoint has them, without loss; q8: 8.5 bits "
+     "a weight; "
      "q4: 4.5 bits.",
      .words = codec_words},
     {"trunk", 0, CLI_ENUM, FIELD(trunk), "CODEC",
-     "How the matrices that every token uses are stored. Norms and biases are f32 always, routers as the "
+     "How the matrices that every token uses are stored. Norms and biases are f32 always, routers "
+     "as the "
      "checkpoint has them.",
      .words = trunk_words},
     {"hot", 0, CLI_DOUBLE, FIELD(hot), "FRACTION",
-     "Part of each expert's neurons in its hot prefix, rounded to whole chunks (at least one, unless 0).",
+     "Part of each expert's neurons in its hot prefix, rounded to whole chunks (at least one, "
+     "unless 0).",
      .min = 0, .max = 1},
-    {"chunk-neurons", 0, CLI_INT, FIELD(chunk_neurons), "N", "Neurons of a chunk: a multiple of 32.",
-     .min = 32, .max = 1 << 20},
+    {"chunk-neurons", 0, CLI_INT, FIELD(chunk_neurons), "N",
+     "Neurons of a chunk: a multiple of 32.", .min = 32, .max = 1 << 20},
     {"no-compress", 0, CLI_FLAG, FIELD(no_compress), .help = "Store all chunks raw."},
     {"compress-hot", 0, CLI_FLAG, FIELD(compress_hot),
      .help = "Compress hot prefixes too: a smaller file, but they cannot be used in place."},
     {0}};
 static const struct cli_group weight_group = {"Weights", weight_rows};
 
-static const struct cli_option thread_rows[] = {
-    {"threads", 't', CLI_INT, FIELD(threads), "N", "Threads that convert weights.", .min = 1, .max = 256},
-    {0}};
+static const struct cli_option thread_rows[] = {{"threads", 't', CLI_INT, FIELD(threads), "N",
+                                                 "Threads that convert weights.", .min = 1,
+                                                 .max = 256},
+                                                {0}};
 static const struct cli_group thread_group = {"Work", thread_rows};
 
 static const struct cli_option report_rows[] = {
@@ -437,26 +447,32 @@ static const struct cli_option token_rows[] = {
 static const struct cli_group token_group = {"Tokenizing", token_rows};
 
 static const struct cli_command commands[] = {
-    {"convert", "write a checkpoint as a .corm archive", run_convert, .args = "CHECKPOINT", .min_args = 1,
-     .max_args = 1, .groups = {&output_group, &weight_group, &thread_group, &report_group},
+    {"convert", "write a checkpoint as a .corm archive", run_convert, .args = "CHECKPOINT",
+     .min_args = 1, .max_args = 1,
+     .groups = {&output_group, &weight_group, &thread_group, &report_group},
      .description =
-         "CHECKPOINT is a directory as the Hugging Face Hub publishes it (config.json, *.safetensors, "
-         "tokenizer.json, ...), or a .tar, .tar.gz, .tar.zst or .zip of one, which is unpacked next to the "
+         "CHECKPOINT is a directory as the Hugging Face Hub publishes it (config.json, "
+         "*.safetensors, "
+         "tokenizer.json, ...), or a .tar, .tar.gz, .tar.zst or .zip of one, which is unpacked "
+         "next to the "
          "output first. Supported model families: mixtral, olmoe, qwen2_moe, qwen3_moe.\n"
-         "The archive is written under a temporary name and renamed when it is complete. Memory stays "
-         "small whatever the size of the model. The same checkpoint and options give the same file, byte "
+         "The archive is written under a temporary name and renamed when it is complete. Memory "
+         "stays "
+         "small whatever the size of the model. The same checkpoint and options give the same "
+         "file, byte "
          "for byte.",
      .examples = "corm-prep convert OLMoE-1B-7B -o olmoe.corm\n"
                  "# experts in a quarter of the space\n"
                  "corm-prep convert Mixtral-8x7B -o mixtral.corm --codec q4 --trunk q8"},
     {"inspect", "show what an archive holds", run_inspect, .args = "MODEL.corm", .min_args = 1,
      .max_args = 1, .groups = {&json_group}},
-    {"verify", "check every checksum in an archive", run_verify, .args = "MODEL.corm", .min_args = 1,
-     .max_args = 1, .groups = {&report_group},
-     .description = "Exit status 0 where everything is right; else 1, and one line that names the first "
-                    "damaged part."},
-    {"tokenize", "turn text into token ids, or back", run_tokenize, .args = "MODEL.corm", .min_args = 1,
-     .max_args = 1, .groups = {&token_group, &json_group},
+    {"verify", "check every checksum in an archive", run_verify, .args = "MODEL.corm",
+     .min_args = 1, .max_args = 1, .groups = {&report_group},
+     .description =
+         "Exit status 0 where everything is right; else 1, and one line that names the first "
+         "damaged part."},
+    {"tokenize", "turn text into token ids, or back", run_tokenize, .args = "MODEL.corm",
+     .min_args = 1, .max_args = 1, .groups = {&token_group, &json_group},
      .examples = "corm-prep tokenize model.corm -p 'Once upon a time'\n"
                  "corm-prep tokenize model.corm --decode -p '12 845 77'"},
     {0}};
@@ -466,7 +482,9 @@ int main(int argc, char **argv) {
     struct options o = {
         .hot = 0.25,
         .chunk_neurons = 32,
-        .threads = cpus < 1 ? 1 : cpus > 256 ? 256 : (int)cpus,
+        .threads = cpus < 1     ? 1
+                   : cpus > 256 ? 256
+                                : (int)cpus,
     };
     static const struct cli_program program = {
         .name = "corm-prep",

@@ -15,8 +15,8 @@ enum {
 /* ---- names ---- */
 
 enum when { ALWAYS, IN_DENSE_LAYER, IN_MOE_LAYER };
-/* A tensor holds one matrix, or those of all experts: [E, 2 * ffn_dim, dim] with the gate's rows before
- * up's, and [E, dim, ffn_dim]. */
+/* A tensor holds one matrix, or those of all experts: [E, 2 * ffn_dim, dim] with the gate's rows
+ * before up's, and [E, dim, ffn_dim]. */
 enum layout { SINGLE, FUSED_GATE, FUSED_UP, FUSED_DOWN };
 
 #define LAYER "model.layers.{L}."
@@ -27,7 +27,8 @@ enum {
     NOT_MIXTRAL = HF_ANY_FAMILY & ~HF_MIXTRAL,
 };
 
-/* {L} and {E} stand for layer and expert. Where a slot has several rows, the first that exists counts. */
+/* {L} and {E} stand for layer and expert. Where a slot has several rows, the first that exists
+ * counts. */
 static const struct name_row {
     enum slot_id slot;
     unsigned families;
@@ -72,8 +73,8 @@ static const struct name_row {
 
 /* Tensors of a checkpoint that are no weights: buffers that old exporters wrote along. */
 static const char *const ignored_suffixes[] = {
-    ".rotary_emb.inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached", ".self_attn.bias",
-    ".self_attn.masked_bias",
+    ".rotary_emb.inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached",
+    ".self_attn.bias",      ".self_attn.masked_bias",
 };
 
 static void expand(const char *pattern, uint32_t layer, uint32_t expert, char out[HF_NAME_BYTES]) {
@@ -106,8 +107,8 @@ static bool row_applies(const struct name_row *r, const struct hf_model *m, enum
 }
 
 /* The shape that a tensor must have: `shape` [3], returns the number of dimensions. */
-static uint32_t expected_shape(const struct arch *a, enum layout layout, uint32_t rows, uint32_t cols,
-                               uint64_t shape[3]) {
+static uint32_t expected_shape(const struct arch *a, enum layout layout, uint32_t rows,
+                               uint32_t cols, uint64_t shape[3]) {
     if (layout == SINGLE) {
         shape[0] = rows;
         shape[1] = cols;
@@ -122,7 +123,8 @@ static uint32_t expected_shape(const struct arch *a, enum layout layout, uint32_
 static int check_tensor(const struct arch *a, const struct st_tensor *t, enum layout layout,
                         uint32_t rows, uint32_t cols, struct err *err) {
     if (t->dtype != ST_BF16 && t->dtype != ST_F16 && t->dtype != ST_F32) {
-        return err_set(err, "%s: tensor \"%s\": dtype %s is not supported; supported: BF16, F16, F32",
+        return err_set(err,
+                       "%s: tensor \"%s\": dtype %s is not supported; supported: BF16, F16, F32",
                        t->file, t->name, t->dtype_name);
     }
     struct st_tensor want = *t;
@@ -140,8 +142,8 @@ static int check_tensor(const struct arch *a, const struct st_tensor *t, enum la
             want.n_dims = 1;
             want.shape[0] = cols;
         }
-        return err_set(err, "%s: tensor \"%s\": shape is %s, config.json implies %s", t->file, t->name,
-                       st_shape_text(t, got), st_shape_text(&want, expected));
+        return err_set(err, "%s: tensor \"%s\": shape is %s, config.json implies %s", t->file,
+                       t->name, st_shape_text(t, got), st_shape_text(&want, expected));
     }
     return 0;
 }
@@ -162,8 +164,8 @@ static int missing(const struct hf_model *m, enum slot_id slot, uint32_t layer, 
 }
 
 /* Find and check the tensor of a slot that the model has. */
-static int bind(struct binder *b, enum slot_id slot, uint32_t layer, uint32_t expert, struct hf_ref *ref,
-                struct err *err) {
+static int bind(struct binder *b, enum slot_id slot, uint32_t layer, uint32_t expert,
+                struct hf_ref *ref, struct err *err) {
     struct hf_model *m = b->m;
     const struct arch *a = hf_arch(m);
     const struct slot *s = slot_at(slot);
@@ -184,9 +186,10 @@ static int bind(struct binder *b, enum slot_id slot, uint32_t layer, uint32_t ex
         }
         uint64_t matrix = (uint64_t)rows * cols;
         ref->tensor = t;
-        ref->first = r->layout == SINGLE       ? 0
-                     : r->layout == FUSED_DOWN ? expert * matrix
-                                               : (2 * (uint64_t)expert + (r->layout == FUSED_UP)) * matrix;
+        ref->first = r->layout == SINGLE ? 0
+                     : r->layout == FUSED_DOWN
+                         ? expert * matrix
+                         : (2 * (uint64_t)expert + (r->layout == FUSED_UP)) * matrix;
         b->used[t - st_at(m->st, 0)] = true;
         return 0;
     }
@@ -217,23 +220,25 @@ static bool same_bytes(const struct st_tensor *a, const struct st_tensor *b) {
     return same;
 }
 
-/* Whether output head and embedding are one matrix. As transformers does it: a tied model may still store
- * the head, which counts where it differs. A file that does not say ties where it has no head. */
+/* Whether output head and embedding are one matrix. As transformers does it: a tied model may
+ * still store the head, which counts where it differs. A file that does not say ties where it
+ * has no head. */
 static void settle_tied(struct hf_model *m) {
     struct arch *a = &m->config.arch;
     const struct st_tensor *head = st_find(m->st, "lm_head.weight");
     const struct st_tensor *embed = st_find(m->st, "model.embed_tokens.weight");
     if (!head && !m->config.tied_given && !a->tied) {
         a->tied = 1;
-        buf_printf(&m->config.warnings, "%s: no lm_head.weight: the embedding is used as output head\n",
-                   m->dir);
+        buf_printf(&m->config.warnings,
+                   "%s: no lm_head.weight: the embedding is used as output head\n", m->dir);
     } else if (head && embed && a->tied) {
         if (!same_bytes(head, embed)) {
             a->tied = 0;
-            buf_printf(&m->config.warnings,
-                       "%s: tie_word_embeddings is true, but lm_head.weight differs from the embedding: "
-                       "both are kept\n",
-                       m->dir);
+            buf_printf(
+                &m->config.warnings,
+                "%s: tie_word_embeddings is true, but lm_head.weight differs from the embedding: "
+                "both are kept\n",
+                m->dir);
         }
     }
 }
@@ -288,8 +293,8 @@ static int bind_all(struct binder *b, struct err *err) {
     for (size_t i = 0; i < st_count(m->st); i++) {
         const struct st_tensor *t = st_at(m->st, i);
         if (!b->used[i] && !is_ignored(m, t->name)) {
-            return err_set(err, "%s: tensor \"%s\" has no place in a %s model with %u layers", t->file,
-                           t->name, a->family, a->n_layers);
+            return err_set(err, "%s: tensor \"%s\" has no place in a %s model with %u layers",
+                           t->file, t->name, a->family, a->n_layers);
         }
     }
     return 0;
@@ -312,10 +317,9 @@ static int read_config(struct hf_model *m, struct err *err) {
          file_read(generation_path, HF_MAX_CONFIG_BYTES, &generation, &generation_bytes, err))) {
         goto out;
     }
-    rc = hf_config_parse(&m->config,
-                         (struct hf_json){config_path, (const char *)config, config_bytes},
-                         (struct hf_json){generation_path, (const char *)generation, generation_bytes},
-                         err);
+    rc = hf_config_parse(
+        &m->config, (struct hf_json){config_path, (const char *)config, config_bytes},
+        (struct hf_json){generation_path, (const char *)generation, generation_bytes}, err);
 out:
     free(config);
     free(generation);
@@ -361,7 +365,8 @@ static enum codec_id native_codec(enum st_dtype dtype) {
     return dtype == ST_BF16 ? CODEC_BF16 : dtype == ST_F16 ? CODEC_F16 : CODEC_F32;
 }
 
-struct weight hf_weight(const struct hf_model *m, enum slot_id slot, uint32_t layer, uint32_t expert) {
+struct weight hf_weight(const struct hf_model *m, enum slot_id slot, uint32_t layer,
+                        uint32_t expert) {
     struct hf_ref ref = find_ref(m, slot, layer, expert);
     struct weight w = {0};
     if (!ref.tensor) {
@@ -398,8 +403,8 @@ static int check_finite(const struct st_tensor *t, uint64_t first, const float *
         rest /= t->shape[d];
     }
     char text[192];
-    return err_set(err, "%s: tensor \"%s\": weight %s is %s", t->file, t->name, st_shape_text(&at, text),
-                   isnan(x[i]) ? "NaN" : "infinite");
+    return err_set(err, "%s: tensor \"%s\": weight %s is %s", t->file, t->name,
+                   st_shape_text(&at, text), isnan(x[i]) ? "NaN" : "infinite");
 }
 
 static int read_elements(const struct hf_ref *ref, uint64_t first, uint64_t n, float *dst,
@@ -415,10 +420,10 @@ int hf_tensor_rows(const struct hf_model *m, enum slot_id slot, uint32_t layer, 
     return read_elements(&ref, first_row * cols, n_rows * cols, dst, err);
 }
 
-/* Columns [first, first + n) of `down` [dim, ffn_dim] as rows, tile by tile: a tile reads whole cache lines
- * of the one and writes whole lines of the other. */
-static int read_transposed(const struct hf_ref *ref, const struct arch *a, uint32_t first, uint32_t n,
-                           float *dst, struct err *err) {
+/* Columns [first, first + n) of `down` [dim, ffn_dim] as rows, tile by tile: a tile reads whole
+ * cache lines of the one and writes whole lines of the other. */
+static int read_transposed(const struct hf_ref *ref, const struct arch *a, uint32_t first,
+                           uint32_t n, float *dst, struct err *err) {
     enum { TILE_ROWS = 16, TILE_COLS = 64 };
     float tile[TILE_ROWS][TILE_COLS];
     for (uint32_t d0 = 0; d0 < a->dim; d0 += TILE_ROWS) {
@@ -448,8 +453,8 @@ int hf_expert_neurons(const struct hf_model *m, uint32_t layer, uint32_t expert,
         hf_tensor_rows(m, SLOT_EXPERT_UP, layer, expert, first, n, up, err)) {
         return -1;
     }
-    return read_transposed(expert_ref(m, SLOT_EXPERT_DOWN, layer, expert), hf_arch(m), first, n, down_t,
-                           err);
+    return read_transposed(expert_ref(m, SLOT_EXPERT_DOWN, layer, expert), hf_arch(m), first, n,
+                           down_t, err);
 }
 
 int hf_expert(const struct hf_model *m, uint32_t layer, uint32_t expert, float *gate, float *up,
@@ -459,8 +464,8 @@ int hf_expert(const struct hf_model *m, uint32_t layer, uint32_t expert, float *
 
 /* ---- advice ---- */
 
-static void advise_rows(const struct hf_model *m, enum slot_id slot, uint32_t layer, uint32_t expert,
-                        uint32_t first_row, uint32_t n_rows,
+static void advise_rows(const struct hf_model *m, enum slot_id slot, uint32_t layer,
+                        uint32_t expert, uint32_t first_row, uint32_t n_rows,
                         void (*advise)(const struct st_tensor *t, uint64_t first, uint64_t bytes)) {
     struct hf_ref ref = find_ref(m, slot, layer, expert);
     uint64_t cols = slot_at(slot)->cols(hf_arch(m), layer);
@@ -469,7 +474,8 @@ static void advise_rows(const struct hf_model *m, enum slot_id slot, uint32_t la
 }
 
 static void advise_expert(const struct hf_model *m, uint32_t layer, uint32_t expert,
-                          void (*advise)(const struct st_tensor *t, uint64_t first, uint64_t bytes)) {
+                          void (*advise)(const struct st_tensor *t, uint64_t first,
+                                         uint64_t bytes)) {
     for (uint32_t s = SLOT_EXPERT_GATE; s <= SLOT_EXPERT_DOWN; s++) {
         advise_rows(m, s, layer, expert, 0, slot_at(s)->rows(hf_arch(m), layer), advise);
     }

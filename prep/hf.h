@@ -1,11 +1,13 @@
 /*
- * hf: a Hugging Face checkpoint directory as a model: struct arch plus the weights of every tensor slot.
+ * hf: a Hugging Face checkpoint directory as a model: struct arch plus the weights of every tensor
+ * slot.
  *
  * Owns: slot -> tensor name for each family (the Hub's per-expert names and the fused names that
- * transformers 5 writes), the check that every tensor is there, has its shape and a known dtype and that
- * none is left over, the check that no weight is NaN or infinite, transposing down projections.
- * Leaves to others: config.json (prep/hf_config), the file format (format/safetensors), tokenizer files,
- * where the directory came from (prep/source).
+ * transformers 5 writes), the check that every tensor is there, has its shape and a known dtype and
+ * that none is left over, the check that no weight is NaN or infinite, transposing down
+ * projections.
+ * Leaves to others: config.json (prep/hf_config), the file format (format/safetensors), tokenizer
+ * files, where the directory came from (prep/source).
  * Threads: immutable after open; every reader may be called from any number of threads.
  */
 #ifndef PREP_HF_H
@@ -33,24 +35,25 @@ static inline const struct arch *hf_arch(const struct hf_model *m) {
     return &m->config.arch;
 }
 
-/* Open directory `dir`. Reads config.json, generation_config.json and the headers of the safetensors files;
- * all names, shapes and dtypes are checked here, weights when they are read. `m` is zeroed by the call;
- * hf_close accepts it after an error too. */
+/* Open directory `dir`. Reads config.json, generation_config.json and the headers of the
+ * safetensors files; all names, shapes and dtypes are checked here, weights when they are read.
+ * `m` is zeroed by the call; hf_close accepts it after an error too. */
 int hf_open(struct hf_model *m, const char *dir, struct err *err);
 void hf_close(struct hf_model *m);
 
-/* A slot's matrix as the checkpoint holds it, borrowed until hf_close, at any alignment; data NULL where
- * the model has none. `layer` counts for layer and expert scope, `expert` for expert scope. The weights
- * have not been checked for NaN. EXPERT_DOWN is [dim, ffn_dim]. */
-struct weight hf_weight(const struct hf_model *m, enum slot_id slot, uint32_t layer, uint32_t expert);
+/* A slot's matrix as the checkpoint holds it, borrowed until hf_close, at any alignment; data
+ * NULL where the model has none. `layer` counts for layer and expert scope, `expert` for expert
+ * scope. The weights have not been checked for NaN. EXPERT_DOWN is [dim, ffn_dim]. */
+struct weight hf_weight(const struct hf_model *m, enum slot_id slot, uint32_t layer,
+                        uint32_t expert);
 
-/* Rows [first_row, first_row + n_rows) of it as f32: `dst` [n_rows, cols]. A weight that is not finite is
- * an error that names tensor and element. */
+/* Rows [first_row, first_row + n_rows) of it as f32: `dst` [n_rows, cols]. A weight that is not
+ * finite is an error that names tensor and element. */
 int hf_tensor_rows(const struct hf_model *m, enum slot_id slot, uint32_t layer, uint32_t expert,
                    uint32_t first_row, uint32_t n_rows, float *dst, struct err *err);
 
-/* Neurons [first, first + n) of a routed expert as f32, each [n, dim]: rows of gate, rows of up, columns of
- * down as rows. Errors as above. */
+/* Neurons [first, first + n) of a routed expert as f32, each [n, dim]: rows of gate, rows of up,
+ * columns of down as rows. Errors as above. */
 int hf_expert_neurons(const struct hf_model *m, uint32_t layer, uint32_t expert, uint32_t first,
                       uint32_t n, float *gate, float *up, float *down_t, struct err *err);
 /* The whole expert: each [ffn_dim, dim]. */

@@ -7,6 +7,7 @@
 
 #include <jansson.h>
 
+#include "prep/hf_keys.h"
 #include "prep/hf_rope.h"
 
 /* ---- families ---- */
@@ -50,14 +51,15 @@ struct values {
 enum key_kind { KEY_U32, KEY_BOOL, KEY_REAL };
 
 /* A family that lacks the key: the file may only hold null, false or 0 under it. */
-#define NONE (-1.0)
+#define NONE HF_NO_NUMBER
 
 static const struct key {
     const char *name[4]; /* spellings; the first is the one that messages use */
     enum key_kind kind;
     size_t at;
-    double fallback[HF_FAMILIES]; /* without the key: mixtral, olmoe, qwen2_moe, qwen3_moe; or NONE */
-    double null;                  /* what null means; NONE = the fallback */
+    double
+        fallback[HF_FAMILIES]; /* without the key: mixtral, olmoe, qwen2_moe, qwen3_moe; or NONE */
+    double null;               /* what null means; NONE = the fallback */
 } keys[] = {
 #define AT(field) offsetof(struct values, field)
     {{"vocab_size"}, KEY_U32, AT(vocab), {32000, 50304, 151936, 151936}, NONE},
@@ -70,12 +72,21 @@ static const struct key {
     {{"max_position_embeddings"}, KEY_U32, AT(max_pos), {131072, 4096, 32768, 32768}, NONE},
     {{"rms_norm_eps"}, KEY_REAL, AT(eps), {1e-5, 1e-5, 1e-6, 1e-6}, NONE},
     {{"num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"},
-     KEY_U32, AT(experts), {8, 64, 60, 128}, NONE},
+     KEY_U32,
+     AT(experts),
+     {8, 64, 60, 128},
+     NONE},
     {{"num_experts_per_tok", "moe_topk", "moe_k", "top_k_experts"},
-     KEY_U32, AT(active), {2, 8, 4, 8}, NONE},
+     KEY_U32,
+     AT(active),
+     {2, 8, 4, 8},
+     NONE},
     {{"moe_intermediate_size"}, KEY_U32, AT(moe_intermediate), {NONE, NONE, 1408, 768}, NONE},
     {{"shared_expert_intermediate_size"},
-     KEY_U32, AT(shared_intermediate), {NONE, NONE, 5632, NONE}, NONE},
+     KEY_U32,
+     AT(shared_intermediate),
+     {NONE, NONE, 5632, NONE},
+     NONE},
     {{"decoder_sparse_step"}, KEY_U32, AT(sparse_step), {NONE, NONE, 1, 1}, NONE},
     {{"norm_topk_prob"}, KEY_BOOL, AT(norm_topk), {1, 0, 0, 0}, NONE},
     {{"qkv_bias"}, KEY_BOOL, AT(qkv_bias), {NONE, NONE, 1, NONE}, NONE},
@@ -88,90 +99,10 @@ static const struct key {
 };
 enum { KEY_COUNT = sizeof keys / sizeof *keys };
 
-/* Keys that are read elsewhere in this file or in hf_rope. */
-static const char *const read_elsewhere[] = {
-    "architectures",   "model_type",      "hidden_act",
-    "rope_theta",      "rope_scaling",    "rope_parameters",
-    "eos_token_id",    "layer_types",     "mlp_only_layers",
-    "max_window_layers", "partial_rotary_factor", "original_max_position_embeddings",
-};
-
-/* Keys that change nothing at inference, whatever they hold: training, bookkeeping, generation defaults
- * that belong in generation_config.json. */
-static const char *const ignored[] = {
-    "_name_or_path", "_commit_hash", "_attn_implementation", "attn_implementation", "_flash_attn_2_enabled",
-    "_experts_implementation", "experts_implementation", "transformers_version", "torch_dtype", "dtype",
-    "auto_map", "bos_token_id", "pad_token_id", "sep_token_id", "unk_token_id", "decoder_start_token_id",
-    "forced_bos_token_id", "forced_eos_token_id", "use_cache", "initializer_range", "attention_dropout",
-    "hidden_dropout", "resid_dropout", "embd_dropout", "residual_dropout", "embedding_dropout",
-    "classifier_dropout", "dropout", "output_router_logits", "router_aux_loss_coef", "router_jitter_noise",
-    "router_z_loss_coef", "aux_loss_alpha", "output_attentions", "output_hidden_states", "return_dict",
-    "return_dict_in_generate", "return_dict_for_generation", "chunk_size_feed_forward", "id2label",
-    "label2id", "num_labels", "problem_type", "task_specific_params", "finetuning_task", "pretraining_tp",
-    "torchscript", "use_bfloat16", "pruned_heads", "tf_legacy_loss", "tokenizer_class", "prefix",
-    "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty", "do_sample",
-    "num_beams", "num_beam_groups", "num_return_sequences", "max_length", "min_length", "early_stopping",
-    "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "suppress_tokens",
-    "begin_suppress_tokens", "exponential_decay_length_penalty", "diversity_penalty", "remove_invalid_values",
-    "output_scores", "max_new_tokens", "unsloth_version", "unsloth_fixed", "model_max_length",
-    "gradient_checkpointing", "tie_last_hidden_states",
-};
-
-/* Keys of other models, exporters and quantizers that change the arithmetic: refused unless they hold null,
- * false, an empty value or the number at which they change nothing. */
-static const struct neutral_key {
-    const char *name;
-    double neutral;
-} refused[] = {
-    {"quantization_config", 0}, {"quantization", 0}, {"compression_config", 0}, {"per_layer_config", 0}, {"text_config", 0},
-    {"vision_config", 0}, {"audio_config", 0}, {"is_encoder_decoder", 0}, {"add_cross_attention", 0},
-    {"cross_attention_hidden_size", 0}, {"tie_encoder_decoder", 0}, {"attention_multiplier", NONE},
-    {"embedding_multiplier", 1}, {"residual_multiplier", 1}, {"logits_scaling", 1}, {"logit_scale", 1},
-    {"scale_emb", 1}, {"scale_depth", NONE}, {"query_pre_attn_scalar", NONE}, {"attn_logit_softcapping", 0},
-    {"final_logit_softcapping", 0}, {"attention_chunk_size", 0}, {"attention_sinks", 0},
-    {"use_attention_sinks", 0}, {"no_rope_layers", 0}, {"no_rope_layer_interval", 0}, {"nope_layers", 0},
-    {"rope_interleave", 0}, {"rope_interleaved", 0}, {"rotary_pct", 1}, {"rotary_dim", NONE},
-    {"alibi", 0}, {"mlp_bias", 0}, {"use_bias", 0}, {"add_bias_linear", 0}, {"lm_head_bias", 0},
-    {"qk_layernorm", 0}, {"num_shared_experts", 0}, {"n_shared_experts", 0}, {"moe_num_shared_experts", 0},
-    {"shared_intermediate_size", 0}, {"n_group", 1}, {"topk_group", 1}, {"num_expert_group", 1},
-    {"topk_method", NONE}, {"scoring_func", NONE}, {"score_function", NONE}, {"routed_scaling_factor", 1},
-    {"moe_router_activation_func", NONE}, {"use_routing_bias", 0}, {"router_bias", 0}, {"moe_layer_freq", 1},
-    {"first_k_dense_replace", 0}, {"num_nextn_predict_layers", 0}, {"num_zero_experts", 0},
-    {"swiglu_limit", 0}, {"moe_intermediate_sizes", 0}, {"kv_lora_rank", 0}, {"q_lora_rank", 0},
-    {"full_attention_interval", 1}, {"layer_norm_eps", NONE}, {"norm_after", 0}, {"hybrid_override_pattern", 0},
-};
-
-/* A list of `n` names, or fewer where a NULL ends it. */
-static bool in_list(const char *const *list, size_t n, const char *name) {
-    for (size_t i = 0; i < n && list[i]; i++) {
-        if (strcmp(list[i], name) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* null, false, "", [], {}, or the neutral number. */
-static bool is_neutral(const json_t *v, double neutral) {
-    return json_is_null(v) || json_is_false(v) || (json_is_string(v) && json_string_length(v) == 0) ||
-           (json_is_array(v) && json_array_size(v) == 0) ||
-           (json_is_object(v) && json_object_size(v) == 0) ||
-           (json_is_number(v) && neutral >= 0 && json_number_value(v) == neutral) ||
-           (json_is_true(v) && neutral == 1);
-}
-
-/* "8", "true", "\"gelu\"": a value for a message, cut short. */
-static void value_text(const json_t *v, char text[64]) {
-    char *dump = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
-    snprintf(text, 64, "%.60s", dump ? dump : "?");
-    free(dump);
-}
-
 static int refuse_value(const char *path, const char *key, const json_t *v, const char *expected,
                         struct err *err) {
     char text[64];
-    value_text(v, text);
-    return err_set(err, "%s: %s is %s, expected %s", path, key, text, expected);
+    return err_set(err, "%s: %s is %s, expected %s", path, key, hf_keys_text(v, text), expected);
 }
 
 /* Whether the file's value of a key can be read as its kind; then `*value` is it. */
@@ -205,7 +136,7 @@ static int read_key(struct values *out, const struct key *k, size_t family, cons
             continue;
         }
         if (fallback == NONE) {
-            if (!is_neutral(v, 0)) {
+            if (!hf_keys_neutral(v, 0)) {
                 char expected[96];
                 snprintf(expected, sizeof expected, "no such key in the %s family",
                          families[family].model_type);
@@ -231,48 +162,43 @@ static int read_key(struct values *out, const struct key *k, size_t family, cons
     return 0;
 }
 
-/* The policy for keys that no table row reads. */
-static int check_other_keys(struct hf_config *out, const json_t *root, const char *path,
-                            struct err *err) {
-    const char *name;
-    json_t *v;
-    json_object_foreach((json_t *)root, name, v) {
-        bool known = in_list(read_elsewhere, sizeof read_elsewhere / sizeof *read_elsewhere, name) ||
-                     in_list(ignored, sizeof ignored / sizeof *ignored, name);
-        for (size_t i = 0; i < KEY_COUNT && !known; i++) {
-            known = in_list(keys[i].name, 4, name);
-        }
-        for (size_t i = 0; i < sizeof refused / sizeof *refused && !known; i++) {
-            if (strcmp(refused[i].name, name) == 0) {
-                if (!is_neutral(v, refused[i].neutral)) {
-                    char text[64];
-                    value_text(v, text);
-                    return err_set(err, "%s: %s is %s: it changes the arithmetic and is not supported", path,
-                                   name, text);
-                }
-                known = true;
-            }
-        }
-        /* Publishers of qwen3_moe write down that it has its Q/K norm. */
-        if (strcmp(name, "use_qk_norm") == 0) {
-            bool has = families[family_index(out->family)].qk_norm != ARCH_QK_NORM_NONE;
-            if (json_is_true(v) != has && !json_is_null(v)) {
-                return refuse_value(path, name, v, has ? "true" : "false", err);
-            }
-            known = true;
-        }
-        if (!known && !is_neutral(v, 0)) {
-            char text[64];
-            value_text(v, text);
-            buf_printf(&out->warnings, "%s: unknown key %.64s = %s has been ignored\n", path, name, text);
+/* Keys that are read, but through no row of the table: in this file or in hf_rope. */
+static const char *const other_keys[] = {
+    "architectures",
+    "model_type",
+    "hidden_act",
+    "rope_theta",
+    "rope_scaling",
+    "rope_parameters",
+    "eos_token_id",
+    "layer_types",
+    "mlp_only_layers",
+    "max_window_layers",
+    "use_qk_norm",
+    "partial_rotary_factor",
+    "original_max_position_embeddings",
+};
+
+static bool is_read(const char *name) {
+    for (size_t i = 0; i < sizeof other_keys / sizeof *other_keys; i++) {
+        if (strcmp(other_keys[i], name) == 0) {
+            return true;
         }
     }
-    return 0;
+    for (size_t i = 0; i < KEY_COUNT; i++) {
+        for (size_t k = 0; k < 4 && keys[i].name[k]; k++) {
+            if (strcmp(keys[i].name[k], name) == 0) {
+                return true;
+            }
+        }
+    }
+    return false;
 }
 
 /* ---- from values to arch ---- */
 
-static int find_family(struct hf_config *out, const json_t *root, const char *path, struct err *err) {
+static int find_family(struct hf_config *out, const json_t *root, const char *path,
+                       struct err *err) {
     const json_t *architectures = json_object_get(root, "architectures");
     const char *architecture = json_string_value(json_array_get(architectures, 0));
     const char *model_type = json_string_value(json_object_get(root, "model_type"));
@@ -289,20 +215,23 @@ static int find_family(struct hf_config *out, const json_t *root, const char *pa
         }
     }
     if (!architecture && !model_type) {
-        return err_set(err, "%s: neither architectures nor model_type says what the model is", path);
+        return err_set(err, "%s: neither architectures nor model_type says what the model is",
+                       path);
     }
     return err_set(err, "%s: %s \"%s\" is not supported; supported families: %s", path,
-                   architecture ? "architecture" : "model_type", architecture ? architecture : model_type,
-                   hf_supported_families());
+                   architecture ? "architecture" : "model_type",
+                   architecture ? architecture : model_type, hf_supported_families());
 }
 
-/* Which layers have experts. A layer is dense where mlp_only_layers lists it or decoder_sparse_step skips
- * it (qwen2_moe and qwen3_moe; the other families have experts everywhere). */
-static int fill_moe(struct arch *a, const struct values *v, enum hf_family family, const json_t *root,
-                    const char *path, struct err *err) {
+/* Which layers have experts. A layer is dense where mlp_only_layers lists it or
+ * decoder_sparse_step skips it (qwen2_moe and qwen3_moe; the other families have experts
+ * everywhere). */
+static int fill_moe(struct arch *a, const struct values *v, enum hf_family family,
+                    const json_t *root, const char *path, struct err *err) {
     bool rule = family & (HF_QWEN2_MOE | HF_QWEN3_MOE);
     const json_t *dense = json_object_get(root, "mlp_only_layers");
-    if (dense && !json_is_null(dense) && (!rule || !json_is_array(dense)) && !is_neutral(dense, NONE)) {
+    if (dense && !json_is_null(dense) && (!rule || !json_is_array(dense)) &&
+        !hf_keys_neutral(dense, NONE)) {
         return refuse_value(path, "mlp_only_layers", dense,
                             rule ? "a list of layers" : "no such key in this family", err);
     }
@@ -324,7 +253,8 @@ static int fill_moe(struct arch *a, const struct values *v, enum hf_family famil
     }
     uint32_t n_moe = arch_moe_layers(a);
     if (n_moe == 0 || v->experts == 0) {
-        return err_set(err, "%s: no layer has routed experts: this is not a mixture-of-experts model", path);
+        return err_set(
+            err, "%s: no layer has routed experts: this is not a mixture-of-experts model", path);
     }
     a->n_experts = v->experts;
     a->n_active = v->active;
@@ -336,8 +266,8 @@ static int fill_moe(struct arch *a, const struct values *v, enum hf_family famil
     return 0;
 }
 
-/* The layers that slide where layer_types does not say it. mixtral and qwen3_moe: all; qwen2_moe: every
- * other one below max_window_layers (transformers, configuration_qwen2_moe). */
+/* The layers that slide where layer_types does not say it. mixtral and qwen3_moe: all;
+ * qwen2_moe: every other one below max_window_layers (transformers, configuration_qwen2_moe). */
 static bool slides(enum hf_family family, uint32_t layer, uint32_t max_window_layers) {
     return family != HF_QWEN2_MOE || (layer % 2 == 0 && layer < max_window_layers);
 }
@@ -349,15 +279,17 @@ static int fill_window(struct arch *a, const struct values *v, enum hf_family fa
     uint32_t max_layers = 28; /* of qwen2_moe; without meaning elsewhere */
     const json_t *max = json_object_get(root, "max_window_layers");
     if (json_is_integer(max) && json_integer_value(max) >= 0) {
-        max_layers = (uint32_t)(json_integer_value(max) > ARCH_MAX_LAYERS ? ARCH_MAX_LAYERS
-                                                                          : json_integer_value(max));
+        max_layers =
+            (uint32_t)(json_integer_value(max) > ARCH_MAX_LAYERS ? ARCH_MAX_LAYERS
+                                                                 : json_integer_value(max));
     } else if (max && !json_is_null(max)) {
         return refuse_value(path, "max_window_layers", max, "a non-negative integer", err);
     }
     const json_t *types = json_object_get(root, "layer_types");
     if (types && !json_is_null(types) &&
         (!json_is_array(types) || json_array_size(types) != a->n_layers)) {
-        return err_set(err, "%s: layer_types must be a list of %u entries, one a layer", path, a->n_layers);
+        return err_set(err, "%s: layer_types must be a list of %u entries, one a layer", path,
+                       a->n_layers);
     }
     a->window = mem_calloc(a->n_layers, sizeof *a->window);
     for (uint32_t l = 0; l < a->n_layers; l++) {
@@ -366,10 +298,12 @@ static int fill_window(struct arch *a, const struct values *v, enum hf_family fa
             const char *type = json_string_value(json_array_get(types, l));
             bool full = type && strcmp(type, "full_attention") == 0;
             bool sliding = type && strcmp(type, "sliding_attention") == 0;
-            /* Only qwen2_moe obeys the list; elsewhere it may but repeat what the other keys say. */
+            /* Only qwen2_moe obeys the list; elsewhere it may but repeat what the other keys
+             * say. */
             if (!(full || sliding) || (family != HF_QWEN2_MOE && sliding != slide) ||
                 (sliding && window == 0)) {
-                return err_set(err, "%s: layer_types entry %u (\"%.40s\") %s", path, l, type ? type : "?",
+                return err_set(err, "%s: layer_types entry %u (\"%.40s\") %s", path, l,
+                               type ? type : "?",
                                full || sliding ? "contradicts sliding_window and use_sliding_window"
                                                : "is neither full_attention nor sliding_attention");
             }
@@ -381,19 +315,27 @@ static int fill_window(struct arch *a, const struct values *v, enum hf_family fa
 }
 
 static int fill_attention(struct arch *a, const struct values *v, enum hf_family family,
-                          const char *path, struct err *err) {
+                          const json_t *root, const char *path, struct err *err) {
     a->n_heads = v->heads;
     a->n_kv_heads = v->kv_heads ? v->kv_heads : v->heads;
     if (v->heads == 0 || (!v->head_dim && v->hidden % v->heads != 0)) {
-        return err_set(err, "%s: num_attention_heads is %u: hidden_size %u must be a multiple of it where "
-                            "head_dim is not given",
-                       path, v->heads, v->hidden);
+        return err_set(
+            err,
+            "%s: num_attention_heads is %u: hidden_size %u must be a multiple of it where "
+            "head_dim is not given",
+            path, v->heads, v->hidden);
     }
     a->head_dim = v->head_dim ? v->head_dim : v->hidden / v->heads;
     a->qkv_bias = family == HF_QWEN2_MOE ? v->qkv_bias : v->attention_bias;
     a->o_bias = v->attention_bias;
     a->qk_norm = families[family_index(family)].qk_norm;
     a->clip_qkv = (float)v->clip;
+    /* Publishers of qwen3_moe write down that it has its Q/K norm. */
+    const json_t *qk_norm = json_object_get(root, "use_qk_norm");
+    if (qk_norm && !json_is_null(qk_norm) &&
+        json_is_true(qk_norm) != (a->qk_norm != ARCH_QK_NORM_NONE)) {
+        return refuse_value(path, "use_qk_norm", qk_norm, a->qk_norm ? "true" : "false", err);
+    }
     return 0;
 }
 
@@ -417,7 +359,8 @@ static int fill_arch(struct hf_config *out, const json_t *root, const char *path
                        ARCH_MAX_LAYERS);
     }
     if (v.head_dim > 1 << 16 || v.hidden > 1 << 24) {
-        return err_set(err, "%s: head_dim %u or hidden_size %u is too large", path, v.head_dim, v.hidden);
+        return err_set(err, "%s: head_dim %u or hidden_size %u is too large", path, v.head_dim,
+                       v.hidden);
     }
     a->family = mem_strdup(families[family].model_type);
     a->n_layers = v.layers;
@@ -431,7 +374,8 @@ static int fill_arch(struct hf_config *out, const json_t *root, const char *path
     if (out->family == HF_MIXTRAL && !v.norm_topk) {
         return err_set(err, "%s: norm_topk_prob false does not belong to the mixtral family", path);
     }
-    if (fill_attention(a, &v, out->family, path, err) || fill_moe(a, &v, out->family, root, path, err) ||
+    if (fill_attention(a, &v, out->family, root, path, err) ||
+        fill_moe(a, &v, out->family, root, path, err) ||
         fill_window(a, &v, out->family, root, path, err)) {
         return -1;
     }
@@ -533,7 +477,7 @@ int hf_config_parse(struct hf_config *out, struct hf_json config, struct hf_json
         goto out;
     }
     if (find_family(out, root, config.path, err) || fill_arch(out, root, config.path, err) ||
-        check_other_keys(out, root, config.path, err) ||
+        hf_keys_check(root, is_read, config.path, &out->warnings, err) ||
         fill_generation(&out->arch, gen, generation.path, err)) {
         goto out;
     }

@@ -1,11 +1,10 @@
 /*
  * hf_config: config.json and generation_config.json of a Hugging Face checkpoint -> struct arch.
  *
- * Owns: the table of supported families, the spelling, defaults and meaning of every key, and the policy
- * for keys that it does not know: keys that change the arithmetic are refused by name, keys known to be
- * without effect are ignored, any other key is reported as a warning.
- * Leaves to others: the tensors (prep/hf), RoPE frequencies (prep/hf_rope), ranges and rules that tie the
- * fields together (arch_check).
+ * Owns: the table of supported families, the spelling, defaults and meaning of every key, stop
+ * tokens and sampling defaults.
+ * Leaves to others: the tensors (prep/hf), RoPE frequencies (prep/hf_rope), keys that it does not
+ * read (prep/hf_keys), ranges and rules that tie the fields together (arch_check).
  * Threads: pure functions.
  */
 #ifndef PREP_HF_CONFIG_H
@@ -25,9 +24,9 @@ enum { HF_FAMILIES = 4 };
 
 struct hf_config {
     enum hf_family family;
-    struct arch arch;      /* `tied` is what the file says or the family's default: see tied_given */
-    bool tied_given;       /* the file has the key tie_word_embeddings */
-    struct buf warnings;   /* lines ending in '\n', for people */
+    struct arch arch;    /* `tied` is what the file says or the family's default: see tied_given */
+    bool tied_given;     /* the file has the key tie_word_embeddings */
+    struct buf warnings; /* lines ending in '\n', for people */
 };
 
 /* Bytes of a file, with the path that messages name. `text` NULL: there is no such file. */
@@ -37,8 +36,8 @@ struct hf_json {
     size_t size_bytes;
 };
 
-/* Parse `config`, and `generation` where there is one, into a zeroed `out`; hf_config_free it in any case.
- * arch_check has passed on success. */
+/* Parse `config`, and `generation` where there is one, into a zeroed `out`; hf_config_free it in
+ * any case. arch_check has passed on success. */
 int hf_config_parse(struct hf_config *out, struct hf_json config, struct hf_json generation,
                     struct err *err);
 void hf_config_free(struct hf_config *c);

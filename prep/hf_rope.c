@@ -51,8 +51,8 @@ static int parse_object_key(struct rope *r, const char *key, const json_t *v, co
                             struct err *err) {
     for (size_t i = 0; i < sizeof rope_keys / sizeof *rope_keys; i++) {
         if (strcmp(rope_keys[i].key, key) == 0) {
-            return parse_value((struct rope_value *)(void *)((char *)r + rope_keys[i].at), v, key, path,
-                               err);
+            return parse_value((struct rope_value *)(void *)((char *)r + rope_keys[i].at), v, key,
+                               path, err);
         }
     }
     if (strcmp(key, "rope_type") == 0 || strcmp(key, "type") == 0) {
@@ -62,7 +62,8 @@ static int parse_object_key(struct rope *r, const char *key, const json_t *v, co
         if (!json_is_string(v)) {
             return err_set(err, "%s: RoPE key %s must be a string", path, key);
         }
-        if (!r->type || strcmp(key, "rope_type") == 0) { /* rope_type wins over the older spelling */
+        if (!r->type ||
+            strcmp(key, "rope_type") == 0) { /* rope_type wins over the older spelling */
             r->type = json_string_value(v);
         }
         return 0;
@@ -80,19 +81,21 @@ static int parse_object_key(struct rope *r, const char *key, const json_t *v, co
     return err_set(err, "%s: unknown RoPE key %s", path, key);
 }
 
-/* Which object rules, and what the keys beside it add: rope_scaling, where it says something, replaces
- * rope_parameters; rope_theta and partial_rotary_factor beside the object count where it lacks them, and
- * original_max_position_embeddings beside it counts before it. */
+/* Which object rules, and what the keys beside it add: rope_scaling, where it says something,
+ * replaces rope_parameters; rope_theta and partial_rotary_factor beside the object count where
+ * it lacks them, and original_max_position_embeddings beside it counts before it. */
 static int parse_rope(struct rope *r, const json_t *root, double default_theta, const char *path,
                       struct err *err) {
     const json_t *object = json_object_get(root, "rope_scaling");
-    if (!object || json_is_null(object) || (json_is_object(object) && json_object_size(object) == 0)) {
+    if (!object || json_is_null(object) ||
+        (json_is_object(object) && json_object_size(object) == 0)) {
         object = json_object_get(root, "rope_parameters");
     }
     r->truncate = true;
     if (object && !json_is_null(object)) {
         if (!json_is_object(object)) {
-            return err_set(err, "%s: rope_scaling or rope_parameters must be an object or null", path);
+            return err_set(err, "%s: rope_scaling or rope_parameters must be an object or null",
+                           path);
         }
         const char *key;
         json_t *v;
@@ -104,8 +107,8 @@ static int parse_rope(struct rope *r, const json_t *root, double default_theta, 
     }
     struct rope_value theta = {0}, partial = {0}, original = {0};
     if (parse_value(&theta, json_object_get(root, "rope_theta"), "rope_theta", path, err) ||
-        parse_value(&partial, json_object_get(root, "partial_rotary_factor"), "partial_rotary_factor",
-                    path, err) ||
+        parse_value(&partial, json_object_get(root, "partial_rotary_factor"),
+                    "partial_rotary_factor", path, err) ||
         parse_value(&original, json_object_get(root, "original_max_position_embeddings"),
                     "original_max_position_embeddings", path, err)) {
         return -1;
@@ -136,7 +139,8 @@ static int fill_default(struct arch *a, const struct rope *r, const char *path, 
 static int need(const struct rope_value *v, const char *key, double min, const struct rope *r,
                 const char *path, struct err *err) {
     if (!v->given || !(v->value >= min)) {
-        return err_set(err, "%s: rope_type %s needs a number >= %g under %s", path, r->type, min, key);
+        return err_set(err, "%s: rope_type %s needs a number >= %g under %s", path, r->type, min,
+                       key);
     }
     return 0;
 }
@@ -180,8 +184,8 @@ static int fill_llama3(struct arch *a, const struct rope *r, const char *path, s
     return 0;
 }
 
-/* YaRN (https://arxiv.org/abs/2309.00071): the dimension at which a wave turns `rotations` times in the
- * original context. */
+/* YaRN (https://arxiv.org/abs/2309.00071): the dimension at which a wave turns `rotations` times
+ * in the original context. */
 static double yarn_dim(const struct rope *r, double rotations, double original, uint32_t dim) {
     return dim * log(original / (rotations * 2 * M_PI)) / (2 * log(r->theta.value));
 }
@@ -201,8 +205,8 @@ static int fill_yarn(struct arch *a, const struct rope *r, const char *path, str
     }
     double factor = r->factor.given ? r->factor.value : a->ctx_max_tok / original;
     if (!(factor >= 0x1p-20) || !(r->theta.value > 1)) {
-        return err_set(err, "%s: rope_type yarn needs factor > 0 and rope_theta > 1, got %g and %g", path,
-                       factor, r->theta.value);
+        return err_set(err, "%s: rope_type yarn needs factor > 0 and rope_theta > 1, got %g and %g",
+                       path, factor, r->theta.value);
     }
     uint32_t dim = a->rope_dim;
     double low = yarn_dim(r, or_default(&r->beta_fast, 32), original, dim);
@@ -246,11 +250,12 @@ int hf_rope_parse(struct arch *a, const json_t *root, double default_theta, cons
         return -1;
     }
     if (!(r.theta.value > 0) || !isfinite((float)r.theta.value)) {
-        return err_set(err, "%s: rope_theta must be a positive number, got %g", path, r.theta.value);
+        return err_set(err, "%s: rope_theta must be a positive number, got %g", path,
+                       r.theta.value);
     }
     if (r.partial_rotary_factor.given && r.partial_rotary_factor.value != 1) {
-        return err_set(err, "%s: partial_rotary_factor %g is not supported for this family, only 1", path,
-                       r.partial_rotary_factor.value);
+        return err_set(err, "%s: partial_rotary_factor %g is not supported for this family, only 1",
+                       path, r.partial_rotary_factor.value);
     }
     for (size_t i = 0; i < sizeof rope_types / sizeof *rope_types; i++) {
         if (strcmp(rope_types[i].name, r.type) == 0) {
@@ -260,6 +265,7 @@ int hf_rope_parse(struct arch *a, const json_t *root, double default_theta, cons
             return rope_types[i].fill(a, &r, path, err);
         }
     }
-    return err_set(err, "%s: rope_type \"%s\" is not supported; supported: default, linear, llama3, yarn",
-                   path, r.type);
+    return err_set(
+        err, "%s: rope_type \"%s\" is not supported; supported: default, linear, llama3, yarn",
+        path, r.type);
 }

@@ -1,8 +1,8 @@
 /*
  * hf_rope: the RoPE part of config.json -> frequencies and the factor on cos and sin.
  *
- * Owns: both spellings (rope_theta and rope_scaling; rope_parameters), the rope types default, linear,
- * llama3 and yarn. Every other type is refused by name.
+ * Owns: both spellings (rope_theta and rope_scaling; rope_parameters), the rope types default,
+ * linear, llama3 and yarn. Every other type is refused by name.
  * Leaves to others: everything else in the file (prep/hf_config).
  * Threads: pure functions.
  *
@@ -16,8 +16,8 @@
 
 #include "format/arch.h"
 
-/* Fill rope_dim, rope_inv_freq and rope_scale of `a`, whose head_dim and ctx_max_tok are set, from the
- * file's root object. `default_theta` is the family's; `path` is for messages. */
+/* Fill rope_dim, rope_inv_freq and rope_scale of `a`, whose head_dim and ctx_max_tok are set,
+ * from the file's root object. `default_theta` is the family's; `path` is for messages. */
 int hf_rope_parse(struct arch *a, const json_t *root, double default_theta, const char *path,
                   struct err *err);
 

@@ -119,17 +119,18 @@ static void text_trunk(const struct corm *c, struct buf *out) {
 
 static void text_record_row(const char *name, const struct record_sums *s, struct buf *out) {
     char raw[CLI_SIZE_TEXT], stored[CLI_SIZE_TEXT], hot[CLI_SIZE_TEXT];
-    buf_printf(out, "  %-6s %8" PRIu64 " %12s %12s %7.3f %12s %7.3f %9" PRIu64 " %9" PRIu64 "\n", name,
-               s->records, cli_size_text(raw, s->raw_bytes), cli_size_text(stored, s->stored_bytes),
-               ratio(s->stored_bytes, s->raw_bytes), cli_size_text(hot, s->hot_stored_bytes),
-               ratio(s->hot_neurons, s->neurons), s->chunks, s->raw_chunks);
+    buf_printf(out, "  %-6s %8" PRIu64 " %12s %12s %7.3f %12s %7.3f %9" PRIu64 " %9" PRIu64 "\n",
+               name, s->records, cli_size_text(raw, s->raw_bytes),
+               cli_size_text(stored, s->stored_bytes), ratio(s->stored_bytes, s->raw_bytes),
+               cli_size_text(hot, s->hot_stored_bytes), ratio(s->hot_neurons, s->neurons),
+               s->chunks, s->raw_chunks);
 }
 
 static void text_experts(const struct corm *c, struct buf *out) {
     buf_printf(out, "\nExperts: codec %s, %zu bytes a neuron, chunks of %u neurons\n",
                c->expert_codec->name, c->neuron_bytes, c->chunk_neurons);
-    buf_printf(out, "  %-6s %8s %12s %12s %7s %12s %7s %9s %9s\n", "layer", "experts", "raw", "stored",
-               "ratio", "hot", "of all", "chunks", "raw");
+    buf_printf(out, "  %-6s %8s %12s %12s %7s %12s %7s %9s %9s\n", "layer", "experts", "raw",
+               "stored", "ratio", "hot", "of all", "chunks", "raw");
     for (uint32_t l = 0; l < c->arch.n_layers; l++) {
         if (c->arch.moe[l]) {
             char name[16];
@@ -142,7 +143,8 @@ static void text_experts(const struct corm *c, struct buf *out) {
     text_record_row("all", &all, out);
 }
 
-static void text_token(const struct tokenizer *tok, const char *name, uint32_t id, struct buf *out) {
+static void text_token(const struct tokenizer *tok, const char *name, uint32_t id,
+                       struct buf *out) {
     size_t n = 0;
     const char *piece = id == TOKEN_NONE ? NULL : tokenizer_piece(tok, id, &n);
     if (piece) {
@@ -159,7 +161,8 @@ static void text_lines(const struct corm_bytes *bytes, int max_lines, struct buf
         const char *end = memchr(begin, '\n', bytes->size_bytes - at);
         size_t n = end ? (size_t)(end - begin) : bytes->size_bytes - at;
         buf_printf(out, "  ");
-        for (size_t i = 0; i < n; i++) { /* the text is anybody's: no control characters on a terminal */
+        for (size_t i = 0; i < n;
+             i++) { /* the text is anybody's: no control characters on a terminal */
             unsigned char b = (unsigned char)begin[i];
             buf_append(out, b < 0x20 || b == 0x7f ? "?" : begin + i, 1);
         }
@@ -188,13 +191,15 @@ int inspect_text(const struct corm *c, const char *path, struct buf *out, struct
     text_token(tok, "bos", tokenizer_bos(tok), out);
     text_token(tok, "eos", tokenizer_eos(tok), out);
     buf_printf(out, "  %-20s %s\n", "adds bos", tokenizer_adds_bos(tok) ? "yes" : "no");
-    buf_printf(out, "  %-20s %s\n", "chat template", template ? cli_size_text(size, template_bytes) : "none");
+    buf_printf(out, "  %-20s %s\n", "chat template",
+               template ? cli_size_text(size, template_bytes) : "none");
     buf_printf(out, "\nProvenance\n");
     text_lines(&c->provenance, INT32_MAX, out);
     buf_printf(out, "\nLicence%s\n", c->license.data ? "" : ": none given");
     text_lines(&c->license, LICENSE_LINES_SHOWN, out);
     if (c->license.size_bytes) {
-        buf_printf(out, "  (%zu bytes in all; --json shows the whole text)\n", c->license.size_bytes);
+        buf_printf(out, "  (%zu bytes in all; --json shows the whole text)\n",
+                   c->license.size_bytes);
     }
     tokenizer_close(tok);
     return 0;
@@ -235,12 +240,12 @@ static json_t *json_arch(const struct arch *a) {
 }
 
 static json_t *json_sums(const struct record_sums *s) {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "experts", (json_int_t)s->records,
-                     "raw_bytes", (json_int_t)s->raw_bytes, "stored_bytes", (json_int_t)s->stored_bytes,
-                     "hot_raw_bytes", (json_int_t)s->hot_raw_bytes, "hot_stored_bytes",
-                     (json_int_t)s->hot_stored_bytes, "neurons", (json_int_t)s->neurons, "hot_neurons",
-                     (json_int_t)s->hot_neurons, "chunks", (json_int_t)s->chunks, "raw_chunks",
-                     (json_int_t)s->raw_chunks);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "experts",
+                     (json_int_t)s->records, "raw_bytes", (json_int_t)s->raw_bytes, "stored_bytes",
+                     (json_int_t)s->stored_bytes, "hot_raw_bytes", (json_int_t)s->hot_raw_bytes,
+                     "hot_stored_bytes", (json_int_t)s->hot_stored_bytes, "neurons",
+                     (json_int_t)s->neurons, "hot_neurons", (json_int_t)s->hot_neurons, "chunks",
+                     (json_int_t)s->chunks, "raw_chunks", (json_int_t)s->raw_chunks);
 }
 
 static json_t *json_id(uint32_t id) {
@@ -279,8 +284,9 @@ static json_t *json_sections(const struct corm *c) {
         char hash[24];
         snprintf(hash, sizeof hash, "%016" PRIx64, s->hash);
         json_array_append_new(sections,
-                              json_pack("{s:s, s:I, s:I, s:s}", "name", corm_section_name(s->type), "offset",
-                                        (json_int_t)s->offset, "bytes", (json_int_t)s->bytes, "xxh3", hash));
+                              json_pack("{s:s, s:I, s:I, s:s}", "name", corm_section_name(s->type),
+                                        "offset", (json_int_t)s->offset, "bytes",
+                                        (json_int_t)s->bytes, "xxh3", hash));
     }
     return sections;
 }
@@ -290,8 +296,8 @@ static json_t *json_trunk(const struct corm *c) {
     size_t n = sum_trunk(c, sums);
     json_t *trunk = json_array();
     for (size_t i = 0; i < n; i++) {
-        json_array_append_new(trunk, json_pack("{s:s, s:I, s:I}", "codec", sums[i].codec->name, "tensors",
-                                               (json_int_t)sums[i].tensors, "bytes",
+        json_array_append_new(trunk, json_pack("{s:s, s:I, s:I}", "codec", sums[i].codec->name,
+                                               "tensors", (json_int_t)sums[i].tensors, "bytes",
                                                (json_int_t)sums[i].bytes));
     }
     return trunk;
@@ -333,7 +339,8 @@ int inspect_json(const struct corm *c, const char *path, struct buf *out, struct
     json_object_set_new(root, "version", json_integer(c->header.version));
     json_object_set_new(root, "file_bytes", json_integer((json_int_t)c->header.file_bytes));
     json_object_set_new(root, "parameters", json_integer((json_int_t)arch_params(&c->arch)));
-    json_object_set_new(root, "parameters_active", json_integer((json_int_t)arch_params_active(&c->arch)));
+    json_object_set_new(root, "parameters_active",
+                        json_integer((json_int_t)arch_params_active(&c->arch)));
     json_object_set_new(root, "architecture", json_arch(&c->arch));
     json_object_set_new(root, "sections", json_sections(c));
     json_object_set_new(root, "trunk", json_trunk(c));

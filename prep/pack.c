@@ -71,8 +71,9 @@ static const struct codec *trunk_codec(const struct pack *p, enum slot_id slot, 
 
 static int check_codec(const struct codec *c, uint32_t cols, const char *what, struct err *err) {
     if (!codec_fits(c, cols)) {
-        return err_set(err, "codec %s needs rows of a multiple of %u columns, %s has %u: choose another codec",
-                       c->name, c->block_cols, what, cols);
+        return err_set(
+            err, "codec %s needs rows of a multiple of %u columns, %s has %u: choose another codec",
+            c->name, c->block_cols, what, cols);
     }
     return 0;
 }
@@ -86,8 +87,10 @@ static int choose_chunks(struct pack *p, struct err *err) {
     chunk = chunk < ffn ? chunk : ffn;
     uint64_t neuron_bytes = 3 * (uint64_t)codec_row_bytes(p->expert_codec, p->a->dim);
     if (chunk * neuron_bytes > MAX_CHUNK_BYTES) {
-        return err_set(err, "a chunk of %u neurons has %" PRIu64 " bytes, at most %d are allowed: choose "
-                            "fewer neurons",
+        return err_set(err,
+                       "a chunk of %u neurons has %" PRIu64
+                       " bytes, at most %d are allowed: choose "
+                       "fewer neurons",
                        chunk, chunk * neuron_bytes, MAX_CHUNK_BYTES);
     }
     double wanted = p->opt->hot_fraction * ffn;
@@ -130,7 +133,8 @@ static int write_tensor(struct pack *p, enum slot_id slot, uint32_t layer, struc
     int rc = corm_write_tensor_begin(p->w, slot, layer, codec, rows, cols, err);
     for (uint32_t first = 0; rc == 0 && first < rows; first += block) {
         uint32_t n = rows - first < block ? rows - first : block;
-        if (stop_check(p->stop, err) || hf_tensor_rows(p->m, slot, layer, 0, first, n, values, err)) {
+        if (stop_check(p->stop, err) ||
+            hf_tensor_rows(p->m, slot, layer, 0, first, n, values, err)) {
             rc = -1;
             break;
         }
@@ -253,7 +257,8 @@ static int write_weights(struct pack *p, struct err *err) {
     return rc;
 }
 
-/* One of the tokenizer's files; a missing one stays without data. `*data` is the caller's to free. */
+/* One of the tokenizer's files; a missing one stays without data. `*data` is the caller's to
+ * free. */
 static int read_text(const char *dir, const char *name, struct hf_text *text, uint8_t **data,
                      struct err *err) {
     char *path = mem_printf("%s/%s", dir, name);
@@ -299,7 +304,8 @@ static int write_texts(struct pack *p, const struct buf *tokenizer, const struct
         provenance_license(p->m->dir, &license, err)) {
         goto out;
     }
-    rc = license.len ? corm_write_blob(p->w, CORM_SECTION_LICENSE, license.data, license.len, err) : 0;
+    rc = license.len ? corm_write_blob(p->w, CORM_SECTION_LICENSE, license.data, license.len, err)
+                     : 0;
 out:
     buf_free(&license);
     return rc;
@@ -309,15 +315,16 @@ static void describe_options(const struct pack *p, struct buf *out) {
     const struct codec *trunk = p->opt->trunk_codec;
     buf_printf(out, "corm: %s\n", p->opt->version);
     buf_printf(out, "options: --codec %s --trunk %s --hot %g --chunk-neurons %u%s%s\n",
-               p->expert_codec->name, trunk ? trunk->name : "keep", p->opt->hot_fraction, p->chunk_neurons,
-               p->opt->compress ? "" : " --no-compress", p->opt->compress_hot ? " --compress-hot" : "");
+               p->expert_codec->name, trunk ? trunk->name : "keep", p->opt->hot_fraction,
+               p->chunk_neurons, p->opt->compress ? "" : " --no-compress",
+               p->opt->compress_hot ? " --compress-hot" : "");
     buf_printf(out, "family: %s\n", p->a->family);
     buf_printf(out, "parameters: %" PRIu64 "\n", arch_params(p->a));
 }
 
 int pack_model(const struct hf_model *m, const char *out_path, const struct pack_options *opt,
-               struct progress *progress, const volatile sig_atomic_t *stop, struct pack_result *result,
-               struct err *err) {
+               struct progress *progress, const volatile sig_atomic_t *stop,
+               struct pack_result *result, struct err *err) {
     struct pack p = {.m = m, .a = hf_arch(m), .opt = opt, .progress = progress, .stop = stop};
     struct buf provenance = {0}, tokenizer = {0};
     int rc = -1;
@@ -346,7 +353,8 @@ int pack_model(const struct hf_model *m, const char *out_path, const struct pack
     result->source_bytes = 0;
     for (size_t i = 0; i < st_file_count(m->st); i++) {
         struct stat info;
-        result->source_bytes += stat(st_file_path(m->st, i), &info) == 0 ? (uint64_t)info.st_size : 0;
+        result->source_bytes +=
+            stat(st_file_path(m->st, i), &info) == 0 ? (uint64_t)info.st_size : 0;
     }
     result->expert_codec = p.expert_codec;
     result->chunk_neurons = p.chunk_neurons;

@@ -1,14 +1,14 @@
 /*
  * pack: a checkpoint's tensors -> a .corm archive.
  *
- * Owns: which codec each tensor gets, the order of neurons and the size of the hot prefix, streaming (one
- * expert's record and a few rows in memory at a time), provenance and licence text.
- * Leaves to others: reading weights (prep/hf), bytes of the archive (format/corm_write), the tokenizer
- * section (prep/hf_tokenizer).
+ * Owns: which codec each tensor gets, the order of neurons and the size of the hot prefix,
+ * streaming (one expert's record and a few rows in memory at a time), provenance and licence text.
+ * Leaves to others: reading weights (prep/hf), bytes of the archive (format/corm_write), the
+ * tokenizer section (prep/hf_tokenizer).
  * Threads: called from the main thread; conversion of neurons runs on a pool of its own.
  *
- * The same checkpoint and options give the same file, byte for byte: no dates, no paths, no dependence on
- * the number of threads.
+ * The same checkpoint and options give the same file, byte for byte: no dates, no paths, no
+ * dependence on the number of threads.
  */
 #ifndef PREP_PACK_H
 #define PREP_PACK_H
@@ -19,7 +19,7 @@
 #include "prep/stop.h"
 
 struct pack_options {
-    const struct codec *expert_codec; /* NULL: the one that holds the checkpoint's experts exactly */
+    const struct codec *expert_codec; /* NULL: the one that holds all experts exactly */
     const struct codec *trunk_codec;  /* NULL: for each matrix the one that holds it exactly */
     double hot_fraction;              /* 0 .. 1 of an expert's neurons, rounded to whole chunks */
     uint32_t chunk_neurons;           /* a multiple of 32 */
@@ -37,7 +37,7 @@ struct pack_result {
 
 /* Write `m` to `out_path`, which is replaced where it exists; on failure nothing is left. */
 int pack_model(const struct hf_model *m, const char *out_path, const struct pack_options *opt,
-               struct progress *progress, const volatile sig_atomic_t *stop, struct pack_result *result,
-               struct err *err);
+               struct progress *progress, const volatile sig_atomic_t *stop,
+               struct pack_result *result, struct err *err);
 
 #endif

@@ -65,7 +65,8 @@ static int path_order(const void *a, const void *b) {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* Paths of all files: the small ones of the directory, and those that the weights were opened from. */
+/* Paths of all files: the small ones of the directory, and those that the weights were opened
+ * from. */
 static int list_files(const struct hf_model *m, char ***paths, size_t *n, struct err *err) {
     char **names;
     size_t n_names;
@@ -91,7 +92,7 @@ static int list_files(const struct hf_model *m, char ***paths, size_t *n, struct
 }
 
 int provenance_files(const struct hf_model *m, struct buf *out, struct progress *progress,
-                        const volatile sig_atomic_t *stop, struct err *err) {
+                     const volatile sig_atomic_t *stop, struct err *err) {
     char **paths;
     size_t n;
     if (list_files(m, &paths, &n, err)) {

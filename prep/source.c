@@ -25,10 +25,17 @@ enum {
 /* ---- which files ---- */
 
 static const char *const wanted[] = {
-    "config.json",        "generation_config.json",  "model.safetensors.index.json",
-    "*.safetensors",      "tokenizer.json",          "tokenizer_config.json",
-    "added_tokens.json",  "special_tokens_map.json", "chat_template.jinja",
-    "chat_template.json", "README.md",
+    "config.json",
+    "generation_config.json",
+    "model.safetensors.index.json",
+    "*.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "README.md",
 };
 static const char *const licenses[] = {"LICENSE*", "LICENCE*", "COPYING*"};
 /* The same weights under other names, which some publishers add for other programs. */
@@ -91,7 +98,8 @@ struct unpack {
     const char *path; /* of the archive, for messages */
     struct source *source;
     struct archive *a;
-    char *prefixes[MAX_PREFIXES]; /* directories inside the archive; files of prefixes[i] go to temp/i */
+    char *prefixes
+        [MAX_PREFIXES]; /* directories inside the archive; files of prefixes[i] go to temp/i */
     int n_prefixes;
     uint8_t *block;
     struct progress *progress;
@@ -119,8 +127,8 @@ static struct archive *open_archive(const char *path, struct err *err) {
 }
 
 /* The next entry: 1, or 0 at the end, or -1. `*name` is its path without leading "./". */
-static int next_entry(struct archive *a, const char *path, struct archive_entry **e, const char **name,
-                      struct err *err) {
+static int next_entry(struct archive *a, const char *path, struct archive_entry **e,
+                      const char **name, struct err *err) {
     int rc = archive_read_next_header(a, e);
     if (rc == ARCHIVE_EOF) {
         return 0;
@@ -163,13 +171,14 @@ static int check_space(const char *dir, uint64_t bytes, const char *path, struct
     }
     uint64_t free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
     if (bytes > free_bytes) {
-        return err_set(err, "%s: unpacking needs %" PRIu64 " MiB in %s, %" PRIu64 " MiB are free", path,
-                       (bytes >> 20) + 1, dir, free_bytes >> 20);
+        return err_set(err, "%s: unpacking needs %" PRIu64 " MiB in %s, %" PRIu64 " MiB are free",
+                       path, (bytes >> 20) + 1, dir, free_bytes >> 20);
     }
     return 0;
 }
 
-/* Sizes of all wanted entries, where they can be had without decompressing everything (0 otherwise). */
+/* Sizes of all wanted entries, where they can be had without decompressing everything (0
+ * otherwise). */
 static int wanted_bytes(const char *path, uint64_t *bytes, struct err *err) {
     struct archive *a = open_archive(path, err);
     *bytes = 0;
@@ -211,7 +220,8 @@ static int prefix_dir(struct unpack *u, const char *name, char **dir, struct err
     return 0;
 }
 
-static int copy_data(struct unpack *u, int fd, const char *file, const char *name, struct err *err) {
+static int copy_data(struct unpack *u, int fd, const char *file, const char *name,
+                     struct err *err) {
     for (;;) {
         la_ssize_t n = archive_read_data(u->a, u->block, BLOCK_BYTES);
         if (n < 0) {
@@ -227,12 +237,14 @@ static int copy_data(struct unpack *u, int fd, const char *file, const char *nam
     }
 }
 
-static int unpack_entry(struct unpack *u, struct archive_entry *e, const char *name, struct err *err) {
+static int unpack_entry(struct unpack *u, struct archive_entry *e, const char *name,
+                        struct err *err) {
     int rc = -1, fd = -1;
     char *dir = NULL, *file = NULL;
     if (archive_entry_filetype(e) != AE_IFREG || archive_entry_hardlink(e)) {
-        return err_set(err, "%s: entry \"%s\" is a link or device, not a file (tar -h packs what links "
-                            "point to)",
+        return err_set(err,
+                       "%s: entry \"%s\" is a link or device, not a file (tar -h packs what links "
+                       "point to)",
                        u->path, name);
     }
     if (archive_entry_size_is_set(e) &&
@@ -268,7 +280,8 @@ static int choose_dir(struct unpack *u, struct err *err) {
         bool has = access(config, F_OK) == 0;
         free(config);
         if (has && found >= 0) {
-            return err_set(err, "%s: two checkpoints, in \"%s\" and \"%s\": expected one config.json",
+            return err_set(err,
+                           "%s: two checkpoints, in \"%s\" and \"%s\": expected one config.json",
                            u->path, u->prefixes[found], u->prefixes[i]);
         }
         found = has ? i : found;
@@ -300,8 +313,8 @@ static int unpack_all(struct unpack *u, struct err *err) {
     return rc < 0 ? -1 : choose_dir(u, err);
 }
 
-int source_open(struct source *s, const char *path, const char *scratch_dir, struct progress *progress,
-                const volatile sig_atomic_t *stop, struct err *err) {
+int source_open(struct source *s, const char *path, const char *scratch_dir,
+                struct progress *progress, const volatile sig_atomic_t *stop, struct err *err) {
     struct stat info;
     memset(s, 0, sizeof *s);
     if (stat(path, &info) != 0) {

@@ -1,14 +1,14 @@
 /*
  * source: where a checkpoint's files come from.
  *
- * Owns: the choice of the files that matter; unpacking a checkpoint that comes inside a .tar, .tar.zst,
- * .tar.gz or .zip into a temporary directory, and removing that again.
+ * Owns: the choice of the files that matter; unpacking a checkpoint that comes inside a .tar,
+ * .tar.zst, .tar.gz or .zip into a temporary directory, and removing that again.
  * Leaves to others: what is in the files (prep/hf, prep/hf_tokenizer, prep/pack).
  * Threads: one object belongs to one thread.
  *
- * An archive is untrusted: an entry with an absolute path, a ".." or a backslash is refused, links are never
- * followed or made, and nothing is written but regular files with the names that this module knows, each
- * into a directory of its own making.
+ * An archive is untrusted: an entry with an absolute path, a ".." or a backslash is refused, links
+ * are never followed or made, and nothing is written but regular files with the names that this
+ * module knows, each into a directory of its own making.
  */
 #ifndef PREP_SOURCE_H
 #define PREP_SOURCE_H
@@ -22,10 +22,10 @@ struct source {
     char *temp; /* the temporary directory that holds it; NULL where `dir` is the user's own */
 };
 
-/* `path` is a directory or an archive; the latter is unpacked below a new directory in `scratch_dir`. The
- * struct is zeroed by the call; source_close it in any case. */
-int source_open(struct source *s, const char *path, const char *scratch_dir, struct progress *progress,
-                const volatile sig_atomic_t *stop, struct err *err);
+/* `path` is a directory or an archive; the latter is unpacked below a new directory in
+ * `scratch_dir`. The struct is zeroed by the call; source_close it in any case. */
+int source_open(struct source *s, const char *path, const char *scratch_dir,
+                struct progress *progress, const volatile sig_atomic_t *stop, struct err *err);
 /* Remove the temporary directory. Accepts a zeroed struct. */
 void source_close(struct source *s);
 
@@ -33,8 +33,8 @@ void source_close(struct source *s);
 bool source_wants(const char *name);
 bool source_is_license(const char *name);
 
-/* Names of the wanted files in directory `dir`, sorted: `*names` [*n], each and the array free()d by the
- * caller (source_names_free). */
+/* Names of the wanted files in directory `dir`, sorted: `*names` [*n], each and the array
+ * free()d by the caller (source_names_free). */
 int source_names(const char *dir, char ***names, size_t *n, struct err *err);
 void source_names_free(char **names, size_t n);
 

@@ -1,5 +1,6 @@
 /*
- * safetensors: every rule of the format violated once, with its message; sharding; conversion to f32.
+ * safetensors: every rule of the format violated once, with its message; sharding; conversion to
+ * f32.
  */
 #include "tests/test.h"
 
@@ -43,9 +44,11 @@ static void accepts(void **state) {
         {"{}      ", 0, 0}, /* padding */
         {"{\"__metadata__\":{\"format\":\"pt\"}}", 0, 0},
         {"{\"a\":" T("F32", "[2,3]", "0", "24") "}", 24, 1},
-        {"{\"a\":" T("F32", "[]", "0", "4") "}", 4, 1},                                /* scalar */
-        {"{\"a\":" T("BF16", "[0,7]", "0", "0") ",\"b\":" T("U8", "[3]", "0", "3") "}", 3, 2}, /* empty */
-        {"{\"b\":" T("F16", "[2]", "4", "8") ",\"a\":" T("I32", "[1]", "0", "4") "}", 8, 2}, /* any order */
+        {"{\"a\":" T("F32", "[]", "0", "4") "}", 4, 1}, /* scalar */
+        {"{\"a\":" T("BF16", "[0,7]", "0", "0") ",\"b\":" T("U8", "[3]", "0", "3") "}", 3,
+         2}, /* empty */
+        {"{\"b\":" T("F16", "[2]", "4", "8") ",\"a\":" T("I32", "[1]", "0", "4") "}", 8,
+         2}, /* any order */
         {"{\"a\":" T("F4", "[4]", "0", "2") "}", 2, 1},
         {"{\"a\":" T("F8_E4M3", "[4]", "0", "4") "}", 4, 1},
         {"{\"a\\u00e4\":" T("F64", "[1]", "0", "8") "}", 8, 1},
@@ -76,34 +79,41 @@ static void refuses(void **state) {
         {"{\"a\":", 0, "not valid JSON", "f.safetensors"},
         {"{} x", 0, "not valid JSON", "f.safetensors"},
         {"{\"a\xff\":1}", 0, "not valid JSON", "f.safetensors"},
-        {"{\"a\":" T("U8", "[1]", "0", "1") ",\"a\":" T("U8", "[1]", "1", "2") "}", 2, "duplicate", "\"a\""},
+        {"{\"a\":" T("U8", "[1]", "0", "1") ",\"a\":" T("U8", "[1]", "1", "2") "}", 2, "duplicate",
+         "\"a\""},
         {"{\"a\\u0000b\":" T("U8", "[1]", "0", "1") "}", 1, "not valid JSON", "f.safetensors"},
         /* 3: its entries */
         {"{\"__metadata__\":[]}", 0, "__metadata__ must be an object", "f.safetensors"},
         {"{\"__metadata__\":{\"n\":1}}", 0, "must hold a string", "\"n\""},
         {"{\"w\":3}", 0, "exactly dtype, shape and data_offsets", "\"w\""},
-        {"{\"w\":{\"dtype\":\"U8\",\"shape\":[1]}}", 0, "exactly dtype, shape and data_offsets", "\"w\""},
-        {"{\"w\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1],\"x\":0}}", 1, "exactly dtype",
+        {"{\"w\":{\"dtype\":\"U8\",\"shape\":[1]}}", 0, "exactly dtype, shape and data_offsets",
          "\"w\""},
+        {"{\"w\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1],\"x\":0}}", 1,
+         "exactly dtype", "\"w\""},
         {"{\"\":" T("U8", "[1]", "0", "1") "}", 1, "name is empty", "f.safetensors"},
-        {"{\"w\":{\"dtype\":8,\"shape\":[1],\"data_offsets\":[0,1]}}", 1, "dtype must be a string", "\"w\""},
+        {"{\"w\":{\"dtype\":8,\"shape\":[1],\"data_offsets\":[0,1]}}", 1, "dtype must be a string",
+         "\"w\""},
         {"{\"w\":" T("U8", "8", "0", "1") "}", 1, "shape must be a list", "\"w\""},
-        {"{\"w\":" T("U8", "[-1]", "0", "1") "}", 1, "shape must be a list of non-negative", "\"w\""},
-        {"{\"w\":" T("U8", "[1.0]", "0", "1") "}", 1, "shape must be a list of non-negative", "\"w\""},
+        {"{\"w\":" T("U8", "[-1]", "0", "1") "}", 1, "shape must be a list of non-negative",
+         "\"w\""},
+        {"{\"w\":" T("U8", "[1.0]", "0", "1") "}", 1, "shape must be a list of non-negative",
+         "\"w\""},
         {"{\"w\":" T("U8", "[1,1,1,1,1,1,1,1,1]", "0", "1") "}", 1, "9 dimensions", "\"w\""},
         {"{\"w\":" T("U8", "[1]", "-1", "1") "}", 1, "two non-negative integers", "\"w\""},
-        {"{\"w\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0]}}", 1, "two non-negative", "\"w\""},
+        {"{\"w\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0]}}", 1, "two non-negative",
+         "\"w\""},
         {"{\"w\":" T("U8", "[1]", "0", "99999999999999999999") "}", 1, "not valid JSON", "too big"},
         /* 4: tiling */
         {"{\"w\":" T("U8", "[1]", "1", "2") "}", 2, "hole or overlap", "\"w\""},
-        {"{\"v\":" T("U8", "[2]", "0", "2") ",\"w\":" T("U8", "[2]", "1", "3") "}", 3, "hole or overlap",
-         "\"w\""},
-        {"{\"v\":" T("U8", "[1]", "0", "1") ",\"w\":" T("U8", "[1]", "2", "3") "}", 3, "hole or overlap",
-         "\"w\""},
-        {"{\"w\":" T("U8", "[0]", "0", "0") ",\"x\":" T("U8", "[1]", "0", "-1") "}", 0, "two non-negative",
-         "\"x\""},
+        {"{\"v\":" T("U8", "[2]", "0", "2") ",\"w\":" T("U8", "[2]", "1", "3") "}", 3,
+         "hole or overlap", "\"w\""},
+        {"{\"v\":" T("U8", "[1]", "0", "1") ",\"w\":" T("U8", "[1]", "2", "3") "}", 3,
+         "hole or overlap", "\"w\""},
+        {"{\"w\":" T("U8", "[0]", "0", "0") ",\"x\":" T("U8", "[1]", "0", "-1") "}", 0,
+         "two non-negative", "\"x\""},
         /* 5: sizes */
-        {"{\"w\":" T("F32", "[2]", "0", "7") "}", 7, "needs 8.0 bytes, data_offsets give 7", "\"w\""},
+        {"{\"w\":" T("F32", "[2]", "0", "7") "}", 7, "needs 8.0 bytes, data_offsets give 7",
+         "\"w\""},
         {"{\"w\":" T("F4", "[3]", "0", "1") "}", 1, "needs 1.500 bytes", "\"w\""},
         {"{\"w\":" T("F64", "[4611686018427387904,4]", "0", "0") "}", 0, "too large", "\"w\""},
         /* 6: the end */
@@ -158,7 +168,8 @@ static void refuses_lengths(void **state) {
 /* No prefix of a good file is a good file. */
 static void refuses_truncation(void **state) {
     (void)state;
-    struct buf b = make_file("{\"a\":" T("F32", "[2,3]", "0", "24") ",\"b\":" T("U8", "[3]", "24", "27") "}", 27);
+    struct buf b = make_file(
+        "{\"a\":" T("F32", "[2,3]", "0", "24") ",\"b\":" T("U8", "[3]", "24", "27") "}", 27);
     for (size_t n = 0; n < b.len; n++) {
         struct err err = {0};
         uint8_t *guarded = test_guard(n);
@@ -212,7 +223,8 @@ static void shards(void **state) {
     write_file(dir, "model-00001-of-00002.safetensors", "{\"a\":" T("U8", "[1]", "0", "1") "}", 1);
     write_file(dir, "model-00002-of-00002.safetensors", "{\"b\":" T("U8", "[2]", "0", "2") "}", 2);
     write_text(dir, "model.safetensors.index.json",
-               INDEX("{\"b\":\"model-00002-of-00002.safetensors\",\"a\":\"model-00001-of-00002.safetensors\"}"));
+               INDEX("{\"b\":\"model-00002-of-00002.safetensors\",\"a\":\"model-00001-of-00002."
+                     "safetensors\"}"));
     assert_int_equal(st_open(&st, dir, &err), 0);
     assert_no_err(&err);
     assert_int_equal(st_count(st), 2);
@@ -238,8 +250,8 @@ static void refuses_shards(void **state) {
         {INDEX("{\"a\":\".safetensors\"}"), "not the plain name", "\"a\""},
         {INDEX("{\"a\":\"pytorch_model.bin\"}"), "not the plain name", "pytorch_model.bin"},
         {INDEX("{\"a\":\"3.safetensors\"}"), "shard 3.safetensors is missing", ""},
-        {INDEX("{\"a\":\"1.safetensors\",\"c\":\"2.safetensors\"}"), "\"c\" is not in its shard 2.safetensors",
-         "index.json"},
+        {INDEX("{\"a\":\"1.safetensors\",\"c\":\"2.safetensors\"}"),
+         "\"c\" is not in its shard 2.safetensors", "index.json"},
         {INDEX("{\"a\":\"2.safetensors\",\"b\":\"1.safetensors\"}"), "not in its shard", "but in"},
         {INDEX("{\"a\":\"1.safetensors\",\"b\":\"twice.safetensors\"}"), "tensor \"a\" is also in",
          "twice.safetensors"},
@@ -265,7 +277,8 @@ static void refuses_shards(void **state) {
 static void reads_f32(void **state) {
     (void)state;
     struct err err = {0};
-    static const char header[] = "{\"x\":" T("U8", "[1]", "0", "1") ",\"f16\":" T("F16", "[3]", "1", "7") //
+    static const char header[] =
+        "{\"x\":" T("U8", "[1]", "0", "1") ",\"f16\":" T("F16", "[3]", "1", "7") //
         ",\"bf16\":" T("BF16", "[3]", "7", "13") ",\"f32\":" T("F32", "[3]", "13", "25") "}";
     struct buf b = make_file(header, 25);
     uint8_t *data = (uint8_t *)b.data + 8 + strlen(header);
@@ -290,14 +303,10 @@ static void reads_f32(void **state) {
 
 int main(void) {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(accepts),
-        cmocka_unit_test(refuses),
-        cmocka_unit_test(refuses_lengths),
-        cmocka_unit_test(refuses_truncation),
-        cmocka_unit_test(single_file),
-        cmocka_unit_test(shards),
-        cmocka_unit_test(refuses_shards),
-        cmocka_unit_test(reads_f32),
+        cmocka_unit_test(accepts),         cmocka_unit_test(refuses),
+        cmocka_unit_test(refuses_lengths), cmocka_unit_test(refuses_truncation),
+        cmocka_unit_test(single_file),     cmocka_unit_test(shards),
+        cmocka_unit_test(refuses_shards),  cmocka_unit_test(reads_f32),
     };
     return cmocka_run_group_tests_name("safetensors", tests, NULL, NULL);
 }
