@@ -65,9 +65,10 @@ static inline size_t codec_row_bytes(const struct codec *c, uint32_t cols) {
 
 /*
  * The only handle on a weight matrix [rows, cols], row-major; row r starts at
- * data + r * stride_bytes. A stride wider than the row lets a matrix be a view into interleaved storage (the
- * gate rows of a chunk are every third row). `data` is borrowed from whatever holds the bytes
- * (archive map, cache slot, checkpoint map). Zero `data` means: this matrix does not exist.
+ * data + r * stride_bytes. A stride wider than the row lets a matrix be a view into interleaved
+ * storage (the gate rows of a chunk are every third row). `data` is borrowed from whatever holds
+ * the bytes (archive map, cache slot, checkpoint map). Zero `data` means: this matrix does not
+ * exist.
  */
 struct weight {
     const struct codec *codec;

@@ -223,3 +223,27 @@ int archive_write(const char *path, const struct arch *a, const struct archive_o
     }
     return corm_write_finish(w, stats, err);
 }
+
+struct archive_options archive_defaults(const char *trunk, const char *expert) {
+    return (struct archive_options){
+        .trunk = codec_by_name(trunk),
+        .expert = codec_by_name(expert),
+        .chunk_neurons = 4,
+        .hot_neurons = 8,
+        .compress = true,
+        .blobs = true,
+        .raw_above_ratio = 0.93f,
+    };
+}
+
+uint8_t *archive_load(const char *path, size_t *bytes) {
+    struct err err = {0};
+    uint8_t *data;
+    if (file_read(path, 1u << 30, &data, bytes, &err) != 0) {
+        die("%s", err.msg);
+    }
+    uint8_t *aligned = mem_alloc_aligned(*bytes);
+    memcpy(aligned, data, *bytes);
+    free(data);
+    return aligned;
+}

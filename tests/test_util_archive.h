@@ -18,6 +18,9 @@ struct archive_options {
     float raw_above_ratio;
 };
 
+/* Chunks of 4 neurons, 8 of them hot, compressed where that saves 7 %, all blobs. */
+struct archive_options archive_defaults(const char *trunk, const char *expert);
+
 /* A small valid arch that differs with `seed` in every flag; dim is a multiple of 32. Free with
  * arch_free. */
 void archive_arch(struct arch *a, uint64_t seed);
@@ -41,5 +44,8 @@ int archive_fill(struct corm_writer *w, const struct arch *a, const struct archi
 /* Open, fill, finish (or abort after an error). */
 int archive_write(const char *path, const struct arch *a, const struct archive_options *o,
                   struct corm_write_stats *stats, struct err *err);
+
+/* A file's bytes at an address aligned as corm_open_memory wants them. free(). */
+uint8_t *archive_load(const char *path, size_t *bytes);
 
 #endif
