@@ -1,0 +1,60 @@
+"""Text to token streams: `python data.py CORPUS TOKENIZER OUT` writes OUT/{modern,simple,valid}.bin.
+
+A stream is uint16 ids; every document is `<|endoftext|>` (id 0) followed by its text, stripped of
+newlines at both ends. A training row is a window at a random place of a stream, so that a repeated
+document is never seen at the same positions twice.
+"""
+import os
+import subprocess
+import sys
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+SEPARATOR = "<|endoftext|>"
+
+
+def documents(corpus, name):
+    path = os.path.join(corpus, name)
+    if name.endswith(".zst"):
+        text = subprocess.run(["zstd", "-dc", path], check=True, capture_output=True).stdout.decode()
+    else:
+        with open(path, encoding="utf-8") as f:
+            text = f.read()
+    return [d for d in (part.strip("\n") for part in text.split(SEPARATOR)) if d]
+
+
+def pack(tokenizer, docs):
+    ids = []
+    for i in range(0, len(docs), 500):
+        for e in tokenizer.encode_batch(docs[i:i + 500], add_special_tokens=False):
+            ids += [0] + e.ids
+    return np.array(ids, dtype=np.uint16)
+
+
+class Sampler:
+    """Rows for training: each comes from `modern` with the given chance, else from `simple`."""
+
+    def __init__(self, folder, seed):
+        self.streams = [np.memmap(os.path.join(folder, n + ".bin"), np.uint16, "r")
+                        for n in ("simple", "modern")]
+        self.rng = np.random.default_rng(seed)
+
+    def rows(self, count, length, modern_share):
+        out = np.empty((count, length + 1), dtype=np.int64)
+        for row in out:
+            stream = self.streams[int(self.rng.random() < modern_share)]
+            start = self.rng.integers(len(stream) - length)
+            row[:] = stream[start:start + length + 1]
+        return torch.from_numpy(out)
+
+
+if __name__ == "__main__":
+    corpus, tokenizer_file, out = sys.argv[1:]
+    tok = Tokenizer.from_file(tokenizer_file)
+    os.makedirs(out, exist_ok=True)
+    for source in ("modern.txt.zst", "simple.txt.zst", "valid.txt"):
+        stream = pack(tok, documents(corpus, source))
+        stream.tofile(os.path.join(out, source.split(".")[0] + ".bin"))
+        print(f"{source}: {len(stream)} tokens")
