@@ -20,6 +20,7 @@ static const struct kind_rule rules[PREDICT_KINDS] = {
     [PREDICT_CHUNK_PRIOR] = {"chunk_prior", false},
     [PREDICT_CHUNK_BETA] = {"chunk_beta", false},
     [PREDICT_LOSS_DROP] = {"loss_drop", false},
+    [PREDICT_SCORES] = {"scores", false},
 };
 
 const char *corm_predict_kind_name(uint32_t kind) {
@@ -35,7 +36,7 @@ static void expected_shape(uint32_t kind, const struct arch *a, uint32_t chunks,
         [PREDICT_EXPERT_OUT] = {e, ANY},     [PREDICT_EXPERT_BIAS] = {1, e},
         [PREDICT_RANK_P] = {1, ANY},         [PREDICT_CHUNK_BASIS] = {ANY, d},
         [PREDICT_CHUNK_PRIOR] = {e, chunks}, [PREDICT_CHUNK_BETA] = {e * chunks, ANY},
-        [PREDICT_LOSS_DROP] = {1, levels},
+        [PREDICT_LOSS_DROP] = {1, levels},   [PREDICT_SCORES] = {1, ANY},
     };
     *rows = shapes[kind][0];
     *cols = shapes[kind][1];
@@ -161,6 +162,26 @@ void corm_predict_add(struct corm_predict_builder *b, enum predict_kind kind, ui
     buf_append(&b->body, zeros, align_up(b->body.len, ALIGN) - b->body.len);
 }
 
+void corm_predict_drop(struct corm_predict_builder *b) {
+    free(b->entries);
+    buf_free(&b->body);
+    *b = (struct corm_predict_builder){0};
+}
+
+void corm_predict_merge(struct corm_predict_builder *b, struct corm_predict_builder *from) {
+    uint32_t n = b->n_entries + from->n_entries;
+    if (n > b->cap) {
+        b->cap = 2 * n;
+        b->entries = mem_realloc(b->entries, b->cap * sizeof *b->entries);
+    }
+    for (uint32_t i = 0; i < from->n_entries; i++) {
+        b->entries[b->n_entries] = from->entries[i];
+        b->entries[b->n_entries++].offset += b->body.len;
+    }
+    buf_append(&b->body, from->body.data, from->body.len);
+    corm_predict_drop(from);
+}
+
 void corm_predict_finish(struct corm_predict_builder *b, struct buf *out) {
     static const char zeros[ALIGN];
     struct corm_predict_header h = {PREDICT_VERSION, b->n_entries, b->n_levels, 0, {0}};
@@ -172,7 +193,5 @@ void corm_predict_finish(struct corm_predict_builder *b, struct buf *out) {
     buf_append(out, b->entries, b->n_entries * sizeof *b->entries);
     buf_append(out, zeros, body - table);
     buf_append(out, b->body.data, b->body.len);
-    free(b->entries);
-    buf_free(&b->body);
-    *b = (struct corm_predict_builder){0};
+    corm_predict_drop(b);
 }

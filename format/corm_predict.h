@@ -15,6 +15,7 @@
  *   CHUNK_BASIS  [m, d]      input projection P shared by the experts of a layer
  *   CHUNK_PRIOR  [E, n]      log of the mean energy of each chunk
  *   CHUNK_BETA   [E * n, m]  coefficients of the log energy on P n(h); rows of hot chunks are zero
+ *   SCORES       [1, n]      what calibration measured on held-out text, for `corm-prep report`; layer = target
  *   LOSS_DROP    [1, levels] share of predicted energy that may be dropped, by loss level
  * `layer` is the source layer; for the token embedding as source (to guess layer 0), layer = 0 and ahead = 0.
  */
@@ -33,6 +34,7 @@ enum predict_kind {
     PREDICT_CHUNK_PRIOR = 7,
     PREDICT_CHUNK_BETA = 8,
     PREDICT_LOSS_DROP = 9,
+    PREDICT_SCORES = 10,
     PREDICT_KINDS,
 };
 enum { PREDICT_MAX_AHEAD = 3, PREDICT_MAX_LEVELS = 8, PREDICT_VERSION = 1 };
@@ -80,6 +82,9 @@ struct corm_predict_builder {
 void corm_predict_add(struct corm_predict_builder *b, enum predict_kind kind, uint32_t layer,
                       uint32_t ahead, enum codec_id codec, const float *values, uint32_t rows,
                       uint32_t cols);
+/* Move the matrices of `from` behind those of `b`; `from` is empty afterwards. */
+void corm_predict_merge(struct corm_predict_builder *b, struct corm_predict_builder *from);
+void corm_predict_drop(struct corm_predict_builder *b); /* free; accepts a zeroed one */
 /* Append the section to `out`, and free the builder. */
 void corm_predict_finish(struct corm_predict_builder *b, struct buf *out);
 

@@ -21,9 +21,11 @@
 #include "format/cli.h"
 #include "format/corm_read.h"
 #include "format/tokenizer.h"
+#include "prep/calib_state.h"
 #include "prep/hf.h"
 #include "prep/inspect.h"
 #include "prep/pack.h"
+#include "prep/report.h"
 #include "prep/source.h"
 
 enum { EXIT_INTERRUPTED = 130, MAX_INPUT_BYTES = 1 << 30 };
@@ -34,6 +36,10 @@ struct options {
     double hot;
     int chunk_neurons, threads;
     bool no_compress, compress_hot, force;
+    bool calibrate;
+    struct cli_list calib, calib_held;
+    int calib_tok, calib_seq;
+    double hot_share;
     bool decode, no_special;
     bool quiet, json;
 };
@@ -145,10 +151,108 @@ static void print_summary(const struct options *o, const struct hf_model *m,
     printf("  took     %.1f s, peak memory %s\n", seconds, cli_size_text(peak, peak_rss_bytes()));
 }
 
+/* Text for calibration: what the user names, else the project's own, from beside the program: where it
+ * was built, or where it was installed. */
+static int own_text(const char *part, char **path, struct err *err) {
+    static const char *const places[] = {"../../calib-data", "../share/corm/calib-data"};
+    char exe[4096];
+    ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
+    exe[n > 0 ? n : 0] = '\0';
+    char *dir = dirname(exe);
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        *path = mem_printf("%s/%s%s", dir, places[i], part);
+        if (access(*path, R_OK) == 0) {
+            return 0;
+        }
+        free(*path);
+    }
+    return err_set(
+        err, "the project's calibration text is not beside the program: name one with --calib");
+}
+
+static int read_text(struct corpus *c, const struct tokenizer *tok, const struct cli_list *named,
+                     const char *const own[], const struct options *o, struct err *err) {
+    for (size_t i = 0; i < named->count; i++) {
+        if (corpus_add(c, tok, named->items[i], (uint32_t)o->calib_seq, err) < 0) {
+            return -1;
+        }
+    }
+    for (size_t i = 0; named->count == 0 && own[i]; i++) {
+        char *path;
+        if (own_text(own[i], &path, err) < 0) {
+            return -1;
+        }
+        int rc = corpus_add(c, tok, path, (uint32_t)o->calib_seq, err);
+        free(path);
+        if (rc < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Run calibration and put what it found into `pack`. */
+static int calibrate(const struct options *o, const struct hf_model *model,
+                     struct progress *progress, struct pack_options *pack,
+                     struct calib_result *result, struct buf *predictors, struct err *err) {
+    static const char *const own_train[] = {"/stories", "/dialogue",  "/questions", "/technical",
+                                            "/code",    "/languages", NULL};
+    static const char *const own_held[] = {"/heldout", NULL};
+    struct corpus train = {0}, held = {0};
+    struct buf section = {0};
+    struct tokenizer *tok = NULL;
+    char *state = mem_printf("%s.calib", o->output), *key = NULL;
+    int rc = -1;
+    /* The tokenizer uses its section in place: it must outlive it and be aligned, as a heap block is. */
+    if (pack_tokenizer(model->dir, &section, err) < 0 ||
+        tokenizer_open(section.data, section.len, &tok, err) < 0 ||
+        read_text(&train, tok, &o->calib, own_train, o, err) < 0 ||
+        read_text(&held, tok, &o->calib_held, own_held, o, err) < 0) {
+        goto out;
+    }
+    corpus_thin(&train, (uint32_t)o->calib_tok);
+    corpus_thin(&held, (uint32_t)o->calib_tok / 4);
+    key = mem_printf("%s %s chunk %d share %g threads %d bytes %zu", CORM_VERSION_TEXT,
+                     hf_arch(model)->family, o->chunk_neurons, o->hot_share, o->threads,
+                     (size_t)arch_params(hf_arch(model)));
+    struct calib_options opt = {
+        .chunk_neurons = pack_chunk_neurons(hf_arch(model), (uint32_t)o->chunk_neurons),
+        .hot_share = o->hot_share,
+        .rank = 64,
+        .basis = 64,
+        .threads = (uint32_t)o->threads,
+        .state_dir = state,
+        .state_key = key,
+    };
+    if (calib_run(model, &train, &held, &opt, progress, &stop_flag, result, err) < 0) {
+        goto out;
+    }
+    if (result->resumed_layers > 0 && !o->quiet) {
+        fprintf(stderr, "calibration went on after layer %u, from %s\n", result->resumed_layers - 1,
+                state);
+    }
+    report_add_scores(&result->predictors, result);
+    corm_predict_finish(&result->predictors, predictors);
+    pack->calib = result;
+    pack->predictors = predictors;
+    pack->calib_text = o->calib.count ? "the user's text" : "calib-data";
+    rc = 0;
+out:
+    tokenizer_close(tok);
+    corpus_free(&train);
+    corpus_free(&held);
+    buf_free(&section);
+    free(state);
+    free(key);
+    return rc;
+}
+
 static int convert_dir(const struct options *o, const char *dir, struct progress *progress,
                        uint64_t start_ns, struct err *err) {
     struct hf_model model;
     struct pack_result result = {0};
+    struct calib_result calib = {0};
+    struct buf predictors = {0};
     struct pack_options pack = {
         .expert_codec = codec_by_name(codec_words[o->codec]),
         .trunk_codec = codec_by_name(trunk_words[o->trunk]),
@@ -166,12 +270,22 @@ static int convert_dir(const struct options *o, const char *dir, struct progress
     if (rc == 0) {
         rc = check_output_in(o->output, dir, err);
     }
+    if (rc == 0 && (o->calibrate || o->calib.count)) {
+        rc = calibrate(o, &model, progress, &pack, &calib, &predictors, err);
+    }
     if (rc == 0) {
         rc = pack_model(&model, o->output, &pack, progress, &stop_flag, &result, err);
     }
     if (rc == 0 && (!o->quiet || o->json)) {
         print_summary(o, &model, &result, (double)(clock_ns() - start_ns) / 1e9);
     }
+    if (rc == 0 && pack.calib) {
+        char *state = mem_printf("%s.calib", o->output);
+        calib_state_remove(state, calib.n_layers);
+        free(state);
+    }
+    calib_result_free(&calib);
+    buf_free(&predictors);
     hf_close(&model);
     return rc;
 }
@@ -206,7 +320,26 @@ static int run_convert(const struct cli_call *call, struct err *err) {
     return rc;
 }
 
-/* ---- inspect and verify ---- */
+/* ---- inspect, report and verify ---- */
+
+static int run_report(const struct cli_call *call, struct err *err) {
+    const struct options *o = call->values;
+    const char *path = call->args.items[0];
+    struct corm c;
+    struct buf out = {0};
+    if (corm_open(&c, path, CORM_OPEN_SKIP_TRUNK_HASH, err)) {
+        return -1;
+    }
+    int rc = report_print(&c, o->json, &out, err);
+    if (rc == 0) {
+        fwrite(out.data, 1, out.len, stdout);
+    } else {
+        err_prefix(err, "%s", path);
+    }
+    buf_free(&out);
+    corm_close(&c);
+    return rc;
+}
 
 static int run_inspect(const struct cli_call *call, struct err *err) {
     const struct options *o = call->values;
@@ -421,6 +554,30 @@ static const struct cli_option weight_rows[] = {
     {0}};
 static const struct cli_group weight_group = {"Weights", weight_rows};
 
+static const struct cli_option calib_rows[] = {
+    {"calibrate", 0, CLI_FLAG, FIELD(calibrate),
+     .help =
+         "Run text through the model first: order neurons by what they add, and learn to predict "
+         "experts and neurons. Progress is kept in MODEL.corm.calib, so that an interrupted "
+         "calibration goes on where it was."},
+    {"calib", 0, CLI_LIST, FIELD(calib), "PATH",
+     .help = "Text to calibrate on, in place of the project's own: a file, a directory, or an "
+             "archive of "
+             "text (.gz, .zst, .tar, .zip). Implies --calibrate. May be given again."},
+    {"calib-held", 0, CLI_LIST, FIELD(calib_held), "PATH",
+     .help = "Text to score what was learned on; default: the project's own."},
+    {"calib-tokens", 0, CLI_INT, FIELD(calib_tok), "N",
+     "Tokens of text to use, spread over all of it; a quarter as many to score.", .min = 256,
+     .max = 1 << 26},
+    {"calib-seq", 0, CLI_INT, FIELD(calib_seq), "N", "Tokens of a sequence.", .min = 16,
+     .max = 8192},
+    {"hot-share", 0, CLI_DOUBLE, FIELD(hot_share), "SHARE",
+     "Part of an expert's energy that its hot prefix holds, when calibrating (then --hot does not "
+     "count).",
+     .min = 0.05, .max = 1},
+    {0}};
+static const struct cli_group calib_group = {"Calibration", calib_rows};
+
 static const struct cli_option thread_rows[] = {{"threads", 't', CLI_INT, FIELD(threads), "N",
                                                  "Threads that convert weights.", .min = 1,
                                                  .max = 256},
@@ -449,7 +606,7 @@ static const struct cli_group token_group = {"Tokenizing", token_rows};
 static const struct cli_command commands[] = {
     {"convert", "write a checkpoint as a .corm archive", run_convert, .args = "CHECKPOINT",
      .min_args = 1, .max_args = 1,
-     .groups = {&output_group, &weight_group, &thread_group, &report_group},
+     .groups = {&output_group, &weight_group, &calib_group, &thread_group, &report_group},
      .description =
          "CHECKPOINT is a directory as the Hugging Face Hub publishes it (config.json, "
          "*.safetensors, "
@@ -466,6 +623,12 @@ static const struct cli_command commands[] = {
                  "corm-prep convert Mixtral-8x7B -o mixtral.corm --codec q4 --trunk q8"},
     {"inspect", "show what an archive holds", run_inspect, .args = "MODEL.corm", .min_args = 1,
      .max_args = 1, .groups = {&json_group}},
+    {"report", "show what calibration measured", run_report, .args = "MODEL.corm", .min_args = 1,
+     .max_args = 1, .groups = {&json_group},
+     .description =
+         "By layer: how many of a token's experts each predictor finds one, two and three "
+         "layers ahead, and how much of the cold neurons' energy is found by reading part of "
+         "them; on held-out text, beside the free baselines."},
     {"verify", "check every checksum in an archive", run_verify, .args = "MODEL.corm",
      .min_args = 1, .max_args = 1, .groups = {&report_group},
      .description =
@@ -482,6 +645,9 @@ int main(int argc, char **argv) {
     struct options o = {
         .hot = 0.25,
         .chunk_neurons = 32,
+        .calib_tok = 32768,
+        .calib_seq = 512,
+        .hot_share = 0.75,
         .threads = cpus < 1     ? 1
                    : cpus > 256 ? 256
                                 : (int)cpus,

@@ -78,13 +78,17 @@ static int check_codec(const struct codec *c, uint32_t cols, const char *what, s
     return 0;
 }
 
+uint32_t pack_chunk_neurons(const struct arch *a, uint32_t wanted) {
+    return wanted < a->ffn_dim ? wanted : a->ffn_dim;
+}
+
 /* Chunk size and hot prefix in neurons. */
 static int choose_chunks(struct pack *p, struct err *err) {
     uint32_t ffn = p->a->ffn_dim, chunk = p->opt->chunk_neurons;
     if (chunk == 0 || chunk % 32 != 0) {
         return err_set(err, "chunk size of %u neurons must be a multiple of 32", chunk);
     }
-    chunk = chunk < ffn ? chunk : ffn;
+    chunk = pack_chunk_neurons(p->a, chunk);
     uint64_t neuron_bytes = 3 * (uint64_t)codec_row_bytes(p->expert_codec, p->a->dim);
     if (chunk * neuron_bytes > MAX_CHUNK_BYTES) {
         return err_set(err,
@@ -162,6 +166,7 @@ struct convert {
     uint32_t layer, expert;
     size_t row_bytes;
     uint8_t *neurons;   /* [ffn_dim, 3 * row_bytes] */
+    uint32_t *place;    /* [ffn_dim] where each neuron goes */
     float **scratch;    /* [threads] of [3, BLOCK_NEURONS, dim] */
     struct err *errors; /* [threads] */
 };
@@ -181,12 +186,24 @@ static void convert_block(void *ctx, uint32_t item, uint32_t worker) {
     for (uint32_t i = 0; i < n; i++) {
         for (uint32_t k = 0; k < 3; k++) {
             codec->encode_row(values + k * part + (size_t)i * a->dim, a->dim,
-                              c->neurons + (3 * (size_t)(first + i) + k) * c->row_bytes);
+                              c->neurons + (3 * (size_t)c->place[first + i] + k) * c->row_bytes);
         }
     }
 }
 
+/* Where each neuron of the expert goes, and how many lead as its hot prefix. */
+static uint32_t place_neurons(const struct pack *p, struct convert *c) {
+    uint32_t ffn = p->a->ffn_dim;
+    size_t expert = (size_t)c->layer * p->a->n_experts + c->expert;
+    const struct calib_result *calib = p->opt->calib;
+    for (uint32_t i = 0; i < ffn; i++) {
+        c->place[calib ? calib->order[expert * ffn + i] : i] = i;
+    }
+    return calib ? calib->hot[expert] : p->hot_neurons;
+}
+
 static int write_expert(struct pack *p, struct convert *c, struct err *err) {
+    uint32_t hot = place_neurons(p, c);
     uint32_t threads = pool_threads(p->pool);
     uint32_t items = (p->a->ffn_dim + BLOCK_NEURONS - 1) / BLOCK_NEURONS;
     pool_run(p->pool, convert_block, c, items);
@@ -196,7 +213,7 @@ static int write_expert(struct pack *p, struct convert *c, struct err *err) {
         }
     }
     hf_expert_done(p->m, c->layer, c->expert);
-    return corm_write_record(p->w, c->layer, c->expert, c->neurons, p->hot_neurons, err);
+    return corm_write_record(p->w, c->layer, c->expert, c->neurons, hot, err);
 }
 
 static int write_experts(struct pack *p, struct err *err) {
@@ -204,6 +221,7 @@ static int write_experts(struct pack *p, struct err *err) {
     uint32_t threads = pool_threads(p->pool);
     struct convert c = {.p = p, .row_bytes = codec_row_bytes(p->expert_codec, a->dim)};
     c.neurons = mem_alloc_aligned(3 * c.row_bytes * a->ffn_dim);
+    c.place = mem_calloc(a->ffn_dim, sizeof *c.place);
     c.scratch = mem_calloc(threads, sizeof *c.scratch);
     c.errors = mem_calloc(threads, sizeof *c.errors);
     for (uint32_t t = 0; t < threads; t++) {
@@ -231,6 +249,7 @@ static int write_experts(struct pack *p, struct err *err) {
     free(c.scratch);
     free(c.errors);
     free(c.neurons);
+    free(c.place);
     return rc;
 }
 
@@ -274,7 +293,7 @@ static int read_text(const char *dir, const char *name, struct hf_text *text, ui
     return rc;
 }
 
-static int compile_tokenizer(const char *dir, struct buf *section, struct err *err) {
+int pack_tokenizer(const char *dir, struct buf *section, struct err *err) {
     struct hf_tokenizer_files files = {0};
     uint8_t *data[3] = {NULL, NULL, NULL};
     int rc = -1;
@@ -301,6 +320,9 @@ static int write_texts(struct pack *p, const struct buf *tokenizer, const struct
     int rc = -1;
     if (corm_write_blob(p->w, CORM_SECTION_TOKENIZER, tokenizer->data, tokenizer->len, err) ||
         corm_write_blob(p->w, CORM_SECTION_PROVENANCE, provenance->data, provenance->len, err) ||
+        (p->opt->predictors &&
+         corm_write_blob(p->w, CORM_SECTION_PREDICTORS, p->opt->predictors->data,
+                         p->opt->predictors->len, err)) ||
         provenance_license(p->m->dir, &license, err)) {
         goto out;
     }
@@ -318,6 +340,10 @@ static void describe_options(const struct pack *p, struct buf *out) {
                p->expert_codec->name, trunk ? trunk->name : "keep", p->opt->hot_fraction,
                p->chunk_neurons, p->opt->compress ? "" : " --no-compress",
                p->opt->compress_hot ? " --compress-hot" : "");
+    if (p->opt->calib) {
+        buf_printf(out, "calibration: %u tokens of %s, %u held out\n", p->opt->calib->train_tok,
+                   p->opt->calib_text, p->opt->calib->held_tok);
+    }
     buf_printf(out, "family: %s\n", p->a->family);
     buf_printf(out, "parameters: %" PRIu64 "\n", arch_params(p->a));
 }
@@ -329,7 +355,7 @@ int pack_model(const struct hf_model *m, const char *out_path, const struct pack
     struct buf provenance = {0}, tokenizer = {0};
     int rc = -1;
     p.expert_codec = opt->expert_codec ? opt->expert_codec : exact_expert_codec(m);
-    if (check_choices(&p, err) || compile_tokenizer(m->dir, &tokenizer, err)) {
+    if (check_choices(&p, err) || pack_tokenizer(m->dir, &tokenizer, err)) {
         goto out;
     }
     p.pool = pool_new(opt->threads);

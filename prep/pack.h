@@ -15,6 +15,7 @@
 
 #include "format/corm_write.h"
 #include "format/progress.h"
+#include "prep/calib.h"
 #include "prep/hf.h"
 #include "prep/stop.h"
 
@@ -26,7 +27,17 @@ struct pack_options {
     bool compress, compress_hot;
     uint32_t threads;    /* >= 1 */
     const char *version; /* of the program, for provenance */
+    /* Found by calibration: order of neurons, hot prefixes (in place of hot_fraction), predictors; NULL =
+     * the checkpoint's order. Its chunk size is pack_chunk_neurons'. `predictors` is the finished section. */
+    const struct calib_result *calib;
+    const struct buf *predictors;
+    const char *calib_text; /* which text, for provenance */
 };
+
+/* Neurons of a chunk for this model: opt->chunk_neurons, or all of a smaller expert's. */
+uint32_t pack_chunk_neurons(const struct arch *a, uint32_t wanted);
+/* Append the tokenizer section of the checkpoint in `dir`. */
+int pack_tokenizer(const char *dir, struct buf *section, struct err *err);
 
 struct pack_result {
     struct corm_write_stats stats;

@@ -1,0 +1,177 @@
+#include "prep/corpus.h"
+
+#include <archive.h>
+#include <archive_entry.h>
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static const char SEPARATOR[] = "<|endoftext|>";
+enum { MAX_TEXT_BYTES = 1 << 30, READ_BYTES = 1 << 16 };
+
+void corpus_free(struct corpus *c) {
+    free(c->ids);
+    free(c->seqs);
+    *c = (struct corpus){0};
+}
+
+static void add_sequence(struct corpus *c, const uint32_t *ids, uint32_t n) {
+    if (c->n_tok + n > c->cap_tok) {
+        c->cap_tok = 2 * c->cap_tok + n;
+        c->ids = mem_realloc(c->ids, c->cap_tok * sizeof *c->ids);
+    }
+    if (c->n_seqs == c->cap_seqs) {
+        c->cap_seqs = c->cap_seqs ? 2 * c->cap_seqs : 64;
+        c->seqs = mem_realloc(c->seqs, c->cap_seqs * sizeof *c->seqs);
+    }
+    for (uint32_t i = 0; i < n; i++)
+        c->ids[c->n_tok + i] = (int32_t)ids[i];
+    c->seqs[c->n_seqs++] = (struct corpus_seq){c->n_tok, n};
+    c->n_tok += n;
+}
+
+static int add_document(struct corpus *c, const struct tokenizer *tok, const char *text,
+                        size_t bytes, uint32_t seq_tok, struct err *err) {
+    struct token_list list = {0};
+    if (tokenizer_encode(tok, text, bytes, TOKENIZER_ADD_SPECIAL, &list, err) < 0) {
+        token_list_free(&list);
+        return -1;
+    }
+    for (size_t first = 0; first < list.n; first += seq_tok) {
+        size_t n = list.n - first < seq_tok ? list.n - first : seq_tok;
+        if (n >= CORPUS_MIN_SEQ_TOK)
+            add_sequence(c, list.ids + first, (uint32_t)n);
+    }
+    token_list_free(&list);
+    return 0;
+}
+
+/* The whole text of one file: cut at separator lines. */
+static int add_text(struct corpus *c, const struct tokenizer *tok, const char *name,
+                    const char *text, size_t bytes, uint32_t seq_tok, struct err *err) {
+    if (memchr(text, 0, bytes))
+        return err_set(err, "%s: not a text file: it holds a zero byte", name);
+    c->text_bytes += bytes;
+    size_t start = 0, sep = strlen(SEPARATOR);
+    while (start < bytes) {
+        size_t end = start, next = bytes;
+        for (; end < bytes; end++) {
+            bool line_start = end == start || text[end - 1] == '\n';
+            if (line_start && bytes - end >= sep && memcmp(text + end, SEPARATOR, sep) == 0 &&
+                (end + sep == bytes || text[end + sep] == '\n' || text[end + sep] == '\r')) {
+                next = end + sep;
+                while (next < bytes && (text[next] == '\n' || text[next] == '\r'))
+                    next++;
+                break;
+            }
+        }
+        if (end > start && add_document(c, tok, text + start, end - start, seq_tok, err) < 0)
+            return err_prefix(err, "%s", name);
+        start = next;
+    }
+    return 0;
+}
+
+/* ---- files and archives ---- */
+
+static int read_entry(struct archive *a, const char *name, struct buf *out, struct err *err) {
+    char *block = mem_alloc(READ_BYTES);
+    la_ssize_t n;
+    out->len = 0;
+    while ((n = archive_read_data(a, block, READ_BYTES)) > 0 && out->len <= MAX_TEXT_BYTES)
+        buf_append(out, block, (size_t)n);
+    free(block);
+    if (n < 0)
+        return err_set(err, "%s: %s", name, archive_error_string(a));
+    if (out->len > MAX_TEXT_BYTES)
+        return err_set(err, "%s: more than %d bytes of text", name, MAX_TEXT_BYTES);
+    return 0;
+}
+
+/* A file, or every regular file in an archive; libarchive tells which it is. */
+static int add_file(struct corpus *c, const struct tokenizer *tok, const char *path,
+                    uint32_t seq_tok, struct err *err) {
+    struct archive *a = archive_read_new();
+    struct archive_entry *entry;
+    struct buf text = {0};
+    int status = -1, r;
+    archive_read_support_filter_all(a);
+    archive_read_support_format_tar(a);
+    archive_read_support_format_zip(a);
+    archive_read_support_format_raw(a);
+    archive_read_support_format_empty(a);
+    if (archive_read_open_filename(a, path, READ_BYTES) != ARCHIVE_OK) {
+        err_set(err, "%s: %s", path, archive_error_string(a));
+        goto out;
+    }
+    while ((r = archive_read_next_header(a, &entry)) == ARCHIVE_OK) {
+        const char *inside = archive_entry_pathname(entry);
+        bool raw = archive_format(a) == ARCHIVE_FORMAT_RAW;
+        if (!raw && archive_entry_filetype(entry) != AE_IFREG)
+            continue;
+        char *name = raw ? mem_strdup(path) : mem_printf("%s:%s", path, inside ? inside : "?");
+        int e = read_entry(a, name, &text, err);
+        if (e == 0 && text.len > 0)
+            e = add_text(c, tok, name, text.data, text.len, seq_tok, err);
+        free(name);
+        if (e < 0)
+            goto out;
+    }
+    if (r != ARCHIVE_OK && r != ARCHIVE_EOF) {
+        err_set(err, "%s: %s", path, archive_error_string(a));
+        goto out;
+    }
+    status = 0;
+out:
+    archive_read_free(a);
+    buf_free(&text);
+    return status;
+}
+
+static int skip_hidden(const struct dirent *d) {
+    return d->d_name[0] != '.';
+}
+
+int corpus_add(struct corpus *c, const struct tokenizer *tok, const char *path, uint32_t seq_tok,
+               struct err *err) {
+    struct stat st;
+    if (stat(path, &st) < 0)
+        return err_errno(err, errno, "%s", path);
+    if (!S_ISDIR(st.st_mode))
+        return add_file(c, tok, path, seq_tok, err);
+    struct dirent **names;
+    int n = scandir(path, &names, skip_hidden, alphasort), status = 0;
+    if (n < 0)
+        return err_errno(err, errno, "%s", path);
+    for (int i = 0; i < n; i++) {
+        char *inside = mem_printf("%s/%s", path, names[i]->d_name);
+        if (status == 0)
+            status = corpus_add(c, tok, inside, seq_tok, err);
+        free(inside);
+        free(names[i]);
+    }
+    free(names);
+    return status;
+}
+
+void corpus_thin(struct corpus *c, uint32_t max_tok) {
+    if (max_tok == 0 || c->n_tok <= max_tok)
+        return;
+    /* Keep a sequence whenever the kept share would fall behind the wanted one. */
+    uint64_t seen = 0, all = c->n_tok;
+    uint32_t kept_tok = 0, n_kept = 0;
+    for (uint32_t i = 0; i < c->n_seqs; i++) {
+        struct corpus_seq s = c->seqs[i];
+        seen += s.n;
+        uint64_t due = seen * max_tok / all;
+        if (kept_tok + s.n > due + s.n / 2 || kept_tok + s.n > max_tok)
+            continue;
+        memmove(c->ids + kept_tok, c->ids + s.first, s.n * sizeof *c->ids);
+        c->seqs[n_kept++] = (struct corpus_seq){kept_tok, s.n};
+        kept_tok += s.n;
+    }
+    c->n_seqs = n_kept;
+    c->n_tok = kept_tok;
+}

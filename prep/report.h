@@ -1,0 +1,19 @@
+/*
+ * report: what calibration found, kept in the archive and printed by `corm-prep report`.
+ *
+ * Owns: the form of the SCORES matrices in the predictors section; the table and the JSON.
+ * Leaves to others: measuring (calib).
+ */
+#ifndef PREP_REPORT_H
+#define PREP_REPORT_H
+
+#include "format/corm_predict.h"
+#include "format/corm_read.h"
+#include "prep/calib.h"
+
+/* Add the scores of every layer with experts to the predictors. */
+void report_add_scores(struct corm_predict_builder *b, const struct calib_result *r);
+/* Append the report of an archive, as text or JSON. An archive without calibration is an error. */
+int report_print(const struct corm *c, bool json, struct buf *out, struct err *err);
+
+#endif
