@@ -1,13 +1,14 @@
 /*
- * corm: the public C API of the CORM runtime (libcorm). Self-contained: the only header a program needs.
+ * corm: the public C API of the CORM runtime (libcorm). Self-contained: the only header a program
+ * needs.
  *
- * Two objects. An engine is an opened archive: weights, tokenizer, caches, threads. A session is one
- * sequence of tokens with its KV cache. An engine serves one thread at a time; sessions of one engine may
- * be used in turn, not at once. Pointers that a function returns are borrowed: each contract says for how
- * long.
+ * Two objects. An engine is an opened archive: weights, tokenizer, caches, threads. A session is
+ * one sequence of tokens with its KV cache. An engine serves one thread at a time; sessions of one
+ * engine may be used in turn, not at once. Pointers that a function returns are borrowed: each
+ * contract says for how long.
  *
- * Errors: functions that can fail return 0 or -1 and fill the `struct corm_error` (may be NULL) with one
- * line. Nothing prints; nothing exits, except that exhausted memory aborts.
+ * Errors: functions that can fail return 0 or -1 and fill the `struct corm_error` (may be NULL)
+ * with one line. Nothing prints; nothing exits, except that exhausted memory aborts.
  */
 #ifndef CORM_H
 #define CORM_H
@@ -35,16 +36,18 @@ struct corm_memory_plan;
 
 /* Zero-initialise for the defaults. */
 struct corm_engine_options {
-    uint32_t threads;    /* 0 = all cores of the process's CPU set */
-    const char *isa;     /* NULL = best; else "scalar", "avx2", ... */
-    uint64_t ram_bytes;  /* budget for weights, caches and scratch; 0 = automatic (memory available) */
-    uint32_t ctx_tok;    /* greatest context of a session, part of the memory plan; 0 = the model's own,
-                            at most 4096 */
+    uint32_t threads; /* 0 = all cores of the process's CPU set */
+    const char *isa;  /* NULL = best; else "scalar", "avx2", ... */
+    /* Budget for weights, caches and scratch; 0 = automatic (from the memory available). */
+    uint64_t ram_bytes;
+    /* Greatest context of a session, part of the memory plan; 0 = the model's own, at most 4096. */
+    uint32_t ctx_tok;
     uint32_t batch_rows; /* greatest rows of one forward call in prefill; 0 = 256 */
     bool kv_f32;         /* KV cache in f32 in place of f16 */
-    /* Called once by corm_engine_open, when the archive is checked and the memory planned, before weights
-     * are loaded; may be NULL. Both structs are borrowed until corm_engine_close. */
-    void (*on_plan)(void *ctx, const struct corm_model_info *info, const struct corm_memory_plan *plan);
+    /* Called once by corm_engine_open, when the archive is checked and the memory planned, before
+     * weights are loaded; may be NULL. Both structs are borrowed until corm_engine_close. */
+    void (*on_plan)(void *ctx, const struct corm_model_info *info,
+                    const struct corm_memory_plan *plan);
     void *on_plan_ctx;
 };
 
@@ -75,8 +78,8 @@ struct corm_model_info {
     float temperature, top_p, top_k, repeat_penalty;
 };
 
-/* Open and check an archive, plan the memory, start threads. A budget under the floor is refused with the
- * number that would do. */
+/* Open and check an archive, plan the memory, start threads. A budget under the floor is refused
+ * with the number that would do. */
 CORM_API int corm_engine_open(struct corm_engine **engine, const char *path,
                               const struct corm_engine_options *options, struct corm_error *error);
 /* Sessions must be closed before. NULL is allowed. */
@@ -84,12 +87,12 @@ CORM_API void corm_engine_close(struct corm_engine *engine);
 /* Borrowed until corm_engine_close. */
 CORM_API const struct corm_model_info *corm_engine_info(const struct corm_engine *engine);
 CORM_API const struct corm_memory_plan *corm_engine_plan(const struct corm_engine *engine);
-/* Memory in bytes that this process could take now without paging, limits of its cgroups included: what an
- * automatic budget is derived from. */
+/* Memory in bytes that this process could take now without paging, limits of its cgroups included:
+ * what an automatic budget is derived from. */
 CORM_API uint64_t corm_memory_available(void);
 
-/* Text to ids. `add_special` adds what the model expects around a text (BOS); `parse_special` recognises
- * special tokens written out in the text. *ids is the caller's (free()). */
+/* Text to ids. `add_special` adds what the model expects around a text (BOS); `parse_special`
+ * recognises special tokens written out in the text. *ids is the caller's (free()). */
 CORM_API int corm_tokenize(const struct corm_engine *engine, const char *text, size_t text_bytes,
                            bool add_special, bool parse_special, int32_t **ids, size_t *n_ids,
                            struct corm_error *error);
@@ -106,50 +109,54 @@ CORM_API void corm_session_close(struct corm_session *session);
 CORM_API void corm_session_truncate(struct corm_session *session, uint32_t n_tok);
 CORM_API uint32_t corm_session_length(const struct corm_session *session);
 
-/* Append `n` tokens and compute. *logits (may be NULL) becomes the logits of the last token [vocab], or
- * with `all_logits` of every token [n, vocab] (then n <= batch_rows); host memory, borrowed until the next
- * call on the session. Splitting a sequence over calls differently changes no bit of the result. */
+/* Append `n` tokens and compute. *logits (may be NULL) becomes the logits of the last token
+ * [vocab], or with `all_logits` of every token [n, vocab] (then n <= batch_rows); host memory,
+ * borrowed until the next call on the session. Splitting a sequence over calls differently changes
+ * no bit of the result. */
 CORM_API int corm_session_eval(struct corm_session *session, const int32_t *ids, size_t n,
                                bool all_logits, const float **logits, struct corm_error *error);
 
-/* Streaming text of the ids pushed so far: never ends inside a UTF-8 character. *text is borrowed until
- * the next call on the session's stream; `final` flushes what is left. `skip_special` drops special
- * tokens. Pushing does not touch the KV cache. */
+/* Streaming text of the ids pushed so far: never ends inside a UTF-8 character. *text is borrowed
+ * until the next call on the session's stream; corm_session_text_end gives what was held back, and
+ * the stream is as new. `skip_special` drops special tokens. The stream and the KV cache know
+ * nothing of each other. */
 CORM_API int corm_session_text(struct corm_session *session, int32_t id, bool skip_special,
                                const char **text, size_t *text_bytes);
 CORM_API int corm_session_text_end(struct corm_session *session, const char **text,
                                    size_t *text_bytes);
 
-/* How to choose a token. corm_sampling_defaults gives the publisher's suggestions, else temperature 0.8,
- * top_k 40, top_p 0.95, min_p 0.05, no penalty. temperature 0 = greedy (lowest id among equals). Filters
- * apply in the order: repeat penalty (each id among the session's last `repeat_last_tok` tokens, once),
- * top-k, top-p, min-p, temperature; so top-p and min-p see the probabilities of temperature 1. */
+/* How to choose a token. corm_sampling_defaults gives the publisher's suggestions, else temperature
+ * 0.8, top_k 40, top_p 0.95, min_p 0.05, no penalty. temperature 0 = greedy (lowest id among
+ * equals). Filters apply in the order: repeat penalty (each id among the session's last
+ * `repeat_last_tok` tokens, once), top-k, top-p, min-p, temperature; so top-p and min-p see the
+ * probabilities of temperature 1. */
 struct corm_sampling {
     float temperature;
-    uint32_t top_k; /* 0 = off */
-    float top_p;    /* 1 = off */
-    float min_p;    /* 0 = off */
+    uint32_t top_k;       /* 0 = off */
+    float top_p;          /* 1 = off */
+    float min_p;          /* 0 = off */
     float repeat_penalty; /* 1 = off */
     uint32_t repeat_last_tok;
     uint64_t seed;
 };
 CORM_API struct corm_sampling corm_sampling_defaults(const struct corm_engine *engine);
-/* Draw from the logits of the last eval. The random number is a function of the seed and the session's
- * length, so the same tokens, seed and options give the same draw, also after a truncate. Rows of the
- * vocabulary that the tokenizer does not know, NaN and -inf are never drawn. -1 where that leaves nothing,
- * or nothing was evaluated. */
-CORM_API int32_t corm_session_sample(struct corm_session *session, const struct corm_sampling *sampling);
+/* Draw from the logits of the last eval. The random number is a function of the seed and the
+ * session's length, so the same tokens, seed and options give the same draw, also after a truncate.
+ * Rows of the vocabulary that the tokenizer does not know, NaN and -inf are never drawn. -1 where
+ * that leaves nothing, or nothing was evaluated. */
+CORM_API int32_t corm_session_sample(struct corm_session *session,
+                                     const struct corm_sampling *sampling);
 
 /* Counters since the session was opened (or last corm_session_reset_stats). */
 struct corm_stats {
     uint64_t prefill_tok, decode_tok; /* decode: calls of one token */
     uint64_t prefill_ns, decode_ns;
-    uint64_t weight_bytes;       /* bytes of weights that the math read, trunk and experts */
+    uint64_t weight_bytes;             /* bytes of weights that the math read, trunk and experts */
     uint64_t cache_hits, cache_misses; /* expert chunks found decoded / decoded on demand */
-    uint64_t read_bytes;         /* stored bytes taken from the archive for experts */
-    uint64_t decoded_bytes;      /* bytes they became */
-    uint64_t stall_ns;           /* time the math waited for experts */
-    uint64_t logits_hash;        /* XXH3-64 of the last logits row */
+    uint64_t read_bytes;               /* stored bytes taken from the archive for experts */
+    uint64_t decoded_bytes;            /* bytes they became */
+    uint64_t stall_ns;                 /* time the math waited for experts */
+    uint64_t logits_hash;              /* XXH3-64 of the last logits row */
 };
 CORM_API void corm_session_stats(const struct corm_session *session, struct corm_stats *stats);
 CORM_API void corm_session_reset_stats(struct corm_session *session);

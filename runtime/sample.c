@@ -94,19 +94,8 @@ static void keep(struct sample *s, uint32_t to, uint32_t from) {
     s->weights[to] = s->weights[from];
 }
 
-/* Where +inf occurs, only those candidates stay, and all alike. */
-static void settle_infinite(struct sample *s) {
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < s->n; i++) {
-        if (s->logits[i] == INFINITY) {
-            keep(s, n, i);
-            s->logits[n++] = 0;
-        }
-    }
-    s->n = n ? n : s->n;
-}
-
-/* weights = exp((logit - greatest) / temperature); returns their sum. */
+/* weights = exp((logit - greatest) / temperature); returns their sum. Equals of the greatest are
+ * set apart because inf - inf is no number; beside inf all else has weight 0. */
 static double weigh(struct sample *s, double temperature) {
     double top = s->logits[greatest(s)], sum = 0;
     for (uint32_t i = 0; i < s->n; i++) {
@@ -201,7 +190,6 @@ int32_t sample_draw(struct sample *s, const struct corm_sampling *how, const flo
     if (!(how->temperature > 0)) {
         return (int32_t)s->ids[greatest(s)];
     }
-    settle_infinite(s);
     if (how->top_k > 0 && how->top_k < s->n) {
         keep_top(s, how->top_k, false);
     }

@@ -37,8 +37,8 @@ void sample_close(struct sample *s);
 size_t sample_bytes(uint32_t vocab);
 
 /*
- * Draw an id below `n_valid` (<= vocab) from `logits` [n_valid], which may hold NaN and infinities: NaN
- * and -inf are never drawn, +inf beats everything. `history` [n_history] are the tokens so far,
+ * Draw an id below `n_valid` (<= vocab) from `logits` [n_valid], which may hold NaN and infinities:
+ * NaN and -inf are never drawn, +inf beats everything. `history` [n_history] are the tokens so far,
  * oldest first (ids outside 0..n_valid-1 are passed over); the penalty sees the last
  * how->repeat_last_tok of them. `position` picks the random number. Returns -1 where no candidate
  * is left.

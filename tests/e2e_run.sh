@@ -107,7 +107,7 @@ case_ 'golden greedy text' eval \
     { cmp out2 want || { cat prompt.txt out2; false; } }'
 
 utf8() {
-    for seed in 1 2 3 4; do
+    for seed in 1 2; do
         "$run" fable.corm -q -p 'x' -n 500 --temp 50 --top-k 0 --top-p 1 --min-p 0 --ignore-eos \
             --seed "$seed" >"utf8.$seed" || return 1
         iconv -f UTF-8 -t UTF-8 "utf8.$seed" >/dev/null || return 1
@@ -192,12 +192,12 @@ like_transformers() { # the table of the golden vectors has the value: "45.32800
 }
 case_ "perplexity is that of transformers" like_transformers
 perplexity_same() {
-    want=$(perplexity) || return 1
-    for options in '--threads 1' '--batch 7' '--stride 256' '--ram 60M' ; do
-        got=$(perplexity $options)
+    want=$(perplexity -n 600) || return 1
+    for options in '--threads 1' '--batch 7' '--stride 256' '--ram 60M'; do
+        got=$(perplexity -n 600 $options)
         test "$got" = "$want" || { echo "$options: $got, not $want"; return 1; }
     done
-    got=$("$run" perplexity fable.corm -q -f - <"$golden/heldout.txt" | tail -n 1)
+    got=$("$run" perplexity fable.corm -q -n 600 -f - <"$golden/heldout.txt" | tail -n 1)
     test "$got" = "$want"
 }
 case_ 'perplexity is the same for all threads, batches, budgets' perplexity_same
@@ -208,9 +208,9 @@ strides() {
     echo "$apart $over" | awk '{ exit !($4 == 1000 - 8 && $9 == 999 && $7 < $2) }'
 }
 case_ 'perplexity with a stride' strides
-case_ 'perplexity --json' eval 'go 0 perplexity fable.corm -q -f "$golden/heldout.txt" --json && json &&
+case_ 'perplexity --json' eval 'go 0 perplexity fable.corm -q -n 600 -f "$golden/heldout.txt" --json && json &&
     test "$(number tokens)" != "" && test "perplexity $(printf %.5f "$(number perplexity)")" = \
-    "$(perplexity | sed "s/ over.*//")"'
+    "$(perplexity -n 600 | sed "s/ over.*//")"'
 case_ 'bench' eval 'go 0 bench fable.corm --prompt-tokens 20 --decode-tokens 4 --reps 2 &&
     grep -Eq "^prefill +20 +[0-9.]+" out && grep -Eq "^decode +4 +[0-9.]+" out'
 bench_json() {
