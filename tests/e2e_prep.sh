@@ -234,6 +234,23 @@ case_ kill_9_leaves_no_archive killed
 stopped() { interrupted "$1" 130 && grep -q 'interrupted: out/killed.corm has not been written' said && clean; }
 case_ ctrl_c stopped INT
 case_ sigterm stopped TERM
+stopped_unpacking() {
+    for try in 1 2 3 4 5 6 7 8 9 10; do
+        rm -f out/killed.corm*
+        "$prep" convert -q model.tar.gz -o out/killed.corm 2>said &
+        pid=$!
+        while set -- out/.corm-prep-* && [ ! -e "$1" ] && kill -0 $pid 2>/dev/null; do :; done
+        kill -INT $pid 2>/dev/null
+        wait $pid
+        [ $? -eq 130 ] || continue
+        cat said
+        [ ! -e out/killed.corm ] && grep -q interrupted said && clean
+        return
+    done
+    echo "never interrupted"
+    return 1
+}
+case_ ctrl_c_while_unpacking stopped_unpacking
 
 file_limit() {
     (ulimit -f 4096 && "$prep" convert -q "$fable" -o out/x.corm) >said 2>&1 && return 1

@@ -1,6 +1,6 @@
 /*
- * hf: tensor names, shapes and values of the golden checkpoints, and checkpoints broken in every way
- * that the importer must name.
+ * hf: tensor names, shapes and values of the golden checkpoints, and checkpoints broken in every
+ * way that the importer must name.
  */
 #include "tests/test.h"
 

@@ -1,6 +1,6 @@
 /*
- * hf_config: config.json of each family to an arch: spellings, defaults, refusals; RoPE against values
- * that transformers computed.
+ * hf_config: config.json of each family to an arch: spellings, defaults, refusals; RoPE against
+ * values that transformers computed.
  */
 #include "tests/test.h"
 
