@@ -82,7 +82,9 @@ int pre_normalize(struct encoder *enc, const char **text, size_t *bytes, bool *a
  * whole text. */
 int pre_encode(struct encoder *enc, const char *text, size_t bytes, bool at_start);
 /* Replace every match of the step's pattern by its content, refusing to grow past `limit` bytes.
- * *at_front is set where a match at byte 0 left nothing; it may be NULL. */
+ * *at_front (may be NULL) is set where the text's first character is gone: a match at byte 0 left
+ * nothing, or took more than that character; then, as in `tokenizers`, what replaces it counts as
+ * the match's last character. */
 int pre_replace(const struct tokenizer *tok, uint32_t step, struct regex_scratch *scratch,
                 const char *text, size_t bytes, size_t limit, struct buf *out, bool *at_front,
                 struct err *err);

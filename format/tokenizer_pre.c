@@ -316,8 +316,9 @@ int pre_replace(const struct tokenizer *tok, uint32_t step, struct regex_scratch
             return err_set(err, "the Replace rules make the text more than %d times as long",
                            GROWTH_FACTOR);
         }
-        if (start == 0 && end > 0 && s->content.bytes == 0 && at_front) {
-            *at_front = true;
+        if (start == 0 && end > 0 && at_front) {
+            uint32_t cp;
+            *at_front = s->content.bytes == 0 || text_get(text, &cp) < end;
         }
         buf_append(out, text + done, start - done);
         buf_append(out, content, s->content.bytes);

@@ -1,8 +1,8 @@
 /*
  * libFuzzer: section bytes -> open -> encode, decode, stream. Batch and stream must agree.
  *
- * The section is the input up to its last multiple of 8 bytes; the rest is text to encode. Seeds: sections
- * compiled from the tokenizers in tests/golden/tokenizers.
+ * The section is the input up to its last multiple of 8 bytes; the rest is text to encode. Seeds:
+ * sections compiled from the tokenizers in tests/golden/tokenizers.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -32,8 +32,9 @@ static void use(const struct tokenizer *tok, const char *text, size_t bytes, uns
         }
     }
     stream_rc = stream_rc ? stream_rc : token_stream_finish(s, &streamed, &stream_err);
-    if (rc != stream_rc || (rc == 0 && (batch.len != streamed.len ||
-                                        (batch.len && memcmp(batch.data, streamed.data, batch.len))))) {
+    if (rc != stream_rc ||
+        (rc == 0 && (batch.len != streamed.len ||
+                     (batch.len && memcmp(batch.data, streamed.data, batch.len))))) {
         abort();
     }
     token_stream_free(s);

@@ -1,4 +1,5 @@
-/* libFuzzer: tokenizer.json bytes -> section -> a few texts. What compiles must open, encode and decode. */
+/* libFuzzer: tokenizer.json bytes -> section -> a few texts. What compiles must open, encode and
+ * decode. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>

@@ -18,8 +18,8 @@ import sys
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["RAYON_NUM_THREADS"] = "1"
-import tokenizers  # noqa: E402
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers  # noqa: E402
+import tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 SEED = 20240611
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tokenizers")
@@ -94,14 +94,14 @@ def template(front=(), behind=()):
     return row + [{"SpecialToken": {"id": t, "type_id": 0}} for t in behind]
 
 
-def train(pre, normalizer=None, vocab=640, specials=(), byte_alphabet=True):
+def train(pre, normalizer=None, vocab=640, specials=(), byte_alphabet=True, more=()):
     tok = Tokenizer(models.BPE())
     tok.pre_tokenizer = pre
     if normalizer:
         tok.normalizer = normalizer
     trainer = trainers.BpeTrainer(vocab_size=vocab, special_tokens=list(specials), show_progress=False,
                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet() if byte_alphabet else [])
-    tok.train_from_iterator(TEXT, trainer)
+    tok.train_from_iterator(TEXT + list(more), trainer)
     return json.loads(tok.to_str())
 
 
@@ -198,7 +198,7 @@ def styles():
                               [added("<|endoftext|>"), added("<fim_prefix>"), added("<fim_middle>")])
     rare = drop_rare(spm(), lambda c: not "\u3040" <= c <= "\ud7ff" and c not in "øzÄ")
     rare["normalizer"] = LLAMA_NORMALIZER
-    yield "mixtral", finish(rare, SPM_TOKENS, front=["<s>"], byte_level_post=False, decoder=LLAMA_DECODER)
+    yield "mixtral", finish(rare, SPM_TOKENS + [added("<0x+F>", False)], front=["<s>"], byte_level_post=False, decoder=LLAMA_DECODER)
     old = spm(600)
     old["normalizer"] = LLAMA_NORMALIZER
     yield "llama1", finish(old, [added(t, normalized=True) for t in ("<unk>", "<s>", "</s>")] + [added("<mask>", False, normalized=True)],
@@ -237,21 +237,34 @@ def odd_styles():
     yield "words", finish(doc, [added("[UNK]"), added("Whole", False, single_word=True), added("ROW", False, normalized=True),
                                 added("[L]", lstrip=True), added("[R]", rstrip=True), added("[LR]", lstrip=True, rstrip=True)],
                           byte_level_post=False, decoder=None)
-    doc = train(pre_tokenizers.WhitespaceSplit(), normalizers.NFD(), vocab=500, specials=["[UNK]"], byte_alphabet=False)
+    # tokens that span the places where the splits below must cut
+    doc = train(pre_tokenizers.WhitespaceSplit(), normalizers.NFD(), vocab=500, specials=["[UNK]"], byte_alphabet=False,
+                more=["abbb abb bbb bbbb cdx cddx ddx dcd ... !!! ?! mno omn nnn qa aqa qq xx 123 12 ,, ,- -- -_-"] * 30)
     doc["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
-        {"type": "Split", "pattern": {"String": ","}, "behavior": "MergedWithPrevious", "invert": False},
-        {"type": "Split", "pattern": {"Regex": "[-_]"}, "behavior": "MergedWithNext", "invert": False},
+        {"type": "Split", "pattern": {"String": "b"}, "behavior": "MergedWithPrevious", "invert": False},
+        {"type": "Split", "pattern": {"Regex": "[cd]"}, "behavior": "MergedWithNext", "invert": False},
         {"type": "Split", "pattern": {"Regex": "[.!?]"}, "behavior": "Contiguous", "invert": False},
-        {"type": "Split", "pattern": {"Regex": r"\w+"}, "behavior": "Contiguous", "invert": True},
+        {"type": "Split", "pattern": {"Regex": "[m-p]"}, "behavior": "Contiguous", "invert": True},
         {"type": "Digits", "individual_digits": False}, {"type": "Punctuation", "behavior": "Contiguous"},
-        {"type": "Split", "pattern": {"Regex": r"x*"}, "behavior": "MergedWithPrevious", "invert": False},
+        {"type": "Split", "pattern": {"Regex": "(?=q)|x"}, "behavior": "MergedWithPrevious", "invert": False},
         {"type": "WhitespaceSplit"}]}
     doc["normalizer"] = {"type": "NFD"}
     doc["model"].update({"unk_token": "[UNK]", "fuse_unk": True})
     yield "splits", finish(doc, [added("[UNK]"), added("naïve", False, normalized=True), added("resumé", False)], byte_level_post=False,
                            decoder={"type": "Sequence", "decoders": [
                                {"type": "Replace", "pattern": {"Regex": "[aeiou]$"}, "content": "+"},
+                               {"type": "Strip", "content": "n", "start": 0, "stop": 1},
                                {"type": "Strip", "content": "t", "start": 2, "stop": 0}]})
+    # where "the start of the text" is, once normalizers and splits have been there
+    doc = drop_rare(spm(600), lambda c: c < "\u0250" or c == "▁")
+    doc["normalizer"] = {"type": "Sequence", "normalizers": [
+        {"type": "Replace", "pattern": {"Regex": "^[xA]"}, "content": ""}, {"type": "Strip", "strip_left": True, "strip_right": False},
+        {"type": "Replace", "pattern": {"String": "don"}, "content": "do n"}]}
+    doc["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": "[-,]"}, "behavior": "MergedWithNext", "invert": False},
+        {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": True}]}
+    yield "first", finish(doc, SPM_TOKENS, byte_level_post=False,
+                          decoder={"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": True})
     doc = train(pre_tokenizers.Sequence([split(r"\bthe\b|^\s+|\s+$|[\d]+?|\h{4}", "isolated"), byte_level()]), normalizers.NFKD())
     yield "anchors", finish(doc, [added("<s>", normalized=True), added("ﬁ", False, normalized=True)], behind=["<s>"])
 
@@ -272,7 +285,8 @@ def corpus():
          "$100 €5 £3 ¥9 ₿1 +1 −2 ×3 ÷4 ≠ ≤ ∞", "for(i=0;i<10;i++){\n\tprintf(\"%d\\n\", i);\n}\n", "    four\n        eight\n\ttab\n \t mix", " \t \n \t \n", "trailing   ", "   leading",
          "a\n\n\nb", "a \n b", "word\n", "word \n", "word  \n  ", "x.\n\ny", "?\r\n!", "the the The THE other theme", "  \n12 ab34", "\n  x  \n",
          "unreachable is unreachable", " unreachable", "zzqq zzqq", " SolidGoldMagikarp", "xxx xx x axxb xyx", "ab,cd,,ef - gh--ij_kl__mn!?.. op", "COLOUR colour Colour 12345 99",
-         "Whole wholesome Whole. aWhole Wholeb Whole", "ROW row a row", "x [L] y [R] z [LR] w", "x  [L]  y  [R]  z  [LR]  w  [LR][LR] [L][R]", " [L]", "[R] ", "a[L]b[R]c", "\n[L]\n\n[R]\n\n[LR]\n",
+         "abbb bbbb cdx cddx dcd ddx aqa qqx xx mno nnn omn ?! !!! ... ,, -_- 123 ☺☺ ☹☹☹ 中中 ttt tt", "<0x+F> <0x+f>",
+         "Whole\u200c Whole\u200dx \u24d0Whole Whole\u0301 _Whole 1Whole", "Whole wholesome Whole. aWhole Wholeb Whole", "ROW row a row", "x [L] y [R] z [LR] w", "x  [L]  y  [R]  z  [LR]  w  [LR][LR] [L][R]", " [L]", "[R] ", "a[L]b[R]c", "\n[L]\n\n[R]\n\n[LR]\n",
          "<s>", "</s>", "<s>Hello</s>", " <s> Hello </s> ", "<s><s>", "a<s>b", "<unk>", "<mask>", "a <mask> b", "the <mask>", "[INST] hi [/INST] yo", "[INST]hi[/INST]", "a  [INST]  b  [/INST]  c",
          "<|endoftext|>", "a<|endoftext|>b", " <|endoftext|> ", "<|endoftext|><|endoftext|>", "<|endoftext|", "<|endoftext|<|endoftext|>", "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n",
          "<think>\nhm\n</think>\n\nyes<tool_call>", "<think", "<<think>>", "<|begin_of_text|>x<|eot_id|>", "<｜begin▁of▁sentence｜>你好<｜User｜>hi<｜end▁of▁sentence｜>", "<bos><start_of_turn>user\n\nx\n\n\ny<unused0>",
