@@ -44,6 +44,10 @@ struct corm_engine_options {
     uint32_t ctx_tok;
     uint32_t batch_rows; /* greatest rows of one forward call in prefill; 0 = 256 */
     bool kv_f32;         /* KV cache in f32 in place of f16 */
+    /* 0 = exact; else a loss in percent of perplexity that the archive was calibrated for: neurons that are
+     * predicted to add little are left out when decoding. A level that it does not have is an error. */
+    float loss_percent;
+    bool loss_in_batches; /* leave them out in batches too: to measure what decoding loses */
     /* Called once by corm_engine_open, when the archive is checked and the memory planned, before
      * weights are loaded; may be NULL. Both structs are borrowed until corm_engine_close. */
     void (*on_plan)(void *ctx, const struct corm_model_info *info,
@@ -155,6 +159,8 @@ struct corm_stats {
     uint64_t cache_hits, cache_misses; /* expert chunks found decoded / decoded on demand */
     uint64_t read_bytes;               /* stored bytes taken from the archive for experts */
     uint64_t decoded_bytes;            /* bytes they became */
+    uint64_t expert_bytes;             /* of weight_bytes, those of experts */
+    uint64_t skipped_bytes;            /* expert weights left out (loss_percent) */
     uint64_t stall_ns;                 /* time the math waited for experts */
     uint64_t logits_hash;              /* XXH3-64 of the last logits row */
 };

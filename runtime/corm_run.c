@@ -52,6 +52,10 @@ static const struct cli_option machine_rows[] = {
      "Most tokens computed at once while reading a prompt. More is faster and takes more scratch; "
      "the result does not depend on it.",
      .min = 1, .max = 4096},
+    {"loss", 0, CLI_DOUBLE, FIELD(loss), "PERCENT",
+     "Leave out neurons that are predicted to add little, so that perplexity rises by at most this "
+     "much: one of the levels that the archive was calibrated for (0.5, 1, 2). 0: exact.",
+     .min = 0, .max = 100},
     {"kv", 0, CLI_ENUM, FIELD(kv), "TYPE", "Type of the KV cache: f16 or f32.", .words = kv_words},
     {0},
 };

@@ -177,6 +177,35 @@ static void fill_info(struct corm_engine *e) {
     };
 }
 
+/* The shares of energy that the loss level asked for leaves out. */
+static int choose_loss(struct corm_engine *e, struct err *err) {
+    float percent = e->opt.loss_percent;
+    const struct corm_predict *view = &e->predict.view;
+    uint32_t n_layers = e->archive.arch.n_layers;
+    if (percent == 0)
+        return 0;
+    int level = corm_predict_level(view, percent);
+    if (level < 0) {
+        struct buf known = {0};
+        for (uint32_t i = 0; view->header && i < view->header->n_levels; i++)
+            buf_printf(&known, "%s%g", i ? ", " : "", (double)view->header->levels[i]);
+        err_set(err, "%s: has no calibration for a loss of %g %%: %s%s", e->archive.map.path,
+                (double)percent, known.len ? "it has " : "it was converted without --calibrate",
+                known.len ? known.data : "");
+        buf_free(&known);
+        return -1;
+    }
+    e->drop = mem_calloc(n_layers, sizeof *e->drop);
+    for (uint32_t l = 0; l < n_layers; l++) {
+        struct weight w = corm_predict_get(view, PREDICT_LOSS_DROP, l, 0);
+        if (w.data)
+            w.codec->decode_row(w.data + (size_t)level * sizeof(float), 1, &e->drop[l]);
+    }
+    e->experts.drop = e->drop;
+    e->experts.drop_in_batches = e->opt.loss_in_batches;
+    return 0;
+}
+
 static int open_steps(struct corm_engine *e, const char *path,
                       const struct corm_engine_options *options, struct err *err) {
     if (corm_open(&e->archive, path, 0, err) < 0)
@@ -207,10 +236,14 @@ static int open_steps(struct corm_engine *e, const char *path,
                           c->n_records ? c->records[0].n_chunks : 0, err) < 0)
         return err_prefix(err, "%s", path);
     predict_open(&e->predict, &view, &c->arch, &e->backend, e->layers,
-                 c->n_records ? c->records[0].n_chunks : 0, 1);
+                 c->n_records ? c->records[0].n_chunks : 0,
+                 e->opt.loss_in_batches ? e->opt.batch_rows : 1);
     lookahead_open(&e->lookahead, &e->predict, e->prefetch, c, e->in_place ? 0 : DEFAULT_AHEAD);
     experts_open(&e->experts, &e->cache, e->prefetch, &e->backend, e->opt.batch_rows);
     e->experts.predict = &e->predict;
+    if (choose_loss(e, err) < 0)
+        return -1;
+    e->lookahead.drop = e->drop;
     e->experts.on_demanded = lookahead_demanded;
     e->experts.on_demanded_ctx = &e->lookahead;
     forward_open(&e->forward, &c->arch, &e->backend, e->opt.batch_rows, experts_hook(&e->experts),
@@ -244,6 +277,7 @@ void corm_engine_close(struct corm_engine *e) {
     if (e->backend.ops)
         e->backend.ops->free(e->backend.self, e->logits);
     free(e->layers);
+    free(e->drop);
     backend_close(&e->backend);
     tokenizer_close(e->tokenizer);
     free(e->chat_template);

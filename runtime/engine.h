@@ -35,6 +35,7 @@ struct corm_engine {
     struct experts experts;
     struct predict predict;
     struct lookahead lookahead;
+    float *drop; /* [n_layers] share of expert energy left out; NULL = exact */
     struct forward forward;
     float *logits; /* backend memory [LOGITS_ROWS, vocab] */
     char *chat_template;

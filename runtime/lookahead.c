@@ -24,6 +24,7 @@ void lookahead_open(struct lookahead *la, struct predict *predict, struct prefet
         .predict = predict, .prefetch = prefetch, .archive = archive, .max_ahead = max_ahead};
     la->prob = mem_calloc(n, sizeof *la->prob);
     la->guess = mem_calloc(n, sizeof *la->guess);
+    la->skip = mem_calloc(predict->chunks_per_expert, 1);
     memset(la->guess, 0xff, n * sizeof *la->guess);
     for (uint32_t l = 0; l < n_layers; l++)
         for (uint32_t a = 0; a < AHEADS; a++)
@@ -36,6 +37,7 @@ void lookahead_open(struct lookahead *la, struct predict *predict, struct prefet
 void lookahead_close(struct lookahead *la) {
     free(la->prob);
     free(la->guess);
+    free(la->skip);
     *la = (struct lookahead){0};
 }
 
@@ -49,11 +51,19 @@ static void guess_layer(struct lookahead *la, uint32_t source, uint32_t ahead,
     predict_experts(p, source, ahead, la->residual, la->feature, host_ids, la->weights, 1,
                     PREDICT_USE_ALL);
     const float *prob = &la->prob[at(la, source, ahead)];
-    memcpy(&la->guess[at(la, target, ahead)], p->host_ids, p->width * sizeof *p->host_ids);
+    int32_t *guess = &la->guess[at(la, target, ahead)];
+    memcpy(guess, p->host_ids, p->width * sizeof *p->host_ids);
     for (uint32_t i = 0; i < p->width; i++) {
-        const struct corm_record *rec =
-            corm_record_of(la->archive, target, (uint32_t)p->host_ids[i]);
+        const struct corm_record *rec = corm_record_of(la->archive, target, (uint32_t)guess[i]);
         struct prefetch_need need = {rec->first_chunk, rec->n_chunks, NULL};
+        if (la->drop && la->drop[target] > 0 && predict_has_chunks(p, target)) {
+            if (i == 0)
+                predict_project(p, target, la->feature, 1);
+            predict_chunk_energy(p, target, (uint32_t)guess[i], 0);
+            predict_choose_skip(p->host_scores, rec->n_chunks, rec->n_hot, la->drop[target],
+                                la->skip);
+            need.skip = la->skip;
+        }
         prefetch_guess(la->prefetch, &need, ahead ? ahead : 1, prob[i]);
     }
 }

@@ -29,6 +29,8 @@ struct lookahead {
         prob; /* [n_layers, 1 + PREDICT_MAX_AHEAD, width] by source: chance that the rank is used */
     int32_t *
         guess; /* [n_layers, 1 + PREDICT_MAX_AHEAD, width] by target: what was guessed; -1 = none */
+    const float *drop; /* [n_layers] as experts leaves out; NULL = nothing */
+    uint8_t *skip;     /* scratch: chunks that a guessed expert will not need */
     const float *residual, *feature, *weights; /* of the layer at hand, from the taps */
     const int32_t *host_ids;
     uint64_t misses_before; /* cache misses when the step began */

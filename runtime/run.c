@@ -72,7 +72,8 @@ static int ram_bytes(const char *text, uint64_t *bytes, struct err *err) {
 
 int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struct err *err) {
     const struct run_options *o = call->values;
-    *r = (struct run){.call = call, .o = o, .model = call->args.items[0]};
+    *r = (struct run){
+        .call = call, .o = o, .model = call->args.items[0], .loss_in_batches = r->loss_in_batches};
     r->progress = progress_terminal_init(&r->terminal, stderr, o->quiet);
     struct corm_engine_options options = {
         .threads = (uint32_t)o->threads,
@@ -80,6 +81,8 @@ int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struc
         .ctx_tok = ctx_tok,
         .batch_rows = (uint32_t)o->batch,
         .kv_f32 = o->kv == RUN_KV_F32,
+        .loss_percent = (float)o->loss,
+        .loss_in_batches = r->loss_in_batches,
         .on_plan = o->quiet ? NULL : print_plan,
         .on_plan_ctx = r,
     };
@@ -233,6 +236,10 @@ void run_stats_print(const struct corm_stats *mid, const struct corm_stats *end)
             " chunks); %s of the archive became %s\n",
             100 * part(end->cache_hits, chunks), end->cache_hits, chunks,
             cli_size_text(stored, end->read_bytes), cli_size_text(decoded, end->decoded_bytes));
+    if (end->skipped_bytes > 0) {
+        fprintf(stderr, "skipped  %.1f %% of the experts' weights (--loss)\n",
+                100 * part(end->skipped_bytes, end->skipped_bytes + end->expert_bytes));
+    }
     fprintf(stderr, "stall    %.2f ms, %.1f %% of the time\n", (double)end->stall_ns / 1e6,
             100 * part(end->stall_ns, end->prefill_ns + end->decode_ns));
     fprintf(stderr, "logits   hash %016" PRIx64 "\n", end->logits_hash);
@@ -261,6 +268,7 @@ void run_stats_json(struct run_json *j, const struct corm_stats *mid,
     run_json_u64(j, "cache_misses", end->cache_misses);
     run_json_u64(j, "archive_bytes", end->read_bytes);
     run_json_u64(j, "decoded_bytes", end->decoded_bytes);
+    run_json_u64(j, "skipped_bytes", end->skipped_bytes);
     run_json_f64(j, "stall_seconds", (double)end->stall_ns / 1e9);
     char hash[17];
     snprintf(hash, sizeof hash, "%016" PRIx64, end->logits_hash);

@@ -23,6 +23,7 @@ struct run_options {
     /* machine */
     int threads, batch, kv;
     const char *isa, *ram;
+    double loss;
     /* text that goes in */
     const char *prompt, *file;
     bool no_bos, no_special;
@@ -58,7 +59,8 @@ struct run_ids {
 struct run {
     const struct cli_call *call;
     const struct run_options *o;
-    const char *model; /* path as given */
+    const char *model;    /* path as given */
+    bool loss_in_batches; /* set before run_open: measure what decoding would lose */
     struct corm_engine *engine;
     struct corm_session *session;
     const struct corm_model_info *info; /* borrowed from engine */

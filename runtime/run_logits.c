@@ -122,6 +122,7 @@ int run_logits(const struct cli_call *call, struct err *err) {
     struct npy file = {0};
     int status = read_ids(o, &ids, err);
     if (status == 0) {
+        r.loss_in_batches = true;
         status = run_open(&r, call, ids.n < UINT32_MAX ? (uint32_t)ids.n : UINT32_MAX, err);
     }
     if (status == 0) {

@@ -160,6 +160,7 @@ int run_perplexity(const struct cli_call *call, struct err *err) {
     }
     int status = run_read(o->file, &text, err);
     if (status == 0) {
+        p.run.loss_in_batches = true;
         status = run_open(&p.run, call, (uint32_t)p.ctx, err);
     }
     if (status == 0) {

@@ -18,7 +18,7 @@ struct corm_session {
     struct buf text;
     struct corm_stats stats;
     struct cache_counters counters_at_reset;
-    uint64_t stall_at_reset, used_at_reset;
+    uint64_t stall_at_reset, used_at_reset, skipped_at_reset;
 };
 
 /* ---- life ---- */
@@ -227,7 +227,9 @@ void corm_session_stats(const struct corm_session *session, struct corm_stats *s
     struct corm_session *s = (struct corm_session *)session; /* only the lock is touched */
     struct cache_counters now = read_counters(s), *then = &s->counters_at_reset;
     *stats = s->stats;
-    stats->weight_bytes += s->engine->experts.used_bytes - s->used_at_reset;
+    stats->expert_bytes = s->engine->experts.used_bytes - s->used_at_reset;
+    stats->weight_bytes += stats->expert_bytes;
+    stats->skipped_bytes = s->engine->experts.skipped_bytes - s->skipped_at_reset;
     stats->cache_hits = now.hits - then->hits;
     stats->cache_misses = now.misses - then->misses;
     stats->read_bytes = now.read_bytes - then->read_bytes;
@@ -242,4 +244,5 @@ void corm_session_reset_stats(struct corm_session *s) {
     s->counters_at_reset = read_counters(s);
     s->stall_at_reset = prefetch_stall_ns(s->engine->prefetch);
     s->used_at_reset = s->engine->experts.used_bytes;
+    s->skipped_at_reset = s->engine->experts.skipped_bytes;
 }

@@ -1,0 +1,35 @@
+/*
+ * convert: the command `corm-prep convert`, from a checkpoint to a finished archive.
+ *
+ * Owns: the order of the stages (source, import, calibrate, pack, loss), what each gets from the options,
+ * interruption, the summary.
+ * Leaves to others: each stage (source, hf, calib, pack, loss), the option tables and other commands (corm_prep).
+ * Threads: the main thread.
+ */
+#ifndef PREP_CONVERT_H
+#define PREP_CONVERT_H
+
+#include "format/cli.h"
+
+/* Fields of the option tables of corm-prep. */
+struct prep_options {
+    const char *output, *prompt;
+    int codec, trunk; /* words below */
+    double hot;
+    int chunk_neurons, threads;
+    bool no_compress, compress_hot, force;
+    bool calibrate;
+    struct cli_list calib, calib_held;
+    int calib_tok, calib_seq;
+    double hot_share;
+    bool decode, no_special;
+    bool quiet, json;
+};
+
+/* Words of `codec` and `trunk`; the first means: as the checkpoint has it. NULL ends. */
+extern const char *const convert_codec_words[], *const convert_trunk_words[];
+
+/* The command, as format/cli.h wants it. */
+int convert_run(const struct cli_call *call, struct err *err);
+
+#endif

@@ -1,0 +1,251 @@
+#include "prep/loss.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "format/corm_patch.h"
+#include "runtime/engine.h"
+
+const float loss_levels[LOSS_LEVELS] = {0.5f, 1, 2};
+
+enum {
+    MAX_HELD_TOK = 4096, /* of each measurement */
+    SEARCH_STEPS = 7,    /* halvings of the factor */
+};
+/* A layer alone is measured at this share of its energy. */
+static const float PROBE = 0.1f;
+/* The level is met with room to spare, because another text will differ. */
+static const double MARGIN = 0.8;
+
+void loss_reserve(struct corm_predict_builder *b, const struct arch *a) {
+    static const float zeros[LOSS_LEVELS];
+    b->n_levels = LOSS_LEVELS;
+    memcpy(b->levels, loss_levels, sizeof loss_levels);
+    for (uint32_t l = 0; l < a->n_layers; l++)
+        if (a->moe[l])
+            corm_predict_add(b, PREDICT_LOSS_DROP, l, 0, CODEC_F32, zeros, 1, LOSS_LEVELS);
+}
+
+/* ---- measuring ---- */
+
+struct meter {
+    struct corm_engine *engine;
+    struct corm_session *exact, *approx;
+    const struct corpus *held;
+    uint32_t n_seqs, n_tok; /* of held, as far as a measurement goes */
+    const volatile sig_atomic_t *stop;
+    struct progress *progress;
+    uint64_t done_tok;
+};
+
+struct measured {
+    double nll_exact, nll_approx, divergence; /* means a token */
+    double skipped;
+};
+
+/* Log-softmax of a row into `out`. */
+static void log_softmax(const float *z, uint32_t n, double *out) {
+    double most = -INFINITY, sum = 0;
+    for (uint32_t i = 0; i < n; i++)
+        most = (double)z[i] > most ? (double)z[i] : most;
+    for (uint32_t i = 0; i < n; i++)
+        sum += exp((double)z[i] - most);
+    for (uint32_t i = 0; i < n; i++)
+        out[i] = (double)z[i] - most - log(sum);
+}
+
+static int eval(struct meter *m, struct corm_session *s, const float *drop, const int32_t *ids,
+                uint32_t n, const float **logits, struct err *err) {
+    struct corm_error error;
+    m->engine->experts.drop = drop;
+    corm_session_truncate(s, 0);
+    if (corm_session_eval(s, ids, n, true, logits, &error) < 0)
+        return err_set(err, "%s", error.message);
+    return stop_check(m->stop, err);
+}
+
+/* Compare exact and approximate over the held-out sequences. */
+static int measure(struct meter *m, const float *drop, struct measured *out, struct err *err) {
+    uint32_t vocab = m->engine->archive.arch.vocab, scored = 0;
+    double *p = mem_alloc(vocab * sizeof *p), *q = mem_alloc(vocab * sizeof *q);
+    uint64_t used = m->engine->experts.used_bytes, skipped = m->engine->experts.skipped_bytes;
+    uint64_t exact_bytes = 0;
+    int status = 0;
+    *out = (struct measured){0};
+    for (uint32_t i = 0; i < m->n_seqs && status == 0; i++) {
+        const struct corpus_seq *s = &m->held->seqs[i];
+        const int32_t *ids = m->held->ids + s->first;
+        const float *exact, *approx;
+        uint64_t before = m->engine->experts.used_bytes;
+        status = eval(m, m->exact, NULL, ids, s->n, &exact, err);
+        exact_bytes += m->engine->experts.used_bytes - before;
+        if (status == 0)
+            status = eval(m, m->approx, drop, ids, s->n, &approx, err);
+        for (uint32_t t = 0; t + 1 < s->n && status == 0; t++, scored++) {
+            log_softmax(exact + (size_t)t * vocab, vocab, p);
+            log_softmax(approx + (size_t)t * vocab, vocab, q);
+            out->nll_exact -= p[ids[t + 1]];
+            out->nll_approx -= q[ids[t + 1]];
+            for (uint32_t v = 0; v < vocab; v++)
+                out->divergence += exp(p[v]) * (p[v] - q[v]);
+        }
+        m->done_tok += s->n;
+        progress_update(m->progress, m->done_tok);
+    }
+    if (scored > 0) {
+        out->nll_exact /= scored;
+        out->nll_approx /= scored;
+        out->divergence /= scored;
+    }
+    uint64_t left_out = m->engine->experts.skipped_bytes - skipped;
+    uint64_t kept = m->engine->experts.used_bytes - used - exact_bytes;
+    out->skipped = left_out + kept > 0 ? (double)left_out / (double)(left_out + kept) : 0;
+    free(p);
+    free(q);
+    return status;
+}
+
+static bool meets(const struct measured *r, double percent) {
+    double allowed = MARGIN * percent / 100;
+    return exp(r->nll_approx - r->nll_exact) - 1 <= allowed && r->divergence <= allowed;
+}
+
+/* ---- the search ---- */
+
+/* Weight of each layer: the square root of how little a share of its energy costs, mean 1. */
+static int weigh_layers(struct meter *m, float *weight, struct err *err) {
+    const struct arch *a = &m->engine->archive.arch;
+    float *drop = mem_calloc(a->n_layers, sizeof *drop);
+    double sum = 0;
+    uint32_t n = 0;
+    int status = 0;
+    for (uint32_t l = 0; l < a->n_layers && status == 0; l++) {
+        struct measured r;
+        weight[l] = 0;
+        if (!a->moe[l])
+            continue;
+        drop[l] = PROBE;
+        status = measure(m, drop, &r, err);
+        drop[l] = 0;
+        weight[l] = (float)(1 / sqrt(r.divergence + 1e-6));
+        sum += (double)weight[l];
+        n++;
+    }
+    for (uint32_t l = 0; l < a->n_layers && n > 0; l++)
+        weight[l] *= (float)(n / sum);
+    free(drop);
+    return status;
+}
+
+static void scale(const float *weight, uint32_t n, double factor, float *drop) {
+    for (uint32_t l = 0; l < n; l++) {
+        double d = factor * (double)weight[l];
+        drop[l] = (float)(d < 0.9 ? d : 0.9);
+    }
+}
+
+/* The greatest factor that meets the level, between `low` (which does) and `high`. */
+static int search_level(struct meter *m, const float *weight, struct loss_point *point, double low,
+                        double high, float *best, struct err *err) {
+    uint32_t n = m->engine->archive.arch.n_layers;
+    float *drop = mem_calloc(n, sizeof *drop);
+    int status = 0;
+    scale(weight, n, low, best);
+    for (int step = 0; step < SEARCH_STEPS && status == 0; step++) {
+        struct measured r;
+        double middle = (low + high) / 2;
+        scale(weight, n, middle, drop);
+        status = measure(m, drop, &r, err);
+        if (status < 0)
+            break;
+        if (meets(&r, (double)point->percent)) {
+            low = middle;
+            memcpy(best, drop, n * sizeof *best);
+            point->perplexity = 100 * (exp(r.nll_approx - r.nll_exact) - 1);
+            point->divergence = r.divergence;
+            point->skipped = r.skipped;
+        } else {
+            high = middle;
+        }
+    }
+    free(drop);
+    return status;
+}
+
+/* Put the shares of each level into a copy of the section, and that into the file. */
+static int store(const char *path, const struct corm *c, float *const drops[LOSS_LEVELS],
+                 struct err *err) {
+    size_t bytes = c->predictors.size_bytes;
+    uint8_t *section = mem_alloc(bytes);
+    memcpy(section, c->predictors.data, bytes);
+    struct corm_predict view;
+    corm_predict_open(&view, c->predictors.data, bytes, &c->arch, c->records[0].n_chunks, err);
+    for (uint32_t l = 0; l < c->arch.n_layers; l++) {
+        struct weight w = corm_predict_get(&view, PREDICT_LOSS_DROP, l, 0);
+        for (int i = 0; i < LOSS_LEVELS && w.data; i++)
+            memcpy(section + (w.data - c->predictors.data) + (size_t)i * sizeof(float),
+                   &drops[i][l], sizeof(float));
+    }
+    int status = corm_patch_section(path, CORM_SECTION_PREDICTORS, section, bytes, err);
+    free(section);
+    return status;
+}
+
+static int open_meter(struct meter *m, const char *path, const struct corpus *held,
+                      uint32_t threads, struct err *err) {
+    struct corm_error error;
+    uint32_t longest = 1;
+    for (m->n_seqs = 0; m->n_seqs < held->n_seqs && m->n_tok < MAX_HELD_TOK; m->n_seqs++) {
+        m->n_tok += held->seqs[m->n_seqs].n;
+        longest = held->seqs[m->n_seqs].n > longest ? held->seqs[m->n_seqs].n : longest;
+    }
+    struct corm_engine_options opt = {
+        .threads = threads, .ctx_tok = longest, .batch_rows = longest, .loss_in_batches = true};
+    if (corm_engine_open(&m->engine, path, &opt, &error) < 0 ||
+        corm_session_open(&m->exact, m->engine, &error) < 0 ||
+        corm_session_open(&m->approx, m->engine, &error) < 0)
+        return err_set(err, "%s", error.message);
+    m->engine->experts.drop_in_batches = true;
+    return 0;
+}
+
+int loss_fit(const char *path, const struct corpus *held, uint32_t threads,
+             struct progress *progress, const volatile sig_atomic_t *stop,
+             struct loss_point *points, struct err *err) {
+    struct meter m = {.held = held, .stop = stop, .progress = progress};
+    float *drops[LOSS_LEVELS] = {NULL}, *weight = NULL;
+    int status = open_meter(&m, path, held, threads, err);
+    if (status < 0)
+        goto out;
+    uint32_t n = m.engine->archive.arch.n_layers;
+    uint32_t runs = arch_moe_layers(&m.engine->archive.arch) + LOSS_LEVELS * SEARCH_STEPS;
+    weight = mem_calloc(n, sizeof *weight);
+    progress_start(progress, "measuring loss", (uint64_t)runs * m.n_tok, PROGRESS_TOKENS);
+    status = weigh_layers(&m, weight, err);
+    double low = 0;
+    for (int i = 0; i < LOSS_LEVELS && status == 0; i++) {
+        drops[i] = mem_calloc(n, sizeof *drops[i]);
+        points[i] = (struct loss_point){.percent = loss_levels[i]};
+        if (i > 0) {
+            points[i] = points[i - 1];
+            points[i].percent = loss_levels[i];
+        }
+        status =
+            search_level(&m, weight, &points[i], low, i == 0 ? 0.5 : 4 * low + 0.1, drops[i], err);
+        for (uint32_t l = 0; l < n && status == 0; l++)
+            if (weight[l] > 0 && drops[i][l] < 0.9f)
+                low = (double)(drops[i][l] / weight[l]);
+    }
+    progress_finish(progress);
+    if (status == 0)
+        status = store(path, &m.engine->archive, drops, err);
+out:
+    for (int i = 0; i < LOSS_LEVELS; i++)
+        free(drops[i]);
+    free(weight);
+    corm_session_close(m.approx);
+    corm_session_close(m.exact);
+    corm_engine_close(m.engine);
+    return status;
+}
