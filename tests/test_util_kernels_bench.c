@@ -1,23 +1,32 @@
 /*
- * test_util_kernels_bench: how fast each kernel reads its weights, beside what the memory can deliver.
+ * test_util_kernels_bench: how fast each kernel reads its weights, beside what the memory can
+ * deliver.
  *
  *   test_kernels -b [THREADS] [ISA]
  *
- * Weights are far larger than the caches and each pass reads all of them, as decoding a token does. Every
- * figure is the best of several passes: others on the machine only ever make a pass slower.
+ * Weights are larger than the caches; a pass reads the experts of one token, and the next pass
+ * others. Every figure is the best of many short passes: others on the machine only ever make a
+ * pass slower.
  */
 #include "tests/test_util_kernels.h"
 
 #include "kernels/pool.h"
 
-enum { DIM = 2048, FFN = 1024, EXPERTS = 32, PASSES = 9, PREFILL_ROWS = 96 };
+enum { DIM = 2048, FFN = 1024, EXPERTS = 32, ACTIVE = 8, PREFILL_ROWS = 96, BENCH_CTX = 32 * 1024 };
+enum { MIN_PASSES = 4, SECTION_NS = 600 * 1000 * 1000 };
+
+/* Amount per nanosecond of one pass. */
+static double one_rate(double amount, void (*pass)(void *ctx), void *ctx) {
+    uint64_t start = clock_ns();
+    pass(ctx);
+    return amount / (double)(clock_ns() - start);
+}
 
 static double best_rate(double amount, void (*pass)(void *ctx), void *ctx) {
     double best = 0;
-    for (int i = 0; i < PASSES; i++) {
-        uint64_t start = clock_ns();
-        pass(ctx);
-        double rate = amount / (double)(clock_ns() - start);
+    uint64_t end = clock_ns() + SECTION_NS;
+    for (int i = 0; i < MIN_PASSES || clock_ns() < end; i++) {
+        double rate = one_rate(amount, pass, ctx);
         best = rate > best ? rate : best;
     }
     return best;
@@ -28,16 +37,16 @@ static double best_rate(double amount, void (*pass)(void *ctx), void *ctx) {
 struct reading {
     struct pool *pool;
     const uint64_t *data;
-    size_t words_an_item;
-    uint32_t n_items;
+    size_t first_item; /* of the next pass */
     uint64_t *sums;
 };
+enum { ITEM_BYTES = 1 << 20, ITEMS = 512, ITEMS_A_PASS = 64 };
 
 static void read_item(void *ctx, uint32_t item, uint32_t worker) {
     struct reading *r = ctx;
-    const uint64_t *p = r->data + item * r->words_an_item;
+    const uint64_t *p = r->data + (r->first_item + item) * (ITEM_BYTES / 8);
     uint64_t sum[8] = {0};
-    for (size_t i = 0; i + 8 <= r->words_an_item; i += 8) {
+    for (size_t i = 0; i + 8 <= ITEM_BYTES / 8; i += 8) {
         for (size_t k = 0; k < 8; k++) {
             sum[k] ^= p[i + k];
         }
@@ -49,18 +58,18 @@ static void read_item(void *ctx, uint32_t item, uint32_t worker) {
 
 static void read_all(void *ctx) {
     struct reading *r = ctx;
-    pool_run(r->pool, read_item, r, r->n_items);
+    pool_run(r->pool, read_item, r, ITEMS_A_PASS);
+    r->first_item = (r->first_item + ITEMS_A_PASS) % ITEMS;
 }
 
 /* GB/s of plain sequential reading by `threads` threads. */
 static double read_bandwidth(uint32_t threads) {
-    enum { ITEM_BYTES = 1 << 20, ITEMS = 1024 };
-    struct reading r = {.pool = pool_new(threads), .words_an_item = ITEM_BYTES / 8, .n_items = ITEMS};
+    struct reading r = {.pool = pool_new(threads)};
     uint64_t *data = mem_alloc_aligned((size_t)ITEM_BYTES * ITEMS);
     memset(data, 1, (size_t)ITEM_BYTES * ITEMS);
-    r.data = data;
     r.sums = mem_calloc((size_t)threads * 8, sizeof *r.sums);
-    double rate = best_rate((double)ITEM_BYTES * ITEMS, read_all, &r);
+    r.data = data;
+    double rate = best_rate((double)ITEM_BYTES * ITEMS_A_PASS, read_all, &r);
     free(data);
     free(r.sums);
     pool_free(r.pool);
@@ -72,35 +81,41 @@ static double read_bandwidth(uint32_t threads) {
 struct run {
     struct backend be;
     struct weight w; /* [EXPERTS * 3 * FFN, DIM]: one matrix, or the experts one after the other */
-    uint32_t rows;
+    uint32_t rows, active, first; /* experts a pass uses; the next pass's first */
     float *x, *y;
     struct kv kv;
 };
 
+static void next(struct run *r) {
+    r->first = (r->first + r->active) % EXPERTS;
+}
+
+/* A matrix of as many weights as the active experts have. */
 static void run_matmul(void *ctx) {
     struct run *r = ctx;
     static const struct weight none = {0};
-    r->be.ops->matmul(r->be.self, &r->w, &none, r->x, r->rows, r->y);
+    struct weight w = r->w;
+    w.rows = r->active * 3 * FFN;
+    w.data = weight_row(&r->w, r->first * 3 * FFN);
+    r->be.ops->matmul(r->be.self, &w, &none, r->x, r->rows, r->y);
+    next(r);
 }
 
-/* Eight experts a token, four tokens one after the other: all experts once. With many rows: all experts,
- * each by an eighth of the rows. */
+/* The active experts, each by all rows. */
 static void run_experts(void *ctx) {
     struct run *r = ctx;
-    struct expert_job jobs[8];
-    struct ffn_chunk chunks[8];
-    uint32_t uses[8][PREFILL_ROWS];
-    for (uint32_t token = 0; token < EXPERTS / 8; token++) {
-        for (uint32_t j = 0; j < 8; j++) {
-            uint32_t e = token * 8 + j;
-            chunks[j] = (struct ffn_chunk){weight_row(&r->w, e * 3 * FFN), FFN};
-            for (uint32_t row = 0; row < r->rows; row++) {
-                uses[j][row] = row * 8 + j;
-            }
-            jobs[j] = (struct expert_job){&chunks[j], 1, uses[j], r->rows};
+    struct expert_job jobs[ACTIVE];
+    struct ffn_chunk chunks[ACTIVE];
+    uint32_t uses[ACTIVE][PREFILL_ROWS];
+    for (uint32_t j = 0; j < r->active; j++) {
+        chunks[j] = (struct ffn_chunk){weight_row(&r->w, (r->first + j) * 3 * FFN), FFN};
+        for (uint32_t row = 0; row < r->rows; row++) {
+            uses[j][row] = row * r->active + j;
         }
-        r->be.ops->experts(r->be.self, r->w.codec, DIM, jobs, 8, 8, r->x, r->y);
+        jobs[j] = (struct expert_job){&chunks[j], 1, uses[j], r->rows};
     }
+    r->be.ops->experts(r->be.self, r->w.codec, DIM, jobs, r->active, r->active, r->x, r->y);
+    next(r);
 }
 
 static void run_attention(void *ctx) {
@@ -119,12 +134,15 @@ static void bench_codec(struct run *r, const struct codec *codec, double memory)
     }
     kernels_free_weight(&some);
     r->w = (struct weight){codec, rows, DIM, row_bytes, data};
-    double bytes = (double)rows * (double)row_bytes, flop = 2.0 * rows * DIM;
     r->rows = 1;
+    r->active = ACTIVE;
+    r->first = 0;
+    double bytes = (double)ACTIVE * 3 * FFN * (double)row_bytes;
     double one = best_rate(bytes, run_matmul, r), experts = best_rate(bytes, run_experts, r);
     r->rows = PREFILL_ROWS;
-    double many = best_rate(flop * PREFILL_ROWS, run_matmul, r);
-    double many_experts = best_rate(flop * PREFILL_ROWS, run_experts, r);
+    r->active = 2;
+    double flop = 2.0 * r->active * 3 * FFN * DIM * PREFILL_ROWS;
+    double many = best_rate(flop, run_matmul, r), many_experts = best_rate(flop, run_experts, r);
     printf("  %-5s %6.1f GB/s %3.0f %%   %6.1f GB/s %3.0f %%   %7.1f %9.1f\n", codec->name, one,
            100 * one / memory, experts, 100 * experts / memory, many, many_experts);
     free(data);
@@ -132,7 +150,7 @@ static void bench_codec(struct run *r, const struct codec *codec, double memory)
 
 static void bench_attention(struct run *r, double memory) {
     for (int type = KV_F16; type <= KV_F32; type++) {
-        r->kv = (struct kv){(enum kv_type)type, 4, 128, 64 * 1024, NULL, NULL};
+        r->kv = (struct kv){(enum kv_type)type, 4, 128, BENCH_CTX, NULL, NULL};
         r->kv.k = r->be.ops->alloc(r->be.self, kv_bytes(&r->kv));
         r->kv.v = r->be.ops->alloc(r->be.self, kv_bytes(&r->kv));
         double rate = best_rate(2.0 * (double)kv_bytes(&r->kv), run_attention, r);
@@ -146,8 +164,8 @@ static void bench_attention(struct run *r, double memory) {
 int kernels_bench(int argc, char **argv) {
     uint32_t threads = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 1;
     struct backend_limits limits = kernels_limits();
-    limits.max_cols = EXPERTS * 3 * FFN;
-    limits.max_ctx_tok = 64 * 1024;
+    limits.max_cols = ACTIVE * 3 * FFN;
+    limits.max_ctx_tok = BENCH_CTX;
     double memory = read_bandwidth(threads);
     printf("%u threads; memory reads at %.1f GB/s\n", threads, memory);
     const char *isa;
@@ -165,7 +183,7 @@ int kernels_bench(int argc, char **argv) {
         printf("%s: matmul, 1 row | experts, 1 row | GFLOP/s with %d rows: matmul, experts\n", isa,
                PREFILL_ROWS);
         struct test_rng rng = {8};
-        size_t n_x = (size_t)PREFILL_ROWS * DIM, n_y = (size_t)PREFILL_ROWS * EXPERTS * 3 * FFN;
+        size_t n_x = (size_t)PREFILL_ROWS * DIM, n_y = (size_t)PREFILL_ROWS * ACTIVE * 3 * FFN;
         r.x = mem_alloc_aligned(n_x * sizeof(float));
         r.y = mem_alloc_aligned(n_y * sizeof(float));
         kernels_fill(&rng, KIND_NORMAL, r.x, n_x);
