@@ -130,7 +130,7 @@ demo: ## Convert the demo checkpoint, verify the archive, and let it tell a stor
 	@mkdir -p $(BUILD)/demo && rm -f $(BUILD)/demo/fable.corm
 	$(OUT)/corm-prep convert tests/models/fable -o $(BUILD)/demo/fable.corm
 	$(OUT)/corm-prep verify $(BUILD)/demo/fable.corm
-	$(OUT)/corm-run $(BUILD)/demo/fable.corm -p "Once upon a time" -n 128 --seed 7 --temp 0.7 --stats
+	$(OUT)/corm-run $(BUILD)/demo/fable.corm -p "Once upon a time" -n 128 --seed 7 --temp 0.7 --echo --stats
 
 install: all ## Install under PREFIX (/usr/local), below DESTDIR where given
 	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin include lib/pkgconfig share/doc/corm)

@@ -139,8 +139,8 @@ void cli_free(struct cli_call *call);
  * `call->values` holds the defaults to show. */
 void cli_help(const struct cli_call *call, unsigned width, struct buf *out);
 
-/* All of main: see that standard descriptors are open, parse, run or print help or version, print an
- * error as one line "program: message" on stderr, see that standard output could be written.
+/* All of main: see that standard descriptors are open, parse, run or print help or version, print
+ * an error as one line "program: message" on stderr, see that standard output could be written.
  * Returns the exit status. */
 int cli_main(const struct cli_program *program, int argc, char **argv, void *values);
 

@@ -1,23 +1,25 @@
 /*
  * corm_predict: the predictors section of an archive, on disk and as a checked view.
  *
- * Owns: the section's layout (docs/FORMAT.md, "Predictors"): a table of matrices, each named by what it is
- * for; the check of ids, shapes and bounds at open; building a section.
+ * Owns: the section's layout (docs/FORMAT.md, "Predictors"): a table of matrices, each named by
+ * what it is for; the check of ids, shapes and bounds at open; building a section.
  * Leaves to others: fitting (prep/fit), evaluating (runtime/predict).
  * Threads: immutable after open.
  *
  * Kinds and shapes (E experts, d dim, r rank, m basis, n all chunks of an expert):
  *   MEAN_OUT     [E, d]      mean output of each expert, over the tokens that used it
- *   EXPERT_IN    [r, d]      low-rank input projection A of the logit correction, by (source, ahead)
- *   EXPERT_OUT   [E, r]      B of the same
+ *   EXPERT_IN    [r, d]      low-rank input projection A of the logit correction, by (source,
+ *   ahead) EXPERT_OUT   [E, r]      B of the same
  *   EXPERT_BIAS  [1, E]      c of the same
- *   RANK_P       [1, k_p]    probability that the expert guessed at rank i is used, by (source, ahead)
- *   CHUNK_BASIS  [m, d]      input projection P shared by the experts of a layer
+ *   RANK_P       [1, k_p]    probability that the expert guessed at rank i is used, by (source,
+ *   ahead) CHUNK_BASIS  [m, d]      input projection P shared by the experts of a layer
  *   CHUNK_PRIOR  [E, n]      log of the mean energy of each chunk
  *   CHUNK_BETA   [E * n, m]  coefficients of the log energy on P n(h); rows of hot chunks are zero
- *   SCORES       [1, n]      what calibration measured on held-out text, for `corm-prep report`; layer = target
- *   LOSS_DROP    [1, levels] share of predicted energy that may be dropped, by loss level
- * `layer` is the source layer; for the token embedding as source (to guess layer 0), layer = 0 and ahead = 0.
+ *   SCORES       [1, n]      what calibration measured on held-out text, for `corm-prep report`;
+ *   layer = target LOSS_DROP    [1, levels] share of predicted energy that may be dropped, by loss
+ *   level
+ * `layer` is the source layer; for the token embedding as source (to guess layer 0), layer = 0 and
+ * ahead = 0.
  */
 #ifndef FORMAT_CORM_PREDICT_H
 #define FORMAT_CORM_PREDICT_H

@@ -2,22 +2,23 @@
  * backend: THE contract of the math. A table of coarse operations with shapes; a forward pass is a
  * sequence of them and never touches an element itself.
  *
- * Owns: the operations' meaning. The scalar CPU tables (isa "scalar") define the results; every other
- * implementation is compared with them.
+ * Owns: the operations' meaning. The scalar CPU tables (isa "scalar") define the results; every
+ * other implementation is compared with them.
  * Leaves to others: models (runtime/forward), which bytes are in memory (runtime/cache).
  *
- * Memory. `float *` and `int32_t *` arguments are backend memory from ops->alloc (for the CPU, plain
- * memory; on a device, device memory) unless named `host_*`. Weights were passed through ops->place.
- * All matrices are row-major and contiguous. Unless a contract says "in place", outputs do not overlap
- * inputs.
+ * Memory. `float *` and `int32_t *` arguments are backend memory from ops->alloc (for the CPU,
+ * plain memory; on a device, device memory) unless named `host_*`. Weights were passed through
+ * ops->place. All matrices are row-major and contiguous. Unless a contract says "in place", outputs
+ * do not overlap inputs.
  *
- * Determinism. An output element depends only on its inputs: not on the number of threads, on the number
- * of rows in the call, nor on how neurons are cut into chunks, as long as every chunk but an expert's last
- * holds a multiple of FFN_BLOCK neurons. So logits are bit-identical for any budget, thread count and
- * batch split on one backend and ISA.
+ * Determinism. An output element depends only on its inputs: not on the number of threads, on the
+ * number of rows in the call, nor on how neurons are cut into chunks, as long as every chunk but an
+ * expert's last holds a multiple of FFN_BLOCK neurons. So logits are bit-identical for any budget,
+ * thread count and batch split on one backend and ISA.
  *
  * Errors: operations cannot fail; a device that dies, dies (die()).
- * Threads: all operations are called by one thread (the forward thread); workers live inside one call.
+ * Threads: all operations are called by one thread (the forward thread); workers live inside one
+ * call.
  */
 #ifndef KERNELS_BACKEND_H
 #define KERNELS_BACKEND_H
@@ -39,8 +40,8 @@ struct backend_limits {
 
 enum kv_type { KV_F16, KV_F32 };
 
-/* Keys and values of one sequence in one layer: [n_kv_heads, capacity_tok, head_dim] each, so that the
- * keys of a head are contiguous. Backend memory of kv_bytes() each. */
+/* Keys and values of one sequence in one layer: [n_kv_heads, capacity_tok, head_dim] each, so that
+ * the keys of a head are contiguous. Backend memory of kv_bytes() each. */
 struct kv {
     enum kv_type type;
     uint32_t n_kv_heads, head_dim, capacity_tok;
@@ -50,14 +51,15 @@ static inline size_t kv_bytes(const struct kv *kv) {
     return (size_t)kv->n_kv_heads * kv->capacity_tok * kv->head_dim * (kv->type == KV_F16 ? 2 : 4);
 }
 
-/* A run of neurons of one expert: n_neurons times the encoded rows gate | up | down of `dim` columns. */
+/* A run of neurons of one expert: n_neurons times the encoded rows gate | up | down of `dim`
+ * columns. */
 struct ffn_chunk {
     const uint8_t *data;
     uint32_t n_neurons;
 };
 
-/* One expert applied to the rows that chose it. Use u (< rows * n_active) stands for row u / n_active and
- * its choice u % n_active; the output goes to parts[u]. */
+/* One expert applied to the rows that chose it. Use u (< rows * n_active) stands for row u /
+ * n_active and its choice u % n_active; the output goes to parts[u]. */
 struct expert_job {
     const struct ffn_chunk *chunks; /* host array; data in backend memory */
     uint32_t n_chunks;
@@ -80,17 +82,17 @@ struct backend_ops {
     void (*free)(void *self, void *p);
     void (*read)(void *self, void *host_dst, const void *src, size_t bytes);
     void (*write)(void *self, void *dst, const void *host_src, size_t bytes);
-    /* Make a host weight usable by the other operations (CPU: as it is; device: uploaded, and freed by
-     * close). */
+    /* Make a host weight usable by the other operations (CPU: as it is; device: uploaded, and freed
+     * by close). */
     struct weight (*place)(void *self, const struct weight *host_weight);
 
     /* out [rows, table.cols] = table row host_ids[r], decoded. Ids are < table.rows. */
     void (*embed)(void *self, const struct weight *table, const int32_t *host_ids, uint32_t rows,
                   float *out);
 
-    /* y[i] = x[i] / sqrt(mean(x[i]^2) + eps) * weight, over n vectors of `dim` (mean in at least f32);
-     * weight [1, dim] is f32. y may be x. Several vectors may share a row: Q/K norm by head is
-     * n = rows * heads, dim = head_dim. */
+    /* y[i] = x[i] / sqrt(mean(x[i]^2) + eps) * weight, over n vectors of `dim` (mean in at least
+     * f32); weight [1, dim] is f32. y may be x. Several vectors may share a row: Q/K norm by head
+     * is n = rows * heads, dim = head_dim. */
     void (*rmsnorm)(void *self, const float *x, const struct weight *weight, float eps, uint32_t n,
                     uint32_t dim, float *y);
 
@@ -102,7 +104,8 @@ struct backend_ops {
     void (*clamp)(void *self, float *x, size_t n, float limit);
 
     /* Angles of positions pos0 .. pos0 + rows - 1: cs [rows, half, 2] = scale * {cos, sin}(pos *
-     * inv_freq[i]), the product in f32, as the reference implementation does; inv_freq is host memory. */
+     * inv_freq[i]), the product in f32, as the reference implementation does; inv_freq is host
+     * memory. */
     void (*rope_angles)(void *self, uint32_t pos0, uint32_t rows, const float *host_inv_freq,
                         uint32_t half, float scale, float *cs);
     /* Rotate the first 2 * half components of every head, pairs (i, i + half), in place:
@@ -113,12 +116,12 @@ struct backend_ops {
     /* Store k, v [rows, n_kv_heads, head_dim] at positions pos0 ... */
     void (*kv_store)(void *self, const struct kv *kv, const float *k, const float *v, uint32_t pos0,
                      uint32_t rows);
-    /* Causal attention of q [rows, n_heads, head_dim] at positions pos0 .. over the stored keys; query
-     * head h reads kv head h / (n_heads / n_kv_heads); window 0 = all earlier tokens, else key j is
-     * visible to query i iff j > i - window. Scores times `scale`; softmax in f32.
+    /* Causal attention of q [rows, n_heads, head_dim] at positions pos0 .. over the stored keys;
+     * query head h reads kv head h / (n_heads / n_kv_heads); window 0 = all earlier tokens, else
+     * key j is visible to query i iff j > i - window. Scores times `scale`; softmax in f32.
      * out [rows, n_heads, head_dim]. */
-    void (*attention)(void *self, const float *q, uint32_t n_heads, const struct kv *kv, uint32_t pos0,
-                      uint32_t rows, uint32_t window, float scale, float *out);
+    void (*attention)(void *self, const float *q, uint32_t n_heads, const struct kv *kv,
+                      uint32_t pos0, uint32_t rows, uint32_t window, float scale, float *out);
 
     /* g[i] = silu(g[i]) * u[i], in place; silu(z) = z / (1 + exp(-z)). */
     void (*silu_mul)(void *self, float *g, const float *u, size_t n);
@@ -127,30 +130,32 @@ struct backend_ops {
     /* y[r] *= sigmoid(s[r]), y [rows, dim], in place. */
     void (*gate_rows)(void *self, float *y, const float *s, uint32_t rows, uint32_t dim);
 
-    /* Softmax over n_experts logits in f32, the n_active greatest in descending order (lower index first
-     * among equals), their probabilities divided by their sum where `normalise`.
+    /* Softmax over n_experts logits in f32, the n_active greatest in descending order (lower index
+     * first among equals), their probabilities divided by their sum where `normalise`.
      * ids, weights [rows, n_active]. */
-    void (*route)(void *self, const float *logits, uint32_t rows, uint32_t n_experts, uint32_t n_active,
-                  bool normalise, int32_t *ids, float *weights);
+    void (*route)(void *self, const float *logits, uint32_t rows, uint32_t n_experts,
+                  uint32_t n_active, bool normalise, int32_t *ids, float *weights);
 
     /* For every job and use u: parts[u] [dim] = sum over the expert's neurons i of
      * silu(gate_i . x_r) * (up_i . x_r) * down_i, r = u / n_active. x [rows, dim], parts
-     * [rows * n_active, dim]. The sum runs over blocks of FFN_BLOCK neurons from each chunk's start:
-     * inside a block in neuron order, then block by block. */
-    void (*experts)(void *self, const struct codec *codec, uint32_t dim, const struct expert_job *jobs,
-                    uint32_t n_jobs, uint32_t n_active, const float *x, float *parts);
+     * [rows * n_active, dim]. The sum runs over blocks of FFN_BLOCK neurons from each chunk's
+     * start: inside a block in neuron order, then block by block. */
+    void (*experts)(void *self, const struct codec *codec, uint32_t dim,
+                    const struct expert_job *jobs, uint32_t n_jobs, uint32_t n_active,
+                    const float *x, float *parts);
 
     /* y[r] = sum over j, in order, of weights[r, j] * parts[r, j]: y [rows, dim]. */
     void (*combine)(void *self, const float *parts, const float *weights, uint32_t rows,
                     uint32_t n_active, uint32_t dim, float *y);
 };
 
-/* The CPU backend. `isa` is a name from backend_cpu_isa_at, or NULL for the best that this processor has;
- * an ISA that it lacks is an error. `threads` >= 1. The backend is freed by ops->close. */
+/* The CPU backend. `isa` is a name from backend_cpu_isa_at, or NULL for the best that this
+ * processor has; an ISA that it lacks is an error. `threads` >= 1. The backend is freed by
+ * ops->close. */
 int backend_cpu_open(struct backend *b, const char *isa, uint32_t threads,
                      const struct backend_limits *limits, struct err *err);
-/* Names of the ISA tables built in, best last; NULL past the end. `usable` (may be NULL) tells whether
- * this processor has it. */
+/* Names of the ISA tables built in, best last; NULL past the end. `usable` (may be NULL) tells
+ * whether this processor has it. */
 const char *backend_cpu_isa_at(size_t i, bool *usable);
 
 static inline void backend_close(struct backend *b) {

@@ -9,9 +9,9 @@
 #include <string.h>
 
 enum {
-    PANEL_FLOATS = 64 * 1024,          /* 256 KiB: stays in a second-level cache */
-    PARTIAL_FLOATS = 1024 * 1024,      /* 4 MiB: stays in a last-level cache */
-    WORTH_A_FORK = 32 * 1024,          /* multiply-adds that take longer than waking a pool */
+    PANEL_FLOATS = 64 * 1024,     /* 256 KiB: stays in a second-level cache */
+    PARTIAL_FLOATS = 1024 * 1024, /* 4 MiB: stays in a last-level cache */
+    WORTH_A_FORK = 32 * 1024,     /* multiply-adds that take longer than waking a pool */
     ELEMENTS_AN_ITEM = 16 * 1024,
 };
 
@@ -44,7 +44,8 @@ static const struct dot_isa *choose_isa(const char *name, struct err *err) {
             return isas[i];
         }
         if (name && strcmp(name, isas[i]->name) == 0) {
-            err_set(err, "instruction set %s: this processor (or its operating system) lacks it", name);
+            err_set(err, "instruction set %s: this processor (or its operating system) lacks it",
+                    name);
             return NULL;
         }
     }
@@ -187,7 +188,8 @@ static void embed_item(void *ctx, uint32_t r, uint32_t worker) {
     const struct small *s = ctx;
     (void)worker;
     const uint8_t *row = weight_row(s->w, (uint32_t)s->ids[r]);
-    cpu_codec(s->c, s->w->codec)->decode(row, s->w->cols, 0, s->w->cols, s->y + (size_t)r * s->w->cols);
+    cpu_codec(s->c, s->w->codec)
+        ->decode(row, s->w->cols, 0, s->w->cols, s->y + (size_t)r * s->w->cols);
 }
 
 static void embed(void *self, const struct weight *table, const int32_t *host_ids, uint32_t rows,

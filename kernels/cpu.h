@@ -1,9 +1,10 @@
 /*
- * cpu: the CPU backend's state, shared by its files. Private to kernels, and to a backend that builds on
- * this one (prep/blas: its state starts with a struct cpu, so that these operations run on it).
+ * cpu: the CPU backend's state, shared by its files. Private to kernels, and to a backend that
+ * builds on this one (prep/blas: its state starts with a struct cpu, so that these operations run
+ * on it).
  *
- * Owns: scratch, all of it taken at open; the split of each operation into pool items. An item computes
- * whole output elements, so that no result depends on who runs it.
+ * Owns: scratch, all of it taken at open; the split of each operation into pool items. An item
+ * computes whole output elements, so that no result depends on who runs it.
  *   cpu.c            opening, memory, small operations
  *   cpu_matmul.c     weight matrix times rows
  *   cpu_experts.c    sparse FFN
@@ -19,23 +20,23 @@
 #include "kernels/pool.h"
 
 enum {
-    CPU_PANEL_ROWS = 16,      /* weight rows decoded together, where the panel holds them */
-    CPU_PANEL_MIN_ROWS = 4,   /* rows from which on decoding a panel pays */
-    CPU_FFN_USES = 64,        /* uses of an expert in one item of the panel way */
-    CPU_FFN_COLS = 256,       /* columns of `down` decoded together: a multiple of CODEC_GROUP */
-    CPU_HEADS_AT_ONCE = 8,    /* query heads that read a KV head together */
-    CPU_FFN_ITEMS = 4096,     /* blocks, and sums, in one wave of the fused way */
+    CPU_PANEL_ROWS = 16,    /* weight rows decoded together, where the panel holds them */
+    CPU_PANEL_MIN_ROWS = 4, /* rows from which on decoding a panel pays */
+    CPU_FFN_USES = 64,      /* uses of an expert in one item of the panel way */
+    CPU_FFN_COLS = 256,     /* columns of `down` decoded together: a multiple of CODEC_GROUP */
+    CPU_HEADS_AT_ONCE = 8,  /* query heads that read a KV head together */
+    CPU_FFN_ITEMS = 4096,   /* blocks, and sums, in one wave of the fused way */
     CPU_FFN_SUMS = 4096,
 };
 
 /* One worker's scratch. */
 struct cpu_worker {
-    float *panel;       /* [panel_floats]: decoded rows */
-    float *slice;       /* [FFN_BLOCK, CPU_FFN_COLS] */
-    float *gate, *up;   /* [CPU_FFN_USES, FFN_BLOCK] */
-    float *scores;      /* [CPU_HEADS_AT_ONCE, max_ctx_tok] */
-    const float **xs;   /* [max(max_rows, CPU_FFN_USES)] */
-    float **ys;         /* [CPU_FFN_USES] */
+    float *panel;     /* [panel_floats]: decoded rows */
+    float *slice;     /* [FFN_BLOCK, CPU_FFN_COLS] */
+    float *gate, *up; /* [CPU_FFN_USES, FFN_BLOCK] */
+    float *scores;    /* [CPU_HEADS_AT_ONCE, max_ctx_tok] */
+    const float **xs; /* [max(max_rows, CPU_FFN_USES)] */
+    float **ys;       /* [CPU_FFN_USES] */
 };
 
 /* A block of neurons of one job (see cpu_experts.c). */
@@ -60,7 +61,7 @@ struct cpu {
     struct backend_limits limits;
     struct cpu_worker *workers; /* [threads] */
     size_t panel_floats, partial_floats;
-    float *partial; /* [partial_floats] */
+    float *partial;           /* [partial_floats] */
     struct cpu_block *blocks; /* [CPU_FFN_ITEMS] */
     struct cpu_sum *sums;     /* [CPU_FFN_SUMS] */
     struct arena arena;       /* all of the above */

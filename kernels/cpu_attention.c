@@ -1,9 +1,10 @@
 /*
  * cpu_attention: the KV store and causal attention.
  *
- * An item is one row's query heads of one KV head (or some of them): it walks the keys in blocks that
- * stay in cache while each of its heads uses them, keeps the scores of all visible keys, turns them into
- * exponentials, and walks the values. Sums go in key order, so how heads are shared out changes nothing.
+ * An item is one row's query heads of one KV head (or some of them): it walks the keys in blocks
+ * that stay in cache while each of its heads uses them, keeps the scores of all visible keys, turns
+ * them into exponentials, and walks the values. Sums go in key order, so how heads are shared out
+ * changes nothing.
  */
 #include "kernels/cpu.h"
 
@@ -52,9 +53,11 @@ void cpu_kv_store(void *self, const struct kv *kv, const float *k, const float *
             (uint64_t)rows * kv->n_kv_heads * kv->head_dim);
 }
 
-/* Scores [n_heads, max_ctx_tok] become weights; each head's output is divided by its sum at the end. */
+/* Scores [n_heads, max_ctx_tok] become weights; each head's output is divided by its sum at the
+ * end. */
 static void attend_heads(const struct attend *s, const uint8_t *keys, const uint8_t *values,
-                         uint32_t n_keys, const float *q, uint32_t n_heads, float *scores, float *out) {
+                         uint32_t n_keys, const float *q, uint32_t n_heads, float *scores,
+                         float *out) {
     const struct dot_isa *isa = s->c->isa;
     uint32_t dim = s->kv->head_dim, stride = s->c->limits.max_ctx_tok;
     float sums[CPU_HEADS_AT_ONCE];
@@ -76,8 +79,8 @@ static void attend_heads(const struct attend *s, const uint8_t *keys, const uint
     for (uint32_t j = 0; j < n_keys; j += KEY_BLOCK) {
         uint32_t n = n_keys - j < KEY_BLOCK ? n_keys - j : KEY_BLOCK;
         for (uint32_t h = 0; h < n_heads; h++) {
-            s->k->axpy(values + j * s->row_bytes, s->row_bytes, n, dim, scores + (size_t)h * stride + j,
-                       out + (size_t)h * dim);
+            s->k->axpy(values + j * s->row_bytes, s->row_bytes, n, dim,
+                       scores + (size_t)h * stride + j, out + (size_t)h * dim);
         }
     }
     for (uint32_t h = 0; h < n_heads; h++) {
@@ -100,8 +103,9 @@ static void attention_item(void *ctx, uint32_t item, uint32_t worker) {
     uint32_t first_key = s->window > 0 && pos >= s->window ? pos - s->window + 1 : 0;
     size_t start = ((size_t)kv_head * kv->capacity_tok + first_key) * s->row_bytes;
     size_t at = ((size_t)row * s->n_heads + kv_head * group + first_head) * kv->head_dim;
-    attend_heads(s, (const uint8_t *)kv->k + start, (const uint8_t *)kv->v + start, pos + 1 - first_key,
-                 s->q + at, n_heads, s->c->workers[worker].scores, s->out + at);
+    attend_heads(s, (const uint8_t *)kv->k + start, (const uint8_t *)kv->v + start,
+                 pos + 1 - first_key, s->q + at, n_heads, s->c->workers[worker].scores,
+                 s->out + at);
 }
 
 void cpu_attention(void *self, const float *q, uint32_t n_heads, const struct kv *kv, uint32_t pos0,
@@ -122,8 +126,9 @@ void cpu_attention(void *self, const float *q, uint32_t n_heads, const struct kv
     /* Heads that share keys go together, unless the threads would run out of items. */
     uint32_t group = n_heads / kv->n_kv_heads;
     s.heads_an_item = group < CPU_HEADS_AT_ONCE ? group : CPU_HEADS_AT_ONCE;
-    while (s.heads_an_item > 1 && (uint64_t)rows * kv->n_kv_heads * cpu_ceil_div(group, s.heads_an_item) <
-                                      2 * (uint64_t)pool_threads(c->pool)) {
+    while (s.heads_an_item > 1 &&
+           (uint64_t)rows * kv->n_kv_heads * cpu_ceil_div(group, s.heads_an_item) <
+               2 * (uint64_t)pool_threads(c->pool)) {
         s.heads_an_item = (s.heads_an_item + 1) / 2;
     }
     s.items_a_kv_head = cpu_ceil_div(group, s.heads_an_item);

@@ -1,18 +1,21 @@
 /*
  * cpu_experts: the sparse FFN.
  *
- * An expert with few uses goes the fused way: an item is a block of FFN_BLOCK neurons, whose encoded rows
- * are read once, in the order in which they lie in memory; it leaves a partial sum [dim] for each use,
- * and a second pass adds those in block order. Blocks go in waves that fit the scratch.
- * An expert with many uses goes the panel way: an item is a share of the uses, for which it walks all
- * neurons, decoding each block once and adding its sum straight to the outputs.
+ * An expert with few uses goes the fused way: an item is a block of FFN_BLOCK neurons, whose
+ * encoded rows are read once, in the order in which they lie in memory; it leaves a partial sum
+ * [dim] for each use, and a second pass adds those in block order. Blocks go in waves that fit the
+ * scratch. An expert with many uses goes the panel way: an item is a share of the uses, for which
+ * it walks all neurons, decoding each block once and adding its sum straight to the outputs.
  * Both do the same additions in the same order, so they give the same bits.
  */
 #include "kernels/cpu.h"
 
 #include <string.h>
 
-enum { SUM_COLS = 512, UP_ROWS = 4 }; /* columns of a summing item; neurons whose dots go together */
+enum {
+    SUM_COLS = 512,
+    UP_ROWS = 4
+}; /* columns of a summing item; neurons whose dots go together */
 
 struct ffn {
     struct cpu *c;
@@ -21,7 +24,8 @@ struct ffn {
     uint32_t dim, n_active;
     const float *x;
     float *parts;
-    /* The wave that is being filled: how much of each scratch it uses, and the sums of the last job. */
+    /* The wave that is being filled: how much of each scratch it uses, and the sums of the last
+     * job. */
     uint32_t n_blocks, n_sums;
     size_t used_floats;
     struct cpu_sum *open;
@@ -105,7 +109,8 @@ static void open_sums(struct ffn *f, const struct expert_job *job, bool fresh) {
     }
 }
 
-static void queue_block(struct ffn *f, const struct expert_job *job, const uint8_t *data, uint32_t n) {
+static void queue_block(struct ffn *f, const struct expert_job *job, const uint8_t *data,
+                        uint32_t n) {
     if (!has_room(f, job)) {
         open_sums(f, job, false);
     }
@@ -151,8 +156,8 @@ static void panel_dots(const struct ffn *f, struct cpu_worker *own, const uint8_
 }
 
 /* Add a block's sum to the outputs of `n_uses` uses whose inputs are own->xs. */
-static void panel_block(const struct ffn *f, struct cpu_worker *own, const uint8_t *data, uint32_t n,
-                        const uint32_t *uses, uint32_t n_uses) {
+static void panel_block(const struct ffn *f, struct cpu_worker *own, const uint8_t *data,
+                        uint32_t n, const uint32_t *uses, uint32_t n_uses) {
     panel_dots(f, own, data, n, n_uses, own->gate);
     panel_dots(f, own, data + f->row_bytes, n, n_uses, own->up);
     for (uint32_t j = 0; j < n_uses; j++) {

@@ -1,7 +1,7 @@
 /*
  * cpu_matmul: weight matrix times rows. Few rows: items stream encoded weight rows and decode in
- * registers. More rows: an item decodes a panel of weight rows once and uses it for all of them. Both
- * give the same bits (dot.h).
+ * registers. More rows: an item decodes a panel of weight rows once and uses it for all of them.
+ * Both give the same bits (dot.h).
  */
 #include "kernels/cpu.h"
 
@@ -50,7 +50,8 @@ static void panel_item(void *ctx, uint32_t item, uint32_t worker) {
     uint32_t first = item * m->rows_an_item, n = item_rows(m, first);
     for (uint32_t i = 0; i < n; i++) {
         cpu_codec(m->c, w->codec)
-            ->decode(weight_row(w, first + i), w->cols, 0, w->cols, own->panel + (size_t)i * w->cols);
+            ->decode(weight_row(w, first + i), w->cols, 0, w->cols,
+                     own->panel + (size_t)i * w->cols);
     }
     for (uint32_t r = 0; r < m->rows; r++) {
         own->xs[r] = m->x + (size_t)r * w->cols;
@@ -61,8 +62,8 @@ static void panel_item(void *ctx, uint32_t item, uint32_t worker) {
     }
 }
 
-/* Weight rows of one item: `most`, less where the threads would not all get some items; a multiple of 4,
- * which the kernels do at once. */
+/* Weight rows of one item: `most`, less where the threads would not all get some items; a multiple
+ * of 4, which the kernels do at once. */
 static uint32_t split(const struct cpu *c, uint32_t n, uint64_t most) {
     uint64_t even = n / (4 * (uint64_t)pool_threads(c->pool));
     uint64_t some = most < even ? most : even;

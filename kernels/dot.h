@@ -1,21 +1,23 @@
 /*
  * dot: the inner loops of the CPU backend, one table per instruction set. Private to kernels.
  *
- * Owns: arithmetic on encoded rows (by codec) and on plain floats, single-threaded, on plain pointers.
+ * Owns: arithmetic on encoded rows (by codec) and on plain floats, single-threaded, on plain
+ * pointers.
  * Leaves to others: shapes of models, threads and scratch (cpu_*.c), the meaning of a codec
  * (format/codec.h).
  * Threads: the tables are constant; all functions are pure.
  *
  * What keeps results independent of how work is cut up:
- *   - A dot product has ONE accumulator vector, of the ISA's width, that walks the columns in order, and a
- *     fixed tree that adds its lanes. Speed comes from doing several rows at once, never from splitting
- *     one. So dot (encoded rows) and tile (decoded panels) give the same bits.
+ *   - A dot product has ONE accumulator vector, of the ISA's width, that walks the columns in
+ *   order, and a
+ *     fixed tree that adds its lanes. Speed comes from doing several rows at once, never from
+ *     splitting one. So dot (encoded rows) and tile (decoded panels) give the same bits.
  *   - axpy and mix add rows in order, element by element.
  *   - Rows are decoded to the very floats that codec->decode_row gives, on every ISA.
  * Kernels on quantised activations belong here too, as further members of struct dot_codec.
  *
- * Pointers need no alignment; nothing is read or written past the stated extents. Outputs do not overlap
- * inputs unless a contract says "in place".
+ * Pointers need no alignment; nothing is read or written past the stated extents. Outputs do not
+ * overlap inputs unless a contract says "in place".
  */
 #ifndef KERNELS_DOT_H
 #define KERNELS_DOT_H
@@ -26,13 +28,13 @@ enum { DOT_CODECS = CODEC_Q4 + 1 }; /* a table has an entry for every codec id *
 
 struct dot_codec {
     /* out[r] = row r . x for n_rows encoded rows of `cols` columns, stride_bytes apart. */
-    void (*dot)(const uint8_t *w, size_t stride_bytes, uint32_t n_rows, uint32_t cols, const float *x,
-                float *out);
+    void (*dot)(const uint8_t *w, size_t stride_bytes, uint32_t n_rows, uint32_t cols,
+                const float *x, float *out);
     /* y[c] += a[0] * row 0 [c], then a[1] * row 1 [c], ... */
-    void (*axpy)(const uint8_t *w, size_t stride_bytes, uint32_t n_rows, uint32_t cols, const float *a,
-                 float *y);
-    /* dst [n] = columns first .. first + n - 1 of a row of `cols`; first is a multiple of CODEC_GROUP, and
-     * so is n unless it reaches the row's end. */
+    void (*axpy)(const uint8_t *w, size_t stride_bytes, uint32_t n_rows, uint32_t cols,
+                 const float *a, float *y);
+    /* dst [n] = columns first .. first + n - 1 of a row of `cols`; first is a multiple of
+     * CODEC_GROUP, and so is n unless it reaches the row's end. */
     void (*decode)(const uint8_t *row, uint32_t cols, uint32_t first, uint32_t n, float *dst);
 };
 
@@ -41,12 +43,12 @@ struct dot_isa {
     bool (*usable)(void); /* does this processor, and its operating system, have it? */
     struct dot_codec codec[DOT_CODECS];
 
-    /* y[j * y_stride + i] = w row i . x[j]: n_w decoded rows, w_stride floats apart, times n_x vectors.
-     * The same bits as dot. */
-    void (*tile)(const float *w, size_t w_stride, uint32_t n_w, uint32_t cols, const float *const *x,
-                 uint32_t n_x, float *y, size_t y_stride);
-    /* y[j][c] += (sum over i in order of h[j * h_stride + i] * w row i [c]): the sum starts from zero and
-     * is added to y at the end, as axpy into zeros and a later addition do. */
+    /* y[j * y_stride + i] = w row i . x[j]: n_w decoded rows, w_stride floats apart, times n_x
+     * vectors. The same bits as dot. */
+    void (*tile)(const float *w, size_t w_stride, uint32_t n_w, uint32_t cols,
+                 const float *const *x, uint32_t n_x, float *y, size_t y_stride);
+    /* y[j][c] += (sum over i in order of h[j * h_stride + i] * w row i [c]): the sum starts from
+     * zero and is added to y at the end, as axpy into zeros and a later addition do. */
     void (*mix)(const float *w, size_t w_stride, uint32_t n_w, uint32_t cols, const float *h,
                 size_t h_stride, uint32_t n_x, float *const *y);
 

@@ -1,6 +1,6 @@
 /*
- * dot_avx2: the tables of dot.h for AVX2 with FMA and F16C. The loops are in dot_simd.inc; this file is
- * its primitives on vectors of 8 floats.
+ * dot_avx2: the tables of dot.h for AVX2 with FMA and F16C. The loops are in dot_simd.inc; this
+ * file is its primitives on vectors of 8 floats.
  */
 #include "kernels/dot.h"
 
@@ -114,8 +114,8 @@ static inline void q8_group(const uint8_t *q, float d, V w[4]) {
 static inline void q4_group(const uint8_t *q, float d, float m, V w[4]) {
     const __m256i low = _mm256_set1_epi32(15);
     __m256i a = _mm256_cvtepu8_epi32(load_64(q)), b = _mm256_cvtepu8_epi32(load_64(q + 8));
-    const __m256i n[4] = {_mm256_and_si256(a, low), _mm256_and_si256(b, low), _mm256_srli_epi32(a, 4),
-                          _mm256_srli_epi32(b, 4)};
+    const __m256i n[4] = {_mm256_and_si256(a, low), _mm256_and_si256(b, low),
+                          _mm256_srli_epi32(a, 4), _mm256_srli_epi32(b, 4)};
     for (int v = 0; v < 4; v++) {
         w[v] = v_sub(v_mul(_mm256_cvtepi32_ps(n[v]), v_set(d)), v_set(m));
     }
@@ -125,8 +125,8 @@ static inline void q4_group(const uint8_t *q, float d, float m, V w[4]) {
 
 static bool usable(void) {
     unsigned a, b, c, d;
-    /* The builtin's answers include the operating system's support for the wide registers; F16C it does
-     * not know in every compiler. */
+    /* The builtin's answers include the operating system's support for the wide registers; F16C it
+     * does not know in every compiler. */
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
            __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }

@@ -1,6 +1,6 @@
 /*
- * dot_avx512: the tables of dot.h for AVX-512 (F, BW, VL, DQ). The loops are in dot_simd.inc; this file
- * is its primitives on vectors of 16 floats.
+ * dot_avx512: the tables of dot.h for AVX-512 (F, BW, VL, DQ). The loops are in dot_simd.inc; this
+ * file is its primitives on vectors of 16 floats.
  */
 #include "kernels/dot.h"
 
@@ -102,8 +102,8 @@ static inline void q8_group(const uint8_t *q, float d, V w[2]) {
     }
 }
 
-/* The 16 values that a nibble of this group can stand for, looked up: the permutation takes the low four
- * bits of each index. Low nibbles are columns 0 .. 15, high nibbles 16 .. 31. */
+/* The 16 values that a nibble of this group can stand for, looked up: the permutation takes the low
+ * four bits of each index. Low nibbles are columns 0 .. 15, high nibbles 16 .. 31. */
 static inline void q4_group(const uint8_t *q, float d, float m, V w[2]) {
     const V steps = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     V values = v_sub(v_mul(steps, v_set(d)), v_set(m));

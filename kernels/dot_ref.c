@@ -1,7 +1,7 @@
 /*
  * dot_ref: the tables of dot.h in plain C, on any machine: the definition that the other files are
- * compared with. Sums run over 8 lanes in the same fixed tree as theirs, so that the compiler may use
- * what vectors the base instruction set has; nothing is fused.
+ * compared with. Sums run over 8 lanes in the same fixed tree as theirs, so that the compiler may
+ * use what vectors the base instruction set has; nothing is fused.
  */
 #include "kernels/dot.h"
 
@@ -83,8 +83,8 @@ static void q4_decode(const uint8_t *row, uint32_t cols, uint32_t first, uint32_
     }
 }
 
-/* The decode functions do a stretch of columns at a time; a stretch is a multiple of LANES, so that the
- * sums are those of the whole row. */
+/* The decode functions do a stretch of columns at a time; a stretch is a multiple of LANES, so that
+ * the sums are those of the whole row. */
 enum { STRETCH = 256 };
 typedef void decode_fn(const uint8_t *row, uint32_t cols, uint32_t first, uint32_t n, float *dst);
 
@@ -123,14 +123,14 @@ static void axpy_by(decode_fn *decode, const uint8_t *w, size_t stride_bytes, ui
     }
 }
 
-#define REF_CODEC(name)                                                                                \
-    static void name##_dot(const uint8_t *w, size_t stride_bytes, uint32_t n_rows, uint32_t cols,     \
-                           const float *x, float *out) {                                              \
-        dot_by(name##_decode, w, stride_bytes, n_rows, cols, x, out);                                 \
-    }                                                                                                  \
-    static void name##_axpy(const uint8_t *w, size_t stride_bytes, uint32_t n_rows, uint32_t cols,    \
-                            const float *a, float *y) {                                               \
-        axpy_by(name##_decode, w, stride_bytes, n_rows, cols, a, y);                                  \
+#define REF_CODEC(name)                                                                            \
+    static void name##_dot(const uint8_t *w, size_t stride_bytes, uint32_t n_rows, uint32_t cols,  \
+                           const float *x, float *out) {                                           \
+        dot_by(name##_decode, w, stride_bytes, n_rows, cols, x, out);                              \
+    }                                                                                              \
+    static void name##_axpy(const uint8_t *w, size_t stride_bytes, uint32_t n_rows, uint32_t cols, \
+                            const float *a, float *y) {                                            \
+        axpy_by(name##_decode, w, stride_bytes, n_rows, cols, a, y);                               \
     }
 REF_CODEC(f32)
 REF_CODEC(bf16)
@@ -140,8 +140,8 @@ REF_CODEC(q4)
 
 /* ---- decoded panels ------------------------------------------------------------------------- */
 
-static void tile(const float *w, size_t w_stride, uint32_t n_w, uint32_t cols, const float *const *x,
-                 uint32_t n_x, float *y, size_t y_stride) {
+static void tile(const float *w, size_t w_stride, uint32_t n_w, uint32_t cols,
+                 const float *const *x, uint32_t n_x, float *y, size_t y_stride) {
     for (uint32_t j = 0; j < n_x; j++) {
         for (uint32_t i = 0; i < n_w; i++) {
             y[j * y_stride + i] = dot_floats(w + i * w_stride, x[j], cols);

@@ -1,14 +1,15 @@
 /*
  * pool: see pool.h.
  *
- * One atomic word, `left`, is the whole hand-out: the number of items that nobody has taken yet. Whoever
- * lowers it from n to n - 1 owns item n_items - n, and only an owner reads the job's other fields; the
- * caller rewrites them only after every item was reported in `done`. A worker that is late finds nothing
- * left, or the next job, and both are right. So no run waits for a worker that has not woken up.
+ * One atomic word, `left`, is the whole hand-out: the number of items that nobody has taken yet.
+ * Whoever lowers it from n to n - 1 owns item n_items - n, and only an owner reads the job's other
+ * fields; the caller rewrites them only after every item was reported in `done`. A worker that is
+ * late finds nothing left, or the next job, and both are right. So no run waits for a worker that
+ * has not woken up.
  *
- * Sleeping: a waiter announces itself (`sleepers`, `caller_sleeps`) before it looks at the word a last
- * time, and a publisher changes the word before it looks for waiters. With sequentially consistent
- * atomics one of the two sees the other.
+ * Sleeping: a waiter announces itself (`sleepers`, `caller_sleeps`) before it looks at the word a
+ * last time, and a publisher changes the word before it looks for waiters. With sequentially
+ * consistent atomics one of the two sees the other.
  */
 #include "kernels/pool.h"
 
@@ -21,8 +22,8 @@
 
 #include "format/base.h"
 
-/* How long a waiter spins: longer than the serial stretches between two kernels of a token, far shorter
- * than a scheduler's time slice. */
+/* How long a waiter spins: longer than the serial stretches between two kernels of a token, far
+ * shorter than a scheduler's time slice. */
 enum { SPIN_NS = 40 * 1000, PAUSES_PER_LOOK = 16 };
 
 struct worker {

@@ -1,6 +1,6 @@
 /*
- * blas: see blas.h. The state starts with a struct cpu, so that the CPU backend's operations run on it as
- * they are; matmul and experts find the rest behind it.
+ * blas: see blas.h. The state starts with a struct cpu, so that the CPU backend's operations run on
+ * it as they are; matmul and experts find the rest behind it.
  */
 #include "prep/blas.h"
 
@@ -22,8 +22,8 @@ enum {
 struct blas {
     struct cpu cpu; /* first: see above */
     struct backend_ops ops;
-    float *panel;    /* [panel_floats] */
-    float *x, *part; /* [panel_floats]: rows that chose an expert, gathered, and their outputs */
+    float *panel;     /* [panel_floats] */
+    float *x, *part;  /* [panel_floats]: rows that chose an expert, gathered, and their outputs */
     float *gate, *up; /* [max_rows, FFN_PANEL] */
     size_t panel_floats;
 };
@@ -40,16 +40,18 @@ struct decode {
 static void decode_item(void *ctx, uint32_t item, uint32_t worker) {
     const struct decode *d = ctx;
     const struct dot_codec *k = cpu_codec(d->c, d->w->codec);
-    uint32_t cols = d->w->cols, end = (item + 1) * DECODE_ROWS < d->n ? (item + 1) * DECODE_ROWS : d->n;
+    uint32_t cols = d->w->cols,
+             end = (item + 1) * DECODE_ROWS < d->n ? (item + 1) * DECODE_ROWS : d->n;
     (void)worker;
     for (uint32_t i = item * DECODE_ROWS; i < end; i++) {
         k->decode(weight_row(d->w, d->first + i), cols, 0, cols, d->panel + (size_t)i * cols);
     }
 }
 
-/* Rows first .. first + n - 1 as floats: decoded into `panel`, or where they are if they are just that. */
-static const float *panel_of(const struct cpu *c, const struct weight *w, uint32_t first, uint32_t n,
-                             float *panel) {
+/* Rows first .. first + n - 1 as floats: decoded into `panel`, or where they are if they are just
+ * that. */
+static const float *panel_of(const struct cpu *c, const struct weight *w, uint32_t first,
+                             uint32_t n, float *panel) {
     const uint8_t *row = weight_row(w, first);
     if (w->codec->id == CODEC_F32 && w->stride_bytes == (size_t)w->cols * sizeof(float) &&
         (uintptr_t)row % sizeof(float) == 0) {
@@ -63,10 +65,10 @@ static const float *panel_of(const struct cpu *c, const struct weight *w, uint32
 /* ---- matmul --------------------------------------------------------------------------------- */
 
 /* y [rows, n] (rows y_cols apart) = x [rows, cols] . panel [n, cols]^T. */
-static void times_panel(const float *x, uint32_t rows, uint32_t cols, const float *panel, uint32_t n,
-                        float *y, uint32_t y_cols) {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)rows, (blasint)n, (blasint)cols, 1.0f,
-                x, (blasint)cols, panel, (blasint)cols, 0.0f, y, (blasint)y_cols);
+static void times_panel(const float *x, uint32_t rows, uint32_t cols, const float *panel,
+                        uint32_t n, float *y, uint32_t y_cols) {
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)rows, (blasint)n, (blasint)cols,
+                1.0f, x, (blasint)cols, panel, (blasint)cols, 0.0f, y, (blasint)y_cols);
 }
 
 static void matmul(void *self, const struct weight *w, const struct weight *bias, const float *x,
@@ -79,7 +81,8 @@ static void matmul(void *self, const struct weight *w, const struct weight *bias
     uint32_t at_once = (uint32_t)(b->panel_floats / w->cols);
     for (uint32_t first = 0; first < w->rows; first += at_once) {
         uint32_t n = w->rows - first < at_once ? w->rows - first : at_once;
-        times_panel(x, rows, w->cols, panel_of(&b->cpu, w, first, n, b->panel), n, y + first, w->rows);
+        times_panel(x, rows, w->cols, panel_of(&b->cpu, w, first, n, b->panel), n, y + first,
+                    w->rows);
         for (uint32_t r = 0; r < rows; r++) {
             cpu_add_bias(bias, first, n, y + (size_t)r * w->rows + first);
         }
@@ -89,8 +92,8 @@ static void matmul(void *self, const struct weight *w, const struct weight *bias
 /* ---- experts -------------------------------------------------------------------------------- */
 
 /* part [n_uses, dim] += a run of n neurons applied to x [n_uses, dim]. */
-static void run_neurons(struct blas *b, const struct codec *codec, uint32_t dim, const uint8_t *data,
-                        uint32_t n, uint32_t n_uses) {
+static void run_neurons(struct blas *b, const struct codec *codec, uint32_t dim,
+                        const uint8_t *data, uint32_t n, uint32_t n_uses) {
     size_t row_bytes = codec_row_bytes(codec, dim);
     struct weight w = {
         .codec = codec, .rows = n, .cols = dim, .stride_bytes = 3 * row_bytes, .data = data};
@@ -100,14 +103,15 @@ static void run_neurons(struct blas *b, const struct codec *codec, uint32_t dim,
     b->ops.silu_mul(b, b->gate, b->up, (size_t)n_uses * n);
     w.data = data + 2 * row_bytes;
     const float *down = panel_of(&b->cpu, &w, 0, n, b->panel);
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)n_uses, (blasint)dim, (blasint)n,
-                1.0f, b->gate, (blasint)n, down, (blasint)dim, 1.0f, b->part, (blasint)dim);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)n_uses, (blasint)dim,
+                (blasint)n, 1.0f, b->gate, (blasint)n, down, (blasint)dim, 1.0f, b->part,
+                (blasint)dim);
 }
 
 /* A job's uses first .. first + n_uses - 1, no more than the scratch holds. */
 static void run_uses(struct blas *b, const struct codec *codec, uint32_t dim,
-                     const struct expert_job *job, uint32_t first, uint32_t n_uses, uint32_t n_active,
-                     const float *x, float *parts) {
+                     const struct expert_job *job, uint32_t first, uint32_t n_uses,
+                     uint32_t n_active, const float *x, float *parts) {
     const uint32_t *uses = job->uses + first;
     size_t fit = b->panel_floats / dim;
     uint32_t at_once = fit < FFN_PANEL ? (uint32_t)fit : FFN_PANEL;
@@ -128,8 +132,9 @@ static void run_uses(struct blas *b, const struct codec *codec, uint32_t dim,
     }
 }
 
-static void experts(void *self, const struct codec *codec, uint32_t dim, const struct expert_job *jobs,
-                    uint32_t n_jobs, uint32_t n_active, const float *x, float *parts) {
+static void experts(void *self, const struct codec *codec, uint32_t dim,
+                    const struct expert_job *jobs, uint32_t n_jobs, uint32_t n_active,
+                    const float *x, float *parts) {
     struct blas *b = self;
     size_t fit = b->panel_floats / dim;
     uint32_t at_once = fit < b->cpu.limits.max_rows ? (uint32_t)fit : b->cpu.limits.max_rows;
@@ -167,10 +172,11 @@ static int check_openblas(struct err *err) {
             want += (double)a[i / N * K + k] * w[i % N * K + k];
         }
         if (!(fabs(y[i] - want) < 1e-3)) {
-            rc = err_set(err,
-                         "OpenBLAS (%s) computes wrong products on this processor: %.9g instead of %.9g; "
-                         "install another version of libopenblas",
-                         openblas_get_corename(), (double)y[i], want);
+            rc = err_set(
+                err,
+                "OpenBLAS (%s) computes wrong products on this processor: %.9g instead of %.9g; "
+                "install another version of libopenblas",
+                openblas_get_corename(), (double)y[i], want);
         }
     }
     free(a);

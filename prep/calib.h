@@ -1,16 +1,18 @@
 /*
- * calib: runs calibration text through a checkpoint, layer by layer, and fits what an archive carries: the
- * order of neurons, the hot prefix of each expert, the expert predictor and the chunk predictor.
+ * calib: runs calibration text through a checkpoint, layer by layer, and fits what an archive
+ * carries: the order of neurons, the hot prefix of each expert, the expert predictor and the chunk
+ * predictor.
  *
- * Owns: the layer-major driver (all rows through layer 0, then 1, ...), the statistics of one layer, the
- * choice of what is worth storing, saved state for resuming.
- * Leaves to others: the forward pass (runtime/forward), numerics (fit), text (corpus), writing (pack).
- * Memory: one layer of the checkpoint, hidden rows of the text for this layer and the three before it, the
- * activations of one layer's experts (in bf16), a constant.
+ * Owns: the layer-major driver (all rows through layer 0, then 1, ...), the statistics of one
+ * layer, the choice of what is worth storing, saved state for resuming.
+ * Leaves to others: the forward pass (runtime/forward), numerics (fit), text (corpus), writing
+ * (pack).
+ * Memory: one layer of the checkpoint, hidden rows of the text for this layer and the three before
+ * it, the activations of one layer's experts (in bf16), a constant.
  * Threads: called by one thread; OpenBLAS and the pool inside.
  *
- * Two texts go through together: the rows of `train` are fitted, those of `held` are scored. A learned part
- * is kept only where it beats the free one on `held`.
+ * Two texts go through together: the rows of `train` are fitted, those of `held` are scored. A
+ * learned part is kept only where it beats the free one on `held`.
  */
 #ifndef PREP_CALIB_H
 #define PREP_CALIB_H
@@ -33,8 +35,8 @@ struct calib_options {
     const char *state_key; /* what the saved state must agree with: model and options in words */
 };
 
-/* What was measured on held-out text, by target layer. Recalls are shares of the experts that were used;
- * [ahead] 1..3, and 0 for layer 0 from the embedding. Negative = not measured. */
+/* What was measured on held-out text, by target layer. Recalls are shares of the experts that were
+ * used; [ahead] 1..3, and 0 for layer 0 from the embedding. Negative = not measured. */
 struct calib_scores {
     float load_min, load_max; /* use of the least and most used expert, 1 = fair */
     float previous_token;     /* recall of the previous token's experts */

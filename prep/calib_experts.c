@@ -1,8 +1,8 @@
 /*
  * calib_experts: fitting and scoring the guess of a layer's experts from the layers before it.
  *
- * The guess is the one that runtime/predict evaluates: the layer's router on an earlier state, plus a
- * low-rank correction of the logits fitted on what the router really said.
+ * The guess is the one that runtime/predict evaluates: the layer's router on an earlier state, plus
+ * a low-rank correction of the logits fitted on what the router really said.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -50,8 +50,8 @@ static uint32_t widest(const struct calib *c) {
     return w < c->arch->n_experts ? w : c->arch->n_experts;
 }
 
-/* Share of held-out rows in which the expert at each rank of z was used: hits [widest]. Returns recall at k;
- * *at_wide (may be NULL) at 1.5 k. */
+/* Share of held-out rows in which the expert at each rank of z was used: hits [widest]. Returns
+ * recall at k; *at_wide (may be NULL) at 1.5 k. */
 static float recall(const struct calib *c, const float *z, float *at_wide, float *hits) {
     uint32_t e = c->arch->n_experts, k = c->arch->n_active, w = widest(c);
     uint32_t *best = mem_alloc(w * sizeof *best), n = c->n_rows - c->n_train;
@@ -155,8 +155,8 @@ static void fix_apply(struct calib *c, const struct fix *f, const uint16_t *feat
     free(low);
 }
 
-/* Sums of feature against what the free guess misses, over training rows. Logits count up to a constant a
- * row, so the mean of each row is taken out. */
+/* Sums of feature against what the free guess misses, over training rows. Logits count up to a
+ * constant a row, so the mean of each row is taken out. */
 static void miss_cross(struct calib *c, const uint16_t *feature, const float *z0,
                        struct fit_cross *x) {
     uint32_t dim = c->arch->dim, e = c->arch->n_experts;
@@ -189,7 +189,8 @@ static void training_gram(struct calib *c, struct calib_past *p) {
     }
 }
 
-/* Mean of the experts' outputs added to the residual: the state that the next layers will roughly see. */
+/* Mean of the experts' outputs added to the residual: the state that the next layers will roughly
+ * see. */
 void calib_finish_past(struct calib *c) {
     const struct arch *a = c->arch;
     struct calib_past *p = calib_past_of(c, c->layer);

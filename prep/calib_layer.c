@@ -181,8 +181,8 @@ static void order_neurons(struct calib *c, uint32_t expert, uint32_t *order, uin
         order[i] = ranked[i].neuron;
         total += ranked[i].energy;
     }
-    /* At most half of an expert is hot: more would leave nothing to choose from. An expert that was never
-     * used gets one chunk. */
+    /* At most half of an expert is hot: more would leave nothing to choose from. An expert that was
+     * never used gets one chunk. */
     uint32_t n = 0;
     while (n < ffn && n < ffn / 2 && sum < c->opt->hot_share * total)
         for (uint32_t end = n + step < ffn ? n + step : ffn; n < end; n++)

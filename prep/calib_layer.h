@@ -1,8 +1,9 @@
 /*
- * calib_layer: the inside of calib: what is gathered while one layer runs, and what is fitted from it.
+ * calib_layer: the inside of calib: what is gathered while one layer runs, and what is fitted from
+ * it.
  *
- * Owns: struct calib, the rows and the per-expert activations of the layer at hand, the history of the three
- * layers before it, fitting and scoring (calib_fit_*).
+ * Owns: struct calib, the rows and the per-expert activations of the layer at hand, the history of
+ * the three layers before it, fitting and scoring (calib_fit_*).
  * Leaves to others: driving and saving (calib.c).
  * Threads: the calibrating thread.
  */

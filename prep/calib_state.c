@@ -73,8 +73,8 @@ out:
     return status;
 }
 
-/* Fill the parts from a file that was written with the same sizes. False: no such file, another key, damaged;
- * the parts may be overwritten then. */
+/* Fill the parts from a file that was written with the same sizes. False: no such file, another
+ * key, damaged; the parts may be overwritten then. */
 static bool read_parts(const char *path, uint64_t key, const struct parts *p) {
     struct map m;
     size_t bytes = 2 * sizeof(uint64_t), pos = sizeof key;

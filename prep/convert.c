@@ -25,24 +25,6 @@ enum { EXIT_INTERRUPTED = 130 };
 const char *const convert_codec_words[] = {"keep", "bf16", "f16", "f32", "q8", "q4", NULL};
 const char *const convert_trunk_words[] = {"keep", "bf16", "f16", "f32", "q8", NULL};
 
-/* Set by SIGINT and SIGTERM; long work looks at it. */
-static volatile sig_atomic_t stop_flag;
-
-static void on_signal(int number) {
-    (void)number;
-    stop_flag = 1;
-}
-
-static void catch_signals(void) {
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    signal(SIGXFSZ, SIG_IGN); /* a file size limit then is an error of write(2) */
-}
-
-/* ---- convert ---- */
-
 static uint64_t peak_rss_bytes(void) {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
@@ -128,8 +110,8 @@ static void print_summary(const struct prep_options *o, const struct hf_model *m
     printf("  took     %.1f s, peak memory %s\n", seconds, cli_size_text(peak, peak_rss_bytes()));
 }
 
-/* Text for calibration: what the user names, else the project's own, from beside the program: where it
- * was built, or where it was installed. */
+/* Text for calibration: what the user names, else the project's own, from beside the program: where
+ * it was built, or where it was installed. */
 static int own_text(const char *part, char **path, struct err *err) {
     static const char *const places[] = {"../../calib-data", "../share/corm/calib-data"};
     char exe[4096];
@@ -181,7 +163,8 @@ static int calibrate(const struct prep_options *o, const struct hf_model *model,
     struct tokenizer *tok = NULL;
     char *state = mem_printf("%s.calib", o->output), *key = NULL;
     int rc = -1;
-    /* The tokenizer uses its section in place: it must outlive it and be aligned, as a heap block is. */
+    /* The tokenizer uses its section in place: it must outlive it and be aligned, as a heap block
+     * is. */
     if (pack_tokenizer(model->dir, &section, err) < 0 ||
         tokenizer_open(section.data, section.len, &tok, err) < 0 ||
         read_text(&train, tok, &o->calib, own_train, o, err) < 0 ||
@@ -202,7 +185,7 @@ static int calibrate(const struct prep_options *o, const struct hf_model *model,
         .state_dir = state,
         .state_key = key,
     };
-    if (calib_run(model, &train, held, &opt, progress, &stop_flag, result, err) < 0) {
+    if (calib_run(model, &train, held, &opt, progress, o->stop, result, err) < 0) {
         goto out;
     }
     if (result->resumed_layers > 0 && !o->quiet) {
@@ -227,18 +210,19 @@ out:
     return rc;
 }
 
-/* Write the archive; where it was calibrated, under another name until its loss levels are measured. */
+/* Write the archive; where it was calibrated, under another name until its loss levels are
+ * measured. */
 static int write_archive(const struct prep_options *o, const struct hf_model *model,
                          struct pack_options *pack, const struct corpus *held,
                          struct progress *progress, struct pack_result *result,
                          struct loss_point *points, struct err *err) {
     if (!pack->calib || held->n_tok == 0) {
-        return pack_model(model, o->output, pack, progress, &stop_flag, result, err);
+        return pack_model(model, o->output, pack, progress, o->stop, result, err);
     }
     char *unmeasured = mem_printf("%s.unmeasured", o->output);
-    int rc = pack_model(model, unmeasured, pack, progress, &stop_flag, result, err);
+    int rc = pack_model(model, unmeasured, pack, progress, o->stop, result, err);
     if (rc == 0) {
-        rc = loss_fit(unmeasured, held, (uint32_t)o->threads, progress, &stop_flag, points, err);
+        rc = loss_fit(unmeasured, held, (uint32_t)o->threads, progress, o->stop, points, err);
         if (rc == 0 && rename(unmeasured, o->output) < 0) {
             rc = err_errno(err, errno, "%s", o->output);
         }
@@ -316,7 +300,6 @@ int convert_run(const struct cli_call *call, struct err *err) {
         err_set(err, "convert needs -o MODEL.corm");
         return CLI_USAGE;
     }
-    catch_signals();
     if (check_output(o, input, err)) {
         return -1;
     }
@@ -324,13 +307,13 @@ int convert_run(const struct cli_call *call, struct err *err) {
     struct progress *progress = progress_terminal_init(&terminal, stderr, o->quiet);
     struct source source;
     char *parent = mem_strdup(o->output);
-    int rc = source_open(&source, input, dirname(parent), progress, &stop_flag, err);
+    int rc = source_open(&source, input, dirname(parent), progress, o->stop, err);
     if (rc == 0) {
         rc = convert_dir(o, source.dir, progress, start_ns, err);
     }
     source_close(&source);
     free(parent);
-    if (rc && stop_flag) {
+    if (rc && *o->stop) {
         *err = (struct err){0};
         err_set(err, "interrupted: %s has not been written", o->output);
         return EXIT_INTERRUPTED;

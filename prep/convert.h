@@ -1,13 +1,16 @@
 /*
  * convert: the command `corm-prep convert`, from a checkpoint to a finished archive.
  *
- * Owns: the order of the stages (source, import, calibrate, pack, loss), what each gets from the options,
- * interruption, the summary.
- * Leaves to others: each stage (source, hf, calib, pack, loss), the option tables and other commands (corm_prep).
+ * Owns: the order of the stages (source, import, calibrate, pack, loss), what each gets from the
+ * options, interruption, the summary.
+ * Leaves to others: each stage (source, hf, calib, pack, loss), the option tables and other
+ * commands (corm_prep).
  * Threads: the main thread.
  */
 #ifndef PREP_CONVERT_H
 #define PREP_CONVERT_H
+
+#include <signal.h>
 
 #include "format/cli.h"
 
@@ -24,6 +27,7 @@ struct prep_options {
     double hot_share;
     bool decode, no_special;
     bool quiet, json;
+    const volatile sig_atomic_t *stop; /* set by the main's signal handler */
 };
 
 /* Words of `codec` and `trunk`; the first means: as the checkpoint has it. NULL ends. */

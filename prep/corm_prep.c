@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,23 @@
 #include "prep/report.h"
 
 enum { MAX_INPUT_BYTES = 1 << 30 };
+
+/* Set by SIGINT and SIGTERM; long work looks at it. */
+static volatile sig_atomic_t stop_flag;
+
+static void on_signal(int number) {
+    (void)number;
+    stop_flag = 1;
+}
+
+static int run_convert(const struct cli_call *call, struct err *err) {
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    signal(SIGXFSZ, SIG_IGN); /* a file size limit then is an error of write(2) */
+    return convert_run(call, err);
+}
 
 /* ---- inspect, report and verify ---- */
 
@@ -307,7 +325,7 @@ static const struct cli_option token_rows[] = {
 static const struct cli_group token_group = {"Tokenizing", token_rows};
 
 static const struct cli_command commands[] = {
-    {"convert", "write a checkpoint as a .corm archive", convert_run, .args = "CHECKPOINT",
+    {"convert", "write a checkpoint as a .corm archive", run_convert, .args = "CHECKPOINT",
      .min_args = 1, .max_args = 1,
      .groups = {&output_group, &weight_group, &calib_group, &thread_group, &report_group},
      .description =
@@ -347,6 +365,7 @@ int main(int argc, char **argv) {
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
     struct prep_options o = {
         .hot = 0.25,
+        .stop = &stop_flag,
         .chunk_neurons = 32,
         .calib_tok = 32768,
         .calib_seq = 512,

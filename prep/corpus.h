@@ -1,14 +1,14 @@
 /*
  * corpus: calibration text -> token sequences.
  *
- * Owns: reading text from files, directories and archives (plain, .gz, .zst, .xz, .tar, .zip, through
- * libarchive), cutting it into documents and sequences.
+ * Owns: reading text from files, directories and archives (plain, .gz, .zst, .xz, .tar, .zip,
+ * through libarchive), cutting it into documents and sequences.
  * Leaves to others: the tokenizer, what the tokens are for (calib).
  * Threads: called by one thread.
  *
- * A line that is `<|endoftext|>` ends a document. Each document is tokenized by itself, as a prompt is (BOS
- * where the model has one), and cut into sequences of at most `seq_tok` tokens; a sequence of fewer than
- * MIN_SEQ_TOK is dropped. Files of a directory come in the order of their names.
+ * A line that is `<|endoftext|>` ends a document. Each document is tokenized by itself, as a prompt
+ * is (BOS where the model has one), and cut into sequences of at most `seq_tok` tokens; a sequence
+ * of fewer than MIN_SEQ_TOK is dropped. Files of a directory come in the order of their names.
  */
 #ifndef PREP_CORPUS_H
 #define PREP_CORPUS_H
@@ -30,8 +30,8 @@ struct corpus {
     uint64_t text_bytes;
 };
 
-/* Append the text at `path`. A file that holds zero bytes is refused with its name, and so is one that
- * cannot be read. */
+/* Append the text at `path`. A file that holds zero bytes is refused with its name, and so is one
+ * that cannot be read. */
 int corpus_add(struct corpus *c, const struct tokenizer *tok, const char *path, uint32_t seq_tok,
                struct err *err);
 /* Keep at most max_tok tokens (0 = all), whole sequences evenly spread over the text. */

@@ -114,7 +114,8 @@ static int solve_ridge(const double *gram, uint32_t d, double lambda, const doub
     return info == 0 ? 0 : err_set(err, "ridge fit of %u columns failed (LAPACK %d)", d, info);
 }
 
-/* Leading `m` eigenvectors of symmetric `a` [n, n] (destroyed) as rows of `vectors` [m, n], largest first. */
+/* Leading `m` eigenvectors of symmetric `a` [n, n] (destroyed) as rows of `vectors` [m, n], largest
+ * first. */
 static int leading_vectors(double *a, uint32_t n, uint32_t m, double *vectors, struct err *err) {
     double *values = mem_alloc(n * sizeof *values), *z = mem_alloc((size_t)n * m * sizeof *z);
     int *support = mem_alloc(2 * (size_t)m * sizeof *support), found = 0;

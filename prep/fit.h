@@ -1,11 +1,12 @@
 /*
- * fit: the linear algebra of calibration, in closed form: Gram matrices, ridge, reduced rank, principal
- * components. With prep/blas the only place that calls BLAS and LAPACK.
+ * fit: the linear algebra of calibration, in closed form: Gram matrices, ridge, reduced rank,
+ * principal components. With prep/blas the only place that calls BLAS and LAPACK.
  *
- * Owns: numerics (accumulation in double where many rows are summed, Cholesky, symmetric eigenproblems).
+ * Owns: numerics (accumulation in double where many rows are summed, Cholesky, symmetric
+ * eigenproblems).
  * Leaves to others: what the rows mean (calib), evaluating what was fitted (runtime/predict).
- * Threads: called by one thread; OpenBLAS uses those that prep/blas set. The same input and number of
- * threads give the same bits.
+ * Threads: called by one thread; OpenBLAS uses those that prep/blas set. The same input and number
+ * of threads give the same bits.
  *
  * All matrices are row-major f32 unless named double.
  */
@@ -19,7 +20,8 @@ void fit_mul_nt(const float *a, const float *b, uint32_t m, uint32_t n, uint32_t
 /* c [m, n] = a [m, k] . b [k, n] */
 void fit_mul_nn(const float *a, const float *b, uint32_t m, uint32_t n, uint32_t k, float *c);
 
-/* Sums over rows that come in pieces: n, mean sums and second moments of x [rows, d] against itself. */
+/* Sums over rows that come in pieces: n, mean sums and second moments of x [rows, d] against
+ * itself. */
 struct fit_gram {
     uint32_t d;
     double n;
@@ -41,12 +43,14 @@ void fit_cross_close(struct fit_cross *c);
 void fit_cross_add(struct fit_cross *c, const float *x, const float *y, uint32_t rows);
 
 /*
- * Reduced-rank ridge of y on x, both centred by their means: W = (G + lambda tr(G)/d I)^-1 C, then the best
- * rank-r W V V^T in the metric of the fitted values, V the leading eigenvectors of W^T G W.
+ * Reduced-rank ridge of y on x, both centred by their means: W = (G + lambda tr(G)/d I)^-1 C, then
+ * the best rank-r W V V^T in the metric of the fitted values, V the leading eigenvectors of W^T G
+ * W.
  *   in   [r, d]  = (W V)^T
  *   out  [e, r]  = V
  *   bias [e]     = mean(y) - V V^T W^T mean(x)
- * so that y ~ out . (in . x) + bias. Fails where the factorisation does (a Gram matrix that is not finite).
+ * so that y ~ out . (in . x) + bias. Fails where the factorisation does (a Gram matrix that is not
+ * finite).
  */
 int fit_low_rank(const struct fit_gram *g, const struct fit_cross *c, double lambda, uint32_t rank,
                  float *in, float *out, float *bias, struct err *err);
@@ -56,7 +60,8 @@ int fit_principal(const struct fit_gram *g, uint32_t m, float *basis, struct err
 
 /*
  * Ridge of y [n, e] on z [n, m], both centred; lambda is relative to the mean variance of z.
- *   beta [e, m], intercept [e] with y ~ beta . z + intercept; residual [e] is the mean square of what is left.
+ *   beta [e, m], intercept [e] with y ~ beta . z + intercept; residual [e] is the mean square of
+ *   what is left.
  */
 int fit_ridge(const float *z, const float *y, uint32_t n, uint32_t m, uint32_t e, double lambda,
               float *beta, float *intercept, float *residual, struct err *err);

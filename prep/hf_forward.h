@@ -1,8 +1,11 @@
 /*
- * hf_forward: a Hugging Face checkpoint as the forward pass sees it: a weight source and an experts hook.
+ * hf_forward: a Hugging Face checkpoint as the forward pass sees it: a weight source and an experts
+ * hook.
  *
- * Owns: turning the checkpoint's vectors into f32, and whole experts into neuron rows, one at a time.
- * Leaves to others: tensor names and checks (hf), the forward pass (runtime/forward), arithmetic (backend).
+ * Owns: turning the checkpoint's vectors into f32, and whole experts into neuron rows, one at a
+ * time.
+ * Leaves to others: tensor names and checks (hf), the forward pass (runtime/forward), arithmetic
+ * (backend).
  * Memory: the vectors of all bound layers, one expert in f32.
  * Threads: the forward thread.
  */

@@ -27,8 +27,9 @@ struct pack_options {
     bool compress, compress_hot;
     uint32_t threads;    /* >= 1 */
     const char *version; /* of the program, for provenance */
-    /* Found by calibration: order of neurons, hot prefixes (in place of hot_fraction), predictors; NULL =
-     * the checkpoint's order. Its chunk size is pack_chunk_neurons'. `predictors` is the finished section. */
+    /* Found by calibration: order of neurons, hot prefixes (in place of hot_fraction), predictors;
+     * NULL = the checkpoint's order. Its chunk size is pack_chunk_neurons'. `predictors` is the
+     * finished section. */
     const struct calib_result *calib;
     const struct buf *predictors;
     const char *calib_text; /* which text, for provenance */

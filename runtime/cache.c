@@ -6,10 +6,11 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* A use counts half after ln(2) / -ln(DECAY) = 34 tokens: long enough to see a topic, short enough to
- * leave it. */
+/* A use counts half after ln(2) / -ln(DECAY) = 34 tokens: long enough to see a topic, short enough
+ * to leave it. */
 static const float DECAY = 0.98f;
-/* What a hot prefix is worth over the cold chunks of the same expert, in doublings of the use count. */
+/* What a hot prefix is worth over the cold chunks of the same expert, in doublings of the use
+ * count. */
 static const float HOT_BONUS = 2.0f;
 
 size_t cache_slot_bytes(const struct corm *archive) {
@@ -49,7 +50,8 @@ int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots, bo
             c->chunks[rec->first_chunk + i] =
                 (struct cache_chunk){.slot = CACHE_NO_SLOT, .record = r, .hot = i < rec->n_hot};
     }
-    /* The last slot goes out first, so that a half-used cache touches no more pages than it fills. */
+    /* The last slot goes out first, so that a half-used cache touches no more pages than it fills.
+     * */
     for (uint32_t i = 0; i < n_slots; i++)
         c->free_slots[i] = (int32_t)(n_slots - 1 - i);
     c->n_free = n_slots;
@@ -130,7 +132,8 @@ static uint32_t victim_chunk(const struct cache *c, uint32_t record) {
     return UINT32_MAX;
 }
 
-/* The lowest-ranked evictable chunk, pinned experts considered or not; UINT32_MAX where there is none. */
+/* The lowest-ranked evictable chunk, pinned experts considered or not; UINT32_MAX where there is
+ * none. */
 static uint32_t find_victim(const struct cache *c, bool pinned_too) {
     float drift = -log2f(DECAY), best = INFINITY;
     uint32_t n_layers = c->archive->arch.n_layers, victim = UINT32_MAX;

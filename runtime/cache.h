@@ -1,23 +1,24 @@
 /*
  * cache: which expert chunks are in memory, where, and which one gives way.
  *
- * Owns: the state of every chunk of the archive, the slots that hold decoded chunks, leases, the ranking
- * of experts, eviction, and the counters of hits and misses.
+ * Owns: the state of every chunk of the archive, the slots that hold decoded chunks, leases, the
+ * ranking of experts, eviction, and the counters of hits and misses.
  * Leaves to others: bringing bytes (prefetch), choosing chunks (experts), arithmetic.
  *
- * A chunk goes ABSENT -> QUEUED -> LOADING -> READY -> ABSENT. In READY its decoded neurons are at `data`:
- * in a slot, or (`in_place`) in the archive's own map. A lease keeps a chunk from eviction; it may be
- * taken before the chunk is READY, and is given back exactly once.
+ * A chunk goes ABSENT -> QUEUED -> LOADING -> READY -> ABSENT. In READY its decoded neurons are at
+ * `data`: in a slot, or (`in_place`) in the archive's own map. A lease keeps a chunk from eviction;
+ * it may be taken before the chunk is READY, and is given back exactly once.
  *
- * Eviction ranks whole experts, because a token that uses an expert uses its chunks together. The key of an
- * expert is log2(f) + t * log2(1 / DECAY), where f counts uses, each use decaying by DECAY a token, and t is
- * the token of the last use: for two experts untouched since, the order of keys is the order of their
- * decayed counts, so keys need no updating as time passes. Among near-equals the expert whose layer comes
- * up last goes first. An expert's cold chunks go before its hot prefix, the least busy neurons first.
+ * Eviction ranks whole experts, because a token that uses an expert uses its chunks together. The
+ * key of an expert is log2(f) + t * log2(1 / DECAY), where f counts uses, each use decaying by
+ * DECAY a token, and t is the token of the last use: for two experts untouched since, the order of
+ * keys is the order of their decayed counts, so keys need no updating as time passes. Among
+ * near-equals the expert whose layer comes up last goes first. An expert's cold chunks go before
+ * its hot prefix, the least busy neurons first.
  *
  * Threads: the forward thread and the I/O threads. `lock` guards everything here and the queue of
- * prefetch; every function marked [locked] is called with it held. The bytes of a slot belong to the I/O
- * thread that is LOADING it, and are read-only to all once READY.
+ * prefetch; every function marked [locked] is called with it held. The bytes of a slot belong to
+ * the I/O thread that is LOADING it, and are read-only to all once READY.
  */
 #ifndef RUNTIME_CACHE_H
 #define RUNTIME_CACHE_H
@@ -47,8 +48,8 @@ struct cache_record {
     uint32_t leases;     /* sum over its chunks */
     uint32_t slots_cold; /* READY chunks in slots */
     uint32_t slots_hot;
-    uint64_t
-        pinned_step; /* guessed to be used at this step: kept until it has passed; see cache_clock */
+    uint64_t pinned_step; /* guessed to be used at this step: kept until it has passed; see
+                             cache_clock */
 };
 
 struct cache_counters {
@@ -79,8 +80,8 @@ struct cache {
     struct cache_counters count;
 };
 
-/* Bytes of one slot, and the number of chunks that need slots if everything is to be in memory at once
- * (with in_place, raw chunks need none). */
+/* Bytes of one slot, and the number of chunks that need slots if everything is to be in memory at
+ * once (with in_place, raw chunks need none). */
 size_t cache_slot_bytes(const struct corm *archive);
 uint32_t cache_slots_needed(const struct corm *archive, bool in_place);
 /* Slots without which one expert could not be computed while another arrives. */
@@ -102,8 +103,8 @@ void cache_touch(struct cache *c, uint32_t record);
 void cache_lease(struct cache *c, uint32_t chunk);
 void cache_release(struct cache *c, uint32_t chunk);
 
-/* [locked] Probability that an expert is used by one token, from its decayed count: in a steady state the
- * count is p / (1 - DECAY). */
+/* [locked] Probability that an expert is used by one token, from its decayed count: in a steady
+ * state the count is p / (1 - DECAY). */
 float cache_use_p(const struct cache *c, uint32_t record);
 /* [locked] The same for the expert that would be evicted next; 0 while slots are free. */
 float cache_victim_p(const struct cache *c);

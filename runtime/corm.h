@@ -44,8 +44,9 @@ struct corm_engine_options {
     uint32_t ctx_tok;
     uint32_t batch_rows; /* greatest rows of one forward call in prefill; 0 = 256 */
     bool kv_f32;         /* KV cache in f32 in place of f16 */
-    /* 0 = exact; else a loss in percent of perplexity that the archive was calibrated for: neurons that are
-     * predicted to add little are left out when decoding. A level that it does not have is an error. */
+    /* 0 = exact; else a loss in percent of perplexity that the archive was calibrated for: neurons
+     * that are predicted to add little are left out when decoding. A level that it does not have is
+     * an error. */
     float loss_percent;
     bool loss_in_batches; /* leave them out in batches too: to measure what decoding loses */
     /* Called once by corm_engine_open, when the archive is checked and the memory planned, before

@@ -13,7 +13,8 @@ enum {
     DEFAULT_AHEAD = 2, /* layers whose experts are guessed */
     IO_THREADS = 2,    /* one reads while the other decodes */
 };
-/* Program, libraries, indexes, tokenizer, thread stacks: what the plan does not count one by one. */
+/* Program, libraries, indexes, tokenizer, thread stacks: what the plan does not count one by one.
+ * */
 static const uint64_t OVERHEAD_BYTES = UINT64_C(24) << 20;
 
 int engine_fail(struct corm_error *error, const struct err *err) {

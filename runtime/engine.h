@@ -1,12 +1,12 @@
 /*
- * engine: the inside of struct corm_engine, shared by engine.c (archive, plan, lifetimes) and session.c
- * (sequences, evaluation). Programs see runtime/corm.h only.
+ * engine: the inside of struct corm_engine, shared by engine.c (archive, plan, lifetimes) and
+ * session.c (sequences, evaluation). Programs see runtime/corm.h only.
  *
- * Lifetimes: archive map, weights, caches, threads: open .. close of the engine. KV cache, history, logits:
- * open .. close of the session. Scratch of the forward pass: one, owned by the engine, used by the session
- * that evaluates.
- * Start order: archive, tokenizer, plan, backend, weights, cache, I/O threads; corm_engine_close runs it
- * backwards and accepts any prefix of it.
+ * Lifetimes: archive map, weights, caches, threads: open .. close of the engine. KV cache, history,
+ * logits: open .. close of the session. Scratch of the forward pass: one, owned by the engine, used
+ * by the session that evaluates.
+ * Start order: archive, tokenizer, plan, backend, weights, cache, I/O threads; corm_engine_close
+ * runs it backwards and accepts any prefix of it.
  */
 #ifndef RUNTIME_ENGINE_H
 #define RUNTIME_ENGINE_H

@@ -66,8 +66,9 @@ static void choose_skips(struct experts *e, uint32_t layer, const float *x, uint
     }
 }
 
-/* The experts in use, those missing and those in memory taken alternately: the missing ones arrive while
- * the others are computed, and the others are used before they can be evicted. Returns their number. */
+/* The experts in use, those missing and those in memory taken alternately: the missing ones arrive
+ * while the others are computed, and the others are used before they can be evicted. Returns their
+ * number. */
 static uint32_t plan_order(struct experts *e, uint32_t layer) {
     uint32_t n_experts = e->archive->arch.n_experts, n = 0, in_memory = 0, missing = 0;
     for (uint32_t i = 0; i < n_experts; i++) {
@@ -97,8 +98,8 @@ static uint32_t slots_of(const struct experts *e, const struct prefetch_need *ne
     return n;
 }
 
-/* Demand experts from position `next` of the order on, as long as all that is leased fits the slots.
- * Returns the new `next`. */
+/* Demand experts from position `next` of the order on, as long as all that is leased fits the
+ * slots. Returns the new `next`. */
 static uint32_t open_more(struct experts *e, uint32_t layer, uint32_t next, uint32_t n,
                           uint32_t *slots_leased) {
     for (; next < n; next++) {

@@ -1,14 +1,15 @@
 /*
- * experts: the engine's provider of routed experts: from router choices to the backend's experts operation
- * over leased chunks.
+ * experts: the engine's provider of routed experts: from router choices to the backend's experts
+ * operation over leased chunks.
  *
- * Owns: grouping rows by expert, the order in which experts are demanded and computed, the lease window.
+ * Owns: grouping rows by expert, the order in which experts are demanded and computed, the lease
+ * window.
  * Leaves to others: memory and I/O (cache, prefetch), arithmetic (backend).
  * Threads: the forward thread.
  *
- * Experts are computed in the order in which they arrive; the result does not depend on it, because each
- * use has its own part and parts are summed by choice (backend combine). Each expert that a call needs is
- * brought at most once, whatever the number of rows.
+ * Experts are computed in the order in which they arrive; the result does not depend on it, because
+ * each use has its own part and parts are summed by choice (backend combine). Each expert that a
+ * call needs is brought at most once, whatever the number of rows.
  */
 #ifndef RUNTIME_EXPERTS_H
 #define RUNTIME_EXPERTS_H
@@ -21,13 +22,13 @@ struct experts {
     struct cache *cache;
     struct prefetch *prefetch;
     struct backend *be;
-    /* Called once a run, when the experts at hand are demanded and before they are computed: the moment to
-     * ask for later ones. May be NULL. */
+    /* Called once a run, when the experts at hand are demanded and before they are computed: the
+     * moment to ask for later ones. May be NULL. */
     void (*on_demanded)(void *ctx, uint32_t layer, uint32_t rows);
     void *on_demanded_ctx;
     /* Approximate mode: which share of the predicted energy each layer's experts may leave out,
-     * [n_layers]; NULL = exact. Applies to single rows, and to batches where `drop_in_batches` (to measure
-     * what decoding would lose). */
+     * [n_layers]; NULL = exact. Applies to single rows, and to batches where `drop_in_batches` (to
+     * measure what decoding would lose). */
     const float *drop;
     bool drop_in_batches;
     struct predict *predict;

@@ -6,8 +6,8 @@
 enum { AHEADS = PREDICT_MAX_AHEAD + 1, QUIET_STEPS = 16 };
 /* How fast the measured chance of a rank follows what happens: a few hundred tokens. */
 static const float LEARN = 0.01f;
-/* Where calibration left no table: the best ranks of a stale gate are right four times in five, the tail
- * seldom. The run corrects it. */
+/* Where calibration left no table: the best ranks of a stale gate are right four times in five, the
+ * tail seldom. The run corrects it. */
 static float initial_prob(uint32_t rank, uint32_t n_active) {
     return rank < n_active ? 0.8f - 0.4f * (float)rank / (float)n_active : 0.15f;
 }

@@ -1,13 +1,13 @@
 /*
  * lookahead: turns predictions of later layers' experts into prefetch requests.
  *
- * Owns: when to predict (one row, experts missing lately), how sure each guess is (measured as the run goes,
- * starting from what calibration found), the counters of guesses and hits.
+ * Owns: when to predict (one row, experts missing lately), how sure each guess is (measured as the
+ * run goes, starting from what calibration found), the counters of guesses and hits.
  * Leaves to others: the prediction (predict), whether a guess pays (prefetch), eviction (cache).
  * Threads: the forward thread.
  *
- * A guess of layer t made at layer s moves bytes and nothing else: what t computes with is its router's
- * choice.
+ * A guess of layer t made at layer s moves bytes and nothing else: what t computes with is its
+ * router's choice.
  */
 #ifndef RUNTIME_LOOKAHEAD_H
 #define RUNTIME_LOOKAHEAD_H

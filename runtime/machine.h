@@ -1,7 +1,9 @@
 /*
- * machine: what this process may use of the machine: processors and memory, container limits included.
+ * machine: what this process may use of the machine: processors and memory, container limits
+ * included.
  *
- * Owns: reading the CPU set, /proc/meminfo and the memory cgroups (v1 and v2, all levels up to the root).
+ * Owns: reading the CPU set, /proc/meminfo and the memory cgroups (v1 and v2, all levels up to the
+ * root).
  * Leaves to others: what to do with it (engine's memory plan).
  * Threads: no state.
  */
@@ -13,9 +15,9 @@
 /* Processors in this process's CPU set, at least 1. */
 uint32_t machine_cpus(void);
 
-/* Bytes that could be taken now without swapping or hitting a cgroup limit: MemAvailable, and for each
- * memory cgroup above the process its limit less what cannot be reclaimed. UINT64_MAX where neither can be
- * read. */
+/* Bytes that could be taken now without swapping or hitting a cgroup limit: MemAvailable, and for
+ * each memory cgroup above the process its limit less what cannot be reclaimed. UINT64_MAX where
+ * neither can be read. */
 uint64_t machine_available_bytes(void);
 
 #endif

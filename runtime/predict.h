@@ -1,22 +1,23 @@
 /*
  * predict: which experts later layers will route to, and which of an expert's neurons matter.
  *
- * Owns: evaluating the predictors of an archive at the taps where prep trained them: prep scores with this
- * very code, the engine prefetches with it.
+ * Owns: evaluating the predictors of an archive at the taps where prep trained them: prep scores
+ * with this very code, the engine prefetches with it.
  * Leaves to others: fitting (prep), what to do with a guess (prefetch), skipping chunks (experts).
  * Threads: the forward thread.
  *
- * Experts. At source layer s, with x the residual stream before the FFN and n(x) the FFN input, the router
- * logits of layer t = s + ahead are guessed as
+ * Experts. At source layer s, with x the residual stream before the FFN and n(x) the FFN input, the
+ * router logits of layer t = s + ahead are guessed as
  *
  *   z = R_t . rms_t(x + sum_j w_j mu_{s,e_j})  +  B . (A . n(x)) + c
  *
- * where e_j, w_j are the experts that s has just chosen, mu their mean outputs, and R_t, rms_t layer t's own
- * router and norm: the "stale gate" (no parameters), corrected by a low-rank fit of what it misses. Each
- * part that the archive does not hold is left out. For layer 0 the source is the embedding: x is it, n(x)
- * the input of layer 0's attention, ahead is 0.
+ * where e_j, w_j are the experts that s has just chosen, mu their mean outputs, and R_t, rms_t
+ * layer t's own router and norm: the "stale gate" (no parameters), corrected by a low-rank fit of
+ * what it misses. Each part that the archive does not hold is left out. For layer 0 the source is
+ * the embedding: x is it, n(x) the input of layer 0's attention, ahead is 0.
  *
- * Chunks. The energy that chunk b of expert e adds is guessed as exp(prior_{e,b} + beta_{e,b} . (P . n(x))).
+ * Chunks. The energy that chunk b of expert e adds is guessed as exp(prior_{e,b} + beta_{e,b} . (P
+ * . n(x))).
  */
 #ifndef RUNTIME_PREDICT_H
 #define RUNTIME_PREDICT_H
@@ -50,19 +51,21 @@ void predict_open(struct predict *p, const struct corm_predict *view, const stru
 void predict_close(struct predict *p); /* accepts a zeroed struct */
 size_t predict_scratch_bytes(const struct arch *arch, uint32_t max_rows);
 
-/* Whether there is a layer to guess: `source` + `ahead` has experts (ahead 0: layer 0 from the embedding). */
+/* Whether there is a layer to guess: `source` + `ahead` has experts (ahead 0: layer 0 from the
+ * embedding). */
 bool predict_has_target(const struct predict *p, uint32_t source, uint32_t ahead);
 
 /* What of the formula to use: for comparing (prep report). The engine uses all. */
 enum predict_parts { PREDICT_USE_MEAN = 1, PREDICT_USE_FIX = 2, PREDICT_USE_ALL = 3 };
 
-/* Guess for `rows` tokens: fills host_ids [rows, width] and p->logits [rows, n_experts]. `x`, `feature`
- * [rows, dim] and `weights` [rows, n_active] are backend memory; `host_ids` [rows, n_active] are the experts
- * chosen at the source, NULL (with weights) where the source has none. */
+/* Guess for `rows` tokens: fills host_ids [rows, width] and p->logits [rows, n_experts]. `x`,
+ * `feature` [rows, dim] and `weights` [rows, n_active] are backend memory; `host_ids` [rows,
+ * n_active] are the experts chosen at the source, NULL (with weights) where the source has none. */
 void predict_experts(struct predict *p, uint32_t source, uint32_t ahead, const float *x,
                      const float *feature, const int32_t *host_ids, const float *weights,
                      uint32_t rows, unsigned parts);
-/* Probability that the expert guessed at `rank` is used, as calibrated; negative where not stored. */
+/* Probability that the expert guessed at `rank` is used, as calibrated; negative where not stored.
+ * */
 float predict_rank_p(const struct predict *p, uint32_t source, uint32_t ahead, uint32_t rank);
 
 /* Whether chunk energies of `layer` can be guessed. */
@@ -73,8 +76,8 @@ void predict_project(struct predict *p, uint32_t layer, const float *feature, ui
  * [chunks_per_expert]. */
 void predict_chunk_energy(struct predict *p, uint32_t layer, uint32_t expert, uint32_t row);
 
-/* Which chunks to leave out: skip[b] = 1 for the cold chunks (b >= n_hot) of least energy whose sum stays at
- * or below `drop` (0..1) of the whole. `log_energy` [n]. Returns how many. */
+/* Which chunks to leave out: skip[b] = 1 for the cold chunks (b >= n_hot) of least energy whose sum
+ * stays at or below `drop` (0..1) of the whole. `log_energy` [n]. Returns how many. */
 uint32_t predict_choose_skip(const float *log_energy, uint32_t n, uint32_t n_hot, float drop,
                              uint8_t *skip);
 

@@ -4,11 +4,10 @@
 #include <string.h>
 
 enum {
-    NIL = -1, /* end of a list, as uint32_t */
-    READ_BYTES =
-        1 << 20,  /* one request: long enough for full device rate, short enough that a demand
-                               behind it waits for about a millisecond */
-    MAX_RUN = 64, /* chunks of one request */
+    NIL = -1,             /* end of a list, as uint32_t */
+    READ_BYTES = 1 << 20, /* one request: long enough for full device rate, short enough that a
+                             demand behind it waits for about a millisecond */
+    MAX_RUN = 64,         /* chunks of one request */
 };
 
 struct queue {
@@ -97,8 +96,8 @@ static struct run take_from(struct prefetch *p, enum prefetch_class class) {
     return run;
 }
 
-/* [locked] The most urgent run. n = 0: nothing to do, or demands wait for a slot. A guess that may evict
- * nothing is dropped. */
+/* [locked] The most urgent run. n = 0: nothing to do, or demands wait for a slot. A guess that may
+ * evict nothing is dropped. */
 static struct run take_run(struct prefetch *p) {
     struct run run = {0};
     for (int i = 0; i < PREFETCH_CLASSES && run.n == 0; i++) {
@@ -340,7 +339,8 @@ int prefetch_wait_any(struct prefetch *p, const struct prefetch_need *needs, uin
 }
 
 const uint8_t *prefetch_data(struct prefetch *p, uint32_t chunk) {
-    /* A leased READY chunk does not change: no lock. The wait that saw it READY ordered the memory. */
+    /* A leased READY chunk does not change: no lock. The wait that saw it READY ordered the memory.
+     * */
     return p->cache->chunks[chunk].data;
 }
 
@@ -370,8 +370,8 @@ void prefetch_drop_guesses(struct prefetch *p) {
     pthread_mutex_unlock(&p->cache->lock);
 }
 
-/* [locked] Share of the last window in which the link served demands. Several I/O threads at once count as
- * one link. */
+/* [locked] Share of the last window in which the link served demands. Several I/O threads at once
+ * count as one link. */
 static float link_busy(struct prefetch *p) {
     uint64_t now = clock_ns(), passed = now - p->window_start_ns;
     if (passed >= BUSY_WINDOW_NS) {

@@ -1,18 +1,20 @@
 /*
  * prefetch: brings chunks into the cache beside the forward pass.
  *
- * Owns: the request queue and the I/O threads, which read stored bytes (reader), check and decode them
- * (corm_read) and publish them (cache).
- * Leaves to others: which chunks are needed (experts), which give way (cache), how bytes are read (reader).
+ * Owns: the request queue and the I/O threads, which read stored bytes (reader), check and decode
+ * them (corm_read) and publish them (cache).
+ * Leaves to others: which chunks are needed (experts), which give way (cache), how bytes are read
+ * (reader).
  *
- * Requests are served by class, and first come, first served inside one. Neighbouring chunks of a class
- * are read in one go, up to READ_BYTES. A demand for a chunk that is queued as a guess promotes it; one for
- * a chunk in flight waits for it; nothing is read twice. Where every slot is leased, demands wait for a
- * release. A guess is advice: it holds nothing, evicts only what is less likely to be used, and is dropped
- * when a newer round of guesses comes. Only queued work is dropped, never work in flight.
+ * Requests are served by class, and first come, first served inside one. Neighbouring chunks of a
+ * class are read in one go, up to READ_BYTES. A demand for a chunk that is queued as a guess
+ * promotes it; one for a chunk in flight waits for it; nothing is read twice. Where every slot is
+ * leased, demands wait for a release. A guess is advice: it holds nothing, evicts only what is less
+ * likely to be used, and is dropped when a newer round of guesses comes. Only queued work is
+ * dropped, never work in flight.
  *
- * A chunk that cannot be read or fails its checksum stops the run: the failure is kept, and every later
- * wait returns it.
+ * A chunk that cannot be read or fails its checksum stops the run: the failure is kept, and every
+ * later wait returns it.
  *
  * Threads: all functions are called by the forward thread; I/O threads live inside.
  * The queue is guarded by cache->lock.
@@ -54,8 +56,8 @@ void prefetch_close(struct prefetch *p);
 /* Memory that the I/O threads hold for reading. */
 size_t prefetch_buffer_bytes(const struct corm *archive, uint32_t io_threads);
 
-/* Lease every chunk of `need`, and queue those that are not in memory. The caller keeps the sum of leased
- * chunks that use slots at or below cache->n_slots, else nothing could ever arrive. */
+/* Lease every chunk of `need`, and queue those that are not in memory. The caller keeps the sum of
+ * leased chunks that use slots at or below cache->n_slots, else nothing could ever arrive. */
 void prefetch_demand(struct prefetch *p, const struct prefetch_need *need);
 
 /* Whether all chunks of `need` are READY; never blocks. */
@@ -74,9 +76,10 @@ void prefetch_release(struct prefetch *p, const struct prefetch_need *need);
 
 /* Drop all guesses that are still queued: a new round begins. */
 void prefetch_drop_guesses(struct prefetch *p);
-/* Guess that `need` will be used `ahead` layers on (class NEXT where 1, else LATER) with probability `prob`:
- * pin what is in memory, queue what is not, if it pays: prob >= (u + v) / (1 + u + v), with u the share of
- * time in which the link serves demands and v the chance that a victim is needed. */
+/* Guess that `need` will be used `ahead` layers on (class NEXT where 1, else LATER) with
+ * probability `prob`: pin what is in memory, queue what is not, if it pays: prob >= (u + v) / (1 +
+ * u + v), with u the share of time in which the link serves demands and v the chance that a victim
+ * is needed. */
 void prefetch_guess(struct prefetch *p, const struct prefetch_need *need, uint32_t ahead,
                     float prob);
 

@@ -47,7 +47,8 @@ void reader_close(struct reader *r) {
     *r = (struct reader){0};
 }
 
-/* Sleep until a request of `bytes` that was made at `start_ns` would have come off the throttled disk. */
+/* Sleep until a request of `bytes` that was made at `start_ns` would have come off the throttled
+ * disk. */
 static void wait_throttle(struct reader *r, uint64_t start_ns, size_t bytes) {
     pthread_mutex_lock(&r->lock);
     uint64_t from = start_ns > r->link_free_ns ? start_ns : r->link_free_ns;

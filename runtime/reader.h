@@ -1,14 +1,15 @@
 /*
- * reader: the ways of getting stored bytes of an archive; the only file that knows pread and O_DIRECT.
+ * reader: the ways of getting stored bytes of an archive; the only file that knows pread and
+ * O_DIRECT.
  *
  * Owns: the file descriptor of each way, alignment, retries of interrupted and short reads.
  * Leaves to others: when to read what (prefetch), what the bytes mean (corm_read).
- * Threads: a reader may be used by many threads, each with its own buffer; only the throttle has state, and
- * a lock of its own.
+ * Threads: a reader may be used by many threads, each with its own buffer; only the throttle has
+ * state, and a lock of its own.
  *
- * A throttle makes a slower disk out of a fast one, so that disks can be compared on any machine: requests
- * pass a link of `bytes_per_s` one after the other, and each takes `latency_ns` besides, in parallel with
- * others. A read returns when both have passed on the clock.
+ * A throttle makes a slower disk out of a fast one, so that disks can be compared on any machine:
+ * requests pass a link of `bytes_per_s` one after the other, and each takes `latency_ns` besides,
+ * in parallel with others. A read returns when both have passed on the clock.
  */
 #ifndef RUNTIME_READER_H
 #define RUNTIME_READER_H
@@ -47,8 +48,9 @@ void reader_close(struct reader *r); /* accepts a zeroed struct */
 static inline size_t reader_buffer_bytes(size_t bytes) {
     return align_up(bytes, READER_ALIGN) + 2 * READER_ALIGN;
 }
-/* Read [offset, offset + bytes) of the file; *data points to them inside `buffer` (reader_buffer_bytes
- * long, READER_ALIGN aligned). A read past the end or an I/O error names file and offset. */
+/* Read [offset, offset + bytes) of the file; *data points to them inside `buffer`
+ * (reader_buffer_bytes long, READER_ALIGN aligned). A read past the end or an I/O error names file
+ * and offset. */
 int reader_read(struct reader *r, uint64_t offset, size_t bytes, uint8_t *buffer,
                 const uint8_t **data, struct err *err);
 

@@ -24,8 +24,9 @@ check() { # check NAME COMMAND...
 }
 CC=gcc
 run_make() {
-    make --no-print-directory BUILD="$(dirname "$CORM_BUILD")" config="$config" DESTDIR="$root/dest" \
-        PREFIX=/opt/corm "$@"
+    # the sysroot is for the stranger's pkg-config, not for the build
+    env -u PKG_CONFIG_PATH -u PKG_CONFIG_SYSROOT_DIR make --no-print-directory \
+        BUILD="$(dirname "$CORM_BUILD")" config="$config" DESTDIR="$root/dest" PREFIX=/opt/corm "$@"
 }
 prefix=$root/dest/opt/corm
 export PKG_CONFIG_PATH="$prefix/lib/pkgconfig" PKG_CONFIG_SYSROOT_DIR="$root/dest"

@@ -1,6 +1,6 @@
 /*
- * Every inner kernel of every instruction set that this processor has, against the codecs' definition
- * and sums in double precision.
+ * Every inner kernel of every instruction set that this processor has, against the codecs'
+ * definition and sums in double precision.
  */
 #include <float.h>
 #include <math.h>
@@ -17,9 +17,9 @@ static const struct dot_isa *const isas[] = {
 };
 
 /* Sizes around every unrolling: groups, stretches of scales, vectors, tails. */
-static const uint32_t col_counts[] = {1,  2,  7,  8,   9,   15,  16,  17,  31,  32,   33,   40,
-                                      63, 64, 96, 100, 128, 160, 255, 256, 511, 512, 544, 1000,
-                                      1024, 1056, 2080};
+static const uint32_t col_counts[] = {1,   2,   7,   8,   9,   15,   16,   17,   31,
+                                      32,  33,  40,  63,  64,  96,   100,  128,  160,
+                                      255, 256, 511, 512, 544, 1000, 1024, 1056, 2080};
 enum { MAX_ROWS = 9 };
 static const uint32_t row_counts[] = {1, 2, 3, 4, 5, 8, MAX_ROWS};
 
@@ -31,10 +31,10 @@ struct place {
     uint32_t rows, cols;
 };
 
-#define check_close(p, what, i, got, want, tolerance)                                                  \
+#define check_close(p, what, i, got, want, tolerance)                                              \
     check_close_at(p, what, i, got, want, tolerance, __FILE__, __LINE__)
-static void check_close_at(const struct place *p, const char *what, size_t i, float got, double want,
-                           double tolerance, const char *file, int line) {
+static void check_close_at(const struct place *p, const char *what, size_t i, float got,
+                           double want, double tolerance, const char *file, int line) {
     if (!(fabs((double)got - want) <= tolerance)) {
         print_error("%s %s %s, %u rows, %u cols, %s: element %zu is %.9g, expected %.9g +- %.3g\n",
                     p->isa->name, p->codec ? p->codec->name : "", what, p->rows, p->cols,
@@ -44,13 +44,14 @@ static void check_close_at(const struct place *p, const char *what, size_t i, fl
 }
 
 #define check_same(p, what, got, want, n) check_same_at(p, what, got, want, n, __FILE__, __LINE__)
-static void check_same_at(const struct place *p, const char *what, const float *got, const float *want,
-                          size_t n, const char *file, int line) {
+static void check_same_at(const struct place *p, const char *what, const float *got,
+                          const float *want, size_t n, const char *file, int line) {
     for (size_t i = 0; i < n; i++) {
         if (memcmp(&got[i], &want[i], sizeof got[i]) != 0) {
-            print_error("%s %s %s, %u rows, %u cols, %s: element %zu is %a, expected the bits of %a\n",
-                        p->isa->name, p->codec ? p->codec->name : "", what, p->rows, p->cols,
-                        kind_name(p->kind), i, (double)got[i], (double)want[i]);
+            print_error(
+                "%s %s %s, %u rows, %u cols, %s: element %zu is %a, expected the bits of %a\n",
+                p->isa->name, p->codec ? p->codec->name : "", what, p->rows, p->cols,
+                kind_name(p->kind), i, (double)got[i], (double)want[i]);
             _fail(file, line);
         }
     }
@@ -97,7 +98,7 @@ static void check_dot_columns(const struct place *p, const struct weight *w) {
     float *x = test_guard(p->cols * sizeof *x), got;
     float *row = kernels_decode(w, 0);
     memset(x, 0, p->cols * sizeof *x);
-    for (uint32_t c = 0; c < p->cols; c += p->cols > 128 ? 13 : 1) {
+    for (uint32_t c = 0; c<p->cols; c += p->cols> 128 ? 13 : 1) {
         x[c] = 1;
         p->isa->codec[p->codec->id].dot(w->data, w->stride_bytes, 1, p->cols, x, &got);
         check_close(p, "dot with a unit vector", c, got, row[c], 0);
@@ -107,7 +108,8 @@ static void check_dot_columns(const struct place *p, const struct weight *w) {
     test_guard_free(x, p->cols * sizeof *x);
 }
 
-static void check_axpy(const struct place *p, const struct weight *w, const float *a, const float *y0) {
+static void check_axpy(const struct place *p, const struct weight *w, const float *a,
+                       const float *y0) {
     const struct dot_codec *k = &p->isa->codec[p->codec->id];
     size_t bytes = p->cols * sizeof(float);
     float *got = test_guard(bytes), *split = test_guard(bytes);
@@ -145,7 +147,8 @@ static void check_codec(const struct place *p, struct test_rng *rng) {
     check_decode(p, &w);
     check_dot_columns(p, &w);
     for (size_t i = 0; i < TEST_COUNT(kinds); i++) {
-        float *x = kernels_vector(rng, kinds[i], p->cols), *a = kernels_vector(rng, kinds[i], p->rows);
+        float *x = kernels_vector(rng, kinds[i], p->cols),
+              *a = kernels_vector(rng, kinds[i], p->rows);
         check_dot(p, &w, x);
         check_axpy(p, &w, a, y);
         test_guard_free(x, p->cols * sizeof *x);
@@ -190,7 +193,8 @@ static void check_panels(const struct place *p, struct test_rng *rng, uint32_t n
     const struct dot_codec *k = &p->isa->codec[p->codec->id];
     struct weight w = kernels_weight(rng, p->codec, p->kind, p->rows, p->cols, 0);
     size_t w_stride = p->cols + 3, y_stride = p->rows + 2, h_stride = p->rows + 1;
-    float *panel = panel_of(&w, w_stride), *x[16], *y[16], *want = mem_calloc(p->cols, sizeof *want);
+    float *panel = panel_of(&w, w_stride), *x[16], *y[16],
+          *want = mem_calloc(p->cols, sizeof *want);
     size_t out_floats = (n_x - 1) * y_stride + p->rows, h_floats = (n_x - 1) * h_stride + p->rows;
     float *out = test_guard(out_floats * sizeof *out), *one = mem_calloc(p->rows, sizeof *one);
     float *h = kernels_vector(rng, KIND_SPIKY, h_floats), *sum = mem_calloc(p->cols, sizeof *sum);
@@ -236,8 +240,8 @@ static void test_panels(void **state) {
         const struct codec *codec;
         for (size_t c = 0; isas[i]->usable() && (codec = codec_at(c)); c++) {
             for (size_t n = 0; n < TEST_COUNT(col_counts); n++) {
-                struct place p = {isas[i], codec, KIND_NORMAL, row_counts[n % TEST_COUNT(row_counts)],
-                                  col_counts[n]};
+                struct place p = {isas[i], codec, KIND_NORMAL,
+                                  row_counts[n % TEST_COUNT(row_counts)], col_counts[n]};
                 for (uint32_t n_x = 1; n_x <= 14 && codec_fits(codec, p.cols); n_x += 1 + n % 3) {
                     check_panels(&p, &rng, n_x);
                 }
@@ -283,9 +287,10 @@ static void check_exp(const struct place *p, float first, float last, size_t n) 
 static void check_exp_edges(const struct place *p) {
     static const struct {
         float x, y;
-    } edges[] = {{-INFINITY, 0}, {-200, 0},  {-1e38f, 0},        {200, INFINITY},
-                 {1e38f, INFINITY}, {0, 1},  {-0.0f, 1},         {INFINITY, INFINITY},
-                 {1e-40f, 1},    {88.8f, INFINITY}, {-104.5f, 0}};
+    } edges[] = {
+        {-INFINITY, 0}, {-200, 0},  {-1e38f, 0},          {200, INFINITY}, {1e38f, INFINITY},
+        {0, 1},         {-0.0f, 1}, {INFINITY, INFINITY}, {1e-40f, 1},     {88.8f, INFINITY},
+        {-104.5f, 0}};
     for (size_t i = 0; i < TEST_COUNT(edges); i++) {
         float y = edges[i].x;
         p->isa->exp_sum(&y, 1, 0);
@@ -319,8 +324,8 @@ static void check_floats(const struct place *p, struct test_rng *rng, size_t n) 
     memcpy(g, x, n * sizeof *g);
     p->isa->silu_mul(g, u, n);
     for (size_t i = 0; i < n; i++) {
-        /* exp 2 ulp, then an addition, a division and a product of half an ulp each. From g = -89 on
-         * exp(-g) is infinite and silu 0 instead of 89 / 2^128. */
+        /* exp 2 ulp, then an addition, a division and a product of half an ulp each. From g = -89
+         * on exp(-g) is infinite and silu 0 instead of 89 / 2^128. */
         double want = x[i] / (1 + exp(-(double)x[i])) * u[i];
         check_close(p, "silu_mul", i, g[i], want,
                     4 * FLT_EPSILON * fabs(want) + 0x1p-121 * fabs((double)u[i]) + 0x1p-149);

@@ -1,7 +1,7 @@
 /*
- * The whole chain, checkpoint -> archive -> engine, through the public API: greedy tokens and perplexity of
- * transformers, and bit-identical logits whatever the memory budget, the threads, the split and the state of
- * the cache.
+ * The whole chain, checkpoint -> archive -> engine, through the public API: greedy tokens and
+ * perplexity of transformers, and bit-identical logits whatever the memory budget, the threads, the
+ * split and the state of the cache.
  */
 #include "tests/test.h"
 

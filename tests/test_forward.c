@@ -1,6 +1,7 @@
 /*
- * The forward pass against Hugging Face transformers: every tap of every layer and the logits, for each
- * checkpoint of tests/golden, on every backend; and against itself, however the tokens are split.
+ * The forward pass against Hugging Face transformers: every tap of every layer and the logits, for
+ * each checkpoint of tests/golden, on every backend; and against itself, however the tokens are
+ * split.
  */
 #include "tests/test.h"
 

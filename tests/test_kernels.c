@@ -1,6 +1,7 @@
 /*
- * Every operation of every backend: against the scalar one within named tolerances, and, for the CPU, to
- * the bit against itself for other thread counts, row splits and chunkings. `-b` measures instead.
+ * Every operation of every backend: against the scalar one within named tolerances, and, for the
+ * CPU, to the bit against itself for other thread counts, row splits and chunkings. `-b` measures
+ * instead.
  */
 #include <float.h>
 #include <math.h>
@@ -53,7 +54,7 @@ static struct backend *backend_at(size_t i) {
     return i < group.n_cpu ? &group.cpu[i] : i == group.n_cpu ? &group.blas : NULL;
 }
 
-#define check_close(b, what, got, want, tolerance, n)                                                  \
+#define check_close(b, what, got, want, tolerance, n)                                              \
     check_close_at(b, what, got, want, tolerance, n, __FILE__, __LINE__)
 static void check_close_at(const struct backend *b, const char *what, const float *got,
                            const float *want, const double *tolerance, size_t n, const char *file,
@@ -68,12 +69,12 @@ static void check_close_at(const struct backend *b, const char *what, const floa
 }
 
 #define check_same(b, what, got, want, n) check_same_at(b, what, got, want, n, __FILE__, __LINE__)
-static void check_same_at(const struct backend *b, const char *what, const float *got, const float *want,
-                          size_t n, const char *file, int line) {
+static void check_same_at(const struct backend *b, const char *what, const float *got,
+                          const float *want, size_t n, const char *file, int line) {
     for (size_t i = 0; i < n; i++) {
         if (memcmp(&got[i], &want[i], sizeof *got) != 0) {
-            print_error("%s %s: %s: element %zu of %zu is %a, expected the bits of %a\n", b->name, b->isa,
-                        what, i, n, (double)got[i], (double)want[i]);
+            print_error("%s %s: %s: element %zu of %zu is %a, expected the bits of %a\n", b->name,
+                        b->isa, what, i, n, (double)got[i], (double)want[i]);
             _fail(file, line);
         }
     }
@@ -97,12 +98,13 @@ static double *tolerances(const float *want, size_t n, double relative, double a
 struct shape {
     uint32_t rows, cols;
 };
-static const struct shape shapes[] = {{1, 32},   {3, 64},  {17, 96},  {64, 256}, {130, 160},
-                                      {33, 7},   {5, 100}, {70, 544}, {9, 2080}, {256, 1024}};
+static const struct shape shapes[] = {{1, 32}, {3, 64},  {17, 96},  {64, 256}, {130, 160},
+                                      {33, 7}, {5, 100}, {70, 544}, {9, 2080}, {256, 1024}};
 static const uint32_t row_counts[] = {1, 2, 3, 4, 5, 7, 8, 33};
 
 /* The scalar result of a product and how far another may be from it: both round. */
-static double *matmul_tolerances(const struct weight *w, const float *bias, const float *x, uint32_t rows) {
+static double *matmul_tolerances(const struct weight *w, const float *bias, const float *x,
+                                 uint32_t rows) {
     double *t = mem_calloc((size_t)rows * w->rows, sizeof *t);
     for (uint32_t o = 0; o < w->rows; o++) {
         float *row = kernels_decode(w, o);
@@ -161,7 +163,8 @@ static void test_matmul(void **state) {
                 }
                 struct weight none = {0}, w = kernels_weight(&rng, codec, kind, shapes[s].rows,
                                                              shapes[s].cols, 3 * (s % 2));
-                struct weight bias = kernels_weight(&rng, codec_by_id(CODEC_F32), kind, 1, w.rows, 0);
+                struct weight bias =
+                    kernels_weight(&rng, codec_by_id(CODEC_F32), kind, 1, w.rows, 0);
                 check_matmul(&w, n % 2 ? &bias : &none, kind, &rng, row_counts[n]);
                 kernels_free_weight(&w);
                 kernels_free_weight(&bias);
@@ -172,9 +175,9 @@ static void test_matmul(void **state) {
 
 /* ---- experts -------------------------------------------------------------------------------- */
 
-/* Outputs are sums over neurons of silu(g) * u * down: g and u carry the tolerance of a dot product and
- * enter a product, exp adds 2 ulp, the sum over neurons rounds as a dot does. Relative to the sum of the
- * neurons' magnitudes that is some hundred ulp at these sizes. */
+/* Outputs are sums over neurons of silu(g) * u * down: g and u carry the tolerance of a dot product
+ * and enter a product, exp adds 2 ulp, the sum over neurons rounds as a dot does. Relative to the
+ * sum of the neurons' magnitudes that is some hundred ulp at these sizes. */
 static const double experts_tolerance = 256 * (double)FLT_EPSILON;
 
 /* A layer of experts with random weights, and rows that chose among them. */
@@ -234,8 +237,8 @@ static void run_layer(const struct backend *b, const struct layer *l, uint32_t f
         }
         n_jobs += job->n_uses > 0 || e == 5;
     }
-    b->ops->experts(b->self, l->codec, l->dim, jobs, n_jobs, l->n_active, l->x + (size_t)first * l->dim,
-                    parts);
+    b->ops->experts(b->self, l->codec, l->dim, jobs, n_jobs, l->n_active,
+                    l->x + (size_t)first * l->dim, parts);
 }
 
 /* The greatest possible |output|: what errors are relative to. */
@@ -272,8 +275,8 @@ static void check_layer(const struct layer *l) {
     float *want = zeros(n), *got = test_guard(n * sizeof *got), *same = zeros(n);
     run_layer(&group.scalar, l, 0, l->rows, 1024, want);
     double *t = tolerances(want, n, 0, experts_tolerance * layer_size(l));
-    char *what = mem_printf("experts %s, dim %u, %u neurons, %u rows", l->codec->name, l->dim, l->ffn,
-                            l->rows);
+    char *what = mem_printf("experts %s, dim %u, %u neurons, %u rows", l->codec->name, l->dim,
+                            l->ffn, l->rows);
     const struct backend *b;
     for (size_t i = 0; (b = backend_at(i)); i++) {
         const struct backend *one = i < group.n_cpu ? &group.cpu[i - i % 3] : NULL;
@@ -307,8 +310,8 @@ static void check_layer(const struct layer *l) {
 static void test_experts(void **state) {
     static const struct {
         uint32_t dim, ffn, rows;
-    } cases[] = {{32, 32, 1}, {96, 100, 1}, {64, 33, 2}, {160, 70, 3}, {544, 116, 7}, {288, 160, 40},
-                 {32, 1, 9}};
+    } cases[] = {{32, 32, 1},   {96, 100, 1},   {64, 33, 2}, {160, 70, 3},
+                 {544, 116, 7}, {288, 160, 40}, {32, 1, 9}};
     struct test_rng rng = {12};
     const struct codec *codec;
     (void)state;
@@ -324,8 +327,9 @@ static void test_experts(void **state) {
     free_layer(&odd);
 }
 
-/* More blocks than one wave of the fused way holds: sums must go on where they stopped. The same rows
- * twice or more often over go the panel way, which has no waves, and must give the same bits. */
+/* More blocks than one wave of the fused way holds: sums must go on where they stopped. The same
+ * rows twice or more often over go the panel way, which has no waves, and must give the same bits.
+ * */
 static void check_waves(struct test_rng *rng, uint32_t dim, uint32_t ffn, uint32_t rows) {
     struct layer l = make_layer(rng, codec_by_id(CODEC_Q4), dim, ffn, rows), more = l;
     size_t n_x = (size_t)rows * dim, n = n_x * l.n_active;
@@ -363,8 +367,9 @@ static void test_experts_waves(void **state) {
 
 /* ---- attention ------------------------------------------------------------------------------ */
 
-/* Scores carry a dot product's error d, which exp turns into a factor e^d of each weight; then sums over
- * the keys. Scores stay below 8 here; 1e-5 of the greatest value is twice what that can add up to. */
+/* Scores carry a dot product's error d, which exp turns into a factor e^d of each weight; then sums
+ * over the keys. Scores stay below 8 here; 1e-5 of the greatest value is twice what that can add up
+ * to. */
 static const double attention_tolerance = 1e-5;
 
 struct sequence {
@@ -374,7 +379,8 @@ struct sequence {
 };
 
 /* Positions in calls of `step` rows: store, then attend. */
-static void run_sequence(const struct backend *b, const struct sequence *s, uint32_t step, float *out) {
+static void run_sequence(const struct backend *b, const struct sequence *s, uint32_t step,
+                         float *out) {
     struct kv kv = {s->type, s->n_kv_heads, s->head_dim, s->len + 3, NULL, NULL};
     kv.k = b->ops->alloc(b->self, kv_bytes(&kv));
     kv.v = b->ops->alloc(b->self, kv_bytes(&kv));
@@ -403,8 +409,8 @@ static void attend_simply(const struct sequence *s, float *out) {
                     if (s->window && j + s->window <= i) {
                         continue;
                     }
-                    const float *row = (pass ? s->v : s->k) +
-                                       ((size_t)j * s->n_kv_heads + kv_head) * s->head_dim;
+                    const float *row =
+                        (pass ? s->v : s->k) + ((size_t)j * s->n_kv_heads + kv_head) * s->head_dim;
                     for (uint32_t c = 0; c < s->head_dim; c++) {
                         key[c] = s->type == KV_F16 ? f16_to_f32(f32_to_f16(row[c])) : row[c];
                     }
@@ -429,8 +435,8 @@ static void check_sequence(const struct sequence *s) {
     float *want = zeros(n), *simple = zeros(n), *got = zeros(n), *same = zeros(n);
     double *t = tolerances(want, n, 0, 2 * attention_tolerance);
     char *what = mem_printf("attention %s, %u/%u heads of %u, %u tokens, window %u",
-                            s->type == KV_F16 ? "f16" : "f32", s->n_heads, s->n_kv_heads, s->head_dim,
-                            s->len, s->window);
+                            s->type == KV_F16 ? "f16" : "f32", s->n_heads, s->n_kv_heads,
+                            s->head_dim, s->len, s->window);
     const struct backend *b = &group.scalar;
     attend_simply(s, simple);
     run_sequence(b, s, s->len, want);
@@ -468,7 +474,8 @@ static void test_attention(void **state) {
     (void)state;
     for (size_t i = 0; i < TEST_COUNT(cases); i++) {
         struct sequence s = cases[i];
-        size_t q = (size_t)s.len * s.n_heads * s.head_dim, kv = (size_t)s.len * s.n_kv_heads * s.head_dim;
+        size_t q = (size_t)s.len * s.n_heads * s.head_dim,
+               kv = (size_t)s.len * s.n_kv_heads * s.head_dim;
         s.q = kernels_vector(&rng, KIND_NORMAL, q);
         s.k = kernels_vector(&rng, KIND_NORMAL, kv);
         s.v = kernels_vector(&rng, KIND_NORMAL, kv);

@@ -1,6 +1,6 @@
 /*
- * The pool: every item exactly once, in every mixture of threads, items and pauses. Prints the cost of a
- * fork-join, which is measured and not judged.
+ * The pool: every item exactly once, in every mixture of threads, items and pauses. Prints the cost
+ * of a fork-join, which is measured and not judged.
  */
 #include <stdatomic.h>
 

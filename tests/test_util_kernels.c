@@ -74,8 +74,8 @@ static size_t weight_bytes(const struct weight *w) {
     return (w->rows - 1) * w->stride_bytes + codec_row_bytes(w->codec, w->cols);
 }
 
-struct weight kernels_weight(struct test_rng *r, const struct codec *codec, enum kind kind, uint32_t rows,
-                             uint32_t cols, size_t gap_bytes) {
+struct weight kernels_weight(struct test_rng *r, const struct codec *codec, enum kind kind,
+                             uint32_t rows, uint32_t cols, size_t gap_bytes) {
     struct weight w = {codec, rows, cols, codec_row_bytes(codec, cols) + gap_bytes, NULL};
     uint8_t *data = test_guard(weight_bytes(&w));
     for (uint32_t i = 0; i < rows; i++) {

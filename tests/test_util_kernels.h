@@ -1,6 +1,6 @@
 /*
- * test_util_kernels: inputs for tests of the math: encoded matrices and vectors of several kinds, in
- * buffers that end at an unreadable page, and sums in double precision to compare with.
+ * test_util_kernels: inputs for tests of the math: encoded matrices and vectors of several kinds,
+ * in buffers that end at an unreadable page, and sums in double precision to compare with.
  */
 #ifndef TESTS_TEST_UTIL_KERNELS_H
 #define TESTS_TEST_UTIL_KERNELS_H
@@ -23,10 +23,10 @@ const char *kind_name(enum kind kind);
 float *kernels_vector(struct test_rng *r, enum kind kind, size_t n);
 void kernels_fill(struct test_rng *r, enum kind kind, float *x, size_t n);
 
-/* An encoded matrix of random valid rows, `gap_bytes` apart, ending at a guard page; with a gap, rows lie
- * at odd addresses. Free with kernels_free_weight. */
-struct weight kernels_weight(struct test_rng *r, const struct codec *codec, enum kind kind, uint32_t rows,
-                             uint32_t cols, size_t gap_bytes);
+/* An encoded matrix of random valid rows, `gap_bytes` apart, ending at a guard page; with a gap,
+ * rows lie at odd addresses. Free with kernels_free_weight. */
+struct weight kernels_weight(struct test_rng *r, const struct codec *codec, enum kind kind,
+                             uint32_t rows, uint32_t cols, size_t gap_bytes);
 void kernels_free_weight(struct weight *w);
 
 /* Row `row` decoded by the codec's definition; free(). */
@@ -36,9 +36,9 @@ float *kernels_decode(const struct weight *w, uint32_t row);
 double kernels_dot(const float *a, const float *b, size_t n, double *size);
 
 /* Greatest error of a dot product of n elements summed in f32 over 8 lanes or more: every addition
- * rounds a sum of at most `size` by half an ulp, and a lane makes n / 8 of them, the tree three, the
- * product one; twice for the second order. Plus one smallest float an element, for products that are
- * subnormal. */
+ * rounds a sum of at most `size` by half an ulp, and a lane makes n / 8 of them, the tree three,
+ * the product one; twice for the second order. Plus one smallest float an element, for products
+ * that are subnormal. */
 double kernels_dot_tolerance(size_t n, double size);
 
 /* Limits that hold every shape in the tests. */
