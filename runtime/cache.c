@@ -96,6 +96,7 @@ static float use_count(const struct cache *c, uint32_t record) {
 
 void cache_touch(struct cache *c, uint32_t record) {
     float now = (float)c->token * -log2f(DECAY);
+    c->records[record].used = ++c->uses;
     c->records[record].key = log2f(use_count(c, record) + 1.0f) + now;
 }
 
@@ -159,6 +160,47 @@ static uint32_t find_victim(const struct cache *c, bool pinned_too) {
     return victim;
 }
 
+/* A chunk of the expert that was used longest ago and holds slots without leases. */
+static uint32_t find_oldest(const struct cache *c) {
+    uint64_t oldest = UINT64_MAX;
+    uint32_t victim = UINT32_MAX;
+    for (uint32_t i = 0; i < c->archive->n_records; i++) {
+        const struct cache_record *r = &c->records[i];
+        if (r->slots_cold + r->slots_hot == 0 || r->leases > 0 || r->used >= oldest)
+            continue;
+        oldest = r->used;
+        victim = victim_chunk(c, i);
+    }
+    return victim;
+}
+
+/* READY -> ABSENT. Returns the slot. */
+static int32_t evict(struct cache *c, uint32_t chunk) {
+    struct cache_chunk *k = &c->chunks[chunk];
+    struct cache_record *r = &c->records[k->record];
+    int32_t slot = k->slot;
+    *(k->hot ? &r->slots_hot : &r->slots_cold) -= 1;
+    if (k->guessed)
+        c->count.wasted_bytes += c->archive->chunks[chunk].stored_bytes;
+    k->guessed = false;
+    k->state = CACHE_ABSENT;
+    k->slot = CACHE_NO_SLOT;
+    k->data = NULL;
+    c->count.evictions++;
+    return slot;
+}
+
+/* The whole of the expert that was used longest ago. */
+static int32_t evict_oldest(struct cache *c) {
+    uint32_t victim = find_oldest(c);
+    if (victim == UINT32_MAX)
+        return CACHE_NO_SLOT;
+    uint32_t record = c->chunks[victim].record;
+    for (; victim != UINT32_MAX; victim = victim_chunk(c, record))
+        cache_slot_give(c, evict(c, victim));
+    return c->free_slots[--c->n_free];
+}
+
 float cache_victim_p(const struct cache *c) {
     uint32_t victim = c->n_free > 0 ? UINT32_MAX : find_victim(c, false);
     return victim == UINT32_MAX ? 0.0f : cache_use_p(c, c->chunks[victim].record);
@@ -167,24 +209,15 @@ float cache_victim_p(const struct cache *c) {
 int32_t cache_slot_take(struct cache *c, enum cache_claim claim, float p) {
     if (c->n_free > 0)
         return c->free_slots[--c->n_free];
+    if (c->whole_lru)
+        return evict_oldest(c);
     uint32_t victim = find_victim(c, false);
     if (victim == UINT32_MAX && claim == CACHE_CLAIM_DEMAND)
         victim = find_victim(c, true);
     if (victim == UINT32_MAX ||
         (claim == CACHE_CLAIM_GUESS && cache_use_p(c, c->chunks[victim].record) >= p))
         return CACHE_NO_SLOT;
-    struct cache_chunk *k = &c->chunks[victim];
-    struct cache_record *r = &c->records[k->record];
-    int32_t slot = k->slot;
-    *(k->hot ? &r->slots_hot : &r->slots_cold) -= 1;
-    if (k->guessed)
-        c->count.wasted_bytes += c->archive->chunks[victim].stored_bytes;
-    k->guessed = false;
-    k->state = CACHE_ABSENT;
-    k->slot = CACHE_NO_SLOT;
-    k->data = NULL;
-    c->count.evictions++;
-    return slot;
+    return evict(c, victim);
 }
 
 void cache_slot_give(struct cache *c, int32_t slot) {

@@ -50,6 +50,7 @@ struct cache_record {
     uint32_t slots_hot;
     uint64_t pinned_step; /* guessed to be used at this step: kept until it has passed; see
                              cache_clock */
+    uint64_t used;        /* when it was used last, in uses of any expert */
 };
 
 struct cache_counters {
@@ -74,6 +75,8 @@ struct cache {
     uint32_t n_free;
     uint32_t *slot_chunk; /* [n_slots] the chunk in it */
     bool in_place;        /* raw chunks are used from the map */
+    bool whole_lru;       /* for comparison: evict whole experts, least recently used first */
+    uint64_t uses;        /* cache_touch so far */
     uint64_t token;       /* clock of the ranking */
     uint32_t layer;       /* layer being computed */
     uint64_t step;        /* layers entered so far */

@@ -34,6 +34,30 @@ struct corm_session;
 struct corm_model_info;
 struct corm_memory_plan;
 
+enum corm_reading {
+    CORM_READ_AUTO,     /* direct where the model does not fit and the file system allows it */
+    CORM_READ_BUFFERED, /* through the page cache */
+    CORM_READ_DIRECT,   /* past it; an error where the file system refuses */
+};
+
+/* For measurement only: parts of the engine turned off, and slower disks. None of it changes a bit
+ * of the result. Zero-initialised it changes nothing. */
+struct corm_mechanisms {
+    bool whole_lru;      /* evict whole experts, the least recently used first */
+    bool single_reads;   /* one read for each chunk, neighbours or not */
+    bool no_guesses;     /* nothing is fetched before it is demanded */
+    uint32_t ahead;      /* layers whose experts are guessed, 1..3; 0 = default */
+    uint32_t io_threads; /* 0 = default */
+    enum corm_reading reading;
+    double cache_share;          /* room for this share of all experts, decoded; ram_bytes does not
+                                   count then; 0 = off */
+    double throttle_bytes_per_s; /* 0 = none */
+    uint64_t throttle_latency_ns;
+    /* Called for every layer and call with the experts that were chosen, [rows, n_active]. */
+    void (*on_route)(void *ctx, uint32_t layer, uint32_t rows, const int32_t *ids);
+    void *on_route_ctx;
+};
+
 /* Zero-initialise for the defaults. */
 struct corm_engine_options {
     uint32_t threads; /* 0 = all cores of the process's CPU set */
@@ -54,6 +78,7 @@ struct corm_engine_options {
     void (*on_plan)(void *ctx, const struct corm_model_info *info,
                     const struct corm_memory_plan *plan);
     void *on_plan_ctx;
+    const struct corm_mechanisms *measure; /* NULL but in benchmarks; used while opening only */
 };
 
 /* What the engine will hold, in bytes; printed by corm-run before loading. */
@@ -67,6 +92,10 @@ struct corm_memory_plan {
     uint64_t total_bytes;
     uint64_t budget_bytes;
     uint64_t floor_bytes; /* the least budget that works */
+    /* How experts come from the archive. CORM_READ_BUFFERED with `streams` set means that direct
+     * reading is not to be had, and the page cache grows outside of the budget. */
+    enum corm_reading reading;
+    bool streams; /* experts come and go; else all stay in memory */
 };
 
 struct corm_model_info {
@@ -162,6 +191,9 @@ struct corm_stats {
     uint64_t decoded_bytes;            /* bytes they became */
     uint64_t expert_bytes;             /* of weight_bytes, those of experts */
     uint64_t skipped_bytes;            /* expert weights left out (loss_percent) */
+    uint64_t guessed_bytes;            /* of read_bytes, those brought by guesses, of which: */
+    uint64_t useful_bytes;             /* used before they were evicted */
+    uint64_t wasted_bytes;             /* evicted unused; the rest is still in the cache */
     uint64_t stall_ns;                 /* time the math waited for experts */
     uint64_t logits_hash;              /* XXH3-64 of the last logits row */
 };

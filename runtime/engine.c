@@ -53,7 +53,7 @@ static int make_plan(struct corm_engine *e, struct err *err) {
     p->kv_bytes = kv_bytes_of(a, e->opt.ctx_tok, e->opt.kv_f32);
     p->scratch_bytes = forward_scratch_bytes(a, e->opt.batch_rows) + predict_scratch_bytes(a, 1) +
                        (uint64_t)LOGITS_ROWS * a->vocab * sizeof(float) +
-                       prefetch_buffer_bytes(c, IO_THREADS) + OVERHEAD_BYTES;
+                       prefetch_buffer_bytes(c, e->io_threads) + OVERHEAD_BYTES;
     uint64_t fixed = p->trunk_bytes + p->kv_bytes + p->scratch_bytes;
     size_t slot = cache_slot_bytes(c);
     uint32_t all_slots = cache_slots_needed(c, true);
@@ -67,6 +67,9 @@ static int make_plan(struct corm_engine *e, struct err *err) {
         uint64_t available = machine_available_bytes();
         p->budget_bytes = available / 8 * 7; /* the last eighth is where paging starts */
     }
+    const struct corm_mechanisms *m = e->opt.measure;
+    if (m && m->cache_share > 0)
+        p->budget_bytes = fixed + (uint64_t)(m->cache_share * cache_slots_needed(c, false)) * slot;
     if (p->budget_bytes < p->floor_bytes)
         return err_set(
             err,
@@ -77,7 +80,7 @@ static int make_plan(struct corm_engine *e, struct err *err) {
             (unsigned long long)(p->trunk_bytes >> 20), (unsigned long long)(p->kv_bytes >> 20),
             (unsigned long long)(p->scratch_bytes >> 20),
             (unsigned long long)((p->floor_bytes - fixed) >> 20));
-    e->in_place = fixed + p->cache_need_bytes <= p->budget_bytes;
+    e->in_place = fixed + p->cache_need_bytes <= p->budget_bytes && !(m && m->cache_share > 0);
     if (e->in_place) {
         e->n_slots = all_slots;
         p->cache_bytes = p->cache_need_bytes;
@@ -87,6 +90,13 @@ static int make_plan(struct corm_engine *e, struct err *err) {
         p->cache_bytes = (uint64_t)e->n_slots * slot;
     }
     p->total_bytes = fixed + p->cache_bytes;
+    p->streams = !e->in_place;
+    p->reading = m ? m->reading : CORM_READ_AUTO;
+    /* Where experts come and go, buffered reading would fill memory outside of the budget with
+     * second copies. Where all stay, what another run left in the page cache is welcome. */
+    if (p->reading == CORM_READ_AUTO)
+        p->reading =
+            p->streams && reader_direct_works(c->map.path) ? CORM_READ_DIRECT : CORM_READ_BUFFERED;
     return 0;
 }
 
@@ -130,6 +140,7 @@ static int fill_options(struct corm_engine *e, const struct corm_engine_options 
     if (options)
         e->opt = *options;
     struct corm_engine_options *o = &e->opt;
+    e->io_threads = o->measure && o->measure->io_threads ? o->measure->io_threads : IO_THREADS;
     if (o->threads == 0)
         o->threads = machine_cpus();
     if (o->batch_rows == 0)
@@ -229,7 +240,13 @@ static int open_steps(struct corm_engine *e, const char *path,
         e->opt.on_plan(e->opt.on_plan_ctx, &e->info, &e->plan);
     if (bind_weights(e, err) < 0 || cache_open(&e->cache, c, e->n_slots, e->in_place, err) < 0)
         return -1;
-    struct prefetch_options io = {.io_threads = IO_THREADS, .way = READER_BUFFERED};
+    const struct corm_mechanisms none = {0}, *m = e->opt.measure ? e->opt.measure : &none;
+    e->cache.whole_lru = m->whole_lru;
+    struct prefetch_options io = {.io_threads = e->io_threads,
+                                  .way = e->plan.reading == CORM_READ_DIRECT ? READER_DIRECT
+                                                                             : READER_BUFFERED,
+                                  .throttle = {m->throttle_bytes_per_s, m->throttle_latency_ns},
+                                  .single_reads = m->single_reads};
     if (prefetch_open(&e->prefetch, &e->cache, &io, err) < 0)
         return -1;
     struct corm_predict view;
@@ -239,9 +256,14 @@ static int open_steps(struct corm_engine *e, const char *path,
     predict_open(&e->predict, &view, &c->arch, &e->backend, e->layers,
                  c->n_records ? c->records[0].n_chunks : 0,
                  e->opt.loss_in_batches ? e->opt.batch_rows : 1);
-    lookahead_open(&e->lookahead, &e->predict, e->prefetch, c, e->in_place ? 0 : DEFAULT_AHEAD);
+    lookahead_open(&e->lookahead, &e->predict, e->prefetch, c,
+                   e->in_place || m->no_guesses ? 0
+                   : m->ahead                   ? m->ahead
+                                                : DEFAULT_AHEAD);
     experts_open(&e->experts, &e->cache, e->prefetch, &e->backend, e->opt.batch_rows);
     e->experts.predict = &e->predict;
+    e->experts.on_route = m->on_route;
+    e->experts.on_route_ctx = m->on_route_ctx;
     if (choose_loss(e, err) < 0)
         return -1;
     e->lookahead.drop = e->drop;
@@ -258,7 +280,9 @@ int corm_engine_open(struct corm_engine **engine, const char *path,
                      const struct corm_engine_options *options, struct corm_error *error) {
     struct err err = {0};
     struct corm_engine *e = mem_calloc(1, sizeof *e);
-    if (open_steps(e, path, options, &err) < 0) {
+    int status = open_steps(e, path, options, &err);
+    e->opt.measure = NULL;
+    if (status < 0) {
         corm_engine_close(e);
         return engine_fail(error, &err);
     }

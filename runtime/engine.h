@@ -24,6 +24,7 @@ struct corm_engine {
     struct corm_model_info info;
     bool in_place;
     uint32_t n_slots;
+    uint32_t io_threads;
 
     struct backend backend;
     struct layer_weights model;

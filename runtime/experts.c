@@ -174,6 +174,8 @@ static void close_experts(struct experts *e, bool all, uint32_t *slots_leased) {
 static int experts_run(void *ctx, uint32_t layer, const float *x, uint32_t rows, const int32_t *ids,
                        float *parts, struct err *err) {
     struct experts *e = ctx;
+    if (e->on_route)
+        e->on_route(e->on_route_ctx, layer, rows, ids);
     forward_group_uses(ids, rows * e->archive->arch.n_active, e->archive->arch.n_experts,
                        e->first_use, e->uses);
     choose_skips(e, layer, x, rows, ids);

@@ -26,6 +26,9 @@ struct experts {
      * moment to ask for later ones. May be NULL. */
     void (*on_demanded)(void *ctx, uint32_t layer, uint32_t rows);
     void *on_demanded_ctx;
+    /* Told what was chosen; may be NULL. */
+    void (*on_route)(void *ctx, uint32_t layer, uint32_t rows, const int32_t *ids);
+    void *on_route_ctx;
     /* Approximate mode: which share of the predicted energy each layer's experts may leave out,
      * [n_layers]; NULL = exact. Applies to single rows, and to batches where `drop_in_batches` (to
      * measure what decoding would lose). */

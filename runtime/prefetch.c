@@ -23,7 +23,7 @@ struct prefetch {
     pthread_cond_t ready; /* a chunk was published, or a failure */
     pthread_t *threads;
     uint32_t n_threads;
-    bool stop;
+    bool stop, single_reads;
     struct err failure;
     uint64_t stall_ns;
     float *guess_p; /* [n_records] probability of the last guess */
@@ -81,7 +81,7 @@ static struct run take_from(struct prefetch *p, enum prefetch_class class) {
         if (k->state != CACHE_QUEUED || k->class != class ||
             k->record != c->chunks[run.first].record)
             break;
-        if (run.n > 0 && run_bytes(p->archive, run.first, id) > READ_BYTES)
+        if (run.n > 0 && (p->single_reads || run_bytes(p->archive, run.first, id) > READ_BYTES))
             break;
         int32_t slot = CACHE_NO_SLOT;
         if (cache_uses_slot(c, id)) {
@@ -228,6 +228,7 @@ int prefetch_open(struct prefetch **out, struct cache *cache, const struct prefe
     p->archive = cache->archive;
     p->guess_p = mem_calloc(p->archive->n_records, sizeof *p->guess_p);
     p->window_start_ns = clock_ns();
+    p->single_reads = opt->single_reads;
     for (int i = 0; i < PREFETCH_CLASSES; i++)
         p->queues[i] = (struct queue){(uint32_t)NIL, (uint32_t)NIL};
     pthread_cond_init(&p->work, NULL);

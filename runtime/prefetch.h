@@ -47,6 +47,7 @@ struct prefetch_options {
     uint32_t io_threads; /* >= 1 */
     enum reader_way way;
     struct reader_throttle throttle;
+    bool single_reads; /* for comparison: neighbouring chunks are not read together */
 };
 
 int prefetch_open(struct prefetch **p, struct cache *cache, const struct prefetch_options *opt,

@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -38,6 +40,19 @@ int reader_open(struct reader *r, const char *path, enum reader_way way,
     return 0;
 }
 
+bool reader_direct_works(const char *path) {
+    struct reader r;
+    struct err err = {0};
+    if (reader_open(&r, path, READER_DIRECT, (struct reader_throttle){0}, &err) < 0)
+        return false;
+    void *page = NULL;
+    bool works = posix_memalign(&page, READER_ALIGN, READER_ALIGN) == 0 &&
+                 pread(r.fd, page, READER_ALIGN, 0) > 0;
+    free(page);
+    reader_close(&r);
+    return works;
+}
+
 void reader_close(struct reader *r) {
     if (!r->path)
         return;
@@ -55,6 +70,7 @@ static void wait_throttle(struct reader *r, uint64_t start_ns, size_t bytes) {
     r->link_free_ns = from + (uint64_t)((double)bytes / r->throttle.bytes_per_s * 1e9);
     uint64_t until = r->link_free_ns + r->throttle.latency_ns;
     pthread_mutex_unlock(&r->lock);
+    prctl(PR_SET_TIMERSLACK, 1000); /* this thread sleeps to the microsecond, not to 50 */
     struct timespec t = {(time_t)(until / 1000000000u), (long)(until % 1000000000u)};
     while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
         ;

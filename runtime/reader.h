@@ -56,4 +56,7 @@ int reader_read(struct reader *r, uint64_t offset, size_t bytes, uint8_t *buffer
 
 const char *reader_way_name(enum reader_way way);
 
+/* Whether the file system reads `path` with O_DIRECT, seen by doing it. */
+bool reader_direct_works(const char *path);
+
 #endif

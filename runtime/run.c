@@ -43,8 +43,13 @@ static void print_plan(void *ctx, const struct corm_model_info *m,
             cli_size_text(a, p->trunk_bytes), cli_size_text(b, p->cache_bytes),
             cli_size_text(c, p->cache_need_bytes), cli_size_text(d, p->kv_bytes),
             cli_size_text((char[CLI_SIZE_TEXT]){0}, p->scratch_bytes));
-    fprintf(stderr, ": %s of %s\n", cli_size_text(a, p->total_bytes),
+    fprintf(stderr, ": %s of %s", cli_size_text(a, p->total_bytes),
             cli_size_text(b, p->budget_bytes));
+    fprintf(stderr, "%s\n",
+            !p->streams                      ? "; the whole model fits"
+            : p->reading == CORM_READ_DIRECT ? "; experts are read directly"
+                                             : "; experts are read through the page cache, "
+                                               "which grows outside of the budget");
     fprintf(stderr, "compute  %s, %u thread%s, context %u tokens, batch %u\n", m->isa, m->threads,
             m->threads == 1 ? "" : "s", m->ctx_tok, m->batch_rows);
 }

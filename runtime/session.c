@@ -234,6 +234,9 @@ void corm_session_stats(const struct corm_session *session, struct corm_stats *s
     stats->cache_misses = now.misses - then->misses;
     stats->read_bytes = now.read_bytes - then->read_bytes;
     stats->decoded_bytes = now.decoded_bytes - then->decoded_bytes;
+    stats->guessed_bytes = now.guessed_bytes - then->guessed_bytes;
+    stats->useful_bytes = now.useful_bytes - then->useful_bytes;
+    stats->wasted_bytes = now.wasted_bytes - then->wasted_bytes;
     stats->stall_ns = prefetch_stall_ns(s->engine->prefetch) - s->stall_at_reset;
     const float *logits = last_logits(s);
     stats->logits_hash = logits ? hash64(logits, s->engine->archive.arch.vocab * sizeof(float)) : 0;
