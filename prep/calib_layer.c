@@ -259,7 +259,7 @@ static int fit_expert_chunks(struct calib *c, struct chunk_fit *f, uint32_t expe
         n++;
     }
     float *beta = f->beta + ((size_t)expert * chunks + n_hot) * m;
-    double lambda = 0.1 * (1 + 2000.0 / n);
+    double lambda = 0.01 * (1 + 2000.0 / n);
     if (fit_ridge(f->z, f->y, n, m, cold, lambda, beta, f->intercept, f->residual, err) < 0)
         return -1;
     /* The mean of a lognormal is half its variance above the exponential of its log's mean. */
