@@ -77,13 +77,14 @@ ALL_SRC := $(LIB_SRC) $(wildcard format/safetensors*.c) $(RUN_SRC) \
 PROGRAMS := $(patsubst prep/corm_prep.c,$(OUT)/corm-prep,$(patsubst \
 	runtime/corm_run.c,$(OUT)/corm-run,$(wildcard $(MAINS))))
 TEST_SRC := $(wildcard tests/test_*.c)
+SYNTH_SRC := $(filter-out tests/synth/synth.c,$(wildcard tests/synth/*.c))
 TEST_UTIL := $(filter tests/test_util%,$(TEST_SRC))
 TESTS := $(patsubst tests/%.c,$(OUT)/tests/%,$(filter-out $(TEST_UTIL),$(TEST_SRC)))
 SHELL_TESTS := $(sort $(wildcard tests/e2e_*.sh))
 FUZZERS := $(patsubst tests/%.c,$(OUT)/%,$(wildcard tests/fuzz/fuzz_*.c))
 EXAMPLES := $(patsubst docs/%.c,$(OUT)/docs/%,$(wildcard docs/*.c))
 
-FOLDERS := format kernels runtime prep tests tests/fuzz docs
+FOLDERS := format kernels runtime prep tests tests/fuzz tests/synth docs
 objects = $(patsubst %,$(OUT)/%.o,$(basename $(1)))
 LIB_OBJ := $(call objects,$(LIB_SRC))
 ALL_OBJ := $(call objects,$(ALL_SRC))
@@ -133,7 +134,7 @@ demo: ## Convert the demo checkpoint, verify the archive, and let it tell a stor
 	$(OUT)/corm-run $(BUILD)/demo/fable.corm -p "Once upon a time" -n 128 --seed 7 --temp 0.7 --echo --stats
 
 install: all ## Install under PREFIX (/usr/local), below DESTDIR where given
-	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin include lib/pkgconfig share/doc/corm)
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin include lib/pkgconfig share/doc/corm share/corm)
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(wildcard runtime/corm.h) $(DESTDIR)$(PREFIX)/include
 	install -m 644 $(OUT)/libcorm.a $(DESTDIR)$(PREFIX)/lib
@@ -142,11 +143,13 @@ install: all ## Install under PREFIX (/usr/local), below DESTDIR where given
 	ln -sf $(SONAME) $(DESTDIR)$(PREFIX)/lib/libcorm.so
 	install -m 644 $(OUT)/libcorm.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig
 	install -m 644 LICENSE $(wildcard README.md docs/*.md) $(DESTDIR)$(PREFIX)/share/doc/corm
+	cp -R calib-data $(DESTDIR)$(PREFIX)/share/corm
+	chmod -R u=rwX,go=rX $(DESTDIR)$(PREFIX)/share/corm
 
 uninstall: ## Remove what install put there
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/corm-prep bin/corm-run include/corm.h lib/libcorm.a \
 	    lib/libcorm.so lib/$(SONAME) lib/libcorm.so.$(VERSION) lib/pkgconfig/libcorm.pc)
-	rm -rf $(DESTDIR)$(PREFIX)/share/doc/corm
+	rm -rf $(DESTDIR)$(PREFIX)/share/doc/corm $(DESTDIR)$(PREFIX)/share/corm
 
 ##@ Working on it
 test: ## Build and run all tests, or those named in T="test_base e2e_demo"
@@ -221,7 +224,7 @@ $(OUT)/%.o: %.cu $(OUT)/flags
 # Archives are made anew, so that no object of a removed source stays in them.
 $(OUT)/libcorm.a: $(LIB_OBJ)
 $(OUT)/libeverything.a: $(ALL_OBJ)
-$(OUT)/tests/libutil.a: $(call objects,$(TEST_UTIL))
+$(OUT)/tests/libutil.a: $(call objects,$(TEST_UTIL) $(SYNTH_SRC))
 $(OUT)/%.a: $(OUT)/flags
 	$(call say,AR,$@)
 	@mkdir -p $(@D)
@@ -252,6 +255,9 @@ $(OUT)/docs/%: LIBS = $(LIBS_RUN)
 $(OUT)/docs/%.o: EXTRA = -Iruntime
 $(EXAMPLES): $(OUT)/docs/%: $(OUT)/docs/%.o $(OUT)/libcorm.a
 	$(link)
+$(OUT)/synth: LIBS = $(LIBS_PREP) $(LIBS_RUN)
+$(OUT)/synth: $(OUT)/tests/synth/synth.o $(OUT)/tests/libutil.a $(OUT)/libeverything.a
+	$(link)
 $(OUT)/tests/%: LIBS = $(LIBS_TEST) $(LIBS_PREP) $(LIBS_RUN)
 $(TESTS): $(OUT)/tests/%: $(OUT)/tests/%.o $(OUT)/tests/libutil.a $(OUT)/libeverything.a
 	$(link)
@@ -267,7 +273,7 @@ $(OUT)/libcorm.pc: _flags
 	    'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -lcorm' 'Libs.private: -lm -pthread' >$@
 
 .PHONY: programs _test _fuzz
-programs: all $(EXAMPLES) $(TESTS)
+programs: all $(EXAMPLES) $(TESTS) $(OUT)/synth
 chosen = $(if $(T),$(filter $(addprefix %/,$(T:.sh=)),$(1)),$(1))
 no_test = $(filter-out $(notdir $(TESTS) $(SHELL_TESTS:.sh=)),$(T:.sh=))
 _test: $(if $(no_test),$(error no such test: $(no_test))) all $(EXAMPLES) $(call chosen,$(TESTS))

@@ -43,7 +43,11 @@ static int run_convert(const struct cli_call *call, struct err *err) {
 
 /* ---- inspect, report and verify ---- */
 
-static int run_report(const struct cli_call *call, struct err *err) {
+/* Print what `describe` appends about an archive. */
+static int print_archive(const struct cli_call *call,
+                         int (*describe)(const struct corm *c, const char *path, bool json,
+                                         struct buf *out, struct err *err),
+                         struct err *err) {
     const struct prep_options *o = call->values;
     const char *path = call->args.items[0];
     struct corm c;
@@ -51,7 +55,7 @@ static int run_report(const struct cli_call *call, struct err *err) {
     if (corm_open(&c, path, CORM_OPEN_SKIP_TRUNK_HASH, err)) {
         return -1;
     }
-    int rc = report_print(&c, o->json, &out, err);
+    int rc = describe(&c, path, o->json, &out, err);
     if (rc == 0) {
         fwrite(out.data, 1, out.len, stdout);
     } else {
@@ -62,23 +66,23 @@ static int run_report(const struct cli_call *call, struct err *err) {
     return rc;
 }
 
+static int describe_calibration(const struct corm *c, const char *path, bool json, struct buf *out,
+                                struct err *err) {
+    (void)path;
+    return report_print(c, json, out, err);
+}
+
+static int run_report(const struct cli_call *call, struct err *err) {
+    return print_archive(call, describe_calibration, err);
+}
+
+static int describe_all(const struct corm *c, const char *path, bool json, struct buf *out,
+                        struct err *err) {
+    return json ? inspect_json(c, path, out, err) : inspect_text(c, path, out, err);
+}
+
 static int run_inspect(const struct cli_call *call, struct err *err) {
-    const struct prep_options *o = call->values;
-    const char *path = call->args.items[0];
-    struct corm c;
-    struct buf out = {0};
-    if (corm_open(&c, path, CORM_OPEN_SKIP_TRUNK_HASH, err)) {
-        return -1;
-    }
-    int rc = o->json ? inspect_json(&c, path, &out, err) : inspect_text(&c, path, &out, err);
-    if (rc == 0) {
-        fwrite(out.data, 1, out.len, stdout);
-    } else {
-        err_prefix(err, "%s", path);
-    }
-    buf_free(&out);
-    corm_close(&c);
-    return rc;
+    return print_archive(call, describe_all, err);
 }
 
 static void verify_progress(void *ctx, uint64_t done, uint64_t total) {
@@ -283,8 +287,7 @@ static const struct cli_option calib_rows[] = {
          "calibration goes on where it was."},
     {"calib", 0, CLI_LIST, FIELD(calib), "PATH",
      .help = "Text to calibrate on, in place of the project's own: a file, a directory, or an "
-             "archive of "
-             "text (.gz, .zst, .tar, .zip). Implies --calibrate. May be given again."},
+             "archive of text (.gz, .zst, .tar, .zip). Implies --calibrate."},
     {"calib-held", 0, CLI_LIST, FIELD(calib_held), "PATH",
      .help = "Text to score what was learned on; default: the project's own."},
     {"calib-tokens", 0, CLI_INT, FIELD(calib_tok), "N",

@@ -51,6 +51,8 @@ check 'example links to the static library' sh -c \
         $(pkg-config --static --libs-only-l libcorm | sed "s/-lcorm//") -o "$3/static"' \
     sh "$CC" "$prefix" "$root"
 check 'convert' "$prefix/bin/corm-prep" convert tests/models/fable -o "$model"
+check 'calibration finds the text that was installed' "$prefix/bin/corm-prep" convert \
+    tests/models/fable -o "$root/calibrated.corm" --calibrate --calib-tokens 256 --calib-seq 32
 
 want=$("$prefix/bin/corm-run" "$model" -p "$prompt" -n 40 --temp 0 --repeat-penalty 1 2>/dev/null)
 check 'corm-run wrote something' test -n "$want"
