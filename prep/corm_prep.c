@@ -43,7 +43,11 @@ static int run_convert(const struct cli_call *call, struct err *err) {
 
 /* ---- inspect, report and verify ---- */
 
-static int run_report(const struct cli_call *call, struct err *err) {
+/* Print what `describe` appends about an archive. */
+static int print_archive(const struct cli_call *call,
+                         int (*describe)(const struct corm *c, const char *path, bool json,
+                                         struct buf *out, struct err *err),
+                         struct err *err) {
     const struct prep_options *o = call->values;
     const char *path = call->args.items[0];
     struct corm c;
@@ -51,7 +55,7 @@ static int run_report(const struct cli_call *call, struct err *err) {
     if (corm_open(&c, path, CORM_OPEN_SKIP_TRUNK_HASH, err)) {
         return -1;
     }
-    int rc = report_print(&c, o->json, &out, err);
+    int rc = describe(&c, path, o->json, &out, err);
     if (rc == 0) {
         fwrite(out.data, 1, out.len, stdout);
     } else {
@@ -62,23 +66,23 @@ static int run_report(const struct cli_call *call, struct err *err) {
     return rc;
 }
 
+static int describe_calibration(const struct corm *c, const char *path, bool json, struct buf *out,
+                                struct err *err) {
+    (void)path;
+    return report_print(c, json, out, err);
+}
+
+static int run_report(const struct cli_call *call, struct err *err) {
+    return print_archive(call, describe_calibration, err);
+}
+
+static int describe_all(const struct corm *c, const char *path, bool json, struct buf *out,
+                        struct err *err) {
+    return json ? inspect_json(c, path, out, err) : inspect_text(c, path, out, err);
+}
+
 static int run_inspect(const struct cli_call *call, struct err *err) {
-    const struct prep_options *o = call->values;
-    const char *path = call->args.items[0];
-    struct corm c;
-    struct buf out = {0};
-    if (corm_open(&c, path, CORM_OPEN_SKIP_TRUNK_HASH, err)) {
-        return -1;
-    }
-    int rc = o->json ? inspect_json(&c, path, &out, err) : inspect_text(&c, path, &out, err);
-    if (rc == 0) {
-        fwrite(out.data, 1, out.len, stdout);
-    } else {
-        err_prefix(err, "%s", path);
-    }
-    buf_free(&out);
-    corm_close(&c);
-    return rc;
+    return print_archive(call, describe_all, err);
 }
 
 static void verify_progress(void *ctx, uint64_t done, uint64_t total) {

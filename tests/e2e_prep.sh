@@ -9,26 +9,14 @@ prep=$(pwd)/${CORM_BUILD:-build/release}/corm-prep
 case ${CORM_BUILD:-} in /*) prep=$CORM_BUILD/corm-prep ;; esac
 golden=$(pwd)/tests/golden/models
 fable=${FABLE:-$(pwd)/tests/models/fable}
+util=$(pwd)/tests/util_e2e.sh
 work=$(mktemp -d) || exit 1
 trap 'umount "$work/small" 2>/dev/null; rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 cd "$work" || exit 1
 mkdir out
 
-failed=0
-# case_ NAME COMMAND...: ok where the command succeeds.
-case_() {
-    case_name=$1
-    shift
-    if "$@" >log 2>&1; then
-        echo "ok $case_name"
-    else
-        echo "not ok $case_name"
-        sed 's/^/# /' log
-        failed=1
-    fi
-}
-skip() { echo "ok $1 # SKIP $2"; }
+. "$util"
 
 # Nothing but whole archives in out/: no temporary file, no directory of an unpacked checkpoint.
 clean() {

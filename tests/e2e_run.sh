@@ -11,25 +11,13 @@ run=$build/corm-run
 golden=$(pwd)/tests/golden
 fable=${FABLE:-$(pwd)/tests/models/fable}
 case $fable in /*) ;; *) fable=$(pwd)/$fable ;; esac
+util=$(pwd)/tests/util_e2e.sh
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 cd "$work" || exit 1
 
-failed=0
-# case_ NAME COMMAND...: ok where the command succeeds.
-case_() {
-    case_name=$1
-    shift
-    if "$@" >log 2>&1; then
-        echo "ok $case_name"
-    else
-        echo "not ok $case_name"
-        sed 's/^/# /' log
-        failed=1
-    fi
-}
-skip() { echo "ok $1 # SKIP $2"; }
+. "$util"
 
 # go STATUS ARGUMENT...: runs corm-run on out, err; succeeds where it ends with the status.
 go() {
