@@ -53,6 +53,11 @@ void cpu_kv_store(void *self, const struct kv *kv, const float *k, const float *
             (uint64_t)rows * kv->n_kv_heads * kv->head_dim);
 }
 
+/* The first head to read a block of keys or values asks for the next block. */
+static ptrdiff_t ahead_bytes(const struct attend *s, uint32_t head) {
+    return head == 0 ? (ptrdiff_t)(KEY_BLOCK * s->row_bytes) : 0;
+}
+
 /* Scores [n_heads, max_ctx_tok] become weights; each head's output is divided by its sum at the
  * end. */
 static void attend_heads(const struct attend *s, const uint8_t *keys, const uint8_t *values,
@@ -64,8 +69,9 @@ static void attend_heads(const struct attend *s, const uint8_t *keys, const uint
     for (uint32_t j = 0; j < n_keys; j += KEY_BLOCK) {
         uint32_t n = n_keys - j < KEY_BLOCK ? n_keys - j : KEY_BLOCK;
         for (uint32_t h = 0; h < n_heads; h++) {
-            s->k->dot(keys + j * s->row_bytes, s->row_bytes, n, dim, q + (size_t)h * dim,
-                      scores + (size_t)h * stride + j);
+            struct dot_rows rows = {keys + j * s->row_bytes, s->row_bytes, n, dim,
+                                    ahead_bytes(s, h)};
+            s->k->dot(&rows, q + (size_t)h * dim, scores + (size_t)h * stride + j);
         }
     }
     for (uint32_t h = 0; h < n_heads; h++) {
@@ -79,8 +85,9 @@ static void attend_heads(const struct attend *s, const uint8_t *keys, const uint
     for (uint32_t j = 0; j < n_keys; j += KEY_BLOCK) {
         uint32_t n = n_keys - j < KEY_BLOCK ? n_keys - j : KEY_BLOCK;
         for (uint32_t h = 0; h < n_heads; h++) {
-            s->k->axpy(values + j * s->row_bytes, s->row_bytes, n, dim,
-                       scores + (size_t)h * stride + j, out + (size_t)h * dim);
+            struct dot_rows rows = {values + j * s->row_bytes, s->row_bytes, n, dim,
+                                    ahead_bytes(s, h)};
+            s->k->axpy(&rows, scores + (size_t)h * stride + j, out + (size_t)h * dim);
         }
     }
     for (uint32_t h = 0; h < n_heads; h++) {

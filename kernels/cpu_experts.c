@@ -13,9 +13,9 @@
 #include <string.h>
 
 enum {
-    SUM_COLS = 512,
-    UP_ROWS = 4
-}; /* columns of a summing item; neurons whose dots go together */
+    SUM_COLS = 512, /* columns of a summing item */
+    RUN = 8,        /* neurons whose gates are read before their ups */
+};
 
 struct ffn {
     struct cpu *c;
@@ -40,23 +40,47 @@ static const float *use_input(const struct ffn *f, uint32_t use) {
 
 /* ---- the fused way -------------------------------------------------------------------------- */
 
+/* Distance from one address to another, which may lie in another chunk. */
+static ptrdiff_t bytes_between(const uint8_t *from, const uint8_t *to) {
+    return (ptrdiff_t)((uintptr_t)to - (uintptr_t)from);
+}
+
+/* out [dim] = a block's sum for one use. Rows are read in runs of RUN neurons: gates, ups, the next
+ * neurons' gates, ..., then all downs; each run asks for the one after it, the last for `next`. */
+static void block_use(const struct ffn *f, const struct cpu_block *b, struct cpu_worker *own,
+                      const float *x, const uint8_t *next, float *out) {
+    const size_t neuron_bytes = 3 * f->row_bytes;
+    const uint8_t *downs = b->data + 2 * f->row_bytes;
+    for (uint32_t i = 0; i < b->n_neurons; i += RUN) {
+        uint32_t rest = b->n_neurons - i;
+        const uint8_t *gates = b->data + i * neuron_bytes, *ups = gates + f->row_bytes;
+        struct dot_rows rows = {gates, neuron_bytes, rest < RUN ? rest : RUN, f->dim, 0};
+        rows.ahead_bytes = (ptrdiff_t)f->row_bytes;
+        f->k->dot(&rows, x, own->gate + i);
+        rows.data = ups;
+        rows.ahead_bytes = bytes_between(ups, rest > RUN ? gates + RUN * neuron_bytes : downs);
+        f->k->dot(&rows, x, own->up + i);
+    }
+    f->c->isa->silu_mul(own->gate, own->up, b->n_neurons);
+    memset(out, 0, f->dim * sizeof *out);
+    for (uint32_t i = 0; i < b->n_neurons; i += RUN) {
+        uint32_t rest = b->n_neurons - i;
+        const uint8_t *here = downs + i * neuron_bytes;
+        struct dot_rows rows = {here, neuron_bytes, rest < RUN ? rest : RUN, f->dim, 0};
+        rows.ahead_bytes = bytes_between(here, rest > RUN ? here + RUN * neuron_bytes : next);
+        f->k->axpy(&rows, own->gate + i, out);
+    }
+}
+
 static void block_item(void *ctx, uint32_t item, uint32_t worker) {
     const struct ffn *f = ctx;
     const struct cpu_block *b = &f->c->blocks[item];
-    struct cpu_worker *own = &f->c->workers[worker];
-    size_t neuron_bytes = 3 * f->row_bytes;
+    /* The items in between are probably being done by the other threads. */
+    uint32_t guess = item + pool_threads(f->c->pool);
+    const uint8_t *next = guess < f->n_blocks ? f->c->blocks[guess].data : b->data;
     for (uint32_t j = 0; j < b->job->n_uses; j++) {
-        const float *x = use_input(f, b->job->uses[j]);
-        float *out = b->partial + (size_t)j * f->dim;
-        for (uint32_t i = 0; i < b->n_neurons; i += UP_ROWS) {
-            uint32_t n = b->n_neurons - i < UP_ROWS ? b->n_neurons - i : UP_ROWS;
-            const uint8_t *gate = b->data + i * neuron_bytes;
-            f->k->dot(gate, neuron_bytes, n, f->dim, x, own->gate + i);
-            f->k->dot(gate + f->row_bytes, neuron_bytes, n, f->dim, x, own->up + i);
-        }
-        f->c->isa->silu_mul(own->gate, own->up, b->n_neurons);
-        memset(out, 0, f->dim * sizeof *out);
-        f->k->axpy(b->data + 2 * f->row_bytes, neuron_bytes, b->n_neurons, f->dim, own->gate, out);
+        block_use(f, b, &f->c->workers[worker], use_input(f, b->job->uses[j]), next,
+                  b->partial + (size_t)j * f->dim);
     }
 }
 

@@ -5,7 +5,7 @@
  */
 #include "kernels/cpu.h"
 
-enum { STREAM_BYTES = 64 * 1024 }; /* encoded weights of one streaming item */
+enum { STREAM_BYTES = 128 * 1024 }; /* encoded weights of one streaming item */
 
 struct matmul {
     const struct cpu *c;
@@ -34,12 +34,13 @@ static void stream_item(void *ctx, uint32_t item, uint32_t worker) {
     const struct matmul *m = ctx;
     const struct weight *w = m->w;
     uint32_t first = item * m->rows_an_item, n = item_rows(m, first);
+    struct dot_rows rows = {weight_row(w, first), w->stride_bytes, n, w->cols, DOT_AHEAD_BYTES};
     (void)worker;
     for (uint32_t r = 0; r < m->rows; r++) {
         float *y = m->y + (size_t)r * w->rows + first;
-        cpu_codec(m->c, w->codec)
-            ->dot(weight_row(w, first), w->stride_bytes, n, w->cols, m->x + (size_t)r * w->cols, y);
+        cpu_codec(m->c, w->codec)->dot(&rows, m->x + (size_t)r * w->cols, y);
         cpu_add_bias(m->bias, first, n, y);
+        rows.ahead_bytes = 0; /* the next input finds the rows in cache */
     }
 }
 

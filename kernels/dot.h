@@ -26,13 +26,22 @@
 
 enum { DOT_CODECS = CODEC_Q4 + 1 }; /* a table has an entry for every codec id */
 
+/* Encoded rows of `cols` columns, stride_bytes apart. As a kernel reads a byte it asks the cache
+ * for the one `ahead_bytes` further on, which should be one that is read soon after, wherever it
+ * is: the processor by itself foresees little beyond a row. 0 for rows that are in cache. */
+struct dot_rows {
+    const uint8_t *data;
+    size_t stride_bytes;
+    uint32_t n, cols;
+    ptrdiff_t ahead_bytes;
+};
+enum { DOT_AHEAD_BYTES = 16 * 1024 }; /* a good distance where rows follow one another */
+
 struct dot_codec {
-    /* out[r] = row r . x for n_rows encoded rows of `cols` columns, stride_bytes apart. */
-    void (*dot)(const uint8_t *w, size_t stride_bytes, uint32_t n_rows, uint32_t cols,
-                const float *x, float *out);
+    /* out[r] = row r . x. */
+    void (*dot)(const struct dot_rows *w, const float *x, float *out);
     /* y[c] += a[0] * row 0 [c], then a[1] * row 1 [c], ... */
-    void (*axpy)(const uint8_t *w, size_t stride_bytes, uint32_t n_rows, uint32_t cols,
-                 const float *a, float *y);
+    void (*axpy)(const struct dot_rows *w, const float *a, float *y);
     /* dst [n] = columns first .. first + n - 1 of a row of `cols`; first is a multiple of
      * CODEC_GROUP, and so is n unless it reaches the row's end. */
     void (*decode)(const uint8_t *row, uint32_t cols, uint32_t first, uint32_t n, float *dst);

@@ -88,13 +88,13 @@ static void q4_decode(const uint8_t *row, uint32_t cols, uint32_t first, uint32_
 enum { STRETCH = 256 };
 typedef void decode_fn(const uint8_t *row, uint32_t cols, uint32_t first, uint32_t n, float *dst);
 
-static void dot_by(decode_fn *decode, const uint8_t *w, size_t stride_bytes, uint32_t n_rows,
-                   uint32_t cols, const float *x, float *out) {
-    for (uint32_t r = 0; r < n_rows; r++) {
+static void dot_by(decode_fn *decode, const struct dot_rows *w, const float *x, float *out) {
+    const uint32_t cols = w->cols;
+    for (uint32_t r = 0; r < w->n; r++) {
         float acc[LANES] = {0}, part[STRETCH];
         for (uint32_t k = 0; k < cols; k += STRETCH) {
             uint32_t n = cols - k < STRETCH ? cols - k : STRETCH;
-            decode(w + r * stride_bytes, cols, k, n, part);
+            decode(w->data + r * w->stride_bytes, cols, k, n, part);
             uint32_t i = 0;
             for (; i + LANES <= n; i += LANES) {
                 for (uint32_t l = 0; l < LANES; l++) {
@@ -109,13 +109,13 @@ static void dot_by(decode_fn *decode, const uint8_t *w, size_t stride_bytes, uin
     }
 }
 
-static void axpy_by(decode_fn *decode, const uint8_t *w, size_t stride_bytes, uint32_t n_rows,
-                    uint32_t cols, const float *a, float *y) {
-    for (uint32_t r = 0; r < n_rows; r++) {
+static void axpy_by(decode_fn *decode, const struct dot_rows *w, const float *a, float *y) {
+    const uint32_t cols = w->cols;
+    for (uint32_t r = 0; r < w->n; r++) {
         float part[STRETCH];
         for (uint32_t k = 0; k < cols; k += STRETCH) {
             uint32_t n = cols - k < STRETCH ? cols - k : STRETCH;
-            decode(w + r * stride_bytes, cols, k, n, part);
+            decode(w->data + r * w->stride_bytes, cols, k, n, part);
             for (uint32_t i = 0; i < n; i++) {
                 y[k + i] += a[r] * part[i];
             }
@@ -124,13 +124,11 @@ static void axpy_by(decode_fn *decode, const uint8_t *w, size_t stride_bytes, ui
 }
 
 #define REF_CODEC(name)                                                                            \
-    static void name##_dot(const uint8_t *w, size_t stride_bytes, uint32_t n_rows, uint32_t cols,  \
-                           const float *x, float *out) {                                           \
-        dot_by(name##_decode, w, stride_bytes, n_rows, cols, x, out);                              \
+    static void name##_dot(const struct dot_rows *w, const float *x, float *out) {                 \
+        dot_by(name##_decode, w, x, out);                                                          \
     }                                                                                              \
-    static void name##_axpy(const uint8_t *w, size_t stride_bytes, uint32_t n_rows, uint32_t cols, \
-                            const float *a, float *y) {                                            \
-        axpy_by(name##_decode, w, stride_bytes, n_rows, cols, a, y);                               \
+    static void name##_axpy(const struct dot_rows *w, const float *a, float *y) {                  \
+        axpy_by(name##_decode, w, a, y);                                                           \
     }
 REF_CODEC(f32)
 REF_CODEC(bf16)

@@ -59,6 +59,11 @@ static void check_same_at(const struct place *p, const char *what, const float *
 
 /* ---- encoded rows --------------------------------------------------------------------------- */
 
+/* Asking for bytes far behind the guard page must do no harm. */
+static struct dot_rows rows_of(const struct weight *w, uint32_t first, uint32_t n) {
+    return (struct dot_rows){weight_row(w, first), w->stride_bytes, n, w->cols, DOT_AHEAD_BYTES};
+}
+
 static void check_decode(const struct place *p, const struct weight *w) {
     float *got = test_guard(p->cols * sizeof *got);
     for (uint32_t r = 0; r < p->rows; r++) {
@@ -80,13 +85,15 @@ static void check_decode(const struct place *p, const struct weight *w) {
 static void check_dot(const struct place *p, const struct weight *w, const float *x) {
     const struct dot_codec *k = &p->isa->codec[p->codec->id];
     float *got = test_guard(p->rows * sizeof *got), one;
-    k->dot(w->data, w->stride_bytes, p->rows, p->cols, x, got);
+    struct dot_rows rows = rows_of(w, 0, p->rows);
+    k->dot(&rows, x, got);
     for (uint32_t r = 0; r < p->rows; r++) {
         double size;
         float *row = kernels_decode(w, r);
         double want = kernels_dot(row, x, p->cols, &size);
         check_close(p, "dot", r, got[r], want, kernels_dot_tolerance(p->cols, size));
-        k->dot(weight_row(w, r), w->stride_bytes, 1, p->cols, x, &one);
+        rows = rows_of(w, r, 1);
+        k->dot(&rows, x, &one);
         check_same(p, "dot of one row", &one, &got[r], 1);
         free(row);
     }
@@ -97,10 +104,11 @@ static void check_dot(const struct place *p, const struct weight *w, const float
 static void check_dot_columns(const struct place *p, const struct weight *w) {
     float *x = test_guard(p->cols * sizeof *x), got;
     float *row = kernels_decode(w, 0);
+    struct dot_rows rows = rows_of(w, 0, 1);
     memset(x, 0, p->cols * sizeof *x);
     for (uint32_t c = 0; c<p->cols; c += p->cols> 128 ? 13 : 1) {
         x[c] = 1;
-        p->isa->codec[p->codec->id].dot(w->data, w->stride_bytes, 1, p->cols, x, &got);
+        p->isa->codec[p->codec->id].dot(&rows, x, &got);
         check_close(p, "dot with a unit vector", c, got, row[c], 0);
         x[c] = 0;
     }
@@ -116,14 +124,16 @@ static void check_axpy(const struct place *p, const struct weight *w, const floa
     double *want = mem_calloc(p->cols, sizeof *want), *size = mem_calloc(p->cols, sizeof *size);
     memcpy(got, y0, bytes);
     memcpy(split, y0, bytes);
-    k->axpy(w->data, w->stride_bytes, p->rows, p->cols, a, got);
+    struct dot_rows rows = rows_of(w, 0, p->rows);
+    k->axpy(&rows, a, got);
     for (uint32_t c = 0; c < p->cols; c++) {
         want[c] = y0[c];
         size[c] = fabs((double)y0[c]);
     }
     for (uint32_t r = 0; r < p->rows; r++) {
         float *row = kernels_decode(w, r);
-        k->axpy(weight_row(w, r), w->stride_bytes, 1, p->cols, a + r, split);
+        rows = rows_of(w, r, 1);
+        k->axpy(&rows, a + r, split);
         for (uint32_t c = 0; c < p->cols; c++) {
             want[c] += (double)a[r] * row[c];
             size[c] += fabs((double)a[r] * row[c]);
@@ -204,7 +214,8 @@ static void check_panels(const struct place *p, struct test_rng *rng, uint32_t n
     }
     p->isa->tile(panel, w_stride, p->rows, p->cols, (const float *const *)x, n_x, out, y_stride);
     for (uint32_t j = 0; j < n_x; j++) {
-        k->dot(w.data, w.stride_bytes, p->rows, p->cols, x[j], one);
+        struct dot_rows rows = rows_of(&w, 0, p->rows);
+        k->dot(&rows, x[j], one);
         check_same(p, "tile", out + j * y_stride, one, p->rows);
     }
     float *mixed[16];
@@ -215,7 +226,8 @@ static void check_panels(const struct place *p, struct test_rng *rng, uint32_t n
     p->isa->mix(panel, w_stride, p->rows, p->cols, h, h_stride, n_x, mixed);
     for (uint32_t j = 0; j < n_x; j++) {
         memset(sum, 0, p->cols * sizeof *sum);
-        k->axpy(w.data, w.stride_bytes, p->rows, p->cols, h + j * h_stride, sum);
+        struct dot_rows rows = rows_of(&w, 0, p->rows);
+        k->axpy(&rows, h + j * h_stride, sum);
         for (uint32_t c = 0; c < p->cols; c++) {
             want[c] = y[j][c] + sum[c];
         }
