@@ -140,6 +140,42 @@ static const struct cli_option bench_rows[] = {
     {0},
 };
 
+static const char *const reading_words[] = {[CORM_READ_AUTO] = "auto",
+                                            [CORM_READ_BUFFERED] = "buffered",
+                                            [CORM_READ_DIRECT] = "direct",
+                                            NULL};
+
+static const struct cli_option measure_rows[] = {
+    {"ablation", 0, CLI_FLAG, FIELD(ablation),
+     .help = "Turn the engine's mechanisms on one after the other, from whole experts on demand in "
+             "an LRU cache (B0) to all of them, and compare: interleaved runs, each with a fresh "
+             "engine. Needs --share or --ram."},
+    {"io", 0, CLI_FLAG, FIELD(io),
+     .help = "Read the archive in both ways, with several block sizes and threads."},
+    {"trace", 0, CLI_FLAG, FIELD(trace),
+     .help = "Record which experts are used, and replay that through caches of several sizes: "
+             "least recently used, the engine's own, and Belady's, which knows the future."},
+    {"share", 0, CLI_DOUBLE, FIELD(share), "PERCENT",
+     "Room for this part of all experts, in place of --ram.", .min = 0, .max = 100,
+     .fallback = "as --ram says"},
+    {"throttle", 0, CLI_SIZE, FIELD(throttle), "SIZE",
+     "Make a slower disk of this one: so many bytes a second.", .fallback = "none"},
+    {"latency", 0, CLI_STRING, FIELD(latency), "TIME",
+     "With --throttle: so much longer for each read, 100us or 5ms.", .fallback = "none"},
+    {"stall", 0, CLI_DOUBLE, FIELD(stall), "PERCENT",
+     "With --ablation: choose the throttle so that B0 waits this part of its time.", .min = 1,
+     .max = 99, .fallback = "the throttle given"},
+    {"other", 0, CLI_STRING, FIELD(other), "FILE.corm",
+     "With --ablation: the same model converted with --no-compress, to see what the codec brings.",
+     .fallback = "none"},
+    {"reading", 0, CLI_ENUM, FIELD(reading), "WAY",
+     "How experts are read: auto, buffered (through the page cache) or direct.",
+     .words = reading_words},
+    {"io-threads", 0, CLI_INT, FIELD(io_threads), "N", "Threads that read and decode.", .min = 0,
+     .max = 64, .fallback = "the engine's own number"},
+    {0},
+};
+
 static const struct cli_option logits_rows[] = {
     {"ids", 0, CLI_STRING, FIELD(ids), "LIST", .help = "Token ids, parted by commas."},
     {"ids-file", 0, CLI_STRING, FIELD(ids_file), "FILE",
@@ -167,6 +203,7 @@ static const struct cli_group generation = {"Generation", generate_rows};
 static const struct cli_group text = {"Text", text_rows};
 static const struct cli_group perplexity = {"Text", perplexity_rows};
 static const struct cli_group bench = {"Work", bench_rows};
+static const struct cli_group measure = {"Measurement", measure_rows};
 static const struct cli_group logits = {"Ids and result", logits_rows};
 static const struct cli_group figures = {"Figures", figure_rows};
 
@@ -206,15 +243,18 @@ static const struct cli_command commands[] = {
                  "#Slower, with more before each token:\n"
                  "corm-run perplexity model.corm -f text.txt --ctx 1024 --stride 256\n"},
     {"bench", "measure speed", run_bench, .args = "MODEL.corm", .min_args = 1, .max_args = 1,
-     .groups = {&bench, &machine, &figures},
+     .groups = {&bench, &measure, &machine, &figures},
      .description =
          "Computes a prompt in batches (prefill), then tokens one by one (decode), and repeats "
          "that. The tokens are fixed, not the model's own, so that different builds and options do "
          "the same work.\n"
          "GB/s is the bytes of weights that the math read by the time it took (1 GB = 1e9 bytes); "
          "archive/tok is what came from the file. The first repetition also fills the cache.",
-     .examples = "corm-run bench model.corm\n"
-                 "corm-run bench model.corm --ram 25% --reps 5 --json\n"},
+     .examples =
+         "corm-run bench model.corm\n"
+         "corm-run bench model.corm --ram 25% --reps 5 --json\n"
+         "#What each mechanism brings on a SATA disk, with room for a quarter of the experts:\n"
+         "corm-run bench model.corm --ablation --share 25 --throttle 500MB --latency 100us\n"},
     {"logits", "write logits for given token ids", run_logits, .args = "MODEL.corm", .min_args = 1,
      .max_args = 1, .groups = {&logits, &machine, &figures},
      .description = "For comparing with other programs: row i of the result is what the model "

@@ -77,8 +77,11 @@ static int ram_bytes(const char *text, uint64_t *bytes, struct err *err) {
 
 int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struct err *err) {
     const struct run_options *o = call->values;
-    *r = (struct run){
-        .call = call, .o = o, .model = call->args.items[0], .loss_in_batches = r->loss_in_batches};
+    *r = (struct run){.call = call,
+                      .o = o,
+                      .model = call->args.items[0],
+                      .loss_in_batches = r->loss_in_batches,
+                      .measure = r->measure};
     r->progress = progress_terminal_init(&r->terminal, stderr, o->quiet);
     struct corm_engine_options options = {
         .threads = (uint32_t)o->threads,
@@ -90,6 +93,7 @@ int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struc
         .loss_in_batches = r->loss_in_batches,
         .on_plan = o->quiet ? NULL : print_plan,
         .on_plan_ctx = r,
+        .measure = r->measure,
     };
     int status = ram_bytes(o->ram, &options.ram_bytes, err);
     if (status) {

@@ -38,6 +38,11 @@ struct run_options {
     bool bos;
     /* bench */
     int prompt_tokens, decode_tokens, reps;
+    bool ablation, io, trace;
+    const char *other, *latency;
+    uint64_t throttle; /* bytes/s */
+    double share, stall;
+    int io_threads, reading; /* reading: enum corm_reading */
     /* logits */
     const char *ids, *ids_file, *output;
     /* figures */
@@ -59,8 +64,11 @@ struct run_ids {
 struct run {
     const struct cli_call *call;
     const struct run_options *o;
-    const char *model;    /* path as given */
-    bool loss_in_batches; /* set before run_open: measure what decoding would lose */
+    const char *model; /* path as given */
+    /* Set before run_open: */
+    bool loss_in_batches; /* measure what decoding would lose */
+    const struct corm_mechanisms *measure;
+    /* After it: */
     struct corm_engine *engine;
     struct corm_session *session;
     const struct corm_model_info *info; /* borrowed from engine */
@@ -107,6 +115,18 @@ void run_json_begin(struct run_json *j, const struct run *r);
 /* End it, print it as one line, free it. */
 void run_json_print(struct run_json *j);
 
+/* Nats per token of the text in --file, in windows of o->window tokens, as perplexity has it. */
+int run_score(const struct cli_call *call, double *nats_per_tok, struct err *err);
+
+/* Tokens of a benchmark: the first `n` of --file, or made up. */
+int run_bench_tokens(const struct run *r, size_t n, struct run_ids *out, struct err *err);
+/* Fill in what the options say. Returns 0 or CLI_USAGE. */
+int run_bench_measure(const struct run_options *o, struct corm_mechanisms *m, struct err *err);
+/* Bytes a second that reading `path` gives in blocks of `block_bytes` with `threads` threads, for
+ * about `seconds`; the page cache is emptied of it before. `direct`: as in enum corm_reading. */
+int run_io_rate(const char *path, bool direct, size_t block_bytes, uint32_t threads, double seconds,
+                double *bytes_per_s, struct err *err);
+
 /* Fill `err` from the public error. Returns -1. */
 int run_fail(struct err *err, const struct corm_error *error);
 
@@ -114,6 +134,9 @@ int run_fail(struct err *err, const struct corm_error *error);
 int run_generate(const struct cli_call *call, struct err *err);
 int run_perplexity(const struct cli_call *call, struct err *err);
 int run_bench(const struct cli_call *call, struct err *err);
+int run_ablation(const struct cli_call *call, struct err *err); /* bench --ablation */
+int run_io(const struct cli_call *call, struct err *err);       /* bench --io */
+int run_trace(const struct cli_call *call, struct err *err);    /* bench --trace */
 int run_logits(const struct cli_call *call, struct err *err);
 
 #endif

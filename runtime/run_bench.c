@@ -8,6 +8,7 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "runtime/run.h"
 
@@ -36,21 +37,44 @@ static void made_up_ids(struct run_ids *out, size_t n, uint32_t vocab) {
     }
 }
 
-static int take_tokens(struct bench *b, const struct buf *text, struct err *err) {
-    const struct run_options *o = b->run.o;
-    size_t n = (size_t)o->prompt_tokens + (size_t)o->decode_tokens;
+int run_bench_tokens(const struct run *r, size_t n, struct run_ids *out, struct err *err) {
+    const struct run_options *o = r->o;
+    struct buf text = {0};
     if (!o->file) {
-        made_up_ids(&b->tokens, n, b->run.info->vocab);
+        made_up_ids(out, n, r->info->vocab);
         return 0;
     }
-    if (run_tokenize(&b->run, text, false, &b->tokens, err) < 0) {
-        return -1;
+    int status = run_read(o->file, &text, err);
+    if (status == 0) {
+        status = run_tokenize(r, &text, false, out, err);
     }
-    if (b->tokens.n < n) {
-        return err_set(err, "%s: the text has %zu tokens; prompt and decoding need %zu", o->file,
-                       b->tokens.n, n);
+    if (status == 0 && out->n < n) {
+        status = err_set(err, "%s: the text has %zu tokens; prompt and decoding need %zu", o->file,
+                         out->n, n);
     }
+    buf_free(&text);
+    return status;
+}
+
+/* "100us", "1.5ms" */
+static int latency_ns(const char *text, uint64_t *ns, struct err *err) {
+    char *end;
+    double value = strtod(text, &end);
+    double unit = strcmp(end, "us") == 0 ? 1e3 : strcmp(end, "ms") == 0 ? 1e6 : 0;
+    if (end == text || unit == 0 || !(value >= 0 && value * unit <= 1e10)) {
+        err_set(err, "--latency: expected a time up to 10 s, such as 100us or 5ms, not '%s'", text);
+        return CLI_USAGE;
+    }
+    *ns = (uint64_t)(value * unit);
     return 0;
+}
+
+int run_bench_measure(const struct run_options *o, struct corm_mechanisms *m, struct err *err) {
+    *m = (struct corm_mechanisms){.cache_share = o->share / 100,
+                                  .throttle_bytes_per_s = (double)o->throttle,
+                                  .io_threads = (uint32_t)o->io_threads,
+                                  .reading = (enum corm_reading)o->reading};
+    return o->latency ? latency_ns(o->latency, &m->throttle_latency_ns, err) : 0;
 }
 
 static int repeat(struct bench *b, struct err *err) {
@@ -135,17 +159,28 @@ static void report(struct bench *b) {
 int run_bench(const struct cli_call *call, struct err *err) {
     const struct run_options *o = call->values;
     struct bench b = {.prefill.name = "prefill", .decode.name = "decode"};
-    struct buf text = {0};
+    struct corm_mechanisms measure;
+    if (o->ablation + o->io + o->trace > 1) {
+        err_set(err, "--ablation, --io and --trace are measurements of their own: one at a time");
+        return CLI_USAGE;
+    }
+    if (o->ablation || o->io || o->trace) {
+        return o->ablation ? run_ablation(call, err)
+               : o->io     ? run_io(call, err)
+                           : run_trace(call, err);
+    }
     if (o->prompt_tokens + o->decode_tokens == 0) {
         err_set(err, "nothing to do: --prompt-tokens and --decode-tokens are both 0");
         return CLI_USAGE;
     }
-    int status = o->file ? run_read(o->file, &text, err) : 0;
+    int status = run_bench_measure(o, &measure, err);
     if (status == 0) {
+        b.run.measure = &measure;
         status = run_open(&b.run, call, (uint32_t)(o->prompt_tokens + o->decode_tokens), err);
     }
     if (status == 0) {
-        status = take_tokens(&b, &text, err);
+        status = run_bench_tokens(&b.run, (size_t)o->prompt_tokens + (size_t)o->decode_tokens,
+                                  &b.tokens, err);
     }
     if (status == 0) {
         b.prefill.phases = mem_calloc((size_t)o->reps, sizeof *b.prefill.phases);
@@ -165,6 +200,5 @@ int run_bench(const struct cli_call *call, struct err *err) {
     free(b.prefill.phases);
     free(b.decode.phases);
     free(b.tokens.ids);
-    buf_free(&text);
     return status;
 }

@@ -142,10 +142,28 @@ static void report(const struct perplexity *p) {
     printf("perplexity %.5f over %" PRIu64 " tokens\n", exp(mean), p->scored);
 }
 
+/* Open the model and score the text; p->run and p->text are the caller's to free in every case. */
+static int measure(struct perplexity *p, const struct cli_call *call, struct err *err) {
+    const struct run_options *o = call->values;
+    struct buf text = {0};
+    int status = run_read(o->file, &text, err);
+    if (status == 0) {
+        p->run.loss_in_batches = true;
+        status = run_open(&p->run, call, (uint32_t)p->ctx, err);
+    }
+    if (status == 0) {
+        status = prepare(p, &text, err);
+    }
+    if (status == 0) {
+        status = score(p, err);
+    }
+    buf_free(&text);
+    return status;
+}
+
 int run_perplexity(const struct cli_call *call, struct err *err) {
     const struct run_options *o = call->values;
     struct perplexity p = {.ctx = (size_t)o->window, .stride = (size_t)o->window};
-    struct buf text = {0};
     if (cli_given(call, "stride")) {
         p.stride = (size_t)o->stride;
     }
@@ -158,22 +176,21 @@ int run_perplexity(const struct cli_call *call, struct err *err) {
         }
         return CLI_USAGE;
     }
-    int status = run_read(o->file, &text, err);
-    if (status == 0) {
-        p.run.loss_in_batches = true;
-        status = run_open(&p.run, call, (uint32_t)p.ctx, err);
-    }
-    if (status == 0) {
-        status = prepare(&p, &text, err);
-    }
-    if (status == 0) {
-        status = score(&p, err);
-    }
+    int status = measure(&p, call, err);
     if (status == 0) {
         report(&p);
     }
     run_close(&p.run);
     free(p.text.ids);
-    buf_free(&text);
+    return status;
+}
+
+int run_score(const struct cli_call *call, double *nats_per_tok, struct err *err) {
+    const struct run_options *o = call->values;
+    struct perplexity p = {.ctx = (size_t)o->window, .stride = (size_t)o->window};
+    int status = measure(&p, call, err);
+    *nats_per_tok = status == 0 ? p.sum / (double)p.scored : 0;
+    run_close(&p.run);
+    free(p.text.ids);
     return status;
 }

@@ -1,0 +1,383 @@
+/*
+ * run_ablation: what each mechanism of the engine is worth.
+ *
+ * Owns: the rows (B0 and one more mechanism in each), their order in time, the choice of a
+ * throttle, the arithmetic bound, the table.
+ * Leaves to others: all that run.h lists; the switches themselves (struct corm_mechanisms).
+ * Threads: the main thread.
+ *
+ * Every row decodes the same tokens with an engine of its own, so that caches begin empty; some
+ * tokens that nobody measures come first. Rows run in turn, once in each repetition, so that a
+ * machine that is slower for a while is so for all. Reported is the repetition of median time.
+ *
+ * The bound. A row that hid all of its reading behind computing, or all of its computing behind
+ * reading, would take max(compute, bytes / device rate) for a token, where compute is the time
+ * with every expert in memory. So B0's time over that is the most that the row's bytes allow to
+ * win.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/run.h"
+
+struct row {
+    const char *name;
+    bool resident; /* all experts in memory: what computing alone takes */
+    bool other;    /* the archive of --other */
+    bool lossy;
+    struct corm_mechanisms m;
+};
+
+static const struct row ROWS[] = {
+    {"resident", .resident = true},
+    {"B0", .m = {.whole_lru = true, .single_reads = true, .no_guesses = true}},
+    {"+ packed reads", .m = {.whole_lru = true, .no_guesses = true}},
+    {"+ two-level cache", .m = {.no_guesses = true}},
+    {"+ guess l+1", .m = {.ahead = 1}},
+    {"+ guess l+2", .m = {.ahead = 2}},
+    {"+ approximate", .lossy = true, .m = {.ahead = 2}},
+    {"B0, no codec", .other = true,
+     .m = {.whole_lru = true, .single_reads = true, .no_guesses = true}},
+    {"l+2, no codec", .other = true, .m = {.ahead = 2}},
+};
+enum { N_ROWS = sizeof ROWS / sizeof *ROWS, RESIDENT = 0, B0 = 1 };
+static const double LOSS = 1; /* percent, of the approximate row */
+
+/* One run of one row. */
+struct sample {
+    uint64_t tok, ns;
+    struct corm_stats s;
+};
+
+struct ablation {
+    const struct cli_call *call;
+    const struct run_options *o;
+    struct corm_mechanisms base; /* what the options ask of every row */
+    bool on[N_ROWS];
+    struct sample *samples[N_ROWS]; /* [reps] */
+    bool resident_streams;          /* the model does not fit: no time of computing alone */
+    double device_bytes_per_s, loss_nats;
+};
+
+/* ---- one run ---- */
+
+static int run_row(struct ablation *a, size_t i, struct sample *out, struct err *err) {
+    const struct row *row = &ROWS[i];
+    struct run_options own = *a->o;
+    const char *path = row->other ? own.other : a->call->args.items[0];
+    struct cli_call call = *a->call;
+    call.values = &own;
+    call.args.items = &path;
+    own.quiet = true;
+    own.loss = row->lossy ? LOSS : 0;
+    struct corm_mechanisms m = row->m;
+    m.cache_share = row->resident ? 0 : a->base.cache_share;
+    m.io_threads = a->base.io_threads;
+    m.reading = row->resident ? CORM_READ_AUTO : a->base.reading;
+    m.throttle_bytes_per_s = row->resident ? 0 : a->base.throttle_bytes_per_s;
+    m.throttle_latency_ns = row->resident ? 0 : a->base.throttle_latency_ns;
+    if (row->resident) {
+        own.ram = NULL;
+    }
+    size_t n_prompt = (size_t)own.prompt_tokens, n_decode = (size_t)own.decode_tokens,
+           n_warm = n_prompt + n_decode / 8;
+    struct run r = {.measure = &m};
+    struct run_ids tokens = {0};
+    int status = run_open(&r, &call, (uint32_t)(n_warm + n_decode), err);
+    if (status == 0) {
+        status = run_bench_tokens(&r, n_warm + n_decode, &tokens, err);
+    }
+    if (status == 0) {
+        status = run_eval(&r, tokens.ids, n_prompt, NULL, err);
+    }
+    for (size_t t = n_prompt; status == 0 && t < n_warm + n_decode; t++) {
+        if (t == n_warm) {
+            corm_session_reset_stats(r.session);
+        }
+        status = run_eval(&r, tokens.ids + t, 1, NULL, err);
+    }
+    if (status == 0) {
+        struct corm_stats s = run_stats(&r);
+        *out = (struct sample){s.decode_tok, s.decode_ns, s};
+        if (row->resident) {
+            a->resident_streams = corm_engine_plan(r.engine)->streams;
+        }
+    }
+    free(tokens.ids);
+    run_close(&r);
+    return status;
+}
+
+/* ---- figures ---- */
+
+static int by_time(const void *x, const void *y) {
+    uint64_t a = ((const struct sample *)x)->ns, b = ((const struct sample *)y)->ns;
+    return (a > b) - (a < b);
+}
+
+/* Of one row, per token. */
+struct figures {
+    double tok_per_s, s_per_tok, read, guessed, useful, wasted; /* seconds and bytes per token */
+    double hits, stall;                                         /* shares */
+    double over_b0, bound;
+};
+
+static double part(uint64_t a, uint64_t whole) {
+    return whole > 0 ? (double)a / (double)whole : 0;
+}
+
+static struct figures figures_of(const struct ablation *a, size_t i, size_t rep) {
+    const struct sample *x = &a->samples[i][rep];
+    double tok = (double)x->tok;
+    struct figures f = {
+        .s_per_tok = (double)x->ns / 1e9 / tok,
+        .tok_per_s = tok / (double)x->ns * 1e9,
+        .read = (double)x->s.read_bytes / tok,
+        .guessed = (double)x->s.guessed_bytes / tok,
+        .useful = (double)x->s.useful_bytes / tok,
+        .wasted = (double)x->s.wasted_bytes / tok,
+        .hits = part(x->s.cache_hits, x->s.cache_hits + x->s.cache_misses),
+        .stall = part(x->s.stall_ns, x->ns),
+    };
+    return f;
+}
+
+/* Sorts the samples of every row by time and returns the medians' figures in f[N_ROWS]. */
+static void compute_figures(struct ablation *a, struct figures *f) {
+    size_t middle = (size_t)a->o->reps / 2;
+    for (size_t i = 0; i < N_ROWS; i++) {
+        if (a->on[i]) {
+            qsort(a->samples[i], (size_t)a->o->reps, sizeof **a->samples, by_time);
+            f[i] = figures_of(a, i, middle);
+        }
+    }
+    double compute = f[RESIDENT].s_per_tok;
+    for (size_t i = B0; i < N_ROWS; i++) {
+        if (!a->on[i]) {
+            continue;
+        }
+        if (a->resident_streams) {
+            compute = f[i].s_per_tok * (1 - f[i].stall);
+        }
+        double device = f[i].read / a->device_bytes_per_s;
+        f[i].over_b0 = f[B0].s_per_tok / f[i].s_per_tok;
+        f[i].bound = f[B0].s_per_tok / (compute > device ? compute : device);
+    }
+}
+
+static void print_table(const struct ablation *a, const struct figures *f) {
+    char size[CLI_SIZE_TEXT];
+    printf("device %.0f MB/s%s; room for %.0f %% of the experts; %d tokens, median of %d\n",
+           a->device_bytes_per_s / 1e6, a->base.throttle_bytes_per_s > 0 ? " (throttled)" : "",
+           a->base.cache_share * 100, a->o->decode_tokens, a->o->reps);
+    printf("%-18s %9s %7s %7s %8s %12s %6s %12s %8s %8s %7s %9s\n", "", "tok/s", "x B0", "bound",
+           "of bound", "read/tok", "hits", "guessed/tok", "useful", "wasted", "stall",
+           "perplexity");
+    for (size_t i = 0; i < N_ROWS; i++) {
+        if (!a->on[i]) {
+            continue;
+        }
+        printf("%-18s %9.1f", ROWS[i].name, f[i].tok_per_s);
+        if (i == RESIDENT) {
+            printf("%s\n", a->resident_streams ? "  (does not fit)" : "");
+            continue;
+        }
+        printf(" %7.2f %7.2f %6.0f %%", f[i].over_b0, f[i].bound, 100 * f[i].over_b0 / f[i].bound);
+        printf(" %12s %4.0f %%", cli_size_text(size, (uint64_t)f[i].read), 100 * f[i].hits);
+        printf(" %12s", cli_size_text(size, (uint64_t)f[i].guessed));
+        double guessed = f[i].guessed > 0 ? f[i].guessed : 1;
+        printf(" %6.0f %% %6.0f %% %5.0f %%", 100 * f[i].useful / guessed,
+               100 * f[i].wasted / guessed, 100 * f[i].stall);
+        if (ROWS[i].lossy && a->o->file) {
+            printf(" %+7.2f %%", 100 * (exp(a->loss_nats) - 1));
+        }
+        printf("\n");
+    }
+}
+
+static void print_json(const struct ablation *a, const struct figures *f) {
+    struct run_json j = {0};
+    run_json_open(&j, NULL, '{');
+    run_json_string(&j, "command", "bench --ablation");
+    run_json_string(&j, "version", corm_version());
+    run_json_string(&j, "model", a->call->args.items[0]);
+    run_json_f64(&j, "device_bytes_per_s", a->device_bytes_per_s);
+    run_json_bool(&j, "throttled", a->base.throttle_bytes_per_s > 0);
+    run_json_f64(&j, "cache_share", a->base.cache_share);
+    run_json_u64(&j, "tokens", (uint64_t)a->o->decode_tokens);
+    run_json_u64(&j, "reps", (uint64_t)a->o->reps);
+    run_json_open(&j, "rows", '[');
+    for (size_t i = 0; i < N_ROWS; i++) {
+        if (!a->on[i]) {
+            continue;
+        }
+        run_json_open(&j, NULL, '{');
+        run_json_string(&j, "name", ROWS[i].name);
+        run_json_f64(&j, "tok_per_s", f[i].tok_per_s);
+        if (i != RESIDENT) {
+            run_json_f64(&j, "over_b0", f[i].over_b0);
+            run_json_f64(&j, "bound", f[i].bound);
+            run_json_f64(&j, "read_bytes_per_tok", f[i].read);
+            run_json_f64(&j, "hit_rate", f[i].hits);
+            run_json_f64(&j, "guessed_bytes_per_tok", f[i].guessed);
+            run_json_f64(&j, "useful_bytes_per_tok", f[i].useful);
+            run_json_f64(&j, "wasted_bytes_per_tok", f[i].wasted);
+            run_json_f64(&j, "stall_share", f[i].stall);
+        }
+        if (ROWS[i].lossy && a->o->file) {
+            run_json_f64(&j, "perplexity_change", exp(a->loss_nats) - 1);
+        }
+        run_json_close(&j, '}');
+    }
+    run_json_close(&j, ']');
+    run_json_print(&j);
+}
+
+/* ---- the whole ---- */
+
+/* Bisect the rate until B0 waits the share of its time that --stall asks for. */
+static int choose_throttle(struct ablation *a, struct err *err) {
+    enum { STEPS = 10 };
+    double slow = 1e5, fast = 1e11, want = a->o->stall / 100;
+    for (int i = 0; i < STEPS; i++) {
+        a->base.throttle_bytes_per_s = sqrt(slow * fast);
+        struct sample s;
+        int status = run_row(a, B0, &s, err);
+        if (status) {
+            return status;
+        }
+        double stall = part(s.s.stall_ns, s.ns);
+        /* The bytes do not depend on the rate, so that one run nearly tells the rest. */
+        double compute = (double)(s.ns - s.s.stall_ns), target = compute * want / (1 - want);
+        double guess = a->base.throttle_bytes_per_s * (double)s.s.stall_ns / target;
+        *(stall > want ? &slow : &fast) = a->base.throttle_bytes_per_s;
+        if (fabs(stall - want) < 0.01) {
+            return 0;
+        }
+        if (guess > slow && guess < fast) {
+            slow = guess / 1.5 > slow ? guess / 1.5 : slow;
+            fast = guess * 1.5 < fast ? guess * 1.5 : fast;
+        }
+    }
+    return 0;
+}
+
+/* What the lossy row loses, in nats a token of the text. */
+static int measure_loss(struct ablation *a, struct err *err) {
+    double nats[2];
+    for (int lossy = 0; lossy < 2; lossy++) {
+        struct run_options own = *a->o;
+        struct cli_call call = *a->call;
+        call.values = &own;
+        own.loss = lossy ? LOSS : 0;
+        own.quiet = true;
+        own.ram = NULL;
+        int status = run_score(&call, &nats[lossy], err);
+        if (status) {
+            return status;
+        }
+    }
+    a->loss_nats = nats[1] - nats[0];
+    return 0;
+}
+
+/* Exact rows of one archive give the same bits, or the switches change more than speed. */
+static int check_same(const struct ablation *a, struct err *err) {
+    uint64_t first[2] = {0}; /* by archive; hashes are not 0 */
+    for (size_t i = 0; i < N_ROWS; i++) {
+        for (int rep = 0; a->on[i] && !ROWS[i].lossy && rep < a->o->reps; rep++) {
+            uint64_t hash = a->samples[i][rep].s.logits_hash, *want = &first[ROWS[i].other];
+            *want = *want ? *want : hash;
+            if (hash != *want) {
+                return err_set(err, "row '%s' computes other logits than the rows before it",
+                               ROWS[i].name);
+            }
+        }
+    }
+    return 0;
+}
+
+static int device_rate(struct ablation *a, struct err *err) {
+    a->device_bytes_per_s = a->base.throttle_bytes_per_s;
+    if (a->device_bytes_per_s > 0) {
+        return 0;
+    }
+    struct err refused = {0};
+    const char *path = a->call->args.items[0];
+    if (run_io_rate(path, true, 1 << 20, 2, 1.0, &a->device_bytes_per_s, &refused) == 0) {
+        return 0;
+    }
+    return run_io_rate(path, false, 1 << 20, 2, 1.0, &a->device_bytes_per_s, err);
+}
+
+static int run_rows(struct ablation *a, struct progress *progress, struct err *err) {
+    uint64_t done = 0;
+    int status = 0;
+    for (int rep = 0; rep < a->o->reps; rep++) {
+        for (size_t i = 0; i < N_ROWS && status == 0; i++) {
+            if (!a->on[i]) {
+                continue;
+            }
+            status = run_row(a, i, &a->samples[i][rep], err);
+            /* An archive without a loss level leaves the row out. */
+            if (status && ROWS[i].lossy && rep == 0) {
+                a->on[i] = false;
+                status = 0;
+                *err = (struct err){0};
+            }
+            progress_update(progress, ++done);
+        }
+    }
+    return status;
+}
+
+int run_ablation(const struct cli_call *call, struct err *err) {
+    struct ablation a = {.call = call, .o = call->values};
+    const struct run_options *o = a.o;
+    struct progress_terminal terminal;
+    struct progress *progress = progress_terminal_init(&terminal, stderr, o->quiet);
+    int status = run_bench_measure(o, &a.base, err);
+    if (status == 0 && o->decode_tokens == 0) {
+        err_set(err, "nothing to do: --decode-tokens is 0");
+        status = CLI_USAGE;
+    }
+    uint64_t n_on = 0;
+    for (size_t i = 0; i < N_ROWS; i++) {
+        a.on[i] = !ROWS[i].other || o->other;
+        n_on += a.on[i];
+        a.samples[i] = mem_calloc((size_t)o->reps, sizeof *a.samples[i]);
+    }
+    run_catch_interrupt();
+    if (status == 0 && o->stall > 0) {
+        status = choose_throttle(&a, err);
+    }
+    if (status == 0) {
+        status = device_rate(&a, err);
+    }
+    if (status == 0) {
+        progress_start(progress, "ablation", n_on * (uint64_t)o->reps, PROGRESS_ITEMS);
+        status = run_rows(&a, progress, err);
+        progress_finish(progress);
+    }
+    if (status == 0) {
+        status = check_same(&a, err);
+    }
+    size_t lossy = 0;
+    while (!ROWS[lossy].lossy) {
+        lossy++;
+    }
+    if (status == 0 && o->file && a.on[lossy]) {
+        status = measure_loss(&a, err);
+    }
+    if (status == 0) {
+        struct figures f[N_ROWS] = {0};
+        compute_figures(&a, f);
+        (o->json ? print_json : print_table)(&a, f);
+    }
+    for (size_t i = 0; i < N_ROWS; i++) {
+        free(a.samples[i]);
+    }
+    return status;
+}
