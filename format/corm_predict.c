@@ -1,26 +1,27 @@
 #include "format/corm_predict.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIGN = 64, MAX_RANK = 4096, ANY = 0 };
+enum { ALIGN = 64, MAX_COLS = 4096, ANY = 0 };
 
-/* What a kind may look like; 0 = free within limits. */
 struct kind_rule {
     const char *name;
-    bool by_ahead; /* one a lookahead; else one a layer */
+    bool by_ahead; /* several a layer, by lookahead; else one, with ahead 0 */
+    bool is_f32;   /* read as floats where it lies (a bias, a table), and finite; else any codec */
 };
 static const struct kind_rule rules[PREDICT_KINDS] = {
-    [PREDICT_MEAN_OUT] = {"mean_out", false},
-    [PREDICT_EXPERT_IN] = {"expert_in", true},
-    [PREDICT_EXPERT_OUT] = {"expert_out", true},
-    [PREDICT_EXPERT_BIAS] = {"expert_bias", true},
-    [PREDICT_RANK_P] = {"rank_p", true},
-    [PREDICT_CHUNK_BASIS] = {"chunk_basis", false},
-    [PREDICT_CHUNK_PRIOR] = {"chunk_prior", false},
-    [PREDICT_CHUNK_BETA] = {"chunk_beta", false},
-    [PREDICT_LOSS_DROP] = {"loss_drop", false},
-    [PREDICT_SCORES] = {"scores", false},
+    [PREDICT_MEAN_OUT] = {"mean_out", false, false},
+    [PREDICT_EXPERT_IN] = {"expert_in", true, false},
+    [PREDICT_EXPERT_OUT] = {"expert_out", true, false},
+    [PREDICT_EXPERT_BIAS] = {"expert_bias", true, true},
+    [PREDICT_RANK_P] = {"rank_p", true, true},
+    [PREDICT_CHUNK_BASIS] = {"chunk_basis", false, false},
+    [PREDICT_CHUNK_PRIOR] = {"chunk_prior", false, true},
+    [PREDICT_CHUNK_BETA] = {"chunk_beta", false, false},
+    [PREDICT_LOSS_DROP] = {"loss_drop", false, true},
+    [PREDICT_SCORES] = {"scores", false, true},
 };
 
 const char *corm_predict_kind_name(uint32_t kind) {
@@ -42,29 +43,75 @@ static void expected_shape(uint32_t kind, const struct arch *a, uint32_t chunks,
     *cols = shapes[kind][1];
 }
 
-static int check_entry(const struct corm_predict_entry *e, uint32_t i, size_t size,
-                       const struct arch *a, uint32_t chunks, uint32_t levels, struct err *err) {
+/* A projection has no more directions than what it projects: so scratch of the model's width
+ * serves. */
+static bool shape_fits(const struct corm_predict_entry *e, uint64_t rows, uint64_t cols,
+                       uint32_t dim) {
+    bool is_projection = e->kind != PREDICT_RANK_P && e->kind != PREDICT_SCORES;
+    uint32_t most_cols = is_projection ? dim : MAX_COLS;
+    return e->rows > 0 && e->cols > 0 && (rows == ANY ? e->rows <= dim : e->rows == rows) &&
+           (cols == ANY ? e->cols <= most_cols : e->cols == cols);
+}
+
+static int check_values(const struct corm_predict_entry *e, const uint8_t *data, struct err *err) {
+    for (uint64_t i = 0; i < (uint64_t)e->rows * e->cols; i++) {
+        float v;
+        memcpy(&v, data + i * sizeof v, sizeof v);
+        if (!isfinite(v) || (e->kind == PREDICT_LOSS_DROP && !(v >= 0 && v < 1)))
+            return err_set(err, "predictors: %s of layer %u: value %llu is %g", rules[e->kind].name,
+                           e->layer, (unsigned long long)i, (double)v);
+    }
+    return 0;
+}
+
+static int check_entry(const struct corm_predict *p, const struct corm_predict_entry *e,
+                       size_t size, const struct arch *a, uint32_t chunks, struct err *err) {
     const char *name = corm_predict_kind_name(e->kind);
     const struct codec *codec = codec_by_id(e->codec);
     if (!name)
-        return err_set(err, "predictors: entry %u: unknown kind %u", i, e->kind);
-    if (!codec)
-        return err_set(err, "predictors: %s of layer %u: unknown codec %u", name, e->layer,
-                       e->codec);
-    if (e->layer >= a->n_layers || e->ahead > PREDICT_MAX_AHEAD)
-        return err_set(err, "predictors: %s: layer %u, ahead %u: the model has %u layers", name,
-                       e->layer, e->ahead, a->n_layers);
+        return err_set(err, "predictors: entry %u: unknown kind %u", (uint32_t)(e - p->entries),
+                       e->kind);
+    const struct kind_rule *rule = &rules[e->kind];
+    if (!codec || (rule->is_f32 && e->codec != CODEC_F32))
+        return err_set(err, "predictors: %s of layer %u: codec %u is unknown, or not one for it",
+                       name, e->layer, e->codec);
+    if (e->ahead > (rule->by_ahead ? PREDICT_MAX_AHEAD : 0) || e->layer >= a->n_layers ||
+        e->ahead >= a->n_layers - e->layer || !a->moe[e->layer] || !a->moe[e->layer + e->ahead])
+        return err_set(err, "predictors: %s: layer %u, ahead %u: the model has no experts there",
+                       name, e->layer, e->ahead);
     uint64_t rows, cols, bytes, end;
-    expected_shape(e->kind, a, chunks, levels, &rows, &cols);
-    if ((rows != ANY && e->rows != rows) || (cols != ANY && e->cols != cols) || e->rows == 0 ||
-        e->cols == 0 || (rows == ANY && e->rows > MAX_RANK) ||
-        (cols == ANY && e->cols > MAX_RANK) || !codec_fits(codec, e->cols))
-        return err_set(err, "predictors: %s of layer %u: shape [%u, %u], expected [%llu, %llu]",
+    expected_shape(e->kind, a, chunks, p->header->n_levels, &rows, &cols);
+    if (!shape_fits(e, rows, cols, a->dim) || !codec_fits(codec, e->cols))
+        return err_set(err,
+                       "predictors: %s of layer %u: shape [%u, %u], expected [%llu, %llu] (0: up "
+                       "to %u)",
                        name, e->layer, e->rows, e->cols, (unsigned long long)rows,
-                       (unsigned long long)cols);
+                       (unsigned long long)cols, a->dim);
     if (!size_mul(e->rows, codec_row_bytes(codec, e->cols), &bytes) ||
         !size_add(e->offset, bytes, &end) || end > size || e->offset % ALIGN != 0)
-        return err_set(err, "predictors: %s of layer %u lies outside the section", name, e->layer);
+        return err_set(err,
+                       "predictors: %s of layer %u lies outside the section, or not at a "
+                       "multiple of %d",
+                       name, e->layer, ALIGN);
+    return rule->is_f32 ? check_values(e, p->data + e->offset, err) : 0;
+}
+
+/* The order of entries: by kind, layer, ahead. */
+static int compare(const struct corm_predict_entry *e, uint32_t kind, uint32_t layer,
+                   uint32_t ahead) {
+    if (e->kind != kind)
+        return e->kind < kind ? -1 : 1;
+    if (e->layer != layer)
+        return e->layer < layer ? -1 : 1;
+    return e->ahead < ahead ? -1 : e->ahead > ahead;
+}
+
+static int check_order(const struct corm_predict *p, struct err *err) {
+    for (uint32_t i = 1; i < p->header->n_entries; i++) {
+        const struct corm_predict_entry *e = &p->entries[i];
+        if (compare(e - 1, e->kind, e->layer, e->ahead) >= 0)
+            return err_set(err, "predictors: entry %u is not after the one before it", i);
+    }
     return 0;
 }
 
@@ -89,24 +136,35 @@ static int check_groups(const struct corm_predict *p, const struct arch *a, stru
     return 0;
 }
 
+static int check_header(const struct corm_predict_header *h, size_t size, struct err *err) {
+    if (size < sizeof *h)
+        return err_set(err, "predictors: section of %zu bytes is shorter than its header", size);
+    if (h->version != PREDICT_VERSION)
+        return err_set(err, "predictors: version %u, this program reads %d", h->version,
+                       PREDICT_VERSION);
+    if (h->n_levels > PREDICT_MAX_LEVELS || h->reserved != 0 ||
+        h->n_entries > (size - sizeof *h) / sizeof(struct corm_predict_entry))
+        return err_set(err, "predictors: %u entries and %u levels do not fit the section",
+                       h->n_entries, h->n_levels);
+    for (uint32_t i = 0; i < h->n_levels; i++)
+        if (!(h->levels[i] > (i ? h->levels[i - 1] : 0)) || h->levels[i] > 100)
+            return err_set(err, "predictors: loss levels do not ascend in 0 .. 100 %%");
+    return 0;
+}
+
 int corm_predict_open(struct corm_predict *p, const void *data, size_t size,
                       const struct arch *arch, uint32_t chunks_per_expert, struct err *err) {
     *p = (struct corm_predict){0};
     if (size == 0)
         return 0;
     const struct corm_predict_header *h = data;
-    if (size < sizeof *h)
-        return err_set(err, "predictors: section of %zu bytes is shorter than its header", size);
-    if (h->version != PREDICT_VERSION)
-        return err_set(err, "predictors: version %u, this program reads %d", h->version,
-                       PREDICT_VERSION);
-    if (h->n_levels > PREDICT_MAX_LEVELS ||
-        h->n_entries > (size - sizeof *h) / sizeof(struct corm_predict_entry))
-        return err_set(err, "predictors: %u entries and %u levels do not fit the section",
-                       h->n_entries, h->n_levels);
+    if (check_header(h, size, err) < 0)
+        return -1;
     struct corm_predict view = {data, h, (const struct corm_predict_entry *)(h + 1)};
+    if (check_order(&view, err) < 0)
+        return -1;
     for (uint32_t i = 0; i < h->n_entries; i++)
-        if (check_entry(&view.entries[i], i, size, arch, chunks_per_expert, h->n_levels, err) < 0)
+        if (check_entry(&view, &view.entries[i], size, arch, chunks_per_expert, err) < 0)
             return -1;
     if (check_groups(&view, arch, err) < 0)
         return -1;
@@ -116,13 +174,18 @@ int corm_predict_open(struct corm_predict *p, const void *data, size_t size,
 
 struct weight corm_predict_get(const struct corm_predict *p, enum predict_kind kind, uint32_t layer,
                                uint32_t ahead) {
-    for (uint32_t i = 0; p->header && i < p->header->n_entries; i++) {
-        const struct corm_predict_entry *e = &p->entries[i];
-        if (e->kind == kind && e->layer == layer && e->ahead == ahead) {
+    uint32_t low = 0, high = p->header ? p->header->n_entries : 0;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        const struct corm_predict_entry *e = &p->entries[middle];
+        int order = compare(e, kind, layer, ahead);
+        if (order == 0) {
             const struct codec *codec = codec_by_id(e->codec);
             return (struct weight){codec, e->rows, e->cols, codec_row_bytes(codec, e->cols),
                                    p->data + e->offset};
         }
+        low = order < 0 ? middle + 1 : low;
+        high = order < 0 ? high : middle;
     }
     return (struct weight){0};
 }
@@ -182,6 +245,14 @@ void corm_predict_merge(struct corm_predict_builder *b, struct corm_predict_buil
     corm_predict_drop(from);
 }
 
+static int by_name(const void *va, const void *vb) {
+    const struct corm_predict_entry *b = vb;
+    int order = compare(va, b->kind, b->layer, b->ahead);
+    if (order == 0)
+        die("%s of layer %u, ahead %u was added twice", rules[b->kind].name, b->layer, b->ahead);
+    return order;
+}
+
 void corm_predict_finish(struct corm_predict_builder *b, struct buf *out) {
     static const char zeros[ALIGN];
     struct corm_predict_header h = {PREDICT_VERSION, b->n_entries, b->n_levels, 0, {0}};
@@ -189,6 +260,8 @@ void corm_predict_finish(struct corm_predict_builder *b, struct buf *out) {
     size_t table = sizeof h + b->n_entries * sizeof *b->entries, body = align_up(table, ALIGN);
     for (uint32_t i = 0; i < b->n_entries; i++)
         b->entries[i].offset += body;
+    if (b->n_entries > 1)
+        qsort(b->entries, b->n_entries, sizeof *b->entries, by_name);
     buf_append(out, &h, sizeof h);
     buf_append(out, b->entries, b->n_entries * sizeof *b->entries);
     buf_append(out, zeros, body - table);

@@ -2,24 +2,25 @@
  * corm_predict: the predictors section of an archive, on disk and as a checked view.
  *
  * Owns: the section's layout (docs/FORMAT.md, "Predictors"): a table of matrices, each named by
- * what it is for; the check of ids, shapes and bounds at open; building a section.
+ * what it is for, in ascending order of (kind, layer, ahead); the check of ids, codecs, shapes and
+ * bounds at open; building a section.
  * Leaves to others: fitting (prep/fit), evaluating (runtime/predict).
  * Threads: immutable after open.
  *
  * Kinds and shapes (E experts, d dim, r rank, m basis, n all chunks of an expert):
  *   MEAN_OUT     [E, d]      mean output of each expert, over the tokens that used it
- *   EXPERT_IN    [r, d]      low-rank input projection A of the logit correction, by (source,
- *   ahead) EXPERT_OUT   [E, r]      B of the same
+ *   EXPERT_IN    [r, d]      low-rank input projection A of the logit correction
+ *   EXPERT_OUT   [E, r]      B of the same
  *   EXPERT_BIAS  [1, E]      c of the same
- *   RANK_P       [1, k_p]    probability that the expert guessed at rank i is used, by (source,
- *   ahead) CHUNK_BASIS  [m, d]      input projection P shared by the experts of a layer
+ *   RANK_P       [1, any]    probability that the expert guessed at rank i is used
+ *   CHUNK_BASIS  [m, d]      input projection P shared by the experts of a layer
  *   CHUNK_PRIOR  [E, n]      log of the mean energy of each chunk
  *   CHUNK_BETA   [E * n, m]  coefficients of the log energy on P n(h); rows of hot chunks are zero
- *   SCORES       [1, n]      what calibration measured on held-out text, for `corm-prep report`;
- *   layer = target LOSS_DROP    [1, levels] share of predicted energy that may be dropped, by loss
- *   level
- * `layer` is the source layer; for the token embedding as source (to guess layer 0), layer = 0 and
- * ahead = 0.
+ *   LOSS_DROP    [1, levels] share of the predicted energy that may be left out, by loss level
+ *   SCORES       [1, any]    what calibration measured on held-out text, for `corm-prep report`
+ * EXPERT_* and RANK_P are by (source layer, ahead), the others by the layer that they are about,
+ * with ahead 0. For the token embedding as source (to guess layer 0), layer = 0 and ahead = 0.
+ * Vectors (and CHUNK_PRIOR, which is used as one) are f32, and finite.
  */
 #ifndef FORMAT_CORM_PREDICT_H
 #define FORMAT_CORM_PREDICT_H
@@ -64,7 +65,8 @@ struct corm_predict {
     const struct corm_predict_entry *entries;
 };
 
-/* `chunks_per_expert` is the archive's. An empty section (size 0) gives an empty view. */
+/* `data` is 8-byte aligned, as a section of an archive is. `chunks_per_expert` is the archive's. An
+ * empty section (size 0) gives an empty view. A message begins with "predictors: ". */
 int corm_predict_open(struct corm_predict *p, const void *data, size_t size,
                       const struct arch *arch, uint32_t chunks_per_expert, struct err *err);
 /* data NULL where there is none. */
@@ -87,7 +89,8 @@ void corm_predict_add(struct corm_predict_builder *b, enum predict_kind kind, ui
 /* Move the matrices of `from` behind those of `b`; `from` is empty afterwards. */
 void corm_predict_merge(struct corm_predict_builder *b, struct corm_predict_builder *from);
 void corm_predict_drop(struct corm_predict_builder *b); /* free; accepts a zeroed one */
-/* Append the section to `out`, and free the builder. */
+/* Append the section to `out`, which is empty or ends at a multiple of 64, and free the builder.
+ * The order in which matrices were added does not matter; two with the same name die. */
 void corm_predict_finish(struct corm_predict_builder *b, struct buf *out);
 
 const char *corm_predict_kind_name(uint32_t kind);
