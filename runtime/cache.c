@@ -12,6 +12,8 @@ static const float DECAY = 0.98f;
 /* What a hot prefix is worth over the cold chunks of the same expert, in doublings of the use
  * count. */
 static const float HOT_BONUS = 2.0f;
+/* An expert that was never used counts as one whose use has decayed by so many halvings. */
+static const float NEVER_USED = 64.0f;
 
 size_t cache_slot_bytes(const struct corm *archive) {
     return align_up((uint64_t)archive->chunk_neurons * archive->neuron_bytes, 64);
@@ -31,9 +33,15 @@ uint32_t cache_slots_floor(const struct corm *archive) {
     return 2 * most;
 }
 
+size_t cache_table_bytes(const struct corm *archive, uint32_t n_slots) {
+    return archive->n_chunks * sizeof(struct cache_chunk) +
+           archive->n_records * sizeof(struct cache_record) +
+           n_slots * (sizeof(int32_t) + sizeof(uint32_t));
+}
+
 int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots, bool in_place,
                struct err *err) {
-    *c = (struct cache){.archive = archive, .in_place = in_place, .n_slots = n_slots};
+    *c = (struct cache){.archive = archive, .in_place = in_place, .n_slots = n_slots, .step = 1};
     pthread_mutex_init(&c->lock, NULL);
     c->slot_bytes = cache_slot_bytes(archive);
     c->chunks = mem_calloc(archive->n_chunks, sizeof *c->chunks);
@@ -136,7 +144,7 @@ static uint32_t victim_chunk(const struct cache *c, uint32_t record) {
 /* The lowest-ranked evictable chunk, pinned experts considered or not; UINT32_MAX where there is
  * none. */
 static uint32_t find_victim(const struct cache *c, bool pinned_too) {
-    float drift = -log2f(DECAY), best = INFINITY;
+    float drift = -log2f(DECAY), best = INFINITY, never = (float)c->token * drift - NEVER_USED;
     uint32_t n_layers = c->archive->arch.n_layers, victim = UINT32_MAX;
     for (uint32_t i = 0; i < c->archive->n_records; i++) {
         const struct cache_record *r = &c->records[i];
@@ -146,7 +154,7 @@ static uint32_t find_victim(const struct cache *c, bool pinned_too) {
         /* The layer at hand comes up again after a whole round. */
         if (ahead == 0)
             ahead = n_layers;
-        float rank = (isinf(r->key) ? -1e30f : r->key) - drift * (float)ahead / (float)n_layers +
+        float rank = (isinf(r->key) ? never : r->key) - drift * (float)ahead / (float)n_layers +
                      (r->slots_cold ? 0.0f : HOT_BONUS);
         if (rank >= best)
             continue;
@@ -209,8 +217,11 @@ float cache_victim_p(const struct cache *c) {
 int32_t cache_slot_take(struct cache *c, enum cache_claim claim, float p) {
     if (c->n_free > 0)
         return c->free_slots[--c->n_free];
-    if (c->whole_lru)
-        return evict_oldest(c);
+    if (c->whole_lru) {
+        int32_t slot = evict_oldest(c);
+        if (slot != CACHE_NO_SLOT)
+            return slot;
+    }
     uint32_t victim = find_victim(c, false);
     if (victim == UINT32_MAX && claim == CACHE_CLAIM_DEMAND)
         victim = find_victim(c, true);

@@ -13,8 +13,9 @@
  * key of an expert is log2(f) + t * log2(1 / DECAY), where f counts uses, each use decaying by
  * DECAY a token, and t is the token of the last use: for two experts untouched since, the order of
  * keys is the order of their decayed counts, so keys need no updating as time passes. Among
- * near-equals the expert whose layer comes up last goes first. An expert's cold chunks go before
- * its hot prefix, the least busy neurons first.
+ * near-equals the expert whose layer comes up last goes first. An expert that was never used ranks
+ * as one whose uses have long decayed. An expert's cold chunks go before its hot prefix, the least
+ * busy neurons first.
  *
  * Threads: the forward thread and the I/O threads. `lock` guards everything here and the queue of
  * prefetch; every function marked [locked] is called with it held. The bytes of a slot belong to
@@ -59,8 +60,8 @@ struct cache_counters {
     uint64_t decoded_bytes; /* what they became */
     uint64_t evictions;
     uint64_t guessed_bytes; /* stored bytes brought by guesses, of which: */
-    uint64_t useful_bytes;  /* used while in memory */
-    uint64_t wasted_bytes;  /* evicted unused */
+    uint64_t useful_bytes;  /* demanded while in memory or on the way */
+    uint64_t wasted_bytes;  /* evicted unused; the rest is still there, unused so far */
 };
 
 struct cache {
@@ -79,7 +80,7 @@ struct cache {
     uint64_t uses;        /* cache_touch so far */
     uint64_t token;       /* clock of the ranking */
     uint32_t layer;       /* layer being computed */
-    uint64_t step;        /* layers entered so far */
+    uint64_t step;        /* layers entered so far, plus 1: so a pin of 0 is none */
     struct cache_counters count;
 };
 
@@ -89,6 +90,9 @@ size_t cache_slot_bytes(const struct corm *archive);
 uint32_t cache_slots_needed(const struct corm *archive, bool in_place);
 /* Slots without which one expert could not be computed while another arrives. */
 uint32_t cache_slots_floor(const struct corm *archive);
+
+/* Bytes of the tables beside the slots. */
+size_t cache_table_bytes(const struct corm *archive, uint32_t n_slots);
 
 int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots, bool in_place,
                struct err *err);

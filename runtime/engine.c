@@ -42,6 +42,11 @@ static uint64_t in_place_bytes(const struct corm *c) {
     return bytes;
 }
 
+/* Rows that predictors are evaluated for at a time. */
+static uint32_t predict_rows(const struct corm_engine *e) {
+    return e->opt.loss_in_batches ? e->opt.batch_rows : 1;
+}
+
 static int make_plan(struct corm_engine *e, struct err *err) {
     const struct corm *c = &e->archive;
     const struct arch *a = &c->arch;
@@ -51,9 +56,13 @@ static int make_plan(struct corm_engine *e, struct err *err) {
     for (uint32_t i = 0; i < c->n_chunks; i++)
         p->expert_bytes += corm_chunk_raw_bytes(c, &c->chunks[i]);
     p->kv_bytes = kv_bytes_of(a, e->opt.ctx_tok, e->opt.kv_f32);
-    p->scratch_bytes = forward_scratch_bytes(a, e->opt.batch_rows) + predict_scratch_bytes(a, 1) +
-                       (uint64_t)LOGITS_ROWS * a->vocab * sizeof(float) +
-                       prefetch_buffer_bytes(c, e->io_threads) + OVERHEAD_BYTES;
+    /* A session's logits and sampling take five numbers a row of the vocabulary. */
+    p->scratch_bytes = forward_scratch_bytes(a, e->opt.batch_rows) +
+                       predict_scratch_bytes(a, predict_rows(e)) + c->predictors.size_bytes +
+                       experts_scratch_bytes(c, e->opt.batch_rows) +
+                       (uint64_t)(LOGITS_ROWS + 5) * a->vocab * sizeof(float) +
+                       prefetch_buffer_bytes(c, e->io_threads) +
+                       cache_table_bytes(c, cache_slots_needed(c, false)) + OVERHEAD_BYTES;
     uint64_t fixed = p->trunk_bytes + p->kv_bytes + p->scratch_bytes;
     size_t slot = cache_slot_bytes(c);
     uint32_t all_slots = cache_slots_needed(c, true);
@@ -140,6 +149,9 @@ static int fill_options(struct corm_engine *e, const struct corm_engine_options 
     if (options)
         e->opt = *options;
     struct corm_engine_options *o = &e->opt;
+    if (o->measure && o->measure->ahead > PREDICT_MAX_AHEAD)
+        return err_set(err, "guesses for %u layers ahead: at most %d", o->measure->ahead,
+                       PREDICT_MAX_AHEAD);
     e->io_threads = o->measure && o->measure->io_threads ? o->measure->io_threads : IO_THREADS;
     if (o->threads == 0)
         o->threads = machine_cpus();
@@ -211,7 +223,7 @@ static int choose_loss(struct corm_engine *e, struct err *err) {
     for (uint32_t l = 0; l < n_layers; l++) {
         struct weight w = corm_predict_get(view, PREDICT_LOSS_DROP, l, 0);
         if (w.data)
-            w.codec->decode_row(w.data + (size_t)level * sizeof(float), 1, &e->drop[l]);
+            memcpy(&e->drop[l], w.data + (size_t)level * sizeof(float), sizeof(float));
     }
     e->experts.drop = e->drop;
     e->experts.drop_in_batches = e->opt.loss_in_batches;
@@ -254,8 +266,7 @@ static int open_steps(struct corm_engine *e, const char *path,
                           c->n_records ? c->records[0].n_chunks : 0, err) < 0)
         return err_prefix(err, "%s", path);
     predict_open(&e->predict, &view, &c->arch, &e->backend, e->layers,
-                 c->n_records ? c->records[0].n_chunks : 0,
-                 e->opt.loss_in_batches ? e->opt.batch_rows : 1);
+                 c->n_records ? c->records[0].n_chunks : 0, predict_rows(e));
     lookahead_open(&e->lookahead, &e->predict, e->prefetch, c,
                    e->in_place || m->no_guesses ? 0
                    : m->ahead                   ? m->ahead

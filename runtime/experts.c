@@ -3,6 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+size_t experts_scratch_bytes(const struct corm *a, uint32_t max_rows) {
+    size_t n = a->arch.n_experts, uses = (size_t)max_rows * a->arch.n_active;
+    size_t chunks = cache_slots_floor(a) / 2;
+    return uses * sizeof(uint32_t) + n * (3 * sizeof(uint32_t) + sizeof(struct prefetch_need)) +
+           (n + uses) * (sizeof(struct expert_job) + chunks * (sizeof(struct ffn_chunk) + 1));
+}
+
 void experts_open(struct experts *e, struct cache *cache, struct prefetch *prefetch,
                   struct backend *be, uint32_t max_rows) {
     const struct corm *a = cache->archive;

@@ -55,6 +55,8 @@ struct experts {
     uint64_t skipped_bytes;      /* decoded bytes that were left out so far */
 };
 
+/* Memory that experts_open takes. */
+size_t experts_scratch_bytes(const struct corm *archive, uint32_t max_rows);
 void experts_open(struct experts *e, struct cache *cache, struct prefetch *prefetch,
                   struct backend *be, uint32_t max_rows);
 void experts_close(struct experts *e); /* accepts a zeroed struct */

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { AHEADS = PREDICT_MAX_AHEAD + 1, QUIET_STEPS = 16 };
+enum { AHEADS = PREDICT_MAX_AHEAD + 1, QUIET_TOK = 16 };
 /* How fast the measured chance of a rank follows what happens: a few hundred tokens. */
 static const float LEARN = 0.01f;
 /* Where calibration left no table: the best ranks of a stale gate are right four times in five, the
@@ -94,15 +94,15 @@ void lookahead_tap(void *ctx, enum tap tap, uint32_t layer, const float *data, u
         return;
     switch (tap) {
     case TAP_EMBED: {
-        uint64_t misses = prefetch_misses(la->prefetch);
-        la->quiet_steps = misses == la->misses_before ? la->quiet_steps + 1 : 0;
-        la->misses_before = misses;
+        uint64_t read = prefetch_read_bytes(la->prefetch);
+        la->quiet_tok = read == la->read_before ? la->quiet_tok + 1 : 0;
+        la->read_before = read;
         la->residual = data;
         break;
     }
     case TAP_ATTN_IN:
         /* From the embedding a layer is only guessed by what was learned for it. */
-        if (layer == 0 && la->quiet_steps < QUIET_STEPS && la->predict->expert_in[0].data) {
+        if (layer == 0 && la->quiet_tok < QUIET_TOK && la->predict->expert_in[0].data) {
             la->feature = data;
             guess_layer(la, 0, 0, NULL);
         }
@@ -125,7 +125,7 @@ void lookahead_tap(void *ctx, enum tap tap, uint32_t layer, const float *data, u
 
 void lookahead_demanded(void *ctx, uint32_t layer, uint32_t rows) {
     struct lookahead *la = ctx;
-    if (la->max_ahead == 0 || rows != 1 || la->quiet_steps >= QUIET_STEPS)
+    if (la->max_ahead == 0 || rows != 1 || la->quiet_tok >= QUIET_TOK)
         return;
     prefetch_drop_guesses(la->prefetch);
     for (uint32_t ahead = 1; ahead <= la->max_ahead; ahead++)

@@ -1,7 +1,7 @@
 /*
  * lookahead: turns predictions of later layers' experts into prefetch requests.
  *
- * Owns: when to predict (one row, experts missing lately), how sure each guess is (measured as the
+ * Owns: when to predict (one row, experts read lately), how sure each guess is (measured as the
  * run goes, starting from what calibration found), the counters of guesses and hits.
  * Leaves to others: the prediction (predict), whether a guess pays (prefetch), eviction (cache).
  * Threads: the forward thread.
@@ -25,16 +25,15 @@ struct lookahead {
     struct prefetch *prefetch;
     const struct corm *archive;
     uint32_t max_ahead; /* 0 = off */
-    float *
-        prob; /* [n_layers, 1 + PREDICT_MAX_AHEAD, width] by source: chance that the rank is used */
-    int32_t *
-        guess; /* [n_layers, 1 + PREDICT_MAX_AHEAD, width] by target: what was guessed; -1 = none */
+    /* [n_layers, 1 + PREDICT_MAX_AHEAD, width]: */
+    float *prob;       /* by source: chance that the rank is used */
+    int32_t *guess;    /* by target: what was guessed; -1 first = none */
     const float *drop; /* [n_layers] as experts leaves out; NULL = nothing */
     uint8_t *skip;     /* scratch: chunks that a guessed expert will not need */
     const float *residual, *feature, *weights; /* of the layer at hand, from the taps */
     const int32_t *host_ids;
-    uint64_t misses_before; /* cache misses when the step began */
-    uint32_t quiet_steps;   /* steps in a row without a miss */
+    uint64_t read_before; /* bytes read when the token began */
+    uint32_t quiet_tok;   /* tokens in a row for which nothing was read */
     struct lookahead_counters count;
 };
 

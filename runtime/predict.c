@@ -50,7 +50,7 @@ static uint32_t widest_rank(const struct predict *p) {
 }
 
 size_t predict_scratch_bytes(const struct arch *a, uint32_t max_rows) {
-    /* The ranks are not known before the section is read: count generous ones. */
+    /* The ranks are not known before the section is read: what prep makes is counted. */
     size_t floats = (size_t)(a->n_active + 2) * a->dim + 2 * (size_t)a->n_experts + 2 * 128 +
                     4 * (size_t)guess_width(a);
     return floats * max_rows * sizeof(float);
@@ -134,9 +134,9 @@ void predict_experts(struct predict *p, uint32_t source, uint32_t ahead, const f
 }
 
 float predict_rank_p(const struct predict *p, uint32_t source, uint32_t ahead, uint32_t rank) {
-    /* The table is host memory as well: a row of at most 2 n_active f32 in the archive's map. */
+    /* The table is read where it lies in the archive's map: f32, as checked at open. */
     struct weight w = corm_predict_get(&p->view, PREDICT_RANK_P, source, ahead);
-    if (!w.data || rank >= w.cols || w.codec->id != CODEC_F32)
+    if (!w.data || rank >= w.cols)
         return -1;
     float v;
     memcpy(&v, w.data + rank * sizeof v, sizeof v);

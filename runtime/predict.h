@@ -1,8 +1,8 @@
 /*
  * predict: which experts later layers will route to, and which of an expert's neurons matter.
  *
- * Owns: evaluating the predictors of an archive at the taps where prep trained them: prep scores
- * with this very code, the engine prefetches with it.
+ * Owns: evaluating the predictors of an archive at the taps where prep fitted them (prep/calib
+ * computes the same formula over many rows at once, before there is an archive).
  * Leaves to others: fitting (prep), what to do with a guess (prefetch), skipping chunks (experts).
  * Threads: the forward thread.
  *

@@ -384,12 +384,20 @@ static float link_busy(struct prefetch *p) {
     return p->busy;
 }
 
+/* [locked] Whether a chunk of `need` is neither in memory nor on its way. */
+static bool any_absent(const struct cache *c, const struct prefetch_need *need) {
+    for (uint32_t i = 0; i < need->n; i++)
+        if (prefetch_needs(need, i) && c->chunks[need->first + i].state == CACHE_ABSENT)
+            return true;
+    return false;
+}
+
 void prefetch_guess(struct prefetch *p, const struct prefetch_need *need, uint32_t ahead,
                     float prob) {
     struct cache *c = p->cache;
     pthread_mutex_lock(&c->lock);
     uint32_t record = c->chunks[need->first].record;
-    float u = link_busy(p), v = cache_victim_p(c);
+    float u = link_busy(p), v = any_absent(c, need) ? cache_victim_p(c) : 0;
     bool pays = prob >= (u + v) / (1 + u + v), queued = false;
     p->guess_p[record] = prob;
     if (pays)
@@ -409,9 +417,9 @@ uint64_t prefetch_stall_ns(const struct prefetch *p) {
     return p->stall_ns;
 }
 
-uint64_t prefetch_misses(struct prefetch *p) {
+uint64_t prefetch_read_bytes(struct prefetch *p) {
     pthread_mutex_lock(&p->cache->lock);
-    uint64_t misses = p->cache->count.misses;
+    uint64_t bytes = p->cache->count.read_bytes;
     pthread_mutex_unlock(&p->cache->lock);
-    return misses;
+    return bytes;
 }

@@ -13,8 +13,8 @@
  * likely to be used, and is dropped when a newer round of guesses comes. Only queued work is
  * dropped, never work in flight.
  *
- * A chunk that cannot be read or fails its checksum stops the run: the failure is kept, and every
- * later wait returns it.
+ * A chunk that cannot be read or fails its checksum stops the run, guessed or demanded: the failure
+ * is kept, and every later wait returns it.
  *
  * Threads: all functions are called by the forward thread; I/O threads live inside.
  * The queue is guarded by cache->lock.
@@ -79,13 +79,13 @@ void prefetch_release(struct prefetch *p, const struct prefetch_need *need);
 void prefetch_drop_guesses(struct prefetch *p);
 /* Guess that `need` will be used `ahead` layers on (class NEXT where 1, else LATER) with
  * probability `prob`: pin what is in memory, queue what is not, if it pays: prob >= (u + v) / (1 +
- * u + v), with u the share of time in which the link serves demands and v the chance that a victim
- * is needed. */
+ * u + v), with u the share of time in which the link serves demands and v the chance that the expert
+ * that would give way is needed (0 where nothing has to be brought). */
 void prefetch_guess(struct prefetch *p, const struct prefetch_need *need, uint32_t ahead,
                     float prob);
 
 uint64_t prefetch_stall_ns(const struct prefetch *p);
-/* Chunks demanded so far that were not in memory. */
-uint64_t prefetch_misses(struct prefetch *p);
+/* Stored bytes brought to memory so far, by demands and guesses. */
+uint64_t prefetch_read_bytes(struct prefetch *p);
 
 #endif
