@@ -29,9 +29,9 @@ sanitize.tsan := -fsanitize=thread
 sanitize.fuzz := $(sanitize.asan)
 opt.debug := -O0 -g3
 opt.release := -O3 -g -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
-opt.asan := -O1 -g -fno-omit-frame-pointer $(sanitize.asan)
+opt.asan := -O2 -g -fno-omit-frame-pointer $(sanitize.asan)
 opt.ubsan := -O1 -g $(sanitize.ubsan)
-opt.tsan := -O1 -g $(sanitize.tsan)
+opt.tsan := -O2 -g $(sanitize.tsan)
 opt.fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link $(sanitize.fuzz)
 
 # ---- compiler and libraries ----------------------------------------------------------------------
@@ -77,13 +77,14 @@ ALL_SRC := $(LIB_SRC) $(wildcard format/safetensors*.c) $(RUN_SRC) \
 PROGRAMS := $(patsubst prep/corm_prep.c,$(OUT)/corm-prep,$(patsubst \
 	runtime/corm_run.c,$(OUT)/corm-run,$(wildcard $(MAINS))))
 TEST_SRC := $(wildcard tests/test_*.c)
+SYNTH_SRC := $(filter-out tests/synth/synth.c,$(wildcard tests/synth/*.c))
 TEST_UTIL := $(filter tests/test_util%,$(TEST_SRC))
 TESTS := $(patsubst tests/%.c,$(OUT)/tests/%,$(filter-out $(TEST_UTIL),$(TEST_SRC)))
 SHELL_TESTS := $(sort $(wildcard tests/e2e_*.sh))
 FUZZERS := $(patsubst tests/%.c,$(OUT)/%,$(wildcard tests/fuzz/fuzz_*.c))
 EXAMPLES := $(patsubst docs/%.c,$(OUT)/docs/%,$(wildcard docs/*.c))
 
-FOLDERS := format kernels runtime prep tests tests/fuzz docs
+FOLDERS := format kernels runtime prep tests tests/fuzz tests/synth docs
 objects = $(patsubst %,$(OUT)/%.o,$(basename $(1)))
 LIB_OBJ := $(call objects,$(LIB_SRC))
 ALL_OBJ := $(call objects,$(ALL_SRC))
@@ -223,7 +224,7 @@ $(OUT)/%.o: %.cu $(OUT)/flags
 # Archives are made anew, so that no object of a removed source stays in them.
 $(OUT)/libcorm.a: $(LIB_OBJ)
 $(OUT)/libeverything.a: $(ALL_OBJ)
-$(OUT)/tests/libutil.a: $(call objects,$(TEST_UTIL))
+$(OUT)/tests/libutil.a: $(call objects,$(TEST_UTIL) $(SYNTH_SRC))
 $(OUT)/%.a: $(OUT)/flags
 	$(call say,AR,$@)
 	@mkdir -p $(@D)
@@ -254,6 +255,9 @@ $(OUT)/docs/%: LIBS = $(LIBS_RUN)
 $(OUT)/docs/%.o: EXTRA = -Iruntime
 $(EXAMPLES): $(OUT)/docs/%: $(OUT)/docs/%.o $(OUT)/libcorm.a
 	$(link)
+$(OUT)/synth: LIBS = $(LIBS_PREP) $(LIBS_RUN)
+$(OUT)/synth: $(OUT)/tests/synth/synth.o $(OUT)/tests/libutil.a $(OUT)/libeverything.a
+	$(link)
 $(OUT)/tests/%: LIBS = $(LIBS_TEST) $(LIBS_PREP) $(LIBS_RUN)
 $(TESTS): $(OUT)/tests/%: $(OUT)/tests/%.o $(OUT)/tests/libutil.a $(OUT)/libeverything.a
 	$(link)
@@ -269,7 +273,7 @@ $(OUT)/libcorm.pc: _flags
 	    'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -lcorm' 'Libs.private: -lm -pthread' >$@
 
 .PHONY: programs _test _fuzz
-programs: all $(EXAMPLES) $(TESTS)
+programs: all $(EXAMPLES) $(TESTS) $(OUT)/synth
 chosen = $(if $(T),$(filter $(addprefix %/,$(T:.sh=)),$(1)),$(1))
 no_test = $(filter-out $(notdir $(TESTS) $(SHELL_TESTS:.sh=)),$(T:.sh=))
 _test: $(if $(no_test),$(error no such test: $(no_test))) all $(EXAMPLES) $(call chosen,$(TESTS))
