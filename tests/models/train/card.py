@@ -39,11 +39,11 @@ datasets:
 | parameters | {total:.2f} M, {active:.2f} M active a token; bf16, {files} |
 | tokenizer | byte-level BPE, 4,096 tokens (GPT-2 pattern), `<\\|endoftext\\|>` = 0 is BOS and EOS; the same for `fable` and `fable-fine` |
 | trained on | {tokens:.1f} M tokens in windows of 256, near the end 512 (`max_position_embeddings` is {positions}, but nothing longer than 512 was seen) |
-| training | {minutes:.0f} minutes, one thread of a two-core CPU with AMX (PyTorch, bf16 with fp32 masters), {steps} steps of 12,288 tokens; Muon for matrices and Adam for the rest, load-balancing loss 0.01 a layer; `tests/models/train` has the recipe |
+| training | {minutes:.0f} minutes, one low-priority thread on a busy two-core CPU with AMX (PyTorch, bf16 with fp32 masters), {steps} steps of 12,288 tokens; Muon for matrices and Adam for the rest, load-balancing loss 0.01 a layer, 0.03 near the end after starved experts of layer 0 had been woken (`rebalance.py`; once more on the finished weights of `fable`, which cost 0.003 nats); `tests/models/train` has the recipe |
 
 ## Data and licences
 
-Three sources, separated by `<|endoftext|>`; the text itself is not in the project.
+Four sources, separated by `<|endoftext|>`; the text itself is not in the project.
 
 - TinyStories (2,842 stories): CDLA-Sharing-1.0.
 - 868 synthetic fables: an MIT repository with outputs of models under Apache-2.0 and MIT.

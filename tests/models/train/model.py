@@ -206,11 +206,12 @@ def attention(c, x, p, cos, sin, mask, rows, length):
     return out.reshape(rows * length, c.heads * c.head_dim) @ p["o"].T
 
 
-def forward(c, params, tokens, table, capacity=None):
+def forward(c, params, tokens, table, capacity=None, seen=None):
     """tokens [rows, length] -> (logits [rows * length, vocab], balance, loads [layers, E], dropped).
 
     Matmuls run in the type of `params` (bf16 in training), everything else in fp32.
-    capacity None: every expert takes all tokens that choose it.
+    capacity None: every expert takes all tokens that choose it. seen: a list that gets every
+    layer's MoE input.
     """
     rows, length = tokens.shape
     dtype = params["q"].dtype
@@ -224,6 +225,8 @@ def forward(c, params, tokens, table, capacity=None):
         x = rms_norm(h, p["attn_norm"], c.eps).to(dtype)
         h = h + attention(c, x, p, cos, sin, mask, rows, length).float()
         x = rms_norm(h, p["moe_norm"], c.eps).to(dtype)
+        if seen is not None:
+            seen.append(x)
         out, layer_balance, load, layer_dropped = moe(c, x, p, capacity)
         h = h + out
         balance = balance + layer_balance

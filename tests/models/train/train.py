@@ -21,7 +21,6 @@ import evaluate
 import model
 from optim import Optimizer
 
-BALANCE = 0.01          # weight of the load-balancing loss, summed over layers
 WARMUP_STEPS = 40
 DECAY_FROM = 0.4        # share of the time after which the learning rate falls linearly to 0
 EVALUATE_EVERY = 480    # seconds
@@ -57,6 +56,8 @@ def arguments():
     a.add_argument("--capacity", type=float, default=1.375)
     a.add_argument("--lr", type=float, default=0.012)
     a.add_argument("--decay", type=float, default=0.1)
+    a.add_argument("--balance", type=float, default=0.03,
+                   help="weight of the load-balancing loss, summed over layers")
     a.add_argument("--modern", type=float, nargs=2, default=(0.4, 0.7))
     a.add_argument("--pause", default="/tmp/pause_training")
     a.add_argument("--max-steps", type=int, default=10 ** 9)
@@ -84,7 +85,7 @@ def main():
     def loss_of(weights, rows, table):
         logits, balance, _, dropped = model.forward(c, weights, rows[:, :-1], table, args.capacity)
         ce = F.cross_entropy(logits.float(), rows[:, 1:].reshape(-1))
-        return (ce + BALANCE * balance) / args.passes, ce.detach(), dropped
+        return (ce + args.balance * balance) / args.passes, ce.detach(), dropped
 
     def save():
         torch.save(opt.state() | {"step": step, "tokens": tokens, "seconds": spent,
