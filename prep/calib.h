@@ -32,7 +32,7 @@ struct calib_options {
     uint32_t threads;
     const char
         *state_dir; /* progress is saved here after each layer, and taken up again; NULL = not */
-    const char *state_key; /* what the saved state must agree with: model and options in words */
+    const char *state_key; /* what the saved state must agree with: checkpoint, options */
 };
 
 /* What was measured on held-out text, by target layer. Recalls are shares of the experts that were

@@ -2,7 +2,8 @@
  * calib_experts: fitting and scoring the guess of a layer's experts from the layers before it.
  *
  * The guess is the one that runtime/predict evaluates: the layer's router on an earlier state, plus
- * a low-rank correction of the logits fitted on what the router really said.
+ * a low-rank correction of the logits fitted on what the router really said. Whether a source's mean
+ * outputs are stored is settled by the first layer that is guessed from it.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -274,17 +275,17 @@ static int fit_source(struct calib *c, struct calib_past *p, uint32_t source, ui
     if (memcmp(p->quasi, p->residual, (size_t)c->n_rows * a->dim * sizeof *p->quasi) != 0) {
         stale_gate(c, p->quasi, z);
         s->corrected[ahead] = recall(c, z, &wide_recall, NULL);
-        if (ahead == 1 && s->corrected[1] <= s->stale[1]) {
+        if (!p->mean_decided && s->corrected[ahead] <= s->stale[ahead]) {
             /* Mean outputs do not help here: guesses from this source go without, now and later. */
             memcpy(p->quasi, p->residual, (size_t)c->n_rows * a->dim * sizeof *p->quasi);
         } else {
             memcpy(z0, z, cells * sizeof *z0);
-            if (ahead == 1)
+            if (!p->mean_decided)
                 corm_predict_add(builder, PREDICT_MEAN_OUT, source, 0, CODEC_BF16, p->mean_out,
                                  a->n_experts, a->dim);
-            recall(c, z0, NULL, hits);
         }
     }
+    p->mean_decided = true;
     float free_recall = recall(c, z0, &s->learned_wide[ahead], hits);
     int status = fit_fix(c, p, z0, z, &fix, &s->learned[ahead], err);
     s->stored[ahead] = status == 0 && s->learned[ahead] > free_recall + WORTH;

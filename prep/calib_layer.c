@@ -46,6 +46,7 @@ void calib_layer_begin(struct calib *c, uint32_t layer) {
     struct calib_past *p = calib_past_of(c, layer);
     fit_gram_close(&p->gram);
     p->filled = true;
+    p->mean_decided = false;
     p->moe = c->arch->moe[layer];
 }
 

@@ -19,6 +19,7 @@ enum { CALIB_HISTORY = PREDICT_MAX_AHEAD + 1 };
 /* Rows of a layer that later layers' experts are guessed from, [n_rows, dim] each, in bf16. */
 struct calib_past {
     bool filled, moe;
+    bool mean_decided;    /* whether `quasi` holds mean outputs is settled */
     uint16_t *feature;    /* FFN input */
     uint16_t *residual;   /* residual stream before the FFN */
     uint16_t *quasi;      /* what guesses start from: the same plus the mean outputs of the chosen

@@ -21,6 +21,8 @@ struct parts {
 };
 
 static void add_part(struct parts *p, void *data, size_t bytes) {
+    if (p->n == MAX_PARTS)
+        die("more than %d parts", MAX_PARTS);
     p->at[p->n++] = (struct part){data, bytes};
 }
 
@@ -99,14 +101,18 @@ static bool read_parts(const char *path, uint64_t key, const struct parts *p) {
 
 /* ---- what is saved ---- */
 
-static struct parts rows_parts(struct calib *c) {
+/* What the layers after `layer` need: not the oldest of the history, which the next one replaces. */
+static struct parts rows_parts(struct calib *c, uint32_t layer) {
     struct parts p = {.n = 0};
     size_t n = (size_t)c->n_rows * c->arch->dim;
     add_part(&p, c->x, n * sizeof *c->x);
     for (int i = 0; i < CALIB_HISTORY; i++) {
         struct calib_past *past = &c->past[i];
+        if (past == calib_past_of(c, layer + 1))
+            continue;
         add_part(&p, &past->filled, sizeof past->filled);
         add_part(&p, &past->moe, sizeof past->moe);
+        add_part(&p, &past->mean_decided, sizeof past->mean_decided);
         add_part(&p, past->feature, n * sizeof *past->feature);
         add_part(&p, past->residual, n * sizeof *past->residual);
         add_part(&p, past->quasi, n * sizeof *past->quasi);
@@ -139,7 +145,7 @@ int calib_state_save(struct calib *c, const struct corm_predict_builder *layer, 
     add_part(&sizes, size, sizeof size);
     add_part(&p, layer->entries, layer->n_entries * sizeof *layer->entries);
     add_part(&p, layer->body.data, layer->body.len);
-    struct parts rows = rows_parts(c);
+    struct parts rows = rows_parts(c, c->layer);
     char *size_path = path_of(dir, "size", c->layer), *path = path_of(dir, "layer", c->layer);
     char *rows_path = path_of(dir, "rows", c->layer);
     int status = 0;
@@ -166,7 +172,7 @@ static bool load_layer(struct calib *c, uint64_t key, uint32_t layer,
     char *size_path = path_of(dir, "size", layer), *path = path_of(dir, "layer", layer);
     bool ok = read_parts(size_path, key, &sizes);
     if (ok) {
-        b->n_entries = b->cap = (uint32_t)size[0];
+        b->n_entries = b->cap = (uint32_t)size[0]; /* trusted: the checksum and the key agree */
         b->entries = mem_calloc(b->cap ? b->cap : 1, sizeof *b->entries);
         b->body = (struct buf){mem_calloc(size[1] + 1, 1), size[1], size[1] + 1};
         add_part(&p, b->entries, b->n_entries * sizeof *b->entries);
@@ -190,7 +196,7 @@ void calib_state_load(struct calib *c, struct corm_predict_builder *builders, ui
         n++;
     /* A kill between two files leaves rows of the layer before. */
     for (uint32_t last = n; last > 0 && last + 2 > n; last--) {
-        struct parts rows = rows_parts(c);
+        struct parts rows = rows_parts(c, last - 1);
         char *path = path_of(c->opt->state_dir, "rows", last - 1);
         bool ok = read_parts(path, key, &rows);
         free(path);

@@ -112,7 +112,7 @@ static void print_summary(const struct prep_options *o, const struct hf_model *m
 
 /* Text for calibration: what the user names, else the project's own, from beside the program: where
  * it was built, or where it was installed. */
-static int own_text(const char *part, char **path, struct err *err) {
+static int own_text(const char *part, const char *option, char **path, struct err *err) {
     static const char *const places[] = {"../../calib-data", "../share/corm/calib-data"};
     char exe[4096];
     ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
@@ -126,28 +126,62 @@ static int own_text(const char *part, char **path, struct err *err) {
         free(*path);
     }
     return err_set(
-        err, "the project's calibration text is not beside the program: name one with --calib");
+        err, "the project's calibration text is not beside the program: name one with %s", option);
 }
 
+/* Text at the paths that `option` named, else the project's own. */
 static int read_text(struct corpus *c, const struct tokenizer *tok, const struct cli_list *named,
-                     const char *const own[], const struct prep_options *o, struct err *err) {
+                     const char *option, const char *const own[], uint32_t seq_tok,
+                     struct err *err) {
     for (size_t i = 0; i < named->count; i++) {
-        if (corpus_add(c, tok, named->items[i], (uint32_t)o->calib_seq, err) < 0) {
-            return -1;
+        if (corpus_add(c, tok, named->items[i], seq_tok, err) < 0) {
+            return err_prefix(err, "%s", option);
         }
     }
     for (size_t i = 0; named->count == 0 && own[i]; i++) {
         char *path;
-        if (own_text(own[i], &path, err) < 0) {
+        if (own_text(own[i], option, &path, err) < 0) {
             return -1;
         }
-        int rc = corpus_add(c, tok, path, (uint32_t)o->calib_seq, err);
+        int rc = corpus_add(c, tok, path, seq_tok, err);
         free(path);
         if (rc < 0) {
             return -1;
         }
     }
     return 0;
+}
+
+/* A sequence is no longer than the model's context, nor than a sixteenth of the text, so that some
+ * are held out; and the engine, which measures loss, takes it in one batch. */
+static uint32_t sequence_tok(const struct prep_options *o, const struct arch *a) {
+    uint32_t n = (uint32_t)o->calib_seq, most = (uint32_t)o->calib_tok / 16;
+    most = a->ctx_max_tok < most ? a->ctx_max_tok : most;
+    n = n < most ? n : most;
+    return n < 4096 ? n : 4096;
+}
+
+/* What tells one checkpoint from another without reading all of it: sizes, and pages all over. */
+static int checkpoint_hash(const struct hf_model *m, uint64_t *hash, struct err *err) {
+    enum { PAGE = 4096, PAGES = 256 };
+    struct hasher *h = hasher_new();
+    int rc = 0;
+    for (size_t i = 0; i < st_file_count(m->st) && rc == 0; i++) {
+        struct map file;
+        rc = map_open(&file, st_file_path(m->st, i), err);
+        if (rc < 0) {
+            break;
+        }
+        uint64_t size = file.size_bytes, step = align_up(size / PAGES + 1, PAGE);
+        hasher_add(h, &size, sizeof size);
+        for (uint64_t at = 0; at < size; at += step) {
+            hasher_add(h, file.data + at, size - at < PAGE ? size - at : PAGE);
+        }
+        map_close(&file);
+    }
+    *hash = hasher_value(h);
+    hasher_free(h);
+    return rc;
 }
 
 /* Run calibration and put what it found into `pack`. */
@@ -162,20 +196,20 @@ static int calibrate(const struct prep_options *o, const struct hf_model *model,
     struct buf section = {0};
     struct tokenizer *tok = NULL;
     char *state = mem_printf("%s.calib", o->output), *key = NULL;
+    uint32_t seq_tok = sequence_tok(o, hf_arch(model));
+    uint64_t hash;
     int rc = -1;
     /* The tokenizer uses its section in place: it must outlive it and be aligned, as a heap block
      * is. */
     if (pack_tokenizer(model->dir, &section, err) < 0 ||
         tokenizer_open(section.data, section.len, &tok, err) < 0 ||
-        read_text(&train, tok, &o->calib, own_train, o, err) < 0 ||
-        read_text(held, tok, &o->calib_held, own_held, o, err) < 0) {
+        read_text(&train, tok, &o->calib, "--calib", own_train, seq_tok, err) < 0 ||
+        read_text(held, tok, &o->calib_held, "--calib-held", own_held, seq_tok, err) < 0 ||
+        checkpoint_hash(model, &hash, err) < 0) {
         goto out;
     }
     corpus_thin(&train, (uint32_t)o->calib_tok);
     corpus_thin(held, (uint32_t)o->calib_tok / 4);
-    key = mem_printf("%s %s chunk %d share %g threads %d bytes %zu", CORM_VERSION_TEXT,
-                     hf_arch(model)->family, o->chunk_neurons, o->hot_share, o->threads,
-                     (size_t)arch_params(hf_arch(model)));
     struct calib_options opt = {
         .chunk_neurons = pack_chunk_neurons(hf_arch(model), (uint32_t)o->chunk_neurons),
         .hot_share = o->hot_share,
@@ -183,8 +217,11 @@ static int calibrate(const struct prep_options *o, const struct hf_model *model,
         .basis = 128,
         .threads = (uint32_t)o->threads,
         .state_dir = state,
-        .state_key = key,
     };
+    key = mem_printf("%s %016" PRIx64 " chunk %u share %.17g rank %u basis %u threads %u",
+                     CORM_VERSION_TEXT, hash, opt.chunk_neurons, opt.hot_share, opt.rank, opt.basis,
+                     opt.threads);
+    opt.state_key = key;
     if (calib_run(model, &train, held, &opt, progress, o->stop, result, err) < 0) {
         goto out;
     }

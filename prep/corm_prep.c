@@ -293,8 +293,9 @@ static const struct cli_option calib_rows[] = {
     {"calib-tokens", 0, CLI_INT, FIELD(calib_tok), "N",
      "Tokens of text to use, spread over all of it; a quarter as many to score.", .min = 256,
      .max = 1 << 26},
-    {"calib-seq", 0, CLI_INT, FIELD(calib_seq), "N", "Tokens of a sequence.", .min = 16,
-     .max = 8192},
+    {"calib-seq", 0, CLI_INT, FIELD(calib_seq), "N",
+     "Tokens of a sequence, at most; never more than the model's context.", .min = 16,
+     .max = 4096},
     {"hot-share", 0, CLI_DOUBLE, FIELD(hot_share), "SHARE",
      "Part of an expert's energy that its hot prefix holds, when calibrating (then --hot does not "
      "count).",

@@ -17,6 +17,18 @@ void corpus_free(struct corpus *c) {
     *c = (struct corpus){0};
 }
 
+void corpus_copy(struct corpus *c, const struct corpus *from) {
+    *c = *from;
+    c->ids = mem_alloc(from->n_tok * sizeof *c->ids);
+    c->seqs = mem_alloc(from->n_seqs * sizeof *c->seqs);
+    c->cap_tok = from->n_tok;
+    c->cap_seqs = from->n_seqs;
+    if (from->n_seqs > 0) {
+        memcpy(c->ids, from->ids, from->n_tok * sizeof *c->ids);
+        memcpy(c->seqs, from->seqs, from->n_seqs * sizeof *c->seqs);
+    }
+}
+
 static void add_sequence(struct corpus *c, const uint32_t *ids, uint32_t n) {
     if (c->n_tok + n > c->cap_tok) {
         c->cap_tok = 2 * c->cap_tok + n;
@@ -41,8 +53,12 @@ static int add_document(struct corpus *c, const struct tokenizer *tok, const cha
     }
     for (size_t first = 0; first < list.n; first += seq_tok) {
         size_t n = list.n - first < seq_tok ? list.n - first : seq_tok;
-        if (n >= CORPUS_MIN_SEQ_TOK)
+        if (n >= CORPUS_MIN_SEQ_TOK && n <= CORPUS_MAX_TOK - c->n_tok)
             add_sequence(c, list.ids + first, (uint32_t)n);
+        else if (n >= CORPUS_MIN_SEQ_TOK) {
+            token_list_free(&list);
+            return err_set(err, "more than %d tokens of text", CORPUS_MAX_TOK);
+        }
     }
     token_list_free(&list);
     return 0;
@@ -97,7 +113,11 @@ static int add_file(struct corpus *c, const struct tokenizer *tok, const char *p
     struct archive_entry *entry;
     struct buf text = {0};
     int status = -1, r;
-    archive_read_support_filter_all(a);
+    /* By name, not "all": some of all are found in plain text (uuencode). */
+    archive_read_support_filter_gzip(a);
+    archive_read_support_filter_zstd(a);
+    archive_read_support_filter_xz(a);
+    archive_read_support_filter_bzip2(a);
     archive_read_support_format_tar(a);
     archive_read_support_format_zip(a);
     archive_read_support_format_raw(a);
@@ -106,7 +126,8 @@ static int add_file(struct corpus *c, const struct tokenizer *tok, const char *p
         err_set(err, "%s: %s", path, archive_error_string(a));
         goto out;
     }
-    while ((r = archive_read_next_header(a, &entry)) == ARCHIVE_OK) {
+    /* A warning is about the entry's name, which is for messages only. */
+    while ((r = archive_read_next_header(a, &entry)) == ARCHIVE_OK || r == ARCHIVE_WARN) {
         const char *inside = archive_entry_pathname(entry);
         bool raw = archive_format(a) == ARCHIVE_FORMAT_RAW;
         if (!raw && archive_entry_filetype(entry) != AE_IFREG)
@@ -119,7 +140,7 @@ static int add_file(struct corpus *c, const struct tokenizer *tok, const char *p
         if (e < 0)
             goto out;
     }
-    if (r != ARCHIVE_OK && r != ARCHIVE_EOF) {
+    if (r != ARCHIVE_EOF) {
         err_set(err, "%s: %s", path, archive_error_string(a));
         goto out;
     }
@@ -171,6 +192,10 @@ void corpus_thin(struct corpus *c, uint32_t max_tok) {
         memmove(c->ids + kept_tok, c->ids + s.first, s.n * sizeof *c->ids);
         c->seqs[n_kept++] = (struct corpus_seq){kept_tok, s.n};
         kept_tok += s.n;
+    }
+    if (n_kept == 0 && max_tok >= CORPUS_MIN_SEQ_TOK) {
+        kept_tok = c->seqs[0].n < max_tok ? c->seqs[0].n : max_tok;
+        c->seqs[n_kept++] = (struct corpus_seq){0, kept_tok};
     }
     c->n_seqs = n_kept;
     c->n_tok = kept_tok;

@@ -8,7 +8,7 @@
  *
  * A line that is `<|endoftext|>` ends a document. Each document is tokenized by itself, as a prompt
  * is (BOS where the model has one), and cut into sequences of at most `seq_tok` tokens; a sequence
- * of fewer than MIN_SEQ_TOK is dropped. Files of a directory come in the order of their names.
+ * of fewer than CORPUS_MIN_SEQ_TOK is dropped. Files of a directory come in the order of their names.
  */
 #ifndef PREP_CORPUS_H
 #define PREP_CORPUS_H
@@ -16,7 +16,7 @@
 #include "format/tokenizer.h"
 #include "prep/stop.h"
 
-enum { CORPUS_MIN_SEQ_TOK = 8 };
+enum { CORPUS_MIN_SEQ_TOK = 8, CORPUS_MAX_TOK = 1 << 30 };
 
 struct corpus_seq {
     uint32_t first, n; /* tokens ids[first .. first + n) */
@@ -30,12 +30,15 @@ struct corpus {
     uint64_t text_bytes;
 };
 
-/* Append the text at `path`. A file that holds zero bytes is refused with its name, and so is one
- * that cannot be read. */
+/* Append the text at `path`; directories with all that is in them. A file that holds zero bytes is
+ * refused with its name, and so is one that cannot be read. More than CORPUS_MAX_TOK tokens in all
+ * are refused. */
 int corpus_add(struct corpus *c, const struct tokenizer *tok, const char *path, uint32_t seq_tok,
                struct err *err);
-/* Keep at most max_tok tokens (0 = all), whole sequences evenly spread over the text. */
+/* Keep at most max_tok tokens (0 = all), whole sequences evenly spread over the text; the first one's
+ * beginning where even that is longer. */
 void corpus_thin(struct corpus *c, uint32_t max_tok);
+void corpus_copy(struct corpus *c, const struct corpus *from);
 void corpus_free(struct corpus *c);
 
 #endif

@@ -32,8 +32,7 @@ void loss_reserve(struct corm_predict_builder *b, const struct arch *a) {
 struct meter {
     struct corm_engine *engine;
     struct corm_session *exact, *approx;
-    const struct corpus *held;
-    uint32_t n_seqs, n_tok; /* of held, as far as a measurement goes */
+    struct corpus text; /* what a measurement goes over: held-out text, thinned */
     const volatile sig_atomic_t *stop;
     struct progress *progress;
     uint64_t done_tok;
@@ -73,9 +72,9 @@ static int measure(struct meter *m, const float *drop, struct measured *out, str
     uint64_t exact_bytes = 0;
     int status = 0;
     *out = (struct measured){0};
-    for (uint32_t i = 0; i < m->n_seqs && status == 0; i++) {
-        const struct corpus_seq *s = &m->held->seqs[i];
-        const int32_t *ids = m->held->ids + s->first;
+    for (uint32_t i = 0; i < m->text.n_seqs && status == 0; i++) {
+        const struct corpus_seq *s = &m->text.seqs[i];
+        const int32_t *ids = m->text.ids + s->first;
         const float *exact, *approx;
         uint64_t before = m->engine->experts.used_bytes;
         status = eval(m, m->exact, NULL, ids, s->n, &exact, err);
@@ -180,7 +179,11 @@ static int store(const char *path, const struct corm *c, float *const drops[LOSS
     uint8_t *section = mem_alloc(bytes);
     memcpy(section, c->predictors.data, bytes);
     struct corm_predict view;
-    corm_predict_open(&view, c->predictors.data, bytes, &c->arch, c->records[0].n_chunks, err);
+    if (corm_predict_open(&view, c->predictors.data, bytes, &c->arch,
+                          c->n_records ? c->records[0].n_chunks : 0, err) < 0) {
+        free(section);
+        return -1;
+    }
     for (uint32_t l = 0; l < c->arch.n_layers; l++) {
         struct weight w = corm_predict_get(&view, PREDICT_LOSS_DROP, l, 0);
         for (int i = 0; i < LOSS_LEVELS && w.data; i++)
@@ -196,10 +199,10 @@ static int open_meter(struct meter *m, const char *path, const struct corpus *he
                       uint32_t threads, struct err *err) {
     struct corm_error error;
     uint32_t longest = 1;
-    for (m->n_seqs = 0; m->n_seqs < held->n_seqs && m->n_tok < MAX_HELD_TOK; m->n_seqs++) {
-        m->n_tok += held->seqs[m->n_seqs].n;
-        longest = held->seqs[m->n_seqs].n > longest ? held->seqs[m->n_seqs].n : longest;
-    }
+    corpus_copy(&m->text, held);
+    corpus_thin(&m->text, MAX_HELD_TOK);
+    for (uint32_t i = 0; i < m->text.n_seqs; i++)
+        longest = m->text.seqs[i].n > longest ? m->text.seqs[i].n : longest;
     struct corm_engine_options opt = {
         .threads = threads, .ctx_tok = longest, .batch_rows = longest, .loss_in_batches = true};
     if (corm_engine_open(&m->engine, path, &opt, &error) < 0 ||
@@ -213,7 +216,7 @@ static int open_meter(struct meter *m, const char *path, const struct corpus *he
 int loss_fit(const char *path, const struct corpus *held, uint32_t threads,
              struct progress *progress, const volatile sig_atomic_t *stop,
              struct loss_point *points, struct err *err) {
-    struct meter m = {.held = held, .stop = stop, .progress = progress};
+    struct meter m = {.stop = stop, .progress = progress};
     float *drops[LOSS_LEVELS] = {NULL}, *weight = NULL;
     int status = open_meter(&m, path, held, threads, err);
     if (status < 0)
@@ -221,7 +224,7 @@ int loss_fit(const char *path, const struct corpus *held, uint32_t threads,
     uint32_t n = m.engine->archive.arch.n_layers;
     uint32_t runs = arch_moe_layers(&m.engine->archive.arch) + LOSS_LEVELS * SEARCH_STEPS;
     weight = mem_calloc(n, sizeof *weight);
-    progress_start(progress, "measuring loss", (uint64_t)runs * m.n_tok, PROGRESS_TOKENS);
+    progress_start(progress, "measuring loss", (uint64_t)runs * m.text.n_tok, PROGRESS_TOKENS);
     status = weigh_layers(&m, weight, err);
     double low = 0;
     for (int i = 0; i < LOSS_LEVELS && status == 0; i++) {
@@ -244,6 +247,7 @@ out:
     for (int i = 0; i < LOSS_LEVELS; i++)
         free(drops[i]);
     free(weight);
+    corpus_free(&m.text);
     corm_session_close(m.approx);
     corm_session_close(m.exact);
     corm_engine_close(m.engine);
