@@ -50,7 +50,7 @@ static bool shape_fits(const struct corm_predict_entry *e, uint64_t rows, uint64
     bool is_projection = e->kind != PREDICT_RANK_P && e->kind != PREDICT_SCORES;
     uint32_t most_cols = is_projection ? dim : MAX_COLS;
     return e->rows > 0 && e->cols > 0 && (rows == ANY ? e->rows <= dim : e->rows == rows) &&
-           (cols == ANY ? e->cols <= most_cols : e->cols == cols);
+           (cols == ANY && e->kind != PREDICT_LOSS_DROP ? e->cols <= most_cols : e->cols == cols);
 }
 
 static int check_values(const struct corm_predict_entry *e, const uint8_t *data, struct err *err) {
