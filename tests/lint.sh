@@ -21,7 +21,7 @@ sources() { # the C and CUDA files of the given folders, those that exist
     done | sort
 }
 code=$(sources $folders)
-tests=$(sources tests tests/fuzz docs)
+tests=$(sources tests tests/fuzz tests/synth docs)
 texts=$(find . -path ./build -prune -o -path ./.git -prune -o -type f \( -name '*.[ch]' -o -name '*.cu' \
     -o -name '*.sh' -o -name '*.py' -o -name '*.md' -o -name Makefile -o -path ./.ci/run \) -print |
     sed 's|^\./||' | sort)
