@@ -14,6 +14,7 @@
 
 #define MODELS "tests/golden/models/"
 #define FABLE "tests/models/fable"
+#define FINE "tests/models/fable-fine"
 
 static char dir[] = "/tmp/corm-test-XXXXXX";
 
@@ -21,9 +22,13 @@ struct golden_case {
     const char *name, *checkpoint;
 };
 static const struct golden_case CASES[] = {
-    {"mixtral-tiny", MODELS "mixtral-tiny"},   {"olmoe-tiny", MODELS "olmoe-tiny"},
-    {"qwen2moe-tiny", MODELS "qwen2moe-tiny"}, {"qwen3moe-tiny", MODELS "qwen3moe-tiny"},
-    {"qwen3moe-f32", MODELS "qwen3moe-f32"},   {"fable", FABLE},
+    {"mixtral-tiny", MODELS "mixtral-tiny"},
+    {"olmoe-tiny", MODELS "olmoe-tiny"},
+    {"qwen2moe-tiny", MODELS "qwen2moe-tiny"},
+    {"qwen3moe-tiny", MODELS "qwen3moe-tiny"},
+    {"qwen3moe-f32", MODELS "qwen3moe-f32"},
+    {"fable", FABLE},
+    {"fable-fine", FINE},
 };
 
 static char *archive_path(const char *name, const char *codec) {
@@ -163,9 +168,10 @@ static double log_prob(const float *logits, uint32_t vocab, int32_t id) {
     return (double)logits[id] - most - log(sum);
 }
 
-static double perplexity_of_fable(const char *codec, double *golden_value) {
-    char *path = archive_of("fable", FABLE, codec);
-    struct safetensors *golden = golden_open("fable");
+static double perplexity_of(const char *name, const char *checkpoint, const char *codec,
+                            double *golden_value) {
+    char *path = archive_of(name, checkpoint, codec);
+    struct safetensors *golden = golden_open(name);
     size_t n_ids, one;
     const int32_t *ids = golden_ids(golden, "perplexity_tokens", &n_ids);
     const int32_t ctx = *golden_ids(golden, "perplexity_ctx", &one);
@@ -198,10 +204,13 @@ static void perplexity_is_that_of_transformers(void **state) {
         double tolerance;
     } rows[] = {{"bf16", 0.001}, {"q8", 0.002}, {"q4", 0.025}};
     for (size_t i = 0; i < TEST_COUNT(rows); i++) {
-        double want, got = perplexity_of_fable(rows[i].codec, &want);
-        print_message("fable %s: perplexity %.4f, transformers %.4f (%+.3f %%)\n", rows[i].codec,
-                      got, want, 100 * (got / want - 1));
-        assert_true(fabs(got / want - 1) <= rows[i].tolerance);
+        for (int fine = 0; fine <= 1; fine++) {
+            const char *name = fine ? "fable-fine" : "fable";
+            double want, got = perplexity_of(name, fine ? FINE : FABLE, rows[i].codec, &want);
+            print_message("%s %s: perplexity %.4f, transformers %.4f (%+.3f %%)\n", name,
+                          rows[i].codec, got, want, 100 * (got / want - 1));
+            assert_true(fabs(got / want - 1) <= rows[i].tolerance);
+        }
     }
 }
 

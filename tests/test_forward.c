@@ -33,6 +33,7 @@ static const struct golden_case CASES[] = {
     {MODELS "qwen3moe-f32", MODELS "qwen3moe-f32/golden.safetensors"},
     {MODELS "qwen3moe-f16", MODELS "qwen3moe-f32/golden.safetensors"},
     {"tests/models/fable", MODELS "fable/golden.safetensors"},
+    {"tests/models/fable-fine", MODELS "fable-fine/golden.safetensors"},
 };
 
 /* ---- a model on a backend ---- */

@@ -34,6 +34,9 @@ T_TINY = 40
 N_GREEDY = 64
 PPL_CTX = 256
 ROUTER_GAP = 1e-3  # smallest accepted distance between neighbouring router logits that decide something
+# A trained model with many experts decides too often to keep so far from every tie: five times the rounding
+# noise of f32 has to do, and the check that an f16 KV cache changes no decision.
+TRAINED_ROUTER_GAP = 1e-4
 LOGIT_GAP = 1e-2  # the same for the two best logits of a greedy step
 TAP_ROWS_TINY = [0, 1, 2, 3, 7, 8, 11, 12, 13, 19, 23, 24, 25, 31, 38, 39]
 TAP_ROWS_TRAINED = [0, 1, 2, 5, 15, 16, 31, 32, 47, 48, 62, 63]
@@ -596,7 +599,7 @@ def cmd_tiny(_args):
 # ---- trained ----
 
 # Openings of our own. Greedy text is made from the best one; `ids` are 64 tokens that begin with one of
-# the "Once upon a time" and go on with the first story of heldout.txt.
+# them and go on with a paragraph of heldout.txt.
 OPENINGS = [
     "Once upon a time there was a little girl named",
     "Once upon a time there was a small brown bear who",
@@ -629,7 +632,7 @@ def cmd_trained(args):
     for opening in OPENINGS:
         prompt = tok.encode(opening).ids
         tokens, g_router, g_logit = greedy(model, prompt, n_tokens)
-        score = min(g_router / ROUTER_GAP, g_logit / LOGIT_GAP)
+        score = min(g_router / TRAINED_ROUTER_GAP, g_logit / LOGIT_GAP)
         print(f"{name}: router gap {g_router:.1e} logit gap {g_logit:.1e}: {opening}", file=sys.stderr)
         if best is None or score > best[0]:
             best = (score, opening, prompt, tokens, g_router, g_logit)
@@ -637,21 +640,26 @@ def cmd_trained(args):
     assert score >= 1, "near ties in every candidate: add openings"
 
     best_ids = None
-    for start in OPENINGS:
-        if not start.startswith("Once upon a time"):
-            continue
-        ids = encode(start + HELDOUT.read_text().split("named Tilda", 1)[1])[:64]
+    story = HELDOUT.read_text().split("named Tilda", 1)[1]
+    paragraphs = [" ".join(p.split()) for p in story.split("\n\n") if len(p) > 200]
+    for start, rest in [(o, p) for o in OPENINGS
+                        for p in [story] + paragraphs]:
+        if best_ids is not None and best_ids[0] >= ROUTER_GAP:
+            break
+        # Many experts are many decisions: fewer tokens then.
+        ids = encode(start + " " * (rest is not story) + rest)[:64 if model.config.num_local_experts <= 16 else 24]
         taps = run_taps(model, ids)
         gap = router_gap(taps)
         if best_ids is None or gap > best_ids[0]:
             best_ids = (gap, ids, taps)
     ids_gap, ids, taps = best_ids
-    assert ids_gap >= ROUTER_GAP, f"near ties in every candidate ({ids_gap:.1e}): add openings"
+    assert ids_gap >= TRAINED_ROUTER_GAP, f"near ties in every candidate ({ids_gap:.1e}): add openings"
     noise = noise_of(path, ids, taps)
     f16_error = f16_kv_error(model, ids, taps, prompt, tokens, n_tokens)
     assert f16_error is not None, "an f16 KV cache changes a decision"
 
-    gold = golden_tensors(taps, ids, TAP_ROWS_TRAINED, TAP_ROWS_TRAINED, prompt, tokens, n_tokens)
+    rows = [r for r in TAP_ROWS_TRAINED if r < len(ids)]
+    gold = golden_tensors(taps, ids, rows, rows, prompt, tokens, n_tokens)
     held = encode(HELDOUT.read_text())
     ppl, scored = perplexity(model, held)
     gold["perplexity"] = torch.tensor([ppl], dtype=torch.float64)
