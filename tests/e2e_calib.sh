@@ -1,0 +1,185 @@
+#!/bin/sh
+# Calibration from end to end on the demo checkpoint: convert --calibrate, report, --loss, the same text in
+# any budget, a run that is killed and goes on, bad input. Prints a line `ok NAME` or `not ok NAME` for each case.
+set -u
+LC_ALL=C
+export LC_ALL
+
+build=${CORM_BUILD:-build/release}
+case $build in /*) ;; *) build=$(pwd)/$build ;; esac
+prep=$build/corm-prep
+run=$build/corm-run
+fable=${FABLE:-$(pwd)/tests/models/fable}
+case $fable in /*) ;; *) fable=$(pwd)/$fable ;; esac
+text=$(pwd)/calib-data
+util=$(pwd)/tests/util_e2e.sh
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+cd "$work" || exit 1
+
+. "$util"
+
+# calibrate OUTPUT ARGUMENT...: with little text, so that it takes a second or two.
+calibrate() {
+    output=$1
+    shift
+    "$prep" convert "$fable" -o "$output" --calib "$text/stories" --calib-held "$text/heldout" \
+        --calib-tokens 1024 --threads 2 "$@"
+}
+# refused PATTERN ARGUMENT...: the conversion fails with one line that holds the pattern; no archive.
+refused() {
+    pattern=$1
+    shift
+    if "$prep" convert -q "$fable" -o no.corm "$@" >said 2>&1; then
+        echo 'succeeded'
+        return 1
+    fi
+    cat said
+    [ "$(wc -l <said)" -eq 1 ] && grep -qF -e "$pattern" said && [ ! -e no.corm ] &&
+        [ ! -e no.corm.unmeasured ]
+}
+
+# ---- what comes out --------------------------------------------------------------------------------
+
+converted() {
+    calibrate fable.corm >said 2>&1 || { cat said; return 1; }
+    cat said
+    [ "$(grep -c '^  --loss ' said)" -eq 3 ] && "$prep" verify fable.corm && [ "$(ls)" = "fable.corm
+log
+said" ]
+}
+case_ 'calibrated, verified, nothing else left' converted
+[ -e fable.corm ] || exit 1
+
+reports() {
+    "$prep" report fable.corm >out || return 1
+    cat out
+    grep -q '^layer .*stale gate' out && grep -q '^layer .*oracle' out &&
+        [ "$(grep -cE '^ +[0-5]  +[0-9]' out)" -eq 12 ]
+}
+case_ 'report: six layers in both tables' reports
+report_json() {
+    "$prep" report --json fable.corm >out || return 1
+    for key in stale corrected learned energy_static energy_learned energy_oracle hot_fraction; do
+        [ "$(grep -c "\"$key\": " out)" -eq 6 ] || { echo "$key"; return 1; }
+    done
+    ! command -v python3 >/dev/null || python3 -m json.tool <out >/dev/null
+}
+case_ 'report as JSON' report_json
+inspects() {
+    "$prep" inspect fable.corm >out && cat out && grep -q predictors out && grep -q 'held out' out
+}
+case_ 'inspect names the section and the text' inspects
+plain() {
+    "$prep" convert -q "$fable" -o plain.corm || return 1
+    "$prep" report plain.corm >out 2>err && return 1
+    cat err
+    grep -q 'plain.corm.*--calibrate' err || return 1
+    "$run" plain.corm -q -p x -n 1 --loss 1 >out 2>err && return 1
+    cat err
+    grep -q 'plain.corm.*--calibrate' err
+}
+case_ 'without calibration: no report, no --loss, and why' plain
+
+# ---- running it ------------------------------------------------------------------------------------
+
+generate() { "$run" "$1" -q -p 'Once upon a time' -n 40 --temp 0 </dev/null; }
+reordered() {
+    generate plain.corm >a && generate fable.corm >b && test -s a && cmp a b
+}
+case_ 'the reordered model writes the same text' reordered
+
+# budget ARGUMENT...: text and hash of the last logits.
+budget() {
+    "$run" fable.corm -p 'Once upon a time' -n 40 --temp 0 --stats "$@" >out 2>err </dev/null || {
+        cat err
+        return 1
+    }
+    cat out
+    grep '^logits ' err
+}
+budgets() {
+    budget >want || return 1
+    grep -q 'logits .*hash' want || return 1
+    "$run" fable.corm -q -p x --ram 1M >out 2>err && return 1
+    least=$(sed -n 's/.*: \([0-9]*\) MiB would do.*/\1/p' err)
+    test -n "$least" || { cat err; return 1; }
+    for more in 0 2 5 10; do
+        for threads in 1 2; do
+            budget --ram $((least + more))M --threads $threads >got && cmp want got || return 1
+        done
+    done
+    grep -q '^cache .* hits' err && grep -q '^memory ' err && ! grep -q 'whole model fits' err
+}
+case_ 'the same logits in any budget, with guesses' budgets
+
+guesses() {
+    "$run" bench fable.corm -q --ablation --share 25 --json -r 1 --prompt-tokens 8 --decode-tokens 24 \
+        -f "$text/heldout/stories.txt" >out 2>err || { cat err; return 1; }
+    cat out
+    grep -o '"guessed_bytes_per_tok": [0-9.]*' out | grep -qv ': 0$'
+}
+case_ 'guesses bring bytes where there is little room' guesses
+
+perplexity() {
+    "$run" perplexity fable.corm -q -f "$text/heldout/various.txt" -n 600 "$@" |
+        sed -n 's/^perplexity \([0-9.]*\) over .*/\1/p'
+}
+loss() {
+    exact=$(perplexity) && test -n "$exact" || return 1
+    for level in 0.5 1 2; do
+        lossy=$(perplexity --loss $level)
+        echo "exact $exact, --loss $level $lossy"
+        # Another text than the one that was measured: room for three times the level.
+        echo "$exact $lossy $level" | awk '{ exit !($2 > 0 && $2 / $1 - 1 < 0.03 * $3) }' || return 1
+        [ "$(generate fable.corm | wc -c)" -gt 20 ] || return 1
+    done
+    "$run" fable.corm -q -p x -n 1 --loss 7 >out 2>err && return 1
+    cat err
+    grep -q '0.5, 1, 2' err
+}
+case_ '--loss keeps its promise' loss
+
+# ---- killed and taken up again ---------------------------------------------------------------------
+
+# stop_at SIGNAL LAYER: as calibrate again.corm, but a signal is sent once that layer is saved.
+stop_at() {
+    rm -rf again.corm*
+    "$prep" convert -q "$fable" -o again.corm --calib "$text/stories" --calib-held "$text/heldout" \
+        --calib-tokens 1024 --threads 2 >said 2>&1 &
+    pid=$!
+    while [ ! -e again.corm.calib/rows-000$2 ] && kill -0 $pid 2>/dev/null; do sleep 0.02; done
+    kill -"$1" $pid
+    wait $pid 2>/dev/null
+    status=$?
+    cat said
+    [ ! -e again.corm ] && ls again.corm.calib
+}
+killed_at() {
+    stop_at KILL "$1" || return 1
+    calibrate again.corm >said 2>&1 || { cat said; return 1; }
+    cat said
+    grep -q "went on after layer" said && cmp fable.corm again.corm && [ ! -e again.corm.calib ]
+}
+case_ 'killed without warning: the same bytes' killed_at 2
+
+terminated() {
+    stop_at TERM 1 || return 1
+    [ $status -eq 130 ] && grep -q interrupted said || return 1
+    calibrate again.corm -q && cmp fable.corm again.corm
+}
+case_ 'terminated: the same bytes' terminated
+
+# ---- bad input -------------------------------------------------------------------------------------
+
+case_ 'text that is not there' refused 'absent: No such file' --calib absent
+case_ 'held-out text that is not there' refused '--calib-held: absent' --calib "$text/code" \
+    --calib-held absent
+printf 'not\0text' >zero.txt
+case_ 'text that is not text' refused 'zero.txt: not a text file' --calib zero.txt
+printf 'Hi.\n' >short.txt
+case_ 'too little text' refused 'calibration text holds no sequence' --calib short.txt \
+    --calib-held "$text/heldout"
+
+exit $failed
