@@ -9,9 +9,6 @@
 /* A use counts half after ln(2) / -ln(DECAY) = 34 tokens: long enough to see a topic, short enough
  * to leave it. */
 static const float DECAY = 0.98f;
-/* What a hot prefix is worth over the cold chunks of the same expert, in doublings of the use
- * count. */
-static const float HOT_BONUS = 2.0f;
 /* An expert that was never used counts as one whose use has decayed by so many halvings. */
 static const float NEVER_USED = 64.0f;
 
@@ -155,7 +152,7 @@ static uint32_t find_victim(const struct cache *c, bool pinned_too) {
         if (ahead == 0)
             ahead = n_layers;
         float rank = (isinf(r->key) ? never : r->key) - drift * (float)ahead / (float)n_layers +
-                     (r->slots_cold ? 0.0f : HOT_BONUS);
+                     (r->slots_cold ? 0.0f : c->hot_bonus);
         if (rank >= best)
             continue;
         /* A lease on one chunk leaves the record's others evictable. */

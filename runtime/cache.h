@@ -76,11 +76,15 @@ struct cache {
     uint32_t n_free;
     uint32_t *slot_chunk; /* [n_slots] the chunk in it */
     bool in_place;        /* raw chunks are used from the map */
-    bool whole_lru;       /* for comparison: evict whole experts, least recently used first */
-    uint64_t uses;        /* cache_touch so far */
-    uint64_t token;       /* clock of the ranking */
-    uint32_t layer;       /* layer being computed */
-    uint64_t step;        /* layers entered so far, plus 1: so a pin of 0 is none */
+    /* What a hot prefix is worth over the cold chunks of the same expert, in doublings of the use
+     * count: above 0 where tokens leave cold chunks out. Where all chunks are used together,
+     * keeping a part of an expert saves no request. */
+    float hot_bonus;
+    bool whole_lru; /* for comparison: evict whole experts, least recently used first */
+    uint64_t uses;  /* cache_touch so far */
+    uint64_t token; /* clock of the ranking */
+    uint32_t layer; /* layer being computed */
+    uint64_t step;  /* layers entered so far, plus 1: so a pin of 0 is none */
     struct cache_counters count;
 };
 

@@ -166,7 +166,8 @@ static const struct cli_option measure_rows[] = {
      "With --ablation: choose the throttle so that B0 waits this part of its time.", .min = 1,
      .max = 99, .fallback = "the throttle given"},
     {"other", 0, CLI_STRING, FIELD(other), "FILE.corm",
-     "With --ablation: the same model converted with --no-compress, to see what the codec brings.",
+     "With --ablation: the same model compressed, where MODEL.corm was converted with "
+     "--no-compress: to see what the codec brings.",
      .fallback = "none"},
     {"reading", 0, CLI_ENUM, FIELD(reading), "WAY",
      "How experts are read: auto, buffered (through the page cache) or direct.",

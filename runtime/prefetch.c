@@ -14,6 +14,12 @@ struct queue {
     uint32_t head, tail;
 };
 
+/* What a thread needs to fill slots. */
+struct filler {
+    struct corm_decoder *decoder;
+    uint8_t *buffer;
+};
+
 struct prefetch {
     struct cache *cache;
     const struct corm *archive;
@@ -23,6 +29,7 @@ struct prefetch {
     pthread_cond_t ready; /* a chunk was published, or a failure */
     pthread_t *threads;
     uint32_t n_threads;
+    struct filler own; /* the forward thread's */
     bool stop, single_reads;
     struct err failure;
     uint64_t stall_ns;
@@ -126,8 +133,8 @@ static int fill(struct prefetch *p, struct corm_decoder *decoder, uint32_t chunk
 }
 
 /* Read and decode the chunks of a run one after the other. Returns how many were filled. */
-static uint32_t fill_run(struct prefetch *p, struct corm_decoder *decoder, const struct run *run,
-                         uint8_t *buffer, struct err *err) {
+static uint32_t fill_run(struct prefetch *p, struct filler *f, const struct run *run,
+                         struct err *err) {
     const struct corm *a = p->archive;
     const uint8_t *bytes =
         NULL; /* of the run's chunks that go to slots, from the first one's offset */
@@ -138,11 +145,11 @@ static uint32_t fill_run(struct prefetch *p, struct corm_decoder *decoder, const
         if (run->slots[i] != CACHE_NO_SLOT) {
             if (!bytes &&
                 reader_read(&p->reader, base, run_bytes(a, run->first, run->first + run->n - 1),
-                            buffer, &bytes, err) < 0)
+                            f->buffer, &bytes, err) < 0)
                 return i;
             stored = bytes + (k->offset - base);
         }
-        if (fill(p, decoder, run->first + i, run->slots[i], stored, err) < 0)
+        if (fill(p, f->decoder, run->first + i, run->slots[i], stored, err) < 0)
             return i;
     }
     return run->n;
@@ -185,15 +192,49 @@ static size_t longest_run_bytes(const struct corm *a) {
 }
 
 size_t prefetch_buffer_bytes(const struct corm *archive, uint32_t io_threads) {
-    return io_threads * reader_buffer_bytes(longest_run_bytes(archive));
+    return (io_threads + 1) * reader_buffer_bytes(longest_run_bytes(archive));
+}
+
+static struct filler filler_new(const struct corm *a) {
+    void *buffer = NULL;
+    if (posix_memalign(&buffer, READER_ALIGN, reader_buffer_bytes(longest_run_bytes(a))) != 0)
+        die("out of memory for a read buffer");
+    return (struct filler){corm_decoder_new(a), buffer};
+}
+
+static void filler_free(struct filler *f) {
+    free(f->buffer);
+    corm_decoder_free(f->decoder);
+}
+
+/* [locked] Another thread is woken for what is left in the queue, so that one wake-up for a request
+ * is enough. */
+static void pass_on(struct prefetch *p) {
+    for (int i = 0; i < PREFETCH_CLASSES; i++)
+        if (p->queues[i].head != (uint32_t)NIL) {
+            pthread_cond_signal(&p->work);
+            return;
+        }
+}
+
+/* [locked, but not while it reads] */
+static void serve(struct prefetch *p, struct filler *f, const struct run *run) {
+    pass_on(p);
+    pthread_mutex_unlock(&p->cache->lock);
+    struct err err = {0};
+    uint64_t start = clock_ns();
+    uint32_t n_filled = fill_run(p, f, run, &err);
+    pthread_mutex_lock(&p->cache->lock);
+    finish_run(p, run, n_filled);
+    if (run->class == PREFETCH_DEMANDED)
+        p->demand_ns += clock_ns() - start;
+    if (err.set && !p->failure.set)
+        p->failure = err;
 }
 
 static void *io_main(void *arg) {
     struct prefetch *p = arg;
-    struct corm_decoder *decoder = corm_decoder_new(p->archive);
-    void *buffer = NULL;
-    if (posix_memalign(&buffer, READER_ALIGN, prefetch_buffer_bytes(p->archive, 1)) != 0)
-        die("out of memory for a read buffer");
+    struct filler f = filler_new(p->archive);
     pthread_mutex_lock(&p->cache->lock);
     while (!p->stop) {
         struct run run = p->failure.set ? (struct run){0} : take_run(p);
@@ -201,21 +242,11 @@ static void *io_main(void *arg) {
             pthread_cond_wait(&p->work, &p->cache->lock);
             continue;
         }
-        pthread_mutex_unlock(&p->cache->lock);
-        struct err err = {0};
-        uint64_t start = clock_ns();
-        uint32_t n_filled = fill_run(p, decoder, &run, buffer, &err);
-        pthread_mutex_lock(&p->cache->lock);
-        finish_run(p, &run, n_filled);
-        if (run.class == PREFETCH_DEMANDED)
-            p->demand_ns += clock_ns() - start;
-        if (err.set && !p->failure.set)
-            p->failure = err;
+        serve(p, &f, &run);
         pthread_cond_broadcast(&p->ready);
     }
     pthread_mutex_unlock(&p->cache->lock);
-    free(buffer);
-    corm_decoder_free(decoder);
+    filler_free(&f);
     return NULL;
 }
 
@@ -237,6 +268,7 @@ int prefetch_open(struct prefetch **out, struct cache *cache, const struct prefe
         prefetch_close(p);
         return -1;
     }
+    p->own = filler_new(p->archive);
     p->threads = mem_calloc(opt->io_threads, sizeof *p->threads);
     for (uint32_t i = 0; i < opt->io_threads; i++) {
         int e = pthread_create(&p->threads[i], NULL, io_main, p);
@@ -265,6 +297,7 @@ void prefetch_close(struct prefetch *p) {
     pthread_cond_destroy(&p->ready);
     free(p->threads);
     free(p->guess_p);
+    filler_free(&p->own);
     free(p);
 }
 
@@ -294,7 +327,7 @@ void prefetch_demand(struct prefetch *p, const struct prefetch_need *need) {
         }
     }
     if (queued)
-        pthread_cond_broadcast(&p->work);
+        pthread_cond_signal(&p->work);
     pthread_mutex_unlock(&c->lock);
 }
 
@@ -331,7 +364,14 @@ int prefetch_wait_any(struct prefetch *p, const struct prefetch_need *needs, uin
             break;
         if (blocked_at == 0)
             blocked_at = clock_ns();
-        pthread_cond_wait(&p->ready, &c->lock);
+        /* Better to read than to wait: a processor is free, and two threads need not be woken. */
+        struct run run = {0};
+        if (p->queues[PREFETCH_DEMANDED].head != (uint32_t)NIL)
+            run = take_from(p, PREFETCH_DEMANDED);
+        if (run.n > 0)
+            serve(p, &p->own, &run);
+        else
+            pthread_cond_wait(&p->ready, &c->lock);
     }
     if (blocked_at != 0)
         p->stall_ns += clock_ns() - blocked_at;
@@ -352,8 +392,9 @@ void prefetch_release(struct prefetch *p, const struct prefetch_need *need) {
         if (prefetch_needs(need, i))
             cache_release(c, need->first + i);
     cache_touch(c, c->chunks[need->first].record);
-    /* An I/O thread may be waiting for a slot. */
-    pthread_cond_broadcast(&p->work);
+    /* Demands that are still queued may be waiting for a slot. */
+    if (p->queues[PREFETCH_DEMANDED].head != (uint32_t)NIL)
+        pthread_cond_broadcast(&p->work);
     pthread_mutex_unlock(&c->lock);
 }
 
@@ -409,7 +450,7 @@ void prefetch_guess(struct prefetch *p, const struct prefetch_need *need, uint32
         queued = true;
     }
     if (queued)
-        pthread_cond_broadcast(&p->work);
+        pthread_cond_signal(&p->work);
     pthread_mutex_unlock(&c->lock);
 }
 

@@ -16,7 +16,8 @@
  * A chunk that cannot be read or fails its checksum stops the run, guessed or demanded: the failure
  * is kept, and every later wait returns it.
  *
- * Threads: all functions are called by the forward thread; I/O threads live inside.
+ * Threads: all functions are called by the forward thread; I/O threads live inside. Where it would
+ * wait, the forward thread serves demands as they do.
  * The queue is guarded by cache->lock.
  */
 #ifndef RUNTIME_PREFETCH_H
@@ -54,7 +55,7 @@ int prefetch_open(struct prefetch **p, struct cache *cache, const struct prefetc
                   struct err *err);
 /* Stops the threads; queued requests are dropped. NULL is allowed. */
 void prefetch_close(struct prefetch *p);
-/* Memory that the I/O threads hold for reading. */
+/* Memory that is held for reading: by each I/O thread, and by the forward thread. */
 size_t prefetch_buffer_bytes(const struct corm *archive, uint32_t io_threads);
 
 /* Lease every chunk of `need`, and queue those that are not in memory. The caller keeps the sum of
@@ -79,8 +80,8 @@ void prefetch_release(struct prefetch *p, const struct prefetch_need *need);
 void prefetch_drop_guesses(struct prefetch *p);
 /* Guess that `need` will be used `ahead` layers on (class NEXT where 1, else LATER) with
  * probability `prob`: pin what is in memory, queue what is not, if it pays: prob >= (u + v) / (1 +
- * u + v), with u the share of time in which the link serves demands and v the chance that the expert
- * that would give way is needed (0 where nothing has to be brought). */
+ * u + v), with u the share of time in which the link serves demands and v the chance that the
+ * expert that would give way is needed (0 where nothing has to be brought). */
 void prefetch_guess(struct prefetch *p, const struct prefetch_need *need, uint32_t ahead,
                     float prob);
 

@@ -74,6 +74,10 @@ int run_bench_measure(const struct run_options *o, struct corm_mechanisms *m, st
                                   .throttle_bytes_per_s = (double)o->throttle,
                                   .io_threads = (uint32_t)o->io_threads,
                                   .reading = (enum corm_reading)o->reading};
+    /* A throttle makes a disk out of the page cache: the real one would come on top of it. */
+    if ((o->throttle > 0 || o->stall > 0) && o->reading == CORM_READ_AUTO) {
+        m->reading = CORM_READ_BUFFERED;
+    }
     return o->latency ? latency_ns(o->latency, &m->throttle_latency_ns, err) : 0;
 }
 
