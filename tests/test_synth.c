@@ -1,7 +1,7 @@
 /*
- * The generator of synthetic checkpoints (tests/synth): the same bytes for the same seed, checkpoints that
- * the importer accepts for every family, text that its tokenizer takes word by word, and the planted structure
- * within bounds.
+ * The generator of synthetic checkpoints (tests/synth): the same bytes for the same seed,
+ * checkpoints that the importer accepts for every family, text that its tokenizer takes word by
+ * word, and the planted structure within bounds.
  */
 #include "tests/test.h"
 

@@ -28,14 +28,14 @@ struct lang {
     double *cdf;    /* [n_ranks], owned */
 };
 
-/* `l` holds seed, vocab, n_topics, stay and zipf; vocab >= LANG_BYTES + LANG_SPECIALS + n_topics. */
+/* `l` holds seed, vocab, n_topics, stay and zipf; vocab holds a word for every topic. */
 void lang_open(struct lang *l);
 void lang_close(struct lang *l);
 
 /* Topic of a token; LANG_NO_TOPIC for specials. Bytes have topics too, though text has none. */
 int lang_topic(const struct lang *l, uint32_t id);
-/* Log probability inside its topic plus the entropy, so that its mean over text is 0; -8 for what text
- * does not hold. */
+/* Log probability inside its topic plus the entropy, so that its mean over text is 0; -8 for what
+ * text does not hold. */
 double lang_log_weight(const struct lang *l, uint32_t id);
 /* The word's letters, without the blank before it: distinct for every word. */
 void lang_word(const struct lang *l, uint32_t id, char out[LANG_WORD_BYTES]);

@@ -1,8 +1,8 @@
 /*
  * measure: how local a checkpoint's routing is, in the figures that are published of real models.
  *
- * Owns: running text of the checkpoint's language, or text that the model samples, through the shared
- * forward pass; the figures.
+ * Owns: running text of the checkpoint's language, or text that the model samples, through the
+ * shared forward pass; the figures.
  * Leaves to others: how a runtime does with it.
  * Memory: all rows of a layer (text), or the KV caches of all sequences (generated).
  * Threads: called by one.
@@ -23,11 +23,11 @@ struct measure_options {
 };
 
 struct measure {
-    /* Hits of an LRU cache of half of all experts over the whole trace, once it was full (0: it never
-     * was); part of a token's experts that were in the token before's set. */
+    /* Hits of an LRU cache of half of all experts over the whole trace, once it was full (0: it
+     * never was); part of a token's experts that were in the token before's set. */
     double lru_half, previous;
-    /* Part of a token's experts in the top-k of their router applied to the residual stream that the FFN
-     * 1, 2, 3 layers before read. */
+    /* Part of a token's experts in the top-k of their router applied to the residual stream that
+     * the FFN 1, 2, 3 layers before read. */
     double stale[MEASURE_AHEAD];
     double load_min, load_max; /* over the mean load of a layer, mean over layers */
     /* Energy of the quarter and the half of an expert's neurons with the most energy on one half of

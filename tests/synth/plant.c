@@ -12,11 +12,11 @@ enum { MIXTRAL, OLMOE, QWEN2_MOE, QWEN3_MOE };
 
 const char *const plant_presets[] = {"tiny", "olmoe-7b", "qwen3-30b-small", "mixtral-small", NULL};
 
-/* Standard deviation of a norm's weights around 1, of head logits that nothing plants, of biases. */
+/* Standard deviations: of a norm's weights around 1, of unplanted head logits, of biases. */
 static const float NORM_SIGMA = 0.1f, HEAD_NOISE = 0.3f, BIAS_SIGMA = 0.1f;
 /* Part of the FFN's energy that a shared expert has. */
 static const double SHARED_PART = 0.4;
-/* Energy of the token's own part that is left in an average over the context that attention takes. */
+/* Energy of a token's own part that is left in attention's average over the context. */
 static const double CONTEXT_OWN = 0.15;
 
 struct plant_shape plant_preset(int preset) {
@@ -311,8 +311,8 @@ static void embed_row(const struct plant *p, uint32_t id, float *row) {
     }
 }
 
-/* The logit of a word of the present topic exceeds that of one of another by what makes the model stay in
- * its topic as the language does. */
+/* The logit of a word of the present topic exceeds that of one of another by what makes the model
+ * stay in its topic as the language does. */
 static void head_row(const struct plant *p, uint32_t id, float *row) {
     const struct plant_shape *s = &p->shape;
     uint32_t dim = p->arch.dim;

@@ -6,15 +6,15 @@
  * Leaves to others: files (write), the language (lang), what came of it (measure).
  * Threads: immutable after plant_open, so rows may be made by any number of threads.
  *
- * The structure. An embedding is a sum of three parts of given shares of its energy: one vector that
- * all tokens have (`common`), one of the token's topic (`topic`), and the token's own. Weights are
- * Gaussian, so two tokens' router logits correlate as their residual rows do: `topic` sets how many
- * experts neighbours share, `common` how uneven the load is. What a layer adds to the residual
- * stream has `drift` times the stream's energy, so that a router reads of a row `a` layers old a
- * correlation of (1 + drift)^(-a / 2), which is what the stale gate's recall falls with. Neurons have
- * lognormal scales, in no order. A neuron's up row shares `alike` of its direction with its gate row,
- * which gives experts mean outputs that are not zero. The head reads topic and common part: words of
- * the row's topic, by their frequency.
+ * The structure. An embedding is a sum of three parts of given shares of its energy: one vector
+ * that all tokens have (`common`), one of the token's topic (`topic`), and the token's own.
+ * Weights are Gaussian, so two tokens' router logits correlate as their residual rows do: `topic`
+ * sets how many experts neighbours share, `common` how uneven the load is. What a layer adds to
+ * the residual stream has `drift` times the stream's energy, so that a router reads of a row `a`
+ * layers old a correlation of (1 + drift)^(-a / 2), which is what the stale gate's recall falls
+ * with. Neurons have lognormal scales, in no order. A neuron's up row shares `alike` of its
+ * direction with its gate row, which gives experts mean outputs that are not zero. The head reads
+ * topic and common part: words of the row's topic, by their frequency.
  */
 #ifndef TESTS_SYNTH_PLANT_H
 #define TESTS_SYNTH_PLANT_H
@@ -30,9 +30,9 @@ struct plant_shape {
     int topics;
     double stay, zipf;
     double common, topic; /* shares of an embedding's energy; the rest is the token's own */
-    double drift,
-        attention; /* energy that a layer adds over what is there; attention's part of it */
-    double router; /* standard deviation of router logits */
+    double drift;         /* energy that a layer adds over what is there */
+    double attention;     /* attention's part of it */
+    double router;        /* standard deviation of router logits */
     double gate_sigma, up_sigma, down_sigma, alike;
     uint64_t seed;
 };

@@ -1,6 +1,6 @@
 /*
- * random: numbers by key and counter, so that any element of any tensor can be had by itself, in any
- * order and by any thread.
+ * random: numbers by key and counter, so that any element of any tensor can be had by itself, in
+ * any order and by any thread.
  *
  * Owns: the mixing function, and Gaussian numbers from a table of quantiles.
  * Threads: pure functions; the table is constant after gauss_open.

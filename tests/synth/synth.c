@@ -1,4 +1,5 @@
-/* synth: checkpoints with planted structure, texts of their language, and how local their routing is. */
+/* synth: checkpoints with planted structure, texts of their language, and how local their routing
+ * is. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>

@@ -341,8 +341,8 @@ static int write_config(const struct plant *p, const char *dir, struct err *err)
     return write_file(dir, "config.json", &b, err);
 }
 
-/* The printable character that byte-level BPE writes for byte number `id` of the vocabulary, which lists
- * the bytes in order: bytes that print stand for themselves, the others for U+0100 and on. */
+/* The printable character that byte-level BPE writes for byte number `id` of the vocabulary, which
+ * lists the bytes in order: bytes that print stand for themselves, the others for U+0100 and on. */
 static void append_byte(struct buf *b, int id) {
     int code = id, next = 256;
     for (int i = 0; i <= id; i++) {
