@@ -59,11 +59,11 @@ done
 
 inspects() {
     "$prep" inspect out/fable.corm >text && "$prep" inspect --json out/fable.corm >json || return 1
-    for word in mixtral 'n_experts            8' records xxh3 apache-2.0 'options: --codec bf16' \
+    for word in mixtral 'n_experts            8' records xxh3 'Apache License' 'options: --codec bf16' \
         '<|endoftext|>'; do
         grep -qF -e "$word" text || { echo "missing: $word"; return 1; }
     done
-    grep -q '"n_experts": 8' json && grep -q '"license": "license: apache-2.0' json
+    grep -q '"n_experts": 8' json && grep -q '"license": ".*Apache License' json
 }
 case_ inspect inspects
 
@@ -181,10 +181,11 @@ keeps_existing() {
     "$prep" convert -q --force "$fable" -o out/kept.corm && cmp out/kept.corm out/fable.corm
 }
 case_ existing_output_is_kept keeps_existing
+shard=model-00001-of-00002.safetensors
 keeps_input() {
-    "$prep" convert -q --force model -o model/model.safetensors && return 1
+    "$prep" convert -q --force model -o model/$shard && return 1
     "$prep" convert -q --force model.tar -o model.tar && return 1
-    cmp model/model.safetensors "$fable/model.safetensors" && packed model.tar
+    cmp model/$shard "$fable/$shard" && packed model.tar
 }
 case_ input_is_never_the_output keeps_input
 case_ no_such_directory refused nowhere/x.corm 1 nowhere -- "$fable"
@@ -256,7 +257,7 @@ if [ "$(id -u)" -eq 0 ] && mkdir small && mount -t tmpfs -o size=6m tmpfs small 
     unpack_full() {
         "$prep" convert -q model.tar -o small/x.corm >said 2>&1 && return 1
         cat said
-        grep -q 'unpacking needs 12 MiB' said && [ -z "$(ls -A small)" ]
+        grep -q 'unpacking needs [0-9]* MiB' said && [ -z "$(ls -A small)" ]
     }
     case_ no_room_to_unpack unpack_full
 else
@@ -269,7 +270,7 @@ fi
 damaged() {
     cp out/fable.corm out/bad.corm
     section out/fable.corm records >/dev/null && read -r offset bytes <place
-    printf '\252' | dd of=out/bad.corm bs=1 seek=$((offset + bytes / 2)) conv=notrunc 2>/dev/null
+    printf '\252' | dd of=out/bad.corm bs=1 seek=$((offset + 1000)) conv=notrunc 2>/dev/null
     cmp -s out/fable.corm out/bad.corm && return 1
     "$prep" verify -q out/bad.corm >said 2>&1 && return 1
     cat said
