@@ -52,7 +52,7 @@ enum corm_section_type {
     CORM_SECTION_INDEX = 6,      /* struct corm_record[], then struct corm_chunk[] */
     CORM_SECTION_PROVENANCE = 7, /* UTF-8 lines "key: value" */
     CORM_SECTION_LICENSE = 8,    /* UTF-8 text of the checkpoint's licence file; may be absent */
-    CORM_SECTION_PREDICTORS = 9, /* reserved for version 1.x: absent */
+    CORM_SECTION_PREDICTORS = 9, /* what calibration learned: corm_predict.h; may be absent */
 };
 
 enum {

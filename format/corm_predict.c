@@ -146,8 +146,9 @@ static int check_header(const struct corm_predict_header *h, size_t size, struct
         h->n_entries > (size - sizeof *h) / sizeof(struct corm_predict_entry))
         return err_set(err, "predictors: %u entries and %u levels do not fit the section",
                        h->n_entries, h->n_levels);
-    for (uint32_t i = 0; i < h->n_levels; i++)
-        if (!(h->levels[i] > (i ? h->levels[i - 1] : 0)) || h->levels[i] > 100)
+    for (uint32_t i = 0; i < PREDICT_MAX_LEVELS; i++)
+        if (i < h->n_levels ? !(h->levels[i] > (i ? h->levels[i - 1] : 0)) || h->levels[i] > 100
+                            : h->levels[i] != 0)
             return err_set(err, "predictors: loss levels do not ascend in 0 .. 100 %%");
     return 0;
 }

@@ -16,6 +16,7 @@
 #include <jansson.h>
 
 #include "format/cli.h"
+#include "format/corm_predict.h"
 #include "format/corm_read.h"
 #include "format/tokenizer.h"
 #include "prep/convert.h"
@@ -90,7 +91,7 @@ static void verify_progress(void *ctx, uint64_t done, uint64_t total) {
     progress_update(ctx, done);
 }
 
-/* Also what no checksum can tell: that the tokenizer section is one. */
+/* Also what no checksum can tell: that the tokenizer and predictors sections are such. */
 static int verify_archive(const char *path, struct corm *c, struct progress *progress,
                           struct err *err) {
     struct tokenizer *tok;
@@ -98,6 +99,11 @@ static int verify_archive(const char *path, struct corm *c, struct progress *pro
         return err_prefix(err, "%s: tokenizer", path);
     }
     tokenizer_close(tok);
+    struct corm_predict predictors;
+    if (corm_predict_open(&predictors, c->predictors.data, c->predictors.size_bytes, &c->arch,
+                          c->n_records ? c->records[0].n_chunks : 0, err)) {
+        return err_prefix(err, "%s", path);
+    }
     progress_start(progress, "verifying", c->header.file_bytes, PROGRESS_BYTES);
     int rc = corm_verify(c, progress ? verify_progress : NULL, progress, err);
     progress_finish(progress);
@@ -294,8 +300,7 @@ static const struct cli_option calib_rows[] = {
      "Tokens of text to use, spread over all of it; a quarter as many to score.", .min = 256,
      .max = 1 << 26},
     {"calib-seq", 0, CLI_INT, FIELD(calib_seq), "N",
-     "Tokens of a sequence, at most; never more than the model's context.", .min = 16,
-     .max = 4096},
+     "Tokens of a sequence, at most; never more than the model's context.", .min = 16, .max = 4096},
     {"hot-share", 0, CLI_DOUBLE, FIELD(hot_share), "SHARE",
      "Part of an expert's energy that its hot prefix holds, when calibrating (then --hot does not "
      "count).",

@@ -183,7 +183,11 @@ static void broken_rules_are_named(void **state) {
     refuse_u32(HEADER(version), 2, "version 2", "reads 1");
     refuse_u32(HEADER(n_entries), UINT32_MAX, "4294967295 entries", "");
     refuse_u32(HEADER(n_levels), 9, "9 levels", "");
-    refuse_u32(HEADER(n_levels), 0, "loss_drop of layer 2", "shape");
+    struct corm_predict_header no_levels = *(const struct corm_predict_header *)(void *)s.data;
+    no_levels.n_levels = 0;
+    memset(no_levels.levels, 0, sizeof no_levels.levels);
+    refuse(0, &no_levels, sizeof no_levels, "loss_drop of layer 2", "shape");
+    refuse(HEADER(levels) + 28, &(float){3}, 4, "loss levels", "");
     refuse_u32(HEADER(reserved), 1, "do not fit", "");
     refuse(HEADER(levels), &(float){NAN}, 4, "loss levels", "");
     refuse(HEADER(levels), &(float){2}, 4, "loss levels", "ascend");
