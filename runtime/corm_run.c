@@ -5,6 +5,8 @@
  */
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 #include "runtime/run.h"
 
@@ -28,6 +30,23 @@ void run_catch_interrupt(void) {
 
 bool run_interrupted(void) {
     return interrupted;
+}
+
+/* The archive is used where it is mapped: what can no longer be read of it arrives as a signal, which
+ * leaves nothing to be done but to say so. */
+static void on_lost_page(int signal_number) {
+    static const char text[] = "corm-run: the archive can no longer be read: it was truncated or "
+                               "replaced while in use, or its disk fails\n";
+    (void)signal_number;
+    ssize_t ignored = write(STDERR_FILENO, text, sizeof text - 1);
+    (void)ignored;
+    _exit(EXIT_FAILURE);
+}
+
+static void catch_lost_pages(void) {
+    struct sigaction action = {.sa_handler = on_lost_page};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGBUS, &action, NULL);
 }
 
 /* -- options -------------------------------------------------------------------------------- */
@@ -269,6 +288,7 @@ static const struct cli_command commands[] = {
 int main(int argc, char **argv) {
     /* A reader that goes away (head) ends the program quietly, whatever the parent had set. */
     signal(SIGPIPE, SIG_DFL);
+    catch_lost_pages();
     struct run_options options = {
         .batch = 256,
         .max_tokens = 128,

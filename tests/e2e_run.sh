@@ -297,6 +297,20 @@ case_ 'an unknown option' bad 2 'seet.*seed' fable.corm $p --seet 1
 case_ 'no ids' bad 2 'ids are missing' logits fable.corm
 case_ 'nothing to bench' bad 2 'nothing to do' bench fable.corm --prompt-tokens 0 --decode-tokens 0
 
+# The archive is cut while the program writes: one line, no crash.
+cut_while_running() {
+    cp fable.corm cut.corm
+    "$run" cut.corm -q -p x -n -1 --ignore-eos --temp 1 --seed 1 >out 2>err </dev/null &
+    pid=$!
+    while [ ! -s out ] && kill -0 $pid 2>/dev/null; do sleep 0.02; done
+    : >cut.corm
+    wait $pid
+    status=$?
+    cat err
+    [ $status -eq 1 ] && [ "$(wc -l <err)" -eq 1 ] && grep -q truncated err
+}
+case_ 'an archive truncated while in use' cut_while_running
+
 # ---- help ------------------------------------------------------------------------------------------
 
 case_ '--version' eval 'go 0 --version && grep -Eq "^corm-run [0-9]+\.[0-9]+\.[0-9]+$" out'
