@@ -112,7 +112,7 @@ endif
 
 # ---- targets for people --------------------------------------------------------------------------
 
-.PHONY: all help demo test fuzz lint format check-all install uninstall clean info deps note
+.PHONY: all help demo test bench fuzz lint format check-all install uninstall clean info deps note
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -165,6 +165,11 @@ lint: ## Check style, include directions, library homes, headers, global state
 format: ## Rewrite the sources in the style of .clang-format
 	@tests/deps.sh lint
 	clang-format -i $(wildcard $(foreach e,[ch] inc,$(addsuffix /*.$e,$(FOLDERS))))
+
+bench: ## Measure speed and what each mechanism brings; tables go to docs/SPEED.md (BENCH_BIG=1: more)
+	@CC='$(CC)' tests/deps.sh build test
+	@$(again) all $(OUT)/synth
+	@tests/bench.sh $(OUT) $(BUILD)/bench
 
 fuzz: ## Run each fuzz target for TIME=60 seconds, two at a time
 	@CC=clang tests/deps.sh build clang

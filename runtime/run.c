@@ -245,6 +245,12 @@ void run_stats_print(const struct corm_stats *mid, const struct corm_stats *end)
             " chunks); %s of the archive became %s\n",
             100 * part(end->cache_hits, chunks), end->cache_hits, chunks,
             cli_size_text(stored, end->read_bytes), cli_size_text(decoded, end->decoded_bytes));
+    if (end->guessed_bytes > 0) {
+        fprintf(stderr, "guesses  %s of the archive; %.1f %% used, %.1f %% evicted unused\n",
+                cli_size_text(stored, end->guessed_bytes),
+                100 * part(end->useful_bytes, end->guessed_bytes),
+                100 * part(end->wasted_bytes, end->guessed_bytes));
+    }
     if (end->skipped_bytes > 0) {
         fprintf(stderr, "skipped  %.1f %% of the experts' weights (--loss)\n",
                 100 * part(end->skipped_bytes, end->skipped_bytes + end->expert_bytes));
@@ -277,6 +283,9 @@ void run_stats_json(struct run_json *j, const struct corm_stats *mid,
     run_json_u64(j, "cache_misses", end->cache_misses);
     run_json_u64(j, "archive_bytes", end->read_bytes);
     run_json_u64(j, "decoded_bytes", end->decoded_bytes);
+    run_json_u64(j, "guessed_bytes", end->guessed_bytes);
+    run_json_u64(j, "guessed_useful_bytes", end->useful_bytes);
+    run_json_u64(j, "guessed_wasted_bytes", end->wasted_bytes);
     run_json_u64(j, "skipped_bytes", end->skipped_bytes);
     run_json_f64(j, "stall_seconds", (double)end->stall_ns / 1e9);
     char hash[17];

@@ -238,7 +238,7 @@ static void print_json(const struct ablation *a, const struct figures *f) {
 
 /* Bisect the rate until B0 waits the share of its time that --stall asks for. */
 static int choose_throttle(struct ablation *a, struct err *err) {
-    enum { STEPS = 10 };
+    enum { STEPS = 7 };
     double slow = 1e5, fast = 1e11, want = a->o->stall / 100;
     for (int i = 0; i < STEPS; i++) {
         a->base.throttle_bytes_per_s = sqrt(slow * fast);
@@ -252,7 +252,7 @@ static int choose_throttle(struct ablation *a, struct err *err) {
         double compute = (double)(s.ns - s.s.stall_ns), target = compute * want / (1 - want);
         double guess = a->base.throttle_bytes_per_s * (double)s.s.stall_ns / target;
         *(stall > want ? &slow : &fast) = a->base.throttle_bytes_per_s;
-        if (fabs(stall - want) < 0.01) {
+        if (fabs(stall - want) < 0.02) {
             return 0;
         }
         if (guess > slow && guess < fast) {
@@ -320,8 +320,11 @@ static int run_rows(struct ablation *a, struct progress *progress, struct err *e
                 continue;
             }
             status = run_row(a, i, &a->samples[i][rep], err);
-            /* An archive without a loss level leaves the row out. */
-            if (status && ROWS[i].lossy && rep == 0) {
+            /* An archive without the loss level leaves the row out. */
+            if (status == -1 && ROWS[i].lossy && rep == 0) {
+                if (!a->o->quiet) {
+                    fprintf(stderr, "without the row '%s': %s\n", ROWS[i].name, err->msg);
+                }
                 a->on[i] = false;
                 status = 0;
                 *err = (struct err){0};
