@@ -16,6 +16,14 @@
 #define FABLE "tests/models/fable"
 #define FINE "tests/models/fable-fine"
 
+/* Under ThreadSanitizer, which is slow, the same code runs in fewer combinations:
+ * numbers are checked by the other builds, and there it is the threads that count. */
+#ifdef CORM_TEST_QUICK
+enum { QUICK = 1 };
+#else
+enum { QUICK = 0 };
+#endif
+
 static char dir[] = "/tmp/corm-test-XXXXXX";
 
 struct golden_case {
@@ -113,8 +121,8 @@ static void check_greedy(const struct golden_case *c, const char *isa) {
     for (size_t i = 0; i < n_greedy; i++) {
         int32_t id = corm_session_sample(s, &how);
         if (id != greedy[i])
-            fail_msg("%s on %s: token %zu is %d, transformers has %d", c->name, isa, i, id,
-                     greedy[i]);
+            fail_msg("%s on %s: token %zu is %d, transformers has %d", c->name,
+                     isa ? isa : "the best set", i, id, greedy[i]);
         eval(s, &id, 1, false);
     }
     corm_session_close(s);
@@ -127,7 +135,8 @@ static void greedy_tokens_are_those_of_transformers(void **state) {
     (void)state;
     for (size_t i = 0; i < TEST_COUNT(CASES); i++) {
         check_greedy(&CASES[i], NULL);
-        check_greedy(&CASES[i], "scalar");
+        if (!QUICK)
+            check_greedy(&CASES[i], "scalar");
     }
 }
 
@@ -203,7 +212,7 @@ static void perplexity_is_that_of_transformers(void **state) {
         const char *codec;
         double tolerance;
     } rows[] = {{"bf16", 0.001}, {"q8", 0.002}, {"q4", 0.025}};
-    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+    for (size_t i = 0; i < (QUICK ? 1 : TEST_COUNT(rows)); i++) {
         for (int fine = 0; fine <= 1; fine++) {
             const char *name = fine ? "fable-fine" : "fable";
             double want, got = perplexity_of(name, fine ? FINE : FABLE, rows[i].codec, &want);
@@ -247,14 +256,15 @@ static void no_setting_changes_a_bit(void **state) {
     (void)state;
     static const char *const codecs[] = {"bf16", "q8", "q4"};
     static const uint32_t percent[] = {100, 50, 25, 10};
-    for (size_t c = 0; c < TEST_COUNT(codecs); c++) {
+    const size_t n_codecs = QUICK ? 1 : TEST_COUNT(codecs), step = QUICK ? 3 : 1;
+    for (size_t c = 0; c < n_codecs; c++) {
         char *path = archive_of("fable", FABLE, codecs[c]);
         struct corm_engine_options opt = {.threads = 1, .ctx_tok = 128};
         struct corm_engine *e = engine_open(path, opt);
         struct corm_memory_plan plan = *corm_engine_plan(e);
         corm_engine_close(e);
         uint64_t fixed = plan.total_bytes - plan.cache_bytes, want = 0;
-        for (size_t i = 0; i < TEST_COUNT(percent); i++) {
+        for (size_t i = 0; i < TEST_COUNT(percent); i += step) {
             for (uint32_t threads = 1; threads <= 2; threads++) {
                 opt.threads = threads;
                 opt.ram_bytes = fixed + plan.cache_need_bytes * percent[i] / 100;
