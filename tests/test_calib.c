@@ -370,6 +370,89 @@ static void the_engine_guesses_as_well_as_was_measured(void **state) {
     }
 }
 
+/* Hash of all logits of a prompt in one call and tokens one by one; *guessed grows by the bytes that
+ * guesses brought. */
+static uint64_t run_hash(const char *path, const struct corm_engine_options *opt,
+                         const int32_t *ids, uint32_t n_prompt, uint32_t n, uint64_t *guessed) {
+    struct corm_engine *e;
+    struct corm_session *s;
+    struct corm_error error;
+    struct corm_stats stats;
+    const float *logits;
+    if (corm_engine_open(&e, path, opt, &error) < 0)
+        fail_msg("%s", error.message);
+    assert_int_equal(corm_session_open(&s, e, NULL), 0);
+    size_t row = corm_engine_info(e)->vocab * sizeof(float);
+    struct hasher *h = hasher_new();
+    assert_int_equal(corm_session_eval(s, ids, n_prompt, true, &logits, NULL), 0);
+    hasher_add(h, logits, n_prompt * row);
+    for (uint32_t i = n_prompt; i < n; i++) {
+        assert_int_equal(corm_session_eval(s, ids + i, 1, false, &logits, NULL), 0);
+        hasher_add(h, logits, row);
+    }
+    uint64_t hash = hasher_value(h);
+    corm_session_stats(s, &stats);
+    assert_true(stats.useful_bytes + stats.wasted_bytes <= stats.guessed_bytes);
+    assert_true(stats.guessed_bytes <= stats.read_bytes);
+    assert_int_equal(stats.skipped_bytes > 0, opt->loss_percent > 0);
+    *guessed += stats.guessed_bytes;
+    hasher_free(h);
+    corm_session_close(s);
+    corm_engine_close(e);
+    return hash;
+}
+
+/* An archive whose one loss level leaves out a lot. */
+static char *lossy_archive(struct rig *r) {
+    static const float share = 0.6f;
+    struct calib_result c;
+    struct buf predictors = {0};
+    run(r, &c);
+    c.predictors.n_levels = 1;
+    c.predictors.levels[0] = 50;
+    for (uint32_t l = 0; l < c.n_layers; l++)
+        if (hf_arch(&r->model)->moe[l])
+            corm_predict_add(&c.predictors, PREDICT_LOSS_DROP, l, 0, CODEC_F32, &share, 1, 1);
+    corm_predict_finish(&c.predictors, &predictors);
+    char *path = pack(r, "lossy", &c, &predictors);
+    buf_free(&predictors);
+    calib_result_free(&c);
+    return path;
+}
+
+static void no_mechanism_changes_a_bit(void **state) {
+    (void)state;
+    static const double shares[] = {1, 0.5, 0.25, 0.15};
+    static const struct corm_mechanisms kinds[] = {
+        {.ahead = 1},        {.ahead = 3, .io_threads = 4}, {.no_guesses = true},
+        {.whole_lru = true}, {.single_reads = true},        {.reading = CORM_READ_BUFFERED},
+    };
+    struct rig r;
+    open_rig(&r, "mixtral-tiny", 32);
+    char *path = lossy_archive(&r);
+    for (int lossy = 0; lossy < 2; lossy++) {
+        struct corm_engine_options opt = {.threads = 1, .loss_percent = lossy ? 50 : 0};
+        uint64_t none = 0, guessed = 0;
+        uint64_t want = run_hash(path, &opt, r.held.ids, 20, 60, &none);
+        assert_int_equal(none, 0); /* all in memory: nothing to guess */
+        for (size_t i = 0; i < TEST_COUNT(shares); i++) {
+            for (size_t k = 0; k < TEST_COUNT(kinds); k++) {
+                struct corm_mechanisms m = kinds[k];
+                m.cache_share = shares[i];
+                opt.threads = 1 + (uint32_t)k % 2;
+                opt.measure = &m;
+                if (run_hash(path, &opt, r.held.ids, 20, 60, m.no_guesses ? &none : &guessed) !=
+                    want)
+                    fail_msg("share %g, kind %zu, lossy %d: other logits", shares[i], k, lossy);
+            }
+        }
+        assert_int_equal(none, 0);
+        assert_true(guessed > 0);
+    }
+    free(path);
+    close_rig(&r);
+}
+
 /* ---- interruption ---- */
 
 /* Sets the stop flag as soon as so many rows are done. */
@@ -545,6 +628,7 @@ int main(void) {
         cmocka_unit_test(busy_neurons_come_first),
         cmocka_unit_test(the_reordered_archive_is_the_same_model),
         cmocka_unit_test(the_engine_guesses_as_well_as_was_measured),
+        cmocka_unit_test(no_mechanism_changes_a_bit),
         cmocka_unit_test(an_interrupted_run_goes_on_to_the_same),
         cmocka_unit_test(a_state_that_does_not_fit_is_left_alone),
         cmocka_unit_test(a_state_that_cannot_be_written_is_an_error),
