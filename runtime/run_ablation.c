@@ -239,7 +239,7 @@ static void print_json(const struct ablation *a, const struct figures *f) {
 /* Bisect the rate until B0 waits the share of its time that --stall asks for. */
 static int choose_throttle(struct ablation *a, struct err *err) {
     enum { STEPS = 7 };
-    double slow = 1e5, fast = 1e11, want = a->o->stall / 100;
+    double slow = 1e7, fast = 1e11, want = a->o->stall / 100;
     for (int i = 0; i < STEPS; i++) {
         a->base.throttle_bytes_per_s = sqrt(slow * fast);
         struct sample s;

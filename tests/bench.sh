@@ -39,17 +39,12 @@ table() {
     } | tee -a "$tables"
 }
 
-# rows NAME PACKED TEXT OPTION...: the ablation at two throttles and two budgets.
+# rows SHARE STALL NAME PACKED TEXT OPTION...: the ablation.
 rows() {
-    model=$1 packed=$2 words=$3
-    shift 3
-    for share in 25 50; do
-        for stall in 50 85; do
-            table "Room for $share % of the experts, B0 waits $stall % of its time" "$model" \
-                --ablation --share "$share" --stall "$stall" --other "$work/$packed.corm" \
-                -f "$words" "$@"
-        done
-    done
+    share=$1 stall=$2 model=$3 packed=$4 words=$5
+    shift 5
+    table "Room for $share % of the experts, B0 waits $stall % of its time" "$model" --ablation \
+        --share "$share" --stall "$stall" --other "$work/$packed.corm" -f "$words" "$@"
 }
 
 make_archive fable-raw tests/models/fable --calibrate --no-compress
@@ -57,7 +52,10 @@ make_archive fable tests/models/fable --calibrate
 
 printf '## fable\n\n' | tee -a "$tables"
 table 'In memory' fable -f "$text" --prompt-tokens 512 --decode-tokens 256 --reps 5
-rows fable-raw fable "$text" --threads 1 --prompt-tokens 64 --decode-tokens 256 --reps 5
+for point in '50 50' '25 50' '50 85' '25 85'; do
+    # shellcheck disable=SC2086
+    rows $point fable-raw fable "$text" --threads 1 --prompt-tokens 64 --decode-tokens 128 --reps 3
+done
 table 'The cache beside the best that any could do' fable --trace -f "$text" --prompt-tokens 64 \
     --decode-tokens 900
 
@@ -73,9 +71,12 @@ if [ "${BENCH_BIG:-}" = 1 ]; then
     words=$work/olmoe-bench.txt
     printf '## OLMoE-shaped, synthetic\n\n' | tee -a "$tables"
     table 'In memory' olmoe -f "$words" --prompt-tokens 512 --decode-tokens 64
-    rows olmoe-raw olmoe "$words" --prompt-tokens 32 --decode-tokens 32 --reps 3
+    for point in '50 50' '25 50' '50 85'; do
+        # shellcheck disable=SC2086
+        rows $point olmoe-raw olmoe "$words" --prompt-tokens 16 --decode-tokens 24 --reps 3
+    done
     table 'From the disk of this machine' olmoe-raw --ablation --share 50 --other \
-        "$work/olmoe.corm" -f "$words" --prompt-tokens 32 --decode-tokens 32 --reps 3
+        "$work/olmoe.corm" -f "$words" --prompt-tokens 16 --decode-tokens 24 --reps 3
     table 'The cache beside the best that any could do' olmoe-raw --trace -f "$words" \
         --prompt-tokens 64 --decode-tokens 500
     printf '## Reading\n\n' | tee -a "$tables"
