@@ -14,7 +14,8 @@
  * Determinism. An output element depends only on its inputs: not on the number of threads, on the
  * number of rows in the call, nor on how neurons are cut into chunks, as long as every chunk but an
  * expert's last holds a multiple of FFN_BLOCK neurons. So logits are bit-identical for any budget,
- * thread count and batch split on one backend and ISA.
+ * thread count and batch split on one backend and ISA. (A backend over a foreign library, such as
+ * prep/blas, may exempt itself in its header.)
  *
  * Errors: operations cannot fail; a device that dies, dies (die()).
  * Threads: all operations are called by one thread (the forward thread); workers live inside one
@@ -130,8 +131,9 @@ struct backend_ops {
     /* y[r] *= sigmoid(s[r]), y [rows, dim], in place. */
     void (*gate_rows)(void *self, float *y, const float *s, uint32_t rows, uint32_t dim);
 
-    /* Softmax over n_experts logits in f32, the n_active greatest in descending order (lower index
-     * first among equals), their probabilities divided by their sum where `normalise`.
+    /* Softmax over n_experts logits in f32, the n_active greatest in descending order of their
+     * logits (lower index first among equals; NaN last), their probabilities divided by their sum
+     * where `normalise`. The same logits give the same, distinct, ids on every backend and ISA.
      * ids, weights [rows, n_active]. */
     void (*route)(void *self, const float *logits, uint32_t rows, uint32_t n_experts,
                   uint32_t n_active, bool normalise, int32_t *ids, float *weights);

@@ -1,6 +1,7 @@
 /*
- * The small operations of the CPU backend, on every instruction set, against their formulas in double
- * precision; memory; and the choice of an instruction set. One thread and three give the same bits.
+ * The small operations of the CPU backend, on every instruction set, against their formulas in
+ * double precision; memory; and the choice of an instruction set. One thread and three give the
+ * same bits.
  */
 #include <float.h>
 #include <math.h>
@@ -40,8 +41,8 @@ static const struct {
     uint32_t rows, dim;
 } shapes[] = {{1, 1}, {1, 7}, {3, 8}, {5, 33}, {2, 2080}, {40, 1003}, {96, 512}};
 
-/* Inputs of one check, all ending at guard pages. `got` is what the operation wrote; `first` what the
- * one-threaded backend of the same ISA wrote. */
+/* Inputs of one check, all ending at guard pages. `got` is what the operation wrote; `first` what
+ * the one-threaded backend of the same ISA wrote. */
 struct inputs {
     uint32_t rows, dim;
     size_t n;
@@ -333,7 +334,7 @@ static void check_route(const struct backend *b, const float *logits, uint32_t r
         }
         for (uint32_t j = 0; j < n_active; j++) {
             double p = exp(l[ids[r * n_active + j]] - greatest) / (normalise ? chosen : all);
-            /* The difference is rounded before exp: 2^-24 of its size, and below -88 p is nothing. */
+            /* The difference is rounded before exp: 2^-24 of its size; below -88 p is nothing. */
             assert_true(fabs(weights[r * n_active + j] - p) <= 64 * FLT_EPSILON * p + 0x1p-120);
         }
     }
