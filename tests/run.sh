@@ -10,7 +10,7 @@
 # something passed and nothing failed.
 set -u
 
-limit=300
+limit=900 # a sanitizer on a busy machine is twenty times slower than a release build on an idle one
 wrapper=
 while getopts t:w: option; do
     case $option in
