@@ -2,8 +2,8 @@
  * calib_experts: fitting and scoring the guess of a layer's experts from the layers before it.
  *
  * The guess is the one that runtime/predict evaluates: the layer's router on an earlier state, plus
- * a low-rank correction of the logits fitted on what the router really said. Whether a source's mean
- * outputs are stored is settled by the first layer that is guessed from it.
+ * a low-rank correction of the logits fitted on what the router really said. Whether a source's
+ * mean outputs are stored is settled by the first layer that is guessed from it.
  */
 #include <math.h>
 #include <stdlib.h>

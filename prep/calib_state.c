@@ -101,7 +101,7 @@ static bool read_parts(const char *path, uint64_t key, const struct parts *p) {
 
 /* ---- what is saved ---- */
 
-/* What the layers after `layer` need: not the oldest of the history, which the next one replaces. */
+/* What the layers after `layer` need: the history but its oldest, which is replaced next. */
 static struct parts rows_parts(struct calib *c, uint32_t layer) {
     struct parts p = {.n = 0};
     size_t n = (size_t)c->n_rows * c->arch->dim;

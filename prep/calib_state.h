@@ -7,7 +7,8 @@
  * temporary name, synced and renamed, and ends in a checksum, so that a kill at any time leaves a
  * state that can be trusted.
  * Leaves to others: what is in a layer (calib_layer).
- * The key (checkpoint, options, text) is part of every file: a state of another run is not taken up.
+ * The key (checkpoint, options, text) is part of every file: a state of another run is not taken
+ * up.
  */
 #ifndef PREP_CALIB_STATE_H
 #define PREP_CALIB_STATE_H

@@ -8,7 +8,8 @@
  *
  * A line that is `<|endoftext|>` ends a document. Each document is tokenized by itself, as a prompt
  * is (BOS where the model has one), and cut into sequences of at most `seq_tok` tokens; a sequence
- * of fewer than CORPUS_MIN_SEQ_TOK is dropped. Files of a directory come in the order of their names.
+ * of fewer than CORPUS_MIN_SEQ_TOK is dropped. Files of a directory come in the order of their
+ * names.
  */
 #ifndef PREP_CORPUS_H
 #define PREP_CORPUS_H
@@ -35,8 +36,8 @@ struct corpus {
  * are refused. */
 int corpus_add(struct corpus *c, const struct tokenizer *tok, const char *path, uint32_t seq_tok,
                struct err *err);
-/* Keep at most max_tok tokens (0 = all), whole sequences evenly spread over the text; the first one's
- * beginning where even that is longer. */
+/* Keep at most max_tok tokens (0 = all), whole sequences evenly spread over the text; the first
+ * one's beginning where even that is longer. */
 void corpus_thin(struct corpus *c, uint32_t max_tok);
 void corpus_copy(struct corpus *c, const struct corpus *from);
 void corpus_free(struct corpus *c);

@@ -32,8 +32,8 @@ bool run_interrupted(void) {
     return interrupted;
 }
 
-/* The archive is used where it is mapped: what can no longer be read of it arrives as a signal, which
- * leaves nothing to be done but to say so. */
+/* The archive is used where it is mapped: what can no longer be read of it arrives as a signal,
+ * which leaves nothing to be done but to say so. */
 static void on_lost_page(int signal_number) {
     static const char text[] = "corm-run: the archive can no longer be read: it was truncated or "
                                "replaced while in use, or its disk fails\n";

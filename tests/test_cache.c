@@ -182,10 +182,26 @@ static void cold_chunks_go_first_the_least_busy_ahead(void **state) {
     close_rig(&r);
 }
 
+static void without_a_bonus_experts_go_whole(void **state) {
+    (void)state;
+    struct rig r;
+    open_rig(&r, 2 * CHUNKS, false);
+    load_record(&r.cache, 0);
+    load_record(&r.cache, 1);
+    cache_touch(&r.cache, 0);
+    cache_touch(&r.cache, 0);
+    cache_touch(&r.cache, 1);
+    for (uint32_t record = 2; record-- > 0;)
+        for (uint32_t i = CHUNKS; i-- > 0;)
+            assert_int_equal(next_evicted(&r.cache), chunk_of(record, i));
+    close_rig(&r);
+}
+
 static void hot_prefixes_outlive_cold_chunks(void **state) {
     (void)state;
     struct rig r;
     open_rig(&r, 2 * CHUNKS, false);
+    r.cache.hot_bonus = 2;
     load_record(&r.cache, 0);
     load_record(&r.cache, 1);
     for (int i = 0; i < 3; i++)
@@ -393,6 +409,7 @@ int main(void) {
         cmocka_unit_test(chunks_start_absent_and_slots_are_distinct),
         cmocka_unit_test(published_chunks_are_ready_where_they_are),
         cmocka_unit_test(cold_chunks_go_first_the_least_busy_ahead),
+        cmocka_unit_test(without_a_bonus_experts_go_whole),
         cmocka_unit_test(hot_prefixes_outlive_cold_chunks),
         cmocka_unit_test(old_uses_fade),
         cmocka_unit_test(steady_use_becomes_its_probability),

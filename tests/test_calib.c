@@ -370,8 +370,8 @@ static void the_engine_guesses_as_well_as_was_measured(void **state) {
     }
 }
 
-/* Hash of all logits of a prompt in one call and tokens one by one; *guessed grows by the bytes that
- * guesses brought. */
+/* Hash of all logits of a prompt in one call and tokens one by one; *guessed grows by the bytes
+ * that guesses brought. */
 static uint64_t run_hash(const char *path, const struct corm_engine_options *opt,
                          const int32_t *ids, uint32_t n_prompt, uint32_t n, uint64_t *guessed) {
     struct corm_engine *e;
