@@ -54,7 +54,7 @@ printf '## fable\n\n' | tee -a "$tables"
 table 'In memory' fable -f "$text" --prompt-tokens 512 --decode-tokens 256 --reps 5
 for point in '50 50' '25 50' '50 85' '25 85'; do
     # shellcheck disable=SC2086
-    rows $point fable-raw fable "$text" --threads 1 --prompt-tokens 64 --decode-tokens 128 --reps 3
+    rows $point fable-raw fable "$text" --threads 1 --prompt-tokens 64 --decode-tokens 128 --reps 5
 done
 table 'The cache beside the best that any could do' fable --trace -f "$text" --prompt-tokens 64 \
     --decode-tokens 900
