@@ -32,8 +32,7 @@ uint32_t cache_slots_floor(const struct corm *archive) {
 
 size_t cache_table_bytes(const struct corm *archive, uint32_t n_slots) {
     return archive->n_chunks * sizeof(struct cache_chunk) +
-           archive->n_records * sizeof(struct cache_record) +
-           n_slots * (sizeof(int32_t) + sizeof(uint32_t));
+           archive->n_records * sizeof(struct cache_record) + n_slots * sizeof(int32_t);
 }
 
 int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots, bool in_place,
@@ -44,7 +43,6 @@ int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots, bo
     c->chunks = mem_calloc(archive->n_chunks, sizeof *c->chunks);
     c->records = mem_calloc(archive->n_records, sizeof *c->records);
     c->free_slots = mem_calloc(n_slots, sizeof *c->free_slots);
-    c->slot_chunk = mem_calloc(n_slots, sizeof *c->slot_chunk);
     for (uint32_t l = 0; l < archive->arch.n_layers; l++)
         for (uint32_t e = 0; archive->arch.moe[l] && e < archive->arch.n_experts; e++)
             c->records[archive->layer_record[l] + e].layer = l;
@@ -81,7 +79,6 @@ void cache_close(struct cache *c) {
     free(c->chunks);
     free(c->records);
     free(c->free_slots);
-    free(c->slot_chunk);
     pthread_mutex_destroy(&c->lock);
     *c = (struct cache){0};
 }
@@ -240,6 +237,5 @@ void cache_publish(struct cache *c, uint32_t chunk, int32_t slot, const uint8_t 
     if (slot != CACHE_NO_SLOT) {
         struct cache_record *r = &c->records[k->record];
         *(k->hot ? &r->slots_hot : &r->slots_cold) += 1;
-        c->slot_chunk[slot] = chunk;
     }
 }

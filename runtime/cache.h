@@ -74,8 +74,7 @@ struct cache {
     uint32_t n_slots;
     int32_t *free_slots; /* stack */
     uint32_t n_free;
-    uint32_t *slot_chunk; /* [n_slots] the chunk in it */
-    bool in_place;        /* raw chunks are used from the map */
+    bool in_place; /* raw chunks are used from the map */
     /* What a hot prefix is worth over the cold chunks of the same expert, in doublings of the use
      * count: above 0 where tokens leave cold chunks out. Where all chunks are used together,
      * keeping a part of an expert saves no request. */

@@ -177,7 +177,11 @@ static void attend(struct forward *f, const struct layer_weights *lw, uint32_t l
         op->clamp(be, f->v, (size_t)rows * arch_kv_dim(a), a->clip_qkv);
     }
     uint32_t half = a->rope_dim / 2;
-    op->rope_angles(be, pos0, rows, a->rope_inv_freq, half, a->rope_scale, f->cs);
+    if (f->cs_pos0 != pos0 || f->cs_rows != rows) {
+        op->rope_angles(be, pos0, rows, a->rope_inv_freq, half, a->rope_scale, f->cs);
+        f->cs_pos0 = pos0;
+        f->cs_rows = rows;
+    }
     op->rope(be, f->q, rows, a->n_heads, a->head_dim, f->cs, half);
     op->rope(be, f->k, rows, a->n_kv_heads, a->head_dim, f->cs, half);
     op->kv_store(be, kv, f->k, f->v, pos0, rows);

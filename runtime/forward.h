@@ -84,7 +84,8 @@ struct forward {
     float *x, *norm, *q, *k, *v, *att, *out, *cs, *gate, *up, *mlp, *parts, *logits_router,
         *weights, *sw;
     int32_t *ids;
-    int32_t *host_ids; /* host memory */
+    int32_t *host_ids;         /* host memory */
+    uint32_t cs_pos0, cs_rows; /* whose angles `cs` holds: layers share them; no rows = none yet */
 };
 
 /* `max_rows` bounds `rows` of every later call. `be` must have limits at least as large (see

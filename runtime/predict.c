@@ -22,20 +22,25 @@ static struct weight place(struct predict *p, enum predict_kind kind, uint32_t l
 
 static void place_all(struct predict *p) {
     uint32_t n = p->arch->n_layers;
-    struct weight **by_ahead[] = {&p->expert_in, &p->expert_out, &p->expert_bias, &p->rank_p};
-    const enum predict_kind ahead_kinds[] = {PREDICT_EXPERT_IN, PREDICT_EXPERT_OUT,
-                                             PREDICT_EXPERT_BIAS, PREDICT_RANK_P};
-    struct weight **by_layer[] = {&p->mean_out, &p->chunk_basis, &p->chunk_prior, &p->chunk_beta};
-    const enum predict_kind layer_kinds[] = {PREDICT_MEAN_OUT, PREDICT_CHUNK_BASIS,
-                                             PREDICT_CHUNK_PRIOR, PREDICT_CHUNK_BETA};
-    for (int k = 0; k < 4; k++) {
-        *by_ahead[k] = mem_calloc((size_t)n * AHEADS, sizeof **by_ahead[k]);
-        *by_layer[k] = mem_calloc(n, sizeof **by_layer[k]);
-        for (uint32_t l = 0; l < n; l++) {
-            (*by_layer[k])[l] = place(p, layer_kinds[k], l, 0);
-            for (uint32_t a = 0; a < AHEADS; a++)
-                (*by_ahead[k])[l * AHEADS + a] = place(p, ahead_kinds[k], l, a);
-        }
+    struct {
+        struct weight **at;
+        enum predict_kind kind;
+        uint32_t aheads; /* matrices a layer */
+    } rows[] = {
+        {&p->expert_in, PREDICT_EXPERT_IN, AHEADS},
+        {&p->expert_out, PREDICT_EXPERT_OUT, AHEADS},
+        {&p->expert_bias, PREDICT_EXPERT_BIAS, AHEADS},
+        {&p->mean_out, PREDICT_MEAN_OUT, 1},
+        {&p->chunk_basis, PREDICT_CHUNK_BASIS, 1},
+        {&p->chunk_prior, PREDICT_CHUNK_PRIOR, 1},
+        {&p->chunk_beta, PREDICT_CHUNK_BETA, 1},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct weight *w = mem_calloc((size_t)n * rows[i].aheads, sizeof *w);
+        for (uint32_t l = 0; l < n; l++)
+            for (uint32_t a = 0; a < rows[i].aheads; a++)
+                w[l * rows[i].aheads + a] = place(p, rows[i].kind, l, a);
+        *rows[i].at = w;
     }
 }
 
@@ -92,8 +97,8 @@ void predict_close(struct predict *p) {
                       p->fix,   p->scores, p->ids,  p->weights};
     for (size_t i = 0; i < sizeof device / sizeof *device; i++)
         p->be->ops->free(p->be->self, device[i]);
-    void *host[] = {p->host_ids, p->host_scores, p->expert_in,   p->expert_out,  p->expert_bias,
-                    p->rank_p,   p->mean_out,    p->chunk_basis, p->chunk_prior, p->chunk_beta};
+    void *host[] = {p->host_ids, p->host_scores, p->expert_in,   p->expert_out, p->expert_bias,
+                    p->mean_out, p->chunk_basis, p->chunk_prior, p->chunk_beta};
     for (size_t i = 0; i < sizeof host / sizeof *host; i++)
         free(host[i]);
     *p = (struct predict){0};

@@ -33,8 +33,7 @@ struct predict {
     uint32_t max_rows, width; /* width: experts guessed a row, 2 n_active at most n_experts */
     uint32_t chunks_per_expert;
     /* Placed matrices: by layer and lookahead, by layer. */
-    struct weight *expert_in, *expert_out, *expert_bias,
-        *rank_p; /* [n_layers, 1 + PREDICT_MAX_AHEAD] */
+    struct weight *expert_in, *expert_out, *expert_bias; /* [n_layers, 1 + PREDICT_MAX_AHEAD] */
     struct weight *mean_out, *chunk_basis, *chunk_prior, *chunk_beta; /* [n_layers] */
     /* Scratch. */
     float *parts, *state, *norm, *low, *logits, *fix, *scores; /* backend memory */

@@ -167,12 +167,10 @@ static void finish_run(struct prefetch *p, const struct run *run, uint32_t n_fil
             cache_publish(c, chunk, slot,
                           in_slot ? c->slots + (size_t)slot * c->slot_bytes
                                   : p->archive->map.data + k->offset);
-            c->chunks[chunk].guessed =
-                run->class != PREFETCH_DEMANDED && c->chunks[chunk].leases == 0;
-            if (run->class != PREFETCH_DEMANDED)
-                c->count.guessed_bytes += k->stored_bytes;
-            if (run->class != PREFETCH_DEMANDED && c->chunks[chunk].leases > 0)
-                c->count.useful_bytes += k->stored_bytes;
+            bool guess = run->class != PREFETCH_DEMANDED, wanted = c->chunks[chunk].leases > 0;
+            c->chunks[chunk].guessed = guess && !wanted;
+            c->count.guessed_bytes += guess ? k->stored_bytes : 0;
+            c->count.useful_bytes += guess && wanted ? k->stored_bytes : 0;
             c->count.read_bytes += k->stored_bytes;
             c->count.decoded_bytes += corm_chunk_raw_bytes(p->archive, k);
             continue;
