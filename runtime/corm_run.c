@@ -4,6 +4,7 @@
  * Owns: the tables of commands and options, and what Ctrl-C sets. The commands are in run_<name>.c.
  */
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -33,11 +34,16 @@ bool run_interrupted(void) {
 }
 
 /* The archive is used where it is mapped: what can no longer be read of it arrives as a signal,
- * which leaves nothing to be done but to say so. */
+ * which leaves nothing to be done but to say so. Several threads may meet such a page at once: the
+ * first one speaks, and the others wait for the end. */
 static void on_lost_page(int signal_number) {
+    static atomic_flag told = ATOMIC_FLAG_INIT;
     static const char text[] = "corm-run: the archive can no longer be read: it was truncated or "
                                "replaced while in use, or its disk fails\n";
     (void)signal_number;
+    while (atomic_flag_test_and_set(&told)) {
+        pause();
+    }
     ssize_t ignored = write(STDERR_FILENO, text, sizeof text - 1);
     (void)ignored;
     _exit(EXIT_FAILURE);
