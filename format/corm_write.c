@@ -22,6 +22,14 @@ enum {
 
 enum stage { STAGE_TRUNK, STAGE_RECORDS, STAGE_DONE };
 
+/* A chunk of the record at hand, ready to be written. */
+struct packed_chunk {
+    const uint8_t *data;
+    size_t bytes;
+    uint64_t hash;
+    bool raw;
+};
+
 struct corm_writer {
     const struct arch *arch;
     struct corm_write_options opt;
@@ -42,7 +50,10 @@ struct corm_writer {
 
     uint32_t next_layer, next_expert; /* the record that has to come next */
     size_t neuron_bytes;
-    struct corm_packer *packer;
+    struct corm_packer **packers; /* one a worker */
+    uint32_t n_packers;
+    uint8_t *packed; /* a record's compressed chunks, each at the place of its raw bytes */
+    struct packed_chunk *places; /* [chunks of a record] */
 
     struct buf tensors, records, chunks; /* struct corm_tensor[], corm_record[], corm_chunk[] */
     struct buf blobs[LAST_BLOB + 1];
@@ -137,6 +148,17 @@ static int check_options(const struct arch *a, const struct corm_write_options *
     return 0;
 }
 
+static void open_packers(struct corm_writer *w) {
+    uint32_t chunks = (w->arch->ffn_dim + w->opt.chunk_neurons - 1) / w->opt.chunk_neurons;
+    w->n_packers = w->opt.workers.run ? w->opt.workers.n : 1;
+    w->packers = mem_calloc(w->n_packers, sizeof(struct corm_packer *));
+    for (uint32_t i = 0; i < w->n_packers; i++) {
+        w->packers[i] = corm_packer_new(w->opt.expert_codec);
+    }
+    w->places = mem_calloc(chunks ? chunks : 1, sizeof *w->places);
+    w->packed = mem_alloc(w->neuron_bytes * w->arch->ffn_dim + 1);
+}
+
 int corm_write_open(struct corm_writer **out, const char *path, const struct arch *arch,
                     const struct corm_write_options *opt, struct err *err) {
     *out = NULL;
@@ -150,15 +172,15 @@ int corm_write_open(struct corm_writer **out, const char *path, const struct arc
         w->opt.chunk_neurons = arch->ffn_dim;
     }
     w->path = mem_strdup(path);
-    w->tmp_path = mem_printf("%s.tmp-%ld", path, (long)getpid());
+    w->tmp_path = mem_printf("%s.tmp", path);
     w->buffer = mem_alloc(BUFFER_BYTES);
     w->neuron_bytes = 3 * codec_row_bytes(opt->expert_codec, arch->dim);
-    w->packer = corm_packer_new(opt->expert_codec);
+    open_packers(w);
     w->more_tensors = slot_next(arch, &w->next);
     while (w->next_layer < arch->n_layers && !arch->moe[w->next_layer]) {
         w->next_layer++;
     }
-    /* A file of that name can only be what an earlier process with this number left behind. */
+    /* A file of that name is what a killed process left behind. */
     unlink(w->tmp_path);
     w->fd = open(w->tmp_path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (w->fd < 0) {
@@ -270,37 +292,65 @@ static int begin_records(struct corm_writer *w, struct err *err) {
     return section_begin(w, CORM_SECTION_RECORDS, err);
 }
 
-static int write_chunk(struct corm_writer *w, const uint8_t *raw, uint32_t n_neurons, bool compress,
-                       struct err *err) {
-    size_t raw_bytes = (size_t)n_neurons * w->neuron_bytes, stored_bytes = raw_bytes;
-    const uint8_t *stored = raw;
-    uint32_t encoding = CORM_ENCODING_RAW;
-    if (compress) {
-        size_t packed_bytes;
-        const uint8_t *packed = corm_packer_pack(w->packer, raw, raw_bytes, &packed_bytes);
-        double ratio = (double)packed_bytes / (double)raw_bytes;
-        if (packed_bytes < raw_bytes && ratio <= (double)w->opt.raw_above_ratio) {
-            stored = packed;
-            stored_bytes = packed_bytes;
-            encoding = corm_chunk_encoding(w->opt.expert_codec);
+/* What the workers share while they pack a record: item i is its chunk i. */
+struct packing {
+    struct corm_writer *w;
+    const uint8_t *neurons;
+    uint32_t hot_neurons;
+};
+
+static void pack_chunk(void *arg, uint32_t item, uint32_t worker) {
+    const struct packing *p = arg;
+    struct corm_writer *w = p->w;
+    uint32_t first = item * w->opt.chunk_neurons, left = w->arch->ffn_dim - first;
+    uint32_t n = left < w->opt.chunk_neurons ? left : w->opt.chunk_neurons;
+    const uint8_t *raw = p->neurons + first * w->neuron_bytes;
+    struct packed_chunk *out = &w->places[item];
+    *out = (struct packed_chunk){.data = raw, .bytes = n * w->neuron_bytes, .raw = true};
+    if (w->opt.compress && (first >= p->hot_neurons || w->opt.compress_hot)) {
+        size_t bytes;
+        const uint8_t *packed =
+            corm_packer_pack(w->packers[worker], raw, n * w->neuron_bytes, &bytes);
+        double ratio = (double)bytes / (double)out->bytes;
+        if (bytes < out->bytes && ratio <= (double)w->opt.raw_above_ratio) {
+            uint8_t *place = w->packed + first * w->neuron_bytes;
+            memcpy(place, packed, bytes);
+            *out = (struct packed_chunk){.data = place, .bytes = bytes};
         }
     }
+    out->hash = hash64(out->data, out->bytes);
+}
+
+static void pack_record(struct corm_writer *w, const uint8_t *neurons, uint32_t hot_neurons,
+                        uint32_t n_chunks) {
+    struct packing p = {w, neurons, hot_neurons};
+    if (w->opt.workers.run) {
+        w->opt.workers.run(w->opt.workers.ctx, pack_chunk, &p, n_chunks);
+        return;
+    }
+    for (uint32_t i = 0; i < n_chunks; i++) {
+        pack_chunk(&p, i, 0);
+    }
+}
+
+static int write_chunk(struct corm_writer *w, const struct packed_chunk *p, uint32_t n_neurons,
+                       struct err *err) {
     if (pad(w, CORM_CHUNK_ALIGN, err) != 0) {
         return -1;
     }
     struct corm_chunk k = {
         .offset = w->offset,
-        .stored_bytes = (uint32_t)stored_bytes,
+        .stored_bytes = (uint32_t)p->bytes,
         .n_neurons = n_neurons,
-        .encoding = encoding,
-        .hash = hash64(stored, stored_bytes),
+        .encoding = p->raw ? CORM_ENCODING_RAW : corm_chunk_encoding(w->opt.expert_codec),
+        .hash = p->hash,
     };
     buf_append(&w->chunks, &k, sizeof k);
     w->stats.n_chunks++;
-    w->stats.n_chunks_raw += encoding == CORM_ENCODING_RAW;
-    w->stats.record_raw_bytes += raw_bytes;
-    w->stats.record_stored_bytes += stored_bytes;
-    return append(w, stored, stored_bytes, err);
+    w->stats.n_chunks_raw += p->raw;
+    w->stats.record_raw_bytes += n_neurons * w->neuron_bytes;
+    w->stats.record_stored_bytes += p->bytes;
+    return append(w, p->data, p->bytes, err);
 }
 
 /* Step to the next (layer, expert) that has a record; next_layer = n_layers after the last. */
@@ -341,10 +391,10 @@ int corm_write_record(struct corm_writer *w, uint32_t layer, uint32_t expert,
         err_set(err, "%s: more than 2^32 chunks", w->path);
         return fail(w);
     }
-    for (uint32_t at = 0; at < total; at += step) {
-        bool compress = w->opt.compress && (at >= hot_neurons || w->opt.compress_hot);
-        uint32_t n = total - at < step ? total - at : step;
-        if (write_chunk(w, neurons + (size_t)at * w->neuron_bytes, n, compress, err) != 0) {
+    pack_record(w, neurons, hot_neurons, r.n_chunks);
+    for (uint32_t i = 0; i < r.n_chunks; i++) {
+        uint32_t left = total - i * step;
+        if (write_chunk(w, &w->places[i], left < step ? left : step, err) != 0) {
             return fail(w);
         }
     }
@@ -489,7 +539,12 @@ void corm_write_abort(struct corm_writer *w) {
         close(w->fd);
     }
     unlink(w->tmp_path);
-    corm_packer_free(w->packer);
+    for (uint32_t i = 0; i < w->n_packers; i++) {
+        corm_packer_free(w->packers[i]);
+    }
+    free(w->packers);
+    free(w->packed);
+    free(w->places);
     hasher_free(w->tensor_hash);
     buf_free(&w->tensors);
     buf_free(&w->records);

@@ -2,14 +2,16 @@
  * corm_write: append-only writer of .corm archives.
  *
  * Owns: layout (alignment, order of sections), checksums, chunk compression, and the promise that
- * the final name only ever holds a whole archive: bytes go to `<path>.tmp-<pid>`, are fsynced, and
+ * the final name only ever holds a whole archive: bytes go to `<path>.tmp`, are fsynced, and
  * renamed; any failure or corm_write_abort removes the temporary file. (A killed process leaves
- * only that file.)
- * Leaves to others: what the tensors contain (prep/pack).
- * Threads: one writer belongs to one thread.
+ * only that file, which the next writer replaces.)
+ * Leaves to others: what the tensors contain (prep/pack); that no two write to one path at a time
+ * (prep/claim).
+ * Threads: one writer belongs to one thread; it packs the chunks of a record on workers that it is
+ * given.
  *
  * Call order: open; tensors in slot-table order; records in (layer, expert) order; blobs at any
- * time; finish. Memory held: the indexes, the blobs and one packed chunk. `arch` is borrowed until
+ * time; finish. Memory held: the indexes, the blobs and one packed record. `arch` is borrowed until
  * finish or abort. After any error only abort or finish (which then fails) may follow.
  */
 #ifndef FORMAT_CORM_WRITE_H
@@ -20,6 +22,15 @@
 
 struct corm_writer;
 
+/* Whoever can call fn(arg, item, worker) once for every item in [0, n_items), worker in [0, n), and
+ * return when all are done. */
+struct corm_write_workers {
+    uint32_t n;
+    void *ctx;
+    void (*run)(void *ctx, void (*fn)(void *arg, uint32_t item, uint32_t worker), void *arg,
+                uint32_t n_items);
+};
+
 struct corm_write_options {
     const struct codec *expert_codec;
     /* Neurons of every chunk but a record's last, > 0; more than ffn_dim counts as ffn_dim. The hot
@@ -28,7 +39,9 @@ struct corm_write_options {
     uint32_t chunk_neurons;
     bool compress;         /* false: every chunk raw */
     bool compress_hot;     /* also the hot prefix */
-    float raw_above_ratio; /* store raw where stored/raw would exceed this; 0.93 */
+    float raw_above_ratio; /* store raw where stored/raw would exceed this */
+    /* Where chunks are packed; run NULL: by the caller. The bytes do not depend on it. */
+    struct corm_write_workers workers;
 };
 
 struct corm_write_stats {

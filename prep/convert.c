@@ -294,7 +294,7 @@ static int convert_dir(const struct prep_options *o, const char *dir, struct pro
         .hot_fraction = o->hot,
         .chunk_neurons = (uint32_t)o->chunk_neurons,
         .compress = !o->no_compress,
-        .compress_hot = o->compress_hot,
+        .raw_hot = o->raw_hot,
         .threads = (uint32_t)o->threads,
         .version = CORM_VERSION_TEXT,
     };

@@ -20,7 +20,7 @@ struct prep_options {
     int codec, trunk; /* words below */
     double hot;
     int chunk_neurons, threads;
-    bool no_compress, compress_hot, force;
+    bool no_compress, raw_hot, force;
     bool calibrate;
     struct cli_list calib, calib_held;
     int calib_tok, calib_seq;

@@ -279,9 +279,12 @@ static const struct cli_option weight_rows[] = {
      .min = 0, .max = 1},
     {"chunk-neurons", 0, CLI_INT, FIELD(chunk_neurons), "N",
      "Neurons of a chunk: a multiple of 32.", .min = 32, .max = 1 << 20},
+    {"raw-hot", 0, CLI_FLAG, FIELD(raw_hot),
+     .help = "Store hot prefixes raw. Else every chunk is compressed that shrinks below 0.9 of "
+             "its size: those of bf16 and f16 do (to about two thirds), those of q8 and q4 do "
+             "not. Raw chunks are used where they lie in the file where the model fits into "
+             "memory; compressed ones are decoded once."},
     {"no-compress", 0, CLI_FLAG, FIELD(no_compress), .help = "Store all chunks raw."},
-    {"compress-hot", 0, CLI_FLAG, FIELD(compress_hot),
-     .help = "Compress hot prefixes too: a smaller file, but they cannot be used in place."},
     {0}};
 static const struct cli_group weight_group = {"Weights", weight_rows};
 

@@ -20,6 +20,10 @@ enum {
     MAX_CHUNK_BYTES = 64 << 20, /* of a decoded chunk: what a cache slot must be able to hold */
 };
 
+/* A chunk that compression makes no smaller than this part of it stays raw: it is read where it lies
+ * and costs no decoding. 16-bit weights compress to two thirds, q8 and q4 hardly. */
+static const float RAW_ABOVE = 0.9f;
+
 struct pack {
     const struct hf_model *m;
     const struct arch *a;
@@ -339,13 +343,18 @@ static void describe_options(const struct pack *p, struct buf *out) {
     buf_printf(out, "options: --codec %s --trunk %s --hot %g --chunk-neurons %u%s%s\n",
                p->expert_codec->name, trunk ? trunk->name : "keep", p->opt->hot_fraction,
                p->chunk_neurons, p->opt->compress ? "" : " --no-compress",
-               p->opt->compress_hot ? " --compress-hot" : "");
+               p->opt->compress && p->opt->raw_hot ? " --raw-hot" : "");
     if (p->opt->calib) {
         buf_printf(out, "calibration: %u tokens of %s, %u held out\n", p->opt->calib->train_tok,
                    p->opt->calib_text, p->opt->calib->held_tok);
     }
     buf_printf(out, "family: %s\n", p->a->family);
     buf_printf(out, "parameters: %" PRIu64 "\n", arch_params(p->a));
+}
+
+static void run_on_pool(void *ctx, void (*fn)(void *arg, uint32_t item, uint32_t worker), void *arg,
+                        uint32_t n_items) {
+    pool_run(ctx, fn, arg, n_items);
 }
 
 int pack_model(const struct hf_model *m, const char *out_path, const struct pack_options *opt,
@@ -363,8 +372,9 @@ int pack_model(const struct hf_model *m, const char *out_path, const struct pack
         .expert_codec = p.expert_codec,
         .chunk_neurons = p.chunk_neurons,
         .compress = opt->compress,
-        .compress_hot = opt->compress_hot,
-        .raw_above_ratio = 0.93f,
+        .compress_hot = !opt->raw_hot,
+        .raw_above_ratio = RAW_ABOVE,
+        .workers = {pool_threads(p.pool), p.pool, run_on_pool},
     };
     describe_options(&p, &provenance);
     if (provenance_files(m, &provenance, progress, stop, err) ||

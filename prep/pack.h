@@ -5,7 +5,8 @@
  * streaming (one expert's record and a few rows in memory at a time), provenance and licence text.
  * Leaves to others: reading weights (prep/hf), bytes of the archive (format/corm_write), the
  * tokenizer section (prep/hf_tokenizer).
- * Threads: called from the main thread; conversion of neurons runs on a pool of its own.
+ * Threads: called from the main thread; conversion and compression of neurons run on a pool
+ * of its own.
  *
  * The same checkpoint and options give the same file, byte for byte: no dates, no paths, no
  * dependence on the number of threads.
@@ -24,9 +25,10 @@ struct pack_options {
     const struct codec *trunk_codec;  /* NULL: for each matrix the one that holds it exactly */
     double hot_fraction;              /* 0 .. 1 of an expert's neurons, rounded to whole chunks */
     uint32_t chunk_neurons;           /* a multiple of 32 */
-    bool compress, compress_hot;
-    uint32_t threads;    /* >= 1 */
-    const char *version; /* of the program, for provenance */
+    bool compress;                    /* chunks that become small enough by it; else all stay raw */
+    bool raw_hot;                     /* hot prefixes stay raw all the same */
+    uint32_t threads;                 /* >= 1 */
+    const char *version;              /* of the program, for provenance */
     /* Found by calibration: order of neurons, hot prefixes (in place of hot_fraction), predictors;
      * NULL = the checkpoint's order. Its chunk size is pack_chunk_neurons'. `predictors` is the
      * finished section. */

@@ -80,7 +80,7 @@ codecs() {
         done
     done
     for hot in 0 0.01 1; do
-        "$prep" convert -q -f --hot $hot --chunk-neurons 64 --compress-hot "$fable" -o out/codec.corm &&
+        "$prep" convert -q -f --hot $hot --chunk-neurons 64 --raw-hot "$fable" -o out/codec.corm &&
             "$prep" verify -q out/codec.corm || return 1
     done
     "$prep" convert -q -f --no-compress "$fable" -o out/codec.corm && "$prep" verify -q out/codec.corm
@@ -203,7 +203,7 @@ interrupted() { # SIGNAL STATUS
         rm -f out/killed.corm*
         "$prep" convert -q -t 1 --codec q4 "$fable" -o out/killed.corm 2>said &
         pid=$!
-        while [ ! -e out/killed.corm.tmp-$pid ] && kill -0 $pid 2>/dev/null; do :; done
+        while [ ! -e out/killed.corm.tmp ] && kill -0 $pid 2>/dev/null; do :; done
         kill -"$1" $pid 2>/dev/null
         wait $pid
         [ $? -eq "$2" ] || continue
@@ -217,7 +217,7 @@ interrupted() { # SIGNAL STATUS
 killed() {
     interrupted KILL 137 || return 1
     "$prep" convert -q "$fable" -o out/killed.corm && "$prep" verify -q out/killed.corm || return 1
-    rm -f out/killed.corm.tmp-*
+    rm -f out/killed.corm.tmp
 }
 case_ kill_9_leaves_no_archive killed
 stopped() { interrupted "$1" 130 && grep -q 'interrupted: out/killed.corm has not been written' said && clean; }

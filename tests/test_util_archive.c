@@ -211,8 +211,11 @@ int archive_fill(struct corm_writer *w, const struct arch *a, const struct archi
 
 int archive_write(const char *path, const struct arch *a, const struct archive_options *o,
                   struct corm_write_stats *stats, struct err *err) {
-    struct corm_write_options opt = {o->expert, o->chunk_neurons, o->compress, o->compress_hot,
-                                     o->raw_above_ratio};
+    struct corm_write_options opt = {.expert_codec = o->expert,
+                                     .chunk_neurons = o->chunk_neurons,
+                                     .compress = o->compress,
+                                     .compress_hot = o->compress_hot,
+                                     .raw_above_ratio = o->raw_above_ratio};
     struct corm_writer *w;
     if (corm_write_open(&w, path, a, &opt, err) != 0) {
         return -1;
