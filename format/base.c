@@ -485,7 +485,18 @@ float cursor_f32(struct cursor *c) {
 
 /* -- checksums and clock -------------------------------------------------------------------- */
 
+/* The library is built for the oldest processor of its kind; this entry chooses by the one at hand
+ * and gives the same value, twice to three times as fast. Not every build of the library has it. */
+#ifdef __x86_64__
+extern XXH64_hash_t XXH3_64bits_dispatch(const void *data, size_t bytes) __attribute__((weak));
+#endif
+
 uint64_t hash64(const void *data, size_t bytes) {
+#ifdef __x86_64__
+    if (XXH3_64bits_dispatch) {
+        return XXH3_64bits_dispatch(data, bytes);
+    }
+#endif
     return XXH3_64bits(data, bytes);
 }
 
