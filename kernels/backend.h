@@ -17,6 +17,12 @@
  * thread count and batch split on one backend and ISA. (A backend over a foreign library, such as
  * prep/blas, may exempt itself in its header.)
  *
+ * Quantised inputs. Where weights are q8 or q4, the CPU quantises the rows that meet them in a dot
+ * product to 8 bits by group of 32 columns (kernels/dot.h has the definition): `x` of matmul, and of
+ * experts for gate and up. `down`, and every product with other codecs, takes its inputs in f32.
+ * Another backend may keep f32 there: it then differs by that rounding, at most half of a group's
+ * greatest |x| / 127 for each x.
+ *
  * Errors: operations cannot fail; a device that dies, dies (die()).
  * Threads: all operations are called by one thread (the forward thread); workers live inside one
  * call.
@@ -32,6 +38,7 @@ enum { FFN_BLOCK = 32 }; /* neurons summed together before partial sums are adde
 struct backend_limits {
     uint32_t max_rows;
     uint32_t max_cols;    /* widest row of any matrix, and of any output */
+    uint32_t max_in;      /* widest row of inputs of matmul and experts; 0: max_cols */
     uint32_t max_ffn;     /* neurons of one expert */
     uint32_t max_active;  /* experts a row uses */
     uint32_t max_experts; /* routed experts of a layer */

@@ -73,6 +73,8 @@ int cpu_open(struct cpu *c, const char *isa, uint32_t threads, const struct back
     c->pool = pool_new(threads);
     c->panel_floats = at_least(PANEL_FLOATS, (size_t)limits->max_cols * CPU_PANEL_MIN_ROWS);
     c->panel_floats = at_least(c->panel_floats, limits->max_experts);
+    uint32_t max_in = limits->max_in ? limits->max_in : limits->max_cols;
+    c->panel_floats = at_least(c->panel_floats, dot_panel_bytes(max_in) / sizeof(float));
     c->partial_floats = at_least(PARTIAL_FLOATS, (size_t)limits->max_cols * CPU_PANEL_MIN_ROWS);
 
     struct arena *a = &c->arena;
@@ -84,14 +86,17 @@ int cpu_open(struct cpu *c, const char *isa, uint32_t threads, const struct back
             .slice = arena_alloc(a, sizeof(float) * FFN_BLOCK * CPU_FFN_COLS),
             .gate = arena_alloc(a, sizeof(float) * CPU_FFN_USES * FFN_BLOCK),
             .up = arena_alloc(a, sizeof(float) * CPU_FFN_USES * FFN_BLOCK),
-            .scores = arena_alloc(a, sizeof(float) * CPU_HEADS_AT_ONCE * limits->max_ctx_tok),
+            .scores = arena_alloc(a, sizeof(float) * CPU_QUERIES * limits->max_ctx_tok),
             .xs = arena_alloc(a, xs * sizeof(float *)),
             .ys = arena_alloc(a, CPU_FFN_USES * sizeof(float *)),
+            .quants = arena_alloc(a, CPU_FFN_USES * sizeof(struct dot_quant)),
         };
     }
     c->partial = arena_alloc(a, c->partial_floats * sizeof(float));
     c->blocks = arena_alloc(a, CPU_FFN_ITEMS * sizeof *c->blocks);
     c->sums = arena_alloc(a, CPU_FFN_SUMS * sizeof *c->sums);
+    c->quants = arena_alloc(a, limits->max_rows * sizeof *c->quants);
+    c->quant_bytes = arena_alloc(a, limits->max_rows * dot_quant_bytes(max_in));
     return 0;
 }
 
@@ -172,6 +177,20 @@ struct small {
     uint32_t rows, dim, heads, half, pos0;
     bool normalise;
 };
+
+static void quantise_item(void *ctx, uint32_t r, uint32_t worker) {
+    const struct small *s = ctx;
+    (void)worker;
+    s->c->isa->quantise(s->a + (size_t)r * s->dim, s->dim, &s->c->quants[r]);
+}
+
+void cpu_quantise(const struct cpu *c, const float *x, uint32_t rows, uint32_t cols) {
+    struct small s = {.c = c, .a = x, .dim = cols};
+    for (uint32_t r = 0; r < rows; r++) {
+        c->quants[r] = dot_quant_at(c->quant_bytes + r * dot_quant_bytes(cols), cols);
+    }
+    cpu_run(c, quantise_item, &s, rows, (uint64_t)rows * cols);
+}
 
 /* An item of an element-wise operation: elements [first, first + n). */
 static size_t item_range(const struct small *s, uint32_t item, size_t *n) {

@@ -21,22 +21,24 @@
 
 enum {
     CPU_PANEL_ROWS = 16,    /* weight rows decoded together, where the panel holds them */
-    CPU_PANEL_MIN_ROWS = 4, /* rows from which on decoding a panel pays */
+    CPU_PANEL_MIN_ROWS = 4, /* rows from which on making a panel pays */
     CPU_FFN_USES = 64,      /* uses of an expert in one item of the panel way */
     CPU_FFN_COLS = 256,     /* columns of `down` decoded together: a multiple of CODEC_GROUP */
-    CPU_HEADS_AT_ONCE = 8,  /* query heads that read a KV head together */
+    CPU_QUERIES = 12,       /* queries (rows times heads) that read a KV head together */
+    CPU_KEYS = 64,          /* keys that they read at a time */
     CPU_FFN_ITEMS = 4096,   /* blocks, and sums, in one wave of the fused way */
     CPU_FFN_SUMS = 4096,
 };
 
 /* One worker's scratch. */
 struct cpu_worker {
-    float *panel;     /* [panel_floats]: decoded rows */
-    float *slice;     /* [FFN_BLOCK, CPU_FFN_COLS] */
-    float *gate, *up; /* [CPU_FFN_USES, FFN_BLOCK] */
-    float *scores;    /* [CPU_HEADS_AT_ONCE, max_ctx_tok] */
-    const float **xs; /* [max(max_rows, CPU_FFN_USES)] */
-    float **ys;       /* [CPU_FFN_USES] */
+    float *panel;             /* [panel_floats]: decoded rows, or a panel of dot.h */
+    float *slice;             /* [FFN_BLOCK, CPU_FFN_COLS] */
+    float *gate, *up;         /* [CPU_FFN_USES, FFN_BLOCK] */
+    float *scores;            /* [CPU_QUERIES, max_ctx_tok] */
+    const float **xs;         /* [max(max_rows, CPU_FFN_USES)] */
+    float **ys;               /* [CPU_FFN_USES] */
+    struct dot_quant *quants; /* [CPU_FFN_USES] */
 };
 
 /* A block of neurons of one job (see cpu_experts.c). */
@@ -64,6 +66,9 @@ struct cpu {
     float *partial;           /* [partial_floats] */
     struct cpu_block *blocks; /* [CPU_FFN_ITEMS] */
     struct cpu_sum *sums;     /* [CPU_FFN_SUMS] */
+    /* The inputs of the operation in work, where they are quantised. */
+    struct dot_quant *quants; /* [max_rows] */
+    uint8_t *quant_bytes;     /* [max_rows, dot_quant_bytes(max_in)] */
     struct arena arena;       /* all of the above */
 };
 
@@ -83,6 +88,9 @@ void cpu_kv_store(void *self, const struct kv *kv, const float *k, const float *
                   uint32_t rows);
 void cpu_attention(void *self, const float *q, uint32_t n_heads, const struct kv *kv, uint32_t pos0,
                    uint32_t rows, uint32_t window, float scale, float *out);
+
+/* c->quants [rows] = x [rows, cols] quantised, until the next call. */
+void cpu_quantise(const struct cpu *c, const float *x, uint32_t rows, uint32_t cols);
 
 /* y[r] += bias for rows of `n`, where there is a bias. */
 void cpu_add_bias(const struct weight *bias, uint32_t first, uint32_t n, float *y);

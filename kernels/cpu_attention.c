@@ -1,16 +1,17 @@
 /*
  * cpu_attention: the KV store and causal attention.
  *
- * An item is one row's query heads of one KV head (or some of them): it walks the keys in blocks
- * that stay in cache while each of its heads uses them, keeps the scores of all visible keys, turns
- * them into exponentials, and walks the values. Sums go in key order, so how heads are shared out
- * changes nothing.
+ * An item is a tile: some neighbouring rows times some query heads of one KV head. It walks the keys
+ * in blocks that stay in cache while each of its queries uses them, keeps the scores of all keys,
+ * turns those that the query sees into exponentials, and walks the values. Where the queries are
+ * many, a block is decoded once for all of them. A query's sums go over the keys that it sees, one
+ * after the other, so how queries are shared out changes nothing.
  */
 #include "kernels/cpu.h"
 
 #include <string.h>
 
-enum { KEY_BLOCK = 64 };
+enum { DECODE_QUERIES = 4 }; /* queries from which on decoding a block pays */
 
 struct attend {
     const struct cpu *c;
@@ -19,8 +20,8 @@ struct attend {
     const float *q;
     float *out;
     size_t row_bytes;
-    uint32_t n_heads, pos0, window;
-    uint32_t heads_an_item, items_a_kv_head;
+    uint32_t n_heads, rows, pos0, window;
+    uint32_t heads_an_item, rows_an_item, items_a_kv_head, keys_a_block;
     float scale;
 };
 
@@ -53,46 +54,132 @@ void cpu_kv_store(void *self, const struct kv *kv, const float *k, const float *
             (uint64_t)rows * kv->n_kv_heads * kv->head_dim);
 }
 
-/* The first head to read a block of keys or values asks for the next block. */
-static ptrdiff_t ahead_bytes(const struct attend *s, uint32_t head) {
-    return head == 0 ? (ptrdiff_t)(KEY_BLOCK * s->row_bytes) : 0;
+/* A tile: rows times heads, query i being row i / n_heads and head i % n_heads. */
+struct tile {
+    const struct attend *s;
+    struct cpu_worker *own;
+    const uint8_t *keys, *values; /* of the KV head, from position 0 on */
+    uint32_t n_heads, n_rows, pos0;
+    uint32_t first, end; /* keys that any row sees */
+    size_t at;           /* of the first query in q and out */
+};
+
+static uint32_t tile_queries(const struct tile *t) {
+    return t->n_rows * t->n_heads;
 }
 
-/* Scores [n_heads, max_ctx_tok] become weights; each head's output is divided by its sum at the
- * end. */
-static void attend_heads(const struct attend *s, const uint8_t *keys, const uint8_t *values,
-                         uint32_t n_keys, const float *q, uint32_t n_heads, float *scores,
-                         float *out) {
-    const struct dot_isa *isa = s->c->isa;
-    uint32_t dim = s->kv->head_dim, stride = s->c->limits.max_ctx_tok;
-    float sums[CPU_HEADS_AT_ONCE];
-    for (uint32_t j = 0; j < n_keys; j += KEY_BLOCK) {
-        uint32_t n = n_keys - j < KEY_BLOCK ? n_keys - j : KEY_BLOCK;
-        for (uint32_t h = 0; h < n_heads; h++) {
-            struct dot_rows rows = {keys + j * s->row_bytes, s->row_bytes, n, dim,
-                                    ahead_bytes(s, h)};
-            s->k->dot(&rows, q + (size_t)h * dim, scores + (size_t)h * stride + j);
+/* Query i's place in q and out. */
+static size_t query_at(const struct tile *t, uint32_t i) {
+    size_t dim = t->s->kv->head_dim;
+    return t->at + (i / t->n_heads * (size_t)t->s->n_heads + i % t->n_heads) * dim;
+}
+
+static float *query_scores(const struct tile *t, uint32_t i) {
+    return t->own->scores + (size_t)i * t->s->c->limits.max_ctx_tok;
+}
+
+/* Keys that a row of the tile sees. */
+static uint32_t first_key(const struct tile *t, uint32_t row) {
+    uint32_t pos = t->pos0 + row, window = t->s->window;
+    return window > 0 && pos >= window ? pos - window + 1 : 0;
+}
+static uint32_t end_key(const struct tile *t, uint32_t row) {
+    return t->pos0 + row + 1;
+}
+
+/* The first query to read a block of encoded keys or values asks for the next block. */
+static struct dot_rows rows_of(const struct tile *t, const uint8_t *base, uint32_t first,
+                               uint32_t n, bool ask) {
+    size_t bytes = t->s->row_bytes;
+    return (struct dot_rows){base + first * bytes, bytes, n, t->s->kv->head_dim,
+                             ask ? (ptrdiff_t)(CPU_KEYS * bytes) : 0};
+}
+
+static void decode_block(const struct tile *t, const uint8_t *base, uint32_t first, uint32_t n) {
+    uint32_t dim = t->s->kv->head_dim;
+    for (uint32_t j = 0; j < n; j++) {
+        t->s->k->decode(base + (first + j) * t->s->row_bytes, dim, 0, dim,
+                        t->own->panel + (size_t)j * dim);
+    }
+}
+
+/* Scores of all keys for all queries, also of those that a query does not see. */
+static void score_keys(const struct tile *t) {
+    const struct attend *s = t->s;
+    const uint32_t n_q = tile_queries(t), dim = s->kv->head_dim;
+    for (uint32_t i = 0; i < n_q; i++) {
+        t->own->xs[i] = s->q + query_at(t, i);
+    }
+    for (uint32_t j = t->first; j < t->end; j += s->keys_a_block) {
+        uint32_t n = t->end - j < s->keys_a_block ? t->end - j : s->keys_a_block;
+        if (n_q >= DECODE_QUERIES) {
+            decode_block(t, t->keys, j, n);
+            s->c->isa->tile(t->own->panel, dim, n, dim, t->own->xs, n_q,
+                            t->own->scores + (j - t->first), s->c->limits.max_ctx_tok);
+            continue;
+        }
+        for (uint32_t i = 0; i < n_q; i++) {
+            struct dot_rows rows = rows_of(t, t->keys, j, n, i == 0);
+            s->k->dot(&rows, t->own->xs[i], query_scores(t, i) + (j - t->first));
         }
     }
-    for (uint32_t h = 0; h < n_heads; h++) {
-        float *score = scores + (size_t)h * stride;
-        for (uint32_t j = 0; j < n_keys; j++) {
-            score[j] *= s->scale;
-        }
-        sums[h] = isa->exp_sum(score, n_keys, isa->max(score, n_keys));
+}
+
+/* out of query i += the values of keys first .. end - 1 by its weights. */
+static void add_values(const struct tile *t, uint32_t i, uint32_t first, uint32_t end, bool ask) {
+    if (first < end) {
+        struct dot_rows rows = rows_of(t, t->values, first, end - first, ask);
+        t->s->k->axpy(&rows, query_scores(t, i) + (first - t->first), t->s->out + query_at(t, i));
     }
-    memset(out, 0, (size_t)n_heads * dim * sizeof *out);
-    for (uint32_t j = 0; j < n_keys; j += KEY_BLOCK) {
-        uint32_t n = n_keys - j < KEY_BLOCK ? n_keys - j : KEY_BLOCK;
-        for (uint32_t h = 0; h < n_heads; h++) {
-            struct dot_rows rows = {values + j * s->row_bytes, s->row_bytes, n, dim,
-                                    ahead_bytes(s, h)};
-            s->k->axpy(&rows, scores + (size_t)h * stride + j, out + (size_t)h * dim);
+}
+
+/* Keys that all rows see go a block at a time; a row's others, before and after, on their own. */
+static void mix_values(const struct tile *t) {
+    const struct attend *s = t->s;
+    const uint32_t n_q = tile_queries(t), dim = s->kv->head_dim;
+    uint32_t first = first_key(t, t->n_rows - 1), end = end_key(t, 0);
+    end = end > first ? end : first;
+    for (uint32_t i = 0; i < n_q; i++) {
+        uint32_t row_end = end_key(t, i / t->n_heads);
+        t->own->ys[i] = s->out + query_at(t, i);
+        memset(t->own->ys[i], 0, dim * sizeof(float));
+        add_values(t, i, first_key(t, i / t->n_heads), first < row_end ? first : row_end, false);
+    }
+    for (uint32_t j = first; j < end; j += s->keys_a_block) {
+        uint32_t n = end - j < s->keys_a_block ? end - j : s->keys_a_block;
+        if (n_q >= DECODE_QUERIES) {
+            decode_block(t, t->values, j, n);
+            s->c->isa->mix_on(t->own->panel, dim, n, dim, t->own->scores + (j - t->first),
+                              s->c->limits.max_ctx_tok, n_q, t->own->ys);
+            continue;
+        }
+        for (uint32_t i = 0; i < n_q; i++) {
+            add_values(t, i, j, j + n, i == 0);
         }
     }
-    for (uint32_t h = 0; h < n_heads; h++) {
-        for (uint32_t i = 0; i < dim; i++) {
-            out[(size_t)h * dim + i] /= sums[h];
+    for (uint32_t i = 0; i < n_q; i++) {
+        add_values(t, i, end, end_key(t, i / t->n_heads), false);
+    }
+}
+
+static void attend_tile(const struct tile *t) {
+    const struct dot_isa *isa = t->s->c->isa;
+    const uint32_t n_q = tile_queries(t);
+    float sums[CPU_QUERIES];
+    score_keys(t);
+    for (uint32_t i = 0; i < n_q; i++) {
+        uint32_t first = first_key(t, i / t->n_heads), n = end_key(t, i / t->n_heads) - first;
+        float *score = query_scores(t, i) + (first - t->first);
+        for (uint32_t j = 0; j < n; j++) {
+            score[j] *= t->s->scale;
+        }
+        sums[i] = isa->exp_sum(score, n, isa->max(score, n));
+    }
+    mix_values(t);
+    for (uint32_t i = 0; i < n_q; i++) {
+        float *out = t->s->out + query_at(t, i);
+        for (uint32_t k = 0; k < t->s->kv->head_dim; k++) {
+            out[k] /= sums[i];
         }
     }
 }
@@ -102,17 +189,44 @@ static void attention_item(void *ctx, uint32_t item, uint32_t worker) {
     const struct kv *kv = s->kv;
     uint32_t group = s->n_heads / kv->n_kv_heads, share = item % s->items_a_kv_head;
     uint32_t kv_head = item / s->items_a_kv_head % kv->n_kv_heads;
-    uint32_t row = item / s->items_a_kv_head / kv->n_kv_heads;
+    uint32_t row = item / s->items_a_kv_head / kv->n_kv_heads * s->rows_an_item;
 
     uint32_t first_head = share * s->heads_an_item, rest = group - first_head;
-    uint32_t n_heads = rest < s->heads_an_item ? rest : s->heads_an_item;
-    uint32_t pos = s->pos0 + row;
-    uint32_t first_key = s->window > 0 && pos >= s->window ? pos - s->window + 1 : 0;
-    size_t start = ((size_t)kv_head * kv->capacity_tok + first_key) * s->row_bytes;
-    size_t at = ((size_t)row * s->n_heads + kv_head * group + first_head) * kv->head_dim;
-    attend_heads(s, (const uint8_t *)kv->k + start, (const uint8_t *)kv->v + start,
-                 pos + 1 - first_key, s->q + at, n_heads, s->c->workers[worker].scores,
-                 s->out + at);
+    size_t start = (size_t)kv_head * kv->capacity_tok * s->row_bytes;
+    struct tile t = {
+        .s = s,
+        .own = &s->c->workers[worker],
+        .keys = (const uint8_t *)kv->k + start,
+        .values = (const uint8_t *)kv->v + start,
+        .n_heads = rest < s->heads_an_item ? rest : s->heads_an_item,
+        .n_rows = s->rows - row < s->rows_an_item ? s->rows - row : s->rows_an_item,
+        .pos0 = s->pos0 + row,
+        .at = ((size_t)row * s->n_heads + kv_head * group + first_head) * kv->head_dim,
+    };
+    t.first = first_key(&t, 0);
+    t.end = end_key(&t, t.n_rows - 1);
+    attend_tile(&t);
+}
+
+/* Rows and heads of an item: as many as may be together, fewer where the threads would run out of
+ * items. */
+static void choose_tiles(struct attend *s) {
+    const uint32_t group = s->n_heads / s->kv->n_kv_heads, kv_heads = s->kv->n_kv_heads;
+    const uint64_t enough = 2 * (uint64_t)pool_threads(s->c->pool);
+    s->heads_an_item = group < CPU_QUERIES ? group : CPU_QUERIES;
+    while (s->heads_an_item > 1 &&
+           (uint64_t)s->rows * kv_heads * cpu_ceil_div(group, s->heads_an_item) < enough) {
+        s->heads_an_item = (s->heads_an_item + 1) / 2;
+    }
+    s->items_a_kv_head = cpu_ceil_div(group, s->heads_an_item);
+    s->rows_an_item = CPU_QUERIES / s->heads_an_item;
+    while (s->rows_an_item > 1 &&
+           (uint64_t)cpu_ceil_div(s->rows, s->rows_an_item) * kv_heads * s->items_a_kv_head <
+               enough) {
+        s->rows_an_item = (s->rows_an_item + 1) / 2;
+    }
+    size_t fit = s->c->panel_floats / s->kv->head_dim;
+    s->keys_a_block = fit < CPU_KEYS ? (uint32_t)fit : CPU_KEYS;
 }
 
 void cpu_attention(void *self, const float *q, uint32_t n_heads, const struct kv *kv, uint32_t pos0,
@@ -126,19 +240,13 @@ void cpu_attention(void *self, const float *q, uint32_t n_heads, const struct kv
         .out = out,
         .row_bytes = (size_t)kv->head_dim * (kv->type == KV_F16 ? 2 : 4),
         .n_heads = n_heads,
+        .rows = rows,
         .pos0 = pos0,
         .window = window,
         .scale = scale,
     };
-    /* Heads that share keys go together, unless the threads would run out of items. */
-    uint32_t group = n_heads / kv->n_kv_heads;
-    s.heads_an_item = group < CPU_HEADS_AT_ONCE ? group : CPU_HEADS_AT_ONCE;
-    while (s.heads_an_item > 1 &&
-           (uint64_t)rows * kv->n_kv_heads * cpu_ceil_div(group, s.heads_an_item) <
-               2 * (uint64_t)pool_threads(c->pool)) {
-        s.heads_an_item = (s.heads_an_item + 1) / 2;
-    }
-    s.items_a_kv_head = cpu_ceil_div(group, s.heads_an_item);
-    cpu_run(c, attention_item, &s, rows * kv->n_kv_heads * s.items_a_kv_head,
+    choose_tiles(&s);
+    cpu_run(c, attention_item, &s,
+            cpu_ceil_div(rows, s.rows_an_item) * kv->n_kv_heads * s.items_a_kv_head,
             (uint64_t)rows * n_heads * (pos0 + rows) * kv->head_dim * 2);
 }

@@ -10,7 +10,10 @@
  */
 #include "kernels/cpu.h"
 
+#include <assert.h>
 #include <string.h>
+
+static_assert((int)FFN_BLOCK <= (int)DOT_PANEL_ROWS, "the gates of a block are one panel");
 
 enum {
     SUM_COLS = 512, /* columns of a summing item */
@@ -38,6 +41,15 @@ static const float *use_input(const struct ffn *f, uint32_t use) {
     return f->x + (size_t)(use / f->n_active) * f->dim;
 }
 
+/* out[r] = rows . the input of `use`. */
+static void use_dot(const struct ffn *f, const struct dot_rows *rows, uint32_t use, float *out) {
+    if (f->k->qdot) {
+        f->k->qdot(rows, &f->c->quants[use / f->n_active], out);
+    } else {
+        f->k->dot(rows, use_input(f, use), out);
+    }
+}
+
 /* ---- the fused way -------------------------------------------------------------------------- */
 
 /* Distance from one address to another, which may lie in another chunk. */
@@ -48,7 +60,7 @@ static ptrdiff_t bytes_between(const uint8_t *from, const uint8_t *to) {
 /* out [dim] = a block's sum for one use. Rows are read in runs of RUN neurons: gates, ups, the next
  * neurons' gates, ..., then all downs; each run asks for the one after it, the last for `next`. */
 static void block_use(const struct ffn *f, const struct cpu_block *b, struct cpu_worker *own,
-                      const float *x, const uint8_t *next, float *out) {
+                      uint32_t use, const uint8_t *next, float *out) {
     const size_t neuron_bytes = 3 * f->row_bytes;
     const uint8_t *downs = b->data + 2 * f->row_bytes;
     for (uint32_t i = 0; i < b->n_neurons; i += RUN) {
@@ -56,10 +68,10 @@ static void block_use(const struct ffn *f, const struct cpu_block *b, struct cpu
         const uint8_t *gates = b->data + i * neuron_bytes, *ups = gates + f->row_bytes;
         struct dot_rows rows = {gates, neuron_bytes, rest < RUN ? rest : RUN, f->dim, 0};
         rows.ahead_bytes = (ptrdiff_t)f->row_bytes;
-        f->k->dot(&rows, x, own->gate + i);
+        use_dot(f, &rows, use, own->gate + i);
         rows.data = ups;
         rows.ahead_bytes = bytes_between(ups, rest > RUN ? gates + RUN * neuron_bytes : downs);
-        f->k->dot(&rows, x, own->up + i);
+        use_dot(f, &rows, use, own->up + i);
     }
     f->c->isa->silu_mul(own->gate, own->up, b->n_neurons);
     memset(out, 0, f->dim * sizeof *out);
@@ -79,7 +91,7 @@ static void block_item(void *ctx, uint32_t item, uint32_t worker) {
     uint32_t guess = item + pool_threads(f->c->pool);
     const uint8_t *next = guess < f->n_blocks ? f->c->blocks[guess].data : b->data;
     for (uint32_t j = 0; j < b->job->n_uses; j++) {
-        block_use(f, b, &f->c->workers[worker], use_input(f, b->job->uses[j]), next,
+        block_use(f, b, &f->c->workers[worker], b->job->uses[j], next,
                   b->partial + (size_t)j * f->dim);
     }
 }
@@ -164,9 +176,17 @@ static void queue_job(struct ffn *f, const struct expert_job *job) {
 
 /* ---- the panel way -------------------------------------------------------------------------- */
 
-/* out [n_uses, FFN_BLOCK] = dots of n rows, every third in memory, with the inputs own->xs. */
+/* out [n_uses, FFN_BLOCK] = dots of n rows, every third in memory, with the inputs own->xs (or
+ * own->quants). */
 static void panel_dots(const struct ffn *f, struct cpu_worker *own, const uint8_t *rows, uint32_t n,
                        uint32_t n_uses, float *out) {
+    if (f->k->qdot) {
+        struct dot_rows w = {rows, 3 * f->row_bytes, n, f->dim, 0};
+        uint8_t *panel = (uint8_t *)own->panel;
+        f->k->qpack(&w, panel);
+        f->k->qtile(panel, n, f->dim, own->quants, n_uses, out, FFN_BLOCK);
+        return;
+    }
     size_t fit = f->c->panel_floats / f->dim;
     uint32_t at_once = fit < CPU_PANEL_ROWS ? (uint32_t)fit : CPU_PANEL_ROWS;
     for (uint32_t first = 0; first < n; first += at_once) {
@@ -220,6 +240,7 @@ static void panel_item(void *ctx, uint32_t item, uint32_t worker) {
     uint32_t n_uses = rest < f->uses_an_item ? rest : f->uses_an_item;
     for (uint32_t j = 0; j < n_uses; j++) {
         own->xs[j] = use_input(f, uses[j]);
+        own->quants[j] = f->c->quants[uses[j] / f->n_active];
         memset(f->parts + (size_t)uses[j] * f->dim, 0, f->dim * sizeof(float));
     }
     for (uint32_t i = 0; i < job->n_chunks; i++) {
@@ -247,7 +268,14 @@ void cpu_experts(void *self, const struct codec *codec, uint32_t dim, const stru
         .parts = parts,
         .jobs = jobs,
     };
-    uint32_t panel_uses = 0, n_items = 0;
+    uint32_t panel_uses = 0, n_items = 0, rows = 0;
+    for (uint32_t i = 0; i < n_jobs && f.k->qdot; i++) {
+        uint32_t last = jobs[i].n_uses ? jobs[i].uses[jobs[i].n_uses - 1] / n_active + 1 : 0;
+        rows = last > rows ? last : rows;
+    }
+    if (rows > 0) {
+        cpu_quantise(c, x, rows, dim);
+    }
     for (uint32_t i = 0; i < n_jobs; i++) {
         if (!goes_fused(&jobs[i])) {
             panel_uses += jobs[i].n_uses;

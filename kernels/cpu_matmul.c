@@ -1,7 +1,7 @@
 /*
  * cpu_matmul: weight matrix times rows. Few rows: items stream encoded weight rows and decode in
- * registers. More rows: an item decodes a panel of weight rows once and uses it for all of them.
- * Both give the same bits (dot.h).
+ * registers. More rows: an item makes a panel of weight rows once and uses it for all of them.
+ * Both give the same bits (dot.h). With q8 and q4 weights the rows are quantised beforehand.
  */
 #include "kernels/cpu.h"
 
@@ -35,10 +35,15 @@ static void stream_item(void *ctx, uint32_t item, uint32_t worker) {
     const struct weight *w = m->w;
     uint32_t first = item * m->rows_an_item, n = item_rows(m, first);
     struct dot_rows rows = {weight_row(w, first), w->stride_bytes, n, w->cols, DOT_AHEAD_BYTES};
+    const struct dot_codec *k = cpu_codec(m->c, w->codec);
     (void)worker;
     for (uint32_t r = 0; r < m->rows; r++) {
         float *y = m->y + (size_t)r * w->rows + first;
-        cpu_codec(m->c, w->codec)->dot(&rows, m->x + (size_t)r * w->cols, y);
+        if (k->qdot) {
+            k->qdot(&rows, &m->c->quants[r], y);
+        } else {
+            k->dot(&rows, m->x + (size_t)r * w->cols, y);
+        }
         cpu_add_bias(m->bias, first, n, y);
         rows.ahead_bytes = 0; /* the next input finds the rows in cache */
     }
@@ -48,40 +53,52 @@ static void panel_item(void *ctx, uint32_t item, uint32_t worker) {
     const struct matmul *m = ctx;
     const struct weight *w = m->w;
     struct cpu_worker *own = &m->c->workers[worker];
+    const struct dot_codec *k = cpu_codec(m->c, w->codec);
     uint32_t first = item * m->rows_an_item, n = item_rows(m, first);
-    for (uint32_t i = 0; i < n; i++) {
-        cpu_codec(m->c, w->codec)
-            ->decode(weight_row(w, first + i), w->cols, 0, w->cols,
-                     own->panel + (size_t)i * w->cols);
+    if (k->qdot) {
+        uint8_t *panel = (uint8_t *)own->panel;
+        struct dot_rows rows = {weight_row(w, first), w->stride_bytes, n, w->cols, 0};
+        k->qpack(&rows, panel);
+        k->qtile(panel, n, w->cols, m->c->quants, m->rows, m->y + first, w->rows);
+    } else {
+        for (uint32_t i = 0; i < n; i++) {
+            k->decode(weight_row(w, first + i), w->cols, 0, w->cols,
+                      own->panel + (size_t)i * w->cols);
+        }
+        for (uint32_t r = 0; r < m->rows; r++) {
+            own->xs[r] = m->x + (size_t)r * w->cols;
+        }
+        m->c->isa->tile(own->panel, w->cols, n, w->cols, own->xs, m->rows, m->y + first, w->rows);
     }
-    for (uint32_t r = 0; r < m->rows; r++) {
-        own->xs[r] = m->x + (size_t)r * w->cols;
-    }
-    m->c->isa->tile(own->panel, w->cols, n, w->cols, own->xs, m->rows, m->y + first, w->rows);
     for (uint32_t r = 0; r < m->rows; r++) {
         cpu_add_bias(m->bias, first, n, m->y + (size_t)r * w->rows + first);
     }
 }
 
 /* Weight rows of one item: `most`, less where the threads would not all get some items; a multiple
- * of 4, which the kernels do at once. */
-static uint32_t split(const struct cpu *c, uint32_t n, uint64_t most) {
+ * of `unit`, which the kernels do at once. */
+static uint32_t split(const struct cpu *c, uint32_t n, uint64_t most, uint32_t unit) {
     uint64_t even = n / (4 * (uint64_t)pool_threads(c->pool));
     uint64_t some = most < even ? most : even;
-    return some < 4 ? 4 : (uint32_t)(some & ~(uint64_t)3);
+    return some < unit ? unit : (uint32_t)(some - some % unit);
 }
 
 void cpu_matmul(void *self, const struct weight *w, const struct weight *bias, const float *x,
                 uint32_t rows, float *y) {
     const struct cpu *c = self;
     struct matmul m = {.c = c, .w = w, .bias = bias, .x = x, .rows = rows, .y = y};
-    bool panel = rows >= CPU_PANEL_MIN_ROWS;
+    bool panel = rows >= CPU_PANEL_MIN_ROWS, quantised = cpu_codec(c, w->codec)->qdot != NULL;
     uint64_t most = STREAM_BYTES / (codec_row_bytes(w->codec, w->cols) + 1);
-    if (panel) {
+    if (panel && quantised) {
+        most = DOT_PANEL_ROWS;
+    } else if (panel) {
         most = c->panel_floats / w->cols;
         most = most < CPU_PANEL_ROWS ? most : CPU_PANEL_ROWS;
     }
-    m.rows_an_item = split(c, w->rows, most);
+    if (quantised) {
+        cpu_quantise(c, x, rows, w->cols);
+    }
+    m.rows_an_item = split(c, w->rows, most, quantised ? 8 : 4);
     cpu_run(c, panel ? panel_item : stream_item, &m, cpu_ceil_div(w->rows, m.rows_an_item),
             (uint64_t)rows * w->rows * w->cols);
 }

@@ -1,6 +1,6 @@
 /*
- * dot_avx2: the tables of dot.h for AVX2 with FMA and F16C. The loops are in dot_simd.inc; this
- * file is its primitives on vectors of 8 floats.
+ * dot_avx2: the tables of dot.h for AVX2 with FMA and F16C. The loops are in dot_simd.inc and
+ * dot_simd_quant.inc; this file is their primitives, on vectors of 8 floats.
  */
 #include "kernels/dot.h"
 
@@ -122,6 +122,33 @@ static inline void q4_group(const uint8_t *q, float d, float m, V w[4]) {
 }
 
 #include "kernels/dot_simd.inc"
+
+/* ---- integers ------------------------------------------------------------------------------- */
+
+typedef __m256i W;
+enum { CODES_UP = 0, STRIPS = 1, STRIP_X = 4 };
+
+/* Sums of two products of a byte and a byte of 127 at most fit 16 bits: q8 codes go in as
+ * magnitudes, their signs to x. */
+static inline __m256i dot_codes(enum codec_id c, __m256i acc, __m256i w, __m256i x) {
+    __m256i pairs = c == CODEC_Q8 ? _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
+                                  : _mm256_maddubs_epi16(w, x);
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+static inline W w_set(int32_t x) {
+    return _mm256_set1_epi32(x);
+}
+static inline W w_load(const uint8_t *p) {
+    return _mm256_loadu_si256((const __m256i *)(const void *)p);
+}
+static inline V w_float(W w) {
+    return _mm256_cvtepi32_ps(w);
+}
+static inline W w_dot(enum codec_id c, W acc, W w, W x) {
+    return dot_codes(c, acc, w, x);
+}
+
+#include "kernels/dot_simd_quant.inc"
 
 static bool usable(void) {
     unsigned a, b, c, d;

@@ -1,6 +1,6 @@
 /*
- * dot_avx512: the tables of dot.h for AVX-512 (F, BW, VL, DQ). The loops are in dot_simd.inc; this
- * file is its primitives on vectors of 16 floats.
+ * dot_avx512: the tables of dot.h for AVX-512 (F, BW, VL, DQ, VNNI). The loops are in
+ * dot_simd.inc and dot_simd_quant.inc; this file is their primitives, on vectors of 16 floats.
  */
 #include "kernels/dot.h"
 
@@ -114,11 +114,39 @@ static inline void q4_group(const uint8_t *q, float d, float m, V w[2]) {
 
 #include "kernels/dot_simd.inc"
 
+/* ---- integers ------------------------------------------------------------------------------- */
+
+typedef __m512i W;
+enum { CODES_UP = 1, STRIPS = 2, STRIP_X = 6 };
+
+static inline __m128i load_64(const void *p) {
+    return _mm_loadl_epi64((const __m128i *)p);
+}
+static inline __m256i dot_codes(enum codec_id c, __m256i acc, __m256i w, __m256i x) {
+    (void)c;
+    return _mm256_dpbusd_epi32(acc, w, x);
+}
+static inline W w_set(int32_t x) {
+    return _mm512_set1_epi32(x);
+}
+static inline W w_load(const uint8_t *p) {
+    return _mm512_loadu_si512(p);
+}
+static inline V w_float(W w) {
+    return _mm512_cvtepi32_ps(w);
+}
+static inline W w_dot(enum codec_id c, W acc, W w, W x) {
+    (void)c;
+    return _mm512_dpbusd_epi32(acc, w, x);
+}
+
+#include "kernels/dot_simd_quant.inc"
+
 static bool usable(void) {
     /* The builtin's answers include the operating system's support for the wide registers. */
     return dot_avx2.usable() && __builtin_cpu_supports("avx512f") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512dq");
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
 }
 
 const struct dot_isa dot_avx512 = DOT_TABLE("avx512", usable);

@@ -53,10 +53,12 @@ struct backend_limits forward_limits(const struct arch *a, uint32_t max_rows, ui
     uint32_t mlp = widest_mlp(a), q = arch_q_dim(a), cols = a->dim;
     cols = mlp > cols ? mlp : cols;
     cols = q > cols ? q : cols;
+    uint32_t in = cols;
     cols = a->vocab > cols ? a->vocab : cols;
     return (struct backend_limits){
         .max_rows = max_rows,
         .max_cols = cols,
+        .max_in = in,
         .max_ffn = a->ffn_dim,
         .max_active = a->n_active,
         .max_experts = a->n_experts,

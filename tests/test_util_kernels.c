@@ -110,6 +110,20 @@ double kernels_dot_tolerance(size_t n, double size) {
     return (double)FLT_EPSILON * (double)(n / 8 + 5) * size + (double)n * 0x1p-149;
 }
 
+double kernels_quant_error(const float *w, const float *x, size_t n) {
+    double error = 0;
+    for (size_t g = 0; g < n; g += CODEC_GROUP) {
+        double top = 0, weights = 0;
+        for (size_t i = g; i < g + CODEC_GROUP && i < n; i++) {
+            top = fmax(top, fabs((double)x[i]));
+            weights += fabs((double)w[i]);
+        }
+        /* Rounding of x * (127 / top) moves the border between two steps by an ulp of 127. */
+        error += weights * (top / 127 * 0.50002 + 0x1p-100);
+    }
+    return error;
+}
+
 struct backend_limits kernels_limits(void) {
     return (struct backend_limits){
         .max_rows = 96,

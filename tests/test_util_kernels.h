@@ -41,6 +41,10 @@ double kernels_dot(const float *a, const float *b, size_t n, double *size);
  * that are subnormal. */
 double kernels_dot_tolerance(size_t n, double size);
 
+/* The greatest |sum| that quantising x by group of 32 columns may add to its product with the row
+ * `w`: half of a step, top / 127, for each element (kernels/dot.h). */
+double kernels_quant_error(const float *w, const float *x, size_t n);
+
 /* Limits that hold every shape in the tests. */
 struct backend_limits kernels_limits(void);
 
