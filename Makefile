@@ -171,6 +171,12 @@ bench: ## Measure speed and what each mechanism brings; tables go to docs/SPEED.
 	@$(again) all $(OUT)/synth
 	@tests/bench.sh $(OUT) $(BUILD)/bench
 
+.PHONY: soak
+soak: ## See that the memory budget is kept under a real limit: MINUTES=10 MODEL=a.corm TEXT=a.txt
+	@CC='$(CC)' tests/deps.sh build
+	@$(again) all $(OUT)/synth
+	@tests/limits/soak.sh $(OUT) $(BUILD)/bench $(or $(MINUTES),10) $(MODEL) $(TEXT)
+
 fuzz: ## Run each fuzz target for TIME=60 seconds, two at a time
 	@CC=clang tests/deps.sh build clang
 	@$(again) config=fuzz _fuzz

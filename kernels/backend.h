@@ -80,6 +80,7 @@ struct backend {
     const char *isa;  /* "scalar", "avx2", ...; for printing */
     void *self;       /* the implementation's state, first argument of every operation */
     const struct backend_ops *ops;
+    uint64_t scratch_bytes; /* host memory that it took when it was opened, for its whole life */
 };
 
 struct backend_ops {

@@ -67,7 +67,10 @@ struct corm_engine_options {
     /* Greatest context of a session, part of the memory plan; 0 = the model's own, at most 4096. */
     uint32_t ctx_tok;
     uint32_t batch_rows; /* greatest rows of one forward call in prefill; 0 = 256 */
-    bool kv_f32;         /* KV cache in f32 in place of f16 */
+    /* Most tokens of one corm_session_eval with all_logits: their logits are part of the memory
+     * plan. 0 = batch_rows. */
+    uint32_t logits_rows;
+    bool kv_f32; /* KV cache in f32 in place of f16 */
     /* 0 = exact; else a loss in percent of perplexity that the archive was calibrated for: neurons
      * that are predicted to add little are left out when decoding. A level that it does not have is
      * an error. */
@@ -107,7 +110,7 @@ struct corm_model_info {
     const char *isa;
     uint32_t threads;
     uint32_t ctx_tok;    /* as planned */
-    uint32_t batch_rows; /* as planned: the most tokens of one corm_session_eval with all_logits */
+    uint32_t batch_rows; /* as planned */
     /* The publisher's sampling suggestions; negative = none. */
     float temperature, top_p, top_k, repeat_penalty;
 };
@@ -124,6 +127,9 @@ CORM_API const struct corm_memory_plan *corm_engine_plan(const struct corm_engin
 /* Memory in bytes that this process could take now without paging, limits of its cgroups included:
  * what an automatic budget is derived from. */
 CORM_API uint64_t corm_memory_available(void);
+/* The most memory in bytes that was resident for this process at once, mapped files included; 0
+ * where the system does not tell. */
+CORM_API uint64_t corm_memory_peak(void);
 
 /* Text to ids. `add_special` adds what the model expects around a text (BOS); `parse_special`
  * recognises special tokens written out in the text. *ids is the caller's (free()). */
@@ -144,7 +150,7 @@ CORM_API void corm_session_truncate(struct corm_session *session, uint32_t n_tok
 CORM_API uint32_t corm_session_length(const struct corm_session *session);
 
 /* Append `n` tokens and compute. *logits (may be NULL) becomes the logits of the last token
- * [vocab], or with `all_logits` of every token [n, vocab] (then n <= batch_rows); host memory,
+ * [vocab], or with `all_logits` of every token [n, vocab] (then n <= logits_rows); host memory,
  * borrowed until the next call on the session. Splitting a sequence over calls differently changes
  * no bit of the result. */
 CORM_API int corm_session_eval(struct corm_session *session, const int32_t *ids, size_t n,

@@ -159,6 +159,10 @@ static const struct cli_option bench_rows[] = {
      "Tokens computed one by one after them.", .min = 0, .max = 1 << 19},
     {"reps", 'r', CLI_INT, FIELD(reps), "N", "Repetitions; the median is reported.", .min = 1,
      .max = 1000},
+    {"minutes", 0, CLI_DOUBLE, FIELD(minutes), "N",
+     "Repeat for so long in place of --reps, each time with tokens further on, so that experts "
+     "change: an endurance run.",
+     .min = 0, .max = 10000, .fallback = "as --reps says"},
     {"file", 'f', CLI_STRING, FIELD(file), "FILE",
      "Take the tokens from a text. Real text keeps experts longer than made-up ids do.",
      .fallback = "made-up ids, the same every time"},

@@ -58,11 +58,12 @@ static int make_plan(struct corm_engine *e, struct err *err) {
     for (uint32_t i = 0; i < c->n_chunks; i++)
         p->expert_bytes += corm_chunk_raw_bytes(c, &c->chunks[i]);
     p->kv_bytes = kv_bytes_of(a, e->opt.ctx_tok, e->opt.kv_f32);
-    /* A session's logits and sampling take five numbers a row of the vocabulary. */
-    p->scratch_bytes = forward_scratch_bytes(a, e->opt.batch_rows) +
+    /* Sampling takes four numbers a row of the vocabulary. */
+    uint32_t vocab_rows = LOGITS_ROWS + e->opt.logits_rows + 4;
+    p->scratch_bytes = e->backend.scratch_bytes + forward_scratch_bytes(a, e->opt.batch_rows) +
                        predict_scratch_bytes(a, predict_rows(e)) + c->predictors.size_bytes +
                        experts_scratch_bytes(c, e->opt.batch_rows) +
-                       (uint64_t)(LOGITS_ROWS + 5) * a->vocab * sizeof(float) +
+                       (uint64_t)vocab_rows * a->vocab * sizeof(float) +
                        prefetch_buffer_bytes(c, e->io_threads) +
                        cache_table_bytes(c, cache_slots_needed(c, false)) + OVERHEAD_BYTES;
     uint64_t fixed = p->trunk_bytes + p->kv_bytes + p->scratch_bytes;
@@ -175,6 +176,8 @@ static int fill_options(struct corm_engine *e, const struct corm_engine_options 
         o->batch_rows = o->ctx_tok;
     if (o->batch_rows > 4096)
         return err_set(err, "a batch of %u rows: at most 4096", o->batch_rows);
+    if (o->logits_rows == 0 || o->logits_rows > o->batch_rows)
+        o->logits_rows = o->batch_rows;
     return 0;
 }
 
@@ -243,11 +246,12 @@ static int open_steps(struct corm_engine *e, const char *path,
     const char *template = tokenizer_chat_template(e->tokenizer, &n);
     if (template)
         e->chat_template = mem_printf("%.*s", (int)n, template);
-    if (fill_options(e, options, err) < 0 || make_plan(e, err) < 0)
+    if (fill_options(e, options, err) < 0)
         return -1;
 
     struct backend_limits limits = forward_limits(&c->arch, e->opt.batch_rows, e->opt.ctx_tok);
-    if (backend_cpu_open(&e->backend, e->opt.isa, e->opt.threads, &limits, err) < 0)
+    if (backend_cpu_open(&e->backend, e->opt.isa, e->opt.threads, &limits, err) < 0 ||
+        make_plan(e, err) < 0)
         return -1;
     fill_info(e);
     if (e->opt.on_plan)
@@ -334,6 +338,10 @@ const struct corm_memory_plan *corm_engine_plan(const struct corm_engine *engine
 
 uint64_t corm_memory_available(void) {
     return machine_available_bytes();
+}
+
+uint64_t corm_memory_peak(void) {
+    return machine_peak_bytes();
 }
 
 const char *corm_chat_template(const struct corm_engine *engine) {

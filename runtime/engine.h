@@ -5,7 +5,7 @@
  * Lifetimes: archive map, weights, caches, threads: open .. close of the engine. KV cache, history,
  * logits: open .. close of the session. Scratch of the forward pass: one, owned by the engine, used
  * by the session that evaluates.
- * Start order: archive, tokenizer, plan, backend, weights, cache, I/O threads; corm_engine_close
+ * Start order: archive, tokenizer, backend, plan, weights, cache, I/O threads; corm_engine_close
  * runs it backwards and accepts any prefix of it.
  */
 #ifndef RUNTIME_ENGINE_H

@@ -103,6 +103,11 @@ static uint64_t all_cgroups_room(void) {
     return room;
 }
 
+uint64_t machine_peak_bytes(void) {
+    uint64_t kb;
+    return read_keyed("/proc/self/status", "VmHWM", &kb) ? kb * 1024 : 0;
+}
+
 uint64_t machine_available_bytes(void) {
     uint64_t kb, available = UINT64_MAX;
     if (read_keyed("/proc/meminfo", "MemAvailable", &kb))

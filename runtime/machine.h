@@ -20,4 +20,8 @@ uint32_t machine_cpus(void);
  * neither can be read. */
 uint64_t machine_available_bytes(void);
 
+/* The most memory that was resident for this process at once since its start, mapped files
+ * included. 0 where it cannot be read. */
+uint64_t machine_peak_bytes(void);
+
 #endif

@@ -81,6 +81,7 @@ int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struc
                       .o = o,
                       .model = call->args.items[0],
                       .loss_in_batches = r->loss_in_batches,
+                      .all_logits = r->all_logits,
                       .measure = r->measure};
     r->progress = progress_terminal_init(&r->terminal, stderr, o->quiet);
     struct corm_engine_options options = {
@@ -88,6 +89,7 @@ int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struc
         .isa = o->isa,
         .ctx_tok = ctx_tok,
         .batch_rows = (uint32_t)o->batch,
+        .logits_rows = r->all_logits ? 0 : 1,
         .kv_f32 = o->kv == RUN_KV_F32,
         .loss_percent = (float)o->loss,
         .loss_in_batches = r->loss_in_batches,
@@ -257,6 +259,7 @@ void run_stats_print(const struct corm_stats *mid, const struct corm_stats *end)
     }
     fprintf(stderr, "stall    %.2f ms, %.1f %% of the time\n", (double)end->stall_ns / 1e6,
             100 * part(end->stall_ns, end->prefill_ns + end->decode_ns));
+    fprintf(stderr, "peak     %s of memory\n", cli_size_text(stored, corm_memory_peak()));
     fprintf(stderr, "logits   hash %016" PRIx64 "\n", end->logits_hash);
 }
 
@@ -311,6 +314,7 @@ void run_json_begin(struct run_json *j, const struct run *r) {
 }
 
 void run_json_print(struct run_json *j) {
+    run_json_u64(j, "peak_memory_bytes", corm_memory_peak());
     run_json_close(j, '}');
     printf("%s\n", j->text.data);
     buf_free(&j->text);

@@ -38,6 +38,7 @@ struct run_options {
     bool bos;
     /* bench */
     int prompt_tokens, decode_tokens, reps;
+    double minutes;
     bool ablation, io, trace;
     const char *other, *latency;
     uint64_t throttle; /* bytes/s */
@@ -67,6 +68,7 @@ struct run {
     const char *model; /* path as given */
     /* Set before run_open: */
     bool loss_in_batches; /* measure what decoding would lose */
+    bool all_logits;      /* of every token of a batch: room for them */
     const struct corm_mechanisms *measure;
     /* After it: */
     struct corm_engine *engine;
@@ -112,13 +114,13 @@ void run_stats_print(const struct corm_stats *mid, const struct corm_stats *end)
 void run_stats_json(struct run_json *j, const struct corm_stats *mid, const struct corm_stats *end);
 /* Begin the object that --json prints: command, version, model, machine. */
 void run_json_begin(struct run_json *j, const struct run *r);
-/* End it, print it as one line, free it. */
+/* End it with the peak of memory, print it as one line, free it. */
 void run_json_print(struct run_json *j);
 
 /* Nats per token of the text in --file, in windows of o->window tokens, as perplexity has it. */
 int run_score(const struct cli_call *call, double *nats_per_tok, struct err *err);
 
-/* Tokens of a benchmark: the first `n` of --file, or made up. */
+/* Tokens of a benchmark: all of --file, which has to have `n`, or `n` made up. */
 int run_bench_tokens(const struct run *r, size_t n, struct run_ids *out, struct err *err);
 /* Fill in what the options say. Returns 0 or CLI_USAGE. */
 int run_bench_measure(const struct run_options *o, struct corm_mechanisms *m, struct err *err);

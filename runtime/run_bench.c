@@ -12,19 +12,22 @@
 
 #include "runtime/run.h"
 
-/* The figures of one kind of work, [reps] each. */
+/* The figures of one kind of work, one of each repetition. */
 struct series {
     const char *name;
-    size_t n;
+    size_t n, cap;
     struct run_phase *phases;
 };
 
 struct bench {
     struct run run;
-    struct run_ids tokens; /* prompt_tokens, then decode_tokens */
+    struct run_ids tokens; /* prompt_tokens, then decode_tokens; with --minutes, and so on */
+    size_t first;          /* of the repetition */
     struct series prefill, decode;
     struct corm_stats mid, end; /* of the last repetition: after the prompt, after decoding */
 };
+
+enum { MADE_UP_ROUNDS = 64 }; /* after which --minutes begins anew */
 
 /* Ids in 0 .. vocab-1 from a linear congruential generator (Knuth's MMIX constants), upper half. */
 static void made_up_ids(struct run_ids *out, size_t n, uint32_t vocab) {
@@ -81,22 +84,53 @@ int run_bench_measure(const struct run_options *o, struct corm_mechanisms *m, st
     return o->latency ? latency_ns(o->latency, &m->throttle_latency_ns, err) : 0;
 }
 
+static void add_phase(struct series *s, struct run_phase phase) {
+    if (s->n == s->cap) {
+        s->cap = s->cap ? 2 * s->cap : 16;
+        s->phases = mem_realloc(s->phases, s->cap * sizeof *s->phases);
+    }
+    s->phases[s->n++] = phase;
+}
+
 static int repeat(struct bench *b, struct err *err) {
     struct run *r = &b->run;
+    const int32_t *ids = b->tokens.ids + b->first;
     size_t n_prompt = (size_t)r->o->prompt_tokens, n_decode = (size_t)r->o->decode_tokens;
     corm_session_truncate(r->session, 0);
     corm_session_reset_stats(r->session);
     struct corm_stats begin = run_stats(r);
-    int status = run_eval(r, b->tokens.ids, n_prompt, NULL, err);
+    int status = run_eval(r, ids, n_prompt, NULL, err);
     b->mid = run_stats(r);
     for (size_t i = 0; status == 0 && i < n_decode; i++) {
-        status = run_eval(r, b->tokens.ids + n_prompt + i, 1, NULL, err);
+        status = run_eval(r, ids + n_prompt + i, 1, NULL, err);
     }
     b->end = run_stats(r);
     if (status == 0) {
-        b->prefill.phases[b->prefill.n++] = run_phase(&begin, &b->mid);
-        b->decode.phases[b->decode.n++] = run_phase(&b->mid, &b->end);
+        add_phase(&b->prefill, run_phase(&begin, &b->mid));
+        add_phase(&b->decode, run_phase(&b->mid, &b->end));
     }
+    return status;
+}
+
+/* The repetitions, --reps of them or for --minutes. */
+static int repeat_all(struct bench *b, struct err *err) {
+    const struct run_options *o = b->run.o;
+    size_t step = (size_t)o->prompt_tokens + (size_t)o->decode_tokens;
+    uint64_t start = clock_ns(), length_ns = (uint64_t)(o->minutes * 60e9), done = 0;
+    uint64_t total = length_ns ? 1 + length_ns / 1000000000 : (uint64_t)o->reps;
+    int status = 0;
+    run_catch_interrupt();
+    progress_start(b->run.progress, length_ns ? "bench, seconds" : "bench", total, PROGRESS_ITEMS);
+    while (status == 0 && done < total) {
+        status = repeat(b, err);
+        done = length_ns ? (clock_ns() - start) / 1000000000 : done + 1;
+        progress_update(b->run.progress, done < total ? done : total);
+        if (length_ns) {
+            b->first += step;
+            b->first = b->first + step > b->tokens.n ? 0 : b->first;
+        }
+    }
+    progress_finish(b->run.progress);
     return status;
 }
 
@@ -183,20 +217,13 @@ int run_bench(const struct cli_call *call, struct err *err) {
         status = run_open(&b.run, call, (uint32_t)(o->prompt_tokens + o->decode_tokens), err);
     }
     if (status == 0) {
-        status = run_bench_tokens(&b.run, (size_t)o->prompt_tokens + (size_t)o->decode_tokens,
-                                  &b.tokens, err);
+        size_t rounds = o->minutes > 0 && !o->file ? MADE_UP_ROUNDS : 1;
+        status = run_bench_tokens(
+            &b.run, rounds * ((size_t)o->prompt_tokens + (size_t)o->decode_tokens), &b.tokens, err);
     }
     if (status == 0) {
-        b.prefill.phases = mem_calloc((size_t)o->reps, sizeof *b.prefill.phases);
-        b.decode.phases = mem_calloc((size_t)o->reps, sizeof *b.decode.phases);
-        run_catch_interrupt();
-        progress_start(b.run.progress, "bench", (uint64_t)o->reps, PROGRESS_ITEMS);
+        status = repeat_all(&b, err);
     }
-    for (int i = 0; status == 0 && i < o->reps; i++) {
-        status = repeat(&b, err);
-        progress_update(b.run.progress, (uint64_t)i + 1);
-    }
-    progress_finish(b.run.progress);
     if (status == 0) {
         report(&b);
     }

@@ -123,6 +123,7 @@ int run_logits(const struct cli_call *call, struct err *err) {
     int status = read_ids(o, &ids, err);
     if (status == 0) {
         r.loss_in_batches = true;
+        r.all_logits = true;
         status = run_open(&r, call, ids.n < UINT32_MAX ? (uint32_t)ids.n : UINT32_MAX, err);
     }
     if (status == 0) {

@@ -149,6 +149,7 @@ static int measure(struct perplexity *p, const struct cli_call *call, struct err
     int status = run_read(o->file, &text, err);
     if (status == 0) {
         p->run.loss_in_batches = true;
+        p->run.all_logits = true;
         status = run_open(&p->run, call, (uint32_t)p->ctx, err);
     }
     if (status == 0) {

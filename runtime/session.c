@@ -10,8 +10,9 @@ struct corm_session {
     struct kv *kv;    /* [n_layers] */
     int32_t *history; /* [ctx_tok] tokens in the KV cache */
     uint32_t n_tok;
-    float *logits; /* host memory [logits_rows, vocab]; the last row is the last token's */
-    uint32_t logits_rows, logits_cap;
+    float *logits; /* host memory [opt.logits_rows, vocab]; of the rows in use the last is the
+                      * last token's */
+    uint32_t logits_rows;
     struct sample sample;
     struct token_stream *stream;
     bool stream_skips_special;
@@ -40,8 +41,7 @@ int corm_session_open(struct corm_session **session, struct corm_engine *engine,
         kv->v = engine->backend.ops->alloc(engine->backend.self, kv_bytes(kv));
     }
     s->history = mem_calloc(engine->opt.ctx_tok, sizeof *s->history);
-    s->logits_cap = 1;
-    s->logits = mem_calloc(a->vocab, sizeof *s->logits);
+    s->logits = mem_calloc((size_t)engine->opt.logits_rows * a->vocab, sizeof *s->logits);
     sample_open(&s->sample, a->vocab);
     corm_session_reset_stats(s);
     *session = s;
@@ -113,8 +113,8 @@ static int check_eval(const struct corm_session *s, const int32_t *ids, size_t n
     if (n > e->opt.ctx_tok - s->n_tok)
         return err_set(err, "context full: %u of %u tokens used, %zu more asked for", s->n_tok,
                        e->opt.ctx_tok, n);
-    if (all_logits && n > e->opt.batch_rows)
-        return err_set(err, "logits of %zu tokens at once: at most %u", n, e->opt.batch_rows);
+    if (all_logits && n > e->opt.logits_rows)
+        return err_set(err, "logits of %zu tokens at once: at most %u", n, e->opt.logits_rows);
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0 || (uint32_t)ids[i] >= e->archive.arch.vocab)
             return err_set(err, "token id %d is outside the vocabulary of %u", ids[i],
@@ -139,10 +139,6 @@ int corm_session_eval(struct corm_session *s, const int32_t *ids, size_t n, bool
         }
     }
     uint32_t wanted = all_logits ? rows : 1;
-    if (wanted > s->logits_cap) {
-        s->logits = mem_realloc(s->logits, (size_t)wanted * a->vocab * sizeof(float));
-        s->logits_cap = wanted;
-    }
     s->logits_rows = wanted;
     read_logits(s, e->forward.x + (size_t)(rows - wanted) * a->dim, wanted, s->logits);
     if (logits)
