@@ -1,5 +1,5 @@
 /*
- * cli: parsing; the help text is in cli_help.c.
+ * cli: parsing; the help text is in cli_help.c, sizes are in cli_size.c.
  */
 #include "format/cli.h"
 
@@ -76,87 +76,6 @@ static void guess_text(const struct guess *g, const char *dashes, char *out, siz
     }
 }
 
-/* -- sizes ---------------------------------------------------------------------------------- */
-
-/* The factor of a unit, 0 where it is none. */
-static uint64_t unit_bytes(const char *unit) {
-    if (!*unit || strcasecmp(unit, "b") == 0) {
-        return 1;
-    }
-    const char *prefix = strchr("kmgt", tolower((unsigned char)unit[0]));
-    if (!prefix) {
-        return 0;
-    }
-    uint64_t base = !unit[1] || strcasecmp(unit + 1, "ib") == 0 ? 1024
-                    : strcasecmp(unit + 1, "b") == 0            ? 1000
-                                                                : 0;
-    uint64_t bytes = base;
-    for (const char *p = "kmgt"; p < prefix; p++) {
-        bytes *= base;
-    }
-    return bytes;
-}
-
-int cli_size_parse(const char *text, uint64_t *bytes, struct err *err) {
-    const char *p = text;
-    uint64_t whole = 0;
-    double fraction = 0, place = 1;
-    bool digits = false, fits = true, point = false;
-    for (; isdigit((unsigned char)*p); p++, digits = true) {
-        fits = fits && size_mul(whole, 10, &whole) && size_add(whole, (uint64_t)(*p - '0'), &whole);
-    }
-    if (*p == '.') {
-        point = true;
-        for (p++; isdigit((unsigned char)*p); p++, digits = true) {
-            fraction += (*p - '0') * (place /= 10);
-        }
-    }
-    while (*p == ' ') {
-        p++;
-    }
-    uint64_t unit = unit_bytes(p);
-    if (!digits || !unit || (point && unit == 1)) {
-        return err_set(err, "'%s' is not a size (like 300M, 6G, 1.5GiB, 4096)", text);
-    }
-    if (!fits || !size_mul(whole, unit, bytes) ||
-        !size_add(*bytes, (uint64_t)(fraction * (double)unit), bytes)) {
-        return err_set(err, "'%s' is larger than any size", text);
-    }
-    return 0;
-}
-
-int cli_budget_parse(const char *text, struct cli_budget *budget, struct err *err) {
-    size_t len = strlen(text);
-    *budget = (struct cli_budget){0};
-    if (!len || text[len - 1] != '%') {
-        return cli_size_parse(text, &budget->bytes, err);
-    }
-    char *end;
-    double percent = strtod(text, &end);
-    if (!isdigit((unsigned char)text[0]) || end != text + len - 1 ||
-        !(percent > 0 && percent <= 100)) {
-        return err_set(err, "'%s' is not a percentage over 0%% and up to 100%%", text);
-    }
-    budget->percent = percent;
-    return 0;
-}
-
-char *cli_size_text(char out[CLI_SIZE_TEXT], uint64_t bytes) {
-    static const char units[] = "KMGTPE";
-    if (bytes < 1024) {
-        snprintf(out, CLI_SIZE_TEXT, "%u B", (unsigned)bytes);
-        return out;
-    }
-    double v = (double)bytes / 1024;
-    const char *unit = units;
-    while (v >= 1023.95) { /* which would print as 1024.0 */
-        v /= 1024;
-        unit++;
-    }
-    snprintf(out, CLI_SIZE_TEXT, "%.1f %ciB", v, *unit);
-    return out;
-}
-
 /* -- tables --------------------------------------------------------------------------------- */
 
 static const size_t field_size[] = {
@@ -225,6 +144,12 @@ static struct guess guess_command(const struct cli_program *p, const char *name)
         guess_try(&g, c->name);
     }
     return g;
+}
+
+static void command_names(const struct cli_program *p, struct buf *out) {
+    for (const struct cli_command *c = p->commands; c->name; c++) {
+        buf_printf(out, "%s%s", out->len ? ", " : "", c->name);
+    }
 }
 
 bool cli_given(const struct cli_call *call, const char *name) {
@@ -439,6 +364,12 @@ static int parse_short(struct parser *p) {
     return CLI_RUN;
 }
 
+/* A first word that names no command may be the argument of the command that runs by default: an
+ * option, or the name of a file, which looks like one or is there. */
+static bool may_be_file(const char *word) {
+    return !word || strpbrk(word, "./") || word[0] == '-' || access(word, F_OK) == 0;
+}
+
 /* Picks the command and steps over its name. Returns CLI_RUN, CLI_HELP for `help`, or -1. */
 static int parse_command(struct parser *p) {
     const struct cli_program *program = p->call->program;
@@ -454,7 +385,7 @@ static int parse_command(struct parser *p) {
         p->i++;
         return CLI_RUN;
     }
-    if (program->default_command >= 0) {
+    if (program->default_command >= 0 && may_be_file(word)) {
         p->call->command = &program->commands[program->default_command];
         return CLI_RUN;
     }
@@ -462,14 +393,14 @@ static int parse_command(struct parser *p) {
         return CLI_RUN; /* --help or --version; parse_long refuses others */
     }
     struct buf names = {0};
-    for (const struct cli_command *c = program->commands; c->name; c++) {
-        buf_printf(&names, "%s%s", names.len ? ", " : "", c->name);
-    }
+    command_names(program, &names);
     if (word) {
         struct guess g = guess_command(program, word);
         char hint[96];
         guess_text(&g, "", hint, sizeof hint);
-        err_set(p->err, "unknown command '%s'%s", word, hint);
+        bool guessed = hint[0];
+        err_set(p->err, "unknown command '%s'%s%s", word, guessed ? hint : ": expected one of ",
+                guessed ? "" : names.data);
     } else {
         err_set(p->err, "a command is missing: one of %s", names.data);
     }
@@ -486,10 +417,7 @@ static int check_args(struct parser *p) {
     if (c->max_args < 0 || args->count <= (size_t)c->max_args) {
         return 0;
     }
-    struct guess g = guess_command(p->call->program, args->items[0]);
-    char hint[96];
-    guess_text(&g, "", hint, sizeof hint);
-    return err_set(p->err, "one argument too many: '%s'%s", args->items[c->max_args], hint);
+    return err_set(p->err, "one argument too many: '%s'", args->items[c->max_args]);
 }
 
 int cli_parse(const struct cli_program *program, int argc, char **argv, void *values,

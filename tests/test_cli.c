@@ -199,16 +199,18 @@ static void refuses_wrong_options(void **state) {
     struct cli_call call;
     struct options o;
     struct err err;
-    REFUSED("unknown option '--thread' (did you mean '--threads'?)", "m", "--thread", "2");
-    REFUSED("unknown option '--tmep' (did you mean '--temp'?)", "m", "--tmep=3");
-    REFUSED("unknown option '--frobnicate'", "m", "--frobnicate");
-    REFUSED("unknown option '--seed'", "bench", "m", "--seed", "2");
-    REFUSED("unknown option '-x'", "m", "-vx");
-    REFUSED("--threads needs a value: --threads N", "m", "--threads");
-    REFUSED("-o needs a value: -o FILE", "m", "-o");
-    REFUSED("--verbose takes no value, but has 'yes'", "m", "--verbose=yes");
+    REFUSED("unknown option '--thread' (did you mean '--threads'?)", "m.corm", "--thread", "2");
+    REFUSED("unknown option '--tmep' (did you mean '--temp'?)", "m.corm", "--tmep=3");
+    REFUSED("unknown option '--frobnicate'", "m.corm", "--frobnicate");
+    REFUSED("unknown option '--seed'", "bench", "m.corm", "--seed", "2");
+    REFUSED("unknown option '-x'", "m.corm", "-vx");
+    REFUSED("--threads needs a value: --threads N", "m.corm", "--threads");
+    REFUSED("-o needs a value: -o FILE", "m.corm", "-o");
+    REFUSED("--verbose takes no value, but has 'yes'", "m.corm", "--verbose=yes");
     REFUSED("an argument is missing: expected MODEL.corm", "-v");
-    REFUSED("one argument too many: 'x.corm' (did you mean 'bench'?)", "bnech", "x.corm");
+    REFUSED("unknown command 'bnech' (did you mean 'bench'?)", "bnech", "x.corm");
+    REFUSED("unknown command 'convert': expected one of generate, bench, verify", "convert",
+            "x.corm");
     REFUSED("one argument too many: 'b'", "some.corm", "b");
     REFUSED("one argument too many: 'b'", "verify", "b");
     REFUSED("no command 'nonsense' to help with", "help", "nonsense");
@@ -230,24 +232,25 @@ static void refuses_wrong_values(void **state) {
     struct cli_call call;
     struct options o;
     struct err err;
-    REFUSED("--threads must be from 1 to 256, not '0'", "m", "--threads=0");
-    REFUSED("-t must be from 1 to 256, not '257'", "m", "-t257");
-    REFUSED("-t must be from 1 to 256, not '99999999999999999999'", "m", "-t",
+    REFUSED("--threads must be from 1 to 256, not '0'", "m.corm", "--threads=0");
+    REFUSED("-t must be from 1 to 256, not '257'", "m.corm", "-t257");
+    REFUSED("-t must be from 1 to 256, not '99999999999999999999'", "m.corm", "-t",
             "99999999999999999999");
-    REFUSED("--threads wants a whole number, not '2x'", "m", "--threads", "2x");
-    REFUSED("--threads wants a whole number, not ''", "m", "--threads=");
-    REFUSED("--threads wants a whole number, not ' 2'", "m", "--threads= 2");
-    REFUSED("--seed wants a whole number, 0 or more, not '-1'", "m", "--seed", "-1");
-    REFUSED("--seed: '18446744073709551616' is out of range", "m", "--seed",
+    REFUSED("--threads wants a whole number, not '2x'", "m.corm", "--threads", "2x");
+    REFUSED("--threads wants a whole number, not ''", "m.corm", "--threads=");
+    REFUSED("--threads wants a whole number, not ' 2'", "m.corm", "--threads= 2");
+    REFUSED("--seed wants a whole number, 0 or more, not '-1'", "m.corm", "--seed", "-1");
+    REFUSED("--seed: '18446744073709551616' is out of range", "m.corm", "--seed",
             "18446744073709551616");
-    REFUSED("--temp must be at least 0, not '-0.5'", "m", "--temp", "-0.5");
-    REFUSED("--temp wants a number, not 'nan'", "m", "--temp", "nan");
-    REFUSED("--temp wants a number, not 'inf'", "m", "--temp", "inf");
-    REFUSED("--temp wants a number, not 'hot'", "m", "--temp", "hot");
-    REFUSED("--buffer: '6X' is not a size (like 300M, 6G, 1.5GiB, 4096)", "m", "--buffer", "6X");
-    REFUSED("--ram: '101%' is not a percentage over 0% and up to 100%", "m", "--ram", "101%");
-    REFUSED("--isa must be one of auto, ref, avx2, not 'avx' (did you mean 'avx2'?)", "m", "--isa",
-            "avx");
+    REFUSED("--temp must be at least 0, not '-0.5'", "m.corm", "--temp", "-0.5");
+    REFUSED("--temp wants a number, not 'nan'", "m.corm", "--temp", "nan");
+    REFUSED("--temp wants a number, not 'inf'", "m.corm", "--temp", "inf");
+    REFUSED("--temp wants a number, not 'hot'", "m.corm", "--temp", "hot");
+    REFUSED("--buffer: '6X' is not a size (like 300M, 6G, 1.5GiB, 4096)", "m.corm", "--buffer",
+            "6X");
+    REFUSED("--ram: '101%' is not a percentage over 0% and up to 100%", "m.corm", "--ram", "101%");
+    REFUSED("--isa must be one of auto, ref, avx2, not 'avx' (did you mean 'avx2'?)", "m.corm",
+            "--isa", "avx");
     assert_int_equal(PARSE("m", "--temp", "0"), CLI_RUN);
     cli_free(&call);
 }
