@@ -251,7 +251,7 @@ static void refuses_wrong_values(void **state) {
     REFUSED("--ram: '101%' is not a percentage over 0% and up to 100%", "m.corm", "--ram", "101%");
     REFUSED("--isa must be one of auto, ref, avx2, not 'avx' (did you mean 'avx2'?)", "m.corm",
             "--isa", "avx");
-    assert_int_equal(PARSE("m", "--temp", "0"), CLI_RUN);
+    assert_int_equal(PARSE("m.corm", "--temp", "0"), CLI_RUN);
     cli_free(&call);
 }
 
