@@ -1,7 +1,10 @@
 #include "prep/calib.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "prep/blas.h"
 #include "prep/calib_layer.h"
@@ -36,7 +39,7 @@ static void join_texts(struct calib *c, const struct corpus *train, const struct
         memcpy(c->ids + c->n_train, held->ids, held->n_tok * sizeof *c->ids);
 }
 
-static void open_rows(struct calib *c) {
+static int open_rows(struct calib *c, struct err *err) {
     const struct arch *a = c->arch;
     size_t rows = c->n_rows, expert = (size_t)a->ffn_dim * a->dim;
     size_t uses = (size_t)c->batch_rows * a->n_active;
@@ -48,18 +51,25 @@ static void open_rows(struct calib *c) {
         calib_past_alloc(&c->past[i], c->n_rows, a->dim, a->n_experts);
     calib_past_alloc(&c->embedded, c->n_rows, a->dim, a->n_experts);
     c->experts = mem_calloc(a->n_experts, sizeof *c->experts);
-    for (uint32_t e = 0; e < a->n_experts; e++)
+    for (uint32_t e = 0; e < a->n_experts; e++) {
         c->experts[e].sum_out = mem_calloc(a->dim, sizeof *c->experts[e].sum_out);
+        c->experts[e].energy = mem_calloc(a->ffn_dim, sizeof *c->experts[e].energy);
+    }
     c->gate = mem_alloc(expert * sizeof(float));
     c->up = mem_alloc(expert * sizeof(float));
     c->down = mem_alloc(expert * sizeof(float));
-    /* An expert gets at most one use of each row. */
+    size_t spill = CALIB_SPILL_USES;
     c->gathered = mem_alloc((size_t)c->batch_rows * a->dim * sizeof(float));
-    c->act = mem_alloc((size_t)c->batch_rows * a->ffn_dim * sizeof(float));
-    c->act_up = mem_alloc((size_t)c->batch_rows * a->ffn_dim * sizeof(float));
-    c->expert_out = mem_alloc((size_t)c->batch_rows * a->dim * sizeof(float));
+    c->act = mem_alloc(spill * a->ffn_dim * sizeof(float));
+    c->act_up = mem_alloc(spill * a->ffn_dim * sizeof(float));
+    c->energy = mem_alloc(spill * a->ffn_dim * sizeof *c->energy);
+    c->expert_out = mem_alloc(spill * a->dim * sizeof(float));
     c->first_use = mem_calloc((size_t)a->n_experts + 1, sizeof *c->first_use);
     c->uses = mem_calloc(uses, sizeof *c->uses);
+    c->spill_fd = open(c->opt->spill_path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (c->spill_fd < 0 || unlink(c->opt->spill_path) < 0)
+        return err_errno(err, errno, "%s: a file for activations", c->opt->spill_path);
+    return 0;
 }
 
 static int open_forward(struct calib *c, struct err *err) {
@@ -85,17 +95,20 @@ static int open_forward(struct calib *c, struct err *err) {
 static void close_all(struct calib *c) {
     for (uint32_t e = 0; c->experts && e < c->arch->n_experts; e++) {
         free(c->experts[e].rows);
+        free(c->experts[e].spills);
         free(c->experts[e].energy);
         free(c->experts[e].sum_out);
     }
     for (int i = 0; i < CALIB_HISTORY; i++)
         calib_past_free(&c->past[i]);
     calib_past_free(&c->embedded);
-    void *all[] = {c->ids,     c->seqs, c->x,         c->routes,    c->route_w,  c->router,
-                   c->experts, c->gate, c->up,        c->down,      c->gathered, c->act,
-                   c->act_up,  c->uses, c->first_use, c->expert_out};
+    void *all[] = {c->ids,     c->seqs, c->x,         c->routes,     c->route_w,  c->router,
+                   c->experts, c->gate, c->up,        c->down,       c->gathered, c->act,
+                   c->act_up,  c->uses, c->first_use, c->expert_out, c->energy};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
+    if (c->spill_fd >= 0)
+        close(c->spill_fd);
     if (c->be.ops) {
         c->be.ops->free(c->be.self, c->kv.k);
         c->be.ops->free(c->be.self, c->kv.v);
@@ -183,7 +196,7 @@ int calib_run(const struct hf_model *model, const struct corpus *train, const st
               const struct calib_options *opt, struct progress *progress,
               const volatile sig_atomic_t *stop, struct calib_result *result, struct err *err) {
     const struct arch *a = hf_arch(model);
-    struct calib c = {.model = model, .arch = a, .opt = opt, .result = result};
+    struct calib c = {.model = model, .arch = a, .opt = opt, .result = result, .spill_fd = -1};
     size_t experts = (size_t)a->n_layers * a->n_experts;
     *result = (struct calib_result){.n_layers = a->n_layers,
                                     .n_experts = a->n_experts,
@@ -201,10 +214,10 @@ int calib_run(const struct hf_model *model, const struct corpus *train, const st
     struct corm_predict_builder *builders = mem_calloc(a->n_layers, sizeof *builders);
     join_texts(&c, train, held);
     int status = open_forward(&c, err);
-    if (status == 0) {
-        open_rows(&c);
+    if (status == 0)
+        status = open_rows(&c, err);
+    if (status == 0)
         status = run_layers(&c, builders, progress, stop, err);
-    }
     for (uint32_t l = 0; l < a->n_layers; l++) {
         if (status == 0)
             corm_predict_merge(&result->predictors, &builders[l]);

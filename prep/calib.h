@@ -8,7 +8,8 @@
  * Leaves to others: the forward pass (runtime/forward), numerics (fit), text (corpus), writing
  * (pack).
  * Memory: one layer of the checkpoint, hidden rows of the text for this layer and the three before
- * it, the activations of one layer's experts (in bf16), a constant.
+ * it, a constant. The activations of one layer's experts (2 bytes x uses x ffn_dim) lie in a file
+ * without a name.
  * Threads: called by one thread; OpenBLAS and the pool inside.
  *
  * Two texts go through together: the rows of `train` are fitted, those of `held` are scored. A
@@ -32,7 +33,8 @@ struct calib_options {
     uint32_t threads;
     const char
         *state_dir; /* progress is saved here after each layer, and taken up again; NULL = not */
-    const char *state_key; /* what the saved state must agree with: checkpoint, options */
+    const char *spill_path; /* a file of this name is made, and its name removed at once */
+    const char *state_key;  /* what the saved state must agree with: checkpoint, options */
 };
 
 /* What was measured on held-out text, by target layer. Recalls are shares of the experts that were

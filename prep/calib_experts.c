@@ -89,11 +89,13 @@ static float previous_token_recall(const struct calib *c) {
     return n > 0 ? (float)hits / (float)n : -1;
 }
 
+/* Use of the least and most used expert on held-out rows (without any: on all), 1 = fair. */
 static void load_range(const struct calib *c, struct calib_scores *s) {
     uint32_t n_experts = c->arch->n_experts, most = 0, least = UINT32_MAX;
+    bool held = c->n_rows > c->n_train;
     uint64_t all = 0;
     for (uint32_t e = 0; e < n_experts; e++) {
-        uint32_t n = c->experts[e].n;
+        uint32_t n = c->experts[e].n - (held ? c->experts[e].n_train : 0);
         most = n > most ? n : most;
         least = n < least ? n : least;
         all += n;

@@ -1,8 +1,10 @@
 #include "prep/calib_layer.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- rows kept for later layers ---- */
 
@@ -38,9 +40,11 @@ static void narrow(const float *rows, size_t n, uint16_t *out) {
 
 void calib_layer_begin(struct calib *c, uint32_t layer) {
     c->layer = layer;
+    c->spill_bytes = 0;
     for (uint32_t e = 0; e < c->arch->n_experts; e++) {
         struct calib_expert *x = &c->experts[e];
-        x->n = x->n_train = 0;
+        x->n = x->n_train = x->n_spills = 0;
+        memset(x->energy, 0, c->arch->ffn_dim * sizeof *x->energy);
         memset(x->sum_out, 0, c->arch->dim * sizeof *x->sum_out);
     }
     struct calib_past *p = calib_past_of(c, layer);
@@ -78,12 +82,44 @@ void calib_tap(void *ctx, enum tap tap, uint32_t layer, const float *data, uint3
     }
 }
 
-static void reserve_uses(struct calib_expert *x, uint32_t more, uint32_t ffn_dim) {
+static void reserve_uses(struct calib_expert *x, uint32_t more) {
     if (x->n + more <= x->cap)
         return;
     x->cap = x->n + more + x->cap / 2;
     x->rows = mem_realloc(x->rows, x->cap * sizeof *x->rows);
-    x->energy = mem_realloc(x->energy, (size_t)x->cap * ffn_dim * sizeof *x->energy);
+}
+
+/* ---- energies in the spill file ---- */
+
+/* Append c->energy [n, ffn_dim]. */
+static int spill(struct calib *c, struct calib_expert *x, uint32_t n, struct err *err) {
+    size_t bytes = (size_t)n * c->arch->ffn_dim * sizeof *c->energy;
+    if (x->n_spills == x->cap_spills) {
+        x->cap_spills = x->cap_spills ? 2 * x->cap_spills : 16;
+        x->spills = mem_realloc(x->spills, x->cap_spills * sizeof *x->spills);
+    }
+    x->spills[x->n_spills++] = (struct calib_spill){c->spill_bytes, n};
+    if (lseek(c->spill_fd, (off_t)c->spill_bytes, SEEK_SET) < 0)
+        return err_errno(err, errno, "%s: activations", c->opt->spill_path);
+    c->spill_bytes += bytes;
+    return file_write_all(c->spill_fd, c->energy, bytes, c->opt->spill_path, err);
+}
+
+/* Bring a piece back into c->energy. */
+static int unspill(struct calib *c, const struct calib_spill *s, struct err *err) {
+    size_t bytes = (size_t)s->n * c->arch->ffn_dim * sizeof *c->energy, done = 0;
+    while (done < bytes) {
+        ssize_t n =
+            pread(c->spill_fd, (char *)c->energy + done, bytes - done, (off_t)(s->offset + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return err_errno(err, errno, "%s: activations", c->opt->spill_path);
+        if (n == 0)
+            return err_set(err, "%s: activations end early", c->opt->spill_path);
+        done += (size_t)n;
+    }
+    return 0;
 }
 
 /* Length of each neuron's down row. */
@@ -96,14 +132,12 @@ static void down_norms(const float *down, uint32_t ffn_dim, uint32_t dim, float 
     }
 }
 
-/* Activations and outputs of one expert for its uses in this batch. */
-static void run_expert(struct calib *c, uint32_t expert, const float *x, float *parts) {
+/* Activations and outputs of one expert for `n` of its uses in this batch. */
+static int run_uses(struct calib *c, uint32_t expert, const uint32_t *uses, uint32_t n,
+                    const float *norms, const float *x, float *parts, struct err *err) {
     const struct arch *a = c->arch;
     uint32_t dim = a->dim, ffn = a->ffn_dim, k = a->n_active;
-    const uint32_t *uses = c->uses + c->first_use[expert];
-    uint32_t n = c->first_use[expert + 1] - c->first_use[expert];
     struct calib_expert *acc = &c->experts[expert];
-    float *norms = mem_alloc(ffn * sizeof *norms);
     for (uint32_t j = 0; j < n; j++)
         memcpy(c->gathered + (size_t)j * dim, x + (size_t)(uses[j] / k) * dim, dim * sizeof *x);
     fit_mul_nt(c->gathered, c->gate, n, ffn, dim, c->act);
@@ -111,25 +145,40 @@ static void run_expert(struct calib *c, uint32_t expert, const float *x, float *
     for (size_t i = 0; i < (size_t)n * ffn; i++)
         c->act[i] = c->act[i] / (1.0f + expf(-c->act[i])) * c->act_up[i];
     fit_mul_nn(c->act, c->down, n, dim, ffn, c->expert_out);
-    down_norms(c->down, ffn, dim, norms);
-    reserve_uses(acc, n, ffn);
+    reserve_uses(acc, n);
     for (uint32_t j = 0; j < n; j++) {
         const float *out = c->expert_out + (size_t)j * dim, *act = c->act + (size_t)j * ffn;
         memcpy(parts + (size_t)uses[j] * dim, out, dim * sizeof *out);
         uint32_t row = c->batch_first + uses[j] / k;
-        uint16_t *energy = acc->energy + (size_t)acc->n * ffn;
+        bool train = row < c->n_train;
+        uint16_t *energy = c->energy + (size_t)j * ffn;
         for (uint32_t i = 0; i < ffn; i++) {
             float v = act[i] * norms[i];
             energy[i] = f32_to_bf16(v * v);
+            acc->energy[i] += train ? (double)bf16_to_f32(energy[i]) : 0;
         }
         acc->rows[acc->n++] = row;
-        if (row >= c->n_train)
-            continue;
-        acc->n_train++;
-        for (uint32_t i = 0; i < dim; i++)
+        acc->n_train += train;
+        for (uint32_t i = 0; train && i < dim; i++)
             acc->sum_out[i] += (double)out[i];
     }
+    return spill(c, acc, n, err);
+}
+
+static int run_expert(struct calib *c, uint32_t expert, const float *x, float *parts,
+                      struct err *err) {
+    const struct arch *a = c->arch;
+    const uint32_t *uses = c->uses + c->first_use[expert];
+    uint32_t n = c->first_use[expert + 1] - c->first_use[expert];
+    float *norms = mem_alloc(a->ffn_dim * sizeof *norms);
+    int status = 0;
+    down_norms(c->down, a->ffn_dim, a->dim, norms);
+    for (uint32_t first = 0; first < n && status == 0; first += CALIB_SPILL_USES) {
+        uint32_t some = n - first < CALIB_SPILL_USES ? n - first : CALIB_SPILL_USES;
+        status = run_uses(c, expert, uses + first, some, norms, x, parts, err);
+    }
     free(norms);
+    return status;
 }
 
 static int run_experts(void *ctx, uint32_t layer, const float *x, uint32_t rows,
@@ -140,9 +189,9 @@ static int run_experts(void *ctx, uint32_t layer, const float *x, uint32_t rows,
     for (uint32_t e = 0; e < a->n_experts; e++) {
         if (c->first_use[e + 1] == c->first_use[e])
             continue;
-        if (hf_expert(c->model, layer, e, c->gate, c->up, c->down, err) < 0)
+        if (hf_expert(c->model, layer, e, c->gate, c->up, c->down, err) < 0 ||
+            run_expert(c, e, x, parts, err) < 0)
             return -1;
-        run_expert(c, e, x, parts);
         hf_expert_done(c->model, layer, e);
     }
     return 0;
@@ -172,10 +221,7 @@ static void order_neurons(struct calib *c, uint32_t expert, uint32_t *order, uin
     const struct calib_expert *x = &c->experts[expert];
     struct ranked *ranked = mem_calloc(ffn, sizeof *ranked);
     for (uint32_t i = 0; i < ffn; i++)
-        ranked[i].neuron = i;
-    for (uint32_t u = 0; u < x->n; u++)
-        for (uint32_t i = 0; x->rows[u] < c->n_train && i < ffn; i++)
-            ranked[i].energy += (double)bf16_to_f32(x->energy[(size_t)u * ffn + i]);
+        ranked[i] = (struct ranked){x->energy[i], i};
     qsort(ranked, ffn, sizeof *ranked, by_energy);
     double total = 0, sum = 0;
     for (uint32_t i = 0; i < ffn; i++) {
@@ -192,16 +238,21 @@ static void order_neurons(struct calib *c, uint32_t expert, uint32_t *order, uin
     free(ranked);
 }
 
-/* Energy of each chunk in each use: [n, chunks]. */
-static float *chunk_energies(const struct calib *c, uint32_t expert, const uint32_t *order,
-                             uint32_t chunks) {
+/* Energy of each chunk in each use: [n, chunks]; NULL on an error. */
+static float *chunk_energies(struct calib *c, uint32_t expert, const uint32_t *order,
+                             uint32_t chunks, struct err *err) {
     uint32_t ffn = c->arch->ffn_dim;
     const struct calib_expert *x = &c->experts[expert];
-    float *out = mem_calloc((size_t)x->n * chunks, sizeof *out);
-    for (uint32_t u = 0; u < x->n; u++)
-        for (uint32_t i = 0; i < ffn; i++)
-            out[(size_t)u * chunks + i / c->opt->chunk_neurons] +=
-                bf16_to_f32(x->energy[(size_t)u * ffn + order[i]]);
+    float *out = mem_calloc((size_t)x->n * chunks + 1, sizeof *out), *at = out;
+    for (uint32_t s = 0; s < x->n_spills; s++) {
+        if (unspill(c, &x->spills[s], err) < 0) {
+            free(out);
+            return NULL;
+        }
+        for (uint32_t u = 0; u < x->spills[s].n; u++, at += chunks)
+            for (uint32_t i = 0; i < ffn; i++)
+                at[i / c->opt->chunk_neurons] += bf16_to_f32(c->energy[(size_t)u * ffn + order[i]]);
+    }
     return out;
 }
 
@@ -345,8 +396,8 @@ int calib_fit_chunks(struct calib *c, struct corm_predict_builder *builder, stru
         order_neurons(c, e, &r->order[at * a->ffn_dim], &r->hot[at]);
         uint32_t n_hot = (r->hot[at] + c->opt->chunk_neurons - 1) / c->opt->chunk_neurons;
         n_hot_sum += r->hot[at];
-        float *energy = chunk_energies(c, e, &r->order[at * a->ffn_dim], f.chunks);
-        status = fit_expert_chunks(c, &f, e, energy, n_hot, err);
+        float *energy = chunk_energies(c, e, &r->order[at * a->ffn_dim], f.chunks, err);
+        status = energy ? fit_expert_chunks(c, &f, e, energy, n_hot, err) : -1;
         if (status == 0)
             n_scored += score_expert_chunks(c, &f, e, energy, n_hot, sums);
         free(energy);

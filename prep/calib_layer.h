@@ -14,7 +14,7 @@
 #include "prep/fit.h"
 #include "prep/hf_forward.h"
 
-enum { CALIB_HISTORY = PREDICT_MAX_AHEAD + 1 };
+enum { CALIB_HISTORY = PREDICT_MAX_AHEAD + 1, CALIB_SPILL_USES = 512 };
 
 /* Rows of a layer that later layers' experts are guessed from, [n_rows, dim] each, in bf16. */
 struct calib_past {
@@ -28,12 +28,22 @@ struct calib_past {
     struct fit_gram gram; /* of `feature`, training rows */
 };
 
+/* Where the energies of some uses lie in the spill file. */
+struct calib_spill {
+    uint64_t offset;
+    uint32_t n;
+};
+
 /* What one expert of the layer at hand did. */
 struct calib_expert {
     uint32_t n, n_train, cap; /* uses, those by training rows come first in time but not in place */
     uint32_t *rows;           /* [n] row of each use */
-    uint16_t *energy;         /* [n, ffn_dim] bf16: (silu(g_i) u_i |down_i|)^2 */
-    double *sum_out;          /* [dim] outputs over training rows */
+    /* (silu(g_i) u_i |down_i|)^2 of each use in bf16, [n, ffn_dim]: by far the largest that a layer
+     * makes, hence in a file, in pieces of at most CALIB_SPILL_USES. */
+    struct calib_spill *spills;
+    uint32_t n_spills, cap_spills;
+    double *energy;  /* [ffn_dim] sum of it over training rows */
+    double *sum_out; /* [dim] outputs over training rows */
 };
 
 struct calib {
@@ -63,9 +73,13 @@ struct calib {
 
     uint32_t batch_first; /* first row of the batch that runs now */
     uint32_t layer;
-    float *gate, *up, *down;                     /* one expert, [ffn_dim, dim] each */
-    float *gathered, *act, *act_up, *expert_out; /* [batch uses, .] */
+    float *gate, *up, *down;          /* one expert, [ffn_dim, dim] each */
+    float *gathered;                  /* [batch rows, dim] */
+    float *act, *act_up, *expert_out; /* [CALIB_SPILL_USES, .] */
+    uint16_t *energy; /* [CALIB_SPILL_USES, ffn_dim] on its way to the file or back */
     uint32_t *first_use, *uses;
+    int spill_fd;         /* of a file without a name */
+    uint64_t spill_bytes; /* of the layer at hand */
 };
 
 /* Hooks for the forward pass; ctx is the struct calib. */

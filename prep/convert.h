@@ -1,9 +1,9 @@
 /*
  * convert: the command `corm-prep convert`, from a checkpoint to a finished archive.
  *
- * Owns: the order of the stages (source, import, calibrate, pack, loss), what each gets from the
- * options, interruption, the summary.
- * Leaves to others: each stage (source, hf, calib, pack, loss), the option tables and other
+ * Owns: the order of the stages (claim, source, import, calibrate, pack, loss), what each gets from
+ * the options, interruption, the summary.
+ * Leaves to others: each stage (claim, source, hf, convert_calib, pack, loss), the option tables and other
  * commands (corm_prep).
  * Threads: the main thread.
  */
@@ -23,7 +23,7 @@ struct prep_options {
     bool no_compress, raw_hot, force;
     bool calibrate;
     struct cli_list calib, calib_held;
-    int calib_tok, calib_seq;
+    int calib_tok, calib_seq, generate_calib;
     double hot_share;
     bool decode, no_special;
     bool quiet, json;

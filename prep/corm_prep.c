@@ -296,7 +296,14 @@ static const struct cli_option calib_rows[] = {
          "calibration goes on where it was."},
     {"calib", 0, CLI_LIST, FIELD(calib), "PATH",
      .help = "Text to calibrate on, in place of the project's own: a file, a directory, or an "
-             "archive of text (.gz, .zst, .tar, .zip). Implies --calibrate."},
+             "archive of text (.gz, .zst, .tar, .zip); \"none\" for no text but what "
+             "--generate-calib makes. Implies --calibrate."},
+    {"generate-calib", 0, CLI_INT, FIELD(generate_calib), "N",
+     "Add N tokens of text that the model itself writes at temperature 1, the same ones every "
+     "time: half of the texts from nothing, half from the first words of a calibration text. The "
+     "model is run from an archive beside the output, within the memory that is available, and "
+     "as fast as corm-run runs it. 0: none. Implies --calibrate.",
+     .min = 0, .max = 1 << 26},
     {"calib-held", 0, CLI_LIST, FIELD(calib_held), "PATH",
      .help = "Text to score what was learned on; default: the project's own."},
     {"calib-tokens", 0, CLI_INT, FIELD(calib_tok), "N",

@@ -29,7 +29,7 @@ void corpus_copy(struct corpus *c, const struct corpus *from) {
     }
 }
 
-static void add_sequence(struct corpus *c, const uint32_t *ids, uint32_t n) {
+void corpus_add_ids(struct corpus *c, const int32_t *ids, uint32_t n) {
     if (c->n_tok + n > c->cap_tok) {
         c->cap_tok = 2 * c->cap_tok + n;
         c->ids = mem_realloc(c->ids, c->cap_tok * sizeof *c->ids);
@@ -38,8 +38,7 @@ static void add_sequence(struct corpus *c, const uint32_t *ids, uint32_t n) {
         c->cap_seqs = c->cap_seqs ? 2 * c->cap_seqs : 64;
         c->seqs = mem_realloc(c->seqs, c->cap_seqs * sizeof *c->seqs);
     }
-    for (uint32_t i = 0; i < n; i++)
-        c->ids[c->n_tok + i] = (int32_t)ids[i];
+    memcpy(c->ids + c->n_tok, ids, n * sizeof *c->ids);
     c->seqs[c->n_seqs++] = (struct corpus_seq){c->n_tok, n};
     c->n_tok += n;
 }
@@ -54,7 +53,7 @@ static int add_document(struct corpus *c, const struct tokenizer *tok, const cha
     for (size_t first = 0; first < list.n; first += seq_tok) {
         size_t n = list.n - first < seq_tok ? list.n - first : seq_tok;
         if (n >= CORPUS_MIN_SEQ_TOK && n <= CORPUS_MAX_TOK - c->n_tok)
-            add_sequence(c, list.ids + first, (uint32_t)n);
+            corpus_add_ids(c, (const int32_t *)list.ids + first, (uint32_t)n);
         else if (n >= CORPUS_MIN_SEQ_TOK) {
             token_list_free(&list);
             return err_set(err, "more than %d tokens of text", CORPUS_MAX_TOK);

@@ -36,6 +36,8 @@ struct corpus {
  * are refused. */
 int corpus_add(struct corpus *c, const struct tokenizer *tok, const char *path, uint32_t seq_tok,
                struct err *err);
+/* Append one sequence of tokens, n >= CORPUS_MIN_SEQ_TOK. */
+void corpus_add_ids(struct corpus *c, const int32_t *ids, uint32_t n);
 /* Keep at most max_tok tokens (0 = all), whole sequences evenly spread over the text; the first
  * one's beginning where even that is longer. */
 void corpus_thin(struct corpus *c, uint32_t max_tok);

@@ -1,8 +1,11 @@
 #include "prep/loss.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "format/corm_patch.h"
 #include "runtime/engine.h"
@@ -31,83 +34,129 @@ void loss_reserve(struct corm_predict_builder *b, const struct arch *a) {
 
 struct meter {
     struct corm_engine *engine;
-    struct corm_session *exact, *approx;
+    struct corm_session *session;
     struct corpus text; /* what a measurement goes over: held-out text, thinned */
+    /* Log-probabilities of the exact model, f32 [rows of all sequences, vocab]: in a file without a
+     * name, because a large vocabulary makes gigabytes of them. */
+    int exact_fd;
+    char *exact_path; /* for messages */
+    double nll_exact; /* mean a token */
+    float *row;       /* [vocab] */
+    double *p, *q;    /* [vocab] */
     const volatile sig_atomic_t *stop;
     struct progress *progress;
     uint64_t done_tok;
 };
 
 struct measured {
-    double nll_exact, nll_approx, divergence; /* means a token */
+    double nll, divergence; /* means a token */
     double skipped;
 };
 
 /* Log-softmax of a row into `out`. */
 static void log_softmax(const float *z, uint32_t n, double *out) {
-    double most = -INFINITY, sum = 0;
+    float most = -INFINITY;
+    double sum = 0;
     for (uint32_t i = 0; i < n; i++)
-        most = (double)z[i] > most ? (double)z[i] : most;
+        most = z[i] > most ? z[i] : most;
     for (uint32_t i = 0; i < n; i++)
-        sum += exp((double)z[i] - most);
+        sum += (double)expf(z[i] - most);
+    double all = (double)most + log(sum);
     for (uint32_t i = 0; i < n; i++)
-        out[i] = (double)z[i] - most - log(sum);
+        out[i] = (double)z[i] - all;
 }
 
-static int eval(struct meter *m, struct corm_session *s, const float *drop, const int32_t *ids,
-                uint32_t n, const float **logits, struct err *err) {
+/* Logits of a whole sequence. */
+static int eval(struct meter *m, const float *drop, const struct corpus_seq *s,
+                const float **logits, struct err *err) {
     struct corm_error error;
     m->engine->experts.drop = drop;
-    corm_session_truncate(s, 0);
-    if (corm_session_eval(s, ids, n, true, logits, &error) < 0)
+    corm_session_truncate(m->session, 0);
+    if (corm_session_eval(m->session, m->text.ids + s->first, s->n, true, logits, &error) < 0)
         return err_set(err, "%s", error.message);
+    m->done_tok += s->n;
+    progress_update(m->progress, m->done_tok);
     return stop_check(m->stop, err);
 }
 
-/* Compare exact and approximate over the held-out sequences. */
-static int measure(struct meter *m, const float *drop, struct measured *out, struct err *err) {
-    uint32_t vocab = m->engine->archive.arch.vocab, scored = 0;
-    double *p = mem_alloc(vocab * sizeof *p), *q = mem_alloc(vocab * sizeof *q);
-    uint64_t used = m->engine->experts.used_bytes, skipped = m->engine->experts.skipped_bytes;
-    uint64_t exact_bytes = 0;
-    int status = 0;
-    *out = (struct measured){0};
-    for (uint32_t i = 0; i < m->text.n_seqs && status == 0; i++) {
-        const struct corpus_seq *s = &m->text.seqs[i];
-        const int32_t *ids = m->text.ids + s->first;
-        const float *exact, *approx;
-        uint64_t before = m->engine->experts.used_bytes;
-        status = eval(m, m->exact, NULL, ids, s->n, &exact, err);
-        exact_bytes += m->engine->experts.used_bytes - before;
-        if (status == 0)
-            status = eval(m, m->approx, drop, ids, s->n, &approx, err);
-        for (uint32_t t = 0; t + 1 < s->n && status == 0; t++, scored++) {
-            log_softmax(exact + (size_t)t * vocab, vocab, p);
-            log_softmax(approx + (size_t)t * vocab, vocab, q);
-            out->nll_exact -= p[ids[t + 1]];
-            out->nll_approx -= q[ids[t + 1]];
-            for (uint32_t v = 0; v < vocab; v++)
-                out->divergence += exp(p[v]) * (p[v] - q[v]);
-        }
-        m->done_tok += s->n;
-        progress_update(m->progress, m->done_tok);
-    }
-    if (scored > 0) {
-        out->nll_exact /= scored;
-        out->nll_approx /= scored;
-        out->divergence /= scored;
-    }
-    uint64_t left_out = m->engine->experts.skipped_bytes - skipped;
-    uint64_t kept = m->engine->experts.used_bytes - used - exact_bytes;
-    out->skipped = left_out + kept > 0 ? (double)left_out / (double)(left_out + kept) : 0;
-    free(p);
-    free(q);
-    return status;
+/* Tokens that are foreseen: all of a sequence but its first. */
+static uint32_t scored(const struct meter *m) {
+    return m->text.n_tok - m->text.n_seqs;
 }
 
-static bool meets(const struct measured *r, double percent) {
-    double allowed = MARGIN * percent / 100;
-    return exp(r->nll_approx - r->nll_exact) - 1 <= allowed && r->divergence <= allowed;
+/* What the exact model says, once. */
+static int measure_exact(struct meter *m, struct err *err) {
+    uint32_t vocab = m->engine->archive.arch.vocab;
+    double nll = 0;
+    for (uint32_t i = 0; i < m->text.n_seqs; i++) {
+        const struct corpus_seq *s = &m->text.seqs[i];
+        const float *logits;
+        if (eval(m, NULL, s, &logits, err) < 0)
+            return -1;
+        for (uint32_t t = 0; t < s->n; t++) {
+            log_softmax(logits + (size_t)t * vocab, vocab, m->p);
+            for (uint32_t v = 0; v < vocab; v++)
+                m->row[v] = (float)m->p[v];
+            if (file_write_all(m->exact_fd, m->row, vocab * sizeof *m->row, m->exact_path, err) < 0)
+                return -1;
+            if (t + 1 < s->n)
+                nll -= m->p[m->text.ids[s->first + t + 1]];
+        }
+    }
+    m->nll_exact = nll / scored(m);
+    return 0;
+}
+
+static int read_exact(struct meter *m, uint32_t row, struct err *err) {
+    size_t bytes = m->engine->archive.arch.vocab * sizeof *m->row, done = 0;
+    while (done < bytes) {
+        ssize_t n = pread(m->exact_fd, (char *)m->row + done, bytes - done,
+                          (off_t)(row * (uint64_t)bytes + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return err_errno(err, errno, "%s", m->exact_path);
+        if (n == 0)
+            return err_set(err, "%s: ends before row %u", m->exact_path, row);
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+/* Compare with the exact model over the held-out sequences. */
+static int measure(struct meter *m, const float *drop, struct measured *out, struct err *err) {
+    uint32_t vocab = m->engine->archive.arch.vocab;
+    uint64_t used = m->engine->experts.used_bytes, skipped = m->engine->experts.skipped_bytes;
+    *out = (struct measured){0};
+    for (uint32_t i = 0; i < m->text.n_seqs; i++) {
+        const struct corpus_seq *s = &m->text.seqs[i];
+        const float *logits;
+        if (eval(m, drop, s, &logits, err) < 0)
+            return -1;
+        for (uint32_t t = 0; t + 1 < s->n; t++) {
+            if (read_exact(m, s->first + t, err) < 0)
+                return -1;
+            log_softmax(logits + (size_t)t * vocab, vocab, m->q);
+            out->nll -= m->q[m->text.ids[s->first + t + 1]];
+            for (uint32_t v = 0; v < vocab; v++)
+                out->divergence += (double)expf(m->row[v]) * ((double)m->row[v] - m->q[v]);
+        }
+    }
+    out->nll /= scored(m);
+    out->divergence /= scored(m);
+    double left_out = (double)(m->engine->experts.skipped_bytes - skipped);
+    double kept = (double)(m->engine->experts.used_bytes - used);
+    out->skipped = left_out + kept > 0 ? left_out / (left_out + kept) : 0;
+    return 0;
+}
+
+/* Percent of perplexity above the exact one. */
+static double rise(const struct meter *m, const struct measured *r) {
+    return 100 * (exp(r->nll - m->nll_exact) - 1);
+}
+
+static bool meets(const struct meter *m, const struct measured *r, double percent) {
+    return rise(m, r) <= MARGIN * percent && r->divergence <= MARGIN * percent / 100;
 }
 
 /* ---- the search ---- */
@@ -158,10 +207,10 @@ static int search_level(struct meter *m, const float *weight, struct loss_point 
         status = measure(m, drop, &r, err);
         if (status < 0)
             break;
-        if (meets(&r, (double)point->percent)) {
+        if (meets(m, &r, (double)point->percent)) {
             low = middle;
             memcpy(best, drop, n * sizeof *best);
-            point->perplexity = 100 * (exp(r.nll_approx - r.nll_exact) - 1);
+            point->perplexity = rise(m, &r);
             point->divergence = r.divergence;
             point->skipped = r.skipped;
         } else {
@@ -206,26 +255,47 @@ static int open_meter(struct meter *m, const char *path, const struct corpus *he
     struct corm_engine_options opt = {
         .threads = threads, .ctx_tok = longest, .batch_rows = longest, .loss_in_batches = true};
     if (corm_engine_open(&m->engine, path, &opt, &error) < 0 ||
-        corm_session_open(&m->exact, m->engine, &error) < 0 ||
-        corm_session_open(&m->approx, m->engine, &error) < 0)
+        corm_session_open(&m->session, m->engine, &error) < 0)
         return err_set(err, "%s", error.message);
     m->engine->experts.drop_in_batches = true;
+    uint32_t vocab = m->engine->archive.arch.vocab;
+    m->row = mem_alloc(vocab * sizeof *m->row);
+    m->p = mem_alloc(vocab * sizeof *m->p);
+    m->q = mem_alloc(vocab * sizeof *m->q);
+    m->exact_path = mem_printf("%s.exact", path);
+    m->exact_fd = open(m->exact_path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (m->exact_fd < 0 || unlink(m->exact_path) < 0)
+        return err_errno(err, errno, "%s", m->exact_path);
     return 0;
+}
+
+static void close_meter(struct meter *m) {
+    if (m->exact_fd >= 0)
+        close(m->exact_fd);
+    free(m->exact_path);
+    free(m->row);
+    free(m->p);
+    free(m->q);
+    corpus_free(&m->text);
+    corm_session_close(m->session);
+    corm_engine_close(m->engine);
 }
 
 int loss_fit(const char *path, const struct corpus *held, uint32_t threads,
              struct progress *progress, const volatile sig_atomic_t *stop,
              struct loss_point *points, struct err *err) {
-    struct meter m = {.stop = stop, .progress = progress};
+    struct meter m = {.stop = stop, .progress = progress, .exact_fd = -1};
     float *drops[LOSS_LEVELS] = {NULL}, *weight = NULL;
     int status = open_meter(&m, path, held, threads, err);
     if (status < 0)
         goto out;
     uint32_t n = m.engine->archive.arch.n_layers;
-    uint32_t runs = arch_moe_layers(&m.engine->archive.arch) + LOSS_LEVELS * SEARCH_STEPS;
+    uint32_t runs = 1 + arch_moe_layers(&m.engine->archive.arch) + LOSS_LEVELS * SEARCH_STEPS;
     weight = mem_calloc(n, sizeof *weight);
     progress_start(progress, "measuring loss", (uint64_t)runs * m.text.n_tok, PROGRESS_TOKENS);
-    status = weigh_layers(&m, weight, err);
+    status = measure_exact(&m, err);
+    if (status == 0)
+        status = weigh_layers(&m, weight, err);
     double low = 0;
     for (int i = 0; i < LOSS_LEVELS && status == 0; i++) {
         drops[i] = mem_calloc(n, sizeof *drops[i]);
@@ -247,9 +317,6 @@ out:
     for (int i = 0; i < LOSS_LEVELS; i++)
         free(drops[i]);
     free(weight);
-    corpus_free(&m.text);
-    corm_session_close(m.approx);
-    corm_session_close(m.exact);
-    corm_engine_close(m.engine);
+    close_meter(&m);
     return status;
 }

@@ -5,6 +5,8 @@
  * Owns: measuring a finished archive with the engine that will run it, exact and approximate side
  * by side; the search; writing the result into the archive's LOSS_DROP rows.
  * Leaves to others: what leaving out means (runtime/experts), the held-out text (corpus).
+ * Memory: what the engine takes; the exact model's log-probabilities lie in a file without a name
+ * beside the archive, 4 bytes x vocab for each of at most 4096 tokens.
  * Threads: called by one thread.
  *
  * A level of L percent is met where, on the held-out text, both the perplexity is at most L percent

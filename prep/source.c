@@ -313,7 +313,7 @@ static int unpack_all(struct unpack *u, struct err *err) {
     return rc < 0 ? -1 : choose_dir(u, err);
 }
 
-int source_open(struct source *s, const char *path, const char *scratch_dir,
+int source_open(struct source *s, const char *path, const char *unpack_dir,
                 struct progress *progress, const volatile sig_atomic_t *stop, struct err *err) {
     struct stat info;
     memset(s, 0, sizeof *s);
@@ -324,13 +324,10 @@ int source_open(struct source *s, const char *path, const char *scratch_dir,
         s->dir = mem_strdup(path);
         return 0;
     }
-    char *temp = mem_printf("%s/.corm-prep-XXXXXX", scratch_dir);
-    if (!mkdtemp(temp)) {
-        err_errno(err, errno, "%s: cannot make a directory for unpacking", scratch_dir);
-        free(temp);
-        return -1;
+    if (mkdir(unpack_dir, 0700) < 0) {
+        return err_errno(err, errno, "%s: cannot make a directory for unpacking", unpack_dir);
     }
-    s->temp = temp;
+    s->temp = mem_strdup(unpack_dir);
     struct unpack u = {.path = path, .source = s, .progress = progress, .stop = stop};
     u.block = mem_alloc(BLOCK_BYTES);
     progress_start(progress, "unpacking", (uint64_t)info.st_size, PROGRESS_BYTES);

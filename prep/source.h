@@ -22,9 +22,9 @@ struct source {
     char *temp; /* the temporary directory that holds it; NULL where `dir` is the user's own */
 };
 
-/* `path` is a directory or an archive; the latter is unpacked below a new directory in
- * `scratch_dir`. The struct is zeroed by the call; source_close it in any case. */
-int source_open(struct source *s, const char *path, const char *scratch_dir,
+/* `path` is a directory or an archive; the latter is unpacked below a new directory `unpack_dir`,
+ * which must not be there yet. The struct is zeroed by the call; source_close it in any case. */
+int source_open(struct source *s, const char *path, const char *unpack_dir,
                 struct progress *progress, const volatile sig_atomic_t *stop, struct err *err);
 /* Remove the temporary directory. Accepts a zeroed struct. */
 void source_close(struct source *s);

@@ -61,7 +61,7 @@ reports() {
 case_ 'report: six layers in both tables' reports
 report_json() {
     "$prep" report --json fable.corm >out || return 1
-    for key in stale corrected learned energy_static energy_learned energy_oracle hot_fraction; do
+    for key in load_min stale corrected learned energy_static energy_learned energy_oracle hot_fraction; do
         [ "$(grep -c "\"$key\": " out)" -eq 6 ] || { echo "$key"; return 1; }
     done
     ! command -v python3 >/dev/null || python3 -m json.tool <out >/dev/null
@@ -171,11 +171,57 @@ terminated() {
 }
 case_ 'terminated: the same bytes' terminated
 
+# ---- text of the model's own -----------------------------------------------------------------------
+
+generated() {
+    calibrate own.corm --generate-calib 600 >said 2>&1 || { cat said; return 1; }
+    cat said
+    grep -q '^sampling: ' said && "$prep" inspect own.corm >out && grep calibration out &&
+        grep -q "the user's text, [56][0-9][0-9] of them the model's own" out &&
+        [ ! -e own.corm.calib ] && ! cmp -s own.corm fable.corm
+}
+case_ 'text of the model: sampled, used, named' generated
+generated_alone() {
+    calibrate alone.corm -q --calib none --generate-calib 600 2>said && return 1 # two --calib
+    cat said
+    "$prep" convert "$fable" -o alone.corm --calib none --generate-calib 600 --calib-held "$text/heldout" \
+        --calib-tokens 512 --json >json 2>said || { cat said; return 1; }
+    "$prep" report alone.corm && "$prep" inspect alone.corm | grep "59[0-9]\|600 tokens of the model's own text" &&
+        grep -q '"generated_tokens": \(59[0-9]\|600\)' json && [ "$(grep -c '"skipped": ' json)" -eq 3 ]
+}
+case_ 'no text but the model'"'"'s' generated_alone
+
+# Killed at any moment, again and again, a run ends in the same bytes, and nothing is left.
+killed_anywhere() {
+    rm -rf again.corm*
+    seed=$$
+    kills=0
+    for try in 1 2 3 4 5 6 7; do
+        delay=$(awk -v seed=$seed -v n=$try \
+            'BEGIN { srand(seed + 7919 * n); r = rand(); printf "%.2f", 0.05 + 0.9 * rand() }')
+        calibrate again.corm -q --generate-calib 600 2>>said &
+        pid=$!
+        sleep "$delay"
+        if kill -KILL $pid 2>/dev/null; then
+            kills=$((kills + 1))
+        fi
+        wait $pid 2>/dev/null
+        echo "seed $seed: killed after $delay s:" again.corm*
+        if [ -e again.corm ]; then break; fi
+    done
+    [ -e again.corm ] || calibrate again.corm --generate-calib 600 || return 1
+    echo "$kills kills"
+    cmp own.corm again.corm && [ "$(echo again.corm*)" = again.corm ] &&
+        [ -z "$(ls -A | grep '^\.')" ]
+}
+case_ 'killed at random moments: the same bytes' killed_anywhere
+
 # ---- bad input -------------------------------------------------------------------------------------
 
 case_ 'text that is not there' refused 'absent: No such file' --calib absent
 case_ 'held-out text that is not there' refused '--calib-held: absent' --calib "$text/code" \
     --calib-held absent
+case_ 'no text at all' refused '--calib none leaves no text' --calib none
 printf 'not\0text' >zero.txt
 case_ 'text that is not text' refused 'zero.txt: not a text file' --calib zero.txt
 printf 'Hi.\n' >short.txt

@@ -9,6 +9,7 @@ prep=$(pwd)/${CORM_BUILD:-build/release}/corm-prep
 case ${CORM_BUILD:-} in /*) prep=$CORM_BUILD/corm-prep ;; esac
 golden=$(pwd)/tests/golden/models
 fable=${FABLE:-$(pwd)/tests/models/fable}
+calib_text=$(pwd)/calib-data
 util=$(pwd)/tests/util_e2e.sh
 work=$(mktemp -d) || exit 1
 trap 'umount "$work/small" 2>/dev/null; rm -rf "$work"' EXIT
@@ -216,10 +217,43 @@ interrupted() { # SIGNAL STATUS
 }
 killed() {
     interrupted KILL 137 || return 1
-    "$prep" convert -q "$fable" -o out/killed.corm && "$prep" verify -q out/killed.corm || return 1
-    rm -f out/killed.corm.tmp
+    [ -e out/killed.corm.tmp ] && [ -e out/killed.corm.lock ] || return 1
+    "$prep" convert -q "$fable" -o out/killed.corm && "$prep" verify -q out/killed.corm && clean
 }
-case_ kill_9_leaves_no_archive killed
+case_ kill_9_leaves_no_archive_and_the_next_cleans_up killed
+killed_unpacking() {
+    for try in 1 2 3 4 5 6 7 8 9 10; do
+        rm -f out/killed.corm*
+        "$prep" convert -q model.tar.gz -o out/killed.corm 2>said &
+        pid=$!
+        while [ ! -e out/.killed.corm.corm-prep-unpacked ] && kill -0 $pid 2>/dev/null; do :; done
+        kill -KILL $pid 2>/dev/null
+        wait $pid
+        [ $? -eq 137 ] && [ -d out/.killed.corm.corm-prep-unpacked ] || continue
+        "$prep" convert -q model.tar.gz -o out/killed.corm && cmp out/fable.corm out/killed.corm && clean
+        return
+    done
+    echo "never interrupted"
+    return 1
+}
+case_ killed_while_unpacking killed_unpacking
+# Two at once: the second is refused, the first does not notice.
+two_at_once() {
+    rm -f out/killed.corm*
+    "$prep" convert -q "$fable" -o out/killed.corm --calib "$calib_text/stories" --calib-held "$calib_text/heldout" \
+        --calib-tokens 512 2>first &
+    pid=$!
+    while [ ! -e out/killed.corm.calib ] && kill -0 $pid 2>/dev/null; do :; done
+    kill -STOP $pid
+    "$prep" convert -q "$fable" -o out/killed.corm 2>said
+    status=$?
+    kill -CONT $pid
+    wait $pid || { cat first; return 1; }
+    cat said
+    [ $status -eq 1 ] && grep -q 'out/killed.corm: another process is writing it' said &&
+        "$prep" verify -q out/killed.corm && clean
+}
+case_ two_at_once two_at_once
 stopped() { interrupted "$1" 130 && grep -q 'interrupted: out/killed.corm has not been written' said && clean; }
 case_ ctrl_c stopped INT
 case_ sigterm stopped TERM
@@ -228,7 +262,7 @@ stopped_unpacking() {
         rm -f out/killed.corm*
         "$prep" convert -q model.tar.gz -o out/killed.corm 2>said &
         pid=$!
-        while set -- out/.corm-prep-* && [ ! -e "$1" ] && kill -0 $pid 2>/dev/null; do :; done
+        while [ ! -e out/.killed.corm.corm-prep-unpacked ] && kill -0 $pid 2>/dev/null; do :; done
         kill -INT $pid 2>/dev/null
         wait $pid
         [ $? -eq 130 ] || continue

@@ -95,7 +95,7 @@ home 'pthread\.h|stdatomic\.h|threads\.h' 'kernels/*' 'runtime/*' 'prep/*'
 # ---- what only some may do -----------------------------------------------------------------------
 
 report_matches 'getenv: users have flags' '(^|[^a-z_])(secure_)?getenv *\(' $code
-speakers=$(except $mains 'runtime/run.c' 'runtime/run_*.c' prep/convert.c format/base.c format/cli.c format/progress.c -- $code)
+speakers=$(except $mains 'runtime/run.c' 'runtime/run_*.c' prep/convert.c prep/convert_calib.c format/base.c format/cli.c format/progress.c -- $code)
 report_matches 'only the mains and their commands print and exit' \
     '(^|[^a-z_])(v?printf|puts|putchar|perror|_?exit|abort|f(printf|puts|putc)\(.*std(err|out).*) *\(?' \
     $(for file in $speakers; do

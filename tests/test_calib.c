@@ -17,17 +17,19 @@
 
 #define MODELS "tests/golden/models/"
 
-static char *dir;
+static char *dir, *spill_path;
 
 static int set_up(void **state) {
     (void)state;
     dir = test_mkdir();
+    spill_path = mem_printf("%s/spill", dir);
     return 0;
 }
 
 static int tear_down(void **state) {
     (void)state;
     test_rmdir(dir);
+    free(spill_path);
     return 0;
 }
 
@@ -48,6 +50,7 @@ static void open_rig(struct rig *r, const char *name, uint32_t chunk_neurons) {
                               .rank = 8,
                               .basis = 8,
                               .threads = 2,
+                              .spill_path = spill_path,
                               .state_key = name}};
     hf_open(&r->model, path, &err);
     pack_tokenizer(path, &r->tokenizer, &err);
@@ -425,7 +428,7 @@ static void no_mechanism_changes_a_bit(void **state) {
     static const double shares[] = {1, 0.5, 0.25, 0.15};
     static const struct corm_mechanisms kinds[] = {
         {.ahead = 1},        {.ahead = 3, .io_threads = 4}, {.no_guesses = true},
-        {.whole_lru = true}, {.single_reads = true},        {.reading = CORM_READ_BUFFERED},
+        {.whole_lru = true}, {.split_reads = true},        {.reading = CORM_READ_BUFFERED},
     };
     struct rig r;
     open_rig(&r, "mixtral-tiny", 32);

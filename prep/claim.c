@@ -1,0 +1,95 @@
+#include "prep/claim.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+char *claim_path(const char *output, enum claim_part part) {
+    static const char *const ends[CLAIM_PARTS] = {
+        [CLAIM_LOCK] = ".lock",
+        [CLAIM_WRITTEN] = ".tmp",
+        [CLAIM_UNMEASURED] = ".unmeasured",
+        [CLAIM_UNMEASURED_WRITTEN] = ".unmeasured.tmp",
+        [CLAIM_EXACT] = ".unmeasured.exact",
+        [CLAIM_SPILL] = ".spill",
+    };
+    if (part != CLAIM_UNPACKED) {
+        return mem_printf("%s%s", output, ends[part]);
+    }
+    /* Hidden, and unlike any name that people give: it is removed with all that is in it. */
+    char *of_dir = mem_strdup(output), *of_name = mem_strdup(output);
+    char *path = mem_printf("%s/.%s.corm-prep-unpacked", dirname(of_dir), basename(of_name));
+    free(of_dir);
+    free(of_name);
+    return path;
+}
+
+static int remove_one(const char *path, const struct stat *info, int type, struct FTW *ftw) {
+    (void)info;
+    (void)type;
+    (void)ftw;
+    remove(path); /* what cannot be removed stays, and is met again by who wants its place */
+    return 0;
+}
+
+static void remove_leftovers(const char *output) {
+    for (int part = CLAIM_WRITTEN; part < CLAIM_PARTS; part++) {
+        char *path = claim_path(output, (enum claim_part)part);
+        if (part == CLAIM_UNPACKED) {
+            nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+        } else {
+            unlink(path);
+        }
+        free(path);
+    }
+}
+
+/* Whether the locked file is still the one of that name: its last owner removes it. */
+static bool is_current(const struct claim *c) {
+    struct stat held, named;
+    return fstat(c->fd, &held) == 0 && stat(c->path, &named) == 0 && held.st_dev == named.st_dev &&
+           held.st_ino == named.st_ino;
+}
+
+int claim_open(struct claim *c, const char *output, struct err *err) {
+    *c = (struct claim){claim_path(output, CLAIM_LOCK), -1};
+    for (;;) {
+        c->fd = open(c->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+        if (c->fd < 0) {
+            return err_errno(err, errno, "%s: cannot be written", output);
+        }
+        int rc;
+        do {
+            rc = flock(c->fd, LOCK_EX | LOCK_NB);
+        } while (rc < 0 && errno == EINTR);
+        if (rc == 0 && is_current(c)) {
+            remove_leftovers(output);
+            return 0;
+        }
+        int code = errno;
+        close(c->fd);
+        c->fd = -1;
+        if (rc < 0 && code == EWOULDBLOCK) {
+            return err_set(err, "%s: another process is writing it", output);
+        }
+        if (rc < 0) {
+            return err_errno(err, code, "%s: cannot lock", c->path);
+        }
+    }
+}
+
+void claim_close(struct claim *c) {
+    if (c->fd >= 0) {
+        unlink(c->path); /* before the lock is given up: who waits sees that it is gone */
+        close(c->fd);
+    }
+    free(c->path);
+    *c = (struct claim){NULL, -1};
+}

@@ -1,0 +1,34 @@
+/*
+ * convert_calib: the calibration stage of `corm-prep convert`.
+ *
+ * Owns: which text is taken (named, the project's own, the model's own), what a saved state must
+ * agree with, handing the result to pack.
+ * Leaves to others: reading text (corpus), sampling it (calib_sample), calibrating (calib).
+ * Threads: the main thread.
+ */
+#ifndef PREP_CONVERT_CALIB_H
+#define PREP_CONVERT_CALIB_H
+
+#include "prep/convert.h"
+#include "prep/pack.h"
+
+struct calibration {
+    bool ran;
+    struct calib_result result;
+    struct corpus held;     /* what was learned is scored on it, and loss measured */
+    struct buf predictors;  /* the finished section */
+    char text[96];          /* which text, for provenance */
+    uint32_t generated_tok; /* of result.train_tok, those that the model wrote */
+    char *state_dir;        /* what an interrupted run goes on from */
+};
+
+/* Calibrate where the options ask for it, and put what was found into `pack`, which borrows from
+ * `c`. `c` is zeroed by the call; calibration_free it in any case. */
+int calibration_run(struct calibration *c, const struct prep_options *o,
+                    const struct hf_model *model, struct pack_options *pack,
+                    struct progress *progress, struct err *err);
+/* The archive is finished: the saved state goes. */
+void calibration_done(const struct calibration *c);
+void calibration_free(struct calibration *c);
+
+#endif
