@@ -180,7 +180,10 @@ static const struct cli_option measure_rows[] = {
              "an LRU cache (B0) to all of them, and compare: interleaved runs, each with a fresh "
              "engine. Needs --share or --ram."},
     {"io", 0, CLI_FLAG, FIELD(io),
-     .help = "Read the archive in both ways, with several block sizes and threads."},
+     .help = "Read the archive in both ways, with several block sizes and threads; with "
+             "--reading, --block or --io-threads in those only."},
+    {"block", 0, CLI_SIZE, FIELD(block_bytes), "SIZE", "With --io: the block size.",
+     .fallback = "64K to 4M"},
     {"trace", 0, CLI_FLAG, FIELD(trace),
      .help = "Record which experts are used, and replay that through caches of several sizes: "
              "least recently used, the engine's own, and Belady's, which knows the future."},

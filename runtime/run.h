@@ -42,6 +42,7 @@ struct run_options {
     bool ablation, io, trace;
     const char *other, *latency;
     uint64_t throttle; /* bytes/s */
+    uint64_t block_bytes;
     double share, stall;
     int io_threads, reading; /* reading: enum corm_reading */
     /* logits */

@@ -107,14 +107,47 @@ int run_io_rate(const char *path, bool direct, size_t block_bytes, uint32_t thre
     return status;
 }
 
+enum { N_BLOCKS = 4, N_THREADS = 3 };
+
+/* What is measured: everything, or what was asked for. */
+struct plan {
+    size_t blocks[N_BLOCKS], n_blocks;
+    uint32_t threads[N_THREADS];
+    size_t n_threads;
+    bool buffered, direct;
+};
+
+static struct plan make_plan(const struct run_options *o, bool direct_works) {
+    struct plan p = {{64 << 10, 256 << 10, 1 << 20, 4 << 20},
+                     N_BLOCKS,
+                     {1, 2, 4},
+                     N_THREADS,
+                     o->reading != CORM_READ_DIRECT,
+                     direct_works && o->reading != CORM_READ_BUFFERED};
+    if (o->block_bytes > 0) {
+        p.blocks[0] = (size_t)o->block_bytes;
+        p.n_blocks = 1;
+    }
+    if (o->io_threads > 0) {
+        p.threads[0] = (uint32_t)o->io_threads;
+        p.n_threads = 1;
+    }
+    return p;
+}
+
 int run_io(const struct cli_call *call, struct err *err) {
-    static const size_t blocks[] = {64 << 10, 256 << 10, 1 << 20, 4 << 20};
-    static const uint32_t threads[] = {1, 2, 4};
-    enum { N_BLOCKS = sizeof blocks / sizeof *blocks, N_THREADS = 3 };
     const struct run_options *o = call->values;
     const char *path = call->args.items[0];
     bool works = reader_direct_works(path);
+    struct plan plan = make_plan(o, works);
     struct run_json j = {0};
+    if (!works && o->reading == CORM_READ_DIRECT) {
+        return err_set(err, "%s: the file system refuses O_DIRECT", path);
+    }
+    if (o->block_bytes % READER_ALIGN != 0) {
+        err_set(err, "--block: expected a multiple of %d bytes", READER_ALIGN);
+        return CLI_USAGE;
+    }
     if (o->json) {
         run_json_open(&j, NULL, '{');
         run_json_string(&j, "command", "bench --io");
@@ -124,28 +157,39 @@ int run_io(const struct cli_call *call, struct err *err) {
         printf("%s: MB/s, %s\n", path,
                works ? "streaming would read directly"
                      : "the file system refuses O_DIRECT: streaming would read buffered");
-        printf("%-10s %8s %10s %10s %10s\n", "way", "block", "1 thread", "2 threads", "4 threads");
+        printf("%-10s %8s", "way", "block");
+        for (size_t t = 0; t < plan.n_threads; t++) {
+            printf(" %3u thread%s", plan.threads[t], plan.threads[t] == 1 ? " " : "s");
+        }
+        printf("\n");
     }
     int status = 0;
-    for (int direct = 0; direct <= works && status == 0; direct++) {
-        for (size_t b = 0; b < N_BLOCKS && status == 0; b++) {
+    for (int direct = 0; direct < 2 && status == 0; direct++) {
+        if (!(direct ? plan.direct : plan.buffered)) {
+            continue;
+        }
+        for (size_t b = 0; b < plan.n_blocks && status == 0; b++) {
             double rates[N_THREADS] = {0};
-            for (size_t t = 0; t < N_THREADS && status == 0; t++) {
-                status = run_io_rate(path, direct, blocks[b], threads[t], 1.0, &rates[t], err);
+            for (size_t t = 0; t < plan.n_threads && status == 0; t++) {
+                status =
+                    run_io_rate(path, direct, plan.blocks[b], plan.threads[t], 1.0, &rates[t], err);
                 if (status == 0 && o->json) {
                     run_json_open(&j, NULL, '{');
                     run_json_string(&j, "way",
                                     reader_way_name(direct ? READER_DIRECT : READER_BUFFERED));
-                    run_json_u64(&j, "block_bytes", blocks[b]);
-                    run_json_u64(&j, "threads", threads[t]);
+                    run_json_u64(&j, "block_bytes", plan.blocks[b]);
+                    run_json_u64(&j, "threads", plan.threads[t]);
                     run_json_f64(&j, "bytes_per_s", rates[t]);
                     run_json_close(&j, '}');
                 }
             }
             if (status == 0 && !o->json) {
-                printf("%-10s %7zuK %10.0f %10.0f %10.0f\n",
-                       reader_way_name(direct ? READER_DIRECT : READER_BUFFERED), blocks[b] >> 10,
-                       rates[0] / 1e6, rates[1] / 1e6, rates[2] / 1e6);
+                printf("%-10s %7zuK", reader_way_name(direct ? READER_DIRECT : READER_BUFFERED),
+                       plan.blocks[b] >> 10);
+                for (size_t t = 0; t < plan.n_threads; t++) {
+                    printf(" %11.0f", rates[t] / 1e6);
+                }
+                printf("\n");
             }
         }
     }
