@@ -141,5 +141,6 @@ int run_ablation(const struct cli_call *call, struct err *err); /* bench --ablat
 int run_io(const struct cli_call *call, struct err *err);       /* bench --io */
 int run_trace(const struct cli_call *call, struct err *err);    /* bench --trace */
 int run_logits(const struct cli_call *call, struct err *err);
+int run_kernels(const struct cli_call *call, struct err *err);
 
 #endif
