@@ -230,6 +230,15 @@ static const struct cli_option figure_rows[] = {
     {0},
 };
 
+static const struct cli_option kernels_rows[] = {
+    {"threads", 't', CLI_INT, FIELD(threads), "N", "Threads that compute.", .min = 1, .max = 1024,
+     .fallback = "1, then all processors"},
+    {"isa", 0, CLI_STRING, FIELD(isa), "NAME", "Instruction set of the kernels.",
+     .fallback = "all that this processor has"},
+    {"json", 0, CLI_FLAG, FIELD(json), .help = "Print one line with a JSON list, no table."},
+    {0},
+};
+
 static const struct cli_group machine = {"Machine", machine_rows};
 static const struct cli_group prompt = {"Prompt", prompt_rows};
 static const struct cli_group generation = {"Generation", generate_rows};
@@ -238,6 +247,7 @@ static const struct cli_group perplexity = {"Text", perplexity_rows};
 static const struct cli_group bench = {"Work", bench_rows};
 static const struct cli_group measure = {"Measurement", measure_rows};
 static const struct cli_group logits = {"Ids and result", logits_rows};
+static const struct cli_group kernels = {"Measurement", kernels_rows};
 static const struct cli_group figures = {"Figures", figure_rows};
 
 /* -- commands ------------------------------------------------------------------------------- */
@@ -295,6 +305,14 @@ static const struct cli_command commands[] = {
                     "same for every thread count, batch and budget.",
      .examples = "corm-run logits model.corm --ids 1,15,7 -o out.npy\n"
                  "#Then in Python: numpy.load(\"out.npy\").argmax(1)\n"},
+    {"kernels", "measure the kernels, without a model", run_kernels, .groups = {&kernels},
+     .description = "For each codec and instruction set, on weights larger than the caches: a "
+                    "token's work as GB/s of weights, with its share of what plain reading of "
+                    "memory gives to as many threads, and a prompt's as operations a second (two "
+                    "for each weight and row). Best of many passes: anything else that runs here "
+                    "makes it slower. Takes a minute and 2 GB of memory.",
+     .examples = "corm-run kernels\n"
+                 "corm-run kernels --threads 2 --isa avx2\n"},
     {0},
 };
 
