@@ -6,6 +6,8 @@
 #   cgroup_hits            how often the limit was met
 #   cgroup_close
 
+cgroup=
+
 cgroup_open() {
     cgroup= cgroup_v=
     if [ -f /sys/fs/cgroup/cgroup.controllers ] &&
