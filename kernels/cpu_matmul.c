@@ -5,13 +5,17 @@
  */
 #include "kernels/cpu.h"
 
-enum { STREAM_BYTES = 128 * 1024 }; /* encoded weights of one streaming item */
+enum {
+    STREAM_BYTES = 128 * 1024, /* encoded weights of one streaming item */
+    AHEAD_BYTES = 8 * 1024,    /* what is asked for lies at least so far ahead */
+};
 
 struct matmul {
     const struct cpu *c;
     const struct weight *w, *bias;
     const float *x;
     uint32_t rows, rows_an_item;
+    ptrdiff_t ahead_bytes;
     float *y;
 };
 
@@ -34,7 +38,7 @@ static void stream_item(void *ctx, uint32_t item, uint32_t worker) {
     const struct matmul *m = ctx;
     const struct weight *w = m->w;
     uint32_t first = item * m->rows_an_item, n = item_rows(m, first);
-    struct dot_rows rows = {weight_row(w, first), w->stride_bytes, n, w->cols, DOT_AHEAD_BYTES};
+    struct dot_rows rows = {weight_row(w, first), w->stride_bytes, n, w->cols, m->ahead_bytes};
     const struct dot_codec *k = cpu_codec(m->c, w->codec);
     (void)worker;
     for (uint32_t r = 0; r < m->rows; r++) {
@@ -98,7 +102,13 @@ void cpu_matmul(void *self, const struct weight *w, const struct weight *bias, c
     if (quantised) {
         cpu_quantise(c, x, rows, w->cols);
     }
-    m.rows_an_item = split(c, w->rows, most, quantised ? 8 : 4);
+    const uint32_t unit = quantised ? 8 : 4; /* rows that the kernels do at once */
+    m.rows_an_item = split(c, w->rows, most, unit);
+    /* The same columns of rows that come after these: whole units further on. */
+    m.ahead_bytes = (ptrdiff_t)(unit * w->stride_bytes);
+    while (m.ahead_bytes < AHEAD_BYTES) {
+        m.ahead_bytes *= 2;
+    }
     cpu_run(c, panel ? panel_item : stream_item, &m, cpu_ceil_div(w->rows, m.rows_an_item),
             (uint64_t)rows * w->rows * w->cols);
 }

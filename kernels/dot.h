@@ -42,7 +42,6 @@ struct dot_rows {
     uint32_t n, cols;
     ptrdiff_t ahead_bytes;
 };
-enum { DOT_AHEAD_BYTES = 16 * 1024 }; /* a good distance where rows follow one another */
 
 /* One row of inputs in 8 bits, by groups of CODEC_GROUP columns. In a group whose greatest magnitude
  * is `top`: scale = top / 127 and q = x * (127 / top) rounded to the nearest, ties to even, so that
