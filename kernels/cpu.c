@@ -128,16 +128,26 @@ static void close_and_free(void *self) {
 
 /* ---- memory --------------------------------------------------------------------------------- */
 
+/* What calloc takes fresh from the system is zero already and costs nothing until it is touched, so
+ * that a session with room for a long context opens at once. The address to free is kept in front. */
 static void *alloc(void *self, size_t bytes) {
+    enum { ALIGN = 64 };
     (void)self;
-    void *p = mem_alloc_aligned(bytes);
-    memset(p, 0, bytes);
+    uint64_t want;
+    uint8_t *raw = mem_calloc(1, size_add(bytes, ALIGN, &want) ? want : SIZE_MAX);
+    /* malloc aligns to 16: at least so much lies before p. */
+    uint8_t *p = raw + (ALIGN - (uintptr_t)raw % ALIGN);
+    memcpy(p - sizeof raw, &raw, sizeof raw);
     return p;
 }
 
 static void free_memory(void *self, void *p) {
     (void)self;
-    free(p);
+    if (p) {
+        uint8_t *raw;
+        memcpy(&raw, (uint8_t *)p - sizeof raw, sizeof raw);
+        free(raw);
+    }
 }
 
 static void read_memory(void *self, void *host_dst, const void *src, size_t bytes) {
