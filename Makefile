@@ -84,7 +84,7 @@ SHELL_TESTS := $(sort $(wildcard tests/e2e_*.sh))
 FUZZERS := $(patsubst tests/%.c,$(OUT)/%,$(wildcard tests/fuzz/fuzz_*.c))
 EXAMPLES := $(patsubst docs/%.c,$(OUT)/docs/%,$(wildcard docs/*.c))
 
-FOLDERS := format kernels runtime prep tests tests/fuzz tests/synth docs
+FOLDERS := format kernels runtime prep tests tests/cuda tests/fuzz tests/synth docs
 objects = $(patsubst %,$(OUT)/%.o,$(basename $(1)))
 LIB_OBJ := $(call objects,$(LIB_SRC))
 ALL_OBJ := $(call objects,$(ALL_SRC))
@@ -92,9 +92,12 @@ ALL_OBJ := $(call objects,$(ALL_SRC))
 # ---- CUDA: found, or left out --------------------------------------------------------------------
 
 CUDA ?= auto
-CUDA_ARCH ?= all-major
+# Real code for these, and PTX of the last for what comes later.
+CUDA_ARCH ?= 75 80 86 89 90 100 120
 CU_SRC := $(wildcard kernels/*.cu)
 NVCC := $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
+# Compiled once for all configurations: what is measured and sanitized is the host's code.
+CUDA_OUT := $(BUILD)/cuda
 ifeq ($(CU_SRC),)
 cuda_note := left out (there is no kernels/*.cu)
 else ifeq ($(CUDA),0)
@@ -103,16 +106,22 @@ else ifeq ($(NVCC),)
 cuda_note := left out (no nvcc found; install the CUDA Toolkit or set NVCC=)
 else
 cuda_note := built with $(NVCC) for $(CUDA_ARCH)
-CU_OBJ := $(call objects,$(CU_SRC))
+CU_OBJ := $(patsubst %.cu,$(CUDA_OUT)/%.o,$(CU_SRC))
 LIB_OBJ += $(CU_OBJ)
 ALL_OBJ += $(CU_OBJ)
 BASE_FLAGS += -DCORM_CUDA=1
 LIBS_RUN += -L$(dir $(NVCC))../lib64 -lcudart_static -ldl -lrt -lstdc++
 endif
+CXX_FLAGS := -std=c++17 -O2 -g -D_GNU_SOURCE -I. -fPIC -fvisibility=hidden -Wall -Wno-unknown-pragmas \
+	-fno-exceptions -fno-rtti -fno-threadsafe-statics
+NVCC_FLAGS := -std=c++17 -O3 -I. --threads 0 \
+	$(foreach a,$(CUDA_ARCH),-gencode arch=compute_$a,code=sm_$a) \
+	-gencode arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH)) \
+	-Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wno-unknown-pragmas,-fno-exceptions
 
 # ---- targets for people --------------------------------------------------------------------------
 
-.PHONY: all help demo test bench fuzz lint format check-all install uninstall clean info deps note
+.PHONY: all help demo test test-cuda bench fuzz lint format check-all install uninstall clean info deps note
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -155,6 +164,11 @@ uninstall: ## Remove what install put there
 test: ## Build and run all tests, or those named in T="test_base e2e_demo"
 	@CC='$(CC)' tests/deps.sh build test
 	@$(again) _test
+
+test-cuda: ## Test the CUDA backend on this machine's device, under compute-sanitizer where there is one
+	@CC='$(CC)' tests/deps.sh build test
+	@$(again) all $(OUT)/tests/cuda/device
+	@CORM_BUILD=$(OUT) tests/cuda/run.sh
 
 lint: ## Check style, include directions, library homes, headers, global state
 	@CC='$(CC)' tests/deps.sh build lint
@@ -204,7 +218,7 @@ help: ## Show this
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	    /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 	@printf '\nSettings: config=%s CC=gcc|clang V=1\n' '$(subst $() ,|,$(configs))'
-	@echo '          CUDA=0 CUDA_ARCH=all-major BUILD=build CFLAGS= LDFLAGS= WERROR=1'
+	@echo '          CUDA=0 CUDA_ARCH=89 BUILD=build CFLAGS= LDFLAGS= WERROR=1'
 
 # ---- rules ---------------------------------------------------------------------------------------
 
@@ -226,11 +240,21 @@ $(OUT)/%.o: %.c $(OUT)/flags
 	$(Q)$(CC) $(BASE_FLAGS) $(WARN) $(isa.$(lastword $(subst _, ,$*))) $(EXTRA) $(CPPFLAGS) $(CFLAGS) \
 	    -MMD -MP -c $< -o $@
 
-$(OUT)/%.o: %.cu $(OUT)/flags
+.PHONY: _cuda_flags
+$(CUDA_OUT)/flags: _cuda_flags
+	@mkdir -p $(@D)
+	@echo '$(NVCC) $(NVCC_FLAGS) $(CXX) $(CXX_FLAGS)' | cmp -s - $@ || \
+	    echo '$(NVCC) $(NVCC_FLAGS) $(CXX) $(CXX_FLAGS)' >$@
+$(CUDA_OUT)/%.o: %.cu $(CUDA_OUT)/flags
 	$(call say,NVCC,$<)
 	@mkdir -p $(@D)
-	$(Q)$(NVCC) -std=c++17 -O3 -lineinfo -arch=$(CUDA_ARCH) -I. \
-	    -Xcompiler -fPIC,-fvisibility=hidden,-Wall -MMD -MP -c $< -o $@
+	$(Q)$(NVCC) $(NVCC_FLAGS) -MMD -MP -c $< -o $@
+
+# The same sources as ordinary C++, on a device that is coroutines: no sanitizer understands its stacks.
+$(CUDA_OUT)/emulated.o: tests/cuda/emulated.cpp $(CUDA_OUT)/flags
+	$(call say,C++,$<)
+	$(Q)$(CXX) $(CXX_FLAGS) -U_FORTIFY_SOURCE -ffp-contract=off -fno-stack-protector -Wno-unused-function \
+	    -MMD -MP -c $< -o $@
 
 # Archives are made anew, so that no object of a removed source stays in them.
 $(OUT)/libcorm.a: $(LIB_OBJ)
@@ -272,6 +296,9 @@ $(OUT)/synth: $(OUT)/tests/synth/synth.o $(OUT)/tests/libutil.a $(OUT)/libeveryt
 $(OUT)/tests/%: LIBS = $(LIBS_TEST) $(LIBS_PREP) $(LIBS_RUN)
 $(TESTS): $(OUT)/tests/%: $(OUT)/tests/%.o $(OUT)/tests/libutil.a $(OUT)/libeverything.a
 	$(link)
+$(OUT)/tests/test_cuda: $(CUDA_OUT)/emulated.o
+$(OUT)/tests/cuda/device: $(OUT)/tests/cuda/device.o $(OUT)/tests/libutil.a $(OUT)/libeverything.a
+	$(link)
 $(OUT)/fuzz/%: LIBS = -fsanitize=fuzzer $(LIBS_PREP) $(LIBS_RUN)
 $(FUZZERS): $(OUT)/fuzz/%: $(OUT)/tests/fuzz/%.o $(OUT)/tests/libutil.a $(OUT)/libeverything.a
 	$(link)
@@ -293,4 +320,4 @@ _test: $(if $(no_test),$(error no such test: $(no_test))) all $(EXAMPLES) $(call
 _fuzz: $(FUZZERS)
 	@tests/fuzz/run.sh $(TIME) $(FUZZERS)
 
--include $(wildcard $(patsubst %,$(OUT)/%/*.d,$(FOLDERS)))
+-include $(wildcard $(patsubst %,$(OUT)/%/*.d,$(FOLDERS)) $(CUDA_OUT)/*.d $(CUDA_OUT)/kernels/*.d)

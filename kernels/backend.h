@@ -18,8 +18,8 @@
  * prep/blas, may exempt itself in its header.)
  *
  * Quantised inputs. Where weights are q8 or q4, the CPU quantises the rows that meet them in a dot
- * product to 8 bits by group of 32 columns (kernels/dot.h has the definition): `x` of matmul, and of
- * experts for gate and up. `down`, and every product with other codecs, takes its inputs in f32.
+ * product to 8 bits by group of 32 columns (kernels/dot.h has the definition): `x` of matmul, and
+ * of experts for gate and up. `down`, and every product with other codecs, takes its inputs in f32.
  * Another backend may keep f32 there: it then differs by that rounding, at most half of a group's
  * greatest |x| / 127 for each x.
  *
@@ -45,6 +45,9 @@ struct backend_limits {
     uint32_t max_ctx_tok;
     uint32_t n_heads, head_dim;
 };
+
+/* How much a copy to device memory hurries: the forward pass waits for it, or may come to. */
+enum backend_urgency { BACKEND_DEMANDED, BACKEND_GUESSED, BACKEND_URGENCIES };
 
 enum kv_type { KV_F16, KV_F32 };
 
@@ -157,6 +160,24 @@ struct backend_ops {
     /* y[r] = sum over j, in order, of weights[r, j] * parts[r, j]: y [rows, dim]. */
     void (*combine)(void *self, const float *parts, const float *weights, uint32_t rows,
                     uint32_t n_active, uint32_t dim, float *y);
+
+    /* A device only; all NULL where backend memory is host memory that any thread may write.
+     * host_alloc, host_free, upload and uploaded may be called by any thread.
+     *
+     * Operations may return before they are done, so memory that they read must not be overwritten
+     * when they return: mark() is the number of a point in their order, after all that were called
+     * so far, and an upload starts only when that point is passed. Numbers grow from 1; 0 is passed
+     * already. An upload that uploaded() reports is seen by every operation called later. */
+    void *(*host_alloc)(void *self, size_t bytes); /* page-locked, 64-byte aligned, for sources */
+    void (*host_free)(void *self, void *p);
+    uint64_t (*mark)(void *self);
+    /* Start a copy to device memory; host_src must not change before it is done. The ticket is for
+     * uploaded(), which tells whether the copy is done, and with `wait` returns when it is. Copies
+     * of one urgency are done in order; a demanded one is not kept waiting by guessed ones for
+     * longer than a piece of 1 MiB takes. */
+    uint64_t (*upload)(void *self, void *dst, const void *host_src, size_t bytes,
+                       enum backend_urgency urgency, uint64_t after);
+    bool (*uploaded)(void *self, uint64_t ticket, bool wait);
 };
 
 /* The CPU backend. `isa` is a name from backend_cpu_isa_at, or NULL for the best that this
@@ -167,6 +188,25 @@ int backend_cpu_open(struct backend *b, const char *isa, uint32_t threads,
 /* Names of the ISA tables built in, best last; NULL past the end. `usable` (may be NULL) tells
  * whether this processor has it. */
 const char *backend_cpu_isa_at(size_t i, bool *usable);
+
+/* The CUDA backend on device `device` (as the driver counts them), which must have `vram_bytes`
+ * free (0: not checked); beyond what is allocated and placed it takes
+ * backend_cuda_scratch_bytes. Without a driver or a device, with one too old, or in a program
+ * that was built without CUDA it is an error. Results may differ in the last bits from those of
+ * the CPU (kernels/cuda.inc). */
+int backend_cuda_open(struct backend *b, uint32_t device, uint64_t vram_bytes,
+                      const struct backend_limits *limits, struct err *err);
+uint64_t backend_cuda_scratch_bytes(const struct backend_limits *limits);
+
+struct backend_device {
+    char name[128];
+    uint32_t major, minor; /* compute capability */
+    bool usable;           /* new enough */
+    uint64_t total_bytes, free_bytes;
+};
+/* Number of CUDA devices; those below `max` are described. -1 where that cannot be told: no driver,
+ * or built without CUDA. */
+int backend_cuda_devices(struct backend_device *list, uint32_t max, struct err *err);
 
 static inline void backend_close(struct backend *b) {
     if (b->ops)

@@ -24,6 +24,7 @@ build libopenblas-dev  h:cblas.h
 build liblapacke-dev   h:lapacke.h
 build libjansson-dev   h:jansson.h
 test  libcmocka-dev    h:cmocka.h
+test  g++              g++
 test  python3          python3
 test  zstd             zstd
 test  zip              zip
