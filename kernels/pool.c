@@ -23,8 +23,10 @@
 #include "format/base.h"
 
 /* How long a waiter spins: longer than the serial stretches between two kernels of a token, far
- * shorter than a scheduler's time slice. */
-enum { SPIN_NS = 40 * 1000, PAUSES_PER_LOOK = 16 };
+ * shorter than a scheduler's time slice. For the first ALONE_NS it keeps its processor, which is
+ * what most waits take; then it offers it at every look to any thread that could run, such as one
+ * that reads or decodes experts. */
+enum { SPIN_NS = 40 * 1000, ALONE_NS = 4 * 1000, PAUSES_PER_LOOK = 16 };
 
 struct worker {
     struct pool *pool;
@@ -82,12 +84,24 @@ static void report_done(struct pool *p, uint32_t n, uint32_t n_items) {
     }
 }
 
+/* Between two looks of a spin that began at `start`; false when its time is over. */
+static bool spin_on(const struct pool *p, uint64_t start) {
+    uint64_t spun = clock_ns() - start;
+    if (spun >= p->spin_ns) {
+        return false;
+    }
+    if (spun >= ALONE_NS) {
+        sched_yield();
+    }
+    return true;
+}
+
 /* True as soon as there is work or the end; false when the spin's time is over. */
 static bool spin_for_work(struct pool *p) {
     if (p->spin_ns == 0) {
         return false;
     }
-    uint64_t end = clock_ns() + p->spin_ns;
+    uint64_t start = clock_ns();
     do {
         for (int i = 0; i < PAUSES_PER_LOOK; i++) {
             if (atomic_load_explicit(&p->left, memory_order_relaxed) > 0 ||
@@ -96,7 +110,7 @@ static bool spin_for_work(struct pool *p) {
             }
             pause_cpu();
         }
-    } while (clock_ns() < end);
+    } while (spin_on(p, start));
     return false;
 }
 
@@ -177,7 +191,7 @@ uint32_t pool_threads(const struct pool *p) {
 
 static void wait_for_done(struct pool *p, uint32_t n_items) {
     if (p->spin_ns > 0) {
-        uint64_t end = clock_ns() + p->spin_ns;
+        uint64_t start = clock_ns();
         do {
             for (int i = 0; i < PAUSES_PER_LOOK; i++) {
                 if (atomic_load(&p->done) == n_items) {
@@ -185,7 +199,7 @@ static void wait_for_done(struct pool *p, uint32_t n_items) {
                 }
                 pause_cpu();
             }
-        } while (clock_ns() < end);
+        } while (spin_on(p, start));
     }
     pthread_mutex_lock(&p->mutex);
     atomic_store(&p->caller_sleeps, true);
