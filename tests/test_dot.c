@@ -294,9 +294,12 @@ static float simple_qdot(const struct weight *w, uint32_t r, const struct dot_qu
                                                 : byte / 16;
             sum += code * x->q[g * CODEC_GROUP + i];
         }
-        uint16_t half;
-        memcpy(&half, row + w->cols + (size_t)g * 2 * (w->codec->id == CODEC_Q8), sizeof half);
-        float d = w->codec->id == CODEC_Q8 ? f16_to_f32(half) : row[w->cols / 2 + g];
+        float d = row[w->cols / 2 + g];
+        if (w->codec->id == CODEC_Q8) {
+            uint16_t half;
+            memcpy(&half, row + w->cols + (size_t)g * 2, sizeof half);
+            d = f16_to_f32(half);
+        }
         y = fmaf((float)sum, d * x->scale[g], y);
         if (w->codec->id == CODEC_Q4) {
             b = fmaf(row[w->cols / 2 + groups + g], x->sum[g], b);
