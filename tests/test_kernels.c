@@ -1,7 +1,6 @@
 /*
  * Every operation of every backend: against the scalar one within named tolerances, and, for the
- * CPU, to the bit against itself for other thread counts, row splits and chunkings. `-b` measures
- * instead.
+ * CPU, to the bit against itself for other thread counts, row splits and chunkings.
  */
 #include <float.h>
 #include <math.h>
@@ -522,10 +521,7 @@ static void test_attention(void **state) {
     }
 }
 
-int main(int argc, char **argv) {
-    if (argc > 1 && strcmp(argv[1], "-b") == 0) {
-        return kernels_bench(argc - 1, argv + 1);
-    }
+int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matmul),
         cmocka_unit_test(test_experts),

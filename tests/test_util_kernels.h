@@ -48,7 +48,4 @@ double kernels_quant_error(const float *w, const float *x, size_t n);
 /* Limits that hold every shape in the tests. */
 struct backend_limits kernels_limits(void);
 
-/* Measure every kernel: GB/s of weights and its share of the memory's read bandwidth. */
-int kernels_bench(int argc, char **argv);
-
 #endif
