@@ -191,6 +191,13 @@ soak: ## See that the memory budget is kept under a real limit: MINUTES=10 MODEL
 	@$(again) all $(OUT)/synth
 	@tests/limits/soak.sh $(OUT) $(BUILD)/bench $(or $(MINUTES),10) $(MODEL) $(TEXT)
 
+LLAMA_PYTHON ?= python3
+bench-llama: ## Compare with llama.cpp; tests/llama/README.md says what that needs
+	@CC='$(CC)' tests/deps.sh build
+	@$(again) all $(OUT)/synth
+	@CC='$(CC)' LLAMA_PYTHON='$(LLAMA_PYTHON)' LLAMA='$(LLAMA)' tests/llama/bench.sh $(OUT) \
+	    $(BUILD)/bench-llama $(LLAMA_ARGS)
+
 fuzz: ## Run each fuzz target for TIME=60 seconds, two at a time
 	@CC=clang tests/deps.sh build clang
 	@$(again) config=fuzz _fuzz
