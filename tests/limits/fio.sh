@@ -41,7 +41,7 @@ ours() {
 median() { sort -n | awk '{ a[NR] = $1 } END { print a[int((NR + 1) / 2)] }'; }
 
 printf '%-8s %8s %10s %10s %8s\n' block threads corm-run fio share
-for block in 64 256 1024 4096; do
+for block in 64 256 1024; do
     for threads in 1 2 4; do
         : >"$work/ours"
         : >"$work/fio"
