@@ -77,7 +77,8 @@ begin() {
 end() { mv "$tables" "${tables%.part}.md"; }
 # shown COMMAND...: as the tables show it.
 shown() { echo "$*" | sed "s|$out/||g; s|$work/||g; s|${BENCH_7B:-$work}/|7b/|g"; }
-measure() { ${BENCH_WRAP:-} "$@"; }
+inside=
+measure() { $inside ${BENCH_WRAP:-} "$@"; }
 # table TITLE COMMAND...: what a command prints, as a table.
 table() {
     title=$1
@@ -201,7 +202,7 @@ section_limit() {
         rm -f "$tables"
         return 0
     }
-    BENCH_WRAP="${BENCH_WRAP:-} cgroup_run"
+    inside=cgroup_run
     for part in 1 2 3; do
         table "The disk of this machine, memory limited to $((limit / 1000000)) MB, run $part of 3" \
             "$run" bench "$model" --quiet --ablation -f "$words" --prompt-tokens 8 \
@@ -210,6 +211,7 @@ section_limit() {
     echo "The most that the cgroup held: $(cgroup_peak | awk '{ print int($1 / 1e6) }') MB; the" \
         "limit was met $(cgroup_hits) times." | tee -a "$tables"
     echo >>"$tables"
+    inside=
     cgroup_close
     end
 }
