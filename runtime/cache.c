@@ -9,8 +9,9 @@
 /* A use counts half after ln(2) / -ln(DECAY) = 34 tokens: long enough to see a topic, short enough
  * to leave it. */
 static const float DECAY = 0.98f;
-/* An expert that was never used counts as one whose use has decayed by so many halvings. */
-static const float NEVER_USED = 64.0f;
+/* How much the past counts in the measured chances, and how much the first guess of them. */
+static const float FORGET = 0.9995f, PRIOR = 4.0f;
+enum { DECAYS = 1024 }; /* a count is nothing after so many tokens */
 
 size_t cache_slot_bytes(const struct corm *archive) {
     return align_up((uint64_t)archive->chunk_neurons * archive->neuron_bytes, 64);
@@ -32,27 +33,54 @@ uint32_t cache_slots_floor(const struct corm *archive) {
 
 size_t cache_table_bytes(const struct corm *archive, uint32_t n_slots) {
     return archive->n_chunks * sizeof(struct cache_chunk) +
-           archive->n_records * sizeof(struct cache_record) + n_slots * sizeof(int32_t);
+           archive->n_records * (sizeof(struct cache_record) + 2 * sizeof(uint32_t)) +
+           n_slots * (sizeof(int32_t) + sizeof(uint32_t)) + DECAYS * sizeof(float);
 }
 
-int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots, bool in_place,
-               struct err *err) {
-    *c = (struct cache){.archive = archive, .in_place = in_place, .n_slots = n_slots, .step = 1};
-    pthread_mutex_init(&c->lock, NULL);
-    c->slot_bytes = cache_slot_bytes(archive);
-    c->chunks = mem_calloc(archive->n_chunks, sizeof *c->chunks);
-    c->records = mem_calloc(archive->n_records, sizeof *c->records);
-    c->free_slots = mem_calloc(n_slots, sizeof *c->free_slots);
+/* The chance before anything was measured: the middle of the bucket's counts, and more for what was
+ * used a moment ago. */
+static void open_chances(struct cache *c) {
+    for (int a = 0; a < CACHE_AGES; a++)
+        for (int r = 0; r < CACHE_RATES; r++) {
+            float rate = exp2f(0.5f - (float)(CACHE_RATES - r));
+            float recent = 0.3f / (float)(1 << a / 2);
+            c->chance.seen[a][r] = PRIOR;
+            c->chance.used[a][r] = PRIOR * (0.5f * rate + 0.5f * recent + 0.001f);
+        }
+}
+
+static void open_records(struct cache *c) {
+    const struct corm *archive = c->archive;
     for (uint32_t l = 0; l < archive->arch.n_layers; l++)
         for (uint32_t e = 0; archive->arch.moe[l] && e < archive->arch.n_experts; e++)
             c->records[archive->layer_record[l] + e].layer = l;
     for (uint32_t r = 0; r < archive->n_records; r++) {
         const struct corm_record *rec = &archive->records[r];
-        c->records[r].key = -INFINITY;
         for (uint32_t i = 0; i < rec->n_chunks; i++)
             c->chunks[rec->first_chunk + i] =
                 (struct cache_chunk){.slot = CACHE_NO_SLOT, .record = r, .hot = i < rec->n_hot};
     }
+}
+
+int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots, bool in_place,
+               struct err *err) {
+    *c = (struct cache){
+        .archive = archive, .in_place = in_place, .n_slots = n_slots, .step = 1, .n_tok = 1};
+    pthread_mutex_init(&c->lock, NULL);
+    c->slot_bytes = cache_slot_bytes(archive);
+    c->chunks = mem_calloc(archive->n_chunks, sizeof *c->chunks);
+    c->records = mem_calloc(archive->n_records, sizeof *c->records);
+    c->heaps = mem_calloc(archive->n_records, sizeof *c->heaps);
+    c->pinned = mem_calloc(archive->n_records, sizeof *c->pinned);
+    c->n_heap = mem_calloc(archive->arch.n_layers, sizeof *c->n_heap);
+    c->guessed = mem_calloc(archive->arch.n_layers, sizeof *c->guessed);
+    c->free_slots = mem_calloc(n_slots, sizeof *c->free_slots);
+    c->unmapped = mem_calloc(n_slots, sizeof *c->unmapped);
+    c->decay = mem_calloc(DECAYS, sizeof *c->decay);
+    for (int i = 0; i < DECAYS; i++)
+        c->decay[i] = powf(DECAY, (float)i);
+    open_records(c);
+    open_chances(c);
     /* The last slot goes out first, so that a half-used cache touches no more pages than it fills.
      * */
     for (uint32_t i = 0; i < n_slots; i++)
@@ -76,53 +104,230 @@ void cache_close(struct cache *c) {
         return;
     if (c->slots)
         munmap(c->slots, (size_t)c->n_slots * c->slot_bytes);
-    free(c->chunks);
-    free(c->records);
-    free(c->free_slots);
+    void *tables[] = {c->chunks,  c->records,    c->heaps,    c->pinned, c->n_heap,
+                      c->guessed, c->free_slots, c->unmapped, c->decay};
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
+        free(tables[i]);
     pthread_mutex_destroy(&c->lock);
     *c = (struct cache){0};
 }
 
+/* ---- lists: heaps by layer, and the pinned ---- */
+
+static void heap_set(struct cache *c, uint32_t *heap, uint32_t at, uint32_t record) {
+    heap[at] = record;
+    c->records[record].at = at;
+}
+
+static void sift_up(struct cache *c, uint32_t *heap, uint32_t at) {
+    uint32_t record = heap[at];
+    double rank = c->records[record].rank;
+    for (; at > 0 && c->records[heap[(at - 1) / 2]].rank > rank; at = (at - 1) / 2)
+        heap_set(c, heap, at, heap[(at - 1) / 2]);
+    heap_set(c, heap, at, record);
+}
+
+static void sift_down(struct cache *c, uint32_t *heap, uint32_t n, uint32_t at) {
+    uint32_t record = heap[at];
+    double rank = c->records[record].rank;
+    for (;;) {
+        uint32_t child = 2 * at + 1;
+        if (child >= n)
+            break;
+        if (child + 1 < n && c->records[heap[child + 1]].rank < c->records[heap[child]].rank)
+            child++;
+        if (c->records[heap[child]].rank >= rank)
+            break;
+        heap_set(c, heap, at, heap[child]);
+        at = child;
+    }
+    heap_set(c, heap, at, record);
+}
+
+static uint32_t *heap_of(const struct cache *c, uint32_t layer) {
+    return c->heaps + c->archive->layer_record[layer];
+}
+
+static void list_remove(struct cache *c, uint32_t record) {
+    struct cache_record *r = &c->records[record];
+    if (r->list == CACHE_HEAP) {
+        uint32_t *heap = heap_of(c, r->layer), n = --c->n_heap[r->layer], at = r->at;
+        if (at < n) {
+            heap_set(c, heap, at, heap[n]);
+            sift_down(c, heap, n, at);
+            sift_up(c, heap, c->records[heap[at]].at);
+        }
+    } else if (r->list == CACHE_PINNED) {
+        uint32_t last = c->pinned[--c->n_pinned];
+        c->pinned[r->at] = last;
+        c->records[last].at = r->at;
+    }
+    r->list = CACHE_KEPT;
+}
+
+static double rank_of(const struct cache *c, const struct cache_record *r) {
+    if (c->whole_lru)
+        return (double)r->used;
+    return (double)(r->slots_cold ? r->p : r->p * exp2f(c->hot_bonus));
+}
+
+/* Put a record where it belongs, after its leases, slots, pin or rank changed. */
+static void list_place(struct cache *c, uint32_t record) {
+    struct cache_record *r = &c->records[record];
+    enum cache_list list = r->leases > 0 || r->slots_cold + r->slots_hot == 0 ? CACHE_KEPT
+                           : r->pinned_step >= c->step                        ? CACHE_PINNED
+                                                                              : CACHE_HEAP;
+    double rank = rank_of(c, r);
+    if (list == (enum cache_list)r->list && (list != CACHE_HEAP || rank == r->rank)) {
+        r->rank = rank;
+        return;
+    }
+    list_remove(c, record);
+    r->rank = rank;
+    r->list = (uint8_t)list;
+    if (list == CACHE_HEAP) {
+        uint32_t *heap = heap_of(c, r->layer), at = c->n_heap[r->layer]++;
+        heap_set(c, heap, at, record);
+        sift_up(c, heap, at);
+    } else if (list == CACHE_PINNED) {
+        r->at = c->n_pinned;
+        c->pinned[c->n_pinned++] = record;
+    }
+}
+
+/* ---- the chance of use ---- */
+
+static float decayed(const struct cache *c, float count, uint64_t tokens) {
+    return tokens < DECAYS ? count * c->decay[tokens] : 0;
+}
+
+static int age_bucket(uint64_t age) {
+    static const uint16_t upto[CACHE_AGES - 1] = {1, 2, 3, 4, 6, 9, 14, 22, 40, 80, 200};
+    int a = 0;
+    while (a < CACHE_AGES - 1 && age > upto[a])
+        a++;
+    return a;
+}
+
+/* By halvings of the share of tokens that used the expert. */
+static int rate_bucket(float count) {
+    float rate = count * (1 - DECAY);
+    int r = CACHE_RATES - 1;
+    for (float edge = 0.5f; r > 0 && rate < edge; edge *= 0.5f)
+        r--;
+    return r;
+}
+
+/* The chance that an expert with `count` uses, the last one at token `last`, is used at `token`. */
+static float chance_at(const struct cache *c, uint64_t token, uint64_t last, float count) {
+    if (last == 0)
+        return 0;
+    float now = decayed(c, count, token - last);
+    int a = age_bucket(token - last), r = rate_bucket(now);
+    float p = c->chance.used[a][r] / c->chance.seen[a][r];
+    /* Inside a bucket the more frequent ranks higher. */
+    return p + 1e-3f * now * (1 - DECAY);
+}
+
+/* Compare what the buckets said of a layer's experts with what the token used. */
+static void learn(struct cache *c, uint32_t record) {
+    const struct cache_record *r = &c->records[record];
+    bool used = r->last == c->token;
+    uint64_t last = used ? r->last_before : r->last;
+    if (last == 0 || last >= c->token)
+        return;
+    float count = decayed(c, used ? r->count_before : r->count, c->token - last);
+    int a = age_bucket(c->token - last), b = rate_bucket(count);
+    c->chance.seen[a][b] = c->chance.seen[a][b] * FORGET + 1;
+    c->chance.used[a][b] = c->chance.used[a][b] * FORGET + used;
+}
+
+/* Rank a layer's experts for the token after this one. */
+static void rank_layer(struct cache *c, uint32_t layer) {
+    uint32_t first = c->archive->layer_record[layer], n = c->archive->arch.n_experts;
+    for (uint32_t i = first; i < first + n; i++) {
+        struct cache_record *r = &c->records[i];
+        r->p = chance_at(c, c->token + 1, r->last, r->count);
+        list_place(c, i);
+    }
+}
+
+void cache_routed(struct cache *c) {
+    if (!c->routed && c->n_tok == 1 && !c->whole_lru && c->archive->arch.moe[c->layer])
+        rank_layer(c, c->layer);
+    c->routed = true;
+}
+
+/* A layer has been passed. */
+static void pass_layer(struct cache *c, uint32_t layer) {
+    if (c->whole_lru || !c->archive->arch.moe[layer])
+        return;
+    uint32_t first = c->archive->layer_record[layer], n = c->archive->arch.n_experts;
+    for (uint32_t i = first; i < first + n && c->n_tok == 1; i++)
+        learn(c, i);
+    rank_layer(c, layer);
+}
+
 void cache_clock(struct cache *c, uint32_t layer, uint32_t tokens) {
+    if (c->step > 1)
+        pass_layer(c, c->layer);
     c->layer = layer;
+    c->routed = false;
+    c->n_tok = tokens;
     c->step++;
     if (layer == 0)
         c->token += tokens;
-}
-
-/* Uses so far, decayed until now: exp2(key - now). */
-static float use_count(const struct cache *c, uint32_t record) {
-    float now = (float)c->token * -log2f(DECAY);
-    return isinf(c->records[record].key) ? 0.0f : exp2f(c->records[record].key - now);
+    for (uint32_t i = c->n_pinned; i-- > 0;)
+        list_place(c, c->pinned[i]);
 }
 
 void cache_touch(struct cache *c, uint32_t record) {
-    float now = (float)c->token * -log2f(DECAY);
-    c->records[record].used = ++c->uses;
-    c->records[record].key = log2f(use_count(c, record) + 1.0f) + now;
+    struct cache_record *r = &c->records[record];
+    r->used = ++c->uses;
+    if (r->last != c->token || r->last == 0) {
+        r->last_before = r->last;
+        r->count_before = r->count;
+        r->count = r->last ? decayed(c, r->count, c->token - r->last) : 0;
+        r->last = c->token;
+    }
+    r->count += 1;
+    r->p = chance_at(c, c->token + 1, r->last, r->count);
+    list_place(c, record);
 }
 
 float cache_use_p(const struct cache *c, uint32_t record) {
-    float p = use_count(c, record) * (1.0f - DECAY);
+    float p = c->records[record].p;
     return p < 1.0f ? p : 1.0f;
 }
 
 void cache_pin(struct cache *c, uint32_t record, uint32_t ahead) {
     c->records[record].pinned_step = c->step + ahead;
+    list_place(c, record);
+}
+
+void cache_guessed(struct cache *c, uint32_t layer, uint32_t ahead) {
+    c->guessed[layer] = c->step + ahead;
 }
 
 void cache_lease(struct cache *c, uint32_t chunk) {
-    c->chunks[chunk].leases++;
-    c->records[c->chunks[chunk].record].leases++;
+    struct cache_chunk *k = &c->chunks[chunk];
+    struct cache_record *r = &c->records[k->record];
+    r->n_waiting += k->leases++ == 0 && k->state != CACHE_READY;
+    if (r->leases++ == 0)
+        list_place(c, k->record);
 }
 
 void cache_release(struct cache *c, uint32_t chunk) {
     struct cache_chunk *k = &c->chunks[chunk];
+    struct cache_record *r = &c->records[k->record];
     if (k->leases == 0)
         die("lease of chunk %u given back twice", chunk);
-    k->leases--;
-    c->records[k->record].leases--;
+    r->n_waiting -= --k->leases == 0 && k->state != CACHE_READY;
+    if (--r->leases == 0)
+        list_place(c, k->record);
 }
+
+/* ---- eviction ---- */
 
 /* The chunk to evict from a record: its last READY slot that is not leased, cold before hot. */
 static uint32_t victim_chunk(const struct cache *c, uint32_t record) {
@@ -135,44 +340,46 @@ static uint32_t victim_chunk(const struct cache *c, uint32_t record) {
     return UINT32_MAX;
 }
 
-/* The lowest-ranked evictable chunk, pinned experts considered or not; UINT32_MAX where there is
- * none. */
-static uint32_t find_victim(const struct cache *c, bool pinned_too) {
-    float drift = -log2f(DECAY), best = INFINITY, never = (float)c->token * drift - NEVER_USED;
-    uint32_t n_layers = c->archive->arch.n_layers, victim = UINT32_MAX;
-    for (uint32_t i = 0; i < c->archive->n_records; i++) {
-        const struct cache_record *r = &c->records[i];
-        if (r->slots_cold + r->slots_hot == 0 || (r->pinned_step >= c->step && !pinned_too))
+/* Layers until the experts of `layer` may be used: the one at hand comes up again after a whole
+ * round, and so does one whose experts have been guessed, for all that were not. */
+static uint32_t layers_until(const struct cache *c, uint32_t layer) {
+    uint32_t n = c->archive->arch.n_layers, ahead = (layer + n - c->layer) % n;
+    return c->guessed[layer] > c->step || ahead == 0 ? ahead + n : ahead;
+}
+
+/* The unpinned expert whose next use is farthest; UINT32_MAX where there is none. */
+static uint32_t find_victim(const struct cache *c) {
+    uint32_t victim = UINT32_MAX, n_layers = c->archive->arch.n_layers;
+    double farthest = -INFINITY;
+    for (uint32_t l = 0; l < n_layers; l++) {
+        if (c->n_heap[l] == 0)
             continue;
-        uint32_t ahead = (r->layer + n_layers - c->layer) % n_layers;
-        /* The layer at hand comes up again after a whole round. */
-        if (ahead == 0)
-            ahead = n_layers;
-        float rank = (isinf(r->key) ? never : r->key) - drift * (float)ahead / (float)n_layers +
-                     (r->slots_cold ? 0.0f : c->hot_bonus);
-        if (rank >= best)
-            continue;
-        /* A lease on one chunk leaves the record's others evictable. */
-        uint32_t chunk = victim_chunk(c, i);
-        if (chunk == UINT32_MAX)
-            continue;
-        best = rank;
-        victim = chunk;
+        uint32_t first = heap_of(c, l)[0];
+        double rank = c->records[first].rank;
+        double until = c->whole_lru ? -rank
+                                    : 1 / (rank > 1e-6 ? rank : 1e-6) +
+                                          (double)layers_until(c, l) / (double)n_layers;
+        if (until > farthest) {
+            farthest = until;
+            victim = first;
+        }
     }
     return victim;
 }
 
-/* A chunk of the expert that was used longest ago and holds slots without leases. */
-static uint32_t find_oldest(const struct cache *c) {
-    uint64_t oldest = UINT64_MAX;
+/* What a demand may take where everything in the heaps is gone: the pinned expert that is needed
+ * last, or chunks that nobody leases of an expert of which others are leased. */
+static uint32_t find_last_resort(const struct cache *c) {
     uint32_t victim = UINT32_MAX;
-    for (uint32_t i = 0; i < c->archive->n_records; i++) {
-        const struct cache_record *r = &c->records[i];
-        if (r->slots_cold + r->slots_hot == 0 || r->leases > 0 || r->used >= oldest)
-            continue;
-        oldest = r->used;
-        victim = victim_chunk(c, i);
+    for (uint32_t i = 0; i < c->n_pinned; i++) {
+        uint32_t r = c->pinned[i];
+        if (victim == UINT32_MAX || c->records[r].pinned_step > c->records[victim].pinned_step)
+            victim = r;
     }
+    for (uint32_t r = 0; victim == UINT32_MAX && r < c->archive->n_records; r++)
+        if (c->records[r].slots_cold + c->records[r].slots_hot > 0 &&
+            victim_chunk(c, r) != UINT32_MAX)
+            victim = r;
     return victim;
 }
 
@@ -182,47 +389,43 @@ static int32_t evict(struct cache *c, uint32_t chunk) {
     struct cache_record *r = &c->records[k->record];
     int32_t slot = k->slot;
     *(k->hot ? &r->slots_hot : &r->slots_cold) -= 1;
+    r->n_ready--;
     if (k->guessed)
         c->count.wasted_bytes += c->archive->chunks[chunk].stored_bytes;
+    if (k->data != cache_slot(c, slot))
+        c->unmapped[c->n_unmapped++] = chunk;
     k->guessed = false;
     k->state = CACHE_ABSENT;
     k->slot = CACHE_NO_SLOT;
     k->data = NULL;
     c->count.evictions++;
+    list_place(c, k->record);
     return slot;
 }
 
-/* The whole of the expert that was used longest ago. */
-static int32_t evict_oldest(struct cache *c) {
-    uint32_t victim = find_oldest(c);
-    if (victim == UINT32_MAX)
-        return CACHE_NO_SLOT;
-    uint32_t record = c->chunks[victim].record;
-    for (; victim != UINT32_MAX; victim = victim_chunk(c, record))
-        cache_slot_give(c, evict(c, victim));
-    return c->free_slots[--c->n_free];
+/* Evict one chunk of the victim, or for comparison all of them. Returns a slot. */
+static int32_t evict_from(struct cache *c, uint32_t victim) {
+    int32_t slot = evict(c, victim_chunk(c, victim));
+    if (c->whole_lru)
+        for (uint32_t k; (k = victim_chunk(c, victim)) != UINT32_MAX;)
+            cache_slot_give(c, evict(c, k));
+    return slot;
 }
 
 float cache_victim_p(const struct cache *c) {
-    uint32_t victim = c->n_free > 0 ? UINT32_MAX : find_victim(c, false);
-    return victim == UINT32_MAX ? 0.0f : cache_use_p(c, c->chunks[victim].record);
+    uint32_t victim = c->n_free > 0 ? UINT32_MAX : find_victim(c);
+    return victim == UINT32_MAX ? 0.0f : cache_use_p(c, victim);
 }
 
 int32_t cache_slot_take(struct cache *c, enum cache_claim claim, float p) {
     if (c->n_free > 0)
         return c->free_slots[--c->n_free];
-    if (c->whole_lru) {
-        int32_t slot = evict_oldest(c);
-        if (slot != CACHE_NO_SLOT)
-            return slot;
-    }
-    uint32_t victim = find_victim(c, false);
+    uint32_t victim = find_victim(c);
     if (victim == UINT32_MAX && claim == CACHE_CLAIM_DEMAND)
-        victim = find_victim(c, true);
-    if (victim == UINT32_MAX ||
-        (claim == CACHE_CLAIM_GUESS && cache_use_p(c, c->chunks[victim].record) >= p))
+        victim = find_last_resort(c);
+    if (victim == UINT32_MAX || (claim == CACHE_CLAIM_GUESS && cache_use_p(c, victim) >= p))
         return CACHE_NO_SLOT;
-    return evict(c, victim);
+    return evict_from(c, victim);
 }
 
 void cache_slot_give(struct cache *c, int32_t slot) {
@@ -231,11 +434,14 @@ void cache_slot_give(struct cache *c, int32_t slot) {
 
 void cache_publish(struct cache *c, uint32_t chunk, int32_t slot, const uint8_t *data) {
     struct cache_chunk *k = &c->chunks[chunk];
+    struct cache_record *r = &c->records[k->record];
     k->state = CACHE_READY;
     k->slot = slot;
     k->data = data;
+    r->n_ready++;
+    r->n_waiting -= k->leases > 0;
     if (slot != CACHE_NO_SLOT) {
-        struct cache_record *r = &c->records[k->record];
         *(k->hot ? &r->slots_hot : &r->slots_cold) += 1;
+        list_place(c, k->record);
     }
 }

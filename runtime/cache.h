@@ -6,16 +6,23 @@
  * Leaves to others: bringing bytes (prefetch), choosing chunks (experts), arithmetic.
  *
  * A chunk goes ABSENT -> QUEUED -> LOADING -> READY -> ABSENT. In READY its decoded neurons are at
- * `data`: in a slot, or (`in_place`) in the archive's own map. A lease keeps a chunk from eviction;
- * it may be taken before the chunk is READY, and is given back exactly once.
+ * `data`: in a slot, or in a map of the archive (`in_place`: never evicted; or a page that was
+ * brought by READER_MAPPED: it takes a slot's number, so that it counts, and leaves the slot's
+ * memory untouched). A lease keeps a chunk from eviction; it may be taken before the chunk is
+ * READY, and is given back exactly once.
  *
- * Eviction ranks whole experts, because a token that uses an expert uses its chunks together. The
- * key of an expert is log2(f) + t * log2(1 / DECAY), where f counts uses, each use decaying by
- * DECAY a token, and t is the token of the last use: for two experts untouched since, the order of
- * keys is the order of their decayed counts, so keys need no updating as time passes. Among
- * near-equals the expert whose layer comes up last goes first. An expert that was never used ranks
- * as one whose uses have long decayed. An expert's cold chunks go before its hot prefix, the least
- * busy neurons first.
+ * Eviction ranks whole experts, because a token that uses an expert uses its chunks together. Of
+ * each expert is known how long ago it was used and how often (a count of uses, each decaying by
+ * DECAY a token); how likely such an expert is to be used by the next token is measured as the run
+ * goes, over all experts: of those used so long ago and so often, how many were used again? That
+ * chance p gives the time until the next use, in tokens: 1/p - 1, and the way from the layer at
+ * hand to the expert's. The expert whose use is farthest goes first (Belady's rule with an expected
+ * time in place of the true one). Layers whose experts have been guessed already count as passed:
+ * who was guessed is pinned, the others wait for the next token. An expert's cold chunks go before
+ * its hot prefix, the least busy neurons first.
+ *
+ * A victim is found in the time of one look at each layer: experts that may go lie in a heap by
+ * layer. A layer's chances are computed when it has been passed, once a token.
  *
  * Threads: the forward thread and the I/O threads. `lock` guards everything here and the queue of
  * prefetch; every function marked [locked] is called with it held. The bytes of a slot belong to
@@ -29,7 +36,7 @@
 #include "format/corm_read.h"
 
 enum cache_state { CACHE_ABSENT, CACHE_QUEUED, CACHE_LOADING, CACHE_READY };
-enum { CACHE_NO_SLOT = -1 };
+enum { CACHE_NO_SLOT = -1, CACHE_AGES = 12, CACHE_RATES = 10 };
 
 struct cache_chunk {
     const uint8_t *data; /* READY: decoded neurons */
@@ -43,15 +50,25 @@ struct cache_chunk {
     bool guessed; /* brought by a guess and not used yet */
 };
 
+/* Where a record waits for its eviction. */
+enum cache_list { CACHE_KEPT, CACHE_HEAP, CACHE_PINNED };
+
 struct cache_record {
-    float key; /* see above; -INFINITY before the first use */
+    double rank; /* of those in a heap the lowest goes first */
+    float p;     /* chance that the next token uses it */
+    float count; /* decayed uses at `last` */
+    float count_before;
+    uint64_t last, last_before; /* tokens of the last two uses; 0 = none */
+    uint64_t used;              /* when it was used last, in uses of any expert */
+    uint64_t pinned_step;       /* guessed to be used at this step: kept until it has passed; see
+                                   cache_clock */
     uint32_t layer;
-    uint32_t leases;     /* sum over its chunks */
-    uint32_t slots_cold; /* READY chunks in slots */
-    uint32_t slots_hot;
-    uint64_t pinned_step; /* guessed to be used at this step: kept until it has passed; see
-                             cache_clock */
-    uint64_t used;        /* when it was used last, in uses of any expert */
+    uint32_t leases;                /* sum over its chunks */
+    uint32_t slots_cold, slots_hot; /* READY chunks in slots */
+    uint32_t n_ready;               /* READY chunks */
+    uint32_t n_waiting;             /* leased chunks that are not READY */
+    uint32_t at;                    /* place in its list */
+    uint8_t list;                   /* enum cache_list */
 };
 
 struct cache_counters {
@@ -62,6 +79,11 @@ struct cache_counters {
     uint64_t guessed_bytes; /* stored bytes brought by guesses, of which: */
     uint64_t useful_bytes;  /* demanded while in memory or on the way */
     uint64_t wasted_bytes;  /* evicted unused; the rest is still there, unused so far */
+};
+
+/* Of experts used so long ago and so often: how many tokens were seen, and how many used them. */
+struct cache_chance {
+    float seen[CACHE_AGES][CACHE_RATES], used[CACHE_AGES][CACHE_RATES];
 };
 
 struct cache {
@@ -75,14 +97,27 @@ struct cache {
     int32_t *free_slots; /* stack */
     uint32_t n_free;
     bool in_place; /* raw chunks are used from the map */
-    /* What a hot prefix is worth over the cold chunks of the same expert, in doublings of the use
-     * count: above 0 where tokens leave cold chunks out. Where all chunks are used together,
-     * keeping a part of an expert saves no request. */
+    /* What a hot prefix is worth over the cold chunks of the same expert, in doublings of the
+     * chance of use: above 0 where tokens leave cold chunks out. Where all chunks are used
+     * together, keeping a part of an expert saves no request. */
     float hot_bonus;
     bool whole_lru; /* for comparison: evict whole experts, least recently used first */
+    /* Chunks evicted from a map, for prefetch to give back to the kernel: [n_unmapped]. */
+    uint32_t *unmapped, n_unmapped;
+    /* Experts that may be evicted: a heap for each layer, at the index of its first record, and
+     * those pinned. */
+    uint32_t *heaps;   /* [n_records] */
+    uint32_t *n_heap;  /* [n_layers] */
+    uint32_t *pinned;  /* [n_records] */
+    uint64_t *guessed; /* [n_layers] step for which the layer's experts were guessed last */
+    uint32_t n_pinned;
+    struct cache_chance chance;
+    float *decay;   /* [DECAYS] DECAY to the power of the index */
     uint64_t uses;  /* cache_touch so far */
     uint64_t token; /* clock of the ranking */
     uint32_t layer; /* layer being computed */
+    bool routed;    /* cache_routed was called for it */
+    uint32_t n_tok; /* tokens of the pass at hand */
     uint64_t step;  /* layers entered so far, plus 1: so a pin of 0 is none */
     struct cache_counters count;
 };
@@ -104,22 +139,31 @@ void cache_close(struct cache *c); /* accepts a zeroed struct */
 static inline bool cache_uses_slot(const struct cache *c, uint32_t chunk) {
     return !(c->in_place && c->archive->chunks[chunk].encoding == CORM_ENCODING_RAW);
 }
+static inline uint8_t *cache_slot(const struct cache *c, int32_t slot) {
+    return c->slots + (size_t)slot * c->slot_bytes;
+}
 
-/* [locked] The forward pass enters `layer`: one step; layer 0 moves the clock by `tokens`. */
+/* [locked] The forward pass enters `layer` with `tokens` rows: one step; layer 0 moves the clock by
+ * `tokens`. Computes the chances of the layer before. */
 void cache_clock(struct cache *c, uint32_t layer, uint32_t tokens);
+/* [locked] The layer's experts are leased, so that all others of it wait for the next token: to be
+ * told before slots are taken for it. Counts once a step, and for single rows. */
+void cache_routed(struct cache *c);
 /* [locked] Count a use of an expert in its rank. */
 void cache_touch(struct cache *c, uint32_t record);
 /* [locked] */
 void cache_lease(struct cache *c, uint32_t chunk);
 void cache_release(struct cache *c, uint32_t chunk);
 
-/* [locked] Probability that an expert is used by one token, from its decayed count: in a steady
- * state the count is p / (1 - DECAY). */
+/* Chance that the next token uses an expert. [locked] */
 float cache_use_p(const struct cache *c, uint32_t record);
 /* [locked] The same for the expert that would be evicted next; 0 while slots are free. */
 float cache_victim_p(const struct cache *c);
 /* [locked] Keep an expert that is guessed to be used `ahead` layers on. */
 void cache_pin(struct cache *c, uint32_t record, uint32_t ahead);
+/* [locked] The guesses for the layer `ahead` layers on are complete: what of it is not pinned ranks
+ * as if it had passed. */
+void cache_guessed(struct cache *c, uint32_t layer, uint32_t ahead);
 
 /* What a taken slot may cost. */
 enum cache_claim {

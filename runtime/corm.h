@@ -38,13 +38,15 @@ enum corm_reading {
     CORM_READ_AUTO,     /* direct where the model does not fit and the file system allows it */
     CORM_READ_BUFFERED, /* through the page cache */
     CORM_READ_DIRECT,   /* past it; an error where the file system refuses */
+    CORM_READ_MAPPED,   /* from a mapping of the file, in place where experts are not compressed */
 };
 
 /* For measurement only: parts of the engine turned off, and slower disks. None of it changes a bit
  * of the result. Zero-initialised it changes nothing. */
 struct corm_mechanisms {
     bool whole_lru;      /* evict whole experts, the least recently used first */
-    bool single_reads;   /* one read for each chunk, neighbours or not */
+    bool split_reads;    /* three reads for each expert, as for three separate matrices */
+    bool in_turn;        /* an expert is read when it is its turn, and nothing is done meanwhile */
     bool no_guesses;     /* nothing is fetched before it is demanded */
     uint32_t ahead;      /* layers whose experts are guessed, 1..3; 0 = default */
     uint32_t io_threads; /* 0 = default */

@@ -172,6 +172,7 @@ static const struct cli_option bench_rows[] = {
 static const char *const reading_words[] = {[CORM_READ_AUTO] = "auto",
                                             [CORM_READ_BUFFERED] = "buffered",
                                             [CORM_READ_DIRECT] = "direct",
+                                            [CORM_READ_MAPPED] = "mapped",
                                             NULL};
 
 static const struct cli_option measure_rows[] = {
@@ -180,7 +181,7 @@ static const struct cli_option measure_rows[] = {
              "an LRU cache (B0) to all of them, and compare: interleaved runs, each with a fresh "
              "engine. Needs --share or --ram."},
     {"io", 0, CLI_FLAG, FIELD(io),
-     .help = "Read the archive in both ways, with several block sizes and threads; with "
+     .help = "Read the archive in all ways, with several block sizes and threads; with "
              "--reading, --block or --io-threads in those only."},
     {"block", 0, CLI_SIZE, FIELD(block_bytes), "SIZE", "With --io: the block size.",
      .fallback = "64K to 4M"},
@@ -202,7 +203,8 @@ static const struct cli_option measure_rows[] = {
      "--no-compress: to see what the codec brings.",
      .fallback = "none"},
     {"reading", 0, CLI_ENUM, FIELD(reading), "WAY",
-     "How experts are read: auto, buffered (through the page cache) or direct.",
+     "How experts are read: auto, buffered (through the page cache), direct, or mapped (from a "
+     "mapping of the file).",
      .words = reading_words},
     {"io-threads", 0, CLI_INT, FIELD(io_threads), "N", "Threads that read and decode.", .min = 0,
      .max = 64, .fallback = "the engine's own number"},

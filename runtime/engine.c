@@ -49,6 +49,11 @@ static uint32_t predict_rows(const struct corm_engine *e) {
     return e->opt.loss_in_batches ? e->opt.batch_rows : 1;
 }
 
+/* The plan does not hang on the processors that are free. */
+static uint32_t most_io_threads(const struct corm_engine *e) {
+    return e->io_threads > IO_THREADS ? e->io_threads : IO_THREADS;
+}
+
 static int make_plan(struct corm_engine *e, struct err *err) {
     const struct corm *c = &e->archive;
     const struct arch *a = &c->arch;
@@ -64,7 +69,7 @@ static int make_plan(struct corm_engine *e, struct err *err) {
                        predict_scratch_bytes(a, predict_rows(e)) + c->predictors.size_bytes +
                        experts_scratch_bytes(c, e->opt.batch_rows) +
                        (uint64_t)vocab_rows * a->vocab * sizeof(float) +
-                       prefetch_buffer_bytes(c, e->io_threads) +
+                       prefetch_buffer_bytes(c, most_io_threads(e)) +
                        cache_table_bytes(c, cache_slots_needed(c, false)) + OVERHEAD_BYTES;
     uint64_t fixed = p->trunk_bytes + p->kv_bytes + p->scratch_bytes;
     size_t slot = cache_slot_bytes(c);
@@ -155,9 +160,13 @@ static int fill_options(struct corm_engine *e, const struct corm_engine_options 
     if (o->measure && o->measure->ahead > PREDICT_MAX_AHEAD)
         return err_set(err, "guesses for %u layers ahead: at most %d", o->measure->ahead,
                        PREDICT_MAX_AHEAD);
-    e->io_threads = o->measure && o->measure->io_threads ? o->measure->io_threads : IO_THREADS;
+    uint32_t cpus = machine_cpus();
     if (o->threads == 0)
-        o->threads = machine_cpus();
+        o->threads = cpus;
+    /* One that always has its processor is worth two that share it. */
+    e->io_threads = o->measure && o->measure->io_threads ? o->measure->io_threads
+                    : cpus == o->threads + 1             ? 1
+                                                         : IO_THREADS;
     if (o->batch_rows == 0)
         o->batch_rows = DEFAULT_BATCH_ROWS;
     if (o->ctx_tok == 0) {
@@ -261,11 +270,14 @@ static int open_steps(struct corm_engine *e, const char *path,
     const struct corm_mechanisms none = {0}, *m = e->opt.measure ? e->opt.measure : &none;
     e->cache.hot_bonus = e->opt.loss_percent > 0 ? HOT_BONUS : 0;
     e->cache.whole_lru = m->whole_lru;
+    static const enum reader_way ways[] = {[CORM_READ_BUFFERED] = READER_BUFFERED,
+                                           [CORM_READ_DIRECT] = READER_DIRECT,
+                                           [CORM_READ_MAPPED] = READER_MAPPED};
     struct prefetch_options io = {.io_threads = e->io_threads,
-                                  .way = e->plan.reading == CORM_READ_DIRECT ? READER_DIRECT
-                                                                             : READER_BUFFERED,
+                                  .way = ways[e->plan.reading],
                                   .throttle = {m->throttle_bytes_per_s, m->throttle_latency_ns},
-                                  .single_reads = m->single_reads};
+                                  .split_reads = m->split_reads,
+                                  .awake = machine_cpus() > e->opt.threads};
     if (prefetch_open(&e->prefetch, &e->cache, &io, err) < 0)
         return -1;
     struct corm_predict view;
@@ -280,6 +292,7 @@ static int open_steps(struct corm_engine *e, const char *path,
                                                 : DEFAULT_AHEAD);
     experts_open(&e->experts, &e->cache, e->prefetch, &e->backend, e->opt.batch_rows);
     e->experts.predict = &e->predict;
+    e->experts.in_turn = m->in_turn;
     e->experts.on_route = m->on_route;
     e->experts.on_route_ctx = m->on_route_ctx;
     if (choose_loss(e, err) < 0)

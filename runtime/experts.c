@@ -6,7 +6,7 @@
 size_t experts_scratch_bytes(const struct corm *a, uint32_t max_rows) {
     size_t n = a->arch.n_experts, uses = (size_t)max_rows * a->arch.n_active;
     size_t chunks = cache_slots_floor(a) / 2;
-    return uses * sizeof(uint32_t) + n * (3 * sizeof(uint32_t) + sizeof(struct prefetch_need)) +
+    return uses * sizeof(uint32_t) + n * (3 * sizeof(uint32_t) + 2 * sizeof(struct prefetch_need)) +
            (n + uses) * (sizeof(struct expert_job) + chunks * (sizeof(struct ffn_chunk) + 1));
 }
 
@@ -20,6 +20,7 @@ void experts_open(struct experts *e, struct cache *cache, struct prefetch *prefe
     e->first_use = mem_calloc((size_t)n + 1, sizeof *e->first_use);
     e->order = mem_calloc(n, sizeof *e->order);
     e->needs = mem_calloc(n, sizeof *e->needs);
+    e->done = mem_calloc(n, sizeof *e->done);
     e->ready = mem_calloc(n, sizeof *e->ready);
     e->open = mem_calloc(n, sizeof *e->open);
     e->record_chunks = cache_slots_floor(a) / 2;
@@ -35,6 +36,7 @@ void experts_close(struct experts *e) {
     free(e->first_use);
     free(e->order);
     free(e->needs);
+    free(e->done);
     free(e->ready);
     free(e->open);
     free(e->jobs);
@@ -77,29 +79,29 @@ static void choose_skips(struct experts *e, uint32_t layer, const float *x, uint
  * while the others are computed, and the others are used before they can be evicted. Returns their
  * number. */
 static uint32_t plan_order(struct experts *e, uint32_t layer) {
-    uint32_t n_experts = e->archive->arch.n_experts, n = 0, in_memory = 0, missing = 0;
-    for (uint32_t i = 0; i < n_experts; i++) {
-        struct prefetch_need need = need_of(e, layer, i);
-        e->ready[i] =
-            e->first_use[i + 1] > e->first_use[i] && prefetch_is_ready(e->prefetch, &need);
-    }
-    for (;;) {
-        while (missing < n_experts &&
-               (e->ready[missing] || e->first_use[missing + 1] == e->first_use[missing]))
-            missing++;
-        while (in_memory < n_experts && !e->ready[in_memory])
-            in_memory++;
-        if (in_memory == n_experts && missing == n_experts)
-            return n;
-        if (missing < n_experts)
-            e->order[n++] = missing++;
-        if (in_memory < n_experts)
-            e->order[n++] = in_memory++;
-    }
+    uint32_t n_experts = e->archive->arch.n_experts, n = 0, n_used = 0, at[2] = {0, 0};
+    uint32_t *used = e->open; /* not yet in use */
+    for (uint32_t i = 0; i < n_experts; i++)
+        if (e->first_use[i + 1] > e->first_use[i]) {
+            used[n_used] = i;
+            e->needs[n_used++] = need_of(e, layer, i);
+        }
+    prefetch_look(e->prefetch, e->needs, n_used, e->ready);
+    while (n < n_used)
+        for (int in_memory = 0; in_memory < 2; in_memory++) {
+            uint32_t *next = &at[in_memory];
+            while (*next < n_used && e->ready[*next] != in_memory)
+                ++*next;
+            if (*next < n_used)
+                e->order[n++] = used[(*next)++];
+        }
+    return n;
 }
 
 static uint32_t slots_of(const struct experts *e, const struct prefetch_need *need) {
     uint32_t n = 0;
+    if (!need->skip && !e->cache->in_place)
+        return need->n;
     for (uint32_t i = 0; i < need->n; i++)
         n += prefetch_needs(need, i) && cache_uses_slot(e->cache, need->first + i);
     return n;
@@ -109,16 +111,18 @@ static uint32_t slots_of(const struct experts *e, const struct prefetch_need *ne
  * slots. Returns the new `next`. */
 static uint32_t open_more(struct experts *e, uint32_t layer, uint32_t next, uint32_t n,
                           uint32_t *slots_leased) {
-    for (; next < n; next++) {
+    uint32_t before = e->n_open;
+    for (; next < n && !(e->in_turn && e->n_open > 0); next++) {
         struct prefetch_need need = need_of(e, layer, e->order[next]);
         uint32_t slots = slots_of(e, &need);
         if (*slots_leased + slots > e->cache->n_slots)
             break;
         *slots_leased += slots;
-        prefetch_demand(e->prefetch, &need);
         e->open[e->n_open] = e->order[next];
         e->needs[e->n_open++] = need;
     }
+    if (e->n_open > before)
+        prefetch_demand(e->prefetch, &e->needs[before], e->n_open - before);
     return next;
 }
 
@@ -165,17 +169,18 @@ static void compute_ready(struct experts *e, const float *x, float *parts) {
 
 /* Give back the experts that are ready (computed), or all of them; the others stay open. */
 static void close_experts(struct experts *e, bool all, uint32_t *slots_leased) {
-    uint32_t kept = 0;
+    uint32_t kept = 0, n_done = 0;
     for (uint32_t i = 0; i < e->n_open; i++) {
         if (all || e->ready[i]) {
             *slots_leased -= slots_of(e, &e->needs[i]);
-            prefetch_release(e->prefetch, &e->needs[i]);
+            e->done[n_done++] = e->needs[i];
             continue;
         }
         e->open[kept] = e->open[i];
         e->needs[kept++] = e->needs[i];
     }
     e->n_open = kept;
+    prefetch_release(e->prefetch, e->done, n_done);
 }
 
 static int experts_run(void *ctx, uint32_t layer, const float *x, uint32_t rows, const int32_t *ids,

@@ -26,7 +26,7 @@ struct experts {
      * moment to ask for later ones. May be NULL. */
     void (*on_demanded)(void *ctx, uint32_t layer, uint32_t rows);
     void *on_demanded_ctx;
-    /* Told what was chosen; may be NULL. */
+    /* Told what was chosen, before anything is demanded; may be NULL. */
     void (*on_route)(void *ctx, uint32_t layer, uint32_t rows, const int32_t *ids);
     void *on_route_ctx;
     /* Approximate mode: which share of the predicted energy each layer's experts may leave out,
@@ -34,6 +34,7 @@ struct experts {
      * measure what decoding would lose). */
     const float *drop;
     bool drop_in_batches;
+    bool in_turn; /* for comparison: an expert is brought when it is its turn to be computed */
     struct predict *predict;
     uint32_t max_uses;   /* rows * n_active of the longest call */
     uint64_t used_bytes; /* decoded bytes of the chunks that were computed with */
@@ -46,6 +47,7 @@ struct experts {
     uint32_t *open;              /* expert */
     struct prefetch_need *needs; /* its chunks, leased */
     bool *ready;                 /* all in memory */
+    struct prefetch_need *done;  /* [n_experts] those given back */
     struct expert_job *jobs;     /* [n_experts + max_uses] */
     struct ffn_chunk *chunks;    /* [(n_experts + max_uses) * chunks of a record] */
     uint32_t record_chunks;      /* most chunks of a record */

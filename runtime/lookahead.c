@@ -24,7 +24,8 @@ void lookahead_open(struct lookahead *la, struct predict *predict, struct prefet
         .predict = predict, .prefetch = prefetch, .archive = archive, .max_ahead = max_ahead};
     la->prob = mem_calloc(n, sizeof *la->prob);
     la->guess = mem_calloc(n, sizeof *la->guess);
-    la->skip = mem_calloc(predict->chunks_per_expert, 1);
+    la->skip = mem_calloc(predict->width, predict->chunks_per_expert);
+    la->needs = mem_calloc(predict->width, sizeof *la->needs);
     memset(la->guess, 0xff, n * sizeof *la->guess);
     for (uint32_t l = 0; l < n_layers; l++)
         for (uint32_t a = 0; a < AHEADS; a++)
@@ -38,6 +39,7 @@ void lookahead_close(struct lookahead *la) {
     free(la->prob);
     free(la->guess);
     free(la->skip);
+    free(la->needs);
     *la = (struct lookahead){0};
 }
 
@@ -45,27 +47,28 @@ void lookahead_close(struct lookahead *la) {
 static void guess_layer(struct lookahead *la, uint32_t source, uint32_t ahead,
                         const int32_t *host_ids) {
     struct predict *p = la->predict;
-    uint32_t target = source + ahead;
+    uint32_t target = source + ahead, n_chunks = p->chunks_per_expert;
     if (!predict_has_target(p, source, ahead))
         return;
     predict_experts(p, source, ahead, la->residual, la->feature, host_ids, la->weights, 1,
                     PREDICT_USE_ALL);
-    const float *prob = &la->prob[at(la, source, ahead)];
     int32_t *guess = &la->guess[at(la, target, ahead)];
     memcpy(guess, p->host_ids, p->width * sizeof *p->host_ids);
+    bool skips = la->drop && la->drop[target] > 0 && predict_has_chunks(p, target);
+    if (skips)
+        predict_project(p, target, la->feature, 1);
     for (uint32_t i = 0; i < p->width; i++) {
         const struct corm_record *rec = corm_record_of(la->archive, target, (uint32_t)guess[i]);
-        struct prefetch_need need = {rec->first_chunk, rec->n_chunks, NULL};
-        if (la->drop && la->drop[target] > 0 && predict_has_chunks(p, target)) {
-            if (i == 0)
-                predict_project(p, target, la->feature, 1);
-            predict_chunk_energy(p, target, (uint32_t)guess[i], 0);
-            predict_choose_skip(p->host_scores, rec->n_chunks, rec->n_hot, la->drop[target],
-                                la->skip);
-            need.skip = la->skip;
-        }
-        prefetch_guess(la->prefetch, &need, ahead ? ahead : 1, prob[i]);
+        la->needs[i] = (struct prefetch_need){rec->first_chunk, rec->n_chunks, NULL};
+        if (!skips)
+            continue;
+        uint8_t *skip = &la->skip[i * n_chunks];
+        predict_chunk_energy(p, target, (uint32_t)guess[i], 0);
+        predict_choose_skip(p->host_scores, rec->n_chunks, rec->n_hot, la->drop[target], skip);
+        la->needs[i].skip = skip;
     }
+    prefetch_guess(la->prefetch, la->needs, &la->prob[at(la, source, ahead)], p->width,
+                   ahead ? ahead : 1);
 }
 
 /* Compare the guesses for `layer` with what it chose. */

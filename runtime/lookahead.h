@@ -29,7 +29,9 @@ struct lookahead {
     float *prob;       /* by source: chance that the rank is used */
     int32_t *guess;    /* by target: what was guessed; -1 first = none */
     const float *drop; /* [n_layers] as experts leaves out; NULL = nothing */
-    uint8_t *skip;     /* scratch: chunks that a guessed expert will not need */
+    /* Scratch, [width]: what guessed experts need, and the chunks that they will not. */
+    struct prefetch_need *needs;
+    uint8_t *skip;
     const float *residual, *feature, *weights; /* of the layer at hand, from the taps */
     const int32_t *host_ids;
     uint64_t read_before; /* bytes read when the token began */

@@ -1,14 +1,18 @@
 #include "runtime/prefetch.h"
 
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
-    NIL = -1,             /* end of a list, as uint32_t */
-    READ_BYTES = 1 << 20, /* one request: long enough for full device rate, short enough that a
-                             demand behind it waits for about a millisecond */
-    MAX_RUN = 64,         /* chunks of one request */
+    NIL = -1, /* end of a list, as uint32_t */
+    DEMAND_BYTES = 4 << 20,
+    GUESS_BYTES = 1 << 20,
+    MAX_RUN = READER_PIECES / 2, /* chunks of one request, each with the gap behind it */
+    AWAKE_NS = 100000,           /* looking for work before sleeping: about two wake-ups */
 };
+static const uint64_t BUSY_WINDOW_NS = 50 * 1000 * 1000;
 
 struct queue {
     uint32_t head, tail;
@@ -26,11 +30,15 @@ struct prefetch {
     struct reader reader;
     struct queue queues[PREFETCH_CLASSES];
     pthread_cond_t work;  /* a request came, a slot became free, or stop */
-    pthread_cond_t ready; /* a chunk was published, or a failure */
+    pthread_cond_t ready; /* an expert that is waited for is there, or a failure */
+    /* Counters of the same events, for those who look for them awake. */
+    atomic_uint work_seq, ready_seq;
+    uint32_t n_asleep;     /* I/O threads in wait for `work` */
+    bool looking, waiting; /* an I/O thread looks for work awake; the forward thread sleeps */
     pthread_t *threads;
     uint32_t n_threads;
     struct filler own; /* the forward thread's */
-    bool stop, single_reads;
+    bool stop, split_reads, awake;
     struct err failure;
     uint64_t stall_ns;
     float *guess_p; /* [n_records] probability of the last guess */
@@ -38,7 +46,6 @@ struct prefetch {
     uint64_t demand_ns, window_demand_ns, window_start_ns;
     float busy;
 };
-static const uint64_t BUSY_WINDOW_NS = 50 * 1000 * 1000;
 
 /* ---- queue [locked] ---- */
 
@@ -63,13 +70,57 @@ static void queue_remove(struct prefetch *p, uint32_t chunk) {
     *(k->next != (uint32_t)NIL ? &chunks[k->next].prev : &q->tail) = k->prev;
 }
 
-/* ---- I/O threads ---- */
+/* Something to do for an I/O thread: one that is awake will see it, else one is woken. */
+static void announce_work(struct prefetch *p) {
+    atomic_fetch_add_explicit(&p->work_seq, 1, memory_order_release);
+    if (!p->looking && p->n_asleep > 0)
+        pthread_cond_signal(&p->work);
+}
 
-/* A run of neighbouring chunks taken from the queue, with their slots. */
+static void announce_ready(struct prefetch *p) {
+    atomic_fetch_add_explicit(&p->ready_seq, 1, memory_order_release);
+    if (p->waiting)
+        pthread_cond_signal(&p->ready);
+}
+
+static bool any_queued(const struct prefetch *p) {
+    for (int i = 0; i < PREFETCH_CLASSES; i++)
+        if (p->queues[i].head != (uint32_t)NIL)
+            return true;
+    return false;
+}
+
+/* Look for a change of `seq` for a moment, the lock given up meanwhile. True where it changed. */
+static bool look_awake(struct prefetch *p, atomic_uint *seq) {
+    unsigned before = atomic_load_explicit(seq, memory_order_relaxed);
+    uint64_t until = clock_ns() + AWAKE_NS;
+    bool changed = false;
+    pthread_mutex_unlock(&p->cache->lock);
+    while (!changed && clock_ns() < until) {
+        for (int i = 0; i < 64 && !changed; i++) {
+            reader_relax();
+            changed = atomic_load_explicit(seq, memory_order_acquire) != before;
+        }
+        if (!changed)
+            sched_yield();
+    }
+    pthread_mutex_lock(&p->cache->lock);
+    return changed || atomic_load_explicit(seq, memory_order_relaxed) != before;
+}
+
+/* ---- runs ---- */
+
+/* A run of neighbouring chunks taken from the queue, with their slots; and what was evicted from the
+ * file's mapping for it. */
 struct run {
     enum prefetch_class class;
     uint32_t first, n;
     int32_t slots[MAX_RUN];
+    const uint8_t *data[MAX_RUN];
+    uint32_t n_unmapped;
+    struct span {
+        uint64_t offset, bytes;
+    } unmapped[MAX_RUN];
 };
 
 static uint64_t run_bytes(const struct corm *a, uint32_t first, uint32_t last) {
@@ -77,18 +128,52 @@ static uint64_t run_bytes(const struct corm *a, uint32_t first, uint32_t last) {
     return l->offset + l->stored_bytes - f->offset;
 }
 
-/* [locked] The first request of a class and its queued neighbours, as far as slots go. */
-static struct run take_from(struct prefetch *p, enum prefetch_class class) {
+/* Whether chunk `id` may be read together with the run's others. */
+static bool goes_along(const struct prefetch *p, const struct run *run, uint32_t id) {
+    const struct corm *a = p->archive;
+    uint32_t limit = run->class == PREFETCH_DEMANDED ? DEMAND_BYTES : GUESS_BYTES;
+    if (run_bytes(a, run->first, id) > limit ||
+        cache_uses_slot(p->cache, id) != cache_uses_slot(p->cache, run->first))
+        return false;
+    const struct corm_record *rec = &a->records[p->cache->chunks[id].record];
+    uint32_t here = 3 * (id - rec->first_chunk) / rec->n_chunks,
+             first = 3 * (run->first - rec->first_chunk) / rec->n_chunks;
+    return !p->split_reads || here == first;
+}
+
+/* [locked] Take over what the cache evicted from the mapping; neighbours become one span. What finds
+ * no room stays for the next run. */
+static void take_unmapped(struct prefetch *p, struct run *run) {
     struct cache *c = p->cache;
-    struct run run = {.class = class, .first = p->queues[class].head};
+    while (c->n_unmapped > 0) {
+        const struct corm_chunk *k = &p->archive->chunks[c->unmapped[c->n_unmapped - 1]];
+        struct span *s = run->n_unmapped ? &run->unmapped[run->n_unmapped - 1] : NULL;
+        if (s && k->offset + k->stored_bytes == s->offset) {
+            s->offset = k->offset;
+            s->bytes += k->stored_bytes;
+        } else if (run->n_unmapped < MAX_RUN) {
+            run->unmapped[run->n_unmapped++] = (struct span){k->offset, k->stored_bytes};
+        } else {
+            return;
+        }
+        c->n_unmapped--;
+    }
+}
+
+/* [locked] The first request of a class and its queued neighbours, as far as slots go. */
+static void take_from(struct prefetch *p, enum prefetch_class class, struct run *run) {
+    struct cache *c = p->cache;
+    run->class = class;
+    run->first = p->queues[class].head;
+    run->n = run->n_unmapped = 0;
     enum cache_claim claim = class == PREFETCH_DEMANDED ? CACHE_CLAIM_DEMAND : CACHE_CLAIM_GUESS;
-    while (run.n < MAX_RUN && run.first + run.n < p->archive->n_chunks) {
-        uint32_t id = run.first + run.n;
+    while (run->n < MAX_RUN && run->first + run->n < p->archive->n_chunks) {
+        uint32_t id = run->first + run->n;
         const struct cache_chunk *k = &c->chunks[id];
         if (k->state != CACHE_QUEUED || k->class != class ||
-            k->record != c->chunks[run.first].record)
+            k->record != c->chunks[run->first].record)
             break;
-        if (run.n > 0 && (p->single_reads || run_bytes(p->archive, run.first, id) > READ_BYTES))
+        if (run->n > 0 && !goes_along(p, run, id))
             break;
         int32_t slot = CACHE_NO_SLOT;
         if (cache_uses_slot(c, id)) {
@@ -98,60 +183,95 @@ static struct run take_from(struct prefetch *p, enum prefetch_class class) {
         }
         queue_remove(p, id);
         c->chunks[id].state = CACHE_LOADING;
-        run.slots[run.n++] = slot;
+        run->slots[run->n++] = slot;
     }
-    return run;
+    if (c->n_unmapped > 0)
+        take_unmapped(p, run);
 }
 
 /* [locked] The most urgent run. n = 0: nothing to do, or demands wait for a slot. A guess that may
  * evict nothing is dropped. */
-static struct run take_run(struct prefetch *p) {
-    struct run run = {0};
-    for (int i = 0; i < PREFETCH_CLASSES && run.n == 0; i++) {
+static void take_run(struct prefetch *p, struct run *run) {
+    run->n = 0;
+    for (int i = 0; i < PREFETCH_CLASSES && run->n == 0; i++) {
         enum prefetch_class class = (enum prefetch_class)i;
-        while (run.n == 0 && p->queues[class].head != (uint32_t)NIL) {
-            run = take_from(p, class);
-            if (run.n == 0 && class == PREFETCH_DEMANDED)
-                return run;
-            if (run.n == 0) {
-                p->cache->chunks[run.first].state = CACHE_ABSENT;
-                queue_remove(p, run.first);
+        while (run->n == 0 && p->queues[class].head != (uint32_t)NIL) {
+            take_from(p, class, run);
+            if (run->n == 0 && class == PREFETCH_DEMANDED)
+                return;
+            if (run->n == 0) {
+                p->cache->chunks[run->first].state = CACHE_ABSENT;
+                queue_remove(p, run->first);
             }
         }
     }
-    return run;
 }
 
-/* Bring one chunk of the run: `stored` is where its bytes are. */
-static int fill(struct prefetch *p, struct corm_decoder *decoder, uint32_t chunk, int32_t slot,
-                const uint8_t *stored, struct err *err) {
+/* Read the run's chunks with one request. stored[i]: where chunk i came to lie: in its slot already,
+ * in the buffer, or in the mapping. */
+static int read_run(struct prefetch *p, struct filler *f, const struct run *run,
+                    const uint8_t **stored, struct err *err) {
+    const struct corm *a = p->archive;
+    const struct corm_chunk *chunks = &a->chunks[run->first];
+    uint64_t base = chunks[0].offset;
+    size_t bytes = run_bytes(a, run->first, run->first + run->n - 1);
+    struct iovec pieces[READER_PIECES];
+    int n = 0;
+    bool scatter = p->reader.way != READER_MAPPED;
+    for (uint32_t i = 0; i < run->n && scatter; i++) {
+        uint64_t at = chunks[i].offset - base, end = at + chunks[i].stored_bytes;
+        uint64_t next = i + 1 < run->n ? chunks[i + 1].offset - base : end;
+        bool raw = chunks[i].encoding == CORM_ENCODING_RAW;
+        uint8_t *to = raw ? cache_slot(p->cache, run->slots[i]) : f->buffer + at;
+        stored[i] = to;
+        pieces[n++] = (struct iovec){to, chunks[i].stored_bytes};
+        scatter = reader_can_scatter(&p->reader, chunks[i].offset, chunks[i].stored_bytes, to);
+        if (next > end)
+            pieces[n++] = (struct iovec){f->buffer + end, next - end};
+    }
+    if (scatter)
+        return reader_scatter(&p->reader, base, pieces, n, err);
+    const uint8_t *all;
+    int status = p->reader.way == READER_MAPPED
+                     ? reader_map(&p->reader, base, bytes, &all, err)
+                     : reader_read(&p->reader, base, bytes, f->buffer, &all, err);
+    for (uint32_t i = 0; i < run->n && status == 0; i++)
+        stored[i] = all + (chunks[i].offset - base);
+    return status;
+}
+
+/* The one place where a chunk comes to be in memory: check its stored bytes and make *data its
+ * decoded neurons, which are `stored` itself where that is a raw chunk that need not move. */
+static int land(struct prefetch *p, struct filler *f, uint32_t chunk, int32_t slot,
+                const uint8_t *stored, const uint8_t **data, struct err *err) {
     const struct corm_chunk *k = &p->archive->chunks[chunk];
-    if (slot == CACHE_NO_SLOT)
+    uint8_t *to = slot == CACHE_NO_SLOT ? NULL : cache_slot(p->cache, slot);
+    bool raw = k->encoding == CORM_ENCODING_RAW;
+    *data = stored;
+    if (!to || stored == to || (raw && p->reader.way == READER_MAPPED))
         return corm_chunk_check(p->archive, k, stored, err);
-    return corm_chunk_decode(decoder, p->archive, k, stored,
-                             p->cache->slots + (size_t)slot * p->cache->slot_bytes, err);
+    *data = to;
+    int status = corm_chunk_decode(f->decoder, p->archive, k, stored, to, err);
+    if (p->reader.way == READER_MAPPED)
+        reader_forget(&p->reader, k->offset, k->stored_bytes);
+    return status;
 }
 
 /* Read and decode the chunks of a run one after the other. Returns how many were filled. */
-static uint32_t fill_run(struct prefetch *p, struct filler *f, const struct run *run,
-                         struct err *err) {
+static uint32_t fill_run(struct prefetch *p, struct filler *f, struct run *run, struct err *err) {
     const struct corm *a = p->archive;
-    const uint8_t *bytes =
-        NULL; /* of the run's chunks that go to slots, from the first one's offset */
-    uint64_t base = a->chunks[run->first].offset;
-    for (uint32_t i = 0; i < run->n; i++) {
-        const struct corm_chunk *k = &a->chunks[run->first + i];
-        const uint8_t *stored = a->map.data + k->offset;
-        if (run->slots[i] != CACHE_NO_SLOT) {
-            if (!bytes &&
-                reader_read(&p->reader, base, run_bytes(a, run->first, run->first + run->n - 1),
-                            f->buffer, &bytes, err) < 0)
-                return i;
-            stored = bytes + (k->offset - base);
-        }
-        if (fill(p, f->decoder, run->first + i, run->slots[i], stored, err) < 0)
+    const uint8_t *stored[MAX_RUN];
+    for (uint32_t i = 0; i < run->n_unmapped; i++)
+        reader_forget(&p->reader, run->unmapped[i].offset, run->unmapped[i].bytes);
+    /* A run is of chunks with slots, or of chunks in place. */
+    if (run->slots[0] == CACHE_NO_SLOT)
+        for (uint32_t i = 0; i < run->n; i++)
+            stored[i] = a->map.data + a->chunks[run->first + i].offset;
+    else if (read_run(p, f, run, stored, err) < 0)
+        return 0;
+    for (uint32_t i = 0; i < run->n; i++)
+        if (land(p, f, run->first + i, run->slots[i], stored[i], &run->data[i], err) < 0)
             return i;
-    }
     return run->n;
 }
 
@@ -163,10 +283,7 @@ static void finish_run(struct prefetch *p, const struct run *run, uint32_t n_fil
         int32_t slot = run->slots[i];
         if (i < n_filled) {
             const struct corm_chunk *k = &p->archive->chunks[chunk];
-            bool in_slot = slot != CACHE_NO_SLOT;
-            cache_publish(c, chunk, slot,
-                          in_slot ? c->slots + (size_t)slot * c->slot_bytes
-                                  : p->archive->map.data + k->offset);
+            cache_publish(c, chunk, slot, run->data[i]);
             bool guess = run->class != PREFETCH_DEMANDED, wanted = c->chunks[chunk].leases > 0;
             c->chunks[chunk].guessed = guess && !wanted;
             c->count.guessed_bytes += guess ? k->stored_bytes : 0;
@@ -183,10 +300,16 @@ static void finish_run(struct prefetch *p, const struct run *run, uint32_t n_fil
 
 /* The longest run that take_run can form. */
 static size_t longest_run_bytes(const struct corm *a) {
-    uint32_t longest = READ_BYTES;
+    uint64_t longest = 0;
+    for (uint32_t r = 0; r < a->n_records; r++) {
+        uint32_t first = a->records[r].first_chunk, n = a->records[r].n_chunks;
+        uint64_t bytes = run_bytes(a, first, first + n - 1);
+        longest = bytes > longest ? bytes : longest;
+    }
+    uint64_t most = DEMAND_BYTES;
     for (uint32_t i = 0; i < a->n_chunks; i++)
-        longest = a->chunks[i].stored_bytes > longest ? a->chunks[i].stored_bytes : longest;
-    return longest;
+        most = a->chunks[i].stored_bytes > most ? a->chunks[i].stored_bytes : most;
+    return longest < most ? longest : most;
 }
 
 size_t prefetch_buffer_bytes(const struct corm *archive, uint32_t io_threads) {
@@ -205,43 +328,50 @@ static void filler_free(struct filler *f) {
     corm_decoder_free(f->decoder);
 }
 
-/* [locked] Another thread is woken for what is left in the queue, so that one wake-up for a request
- * is enough. */
-static void pass_on(struct prefetch *p) {
-    for (int i = 0; i < PREFETCH_CLASSES; i++)
-        if (p->queues[i].head != (uint32_t)NIL) {
-            pthread_cond_signal(&p->work);
-            return;
-        }
-}
-
-/* [locked, but not while it reads] */
-static void serve(struct prefetch *p, struct filler *f, const struct run *run) {
-    pass_on(p);
-    pthread_mutex_unlock(&p->cache->lock);
+/* [locked, but not while it reads] Another thread is woken for what is left in the queue, so that
+ * one wake-up for a request is enough. */
+static void serve(struct prefetch *p, struct filler *f, struct run *run) {
+    struct cache *c = p->cache;
+    if (any_queued(p))
+        announce_work(p);
+    pthread_mutex_unlock(&c->lock);
     struct err err = {0};
     uint64_t start = clock_ns();
     uint32_t n_filled = fill_run(p, f, run, &err);
-    pthread_mutex_lock(&p->cache->lock);
+    pthread_mutex_lock(&c->lock);
     finish_run(p, run, n_filled);
     if (run->class == PREFETCH_DEMANDED)
         p->demand_ns += clock_ns() - start;
     if (err.set && !p->failure.set)
         p->failure = err;
+    const struct cache_record *r = &c->records[c->chunks[run->first].record];
+    if (p->failure.set || (r->leases > 0 && r->n_waiting == 0))
+        announce_ready(p);
 }
 
 static void *io_main(void *arg) {
     struct prefetch *p = arg;
     struct filler f = filler_new(p->archive);
+    struct run run;
     pthread_mutex_lock(&p->cache->lock);
     while (!p->stop) {
-        struct run run = p->failure.set ? (struct run){0} : take_run(p);
-        if (run.n == 0) {
-            pthread_cond_wait(&p->work, &p->cache->lock);
+        run.n = 0;
+        if (!p->failure.set)
+            take_run(p, &run);
+        if (run.n > 0) {
+            serve(p, &f, &run);
             continue;
         }
-        serve(p, &f, &run);
-        pthread_cond_broadcast(&p->ready);
+        if (p->awake && !p->looking) {
+            p->looking = true;
+            bool found = look_awake(p, &p->work_seq);
+            p->looking = false;
+            if (found)
+                continue;
+        }
+        p->n_asleep++;
+        pthread_cond_wait(&p->work, &p->cache->lock);
+        p->n_asleep--;
     }
     pthread_mutex_unlock(&p->cache->lock);
     filler_free(&f);
@@ -257,7 +387,8 @@ int prefetch_open(struct prefetch **out, struct cache *cache, const struct prefe
     p->archive = cache->archive;
     p->guess_p = mem_calloc(p->archive->n_records, sizeof *p->guess_p);
     p->window_start_ns = clock_ns();
-    p->single_reads = opt->single_reads;
+    p->split_reads = opt->split_reads;
+    p->awake = opt->awake;
     for (int i = 0; i < PREFETCH_CLASSES; i++)
         p->queues[i] = (struct queue){(uint32_t)NIL, (uint32_t)NIL};
     pthread_cond_init(&p->work, NULL);
@@ -266,6 +397,7 @@ int prefetch_open(struct prefetch **out, struct cache *cache, const struct prefe
         prefetch_close(p);
         return -1;
     }
+    p->reader.fault = opt->fault;
     p->own = filler_new(p->archive);
     p->threads = mem_calloc(opt->io_threads, sizeof *p->threads);
     for (uint32_t i = 0; i < opt->io_threads; i++) {
@@ -286,6 +418,7 @@ void prefetch_close(struct prefetch *p) {
         return;
     pthread_mutex_lock(&p->cache->lock);
     p->stop = true;
+    atomic_fetch_add(&p->work_seq, 1);
     pthread_cond_broadcast(&p->work);
     pthread_mutex_unlock(&p->cache->lock);
     for (uint32_t i = 0; i < p->n_threads; i++)
@@ -301,10 +434,10 @@ void prefetch_close(struct prefetch *p) {
 
 /* ---- forward thread ---- */
 
-void prefetch_demand(struct prefetch *p, const struct prefetch_need *need) {
+/* [locked] Lease one need's chunks and queue what is missing. True where something is. */
+static bool demand_one(struct prefetch *p, const struct prefetch_need *need) {
     struct cache *c = p->cache;
-    bool queued = false;
-    pthread_mutex_lock(&c->lock);
+    bool missing = false;
     for (uint32_t i = 0; i < need->n; i++) {
         if (!prefetch_needs(need, i))
             continue;
@@ -319,29 +452,57 @@ void prefetch_demand(struct prefetch *p, const struct prefetch_need *need) {
             queue_remove(p, chunk);
             k->state = CACHE_ABSENT;
         }
-        if (k->state == CACHE_ABSENT) {
+        if (k->state == CACHE_ABSENT)
             queue_push(p, PREFETCH_DEMANDED, chunk);
-            queued = true;
-        }
+        missing |= k->state != CACHE_READY;
     }
-    if (queued)
-        pthread_cond_signal(&p->work);
-    pthread_mutex_unlock(&c->lock);
+    return missing;
+}
+
+void prefetch_demand(struct prefetch *p, const struct prefetch_need *needs, uint32_t n) {
+    uint32_t missing = 0;
+    pthread_mutex_lock(&p->cache->lock);
+    for (uint32_t i = 0; i < n; i++)
+        missing += demand_one(p, &needs[i]);
+    cache_routed(p->cache);
+    /* A single expert, and nothing to compute meanwhile: the forward thread reads it itself. */
+    if (p->queues[PREFETCH_DEMANDED].head != (uint32_t)NIL &&
+        (p->awake || missing > 1 || missing < n))
+        announce_work(p);
+    pthread_mutex_unlock(&p->cache->lock);
 }
 
 /* [locked] */
 static bool all_ready(const struct cache *c, const struct prefetch_need *need) {
+    const struct cache_record *r = &c->records[c->chunks[need->first].record];
+    if (r->n_ready == need->n) /* needs are of whole records, less what they skip */
+        return true;
     for (uint32_t i = 0; i < need->n; i++)
         if (prefetch_needs(need, i) && c->chunks[need->first + i].state != CACHE_READY)
             return false;
     return true;
 }
 
-bool prefetch_is_ready(struct prefetch *p, const struct prefetch_need *need) {
+void prefetch_look(struct prefetch *p, const struct prefetch_need *needs, uint32_t n, bool *ready) {
     pthread_mutex_lock(&p->cache->lock);
-    bool ready = all_ready(p->cache, need);
+    for (uint32_t i = 0; i < n; i++)
+        ready[i] = all_ready(p->cache, &needs[i]);
     pthread_mutex_unlock(&p->cache->lock);
-    return ready;
+}
+
+/* [locked] The forward thread has nothing to compute: read for itself, or wait for what others
+ * read. */
+static void pass_time(struct prefetch *p) {
+    struct run run = {0};
+    if (p->queues[PREFETCH_DEMANDED].head != (uint32_t)NIL)
+        take_from(p, PREFETCH_DEMANDED, &run);
+    if (run.n > 0) {
+        serve(p, &p->own, &run);
+    } else if (!p->awake || !look_awake(p, &p->ready_seq)) {
+        p->waiting = true;
+        pthread_cond_wait(&p->ready, &p->cache->lock);
+        p->waiting = false;
+    }
 }
 
 int prefetch_wait_any(struct prefetch *p, const struct prefetch_need *needs, uint32_t n,
@@ -352,8 +513,11 @@ int prefetch_wait_any(struct prefetch *p, const struct prefetch_need *needs, uin
     pthread_mutex_lock(&c->lock);
     for (;;) {
         uint32_t n_ready = 0;
-        for (uint32_t i = 0; i < n; i++)
-            n_ready += ready[i] = all_ready(c, &needs[i]);
+        for (uint32_t i = 0; i < n; i++) {
+            /* A demanded expert is there when none of its leased chunks is waited for. */
+            ready[i] = c->records[c->chunks[needs[i].first].record].n_waiting == 0;
+            n_ready += ready[i];
+        }
         if (p->failure.set) {
             status = err_set(err, "%s", p->failure.msg);
             break;
@@ -362,14 +526,7 @@ int prefetch_wait_any(struct prefetch *p, const struct prefetch_need *needs, uin
             break;
         if (blocked_at == 0)
             blocked_at = clock_ns();
-        /* Better to read than to wait: a processor is free, and two threads need not be woken. */
-        struct run run = {0};
-        if (p->queues[PREFETCH_DEMANDED].head != (uint32_t)NIL)
-            run = take_from(p, PREFETCH_DEMANDED);
-        if (run.n > 0)
-            serve(p, &p->own, &run);
-        else
-            pthread_cond_wait(&p->ready, &c->lock);
+        pass_time(p);
     }
     if (blocked_at != 0)
         p->stall_ns += clock_ns() - blocked_at;
@@ -383,16 +540,19 @@ const uint8_t *prefetch_data(struct prefetch *p, uint32_t chunk) {
     return p->cache->chunks[chunk].data;
 }
 
-void prefetch_release(struct prefetch *p, const struct prefetch_need *need) {
+void prefetch_release(struct prefetch *p, const struct prefetch_need *needs, uint32_t n) {
     struct cache *c = p->cache;
     pthread_mutex_lock(&c->lock);
-    for (uint32_t i = 0; i < need->n; i++)
-        if (prefetch_needs(need, i))
-            cache_release(c, need->first + i);
-    cache_touch(c, c->chunks[need->first].record);
+    for (uint32_t j = 0; j < n; j++) {
+        const struct prefetch_need *need = &needs[j];
+        for (uint32_t i = 0; i < need->n; i++)
+            if (prefetch_needs(need, i))
+                cache_release(c, need->first + i);
+        cache_touch(c, c->chunks[need->first].record);
+    }
     /* Demands that are still queued may be waiting for a slot. */
-    if (p->queues[PREFETCH_DEMANDED].head != (uint32_t)NIL)
-        pthread_cond_broadcast(&p->work);
+    if (n > 0 && p->queues[PREFETCH_DEMANDED].head != (uint32_t)NIL)
+        announce_work(p);
     pthread_mutex_unlock(&c->lock);
 }
 
@@ -431,24 +591,31 @@ static bool any_absent(const struct cache *c, const struct prefetch_need *need) 
     return false;
 }
 
-void prefetch_guess(struct prefetch *p, const struct prefetch_need *need, uint32_t ahead,
-                    float prob) {
+void prefetch_guess(struct prefetch *p, const struct prefetch_need *needs, const float *prob,
+                    uint32_t n, uint32_t ahead) {
     struct cache *c = p->cache;
+    bool queued = false;
     pthread_mutex_lock(&c->lock);
-    uint32_t record = c->chunks[need->first].record;
-    float u = link_busy(p), v = any_absent(c, need) ? cache_victim_p(c) : 0;
-    bool pays = prob >= (u + v) / (1 + u + v), queued = false;
-    p->guess_p[record] = prob;
-    if (pays)
-        cache_pin(c, record, ahead);
-    for (uint32_t i = 0; i < need->n && pays; i++) {
-        if (!prefetch_needs(need, i) || c->chunks[need->first + i].state != CACHE_ABSENT)
+    float u = link_busy(p);
+    for (uint32_t j = 0; j < n; j++) {
+        const struct prefetch_need *need = &needs[j];
+        uint32_t record = c->chunks[need->first].record;
+        float v = any_absent(c, need) ? cache_victim_p(c) : 0;
+        if (prob[j] < (u + v) / (1 + u + v))
             continue;
-        queue_push(p, ahead == 1 ? PREFETCH_NEXT : PREFETCH_LATER, need->first + i);
-        queued = true;
+        p->guess_p[record] = prob[j];
+        cache_pin(c, record, ahead);
+        for (uint32_t i = 0; i < need->n; i++) {
+            if (!prefetch_needs(need, i) || c->chunks[need->first + i].state != CACHE_ABSENT)
+                continue;
+            queue_push(p, ahead == 1 ? PREFETCH_NEXT : PREFETCH_LATER, need->first + i);
+            queued = true;
+        }
     }
+    if (n > 0)
+        cache_guessed(c, c->records[c->chunks[needs[0].first].record].layer, ahead);
     if (queued)
-        pthread_cond_signal(&p->work);
+        announce_work(p);
     pthread_mutex_unlock(&c->lock);
 }
 

@@ -6,19 +6,26 @@
  * Leaves to others: which chunks are needed (experts), which give way (cache), how bytes are read
  * (reader).
  *
- * Requests are served by class, and first come, first served inside one. Neighbouring chunks of a
- * class are read in one go, up to READ_BYTES. A demand for a chunk that is queued as a guess
- * promotes it; one for a chunk in flight waits for it; nothing is read twice. Where every slot is
- * leased, demands wait for a release. A guess is advice: it holds nothing, evicts only what is less
- * likely to be used, and is dropped when a newer round of guesses comes. Only queued work is
- * dropped, never work in flight.
+ * Requests are served by class, and first come, first served inside one. Neighbouring chunks of an
+ * expert and class are read in one go: a demand up to DEMAND_BYTES, which is the whole of most
+ * experts; a guess up to GUESS_BYTES, so that a demand waits for little. Raw chunks are read
+ * straight into their slots, or used where the file is mapped; compressed ones pass a buffer. A
+ * demand for a chunk that is queued as a guess promotes it; one for a chunk in flight waits for it;
+ * nothing is read twice. Where every slot is leased, demands wait for a release. A guess is advice:
+ * it holds nothing, evicts only what is less likely to be used, and is dropped when a newer round
+ * of guesses comes. Only queued work is dropped, never work in flight.
+ *
+ * Sleeping and waking cost more than reading a small expert, so they are rare: the forward thread
+ * is woken when the last chunk of an expert that it waits for is there, I/O threads when there is
+ * more work than those awake will take. With `awake`, for machines that have a processor to spare,
+ * one I/O thread and the waiting forward thread look for work for a moment before they sleep.
  *
  * A chunk that cannot be read or fails its checksum stops the run, guessed or demanded: the failure
- * is kept, and every later wait returns it.
+ * is kept, and every later wait returns it. A disk that takes its time is waited for.
  *
  * Threads: all functions are called by the forward thread; I/O threads live inside. Where it would
  * wait, the forward thread serves demands as they do.
- * The queue is guarded by cache->lock.
+ * The queue is guarded by cache->lock. A call takes the lock once, whatever the number of experts.
  */
 #ifndef RUNTIME_PREFETCH_H
 #define RUNTIME_PREFETCH_H
@@ -48,7 +55,9 @@ struct prefetch_options {
     uint32_t io_threads; /* >= 1 */
     enum reader_way way;
     struct reader_throttle throttle;
-    bool single_reads; /* for comparison: neighbouring chunks are not read together */
+    struct reader_fault fault; /* for tests */
+    bool split_reads; /* for comparison: three reads an expert, as its three matrices would take */
+    bool awake;
 };
 
 int prefetch_open(struct prefetch **p, struct cache *cache, const struct prefetch_options *opt,
@@ -58,12 +67,12 @@ void prefetch_close(struct prefetch *p);
 /* Memory that is held for reading: by each I/O thread, and by the forward thread. */
 size_t prefetch_buffer_bytes(const struct corm *archive, uint32_t io_threads);
 
-/* Lease every chunk of `need`, and queue those that are not in memory. The caller keeps the sum of
- * leased chunks that use slots at or below cache->n_slots, else nothing could ever arrive. */
-void prefetch_demand(struct prefetch *p, const struct prefetch_need *need);
+/* Which of `n` needs are in memory as a whole: ready[n]. Never blocks. */
+void prefetch_look(struct prefetch *p, const struct prefetch_need *needs, uint32_t n, bool *ready);
 
-/* Whether all chunks of `need` are READY; never blocks. */
-bool prefetch_is_ready(struct prefetch *p, const struct prefetch_need *need);
+/* Lease every chunk of the `n` needs, and queue those that are not in memory. The caller keeps the
+ * sum of leased chunks that use slots at or below cache->n_slots, else nothing could ever arrive. */
+void prefetch_demand(struct prefetch *p, const struct prefetch_need *needs, uint32_t n);
 
 /* Block until at least one of the `n` demanded needs is READY; ready[i] tells which are. Time spent
  * blocked is added to the stall counter. */
@@ -73,17 +82,18 @@ int prefetch_wait_any(struct prefetch *p, const struct prefetch_need *needs, uin
 /* The decoded neurons of a READY, leased chunk; valid until it is released. */
 const uint8_t *prefetch_data(struct prefetch *p, uint32_t chunk);
 
-/* Give the leases back and count the use in the expert's rank. */
-void prefetch_release(struct prefetch *p, const struct prefetch_need *need);
+/* Give the leases of `n` needs back and count the uses in their experts' ranks. */
+void prefetch_release(struct prefetch *p, const struct prefetch_need *needs, uint32_t n);
 
 /* Drop all guesses that are still queued: a new round begins. */
 void prefetch_drop_guesses(struct prefetch *p);
-/* Guess that `need` will be used `ahead` layers on (class NEXT where 1, else LATER) with
- * probability `prob`: pin what is in memory, queue what is not, if it pays: prob >= (u + v) / (1 +
- * u + v), with u the share of time in which the link serves demands and v the chance that the
- * expert that would give way is needed (0 where nothing has to be brought). */
-void prefetch_guess(struct prefetch *p, const struct prefetch_need *need, uint32_t ahead,
-                    float prob);
+/* Guess that the `n` needs, all of one layer and the likeliest first, will be used `ahead` layers on
+ * (class NEXT where 1, else LATER), need i with probability prob[i]: pin what is in memory, queue
+ * what is not, if it pays: prob >= (u + v) / (1 + u + v), with u the share of time in which the link
+ * serves demands and v the chance that the expert that would give way is needed (0 where nothing
+ * has to be brought). */
+void prefetch_guess(struct prefetch *p, const struct prefetch_need *needs, const float *prob,
+                    uint32_t n, uint32_t ahead);
 
 uint64_t prefetch_stall_ns(const struct prefetch *p);
 /* Stored bytes brought to memory so far, by demands and guesses. */

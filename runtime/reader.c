@@ -2,7 +2,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -14,6 +16,7 @@ static const struct {
 } ways[] = {
     [READER_BUFFERED] = {"buffered", 0},
     [READER_DIRECT] = {"direct", O_DIRECT},
+    [READER_MAPPED] = {"mapped", 0},
 };
 
 const char *reader_way_name(enum reader_way way) {
@@ -35,8 +38,18 @@ int reader_open(struct reader *r, const char *path, enum reader_way way,
     }
     r->file_bytes = (uint64_t)st.st_size;
     /* Requests name what they need; readahead would bring neighbours that nobody asked for. */
-    if (way == READER_BUFFERED)
+    if (way != READER_DIRECT)
         posix_fadvise(r->fd, 0, 0, POSIX_FADV_RANDOM);
+    if (way == READER_MAPPED) {
+        void *map = mmap(NULL, r->file_bytes, PROT_READ, MAP_SHARED, r->fd, 0);
+        if (map == MAP_FAILED) {
+            err_errno(err, errno, "%s: mmap", path);
+            reader_close(r);
+            return -1;
+        }
+        madvise(map, r->file_bytes, MADV_RANDOM);
+        r->map = map;
+    }
     return 0;
 }
 
@@ -56,33 +69,76 @@ bool reader_direct_works(const char *path) {
 void reader_close(struct reader *r) {
     if (!r->path)
         return;
+    if (r->map)
+        munmap((void *)r->map, r->file_bytes);
     if (r->fd >= 0)
         close(r->fd);
     pthread_mutex_destroy(&r->lock);
     *r = (struct reader){0};
 }
 
-/* Sleep until a request of `bytes` that was made at `start_ns` would have come off the throttled
- * disk. */
-static void wait_throttle(struct reader *r, uint64_t start_ns, size_t bytes) {
+/* Take a place on the throttled link for a request of `bytes` that is made now. Returns when it
+ * will have come, 0 without a throttle. */
+static uint64_t take_link(struct reader *r, size_t bytes) {
+    if (r->throttle.bytes_per_s <= 0)
+        return 0;
+    uint64_t now = clock_ns();
     pthread_mutex_lock(&r->lock);
-    uint64_t from = start_ns > r->link_free_ns ? start_ns : r->link_free_ns;
+    uint64_t from = now > r->link_free_ns ? now : r->link_free_ns;
     r->link_free_ns = from + (uint64_t)((double)bytes / r->throttle.bytes_per_s * 1e9);
     uint64_t until = r->link_free_ns + r->throttle.latency_ns;
     pthread_mutex_unlock(&r->lock);
-    prctl(PR_SET_TIMERSLACK, 1000); /* this thread sleeps to the microsecond, not to 50 */
-    struct timespec t = {(time_t)(until / 1000000000u), (long)(until % 1000000000u)};
-    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
-        ;
+    return until;
+}
+
+/* A sleep ends late by tens of microseconds, where a disk's interrupt does not: the last of them are
+ * spent awake, leaving the processor to whoever wants it. */
+static void wait_until(uint64_t until) {
+    enum { AWAKE_NS = 60000 };
+    uint64_t now = clock_ns();
+    if (until > now + AWAKE_NS) {
+        prctl(PR_SET_TIMERSLACK, 1000); /* this thread sleeps to the microsecond, not to 50 */
+        uint64_t wake = until - AWAKE_NS;
+        struct timespec t = {(time_t)(wake / 1000000000u), (long)(wake % 1000000000u)};
+        while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
+            ;
+    }
+    while (clock_ns() < until) {
+        for (int i = 0; i < 16; i++)
+            reader_relax();
+        sched_yield();
+    }
+}
+
+/* What every way of reading begins with. */
+static int begin(struct reader *r, uint64_t offset, size_t bytes, uint64_t *until,
+                 struct err *err) {
+    if (r->fault.ask && r->fault.ask(r->fault.ctx, offset, bytes, err) < 0)
+        return err_prefix(err, "%s: read of %zu bytes at offset %llu", r->path, bytes,
+                          (unsigned long long)offset);
+    *until = take_link(r, bytes);
+    return 0;
+}
+
+static int truncated(const struct reader *r, uint64_t offset, size_t bytes, struct err *err) {
+    return err_set(err, "%s: file ends inside %zu bytes at offset %llu: truncated while open?",
+                   r->path, bytes, (unsigned long long)offset);
+}
+
+static int failed(const struct reader *r, uint64_t offset, size_t bytes, struct err *err) {
+    return err_errno(err, errno, "%s: read of %zu bytes at offset %llu", r->path, bytes,
+                     (unsigned long long)offset);
 }
 
 int reader_read(struct reader *r, uint64_t offset, size_t bytes, uint8_t *buffer,
                 const uint8_t **data, struct err *err) {
-    uint64_t first = offset, last = offset + bytes, start_ns = clock_ns();
+    uint64_t first = offset, last = offset + bytes, until;
     if (r->way == READER_DIRECT) {
         first = offset & ~(uint64_t)(READER_ALIGN - 1);
         last = align_up(last, READER_ALIGN);
     }
+    if (begin(r, offset, last - first, &until, err) < 0)
+        return -1;
     /* The last page of a file may be short: what counts is that the bytes asked for arrive. */
     uint64_t pos = first;
     while (pos < offset + bytes) {
@@ -90,19 +146,93 @@ int reader_read(struct reader *r, uint64_t offset, size_t bytes, uint8_t *buffer
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            return err_errno(err, errno, "%s: read of %zu bytes at offset %llu", r->path, bytes,
-                             (unsigned long long)offset);
+            return failed(r, offset, bytes, err);
         /* A short direct read goes on where the device can: at a multiple of its block. */
         if (r->way == READER_DIRECT && pos + (uint64_t)n < offset + bytes)
             n &= ~(ssize_t)(READER_ALIGN - 1);
         if (n == 0)
-            return err_set(err,
-                           "%s: file ends inside %zu bytes at offset %llu: truncated while open?",
-                           r->path, bytes, (unsigned long long)offset);
+            return truncated(r, offset, bytes, err);
         pos += (uint64_t)n;
     }
-    if (r->throttle.bytes_per_s > 0)
-        wait_throttle(r, start_ns, last - first);
+    wait_until(until);
     *data = buffer + (offset - first);
     return 0;
+}
+
+bool reader_can_scatter(const struct reader *r, uint64_t offset, size_t bytes, const void *to) {
+    return r->way == READER_BUFFERED ||
+           (r->way == READER_DIRECT && (offset | bytes | (uintptr_t)to) % READER_ALIGN == 0);
+}
+
+int reader_scatter(struct reader *r, uint64_t offset, struct iovec *pieces, int n,
+                   struct err *err) {
+    size_t bytes = 0;
+    uint64_t until, pos = offset;
+    for (int i = 0; i < n; i++)
+        bytes += pieces[i].iov_len;
+    if (begin(r, offset, bytes, &until, err) < 0)
+        return -1;
+    while (n > 0) {
+        ssize_t got = preadv(r->fd, pieces, n, (off_t)pos);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return failed(r, offset, bytes, err);
+        size_t left = (size_t)got;
+        if (r->way == READER_DIRECT && pos + left < offset + bytes)
+            left &= ~(size_t)(READER_ALIGN - 1);
+        if (left == 0)
+            return truncated(r, offset, bytes, err);
+        pos += left;
+        for (; n > 0 && left >= pieces->iov_len; n--)
+            left -= pieces++->iov_len;
+        if (n > 0) {
+            pieces->iov_base = (uint8_t *)pieces->iov_base + left;
+            pieces->iov_len -= left;
+        }
+    }
+    wait_until(until);
+    return 0;
+}
+
+/* Older kernels and headers do not know it: then a byte of each page is read. */
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+
+int reader_map(struct reader *r, uint64_t offset, size_t bytes, const uint8_t **data,
+               struct err *err) {
+    uint64_t first = offset & ~(uint64_t)(READER_ALIGN - 1), until;
+    size_t span = (size_t)(align_up(offset + bytes, READER_ALIGN) - first);
+    void *at = (void *)(r->map + first);
+    if (begin(r, offset, bytes, &until, err) < 0)
+        return -1;
+    /* Pages past the end of a file that became shorter would kill at a touch. */
+    struct stat st;
+    if (fstat(r->fd, &st) < 0)
+        return failed(r, offset, bytes, err);
+    if ((uint64_t)st.st_size < offset + bytes)
+        return truncated(r, offset, bytes, err);
+    /* The advice starts one long read, where faults would read page by page. */
+    if (until == 0)
+        madvise(at, span, MADV_WILLNEED);
+    int status;
+    while ((status = madvise(at, span, MADV_POPULATE_READ)) < 0 && errno == EAGAIN)
+        ;
+    if (status < 0 && errno != EINVAL)
+        return failed(r, offset, bytes, err);
+    for (size_t i = 0; status < 0 && i < span; i += READER_ALIGN)
+        (void)*(const volatile uint8_t *)(r->map + first + i);
+    wait_until(until);
+    *data = r->map + offset;
+    return 0;
+}
+
+void reader_forget(struct reader *r, uint64_t offset, size_t bytes) {
+    uint64_t first = align_up(offset, READER_ALIGN);
+    uint64_t last = (offset + bytes) & ~(uint64_t)(READER_ALIGN - 1);
+    if (last <= first || r->throttle.bytes_per_s > 0)
+        return;
+    madvise((void *)(r->map + first), last - first, MADV_DONTNEED);
+    posix_fadvise(r->fd, (off_t)first, (off_t)(last - first), POSIX_FADV_DONTNEED);
 }

@@ -1,26 +1,34 @@
 /*
- * reader: the ways of getting stored bytes of an archive; the only file that knows pread and
- * O_DIRECT.
+ * reader: the ways of getting stored bytes of an archive; the only file that knows pread, O_DIRECT
+ * and the advice to the kernel about mapped files.
  *
- * Owns: the file descriptor of each way, alignment, retries of interrupted and short reads.
+ * Owns: the file descriptor and the mapping of each way, alignment, retries of interrupted and
+ * short reads.
  * Leaves to others: when to read what (prefetch), what the bytes mean (corm_read).
- * Threads: a reader may be used by many threads, each with its own buffer; only the throttle has
+ * Threads: a reader may be used by many threads, each with its own buffers; only the throttle has
  * state, and a lock of its own.
  *
  * A throttle makes a slower disk out of a fast one, so that disks can be compared on any machine:
  * requests pass a link of `bytes_per_s` one after the other, and each takes `latency_ns` besides,
- * in parallel with others. A read returns when both have passed on the clock.
+ * in parallel with others. A read returns when both have passed on the clock. With READER_MAPPED
+ * and a file that the page cache holds, this is a disk that writes to memory by itself: a request
+ * costs the processor little more than the checksum of what came.
+ *
+ * Faults. A test may put a `fault` in place, which is asked before each read and may wait or refuse
+ * it: so that what a bad disk does to the engine is seen without one.
  */
 #ifndef RUNTIME_READER_H
 #define RUNTIME_READER_H
 
 #include <pthread.h>
+#include <sys/uio.h>
 
 #include "format/base.h"
 
 enum reader_way {
     READER_BUFFERED, /* pread through the page cache */
     READER_DIRECT,   /* pread with O_DIRECT: no second copy in the page cache */
+    READER_MAPPED,   /* pages of the file, used where they are */
 };
 enum { READER_ALIGN = 4096 };
 
@@ -29,9 +37,17 @@ struct reader_throttle {
     uint64_t latency_ns;
 };
 
+/* Asked before each read of `bytes` at `offset`: 0, or -1 with `err` filled. May block. */
+struct reader_fault {
+    int (*ask)(void *ctx, uint64_t offset, size_t bytes, struct err *err);
+    void *ctx;
+};
+
 struct reader {
     enum reader_way way;
     int fd;
+    const uint8_t *map; /* [file_bytes] with READER_MAPPED */
+    struct reader_fault fault;
     const char *path; /* borrowed */
     uint64_t file_bytes;
     struct reader_throttle throttle;
@@ -53,6 +69,31 @@ static inline size_t reader_buffer_bytes(size_t bytes) {
  * and offset. */
 int reader_read(struct reader *r, uint64_t offset, size_t bytes, uint8_t *buffer,
                 const uint8_t **data, struct err *err);
+
+/* Whether a piece of the file at `offset` can be read straight to `to` with reader_scatter. */
+bool reader_can_scatter(const struct reader *r, uint64_t offset, size_t bytes, const void *to);
+/* Read the file from `offset` on into the `n` (at most READER_PIECES) pieces of memory one after the
+ * other. `pieces` is used up. */
+enum { READER_PIECES = 64 };
+int reader_scatter(struct reader *r, uint64_t offset, struct iovec *pieces, int n, struct err *err);
+
+/* READER_MAPPED: bring [offset, offset + bytes) to memory; *data points to them in the file's
+ * mapping. They stay until reader_forget, or until the kernel wants the memory back: then a touch
+ * reads them anew. */
+int reader_map(struct reader *r, uint64_t offset, size_t bytes, const uint8_t **data,
+               struct err *err);
+/* Give the whole pages of the range back, also to the page cache. Under a throttle they stay: they
+ * are the disk, and unmapping them would take interrupts that no disk's transfer takes. */
+void reader_forget(struct reader *r, uint64_t offset, size_t bytes);
+
+/* Tell the processor that a loop is waiting. */
+static inline void reader_relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
 
 const char *reader_way_name(enum reader_way way);
 

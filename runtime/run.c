@@ -48,6 +48,7 @@ static void print_plan(void *ctx, const struct corm_model_info *m,
     fprintf(stderr, "%s\n",
             !p->streams                      ? "; the whole model fits"
             : p->reading == CORM_READ_DIRECT ? "; experts are read directly"
+            : p->reading == CORM_READ_MAPPED ? "; experts are read from a mapping of the file"
                                              : "; experts are read through the page cache, "
                                                "which grows outside of the budget");
     fprintf(stderr, "compute  %s, %u thread%s, context %u tokens, batch %u\n", m->isa, m->threads,

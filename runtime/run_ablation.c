@@ -32,8 +32,9 @@ struct row {
 
 static const struct row ROWS[] = {
     {"resident", .resident = true},
-    {"B0", .m = {.whole_lru = true, .single_reads = true, .no_guesses = true}},
-    {"+ packed reads", .m = {.whole_lru = true, .no_guesses = true}},
+    {"B0", .m = {.whole_lru = true, .split_reads = true, .in_turn = true, .no_guesses = true}},
+    {"+ packed reads", .m = {.whole_lru = true, .in_turn = true, .no_guesses = true}},
+    {"+ read meanwhile", .m = {.whole_lru = true, .no_guesses = true}},
     {"+ two-level cache", .m = {.no_guesses = true}},
     {"+ guess l+1", .m = {.ahead = 1}},
     {"+ guess l+2", .m = {.ahead = 2}},
@@ -41,7 +42,7 @@ static const struct row ROWS[] = {
     {"exact + codec", .other = true, .m = {.ahead = 2}},
     {"approximate + codec", .other = true, .lossy = true, .m = {.ahead = 2}},
 };
-enum { N_ROWS = sizeof ROWS / sizeof *ROWS, RESIDENT = 0, B0 = 1, APPROXIMATE = 6 };
+enum { N_ROWS = sizeof ROWS / sizeof *ROWS, RESIDENT = 0, B0 = 1, APPROXIMATE = 7 };
 static const double LOSS = 1; /* percent, of the approximate row */
 
 /* One run of one row. */
@@ -354,6 +355,10 @@ int run_ablation(const struct cli_call *call, struct err *err) {
     struct progress_terminal terminal;
     struct progress *progress = progress_terminal_init(&terminal, stderr, o->quiet);
     int status = run_bench_measure(o, &a.base, err);
+    /* The disk that a throttle stands for writes to memory by itself. */
+    if (status == 0 && (o->throttle > 0 || o->stall > 0) && o->reading == CORM_READ_AUTO) {
+        a.base.reading = CORM_READ_MAPPED;
+    }
     if (status == 0 && o->decode_tokens == 0) {
         err_set(err, "nothing to do: --decode-tokens is 0");
         status = CLI_USAGE;

@@ -58,6 +58,7 @@ static int replay_cache(const struct simulate_trace *t, const struct corm *archi
             *hits += i >= from && c.chunks[r].state == CACHE_READY;
             cache_lease(&c, r);
         }
+        cache_routed(&c);
         for (uint32_t j = 0; j < k; j++) {
             uint32_t r = record_of(t, archive, i * k + j);
             if (c.chunks[r].state == CACHE_READY) {

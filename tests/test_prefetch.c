@@ -90,6 +90,17 @@ static void check_bytes(struct rig *r, uint32_t chunk) {
     free(want);
 }
 
+static bool is_ready(struct prefetch *p, const struct prefetch_need *need) {
+    bool ready;
+    prefetch_look(p, need, 1, &ready);
+    return ready;
+}
+
+static void guess_one(struct prefetch *p, const struct prefetch_need *need, uint32_t ahead,
+                      float prob) {
+    prefetch_guess(p, need, &prob, 1, ahead);
+}
+
 static void wait_for(struct rig *r, const struct prefetch_need *need) {
     struct err err = {0};
     bool ready;
@@ -100,12 +111,12 @@ static void wait_for(struct rig *r, const struct prefetch_need *need) {
 
 static void use(struct rig *r, uint32_t record) {
     struct prefetch_need need = need_of(record);
-    prefetch_demand(r->prefetch, &need);
+    prefetch_demand(r->prefetch, &need, 1);
     wait_for(r, &need);
-    assert_true(prefetch_is_ready(r->prefetch, &need));
+    assert_true(is_ready(r->prefetch, &need));
     for (uint32_t i = 0; i < CHUNKS; i++)
         check_bytes(r, record * CHUNKS + i);
-    prefetch_release(r->prefetch, &need);
+    prefetch_release(r->prefetch, &need, 1);
 }
 
 static void locked_state(struct rig *r, uint32_t chunk, uint8_t *state, uint8_t *class) {
@@ -162,7 +173,7 @@ static void demands_bring_the_right_bytes(void **state) {
     const struct prefetch_options ways[] = {
         {.io_threads = 1},
         {.io_threads = 3},
-        {.io_threads = 2, .single_reads = true},
+        {.io_threads = 2, .split_reads = true},
         {.io_threads = 2, .way = reader_direct_works(path) ? READER_DIRECT : READER_BUFFERED},
     };
     for (size_t w = 0; w < TEST_COUNT(ways); w++) {
@@ -208,15 +219,15 @@ static void demands_wait_for_slots(void **state) {
     for (int round = 0; round < 20; round++) {
         struct prefetch_need needs[2] = {need_of((uint32_t)(3 * round) % N),
                                          need_of((uint32_t)(3 * round + 1) % N)};
-        prefetch_demand(r.prefetch, &needs[0]);
-        prefetch_demand(r.prefetch, &needs[1]);
+        prefetch_demand(r.prefetch, &needs[0], 1);
+        prefetch_demand(r.prefetch, &needs[1], 1);
         for (int left = 2; left > 0;) {
             struct err err = {0};
             bool ready[2];
             assert_int_equal(prefetch_wait_any(r.prefetch, needs, (uint32_t)left, ready, &err), 0);
             int done = ready[0] ? 0 : 1;
             check_bytes(&r, needs[done].first + CHUNKS - 1);
-            prefetch_release(r.prefetch, &needs[done]);
+            prefetch_release(r.prefetch, &needs[done], 1);
             needs[done] = needs[left - 1];
             left--;
         }
@@ -230,13 +241,13 @@ static void skipped_chunks_are_not_brought(void **state) {
     open_rig(&r, path, 2 * CHUNKS, false, PLAIN);
     uint8_t skip[CHUNKS] = {0, 0, 0, 1, 0, 1, 1, 0};
     struct prefetch_need need = {3 * CHUNKS, CHUNKS, skip};
-    prefetch_demand(r.prefetch, &need);
+    prefetch_demand(r.prefetch, &need, 1);
     wait_for(&r, &need);
     for (uint32_t i = 0; i < CHUNKS; i++) {
         assert_int_equal(state_of(&r, need.first + i), skip[i] ? CACHE_ABSENT : CACHE_READY);
         assert_int_equal(r.cache.chunks[need.first + i].leases, !skip[i]);
     }
-    prefetch_release(r.prefetch, &need);
+    prefetch_release(r.prefetch, &need, 1);
     assert_int_equal(r.cache.records[3].leases, 0);
     close_rig(&r);
 }
@@ -248,9 +259,9 @@ static void guesses_arrive_and_are_counted(void **state) {
     struct rig r;
     open_rig(&r, path, 3 * CHUNKS, false, PLAIN);
     struct prefetch_need used = need_of(EXPERTS), unused = need_of(EXPERTS + 1);
-    prefetch_guess(r.prefetch, &used, 1, 0.9f);
-    prefetch_guess(r.prefetch, &unused, 2, 0.9f);
-    WAIT_UNTIL(prefetch_is_ready(r.prefetch, &used) && prefetch_is_ready(r.prefetch, &unused));
+    guess_one(r.prefetch, &used, 1, 0.9f);
+    guess_one(r.prefetch, &unused, 2, 0.9f);
+    WAIT_UNTIL(is_ready(r.prefetch, &used) && is_ready(r.prefetch, &unused));
     use(&r, EXPERTS);
     struct cache_counters c = counters(&r);
     assert_int_equal(c.hits, CHUNKS);
@@ -278,12 +289,12 @@ static void demands_promote_guesses_and_go_first(void **state) {
              (struct prefetch_options){.io_threads = 1, .throttle = {.bytes_per_s = 2.5e5}});
     struct prefetch_need first = need_of(0), guess = need_of(1), later = need_of(2),
                          demand = need_of(3);
-    prefetch_guess(r.prefetch, &first, 1, 1);
+    guess_one(r.prefetch, &first, 1, 1);
     WAIT_UNTIL(state_of(&r, 0) == CACHE_LOADING);
-    prefetch_guess(r.prefetch, &guess, 1, 1);
-    prefetch_guess(r.prefetch, &later, 2, 1);
-    prefetch_demand(r.prefetch, &demand);
-    prefetch_demand(r.prefetch, &later);
+    guess_one(r.prefetch, &guess, 1, 1);
+    guess_one(r.prefetch, &later, 2, 1);
+    prefetch_demand(r.prefetch, &demand, 1);
+    prefetch_demand(r.prefetch, &later, 1);
     uint8_t s, class;
     locked_state(&r, later.first, &s, &class);
     assert_int_equal(s, CACHE_QUEUED);
@@ -294,16 +305,16 @@ static void demands_promote_guesses_and_go_first(void **state) {
     assert_int_not_equal(state_of(&r, guess.first + CHUNKS - 1), CACHE_READY);
     /* A demand for what is on its way waits for it, and the guess was useful. */
     WAIT_UNTIL(state_of(&r, guess.first) >= CACHE_LOADING);
-    prefetch_demand(r.prefetch, &guess);
+    prefetch_demand(r.prefetch, &guess, 1);
     wait_for(&r, &guess);
     check_bytes(&r, guess.first);
     struct cache_counters c = counters(&r);
     assert_int_equal(c.useful_bytes, record_bytes(&r, 1));
     assert_int_equal(c.guessed_bytes, record_bytes(&r, 0) + record_bytes(&r, 1));
     assert_int_equal(c.read_bytes, c.guessed_bytes + record_bytes(&r, 2) + record_bytes(&r, 3));
-    prefetch_release(r.prefetch, &demand);
-    prefetch_release(r.prefetch, &later);
-    prefetch_release(r.prefetch, &guess);
+    prefetch_release(r.prefetch, &demand, 1);
+    prefetch_release(r.prefetch, &later, 1);
+    prefetch_release(r.prefetch, &guess, 1);
     close_rig(&r);
 }
 
@@ -312,16 +323,16 @@ static void a_new_round_drops_what_is_queued(void **state) {
     struct rig r;
     open_rig(&r, path, N * CHUNKS, false, slow(150));
     struct prefetch_need flying = need_of(0), queued = need_of(1), later = need_of(2);
-    prefetch_guess(r.prefetch, &flying, 1, 1);
+    guess_one(r.prefetch, &flying, 1, 1);
     WAIT_UNTIL(state_of(&r, 0) == CACHE_LOADING);
-    prefetch_guess(r.prefetch, &queued, 1, 1);
-    prefetch_guess(r.prefetch, &later, 2, 1);
+    guess_one(r.prefetch, &queued, 1, 1);
+    guess_one(r.prefetch, &later, 2, 1);
     prefetch_drop_guesses(r.prefetch);
     for (uint32_t i = 0; i < CHUNKS; i++) {
         assert_int_equal(state_of(&r, queued.first + i), CACHE_ABSENT);
         assert_int_equal(state_of(&r, later.first + i), CACHE_ABSENT);
     }
-    WAIT_UNTIL(prefetch_is_ready(r.prefetch, &flying)); /* work in flight goes on */
+    WAIT_UNTIL(is_ready(r.prefetch, &flying)); /* work in flight goes on */
     sleep_ms(5);
     assert_int_equal(counters(&r).guessed_bytes, record_bytes(&r, 0));
     use(&r, 1); /* and what was dropped can still be had */
@@ -336,12 +347,12 @@ static void guesses_that_do_not_pay_are_not_made(void **state) {
     for (int i = 0; i < 30; i++)
         use(&r, 0); /* likely to be used again: p about 0.6 */
     struct prefetch_need unlikely = need_of(1);
-    prefetch_guess(r.prefetch, &unlikely, 1, 0.2f); /* below v / (1 + v) */
+    guess_one(r.prefetch, &unlikely, 1, 0.2f); /* below v / (1 + v) */
     assert_int_equal(state_of(&r, unlikely.first), CACHE_ABSENT);
-    prefetch_guess(r.prefetch, &unlikely, 1, 0.5f); /* pays, but may not evict what is likelier */
+    guess_one(r.prefetch, &unlikely, 1, 0.5f); /* pays, but may not evict what is likelier */
     WAIT_UNTIL(state_of(&r, unlikely.first + CHUNKS - 1) == CACHE_ABSENT);
     struct prefetch_need kept = need_of(0);
-    assert_true(prefetch_is_ready(r.prefetch, &kept));
+    assert_true(is_ready(r.prefetch, &kept));
     assert_int_equal(counters(&r).guessed_bytes, 0);
     close_rig(&r);
 }
@@ -365,8 +376,7 @@ static void any_mixture_is_exact(void **state) {
                 for (int g = 0; g < 3; g++) {
                     struct prefetch_need need =
                         need_of((l + 1) % LAYERS * EXPERTS + (uint32_t)(test_u64(&rng) % EXPERTS));
-                    prefetch_guess(r.prefetch, &need, 1 + (uint32_t)g % 2,
-                                   0.5f + 0.5f * test_f32(&rng));
+                    guess_one(r.prefetch, &need, 1 + (uint32_t)g % 2, 0.5f + 0.5f * test_f32(&rng));
                 }
                 use(&r, l * EXPERTS + (uint32_t)(test_u64(&rng) % EXPERTS));
                 if (token % 8 == 0)
@@ -417,7 +427,7 @@ static char *copy_of(const char *name) {
 /* Every later wait says the same; nothing hangs, nothing wrong is READY. */
 static void check_stopped(struct rig *r, uint32_t record, const char *part, const char *other) {
     struct prefetch_need need = need_of(record);
-    prefetch_demand(r->prefetch, &need);
+    prefetch_demand(r->prefetch, &need, 1);
     for (int i = 0; i < 2; i++) {
         struct err err = {0};
         bool ready;
@@ -425,13 +435,13 @@ static void check_stopped(struct rig *r, uint32_t record, const char *part, cons
             ;
         assert_err(&err, part, other);
     }
-    prefetch_release(r->prefetch, &need);
+    prefetch_release(r->prefetch, &need, 1);
     struct prefetch_need next = need_of((record + 1) % N);
     struct err err = {0};
     bool ready;
-    prefetch_demand(r->prefetch, &next);
+    prefetch_demand(r->prefetch, &next, 1);
     assert_int_equal(prefetch_wait_any(r->prefetch, &next, 1, &ready, &err), -1);
-    prefetch_release(r->prefetch, &next);
+    prefetch_release(r->prefetch, &next, 1);
 }
 
 /* The map keeps the whole file; what is read is a shorter one under the same name. */
@@ -472,7 +482,7 @@ static void a_corrupt_chunk_is_named(void **state) {
         use(&r, 6);
         if (guessed) {
             struct prefetch_need need = need_of(7);
-            prefetch_guess(r.prefetch, &need, 1, 1);
+            guess_one(r.prefetch, &need, 1, 1);
         }
         check_stopped(&r, 7, "bad.corm: layer 1 expert 1 chunk 3", "damaged");
         assert_int_not_equal(state_of(&r, 7 * CHUNKS + 3), CACHE_READY);
@@ -506,9 +516,9 @@ static void closing_drops_what_is_queued(void **state) {
     for (uint32_t i = 0; i < N; i++) {
         struct prefetch_need need = need_of(i);
         if (i % 2)
-            prefetch_guess(r.prefetch, &need, 1 + i % 2, 1);
+            guess_one(r.prefetch, &need, 1 + i % 2, 1);
         else
-            prefetch_demand(r.prefetch, &need);
+            prefetch_demand(r.prefetch, &need, 1);
     }
     uint64_t start = clock_ns();
     close_rig(&r); /* waits for the one in flight, not for N of them */
