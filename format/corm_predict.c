@@ -22,6 +22,8 @@ static const struct kind_rule rules[PREDICT_KINDS] = {
     [PREDICT_CHUNK_BETA] = {"chunk_beta", false, false},
     [PREDICT_LOSS_DROP] = {"loss_drop", false, true},
     [PREDICT_SCORES] = {"scores", false, true},
+    [PREDICT_CHUNK_GATES] = {"chunk_gates", false, false},
+    [PREDICT_CHUNK_GATE_BETA] = {"chunk_gate_beta", false, false},
 };
 
 const char *corm_predict_kind_name(uint32_t kind) {
@@ -38,6 +40,7 @@ static void expected_shape(uint32_t kind, const struct arch *a, uint32_t chunks,
         [PREDICT_RANK_P] = {1, ANY},         [PREDICT_CHUNK_BASIS] = {ANY, d},
         [PREDICT_CHUNK_PRIOR] = {e, chunks}, [PREDICT_CHUNK_BETA] = {e * chunks, ANY},
         [PREDICT_LOSS_DROP] = {1, levels},   [PREDICT_SCORES] = {1, ANY},
+        [PREDICT_CHUNK_GATES] = {ANY, d},    [PREDICT_CHUNK_GATE_BETA] = {e * chunks, ANY},
     };
     *rows = shapes[kind][0];
     *cols = shapes[kind][1];
@@ -46,10 +49,11 @@ static void expected_shape(uint32_t kind, const struct arch *a, uint32_t chunks,
 /* A projection has no more directions than what it projects: so scratch of the model's width
  * serves. */
 static bool shape_fits(const struct corm_predict_entry *e, uint64_t rows, uint64_t cols,
-                       uint32_t dim) {
+                       const struct arch *a) {
     bool is_projection = e->kind != PREDICT_RANK_P && e->kind != PREDICT_SCORES;
-    uint32_t most_cols = is_projection ? dim : MAX_COLS;
-    return e->rows > 0 && e->cols > 0 && (rows == ANY ? e->rows <= dim : e->rows == rows) &&
+    uint32_t most_cols = is_projection ? a->dim : MAX_COLS;
+    uint64_t most_rows = e->kind == PREDICT_CHUNK_GATES ? (uint64_t)a->n_experts * a->dim : a->dim;
+    return e->rows > 0 && e->cols > 0 && (rows == ANY ? e->rows <= most_rows : e->rows == rows) &&
            (cols == ANY && e->kind != PREDICT_LOSS_DROP ? e->cols <= most_cols : e->cols == cols);
 }
 
@@ -81,7 +85,7 @@ static int check_entry(const struct corm_predict *p, const struct corm_predict_e
                        name, e->layer, e->ahead);
     uint64_t rows, cols, bytes, end;
     expected_shape(e->kind, a, chunks, p->header->n_levels, &rows, &cols);
-    if (!shape_fits(e, rows, cols, a->dim) || !codec_fits(codec, e->cols))
+    if (!shape_fits(e, rows, cols, a) || !codec_fits(codec, e->cols))
         return err_set(err,
                        "predictors: %s of layer %u: shape [%u, %u], expected [%llu, %llu] (0: up "
                        "to %u)",
@@ -132,6 +136,12 @@ static int check_groups(const struct corm_predict *p, const struct arch *a, stru
         struct weight prior = corm_predict_get(p, PREDICT_CHUNK_PRIOR, l, 0);
         if (!basis.data != !beta.data || basis.rows != beta.cols || (beta.data && !prior.data))
             return err_set(err, "predictors: chunk predictor of layer %u is incomplete", l);
+        struct weight gates = corm_predict_get(p, PREDICT_CHUNK_GATES, l, 0);
+        struct weight gate_beta = corm_predict_get(p, PREDICT_CHUNK_GATE_BETA, l, 0);
+        if (!gates.data != !gate_beta.data || (gates.data && !beta.data) ||
+            gates.rows != (uint64_t)gate_beta.cols * a->n_experts)
+            return err_set(err, "predictors: gates of the chunk predictor of layer %u do not fit",
+                           l);
     }
     return 0;
 }

@@ -29,7 +29,8 @@ struct calib_options {
     uint32_t chunk_neurons;
     double hot_share; /* of an expert's mean energy that the hot prefix holds */
     uint32_t rank;    /* of the expert predictor */
-    uint32_t basis;   /* columns of the chunk predictor */
+    uint32_t basis;   /* directions that the chunk predictor of a layer looks at */
+    uint32_t gates;   /* and of each expert's own gates */
     uint32_t threads;
     const char
         *state_dir; /* progress is saved here after each layer, and taken up again; NULL = not */

@@ -99,6 +99,8 @@ static inline struct calib_past *calib_past_of(struct calib *c, uint32_t layer) 
 }
 void calib_past_alloc(struct calib_past *p, uint32_t rows, uint32_t dim, uint32_t n_experts);
 void calib_past_free(struct calib_past *p);
+/* Bring a piece of energies back from the file, into c->energy [s->n, ffn_dim]. */
+int calib_unspill(struct calib *c, const struct calib_spill *s, struct err *err);
 /* Mean outputs of the layer's experts, and the states that later layers are guessed from. */
 void calib_finish_past(struct calib *c);
 /* f32 copy of bf16 rows [first, first + n) of width dim. */

@@ -148,15 +148,17 @@ static int calibrate(struct calibration *c, const struct prep_options *o,
         .chunk_neurons = pack_chunk_neurons(a, (uint32_t)o->chunk_neurons),
         .hot_share = o->hot_share,
         .rank = 64,
-        .basis = 128,
+        .basis = 256,
+        .gates = 128,
         .threads = (uint32_t)o->threads,
         .state_dir = c->state_dir,
     };
     char *spill = claim_path(o->output, CLAIM_SPILL);
     opt.spill_path = spill;
-    char *key = mem_printf("%s %016" PRIx64 " chunk %u share %.17g rank %u basis %u threads %u",
-                           CORM_VERSION_TEXT, hash, opt.chunk_neurons, opt.hot_share, opt.rank,
-                           opt.basis, opt.threads);
+    char *key =
+        mem_printf("%s %016" PRIx64 " chunk %u share %.17g rank %u basis %u gates %u threads %u",
+                   CORM_VERSION_TEXT, hash, opt.chunk_neurons, opt.hot_share, opt.rank, opt.basis,
+                   opt.gates, opt.threads);
     opt.state_key = key;
     int rc = calib_run(model, train, &c->held, &opt, progress, o->stop, &c->result, err);
     free(key);

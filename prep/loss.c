@@ -14,10 +14,12 @@ const float loss_levels[LOSS_LEVELS] = {0.5f, 1, 2};
 
 enum {
     MAX_HELD_TOK = 4096, /* of each measurement */
-    SEARCH_STEPS = 7,    /* halvings of the factor */
+    SEARCH_STEPS = 7,    /* halvings of the ratio between the bounds */
 };
 /* A layer alone is measured at this share of its energy. */
 static const float PROBE = 0.1f;
+/* No factor below this is tried. */
+static const double LEAST = 1e-4;
 /* The level is met with room to spare, because another text will differ. */
 static const double MARGIN = 0.8;
 
@@ -193,16 +195,19 @@ static void scale(const float *weight, uint32_t n, double factor, float *drop) {
     }
 }
 
-/* The greatest factor that meets the level, between `low` (which does) and `high`. */
+/* The greatest factor that meets the level, between `low` (which does, or is 0) and `high`: halving
+ * the ratio between the bounds, because the loss grows about as the factor does and what small
+ * levels allow is a thousandth of what large ones do. */
 static int search_level(struct meter *m, const float *weight, struct loss_point *point, double low,
                         double high, float *best, struct err *err) {
     uint32_t n = m->engine->archive.arch.n_layers;
     float *drop = mem_calloc(n, sizeof *drop);
     int status = 0;
     scale(weight, n, low, best);
+    low = low > 0 ? low : LEAST;
     for (int step = 0; step < SEARCH_STEPS && status == 0; step++) {
         struct measured r;
-        double middle = (low + high) / 2;
+        double middle = sqrt(low * high);
         scale(weight, n, middle, drop);
         status = measure(m, drop, &r, err);
         if (status < 0)
@@ -304,8 +309,7 @@ int loss_fit(const char *path, const struct corpus *held, uint32_t threads,
             points[i] = points[i - 1];
             points[i].percent = loss_levels[i];
         }
-        status =
-            search_level(&m, weight, &points[i], low, i == 0 ? 0.5 : 4 * low + 0.1, drops[i], err);
+        status = search_level(&m, weight, &points[i], low, low > 0 ? 8 * low : 0.5, drops[i], err);
         for (uint32_t l = 0; l < n && status == 0; l++)
             if (weight[l] > 0 && drops[i][l] < 0.9f)
                 low = (double)(drops[i][l] / weight[l]);

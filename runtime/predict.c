@@ -34,6 +34,8 @@ static void place_all(struct predict *p) {
         {&p->chunk_basis, PREDICT_CHUNK_BASIS, 1},
         {&p->chunk_prior, PREDICT_CHUNK_PRIOR, 1},
         {&p->chunk_beta, PREDICT_CHUNK_BETA, 1},
+        {&p->chunk_gates, PREDICT_CHUNK_GATES, 1},
+        {&p->chunk_gate_beta, PREDICT_CHUNK_GATE_BETA, 1},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct weight *w = mem_calloc((size_t)n * rows[i].aheads, sizeof *w);
@@ -54,9 +56,17 @@ static uint32_t widest_rank(const struct predict *p) {
     return widest;
 }
 
+/* Most gates of an expert. */
+static uint32_t widest_gates(const struct predict *p) {
+    uint32_t widest = 1;
+    for (uint32_t i = 0; i < p->arch->n_layers; i++)
+        widest = p->chunk_gate_beta[i].cols > widest ? p->chunk_gate_beta[i].cols : widest;
+    return widest;
+}
+
 size_t predict_scratch_bytes(const struct arch *a, uint32_t max_rows) {
     /* The ranks are not known before the section is read: what prep makes is counted. */
-    size_t floats = (size_t)(a->n_active + 2) * a->dim + 2 * (size_t)a->n_experts + 2 * 128 +
+    size_t floats = (size_t)(a->n_active + 2) * a->dim + 2 * (size_t)a->n_experts + 2 * 256 +
                     4 * (size_t)guess_width(a);
     return floats * max_rows * sizeof(float);
 }
@@ -69,7 +79,7 @@ void predict_open(struct predict *p, const struct corm_predict *view, const stru
     p->width = guess_width(arch);
     p->chunks_per_expert = chunks_per_expert;
     place_all(p);
-    size_t rows = max_rows, f = sizeof(float);
+    size_t rows = max_rows, f = sizeof(float), gates = widest_gates(p);
     const struct {
         void **at;
         size_t floats;
@@ -81,11 +91,19 @@ void predict_open(struct predict *p, const struct corm_predict *view, const stru
         {(void **)&p->logits, rows * arch->n_experts},
         {(void **)&p->fix, rows * arch->n_experts},
         {(void **)&p->scores, chunks_per_expert},
+        {(void **)&p->more, chunks_per_expert},
+        {(void **)&p->gated, gates},
+        {(void **)&p->ones, gates},
         {(void **)&p->ids, rows * p->width},
         {(void **)&p->weights, rows * p->width},
     };
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         *blocks[i].at = be->ops->alloc(be->self, blocks[i].floats * f);
+    float *ones = mem_alloc(gates * sizeof *ones);
+    for (size_t i = 0; i < gates; i++)
+        ones[i] = 1;
+    be->ops->write(be->self, p->ones, ones, gates * sizeof *ones);
+    free(ones);
     p->host_ids = mem_calloc(rows * p->width, sizeof *p->host_ids);
     p->host_scores = mem_calloc(chunks_per_expert, sizeof *p->host_scores);
 }
@@ -93,12 +111,13 @@ void predict_open(struct predict *p, const struct corm_predict *view, const stru
 void predict_close(struct predict *p) {
     if (!p->be)
         return;
-    void *device[] = {p->parts, p->state,  p->norm, p->low,    p->logits,
-                      p->fix,   p->scores, p->ids,  p->weights};
+    void *device[] = {p->parts, p->state,  p->norm, p->low, p->logits,  p->fix,
+                      p->gated, p->scores, p->ones, p->ids, p->weights, p->more};
     for (size_t i = 0; i < sizeof device / sizeof *device; i++)
         p->be->ops->free(p->be->self, device[i]);
-    void *host[] = {p->host_ids, p->host_scores, p->expert_in,   p->expert_out, p->expert_bias,
-                    p->mean_out, p->chunk_basis, p->chunk_prior, p->chunk_beta};
+    void *host[] = {p->host_ids,    p->host_scores, p->expert_in,      p->expert_out,
+                    p->expert_bias, p->mean_out,    p->chunk_basis,    p->chunk_prior,
+                    p->chunk_beta,  p->chunk_gates, p->chunk_gate_beta};
     for (size_t i = 0; i < sizeof host / sizeof *host; i++)
         free(host[i]);
     *p = (struct predict){0};
@@ -155,8 +174,24 @@ bool predict_has_chunks(const struct predict *p, uint32_t layer) {
 }
 
 void predict_project(struct predict *p, uint32_t layer, const float *feature, uint32_t rows) {
+    p->feature = feature;
     if (p->chunk_basis[layer].data)
         p->be->ops->matmul(p->be->self, &p->chunk_basis[layer], &none, feature, rows, p->low);
+}
+
+/* What the gates of `expert` add to p->scores. */
+static void add_gates(struct predict *p, uint32_t layer, uint32_t expert, uint32_t row) {
+    const struct backend_ops *op = p->be->ops;
+    struct weight gates = p->chunk_gates[layer], beta = p->chunk_gate_beta[layer];
+    uint32_t n = p->chunks_per_expert, g = beta.cols;
+    gates.data = weight_row(&gates, expert * g);
+    gates.rows = g;
+    beta.data = weight_row(&beta, expert * n);
+    beta.rows = n;
+    op->matmul(p->be->self, &gates, &none, p->feature + (size_t)row * p->arch->dim, 1, p->gated);
+    op->silu_mul(p->be->self, p->gated, p->ones, g);
+    op->matmul(p->be->self, &beta, &none, p->gated, 1, p->more);
+    op->add(p->be->self, p->scores, p->more, n);
 }
 
 void predict_chunk_energy(struct predict *p, uint32_t layer, uint32_t expert, uint32_t row) {
@@ -173,6 +208,8 @@ void predict_chunk_energy(struct predict *p, uint32_t layer, uint32_t expert, ui
         beta.rows = n;
         op->matmul(p->be->self, &beta, &prior, p->low + (size_t)row * beta.cols, 1, p->scores);
     }
+    if (p->chunk_gates[layer].data)
+        add_gates(p, layer, expert, row);
     op->read(p->be->self, p->host_scores, p->scores, n * sizeof(float));
 }
 

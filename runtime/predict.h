@@ -17,7 +17,7 @@
  * the embedding: x is it, n(x) the input of layer 0's attention, ahead is 0.
  *
  * Chunks. The energy that chunk b of expert e adds is guessed as exp(prior_{e,b} + beta_{e,b} . (P
- * . n(x))).
+ * . n(x)) + gamma_{e,b} . silu(G_e . n(x))), where G_e are the gates of a few of its neurons.
  */
 #ifndef RUNTIME_PREDICT_H
 #define RUNTIME_PREDICT_H
@@ -35,8 +35,11 @@ struct predict {
     /* Placed matrices: by layer and lookahead, by layer. */
     struct weight *expert_in, *expert_out, *expert_bias; /* [n_layers, 1 + PREDICT_MAX_AHEAD] */
     struct weight *mean_out, *chunk_basis, *chunk_prior, *chunk_beta; /* [n_layers] */
+    struct weight *chunk_gates, *chunk_gate_beta;                     /* [n_layers] */
+    const float *feature; /* of the last predict_project */
     /* Scratch. */
     float *parts, *state, *norm, *low, *logits, *fix, *scores; /* backend memory */
+    float *gated, *ones, *more;
     int32_t *ids;
     float *weights;
     int32_t *host_ids;  /* [max_rows, width] the guess, best first: valid until the next call */
@@ -69,7 +72,8 @@ float predict_rank_p(const struct predict *p, uint32_t source, uint32_t ahead, u
 
 /* Whether chunk energies of `layer` can be guessed. */
 bool predict_has_chunks(const struct predict *p, uint32_t layer);
-/* Project `feature` [rows, dim] of `layer` for predict_chunk_energy of the same rows. */
+/* Project `feature` [rows, dim] of `layer` for predict_chunk_energy of the same rows, for which it
+ * must stay as it is. */
 void predict_project(struct predict *p, uint32_t layer, const float *feature, uint32_t rows);
 /* Log energy of every chunk of `expert` for row `row` of the last predict_project: host_scores
  * [chunks_per_expert]. */

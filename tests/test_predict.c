@@ -11,7 +11,17 @@
 #include "runtime/predict.h"
 #include "tests/test_util_archive.h"
 
-enum { LAYERS = 4, E = 6, D = 32, K = 2, RANK = 3, BASIS = 4, CHUNKS = 5, WIDTH = 2 * K };
+enum {
+    LAYERS = 4,
+    E = 6,
+    D = 32,
+    K = 2,
+    RANK = 3,
+    BASIS = 4,
+    GATES = 3,
+    CHUNKS = 5,
+    WIDTH = 2 * K
+};
 
 /* Layer 1 is dense: guesses from layer 0 begin two layers ahead. */
 static void make_arch(struct arch *a) {
@@ -61,6 +71,8 @@ static struct buf build(void) {
     add_random(&b, &rng, PREDICT_CHUNK_BETA, 2, 0, CODEC_F16, E * CHUNKS, BASIS);
     add_random(&b, &rng, PREDICT_CHUNK_BASIS, 2, 0, CODEC_BF16, BASIS, D);
     add_random(&b, &rng, PREDICT_CHUNK_PRIOR, 2, 0, CODEC_F32, E, CHUNKS);
+    add_random(&b, &rng, PREDICT_CHUNK_GATES, 2, 0, CODEC_BF16, E * GATES, D);
+    add_random(&b, &rng, PREDICT_CHUNK_GATE_BETA, 2, 0, CODEC_F16, E * CHUNKS, GATES);
     add_random(&b, &rng, PREDICT_CHUNK_PRIOR, 3, 0, CODEC_F32, E, CHUNKS);
     add_fix(&more, &rng, 2, 1);
     add_fix(&more, &rng, 0, 0);
@@ -191,7 +203,7 @@ static void broken_rules_are_named(void **state) {
     refuse_u32(HEADER(reserved), 1, "do not fit", "");
     refuse(HEADER(levels), &(float){NAN}, 4, "loss levels", "");
     refuse(HEADER(levels), &(float){2}, 4, "loss levels", "ascend");
-    refuse_u32(FIELD(PREDICT_SCORES, kind), PREDICT_KINDS, "unknown kind", "");
+    refuse_u32(FIELD(PREDICT_CHUNK_GATE_BETA, kind), PREDICT_KINDS, "unknown kind", "");
     refuse_u32(FIELD(PREDICT_MEAN_OUT, kind), 0, "unknown kind 0", "entry 0");
     refuse_u32(FIELD(PREDICT_SCORES, kind), PREDICT_CHUNK_PRIOR, "not after", "");
     refuse_u32(FIELD(PREDICT_MEAN_OUT, codec), 99, "mean_out of layer 2", "codec 99");
@@ -215,6 +227,9 @@ static void broken_rules_are_named(void **state) {
     refuse_u32(FIELD(PREDICT_EXPERT_IN, rows), RANK - 1, "incomplete", "layer 0");
     refuse_u32(FIELD(PREDICT_CHUNK_BASIS, rows), BASIS - 1, "incomplete", "layer 2");
     refuse_u32(FIELD(PREDICT_EXPERT_IN, ahead), 2, "incomplete", "layer 0");
+    refuse_u32(FIELD(PREDICT_CHUNK_GATES, rows), E * GATES - 1, "gates", "layer 2");
+    refuse_u32(FIELD(PREDICT_CHUNK_GATES, rows), E * D + 1, "shape [193, 32]", "");
+    refuse_u32(FIELD(PREDICT_CHUNK_GATE_BETA, cols), GATES - 1, "gates", "layer 2");
     uint64_t offset = 32;
     refuse(FIELD(PREDICT_MEAN_OUT, offset), &offset, 8, "outside", "64");
     offset = align_up(s.len, 64);
@@ -443,6 +458,8 @@ static void chunk_energies_are_those_of_the_formula(void **state) {
     assert_false(predict_has_chunks(&r.predict, 0));
     struct weight beta = corm_predict_get(&r.view, PREDICT_CHUNK_BETA, 2, 0);
     struct weight basis = corm_predict_get(&r.view, PREDICT_CHUNK_BASIS, 2, 0);
+    struct weight gates = corm_predict_get(&r.view, PREDICT_CHUNK_GATES, 2, 0);
+    struct weight gate_beta = corm_predict_get(&r.view, PREDICT_CHUNK_GATE_BETA, 2, 0);
     for (uint32_t layer = 2; layer < LAYERS; layer++) {
         assert_true(predict_has_chunks(&r.predict, layer));
         predict_project(&r.predict, layer, r.feature, 2);
@@ -457,6 +474,12 @@ static void chunk_energies_are_those_of_the_formula(void **state) {
                         for (uint32_t i = 0; i < D; i++)
                             low += at(basis, k, i) * (double)r.feature[row * D + i];
                         want += at(beta, e * CHUNKS + b, k) * low;
+                    }
+                    for (uint32_t k = 0; k < GATES && layer == 2; k++) {
+                        double z = 0;
+                        for (uint32_t i = 0; i < D; i++)
+                            z += at(gates, e * GATES + k, i) * (double)r.feature[row * D + i];
+                        want += at(gate_beta, e * CHUNKS + b, k) * z / (1 + exp(-z));
                     }
                     assert_true(fabs((double)r.predict.host_scores[b] - want) < 1e-4);
                 }
