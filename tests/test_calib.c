@@ -49,7 +49,6 @@ static void open_rig(struct rig *r, const char *name, uint32_t chunk_neurons) {
                               .hot_share = 0.5,
                               .rank = 8,
                               .basis = 8,
-                              .gates = 4,
                               .threads = 2,
                               .spill_path = spill_path,
                               .state_key = name}};
@@ -429,7 +428,8 @@ static void no_mechanism_changes_a_bit(void **state) {
     static const double shares[] = {1, 0.5, 0.25, 0.15};
     static const struct corm_mechanisms kinds[] = {
         {.ahead = 1},        {.ahead = 3, .io_threads = 4}, {.no_guesses = true},
-        {.whole_lru = true}, {.single_reads = true},        {.reading = CORM_READ_BUFFERED},
+        {.whole_lru = true}, {.split_reads = true},         {.reading = CORM_READ_BUFFERED},
+        {.in_turn = true},   {.reading = CORM_READ_MAPPED}, {.reading = CORM_READ_DIRECT},
     };
     struct rig r;
     open_rig(&r, "mixtral-tiny", 32);
