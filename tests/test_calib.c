@@ -49,6 +49,7 @@ static void open_rig(struct rig *r, const char *name, uint32_t chunk_neurons) {
                               .hot_share = 0.5,
                               .rank = 8,
                               .basis = 8,
+                              .gates = 4,
                               .threads = 2,
                               .spill_path = spill_path,
                               .state_key = name}};
