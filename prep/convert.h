@@ -3,8 +3,8 @@
  *
  * Owns: the order of the stages (claim, source, import, calibrate, pack, loss), what each gets from
  * the options, interruption, the summary.
- * Leaves to others: each stage (claim, source, hf, convert_calib, pack, loss), the option tables and other
- * commands (corm_prep).
+ * Leaves to others: each stage (claim, source, hf, convert_calib, pack, loss), the option tables
+ * and other commands (corm_prep).
  * Threads: the main thread.
  */
 #ifndef PREP_CONVERT_H

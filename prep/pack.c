@@ -20,8 +20,8 @@ enum {
     MAX_CHUNK_BYTES = 64 << 20, /* of a decoded chunk: what a cache slot must be able to hold */
 };
 
-/* A chunk that compression makes no smaller than this part of it stays raw: it is read where it lies
- * and costs no decoding. 16-bit weights compress to two thirds, q8 and q4 hardly. */
+/* A chunk that compression makes no smaller than this part of it stays raw: it is read where it
+ * lies and costs no decoding. 16-bit weights compress to two thirds, q8 and q4 hardly. */
 static const float RAW_ABOVE = 0.9f;
 
 struct pack {
