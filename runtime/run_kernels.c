@@ -6,10 +6,9 @@
  * Leaves to others: what run.h lists. Of the kernels it knows backend.h and the pool.
  * Threads: the main thread; the backend's and the pool's own workers.
  *
- * Memory is read once in every pass and is far larger than the caches, so that decoding shows what
- * a model in memory would get. Every figure is the best of many short passes: others on the machine
- * only ever make a pass slower. Plain reading is measured at the start and again at the end, and the
- * greater figure counts.
+ * Weights are far larger than the caches and each pass reads others, so that decoding shows what a
+ * model in memory would get. Every figure is the best of many short passes: others on the machine
+ * only ever make a pass slower. Plain reading is measured so too, before the kernels.
  */
 #include <sched.h>
 #include <stdatomic.h>

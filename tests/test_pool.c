@@ -107,8 +107,8 @@ static void test_start_and_stop(void **state) {
 }
 
 /* Every item waits for all the others to have begun, so that each thread must come and take one. A
- * wait that is long gives the processor away: on a loaded machine, or under valgrind, which runs one
- * thread at a time, the others need it. */
+ * wait that is long gives the processor away: on a loaded machine, or under valgrind, which runs
+ * one thread at a time, the others need it. */
 static void meet_item(void *ctx, uint32_t item, uint32_t worker) {
     atomic_uint *to_come = ctx;
     (void)item, (void)worker;
