@@ -44,10 +44,10 @@ struct dot_rows {
 };
 
 /* One row of inputs in 8 bits, by groups of CODEC_GROUP columns. In a group whose greatest
- * magnitude is `top`: scale = top / 127 and q = x * (127 / top) rounded to the nearest, ties to even, so that
- * |q| <= 127. A group below DOT_QUANT_LEAST counts as zeros (scale 0); one that holds a NaN or an
- * infinity has q = 0 and scale NaN, which makes every product with it NaN. Arrays by group are
- * padded to DOT_GROUPS, which may be read and hold zeros. */
+ * magnitude is `top`: scale = top / 127 and q = x * (127 / top) rounded to the nearest, ties to
+ * even, so that |q| <= 127. A group below DOT_QUANT_LEAST counts as zeros (scale 0); one that holds
+ * a NaN or an infinity has q = 0 and scale NaN, which makes every product with it NaN. Arrays by
+ * group are padded to DOT_GROUPS, which may be read and hold zeros. */
 struct dot_quant {
     int8_t *q;       /* [cols] */
     float *scale;    /* [groups] */
