@@ -199,7 +199,9 @@ killed_anywhere() {
     for try in 1 2 3 4 5 6 7; do
         delay=$(awk -v seed=$seed -v n=$try \
             'BEGIN { srand(seed + 7919 * n); r = rand(); printf "%.2f", 0.05 + 0.9 * rand() }')
-        calibrate again.corm -q --generate-calib 600 2>>said &
+        # The program itself in the background, not a function: the signal must reach it.
+        "$prep" convert -q "$fable" -o again.corm --calib "$text/stories" --calib-held "$text/heldout" \
+            --calib-tokens 1024 --threads 2 --generate-calib 600 2>>said &
         pid=$!
         sleep "$delay"
         if kill -KILL $pid 2>/dev/null; then
