@@ -58,6 +58,10 @@ struct corm_mechanisms {
     /* Called for every layer and call with the experts that were chosen, [rows, n_active]. */
     void (*on_route)(void *ctx, uint32_t layer, uint32_t rows, const int32_t *ids);
     void *on_route_ctx;
+    /* A bad disk, for tests: asked before each read of an expert's bytes; may block, and a result
+     * other than 0 makes the read fail. Called by several threads. */
+    int (*on_read)(void *ctx, uint64_t offset, uint64_t bytes);
+    void *on_read_ctx;
 };
 
 /* Zero-initialise for the defaults. */

@@ -1,5 +1,6 @@
 #include "runtime/engine.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -244,6 +245,11 @@ static int choose_loss(struct corm_engine *e, struct err *err) {
     return 0;
 }
 
+static int ask_on_read(void *ctx, uint64_t offset, size_t bytes, struct err *err) {
+    struct corm_engine *e = ctx;
+    return e->on_read(e->on_read_ctx, offset, bytes) ? err_errno(err, EIO, "refused") : 0;
+}
+
 static int open_steps(struct corm_engine *e, const char *path,
                       const struct corm_engine_options *options, struct err *err) {
     if (corm_open(&e->archive, path, 0, err) < 0)
@@ -278,6 +284,11 @@ static int open_steps(struct corm_engine *e, const char *path,
                                   .throttle = {m->throttle_bytes_per_s, m->throttle_latency_ns},
                                   .split_reads = m->split_reads,
                                   .awake = machine_cpus() > e->opt.threads};
+    if (m->on_read) {
+        e->on_read = m->on_read;
+        e->on_read_ctx = m->on_read_ctx;
+        io.fault = (struct reader_fault){ask_on_read, e};
+    }
     if (prefetch_open(&e->prefetch, &e->cache, &io, err) < 0)
         return -1;
     struct corm_predict view;

@@ -32,6 +32,8 @@ struct corm_engine {
     uint64_t
         trunk_step_bytes; /* trunk weights that one forward call reads, without embedding rows */
     struct cache cache;
+    int (*on_read)(void *ctx, uint64_t offset, uint64_t bytes); /* as in corm_mechanisms */
+    void *on_read_ctx;
     struct prefetch *prefetch;
     struct experts experts;
     struct predict predict;

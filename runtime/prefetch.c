@@ -398,6 +398,7 @@ int prefetch_open(struct prefetch **out, struct cache *cache, const struct prefe
         return -1;
     }
     p->reader.fault = opt->fault;
+    p->reader.awake = opt->awake;
     p->own = filler_new(p->archive);
     p->threads = mem_calloc(opt->io_threads, sizeof *p->threads);
     for (uint32_t i = 0; i < opt->io_threads; i++) {

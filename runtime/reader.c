@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -91,23 +90,21 @@ static uint64_t take_link(struct reader *r, size_t bytes) {
     return until;
 }
 
-/* A sleep ends late by tens of microseconds, where a disk's interrupt does not: the last of them are
- * spent awake, leaving the processor to whoever wants it. */
-static void wait_until(uint64_t until) {
-    enum { AWAKE_NS = 60000 };
-    uint64_t now = clock_ns();
-    if (until > now + AWAKE_NS) {
+/* A sleep ends late by tens of microseconds, where a disk's interrupt does not: with a processor to
+ * spare the last of them are spent awake. Without one they must not: who yields in a loop gets the
+ * processor back when the others' time slices are over, milliseconds later, while who wakes up goes
+ * first. */
+static void wait_until(const struct reader *r, uint64_t until) {
+    uint64_t awake_ns = r->awake ? 60000 : 0, now = clock_ns();
+    if (until > now + awake_ns) {
         prctl(PR_SET_TIMERSLACK, 1000); /* this thread sleeps to the microsecond, not to 50 */
-        uint64_t wake = until - AWAKE_NS;
+        uint64_t wake = until - awake_ns;
         struct timespec t = {(time_t)(wake / 1000000000u), (long)(wake % 1000000000u)};
         while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
             ;
     }
-    while (clock_ns() < until) {
-        for (int i = 0; i < 16; i++)
-            reader_relax();
-        sched_yield();
-    }
+    while (clock_ns() < until)
+        reader_relax();
 }
 
 /* What every way of reading begins with. */
@@ -154,7 +151,7 @@ int reader_read(struct reader *r, uint64_t offset, size_t bytes, uint8_t *buffer
             return truncated(r, offset, bytes, err);
         pos += (uint64_t)n;
     }
-    wait_until(until);
+    wait_until(r, until);
     *data = buffer + (offset - first);
     return 0;
 }
@@ -191,7 +188,7 @@ int reader_scatter(struct reader *r, uint64_t offset, struct iovec *pieces, int 
             pieces->iov_len -= left;
         }
     }
-    wait_until(until);
+    wait_until(r, until);
     return 0;
 }
 
@@ -223,7 +220,7 @@ int reader_map(struct reader *r, uint64_t offset, size_t bytes, const uint8_t **
         return failed(r, offset, bytes, err);
     for (size_t i = 0; status < 0 && i < span; i += READER_ALIGN)
         (void)*(const volatile uint8_t *)(r->map + first + i);
-    wait_until(until);
+    wait_until(r, until);
     *data = r->map + offset;
     return 0;
 }

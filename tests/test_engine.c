@@ -6,6 +6,7 @@
 #include "tests/test.h"
 
 #include <math.h>
+#include <stdatomic.h>
 
 #include "format/corm_read.h"
 #include "format/safetensors.h"
@@ -383,6 +384,69 @@ static void a_corrupt_chunk_stops_the_run(void **state) {
     free(bad);
 }
 
+/* ---- bad disks ---- */
+
+struct bad_disk {
+    atomic_int reads;
+    int fail_at, stall_at; /* number of the read; -1 = none */
+};
+
+static int on_read(void *ctx, uint64_t offset, uint64_t bytes) {
+    struct bad_disk *d = ctx;
+    (void)offset;
+    (void)bytes;
+    int n = atomic_fetch_add(&d->reads, 1);
+    if (n == d->stall_at)
+        sleep(2);
+    return n == d->fail_at;
+}
+
+/* With and without guesses: a read error is one line that names the file, again at the next call; a
+ * disk that stops for seconds costs time and not a bit. */
+static void bad_disks_end_as_they_should(void **state) {
+    (void)state;
+    char *path = archive_of("fable", FABLE, "bf16");
+    for (int guesses = 0; guesses < 2; guesses++) {
+        uint64_t hashes[2];
+        for (int stalls = 0; stalls < 2; stalls++) {
+            struct bad_disk disk = {.fail_at = -1, .stall_at = stalls ? 40 : -1};
+            struct corm_mechanisms m = {.cache_share = 0.25,
+                                        .no_guesses = !guesses,
+                                        .on_read = on_read,
+                                        .on_read_ctx = &disk};
+            uint64_t start = clock_ns();
+            hashes[stalls] = run_hash(
+                path, (struct corm_engine_options){.threads = 1, .ctx_tok = 64, .measure = &m}, 5,
+                20, false);
+            assert_true(atomic_load(&disk.reads) > 41);
+            assert_true(!stalls || clock_ns() - start >= UINT64_C(2000000000));
+        }
+        assert_true(hashes[0] == hashes[1]);
+
+        struct bad_disk disk = {.fail_at = 40, .stall_at = -1};
+        struct corm_mechanisms m = {
+            .cache_share = 0.25, .no_guesses = !guesses, .on_read = on_read, .on_read_ctx = &disk};
+        struct corm_engine *e =
+            engine_open(path, (struct corm_engine_options){.threads = 2, .measure = &m});
+        struct corm_session *s = session_open(e);
+        struct corm_error error = {0};
+        int32_t id = 1;
+        int n = 0, status = 0;
+        for (; status == 0 && n < 200; n++, id += 37)
+            status = corm_session_eval(s, &id, 1, false, NULL, &error);
+        assert_int_equal(status, -1);
+        assert_non_null(strstr(error.message, path));
+        assert_non_null(strstr(error.message, "Input/output error"));
+        assert_null(strchr(error.message, '\n'));
+        /* The failed token is not half there. */
+        assert_int_equal(corm_session_length(s), n - 1);
+        assert_int_equal(corm_session_eval(s, &id, 1, false, NULL, &error), -1);
+        corm_session_close(s);
+        corm_engine_close(e);
+    }
+    free(path);
+}
+
 static int make_dir(void **state) {
     (void)state;
     return mkdtemp(dir) ? 0 : -1;
@@ -406,6 +470,7 @@ int main(void) {
         cmocka_unit_test(a_budget_under_the_floor_names_the_floor),
         cmocka_unit_test(bad_calls_are_refused),
         cmocka_unit_test(a_corrupt_chunk_stops_the_run),
+        cmocka_unit_test(bad_disks_end_as_they_should),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

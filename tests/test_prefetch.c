@@ -5,6 +5,7 @@
 #include "tests/test.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "runtime/prefetch.h"
 #include "tests/test_util_archive.h"
@@ -175,6 +176,7 @@ static void demands_bring_the_right_bytes(void **state) {
         {.io_threads = 3},
         {.io_threads = 2, .split_reads = true},
         {.io_threads = 2, .way = reader_direct_works(path) ? READER_DIRECT : READER_BUFFERED},
+        {.io_threads = 2, .way = READER_MAPPED, .awake = true},
     };
     for (size_t w = 0; w < TEST_COUNT(ways); w++) {
         for (int in_place = 0; in_place < 2; in_place++) {
@@ -491,6 +493,59 @@ static void a_corrupt_chunk_is_named(void **state) {
     }
 }
 
+/* A disk that fails or stops for a while at its read number `at`. */
+struct bad_disk {
+    atomic_int reads;
+    int at;
+    uint64_t stall_ms;
+    bool fails;
+};
+
+static int ask_bad_disk(void *ctx, uint64_t offset, size_t bytes, struct err *err) {
+    struct bad_disk *d = ctx;
+    (void)offset;
+    (void)bytes;
+    if (atomic_fetch_add(&d->reads, 1) != d->at)
+        return 0;
+    sleep_ms(d->stall_ms);
+    return d->fails ? err_set(err, "Input/output error") : 0;
+}
+
+static void a_read_error_is_named_and_ends_the_run(void **state) {
+    (void)state;
+    for (int guessed = 0; guessed < 2; guessed++) {
+        struct bad_disk disk = {.at = 1, .fails = true};
+        struct rig r;
+        open_rig(&r, path, 2 * CHUNKS, false,
+                 (struct prefetch_options){.io_threads = 2, .fault = {ask_bad_disk, &disk}});
+        use(&r, 6);
+        if (guessed) {
+            struct prefetch_need need = need_of(7);
+            guess_one(r.prefetch, &need, 1, 1);
+        }
+        check_stopped(&r, 7, "prefetch.corm: read of", "Input/output error");
+        assert_int_equal(state_of(&r, 7 * CHUNKS), CACHE_ABSENT);
+        close_rig(&r);
+    }
+}
+
+static void a_disk_that_stalls_is_waited_for(void **state) {
+    (void)state;
+    for (int awake = 0; awake < 2; awake++) {
+        struct bad_disk disk = {.at = 2, .stall_ms = 1500};
+        struct rig r;
+        open_rig(&r, path, awake ? N * CHUNKS : 2 * CHUNKS, false,
+                 (struct prefetch_options){
+                     .io_threads = 2, .awake = awake == 1, .fault = {ask_bad_disk, &disk}});
+        uint64_t start = clock_ns();
+        for (uint32_t i = 0; i < 6; i++)
+            use(&r, i);
+        assert_true(clock_ns() - start >= UINT64_C(1500000000));
+        assert_true(prefetch_stall_ns(r.prefetch) >= UINT64_C(1400000000));
+        close_rig(&r);
+    }
+}
+
 static void a_missing_file_is_an_error_at_open(void **state) {
     (void)state;
     char *file = copy_of("gone.corm");
@@ -540,6 +595,8 @@ int main(void) {
         cmocka_unit_test(a_throttle_takes_its_time),
         cmocka_unit_test(a_truncated_file_is_named),
         cmocka_unit_test(a_corrupt_chunk_is_named),
+        cmocka_unit_test(a_read_error_is_named_and_ends_the_run),
+        cmocka_unit_test(a_disk_that_stalls_is_waited_for),
         cmocka_unit_test(a_missing_file_is_an_error_at_open),
         cmocka_unit_test(closing_drops_what_is_queued),
     };
