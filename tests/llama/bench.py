@@ -62,12 +62,13 @@ class Bench:
         os.rename(self.path + ".part", self.path)
 
     def timed(self, commands, limit=None):
-        """Run measured programs one after the other, as one command under --wrap, in the cgroup `limit`.
-        Their (output, messages), or None where one died."""
+        """Run measured programs one after the other, as one command under --wrap, in the cgroup `limit`
+        unless they only measure the device. Their (output, messages), or None where one died."""
         script, files = [], []
         for i, command in enumerate(commands):
             files.append([os.path.join(self.a.work, f"run-{i}.{end}") for end in ("out", "err", "rc")])
-            enter = f"sync; echo 3 >/proc/sys/vm/drop_caches; echo $$ >{limit}/cgroup.procs; " if limit else ""
+            enter = f"sync; echo 3 >/proc/sys/vm/drop_caches; echo $$ >{limit}/cgroup.procs; " \
+                if limit and "--io" not in command else ""
             line = enter + "exec " + shlex.join(str(c) for c in command)
             out, err, rc = map(shlex.quote, files[-1])
             script.append(f"sh -c {shlex.quote(line)} >{out} 2>{err}; echo $? >{rc}")
@@ -163,7 +164,7 @@ class Bench:
         for way in ["default", "plain"] + (["repack"] if CODECS[codec][2] == "q4_0" else []):
             command = [self.tool("peer"), "bench", self.files(name, codec)[1], MODELS[name]["ids"], 64, 2, 1, 2,
                        way]
-            if subprocess.run(command, capture_output=True).returncode == 0:
+            if subprocess.run([str(c) for c in command], capture_output=True).returncode == 0:
                 found.append(way)
             else:
                 self.keep("dies", f"{codec} {way}", True)
@@ -213,14 +214,6 @@ class Bench:
                 f.write(str(value))
         return group
 
-    def device_rate(self, path):
-        """The best that reading directly gave, measured once for a file."""
-        if path not in self.results.get("rates", {}):
-            done, = self.timed([[self.tool("corm-run"), "bench", path, "--io", "--json", "-q"]])
-            rows = json.loads(done[0])["rows"]
-            self.keep("rates", path, max(r["bytes_per_s"] for r in rows if r["way"] == "direct"))
-        return self.results["rates"][path]
-
     def limited(self, name, codec, percent):
         a, (ours, theirs) = self.a, self.files(name, codec)
         text = MODELS[name]["source"]
@@ -233,7 +226,9 @@ class Bench:
                      2, "--prompt-tokens", prompt, "--decode-tokens", n, "--reps", 1]
                     + ([] if text == "-" else ["-f", text]),
                     [self.tool("peer"), "bench", theirs, MODELS[name]["ids"], prompt, n, 1, 2, "plain"]]
-        for i, done in enumerate(self.timed(commands * a.limit_rounds, group)):
+        device = [self.tool("corm-run"), "bench", ours, "--io", "--json", "-q"]
+        *runs, io = self.timed(commands * a.limit_rounds + [device], group)
+        for i, done in enumerate(runs):
             j = json.loads(done[0]) if done else None
             if done and i % 2 == 0:
                 rows["ours"].append((j["decode"]["tok_per_s"], j["decode"]["archive_bytes_per_tok"]))
@@ -242,7 +237,7 @@ class Bench:
                 rows["theirs"].append((n / j["decode_s"][0], j["decode_bytes"] / n))
         os.rmdir(group)
         row = {who: [statistics.median(x) for x in zip(*all_)] for who, all_ in rows.items() if all_}
-        row.update(limit=limit, room=room, rate=self.device_rate(ours))
+        row.update(limit=limit, room=room, rate=best_direct_rate(io[0]) if io else 0)
         row["least"] = self.least_bytes(name, codec, room)
         self.keep("limited", f"{name} {codec} {percent}", row)
 
@@ -261,6 +256,10 @@ class Bench:
         misses = belady([[(e[0], x) for x in e[1:]] for e in events], int(room * layers * n_experts),
                         (a.limit_prompt - 1) * layers)
         return misses * stored / a.limit_decode
+
+
+def best_direct_rate(io):
+    return max(r["bytes_per_s"] for r in json.loads(io)["rows"] if r["way"] == "direct")
 
 
 def share_of_experts(plan):
