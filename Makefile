@@ -117,7 +117,7 @@ CXX_FLAGS := -std=c++17 -O2 -g -D_GNU_SOURCE -I. -fPIC -fvisibility=hidden -Wall
 NVCC_FLAGS := -std=c++17 -O3 -I. --threads 0 \
 	$(foreach a,$(CUDA_ARCH),-gencode arch=compute_$a,code=sm_$a) \
 	-gencode arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH)) \
-	-Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wno-unknown-pragmas,-fno-exceptions
+	-Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wno-unknown-pragmas,-fno-exceptions,-fno-threadsafe-statics
 
 # ---- targets for people --------------------------------------------------------------------------
 
@@ -303,7 +303,7 @@ $(OUT)/synth: $(OUT)/tests/synth/synth.o $(OUT)/tests/libutil.a $(OUT)/libeveryt
 $(OUT)/tests/%: LIBS = $(LIBS_TEST) $(LIBS_PREP) $(LIBS_RUN)
 $(TESTS): $(OUT)/tests/%: $(OUT)/tests/%.o $(OUT)/tests/libutil.a $(OUT)/libeverything.a
 	$(link)
-$(OUT)/tests/test_cuda: $(CUDA_OUT)/emulated.o
+$(OUT)/tests/test_cuda $(OUT)/tests/test_tier: $(CUDA_OUT)/emulated.o
 $(OUT)/tests/cuda/device: $(OUT)/tests/cuda/device.o $(OUT)/tests/libutil.a $(OUT)/libeverything.a
 	$(link)
 $(OUT)/fuzz/%: LIBS = -fsanitize=fuzzer $(LIBS_PREP) $(LIBS_RUN)

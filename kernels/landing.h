@@ -27,8 +27,8 @@ struct landing *landing_new(const struct backend *be, size_t piece_bytes, uint32
 /* Waits for what was sent. NULL is allowed. */
 void landing_free(struct landing *l);
 
-/* A piece of piece_bytes that no copy reads any more; waits where all are on their way. The
- * caller's until it is sent. */
+/* A piece of piece_bytes that no copy reads any more; waits where all are on their way. It is
+ * the caller's until it is sent; taken again before that, it is the same one. */
 uint8_t *landing_take(struct landing *l);
 /* Start to copy the first `bytes` of the piece taken last to device memory, when the point `after`
  * (backend mark) of the operations is passed. */

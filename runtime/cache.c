@@ -99,10 +99,17 @@ int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots, bo
     return 0;
 }
 
+void cache_use_slots(struct cache *c, uint8_t *slots) {
+    if (c->slots && !c->slots_borrowed)
+        munmap(c->slots, (size_t)c->n_slots * c->slot_bytes);
+    c->slots = slots;
+    c->slots_borrowed = true;
+}
+
 void cache_close(struct cache *c) {
     if (!c->archive)
         return;
-    if (c->slots)
+    if (c->slots && !c->slots_borrowed)
         munmap(c->slots, (size_t)c->n_slots * c->slot_bytes);
     void *tables[] = {c->chunks,  c->records,    c->heaps,    c->pinned, c->n_heap,
                       c->guessed, c->free_slots, c->unmapped, c->decay};

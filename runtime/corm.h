@@ -44,6 +44,9 @@ enum corm_reading {
 /* For measurement only: parts of the engine turned off, and slower disks. None of it changes a bit
  * of the result. Zero-initialised it changes nothing. */
 struct corm_mechanisms {
+    /* A struct backend (kernels/backend.h) with device memory, in place of the one that `device`
+     * names; for tests. The engine closes it, unless opening fails before the plan is made. */
+    const void *backend;
     bool whole_lru;      /* evict whole experts, the least recently used first */
     bool split_reads;    /* three reads for each expert, as for three separate matrices */
     bool in_turn;        /* an expert is read when it is its turn, and nothing is done meanwhile */
@@ -70,6 +73,12 @@ struct corm_engine_options {
     const char *isa;  /* NULL = best; else "scalar", "avx2", ... */
     /* Budget for weights, caches and scratch; 0 = automatic (from the memory available). */
     uint64_t ram_bytes;
+    /* What computes: NULL or "cpu"; "cuda" or "cuda:1" (an NVIDIA device, counted from 0); "auto",
+     * which is the CPU until devices have been measured. */
+    const char *device;
+    /* With a device: its memory for weights, caches and scratch; 0 = automatic (from what is free).
+     * ram_bytes does not count then. */
+    uint64_t vram_bytes;
     /* Greatest context of a session, part of the memory plan; 0 = the model's own, at most 4096. */
     uint32_t ctx_tok;
     uint32_t batch_rows; /* greatest rows of one forward call in prefill; 0 = 256 */
@@ -101,6 +110,9 @@ struct corm_memory_plan {
     uint64_t total_bytes;
     uint64_t budget_bytes;
     uint64_t floor_bytes; /* the least budget that works */
+    /* With a device all of the above is its memory, and this is what the host takes beside it; else
+     * 0. */
+    uint64_t host_bytes;
     /* How experts come from the archive. CORM_READ_BUFFERED with `streams` set means that direct
      * reading is not to be had, and the page cache grows outside of the budget. */
     enum corm_reading reading;
@@ -113,7 +125,8 @@ struct corm_model_info {
     uint32_t n_layers, dim, vocab, n_experts, n_active, ctx_max_tok;
     const char *expert_codec;
     uint64_t file_bytes;
-    const char *isa;
+    const char *device; /* "cpu", "cuda" */
+    const char *isa;    /* instruction set, or the device's name */
     uint32_t threads;
     uint32_t ctx_tok;    /* as planned */
     uint32_t batch_rows; /* as planned */

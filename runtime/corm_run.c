@@ -67,6 +67,14 @@ static const struct cli_option machine_rows[] = {
      "available (50%), or auto. A model that does not fit reads its experts from the archive as "
      "they are needed. A budget too small to work is refused with the one that would do.",
      .fallback = "auto, 7/8 of what is available"},
+    {"device", 0, CLI_STRING, FIELD(device), "NAME",
+     "What computes: cpu; cuda, or cuda:1 for the second NVIDIA device; auto, which is the CPU "
+     "until devices have been measured. Another device may change the last bits.",
+     .fallback = "auto"},
+    {"vram", 0, CLI_STRING, FIELD(vram), "SIZE",
+     "With --device cuda, in place of --ram: the device's memory for weights, caches and scratch, "
+     "a size (6G) or auto.",
+     .fallback = "auto, 15/16 of what is free"},
     {"threads", 't', CLI_INT, FIELD(threads), "N",
      "Threads that compute. The result does not depend on it.", .min = 1, .max = 1024,
      .fallback = "all processors"},

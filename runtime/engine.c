@@ -32,8 +32,9 @@ const char *corm_version(void) {
 
 /* ---- memory plan ---- */
 
-static uint64_t kv_bytes_of(const struct arch *a, uint32_t ctx_tok, bool f32) {
-    return (uint64_t)a->n_layers * 2 * arch_kv_dim(a) * ctx_tok * (f32 ? 4 : 2);
+uint64_t engine_kv_bytes(const struct corm_engine *e) {
+    const struct arch *a = &e->archive.arch;
+    return (uint64_t)a->n_layers * 2 * arch_kv_dim(a) * e->opt.ctx_tok * (e->opt.kv_f32 ? 4 : 2);
 }
 
 /* Raw chunks used from the map. */
@@ -46,7 +47,7 @@ static uint64_t in_place_bytes(const struct corm *c) {
 }
 
 /* Rows that predictors are evaluated for at a time. */
-static uint32_t predict_rows(const struct corm_engine *e) {
+uint32_t engine_predict_rows(const struct corm_engine *e) {
     return e->opt.loss_in_batches ? e->opt.batch_rows : 1;
 }
 
@@ -55,7 +56,27 @@ static uint32_t most_io_threads(const struct corm_engine *e) {
     return e->io_threads > IO_THREADS ? e->io_threads : IO_THREADS;
 }
 
-static int make_plan(struct corm_engine *e, struct err *err) {
+uint64_t engine_host_bytes(const struct corm_engine *e) {
+    const struct corm *c = &e->archive;
+    /* A session's logits; sampling takes four numbers a row of the vocabulary. */
+    uint64_t vocab_floats = (uint64_t)(e->opt.logits_rows + 4) * c->arch.vocab;
+    return e->backend.scratch_bytes + experts_scratch_bytes(c, e->opt.batch_rows) +
+           vocab_floats * sizeof(float) + prefetch_buffer_bytes(c, most_io_threads(e)) +
+           cache_table_bytes(c, cache_slots_needed(c, false)) + OVERHEAD_BYTES;
+}
+
+/* Where experts come and go, buffered reading would fill memory outside of the budget with second
+ * copies. Where all stay, what another run left in the page cache is welcome. */
+void engine_choose_reading(struct corm_engine *e) {
+    const struct corm_mechanisms *m = e->opt.measure;
+    struct corm_memory_plan *p = &e->plan;
+    p->reading = m ? m->reading : CORM_READ_AUTO;
+    if (p->reading == CORM_READ_AUTO)
+        p->reading = p->streams && reader_direct_works(e->archive.map.path) ? CORM_READ_DIRECT
+                                                                            : CORM_READ_BUFFERED;
+}
+
+int engine_plan(struct corm_engine *e, struct err *err) {
     const struct corm *c = &e->archive;
     const struct arch *a = &c->arch;
     struct corm_memory_plan *p = &e->plan;
@@ -63,15 +84,10 @@ static int make_plan(struct corm_engine *e, struct err *err) {
         p->trunk_bytes += c->tensors[i].bytes;
     for (uint32_t i = 0; i < c->n_chunks; i++)
         p->expert_bytes += corm_chunk_raw_bytes(c, &c->chunks[i]);
-    p->kv_bytes = kv_bytes_of(a, e->opt.ctx_tok, e->opt.kv_f32);
-    /* Sampling takes four numbers a row of the vocabulary. */
-    uint32_t vocab_rows = LOGITS_ROWS + e->opt.logits_rows + 4;
-    p->scratch_bytes = e->backend.scratch_bytes + forward_scratch_bytes(a, e->opt.batch_rows) +
-                       predict_scratch_bytes(a, predict_rows(e)) + c->predictors.size_bytes +
-                       experts_scratch_bytes(c, e->opt.batch_rows) +
-                       (uint64_t)vocab_rows * a->vocab * sizeof(float) +
-                       prefetch_buffer_bytes(c, most_io_threads(e)) +
-                       cache_table_bytes(c, cache_slots_needed(c, false)) + OVERHEAD_BYTES;
+    p->kv_bytes = engine_kv_bytes(e);
+    p->scratch_bytes = engine_host_bytes(e) + forward_scratch_bytes(a, e->opt.batch_rows) +
+                       predict_scratch_bytes(a, engine_predict_rows(e)) + c->predictors.size_bytes +
+                       (uint64_t)LOGITS_ROWS * a->vocab * sizeof(float);
     uint64_t fixed = p->trunk_bytes + p->kv_bytes + p->scratch_bytes;
     size_t slot = cache_slot_bytes(c);
     uint32_t all_slots = cache_slots_needed(c, true);
@@ -109,12 +125,7 @@ static int make_plan(struct corm_engine *e, struct err *err) {
     }
     p->total_bytes = fixed + p->cache_bytes;
     p->streams = !e->in_place;
-    p->reading = m ? m->reading : CORM_READ_AUTO;
-    /* Where experts come and go, buffered reading would fill memory outside of the budget with
-     * second copies. Where all stay, what another run left in the page cache is welcome. */
-    if (p->reading == CORM_READ_AUTO)
-        p->reading =
-            p->streams && reader_direct_works(c->map.path) ? CORM_READ_DIRECT : CORM_READ_BUFFERED;
+    engine_choose_reading(e);
     return 0;
 }
 
@@ -205,6 +216,7 @@ static void fill_info(struct corm_engine *e) {
         .ctx_max_tok = a->ctx_max_tok,
         .expert_codec = e->archive.expert_codec->name,
         .file_bytes = e->archive.map.size_bytes,
+        .device = e->backend.name,
         .isa = e->backend.isa,
         .threads = e->opt.threads,
         .ctx_tok = e->opt.ctx_tok,
@@ -264,14 +276,12 @@ static int open_steps(struct corm_engine *e, const char *path,
     if (fill_options(e, options, err) < 0)
         return -1;
 
-    struct backend_limits limits = forward_limits(&c->arch, e->opt.batch_rows, e->opt.ctx_tok);
-    if (backend_cpu_open(&e->backend, e->opt.isa, e->opt.threads, &limits, err) < 0 ||
-        make_plan(e, err) < 0)
+    if (engine_open_backend(e, err) < 0)
         return -1;
     fill_info(e);
     if (e->opt.on_plan)
         e->opt.on_plan(e->opt.on_plan_ctx, &e->info, &e->plan);
-    if (bind_weights(e, err) < 0 || cache_open(&e->cache, c, e->n_slots, e->in_place, err) < 0)
+    if (bind_weights(e, err) < 0 || engine_open_slots(e, err) < 0)
         return -1;
     const struct corm_mechanisms none = {0}, *m = e->opt.measure ? e->opt.measure : &none;
     e->cache.hot_bonus = e->opt.loss_percent > 0 ? HOT_BONUS : 0;
@@ -280,6 +290,7 @@ static int open_steps(struct corm_engine *e, const char *path,
                                            [CORM_READ_DIRECT] = READER_DIRECT,
                                            [CORM_READ_MAPPED] = READER_MAPPED};
     struct prefetch_options io = {.io_threads = e->io_threads,
+                                  .device = e->device_slots ? &e->backend : NULL,
                                   .way = ways[e->plan.reading],
                                   .throttle = {m->throttle_bytes_per_s, m->throttle_latency_ns},
                                   .split_reads = m->split_reads,
@@ -296,7 +307,7 @@ static int open_steps(struct corm_engine *e, const char *path,
                           c->n_records ? c->records[0].n_chunks : 0, err) < 0)
         return err_prefix(err, "%s", path);
     predict_open(&e->predict, &view, &c->arch, &e->backend, e->layers,
-                 c->n_records ? c->records[0].n_chunks : 0, predict_rows(e));
+                 c->n_records ? c->records[0].n_chunks : 0, engine_predict_rows(e));
     lookahead_open(&e->lookahead, &e->predict, e->prefetch, c,
                    e->in_place || m->no_guesses ? 0
                    : m->ahead                   ? m->ahead
@@ -341,8 +352,10 @@ void corm_engine_close(struct corm_engine *e) {
     lookahead_close(&e->lookahead);
     predict_close(&e->predict);
     cache_close(&e->cache);
-    if (e->backend.ops)
+    if (e->backend.ops) {
         e->backend.ops->free(e->backend.self, e->logits);
+        e->backend.ops->free(e->backend.self, e->device_slots);
+    }
     free(e->layers);
     free(e->drop);
     backend_close(&e->backend);

@@ -1,6 +1,7 @@
 /*
- * engine: the inside of struct corm_engine, shared by engine.c (archive, plan, lifetimes) and
- * session.c (sequences, evaluation). Programs see runtime/corm.h only.
+ * engine: the inside of struct corm_engine, shared by engine.c (archive, plan, lifetimes),
+ * engine_device.c (the backend and its memory) and session.c (sequences, evaluation). Programs see
+ * runtime/corm.h only.
  *
  * Lifetimes: archive map, weights, caches, threads: open .. close of the engine. KV cache, history,
  * logits: open .. close of the session. Scratch of the forward pass: one, owned by the engine, used
@@ -24,6 +25,7 @@ struct corm_engine {
     struct corm_model_info info;
     bool in_place;
     uint32_t n_slots;
+    uint8_t *device_slots; /* device memory of the cache's slots; NULL where they are the host's */
     uint32_t io_threads;
 
     struct backend backend;
@@ -45,6 +47,17 @@ struct corm_engine {
 };
 
 enum { LOGITS_ROWS = 32 }; /* rows of logits computed at a time */
+
+/* engine_device.c: choose and open the backend, and plan the memory; take the cache's memory. */
+int engine_open_backend(struct corm_engine *e, struct err *err);
+int engine_open_slots(struct corm_engine *e, struct err *err);
+/* engine.c, for it: the plan where the host's memory holds all, and parts of plans. */
+int engine_plan(struct corm_engine *e, struct err *err);
+uint64_t engine_kv_bytes(const struct corm_engine *e);
+uint32_t engine_predict_rows(const struct corm_engine *e);
+uint64_t
+engine_host_bytes(const struct corm_engine *e); /* what holds neither weights nor results */
+void engine_choose_reading(struct corm_engine *e);
 
 /* Copy a struct err into the public error. Returns -1. */
 int engine_fail(struct corm_error *error, const struct err *err);

@@ -10,6 +10,7 @@ enum {
     DEMAND_BYTES = 4 << 20,
     GUESS_BYTES = 1 << 20,
     MAX_RUN = READER_PIECES / 2, /* chunks of one request, each with the gap behind it */
+    LANDING_PIECES = 4,          /* chunks of a thread on their way to a device */
     AWAKE_NS = 100000,           /* looking for work before sleeping: about two wake-ups */
 };
 static const uint64_t BUSY_WINDOW_NS = 50 * 1000 * 1000;
@@ -22,11 +23,14 @@ struct queue {
 struct filler {
     struct corm_decoder *decoder;
     uint8_t *buffer;
+    struct landing *landing; /* NULL: slots are the host's memory */
 };
 
 struct prefetch {
     struct cache *cache;
     const struct corm *archive;
+    const struct backend *device; /* NULL: slots are the host's memory */
+    uint64_t *marks; /* [n_slots] point of the device's work when the slot was released last */
     struct reader reader;
     struct queue queues[PREFETCH_CLASSES];
     pthread_cond_t work;  /* a request came, a slot became free, or stop */
@@ -110,8 +114,8 @@ static bool look_awake(struct prefetch *p, atomic_uint *seq) {
 
 /* ---- runs ---- */
 
-/* A run of neighbouring chunks taken from the queue, with their slots; and what was evicted from the
- * file's mapping for it. */
+/* A run of neighbouring chunks taken from the queue, with their slots; and what was evicted from
+ * the file's mapping for it. */
 struct run {
     enum prefetch_class class;
     uint32_t first, n;
@@ -141,8 +145,8 @@ static bool goes_along(const struct prefetch *p, const struct run *run, uint32_t
     return !p->split_reads || here == first;
 }
 
-/* [locked] Take over what the cache evicted from the mapping; neighbours become one span. What finds
- * no room stays for the next run. */
+/* [locked] Take over what the cache evicted from the mapping; neighbours become one span. What
+ * finds no room stays for the next run. */
 static void take_unmapped(struct prefetch *p, struct run *run) {
     struct cache *c = p->cache;
     while (c->n_unmapped > 0) {
@@ -207,8 +211,8 @@ static void take_run(struct prefetch *p, struct run *run) {
     }
 }
 
-/* Read the run's chunks with one request. stored[i]: where chunk i came to lie: in its slot already,
- * in the buffer, or in the mapping. */
+/* Read the run's chunks with one request. stored[i]: where chunk i came to lie: in its slot
+ * already, in the buffer, or in the mapping. */
 static int read_run(struct prefetch *p, struct filler *f, const struct run *run,
                     const uint8_t **stored, struct err *err) {
     const struct corm *a = p->archive;
@@ -217,7 +221,7 @@ static int read_run(struct prefetch *p, struct filler *f, const struct run *run,
     size_t bytes = run_bytes(a, run->first, run->first + run->n - 1);
     struct iovec pieces[READER_PIECES];
     int n = 0;
-    bool scatter = p->reader.way != READER_MAPPED;
+    bool scatter = p->reader.way != READER_MAPPED && !p->device;
     for (uint32_t i = 0; i < run->n && scatter; i++) {
         uint64_t at = chunks[i].offset - base, end = at + chunks[i].stored_bytes;
         uint64_t next = i + 1 < run->n ? chunks[i + 1].offset - base : end;
@@ -241,12 +245,25 @@ static int read_run(struct prefetch *p, struct filler *f, const struct run *run,
 }
 
 /* The one place where a chunk comes to be in memory: check its stored bytes and make *data its
- * decoded neurons, which are `stored` itself where that is a raw chunk that need not move. */
-static int land(struct prefetch *p, struct filler *f, uint32_t chunk, int32_t slot,
-                const uint8_t *stored, const uint8_t **data, struct err *err) {
+ * decoded neurons, which are `stored` itself where that is a raw chunk that need not move. On
+ * the way to a device it has come when the filler's landing says so. */
+static int land(struct prefetch *p, struct filler *f, enum prefetch_class class, uint32_t chunk,
+                int32_t slot, const uint8_t *stored, const uint8_t **data, struct err *err) {
     const struct corm_chunk *k = &p->archive->chunks[chunk];
     uint8_t *to = slot == CACHE_NO_SLOT ? NULL : cache_slot(p->cache, slot);
     bool raw = k->encoding == CORM_ENCODING_RAW;
+    if (to && f->landing) {
+        uint8_t *piece = landing_take(f->landing);
+        *data = to;
+        if (corm_chunk_decode(f->decoder, p->archive, k, stored, piece, err) < 0)
+            return -1;
+        landing_send(f->landing, to, corm_chunk_raw_bytes(p->archive, k),
+                     class == PREFETCH_DEMANDED ? BACKEND_DEMANDED : BACKEND_GUESSED,
+                     p->marks[slot]);
+        if (p->reader.way == READER_MAPPED)
+            reader_forget(&p->reader, k->offset, k->stored_bytes);
+        return 0;
+    }
     *data = stored;
     if (!to || stored == to || (raw && p->reader.way == READER_MAPPED))
         return corm_chunk_check(p->archive, k, stored, err);
@@ -257,8 +274,10 @@ static int land(struct prefetch *p, struct filler *f, uint32_t chunk, int32_t sl
     return status;
 }
 
-/* Read and decode the chunks of a run one after the other. Returns how many were filled. */
-static uint32_t fill_run(struct prefetch *p, struct filler *f, struct run *run, struct err *err) {
+/* Read and decode the chunks of a run one after the other. Returns how many were filled, or are on
+ * their way to the device. */
+static uint32_t fill_chunks(struct prefetch *p, struct filler *f, struct run *run,
+                            struct err *err) {
     const struct corm *a = p->archive;
     const uint8_t *stored[MAX_RUN];
     for (uint32_t i = 0; i < run->n_unmapped; i++)
@@ -270,9 +289,17 @@ static uint32_t fill_run(struct prefetch *p, struct filler *f, struct run *run, 
     else if (read_run(p, f, run, stored, err) < 0)
         return 0;
     for (uint32_t i = 0; i < run->n; i++)
-        if (land(p, f, run->first + i, run->slots[i], stored[i], &run->data[i], err) < 0)
+        if (land(p, f, run->class, run->first + i, run->slots[i], stored[i], &run->data[i], err) <
+            0)
             return i;
     return run->n;
+}
+
+static uint32_t fill_run(struct prefetch *p, struct filler *f, struct run *run, struct err *err) {
+    uint32_t n = fill_chunks(p, f, run, err);
+    if (f->landing)
+        landing_wait(f->landing);
+    return n;
 }
 
 /* [locked] Publish what was filled; drop the rest. */
@@ -316,14 +343,22 @@ size_t prefetch_buffer_bytes(const struct corm *archive, uint32_t io_threads) {
     return (io_threads + 1) * reader_buffer_bytes(longest_run_bytes(archive));
 }
 
-static struct filler filler_new(const struct corm *a) {
+size_t prefetch_landing_bytes(const struct corm *archive, uint32_t io_threads) {
+    return (io_threads + 1) * LANDING_PIECES * align_up(cache_slot_bytes(archive), 4096);
+}
+
+static struct filler filler_new(const struct prefetch *p) {
+    const struct corm *a = p->archive;
     void *buffer = NULL;
     if (posix_memalign(&buffer, READER_ALIGN, reader_buffer_bytes(longest_run_bytes(a))) != 0)
         die("out of memory for a read buffer");
-    return (struct filler){corm_decoder_new(a), buffer};
+    return (struct filler){corm_decoder_new(a), buffer,
+                           p->device ? landing_new(p->device, cache_slot_bytes(a), LANDING_PIECES)
+                                     : NULL};
 }
 
 static void filler_free(struct filler *f) {
+    landing_free(f->landing);
     free(f->buffer);
     corm_decoder_free(f->decoder);
 }
@@ -351,7 +386,7 @@ static void serve(struct prefetch *p, struct filler *f, struct run *run) {
 
 static void *io_main(void *arg) {
     struct prefetch *p = arg;
-    struct filler f = filler_new(p->archive);
+    struct filler f = filler_new(p);
     struct run run;
     pthread_mutex_lock(&p->cache->lock);
     while (!p->stop) {
@@ -388,6 +423,8 @@ int prefetch_open(struct prefetch **out, struct cache *cache, const struct prefe
     p->guess_p = mem_calloc(p->archive->n_records, sizeof *p->guess_p);
     p->window_start_ns = clock_ns();
     p->split_reads = opt->split_reads;
+    p->device = opt->device;
+    p->marks = mem_calloc(cache->n_slots, sizeof *p->marks);
     p->awake = opt->awake;
     for (int i = 0; i < PREFETCH_CLASSES; i++)
         p->queues[i] = (struct queue){(uint32_t)NIL, (uint32_t)NIL};
@@ -399,7 +436,7 @@ int prefetch_open(struct prefetch **out, struct cache *cache, const struct prefe
     }
     p->reader.fault = opt->fault;
     p->reader.awake = opt->awake;
-    p->own = filler_new(p->archive);
+    p->own = filler_new(p);
     p->threads = mem_calloc(opt->io_threads, sizeof *p->threads);
     for (uint32_t i = 0; i < opt->io_threads; i++) {
         int e = pthread_create(&p->threads[i], NULL, io_main, p);
@@ -429,6 +466,7 @@ void prefetch_close(struct prefetch *p) {
     pthread_cond_destroy(&p->ready);
     free(p->threads);
     free(p->guess_p);
+    free(p->marks);
     filler_free(&p->own);
     free(p);
 }
@@ -543,12 +581,17 @@ const uint8_t *prefetch_data(struct prefetch *p, uint32_t chunk) {
 
 void prefetch_release(struct prefetch *p, const struct prefetch_need *needs, uint32_t n) {
     struct cache *c = p->cache;
+    uint64_t mark = p->device && n > 0 ? p->device->ops->mark(p->device->self) : 0;
     pthread_mutex_lock(&c->lock);
     for (uint32_t j = 0; j < n; j++) {
         const struct prefetch_need *need = &needs[j];
         for (uint32_t i = 0; i < need->n; i++)
-            if (prefetch_needs(need, i))
+            if (prefetch_needs(need, i)) {
+                int32_t slot = c->chunks[need->first + i].slot;
+                if (p->device && slot != CACHE_NO_SLOT)
+                    p->marks[slot] = mark;
                 cache_release(c, need->first + i);
+            }
         cache_touch(c, c->chunks[need->first].record);
     }
     /* Demands that are still queued may be waiting for a slot. */

@@ -30,6 +30,7 @@
 #ifndef RUNTIME_PREFETCH_H
 #define RUNTIME_PREFETCH_H
 
+#include "kernels/landing.h"
 #include "runtime/cache.h"
 #include "runtime/reader.h"
 
@@ -56,6 +57,9 @@ struct prefetch_options {
     enum reader_way way;
     struct reader_throttle throttle;
     struct reader_fault fault; /* for tests */
+    /* Where slots are memory of a device: its backend. Chunks are decoded into page-locked memory
+     * then, and copied from there. Else NULL. */
+    const struct backend *device;
     bool split_reads; /* for comparison: three reads an expert, as its three matrices would take */
     bool awake;
 };
@@ -66,12 +70,15 @@ int prefetch_open(struct prefetch **p, struct cache *cache, const struct prefetc
 void prefetch_close(struct prefetch *p);
 /* Memory that is held for reading: by each I/O thread, and by the forward thread. */
 size_t prefetch_buffer_bytes(const struct corm *archive, uint32_t io_threads);
+/* And with a device, page-locked besides. */
+size_t prefetch_landing_bytes(const struct corm *archive, uint32_t io_threads);
 
 /* Which of `n` needs are in memory as a whole: ready[n]. Never blocks. */
 void prefetch_look(struct prefetch *p, const struct prefetch_need *needs, uint32_t n, bool *ready);
 
-/* Lease every chunk of the `n` needs, and queue those that are not in memory. The caller keeps the
- * sum of leased chunks that use slots at or below cache->n_slots, else nothing could ever arrive. */
+/* Lease every chunk of the `n` needs, and queue those that are not in memory. The caller keeps
+ * the sum of leased chunks that use slots at or below cache->n_slots, else nothing could ever
+ * arrive. */
 void prefetch_demand(struct prefetch *p, const struct prefetch_need *needs, uint32_t n);
 
 /* Block until at least one of the `n` demanded needs is READY; ready[i] tells which are. Time spent
@@ -87,11 +94,11 @@ void prefetch_release(struct prefetch *p, const struct prefetch_need *needs, uin
 
 /* Drop all guesses that are still queued: a new round begins. */
 void prefetch_drop_guesses(struct prefetch *p);
-/* Guess that the `n` needs, all of one layer and the likeliest first, will be used `ahead` layers on
- * (class NEXT where 1, else LATER), need i with probability prob[i]: pin what is in memory, queue
- * what is not, if it pays: prob >= (u + v) / (1 + u + v), with u the share of time in which the link
- * serves demands and v the chance that the expert that would give way is needed (0 where nothing
- * has to be brought). */
+/* Guess that the `n` needs, all of one layer and the likeliest first, will be used `ahead`
+ * layers on (class NEXT where 1, else LATER), need i with probability prob[i]: pin what is in
+ * memory, queue what is not, if it pays: prob >= (u + v) / (1 + u + v), with u the share of time
+ * in which the link serves demands and v the chance that the expert that would give way is
+ * needed (0 where nothing has to be brought). */
 void prefetch_guess(struct prefetch *p, const struct prefetch_need *needs, const float *prob,
                     uint32_t n, uint32_t ahead);
 

@@ -45,13 +45,17 @@ static void print_plan(void *ctx, const struct corm_model_info *m,
             cli_size_text((char[CLI_SIZE_TEXT]){0}, p->scratch_bytes));
     fprintf(stderr, ": %s of %s", cli_size_text(a, p->total_bytes),
             cli_size_text(b, p->budget_bytes));
+    if (p->host_bytes > 0) {
+        fprintf(stderr, " of the device, and %s of the host", cli_size_text(c, p->host_bytes));
+    }
     fprintf(stderr, "%s\n",
             !p->streams                      ? "; the whole model fits"
             : p->reading == CORM_READ_DIRECT ? "; experts are read directly"
             : p->reading == CORM_READ_MAPPED ? "; experts are read from a mapping of the file"
                                              : "; experts are read through the page cache, "
                                                "which grows outside of the budget");
-    fprintf(stderr, "compute  %s, %u thread%s, context %u tokens, batch %u\n", m->isa, m->threads,
+    fprintf(stderr, "compute  %s%s%s, %u thread%s, context %u tokens, batch %u\n",
+            p->host_bytes > 0 ? m->device : "", p->host_bytes > 0 ? ": " : "", m->isa, m->threads,
             m->threads == 1 ? "" : "s", m->ctx_tok, m->batch_rows);
 }
 
@@ -76,6 +80,25 @@ static int ram_bytes(const char *text, uint64_t *bytes, struct err *err) {
     return 0;
 }
 
+/* --vram: "auto" or a size. */
+static int vram_bytes(const char *text, uint64_t *bytes, struct err *err) {
+    struct cli_budget budget;
+    *bytes = 0;
+    if (!text || strcmp(text, "auto") == 0) {
+        return 0;
+    }
+    if (cli_budget_parse(text, &budget, err) < 0) {
+        err_prefix(err, "--vram");
+        return CLI_USAGE;
+    }
+    if (budget.percent > 0 || budget.bytes == 0) {
+        err_set(err, "--vram: expected a size over 0, or auto");
+        return CLI_USAGE;
+    }
+    *bytes = budget.bytes;
+    return 0;
+}
+
 int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struct err *err) {
     const struct run_options *o = call->values;
     *r = (struct run){.call = call,
@@ -88,6 +111,7 @@ int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struc
     struct corm_engine_options options = {
         .threads = (uint32_t)o->threads,
         .isa = o->isa,
+        .device = o->device,
         .ctx_tok = ctx_tok,
         .batch_rows = (uint32_t)o->batch,
         .logits_rows = r->all_logits ? 0 : 1,
@@ -99,6 +123,9 @@ int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struc
         .measure = r->measure,
     };
     int status = ram_bytes(o->ram, &options.ram_bytes, err);
+    if (!status) {
+        status = vram_bytes(o->vram, &options.vram_bytes, err);
+    }
     if (status) {
         return status;
     }

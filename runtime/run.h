@@ -22,7 +22,7 @@
 struct run_options {
     /* machine */
     int threads, batch, kv;
-    const char *isa, *ram;
+    const char *isa, *ram, *device, *vram;
     double loss;
     /* text that goes in */
     const char *prompt, *file;

@@ -290,6 +290,9 @@ cudaError_t cudaMalloc(void **p, size_t bytes) {
 }
 
 cudaError_t cudaFree(void *p) {
+    if (!p) {
+        return cudaSuccess;
+    }
     pthread_mutex_lock(&memory_lock);
     for (size_t i = 0; i < n_blocks; i++) {
         if (blocks[i].data == p) {

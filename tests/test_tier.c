@@ -1,0 +1,293 @@
+/*
+ * The engine with experts in a device's memory: on the fake device, whatever its memory, its link
+ * and the mechanisms, it gives the bits of the CPU whose tables it computes with; and on the
+ * emulated CUDA device the CPU's tokens.
+ */
+#include "tests/test.h"
+
+#include <math.h>
+
+#include "format/corm_read.h"
+#include "prep/pack.h"
+#include "runtime/corm.h"
+#include "tests/cuda/emulated.h"
+#include "tests/test_util_device.h"
+
+#ifdef CORM_TEST_QUICK
+enum { QUICK = 1 };
+#else
+enum { QUICK = 0 };
+#endif
+
+static char dir[] = "/tmp/corm-test-XXXXXX";
+
+/* Archives with few neurons a chunk, compressed and not, so that all ways into a slot are taken. */
+static char *pack(const char *checkpoint, const char *name, const char *codec, bool compress) {
+    struct err err = {0};
+    struct hf_model m;
+    struct pack_options opt = {.hot_fraction = 0.25,
+                               .chunk_neurons = 32,
+                               .expert_codec = codec_by_name(codec),
+                               .compress = compress,
+                               .threads = 1,
+                               .version = "test"};
+    struct pack_result result;
+    char *path = mem_printf("%s/%s.corm", dir, name);
+    hf_open(&m, checkpoint, &err);
+    assert_no_err(&err);
+    pack_model(&m, path, &opt, NULL, NULL, &result, &err);
+    assert_no_err(&err);
+    hf_close(&m);
+    return path;
+}
+
+static struct backend_limits wide_limits(void) {
+    return (struct backend_limits){.max_rows = 32,
+                                   .max_cols = 8192,
+                                   .max_ffn = 1024,
+                                   .max_active = 8,
+                                   .max_experts = 256,
+                                   .max_ctx_tok = 64,
+                                   .n_heads = 16,
+                                   .head_dim = 64};
+}
+
+enum { N_PROMPT = 20, N_TOK = 32 };
+
+struct outcome {
+    uint64_t hash;
+    int32_t greedy[N_TOK];
+    float *last; /* [vocab] */
+    uint32_t vocab;
+    struct corm_stats stats;
+    struct corm_memory_plan plan;
+};
+
+/* A prompt in one call, then token by token, twice: with an empty cache and a warm one. */
+static struct outcome run(const char *path, struct corm_engine_options opt, uint32_t n_tok) {
+    struct outcome o = {0};
+    struct corm_engine *e;
+    struct corm_session *s;
+    struct corm_error error;
+    opt.ctx_tok = 64;
+    opt.batch_rows = 32;
+    if (corm_engine_open(&e, path, &opt, &error) < 0) {
+        fail_msg("%s", error.message);
+    }
+    assert_int_equal(corm_session_open(&s, e, NULL), 0);
+    o.vocab = corm_engine_info(e)->vocab;
+    o.plan = *corm_engine_plan(e);
+    struct hasher *h = hasher_new();
+    for (int pass = 0; pass < 2; pass++) {
+        corm_session_truncate(s, 0);
+        for (uint32_t done = 0; done < n_tok;) {
+            int32_t ids[N_PROMPT];
+            const float *logits;
+            uint32_t n = done == 0 ? N_PROMPT : 1;
+            for (uint32_t i = 0; i < n; i++) {
+                ids[i] = (int32_t)(((done + i) * 7919u + 13u) % o.vocab);
+            }
+            if (corm_session_eval(s, ids, n, false, &logits, &error) < 0) {
+                fail_msg("%s", error.message);
+            }
+            hasher_add(h, logits, o.vocab * sizeof *logits);
+            done += n;
+            o.greedy[done - 1] =
+                corm_session_sample(s, &(struct corm_sampling){.repeat_penalty = 1, .top_p = 1});
+            free(o.last);
+            o.last = mem_alloc(o.vocab * sizeof *o.last);
+            memcpy(o.last, logits, o.vocab * sizeof *o.last);
+        }
+    }
+    o.hash = hasher_value(h);
+    hasher_free(h);
+    corm_session_stats(s, &o.stats);
+    corm_session_close(s);
+    corm_engine_close(e);
+    return o;
+}
+
+/* ---- the fake device ------------------------------------------------------------------------ */
+
+static struct outcome run_fake(const char *path, struct fake_options fake, uint64_t vram_bytes,
+                               struct corm_mechanisms m, float loss) {
+    struct backend_limits limits = wide_limits();
+    struct backend b;
+    struct err err = {0};
+    fake.isa = "scalar";
+    fake.threads = 1;
+    fake.memory_bytes = (size_t)1 << 30;
+    fake_device_open(&b, &fake, &limits, &err);
+    assert_no_err(&err);
+    m.backend = &b;
+    return run(path,
+               (struct corm_engine_options){
+                   .threads = 1, .vram_bytes = vram_bytes, .measure = &m, .loss_percent = loss},
+               N_TOK);
+}
+
+static void bits_of_the_cpu(void **state) {
+    static const struct {
+        const char *codec;
+        bool compress;
+    } archives[] = {{"bf16", true}, {"q8", false}, {"q4", true}};
+    static const struct fake_options links[] = {{.bytes_per_s = 0},
+                                                {.bytes_per_s = 1e9, .experts_late_ns = 300000}};
+    (void)state;
+    for (size_t a = 0; a < (QUICK ? 1 : TEST_COUNT(archives)); a++) {
+        char *path =
+            pack("tests/models/fable", archives[a].codec, archives[a].codec, archives[a].compress);
+        struct outcome want =
+            run(path, (struct corm_engine_options){.threads = 1, .isa = "scalar"}, N_TOK);
+        struct outcome all =
+            run_fake(path, links[0], (uint64_t)1 << 29, (struct corm_mechanisms){0}, 0);
+        assert_int_equal(all.hash, want.hash);
+        assert_false(all.plan.streams);
+        assert_true(all.plan.host_bytes > 0);
+        uint64_t fixed = all.plan.total_bytes - all.plan.cache_bytes;
+        for (size_t l = 0; l < TEST_COUNT(links); l++) {
+            for (int share = 0; share <= 50; share += 25) {
+                uint64_t vram = fixed + all.plan.cache_bytes * (uint64_t)share / 100;
+                vram = vram > all.plan.floor_bytes ? vram : all.plan.floor_bytes;
+                for (int i = 0; i < 4; i++) {
+                    struct corm_mechanisms m = {.no_guesses = i & 1,
+                                                .whole_lru = i & 1,
+                                                .ahead = i & 1 ? 0 : 3,
+                                                .reading =
+                                                    i & 2 ? CORM_READ_MAPPED : CORM_READ_BUFFERED};
+                    struct outcome got = run_fake(path, links[l], vram, m, 0);
+                    if (got.hash != want.hash) {
+                        fail_msg("%s, link %zu, %d %% of the experts, mechanisms %d: other bits",
+                                 archives[a].codec, l, share, i);
+                    }
+                    assert_true(got.plan.streams);
+                    assert_true(got.plan.total_bytes <= vram);
+                    assert_true(got.stats.cache_misses > 0);
+                    free(got.last);
+                }
+            }
+        }
+        free(all.last);
+        free(want.last);
+        free(path);
+    }
+}
+
+/* The plan is kept: nothing beyond it is allocated on the device. */
+static void the_plan_is_kept(void **state) {
+    (void)state;
+    char *path = mem_printf("%s/bf16.corm", dir);
+    struct backend_limits limits = wide_limits();
+    struct backend b;
+    struct err err = {0};
+    struct corm_engine *e;
+    struct corm_session *s;
+    struct corm_error error;
+    const float *logits;
+    const int32_t ids[] = {1, 2, 3};
+    struct fake_options fake = {.isa = "scalar", .threads = 1, .memory_bytes = (size_t)1 << 30};
+    fake_device_open(&b, &fake, &limits, &err);
+    assert_no_err(&err);
+    struct corm_mechanisms m = {.backend = &b};
+    struct corm_engine_options opt = {
+        .threads = 1, .ctx_tok = 64, .batch_rows = 32, .vram_bytes = 1 << 20, .measure = &m};
+    assert_int_equal(corm_engine_open(&e, path, &opt, &error), -1);
+    assert_non_null(strstr(error.message, "MiB of device memory are too little"));
+    opt.vram_bytes = 30 << 20;
+    assert_int_equal(corm_engine_open(&e, path, &opt, &error), 0);
+    assert_int_equal(corm_session_open(&s, e, NULL), 0);
+    assert_int_equal(corm_session_eval(s, ids, 3, false, &logits, &error), 0);
+    assert_true(fake_device_counts(&b).most_bytes <= corm_engine_plan(e)->total_bytes);
+    assert_true(fake_device_counts(&b).upload_bytes[BACKEND_DEMANDED] > 0);
+    corm_session_close(s);
+    corm_engine_close(e);
+    free(path);
+}
+
+/* ---- the emulated device -------------------------------------------------------------------- */
+
+static void tokens_of_the_cpu_on_emulated_cuda(void **state) {
+    static const char *const codecs[] = {"bf16", "q8", "q4"};
+    (void)state;
+    for (size_t c = 0; c < (QUICK ? 1 : TEST_COUNT(codecs)); c++) {
+        char *path = pack("tests/golden/models/qwen2moe-tiny", "tiny", codecs[c], true);
+        struct outcome want = run(path, (struct corm_engine_options){.threads = 1}, N_PROMPT + 4);
+        struct backend_limits limits = wide_limits();
+        struct backend b;
+        struct err err = {0};
+        *emulate_machine() = (struct emulate_machine){.driver = 13000,
+                                                      .n_devices = 1,
+                                                      .major = 9,
+                                                      .free_bytes = (size_t)1 << 30,
+                                                      .total_bytes = (size_t)1 << 30};
+        emulated_cuda_open(&b, 0, 0, &limits, &err);
+        assert_no_err(&err);
+        struct corm_mechanisms m = {.backend = &b, .cache_share = 0.5};
+        struct outcome got = run(path,
+                                 (struct corm_engine_options){
+                                     .threads = 1, .vram_bytes = (uint64_t)1 << 29, .measure = &m},
+                                 N_PROMPT + 4);
+        double worst = 0, size = 0;
+        for (uint32_t i = 0; i < want.vocab; i++) {
+            worst = fmax(worst, fabs((double)got.last[i] - (double)want.last[i]));
+            size = fmax(size, fabs((double)want.last[i]));
+        }
+        /* The CPU quantises inputs of q8 and q4. */
+        double tolerance = strcmp(codecs[c], "bf16") == 0 ? 1e-4 : 3e-2;
+        if (!(worst <= tolerance * size)) {
+            fail_msg("%s: logits up to %.3g apart, of %.3g", codecs[c], worst, size);
+        }
+        assert_int_equal(emulate_used_bytes(), 0);
+        free(got.last);
+        free(want.last);
+        free(path);
+    }
+}
+
+/* ---- names ---------------------------------------------------------------------------------- */
+
+static void devices_by_name(void **state) {
+    static const char *const wrong[] = {"gpu",     "cudax",     "cuda:", "cuda:x",
+                                        "cuda:-1", "cuda:1234", ""};
+    struct corm_engine *e;
+    struct corm_error error;
+    (void)state;
+    char *path = mem_printf("%s/bf16.corm", dir);
+    for (size_t i = 0; i < TEST_COUNT(wrong); i++) {
+        struct corm_engine_options opt = {.device = wrong[i]};
+        assert_int_equal(corm_engine_open(&e, path, &opt, &error), -1);
+        assert_non_null(strstr(error.message, "unknown"));
+    }
+    struct corm_engine_options cpu = {.device = "auto", .threads = 1, .ctx_tok = 8};
+    assert_int_equal(corm_engine_open(&e, path, &cpu, &error), 0);
+    assert_string_equal(corm_engine_info(e)->device, "cpu");
+    assert_int_equal(corm_engine_plan(e)->host_bytes, 0);
+    corm_engine_close(e);
+    cpu.vram_bytes = 1 << 30;
+    assert_int_equal(corm_engine_open(&e, path, &cpu, &error), -1);
+    assert_non_null(strstr(error.message, "device memory"));
+    free(path);
+}
+
+static int make_dir(void **state) {
+    (void)state;
+    return mkdtemp(dir) ? 0 : -1;
+}
+
+static int remove_dir(void **state) {
+    (void)state;
+    char *command = mem_printf("rm -rf '%s'", dir);
+    int status = system(command);
+    free(command);
+    return status;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bits_of_the_cpu),
+        cmocka_unit_test(the_plan_is_kept),
+        cmocka_unit_test(devices_by_name),
+        cmocka_unit_test(tokens_of_the_cpu_on_emulated_cuda),
+    };
+    return cmocka_run_group_tests(tests, make_dir, remove_dir);
+}
