@@ -19,4 +19,23 @@ if command -v compute-sanitizer >/dev/null 2>&1; then
 else
     echo 'compute-sanitizer: not installed, not run'
 fi
+
+# The demo checkpoint, end to end: the CPU's greedy tokens, with all experts in device memory and with
+# few.
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+for codec in bf16 q8 q4; do
+    "$out/corm-prep" convert tests/models/fable -o "$work/$codec.corm" --codec "$codec" >/dev/null 2>&1 || {
+        echo "test-cuda: corm-prep convert --codec $codec failed"
+        exit 1
+    }
+    ask="$work/$codec.corm -p Once -n 64 --temp 0 --ctx 256 --quiet"
+    least=$("$out/corm-run" $ask --device cuda --vram 1M 2>&1 | sed -n 's/.*: \([0-9]*\) MiB would do.*/\1/p')
+    "$out/corm-run" $ask >"$work/cpu" && "$out/corm-run" $ask --device cuda >"$work/all" &&
+        "$out/corm-run" $ask --device cuda --vram "${least}M" >"$work/few" || exit 1
+    cmp "$work/all" "$work/few" || exit 1
+    # Inputs of q8 and q4 are quantised on the CPU alone: there the text may part ways.
+    cmp "$work/cpu" "$work/all" || [ "$codec" != bf16 ] || exit 1
+    echo "greedy tokens, $codec: compared"
+done
 "$device" -b
