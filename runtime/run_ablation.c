@@ -200,7 +200,7 @@ static void print_table(const struct ablation *a, const struct figures *f) {
         if (!a->on[i]) {
             continue;
         }
-        printf("%-20s %9.1f", ROWS[i].name, f[i].tok_per_s);
+        printf("%-20s %9.*f", ROWS[i].name, f[i].tok_per_s < 10 ? 2 : 1, f[i].tok_per_s);
         if (i == RESIDENT) {
             printf("\n");
             continue;

@@ -22,7 +22,8 @@ text=tests/golden/heldout.txt
 here=$(dirname "$0")
 . "$here/limits/models.sh"
 . "$here/limits/cgroup.sh"
-trap 'cgroup_close' EXIT
+printed=$work/printed.$$
+trap 'cgroup_close; rm -f "$printed" "$printed.md"' EXIT
 trap 'exit 130' INT TERM
 mkdir -p "$work/tables"
 
@@ -86,12 +87,12 @@ table() {
     echo "bench: $title" >&2
     {
         printf '### %s\n\n    %s\n\n```\n' "$title" "$(shown "$@")"
-        measure "$@" >"$work/printed"
-        sed "s|$work/||g; s|${BENCH_7B:-$work}/|7b/|g" "$work/printed"
+        measure "$@" >"$printed"
+        sed "s|$work/||g; s|${BENCH_7B:-$work}/|7b/|g" "$printed"
         printf '```\n\n'
-    } >"$work/table"
-    cat "$work/table"
-    cat "$work/table" >>"$tables"
+    } >"$printed.md"
+    cat "$printed.md"
+    cat "$printed.md" >>"$tables"
 }
 # bench TITLE NAME ARGUMENT...
 bench() {
@@ -147,16 +148,16 @@ section_loss() {
     make_archive fable tests/models/fable --calibrate
     make_archive fable-fine tests/models/fable-fine --calibrate
     begin loss 'Loss promised and kept'
-    perplexities fable fable-fine >"$work/printed"
+    perplexities fable fable-fine >"$printed"
     {
         printf '### Perplexity at each level of --loss\n\n'
         printf '    corm-run perplexity MODEL.corm --loss LEVEL -f %s\n\n```\n' "$text"
-        cat "$work/printed"
+        cat "$printed"
         printf '```\n\n'
     } | tee -a "$tables"
     # The levels are percents: none may be passed.
     awk 'NR > 1 { if ($3 + 0 > 0.5 || $4 + 0 > 1 || $5 + 0 > 2) bad = 1 } END { exit bad }' \
-        "$work/printed" || echo 'bench: a promised loss is NOT kept' >&2
+        "$printed" || echo 'bench: a promised loss is NOT kept' >&2
     end
 }
 
