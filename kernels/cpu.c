@@ -129,7 +129,8 @@ static void close_and_free(void *self) {
 /* ---- memory --------------------------------------------------------------------------------- */
 
 /* What calloc takes fresh from the system is zero already and costs nothing until it is touched, so
- * that a session with room for a long context opens at once. The address to free is kept in front. */
+ * that a session with room for a long context opens at once. The address to free is kept in
+ * front. */
 static void *alloc(void *self, size_t bytes) {
     enum { ALIGN = 64 };
     (void)self;

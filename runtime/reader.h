@@ -73,8 +73,8 @@ int reader_read(struct reader *r, uint64_t offset, size_t bytes, uint8_t *buffer
 
 /* Whether a piece of the file at `offset` can be read straight to `to` with reader_scatter. */
 bool reader_can_scatter(const struct reader *r, uint64_t offset, size_t bytes, const void *to);
-/* Read the file from `offset` on into the `n` (at most READER_PIECES) pieces of memory one after the
- * other. `pieces` is used up. */
+/* Read the file from `offset` on into the `n` (at most READER_PIECES) pieces of memory, one after
+ * the other. `pieces` is used up. */
 enum { READER_PIECES = 64 };
 int reader_scatter(struct reader *r, uint64_t offset, struct iovec *pieces, int n, struct err *err);
 

@@ -8,9 +8,10 @@
  *
  * Rows. B0: whole experts on demand, the least recently used evicted; an expert is read when its
  * turn to be computed comes, by three reads as three separate matrices would take, and nothing is
- * done meanwhile. Packed reads: one read an expert. Read meanwhile: all that a layer misses is asked
- * for at once and computed as it comes. Two-level cache: the engine's own ranking. Then guesses one
- * and two layers ahead, and chunks left out; the last rows are the full engine on --other.
+ * done meanwhile. Packed reads: one read an expert. Read meanwhile: all that a layer misses is
+ * asked for at once and computed as it comes. Two-level cache: the engine's own ranking. Then
+ * guesses one and two layers ahead, and chunks left out; the last rows are the full engine on
+ * --other.
  *
  * A throttled disk is read from a mapping of the file, unless --reading says otherwise: a disk that
  * writes to memory by itself (see reader).

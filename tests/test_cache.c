@@ -275,7 +275,7 @@ static void chances_are_measured(void **state) {
     close_rig(&r);
 }
 
-/* What an expert of the layer at hand was likely to be used for is over once the layer is routed. */
+/* What an expert of the layer at hand was likely to be used for is over once that is routed. */
 static void a_routed_layer_waits_for_the_next_token(void **state) {
     (void)state;
     struct rig r;

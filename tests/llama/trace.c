@@ -4,8 +4,8 @@
  *
  *   trace MODEL.corm TEXT|- IDS SKIP N [ROUTES]
  *
- * Writes N ids of the text to the file IDS, as `corm-run bench -f TEXT` would feed them ("-": ids of
- * a fixed generator, as it feeds without -f), and where ROUTES is given to that file a line
+ * Writes N ids of the text to the file IDS, as `corm-run bench -f TEXT` would feed them ("-": ids
+ * of a fixed generator, as it feeds without -f), and where ROUTES is given to that file a line
  * `layer expert expert ...` for each layer of each id, in the order in which a decoder would need
  * them; ids before SKIP are left out there.
  */
