@@ -355,7 +355,7 @@ static size_t partial_floats(const struct backend_limits *l) {
 }
 
 extern "C" uint64_t backend_cuda_scratch_bytes(const struct backend_limits *l) {
-    const uint64_t context = UINT64_C(300) << 20; /* what the driver takes: measured, about */
+    const uint64_t context = UINT64_C(300) << 20; /* the driver's own: a guess, never measured */
     return (hidden_floats(l) + partial_floats(l)) * sizeof(float) + CUDA_SEGMENTS * SEGMENT_BYTES +
            context;
 }

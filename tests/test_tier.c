@@ -146,7 +146,8 @@ static void bits_of_the_cpu(void **state) {
         assert_true(all.plan.host_bytes > 0);
         uint64_t fixed = all.plan.total_bytes - all.plan.cache_bytes;
         for (size_t l = 0; l < TEST_COUNT(links); l++) {
-            for (int share = 0; share <= 50; share += 25) {
+            /* One archive goes through all of it, the others through the middle. */
+            for (int share = a ? 25 : 0; share <= (a ? 25 : 50); share += 25) {
                 uint64_t vram = fixed + all.plan.cache_bytes * (uint64_t)share / 100;
                 vram = vram > all.plan.floor_bytes ? vram : all.plan.floor_bytes;
                 for (int i = 0; i < 4; i++) {
