@@ -204,9 +204,10 @@ struct backend_device {
     bool usable;           /* new enough */
     uint64_t total_bytes, free_bytes;
 };
-/* Number of CUDA devices; those below `max` are described. -1 where that cannot be told: no driver,
- * or built without CUDA. */
-int backend_cuda_devices(struct backend_device *list, uint32_t max, struct err *err);
+/* Number of CUDA devices; `max` of them from number `first` on are described, and no other is
+ * touched. -1 where that cannot be told: no driver, built without CUDA, or a device that refuses. */
+int backend_cuda_devices(uint32_t first, struct backend_device *list, uint32_t max,
+                         struct err *err);
 
 static inline void backend_close(struct backend *b) {
     if (b->ops)

@@ -73,10 +73,11 @@ static int describe(int device, struct backend_device *d, struct err *err) {
     return 0;
 }
 
-extern "C" int backend_cuda_devices(struct backend_device *list, uint32_t max, struct err *err) {
+extern "C" int backend_cuda_devices(uint32_t first, struct backend_device *list, uint32_t max,
+                                    struct err *err) {
     int n = count_devices(err);
-    for (int i = 0; i < n && (uint32_t)i < max; i++) {
-        if (describe(i, &list[i], err) < 0) {
+    for (uint32_t i = 0; i < max && (int64_t)first + i < n; i++) {
+        if (describe((int)(first + i), &list[i], err) < 0) {
             return -1;
         }
     }

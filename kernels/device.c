@@ -18,8 +18,9 @@ uint64_t backend_cuda_scratch_bytes(const struct backend_limits *limits) {
     return 0;
 }
 
-int backend_cuda_devices(struct backend_device *list, uint32_t max, struct err *err) {
-    (void)list, (void)max;
+int backend_cuda_devices(uint32_t first, struct backend_device *list, uint32_t max,
+                         struct err *err) {
+    (void)first, (void)list, (void)max;
     return err_set(err, "%s", no_cuda);
 }
 #endif

@@ -11,8 +11,6 @@
 
 #include "runtime/engine.h"
 
-enum { MAX_DEVICES = 64 };
-
 /* "cuda", "cuda:3" */
 static bool cuda_number(const char *text, uint32_t *number) {
     *number = 0;
@@ -73,14 +71,14 @@ static int plan_device(struct corm_engine *e, uint64_t scratch_bytes, uint64_t f
 
 static int open_cuda(struct corm_engine *e, uint32_t number, const struct backend_limits *limits,
                      struct err *err) {
-    struct backend_device list[MAX_DEVICES];
-    int n = backend_cuda_devices(list, MAX_DEVICES, err);
+    struct backend_device device;
+    int n = backend_cuda_devices(number, &device, 1, err);
     if (n < 0)
         return -1;
-    if (number >= (uint32_t)n || number >= MAX_DEVICES)
+    if (number >= (uint32_t)n)
         return err_set(err, "cuda:%u: this machine has %d CUDA device%s, numbered from 0", number,
                        n, n == 1 ? "" : "s");
-    if (plan_device(e, backend_cuda_scratch_bytes(limits), list[number].free_bytes, err) < 0)
+    if (plan_device(e, backend_cuda_scratch_bytes(limits), device.free_bytes, err) < 0)
         return -1;
     return backend_cuda_open(&e->backend, number, e->plan.total_bytes, limits, err);
 }

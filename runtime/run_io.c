@@ -141,6 +141,10 @@ int run_io(const struct cli_call *call, struct err *err) {
     bool works = reader_direct_works(path);
     struct plan plan = make_plan(o, works);
     struct run_json j = {0};
+    if (o->reading == CORM_READ_MAPPED) {
+        err_set(err, "--io compares buffered and direct reading; --reading mapped is not measured");
+        return CLI_USAGE;
+    }
     if (!works && o->reading == CORM_READ_DIRECT) {
         return err_set(err, "%s: the file system refuses O_DIRECT", path);
     }

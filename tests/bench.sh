@@ -134,6 +134,10 @@ perplexities() {
         for loss in 0 0.5 1 2; do
             p=$("$run" perplexity "$work/$model.corm" -q --loss $loss -f "$text" |
                 sed -n 's/^perplexity \([0-9.]*\) .*/\1/p')
+            [ -n "$p" ] || {
+                echo "bench: $model: no perplexity at --loss $loss" >&2
+                return 1
+            }
             if [ -z "$exact" ]; then
                 exact=$p
                 printf ' %10.4f' "$p"
@@ -148,7 +152,7 @@ section_loss() {
     make_archive fable tests/models/fable --calibrate
     make_archive fable-fine tests/models/fable-fine --calibrate
     begin loss 'Loss promised and kept'
-    perplexities fable fable-fine >"$printed"
+    perplexities fable fable-fine >"$printed" || return 1
     {
         printf '### Perplexity at each level of --loss\n\n'
         printf '    corm-run perplexity MODEL.corm --loss LEVEL -f %s\n\n```\n' "$text"

@@ -84,12 +84,12 @@ static void test_devices(void **state) {
     struct err err = {0};
     (void)state;
     emulate_machine()->n_devices = 2;
-    assert_int_equal(emulated_cuda_devices(list, 4, &err), 2);
+    assert_int_equal(emulated_cuda_devices(0, list, 4, &err), 2);
     assert_string_equal(list[1].name, "emulated");
     assert_true(list[1].usable && list[1].major == 8 && list[1].total_bytes == (uint64_t)2 << 30);
     emulate_machine()->n_devices = 1;
     emulate_machine()->minor = emulate_machine()->major = 6;
-    assert_int_equal(emulated_cuda_devices(list, 4, &err), 1);
+    assert_int_equal(emulated_cuda_devices(0, list, 4, &err), 1);
     assert_false(list[0].usable);
     assert_no_err(&err);
     *emulate_machine() = good_machine();

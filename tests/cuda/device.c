@@ -124,7 +124,7 @@ static int measure(void) {
 int main(int argc, char **argv) {
     struct backend_device device;
     struct err err = {0};
-    if (backend_cuda_devices(&device, 1, &err) < 0) {
+    if (backend_cuda_devices(0, &device, 1, &err) < 0) {
         fprintf(stderr, "%s\n", err.msg);
         return 1;
     }

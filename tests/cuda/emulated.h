@@ -10,7 +10,8 @@
 /* As the functions without "emulated" in backend.h. */
 int emulated_cuda_open(struct backend *b, uint32_t device, uint64_t vram_bytes,
                        const struct backend_limits *limits, struct err *err);
-int emulated_cuda_devices(struct backend_device *list, uint32_t max, struct err *err);
+int emulated_cuda_devices(uint32_t first, struct backend_device *list, uint32_t max,
+                          struct err *err);
 uint64_t emulated_cuda_scratch_bytes(const struct backend_limits *limits);
 
 /* In which order the threads of a block, and the blocks of a launch, take their turns. */

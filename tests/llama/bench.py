@@ -197,9 +197,10 @@ class Bench:
     def cgroup(self, limit_bytes):
         """A fresh cgroup of that limit, v1 or v2; None where there is none to be had."""
         v1, v2 = "/sys/fs/cgroup/memory", "/sys/fs/cgroup"
+        controllers = f"{v2}/cgroup.controllers"
         if os.path.exists(f"{v1}/memory.limit_in_bytes"):
             base, files = v1, {"memory.limit_in_bytes": limit_bytes}
-        elif "memory" in open(f"{v2}/cgroup.controllers").read():
+        elif os.path.exists(controllers) and "memory" in open(controllers).read():
             with open(f"{v2}/cgroup.subtree_control", "w") as f:
                 f.write("+memory")
             base, files = v2, {"memory.max": limit_bytes, "memory.swap.max": 0}
@@ -219,6 +220,9 @@ class Bench:
         text = MODELS[name]["source"]
         limit = os.path.getsize(theirs) * percent // 100
         group = self.cgroup(limit)
+        if group is None:
+            say(f"{name} {codec} {percent} %: left out: this system has no memory cgroups")
+            return
         n, prompt = a.limit_decode, a.limit_prompt
         rows = dict(ours=[], theirs=[])
         room = 0
@@ -311,6 +315,10 @@ def tables(b):
     for key, x in r.get("resident", {}).items():
         name, codec, threads = key.split()
         cells = []
+        if "ours" not in x or len(x) < 2:
+            who = "theirs" if "ours" in x else "ours"
+            out(f"| {name} | {codec} | {threads} | {who}: ended without a result | | | |")
+            continue
         for i in range(2):
             way = max((w for w in x if w != "ours"), key=lambda w: x[w][i])
             cells += [f"{x['ours'][i]:.0f} / {x[way][i]:.0f} ({way})", f"**{x['ours'][i] / x[way][i]:.2f}**"]
