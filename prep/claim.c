@@ -85,6 +85,14 @@ int claim_open(struct claim *c, const char *output, struct err *err) {
     }
 }
 
+bool claim_left(const char *output) {
+    struct stat info;
+    char *path = claim_path(output, CLAIM_LOCK);
+    bool left = lstat(path, &info) == 0 && S_ISREG(info.st_mode);
+    free(path);
+    return left;
+}
+
 void claim_close(struct claim *c) {
     if (c->fd >= 0) {
         unlink(c->path); /* before the lock is given up: who waits sees that it is gone */

@@ -35,6 +35,8 @@ struct claim {
 /* Take the lock and remove what was left. Where another process holds it: an error that says so.
  * claim_close in any case. */
 int claim_open(struct claim *c, const char *output, struct err *err);
+/* Whether the lock's file is there: somebody works on that output, or was killed. */
+bool claim_left(const char *output);
 /* Give the lock back; its file goes. Accepts a struct that claim_open failed on. */
 void claim_close(struct claim *c);
 /* Name of a part; the caller's to free. */

@@ -29,9 +29,12 @@ static uint64_t peak_rss_bytes(void) {
     return (uint64_t)usage.ru_maxrss << 10;
 }
 
-/* The output may not be the input, nor lie where a file is that the user did not offer. */
-static int check_output(const struct prep_options *o, const char *input, struct err *err) {
+/* The output may not be the input, nor lie where a file is that the user did not offer; *taken: the
+ * latter. */
+static int check_output(const struct prep_options *o, const char *input, bool *taken,
+                        struct err *err) {
     struct stat in, out;
+    *taken = false;
     if (stat(o->output, &out) != 0) {
         return errno == ENOENT ? 0 : err_errno(err, errno, "%s", o->output);
     }
@@ -42,9 +45,33 @@ static int check_output(const struct prep_options *o, const char *input, struct 
         return err_set(err, "%s: exists and is not a regular file", o->output);
     }
     if (!o->force) {
+        *taken = true;
         return err_set(err, "%s: exists already (--force replaces it)", o->output);
     }
     return 0;
+}
+
+/* Check the output and take its lock. claim_close in any case.
+ * Where the output is there already, what a killed run left beside it is removed: a run may be
+ * killed between giving the archive its name and cleaning up. */
+static int claim_output(struct claim *claim, const struct prep_options *o, const char *input,
+                        struct err *err) {
+    bool taken;
+    *claim = (struct claim){NULL, -1};
+    int rc = check_output(o, input, &taken, err);
+    if (rc < 0 && !(taken && claim_left(o->output))) {
+        return rc;
+    }
+    if (claim_open(claim, o->output, err) < 0) { /* err keeps what it holds */
+        return -1;
+    }
+    /* Again: who held the lock until now may have written the output meanwhile. */
+    *err = (struct err){0};
+    rc = check_output(o, input, &taken, err);
+    if (taken) {
+        calibration_tidy(o->output);
+    }
+    return rc;
 }
 
 /* No file of the checkpoint may be the output either. */
@@ -234,18 +261,16 @@ int convert_run(const struct cli_call *call, struct err *err) {
         err_set(err, "convert needs -o MODEL.corm");
         return CLI_USAGE;
     }
-    if (check_output(o, input, err)) {
+    struct claim claim;
+    if (claim_output(&claim, o, input, err) < 0) {
+        claim_close(&claim);
         return -1;
     }
     struct progress_terminal terminal;
     struct progress *progress = progress_terminal_init(&terminal, stderr, o->quiet);
     struct source source = {0};
-    struct claim claim;
     char *unpacked = claim_path(o->output, CLAIM_UNPACKED);
-    int rc = claim_open(&claim, o->output, err);
-    if (rc == 0) {
-        rc = source_open(&source, input, unpacked, progress, o->stop, err);
-    }
+    int rc = source_open(&source, input, unpacked, progress, o->stop, err);
     if (rc == 0) {
         rc = convert_dir(o, source.dir, progress, start_ns, err);
     }

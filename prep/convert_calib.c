@@ -1,17 +1,25 @@
 #include "prep/convert_calib.h"
 
+#include <dirent.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "format/corm_read.h"
 #include "prep/calib_sample.h"
 #include "prep/calib_state.h"
 #include "prep/claim.h"
 #include "prep/loss.h"
 #include "prep/report.h"
+
+static char *state_path(const char *output) {
+    return mem_printf("%s.calib", output);
+}
 
 /* Text for calibration: what the user names, else the project's own, from beside the program: where
  * it was built, or where it was installed. */
@@ -202,7 +210,7 @@ int calibration_run(struct calibration *c, const struct prep_options *o,
     uint32_t seq_tok = sequence_tok(o, hf_arch(model));
     uint64_t hash;
     int rc = -1;
-    *c = (struct calibration){.state_dir = mem_printf("%s.calib", o->output)};
+    *c = (struct calibration){.state_dir = state_path(o->output)};
     if (!o->calibrate && !o->calib.count && !o->generate_calib) {
         return 0;
     }
@@ -231,11 +239,49 @@ out:
     return rc;
 }
 
+static void remove_state(const char *state_dir, uint32_t n_layers) {
+    calib_sample_remove(state_dir);
+    calib_state_remove(state_dir, n_layers);
+}
+
 void calibration_done(const struct calibration *c) {
     if (c->ran) {
-        calib_sample_remove(c->state_dir);
-        calib_state_remove(c->state_dir, c->result.n_layers);
+        remove_state(c->state_dir, c->result.n_layers);
     }
+}
+
+/* Whether no file of the directory was written after `time`; false too where that cannot be known.
+ * The directory's own time does not count: it changes as files go. */
+static bool all_before(const char *dir, struct timespec time) {
+    DIR *d = opendir(dir);
+    bool before = d != NULL;
+    for (struct dirent *entry; before && (entry = readdir(d));) {
+        struct stat info;
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) {
+            continue;
+        }
+        before = fstatat(dirfd(d), entry->d_name, &info, AT_SYMLINK_NOFOLLOW) == 0 &&
+                 (info.st_mtim.tv_sec < time.tv_sec ||
+                  (info.st_mtim.tv_sec == time.tv_sec && info.st_mtim.tv_nsec <= time.tv_nsec));
+    }
+    if (d) {
+        closedir(d);
+    }
+    return before;
+}
+
+void calibration_tidy(const char *output) {
+    struct stat info;
+    struct corm c;
+    char *state_dir = state_path(output);
+    if (stat(output, &info) == 0 && all_before(state_dir, info.st_mtim) &&
+        corm_open(&c, output, CORM_OPEN_SKIP_TRUNK_HASH, NULL) == 0) {
+        if (c.predictors.size_bytes > 0) {
+            remove_state(state_dir, c.arch.n_layers);
+        }
+        corm_close(&c);
+    }
+    free(state_dir);
 }
 
 void calibration_free(struct calibration *c) {

@@ -29,6 +29,10 @@ int calibration_run(struct calibration *c, const struct prep_options *o,
                     struct progress *progress, struct err *err);
 /* The archive is finished: the saved state goes. */
 void calibration_done(const struct calibration *c);
+/* The same for a run that was killed after its archive had its name and before the state went: it
+ * goes where `output` is a calibrated archive and nothing in the state is younger. (Younger state
+ * is of a run that was to replace the archive, and stays.) The caller holds the claim. */
+void calibration_tidy(const char *output);
 void calibration_free(struct calibration *c);
 
 #endif

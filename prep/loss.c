@@ -86,6 +86,15 @@ static uint32_t scored(const struct meter *m) {
     return m->text.n_tok - m->text.n_seqs;
 }
 
+/* A sum over the sequences up to `seq`. One NaN would pass through weights and bounds unseen. */
+static int check_finite(double sum, uint32_t seq, struct err *err) {
+    return isfinite(sum) ? 0
+                         : err_set(err,
+                                   "held-out text, sequence %u: the model's logits are not all "
+                                   "finite numbers, so that loss cannot be measured",
+                                   seq);
+}
+
 /* What the exact model says, once. */
 static int measure_exact(struct meter *m, struct err *err) {
     uint32_t vocab = m->engine->archive.arch.vocab;
@@ -104,6 +113,8 @@ static int measure_exact(struct meter *m, struct err *err) {
             if (t + 1 < s->n)
                 nll -= m->p[m->text.ids[s->first + t + 1]];
         }
+        if (check_finite(nll, i, err) < 0)
+            return -1;
     }
     m->nll_exact = nll / scored(m);
     return 0;
@@ -143,6 +154,8 @@ static int measure(struct meter *m, const float *drop, struct measured *out, str
             for (uint32_t v = 0; v < vocab; v++)
                 out->divergence += (double)expf(m->row[v]) * ((double)m->row[v] - m->q[v]);
         }
+        if (check_finite(out->nll, i, err) < 0 || check_finite(out->divergence, i, err) < 0)
+            return -1;
     }
     out->nll /= scored(m);
     out->divergence /= scored(m);

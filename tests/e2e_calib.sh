@@ -143,18 +143,25 @@ case_ '--loss keeps its promise' loss
 
 # ---- killed and taken up again ---------------------------------------------------------------------
 
-# stop_at SIGNAL LAYER: as calibrate again.corm, but a signal is sent once that layer is saved.
+# stop_at SIGNAL LAYER: as calibrate again.corm, but a signal is sent once that layer is saved. Again, where
+# the run was faster.
 stop_at() {
-    rm -rf again.corm*
-    "$prep" convert -q "$fable" -o again.corm --calib "$text/stories" --calib-held "$text/heldout" \
-        --calib-tokens 1024 --threads 2 >said 2>&1 &
-    pid=$!
-    while [ ! -e again.corm.calib/rows-000$2 ] && kill -0 $pid 2>/dev/null; do sleep 0.02; done
-    kill -"$1" $pid
-    wait $pid 2>/dev/null
-    status=$?
-    cat said
-    [ ! -e again.corm ] && ls again.corm.calib
+    for try in 1 2 3 4 5; do
+        rm -rf again.corm*
+        "$prep" convert -q "$fable" -o again.corm --calib "$text/stories" --calib-held "$text/heldout" \
+            --calib-tokens 1024 --threads 2 >said 2>&1 &
+        pid=$!
+        while [ ! -e again.corm.calib/layer-000$2 ] && kill -0 $pid 2>/dev/null; do sleep 0.02; done
+        kill -"$1" $pid 2>/dev/null
+        wait $pid 2>/dev/null
+        status=$?
+        [ ! -e again.corm ] || continue
+        cat said
+        ls again.corm.calib
+        return
+    done
+    echo 'never stopped before the end'
+    return 1
 }
 killed_at() {
     stop_at KILL "$1" || return 1
@@ -170,6 +177,40 @@ terminated() {
     calibrate again.corm -q && cmp fable.corm again.corm
 }
 case_ 'terminated: the same bytes' terminated
+
+# Killed after the archive got its name: the next run, though it is refused, removes what was left.
+# As if: the state and the lock of a killed run beside a finished archive.
+tidied() {
+    stop_at KILL 2 && [ -e again.corm.lock ] || return 1
+    cp fable.corm again.corm && echo x >again.corm.unmeasured && echo mine >again.corm.txt || return 1
+    touch -d 2001-01-01 again.corm.calib/*
+    calibrate again.corm -q 2>said && return 1
+    cat said
+    ls -A
+    grep -q 'again.corm: exists already' said && cmp fable.corm again.corm &&
+        [ "$(echo again.corm*)" = 'again.corm again.corm.txt' ]
+}
+case_ 'killed at the very end: the next run cleans up' tidied
+# State that is younger than the archive is of a run that was to replace it; state without the lock's file
+# was left on purpose, by a run that was interrupted; beside a file that is no archive nothing is finished.
+not_tidied() {
+    stop_at KILL 1 && cp fable.corm again.corm && touch -d 2001-01-01 again.corm || return 1
+    ls again.corm.calib >files
+    calibrate again.corm -q 2>said && return 1
+    ls again.corm.calib | cmp files - && [ ! -e again.corm.lock ] || return 1
+    touch again.corm
+    calibrate again.corm -q 2>said && return 1
+    ls again.corm.calib | cmp files - || return 1
+    : >again.corm.lock
+    echo precious >again.corm
+    calibrate again.corm -q 2>said && return 1
+    cat said
+    grep -q 'again.corm: exists already' said && ls again.corm.calib | cmp files - &&
+        [ "$(cat again.corm)" = precious ] && calibrate again.corm --force >said 2>&1 &&
+        grep -q 'went on after layer' said && cmp fable.corm again.corm &&
+        [ "$(echo again.corm*)" = again.corm ]
+}
+case_ 'what a later run can take up stays' not_tidied
 
 # ---- text of the model's own -----------------------------------------------------------------------
 
@@ -191,28 +232,44 @@ generated_alone() {
 }
 case_ 'no text but the model'"'"'s' generated_alone
 
-# Killed at any moment, again and again, a run ends in the same bytes, and nothing is left.
+# Killed at any moment, again and again, a run ends in the same bytes, and nothing is left. One kill at least
+# must come before the end: each start over halves the delays.
 killed_anywhere() {
-    rm -rf again.corm*
-    seed=$$
-    kills=0
+    kills=0 longest=1.8
+    for round in 1 2 3 4 5; do
+        longest=$(echo $longest | awk '{ print $1 / 2 }')
+        rm -rf again.corm*
+        killed_in_a_row || return 1
+        [ $kills -eq 0 ] || return 0
+    done
+    echo 'never killed before the end'
+    return 1
+}
+killed_in_a_row() {
+    seed=$(($$ + round))
     for try in 1 2 3 4 5 6 7; do
-        delay=$(awk -v seed=$seed -v n=$try \
-            'BEGIN { srand(seed + 7919 * n); r = rand(); printf "%.2f", 0.05 + 0.9 * rand() }')
+        delay=$(awk -v seed=$seed -v n=$try -v longest=$longest \
+            'BEGIN { srand(seed + 7919 * n); r = rand(); printf "%.2f", 0.05 + longest * rand() }')
         # The program itself in the background, not a function: the signal must reach it.
         "$prep" convert -q "$fable" -o again.corm --calib "$text/stories" --calib-held "$text/heldout" \
             --calib-tokens 1024 --threads 2 --generate-calib 600 2>>said &
         pid=$!
         sleep "$delay"
-        if kill -KILL $pid 2>/dev/null; then
-            kills=$((kills + 1))
-        fi
+        kill -KILL $pid 2>/dev/null
         wait $pid 2>/dev/null
-        echo "seed $seed: killed after $delay s:" again.corm*
+        status=$?
+        echo "seed $seed: status $status after $delay s:" again.corm*
         if [ -e again.corm ]; then break; fi
+        [ $status -eq 137 ] || return 1
+        kills=$((kills + 1))
     done
-    [ -e again.corm ] || calibrate again.corm --generate-calib 600 || return 1
-    echo "$kills kills"
+    if [ -e again.corm ]; then # finished; what a kill just then left goes with the next run
+        calibrate again.corm -q --generate-calib 600 2>said && return 1
+        grep -q 'exists already' said || { cat said; return 1; }
+    else
+        calibrate again.corm --generate-calib 600 || return 1
+    fi
+    echo "$kills kills before the end"
     cmp own.corm again.corm && [ "$(echo again.corm*)" = again.corm ] &&
         [ -z "$(ls -A | grep '^\.')" ]
 }
@@ -229,5 +286,28 @@ case_ 'text that is not text' refused 'zero.txt: not a text file' --calib zero.t
 printf 'Hi.\n' >short.txt
 case_ 'too little text' refused 'calibration text holds no sequence' --calib short.txt \
     --calib-held "$text/heldout"
+
+# The last norm's weights as large as bf16 can be: finite, but the logits are not.
+overflows() {
+    rm -rf big && cp -r "$fable" big && chmod -R u+w big || return 1
+    for shard in big/*.safetensors; do
+        n=$(od -An -tu8 -N8 $shard)
+        tail -c +9 $shard | head -c $n | grep -o '"model.norm.weight":{[^}]*}' |
+            sed 's/.*"data_offsets":\[\([0-9]*\), *\([0-9]*\)\].*/\1 \2/' >place
+        read -r first end <place || continue
+        tr '\0' '\177' </dev/zero | head -c $((end - first)) |
+            dd of=$shard bs=1 seek=$((8 + n + first)) conv=notrunc 2>/dev/null
+        cmp -s $shard "$fable/${shard#big/}" && return 1
+        "$prep" convert -q big -o no.corm --calib "$text/stories" --calib-held "$text/heldout" \
+            --calib-tokens 512 >said 2>&1 && return 1
+        cat said
+        [ "$(wc -l <said)" -eq 1 ] && grep -q 'held-out text, .*not all finite' said &&
+            [ "$(echo no.corm*)" = no.corm.calib ] && rm -r no.corm.calib
+        return
+    done
+    echo 'no weight was changed'
+    return 1
+}
+case_ 'logits that are not finite: no loss is made up' overflows
 
 exit $failed
