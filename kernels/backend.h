@@ -205,7 +205,7 @@ struct backend_device {
     uint64_t total_bytes, free_bytes;
 };
 /* Number of CUDA devices; `max` of them from number `first` on are described, and no other is
- * touched. -1 where that cannot be told: no driver, built without CUDA, or a device that refuses. */
+ * touched. -1 where that cannot be told: no driver, built without CUDA, a device that refuses. */
 int backend_cuda_devices(uint32_t first, struct backend_device *list, uint32_t max,
                          struct err *err);
 
