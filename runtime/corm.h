@@ -61,6 +61,12 @@ struct corm_mechanisms {
     /* Called for every layer and call with the experts that were chosen, [rows, n_active]. */
     void (*on_route)(void *ctx, uint32_t layer, uint32_t rows, const int32_t *ids);
     void *on_route_ctx;
+    /* Called for every guess of a layer's experts when decoding, made `ahead` layers before it (0:
+     * before the router of layer 0): ids [n] with the chance of each to be used. Where it is set,
+     * guesses are made whether or not anything has to be read. */
+    void (*on_guess)(void *ctx, uint32_t layer, uint32_t ahead, uint32_t n, const int32_t *ids,
+                     const float *prob);
+    void *on_guess_ctx;
     /* A bad disk, for tests: asked before each read of an expert's bytes; may block, and a result
      * other than 0 makes the read fail. Called by several threads. */
     int (*on_read)(void *ctx, uint64_t offset, uint64_t bytes);

@@ -194,8 +194,10 @@ static const struct cli_option measure_rows[] = {
     {"block", 0, CLI_SIZE, FIELD(block_bytes), "SIZE", "With --io: the block size.",
      .fallback = "64K to 4M"},
     {"trace", 0, CLI_FLAG, FIELD(trace),
-     .help = "Record which experts are used, and replay that through caches of several sizes: "
-             "least recently used, the engine's own, and Belady's, which knows the future."},
+     .help = "Record which experts are used and which were guessed, and replay that through caches "
+             "of several sizes: least recently used, the engine's own without and with its "
+             "guesses, and Belady's, which knows the future. Each with its hits, and the experts "
+             "that it reads for a token."},
     {"share", 0, CLI_DOUBLE, FIELD(share), "PERCENT",
      "Room for this part of all experts, in place of --ram.", .min = 0, .max = 100,
      .fallback = "as --ram says"},

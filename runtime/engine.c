@@ -309,9 +309,11 @@ static int open_steps(struct corm_engine *e, const char *path,
     predict_open(&e->predict, &view, &c->arch, &e->backend, e->layers,
                  c->n_records ? c->records[0].n_chunks : 0, engine_predict_rows(e));
     lookahead_open(&e->lookahead, &e->predict, e->prefetch, c,
-                   e->in_place || m->no_guesses ? 0
-                   : m->ahead                   ? m->ahead
-                                                : DEFAULT_AHEAD);
+                   m->no_guesses || (e->in_place && !m->on_guess) ? 0
+                   : m->ahead                                     ? m->ahead
+                                                                  : DEFAULT_AHEAD);
+    e->lookahead.on_guess = m->on_guess;
+    e->lookahead.on_guess_ctx = m->on_guess_ctx;
     experts_open(&e->experts, &e->cache, e->prefetch, &e->backend, e->opt.batch_rows);
     e->experts.predict = &e->predict;
     e->experts.in_turn = m->in_turn;

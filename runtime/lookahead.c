@@ -43,6 +43,11 @@ void lookahead_close(struct lookahead *la) {
     *la = (struct lookahead){0};
 }
 
+/* Nothing was read for a while: no need to guess. */
+static bool is_quiet(const struct lookahead *la) {
+    return la->quiet_tok >= QUIET_TOK && !la->on_guess;
+}
+
 /* Ask for what is guessed of layer source + ahead. */
 static void guess_layer(struct lookahead *la, uint32_t source, uint32_t ahead,
                         const int32_t *host_ids) {
@@ -67,8 +72,10 @@ static void guess_layer(struct lookahead *la, uint32_t source, uint32_t ahead,
         predict_choose_skip(p->host_scores, rec->n_chunks, rec->n_hot, la->drop[target], skip);
         la->needs[i].skip = skip;
     }
-    prefetch_guess(la->prefetch, la->needs, &la->prob[at(la, source, ahead)], p->width,
-                   ahead ? ahead : 1);
+    const float *prob = &la->prob[at(la, source, ahead)];
+    if (la->on_guess)
+        la->on_guess(la->on_guess_ctx, target, ahead, p->width, guess, prob);
+    prefetch_guess(la->prefetch, la->needs, prob, p->width, ahead ? ahead : 1);
 }
 
 /* Compare the guesses for `layer` with what it chose. */
@@ -105,7 +112,7 @@ void lookahead_tap(void *ctx, enum tap tap, uint32_t layer, const float *data, u
     }
     case TAP_ATTN_IN:
         /* From the embedding a layer is only guessed by what was learned for it. */
-        if (layer == 0 && la->quiet_tok < QUIET_TOK && la->predict->expert_in[0].data) {
+        if (layer == 0 && !is_quiet(la) && la->predict->expert_in[0].data) {
             la->feature = data;
             guess_layer(la, 0, 0, NULL);
         }
@@ -128,7 +135,7 @@ void lookahead_tap(void *ctx, enum tap tap, uint32_t layer, const float *data, u
 
 void lookahead_demanded(void *ctx, uint32_t layer, uint32_t rows) {
     struct lookahead *la = ctx;
-    if (la->max_ahead == 0 || rows != 1 || la->quiet_tok >= QUIET_TOK)
+    if (la->max_ahead == 0 || rows != 1 || is_quiet(la))
         return;
     prefetch_drop_guesses(la->prefetch);
     for (uint32_t ahead = 1; ahead <= la->max_ahead; ahead++)

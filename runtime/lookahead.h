@@ -37,6 +37,10 @@ struct lookahead {
     uint64_t read_before; /* bytes read when the token began */
     uint32_t quiet_tok;   /* tokens in a row for which nothing was read */
     struct lookahead_counters count;
+    /* As in corm_mechanisms; may be NULL. */
+    void (*on_guess)(void *ctx, uint32_t layer, uint32_t ahead, uint32_t n, const int32_t *ids,
+                     const float *prob);
+    void *on_guess_ctx;
 };
 
 void lookahead_open(struct lookahead *la, struct predict *predict, struct prefetch *prefetch,

@@ -635,6 +635,12 @@ static bool any_absent(const struct cache *c, const struct prefetch_need *need) 
     return false;
 }
 
+bool prefetch_guess_pays(const struct cache *cache, const struct prefetch_need *need, float prob,
+                         float busy) {
+    float v = any_absent(cache, need) ? cache_victim_p(cache) : 0;
+    return prob >= (busy + v) / (1 + busy + v);
+}
+
 void prefetch_guess(struct prefetch *p, const struct prefetch_need *needs, const float *prob,
                     uint32_t n, uint32_t ahead) {
     struct cache *c = p->cache;
@@ -644,8 +650,7 @@ void prefetch_guess(struct prefetch *p, const struct prefetch_need *needs, const
     for (uint32_t j = 0; j < n; j++) {
         const struct prefetch_need *need = &needs[j];
         uint32_t record = c->chunks[need->first].record;
-        float v = any_absent(c, need) ? cache_victim_p(c) : 0;
-        if (prob[j] < (u + v) / (1 + u + v))
+        if (!prefetch_guess_pays(c, need, prob[j], u))
             continue;
         p->guess_p[record] = prob[j];
         cache_pin(c, record, ahead);

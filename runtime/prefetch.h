@@ -96,11 +96,15 @@ void prefetch_release(struct prefetch *p, const struct prefetch_need *needs, uin
 void prefetch_drop_guesses(struct prefetch *p);
 /* Guess that the `n` needs, all of one layer and the likeliest first, will be used `ahead`
  * layers on (class NEXT where 1, else LATER), need i with probability prob[i]: pin what is in
- * memory, queue what is not, if it pays: prob >= (u + v) / (1 + u + v), with u the share of time
- * in which the link serves demands and v the chance that the expert that would give way is
- * needed (0 where nothing has to be brought). */
+ * memory, queue what is not, if it pays. */
 void prefetch_guess(struct prefetch *p, const struct prefetch_need *needs, const float *prob,
                     uint32_t n, uint32_t ahead);
+
+/* [cache locked] The rule for that: prob >= (u + v) / (1 + u + v), with u = `busy` the share of
+ * time in which the link serves demands, and v the chance that the expert that would give way is
+ * needed (0 where nothing of `need` has to be brought). */
+bool prefetch_guess_pays(const struct cache *cache, const struct prefetch_need *need, float prob,
+                         float busy);
 
 uint64_t prefetch_stall_ns(const struct prefetch *p);
 /* Stored bytes brought to memory so far, by demands and guesses. */
