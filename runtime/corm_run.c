@@ -198,6 +198,12 @@ static const struct cli_option measure_rows[] = {
              "of several sizes: least recently used, the engine's own without and with its "
              "guesses, and Belady's, which knows the future. Each with its hits, and the experts "
              "that it reads for a token."},
+    {"kernels", 0, CLI_FLAG, FIELD(kernels),
+     .help = "Without a model: for each codec and instruction set, on weights larger than the "
+             "caches, a token's work as GB/s of weights, with its share of what plain reading of "
+             "memory gives to as many threads, and a prompt's as operations a second (two for each "
+             "weight and row). Best of many passes. Takes a minute and 2 GB of memory. --threads "
+             "and --isa choose; else 1 and all processors, and all instruction sets."},
     {"share", 0, CLI_DOUBLE, FIELD(share), "PERCENT",
      "Room for this part of all experts, in place of --ram.", .min = 0, .max = 100,
      .fallback = "as --ram says"},
@@ -242,15 +248,6 @@ static const struct cli_option figure_rows[] = {
     {0},
 };
 
-static const struct cli_option kernels_rows[] = {
-    {"threads", 't', CLI_INT, FIELD(threads), "N", "Threads that compute.", .min = 1, .max = 1024,
-     .fallback = "1, then all processors"},
-    {"isa", 0, CLI_STRING, FIELD(isa), "NAME", "Instruction set of the kernels.",
-     .fallback = "all that this processor has"},
-    {"json", 0, CLI_FLAG, FIELD(json), .help = "Print one line with a JSON list, no table."},
-    {0},
-};
-
 static const struct cli_group machine = {"Machine", machine_rows};
 static const struct cli_group prompt = {"Prompt", prompt_rows};
 static const struct cli_group generation = {"Generation", generate_rows};
@@ -259,7 +256,6 @@ static const struct cli_group perplexity = {"Text", perplexity_rows};
 static const struct cli_group bench = {"Work", bench_rows};
 static const struct cli_group measure = {"Measurement", measure_rows};
 static const struct cli_group logits = {"Ids and result", logits_rows};
-static const struct cli_group kernels = {"Measurement", kernels_rows};
 static const struct cli_group figures = {"Figures", figure_rows};
 
 /* -- commands ------------------------------------------------------------------------------- */
@@ -297,7 +293,7 @@ static const struct cli_command commands[] = {
      .examples = "corm-run perplexity model.corm -f text.txt\n"
                  "#Slower, with more before each token:\n"
                  "corm-run perplexity model.corm -f text.txt --ctx 1024 --stride 256\n"},
-    {"bench", "measure speed", run_bench, .args = "MODEL.corm", .min_args = 1, .max_args = 1,
+    {"bench", "measure speed", run_bench, .args = "[MODEL.corm]", .max_args = 1,
      .groups = {&bench, &measure, &machine, &figures},
      .description =
          "Computes a prompt in batches (prefill), then tokens one by one (decode), and repeats "
@@ -308,6 +304,7 @@ static const struct cli_command commands[] = {
      .examples =
          "corm-run bench model.corm\n"
          "corm-run bench model.corm --ram 25% --reps 5 --json\n"
+         "corm-run bench --kernels --isa avx2\n"
          "#What each mechanism brings on a SATA disk, with room for a quarter of the experts:\n"
          "corm-run bench model.corm --ablation --share 25 --throttle 500MB --latency 100us\n"},
     {"logits", "write logits for given token ids", run_logits, .args = "MODEL.corm", .min_args = 1,
@@ -317,14 +314,6 @@ static const struct cli_command commands[] = {
                     "same for every thread count, batch and budget.",
      .examples = "corm-run logits model.corm --ids 1,15,7 -o out.npy\n"
                  "#Then in Python: numpy.load(\"out.npy\").argmax(1)\n"},
-    {"kernels", "measure the kernels, without a model", run_kernels, .groups = {&kernels},
-     .description = "For each codec and instruction set, on weights larger than the caches: a "
-                    "token's work as GB/s of weights, with its share of what plain reading of "
-                    "memory gives to as many threads, and a prompt's as operations a second (two "
-                    "for each weight and row). Best of many passes: anything else that runs here "
-                    "makes it slower. Takes a minute and 2 GB of memory.",
-     .examples = "corm-run kernels\n"
-                 "corm-run kernels --threads 2 --isa avx2\n"},
     {0},
 };
 

@@ -39,7 +39,7 @@ struct run_options {
     /* bench */
     int prompt_tokens, decode_tokens, reps;
     double minutes;
-    bool ablation, io, trace;
+    bool ablation, io, trace, kernels;
     const char *other, *latency;
     uint64_t throttle; /* bytes/s */
     uint64_t block_bytes;
@@ -140,7 +140,7 @@ int run_bench(const struct cli_call *call, struct err *err);
 int run_ablation(const struct cli_call *call, struct err *err); /* bench --ablation */
 int run_io(const struct cli_call *call, struct err *err);       /* bench --io */
 int run_trace(const struct cli_call *call, struct err *err);    /* bench --trace */
+int run_kernels(const struct cli_call *call, struct err *err);  /* bench --kernels */
 int run_logits(const struct cli_call *call, struct err *err);
-int run_kernels(const struct cli_call *call, struct err *err);
 
 #endif

@@ -198,9 +198,19 @@ int run_bench(const struct cli_call *call, struct err *err) {
     const struct run_options *o = call->values;
     struct bench b = {.prefill.name = "prefill", .decode.name = "decode"};
     struct corm_mechanisms measure;
-    if (o->ablation + o->io + o->trace > 1) {
-        err_set(err, "--ablation, --io and --trace are measurements of their own: one at a time");
+    if (o->ablation + o->io + o->trace + o->kernels > 1) {
+        err_set(err,
+                "--ablation, --io, --trace and --kernels are measurements of their own: one at "
+                "a time");
         return CLI_USAGE;
+    }
+    if (o->kernels != (call->args.count == 0)) {
+        err_set(err, o->kernels ? "--kernels measures without a model"
+                                : "an argument is missing: expected MODEL.corm");
+        return CLI_USAGE;
+    }
+    if (o->kernels) {
+        return run_kernels(call, err);
     }
     if (o->ablation || o->io || o->trace) {
         return o->ablation ? run_ablation(call, err)

@@ -305,7 +305,8 @@ case_ 'a wrong budget' bad 2 "ram.*'lots'" fable.corm $p --ram lots
 case_ 'a wrong temperature' bad 2 'temp' fable.corm $p --temp -1
 case_ 'a wrong stride' bad 2 'stride' perplexity fable.corm -f empty.corm --stride 1000
 case_ 'an unknown option' bad 2 'seet.*seed' fable.corm $p --seet 1
-case_ 'kernels of an unknown instruction set' bad 2 "isa.*'mmx'" kernels --isa mmx
+case_ 'kernels of an unknown instruction set' bad 2 "isa.*'mmx'" bench --kernels --isa mmx
+case_ 'a model and none' eval 'bad 2 "without a model" bench fable.corm --kernels && bad 2 "MODEL.corm" bench'
 case_ 'no ids' bad 2 'ids are missing' logits fable.corm
 case_ 'nothing to bench' bad 2 'nothing to do' bench fable.corm --prompt-tokens 0 --decode-tokens 0
 
@@ -326,10 +327,10 @@ case_ 'an archive truncated while in use' cut_while_running
 # ---- help ------------------------------------------------------------------------------------------
 
 case_ '--version' eval 'go 0 --version && grep -Eq "^corm-run [0-9]+\.[0-9]+\.[0-9]+$" out'
-for command in generate perplexity bench logits kernels; do
+for command in generate perplexity bench logits; do
     case_ "$command --help" eval "go 0 $command --help && grep -q -e '--threads' out && grep -q '^EXAMPLES' out"
 done
-case_ '--help names all commands' eval 'go 0 --help && for c in generate perplexity bench logits kernels; do
+case_ '--help names all commands' eval 'go 0 --help && for c in generate perplexity bench logits; do
     grep -q "^    $c " out || exit 1; done'
 
 exit $failed
