@@ -21,7 +21,7 @@ SMALL = "--preset olmoe-7b --layers 8 --dim 1024 --heads 8 --ffn 512 --vocab 819
 # checkpoint: a folder, or the options of synth that make one. text: a file, "synth", or "-" for made-up ids.
 MODELS = {
     "small": dict(synth=SMALL, text="synth", what="OLMoE-shaped, 0.86 B, local routing"),
-    "uniform": dict(synth=SMALL + " --topic 0 --common 0", text="-",
+    "uniform": dict(synth=SMALL + " --topic 0.001 --common 0.001", text="-",
                     what="the same shape, uniform routing"),
     "fable": dict(checkpoint="tests/models/fable", text="tests/golden/heldout.txt",
                   what="fable (mixtral, 13 M)", resident_only=True),
