@@ -302,8 +302,7 @@ def tables(b):
     r, lines = b.results, []
     out = lines.append
     out(f"Peer: {b.a.peer_name}; {b.a.machine}. Models are named in `tests/llama/bench.py`; the same weights and "
-        "token ids on both sides, runs in turn, medians of "
-        f"{b.a.rounds} rounds of {b.a.reps} repetitions. `ours / theirs`, tokens a second.\n")
+        "token ids on both sides, runs in turn, medians. `ours / theirs`, tokens a second.\n")
     out("**The same function.** Weights in bf16, 256 tokens:\n")
     out("| model | same best token | mean KL, nats | RMS of the difference / of the logits |\n|---|---|---|---|")
     for name, x in r.get("agree", {}).items():
