@@ -315,7 +315,7 @@ $(OUT)/libcorm.pc: _flags
 	@printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$${prefix}/lib' 'includedir=$${prefix}/include' '' \
 	    'Name: libcorm' 'Description: Run sparse mixture-of-experts models larger than memory' \
 	    'Version: $(VERSION)' 'Requires.private: libzstd libxxhash libpcre2-8 libutf8proc' \
-	    'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -lcorm' 'Libs.private: -lm -pthread' >$@
+	    'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -lcorm' 'Libs.private: $(if $(CU_OBJ),$(filter -L% -lcudart% -ldl -lrt -lstdc++,$(LIBS_RUN)) )-lm -pthread' >$@
 
 .PHONY: programs _test _fuzz
 programs: all $(EXAMPLES) $(TESTS) $(OUT)/synth
