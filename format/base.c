@@ -1,17 +1,12 @@
 /*
- * base: see base.h. The only file that knows XXH3, mmap and the errno texts.
+ * base: see base.h. The only file that knows XXH3 and the errno texts; files are in base_file.c.
  */
 #include "format/base.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <xxhash.h>
 
@@ -282,153 +277,6 @@ void arena_free(struct arena *a) {
         arena_block_free(a->head);
     }
     *a = (struct arena){0};
-}
-
-/* -- files ---------------------------------------------------------------------------------- */
-
-static const char *file_kind(mode_t mode) {
-    if (S_ISDIR(mode)) {
-        return "a directory";
-    }
-    if (S_ISFIFO(mode)) {
-        return "a pipe";
-    }
-    if (S_ISSOCK(mode)) {
-        return "a socket";
-    }
-    return S_ISCHR(mode) || S_ISBLK(mode) ? "a device" : "not a file";
-}
-
-/* Opens a regular file for reading and nothing else. Returns the descriptor, or -1 and `err`. */
-static int open_regular(const char *path, struct stat *st, struct err *err) {
-    /* O_NONBLOCK: opening a pipe must not wait for its writer. A regular file ignores it. */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) {
-        return err_errno(err, errno, "%s: cannot open", path);
-    }
-    if (fstat(fd, st) < 0) {
-        err_errno(err, errno, "%s: cannot stat", path);
-        close(fd);
-        return -1;
-    }
-    if (!S_ISREG(st->st_mode)) {
-        err_set(err, "%s: is %s, expected a regular file", path, file_kind(st->st_mode));
-        close(fd);
-        return -1;
-    }
-    return fd;
-}
-
-int map_open(struct map *m, const char *path, struct err *err) {
-    static const uint8_t nothing[1];
-    *m = (struct map){.fd = -1};
-    struct stat st;
-    int fd = open_regular(path, &st, err);
-    if (fd < 0) {
-        return -1;
-    }
-    if ((uintmax_t)st.st_size > SIZE_MAX) {
-        close(fd);
-        return err_set(err, "%s: %jd bytes do not fit this machine's address space", path,
-                       (intmax_t)st.st_size);
-    }
-    const uint8_t *data = nothing;
-    size_t size = (size_t)st.st_size;
-    if (size) {
-        void *p = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (p == MAP_FAILED) {
-            err_errno(err, errno, "%s: cannot map %zu bytes", path, size);
-            close(fd);
-            return -1;
-        }
-        data = p;
-    }
-    *m = (struct map){.data = data, .size_bytes = size, .path = mem_strdup(path), .fd = fd};
-    return 0;
-}
-
-void map_close(struct map *m) {
-    if (m->data) {
-        if (m->size_bytes) {
-            munmap((void *)(uintptr_t)m->data, m->size_bytes);
-        }
-        if (m->fd >= 0) {
-            close(m->fd);
-        }
-        free(m->path);
-    }
-    *m = (struct map){.fd = -1};
-}
-
-int file_read(const char *path, size_t max_bytes, uint8_t **data, size_t *size_bytes,
-              struct err *err) {
-    *data = NULL;
-    *size_bytes = 0;
-    struct stat st;
-    int fd = open_regular(path, &st, err);
-    if (fd < 0) {
-        return -1;
-    }
-    int rc = -1;
-    uint8_t *bytes = NULL;
-    size_t len = 0;
-    /* The size is only a first guess: the file may grow meanwhile, and /proc says 0. */
-    size_t cap = (uintmax_t)st.st_size < max_bytes ? (size_t)st.st_size : max_bytes;
-    if (max_bytes >= SIZE_MAX - 1 || (uintmax_t)st.st_size > max_bytes) {
-        err_set(err, "%s: larger than the limit of %zu bytes", path, max_bytes);
-        goto out;
-    }
-    bytes = mem_alloc(cap + 2);
-    for (;;) {
-        /* One byte more than is allowed, so that a longer file shows. */
-        ssize_t n = read(fd, bytes + len, cap + 1 - len);
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n < 0) {
-            err_errno(err, errno, "%s: cannot read at byte %zu", path, len);
-            goto out;
-        }
-        if (n == 0) {
-            break;
-        }
-        len += (size_t)n;
-        if (len > max_bytes) {
-            err_set(err, "%s: larger than the limit of %zu bytes", path, max_bytes);
-            goto out;
-        }
-        if (len > cap) {
-            size_t room = max_bytes - cap;
-            cap += room < cap + 4096 ? room : cap + 4096;
-            bytes = mem_realloc(bytes, cap + 2);
-        }
-    }
-    bytes[len] = '\0';
-    *data = bytes;
-    *size_bytes = len;
-    bytes = NULL;
-    rc = 0;
-out:
-    free(bytes);
-    close(fd);
-    return rc;
-}
-
-int file_write_all(int fd, const void *data, size_t bytes, const char *path, struct err *err) {
-    const uint8_t *p = data;
-    size_t left = bytes;
-    while (left) {
-        ssize_t n = write(fd, p, left);
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n <= 0) {
-            return err_errno(err, n < 0 ? errno : EIO, "%s: cannot write %zu bytes", path, left);
-        }
-        p += n;
-        left -= (size_t)n;
-    }
-    return 0;
 }
 
 /* -- cursor --------------------------------------------------------------------------------- */

@@ -108,6 +108,12 @@ int file_read(const char *path, size_t max_bytes, uint8_t **data, size_t *size_b
 
 /* write(2) all of it, through EINTR and short writes. `path` is for the message. */
 int file_write_all(int fd, const void *data, size_t bytes, const char *path, struct err *err);
+/* pread(2) all of it, through EINTR and short reads; a file that ends before is an error. */
+int file_read_at(int fd, void *data, size_t bytes, uint64_t offset, const char *path,
+                 struct err *err);
+/* A fresh file for reading and writing that is without a name already, so that nothing is left of
+ * it however the process ends; `path` tells the file system. The descriptor, or -1 and `err`. */
+int file_scratch(const char *path, struct err *err);
 
 /* Read cursor over untrusted bytes with a sticky first error: reads past the end give zeros and set
  * `failed`, so a parser reads straight and checks once. Numbers are little-endian. */

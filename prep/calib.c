@@ -1,10 +1,7 @@
 #include "prep/calib.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "prep/blas.h"
 #include "prep/calib_layer.h"
@@ -66,10 +63,8 @@ static int open_rows(struct calib *c, struct err *err) {
     c->expert_out = mem_alloc(spill * a->dim * sizeof(float));
     c->first_use = mem_calloc((size_t)a->n_experts + 1, sizeof *c->first_use);
     c->uses = mem_calloc(uses, sizeof *c->uses);
-    c->spill_fd = open(c->opt->spill_path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (c->spill_fd < 0 || unlink(c->opt->spill_path) < 0)
-        return err_errno(err, errno, "%s: a file for activations", c->opt->spill_path);
-    return 0;
+    c->spill_fd = file_scratch(c->opt->spill_path, err);
+    return c->spill_fd < 0 ? -1 : 0;
 }
 
 static int open_forward(struct calib *c, struct err *err) {

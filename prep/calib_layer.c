@@ -4,7 +4,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* ---- rows kept for later layers ---- */
 
@@ -106,19 +105,8 @@ static int spill(struct calib *c, struct calib_expert *x, uint32_t n, struct err
 }
 
 int calib_unspill(struct calib *c, const struct calib_spill *s, struct err *err) {
-    size_t bytes = (size_t)s->n * c->arch->ffn_dim * sizeof *c->energy, done = 0;
-    while (done < bytes) {
-        ssize_t n =
-            pread(c->spill_fd, (char *)c->energy + done, bytes - done, (off_t)(s->offset + done));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return err_errno(err, errno, "%s: activations", c->opt->spill_path);
-        if (n == 0)
-            return err_set(err, "%s: activations end early", c->opt->spill_path);
-        done += (size_t)n;
-    }
-    return 0;
+    size_t bytes = (size_t)s->n * c->arch->ffn_dim * sizeof *c->energy;
+    return file_read_at(c->spill_fd, c->energy, bytes, s->offset, c->opt->spill_path, err);
 }
 
 /* Length of each neuron's down row. */

@@ -1,11 +1,8 @@
 #include "prep/loss.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "format/corm_patch.h"
 #include "runtime/engine.h"
@@ -121,19 +118,8 @@ static int measure_exact(struct meter *m, struct err *err) {
 }
 
 static int read_exact(struct meter *m, uint32_t row, struct err *err) {
-    size_t bytes = m->engine->archive.arch.vocab * sizeof *m->row, done = 0;
-    while (done < bytes) {
-        ssize_t n = pread(m->exact_fd, (char *)m->row + done, bytes - done,
-                          (off_t)(row * (uint64_t)bytes + done));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return err_errno(err, errno, "%s", m->exact_path);
-        if (n == 0)
-            return err_set(err, "%s: ends before row %u", m->exact_path, row);
-        done += (size_t)n;
-    }
-    return 0;
+    size_t bytes = m->engine->archive.arch.vocab * sizeof *m->row;
+    return file_read_at(m->exact_fd, m->row, bytes, row * (uint64_t)bytes, m->exact_path, err);
 }
 
 /* Compare with the exact model over the held-out sequences. */
@@ -281,10 +267,8 @@ static int open_meter(struct meter *m, const char *path, const struct corpus *he
     m->p = mem_alloc(vocab * sizeof *m->p);
     m->q = mem_alloc(vocab * sizeof *m->q);
     m->exact_path = mem_printf("%s.exact", path);
-    m->exact_fd = open(m->exact_path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (m->exact_fd < 0 || unlink(m->exact_path) < 0)
-        return err_errno(err, errno, "%s", m->exact_path);
-    return 0;
+    m->exact_fd = file_scratch(m->exact_path, err);
+    return m->exact_fd < 0 ? -1 : 0;
 }
 
 static void close_meter(struct meter *m) {

@@ -330,6 +330,33 @@ static void file_write_all_writes_all(void **state) {
     close(full);
 }
 
+static void file_scratch_and_read_at(void **state) {
+    (void)state;
+    char *dir = test_mkdir(), *path = mem_printf("%s/scratch", dir);
+    uint8_t in[300], out[300];
+    struct err err = {0};
+    for (size_t i = 0; i < sizeof in; i++) {
+        in[i] = (uint8_t)(i * 7);
+    }
+    int fd = file_scratch(path, &err);
+    assert_true(fd >= 0);
+    assert_int_equal(access(path, F_OK), -1);
+    assert_int_equal(file_write_all(fd, in, sizeof in, path, &err), 0);
+    assert_int_equal(file_read_at(fd, out, 200, 100, path, &err), 0);
+    assert_memory_equal(out, in + 100, 200);
+    assert_no_err(&err);
+    assert_int_equal(file_read_at(fd, out, 200, 101, path, &err), -1);
+    assert_err(&err, path, "ends inside 200 bytes at 101");
+    close(fd);
+    err = (struct err){0};
+    char *nowhere = mem_printf("%s/absent/scratch", dir);
+    assert_int_equal(file_scratch(nowhere, &err), -1);
+    assert_err(&err, nowhere, "No such file");
+    free(nowhere);
+    free(path);
+    test_rmdir(dir);
+}
+
 /* -- cursor --------------------------------------------------------------------------------- */
 
 static void cursor_reads_little_endian(void **state) {
@@ -565,6 +592,7 @@ int main(void) {
         cmocka_unit_test(files_that_cannot_be_read),
         cmocka_unit_test(file_read_whole_and_limited),
         cmocka_unit_test(file_write_all_writes_all),
+        cmocka_unit_test(file_scratch_and_read_at),
         cmocka_unit_test(cursor_reads_little_endian),
         cmocka_unit_test(cursor_fails_once_and_stays),
         cmocka_unit_test(hash_is_xxh3),
