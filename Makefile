@@ -110,7 +110,8 @@ CU_OBJ := $(patsubst %.cu,$(CUDA_OUT)/%.o,$(CU_SRC))
 LIB_OBJ += $(CU_OBJ)
 ALL_OBJ += $(CU_OBJ)
 BASE_FLAGS += -DCORM_CUDA=1
-LIBS_RUN += -L$(dir $(NVCC))../lib64 -lcudart_static -ldl -lrt -lstdc++
+LIBS_CUDA := -L$(abspath $(dir $(NVCC))../lib64) -lcudart_static -ldl -lrt -lstdc++
+LIBS_RUN += $(LIBS_CUDA)
 endif
 CXX_FLAGS := -std=c++17 -O2 -g -D_GNU_SOURCE -I. -fPIC -fvisibility=hidden -Wall -Wno-unknown-pragmas \
 	-fno-exceptions -fno-rtti -fno-threadsafe-statics
@@ -315,7 +316,7 @@ $(OUT)/libcorm.pc: _flags
 	@printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$${prefix}/lib' 'includedir=$${prefix}/include' '' \
 	    'Name: libcorm' 'Description: Run sparse mixture-of-experts models larger than memory' \
 	    'Version: $(VERSION)' 'Requires.private: libzstd libxxhash libpcre2-8 libutf8proc' \
-	    'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -lcorm' 'Libs.private: $(if $(CU_OBJ),$(filter -L% -lcudart% -ldl -lrt -lstdc++,$(LIBS_RUN)) )-lm -pthread' >$@
+	    'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -lcorm' 'Libs.private: $(strip $(LIBS_CUDA) -lm -pthread)' >$@
 
 .PHONY: programs _test _fuzz
 programs: all $(EXAMPLES) $(TESTS) $(OUT)/synth

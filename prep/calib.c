@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "prep/blas.h"
 #include "prep/calib_layer.h"
