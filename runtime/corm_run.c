@@ -189,7 +189,7 @@ static const struct cli_option measure_rows[] = {
              "an LRU cache (B0) to all of them, and compare: interleaved runs, each with a fresh "
              "engine. Needs --share or --ram."},
     {"io", 0, CLI_FLAG, FIELD(io),
-     .help = "Read the archive in all ways, with several block sizes and threads; with "
+     .help = "Read the archive buffered and directly, with several block sizes and threads; with "
              "--reading, --block or --io-threads in those only."},
     {"block", 0, CLI_SIZE, FIELD(block_bytes), "SIZE", "With --io: the block size.",
      .fallback = "64K to 4M"},

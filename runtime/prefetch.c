@@ -574,8 +574,7 @@ int prefetch_wait_any(struct prefetch *p, const struct prefetch_need *needs, uin
 }
 
 const uint8_t *prefetch_data(struct prefetch *p, uint32_t chunk) {
-    /* A leased READY chunk does not change: no lock. The wait that saw it READY ordered the memory.
-     * */
+    /* A leased READY chunk does not change: no lock. The wait that saw it READY ordered memory. */
     return p->cache->chunks[chunk].data;
 }
 

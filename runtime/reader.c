@@ -110,6 +110,7 @@ static void wait_until(const struct reader *r, uint64_t until) {
 /* What every way of reading begins with. */
 static int begin(struct reader *r, uint64_t offset, size_t bytes, uint64_t *until,
                  struct err *err) {
+    *until = 0;
     if (r->fault.ask && r->fault.ask(r->fault.ctx, offset, bytes, err) < 0)
         return err_prefix(err, "%s: read of %zu bytes at offset %llu", r->path, bytes,
                           (unsigned long long)offset);
@@ -127,6 +128,34 @@ static int failed(const struct reader *r, uint64_t offset, size_t bytes, struct 
                      (unsigned long long)offset);
 }
 
+/* Read the file from `pos` on into the pieces until the `bytes` at `offset` are there; the pieces may
+ * have room for more. */
+static int read_pieces(const struct reader *r, uint64_t pos, uint64_t offset, size_t bytes,
+                       struct iovec *pieces, int n, struct err *err) {
+    uint64_t end = offset + bytes;
+    while (pos < end) {
+        ssize_t got = preadv(r->fd, pieces, n, (off_t)pos);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return failed(r, offset, bytes, err);
+        size_t left = (size_t)got;
+        /* A short direct read goes on where the device can: at a multiple of its block. */
+        if (r->way == READER_DIRECT && pos + left < end)
+            left &= ~(size_t)(READER_ALIGN - 1);
+        if (left == 0)
+            return truncated(r, offset, bytes, err);
+        pos += left;
+        for (; n > 0 && left >= pieces->iov_len; n--)
+            left -= pieces++->iov_len;
+        if (n > 0) {
+            pieces->iov_base = (uint8_t *)pieces->iov_base + left;
+            pieces->iov_len -= left;
+        }
+    }
+    return 0;
+}
+
 int reader_read(struct reader *r, uint64_t offset, size_t bytes, uint8_t *buffer,
                 const uint8_t **data, struct err *err) {
     uint64_t first = offset, last = offset + bytes, until;
@@ -134,23 +163,11 @@ int reader_read(struct reader *r, uint64_t offset, size_t bytes, uint8_t *buffer
         first = offset & ~(uint64_t)(READER_ALIGN - 1);
         last = align_up(last, READER_ALIGN);
     }
-    if (begin(r, offset, last - first, &until, err) < 0)
-        return -1;
     /* The last page of a file may be short: what counts is that the bytes asked for arrive. */
-    uint64_t pos = first;
-    while (pos < offset + bytes) {
-        ssize_t n = pread(r->fd, buffer + (pos - first), last - pos, (off_t)pos);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return failed(r, offset, bytes, err);
-        /* A short direct read goes on where the device can: at a multiple of its block. */
-        if (r->way == READER_DIRECT && pos + (uint64_t)n < offset + bytes)
-            n &= ~(ssize_t)(READER_ALIGN - 1);
-        if (n == 0)
-            return truncated(r, offset, bytes, err);
-        pos += (uint64_t)n;
-    }
+    struct iovec piece = {buffer, last - first};
+    if (begin(r, offset, last - first, &until, err) < 0 ||
+        read_pieces(r, first, offset, bytes, &piece, 1, err) < 0)
+        return -1;
     wait_until(r, until);
     *data = buffer + (offset - first);
     return 0;
@@ -164,30 +181,12 @@ bool reader_can_scatter(const struct reader *r, uint64_t offset, size_t bytes, c
 int reader_scatter(struct reader *r, uint64_t offset, struct iovec *pieces, int n,
                    struct err *err) {
     size_t bytes = 0;
-    uint64_t until, pos = offset;
+    uint64_t until;
     for (int i = 0; i < n; i++)
         bytes += pieces[i].iov_len;
-    if (begin(r, offset, bytes, &until, err) < 0)
+    if (begin(r, offset, bytes, &until, err) < 0 ||
+        read_pieces(r, offset, offset, bytes, pieces, n, err) < 0)
         return -1;
-    while (n > 0) {
-        ssize_t got = preadv(r->fd, pieces, n, (off_t)pos);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return failed(r, offset, bytes, err);
-        size_t left = (size_t)got;
-        if (r->way == READER_DIRECT && pos + left < offset + bytes)
-            left &= ~(size_t)(READER_ALIGN - 1);
-        if (left == 0)
-            return truncated(r, offset, bytes, err);
-        pos += left;
-        for (; n > 0 && left >= pieces->iov_len; n--)
-            left -= pieces++->iov_len;
-        if (n > 0) {
-            pieces->iov_base = (uint8_t *)pieces->iov_base + left;
-            pieces->iov_len -= left;
-        }
-    }
     wait_until(r, until);
     return 0;
 }
