@@ -12,13 +12,9 @@ enum {
     DEFAULT_CTX_TOK = 4096,
     MAX_CTX_TOK = 1 << 20,
     DEFAULT_AHEAD = 2, /* layers whose experts are guessed */
-    IO_THREADS = 2,    /* one reads while the other decodes */
 };
 /* See struct cache: a cold chunk is left out by one use of its expert in six. */
 static const float HOT_BONUS = 0.25f;
-/* Program, libraries, indexes, tokenizer, thread stacks: what the plan does not count one by one.
- * */
-static const uint64_t OVERHEAD_BYTES = UINT64_C(24) << 20;
 
 int engine_fail(struct corm_error *error, const struct err *err) {
     if (error)
@@ -28,105 +24,6 @@ int engine_fail(struct corm_error *error, const struct err *err) {
 
 const char *corm_version(void) {
     return CORM_VERSION_TEXT; /* from the Makefile */
-}
-
-/* ---- memory plan ---- */
-
-uint64_t engine_kv_bytes(const struct corm_engine *e) {
-    const struct arch *a = &e->archive.arch;
-    return (uint64_t)a->n_layers * 2 * arch_kv_dim(a) * e->opt.ctx_tok * (e->opt.kv_f32 ? 4 : 2);
-}
-
-/* Raw chunks used from the map. */
-static uint64_t in_place_bytes(const struct corm *c) {
-    uint64_t bytes = 0;
-    for (uint32_t i = 0; i < c->n_chunks; i++)
-        if (c->chunks[i].encoding == CORM_ENCODING_RAW)
-            bytes += c->chunks[i].stored_bytes;
-    return bytes;
-}
-
-/* Rows that predictors are evaluated for at a time. */
-uint32_t engine_predict_rows(const struct corm_engine *e) {
-    return e->opt.loss_in_batches ? e->opt.batch_rows : 1;
-}
-
-/* The plan does not hang on the processors that are free. */
-static uint32_t most_io_threads(const struct corm_engine *e) {
-    return e->io_threads > IO_THREADS ? e->io_threads : IO_THREADS;
-}
-
-uint64_t engine_host_bytes(const struct corm_engine *e) {
-    const struct corm *c = &e->archive;
-    /* A session's logits; sampling takes four numbers a row of the vocabulary. */
-    uint64_t vocab_floats = (uint64_t)(e->opt.logits_rows + 4) * c->arch.vocab;
-    return e->backend.scratch_bytes + experts_scratch_bytes(c, e->opt.batch_rows) +
-           vocab_floats * sizeof(float) + prefetch_buffer_bytes(c, most_io_threads(e)) +
-           cache_table_bytes(c, cache_slots_needed(c, false)) + OVERHEAD_BYTES;
-}
-
-/* Where experts come and go, buffered reading would fill memory outside of the budget with second
- * copies. Where all stay, what another run left in the page cache is welcome. */
-void engine_choose_reading(struct corm_engine *e) {
-    const struct corm_mechanisms *m = e->opt.measure;
-    struct corm_memory_plan *p = &e->plan;
-    p->reading = m ? m->reading : CORM_READ_AUTO;
-    if (p->reading == CORM_READ_AUTO)
-        p->reading = p->streams && reader_direct_works(e->archive.map.path) ? CORM_READ_DIRECT
-                                                                            : CORM_READ_BUFFERED;
-}
-
-int engine_plan(struct corm_engine *e, struct err *err) {
-    const struct corm *c = &e->archive;
-    const struct arch *a = &c->arch;
-    struct corm_memory_plan *p = &e->plan;
-    for (uint32_t i = 0; i < c->n_tensors; i++)
-        p->trunk_bytes += c->tensors[i].bytes;
-    for (uint32_t i = 0; i < c->n_chunks; i++)
-        p->expert_bytes += corm_chunk_raw_bytes(c, &c->chunks[i]);
-    p->kv_bytes = engine_kv_bytes(e);
-    p->scratch_bytes = engine_host_bytes(e) + forward_scratch_bytes(a, e->opt.batch_rows) +
-                       predict_scratch_bytes(a, engine_predict_rows(e)) + c->predictors.size_bytes +
-                       (uint64_t)LOGITS_ROWS * a->vocab * sizeof(float);
-    uint64_t fixed = p->trunk_bytes + p->kv_bytes + p->scratch_bytes;
-    size_t slot = cache_slot_bytes(c);
-    uint32_t all_slots = cache_slots_needed(c, true);
-    p->cache_need_bytes = in_place_bytes(c) + (uint64_t)all_slots * slot;
-    p->floor_bytes = fixed + (uint64_t)cache_slots_floor(c) * slot;
-    if (p->floor_bytes > fixed + p->cache_need_bytes)
-        p->floor_bytes = fixed + p->cache_need_bytes;
-
-    p->budget_bytes = e->opt.ram_bytes;
-    if (p->budget_bytes == 0) {
-        uint64_t available = machine_available_bytes();
-        p->budget_bytes = available / 8 * 7; /* the last eighth is where paging starts */
-    }
-    const struct corm_mechanisms *m = e->opt.measure;
-    if (m && m->cache_share > 0)
-        p->budget_bytes = fixed + (uint64_t)(m->cache_share * cache_slots_needed(c, false)) * slot;
-    if (p->budget_bytes < p->floor_bytes)
-        return err_set(
-            err,
-            "%s: a memory budget of %llu MiB is too small: %llu MiB would do (trunk %llu, KV "
-            "cache %llu, scratch %llu, smallest expert cache %llu)",
-            c->map.path, (unsigned long long)(p->budget_bytes >> 20),
-            (unsigned long long)((p->floor_bytes >> 20) + 1),
-            (unsigned long long)(p->trunk_bytes >> 20), (unsigned long long)(p->kv_bytes >> 20),
-            (unsigned long long)(p->scratch_bytes >> 20),
-            (unsigned long long)((p->floor_bytes - fixed) >> 20));
-    e->in_place = fixed + p->cache_need_bytes <= p->budget_bytes && !(m && m->cache_share > 0);
-    if (e->in_place) {
-        e->n_slots = all_slots;
-        p->cache_bytes = p->cache_need_bytes;
-    } else {
-        uint64_t slots = (p->budget_bytes - fixed) / slot, most = cache_slots_needed(c, false);
-        e->n_slots = (uint32_t)(slots < most ? slots : most);
-        p->cache_bytes = (uint64_t)e->n_slots * slot;
-    }
-    p->total_bytes = fixed + p->cache_bytes;
-    p->streams = !e->in_place;
-    engine_choose_reading(e);
-    return 0;
 }
 
 /* ---- weights ---- */
@@ -178,7 +75,7 @@ static int fill_options(struct corm_engine *e, const struct corm_engine_options 
     /* One that always has its processor is worth two that share it. */
     e->io_threads = o->measure && o->measure->io_threads ? o->measure->io_threads
                     : cpus == o->threads + 1             ? 1
-                                                         : IO_THREADS;
+                                                         : ENGINE_IO_THREADS;
     if (o->batch_rows == 0)
         o->batch_rows = DEFAULT_BATCH_ROWS;
     if (o->ctx_tok == 0) {

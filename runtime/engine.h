@@ -1,6 +1,6 @@
 /*
- * engine: the inside of struct corm_engine, shared by engine.c (archive, plan, lifetimes),
- * engine_device.c (the backend and its memory) and session.c (sequences, evaluation). Programs see
+ * engine: the inside of struct corm_engine, shared by engine.c (archive, lifetimes), engine_plan.c
+ * (memory), engine_device.c (the backend) and session.c (sequences, evaluation). Programs see
  * runtime/corm.h only.
  *
  * Lifetimes: archive map, weights, caches, threads: open .. close of the engine. KV cache, history,
@@ -46,18 +46,24 @@ struct corm_engine {
     char *chat_template;
 };
 
-enum { LOGITS_ROWS = 32 }; /* rows of logits computed at a time */
+enum {
+    LOGITS_ROWS = 32,      /* rows of logits computed at a time */
+    ENGINE_IO_THREADS = 2, /* one reads while the other decodes */
+};
 
-/* engine_device.c: choose and open the backend, and plan the memory; take the cache's memory. */
+/* engine_device.c: choose and open the backend, after planning its memory; take the cache's memory.
+ */
 int engine_open_backend(struct corm_engine *e, struct err *err);
 int engine_open_slots(struct corm_engine *e, struct err *err);
-/* engine.c, for it: the plan where the host's memory holds all, and parts of plans. */
+
+/* engine_plan.c: fill in the plan, n_slots and in_place: where the CPU computes (its backend is open,
+ * which knows its scratch), or a device with `free_bytes`, whose backend takes `scratch_bytes`. A
+ * budget too small is an error that names the one that would do. */
 int engine_plan(struct corm_engine *e, struct err *err);
-uint64_t engine_kv_bytes(const struct corm_engine *e);
+int engine_plan_device(struct corm_engine *e, uint64_t scratch_bytes, uint64_t free_bytes,
+                       struct err *err);
+/* Rows that predictors are evaluated for at a time. */
 uint32_t engine_predict_rows(const struct corm_engine *e);
-uint64_t
-engine_host_bytes(const struct corm_engine *e); /* what holds neither weights nor results */
-void engine_choose_reading(struct corm_engine *e);
 
 /* Copy a struct err into the public error. Returns -1. */
 int engine_fail(struct corm_error *error, const struct err *err);

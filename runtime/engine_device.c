@@ -26,49 +26,6 @@ static bool cuda_number(const char *text, uint32_t *number) {
     return n > 0 && n < 4;
 }
 
-/* Of a device with `free_bytes`, whose backend takes `scratch_bytes`. */
-static int plan_device(struct corm_engine *e, uint64_t scratch_bytes, uint64_t free_bytes,
-                       struct err *err) {
-    const struct corm *c = &e->archive;
-    const struct arch *a = &c->arch;
-    struct corm_memory_plan *p = &e->plan;
-    for (uint32_t i = 0; i < c->n_tensors; i++) /* rows begin at multiples of 16 bytes there */
-        p->trunk_bytes += c->tensors[i].bytes + 15 * (uint64_t)c->tensors[i].rows;
-    for (uint32_t i = 0; i < c->n_chunks; i++)
-        p->expert_bytes += corm_chunk_raw_bytes(c, &c->chunks[i]);
-    p->kv_bytes = engine_kv_bytes(e);
-    p->scratch_bytes = scratch_bytes + forward_scratch_bytes(a, e->opt.batch_rows) +
-                       predict_scratch_bytes(a, engine_predict_rows(e)) + c->predictors.size_bytes +
-                       (uint64_t)LOGITS_ROWS * a->vocab * sizeof(float);
-    uint64_t fixed = p->trunk_bytes + p->kv_bytes + p->scratch_bytes, slot = cache_slot_bytes(c);
-    uint32_t most = cache_slots_needed(c, false), least = cache_slots_floor(c);
-    least = least < most ? least : most;
-    p->cache_need_bytes = most * slot;
-    p->floor_bytes = fixed + least * slot;
-    p->budget_bytes = e->opt.vram_bytes ? e->opt.vram_bytes : free_bytes / 16 * 15;
-    const struct corm_mechanisms *m = e->opt.measure;
-    if (m && m->cache_share > 0)
-        p->budget_bytes = fixed + (uint64_t)(m->cache_share * most) * slot;
-    if (p->budget_bytes < p->floor_bytes)
-        return err_set(
-            err,
-            "%s: %llu MiB of device memory are too little: %llu MiB would do (trunk "
-            "%llu, KV cache %llu, scratch %llu, smallest expert cache %llu)",
-            c->map.path, (unsigned long long)(p->budget_bytes >> 20),
-            (unsigned long long)((p->floor_bytes >> 20) + 1),
-            (unsigned long long)(p->trunk_bytes >> 20), (unsigned long long)(p->kv_bytes >> 20),
-            (unsigned long long)(p->scratch_bytes >> 20), (unsigned long long)(least * slot >> 20));
-    uint64_t slots = (p->budget_bytes - fixed) / slot;
-    e->n_slots = (uint32_t)(slots < most ? slots : most);
-    e->in_place = false;
-    p->cache_bytes = e->n_slots * slot;
-    p->total_bytes = fixed + p->cache_bytes;
-    p->streams = e->n_slots < most;
-    p->host_bytes = engine_host_bytes(e) + prefetch_landing_bytes(c, e->io_threads);
-    engine_choose_reading(e);
-    return 0;
-}
-
 static int open_cuda(struct corm_engine *e, uint32_t number, const struct backend_limits *limits,
                      struct err *err) {
     struct backend_device device;
@@ -78,7 +35,7 @@ static int open_cuda(struct corm_engine *e, uint32_t number, const struct backen
     if (number >= (uint32_t)n)
         return err_set(err, "cuda:%u: this machine has %d CUDA device%s, numbered from 0", number,
                        n, n == 1 ? "" : "s");
-    if (plan_device(e, backend_cuda_scratch_bytes(limits), device.free_bytes, err) < 0)
+    if (engine_plan_device(e, backend_cuda_scratch_bytes(limits), device.free_bytes, err) < 0)
         return -1;
     return backend_cuda_open(&e->backend, number, e->plan.total_bytes, limits, err);
 }
@@ -91,7 +48,7 @@ int engine_open_backend(struct corm_engine *e, struct err *err) {
     uint32_t number;
     if (m && m->backend) {
         const struct backend *be = m->backend;
-        if (plan_device(e, 0, e->opt.vram_bytes, err) < 0)
+        if (engine_plan_device(e, 0, e->opt.vram_bytes, err) < 0)
             return -1;
         e->backend = *be;
         return 0;

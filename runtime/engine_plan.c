@@ -1,0 +1,143 @@
+/*
+ * engine_plan: what memory is used for, before any of it is taken.
+ *
+ * Owns: the plan of the host's memory where the CPU computes, and that of a device's memory. What is
+ * left of the budget, after all that must be there, holds experts.
+ * Leaves to others: keeping to it (each module's *_bytes function says what it takes).
+ */
+#include "runtime/engine.h"
+
+#include "runtime/machine.h"
+
+/* Program, libraries, indexes, tokenizer, thread stacks: what is not counted one by one. */
+static const uint64_t OVERHEAD_BYTES = UINT64_C(24) << 20;
+
+uint32_t engine_predict_rows(const struct corm_engine *e) {
+    return e->opt.loss_in_batches ? e->opt.batch_rows : 1;
+}
+
+/* Raw chunks used from the map. */
+static uint64_t in_place_bytes(const struct corm *c) {
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < c->n_chunks; i++)
+        if (c->chunks[i].encoding == CORM_ENCODING_RAW)
+            bytes += c->chunks[i].stored_bytes;
+    return bytes;
+}
+
+/* What the host holds that is neither weights nor results of the backend. */
+static uint64_t host_bytes(const struct corm_engine *e) {
+    const struct corm *c = &e->archive;
+    /* A session's logits; sampling takes four numbers a row of the vocabulary. */
+    uint64_t vocab_floats = (uint64_t)(e->opt.logits_rows + 4) * c->arch.vocab;
+    /* The plan does not hang on the processors that are free. */
+    uint32_t io = e->io_threads > ENGINE_IO_THREADS ? e->io_threads : ENGINE_IO_THREADS;
+    return e->backend.scratch_bytes + experts_scratch_bytes(c, e->opt.batch_rows) +
+           vocab_floats * sizeof(float) + prefetch_buffer_bytes(c, io) +
+           cache_table_bytes(c, cache_slots_needed(c, false)) + OVERHEAD_BYTES;
+}
+
+/* Fill in the parts that do not come and go, where the backend computes. Tensors begin each row
+ * with up to `row_padding` bytes; `other_bytes` of scratch are the caller's. Returns their sum. */
+static uint64_t plan_fixed(struct corm_engine *e, uint32_t row_padding, uint64_t other_bytes) {
+    const struct corm *c = &e->archive;
+    const struct arch *a = &c->arch;
+    struct corm_memory_plan *p = &e->plan;
+    for (uint32_t i = 0; i < c->n_tensors; i++)
+        p->trunk_bytes += c->tensors[i].bytes + (uint64_t)row_padding * c->tensors[i].rows;
+    for (uint32_t i = 0; i < c->n_chunks; i++)
+        p->expert_bytes += corm_chunk_raw_bytes(c, &c->chunks[i]);
+    p->kv_bytes =
+        (uint64_t)a->n_layers * 2 * arch_kv_dim(a) * e->opt.ctx_tok * (e->opt.kv_f32 ? 4 : 2);
+    p->scratch_bytes = other_bytes + forward_scratch_bytes(a, e->opt.batch_rows) +
+                       predict_scratch_bytes(a, engine_predict_rows(e)) + c->predictors.size_bytes +
+                       (uint64_t)LOGITS_ROWS * a->vocab * sizeof(float);
+    return p->trunk_bytes + p->kv_bytes + p->scratch_bytes;
+}
+
+/* Set the budget and the floor below it, which `before`, the MiB, `after` calls too small. */
+static int plan_budget(struct corm_engine *e, uint64_t fixed, uint64_t budget_bytes,
+                       const char *before, const char *after, struct err *err) {
+    const struct corm *c = &e->archive;
+    const struct corm_mechanisms *m = e->opt.measure;
+    struct corm_memory_plan *p = &e->plan;
+    uint64_t slot = cache_slot_bytes(c), least = cache_slots_floor(c) * slot;
+    p->floor_bytes = fixed + (least < p->cache_need_bytes ? least : p->cache_need_bytes);
+    p->budget_bytes = budget_bytes;
+    if (m && m->cache_share > 0)
+        p->budget_bytes = fixed + (uint64_t)(m->cache_share * cache_slots_needed(c, false)) * slot;
+    if (p->budget_bytes >= p->floor_bytes)
+        return 0;
+    return err_set(
+        err,
+        "%s: %s%llu MiB %s: %llu MiB would do (trunk %llu, KV cache %llu, scratch %llu, smallest "
+        "expert cache %llu)",
+        c->map.path, before, (unsigned long long)(p->budget_bytes >> 20), after,
+        (unsigned long long)((p->floor_bytes >> 20) + 1),
+        (unsigned long long)(p->trunk_bytes >> 20), (unsigned long long)(p->kv_bytes >> 20),
+        (unsigned long long)(p->scratch_bytes >> 20),
+        (unsigned long long)((p->floor_bytes - fixed) >> 20));
+}
+
+/* The rest of the budget is slots. */
+static void plan_slots(struct corm_engine *e, uint64_t fixed) {
+    const struct corm *c = &e->archive;
+    uint64_t slot = cache_slot_bytes(c), most = cache_slots_needed(c, false);
+    uint64_t slots = (e->plan.budget_bytes - fixed) / slot;
+    e->n_slots = (uint32_t)(slots < most ? slots : most);
+    e->plan.cache_bytes = e->n_slots * slot;
+}
+
+/* Where experts come and go, buffered reading would fill memory outside of the budget with second
+ * copies. Where all stay, what another run left in the page cache is welcome. */
+static void choose_reading(struct corm_engine *e) {
+    const struct corm_mechanisms *m = e->opt.measure;
+    struct corm_memory_plan *p = &e->plan;
+    p->reading = m ? m->reading : CORM_READ_AUTO;
+    if (p->reading == CORM_READ_AUTO)
+        p->reading = p->streams && reader_direct_works(e->archive.map.path) ? CORM_READ_DIRECT
+                                                                            : CORM_READ_BUFFERED;
+}
+
+int engine_plan(struct corm_engine *e, struct err *err) {
+    const struct corm *c = &e->archive;
+    const struct corm_mechanisms *m = e->opt.measure;
+    struct corm_memory_plan *p = &e->plan;
+    uint64_t fixed = plan_fixed(e, 0, host_bytes(e)), budget = e->opt.ram_bytes;
+    uint32_t all_slots = cache_slots_needed(c, true);
+    p->cache_need_bytes = in_place_bytes(c) + (uint64_t)all_slots * cache_slot_bytes(c);
+    if (budget == 0)
+        budget = machine_available_bytes() / 8 * 7; /* the last eighth is where paging starts */
+    if (plan_budget(e, fixed, budget, "a memory budget of ", "is too small", err) < 0)
+        return -1;
+    e->in_place = fixed + p->cache_need_bytes <= p->budget_bytes && !(m && m->cache_share > 0);
+    if (e->in_place) {
+        e->n_slots = all_slots;
+        p->cache_bytes = p->cache_need_bytes;
+    } else {
+        plan_slots(e, fixed);
+    }
+    p->total_bytes = fixed + p->cache_bytes;
+    p->streams = !e->in_place;
+    choose_reading(e);
+    return 0;
+}
+
+int engine_plan_device(struct corm_engine *e, uint64_t scratch_bytes, uint64_t free_bytes,
+                       struct err *err) {
+    const struct corm *c = &e->archive;
+    struct corm_memory_plan *p = &e->plan;
+    uint64_t fixed = plan_fixed(e, 15, scratch_bytes); /* rows begin at multiples of 16 bytes */
+    uint32_t most = cache_slots_needed(c, false);
+    p->cache_need_bytes = most * (uint64_t)cache_slot_bytes(c);
+    if (plan_budget(e, fixed, e->opt.vram_bytes ? e->opt.vram_bytes : free_bytes / 16 * 15, "",
+                    "of device memory are too little", err) < 0)
+        return -1;
+    e->in_place = false;
+    plan_slots(e, fixed);
+    p->total_bytes = fixed + p->cache_bytes;
+    p->streams = e->n_slots < most;
+    p->host_bytes = host_bytes(e) + prefetch_landing_bytes(c, e->io_threads);
+    choose_reading(e);
+    return 0;
+}
