@@ -81,7 +81,7 @@ int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots, bo
         c->decay[i] = powf(DECAY, (float)i);
     open_records(c);
     open_chances(c);
-    /* The last in the list goes out first: a half-used cache touches no more pages than it fills. */
+    /* The last of the list goes out first: a half-used cache touches only what it fills. */
     for (uint32_t i = 0; i < n_slots; i++)
         c->free_slots[i] = (int32_t)(n_slots - 1 - i);
     c->n_free = n_slots;

@@ -56,9 +56,9 @@ enum {
 int engine_open_backend(struct corm_engine *e, struct err *err);
 int engine_open_slots(struct corm_engine *e, struct err *err);
 
-/* engine_plan.c: fill in the plan, n_slots and in_place: where the CPU computes (its backend is open,
- * which knows its scratch), or a device with `free_bytes`, whose backend takes `scratch_bytes`. A
- * budget too small is an error that names the one that would do. */
+/* engine_plan.c: fill in the plan, n_slots and in_place: where the CPU computes (its backend is
+ * open, which knows its scratch), or a device with `free_bytes`, whose backend takes
+ * `scratch_bytes`. A budget too small is an error that names the one that would do. */
 int engine_plan(struct corm_engine *e, struct err *err);
 int engine_plan_device(struct corm_engine *e, uint64_t scratch_bytes, uint64_t free_bytes,
                        struct err *err);

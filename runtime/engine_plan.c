@@ -1,8 +1,8 @@
 /*
  * engine_plan: what memory is used for, before any of it is taken.
  *
- * Owns: the plan of the host's memory where the CPU computes, and that of a device's memory. What is
- * left of the budget, after all that must be there, holds experts.
+ * Owns: the plan of the host's memory where the CPU computes, and that of a device's memory. What
+ * is left of the budget, after all that must be there, holds experts.
  * Leaves to others: keeping to it (each module's *_bytes function says what it takes).
  */
 #include "runtime/engine.h"

@@ -128,8 +128,8 @@ static int failed(const struct reader *r, uint64_t offset, size_t bytes, struct 
                      (unsigned long long)offset);
 }
 
-/* Read the file from `pos` on into the pieces until the `bytes` at `offset` are there; the pieces may
- * have room for more. */
+/* Read the file from `pos` on into the pieces until the `bytes` at `offset` are there; the pieces
+ * may have room for more. */
 static int read_pieces(const struct reader *r, uint64_t pos, uint64_t offset, size_t bytes,
                        struct iovec *pieces, int n, struct err *err) {
     uint64_t end = offset + bytes;
