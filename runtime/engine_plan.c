@@ -33,7 +33,7 @@ static uint64_t host_bytes(const struct corm_engine *e) {
     /* The plan does not hang on the processors that are free. */
     uint32_t io = e->io_threads > ENGINE_IO_THREADS ? e->io_threads : ENGINE_IO_THREADS;
     return e->backend.scratch_bytes + experts_scratch_bytes(c, e->opt.batch_rows) +
-           vocab_floats * sizeof(float) + prefetch_buffer_bytes(c, io) +
+           vocab_floats * sizeof(float) + prefetch_fillers(io) * filler_buffer_bytes(c) +
            cache_table_bytes(c, cache_slots_needed(c, false)) + OVERHEAD_BYTES;
 }
 
@@ -137,7 +137,7 @@ int engine_plan_device(struct corm_engine *e, uint64_t scratch_bytes, uint64_t f
     plan_slots(e, fixed);
     p->total_bytes = fixed + p->cache_bytes;
     p->streams = e->n_slots < most;
-    p->host_bytes = host_bytes(e) + prefetch_landing_bytes(c, e->io_threads);
+    p->host_bytes = host_bytes(e) + prefetch_fillers(e->io_threads) * filler_landing_bytes(c);
     choose_reading(e);
     return 0;
 }

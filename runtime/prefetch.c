@@ -6,12 +6,8 @@
 #include <string.h>
 
 enum {
-    NIL = -1, /* end of a list, as uint32_t */
-    DEMAND_BYTES = 4 << 20,
-    GUESS_BYTES = 1 << 20,
-    MAX_RUN = READER_PIECES / 2, /* chunks of one request, each with the gap behind it */
-    LANDING_PIECES = 4,          /* chunks of a thread on their way to a device */
-    AWAKE_NS = 100000,           /* looking for work before sleeping: about two wake-ups */
+    NIL = -1,          /* end of a list, as uint32_t */
+    AWAKE_NS = 100000, /* looking for work before sleeping: about two wake-ups */
 };
 static const uint64_t BUSY_WINDOW_NS = 50 * 1000 * 1000;
 
@@ -19,19 +15,10 @@ struct queue {
     uint32_t head, tail;
 };
 
-/* What a thread needs to fill slots. */
-struct filler {
-    struct corm_decoder *decoder;
-    uint8_t *buffer;
-    struct landing *landing; /* NULL: slots are the host's memory */
-};
-
 struct prefetch {
     struct cache *cache;
     const struct corm *archive;
-    const struct backend *device; /* NULL: slots are the host's memory */
-    uint64_t *marks; /* [n_slots] point of the device's work when the slot was released last */
-    struct reader reader;
+    struct fill fill;
     struct queue queues[PREFETCH_CLASSES];
     pthread_cond_t work;  /* a request came, a slot became free, or stop */
     pthread_cond_t ready; /* an expert that is waited for is there, or a failure */
@@ -114,29 +101,11 @@ static bool look_awake(struct prefetch *p, atomic_uint *seq) {
 
 /* ---- runs ---- */
 
-/* A run of neighbouring chunks taken from the queue, with their slots; and what was evicted from
- * the file's mapping for it. */
-struct run {
-    enum prefetch_class class;
-    uint32_t first, n;
-    int32_t slots[MAX_RUN];
-    const uint8_t *data[MAX_RUN];
-    uint32_t n_unmapped;
-    struct span {
-        uint64_t offset, bytes;
-    } unmapped[MAX_RUN];
-};
-
-static uint64_t run_bytes(const struct corm *a, uint32_t first, uint32_t last) {
-    const struct corm_chunk *f = &a->chunks[first], *l = &a->chunks[last];
-    return l->offset + l->stored_bytes - f->offset;
-}
-
 /* Whether chunk `id` may be read together with the run's others. */
-static bool goes_along(const struct prefetch *p, const struct run *run, uint32_t id) {
+static bool goes_along(const struct prefetch *p, const struct fill_run *run, uint32_t id) {
     const struct corm *a = p->archive;
-    uint32_t limit = run->class == PREFETCH_DEMANDED ? DEMAND_BYTES : GUESS_BYTES;
-    if (run_bytes(a, run->first, id) > limit ||
+    uint32_t limit = run->demanded ? FILL_DEMAND_BYTES : FILL_GUESS_BYTES;
+    if (fill_bytes(a, run->first, id) > limit ||
         cache_uses_slot(p->cache, id) != cache_uses_slot(p->cache, run->first))
         return false;
     const struct corm_record *rec = &a->records[p->cache->chunks[id].record];
@@ -145,18 +114,18 @@ static bool goes_along(const struct prefetch *p, const struct run *run, uint32_t
     return !p->split_reads || here == first;
 }
 
-/* [locked] Take over what the cache evicted from the mapping; neighbours become one span. What
- * finds no room stays for the next run. */
-static void take_unmapped(struct prefetch *p, struct run *run) {
+/* [locked] Take over what the cache evicted from the mapping, the last first: an expert's chunks go
+ * from its end, so that they come in order here and become one span. What finds no room stays for
+ * the next run. */
+static void take_unmapped(struct prefetch *p, struct fill_run *run) {
     struct cache *c = p->cache;
     while (c->n_unmapped > 0) {
         const struct corm_chunk *k = &p->archive->chunks[c->unmapped[c->n_unmapped - 1]];
-        struct span *s = run->n_unmapped ? &run->unmapped[run->n_unmapped - 1] : NULL;
-        if (s && k->offset + k->stored_bytes == s->offset) {
-            s->offset = k->offset;
-            s->bytes += k->stored_bytes;
-        } else if (run->n_unmapped < MAX_RUN) {
-            run->unmapped[run->n_unmapped++] = (struct span){k->offset, k->stored_bytes};
+        struct fill_span *s = run->n_unmapped ? &run->unmapped[run->n_unmapped - 1] : NULL;
+        if (s && align_up(s->offset + s->bytes, CORM_CHUNK_ALIGN) == k->offset) {
+            s->bytes = k->offset + k->stored_bytes - s->offset;
+        } else if (run->n_unmapped < FILL_MAX_RUN) {
+            run->unmapped[run->n_unmapped++] = (struct fill_span){k->offset, k->stored_bytes};
         } else {
             return;
         }
@@ -165,13 +134,13 @@ static void take_unmapped(struct prefetch *p, struct run *run) {
 }
 
 /* [locked] The first request of a class and its queued neighbours, as far as slots go. */
-static void take_from(struct prefetch *p, enum prefetch_class class, struct run *run) {
+static void take_from(struct prefetch *p, enum prefetch_class class, struct fill_run *run) {
     struct cache *c = p->cache;
-    run->class = class;
+    run->demanded = class == PREFETCH_DEMANDED;
     run->first = p->queues[class].head;
     run->n = run->n_unmapped = 0;
-    enum cache_claim claim = class == PREFETCH_DEMANDED ? CACHE_CLAIM_DEMAND : CACHE_CLAIM_GUESS;
-    while (run->n < MAX_RUN && run->first + run->n < p->archive->n_chunks) {
+    enum cache_claim claim = run->demanded ? CACHE_CLAIM_DEMAND : CACHE_CLAIM_GUESS;
+    while (run->n < FILL_MAX_RUN && run->first + run->n < p->archive->n_chunks) {
         uint32_t id = run->first + run->n;
         const struct cache_chunk *k = &c->chunks[id];
         if (k->state != CACHE_QUEUED || k->class != class ||
@@ -195,7 +164,7 @@ static void take_from(struct prefetch *p, enum prefetch_class class, struct run 
 
 /* [locked] The most urgent run. n = 0: nothing to do, or demands wait for a slot. A guess that may
  * evict nothing is dropped. */
-static void take_run(struct prefetch *p, struct run *run) {
+static void take_run(struct prefetch *p, struct fill_run *run) {
     run->n = 0;
     for (int i = 0; i < PREFETCH_CLASSES && run->n == 0; i++) {
         enum prefetch_class class = (enum prefetch_class)i;
@@ -211,99 +180,8 @@ static void take_run(struct prefetch *p, struct run *run) {
     }
 }
 
-/* Read the run's chunks with one request. stored[i]: where chunk i came to lie: in its slot
- * already, in the buffer, or in the mapping. */
-static int read_run(struct prefetch *p, struct filler *f, const struct run *run,
-                    const uint8_t **stored, struct err *err) {
-    const struct corm *a = p->archive;
-    const struct corm_chunk *chunks = &a->chunks[run->first];
-    uint64_t base = chunks[0].offset;
-    size_t bytes = run_bytes(a, run->first, run->first + run->n - 1);
-    struct iovec pieces[READER_PIECES];
-    int n = 0;
-    bool scatter = p->reader.way != READER_MAPPED && !p->device;
-    for (uint32_t i = 0; i < run->n && scatter; i++) {
-        uint64_t at = chunks[i].offset - base, end = at + chunks[i].stored_bytes;
-        uint64_t next = i + 1 < run->n ? chunks[i + 1].offset - base : end;
-        bool raw = chunks[i].encoding == CORM_ENCODING_RAW;
-        uint8_t *to = raw ? cache_slot(p->cache, run->slots[i]) : f->buffer + at;
-        stored[i] = to;
-        pieces[n++] = (struct iovec){to, chunks[i].stored_bytes};
-        scatter = reader_can_scatter(&p->reader, chunks[i].offset, chunks[i].stored_bytes, to);
-        if (next > end)
-            pieces[n++] = (struct iovec){f->buffer + end, next - end};
-    }
-    if (scatter)
-        return reader_scatter(&p->reader, base, pieces, n, err);
-    const uint8_t *all;
-    int status = p->reader.way == READER_MAPPED
-                     ? reader_map(&p->reader, base, bytes, &all, err)
-                     : reader_read(&p->reader, base, bytes, f->buffer, &all, err);
-    for (uint32_t i = 0; i < run->n && status == 0; i++)
-        stored[i] = all + (chunks[i].offset - base);
-    return status;
-}
-
-/* The one place where a chunk comes to be in memory: check its stored bytes and make *data its
- * decoded neurons, which are `stored` itself where that is a raw chunk that need not move. On
- * the way to a device it has come when the filler's landing says so. */
-static int land(struct prefetch *p, struct filler *f, enum prefetch_class class, uint32_t chunk,
-                int32_t slot, const uint8_t *stored, const uint8_t **data, struct err *err) {
-    const struct corm_chunk *k = &p->archive->chunks[chunk];
-    uint8_t *to = slot == CACHE_NO_SLOT ? NULL : cache_slot(p->cache, slot);
-    bool raw = k->encoding == CORM_ENCODING_RAW;
-    if (to && f->landing) {
-        uint8_t *piece = landing_take(f->landing);
-        *data = to;
-        if (corm_chunk_decode(f->decoder, p->archive, k, stored, piece, err) < 0)
-            return -1;
-        landing_send(f->landing, to, corm_chunk_raw_bytes(p->archive, k),
-                     class == PREFETCH_DEMANDED ? BACKEND_DEMANDED : BACKEND_GUESSED,
-                     p->marks[slot]);
-        if (p->reader.way == READER_MAPPED)
-            reader_forget(&p->reader, k->offset, k->stored_bytes);
-        return 0;
-    }
-    *data = stored;
-    if (!to || stored == to || (raw && p->reader.way == READER_MAPPED))
-        return corm_chunk_check(p->archive, k, stored, err);
-    *data = to;
-    int status = corm_chunk_decode(f->decoder, p->archive, k, stored, to, err);
-    if (p->reader.way == READER_MAPPED)
-        reader_forget(&p->reader, k->offset, k->stored_bytes);
-    return status;
-}
-
-/* Read and decode the chunks of a run one after the other. Returns how many were filled, or are on
- * their way to the device. */
-static uint32_t fill_chunks(struct prefetch *p, struct filler *f, struct run *run,
-                            struct err *err) {
-    const struct corm *a = p->archive;
-    const uint8_t *stored[MAX_RUN];
-    for (uint32_t i = 0; i < run->n_unmapped; i++)
-        reader_forget(&p->reader, run->unmapped[i].offset, run->unmapped[i].bytes);
-    /* A run is of chunks with slots, or of chunks in place. */
-    if (run->slots[0] == CACHE_NO_SLOT)
-        for (uint32_t i = 0; i < run->n; i++)
-            stored[i] = a->map.data + a->chunks[run->first + i].offset;
-    else if (read_run(p, f, run, stored, err) < 0)
-        return 0;
-    for (uint32_t i = 0; i < run->n; i++)
-        if (land(p, f, run->class, run->first + i, run->slots[i], stored[i], &run->data[i], err) <
-            0)
-            return i;
-    return run->n;
-}
-
-static uint32_t fill_run(struct prefetch *p, struct filler *f, struct run *run, struct err *err) {
-    uint32_t n = fill_chunks(p, f, run, err);
-    if (f->landing)
-        landing_wait(f->landing);
-    return n;
-}
-
 /* [locked] Publish what was filled; drop the rest. */
-static void finish_run(struct prefetch *p, const struct run *run, uint32_t n_filled) {
+static void finish_run(struct prefetch *p, const struct fill_run *run, uint32_t n_filled) {
     struct cache *c = p->cache;
     for (uint32_t i = 0; i < run->n; i++) {
         uint32_t chunk = run->first + i;
@@ -311,7 +189,7 @@ static void finish_run(struct prefetch *p, const struct run *run, uint32_t n_fil
         if (i < n_filled) {
             const struct corm_chunk *k = &p->archive->chunks[chunk];
             cache_publish(c, chunk, slot, run->data[i]);
-            bool guess = run->class != PREFETCH_DEMANDED, wanted = c->chunks[chunk].leases > 0;
+            bool guess = !run->demanded, wanted = c->chunks[chunk].leases > 0;
             c->chunks[chunk].guessed = guess && !wanted;
             c->count.guessed_bytes += guess ? k->stored_bytes : 0;
             c->count.useful_bytes += guess && wanted ? k->stored_bytes : 0;
@@ -325,57 +203,19 @@ static void finish_run(struct prefetch *p, const struct run *run, uint32_t n_fil
     }
 }
 
-/* The longest run that take_run can form. */
-static size_t longest_run_bytes(const struct corm *a) {
-    uint64_t longest = 0;
-    for (uint32_t r = 0; r < a->n_records; r++) {
-        uint32_t first = a->records[r].first_chunk, n = a->records[r].n_chunks;
-        uint64_t bytes = run_bytes(a, first, first + n - 1);
-        longest = bytes > longest ? bytes : longest;
-    }
-    uint64_t most = DEMAND_BYTES;
-    for (uint32_t i = 0; i < a->n_chunks; i++)
-        most = a->chunks[i].stored_bytes > most ? a->chunks[i].stored_bytes : most;
-    return longest < most ? longest : most;
-}
-
-size_t prefetch_buffer_bytes(const struct corm *archive, uint32_t io_threads) {
-    return (io_threads + 1) * reader_buffer_bytes(longest_run_bytes(archive));
-}
-
-size_t prefetch_landing_bytes(const struct corm *archive, uint32_t io_threads) {
-    return (io_threads + 1) * LANDING_PIECES * align_up(cache_slot_bytes(archive), 4096);
-}
-
-static struct filler filler_new(const struct prefetch *p) {
-    const struct corm *a = p->archive;
-    void *buffer = NULL;
-    if (posix_memalign(&buffer, READER_ALIGN, reader_buffer_bytes(longest_run_bytes(a))) != 0)
-        die("out of memory for a read buffer");
-    return (struct filler){corm_decoder_new(a), buffer,
-                           p->device ? landing_new(p->device, cache_slot_bytes(a), LANDING_PIECES)
-                                     : NULL};
-}
-
-static void filler_free(struct filler *f) {
-    landing_free(f->landing);
-    free(f->buffer);
-    corm_decoder_free(f->decoder);
-}
-
 /* [locked, but not while it reads] Another thread is woken for what is left in the queue, so that
  * one wake-up for a request is enough. */
-static void serve(struct prefetch *p, struct filler *f, struct run *run) {
+static void serve(struct prefetch *p, struct filler *f, struct fill_run *run) {
     struct cache *c = p->cache;
     if (any_queued(p))
         announce_work(p);
     pthread_mutex_unlock(&c->lock);
     struct err err = {0};
     uint64_t start = clock_ns();
-    uint32_t n_filled = fill_run(p, f, run, &err);
+    uint32_t n_filled = fill_run(&p->fill, f, run, &err);
     pthread_mutex_lock(&c->lock);
     finish_run(p, run, n_filled);
-    if (run->class == PREFETCH_DEMANDED)
+    if (run->demanded)
         p->demand_ns += clock_ns() - start;
     if (err.set && !p->failure.set)
         p->failure = err;
@@ -386,8 +226,8 @@ static void serve(struct prefetch *p, struct filler *f, struct run *run) {
 
 static void *io_main(void *arg) {
     struct prefetch *p = arg;
-    struct filler f = filler_new(p);
-    struct run run;
+    struct filler f = filler_new(&p->fill);
+    struct fill_run run;
     pthread_mutex_lock(&p->cache->lock);
     while (!p->stop) {
         run.n = 0;
@@ -423,20 +263,18 @@ int prefetch_open(struct prefetch **out, struct cache *cache, const struct prefe
     p->guess_p = mem_calloc(p->archive->n_records, sizeof *p->guess_p);
     p->window_start_ns = clock_ns();
     p->split_reads = opt->split_reads;
-    p->device = opt->device;
-    p->marks = mem_calloc(cache->n_slots, sizeof *p->marks);
     p->awake = opt->awake;
     for (int i = 0; i < PREFETCH_CLASSES; i++)
         p->queues[i] = (struct queue){(uint32_t)NIL, (uint32_t)NIL};
     pthread_cond_init(&p->work, NULL);
     pthread_cond_init(&p->ready, NULL);
-    if (reader_open(&p->reader, p->archive->map.path, opt->way, opt->throttle, err) < 0) {
+    if (fill_open(&p->fill, cache, opt->device, opt->way, opt->throttle, err) < 0) {
         prefetch_close(p);
         return -1;
     }
-    p->reader.fault = opt->fault;
-    p->reader.awake = opt->awake;
-    p->own = filler_new(p);
+    p->fill.reader.fault = opt->fault;
+    p->fill.reader.awake = opt->awake;
+    p->own = filler_new(&p->fill);
     p->threads = mem_calloc(opt->io_threads, sizeof *p->threads);
     for (uint32_t i = 0; i < opt->io_threads; i++) {
         int e = pthread_create(&p->threads[i], NULL, io_main, p);
@@ -461,13 +299,12 @@ void prefetch_close(struct prefetch *p) {
     pthread_mutex_unlock(&p->cache->lock);
     for (uint32_t i = 0; i < p->n_threads; i++)
         pthread_join(p->threads[i], NULL);
-    reader_close(&p->reader);
     pthread_cond_destroy(&p->work);
     pthread_cond_destroy(&p->ready);
     free(p->threads);
     free(p->guess_p);
-    free(p->marks);
     filler_free(&p->own);
+    fill_close(&p->fill);
     free(p);
 }
 
@@ -532,7 +369,7 @@ void prefetch_look(struct prefetch *p, const struct prefetch_need *needs, uint32
 /* [locked] The forward thread has nothing to compute: read for itself, or wait for what others
  * read. */
 static void pass_time(struct prefetch *p) {
-    struct run run = {0};
+    struct fill_run run = {0};
     if (p->queues[PREFETCH_DEMANDED].head != (uint32_t)NIL)
         take_from(p, PREFETCH_DEMANDED, &run);
     if (run.n > 0) {
@@ -580,15 +417,13 @@ const uint8_t *prefetch_data(struct prefetch *p, uint32_t chunk) {
 
 void prefetch_release(struct prefetch *p, const struct prefetch_need *needs, uint32_t n) {
     struct cache *c = p->cache;
-    uint64_t mark = p->device && n > 0 ? p->device->ops->mark(p->device->self) : 0;
+    uint64_t mark = n > 0 ? fill_mark(&p->fill) : 0;
     pthread_mutex_lock(&c->lock);
     for (uint32_t j = 0; j < n; j++) {
         const struct prefetch_need *need = &needs[j];
         for (uint32_t i = 0; i < need->n; i++)
             if (prefetch_needs(need, i)) {
-                int32_t slot = c->chunks[need->first + i].slot;
-                if (p->device && slot != CACHE_NO_SLOT)
-                    p->marks[slot] = mark;
+                fill_released(&p->fill, c->chunks[need->first + i].slot, mark);
                 cache_release(c, need->first + i);
             }
         cache_touch(c, c->chunks[need->first].record);

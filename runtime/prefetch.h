@@ -1,17 +1,15 @@
 /*
  * prefetch: brings chunks into the cache beside the forward pass.
  *
- * Owns: the request queue and the I/O threads, which read stored bytes (reader), check and decode
- * them (corm_read) and publish them (cache).
- * Leaves to others: which chunks are needed (experts), which give way (cache), how bytes are read
- * (reader).
+ * Owns: the request queue and the I/O threads, which fill slots (fill) and publish them (cache).
+ * Leaves to others: which chunks are needed (experts), which give way (cache), how bytes come into
+ * memory (fill).
  *
  * Requests are served by class, and first come, first served inside one. Neighbouring chunks of an
- * expert and class are read in one go: a demand up to DEMAND_BYTES, which is the whole of most
- * experts; a guess up to GUESS_BYTES, so that a demand waits for little. Raw chunks are read
- * straight into their slots, or used where the file is mapped; compressed ones pass a buffer. A
- * demand for a chunk that is queued as a guess promotes it; one for a chunk in flight waits for it;
- * nothing is read twice. Where every slot is leased, demands wait for a release. A guess is advice:
+ * expert and class are read in one go: a demand up to FILL_DEMAND_BYTES, which is the whole of most
+ * experts; a guess up to FILL_GUESS_BYTES, so that a demand waits for little. A demand for a chunk
+ * that is queued as a guess promotes it; one for a chunk in flight waits for it; nothing is read
+ * twice. Where every slot is leased, demands wait for a release. A guess is advice:
  * it holds nothing, evicts only what is less likely to be used, and is dropped when a newer round
  * of guesses comes. Only queued work is dropped, never work in flight.
  *
@@ -30,9 +28,7 @@
 #ifndef RUNTIME_PREFETCH_H
 #define RUNTIME_PREFETCH_H
 
-#include "kernels/landing.h"
-#include "runtime/cache.h"
-#include "runtime/reader.h"
+#include "runtime/fill.h"
 
 enum prefetch_class {
     PREFETCH_DEMANDED, /* the forward pass waits for it, or will as soon as it gets there */
@@ -56,10 +52,8 @@ struct prefetch_options {
     uint32_t io_threads; /* >= 1 */
     enum reader_way way;
     struct reader_throttle throttle;
-    struct reader_fault fault; /* for tests */
-    /* Where slots are memory of a device: its backend. Chunks are decoded into page-locked memory
-     * then, and copied from there. Else NULL. */
-    const struct backend *device;
+    struct reader_fault fault;    /* for tests */
+    const struct backend *device; /* as in struct fill */
     bool split_reads; /* for comparison: three reads an expert, as its three matrices would take */
     bool awake;
 };
@@ -68,10 +62,10 @@ int prefetch_open(struct prefetch **p, struct cache *cache, const struct prefetc
                   struct err *err);
 /* Stops the threads; queued requests are dropped. NULL is allowed. */
 void prefetch_close(struct prefetch *p);
-/* Memory that is held for reading: by each I/O thread, and by the forward thread. */
-size_t prefetch_buffer_bytes(const struct corm *archive, uint32_t io_threads);
-/* And with a device, page-locked besides. */
-size_t prefetch_landing_bytes(const struct corm *archive, uint32_t io_threads);
+/* Threads that fill slots, each with a struct filler: the I/O threads and the forward thread. */
+static inline uint32_t prefetch_fillers(uint32_t io_threads) {
+    return io_threads + 1;
+}
 
 /* Which of `n` needs are in memory as a whole: ready[n]. Never blocks. */
 void prefetch_look(struct prefetch *p, const struct prefetch_need *needs, uint32_t n, bool *ready);

@@ -227,7 +227,7 @@ int reader_map(struct reader *r, uint64_t offset, size_t bytes, const uint8_t **
 void reader_forget(struct reader *r, uint64_t offset, size_t bytes) {
     uint64_t first = align_up(offset, READER_ALIGN);
     uint64_t last = (offset + bytes) & ~(uint64_t)(READER_ALIGN - 1);
-    if (last <= first || r->throttle.bytes_per_s > 0)
+    if (!r->map || last <= first || r->throttle.bytes_per_s > 0)
         return;
     madvise((void *)(r->map + first), last - first, MADV_DONTNEED);
     posix_fadvise(r->fd, (off_t)first, (off_t)(last - first), POSIX_FADV_DONTNEED);

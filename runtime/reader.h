@@ -83,8 +83,9 @@ int reader_scatter(struct reader *r, uint64_t offset, struct iovec *pieces, int 
  * reads them anew. */
 int reader_map(struct reader *r, uint64_t offset, size_t bytes, const uint8_t **data,
                struct err *err);
-/* Give the whole pages of the range back, also to the page cache. Under a throttle they stay: they
- * are the disk, and unmapping them would take interrupts that no disk's transfer takes. */
+/* READER_MAPPED (else nothing): give the whole pages of the range back, also to the page cache.
+ * Under a throttle they stay: they are the disk, and unmapping them would take interrupts that no
+ * disk's transfer takes. */
 void reader_forget(struct reader *r, uint64_t offset, size_t bytes);
 
 /* Tell the processor that a loop is waiting. */

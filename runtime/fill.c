@@ -1,0 +1,159 @@
+#include "runtime/fill.h"
+
+#include <stdlib.h>
+
+enum { LANDING_PIECES = 4 }; /* chunks of a thread on their way to a device */
+
+uint64_t fill_bytes(const struct corm *archive, uint32_t first, uint32_t last) {
+    const struct corm_chunk *f = &archive->chunks[first], *l = &archive->chunks[last];
+    return l->offset + l->stored_bytes - f->offset;
+}
+
+/* ---- life ---- */
+
+int fill_open(struct fill *fill, const struct cache *cache, const struct backend *device,
+              enum reader_way way, struct reader_throttle throttle, struct err *err) {
+    *fill = (struct fill){.cache = cache, .archive = cache->archive, .device = device};
+    fill->marks = mem_calloc(cache->n_slots, sizeof *fill->marks);
+    return reader_open(&fill->reader, cache->archive->map.path, way, throttle, err);
+}
+
+void fill_close(struct fill *fill) {
+    reader_close(&fill->reader);
+    free(fill->marks);
+}
+
+/* The longest run of chunks. */
+static size_t longest_run_bytes(const struct corm *a) {
+    uint64_t longest = 0;
+    for (uint32_t r = 0; r < a->n_records; r++) {
+        uint32_t first = a->records[r].first_chunk, n = a->records[r].n_chunks;
+        uint64_t bytes = fill_bytes(a, first, first + n - 1);
+        longest = bytes > longest ? bytes : longest;
+    }
+    uint64_t most = FILL_DEMAND_BYTES;
+    for (uint32_t i = 0; i < a->n_chunks; i++)
+        most = a->chunks[i].stored_bytes > most ? a->chunks[i].stored_bytes : most;
+    return longest < most ? longest : most;
+}
+
+size_t filler_buffer_bytes(const struct corm *archive) {
+    return reader_buffer_bytes(longest_run_bytes(archive));
+}
+
+size_t filler_landing_bytes(const struct corm *archive) {
+    return LANDING_PIECES * align_up(cache_slot_bytes(archive), 4096);
+}
+
+struct filler filler_new(const struct fill *fill) {
+    const struct corm *a = fill->archive;
+    void *buffer = NULL;
+    if (posix_memalign(&buffer, READER_ALIGN, filler_buffer_bytes(a)) != 0)
+        die("out of memory for a read buffer");
+    struct landing *landing =
+        fill->device ? landing_new(fill->device, cache_slot_bytes(a), LANDING_PIECES) : NULL;
+    return (struct filler){corm_decoder_new(a), buffer, landing};
+}
+
+void filler_free(struct filler *f) {
+    landing_free(f->landing);
+    free(f->buffer);
+    corm_decoder_free(f->decoder);
+}
+
+/* ---- a device's slots ---- */
+
+uint64_t fill_mark(const struct fill *fill) {
+    return fill->device ? fill->device->ops->mark(fill->device->self) : 0;
+}
+
+void fill_released(struct fill *fill, int32_t slot, uint64_t mark) {
+    if (fill->device && slot != CACHE_NO_SLOT)
+        fill->marks[slot] = mark;
+}
+
+/* ---- a run ---- */
+
+/* Read the run's chunks with one request. stored[i]: where chunk i came to lie: in its slot
+ * already, in the buffer, or in the mapping. */
+static int read_run(struct fill *fill, struct filler *f, const struct fill_run *run,
+                    const uint8_t **stored, struct err *err) {
+    const struct corm *a = fill->archive;
+    const struct corm_chunk *chunks = &a->chunks[run->first];
+    uint64_t base = chunks[0].offset;
+    size_t bytes = fill_bytes(a, run->first, run->first + run->n - 1);
+    struct iovec pieces[READER_PIECES];
+    int n = 0;
+    bool scatter = fill->reader.way != READER_MAPPED && !fill->device;
+    for (uint32_t i = 0; i < run->n && scatter; i++) {
+        uint64_t at = chunks[i].offset - base, end = at + chunks[i].stored_bytes;
+        uint64_t next = i + 1 < run->n ? chunks[i + 1].offset - base : end;
+        bool raw = chunks[i].encoding == CORM_ENCODING_RAW;
+        uint8_t *to = raw ? cache_slot(fill->cache, run->slots[i]) : f->buffer + at;
+        stored[i] = to;
+        pieces[n++] = (struct iovec){to, chunks[i].stored_bytes};
+        scatter = reader_can_scatter(&fill->reader, chunks[i].offset, chunks[i].stored_bytes, to);
+        if (next > end)
+            pieces[n++] = (struct iovec){f->buffer + end, next - end};
+    }
+    if (scatter)
+        return reader_scatter(&fill->reader, base, pieces, n, err);
+    const uint8_t *all;
+    int status = fill->reader.way == READER_MAPPED
+                     ? reader_map(&fill->reader, base, bytes, &all, err)
+                     : reader_read(&fill->reader, base, bytes, f->buffer, &all, err);
+    for (uint32_t i = 0; i < run->n && status == 0; i++)
+        stored[i] = all + (chunks[i].offset - base);
+    return status;
+}
+
+/* The one place where a chunk comes to be in memory: check its stored bytes and make *data its
+ * decoded neurons, which are `stored` itself where that is a raw chunk that need not move. On
+ * the way to a device it has come when the filler's landing says so. */
+static int land(struct fill *fill, struct filler *f, bool demanded, uint32_t chunk, int32_t slot,
+                const uint8_t *stored, const uint8_t **data, struct err *err) {
+    const struct corm_chunk *k = &fill->archive->chunks[chunk];
+    uint8_t *to = slot == CACHE_NO_SLOT ? NULL : cache_slot(fill->cache, slot);
+    bool stays = stored == to || (k->encoding == CORM_ENCODING_RAW && !f->landing &&
+                                  fill->reader.way == READER_MAPPED);
+    *data = stored;
+    if (!to || stays)
+        return corm_chunk_check(fill->archive, k, stored, err);
+    *data = to;
+    uint8_t *decoded = f->landing ? landing_take(f->landing) : to;
+    if (corm_chunk_decode(f->decoder, fill->archive, k, stored, decoded, err) < 0)
+        return -1;
+    if (f->landing)
+        landing_send(f->landing, to, corm_chunk_raw_bytes(fill->archive, k),
+                     demanded ? BACKEND_DEMANDED : BACKEND_GUESSED, fill->marks[slot]);
+    reader_forget(&fill->reader, k->offset, k->stored_bytes);
+    return 0;
+}
+
+/* Read and decode the chunks of a run one after the other. Returns how many were filled, or are on
+ * their way to the device. */
+static uint32_t fill_chunks(struct fill *fill, struct filler *f, struct fill_run *run,
+                            struct err *err) {
+    const struct corm *a = fill->archive;
+    const uint8_t *stored[FILL_MAX_RUN];
+    for (uint32_t i = 0; i < run->n_unmapped; i++)
+        reader_forget(&fill->reader, run->unmapped[i].offset, run->unmapped[i].bytes);
+    /* A run is of chunks with slots, or of chunks in place. */
+    if (run->slots[0] == CACHE_NO_SLOT)
+        for (uint32_t i = 0; i < run->n; i++)
+            stored[i] = a->map.data + a->chunks[run->first + i].offset;
+    else if (read_run(fill, f, run, stored, err) < 0)
+        return 0;
+    for (uint32_t i = 0; i < run->n; i++)
+        if (land(fill, f, run->demanded, run->first + i, run->slots[i], stored[i], &run->data[i],
+                 err) < 0)
+            return i;
+    return run->n;
+}
+
+uint32_t fill_run(struct fill *fill, struct filler *f, struct fill_run *run, struct err *err) {
+    uint32_t n = fill_chunks(fill, f, run, err);
+    if (f->landing)
+        landing_wait(f->landing);
+    return n;
+}

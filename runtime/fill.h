@@ -1,0 +1,79 @@
+/*
+ * fill: how chunks come into memory: read together, checked, decoded, and put where they belong.
+ *
+ * Owns: the reader, and what each thread needs besides: a read buffer, a decoder, with a device a
+ * landing.
+ * Leaves to others: which chunks are read when, by whom, and the slots for them (prefetch); how
+ * bytes come from the file (reader).
+ *
+ * Raw chunks are read straight into their slots, or used where the file is mapped; compressed ones
+ * pass the buffer. Where slots are memory of a device, chunks are decoded into page-locked pieces
+ * and copied from there.
+ *
+ * Threads: a struct filler belongs to one thread; fill_run runs in several threads at once, each
+ * with its own, and takes no lock of the cache: slots and chunks of a run are the caller's alone.
+ */
+#ifndef RUNTIME_FILL_H
+#define RUNTIME_FILL_H
+
+#include "kernels/landing.h"
+#include "runtime/cache.h"
+#include "runtime/reader.h"
+
+enum {
+    FILL_DEMAND_BYTES = 4 << 20,      /* of one request for what is demanded */
+    FILL_GUESS_BYTES = 1 << 20,       /* of one for what is guessed, so that a demand waits less */
+    FILL_MAX_RUN = READER_PIECES / 2, /* chunks of one request, each with the gap behind it */
+};
+
+struct fill {
+    const struct cache *cache;
+    const struct corm *archive;
+    const struct backend *device; /* NULL: slots are the host's memory */
+    uint64_t *marks; /* [n_slots] point of the device's work when the slot was released last */
+    struct reader reader;
+};
+
+/* What a thread needs to fill slots. */
+struct filler {
+    struct corm_decoder *decoder;
+    uint8_t *buffer;
+    struct landing *landing; /* NULL: slots are the host's memory */
+};
+
+/* A run of neighbouring chunks with their slots, all with one or all in place (CACHE_NO_SLOT); and
+ * what was evicted from the file's mapping for it. */
+struct fill_run {
+    bool demanded; /* else guessed */
+    uint32_t first, n;
+    int32_t slots[FILL_MAX_RUN];
+    const uint8_t *data[FILL_MAX_RUN]; /* out: decoded neurons */
+    uint32_t n_unmapped;
+    struct fill_span {
+        uint64_t offset, bytes;
+    } unmapped[FILL_MAX_RUN];
+};
+
+/* `device`: see struct fill. fill_close in any case. */
+int fill_open(struct fill *fill, const struct cache *cache, const struct backend *device,
+              enum reader_way way, struct reader_throttle throttle, struct err *err);
+void fill_close(struct fill *fill);
+
+struct filler filler_new(const struct fill *fill);
+void filler_free(struct filler *f); /* accepts a zeroed struct */
+/* Memory of a filler, and with a device page-locked memory besides. */
+size_t filler_buffer_bytes(const struct corm *archive);
+size_t filler_landing_bytes(const struct corm *archive);
+
+/* Stored bytes from chunk `first` to chunk `last`, with the gaps between. */
+uint64_t fill_bytes(const struct corm *archive, uint32_t first, uint32_t last);
+/* Read and decode the chunks of a run. Returns how many were filled, from the first on; where not
+ * all, err says why. */
+uint32_t fill_run(struct fill *fill, struct filler *f, struct fill_run *run, struct err *err);
+
+/* With a device: the point that its work has reached, and that slot was in use until then: it is
+ * not filled again before. Without one they do nothing. */
+uint64_t fill_mark(const struct fill *fill);
+void fill_released(struct fill *fill, int32_t slot, uint64_t mark);
+
+#endif
