@@ -73,18 +73,10 @@ __attribute__((unused)) static float test_f32(struct test_rng *r) {
     return (float)(int32_t)(test_u64(r) >> 32) * 0x1p-31f;
 }
 
-/* A fresh directory, removed with its files by test_rmdir. Returns a string to free(). */
-__attribute__((unused)) static char *test_mkdir(void) {
-    char *dir = mem_strdup("/tmp/corm-test-XXXXXX");
-    assert_non_null(mkdtemp(dir));
-    return dir;
-}
-__attribute__((unused)) static void test_rmdir(char *dir) {
-    char *command = mem_printf("rm -rf '%s'", dir);
-    assert_int_equal(system(command), 0);
-    free(command);
-    free(dir);
-}
+/* A fresh folder below TMPDIR or /tmp; test_rmdir, and the program's end however it comes, remove it
+ * with its files. `dir` is test_mkdir's; it is freed. */
+char *test_mkdir(void);
+void test_rmdir(char *dir);
 
 /* Writes a file; returns its path, to free(). */
 __attribute__((unused)) static char *test_write(const char *dir, const char *name, const void *data,
