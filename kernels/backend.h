@@ -49,6 +49,15 @@ struct backend_limits {
 /* How much a copy to device memory hurries: the forward pass waits for it, or may come to. */
 enum backend_urgency { BACKEND_DEMANDED, BACKEND_GUESSED, BACKEND_URGENCIES };
 
+/* What went over the way to device memory since the backend was opened. The times are the device's
+ * own: `copy_ns` in which something was copied, `hidden_ns` of it in which operations ran as well;
+ * a device that cannot tell leaves `timed` unset. */
+struct backend_link {
+    uint64_t bytes[BACKEND_URGENCIES];
+    bool timed;
+    uint64_t copy_ns, hidden_ns;
+};
+
 enum kv_type { KV_F16, KV_F32 };
 
 /* Keys and values of one sequence in one layer: [n_kv_heads, capacity_tok, head_dim] each, so that
@@ -162,7 +171,7 @@ struct backend_ops {
                     uint32_t n_active, uint32_t dim, float *y);
 
     /* A device only; all NULL where backend memory is host memory that any thread may write.
-     * host_alloc, host_free, upload and uploaded may be called by any thread.
+     * host_alloc, host_free, upload, uploaded and link may be called by any thread.
      *
      * Operations may return before they are done, so memory that they read must not be overwritten
      * when they return: mark() is the number of a point in their order, after all that were called
@@ -178,6 +187,12 @@ struct backend_ops {
     uint64_t (*upload)(void *self, void *dst, const void *host_src, size_t bytes,
                        enum backend_urgency urgency, uint64_t after);
     bool (*uploaded)(void *self, uint64_t ticket, bool wait);
+    void (*link)(void *self, struct backend_link *link); /* any thread */
+    /* y[host_ids[i]] = host_rows[i] for n > 0 rows of `dim`, the ids being distinct: what the host
+     * computed takes its place among the outputs, in the order of operations. The host's arrays
+     * may change when it returns. */
+    void (*put_rows)(void *self, float *y, uint32_t dim, const float *host_rows,
+                     const uint32_t *host_ids, uint32_t n);
 };
 
 /* The CPU backend. `isa` is a name from backend_cpu_isa_at, or NULL for the best that this

@@ -239,6 +239,7 @@ static uint64_t upload(void *self, void *dst, const void *host_src, size_t bytes
                    "copy to the device");
     }
     uint64_t ticket = point_add(c, &c->uploads[urgency], stream) * BACKEND_URGENCIES + urgency;
+    c->upload_bytes[urgency] += bytes;
     pthread_mutex_unlock(&c->lock);
     return ticket;
 }
@@ -259,6 +260,16 @@ static bool uploaded(void *self, uint64_t ticket, bool wait) {
     }
     cuda_check(c, e, "copy to the device");
     return true;
+}
+
+/* When copies and kernels ran is not known: events that tell would have to lie around every
+ * kernel. */
+static void link_counts(void *self, struct backend_link *link) {
+    struct cuda *c = (struct cuda *)self;
+    memset(link, 0, sizeof *link);
+    pthread_mutex_lock(&c->lock);
+    memcpy(link->bytes, c->upload_bytes, sizeof link->bytes);
+    pthread_mutex_unlock(&c->lock);
 }
 
 static void *host_alloc(void *self, size_t bytes) {
@@ -339,6 +350,8 @@ static const struct backend_ops cuda_ops = {
     .mark = mark,
     .upload = upload,
     .uploaded = uploaded,
+    .link = link_counts,
+    .put_rows = cuda_put_rows,
 };
 
 static size_t hidden_stride(const struct backend_limits *l) {

@@ -56,6 +56,13 @@ __global__ void combine_each(const float *parts, const float *weights, size_t n,
     }
 }
 
+__global__ void put_rows_each(float *y, size_t n, uint32_t dim, const float *rows,
+                              const uint32_t *ids) {
+    for (EACH(i, n)) {
+        y[(size_t)ids[i / dim] * dim + i % dim] = rows[i];
+    }
+}
+
 __global__ void rope_angles_each(uint32_t pos0, size_t n, const float *inv_freq, uint32_t half,
                                  float scale, float *cs) {
     for (EACH(i, n)) {
@@ -103,6 +110,16 @@ void cuda_combine(void *self, const float *parts, const float *weights, uint32_t
     struct cuda *c = (struct cuda *)self;
     size_t n = (size_t)rows * dim;
     CUDA_LAUNCH(c, combine_each, grid_for(n), EACH_THREADS, 0, parts, weights, n, n_active, dim, y);
+}
+
+void cuda_put_rows(void *self, float *y, uint32_t dim, const float *host_rows,
+                   const uint32_t *host_ids, uint32_t n) {
+    struct cuda *c = (struct cuda *)self;
+    size_t floats = (size_t)n * dim;
+    /* The greater table first: room for it may have to be made, which moves those before it. */
+    const float *rows = (const float *)cuda_send(c, host_rows, floats * sizeof *host_rows);
+    const uint32_t *ids = (const uint32_t *)cuda_send(c, host_ids, n * sizeof *host_ids);
+    CUDA_LAUNCH(c, put_rows_each, grid_for(floats), EACH_THREADS, 0, y, floats, dim, rows, ids);
 }
 
 void cuda_rope_angles(void *self, uint32_t pos0, uint32_t rows, const float *host_inv_freq,

@@ -57,6 +57,14 @@ static struct prefetch_need need_of(const struct experts *e, uint32_t layer, uin
 static void choose_skips(struct experts *e, uint32_t layer, const float *x, uint32_t rows,
                          const int32_t *ids) {
     uint32_t k = e->archive->arch.n_active, n = e->record_chunks;
+    if (e->like) {
+        e->skipping = e->like->skipping;
+        if (e->skipping) {
+            memcpy(e->skip_use, e->like->skip_use, (size_t)rows * k * n);
+            memcpy(e->skip_expert, e->like->skip_expert, (size_t)e->archive->arch.n_experts * n);
+        }
+        return;
+    }
     e->skipping = e->drop && e->drop[layer] > 0 && (rows == 1 || e->drop_in_batches) &&
                   predict_has_chunks(e->predict, layer);
     if (!e->skipping)
@@ -82,11 +90,14 @@ static uint32_t plan_order(struct experts *e, uint32_t layer) {
     uint32_t n_experts = e->archive->arch.n_experts, n = 0, n_used = 0, at[2] = {0, 0};
     uint32_t *used = e->open; /* not yet in use */
     for (uint32_t i = 0; i < n_experts; i++)
-        if (e->first_use[i + 1] > e->first_use[i]) {
+        if (e->first_use[i + 1] > e->first_use[i] && !(e->elsewhere && e->elsewhere[i])) {
             used[n_used] = i;
             e->needs[n_used++] = need_of(e, layer, i);
         }
     prefetch_look(e->prefetch, e->needs, n_used, e->ready);
+    e->n_at_hand = 0;
+    for (uint32_t i = 0; i < n_used; i++)
+        e->n_at_hand += e->ready[i];
     while (n < n_used)
         for (int in_memory = 0; in_memory < 2; in_memory++) {
             uint32_t *next = &at[in_memory];
@@ -192,19 +203,27 @@ static int experts_run(void *ctx, uint32_t layer, const float *x, uint32_t rows,
                        e->first_use, e->uses);
     choose_skips(e, layer, x, rows, ids);
     uint32_t n = plan_order(e, layer), next = 0, slots_leased = 0;
+    bool told = !e->meanwhile, computed = e->n_at_hand == 0;
     e->n_open = 0;
     while (next < n || e->n_open > 0) {
         bool first = next == 0;
         next = open_more(e, layer, next, n, &slots_leased);
         if (first && e->on_demanded)
             e->on_demanded(e->on_demanded_ctx, layer, rows);
+        if (computed && !told) {
+            e->meanwhile(e->meanwhile_ctx);
+            told = true;
+        }
         if (prefetch_wait_any(e->prefetch, e->needs, e->n_open, e->ready, err) < 0) {
             close_experts(e, true, &slots_leased);
             return -1;
         }
         compute_ready(e, x, parts);
+        computed = true;
         close_experts(e, false, &slots_leased);
     }
+    if (!told)
+        e->meanwhile(e->meanwhile_ctx);
     return 0;
 }
 

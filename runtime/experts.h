@@ -34,6 +34,14 @@ struct experts {
      * measure what decoding would lose). */
     const float *drop;
     bool drop_in_batches;
+    /* Experts that are computed elsewhere, [n_experts]; NULL = none. They are not demanded here. */
+    const bool *elsewhere;
+    /* Called once a run, when the experts in memory are being computed and before any other is
+     * waited for: the moment for what needs none of them. May be NULL. */
+    void (*meanwhile)(void *ctx);
+    void *meanwhile_ctx;
+    /* Leave out what this one chose to leave out in its run; NULL = choose. */
+    const struct experts *like;
     bool in_turn; /* for comparison: an expert is brought when it is its turn to be computed */
     struct predict *predict;
     uint32_t max_uses;   /* rows * n_active of the longest call */
@@ -42,6 +50,7 @@ struct experts {
     uint32_t *uses;      /* [max_uses] grouped by expert */
     uint32_t *first_use; /* [n_experts + 1] */
     uint32_t *order;     /* [n_experts] experts in the order of demand */
+    uint32_t n_at_hand;  /* of them, those that were in memory at first */
     /* The experts that are demanded and not yet computed: [n_open], at most n_experts. */
     uint32_t n_open;
     uint32_t *open;              /* expert */

@@ -171,7 +171,7 @@ int main(void) {
         cmocka_unit_test(cuda_test_route),     cmocka_unit_test(cuda_test_experts_empty),
         cmocka_unit_test(cuda_test_attention), cmocka_unit_test(cuda_test_upload),
         cmocka_unit_test(test_ring),           cmocka_unit_test(test_urgency),
-        cmocka_unit_test(test_mark),
+        cmocka_unit_test(test_mark),           cmocka_unit_test(cuda_test_put_rows),
     };
     return cmocka_run_group_tests(tests, open_rig, close_rig);
 }

@@ -744,3 +744,44 @@ void cuda_test_upload(void **state) {
     b->ops->host_free(b->self, staging);
     free(back);
 }
+
+/* Rows of the host among a device's, more at once than the ring of small tables holds; those not
+ * named stay. The bytes of all uploads are counted. */
+void cuda_test_put_rows(void **state) {
+    enum { ROWS = 70, DIM = 9000 };
+    static const uint32_t sizes[] = {1, 3, ROWS / 2};
+    const struct cuda_rig *g = *state;
+    const struct backend *b = &g->device;
+    struct test_rng rng = {41};
+    float *want = zeros((size_t)ROWS * DIM), *got = zeros((size_t)ROWS * DIM);
+    float *rows = zeros((size_t)ROWS * DIM);
+    float *y = b->ops->alloc(b->self, (size_t)ROWS * DIM * sizeof *y);
+    for (size_t s = 0; s < TEST_COUNT(sizes); s++) {
+        uint32_t ids[ROWS];
+        kernels_fill(&rng, KIND_NORMAL, rows, (size_t)sizes[s] * DIM);
+        for (uint32_t i = 0; i < sizes[s]; i++) {
+            ids[i] = (2 * i + (uint32_t)s) % ROWS;
+            memcpy(want + (size_t)ids[i] * DIM, rows + (size_t)i * DIM, DIM * sizeof *want);
+        }
+        b->ops->put_rows(b->self, y, DIM, rows, ids, sizes[s]);
+        memset(rows, 0xff, (size_t)ROWS * DIM * sizeof *rows); /* free to change */
+        memset(ids, 0xff, sizeof ids);
+    }
+    from_device(b, got, y, (size_t)ROWS * DIM);
+    check_same("put_rows", got, want, (size_t)ROWS * DIM);
+    release(b, y);
+    struct backend_link before, after;
+    uint8_t *staging = b->ops->host_alloc(b->self, 1000), *to = b->ops->alloc(b->self, 1000);
+    memset(staging, 1, 1000);
+    b->ops->link(b->self, &before);
+    b->ops->uploaded(b->self, b->ops->upload(b->self, to, staging, 1000, BACKEND_GUESSED, 0), true);
+    b->ops->link(b->self, &after);
+    assert_int_equal(after.bytes[BACKEND_GUESSED] - before.bytes[BACKEND_GUESSED], 1000);
+    assert_int_equal(after.bytes[BACKEND_DEMANDED], before.bytes[BACKEND_DEMANDED]);
+    assert_true(after.hidden_ns <= after.copy_ns && (after.timed || after.copy_ns == 0));
+    b->ops->host_free(b->self, staging);
+    release(b, to);
+    free(want);
+    free(got);
+    free(rows);
+}

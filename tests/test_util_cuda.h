@@ -27,12 +27,14 @@ void cuda_test_experts(void **state);
 void cuda_test_experts_empty(void **state);
 void cuda_test_attention(void **state);
 void cuda_test_upload(void **state);
+void cuda_test_put_rows(void **state);
 
 #define CUDA_TESTS                                                                                 \
     cmocka_unit_test(cuda_test_memory), cmocka_unit_test(cuda_test_elements),                      \
         cmocka_unit_test(cuda_test_embed), cmocka_unit_test(cuda_test_rope),                       \
         cmocka_unit_test(cuda_test_route), cmocka_unit_test(cuda_test_matmul),                     \
         cmocka_unit_test(cuda_test_experts), cmocka_unit_test(cuda_test_experts_empty),            \
-        cmocka_unit_test(cuda_test_attention), cmocka_unit_test(cuda_test_upload)
+        cmocka_unit_test(cuda_test_attention), cmocka_unit_test(cuda_test_upload),                 \
+        cmocka_unit_test(cuda_test_put_rows)
 
 #endif

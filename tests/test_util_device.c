@@ -53,7 +53,19 @@ struct fake {
     pthread_t copier, device;
     bool stop;
     struct fake_counts counts;
+    bool copying;
+    uint32_t computing; /* operations under way */
+    uint64_t since_ns;  /* of copying and computing as they are */
+    uint64_t hidden_ns;
 };
+
+/* [locked] Before copying or computing changes: count the time as it was. */
+static void count_time(struct fake *f) {
+    uint64_t now = clock_ns();
+    f->counts.busy_ns += f->copying ? now - f->since_ns : 0;
+    f->hidden_ns += f->copying && f->computing > 0 ? now - f->since_ns : 0;
+    f->since_ns = now;
+}
 
 /* ---- memory --------------------------------------------------------------------------------- */
 
@@ -266,15 +278,17 @@ static void *copier_main(void *arg) {
         }
         struct request *r = &q->requests[q->n_done % MAX_COPIES];
         size_t n = r->bytes - r->done < PIECE_BYTES ? r->bytes - r->done : PIECE_BYTES;
+        count_time(f);
+        f->copying = true;
         pthread_mutex_unlock(&f->lock);
-        uint64_t start = clock_ns();
         memset(r->dst + r->done, 0xff, n);
         if (f->opt.bytes_per_s > 0) {
             sleep_ns((uint64_t)((double)n / f->opt.bytes_per_s * 1e9));
         }
         memcpy(r->dst + r->done, r->src + r->done, n);
         pthread_mutex_lock(&f->lock);
-        f->counts.busy_ns += clock_ns() - start;
+        count_time(f);
+        f->copying = false;
         r->done += n;
         q->n_done += r->done == r->bytes;
         pthread_cond_broadcast(&f->changed);
@@ -322,6 +336,8 @@ static void *device_main(void *arg) {
             continue;
         }
         struct late l = f->late[f->n_computed % MAX_JOBS];
+        count_time(f);
+        f->computing++;
         pthread_mutex_unlock(&f->lock);
         if (f->opt.experts_late_ns > 0) {
             sleep_ns(f->opt.experts_late_ns);
@@ -334,6 +350,8 @@ static void *device_main(void *arg) {
         }
         free(l.jobs);
         pthread_mutex_lock(&f->lock);
+        count_time(f);
+        f->computing--;
         f->n_computed++;
         pthread_cond_broadcast(&f->changed);
     }
@@ -346,7 +364,16 @@ static void *device_main(void *arg) {
 #define CPU(op, ...)                                                                               \
     struct fake *f = self;                                                                         \
     finish(f);                                                                                     \
-    f->cpu.ops->op(f->cpu.self, __VA_ARGS__)
+    set_computing(f, true);                                                                        \
+    f->cpu.ops->op(f->cpu.self, __VA_ARGS__);                                                      \
+    set_computing(f, false)
+
+static void set_computing(struct fake *f, bool on) {
+    pthread_mutex_lock(&f->lock);
+    count_time(f);
+    f->computing += on ? 1u : -1u;
+    pthread_mutex_unlock(&f->lock);
+}
 
 static void embed(void *self, const struct weight *table, const int32_t *ids, uint32_t rows,
                   float *out) {
@@ -402,6 +429,29 @@ static void combine(void *self, const float *parts, const float *weights, uint32
     CPU(combine, REAL(parts), REAL(weights), rows, n_active, dim, REAL(y));
 }
 
+static void put_rows(void *self, float *y, uint32_t dim, const float *host_rows,
+                     const uint32_t *host_ids, uint32_t n) {
+    struct fake *f = self;
+    finish(f);
+    for (uint32_t i = 0; i < n; i++) {
+        float *to = y + (size_t)host_ids[i] * dim;
+        (void)REAL(to + dim - 1);
+        memcpy(REAL(to), host_rows + (size_t)i * dim, dim * sizeof *to);
+    }
+}
+
+static void link_counts(void *self, struct backend_link *link) {
+    struct fake *f = self;
+    pthread_mutex_lock(&f->lock);
+    count_time(f);
+    memset(link, 0, sizeof *link);
+    memcpy(link->bytes, f->counts.upload_bytes, sizeof link->bytes);
+    link->timed = true;
+    link->copy_ns = f->counts.busy_ns;
+    link->hidden_ns = f->hidden_ns;
+    pthread_mutex_unlock(&f->lock);
+}
+
 /* ---- life ----------------------------------------------------------------------------------- */
 
 static void close_device(void *self) {
@@ -454,6 +504,8 @@ static const struct backend_ops fake_ops = {
     .mark = mark,
     .upload = upload,
     .uploaded = uploaded,
+    .link = link_counts,
+    .put_rows = put_rows,
 };
 
 static void *map_memory(size_t bytes, int protection) {
@@ -474,6 +526,7 @@ int fake_device_open(struct backend *b, const struct fake_options *opt,
     }
     f->shown = map_memory(opt->memory_bytes, PROT_NONE);
     f->real = map_memory(opt->memory_bytes, PROT_READ | PROT_WRITE);
+    f->since_ns = clock_ns();
     pthread_mutex_init(&f->lock, NULL);
     pthread_cond_init(&f->changed, NULL);
     if (pthread_create(&f->copier, NULL, copier_main, f) != 0 ||
