@@ -10,8 +10,7 @@
 
 #include "format/corm_read.h"
 #include "format/safetensors.h"
-#include "prep/pack.h"
-#include "runtime/corm.h"
+#include "tests/test_util_model.h"
 
 #define MODELS "tests/golden/models/"
 #define FABLE "tests/models/fable"
@@ -25,7 +24,7 @@ enum { QUICK = 1 };
 enum { QUICK = 0 };
 #endif
 
-static char dir[] = "/tmp/corm-test-XXXXXX";
+static char *dir;
 
 struct golden_case {
     const char *name, *checkpoint;
@@ -44,25 +43,13 @@ static char *archive_path(const char *name, const char *codec) {
     return mem_printf("%s/%s-%s.corm", dir, name, codec);
 }
 
-/* Convert once a name and codec; later calls find the file. */
+/* Packs once a name and codec ("own": the checkpoint's); later calls find the file. */
 static char *archive_of(const char *name, const char *checkpoint, const char *codec) {
-    char *path = archive_path(name, codec);
-    if (access(path, R_OK) == 0)
-        return path;
-    struct err err = {0};
-    struct hf_model m;
-    struct pack_options opt = {.hot_fraction = 0.25,
-                               .chunk_neurons = 32,
-                               .expert_codec = strcmp(codec, "own") ? codec_by_name(codec) : NULL,
-                               .compress = true,
-                               .threads = 1,
-                               .version = "test"};
-    struct pack_result result;
-    hf_open(&m, checkpoint, &err);
-    assert_no_err(&err);
-    pack_model(&m, path, &opt, NULL, NULL, &result, &err);
-    assert_no_err(&err);
-    hf_close(&m);
+    char *path = archive_path(name, codec), *file = mem_printf("%s-%s", name, codec);
+    if (access(path, R_OK) != 0) {
+        free(model_archive(checkpoint, dir, file, strcmp(codec, "own") ? codec : NULL, true));
+    }
+    free(file);
     return path;
 }
 
@@ -83,28 +70,6 @@ static const int32_t *golden_ids(const struct safetensors *st, const char *name,
     return (const int32_t *)t->data;
 }
 
-static struct corm_engine *engine_open(const char *path, struct corm_engine_options opt) {
-    struct corm_engine *e = NULL;
-    struct corm_error error;
-    if (corm_engine_open(&e, path, &opt, &error) < 0)
-        fail_msg("%s", error.message);
-    return e;
-}
-
-static const float *eval(struct corm_session *s, const int32_t *ids, size_t n, bool all) {
-    const float *logits;
-    struct corm_error error;
-    if (corm_session_eval(s, ids, n, all, &logits, &error) < 0)
-        fail_msg("%s", error.message);
-    return logits;
-}
-
-static struct corm_session *session_open(struct corm_engine *e) {
-    struct corm_session *s;
-    assert_int_equal(corm_session_open(&s, e, NULL), 0);
-    return s;
-}
-
 /* ---- against transformers ---- */
 
 static void check_greedy(const struct golden_case *c, const char *isa) {
@@ -115,16 +80,16 @@ static void check_greedy(const struct golden_case *c, const char *isa) {
     const int32_t *greedy = golden_ids(golden, "greedy", &n_greedy);
     assert_int_equal(n_greedy, 64);
     struct corm_engine *e =
-        engine_open(path, (struct corm_engine_options){.isa = isa, .threads = 2});
-    struct corm_session *s = session_open(e);
+        model_open(path, &(struct corm_engine_options){.isa = isa, .threads = 2});
+    struct corm_session *s = model_session(e);
     const struct corm_sampling how = {.temperature = 0, .repeat_penalty = 1, .top_p = 1};
-    eval(s, prompt, n_prompt, false);
+    model_eval(s, prompt, n_prompt, false);
     for (size_t i = 0; i < n_greedy; i++) {
         int32_t id = corm_session_sample(s, &how);
         if (id != greedy[i])
             fail_msg("%s on %s: token %zu is %d, transformers has %d", c->name,
                      isa ? isa : "the best set", i, id, greedy[i]);
-        eval(s, &id, 1, false);
+        model_eval(s, &id, 1, false);
     }
     corm_session_close(s);
     corm_engine_close(e);
@@ -154,7 +119,7 @@ static void prompts_tokenize_as_transformers_does(void **state) {
         assert_no_err(&err);
         struct safetensors *golden = golden_open(CASES[i].name);
         const int32_t *want = golden_ids(golden, "greedy_prompt", &n);
-        struct corm_engine *e = engine_open(path, (struct corm_engine_options){.threads = 1});
+        struct corm_engine *e = model_open(path, &(struct corm_engine_options){.threads = 1});
         int32_t *ids;
         assert_int_equal(
             corm_tokenize(e, (const char *)text, bytes, true, false, &ids, &n_ids, NULL), 0);
@@ -186,15 +151,15 @@ static double perplexity_of(const char *name, const char *checkpoint, const char
     const int32_t *ids = golden_ids(golden, "perplexity_tokens", &n_ids);
     const int32_t ctx = *golden_ids(golden, "perplexity_ctx", &one);
     memcpy(golden_value, st_find(golden, "perplexity")->data, sizeof *golden_value);
-    struct corm_engine *e = engine_open(path, (struct corm_engine_options){.threads = 2});
-    struct corm_session *s = session_open(e);
+    struct corm_engine *e = model_open(path, &(struct corm_engine_options){.threads = 2});
+    struct corm_session *s = model_session(e);
     uint32_t vocab = corm_engine_info(e)->vocab;
     double nll = 0;
     size_t scored = 0;
     for (size_t first = 0; first < n_ids; first += (size_t)ctx) {
         size_t n = n_ids - first < (size_t)ctx ? n_ids - first : (size_t)ctx;
         corm_session_truncate(s, 0);
-        const float *logits = eval(s, ids + first, n, true);
+        const float *logits = model_eval(s, ids + first, n, true);
         for (size_t i = 1; i < n; i++, scored++)
             nll -= log_prob(logits + (i - 1) * vocab, vocab, ids[first + i]);
     }
@@ -226,28 +191,21 @@ static void perplexity_is_that_of_transformers(void **state) {
 
 /* ---- exact means exact ---- */
 
-/* Hash of all logits of a sequence: a prompt in one call, then token by token. */
-static uint64_t run_hash(const char *path, struct corm_engine_options opt, uint32_t n_prompt,
-                         uint32_t n_tok, bool warm) {
-    struct corm_engine *e = engine_open(path, opt);
-    struct corm_session *s = session_open(e);
+/* Hash of all logits of a sequence: a prompt in one call, then token by token. *warm, where asked for,
+ * becomes that of the same again, when the cache is full of it. */
+static uint64_t run_hash(const char *path, const struct corm_engine_options *opt, uint32_t n_prompt,
+                         uint32_t n_tok, uint64_t *warm) {
+    struct corm_engine *e = model_open(path, opt);
+    struct corm_session *s = model_session(e);
     uint32_t vocab = corm_engine_info(e)->vocab;
     int32_t ids[512];
     for (uint32_t i = 0; i < n_tok; i++)
         ids[i] = (int32_t)((i * 7919u + 13u) % vocab);
-    struct hasher *h = hasher_new();
-    for (int pass = 0; pass < (warm ? 2 : 1); pass++) {
-        if (pass == 1) {
-            hasher_free(h);
-            h = hasher_new();
-            corm_session_truncate(s, 0);
-        }
-        hasher_add(h, eval(s, ids, n_prompt, true), (size_t)n_prompt * vocab * sizeof(float));
-        for (uint32_t i = n_prompt; i < n_tok; i++)
-            hasher_add(h, eval(s, ids + i, 1, false), vocab * sizeof(float));
+    uint64_t hash = model_hash(e, s, ids, n_prompt, n_tok);
+    if (warm) {
+        corm_session_truncate(s, 0);
+        *warm = model_hash(e, s, ids, n_prompt, n_tok);
     }
-    uint64_t hash = hasher_value(h);
-    hasher_free(h);
     corm_session_close(s);
     corm_engine_close(e);
     return hash;
@@ -261,7 +219,7 @@ static void no_setting_changes_a_bit(void **state) {
     for (size_t c = 0; c < n_codecs; c++) {
         char *path = archive_of("fable", FABLE, codecs[c]);
         struct corm_engine_options opt = {.threads = 1, .ctx_tok = 128};
-        struct corm_engine *e = engine_open(path, opt);
+        struct corm_engine *e = model_open(path, &opt);
         struct corm_memory_plan plan = *corm_engine_plan(e);
         corm_engine_close(e);
         uint64_t fixed = plan.total_bytes - plan.cache_bytes, want = 0;
@@ -270,9 +228,8 @@ static void no_setting_changes_a_bit(void **state) {
                 opt.threads = threads;
                 opt.ram_bytes = fixed + plan.cache_need_bytes * percent[i] / 100;
                 opt.ram_bytes = opt.ram_bytes < plan.floor_bytes ? plan.floor_bytes : opt.ram_bytes;
-                uint64_t cold = run_hash(path, opt, 40, 60, false);
-                uint64_t warm = run_hash(path, opt, 40, 60, true);
-                uint64_t split = run_hash(path, opt, 7, 60, false);
+                uint64_t warm, cold = run_hash(path, &opt, 40, 60, &warm);
+                uint64_t split = run_hash(path, &opt, 7, 60, NULL);
                 want = want ? want : cold;
                 assert_true(cold == want && warm == want && split == want);
             }
@@ -287,12 +244,13 @@ static void batch_size_changes_no_bit(void **state) {
     uint64_t want = 0;
     for (uint32_t rows = 1; rows <= 64; rows *= 4) {
         struct corm_engine *e =
-            engine_open(path, (struct corm_engine_options){.threads = 2, .batch_rows = rows});
-        struct corm_session *s = session_open(e);
+            model_open(path, &(struct corm_engine_options){.threads = 2, .batch_rows = rows});
+        struct corm_session *s = model_session(e);
         int32_t ids[50];
         for (int32_t i = 0; i < 50; i++)
             ids[i] = (i * 37 + 5) % 280;
-        uint64_t hash = hash64(eval(s, ids, 50, false), corm_engine_info(e)->vocab * sizeof(float));
+        uint64_t hash =
+            hash64(model_eval(s, ids, 50, false), corm_engine_info(e)->vocab * sizeof(float));
         want = want ? want : hash;
         assert_true(hash == want);
         corm_session_close(s);
@@ -325,8 +283,8 @@ static void bad_calls_are_refused(void **state) {
     (void)state;
     char *path = archive_of("mixtral-tiny", MODELS "mixtral-tiny", "own");
     struct corm_engine_options opt = {.threads = 1, .ctx_tok = 8};
-    struct corm_engine *e = engine_open(path, opt);
-    struct corm_session *s = session_open(e);
+    struct corm_engine *e = model_open(path, &opt);
+    struct corm_session *s = model_session(e);
     const int32_t ids[9] = {1, 2, 3, 4, 5, 6, 7, 8, 9}, outside = 288, negative = -1;
     struct corm_error error;
     const float *logits;
@@ -338,7 +296,7 @@ static void bad_calls_are_refused(void **state) {
     assert_int_equal(corm_session_eval(s, &negative, 1, false, &logits, &error), -1);
     assert_int_equal(corm_session_eval(s, ids, 0, false, &logits, &error), -1);
     assert_int_equal(corm_session_length(s), 0);
-    eval(s, ids, 8, false);
+    model_eval(s, ids, 8, false);
     assert_int_equal(corm_session_eval(s, ids, 1, false, &logits, &error), -1);
     corm_session_close(s);
     corm_engine_close(e);
@@ -369,8 +327,8 @@ static void a_corrupt_chunk_stops_the_run(void **state) {
     assert_int_equal(fwrite(bytes, 1, size, f), size);
     fclose(f);
     free(bytes);
-    struct corm_engine *e = engine_open(bad, (struct corm_engine_options){.threads = 2});
-    struct corm_session *s = session_open(e);
+    struct corm_engine *e = model_open(bad, &(struct corm_engine_options){.threads = 2});
+    struct corm_session *s = model_session(e);
     const int32_t id = 1;
     struct corm_error error;
     for (int again = 0; again < 2; again++) {
@@ -416,8 +374,8 @@ static void bad_disks_end_as_they_should(void **state) {
                                         .on_read_ctx = &disk};
             uint64_t start = clock_ns();
             hashes[stalls] = run_hash(
-                path, (struct corm_engine_options){.threads = 1, .ctx_tok = 64, .measure = &m}, 5,
-                20, false);
+                path, &(struct corm_engine_options){.threads = 1, .ctx_tok = 64, .measure = &m}, 5,
+                20, NULL);
             assert_true(atomic_load(&disk.reads) > 41);
             assert_true(!stalls || clock_ns() - start >= UINT64_C(2000000000));
         }
@@ -427,8 +385,8 @@ static void bad_disks_end_as_they_should(void **state) {
         struct corm_mechanisms m = {
             .cache_share = 0.25, .no_guesses = !guesses, .on_read = on_read, .on_read_ctx = &disk};
         struct corm_engine *e =
-            engine_open(path, (struct corm_engine_options){.threads = 2, .measure = &m});
-        struct corm_session *s = session_open(e);
+            model_open(path, &(struct corm_engine_options){.threads = 2, .measure = &m});
+        struct corm_session *s = model_session(e);
         struct corm_error error = {0};
         int32_t id = 1;
         int n = 0, status = 0;
@@ -449,15 +407,14 @@ static void bad_disks_end_as_they_should(void **state) {
 
 static int make_dir(void **state) {
     (void)state;
-    return mkdtemp(dir) ? 0 : -1;
+    dir = test_mkdir();
+    return 0;
 }
 
 static int remove_dir(void **state) {
     (void)state;
-    char *command = mem_printf("rm -rf '%s'", dir);
-    int status = system(command);
-    free(command);
-    return status;
+    test_rmdir(dir);
+    return 0;
 }
 
 int main(void) {
