@@ -17,17 +17,8 @@ static char *dir, *path;
 static void write_archive(const char *to) {
     struct arch a;
     struct err err = {0};
-    archive_tiny_arch(&a);
-    a.n_layers = LAYERS;
-    a.n_experts = EXPERTS;
-    a.ffn_dim = CHUNKS * CHUNK_NEURONS;
+    archive_moe_arch(&a, LAYERS, EXPERTS, CHUNKS * CHUNK_NEURONS);
     a.dim = 96;
-    a.moe = mem_realloc(a.moe, LAYERS * sizeof *a.moe);
-    a.window = mem_realloc(a.window, LAYERS * sizeof *a.window);
-    for (uint32_t l = 0; l < LAYERS; l++) {
-        a.moe[l] = 1;
-        a.window[l] = 0;
-    }
     struct archive_options o = archive_defaults("bf16", "bf16");
     o.hot_neurons = HOT * CHUNK_NEURONS;
     struct corm_write_stats stats;

@@ -6,7 +6,15 @@
 #include "runtime/simulate.h"
 #include "tests/test_util_archive.h"
 
-enum { LAYERS = 4, EXPERTS = 8, ACTIVE = 2, TOKENS = 400, EVENTS = TOKENS * LAYERS, CAPACITY = 12 };
+enum {
+    LAYERS = 4,
+    EXPERTS = 8,
+    FFN = 3,
+    ACTIVE = 2,
+    TOKENS = 400,
+    EVENTS = TOKENS * LAYERS,
+    CAPACITY = 12
+};
 
 struct rig {
     char *dir;
@@ -17,15 +25,7 @@ struct rig {
 static void open_rig(struct rig *r, uint32_t n_active) {
     struct err err = {0};
     struct arch a;
-    archive_tiny_arch(&a);
-    a.n_layers = LAYERS;
-    a.n_experts = EXPERTS;
-    a.moe = mem_realloc(a.moe, LAYERS * sizeof *a.moe);
-    a.window = mem_realloc(a.window, LAYERS * sizeof *a.window);
-    for (uint32_t l = 0; l < LAYERS; l++) {
-        a.moe[l] = 1;
-        a.window[l] = 0;
-    }
+    archive_moe_arch(&a, LAYERS, EXPERTS, FFN);
     *r = (struct rig){.dir = test_mkdir(), .trace.n_active = n_active};
     char *path = mem_printf("%s/simulate.corm", r->dir);
     struct archive_options o = archive_defaults("bf16", "bf16");

@@ -114,6 +114,19 @@ void archive_tiny_arch(struct arch *a) {
     set_layers(a, (const uint32_t[]){1});
 }
 
+void archive_moe_arch(struct arch *a, uint32_t n_layers, uint32_t n_experts, uint32_t ffn_dim) {
+    archive_tiny_arch(a);
+    a->n_layers = n_layers;
+    a->n_experts = n_experts;
+    a->ffn_dim = ffn_dim;
+    a->moe = mem_realloc(a->moe, n_layers * sizeof *a->moe);
+    a->window = mem_realloc(a->window, n_layers * sizeof *a->window);
+    for (uint32_t l = 0; l < n_layers; l++) {
+        a->moe[l] = 1;
+        a->window[l] = 0;
+    }
+}
+
 static uint8_t *encode_rows(const struct codec *codec, uint64_t seed, size_t rows, uint32_t cols,
                             size_t *bytes) {
     size_t row_bytes = codec_row_bytes(codec, cols);

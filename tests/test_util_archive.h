@@ -26,6 +26,8 @@ struct archive_options archive_defaults(const char *trunk, const char *expert);
 void archive_arch(struct arch *a, uint64_t seed);
 /* The fixed arch of tests/golden/tiny-v1.corm. */
 void archive_tiny_arch(struct arch *a);
+/* The same with so many layers, all with experts and without a window, and so large. */
+void archive_moe_arch(struct arch *a, uint32_t n_layers, uint32_t n_experts, uint32_t ffn_dim);
 
 /* Encoded rows of a trunk tensor, and the neurons of an expert, as the archive holds them.
  * free(). */

@@ -1,17 +1,14 @@
 /*
  * libFuzzer: any bytes as the predictors section of a small model. What opens is evaluated whole:
  * every guess is a guess of experts, and chunks are left out only where they may be. Seeds:
- * `test_predict --write-seeds tests/fuzz/seeds/fuzz_predict`.
+ * `test_corm_predict --write-seeds tests/fuzz/seeds/fuzz_predict`.
  */
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/predict.h"
-#include "tests/test_util_archive.h"
+#include "tests/test_util_predict.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-enum { LAYERS = 4, E = 6, D = 32, K = 2, CHUNKS = 5 }; /* as in tests/test_predict.c */
 
 static void check(bool ok) {
     if (!ok) {
@@ -28,14 +25,7 @@ struct model {
 
 static void open_model(struct model *m) {
     struct err err = {0};
-    archive_tiny_arch(&m->arch);
-    m->arch.n_layers = LAYERS;
-    m->arch.n_experts = E;
-    m->arch.n_active = K;
-    m->arch.dim = D;
-    m->arch.dense_dim = 8;
-    m->arch.moe = mem_realloc(m->arch.moe, LAYERS * sizeof *m->arch.moe);
-    m->arch.window = mem_realloc(m->arch.window, LAYERS * sizeof *m->arch.window);
+    predictors_arch(&m->arch);
     struct backend_limits limits = forward_limits(&m->arch, 1, 8);
     check(backend_cpu_open(&m->be, "scalar", 1, &limits, &err) == 0);
     const struct codec *f32 = codec_by_id(CODEC_F32);
@@ -46,8 +36,6 @@ static void open_model(struct model *m) {
     }
     m->weights[0] = m->weights[1] = 0.5f;
     for (uint32_t l = 0; l < LAYERS; l++) {
-        m->arch.moe[l] = l != 1;
-        m->arch.window[l] = 0;
         m->layers[l].w[SLOT_FFN_NORM] =
             (struct weight){f32, 1, D, D * sizeof(float), (const uint8_t *)m->norm};
         m->layers[l].w[SLOT_ROUTER] =
