@@ -1,0 +1,95 @@
+/*
+ * test_util_prefetch: see test_util_prefetch.h.
+ */
+#include "tests/test_util_prefetch.h"
+
+#include <pthread.h>
+
+#include "tests/test_util_archive.h"
+
+char *rig_archive(const char *dir) {
+    struct arch a;
+    struct err err = {0};
+    archive_moe_arch(&a, LAYERS, EXPERTS, CHUNKS * CHUNK_NEURONS);
+    a.dim = 96;
+    struct archive_options o = archive_defaults("bf16", "bf16");
+    o.hot_neurons = HOT * CHUNK_NEURONS;
+    char *path = mem_printf("%s/prefetch.corm", dir);
+    archive_write(path, &a, &o, NULL, &err);
+    assert_no_err(&err);
+    arch_free(&a);
+    return path;
+}
+
+void rig_open(struct rig *r, const char *file, uint32_t n_slots, bool in_place,
+              struct prefetch_options opt) {
+    struct err err = {0};
+    corm_open(&r->archive, file, 0, &err);
+    assert_no_err(&err);
+    cache_open(&r->cache, &r->archive, n_slots, in_place, &err);
+    assert_no_err(&err);
+    cache_clock(&r->cache, 0, 1);
+    prefetch_open(&r->prefetch, &r->cache, &opt, &err);
+    assert_no_err(&err);
+}
+
+void rig_close(struct rig *r) {
+    prefetch_close(r->prefetch);
+    cache_close(&r->cache);
+    corm_close(&r->archive);
+}
+
+struct prefetch_need rig_need(uint32_t record) {
+    return (struct prefetch_need){record * CHUNKS, CHUNKS, NULL};
+}
+
+void rig_check_bytes(struct rig *r, uint32_t chunk) {
+    uint32_t record = chunk / CHUNKS;
+    size_t bytes, n = CHUNK_NEURONS * r->archive.neuron_bytes;
+    uint8_t *want = archive_neurons(&r->archive.arch, r->archive.expert_codec, record / EXPERTS,
+                                    record % EXPERTS, &bytes);
+    const uint8_t *got = prefetch_data(r->prefetch, chunk);
+    assert_int_equal((uintptr_t)got % 64, 0);
+    assert_memory_equal(got, want + (chunk % CHUNKS) * n, n);
+    free(want);
+}
+
+bool rig_is_ready(struct prefetch *p, const struct prefetch_need *need) {
+    bool ready;
+    prefetch_look(p, need, 1, &ready);
+    return ready;
+}
+
+void rig_guess(struct prefetch *p, const struct prefetch_need *need, uint32_t ahead, float prob) {
+    prefetch_guess(p, need, &prob, 1, ahead);
+}
+
+void rig_wait(struct rig *r, const struct prefetch_need *need) {
+    struct err err = {0};
+    bool ready;
+    assert_int_equal(prefetch_wait_any(r->prefetch, need, 1, &ready, &err), 0);
+    assert_no_err(&err);
+    assert_true(ready);
+}
+
+void rig_use(struct rig *r, uint32_t record) {
+    struct prefetch_need need = rig_need(record);
+    prefetch_demand(r->prefetch, &need, 1);
+    rig_wait(r, &need);
+    assert_true(rig_is_ready(r->prefetch, &need));
+    for (uint32_t i = 0; i < CHUNKS; i++)
+        rig_check_bytes(r, record * CHUNKS + i);
+    prefetch_release(r->prefetch, &need, 1);
+}
+
+uint8_t rig_state(struct rig *r, uint32_t chunk) {
+    pthread_mutex_lock(&r->cache.lock);
+    uint8_t state = r->cache.chunks[chunk].state;
+    pthread_mutex_unlock(&r->cache.lock);
+    return state;
+}
+
+void rig_sleep_ms(uint64_t ms) {
+    struct timespec t = {(time_t)(ms / 1000), (long)(ms % 1000) * 1000000};
+    nanosleep(&t, NULL);
+}
