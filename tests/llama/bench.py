@@ -34,6 +34,7 @@ CODECS = {"bf16": ("keep", "keep", "bf16", "bf16"), "q8": ("q8", "q8", "q8_0", "
           "q4": ("q4", "q8", "q4_0", "q8_0"), "q8-bf16": ("q8", "keep", "q8_0", "bf16")}
 BEGIN, END = "<!-- llama: begin -->", "<!-- llama: end -->"
 READ_AHEAD_KB = 128
+NO_CGROUP = 99  # exit status of a script
 MIB = 1 << 20
 
 
@@ -61,18 +62,24 @@ class Bench:
             json.dump(self.results, f, indent=1)
         os.rename(self.path + ".part", self.path)
 
-    def timed(self, commands, limit=None):
-        """Run measured programs one after the other, as one command under --wrap, in the cgroup `limit`
-        unless they only measure the device. Their (output, messages), or None where one died."""
+    def timed(self, commands, limit_bytes=None):
+        """Run measured programs one after the other, as one command under --wrap, in a memory cgroup of that
+        limit unless they only measure the device. Their (output, messages), or None where one died; None for
+        all where no cgroup is to be had."""
         script, files = [], []
+        if limit_bytes:
+            script.append(f". tests/limits/cgroup.sh; trap cgroup_close EXIT; cgroup_open {limit_bytes} || "
+                          f"exit {NO_CGROUP}")
         for i, command in enumerate(commands):
             files.append([os.path.join(self.a.work, f"run-{i}.{end}") for end in ("out", "err", "rc")])
-            enter = f"sync; echo 3 >/proc/sys/vm/drop_caches; echo $$ >{limit}/cgroup.procs; " \
-                if limit and "--io" not in command else ""
-            line = enter + "exec " + shlex.join(str(c) for c in command)
+            enter = "sync; echo 3 >/proc/sys/vm/drop_caches; cgroup_run " \
+                if limit_bytes and "--io" not in command else ""
             out, err, rc = map(shlex.quote, files[-1])
-            script.append(f"sh -c {shlex.quote(line)} >{out} 2>{err}; echo $? >{rc}")
-        subprocess.run(shlex.split(self.a.wrap) + ["sh", "-c", "\n".join(script)], check=True)
+            script.append(f"{enter}{shlex.join(str(c) for c in command)} >{out} 2>{err}; echo $? >{rc}")
+        shell = subprocess.run(shlex.split(self.a.wrap) + ["sh", "-c", "\n".join(script)])
+        if limit_bytes and shell.returncode == NO_CGROUP:
+            return None
+        shell.check_returncode()
         done = []
         for command, paths in zip(commands, files):
             out, err, rc = (open(path).read() for path in paths)
@@ -194,35 +201,10 @@ class Bench:
 
     # ---- under a memory limit ----
 
-    def cgroup(self, limit_bytes):
-        """A fresh cgroup of that limit, v1 or v2; None where there is none to be had."""
-        v1, v2 = "/sys/fs/cgroup/memory", "/sys/fs/cgroup"
-        controllers = f"{v2}/cgroup.controllers"
-        if os.path.exists(f"{v1}/memory.limit_in_bytes"):
-            base, files = v1, {"memory.limit_in_bytes": limit_bytes}
-        elif os.path.exists(controllers) and "memory" in open(controllers).read():
-            with open(f"{v2}/cgroup.subtree_control", "w") as f:
-                f.write("+memory")
-            base, files = v2, {"memory.max": limit_bytes, "memory.swap.max": 0}
-        else:
-            return None
-        group = f"{base}/corm-bench-{os.getpid()}"
-        if os.path.exists(group):
-            os.rmdir(group)
-        os.mkdir(group)
-        for name, value in files.items():
-            with open(f"{group}/{name}", "w") as f:
-                f.write(str(value))
-        return group
-
     def limited(self, name, codec, percent):
         a, (ours, theirs) = self.a, self.files(name, codec)
         text = MODELS[name]["source"]
         limit = os.path.getsize(theirs) * percent // 100
-        group = self.cgroup(limit)
-        if group is None:
-            say(f"{name} {codec} {percent} %: left out: this system has no memory cgroups")
-            return
         n, prompt = a.limit_decode, a.limit_prompt
         rows = dict(ours=[], theirs=[])
         room = 0
@@ -231,7 +213,11 @@ class Bench:
                     + ([] if text == "-" else ["-f", text]),
                     [self.tool("peer"), "bench", theirs, MODELS[name]["ids"], prompt, n, 1, 2, "plain"]]
         device = [self.tool("corm-run"), "bench", ours, "--io", "--json", "-q"]
-        *runs, io = self.timed(commands * a.limit_rounds + [device], group)
+        measured = self.timed(commands * a.limit_rounds + [device], limit)
+        if measured is None:
+            say(f"{name} {codec} {percent} %: left out")
+            return
+        *runs, io = measured
         for i, done in enumerate(runs):
             j = json.loads(done[0]) if done else None
             if done and i % 2 == 0:
@@ -239,7 +225,6 @@ class Bench:
                 room = share_of_experts(done[1])
             elif done:
                 rows["theirs"].append((n / j["decode_s"][0], j["decode_bytes"] / n))
-        os.rmdir(group)
         row = {who: [statistics.median(x) for x in zip(*all_)] for who, all_ in rows.items() if all_}
         row.update(limit=limit, room=room, rate=best_direct_rate(io[0]) if io else 0)
         row["least"] = self.least_bytes(name, codec, room)
