@@ -41,6 +41,19 @@ enum corm_reading {
     CORM_READ_MAPPED,   /* from a mapping of the file, in place where experts are not compressed */
 };
 
+/* With a device, what computes an expert of a single row that the device does not have. */
+enum corm_missed {
+    CORM_MISSED_DEVICE, /* the device, when it has been copied there */
+    /* The CPU, from host memory, meanwhile. Which experts these are is a function of the archive,
+     * the plan and the tokens that the engine evaluated before, not of timing; but the CPU rounds
+     * in other places than the device. So the same calls give the same bits again, in an engine of
+     * the same plan; a sequence that is split or repeated otherwise may differ in the last ones. */
+    CORM_MISSED_CPU,
+    /* What a measurement of some milliseconds finds faster, for the whole life of the engine: the
+     * CPU only where all experts fit the host's budget. Two engines may choose differently. */
+    CORM_MISSED_AUTO,
+};
+
 /* For measurement only: parts of the engine turned off, and slower disks. None of it changes a bit
  * of the result. Zero-initialised it changes nothing. */
 struct corm_mechanisms {
@@ -83,8 +96,9 @@ struct corm_engine_options {
      * which is the CPU until devices have been measured. */
     const char *device;
     /* With a device: its memory for weights, caches and scratch; 0 = automatic (from what is free).
-     * ram_bytes does not count then. */
+     * What the driver itself takes comes on top. ram_bytes counts for `missed` alone then. */
     uint64_t vram_bytes;
+    enum corm_missed missed;
     /* Greatest context of a session, part of the memory plan; 0 = the model's own, at most 4096. */
     uint32_t ctx_tok;
     uint32_t batch_rows; /* greatest rows of one forward call in prefill; 0 = 256 */
@@ -116,9 +130,13 @@ struct corm_memory_plan {
     uint64_t total_bytes;
     uint64_t budget_bytes;
     uint64_t floor_bytes; /* the least budget that works */
-    /* With a device all of the above is its memory, and this is what the host takes beside it; else
-     * 0. */
-    uint64_t host_bytes;
+    /* With a device all of the above is its memory, and this is what the host takes beside it, of
+     * which host_cache_bytes for experts that the CPU computes; else 0. */
+    uint64_t host_bytes, host_cache_bytes;
+    enum corm_missed missed; /* as decided: DEVICE or CPU */
+    /* Measured, in decoded bytes of experts a second; 0 = not measured: copies to a device that
+     * does not hold all experts, and, for CORM_MISSED_AUTO, the CPU's computing. */
+    double link_bytes_per_s, cpu_bytes_per_s;
     /* How experts come from the archive. CORM_READ_BUFFERED with `streams` set means that direct
      * reading is not to be had, and the page cache grows outside of the budget. */
     enum corm_reading reading;
@@ -225,8 +243,15 @@ struct corm_stats {
     uint64_t guessed_bytes;            /* of read_bytes, those brought by guesses, of which: */
     uint64_t useful_bytes;             /* used before they were evicted */
     uint64_t wasted_bytes;             /* evicted unused; the rest is still in the cache */
-    uint64_t stall_ns;                 /* time the math waited for experts */
-    uint64_t logits_hash;              /* XXH3-64 of the last logits row */
+    uint64_t cpu_bytes; /* of expert_bytes, those that the CPU computed for a device */
+    /* Bytes copied to a device's expert cache, because they were demanded or guessed; and, where the
+     * device tells (copy_timed), the time in which it copied, and of it that in which it computed as
+     * well. */
+    uint64_t copied_demanded_bytes, copied_guessed_bytes;
+    bool copy_timed;
+    uint64_t copy_ns, copy_hidden_ns;
+    uint64_t stall_ns;    /* time the math waited for experts */
+    uint64_t logits_hash; /* XXH3-64 of the last logits row */
 };
 CORM_API void corm_session_stats(const struct corm_session *session, struct corm_stats *stats);
 CORM_API void corm_session_reset_stats(struct corm_session *session);

@@ -199,6 +199,7 @@ static int open_steps(struct corm_engine *e, const char *path,
     }
     if (prefetch_open(&e->prefetch, &e->cache, &io, err) < 0)
         return -1;
+    bool offloads = e->plan.missed == CORM_MISSED_CPU;
     struct corm_predict view;
     if (corm_predict_open(&view, c->predictors.data, c->predictors.size_bytes, &c->arch,
                           c->n_records ? c->records[0].n_chunks : 0, err) < 0)
@@ -206,9 +207,10 @@ static int open_steps(struct corm_engine *e, const char *path,
     predict_open(&e->predict, &view, &c->arch, &e->backend, e->layers,
                  c->n_records ? c->records[0].n_chunks : 0, engine_predict_rows(e));
     lookahead_open(&e->lookahead, &e->predict, e->prefetch, c,
-                   m->no_guesses || (e->in_place && !m->on_guess) ? 0
-                   : m->ahead                                     ? m->ahead
-                                                                  : DEFAULT_AHEAD);
+                   /* Experts with places have mostly come; others never will. */
+                   m->no_guesses || offloads || (e->in_place && !m->on_guess) ? 0
+                   : m->ahead                                                 ? m->ahead
+                                                                              : DEFAULT_AHEAD);
     e->lookahead.on_guess = m->on_guess;
     e->lookahead.on_guess_ctx = m->on_guess_ctx;
     experts_open(&e->experts, &e->cache, e->prefetch, &e->backend, e->opt.batch_rows);
@@ -218,10 +220,14 @@ static int open_steps(struct corm_engine *e, const char *path,
     e->experts.on_route_ctx = m->on_route_ctx;
     if (choose_loss(e, err) < 0)
         return -1;
+    if (offloads &&
+        offload_open(&e->offload, &e->experts, e->host_slots, e->host_in_place, &io, err) < 0)
+        return -1;
     e->lookahead.drop = e->drop;
     e->experts.on_demanded = lookahead_demanded;
     e->experts.on_demanded_ctx = &e->lookahead;
-    forward_open(&e->forward, &c->arch, &e->backend, e->opt.batch_rows, experts_hook(&e->experts),
+    forward_open(&e->forward, &c->arch, &e->backend, e->opt.batch_rows,
+                 offloads ? offload_hook(&e->offload) : experts_hook(&e->experts),
                  (struct tap_hook){&e->lookahead, lookahead_tap});
     e->logits =
         e->backend.ops->alloc(e->backend.self, (size_t)LOGITS_ROWS * c->arch.vocab * sizeof(float));
@@ -246,6 +252,7 @@ void corm_engine_close(struct corm_engine *e) {
     if (!e)
         return;
     prefetch_close(e->prefetch); /* first: its threads write into the cache */
+    offload_close(&e->offload);
     experts_close(&e->experts);
     forward_close(&e->forward);
     lookahead_close(&e->lookahead);

@@ -16,6 +16,7 @@
 #include "runtime/corm.h"
 #include "runtime/experts.h"
 #include "runtime/lookahead.h"
+#include "runtime/offload.h"
 
 struct corm_engine {
     struct corm archive;
@@ -27,6 +28,11 @@ struct corm_engine {
     uint32_t n_slots;
     uint8_t *device_slots; /* device memory of the cache's slots; NULL where they are the host's */
     uint32_t io_threads;
+    /* The experts that the CPU computes for a device; zeroed where it computes none. */
+    struct offload offload;
+    uint32_t host_slots; /* of its memory */
+    bool host_in_place;
+    uint64_t host_missed_bytes; /* of the plan's host_bytes, all that it takes */
 
     struct backend backend;
     struct layer_weights model;
@@ -61,6 +67,11 @@ int engine_open_slots(struct corm_engine *e, struct err *err);
  * `scratch_bytes`. A budget too small is an error that names the one that would do. */
 int engine_plan(struct corm_engine *e, struct err *err);
 int engine_plan_device(struct corm_engine *e, uint64_t scratch_bytes, uint64_t free_bytes,
+                       struct err *err);
+/* engine_device.c: add what the host holds to compute experts that the device misses, within
+ * `usable_bytes` where no budget is named; raw chunks take `in_place_bytes` where all are used from
+ * the map. */
+int engine_plan_missed(struct corm_engine *e, uint64_t in_place_bytes, uint64_t usable_bytes,
                        struct err *err);
 /* Rows that predictors are evaluated for at a time. */
 uint32_t engine_predict_rows(const struct corm_engine *e);

@@ -4,6 +4,8 @@
  * Owns: which backend computes, and the plan of the device's memory: trunk, KV cache and scratch
  * lie there, and what is left holds experts. The cache, the queue and the rule for guesses are
  * those of the CPU; a chunk lands in a slot by way of page-locked memory (kernels/landing.h).
+ * And who computes what the device misses: what that takes of the host's memory, and the
+ * measurement that decides where nobody did (runtime/offload.h has the rule).
  */
 #include <ctype.h>
 #include <stdlib.h>
@@ -40,29 +42,92 @@ static int open_cuda(struct corm_engine *e, uint32_t number, const struct backen
     return backend_cuda_open(&e->backend, number, e->plan.total_bytes, limits, err);
 }
 
+/* ---- experts that the device misses ---- */
+
+int engine_plan_missed(struct corm_engine *e, uint64_t in_place_bytes, uint64_t usable_bytes,
+                       struct err *err) {
+    const struct corm *c = &e->archive;
+    struct corm_memory_plan *p = &e->plan;
+    const uint64_t slot = cache_slot_bytes(c), least = cache_slots_floor(c) * slot;
+    const uint64_t budget = e->opt.ram_bytes ? e->opt.ram_bytes : usable_bytes;
+    if (e->opt.missed == CORM_MISSED_DEVICE || !p->streams)
+        return 0;
+    uint64_t own = e->offload.cpu.scratch_bytes + offload_bytes(c, e->io_threads);
+    uint64_t fixed = p->host_bytes + own;
+    uint32_t all_slots = cache_slots_needed(c, true);
+    uint64_t all = in_place_bytes + all_slots * slot;
+    e->host_in_place = budget >= fixed + all;
+    if (budget < fixed + least && !e->host_in_place) {
+        if (e->opt.missed == CORM_MISSED_AUTO)
+            return 0;
+        return err_set(err,
+                       "%s: %llu MiB of the host's memory are too little for the experts that the "
+                       "CPU computes: %llu MiB would do",
+                       c->map.path, (unsigned long long)(budget >> 20),
+                       (unsigned long long)(((fixed + least) >> 20) + 1));
+    }
+    e->host_slots = e->host_in_place ? all_slots : (uint32_t)((budget - fixed) / slot);
+    p->host_cache_bytes = e->host_in_place ? all : e->host_slots * slot;
+    e->host_missed_bytes = own + p->host_cache_bytes;
+    p->host_bytes += e->host_missed_bytes;
+    p->missed = CORM_MISSED_CPU;
+    return 0;
+}
+
+/* Measure, once, what the plan tells; and missed experts stay the CPU's only where they should. */
+static void decide_missed(struct corm_engine *e) {
+    struct corm_memory_plan *p = &e->plan;
+    if (p->streams)
+        p->link_bytes_per_s = offload_link_rate(&e->backend);
+    if (p->missed == CORM_MISSED_CPU && e->opt.missed == CORM_MISSED_AUTO) {
+        p->cpu_bytes_per_s = offload_cpu_rate(&e->offload.cpu, &e->archive, p->host_cache_bytes);
+        if (!e->host_in_place || !offload_pays(p->link_bytes_per_s, p->cpu_bytes_per_s))
+            p->missed = CORM_MISSED_DEVICE;
+    }
+    if (p->missed == CORM_MISSED_CPU)
+        return;
+    p->host_bytes -= e->host_missed_bytes;
+    p->host_cache_bytes = e->host_missed_bytes = 0;
+    offload_close(&e->offload);
+}
+
+/* ---- opening ---- */
+
+static int open_device(struct corm_engine *e, const char *device,
+                       const struct backend_limits *limits, struct err *err) {
+    const struct backend *given = e->opt.measure ? e->opt.measure->backend : NULL;
+    uint32_t number;
+    if (!given && !cuda_number(device, &number))
+        return err_set(err, "device \"%s\" is unknown: auto, cpu, cuda or cuda:N", device);
+    if (e->opt.missed != CORM_MISSED_DEVICE &&
+        offload_open_cpu(&e->offload, &e->archive, e->opt.isa, e->opt.threads, err) < 0)
+        return -1;
+    if (!given && open_cuda(e, number, limits, err) < 0)
+        return -1;
+    if (given) {
+        if (engine_plan_device(e, 0, e->opt.vram_bytes, err) < 0)
+            return -1;
+        e->backend = *given;
+    }
+    decide_missed(e);
+    return 0;
+}
+
 int engine_open_backend(struct corm_engine *e, struct err *err) {
     const char *device = e->opt.device ? e->opt.device : "cpu";
     const struct corm_mechanisms *m = e->opt.measure;
     struct backend_limits limits =
         forward_limits(&e->archive.arch, e->opt.batch_rows, e->opt.ctx_tok);
-    uint32_t number;
-    if (m && m->backend) {
-        const struct backend *be = m->backend;
-        if (engine_plan_device(e, 0, e->opt.vram_bytes, err) < 0)
-            return -1;
-        e->backend = *be;
-        return 0;
-    }
-    if (strcmp(device, "cpu") == 0 || strcmp(device, "auto") == 0) {
-        if (e->opt.vram_bytes > 0)
-            return err_set(err, "a budget of device memory, and no device: name one");
-        if (backend_cpu_open(&e->backend, e->opt.isa, e->opt.threads, &limits, err) < 0)
-            return -1;
-        return engine_plan(e, err);
-    }
-    if (!cuda_number(device, &number))
-        return err_set(err, "device \"%s\" is unknown: auto, cpu, cuda or cuda:N", device);
-    return open_cuda(e, number, &limits, err);
+    bool cpu = strcmp(device, "cpu") == 0 || strcmp(device, "auto") == 0;
+    if (!cpu || (m && m->backend))
+        return open_device(e, device, &limits, err);
+    if (e->opt.vram_bytes > 0)
+        return err_set(err, "a budget of device memory, and no device: name one");
+    if (e->opt.missed != CORM_MISSED_DEVICE)
+        return err_set(err, "what computes experts that a device misses, and no device: name one");
+    if (backend_cpu_open(&e->backend, e->opt.isa, e->opt.threads, &limits, err) < 0)
+        return -1;
+    return engine_plan(e, err);
 }
 
 int engine_open_slots(struct corm_engine *e, struct err *err) {

@@ -138,6 +138,8 @@ int engine_plan_device(struct corm_engine *e, uint64_t scratch_bytes, uint64_t f
     p->total_bytes = fixed + p->cache_bytes;
     p->streams = e->n_slots < most;
     p->host_bytes = host_bytes(e) + prefetch_fillers(e->io_threads) * filler_landing_bytes(c);
+    if (engine_plan_missed(e, in_place_bytes(c), machine_available_bytes() / 8 * 7, err) < 0)
+        return -1;
     choose_reading(e);
     return 0;
 }

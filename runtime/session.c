@@ -20,6 +20,8 @@ struct corm_session {
     struct corm_stats stats;
     struct cache_counters counters_at_reset;
     uint64_t stall_at_reset, used_at_reset, skipped_at_reset;
+    struct backend_link link_at_reset;
+    struct offload_counters offload_at_reset;
 };
 
 /* ---- life ---- */
@@ -219,6 +221,15 @@ static struct cache_counters read_counters(struct corm_session *s) {
     return count;
 }
 
+/* Zeros without a device. */
+static struct backend_link read_link(struct corm_session *s) {
+    const struct backend *be = &s->engine->backend;
+    struct backend_link link = {0};
+    if (be->ops->link)
+        be->ops->link(be->self, &link);
+    return link;
+}
+
 void corm_session_stats(const struct corm_session *session, struct corm_stats *stats) {
     struct corm_session *s = (struct corm_session *)session; /* only the lock is touched */
     struct cache_counters now = read_counters(s), *then = &s->counters_at_reset;
@@ -234,6 +245,20 @@ void corm_session_stats(const struct corm_session *session, struct corm_stats *s
     stats->useful_bytes = now.useful_bytes - then->useful_bytes;
     stats->wasted_bytes = now.wasted_bytes - then->wasted_bytes;
     stats->stall_ns = prefetch_stall_ns(s->engine->prefetch) - s->stall_at_reset;
+    struct offload_counters cpu = offload_count(&s->engine->offload), *cpu0 = &s->offload_at_reset;
+    stats->cpu_bytes = cpu.used_bytes - cpu0->used_bytes;
+    stats->expert_bytes += stats->cpu_bytes;
+    stats->weight_bytes += stats->cpu_bytes;
+    stats->skipped_bytes += cpu.skipped_bytes - cpu0->skipped_bytes;
+    stats->read_bytes += cpu.read_bytes - cpu0->read_bytes;
+    stats->decoded_bytes += cpu.decoded_bytes - cpu0->decoded_bytes;
+    stats->stall_ns += cpu.stall_ns - cpu0->stall_ns;
+    struct backend_link link = read_link(s), *link0 = &s->link_at_reset;
+    stats->copied_demanded_bytes = link.bytes[BACKEND_DEMANDED] - link0->bytes[BACKEND_DEMANDED];
+    stats->copied_guessed_bytes = link.bytes[BACKEND_GUESSED] - link0->bytes[BACKEND_GUESSED];
+    stats->copy_timed = link.timed;
+    stats->copy_ns = link.copy_ns - link0->copy_ns;
+    stats->copy_hidden_ns = link.hidden_ns - link0->hidden_ns;
     const float *logits = last_logits(s);
     stats->logits_hash = logits ? hash64(logits, s->engine->archive.arch.vocab * sizeof(float)) : 0;
 }
@@ -244,4 +269,6 @@ void corm_session_reset_stats(struct corm_session *s) {
     s->stall_at_reset = prefetch_stall_ns(s->engine->prefetch);
     s->used_at_reset = s->engine->experts.used_bytes;
     s->skipped_at_reset = s->engine->experts.skipped_bytes;
+    s->link_at_reset = read_link(s);
+    s->offload_at_reset = offload_count(&s->engine->offload);
 }

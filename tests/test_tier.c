@@ -109,21 +109,39 @@ static struct outcome run(const char *path, struct corm_engine_options opt, uint
 
 /* ---- the fake device ------------------------------------------------------------------------ */
 
-static struct outcome run_fake(const char *path, struct fake_options fake, uint64_t vram_bytes,
-                               struct corm_mechanisms m, float loss) {
+static struct outcome run_fake_with(const char *path, struct fake_options fake,
+                                    struct corm_engine_options opt, struct corm_mechanisms m) {
     struct backend_limits limits = wide_limits();
     struct backend b;
     struct err err = {0};
-    fake.isa = "scalar";
     fake.threads = 1;
     fake.memory_bytes = (size_t)1 << 30;
     fake_device_open(&b, &fake, &limits, &err);
     assert_no_err(&err);
     m.backend = &b;
-    return run(path,
-               (struct corm_engine_options){
-                   .threads = 1, .vram_bytes = vram_bytes, .measure = &m, .loss_percent = loss},
-               N_TOK);
+    opt.threads = 1;
+    opt.measure = &m;
+    return run(path, opt, N_TOK);
+}
+
+static struct outcome run_fake(const char *path, struct fake_options fake, uint64_t vram_bytes,
+                               struct corm_mechanisms m) {
+    fake.isa = "scalar";
+    return run_fake_with(path, fake, (struct corm_engine_options){.vram_bytes = vram_bytes}, m);
+}
+
+/* What the figures say of the link: every chunk that was decoded went over it. */
+static void check_link(const struct outcome *o, bool no_guesses) {
+    const struct corm_stats *s = &o->stats;
+    /* A guess may be under way. */
+    uint64_t copied = s->copied_demanded_bytes + s->copied_guessed_bytes;
+    assert_true(copied >= s->decoded_bytes);
+    assert_true(copied <= s->decoded_bytes + (no_guesses ? 0 : 8 << 20));
+    assert_true(!no_guesses || s->copied_guessed_bytes == 0);
+    assert_true(s->copied_guessed_bytes == 0 || s->guessed_bytes > 0);
+    assert_true(s->copy_timed && s->copy_ns > 0 && s->copy_hidden_ns <= s->copy_ns);
+    assert_int_equal(s->cpu_bytes, 0);
+    assert_true(o->plan.link_bytes_per_s > 0);
 }
 
 static void bits_of_the_cpu(void **state) {
@@ -140,7 +158,7 @@ static void bits_of_the_cpu(void **state) {
         struct outcome want =
             run(path, (struct corm_engine_options){.threads = 1, .isa = "scalar"}, N_TOK);
         struct outcome all =
-            run_fake(path, links[0], (uint64_t)1 << 29, (struct corm_mechanisms){0}, 0);
+            run_fake(path, links[0], (uint64_t)1 << 29, (struct corm_mechanisms){0});
         assert_int_equal(all.hash, want.hash);
         assert_false(all.plan.streams);
         assert_true(all.plan.host_bytes > 0);
@@ -156,7 +174,7 @@ static void bits_of_the_cpu(void **state) {
                                                 .ahead = i & 1 ? 0 : 3,
                                                 .reading =
                                                     i & 2 ? CORM_READ_MAPPED : CORM_READ_BUFFERED};
-                    struct outcome got = run_fake(path, links[l], vram, m, 0);
+                    struct outcome got = run_fake(path, links[l], vram, m);
                     if (got.hash != want.hash) {
                         fail_msg("%s, link %zu, %d %% of the experts, mechanisms %d: other bits",
                                  archives[a].codec, l, share, i);
@@ -164,6 +182,7 @@ static void bits_of_the_cpu(void **state) {
                     assert_true(got.plan.streams);
                     assert_true(got.plan.total_bytes <= vram);
                     assert_true(got.stats.cache_misses > 0);
+                    check_link(&got, i & 1);
                     free(got.last);
                 }
             }
@@ -172,6 +191,142 @@ static void bits_of_the_cpu(void **state) {
         free(want.last);
         free(path);
     }
+}
+
+/* ---- experts that the device misses --------------------------------------------------------- */
+
+/* The bits of the CPU again, where the CPU beside the device has the device's tables: so every
+ * expert was computed, once, with the right chunks, and came to its place. */
+static void missed_on_the_cpu(void **state) {
+    static const struct fake_options links[] = {
+        {.isa = "scalar"}, {.isa = "scalar", .bytes_per_s = 1e9, .experts_late_ns = 300000}};
+    (void)state;
+    char *path = mem_printf("%s/bf16.corm", dir);
+    struct outcome want =
+        run(path, (struct corm_engine_options){.threads = 1, .isa = "scalar"}, N_TOK);
+    struct corm_engine_options opt = {
+        .isa = "scalar", .vram_bytes = (uint64_t)1 << 29, .missed = CORM_MISSED_CPU};
+    struct outcome all = run_fake_with(path, links[0], opt, (struct corm_mechanisms){0});
+    assert_int_equal(all.plan.missed, CORM_MISSED_DEVICE); /* it misses nothing */
+    assert_int_equal(all.stats.cpu_bytes, 0);
+    uint64_t fixed = all.plan.total_bytes - all.plan.cache_bytes, share = 0;
+    for (size_t l = 0; l < TEST_COUNT(links); l++) {
+        /* All experts in host memory, and then the least of it, from the file as they are needed. */
+        for (int little = 0; little < 2; little++) {
+            struct corm_mechanisms m = {.reading = little ? CORM_READ_MAPPED : CORM_READ_BUFFERED};
+            share = share ? 0 : 40;
+            opt.vram_bytes = fixed + all.plan.cache_bytes * share / 100;
+            if (share == 0) {
+                opt.vram_bytes = all.plan.floor_bytes;
+            }
+            opt.ram_bytes = little ? 1 : (uint64_t)1 << 30;
+            if (little) { /* the least that works is what the refusal names */
+                struct corm_engine *e;
+                struct corm_error error;
+                struct backend b;
+                struct backend_limits limits = wide_limits();
+                struct err err = {0};
+                struct fake_options fake = links[l];
+                fake.threads = 1;
+                fake.memory_bytes = (size_t)1 << 30;
+                fake_device_open(&b, &fake, &limits, &err);
+                assert_no_err(&err);
+                m.backend = &b;
+                opt.measure = &m;
+                opt.threads = 1;
+                opt.ctx_tok = 64;
+                opt.batch_rows = 32;
+                assert_int_equal(corm_engine_open(&e, path, &opt, &error), -1);
+                const char *named = strstr(error.message, "computes: ");
+                assert_non_null(named);
+                opt.ram_bytes = strtoull(named + strlen("computes: "), NULL, 10) << 20;
+                backend_close(&b);
+                m.backend = NULL;
+            }
+            struct outcome got = run_fake_with(path, links[l], opt, m);
+            assert_int_equal(got.hash, want.hash);
+            assert_int_equal(got.plan.missed, CORM_MISSED_CPU);
+            assert_true(got.plan.host_bytes <= opt.ram_bytes);
+            assert_true(got.plan.host_cache_bytes > 0);
+            assert_true(little == (got.plan.host_cache_bytes < got.plan.cache_need_bytes / 2));
+            assert_true(got.stats.cpu_bytes > 0 && got.stats.cpu_bytes < got.stats.expert_bytes);
+            assert_int_equal(got.stats.copied_guessed_bytes, 0);
+            free(got.last);
+        }
+    }
+    free(all.last);
+    free(want.last);
+    free(path);
+}
+
+/* Where the CPU rounds otherwise than the device, which experts are whose shows in the last bits:
+ * the same ones, however fast the link, the device and the disk are. */
+static void the_same_experts_are_missed(void **state) {
+    static const struct {
+        double bytes_per_s;
+        uint64_t late_ns;
+        enum corm_reading reading;
+        uint32_t io_threads;
+    } ways[] = {{0, 0, CORM_READ_BUFFERED, 1},
+                {3e8, 0, CORM_READ_MAPPED, 2},
+                {0, 500000, CORM_READ_BUFFERED, 3}};
+    const char *best = "scalar", *isa;
+    bool usable;
+    (void)state;
+    for (size_t i = 0; (isa = backend_cpu_isa_at(i, &usable)); i++) {
+        best = usable ? isa : best;
+    }
+    char *path = mem_printf("%s/bf16.corm", dir);
+    struct corm_engine_options opt = {
+        .isa = "scalar", .vram_bytes = (uint64_t)1 << 29, .missed = CORM_MISSED_CPU};
+    struct fake_options fake = {.isa = best};
+    struct outcome all = run_fake_with(path, fake, opt, (struct corm_mechanisms){0});
+    uint64_t hash = 0, cpu_bytes = 0;
+    opt.vram_bytes = all.plan.total_bytes - all.plan.cache_bytes * 3 / 4;
+    for (size_t i = 0; i < TEST_COUNT(ways); i++) {
+        struct corm_mechanisms m = {.reading = ways[i].reading, .io_threads = ways[i].io_threads};
+        fake.bytes_per_s = ways[i].bytes_per_s;
+        fake.experts_late_ns = ways[i].late_ns;
+        struct outcome got = run_fake_with(path, fake, opt, m);
+        if (i == 0) {
+            hash = got.hash;
+            cpu_bytes = got.stats.cpu_bytes;
+            assert_true(cpu_bytes > 0);
+            assert_true(strcmp(best, "scalar") == 0 || hash != all.hash);
+        }
+        assert_int_equal(got.hash, hash);
+        assert_int_equal(got.stats.cpu_bytes, cpu_bytes);
+        free(got.last);
+    }
+    free(all.last);
+    free(path);
+}
+
+/* A slow link is beaten by any CPU, a fast one by none; and a choice that was made is kept. */
+static void auto_measures(void **state) {
+    (void)state;
+    char *path = mem_printf("%s/bf16.corm", dir);
+    struct corm_engine_options opt = {
+        .isa = "scalar", .vram_bytes = (uint64_t)1 << 29, .missed = CORM_MISSED_AUTO};
+    struct outcome all = run_fake_with(path, (struct fake_options){.isa = "scalar"}, opt,
+                                       (struct corm_mechanisms){0});
+    assert_true(all.plan.link_bytes_per_s == 0 && all.plan.missed == CORM_MISSED_DEVICE);
+    opt.vram_bytes = all.plan.floor_bytes;
+    free(all.last);
+    for (int slow = 0; slow < 2; slow++) {
+        struct fake_options fake = {.isa = "scalar", .bytes_per_s = slow ? 2e7 : 0};
+        struct outcome got = run_fake_with(path, fake, opt, (struct corm_mechanisms){0});
+        const struct corm_memory_plan *p = &got.plan;
+        assert_true(p->link_bytes_per_s > 0 && p->cpu_bytes_per_s > 0);
+        assert_true(!slow || p->link_bytes_per_s < 2.5e7);
+        assert_int_equal(p->missed, p->cpu_bytes_per_s > p->link_bytes_per_s ? CORM_MISSED_CPU
+                                                                             : CORM_MISSED_DEVICE);
+        assert_true(!slow || p->missed == CORM_MISSED_CPU);
+        assert_true((p->missed == CORM_MISSED_CPU) == (got.stats.cpu_bytes > 0));
+        assert_true((p->missed == CORM_MISSED_CPU) == (p->host_cache_bytes > 0));
+        free(got.last);
+    }
+    free(path);
 }
 
 /* The plan is kept: nothing beyond it is allocated on the device. */
@@ -267,6 +422,10 @@ static void devices_by_name(void **state) {
     cpu.vram_bytes = 1 << 30;
     assert_int_equal(corm_engine_open(&e, path, &cpu, &error), -1);
     assert_non_null(strstr(error.message, "device memory"));
+    cpu.vram_bytes = 0;
+    cpu.missed = CORM_MISSED_AUTO;
+    assert_int_equal(corm_engine_open(&e, path, &cpu, &error), -1);
+    assert_non_null(strstr(error.message, "no device"));
     free(path);
 }
 
@@ -286,6 +445,9 @@ static int remove_dir(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bits_of_the_cpu),
+        cmocka_unit_test(missed_on_the_cpu),
+        cmocka_unit_test(the_same_experts_are_missed),
+        cmocka_unit_test(auto_measures),
         cmocka_unit_test(the_plan_is_kept),
         cmocka_unit_test(devices_by_name),
         cmocka_unit_test(tokens_of_the_cpu_on_emulated_cuda),

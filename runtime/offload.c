@@ -1,0 +1,270 @@
+#include "runtime/offload.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    USE = 16,              /* one use in the counts of places */
+    PIECE_BYTES = 1 << 20, /* of the copies that are measured */
+    N_PIECES = 4,
+};
+static const uint64_t MEASURE_NS = 20 * 1000 * 1000;
+static const uint64_t MEASURE_BYTES = UINT64_C(64) << 20; /* of weights: more than caches hold */
+
+/* ---- the rule ---- */
+
+bool offload_pays(double link_bytes_per_s, double cpu_bytes_per_s) {
+    return link_bytes_per_s > 0 && cpu_bytes_per_s > link_bytes_per_s;
+}
+
+double offload_link_rate(const struct backend *device) {
+    const struct backend_ops *op = device->ops;
+    if (!backend_needs_landing(device))
+        return 0;
+    uint8_t *from = op->host_alloc(device->self, (size_t)N_PIECES * PIECE_BYTES);
+    uint8_t *to = op->alloc(device->self, (size_t)N_PIECES * PIECE_BYTES);
+    memset(from, 0, (size_t)N_PIECES * PIECE_BYTES);
+    uint64_t ns = 0, bytes = 0;
+    for (int round = 0; round < 2 || ns < MEASURE_NS; round++) {
+        uint64_t start = clock_ns(), ticket = 0;
+        for (size_t i = 0; i < N_PIECES; i++)
+            ticket = op->upload(device->self, to + i * PIECE_BYTES, from + i * PIECE_BYTES,
+                                PIECE_BYTES, BACKEND_DEMANDED, 0);
+        op->uploaded(device->self, ticket, true);
+        if (round == 0)
+            continue; /* the first touches what nobody has touched */
+        ns += clock_ns() - start;
+        bytes += (uint64_t)N_PIECES * PIECE_BYTES;
+    }
+    op->free(device->self, to);
+    op->host_free(device->self, from);
+    return (double)bytes * 1e9 / (double)ns;
+}
+
+double offload_cpu_rate(const struct backend *cpu, const struct corm *archive,
+                        uint64_t most_bytes) {
+    const struct arch *a = &archive->arch;
+    const uint32_t n_jobs = a->n_active, neurons = a->ffn_dim;
+    const size_t expert = align_up((uint64_t)neurons * archive->neuron_bytes, 64);
+    uint64_t fit = (most_bytes < MEASURE_BYTES ? most_bytes : MEASURE_BYTES) / expert;
+    const uint32_t n_experts = fit < 2 ? 2 : (uint32_t)fit;
+    uint8_t *weights = mem_alloc_aligned(n_experts * expert);
+    float *x = mem_calloc(a->dim, sizeof *x),
+          *parts = mem_calloc((size_t)n_jobs * a->dim, sizeof *x);
+    struct ffn_chunk *chunks = mem_calloc(n_jobs, sizeof *chunks);
+    struct expert_job *jobs = mem_calloc(n_jobs, sizeof *jobs);
+    uint32_t *uses = mem_calloc(n_jobs, sizeof *uses), next = 0;
+    /* These bytes are small weights and scales in every codec. */
+    memset(weights, 0x3c, n_experts * expert);
+    for (uint32_t i = 0; i < a->dim; i++)
+        x[i] = 0.01f;
+    uint64_t ns = 0, bytes = 0;
+    for (int round = 0; round < 2 || ns < MEASURE_NS; round++) {
+        for (uint32_t i = 0; i < n_jobs; i++, next = (next + 1) % n_experts) {
+            uses[i] = i;
+            chunks[i] = (struct ffn_chunk){weights + next * expert, neurons};
+            jobs[i] = (struct expert_job){&chunks[i], 1, &uses[i], 1};
+        }
+        uint64_t start = clock_ns();
+        cpu->ops->experts(cpu->self, archive->expert_codec, a->dim, jobs, n_jobs, n_jobs, x, parts);
+        if (round == 0)
+            continue;
+        ns += clock_ns() - start;
+        bytes += (uint64_t)n_jobs * neurons * archive->neuron_bytes;
+    }
+    free(weights);
+    free(x);
+    free(parts);
+    free(chunks);
+    free(jobs);
+    free(uses);
+    return (double)bytes * 1e9 / (double)ns;
+}
+
+/* ---- places ---- */
+
+void offload_places_open(struct offload_places *p, const struct corm *archive, uint32_t room) {
+    const struct arch *a = &archive->arch;
+    uint32_t n_moe = 0, seen = 0;
+    *p = (struct offload_places){.n_layers = a->n_layers, .n_experts = a->n_experts};
+    p->room = mem_calloc(a->n_layers, sizeof *p->room);
+    p->taken = mem_calloc(a->n_layers, sizeof *p->taken);
+    p->uses = mem_calloc((size_t)a->n_layers * a->n_experts, sizeof *p->uses);
+    p->placed = mem_calloc((size_t)a->n_layers * a->n_experts, sizeof *p->placed);
+    for (uint32_t l = 0; l < a->n_layers; l++)
+        n_moe += a->moe[l];
+    for (uint32_t l = 0; l < a->n_layers; l++)
+        if (a->moe[l]) {
+            uint32_t share = room / n_moe + (seen++ < room % n_moe);
+            p->room[l] = share < a->n_experts ? share : a->n_experts;
+        }
+}
+
+void offload_places_close(struct offload_places *p) {
+    free(p->room);
+    free(p->taken);
+    free(p->uses);
+    free(p->placed);
+    *p = (struct offload_places){0};
+}
+
+void offload_places_clock(struct offload_places *p, uint32_t rows) {
+    for (p->tok += rows; p->tok >= OFFLOAD_FADE_TOK; p->tok -= OFFLOAD_FADE_TOK)
+        for (size_t i = 0; i < (size_t)p->n_layers * p->n_experts; i++)
+            p->uses[i] /= 2;
+}
+
+bool offload_place(struct offload_places *p, uint32_t layer, uint32_t expert) {
+    uint32_t *uses = &p->uses[(size_t)layer * p->n_experts], least = p->n_experts;
+    bool *placed = &p->placed[(size_t)layer * p->n_experts];
+    uses[expert] += USE;
+    if (placed[expert])
+        return true;
+    if (p->taken[layer] < p->room[layer]) {
+        p->taken[layer]++;
+        placed[expert] = true;
+        return true;
+    }
+    for (uint32_t i = 0; i < p->n_experts; i++)
+        if (placed[i] && (least == p->n_experts || uses[i] < uses[least]))
+            least = i;
+    /* One use more is no reason to copy an expert: two that are used by turns would go to and fro.
+     * From its next use on it is the device's. */
+    if (least < p->n_experts && uses[expert] > uses[least] + USE) {
+        placed[least] = false;
+        placed[expert] = true;
+    }
+    return false;
+}
+
+/* ---- life ---- */
+
+int offload_open_cpu(struct offload *o, const struct corm *archive, const char *isa,
+                     uint32_t threads, struct err *err) {
+    struct backend_limits limits = forward_limits(&archive->arch, 1, 1);
+    return backend_cpu_open(&o->cpu, isa, threads, &limits, err);
+}
+
+uint64_t offload_bytes(const struct corm *archive, uint32_t io_threads) {
+    const struct arch *a = &archive->arch;
+    return experts_scratch_bytes(archive, 1) +
+           prefetch_fillers(io_threads) * filler_buffer_bytes(archive) +
+           cache_table_bytes(archive, cache_slots_needed(archive, false)) +
+           (uint64_t)a->n_layers * a->n_experts * (sizeof(uint32_t) + sizeof(bool)) +
+           ((uint64_t)a->n_active + 1) * a->dim * sizeof(float);
+}
+
+int offload_open(struct offload *o, struct experts *device, uint32_t n_slots, bool in_place,
+                 const struct prefetch_options *io, struct err *err) {
+    const struct corm *c = device->archive;
+    const struct arch *a = &c->arch;
+    struct prefetch_options own = *io;
+    own.device = NULL;
+    o->device = device;
+    if (cache_open(&o->cache, c, n_slots, in_place, err) < 0 ||
+        prefetch_open(&o->prefetch, &o->cache, &own, err) < 0)
+        return -1;
+    experts_open(&o->experts, &o->cache, o->prefetch, &o->cpu, 1);
+    o->experts.like = device;
+    offload_places_open(&o->places, c, device->cache->n_slots / device->record_chunks);
+    o->x = mem_calloc(a->dim, sizeof *o->x);
+    o->parts = mem_calloc((size_t)a->n_active * a->dim, sizeof *o->parts);
+    o->uses = mem_calloc(a->n_active, sizeof *o->uses);
+    o->not_device = mem_calloc(a->n_experts, sizeof *o->not_device);
+    o->not_cpu = mem_calloc(a->n_experts, sizeof *o->not_cpu);
+    o->layer_before = a->n_layers;
+    return 0;
+}
+
+void offload_close(struct offload *o) {
+    prefetch_close(o->prefetch); /* first: its threads write into the cache */
+    experts_close(&o->experts);
+    cache_close(&o->cache);
+    offload_places_close(&o->places);
+    free(o->x);
+    free(o->parts);
+    free(o->uses);
+    free(o->not_device);
+    free(o->not_cpu);
+    backend_close(&o->cpu);
+    *o = (struct offload){0};
+}
+
+/* ---- one layer ---- */
+
+/* The clocks of the host's cache and of places, which know layers with experts only. */
+static void follow(struct offload *o, uint32_t layer, uint32_t rows) {
+    bool begins = layer <= o->layer_before;
+    pthread_mutex_lock(&o->cache.lock);
+    if (begins && layer > 0)
+        cache_clock(&o->cache, 0, rows);
+    cache_clock(&o->cache, layer, rows);
+    pthread_mutex_unlock(&o->cache.lock);
+    if (begins)
+        offload_places_clock(&o->places, rows);
+    o->layer_before = layer;
+}
+
+/* While the device computes its share: the CPU's, and its outputs among the device's. */
+static void compute_meanwhile(void *ctx) {
+    struct offload *o = ctx;
+    struct offload_run *run = &o->run;
+    const struct backend *device = o->device->be;
+    const size_t dim = o->device->archive->arch.dim;
+    struct experts_hook hook = experts_hook(&o->experts);
+    run->status = hook.run(hook.ctx, run->layer, o->x, 1, run->ids, o->parts, &run->err);
+    if (run->status < 0)
+        return;
+    for (uint32_t i = 0; i < run->n_uses; i++) /* increasing: from behind to the front */
+        memmove(o->parts + i * dim, o->parts + o->uses[i] * dim, dim * sizeof *o->parts);
+    device->ops->put_rows(device->self, run->parts, (uint32_t)dim, o->parts, o->uses, run->n_uses);
+}
+
+static int offload_run(void *ctx, uint32_t layer, const float *x, uint32_t rows, const int32_t *ids,
+                       float *parts, struct err *err) {
+    struct offload *o = ctx;
+    struct experts *d = o->device;
+    const struct arch *a = &d->archive->arch;
+    struct experts_hook hook = experts_hook(d);
+    uint32_t n = 0;
+    follow(o, layer, rows);
+    memset(o->not_device, 0, a->n_experts * sizeof *o->not_device);
+    memset(o->not_cpu, 1, a->n_experts * sizeof *o->not_cpu);
+    for (uint32_t u = 0; u < rows * a->n_active; u++)
+        if (!offload_place(&o->places, layer, (uint32_t)ids[u]) && rows == 1) {
+            o->not_device[ids[u]] = true;
+            o->not_cpu[ids[u]] = false;
+            o->uses[n++] = u;
+        }
+    if (n == 0)
+        return hook.run(hook.ctx, layer, x, rows, ids, parts, err);
+    /* Before anything is queued that it would wait for. */
+    d->be->ops->read(d->be->self, o->x, x, a->dim * sizeof *o->x);
+    o->run = (struct offload_run){.layer = layer, .n_uses = n, .ids = ids, .parts = parts};
+    o->experts.elsewhere = o->not_cpu;
+    d->elsewhere = o->not_device;
+    d->meanwhile = compute_meanwhile;
+    d->meanwhile_ctx = o;
+    int status = hook.run(hook.ctx, layer, x, rows, ids, parts, err);
+    d->elsewhere = NULL;
+    d->meanwhile = NULL;
+    return status < 0 || o->run.status == 0 ? status : err_set(err, "%s", o->run.err.msg);
+}
+
+struct experts_hook offload_hook(struct offload *o) {
+    return (struct experts_hook){.ctx = o, .run = offload_run};
+}
+
+struct offload_counters offload_count(struct offload *o) {
+    struct offload_counters count = {0};
+    if (!o->device)
+        return count;
+    pthread_mutex_lock(&o->cache.lock);
+    count.read_bytes = o->cache.count.read_bytes;
+    count.decoded_bytes = o->cache.count.decoded_bytes;
+    pthread_mutex_unlock(&o->cache.lock);
+    count.used_bytes = o->experts.used_bytes;
+    count.skipped_bytes = o->experts.skipped_bytes;
+    count.stall_ns = prefetch_stall_ns(o->prefetch);
+    return count;
+}
