@@ -32,17 +32,12 @@ struct group {
 static struct group group;
 
 static int open_backends(void **state) {
+    static const uint32_t threads[] = {1, 2, 3};
     struct backend_limits limits = kernels_limits();
     struct err err = {0};
-    const char *isa;
-    bool usable;
     (void)state;
     backend_cpu_open(&group.scalar, "scalar", 1, &limits, &err);
-    for (size_t i = 0; (isa = backend_cpu_isa_at(i, &usable)); i++) {
-        for (uint32_t threads = 1; threads <= 3 && usable; threads++) {
-            backend_cpu_open(&group.cpu[group.n_cpu++], isa, threads, &limits, &err);
-        }
-    }
+    group.n_cpu = kernels_open_cpus(group.cpu, MAX_BACKENDS, threads, TEST_COUNT(threads));
     backend_blas_open(&group.blas, BLAS_THREADS, &limits, &err);
     assert_no_err(&err);
     return 0;

@@ -14,17 +14,9 @@ static struct backend backends[MAX_BACKENDS]; /* each usable ISA with one thread
 static size_t n_backends;
 
 static int open_backends(void **state) {
-    struct backend_limits limits = kernels_limits();
-    struct err err = {0};
-    const char *isa;
-    bool usable;
+    static const uint32_t threads[] = {1, 3};
     (void)state;
-    for (size_t i = 0; (isa = backend_cpu_isa_at(i, &usable)); i++) {
-        for (uint32_t threads = 1; threads <= 3 && usable; threads += 2) {
-            backend_cpu_open(&backends[n_backends++], isa, threads, &limits, &err);
-        }
-    }
-    assert_no_err(&err);
+    n_backends = kernels_open_cpus(backends, MAX_BACKENDS, threads, TEST_COUNT(threads));
     return 0;
 }
 
@@ -292,20 +284,6 @@ static void test_rope(void **state) {
 
 enum { MAX_EXPERTS = 256 };
 
-/* Logits of a row: random, equal, neighbouring floats, few values with many ties, huge. */
-static void fill_logits(struct test_rng *rng, int pattern, float *logits, uint32_t n) {
-    float near = 3.0f;
-    for (uint32_t i = 0; i < n; i++) {
-        float x = test_f32(rng);
-        near = nextafterf(near, x < 0 ? -INFINITY : INFINITY);
-        logits[i] = pattern == 0   ? x * 8
-                    : pattern == 1 ? 1.5f
-                    : pattern == 2 ? near
-                    : pattern == 3 ? floorf(x * 2)
-                                   : x * 1e4f;
-    }
-}
-
 static void check_route(const struct backend *b, const float *logits, uint32_t rows, uint32_t n,
                         uint32_t n_active, bool normalise) {
     int32_t *ids = test_guard((size_t)rows * n_active * sizeof *ids);
@@ -347,10 +325,10 @@ static void test_route(void **state) {
     struct test_rng rng = {25};
     (void)state;
     for (size_t e = 0; e < TEST_COUNT(experts); e++) {
-        for (int pattern = 0; pattern < 5; pattern++) {
+        for (int pattern = 0; pattern < KERNELS_LOGITS_NAN; pattern++) {
             uint32_t n = experts[e], rows = pattern % 2 ? 1 : 37;
             float *logits = test_guard((size_t)rows * n * sizeof *logits);
-            fill_logits(&rng, pattern, logits, rows * n);
+            kernels_logits(&rng, pattern, logits, rows * n);
             for (size_t b = 0; b < n_backends; b++) {
                 check_route(&backends[b], logits, rows, n, n < 8 ? n : 8, pattern % 2);
                 check_route(&backends[b], logits, rows, n, 1, true);

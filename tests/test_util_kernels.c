@@ -136,3 +136,35 @@ struct backend_limits kernels_limits(void) {
         .head_dim = 128,
     };
 }
+
+void kernels_logits(struct test_rng *r, int pattern, float *logits, size_t n) {
+    float near = 3.0f;
+    for (size_t i = 0; i < n; i++) {
+        float x = test_f32(r);
+        near = nextafterf(near, x < 0 ? -INFINITY : INFINITY);
+        logits[i] = pattern == 0   ? x * 8
+                    : pattern == 1 ? 1.5f
+                    : pattern == 2 ? near
+                    : pattern == 3 ? floorf(x * 2)
+                    : pattern == 4 ? x * 1e4f
+                    : x < 0        ? NAN
+                                   : x; /* KERNELS_LOGITS_NAN */
+    }
+}
+
+size_t kernels_open_cpus(struct backend *out, size_t room, const uint32_t *threads,
+                         size_t n_threads) {
+    struct backend_limits limits = kernels_limits();
+    struct err err = {0};
+    const char *isa;
+    bool usable;
+    size_t n = 0;
+    for (size_t i = 0; (isa = backend_cpu_isa_at(i, &usable)); i++) {
+        for (size_t t = 0; t < n_threads && usable; t++) {
+            assert_true(n < room);
+            backend_cpu_open(&out[n++], isa, threads[t], &limits, &err);
+            assert_no_err(&err);
+        }
+    }
+    return n;
+}
