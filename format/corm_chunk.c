@@ -5,7 +5,8 @@
  * exponent and two bits, about 5.5) and the other one not at all. Planes keep the second as it is,
  * first in the chunk, and give the first to zstd alone: mixed in one frame they would share a
  * Huffman table and lose most of the gain. Matches do not pay in such data, so zstd is told to do
- * entropy coding only: that is smaller AND faster to decode than its usual levels.
+ * entropy coding only: that is smaller AND faster to decode than its usual levels. What decodes a
+ * bf16 plane faster still, at practically the same size, is corm_exponents.
  */
 #include "format/corm_chunk.h"
 
@@ -14,15 +15,34 @@
 
 #include <zstd.h>
 
+#include "format/corm_exponents.h"
+
 enum {
     LEVEL_PLANE = -100,       /* practically no search for matches */
     LEVEL_BLOCKS = 1,         /* quantized weights: higher levels gain nothing */
     LITERALS_ALWAYS_CODED = 1 /* ZSTD_ps_enable, which only the static-linking header names */
 };
 
-enum corm_encoding corm_chunk_encoding(const struct codec *codec) {
-    bool two_bytes = codec->id == CODEC_BF16 || codec->id == CODEC_F16;
-    return two_bytes ? CORM_ENCODING_PLANES : CORM_ENCODING_ZSTD;
+/* What a byte of raw weights has to save by the slower of two encodings to be worth it. */
+static const double worth_planes = 0.97;
+
+static bool has_two_bytes(const struct codec *codec) {
+    return codec->id == CODEC_BF16 || codec->id == CODEC_F16;
+}
+
+bool corm_chunk_may_be(uint32_t encoding, const struct codec *codec) {
+    switch (encoding) {
+    case CORM_ENCODING_RAW:
+        return true;
+    case CORM_ENCODING_ZSTD:
+        return !has_two_bytes(codec);
+    case CORM_ENCODING_PLANES:
+        return has_two_bytes(codec);
+    case CORM_ENCODING_EXPONENTS:
+        return codec->id == CODEC_BF16;
+    default:
+        return false;
+    }
 }
 
 /* ---- planes ---- */
@@ -84,11 +104,11 @@ static void merge_f16(const uint8_t *restrict low, const uint8_t *restrict high,
 
 struct corm_packer {
     const struct codec *codec;
-    enum corm_encoding encoding;
     ZSTD_CCtx *zstd;
-    uint8_t *plane;  /* [raw bytes / 2] */
-    uint8_t *packed; /* worst case of what pack returns */
-    size_t capacity; /* raw bytes that the buffers are made for */
+    uint8_t *plane;     /* [raw bytes / 2] */
+    uint8_t *packed;    /* worst case of PLANES and ZSTD */
+    uint8_t *exponents; /* of EXPONENTS */
+    size_t capacity;    /* raw bytes that the buffers are made for */
 };
 
 static void set_parameter(ZSTD_CCtx *zstd, ZSTD_cParameter what, int value) {
@@ -101,12 +121,11 @@ static void set_parameter(ZSTD_CCtx *zstd, ZSTD_cParameter what, int value) {
 struct corm_packer *corm_packer_new(const struct codec *codec) {
     struct corm_packer *p = mem_calloc(1, sizeof *p);
     p->codec = codec;
-    p->encoding = corm_chunk_encoding(codec);
     p->zstd = ZSTD_createCCtx();
     if (!p->zstd) {
         die("out of memory (zstd compressor)");
     }
-    if (p->encoding == CORM_ENCODING_PLANES) {
+    if (has_two_bytes(codec)) {
         set_parameter(p->zstd, ZSTD_c_compressionLevel, LEVEL_PLANE);
         /* Where a zstd does not know it, frames are only larger; but 1.3.9 and later do. */
         (void)ZSTD_CCtx_setParameter(p->zstd, ZSTD_c_experimentalParam5, LITERALS_ALWAYS_CODED);
@@ -121,6 +140,7 @@ void corm_packer_free(struct corm_packer *p) {
         ZSTD_freeCCtx(p->zstd);
         free(p->plane);
         free(p->packed);
+        free(p->exponents);
         free(p);
     }
 }
@@ -131,17 +151,29 @@ static void reserve(struct corm_packer *p, size_t raw_bytes) {
     }
     free(p->plane);
     free(p->packed);
+    free(p->exponents);
     p->plane = mem_alloc_aligned(raw_bytes / 2);
     p->packed = mem_alloc_aligned(raw_bytes / 2 + ZSTD_compressBound(raw_bytes));
+    p->exponents =
+        p->codec->id == CODEC_BF16 ? mem_alloc(corm_exponents_bound(raw_bytes / 2)) : NULL;
     p->capacity = raw_bytes;
 }
 
-const uint8_t *corm_packer_pack(struct corm_packer *p, const uint8_t *raw, size_t bytes,
-                                size_t *packed_bytes) {
+/* *least_bytes: what PLANES do not fall below by much. */
+static struct corm_packed pack_exponents(struct corm_packer *p, const uint8_t *raw, size_t bytes,
+                                         size_t *least_bytes) {
+    reserve(p, bytes);
+    size_t n = corm_exponents_pack(raw, bytes / 2, p->exponents, least_bytes);
+    return (struct corm_packed){CORM_ENCODING_EXPONENTS, p->exponents, n};
+}
+
+/* PLANES or ZSTD. */
+static struct corm_packed pack_frame(struct corm_packer *p, enum corm_encoding encoding,
+                                     const uint8_t *raw, size_t bytes) {
     reserve(p, bytes);
     const uint8_t *input = raw;
     size_t kept = 0, input_bytes = bytes;
-    if (p->encoding == CORM_ENCODING_PLANES) {
+    if (encoding == CORM_ENCODING_PLANES) {
         kept = input_bytes = bytes / 2;
         input = p->plane;
         if (p->codec->id == CODEC_BF16) {
@@ -155,8 +187,29 @@ const uint8_t *corm_packer_pack(struct corm_packer *p, const uint8_t *raw, size_
     if (ZSTD_isError(n)) {
         die("zstd cannot compress %zu bytes: %s", input_bytes, ZSTD_getErrorName(n));
     }
-    *packed_bytes = kept + n;
-    return p->packed;
+    return (struct corm_packed){encoding, p->packed, kept + n};
+}
+
+struct corm_packed corm_packer_pack_as(struct corm_packer *p, enum corm_encoding encoding,
+                                       const uint8_t *raw, size_t bytes) {
+    size_t least_bytes;
+    return encoding == CORM_ENCODING_EXPONENTS ? pack_exponents(p, raw, bytes, &least_bytes)
+                                               : pack_frame(p, encoding, raw, bytes);
+}
+
+struct corm_packed corm_packer_pack(struct corm_packer *p, const uint8_t *raw, size_t bytes) {
+    if (p->codec->id != CODEC_BF16) {
+        bool planes = has_two_bytes(p->codec);
+        return pack_frame(p, planes ? CORM_ENCODING_PLANES : CORM_ENCODING_ZSTD, raw, bytes);
+    }
+    size_t least_bytes;
+    struct corm_packed fast = pack_exponents(p, raw, bytes, &least_bytes);
+    double worth_bytes = worth_planes * (double)fast.bytes;
+    if ((double)least_bytes >= worth_bytes) {
+        return fast; /* as nearly all chunks of real models */
+    }
+    struct corm_packed small = pack_frame(p, CORM_ENCODING_PLANES, raw, bytes);
+    return (double)small.bytes < worth_bytes ? small : fast;
 }
 
 /* ---- unpacking ---- */
@@ -165,6 +218,7 @@ struct corm_decoder {
     ZSTD_DCtx *zstd;
     uint8_t *plane; /* [plane_bytes] */
     size_t plane_bytes;
+    void (*exponents)(struct corm_exponents *e, size_t n, uint8_t *dst);
 };
 
 struct corm_decoder *corm_decoder_sized(size_t max_raw_bytes) {
@@ -175,7 +229,13 @@ struct corm_decoder *corm_decoder_sized(size_t max_raw_bytes) {
     }
     d->plane_bytes = max_raw_bytes / 2;
     d->plane = mem_alloc_aligned(d->plane_bytes);
+    d->exponents = corm_exponents_decode;
     return d;
+}
+
+void corm_decoder_use(struct corm_decoder *d,
+                      void (*exponents)(struct corm_exponents *e, size_t n, uint8_t *dst)) {
+    d->exponents = exponents;
 }
 
 void corm_decoder_free(struct corm_decoder *d) {
@@ -217,6 +277,14 @@ int corm_decoder_unpack(struct corm_decoder *d, const struct codec *codec,
         return unpack_frame(d, stored, stored_bytes, dst, raw_bytes, err);
     }
     size_t n = raw_bytes / 2;
+    if (encoding == CORM_ENCODING_EXPONENTS) {
+        if (corm_exponents_check(stored, stored_bytes, n, err) != 0) {
+            return -1;
+        }
+        struct corm_exponents e = corm_exponents_open(stored, n);
+        d->exponents(&e, n, dst);
+        return 0;
+    }
     if (n > d->plane_bytes) {
         return err_set(err, "decoder is made for %zu weights, the chunk has %zu", d->plane_bytes,
                        n);

@@ -108,6 +108,8 @@ enum corm_encoding {
     CORM_ENCODING_ZSTD = 1,   /* one zstd frame; not for 16-bit codecs */
     CORM_ENCODING_PLANES = 2, /* 16-bit codecs: the low byte of every weight (bf16 rotated left by
                                  one bit), then the high bytes as one zstd frame */
+    CORM_ENCODING_EXPONENTS = 3, /* bf16: exponents in a code of the commonest, then the rest */
+    CORM_ENCODING_COUNT,
 };
 
 /*

@@ -31,7 +31,7 @@ const char *corm_section_name(uint32_t type) {
 }
 
 const char *corm_encoding_name(uint32_t encoding) {
-    static const char *const names[] = {"raw", "zstd", "planes"};
+    static const char *const names[] = {"raw", "zstd", "planes", "exponents"};
     return encoding < sizeof names / sizeof names[0] ? names[encoding] : NULL;
 }
 
@@ -304,8 +304,8 @@ static int check_chunk(const struct corm *c, const struct corm_chunk *k, uint32_
     bool fits;
     if (k->encoding == CORM_ENCODING_RAW) {
         fits = k->stored_bytes == raw_bytes;
-    } else if (k->encoding == (uint32_t)corm_chunk_encoding(c->expert_codec)) {
-        uint64_t least = k->encoding == CORM_ENCODING_PLANES ? raw_bytes / 2 : 0;
+    } else if (corm_chunk_may_be(k->encoding, c->expert_codec)) {
+        uint64_t least = k->encoding == CORM_ENCODING_ZSTD ? 0 : raw_bytes / 2;
         fits = k->stored_bytes > least && k->stored_bytes < raw_bytes;
     } else {
         return err_set(err, "%s: encoding %u is unknown, or not one for %s",

@@ -74,13 +74,19 @@ const char *corm_chunk_name(const struct corm *c, const struct corm_chunk *k, ch
 struct corm_decoder;
 struct corm_decoder *corm_decoder_new(const struct corm *c);
 void corm_decoder_free(struct corm_decoder *d);
+/* Decode chunks of exponents with a function that does the same as corm_exponents_decode, which is
+ * what new decoders use (corm_exponents.h; kernels/exponents.h has faster ones). */
+struct corm_exponents;
+void corm_decoder_use(struct corm_decoder *d,
+                      void (*exponents)(struct corm_exponents *e, size_t n, uint8_t *dst));
 
 /* Check the checksum of the stored bytes `stored` [k->stored_bytes] and decode them into `dst`
  * (corm_chunk_raw_bytes, 64-byte aligned, not overlapping). `stored` is the map's own bytes or a
  * copy read by other means. On failure the message names file and chunk. */
 int corm_chunk_decode(struct corm_decoder *d, const struct corm *c, const struct corm_chunk *k,
                       const uint8_t *stored, uint8_t *dst, struct err *err);
-/* Only the checksum. */
+/* Only what makes `stored` fit for use as it is: the checksum, and of a chunk of exponents what
+ * corm_exponents_check does. */
 int corm_chunk_check(const struct corm *c, const struct corm_chunk *k, const uint8_t *stored,
                      struct err *err);
 
@@ -95,7 +101,8 @@ struct weight corm_chunk_part(const struct corm *c, const struct corm_chunk *k,
 int corm_verify(const struct corm *c, void (*progress)(void *ctx, uint64_t done, uint64_t total),
                 void *ctx, struct err *err);
 
-/* "metadata", "trunk", ...; NULL for an unknown type. And of encodings: "raw", "zstd", "planes". */
+/* "metadata", "trunk", ...; NULL for an unknown type. And of encodings: "raw", "zstd", "planes",
+ * "exponents". */
 const char *corm_section_name(uint32_t type);
 const char *corm_encoding_name(uint32_t encoding);
 

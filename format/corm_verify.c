@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "format/corm_chunk.h"
+#include "format/corm_exponents.h"
 
 /* ---- chunks ---- */
 
@@ -14,25 +15,36 @@ struct corm_decoder *corm_decoder_new(const struct corm *c) {
     return corm_decoder_sized((size_t)c->chunk_neurons * c->neuron_bytes);
 }
 
+static int check_hash(const struct corm_chunk *k, const uint8_t *stored, struct err *err) {
+    if (hash64(stored, k->stored_bytes) != k->hash) {
+        return err_set(err, "checksum does not match, the file is damaged");
+    }
+    return 0;
+}
+
+/* Say in the message which chunk it is about. */
+static int name_chunk(const struct corm *c, const struct corm_chunk *k, struct err *err) {
+    char text[64];
+    return err_prefix(err, "%s: %s", c->map.path, corm_chunk_name(c, k, text));
+}
+
 int corm_chunk_check(const struct corm *c, const struct corm_chunk *k, const uint8_t *stored,
                      struct err *err) {
-    char text[64];
-    if (hash64(stored, k->stored_bytes) != k->hash) {
-        return err_set(err, "%s: %s: checksum does not match, the file is damaged", c->map.path,
-                       corm_chunk_name(c, k, text));
+    size_t n = corm_chunk_raw_bytes(c, k) / 2;
+    if (check_hash(k, stored, err) != 0 ||
+        (k->encoding == CORM_ENCODING_EXPONENTS &&
+         corm_exponents_check(stored, k->stored_bytes, n, err) != 0)) {
+        return name_chunk(c, k, err);
     }
     return 0;
 }
 
 int corm_chunk_decode(struct corm_decoder *d, const struct corm *c, const struct corm_chunk *k,
                       const uint8_t *stored, uint8_t *dst, struct err *err) {
-    if (corm_chunk_check(c, k, stored, err) != 0) {
-        return -1;
-    }
-    if (corm_decoder_unpack(d, c->expert_codec, (enum corm_encoding)k->encoding, stored,
+    if (check_hash(k, stored, err) != 0 ||
+        corm_decoder_unpack(d, c->expert_codec, (enum corm_encoding)k->encoding, stored,
                             k->stored_bytes, dst, corm_chunk_raw_bytes(c, k), err) != 0) {
-        char text[64];
-        return err_prefix(err, "%s: %s", c->map.path, corm_chunk_name(c, k, text));
+        return name_chunk(c, k, err);
     }
     return 0;
 }

@@ -27,7 +27,7 @@ struct packed_chunk {
     const uint8_t *data;
     size_t bytes;
     uint64_t hash;
-    bool raw;
+    enum corm_encoding encoding; /* CORM_ENCODING_RAW is 0 */
 };
 
 struct corm_writer {
@@ -306,16 +306,14 @@ static void pack_chunk(void *arg, uint32_t item, uint32_t worker) {
     uint32_t n = left < w->opt.chunk_neurons ? left : w->opt.chunk_neurons;
     const uint8_t *raw = p->neurons + first * w->neuron_bytes;
     struct packed_chunk *out = &w->places[item];
-    *out = (struct packed_chunk){.data = raw, .bytes = n * w->neuron_bytes, .raw = true};
+    *out = (struct packed_chunk){.data = raw, .bytes = n * w->neuron_bytes};
     if (w->opt.compress && (first >= p->hot_neurons || w->opt.compress_hot)) {
-        size_t bytes;
-        const uint8_t *packed =
-            corm_packer_pack(w->packers[worker], raw, n * w->neuron_bytes, &bytes);
-        double ratio = (double)bytes / (double)out->bytes;
-        if (bytes < out->bytes && ratio <= (double)w->opt.raw_above_ratio) {
+        struct corm_packed packed = corm_packer_pack(w->packers[worker], raw, out->bytes);
+        double ratio = (double)packed.bytes / (double)out->bytes;
+        if (packed.bytes < out->bytes && ratio <= (double)w->opt.raw_above_ratio) {
             uint8_t *place = w->packed + first * w->neuron_bytes;
-            memcpy(place, packed, bytes);
-            *out = (struct packed_chunk){.data = place, .bytes = bytes};
+            memcpy(place, packed.data, packed.bytes);
+            *out = (struct packed_chunk){place, packed.bytes, .encoding = packed.encoding};
         }
     }
     out->hash = hash64(out->data, out->bytes);
@@ -342,12 +340,12 @@ static int write_chunk(struct corm_writer *w, const struct packed_chunk *p, uint
         .offset = w->offset,
         .stored_bytes = (uint32_t)p->bytes,
         .n_neurons = n_neurons,
-        .encoding = p->raw ? CORM_ENCODING_RAW : corm_chunk_encoding(w->opt.expert_codec),
+        .encoding = p->encoding,
         .hash = p->hash,
     };
     buf_append(&w->chunks, &k, sizeof k);
     w->stats.n_chunks++;
-    w->stats.n_chunks_raw += p->raw;
+    w->stats.n_chunks_raw += p->encoding == CORM_ENCODING_RAW;
     w->stats.record_raw_bytes += n_neurons * w->neuron_bytes;
     w->stats.record_stored_bytes += p->bytes;
     return append(w, p->data, p->bytes, err);

@@ -16,7 +16,7 @@ enum { LICENSE_LINES_SHOWN = 3, MAX_CODECS = 16 };
 /* The records of one layer, or of all. */
 struct record_sums {
     uint64_t raw_bytes, stored_bytes, hot_raw_bytes, hot_stored_bytes;
-    uint64_t records, chunks, raw_chunks;
+    uint64_t records, chunks, raw_chunks, by_encoding[CORM_ENCODING_COUNT];
     uint64_t neurons, hot_neurons;
 };
 
@@ -34,6 +34,7 @@ static void sum_record(const struct corm *c, const struct corm_record *r, struct
         s->hot_neurons += hot ? k->n_neurons : 0;
         s->chunks++;
         s->raw_chunks += k->encoding == CORM_ENCODING_RAW;
+        s->by_encoding[k->encoding]++;
     }
 }
 
@@ -141,6 +142,12 @@ static void text_experts(const struct corm *c, struct buf *out) {
     }
     struct record_sums all = sum_records(c, c->arch.n_layers);
     text_record_row("all", &all, out);
+    for (uint32_t e = 0; e < CORM_ENCODING_COUNT; e++) {
+        if (all.by_encoding[e]) {
+            buf_printf(out, "  %" PRIu64 " chunks are of encoding %s\n", all.by_encoding[e],
+                       corm_encoding_name(e));
+        }
+    }
 }
 
 static void text_token(const struct tokenizer *tok, const char *name, uint32_t id,
@@ -270,6 +277,12 @@ static json_t *json_experts(const struct corm *c) {
             json_array_append_new(layers, row);
         }
     }
+    json_t *encodings = json_object();
+    for (uint32_t e = 0; e < CORM_ENCODING_COUNT; e++) {
+        json_object_set_new(encodings, corm_encoding_name(e),
+                            json_integer((json_int_t)all.by_encoding[e]));
+    }
+    json_object_set_new(experts, "encodings", encodings);
     json_object_set_new(experts, "codec", json_string(c->expert_codec->name));
     json_object_set_new(experts, "neuron_bytes", json_integer((json_int_t)c->neuron_bytes));
     json_object_set_new(experts, "chunk_neurons", json_integer(c->chunk_neurons));

@@ -164,8 +164,12 @@ static void test_ratios(void **state) {
     (void)state;
     static const struct {
         const char *codec;
+        enum corm_encoding encoding;
         double low, high; /* expected packed / raw of normal weights */
-    } rows[] = {{"bf16", 0.60, 0.70}, {"f16", 0.75, 0.87}, {"q8", 0.90, 1.0}, {"q4", 0.80, 1.0}};
+    } rows[] = {{"bf16", CORM_ENCODING_EXPONENTS, 0.60, 0.70},
+                {"f16", CORM_ENCODING_PLANES, 0.75, 0.87},
+                {"q8", CORM_ENCODING_ZSTD, 0.90, 1.0},
+                {"q4", CORM_ENCODING_ZSTD, 0.80, 1.0}};
     enum { ROWS = 96, COLS = 2048 };
     for (size_t i = 0; i < TEST_COUNT(rows); i++) {
         const struct codec *codec = codec_by_name(rows[i].codec);
@@ -181,22 +185,22 @@ static void test_ratios(void **state) {
         }
         struct corm_packer *p = corm_packer_new(codec);
         struct corm_decoder *d = corm_decoder_sized(raw_bytes);
-        size_t packed_bytes;
-        const uint8_t *packed = corm_packer_pack(p, raw, raw_bytes, &packed_bytes);
+        struct corm_packed packed = corm_packer_pack(p, raw, raw_bytes);
         struct err err = {0};
         uint64_t best = UINT64_MAX;
         for (int rep = 0; rep < 20; rep++) {
             uint64_t t = clock_ns();
-            corm_decoder_unpack(d, codec, corm_chunk_encoding(codec), packed, packed_bytes, out,
+            corm_decoder_unpack(d, codec, packed.encoding, packed.data, packed.bytes, out,
                                 raw_bytes, &err);
             t = clock_ns() - t;
             best = t < best ? t : best;
             assert_no_err(&err);
         }
         assert_memory_equal(raw, out, raw_bytes);
-        double ratio = (double)packed_bytes / (double)raw_bytes;
-        print_message("%-4s packed/raw %.3f, decodes %.2f GB/s\n", rows[i].codec, ratio,
-                      (double)raw_bytes / (double)best);
+        double ratio = (double)packed.bytes / (double)raw_bytes;
+        print_message("%-4s packed/raw %.3f, decodes %.2f GB/s from %s\n", rows[i].codec, ratio,
+                      (double)raw_bytes / (double)best, corm_encoding_name(packed.encoding));
+        assert_int_equal(packed.encoding, rows[i].encoding);
         assert_true(ratio > rows[i].low && ratio < rows[i].high);
         corm_decoder_free(d);
         corm_packer_free(p);

@@ -287,14 +287,51 @@ def unzstd(frame):
     return subprocess.run(["zstd", "-dcq"], input=frame, stdout=subprocess.PIPE, check=True).stdout
 
 
+def decode_list(stored, at, m):
+    end = at + up(m, 64) // 4
+    need(end <= len(stored), "size of a list of codes")
+    codes = []
+    for pair in range(at, end, 16):
+        low, high = struct.unpack_from("<QQ", stored, pair)
+        codes += [(low >> j & 1) + 2 * (high >> j & 1) for j in range(64)]
+    need(not any(codes[m:]), "bits behind a list of codes")
+    return codes[:m], end
+
+
+def decode_exponents(stored, n):
+    n2, n3, n4 = struct.unpack_from("<III", stored)
+    common = stored[12:21]
+    need(not any(stored[21:64]), "reserved bytes of a chunk of exponents")
+    first, at = decode_list(stored, 64, n)
+    second, at = decode_list(stored, at, n2)
+    third, at = decode_list(stored, at, n3)
+    start = up(at + n4, 64)
+    need(len(stored) == start + up(n, 64), "size of a chunk of exponents")
+    need(not any(stored[at + n4:start]) and not any(stored[start + n:]), "padding of exponents")
+    need([codes.count(3) for codes in (first, second, third)] == [n2, n3, n4], "numbers of codes")
+    lists, literals, high = [iter(first), iter(second), iter(third)], iter(stored[at:at + n4]), []
+    for _ in range(n):
+        for number, codes in enumerate(lists):
+            c = next(codes)
+            if c < 3:
+                high.append(common[3 * number + c])
+                break
+        else:
+            high.append(next(literals))
+    return stored[start:start + n], high
+
+
 def decode_chunk(stored, encoding, codec, raw_bytes):
     if encoding == 0:
         return stored
     if encoding == 1 and codec not in (2, 3):
         return unzstd(stored)
-    need(encoding == 2 and codec in (2, 3), "encoding %d" % encoding)
     n = raw_bytes // 2
-    low, high = stored[:n], unzstd(stored[n:])
+    if encoding == 3 and codec == 2:
+        low, high = decode_exponents(stored, n)
+    else:
+        need(encoding == 2 and codec in (2, 3), "encoding %d" % encoding)
+        low, high = stored[:n], unzstd(stored[n:])
     need(len(high) == n, "size of the high plane")
     out = []
     for lo, hi in zip(low, high):

@@ -1,0 +1,255 @@
+/*
+ * The chunk encoding of exponents: what is packed comes back bit for bit, with every decoder there
+ * is, whatever the weights; stored bytes that are not such a chunk are refused; nothing outside of
+ * them is read. tests/golden/read_corm.py is the other reader of it.
+ */
+#include "tests/test.h"
+
+#include "format/corm_chunk.h"
+#include "format/corm_exponents.h"
+
+struct decoder {
+    const char *name;
+    void (*decode)(struct corm_exponents *e, size_t n, uint8_t *dst);
+};
+
+/* Decoder i of this machine; NULL past the last. */
+static const struct decoder *decoder_at(size_t i) {
+    static const struct decoder scalar = {"scalar", corm_exponents_decode};
+    return i == 0 ? &scalar : NULL;
+}
+
+/* ---- weights ---- */
+
+/* Ways to make up weights; `n` of them follow from the generator. */
+static uint16_t normal(struct test_rng *rng, size_t i) {
+    (void)i;
+    return f32_to_bf16(0.02f * (test_f32(rng) + test_f32(rng) + test_f32(rng) + test_f32(rng)));
+}
+static uint16_t any(struct test_rng *rng, size_t i) {
+    (void)i;
+    return (uint16_t)test_u64(rng);
+}
+static uint16_t equal(struct test_rng *rng, size_t i) {
+    (void)rng;
+    (void)i;
+    return 0x3c80;
+}
+static uint16_t one_of_two(struct test_rng *rng, size_t i) {
+    (void)i;
+    return test_u64(rng) & 1 ? 0x7fc1 : 0x8000; /* a NaN, minus zero */
+}
+/* Ten exponents alike: one of them is a literal. */
+static uint16_t one_of_ten(struct test_rng *rng, size_t i) {
+    (void)i;
+    return (uint16_t)((test_u64(rng) % 10 + 100) << 7 | (test_u64(rng) & 0x807f));
+}
+/* Blocks without a code past the first list, and blocks of literals alone. */
+static uint16_t by_turns(struct test_rng *rng, size_t i) {
+    uint64_t exponent = i / 64 % 3 ? 120 + test_u64(rng) % 3 : test_u64(rng) & 0xff;
+    return (uint16_t)(exponent << 7 | (test_u64(rng) & 0x807f));
+}
+/* All patterns there are, each once in 65536. */
+static uint16_t in_turn(struct test_rng *rng, size_t i) {
+    (void)rng;
+    return (uint16_t)(i * 40503u);
+}
+
+static const struct {
+    const char *name;
+    uint16_t (*make)(struct test_rng *rng, size_t i);
+} kinds[] = {{"normal", normal},         {"any", any},
+             {"equal", equal},           {"one of two", one_of_two},
+             {"one of ten", one_of_ten}, {"by turns", by_turns},
+             {"in turn", in_turn}};
+
+static void make(size_t kind, uint64_t seed, size_t n, uint8_t *raw) {
+    struct test_rng rng = {seed};
+    for (size_t i = 0; i < n; i++) {
+        uint16_t v = kinds[kind].make(&rng, i);
+        memcpy(raw + 2 * i, &v, sizeof v);
+    }
+}
+
+/* The packed bytes in memory that ends with them. */
+static uint8_t *pack(const uint8_t *raw, size_t n, size_t *bytes, size_t *least_bytes) {
+    uint8_t *out = test_guard(corm_exponents_bound(n));
+    *bytes = corm_exponents_pack(raw, n, out, least_bytes);
+    assert_true(*bytes <= corm_exponents_bound(n));
+    uint8_t *stored = test_guard(*bytes);
+    memcpy(stored, out, *bytes);
+    test_guard_free(out, corm_exponents_bound(n));
+    return stored;
+}
+
+/* ---- round trips ---- */
+
+/* All at once, and in pieces of one, two, three ... blocks. */
+static void check_decoders(const char *what, const uint8_t *raw, size_t n, const uint8_t *stored) {
+    uint8_t *out = test_guard(2 * n);
+    const struct decoder *d;
+    for (size_t i = 0; (d = decoder_at(i)) != NULL; i++) {
+        for (int pieces = 0; pieces < 2; pieces++) {
+            memset(out, 0xa5, 2 * n);
+            struct corm_exponents e = corm_exponents_open(stored, n);
+            size_t step = pieces ? CORM_EXPONENTS_BLOCK : n;
+            for (size_t at = 0; at < n; step += CORM_EXPONENTS_BLOCK) {
+                step = step < n - at ? step : n - at;
+                d->decode(&e, step, out + 2 * at);
+                at += step;
+            }
+            if (memcmp(raw, out, 2 * n) != 0) {
+                fail_msg("%s: %zu weights, '%s'%s: not what was packed", d->name, n, what,
+                         pieces ? ", in pieces" : "");
+            }
+        }
+    }
+    test_guard_free(out, 2 * n);
+}
+
+static void round_trip(size_t kind, uint64_t seed, size_t n) {
+    uint8_t *raw = test_guard(2 * n);
+    make(kind, seed, n, raw);
+    size_t bytes, least_bytes;
+    uint8_t *stored = pack(raw, n, &bytes, &least_bytes);
+    struct err err = {0};
+    corm_exponents_check(stored, bytes, n, &err);
+    assert_no_err(&err);
+    assert_true(bytes > least_bytes && least_bytes >= n);
+    check_decoders(kinds[kind].name, raw, n, stored);
+    test_guard_free(stored, bytes);
+    test_guard_free(raw, 2 * n);
+}
+
+static void test_round_trip(void **state) {
+    (void)state;
+    for (size_t kind = 0; kind < TEST_COUNT(kinds); kind++) {
+        for (size_t n = 1; n < 200; n++) {
+            round_trip(kind, n, n);
+        }
+        for (size_t n = 65536; n < 65536 + 3 * 64; n += 31) {
+            round_trip(kind, n, n);
+        }
+    }
+}
+
+/* The cascade comes near the entropy of what weights look like. */
+static void test_size(void **state) {
+    (void)state;
+    enum { N = 1 << 16 };
+    uint8_t *raw = mem_alloc(2 * N);
+    make(0, 1, N, raw);
+    size_t bytes, least_bytes;
+    uint8_t *stored = pack(raw, N, &bytes, &least_bytes);
+    print_message("normal weights: %.4f of raw, entropy %.4f\n", (double)bytes / (2.0 * N),
+                  (double)least_bytes / (2.0 * N));
+    assert_true((double)bytes < 1.02 * (double)least_bytes);
+    test_guard_free(stored, bytes);
+    free(raw);
+}
+
+/* Planes where they are smaller by more than 3 %. */
+static void test_choice(void **state) {
+    (void)state;
+    enum { N = 4096 };
+    static const enum corm_encoding want[] = {
+        CORM_ENCODING_EXPONENTS, CORM_ENCODING_PLANES, CORM_ENCODING_PLANES,
+        CORM_ENCODING_PLANES,    CORM_ENCODING_PLANES,
+    };
+    struct corm_packer *p = corm_packer_new(codec_by_name("bf16"));
+    uint8_t *raw = mem_alloc(2 * N);
+    for (size_t kind = 0; kind < TEST_COUNT(want); kind++) {
+        make(kind, kind, N, raw);
+        size_t planes = corm_packer_pack_as(p, CORM_ENCODING_PLANES, raw, 2 * N).bytes;
+        size_t exponents = corm_packer_pack_as(p, CORM_ENCODING_EXPONENTS, raw, 2 * N).bytes;
+        struct corm_packed chosen = corm_packer_pack(p, raw, 2 * N);
+        print_message("%s: planes %zu, exponents %zu of %d\n", kinds[kind].name, planes, exponents,
+                      2 * N);
+        assert_int_equal(chosen.encoding, want[kind]);
+        assert_int_equal(chosen.bytes, want[kind] == CORM_ENCODING_PLANES ? planes : exponents);
+    }
+    corm_packer_free(p);
+    free(raw);
+}
+
+/* ---- what is not such a chunk ---- */
+
+static void expect_refused(const uint8_t *stored, size_t bytes, size_t n, const char *why) {
+    struct err err = {0};
+    uint8_t *copy = test_guard(bytes); /* whatever it says, nothing behind it is read */
+    memcpy(copy, stored, bytes);
+    assert_int_equal(corm_exponents_check(copy, bytes, n, &err), -1);
+    assert_err(&err, "exponents", why);
+    test_guard_free(copy, bytes);
+}
+
+static void test_wrong_sizes(void **state) {
+    (void)state;
+    enum { N = 1000 };
+    uint8_t raw[2 * N];
+    make(0, 1, N, raw);
+    size_t bytes, least_bytes;
+    uint8_t *stored = pack(raw, N, &bytes, &least_bytes);
+    uint8_t *longer = mem_calloc(1, bytes + 64);
+    memcpy(longer, stored, bytes);
+    for (size_t cut = 1; cut < bytes; cut++) {
+        expect_refused(stored, bytes - cut, N, "bytes");
+    }
+    for (size_t more = 1; more <= 64; more++) {
+        expect_refused(longer, bytes + more, N, "expected");
+    }
+    expect_refused(stored, bytes, N + 100, "expected");
+    expect_refused(stored, bytes, N - 100, "expected");
+    expect_refused(stored, bytes, 0, "0 weights");
+    static const uint32_t counts[] = {0, 1, N, N + 1, 1u << 20, UINT32_MAX};
+    for (size_t field = 0; field < 3; field++) {
+        for (size_t i = 0; i < TEST_COUNT(counts); i++) {
+            memcpy(longer, stored, bytes);
+            memcpy(longer + 4 * field, &counts[i], 4);
+            expect_refused(longer, bytes, N, "expected");
+        }
+    }
+    free(longer);
+    test_guard_free(stored, bytes);
+}
+
+/* One bit wrong: refused, or other weights, but decoded within bounds. */
+static void test_flipped(void **state) {
+    (void)state;
+    for (size_t kind = 0; kind < TEST_COUNT(kinds); kind++) {
+        enum { N = 500 };
+        uint8_t raw[2 * N];
+        make(kind, 3, N, raw);
+        size_t bytes, least_bytes, refused = 0;
+        uint8_t *stored = pack(raw, N, &bytes, &least_bytes), *out = test_guard(2 * N);
+        bool nine = stored[20] != 0; /* with fewer exponents some bytes mean nothing */
+        for (size_t bit = 0; bit < 8 * bytes; bit++) {
+            struct err err = {0};
+            stored[bit / 8] ^= (uint8_t)(1u << bit % 8);
+            if (corm_exponents_check(stored, bytes, N, &err) == 0) {
+                const struct decoder *d;
+                for (size_t i = 0; (d = decoder_at(i)) != NULL; i++) {
+                    struct corm_exponents e = corm_exponents_open(stored, N);
+                    d->decode(&e, N, out);
+                    assert_true(memcmp(out, raw, 2 * N) != 0 || !nine);
+                }
+            } else {
+                assert_true(err.set);
+                refused++;
+            }
+            stored[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        }
+        assert_true(refused >= 8 * 12 + 8 * 43); /* counts, reserved bytes */
+        test_guard_free(stored, bytes);
+        test_guard_free(out, 2 * N);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_size),
+        cmocka_unit_test(test_choice),     cmocka_unit_test(test_wrong_sizes),
+        cmocka_unit_test(test_flipped),
+    };
+    return cmocka_run_group_tests_name("exponents", tests, NULL, NULL);
+}
