@@ -1,24 +1,9 @@
 #!/bin/sh
 # Calibration from end to end on the demo checkpoint: convert --calibrate, report, --loss, the same text in
 # any budget, a run that is killed and goes on, bad input. Prints a line `ok NAME` or `not ok NAME` for each case.
-set -u
-LC_ALL=C
-export LC_ALL
-
-build=${CORM_BUILD:-build/release}
-case $build in /*) ;; *) build=$(pwd)/$build ;; esac
-prep=$build/corm-prep
-run=$build/corm-run
-fable=${FABLE:-$(pwd)/tests/models/fable}
-case $fable in /*) ;; *) fable=$(pwd)/$fable ;; esac
-text=$(pwd)/calib-data
-util=$(pwd)/tests/util_e2e.sh
-work=$(mktemp -d) || exit 1
-trap 'rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM
-cd "$work" || exit 1
-
-. "$util"
+. tests/util_e2e.sh
+enter_work
+text=$root/calib-data
 
 # calibrate OUTPUT ARGUMENT...: with little text, so that it takes a second or two.
 calibrate() {

@@ -1,23 +1,12 @@
 #!/bin/sh
 # corm-prep from end to end: conversion of real and broken checkpoints, in every packing, interrupted and
 # with a full disk. Prints a line `ok NAME` or `not ok NAME` for each case.
-set -u
-LC_ALL=C
-export LC_ALL
-
-prep=$(pwd)/${CORM_BUILD:-build/release}/corm-prep
-case ${CORM_BUILD:-} in /*) prep=$CORM_BUILD/corm-prep ;; esac
-golden=$(pwd)/tests/golden/models
-fable=${FABLE:-$(pwd)/tests/models/fable}
-calib_text=$(pwd)/calib-data
-util=$(pwd)/tests/util_e2e.sh
-work=$(mktemp -d) || exit 1
+. tests/util_e2e.sh
+enter_work
+golden=$root/tests/golden/models
+calib_text=$root/calib-data
 trap 'umount "$work/small" 2>/dev/null; rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM
-cd "$work" || exit 1
 mkdir out
-
-. "$util"
 
 # Nothing but whole archives in out/: no temporary file, no directory of an unpacked checkpoint.
 clean() {

@@ -1,23 +1,9 @@
 #!/bin/sh
 # corm-run from end to end on the demo checkpoint: text, figures, logits, bad input, interruption. Prints a
 # line `ok NAME` or `not ok NAME` for each case.
-set -u
-LC_ALL=C
-export LC_ALL
-
-build=${CORM_BUILD:-build/release}
-case $build in /*) ;; *) build=$(pwd)/$build ;; esac
-run=$build/corm-run
-golden=$(pwd)/tests/golden
-fable=${FABLE:-$(pwd)/tests/models/fable}
-case $fable in /*) ;; *) fable=$(pwd)/$fable ;; esac
-util=$(pwd)/tests/util_e2e.sh
-work=$(mktemp -d) || exit 1
-trap 'rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM
-cd "$work" || exit 1
-
-. "$util"
+. tests/util_e2e.sh
+enter_work
+golden=$root/tests/golden
 
 # go STATUS ARGUMENT...: runs corm-run on out, err; succeeds where it ends with the status.
 go() {
