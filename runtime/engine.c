@@ -72,9 +72,14 @@ static int fill_options(struct corm_engine *e, const struct corm_engine_options 
     uint32_t cpus = machine_cpus();
     if (o->threads == 0)
         o->threads = cpus;
-    /* One that always has its processor is worth two that share it. */
+    /* While one reads, the other one checks and decodes. Where experts are so small that waking a
+     * thread takes as long, one that always has its processor is worth two that share it. */
+    const struct corm_record *rec = e->archive.records;
+    bool small = e->archive.n_records > 0 &&
+                 fill_bytes(&e->archive, rec->first_chunk, rec->first_chunk + rec->n_chunks - 1) <
+                     FILL_GUESS_BYTES;
     e->io_threads = o->measure && o->measure->io_threads ? o->measure->io_threads
-                    : cpus == o->threads + 1             ? 1
+                    : small && cpus == o->threads + 1    ? 1
                                                          : ENGINE_IO_THREADS;
     if (o->batch_rows == 0)
         o->batch_rows = DEFAULT_BATCH_ROWS;
@@ -211,6 +216,7 @@ static int open_steps(struct corm_engine *e, const char *path,
                    m->no_guesses || offloads || (e->in_place && !m->on_guess) ? 0
                    : m->ahead                                                 ? m->ahead
                                                                               : DEFAULT_AHEAD);
+    e->lookahead.always = m->ahead > 0;
     e->lookahead.on_guess = m->on_guess;
     e->lookahead.on_guess_ctx = m->on_guess_ctx;
     experts_open(&e->experts, &e->cache, e->prefetch, &e->backend, e->opt.batch_rows);
@@ -223,7 +229,8 @@ static int open_steps(struct corm_engine *e, const char *path,
     if (offloads &&
         offload_open(&e->offload, &e->experts, e->host_slots, e->host_in_place, &io, err) < 0)
         return -1;
-    e->lookahead.drop = e->drop;
+    if (e->drop)
+        lookahead_leave_out(&e->lookahead, e->drop);
     e->experts.on_demanded = lookahead_demanded;
     e->experts.on_demanded_ctx = &e->lookahead;
     forward_open(&e->forward, &c->arch, &e->backend, e->opt.batch_rows,

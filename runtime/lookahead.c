@@ -24,7 +24,7 @@ void lookahead_open(struct lookahead *la, struct predict *predict, struct prefet
         .predict = predict, .prefetch = prefetch, .archive = archive, .max_ahead = max_ahead};
     la->prob = mem_calloc(n, sizeof *la->prob);
     la->guess = mem_calloc(n, sizeof *la->guess);
-    la->skip = mem_calloc(predict->width, predict->chunks_per_expert);
+    trial_open(&la->trial);
     la->needs = mem_calloc(predict->width, sizeof *la->needs);
     memset(la->guess, 0xff, n * sizeof *la->guess);
     for (uint32_t l = 0; l < n_layers; l++)
@@ -43,34 +43,49 @@ void lookahead_close(struct lookahead *la) {
     *la = (struct lookahead){0};
 }
 
-/* Nothing was read for a while: no need to guess. */
-static bool is_quiet(const struct lookahead *la) {
-    return la->quiet_tok >= QUIET_TOK && !la->on_guess;
+void lookahead_leave_out(struct lookahead *la, const float *drop) {
+    const struct corm *a = la->archive;
+    uint32_t n = la->predict->chunks_per_expert;
+    la->skip = mem_calloc(a->n_records, n);
+    for (uint32_t l = 0; l < a->arch.n_layers; l++)
+        for (uint32_t e = 0; a->arch.moe[l] && e < a->arch.n_experts; e++) {
+            const struct corm_record *rec = corm_record_of(a, l, e);
+            if (!(drop[l] > 0) || !predict_has_chunks(la->predict, l))
+                continue;
+            predict_chunk_prior(la->predict, l, e);
+            predict_choose_skip(la->predict->host_scores, rec->n_chunks, rec->n_hot, drop[l],
+                                &la->skip[(size_t)(rec - a->records) * n]);
+        }
+}
+
+/* A token begins: whether to guess in it. Where nothing was read for a while there is no need. */
+static void begin_token(struct lookahead *la) {
+    uint64_t read = prefetch_read_bytes(la->prefetch);
+    la->quiet_tok = read == la->read_before ? la->quiet_tok + 1 : 0;
+    la->read_before = read;
+    bool quiet = la->quiet_tok >= QUIET_TOK;
+    if (la->always || quiet)
+        trial_interrupt(&la->trial);
+    la->guessing = la->on_guess || (!quiet && (la->always || trial_token(&la->trial, clock_ns())));
 }
 
 /* Ask for what is guessed of layer source + ahead. */
 static void guess_layer(struct lookahead *la, uint32_t source, uint32_t ahead,
                         const int32_t *host_ids) {
     struct predict *p = la->predict;
-    uint32_t target = source + ahead, n_chunks = p->chunks_per_expert;
+    uint32_t target = source + ahead;
     if (!predict_has_target(p, source, ahead))
         return;
     predict_experts(p, source, ahead, la->residual, la->feature, host_ids, la->weights, 1,
                     PREDICT_USE_ALL);
     int32_t *guess = &la->guess[at(la, target, ahead)];
     memcpy(guess, p->host_ids, p->width * sizeof *p->host_ids);
-    bool skips = la->drop && la->drop[target] > 0 && predict_has_chunks(p, target);
-    if (skips)
-        predict_project(p, target, la->feature, 1);
     for (uint32_t i = 0; i < p->width; i++) {
         const struct corm_record *rec = corm_record_of(la->archive, target, (uint32_t)guess[i]);
-        la->needs[i] = (struct prefetch_need){rec->first_chunk, rec->n_chunks, NULL};
-        if (!skips)
-            continue;
-        uint8_t *skip = &la->skip[i * n_chunks];
-        predict_chunk_energy(p, target, (uint32_t)guess[i], 0);
-        predict_choose_skip(p->host_scores, rec->n_chunks, rec->n_hot, la->drop[target], skip);
-        la->needs[i].skip = skip;
+        const uint8_t *skip =
+            la->skip ? &la->skip[(size_t)(rec - la->archive->records) * p->chunks_per_expert]
+                     : NULL;
+        la->needs[i] = (struct prefetch_need){rec->first_chunk, rec->n_chunks, skip};
     }
     const float *prob = &la->prob[at(la, source, ahead)];
     if (la->on_guess)
@@ -100,19 +115,19 @@ static void learn(struct lookahead *la, uint32_t layer, const int32_t *ids, uint
 void lookahead_tap(void *ctx, enum tap tap, uint32_t layer, const float *data, uint32_t rows,
                    uint32_t cols, const int32_t *ids) {
     struct lookahead *la = ctx;
-    if (la->max_ahead == 0 || rows != 1)
+    if (la->max_ahead == 0)
         return;
+    if (rows != 1) {
+        trial_interrupt(&la->trial);
+        return;
+    }
     switch (tap) {
-    case TAP_EMBED: {
-        uint64_t read = prefetch_read_bytes(la->prefetch);
-        la->quiet_tok = read == la->read_before ? la->quiet_tok + 1 : 0;
-        la->read_before = read;
+    case TAP_EMBED:
+        begin_token(la);
         la->residual = data;
         break;
-    }
     case TAP_ATTN_IN:
-        /* From the embedding a layer is only guessed by what was learned for it. */
-        if (layer == 0 && !is_quiet(la) && la->predict->expert_in[0].data) {
+        if (layer == 0 && la->guessing) {
             la->feature = data;
             guess_layer(la, 0, 0, NULL);
         }
@@ -135,7 +150,7 @@ void lookahead_tap(void *ctx, enum tap tap, uint32_t layer, const float *data, u
 
 void lookahead_demanded(void *ctx, uint32_t layer, uint32_t rows) {
     struct lookahead *la = ctx;
-    if (la->max_ahead == 0 || rows != 1 || is_quiet(la))
+    if (la->max_ahead == 0 || rows != 1 || !la->guessing)
         return;
     prefetch_drop_guesses(la->prefetch);
     for (uint32_t ahead = 1; ahead <= la->max_ahead; ahead++)

@@ -1,8 +1,9 @@
 /*
  * lookahead: turns predictions of later layers' experts into prefetch requests.
  *
- * Owns: when to predict (one row, experts read lately), how sure each guess is (measured as the
- * run goes, starting from what calibration found), the counters of guesses and hits.
+ * Owns: when to predict (one row, experts read lately, and where it pays), how sure each guess is
+ * (measured as the run goes, starting from what calibration found), the counters of guesses and
+ * hits.
  * Leaves to others: the prediction (predict), whether a guess pays (prefetch), eviction (cache).
  * Threads: the forward thread.
  *
@@ -14,6 +15,7 @@
 
 #include "runtime/predict.h"
 #include "runtime/prefetch.h"
+#include "runtime/trial.h"
 
 struct lookahead_counters {
     uint64_t routed[PREDICT_MAX_AHEAD + 1]; /* experts that layers chose while there was a guess */
@@ -25,13 +27,15 @@ struct lookahead {
     struct prefetch *prefetch;
     const struct corm *archive;
     uint32_t max_ahead; /* 0 = off */
+    bool always;        /* guess whether it pays or not: for comparison */
+    bool guessing;      /* in this token */
+    struct trial trial;
     /* [n_layers, 1 + PREDICT_MAX_AHEAD, width]: */
     float *prob;       /* by source: chance that the rank is used */
     int32_t *guess;    /* by target: what was guessed; -1 first = none */
     const float *drop; /* [n_layers] as experts leaves out; NULL = nothing */
-    /* Scratch, [width]: what guessed experts need, and the chunks that they will not. */
-    struct prefetch_need *needs;
-    uint8_t *skip;
+    struct prefetch_need *needs; /* [width] scratch: what guessed experts need */
+    uint8_t *skip; /* [n_records, chunks of an expert]: what guesses leave out; NULL = nothing */
     const float *residual, *feature, *weights; /* of the layer at hand, from the taps */
     const int32_t *host_ids;
     uint64_t read_before; /* bytes read when the token began */
@@ -45,6 +49,10 @@ struct lookahead {
 
 void lookahead_open(struct lookahead *la, struct predict *predict, struct prefetch *prefetch,
                     const struct corm *archive, uint32_t max_ahead);
+/* Guesses leave chunks out too, as experts do by `drop` [n_layers]: those that matter least before
+ * anything is known of the token. To predict them for each guess would take longer than it saves:
+ * twice as many experts are guessed as are used. */
+void lookahead_leave_out(struct lookahead *la, const float *drop);
 void lookahead_close(struct lookahead *la); /* accepts a zeroed struct */
 
 /* The hooks: forward's tap, and experts' on_demanded; ctx is `la`. */

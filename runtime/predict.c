@@ -213,6 +213,12 @@ void predict_chunk_energy(struct predict *p, uint32_t layer, uint32_t expert, ui
     op->read(p->be->self, p->host_scores, p->scores, n * sizeof(float));
 }
 
+void predict_chunk_prior(struct predict *p, uint32_t layer, uint32_t expert) {
+    const int32_t row = (int32_t)expert;
+    p->be->ops->embed(p->be->self, &p->chunk_prior[layer], &row, 1, p->scores);
+    p->be->ops->read(p->be->self, p->host_scores, p->scores, p->chunks_per_expert * sizeof(float));
+}
+
 uint32_t predict_choose_skip(const float *log_energy, uint32_t n, uint32_t n_hot, float drop,
                              uint8_t *skip) {
     float most = -INFINITY;

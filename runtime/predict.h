@@ -78,6 +78,8 @@ void predict_project(struct predict *p, uint32_t layer, const float *feature, ui
 /* Log energy of every chunk of `expert` for row `row` of the last predict_project: host_scores
  * [chunks_per_expert]. */
 void predict_chunk_energy(struct predict *p, uint32_t layer, uint32_t expert, uint32_t row);
+/* The same before anything is known of the token. */
+void predict_chunk_prior(struct predict *p, uint32_t layer, uint32_t expert);
 
 /* Which chunks to leave out: skip[b] = 1 for the cold chunks (b >= n_hot) of least energy whose sum
  * stays at or below `drop` (0..1) of the whole. `log_energy` [n]. Returns how many. */
