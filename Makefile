@@ -61,6 +61,9 @@ LINK_FLAGS := -Wl,--as-needed -pthread $(sanitize.$(config)) $(LDFLAGS)
 machine := $(firstword $(subst -, ,$(or $(shell $(CC) -dumpmachine 2>/dev/null),$(shell uname -m))))
 isa.avx2 := -mavx2 -mfma -mf16c
 isa.avx512 := $(isa.avx2) -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
+# What decoders of exponents need besides.
+isa_more.exponents_avx2 := -mbmi2 -mpopcnt
+isa_more.exponents_avx512 := -mbmi2 -mpopcnt -mavx512vbmi2
 isa_here := $(if $(filter x86_64,$(machine)),avx2 avx512) $(if $(filter aarch64,$(machine)),neon)
 isa_off := $(filter-out $(isa_here),avx2 avx512 neon)
 
@@ -245,8 +248,8 @@ $(OUT)/flags: _flags
 $(OUT)/%.o: %.c $(OUT)/flags
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(BASE_FLAGS) $(WARN) $(isa.$(lastword $(subst _, ,$*))) $(EXTRA) $(CPPFLAGS) $(CFLAGS) \
-	    -MMD -MP -c $< -o $@
+	$(Q)$(CC) $(BASE_FLAGS) $(WARN) $(isa.$(lastword $(subst _, ,$*))) $(isa_more.$(notdir $*)) \
+	    $(EXTRA) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
 
 .PHONY: _cuda_flags
 $(CUDA_OUT)/flags: _cuda_flags

@@ -3,7 +3,7 @@
  *
  * Owns: zstd, the byte planes of 16-bit weights, and the choice of encoding for a chunk.
  * Leaves to others: the encoding of exponents (corm_exponents), checksums and layout (corm_read,
- * corm_write). Nothing outside these two includes this.
+ * corm_write). Besides these two only measurements include this.
  * Threads: a packer or decoder belongs to one thread at a time.
  */
 #ifndef FORMAT_CORM_CHUNK_H

@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "kernels/exponents.h"
+
 enum { LANDING_PIECES = 4 }; /* chunks of a thread on their way to a device */
 
 uint64_t fill_bytes(const struct corm *archive, uint32_t first, uint32_t last) {
@@ -52,7 +54,9 @@ struct filler filler_new(const struct fill *fill) {
         die("out of memory for a read buffer");
     struct landing *landing =
         fill->device ? landing_new(fill->device, cache_slot_bytes(a), LANDING_PIECES) : NULL;
-    return (struct filler){corm_decoder_new(a), buffer, landing};
+    struct corm_decoder *decoder = corm_decoder_new(a);
+    corm_decoder_use(decoder, exponents_isa_best(NULL)->decode);
+    return (struct filler){decoder, buffer, landing};
 }
 
 void filler_free(struct filler *f) {

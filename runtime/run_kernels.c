@@ -3,7 +3,8 @@
  *
  * Owns: the buffers it works on, the passes, the table. No model is needed: shapes are those of an
  * expert of 2048 columns and 1024 neurons, in each codec.
- * Leaves to others: what run.h lists. Of the kernels it knows backend.h and the pool.
+ * Leaves to others: what run.h lists. Of the kernels it knows backend.h, the pool, and the decoders
+ * of stored chunks.
  * Threads: the main thread; the backend's and the pool's own workers.
  *
  * Weights are far larger than the caches and each pass reads others, so that decoding shows what a
@@ -16,7 +17,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "format/corm_chunk.h"
+#include "format/corm_read.h"
 #include "kernels/backend.h"
+#include "kernels/exponents.h"
 #include "kernels/pool.h"
 #include "runtime/machine.h"
 #include "runtime/run.h"
@@ -280,6 +284,102 @@ static int measure_isa(struct kernels *k, const char *isa, double memory, struct
     return 0;
 }
 
+/* ---- decoding of stored chunks --------------------------------------------------------------- */
+
+enum { STORED_CHUNKS = 64, STORED_NEURONS = 64, STORED_WEIGHTS = STORED_NEURONS * 3 * DIM };
+
+/* Chunks of bf16 weights in one encoding; a pass decodes them all with one thread. */
+struct stored {
+    const struct codec *codec;
+    enum corm_encoding encoding;
+    struct corm_decoder *decoder;
+    struct stored_chunk {
+        uint8_t *data;
+        size_t bytes;
+    } chunks[STORED_CHUNKS];
+    uint8_t *raw; /* [2 * STORED_WEIGHTS] */
+    struct err err;
+};
+
+static void decode_pass(void *ctx) {
+    struct stored *s = ctx;
+    for (int i = 0; i < STORED_CHUNKS; i++) {
+        corm_decoder_unpack(s->decoder, s->codec, s->encoding, s->chunks[i].data,
+                            s->chunks[i].bytes, s->raw, 2 * STORED_WEIGHTS, &s->err);
+    }
+}
+
+/* Nearly normal weights. Returns the stored bytes by raw bytes. */
+static double make_stored(struct stored *s) {
+    struct corm_packer *packer = corm_packer_new(s->codec);
+    uint64_t state = 9, stored_bytes = 0;
+    for (int i = 0; i < STORED_CHUNKS; i++) {
+        for (size_t w = 0; w < STORED_WEIGHTS; w++) {
+            float x[4];
+            fill(&state, x, 4);
+            uint16_t v = f32_to_bf16(x[0] + x[1] + x[2] + x[3]);
+            memcpy(s->raw + 2 * w, &v, sizeof v);
+        }
+        struct corm_packed p = corm_packer_pack_as(packer, s->encoding, s->raw, 2 * STORED_WEIGHTS);
+        s->chunks[i] = (struct stored_chunk){mem_alloc_aligned(p.bytes), p.bytes};
+        memcpy(s->chunks[i].data, p.data, p.bytes);
+        stored_bytes += p.bytes;
+    }
+    corm_packer_free(packer);
+    return (double)stored_bytes / (2.0 * STORED_WEIGHTS * STORED_CHUNKS);
+}
+
+static void report_decoding(const struct kernels *k, const char *isa, const char *encoding,
+                            double ratio, double rate) {
+    if (k->json) {
+        run_json_open(k->json, NULL, '{');
+        run_json_string(k->json, "isa", isa);
+        run_json_string(k->json, "encoding", encoding);
+        run_json_f64(k->json, "stored_by_raw", ratio);
+        run_json_f64(k->json, "decode_gb_per_s", rate);
+        run_json_close(k->json, '}');
+        return;
+    }
+    printf("%-8s one thread decodes bf16 from %s, %.3f of raw, at %.1f GB/s\n", isa, encoding,
+           ratio, rate);
+    fflush(stdout);
+}
+
+/* Checked and decoded, as chunks are that come from a file; rates are of raw bytes. */
+static int measure_decoding(struct kernels *k, const char *only, struct err *err) {
+    static const enum corm_encoding encodings[] = {CORM_ENCODING_PLANES, CORM_ENCODING_EXPONENTS};
+    const double bytes = 2.0 * STORED_WEIGHTS * STORED_CHUNKS;
+    int status = 0;
+    for (size_t e = 0; e < 2 && status == 0 && !run_interrupted(); e++) {
+        struct stored s = {.codec = codec_by_id(CODEC_BF16), .encoding = encodings[e]};
+        const char *name = corm_encoding_name(encodings[e]);
+        s.decoder = corm_decoder_sized(2 * STORED_WEIGHTS);
+        s.raw = mem_alloc_aligned(2 * STORED_WEIGHTS);
+        double ratio = make_stored(&s);
+        if (encodings[e] != CORM_ENCODING_EXPONENTS) {
+            report_decoding(k, "any", name, ratio, best_rate(bytes, decode_pass, &s));
+        }
+        const struct exponents_isa *isa;
+        for (size_t i = 0; encodings[e] == CORM_ENCODING_EXPONENTS && (isa = exponents_isa_at(i));
+             i++) {
+            if (isa->usable() && (!only || strcmp(only, isa->name) == 0)) {
+                corm_decoder_use(s.decoder, isa->decode);
+                report_decoding(k, isa->name, name, ratio, best_rate(bytes, decode_pass, &s));
+            }
+        }
+        if (s.err.set) {
+            *err = s.err;
+            status = -1;
+        }
+        for (int i = 0; i < STORED_CHUNKS; i++) {
+            free(s.chunks[i].data);
+        }
+        free(s.raw);
+        corm_decoder_free(s.decoder);
+    }
+    return status;
+}
+
 static void report_memory(const struct kernels *k, double memory, double join_ns) {
     if (k->json) {
         run_json_open(k->json, NULL, '{');
@@ -344,7 +444,7 @@ int run_kernels(const struct cli_call *call, struct err *err) {
     if (k.json) {
         run_json_open(k.json, NULL, '[');
     }
-    int status = 0;
+    int status = measure_decoding(&k, o->isa, err);
     for (size_t i = 0; i < n && status == 0 && !run_interrupted(); i++) {
         k.threads = counts[i];
         status = measure_threads(&k, o->isa, err);

@@ -1,0 +1,45 @@
+/*
+ * exponents: decoders of chunks of exponents (format/corm_exponents.h), one per instruction set.
+ *
+ * Owns: the fast forms of corm_exponents_decode, and which of them this processor has.
+ * Leaves to others: the encoding and the check of stored bytes (corm_exponents), what is decoded
+ * when (runtime/fill).
+ * Threads: the table is constant; decoders are reentrant and allocate nothing.
+ *
+ * The fast forms decode 64 weights at a time: four words of index bits (corm_exponents.h's lists,
+ * spread to their weights with pdep) become 64 indexes in a vector, those become exponents by one
+ * shuffle, and exponents and low bytes are woven to weights. They need BMI2's pdep in hardware: it
+ * is slow on AMD's first and second Zen.
+ */
+#ifndef KERNELS_EXPONENTS_H
+#define KERNELS_EXPONENTS_H
+
+#include "format/corm_exponents.h"
+
+struct exponents_isa {
+    const char *name;     /* as of dot.h's tables */
+    bool (*usable)(void); /* does this processor, and its operating system, have it? */
+    /* Exactly what corm_exponents_decode does. */
+    void (*decode)(struct corm_exponents *e, size_t n, uint8_t *dst);
+};
+
+/* Decoder `i` of this program, the fastest first; NULL past the last. The last is usable
+ * everywhere. */
+const struct exponents_isa *exponents_isa_at(size_t i);
+
+/* The fastest usable decoder; of those up to instruction set `isa` where it is not NULL. */
+const struct exponents_isa *exponents_isa_best(const char *isa);
+
+/* Decode a whole chunk: stored bytes that corm_exponents_check accepted for n weights into dst
+ * [2 n]. */
+static inline void exponents_decode(const struct exponents_isa *isa, const uint8_t *stored,
+                                    size_t n, uint8_t *dst) {
+    struct corm_exponents e = corm_exponents_open(stored, n);
+    isa->decode(&e, n, dst);
+}
+
+#ifdef __x86_64__
+extern const struct exponents_isa exponents_avx2, exponents_avx512;
+#endif
+
+#endif

@@ -1,0 +1,67 @@
+/*
+ * exponents_avx2: the decoder for AVX2 with BMI2.
+ */
+#include "kernels/exponents.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+#include "kernels/dot.h"
+
+struct tables {
+    __m256i exponents; /* twice */
+};
+
+static inline struct tables make_tables(const uint8_t exponents[16]) {
+    __m128i x = _mm_loadu_si128((const __m128i *)(const void *)exponents);
+    return (struct tables){_mm256_broadcastsi128_si256(x)};
+}
+
+/* `value` in the bytes whose bit is set, 0 in the others. */
+static inline __m256i spread(uint64_t bits, char value) {
+    const __m256i byte_of = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2,
+                                             2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
+    const __m256i bit_of = _mm256_set1_epi64x((long long)0x8040201008040201);
+    __m256i x = _mm256_shuffle_epi8(_mm256_set1_epi32((int)(uint32_t)bits), byte_of);
+    x = _mm256_cmpeq_epi8(_mm256_and_si256(x, bit_of), bit_of);
+    return _mm256_and_si256(x, _mm256_set1_epi8(value));
+}
+
+static inline __m256i rotate_right(__m256i x) {
+    return _mm256_or_si256(_mm256_srli_epi16(x, 1), _mm256_slli_epi16(x, 15));
+}
+
+static inline void store(uint8_t *p, __m256i x) {
+    _mm256_storeu_si256((__m256i *)(void *)p, x);
+}
+
+static inline void decode_block(const struct tables *t, const uint64_t index[4], uint64_t escaped,
+                                const uint8_t *low, const uint8_t *literals, uint8_t *dst) {
+    for (int half = 0; half < 64; half += 32) {
+        __m256i x = _mm256_or_si256(
+            _mm256_or_si256(spread(index[0] >> half, 1), spread(index[1] >> half, 2)),
+            _mm256_or_si256(spread(index[2] >> half, 4), spread(index[3] >> half, 8)));
+        x = _mm256_shuffle_epi8(t->exponents, x);
+        __m256i l = _mm256_loadu_si256((const __m256i *)(const void *)(low + half));
+        __m256i a = rotate_right(_mm256_unpacklo_epi8(l, x));
+        __m256i b = rotate_right(_mm256_unpackhi_epi8(l, x));
+        store(dst + 2 * half, _mm256_permute2x128_si256(a, b, 0x20));
+        store(dst + 2 * half + 32, _mm256_permute2x128_si256(a, b, 0x31));
+    }
+    /* Their exponent is 0 so far. One weight of a hundred: a loop costs less than an expansion. */
+    for (uint64_t m = escaped; m; m &= m - 1) {
+        uint8_t *weight = dst + 2 * __builtin_ctzll(m);
+        uint16_t v;
+        memcpy(&v, weight, sizeof v);
+        v = (uint16_t)(v | *literals++ << 7);
+        memcpy(weight, &v, sizeof v);
+    }
+}
+
+#include "kernels/exponents_simd.inc"
+
+static bool usable(void) {
+    return dot_avx2.usable() && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
+}
+
+const struct exponents_isa exponents_avx2 = {"avx2", usable, decode};
