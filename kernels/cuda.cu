@@ -21,8 +21,16 @@ enum {
 
 void cuda_check(const struct cuda *c, cudaError_t e, const char *what) {
     if (e != cudaSuccess) {
+        /* Several threads may meet a lost device at once: one of them speaks. */
+        while (__atomic_exchange_n(&c->lost, true, __ATOMIC_RELAXED)) {
+            pause();
+        }
         die("CUDA device %d (%s): %s: %s", c->device, c->name, what, cudaGetErrorString(e));
     }
+}
+
+void cuda_enter(const struct cuda *c) {
+    cuda_check(c, cudaSetDevice(c->device), "device");
 }
 
 /* Whether there is a driver that runs this program, and how many devices it has. */
@@ -62,6 +70,8 @@ static int describe(int device, struct backend_device *d, struct err *err) {
         d->total_bytes = prop.totalGlobalMem;
         e = d->usable ? cudaSetDevice(device) : cudaSuccess;
     }
+    /* Asking makes the driver's context on the device, if there is none yet: its memory, some
+     * hundred MiB, is not free any more when the answer comes. */
     if (e == cudaSuccess && d->usable) {
         e = cudaMemGetInfo(&free_bytes, &total);
         d->free_bytes = free_bytes;
@@ -142,6 +152,7 @@ static void *device_alloc(struct cuda *c, size_t bytes) {
 
 static void *alloc(void *self, size_t bytes) {
     struct cuda *c = (struct cuda *)self;
+    cuda_enter(c);
     void *p = device_alloc(c, bytes);
     /* Uploads, on other streams, may come next. */
     cuda_check(c, cudaStreamSynchronize(c->stream), "clearing memory");
@@ -150,12 +161,14 @@ static void *alloc(void *self, size_t bytes) {
 
 static void free_memory(void *self, void *p) {
     struct cuda *c = (struct cuda *)self;
+    cuda_enter(c);
     cuda_check(c, cudaFree(p), "freeing memory");
 }
 
 static void read_memory(void *self, void *host_dst, const void *src, size_t bytes) {
     struct cuda *c = (struct cuda *)self;
     bool small = bytes <= BOUNCE_BYTES;
+    cuda_enter(c);
     cuda_check(c,
                cudaMemcpyAsync(small ? c->bounce : host_dst, src, bytes, cudaMemcpyDeviceToHost,
                                c->stream),
@@ -168,6 +181,7 @@ static void read_memory(void *self, void *host_dst, const void *src, size_t byte
 
 static void write_memory(void *self, void *dst, const void *host_src, size_t bytes) {
     struct cuda *c = (struct cuda *)self;
+    cuda_enter(c);
     cuda_check(c, cudaMemcpyAsync(dst, host_src, bytes, cudaMemcpyHostToDevice, c->stream),
                "copy to the device");
     cuda_check(c, cudaStreamSynchronize(c->stream), "an operation");
@@ -182,10 +196,16 @@ static struct weight place(void *self, const struct weight *host) {
     }
     size_t row = codec_row_bytes(host->codec, host->cols);
     w.stride_bytes = (row + 15) & ~(size_t)15;
+    cuda_enter(c);
     uint8_t *p = (uint8_t *)device_alloc(c, w.stride_bytes * w.rows);
+    /* In one piece where it is one: far faster from memory that is not page-locked. A single row
+     * has no stride to speak of. */
+    bool one_piece = w.rows == 1 || w.stride_bytes == host->stride_bytes;
     cuda_check(c,
-               cudaMemcpy2DAsync(p, w.stride_bytes, host->data, host->stride_bytes, row, w.rows,
-                                 cudaMemcpyHostToDevice, c->stream),
+               one_piece ? cudaMemcpyAsync(p, host->data, w.stride_bytes * (w.rows - 1) + row,
+                                           cudaMemcpyHostToDevice, c->stream)
+                         : cudaMemcpy2DAsync(p, w.stride_bytes, host->data, host->stride_bytes, row,
+                                             w.rows, cudaMemcpyHostToDevice, c->stream),
                "copy of weights");
     cuda_check(c, cudaStreamSynchronize(c->stream), "copy of weights");
     if (c->n_placed == c->cap_placed) {
@@ -226,7 +246,7 @@ static uint64_t upload(void *self, void *dst, const void *host_src, size_t bytes
     struct cuda *c = (struct cuda *)self;
     cudaStream_t stream = c->copies[urgency];
     pthread_mutex_lock(&c->lock);
-    cuda_check(c, cudaSetDevice(c->device), "device");
+    cuda_enter(c);
     cudaEvent_t event = point_event(&c->marks, after);
     if (event) {
         cuda_check(c, cudaStreamWaitEvent(stream, event, 0), "event");
@@ -275,7 +295,7 @@ static void link_counts(void *self, struct backend_link *link) {
 static void *host_alloc(void *self, size_t bytes) {
     struct cuda *c = (struct cuda *)self;
     void *p = NULL;
-    cuda_check(c, cudaSetDevice(c->device), "device");
+    cuda_enter(c);
     cuda_check(c, cudaMallocHost(&p, bytes), "page-locked memory");
     return p;
 }
@@ -301,6 +321,7 @@ static void points_close(struct cuda_points *p) {
 
 static void close_device(void *self) {
     struct cuda *c = (struct cuda *)self;
+    cuda_enter(c);
     cuda_check(c, cudaDeviceSynchronize(), "an operation");
     for (size_t i = 0; i < c->n_placed; i++) {
         cudaFree(c->placed[i]);
@@ -369,9 +390,7 @@ static size_t partial_floats(const struct backend_limits *l) {
 }
 
 extern "C" uint64_t backend_cuda_scratch_bytes(const struct backend_limits *l) {
-    const uint64_t context = UINT64_C(300) << 20; /* the driver's own: a guess, never measured */
-    return (hidden_floats(l) + partial_floats(l)) * sizeof(float) + CUDA_SEGMENTS * SEGMENT_BYTES +
-           context;
+    return (hidden_floats(l) + partial_floats(l)) * sizeof(float) + CUDA_SEGMENTS * SEGMENT_BYTES;
 }
 
 static void open_streams(struct cuda *c) {
@@ -428,7 +447,7 @@ extern "C" int backend_cuda_open(struct backend *b, uint32_t device, uint64_t vr
     c->limits = *limits;
     snprintf(c->name, sizeof c->name, "%s", d.name);
     pthread_mutex_init(&c->lock, NULL);
-    cuda_check(c, cudaSetDevice(c->device), "device");
+    cuda_enter(c);
     cuda_check(c, cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, c->device),
                "device");
     c->n_sms = (uint32_t)sms;

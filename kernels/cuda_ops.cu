@@ -172,6 +172,7 @@ static void launch_embed(struct cuda *c, const struct weight *table, const int32
 void cuda_embed(void *self, const struct weight *table, const int32_t *host_ids, uint32_t rows,
                 float *out) {
     struct cuda *c = (struct cuda *)self;
+    cuda_enter(c);
     const int32_t *ids = (const int32_t *)cuda_send(c, host_ids, rows * sizeof *host_ids);
     CUDA_BY_CODEC(table->codec->id, launch_embed, c, table, ids, rows, out);
 }

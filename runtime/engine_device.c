@@ -37,8 +37,18 @@ static int open_cuda(struct corm_engine *e, uint32_t number, const struct backen
     if (number >= (uint32_t)n)
         return err_set(err, "cuda:%u: this machine has %d CUDA device%s, numbered from 0", number,
                        n, n == 1 ? "" : "s");
-    if (engine_plan_device(e, backend_cuda_scratch_bytes(limits), device.free_bytes, err) < 0)
-        return -1;
+    struct err small = {0};
+    if (device.usable &&
+        engine_plan_device(e, backend_cuda_scratch_bytes(limits), device.free_bytes, &small) < 0) {
+        if (e->opt.vram_bytes > 0)
+            return err_set(err, "%s", small.msg);
+        return err_set(err,
+                       "%s; %llu of the %llu MiB of cuda:%u (%s) are free: does another "
+                       "program use it?",
+                       small.msg, (unsigned long long)(device.free_bytes >> 20),
+                       (unsigned long long)(device.total_bytes >> 20), number, device.name);
+    }
+    /* It says what is wrong with one that is not usable. */
     return backend_cuda_open(&e->backend, number, e->plan.total_bytes, limits, err);
 }
 

@@ -3,6 +3,7 @@
  * against the scalar CPU one, with the threads of a block taking turns in several orders; and what
  * it says on machines that it cannot use. What this does not show is in tests/cuda/emulate.h.
  */
+#include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -95,6 +96,63 @@ static void test_devices(void **state) {
     *emulate_machine() = good_machine();
 }
 
+/* What the driver takes for itself counts once: it is not free when asked, and no budget holds it. */
+static void test_context(void **state) {
+    struct emulate_machine m = good_machine(), before = *emulate_machine();
+    struct backend_limits limits = kernels_limits();
+    struct backend_device d;
+    struct backend b;
+    struct err err = {0};
+    (void)state;
+    uint64_t scratch = emulated_cuda_scratch_bytes(&limits);
+    m.context_bytes = 300 << 20;
+    m.free_bytes = emulate_used_bytes() + m.context_bytes + scratch + (2 << 20);
+    *emulate_machine() = m;
+    assert_int_equal(emulated_cuda_devices(0, &d, 1, &err), 1);
+    assert_int_equal(d.free_bytes, scratch + (2 << 20));
+    assert_int_equal(emulated_cuda_open(&b, 0, d.free_bytes, &limits, &err), 0);
+    assert_no_err(&err);
+    b.ops->free(b.self, b.ops->alloc(b.self, 2 << 20));
+    assert_int_equal(emulated_cuda_devices(0, &d, 1, &err), 1);
+    assert_in_range(d.free_bytes, 2 << 20, (2 << 20) + (64 << 10));
+    backend_close(&b);
+    assert_int_equal(emulated_cuda_open(&b, 0, scratch + (3 << 20), &limits, &err), -1);
+    assert_err(&err, "memory free", "another program", "");
+    *emulate_machine() = before;
+}
+
+/* An engine is one thread's at a time, not always the one's that opened it; and threads begin with
+ * device 0. */
+static void *run_elsewhere(void *arg) {
+    const struct backend *b = arg;
+    float values[64], got[64];
+    kernels_fill(&(struct test_rng){42}, KIND_NORMAL, values, 64);
+    float *x = b->ops->alloc(b->self, sizeof values);
+    b->ops->write(b->self, x, values, sizeof values);
+    b->ops->clamp(b->self, x, 64, 100);
+    b->ops->read(b->self, got, x, sizeof got);
+    b->ops->free(b->self, x);
+    return memcmp(values, got, sizeof got) == 0 ? arg : NULL;
+}
+
+static void test_threads(void **state) {
+    struct emulate_machine before = *emulate_machine();
+    struct backend_limits limits = kernels_limits();
+    struct backend b;
+    struct err err = {0};
+    pthread_t thread;
+    void *result;
+    (void)state;
+    emulate_machine()->n_devices = 2;
+    assert_int_equal(emulated_cuda_open(&b, 1, 0, &limits, &err), 0);
+    assert_no_err(&err);
+    assert_int_equal(pthread_create(&thread, NULL, run_elsewhere, &b), 0);
+    pthread_join(thread, &result);
+    assert_ptr_equal(result, &b);
+    backend_close(&b);
+    *emulate_machine() = before;
+}
+
 /* ---- ends of the program -------------------------------------------------------------------- */
 
 /* What a child that runs fn says before it aborts. */
@@ -170,6 +228,8 @@ int main(void) {
         CUDA_TESTS,
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_devices),
+        cmocka_unit_test(test_context),
+        cmocka_unit_test(test_threads),
         cmocka_unit_test(test_ends),
     };
     return cmocka_run_group_tests(tests, open_rig, close_rig);

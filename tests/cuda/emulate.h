@@ -163,6 +163,7 @@ enum cudaError_t {
     cudaErrorNotReady,
     cudaErrorMemoryAllocation,
     cudaErrorLaunchFailure,
+    cudaErrorInvalidValue,
 };
 enum { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
 enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaDevAttrMultiProcessorCount = 16 };
@@ -178,6 +179,7 @@ cudaError_t cudaGetDeviceCount(int *n);
 cudaError_t cudaDriverGetVersion(int *version);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *prop, int device);
 cudaError_t cudaDeviceGetAttribute(int *value, int attribute, int device);
+cudaError_t cudaSetDevice(int device);
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total);
 cudaError_t cudaMalloc(void **p, size_t bytes);
 cudaError_t cudaFree(void *p);
@@ -194,9 +196,6 @@ template <typename T> static inline cudaError_t cudaMalloc(T **p, size_t bytes) 
     return cudaMalloc((void **)p, bytes);
 }
 
-static inline cudaError_t cudaSetDevice(int) {
-    return cudaSuccess;
-}
 static inline cudaError_t cudaDeviceSynchronize(void) {
     return cudaSuccess;
 }

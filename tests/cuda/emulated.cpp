@@ -202,6 +202,22 @@ static size_t n_blocks, used_bytes;
 static pthread_mutex_t memory_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct emulate_machine machine;
 static cudaError_t last_error;
+static int device_in_use = -1; /* of the backend: one at a time */
+static thread_local int current_device;
+static bool has_context;
+
+static size_t free_now(void) {
+    size_t taken = used_bytes + (has_context ? machine.context_bytes : 0);
+    return machine.free_bytes > taken ? machine.free_bytes - taken : 0;
+}
+
+/* A stream belongs to a device: a thread that means another one has no use for it. */
+static void check_current(void) {
+    if (current_device != device_in_use) {
+        die("emulated device: a call of a thread for device %d goes to device %d", current_device,
+            device_in_use);
+    }
+}
 
 extern "C" struct emulate_machine *emulate_machine(void) {
     return &machine;
@@ -265,7 +281,8 @@ void emulate_check_aligned(const void *p, size_t bytes) {
 cudaError_t cudaMalloc(void **p, size_t bytes) {
     size_t page = (size_t)sysconf(_SC_PAGESIZE), room = (bytes + 255) / 256 * 256;
     size_t mapped = (room + page - 1) / page * page + page;
-    if (bytes > machine.free_bytes - used_bytes) {
+    check_current();
+    if (bytes > free_now()) {
         return cudaErrorMemoryAllocation;
     }
     pthread_mutex_lock(&memory_lock);
@@ -323,6 +340,7 @@ cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t) {
 }
 
 static void copy(void *dst, const void *src, size_t bytes, int kind) {
+    check_current();
     if (!in_device(kind == cudaMemcpyHostToDevice ? dst : src, bytes) ||
         in_device(kind == cudaMemcpyHostToDevice ? src : dst, 1)) {
         die("emulated device: a copy between the wrong memories");
@@ -338,6 +356,9 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, int kind, 
 
 cudaError_t cudaMemcpy2DAsync(void *dst, size_t dst_stride, const void *src, size_t src_stride,
                               size_t width, size_t rows, int kind, cudaStream_t) {
+    if (width > dst_stride || width > src_stride) {
+        return cudaErrorInvalidValue;
+    }
     memory_open open;
     for (size_t r = 0; r < rows; r++) {
         copy((uint8_t *)dst + r * dst_stride, (const uint8_t *)src + r * src_stride, width, kind);
@@ -373,8 +394,15 @@ cudaError_t cudaDeviceGetAttribute(int *value, int, int) {
     return cudaSuccess;
 }
 
+cudaError_t cudaSetDevice(int device) {
+    current_device = device_in_use = device;
+    has_context = true;
+    return cudaSuccess;
+}
+
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
-    *free_bytes = machine.free_bytes - used_bytes;
+    has_context = true;
+    *free_bytes = free_now();
     *total = machine.total_bytes;
     return cudaSuccess;
 }
@@ -384,9 +412,9 @@ cudaError_t cudaGetLastError(void) {
 }
 
 const char *cudaGetErrorString(cudaError_t e) {
-    static const char *const texts[] = {"no error",      "insufficient driver",
-                                        "no device",     "not ready",
-                                        "out of memory", "unspecified launch failure"};
+    static const char *const texts[] = {
+        "no error",      "insufficient driver",        "no device",       "not ready",
+        "out of memory", "unspecified launch failure", "invalid argument"};
     return texts[e];
 }
 
@@ -402,6 +430,7 @@ void emulate_launch(const char *kernel, dim3 grid, dim3 block_dim, size_t shared
         die("kernel %s: grid %u x %u x %u of %u threads, %zu bytes of shared memory", kernel,
             grid.x, grid.y, grid.z, block_dim.x, shared_bytes);
     }
+    check_current();
     memory_open open;
     kernel_name = kernel;
     body = f;

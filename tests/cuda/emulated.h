@@ -23,6 +23,7 @@ struct emulate_machine {
     int driver; /* version it reports; 0 = none installed */
     int n_devices, major, minor;
     size_t free_bytes, total_bytes;
+    size_t context_bytes;   /* what the driver takes when the device is first used */
     uint64_t launches_left; /* the launch after these fails: the device is lost; 0 = never */
 };
 struct emulate_machine *emulate_machine(void);
