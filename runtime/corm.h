@@ -35,10 +35,11 @@ struct corm_model_info;
 struct corm_memory_plan;
 
 enum corm_reading {
-    CORM_READ_AUTO,     /* direct where the model does not fit and the file system allows it */
-    CORM_READ_BUFFERED, /* through the page cache */
+    CORM_READ_AUTO,     /* measured when the engine is opened, where the model does not fit */
+    CORM_READ_BUFFERED, /* through the page cache, which keeps what it can */
     CORM_READ_DIRECT,   /* past it; an error where the file system refuses */
     CORM_READ_MAPPED,   /* from a mapping of the file, in place where experts are not compressed */
+    CORM_READ_PASSING,  /* through the page cache, which is told to forget it at once */
 };
 
 /* With a device, what computes an expert of a single row that the device does not have. */
@@ -137,10 +138,14 @@ struct corm_memory_plan {
     /* Measured, in decoded bytes of experts a second; 0 = not measured: copies to a device that
      * does not hold all experts, and, for CORM_MISSED_AUTO, the CPU's computing. */
     double link_bytes_per_s, cpu_bytes_per_s;
-    /* How experts come from the archive. CORM_READ_BUFFERED with `streams` set means that direct
-     * reading is not to be had, and the page cache grows outside of the budget. */
-    enum corm_reading reading;
     bool streams; /* experts come and go; else all stay in memory */
+    /* How experts come from the archive. CORM_READ_BUFFERED with `streams` set: the page cache
+     * grows outside of the budget, where no limit forbids it. */
+    enum corm_reading reading;
+    /* Where that was chosen by measuring: bytes a second that came directly, and through the page
+     * cache (CORM_READ_BUFFERED or CORM_READ_PASSING). 0 = not measured. */
+    double direct_bytes_per_s, cached_bytes_per_s;
+    bool direct_refused, cached_refused; /* by the file system */
 };
 
 struct corm_model_info {

@@ -61,6 +61,10 @@ static void catch_lost_pages(void) {
 
 static const char *const kv_words[] = {[RUN_KV_F16] = "f16", [RUN_KV_F32] = "f32", NULL};
 
+static const char *const reading_words[] = {
+    [CORM_READ_AUTO] = "auto",     [CORM_READ_BUFFERED] = "buffered", [CORM_READ_DIRECT] = "direct",
+    [CORM_READ_MAPPED] = "mapped", [CORM_READ_PASSING] = "passing",   NULL};
+
 static const struct cli_option machine_rows[] = {
     {"ram", 0, CLI_STRING, FIELD(ram), "SIZE",
      "Memory for weights, caches and scratch: a size (300M, 4G), a part of the memory that is "
@@ -89,6 +93,12 @@ static const struct cli_option machine_rows[] = {
      "Leave out neurons that are predicted to add little, so that perplexity rises by at most this "
      "much: one of the levels that the archive was calibrated for (0.5, 1, 2). 0: exact.",
      .min = 0, .max = 100},
+    {"reading", 0, CLI_ENUM, FIELD(reading), "WAY",
+     "How the experts of a model that does not fit are read: direct (past the page cache), "
+     "buffered (through it: it keeps what it can, outside of --ram), passing (through it, and "
+     "forgotten at once), mapped (from a mapping of the file), or auto: direct or through the page "
+     "cache, as measured in a moment at the start. The result does not depend on it.",
+     .words = reading_words},
     {"kv", 0, CLI_ENUM, FIELD(kv), "TYPE", "Type of the KV cache: f16 or f32.", .words = kv_words},
     {0},
 };
@@ -177,19 +187,13 @@ static const struct cli_option bench_rows[] = {
     {0},
 };
 
-static const char *const reading_words[] = {[CORM_READ_AUTO] = "auto",
-                                            [CORM_READ_BUFFERED] = "buffered",
-                                            [CORM_READ_DIRECT] = "direct",
-                                            [CORM_READ_MAPPED] = "mapped",
-                                            NULL};
-
 static const struct cli_option measure_rows[] = {
     {"ablation", 0, CLI_FLAG, FIELD(ablation),
      .help = "Turn the engine's mechanisms on one after the other, from whole experts on demand in "
              "an LRU cache (B0) to all of them, and compare: interleaved runs, each with a fresh "
              "engine. Needs --share or --ram."},
     {"io", 0, CLI_FLAG, FIELD(io),
-     .help = "Read the archive buffered and directly, with several block sizes and threads; with "
+     .help = "Read the archive in each way, with several block sizes and threads; with "
              "--reading, --block or --io-threads in those only."},
     {"block", 0, CLI_SIZE, FIELD(block_bytes), "SIZE", "With --io: the block size.",
      .fallback = "64K to 4M"},
@@ -218,10 +222,6 @@ static const struct cli_option measure_rows[] = {
      "With --ablation: the same model compressed, where MODEL.corm was converted with "
      "--no-compress: to see what the codec brings.",
      .fallback = "none"},
-    {"reading", 0, CLI_ENUM, FIELD(reading), "WAY",
-     "How experts are read: auto, buffered (through the page cache), direct, or mapped (from a "
-     "mapping of the file).",
-     .words = reading_words},
     {"io-threads", 0, CLI_INT, FIELD(io_threads), "N", "Threads that read and decode.", .min = 0,
      .max = 64, .fallback = "the engine's own number"},
     {0},

@@ -178,7 +178,7 @@ static int open_steps(struct corm_engine *e, const char *path,
     if (fill_options(e, options, err) < 0)
         return -1;
 
-    if (engine_open_backend(e, err) < 0)
+    if (engine_open_backend(e, err) < 0 || engine_plan_reading(e, err) < 0)
         return -1;
     fill_info(e);
     if (e->opt.on_plan)
@@ -190,7 +190,8 @@ static int open_steps(struct corm_engine *e, const char *path,
     e->cache.whole_lru = m->whole_lru;
     static const enum reader_way ways[] = {[CORM_READ_BUFFERED] = READER_BUFFERED,
                                            [CORM_READ_DIRECT] = READER_DIRECT,
-                                           [CORM_READ_MAPPED] = READER_MAPPED};
+                                           [CORM_READ_MAPPED] = READER_MAPPED,
+                                           [CORM_READ_PASSING] = READER_PASSING};
     struct prefetch_options io = {.io_threads = e->io_threads,
                                   .device = e->device_slots ? &e->backend : NULL,
                                   .way = ways[e->plan.reading],

@@ -73,6 +73,9 @@ int engine_plan_device(struct corm_engine *e, uint64_t scratch_bytes, uint64_t f
  * the map. */
 int engine_plan_missed(struct corm_engine *e, uint64_t in_place_bytes, uint64_t usable_bytes,
                        struct err *err);
+/* engine_plan.c: with the plan made and the backend open, choose how experts are read: as asked,
+ * else measured where they come and go. */
+int engine_plan_reading(struct corm_engine *e, struct err *err);
 /* Rows that predictors are evaluated for at a time. */
 uint32_t engine_predict_rows(const struct corm_engine *e);
 

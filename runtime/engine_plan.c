@@ -2,15 +2,24 @@
  * engine_plan: what memory is used for, before any of it is taken.
  *
  * Owns: the plan of the host's memory where the CPU computes, and that of a device's memory. What
- * is left of the budget, after all that must be there, holds experts.
- * Leaves to others: keeping to it (each module's *_bytes function says what it takes).
+ * is left of the budget, after all that must be there, holds experts. And whether the page cache
+ * may hold them too, from which follows how they are read.
+ * Leaves to others: keeping to it (each module's *_bytes function says what it takes);
+ * measuring (reader).
  */
 #include "runtime/engine.h"
+
+#include <stdlib.h>
 
 #include "runtime/machine.h"
 
 /* Program, libraries, indexes, tokenizer, thread stacks: what is not counted one by one. */
 static const uint64_t OVERHEAD_BYTES = UINT64_C(24) << 20;
+
+/* The last eighth of what is available is where paging starts. */
+static uint64_t usable_bytes(void) {
+    return machine_available_bytes() / 8 * 7;
+}
 
 uint32_t engine_predict_rows(const struct corm_engine *e) {
     return e->opt.loss_in_batches ? e->opt.batch_rows : 1;
@@ -88,17 +97,6 @@ static void plan_slots(struct corm_engine *e, uint64_t fixed) {
     e->plan.cache_bytes = e->n_slots * slot;
 }
 
-/* Where experts come and go, buffered reading would fill memory outside of the budget with second
- * copies. Where all stay, what another run left in the page cache is welcome. */
-static void choose_reading(struct corm_engine *e) {
-    const struct corm_mechanisms *m = e->opt.measure;
-    struct corm_memory_plan *p = &e->plan;
-    p->reading = m ? m->reading : CORM_READ_AUTO;
-    if (p->reading == CORM_READ_AUTO)
-        p->reading = p->streams && reader_direct_works(e->archive.map.path) ? CORM_READ_DIRECT
-                                                                            : CORM_READ_BUFFERED;
-}
-
 int engine_plan(struct corm_engine *e, struct err *err) {
     const struct corm *c = &e->archive;
     const struct corm_mechanisms *m = e->opt.measure;
@@ -107,7 +105,7 @@ int engine_plan(struct corm_engine *e, struct err *err) {
     uint32_t all_slots = cache_slots_needed(c, true);
     p->cache_need_bytes = in_place_bytes(c) + (uint64_t)all_slots * cache_slot_bytes(c);
     if (budget == 0)
-        budget = machine_available_bytes() / 8 * 7; /* the last eighth is where paging starts */
+        budget = usable_bytes();
     if (plan_budget(e, fixed, budget, "a memory budget of ", "is too small", err) < 0)
         return -1;
     e->in_place = fixed + p->cache_need_bytes <= p->budget_bytes && !(m && m->cache_share > 0);
@@ -119,7 +117,6 @@ int engine_plan(struct corm_engine *e, struct err *err) {
     }
     p->total_bytes = fixed + p->cache_bytes;
     p->streams = !e->in_place;
-    choose_reading(e);
     return 0;
 }
 
@@ -138,8 +135,74 @@ int engine_plan_device(struct corm_engine *e, uint64_t scratch_bytes, uint64_t f
     p->total_bytes = fixed + p->cache_bytes;
     p->streams = e->n_slots < most;
     p->host_bytes = host_bytes(e) + prefetch_fillers(e->io_threads) * filler_landing_bytes(c);
-    if (engine_plan_missed(e, in_place_bytes(c), machine_available_bytes() / 8 * 7, err) < 0)
-        return -1;
-    choose_reading(e);
-    return 0;
+    return engine_plan_missed(e, in_place_bytes(c), usable_bytes(), err);
+}
+
+/* ---- reading ---- */
+
+/* What measuring may take. */
+enum { TRIAL_BYTES = 64 << 20, TRIAL_NS = 150 * 1000 * 1000 };
+
+/* One read of each expert, as a guess would do it: [n_records]. Returns the bytes of all experts in
+ * the file. */
+static uint64_t expert_spans(const struct corm *c, struct reader_span *spans) {
+    uint64_t bytes = 0;
+    for (uint32_t r = 0; r < c->n_records; r++) {
+        uint32_t first = c->records[r].first_chunk, n = c->records[r].n_chunks;
+        uint64_t all = fill_bytes(c, first, first + n - 1);
+        size_t read = (size_t)(all < FILL_GUESS_BYTES ? all : FILL_GUESS_BYTES);
+        spans[r] = (struct reader_span){c->chunks[first].offset, read};
+        bytes += all;
+    }
+    return bytes;
+}
+
+/* Whether the host's memory has room for all experts in the page cache, beside what the plan takes
+ * of it. */
+static bool has_room(const struct corm_engine *e, uint64_t file_bytes) {
+    const struct corm_memory_plan *p = &e->plan;
+    uint64_t own = backend_needs_landing(&e->backend) ? p->host_bytes : p->total_bytes;
+    /* Chunks that are used from the map are in the page cache. */
+    if (p->missed == CORM_MISSED_CPU && e->host_in_place)
+        own -= in_place_bytes(&e->archive);
+    return own + file_bytes <= usable_bytes();
+}
+
+/* Through the page cache, experts are held twice, outside of the budget; where memory, or a limit
+ * of the kernel, has no room for that it is told to forget them. Where there is room, who named a
+ * budget of this memory still meant it: direct reading is favoured, and the page cache wins only by
+ * holding much of the file already. A device's experts have a second tier in it. */
+static int measure_reading(struct corm_engine *e, struct err *err) {
+    const struct corm *c = &e->archive;
+    struct corm_memory_plan *p = &e->plan;
+    struct reader_span *spans = mem_calloc(c->n_records, sizeof *spans);
+    bool room = has_room(e, expert_spans(c, spans));
+    bool named = !backend_needs_landing(&e->backend) || e->opt.ram_bytes > 0;
+    struct reader_trial trial = {.spans = spans,
+                                 .n = c->n_records,
+                                 .threads = e->io_threads,
+                                 .limit_bytes = TRIAL_BYTES,
+                                 .limit_ns = TRIAL_NS,
+                                 .cached = room ? READER_BUFFERED : READER_PASSING,
+                                 .favoured = room && !named ? READER_BUFFERED : READER_DIRECT};
+    struct reader_choice choice;
+    int status = reader_choose(c->map.path, &trial, &choice, err);
+    p->reading = choice.way == READER_DIRECT ? CORM_READ_DIRECT
+                 : room                      ? CORM_READ_BUFFERED
+                                             : CORM_READ_PASSING;
+    p->direct_bytes_per_s = choice.bytes_per_s[READER_DIRECT];
+    p->cached_bytes_per_s = choice.bytes_per_s[trial.cached];
+    p->direct_refused = choice.refused[READER_DIRECT];
+    p->cached_refused = choice.refused[trial.cached];
+    free(spans);
+    return status;
+}
+
+/* Where all experts stay, what another run left in the page cache is welcome; and a throttle makes
+ * a disk out of it. */
+int engine_plan_reading(struct corm_engine *e, struct err *err) {
+    const struct corm_mechanisms *m = e->opt.measure;
+    e->plan.reading = m && m->reading != CORM_READ_AUTO ? m->reading : CORM_READ_BUFFERED;
+    bool asked = m && (m->reading != CORM_READ_AUTO || m->throttle_bytes_per_s > 0);
+    return e->plan.streams && !asked ? measure_reading(e, err) : 0;
 }

@@ -16,6 +16,7 @@ static const struct {
     [READER_BUFFERED] = {"buffered", 0},
     [READER_DIRECT] = {"direct", O_DIRECT},
     [READER_MAPPED] = {"mapped", 0},
+    [READER_PASSING] = {"passing", 0},
 };
 
 const char *reader_way_name(enum reader_way way) {
@@ -156,6 +157,12 @@ static int read_pieces(const struct reader *r, uint64_t pos, uint64_t offset, si
     return 0;
 }
 
+void reader_uncache(const struct reader *r, uint64_t offset, uint64_t bytes) {
+    uint64_t first = offset & ~(uint64_t)(READER_ALIGN - 1);
+    uint64_t last = bytes ? align_up(offset + bytes, READER_ALIGN) : r->file_bytes;
+    posix_fadvise(r->fd, (off_t)first, (off_t)(last - first), POSIX_FADV_DONTNEED);
+}
+
 int reader_read(struct reader *r, uint64_t offset, size_t bytes, uint8_t *buffer,
                 const uint8_t **data, struct err *err) {
     uint64_t first = offset, last = offset + bytes, until;
@@ -168,13 +175,15 @@ int reader_read(struct reader *r, uint64_t offset, size_t bytes, uint8_t *buffer
     if (begin(r, offset, last - first, &until, err) < 0 ||
         read_pieces(r, first, offset, bytes, &piece, 1, err) < 0)
         return -1;
+    if (r->way == READER_PASSING)
+        reader_uncache(r, offset, bytes);
     wait_until(r, until);
     *data = buffer + (offset - first);
     return 0;
 }
 
 bool reader_can_scatter(const struct reader *r, uint64_t offset, size_t bytes, const void *to) {
-    return r->way == READER_BUFFERED ||
+    return r->way == READER_BUFFERED || r->way == READER_PASSING ||
            (r->way == READER_DIRECT && (offset | bytes | (uintptr_t)to) % READER_ALIGN == 0);
 }
 
@@ -187,6 +196,8 @@ int reader_scatter(struct reader *r, uint64_t offset, struct iovec *pieces, int 
     if (begin(r, offset, bytes, &until, err) < 0 ||
         read_pieces(r, offset, offset, bytes, pieces, n, err) < 0)
         return -1;
+    if (r->way == READER_PASSING)
+        reader_uncache(r, offset, bytes);
     wait_until(r, until);
     return 0;
 }

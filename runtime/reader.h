@@ -1,12 +1,14 @@
 /*
- * reader: the ways of getting stored bytes of an archive; the only file that knows pread, O_DIRECT
- * and the advice to the kernel about mapped files.
+ * reader: the ways of getting stored bytes of an archive (reader.c, the only file that knows pread,
+ * O_DIRECT and the advice to the kernel about files and mappings), and which one is chosen
+ * (reader_choose.c).
  *
  * Owns: the file descriptor and the mapping of each way, alignment, retries of interrupted and
- * short reads.
- * Leaves to others: when to read what (prefetch), what the bytes mean (corm_read).
+ * short reads; measuring ways.
+ * Leaves to others: when to read what (prefetch), what the bytes mean (corm_read), whether memory
+ * has room for the page cache (engine_plan).
  * Threads: a reader may be used by many threads, each with its own buffers; only the throttle has
- * state, and a lock of its own.
+ * state, and a lock of its own. reader_rate and reader_choose start threads and join them.
  *
  * A throttle makes a slower disk out of a fast one, so that disks can be compared on any machine:
  * requests pass a link of `bytes_per_s` one after the other, and each takes `latency_ns` besides,
@@ -26,9 +28,11 @@
 #include "format/base.h"
 
 enum reader_way {
-    READER_BUFFERED, /* pread through the page cache */
+    READER_BUFFERED, /* pread through the page cache, which keeps what it can */
     READER_DIRECT,   /* pread with O_DIRECT: no second copy in the page cache */
     READER_MAPPED,   /* pages of the file, used where they are */
+    READER_PASSING,  /* pread through the page cache, which is told to forget it at once */
+    READER_WAYS,
 };
 enum { READER_ALIGN = 4096 };
 
@@ -97,9 +101,60 @@ static inline void reader_relax(void) {
 #endif
 }
 
+/* Ask the kernel to forget the pages of a range, `bytes` 0 = to the end of the file. Those that are
+ * mapped somewhere, or not written yet, stay. */
+void reader_uncache(const struct reader *r, uint64_t offset, uint64_t bytes);
+
 const char *reader_way_name(enum reader_way way);
 
 /* Whether the file system reads `path` with O_DIRECT, seen by doing it. */
 bool reader_direct_works(const char *path);
+
+/* ---- reader_choose.c ---- */
+
+struct reader_span {
+    uint64_t offset;
+    size_t bytes;
+};
+
+/* Spans that threads read, each the next one in turn. */
+struct reader_work {
+    const struct reader_span *spans; /* [n] */
+    size_t n;
+    uint32_t threads;  /* >= 1 */
+    uint64_t limit_ns; /* no read begins later; each thread reads once at least */
+    bool again;        /* start over until then, else stop after the last span */
+};
+/* How fast they come: the sum of the threads' rates. With READER_MAPPED a span is given back
+ * (reader_forget) as soon as it is there. */
+int reader_rate(struct reader *r, const struct reader_work *work, double *bytes_per_s,
+                struct err *err);
+
+/* A choice between direct reading and a way through the page cache, measured. */
+struct reader_trial {
+    const struct reader_span *spans; /* [n] as the engine would read them; a sample is read */
+    size_t n;
+    uint32_t threads;
+    uint64_t limit_bytes, limit_ns; /* of all measuring, but for the reads under way then */
+    /* The other candidate: READER_BUFFERED where memory has room for the file in the page cache,
+     * else READER_PASSING, which is measured on pages that the kernel was asked to forget: those
+     * that lie in memory now will not when the engine has taken it. */
+    enum reader_way cached;
+    enum reader_way favoured;                /* chosen unless the other one is clearly faster */
+    struct reader_fault faults[READER_WAYS]; /* for tests */
+};
+struct reader_choice {
+    enum reader_way way;
+    double bytes_per_s[READER_WAYS]; /* 0 = not a candidate, not measured, or refused */
+    bool refused[READER_WAYS];       /* it cannot be opened, or does not read */
+};
+/* The ways take turns, each on pages that no other has read. A way that fails is none; where both
+ * do, that is the error. */
+int reader_choose(const char *path, const struct reader_trial *trial, struct reader_choice *choice,
+                  struct err *err);
+/* The rule: `favoured`, or the fastest way if that is READER_CLEARLY times as fast. 0 = not to be
+ * had; where all are, `favoured`. */
+enum reader_way reader_best(const double bytes_per_s[READER_WAYS], enum reader_way favoured);
+#define READER_CLEARLY 1.25
 
 #endif

@@ -29,6 +29,22 @@ static const char *count_text(char out[16], uint64_t n) {
     return out;
 }
 
+/* How fast a way was found to be. */
+static const char *rate_text(char out[32], double bytes_per_s, bool refused) {
+    snprintf(out, 32, "%.0f MB/s", bytes_per_s / 1e6);
+    return refused ? "refused by the file system" : bytes_per_s > 0 ? out : "not measured";
+}
+
+static void print_choice(const struct corm_memory_plan *p) {
+    char direct[32], cached[32];
+    if (p->direct_bytes_per_s > 0 || p->cached_bytes_per_s > 0) {
+        fprintf(stderr, "reading  %s (direct %s, page cache %s)\n",
+                p->reading == CORM_READ_DIRECT ? "direct" : "page cache",
+                rate_text(direct, p->direct_bytes_per_s, p->direct_refused),
+                rate_text(cached, p->cached_bytes_per_s, p->cached_refused));
+    }
+}
+
 static void print_plan(void *ctx, const struct corm_model_info *m,
                        const struct corm_memory_plan *p) {
     const struct run *r = ctx;
@@ -52,8 +68,10 @@ static void print_plan(void *ctx, const struct corm_model_info *m,
             !p->streams                      ? "; the whole model fits"
             : p->reading == CORM_READ_DIRECT ? "; experts are read directly"
             : p->reading == CORM_READ_MAPPED ? "; experts are read from a mapping of the file"
-                                             : "; experts are read through the page cache, "
-                                               "which grows outside of the budget");
+            : p->reading == CORM_READ_PASSING
+                ? "; experts are read through the page cache, which forgets them"
+                : "; experts are read through the page cache, which grows outside of the budget");
+    print_choice(p);
     fprintf(stderr, "compute  %s%s%s, %u thread%s, context %u tokens, batch %u\n",
             p->host_bytes > 0 ? m->device : "", p->host_bytes > 0 ? ": " : "", m->isa, m->threads,
             m->threads == 1 ? "" : "s", m->ctx_tok, m->batch_rows);
@@ -108,6 +126,7 @@ int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struc
                       .all_logits = r->all_logits,
                       .measure = r->measure};
     r->progress = progress_terminal_init(&r->terminal, stderr, o->quiet);
+    struct corm_mechanisms asked = {.reading = (enum corm_reading)o->reading};
     struct corm_engine_options options = {
         .threads = (uint32_t)o->threads,
         .isa = o->isa,
@@ -120,7 +139,7 @@ int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struc
         .loss_in_batches = r->loss_in_batches,
         .on_plan = o->quiet ? NULL : print_plan,
         .on_plan_ctx = r,
-        .measure = r->measure,
+        .measure = r->measure ? r->measure : &asked,
     };
     int status = ram_bytes(o->ram, &options.ram_bytes, err);
     if (!status) {

@@ -21,7 +21,7 @@
 /* What the user asked for; a field belongs to the option of its name. */
 struct run_options {
     /* machine */
-    int threads, batch, kv;
+    int threads, batch, kv, reading; /* reading: enum corm_reading */
     const char *isa, *ram, *device, *vram;
     double loss;
     /* text that goes in */
@@ -44,7 +44,7 @@ struct run_options {
     uint64_t throttle; /* bytes/s */
     uint64_t block_bytes;
     double share, stall;
-    int io_threads, reading; /* reading: enum corm_reading */
+    int io_threads;
     /* logits */
     const char *ids, *ids_file, *output;
     /* figures */
@@ -126,7 +126,7 @@ int run_bench_tokens(const struct run *r, size_t n, struct run_ids *out, struct 
 /* Fill in what the options say. Returns 0 or CLI_USAGE. */
 int run_bench_measure(const struct run_options *o, struct corm_mechanisms *m, struct err *err);
 /* Bytes a second that reading `path` gives in blocks of `block_bytes` with `threads` threads, for
- * about `seconds`; the page cache is emptied of it before. `direct`: as in enum corm_reading. */
+ * about `seconds`, directly or else through the page cache, which is emptied of it. */
 int run_io_rate(const char *path, bool direct, size_t block_bytes, uint32_t threads, double seconds,
                 double *bytes_per_s, struct err *err);
 

@@ -322,6 +322,7 @@ static int check_same(const struct ablation *a, struct err *err) {
     return 0;
 }
 
+/* The disk's rate, and the way in which all rows read it. */
 static int device_rate(struct ablation *a, struct err *err) {
     a->device_bytes_per_s = a->base.throttle_bytes_per_s;
     if (a->device_bytes_per_s > 0) {
@@ -329,10 +330,11 @@ static int device_rate(struct ablation *a, struct err *err) {
     }
     struct err refused = {0};
     const char *path = a->call->args.items[0];
-    if (run_io_rate(path, true, 1 << 20, 2, 1.0, &a->device_bytes_per_s, &refused) == 0) {
-        return 0;
+    bool direct = run_io_rate(path, true, 1 << 20, 2, 1.0, &a->device_bytes_per_s, &refused) == 0;
+    if (a->base.reading == CORM_READ_AUTO) {
+        a->base.reading = direct ? CORM_READ_DIRECT : CORM_READ_PASSING;
     }
-    return run_io_rate(path, false, 1 << 20, 2, 1.0, &a->device_bytes_per_s, err);
+    return direct ? 0 : run_io_rate(path, false, 1 << 20, 2, 1.0, &a->device_bytes_per_s, err);
 }
 
 static int run_rows(struct ablation *a, struct progress *progress, struct err *err) {

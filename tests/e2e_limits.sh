@@ -20,7 +20,7 @@ release* | debug*) ;;
     ;;
 esac
 work=$(mktemp -d) || exit 1
-trap 'cgroup_close; rm -rf "$work"' EXIT
+trap 'cgroup_close; rm -rf "$work" ${shm:+"$shm"}' EXIT
 trap 'exit 130' INT TERM
 . "$util"
 "$build/corm-prep" convert -q tests/models/fable -o "$work/fable.corm" >"$work/log" 2>&1 || {
@@ -57,10 +57,71 @@ steady() {
 }
 case_ 'memory does not grow with time' steady
 
+# How experts are read is measured where they come and go, said with the reason, and changes no bit.
+# hash_of FILE OPTION...: of the logits after a run in 45 MiB, whose plan is in err.
+hash_of() {
+    "$run" bench "$@" --ram 45M --reps 1 --prompt-tokens 40 --decode-tokens 40 --stats -f "$text" \
+        >out 2>err || { cat out err >&2; return 1; }
+    sed -n 's/^logits *hash //p' err
+}
+line='^reading  \(direct\|page cache\) (direct [0-9]* MB/s, page cache [0-9]* MB/s)$'
+refusal='^reading  page cache (direct refused by the file system, page cache [0-9]* MB/s)$'
+chosen() {
+    want=$(hash_of fable.corm) && cat err && [ -n "$want" ] || return 1
+    grep -q "$line" err || grep -q "$refusal" err || return 1
+    case $(grep '^reading' err) in
+    'reading  direct'*) grep -q '; experts are read directly$' err ;;
+    *) grep -q '; experts are read through the page cache' err ;;
+    esac
+}
+case_ 'the way of reading is measured, chosen and said' chosen
+want=$(hash_of fable.corm)
+asked() {
+    for way in buffered direct mapped passing; do
+        [ "$way" != direct ] || ! grep -q "$refusal" plan || continue
+        got=$(hash_of fable.corm --reading "$way") || return 1
+        echo "$way: $got, measured: $want"
+        [ "$got" = "$want" ] && ! grep '^reading' err || return 1
+    done
+    "$run" perplexity fable.corm --ram 48M --reading passing -n 100 -f "$text" >out 2>err &&
+        grep -q 'page cache, which forgets them$' err
+}
+cp err plan
+case_ 'a way that was asked for is taken unmeasured, with the same bits' asked
+unmeasured() {
+    got=$(hash_of fable.corm --throttle 1G) && [ "$got" = "$want" ] && ! grep '^reading' err || return 1
+    "$run" bench fable.corm --reps 1 --prompt-tokens 4 --decode-tokens 4 >out 2>err &&
+        grep -q 'the whole model fits' err && ! grep '^reading' err
+}
+case_ 'nothing is measured under a throttle, or where all fits' unmeasured
+# Memory that is a file system: some refuse O_DIRECT there.
+elsewhere() {
+    got=$(hash_of "$1/fable.corm") && cat err && [ "$got" = "$want" ] &&
+        { grep -q "$line" err || grep -q "$refusal" err; }
+}
+if shm=$(mktemp -d /dev/shm/corm.XXXXXX 2>/dev/null) && cp fable.corm "$shm"; then
+    case_ 'a file system in memory' elsewhere "$shm"
+else
+    skip 'a file system in memory' 'no /dev/shm to write to'
+fi
+rm -rf "$shm"
+side_by_side() {
+    "$run" bench fable.corm --io --block 256K --io-threads 2 >out 2>err || { cat err; return 1; }
+    cat out
+    for way in buffered mapped passing; do
+        grep -q "^$way  *256K  *[1-9][0-9]*$" out || return 1
+    done
+    grep -q '^direct  *256K  *[1-9][0-9]*$' out || grep -q 'refuses O_DIRECT$' out
+}
+case_ 'bench --io has all ways side by side' side_by_side
+
 limited() {
     cgroup_run "$run" bench fable.corm --json -f "$text" --reps 2 >out 2>err || { cat err; return 1; }
     echo "budget $(number budget_bytes), cgroup at most $(cgroup_peak)"
-    [ "$(number budget_bytes)" -le 50331648 ] && [ "$(cgroup_hits)" -eq 0 ]
+    cat err
+    # There is no room for the file in the page cache.
+    [ "$(number budget_bytes)" -le 50331648 ] && [ "$(cgroup_hits)" -eq 0 ] &&
+        grep -q '^reading  ' err && ! grep -q 'grows outside' err
 }
 if cgroup_open 50331648 2>why; then
     case_ 'an automatic budget heeds a cgroup of 48 MiB' limited

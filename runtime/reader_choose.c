@@ -1,0 +1,229 @@
+/*
+ * reader_choose: how fast a way of reading is, and which one is taken.
+ *
+ * Owns: the threads that measure, what they read, the rule.
+ * Leaves to others: reading (reader: the very code that the engine's I/O threads use).
+ */
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "runtime/reader.h"
+
+/* ---- a rate ---- */
+
+struct job {
+    struct reader *reader;
+    const struct reader_work *work;
+    size_t buffer_bytes;
+    uint64_t until_ns;
+    atomic_size_t next;
+};
+
+struct worker {
+    struct job *job;
+    pthread_t thread;
+    double bytes_per_s;
+    struct err err;
+};
+
+static int read_span(struct reader *r, const struct reader_span *span, uint8_t *buffer,
+                     struct err *err) {
+    const uint8_t *data;
+    if (r->way != READER_MAPPED)
+        return reader_read(r, span->offset, span->bytes, buffer, &data, err);
+    int status = reader_map(r, span->offset, span->bytes, &data, err);
+    reader_forget(r, span->offset, span->bytes);
+    return status;
+}
+
+/* Threads end at different moments: each has a clock of its own. */
+static void *read_spans(void *arg) {
+    struct worker *w = arg;
+    struct job *j = w->job;
+    void *buffer;
+    if (posix_memalign(&buffer, READER_ALIGN, j->buffer_bytes) != 0)
+        die("out of memory for a read buffer");
+    uint64_t start = clock_ns(), now = start;
+    double bytes = 0;
+    do {
+        size_t i = atomic_fetch_add(&j->next, 1);
+        if (i >= j->work->n && !j->work->again)
+            break;
+        const struct reader_span *span = &j->work->spans[i % j->work->n];
+        if (read_span(j->reader, span, buffer, &w->err) < 0)
+            break;
+        bytes += (double)span->bytes;
+        now = clock_ns();
+    } while (now < j->until_ns);
+    w->bytes_per_s = now > start ? bytes / (double)(now - start) * 1e9 : 0;
+    free(buffer);
+    return NULL;
+}
+
+int reader_rate(struct reader *r, const struct reader_work *work, double *bytes_per_s,
+                struct err *err) {
+    struct job job = {.reader = r, .work = work, .until_ns = clock_ns() + work->limit_ns};
+    size_t longest = 0;
+    for (size_t i = 0; i < work->n; i++)
+        longest = work->spans[i].bytes > longest ? work->spans[i].bytes : longest;
+    job.buffer_bytes = reader_buffer_bytes(longest);
+    struct worker *workers = mem_calloc(work->threads, sizeof *workers);
+    uint32_t n = 0;
+    int status = 0;
+    for (; n < work->threads && status == 0; n++) {
+        workers[n].job = &job;
+        int e = pthread_create(&workers[n].thread, NULL, read_spans, &workers[n]);
+        if (e != 0) {
+            status = err_errno(err, e, "start of reading thread %u", n);
+            break;
+        }
+    }
+    *bytes_per_s = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        pthread_join(workers[i].thread, NULL);
+        *bytes_per_s += workers[i].bytes_per_s;
+        if (workers[i].err.set && status == 0)
+            status = err_set(err, "%s", workers[i].err.msg);
+    }
+    free(workers);
+    return status;
+}
+
+/* ---- a choice ---- */
+
+enum reader_way reader_best(const double bytes_per_s[READER_WAYS], enum reader_way favoured) {
+    enum reader_way fastest = favoured;
+    for (int way = 0; way < READER_WAYS; way++)
+        if (bytes_per_s[way] > bytes_per_s[fastest])
+            fastest = (enum reader_way)way;
+    return bytes_per_s[fastest] >= READER_CLEARLY * bytes_per_s[favoured] ? fastest : favoured;
+}
+
+/* Turns of each way: a moment in which the disk or the machine was busy with other things is
+ * outvoted. */
+enum {
+    TURNS = 5,
+    CANDIDATES = 2,
+    SHARES = CANDIDATES * TURNS + 1, /* of spans, time and bytes; 1: the read that wakes the disk */
+};
+
+struct candidate {
+    struct reader reader;
+    double rates[TURNS];
+    size_t n;
+};
+
+struct trial {
+    const struct reader_trial *t;
+    size_t step, next, n_taken; /* spans are taken all over the file, each once */
+    struct reader_span *turn;   /* [t->n] what is read in one turn */
+    struct candidate candidates[CANDIDATES];
+};
+
+/* A stride that visits each of `n` spans once, neighbours far from each other. */
+static size_t stride(size_t n) {
+    for (size_t step = (size_t)((double)n * 0.618) + 1; step < n; step++) {
+        size_t a = n, b = step;
+        while (b) {
+            size_t rest = a % b;
+            a = b;
+            b = rest;
+        }
+        if (a == 1)
+            return step;
+    }
+    return 1;
+}
+
+/* The next spans: up to `n` of them and `bytes`, one at least while there are some. */
+static size_t take_spans(struct trial *s, size_t n, uint64_t bytes) {
+    size_t taken = 0;
+    uint64_t sum = 0;
+    while (taken < n && s->n_taken < s->t->n) {
+        s->turn[taken] = s->t->spans[s->next];
+        sum += s->turn[taken].bytes;
+        if (taken > 0 && sum > bytes)
+            break;
+        taken++;
+        s->next = (s->next + s->step) % s->t->n;
+        s->n_taken++;
+    }
+    return taken;
+}
+
+/* One turn of a candidate. It is none any more where it fails. */
+static void take_turn(struct trial *s, struct candidate *c, struct err *err) {
+    const struct reader_trial *t = s->t;
+    if (!c->reader.path)
+        return;
+    size_t n = t->n > SHARES ? t->n / SHARES : 1;
+    struct reader_work work = {.spans = s->turn,
+                               .n = take_spans(s, n, t->limit_bytes / SHARES),
+                               .threads = t->threads,
+                               .limit_ns = t->limit_ns / SHARES};
+    if (work.n == 0)
+        return;
+    for (size_t i = 0; i < work.n && c->reader.way == READER_PASSING; i++)
+        reader_uncache(&c->reader, work.spans[i].offset, work.spans[i].bytes);
+    struct err why = {0};
+    if (reader_rate(&c->reader, &work, &c->rates[c->n], &why) == 0) {
+        c->n++;
+        return;
+    }
+    err_set(err, "%s", why.msg);
+    reader_close(&c->reader);
+}
+
+static int by_size(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void take_turns(struct trial *s, struct err *err) {
+    /* A disk that slept wakes up before the clock starts. */
+    for (int i = 0; i < CANDIDATES && s->n_taken == 0; i++) {
+        struct candidate *c = &s->candidates[i];
+        take_turn(s, c, err);
+        c->n = 0;
+    }
+    uint64_t until_ns = clock_ns() + s->t->limit_ns;
+    for (int turn = 0; turn < TURNS && (turn == 0 || clock_ns() < until_ns); turn++)
+        for (int i = 0; i < CANDIDATES; i++)
+            take_turn(s, &s->candidates[turn % 2 ? CANDIDATES - 1 - i : i], err);
+}
+
+static void open_candidate(struct candidate *c, const char *path, enum reader_way way,
+                           struct reader_fault fault, struct err *why) {
+    if (reader_open(&c->reader, path, way, (struct reader_throttle){0}, why) < 0)
+        reader_close(&c->reader);
+    c->reader.fault = fault;
+}
+
+int reader_choose(const char *path, const struct reader_trial *t, struct reader_choice *choice,
+                  struct err *err) {
+    struct trial s = {.t = t, .step = stride(t->n), .turn = mem_calloc(t->n, sizeof *s.turn)};
+    const enum reader_way ways[CANDIDATES] = {READER_DIRECT, t->cached};
+    struct err why = {0};
+    *choice = (struct reader_choice){.way = t->favoured};
+    for (int i = 0; i < CANDIDATES; i++)
+        open_candidate(&s.candidates[i], path, ways[i], t->faults[ways[i]], &why);
+    take_turns(&s, &why);
+    bool all_refused = true;
+    for (int i = 0; i < CANDIDATES; i++) {
+        struct candidate *c = &s.candidates[i];
+        choice->refused[ways[i]] = !c->reader.path;
+        all_refused = all_refused && !c->reader.path;
+        if (c->reader.path && c->n > 0) {
+            qsort(c->rates, c->n, sizeof *c->rates, by_size);
+            choice->bytes_per_s[ways[i]] = c->rates[c->n / 2];
+        }
+        reader_close(&c->reader);
+    }
+    free(s.turn);
+    if (all_refused)
+        return err_set(err, "%s", why.msg);
+    choice->way = reader_best(choice->bytes_per_s, t->favoured);
+    if (choice->refused[choice->way])
+        choice->way = choice->way == READER_DIRECT ? t->cached : READER_DIRECT;
+    return 0;
+}
