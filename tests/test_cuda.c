@@ -29,7 +29,7 @@ static int open_rig(void **state) {
     struct backend_limits limits = kernels_limits();
     struct err err = {0};
     *emulate_machine() = good_machine();
-    backend_cpu_open(&rig.scalar, "scalar", 1, &limits, &err);
+    cuda_rig_open_scalar(&rig);
     emulated_cuda_open(&rig.device, 0, 100 << 20, &limits, &err);
     assert_no_err(&err);
     rig.n_variants = EMULATE_ORDERS;
@@ -40,8 +40,7 @@ static int open_rig(void **state) {
 
 static int close_rig(void **state) {
     (void)state;
-    backend_close(&rig.scalar);
-    backend_close(&rig.device);
+    cuda_rig_close(&rig);
     assert_int_equal(emulate_used_bytes(), 0);
     return 0;
 }

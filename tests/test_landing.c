@@ -27,10 +27,7 @@ static struct backend open_fake(double bytes_per_s, uint64_t experts_late_ns) {
 }
 
 static int open_rig(void **state) {
-    struct backend_limits limits = kernels_limits();
-    struct err err = {0};
-    backend_cpu_open(&rig.scalar, "scalar", 1, &limits, &err);
-    assert_no_err(&err);
+    cuda_rig_open_scalar(&rig);
     rig.device = open_fake(0, 0);
     rig.n_variants = 1;
     *state = &rig;
@@ -39,8 +36,7 @@ static int open_rig(void **state) {
 
 static int close_rig(void **state) {
     (void)state;
-    backend_close(&rig.scalar);
-    backend_close(&rig.device);
+    cuda_rig_close(&rig);
     return 0;
 }
 

@@ -8,10 +8,9 @@
 #include <math.h>
 
 #include "format/corm_read.h"
-#include "prep/pack.h"
-#include "runtime/corm.h"
 #include "tests/cuda/emulated.h"
 #include "tests/test_util_device.h"
+#include "tests/test_util_model.h"
 
 #ifdef CORM_TEST_QUICK
 enum { QUICK = 1 };
@@ -19,27 +18,7 @@ enum { QUICK = 1 };
 enum { QUICK = 0 };
 #endif
 
-static char dir[] = "/tmp/corm-test-XXXXXX";
-
-/* Archives with few neurons a chunk, compressed and not, so that all ways into a slot are taken. */
-static char *pack(const char *checkpoint, const char *name, const char *codec, bool compress) {
-    struct err err = {0};
-    struct hf_model m;
-    struct pack_options opt = {.hot_fraction = 0.25,
-                               .chunk_neurons = 32,
-                               .expert_codec = codec_by_name(codec),
-                               .compress = compress,
-                               .threads = 1,
-                               .version = "test"};
-    struct pack_result result;
-    char *path = mem_printf("%s/%s.corm", dir, name);
-    hf_open(&m, checkpoint, &err);
-    assert_no_err(&err);
-    pack_model(&m, path, &opt, NULL, NULL, &result, &err);
-    assert_no_err(&err);
-    hf_close(&m);
-    return path;
-}
+static char *dir;
 
 static struct backend_limits wide_limits(void) {
     return (struct backend_limits){.max_rows = 32,
@@ -145,6 +124,7 @@ static void check_link(const struct outcome *o, bool no_guesses) {
 }
 
 static void bits_of_the_cpu(void **state) {
+    /* Few neurons a chunk, compressed and not: all ways into a slot are taken. */
     static const struct {
         const char *codec;
         bool compress;
@@ -153,8 +133,8 @@ static void bits_of_the_cpu(void **state) {
                                                 {.bytes_per_s = 1e9, .experts_late_ns = 300000}};
     (void)state;
     for (size_t a = 0; a < (QUICK ? 1 : TEST_COUNT(archives)); a++) {
-        char *path =
-            pack("tests/models/fable", archives[a].codec, archives[a].codec, archives[a].compress);
+        char *path = model_archive("tests/models/fable", dir, archives[a].codec, archives[a].codec,
+                                   archives[a].compress);
         struct outcome want =
             run(path, (struct corm_engine_options){.threads = 1, .isa = "scalar"}, N_TOK);
         struct outcome all =
@@ -366,7 +346,8 @@ static void tokens_of_the_cpu_on_emulated_cuda(void **state) {
     static const char *const codecs[] = {"bf16", "q8", "q4"};
     (void)state;
     for (size_t c = 0; c < (QUICK ? 1 : TEST_COUNT(codecs)); c++) {
-        char *path = pack("tests/golden/models/qwen2moe-tiny", "tiny", codecs[c], true);
+        char *path =
+            model_archive("tests/golden/models/qwen2moe-tiny", dir, "tiny", codecs[c], true);
         struct outcome want = run(path, (struct corm_engine_options){.threads = 1}, N_PROMPT + 4);
         struct backend_limits limits = wide_limits();
         struct backend b;
@@ -431,15 +412,14 @@ static void devices_by_name(void **state) {
 
 static int make_dir(void **state) {
     (void)state;
-    return mkdtemp(dir) ? 0 : -1;
+    dir = test_mkdir();
+    return 0;
 }
 
 static int remove_dir(void **state) {
     (void)state;
-    char *command = mem_printf("rm -rf '%s'", dir);
-    int status = system(command);
-    free(command);
-    return status;
+    test_rmdir(dir);
+    return 0;
 }
 
 int main(void) {

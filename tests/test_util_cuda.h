@@ -6,17 +6,9 @@
 #ifndef TESTS_TEST_UTIL_CUDA_H
 #define TESTS_TEST_UTIL_CUDA_H
 
-#include "tests/test_util_kernels.h"
+#include "tests/test_util_cuda_rig.h"
 
-/* *state of the tests below. */
-struct cuda_rig {
-    struct backend device, scalar;
-    /* Everything is computed once for each variant, which must not change a bit: the emulation's
-     * orders of threads, or simply again. set_variant may be NULL. */
-    int n_variants;
-    void (*set_variant)(int variant);
-};
-
+/* *state is a struct cuda_rig. */
 void cuda_test_memory(void **state);
 void cuda_test_elements(void **state);
 void cuda_test_embed(void **state);

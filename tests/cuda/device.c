@@ -12,7 +12,7 @@ static struct cuda_rig rig;
 static int open_rig(void **state) {
     struct backend_limits limits = kernels_limits();
     struct err err = {0};
-    backend_cpu_open(&rig.scalar, "scalar", 1, &limits, &err);
+    cuda_rig_open_scalar(&rig);
     backend_cuda_open(&rig.device, 0, 0, &limits, &err);
     assert_no_err(&err);
     rig.n_variants = 3;
@@ -22,8 +22,7 @@ static int open_rig(void **state) {
 
 static int close_rig(void **state) {
     (void)state;
-    backend_close(&rig.scalar);
-    backend_close(&rig.device);
+    cuda_rig_close(&rig);
     return 0;
 }
 
