@@ -307,7 +307,14 @@ $(OUT)/synth: $(OUT)/tests/synth/synth.o $(OUT)/tests/libutil.a $(OUT)/libeveryt
 $(OUT)/tests/%: LIBS = $(LIBS_TEST) $(LIBS_PREP) $(LIBS_RUN)
 $(TESTS): $(OUT)/tests/%: $(OUT)/tests/%.o $(OUT)/tests/libutil.a $(OUT)/libeverything.a
 	$(link)
+comma := ,
+wrap_cuda := $(patsubst %,-Wl$(comma)--wrap=backend_cuda_%,open devices scratch_bytes)
 $(OUT)/tests/test_cuda $(OUT)/tests/test_tier: $(CUDA_OUT)/emulated.o
+# corm-run on devices that are not there.
+$(OUT)/tests/cuda/run_device: LIBS = $(wrap_cuda) $(LIBS_RUN)
+$(OUT)/tests/cuda/run_device: $(OUT)/tests/cuda/run_device.o $(OUT)/runtime/corm_run.o \
+    $(call objects,$(RUN_SRC)) $(OUT)/tests/libutil.a $(OUT)/libcorm.a $(CUDA_OUT)/emulated.o
+	$(link)
 $(OUT)/tests/cuda/device: $(OUT)/tests/cuda/device.o $(OUT)/tests/libutil.a $(OUT)/libeverything.a
 	$(link)
 $(OUT)/fuzz/%: LIBS = -fsanitize=fuzzer $(LIBS_PREP) $(LIBS_RUN)
@@ -322,10 +329,11 @@ $(OUT)/libcorm.pc: _flags
 	    'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -lcorm' 'Libs.private: $(strip $(LIBS_CUDA) -lm -pthread)' >$@
 
 .PHONY: programs _test _fuzz
-programs: all $(EXAMPLES) $(TESTS) $(OUT)/synth
+programs: all $(EXAMPLES) $(TESTS) $(OUT)/tests/cuda/run_device $(OUT)/synth
 chosen = $(if $(T),$(filter $(addprefix %/,$(T:.sh=)),$(1)),$(1))
 no_test = $(filter-out $(notdir $(TESTS) $(SHELL_TESTS:.sh=)),$(T:.sh=))
-_test: $(if $(no_test),$(error no such test: $(no_test))) all $(EXAMPLES) $(call chosen,$(TESTS))
+_test: $(if $(no_test),$(error no such test: $(no_test))) all $(EXAMPLES) $(call chosen,$(TESTS)) \
+    $(if $(filter %e2e_device,$(call chosen,$(SHELL_TESTS:.sh=))),$(OUT)/tests/cuda/run_device)
 	@CORM_BUILD=$(OUT) tests/run.sh $(if $(WRAP),-w '$(WRAP)') $(call chosen,$(TESTS)) \
 	    $(addsuffix .sh,$(call chosen,$(SHELL_TESTS:.sh=)))
 _fuzz: $(FUZZERS)

@@ -59,6 +59,8 @@ static void catch_lost_pages(void) {
 
 #define FIELD(member) CLI_FIELD(struct run_options, member)
 
+static const char *const missed_words[] = {
+    [CORM_MISSED_DEVICE] = "device", [CORM_MISSED_CPU] = "cpu", [CORM_MISSED_AUTO] = "auto", NULL};
 static const char *const kv_words[] = {[RUN_KV_F16] = "f16", [RUN_KV_F32] = "f32", NULL};
 
 static const char *const reading_words[] = {
@@ -79,6 +81,16 @@ static const struct cli_option machine_rows[] = {
      "With --device cuda, in place of --ram: the device's memory for weights, caches and scratch, "
      "a size (6G) or auto.",
      .fallback = "auto, 15/16 of what is free"},
+    {"missed", 0, CLI_ENUM, FIELD(missed), "WHO",
+     "With --device cuda, who computes an expert that the device does not hold, for a single "
+     "token: "
+     "device, which waits for a copy; cpu, from memory within --ram and while the device computes "
+     "its share; or auto, the faster one of both by a measurement at the start, which the memory "
+     "plan tells. With device, memory and timing change no bit of the result. With cpu, experts "
+     "that are used most are the device's, as many as its memory holds, and the last bits hang on "
+     "which they are: a command gives the same result every time where --vram is a size, with "
+     "another --vram perhaps not. With auto two runs may choose differently.",
+     .words = missed_words},
     {"threads", 't', CLI_INT, FIELD(threads), "N",
      "Threads that compute. The result does not depend on it.", .min = 1, .max = 1024,
      .fallback = "all processors"},
@@ -300,7 +312,13 @@ static const struct cli_command commands[] = {
          "that. The tokens are fixed, not the model's own, so that different builds and options do "
          "the same work.\n"
          "GB/s is the bytes of weights that the math read by the time it took (1 GB = 1e9 bytes); "
-         "archive/tok is what came from the file. The first repetition also fills the cache.",
+         "archive/tok is what came from the file. The first repetition also fills the cache.\n"
+         "With a device, a second table tells of its expert cache: hits, the chunks in its memory "
+         "when demanded; what was copied to it, because it was demanded or guessed; by CPU, the "
+         "share of the experts' weights that the CPU computed with (--missed); hidden, the share "
+         "of "
+         "the time of copying in which the device computed, - where it does not tell; and stall, "
+         "the share of the time in which computing waited for experts.",
      .examples =
          "corm-run bench model.corm\n"
          "corm-run bench model.corm --ram 25% --reps 5 --json\n"

@@ -45,6 +45,23 @@ static void print_choice(const struct corm_memory_plan *p) {
     }
 }
 
+/* Who computes what the device misses; nothing where it misses nothing. */
+static void print_missed(const struct corm_memory_plan *p) {
+    bool cpu = p->missed == CORM_MISSED_CPU;
+    char size[CLI_SIZE_TEXT];
+    if (p->link_bytes_per_s <= 0) {
+        return;
+    }
+    fprintf(stderr, "missed   experts are %s (link %.1f GB/s",
+            cpu ? "computed by the CPU" : "copied to the device", p->link_bytes_per_s / 1e9);
+    if (p->cpu_bytes_per_s > 0) {
+        fprintf(stderr, ", CPU %.1f GB/s", p->cpu_bytes_per_s / 1e9);
+    }
+    fprintf(stderr, ")%s%s%s\n", cpu ? ", with " : "",
+            cpu ? cli_size_text(size, p->host_cache_bytes) : "",
+            cpu ? " of the host for them" : "");
+}
+
 static void print_plan(void *ctx, const struct corm_model_info *m,
                        const struct corm_memory_plan *p) {
     const struct run *r = ctx;
@@ -75,6 +92,7 @@ static void print_plan(void *ctx, const struct corm_model_info *m,
     fprintf(stderr, "compute  %s%s%s, %u thread%s, context %u tokens, batch %u\n",
             p->host_bytes > 0 ? m->device : "", p->host_bytes > 0 ? ": " : "", m->isa, m->threads,
             m->threads == 1 ? "" : "s", m->ctx_tok, m->batch_rows);
+    print_missed(p);
 }
 
 /* --ram: "auto", a size, or a part of the memory available. */
@@ -131,6 +149,7 @@ int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struc
         .threads = (uint32_t)o->threads,
         .isa = o->isa,
         .device = o->device,
+        .missed = (enum corm_missed)o->missed,
         .ctx_tok = ctx_tok,
         .batch_rows = (uint32_t)o->batch,
         .logits_rows = r->all_logits ? 0 : 1,
@@ -245,6 +264,10 @@ struct corm_stats run_stats(const struct run *r) {
     return stats;
 }
 
+static double part(uint64_t a, uint64_t whole) {
+    return whole > 0 ? (double)a / (double)whole : 0;
+}
+
 struct run_phase run_phase(const struct corm_stats *from, const struct corm_stats *to) {
     struct run_phase p = {
         .tok = to->prefill_tok + to->decode_tok - from->prefill_tok - from->decode_tok,
@@ -259,12 +282,18 @@ struct run_phase run_phase(const struct corm_stats *from, const struct corm_stat
         p.weight_per_tok = (double)p.weight_bytes / tok;
         p.read_per_tok = (double)p.read_bytes / tok;
         p.weight_gb_per_s = (double)p.weight_bytes / ns; /* bytes per ns */
+        p.demanded_per_tok =
+            (double)(to->copied_demanded_bytes - from->copied_demanded_bytes) / tok;
+        p.guessed_per_tok = (double)(to->copied_guessed_bytes - from->copied_guessed_bytes) / tok;
     }
+    uint64_t hits = to->cache_hits - from->cache_hits, copy_ns = to->copy_ns - from->copy_ns;
+    p.hit_share = part(hits, hits + to->cache_misses - from->cache_misses);
+    p.stall_share = part(to->stall_ns - from->stall_ns, p.ns);
+    p.cpu_share = part(to->cpu_bytes - from->cpu_bytes, to->expert_bytes - from->expert_bytes);
+    p.hidden_share = !to->copy_timed || copy_ns == 0
+                         ? -1
+                         : part(to->copy_hidden_ns - from->copy_hidden_ns, copy_ns);
     return p;
-}
-
-static double part(uint64_t a, uint64_t whole) {
-    return whole > 0 ? (double)a / (double)whole : 0;
 }
 
 static void print_phase(const char *name, const struct run_phase *p) {

@@ -23,6 +23,7 @@ struct run_options {
     /* machine */
     int threads, batch, kv, reading; /* reading: enum corm_reading */
     const char *isa, *ram, *device, *vram;
+    int missed; /* enum corm_missed */
     double loss;
     /* text that goes in */
     const char *prompt, *file;
@@ -105,6 +106,12 @@ struct run_phase {
     double ms_per_tok, tok_per_s;        /* 0 where no token was computed */
     double weight_per_tok, read_per_tok; /* bytes */
     double weight_gb_per_s;              /* 1e9 bytes */
+    /* Of the expert cache: chunks in memory when demanded, time in which the math waited. */
+    double hit_share, stall_share;
+    /* With a device: bytes that were copied there, because they were demanded or guessed; the share
+     * of the experts' weights that the CPU computed with; the share of the time of copying in which
+     * the device computed, negative where it does not tell or nothing was copied. */
+    double demanded_per_tok, guessed_per_tok, cpu_share, hidden_share;
 };
 struct run_phase run_phase(const struct corm_stats *from, const struct corm_stats *to);
 struct corm_stats run_stats(const struct run *r);

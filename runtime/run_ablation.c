@@ -11,7 +11,8 @@
  * done meanwhile. Packed reads: one read an expert. Read meanwhile: all that a layer misses is
  * asked for at once and computed as it comes. Two-level cache: the engine's own ranking. Then
  * guesses one and two layers ahead, and chunks left out; the last rows are the full engine on
- * --other.
+ * --other. On a device that does not hold all experts, one row more: the CPU computes what the
+ * device misses (--missed cpu), with nothing guessed.
  *
  * A throttled disk is read from a mapping of the file, unless --reading says otherwise: a disk that
  * writes to memory by itself (see reader).
@@ -23,7 +24,8 @@
  * The bound. A row that hid all of its reading behind computing, or all of its computing behind
  * reading, would take max(compute, bytes / device rate) for a token, where compute is the time
  * with every expert in memory. So B0's time over that is the most that the row's bytes allow to
- * win.
+ * win. Copies to a device are bytes of a second way, which takes its time at the rate measured when
+ * the engine was opened.
  */
 #include <math.h>
 #include <stdio.h>
@@ -37,6 +39,7 @@ struct row {
     bool resident; /* all experts in memory: what computing alone takes */
     bool other;    /* the archive of --other */
     bool lossy;
+    bool by_cpu; /* of a device only: it computes otherwise, though exactly */
     struct corm_mechanisms m;
 };
 
@@ -48,11 +51,12 @@ static const struct row ROWS[] = {
     {"+ two-level cache", .m = {.no_guesses = true}},
     {"+ guess l+1", .m = {.ahead = 1}},
     {"+ guess l+2", .m = {.ahead = 2}},
+    {"+ CPU for missed", .by_cpu = true},
     {"+ approximate", .lossy = true, .m = {.ahead = 2}},
     {"exact + codec", .other = true, .m = {.ahead = 2}},
     {"approximate + codec", .other = true, .lossy = true, .m = {.ahead = 2}},
 };
-enum { N_ROWS = sizeof ROWS / sizeof *ROWS, RESIDENT = 0, B0 = 1, APPROXIMATE = 7 };
+enum { N_ROWS = sizeof ROWS / sizeof *ROWS, RESIDENT = 0, B0 = 1, APPROXIMATE = 8 };
 static const double LOSS = 1; /* percent, of the approximate row */
 
 /* One run of one row. */
@@ -70,6 +74,8 @@ struct ablation {
     bool resident_streams;          /* the model does not fit: no time of computing alone */
     double room;                    /* share of the experts that a cache holds, by B0's plan */
     double device_bytes_per_s, loss_nats;
+    bool on_device;          /* the backend has memory of its own, to which ... */
+    double link_bytes_per_s; /* ... so much is copied; 0 = not known */
 };
 
 static double part(uint64_t a, uint64_t whole) {
@@ -87,6 +93,7 @@ static int run_row(struct ablation *a, size_t i, struct sample *out, struct err 
     call.args.items = &path;
     own.quiet = true;
     own.loss = row->lossy ? LOSS : 0;
+    own.missed = row->by_cpu ? CORM_MISSED_CPU : CORM_MISSED_DEVICE;
     struct corm_mechanisms m = row->m;
     m.cache_share = row->resident ? 0 : a->base.cache_share;
     m.io_threads = a->base.io_threads;
@@ -94,7 +101,7 @@ static int run_row(struct ablation *a, size_t i, struct sample *out, struct err 
     m.throttle_bytes_per_s = row->resident ? 0 : a->base.throttle_bytes_per_s;
     m.throttle_latency_ns = row->resident ? 0 : a->base.throttle_latency_ns;
     if (row->resident) {
-        own.ram = NULL;
+        own.ram = own.vram = NULL;
     }
     size_t n_prompt = (size_t)own.prompt_tokens, n_decode = (size_t)own.decode_tokens,
            n_warm = n_prompt + n_decode / 8;
@@ -110,6 +117,8 @@ static int run_row(struct ablation *a, size_t i, struct sample *out, struct err 
     }
     if (plan && i == B0) {
         a->room = part(plan->cache_bytes, plan->cache_need_bytes);
+        a->on_device = plan->host_bytes > 0;
+        a->link_bytes_per_s = plan->link_bytes_per_s;
     }
     if (status == 0) {
         status = run_bench_tokens(&r, n_warm + n_decode, &tokens, err);
@@ -143,12 +152,15 @@ static int by_time(const void *x, const void *y) {
 struct figures {
     double tok_per_s, s_per_tok, read, guessed, useful, wasted; /* seconds and bytes per token */
     double hits, stall;                                         /* shares */
+    double copied, hidden, by_cpu; /* of a device: bytes per token, shares; hidden < 0: not known */
     double over_b0, bound;
 };
 
 static struct figures figures_of(const struct ablation *a, size_t i, size_t rep) {
     const struct sample *x = &a->samples[i][rep];
     double tok = (double)x->tok;
+    const struct corm_stats zero = {0};
+    const struct run_phase phase = run_phase(&zero, &x->s);
     struct figures f = {
         .s_per_tok = (double)x->ns / 1e9 / tok,
         .tok_per_s = tok / (double)x->ns * 1e9,
@@ -156,8 +168,11 @@ static struct figures figures_of(const struct ablation *a, size_t i, size_t rep)
         .guessed = (double)x->s.guessed_bytes / tok,
         .useful = (double)x->s.useful_bytes / tok,
         .wasted = (double)x->s.wasted_bytes / tok,
-        .hits = part(x->s.cache_hits, x->s.cache_hits + x->s.cache_misses),
+        .hits = phase.hit_share,
         .stall = part(x->s.stall_ns, x->ns),
+        .copied = phase.demanded_per_tok + phase.guessed_per_tok,
+        .hidden = phase.hidden_share,
+        .by_cpu = phase.cpu_share,
     };
     return f;
 }
@@ -179,10 +194,21 @@ static void compute_figures(struct ablation *a, struct figures *f) {
         if (a->resident_streams) {
             compute = f[i].s_per_tok * (1 - f[i].stall);
         }
-        double device = f[i].read / a->device_bytes_per_s;
+        double most = fmax(compute, f[i].read / a->device_bytes_per_s);
+        if (a->link_bytes_per_s > 0) {
+            most = fmax(most, f[i].copied / a->link_bytes_per_s);
+        }
         f[i].over_b0 = f[B0].s_per_tok / f[i].s_per_tok;
-        f[i].bound = f[B0].s_per_tok / (compute > device ? compute : device);
+        f[i].bound = f[B0].s_per_tok / most;
     }
+}
+
+static void print_device(const struct figures *f) {
+    char size[CLI_SIZE_TEXT], hidden[16] = "-";
+    if (f->hidden >= 0) {
+        snprintf(hidden, sizeof hidden, "%.0f %%", 100 * f->hidden);
+    }
+    printf(" %12s %7s %5.0f %%", cli_size_text(size, (uint64_t)f->copied), hidden, 100 * f->by_cpu);
 }
 
 static void print_table(const struct ablation *a, const struct figures *f) {
@@ -190,13 +216,20 @@ static void print_table(const struct ablation *a, const struct figures *f) {
     printf("device %.0f MB/s%s; room for %.0f %% of the experts; %d tokens, median of %d\n",
            a->device_bytes_per_s / 1e6, a->base.throttle_bytes_per_s > 0 ? " (throttled)" : "",
            a->room * 100, a->o->decode_tokens, a->o->reps);
+    if (a->on_device) {
+        printf("copies to the device %.1f GB/s; MB/s above are the file's\n",
+               a->link_bytes_per_s / 1e9);
+    }
     if (a->resident_streams) {
         printf("the whole model does not fit: each row's own time without stall stands for "
                "computing\n");
     }
-    printf("%-20s %9s %7s %7s %8s %12s %6s %12s %8s %8s %7s %9s\n", "", "tok/s", "x B0", "bound",
-           "of bound", "read/tok", "hits", "guessed/tok", "useful", "wasted", "stall",
-           "perplexity");
+    printf("%-20s %9s %7s %7s %8s %12s %6s %12s %8s %8s %7s", "", "tok/s", "x B0", "bound",
+           "of bound", "read/tok", "hits", "guessed/tok", "useful", "wasted", "stall");
+    if (a->on_device) {
+        printf(" %12s %7s %7s", "copied/tok", "hidden", "by CPU");
+    }
+    printf(" %9s\n", "perplexity");
     for (size_t i = 0; i < N_ROWS; i++) {
         if (!a->on[i]) {
             continue;
@@ -212,6 +245,9 @@ static void print_table(const struct ablation *a, const struct figures *f) {
         double guessed = f[i].guessed > 0 ? f[i].guessed : 1;
         printf(" %6.0f %% %6.0f %% %5.0f %%", 100 * f[i].useful / guessed,
                100 * f[i].wasted / guessed, 100 * f[i].stall);
+        if (a->on_device) {
+            print_device(&f[i]);
+        }
         if (ROWS[i].lossy && a->o->file) {
             printf(" %+7.2f %%", 100 * (exp(a->loss_nats) - 1));
         }
@@ -228,6 +264,9 @@ static void print_json(const struct ablation *a, const struct figures *f) {
     run_json_f64(&j, "device_bytes_per_s", a->device_bytes_per_s);
     run_json_bool(&j, "throttled", a->base.throttle_bytes_per_s > 0);
     run_json_f64(&j, "cache_share", a->room);
+    if (a->on_device) {
+        run_json_f64(&j, "link_bytes_per_s", a->link_bytes_per_s);
+    }
     run_json_bool(&j, "resident", !a->resident_streams);
     run_json_u64(&j, "tokens", (uint64_t)a->o->decode_tokens);
     run_json_u64(&j, "reps", (uint64_t)a->o->reps);
@@ -248,6 +287,13 @@ static void print_json(const struct ablation *a, const struct figures *f) {
             run_json_f64(&j, "useful_bytes_per_tok", f[i].useful);
             run_json_f64(&j, "wasted_bytes_per_tok", f[i].wasted);
             run_json_f64(&j, "stall_share", f[i].stall);
+        }
+        if (i != RESIDENT && a->on_device) {
+            run_json_f64(&j, "copied_bytes_per_tok", f[i].copied);
+            run_json_f64(&j, "cpu_share", f[i].by_cpu);
+            if (f[i].hidden >= 0) {
+                run_json_f64(&j, "copy_hidden_share", f[i].hidden);
+            }
         }
         if (ROWS[i].lossy && a->o->file) {
             run_json_f64(&j, "perplexity_change", exp(a->loss_nats) - 1);
@@ -310,7 +356,8 @@ static int measure_loss(struct ablation *a, struct err *err) {
 static int check_same(const struct ablation *a, struct err *err) {
     uint64_t first[2] = {0}; /* by archive; hashes are not 0 */
     for (size_t i = 0; i < N_ROWS; i++) {
-        for (int rep = 0; a->on[i] && !ROWS[i].lossy && rep < a->o->reps; rep++) {
+        bool exact = !ROWS[i].lossy && !ROWS[i].by_cpu;
+        for (int rep = 0; a->on[i] && exact && rep < a->o->reps; rep++) {
             uint64_t hash = a->samples[i][rep].s.logits_hash, *want = &first[ROWS[i].other];
             *want = *want ? *want : hash;
             if (hash != *want) {
@@ -361,6 +408,10 @@ static int run_rows(struct ablation *a, struct progress *progress, struct err *e
     return status;
 }
 
+static bool on_a_device(const struct run_options *o) {
+    return o->device && strcmp(o->device, "cpu") != 0 && strcmp(o->device, "auto") != 0;
+}
+
 int run_ablation(const struct cli_call *call, struct err *err) {
     struct ablation a = {.call = call, .o = call->values};
     const struct run_options *o = a.o;
@@ -377,7 +428,7 @@ int run_ablation(const struct cli_call *call, struct err *err) {
     }
     uint64_t n_on = 0;
     for (size_t i = 0; i < N_ROWS; i++) {
-        a.on[i] = !ROWS[i].other || o->other;
+        a.on[i] = (!ROWS[i].other || o->other) && (!ROWS[i].by_cpu || on_a_device(o));
         n_on += a.on[i];
         a.samples[i] = mem_calloc((size_t)o->reps, sizeof *a.samples[i]);
     }

@@ -157,7 +157,30 @@ static void print_series(struct series *s) {
            cli_size_text(archive, (uint64_t)p->read_per_tok));
 }
 
-static void series_json(struct run_json *j, struct series *s) {
+/* What a phase says of a device's expert cache. */
+static void print_device_series(struct series *s) {
+    const struct run_phase *p = median(s);
+    if (p->tok == 0) {
+        return;
+    }
+    char demanded[CLI_SIZE_TEXT], guessed[CLI_SIZE_TEXT], hidden[16] = "-";
+    if (p->hidden_share >= 0) {
+        snprintf(hidden, sizeof hidden, "%.1f %%", 100 * p->hidden_share);
+    }
+    printf("%-8s %6.1f %% %12s %12s %6.1f %% %8s %6.1f %%\n", s->name, 100 * p->hit_share,
+           cli_size_text(demanded, (uint64_t)p->demanded_per_tok),
+           cli_size_text(guessed, (uint64_t)p->guessed_per_tok), 100 * p->cpu_share, hidden,
+           100 * p->stall_share);
+}
+
+static void print_device(struct bench *b) {
+    printf("%-8s %8s %12s %12s %8s %8s %8s\n", "", "hits", "demanded/tok", "guessed/tok", "by CPU",
+           "hidden", "stall");
+    print_device_series(&b->prefill);
+    print_device_series(&b->decode);
+}
+
+static void series_json(struct run_json *j, struct series *s, bool device) {
     const struct run_phase *p = median(s);
     run_json_open(j, s->name, '{');
     run_json_u64(j, "tokens", p->tok);
@@ -168,11 +191,22 @@ static void series_json(struct run_json *j, struct series *s) {
     run_json_f64(j, "weight_gb_per_s", p->weight_gb_per_s);
     run_json_f64(j, "weight_bytes_per_tok", p->weight_per_tok);
     run_json_f64(j, "archive_bytes_per_tok", p->read_per_tok);
+    run_json_f64(j, "hit_share", p->hit_share);
+    run_json_f64(j, "stall_share", p->stall_share);
+    if (device) {
+        run_json_f64(j, "copied_demanded_bytes_per_tok", p->demanded_per_tok);
+        run_json_f64(j, "copied_guessed_bytes_per_tok", p->guessed_per_tok);
+        run_json_f64(j, "cpu_share", p->cpu_share);
+        if (p->hidden_share >= 0) {
+            run_json_f64(j, "copy_hidden_share", p->hidden_share);
+        }
+    }
     run_json_close(j, '}');
 }
 
 static void report(struct bench *b) {
     const struct run *r = &b->run;
+    bool device = corm_engine_plan(r->engine)->host_bytes > 0;
     if (r->o->stats) {
         run_stats_print(&b->mid, &b->end);
     }
@@ -181,8 +215,8 @@ static void report(struct bench *b) {
         run_json_begin(&j, r);
         run_json_string(&j, "tokens_from", r->o->file ? r->o->file : "generator");
         run_json_u64(&j, "reps", b->prefill.n);
-        series_json(&j, &b->prefill);
-        series_json(&j, &b->decode);
+        series_json(&j, &b->prefill, device);
+        series_json(&j, &b->decode, device);
         run_json_print(&j);
         return;
     }
@@ -192,6 +226,9 @@ static void report(struct bench *b) {
            "GB/s", "weights/tok", "archive/tok");
     print_series(&b->prefill);
     print_series(&b->decode);
+    if (device) {
+        print_device(b);
+    }
 }
 
 int run_bench(const struct cli_call *call, struct err *err) {
