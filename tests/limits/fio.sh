@@ -1,8 +1,10 @@
 #!/bin/sh
 # `corm-run bench --io` beside fio: the same file, way (O_DIRECT), block sizes and depth, in turns.
 #
-#   tests/limits/fio.sh CORM_RUN FILE      prints a table of MB/s, medians of three turns
-#   tests/limits/fio.sh --check            is fio there? (root installs it from its Debian package)
+#   tests/limits/fio.sh CORM_RUN FILE [TURNS [KIB...]]
+#                                 prints a table of MB/s, medians of three turns in blocks of 64, 256
+#                                 and 1024 KiB, or as said; each share is the median of the turns' own
+#   tests/limits/fio.sh --check   is fio there? (root installs it from its Debian package)
 #
 # One fio job with one synchronous read in flight stands for each reading thread; like those it
 # takes the next block of the file in turn.
@@ -21,7 +23,8 @@ if [ "$1" = --check ]; then
     exit 1
 fi
 
-run=$1 file=$2
+run=$1 file=$2 turns=${3:-3}
+[ $# -le 3 ] && set -- 64 256 1024 || shift 3
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
@@ -41,15 +44,19 @@ ours() {
 median() { sort -n | awk '{ a[NR] = $1 } END { print a[int((NR + 1) / 2)] }'; }
 
 printf '%-8s %8s %10s %10s %8s\n' block threads corm-run fio share
-for block in 64 256 1024; do
+for block; do
     for threads in 1 2 4; do
         : >"$work/ours"
         : >"$work/fio"
-        for turn in 1 2 3; do
-            ours $block $threads >>"$work/ours"
-            fio_rate $block $threads >>"$work/fio"
+        turn=0
+        # Who comes first changes, so that neither always meets what the other one left behind.
+        while [ $((turn += 1)) -le "$turns" ]; do
+            [ $((turn % 2)) -eq 0 ] || ours "$block" $threads >>"$work/ours"
+            fio_rate "$block" $threads >>"$work/fio"
+            [ $((turn % 2)) -ne 0 ] || ours "$block" $threads >>"$work/ours"
         done
-        echo "$block $threads $(median <"$work/ours") $(median <"$work/fio")" | awk '{
-            printf "%7dK %8d %10.0f %10.0f %6.0f %%\n", $1, $2, $3 / 1e6, $4 / 1e6, 100 * $3 / $4 }'
+        share=$(paste "$work/ours" "$work/fio" | awk '{ print $1 / $2 }' | median)
+        echo "$block $threads $(median <"$work/ours") $(median <"$work/fio") $share" | awk '{
+            printf "%7dK %8d %10.0f %10.0f %6.0f %%\n", $1, $2, $3 / 1e6, $4 / 1e6, 100 * $5 }'
     done
 done
