@@ -109,7 +109,7 @@ packed() { # FILE: converts to the same bytes as the directory
     "$prep" convert -q -f "$1" -o out/packed.corm && cmp out/fable.corm out/packed.corm && clean
 }
 tar -cf model.tar model && case_ tar packed model.tar
-tar -czf model.tar.gz model && case_ tar_gz packed model.tar.gz
+tar -cf - model | gzip -1 >model.tar.gz && case_ tar_gz packed model.tar.gz
 (cd model && tar -cf - .) >flat.tar && case_ tar_without_directory packed flat.tar
 if command -v zstd >/dev/null; then
     zstd -q model.tar -o model.tar.zst && case_ tar_zst packed model.tar.zst
@@ -117,7 +117,7 @@ else
     skip tar_zst 'no zstd program'
 fi
 if command -v zip >/dev/null; then
-    zip -q -r model.zip model && case_ zip packed model.zip
+    zip -1 -q -r model.zip model && case_ zip packed model.zip
 else
     skip zip 'no zip program'
 fi
