@@ -193,11 +193,11 @@ bench_json() {
         grep -q '"decode": {"tokens": 3, "tok_per_s": [1-9]' out && test "$(number reps)" = 3
 }
 case_ 'bench --json, on a text' bench_json
-# Of six layers the first five guess the next, the first four the one after it. Guesses find more than
-# none, and read more than the best that knows the future.
+# Of six layers the first is guessed from the embedding, the first five guess the next, the first four the
+# one after it. Guesses find more than none, and read more than the best that knows the future.
 bench_trace() {
     go 0 bench fable.corm -q --json --trace --prompt-tokens 9 --decode-tokens 60 -f "$golden/heldout.txt" &&
-        json && test "$(number guesses)" = $((60 * 9)) && grep -o '"experts": 24,.*"experts": 36' out |
+        json && test "$(number guesses)" = $((60 * 10)) && grep -o '"experts": 24,.*"experts": 36' out |
         tr -d '":,{}' | awk '{ for (i = 1; i < NF; i++) if (!($i in at)) at[$i] = i
             for (i = at["experts_read_per_tok"]; i < NF; i++) if (!($i in read)) read[$i] = $(i + 1)
             exit !($(at["own"] + 1) < $(at["own_guess_1"] + 1) && $(at["own_guess_1"] + 1) < $(at["own_guess"] + 1) &&

@@ -73,8 +73,8 @@ __attribute__((unused)) static float test_f32(struct test_rng *r) {
     return (float)(int32_t)(test_u64(r) >> 32) * 0x1p-31f;
 }
 
-/* A fresh folder below TMPDIR or /tmp; test_rmdir, and the program's end however it comes, remove it
- * with its files. `dir` is test_mkdir's; it is freed. */
+/* A fresh folder below TMPDIR or /tmp; test_rmdir, and the program's end however it comes, remove
+ * it with its files. `dir` is test_mkdir's; it is freed. */
 char *test_mkdir(void);
 void test_rmdir(char *dir);
 

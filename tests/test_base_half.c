@@ -1,6 +1,6 @@
 /*
- * base: the half and bfloat16 conversions, compared with an oracle in double arithmetic and, where the
- * machine has it, with F16C.
+ * base: the half and bfloat16 conversions, compared with an oracle in double arithmetic and, where
+ * the machine has it, with F16C.
  */
 #include "tests/test.h"
 

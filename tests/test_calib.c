@@ -1,6 +1,7 @@
 /*
- * Calibration of the tiny checkpoints: deterministic, a permutation of neurons, scores that are shares,
- * and an interrupted run goes on to the same bytes. What its archives do is test_calib_engine.
+ * Calibration of the tiny checkpoints: deterministic, a permutation of neurons, scores that are
+ * shares, and an interrupted run goes on to the same bytes. What its archives do is
+ * test_calib_engine.
  */
 #include "tests/test.h"
 

@@ -95,7 +95,8 @@ static void test_devices(void **state) {
     *emulate_machine() = good_machine();
 }
 
-/* What the driver takes for itself counts once: it is not free when asked, and no budget holds it. */
+/* What the driver takes for itself counts once: it is not free when asked, and no budget holds
+ * it. */
 static void test_context(void **state) {
     struct emulate_machine m = good_machine(), before = *emulate_machine();
     struct backend_limits limits = kernels_limits();

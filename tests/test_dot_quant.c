@@ -1,6 +1,6 @@
 /*
- * Inner kernels on quantised inputs, of every instruction set that this processor has: the numbers of
- * the formulas of kernels/dot.h, which are near the exact products.
+ * Inner kernels on quantised inputs, of every instruction set that this processor has: the numbers
+ * of the formulas of kernels/dot.h, which are near the exact products.
  */
 #include <math.h>
 

@@ -191,8 +191,8 @@ static void perplexity_is_that_of_transformers(void **state) {
 
 /* ---- exact means exact ---- */
 
-/* Hash of all logits of a sequence: a prompt in one call, then token by token. *warm, where asked for,
- * becomes that of the same again, when the cache is full of it. */
+/* Hash of all logits of a sequence: a prompt in one call, then token by token. *warm, where asked
+ * for, becomes that of the same again, when the cache is full of it. */
 static uint64_t run_hash(const char *path, const struct corm_engine_options *opt, uint32_t n_prompt,
                          uint32_t n_tok, uint64_t *warm) {
     struct corm_engine *e = model_open(path, opt);

@@ -1,7 +1,7 @@
 /*
  * Prefetch: demands and guesses on a real archive with I/O threads: every byte right, promotion,
- * dropping, accounting, closing. For the race detector too (config=tsan). Bad files and bad disks are
- * in test_prefetch_bad.
+ * dropping, accounting, closing. For the race detector too (config=tsan). Bad files and bad disks
+ * are in test_prefetch_bad.
  */
 #include "tests/test_util_prefetch.h"
 

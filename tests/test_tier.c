@@ -191,7 +191,7 @@ static void missed_on_the_cpu(void **state) {
     assert_int_equal(all.stats.cpu_bytes, 0);
     uint64_t fixed = all.plan.total_bytes - all.plan.cache_bytes, share = 0;
     for (size_t l = 0; l < TEST_COUNT(links); l++) {
-        /* All experts in host memory, and then the least of it, from the file as they are needed. */
+        /* All experts in host memory, then the least of it, from the file as they are needed. */
         for (int little = 0; little < 2; little++) {
             struct corm_mechanisms m = {.reading = little ? CORM_READ_MAPPED : CORM_READ_BUFFERED};
             share = share ? 0 : 40;

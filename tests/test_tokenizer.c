@@ -1,7 +1,7 @@
 /*
  * The tokenizer against the vectors of tests/golden/tokenizers (made by make_tokenizers.py with the
- * Hugging Face package), against itself (stream and batch), and on long texts. Its parts are tested in
- * test_tokenizer_text, bad input in test_tokenizer_bad.
+ * Hugging Face package), against itself (stream and batch), and on long texts. Its parts are tested
+ * in test_tokenizer_text, bad input in test_tokenizer_bad.
  */
 #include <dirent.h>
 

@@ -1,6 +1,6 @@
 /*
- * Tokenizers that are refused: unknown components by name, damaged tokenizer.json files, and bytes that
- * are no tokenizer section.
+ * Tokenizers that are refused: unknown components by name, damaged tokenizer.json files, and bytes
+ * that are no tokenizer section.
  */
 #include "format/tokenizer_file.h"
 #include "format/tokenizer_text.h"

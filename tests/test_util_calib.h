@@ -16,8 +16,8 @@ struct calib_rig {
     char *spill_path; /* what opt.spill_path is */
 };
 
-/* Chunks may be finer than pack writes, so that there are cold ones in so small a model. What does not
- * fit in memory would go to a file in `dir`. Close with calib_rig_close. */
+/* Chunks may be finer than pack writes, so that there are cold ones in so small a model. What does
+ * not fit in memory would go to a file in `dir`. Close with calib_rig_close. */
 void calib_rig_open(struct calib_rig *r, const char *dir, const char *name, uint32_t chunk_neurons);
 /* Calibrates. Free with calib_result_free. */
 void calib_rig_run(struct calib_rig *r, struct calib_result *result);

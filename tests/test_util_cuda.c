@@ -1,6 +1,6 @@
 /*
- * test_util_cuda: see test_util_cuda.h. Memory, uploads, and what goes element by element; sums are in
- * test_util_cuda_sums.c.
+ * test_util_cuda: see test_util_cuda.h. Memory, uploads, and what goes element by element; sums are
+ * in test_util_cuda_sums.c.
  */
 #include "tests/test_util_cuda.h"
 

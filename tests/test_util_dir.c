@@ -1,7 +1,7 @@
 /*
- * Folders of tests (test_mkdir, test_rmdir of test.h), and their end: those that a failed test left go
- * when the program exits, and those of a program that is interrupted go in the signal's handler. What
- * a crash leaves lies in TMPDIR, which tests/run.sh empties.
+ * Folders of tests (test_mkdir, test_rmdir of test.h), and their end: those that a failed test left
+ * go when the program exits, and those of a program that is interrupted go in the signal's handler.
+ * What a crash leaves lies in TMPDIR, which tests/run.sh empties.
  */
 #include "tests/test.h"
 

@@ -1,5 +1,6 @@
 /*
- * test_util_dot: what the tests of inner kernels go over, and comparisons that say where they failed.
+ * test_util_dot: what the tests of inner kernels go over, and comparisons that say where they
+ * failed.
  */
 #ifndef TESTS_TEST_UTIL_DOT_H
 #define TESTS_TEST_UTIL_DOT_H
@@ -7,7 +8,7 @@
 #include "kernels/dot.h"
 #include "tests/test_util_kernels.h"
 
-/* Instruction set i that this program was built with and this processor has; NULL after the last. */
+/* Instruction set i of those built in that this processor has; NULL after the last. */
 const struct dot_isa *dot_isa_at(size_t i);
 
 /* Sizes around every unrolling: groups, stretches of scales, vectors, tails. */
@@ -22,7 +23,8 @@ struct place {
     uint32_t rows, cols;
 };
 
-/* `what` of place `p` gave `got` as element i: within the tolerance; or n elements of the same bits. */
+/* `what` of place `p` gave `got` as element i: within the tolerance; or n elements of the same
+ * bits. */
 #define check_close(p, what, i, got, want, tolerance)                                              \
     dot_check_close(p, what, i, got, want, tolerance, __FILE__, __LINE__)
 void dot_check_close(const struct place *p, const char *what, size_t i, float got, double want,
@@ -31,7 +33,7 @@ void dot_check_close(const struct place *p, const char *what, size_t i, float go
 void dot_check_same(const struct place *p, const char *what, const float *got, const float *want,
                     size_t n, const char *file, int line);
 
-/* `n` rows of `w`. They ask for bytes far behind the guard page in advance, which must do no harm. */
+/* `n` rows of `w`. They ask for bytes far behind the guard page in advance: that does no harm. */
 struct dot_rows dot_rows_of(const struct weight *w, uint32_t first, uint32_t n);
 
 #endif

@@ -45,16 +45,16 @@ double kernels_dot_tolerance(size_t n, double size);
  * `w`: half of a step, top / 127, for each element (kernels/dot.h). */
 double kernels_quant_error(const float *w, const float *x, size_t n);
 
-/* Logits of a router by pattern: random, equal, neighbouring floats, few values with many ties, huge,
- * and, KERNELS_LOGITS_NAN, with NaN among them. */
+/* Logits of a router by pattern: random, equal, neighbouring floats, few values with many ties,
+ * huge, and, KERNELS_LOGITS_NAN, with NaN among them. */
 enum { KERNELS_LOGITS_NAN = 5 };
 void kernels_logits(struct test_rng *r, int pattern, float *logits, size_t n);
 
 /* Limits that hold every shape in the tests. */
 struct backend_limits kernels_limits(void);
 
-/* Opens CPU backends of these limits: each usable ISA with each number of threads, ISA by ISA. Returns
- * how many, at most `room`. */
+/* Opens CPU backends of these limits: each usable ISA with each number of threads, ISA by ISA.
+ * Returns how many, at most `room`. */
 size_t kernels_open_cpus(struct backend *out, size_t room, const uint32_t *threads,
                          size_t n_threads);
 

@@ -1,5 +1,6 @@
 /*
- * test_util_prefetch: an archive of a few experts with prefetch on it, and the steps that its tests take.
+ * test_util_prefetch: an archive of a few experts with prefetch on it, and the steps that its tests
+ * take.
  *
  * For test programs; whatever fails here fails the test.
  */

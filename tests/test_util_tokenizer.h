@@ -1,6 +1,6 @@
 /*
- * test_util_tokenizer: tokenizers compiled from tokenizer.json files, above all those of the styles in
- * tests/golden/tokenizers.
+ * test_util_tokenizer: tokenizers compiled from tokenizer.json files, above all those of the styles
+ * in tests/golden/tokenizers.
  *
  * For test programs; whatever fails here fails the test.
  */
