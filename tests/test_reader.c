@@ -319,6 +319,11 @@ static void a_way_that_fails_is_none(void **state) {
     assert_no_err(&err);
     assert_int_equal(c.way, READER_BUFFERED);
     assert_true(c.bytes_per_s[READER_BUFFERED] == 0 && c.bytes_per_s[READER_DIRECT] == 0);
+    t.favoured = READER_DIRECT;
+    t.faults[READER_DIRECT] = (struct reader_fault){on_read, &w};
+    reader_choose(path, &t, &c, &err);
+    assert_no_err(&err);
+    assert_int_equal(c.way, READER_BUFFERED);
 }
 
 /* Linux lists its types in a file of some MB, on a file system that refuses O_DIRECT. */
