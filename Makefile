@@ -95,8 +95,6 @@ ALL_OBJ := $(call objects,$(ALL_SRC))
 # ---- CUDA: found, or left out --------------------------------------------------------------------
 
 CUDA ?= auto
-# Real code for these, and PTX of the last for what comes later.
-CUDA_ARCH ?= 75 80 86 89 90 100 120
 CU_SRC := $(wildcard kernels/*.cu)
 NVCC := $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
 # Compiled once for all configurations: what is measured and sanitized is the host's code.
@@ -108,6 +106,9 @@ cuda_note := left out (CUDA=0)
 else ifeq ($(NVCC),)
 cuda_note := left out (no nvcc found; install the CUDA Toolkit or set NVCC=)
 else
+# Real code for these, as far as this nvcc knows them, and PTX of the last for what comes later.
+cuda_known := $(patsubst sm_%,%,$(filter sm_%,$(shell $(NVCC) --list-gpu-code 2>/dev/null)))
+CUDA_ARCH ?= $(filter $(or $(cuda_known),%),75 80 86 89 90 100 120)
 cuda_note := built with $(NVCC) for $(CUDA_ARCH)
 CU_OBJ := $(patsubst %.cu,$(CUDA_OUT)/%.o,$(CU_SRC))
 LIB_OBJ += $(CU_OBJ)

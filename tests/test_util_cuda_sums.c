@@ -202,10 +202,11 @@ static void check_layer(const struct cuda_rig *g, struct layer *l) {
     }
     for (size_t i = 0; i < TEST_COUNT(chunk_sizes); i++) {
         l->chunk = chunk_sizes[i];
-        cuda_rig_check(g, what, run_layer, l, got, want, t, n);
         if (i == 0) {
+            cuda_rig_check(g, what, run_layer, l, got, want, t, n);
             memcpy(first, got, n * sizeof *got);
         }
+        run_layer(b, l, got);
         check_same(what, got, first, n); /* chunks change nothing */
     }
     if (l->rows <= 8) { /* nor do other rows, where rows are few */
@@ -353,8 +354,8 @@ void cuda_test_attention(void **state) {
         {.n_heads = 24, .n_kv_heads = 2, .head_dim = 32, .len = 20},
         {.n_heads = 6, .n_kv_heads = 2, .head_dim = 128, .len = 70, .window = 64},
         {.n_heads = 2, .n_kv_heads = 1, .head_dim = 16, .len = 12, .window = 1},
-        {.n_heads = 3, .n_kv_heads = 1, .head_dim = 16, .len = 300},
-        {.n_heads = 2, .n_kv_heads = 2, .head_dim = 16, .len = 300, .window = 100},
+        {.n_heads = 3, .n_kv_heads = 1, .head_dim = 16, .len = 270},
+        {.n_heads = 2, .n_kv_heads = 2, .head_dim = 16, .len = 240, .window = 100},
         {.n_heads = 5, .n_kv_heads = 1, .head_dim = 512, .len = 9},
     };
     const struct cuda_rig *g = *state;

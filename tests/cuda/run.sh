@@ -34,8 +34,19 @@ for codec in bf16 q8 q4; do
     "$out/corm-run" $ask >"$work/cpu" && "$out/corm-run" $ask --device cuda >"$work/all" &&
         "$out/corm-run" $ask --device cuda --vram "${least}M" >"$work/few" || exit 1
     cmp "$work/all" "$work/few" || exit 1
+    # With the CPU for missed experts: the same again, and of bf16 what both compute alone.
+    for run in 1 2; do
+        "$out/corm-run" $ask --device cuda --vram "${least}M" --missed cpu >"$work/missed$run" || exit 1
+    done
+    cmp "$work/missed1" "$work/missed2" || exit 1
+    cmp "$work/all" "$work/missed1" || [ "$codec" != bf16 ] || exit 1
     # Inputs of q8 and q4 are quantised on the CPU alone: there the text may part ways.
     cmp "$work/cpu" "$work/all" || [ "$codec" != bf16 ] || exit 1
     echo "greedy tokens, $codec: compared"
 done
+for missed in device cpu auto; do
+    echo "bench, half of the experts in device memory, --missed $missed"
+    "$out/corm-run" bench "$work/q8.corm" --device cuda --share 50 --missed $missed || exit 1
+done
+"$out/corm-run" bench "$work/q8.corm" --device cuda --share 50 --ablation --quiet || exit 1
 "$device" -b
