@@ -79,7 +79,7 @@ static const struct cli_option machine_rows[] = {
      .fallback = "auto"},
     {"vram", 0, CLI_STRING, FIELD(vram), "SIZE",
      "With --device cuda, in place of --ram: the device's memory for weights, caches and scratch, "
-     "a size (6G) or auto.",
+     "a size (6G) or auto. The driver takes some hundred megabytes for itself beside it.",
      .fallback = "auto, 15/16 of what is free"},
     {"missed", 0, CLI_ENUM, FIELD(missed), "WHO",
      "With --device cuda, who computes an expert that the device does not hold, for a single "
