@@ -54,8 +54,12 @@ case_ 'a way for missed experts, and no device' one_line none 'no device' --devi
 # ---- text ------------------------------------------------------------------------------------------
 
 "$run" generate fable.corm -q -p 'Once upon a time' -n 12 --temp 0 --isa scalar </dev/null >cpu.txt
-least=$(CORM_TEST_DEVICE=fake "$device" generate fable.corm -q -p Once --device cuda --vram 1M 2>&1 |
-    sed -n 's/.*: \([0-9]*\) MiB would do.*/\1/p')
+# least ARCHIVE: the least --vram, in MiB.
+least() {
+    CORM_TEST_DEVICE=fake "$device" generate "$1" -q -p Once --device cuda --vram 1M 2>&1 |
+        sed -n 's/.*: \([0-9]*\) MiB would do.*/\1/p'
+}
+least=$(least fable.corm)
 for options in '' "--vram ${least:-no}M" "--vram ${least:-no}M --missed cpu" \
     "--vram ${least:-no}M --missed auto" "--vram ${least:-no}M --missed cpu --ram 40M"; do
     case_ "text of the fake device $options" eval "text fake $options | cmp - cpu.txt"
@@ -63,6 +67,20 @@ done
 case_ 'text of the emulated device' eval "text emulated --vram 64M | cmp - cpu.txt"
 case_ 'text of the emulated device, and the CPU for missed experts' \
     eval "text emulated --vram 44M --missed cpu | cmp - cpu.txt"
+
+# Where neurons are left out, whoever computes leaves out the same ones.
+loss() {
+    "$prep" convert -q "$fable" -o loss.corm --calib "$root/calib-data/stories" --calib-held "$root/calib-data/heldout" \
+        --calib-tokens 512 --threads 2 || return 1
+    ask='loss.corm -p Once -n 12 --temp 0 --loss 1 --stats'
+    "$run" generate $ask </dev/null >out 2>err && grep 'skipped' err && grep 'hash' err >want || return 1
+    for missed in device cpu; do
+        on fake generate $ask --device cuda --vram "$(least loss.corm)M" --missed $missed || return 1
+        cat err
+        grep 'hash' err | cmp - want && grep 'skipped' err || return 1
+    done
+}
+case_ 'neurons that are left out, with the CPU for missed experts' loss
 
 plan() {
     on fake:2e8 generate fable.corm -p Once -n 2 --temp 0 --device cuda --vram "${least}M" "$@" &&
