@@ -206,17 +206,17 @@ const char *backend_cpu_isa_at(size_t i, bool *usable);
 
 /* The CUDA backend on device `device` (as the driver counts them), which must have `vram_bytes`
  * free (0: not checked); beyond what is allocated and placed it takes
- * backend_cuda_scratch_bytes, and the driver some for itself before that is looked at. Without a driver or a device, with one too old, or in a program
- * that was built without CUDA it is an error. Results may differ in the last bits from those of
- * the CPU (kernels/cuda.inc). */
+ * backend_cuda_scratch_bytes, and the driver some for itself before that is looked at. Without a
+ * driver or a device, with one too old, or in a program that was built without CUDA it is an error.
+ * Results may differ in the last bits from those of the CPU (kernels/cuda.inc). */
 int backend_cuda_open(struct backend *b, uint32_t device, uint64_t vram_bytes,
                       const struct backend_limits *limits, struct err *err);
 uint64_t backend_cuda_scratch_bytes(const struct backend_limits *limits);
 
 struct backend_device {
     char name[128];
-    uint32_t major, minor; /* compute capability */
-    bool usable;           /* new enough */
+    uint32_t major, minor;            /* compute capability */
+    bool usable;                      /* new enough */
     uint64_t total_bytes, free_bytes; /* free: when the driver has what it takes for this program */
 };
 /* Number of CUDA devices; `max` of them from number `first` on are described, and no other is

@@ -249,9 +249,9 @@ struct corm_stats {
     uint64_t useful_bytes;             /* used before they were evicted */
     uint64_t wasted_bytes;             /* evicted unused; the rest is still in the cache */
     uint64_t cpu_bytes; /* of expert_bytes, those that the CPU computed for a device */
-    /* Bytes copied to a device's expert cache, because they were demanded or guessed; and, where the
-     * device tells (copy_timed), the time in which it copied, and of it that in which it computed as
-     * well. */
+    /* Bytes copied to a device's expert cache, because they were demanded or guessed; and, where
+     * the device tells (copy_timed), the time in which it copied, and of it that in which it
+     * computed as well. */
     uint64_t copied_demanded_bytes, copied_guessed_bytes;
     bool copy_timed;
     uint64_t copy_ns, copy_hidden_ns;
