@@ -37,11 +37,12 @@ enum { FFN_BLOCK = 32 }; /* neurons summed together before partial sums are adde
 /* Upper bounds of one call, so that a backend sizes its scratch once. */
 struct backend_limits {
     uint32_t max_rows;
-    uint32_t max_cols;    /* widest row of any matrix, and of any output */
-    uint32_t max_in;      /* widest row of inputs of matmul and experts; 0: max_cols */
-    uint32_t max_ffn;     /* neurons of one expert */
-    uint32_t max_active;  /* experts a row uses */
-    uint32_t max_experts; /* routed experts of a layer */
+    uint32_t max_cols;       /* widest row of any matrix, and of any output */
+    uint32_t max_in;         /* widest row of inputs of matmul and experts; 0: max_cols */
+    uint32_t max_ffn;        /* neurons of one expert */
+    uint32_t max_active;     /* experts a row uses */
+    uint32_t max_experts;    /* routed experts of a layer */
+    size_t max_packed_bytes; /* decoded bytes of a chunk that comes packed; 0: none does */
     uint32_t max_ctx_tok;
     uint32_t n_heads, head_dim;
 };
@@ -76,6 +77,9 @@ static inline size_t kv_bytes(const struct kv *kv) {
 struct ffn_chunk {
     const uint8_t *data;
     uint32_t n_neurons;
+    /* The rows are as corm_exponents packed them (and checked), and are decoded as they are used:
+     * for chunks of at most FFN_BLOCK neurons, with a backend that was opened for it. */
+    bool packed;
 };
 
 /* One expert applied to the rows that chose it. Use u (< rows * n_active) stands for row u /
@@ -205,10 +209,10 @@ int backend_cpu_open(struct backend *b, const char *isa, uint32_t threads,
 const char *backend_cpu_isa_at(size_t i, bool *usable);
 
 /* The CUDA backend on device `device` (as the driver counts them), which must have `vram_bytes`
- * free (0: not checked); beyond what is allocated and placed it takes
- * backend_cuda_scratch_bytes, and the driver some for itself before that is looked at. Without a
- * driver or a device, with one too old, or in a program that was built without CUDA it is an error.
- * Results may differ in the last bits from those of the CPU (kernels/cuda.inc). */
+ * free (0: not checked); beyond what is allocated and placed it takes backend_cuda_scratch_bytes,
+ * and the driver some for itself before that is looked at. Without a driver or a device, with one
+ * too old, or in a program that was built without CUDA it is an error. Results may differ in the
+ * last bits from those of the CPU (kernels/cuda.inc). */
 int backend_cuda_open(struct backend *b, uint32_t device, uint64_t vram_bytes,
                       const struct backend_limits *limits, struct err *err);
 uint64_t backend_cuda_scratch_bytes(const struct backend_limits *limits);

@@ -69,6 +69,7 @@ int cpu_open(struct cpu *c, const char *isa, uint32_t threads, const struct back
     if (!c->isa) {
         return -1;
     }
+    c->exponents = exponents_isa_best(isa);
     c->limits = *limits;
     c->pool = pool_new(threads);
     c->panel_floats = at_least(PANEL_FLOATS, (size_t)limits->max_cols * CPU_PANEL_MIN_ROWS);
@@ -83,6 +84,7 @@ int cpu_open(struct cpu *c, const char *isa, uint32_t threads, const struct back
     for (uint32_t i = 0; i < pool_threads(c->pool); i++) {
         c->workers[i] = (struct cpu_worker){
             .panel = arena_alloc(a, c->panel_floats * sizeof(float)),
+            .chunk = arena_alloc(a, limits->max_packed_bytes),
             .slice = arena_alloc(a, sizeof(float) * FFN_BLOCK * CPU_FFN_COLS),
             .gate = arena_alloc(a, sizeof(float) * CPU_FFN_USES * FFN_BLOCK),
             .up = arena_alloc(a, sizeof(float) * CPU_FFN_USES * FFN_BLOCK),

@@ -17,6 +17,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/dot.h"
+#include "kernels/exponents.h"
 #include "kernels/pool.h"
 
 enum {
@@ -33,6 +34,7 @@ enum {
 /* One worker's scratch. */
 struct cpu_worker {
     float *panel;             /* [panel_floats]: decoded rows, or a panel of dot.h */
+    uint8_t *chunk;           /* [max_packed_bytes]: a chunk that came packed */
     float *slice;             /* [FFN_BLOCK, CPU_FFN_COLS] */
     float *gate, *up;         /* [CPU_FFN_USES, FFN_BLOCK] */
     float *scores;            /* [CPU_QUERIES, max_ctx_tok] */
@@ -46,6 +48,7 @@ struct cpu_block {
     const struct expert_job *job;
     const uint8_t *data;
     uint32_t n_neurons;
+    bool packed;
     float *partial; /* [job->n_uses, dim] */
 };
 /* A sum of partials into one use's output. */
@@ -59,6 +62,7 @@ struct cpu_sum {
 
 struct cpu {
     const struct dot_isa *isa;
+    const struct exponents_isa *exponents;
     struct pool *pool;
     struct backend_limits limits;
     struct cpu_worker *workers; /* [threads] */

@@ -7,6 +7,9 @@
  * scratch. An expert with many uses goes the panel way: an item is a share of the uses, for which
  * it walks all neurons, decoding each block once and adding its sum straight to the outputs.
  * Both do the same additions in the same order, so they give the same bits.
+ *
+ * A packed chunk is decoded by each item that reads it, into the worker's own memory: a chunk of 32
+ * neurons fits a cache of the processor, so that only its packed bytes come from memory.
  */
 #include "kernels/cpu.h"
 
@@ -57,15 +60,26 @@ static ptrdiff_t bytes_between(const uint8_t *from, const uint8_t *to) {
     return (ptrdiff_t)((uintptr_t)to - (uintptr_t)from);
 }
 
-/* out [dim] = a block's sum for one use. Rows are read in runs of RUN neurons: gates, ups, the next
- * neurons' gates, ..., then all downs; each run asks for the one after it, the last for `next`. */
-static void block_use(const struct ffn *f, const struct cpu_block *b, struct cpu_worker *own,
+/* The rows of a chunk, decoded for this worker where they came packed. */
+static const uint8_t *chunk_rows(const struct ffn *f, struct cpu_worker *own, const uint8_t *data,
+                                 uint32_t n_neurons, bool packed) {
+    if (!packed) {
+        return data;
+    }
+    exponents_decode(f->c->exponents, data, (size_t)n_neurons * 3 * f->dim, own->chunk);
+    return own->chunk;
+}
+
+/* out [dim] = the sum of n neurons at `data` for one use. Rows are read in runs of RUN neurons:
+ * gates, ups, the next neurons' gates, ..., then all downs; each run asks for the one after it, the
+ * last for `next`. */
+static void block_use(const struct ffn *f, const uint8_t *data, uint32_t n, struct cpu_worker *own,
                       uint32_t use, const uint8_t *next, float *out) {
     const size_t neuron_bytes = 3 * f->row_bytes;
-    const uint8_t *downs = b->data + 2 * f->row_bytes;
-    for (uint32_t i = 0; i < b->n_neurons; i += RUN) {
-        uint32_t rest = b->n_neurons - i;
-        const uint8_t *gates = b->data + i * neuron_bytes, *ups = gates + f->row_bytes;
+    const uint8_t *downs = data + 2 * f->row_bytes;
+    for (uint32_t i = 0; i < n; i += RUN) {
+        uint32_t rest = n - i;
+        const uint8_t *gates = data + i * neuron_bytes, *ups = gates + f->row_bytes;
         struct dot_rows rows = {gates, neuron_bytes, rest < RUN ? rest : RUN, f->dim, 0};
         rows.ahead_bytes = (ptrdiff_t)f->row_bytes;
         use_dot(f, &rows, use, own->gate + i);
@@ -73,10 +87,10 @@ static void block_use(const struct ffn *f, const struct cpu_block *b, struct cpu
         rows.ahead_bytes = bytes_between(ups, rest > RUN ? gates + RUN * neuron_bytes : downs);
         use_dot(f, &rows, use, own->up + i);
     }
-    f->c->isa->silu_mul(own->gate, own->up, b->n_neurons);
+    f->c->isa->silu_mul(own->gate, own->up, n);
     memset(out, 0, f->dim * sizeof *out);
-    for (uint32_t i = 0; i < b->n_neurons; i += RUN) {
-        uint32_t rest = b->n_neurons - i;
+    for (uint32_t i = 0; i < n; i += RUN) {
+        uint32_t rest = n - i;
         const uint8_t *here = downs + i * neuron_bytes;
         struct dot_rows rows = {here, neuron_bytes, rest < RUN ? rest : RUN, f->dim, 0};
         rows.ahead_bytes = bytes_between(here, rest > RUN ? here + RUN * neuron_bytes : next);
@@ -90,8 +104,10 @@ static void block_item(void *ctx, uint32_t item, uint32_t worker) {
     /* The items in between are probably being done by the other threads. */
     uint32_t guess = item + pool_threads(f->c->pool);
     const uint8_t *next = guess < f->n_blocks ? f->c->blocks[guess].data : b->data;
+    struct cpu_worker *own = &f->c->workers[worker];
+    const uint8_t *rows = chunk_rows(f, own, b->data, b->n_neurons, b->packed);
     for (uint32_t j = 0; j < b->job->n_uses; j++) {
-        block_use(f, b, &f->c->workers[worker], b->job->uses[j], next,
+        block_use(f, rows, b->n_neurons, own, b->job->uses[j], next,
                   b->partial + (size_t)j * f->dim);
     }
 }
@@ -146,7 +162,7 @@ static void open_sums(struct ffn *f, const struct expert_job *job, bool fresh) {
 }
 
 static void queue_block(struct ffn *f, const struct expert_job *job, const uint8_t *data,
-                        uint32_t n) {
+                        uint32_t n, bool packed) {
     if (!has_room(f, job)) {
         open_sums(f, job, false);
     }
@@ -154,6 +170,7 @@ static void queue_block(struct ffn *f, const struct expert_job *job, const uint8
         .job = job,
         .data = data,
         .n_neurons = n,
+        .packed = packed,
         .partial = f->c->partial + f->used_floats,
     };
     f->used_floats += (size_t)f->dim * job->n_uses;
@@ -169,7 +186,7 @@ static void queue_job(struct ffn *f, const struct expert_job *job) {
         for (uint32_t first = 0; first < chunk->n_neurons; first += FFN_BLOCK) {
             uint32_t rest = chunk->n_neurons - first;
             queue_block(f, job, chunk->data + (size_t)first * 3 * f->row_bytes,
-                        rest < FFN_BLOCK ? rest : FFN_BLOCK);
+                        rest < FFN_BLOCK ? rest : FFN_BLOCK, chunk->packed);
         }
     }
 }
@@ -245,9 +262,10 @@ static void panel_item(void *ctx, uint32_t item, uint32_t worker) {
     }
     for (uint32_t i = 0; i < job->n_chunks; i++) {
         const struct ffn_chunk *chunk = &job->chunks[i];
+        const uint8_t *rows = chunk_rows(f, own, chunk->data, chunk->n_neurons, chunk->packed);
         for (uint32_t first = 0; first < chunk->n_neurons; first += FFN_BLOCK) {
             uint32_t left = chunk->n_neurons - first;
-            panel_block(f, own, chunk->data + (size_t)first * 3 * f->row_bytes,
+            panel_block(f, own, rows + (size_t)first * 3 * f->row_bytes,
                         left < FFN_BLOCK ? left : FFN_BLOCK, uses, n_uses);
         }
     }

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "kernels/backend.h"
+
 /* A use counts half after ln(2) / -ln(DECAY) = 34 tokens: long enough to see a topic, short enough
  * to leave it. */
 static const float DECAY = 0.98f;
@@ -13,14 +15,31 @@ static const float DECAY = 0.98f;
 static const float FORGET = 0.9995f, PRIOR = 4.0f;
 enum { DECAYS = 1024 }; /* a count is nothing after so many tokens */
 
-size_t cache_slot_bytes(const struct corm *archive) {
-    return align_up((uint64_t)archive->chunk_neurons * archive->neuron_bytes, 64);
+bool cache_can_pack(const struct corm *archive) {
+    bool smaller = false;
+    for (uint32_t i = 0; i < archive->n_chunks; i++) {
+        const struct corm_chunk *k = &archive->chunks[i];
+        if (k->n_neurons > FFN_BLOCK ||
+            (k->encoding != CORM_ENCODING_RAW && k->encoding != CORM_ENCODING_EXPONENTS))
+            return false;
+        smaller |= k->encoding != CORM_ENCODING_RAW;
+    }
+    return smaller;
 }
 
-uint32_t cache_slots_needed(const struct corm *archive, bool in_place) {
+size_t cache_slot_bytes(const struct corm *archive, unsigned how) {
+    uint64_t most = (uint64_t)archive->chunk_neurons * archive->neuron_bytes, stored = 0;
+    for (uint32_t i = 0; how & CACHE_PACKED && i < archive->n_chunks; i++)
+        stored =
+            archive->chunks[i].stored_bytes > stored ? archive->chunks[i].stored_bytes : stored;
+    return align_up(how & CACHE_PACKED ? stored : most, 64);
+}
+
+uint32_t cache_slots_needed(const struct corm *archive, unsigned how) {
+    const struct cache c = {.archive = archive, .how = how};
     uint32_t n = 0;
     for (uint32_t i = 0; i < archive->n_chunks; i++)
-        n += !(in_place && archive->chunks[i].encoding == CORM_ENCODING_RAW);
+        n += cache_uses_slot(&c, i);
     return n;
 }
 
@@ -62,12 +81,11 @@ static void open_records(struct cache *c) {
     }
 }
 
-int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots, bool in_place,
+int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots, unsigned how,
                struct err *err) {
-    *c = (struct cache){
-        .archive = archive, .in_place = in_place, .n_slots = n_slots, .step = 1, .n_tok = 1};
+    *c = (struct cache){.archive = archive, .how = how, .n_slots = n_slots, .step = 1, .n_tok = 1};
     pthread_mutex_init(&c->lock, NULL);
-    c->slot_bytes = cache_slot_bytes(archive);
+    c->slot_bytes = cache_slot_bytes(archive, how);
     c->chunks = mem_calloc(archive->n_chunks, sizeof *c->chunks);
     c->records = mem_calloc(archive->n_records, sizeof *c->records);
     c->heaps = mem_calloc(archive->n_records, sizeof *c->heaps);

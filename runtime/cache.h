@@ -6,7 +6,7 @@
  * Leaves to others: bringing bytes (prefetch), choosing chunks (experts), arithmetic.
  *
  * A chunk goes ABSENT -> QUEUED -> LOADING -> READY -> ABSENT. In READY its decoded neurons are at
- * `data`: in a slot, or in a map of the archive (`in_place`: never evicted; or a page that was
+ * `data`: in a slot, or in a map of the archive (CACHE_IN_PLACE: never evicted; or a page that was
  * brought by READER_MAPPED: it takes a slot's number, so that it counts, and leaves the slot's
  * memory untouched). A lease keeps a chunk from eviction; it may be taken before the chunk is
  * READY, and is given back exactly once.
@@ -35,11 +35,20 @@
 
 #include "format/corm_read.h"
 
+/* What chunks are kept as, by bits. */
+enum cache_how {
+    CACHE_IN_PLACE = 1, /* what can be used as it is stored is used where the archive is mapped */
+    /* Chunks stay as they are stored, and whoever computes with them decodes them each time. Slots
+     * are smaller, so that more experts stay in memory, for the time that decoding takes. Only of
+     * archives that cache_can_pack. */
+    CACHE_PACKED = 2,
+};
+
 enum cache_state { CACHE_ABSENT, CACHE_QUEUED, CACHE_LOADING, CACHE_READY };
 enum { CACHE_NO_SLOT = -1, CACHE_AGES = 12, CACHE_RATES = 10 };
 
 struct cache_chunk {
-    const uint8_t *data; /* READY: decoded neurons */
+    const uint8_t *data; /* READY: decoded neurons, or packed ones (CACHE_PACKED) */
     int32_t slot;        /* CACHE_NO_SLOT where in place or not in memory */
     uint32_t record;
     uint32_t leases;
@@ -97,7 +106,7 @@ struct cache {
     uint32_t n_slots;
     int32_t *free_slots; /* stack */
     uint32_t n_free;
-    bool in_place; /* raw chunks are used from the map */
+    unsigned how; /* enum cache_how */
     /* What a hot prefix is worth over the cold chunks of the same expert, in doublings of the
      * chance of use: above 0 where tokens leave cold chunks out. Where all chunks are used
      * together, keeping a part of an expert saves no request. */
@@ -123,24 +132,32 @@ struct cache {
     struct cache_counters count;
 };
 
-/* Bytes of one slot, and the number of chunks that need slots if everything is to be in memory at
- * once (with in_place, raw chunks need none). */
-size_t cache_slot_bytes(const struct corm *archive);
-uint32_t cache_slots_needed(const struct corm *archive, bool in_place);
+/* Whether chunks can be used as they are stored: raw or packed exponents, of at most FFN_BLOCK
+ * neurons, and smaller than decoded. */
+bool cache_can_pack(const struct corm *archive);
+/* `how`: enum cache_how. Bytes of one slot, and the number of chunks that need slots if everything
+ * is to be in memory at once. */
+size_t cache_slot_bytes(const struct corm *archive, unsigned how);
+uint32_t cache_slots_needed(const struct corm *archive, unsigned how);
 /* Slots without which one expert could not be computed while another arrives. */
 uint32_t cache_slots_floor(const struct corm *archive);
 
 /* Bytes of the tables beside the slots. */
 size_t cache_table_bytes(const struct corm *archive, uint32_t n_slots);
 
-int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots, bool in_place,
+int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots, unsigned how,
                struct err *err);
 void cache_close(struct cache *c); /* accepts a zeroed struct */
 /* After cache_open: the slots lie in memory of the caller's, such as a device's. */
 void cache_use_slots(struct cache *c, uint8_t *slots);
 
 static inline bool cache_uses_slot(const struct cache *c, uint32_t chunk) {
-    return !(c->in_place && c->archive->chunks[chunk].encoding == CORM_ENCODING_RAW);
+    return !(c->how & CACHE_IN_PLACE) ||
+           !(c->how & CACHE_PACKED || c->archive->chunks[chunk].encoding == CORM_ENCODING_RAW);
+}
+/* Whether `data` of a READY chunk is packed. */
+static inline bool cache_is_packed(const struct cache *c, uint32_t chunk) {
+    return c->how & CACHE_PACKED && c->archive->chunks[chunk].encoding != CORM_ENCODING_RAW;
 }
 static inline uint8_t *cache_slot(const struct cache *c, int32_t slot) {
     return c->slots + (size_t)slot * c->slot_bytes;

@@ -42,6 +42,14 @@ enum corm_reading {
     CORM_READ_PASSING,  /* through the page cache, which is told to forget it at once */
 };
 
+/* How experts are kept in memory. Packed as they are stored they take about two thirds of the room
+ * and are decoded at each use: more of them stay, fewer are read. No bit of a result changes. */
+enum corm_keeping {
+    CORM_KEEP_AUTO,    /* what an estimate at the start finds faster */
+    CORM_KEEP_DECODED, /* ready for use */
+    CORM_KEEP_PACKED,  /* as stored; an error where the archive or the device does not allow it */
+};
+
 /* With a device, what computes an expert of a single row that the device does not have. */
 enum corm_missed {
     CORM_MISSED_DEVICE, /* the device, when it has been copied there */
@@ -100,6 +108,7 @@ struct corm_engine_options {
      * What the driver itself takes comes on top. ram_bytes counts for `missed` alone then. */
     uint64_t vram_bytes;
     enum corm_missed missed;
+    enum corm_keeping keeping;
     /* Greatest context of a session, part of the memory plan; 0 = the model's own, at most 4096. */
     uint32_t ctx_tok;
     uint32_t batch_rows; /* greatest rows of one forward call in prefill; 0 = 256 */
@@ -138,6 +147,7 @@ struct corm_memory_plan {
     /* Measured, in decoded bytes of experts a second; 0 = not measured: copies to a device that
      * does not hold all experts, and, for CORM_MISSED_AUTO, the CPU's computing. */
     double link_bytes_per_s, cpu_bytes_per_s;
+    bool packed;  /* experts are kept as they are stored */
     bool streams; /* experts come and go; else all stay in memory */
     /* How experts come from the archive. CORM_READ_BUFFERED with `streams` set: the page cache
      * grows outside of the budget, where no limit forbids it. */

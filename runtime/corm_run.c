@@ -63,6 +63,10 @@ static const char *const missed_words[] = {
     [CORM_MISSED_DEVICE] = "device", [CORM_MISSED_CPU] = "cpu", [CORM_MISSED_AUTO] = "auto", NULL};
 static const char *const kv_words[] = {[RUN_KV_F16] = "f16", [RUN_KV_F32] = "f32", NULL};
 
+static const char *const keep_words[] = {[CORM_KEEP_AUTO] = "auto",
+                                         [CORM_KEEP_DECODED] = "decoded",
+                                         [CORM_KEEP_PACKED] = "packed",
+                                         NULL};
 static const char *const reading_words[] = {
     [CORM_READ_AUTO] = "auto",     [CORM_READ_BUFFERED] = "buffered", [CORM_READ_DIRECT] = "direct",
     [CORM_READ_MAPPED] = "mapped", [CORM_READ_PASSING] = "passing",   NULL};
@@ -111,6 +115,12 @@ static const struct cli_option machine_rows[] = {
      "forgotten at once), mapped (from a mapping of the file), or auto: direct or through the page "
      "cache, as measured in a moment at the start. The result does not depend on it.",
      .words = reading_words},
+    {"keep", 0, CLI_ENUM, FIELD(keep), "HOW",
+     "How the experts of a compressed bf16 model stay in memory: decoded, packed (as they are in "
+     "the archive, a third smaller, so that more of them stay; they are decoded at each use), or "
+     "auto: decoded where all fit, else what an estimate from the speed of the disk and of "
+     "decoding finds faster. The result does not depend on it.",
+     .words = keep_words},
     {"kv", 0, CLI_ENUM, FIELD(kv), "TYPE", "Type of the KV cache: f16 or f32.", .words = kv_words},
     {0},
 };

@@ -25,6 +25,7 @@ struct corm_engine {
     struct corm_memory_plan plan;
     struct corm_model_info info;
     bool in_place;
+    unsigned keeps; /* enum cache_how of the plan */
     uint32_t n_slots;
     uint8_t *device_slots; /* device memory of the cache's slots; NULL where they are the host's */
     uint32_t io_threads;
@@ -73,8 +74,8 @@ int engine_plan_device(struct corm_engine *e, uint64_t scratch_bytes, uint64_t f
  * the map. */
 int engine_plan_missed(struct corm_engine *e, uint64_t in_place_bytes, uint64_t usable_bytes,
                        struct err *err);
-/* engine_plan.c: with the plan made and the backend open, choose how experts are read: as asked,
- * else measured where they come and go. */
+/* engine_plan.c: with the plan made and the backend open, choose how experts are read, as asked,
+ * else measured where they come and go; and with that known, whether they are kept packed. */
 int engine_plan_reading(struct corm_engine *e, struct err *err);
 /* Rows that predictors are evaluated for at a time. */
 uint32_t engine_predict_rows(const struct corm_engine *e);

@@ -58,13 +58,13 @@ int engine_plan_missed(struct corm_engine *e, uint64_t in_place_bytes, uint64_t 
                        struct err *err) {
     const struct corm *c = &e->archive;
     struct corm_memory_plan *p = &e->plan;
-    const uint64_t slot = cache_slot_bytes(c), least = cache_slots_floor(c) * slot;
+    const uint64_t slot = cache_slot_bytes(c, 0), least = cache_slots_floor(c) * slot;
     const uint64_t budget = e->opt.ram_bytes ? e->opt.ram_bytes : usable_bytes;
     if (e->opt.missed == CORM_MISSED_DEVICE || !p->streams)
         return 0;
     uint64_t own = e->offload.cpu.scratch_bytes + offload_bytes(c, e->io_threads);
     uint64_t fixed = p->host_bytes + own;
-    uint32_t all_slots = cache_slots_needed(c, true);
+    uint32_t all_slots = cache_slots_needed(c, CACHE_IN_PLACE);
     uint64_t all = in_place_bytes + all_slots * slot;
     e->host_in_place = budget >= fixed + all;
     if (budget < fixed + least && !e->host_in_place) {
@@ -129,6 +129,8 @@ int engine_open_backend(struct corm_engine *e, struct err *err) {
     struct backend_limits limits =
         forward_limits(&e->archive.arch, e->opt.batch_rows, e->opt.ctx_tok);
     bool cpu = strcmp(device, "cpu") == 0 || strcmp(device, "auto") == 0;
+    if (cache_can_pack(&e->archive))
+        limits.max_packed_bytes = FFN_BLOCK * e->archive.neuron_bytes;
     if (!cpu || (m && m->backend))
         return open_device(e, device, &limits, err);
     if (e->opt.vram_bytes > 0)
@@ -141,11 +143,11 @@ int engine_open_backend(struct corm_engine *e, struct err *err) {
 }
 
 int engine_open_slots(struct corm_engine *e, struct err *err) {
-    if (cache_open(&e->cache, &e->archive, e->n_slots, e->in_place, err) < 0)
+    if (cache_open(&e->cache, &e->archive, e->n_slots, e->keeps, err) < 0)
         return -1;
     if (backend_needs_landing(&e->backend) && e->n_slots > 0) {
-        e->device_slots = e->backend.ops->alloc(e->backend.self,
-                                                (size_t)e->n_slots * cache_slot_bytes(&e->archive));
+        e->device_slots =
+            e->backend.ops->alloc(e->backend.self, (size_t)e->n_slots * e->cache.slot_bytes);
         cache_use_slots(&e->cache, e->device_slots);
     }
     return 0;

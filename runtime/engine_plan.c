@@ -2,16 +2,17 @@
  * engine_plan: what memory is used for, before any of it is taken.
  *
  * Owns: the plan of the host's memory where the CPU computes, and that of a device's memory. What
- * is left of the budget, after all that must be there, holds experts. And whether the page cache
- * may hold them too, from which follows how they are read.
+ * is left of the budget, after all that must be there, holds experts. Whether the page cache may
+ * hold them too, from which follows how they are read; and whether they are kept packed.
  * Leaves to others: keeping to it (each module's *_bytes function says what it takes);
- * measuring (reader).
+ * measuring (reader, packing).
  */
 #include "runtime/engine.h"
 
 #include <stdlib.h>
 
 #include "runtime/machine.h"
+#include "runtime/packing.h"
 
 /* Program, libraries, indexes, tokenizer, thread stacks: what is not counted one by one. */
 static const uint64_t OVERHEAD_BYTES = UINT64_C(24) << 20;
@@ -25,13 +26,19 @@ uint32_t engine_predict_rows(const struct corm_engine *e) {
     return e->opt.loss_in_batches ? e->opt.batch_rows : 1;
 }
 
-/* Raw chunks used from the map. */
-static uint64_t in_place_bytes(const struct corm *c) {
+/* Chunks that are used from the map. */
+static uint64_t in_place_bytes(const struct corm *c, unsigned keeps) {
+    const struct cache cache = {.archive = c, .how = keeps};
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < c->n_chunks; i++)
-        if (c->chunks[i].encoding == CORM_ENCODING_RAW)
+        if (!cache_uses_slot(&cache, i))
             bytes += c->chunks[i].stored_bytes;
     return bytes;
+}
+
+/* What the cache takes with every expert in it. */
+static uint64_t need_bytes(const struct corm *c, unsigned keeps) {
+    return in_place_bytes(c, keeps) + cache_slots_needed(c, keeps) * cache_slot_bytes(c, keeps);
 }
 
 /* What the host holds that is neither weights nor results of the backend. */
@@ -43,7 +50,7 @@ static uint64_t host_bytes(const struct corm_engine *e) {
     uint32_t io = e->io_threads > ENGINE_IO_THREADS ? e->io_threads : ENGINE_IO_THREADS;
     return e->backend.scratch_bytes + experts_scratch_bytes(c, e->opt.batch_rows) +
            vocab_floats * sizeof(float) + prefetch_fillers(io) * filler_buffer_bytes(c) +
-           cache_table_bytes(c, cache_slots_needed(c, false)) + OVERHEAD_BYTES;
+           cache_table_bytes(c, cache_slots_needed(c, 0)) + OVERHEAD_BYTES;
 }
 
 /* Fill in the parts that do not come and go, where the backend computes. Tensors begin each row
@@ -64,17 +71,19 @@ static uint64_t plan_fixed(struct corm_engine *e, uint32_t row_padding, uint64_t
     return p->trunk_bytes + p->kv_bytes + p->scratch_bytes;
 }
 
-/* Set the budget and the floor below it, which `before`, the MiB, `after` calls too small. */
-static int plan_budget(struct corm_engine *e, uint64_t fixed, uint64_t budget_bytes,
+/* Set the budget and the floor below it, for slots as `keeps` says, which `before`, the MiB,
+ * `after` calls too small. */
+static int plan_budget(struct corm_engine *e, uint64_t fixed, unsigned keeps, uint64_t budget_bytes,
                        const char *before, const char *after, struct err *err) {
     const struct corm *c = &e->archive;
     const struct corm_mechanisms *m = e->opt.measure;
     struct corm_memory_plan *p = &e->plan;
-    uint64_t slot = cache_slot_bytes(c), least = cache_slots_floor(c) * slot;
+    uint64_t least = cache_slots_floor(c) * cache_slot_bytes(c, keeps);
     p->floor_bytes = fixed + (least < p->cache_need_bytes ? least : p->cache_need_bytes);
     p->budget_bytes = budget_bytes;
     if (m && m->cache_share > 0)
-        p->budget_bytes = fixed + (uint64_t)(m->cache_share * cache_slots_needed(c, false)) * slot;
+        p->budget_bytes =
+            fixed + (uint64_t)(m->cache_share * cache_slots_needed(c, 0)) * cache_slot_bytes(c, 0);
     if (p->budget_bytes >= p->floor_bytes)
         return 0;
     return err_set(
@@ -88,34 +97,50 @@ static int plan_budget(struct corm_engine *e, uint64_t fixed, uint64_t budget_by
         (unsigned long long)((p->floor_bytes - fixed) >> 20));
 }
 
-/* The rest of the budget is slots. */
-static void plan_slots(struct corm_engine *e, uint64_t fixed) {
+/* Keep experts so: all of them where that is in place, else as many as the budget has room for. */
+static void plan_experts(struct corm_engine *e, uint64_t fixed, unsigned keeps) {
     const struct corm *c = &e->archive;
-    uint64_t slot = cache_slot_bytes(c), most = cache_slots_needed(c, false);
-    uint64_t slots = (e->plan.budget_bytes - fixed) / slot;
+    struct corm_memory_plan *p = &e->plan;
+    uint64_t slot = cache_slot_bytes(c, keeps), most = cache_slots_needed(c, keeps);
+    uint64_t slots = (p->budget_bytes - fixed) / slot;
+    e->keeps = keeps;
+    e->in_place = keeps & CACHE_IN_PLACE;
     e->n_slots = (uint32_t)(slots < most ? slots : most);
-    e->plan.cache_bytes = e->n_slots * slot;
+    p->cache_need_bytes = need_bytes(c, keeps);
+    p->cache_bytes = e->in_place ? p->cache_need_bytes : e->n_slots * slot;
+    p->total_bytes = fixed + p->cache_bytes;
+    p->packed = keeps & CACHE_PACKED;
 }
 
+/* Decoded where all fit so, else packed where all fit so, else some of them: packed as far as the
+ * caller or the budget leaves no choice; see choose_packing. */
 int engine_plan(struct corm_engine *e, struct err *err) {
     const struct corm *c = &e->archive;
     const struct corm_mechanisms *m = e->opt.measure;
     struct corm_memory_plan *p = &e->plan;
     uint64_t fixed = plan_fixed(e, 0, host_bytes(e)), budget = e->opt.ram_bytes;
-    uint32_t all_slots = cache_slots_needed(c, true);
-    p->cache_need_bytes = in_place_bytes(c) + (uint64_t)all_slots * cache_slot_bytes(c);
+    bool decoded = e->opt.keeping != CORM_KEEP_PACKED, share = m && m->cache_share > 0;
+    bool packed = e->opt.keeping != CORM_KEEP_DECODED && cache_can_pack(c);
+    if (!packed && !decoded)
+        return err_set(err,
+                       "%s: experts cannot be kept packed: their codec is %s, in chunks of %u "
+                       "neurons; expected bf16, compressed, in chunks of at most %d",
+                       c->map.path, c->expert_codec->name, c->chunk_neurons, FFN_BLOCK);
     if (budget == 0)
         budget = usable_bytes();
-    if (plan_budget(e, fixed, budget, "a memory budget of ", "is too small", err) < 0)
+    p->cache_need_bytes = need_bytes(c, packed ? CACHE_PACKED : CACHE_IN_PLACE);
+    if (plan_budget(e, fixed, packed ? CACHE_PACKED : 0, budget, "a memory budget of ",
+                    "is too small", err) < 0)
         return -1;
-    e->in_place = fixed + p->cache_need_bytes <= p->budget_bytes && !(m && m->cache_share > 0);
-    if (e->in_place) {
-        e->n_slots = all_slots;
-        p->cache_bytes = p->cache_need_bytes;
-    } else {
-        plan_slots(e, fixed);
-    }
-    p->total_bytes = fixed + p->cache_bytes;
+    uint64_t room = share ? 0 : p->budget_bytes - fixed;
+    if (decoded && need_bytes(c, CACHE_IN_PLACE) <= room)
+        plan_experts(e, fixed, CACHE_IN_PLACE);
+    else if (packed && need_bytes(c, CACHE_IN_PLACE | CACHE_PACKED) <= room)
+        plan_experts(e, fixed, CACHE_IN_PLACE | CACHE_PACKED);
+    else
+        plan_experts(e, fixed, decoded ? 0 : CACHE_PACKED);
+    if (e->n_slots < cache_slots_floor(c) && packed && !e->in_place)
+        plan_experts(e, fixed, CACHE_PACKED);
     p->streams = !e->in_place;
     return 0;
 }
@@ -125,17 +150,16 @@ int engine_plan_device(struct corm_engine *e, uint64_t scratch_bytes, uint64_t f
     const struct corm *c = &e->archive;
     struct corm_memory_plan *p = &e->plan;
     uint64_t fixed = plan_fixed(e, 15, scratch_bytes); /* rows begin at multiples of 16 bytes */
-    uint32_t most = cache_slots_needed(c, false);
-    p->cache_need_bytes = most * (uint64_t)cache_slot_bytes(c);
-    if (plan_budget(e, fixed, e->opt.vram_bytes ? e->opt.vram_bytes : free_bytes / 16 * 15, "",
+    if (e->opt.keeping == CORM_KEEP_PACKED)
+        return err_set(err, "experts cannot be kept packed in the memory of a device");
+    p->cache_need_bytes = need_bytes(c, 0);
+    if (plan_budget(e, fixed, 0, e->opt.vram_bytes ? e->opt.vram_bytes : free_bytes / 16 * 15, "",
                     "of device memory are too little", err) < 0)
         return -1;
-    e->in_place = false;
-    plan_slots(e, fixed);
-    p->total_bytes = fixed + p->cache_bytes;
-    p->streams = e->n_slots < most;
+    plan_experts(e, fixed, 0);
+    p->streams = e->n_slots < cache_slots_needed(c, 0);
     p->host_bytes = host_bytes(e) + prefetch_fillers(e->io_threads) * filler_landing_bytes(c);
-    return engine_plan_missed(e, in_place_bytes(c), usable_bytes(), err);
+    return engine_plan_missed(e, in_place_bytes(c, CACHE_IN_PLACE), usable_bytes(), err);
 }
 
 /* ---- reading ---- */
@@ -164,7 +188,7 @@ static bool has_room(const struct corm_engine *e, uint64_t file_bytes) {
     uint64_t own = backend_needs_landing(&e->backend) ? p->host_bytes : p->total_bytes;
     /* Chunks that are used from the map are in the page cache. */
     if (p->missed == CORM_MISSED_CPU && e->host_in_place)
-        own -= in_place_bytes(&e->archive);
+        own -= in_place_bytes(&e->archive, CACHE_IN_PLACE);
     return own + file_bytes <= usable_bytes();
 }
 
@@ -198,11 +222,45 @@ static int measure_reading(struct corm_engine *e, struct err *err) {
     return status;
 }
 
+/* ---- packing ---- */
+
+/* Of a processor's math on decoded experts, when memory brings them: what one thread reaches here.
+ * */
+static const double COMPUTE_BYTES_PER_S = 12e9;
+/* A disk that was not measured, as its way of reading was given. */
+static const double DISK_BYTES_PER_S = 2e9;
+
+/* Where experts come and go and nobody says how they are kept: what takes less time. */
+static void choose_packing(struct corm_engine *e) {
+    const struct corm *c = &e->archive;
+    const struct corm_mechanisms *m = e->opt.measure;
+    struct corm_memory_plan *p = &e->plan;
+    if (!p->streams || p->packed || e->opt.keeping != CORM_KEEP_AUTO ||
+        backend_needs_landing(&e->backend) || !cache_can_pack(c))
+        return;
+    double measured =
+        p->reading == CORM_READ_DIRECT ? p->direct_bytes_per_s : p->cached_bytes_per_s;
+    const struct packing estimate = {
+        .room = (double)e->n_slots / cache_slots_needed(c, 0),
+        .ratio = (double)cache_slot_bytes(c, CACHE_PACKED) / (double)cache_slot_bytes(c, 0),
+        .disk_bytes_per_s = m && m->throttle_bytes_per_s > 0 ? m->throttle_bytes_per_s
+                            : measured > 0                   ? measured
+                                                             : DISK_BYTES_PER_S,
+        .decode_bytes_per_s = packing_decode_rate(c, e->opt.isa) * e->opt.threads,
+        .compute_bytes_per_s = COMPUTE_BYTES_PER_S * e->opt.threads,
+    };
+    if (estimate.decode_bytes_per_s > 0 && packing_pays(&estimate))
+        plan_experts(e, p->total_bytes - p->cache_bytes, CACHE_PACKED);
+}
+
 /* Where all experts stay, what another run left in the page cache is welcome; and a throttle makes
  * a disk out of it. */
 int engine_plan_reading(struct corm_engine *e, struct err *err) {
     const struct corm_mechanisms *m = e->opt.measure;
     e->plan.reading = m && m->reading != CORM_READ_AUTO ? m->reading : CORM_READ_BUFFERED;
     bool asked = m && (m->reading != CORM_READ_AUTO || m->throttle_bytes_per_s > 0);
-    return e->plan.streams && !asked ? measure_reading(e, err) : 0;
+    if (e->plan.streams && !asked && measure_reading(e, err) < 0)
+        return -1;
+    choose_packing(e);
+    return 0;
 }

@@ -111,7 +111,7 @@ static uint32_t plan_order(struct experts *e, uint32_t layer) {
 
 static uint32_t slots_of(const struct experts *e, const struct prefetch_need *need) {
     uint32_t n = 0;
-    if (!need->skip && !e->cache->in_place)
+    if (!need->skip && !(e->cache->how & CACHE_IN_PLACE))
         return need->n;
     for (uint32_t i = 0; i < need->n; i++)
         n += prefetch_needs(need, i) && cache_uses_slot(e->cache, need->first + i);
@@ -151,7 +151,8 @@ static void add_job(struct experts *e, uint32_t *n_jobs, uint32_t *n_chunks,
             continue;
         }
         chunks[n++] =
-            (struct ffn_chunk){prefetch_data(e->prefetch, id), e->archive->chunks[id].n_neurons};
+            (struct ffn_chunk){prefetch_data(e->prefetch, id), e->archive->chunks[id].n_neurons,
+                               cache_is_packed(e->cache, id)};
         e->used_bytes += bytes;
     }
     *n_chunks += n;

@@ -1,6 +1,7 @@
 #include "runtime/fill.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "kernels/exponents.h"
 
@@ -44,7 +45,7 @@ size_t filler_buffer_bytes(const struct corm *archive) {
 }
 
 size_t filler_landing_bytes(const struct corm *archive) {
-    return LANDING_PIECES * align_up(cache_slot_bytes(archive), 4096);
+    return LANDING_PIECES * align_up(cache_slot_bytes(archive, 0), 4096);
 }
 
 struct filler filler_new(const struct fill *fill) {
@@ -53,7 +54,7 @@ struct filler filler_new(const struct fill *fill) {
     if (posix_memalign(&buffer, READER_ALIGN, filler_buffer_bytes(a)) != 0)
         die("out of memory for a read buffer");
     struct landing *landing =
-        fill->device ? landing_new(fill->device, cache_slot_bytes(a), LANDING_PIECES) : NULL;
+        fill->device ? landing_new(fill->device, cache_slot_bytes(a, 0), LANDING_PIECES) : NULL;
     struct corm_decoder *decoder = corm_decoder_new(a);
     corm_decoder_use(decoder, exponents_isa_best(NULL)->decode);
     return (struct filler){decoder, buffer, landing};
@@ -78,6 +79,11 @@ void fill_released(struct fill *fill, int32_t slot, uint64_t mark) {
 
 /* ---- a run ---- */
 
+/* Whether a chunk is kept as it is stored. */
+static bool is_kept_stored(const struct fill *fill, const struct corm_chunk *k) {
+    return k->encoding == CORM_ENCODING_RAW || fill->cache->how & CACHE_PACKED;
+}
+
 /* Read the run's chunks with one request. stored[i]: where chunk i came to lie: in its slot
  * already, in the buffer, or in the mapping. */
 static int read_run(struct fill *fill, struct filler *f, const struct fill_run *run,
@@ -92,8 +98,8 @@ static int read_run(struct fill *fill, struct filler *f, const struct fill_run *
     for (uint32_t i = 0; i < run->n && scatter; i++) {
         uint64_t at = chunks[i].offset - base, end = at + chunks[i].stored_bytes;
         uint64_t next = i + 1 < run->n ? chunks[i + 1].offset - base : end;
-        bool raw = chunks[i].encoding == CORM_ENCODING_RAW;
-        uint8_t *to = raw ? cache_slot(fill->cache, run->slots[i]) : f->buffer + at;
+        uint8_t *to = is_kept_stored(fill, &chunks[i]) ? cache_slot(fill->cache, run->slots[i])
+                                                       : f->buffer + at;
         stored[i] = to;
         pieces[n++] = (struct iovec){to, chunks[i].stored_bytes};
         scatter = reader_can_scatter(&fill->reader, chunks[i].offset, chunks[i].stored_bytes, to);
@@ -112,18 +118,22 @@ static int read_run(struct fill *fill, struct filler *f, const struct fill_run *
 }
 
 /* The one place where a chunk comes to be in memory: check its stored bytes and make *data its
- * decoded neurons, which are `stored` itself where that is a raw chunk that need not move. On
- * the way to a device it has come when the filler's landing says so. */
+ * neurons, decoded unless they are kept packed; `stored` itself where that need not change nor
+ * move. On the way to a device it has come when the filler's landing says so. */
 static int land(struct fill *fill, struct filler *f, bool demanded, uint32_t chunk, int32_t slot,
                 const uint8_t *stored, const uint8_t **data, struct err *err) {
     const struct corm_chunk *k = &fill->archive->chunks[chunk];
     uint8_t *to = slot == CACHE_NO_SLOT ? NULL : cache_slot(fill->cache, slot);
-    bool stays = stored == to || (k->encoding == CORM_ENCODING_RAW && !f->landing &&
-                                  fill->reader.way == READER_MAPPED);
+    bool as_is = is_kept_stored(fill, k) && !f->landing;
+    bool stays = stored == to || (as_is && fill->reader.way == READER_MAPPED);
     *data = stored;
     if (!to || stays)
         return corm_chunk_check(fill->archive, k, stored, err);
     *data = to;
+    if (as_is) {
+        memcpy(to, stored, k->stored_bytes);
+        return corm_chunk_check(fill->archive, k, to, err);
+    }
     uint8_t *decoded = f->landing ? landing_take(f->landing) : to;
     if (corm_chunk_decode(f->decoder, fill->archive, k, stored, decoded, err) < 0)
         return -1;

@@ -31,9 +31,9 @@ struct lookahead {
     bool guessing;      /* in this token */
     struct trial trial;
     /* [n_layers, 1 + PREDICT_MAX_AHEAD, width]: */
-    float *prob;       /* by source: chance that the rank is used */
-    int32_t *guess;    /* by target: what was guessed; -1 first = none */
-    const float *drop; /* [n_layers] as experts leaves out; NULL = nothing */
+    float *prob;                 /* by source: chance that the rank is used */
+    int32_t *guess;              /* by target: what was guessed; -1 first = none */
+    const float *drop;           /* [n_layers] as experts leaves out; NULL = nothing */
     struct prefetch_need *needs; /* [width] scratch: what guessed experts need */
     uint8_t *skip; /* [n_records, chunks of an expert]: what guesses leave out; NULL = nothing */
     const float *residual, *feature, *weights; /* of the layer at hand, from the taps */

@@ -149,7 +149,7 @@ uint64_t offload_bytes(const struct corm *archive, uint32_t io_threads) {
     const struct arch *a = &archive->arch;
     return experts_scratch_bytes(archive, 1) +
            prefetch_fillers(io_threads) * filler_buffer_bytes(archive) +
-           cache_table_bytes(archive, cache_slots_needed(archive, false)) +
+           cache_table_bytes(archive, cache_slots_needed(archive, 0)) +
            (uint64_t)a->n_layers * a->n_experts * (sizeof(uint32_t) + sizeof(bool)) +
            ((uint64_t)a->n_active + 1) * a->dim * sizeof(float);
 }
@@ -161,7 +161,7 @@ int offload_open(struct offload *o, struct experts *device, uint32_t n_slots, bo
     struct prefetch_options own = *io;
     own.device = NULL;
     o->device = device;
-    if (cache_open(&o->cache, c, n_slots, in_place, err) < 0 ||
+    if (cache_open(&o->cache, c, n_slots, in_place ? CACHE_IN_PLACE : 0, err) < 0 ||
         prefetch_open(&o->prefetch, &o->cache, &own, err) < 0)
         return -1;
     experts_open(&o->experts, &o->cache, o->prefetch, &o->cpu, 1);

@@ -81,7 +81,7 @@ static void print_plan(void *ctx, const struct corm_model_info *m,
     if (p->host_bytes > 0) {
         fprintf(stderr, " of the device, and %s of the host", cli_size_text(c, p->host_bytes));
     }
-    fprintf(stderr, "%s\n",
+    fprintf(stderr, "%s%s\n", p->packed ? ", packed" : "",
             !p->streams                      ? "; the whole model fits"
             : p->reading == CORM_READ_DIRECT ? "; experts are read directly"
             : p->reading == CORM_READ_MAPPED ? "; experts are read from a mapping of the file"
@@ -150,6 +150,7 @@ int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struc
         .isa = o->isa,
         .device = o->device,
         .missed = (enum corm_missed)o->missed,
+        .keeping = (enum corm_keeping)o->keep,
         .ctx_tok = ctx_tok,
         .batch_rows = (uint32_t)o->batch,
         .logits_rows = r->all_logits ? 0 : 1,

@@ -21,7 +21,7 @@
 /* What the user asked for; a field belongs to the option of its name. */
 struct run_options {
     /* machine */
-    int threads, batch, kv, reading; /* reading: enum corm_reading */
+    int threads, batch, kv, reading, keep; /* enum corm_reading, enum corm_keeping */
     const char *isa, *ram, *device, *vram;
     int missed; /* enum corm_missed */
     double loss;

@@ -11,8 +11,8 @@
  * done meanwhile. Packed reads: one read an expert. Read meanwhile: all that a layer misses is
  * asked for at once and computed as it comes. Two-level cache: the engine's own ranking. Then
  * guesses one and two layers ahead, and chunks left out; the last rows are the full engine on
- * --other. On a device that does not hold all experts, one row more: the CPU computes what the
- * device misses (--missed cpu), with nothing guessed.
+ * --other, which keeps experts decoded, then packed. On a device that does not hold all experts,
+ * one row more: the CPU computes what the device misses (--missed cpu), with nothing guessed.
  *
  * A throttled disk is read from a mapping of the file, unless --reading says otherwise: a disk that
  * writes to memory by itself (see reader).
@@ -39,6 +39,7 @@ struct row {
     bool resident; /* all experts in memory: what computing alone takes */
     bool other;    /* the archive of --other */
     bool lossy;
+    bool packed; /* experts are kept packed, else decoded */
     bool by_cpu; /* of a device only: it computes otherwise, though exactly */
     struct corm_mechanisms m;
 };
@@ -55,6 +56,8 @@ static const struct row ROWS[] = {
     {"+ approximate", .lossy = true, .m = {.ahead = 2}},
     {"exact + codec", .other = true, .m = {.ahead = 2}},
     {"approximate + codec", .other = true, .lossy = true, .m = {.ahead = 2}},
+    {"exact + kept packed", .other = true, .packed = true, .m = {.ahead = 2}},
+    {"approximate + packed", .other = true, .lossy = true, .packed = true, .m = {.ahead = 2}},
 };
 enum { N_ROWS = sizeof ROWS / sizeof *ROWS, RESIDENT = 0, B0 = 1, APPROXIMATE = 8 };
 static const double LOSS = 1; /* percent, of the approximate row */
@@ -93,6 +96,7 @@ static int run_row(struct ablation *a, size_t i, struct sample *out, struct err 
     call.args.items = &path;
     own.quiet = true;
     own.loss = row->lossy ? LOSS : 0;
+    own.keep = row->packed ? CORM_KEEP_PACKED : CORM_KEEP_DECODED;
     own.missed = row->by_cpu ? CORM_MISSED_CPU : CORM_MISSED_DEVICE;
     struct corm_mechanisms m = row->m;
     m.cache_share = row->resident ? 0 : a->base.cache_share;
@@ -393,8 +397,8 @@ static int run_rows(struct ablation *a, struct progress *progress, struct err *e
                 continue;
             }
             status = run_row(a, i, &a->samples[i][rep], err);
-            /* An archive without the loss level leaves the row out. */
-            if (status == -1 && ROWS[i].lossy && rep == 0) {
+            /* An archive without the loss level, or one that cannot be kept packed. */
+            if (status == -1 && (ROWS[i].lossy || ROWS[i].packed) && rep == 0) {
                 if (!a->o->quiet) {
                     fprintf(stderr, "without the row '%s': %s\n", ROWS[i].name, err->msg);
                 }

@@ -212,7 +212,7 @@ static void measure_busy(struct replay *r) {
 
 static int replay_cache(struct replay *r, struct err *err) {
     r->whole = whole_experts(r->archive);
-    int status = cache_open(&r->cache, &r->whole, r->how->capacity, false, err);
+    int status = cache_open(&r->cache, &r->whole, r->how->capacity, 0, err);
     r->cache.whole_lru = r->how->policy == SIMULATE_LRU;
     r->allowance = r->how->policy == SIMULATE_OWN ? r->how->allowance : 0;
     for (; r->event < r->t->n && status == 0; r->event++) {

@@ -5,11 +5,11 @@
  * Leaves to others: what is done or left out, and the clock (lookahead tries its guesses).
  * Threads: one.
  *
- * Guesses cost time of the processors that compute, and bytes. Whether they save more depends on the
- * disk, the model and the machine, and no counter of hits tells. So, after a while, some tokens are
- * decoded with and some without, in the order with, without, without, with, so that a drift counts
- * for both; the way of the smaller median is kept, the present one where they are close. Each
- * verdict that agrees with the last one makes the next trial rarer.
+ * Guesses cost time of the processors that compute, and bytes. Whether they save more depends on
+ * the disk, the model and the machine, and no counter of hits tells. So, after a while, some tokens
+ * are decoded with and some without, in the order with, without, without, with, so that a drift
+ * counts for both; the way of the smaller median is kept, the present one where they are close.
+ * Each verdict that agrees with the last one makes the next trial rarer.
  */
 #ifndef RUNTIME_TRIAL_H
 #define RUNTIME_TRIAL_H

@@ -40,7 +40,7 @@ static void open_rig(struct rig *r, uint32_t n_slots, bool in_place) {
     write_archive(path, false);
     corm_open(&r->archive, path, 0, &err);
     assert_no_err(&err);
-    cache_open(&r->cache, &r->archive, n_slots, in_place, &err);
+    cache_open(&r->cache, &r->archive, n_slots, in_place ? CACHE_IN_PLACE : 0, &err);
     assert_no_err(&err);
     cache_clock(&r->cache, 0, 1);
     free(path);
@@ -103,11 +103,12 @@ static void counts_slots_that_are_needed(void **state) {
     struct rig r;
     open_rig(&r, 1, true);
     /* Hot prefixes are raw, cold chunks compressed. */
-    assert_int_equal(cache_slots_needed(&r.archive, false), LAYERS * EXPERTS * CHUNKS);
-    assert_int_equal(cache_slots_needed(&r.archive, true), LAYERS * EXPERTS * (CHUNKS - HOT));
+    assert_int_equal(cache_slots_needed(&r.archive, 0), LAYERS * EXPERTS * CHUNKS);
+    assert_int_equal(cache_slots_needed(&r.archive, CACHE_IN_PLACE),
+                     LAYERS * EXPERTS * (CHUNKS - HOT));
     assert_int_equal(cache_slots_floor(&r.archive), 2 * CHUNKS);
-    assert_int_equal(cache_slot_bytes(&r.archive) % 64, 0);
-    assert_true(cache_slot_bytes(&r.archive) >= CHUNK_NEURONS * r.archive.neuron_bytes);
+    assert_int_equal(cache_slot_bytes(&r.archive, 0) % 64, 0);
+    assert_true(cache_slot_bytes(&r.archive, 0) >= CHUNK_NEURONS * r.archive.neuron_bytes);
     assert_false(cache_uses_slot(&r.cache, chunk_of(0, 0)));
     assert_true(cache_uses_slot(&r.cache, chunk_of(0, HOT)));
     close_rig(&r);

@@ -218,7 +218,9 @@ static void no_setting_changes_a_bit(void **state) {
     const size_t n_codecs = QUICK ? 1 : TEST_COUNT(codecs), step = QUICK ? 3 : 1;
     for (size_t c = 0; c < n_codecs; c++) {
         char *path = archive_of("fable", FABLE, codecs[c]);
-        struct corm_engine_options opt = {.threads = 1, .ctx_tok = 128};
+        bool packs = strcmp(codecs[c], "bf16") == 0;
+        struct corm_engine_options opt = {
+            .threads = 1, .ctx_tok = 128, .keeping = CORM_KEEP_DECODED};
         struct corm_engine *e = model_open(path, &opt);
         struct corm_memory_plan plan = *corm_engine_plan(e);
         corm_engine_close(e);
@@ -229,7 +231,9 @@ static void no_setting_changes_a_bit(void **state) {
                 opt.ram_bytes = fixed + plan.cache_need_bytes * percent[i] / 100;
                 opt.ram_bytes = opt.ram_bytes < plan.floor_bytes ? plan.floor_bytes : opt.ram_bytes;
                 uint64_t warm, cold = run_hash(path, &opt, 40, 60, &warm);
+                opt.keeping = packs ? CORM_KEEP_PACKED : CORM_KEEP_AUTO;
                 uint64_t split = run_hash(path, &opt, 7, 60, NULL);
+                opt.keeping = CORM_KEEP_DECODED;
                 want = want ? want : cold;
                 assert_true(cold == want && warm == want && split == want);
             }
@@ -256,6 +260,45 @@ static void batch_size_changes_no_bit(void **state) {
         corm_session_close(s);
         corm_engine_close(e);
     }
+    free(path);
+}
+
+/* Packed experts take less room: what does not fit decoded may fit so. */
+static void more_packed_experts_fit(void **state) {
+    (void)state;
+    char *path = archive_of("fable", FABLE, "bf16");
+    struct corm_engine_options opt = {.threads = 1, .ctx_tok = 128, .keeping = CORM_KEEP_DECODED};
+    struct corm_engine *e = model_open(path, &opt);
+    const struct corm_memory_plan decoded = *corm_engine_plan(e);
+    corm_engine_close(e);
+    assert_false(decoded.packed || decoded.streams);
+    uint64_t fixed = decoded.total_bytes - decoded.cache_bytes;
+    opt.keeping = CORM_KEEP_PACKED;
+    e = model_open(path, &opt);
+    const struct corm_memory_plan packed = *corm_engine_plan(e);
+    corm_engine_close(e);
+    assert_true(packed.packed && !packed.streams);
+    assert_true(packed.cache_need_bytes < decoded.cache_need_bytes * 7 / 10);
+    /* Room for all of them packed, and not decoded: nobody has to say so. */
+    opt = (struct corm_engine_options){
+        .threads = 1, .ctx_tok = 128, .ram_bytes = fixed + packed.cache_need_bytes};
+    e = model_open(path, &opt);
+    assert_true(corm_engine_plan(e)->packed && !corm_engine_plan(e)->streams);
+    corm_engine_close(e);
+    /* Less: the slots are the budget's. */
+    opt.keeping = CORM_KEEP_PACKED;
+    opt.ram_bytes = fixed + packed.cache_need_bytes / 2;
+    e = model_open(path, &opt);
+    assert_true(corm_engine_plan(e)->packed && corm_engine_plan(e)->streams);
+    assert_true(corm_engine_plan(e)->total_bytes <= opt.ram_bytes);
+    corm_engine_close(e);
+    free(path);
+
+    struct corm_error error;
+    path = archive_of("fable", FABLE, "q8");
+    assert_int_equal(corm_engine_open(&e, path, &opt, &error), -1);
+    assert_non_null(strstr(error.message, "kept packed"));
+    assert_non_null(strstr(error.message, "q8"));
     free(path);
 }
 
@@ -423,6 +466,7 @@ int main(void) {
         cmocka_unit_test(prompts_tokenize_as_transformers_does),
         cmocka_unit_test(perplexity_is_that_of_transformers),
         cmocka_unit_test(no_setting_changes_a_bit),
+        cmocka_unit_test(more_packed_experts_fit),
         cmocka_unit_test(batch_size_changes_no_bit),
         cmocka_unit_test(a_budget_under_the_floor_names_the_floor),
         cmocka_unit_test(bad_calls_are_refused),

@@ -5,6 +5,7 @@
 #include <float.h>
 #include <math.h>
 
+#include "format/corm_exponents.h"
 #include "prep/blas.h"
 #include "tests/test_util_kernels.h"
 
@@ -204,11 +205,35 @@ struct layer {
     struct weight *experts; /* [n_experts]: matrices [3 * ffn, dim] */
     float *x;
     int32_t *ids; /* [rows, n_active] */
+    /* bf16: each block of 32 neurons as it would be stored, [n_experts, ffn / 32 rounded up,
+     * packed_bytes]; else NULL. */
+    uint8_t *packed;
+    size_t packed_bytes;
 };
+enum { PACKED = 0 }; /* chunks of 32 neurons, packed */
+
+static const uint8_t *packed_block(const struct layer *l, uint32_t expert, uint32_t neuron) {
+    uint32_t n = (l->ffn + FFN_BLOCK - 1) / FFN_BLOCK;
+    return l->packed + (expert * n + neuron / FFN_BLOCK) * l->packed_bytes;
+}
+
+static void pack_layer(struct layer *l) {
+    size_t neuron = (size_t)3 * l->dim, least;
+    uint32_t n = (l->ffn + FFN_BLOCK - 1) / FFN_BLOCK;
+    l->packed_bytes = corm_exponents_bound(FFN_BLOCK * neuron);
+    l->packed = mem_calloc((size_t)l->n_experts * n, l->packed_bytes);
+    for (uint32_t e = 0; e < l->n_experts; e++)
+        for (uint32_t i = 0; i < l->ffn; i += FFN_BLOCK) {
+            uint32_t rest = l->ffn - i < FFN_BLOCK ? l->ffn - i : FFN_BLOCK;
+            corm_exponents_pack(l->experts[e].data + i * neuron * 2, rest * neuron,
+                                (uint8_t *)(uintptr_t)packed_block(l, e, i), &least);
+        }
+}
 
 static struct layer make_layer(struct test_rng *rng, const struct codec *codec, uint32_t dim,
                                uint32_t ffn, uint32_t rows) {
-    struct layer l = {codec, dim, 6, 2, rows, ffn, NULL, NULL, NULL};
+    struct layer l = {
+        .codec = codec, .dim = dim, .n_experts = 6, .n_active = 2, .rows = rows, .ffn = ffn};
     l.experts = mem_calloc(l.n_experts, sizeof *l.experts);
     for (uint32_t e = 0; e < l.n_experts; e++) {
         l.experts[e] = kernels_weight(rng, codec, KIND_NORMAL, 3 * ffn, dim, 0);
@@ -220,6 +245,8 @@ static struct layer make_layer(struct test_rng *rng, const struct codec *codec, 
         l.ids[r * 2] = (int32_t)(test_u64(rng) % 4 + 1);
         l.ids[r * 2 + 1] = 0;
     }
+    if (codec->id == CODEC_BF16)
+        pack_layer(&l);
     return l;
 }
 
@@ -230,9 +257,10 @@ static void free_layer(struct layer *l) {
     test_guard_free(l->x, (size_t)l->rows * l->dim * sizeof *l->x);
     free(l->experts);
     free(l->ids);
+    free(l->packed);
 }
 
-/* Run rows first .. first + n - 1 with experts cut into chunks of `chunk` neurons. */
+/* Run rows first .. first + n - 1 with experts cut into chunks of `chunk` neurons, or PACKED. */
 static void run_layer(const struct backend *b, const struct layer *l, uint32_t first, uint32_t n,
                       uint32_t chunk, float *parts) {
     struct expert_job jobs[8];
@@ -247,10 +275,13 @@ static void run_layer(const struct backend *b, const struct layer *l, uint32_t f
                 uses[n_jobs][job->n_uses++] = u;
             }
         }
-        for (uint32_t i = 0; i < l->ffn; i += chunk) {
-            uint32_t rest = l->ffn - i;
-            chunks[n_jobs][job->n_chunks++] = (struct ffn_chunk){
-                l->experts[e].data + i * neuron_bytes, rest < chunk ? rest : chunk};
+        uint32_t step = chunk == PACKED ? FFN_BLOCK : chunk;
+        for (uint32_t i = 0; i < l->ffn; i += step) {
+            uint32_t rest = l->ffn - i < step ? l->ffn - i : step;
+            chunks[n_jobs][job->n_chunks++] =
+                chunk == PACKED
+                    ? (struct ffn_chunk){packed_block(l, e, i), rest, true}
+                    : (struct ffn_chunk){l->experts[e].data + i * neuron_bytes, rest, false};
         }
         n_jobs += job->n_uses > 0 || e == 5;
     }
@@ -293,7 +324,7 @@ static double layer_size(const struct layer *l, double *quant_error) {
 }
 
 static void check_layer(const struct layer *l) {
-    static const uint32_t chunk_sizes[] = {32, 64, 96, 1024};
+    static const uint32_t chunk_sizes[] = {PACKED, 32, 64, 96, 1024};
     size_t n = (size_t)l->rows * l->n_active * l->dim;
     float *want = zeros(n), *got = test_guard(n * sizeof *got), *same = zeros(n);
     run_layer(&group.scalar, l, 0, l->rows, 1024, want);
@@ -309,7 +340,7 @@ static void check_layer(const struct layer *l) {
         for (uint32_t r = 0; one && i % 3 == 0 && r < l->rows; r++) {
             run_layer(one, l, r, 1, 1024, same + (size_t)r * l->n_active * l->dim);
         }
-        for (size_t k = 0; k < TEST_COUNT(chunk_sizes); k++) {
+        for (size_t k = one && l->packed ? 0 : 1; k < TEST_COUNT(chunk_sizes); k++) {
             memset(got, 0xff, n * sizeof *got);
             run_layer(b, l, 0, l->rows, chunk_sizes[k], got);
             check_close(b, what, got, want, one ? t : t_blas, n);

@@ -131,6 +131,7 @@ struct backend_limits kernels_limits(void) {
         .max_ffn = 1024,
         .max_active = 8,
         .max_experts = 256,
+        .max_packed_bytes = (size_t)FFN_BLOCK * 3 * 4096 * 2,
         .max_ctx_tok = 512,
         .n_heads = 16,
         .head_dim = 128,

@@ -26,7 +26,7 @@ void rig_open(struct rig *r, const char *file, uint32_t n_slots, bool in_place,
     struct err err = {0};
     corm_open(&r->archive, file, 0, &err);
     assert_no_err(&err);
-    cache_open(&r->cache, &r->archive, n_slots, in_place, &err);
+    cache_open(&r->cache, &r->archive, n_slots, in_place ? CACHE_IN_PLACE : 0, &err);
     assert_no_err(&err);
     cache_clock(&r->cache, 0, 1);
     prefetch_open(&r->prefetch, &r->cache, &opt, &err);

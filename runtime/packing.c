@@ -1,0 +1,44 @@
+#include "runtime/packing.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "kernels/exponents.h"
+
+static const uint64_t MEASURE_NS = 2 * 1000 * 1000;
+
+static double misses(double room) {
+    return room < 1 ? pow(1 - room, 1.5) : 0;
+}
+
+static double longer(double a, double b) {
+    return a > b ? a : b;
+}
+
+double packing_decoded_s(const struct packing *p) {
+    double missed = misses(p->room);
+    return longer(1 / p->compute_bytes_per_s + missed / p->decode_bytes_per_s,
+                  missed * p->ratio / p->disk_bytes_per_s);
+}
+
+double packing_packed_s(const struct packing *p) {
+    double missed = misses(p->room / p->ratio);
+    return longer(1 / p->compute_bytes_per_s + 1 / p->decode_bytes_per_s,
+                  missed * p->ratio / p->disk_bytes_per_s);
+}
+
+double packing_decode_rate(const struct corm *archive, const char *isa) {
+    const struct corm_chunk *k = archive->chunks, *end = k + archive->n_chunks;
+    while (k < end && k->encoding != CORM_ENCODING_EXPONENTS)
+        k++;
+    struct err err = {0};
+    if (k == end || corm_chunk_check(archive, k, archive->map.data + k->offset, &err) < 0)
+        return 0;
+    size_t bytes = corm_chunk_raw_bytes(archive, k), done = 0;
+    uint8_t *dst = mem_alloc_aligned(bytes);
+    uint64_t start = clock_ns(), ns = 0;
+    for (; ns < MEASURE_NS; ns = clock_ns() - start, done += bytes)
+        exponents_decode(exponents_isa_best(isa), archive->map.data + k->offset, bytes / 2, dst);
+    free(dst);
+    return (double)done / (double)ns * 1e9;
+}
