@@ -95,7 +95,7 @@ enum corm_part { CORM_PART_GATE, CORM_PART_UP, CORM_PART_DOWN };
 struct weight corm_chunk_part(const struct corm *c, const struct corm_chunk *k,
                               const uint8_t *decoded, enum corm_part part);
 
-/* Check every checksum in the file: sections, tensors, chunks (decoding each). Calls
+/* Check every checksum in the file: sections, tensors, chunks (and that each can be decoded). Calls
  * progress(ctx, done_bytes, total_bytes) now and then where it is not NULL. Stops at the first bad
  * one. */
 int corm_verify(const struct corm *c, void (*progress)(void *ctx, uint64_t done, uint64_t total),

@@ -171,10 +171,10 @@ section_olmoe() {
     words=$work/olmoe-small.txt
     begin olmoe 'OLMoE-shaped, synthetic, 0.9 B parameters'
     bench 'In memory' olmoe-small -f "$words" --prompt-tokens 512 --decode-tokens 64
-    for point in '50 50' '25 50' '50 85'; do
+    for point in '50 50' '25 50' '50 85' '25 85'; do
         # shellcheck disable=SC2086
-        rows $point olmoe-small-raw olmoe-small "$words" --prompt-tokens 16 --decode-tokens 24 \
-            --reps 3
+        rows $point olmoe-small-raw olmoe-small "$words" --threads 1 --prompt-tokens 16 \
+            --decode-tokens 48 --reps 3
     done
     bench 'From the disk of this machine' olmoe-small-raw --ablation --share 50 --other \
         "$work/olmoe-small.corm" -f "$words" --prompt-tokens 16 --decode-tokens 24 --reps 3
@@ -210,8 +210,8 @@ section_limit() {
     inside=cgroup_run
     for part in 1 2 3; do
         table "The disk of this machine, memory limited to $((limit / 1000000)) MB, run $part of 3" \
-            "$run" bench "$model" --quiet --ablation -f "$words" --prompt-tokens 8 \
-            --decode-tokens 12 --reps 1
+            "$run" bench "$model" --quiet --ablation --other "$model" -f "$words" \
+            --prompt-tokens 8 --decode-tokens 12 --reps 1
     done
     echo "The most that the cgroup held: $(cgroup_peak | awk '{ print int($1 / 1e6) }') MB; the" \
         "limit was met $(cgroup_hits) times." | tee -a "$tables"

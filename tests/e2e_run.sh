@@ -127,6 +127,11 @@ case_ 'memory plan before, figures after' eval 'go 0 fable.corm -p x -n 5 --stat
     grep -q "^memory .* of " err && grep -q "^compute " err && grep -q "^prefill .* tok/s" err &&
     grep -q "^decode .* tok/s" err && grep -q "^cache .*hits" err && grep -q "^stall " err &&
     grep -Eq "^logits +hash [0-9a-f]{16}$" err && grep -q "^sampling --seed 3 " err'
+packed() {
+    text --keep packed | cmp - greedy.txt && go 0 fable.corm -p x -n 2 --keep packed &&
+        grep -q '^memory .*, packed; the whole model fits$' err
+}
+case_ '--keep packed keeps experts so, and gives the same text' packed
 case_ '--quiet is quiet' eval 'go 0 fable.corm -q -p x -n 5 && test ! -s err'
 
 # ---- logits ----------------------------------------------------------------------------------------
@@ -137,7 +142,8 @@ hash() {
 }
 same_hash() {
     want=$(hash --threads 1) || return 1
-    for options in '--threads 2' '--batch 1' '--batch 2 --threads 2' '--ram 60M'; do
+    for options in '--threads 2' '--batch 1' '--batch 2 --threads 2' '--ram 60M' '--keep packed' \
+        '--keep packed --ram 52M'; do
         got=$(hash $options) || return 1
         test "$got" = "$want" || { echo "$options: $got, not $want"; return 1; }
     done
