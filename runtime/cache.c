@@ -15,16 +15,21 @@ static const float DECAY = 0.98f;
 static const float FORGET = 0.9995f, PRIOR = 4.0f;
 enum { DECAYS = 1024 }; /* a count is nothing after so many tokens */
 
-bool cache_can_pack(const struct corm *archive) {
-    bool smaller = false;
+const struct corm_chunk *cache_unpackable(const struct corm *archive) {
     for (uint32_t i = 0; i < archive->n_chunks; i++) {
         const struct corm_chunk *k = &archive->chunks[i];
         if (k->n_neurons > FFN_BLOCK ||
             (k->encoding != CORM_ENCODING_RAW && k->encoding != CORM_ENCODING_EXPONENTS))
-            return false;
-        smaller |= k->encoding != CORM_ENCODING_RAW;
+            return k;
     }
-    return smaller;
+    return NULL;
+}
+
+bool cache_can_pack(const struct corm *archive) {
+    bool smaller = false;
+    for (uint32_t i = 0; i < archive->n_chunks; i++)
+        smaller |= archive->chunks[i].encoding == CORM_ENCODING_EXPONENTS;
+    return smaller && !cache_unpackable(archive);
 }
 
 size_t cache_slot_bytes(const struct corm *archive, unsigned how) {

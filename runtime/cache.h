@@ -1,11 +1,11 @@
 /*
  * cache: which expert chunks are in memory, where, and which one gives way.
  *
- * Owns: the state of every chunk of the archive, the slots that hold decoded chunks, leases, the
+ * Owns: the state of every chunk of the archive, the slots that hold chunks, leases, the
  * ranking of experts, eviction, and the counters of hits and misses.
  * Leaves to others: bringing bytes (prefetch), choosing chunks (experts), arithmetic.
  *
- * A chunk goes ABSENT -> QUEUED -> LOADING -> READY -> ABSENT. In READY its decoded neurons are at
+ * A chunk goes ABSENT -> QUEUED -> LOADING -> READY -> ABSENT. In READY its neurons are at
  * `data`: in a slot, or in a map of the archive (CACHE_IN_PLACE: never evicted; or a page that was
  * brought by READER_MAPPED: it takes a slot's number, so that it counts, and leaves the slot's
  * memory untouched). A lease keeps a chunk from eviction; it may be taken before the chunk is
@@ -135,6 +135,8 @@ struct cache {
 /* Whether chunks can be used as they are stored: raw or packed exponents, of at most FFN_BLOCK
  * neurons, and smaller than decoded. */
 bool cache_can_pack(const struct corm *archive);
+/* The first chunk that forbids it; NULL where only none is smaller. Borrowed from the archive. */
+const struct corm_chunk *cache_unpackable(const struct corm *archive);
 /* `how`: enum cache_how. Bytes of one slot, and the number of chunks that need slots if everything
  * is to be in memory at once. */
 size_t cache_slot_bytes(const struct corm *archive, unsigned how);

@@ -38,14 +38,16 @@ enum corm_reading {
     CORM_READ_AUTO,     /* measured when the engine is opened, where the model does not fit */
     CORM_READ_BUFFERED, /* through the page cache, which keeps what it can */
     CORM_READ_DIRECT,   /* past it; an error where the file system refuses */
-    CORM_READ_MAPPED,   /* from a mapping of the file, in place where experts are not compressed */
+    CORM_READ_MAPPED,   /* from a mapping of the file, in place where experts are kept as stored */
     CORM_READ_PASSING,  /* through the page cache, which is told to forget it at once */
 };
 
 /* How experts are kept in memory. Packed as they are stored they take about two thirds of the room
  * and are decoded at each use: more of them stay, fewer are read. No bit of a result changes. */
 enum corm_keeping {
-    CORM_KEEP_AUTO,    /* what an estimate at the start finds faster */
+    /* decoded where all fit so; packed where all fit only so; else what an estimate at the start
+     * finds faster */
+    CORM_KEEP_AUTO,
     CORM_KEEP_DECODED, /* ready for use */
     CORM_KEEP_PACKED,  /* as stored; an error where the archive or the device does not allow it */
 };
@@ -249,15 +251,17 @@ CORM_API int32_t corm_session_sample(struct corm_session *session,
 struct corm_stats {
     uint64_t prefill_tok, decode_tok; /* decode: calls of one token */
     uint64_t prefill_ns, decode_ns;
-    uint64_t weight_bytes;             /* bytes of weights that the math read, trunk and experts */
-    uint64_t cache_hits, cache_misses; /* expert chunks found decoded / decoded on demand */
+    uint64_t weight_bytes;             /* of weights that the math used, decoded */
+    uint64_t cache_hits, cache_misses; /* expert chunks found in memory / brought on demand */
     uint64_t read_bytes;               /* stored bytes taken from the archive for experts */
-    uint64_t decoded_bytes;            /* bytes they became */
+    uint64_t decoded_bytes;            /* bytes that they take in memory */
     uint64_t expert_bytes;             /* of weight_bytes, those of experts */
     uint64_t skipped_bytes;            /* expert weights left out (loss_percent) */
     uint64_t guessed_bytes;            /* of read_bytes, those brought by guesses, of which: */
     uint64_t useful_bytes;             /* used before they were evicted */
     uint64_t wasted_bytes;             /* evicted unused; the rest is still in the cache */
+    uint64_t unguessed_tok;            /* decoded without guesses, to see whether these pay ... */
+    bool guesses_off;                  /* ... and they do not, as it stands */
     uint64_t cpu_bytes; /* of expert_bytes, those that the CPU computed for a device */
     /* Bytes copied to a device's expert cache, because they were demanded or guessed; and, where
      * the device tells (copy_timed), the time in which it copied, and of it that in which it

@@ -118,8 +118,8 @@ static const struct cli_option machine_rows[] = {
     {"keep", 0, CLI_ENUM, FIELD(keep), "HOW",
      "How the experts of a compressed bf16 model stay in memory: decoded, packed (as they are in "
      "the archive, a third smaller, so that more of them stay; they are decoded at each use), or "
-     "auto: decoded where all fit, else what an estimate from the speed of the disk and of "
-     "decoding finds faster. The result does not depend on it.",
+     "auto: decoded where all fit so, packed where all fit only so, else what an estimate from the "
+     "speed of the disk and of decoding finds faster. The result does not depend on it.",
      .words = keep_words},
     {"kv", 0, CLI_ENUM, FIELD(kv), "TYPE", "Type of the KV cache: f16 or f32.", .words = kv_words},
     {0},
@@ -321,7 +321,8 @@ static const struct cli_command commands[] = {
          "Computes a prompt in batches (prefill), then tokens one by one (decode), and repeats "
          "that. The tokens are fixed, not the model's own, so that different builds and options do "
          "the same work.\n"
-         "GB/s is the bytes of weights that the math read by the time it took (1 GB = 1e9 bytes); "
+         "GB/s is the bytes of weights, decoded, that the math used by the time it took (1 GB = "
+         "1e9 bytes); "
          "archive/tok is what came from the file. The first repetition also fills the cache.\n"
          "With a device, a second table tells of its expert cache: hits, the chunks in its memory "
          "when demanded; what was copied to it, because it was demanded or guessed; by CPU, the "

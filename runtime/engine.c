@@ -195,6 +195,7 @@ static int open_steps(struct corm_engine *e, const char *path,
     struct prefetch_options io = {.io_threads = e->io_threads,
                                   .device = e->device_slots ? &e->backend : NULL,
                                   .way = ways[e->plan.reading],
+                                  .isa = e->opt.isa,
                                   .throttle = {m->throttle_bytes_per_s, m->throttle_latency_ns},
                                   .split_reads = m->split_reads,
                                   .awake = machine_cpus() > e->opt.threads};
@@ -214,9 +215,9 @@ static int open_steps(struct corm_engine *e, const char *path,
                  c->n_records ? c->records[0].n_chunks : 0, engine_predict_rows(e));
     lookahead_open(&e->lookahead, &e->predict, e->prefetch, c,
                    /* Experts with places have mostly come; others never will. */
-                   m->no_guesses || offloads || (e->in_place && !m->on_guess) ? 0
-                   : m->ahead                                                 ? m->ahead
-                                                                              : DEFAULT_AHEAD);
+                   m->no_guesses || offloads || (e->keeps & CACHE_IN_PLACE && !m->on_guess) ? 0
+                   : m->ahead ? m->ahead
+                              : DEFAULT_AHEAD);
     e->lookahead.always = m->ahead > 0;
     e->lookahead.on_guess = m->on_guess;
     e->lookahead.on_guess_ctx = m->on_guess_ctx;

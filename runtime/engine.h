@@ -24,7 +24,6 @@ struct corm_engine {
     struct corm_engine_options opt; /* defaults filled in */
     struct corm_memory_plan plan;
     struct corm_model_info info;
-    bool in_place;
     unsigned keeps; /* enum cache_how of the plan */
     uint32_t n_slots;
     uint8_t *device_slots; /* device memory of the cache's slots; NULL where they are the host's */
@@ -63,7 +62,7 @@ enum {
 int engine_open_backend(struct corm_engine *e, struct err *err);
 int engine_open_slots(struct corm_engine *e, struct err *err);
 
-/* engine_plan.c: fill in the plan, n_slots and in_place: where the CPU computes (its backend is
+/* engine_plan.c: fill in the plan, n_slots and keeps: where the CPU computes (its backend is
  * open, which knows its scratch), or a device with `free_bytes`, whose backend takes
  * `scratch_bytes`. A budget too small is an error that names the one that would do. */
 int engine_plan(struct corm_engine *e, struct err *err);

@@ -40,7 +40,7 @@ static int open_cuda(struct corm_engine *e, uint32_t number, const struct backen
     struct err small = {0};
     if (device.usable &&
         engine_plan_device(e, backend_cuda_scratch_bytes(limits), device.free_bytes, &small) < 0) {
-        if (e->opt.vram_bytes > 0)
+        if (e->opt.vram_bytes > 0 || e->plan.budget_bytes >= e->plan.floor_bytes)
             return err_set(err, "%s", small.msg);
         return err_set(err,
                        "%s; %llu of the %llu MiB of cuda:%u (%s) are free: does another "
@@ -129,9 +129,12 @@ int engine_open_backend(struct corm_engine *e, struct err *err) {
     struct backend_limits limits =
         forward_limits(&e->archive.arch, e->opt.batch_rows, e->opt.ctx_tok);
     bool cpu = strcmp(device, "cpu") == 0 || strcmp(device, "auto") == 0;
-    if (cache_can_pack(&e->archive))
+    if (e->opt.keeping != CORM_KEEP_DECODED && cache_can_pack(&e->archive))
         limits.max_packed_bytes = FFN_BLOCK * e->archive.neuron_bytes;
-    if (!cpu || (m && m->backend))
+    bool device_memory = !cpu || (m && m->backend);
+    if (device_memory && e->opt.keeping == CORM_KEEP_PACKED)
+        return err_set(err, "experts kept packed, and a device, which holds them decoded");
+    if (device_memory)
         return open_device(e, device, &limits, err);
     if (e->opt.vram_bytes > 0)
         return err_set(err, "a budget of device memory, and no device: name one");

@@ -67,6 +67,7 @@ static uint64_t plan_fixed(struct corm_engine *e, uint32_t row_padding, uint64_t
         (uint64_t)a->n_layers * 2 * arch_kv_dim(a) * e->opt.ctx_tok * (e->opt.kv_f32 ? 4 : 2);
     p->scratch_bytes = other_bytes + forward_scratch_bytes(a, e->opt.batch_rows) +
                        predict_scratch_bytes(a, engine_predict_rows(e)) + c->predictors.size_bytes +
+                       (e->opt.loss_percent > 0 ? lookahead_skip_bytes(c) : 0) +
                        (uint64_t)LOGITS_ROWS * a->vocab * sizeof(float);
     return p->trunk_bytes + p->kv_bytes + p->scratch_bytes;
 }
@@ -104,12 +105,24 @@ static void plan_experts(struct corm_engine *e, uint64_t fixed, unsigned keeps) 
     uint64_t slot = cache_slot_bytes(c, keeps), most = cache_slots_needed(c, keeps);
     uint64_t slots = (p->budget_bytes - fixed) / slot;
     e->keeps = keeps;
-    e->in_place = keeps & CACHE_IN_PLACE;
     e->n_slots = (uint32_t)(slots < most ? slots : most);
     p->cache_need_bytes = need_bytes(c, keeps);
-    p->cache_bytes = e->in_place ? p->cache_need_bytes : e->n_slots * slot;
+    p->cache_bytes = keeps & CACHE_IN_PLACE ? p->cache_need_bytes : e->n_slots * slot;
     p->total_bytes = fixed + p->cache_bytes;
     p->packed = keeps & CACHE_PACKED;
+}
+
+/* Says which chunk is in the way. */
+static int refuse_packing(const struct corm *c, struct err *err) {
+    const struct corm_chunk *k = cache_unpackable(c);
+    char name[64];
+    if (!k)
+        return err_set(err, "%s: experts cannot be kept packed: none is compressed", c->map.path);
+    return err_set(err,
+                   "%s: experts cannot be kept packed: %s is stored as %s (%s), with %u neurons; "
+                   "expected exponents or raw, with at most %d",
+                   c->map.path, corm_chunk_name(c, k, name), corm_encoding_name(k->encoding),
+                   c->expert_codec->name, k->n_neurons, FFN_BLOCK);
 }
 
 /* Decoded where all fit so, else packed where all fit so, else some of them: packed as far as the
@@ -122,10 +135,7 @@ int engine_plan(struct corm_engine *e, struct err *err) {
     bool decoded = e->opt.keeping != CORM_KEEP_PACKED, share = m && m->cache_share > 0;
     bool packed = e->opt.keeping != CORM_KEEP_DECODED && cache_can_pack(c);
     if (!packed && !decoded)
-        return err_set(err,
-                       "%s: experts cannot be kept packed: their codec is %s, in chunks of %u "
-                       "neurons; expected bf16, compressed, in chunks of at most %d",
-                       c->map.path, c->expert_codec->name, c->chunk_neurons, FFN_BLOCK);
+        return refuse_packing(c, err);
     if (budget == 0)
         budget = usable_bytes();
     p->cache_need_bytes = need_bytes(c, packed ? CACHE_PACKED : CACHE_IN_PLACE);
@@ -139,9 +149,9 @@ int engine_plan(struct corm_engine *e, struct err *err) {
         plan_experts(e, fixed, CACHE_IN_PLACE | CACHE_PACKED);
     else
         plan_experts(e, fixed, decoded ? 0 : CACHE_PACKED);
-    if (e->n_slots < cache_slots_floor(c) && packed && !e->in_place)
+    p->streams = !(e->keeps & CACHE_IN_PLACE);
+    if (p->streams && packed && e->n_slots < cache_slots_floor(c))
         plan_experts(e, fixed, CACHE_PACKED);
-    p->streams = !e->in_place;
     return 0;
 }
 
@@ -150,8 +160,6 @@ int engine_plan_device(struct corm_engine *e, uint64_t scratch_bytes, uint64_t f
     const struct corm *c = &e->archive;
     struct corm_memory_plan *p = &e->plan;
     uint64_t fixed = plan_fixed(e, 15, scratch_bytes); /* rows begin at multiples of 16 bytes */
-    if (e->opt.keeping == CORM_KEEP_PACKED)
-        return err_set(err, "experts cannot be kept packed in the memory of a device");
     p->cache_need_bytes = need_bytes(c, 0);
     if (plan_budget(e, fixed, 0, e->opt.vram_bytes ? e->opt.vram_bytes : free_bytes / 16 * 15, "",
                     "of device memory are too little", err) < 0)
@@ -224,10 +232,7 @@ static int measure_reading(struct corm_engine *e, struct err *err) {
 
 /* ---- packing ---- */
 
-/* Of a processor's math on decoded experts, when memory brings them: what one thread reaches here.
- * */
-static const double COMPUTE_BYTES_PER_S = 12e9;
-/* A disk that was not measured, as its way of reading was given. */
+/* A disk that was not measured, as its way of reading was given: an NVMe disk of the middle. */
 static const double DISK_BYTES_PER_S = 2e9;
 
 /* Where experts come and go and nobody says how they are kept: what takes less time. */
@@ -247,7 +252,7 @@ static void choose_packing(struct corm_engine *e) {
                             : measured > 0                   ? measured
                                                              : DISK_BYTES_PER_S,
         .decode_bytes_per_s = packing_decode_rate(c, e->opt.isa) * e->opt.threads,
-        .compute_bytes_per_s = COMPUTE_BYTES_PER_S * e->opt.threads,
+        .compute_bytes_per_s = offload_cpu_rate(&e->backend, c, p->cache_bytes),
     };
     if (estimate.decode_bytes_per_s > 0 && packing_pays(&estimate))
         plan_experts(e, p->total_bytes - p->cache_bytes, CACHE_PACKED);

@@ -3,8 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/exponents.h"
-
 enum { LANDING_PIECES = 4 }; /* chunks of a thread on their way to a device */
 
 uint64_t fill_bytes(const struct corm *archive, uint32_t first, uint32_t last) {
@@ -17,6 +15,7 @@ uint64_t fill_bytes(const struct corm *archive, uint32_t first, uint32_t last) {
 int fill_open(struct fill *fill, const struct cache *cache, const struct backend *device,
               enum reader_way way, struct reader_throttle throttle, struct err *err) {
     *fill = (struct fill){.cache = cache, .archive = cache->archive, .device = device};
+    fill->exponents = exponents_isa_best(NULL);
     fill->marks = mem_calloc(cache->n_slots, sizeof *fill->marks);
     return reader_open(&fill->reader, cache->archive->map.path, way, throttle, err);
 }
@@ -56,7 +55,7 @@ struct filler filler_new(const struct fill *fill) {
     struct landing *landing =
         fill->device ? landing_new(fill->device, cache_slot_bytes(a, 0), LANDING_PIECES) : NULL;
     struct corm_decoder *decoder = corm_decoder_new(a);
-    corm_decoder_use(decoder, exponents_isa_best(NULL)->decode);
+    corm_decoder_use(decoder, fill->exponents->decode);
     return (struct filler){decoder, buffer, landing};
 }
 

@@ -6,9 +6,9 @@
  * Leaves to others: which chunks are read when, by whom, and the slots for them (prefetch); how
  * bytes come from the file (reader).
  *
- * Raw chunks are read straight into their slots, or used where the file is mapped; compressed ones
- * pass the buffer. Where slots are memory of a device, chunks are decoded into page-locked pieces
- * and copied from there.
+ * Chunks that are kept as they are stored are read straight into their slots, or used where the
+ * file is mapped; those that are decoded pass the buffer. Where slots are memory of a device,
+ * chunks are decoded into page-locked pieces and copied from there.
  *
  * Threads: a struct filler belongs to one thread; fill_run runs in several threads at once, each
  * with its own, and takes no lock of the cache: slots and chunks of a run are the caller's alone.
@@ -16,6 +16,7 @@
 #ifndef RUNTIME_FILL_H
 #define RUNTIME_FILL_H
 
+#include "kernels/exponents.h"
 #include "kernels/landing.h"
 #include "runtime/cache.h"
 #include "runtime/reader.h"
@@ -32,6 +33,7 @@ struct fill {
     const struct backend *device; /* NULL: slots are the host's memory */
     uint64_t *marks; /* [n_slots] point of the device's work when the slot was released last */
     struct reader reader;
+    const struct exponents_isa *exponents; /* decodes packed chunks; the best one at first */
 };
 
 /* What a thread needs to fill slots. */
@@ -47,7 +49,7 @@ struct fill_run {
     bool demanded; /* else guessed */
     uint32_t first, n;
     int32_t slots[FILL_MAX_RUN];
-    const uint8_t *data[FILL_MAX_RUN]; /* out: decoded neurons */
+    const uint8_t *data[FILL_MAX_RUN]; /* out: neurons, decoded or packed */
     uint32_t n_unmapped;
     struct fill_span {
         uint64_t offset, bytes;

@@ -43,6 +43,10 @@ void lookahead_close(struct lookahead *la) {
     *la = (struct lookahead){0};
 }
 
+size_t lookahead_skip_bytes(const struct corm *archive) {
+    return archive->n_records ? (size_t)archive->n_records * archive->records[0].n_chunks : 0;
+}
+
 void lookahead_leave_out(struct lookahead *la, const float *drop) {
     const struct corm *a = la->archive;
     uint32_t n = la->predict->chunks_per_expert;

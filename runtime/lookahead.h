@@ -49,6 +49,8 @@ struct lookahead {
 
 void lookahead_open(struct lookahead *la, struct predict *predict, struct prefetch *prefetch,
                     const struct corm *archive, uint32_t max_ahead);
+/* Memory of lookahead_leave_out. */
+size_t lookahead_skip_bytes(const struct corm *archive);
 /* Guesses leave chunks out too, as experts do by `drop` [n_layers]: those that matter least before
  * anything is known of the token. To predict them for each guess would take longer than it saves:
  * twice as many experts are guessed as are used. */

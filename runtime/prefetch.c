@@ -194,7 +194,8 @@ static void finish_run(struct prefetch *p, const struct fill_run *run, uint32_t 
             c->count.guessed_bytes += guess ? k->stored_bytes : 0;
             c->count.useful_bytes += guess && wanted ? k->stored_bytes : 0;
             c->count.read_bytes += k->stored_bytes;
-            c->count.decoded_bytes += corm_chunk_raw_bytes(p->archive, k);
+            c->count.decoded_bytes +=
+                cache_is_packed(c, chunk) ? k->stored_bytes : corm_chunk_raw_bytes(p->archive, k);
             continue;
         }
         c->chunks[chunk].state = CACHE_ABSENT;
@@ -272,6 +273,7 @@ int prefetch_open(struct prefetch **out, struct cache *cache, const struct prefe
         prefetch_close(p);
         return -1;
     }
+    p->fill.exponents = exponents_isa_best(opt->isa);
     p->fill.reader.fault = opt->fault;
     p->fill.reader.awake = opt->awake;
     p->own = filler_new(&p->fill);

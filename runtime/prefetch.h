@@ -54,6 +54,7 @@ struct prefetch_options {
     struct reader_throttle throttle;
     struct reader_fault fault;    /* for tests */
     const struct backend *device; /* as in struct fill */
+    const char *isa;  /* the instruction set that decodes packed chunks, as in backend_cpu_open */
     bool split_reads; /* for comparison: three reads an expert, as its three matrices would take */
     bool awake;
 };
@@ -80,7 +81,8 @@ void prefetch_demand(struct prefetch *p, const struct prefetch_need *needs, uint
 int prefetch_wait_any(struct prefetch *p, const struct prefetch_need *needs, uint32_t n,
                       bool *ready, struct err *err);
 
-/* The decoded neurons of a READY, leased chunk; valid until it is released. */
+/* The neurons of a READY, leased chunk, decoded or packed (cache_is_packed); valid until it is
+ * released. */
 const uint8_t *prefetch_data(struct prefetch *p, uint32_t chunk);
 
 /* Give the leases of `n` needs back and count the uses in their experts' ranks. */

@@ -330,6 +330,10 @@ void run_stats_print(const struct corm_stats *mid, const struct corm_stats *end)
                 100 * part(end->useful_bytes, end->guessed_bytes),
                 100 * part(end->wasted_bytes, end->guessed_bytes));
     }
+    if (end->unguessed_tok > 0) {
+        fprintf(stderr, "guesses  left out for %" PRIu64 " tokens, to see whether they pay%s\n",
+                end->unguessed_tok, end->guesses_off ? ": they do not" : "");
+    }
     if (end->skipped_bytes > 0) {
         fprintf(stderr, "skipped  %.1f %% of the experts' weights (--loss)\n",
                 100 * part(end->skipped_bytes, end->skipped_bytes + end->expert_bytes));
@@ -386,6 +390,7 @@ void run_json_begin(struct run_json *j, const struct run *r) {
     run_json_u64(j, "ctx", r->info->ctx_tok);
     run_json_u64(j, "batch", r->info->batch_rows);
     run_json_string(j, "kv", r->o->kv == RUN_KV_F32 ? "f32" : "f16");
+    run_json_string(j, "keeps", corm_engine_plan(r->engine)->packed ? "packed" : "decoded");
     run_json_u64(j, "memory_bytes", corm_engine_plan(r->engine)->total_bytes);
     run_json_u64(j, "budget_bytes", corm_engine_plan(r->engine)->budget_bytes);
 }

@@ -77,6 +77,7 @@ struct ablation {
     bool resident_streams;          /* the model does not fit: no time of computing alone */
     double room;                    /* share of the experts that a cache holds, by B0's plan */
     double device_bytes_per_s, loss_nats;
+    bool opened;             /* the engine of the row at hand */
     bool on_device;          /* the backend has memory of its own, to which ... */
     double link_bytes_per_s; /* ... so much is copied; 0 = not known */
 };
@@ -112,6 +113,7 @@ static int run_row(struct ablation *a, size_t i, struct sample *out, struct err 
     struct run r = {.measure = &m};
     struct run_ids tokens = {0};
     int status = run_open(&r, &call, (uint32_t)(n_warm + n_decode), err);
+    a->opened = status == 0;
     const struct corm_memory_plan *plan = status == 0 ? corm_engine_plan(r.engine) : NULL;
     if (plan && row->resident && plan->streams) {
         a->resident_streams = true;
@@ -398,7 +400,7 @@ static int run_rows(struct ablation *a, struct progress *progress, struct err *e
             }
             status = run_row(a, i, &a->samples[i][rep], err);
             /* An archive without the loss level, or one that cannot be kept packed. */
-            if (status == -1 && (ROWS[i].lossy || ROWS[i].packed) && rep == 0) {
+            if (status == -1 && !a->opened && (ROWS[i].lossy || ROWS[i].packed) && rep == 0) {
                 if (!a->o->quiet) {
                     fprintf(stderr, "without the row '%s': %s\n", ROWS[i].name, err->msg);
                 }
@@ -432,7 +434,8 @@ int run_ablation(const struct cli_call *call, struct err *err) {
     }
     uint64_t n_on = 0;
     for (size_t i = 0; i < N_ROWS; i++) {
-        a.on[i] = (!ROWS[i].other || o->other) && (!ROWS[i].by_cpu || on_a_device(o));
+        a.on[i] = (!ROWS[i].other || o->other) && (!ROWS[i].by_cpu || on_a_device(o)) &&
+                  !(ROWS[i].packed && on_a_device(o));
         n_on += a.on[i];
         a.samples[i] = mem_calloc((size_t)o->reps, sizeof *a.samples[i]);
     }

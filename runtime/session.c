@@ -19,7 +19,7 @@ struct corm_session {
     struct buf text;
     struct corm_stats stats;
     struct cache_counters counters_at_reset;
-    uint64_t stall_at_reset, used_at_reset, skipped_at_reset;
+    uint64_t stall_at_reset, used_at_reset, skipped_at_reset, unguessed_at_reset;
     struct backend_link link_at_reset;
     struct offload_counters offload_at_reset;
 };
@@ -245,6 +245,8 @@ void corm_session_stats(const struct corm_session *session, struct corm_stats *s
     stats->useful_bytes = now.useful_bytes - then->useful_bytes;
     stats->wasted_bytes = now.wasted_bytes - then->wasted_bytes;
     stats->stall_ns = prefetch_stall_ns(s->engine->prefetch) - s->stall_at_reset;
+    stats->unguessed_tok = s->engine->lookahead.trial.tok_off - s->unguessed_at_reset;
+    stats->guesses_off = s->engine->lookahead.trial.off;
     struct offload_counters cpu = offload_count(&s->engine->offload), *cpu0 = &s->offload_at_reset;
     stats->cpu_bytes = cpu.used_bytes - cpu0->used_bytes;
     stats->expert_bytes += stats->cpu_bytes;
@@ -267,6 +269,7 @@ void corm_session_reset_stats(struct corm_session *s) {
     s->stats = (struct corm_stats){0};
     s->counters_at_reset = read_counters(s);
     s->stall_at_reset = prefetch_stall_ns(s->engine->prefetch);
+    s->unguessed_at_reset = s->engine->lookahead.trial.tok_off;
     s->used_at_reset = s->engine->experts.used_bytes;
     s->skipped_at_reset = s->engine->experts.skipped_bytes;
     s->link_at_reset = read_link(s);

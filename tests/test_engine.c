@@ -272,12 +272,12 @@ static void more_packed_experts_fit(void **state) {
     const struct corm_memory_plan decoded = *corm_engine_plan(e);
     corm_engine_close(e);
     assert_false(decoded.packed || decoded.streams);
-    uint64_t fixed = decoded.total_bytes - decoded.cache_bytes;
     opt.keeping = CORM_KEEP_PACKED;
     e = model_open(path, &opt);
     const struct corm_memory_plan packed = *corm_engine_plan(e);
     corm_engine_close(e);
     assert_true(packed.packed && !packed.streams);
+    uint64_t fixed = packed.total_bytes - packed.cache_bytes;
     assert_true(packed.cache_need_bytes < decoded.cache_need_bytes * 7 / 10);
     /* Room for all of them packed, and not decoded: nobody has to say so. */
     opt = (struct corm_engine_options){
