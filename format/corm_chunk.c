@@ -5,8 +5,9 @@
  * exponent and two bits, about 5.5) and the other one not at all. Planes keep the second as it is,
  * first in the chunk, and give the first to zstd alone: mixed in one frame they would share a
  * Huffman table and lose most of the gain. Matches do not pay in such data, so zstd is told to do
- * entropy coding only: that is smaller AND faster to decode than its usual levels. What decodes a
- * bf16 plane faster still, at practically the same size, is corm_exponents.
+ * entropy coding only: that is smaller AND faster to decode than its usual levels. bf16 has
+ * something better still: corm_exponents, practically as small, decodes several times faster and
+ * can be used as it is stored. So planes of bf16 are only read, and measured.
  */
 #include "format/corm_chunk.h"
 
@@ -22,9 +23,6 @@ enum {
     LEVEL_BLOCKS = 1,         /* quantized weights: higher levels gain nothing */
     LITERALS_ALWAYS_CODED = 1 /* ZSTD_ps_enable, which only the static-linking header names */
 };
-
-/* What a byte of raw weights has to save by the slower of two encodings to be worth it. */
-static const double worth_planes = 0.97;
 
 static bool has_two_bytes(const struct codec *codec) {
     return codec->id == CODEC_BF16 || codec->id == CODEC_F16;
@@ -159,11 +157,9 @@ static void reserve(struct corm_packer *p, size_t raw_bytes) {
     p->capacity = raw_bytes;
 }
 
-/* *least_bytes: what PLANES do not fall below by much. */
-static struct corm_packed pack_exponents(struct corm_packer *p, const uint8_t *raw, size_t bytes,
-                                         size_t *least_bytes) {
+static struct corm_packed pack_exponents(struct corm_packer *p, const uint8_t *raw, size_t bytes) {
     reserve(p, bytes);
-    size_t n = corm_exponents_pack(raw, bytes / 2, p->exponents, least_bytes);
+    size_t n = corm_exponents_pack(raw, bytes / 2, p->exponents);
     return (struct corm_packed){CORM_ENCODING_EXPONENTS, p->exponents, n};
 }
 
@@ -192,24 +188,15 @@ static struct corm_packed pack_frame(struct corm_packer *p, enum corm_encoding e
 
 struct corm_packed corm_packer_pack_as(struct corm_packer *p, enum corm_encoding encoding,
                                        const uint8_t *raw, size_t bytes) {
-    size_t least_bytes;
-    return encoding == CORM_ENCODING_EXPONENTS ? pack_exponents(p, raw, bytes, &least_bytes)
+    return encoding == CORM_ENCODING_EXPONENTS ? pack_exponents(p, raw, bytes)
                                                : pack_frame(p, encoding, raw, bytes);
 }
 
 struct corm_packed corm_packer_pack(struct corm_packer *p, const uint8_t *raw, size_t bytes) {
-    if (p->codec->id != CODEC_BF16) {
-        bool planes = has_two_bytes(p->codec);
-        return pack_frame(p, planes ? CORM_ENCODING_PLANES : CORM_ENCODING_ZSTD, raw, bytes);
-    }
-    size_t least_bytes;
-    struct corm_packed fast = pack_exponents(p, raw, bytes, &least_bytes);
-    double worth_bytes = worth_planes * (double)fast.bytes;
-    if ((double)least_bytes >= worth_bytes) {
-        return fast; /* as nearly all chunks of real models */
-    }
-    struct corm_packed small = pack_frame(p, CORM_ENCODING_PLANES, raw, bytes);
-    return (double)small.bytes < worth_bytes ? small : fast;
+    enum corm_encoding encoding = p->codec->id == CODEC_BF16 ? CORM_ENCODING_EXPONENTS
+                                  : has_two_bytes(p->codec)  ? CORM_ENCODING_PLANES
+                                                             : CORM_ENCODING_ZSTD;
+    return corm_packer_pack_as(p, encoding, raw, bytes);
 }
 
 /* ---- unpacking ---- */
@@ -281,7 +268,7 @@ int corm_decoder_unpack(struct corm_decoder *d, const struct codec *codec,
         if (corm_exponents_check(stored, stored_bytes, n, err) != 0) {
             return -1;
         }
-        struct corm_exponents e = corm_exponents_open(stored, n);
+        struct corm_exponents e = corm_exponents_open(stored, stored_bytes, n);
         d->exponents(&e, n, dst);
         return 0;
     }

@@ -1,7 +1,6 @@
 #include "format/corm_exponents.h"
 
 #include <assert.h>
-#include <math.h>
 
 enum { BLOCK = CORM_EXPONENTS_BLOCK, LISTS = CORM_EXPONENTS_LISTS, COMMON = CORM_EXPONENTS_COMMON };
 
@@ -39,6 +38,14 @@ static uint8_t low_of(uint16_t v) {
     return (uint8_t)(v << 1 | v >> 15);
 }
 
+/* A copy that stays what it is while a mapped file changes: the compiler may not read it again. */
+static struct header read_header(const uint8_t *stored) {
+    struct header h;
+    memcpy(&h, stored, sizeof h);
+    __asm__ volatile("" : "+m"(h));
+    return h;
+}
+
 /* ---- packing ---- */
 
 static void count(const uint8_t *raw, size_t n, uint32_t counts[256]) {
@@ -52,14 +59,6 @@ static void count(const uint8_t *raw, size_t n, uint32_t counts[256]) {
     for (int x = 0; x < 256; x++) {
         counts[x] += odd[x];
     }
-}
-
-static double entropy_bits(const uint32_t counts[256], size_t n) {
-    double bits = 0;
-    for (int x = 0; x < 256; x++) {
-        bits += counts[x] ? counts[x] * log2((double)n / counts[x]) : 0;
-    }
-    return bits;
 }
 
 /* rank[x]: the place of exponent x among the common ones, or COMMON. */
@@ -111,12 +110,11 @@ static inline void append(struct list *l, unsigned code, unsigned n) {
     }
 }
 
-size_t corm_exponents_pack(const uint8_t *raw, size_t n, uint8_t *out, size_t *least_bytes) {
+size_t corm_exponents_pack(const uint8_t *raw, size_t n, uint8_t *out) {
     uint32_t counts[256];
     uint8_t rank[256], codes[256][LISTS];
     count(raw, n, counts);
     struct header h = make_header(counts, n, rank);
-    *least_bytes = n + (size_t)(entropy_bits(counts, n) / 8);
     for (int x = 0; x < 256; x++) {
         for (int l = 0; l < LISTS; l++) {
             int first = 3 * l;
@@ -174,12 +172,11 @@ static bool all_zero(const uint8_t *p, const uint8_t *end) {
 }
 
 int corm_exponents_check(const uint8_t *stored, size_t bytes, size_t n, struct err *err) {
-    struct header h;
-    if (bytes < sizeof h || n == 0 || n > UINT32_MAX) {
+    if (bytes < sizeof(struct header) || n == 0 || n > UINT32_MAX) {
         return err_set(err, "exponents: %zu bytes for %zu weights, the header alone has %zu", bytes,
-                       n, sizeof h);
+                       n, sizeof(struct header));
     }
-    memcpy(&h, stored, sizeof h);
+    struct header h = read_header(stored);
     uint64_t low = low_offset(n, &h), want = low + align_up(n, BLOCK);
     if (bytes != want) {
         return err_set(err, "exponents: %zu bytes, expected %llu for %zu weights", bytes,
@@ -205,14 +202,39 @@ int corm_exponents_check(const uint8_t *stored, size_t bytes, size_t n, struct e
 
 /* ---- decoding ---- */
 
-struct corm_exponents corm_exponents_open(const uint8_t *stored, size_t n) {
-    struct header h;
-    memcpy(&h, stored, sizeof h);
-    struct corm_exponents e = {.n = n, .lists = {stored + sizeof h}};
-    e.lists[1] = e.lists[0] + pairs_bytes(n);
-    e.lists[2] = e.lists[1] + pairs_bytes(h.n_second);
-    e.literals = e.lists[2] + pairs_bytes(h.n_third);
-    e.low = stored + low_offset(n, &h);
+size_t corm_exponents_least(size_t n) {
+    const struct header none_left = {0};
+    return low_offset(n, &none_left) + align_up(n, BLOCK);
+}
+
+static size_t at_most(size_t n, size_t most) {
+    return n < most ? n : most;
+}
+
+/*
+ * Why decoders stay inside the stored bytes, whatever these say and even if they change meanwhile:
+ *
+ * Let N be n, rounded up to whole blocks, and `low` the bytes before the last N. The low plane and
+ * list 1 have places that follow from n alone: the last N bytes, and N / 4 behind the header; that
+ * they fit is what corm_exponents_least says. Lists 2 and 3 and the literals start at `low` or
+ * before, which changes nothing in checked bytes. Of each of the three, a block uses at most 64,
+ * for it has 64 weights; so at most N - 64 are used where the last block begins. What it reads of a
+ * list ends with the pair behind the one that the next code is in, N / 4 + 16 bytes behind the
+ * list's start, and of literals, at most 64 being read, N bytes behind theirs. N / 4 + 16 <= N, and
+ * `low` + N is where the stored bytes end.
+ */
+struct corm_exponents corm_exponents_open(const uint8_t *stored, size_t bytes, size_t n) {
+    assert(n > 0 && bytes >= corm_exponents_least(n));
+    struct header h = read_header(stored);
+    size_t low = bytes - align_up(n, BLOCK), second = sizeof h + pairs_bytes(n);
+    size_t third = at_most(second + pairs_bytes(h.n_second), low);
+    size_t literals = at_most(third + pairs_bytes(h.n_third), low);
+    struct corm_exponents e = {
+        .lists = {stored + sizeof h, stored + second, stored + third},
+        .literals = stored + literals,
+        .low = stored + low,
+        .n = n,
+    };
     for (int r = 0; r < COMMON; r++) {
         e.exponents[r / 3 * 4 + r % 3] = h.exponents[r];
     }

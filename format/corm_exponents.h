@@ -1,8 +1,8 @@
 /*
  * corm_exponents: the chunk encoding `exponents` of bf16 weights (docs/FORMAT.md, "Encodings").
  *
- * Owns: packing; the check of stored bytes; the decoding of checked ones, in plain C, which defines
- * what faster decoders must give (kernels/exponents.h).
+ * Owns: packing; the check of stored bytes; their decoding, in plain C, which defines what faster
+ * decoders must give (kernels/exponents.h), and within which bounds.
  * Leaves to others: when this encoding is chosen (corm_chunk), checksums (corm_verify).
  * Threads: all functions are pure, but for the place that struct corm_exponents is at.
  *
@@ -29,12 +29,12 @@ enum {
 
 /* ---- packing ---- */
 
-/* The most bytes that n weights take. */
+/* The most, and the fewest, bytes that n weights take. */
 size_t corm_exponents_bound(size_t n);
-/* Pack the bf16 weights `raw` [2 n] into `out` [corm_exponents_bound]. Returns the bytes written;
- * *least_bytes becomes what a perfect code of one exponent at a time would take in their place.
+size_t corm_exponents_least(size_t n);
+/* Pack the bf16 weights `raw` [2 n] into `out` [corm_exponents_bound]. Returns the bytes written.
  * n is at least 1 and below 2^32. */
-size_t corm_exponents_pack(const uint8_t *raw, size_t n, uint8_t *out, size_t *least_bytes);
+size_t corm_exponents_pack(const uint8_t *raw, size_t n, uint8_t *out);
 
 /* ---- decoding ---- */
 
@@ -52,15 +52,17 @@ struct corm_exponents {
     size_t used[CORM_EXPONENTS_LISTS]; /* codes used of lists 2 and 3, and literals */
 };
 
-/* Whether `stored` [bytes] is the encoding of n weights, so that corm_exponents_open and decoders
- * may trust it. Reads the lists, about a sixth of the bytes. */
+/* Whether `stored` [bytes] is the encoding of n weights. Reads the lists, about a sixth of the
+ * bytes. */
 int corm_exponents_check(const uint8_t *stored, size_t bytes, size_t n, struct err *err);
 
-/* The first place of checked stored bytes, which are borrowed. */
-struct corm_exponents corm_exponents_open(const uint8_t *stored, size_t n);
+/* The first place of stored bytes, which are borrowed: `bytes` as were checked, at any rate
+ * corm_exponents_least(n). Bytes that did not pass the check, or that changed since, as those of a
+ * mapped file do when somebody writes to it, decode to some weights or others. */
+struct corm_exponents corm_exponents_open(const uint8_t *stored, size_t bytes, size_t n);
 
 /* Decode the next n weights into dst [2 n] and move on: a multiple of CORM_EXPONENTS_BLOCK, or all
- * that are left. Nothing outside of the stored bytes is read. */
+ * that are left. Nothing outside of the stored bytes is read, whatever they say. */
 void corm_exponents_decode(struct corm_exponents *e, size_t n, uint8_t *dst);
 
 /* ---- shared by decoders ---- */
@@ -72,7 +74,8 @@ static inline uint64_t corm_exponents_word(const uint8_t *p) {
 }
 
 /* 64 bits of one of the two words of a list's pairs, from code `at` on. Reads the pair that the
- * code is in and the one behind it, which may be past the list, but not past the low plane. */
+ * code is in and the one behind it, which may be past the list, but not past the low plane
+ * (corm_exponents_open). */
 static inline uint64_t corm_exponents_bits(const uint8_t *list, size_t at, int which) {
     const uint8_t *p = list + at / 64 * 16 + which * 8;
     unsigned shift = at % 64;

@@ -12,6 +12,7 @@
 #define FORMAT_CORM_READ_H
 
 #include "format/arch.h"
+#include "format/corm_chunk.h"
 #include "format/corm_file.h"
 
 struct corm_bytes {
@@ -70,15 +71,9 @@ static inline size_t corm_chunk_raw_bytes(const struct corm *c, const struct cor
 /* Human name of a chunk for messages: "layer 3 expert 5 chunk 2". Returns `text`. */
 const char *corm_chunk_name(const struct corm *c, const struct corm_chunk *k, char text[64]);
 
-/* Scratch for decoding on one thread. */
-struct corm_decoder;
+/* Scratch for decoding on one thread, large enough for the archive's chunks. More about decoders,
+ * which end with corm_decoder_free: corm_chunk.h. */
 struct corm_decoder *corm_decoder_new(const struct corm *c);
-void corm_decoder_free(struct corm_decoder *d);
-/* Decode chunks of exponents with a function that does the same as corm_exponents_decode, which is
- * what new decoders use (corm_exponents.h; kernels/exponents.h has faster ones). */
-struct corm_exponents;
-void corm_decoder_use(struct corm_decoder *d,
-                      void (*exponents)(struct corm_exponents *e, size_t n, uint8_t *dst));
 
 /* Check the checksum of the stored bytes `stored` [k->stored_bytes] and decode them into `dst`
  * (corm_chunk_raw_bytes, 64-byte aligned, not overlapping). `stored` is the map's own bytes or a

@@ -77,9 +77,10 @@ static inline size_t kv_bytes(const struct kv *kv) {
 struct ffn_chunk {
     const uint8_t *data;
     uint32_t n_neurons;
-    /* The rows are as corm_exponents packed them (and checked), and are decoded as they are used:
-     * for chunks of at most FFN_BLOCK neurons, with a backend that was opened for it. */
-    bool packed;
+    /* Where not 0: the rows are so many bytes as corm_exponents packed them (and checked), and are
+     * decoded as they are used: for chunks of at most FFN_BLOCK neurons, with a backend that was
+     * opened for it. */
+    uint32_t packed_bytes;
 };
 
 /* One expert applied to the rows that chose it. Use u (< rows * n_active) stands for row u /

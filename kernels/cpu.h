@@ -48,8 +48,8 @@ struct cpu_block {
     const struct expert_job *job;
     const uint8_t *data;
     uint32_t n_neurons;
-    bool packed;
-    float *partial; /* [job->n_uses, dim] */
+    uint32_t packed_bytes; /* as of struct ffn_chunk */
+    float *partial;        /* [job->n_uses, dim] */
 };
 /* A sum of partials into one use's output. */
 struct cpu_sum {

@@ -62,11 +62,13 @@ static ptrdiff_t bytes_between(const uint8_t *from, const uint8_t *to) {
 
 /* The rows of a chunk, decoded for this worker where they came packed. */
 static const uint8_t *chunk_rows(const struct ffn *f, struct cpu_worker *own, const uint8_t *data,
-                                 uint32_t n_neurons, bool packed) {
-    if (!packed) {
+                                 uint32_t n_neurons, uint32_t packed_bytes) {
+    if (packed_bytes == 0) {
         return data;
     }
-    exponents_decode(f->c->exponents, data, (size_t)n_neurons * 3 * f->dim, own->chunk);
+    size_t n = (size_t)n_neurons * 3 * f->dim;
+    assert(n_neurons <= FFN_BLOCK && 2 * n <= f->c->limits.max_packed_bytes);
+    exponents_decode(f->c->exponents, data, packed_bytes, n, own->chunk);
     return own->chunk;
 }
 
@@ -105,7 +107,7 @@ static void block_item(void *ctx, uint32_t item, uint32_t worker) {
     uint32_t guess = item + pool_threads(f->c->pool);
     const uint8_t *next = guess < f->n_blocks ? f->c->blocks[guess].data : b->data;
     struct cpu_worker *own = &f->c->workers[worker];
-    const uint8_t *rows = chunk_rows(f, own, b->data, b->n_neurons, b->packed);
+    const uint8_t *rows = chunk_rows(f, own, b->data, b->n_neurons, b->packed_bytes);
     for (uint32_t j = 0; j < b->job->n_uses; j++) {
         block_use(f, rows, b->n_neurons, own, b->job->uses[j], next,
                   b->partial + (size_t)j * f->dim);
@@ -162,7 +164,7 @@ static void open_sums(struct ffn *f, const struct expert_job *job, bool fresh) {
 }
 
 static void queue_block(struct ffn *f, const struct expert_job *job, const uint8_t *data,
-                        uint32_t n, bool packed) {
+                        uint32_t n, uint32_t packed_bytes) {
     if (!has_room(f, job)) {
         open_sums(f, job, false);
     }
@@ -170,7 +172,7 @@ static void queue_block(struct ffn *f, const struct expert_job *job, const uint8
         .job = job,
         .data = data,
         .n_neurons = n,
-        .packed = packed,
+        .packed_bytes = packed_bytes,
         .partial = f->c->partial + f->used_floats,
     };
     f->used_floats += (size_t)f->dim * job->n_uses;
@@ -183,10 +185,11 @@ static void queue_job(struct ffn *f, const struct expert_job *job) {
     open_sums(f, job, true);
     for (uint32_t i = 0; i < job->n_chunks; i++) {
         const struct ffn_chunk *chunk = &job->chunks[i];
+        assert(chunk->packed_bytes == 0 || chunk->n_neurons <= FFN_BLOCK);
         for (uint32_t first = 0; first < chunk->n_neurons; first += FFN_BLOCK) {
             uint32_t rest = chunk->n_neurons - first;
             queue_block(f, job, chunk->data + (size_t)first * 3 * f->row_bytes,
-                        rest < FFN_BLOCK ? rest : FFN_BLOCK, chunk->packed);
+                        rest < FFN_BLOCK ? rest : FFN_BLOCK, chunk->packed_bytes);
         }
     }
 }
@@ -262,7 +265,8 @@ static void panel_item(void *ctx, uint32_t item, uint32_t worker) {
     }
     for (uint32_t i = 0; i < job->n_chunks; i++) {
         const struct ffn_chunk *chunk = &job->chunks[i];
-        const uint8_t *rows = chunk_rows(f, own, chunk->data, chunk->n_neurons, chunk->packed);
+        const uint8_t *rows =
+            chunk_rows(f, own, chunk->data, chunk->n_neurons, chunk->packed_bytes);
         for (uint32_t first = 0; first < chunk->n_neurons; first += FFN_BLOCK) {
             uint32_t left = chunk->n_neurons - first;
             panel_block(f, own, rows + (size_t)first * 3 * f->row_bytes,

@@ -3,13 +3,14 @@
  *
  * Owns: the fast forms of corm_exponents_decode, and which of them this processor has.
  * Leaves to others: the encoding and the check of stored bytes (corm_exponents), what is decoded
- * when (runtime/fill).
+ * when: as it comes from the file (runtime/fill), or, of experts that are kept packed, each time
+ * they are used (cpu_experts).
  * Threads: the table is constant; decoders are reentrant and allocate nothing.
  *
  * The fast forms decode 64 weights at a time: four words of index bits (corm_exponents.h's lists,
  * spread to their weights with pdep) become 64 indexes in a vector, those become exponents by one
- * shuffle, and exponents and low bytes are woven to weights. They need BMI2's pdep in hardware: it
- * is slow on AMD's first and second Zen.
+ * shuffle, and exponents and low bytes are woven to weights. They need BMI2's pdep in hardware:
+ * AMD's first and second Zen, where it is microcode, count as not having it.
  */
 #ifndef KERNELS_EXPONENTS_H
 #define KERNELS_EXPONENTS_H
@@ -30,11 +31,11 @@ const struct exponents_isa *exponents_isa_at(size_t i);
 /* The fastest usable decoder; of those up to instruction set `isa` where it is not NULL. */
 const struct exponents_isa *exponents_isa_best(const char *isa);
 
-/* Decode a whole chunk: stored bytes that corm_exponents_check accepted for n weights into dst
- * [2 n]. */
+/* Decode a whole chunk: `stored` [bytes], as corm_exponents_open wants them, into the n weights
+ * dst [2 n]. */
 static inline void exponents_decode(const struct exponents_isa *isa, const uint8_t *stored,
-                                    size_t n, uint8_t *dst) {
-    struct corm_exponents e = corm_exponents_open(stored, n);
+                                    size_t bytes, size_t n, uint8_t *dst) {
+    struct corm_exponents e = corm_exponents_open(stored, bytes, n);
     isa->decode(&e, n, dst);
 }
 

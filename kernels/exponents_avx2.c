@@ -60,8 +60,14 @@ static inline void decode_block(const struct tables *t, const uint64_t index[4],
 
 #include "kernels/exponents_simd.inc"
 
+/* AMD's first and second Zen have pdep in microcode, with steps for each bit that is set. */
+static bool has_fast_pdep(void) {
+    return __builtin_cpu_supports("bmi2") && !__builtin_cpu_is("znver1") &&
+           !__builtin_cpu_is("znver2");
+}
+
 static bool usable(void) {
-    return dot_avx2.usable() && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
+    return dot_avx2.usable() && has_fast_pdep() && __builtin_cpu_supports("popcnt");
 }
 
 const struct exponents_isa exponents_avx2 = {"avx2", usable, decode};

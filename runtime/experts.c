@@ -145,14 +145,14 @@ static void add_job(struct experts *e, uint32_t *n_jobs, uint32_t *n_chunks,
     uint32_t n = 0;
     for (uint32_t j = 0; j < need->n; j++) {
         uint32_t id = need->first + j;
-        size_t bytes = corm_chunk_raw_bytes(e->archive, &e->archive->chunks[id]);
+        const struct corm_chunk *k = &e->archive->chunks[id];
+        size_t bytes = corm_chunk_raw_bytes(e->archive, k);
         if (skip && skip[j]) {
             e->skipped_bytes += bytes;
             continue;
         }
-        chunks[n++] =
-            (struct ffn_chunk){prefetch_data(e->prefetch, id), e->archive->chunks[id].n_neurons,
-                               cache_is_packed(e->cache, id)};
+        chunks[n++] = (struct ffn_chunk){prefetch_data(e->prefetch, id), k->n_neurons,
+                                         cache_is_packed(e->cache, id) ? k->stored_bytes : 0};
         e->used_bytes += bytes;
     }
     *n_chunks += n;

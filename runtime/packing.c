@@ -38,7 +38,8 @@ double packing_decode_rate(const struct corm *archive, const char *isa) {
     uint8_t *dst = mem_alloc_aligned(bytes);
     uint64_t start = clock_ns(), ns = 0;
     for (; ns < MEASURE_NS; ns = clock_ns() - start, done += bytes)
-        exponents_decode(exponents_isa_best(isa), archive->map.data + k->offset, bytes / 2, dst);
+        exponents_decode(exponents_isa_best(isa), archive->map.data + k->offset, k->stored_bytes,
+                         bytes / 2, dst);
     free(dst);
     return (double)done / (double)ns * 1e9;
 }

@@ -2,8 +2,8 @@
  * Archives: what the writer writes, the reader reads; a writer that cannot finish leaves nothing
  * under the final name. Damaged archives are in test_corm_damage.c.
  *
- * `test_corm --write-golden PATH` writes the archive of docs/FORMAT.md's worked example;
- * `test_corm --write-seeds DIR` what fuzz_corm starts from.
+ * `test_corm --write-golden DIR` writes the archives that must stay readable, the first of them
+ * that of docs/FORMAT.md's worked example; `test_corm --write-seeds DIR` what fuzz_corm starts from.
  */
 #include "tests/test.h"
 
@@ -17,8 +17,6 @@
 #include "format/corm_chunk.h"
 #include "format/corm_read.h"
 #include "tests/test_util_archive.h"
-
-static const char golden_path[] = "tests/golden/tiny-v1.corm";
 
 static void write_archive(const char *path, const struct arch *a, const struct archive_options *o) {
     struct err err = {0};
@@ -362,45 +360,91 @@ static void test_wrong_calls(void **state) {
 
 /* ---- files that must stay readable ---- */
 
-static void write_golden(const char *path) {
-    struct arch a;
-    archive_tiny_arch(&a);
+/* Nothing in them is a zstd frame: they are the same bytes with every version of it. */
+static const struct golden {
+    const char *name;
+    uint32_t dim;
+    bool compress;
+    enum corm_encoding second; /* of each record's second chunk; the first one is hot and raw */
+} goldens[] = {{"tiny-v1.corm", 32, false, CORM_ENCODING_RAW},
+               {"tiny-v1-exponents.corm", 128, true, CORM_ENCODING_EXPONENTS}};
+
+static struct archive_options golden_archive(const struct golden *g, struct arch *a) {
+    archive_tiny_arch(a);
+    a->dim = g->dim;
     struct archive_options o = archive_defaults("bf16", "bf16");
     o.chunk_neurons = 2;
     o.hot_neurons = 2;
-    o.compress = false; /* the same bytes with every version of zstd */
-    write_archive(path, &a, &o);
+    o.compress = g->compress;
+    return o;
+}
+
+static void write_goldens(const char *dir) {
+    for (size_t i = 0; i < TEST_COUNT(goldens); i++) {
+        struct arch a;
+        struct archive_options o = golden_archive(&goldens[i], &a);
+        char *path = mem_printf("%s/%s", dir, goldens[i].name);
+        write_archive(path, &a, &o);
+        free(path);
+        arch_free(&a);
+    }
+}
+
+/* Read as what was written, and written as then. */
+static void check_golden(const struct golden *g, const char *again_dir) {
+    char *path = mem_printf("tests/golden/%s", g->name);
+    char *again = mem_printf("%s/%s", again_dir, g->name);
+    struct arch a;
+    struct archive_options o = golden_archive(g, &a);
+    check_archive(path, &a, &o);
+    size_t want_bytes, got_bytes;
+    uint8_t *want = archive_load(path, &want_bytes), *got = archive_load(again, &got_bytes);
+    assert_int_equal(want_bytes, got_bytes);
+    assert_memory_equal(want, got, want_bytes);
+    struct err err = {0};
+    struct corm c;
+    corm_open(&c, path, 0, &err);
+    assert_no_err(&err);
+    for (uint32_t i = 0; i < c.n_chunks; i++) {
+        assert_int_equal(c.chunks[i].encoding, i % 2 ? g->second : CORM_ENCODING_RAW);
+    }
+    corm_close(&c);
     arch_free(&a);
+    free(want);
+    free(got);
+    free(path);
+    free(again);
 }
 
 static void test_golden(void **state) {
     (void)state;
     char *dir = test_mkdir();
-    char *path = mem_printf("%s/tiny.corm", dir);
-    write_golden(path);
-    size_t want_bytes, got_bytes;
-    uint8_t *want = archive_load(golden_path, &want_bytes), *got = archive_load(path, &got_bytes);
-    assert_int_equal(want_bytes, got_bytes);
-    assert_memory_equal(want, got, want_bytes);
-    struct err err = {0};
-    struct corm c;
-    corm_open(&c, golden_path, 0, &err);
-    assert_no_err(&err);
-    assert_int_equal(corm_verify(&c, NULL, NULL, &err), 0);
-    corm_close(&c);
-    free(want);
-    free(got);
-    free(path);
+    write_goldens(dir);
+    for (size_t i = 0; i < TEST_COUNT(goldens); i++) {
+        check_golden(&goldens[i], dir);
+    }
     test_rmdir(dir);
 }
 
+/* One of every codec's encodings: of the first arch that comes along, and of one whose chunks are
+ * large enough to become smaller. */
 static void write_seeds(const char *dir) {
-    static const char *const codecs[][2] = {{"bf16", "bf16"}, {"q8", "f32"}, {"f16", "q4"}};
-    for (uint64_t i = 0; i < TEST_COUNT(codecs); i++) {
+    static const struct {
+        const char *trunk, *expert;
+        uint32_t dim; /* of archive_tiny_arch; 0: another arch */
+    } seeds[] = {{"bf16", "bf16", 128}, {"q8", "f32", 0}, {"f16", "q4", 0}, {"f32", "f16", 128}};
+    for (uint64_t i = 0; i < TEST_COUNT(seeds); i++) {
         struct arch a;
-        archive_arch(&a, i);
-        struct archive_options o = archive_defaults(codecs[i][0], codecs[i][1]);
-        char *path = mem_printf("%s/%s.corm", dir, codecs[i][1]);
+        struct archive_options o = archive_defaults(seeds[i].trunk, seeds[i].expert);
+        if (seeds[i].dim > 0) {
+            archive_tiny_arch(&a);
+            a.dim = seeds[i].dim;
+            o.chunk_neurons = o.hot_neurons = 2;
+            o.raw_above_ratio = 1.0f;
+        } else {
+            archive_arch(&a, i);
+        }
+        char *path = mem_printf("%s/%s.corm", dir, seeds[i].expert);
         write_archive(path, &a, &o);
         free(path);
         arch_free(&a);
@@ -413,7 +457,7 @@ int main(int argc, char **argv) {
         return 0;
     }
     if (argc == 3 && strcmp(argv[1], "--write-golden") == 0) {
-        write_golden(argv[2]);
+        write_goldens(argv[2]);
         return 0;
     }
     const struct CMUnitTest tests[] = {

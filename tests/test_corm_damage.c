@@ -64,7 +64,7 @@ static void test_truncated(void **state) {
 
 static void test_flipped(void **state) {
     (void)state;
-    static const char *const experts[] = {"bf16", "f32"}; /* planes, zstd */
+    static const char *const experts[] = {"bf16", "f16", "f32"}; /* exponents, planes, zstd */
     for (size_t k = 0; k < TEST_COUNT(experts); k++) {
         size_t bytes;
         uint8_t *data = tiny_archive(experts[k], &bytes);

@@ -1,9 +1,13 @@
 /*
  * The chunk encoding of exponents: what is packed comes back bit for bit, with every decoder there
  * is, whatever the weights; stored bytes that are not such a chunk are refused; nothing outside of
- * them is read. tests/golden/read_corm.py is the other reader of it.
+ * them is read, refused or not. tests/golden/read_corm.py is the other reader of it.
+ *
+ * `test_exponents --write-seeds DIR` writes what fuzz_exponents starts from.
  */
 #include "tests/test.h"
+
+#include <math.h>
 
 #include "format/corm_chunk.h"
 #include "format/corm_exponents.h"
@@ -79,10 +83,10 @@ static void make(size_t kind, uint64_t seed, size_t n, uint8_t *raw) {
 }
 
 /* The packed bytes in memory that ends with them. */
-static uint8_t *pack(const uint8_t *raw, size_t n, size_t *bytes, size_t *least_bytes) {
+static uint8_t *pack(const uint8_t *raw, size_t n, size_t *bytes) {
     uint8_t *out = test_guard(corm_exponents_bound(n));
-    *bytes = corm_exponents_pack(raw, n, out, least_bytes);
-    assert_true(*bytes <= corm_exponents_bound(n));
+    *bytes = corm_exponents_pack(raw, n, out);
+    assert_true(*bytes >= corm_exponents_least(n) && *bytes <= corm_exponents_bound(n));
     uint8_t *stored = test_guard(*bytes);
     memcpy(stored, out, *bytes);
     test_guard_free(out, corm_exponents_bound(n));
@@ -92,13 +96,14 @@ static uint8_t *pack(const uint8_t *raw, size_t n, size_t *bytes, size_t *least_
 /* ---- round trips ---- */
 
 /* All at once, and in pieces of one, two, three ... blocks. */
-static void check_decoders(const char *what, const uint8_t *raw, size_t n, const uint8_t *stored) {
+static void check_decoders(const char *what, const uint8_t *raw, size_t n, const uint8_t *stored,
+                           size_t bytes) {
     uint8_t *out = test_guard(2 * n);
     const struct exponents_isa *d;
     for (size_t i = 0; (d = decoder_at(i)) != NULL; i++) {
         for (int pieces = 0; pieces < 2; pieces++) {
             memset(out, 0xa5, 2 * n);
-            struct corm_exponents e = corm_exponents_open(stored, n);
+            struct corm_exponents e = corm_exponents_open(stored, bytes, n);
             size_t step = pieces ? CORM_EXPONENTS_BLOCK : n;
             for (size_t at = 0; at < n; step += CORM_EXPONENTS_BLOCK) {
                 step = step < n - at ? step : n - at;
@@ -117,13 +122,12 @@ static void check_decoders(const char *what, const uint8_t *raw, size_t n, const
 static void round_trip(size_t kind, uint64_t seed, size_t n) {
     uint8_t *raw = test_guard(2 * n);
     make(kind, seed, n, raw);
-    size_t bytes, least_bytes;
-    uint8_t *stored = pack(raw, n, &bytes, &least_bytes);
+    size_t bytes;
+    uint8_t *stored = pack(raw, n, &bytes);
     struct err err = {0};
     corm_exponents_check(stored, bytes, n, &err);
     assert_no_err(&err);
-    assert_true(bytes > least_bytes && least_bytes >= n);
-    check_decoders(kinds[kind].name, raw, n, stored);
+    check_decoders(kinds[kind].name, raw, n, stored, bytes);
     test_guard_free(stored, bytes);
     test_guard_free(raw, 2 * n);
 }
@@ -140,40 +144,56 @@ static void test_round_trip(void **state) {
     }
 }
 
+/* What a perfect code of one exponent at a time would take, with the low bytes. */
+static double entropy_bytes(const uint8_t *raw, size_t n) {
+    uint32_t counts[256] = {0};
+    for (size_t i = 0; i < n; i++) {
+        uint16_t v;
+        memcpy(&v, raw + 2 * i, sizeof v);
+        counts[v >> 7 & 0xff]++;
+    }
+    double bits = 8.0 * (double)n;
+    for (int x = 0; x < 256; x++) {
+        bits += counts[x] ? counts[x] * log2((double)n / counts[x]) : 0;
+    }
+    return bits / 8;
+}
+
 /* The cascade comes near the entropy of what weights look like. */
 static void test_size(void **state) {
     (void)state;
     enum { N = 1 << 16 };
     uint8_t *raw = mem_alloc(2 * N);
     make(0, 1, N, raw);
-    size_t bytes, least_bytes;
-    uint8_t *stored = pack(raw, N, &bytes, &least_bytes);
+    size_t bytes;
+    uint8_t *stored = pack(raw, N, &bytes);
+    double least_bytes = entropy_bytes(raw, N);
     print_message("normal weights: %.4f of raw, entropy %.4f\n", (double)bytes / (2.0 * N),
-                  (double)least_bytes / (2.0 * N));
-    assert_true((double)bytes < 1.02 * (double)least_bytes);
+                  least_bytes / (2.0 * N));
+    assert_true((double)bytes > least_bytes && (double)bytes < 1.02 * least_bytes);
     test_guard_free(stored, bytes);
     free(raw);
 }
 
-/* Planes where they are smaller by more than 3 %. */
+/* Never planes, even where they are smaller: experts are kept packed in exponents or not at all. */
 static void test_choice(void **state) {
     (void)state;
     enum { N = 4096 };
-    static const enum corm_encoding want[] = {
-        CORM_ENCODING_EXPONENTS, CORM_ENCODING_PLANES, CORM_ENCODING_PLANES,
-        CORM_ENCODING_PLANES,    CORM_ENCODING_PLANES,
-    };
     struct corm_packer *p = corm_packer_new(codec_by_name("bf16"));
     uint8_t *raw = mem_alloc(2 * N);
-    for (size_t kind = 0; kind < TEST_COUNT(want); kind++) {
+    for (size_t kind = 0; kind < TEST_COUNT(kinds); kind++) {
         make(kind, kind, N, raw);
         size_t planes = corm_packer_pack_as(p, CORM_ENCODING_PLANES, raw, 2 * N).bytes;
         size_t exponents = corm_packer_pack_as(p, CORM_ENCODING_EXPONENTS, raw, 2 * N).bytes;
         struct corm_packed chosen = corm_packer_pack(p, raw, 2 * N);
         print_message("%s: planes %zu, exponents %zu of %d\n", kinds[kind].name, planes, exponents,
                       2 * N);
-        assert_int_equal(chosen.encoding, want[kind]);
-        assert_int_equal(chosen.bytes, want[kind] == CORM_ENCODING_PLANES ? planes : exponents);
+        assert_int_equal(chosen.encoding, CORM_ENCODING_EXPONENTS);
+        assert_int_equal(chosen.bytes, exponents);
+        if (kinds[kind].make == equal) {
+            assert_true(planes < exponents);
+            assert_true((double)exponents < 0.65 * (2 * N));
+        }
     }
     corm_packer_free(p);
     free(raw);
@@ -195,8 +215,8 @@ static void test_wrong_sizes(void **state) {
     enum { N = 1000 };
     uint8_t raw[2 * N];
     make(0, 1, N, raw);
-    size_t bytes, least_bytes;
-    uint8_t *stored = pack(raw, N, &bytes, &least_bytes);
+    size_t bytes;
+    uint8_t *stored = pack(raw, N, &bytes);
     uint8_t *longer = mem_calloc(1, bytes + 64);
     memcpy(longer, stored, bytes);
     for (size_t cut = 1; cut < bytes; cut++) {
@@ -227,8 +247,8 @@ static void test_flipped(void **state) {
         enum { N = 500 };
         uint8_t raw[2 * N];
         make(kind, 3, N, raw);
-        size_t bytes, least_bytes, refused = 0;
-        uint8_t *stored = pack(raw, N, &bytes, &least_bytes), *out = test_guard(2 * N);
+        size_t bytes, refused = 0;
+        uint8_t *stored = pack(raw, N, &bytes), *out = test_guard(2 * N);
         bool nine = stored[20] != 0; /* with fewer exponents some bytes mean nothing */
         for (size_t bit = 0; bit < 8 * bytes; bit++) {
             struct err err = {0};
@@ -236,7 +256,7 @@ static void test_flipped(void **state) {
             if (corm_exponents_check(stored, bytes, N, &err) == 0) {
                 const struct exponents_isa *d;
                 for (size_t i = 0; (d = decoder_at(i)) != NULL; i++) {
-                    struct corm_exponents e = corm_exponents_open(stored, N);
+                    struct corm_exponents e = corm_exponents_open(stored, bytes, N);
                     d->decode(&e, N, out);
                     assert_true(memcmp(out, raw, 2 * N) != 0 || !nine);
                 }
@@ -252,11 +272,91 @@ static void test_flipped(void **state) {
     }
 }
 
-int main(void) {
+/* ---- what was checked, and is something else by now ---- */
+
+/* All codes 3, which uses up lists and literals the fastest; or anything. */
+static void scribble(struct test_rng *rng, bool threes, uint8_t *stored, size_t bytes) {
+    for (size_t i = 64; i < bytes; i++) {
+        stored[i] = threes ? 0xff : (uint8_t)test_u64(rng);
+    }
+}
+
+/* All decoders alike, block by block, with other bytes for each block; none leaves the bytes. */
+static void decode_changing(struct test_rng *rng, uint8_t *stored, size_t bytes, size_t n,
+                            bool threes) {
+    uint8_t *out[2] = {test_guard(2 * n), test_guard(2 * n)};
+    const struct exponents_isa *d;
+    uint64_t seed = test_u64(rng);
+    for (size_t i = 0; (d = decoder_at(i)) != NULL; i++) {
+        struct test_rng same = {seed};
+        struct corm_exponents e = corm_exponents_open(stored, bytes, n);
+        for (size_t at = 0; at < n; at += CORM_EXPONENTS_BLOCK) {
+            scribble(&same, threes, stored, bytes);
+            size_t rest = n - at < CORM_EXPONENTS_BLOCK ? n - at : CORM_EXPONENTS_BLOCK;
+            d->decode(&e, rest, out[i > 0] + 2 * at);
+        }
+        if (i > 0) {
+            assert_memory_equal(out[0], out[1], 2 * n);
+        }
+    }
+    test_guard_free(out[0], 2 * n);
+    test_guard_free(out[1], 2 * n);
+}
+
+static void test_changed_meanwhile(void **state) {
+    (void)state;
+    static const size_t sizes[] = {1, 63, 64, 65, 128, 1000};
+    struct test_rng rng = {1};
+    for (size_t i = 0; i < TEST_COUNT(sizes); i++) {
+        size_t n = sizes[i];
+        const uint32_t counts[] = {0, 1, (uint32_t)n, 1u << 30, UINT32_MAX};
+        enum { COUNTS = TEST_COUNT(counts) };
+        size_t least = corm_exponents_least(n), bound = corm_exponents_bound(n);
+        for (size_t bytes = least; bytes <= bound; bytes += 1 + (bound - least) / 5) {
+            uint8_t *stored = test_guard(bytes);
+            for (size_t c = 0; c < COUNTS * COUNTS * COUNTS; c++) {
+                memset(stored, 0xff, 64);
+                memcpy(stored, &counts[c % COUNTS], 4);
+                memcpy(stored + 4, &counts[c / COUNTS % COUNTS], 4);
+                memcpy(stored + 8, &counts[c / COUNTS / COUNTS], 4);
+                decode_changing(&rng, stored, bytes, n, c % 2);
+            }
+            test_guard_free(stored, bytes);
+        }
+    }
+}
+
+/* As fuzz_exponents reads them: the number of weights less 1, stored bytes. */
+static void write_seeds(const char *dir) {
+    for (size_t kind = 0; kind < TEST_COUNT(kinds); kind++) {
+        const size_t n = 60 + 50 * kind;
+        uint8_t raw[2 * 600];
+        make(kind, kind, n, raw);
+        size_t bytes;
+        uint8_t *stored = pack(raw, n, &bytes), *seed = mem_alloc(2 + bytes);
+        seed[0] = (uint8_t)(n - 1);
+        seed[1] = (uint8_t)((n - 1) >> 8);
+        memcpy(seed + 2, stored, bytes);
+        char name[32];
+        snprintf(name, sizeof name, "%s", kinds[kind].name);
+        for (char *p = name; *p; p++) {
+            *p = *p == ' ' ? '-' : *p;
+        }
+        free(test_write(dir, name, seed, 2 + bytes));
+        test_guard_free(stored, bytes);
+        free(seed);
+    }
+}
+
+int main(int argc, char **argv) {
+    if (argc == 3 && strcmp(argv[1], "--write-seeds") == 0) {
+        write_seeds(argv[2]);
+        return 0;
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip), cmocka_unit_test(test_size),
         cmocka_unit_test(test_choice),     cmocka_unit_test(test_wrong_sizes),
-        cmocka_unit_test(test_flipped),
+        cmocka_unit_test(test_flipped),    cmocka_unit_test(test_changed_meanwhile),
     };
     return cmocka_run_group_tests_name("exponents", tests, NULL, NULL);
 }

@@ -198,6 +198,11 @@ static void test_matmul(void **state) {
  * sum of the neurons' magnitudes that is some hundred ulp at these sizes. */
 static const double experts_tolerance = 256 * (double)FLT_EPSILON;
 
+struct packed_block {
+    uint8_t *data;
+    uint32_t bytes;
+};
+
 /* A layer of experts with random weights, and rows that chose among them. */
 struct layer {
     const struct codec *codec;
@@ -205,28 +210,31 @@ struct layer {
     struct weight *experts; /* [n_experts]: matrices [3 * ffn, dim] */
     float *x;
     int32_t *ids; /* [rows, n_active] */
-    /* bf16: each block of 32 neurons as it would be stored, [n_experts, ffn / 32 rounded up,
-     * packed_bytes]; else NULL. */
-    uint8_t *packed;
-    size_t packed_bytes;
+    /* bf16: each block of 32 neurons as it would be stored, [n_experts, ffn / 32 rounded up]; else
+     * NULL. */
+    struct packed_block *packed;
 };
 enum { PACKED = 0 }; /* chunks of 32 neurons, packed */
 
-static const uint8_t *packed_block(const struct layer *l, uint32_t expert, uint32_t neuron) {
-    uint32_t n = (l->ffn + FFN_BLOCK - 1) / FFN_BLOCK;
-    return l->packed + (expert * n + neuron / FFN_BLOCK) * l->packed_bytes;
+static uint32_t n_blocks(const struct layer *l) {
+    return (l->ffn + FFN_BLOCK - 1) / FFN_BLOCK;
+}
+
+static struct packed_block *packed_block(const struct layer *l, uint32_t expert, uint32_t neuron) {
+    return &l->packed[expert * n_blocks(l) + neuron / FFN_BLOCK];
 }
 
 static void pack_layer(struct layer *l) {
-    size_t neuron = (size_t)3 * l->dim, least;
-    uint32_t n = (l->ffn + FFN_BLOCK - 1) / FFN_BLOCK;
-    l->packed_bytes = corm_exponents_bound(FFN_BLOCK * neuron);
-    l->packed = mem_calloc((size_t)l->n_experts * n, l->packed_bytes);
+    size_t neuron = (size_t)3 * l->dim;
+    l->packed = mem_calloc((size_t)l->n_experts * n_blocks(l), sizeof *l->packed);
     for (uint32_t e = 0; e < l->n_experts; e++)
         for (uint32_t i = 0; i < l->ffn; i += FFN_BLOCK) {
             uint32_t rest = l->ffn - i < FFN_BLOCK ? l->ffn - i : FFN_BLOCK;
-            corm_exponents_pack(l->experts[e].data + i * neuron * 2, rest * neuron,
-                                (uint8_t *)(uintptr_t)packed_block(l, e, i), &least);
+            struct packed_block *b = packed_block(l, e, i);
+            b->data = mem_alloc(corm_exponents_bound(rest * neuron));
+            b->bytes = (uint32_t)corm_exponents_pack(l->experts[e].data + i * neuron * 2,
+                                                     rest * neuron, b->data);
+            b->data = mem_realloc(b->data, b->bytes); /* nothing behind it is to be read */
         }
 }
 
@@ -257,6 +265,9 @@ static void free_layer(struct layer *l) {
     test_guard_free(l->x, (size_t)l->rows * l->dim * sizeof *l->x);
     free(l->experts);
     free(l->ids);
+    for (uint32_t i = 0; l->packed && i < l->n_experts * n_blocks(l); i++) {
+        free(l->packed[i].data);
+    }
     free(l->packed);
 }
 
@@ -280,8 +291,9 @@ static void run_layer(const struct backend *b, const struct layer *l, uint32_t f
             uint32_t rest = l->ffn - i < step ? l->ffn - i : step;
             chunks[n_jobs][job->n_chunks++] =
                 chunk == PACKED
-                    ? (struct ffn_chunk){packed_block(l, e, i), rest, true}
-                    : (struct ffn_chunk){l->experts[e].data + i * neuron_bytes, rest, false};
+                    ? (struct ffn_chunk){packed_block(l, e, i)->data, rest,
+                                         packed_block(l, e, i)->bytes}
+                    : (struct ffn_chunk){l->experts[e].data + i * neuron_bytes, rest, 0};
         }
         n_jobs += job->n_uses > 0 || e == 5;
     }

@@ -80,8 +80,11 @@ static void print_trunk(struct buf *out, const struct corm *c) {
     }
 }
 
+enum { ENCODINGS = 4 };
+
+/* Counts its chunks in `seen`, by encoding. */
 static void print_record(struct buf *out, const struct corm *c, struct corm_decoder *d,
-                         uint32_t layer, uint32_t expert) {
+                         uint32_t layer, uint32_t expert, uint32_t seen[ENCODINGS]) {
     const struct corm_record *r = corm_record_of(c, layer, expert);
     uint8_t *raw = mem_alloc_aligned(c->arch.ffn_dim * c->neuron_bytes);
     size_t at = 0;
@@ -91,6 +94,7 @@ static void print_record(struct buf *out, const struct corm *c, struct corm_deco
         corm_chunk_decode(d, c, k, c->map.data + k->offset, raw + at, &err);
         assert_no_err(&err);
         at += corm_chunk_raw_bytes(c, k);
+        seen[k->encoding]++;
     }
     uint64_t weights = hash_weights(c->expert_codec, raw, 3 * c->arch.ffn_dim, c->arch.dim);
     buf_printf(out, "record %u %u %s hot %u of %u %016llx %016llx\n", layer, expert,
@@ -106,7 +110,7 @@ static void print_section(struct buf *out, const char *name, struct corm_bytes b
     }
 }
 
-static void print_archive(struct buf *out, const char *path) {
+static void print_archive(struct buf *out, const char *path, uint32_t seen[ENCODINGS]) {
     struct err err = {0};
     struct corm c;
     corm_open(&c, path, 0, &err);
@@ -116,7 +120,7 @@ static void print_archive(struct buf *out, const char *path) {
     struct corm_decoder *d = corm_decoder_new(&c);
     for (uint32_t l = 0; l < c.arch.n_layers; l++) {
         for (uint32_t e = 0; c.arch.moe[l] && e < c.arch.n_experts; e++) {
-            print_record(out, &c, d, l, e);
+            print_record(out, &c, d, l, e, seen);
         }
     }
     corm_decoder_free(d);
@@ -144,10 +148,10 @@ static struct buf run_reader(const char *path, int *status) {
     return out;
 }
 
-static void compare(const char *path) {
+static void compare(const char *path, uint32_t seen[ENCODINGS]) {
     int status;
     struct buf got = run_reader(path, &status), want = {0};
-    print_archive(&want, path);
+    print_archive(&want, path, seen);
     if (status != 0 || got.len != want.len || memcmp(got.data, want.data, want.len) != 0) {
         print_error("%s: the reader says\n%s\ncorm_read says\n%s\n", path, got.data ? got.data : "",
                     want.data);
@@ -162,6 +166,7 @@ static void test_same_contents(void **state) {
     static const char *const codecs[] = {"f32", "bf16", "f16", "q8", "q4"};
     char *dir = test_mkdir();
     char *path = mem_printf("%s/model.corm", dir);
+    uint32_t seen[ENCODINGS] = {0}, golden[ENCODINGS] = {0};
     for (uint64_t seed = 0; seed < 10; seed++) {
         struct arch a;
         archive_arch(&a, seed);
@@ -178,10 +183,17 @@ static void test_same_contents(void **state) {
         struct err err = {0};
         archive_write(path, &a, &o, NULL, &err);
         assert_no_err(&err);
-        compare(path);
+        compare(path, seen);
         arch_free(&a);
     }
-    compare("tests/golden/tiny-v1.corm");
+    for (int encoding = 0; encoding < ENCODINGS; encoding++) {
+        print_message("%s: %u chunks\n", corm_encoding_name((uint32_t)encoding), seen[encoding]);
+        assert_true(seen[encoding] > 0);
+    }
+    compare("tests/golden/tiny-v1.corm", golden);
+    assert_int_equal(golden[CORM_ENCODING_EXPONENTS], 0);
+    compare("tests/golden/tiny-v1-exponents.corm", golden);
+    assert_int_equal(golden[CORM_ENCODING_EXPONENTS], 2);
     free(path);
     test_rmdir(dir);
 }

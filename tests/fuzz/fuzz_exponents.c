@@ -1,0 +1,74 @@
+/*
+ * Fuzz target: any bytes as a chunk of exponents, checked or not, and any bytes as weights. Decoders
+ * agree with the plain one, and leave neither the stored bytes nor the weights, whatever these say;
+ * what is packed passes the check and comes back. Two bytes are the number of weights, less 1.
+ * Seeds: `test_exponents --write-seeds tests/fuzz/seeds/fuzz_exponents`.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/exponents.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void check(bool ok) {
+    if (!ok) {
+        abort();
+    }
+}
+
+/* With the plain decoder, and then with all others. Buffers are blocks of just their size, so that
+ * a step outside is seen. Returns the weights. */
+static uint8_t *decode(const uint8_t *stored, size_t bytes, size_t n) {
+    uint8_t *want = mem_alloc(2 * n), *got = mem_alloc(2 * n);
+    struct corm_exponents e = corm_exponents_open(stored, bytes, n);
+    corm_exponents_decode(&e, n, want);
+    const struct exponents_isa *isa;
+    for (size_t i = 0; (isa = exponents_isa_at(i)) != NULL; i++) {
+        if (isa->usable()) {
+            exponents_decode(isa, stored, bytes, n, got);
+            check(memcmp(got, want, 2 * n) == 0);
+        }
+    }
+    free(got);
+    return want;
+}
+
+static void unpack(const uint8_t *data, size_t size, size_t n) {
+    uint8_t *stored = mem_alloc(size + !size);
+    memcpy(stored, data, size);
+    struct err err = {0};
+    int rc = corm_exponents_check(stored, size, n, &err);
+    check((rc == 0) == !err.set);
+    bool enough = size >= corm_exponents_least(n);
+    check(rc != 0 || enough);
+    if (enough) {
+        free(decode(stored, size, n));
+    }
+    free(stored);
+}
+
+static void pack(const uint8_t *raw, size_t n) {
+    uint8_t *stored = mem_alloc(corm_exponents_bound(n));
+    size_t bytes = corm_exponents_pack(raw, n, stored);
+    check(bytes >= corm_exponents_least(n) && bytes <= corm_exponents_bound(n));
+    stored = mem_realloc(stored, bytes);
+    struct err err = {0};
+    check(corm_exponents_check(stored, bytes, n, &err) == 0);
+    uint8_t *again = decode(stored, bytes, n);
+    check(memcmp(again, raw, 2 * n) == 0);
+    free(again);
+    free(stored);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    if (size < 2) {
+        return 0;
+    }
+    size_t n = 1 + (size_t)(data[0] | data[1] << 8);
+    unpack(data + 2, size - 2, n);
+    if (size >= 4) {
+        pack(data + 2, (size - 2) / 2);
+    }
+    return 0;
+}
