@@ -321,7 +321,7 @@ void run_stats_print(const struct corm_stats *mid, const struct corm_stats *end)
     char stored[CLI_SIZE_TEXT], decoded[CLI_SIZE_TEXT];
     fprintf(stderr,
             "cache    %.1f %% hits (%" PRIu64 " of %" PRIu64
-            " chunks); %s of the archive became %s\n",
+            " chunks); %s from the archive, %s in memory\n",
             100 * part(end->cache_hits, chunks), end->cache_hits, chunks,
             cli_size_text(stored, end->read_bytes), cli_size_text(decoded, end->decoded_bytes));
     if (end->guessed_bytes > 0) {

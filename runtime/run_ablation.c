@@ -432,6 +432,10 @@ int run_ablation(const struct cli_call *call, struct err *err) {
         err_set(err, "nothing to do: --decode-tokens is 0");
         status = CLI_USAGE;
     }
+    if (status == 0 && (o->keep != CORM_KEEP_AUTO || o->missed != CORM_MISSED_DEVICE)) {
+        err_set(err, "--keep and --missed do not go with --ablation: its rows choose");
+        status = CLI_USAGE;
+    }
     uint64_t n_on = 0;
     for (size_t i = 0; i < N_ROWS; i++) {
         a.on[i] = (!ROWS[i].other || o->other) && (!ROWS[i].by_cpu || on_a_device(o)) &&
