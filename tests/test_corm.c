@@ -2,8 +2,8 @@
  * Archives: what the writer writes, the reader reads; a writer that cannot finish leaves nothing
  * under the final name. Damaged archives are in test_corm_damage.c.
  *
- * `test_corm --write-golden DIR` writes the archives that must stay readable, the first of them
- * that of docs/FORMAT.md's worked example; `test_corm --write-seeds DIR` what fuzz_corm starts from.
+ * `test_corm --write-golden DIR` writes the archives that must stay readable, the first of which is
+ * docs/FORMAT.md's worked example; `test_corm --write-seeds DIR` what fuzz_corm starts from.
  */
 #include "tests/test.h"
 
