@@ -10,6 +10,7 @@
 
 #include "format/corm_read.h"
 #include "format/safetensors.h"
+#include "runtime/reader.h"
 #include "tests/test_util_model.h"
 
 #define MODELS "tests/golden/models/"
@@ -302,6 +303,67 @@ static void more_packed_experts_fit(void **state) {
     free(path);
 }
 
+/* Where experts come and go, and nobody says how they are kept: packed where the disk is slow, and
+ * decoded where it is not. No bit hangs on it. */
+static void a_slow_disk_makes_experts_packed(void **state) {
+    (void)state;
+    static const struct {
+        double bytes_per_s;
+        enum corm_keeping keeping;
+        bool packed;
+    } cases[] = {
+        {2e6, CORM_KEEP_DECODED, false}, {2e6, CORM_KEEP_AUTO, true},
+        {2e6, CORM_KEEP_PACKED, true},   {1e12, CORM_KEEP_AUTO, false},
+        {1e12, CORM_KEEP_PACKED, true},
+    };
+    char *path = archive_of("mixtral-tiny", MODELS "mixtral-tiny", "bf16");
+    uint64_t want = 0, decoded_bytes = 0;
+    for (size_t i = 0; i < TEST_COUNT(cases); i++) {
+        struct corm_mechanisms m = {.cache_share = 0.5,
+                                    .throttle_bytes_per_s = cases[i].bytes_per_s};
+        struct corm_engine_options opt = {
+            .threads = 2, .ctx_tok = 64, .keeping = cases[i].keeping, .measure = &m};
+        struct corm_engine *e = model_open(path, &opt);
+        const struct corm_memory_plan plan = *corm_engine_plan(e);
+        corm_engine_close(e);
+        assert_true(plan.streams);
+        assert_int_equal(plan.packed, cases[i].packed);
+        assert_true(plan.total_bytes <= plan.budget_bytes);
+        decoded_bytes = decoded_bytes ? decoded_bytes : plan.cache_need_bytes;
+        assert_true(plan.packed ? plan.cache_need_bytes < decoded_bytes * 3 / 4
+                                : plan.cache_need_bytes == decoded_bytes);
+        uint64_t hash = run_hash(path, &opt, 7, 20, NULL);
+        want = want ? want : hash;
+        assert_true(hash == want);
+    }
+    free(path);
+}
+
+/* However packed experts come to memory: the bits of decoded ones. */
+static void packed_experts_are_exact_however_they_are_read(void **state) {
+    (void)state;
+    static const enum corm_reading readings[] = {CORM_READ_BUFFERED, CORM_READ_DIRECT,
+                                                 CORM_READ_MAPPED, CORM_READ_PASSING};
+    char *path = archive_of("fable-fine", FINE, "bf16");
+    struct corm_engine_options opt = {.threads = 2, .ctx_tok = 64, .keeping = CORM_KEEP_DECODED};
+    uint64_t want = run_hash(path, &opt, 30, 45, NULL);
+    opt.keeping = CORM_KEEP_PACKED; /* in place */
+    assert_true(run_hash(path, &opt, 30, 45, NULL) == want);
+    for (size_t i = 0; i < TEST_COUNT(readings); i++) {
+        struct corm_mechanisms m = {.cache_share = 0.2, .reading = readings[i]};
+        if (readings[i] == CORM_READ_DIRECT && !reader_direct_works(path))
+            continue;
+        opt.measure = &m;
+        struct corm_engine *e = model_open(path, &opt);
+        assert_true(corm_engine_plan(e)->packed && corm_engine_plan(e)->streams);
+        assert_int_equal(corm_engine_plan(e)->reading, readings[i]);
+        corm_engine_close(e);
+        uint64_t warm, cold = run_hash(path, &opt, 30, 45, &warm);
+        assert_true(cold == want && warm == want);
+    }
+    free(path);
+}
+
 /* ---- refusals ---- */
 
 static void a_budget_under_the_floor_names_the_floor(void **state) {
@@ -349,15 +411,13 @@ static void bad_calls_are_refused(void **state) {
     free(path);
 }
 
-/* Flip one byte of a chunk after the archive was opened: the run stops and names the chunk. */
-static void a_corrupt_chunk_stops_the_run(void **state) {
-    (void)state;
-    char *path = archive_of("olmoe-tiny", MODELS "olmoe-tiny", "q8"),
-         *bad = archive_path("bad", "q8");
+/* The archive with one byte of every chunk flipped; free(). */
+static char *corrupted(const char *path, const char *codec) {
+    char *bad = archive_path("bad", codec);
     struct err err = {0};
     uint8_t *bytes;
     size_t size;
-    file_read(path, 1 << 24, &bytes, &size, &err);
+    file_read(path, 1 << 26, &bytes, &size, &err);
     assert_no_err(&err);
     struct corm c;
     corm_open(&c, path, 0, &err);
@@ -370,7 +430,13 @@ static void a_corrupt_chunk_stops_the_run(void **state) {
     assert_int_equal(fwrite(bytes, 1, size, f), size);
     fclose(f);
     free(bytes);
-    struct corm_engine *e = model_open(bad, &(struct corm_engine_options){.threads = 2});
+    return bad;
+}
+
+/* The run stops and names the chunk. */
+static void check_stops(const char *bad, const struct corm_engine_options *opt) {
+    struct corm_engine *e = model_open(bad, opt);
+    assert_int_equal(corm_engine_plan(e)->packed, opt->keeping == CORM_KEEP_PACKED);
     struct corm_session *s = model_session(e);
     const int32_t id = 1;
     struct corm_error error;
@@ -379,8 +445,28 @@ static void a_corrupt_chunk_stops_the_run(void **state) {
         assert_non_null(strstr(error.message, "layer 0 expert"));
         assert_non_null(strstr(error.message, bad));
     }
+    assert_int_equal(corm_session_length(s), 0);
     corm_session_close(s);
     corm_engine_close(e);
+}
+
+static void a_corrupt_chunk_stops_the_run(void **state) {
+    (void)state;
+    char *path = archive_of("olmoe-tiny", MODELS "olmoe-tiny", "q8"), *bad = corrupted(path, "q8");
+    check_stops(bad, &(struct corm_engine_options){.threads = 2});
+    free(path);
+    free(bad);
+    /* Kept packed: in place, in slots, and where the file is mapped. */
+    path = archive_of("fable", FABLE, "bf16");
+    bad = corrupted(path, "bf16");
+    struct corm_engine_options opt = {.threads = 2, .ctx_tok = 64, .keeping = CORM_KEEP_PACKED};
+    check_stops(bad, &opt);
+    for (int mapped = 0; mapped < 2; mapped++) {
+        struct corm_mechanisms m = {.cache_share = 0.5,
+                                    .reading = mapped ? CORM_READ_MAPPED : CORM_READ_BUFFERED};
+        opt.measure = &m;
+        check_stops(bad, &opt);
+    }
     free(path);
     free(bad);
 }
@@ -467,6 +553,8 @@ int main(void) {
         cmocka_unit_test(perplexity_is_that_of_transformers),
         cmocka_unit_test(no_setting_changes_a_bit),
         cmocka_unit_test(more_packed_experts_fit),
+        cmocka_unit_test(a_slow_disk_makes_experts_packed),
+        cmocka_unit_test(packed_experts_are_exact_however_they_are_read),
         cmocka_unit_test(batch_size_changes_no_bit),
         cmocka_unit_test(a_budget_under_the_floor_names_the_floor),
         cmocka_unit_test(bad_calls_are_refused),

@@ -8,17 +8,22 @@
 #include <pthread.h>
 
 static char *dir, *path;
+static char *packed[2]; /* all of exponents; the hot ones raw */
 
 static int set_up(void **state) {
     (void)state;
     dir = test_mkdir();
     path = rig_archive(dir);
+    for (int raw_hot = 0; raw_hot < 2; raw_hot++)
+        packed[raw_hot] = rig_packed_archive(dir, raw_hot);
     return 0;
 }
 
 static int tear_down(void **state) {
     (void)state;
     free(path);
+    free(packed[0]);
+    free(packed[1]);
     test_rmdir(dir);
     return 0;
 }
@@ -72,7 +77,8 @@ static void demands_bring_the_right_bytes(void **state) {
     for (size_t w = 0; w < TEST_COUNT(ways); w++) {
         for (int in_place = 0; in_place < 2; in_place++) {
             struct rig r;
-            rig_open(&r, path, in_place ? N * (CHUNKS - HOT) : 2 * CHUNKS, in_place, ways[w]);
+            rig_open(&r, path, in_place ? N * (CHUNKS - HOT) : 2 * CHUNKS,
+                     in_place ? CACHE_IN_PLACE : 0, ways[w]);
             struct test_rng rng = {w};
             for (int i = 0; i < 60; i++)
                 rig_use(&r, (uint32_t)(test_u64(&rng) % N));
@@ -85,10 +91,38 @@ static void demands_bring_the_right_bytes(void **state) {
     }
 }
 
+/* Kept packed, chunks are the file's bytes: in slots, with room for few experts; or where the file
+ * is mapped, without a slot. */
+static void packed_demands_bring_the_stored_bytes(void **state) {
+    (void)state;
+    const struct prefetch_options ways[] = {
+        {.io_threads = 1},
+        {.io_threads = 2, .split_reads = true},
+        {.io_threads = 2, .way = reader_direct_works(path) ? READER_DIRECT : READER_BUFFERED},
+        {.io_threads = 2, .way = READER_MAPPED, .awake = true},
+        {.io_threads = 2, .way = READER_PASSING},
+    };
+    for (size_t w = 0; w < TEST_COUNT(ways); w++) {
+        for (int i = 0; i < 4; i++) {
+            bool in_place = i / 2;
+            struct rig r;
+            rig_open(&r, packed[i % 2], in_place ? 0 : 2 * CHUNKS,
+                     CACHE_PACKED | (in_place ? CACHE_IN_PLACE : 0), ways[w]);
+            struct test_rng rng = {w};
+            for (int n = 0; n < 16; n++)
+                rig_use(&r, (uint32_t)(test_u64(&rng) % N));
+            struct cache_counters c = counters(&r);
+            assert_int_equal(c.hits + c.misses, 16 * CHUNKS);
+            assert_int_equal(c.evictions > 0, !in_place);
+            rig_close(&r);
+        }
+    }
+}
+
 static void what_is_there_is_not_read_again(void **state) {
     (void)state;
     struct rig r;
-    rig_open(&r, path, N * CHUNKS, false, RIG_PLAIN);
+    rig_open(&r, path, N * CHUNKS, 0, RIG_PLAIN);
     for (int round = 0; round < 3; round++)
         for (uint32_t i = 0; i < N; i++)
             rig_use(&r, i);
@@ -108,7 +142,7 @@ static void what_is_there_is_not_read_again(void **state) {
 static void demands_wait_for_slots(void **state) {
     (void)state;
     struct rig r;
-    rig_open(&r, path, 2 * CHUNKS, false, RIG_PLAIN);
+    rig_open(&r, path, 2 * CHUNKS, 0, RIG_PLAIN);
     for (int round = 0; round < 20; round++) {
         struct prefetch_need needs[2] = {rig_need((uint32_t)(3 * round) % N),
                                          rig_need((uint32_t)(3 * round + 1) % N)};
@@ -131,7 +165,7 @@ static void demands_wait_for_slots(void **state) {
 static void skipped_chunks_are_not_brought(void **state) {
     (void)state;
     struct rig r;
-    rig_open(&r, path, 2 * CHUNKS, false, RIG_PLAIN);
+    rig_open(&r, path, 2 * CHUNKS, 0, RIG_PLAIN);
     uint8_t skip[CHUNKS] = {0, 0, 0, 1, 0, 1, 1, 0};
     struct prefetch_need need = {3 * CHUNKS, CHUNKS, skip};
     prefetch_demand(r.prefetch, &need, 1);
@@ -150,7 +184,7 @@ static void skipped_chunks_are_not_brought(void **state) {
 static void guesses_arrive_and_are_counted(void **state) {
     (void)state;
     struct rig r;
-    rig_open(&r, path, 3 * CHUNKS, false, RIG_PLAIN);
+    rig_open(&r, path, 3 * CHUNKS, 0, RIG_PLAIN);
     struct prefetch_need used = rig_need(EXPERTS), unused = rig_need(EXPERTS + 1);
     rig_guess(r.prefetch, &used, 1, 0.9f);
     rig_guess(r.prefetch, &unused, 2, 0.9f);
@@ -178,7 +212,7 @@ static void demands_promote_guesses_and_go_first(void **state) {
     (void)state;
     struct rig r;
     /* A link that takes one request after the other, some 60 ms each. */
-    rig_open(&r, path, N * CHUNKS, false,
+    rig_open(&r, path, N * CHUNKS, 0,
              (struct prefetch_options){.io_threads = 1, .throttle = {.bytes_per_s = 2.5e5}});
     struct prefetch_need first = rig_need(0), guess = rig_need(1), later = rig_need(2),
                          demand = rig_need(3);
@@ -214,7 +248,7 @@ static void demands_promote_guesses_and_go_first(void **state) {
 static void a_new_round_drops_what_is_queued(void **state) {
     (void)state;
     struct rig r;
-    rig_open(&r, path, N * CHUNKS, false, slow(150));
+    rig_open(&r, path, N * CHUNKS, 0, slow(150));
     struct prefetch_need flying = rig_need(0), queued = rig_need(1), later = rig_need(2);
     rig_guess(r.prefetch, &flying, 1, 1);
     WAIT_UNTIL(rig_state(&r, 0) == CACHE_LOADING);
@@ -235,7 +269,7 @@ static void a_new_round_drops_what_is_queued(void **state) {
 static void guesses_that_do_not_pay_are_not_made(void **state) {
     (void)state;
     struct rig r;
-    rig_open(&r, path, CHUNKS, false, RIG_PLAIN);
+    rig_open(&r, path, CHUNKS, 0, RIG_PLAIN);
     rig_use(&r, 0);
     for (int i = 0; i < 30; i++)
         rig_use(&r, 0); /* likely to be used again: p about 0.6 */
@@ -254,11 +288,12 @@ static void guesses_that_do_not_pay_are_not_made(void **state) {
  * accounts add up. */
 static void any_mixture_is_exact(void **state) {
     (void)state;
-    for (uint64_t seed = 0; seed < 4; seed++) {
+    for (uint64_t seed = 0; seed < 6; seed++) {
         struct rig r;
         uint32_t slots = seed % 2 ? 2 * CHUNKS : 5 * CHUNKS + 3;
-        rig_open(&r, path, slots, false,
-                 (struct prefetch_options){.io_threads = 1 + (uint32_t)seed});
+        bool keep_packed = seed >= 4;
+        rig_open(&r, keep_packed ? packed[seed % 2] : path, slots, keep_packed ? CACHE_PACKED : 0,
+                 (struct prefetch_options){.io_threads = 1 + (uint32_t)seed % 4});
         struct test_rng rng = {seed};
         for (uint32_t token = 0; token < 40; token++) {
             for (uint32_t l = 0; l < LAYERS; l++) {
@@ -292,7 +327,7 @@ static void any_mixture_is_exact(void **state) {
 static void a_throttle_takes_its_time(void **state) {
     (void)state;
     struct rig r;
-    rig_open(&r, path, N * CHUNKS, false,
+    rig_open(&r, path, N * CHUNKS, 0,
              (struct prefetch_options){.io_threads = 2, .throttle = {.bytes_per_s = 1e6}});
     uint64_t start = clock_ns(), bytes = 0;
     for (uint32_t i = 0; i < 2; i++) {
@@ -310,7 +345,7 @@ static void a_throttle_takes_its_time(void **state) {
 static void closing_drops_what_is_queued(void **state) {
     (void)state;
     struct rig r;
-    rig_open(&r, path, N * CHUNKS, false, slow(50));
+    rig_open(&r, path, N * CHUNKS, 0, slow(50));
     for (uint32_t i = 0; i < N; i++) {
         struct prefetch_need need = rig_need(i);
         if (i % 2)
@@ -327,6 +362,7 @@ static void closing_drops_what_is_queued(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(demands_bring_the_right_bytes),
+        cmocka_unit_test(packed_demands_bring_the_stored_bytes),
         cmocka_unit_test(what_is_there_is_not_read_again),
         cmocka_unit_test(demands_wait_for_slots),
         cmocka_unit_test(skipped_chunks_are_not_brought),

@@ -16,12 +16,17 @@ struct rig {
     struct corm archive;
     struct cache cache;
     struct prefetch *prefetch;
+    enum reader_way way;
 };
 
-/* Writes the archive prefetch.corm; returns its path, to free(). */
+/* Writes the archive prefetch.corm, whose hot chunks are raw; returns its path, to free(). */
 char *rig_archive(const char *dir);
+/* Writes packed.corm (with `raw_hot` mixed.corm), whose chunks can be kept packed: all of
+ * exponents, but for the hot ones with `raw_hot`. */
+char *rig_packed_archive(const char *dir, bool raw_hot);
 static const struct prefetch_options RIG_PLAIN = {.io_threads = 2};
-void rig_open(struct rig *r, const char *file, uint32_t n_slots, bool in_place,
+/* `how`: enum cache_how. */
+void rig_open(struct rig *r, const char *file, uint32_t n_slots, unsigned how,
               struct prefetch_options opt);
 void rig_close(struct rig *r);
 
@@ -30,7 +35,8 @@ struct prefetch_need rig_need(uint32_t record);
 bool rig_is_ready(struct prefetch *p, const struct prefetch_need *need);
 void rig_guess(struct prefetch *p, const struct prefetch_need *need, uint32_t ahead, float prob);
 void rig_wait(struct rig *r, const struct prefetch_need *need);
-/* A leased chunk has the neurons of the archive's definition, whatever is in the file. */
+/* A leased chunk lies where it should, and has the neurons of the archive's definition, whatever is
+ * in the file; where it is kept packed, its stored bytes, which become them. */
 void rig_check_bytes(struct rig *r, uint32_t chunk);
 /* Demands a record, checks its bytes, gives it back. */
 void rig_use(struct rig *r, uint32_t record);
