@@ -1,7 +1,7 @@
 /*
  * Fuzz target: any bytes as a chunk of exponents, checked or not, and any bytes as weights.
- * Decoders agree with the plain one and stay inside the stored bytes, whatever these say; what is packed
- * passes the check and comes back. The first two bytes are the number of weights, less 1.
+ * Decoders agree with the plain one and stay inside the stored bytes, whatever these say; what is
+ * packed passes the check and comes back. The first two bytes are the number of weights, less 1.
  * Seeds: `test_exponents --write-seeds tests/fuzz/seeds/fuzz_exponents`.
  */
 #include <stdlib.h>
