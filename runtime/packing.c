@@ -34,12 +34,12 @@ double packing_decode_rate(const struct corm *archive, const char *isa) {
     struct err err = {0};
     if (k == end || corm_chunk_check(archive, k, archive->map.data + k->offset, &err) < 0)
         return 0;
+    const struct exponents_isa *best = exponents_isa_best(isa);
     size_t bytes = corm_chunk_raw_bytes(archive, k), done = 0;
     uint8_t *dst = mem_alloc_aligned(bytes);
     uint64_t start = clock_ns(), ns = 0;
     for (; ns < MEASURE_NS; ns = clock_ns() - start, done += bytes)
-        exponents_decode(exponents_isa_best(isa), archive->map.data + k->offset, k->stored_bytes,
-                         bytes / 2, dst);
+        exponents_decode(best, archive->map.data + k->offset, k->stored_bytes, bytes / 2, dst);
     free(dst);
     return (double)done / (double)ns * 1e9;
 }
