@@ -100,11 +100,8 @@ static double *tolerances(const float *want, size_t n, double relative, double a
 
 /* ---- matmul --------------------------------------------------------------------------------- */
 
-struct shape {
-    uint32_t rows, cols;
-};
-static const struct shape shapes[] = {{1, 32}, {3, 64},  {17, 96},  {64, 256}, {130, 160},
-                                      {33, 7}, {5, 100}, {70, 544}, {9, 2080}, {256, 1024}};
+static const struct kernels_shape shapes[] = {{1, 32}, {3, 64},  {17, 96},  {64, 256}, {130, 160},
+                                              {33, 7}, {5, 100}, {70, 544}, {9, 2080}, {256, 1024}};
 static const uint32_t row_counts[] = {1, 2, 3, 4, 5, 7, 8, 33};
 
 /* With these weights a CPU quantises its inputs, BLAS does not. */
@@ -133,8 +130,9 @@ static double *matmul_tolerances(const struct weight *w, const float *bias, cons
     return t;
 }
 
-static void check_matmul(const struct weight *w, const struct weight *bias, enum kind kind,
-                         struct test_rng *rng, uint32_t rows) {
+static void check_matmul(void *ctx, struct test_rng *rng, const struct weight *w,
+                         const struct weight *bias, enum kind kind, uint32_t rows) {
+    (void)ctx;
     size_t n_out = (size_t)rows * w->rows, n_in = (size_t)rows * w->cols;
     float *x = kernels_vector(rng, kind, n_in), *got = test_guard(n_out * sizeof *got);
     float *want = zeros(n_out), *same = zeros(n_out);
@@ -170,25 +168,10 @@ static void check_matmul(const struct weight *w, const struct weight *bias, enum
 
 static void test_matmul(void **state) {
     struct test_rng rng = {11};
-    const struct codec *codec;
     (void)state;
-    for (size_t c = 0; (codec = codec_at(c)); c++) {
-        for (size_t s = 0; s < TEST_COUNT(shapes); s++) {
-            for (size_t n = 0; n < TEST_COUNT(row_counts); n++) {
-                enum kind kind = (enum kind)((s + n) % KIND_COUNT);
-                if (!codec_fits(codec, shapes[s].cols)) {
-                    continue;
-                }
-                struct weight none = {0}, w = kernels_weight(&rng, codec, kind, shapes[s].rows,
-                                                             shapes[s].cols, 3 * (s % 2));
-                struct weight bias =
-                    kernels_weight(&rng, codec_by_id(CODEC_F32), kind, 1, w.rows, 0);
-                check_matmul(&w, n % 2 ? &bias : &none, kind, &rng, row_counts[n]);
-                kernels_free_weight(&w);
-                kernels_free_weight(&bias);
-            }
-        }
-    }
+    kernels_each_product(&rng,
+                         &(struct kernels_products){shapes, TEST_COUNT(shapes), row_counts,
+                                                    TEST_COUNT(row_counts), check_matmul, NULL});
 }
 
 /* ---- experts -------------------------------------------------------------------------------- */

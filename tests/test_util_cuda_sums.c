@@ -47,8 +47,9 @@ static double *multiply(const struct weight *w, const struct weight *bias, const
     return t;
 }
 
-static void check_matmul(const struct cuda_rig *g, struct test_rng *rng, const struct weight *w,
+static void check_matmul(void *ctx, struct test_rng *rng, const struct weight *w,
                          const struct weight *bias, enum kind kind, uint32_t rows) {
+    const struct cuda_rig *g = ctx;
     const struct backend *b = &g->device;
     size_t n_out = (size_t)rows * w->rows, n_in = (size_t)rows * w->cols;
     float *x = kernels_vector(rng, kind, n_in), *want = cuda_rig_zeros(n_out),
@@ -77,31 +78,14 @@ static void check_matmul(const struct cuda_rig *g, struct test_rng *rng, const s
 }
 
 void cuda_test_matmul(void **state) {
-    static const struct {
-        uint32_t rows, cols;
-    } shapes[] = {{1, 32},  {3, 64},   {17, 96},  {64, 256},  {130, 160}, {33, 7},
-                  {5, 100}, {70, 544}, {9, 2080}, {37, 1024}, {3, 9216}};
+    static const struct kernels_shape shapes[] = {{1, 32},    {3, 64},    {17, 96}, {64, 256},
+                                                  {130, 160}, {33, 7},    {5, 100}, {70, 544},
+                                                  {9, 2080},  {37, 1024}, {3, 9216}};
     static const uint32_t row_counts[] = {1, 2, 3, 5, 8, 9, 70};
-    const struct cuda_rig *g = *state;
     struct test_rng rng = {36};
-    const struct codec *codec;
-    for (size_t c = 0; (codec = codec_at(c)); c++) {
-        for (size_t s = 0; s < TEST_COUNT(shapes); s++) {
-            for (size_t n = 0; n < TEST_COUNT(row_counts); n++) {
-                enum kind kind = (enum kind)((s + n) % KIND_COUNT);
-                if (!codec_fits(codec, shapes[s].cols)) {
-                    continue;
-                }
-                struct weight none = {0}, w = kernels_weight(&rng, codec, kind, shapes[s].rows,
-                                                             shapes[s].cols, 3 * (s % 2));
-                struct weight bias =
-                    kernels_weight(&rng, codec_by_id(CODEC_F32), kind, 1, w.rows, 0);
-                check_matmul(g, &rng, &w, n % 2 ? &bias : &none, kind, row_counts[n]);
-                kernels_free_weight(&w);
-                kernels_free_weight(&bias);
-            }
-        }
-    }
+    kernels_each_product(&rng,
+                         &(struct kernels_products){shapes, TEST_COUNT(shapes), row_counts,
+                                                    TEST_COUNT(row_counts), check_matmul, *state});
 }
 
 /* ---- experts -------------------------------------------------------------------------------- */

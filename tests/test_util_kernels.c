@@ -138,6 +138,24 @@ struct backend_limits kernels_limits(void) {
     };
 }
 
+void kernels_each_product(struct test_rng *r, const struct kernels_products *p) {
+    const struct codec *codec;
+    for (size_t c = 0; (codec = codec_at(c)); c++) {
+        for (size_t s = 0; s < p->n_shapes; s++) {
+            const struct kernels_shape *shape = &p->shapes[s];
+            for (size_t n = 0; n < p->n_row_counts && codec_fits(codec, shape->cols); n++) {
+                enum kind kind = (enum kind)((s + n) % KIND_COUNT);
+                struct weight none = {0}, w = kernels_weight(r, codec, kind, shape->rows,
+                                                             shape->cols, 3 * (s % 2));
+                struct weight bias = kernels_weight(r, codec_by_id(CODEC_F32), kind, 1, w.rows, 0);
+                p->check(p->ctx, r, &w, n % 2 ? &bias : &none, kind, p->row_counts[n]);
+                kernels_free_weight(&w);
+                kernels_free_weight(&bias);
+            }
+        }
+    }
+}
+
 void kernels_logits(struct test_rng *r, int pattern, float *logits, size_t n) {
     float near = 3.0f;
     for (size_t i = 0; i < n; i++) {

@@ -45,6 +45,22 @@ double kernels_dot_tolerance(size_t n, double size);
  * `w`: half of a step, top / 127, for each element (kernels/dot.h). */
 double kernels_quant_error(const float *w, const float *x, size_t n);
 
+/* Weights of every codec and of each shape that it fits, every second time with a bias (else one
+ * without data), for each number of rows in turn: calls `check` with them. */
+struct kernels_shape {
+    uint32_t rows, cols;
+};
+struct kernels_products {
+    const struct kernels_shape *shapes;
+    size_t n_shapes;
+    const uint32_t *row_counts;
+    size_t n_row_counts;
+    void (*check)(void *ctx, struct test_rng *r, const struct weight *w, const struct weight *bias,
+                  enum kind kind, uint32_t rows);
+    void *ctx;
+};
+void kernels_each_product(struct test_rng *r, const struct kernels_products *p);
+
 /* Logits of a router by pattern: random, equal, neighbouring floats, few values with many ties,
  * huge, and, KERNELS_LOGITS_NAN, with NaN among them. */
 enum { KERNELS_LOGITS_NAN = 5 };
