@@ -48,13 +48,27 @@ bool corm_is_zero(const uint8_t *data, size_t bytes) {
     return true;
 }
 
+/* Copy a part of the file, which lies in it, as it is now. Read, not copied from the map: pages
+ * that are touched there would count as memory of this program, too. */
+static int copy_part(const struct corm *c, const char *name, uint64_t offset, void *to,
+                     size_t bytes, struct err *err) {
+    if (c->map.fd >= 0) {
+        return file_read_at(c->map.fd, to, bytes, offset, name, err);
+    }
+    memcpy(to, c->map.data + offset, bytes);
+    return 0;
+}
+
 static int check_header(struct corm *c, struct err *err) {
-    const uint8_t *data = c->map.data;
+    uint8_t data[CORM_HEADER_BYTES] = {0};
     size_t size = c->map.size_bytes;
-    if (size < sizeof c->header.magic || memcmp(data, CORM_MAGIC, sizeof c->header.magic) != 0) {
+    if (copy_part(c, "header", 0, data, size < sizeof data ? size : sizeof data, err) != 0) {
+        return -1;
+    }
+    if (memcmp(data, CORM_MAGIC, sizeof c->header.magic) != 0) {
         return err_set(err, "not a .corm archive (its first 8 bytes say something else)");
     }
-    if (size < CORM_HEADER_BYTES) {
+    if (size < sizeof data) {
         return err_set(err, "truncated: %zu bytes, the header page alone has %d", size,
                        CORM_HEADER_BYTES);
     }
@@ -88,8 +102,30 @@ static int check_header(struct corm *c, struct err *err) {
     return 0;
 }
 
-static int check_section(const struct corm *c, const struct corm_section *s, uint64_t *end,
-                         struct err *err) {
+/* Compare a section's checksum, of a copy where it is one that this program knows. */
+static int load_section(struct corm *c, uint32_t i, const char *name, struct err *err) {
+    const struct corm_section *s = &c->sections[i];
+    const uint8_t *data = c->map.data + s->offset;
+    if (corm_section_name(s->type)) {
+        void *copy;
+        if (posix_memalign(&copy, CORM_CHUNK_ALIGN, s->bytes ? s->bytes : 1) != 0) {
+            return err_set(err, "section %s: there is no memory for its %llu bytes", name,
+                           (unsigned long long)s->bytes);
+        }
+        data = c->copies[i] = copy;
+        c->copied_bytes += s->bytes;
+        if (copy_part(c, name, s->offset, copy, s->bytes, err) != 0) {
+            return -1;
+        }
+    }
+    if (hash64(data, s->bytes) != s->hash) {
+        return err_set(err, "section %s: checksum does not match, the file is damaged", name);
+    }
+    return 0;
+}
+
+static int check_section(struct corm *c, uint32_t i, uint64_t *end, struct err *err) {
+    const struct corm_section *s = &c->sections[i];
     const char *name = corm_section_name(s->type);
     char number[32];
     if (!name) {
@@ -120,10 +156,7 @@ static int check_section(const struct corm *c, const struct corm_section *s, uin
     if (!corm_section_has_hash(s->type)) {
         return s->hash ? err_set(err, "section %s: checksum field is not zero", name) : 0;
     }
-    if (hash64(c->map.data + s->offset, s->bytes) != s->hash) {
-        return err_set(err, "section %s: checksum does not match, the file is damaged", name);
-    }
-    return 0;
+    return load_section(c, i, name, err);
 }
 
 static int check_sections(struct corm *c, struct err *err) {
@@ -138,14 +171,15 @@ static int check_sections(struct corm *c, struct err *err) {
         return err_set(err, "header: section table of %u entries at %llu does not end the file",
                        h->section_count, (unsigned long long)h->table_offset);
     }
-    const uint8_t *table = c->map.data + h->table_offset;
-    if (hash64(table, table_bytes) != h->table_hash) {
+    if (copy_part(c, "section table", h->table_offset, c->sections, table_bytes, err) != 0) {
+        return -1;
+    }
+    if (hash64(c->sections, table_bytes) != h->table_hash) {
         return err_set(err, "section table: checksum does not match, the file is damaged");
     }
-    c->sections = (const struct corm_section *)(const void *)table;
     end = CORM_HEADER_BYTES;
     for (uint32_t i = 0; i < h->section_count; i++) {
-        if (check_section(c, &c->sections[i], &end, err) != 0) {
+        if (check_section(c, i, &end, err) != 0) {
             return -1;
         }
     }
@@ -166,9 +200,10 @@ static const struct corm_section *find_section(const struct corm *c, uint32_t ty
     return NULL;
 }
 
+/* The checked bytes of a section that has a checksum. */
 static struct corm_bytes section_bytes(const struct corm *c, uint32_t type) {
     const struct corm_section *s = find_section(c, type);
-    return s ? (struct corm_bytes){c->map.data + s->offset, s->bytes} : (struct corm_bytes){0};
+    return s ? (struct corm_bytes){c->copies[s - c->sections], s->bytes} : (struct corm_bytes){0};
 }
 
 static const struct corm_section *need_section(const struct corm *c, uint32_t type,
@@ -181,8 +216,11 @@ static const struct corm_section *need_section(const struct corm *c, uint32_t ty
 }
 
 static int read_metadata(struct corm *c, struct err *err) {
-    const struct corm_section *s = need_section(c, CORM_SECTION_METADATA, err);
-    return s ? arch_decode(&c->arch, c->map.data + s->offset, s->bytes, err) : -1;
+    if (!need_section(c, CORM_SECTION_METADATA, err)) {
+        return -1;
+    }
+    struct corm_bytes metadata = section_bytes(c, CORM_SECTION_METADATA);
+    return arch_decode(&c->arch, metadata.data, metadata.size_bytes, err);
 }
 
 /* ---- trunk ---- */
@@ -240,7 +278,7 @@ static int read_trunk(struct corm *c, unsigned flags, struct err *err) {
         return err_set(err, "tensors: %llu bytes are not a number of entries",
                        (unsigned long long)table->bytes);
     }
-    c->tensors = (const struct corm_tensor *)(const void *)(c->map.data + table->offset);
+    c->tensors = (const struct corm_tensor *)(const void *)c->copies[table - c->sections];
     uint64_t end = trunk->offset;
     struct slot_place place = {0};
     while (slot_next(&c->arch, &place)) {
@@ -349,7 +387,7 @@ static int read_index_header(struct corm *c, const struct corm_section *s, struc
         return err_set(err, "index: %llu bytes, its header alone has %zu",
                        (unsigned long long)s->bytes, sizeof h);
     }
-    const uint8_t *data = c->map.data + s->offset;
+    const uint8_t *data = c->copies[s - c->sections];
     memcpy(&h, data, sizeof h);
     c->expert_codec = codec_by_id(h.codec);
     if (!c->expert_codec || !codec_fits(c->expert_codec, c->arch.dim)) {
@@ -468,6 +506,9 @@ void corm_close(struct corm *c) {
         free(c->map.path);
     } else {
         map_close(&c->map);
+    }
+    for (uint32_t i = 0; i < CORM_MAX_SECTIONS; i++) {
+        free(c->copies[i]);
     }
     arch_free(&c->arch);
     free(c->layer_record);

@@ -3,6 +3,13 @@
  *
  * Owns: the file map; checks of every offset, size, id and count at open, so that users of the view
  * trust it; checksums of the small sections and the trunk; decoding of chunks.
+ *
+ * What is trusted cannot change: header, section table and the small sections are copied before
+ * they are checked, and everything but weights is used from the copies. Trunk and records stay in
+ * the map, where another program may write at any time; whoever computes with weights, or decodes
+ * them, stays inside their bounds whatever they are. (A file that is cut short meanwhile ends the
+ * program where the map has no bytes any more.)
+ *
  * Leaves to others: which bytes are brought to memory and when (runtime/cache), the tokenizer's own
  * format (tokenizer), meaning of metadata (arch).
  * Threads: immutable after open. corm_chunk_decode may run on many threads, each with its own
@@ -16,7 +23,7 @@
 #include "format/corm_file.h"
 
 struct corm_bytes {
-    const uint8_t *data; /* borrowed until corm_close; NULL = absent */
+    const uint8_t *data; /* borrowed until corm_close, 64-byte aligned; NULL = absent */
     size_t size_bytes;
 };
 
@@ -25,9 +32,11 @@ struct corm {
     bool in_memory; /* opened by corm_open_memory: the bytes are the caller's */
     struct arch arch;
     struct corm_header header;
-    const struct corm_section *sections; /* [header.section_count], borrowed */
+    struct corm_section sections[CORM_MAX_SECTIONS]; /* [header.section_count] */
+    uint8_t *copies[CORM_MAX_SECTIONS];              /* of sections, 64-byte aligned, or NULL */
+    uint64_t copied_bytes;                           /* their sum: memory that the view takes */
 
-    struct corm_bytes tokenizer, provenance, license, predictors;
+    struct corm_bytes tokenizer, provenance, license, predictors; /* copies */
 
     const struct corm_tensor *tensors; /* [n_tensors] */
     uint32_t n_tensors;

@@ -14,7 +14,7 @@
 #include "runtime/machine.h"
 #include "runtime/packing.h"
 
-/* Program, libraries, indexes, tokenizer, thread stacks: what is not counted one by one. */
+/* Program, libraries, patterns of the tokenizer, thread stacks: what is not counted one by one. */
 static const uint64_t OVERHEAD_BYTES = UINT64_C(24) << 20;
 
 /* The last eighth of what is available is where paging starts. */
@@ -50,7 +50,7 @@ static uint64_t host_bytes(const struct corm_engine *e) {
     uint32_t io = e->io_threads > ENGINE_IO_THREADS ? e->io_threads : ENGINE_IO_THREADS;
     return e->backend.scratch_bytes + experts_scratch_bytes(c, e->opt.batch_rows) +
            vocab_floats * sizeof(float) + prefetch_fillers(io) * filler_buffer_bytes(c) +
-           cache_table_bytes(c, cache_slots_needed(c, 0)) + OVERHEAD_BYTES;
+           cache_table_bytes(c, cache_slots_needed(c, 0)) + c->copied_bytes + OVERHEAD_BYTES;
 }
 
 /* Fill in the parts that do not come and go, where the backend computes. Tensors begin each row
@@ -66,7 +66,7 @@ static uint64_t plan_fixed(struct corm_engine *e, uint32_t row_padding, uint64_t
     p->kv_bytes =
         (uint64_t)a->n_layers * 2 * arch_kv_dim(a) * e->opt.ctx_tok * (e->opt.kv_f32 ? 4 : 2);
     p->scratch_bytes = other_bytes + forward_scratch_bytes(a, e->opt.batch_rows) +
-                       predict_scratch_bytes(a, engine_predict_rows(e)) + c->predictors.size_bytes +
+                       predict_scratch_bytes(a, engine_predict_rows(e)) +
                        (e->opt.loss_percent > 0 ? lookahead_skip_bytes(c) : 0) +
                        (uint64_t)LOGITS_ROWS * a->vocab * sizeof(float);
     return p->trunk_bytes + p->kv_bytes + p->scratch_bytes;
@@ -159,7 +159,8 @@ int engine_plan_device(struct corm_engine *e, uint64_t scratch_bytes, uint64_t f
                        struct err *err) {
     const struct corm *c = &e->archive;
     struct corm_memory_plan *p = &e->plan;
-    uint64_t fixed = plan_fixed(e, 15, scratch_bytes); /* rows begin at multiples of 16 bytes */
+    /* Rows begin at multiples of 16 bytes. Predictors are there a second time. */
+    uint64_t fixed = plan_fixed(e, 15, scratch_bytes + c->predictors.size_bytes);
     p->cache_need_bytes = need_bytes(c, 0);
     if (plan_budget(e, fixed, 0, e->opt.vram_bytes ? e->opt.vram_bytes : free_bytes / 16 * 15, "",
                     "of device memory are too little", err) < 0)

@@ -102,34 +102,40 @@ static void last_progress(void *ctx, uint64_t done, uint64_t total) {
     *(uint64_t *)ctx = total - done;
 }
 
+static void check_view(const struct corm *c, const struct arch *a,
+                       const struct archive_options *o) {
+    struct err err = {0};
+    struct buf want = {0}, got = {0};
+    arch_encode(a, &want);
+    arch_encode(&c->arch, &got);
+    assert_int_equal(want.len, got.len);
+    assert_memory_equal(want.data, got.data, want.len);
+    buf_free(&want);
+    buf_free(&got);
+    check_trunk(c, a, o);
+    struct corm_decoder *d = corm_decoder_new(c);
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        for (uint32_t e = 0; a->moe[l] && e < a->n_experts; e++) {
+            check_record(c, d, a, o, l, e);
+        }
+    }
+    corm_decoder_free(d);
+    check_blob(c->tokenizer, archive_tokenizer, o->blobs);
+    check_blob(c->license, archive_license, o->blobs);
+    check_blob(c->provenance, archive_provenance, o->blobs);
+    assert_null(c->predictors.data);
+    uint64_t left = 1;
+    corm_verify(c, last_progress, &left, &err);
+    assert_no_err(&err);
+    assert_int_equal(left, 0);
+}
+
 static void check_archive(const char *path, const struct arch *a, const struct archive_options *o) {
     struct err err = {0};
     struct corm c;
     corm_open(&c, path, 0, &err);
     assert_no_err(&err);
-    struct buf want = {0}, got = {0};
-    arch_encode(a, &want);
-    arch_encode(&c.arch, &got);
-    assert_int_equal(want.len, got.len);
-    assert_memory_equal(want.data, got.data, want.len);
-    buf_free(&want);
-    buf_free(&got);
-    check_trunk(&c, a, o);
-    struct corm_decoder *d = corm_decoder_new(&c);
-    for (uint32_t l = 0; l < a->n_layers; l++) {
-        for (uint32_t e = 0; a->moe[l] && e < a->n_experts; e++) {
-            check_record(&c, d, a, o, l, e);
-        }
-    }
-    corm_decoder_free(d);
-    check_blob(c.tokenizer, archive_tokenizer, o->blobs);
-    check_blob(c.license, archive_license, o->blobs);
-    check_blob(c.provenance, archive_provenance, o->blobs);
-    assert_null(c.predictors.data);
-    uint64_t left = 1;
-    corm_verify(&c, last_progress, &left, &err);
-    assert_no_err(&err);
-    assert_int_equal(left, 0);
+    check_view(&c, a, o);
     corm_close(&c);
 }
 
@@ -451,6 +457,47 @@ static void write_seeds(const char *dir) {
     }
 }
 
+/* ---- a file that changes ---- */
+
+/* Once an archive is open, another program may write to its file: all that was checked stays as it
+ * was, but for weights. */
+static void test_rewritten_while_open(void **state) {
+    (void)state;
+    char *dir = test_mkdir();
+    char *path = mem_printf("%s/rewritten.corm", dir);
+    struct arch a;
+    archive_tiny_arch(&a);
+    struct archive_options o = archive_defaults("bf16", "bf16");
+    write_archive(path, &a, &o);
+    struct err err = {0};
+    struct corm c;
+    corm_open(&c, path, 0, &err);
+    assert_no_err(&err);
+    uint8_t ones[CORM_HEADER_BYTES];
+    memset(ones, 0xff, sizeof ones);
+    int fd = open(path, O_WRONLY);
+    assert_true(fd >= 0);
+    size_t copied = 0, table_bytes = c.header.section_count * sizeof *c.sections;
+    for (uint32_t i = 0; i < c.header.section_count; i++) {
+        size_t bytes = c.sections[i].bytes;
+        if (corm_section_has_hash(c.sections[i].type)) {
+            assert_true(bytes <= sizeof ones);
+            assert_int_equal(pwrite(fd, ones, bytes, (off_t)c.sections[i].offset), bytes);
+            copied += bytes;
+        }
+    }
+    assert_int_equal(pwrite(fd, ones, table_bytes, (off_t)c.header.table_offset), table_bytes);
+    assert_int_equal(pwrite(fd, ones, sizeof ones, 0), sizeof ones);
+    close(fd);
+    assert_memory_equal(c.map.data, ones, sizeof ones); /* it did reach the map */
+    check_view(&c, &a, &o);
+    assert_int_equal(c.copied_bytes, copied);
+    corm_close(&c);
+    arch_free(&a);
+    free(path);
+    test_rmdir(dir);
+}
+
 int main(int argc, char **argv) {
     if (argc == 3 && strcmp(argv[1], "--write-seeds") == 0) {
         write_seeds(argv[2]);
@@ -468,6 +515,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_replaces_only_when_whole),
         cmocka_unit_test(test_no_directory),
         cmocka_unit_test(test_wrong_calls),
+        cmocka_unit_test(test_rewritten_while_open),
         cmocka_unit_test(test_golden),
     };
     return cmocka_run_group_tests_name("corm", tests, NULL, NULL);
