@@ -58,6 +58,7 @@ int err_errno(struct err *e, int errno_value, const char *fmt, ...) {
     va_end(ap);
     snprintf(e->msg + len, sizeof e->msg - len, ": %s", strerror(errno_value));
     e->set = true;
+    e->errno_value = errno_value;
     return -1;
 }
 

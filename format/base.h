@@ -22,6 +22,7 @@
  */
 struct err {
     bool set;
+    int errno_value; /* err_errno's; 0 where the cause is another one */
     char msg[1024];
 };
 

@@ -157,7 +157,8 @@ struct corm_memory_plan {
     /* Where that was chosen by measuring: bytes a second that came directly, and through the page
      * cache (CORM_READ_BUFFERED or CORM_READ_PASSING). 0 = not measured. */
     double direct_bytes_per_s, cached_bytes_per_s;
-    bool direct_refused, cached_refused; /* by the file system */
+    /* Why that way cannot be taken, as one line; empty where it can, or was not tried. */
+    char direct_error[256], cached_error[256];
 };
 
 struct corm_model_info {

@@ -9,6 +9,7 @@
  */
 #include "runtime/engine.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "runtime/machine.h"
@@ -225,8 +226,8 @@ static int measure_reading(struct corm_engine *e, struct err *err) {
                                              : CORM_READ_PASSING;
     p->direct_bytes_per_s = choice.bytes_per_s[READER_DIRECT];
     p->cached_bytes_per_s = choice.bytes_per_s[trial.cached];
-    p->direct_refused = choice.refused[READER_DIRECT];
-    p->cached_refused = choice.refused[trial.cached];
+    snprintf(p->direct_error, sizeof p->direct_error, "%s", choice.failed[READER_DIRECT].msg);
+    snprintf(p->cached_error, sizeof p->cached_error, "%s", choice.failed[trial.cached].msg);
     free(spans);
     return status;
 }

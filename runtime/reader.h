@@ -145,11 +145,15 @@ struct reader_trial {
 };
 struct reader_choice {
     enum reader_way way;
-    double bytes_per_s[READER_WAYS]; /* 0 = not a candidate, not measured, or refused */
-    bool refused[READER_WAYS];       /* it cannot be opened, or does not read */
+    double bytes_per_s[READER_WAYS]; /* 0 = not a candidate, not measured, or failed */
+    /* Why it cannot be opened, or does not read; unset where it does, or is not a candidate. */
+    struct err failed[READER_WAYS];
 };
 /* The ways take turns, each on pages that no other has read. A way that fails is none; where both
- * do, that is the error. */
+ * do, that is the error. Direct reading that the file system does not have, as the kernel says with
+ * EINVAL, failed with READER_REFUSED as the whole message; a disk's own error has the file's name.
+ */
+#define READER_REFUSED "refused by the file system"
 int reader_choose(const char *path, const struct reader_trial *trial, struct reader_choice *choice,
                   struct err *err);
 /* The rule: `favoured`, or the fastest way if that is READER_CLEARLY times as fast. 0 = not to be

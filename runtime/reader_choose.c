@@ -4,7 +4,9 @@
  * Owns: the threads that measure, what they read, the rule.
  * Leaves to others: reading (reader: the very code that the engine's I/O threads use).
  */
+#include <errno.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "runtime/reader.h"
@@ -82,8 +84,11 @@ int reader_rate(struct reader *r, const struct reader_work *work, double *bytes_
     for (uint32_t i = 0; i < n; i++) {
         pthread_join(workers[i].thread, NULL);
         *bytes_per_s += workers[i].bytes_per_s;
-        if (workers[i].err.set && status == 0)
-            status = err_set(err, "%s", workers[i].err.msg);
+        if (workers[i].err.set && status == 0) {
+            status = -1;
+            if (err && !err->set)
+                *err = workers[i].err;
+        }
     }
     free(workers);
     return status;
@@ -109,11 +114,12 @@ enum {
 
 struct candidate {
     struct reader reader;
+    struct err why; /* it is none any more */
     double rates[TURNS];
     size_t n;
 };
 
-struct trial {
+struct contest {
     const struct reader_trial *t;
     size_t step, next, n_taken; /* spans are taken all over the file, each once */
     struct reader_span *turn;   /* [t->n] what is read in one turn */
@@ -136,7 +142,7 @@ static size_t stride(size_t n) {
 }
 
 /* The next spans: up to `n` of them and `bytes`, one at least while there are some. */
-static size_t take_spans(struct trial *s, size_t n, uint64_t bytes) {
+static size_t take_spans(struct contest *s, size_t n, uint64_t bytes) {
     size_t taken = 0;
     uint64_t sum = 0;
     while (taken < n && s->n_taken < s->t->n) {
@@ -152,7 +158,7 @@ static size_t take_spans(struct trial *s, size_t n, uint64_t bytes) {
 }
 
 /* One turn of a candidate. It is none any more where it fails. */
-static void take_turn(struct trial *s, struct candidate *c, struct err *err) {
+static void take_turn(struct contest *s, struct candidate *c) {
     const struct reader_trial *t = s->t;
     if (!c->reader.path)
         return;
@@ -165,13 +171,10 @@ static void take_turn(struct trial *s, struct candidate *c, struct err *err) {
         return;
     for (size_t i = 0; i < work.n && c->reader.way == READER_PASSING; i++)
         reader_uncache(&c->reader, work.spans[i].offset, work.spans[i].bytes);
-    struct err why = {0};
-    if (reader_rate(&c->reader, &work, &c->rates[c->n], &why) == 0) {
+    if (reader_rate(&c->reader, &work, &c->rates[c->n], &c->why) == 0)
         c->n++;
-        return;
-    }
-    err_set(err, "%s", why.msg);
-    reader_close(&c->reader);
+    else
+        reader_close(&c->reader);
 }
 
 static int by_size(const void *a, const void *b) {
@@ -179,51 +182,51 @@ static int by_size(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static void take_turns(struct trial *s, struct err *err) {
+static void take_turns(struct contest *s) {
     /* A disk that slept wakes up before the clock starts. */
     for (int i = 0; i < CANDIDATES && s->n_taken == 0; i++) {
         struct candidate *c = &s->candidates[i];
-        take_turn(s, c, err);
+        take_turn(s, c);
         c->n = 0;
     }
     uint64_t until_ns = clock_ns() + s->t->limit_ns;
     for (int turn = 0; turn < TURNS && (turn == 0 || clock_ns() < until_ns); turn++)
         for (int i = 0; i < CANDIDATES; i++)
-            take_turn(s, &s->candidates[turn % 2 ? CANDIDATES - 1 - i : i], err);
+            take_turn(s, &s->candidates[turn % 2 ? CANDIDATES - 1 - i : i]);
 }
 
 static void open_candidate(struct candidate *c, const char *path, enum reader_way way,
-                           struct reader_fault fault, struct err *why) {
-    if (reader_open(&c->reader, path, way, (struct reader_throttle){0}, why) < 0)
+                           struct reader_fault fault) {
+    if (reader_open(&c->reader, path, way, (struct reader_throttle){0}, &c->why) < 0)
         reader_close(&c->reader);
     c->reader.fault = fault;
 }
 
 int reader_choose(const char *path, const struct reader_trial *t, struct reader_choice *choice,
                   struct err *err) {
-    struct trial s = {.t = t, .step = stride(t->n), .turn = mem_calloc(t->n, sizeof *s.turn)};
+    struct contest s = {.t = t, .step = stride(t->n), .turn = mem_calloc(t->n, sizeof *s.turn)};
     const enum reader_way ways[CANDIDATES] = {READER_DIRECT, t->cached};
-    struct err why = {0};
     *choice = (struct reader_choice){.way = t->favoured};
     for (int i = 0; i < CANDIDATES; i++)
-        open_candidate(&s.candidates[i], path, ways[i], t->faults[ways[i]], &why);
-    take_turns(&s, &why);
-    bool all_refused = true;
+        open_candidate(&s.candidates[i], path, ways[i], t->faults[ways[i]]);
+    take_turns(&s);
     for (int i = 0; i < CANDIDATES; i++) {
         struct candidate *c = &s.candidates[i];
-        choice->refused[ways[i]] = !c->reader.path;
-        all_refused = all_refused && !c->reader.path;
-        if (c->reader.path && c->n > 0) {
+        choice->failed[ways[i]] = c->why;
+        if (ways[i] == READER_DIRECT && c->why.errno_value == EINVAL)
+            snprintf(choice->failed[ways[i]].msg, sizeof c->why.msg, "%s", READER_REFUSED);
+        if (!c->why.set && c->n > 0) {
             qsort(c->rates, c->n, sizeof *c->rates, by_size);
             choice->bytes_per_s[ways[i]] = c->rates[c->n / 2];
         }
         reader_close(&c->reader);
     }
     free(s.turn);
-    if (all_refused)
-        return err_set(err, "%s", why.msg);
+    const struct err *why[CANDIDATES] = {&s.candidates[0].why, &s.candidates[1].why};
+    if (why[0]->set && why[1]->set)
+        return err_set(err, "%s", why[why[0]->errno_value == EINVAL]->msg);
     choice->way = reader_best(choice->bytes_per_s, t->favoured);
-    if (choice->refused[choice->way])
+    if (choice->failed[choice->way].set)
         choice->way = choice->way == READER_DIRECT ? t->cached : READER_DIRECT;
     return 0;
 }

@@ -29,19 +29,20 @@ static const char *count_text(char out[16], uint64_t n) {
     return out;
 }
 
-/* How fast a way was found to be. */
-static const char *rate_text(char out[32], double bytes_per_s, bool refused) {
+/* How fast a way was found to be, or why it cannot be taken. */
+static const char *rate_text(char out[32], double bytes_per_s, const char *error) {
     snprintf(out, 32, "%.0f MB/s", bytes_per_s / 1e6);
-    return refused ? "refused by the file system" : bytes_per_s > 0 ? out : "not measured";
+    return error[0] ? error : bytes_per_s > 0 ? out : "not measured";
 }
 
 static void print_choice(const struct corm_memory_plan *p) {
     char direct[32], cached[32];
-    if (p->direct_bytes_per_s > 0 || p->cached_bytes_per_s > 0) {
+    if (p->direct_bytes_per_s > 0 || p->cached_bytes_per_s > 0 || p->direct_error[0] ||
+        p->cached_error[0]) {
         fprintf(stderr, "reading  %s (direct %s, page cache %s)\n",
                 p->reading == CORM_READ_DIRECT ? "direct" : "page cache",
-                rate_text(direct, p->direct_bytes_per_s, p->direct_refused),
-                rate_text(cached, p->cached_bytes_per_s, p->cached_refused));
+                rate_text(direct, p->direct_bytes_per_s, p->direct_error),
+                rate_text(cached, p->cached_bytes_per_s, p->cached_error));
     }
 }
 

@@ -4,6 +4,7 @@
  */
 #include "tests/test.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -199,7 +200,7 @@ static void the_rule(void **state) {
 /* What a way does while it is measured. */
 struct watch {
     uint64_t sleep_ns;
-    bool refuse;
+    int fails; /* errno of each read; 0 = none */
     atomic_uint_fast64_t bytes;
     atomic_int reads[N_SPANS];
 };
@@ -209,8 +210,8 @@ static int on_read(void *ctx, uint64_t offset, size_t bytes, struct err *err) {
     struct timespec t = {0, (long)w->sleep_ns};
     atomic_fetch_add(&w->bytes, bytes);
     atomic_fetch_add(&w->reads[offset / SPAN_BYTES], 1);
-    if (w->refuse)
-        return err_set(err, "refused here");
+    if (w->fails)
+        return err_errno(err, w->fails, "%s", path);
     if (w->sleep_ns)
         nanosleep(&t, NULL);
     return 0;
@@ -244,7 +245,7 @@ static void the_slow_way_is_not_chosen(void **state) {
         assert_no_err(&err);
         assert_int_equal(c.way, fast);
         assert_true(c.bytes_per_s[slow] > 0 && c.bytes_per_s[slow] < c.bytes_per_s[fast]);
-        assert_false(c.refused[READER_DIRECT] || c.refused[other]);
+        assert_false(c.failed[READER_DIRECT].set || c.failed[other].set);
         assert_true(c.bytes_per_s[READER_MAPPED] == 0);
     }
 }
@@ -296,7 +297,7 @@ static void a_slow_disk_is_not_measured_for_long(void **state) {
 
 static void a_way_that_fails_is_none(void **state) {
     (void)state;
-    struct watch w = {.refuse = true};
+    struct watch w = {.fails = EIO};
     struct reader_trial t = trial(READER_PASSING, READER_DIRECT);
     struct reader_choice c;
     struct err err = {0};
@@ -304,12 +305,26 @@ static void a_way_that_fails_is_none(void **state) {
     reader_choose(path, &t, &c, &err);
     assert_no_err(&err);
     assert_int_equal(c.way, READER_PASSING);
-    assert_true(c.refused[READER_DIRECT] && c.bytes_per_s[READER_DIRECT] == 0);
-    assert_true(c.bytes_per_s[READER_PASSING] > 0);
+    assert_true(c.bytes_per_s[READER_DIRECT] == 0 && c.bytes_per_s[READER_PASSING] > 0);
+    assert_false(c.failed[READER_PASSING].set);
+    /* A file system without O_DIRECT and a bad disk are told apart. */
+    if (works(READER_DIRECT))
+        assert_err(&c.failed[READER_DIRECT], path, "Input/output error");
+    w.fails = EINVAL;
+    reader_choose(path, &t, &c, &err);
+    assert_no_err(&err);
+    assert_int_equal(c.way, READER_PASSING);
+    assert_string_equal(c.failed[READER_DIRECT].msg, READER_REFUSED);
 
-    t.faults[READER_PASSING] = (struct reader_fault){on_read, &w};
+    /* Where both fail, the disk's error says more than that one is not to be had. */
+    struct watch disk = {.fails = EIO};
+    t.faults[READER_PASSING] = (struct reader_fault){on_read, &disk};
     assert_int_equal(reader_choose(path, &t, &c, &err), -1);
-    assert_non_null(strstr(err.msg, path));
+    assert_err(&err, path, "Input/output error");
+    err = (struct err){0};
+    w.fails = EIO;
+    assert_int_equal(reader_choose(path, &t, &c, &err), -1);
+    assert_err(&err, path, "Input/output error");
 
     /* Too little to tell: what is favoured, if it is to be had. */
     err = (struct err){0};
@@ -341,7 +356,8 @@ static void without_direct_reading(void **state) {
     reader_choose(file, &t, &c, &err);
     assert_no_err(&err);
     assert_int_equal(c.way, READER_PASSING);
-    assert_true(c.refused[READER_DIRECT] && !c.refused[READER_PASSING]);
+    assert_string_equal(c.failed[READER_DIRECT].msg, READER_REFUSED);
+    assert_false(c.failed[READER_PASSING].set);
     assert_true(c.bytes_per_s[READER_PASSING] > 0);
 
     assert_int_equal(reader_choose("/nowhere/to/be/found", &t, &c, &err), -1);
