@@ -22,6 +22,14 @@
 
 #include "format/base.h"
 
+/* Under a sanitizer, which is slow, the same code runs in fewer combinations: numbers are checked by
+ * the other builds. */
+#ifdef CORM_TEST_QUICK
+enum { QUICK = 1 };
+#else
+enum { QUICK = 0 };
+#endif
+
 /* Number of elements of an array. */
 #define TEST_COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -77,6 +85,8 @@ __attribute__((unused)) static float test_f32(struct test_rng *r) {
  * it with its files. `dir` is test_mkdir's; it is freed. */
 char *test_mkdir(void);
 void test_rmdir(char *dir);
+/* The program's own, made at the first call, for what its tests share. */
+const char *test_dir(void);
 
 /* Writes a file; returns its path, to free(). */
 __attribute__((unused)) static char *test_write(const char *dir, const char *name, const void *data,

@@ -10,20 +10,6 @@
 #include "prep/calib_state.h"
 #include "tests/test_util_calib.h"
 
-static char *dir;
-
-static int set_up(void **state) {
-    (void)state;
-    dir = test_mkdir();
-    return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    test_rmdir(dir);
-    return 0;
-}
-
 static void same_result(const struct calib_result *a, const struct calib_result *b) {
     size_t experts = (size_t)a->n_layers * a->n_experts;
     assert_memory_equal(a->order, b->order, experts * a->ffn_dim * sizeof *a->order);
@@ -44,7 +30,7 @@ static void the_same_text_gives_the_same(void **state) {
     (void)state;
     struct calib_rig r;
     struct calib_result a, b;
-    calib_rig_open(&r, dir, "mixtral-tiny", 8);
+    calib_rig_open(&r, test_dir(), "mixtral-tiny", 8);
     calib_rig_run(&r, &a);
     calib_rig_run(&r, &b);
     same_result(&a, &b);
@@ -66,7 +52,7 @@ static void orders_are_permutations_and_scores_are_shares(void **state) {
     for (size_t m = 0; m < TEST_COUNT(names); m++) {
         struct calib_rig r;
         struct calib_result c;
-        calib_rig_open(&r, dir, names[m], 8);
+        calib_rig_open(&r, test_dir(), names[m], 8);
         calib_rig_run(&r, &c);
         const struct arch *a = hf_arch(&r.model);
         bool *seen = mem_alloc(a->ffn_dim);
@@ -118,7 +104,7 @@ static void busy_neurons_come_first(void **state) {
     struct err err = {0};
     struct corm_predict p;
     struct buf section = {0};
-    calib_rig_open(&r, dir, "mixtral-tiny", 1);
+    calib_rig_open(&r, test_dir(), "mixtral-tiny", 1);
     calib_rig_run(&r, &c);
     const struct arch *a = hf_arch(&r.model);
     corm_predict_finish(&c.predictors, &section);
@@ -183,10 +169,10 @@ static void an_interrupted_run_goes_on_to_the_same(void **state) {
     for (size_t m = 0; m < TEST_COUNT(names); m++) {
         struct calib_rig r;
         struct calib_result want, got;
-        calib_rig_open(&r, dir, names[m], 8);
+        calib_rig_open(&r, test_dir(), names[m], 8);
         calib_rig_run(&r, &want);
         uint32_t n_layers = want.n_layers, rows = r.train.n_tok + r.held.n_tok;
-        char *state_dir = mem_printf("%s/state", dir);
+        char *state_dir = mem_printf("%s/state", test_dir());
         r.opt.state_dir = state_dir;
         for (uint32_t l = 1; l < n_layers; l++) {
             /* Stopped at the first work of layer l: the layers before are saved. */
@@ -227,10 +213,10 @@ static void a_state_that_does_not_fit_is_left_alone(void **state) {
     (void)state;
     struct calib_rig r;
     struct calib_result want, got;
-    calib_rig_open(&r, dir, "mixtral-tiny", 8);
+    calib_rig_open(&r, test_dir(), "mixtral-tiny", 8);
     calib_rig_run(&r, &want);
     uint32_t rows = r.train.n_tok + r.held.n_tok;
-    char *state_dir = mem_printf("%s/state", dir);
+    char *state_dir = mem_printf("%s/state", test_dir());
     for (int how = 0; how < 7; how++) {
         uint32_t resumed = 0;
         r.opt.state_dir = state_dir;
@@ -276,8 +262,8 @@ static void a_state_that_cannot_be_written_is_an_error(void **state) {
     struct calib_rig r;
     struct calib_result c;
     struct err err = {0};
-    calib_rig_open(&r, dir, "mixtral-tiny", 8);
-    char *file = test_write(dir, "file", "x", 1), *inside = mem_printf("%s/state", file);
+    calib_rig_open(&r, test_dir(), "mixtral-tiny", 8);
+    char *file = test_write(test_dir(), "file", "x", 1), *inside = mem_printf("%s/state", file);
     r.opt.state_dir = inside;
     assert_int_equal(calib_run(&r.model, &r.train, &r.held, &r.opt, NULL, NULL, &c, &err), -1);
     assert_err(&err, "file/state", "Not a directory");
@@ -293,7 +279,7 @@ static void without_text_there_is_nothing_to_do(void **state) {
     struct calib_result c;
     struct err err = {0};
     struct corpus none = {0};
-    calib_rig_open(&r, dir, "mixtral-tiny", 8);
+    calib_rig_open(&r, test_dir(), "mixtral-tiny", 8);
     assert_int_equal(calib_run(&r.model, &none, &none, &r.opt, NULL, NULL, &c, &err), -1);
     assert_err(&err, "calibration text");
     calib_result_free(&c);
@@ -317,5 +303,5 @@ int main(void) {
         cmocka_unit_test(a_state_that_cannot_be_written_is_an_error),
         cmocka_unit_test(without_text_there_is_nothing_to_do),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }

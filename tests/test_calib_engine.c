@@ -14,20 +14,6 @@
 #include "tests/test_util_calib.h"
 #include "tests/test_util_model.h"
 
-static char *dir;
-
-static int set_up(void **state) {
-    (void)state;
-    dir = test_mkdir();
-    return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    test_rmdir(dir);
-    return 0;
-}
-
 static char *pack(struct calib_rig *r, const char *name, struct calib_result *calib,
                   const struct buf *predictors) {
     struct pack_options how = model_packing();
@@ -35,7 +21,7 @@ static char *pack(struct calib_rig *r, const char *name, struct calib_result *ca
     how.calib = calib;
     how.predictors = predictors;
     how.calib_text = "test";
-    return model_pack(&r->model, dir, name, &how);
+    return model_pack(&r->model, test_dir(), name, &how);
 }
 
 static struct corm_engine *engine_open(const char *path, float loss) {
@@ -107,7 +93,7 @@ static void the_reordered_archive_is_the_same_model(void **state) {
         struct calib_rig r;
         struct calib_result c;
         struct buf predictors = {0};
-        calib_rig_open(&r, dir, names[m], 32);
+        calib_rig_open(&r, test_dir(), names[m], 32);
         calib_rig_run(&r, &c);
         report_add_scores(&c.predictors, &c);
         loss_reserve(&c.predictors, hf_arch(&r.model));
@@ -143,7 +129,7 @@ static void the_engine_guesses_as_well_as_was_measured(void **state) {
         struct calib_rig r;
         struct calib_result c;
         struct buf predictors = {0};
-        calib_rig_open(&r, dir, names[m], 32);
+        calib_rig_open(&r, test_dir(), names[m], 32);
         calib_rig_run(&r, &c);
         corm_predict_finish(&c.predictors, &predictors);
         char *path = pack(&r, "guess", &c, &predictors);
@@ -229,7 +215,7 @@ static void no_mechanism_changes_a_bit(void **state) {
         {.in_turn = true},   {.reading = CORM_READ_MAPPED}, {.reading = CORM_READ_DIRECT},
     };
     struct calib_rig r;
-    calib_rig_open(&r, dir, "mixtral-tiny", 32);
+    calib_rig_open(&r, test_dir(), "mixtral-tiny", 32);
     char *path = lossy_archive(&r);
     for (int lossy = 0; lossy < 2; lossy++) {
         struct corm_engine_options opt = {.threads = 1, .loss_percent = lossy ? 50 : 0};
@@ -260,5 +246,5 @@ int main(void) {
         cmocka_unit_test(the_engine_guesses_as_well_as_was_measured),
         cmocka_unit_test(no_mechanism_changes_a_bit),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -17,16 +17,6 @@
 #define FABLE "tests/models/fable"
 #define FINE "tests/models/fable-fine"
 
-/* Under ThreadSanitizer, which is slow, the same code runs in fewer combinations:
- * numbers are checked by the other builds, and there it is the threads that count. */
-#ifdef CORM_TEST_QUICK
-enum { QUICK = 1 };
-#else
-enum { QUICK = 0 };
-#endif
-
-static char *dir;
-
 struct golden_case {
     const char *name, *checkpoint;
 };
@@ -41,14 +31,15 @@ static const struct golden_case CASES[] = {
 };
 
 static char *archive_path(const char *name, const char *codec) {
-    return mem_printf("%s/%s-%s.corm", dir, name, codec);
+    return mem_printf("%s/%s-%s.corm", test_dir(), name, codec);
 }
 
 /* Packs once a name and codec ("own": the checkpoint's); later calls find the file. */
 static char *archive_of(const char *name, const char *checkpoint, const char *codec) {
     char *path = archive_path(name, codec), *file = mem_printf("%s-%s", name, codec);
     if (access(path, R_OK) != 0) {
-        free(model_archive(checkpoint, dir, file, strcmp(codec, "own") ? codec : NULL, true));
+        free(
+            model_archive(checkpoint, test_dir(), file, strcmp(codec, "own") ? codec : NULL, true));
     }
     free(file);
     return path;
@@ -534,18 +525,6 @@ static void bad_disks_end_as_they_should(void **state) {
     free(path);
 }
 
-static int make_dir(void **state) {
-    (void)state;
-    dir = test_mkdir();
-    return 0;
-}
-
-static int remove_dir(void **state) {
-    (void)state;
-    test_rmdir(dir);
-    return 0;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(greedy_tokens_are_those_of_transformers),
@@ -561,5 +540,5 @@ int main(void) {
         cmocka_unit_test(a_corrupt_chunk_stops_the_run),
         cmocka_unit_test(bad_disks_end_as_they_should),
     };
-    return cmocka_run_group_tests(tests, make_dir, remove_dir);
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }

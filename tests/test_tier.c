@@ -12,14 +12,6 @@
 #include "tests/test_util_device.h"
 #include "tests/test_util_model.h"
 
-#ifdef CORM_TEST_QUICK
-enum { QUICK = 1 };
-#else
-enum { QUICK = 0 };
-#endif
-
-static char *dir;
-
 static struct backend_limits wide_limits(void) {
     return (struct backend_limits){.max_rows = 32,
                                    .max_cols = 8192,
@@ -133,8 +125,8 @@ static void bits_of_the_cpu(void **state) {
                                                 {.bytes_per_s = 1e9, .experts_late_ns = 300000}};
     (void)state;
     for (size_t a = 0; a < (QUICK ? 1 : TEST_COUNT(archives)); a++) {
-        char *path = model_archive("tests/models/fable", dir, archives[a].codec, archives[a].codec,
-                                   archives[a].compress);
+        char *path = model_archive("tests/models/fable", test_dir(), archives[a].codec,
+                                   archives[a].codec, archives[a].compress);
         struct outcome want =
             run(path, (struct corm_engine_options){.threads = 1, .isa = "scalar"}, N_TOK);
         struct outcome all =
@@ -181,7 +173,7 @@ static void missed_on_the_cpu(void **state) {
     static const struct fake_options links[] = {
         {.isa = "scalar"}, {.isa = "scalar", .bytes_per_s = 1e9, .experts_late_ns = 300000}};
     (void)state;
-    char *path = mem_printf("%s/bf16.corm", dir);
+    char *path = mem_printf("%s/bf16.corm", test_dir());
     struct outcome want =
         run(path, (struct corm_engine_options){.threads = 1, .isa = "scalar"}, N_TOK);
     struct corm_engine_options opt = {
@@ -256,7 +248,7 @@ static void the_same_experts_are_missed(void **state) {
     for (size_t i = 0; (isa = backend_cpu_isa_at(i, &usable)); i++) {
         best = usable ? isa : best;
     }
-    char *path = mem_printf("%s/bf16.corm", dir);
+    char *path = mem_printf("%s/bf16.corm", test_dir());
     struct corm_engine_options opt = {
         .isa = "scalar", .vram_bytes = (uint64_t)1 << 29, .missed = CORM_MISSED_CPU};
     struct fake_options fake = {.isa = best};
@@ -285,7 +277,7 @@ static void the_same_experts_are_missed(void **state) {
 /* A slow link is beaten by any CPU, a fast one by none; and a choice that was made is kept. */
 static void auto_measures(void **state) {
     (void)state;
-    char *path = mem_printf("%s/bf16.corm", dir);
+    char *path = mem_printf("%s/bf16.corm", test_dir());
     struct corm_engine_options opt = {
         .isa = "scalar", .vram_bytes = (uint64_t)1 << 29, .missed = CORM_MISSED_AUTO};
     struct outcome all = run_fake_with(path, (struct fake_options){.isa = "scalar"}, opt,
@@ -312,7 +304,7 @@ static void auto_measures(void **state) {
 /* The plan is kept: nothing beyond it is allocated on the device. */
 static void the_plan_is_kept(void **state) {
     (void)state;
-    char *path = mem_printf("%s/bf16.corm", dir);
+    char *path = mem_printf("%s/bf16.corm", test_dir());
     struct backend_limits limits = wide_limits();
     struct backend b;
     struct err err = {0};
@@ -347,7 +339,7 @@ static void tokens_of_the_cpu_on_emulated_cuda(void **state) {
     (void)state;
     for (size_t c = 0; c < (QUICK ? 1 : TEST_COUNT(codecs)); c++) {
         char *path =
-            model_archive("tests/golden/models/qwen2moe-tiny", dir, "tiny", codecs[c], true);
+            model_archive("tests/golden/models/qwen2moe-tiny", test_dir(), "tiny", codecs[c], true);
         struct outcome want = run(path, (struct corm_engine_options){.threads = 1}, N_PROMPT + 4);
         struct backend_limits limits = wide_limits();
         struct backend b;
@@ -389,7 +381,7 @@ static void devices_by_name(void **state) {
     struct corm_engine *e;
     struct corm_error error;
     (void)state;
-    char *path = mem_printf("%s/bf16.corm", dir);
+    char *path = mem_printf("%s/bf16.corm", test_dir());
     for (size_t i = 0; i < TEST_COUNT(wrong); i++) {
         struct corm_engine_options opt = {.device = wrong[i]};
         assert_int_equal(corm_engine_open(&e, path, &opt, &error), -1);
@@ -410,18 +402,6 @@ static void devices_by_name(void **state) {
     free(path);
 }
 
-static int make_dir(void **state) {
-    (void)state;
-    dir = test_mkdir();
-    return 0;
-}
-
-static int remove_dir(void **state) {
-    (void)state;
-    test_rmdir(dir);
-    return 0;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bits_of_the_cpu),
@@ -432,5 +412,5 @@ int main(void) {
         cmocka_unit_test(devices_by_name),
         cmocka_unit_test(tokens_of_the_cpu_on_emulated_cuda),
     };
-    return cmocka_run_group_tests(tests, make_dir, remove_dir);
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }

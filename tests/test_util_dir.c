@@ -1,5 +1,5 @@
 /*
- * Folders of tests (test_mkdir, test_rmdir of test.h), and their end: those that a failed test left
+ * Folders of tests (test_mkdir, test_rmdir, test_dir of test.h), and their end: those that are left
  * go when the program exits, and those of a program that is interrupted go in the signal's handler.
  * What a crash leaves lies in TMPDIR, which tests/run.sh empties.
  */
@@ -63,4 +63,14 @@ void test_rmdir(char *dir) {
     }
     assert_true(remove_tree(dir));
     free(dir);
+}
+
+const char *test_dir(void) {
+    static const char *shared;
+    static pid_t made_by;
+    if (made_by != getpid()) {
+        shared = test_mkdir();
+        made_by = getpid();
+    }
+    return shared;
 }
