@@ -345,8 +345,7 @@ void run_stats_print(const struct corm_stats *mid, const struct corm_stats *end)
     fprintf(stderr, "logits   hash %016" PRIx64 "\n", end->logits_hash);
 }
 
-static void phase_json(struct run_json *j, const char *key, const struct run_phase *p) {
-    run_json_open(j, key, '{');
+void run_phase_json(struct run_json *j, const struct run_phase *p) {
     run_json_u64(j, "tokens", p->tok);
     run_json_f64(j, "seconds", (double)p->ns / 1e9);
     run_json_f64(j, "tok_per_s", p->tok_per_s);
@@ -354,7 +353,6 @@ static void phase_json(struct run_json *j, const char *key, const struct run_pha
     run_json_f64(j, "weight_bytes_per_tok", p->weight_per_tok);
     run_json_f64(j, "weight_gb_per_s", p->weight_gb_per_s);
     run_json_f64(j, "archive_bytes_per_tok", p->read_per_tok);
-    run_json_close(j, '}');
 }
 
 void run_stats_json(struct run_json *j, const struct corm_stats *mid,
@@ -362,8 +360,12 @@ void run_stats_json(struct run_json *j, const struct corm_stats *mid,
     struct corm_stats zero = {0};
     const struct corm_stats *parted = mid ? mid : end;
     struct run_phase prefill = run_phase(&zero, parted), decode = run_phase(parted, end);
-    phase_json(j, "prefill", &prefill);
-    phase_json(j, "decode", &decode);
+    run_json_open(j, "prefill", '{');
+    run_phase_json(j, &prefill);
+    run_json_close(j, '}');
+    run_json_open(j, "decode", '{');
+    run_phase_json(j, &decode);
+    run_json_close(j, '}');
     run_json_u64(j, "cache_hits", end->cache_hits);
     run_json_u64(j, "cache_misses", end->cache_misses);
     run_json_u64(j, "archive_bytes", end->read_bytes);

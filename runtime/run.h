@@ -116,6 +116,9 @@ struct run_phase {
 struct run_phase run_phase(const struct corm_stats *from, const struct corm_stats *to);
 struct corm_stats run_stats(const struct run *r);
 
+/* Its tokens, time and rates as members of an object. */
+void run_phase_json(struct run_json *j, const struct run_phase *p);
+
 /* Figures of a run on stderr, for --stats. `mid` parts prefill from decode; NULL = all prefill. */
 void run_stats_print(const struct corm_stats *mid, const struct corm_stats *end);
 /* The same as members of an object. */

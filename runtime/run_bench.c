@@ -183,14 +183,9 @@ static void print_device(struct bench *b) {
 static void series_json(struct run_json *j, struct series *s, bool device) {
     const struct run_phase *p = median(s);
     run_json_open(j, s->name, '{');
-    run_json_u64(j, "tokens", p->tok);
-    run_json_f64(j, "tok_per_s", p->tok_per_s);
+    run_phase_json(j, p);
     run_json_f64(j, "tok_per_s_min", s->phases[s->n - 1].tok_per_s);
     run_json_f64(j, "tok_per_s_max", s->phases[0].tok_per_s);
-    run_json_f64(j, "ms_per_tok", p->ms_per_tok);
-    run_json_f64(j, "weight_gb_per_s", p->weight_gb_per_s);
-    run_json_f64(j, "weight_bytes_per_tok", p->weight_per_tok);
-    run_json_f64(j, "archive_bytes_per_tok", p->read_per_tok);
     run_json_f64(j, "hit_share", p->hit_share);
     run_json_f64(j, "stall_share", p->stall_share);
     if (device) {
