@@ -347,12 +347,12 @@ void run_stats_print(const struct corm_stats *mid, const struct corm_stats *end)
 
 void run_phase_json(struct run_json *j, const struct run_phase *p) {
     run_json_u64(j, "tokens", p->tok);
-    run_json_f64(j, "seconds", (double)p->ns / 1e9);
     run_json_f64(j, "tok_per_s", p->tok_per_s);
     run_json_f64(j, "ms_per_tok", p->ms_per_tok);
     run_json_f64(j, "weight_bytes_per_tok", p->weight_per_tok);
     run_json_f64(j, "weight_gb_per_s", p->weight_gb_per_s);
     run_json_f64(j, "archive_bytes_per_tok", p->read_per_tok);
+    run_json_f64(j, "seconds", (double)p->ns / 1e9);
 }
 
 void run_stats_json(struct run_json *j, const struct corm_stats *mid,
