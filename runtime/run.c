@@ -404,3 +404,23 @@ void run_json_print(struct run_json *j) {
     printf("%s\n", j->text.data);
     buf_free(&j->text);
 }
+
+bool run_report_begin(const struct run *r, const struct corm_stats *mid,
+                      const struct corm_stats *end, struct run_json *j) {
+    if (r->o->stats) {
+        run_stats_print(mid, end);
+    }
+    if (r->o->json) {
+        run_json_begin(j, r);
+    }
+    return r->o->json;
+}
+
+void run_json_end_rows(struct run_json *j, int status) {
+    run_json_close(j, ']');
+    if (status == 0) {
+        run_json_print(j);
+    } else {
+        buf_free(&j->text);
+    }
+}

@@ -127,6 +127,13 @@ void run_stats_json(struct run_json *j, const struct corm_stats *mid, const stru
 void run_json_begin(struct run_json *j, const struct run *r);
 /* End it with the peak of memory, print it as one line, free it. */
 void run_json_print(struct run_json *j);
+/* What begins every report of an evaluation: figures for --stats; and with --json the object, then
+ * true. */
+bool run_report_begin(const struct run *r, const struct corm_stats *mid,
+                      const struct corm_stats *end, struct run_json *j);
+/* End the list of rows that `j` is in and, where `status` is 0, the object around it, which is
+ * printed; else drop all. */
+void run_json_end_rows(struct run_json *j, int status);
 
 /* Nats per token of the text in --file, in windows of o->window tokens, as perplexity has it. */
 int run_score(const struct cli_call *call, double *nats_per_tok, struct err *err);

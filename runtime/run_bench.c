@@ -202,12 +202,8 @@ static void series_json(struct run_json *j, struct series *s, bool device) {
 static void report(struct bench *b) {
     const struct run *r = &b->run;
     bool device = corm_engine_plan(r->engine)->host_bytes > 0;
-    if (r->o->stats) {
-        run_stats_print(&b->mid, &b->end);
-    }
-    if (r->o->json) {
-        struct run_json j;
-        run_json_begin(&j, r);
+    struct run_json j;
+    if (run_report_begin(r, &b->mid, &b->end, &j)) {
         run_json_string(&j, "tokens_from", r->o->file ? r->o->file : "generator");
         run_json_u64(&j, "reps", b->prefill.n);
         series_json(&j, &b->prefill, device);

@@ -151,17 +151,16 @@ static void report(struct generation *g) {
         fprintf(stderr, "corm-run: the context of %u tokens is full; --ctx N makes it larger\n",
                 r->info->ctx_tok);
     }
+    struct run_json j;
+    bool json = run_report_begin(r, &g->after_prompt, &end, &j);
     if (r->o->stats) {
-        run_stats_print(&g->after_prompt, &end);
         fprintf(stderr, "sampling --seed %" PRIu64 " --temp %g --top-k %u --top-p %g --min-p %g",
                 g->sampling.seed, g->sampling.temperature, g->sampling.top_k, g->sampling.top_p,
                 g->sampling.min_p);
         fprintf(stderr, " --repeat-penalty %g --repeat-last %u\n", g->sampling.repeat_penalty,
                 g->sampling.repeat_last_tok);
     }
-    if (r->o->json) {
-        struct run_json j;
-        run_json_begin(&j, r);
+    if (json) {
         run_json_text(&j, "text", g->text.len ? g->text.data : "", g->text.len);
         run_json_string(&j, "ended_by", end_names[g->end]);
         run_json_u64(&j, "prompt_tokens", g->prompt.n);

@@ -155,12 +155,7 @@ int run_io(const struct cli_call *call, struct err *err) {
         }
     }
     if (o->json) {
-        run_json_close(&j, ']');
-        if (status == 0) {
-            run_json_print(&j);
-        } else {
-            buf_free(&j.text);
-        }
+        run_json_end_rows(&j, status);
     }
     return status;
 }

@@ -94,12 +94,8 @@ static int write_logits(struct run *r, const struct run_ids *ids, struct npy *fi
 
 static void report(const struct run *r, const struct run_ids *ids) {
     struct corm_stats stats = run_stats(r);
-    if (r->o->stats) {
-        run_stats_print(NULL, &stats);
-    }
-    if (r->o->json) {
-        struct run_json j;
-        run_json_begin(&j, r);
+    struct run_json j;
+    if (run_report_begin(r, NULL, &stats, &j)) {
         run_json_u64(&j, "tokens", ids->n);
         run_json_u64(&j, "vocab", r->info->vocab);
         if (r->o->output) {

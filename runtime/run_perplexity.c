@@ -119,12 +119,8 @@ static void report(const struct perplexity *p) {
     double variance = p->sum_of_squares / n - mean * mean;
     double error = sqrt((variance > 0 ? variance : 0) / n);
     struct corm_stats stats = run_stats(r);
-    if (r->o->stats) {
-        run_stats_print(NULL, &stats);
-    }
-    if (r->o->json) {
-        struct run_json j;
-        run_json_begin(&j, r);
+    struct run_json j;
+    if (run_report_begin(r, NULL, &stats, &j)) {
         run_json_f64(&j, "perplexity", exp(mean));
         run_json_u64(&j, "tokens", p->scored);
         run_json_f64(&j, "nats_per_token", mean);

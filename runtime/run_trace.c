@@ -156,12 +156,7 @@ static int replay(const struct run *r, const struct simulate_trace *t, const str
         }
     }
     if (r->o->json) {
-        run_json_close(&j, ']');
-        if (status == 0) {
-            run_json_print(&j);
-        } else {
-            buf_free(&j.text);
-        }
+        run_json_end_rows(&j, status);
     }
     return status;
 }
