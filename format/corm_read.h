@@ -73,6 +73,11 @@ struct weight corm_tensor_get(const struct corm *c, enum slot_id slot, uint32_t 
 /* The record of an expert. `layer` must be a MoE layer. */
 const struct corm_record *corm_record_of(const struct corm *c, uint32_t layer, uint32_t expert);
 
+/* All experts have the same number; 0 where there are none. */
+static inline uint32_t corm_chunks_per_expert(const struct corm *c) {
+    return c->n_records ? c->records[0].n_chunks : 0;
+}
+
 /* Bytes of a chunk once decoded. */
 static inline size_t corm_chunk_raw_bytes(const struct corm *c, const struct corm_chunk *k) {
     return (size_t)k->n_neurons * c->neuron_bytes;

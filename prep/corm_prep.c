@@ -101,7 +101,7 @@ static int verify_archive(const char *path, struct corm *c, struct progress *pro
     tokenizer_close(tok);
     struct corm_predict predictors;
     if (corm_predict_open(&predictors, c->predictors.data, c->predictors.size_bytes, &c->arch,
-                          c->n_records ? c->records[0].n_chunks : 0, err)) {
+                          corm_chunks_per_expert(c), err)) {
         return err_prefix(err, "%s", path);
     }
     progress_start(progress, "verifying", c->header.file_bytes, PROGRESS_BYTES);

@@ -233,8 +233,8 @@ static int store(const char *path, const struct corm *c, float *const drops[LOSS
     uint8_t *section = mem_alloc(bytes);
     memcpy(section, c->predictors.data, bytes);
     struct corm_predict view;
-    if (corm_predict_open(&view, c->predictors.data, bytes, &c->arch,
-                          c->n_records ? c->records[0].n_chunks : 0, err) < 0) {
+    if (corm_predict_open(&view, c->predictors.data, bytes, &c->arch, corm_chunks_per_expert(c),
+                          err) < 0) {
         free(section);
         return -1;
     }

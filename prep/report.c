@@ -174,7 +174,7 @@ static json_t *json_layers(const struct corm_predict *p, uint32_t n_layers) {
 
 int report_print(const struct corm *c, bool json, struct buf *out, struct err *err) {
     struct corm_predict p;
-    uint32_t chunks = c->n_records ? c->records[0].n_chunks : 0;
+    uint32_t chunks = corm_chunks_per_expert(c);
     if (corm_predict_open(&p, c->predictors.data, c->predictors.size_bytes, &c->arch, chunks, err) <
         0)
         return -1;

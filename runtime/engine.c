@@ -209,10 +209,10 @@ static int open_steps(struct corm_engine *e, const char *path,
     bool offloads = e->plan.missed == CORM_MISSED_CPU;
     struct corm_predict view;
     if (corm_predict_open(&view, c->predictors.data, c->predictors.size_bytes, &c->arch,
-                          c->n_records ? c->records[0].n_chunks : 0, err) < 0)
+                          corm_chunks_per_expert(c), err) < 0)
         return err_prefix(err, "%s", path);
-    predict_open(&e->predict, &view, &c->arch, &e->backend, e->layers,
-                 c->n_records ? c->records[0].n_chunks : 0, engine_predict_rows(e));
+    predict_open(&e->predict, &view, &c->arch, &e->backend, e->layers, corm_chunks_per_expert(c),
+                 engine_predict_rows(e));
     lookahead_open(&e->lookahead, &e->predict, e->prefetch, c,
                    /* Experts with places have mostly come; others never will. */
                    m->no_guesses || offloads || (e->keeps & CACHE_IN_PLACE && !m->on_guess) ? 0

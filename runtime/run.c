@@ -96,43 +96,27 @@ static void print_plan(void *ctx, const struct corm_model_info *m,
     print_missed(p);
 }
 
-/* --ram: "auto", a size, or a part of the memory available. */
-static int ram_bytes(const char *text, uint64_t *bytes, struct err *err) {
+/* "auto" (0 bytes), a size, or, where it is the host's, a part of the memory available. */
+static int budget_bytes(const char *option, const char *text, bool of_host, uint64_t *bytes,
+                        struct err *err) {
     struct cli_budget budget;
     *bytes = 0;
     if (!text || strcmp(text, "auto") == 0) {
         return 0;
     }
     if (cli_budget_parse(text, &budget, err) < 0) {
-        err_prefix(err, "--ram");
+        err_prefix(err, "%s", option);
         return CLI_USAGE;
     }
-    *bytes = budget.percent > 0
-                 ? (uint64_t)((double)corm_memory_available() * (budget.percent / 100))
-                 : budget.bytes;
+    if (budget.percent <= 0) {
+        *bytes = budget.bytes;
+    } else if (of_host) {
+        *bytes = (uint64_t)((double)corm_memory_available() * (budget.percent / 100));
+    }
     if (*bytes == 0) {
-        err_set(err, "--ram: expected a size over 0, or auto");
+        err_set(err, "%s: expected a size over 0, or auto", option);
         return CLI_USAGE;
     }
-    return 0;
-}
-
-/* --vram: "auto" or a size. */
-static int vram_bytes(const char *text, uint64_t *bytes, struct err *err) {
-    struct cli_budget budget;
-    *bytes = 0;
-    if (!text || strcmp(text, "auto") == 0) {
-        return 0;
-    }
-    if (cli_budget_parse(text, &budget, err) < 0) {
-        err_prefix(err, "--vram");
-        return CLI_USAGE;
-    }
-    if (budget.percent > 0 || budget.bytes == 0) {
-        err_set(err, "--vram: expected a size over 0, or auto");
-        return CLI_USAGE;
-    }
-    *bytes = budget.bytes;
     return 0;
 }
 
@@ -162,9 +146,9 @@ int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struc
         .on_plan_ctx = r,
         .measure = r->measure ? r->measure : &asked,
     };
-    int status = ram_bytes(o->ram, &options.ram_bytes, err);
+    int status = budget_bytes("--ram", o->ram, true, &options.ram_bytes, err);
     if (!status) {
-        status = vram_bytes(o->vram, &options.vram_bytes, err);
+        status = budget_bytes("--vram", o->vram, false, &options.vram_bytes, err);
     }
     if (status) {
         return status;
