@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "format/corm_chunk.h"
 
@@ -102,13 +103,25 @@ static int check_header(struct corm *c, struct err *err) {
     return 0;
 }
 
+/* A file may be sparse, and claim sections that it takes nothing to store: half of the machine's
+ * memory is more than any of use, and no copy may be what ends the program. */
+static void *copy_room(const struct corm *c, size_t bytes) {
+    uint64_t half = (uint64_t)sysconf(_SC_PHYS_PAGES) / 2 * (uint64_t)sysconf(_SC_PAGESIZE);
+    void *room = NULL;
+    if (bytes > half || c->copied_bytes > half - bytes ||
+        posix_memalign(&room, CORM_CHUNK_ALIGN, bytes ? bytes : 1) != 0) {
+        return NULL;
+    }
+    return room;
+}
+
 /* Compare a section's checksum, of a copy where it is one that this program knows. */
 static int load_section(struct corm *c, uint32_t i, const char *name, struct err *err) {
     const struct corm_section *s = &c->sections[i];
     const uint8_t *data = c->map.data + s->offset;
     if (corm_section_name(s->type)) {
-        void *copy;
-        if (posix_memalign(&copy, CORM_CHUNK_ALIGN, s->bytes ? s->bytes : 1) != 0) {
+        uint8_t *copy = copy_room(c, s->bytes);
+        if (!copy) {
             return err_set(err, "section %s: there is no memory for its %llu bytes", name,
                            (unsigned long long)s->bytes);
         }

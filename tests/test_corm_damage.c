@@ -4,6 +4,9 @@
  */
 #include "tests/test.h"
 
+#include <errno.h>
+#include <fcntl.h>
+
 #include "format/corm_chunk.h"
 #include "format/corm_read.h"
 #include "tests/test_util_archive.h"
@@ -348,6 +351,38 @@ static void test_hostile(void **state) {
     free(good);
 }
 
+/* A section as large as the machine's memory, in a file that is nearly all hole. */
+static void test_sparse(void **state) {
+    (void)state;
+    size_t bytes;
+    uint8_t *data = tiny_archive("bf16", &bytes);
+    struct corm_header *h = (struct corm_header *)(void *)data;
+    struct corm_section *license = section(data, CORM_SECTION_LICENSE);
+    uint32_t last = h->section_count - 1;
+    assert_ptr_equal(license, section(data, CORM_SECTION_METADATA) + last);
+    uint64_t table = h->table_offset, table_bytes = h->section_count * sizeof *license;
+    uint64_t more = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    license->bytes = align_up(license->bytes, CORM_SECTION_ALIGN) + more;
+    h->table_hash = hash64(license - last, table_bytes);
+    h->table_offset += more;
+    h->file_bytes += more;
+    h->header_hash = hash64(h, offsetof(struct corm_header, header_hash));
+    char *dir = test_mkdir(), *path = test_write(dir, "sparse.corm", data, table);
+    int fd = open(path, O_WRONLY);
+    if (pwrite(fd, data + table, table_bytes, (off_t)h->table_offset) < 0) {
+        assert_int_equal(errno, EFBIG); /* a file system without such files */
+    } else {
+        struct corm c;
+        struct err err = {0};
+        assert_int_equal(corm_open(&c, path, 0, &err), -1);
+        assert_err(&err, "sparse.corm: section license: there is no memory for its");
+    }
+    close(fd);
+    free(path);
+    test_rmdir(dir);
+    free(data);
+}
+
 static const uint8_t *pack(struct corm_packer *p, enum corm_encoding encoding, const uint8_t *raw,
                            size_t raw_bytes, size_t *packed_bytes) {
     struct corm_packed packed = corm_packer_pack_as(p, encoding, raw, raw_bytes);
@@ -435,8 +470,11 @@ static void test_bad_frames(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_truncated),          cmocka_unit_test(test_flipped),
-        cmocka_unit_test(test_bad_chunk_is_named), cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_flipped),
+        cmocka_unit_test(test_bad_chunk_is_named),
+        cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_sparse),
         cmocka_unit_test(test_bad_frames),
     };
     return cmocka_run_group_tests_name("corm_damage", tests, NULL, NULL);
