@@ -150,12 +150,22 @@ static void text_experts(const struct corm *c, struct buf *out) {
     }
 }
 
+/* The text is anybody's: no control characters on a terminal. */
+static void put_text(const char *text, size_t n, struct buf *out) {
+    for (size_t i = 0; i < n; i++) {
+        unsigned char b = (unsigned char)text[i];
+        buf_append(out, b < 0x20 || b == 0x7f ? "?" : text + i, 1);
+    }
+}
+
 static void text_token(const struct tokenizer *tok, const char *name, uint32_t id,
                        struct buf *out) {
     size_t n = 0;
     const char *piece = id == TOKEN_NONE ? NULL : tokenizer_piece(tok, id, &n);
     if (piece) {
-        buf_printf(out, "  %-20s %u %.*s\n", name, id, (int)n, piece);
+        buf_printf(out, "  %-20s %u ", name, id);
+        put_text(piece, n, out);
+        buf_printf(out, "\n");
     } else {
         buf_printf(out, "  %-20s none\n", name);
     }
@@ -168,11 +178,7 @@ static void text_lines(const struct corm_bytes *bytes, int max_lines, struct buf
         const char *end = memchr(begin, '\n', bytes->size_bytes - at);
         size_t n = end ? (size_t)(end - begin) : bytes->size_bytes - at;
         buf_printf(out, "  ");
-        for (size_t i = 0; i < n;
-             i++) { /* the text is anybody's: no control characters on a terminal */
-            unsigned char b = (unsigned char)begin[i];
-            buf_append(out, b < 0x20 || b == 0x7f ? "?" : begin + i, 1);
-        }
+        put_text(begin, n, out);
         buf_printf(out, "\n");
         at += n + 1;
     }

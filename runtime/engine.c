@@ -173,8 +173,10 @@ static int open_steps(struct corm_engine *e, const char *path,
         return err_prefix(err, "%s: tokenizer section", path);
     size_t n = 0;
     const char *template = tokenizer_chat_template(e->tokenizer, &n);
-    if (template)
-        e->chat_template = mem_printf("%.*s", (int)n, template);
+    if (template) {
+        e->chat_template = mem_calloc(n + 1, 1);
+        memcpy(e->chat_template, template, n);
+    }
     if (fill_options(e, options, err) < 0)
         return -1;
 
