@@ -22,8 +22,8 @@
 
 #include "format/base.h"
 
-/* Under a sanitizer, which is slow, the same code runs in fewer combinations: numbers are checked by
- * the other builds. */
+/* Under a sanitizer, which is slow, the same code runs in fewer combinations: the other builds check
+ * numbers. */
 #ifdef CORM_TEST_QUICK
 enum { QUICK = 1 };
 #else
