@@ -286,7 +286,7 @@ $(OUT)/libcorm.so: $(LIB_OBJ)
 
 # One way to link a program: objects and archives as prerequisites, libraries in LIBS.
 link = $(call say,LD,$@) $(newline)	@mkdir -p $(@D)$(newline)	$(Q)$(CC) $(LINK_FLAGS) \
-	$(filter %.o %.a,$^) $(LIBS) -o $@
+	$(filter %.o,$^) $(filter %.a,$^) $(LIBS) -o $@
 define newline
 
 

@@ -32,7 +32,10 @@
 
 #include "format/codec.h"
 
-enum { FFN_BLOCK = 32 }; /* neurons summed together before partial sums are added, in order */
+enum {
+    FFN_BLOCK = 32, /* neurons summed together before partial sums are added, in order */
+    BACKEND_COPY_BYTES = 1 << 20, /* most of one copy to a device: what a demanded one waits for */
+};
 
 /* Upper bounds of one call, so that a backend sizes its scratch once. */
 struct backend_limits {
@@ -50,12 +53,23 @@ struct backend_limits {
 /* How much a copy to device memory hurries: the forward pass waits for it, or may come to. */
 enum backend_urgency { BACKEND_DEMANDED, BACKEND_GUESSED, BACKEND_URGENCIES };
 
-/* What went over the way to device memory since the backend was opened. The times are the device's
- * own: `copy_ns` in which something was copied, `hidden_ns` of it in which operations ran as well;
- * a device that cannot tell leaves `timed` unset. */
+/* Bytes on the way to device memory: `n_pieces` pieces that lie side by side at both ends. */
+struct backend_copy {
+    void *dst;
+    const void *src;
+    size_t bytes;
+    uint32_t n_pieces; /* for the counts */
+};
+
+/* What went over the way to device memory since the backend was opened: calls of upload, the copies
+ * of at most BACKEND_COPY_BYTES that they became, and the pieces in these. The times are the
+ * device's own: `copy_ns` in which something was copied, whatever number of copies at once;
+ * `hidden_ns` of it in which operations ran as well. The rest of it nobody used: their quotient is
+ * the share of copying that was hidden behind computing. What is under way may not be counted
+ * yet. */
 struct backend_link {
     uint64_t bytes[BACKEND_URGENCIES];
-    bool timed;
+    uint64_t uploads, copies, pieces;
     uint64_t copy_ns, hidden_ns;
 };
 
@@ -185,11 +199,11 @@ struct backend_ops {
     void *(*host_alloc)(void *self, size_t bytes); /* page-locked, 64-byte aligned, for sources */
     void (*host_free)(void *self, void *p);
     uint64_t (*mark)(void *self);
-    /* Start a copy to device memory; host_src must not change before it is done. The ticket is for
-     * uploaded(), which tells whether the copy is done, and with `wait` returns when it is. Copies
-     * of one urgency are done in order; a demanded one is not kept waiting by guessed ones for
-     * longer than a piece of 1 MiB takes. */
-    uint64_t (*upload)(void *self, void *dst, const void *host_src, size_t bytes,
+    /* Start `n` >= 1 copies to device memory; their sources must not change before they are done.
+     * The ticket is for uploaded(), which tells whether all of them are done, and with `wait`
+     * returns when they are. Uploads of one urgency are done in order; a demanded one is not kept
+     * waiting by guessed ones for longer than a copy of BACKEND_COPY_BYTES takes. */
+    uint64_t (*upload)(void *self, const struct backend_copy *copies, uint32_t n,
                        enum backend_urgency urgency, uint64_t after);
     bool (*uploaded)(void *self, uint64_t ticket, bool wait);
     void (*link)(void *self, struct backend_link *link); /* any thread */

@@ -1,5 +1,5 @@
 /*
- * cuda: see cuda.inc. Opening, memory, uploads, errors.
+ * cuda: see cuda.inc. Opening, memory, errors.
  */
 #include "kernels/cuda.inc"
 
@@ -8,7 +8,6 @@
 enum {
     OLDEST_MAJOR = 7, /* compute capability 7.5 */
     OLDEST_MINOR = 5,
-    PIECE_BYTES = 1 << 20,   /* of an upload */
     BOUNCE_BYTES = 64 << 10, /* greatest read that goes through page-locked memory */
     SEGMENT_BYTES = 1 << 20,
 };
@@ -169,6 +168,7 @@ static void read_memory(void *self, void *host_dst, const void *src, size_t byte
     struct cuda *c = (struct cuda *)self;
     bool small = bytes <= BOUNCE_BYTES;
     cuda_enter(c);
+    cuda_series_end(c);
     cuda_check(c,
                cudaMemcpyAsync(small ? c->bounce : host_dst, src, bytes, cudaMemcpyDeviceToHost,
                                c->stream),
@@ -217,81 +217,6 @@ static struct weight place(void *self, const struct weight *host) {
     return w;
 }
 
-/* ---- uploads -------------------------------------------------------------------------------- */
-
-/* [locked] A new point in a stream. */
-static uint64_t point_add(const struct cuda *c, struct cuda_points *p, cudaStream_t stream) {
-    cudaEvent_t event = p->events[++p->n % CUDA_EVENTS];
-    /* The point that had this event is passed before it gets a new meaning. */
-    cuda_check(c, cudaEventSynchronize(event), "an operation");
-    cuda_check(c, cudaEventRecord(event, stream), "event");
-    return p->n;
-}
-
-/* [locked] The event of a point; NULL where it is certainly passed. */
-static cudaEvent_t point_event(const struct cuda_points *p, uint64_t n) {
-    return n == 0 || n + CUDA_EVENTS <= p->n ? NULL : p->events[n % CUDA_EVENTS];
-}
-
-static uint64_t mark(void *self) {
-    struct cuda *c = (struct cuda *)self;
-    pthread_mutex_lock(&c->lock);
-    uint64_t n = point_add(c, &c->marks, c->stream);
-    pthread_mutex_unlock(&c->lock);
-    return n;
-}
-
-static uint64_t upload(void *self, void *dst, const void *host_src, size_t bytes,
-                       enum backend_urgency urgency, uint64_t after) {
-    struct cuda *c = (struct cuda *)self;
-    cudaStream_t stream = c->copies[urgency];
-    pthread_mutex_lock(&c->lock);
-    cuda_enter(c);
-    cudaEvent_t event = point_event(&c->marks, after);
-    if (event) {
-        cuda_check(c, cudaStreamWaitEvent(stream, event, 0), "event");
-    }
-    for (size_t done = 0; done < bytes; done += PIECE_BYTES) {
-        size_t n = bytes - done < PIECE_BYTES ? bytes - done : PIECE_BYTES;
-        cuda_check(c,
-                   cudaMemcpyAsync((uint8_t *)dst + done, (const uint8_t *)host_src + done, n,
-                                   cudaMemcpyHostToDevice, stream),
-                   "copy to the device");
-    }
-    uint64_t ticket = point_add(c, &c->uploads[urgency], stream) * BACKEND_URGENCIES + urgency;
-    c->upload_bytes[urgency] += bytes;
-    pthread_mutex_unlock(&c->lock);
-    return ticket;
-}
-
-static bool uploaded(void *self, uint64_t ticket, bool wait) {
-    struct cuda *c = (struct cuda *)self;
-    pthread_mutex_lock(&c->lock);
-    cudaEvent_t event =
-        point_event(&c->uploads[ticket % BACKEND_URGENCIES], ticket / BACKEND_URGENCIES);
-    pthread_mutex_unlock(&c->lock);
-    if (!event) {
-        return true;
-    }
-    /* Should the event get a newer meaning meanwhile, this waits longer than it must. */
-    cudaError_t e = wait ? cudaEventSynchronize(event) : cudaEventQuery(event);
-    if (e == cudaErrorNotReady) {
-        return false;
-    }
-    cuda_check(c, e, "copy to the device");
-    return true;
-}
-
-/* When copies and kernels ran is not known: events that tell would have to lie around every
- * kernel. */
-static void link_counts(void *self, struct backend_link *link) {
-    struct cuda *c = (struct cuda *)self;
-    memset(link, 0, sizeof *link);
-    pthread_mutex_lock(&c->lock);
-    memcpy(link->bytes, c->upload_bytes, sizeof link->bytes);
-    pthread_mutex_unlock(&c->lock);
-}
-
 static void *host_alloc(void *self, size_t bytes) {
     struct cuda *c = (struct cuda *)self;
     void *p = NULL;
@@ -307,18 +232,6 @@ static void host_free(void *self, void *p) {
 
 /* ---- life ----------------------------------------------------------------------------------- */
 
-static void points_open(struct cuda *c, struct cuda_points *p) {
-    for (int i = 0; i < CUDA_EVENTS; i++) {
-        cuda_check(c, cudaEventCreateWithFlags(&p->events[i], cudaEventDisableTiming), "event");
-    }
-}
-
-static void points_close(struct cuda_points *p) {
-    for (int i = 0; i < CUDA_EVENTS; i++) {
-        cudaEventDestroy(p->events[i]);
-    }
-}
-
 static void close_device(void *self) {
     struct cuda *c = (struct cuda *)self;
     cuda_enter(c);
@@ -333,14 +246,9 @@ static void close_device(void *self) {
     for (int i = 0; i < CUDA_SEGMENTS; i++) {
         cudaEventDestroy(c->ring.sent[i]);
     }
-    points_close(&c->marks);
-    for (int i = 0; i < BACKEND_URGENCIES; i++) {
-        points_close(&c->uploads[i]);
-        cudaStreamDestroy(c->copies[i]);
-    }
+    cuda_link_close(c);
     cudaStreamDestroy(c->stream);
     cuda_plan_free(c->plan);
-    pthread_mutex_destroy(&c->lock);
     free(c->placed);
     free(c);
 }
@@ -368,10 +276,10 @@ static const struct backend_ops cuda_ops = {
     .combine = cuda_combine,
     .host_alloc = host_alloc,
     .host_free = host_free,
-    .mark = mark,
-    .upload = upload,
-    .uploaded = uploaded,
-    .link = link_counts,
+    .mark = cuda_mark,
+    .upload = cuda_upload,
+    .uploaded = cuda_uploaded,
+    .link = cuda_link_counts,
     .put_rows = cuda_put_rows,
 };
 
@@ -398,14 +306,7 @@ static void open_streams(struct cuda *c) {
     cuda_check(c, cudaDeviceGetStreamPriorityRange(&least, &greatest), "streams");
     cuda_check(c, cudaStreamCreateWithPriority(&c->stream, cudaStreamNonBlocking, greatest),
                "streams");
-    for (int i = 0; i < BACKEND_URGENCIES; i++) {
-        cuda_check(c,
-                   cudaStreamCreateWithPriority(&c->copies[i], cudaStreamNonBlocking,
-                                                i == BACKEND_DEMANDED ? greatest : least),
-                   "streams");
-        points_open(c, &c->uploads[i]);
-    }
-    points_open(c, &c->marks);
+    cuda_link_open(c, least, greatest);
     for (int i = 0; i < CUDA_SEGMENTS; i++) {
         cuda_check(c, cudaEventCreateWithFlags(&c->ring.sent[i], cudaEventDisableTiming), "event");
     }
@@ -446,7 +347,6 @@ extern "C" int backend_cuda_open(struct backend *b, uint32_t device, uint64_t vr
     c->device = (int)device;
     c->limits = *limits;
     snprintf(c->name, sizeof c->name, "%s", d.name);
-    pthread_mutex_init(&c->lock, NULL);
     cuda_enter(c);
     cuda_check(c, cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, c->device),
                "device");

@@ -120,6 +120,7 @@ void cuda_put_rows(void *self, float *y, uint32_t dim, const float *host_rows,
     const float *rows = (const float *)cuda_send(c, host_rows, floats * sizeof *host_rows);
     const uint32_t *ids = (const uint32_t *)cuda_send(c, host_ids, n * sizeof *host_ids);
     CUDA_LAUNCH(c, put_rows_each, grid_for(floats), EACH_THREADS, 0, y, floats, dim, rows, ids);
+    cuda_series_end(c); /* the host goes on to wait for the device's own experts */
 }
 
 void cuda_rope_angles(void *self, uint32_t pos0, uint32_t rows, const float *host_inv_freq,

@@ -2,18 +2,28 @@
  * landing: the way of one thread's bytes into device memory: a ring of page-locked pieces, each
  * filled by the processor (read, decoded) while the device fetches those before it.
  *
- * Owns: the pieces, and when each may be filled again.
- * Leaves to others: what the bytes are (runtime/prefetch), the copies themselves (the backend's
+ * Owns: the pieces, when each may be filled again, and which of them travel together.
+ * Leaves to others: what the bytes are (runtime/fill), the copies themselves (the backend's
  * upload).
  * Threads: a landing belongs to one thread at a time; each thread that fills device memory has its
  * own.
  *
  * Use: take a piece, fill it, send it; and before anybody is told that the bytes are there, wait.
+ *
+ * Small pieces travel together, because starting a copy and telling of its end take as long as
+ * copying tens of KiB: what is sent is kept back until LANDING_BATCH_BYTES of one urgency have come
+ * together, somebody waits, or the ring is full; then it goes as one upload. Pieces that lie side
+ * by side in the ring and on the device, as those of an expert mostly do, become one copy. A piece
+ * as big as a batch goes at once, alone.
  */
 #ifndef KERNELS_LANDING_H
 #define KERNELS_LANDING_H
 
 #include "kernels/backend.h"
+
+/* At 25 GB/s a batch takes 10 us, twice what it costs to start one; and the processor has filled
+ * it soon enough that the way to the device is not idle meanwhile. */
+enum { LANDING_BATCH_BYTES = 256 << 10 };
 
 struct landing;
 
@@ -22,15 +32,19 @@ static inline bool backend_needs_landing(const struct backend *be) {
     return be->ops->upload != NULL;
 }
 
-/* `n_pieces` >= 1 of `piece_bytes` each; `be` must need a landing and outlive it. */
+/* A ring of `n_pieces` >= 1, of `piece_bytes` each; `be` must need a landing and outlive it. */
 struct landing *landing_new(const struct backend *be, size_t piece_bytes, uint32_t n_pieces);
 /* Waits for what was sent. NULL is allowed. */
 void landing_free(struct landing *l);
+/* Pieces for which a ring holds four batches: one is filled while the others are on their way. */
+uint32_t landing_pieces(size_t piece_bytes);
+/* Page-locked memory of a ring. */
+size_t landing_bytes(size_t piece_bytes, uint32_t n_pieces);
 
 /* A piece of piece_bytes that no copy reads any more; waits where all are on their way. It is
  * the caller's until it is sent; taken again before that, it is the same one. */
 uint8_t *landing_take(struct landing *l);
-/* Start to copy the first `bytes` of the piece taken last to device memory, when the point `after`
+/* Copy the first `bytes` > 0 of the piece taken last to device memory, when the point `after`
  * (backend mark) of the operations is passed. */
 void landing_send(struct landing *l, void *device_dst, size_t bytes, enum backend_urgency urgency,
                   uint64_t after);

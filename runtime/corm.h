@@ -264,11 +264,11 @@ struct corm_stats {
     uint64_t unguessed_tok;            /* decoded without guesses, to see whether these pay ... */
     bool guesses_off;                  /* ... and they do not, as it stands */
     uint64_t cpu_bytes; /* of expert_bytes, those that the CPU computed for a device */
-    /* Bytes copied to a device's expert cache, because they were demanded or guessed; and, where
-     * the device tells (copy_timed), the time in which it copied, and of it that in which it
-     * computed as well. */
+    /* Bytes copied to a device's expert cache, because they were demanded or guessed; the expert
+     * chunks in them, and the copies that these became: chunks that lie side by side go together.
+     * The time in which the device copied, and of it that in which it computed as well. */
     uint64_t copied_demanded_bytes, copied_guessed_bytes;
-    bool copy_timed;
+    uint64_t copied_chunks, copies;
     uint64_t copy_ns, copy_hidden_ns;
     uint64_t stall_ns;    /* time the math waited for experts */
     uint64_t logits_hash; /* XXH3-64 of the last logits row */

@@ -325,11 +325,11 @@ static const struct cli_command commands[] = {
          "1e9 bytes); "
          "archive/tok is what came from the file. The first repetition also fills the cache.\n"
          "With a device, a second table tells of its expert cache: hits, the chunks in its memory "
-         "when demanded; what was copied to it, because it was demanded or guessed; by CPU, the "
-         "share of the experts' weights that the CPU computed with (--missed); hidden, the share "
-         "of "
-         "the time of copying in which the device computed, - where it does not tell; and stall, "
-         "the share of the time in which computing waited for experts.",
+         "when demanded; what was copied to it, because it was demanded or guessed; in how many "
+         "chunks, and in how many copies, as neighbours go together; by CPU, the share of the "
+         "experts' weights that the CPU computed with (--missed); hidden, the share of the time of "
+         "copying in which the device computed, - where nothing was copied; and stall, the share "
+         "of the time in which computing waited for experts.",
      .examples =
          "corm-run bench model.corm\n"
          "corm-run bench model.corm --ram 25% --reps 5 --json\n"

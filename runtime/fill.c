@@ -3,8 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LANDING_PIECES = 4 }; /* chunks of a thread on their way to a device */
-
 uint64_t fill_bytes(const struct corm *archive, uint32_t first, uint32_t last) {
     const struct corm_chunk *f = &archive->chunks[first], *l = &archive->chunks[last];
     return l->offset + l->stored_bytes - f->offset;
@@ -44,7 +42,8 @@ size_t filler_buffer_bytes(const struct corm *archive) {
 }
 
 size_t filler_landing_bytes(const struct corm *archive) {
-    return LANDING_PIECES * align_up(cache_slot_bytes(archive, 0), 4096);
+    size_t slot = cache_slot_bytes(archive, 0);
+    return landing_bytes(slot, landing_pieces(slot));
 }
 
 struct filler filler_new(const struct fill *fill) {
@@ -52,8 +51,9 @@ struct filler filler_new(const struct fill *fill) {
     void *buffer = NULL;
     if (posix_memalign(&buffer, READER_ALIGN, filler_buffer_bytes(a)) != 0)
         die("out of memory for a read buffer");
+    size_t slot = cache_slot_bytes(a, 0);
     struct landing *landing =
-        fill->device ? landing_new(fill->device, cache_slot_bytes(a, 0), LANDING_PIECES) : NULL;
+        fill->device ? landing_new(fill->device, slot, landing_pieces(slot)) : NULL;
     struct corm_decoder *decoder = corm_decoder_new(a);
     corm_decoder_use(decoder, fill->exponents->decode);
     return (struct filler){decoder, buffer, landing};
@@ -164,7 +164,22 @@ static uint32_t fill_chunks(struct fill *fill, struct filler *f, struct fill_run
     return run->n;
 }
 
+/* Any of the run's slots does for any of its chunks. In order of their places neighbouring chunks
+ * come to lie side by side as far as slots do, and one copy takes them to a device: those of an
+ * expert that was evicted come from its end. */
+static void order_slots(struct fill_run *run) {
+    for (uint32_t i = 1; i < run->n; i++) {
+        int32_t slot = run->slots[i];
+        uint32_t at = i;
+        for (; at > 0 && run->slots[at - 1] > slot; at--)
+            run->slots[at] = run->slots[at - 1];
+        run->slots[at] = slot;
+    }
+}
+
 uint32_t fill_run(struct fill *fill, struct filler *f, struct fill_run *run, struct err *err) {
+    if (f->landing)
+        order_slots(run);
     uint32_t n = fill_chunks(fill, f, run, err);
     if (f->landing)
         landing_wait(f->landing);

@@ -4,9 +4,8 @@
 #include <string.h>
 
 enum {
-    USE = 16,              /* one use in the counts of places */
-    PIECE_BYTES = 1 << 20, /* of the copies that are measured */
-    N_PIECES = 4,
+    USE = 16,     /* one use in the counts of places */
+    N_COPIES = 4, /* that are measured together */
 };
 static const uint64_t MEASURE_NS = 20 * 1000 * 1000;
 static const uint64_t MEASURE_BYTES = UINT64_C(64) << 20; /* of weights: more than caches hold */
@@ -21,20 +20,18 @@ double offload_link_rate(const struct backend *device) {
     const struct backend_ops *op = device->ops;
     if (!backend_needs_landing(device))
         return 0;
-    uint8_t *from = op->host_alloc(device->self, (size_t)N_PIECES * PIECE_BYTES);
-    uint8_t *to = op->alloc(device->self, (size_t)N_PIECES * PIECE_BYTES);
-    memset(from, 0, (size_t)N_PIECES * PIECE_BYTES);
+    const size_t all = (size_t)N_COPIES * BACKEND_COPY_BYTES;
+    uint8_t *from = op->host_alloc(device->self, all), *to = op->alloc(device->self, all);
+    const struct backend_copy copy = {to, from, all, N_COPIES};
+    memset(from, 0, all);
     uint64_t ns = 0, bytes = 0;
     for (int round = 0; round < 2 || ns < MEASURE_NS; round++) {
-        uint64_t start = clock_ns(), ticket = 0;
-        for (size_t i = 0; i < N_PIECES; i++)
-            ticket = op->upload(device->self, to + i * PIECE_BYTES, from + i * PIECE_BYTES,
-                                PIECE_BYTES, BACKEND_DEMANDED, 0);
-        op->uploaded(device->self, ticket, true);
+        uint64_t start = clock_ns();
+        op->uploaded(device->self, op->upload(device->self, &copy, 1, BACKEND_DEMANDED, 0), true);
         if (round == 0)
             continue; /* the first touches what nobody has touched */
         ns += clock_ns() - start;
-        bytes += (uint64_t)N_PIECES * PIECE_BYTES;
+        bytes += all;
     }
     op->free(device->self, to);
     op->host_free(device->self, from);

@@ -271,14 +271,14 @@ struct run_phase run_phase(const struct corm_stats *from, const struct corm_stat
         p.demanded_per_tok =
             (double)(to->copied_demanded_bytes - from->copied_demanded_bytes) / tok;
         p.guessed_per_tok = (double)(to->copied_guessed_bytes - from->copied_guessed_bytes) / tok;
+        p.chunks_per_tok = (double)(to->copied_chunks - from->copied_chunks) / tok;
+        p.copies_per_tok = (double)(to->copies - from->copies) / tok;
     }
     uint64_t hits = to->cache_hits - from->cache_hits, copy_ns = to->copy_ns - from->copy_ns;
     p.hit_share = part(hits, hits + to->cache_misses - from->cache_misses);
     p.stall_share = part(to->stall_ns - from->stall_ns, p.ns);
     p.cpu_share = part(to->cpu_bytes - from->cpu_bytes, to->expert_bytes - from->expert_bytes);
-    p.hidden_share = !to->copy_timed || copy_ns == 0
-                         ? -1
-                         : part(to->copy_hidden_ns - from->copy_hidden_ns, copy_ns);
+    p.hidden_share = copy_ns == 0 ? -1 : part(to->copy_hidden_ns - from->copy_hidden_ns, copy_ns);
     return p;
 }
 

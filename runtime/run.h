@@ -108,10 +108,12 @@ struct run_phase {
     double weight_gb_per_s;              /* 1e9 bytes */
     /* Of the expert cache: chunks in memory when demanded, time in which the math waited. */
     double hit_share, stall_share;
-    /* With a device: bytes that were copied there, because they were demanded or guessed; the share
-     * of the experts' weights that the CPU computed with; the share of the time of copying in which
-     * the device computed, negative where it does not tell or nothing was copied. */
-    double demanded_per_tok, guessed_per_tok, cpu_share, hidden_share;
+    /* With a device: bytes that were copied there, because they were demanded or guessed, in so
+     * many copies of so many chunks; the share of the experts' weights that the CPU computed with;
+     * the share of the time of copying in which the device computed, negative where nothing was
+     * copied. */
+    double demanded_per_tok, guessed_per_tok, copies_per_tok, chunks_per_tok, cpu_share,
+        hidden_share;
 };
 struct run_phase run_phase(const struct corm_stats *from, const struct corm_stats *to);
 struct corm_stats run_stats(const struct run *r);

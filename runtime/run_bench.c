@@ -167,15 +167,15 @@ static void print_device_series(struct series *s) {
     if (p->hidden_share >= 0) {
         snprintf(hidden, sizeof hidden, "%.1f %%", 100 * p->hidden_share);
     }
-    printf("%-8s %6.1f %% %12s %12s %6.1f %% %8s %6.1f %%\n", s->name, 100 * p->hit_share,
-           cli_size_text(demanded, (uint64_t)p->demanded_per_tok),
-           cli_size_text(guessed, (uint64_t)p->guessed_per_tok), 100 * p->cpu_share, hidden,
-           100 * p->stall_share);
+    printf("%-8s %6.1f %% %12s %12s %10.1f %10.1f %6.1f %% %8s %6.1f %%\n", s->name,
+           100 * p->hit_share, cli_size_text(demanded, (uint64_t)p->demanded_per_tok),
+           cli_size_text(guessed, (uint64_t)p->guessed_per_tok), p->chunks_per_tok,
+           p->copies_per_tok, 100 * p->cpu_share, hidden, 100 * p->stall_share);
 }
 
 static void print_device(struct bench *b) {
-    printf("%-8s %8s %12s %12s %8s %8s %8s\n", "", "hits", "demanded/tok", "guessed/tok", "by CPU",
-           "hidden", "stall");
+    printf("%-8s %8s %12s %12s %10s %10s %8s %8s %8s\n", "", "hits", "demanded/tok", "guessed/tok",
+           "chunks/tok", "copies/tok", "by CPU", "hidden", "stall");
     print_device_series(&b->prefill);
     print_device_series(&b->decode);
 }
@@ -191,6 +191,8 @@ static void series_json(struct run_json *j, struct series *s, bool device) {
     if (device) {
         run_json_f64(j, "copied_demanded_bytes_per_tok", p->demanded_per_tok);
         run_json_f64(j, "copied_guessed_bytes_per_tok", p->guessed_per_tok);
+        run_json_f64(j, "copied_chunks_per_tok", p->chunks_per_tok);
+        run_json_f64(j, "copies_per_tok", p->copies_per_tok);
         run_json_f64(j, "cpu_share", p->cpu_share);
         if (p->hidden_share >= 0) {
             run_json_f64(j, "copy_hidden_share", p->hidden_share);

@@ -258,7 +258,8 @@ void corm_session_stats(const struct corm_session *session, struct corm_stats *s
     struct backend_link link = read_link(s), *link0 = &s->link_at_reset;
     stats->copied_demanded_bytes = link.bytes[BACKEND_DEMANDED] - link0->bytes[BACKEND_DEMANDED];
     stats->copied_guessed_bytes = link.bytes[BACKEND_GUESSED] - link0->bytes[BACKEND_GUESSED];
-    stats->copy_timed = link.timed;
+    stats->copied_chunks = link.pieces - link0->pieces;
+    stats->copies = link.copies - link0->copies;
     stats->copy_ns = link.copy_ns - link0->copy_ns;
     stats->copy_hidden_ns = link.hidden_ns - link0->hidden_ns;
     const float *logits = last_logits(s);

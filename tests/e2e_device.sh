@@ -104,6 +104,8 @@ figures() {
         compare "$(number copied_demanded_bytes_per_tok)" '>' 1000 &&
         compare "$(number copied_guessed_bytes_per_tok)" '>' 1000 &&
         compare "$(number copy_hidden_share)" '>' 0 && compare "$(number copy_hidden_share)" '<' 1 &&
+        compare "$(number copies_per_tok)" '>' 0 &&
+        compare "$(number copies_per_tok)" '<' "$(number copied_chunks_per_tok)" &&
         compare "$(number cpu_share)" '==' 0
 }
 case_ 'bench tells what went to the device' figures
@@ -113,7 +115,14 @@ missed_figures() {
     compare "$(number cpu_share)" '>' 0.1 && compare "$(number copied_guessed_bytes_per_tok)" '==' 0
 }
 case_ 'bench tells what the CPU computed' missed_figures
-# A device that does not tell when it copied: nothing is made up.
+# The CUDA backend tells how much of copying was hidden, by its events.
+told() {
+    bench emulated:2e9,20000 --prompt-tokens 4 --decode-tokens 2 --vram 44M --json || return 1
+    cat out
+    compare "$(number copy_hidden_share)" '>' 0 && compare "$(number copy_hidden_share)" '<' 1
+}
+case_ 'bench tells what of copying was hidden' told
+# Where copying took no time, nothing is made up.
 not_told() {
     bench emulated --prompt-tokens 4 --decode-tokens 2 --vram 44M || return 1
     cat out
@@ -121,7 +130,7 @@ not_told() {
     bench emulated --prompt-tokens 4 --decode-tokens 2 --vram 44M --json || return 1
     ! grep -q copy_hidden_share out
 }
-case_ 'bench tells nothing that the device does not' not_told
+case_ 'bench tells no share of nothing' not_told
 on_cpu() { "$device" bench fable.corm --prompt-tokens 4 --decode-tokens 4 --reps 1 -q >out && ! grep -q hidden out; }
 case_ 'bench on the CPU has no table of a device' on_cpu
 

@@ -3,8 +3,10 @@
  * against the scalar CPU one, with the threads of a block taking turns in several orders; and what
  * it says on machines that it cannot use. What this does not show is in tests/cuda/emulate.h.
  */
+#include <math.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/wait.h>
 
 #include "tests/cuda/emulated.h"
@@ -153,6 +155,155 @@ static void test_threads(void **state) {
     *emulate_machine() = before;
 }
 
+/* ---- time ----------------------------------------------------------------------------------- */
+
+/* A device whose kernels take 100 us, and whose copies 1 ns a byte. */
+enum { KERNEL_NS = 100000, CLOCK_ERROR_NS = 2 };
+
+struct timed {
+    struct backend b;
+    float *x;
+    uint8_t *slot, *staging;
+    struct backend_link before;
+};
+
+static void timed_open(struct timed *t) {
+    struct backend_limits limits = kernels_limits();
+    struct err err = {0};
+    emulate_machine()->kernel_ns = KERNEL_NS;
+    emulate_machine()->copy_bytes_per_s = 1e9;
+    assert_int_equal(emulated_cuda_open(&t->b, 0, 0, &limits, &err), 0);
+    assert_no_err(&err);
+    t->x = t->b.ops->alloc(t->b.self, 4096);
+    t->slot = t->b.ops->alloc(t->b.self, 4 << 20);
+    t->staging = t->b.ops->host_alloc(t->b.self, 4 << 20);
+    memset(t->staging, 0, 4 << 20);
+    t->b.ops->link(t->b.self, &t->before);
+}
+
+static void timed_close(struct timed *t) {
+    t->b.ops->free(t->b.self, t->x);
+    t->b.ops->free(t->b.self, t->slot);
+    t->b.ops->host_free(t->b.self, t->staging);
+    backend_close(&t->b);
+    *emulate_machine() = good_machine();
+}
+
+/* `n` kernels, in a series of operations. */
+static void timed_kernels(struct timed *t, int n) {
+    for (int i = 0; i < n; i++) {
+        t->b.ops->clamp(t->b.self, t->x, 1024, 1);
+    }
+}
+
+static uint64_t timed_upload(struct timed *t, uint64_t ns, enum backend_urgency urgency,
+                             uint64_t after) {
+    struct backend_copy copy = {t->slot, t->staging, ns, 1};
+    return t->b.ops->upload(t->b.self, &copy, 1, urgency, after);
+}
+
+/* What was copied, and hidden, since this was asked last. Wrong by a rounding of the clock. */
+static void timed_expect(struct timed *t, uint64_t copy_ns, uint64_t hidden_ns) {
+    struct backend_link l;
+    t->b.ops->link(t->b.self, &l);
+    int64_t copy = (int64_t)(l.copy_ns - t->before.copy_ns - copy_ns);
+    int64_t hidden = (int64_t)(l.hidden_ns - t->before.hidden_ns - hidden_ns);
+    if (llabs(copy) > CLOCK_ERROR_NS || llabs(hidden) > CLOCK_ERROR_NS) {
+        fail_msg("copied %llu ns, hidden %llu; expected %llu, %llu",
+                 (unsigned long long)(l.copy_ns - t->before.copy_ns),
+                 (unsigned long long)(l.hidden_ns - t->before.hidden_ns),
+                 (unsigned long long)copy_ns, (unsigned long long)hidden_ns);
+    }
+    t->before = l;
+}
+
+static void wait_for(struct timed *t, uint64_t ticket) {
+    assert_true(t->b.ops->uploaded(t->b.self, ticket, true));
+}
+
+static void test_overlap(void **state) {
+    struct timed t;
+    (void)state;
+    timed_open(&t);
+    timed_expect(&t, 0, 0);
+    /* Beside nothing. */
+    wait_for(&t, timed_upload(&t, 70000, BACKEND_DEMANDED, 0));
+    timed_expect(&t, 70000, 0);
+    /* Beside two kernels, for as long as both run. */
+    timed_kernels(&t, 2);
+    t.b.ops->mark(t.b.self);
+    wait_for(&t, timed_upload(&t, 250000, BACKEND_DEMANDED, 0));
+    timed_expect(&t, 250000, 200000);
+    /* After the kernels whose mark it waits for; not hidden by them, but by what comes next. */
+    timed_kernels(&t, 1);
+    uint64_t after = t.b.ops->mark(t.b.self);
+    uint64_t ticket = timed_upload(&t, 50000, BACKEND_GUESSED, after);
+    timed_kernels(&t, 1);
+    t.b.ops->mark(t.b.self);
+    wait_for(&t, ticket);
+    emulate_pass(KERNEL_NS);
+    timed_expect(&t, 50000, 50000);
+    /* Two at once are one time; a pause of the host between series is no computing. */
+    timed_kernels(&t, 1);
+    t.b.ops->mark(t.b.self);
+    ticket = timed_upload(&t, 200000, BACKEND_GUESSED, 0);
+    uint64_t other = timed_upload(&t, 200000, BACKEND_DEMANDED, 0);
+    emulate_pass(KERNEL_NS + 100000);
+    timed_kernels(&t, 1);
+    t.b.ops->mark(t.b.self);
+    wait_for(&t, ticket);
+    wait_for(&t, other);
+    timed_expect(&t, 400000, 200000);
+    /* What is under way counts when it is over. */
+    ticket = timed_upload(&t, 60000, BACKEND_DEMANDED, 0);
+    timed_expect(&t, 0, 0);
+    wait_for(&t, ticket);
+    timed_expect(&t, 60000, 0);
+    timed_close(&t);
+}
+
+/* More series and uploads than there are events, for longer than a float tells apart; and after a
+ * long time in which nothing was copied, and operations were not watched. */
+static void test_overlap_long(void **state) {
+    enum { ROUNDS = 2000 };
+    struct timed t;
+    (void)state;
+    timed_open(&t);
+    wait_for(&t, timed_upload(&t, 1000, BACKEND_DEMANDED, 0)); /* watch */
+    timed_expect(&t, 1000, 0);
+    for (int part = 0; part < 3; part++) {
+        for (int i = 0; i < ROUNDS; i++) {
+            timed_kernels(&t, 1);
+            uint64_t after = t.b.ops->mark(t.b.self);
+            uint64_t ticket = timed_upload(&t, 30000, (enum backend_urgency)(i % 2), 0);
+            uint64_t waits = timed_upload(&t, 20000, (enum backend_urgency)(i / 2 % 2), after);
+            wait_for(&t, ticket);
+            wait_for(&t, waits); /* 20 us beyond the kernel */
+            emulate_pass((uint64_t)part * 5000000);
+        }
+        struct backend_link l;
+        t.b.ops->link(t.b.self, &l);
+        double copy = (double)(l.copy_ns - t.before.copy_ns) / ROUNDS;
+        double hidden = (double)(l.hidden_ns - t.before.hidden_ns) / ROUNDS;
+        if (fabs(copy - 50000) > 200 || fabs(hidden - 30000) > 200) {
+            fail_msg("part %d: copied %.0f ns, hidden %.0f a round", part, copy, hidden);
+        }
+        t.before = l;
+        for (int i = 0; i < 3 * ROUNDS; i++) { /* nothing is copied */
+            timed_kernels(&t, 1);
+            t.b.ops->mark(t.b.self);
+        }
+        emulate_pass(UINT64_C(3600) * 1000000000);
+        timed_kernels(&t, 1);
+        t.b.ops->mark(t.b.self);
+        emulate_pass(KERNEL_NS);
+        timed_expect(&t, 0, 0);
+        wait_for(&t, timed_upload(&t, 1000, BACKEND_DEMANDED, 0));
+        t.b.ops->link(t.b.self, &t.before); /* told by a clock that has become coarse */
+    }
+    timed_close(&t);
+}
+
 /* ---- ends of the program -------------------------------------------------------------------- */
 
 /* What a child that runs fn says before it aborts. */
@@ -230,6 +381,8 @@ int main(void) {
         cmocka_unit_test(test_devices),
         cmocka_unit_test(test_context),
         cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_overlap),
+        cmocka_unit_test(test_overlap_long),
         cmocka_unit_test(test_ends),
     };
     return cmocka_run_group_tests(tests, open_rig, close_rig);

@@ -70,8 +70,9 @@ static void test_ring(void **state) {
             b.ops->read(b.self, back, slots + (size_t)i * BYTES, BYTES - i);
             assert_memory_equal(back, want, BYTES - i);
         }
-        struct fake_counts counts = fake_device_counts(&b);
-        assert_int_equal(counts.uploads, N);
+        /* Nothing is kept back for a guess when a demand comes; the other way round neither. */
+        struct backend_link link = fake_device_counts(&b).link;
+        assert_true(link.uploads == N && link.copies == N && link.pieces == N);
         landing_free(l);
         b.ops->free(b.self, slots);
         assert_int_equal(fake_device_counts(&b).used_bytes, 0);
@@ -80,6 +81,69 @@ static void test_ring(void **state) {
         backend_close(&b);
     }
     landing_free(NULL);
+}
+
+/* What one thread sends with the pieces of a ring, at places of the device that `place` names, and
+ * what that makes of it. */
+static struct backend_link send_all(size_t piece_bytes, uint32_t n, uint32_t n_pieces,
+                                    const uint32_t *place) {
+    struct backend b = open_fake(0, 0);
+    struct landing *l = landing_new(&b, piece_bytes, n_pieces);
+    uint8_t *slots = b.ops->alloc(b.self, piece_bytes * n);
+    uint8_t *back = mem_alloc(piece_bytes), *want = mem_alloc(piece_bytes);
+    for (uint32_t i = 0; i < n; i++) {
+        fill(landing_take(l), piece_bytes, i);
+        assert_false(landing_take(l) == NULL);
+        landing_send(l, slots + place[i] * piece_bytes, piece_bytes, BACKEND_DEMANDED, 0);
+    }
+    landing_wait(l);
+    for (uint32_t i = 0; i < n; i++) {
+        fill(want, piece_bytes, i);
+        b.ops->read(b.self, back, slots + place[i] * piece_bytes, piece_bytes);
+        assert_memory_equal(back, want, piece_bytes);
+    }
+    struct backend_link link = fake_device_counts(&b).link;
+    assert_int_equal(link.pieces, n);
+    assert_int_equal(link.bytes[BACKEND_DEMANDED], piece_bytes * n);
+    landing_free(l);
+    b.ops->free(b.self, slots);
+    free(back);
+    free(want);
+    backend_close(&b);
+    return link;
+}
+
+/* Small pieces go together, as one copy where they lie side by side at both ends. */
+static void test_batches(void **state) {
+    enum { N = 48, SMALL = 16 << 10, PER_BATCH = LANDING_BATCH_BYTES / SMALL };
+    uint32_t in_order[N], backwards[N], pairs[N];
+    (void)state;
+    for (uint32_t i = 0; i < N; i++) {
+        in_order[i] = i;
+        backwards[i] = N - 1 - i;
+        pairs[i] = (N / 2 - 1 - i / 2) * 2 + i % 2;
+    }
+    assert_int_equal(landing_pieces(SMALL), 4 * PER_BATCH);
+    struct backend_link link = send_all(SMALL, N, landing_pieces(SMALL), in_order);
+    assert_int_equal(link.uploads, N / PER_BATCH);
+    assert_int_equal(link.copies, N / PER_BATCH);
+    link = send_all(SMALL, N, landing_pieces(SMALL), backwards);
+    assert_int_equal(link.uploads, N / PER_BATCH);
+    assert_int_equal(link.copies, N);
+    link = send_all(SMALL, N, landing_pieces(SMALL), pairs);
+    assert_int_equal(link.uploads, N / PER_BATCH);
+    assert_int_equal(link.copies, N / 2);
+    /* A ring that is smaller than a batch goes when it is full, and is no run at its end. */
+    link = send_all(SMALL, N, 3, in_order);
+    assert_int_equal(link.uploads, N / 3);
+    assert_int_equal(link.copies, N / 3);
+    link = send_all(SMALL, N, 1, in_order);
+    assert_int_equal(link.copies, N);
+    /* Big ones go alone, in copies that a demand can wait for. */
+    assert_int_equal(landing_pieces(LANDING_BATCH_BYTES), 4);
+    link = send_all(5 << 18, 6, 4, in_order);
+    assert_int_equal(link.uploads, 6);
+    assert_int_equal(link.copies, 12);
 }
 
 /* ---- order ---------------------------------------------------------------------------------- */
@@ -94,12 +158,12 @@ static void test_urgency(void **state) {
     uint64_t guesses[N];
     fill(staging, BYTES, 0);
     for (int i = 0; i < N; i++) {
-        guesses[i] =
-            b.ops->upload(b.self, slots + (size_t)i * BYTES, staging, BYTES, BACKEND_GUESSED, 0);
+        struct backend_copy copy = {slots + (size_t)i * BYTES, staging, BYTES, 1};
+        guesses[i] = b.ops->upload(b.self, &copy, 1, BACKEND_GUESSED, 0);
     }
     assert_false(b.ops->uploaded(b.self, guesses[N - 1], false));
-    uint64_t demand =
-        b.ops->upload(b.self, slots + (size_t)N * BYTES, staging, BYTES, BACKEND_DEMANDED, 0);
+    struct backend_copy copy = {slots + (size_t)N * BYTES, staging, BYTES, 1};
+    uint64_t demand = b.ops->upload(b.self, &copy, 1, BACKEND_DEMANDED, 0);
     assert_true(b.ops->uploaded(b.self, demand, true));
     assert_false(b.ops->uploaded(b.self, guesses[N - 1], false));
     assert_false(b.ops->uploaded(b.self, guesses[N / 2], false));
@@ -168,6 +232,7 @@ int main(void) {
         cmocka_unit_test(cuda_test_attention), cmocka_unit_test(cuda_test_upload),
         cmocka_unit_test(test_ring),           cmocka_unit_test(test_urgency),
         cmocka_unit_test(test_mark),           cmocka_unit_test(cuda_test_put_rows),
+        cmocka_unit_test(test_batches),        cmocka_unit_test(cuda_test_upload_many),
     };
     return cmocka_run_group_tests(tests, open_rig, close_rig);
 }

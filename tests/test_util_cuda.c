@@ -270,8 +270,9 @@ void cuda_test_upload(void **state) {
             staging[k] = (uint8_t)(k * 31 + i + (k >> 12));
         }
         uint64_t after = i % 3 ? b->ops->mark(b->self) : 0;
-        uint64_t ticket = b->ops->upload(b->self, to, staging, n,
-                                         i % 2 ? BACKEND_GUESSED : BACKEND_DEMANDED, after);
+        struct backend_copy copy = {to, staging, n, 1};
+        uint64_t ticket =
+            b->ops->upload(b->self, &copy, 1, i % 2 ? BACKEND_GUESSED : BACKEND_DEMANDED, after);
         while (!b->ops->uploaded(b->self, ticket, i % 5 != 0)) {
         }
         assert_true(b->ops->uploaded(b->self, ticket, false));
@@ -283,8 +284,59 @@ void cuda_test_upload(void **state) {
     free(back);
 }
 
+/* Several copies go as one upload, longer ones in parts; all are counted; and of the time of
+ * copying no more is hidden than there is. */
+void cuda_test_upload_many(void **state) {
+    enum { MOST = 9, PLACE = 3 << 20, ROUNDS = 40 };
+    const struct cuda_rig *g = *state;
+    const struct backend *b = &g->device;
+    struct test_rng rng = {42};
+    struct backend_link before, after;
+    uint8_t *staging = b->ops->host_alloc(b->self, (size_t)MOST * PLACE), *back = mem_alloc(PLACE);
+    uint8_t *slots = b->ops->alloc(b->self, (size_t)MOST * PLACE);
+    float *x = b->ops->alloc(b->self, 4096 * sizeof *x);
+    for (size_t k = 0; k < (size_t)MOST * PLACE; k++) {
+        staging[k] = (uint8_t)(k * 37 + (k >> 11));
+    }
+    for (int round = 0; round < ROUNDS; round++) {
+        struct backend_copy copies[MOST];
+        uint32_t n = 1 + (uint32_t)(test_u64(&rng) % MOST), n_pieces = 0, n_copies = 0;
+        uint64_t bytes = 0;
+        enum backend_urgency urgency = round % 2 ? BACKEND_GUESSED : BACKEND_DEMANDED;
+        for (uint32_t i = 0; i < n; i++) {
+            size_t size = 1 + test_u64(&rng) % (i == 4 ? PLACE - 1 : 5000);
+            size_t to = (i + (size_t)round) % MOST * PLACE + i;
+            copies[i] = (struct backend_copy){slots + to, staging + (size_t)i * PLACE, size, 1 + i};
+            bytes += size;
+            n_pieces += 1 + i;
+            n_copies += (uint32_t)((size + BACKEND_COPY_BYTES - 1) / BACKEND_COPY_BYTES);
+        }
+        b->ops->link(b->self, &before);
+        b->ops->clamp(b->self, x, 4096, 1);
+        uint64_t ticket =
+            b->ops->upload(b->self, copies, n, urgency, round % 3 ? b->ops->mark(b->self) : 0);
+        b->ops->clamp(b->self, x, 4096, 1);
+        b->ops->uploaded(b->self, ticket, true);
+        b->ops->link(b->self, &after);
+        assert_int_equal(after.uploads - before.uploads, 1);
+        assert_int_equal(after.copies - before.copies, n_copies);
+        assert_int_equal(after.pieces - before.pieces, n_pieces);
+        assert_int_equal(after.bytes[urgency] - before.bytes[urgency], bytes);
+        assert_true(after.copy_ns >= before.copy_ns && after.hidden_ns >= before.hidden_ns);
+        assert_true(after.hidden_ns <= after.copy_ns);
+        for (uint32_t i = 0; i < n; i++) {
+            b->ops->read(b->self, back, copies[i].dst, copies[i].bytes);
+            assert_memory_equal(back, copies[i].src, copies[i].bytes);
+        }
+    }
+    cuda_rig_release(b, slots);
+    cuda_rig_release(b, x);
+    b->ops->host_free(b->self, staging);
+    free(back);
+}
+
 /* Rows of the host among a device's, more at once than the ring of small tables holds; those not
- * named stay. The bytes of all uploads are counted. */
+ * named stay. */
 void cuda_test_put_rows(void **state) {
     enum { ROWS = 70, DIM = 9000 };
     static const uint32_t sizes[] = {1, 3, ROWS / 2};
@@ -308,17 +360,6 @@ void cuda_test_put_rows(void **state) {
     cuda_rig_get(b, got, y, (size_t)ROWS * DIM);
     check_same("put_rows", got, want, (size_t)ROWS * DIM);
     cuda_rig_release(b, y);
-    struct backend_link before, after;
-    uint8_t *staging = b->ops->host_alloc(b->self, 1000), *to = b->ops->alloc(b->self, 1000);
-    memset(staging, 1, 1000);
-    b->ops->link(b->self, &before);
-    b->ops->uploaded(b->self, b->ops->upload(b->self, to, staging, 1000, BACKEND_GUESSED, 0), true);
-    b->ops->link(b->self, &after);
-    assert_int_equal(after.bytes[BACKEND_GUESSED] - before.bytes[BACKEND_GUESSED], 1000);
-    assert_int_equal(after.bytes[BACKEND_DEMANDED], before.bytes[BACKEND_DEMANDED]);
-    assert_true(after.hidden_ns <= after.copy_ns && (after.timed || after.copy_ns == 0));
-    b->ops->host_free(b->self, staging);
-    cuda_rig_release(b, to);
     free(want);
     free(got);
     free(rows);

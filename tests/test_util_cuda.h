@@ -19,6 +19,7 @@ void cuda_test_experts(void **state);
 void cuda_test_experts_empty(void **state);
 void cuda_test_attention(void **state);
 void cuda_test_upload(void **state);
+void cuda_test_upload_many(void **state);
 void cuda_test_put_rows(void **state);
 
 #define CUDA_TESTS                                                                                 \
@@ -27,6 +28,6 @@ void cuda_test_put_rows(void **state);
         cmocka_unit_test(cuda_test_route), cmocka_unit_test(cuda_test_matmul),                     \
         cmocka_unit_test(cuda_test_experts), cmocka_unit_test(cuda_test_experts_empty),            \
         cmocka_unit_test(cuda_test_attention), cmocka_unit_test(cuda_test_upload),                 \
-        cmocka_unit_test(cuda_test_put_rows)
+        cmocka_unit_test(cuda_test_upload_many), cmocka_unit_test(cuda_test_put_rows)
 
 #endif

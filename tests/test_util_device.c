@@ -10,21 +10,21 @@
 #include <sys/mman.h>
 #include <time.h>
 
-enum { PIECE_BYTES = 1 << 20, MAX_BLOCKS = 8192, MAX_HOST = 64, MAX_COPIES = 4096, MAX_JOBS = 8 };
+enum { MAX_BLOCKS = 8192, MAX_HOST = 64, MAX_UPLOADS = 4096, MAX_JOBS = 8 };
 
 struct block {
     size_t at, bytes;
 };
 
 struct request {
-    uint8_t *dst;
-    const uint8_t *src;
-    size_t bytes, done;
+    struct backend_copy *copies; /* [n], to real addresses */
+    uint32_t n, at; /* at: the copy under way, of which `done` bytes have been copied */
+    size_t done;
     uint64_t after;
 };
 
 struct queue {
-    struct request requests[MAX_COPIES]; /* number n at n % MAX_COPIES */
+    struct request requests[MAX_UPLOADS]; /* number n at n % MAX_UPLOADS */
     uint64_t n_asked, n_done;
 };
 
@@ -56,14 +56,13 @@ struct fake {
     bool copying;
     uint32_t computing; /* operations under way */
     uint64_t since_ns;  /* of copying and computing as they are */
-    uint64_t hidden_ns;
 };
 
 /* [locked] Before copying or computing changes: count the time as it was. */
 static void count_time(struct fake *f) {
     uint64_t now = clock_ns();
-    f->counts.busy_ns += f->copying ? now - f->since_ns : 0;
-    f->hidden_ns += f->copying && f->computing > 0 ? now - f->since_ns : 0;
+    f->counts.link.copy_ns += f->copying ? now - f->since_ns : 0;
+    f->counts.link.hidden_ns += f->copying && f->computing > 0 ? now - f->since_ns : 0;
     f->since_ns = now;
 }
 
@@ -209,27 +208,41 @@ static uint64_t mark(void *self) {
     return n;
 }
 
-static uint64_t upload(void *self, void *dst, const void *host_src, size_t bytes,
+/* [locked] The copy as it really is. */
+static struct backend_copy real_copy(const struct fake *f, const struct backend_copy *copy) {
+    struct backend_copy c = *copy;
+    bool locked = false;
+    for (int i = 0; i < MAX_HOST; i++) {
+        const uint8_t *p = f->host[i], *src = copy->src;
+        locked |= p && src >= p && src + copy->bytes <= p + f->host_bytes[i];
+    }
+    if (!locked || copy->bytes == 0 || copy->n_pieces == 0) {
+        die("fake device: an upload of %zu bytes, %u pieces, that are not page-locked", copy->bytes,
+            copy->n_pieces);
+    }
+    (void)REAL((uint8_t *)copy->dst + copy->bytes - 1);
+    c.dst = REAL(copy->dst);
+    return c;
+}
+
+static uint64_t upload(void *self, const struct backend_copy *copies, uint32_t n_copies,
                        enum backend_urgency urgency, uint64_t after) {
     struct fake *f = self;
     struct queue *q = &f->queues[urgency];
+    struct request r = {.n = n_copies, .after = after};
+    r.copies = mem_calloc(n_copies, sizeof *r.copies);
     pthread_mutex_lock(&f->lock);
-    bool locked = false;
-    for (int i = 0; i < MAX_HOST; i++) {
-        const uint8_t *p = f->host[i], *src = host_src;
-        locked |= p && src >= p && src + bytes <= p + f->host_bytes[i];
+    for (uint32_t i = 0; i < n_copies; i++) {
+        r.copies[i] = real_copy(f, &copies[i]);
+        f->counts.link.bytes[urgency] += copies[i].bytes;
+        f->counts.link.pieces += copies[i].n_pieces;
     }
-    if (!locked || bytes == 0) {
-        die("fake device: an upload of %zu bytes that are not page-locked", bytes);
-    }
-    while (q->n_asked - q->n_done == MAX_COPIES) {
+    while (q->n_asked - q->n_done == MAX_UPLOADS) {
         pthread_cond_wait(&f->changed, &f->lock);
     }
-    (void)REAL((uint8_t *)dst + bytes - 1);
     uint64_t n = q->n_asked++;
-    q->requests[n % MAX_COPIES] = (struct request){REAL(dst), host_src, bytes, 0, after};
-    f->counts.uploads++;
-    f->counts.upload_bytes[urgency] += bytes;
+    q->requests[n % MAX_UPLOADS] = r;
+    f->counts.link.uploads++;
     pthread_cond_broadcast(&f->changed);
     pthread_mutex_unlock(&f->lock);
     return (n + 1) * BACKEND_URGENCIES + urgency;
@@ -257,7 +270,7 @@ static void sleep_ns(uint64_t ns) {
 static struct queue *next_queue(struct fake *f) {
     for (int i = 0; i < BACKEND_URGENCIES; i++) {
         struct queue *q = &f->queues[i];
-        if (q->n_done < q->n_asked && q->requests[q->n_done % MAX_COPIES].after <= f->n_computed) {
+        if (q->n_done < q->n_asked && q->requests[q->n_done % MAX_UPLOADS].after <= f->n_computed) {
             return q;
         }
     }
@@ -276,21 +289,30 @@ static void *copier_main(void *arg) {
             pthread_cond_wait(&f->changed, &f->lock);
             continue;
         }
-        struct request *r = &q->requests[q->n_done % MAX_COPIES];
-        size_t n = r->bytes - r->done < PIECE_BYTES ? r->bytes - r->done : PIECE_BYTES;
+        struct request *r = &q->requests[q->n_done % MAX_UPLOADS];
+        const struct backend_copy c = r->copies[r->at];
+        size_t rest = c.bytes - r->done, n = rest < BACKEND_COPY_BYTES ? rest : BACKEND_COPY_BYTES;
         count_time(f);
         f->copying = true;
         pthread_mutex_unlock(&f->lock);
-        memset(r->dst + r->done, 0xff, n);
+        memset((uint8_t *)c.dst + r->done, 0xff, n);
         if (f->opt.bytes_per_s > 0) {
             sleep_ns((uint64_t)((double)n / f->opt.bytes_per_s * 1e9));
         }
-        memcpy(r->dst + r->done, r->src + r->done, n);
+        memcpy((uint8_t *)c.dst + r->done, (const uint8_t *)c.src + r->done, n);
         pthread_mutex_lock(&f->lock);
         count_time(f);
         f->copying = false;
+        f->counts.link.copies++;
         r->done += n;
-        q->n_done += r->done == r->bytes;
+        if (r->done == c.bytes) {
+            r->done = 0;
+            r->at++;
+        }
+        if (r->at == r->n) {
+            free(r->copies);
+            q->n_done++;
+        }
         pthread_cond_broadcast(&f->changed);
     }
     pthread_mutex_unlock(&f->lock);
@@ -444,11 +466,7 @@ static void link_counts(void *self, struct backend_link *link) {
     struct fake *f = self;
     pthread_mutex_lock(&f->lock);
     count_time(f);
-    memset(link, 0, sizeof *link);
-    memcpy(link->bytes, f->counts.upload_bytes, sizeof link->bytes);
-    link->timed = true;
-    link->copy_ns = f->counts.busy_ns;
-    link->hidden_ns = f->hidden_ns;
+    *link = f->counts.link;
     pthread_mutex_unlock(&f->lock);
 }
 

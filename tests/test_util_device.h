@@ -5,9 +5,9 @@
  * It computes with the CPU backend's tables, on memory of its own that the host can see but not
  * touch: the addresses it hands out lie in unreadable pages. Experts are computed late, by a
  * thread, as a device would: what overwrites their chunks too early changes the result. Copies go
- * through another thread, at a bandwidth that the test chooses, the demanded ones first, in pieces
- * of 1 MiB; a place is spoilt before its copy begins. host_alloc is remembered: an upload from
- * other memory ends the program, as does every address that is not the device's.
+ * through another thread, at a bandwidth that the test chooses, the demanded ones first, at most
+ * BACKEND_COPY_BYTES at once; a place is spoilt before its copy begins. host_alloc is remembered:
+ * an upload from other memory ends the program, as does every address that is not the device's.
  */
 #ifndef TESTS_TEST_UTIL_DEVICE_H
 #define TESTS_TEST_UTIL_DEVICE_H
@@ -23,8 +23,8 @@ struct fake_options {
 };
 
 struct fake_counts {
-    uint64_t uploads, upload_bytes[BACKEND_URGENCIES], busy_ns; /* busy: the link */
-    size_t used_bytes, most_bytes;                              /* of device memory */
+    struct backend_link link;
+    size_t used_bytes, most_bytes; /* of device memory */
 };
 
 int fake_device_open(struct backend *b, const struct fake_options *opt,

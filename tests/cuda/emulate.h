@@ -7,8 +7,11 @@
  * sooner or later: it is locked now and then until the next kernel or copy. It is filled with NaN
  * when allocated, and ends at a guard page. Pointers among a kernel's arguments must be device
  * memory. The order in which threads take turns, and blocks run, can be turned round
- * (emulate_order): what depends on it is a missing barrier. Streams and events do everything at
- * once.
+ * (emulate_order): what depends on it is a missing barrier.
+ *
+ * Whatever is queued is done at once; when it would be done tells a clock that stands still but for
+ * those who wait. Kernels and copies take the time that the machine says (emulated.h), each stream
+ * one thing after the other, all copies to the device one after the other; events tell of it.
  *
  * What it does not show: speed, memory coalescing, registers, what the device's compiler does,
  * races between copies and kernels.
@@ -136,21 +139,24 @@ template <typename T> static inline void emulate_argument(const T &value, const 
     }
     static_assert(sizeof(T) <= 4096, "arguments of a kernel have room for 4 KiB");
 }
-void emulate_launch(const char *kernel, dim3 grid, dim3 threads, size_t shared_bytes,
-                    void (*body)(const void *ctx), const void *ctx);
+typedef struct emulate_stream *cudaStream_t;
+typedef struct emulate_event *cudaEvent_t;
+void emulate_launch(const char *kernel, cudaStream_t stream, dim3 grid, dim3 threads,
+                    size_t shared_bytes, void (*body)(const void *ctx), const void *ctx);
 template <typename F> static inline void emulate_body(const void *ctx) {
     (*(const F *)ctx)();
 }
 template <typename F, typename... A>
-static inline void emulate_call(const char *name, F kernel, dim3 grid, dim3 threads,
-                                size_t shared_bytes, A... args) {
+static inline void emulate_call(const char *name, F kernel, cudaStream_t stream, dim3 grid,
+                                dim3 threads, size_t shared_bytes, A... args) {
     (emulate_argument(args, name), ...);
     auto body = [=]() { kernel(args...); };
-    emulate_launch(name, grid, threads, shared_bytes, emulate_body<decltype(body)>, &body);
+    emulate_launch(name, stream, grid, threads, shared_bytes, emulate_body<decltype(body)>, &body);
 }
 #define CUDA_LAUNCH(c, kernel, grid, threads, shared_bytes, ...)                                   \
     do {                                                                                           \
-        emulate_call(#kernel, kernel, grid, threads, shared_bytes, __VA_ARGS__);                   \
+        cuda_series(c);                                                                            \
+        emulate_call(#kernel, kernel, (c)->stream, grid, threads, shared_bytes, __VA_ARGS__);      \
         cuda_check((c), cudaGetLastError(), #kernel);                                              \
     } while (0)
 
@@ -167,8 +173,6 @@ enum cudaError_t {
 };
 enum { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
 enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaDevAttrMultiProcessorCount = 16 };
-typedef struct emulate_stream *cudaStream_t;
-typedef struct emulate_event *cudaEvent_t;
 struct cudaDeviceProp {
     char name[256];
     size_t totalGlobalMem;
@@ -196,41 +200,20 @@ template <typename T> static inline cudaError_t cudaMalloc(T **p, size_t bytes) 
     return cudaMalloc((void **)p, bytes);
 }
 
-static inline cudaError_t cudaDeviceSynchronize(void) {
-    return cudaSuccess;
-}
-static inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
-    return cudaGetLastError();
-}
-static inline cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest) {
-    *least = *greatest = 0;
-    return cudaSuccess;
-}
-static inline cudaError_t cudaStreamCreateWithPriority(cudaStream_t *s, unsigned, int) {
-    *s = NULL;
-    return cudaSuccess;
-}
-static inline cudaError_t cudaStreamDestroy(cudaStream_t) {
-    return cudaSuccess;
-}
-static inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) {
-    return cudaSuccess;
-}
-static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) {
-    *e = (cudaEvent_t)e;
-    return cudaSuccess;
-}
-static inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) {
-    return cudaSuccess;
-}
-static inline cudaError_t cudaEventSynchronize(cudaEvent_t) {
-    return cudaSuccess;
-}
-static inline cudaError_t cudaEventQuery(cudaEvent_t) {
-    return cudaSuccess;
-}
-static inline cudaError_t cudaEventDestroy(cudaEvent_t) {
-    return cudaSuccess;
+cudaError_t cudaDeviceSynchronize(void);
+cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest);
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *s, unsigned flags, int priority);
+cudaError_t cudaStreamDestroy(cudaStream_t s);
+cudaError_t cudaStreamSynchronize(cudaStream_t s);
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned flags);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags);
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s);
+cudaError_t cudaEventSynchronize(cudaEvent_t e);
+cudaError_t cudaEventQuery(cudaEvent_t e);
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to);
+cudaError_t cudaEventDestroy(cudaEvent_t e);
+static inline cudaError_t cudaEventCreate(cudaEvent_t *e) {
+    return cudaEventCreateWithFlags(e, 0);
 }
 
 #endif

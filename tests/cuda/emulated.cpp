@@ -16,6 +16,7 @@
 
 #define _Noreturn [[noreturn]]
 extern "C" {
+#include "kernels/overlap.h"
 #include "tests/cuda/emulated.h"
 }
 
@@ -278,6 +279,127 @@ void emulate_check_aligned(const void *p, size_t bytes) {
     }
 }
 
+/* ---- time ----------------------------------------------------------------------------------- */
+
+struct emulate_stream {
+    uint64_t free_ns; /* when all that was queued is done */
+};
+struct emulate_event {
+    uint64_t at_ns;
+    bool tells_time;
+};
+static pthread_mutex_t time_lock = PTHREAD_MUTEX_INITIALIZER;
+static uint64_t now_ns, engine_free_ns; /* the host's clock; the copy engine */
+
+/* While one of these lives, the times are its own. */
+struct time_open {
+    time_open() {
+        pthread_mutex_lock(&time_lock);
+    }
+    ~time_open() {
+        pthread_mutex_unlock(&time_lock);
+    }
+};
+
+static uint64_t later(uint64_t a, uint64_t b) {
+    return a > b ? a : b;
+}
+
+static void take_time(cudaStream_t stream, uint64_t ns) {
+    time_open open;
+    stream->free_ns = later(stream->free_ns, now_ns) + ns;
+}
+
+static void take_copy_time(cudaStream_t stream, size_t bytes, int kind) {
+    time_open open;
+    if (kind == cudaMemcpyHostToDevice && machine.copy_bytes_per_s > 0) {
+        uint64_t start = later(later(stream->free_ns, now_ns), engine_free_ns);
+        stream->free_ns = start + (uint64_t)((double)bytes * 1e9 / machine.copy_bytes_per_s);
+        engine_free_ns = stream->free_ns;
+    }
+}
+
+extern "C" void emulate_pass(uint64_t ns) {
+    time_open open;
+    now_ns += ns;
+}
+
+cudaError_t cudaDeviceSynchronize(void) {
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest) {
+    *least = 0;
+    *greatest = -5;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *s, unsigned, int) {
+    *s = (cudaStream_t)mem_calloc(1, sizeof **s);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t s) {
+    free(s);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t s) {
+    time_open open;
+    now_ns = later(now_ns, s->free_ns);
+    return last_error;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
+    time_open open;
+    s->free_ns = later(s->free_ns, e->at_ns);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags) {
+    *e = (cudaEvent_t)mem_calloc(1, sizeof **e);
+    (*e)->tells_time = !(flags & cudaEventDisableTiming);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
+    time_open open;
+    e->at_ns = later(s->free_ns, now_ns);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t e) {
+    time_open open;
+    now_ns = later(now_ns, e->at_ns);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t e) {
+    time_open open;
+    if (e->at_ns <= now_ns) {
+        return cudaSuccess;
+    }
+    now_ns += EMULATE_ASK_NS;
+    return cudaErrorNotReady;
+}
+
+/* From an event to one that was passed before it: a real device's answer cannot be told. */
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to) {
+    time_open open;
+    if (!from->tells_time || !to->tells_time || to->at_ns < from->at_ns) {
+        return cudaErrorInvalidValue;
+    }
+    *ms = (float)((double)(to->at_ns - from->at_ns) * 1e-6);
+    return later(from->at_ns, to->at_ns) <= now_ns ? cudaSuccess : cudaErrorNotReady;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t e) {
+    free(e);
+    return cudaSuccess;
+}
+
+/* ---- its memory ----------------------------------------------------------------------------- */
+
 cudaError_t cudaMalloc(void **p, size_t bytes) {
     size_t page = (size_t)sysconf(_SC_PAGESIZE), room = (bytes + 255) / 256 * 256;
     size_t mapped = (room + page - 1) / page * page + page;
@@ -348,14 +470,16 @@ static void copy(void *dst, const void *src, size_t bytes, int kind) {
     memcpy(dst, src, bytes);
 }
 
-cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, int kind, cudaStream_t) {
+cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, int kind,
+                            cudaStream_t stream) {
     memory_open open;
     copy(dst, src, bytes, kind);
+    take_copy_time(stream, bytes, kind);
     return cudaSuccess;
 }
 
 cudaError_t cudaMemcpy2DAsync(void *dst, size_t dst_stride, const void *src, size_t src_stride,
-                              size_t width, size_t rows, int kind, cudaStream_t) {
+                              size_t width, size_t rows, int kind, cudaStream_t stream) {
     if (width > dst_stride || width > src_stride) {
         return cudaErrorInvalidValue;
     }
@@ -363,6 +487,7 @@ cudaError_t cudaMemcpy2DAsync(void *dst, size_t dst_stride, const void *src, siz
     for (size_t r = 0; r < rows; r++) {
         copy((uint8_t *)dst + r * dst_stride, (const uint8_t *)src + r * src_stride, width, kind);
     }
+    take_copy_time(stream, width * rows, kind);
     return cudaSuccess;
 }
 
@@ -418,8 +543,8 @@ const char *cudaGetErrorString(cudaError_t e) {
     return texts[e];
 }
 
-void emulate_launch(const char *kernel, dim3 grid, dim3 block_dim, size_t shared_bytes,
-                    void (*f)(const void *ctx), const void *ctx) {
+void emulate_launch(const char *kernel, cudaStream_t stream, dim3 grid, dim3 block_dim,
+                    size_t shared_bytes, void (*f)(const void *ctx), const void *ctx) {
     if (machine.launches_left > 0 && --machine.launches_left == 0) {
         last_error = cudaErrorLaunchFailure;
         return;
@@ -431,6 +556,7 @@ void emulate_launch(const char *kernel, dim3 grid, dim3 block_dim, size_t shared
             grid.x, grid.y, grid.z, block_dim.x, shared_bytes);
     }
     check_current();
+    take_time(stream, machine.kernel_ns);
     memory_open open;
     kernel_name = kernel;
     body = f;
@@ -453,6 +579,7 @@ namespace emulated {
 #include "kernels/cuda.cu"
 #include "kernels/cuda_attention.cu"
 #include "kernels/cuda_experts.cu"
+#include "kernels/cuda_link.cu"
 #include "kernels/cuda_matmul.cu"
 #include "kernels/cuda_ops.cu"
 } // namespace emulated

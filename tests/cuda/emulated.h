@@ -25,12 +25,20 @@ struct emulate_machine {
     size_t free_bytes, total_bytes;
     size_t context_bytes;   /* what the driver takes when the device is first used */
     uint64_t launches_left; /* the launch after these fails: the device is lost; 0 = never */
+    /* What takes how long: every kernel, and every copy to the device. 0 = no time. */
+    uint64_t kernel_ns;
+    double copy_bytes_per_s;
 };
 struct emulate_machine *emulate_machine(void);
 
 /* Host code that touches device memory is found at one of so many tries, one kernel or copy between
  * them. */
 enum { EMULATE_LOCK_EVERY = 64 };
+
+/* The host has done something else for so long. */
+void emulate_pass(uint64_t ns);
+/* Time that passes for a thread that asks whether an event was passed, in vain. */
+enum { EMULATE_ASK_NS = 1000 };
 
 /* Device memory in use, in bytes. */
 size_t emulate_used_bytes(void);

@@ -4,7 +4,8 @@
  *
  *   fake             test_util_device.h, as fast as memory
  *   fake:RATE,LATE   its link moves RATE bytes/s, a call of experts takes LATE ns longer
- *   emulated         tests/cuda/emulate.h
+ *   emulated         tests/cuda/emulate.h, where nothing takes time
+ *   emulated:RATE,NS its copies move RATE bytes/s, a kernel takes NS, by the emulated clock
  *   none, no-driver, old-driver, old, taken, lost:N
  *                    an emulated machine without a device; without a driver; with a driver, and a
  *                    device, that are too old; whose memory another program has; whose device is
@@ -60,6 +61,10 @@ static enum kind kind_of(const char *name, struct fake_options *fake) {
         m.free_bytes = 8 << 20;
     } else if (strncmp(name, "lost:", 5) == 0) {
         m.launches_left = strtoull(name + 5, NULL, 10);
+    } else if (strncmp(name, "emulated:", 9) == 0) {
+        char *end;
+        m.copy_bytes_per_s = strtod(name + 9, &end);
+        m.kernel_ns = *end == ',' ? strtoull(end + 1, NULL, 10) : 0;
     } else if (strcmp(name, "emulated") != 0) {
         die("CORM_TEST_DEVICE=%s is unknown", name);
     }
