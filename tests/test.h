@@ -22,7 +22,7 @@
 
 #include "format/base.h"
 
-/* Under a sanitizer, which is slow, the same code runs in fewer combinations: the other builds check
+/* Under a sanitizer, which is slow, the same code runs in fewer combinations: other builds check
  * numbers. */
 #ifdef CORM_TEST_QUICK
 enum { QUICK = 1 };
