@@ -222,6 +222,9 @@ static size_t at_most(size_t n, size_t most) {
  * list ends with the pair behind the one that the next code is in, N / 4 + 16 bytes behind the
  * list's start, and of literals, at most 64 being read, N bytes behind theirs. N / 4 + 16 <= N, and
  * `low` + N is where the stored bytes end.
+ *
+ * A decoder that goes through lists 2 and 3 first, 64 codes at a time and no more than `said`, stays
+ * inside for the same reasons: that is N codes at most, and each has at most one literal.
  */
 struct corm_exponents corm_exponents_open(const uint8_t *stored, size_t bytes, size_t n) {
     assert(n > 0 && bytes >= corm_exponents_least(n));
@@ -234,6 +237,7 @@ struct corm_exponents corm_exponents_open(const uint8_t *stored, size_t bytes, s
         .literals = stored + literals,
         .low = stored + low,
         .n = n,
+        .said = {at_most(h.n_second, n), at_most(h.n_third, n)},
     };
     for (int r = 0; r < COMMON; r++) {
         e.exponents[r / 3 * 4 + r % 3] = h.exponents[r];

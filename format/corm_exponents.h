@@ -47,6 +47,8 @@ struct corm_exponents {
     const uint8_t *literals;
     const uint8_t *low; /* [n, rounded up to whole blocks]; ends the stored bytes */
     size_t n;
+    /* Codes that lists 2 and 3 are said to have; at most n, whatever they have. */
+    size_t said[CORM_EXPONENTS_LISTS - 1];
 
     size_t at;                         /* weights decoded: of whole blocks */
     size_t used[CORM_EXPONENTS_LISTS]; /* codes used of lists 2 and 3, and literals */

@@ -3,6 +3,7 @@
  */
 #include "kernels/cpu.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,6 +71,8 @@ int cpu_open(struct cpu *c, const char *isa, uint32_t threads, const struct back
         return -1;
     }
     c->exponents = exponents_isa_best(isa);
+    /* Products with packed rows have to have the bits of those with raw ones. */
+    assert(!c->exponents->rows_open || strcmp(c->exponents->name, c->isa->name) == 0);
     c->limits = *limits;
     c->pool = pool_new(threads);
     c->panel_floats = at_least(PANEL_FLOATS, (size_t)limits->max_cols * CPU_PANEL_MIN_ROWS);
@@ -80,11 +83,13 @@ int cpu_open(struct cpu *c, const char *isa, uint32_t threads, const struct back
 
     struct arena *a = &c->arena;
     size_t xs = at_least(limits->max_rows, CPU_FFN_USES);
+    size_t packed = limits->max_packed_bytes;
+    packed = packed ? exponents_scratch_bytes(packed / 2) : 0; /* decoded chunks fit as well */
     c->workers = arena_alloc(a, pool_threads(c->pool) * sizeof *c->workers);
     for (uint32_t i = 0; i < pool_threads(c->pool); i++) {
         c->workers[i] = (struct cpu_worker){
             .panel = arena_alloc(a, c->panel_floats * sizeof(float)),
-            .chunk = arena_alloc(a, limits->max_packed_bytes),
+            .chunk = arena_alloc(a, packed),
             .slice = arena_alloc(a, sizeof(float) * FFN_BLOCK * CPU_FFN_COLS),
             .gate = arena_alloc(a, sizeof(float) * CPU_FFN_USES * FFN_BLOCK),
             .up = arena_alloc(a, sizeof(float) * CPU_FFN_USES * FFN_BLOCK),

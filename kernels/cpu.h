@@ -33,8 +33,9 @@ enum {
 
 /* One worker's scratch. */
 struct cpu_worker {
-    float *panel;             /* [panel_floats]: decoded rows, or a panel of dot.h */
-    uint8_t *chunk;           /* [max_packed_bytes]: a chunk that came packed */
+    float *panel; /* [panel_floats]: decoded rows, or a panel of dot.h */
+    /* A chunk that came packed, or what a walk over its rows needs; for max_packed_bytes. */
+    uint8_t *chunk;
     float *slice;             /* [FFN_BLOCK, CPU_FFN_COLS] */
     float *gate, *up;         /* [CPU_FFN_USES, FFN_BLOCK] */
     float *scores;            /* [CPU_QUERIES, max_ctx_tok] */

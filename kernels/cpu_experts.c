@@ -8,8 +8,9 @@
  * it walks all neurons, decoding each block once and adding its sum straight to the outputs.
  * Both do the same additions in the same order, so they give the same bits.
  *
- * A packed chunk is decoded by each item that reads it, into the worker's own memory: a chunk of 32
- * neurons fits a cache of the processor, so that only its packed bytes come from memory.
+ * A packed chunk is decoded by each item that reads it: for a single use as it is multiplied, where
+ * the instruction set can (exponents.h), else into the worker's own memory first. Either way only
+ * its packed bytes come from memory: a chunk of 32 neurons fits a cache of the processor.
  */
 #include "kernels/cpu.h"
 
@@ -100,6 +101,29 @@ static void block_use(const struct ffn *f, const uint8_t *data, uint32_t n, stru
     }
 }
 
+/* Whether a block is multiplied as it is decoded. */
+static bool goes_by_rows(const struct ffn *f, const struct cpu_block *b) {
+    return b->packed_bytes > 0 && b->job->n_uses == 1 && f->c->exponents->rows_open &&
+           f->dim % CORM_EXPONENTS_BLOCK == 0;
+}
+
+/* What block_use does for a block's only use: the same operations on each number, in the same
+ * order. */
+static void rows_use(const struct ffn *f, const struct cpu_block *b, struct cpu_worker *own) {
+    const struct exponents_isa *isa = f->c->exponents;
+    const float *x = use_input(f, b->job->uses[0]);
+    const size_t n = (size_t)b->n_neurons * 3 * f->dim;
+    assert(2 * n <= f->c->limits.max_packed_bytes);
+    struct corm_exponents e = corm_exponents_open(b->data, b->packed_bytes, n);
+    struct exponents_rows rows = isa->rows_open(&e, own->chunk);
+    memset(b->partial, 0, f->dim * sizeof *b->partial);
+    for (uint32_t i = 0; i < b->n_neurons; i++) {
+        float gate = isa->dot(&rows, f->dim, x), up = isa->dot(&rows, f->dim, x);
+        f->c->isa->silu_mul(&gate, &up, 1);
+        isa->axpy(&rows, f->dim, gate, b->partial);
+    }
+}
+
 static void block_item(void *ctx, uint32_t item, uint32_t worker) {
     const struct ffn *f = ctx;
     const struct cpu_block *b = &f->c->blocks[item];
@@ -107,6 +131,10 @@ static void block_item(void *ctx, uint32_t item, uint32_t worker) {
     uint32_t guess = item + pool_threads(f->c->pool);
     const uint8_t *next = guess < f->n_blocks ? f->c->blocks[guess].data : b->data;
     struct cpu_worker *own = &f->c->workers[worker];
+    if (goes_by_rows(f, b)) {
+        rows_use(f, b, own);
+        return;
+    }
     const uint8_t *rows = chunk_rows(f, own, b->data, b->n_neurons, b->packed_bytes);
     for (uint32_t j = 0; j < b->job->n_uses; j++) {
         block_use(f, rows, b->n_neurons, own, b->job->uses[j], next,

@@ -8,6 +8,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/avx512.h"
+
 /* q * d - m rounds twice, as codec.h defines; the Makefile's flags say so to gcc. */
 #ifdef __clang__
 #pragma STDC FP_CONTRACT OFF
@@ -58,11 +60,7 @@ static inline void v_store_part(float *p, V v, uint32_t n) {
 }
 
 static inline float v_sum(V v) {
-    __m256 h = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
-    __m128 s = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
-    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-    s = _mm_add_ss(s, _mm_movehdup_ps(s));
-    return _mm_cvtss_f32(s);
+    return avx512_sum(v);
 }
 
 static inline V v_round(V v) {

@@ -6,7 +6,8 @@ static bool always(void) {
     return true;
 }
 
-static const struct exponents_isa scalar = {"scalar", always, corm_exponents_decode};
+static const struct exponents_isa scalar = {
+    .name = "scalar", .usable = always, .decode = corm_exponents_decode};
 
 const struct exponents_isa *exponents_isa_at(size_t i) {
     static const struct exponents_isa *const isas[] = {

@@ -1,7 +1,8 @@
 /*
  * exponents: decoders of chunks of exponents (format/corm_exponents.h), one per instruction set.
  *
- * Owns: the fast forms of corm_exponents_decode, and which of them this processor has.
+ * Owns: the fast forms of corm_exponents_decode, products with rows as they are decoded, and which
+ * of them this processor has.
  * Leaves to others: the encoding and the check of stored bytes (corm_exponents), what is decoded
  * when: as it comes from the file (runtime/fill), or, of experts that are kept packed, each time
  * they are used (cpu_experts).
@@ -11,18 +12,46 @@
  * spread to their weights with pdep) become 64 indexes in a vector, those become exponents by one
  * shuffle, and exponents and low bytes are woven to weights. They need BMI2's pdep in hardware:
  * AMD's first and second Zen, where it is microcode, count as not having it.
+ *
+ * Products with rows do not wait for decoded rows: weights go from the stored bytes to registers
+ * and are multiplied there, so that memory has to bring two thirds of what it brings for raw rows.
+ * Lists 2 and 3 are decoded first, to bytes: a block then takes its own from there with one
+ * expansion.
  */
 #ifndef KERNELS_EXPONENTS_H
 #define KERNELS_EXPONENTS_H
 
 #include "format/corm_exponents.h"
 
+/* Rows of a chunk, met with inputs one after the other. */
+struct exponents_rows {
+    struct corm_exponents at; /* the place of the next row; of `used` only what lists 2 and 3 say */
+    const uint8_t *later;     /* exponents that list 1 leaves to the others, of the rows to come */
+};
+
 struct exponents_isa {
     const char *name;     /* as of dot.h's tables */
     bool (*usable)(void); /* does this processor, and its operating system, have it? */
     /* Exactly what corm_exponents_decode does. */
     void (*decode)(struct corm_exponents *e, size_t n, uint8_t *dst);
+
+    /* Products with the rows of a chunk, each of a multiple of CORM_EXPONENTS_BLOCK columns, in the
+     * order in which they are stored, and no more of them than it has. The bits are those of dot.h's
+     * bf16 table of the same name on decoded rows. NULL where rows are decoded first.
+     *
+     * rows_open: `e` is at its beginning; `scratch` [exponents_scratch_bytes(e->n)] is the walk's
+     * as long as it goes on. */
+    struct exponents_rows (*rows_open)(const struct corm_exponents *e, uint8_t *scratch);
+    /* The next row . x [cols]. */
+    float (*dot)(struct exponents_rows *r, uint32_t cols, const float *x);
+    /* y [cols] += a * the next row. */
+    void (*axpy)(struct exponents_rows *r, uint32_t cols, float a, float *y);
 };
+
+/* Exponents of lists 2 and of list 3, and what is read behind them. */
+static inline size_t exponents_scratch_bytes(size_t n) {
+    return 2 * align_up(n, CORM_EXPONENTS_BLOCK) + CORM_EXPONENTS_BLOCK;
+}
 
 /* Decoder `i` of this program, the fastest first; NULL past the last. The last is usable
  * everywhere. */

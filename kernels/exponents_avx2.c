@@ -70,4 +70,4 @@ static bool usable(void) {
     return dot_avx2.usable() && has_fast_pdep() && __builtin_cpu_supports("popcnt");
 }
 
-const struct exponents_isa exponents_avx2 = {"avx2", usable, decode};
+const struct exponents_isa exponents_avx2 = {.name = "avx2", .usable = usable, .decode = decode};

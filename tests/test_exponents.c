@@ -1,6 +1,6 @@
 /*
  * The chunk encoding of exponents: what is packed comes back bit for bit, with every decoder there
- * is, whatever the weights; stored bytes that are not such a chunk are refused; nothing outside of
+ * is, whatever the weights; products with packed rows are those with decoded ones; stored bytes that are not such a chunk are refused; nothing outside of
  * them is read, refused or not. tests/golden/read_corm.py is the other reader of it.
  *
  * `test_exponents --write-seeds DIR` writes what fuzz_exponents starts from.
@@ -11,6 +11,7 @@
 
 #include "format/corm_chunk.h"
 #include "format/corm_exponents.h"
+#include "kernels/dot.h"
 #include "kernels/exponents.h"
 
 /* Usable decoder i of this machine; NULL past the last. */
@@ -143,6 +144,94 @@ static void test_round_trip(void **state) {
         }
     }
 }
+
+/* ---- products with rows ---- */
+
+/* The table whose bits a decoder's products with rows have. */
+static const struct dot_codec *same_products(const struct exponents_isa *d) {
+    const struct dot_isa *const tables[] = {
+        &dot_ref,
+#ifdef __x86_64__
+        &dot_avx2,
+        &dot_avx512,
+#endif
+    };
+    for (size_t i = 0; i < TEST_COUNT(tables); i++) {
+        if (strcmp(tables[i]->name, d->name) == 0) {
+            return &tables[i]->codec[CODEC_BF16];
+        }
+    }
+    fail_msg("%s: no such table of products", d->name);
+    return NULL;
+}
+
+/* The same bits, or NaNs both. */
+static bool same_floats(const float *a, const float *b, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (memcmp(a + i, b + i, sizeof *a) != 0 && (a[i] == a[i] || b[i] == b[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Rows are met in turn with a dot product and as a term of a sum. */
+static void check_rows(const struct exponents_isa *d, size_t kind, uint32_t cols, uint32_t n_rows) {
+    const size_t n = (size_t)cols * n_rows;
+    const struct dot_codec *want = same_products(d);
+    struct test_rng rng = {cols + n_rows};
+    uint8_t *raw = test_guard(2 * n), *scratch = test_guard(exponents_scratch_bytes(n));
+    float *x = test_guard(4 * cols), *y = test_guard(4 * cols), *sum = test_guard(4 * cols);
+    make(kind, cols, n, raw);
+    for (uint32_t i = 0; i < cols; i++) {
+        x[i] = test_f32(&rng);
+        y[i] = sum[i] = test_f32(&rng);
+    }
+    size_t bytes;
+    uint8_t *stored = pack(raw, n, &bytes);
+    struct corm_exponents e = corm_exponents_open(stored, bytes, n);
+    struct exponents_rows rows = d->rows_open(&e, scratch);
+    for (uint32_t r = 0; r < n_rows; r++) {
+        struct dot_rows row = {raw + (size_t)r * 2 * cols, 2 * cols, 1, cols, 0};
+        float a = test_f32(&rng), dot = 0;
+        bool same = true;
+        if (r % 3 < 2) {
+            want->dot(&row, x, &dot);
+            float got = d->dot(&rows, cols, x);
+            same = same_floats(&got, &dot, 1);
+        } else {
+            want->axpy(&row, &a, sum);
+            d->axpy(&rows, cols, a, y);
+            same = same_floats(y, sum, cols);
+        }
+        if (!same) {
+            fail_msg("%s: '%s', row %u of %u, %u columns: other products than of decoded rows",
+                     d->name, kinds[kind].name, r, n_rows, cols);
+        }
+    }
+    test_guard_free(stored, bytes);
+    test_guard_free(raw, 2 * n);
+    test_guard_free(scratch, exponents_scratch_bytes(n));
+    test_guard_free(x, 4 * cols);
+    test_guard_free(y, 4 * cols);
+    test_guard_free(sum, 4 * cols);
+}
+
+static void test_rows(void **state) {
+    (void)state;
+    static const uint32_t shapes[][2] = {{64, 1},   {64, 2},    {128, 7},
+                                         {192, 96}, {1024, 96}, {8192, 3}};
+    const struct exponents_isa *d;
+    for (size_t i = 0; (d = decoder_at(i)) != NULL; i++) {
+        for (size_t kind = 0; d->rows_open && kind < TEST_COUNT(kinds); kind++) {
+            for (size_t k = 0; k < TEST_COUNT(shapes); k++) {
+                check_rows(d, kind, shapes[k][0], shapes[k][1]);
+            }
+        }
+    }
+}
+
+/* ---- size ---- */
 
 /* What a perfect code of one exponent at a time would take, with the low bytes. */
 static double entropy_bytes(const uint8_t *raw, size_t n) {
@@ -303,6 +392,32 @@ static void decode_changing(struct test_rng *rng, uint8_t *stored, size_t bytes,
     test_guard_free(out[1], 2 * n);
 }
 
+/* Walks over rows of one block stay inside the bytes as well, and inside their scratch. */
+static void walk_changing(struct test_rng *rng, uint8_t *stored, size_t bytes, size_t n,
+                          bool threes) {
+    enum { COLS = CORM_EXPONENTS_BLOCK };
+    float x[COLS] = {0}, y[COLS] = {0};
+    const struct exponents_isa *d;
+    for (size_t i = 0; (d = decoder_at(i)) != NULL; i++) {
+        if (!d->rows_open) {
+            continue;
+        }
+        uint8_t *scratch = test_guard(exponents_scratch_bytes(n));
+        scribble(rng, threes, stored, bytes);
+        struct corm_exponents e = corm_exponents_open(stored, bytes, n);
+        struct exponents_rows rows = d->rows_open(&e, scratch);
+        for (size_t at = 0; at + COLS <= n; at += COLS) {
+            scribble(rng, threes, stored, bytes);
+            if (at % (2 * COLS) == 0) {
+                y[0] += d->dot(&rows, COLS, x);
+            } else {
+                d->axpy(&rows, COLS, 1, y);
+            }
+        }
+        test_guard_free(scratch, exponents_scratch_bytes(n));
+    }
+}
+
 static void test_changed_meanwhile(void **state) {
     (void)state;
     static const size_t sizes[] = {1, 63, 64, 65, 128, 1000};
@@ -320,6 +435,7 @@ static void test_changed_meanwhile(void **state) {
                 memcpy(stored + 4, &counts[c / COUNTS % COUNTS], 4);
                 memcpy(stored + 8, &counts[c / COUNTS / COUNTS], 4);
                 decode_changing(&rng, stored, bytes, n, c % 2);
+                walk_changing(&rng, stored, bytes, n, c % 2);
             }
             test_guard_free(stored, bytes);
         }
@@ -354,9 +470,13 @@ int main(int argc, char **argv) {
         return 0;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_size),
-        cmocka_unit_test(test_choice),     cmocka_unit_test(test_wrong_sizes),
-        cmocka_unit_test(test_flipped),    cmocka_unit_test(test_changed_meanwhile),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_size),
+        cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_wrong_sizes),
+        cmocka_unit_test(test_flipped),
+        cmocka_unit_test(test_changed_meanwhile),
     };
     return cmocka_run_group_tests_name("exponents", tests, NULL, NULL);
 }

@@ -34,6 +34,24 @@ static uint8_t *decode(const uint8_t *stored, size_t bytes, size_t n) {
     return want;
 }
 
+/* Rows of a block each, met as they are decoded. */
+static void walk(const uint8_t *stored, size_t bytes, size_t n) {
+    float x[CORM_EXPONENTS_BLOCK] = {0};
+    uint8_t *scratch = mem_alloc(exponents_scratch_bytes(n));
+    const struct exponents_isa *isa;
+    for (size_t i = 0; (isa = exponents_isa_at(i)) != NULL; i++) {
+        if (!isa->usable() || !isa->rows_open) {
+            continue;
+        }
+        struct corm_exponents e = corm_exponents_open(stored, bytes, n);
+        struct exponents_rows rows = isa->rows_open(&e, scratch);
+        for (size_t row = 0; row < n / CORM_EXPONENTS_BLOCK; row++) {
+            x[0] = isa->dot(&rows, CORM_EXPONENTS_BLOCK, x);
+        }
+    }
+    free(scratch);
+}
+
 static void unpack(const uint8_t *data, size_t size, size_t n) {
     uint8_t *stored = mem_alloc(size + !size);
     memcpy(stored, data, size);
@@ -44,6 +62,7 @@ static void unpack(const uint8_t *data, size_t size, size_t n) {
     check(rc != 0 || enough);
     if (enough) {
         free(decode(stored, size, n));
+        walk(stored, size, n);
     }
     free(stored);
 }
