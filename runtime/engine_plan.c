@@ -245,6 +245,9 @@ static void choose_packing(struct corm_engine *e) {
     if (!p->streams || p->packed || e->opt.keeping != CORM_KEEP_AUTO ||
         backend_needs_landing(&e->backend) || !cache_can_pack(c))
         return;
+    const struct corm_chunk *sample = packing_sample(c);
+    if (!sample)
+        return;
     double measured =
         p->reading == CORM_READ_DIRECT ? p->direct_bytes_per_s : p->cached_bytes_per_s;
     const struct packing estimate = {
@@ -253,10 +256,11 @@ static void choose_packing(struct corm_engine *e) {
         .disk_bytes_per_s = m && m->throttle_bytes_per_s > 0 ? m->throttle_bytes_per_s
                             : measured > 0                   ? measured
                                                              : DISK_BYTES_PER_S,
-        .decode_bytes_per_s = packing_decode_rate(c, e->opt.isa) * e->opt.threads,
-        .compute_bytes_per_s = offload_cpu_rate(&e->backend, c, p->cache_bytes),
+        .decode_bytes_per_s = packing_decode_rate(c, sample, e->opt.isa) * e->opt.threads,
+        .compute_bytes_per_s = offload_cpu_rate(&e->backend, c, p->cache_bytes, NULL),
+        .packed_bytes_per_s = offload_cpu_rate(&e->backend, c, p->cache_bytes, sample),
     };
-    if (estimate.decode_bytes_per_s > 0 && packing_pays(&estimate))
+    if (packing_pays(&estimate))
         plan_experts(e, p->total_bytes - p->cache_bytes, CACHE_PACKED);
 }
 

@@ -38,38 +38,63 @@ double offload_link_rate(const struct backend *device) {
     return (double)bytes * 1e9 / (double)ns;
 }
 
-double offload_cpu_rate(const struct backend *cpu, const struct corm *archive,
-                        uint64_t most_bytes) {
+/* Experts for a measurement: each of `n` pieces, which lie one behind the other. */
+struct pieces {
+    uint8_t *data;
+    size_t bytes, all_bytes; /* of a piece, from one to the next; of all */
+    struct ffn_chunk chunk;  /* any of them, but for its data */
+    uint32_t n;              /* an expert */
+};
+
+static struct pieces make_pieces(const struct corm *archive, uint64_t most_bytes,
+                                 const struct corm_chunk *packed) {
+    const uint32_t neurons = archive->arch.ffn_dim;
+    struct pieces p = {.chunk = {.n_neurons = packed ? packed->n_neurons : neurons,
+                                 .packed_bytes = packed ? packed->stored_bytes : 0}};
+    p.n = (neurons + p.chunk.n_neurons - 1) / p.chunk.n_neurons;
+    p.bytes = align_up(packed ? packed->stored_bytes : neurons * archive->neuron_bytes, 64);
+    uint64_t fit = (most_bytes < MEASURE_BYTES ? most_bytes : MEASURE_BYTES) / (p.n * p.bytes);
+    p.all_bytes = (fit < 2 ? 2 : fit) * p.n * p.bytes;
+    p.data = mem_alloc_aligned(p.all_bytes);
+    if (!packed)
+        /* These bytes are small weights and scales in every codec. */
+        memset(p.data, 0x3c, p.all_bytes);
+    for (size_t at = 0; packed && at < p.all_bytes; at += p.bytes)
+        memcpy(p.data + at, archive->map.data + packed->offset, packed->stored_bytes);
+    return p;
+}
+
+double offload_cpu_rate(const struct backend *cpu, const struct corm *archive, uint64_t most_bytes,
+                        const struct corm_chunk *packed) {
     const struct arch *a = &archive->arch;
-    const uint32_t n_jobs = a->n_active, neurons = a->ffn_dim;
-    const size_t expert = align_up((uint64_t)neurons * archive->neuron_bytes, 64);
-    uint64_t fit = (most_bytes < MEASURE_BYTES ? most_bytes : MEASURE_BYTES) / expert;
-    const uint32_t n_experts = fit < 2 ? 2 : (uint32_t)fit;
-    uint8_t *weights = mem_alloc_aligned(n_experts * expert);
+    const uint32_t n_jobs = a->n_active;
+    struct pieces p = make_pieces(archive, most_bytes, packed);
     float *x = mem_calloc(a->dim, sizeof *x),
           *parts = mem_calloc((size_t)n_jobs * a->dim, sizeof *x);
-    struct ffn_chunk *chunks = mem_calloc(n_jobs, sizeof *chunks);
+    struct ffn_chunk *chunks = mem_calloc((size_t)n_jobs * p.n, sizeof *chunks);
     struct expert_job *jobs = mem_calloc(n_jobs, sizeof *jobs);
-    uint32_t *uses = mem_calloc(n_jobs, sizeof *uses), next = 0;
-    /* These bytes are small weights and scales in every codec. */
-    memset(weights, 0x3c, n_experts * expert);
+    uint32_t *uses = mem_calloc(n_jobs, sizeof *uses);
     for (uint32_t i = 0; i < a->dim; i++)
         x[i] = 0.01f;
     uint64_t ns = 0, bytes = 0;
+    size_t next = 0;
     for (int round = 0; round < 2 || ns < MEASURE_NS; round++) {
-        for (uint32_t i = 0; i < n_jobs; i++, next = (next + 1) % n_experts) {
+        for (uint32_t i = 0; i < n_jobs; i++) {
             uses[i] = i;
-            chunks[i] = (struct ffn_chunk){weights + next * expert, neurons};
-            jobs[i] = (struct expert_job){&chunks[i], 1, &uses[i], 1};
+            jobs[i] = (struct expert_job){chunks + (size_t)i * p.n, p.n, &uses[i], 1};
+        }
+        for (uint32_t i = 0; i < n_jobs * p.n; i++, next = (next + p.bytes) % p.all_bytes) {
+            chunks[i] = p.chunk;
+            chunks[i].data = p.data + next;
         }
         uint64_t start = clock_ns();
         cpu->ops->experts(cpu->self, archive->expert_codec, a->dim, jobs, n_jobs, n_jobs, x, parts);
         if (round == 0)
             continue;
         ns += clock_ns() - start;
-        bytes += (uint64_t)n_jobs * neurons * archive->neuron_bytes;
+        bytes += (uint64_t)n_jobs * p.n * p.chunk.n_neurons * archive->neuron_bytes;
     }
-    free(weights);
+    free(p.data);
     free(x);
     free(parts);
     free(chunks);

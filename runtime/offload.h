@@ -40,9 +40,12 @@ bool offload_pays(double link_bytes_per_s, double cpu_bytes_per_s);
 /* What copies to the device reach, measured for some milliseconds with 4 MiB of its memory. 0
  * where it needs no landing. */
 double offload_link_rate(const struct backend *device);
-/* What the CPU's experts operation reaches on one row, measured for some milliseconds on weights
- * made up in at most `most_bytes` of memory (at least two experts), which it gives back. */
-double offload_cpu_rate(const struct backend *cpu, const struct corm *archive, uint64_t most_bytes);
+/* What the CPU's experts operation reaches on one row, measured for some milliseconds in at most
+ * `most_bytes` of memory (at least two experts), which it gives back: on weights made up, or, where
+ * `packed` is not NULL, on experts made of copies of that chunk of the archive, one of exponents
+ * that was checked. */
+double offload_cpu_rate(const struct backend *cpu, const struct corm *archive, uint64_t most_bytes,
+                        const struct corm_chunk *packed);
 
 /* ---- places ---- */
 

@@ -23,17 +23,20 @@ double packing_decoded_s(const struct packing *p) {
 
 double packing_packed_s(const struct packing *p) {
     double missed = misses(p->room / p->ratio);
-    return longer(1 / p->compute_bytes_per_s + 1 / p->decode_bytes_per_s,
-                  missed * p->ratio / p->disk_bytes_per_s);
+    return longer(1 / p->packed_bytes_per_s, missed * p->ratio / p->disk_bytes_per_s);
 }
 
-double packing_decode_rate(const struct corm *archive, const char *isa) {
+const struct corm_chunk *packing_sample(const struct corm *archive) {
     const struct corm_chunk *k = archive->chunks, *end = k + archive->n_chunks;
     while (k < end && k->encoding != CORM_ENCODING_EXPONENTS)
         k++;
     struct err err = {0};
-    if (k == end || corm_chunk_check(archive, k, archive->map.data + k->offset, &err) < 0)
-        return 0;
+    return k == end || corm_chunk_check(archive, k, archive->map.data + k->offset, &err) < 0 ? NULL
+                                                                                             : k;
+}
+
+double packing_decode_rate(const struct corm *archive, const struct corm_chunk *k,
+                           const char *isa) {
     const struct exponents_isa *best = exponents_isa_best(isa);
     size_t bytes = corm_chunk_raw_bytes(archive, k), done = 0;
     uint8_t *dst = mem_alloc_aligned(bytes);

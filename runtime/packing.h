@@ -7,8 +7,9 @@
  * Threads: the one that opens the engine.
  *
  * Packed experts take two thirds of the room, so that more of them stay and fewer are read; that
- * costs decoding for every use in place of for every read. It pays where the disk is what a token
- * waits for. Both ways overlap reading with computing, so a token is taken to last as long as the
+ * costs decoding for every use in place of for every read. Where the math decodes as it goes, it reads
+ * less memory for that, and may be faster than on decoded experts; else it pays where the disk is
+ * what a token waits for. Both ways overlap reading with computing, so a token is taken to last as long as the
  * longer of the two. How many experts are found in memory is guessed from the room: misses = (1 -
  * share of experts in memory)^1.5 lies within 4 points of what the cache reaches on the OLMoE
  * shape, and within 5 on fable (docs/SPEED.md, beside Belady).
@@ -19,11 +20,12 @@
 #include "format/corm_read.h"
 
 struct packing {
-    double room;                /* share of the experts that fit decoded, 0..1 */
-    double ratio;               /* stored bytes over decoded bytes */
-    double disk_bytes_per_s;    /* of stored bytes */
-    double decode_bytes_per_s;  /* decoded bytes of all computing threads together */
-    double compute_bytes_per_s; /* the same of the math on decoded bytes */
+    double room;             /* share of the experts that fit decoded, 0..1 */
+    double ratio;            /* stored bytes over decoded bytes */
+    double disk_bytes_per_s; /* of stored bytes */
+    /* Decoded bytes of all computing threads together: of decoding alone, of the math on decoded
+     * experts and on packed ones, which are decoded for it. */
+    double decode_bytes_per_s, compute_bytes_per_s, packed_bytes_per_s;
 };
 
 /* Time that a decoded byte of a token's experts takes, kept decoded and kept packed. */
@@ -33,8 +35,12 @@ static inline bool packing_pays(const struct packing *p) {
     return packing_packed_s(p) < packing_decoded_s(p);
 }
 
-/* Measured on the archive's first packed chunk for about 2 ms: bytes a second of one thread. `isa`
- * as in backend_cpu_open. 0 where it cannot be read. */
-double packing_decode_rate(const struct corm *archive, const char *isa);
+/* The archive's first packed chunk, if it passes its checks: what rates are measured on. NULL where
+ * there is none. */
+const struct corm_chunk *packing_sample(const struct corm *archive);
+/* Decoding it, measured for about 2 ms: bytes a second of one thread. `isa` as in
+ * backend_cpu_open. */
+double packing_decode_rate(const struct corm *archive, const struct corm_chunk *sample,
+                           const char *isa);
 
 #endif

@@ -112,7 +112,7 @@ static void rates(void **state) {
     (void)state;
     assert_int_equal(offload_open_cpu(&o, &c, "scalar", 2, &err), 0);
     assert_no_err(&err);
-    double cpu = offload_cpu_rate(&o.cpu, &c, 1); /* two experts at least */
+    double cpu = offload_cpu_rate(&o.cpu, &c, 1, NULL); /* two experts at least */
     assert_true(cpu > 1e6 && cpu < 1e12);
     assert_true(offload_link_rate(&o.cpu) == 0); /* no device */
     offload_close(&o);
