@@ -126,7 +126,7 @@ NVCC_FLAGS := -std=c++17 -O3 -I. --threads 0 \
 
 # ---- targets for people --------------------------------------------------------------------------
 
-.PHONY: all help demo test test-cuda bench fuzz lint format check-all install uninstall clean info deps note
+.PHONY: all help demo test test-cuda bench bench-cuda fuzz lint format check-all install uninstall clean info deps note
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -172,8 +172,13 @@ test: ## Build and run all tests, or those named in T="test_base e2e_demo"
 
 test-cuda: ## Test the CUDA backend on this machine's device, under compute-sanitizer where there is one
 	@CC='$(CC)' tests/deps.sh build test
-	@$(again) all $(OUT)/tests/cuda/device
-	@CORM_BUILD=$(OUT) tests/cuda/run.sh
+	@$(again) all $(OUT)/synth $(OUT)/tests/cuda/device
+	@CORM_BUILD=$(OUT) tests/cuda/run.sh $(BUILD)/bench-cuda
+
+bench-cuda: ## Measure this machine's device: memory, resident, and experts in part of it beside B0
+	@CC='$(CC)' tests/deps.sh build test
+	@$(again) all $(OUT)/synth $(OUT)/tests/cuda/device
+	@tests/cuda/bench.sh $(OUT) $(BUILD)/bench-cuda
 
 lint: ## Check style, include directions, library homes, headers, global state
 	@CC='$(CC)' tests/deps.sh build lint

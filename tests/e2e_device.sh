@@ -152,4 +152,16 @@ rows() {
 }
 case_ 'the ablation has the rows of the CPU, and what was copied' rows
 
+# What measures a real device, on one that is not there.
+measured() {
+    CORM_TEST_DEVICE=fake:2e9,20000 BENCH_QUICK=1 BENCH_RUN="$device" "$root/tests/cuda/bench.sh" "$build" \
+        "$PWD/bench" >out 2>err
+    got=$?
+    cat out err
+    [ $got -eq 0 ] && [ "$(grep -c '^## fable-q8, room for' out)" -eq 3 ] &&
+        [ "$(grep -c '^B0 .* 1\.00 .*MB' out)" -eq 6 ] && [ "$(grep -c '^+ approximate .*MB' out)" -eq 6 ] &&
+        grep -q '^fable-raw, 25 %, --loss 1 over B0 .* goal 2.14: ' out
+}
+case_ 'the measurement of a device' measured
+
 exit $failed

@@ -10,6 +10,7 @@
 #include "format/corm_read.h"
 #include "tests/cuda/emulated.h"
 #include "tests/test_util_device.h"
+#include "tests/test_util_golden.h"
 #include "tests/test_util_model.h"
 
 static struct backend_limits wide_limits(void) {
@@ -375,6 +376,35 @@ static void tokens_of_the_cpu_on_emulated_cuda(void **state) {
     }
 }
 
+/* The reference's own logits, of whole models with room for half of their experts. */
+static void golden_logits_on_emulated_cuda(void **state) {
+    (void)state;
+    for (size_t i = 0; i < (QUICK ? 1 : 2); i++) {
+        struct backend_limits limits = {.max_rows = 256,
+                                        .max_cols = 8192,
+                                        .max_ffn = 1024,
+                                        .max_active = 8,
+                                        .max_experts = 256,
+                                        .max_ctx_tok = 256,
+                                        .n_heads = 16,
+                                        .head_dim = 64};
+        struct backend b;
+        struct err err = {0};
+        *emulate_machine() = (struct emulate_machine){.driver = 13000,
+                                                      .n_devices = 1,
+                                                      .major = 9,
+                                                      .free_bytes = (size_t)1 << 30,
+                                                      .total_bytes = (size_t)1 << 30};
+        emulated_cuda_open(&b, 0, 0, &limits, &err);
+        assert_no_err(&err);
+        struct corm_mechanisms m = {.backend = &b, .cache_share = 0.5};
+        golden_check(golden_checkpoint(i), test_dir(),
+                     (struct corm_engine_options){
+                         .threads = 1, .vram_bytes = (uint64_t)1 << 29, .measure = &m});
+        assert_int_equal(emulate_used_bytes(), 0);
+    }
+}
+
 /* ---- names ---------------------------------------------------------------------------------- */
 
 static void devices_by_name(void **state) {
@@ -413,6 +443,7 @@ int main(void) {
         cmocka_unit_test(the_plan_is_kept),
         cmocka_unit_test(devices_by_name),
         cmocka_unit_test(tokens_of_the_cpu_on_emulated_cuda),
+        cmocka_unit_test(golden_logits_on_emulated_cuda),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "tests/test_util_cuda.h"
+#include "tests/test_util_golden.h"
 
 static struct cuda_rig rig;
 
@@ -24,6 +25,25 @@ static int close_rig(void **state) {
     (void)state;
     cuda_rig_close(&rig);
     return 0;
+}
+
+/* ---- models --------------------------------------------------------------------------------- */
+
+/* The reference's logits: with all experts in device memory, with half of them, and with the CPU
+ * for the missed ones. */
+static void test_golden(void **state) {
+    const char *checkpoint;
+    (void)state;
+    for (size_t i = 0; (checkpoint = golden_checkpoint(i)); i++) {
+        struct corm_mechanisms half = {.cache_share = 0.5};
+        struct corm_engine_options opt = {.device = "cuda"};
+        golden_check(checkpoint, test_dir(), opt);
+        opt.measure = &half;
+        golden_check(checkpoint, test_dir(), opt);
+        opt.missed = CORM_MISSED_CPU;
+        golden_check(checkpoint, test_dir(), opt);
+        printf("# golden logits of %s: compared\n", checkpoint);
+    }
 }
 
 /* ---- measuring ------------------------------------------------------------------------------ */
@@ -136,6 +156,6 @@ int main(int argc, char **argv) {
     printf("# CUDA device 0: %s, compute capability %u.%u, %llu of %llu MiB free\n", device.name,
            device.major, device.minor, (unsigned long long)(device.free_bytes >> 20),
            (unsigned long long)(device.total_bytes >> 20));
-    const struct CMUnitTest tests[] = {CUDA_TESTS};
+    const struct CMUnitTest tests[] = {CUDA_TESTS, cmocka_unit_test(test_golden)};
     return cmocka_run_group_tests(tests, open_rig, close_rig);
 }

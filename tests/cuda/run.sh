@@ -1,5 +1,8 @@
 #!/bin/sh
 # The CUDA backend on this machine's device; `make test-cuda` runs it. CORM_BUILD is the build folder.
+#
+#   tests/cuda/run.sh [BENCH_DIR]: with a folder for its models, tests/cuda/bench.sh comes at the end.
+#
 # Without a device it says why, in one line, and fails: what was not run has not passed.
 set -u
 
@@ -44,9 +47,20 @@ for codec in bf16 q8 q4; do
     cmp "$work/cpu" "$work/all" || [ "$codec" != bf16 ] || exit 1
     echo "greedy tokens, $codec: compared"
 done
+# The whole program: copies that come while kernels run, into slots that are used again and again.
+if command -v compute-sanitizer >/dev/null 2>&1; then
+    for missed in device cpu; do
+        compute-sanitizer --tool memcheck --error-exitcode 9 -q "$out/corm-run" "$work/q8.corm" -p Once -n 4 \
+            --temp 0 --ctx 256 --quiet --device cuda --vram "${least}M" --missed $missed >/dev/null || exit 1
+    done
+    echo 'compute-sanitizer memcheck of corm-run: clean'
+fi
 for missed in device cpu auto; do
     echo "bench, half of the experts in device memory, --missed $missed"
     "$out/corm-run" bench "$work/q8.corm" --device cuda --share 50 --missed $missed || exit 1
 done
-"$out/corm-run" bench "$work/q8.corm" --device cuda --share 50 --ablation --quiet || exit 1
-"$device" -b
+if [ $# -eq 1 ]; then
+    tests/cuda/bench.sh "$out" "$1" || exit 1
+else
+    "$device" -b
+fi
