@@ -223,8 +223,8 @@ static size_t at_most(size_t n, size_t most) {
  * list's start, and of literals, at most 64 being read, N bytes behind theirs. N / 4 + 16 <= N, and
  * `low` + N is where the stored bytes end.
  *
- * A decoder that goes through lists 2 and 3 first, 64 codes at a time and no more than `said`, stays
- * inside for the same reasons: that is N codes at most, and each has at most one literal.
+ * A decoder that goes through lists 2 and 3 first, 64 codes at a time and no more than `said`,
+ * stays inside for the same reasons: that is N codes at most, and each has at most one literal.
  */
 struct corm_exponents corm_exponents_open(const uint8_t *stored, size_t bytes, size_t n) {
     assert(n > 0 && bytes >= corm_exponents_least(n));

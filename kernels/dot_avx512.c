@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/avx512.h"
+#include "kernels/dot_avx512.h"
 
 /* q * d - m rounds twice, as codec.h defines; the Makefile's flags say so to gcc. */
 #ifdef __clang__

@@ -36,8 +36,8 @@ struct exponents_isa {
     void (*decode)(struct corm_exponents *e, size_t n, uint8_t *dst);
 
     /* Products with the rows of a chunk, each of a multiple of CORM_EXPONENTS_BLOCK columns, in the
-     * order in which they are stored, and no more of them than it has. The bits are those of dot.h's
-     * bf16 table of the same name on decoded rows. NULL where rows are decoded first.
+     * order in which they are stored, and no more of them than it has. The bits are those of
+     * dot.h's bf16 table of the same name on decoded rows. NULL where rows are decoded first.
      *
      * rows_open: `e` is at its beginning; `scratch` [exponents_scratch_bytes(e->n)] is the walk's
      * as long as it goes on. */

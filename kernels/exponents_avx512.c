@@ -1,14 +1,14 @@
 /*
- * exponents_avx512: the decoder, and products with rows, for AVX-512 with VBMI and VBMI2, which have
- * byte permutation, byte expansion and a rotation of 16-bit numbers.
+ * exponents_avx512: the decoder, and products with rows, for AVX-512 with VBMI and VBMI2, which
+ * have byte permutation, byte expansion and a rotation of 16-bit numbers.
  */
 #include "kernels/exponents.h"
 
 #include <immintrin.h>
 #include <string.h>
 
-#include "kernels/avx512.h"
 #include "kernels/dot.h"
+#include "kernels/dot_avx512.h"
 
 struct tables {
     __m512i exponents;     /* four times */

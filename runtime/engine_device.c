@@ -90,7 +90,8 @@ static void decide_missed(struct corm_engine *e) {
     if (p->streams)
         p->link_bytes_per_s = offload_link_rate(&e->backend);
     if (p->missed == CORM_MISSED_CPU && e->opt.missed == CORM_MISSED_AUTO) {
-        p->cpu_bytes_per_s = offload_cpu_rate(&e->offload.cpu, &e->archive, p->host_cache_bytes, NULL);
+        p->cpu_bytes_per_s =
+            offload_cpu_rate(&e->offload.cpu, &e->archive, p->host_cache_bytes, NULL);
         if (!e->host_in_place || !offload_pays(p->link_bytes_per_s, p->cpu_bytes_per_s))
             p->missed = CORM_MISSED_DEVICE;
     }

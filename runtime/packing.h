@@ -7,12 +7,12 @@
  * Threads: the one that opens the engine.
  *
  * Packed experts take two thirds of the room, so that more of them stay and fewer are read; that
- * costs decoding for every use in place of for every read. Where the math decodes as it goes, it reads
- * less memory for that, and may be faster than on decoded experts; else it pays where the disk is
- * what a token waits for. Both ways overlap reading with computing, so a token is taken to last as long as the
- * longer of the two. How many experts are found in memory is guessed from the room: misses = (1 -
- * share of experts in memory)^1.5 lies within 4 points of what the cache reaches on the OLMoE
- * shape, and within 5 on fable (docs/SPEED.md, beside Belady).
+ * costs decoding for every use in place of for every read. Where the math decodes as it goes, it
+ * reads less memory for that, and may be faster than on decoded experts; else it pays where the
+ * disk is what a token waits for. Both ways overlap reading with computing, so a token is taken to
+ * last as long as the longer of the two. How many experts are found in memory is guessed from the
+ * room: misses = (1 - share of experts in memory)^1.5 lies within 4 points of what the cache
+ * reaches on the OLMoE shape, and within 5 on fable (docs/SPEED.md, beside Belady).
  */
 #ifndef RUNTIME_PACKING_H
 #define RUNTIME_PACKING_H

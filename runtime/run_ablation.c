@@ -22,10 +22,10 @@
  * machine that is slower for a while is so for all. Reported is the repetition of median time.
  *
  * The bound. A row that hid all of its reading behind computing, or all of its computing behind
- * reading, would take max(compute, bytes / device rate) for a token, where compute is the time
- * with every expert in memory, and packed there for rows that keep experts packed. So B0's time over that is the most that the row's bytes allow to
- * win. Copies to a device are bytes of a second way, which takes its time at the rate measured when
- * the engine was opened.
+ * reading, would take max(compute, bytes / device rate) for a token, where compute is the time with
+ * every expert in memory, and packed there for rows that keep experts packed. So B0's time over
+ * that is the most that the row's bytes allow to win. Copies to a device are bytes of a second way,
+ * which takes its time at the rate measured when the engine was opened.
  */
 #include <math.h>
 #include <stdio.h>

@@ -1,7 +1,8 @@
 /*
  * The chunk encoding of exponents: what is packed comes back bit for bit, with every decoder there
- * is, whatever the weights; products with packed rows are those with decoded ones; stored bytes that are not such a chunk are refused; nothing outside of
- * them is read, refused or not. tests/golden/read_corm.py is the other reader of it.
+ * is, whatever the weights; products with packed rows are those with decoded ones; stored bytes
+ * that are not such a chunk are refused; nothing outside of them is read, refused or not.
+ * tests/golden/read_corm.py is the other reader of it.
  *
  * `test_exponents --write-seeds DIR` writes what fuzz_exponents starts from.
  */

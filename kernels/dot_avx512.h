@@ -1,8 +1,9 @@
 /*
- * avx512: what files for AVX-512 share. Private to kernels, and to files that are compiled for it.
+ * dot_avx512: what files for AVX-512 share. Private to kernels, and to files that are compiled for
+ * it.
  */
-#ifndef KERNELS_AVX512_H
-#define KERNELS_AVX512_H
+#ifndef KERNELS_DOT_AVX512_H
+#define KERNELS_DOT_AVX512_H
 
 #include <immintrin.h>
 
