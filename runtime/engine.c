@@ -72,12 +72,13 @@ static int fill_options(struct corm_engine *e, const struct corm_engine_options 
     uint32_t cpus = machine_cpus();
     if (o->threads == 0)
         o->threads = cpus;
-    /* While one reads, the other one checks and decodes. Where experts are so small that waking a
-     * thread takes as long, one that always has its processor is worth two that share it. */
+    /* While one checks and decodes, the others have a read under way. Where experts are so small
+     * that waking a thread takes as long, one that always has its processor is worth more than
+     * several that share it. */
     const struct corm_record *rec = e->archive.records;
     bool small = e->archive.n_records > 0 &&
                  fill_bytes(&e->archive, rec->first_chunk, rec->first_chunk + rec->n_chunks - 1) <
-                     FILL_GUESS_BYTES;
+                     FILL_REQUEST_BYTES;
     e->io_threads = o->measure && o->measure->io_threads ? o->measure->io_threads
                     : small && cpus == o->threads + 1    ? 1
                                                          : ENGINE_IO_THREADS;

@@ -54,7 +54,7 @@ struct corm_engine {
 
 enum {
     LOGITS_ROWS = 32,      /* rows of logits computed at a time */
-    ENGINE_IO_THREADS = 2, /* one reads while the other decodes */
+    ENGINE_IO_THREADS = 3, /* two have a read under way while one checks and decodes */
 };
 
 /* engine_device.c: choose and open the backend, after planning its memory; take the cache's memory.

@@ -184,7 +184,7 @@ static uint64_t expert_spans(const struct corm *c, struct reader_span *spans) {
     for (uint32_t r = 0; r < c->n_records; r++) {
         uint32_t first = c->records[r].first_chunk, n = c->records[r].n_chunks;
         uint64_t all = fill_bytes(c, first, first + n - 1);
-        size_t read = (size_t)(all < FILL_GUESS_BYTES ? all : FILL_GUESS_BYTES);
+        size_t read = (size_t)(all < FILL_REQUEST_BYTES ? all : FILL_REQUEST_BYTES);
         spans[r] = (struct reader_span){c->chunks[first].offset, read};
         bytes += all;
     }

@@ -31,7 +31,7 @@ static size_t longest_run_bytes(const struct corm *a) {
         uint64_t bytes = fill_bytes(a, first, first + n - 1);
         longest = bytes > longest ? bytes : longest;
     }
-    uint64_t most = FILL_DEMAND_BYTES;
+    uint64_t most = FILL_REQUEST_BYTES;
     for (uint32_t i = 0; i < a->n_chunks; i++)
         most = a->chunks[i].stored_bytes > most ? a->chunks[i].stored_bytes : most;
     return longest < most ? longest : most;

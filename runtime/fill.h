@@ -22,8 +22,9 @@
 #include "runtime/reader.h"
 
 enum {
-    FILL_DEMAND_BYTES = 4 << 20,      /* of one request for what is demanded */
-    FILL_GUESS_BYTES = 1 << 20,       /* of one for what is guessed, so that a demand waits less */
+    /* Of one request: so that a demand waits for little of a guess, and so that the first part of
+     * an expert is checked and decoded while the next one is read. */
+    FILL_REQUEST_BYTES = 1 << 20,
     FILL_MAX_RUN = READER_PIECES / 2, /* chunks of one request, each with the gap behind it */
 };
 

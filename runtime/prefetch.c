@@ -104,8 +104,7 @@ static bool look_awake(struct prefetch *p, atomic_uint *seq) {
 /* Whether chunk `id` may be read together with the run's others. */
 static bool goes_along(const struct prefetch *p, const struct fill_run *run, uint32_t id) {
     const struct corm *a = p->archive;
-    uint32_t limit = run->demanded ? FILL_DEMAND_BYTES : FILL_GUESS_BYTES;
-    if (fill_bytes(a, run->first, id) > limit ||
+    if (fill_bytes(a, run->first, id) > FILL_REQUEST_BYTES ||
         cache_uses_slot(p->cache, id) != cache_uses_slot(p->cache, run->first))
         return false;
     const struct corm_record *rec = &a->records[p->cache->chunks[id].record];
@@ -225,8 +224,18 @@ static void serve(struct prefetch *p, struct filler *f, struct fill_run *run) {
         announce_ready(p);
 }
 
+/* A thread that wakes up may take the processor of the forward thread in place of the one that is
+ * spare, and keep it while it checks and decodes. A thread of this kind waits for the spare one.
+ * Where there is none it has to take one, so that the disk is not idle. Not to be had: no harm. */
+static void be_patient(void) {
+    const struct sched_param none = {0};
+    pthread_setschedparam(pthread_self(), SCHED_BATCH, &none);
+}
+
 static void *io_main(void *arg) {
     struct prefetch *p = arg;
+    if (p->awake)
+        be_patient();
     struct filler f = filler_new(&p->fill);
     struct fill_run run;
     pthread_mutex_lock(&p->cache->lock);
@@ -275,7 +284,8 @@ int prefetch_open(struct prefetch **out, struct cache *cache, const struct prefe
     }
     p->fill.exponents = exponents_isa_best(opt->isa);
     p->fill.reader.fault = opt->fault;
-    p->fill.reader.awake = opt->awake;
+    /* Where there are several threads, another one's request is under way while one wakes up. */
+    p->fill.reader.awake = opt->awake && opt->io_threads == 1;
     p->own = filler_new(&p->fill);
     p->threads = mem_calloc(opt->io_threads, sizeof *p->threads);
     for (uint32_t i = 0; i < opt->io_threads; i++) {

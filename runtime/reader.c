@@ -91,8 +91,8 @@ static uint64_t take_link(struct reader *r, size_t bytes) {
     return until;
 }
 
-/* A sleep ends late by tens of microseconds, where a disk's interrupt does not: with a processor to
- * spare the last of them are spent awake. Without one they must not: who yields in a loop gets the
+/* A sleep ends late by tens of microseconds, where a disk's interrupt does not: where a processor
+ * can be spared the last of them are spent awake. Else they must not: who yields in a loop gets the
  * processor back when the others' time slices are over, milliseconds later, while who wakes up goes
  * first. */
 static void wait_until(const struct reader *r, uint64_t until) {

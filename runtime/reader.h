@@ -55,7 +55,7 @@ struct reader {
     const char *path; /* borrowed */
     uint64_t file_bytes;
     struct reader_throttle throttle;
-    bool awake; /* there is a processor to spare for waiting */
+    bool awake; /* waits end to the microsecond, for which a processor has to be spare */
     pthread_mutex_t lock;
     uint64_t link_free_ns; /* when the throttled link has passed all requests so far */
 };

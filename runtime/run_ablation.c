@@ -8,11 +8,12 @@
  *
  * Rows. B0: whole experts on demand, the least recently used evicted; an expert is read when its
  * turn to be computed comes, by three reads as three separate matrices would take, and nothing is
- * done meanwhile. Packed reads: one read an expert. Read meanwhile: all that a layer misses is
- * asked for at once and computed as it comes. Two-level cache: the engine's own ranking. Then
- * guesses one and two layers ahead, and chunks left out; the last rows are the full engine on
- * --other, which keeps experts decoded, then packed. On a device that does not hold all experts,
- * one row more: the CPU computes what the device misses (--missed cpu), with nothing guessed.
+ * done meanwhile. Packed reads: an expert is read as a whole, in requests of up to 1 MiB. Read
+ * meanwhile: all that a layer misses is asked for at once and computed as it comes. Two-level
+ * cache: the engine's own ranking. Then guesses one and two layers ahead, and chunks left out; the
+ * last rows are the full engine on --other, which keeps experts decoded, then packed. On a device
+ * that does not hold all experts, one row more: the CPU computes what the device misses (--missed
+ * cpu), with nothing guessed.
  *
  * A throttled disk is read from a mapping of the file, unless --reading says otherwise: a disk that
  * writes to memory by itself (see reader).
