@@ -174,6 +174,16 @@ static void fill(uint64_t *state, float *x, size_t n) {
     }
 }
 
+/* n bf16 weights, nearly normal. */
+static void fill_normal(uint64_t *state, uint8_t *raw, size_t n) {
+    for (size_t w = 0; w < n; w++) {
+        float x[4];
+        fill(state, x, 4);
+        uint16_t v = f32_to_bf16(x[0] + x[1] + x[2] + x[3]);
+        memcpy(raw + 2 * w, &v, sizeof v);
+    }
+}
+
 /* At least READ_ITEMS * ITEM_BYTES / 2 bytes of experts: some random rows over and over. */
 static void make_weights(struct kernels *k, const struct codec *codec) {
     const size_t row_bytes = codec_row_bytes(codec, DIM);
@@ -256,6 +266,65 @@ static void measure_attention(struct kernels *k, double memory) {
            k->be.isa, CONTEXT, one, 100 * one / memory, MANY_ROWS, many);
 }
 
+enum { PACKED_WEIGHTS = FFN_BLOCK * 3 * DIM, PACKED_CHUNKS = FFN / FFN_BLOCK };
+
+/* Experts that are kept packed. */
+struct packed {
+    struct kernels *k;
+    uint8_t *data; /* copies of one chunk, of `bytes` each */
+    size_t bytes, n, next;
+    uint32_t stored_bytes;
+};
+
+static void packed_pass(void *ctx) {
+    struct packed *p = ctx;
+    struct expert_job jobs[ACTIVE];
+    struct ffn_chunk chunks[ACTIVE][PACKED_CHUNKS];
+    uint32_t uses[ACTIVE];
+    for (uint32_t j = 0; j < ACTIVE; j++) {
+        for (uint32_t i = 0; i < PACKED_CHUNKS; i++, p->next = (p->next + 1) % p->n) {
+            chunks[j][i] =
+                (struct ffn_chunk){p->data + p->next * p->bytes, FFN_BLOCK, p->stored_bytes};
+        }
+        uses[j] = j;
+        jobs[j] = (struct expert_job){chunks[j], PACKED_CHUNKS, &uses[j], 1};
+    }
+    p->k->be.ops->experts(p->k->be.self, codec_by_id(CODEC_BF16), DIM, jobs, ACTIVE, ACTIVE,
+                          p->k->x, p->k->y);
+}
+
+static void measure_packed(struct kernels *k, double memory) {
+    struct corm_packer *packer = corm_packer_new(codec_by_id(CODEC_BF16));
+    uint8_t *raw = mem_alloc(2 * PACKED_WEIGHTS);
+    uint64_t state = 11;
+    fill_normal(&state, raw, PACKED_WEIGHTS);
+    struct corm_packed one =
+        corm_packer_pack_as(packer, CORM_ENCODING_EXPONENTS, raw, 2 * PACKED_WEIGHTS);
+    struct packed p = {
+        .k = k, .bytes = align_up(one.bytes, 64), .stored_bytes = (uint32_t)one.bytes};
+    p.n = (size_t)ITEM_BYTES * READ_ITEMS / 2 / p.bytes;
+    p.data = mem_alloc_aligned(p.n * p.bytes);
+    for (size_t i = 0; i < p.n; i++) {
+        memcpy(p.data + i * p.bytes, one.data, one.bytes);
+    }
+    double ratio = (double)one.bytes / (2.0 * PACKED_WEIGHTS);
+    double rate = best_rate(2.0 * PACKED_WEIGHTS * PACKED_CHUNKS * ACTIVE, packed_pass, &p);
+    free(p.data);
+    free(raw);
+    corm_packer_free(packer);
+    if (k->json) {
+        run_json_open(k->json, NULL, '{');
+        run_json_u64(k->json, "threads", k->threads);
+        run_json_string(k->json, "isa", k->be.isa);
+        run_json_f64(k->json, "stored_share", ratio);
+        run_json_f64(k->json, "packed_experts_gb_per_s", rate);
+        run_json_close(k->json, '}');
+        return;
+    }
+    printf("%-8s experts kept packed, bf16: %.1f GB/s of weights, %.0f %%; %.3f of that is read\n",
+           k->be.isa, rate, 100 * rate / memory, ratio);
+}
+
 static int measure_isa(struct kernels *k, const char *isa, double memory, struct err *err) {
     const struct backend_limits limits = {.max_rows = MANY_ROWS,
                                           .max_cols = ACTIVE * EXPERT_ROWS,
@@ -263,6 +332,7 @@ static int measure_isa(struct kernels *k, const char *isa, double memory, struct
                                           .max_ffn = FFN,
                                           .max_active = ACTIVE,
                                           .max_experts = ACTIVE,
+                                          .max_packed_bytes = 2 * PACKED_WEIGHTS,
                                           .max_ctx_tok = CONTEXT,
                                           .n_heads = N_HEADS,
                                           .head_dim = HEAD_DIM};
@@ -278,6 +348,8 @@ static int measure_isa(struct kernels *k, const char *isa, double memory, struct
         report(k, &f, memory);
     }
     if (!run_interrupted()) {
+        k->rows = 1;
+        measure_packed(k, memory);
         measure_attention(k, memory);
     }
     backend_close(&k->be);
@@ -314,12 +386,7 @@ static double make_stored(struct stored *s) {
     struct corm_packer *packer = corm_packer_new(s->codec);
     uint64_t state = 9, stored_bytes = 0;
     for (int i = 0; i < STORED_CHUNKS; i++) {
-        for (size_t w = 0; w < STORED_WEIGHTS; w++) {
-            float x[4];
-            fill(&state, x, 4);
-            uint16_t v = f32_to_bf16(x[0] + x[1] + x[2] + x[3]);
-            memcpy(s->raw + 2 * w, &v, sizeof v);
-        }
+        fill_normal(&state, s->raw, STORED_WEIGHTS);
         struct corm_packed p = corm_packer_pack_as(packer, s->encoding, s->raw, 2 * STORED_WEIGHTS);
         s->chunks[i] = (struct stored_chunk){mem_alloc_aligned(p.bytes), p.bytes};
         memcpy(s->chunks[i].data, p.data, p.bytes);

@@ -6,6 +6,7 @@
 #include "tests/test_util_prefetch.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 static char *dir, *path;
 static char *packed[2]; /* all of exponents; the hot ones raw */
@@ -117,6 +118,44 @@ static void packed_demands_bring_the_stored_bytes(void **state) {
             rig_close(&r);
         }
     }
+}
+
+struct reads {
+    atomic_size_t n, largest;
+};
+
+static int note_read(void *ctx, uint64_t offset, size_t bytes, struct err *err) {
+    struct reads *reads = ctx;
+    size_t largest = atomic_load(&reads->largest);
+    (void)offset;
+    (void)err;
+    atomic_fetch_add(&reads->n, 1);
+    while (bytes > largest && !atomic_compare_exchange_weak(&reads->largest, &largest, bytes))
+        ;
+    return 0;
+}
+
+/* So that its first part can be checked while the next is read; yet neighbours come together. */
+static void a_large_expert_comes_in_several_requests(void **state) {
+    (void)state;
+    char *large = rig_large_archive(dir);
+    for (uint32_t guessed = 0; guessed < 2; guessed++) {
+        struct reads reads = {0};
+        struct rig r;
+        rig_open(&r, large, N * CHUNKS, 0,
+                 (struct prefetch_options){.io_threads = 3, .fault = {note_read, &reads}});
+        assert_true(record_bytes(&r, 0) > FILL_REQUEST_BYTES);
+        struct prefetch_need need = rig_need(0);
+        if (guessed) {
+            rig_guess(r.prefetch, &need, 1, 1);
+            WAIT_UNTIL(rig_is_ready(r.prefetch, &need));
+        }
+        rig_use(&r, 0);
+        assert_in_range(atomic_load(&reads.n), 2, 3);
+        assert_in_range(atomic_load(&reads.largest), FILL_REQUEST_BYTES / 2, FILL_REQUEST_BYTES);
+        rig_close(&r);
+    }
+    free(large);
 }
 
 static void what_is_there_is_not_read_again(void **state) {
@@ -363,6 +402,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(demands_bring_the_right_bytes),
         cmocka_unit_test(packed_demands_bring_the_stored_bytes),
+        cmocka_unit_test(a_large_expert_comes_in_several_requests),
         cmocka_unit_test(what_is_there_is_not_read_again),
         cmocka_unit_test(demands_wait_for_slots),
         cmocka_unit_test(skipped_chunks_are_not_brought),

@@ -26,6 +26,10 @@ char *rig_archive(const char *dir) {
     return write_archive(dir, "prefetch", 96, false);
 }
 
+char *rig_large_archive(const char *dir) {
+    return write_archive(dir, "large", 8192, false);
+}
+
 char *rig_packed_archive(const char *dir, bool raw_hot) {
     /* Rows so long that a chunk's header is small beside it. */
     char *path = write_archive(dir, raw_hot ? "mixed" : "packed", 384, !raw_hot);

@@ -21,6 +21,8 @@ struct rig {
 
 /* Writes the archive prefetch.corm, whose hot chunks are raw; returns its path, to free(). */
 char *rig_archive(const char *dir);
+/* The same as large.corm, with experts of more than one request. */
+char *rig_large_archive(const char *dir);
 /* Writes packed.corm (with `raw_hot` mixed.corm), whose chunks can be kept packed: all of
  * exponents, but for the hot ones with `raw_hot`. */
 char *rig_packed_archive(const char *dir, bool raw_hot);
