@@ -12,14 +12,13 @@
 
 /* -- errors --------------------------------------------------------------------------------- */
 
-/* Names from untrusted files end up in messages: nothing in them may drive the reader's terminal.
- * Replaces C0 controls, DEL and the two-byte UTF-8 form of the C1 controls (U+0080..U+009F). */
-static void clean_line(char *s) {
-    for (unsigned char *p = (unsigned char *)s; *p; p++) {
-        if (*p < 0x20 || *p == 0x7f) {
-            *p = '?';
-        } else if (p[0] == 0xc2 && p[1] >= 0x80 && p[1] <= 0x9f) {
-            p[0] = p[1] = '?';
+void text_clean(char *text, size_t bytes) {
+    unsigned char *s = (unsigned char *)text;
+    for (size_t i = 0; i < bytes; i++) {
+        if (s[i] < 0x20 || s[i] == 0x7f) {
+            s[i] = '?';
+        } else if (s[i] == 0xc2 && i + 1 < bytes && s[i + 1] >= 0x80 && s[i + 1] <= 0x9f) {
+            s[i] = s[i + 1] = '?';
         }
     }
 }
@@ -32,8 +31,9 @@ __attribute__((format(printf, 3, 0))) static size_t msg_append(struct err *e, si
         e->msg[at] = '\0';
         n = 0;
     }
-    clean_line(e->msg + at);
-    return strlen(e->msg);
+    size_t len = strlen(e->msg + at);
+    text_clean(e->msg + at, len);
+    return at + len;
 }
 
 int err_set(struct err *e, const char *fmt, ...) {

@@ -26,8 +26,13 @@ struct err {
     char msg[1024];
 };
 
+/* Text from untrusted files ends up on a terminal, which nothing in it may drive: every byte of a
+ * control character becomes '?', of C0 (so also of newlines), of DEL, and of C1 in UTF-8 (U+0080 to
+ * U+009F). */
+void text_clean(char *text, size_t bytes);
+
 /* Fill `e` unless it is filled already (`e` may be NULL). Always returns -1, so that callers can
- * write `return err_set(err, ...)`. Control characters from untrusted names are replaced by '?'. */
+ * write `return err_set(err, ...)`. Control characters become '?' (text_clean). */
 int err_set(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* As err_set, with `: strerror(errno_value)` appended. */

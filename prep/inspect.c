@@ -150,12 +150,11 @@ static void text_experts(const struct corm *c, struct buf *out) {
     }
 }
 
-/* The text is anybody's: no control characters on a terminal. */
+/* The text is anybody's. */
 static void put_text(const char *text, size_t n, struct buf *out) {
-    for (size_t i = 0; i < n; i++) {
-        unsigned char b = (unsigned char)text[i];
-        buf_append(out, b < 0x20 || b == 0x7f ? "?" : text + i, 1);
-    }
+    size_t at = out->len;
+    buf_append(out, text, n);
+    text_clean(out->data + at, n);
 }
 
 static void text_token(const struct tokenizer *tok, const char *name, uint32_t id,

@@ -49,6 +49,19 @@ static void err_is_one_clean_line(void **state) {
                                   "e \xe2\x82\xac");
 }
 
+static void text_without_controls(void **state) {
+    (void)state;
+    char text[] = "a\0b\xc2\x80\xc2\x9f\xc2\xa0\xc3\x9b\x7f\xc2";
+    text_clean(text, sizeof text - 1);
+    assert_memory_equal(text, "a?b????\xc2\xa0\xc3\x9b?\xc2", sizeof text - 1);
+    char part[] = "\xc2\x9b\n"; /* what follows is not the text's */
+    text_clean(part, 1);
+    assert_string_equal(part, "\xc2\x9b\n");
+    text_clean(part, 2);
+    assert_string_equal(part, "??\n");
+    text_clean(part, 0);
+}
+
 static void err_cuts_long_text(void **state) {
     (void)state;
     char *text = mem_alloc(5000);
@@ -272,6 +285,7 @@ int main(void) {
         cmocka_unit_test(err_first_wins),
         cmocka_unit_test(err_errno_text),
         cmocka_unit_test(err_is_one_clean_line),
+        cmocka_unit_test(text_without_controls),
         cmocka_unit_test(err_cuts_long_text),
         cmocka_unit_test(memory_dies_when_it_cannot),
         cmocka_unit_test(memory_of_size_zero),
