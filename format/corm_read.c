@@ -1,15 +1,14 @@
 /*
- * corm_read: see corm_read.h. Validation in file order: header page, section table, metadata,
- * trunk, records. The layout of version 1 is exact (every part starts where the one before it ends,
- * rounded up to its alignment), so nothing can overlap and nothing can hide in a gap. corm_verify.c
- * reads the rest.
+ * corm_read: see corm_read.h. Validation in file order: header page, section table, metadata, the
+ * other small sections, trunk, records. The layout of version 1 is exact (every part starts where
+ * the one before it ends, rounded up to its alignment), so nothing can overlap and nothing can hide
+ * in a gap. corm_verify.c reads the rest.
  */
 #include "format/corm_read.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "format/corm_chunk.h"
 
@@ -29,6 +28,18 @@ enum { SECTION_TYPES = sizeof section_names / sizeof section_names[0] };
 
 const char *corm_section_name(uint32_t type) {
     return type < SECTION_TYPES ? section_names[type] : NULL;
+}
+
+/* A section's name for messages. */
+struct section_text {
+    char text[32];
+};
+static const char *section_text(uint32_t type, struct section_text *t) {
+    const char *name = corm_section_name(type);
+    if (!name) {
+        snprintf(t->text, sizeof t->text, "of type %u", type);
+    }
+    return name ? name : t->text;
 }
 
 const char *corm_encoding_name(uint32_t encoding) {
@@ -103,25 +114,59 @@ static int check_header(struct corm *c, struct err *err) {
     return 0;
 }
 
-/* A file may be sparse, and claim sections that it takes nothing to store: half of the machine's
- * memory is more than any of use, and no copy may be what ends the program. */
-static void *copy_room(const struct corm *c, size_t bytes) {
-    uint64_t half = (uint64_t)sysconf(_SC_PHYS_PAGES) / 2 * (uint64_t)sysconf(_SC_PAGESIZE);
-    void *room = NULL;
-    if (bytes > half || c->copied_bytes > half - bytes ||
-        posix_memalign(&room, CORM_CHUNK_ALIGN, bytes ? bytes : 1) != 0) {
-        return NULL;
-    }
-    return room;
+/* ---- how large they may be ---- */
+
+static uint64_t smaller(uint64_t a, uint64_t b) {
+    return a < b ? a : b;
 }
 
-/* Compare a section's checksum, of a copy where it is one that this program knows. */
-static int load_section(struct corm *c, uint32_t i, const char *name, struct err *err) {
+/* arch_check bounds every factor: nothing here comes near 2^63. */
+uint64_t corm_section_most_bytes(uint32_t type, const struct arch *a) {
+    uint64_t n = 0;
+    struct slot_place place = {0};
+    switch (type) {
+    case CORM_SECTION_METADATA:
+        return CORM_MAX_METADATA_BYTES;
+    case CORM_SECTION_TOKENIZER:
+        return CORM_MAX_TOKENIZER_BYTES;
+    case CORM_SECTION_PROVENANCE:
+    case CORM_SECTION_LICENSE:
+        return CORM_MAX_TEXT_BYTES;
+    case CORM_SECTION_TENSORS:
+        while (slot_next(a, &place)) {
+            n += sizeof(struct corm_tensor);
+        }
+        return n;
+    case CORM_SECTION_INDEX: /* with a chunk for each neuron */
+        n = smaller(a->ffn_dim, UINT16_MAX) * sizeof(struct corm_chunk);
+        n = (sizeof(struct corm_record) + n) * arch_moe_layers(a) * a->n_experts;
+        return smaller(sizeof(struct corm_index_header) + n, CORM_MAX_INDEX_BYTES);
+    case CORM_SECTION_PREDICTORS:
+        n = arch_params(a) / 4;
+        return n < CORM_MIN_PREDICTORS_BYTES ? CORM_MIN_PREDICTORS_BYTES
+                                             : smaller(n, CORM_MAX_PREDICTORS_BYTES);
+    default: /* used where it lies */
+        return UINT64_MAX;
+    }
+}
+
+/* ---- loading ---- */
+
+/* Compare a section's checksum, of a copy where it is one that this program knows. A file may be
+ * sparse, and claim sections that it takes nothing to store: so their sizes are checked before. */
+static int load_section(struct corm *c, uint32_t i, struct err *err) {
     const struct corm_section *s = &c->sections[i];
     const uint8_t *data = c->map.data + s->offset;
+    struct section_text text;
+    const char *name = section_text(s->type, &text);
     if (corm_section_name(s->type)) {
-        uint8_t *copy = copy_room(c, s->bytes);
-        if (!copy) {
+        uint64_t most = corm_section_most_bytes(s->type, &c->arch);
+        if (s->bytes > most) {
+            return err_set(err, "section %s: %llu bytes, expected at most %llu", name,
+                           (unsigned long long)s->bytes, (unsigned long long)most);
+        }
+        void *copy;
+        if (posix_memalign(&copy, CORM_CHUNK_ALIGN, s->bytes ? s->bytes : 1) != 0) {
             return err_set(err, "section %s: there is no memory for its %llu bytes", name,
                            (unsigned long long)s->bytes);
         }
@@ -137,16 +182,12 @@ static int load_section(struct corm *c, uint32_t i, const char *name, struct err
     return 0;
 }
 
-static int check_section(struct corm *c, uint32_t i, uint64_t *end, struct err *err) {
-    const struct corm_section *s = &c->sections[i];
-    const char *name = corm_section_name(s->type);
-    char number[32];
-    if (!name) {
-        snprintf(number, sizeof number, "of type %u", s->type);
-        name = number;
-        if (!(s->flags & CORM_SECTION_OPTIONAL)) {
-            return err_set(err, "section %s is unknown: the archive needs a newer program", name);
-        }
+static int check_section(const struct corm *c, const struct corm_section *s, uint64_t *end,
+                         struct err *err) {
+    struct section_text text;
+    const char *name = section_text(s->type, &text);
+    if (!corm_section_name(s->type) && !(s->flags & CORM_SECTION_OPTIONAL)) {
+        return err_set(err, "section %s is unknown: the archive needs a newer program", name);
     }
     if (s->flags & ~(uint32_t)CORM_SECTION_OPTIONAL) {
         return err_set(err, "section %s: unknown flags 0x%x", name, s->flags);
@@ -166,10 +207,10 @@ static int check_section(struct corm *c, uint32_t i, uint64_t *end, struct err *
                        (unsigned long long)start, (unsigned long long)c->header.table_offset);
     }
     *end = section_end;
-    if (!corm_section_has_hash(s->type)) {
-        return s->hash ? err_set(err, "section %s: checksum field is not zero", name) : 0;
+    if (!corm_section_has_hash(s->type) && s->hash) {
+        return err_set(err, "section %s: checksum field is not zero", name);
     }
-    return load_section(c, i, name, err);
+    return 0;
 }
 
 static int check_sections(struct corm *c, struct err *err) {
@@ -192,7 +233,7 @@ static int check_sections(struct corm *c, struct err *err) {
     }
     end = CORM_HEADER_BYTES;
     for (uint32_t i = 0; i < h->section_count; i++) {
-        if (check_section(c, i, &end, err) != 0) {
+        if (check_section(c, &c->sections[i], &end, err) != 0) {
             return -1;
         }
     }
@@ -229,11 +270,24 @@ static const struct corm_section *need_section(const struct corm *c, uint32_t ty
 }
 
 static int read_metadata(struct corm *c, struct err *err) {
-    if (!need_section(c, CORM_SECTION_METADATA, err)) {
+    const struct corm_section *s = need_section(c, CORM_SECTION_METADATA, err);
+    if (!s || load_section(c, (uint32_t)(s - c->sections), err) != 0) {
         return -1;
     }
     struct corm_bytes metadata = section_bytes(c, CORM_SECTION_METADATA);
     return arch_decode(&c->arch, metadata.data, metadata.size_bytes, err);
+}
+
+/* All others: the metadata say how large some of them may be. */
+static int load_sections(struct corm *c, struct err *err) {
+    for (uint32_t i = 0; i < c->header.section_count; i++) {
+        uint32_t type = c->sections[i].type;
+        if (type != CORM_SECTION_METADATA && corm_section_has_hash(type) &&
+            load_section(c, i, err) != 0) {
+            return -1;
+        }
+    }
+    return 0;
 }
 
 /* ---- trunk ---- */
@@ -486,7 +540,7 @@ const char *corm_chunk_name(const struct corm *c, const struct corm_chunk *k, ch
 
 static int open_checked(struct corm *c, unsigned flags, struct err *err) {
     if (check_header(c, err) != 0 || check_sections(c, err) != 0 || read_metadata(c, err) != 0 ||
-        read_trunk(c, flags, err) != 0 || read_records(c, err) != 0) {
+        load_sections(c, err) != 0 || read_trunk(c, flags, err) != 0 || read_records(c, err) != 0) {
         err_prefix(err, "%s", c->map.path);
         corm_close(c);
         return -1;

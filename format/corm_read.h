@@ -5,10 +5,11 @@
  * trust it; checksums of the small sections and the trunk; decoding of chunks.
  *
  * What is trusted cannot change: header, section table and the small sections are copied before
- * they are checked, and everything but weights is used from the copies. Trunk and records stay in
- * the map, where another program may write at any time; whoever computes with weights, or decodes
- * them, stays inside their bounds whatever they are. (A file that is cut short meanwhile ends the
- * program where the map has no bytes any more.)
+ * they are checked, and everything but weights is used from the copies; no section is copied that
+ * is larger than corm_section_most_bytes. Trunk and records stay in the map, where another program
+ * may write at any time; whoever computes with weights, or decodes them, stays inside their bounds
+ * whatever they are. (A file that is cut short meanwhile ends the program where the map has no
+ * bytes any more.)
  *
  * Leaves to others: which bytes are brought to memory and when (runtime/cache), the tokenizer's own
  * format (tokenizer), meaning of metadata (arch).
@@ -114,6 +115,23 @@ int corm_verify(const struct corm *c, void (*progress)(void *ctx, uint64_t done,
  * "exponents". */
 const char *corm_section_name(uint32_t type);
 const char *corm_encoding_name(uint32_t encoding);
+
+/* ---- sizes ---- */
+
+/* The most that is believed (docs/FORMAT.md, "Limits"). */
+enum {
+    CORM_MAX_METADATA_BYTES = 16 << 20,
+    CORM_MAX_TOKENIZER_BYTES = 256 << 20,
+    CORM_MAX_TEXT_BYTES = 64 << 20, /* of the provenance, and of the licence */
+    CORM_MAX_INDEX_BYTES = 512 << 20,
+    CORM_MIN_PREDICTORS_BYTES = 64 << 20,
+};
+#define CORM_MAX_PREDICTORS_BYTES (UINT64_C(4) << 30)
+
+/* Bytes that a section of a model may have: all that it can need, or one of these limits. `arch` is
+ * not used for the metadata, and may be NULL then. UINT64_MAX for trunk, records and unknown types,
+ * which are not copied. */
+uint64_t corm_section_most_bytes(uint32_t type, const struct arch *arch);
 
 /* ---- shared by corm_read.c and corm_verify.c ---- */
 

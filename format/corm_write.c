@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "format/corm_chunk.h"
+#include "format/corm_read.h"
 
 enum {
     BUFFER_BYTES = 1 << 20,
@@ -112,6 +113,11 @@ static void section_end(struct corm_writer *w, uint64_t hash) {
 
 static int section_whole(struct corm_writer *w, uint32_t type, const void *data, size_t bytes,
                          struct err *err) {
+    uint64_t most = corm_section_most_bytes(type, w->arch);
+    if (bytes > most) {
+        return err_set(err, "%s: section %s: %zu bytes, expected at most %llu", w->path,
+                       corm_section_name(type), bytes, (unsigned long long)most);
+    }
     if (section_begin(w, type, err) != 0 || append(w, data, bytes, err) != 0) {
         return -1;
     }

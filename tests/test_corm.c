@@ -102,8 +102,11 @@ static void last_progress(void *ctx, uint64_t done, uint64_t total) {
     *(uint64_t *)ctx = total - done;
 }
 
-static void check_view(const struct corm *c, const struct arch *a,
-                       const struct archive_options *o) {
+/* Only bytes in their section, too: nobody reads predictors to open an archive. */
+static const char predictors[] = "not predictors";
+
+static void check_view(const struct corm *c, const struct arch *a, const struct archive_options *o,
+                       bool has_predictors) {
     struct err err = {0};
     struct buf want = {0}, got = {0};
     arch_encode(a, &want);
@@ -123,7 +126,7 @@ static void check_view(const struct corm *c, const struct arch *a,
     check_blob(c->tokenizer, archive_tokenizer, o->blobs);
     check_blob(c->license, archive_license, o->blobs);
     check_blob(c->provenance, archive_provenance, o->blobs);
-    assert_null(c->predictors.data);
+    check_blob(c->predictors, predictors, has_predictors);
     uint64_t left = 1;
     corm_verify(c, last_progress, &left, &err);
     assert_no_err(&err);
@@ -135,7 +138,7 @@ static void check_archive(const char *path, const struct arch *a, const struct a
     struct corm c;
     corm_open(&c, path, 0, &err);
     assert_no_err(&err);
-    check_view(&c, a, o);
+    check_view(&c, a, o, false);
     corm_close(&c);
 }
 
@@ -457,6 +460,46 @@ static void write_seeds(const char *dir) {
     }
 }
 
+/* ---- sections that are too large ---- */
+
+/* What the reader would refuse is not written. */
+static void test_too_large_section(void **state) {
+    (void)state;
+    char *dir = test_mkdir();
+    char *path = mem_printf("%s/model.corm", dir);
+    struct arch a;
+    archive_tiny_arch(&a);
+    struct archive_options o = archive_defaults("bf16", "bf16");
+    o.blobs = false;
+    struct corm_write_options wo = {o.expert, 2, true, false, 0.93f};
+    char *text = mem_calloc(1, CORM_MAX_TEXT_BYTES + 1);
+    for (size_t more = 0; more < 2; more++) {
+        struct corm_writer *w;
+        struct err err = {0};
+        corm_write_open(&w, path, &a, &wo, &err);
+        archive_fill(w, &a, &o, &err);
+        corm_write_blob(w, CORM_SECTION_LICENSE, text, CORM_MAX_TEXT_BYTES + more, &err);
+        assert_no_err(&err);
+        int rc = corm_write_finish(w, NULL, &err);
+        if (more) {
+            assert_int_equal(rc, -1);
+            assert_err(&err, path, "section license: 67108865 bytes, expected at most 67108864");
+            assert_empty(dir);
+            continue;
+        }
+        struct corm c;
+        corm_open(&c, path, 0, &err);
+        assert_no_err(&err);
+        assert_int_equal(c.license.size_bytes, CORM_MAX_TEXT_BYTES);
+        corm_close(&c);
+        assert_int_equal(unlink(path), 0);
+    }
+    free(text);
+    arch_free(&a);
+    free(path);
+    test_rmdir(dir);
+}
+
 /* ---- a file that changes ---- */
 
 /* Once an archive is open, another program may write to its file: all that was checked stays as it
@@ -468,29 +511,38 @@ static void test_rewritten_while_open(void **state) {
     struct arch a;
     archive_tiny_arch(&a);
     struct archive_options o = archive_defaults("bf16", "bf16");
-    write_archive(path, &a, &o);
+    struct corm_write_options wo = {o.expert, 2, true, false, 0.93f};
+    struct corm_writer *w;
     struct err err = {0};
     struct corm c;
+    corm_write_open(&w, path, &a, &wo, &err);
+    archive_fill(w, &a, &o, &err);
+    corm_write_blob(w, CORM_SECTION_PREDICTORS, predictors, strlen(predictors), &err);
+    assert_no_err(&err);
+    corm_write_finish(w, NULL, &err);
+    assert_no_err(&err);
     corm_open(&c, path, 0, &err);
     assert_no_err(&err);
     uint8_t ones[CORM_HEADER_BYTES];
     memset(ones, 0xff, sizeof ones);
     int fd = open(path, O_WRONLY);
     assert_true(fd >= 0);
-    size_t copied = 0, table_bytes = c.header.section_count * sizeof *c.sections;
+    size_t copied = 0, n_copied = 0, table_bytes = c.header.section_count * sizeof *c.sections;
     for (uint32_t i = 0; i < c.header.section_count; i++) {
         size_t bytes = c.sections[i].bytes;
         if (corm_section_has_hash(c.sections[i].type)) {
             assert_true(bytes <= sizeof ones);
             assert_int_equal(pwrite(fd, ones, bytes, (off_t)c.sections[i].offset), bytes);
             copied += bytes;
+            n_copied++;
         }
     }
+    assert_int_equal(n_copied, 7); /* every one there is */
     assert_int_equal(pwrite(fd, ones, table_bytes, (off_t)c.header.table_offset), table_bytes);
     assert_int_equal(pwrite(fd, ones, sizeof ones, 0), sizeof ones);
     close(fd);
     assert_memory_equal(c.map.data, ones, sizeof ones); /* it did reach the map */
-    check_view(&c, &a, &o);
+    check_view(&c, &a, &o, true);
     assert_int_equal(c.copied_bytes, copied);
     corm_close(&c);
     arch_free(&a);
@@ -515,6 +567,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_replaces_only_when_whole),
         cmocka_unit_test(test_no_directory),
         cmocka_unit_test(test_wrong_calls),
+        cmocka_unit_test(test_too_large_section),
         cmocka_unit_test(test_rewritten_while_open),
         cmocka_unit_test(test_golden),
     };

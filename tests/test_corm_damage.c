@@ -351,36 +351,130 @@ static void test_hostile(void **state) {
     free(good);
 }
 
-/* A section as large as the machine's memory, in a file that is nearly all hole. */
-static void test_sparse(void **state) {
-    (void)state;
-    size_t bytes;
-    uint8_t *data = tiny_archive("bf16", &bytes);
+/* The archive's last section, which becomes one of `type` and so large; the one that had the type
+ * becomes one that may be ignored. What was the section table is copied to `table`, and belongs at
+ * the header's table_offset. Returns the bytes of the archive before it. */
+static uint64_t make_large(uint8_t *data, uint32_t type, uint64_t large, struct corm_section *table,
+                           size_t *table_bytes) {
     struct corm_header *h = (struct corm_header *)(void *)data;
     struct corm_section *license = section(data, CORM_SECTION_LICENSE);
     uint32_t last = h->section_count - 1;
-    assert_ptr_equal(license, section(data, CORM_SECTION_METADATA) + last);
-    uint64_t table = h->table_offset, table_bytes = h->section_count * sizeof *license;
-    uint64_t more = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-    license->bytes = align_up(license->bytes, CORM_SECTION_ALIGN) + more;
-    h->table_hash = hash64(license - last, table_bytes);
-    h->table_offset += more;
-    h->file_bytes += more;
+    uint64_t before = h->table_offset;
+    *table_bytes = h->section_count * sizeof *table;
+    memcpy(table, data + before, *table_bytes);
+    assert_int_equal(table[last].type, CORM_SECTION_LICENSE);
+    for (uint32_t i = 0; i < last; i++) {
+        if (table[i].type == type) {
+            table[i].type = 77;
+            table[i].flags = CORM_SECTION_OPTIONAL;
+        }
+    }
+    table[last].type = type;
+    table[last].bytes = large;
+    h->table_offset = align_up(license->offset + large, CORM_SECTION_ALIGN);
+    h->file_bytes = h->table_offset + *table_bytes;
+    h->table_hash = hash64(table, *table_bytes);
     h->header_hash = hash64(h, offsetof(struct corm_header, header_hash));
-    char *dir = test_mkdir(), *path = test_write(dir, "sparse.corm", data, table);
-    int fd = open(path, O_WRONLY);
-    if (pwrite(fd, data + table, table_bytes, (off_t)h->table_offset) < 0) {
-        assert_int_equal(errno, EFBIG); /* a file system without such files */
+    return before;
+}
+
+/* Opens the archive with a section of so many bytes in a file that is nearly all hole; -2 where the
+ * file system has no such files. */
+static int open_sparse(uint32_t type, uint64_t large, struct err *err) {
+    size_t bytes, table_bytes;
+    struct corm_section table[CORM_MAX_SECTIONS];
+    uint8_t *data = tiny_archive("bf16", &bytes);
+    uint64_t before = make_large(data, type, large, table, &table_bytes);
+    uint64_t offset = ((struct corm_header *)(void *)data)->table_offset;
+    char *dir = test_mkdir(), *path = test_write(dir, "sparse.corm", data, before);
+    int fd = open(path, O_WRONLY), rc = -2;
+    ssize_t written = pwrite(fd, table, table_bytes, (off_t)offset);
+    if (written < 0) {
+        assert_int_equal(errno, EFBIG);
     } else {
+        assert_int_equal(written, table_bytes);
         struct corm c;
-        struct err err = {0};
-        assert_int_equal(corm_open(&c, path, 0, &err), -1);
-        assert_err(&err, "sparse.corm: section license: there is no memory for its");
+        rc = corm_open(&c, path, 0, err);
+        corm_close(&c);
     }
     close(fd);
     free(path);
     test_rmdir(dir);
     free(data);
+    return rc;
+}
+
+/* `more` than a section may have, or none: then it is read, and its checksum is wrong. False where
+ * the file system has no such files. */
+static bool check_large(uint32_t type, const struct arch *a, uint64_t more) {
+    uint64_t most = corm_section_most_bytes(type, a), large = most + more;
+    const char *name = corm_section_name(type);
+    assert_int_equal(corm_section_has_hash(type), most != UINT64_MAX);
+    if (most == UINT64_MAX) {
+        return true;
+    }
+    struct err err = {0};
+    int rc = open_sparse(type, large, &err);
+    if (rc == -2) {
+        print_message("no files of %llu bytes here\n", (unsigned long long)large);
+        return false;
+    }
+    char *want = more ? mem_printf("section %s: %llu bytes, expected at most %llu", name,
+                                   (unsigned long long)large, (unsigned long long)most)
+                      : mem_printf("section %s: checksum", name);
+    assert_int_equal(rc, -1);
+    assert_err(&err, "sparse.corm: ", want);
+    free(want);
+    return true;
+}
+
+/* No section is copied that is larger than a model can need, or than anyone's text is. */
+static void test_sparse(void **state) {
+    (void)state;
+    static const uint64_t more[] = {0, 1, UINT64_C(1) << 42};
+    struct arch a;
+    archive_tiny_arch(&a);
+    a.dim = 128;
+    bool done = true;
+    for (size_t i = 0; i < TEST_COUNT(more); i++) {
+        for (uint32_t type = CORM_SECTION_METADATA; corm_section_name(type); type++) {
+            done = check_large(type, &a, more[i]) && done;
+        }
+    }
+    arch_free(&a);
+    if (!done) {
+        skip();
+    }
+}
+
+/* What a section may need grows with the model, up to a limit. */
+static void test_most_bytes(void **state) {
+    (void)state;
+    struct arch a;
+    archive_moe_arch(&a, 3, 5, 7);
+    assert_int_equal(corm_section_most_bytes(CORM_SECTION_INDEX, &a),
+                     sizeof(struct corm_index_header) + 3 * 5 * sizeof(struct corm_record) +
+                         3 * 5 * 7 * sizeof(struct corm_chunk));
+    assert_int_equal(corm_section_most_bytes(CORM_SECTION_PREDICTORS, &a),
+                     CORM_MIN_PREDICTORS_BYTES);
+    a.dim = 4096;
+    a.n_experts = 128;
+    a.ffn_dim = 1024;
+    uint64_t most = corm_section_most_bytes(CORM_SECTION_PREDICTORS, &a);
+    assert_true(most > UINT64_C(3) * 128 * 3 * 1024 * 4096 / 4 && most < CORM_MAX_PREDICTORS_BYTES);
+    a.dim = 1 << 17;
+    a.n_experts = ARCH_MAX_EXPERTS;
+    a.ffn_dim = 1 << 20;
+    assert_int_equal(corm_section_most_bytes(CORM_SECTION_PREDICTORS, &a),
+                     CORM_MAX_PREDICTORS_BYTES);
+    assert_int_equal(corm_section_most_bytes(CORM_SECTION_INDEX, &a), CORM_MAX_INDEX_BYTES);
+    for (uint32_t l = 0; l < a.n_layers; l++) {
+        a.moe[l] = 0;
+    }
+    assert_int_equal(corm_section_most_bytes(CORM_SECTION_INDEX, &a),
+                     sizeof(struct corm_index_header));
+    assert_int_equal(corm_section_most_bytes(CORM_SECTION_METADATA, NULL), CORM_MAX_METADATA_BYTES);
+    arch_free(&a);
 }
 
 static const uint8_t *pack(struct corm_packer *p, enum corm_encoding encoding, const uint8_t *raw,
@@ -475,6 +569,7 @@ int main(void) {
         cmocka_unit_test(test_bad_chunk_is_named),
         cmocka_unit_test(test_hostile),
         cmocka_unit_test(test_sparse),
+        cmocka_unit_test(test_most_bytes),
         cmocka_unit_test(test_bad_frames),
     };
     return cmocka_run_group_tests_name("corm_damage", tests, NULL, NULL);
