@@ -113,7 +113,7 @@ static void rows_use(const struct ffn *f, const struct cpu_block *b, struct cpu_
     const struct exponents_isa *isa = f->c->exponents;
     const float *x = use_input(f, b->job->uses[0]);
     const size_t n = (size_t)b->n_neurons * 3 * f->dim;
-    assert(2 * n <= f->c->limits.max_packed_bytes);
+    assert(f->k == &f->c->isa->codec[CODEC_BF16] && 2 * n <= f->c->limits.max_packed_bytes);
     struct corm_exponents e = corm_exponents_open(b->data, b->packed_bytes, n);
     struct exponents_rows rows = isa->rows_open(&e, own->chunk);
     memset(b->partial, 0, f->dim * sizeof *b->partial);

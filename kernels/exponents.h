@@ -8,15 +8,15 @@
  * they are used (cpu_experts).
  * Threads: the table is constant; decoders are reentrant and allocate nothing.
  *
- * The fast forms decode 64 weights at a time: four words of index bits (corm_exponents.h's lists,
- * spread to their weights with pdep) become 64 indexes in a vector, those become exponents by one
- * shuffle, and exponents and low bytes are woven to weights. They need BMI2's pdep in hardware:
- * AMD's first and second Zen, where it is microcode, count as not having it.
+ * The fast forms decode 64 weights at a time. With AVX2 four words of index bits
+ * (corm_exponents.h's lists, spread to their weights with pdep) become 64 indexes in vectors, those
+ * become exponents by a shuffle, and exponents and low bytes are woven to weights. That needs
+ * BMI2's pdep in hardware: AMD's first and second Zen, where it is microcode, count as not having
+ * it. With AVX-512 lists 2 and 3 are decoded first, to bytes, so that a block takes its own from
+ * there with one expansion.
  *
  * Products with rows do not wait for decoded rows: weights go from the stored bytes to registers
  * and are multiplied there, so that memory has to bring two thirds of what it brings for raw rows.
- * Lists 2 and 3 are decoded first, to bytes: a block then takes its own from there with one
- * expansion.
  */
 #ifndef KERNELS_EXPONENTS_H
 #define KERNELS_EXPONENTS_H
@@ -25,7 +25,7 @@
 
 /* Rows of a chunk, met with inputs one after the other. */
 struct exponents_rows {
-    struct corm_exponents at; /* the place of the next row; of `used` only what lists 2 and 3 say */
+    struct corm_exponents at; /* the place of the next row; `used` does not count */
     const uint8_t *later;     /* exponents that list 1 leaves to the others, of the rows to come */
 };
 
@@ -40,7 +40,8 @@ struct exponents_isa {
      * dot.h's bf16 table of the same name on decoded rows. NULL where rows are decoded first.
      *
      * rows_open: `e` is at its beginning; `scratch` [exponents_scratch_bytes(e->n)] is the walk's
-     * as long as it goes on. */
+     * as long as it goes on. Of stored bytes that changed since they were checked some products or
+     * others come; nothing outside of both is read. */
     struct exponents_rows (*rows_open)(const struct corm_exponents *e, uint8_t *scratch);
     /* The next row . x [cols]. */
     float (*dot)(struct exponents_rows *r, uint32_t cols, const float *x);
@@ -48,9 +49,9 @@ struct exponents_isa {
     void (*axpy)(struct exponents_rows *r, uint32_t cols, float a, float *y);
 };
 
-/* Exponents of lists 2 and of list 3, and what is read behind them. */
+/* Exponents of list 2 and of list 3, at most one for each weight. */
 static inline size_t exponents_scratch_bytes(size_t n) {
-    return 2 * align_up(n, CORM_EXPONENTS_BLOCK) + CORM_EXPONENTS_BLOCK;
+    return 2 * align_up(n, CORM_EXPONENTS_BLOCK);
 }
 
 /* Decoder `i` of this program, the fastest first; NULL past the last. The last is usable

@@ -58,7 +58,52 @@ static inline void decode_block(const struct tables *t, const uint64_t index[4],
     }
 }
 
-#include "kernels/exponents_simd.inc"
+struct codes {
+    uint64_t index[4], escaped;
+};
+
+/* The codes of the next 64 weights; moves on in all lists. */
+static inline struct codes next_codes(struct corm_exponents *e) {
+    const uint8_t *pair = e->lists[0] + e->at / 64 * 16;
+    uint64_t low = corm_exponents_word(pair), high = corm_exponents_word(pair + 8);
+    uint64_t second = low & high;
+    uint64_t low2 = _pdep_u64(corm_exponents_bits(e->lists[1], e->used[0], 0), second);
+    uint64_t high2 = _pdep_u64(corm_exponents_bits(e->lists[1], e->used[0], 1), second);
+    uint64_t third = low2 & high2;
+    uint64_t low3 = _pdep_u64(corm_exponents_bits(e->lists[2], e->used[1], 0), third);
+    uint64_t high3 = _pdep_u64(corm_exponents_bits(e->lists[2], e->used[1], 1), third);
+    e->at += 64;
+    e->used[0] += (size_t)_mm_popcnt_u64(second);
+    e->used[1] += (size_t)_mm_popcnt_u64(third);
+    /* A list's threes are ones in both words: taken away where the next list has the say. */
+    return (struct codes){{low ^ second ^ low2 ^ third ^ low3,
+                           high ^ second ^ high2 ^ third ^ high3, second ^ third, third},
+                          low3 & high3};
+}
+
+/* How far ahead of use bytes are asked for: what a chunk is read from may be memory that no cache
+ * has, and pages end too soon for the processor to guess on by itself. */
+enum { AHEAD_LOW = 1024, AHEAD_LIST = AHEAD_LOW / 4 };
+
+static void decode(struct corm_exponents *place, size_t n, uint8_t *dst) {
+    struct corm_exponents e = *place; /* in registers, not where dst might point */
+    const struct tables tables = make_tables(e.exponents);
+    for (size_t i = 0; i < n; i += CORM_EXPONENTS_BLOCK) {
+        const uint8_t *low = e.low + e.at, *literals = e.literals + e.used[2];
+        _mm_prefetch((const char *)low + AHEAD_LOW, _MM_HINT_T0);
+        _mm_prefetch((const char *)e.lists[0] + e.at / 4 + AHEAD_LIST, _MM_HINT_T0);
+        struct codes codes = next_codes(&e);
+        e.used[2] += (size_t)_mm_popcnt_u64(codes.escaped);
+        if (n - i >= CORM_EXPONENTS_BLOCK) {
+            decode_block(&tables, codes.index, codes.escaped, low, literals, dst + 2 * i);
+        } else {
+            uint8_t last[2 * CORM_EXPONENTS_BLOCK];
+            decode_block(&tables, codes.index, codes.escaped, low, literals, last);
+            memcpy(dst + 2 * i, last, 2 * (n - i));
+        }
+    }
+    *place = e;
+}
 
 /* AMD's first and second Zen have pdep in microcode, with steps for each bit that is set. */
 static bool has_fast_pdep(void) {

@@ -4,49 +4,21 @@
  */
 #include "kernels/exponents.h"
 
+#include <assert.h>
 #include <immintrin.h>
 #include <string.h>
 
 #include "kernels/dot.h"
 #include "kernels/dot_avx512.h"
 
-struct tables {
-    __m512i exponents;     /* four times */
-    __m512i first, second; /* the order that unpacking by 128 bits leaves to mend */
-};
-
-static inline struct tables make_tables(const uint8_t exponents[16]) {
-    __m128i x = _mm_loadu_si128((const __m128i *)(const void *)exponents);
-    return (struct tables){_mm512_broadcast_i32x4(x), _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11),
-                           _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15)};
-}
-
-/* 64 literals are read, however many are used: the low plane lies behind them. */
-static inline void decode_block(const struct tables *t, const uint64_t index[4], uint64_t escaped,
-                                const uint8_t *low, const uint8_t *literals, uint8_t *dst) {
-    __m512i x = _mm512_maskz_set1_epi8(index[0], 1);
-    x = _mm512_mask_add_epi8(x, index[1], x, _mm512_set1_epi8(2));
-    x = _mm512_mask_add_epi8(x, index[2], x, _mm512_set1_epi8(4));
-    x = _mm512_mask_add_epi8(x, index[3], x, _mm512_set1_epi8(8));
-    x = _mm512_shuffle_epi8(t->exponents, x);
-    x = _mm512_mask_expand_epi8(x, escaped, _mm512_loadu_si512(literals));
-    __m512i l = _mm512_loadu_si512(low);
-    __m512i a = _mm512_unpacklo_epi8(l, x), b = _mm512_unpackhi_epi8(l, x);
-    a = _mm512_shrdi_epi16(a, a, 1); /* rotates right by one */
-    b = _mm512_shrdi_epi16(b, b, 1);
-    _mm512_storeu_si512(dst, _mm512_permutex2var_epi64(a, t->first, b));
-    _mm512_storeu_si512(dst + 64, _mm512_permutex2var_epi64(a, t->second, b));
-}
-
-#include "kernels/exponents_simd.inc"
-
-/* ---- products with rows --------------------------------------------------------------------- */
-
 typedef __m512 V;
 typedef __m512i W;
 
-/* How far ahead of use the low plane is asked for: here it is used faster. */
-enum { ROWS_AHEAD_LOW = 2 * AHEAD_LOW, ROWS_AHEAD_LIST = ROWS_AHEAD_LOW / 4 };
+/* How far ahead of use bytes are asked for: what a chunk is read from may be memory that no cache
+ * has, and pages end too soon for the processor to guess on by itself. */
+enum { AHEAD_LOW = 2048, AHEAD_LIST = AHEAD_LOW / 4 };
+
+/* ---- lists 2 and 3 -------------------------------------------------------------------------- */
 
 /* Exponents of 64 codes of a list beyond the first; 0 for code 3. */
 static inline W list_exponents(const struct corm_exponents *e, int list, uint64_t low,
@@ -58,108 +30,193 @@ static inline W list_exponents(const struct corm_exponents *e, int list, uint64_
     return _mm512_shuffle_epi8(_mm512_set1_epi32(four), x);
 }
 
-/* Decode list 2 or 3 to `out`, a byte a code; those of the list behind it are at `behind`. Both may
- * be written, and read, up to the end of a block. */
-static void list_decode(const struct corm_exponents *e, int list, const uint8_t *behind,
-                        uint8_t *out) {
-    const uint8_t *pair = e->lists[list];
-    const size_t n = e->said[list - 1];
-    for (size_t i = 0; i < n; i += 64, pair += 16) {
-        _mm_prefetch((const char *)pair + AHEAD_LOW, _MM_HINT_T0);
-        uint64_t low = corm_exponents_word(pair), high = corm_exponents_word(pair + 8);
-        uint64_t left = _bzhi_u64(low & high, n - i < 64 ? (unsigned)(n - i) : 64);
-        W x = list_exponents(e, list, low, high);
-        _mm512_storeu_si512(out + i, _mm512_mask_expand_epi8(x, left, _mm512_loadu_si512(behind)));
-        behind += _mm_popcnt_u64(left);
+/* Of up to 64 codes, n - i of them: which are 3. */
+static inline uint64_t threes(uint64_t low, uint64_t high, size_t i, size_t n) {
+    return _bzhi_u64(low & high, n - i < 64 ? (unsigned)(n - i) : 64);
+}
+
+/* How many of the next n codes of list 2 are 3. */
+static size_t count_threes(const struct corm_exponents *e, size_t n) {
+    size_t count = 0;
+    for (size_t i = 0; i < n; i += 64) {
+        uint64_t low = corm_exponents_bits(e->lists[1], e->used[0] + i, 0);
+        uint64_t high = corm_exponents_bits(e->lists[1], e->used[0] + i, 1);
+        count += (size_t)_mm_popcnt_u64(threes(low, high, i, n));
     }
+    return count;
 }
 
-static struct exponents_rows rows_open(const struct corm_exponents *e, uint8_t *scratch) {
-    uint8_t *third = scratch + align_up(e->n, CORM_EXPONENTS_BLOCK);
-    list_decode(e, 2, e->literals, third);
-    list_decode(e, 1, third, scratch);
-    return (struct exponents_rows){*e, scratch};
+/* Decode the next n codes of list 2 or 3 to `out`, a byte a code; those of what comes behind it,
+ * list 3 or literals, are at `behind`. Up to the end of a block `out` may be written and `behind`
+ * read. Returns how many were taken from `behind`. */
+static size_t list_decode(struct corm_exponents *e, int list, size_t n, const uint8_t *behind,
+                          uint8_t *out) {
+    const uint8_t *pairs = e->lists[list];
+    size_t taken = 0, at = e->used[list - 1];
+    e->used[list - 1] += n;
+    for (size_t i = 0; i < n; i += 64, at += 64) {
+        _mm_prefetch((const char *)pairs + at / 4 + AHEAD_LIST, _MM_HINT_T0);
+        uint64_t low = corm_exponents_bits(pairs, at, 0), high = corm_exponents_bits(pairs, at, 1);
+        uint64_t left = threes(low, high, i, n);
+        W x = list_exponents(e, list, low, high);
+        x = _mm512_mask_expand_epi8(x, left, _mm512_loadu_si512(behind + taken));
+        _mm512_storeu_si512(out + i, x);
+        taken += (size_t)_mm_popcnt_u64(left);
+    }
+    return taken;
 }
 
-/* What all blocks of a row need. */
-struct row {
-    const uint8_t *pair, *low, *later; /* of the next block */
+/* ---- list 1 --------------------------------------------------------------------------------- */
+
+/* Where blocks are read. */
+struct blocks {
+    const uint8_t *pair, *low, *later; /* of the next block; `later` as in struct exponents_rows */
     W common[3];
-    W order;
 };
 
-/* Unpacking and splitting 16-bit numbers into two vectors of floats takes bytes from here, so that
+static inline struct blocks blocks_at(const struct corm_exponents *e, const uint8_t *later) {
+    return (struct blocks){
+        .pair = e->lists[0] + e->at / 4,
+        .low = e->low + e->at,
+        .later = later,
+        .common = {_mm512_set1_epi8((char)e->exponents[0]), _mm512_set1_epi8((char)e->exponents[1]),
+                   _mm512_set1_epi8((char)e->exponents[2])},
+    };
+}
+
+/* Exponents of the next 64 weights, and their low bytes. */
+static inline W next_block(struct blocks *b, W *low_bytes) {
+    _mm_prefetch((const char *)b->low + AHEAD_LOW, _MM_HINT_T0);
+    _mm_prefetch((const char *)b->pair + AHEAD_LIST, _MM_HINT_T0);
+    uint64_t low = corm_exponents_word(b->pair), high = corm_exponents_word(b->pair + 8);
+    uint64_t later = low & high;
+    W x = _mm512_mask_mov_epi8(b->common[0], low, b->common[1]);
+    x = _mm512_mask_mov_epi8(x, high, b->common[2]);
+    x = _mm512_mask_expand_epi8(x, later, _mm512_loadu_si512(b->later));
+    *low_bytes = _mm512_loadu_si512(b->low);
+    b->pair += 16;
+    b->low += CORM_EXPONENTS_BLOCK;
+    b->later += _mm_popcnt_u64(later);
+    return x;
+}
+
+/* 16-bit numbers, woven of both, within 128 bits; rotated right by one. */
+static inline W weave_low(W low_bytes, W exponents) {
+    W a = _mm512_unpacklo_epi8(low_bytes, exponents);
+    return _mm512_shrdi_epi16(a, a, 1);
+}
+static inline W weave_high(W low_bytes, W exponents) {
+    W b = _mm512_unpackhi_epi8(low_bytes, exponents);
+    return _mm512_shrdi_epi16(b, b, 1);
+}
+
+/* ---- decoding ------------------------------------------------------------------------------- */
+
+/* Weights whose exponents of lists 2 and 3 are decoded together. */
+enum { SPAN = 64 * CORM_EXPONENTS_BLOCK };
+
+/* The next n <= SPAN weights, a multiple of a block or all that are left. */
+static void decode_span(struct corm_exponents *e, size_t n, uint8_t *dst) {
+    uint8_t second[SPAN + CORM_EXPONENTS_BLOCK], third[SPAN + CORM_EXPONENTS_BLOCK];
+    const W first_half = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
+    const W second_half = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+    size_t n_second = 0;
+    for (size_t i = 0; i < n; i += CORM_EXPONENTS_BLOCK) {
+        const uint8_t *pair = e->lists[0] + (e->at + i) / 4;
+        n_second +=
+            (size_t)_mm_popcnt_u64(corm_exponents_word(pair) & corm_exponents_word(pair + 8));
+    }
+    size_t n_third = count_threes(e, n_second);
+    e->used[2] += list_decode(e, 2, n_third, e->literals + e->used[2], third);
+    list_decode(e, 1, n_second, third, second);
+    struct blocks b = blocks_at(e, second);
+    for (size_t i = 0; i < n; i += CORM_EXPONENTS_BLOCK) {
+        W low, x = next_block(&b, &low);
+        W l = weave_low(low, x), h = weave_high(low, x);
+        uint8_t last[2 * CORM_EXPONENTS_BLOCK];
+        uint8_t *to = n - i < CORM_EXPONENTS_BLOCK ? last : dst + 2 * i;
+        _mm512_storeu_si512(to, _mm512_permutex2var_epi64(l, first_half, h));
+        _mm512_storeu_si512(to + 64, _mm512_permutex2var_epi64(l, second_half, h));
+        if (to == last) {
+            memcpy(dst + 2 * i, last, 2 * (n - i));
+        }
+    }
+    e->at += align_up(n, CORM_EXPONENTS_BLOCK);
+}
+
+static void decode(struct corm_exponents *place, size_t n, uint8_t *dst) {
+    struct corm_exponents e = *place; /* in registers, not where dst might point */
+    for (size_t i = 0; i < n; i += SPAN) {
+        decode_span(&e, n - i < SPAN ? n - i : SPAN, dst + 2 * i);
+    }
+    *place = e;
+}
+
+/* ---- products with rows --------------------------------------------------------------------- */
+
+/* Why scratch of 2 N bytes is enough, N being n rounded up to whole blocks, whatever the stored
+ * bytes say: `said` is at most n, so that list 3 goes to the upper N and list 2 to the lower.
+ * Before the codes from 64 i on at most 64 i were taken from behind them, so that 64 bytes from
+ * there end within N. The same holds of the rows' blocks and what they take from the lower N. */
+static struct exponents_rows rows_open(const struct corm_exponents *e, uint8_t *scratch) {
+    assert(e->at == 0);
+    struct exponents_rows rows = {*e, scratch};
+    uint8_t *third = scratch + align_up(e->n, CORM_EXPONENTS_BLOCK);
+    list_decode(&rows.at, 2, e->said[1], e->literals, third);
+    list_decode(&rows.at, 1, e->said[0], third, scratch);
+    return rows;
+}
+
+/* Weaving and splitting 16-bit numbers into two vectors of floats takes bytes from here, so that
  * each vector is of 16 columns in a row. */
 static const uint8_t float_order[64] = {
     0,  16, 1,  17, 2,  18, 3,  19, 32, 48, 33, 49, 34, 50, 35, 51, 4,  20, 5,  21, 6,  22,
     7,  23, 36, 52, 37, 53, 38, 54, 39, 55, 8,  24, 9,  25, 10, 26, 11, 27, 40, 56, 41, 57,
     42, 58, 43, 59, 12, 28, 13, 29, 14, 30, 15, 31, 44, 60, 45, 61, 46, 62, 47, 63};
 
-static inline struct row row_begin(const struct exponents_rows *r) {
-    const struct corm_exponents *e = &r->at;
-    return (struct row){
-        .pair = e->lists[0] + e->at / 4,
-        .low = e->low + e->at,
-        .later = r->later,
-        .common = {_mm512_set1_epi8((char)e->exponents[0]), _mm512_set1_epi8((char)e->exponents[1]),
-                   _mm512_set1_epi8((char)e->exponents[2])},
-        .order = _mm512_loadu_si512(float_order),
-    };
-}
-
-static inline void row_end(struct exponents_rows *r, uint32_t cols, const struct row *row) {
-    r->at.at += cols;
-    r->later = row->later;
-}
-
-/* The next 64 weights. */
-static inline void row_block(struct row *r, V w[4]) {
-    _mm_prefetch((const char *)r->low + ROWS_AHEAD_LOW, _MM_HINT_T0);
-    _mm_prefetch((const char *)r->pair + ROWS_AHEAD_LIST, _MM_HINT_T0);
-    uint64_t low = corm_exponents_word(r->pair), high = corm_exponents_word(r->pair + 8);
-    uint64_t later = low & high;
-    W x = _mm512_mask_mov_epi8(r->common[0], low, r->common[1]);
-    x = _mm512_mask_mov_epi8(x, high, r->common[2]);
-    x = _mm512_mask_expand_epi8(x, later, _mm512_loadu_si512(r->later));
-    x = _mm512_permutexvar_epi8(r->order, x);
-    W l = _mm512_permutexvar_epi8(r->order, _mm512_loadu_si512(r->low));
-    W a = _mm512_unpacklo_epi8(l, x), b = _mm512_unpackhi_epi8(l, x);
-    a = _mm512_shrdi_epi16(a, a, 1); /* rotates right by one */
-    b = _mm512_shrdi_epi16(b, b, 1);
+/* The next 64 weights as floats. */
+static inline void next_floats(struct blocks *b, W order, V w[4]) {
+    W low, x = _mm512_permutexvar_epi8(order, next_block(b, &low));
+    low = _mm512_permutexvar_epi8(order, low);
+    W l = weave_low(low, x), h = weave_high(low, x);
     const W upper = _mm512_set1_epi32((int)0xffff0000);
-    w[0] = _mm512_castsi512_ps(_mm512_slli_epi32(a, 16));
-    w[1] = _mm512_castsi512_ps(_mm512_and_si512(a, upper));
-    w[2] = _mm512_castsi512_ps(_mm512_slli_epi32(b, 16));
-    w[3] = _mm512_castsi512_ps(_mm512_and_si512(b, upper));
-    r->pair += 16;
-    r->low += CORM_EXPONENTS_BLOCK;
-    r->later += _mm_popcnt_u64(later);
+    w[0] = _mm512_castsi512_ps(_mm512_slli_epi32(l, 16));
+    w[1] = _mm512_castsi512_ps(_mm512_and_si512(l, upper));
+    w[2] = _mm512_castsi512_ps(_mm512_slli_epi32(h, 16));
+    w[3] = _mm512_castsi512_ps(_mm512_and_si512(h, upper));
+}
+
+static inline void row_end(struct exponents_rows *r, uint32_t cols, const struct blocks *b) {
+    r->at.at += cols;
+    r->later = b->later;
 }
 
 static float row_dot(struct exponents_rows *rows, uint32_t cols, const float *x) {
-    struct row r = row_begin(rows);
+    struct blocks b = blocks_at(&rows->at, rows->later);
+    W order = _mm512_loadu_si512(float_order);
     V sum = _mm512_setzero_ps(), w[4];
     for (uint32_t k = 0; k < cols; k += CORM_EXPONENTS_BLOCK) {
-        row_block(&r, w);
+        next_floats(&b, order, w);
         for (uint32_t i = 0; i < 4; i++) {
             sum = _mm512_fmadd_ps(w[i], _mm512_loadu_ps(x + k + 16 * i), sum);
         }
     }
-    row_end(rows, cols, &r);
+    row_end(rows, cols, &b);
     return avx512_sum(sum);
 }
 
 static void row_axpy(struct exponents_rows *rows, uint32_t cols, float a, float *y) {
-    struct row r = row_begin(rows);
+    struct blocks b = blocks_at(&rows->at, rows->later);
+    W order = _mm512_loadu_si512(float_order);
     V factor = _mm512_set1_ps(a), w[4];
     for (uint32_t k = 0; k < cols; k += CORM_EXPONENTS_BLOCK) {
-        row_block(&r, w);
+        next_floats(&b, order, w);
         for (uint32_t i = 0; i < 4; i++) {
             float *at = y + k + 16 * i;
             _mm512_storeu_ps(at, _mm512_fmadd_ps(factor, w[i], _mm512_loadu_ps(at)));
         }
     }
-    row_end(rows, cols, &r);
+    row_end(rows, cols, &b);
 }
 
 /* ---- the table ------------------------------------------------------------------------------ */

@@ -119,7 +119,8 @@ static const struct cli_option machine_rows[] = {
      "How the experts of a compressed bf16 model stay in memory: decoded, packed (as they are in "
      "the archive, a third smaller, so that more of them stay; they are decoded at each use), or "
      "auto: decoded where all fit so, packed where all fit only so, else what an estimate from the "
-     "speed of the disk and of decoding finds faster. The result does not depend on it.",
+     "speed of the disk, of decoding and of computing finds faster. The result does not depend on "
+     "it.",
      .words = keep_words},
     {"kv", 0, CLI_ENUM, FIELD(kv), "TYPE", "Type of the KV cache: f16 or f32.", .words = kv_words},
     {0},

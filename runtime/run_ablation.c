@@ -24,9 +24,10 @@
  *
  * The bound. A row that hid all of its reading behind computing, or all of its computing behind
  * reading, would take max(compute, bytes / device rate) for a token, where compute is the time with
- * every expert in memory, and packed there for rows that keep experts packed. So B0's time over
- * that is the most that the row's bytes allow to win. Copies to a device are bytes of a second way,
- * which takes its time at the rate measured when the engine was opened.
+ * every expert in memory, and packed there for rows that keep experts packed; where they do not
+ * fit, the row's own time without its stall. So B0's time over that is the most that the row's
+ * bytes allow to win. Copies to a device are bytes of a second way, which takes its time at the
+ * rate measured when the engine was opened.
  */
 #include <math.h>
 #include <stdio.h>
@@ -76,7 +77,6 @@ struct ablation {
     struct corm_mechanisms base; /* what the options ask of every row */
     bool on[N_ROWS];
     struct sample *samples[N_ROWS]; /* [reps] */
-    bool resident_streams;          /* the model does not fit: no time of computing alone */
     double room;                    /* share of the experts that a cache holds, by B0's plan */
     double device_bytes_per_s, loss_nats;
     bool opened;             /* the engine of the row at hand */
@@ -118,7 +118,6 @@ static int run_row(struct ablation *a, size_t i, struct sample *out, struct err 
     a->opened = status == 0;
     const struct corm_memory_plan *plan = status == 0 ? corm_engine_plan(r.engine) : NULL;
     if (plan && row->resident && plan->streams) {
-        a->resident_streams = true;
         a->on[i] = false;
         run_close(&r);
         return 0;
@@ -198,10 +197,9 @@ static void compute_figures(struct ablation *a, struct figures *f) {
         if (!a->on[i]) {
             continue;
         }
-        double compute = f[ROWS[i].packed ? RESIDENT_PACKED : RESIDENT].s_per_tok;
-        if (a->resident_streams) {
-            compute = f[i].s_per_tok * (1 - f[i].stall);
-        }
+        size_t resident = ROWS[i].packed ? RESIDENT_PACKED : RESIDENT;
+        double compute =
+            a->on[resident] ? f[resident].s_per_tok : f[i].s_per_tok * (1 - f[i].stall);
         double most = fmax(compute, f[i].read / a->device_bytes_per_s);
         if (a->link_bytes_per_s > 0) {
             most = fmax(most, f[i].copied / a->link_bytes_per_s);
@@ -228,9 +226,10 @@ static void print_table(const struct ablation *a, const struct figures *f) {
         printf("copies to the device %.1f GB/s; MB/s above are the file's\n",
                a->link_bytes_per_s / 1e9);
     }
-    if (a->resident_streams) {
-        printf("the whole model does not fit: each row's own time without stall stands for "
-               "computing\n");
+    if (!a->on[RESIDENT]) {
+        printf("the whole model does not fit%s: rows' own time without stall stands for "
+               "computing\n",
+               a->on[RESIDENT_PACKED] ? " but packed" : "");
     }
     printf("%-20s %9s %7s %7s %8s %12s %6s %12s %8s %8s %7s", "", "tok/s", "x B0", "bound",
            "of bound", "read/tok", "hits", "guessed/tok", "useful", "wasted", "stall");
@@ -275,7 +274,7 @@ static void print_json(const struct ablation *a, const struct figures *f) {
     if (a->on_device) {
         run_json_f64(&j, "link_bytes_per_s", a->link_bytes_per_s);
     }
-    run_json_bool(&j, "resident", !a->resident_streams);
+    run_json_bool(&j, "resident", a->on[RESIDENT]);
     run_json_u64(&j, "tokens", (uint64_t)a->o->decode_tokens);
     run_json_u64(&j, "reps", (uint64_t)a->o->reps);
     run_json_open(&j, "rows", '[');

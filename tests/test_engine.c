@@ -294,8 +294,8 @@ static void more_packed_experts_fit(void **state) {
     free(path);
 }
 
-/* Where experts come and go, and nobody says how they are kept: packed where the disk is slow, and
- * decoded where it is not. No bit hangs on it. */
+/* Where experts come and go, and nobody says how they are kept: packed where the disk is slow. What
+ * is best with a fast one hangs on the machine (test_packing). No bit hangs on it. */
 static void a_slow_disk_makes_experts_packed(void **state) {
     (void)state;
     static const struct {
@@ -303,8 +303,9 @@ static void a_slow_disk_makes_experts_packed(void **state) {
         enum corm_keeping keeping;
         bool packed;
     } cases[] = {
-        {2e6, CORM_KEEP_DECODED, false}, {2e6, CORM_KEEP_AUTO, true},
-        {2e6, CORM_KEEP_PACKED, true},   {1e12, CORM_KEEP_AUTO, false},
+        {2e6, CORM_KEEP_DECODED, false},
+        {2e6, CORM_KEEP_AUTO, true},
+        {2e6, CORM_KEEP_PACKED, true},
         {1e12, CORM_KEEP_PACKED, true},
     };
     char *path = archive_of("mixtral-tiny", MODELS "mixtral-tiny", "bf16");

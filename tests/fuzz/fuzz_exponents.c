@@ -34,9 +34,22 @@ static uint8_t *decode(const uint8_t *stored, size_t bytes, size_t n) {
     return want;
 }
 
-/* Rows of a block each, met as they are decoded. */
-static void walk(const uint8_t *stored, size_t bytes, size_t n) {
-    float x[CORM_EXPONENTS_BLOCK] = {0};
+static bool all_finite(const uint8_t *weights, size_t n) {
+    bool finite = true;
+    for (size_t i = 0; i < n; i++) {
+        uint16_t v;
+        memcpy(&v, weights + 2 * i, sizeof v);
+        finite = finite && (v >> 7 & 0xff) != 0xff;
+    }
+    return finite;
+}
+
+/* Rows of a block each, met in turn as a product and as a term as they are decoded: one column of
+ * each, which are the weights themselves where the bytes are
+ * `trusted`, having passed their check. */
+static void walk(const uint8_t *stored, size_t bytes, size_t n, const uint8_t *weights,
+                 bool trusted) {
+    enum { COLS = CORM_EXPONENTS_BLOCK };
     uint8_t *scratch = mem_alloc(exponents_scratch_bytes(n));
     const struct exponents_isa *isa;
     for (size_t i = 0; (isa = exponents_isa_at(i)) != NULL; i++) {
@@ -45,8 +58,20 @@ static void walk(const uint8_t *stored, size_t bytes, size_t n) {
         }
         struct corm_exponents e = corm_exponents_open(stored, bytes, n);
         struct exponents_rows rows = isa->rows_open(&e, scratch);
-        for (size_t row = 0; row < n / CORM_EXPONENTS_BLOCK; row++) {
-            x[0] = isa->dot(&rows, CORM_EXPONENTS_BLOCK, x);
+        for (size_t row = 0; row < n / COLS; row++) {
+            size_t col = row % COLS;
+            float x[COLS] = {0}, y[COLS] = {0}, want;
+            const uint8_t *decoded = weights + 2 * row * COLS;
+            uint16_t v;
+            memcpy(&v, decoded + 2 * col, sizeof v);
+            want = bf16_to_f32(v);
+            x[col] = 1;
+            if (row % 2 == 0) {
+                y[col] = isa->dot(&rows, COLS, x);
+            } else {
+                isa->axpy(&rows, COLS, 1, y);
+            }
+            check(!trusted || !all_finite(decoded, COLS) || y[col] == want);
         }
     }
     free(scratch);
@@ -61,8 +86,9 @@ static void unpack(const uint8_t *data, size_t size, size_t n) {
     bool enough = size >= corm_exponents_least(n);
     check(rc != 0 || enough);
     if (enough) {
-        free(decode(stored, size, n));
-        walk(stored, size, n);
+        uint8_t *weights = decode(stored, size, n);
+        walk(stored, size, n, weights, rc == 0);
+        free(weights);
     }
     free(stored);
 }
