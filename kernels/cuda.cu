@@ -182,6 +182,7 @@ static void read_memory(void *self, void *host_dst, const void *src, size_t byte
 static void write_memory(void *self, void *dst, const void *host_src, size_t bytes) {
     struct cuda *c = (struct cuda *)self;
     cuda_enter(c);
+    cuda_series_end(c);
     cuda_check(c, cudaMemcpyAsync(dst, host_src, bytes, cudaMemcpyHostToDevice, c->stream),
                "copy to the device");
     cuda_check(c, cudaStreamSynchronize(c->stream), "an operation");

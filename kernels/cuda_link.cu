@@ -10,11 +10,13 @@
  *
  * Time. An event lies at the beginning and at the end of each upload, in its stream: from when its
  * first copy may begin until its last one is done. Operations are timed by series: from the first
- * kernel after a mark or a read until the next mark or read. The forward thread queues what lies
- * between without a pause, and only then waits, so that a series is time in which the device
- * computes, but for what queueing a kernel takes longer than the kernel. Events of both are told as
- * nanoseconds of one clock when they have been passed, and kernels/overlap.c counts. Where nothing
- * has been uploaded for CUDA_EVENTS series, operations go unwatched: the last upload is over.
+ * kernel after a mark, a read or a write until the next one of these. The forward thread queues
+ * what lies between without a pause, and only then waits, so that a series is time in which the
+ * device computes, but for what queueing a kernel takes longer than the kernel. Events of both are
+ * told as nanoseconds of one clock when they have been passed, and kernels/overlap.c counts. Where
+ * nothing has been uploaded for CUDA_EVENTS series, operations go unwatched: the last upload is
+ * over. An upload that begins inside a series that began unwatched counts as not hidden until that
+ * series ends.
  */
 #include "kernels/cuda.inc"
 
@@ -185,7 +187,6 @@ uint64_t cuda_upload(void *self, const struct backend_copy *copies, uint32_t n,
     pthread_mutex_lock(&l->turns[urgency]);
     cuda_enter(c);
     pthread_mutex_lock(&l->lock);
-    /* Should the event get a newer meaning meanwhile, the copy waits longer than it must. */
     cudaEvent_t event = point_event(&l->points[OVERLAP_OPERATIONS], after);
     if (event) {
         cuda_check(c, cudaStreamWaitEvent(l->streams[urgency], event, 0), "event");

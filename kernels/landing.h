@@ -14,15 +14,15 @@
  * copying tens of KiB: what is sent is kept back until LANDING_BATCH_BYTES of one urgency have come
  * together, somebody waits, or the ring is full; then it goes as one upload. Pieces that lie side
  * by side in the ring and on the device, as those of an expert mostly do, become one copy. A piece
- * as big as a batch goes at once, alone.
+ * as big as a batch goes at once, with those that were kept back before it.
  */
 #ifndef KERNELS_LANDING_H
 #define KERNELS_LANDING_H
 
 #include "kernels/backend.h"
 
-/* At 25 GB/s a batch takes 10 us, twice what it costs to start one; and the processor has filled
- * it soon enough that the way to the device is not idle meanwhile. */
+/* At 25 GB/s a batch takes 10 us, twice what starting one is assumed to cost; and the processor has
+ * filled it soon enough that the way to the device is not idle meanwhile. */
 enum { LANDING_BATCH_BYTES = 256 << 10 };
 
 struct landing;

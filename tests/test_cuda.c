@@ -254,6 +254,15 @@ static void test_overlap(void **state) {
     wait_for(&t, ticket);
     wait_for(&t, other);
     timed_expect(&t, 400000, 200000);
+    /* A write ends a series as a mark does: the host waits for it, and may pause. */
+    float value = 1;
+    timed_kernels(&t, 1);
+    t.b.ops->write(t.b.self, t.x, &value, sizeof value);
+    wait_for(&t, timed_upload(&t, 80000, BACKEND_DEMANDED, 0));
+    timed_kernels(&t, 1);
+    t.b.ops->mark(t.b.self);
+    emulate_pass(KERNEL_NS);
+    timed_expect(&t, 80000, 0);
     /* What is under way counts when it is over. */
     ticket = timed_upload(&t, 60000, BACKEND_DEMANDED, 0);
     timed_expect(&t, 0, 0);
