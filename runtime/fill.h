@@ -49,7 +49,7 @@ struct filler {
 struct fill_run {
     bool demanded; /* else guessed */
     uint32_t first, n;
-    int32_t slots[FILL_MAX_RUN];
+    int32_t slots[FILL_MAX_RUN]; /* in: any order; out: slots[i] is where chunk first + i lies */
     const uint8_t *data[FILL_MAX_RUN]; /* out: neurons, decoded or packed */
     uint32_t n_unmapped;
     struct fill_span {
@@ -71,7 +71,7 @@ size_t filler_landing_bytes(const struct corm *archive);
 /* Stored bytes from chunk `first` to chunk `last`, with the gaps between. */
 uint64_t fill_bytes(const struct corm *archive, uint32_t first, uint32_t last);
 /* Read and decode the chunks of a run. Returns how many were filled, from the first on; where not
- * all, err says why. */
+ * all, err says why. With a device run->slots is permuted, whatever was filled. */
 uint32_t fill_run(struct fill *fill, struct filler *f, struct fill_run *run, struct err *err);
 
 /* With a device: the point that its work has reached, and that slot was in use until then: it is
