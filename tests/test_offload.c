@@ -4,7 +4,12 @@
  */
 #include "tests/test.h"
 
+#include <math.h>
+
+#include "runtime/forward.h"
 #include "runtime/offload.h"
+#include "runtime/packing.h"
+#include "tests/test_util_archive.h"
 #include "tests/test_util_device.h"
 
 enum { N_LAYERS = 4, N_EXPERTS = 6 };
@@ -126,10 +131,53 @@ static void rates(void **state) {
     offload_close(&o);
 }
 
+/* Experts that are not a number of whole chunks, packed, and the sample itself a whole chunk or
+ * what was left over: in as little memory as that can be done in, and in some. */
+static void packed_rates(void **state) {
+    static const uint32_t hot_neurons[] = {0, 64};
+    static const char *const isas[] = {NULL, "scalar"};
+    char *dir = test_mkdir(), *path = mem_printf("%s/packed.corm", dir);
+    struct arch a;
+    (void)state;
+    archive_moe_arch(&a, 1, 3, 70);
+    a.dim = 192;
+    a.n_active = 2;
+    for (size_t i = 0; i < TEST_COUNT(hot_neurons); i++) {
+        struct archive_options o = archive_defaults("bf16", "bf16");
+        o.chunk_neurons = FFN_BLOCK;
+        o.hot_neurons = hot_neurons[i];
+        struct err err = {0};
+        struct corm c;
+        archive_write(path, &a, &o, NULL, &err);
+        corm_open(&c, path, 0, &err);
+        assert_no_err(&err);
+        const struct corm_chunk *sample = packing_sample(&c);
+        assert_non_null(sample);
+        assert_int_equal(sample->n_neurons, hot_neurons[i] ? 70 - 64 : FFN_BLOCK);
+        struct backend_limits limits = forward_limits(&c.arch, 1, 1);
+        limits.max_packed_bytes = FFN_BLOCK * c.neuron_bytes;
+        for (size_t k = 0; k < 2 * TEST_COUNT(isas); k++) {
+            struct backend cpu;
+            backend_cpu_open(&cpu, isas[k / 2], 2, &limits, &err);
+            assert_no_err(&err);
+            uint64_t most_bytes = k % 2 ? 1 : 1 << 20;
+            double packed = offload_cpu_rate(&cpu, &c, most_bytes, sample);
+            double decoded = offload_cpu_rate(&cpu, &c, most_bytes, NULL);
+            assert_true(isfinite(packed) && packed > 1e6 && packed < 1e12);
+            assert_true(isfinite(decoded) && decoded > 1e6 && decoded < 1e12);
+            backend_close(&cpu);
+        }
+        corm_close(&c);
+    }
+    arch_free(&a);
+    free(path);
+    test_rmdir(dir);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rule),      cmocka_unit_test(shares), cmocka_unit_test(who_has_a_place),
-        cmocka_unit_test(uses_fade), cmocka_unit_test(rates),
+        cmocka_unit_test(uses_fade), cmocka_unit_test(rates),  cmocka_unit_test(packed_rates),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
