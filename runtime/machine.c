@@ -45,13 +45,17 @@ static bool read_keyed(const char *path, const char *key, uint64_t *out) {
     return found;
 }
 
+/* Both lists of the page cache can be reclaimed, as MemAvailable counts them: what is active is
+ * often the archive itself, of a run before. */
 struct cgroup_names {
-    const char *root, *limit, *usage, *reclaimable;
+    const char *root, *limit, *usage, *reclaimable[2];
 };
-static const struct cgroup_names V1 = {"/sys/fs/cgroup/memory", "memory.limit_in_bytes",
-                                       "memory.usage_in_bytes", "total_inactive_file"};
-static const struct cgroup_names V2 = {"/sys/fs/cgroup", "memory.max", "memory.current",
-                                       "inactive_file"};
+static const struct cgroup_names V1 = {"/sys/fs/cgroup/memory",
+                                       "memory.limit_in_bytes",
+                                       "memory.usage_in_bytes",
+                                       {"total_inactive_file", "total_active_file"}};
+static const struct cgroup_names V2 = {
+    "/sys/fs/cgroup", "memory.max", "memory.current", {"inactive_file", "active_file"}};
 
 /* Room left in a cgroup and all above it. */
 static uint64_t cgroup_room(const struct cgroup_names *names, const char *path) {
@@ -66,8 +70,9 @@ static uint64_t cgroup_room(const struct cgroup_names *names, const char *path) 
         snprintf(file, sizeof file, "%s/%s", dir, names->usage);
         if (limited && read_number(file, &usage)) {
             snprintf(file, sizeof file, "%s/memory.stat", dir);
-            if (read_keyed(file, names->reclaimable, &reclaimable) && reclaimable < usage)
-                usage -= reclaimable;
+            for (int i = 0; i < 2; i++)
+                if (read_keyed(file, names->reclaimable[i], &reclaimable))
+                    usage -= reclaimable < usage ? reclaimable : usage;
             uint64_t left = limit > usage ? limit - usage : 0;
             room = left < room ? left : room;
         }

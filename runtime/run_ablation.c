@@ -18,9 +18,10 @@
  * A throttled disk is read from a mapping of the file, unless --reading says otherwise: a disk that
  * writes to memory by itself (see reader).
  *
- * Every row decodes the same tokens with an engine of its own, so that caches begin empty; some
- * tokens that nobody measures come first. Rows run in turn, once in each repetition, so that a
- * machine that is slower for a while is so for all. Reported is the repetition of median time.
+ * Every row decodes the same tokens with an engine of its own, so that caches begin empty, and in
+ * the same budget, which is B0's; some tokens that nobody measures come first. Rows run in turn,
+ * once in each repetition, so that a machine that is slower for a while is so for all. Reported is
+ * the repetition of median time.
  *
  * The bound. A row that hid all of its reading behind computing, or all of its computing behind
  * reading, would take max(compute, bytes / device rate) for a token, where compute is the time with
@@ -78,6 +79,7 @@ struct ablation {
     bool on[N_ROWS];
     struct sample *samples[N_ROWS]; /* [reps] */
     double room;                    /* share of the experts that a cache holds, by B0's plan */
+    char ram[24]; /* the budget of B0's plan, which is every row's; of a device not */
     double device_bytes_per_s, loss_nats;
     bool opened;             /* the engine of the row at hand */
     bool on_device;          /* the backend has memory of its own, to which ... */
@@ -109,6 +111,8 @@ static int run_row(struct ablation *a, size_t i, struct sample *out, struct err 
     m.throttle_latency_ns = row->resident ? 0 : a->base.throttle_latency_ns;
     if (row->resident) {
         own.ram = own.vram = NULL;
+    } else if (!own.ram && a->ram[0]) {
+        own.ram = a->ram;
     }
     size_t n_prompt = (size_t)own.prompt_tokens, n_decode = (size_t)own.decode_tokens,
            n_warm = n_prompt + n_decode / 8;
@@ -125,6 +129,9 @@ static int run_row(struct ablation *a, size_t i, struct sample *out, struct err 
     if (plan && i == B0) {
         a->room = part(plan->cache_bytes, plan->cache_need_bytes);
         a->on_device = plan->host_bytes > 0;
+        if (!a->on_device) {
+            snprintf(a->ram, sizeof a->ram, "%llu", (unsigned long long)plan->budget_bytes);
+        }
         a->link_bytes_per_s = plan->link_bytes_per_s;
     }
     if (status == 0) {
