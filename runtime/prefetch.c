@@ -33,8 +33,10 @@ struct prefetch {
     struct err failure;
     uint64_t stall_ns;
     float *guess_p; /* [n_records] probability of the last guess */
-    /* How busy the link is with demands: time spent on them, and its share in the last window. */
-    uint64_t demand_ns, window_demand_ns, window_start_ns;
+    /* How busy the link is with demands: runs of them in flight, since when there is one, the time
+     * with at least one before that, and its share in the last window. */
+    uint32_t n_demands;
+    uint64_t demands_since_ns, demand_ns, window_demand_ns, window_start_ns;
     float busy;
 };
 
@@ -203,20 +205,33 @@ static void finish_run(struct prefetch *p, const struct fill_run *run, uint32_t 
     }
 }
 
+/* [locked] A demanded run begins, or ends. Several in flight, each by a thread of its own, share
+ * the one link: their time counts once. */
+static void demand_begins(struct prefetch *p) {
+    if (p->n_demands++ == 0)
+        p->demands_since_ns = clock_ns();
+}
+
+static void demand_ends(struct prefetch *p) {
+    if (--p->n_demands == 0)
+        p->demand_ns += clock_ns() - p->demands_since_ns;
+}
+
 /* [locked, but not while it reads] Another thread is woken for what is left in the queue, so that
  * one wake-up for a request is enough. */
 static void serve(struct prefetch *p, struct filler *f, struct fill_run *run) {
     struct cache *c = p->cache;
     if (any_queued(p))
         announce_work(p);
+    if (run->demanded)
+        demand_begins(p);
     pthread_mutex_unlock(&c->lock);
     struct err err = {0};
-    uint64_t start = clock_ns();
     uint32_t n_filled = fill_run(&p->fill, f, run, &err);
     pthread_mutex_lock(&c->lock);
     finish_run(p, run, n_filled);
     if (run->demanded)
-        p->demand_ns += clock_ns() - start;
+        demand_ends(p);
     if (err.set && !p->failure.set)
         p->failure = err;
     const struct cache_record *r = &c->records[c->chunks[run->first].record];
@@ -460,15 +475,14 @@ void prefetch_drop_guesses(struct prefetch *p) {
     pthread_mutex_unlock(&p->cache->lock);
 }
 
-/* [locked] Share of the last window in which the link served demands. Several I/O threads at once
- * count as one link. */
+/* [locked] Share of the last window in which the link served demands. */
 static float link_busy(struct prefetch *p) {
     uint64_t now = clock_ns(), passed = now - p->window_start_ns;
     if (passed >= BUSY_WINDOW_NS) {
-        float share = (float)(p->demand_ns - p->window_demand_ns) / (float)passed;
-        p->busy = share < 1.0f ? share : 1.0f;
+        uint64_t served = p->demand_ns + (p->n_demands > 0 ? now - p->demands_since_ns : 0);
+        p->busy = (float)(served - p->window_demand_ns) / (float)passed;
         p->window_start_ns = now;
-        p->window_demand_ns = p->demand_ns;
+        p->window_demand_ns = served;
     }
     return p->busy;
 }

@@ -361,6 +361,93 @@ static void any_mixture_is_exact(void **state) {
     }
 }
 
+/* ---- how busy the link is ---- */
+
+enum { AT_ONCE = 3, READ_MS = 20, HELD_MS = 100 };
+
+/* Reads that end together, some time after AT_ONCE of them have begun; or when they may. */
+struct held_reads {
+    atomic_uint n;
+    atomic_ullong first_ns, last_ns; /* the first began, the last ended */
+    bool until_let_go;
+    atomic_bool let_go;
+};
+
+static int hold_read(void *ctx, uint64_t offset, size_t bytes, struct err *err) {
+    struct held_reads *h = ctx;
+    (void)offset;
+    (void)bytes;
+    (void)err;
+    if (atomic_fetch_add(&h->n, 1) == 0)
+        atomic_store(&h->first_ns, clock_ns());
+    if (h->until_let_go) {
+        while (!atomic_load(&h->let_go))
+            rig_sleep_ms(1);
+        return 0;
+    }
+    for (int ms = 0; atomic_load(&h->n) < AT_ONCE && ms < 10000; ms++)
+        rig_sleep_ms(1);
+    rig_sleep_ms(READ_MS);
+    atomic_store(&h->last_ns, clock_ns());
+    return 0;
+}
+
+/* The probability from which on a guess pays while demands take this share of the link's time, and
+ * there is room. */
+static float paying(double share) {
+    return (float)(share / (1 + share));
+}
+
+/* Time in which several demands are in flight counts once. */
+static void demands_at_once_count_as_one_link(void **state) {
+    (void)state;
+    struct held_reads h = {0};
+    struct rig r;
+    uint64_t opened_ns = clock_ns();
+    rig_open(&r, path, N * CHUNKS, 0,
+             (struct prefetch_options){.io_threads = AT_ONCE, .fault = {hold_read, &h}});
+    struct prefetch_need needs[AT_ONCE];
+    for (uint32_t i = 0; i < AT_ONCE; i++)
+        needs[i] = rig_need(i);
+    prefetch_demand(r.prefetch, needs, AT_ONCE);
+    for (uint32_t i = 0; i < AT_ONCE; i++)
+        rig_wait(&r, &needs[i]);
+    prefetch_release(r.prefetch, needs, AT_ONCE);
+    assert_int_equal(atomic_load(&h.n), AT_ONCE);
+    uint64_t busy_ns = atomic_load(&h.last_ns) - atomic_load(&h.first_ns);
+    rig_sleep_ms(3 * busy_ns / 1000000);
+    double share = (double)busy_ns / (double)(clock_ns() - opened_ns);
+    struct prefetch_need below = rig_need(EXPERTS), above = rig_need(EXPERTS + 1);
+    rig_guess(r.prefetch, &below, 1, paying(0.5 * share));
+    rig_guess(r.prefetch, &above, 1, paying(1.6 * share));
+    assert_int_equal(rig_state(&r, below.first), CACHE_ABSENT);
+    WAIT_UNTIL(rig_is_ready(r.prefetch, &above));
+    rig_close(&r);
+}
+
+/* A demand that is still in flight counts so far. */
+static void a_demand_in_flight_keeps_the_link_busy(void **state) {
+    (void)state;
+    struct held_reads h = {.until_let_go = true};
+    struct rig r;
+    uint64_t opened_ns = clock_ns();
+    rig_open(&r, path, N * CHUNKS, 0,
+             (struct prefetch_options){.io_threads = 1, .awake = true, .fault = {hold_read, &h}});
+    struct prefetch_need need = rig_need(0), guess = rig_need(EXPERTS);
+    prefetch_demand(r.prefetch, &need, 1);
+    WAIT_UNTIL(atomic_load(&h.n) == 1);
+    rig_sleep_ms(HELD_MS);
+    uint64_t now = clock_ns(), busy_ns = now - atomic_load(&h.first_ns);
+    double share = (double)busy_ns / (double)(now - opened_ns);
+    rig_guess(r.prefetch, &guess, 1, paying(0.5 * share));
+    uint8_t refused = rig_state(&r, guess.first);
+    atomic_store(&h.let_go, true);
+    assert_int_equal(refused, CACHE_ABSENT);
+    rig_wait(&r, &need);
+    prefetch_release(r.prefetch, &need, 1);
+    rig_close(&r);
+}
+
 /* ---- throttle ---- */
 
 static void a_throttle_takes_its_time(void **state) {
@@ -411,6 +498,8 @@ int main(void) {
         cmocka_unit_test(a_new_round_drops_what_is_queued),
         cmocka_unit_test(guesses_that_do_not_pay_are_not_made),
         cmocka_unit_test(any_mixture_is_exact),
+        cmocka_unit_test(demands_at_once_count_as_one_link),
+        cmocka_unit_test(a_demand_in_flight_keeps_the_link_busy),
         cmocka_unit_test(a_throttle_takes_its_time),
         cmocka_unit_test(closing_drops_what_is_queued),
     };
