@@ -241,10 +241,15 @@ static void serve(struct prefetch *p, struct filler *f, struct fill_run *run) {
 
 /* A thread that wakes up may take the processor of the forward thread in place of the one that is
  * spare, and keep it while it checks and decodes. A thread of this kind waits for the spare one.
- * Where there is none it has to take one, so that the disk is not idle. Not to be had: no harm. */
+ * Where there is none it has to take one, so that the disk is not idle. Not to be had: no harm.
+ * Who runs the program under another policy has decided otherwise: beside a forward thread of a
+ * real-time one, a patient thread would never run. */
 static void be_patient(void) {
     const struct sched_param none = {0};
-    pthread_setschedparam(pthread_self(), SCHED_BATCH, &none);
+    struct sched_param param;
+    int policy;
+    if (pthread_getschedparam(pthread_self(), &policy, &param) == 0 && policy == SCHED_OTHER)
+        pthread_setschedparam(pthread_self(), SCHED_BATCH, &none);
 }
 
 static void *io_main(void *arg) {

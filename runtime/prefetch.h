@@ -6,17 +6,18 @@
  * memory (fill).
  *
  * Requests are served by class, and first come, first served inside one. Neighbouring chunks of an
- * expert and class are read in one go, up to FILL_REQUEST_BYTES. A demand for a chunk
- * that is queued as a guess promotes it; one for a chunk in flight waits for it; nothing is read
- * twice. Where every slot is leased, demands wait for a release. A guess is advice:
- * it holds nothing, evicts only what is less likely to be used, and is dropped when a newer round
- * of guesses comes. Only queued work is dropped, never work in flight.
+ * expert and class are read in one go, up to FILL_REQUEST_BYTES. A demand for a chunk that is
+ * queued as a guess promotes it; one for a chunk in flight waits for it; nothing is read twice.
+ * Where every slot is leased, demands wait for a release. A guess is advice: it holds nothing,
+ * evicts only what is less likely to be used, and is dropped when a newer round of guesses comes.
+ * Only queued work is dropped, never work in flight.
  *
  * Sleeping and waking cost more than reading a small expert, so they are rare: the forward thread
  * is woken when the last chunk of an expert that it waits for is there, I/O threads when there is
  * more work than those awake will take. With `awake`, for machines that have a processor to spare,
  * one I/O thread and the waiting forward thread look for work for a moment before they sleep, and
- * I/O threads that wake up do not take the processor from a thread that computes.
+ * I/O threads that wake up leave the processor to a thread that computes, as far as the kernel
+ * allows.
  *
  * A chunk that cannot be read or fails its checksum stops the run, guessed or demanded: the failure
  * is kept, and every later wait returns it. A disk that takes its time is waited for.
@@ -56,6 +57,8 @@ struct prefetch_options {
     const struct backend *device; /* as in struct fill */
     const char *isa;  /* the instruction set that decodes packed chunks, as in backend_cpu_open */
     bool split_reads; /* for comparison: three reads an expert, as its three matrices would take */
+    /* There is a processor to spare: see above. I/O threads take SCHED_BATCH in place of
+     * SCHED_OTHER; another policy they keep. */
     bool awake;
 };
 

@@ -6,6 +6,7 @@
 #include "tests/test_util_prefetch.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 static char *dir, *path;
@@ -448,6 +449,82 @@ static void a_demand_in_flight_keeps_the_link_busy(void **state) {
     rig_close(&r);
 }
 
+/* ---- the threads' policy ---- */
+
+struct opener {
+    struct rig *rig;
+    struct prefetch_options opt;
+    int policy;
+    bool had; /* that policy, and SCHED_BATCH, are to be had here */
+};
+
+static bool take_policy(int policy) {
+    const struct sched_param none = {0};
+    struct sched_param param;
+    int got;
+    return pthread_setschedparam(pthread_self(), policy, &none) == 0 &&
+           pthread_getschedparam(pthread_self(), &got, &param) == 0 && got == policy;
+}
+
+/* In a thread of its own, whose policy I/O threads have at first. */
+static void *open_under_policy(void *arg) {
+    struct opener *o = arg;
+    o->had = take_policy(SCHED_BATCH) && take_policy(o->policy);
+    if (o->had)
+        rig_open(o->rig, path, N * CHUNKS, 0, o->opt);
+    return NULL;
+}
+
+static int note_policy(void *ctx, uint64_t offset, size_t bytes, struct err *err) {
+    struct sched_param param;
+    int policy;
+    (void)offset;
+    (void)bytes;
+    (void)err;
+    atomic_store((atomic_int *)ctx,
+                 pthread_getschedparam(pthread_self(), &policy, &param) == 0 ? policy : -1);
+    return 0;
+}
+
+static void awake_threads_give_way(void **state) {
+    (void)state;
+    static const struct {
+        int policy;
+        bool awake;
+        int want;
+    } cases[] = {
+        {SCHED_OTHER, true, SCHED_BATCH},
+        {SCHED_OTHER, false, SCHED_OTHER},
+        {SCHED_IDLE, true, SCHED_IDLE}, /* not promoted */
+        {SCHED_IDLE, false, SCHED_IDLE},
+    };
+    int own, still;
+    struct sched_param param;
+    assert_int_equal(pthread_getschedparam(pthread_self(), &own, &param), 0);
+    for (size_t i = 0; i < TEST_COUNT(cases); i++) {
+        atomic_int policy = -1;
+        struct rig r;
+        struct opener o = {
+            &r,
+            {.io_threads = 3, .awake = cases[i].awake, .fault = {note_policy, &policy}},
+            cases[i].policy,
+            false};
+        pthread_t thread;
+        assert_int_equal(pthread_create(&thread, NULL, open_under_policy, &o), 0);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        if (!o.had)
+            skip();
+        struct prefetch_need guess = rig_need(0); /* the forward thread reads no guesses */
+        rig_guess(r.prefetch, &guess, 1, 1);
+        WAIT_UNTIL(rig_is_ready(r.prefetch, &guess));
+        assert_int_equal(atomic_load(&policy), cases[i].want);
+        rig_use(&r, 1);
+        assert_int_equal(pthread_getschedparam(pthread_self(), &still, &param), 0);
+        assert_int_equal(still, own);
+        rig_close(&r);
+    }
+}
+
 /* ---- throttle ---- */
 
 static void a_throttle_takes_its_time(void **state) {
@@ -500,6 +577,7 @@ int main(void) {
         cmocka_unit_test(any_mixture_is_exact),
         cmocka_unit_test(demands_at_once_count_as_one_link),
         cmocka_unit_test(a_demand_in_flight_keeps_the_link_busy),
+        cmocka_unit_test(awake_threads_give_way),
         cmocka_unit_test(a_throttle_takes_its_time),
         cmocka_unit_test(closing_drops_what_is_queued),
     };
