@@ -6,6 +6,7 @@
 # Silent and quick where everything is there. --check only reports: one line, exit status 1.
 # Each need is a row: group, Debian package, and how to see that it is there: a program on PATH, or a
 # header (h:) that the compiler finds. So it works on other systems too; it only installs with apt-get.
+# openblas_config.h, as the cblas.h of another BLAS is not enough.
 set -u
 
 CC=${CC:-gcc}
@@ -20,7 +21,7 @@ build libxxhash-dev    h:xxhash.h
 build libpcre2-dev     h:pcre2.h
 build libutf8proc-dev  h:utf8proc.h
 build libarchive-dev   h:archive.h
-build libopenblas-dev  h:cblas.h
+build libopenblas-dev  h:openblas_config.h
 build liblapacke-dev   h:lapacke.h
 build libjansson-dev   h:jansson.h
 test  libcmocka-dev    h:cmocka.h
