@@ -63,7 +63,7 @@ isa.avx2 := -mavx2 -mfma -mf16c
 isa.avx512 := $(isa.avx2) -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
 # What decoders of exponents need besides.
 isa_more.exponents_avx2 := -mbmi2 -mpopcnt
-isa_more.exponents_avx512 := -mbmi2 -mpopcnt -mavx512vbmi -mavx512vbmi2
+isa_more.exponents_avx512 := -mbmi2 -mpopcnt -mavx512vbmi -mavx512vbmi2 -mavx512vpopcntdq
 isa_here := $(if $(filter x86_64,$(machine)),avx2 avx512) $(if $(filter aarch64,$(machine)),neon)
 isa_off := $(filter-out $(isa_here),avx2 avx512 neon)
 

@@ -23,10 +23,13 @@
 
 #include "format/corm_exponents.h"
 
-/* Rows of a chunk, met with inputs one after the other. */
+/* The place of a row among those of a chunk. Copies are free, and each goes its own way. */
 struct exponents_rows {
-    struct corm_exponents at; /* the place of the next row; `used` does not count */
-    const uint8_t *later;     /* exponents that list 1 leaves to the others, of the rows to come */
+    const uint8_t *pair, *low; /* of its first block */
+    const uint8_t *later;      /* exponents that list 1 leaves to the others, from this row on */
+    uint32_t cols;
+    uint32_t ahead; /* how far ahead of use low bytes are asked for: some neurons, in weights */
+    uint8_t exponents[4]; /* of list 1 */
 };
 
 struct exponents_isa {
@@ -35,18 +38,23 @@ struct exponents_isa {
     /* Exactly what corm_exponents_decode does. */
     void (*decode)(struct corm_exponents *e, size_t n, uint8_t *dst);
 
-    /* Products with the rows of a chunk, each of a multiple of CORM_EXPONENTS_BLOCK columns, in the
-     * order in which they are stored, and no more of them than it has. The bits are those of
-     * dot.h's bf16 table of the same name on decoded rows. NULL where rows are decoded first.
+    /* Products with the rows of a chunk of neurons, in the order in which they are stored, and no
+     * more of them than it has. The bits are those of dot.h's bf16 table of the same name on
+     * decoded rows. NULL where rows are decoded first.
      *
-     * rows_open: `e` is at its beginning; `scratch` [exponents_scratch_bytes(e->n)] is the walk's
-     * as long as it goes on. Of stored bytes that changed since they were checked some products or
-     * others come; nothing outside of both is read. */
-    struct exponents_rows (*rows_open)(const struct corm_exponents *e, uint8_t *scratch);
-    /* The next row . x [cols]. */
-    float (*dot)(struct exponents_rows *r, uint32_t cols, const float *x);
+     * rows_open: the place of the first row. `e` is at its beginning; `cols` is a multiple of
+     * CORM_EXPONENTS_BLOCK; `scratch` [exponents_scratch_bytes(e->n)] is the walk's as long as it
+     * goes on. Of stored bytes that changed since they were checked some products or others come;
+     * nothing outside of both is read. */
+    struct exponents_rows (*rows_open)(const struct corm_exponents *e, uint32_t cols,
+                                       uint8_t *scratch);
+    /* out [2] = the next two rows . x [cols]. Both sums are made side by side, as one waits for
+     * each of its additions. */
+    void (*two_dots)(struct exponents_rows *r, const float *x, float *out);
     /* y [cols] += a * the next row. */
-    void (*axpy)(struct exponents_rows *r, uint32_t cols, float a, float *y);
+    void (*axpy)(struct exponents_rows *r, float a, float *y);
+    /* Past the next row. */
+    void (*pass)(struct exponents_rows *r);
 };
 
 /* Exponents of list 2 and of list 3, at most one for each weight. */

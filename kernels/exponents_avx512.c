@@ -1,6 +1,7 @@
 /*
- * exponents_avx512: the decoder, and products with rows, for AVX-512 with VBMI and VBMI2, which
- * have byte permutation, byte expansion and a rotation of 16-bit numbers.
+ * exponents_avx512: the decoder, and products with rows, for AVX-512 with VBMI, VBMI2 and
+ * VPOPCNTDQ, which have byte permutation, byte expansion, a rotation of 16-bit numbers, and a count
+ * of bits.
  */
 #include "kernels/exponents.h"
 
@@ -14,9 +15,10 @@
 typedef __m512 V;
 typedef __m512i W;
 
-/* How far ahead of use bytes are asked for: what a chunk is read from may be memory that no cache
- * has, and pages end too soon for the processor to guess on by itself. */
-enum { AHEAD_LOW = 2048, AHEAD_LIST = AHEAD_LOW / 4 };
+/* How far ahead of use low bytes are asked for, and a quarter of that of a list: what a chunk is
+ * read from may be memory that no cache has, and pages end too soon for the processor to guess on
+ * by itself. */
+enum { AHEAD = 2048 };
 
 /* ---- lists 2 and 3 -------------------------------------------------------------------------- */
 
@@ -55,7 +57,7 @@ static size_t list_decode(struct corm_exponents *e, int list, size_t n, const ui
     size_t taken = 0, at = e->used[list - 1];
     e->used[list - 1] += n;
     for (size_t i = 0; i < n; i += 64, at += 64) {
-        _mm_prefetch((const char *)pairs + at / 4 + AHEAD_LIST, _MM_HINT_T0);
+        _mm_prefetch((const char *)pairs + (at + AHEAD) / 4, _MM_HINT_T0);
         uint64_t low = corm_exponents_bits(pairs, at, 0), high = corm_exponents_bits(pairs, at, 1);
         uint64_t left = threes(low, high, i, n);
         W x = list_exponents(e, list, low, high);
@@ -70,24 +72,26 @@ static size_t list_decode(struct corm_exponents *e, int list, size_t n, const ui
 
 /* Where blocks are read. */
 struct blocks {
-    const uint8_t *pair, *low, *later; /* of the next block; `later` as in struct exponents_rows */
+    const uint8_t *pair, *low, *later; /* of the next block, as in struct exponents_rows */
+    uint32_t ahead;
     W common[3];
 };
 
-static inline struct blocks blocks_at(const struct corm_exponents *e, const uint8_t *later) {
+static inline struct blocks blocks_at(const struct exponents_rows *r) {
     return (struct blocks){
-        .pair = e->lists[0] + e->at / 4,
-        .low = e->low + e->at,
-        .later = later,
-        .common = {_mm512_set1_epi8((char)e->exponents[0]), _mm512_set1_epi8((char)e->exponents[1]),
-                   _mm512_set1_epi8((char)e->exponents[2])},
+        .pair = r->pair,
+        .low = r->low,
+        .later = r->later,
+        .ahead = r->ahead,
+        .common = {_mm512_set1_epi8((char)r->exponents[0]), _mm512_set1_epi8((char)r->exponents[1]),
+                   _mm512_set1_epi8((char)r->exponents[2])},
     };
 }
 
 /* Exponents of the next 64 weights, and their low bytes. */
 static inline W next_block(struct blocks *b, W *low_bytes) {
-    _mm_prefetch((const char *)b->low + AHEAD_LOW, _MM_HINT_T0);
-    _mm_prefetch((const char *)b->pair + AHEAD_LIST, _MM_HINT_T0);
+    _mm_prefetch((const char *)b->low + b->ahead, _MM_HINT_T0);
+    _mm_prefetch((const char *)b->pair + b->ahead / 4, _MM_HINT_T0);
     uint64_t low = corm_exponents_word(b->pair), high = corm_exponents_word(b->pair + 8);
     uint64_t later = low & high;
     W x = _mm512_mask_mov_epi8(b->common[0], low, b->common[1]);
@@ -98,6 +102,19 @@ static inline W next_block(struct blocks *b, W *low_bytes) {
     b->low += CORM_EXPONENTS_BLOCK;
     b->later += _mm_popcnt_u64(later);
     return x;
+}
+
+/* How many of the n codes at `pair` are 3; n is a multiple of a block. */
+static size_t list_threes(const uint8_t *pair, size_t n) {
+    enum { A_VECTOR = 4 }; /* pairs */
+    W count = _mm512_setzero_si512();
+    for (size_t i = 0, pairs = n / CORM_EXPONENTS_BLOCK; i < pairs; i += A_VECTOR) {
+        unsigned left = pairs - i < A_VECTOR ? (unsigned)(pairs - i) : A_VECTOR;
+        W x = _mm512_maskz_loadu_epi64((__mmask8)_bzhi_u32(0xff, 2 * left), pair + 16 * i);
+        x = _mm512_and_si512(x, _mm512_permutex_epi64(x, 0xb1)); /* in both words of a pair */
+        count = _mm512_add_epi64(count, _mm512_popcnt_epi64(x));
+    }
+    return (size_t)_mm512_reduce_add_epi64(count) / 2;
 }
 
 /* 16-bit numbers, woven of both, within 128 bits; rotated right by one. */
@@ -112,6 +129,18 @@ static inline W weave_high(W low_bytes, W exponents) {
 
 /* ---- decoding ------------------------------------------------------------------------------- */
 
+/* The place of the next row; `later` is of it on. */
+static struct exponents_rows rows_at(const struct corm_exponents *e, const uint8_t *later,
+                                     uint32_t ahead) {
+    return (struct exponents_rows){
+        .pair = e->lists[0] + e->at / 4,
+        .low = e->low + e->at,
+        .later = later,
+        .ahead = ahead,
+        .exponents = {e->exponents[0], e->exponents[1], e->exponents[2]},
+    };
+}
+
 /* Weights whose exponents of lists 2 and 3 are decoded together. */
 enum { SPAN = 64 * CORM_EXPONENTS_BLOCK };
 
@@ -120,16 +149,12 @@ static void decode_span(struct corm_exponents *e, size_t n, uint8_t *dst) {
     uint8_t second[SPAN + CORM_EXPONENTS_BLOCK], third[SPAN + CORM_EXPONENTS_BLOCK];
     const W first_half = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
     const W second_half = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
-    size_t n_second = 0;
-    for (size_t i = 0; i < n; i += CORM_EXPONENTS_BLOCK) {
-        const uint8_t *pair = e->lists[0] + (e->at + i) / 4;
-        n_second +=
-            (size_t)_mm_popcnt_u64(corm_exponents_word(pair) & corm_exponents_word(pair + 8));
-    }
+    size_t n_second = list_threes(e->lists[0] + e->at / 4, align_up(n, CORM_EXPONENTS_BLOCK));
     size_t n_third = count_threes(e, n_second);
     e->used[2] += list_decode(e, 2, n_third, e->literals + e->used[2], third);
     list_decode(e, 1, n_second, third, second);
-    struct blocks b = blocks_at(e, second);
+    struct exponents_rows rows = rows_at(e, second, AHEAD);
+    struct blocks b = blocks_at(&rows);
     for (size_t i = 0; i < n; i += CORM_EXPONENTS_BLOCK) {
         W low, x = next_block(&b, &low);
         W l = weave_low(low, x), h = weave_high(low, x);
@@ -158,12 +183,17 @@ static void decode(struct corm_exponents *place, size_t n, uint8_t *dst) {
  * bytes say: `said` is at most n, so that list 3 goes to the upper N and list 2 to the lower.
  * Before the codes from 64 i on at most 64 i were taken from behind them, so that 64 bytes from
  * there end within N. The same holds of the rows' blocks and what they take from the lower N. */
-static struct exponents_rows rows_open(const struct corm_exponents *e, uint8_t *scratch) {
-    assert(e->at == 0);
-    struct exponents_rows rows = {*e, scratch};
+static struct exponents_rows rows_open(const struct corm_exponents *e, uint32_t cols,
+                                       uint8_t *scratch) {
+    assert(e->at == 0 && cols > 0 && cols % CORM_EXPONENTS_BLOCK == 0);
+    struct corm_exponents lists = *e;
     uint8_t *third = scratch + align_up(e->n, CORM_EXPONENTS_BLOCK);
-    list_decode(&rows.at, 2, e->said[1], e->literals, third);
-    list_decode(&rows.at, 1, e->said[0], third, scratch);
+    list_decode(&lists, 2, e->said[1], e->literals, third);
+    list_decode(&lists, 1, e->said[0], third, scratch);
+    /* Rows are not met in order: each asks for the same one of a neuron behind it. */
+    uint32_t neuron = 3 * cols;
+    struct exponents_rows rows = rows_at(e, scratch, (2 * AHEAD + neuron) / neuron * neuron);
+    rows.cols = cols;
     return rows;
 }
 
@@ -186,50 +216,63 @@ static inline void next_floats(struct blocks *b, W order, V w[4]) {
     w[3] = _mm512_castsi512_ps(_mm512_and_si512(h, upper));
 }
 
-static inline void row_end(struct exponents_rows *r, uint32_t cols, const struct blocks *b) {
-    r->at.at += cols;
-    r->later = b->later;
+static inline void rows_go(struct exponents_rows *r, uint32_t n, const uint8_t *later) {
+    r->pair += n * r->cols / 4;
+    r->low += n * r->cols;
+    r->later = later;
 }
 
-static float row_dot(struct exponents_rows *rows, uint32_t cols, const float *x) {
-    struct blocks b = blocks_at(&rows->at, rows->later);
+static void row_pass(struct exponents_rows *r) {
+    rows_go(r, 1, r->later + list_threes(r->pair, r->cols));
+}
+
+static void two_dots(struct exponents_rows *r, const float *x, float *out) {
+    struct exponents_rows second = *r;
+    row_pass(&second);
+    struct blocks a = blocks_at(r), b = blocks_at(&second);
     W order = _mm512_loadu_si512(float_order);
-    V sum = _mm512_setzero_ps(), w[4];
-    for (uint32_t k = 0; k < cols; k += CORM_EXPONENTS_BLOCK) {
+    V sum_a = _mm512_setzero_ps(), sum_b = _mm512_setzero_ps(), w[4];
+    for (uint32_t k = 0; k < r->cols; k += CORM_EXPONENTS_BLOCK) {
+        next_floats(&a, order, w);
+        for (uint32_t i = 0; i < 4; i++) {
+            sum_a = _mm512_fmadd_ps(w[i], _mm512_loadu_ps(x + k + 16 * i), sum_a);
+        }
         next_floats(&b, order, w);
         for (uint32_t i = 0; i < 4; i++) {
-            sum = _mm512_fmadd_ps(w[i], _mm512_loadu_ps(x + k + 16 * i), sum);
+            sum_b = _mm512_fmadd_ps(w[i], _mm512_loadu_ps(x + k + 16 * i), sum_b);
         }
     }
-    row_end(rows, cols, &b);
-    return avx512_sum(sum);
+    rows_go(r, 2, b.later);
+    out[0] = avx512_sum(sum_a);
+    out[1] = avx512_sum(sum_b);
 }
 
-static void row_axpy(struct exponents_rows *rows, uint32_t cols, float a, float *y) {
-    struct blocks b = blocks_at(&rows->at, rows->later);
+static void row_axpy(struct exponents_rows *r, float a, float *y) {
+    struct blocks b = blocks_at(r);
     W order = _mm512_loadu_si512(float_order);
     V factor = _mm512_set1_ps(a), w[4];
-    for (uint32_t k = 0; k < cols; k += CORM_EXPONENTS_BLOCK) {
+    for (uint32_t k = 0; k < r->cols; k += CORM_EXPONENTS_BLOCK) {
         next_floats(&b, order, w);
         for (uint32_t i = 0; i < 4; i++) {
             float *at = y + k + 16 * i;
             _mm512_storeu_ps(at, _mm512_fmadd_ps(factor, w[i], _mm512_loadu_ps(at)));
         }
     }
-    row_end(rows, cols, &b);
+    rows_go(r, 1, b.later);
 }
 
 /* ---- the table ------------------------------------------------------------------------------ */
 
 static bool usable(void) {
     return dot_avx512.usable() && __builtin_cpu_supports("avx512vbmi") &&
-           __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("bmi2") &&
-           __builtin_cpu_supports("popcnt");
+           __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512vpopcntdq") &&
+           __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
 }
 
 const struct exponents_isa exponents_avx512 = {.name = "avx512",
                                                .usable = usable,
                                                .decode = decode,
                                                .rows_open = rows_open,
-                                               .dot = row_dot,
-                                               .axpy = row_axpy};
+                                               .two_dots = two_dots,
+                                               .axpy = row_axpy,
+                                               .pass = row_pass};

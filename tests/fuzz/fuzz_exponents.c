@@ -44,9 +44,8 @@ static bool all_finite(const uint8_t *weights, size_t n) {
     return finite;
 }
 
-/* Rows of a block each, met in turn as a product and as a term as they are decoded: one column of
- * each, which are the weights themselves where the bytes are
- * `trusted`, having passed their check. */
+/* Neurons whose rows are of a block each, walked as they are decoded: column `col` of each row,
+ * which is the weight itself where the bytes are `trusted`, having passed their check. */
 static void walk(const uint8_t *stored, size_t bytes, size_t n, const uint8_t *weights,
                  bool trusted) {
     enum { COLS = CORM_EXPONENTS_BLOCK };
@@ -57,21 +56,23 @@ static void walk(const uint8_t *stored, size_t bytes, size_t n, const uint8_t *w
             continue;
         }
         struct corm_exponents e = corm_exponents_open(stored, bytes, n);
-        struct exponents_rows rows = isa->rows_open(&e, scratch);
-        for (size_t row = 0; row < n / COLS; row++) {
-            size_t col = row % COLS;
-            float x[COLS] = {0}, y[COLS] = {0}, want;
-            const uint8_t *decoded = weights + 2 * row * COLS;
-            uint16_t v;
-            memcpy(&v, decoded + 2 * col, sizeof v);
-            want = bf16_to_f32(v);
+        struct exponents_rows rows = isa->rows_open(&e, COLS, scratch);
+        for (size_t neuron = 0; neuron < n / COLS / 3; neuron++) {
+            size_t col = neuron % COLS;
+            float x[COLS] = {0}, y[COLS] = {0}, got[3];
             x[col] = 1;
-            if (row % 2 == 0) {
-                y[col] = isa->dot(&rows, COLS, x);
-            } else {
-                isa->axpy(&rows, COLS, 1, y);
+            isa->two_dots(&rows, x, got);
+            struct exponents_rows down = rows;
+            isa->pass(&rows);
+            isa->axpy(&down, 1, y);
+            got[2] = y[col];
+            check(!trusted || (down.pair == rows.pair && down.later == rows.later));
+            for (size_t row = 0; row < 3; row++) {
+                const uint8_t *decoded = weights + 2 * (3 * neuron + row) * COLS;
+                uint16_t v;
+                memcpy(&v, decoded + 2 * col, sizeof v);
+                check(!trusted || !all_finite(decoded, COLS) || got[row] == bf16_to_f32(v));
             }
-            check(!trusted || !all_finite(decoded, COLS) || y[col] == want);
         }
     }
     free(scratch);
