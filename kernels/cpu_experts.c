@@ -22,7 +22,6 @@ static_assert((int)FFN_BLOCK <= (int)DOT_PANEL_ROWS, "the gates of a block are o
 enum {
     SUM_COLS = 512, /* columns of a summing item */
     RUN = 8,        /* neurons whose gates are read before their ups */
-    ROWS_RUN = 2,   /* of packed rows, neurons whose gates and ups are read before their downs */
 };
 
 struct ffn {
@@ -108,15 +107,15 @@ static bool goes_by_rows(const struct ffn *f, const struct cpu_block *b) {
            f->dim % CORM_EXPONENTS_BLOCK == 0;
 }
 
-/* Ask for part i of n of what rows_open will read first in `next`, lists 2 and 3 and literals. They
- * are placed as in `e`, this block's: a guess, which costs nothing where it is wrong. */
+/* Ask for parts `from` up to `to` of n of what rows_open will read first in `next`: lists 2 and 3
+ * and literals. They are placed as in `e`, this block's: a guess, which costs nothing where it is
+ * wrong. */
 static void ask_for_lists(const struct corm_exponents *e, const struct cpu_block *b,
-                          const struct cpu_block *next, uint32_t i, uint32_t n) {
+                          const struct cpu_block *next, uint32_t from, uint32_t to, uint32_t n) {
     enum { LINE = 64 };
     uintptr_t first = (uintptr_t)next->data + (uintptr_t)(e->lists[1] - b->data);
     size_t bytes = (size_t)(e->low - e->lists[1]);
-    for (uintptr_t at = first + bytes * i / n, end = first + bytes * (i + 1) / n; at < end;
-         at += LINE) {
+    for (uintptr_t at = first + bytes * from / n; at < first + bytes * to / n; at += LINE) {
         __builtin_prefetch((const void *)at);
     }
 }
@@ -130,23 +129,14 @@ static void rows_use(const struct ffn *f, const struct cpu_block *b, const struc
     const size_t n = (size_t)b->n_neurons * 3 * f->dim;
     assert(f->k == &f->c->isa->codec[CODEC_BF16] && 2 * n <= f->c->limits.max_packed_bytes);
     struct corm_exponents e = corm_exponents_open(b->data, b->packed_bytes, n);
-    struct exponents_rows rows = isa->rows_open(&e, f->dim, own->chunk), downs[ROWS_RUN];
+    struct exponents_rows rows = isa->rows_open(&e, f->dim, own->chunk), downs[EXPONENTS_TOGETHER];
     memset(b->partial, 0, f->dim * sizeof *b->partial);
-    for (uint32_t first = 0; first < b->n_neurons; first += ROWS_RUN) {
-        uint32_t rest = b->n_neurons - first, run = rest < ROWS_RUN ? rest : ROWS_RUN;
-        for (uint32_t i = 0; i < run; i++) {
-            float both[2];
-            isa->two_dots(&rows, x, both);
-            own->gate[i] = both[0];
-            own->up[i] = both[1];
-            downs[i] = rows;
-            isa->pass(&rows);
-        }
+    for (uint32_t i = 0, run; i < b->n_neurons; i += run) {
+        run = b->n_neurons - i < EXPONENTS_TOGETHER ? b->n_neurons - i : EXPONENTS_TOGETHER;
+        isa->gates_ups(&rows, run, x, own->gate, own->up, downs);
         f->c->isa->silu_mul(own->gate, own->up, run);
-        for (uint32_t i = 0; i < run; i++) {
-            isa->axpy(&downs[i], own->gate[i], b->partial);
-            ask_for_lists(&e, b, next, first + i, b->n_neurons);
-        }
+        isa->add_downs(downs, run, own->gate, b->partial);
+        ask_for_lists(&e, b, next, i, i + run, b->n_neurons);
     }
 }
 

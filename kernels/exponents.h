@@ -23,6 +23,9 @@
 
 #include "format/corm_exponents.h"
 
+/* The most neurons whose products are made side by side. */
+enum { EXPONENTS_TOGETHER = 2 };
+
 /* The place of a row among those of a chunk. Copies are free, and each goes its own way. */
 struct exponents_rows {
     const uint8_t *pair, *low; /* of its first block */
@@ -38,23 +41,23 @@ struct exponents_isa {
     /* Exactly what corm_exponents_decode does. */
     void (*decode)(struct corm_exponents *e, size_t n, uint8_t *dst);
 
-    /* Products with the rows of a chunk of neurons, in the order in which they are stored, and no
-     * more of them than it has. The bits are those of dot.h's bf16 table of the same name on
-     * decoded rows. NULL where rows are decoded first.
+    /* Products with the rows of a chunk, a neuron's gate, up and down one after the other, as they
+     * are decoded. The bits are those of dot.h's bf16 table of the same name on decoded rows. NULL
+     * where rows are decoded first.
      *
      * rows_open: the place of the first row. `e` is at its beginning; `cols` is a multiple of
      * CORM_EXPONENTS_BLOCK; `scratch` [exponents_scratch_bytes(e->n)] is the walk's as long as it
      * goes on. Of stored bytes that changed since they were checked some products or others come;
-     * nothing outside of both is read. */
+     * nothing outside of both is read, as long as the chunk has the neurons that are asked for. */
     struct exponents_rows (*rows_open)(const struct corm_exponents *e, uint32_t cols,
                                        uint8_t *scratch);
-    /* out [2] = the next two rows . x [cols]. Both sums are made side by side, as one waits for
-     * each of its additions. */
-    void (*two_dots)(struct exponents_rows *r, const float *x, float *out);
-    /* y [cols] += a * the next row. */
-    void (*axpy)(struct exponents_rows *r, float a, float *y);
-    /* Past the next row. */
-    void (*pass)(struct exponents_rows *r);
+    /* Of the next n <= EXPONENTS_TOGETHER neurons: gate[i], up[i] = their rows . x [cols], and
+     * downs[i], the place of the third. r goes past them. A sum of products waits for each of its
+     * additions: several at a time do not. */
+    void (*gates_ups)(struct exponents_rows *r, uint32_t n, const float *x, float *gate, float *up,
+                      struct exponents_rows *downs);
+    /* y [cols] += a[i] * row downs[i], for i = 0 up to n - 1 < EXPONENTS_TOGETHER. */
+    void (*add_downs)(const struct exponents_rows *downs, uint32_t n, const float *a, float *y);
 };
 
 /* Exponents of list 2 and of list 3, at most one for each weight. */

@@ -22,14 +22,23 @@ enum { AHEAD = 2048 };
 
 /* ---- lists 2 and 3 -------------------------------------------------------------------------- */
 
-/* Exponents of 64 codes of a list beyond the first; 0 for code 3. */
-static inline W list_exponents(const struct corm_exponents *e, int list, uint64_t low,
-                               uint64_t high) {
-    int32_t four;
-    memcpy(&four, e->exponents + 4 * list, sizeof four);
-    W x = _mm512_maskz_set1_epi8(low, 1);
-    x = _mm512_mask_add_epi8(x, high, x, _mm512_set1_epi8(2));
-    return _mm512_shuffle_epi8(_mm512_set1_epi32(four), x);
+/* A list's three exponents, each 64 times. */
+struct common {
+    W x[3];
+};
+
+static inline struct common common_of(const uint8_t *exponents) {
+    return (struct common){{_mm512_set1_epi8((char)exponents[0]),
+                            _mm512_set1_epi8((char)exponents[1]),
+                            _mm512_set1_epi8((char)exponents[2])}};
+}
+
+/* Exponents of 64 codes; of those in `later`, whose code is 3, the next ones at `behind`. */
+static inline W exponents_of(const struct common *common, uint64_t low, uint64_t high,
+                             uint64_t later, const uint8_t *behind) {
+    W x = _mm512_mask_mov_epi8(common->x[0], low, common->x[1]);
+    x = _mm512_mask_mov_epi8(x, high, common->x[2]);
+    return _mm512_mask_expand_epi8(x, later, _mm512_loadu_si512(behind));
 }
 
 /* Of up to 64 codes, n - i of them: which are 3. */
@@ -53,6 +62,7 @@ static size_t count_threes(const struct corm_exponents *e, size_t n) {
  * read. Returns how many were taken from `behind`. */
 static size_t list_decode(struct corm_exponents *e, int list, size_t n, const uint8_t *behind,
                           uint8_t *out) {
+    const struct common common = common_of(e->exponents + 4 * list);
     const uint8_t *pairs = e->lists[list];
     size_t taken = 0, at = e->used[list - 1];
     e->used[list - 1] += n;
@@ -60,43 +70,41 @@ static size_t list_decode(struct corm_exponents *e, int list, size_t n, const ui
         _mm_prefetch((const char *)pairs + (at + AHEAD) / 4, _MM_HINT_T0);
         uint64_t low = corm_exponents_bits(pairs, at, 0), high = corm_exponents_bits(pairs, at, 1);
         uint64_t left = threes(low, high, i, n);
-        W x = list_exponents(e, list, low, high);
-        x = _mm512_mask_expand_epi8(x, left, _mm512_loadu_si512(behind + taken));
-        _mm512_storeu_si512(out + i, x);
+        _mm512_storeu_si512(out + i, exponents_of(&common, low, high, left, behind + taken));
         taken += (size_t)_mm_popcnt_u64(left);
     }
     return taken;
 }
 
-/* ---- list 1 --------------------------------------------------------------------------------- */
-
-/* Where blocks are read. */
-struct blocks {
-    const uint8_t *pair, *low, *later; /* of the next block, as in struct exponents_rows */
-    uint32_t ahead;
-    W common[3];
-};
-
-static inline struct blocks blocks_at(const struct exponents_rows *r) {
-    return (struct blocks){
-        .pair = r->pair,
-        .low = r->low,
-        .later = r->later,
-        .ahead = r->ahead,
-        .common = {_mm512_set1_epi8((char)r->exponents[0]), _mm512_set1_epi8((char)r->exponents[1]),
-                   _mm512_set1_epi8((char)r->exponents[2])},
-    };
+/* The same for a whole list, whose words lie as they are used. */
+static void list_decode_all(const struct corm_exponents *e, int list, const uint8_t *behind,
+                            uint8_t *out) {
+    const struct common common = common_of(e->exponents + 4 * list);
+    const uint8_t *pair = e->lists[list];
+    for (size_t i = 0, n = e->said[list - 1]; i < n; i += 64, pair += 16) {
+        _mm_prefetch((const char *)pair + AHEAD / 4, _MM_HINT_T0);
+        uint64_t low = corm_exponents_word(pair), high = corm_exponents_word(pair + 8);
+        uint64_t left = threes(low, high, i, n);
+        _mm512_storeu_si512(out + i, exponents_of(&common, low, high, left, behind));
+        behind += _mm_popcnt_u64(left);
+    }
 }
 
+/* ---- list 1 --------------------------------------------------------------------------------- */
+
+/* Where blocks are read: of the next one, as in struct exponents_rows. */
+struct blocks {
+    const uint8_t *pair, *low, *later;
+};
+
 /* Exponents of the next 64 weights, and their low bytes. */
-static inline W next_block(struct blocks *b, W *low_bytes) {
-    _mm_prefetch((const char *)b->low + b->ahead, _MM_HINT_T0);
-    _mm_prefetch((const char *)b->pair + b->ahead / 4, _MM_HINT_T0);
+static inline W next_block(const struct common *common, struct blocks *b, size_t ahead,
+                           W *low_bytes) {
+    _mm_prefetch((const char *)b->low + ahead, _MM_HINT_T0);
+    _mm_prefetch((const char *)b->pair + ahead / 4, _MM_HINT_T0);
     uint64_t low = corm_exponents_word(b->pair), high = corm_exponents_word(b->pair + 8);
     uint64_t later = low & high;
-    W x = _mm512_mask_mov_epi8(b->common[0], low, b->common[1]);
-    x = _mm512_mask_mov_epi8(x, high, b->common[2]);
-    x = _mm512_mask_expand_epi8(x, later, _mm512_loadu_si512(b->later));
+    W x = exponents_of(common, low, high, later, b->later);
     *low_bytes = _mm512_loadu_si512(b->low);
     b->pair += 16;
     b->low += CORM_EXPONENTS_BLOCK;
@@ -129,18 +137,6 @@ static inline W weave_high(W low_bytes, W exponents) {
 
 /* ---- decoding ------------------------------------------------------------------------------- */
 
-/* The place of the next row; `later` is of it on. */
-static struct exponents_rows rows_at(const struct corm_exponents *e, const uint8_t *later,
-                                     uint32_t ahead) {
-    return (struct exponents_rows){
-        .pair = e->lists[0] + e->at / 4,
-        .low = e->low + e->at,
-        .later = later,
-        .ahead = ahead,
-        .exponents = {e->exponents[0], e->exponents[1], e->exponents[2]},
-    };
-}
-
 /* Weights whose exponents of lists 2 and 3 are decoded together. */
 enum { SPAN = 64 * CORM_EXPONENTS_BLOCK };
 
@@ -153,10 +149,10 @@ static void decode_span(struct corm_exponents *e, size_t n, uint8_t *dst) {
     size_t n_third = count_threes(e, n_second);
     e->used[2] += list_decode(e, 2, n_third, e->literals + e->used[2], third);
     list_decode(e, 1, n_second, third, second);
-    struct exponents_rows rows = rows_at(e, second, AHEAD);
-    struct blocks b = blocks_at(&rows);
+    const struct common common = common_of(e->exponents);
+    struct blocks b = {e->lists[0] + e->at / 4, e->low + e->at, second};
     for (size_t i = 0; i < n; i += CORM_EXPONENTS_BLOCK) {
-        W low, x = next_block(&b, &low);
+        W low, x = next_block(&common, &b, AHEAD, &low);
         W l = weave_low(low, x), h = weave_high(low, x);
         uint8_t last[2 * CORM_EXPONENTS_BLOCK];
         uint8_t *to = n - i < CORM_EXPONENTS_BLOCK ? last : dst + 2 * i;
@@ -186,15 +182,20 @@ static void decode(struct corm_exponents *place, size_t n, uint8_t *dst) {
 static struct exponents_rows rows_open(const struct corm_exponents *e, uint32_t cols,
                                        uint8_t *scratch) {
     assert(e->at == 0 && cols > 0 && cols % CORM_EXPONENTS_BLOCK == 0);
-    struct corm_exponents lists = *e;
     uint8_t *third = scratch + align_up(e->n, CORM_EXPONENTS_BLOCK);
-    list_decode(&lists, 2, e->said[1], e->literals, third);
-    list_decode(&lists, 1, e->said[0], third, scratch);
-    /* Rows are not met in order: each asks for the same one of a neuron behind it. */
-    uint32_t neuron = 3 * cols;
-    struct exponents_rows rows = rows_at(e, scratch, (2 * AHEAD + neuron) / neuron * neuron);
-    rows.cols = cols;
-    return rows;
+    list_decode_all(e, 2, e->literals, third);
+    list_decode_all(e, 1, third, scratch);
+    /* Rows are not met in order: each asks for the same one of a neuron behind those with it. */
+    uint32_t neuron = 3 * cols, neurons = EXPONENTS_TOGETHER;
+    neurons += (2 * AHEAD - 1) / neuron / EXPONENTS_TOGETHER * EXPONENTS_TOGETHER;
+    return (struct exponents_rows){
+        .pair = e->lists[0],
+        .low = e->low,
+        .later = scratch,
+        .cols = cols,
+        .ahead = neurons * neuron,
+        .exponents = {e->exponents[0], e->exponents[1], e->exponents[2]},
+    };
 }
 
 /* Weaving and splitting 16-bit numbers into two vectors of floats takes bytes from here, so that
@@ -204,10 +205,22 @@ static const uint8_t float_order[64] = {
     7,  23, 36, 52, 37, 53, 38, 54, 39, 55, 8,  24, 9,  25, 10, 26, 11, 27, 40, 56, 41, 57,
     42, 58, 43, 59, 12, 28, 13, 29, 14, 30, 15, 31, 44, 60, 45, 61, 46, 62, 47, 63};
 
+/* What a walk over blocks has in registers. */
+struct walk {
+    struct common common;
+    W order;
+    size_t ahead;
+};
+
+static inline struct walk walk_of(const struct exponents_rows *r) {
+    return (struct walk){common_of(r->exponents), _mm512_loadu_si512(float_order), r->ahead};
+}
+
 /* The next 64 weights as floats. */
-static inline void next_floats(struct blocks *b, W order, V w[4]) {
-    W low, x = _mm512_permutexvar_epi8(order, next_block(b, &low));
-    low = _mm512_permutexvar_epi8(order, low);
+static inline void next_floats(const struct walk *walk, struct blocks *b, V w[4]) {
+    W low, x = next_block(&walk->common, b, walk->ahead, &low);
+    x = _mm512_permutexvar_epi8(walk->order, x);
+    low = _mm512_permutexvar_epi8(walk->order, low);
     W l = weave_low(low, x), h = weave_high(low, x);
     const W upper = _mm512_set1_epi32((int)0xffff0000);
     w[0] = _mm512_castsi512_ps(_mm512_slli_epi32(l, 16));
@@ -216,49 +229,91 @@ static inline void next_floats(struct blocks *b, W order, V w[4]) {
     w[3] = _mm512_castsi512_ps(_mm512_and_si512(h, upper));
 }
 
-static inline void rows_go(struct exponents_rows *r, uint32_t n, const uint8_t *later) {
-    r->pair += n * r->cols / 4;
-    r->low += n * r->cols;
-    r->later = later;
+/* The blocks of the next row, which r goes past. */
+static inline struct blocks row_next(struct exponents_rows *r) {
+    struct blocks b = {r->pair, r->low, r->later};
+    r->later += list_threes(r->pair, r->cols);
+    r->pair += r->cols / 4;
+    r->low += r->cols;
+    return b;
 }
 
-static void row_pass(struct exponents_rows *r) {
-    rows_go(r, 1, r->later + list_threes(r->pair, r->cols));
+static inline V block_dot(const struct walk *walk, struct blocks *b, const float *x, V sum) {
+    V w[4];
+    next_floats(walk, b, w);
+    sum = _mm512_fmadd_ps(w[0], _mm512_loadu_ps(x), sum);
+    sum = _mm512_fmadd_ps(w[1], _mm512_loadu_ps(x + 16), sum);
+    sum = _mm512_fmadd_ps(w[2], _mm512_loadu_ps(x + 32), sum);
+    return _mm512_fmadd_ps(w[3], _mm512_loadu_ps(x + 48), sum);
 }
 
-static void two_dots(struct exponents_rows *r, const float *x, float *out) {
-    struct exponents_rows second = *r;
-    row_pass(&second);
-    struct blocks a = blocks_at(r), b = blocks_at(&second);
-    W order = _mm512_loadu_si512(float_order);
-    V sum_a = _mm512_setzero_ps(), sum_b = _mm512_setzero_ps(), w[4];
+static inline void neurons_dot(struct exponents_rows *r, bool two, const float *x, float *gate,
+                               float *up, struct exponents_rows *downs) {
+    const struct walk walk = walk_of(r);
+    struct blocks gate0 = row_next(r), up0 = row_next(r), gate1 = gate0, up1 = up0;
+    downs[0] = *r;
+    row_next(r);
+    if (two) {
+        gate1 = row_next(r);
+        up1 = row_next(r);
+        downs[1] = *r;
+        row_next(r);
+    }
+    V g0 = _mm512_setzero_ps(), u0 = g0, g1 = g0, u1 = g0;
     for (uint32_t k = 0; k < r->cols; k += CORM_EXPONENTS_BLOCK) {
-        next_floats(&a, order, w);
-        for (uint32_t i = 0; i < 4; i++) {
-            sum_a = _mm512_fmadd_ps(w[i], _mm512_loadu_ps(x + k + 16 * i), sum_a);
-        }
-        next_floats(&b, order, w);
-        for (uint32_t i = 0; i < 4; i++) {
-            sum_b = _mm512_fmadd_ps(w[i], _mm512_loadu_ps(x + k + 16 * i), sum_b);
+        g0 = block_dot(&walk, &gate0, x + k, g0);
+        u0 = block_dot(&walk, &up0, x + k, u0);
+        if (two) {
+            g1 = block_dot(&walk, &gate1, x + k, g1);
+            u1 = block_dot(&walk, &up1, x + k, u1);
         }
     }
-    rows_go(r, 2, b.later);
-    out[0] = avx512_sum(sum_a);
-    out[1] = avx512_sum(sum_b);
+    gate[0] = avx512_sum(g0);
+    up[0] = avx512_sum(u0);
+    if (two) {
+        gate[1] = avx512_sum(g1);
+        up[1] = avx512_sum(u1);
+    }
 }
 
-static void row_axpy(struct exponents_rows *r, float a, float *y) {
-    struct blocks b = blocks_at(r);
-    W order = _mm512_loadu_si512(float_order);
-    V factor = _mm512_set1_ps(a), w[4];
-    for (uint32_t k = 0; k < r->cols; k += CORM_EXPONENTS_BLOCK) {
-        next_floats(&b, order, w);
+static void gates_ups(struct exponents_rows *r, uint32_t n, const float *x, float *gate, float *up,
+                      struct exponents_rows *downs) {
+    if (n == 2) {
+        neurons_dot(r, true, x, gate, up, downs);
+    } else {
+        neurons_dot(r, false, x, gate, up, downs);
+    }
+}
+
+static inline void neurons_add(const struct exponents_rows *downs, bool two, const float *a,
+                               float *y) {
+    const struct walk walk = walk_of(downs);
+    const struct exponents_rows *last = &downs[two];
+    struct blocks b0 = {downs->pair, downs->low, downs->later};
+    struct blocks b1 = {last->pair, last->low, last->later};
+    V a0 = _mm512_set1_ps(a[0]), a1 = _mm512_set1_ps(a[two]), w0[4], w1[4];
+    for (uint32_t k = 0; k < downs->cols; k += CORM_EXPONENTS_BLOCK) {
+        next_floats(&walk, &b0, w0);
+        if (two) {
+            next_floats(&walk, &b1, w1);
+        }
         for (uint32_t i = 0; i < 4; i++) {
             float *at = y + k + 16 * i;
-            _mm512_storeu_ps(at, _mm512_fmadd_ps(factor, w[i], _mm512_loadu_ps(at)));
+            V sum = _mm512_fmadd_ps(a0, w0[i], _mm512_loadu_ps(at));
+            if (two) {
+                sum = _mm512_fmadd_ps(a1, w1[i], sum);
+            }
+            _mm512_storeu_ps(at, sum);
         }
     }
-    rows_go(r, 1, b.later);
+}
+
+static void add_downs(const struct exponents_rows *downs, uint32_t n, const float *a, float *y) {
+    if (n == 2) {
+        neurons_add(downs, true, a, y);
+    } else {
+        neurons_add(downs, false, a, y);
+    }
 }
 
 /* ---- the table ------------------------------------------------------------------------------ */
@@ -273,6 +328,5 @@ const struct exponents_isa exponents_avx512 = {.name = "avx512",
                                                .usable = usable,
                                                .decode = decode,
                                                .rows_open = rows_open,
-                                               .two_dots = two_dots,
-                                               .axpy = row_axpy,
-                                               .pass = row_pass};
+                                               .gates_ups = gates_ups,
+                                               .add_downs = add_downs};

@@ -176,8 +176,7 @@ static bool same_floats(const float *a, const float *b, size_t n) {
     return true;
 }
 
-/* Neurons' rows: two products each, and a term of a sum, which for every other neuron is met later
- * than the next one's products, by a copy of its place. */
+/* Neurons one by one and two at a time. */
 static void check_rows(const struct exponents_isa *d, size_t kind, uint32_t cols, uint32_t n) {
     const size_t n_weights = (size_t)cols * 3 * n, row_bytes = 2 * (size_t)cols;
     const struct dot_codec *want = same_products(d);
@@ -193,23 +192,23 @@ static void check_rows(const struct exponents_isa *d, size_t kind, uint32_t cols
     size_t bytes;
     uint8_t *stored = pack(raw, n_weights, &bytes);
     struct corm_exponents e = corm_exponents_open(stored, bytes, n_weights);
-    struct exponents_rows rows = d->rows_open(&e, cols, scratch), downs[2];
+    struct exponents_rows rows = d->rows_open(&e, cols, scratch), downs[EXPONENTS_TOGETHER];
     bool same = true;
-    for (uint32_t i = 0; i < n; i++) {
-        struct dot_rows both = {raw + 3 * i * row_bytes, row_bytes, 2, cols, 0};
-        float dots[2], got[2];
-        want->dot(&both, x, dots);
-        d->two_dots(&rows, x, got);
-        same = same && same_floats(got, dots, 2);
-        downs[i % 2] = rows;
-        d->pass(&rows);
-        for (uint32_t k = i % 2 ? i - 1 : i; k <= i && (i % 2 || i + 1 == n); k++) {
-            struct dot_rows down = {raw + (3 * k + 2) * row_bytes, row_bytes, 1, cols, 0};
-            float a = test_f32(&rng);
-            want->axpy(&down, &a, sum);
-            d->axpy(&downs[k % 2], a, y);
-            same = same && same_floats(y, sum, cols);
+    for (uint32_t i = 0, run; i < n; i += run) {
+        run = n - i > 1 && i % 3 > 0 ? 2 : 1;
+        float gate[2], up[2], a[2] = {test_f32(&rng), test_f32(&rng)};
+        d->gates_ups(&rows, run, x, gate, up, downs);
+        d->add_downs(downs, run, a, y);
+        for (uint32_t k = 0; k < run; k++) {
+            const uint8_t *here = raw + 3 * (i + k) * row_bytes;
+            struct dot_rows both = {here, row_bytes, 2, cols, 0};
+            struct dot_rows down = {here + 2 * row_bytes, row_bytes, 1, cols, 0};
+            float dots[2], got[2] = {gate[k], up[k]};
+            want->dot(&both, x, dots);
+            want->axpy(&down, &a[k], sum);
+            same = same && same_floats(got, dots, 2);
         }
+        same = same && same_floats(y, sum, cols);
         if (!same) {
             fail_msg("%s: '%s', up to neuron %u of %u, %u columns: other products than of decoded "
                      "rows",
@@ -399,7 +398,8 @@ static void decode_changing(struct test_rng *rng, uint8_t *stored, size_t bytes,
     test_guard_free(out[1], 2 * n);
 }
 
-/* Walks over rows of one block stay inside the bytes as well, and inside their scratch. */
+/* Walks over neurons whose rows are of one block stay inside the bytes as well, and inside their
+ * scratch. */
 static void walk_changing(struct test_rng *rng, uint8_t *stored, size_t bytes, size_t n,
                           bool threes) {
     enum { COLS = CORM_EXPONENTS_BLOCK };
@@ -413,16 +413,14 @@ static void walk_changing(struct test_rng *rng, uint8_t *stored, size_t bytes, s
         scribble(rng, threes, stored, bytes);
         struct corm_exponents e = corm_exponents_open(stored, bytes, n);
         struct exponents_rows rows = d->rows_open(&e, COLS, scratch);
-        for (size_t row = 0, n_rows = n / COLS; row < n_rows; row++) {
+        for (uint32_t at = 0, neurons = (uint32_t)(n / COLS / 3), run; at < neurons; at += run) {
+            struct exponents_rows downs[EXPONENTS_TOGETHER];
+            float gate[2] = {0}, up[2];
+            run = neurons - at > 1 && at % 3 > 0 ? 2 : 1;
             scribble(rng, threes, stored, bytes);
-            if (row % 4 == 0 && row + 1 < n_rows) {
-                d->two_dots(&rows, x, y);
-                row++;
-            } else if (row % 4 == 2) {
-                d->pass(&rows);
-            } else {
-                d->axpy(&rows, 1, y);
-            }
+            d->gates_ups(&rows, run, x, gate, up, downs);
+            scribble(rng, threes, stored, bytes);
+            d->add_downs(downs, run, gate, y);
         }
         test_guard_free(scratch, exponents_scratch_bytes(n));
     }
