@@ -502,8 +502,12 @@ static bool any_absent(const struct cache *c, const struct prefetch_need *need) 
 
 bool prefetch_guess_pays(const struct cache *cache, const struct prefetch_need *need, float prob,
                          float busy) {
-    float v = any_absent(cache, need) ? cache_victim_p(cache) : 0;
-    return prob >= (busy + v) / (1 + busy + v);
+    float u = busy, v = 0;
+    if (any_absent(cache, need)) {
+        u = busy > PREFETCH_GUESS_COST ? busy : PREFETCH_GUESS_COST;
+        v = cache_victim_p(cache);
+    }
+    return prob >= (u + v) / (1 + u + v);
 }
 
 void prefetch_guess(struct prefetch *p, const struct prefetch_need *needs, const float *prob,
