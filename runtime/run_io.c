@@ -37,8 +37,10 @@ static int measure(const char *path, enum reader_way way, size_t block_bytes, ui
             spans[i] = (struct reader_span){i * block_bytes, block_bytes};
         }
         work.spans = spans;
-        fdatasync(r.fd); /* pages not yet written stay */
-        reader_uncache(&r, 0, 0);
+        if (way != READER_DIRECT) {
+            fdatasync(r.fd); /* pages not yet written stay */
+            reader_uncache(&r, 0, 0);
+        }
         status = reader_rate(&r, &work, bytes_per_s, err);
     }
     free(spans);
