@@ -131,8 +131,9 @@ static void rows_use(const struct ffn *f, const struct cpu_block *b, const struc
     struct corm_exponents e = corm_exponents_open(b->data, b->packed_bytes, n);
     struct exponents_rows rows = isa->rows_open(&e, f->dim, own->chunk), downs[EXPONENTS_TOGETHER];
     memset(b->partial, 0, f->dim * sizeof *b->partial);
+    const uint32_t together = exponents_together(f->dim);
     for (uint32_t i = 0, run; i < b->n_neurons; i += run) {
-        run = b->n_neurons - i < EXPONENTS_TOGETHER ? b->n_neurons - i : EXPONENTS_TOGETHER;
+        run = b->n_neurons - i < together ? b->n_neurons - i : together;
         isa->gates_ups(&rows, run, x, own->gate, own->up, downs);
         f->c->isa->silu_mul(own->gate, own->up, run);
         isa->add_downs(downs, run, own->gate, b->partial);

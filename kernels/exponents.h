@@ -23,8 +23,8 @@
 
 #include "format/corm_exponents.h"
 
-/* The most neurons whose products are made side by side. */
-enum { EXPONENTS_TOGETHER = 2 };
+/* The most neurons that are met at once. */
+enum { EXPONENTS_TOGETHER = 8 };
 
 /* The place of a row among those of a chunk. Copies are free, and each goes its own way. */
 struct exponents_rows {
@@ -52,13 +52,21 @@ struct exponents_isa {
     struct exponents_rows (*rows_open)(const struct corm_exponents *e, uint32_t cols,
                                        uint8_t *scratch);
     /* Of the next n <= EXPONENTS_TOGETHER neurons: gate[i], up[i] = their rows . x [cols], and
-     * downs[i], the place of the third. r goes past them. A sum of products waits for each of its
-     * additions: several at a time do not. */
+     * downs[i], the place of the third. r goes past them. n is best exponents_together(cols). */
     void (*gates_ups)(struct exponents_rows *r, uint32_t n, const float *x, float *gate, float *up,
                       struct exponents_rows *downs);
     /* y [cols] += a[i] * row downs[i], for i = 0 up to n - 1 < EXPONENTS_TOGETHER. */
     void (*add_downs)(const struct exponents_rows *downs, uint32_t n, const float *a, float *y);
 };
+
+/* How many neurons are best met at once: an even number, as a sum of products waits for each of its
+ * additions and those of two neurons do not; and so few that what was asked for ahead of use is
+ * still in the nearest cache. */
+static inline uint32_t exponents_together(uint32_t cols) {
+    enum { NEAR_BYTES = 8192, LEAST = 2 };
+    uint32_t n = NEAR_BYTES / (3 * cols) / LEAST * LEAST;
+    return n < LEAST ? LEAST : n > EXPONENTS_TOGETHER ? EXPONENTS_TOGETHER : n;
+}
 
 /* Exponents of list 2 and of list 3, at most one for each weight. */
 static inline size_t exponents_scratch_bytes(size_t n) {

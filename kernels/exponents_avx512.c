@@ -125,6 +125,18 @@ static size_t list_threes(const uint8_t *pair, size_t n) {
     return (size_t)_mm512_reduce_add_epi64(count) / 2;
 }
 
+/* The same of a row; adding up a vector is not worth it for a short one. */
+static inline size_t row_threes(const uint8_t *pair, size_t cols) {
+    if (cols > 8 * CORM_EXPONENTS_BLOCK) {
+        return list_threes(pair, cols);
+    }
+    size_t count = 0;
+    for (const uint8_t *end = pair + cols / 4; pair < end; pair += 16) {
+        count += (size_t)_mm_popcnt_u64(corm_exponents_word(pair) & corm_exponents_word(pair + 8));
+    }
+    return count;
+}
+
 /* 16-bit numbers, woven of both, within 128 bits; rotated right by one. */
 static inline W weave_low(W low_bytes, W exponents) {
     W a = _mm512_unpacklo_epi8(low_bytes, exponents);
@@ -186,8 +198,8 @@ static struct exponents_rows rows_open(const struct corm_exponents *e, uint32_t 
     list_decode_all(e, 2, e->literals, third);
     list_decode_all(e, 1, third, scratch);
     /* Rows are not met in order: each asks for the same one of a neuron behind those with it. */
-    uint32_t neuron = 3 * cols, neurons = EXPONENTS_TOGETHER;
-    neurons += (2 * AHEAD - 1) / neuron / EXPONENTS_TOGETHER * EXPONENTS_TOGETHER;
+    uint32_t neuron = 3 * cols, neurons = exponents_together(cols);
+    neurons += (2 * AHEAD - 1) / (neuron * neurons) * neurons;
     return (struct exponents_rows){
         .pair = e->lists[0],
         .low = e->low,
@@ -232,7 +244,7 @@ static inline void next_floats(const struct walk *walk, struct blocks *b, V w[4]
 /* The blocks of the next row, which r goes past. */
 static inline struct blocks row_next(struct exponents_rows *r) {
     struct blocks b = {r->pair, r->low, r->later};
-    r->later += list_threes(r->pair, r->cols);
+    r->later += row_threes(r->pair, r->cols);
     r->pair += r->cols / 4;
     r->low += r->cols;
     return b;
@@ -278,10 +290,12 @@ static inline void neurons_dot(struct exponents_rows *r, bool two, const float *
 
 static void gates_ups(struct exponents_rows *r, uint32_t n, const float *x, float *gate, float *up,
                       struct exponents_rows *downs) {
-    if (n == 2) {
-        neurons_dot(r, true, x, gate, up, downs);
-    } else {
-        neurons_dot(r, false, x, gate, up, downs);
+    uint32_t i = 0;
+    for (; i + 1 < n; i += 2) {
+        neurons_dot(r, true, x, gate + i, up + i, downs + i);
+    }
+    if (i < n) {
+        neurons_dot(r, false, x, gate + i, up + i, downs + i);
     }
 }
 
@@ -309,10 +323,12 @@ static inline void neurons_add(const struct exponents_rows *downs, bool two, con
 }
 
 static void add_downs(const struct exponents_rows *downs, uint32_t n, const float *a, float *y) {
-    if (n == 2) {
-        neurons_add(downs, true, a, y);
-    } else {
-        neurons_add(downs, false, a, y);
+    uint32_t i = 0;
+    for (; i + 1 < n; i += 2) {
+        neurons_add(downs + i, true, a + i, y);
+    }
+    if (i < n) {
+        neurons_add(downs + i, false, a + i, y);
     }
 }
 

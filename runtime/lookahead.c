@@ -44,7 +44,7 @@ void lookahead_close(struct lookahead *la) {
 }
 
 size_t lookahead_skip_bytes(const struct corm *archive) {
-    return archive->n_records ? (size_t)archive->n_records * archive->records[0].n_chunks : 0;
+    return (size_t)archive->n_records * corm_chunks_per_expert(archive);
 }
 
 void lookahead_leave_out(struct lookahead *la, const float *drop) {

@@ -176,7 +176,7 @@ static bool same_floats(const float *a, const float *b, size_t n) {
     return true;
 }
 
-/* Neurons one by one and two at a time. */
+/* Neurons one by one and as many as may be at a time, and between. */
 static void check_rows(const struct exponents_isa *d, size_t kind, uint32_t cols, uint32_t n) {
     const size_t n_weights = (size_t)cols * 3 * n, row_bytes = 2 * (size_t)cols;
     const struct dot_codec *want = same_products(d);
@@ -195,8 +195,13 @@ static void check_rows(const struct exponents_isa *d, size_t kind, uint32_t cols
     struct exponents_rows rows = d->rows_open(&e, cols, scratch), downs[EXPONENTS_TOGETHER];
     bool same = true;
     for (uint32_t i = 0, run; i < n; i += run) {
-        run = n - i > 1 && i % 3 > 0 ? 2 : 1;
-        float gate[2], up[2], a[2] = {test_f32(&rng), test_f32(&rng)};
+        enum { MOST = EXPONENTS_TOGETHER };
+        float gate[MOST], up[MOST], a[MOST];
+        run = 1 + (uint32_t)(test_u64(&rng) % MOST);
+        run = run < n - i ? run : n - i;
+        for (uint32_t k = 0; k < run; k++) {
+            a[k] = test_f32(&rng);
+        }
         d->gates_ups(&rows, run, x, gate, up, downs);
         d->add_downs(downs, run, a, y);
         for (uint32_t k = 0; k < run; k++) {
@@ -415,8 +420,9 @@ static void walk_changing(struct test_rng *rng, uint8_t *stored, size_t bytes, s
         struct exponents_rows rows = d->rows_open(&e, COLS, scratch);
         for (uint32_t at = 0, neurons = (uint32_t)(n / COLS / 3), run; at < neurons; at += run) {
             struct exponents_rows downs[EXPONENTS_TOGETHER];
-            float gate[2] = {0}, up[2];
-            run = neurons - at > 1 && at % 3 > 0 ? 2 : 1;
+            float gate[EXPONENTS_TOGETHER] = {0}, up[EXPONENTS_TOGETHER];
+            run = 1 + (uint32_t)(test_u64(rng) % EXPONENTS_TOGETHER);
+            run = run < neurons - at ? run : neurons - at;
             scribble(rng, threes, stored, bytes);
             d->gates_ups(&rows, run, x, gate, up, downs);
             scribble(rng, threes, stored, bytes);

@@ -60,9 +60,10 @@ static void walk(const uint8_t *stored, size_t bytes, size_t n, const uint8_t *w
         for (size_t neuron = 0, run; neuron < n / COLS / 3; neuron += run) {
             struct exponents_rows downs[EXPONENTS_TOGETHER];
             size_t col = neuron % COLS;
-            float x[COLS] = {0}, gate[2], up[2];
+            float x[COLS] = {0}, gate[EXPONENTS_TOGETHER], up[EXPONENTS_TOGETHER];
             x[col] = 1;
-            run = n / COLS / 3 - neuron > 1 && neuron % 3 > 0 ? 2 : 1;
+            run = 1 + neuron % EXPONENTS_TOGETHER;
+            run = run < n / COLS / 3 - neuron ? run : n / COLS / 3 - neuron;
             isa->gates_ups(&rows, (uint32_t)run, x, gate, up, downs);
             for (size_t k = 0; k < run; k++) {
                 const uint8_t *decoded = weights + 2 * 3 * (neuron + k) * COLS;
