@@ -49,6 +49,9 @@ int reader_open(struct reader *r, const char *path, enum reader_way way,
         }
         madvise(map, r->file_bytes, MADV_RANDOM);
         r->map = map;
+        if (throttle.bytes_per_s > 0)
+            r->here =
+                mem_calloc(align_up(r->file_bytes, READER_ALIGN) / READER_ALIGN, sizeof *r->here);
     }
     return 0;
 }
@@ -71,6 +74,7 @@ void reader_close(struct reader *r) {
         return;
     if (r->map)
         munmap((void *)r->map, r->file_bytes);
+    free((void *)r->here);
     if (r->fd >= 0)
         close(r->fd);
     pthread_mutex_destroy(&r->lock);
@@ -207,6 +211,28 @@ int reader_scatter(struct reader *r, uint64_t offset, struct iovec *pieces, int 
 #define MADV_POPULATE_READ 22
 #endif
 
+/* Bring pages of the mapping to memory; `at` and `span` are of whole pages. */
+static int populate(const struct reader *r, void *at, size_t span) {
+    int status;
+    while ((status = madvise(at, span, MADV_POPULATE_READ)) < 0 && errno == EAGAIN)
+        ;
+    if (status < 0 && errno != EINVAL)
+        return -1;
+    uint64_t first = (uint64_t)((const uint8_t *)at - r->map);
+    for (size_t i = 0; status < 0 && i < span; i += READER_ALIGN)
+        (void)*(const volatile uint8_t *)(r->map + first + i);
+    for (size_t i = 0; r->here && i < span; i += READER_ALIGN)
+        atomic_store_explicit(&r->here[(first + i) / READER_ALIGN], true, memory_order_relaxed);
+    return 0;
+}
+
+static bool all_here(const struct reader *r, uint64_t first, size_t span) {
+    bool here = r->here != NULL;
+    for (size_t i = 0; i < span && here; i += READER_ALIGN)
+        here = atomic_load_explicit(&r->here[(first + i) / READER_ALIGN], memory_order_relaxed);
+    return here;
+}
+
 int reader_map(struct reader *r, uint64_t offset, size_t bytes, const uint8_t **data,
                struct err *err) {
     uint64_t first = offset & ~(uint64_t)(READER_ALIGN - 1), until;
@@ -223,13 +249,8 @@ int reader_map(struct reader *r, uint64_t offset, size_t bytes, const uint8_t **
     /* The advice starts one long read, where faults would read page by page. */
     if (until == 0)
         madvise(at, span, MADV_WILLNEED);
-    int status;
-    while ((status = madvise(at, span, MADV_POPULATE_READ)) < 0 && errno == EAGAIN)
-        ;
-    if (status < 0 && errno != EINVAL)
+    if (!all_here(r, first, span) && populate(r, at, span) < 0)
         return failed(r, offset, bytes, err);
-    for (size_t i = 0; status < 0 && i < span; i += READER_ALIGN)
-        (void)*(const volatile uint8_t *)(r->map + first + i);
     wait_until(r, until);
     *data = r->map + offset;
     return 0;

@@ -23,6 +23,7 @@
 #define RUNTIME_READER_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/uio.h>
 
 #include "format/base.h"
@@ -51,6 +52,9 @@ struct reader {
     enum reader_way way;
     int fd;
     const uint8_t *map; /* [file_bytes] with READER_MAPPED */
+    /* [pages of map] those that were brought before, which under a throttle stay: to look each of
+     * them up again would take time that no disk takes. NULL without a throttle. */
+    atomic_bool *here;
     struct reader_fault fault;
     const char *path; /* borrowed */
     uint64_t file_bytes;
