@@ -151,23 +151,24 @@ size_t corm_exponents_pack(const uint8_t *raw, size_t n, uint8_t *out) {
 
 /* ---- the check ---- */
 
-/* Codes 3 of some pairs. Ones are counted by bytes, several words before these are added up: a
- * processor's own instruction is not to be had everywhere, and this is twice as fast as calling
- * what stands for it. */
+/* Codes 3 of some pairs. Ones are counted by bytes, of several words before these are added up: a
+ * processor's own instruction is not to be had everywhere, and what compilers call in its place
+ * takes three times as long. */
 static uint64_t pairs_threes(const uint8_t *list, uint64_t pairs) {
-    enum { WORDS = 31 }; /* of at most 8 ones a byte */
+    enum { AT_ONCE = 31 }; /* of at most 8 ones a byte */
     uint64_t threes = 0;
     while (pairs > 0) {
-        uint64_t some = pairs < WORDS ? pairs : WORDS, bytes = 0;
+        uint64_t some = pairs < AT_ONCE ? pairs : AT_ONCE, bytes = 0;
         pairs -= some;
         for (; some > 0; some--, list += 16) {
             uint64_t v = corm_exponents_word(list) & corm_exponents_word(list + 8);
-            v -= v >> 1 & 0x5555555555555555;
-            v = (v & 0x3333333333333333) + (v >> 2 & 0x3333333333333333);
-            bytes += (v + (v >> 4)) & 0x0f0f0f0f0f0f0f0f;
+            v -= v >> 1 & UINT64_C(0x5555555555555555);
+            v = (v & UINT64_C(0x3333333333333333)) + (v >> 2 & UINT64_C(0x3333333333333333));
+            bytes += (v + (v >> 4)) & UINT64_C(0x0f0f0f0f0f0f0f0f);
         }
-        bytes = (bytes & 0x00ff00ff00ff00ff) + (bytes >> 8 & 0x00ff00ff00ff00ff);
-        threes += bytes * 0x0001000100010001 >> 48;
+        bytes =
+            (bytes & UINT64_C(0x00ff00ff00ff00ff)) + (bytes >> 8 & UINT64_C(0x00ff00ff00ff00ff));
+        threes += bytes * UINT64_C(0x0001000100010001) >> 48;
     }
     return threes;
 }
@@ -205,7 +206,11 @@ int corm_exponents_check(const uint8_t *stored, size_t bytes, size_t n, struct e
     const uint8_t *at = stored + sizeof h;
     uint64_t codes = n, threes;
     for (int l = 0; l < LISTS; l++) {
-        if (count_threes(at, codes, &threes) != 0 || threes != wanted[l]) {
+        if (count_threes(at, codes, &threes) != 0) {
+            return err_set(err, "exponents: list %d goes on behind its %llu codes", l + 1,
+                           (unsigned long long)codes);
+        }
+        if (threes != wanted[l]) {
             return err_set(err, "exponents: list %d of %llu codes goes on for %llu, expected %u",
                            l + 1, (unsigned long long)codes, (unsigned long long)threes, wanted[l]);
         }
@@ -242,8 +247,9 @@ static size_t at_most(size_t n, size_t most) {
  * list's start, and of literals, at most 64 being read, N bytes behind theirs. N / 4 + 16 <= N, and
  * `low` + N is where the stored bytes end.
  *
- * A decoder that goes through lists 2 and 3 first, 64 codes at a time and no more than `said`,
- * stays inside for the same reasons: that is N codes at most, and each has at most one literal.
+ * A decoder that goes through lists 2 and 3 first, 64 codes at a time and no more of them than
+ * `said`, or than it counted in the list before, stays inside for the same reasons: that is N codes
+ * at most, and each has at most one literal.
  */
 struct corm_exponents corm_exponents_open(const uint8_t *stored, size_t bytes, size_t n) {
     assert(n > 0 && bytes >= corm_exponents_least(n));

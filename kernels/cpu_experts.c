@@ -108,11 +108,14 @@ static bool goes_by_rows(const struct ffn *f, const struct cpu_block *b) {
 }
 
 /* Ask for parts `from` up to `to` of n of what rows_open will read first in `next`: lists 2 and 3
- * and literals. They are placed as in `e`, this block's: a guess, which costs nothing where it is
- * wrong. */
+ * and literals. They are taken to be placed as in `e`, this block's; where that is wrong some lines
+ * are asked for in vain. */
 static void ask_for_lists(const struct corm_exponents *e, const struct cpu_block *b,
                           const struct cpu_block *next, uint32_t from, uint32_t to, uint32_t n) {
     enum { LINE = 64 };
+    if (next == b || next->packed_bytes == 0) {
+        return;
+    }
     uintptr_t first = (uintptr_t)next->data + (uintptr_t)(e->lists[1] - b->data);
     size_t bytes = (size_t)(e->low - e->lists[1]);
     for (uintptr_t at = first + bytes * from / n; at < first + bytes * to / n; at += LINE) {
@@ -129,7 +132,8 @@ static void rows_use(const struct ffn *f, const struct cpu_block *b, const struc
     const size_t n = (size_t)b->n_neurons * 3 * f->dim;
     assert(f->k == &f->c->isa->codec[CODEC_BF16] && 2 * n <= f->c->limits.max_packed_bytes);
     struct corm_exponents e = corm_exponents_open(b->data, b->packed_bytes, n);
-    struct exponents_rows rows = isa->rows_open(&e, f->dim, own->chunk), downs[EXPONENTS_TOGETHER];
+    struct exponents_rows rows = isa->rows_open(&e, f->dim, own->chunk),
+                          downs[EXPONENTS_TOGETHER_MAX];
     memset(b->partial, 0, f->dim * sizeof *b->partial);
     const uint32_t together = exponents_together(f->dim);
     for (uint32_t i = 0, run; i < b->n_neurons; i += run) {

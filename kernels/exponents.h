@@ -17,6 +17,8 @@
  *
  * Products with rows do not wait for decoded rows: weights go from the stored bytes to registers
  * and are multiplied there, so that memory has to bring two thirds of what it brings for raw rows.
+ * Where a row's exponents of lists 2 and 3 begin is known once the codes before it are counted,
+ * which is less than to decode them, so that several rows are walked side by side.
  */
 #ifndef KERNELS_EXPONENTS_H
 #define KERNELS_EXPONENTS_H
@@ -24,7 +26,7 @@
 #include "format/corm_exponents.h"
 
 /* The most neurons that are met at once. */
-enum { EXPONENTS_TOGETHER = 8 };
+enum { EXPONENTS_TOGETHER_MAX = 8 };
 
 /* The place of a row among those of a chunk. Copies are free, and each goes its own way. */
 struct exponents_rows {
@@ -32,7 +34,7 @@ struct exponents_rows {
     const uint8_t *later;      /* exponents that list 1 leaves to the others, from this row on */
     uint32_t cols;
     uint32_t ahead; /* how far ahead of use low bytes are asked for: some neurons, in weights */
-    uint8_t exponents[4]; /* of list 1 */
+    uint8_t exponents[3]; /* of list 1 */
 };
 
 struct exponents_isa {
@@ -51,11 +53,12 @@ struct exponents_isa {
      * nothing outside of both is read, as long as the chunk has the neurons that are asked for. */
     struct exponents_rows (*rows_open)(const struct corm_exponents *e, uint32_t cols,
                                        uint8_t *scratch);
-    /* Of the next n <= EXPONENTS_TOGETHER neurons: gate[i], up[i] = their rows . x [cols], and
+    /* Of the next n <= EXPONENTS_TOGETHER_MAX neurons: gate[i], up[i] = their rows . x [cols], and
      * downs[i], the place of the third. r goes past them. n is best exponents_together(cols). */
     void (*gates_ups)(struct exponents_rows *r, uint32_t n, const float *x, float *gate, float *up,
                       struct exponents_rows *downs);
-    /* y [cols] += a[i] * row downs[i], for i = 0 up to n - 1 < EXPONENTS_TOGETHER. */
+    /* y [cols] += a[i] * row downs[i], for i = 0 up to n - 1 < EXPONENTS_TOGETHER_MAX; rows of one
+     * rows_open. */
     void (*add_downs)(const struct exponents_rows *downs, uint32_t n, const float *a, float *y);
 };
 
@@ -63,9 +66,9 @@ struct exponents_isa {
  * additions and those of two neurons do not; and so few that what was asked for ahead of use is
  * still in the nearest cache. */
 static inline uint32_t exponents_together(uint32_t cols) {
-    enum { NEAR_BYTES = 8192, LEAST = 2 };
-    uint32_t n = NEAR_BYTES / (3 * cols) / LEAST * LEAST;
-    return n < LEAST ? LEAST : n > EXPONENTS_TOGETHER ? EXPONENTS_TOGETHER : n;
+    enum { NEAR_BYTES = 8192, PAIR = 2 };
+    uint32_t n = NEAR_BYTES / (3 * cols) / PAIR * PAIR;
+    return n < PAIR ? PAIR : n > EXPONENTS_TOGETHER_MAX ? EXPONENTS_TOGETHER_MAX : n;
 }
 
 /* Exponents of list 2 and of list 3, at most one for each weight. */

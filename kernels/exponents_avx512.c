@@ -42,52 +42,42 @@ static inline W exponents_of(const struct common *common, uint64_t low, uint64_t
 }
 
 /* Of up to 64 codes, n - i of them: which are 3. */
-static inline uint64_t threes(uint64_t low, uint64_t high, size_t i, size_t n) {
+static inline uint64_t threes_of(uint64_t low, uint64_t high, size_t i, size_t n) {
     return _bzhi_u64(low & high, n - i < 64 ? (unsigned)(n - i) : 64);
 }
 
 /* How many of the next n codes of list 2 are 3. */
-static size_t count_threes(const struct corm_exponents *e, size_t n) {
+static size_t second_threes(const struct corm_exponents *e, size_t n) {
     size_t count = 0;
     for (size_t i = 0; i < n; i += 64) {
         uint64_t low = corm_exponents_bits(e->lists[1], e->used[0] + i, 0);
         uint64_t high = corm_exponents_bits(e->lists[1], e->used[0] + i, 1);
-        count += (size_t)_mm_popcnt_u64(threes(low, high, i, n));
+        count += (size_t)_mm_popcnt_u64(threes_of(low, high, i, n));
     }
     return count;
 }
 
-/* Decode the next n codes of list 2 or 3 to `out`, a byte a code; those of what comes behind it,
- * list 3 or literals, are at `behind`. Up to the end of a block `out` may be written and `behind`
- * read. Returns how many were taken from `behind`. */
-static size_t list_decode(struct corm_exponents *e, int list, size_t n, const uint8_t *behind,
-                          uint8_t *out) {
+/* Decode n codes of list 2 or 3, from code `at` on, to `out`, a byte a code; those of what comes
+ * behind it, list 3 or literals, are at `behind`. Up to the end of a block `out` may be written and
+ * `behind` read. Returns how many were taken from `behind`. From the beginning on words lie as they
+ * are used. */
+static inline size_t list_decode(const struct corm_exponents *e, int list, size_t at, size_t n,
+                                 const uint8_t *behind, uint8_t *out) {
     const struct common common = common_of(e->exponents + 4 * list);
-    const uint8_t *pairs = e->lists[list];
-    size_t taken = 0, at = e->used[list - 1];
-    e->used[list - 1] += n;
-    for (size_t i = 0; i < n; i += 64, at += 64) {
-        _mm_prefetch((const char *)pairs + (at + AHEAD) / 4, _MM_HINT_T0);
-        uint64_t low = corm_exponents_bits(pairs, at, 0), high = corm_exponents_bits(pairs, at, 1);
-        uint64_t left = threes(low, high, i, n);
+    const bool in_place = __builtin_constant_p(at) && at == 0;
+    size_t taken = 0;
+    for (size_t i = 0; i < n; i += 64) {
+        const uint8_t *pair = e->lists[list] + (at + i) / 64 * 16;
+        _mm_prefetch((const char *)pair + AHEAD / 4, _MM_HINT_T0);
+        uint64_t low =
+            in_place ? corm_exponents_word(pair) : corm_exponents_bits(e->lists[list], at + i, 0);
+        uint64_t high = in_place ? corm_exponents_word(pair + 8)
+                                 : corm_exponents_bits(e->lists[list], at + i, 1);
+        uint64_t left = threes_of(low, high, i, n);
         _mm512_storeu_si512(out + i, exponents_of(&common, low, high, left, behind + taken));
         taken += (size_t)_mm_popcnt_u64(left);
     }
     return taken;
-}
-
-/* The same for a whole list, whose words lie as they are used. */
-static void list_decode_all(const struct corm_exponents *e, int list, const uint8_t *behind,
-                            uint8_t *out) {
-    const struct common common = common_of(e->exponents + 4 * list);
-    const uint8_t *pair = e->lists[list];
-    for (size_t i = 0, n = e->said[list - 1]; i < n; i += 64, pair += 16) {
-        _mm_prefetch((const char *)pair + AHEAD / 4, _MM_HINT_T0);
-        uint64_t low = corm_exponents_word(pair), high = corm_exponents_word(pair + 8);
-        uint64_t left = threes(low, high, i, n);
-        _mm512_storeu_si512(out + i, exponents_of(&common, low, high, left, behind));
-        behind += _mm_popcnt_u64(left);
-    }
 }
 
 /* ---- list 1 --------------------------------------------------------------------------------- */
@@ -112,12 +102,12 @@ static inline W next_block(const struct common *common, struct blocks *b, size_t
     return x;
 }
 
-/* How many of the n codes at `pair` are 3; n is a multiple of a block. */
-static size_t list_threes(const uint8_t *pair, size_t n) {
-    enum { A_VECTOR = 4 }; /* pairs */
+/* How many of the codes of whole blocks at `pair` are 3. */
+static size_t blocks_threes(const uint8_t *pair, size_t n_blocks) {
+    enum { A_VECTOR = 4 };
     W count = _mm512_setzero_si512();
-    for (size_t i = 0, pairs = n / CORM_EXPONENTS_BLOCK; i < pairs; i += A_VECTOR) {
-        unsigned left = pairs - i < A_VECTOR ? (unsigned)(pairs - i) : A_VECTOR;
+    for (size_t i = 0; i < n_blocks; i += A_VECTOR) {
+        unsigned left = n_blocks - i < A_VECTOR ? (unsigned)(n_blocks - i) : A_VECTOR;
         W x = _mm512_maskz_loadu_epi64((__mmask8)_bzhi_u32(0xff, 2 * left), pair + 16 * i);
         x = _mm512_and_si512(x, _mm512_permutex_epi64(x, 0xb1)); /* in both words of a pair */
         count = _mm512_add_epi64(count, _mm512_popcnt_epi64(x));
@@ -127,11 +117,13 @@ static size_t list_threes(const uint8_t *pair, size_t n) {
 
 /* The same of a row; adding up a vector is not worth it for a short one. */
 static inline size_t row_threes(const uint8_t *pair, size_t cols) {
-    if (cols > 8 * CORM_EXPONENTS_BLOCK) {
-        return list_threes(pair, cols);
+    enum { SHORT = 8 };
+    const size_t n_blocks = cols / CORM_EXPONENTS_BLOCK;
+    if (n_blocks > SHORT) {
+        return blocks_threes(pair, n_blocks);
     }
     size_t count = 0;
-    for (const uint8_t *end = pair + cols / 4; pair < end; pair += 16) {
+    for (const uint8_t *end = pair + 16 * n_blocks; pair < end; pair += 16) {
         count += (size_t)_mm_popcnt_u64(corm_exponents_word(pair) & corm_exponents_word(pair + 8));
     }
     return count;
@@ -157,10 +149,14 @@ static void decode_span(struct corm_exponents *e, size_t n, uint8_t *dst) {
     uint8_t second[SPAN + CORM_EXPONENTS_BLOCK], third[SPAN + CORM_EXPONENTS_BLOCK];
     const W first_half = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
     const W second_half = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
-    size_t n_second = list_threes(e->lists[0] + e->at / 4, align_up(n, CORM_EXPONENTS_BLOCK));
-    size_t n_third = count_threes(e, n_second);
-    e->used[2] += list_decode(e, 2, n_third, e->literals + e->used[2], third);
-    list_decode(e, 1, n_second, third, second);
+    size_t n_second = blocks_threes(e->lists[0] + e->at / 4,
+                                    (n + CORM_EXPONENTS_BLOCK - 1) / CORM_EXPONENTS_BLOCK);
+    size_t n_third = second_threes(e, n_second);
+    size_t n_literals = list_decode(e, 2, e->used[1], n_third, e->literals + e->used[2], third);
+    list_decode(e, 1, e->used[0], n_second, third, second);
+    e->used[0] += n_second;
+    e->used[1] += n_third;
+    e->used[2] += n_literals;
     const struct common common = common_of(e->exponents);
     struct blocks b = {e->lists[0] + e->at / 4, e->low + e->at, second};
     for (size_t i = 0; i < n; i += CORM_EXPONENTS_BLOCK) {
@@ -190,22 +186,25 @@ static void decode(struct corm_exponents *place, size_t n, uint8_t *dst) {
 /* Why scratch of 2 N bytes is enough, N being n rounded up to whole blocks, whatever the stored
  * bytes say: `said` is at most n, so that list 3 goes to the upper N and list 2 to the lower.
  * Before the codes from 64 i on at most 64 i were taken from behind them, so that 64 bytes from
- * there end within N. The same holds of the rows' blocks and what they take from the lower N. */
+ * there end within N. The same holds of the rows' blocks and what they take from the lower N: a
+ * place moves by at most 64 a block, whether a walk moves it or a count before the walk, which may
+ * have seen other bytes. */
 static struct exponents_rows rows_open(const struct corm_exponents *e, uint32_t cols,
                                        uint8_t *scratch) {
     assert(e->at == 0 && cols > 0 && cols % CORM_EXPONENTS_BLOCK == 0);
     uint8_t *third = scratch + align_up(e->n, CORM_EXPONENTS_BLOCK);
-    list_decode_all(e, 2, e->literals, third);
-    list_decode_all(e, 1, third, scratch);
-    /* Rows are not met in order: each asks for the same one of a neuron behind those with it. */
-    uint32_t neuron = 3 * cols, neurons = exponents_together(cols);
-    neurons += (2 * AHEAD - 1) / (neuron * neurons) * neurons;
+    list_decode(e, 2, 0, e->said[1], e->literals, third);
+    list_decode(e, 1, 0, e->said[0], third, scratch);
+    /* Rows are not met in order. Each asks for the same one of a neuron some runs later, of those
+     * that are met at once: the nearest that is far enough, which for rows is twice as far, as
+     * several are read side by side. */
+    const uint32_t run = 3 * cols * exponents_together(cols);
     return (struct exponents_rows){
         .pair = e->lists[0],
         .low = e->low,
         .later = scratch,
         .cols = cols,
-        .ahead = neurons * neuron,
+        .ahead = (2 * AHEAD + run - 1) / run * run,
         .exponents = {e->exponents[0], e->exponents[1], e->exponents[2]},
     };
 }

@@ -99,12 +99,13 @@ void prefetch_drop_guesses(struct prefetch *p);
 void prefetch_guess(struct prefetch *p, const struct prefetch_need *needs, const float *prob,
                     uint32_t n, uint32_t ahead);
 
-/* [cache locked] The rule for that: prob >= (u + v) / (1 + u + v), with u what bringing it costs,
- * the share of time in which the link serves demands (`busy`), but at least PREFETCH_GUESS_COST, as
- * what an idle link brings takes memory's bandwidth and a processor's time too; and v the chance
- * that the expert that would give way is needed. Of what is there already only the pin is decided:
- * u is `busy` alone, and v is 0. */
+/* What a guess on an idle link costs, as a share of time: what it brings takes memory's bandwidth
+ * and a processor's time too. */
 #define PREFETCH_GUESS_COST 0.5f
+/* [cache locked] The rule for that: prob >= (u + v) / (1 + u + v), with u what bringing it costs,
+ * the share of time in which the link serves demands (`busy`), at least PREFETCH_GUESS_COST; and v
+ * the chance that the expert that would give way is needed. Of what is there already only the pin
+ * is decided: u is `busy` alone, and v is 0. */
 bool prefetch_guess_pays(const struct cache *cache, const struct prefetch_need *need, float prob,
                          float busy);
 

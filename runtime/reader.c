@@ -211,14 +211,14 @@ int reader_scatter(struct reader *r, uint64_t offset, struct iovec *pieces, int 
 #define MADV_POPULATE_READ 22
 #endif
 
-/* Bring pages of the mapping to memory; `at` and `span` are of whole pages. */
-static int populate(const struct reader *r, void *at, size_t span) {
+/* Bring whole pages of the mapping to memory. */
+static int populate(const struct reader *r, uint64_t first, size_t span) {
     int status;
-    while ((status = madvise(at, span, MADV_POPULATE_READ)) < 0 && errno == EAGAIN)
+    while ((status = madvise((void *)(r->map + first), span, MADV_POPULATE_READ)) < 0 &&
+           errno == EAGAIN)
         ;
     if (status < 0 && errno != EINVAL)
         return -1;
-    uint64_t first = (uint64_t)((const uint8_t *)at - r->map);
     for (size_t i = 0; status < 0 && i < span; i += READER_ALIGN)
         (void)*(const volatile uint8_t *)(r->map + first + i);
     for (size_t i = 0; r->here && i < span; i += READER_ALIGN)
@@ -237,7 +237,6 @@ int reader_map(struct reader *r, uint64_t offset, size_t bytes, const uint8_t **
                struct err *err) {
     uint64_t first = offset & ~(uint64_t)(READER_ALIGN - 1), until;
     size_t span = (size_t)(align_up(offset + bytes, READER_ALIGN) - first);
-    void *at = (void *)(r->map + first);
     if (begin(r, offset, bytes, &until, err) < 0)
         return -1;
     /* Pages past the end of a file that became shorter would kill at a touch. */
@@ -248,8 +247,8 @@ int reader_map(struct reader *r, uint64_t offset, size_t bytes, const uint8_t **
         return truncated(r, offset, bytes, err);
     /* The advice starts one long read, where faults would read page by page. */
     if (until == 0)
-        madvise(at, span, MADV_WILLNEED);
-    if (!all_here(r, first, span) && populate(r, at, span) < 0)
+        madvise((void *)(r->map + first), span, MADV_WILLNEED);
+    if (!all_here(r, first, span) && populate(r, first, span) < 0)
         return failed(r, offset, bytes, err);
     wait_until(r, until);
     *data = r->map + offset;

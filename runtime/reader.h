@@ -8,7 +8,8 @@
  * Leaves to others: when to read what (prefetch), what the bytes mean (corm_read), whether memory
  * has room for the page cache (engine_plan).
  * Threads: a reader may be used by many threads, each with its own buffers; only the throttle has
- * state, and a lock of its own. reader_rate and reader_choose start threads and join them.
+ * state: a link with a lock of its own, and flags that are atomic. reader_rate and reader_choose
+ * start threads and join them.
  *
  * A throttle makes a slower disk out of a fast one, so that disks can be compared on any machine:
  * requests pass a link of `bytes_per_s` one after the other, and each takes `latency_ns` besides,
@@ -52,8 +53,9 @@ struct reader {
     enum reader_way way;
     int fd;
     const uint8_t *map; /* [file_bytes] with READER_MAPPED */
-    /* [pages of map] those that were brought before, which under a throttle stay: to look each of
-     * them up again would take time that no disk takes. NULL without a throttle. */
+    /* [pages of map] those that were brought before. Under a throttle nobody gives them back, and
+     * to look each of them up again would take time that no disk takes; where the kernel did take
+     * one, a touch brings it, at the real disk's speed. NULL without a throttle. */
     atomic_bool *here;
     struct reader_fault fault;
     const char *path; /* borrowed */

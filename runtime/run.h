@@ -145,7 +145,8 @@ int run_bench_tokens(const struct run *r, size_t n, struct run_ids *out, struct 
 /* Fill in what the options say. Returns 0 or CLI_USAGE. */
 int run_bench_measure(const struct run_options *o, struct corm_mechanisms *m, struct err *err);
 /* Bytes a second that reading `path` gives in blocks of `block_bytes` with `threads` threads, for
- * about `seconds`, directly or else through the page cache, which is emptied of it. */
+ * about `seconds`, directly, which leaves the page cache alone, or else through it, emptied of the
+ * file before. */
 int run_io_rate(const char *path, bool direct, size_t block_bytes, uint32_t threads, double seconds,
                 double *bytes_per_s, struct err *err);
 

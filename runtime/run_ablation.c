@@ -83,6 +83,7 @@ struct ablation {
     double room;                    /* share of the experts that a cache holds, by B0's plan */
     char ram[24]; /* the budget of B0's plan, which is every row's; of a device not */
     double device_bytes_per_s, loss_nats;
+    bool direct;             /* the disk's rate is that of direct reading */
     bool opened;             /* the engine of the row at hand */
     bool on_device;          /* the backend has memory of its own, to which ... */
     double link_bytes_per_s; /* ... so much is copied; 0 = not known */
@@ -193,6 +194,16 @@ static struct figures figures_of(const struct ablation *a, size_t i, size_t rep)
     return f;
 }
 
+/* A disk is at least as fast as what it gave to a row. What the resident ones read came out of the
+ * page cache. */
+static void meet_rows(struct ablation *a, const struct figures *f) {
+    for (size_t i = B0; i < N_ROWS; i++) {
+        if (a->on[i]) {
+            a->device_bytes_per_s = fmax(a->device_bytes_per_s, f[i].read / f[i].s_per_tok);
+        }
+    }
+}
+
 /* Sorts the samples of every row by time and returns the medians' figures in f[N_ROWS]. */
 static void compute_figures(struct ablation *a, struct figures *f) {
     size_t middle = (size_t)a->o->reps / 2;
@@ -201,9 +212,9 @@ static void compute_figures(struct ablation *a, struct figures *f) {
             qsort(a->samples[i], (size_t)a->o->reps, sizeof **a->samples, by_time);
             f[i] = figures_of(a, i, middle);
         }
-        if (a->on[i] && a->base.throttle_bytes_per_s <= 0) {
-            a->device_bytes_per_s = fmax(a->device_bytes_per_s, f[i].read / f[i].s_per_tok);
-        }
+    }
+    if (a->base.throttle_bytes_per_s <= 0) {
+        meet_rows(a, f);
     }
     for (size_t i = B0; i < N_ROWS; i++) {
         if (!a->on[i]) {
@@ -329,42 +340,50 @@ static void print_json(const struct ablation *a, const struct figures *f) {
 static int sample_b0(struct ablation *a, uint64_t *ns, uint64_t *stall_ns, struct err *err) {
     enum { MOST = 5, ENOUGH_NS = 500000000 };
     *ns = *stall_ns = 0;
-    int status = 0;
-    for (int i = 0; i < MOST && *ns < ENOUGH_NS && status == 0; i++) {
+    for (int i = 0; i < MOST && *ns < ENOUGH_NS; i++) {
         struct sample s;
-        status = run_row(a, B0, &s, err);
-        if (status == 0) {
-            *ns += s.ns;
-            *stall_ns += s.s.stall_ns;
+        int status = run_row(a, B0, &s, err);
+        if (status) {
+            return status;
         }
+        *ns += s.ns;
+        *stall_ns += s.s.stall_ns;
     }
-    return status;
+    return 0;
 }
 
-/* Bisect the rate until B0 waits the share of its time that --stall asks for. */
+/* Search the rate at which B0 waits the share of its time that --stall asks for; of those tried,
+ * the one that came nearest stays. Its stall over its computing is a + b / rate, with a what
+ * waiting takes besides the link: two tries tell a and b, and where they do not agree with the
+ * others the interval that is left is halved. */
 static int choose_throttle(struct ablation *a, struct err *err) {
-    enum { STEPS = 7 };
-    double slow = 1e7, fast = 1e11, want = a->o->stall / 100;
-    for (int i = 0; i < STEPS; i++) {
-        a->base.throttle_bytes_per_s = sqrt(slow * fast);
+    enum { STEPS = 8 };
+    const double want = a->o->stall / 100, want_ratio = want / (1 - want);
+    double slow = 1e7, fast = 1e11, rate = sqrt(slow * fast), last_rate = 0, last_ratio = 0;
+    double nearest = rate, nearest_off = 1;
+    for (int i = 0; i < STEPS && nearest_off >= 0.02; i++) {
         uint64_t ns, stall_ns;
+        a->base.throttle_bytes_per_s = rate;
         int status = sample_b0(a, &ns, &stall_ns, err);
         if (status) {
             return status;
         }
-        double stall = part(stall_ns, ns);
-        /* The bytes do not depend on the rate, so that one run nearly tells the rest. */
-        double compute = (double)(ns - stall_ns), target = compute * want / (1 - want);
-        double guess = a->base.throttle_bytes_per_s * (double)stall_ns / target;
-        *(stall > want ? &slow : &fast) = a->base.throttle_bytes_per_s;
-        if (fabs(stall - want) < 0.02) {
-            return 0;
+        double stall = part(stall_ns, ns), ratio = stall / (1 - stall);
+        if (fabs(stall - want) < nearest_off) {
+            nearest_off = fabs(stall - want);
+            nearest = rate;
         }
-        if (guess > slow && guess < fast) {
-            slow = guess / 1.5 > slow ? guess / 1.5 : slow;
-            fast = guess * 1.5 < fast ? guess * 1.5 : fast;
+        *(stall > want ? &slow : &fast) = rate;
+        double guess = rate * ratio / want_ratio; /* as if all waiting were for the link */
+        if (last_rate > 0) {
+            double per_rate = (ratio - last_ratio) / (1 / rate - 1 / last_rate);
+            guess = per_rate / (want_ratio - (ratio - per_rate / rate));
         }
+        last_rate = rate;
+        last_ratio = ratio;
+        rate = guess > slow && guess < fast ? guess : sqrt(slow * fast);
     }
+    a->base.throttle_bytes_per_s = nearest;
     return 0;
 }
 
@@ -404,25 +423,43 @@ static int check_same(const struct ablation *a, struct err *err) {
     return 0;
 }
 
-/* The way in which all rows read the disk, and its rate: the best so far. */
+enum { RATE_BLOCK = 1 << 20 };
+static const double RATE_SECONDS = 0.5;
+
+/* As many as the engine's, or what a disk likes. */
+static uint32_t rate_threads(const struct ablation *a) {
+    return a->base.io_threads > 4 ? (uint32_t)a->base.io_threads : 4;
+}
+
+/* The way in which all rows read the disk, and its rate. */
 static int device_rate(struct ablation *a, struct err *err) {
-    enum { THREADS = 4 }; /* at least the engine's */
     if (a->base.throttle_bytes_per_s > 0) {
         a->device_bytes_per_s = a->base.throttle_bytes_per_s;
         return 0;
     }
     struct err refused = {0};
     const char *path = a->call->args.items[0];
-    double rate = 0;
-    bool direct = run_io_rate(path, true, 1 << 20, THREADS, 0.5, &rate, &refused) == 0;
+    a->direct = run_io_rate(path, true, RATE_BLOCK, rate_threads(a), RATE_SECONDS,
+                            &a->device_bytes_per_s, &refused) == 0;
     if (a->base.reading == CORM_READ_AUTO) {
-        a->base.reading = direct ? CORM_READ_DIRECT : CORM_READ_PASSING;
+        a->base.reading = a->direct ? CORM_READ_DIRECT : CORM_READ_PASSING;
     }
-    if (!direct && run_io_rate(path, false, 1 << 20, THREADS, 0.5, &rate, err) < 0) {
-        return -1;
+    return a->direct ? 0
+                     : run_io_rate(path, false, RATE_BLOCK, rate_threads(a), RATE_SECONDS,
+                                   &a->device_bytes_per_s, err);
+}
+
+/* The rate once more, where that leaves the page cache alone, from which resident rows run: the
+ * best counts. */
+static int device_rate_again(struct ablation *a, struct err *err) {
+    double rate = 0;
+    if (!a->direct) {
+        return 0;
     }
+    int status = run_io_rate(a->call->args.items[0], true, RATE_BLOCK, rate_threads(a),
+                             RATE_SECONDS, &rate, err);
     a->device_bytes_per_s = fmax(a->device_bytes_per_s, rate);
-    return 0;
+    return status;
 }
 
 static int run_rows(struct ablation *a, struct progress *progress, struct err *err) {
@@ -446,7 +483,7 @@ static int run_rows(struct ablation *a, struct progress *progress, struct err *e
             progress_update(progress, ++done);
         }
         if (status == 0) {
-            status = device_rate(a, err);
+            status = device_rate_again(a, err);
         }
     }
     return status;

@@ -7,8 +7,9 @@
  * Threads: reader's.
  *
  * Blocks are read in the file's order, handed out one by one, over and over until time is up.
- * Before each measurement the kernel is asked to forget the file's pages, and what stays in the
- * page cache is read once only; a cache below it (of the host of a virtual machine, or of the disk)
+ * Before each measurement what is not written yet is, and the kernel is asked to forget the file's
+ * pages, but for direct reading, which passes them; what stays in the page cache is read once only;
+ * a cache below it (of the host of a virtual machine, or of the disk)
  * is not in our hands.
  */
 #include <stdio.h>
@@ -37,8 +38,8 @@ static int measure(const char *path, enum reader_way way, size_t block_bytes, ui
             spans[i] = (struct reader_span){i * block_bytes, block_bytes};
         }
         work.spans = spans;
+        fdatasync(r.fd); /* pages not yet written stay, and direct reading waits for them */
         if (way != READER_DIRECT) {
-            fdatasync(r.fd); /* pages not yet written stay */
             reader_uncache(&r, 0, 0);
         }
         status = reader_rate(&r, &work, bytes_per_s, err);

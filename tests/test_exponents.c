@@ -192,10 +192,10 @@ static void check_rows(const struct exponents_isa *d, size_t kind, uint32_t cols
     size_t bytes;
     uint8_t *stored = pack(raw, n_weights, &bytes);
     struct corm_exponents e = corm_exponents_open(stored, bytes, n_weights);
-    struct exponents_rows rows = d->rows_open(&e, cols, scratch), downs[EXPONENTS_TOGETHER];
+    struct exponents_rows rows = d->rows_open(&e, cols, scratch), downs[EXPONENTS_TOGETHER_MAX];
     bool same = true;
     for (uint32_t i = 0, run; i < n; i += run) {
-        enum { MOST = EXPONENTS_TOGETHER };
+        enum { MOST = EXPONENTS_TOGETHER_MAX };
         float gate[MOST], up[MOST], a[MOST];
         run = 1 + (uint32_t)(test_u64(&rng) % MOST);
         run = run < n - i ? run : n - i;
@@ -230,8 +230,8 @@ static void check_rows(const struct exponents_isa *d, size_t kind, uint32_t cols
 
 static void test_rows(void **state) {
     (void)state;
-    static const uint32_t shapes[][2] = {{64, 1},   {64, 2},    {128, 7},
-                                         {192, 32}, {1024, 32}, {8192, 1}};
+    static const uint32_t shapes[][2] = {{64, 1},  {64, 2},    {128, 7}, {192, 32},
+                                         {576, 9}, {1024, 32}, {8192, 1}};
     const struct exponents_isa *d;
     for (size_t i = 0; (d = decoder_at(i)) != NULL; i++) {
         for (size_t kind = 0; d->rows_open && kind < TEST_COUNT(kinds); kind++) {
@@ -419,9 +419,9 @@ static void walk_changing(struct test_rng *rng, uint8_t *stored, size_t bytes, s
         struct corm_exponents e = corm_exponents_open(stored, bytes, n);
         struct exponents_rows rows = d->rows_open(&e, COLS, scratch);
         for (uint32_t at = 0, neurons = (uint32_t)(n / COLS / 3), run; at < neurons; at += run) {
-            struct exponents_rows downs[EXPONENTS_TOGETHER];
-            float gate[EXPONENTS_TOGETHER] = {0}, up[EXPONENTS_TOGETHER];
-            run = 1 + (uint32_t)(test_u64(rng) % EXPONENTS_TOGETHER);
+            struct exponents_rows downs[EXPONENTS_TOGETHER_MAX];
+            float gate[EXPONENTS_TOGETHER_MAX] = {0}, up[EXPONENTS_TOGETHER_MAX];
+            run = 1 + (uint32_t)(test_u64(rng) % EXPONENTS_TOGETHER_MAX);
             run = run < neurons - at ? run : neurons - at;
             scribble(rng, threes, stored, bytes);
             d->gates_ups(&rows, run, x, gate, up, downs);
@@ -434,7 +434,8 @@ static void walk_changing(struct test_rng *rng, uint8_t *stored, size_t bytes, s
 
 static void test_changed_meanwhile(void **state) {
     (void)state;
-    static const size_t sizes[] = {1, 63, 64, 65, 128, 1000};
+    /* The last ones are of whole neurons, whose walks end where the chunk does. */
+    static const size_t sizes[] = {1, 63, 64, 65, 128, 1000, 3 * 64, 9 * 64, 51 * 64};
     struct test_rng rng = {1};
     for (size_t i = 0; i < TEST_COUNT(sizes); i++) {
         size_t n = sizes[i];

@@ -4,6 +4,7 @@
  * packed passes the check and comes back. The first two bytes are the number of weights, less 1.
  * Seeds: `test_exponents --write-seeds tests/fuzz/seeds/fuzz_exponents`.
  */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,41 +45,60 @@ static bool all_finite(const uint8_t *weights, size_t n) {
     return finite;
 }
 
-/* Neurons whose rows are of a block each, walked as they are decoded: column `col` of each row,
- * which is the weight itself where the bytes are `trusted`, having passed their check. */
-static void walk(const uint8_t *stored, size_t bytes, size_t n, const uint8_t *weights,
-                 bool trusted) {
-    enum { COLS = CORM_EXPONENTS_BLOCK };
-    uint8_t *scratch = mem_alloc(exponents_scratch_bytes(n));
-    const struct exponents_isa *isa;
-    for (size_t i = 0; (isa = exponents_isa_at(i)) != NULL; i++) {
-        if (!isa->usable() || !isa->rows_open) {
-            continue;
-        }
-        struct corm_exponents e = corm_exponents_open(stored, bytes, n);
-        struct exponents_rows rows = isa->rows_open(&e, COLS, scratch);
-        for (size_t neuron = 0, run; neuron < n / COLS / 3; neuron += run) {
-            struct exponents_rows downs[EXPONENTS_TOGETHER];
-            size_t col = neuron % COLS;
-            float x[COLS] = {0}, gate[EXPONENTS_TOGETHER], up[EXPONENTS_TOGETHER];
-            x[col] = 1;
-            run = 1 + neuron % EXPONENTS_TOGETHER;
-            run = run < n / COLS / 3 - neuron ? run : n / COLS / 3 - neuron;
-            isa->gates_ups(&rows, (uint32_t)run, x, gate, up, downs);
-            for (size_t k = 0; k < run; k++) {
-                const uint8_t *decoded = weights + 2 * 3 * (neuron + k) * COLS;
-                float y[COLS] = {0}, one = 1;
-                isa->add_downs(&downs[k], 1, &one, y);
-                const float got[3] = {gate[k], up[k], y[col]};
-                for (size_t row = 0; row < 3; row++, decoded += 2 * COLS) {
-                    uint16_t v;
-                    memcpy(&v, decoded + 2 * col, sizeof v);
-                    check(!trusted || !all_finite(decoded, COLS) || got[row] == bf16_to_f32(v));
-                }
-            }
+enum { SHORT_COLS = CORM_EXPONENTS_BLOCK, LONG_COLS = 9 * CORM_EXPONENTS_BLOCK };
+
+/* Whether column `col` of the `n_rows` rows from `decoded` on, every third, adds up to `got`. Rows
+ * with an infinity or a NaN make what they like. */
+static bool adds_up(const uint8_t *decoded, size_t n_rows, size_t cols, size_t col, float got) {
+    float sum = 0;
+    for (size_t i = 0; i < n_rows; i++, decoded += 3 * 2 * cols) {
+        uint16_t v;
+        memcpy(&v, decoded + 2 * col, sizeof v);
+        sum += bf16_to_f32(v);
+        if (!all_finite(decoded, cols)) {
+            return true;
         }
     }
+    return got == sum || !isfinite(sum);
+}
+
+/* Neurons, walked as they are decoded: column `col` of each gate and up, which is the weight itself
+ * where the bytes are `trusted`, having passed their check, and of the sum of a run's downs. */
+static void walk(const struct exponents_isa *isa, const struct corm_exponents *e, size_t cols,
+                 const uint8_t *weights, bool trusted) {
+    enum { MOST = EXPONENTS_TOGETHER_MAX };
+    const float ones[MOST] = {1, 1, 1, 1, 1, 1, 1, 1};
+    uint8_t *scratch = mem_alloc(exponents_scratch_bytes(e->n));
+    struct exponents_rows rows = isa->rows_open(e, (uint32_t)cols, scratch), downs[MOST];
+    for (size_t at = 0, n = e->n / cols / 3, run; at < n; at += run) {
+        const size_t col = at % cols, row_bytes = 2 * cols;
+        const uint8_t *decoded = weights + 3 * at * row_bytes;
+        float x[LONG_COLS] = {0}, y[LONG_COLS] = {0}, gate[MOST], up[MOST];
+        x[col] = 1;
+        run = 1 + at % MOST;
+        run = run < n - at ? run : n - at;
+        isa->gates_ups(&rows, (uint32_t)run, x, gate, up, downs);
+        isa->add_downs(downs, (uint32_t)run, ones, y);
+        for (size_t k = 0; k < run && trusted; k++) {
+            const uint8_t *neuron = decoded + 3 * k * row_bytes;
+            check(adds_up(neuron, 1, cols, col, gate[k]));
+            check(adds_up(neuron + row_bytes, 1, cols, col, up[k]));
+        }
+        check(!trusted || adds_up(decoded + 2 * row_bytes, run, cols, col, y[col]));
+    }
     free(scratch);
+}
+
+static void walks(const uint8_t *stored, size_t bytes, size_t n, const uint8_t *weights,
+                  bool trusted) {
+    const struct exponents_isa *isa;
+    for (size_t i = 0; (isa = exponents_isa_at(i)) != NULL; i++) {
+        if (isa->usable() && isa->rows_open) {
+            struct corm_exponents e = corm_exponents_open(stored, bytes, n);
+            walk(isa, &e, SHORT_COLS, weights, trusted);
+            walk(isa, &e, LONG_COLS, weights, trusted);
+        }
+    }
 }
 
 static void unpack(const uint8_t *data, size_t size, size_t n) {
@@ -91,7 +111,7 @@ static void unpack(const uint8_t *data, size_t size, size_t n) {
     check(rc != 0 || enough);
     if (enough) {
         uint8_t *weights = decode(stored, size, n);
-        walk(stored, size, n, weights, rc == 0);
+        walks(stored, size, n, weights, rc == 0);
         free(weights);
     }
     free(stored);
