@@ -57,27 +57,42 @@ static size_t second_threes(const struct corm_exponents *e, size_t n) {
     return count;
 }
 
-/* Decode n codes of list 2 or 3, from code `at` on, to `out`, a byte a code; those of what comes
- * behind it, list 3 or literals, are at `behind`. Up to the end of a block `out` may be written and
- * `behind` read. Returns how many were taken from `behind`. From the beginning on words lie as they
- * are used. */
-static inline size_t list_decode(const struct corm_exponents *e, int list, size_t at, size_t n,
-                                 const uint8_t *behind, uint8_t *out) {
+/* Decode up to 64 codes of a list to `out`, a byte a code; those of what comes behind the list are
+ * at `behind`, of which 64 are read. Returns how many of them are these codes', as in `left`. */
+static inline size_t list_block(const struct common *common, uint64_t low, uint64_t high,
+                                uint64_t left, const uint8_t *behind, uint8_t *out) {
+    _mm512_storeu_si512(out, exponents_of(common, low, high, left, behind));
+    return (size_t)_mm_popcnt_u64(left);
+}
+
+/* Decode n codes of list 2 or 3 from code `at` on; list 3 or literals are at `behind`. Up to the
+ * end of a block `out` may be written and `behind` read. Returns how many were taken of `behind`. */
+static size_t list_decode(const struct corm_exponents *e, int list, size_t at, size_t n,
+                          const uint8_t *behind, uint8_t *out) {
     const struct common common = common_of(e->exponents + 4 * list);
-    const bool in_place = __builtin_constant_p(at) && at == 0;
+    const uint8_t *pairs = e->lists[list];
     size_t taken = 0;
     for (size_t i = 0; i < n; i += 64) {
-        const uint8_t *pair = e->lists[list] + (at + i) / 64 * 16;
-        _mm_prefetch((const char *)pair + AHEAD / 4, _MM_HINT_T0);
-        uint64_t low =
-            in_place ? corm_exponents_word(pair) : corm_exponents_bits(e->lists[list], at + i, 0);
-        uint64_t high = in_place ? corm_exponents_word(pair + 8)
-                                 : corm_exponents_bits(e->lists[list], at + i, 1);
+        _mm_prefetch((const char *)pairs + (at + i + AHEAD) / 4, _MM_HINT_T0);
+        uint64_t low = corm_exponents_bits(pairs, at + i, 0);
+        uint64_t high = corm_exponents_bits(pairs, at + i, 1);
         uint64_t left = threes_of(low, high, i, n);
-        _mm512_storeu_si512(out + i, exponents_of(&common, low, high, left, behind + taken));
-        taken += (size_t)_mm_popcnt_u64(left);
+        taken += list_block(&common, low, high, left, behind + taken, out + i);
     }
     return taken;
+}
+
+/* The same for a whole list, whose words lie as they are used. */
+static void list_decode_all(const struct corm_exponents *e, int list, const uint8_t *behind,
+                            uint8_t *out) {
+    const struct common common = common_of(e->exponents + 4 * list);
+    const uint8_t *pair = e->lists[list];
+    for (size_t i = 0, n = e->said[list - 1]; i < n; i += 64, pair += 16) {
+        _mm_prefetch((const char *)pair + AHEAD / 4, _MM_HINT_T0);
+        uint64_t low = corm_exponents_word(pair), high = corm_exponents_word(pair + 8);
+        uint64_t left = threes_of(low, high, i, n);
+        behind += list_block(&common, low, high, left, behind, out + i);
+    }
 }
 
 /* ---- list 1 --------------------------------------------------------------------------------- */
@@ -193,8 +208,8 @@ static struct exponents_rows rows_open(const struct corm_exponents *e, uint32_t 
                                        uint8_t *scratch) {
     assert(e->at == 0 && cols > 0 && cols % CORM_EXPONENTS_BLOCK == 0);
     uint8_t *third = scratch + align_up(e->n, CORM_EXPONENTS_BLOCK);
-    list_decode(e, 2, 0, e->said[1], e->literals, third);
-    list_decode(e, 1, 0, e->said[0], third, scratch);
+    list_decode_all(e, 2, e->literals, third);
+    list_decode_all(e, 1, third, scratch);
     /* Rows are not met in order. Each asks for the same one of a neuron some runs later, of those
      * that are met at once: the nearest that is far enough, which for rows is twice as far, as
      * several are read side by side. */
