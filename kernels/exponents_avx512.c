@@ -66,7 +66,7 @@ static inline size_t list_block(const struct common *common, uint64_t low, uint6
 }
 
 /* Decode n codes of list 2 or 3 from code `at` on; list 3 or literals are at `behind`. Up to the
- * end of a block `out` may be written and `behind` read. Returns how many were taken of `behind`. */
+ * end of a block `out` may be written and `behind` read. Returns how many were taken of those. */
 static size_t list_decode(const struct corm_exponents *e, int list, size_t at, size_t n,
                           const uint8_t *behind, uint8_t *out) {
     const struct common common = common_of(e->exponents + 4 * list);
