@@ -83,10 +83,9 @@ static bool is_kept_stored(const struct fill *fill, const struct corm_chunk *k) 
     return k->encoding == CORM_ENCODING_RAW || fill->cache->how & CACHE_PACKED;
 }
 
-/* Read the run's chunks with one request. stored[i]: where chunk i came to lie: in its slot
+/* Read the run's chunks with one request. run->stored[i]: where chunk i came to lie: in its slot
  * already, in the buffer, or in the mapping. */
-static int read_run(struct fill *fill, struct filler *f, const struct fill_run *run,
-                    const uint8_t **stored, struct err *err) {
+static int read_run(struct fill *fill, struct filler *f, struct fill_run *run, struct err *err) {
     const struct corm *a = fill->archive;
     const struct corm_chunk *chunks = &a->chunks[run->first];
     uint64_t base = chunks[0].offset;
@@ -99,7 +98,7 @@ static int read_run(struct fill *fill, struct filler *f, const struct fill_run *
         uint64_t next = i + 1 < run->n ? chunks[i + 1].offset - base : end;
         uint8_t *to = is_kept_stored(fill, &chunks[i]) ? cache_slot(fill->cache, run->slots[i])
                                                        : f->buffer + at;
-        stored[i] = to;
+        run->stored[i] = to;
         pieces[n++] = (struct iovec){to, chunks[i].stored_bytes};
         scatter = reader_can_scatter(&fill->reader, chunks[i].offset, chunks[i].stored_bytes, to);
         if (next > end)
@@ -109,10 +108,10 @@ static int read_run(struct fill *fill, struct filler *f, const struct fill_run *
         return reader_scatter(&fill->reader, base, pieces, n, err);
     const uint8_t *all;
     int status = fill->reader.way == READER_MAPPED
-                     ? reader_map(&fill->reader, base, bytes, &all, err)
+                     ? reader_map(&fill->reader, base, bytes, &run->begun, &all, err)
                      : reader_read(&fill->reader, base, bytes, f->buffer, &all, err);
     for (uint32_t i = 0; i < run->n && status == 0; i++)
-        stored[i] = all + (chunks[i].offset - base);
+        run->stored[i] = all + (chunks[i].offset - base);
     return status;
 }
 
@@ -143,27 +142,6 @@ static int land(struct fill *fill, struct filler *f, bool demanded, uint32_t chu
     return 0;
 }
 
-/* Read and decode the chunks of a run one after the other. Returns how many were filled, or are on
- * their way to the device. */
-static uint32_t fill_chunks(struct fill *fill, struct filler *f, struct fill_run *run,
-                            struct err *err) {
-    const struct corm *a = fill->archive;
-    const uint8_t *stored[FILL_MAX_RUN];
-    for (uint32_t i = 0; i < run->n_unmapped; i++)
-        reader_forget(&fill->reader, run->unmapped[i].offset, run->unmapped[i].bytes);
-    /* A run is of chunks with slots, or of chunks in place. */
-    if (run->slots[0] == CACHE_NO_SLOT)
-        for (uint32_t i = 0; i < run->n; i++)
-            stored[i] = a->map.data + a->chunks[run->first + i].offset;
-    else if (read_run(fill, f, run, stored, err) < 0)
-        return 0;
-    for (uint32_t i = 0; i < run->n; i++)
-        if (land(fill, f, run->demanded, run->first + i, run->slots[i], stored[i], &run->data[i],
-                 err) < 0)
-            return i;
-    return run->n;
-}
-
 /* Any of the run's slots does for any of its chunks. In order of their places neighbouring chunks
  * come to lie side by side as far as slots do, and one copy takes them to a device: those of an
  * expert that was evicted come from its end. */
@@ -177,10 +155,37 @@ static void order_slots(struct fill_run *run) {
     }
 }
 
-uint32_t fill_run(struct fill *fill, struct filler *f, struct fill_run *run, struct err *err) {
+bool fill_begins(const struct fill *fill) {
+    return fill->reader.way == READER_MAPPED;
+}
+
+void fill_begin(struct fill *fill, struct fill_run *run) {
+    const struct corm *a = fill->archive;
+    struct err later = {0};
+    if (fill_begins(fill) && run->slots[0] != CACHE_NO_SLOT)
+        reader_begin(&fill->reader, a->chunks[run->first].offset,
+                     fill_bytes(a, run->first, run->first + run->n - 1), &run->begun, &later);
+}
+
+int fill_read(struct fill *fill, struct filler *f, struct fill_run *run, struct err *err) {
+    const struct corm *a = fill->archive;
     if (f->landing)
         order_slots(run);
-    uint32_t n = fill_chunks(fill, f, run, err);
+    for (uint32_t i = 0; i < run->n_unmapped; i++)
+        reader_forget(&fill->reader, run->unmapped[i].offset, run->unmapped[i].bytes);
+    /* A run is of chunks with slots, or of chunks in place. */
+    if (run->slots[0] != CACHE_NO_SLOT)
+        return read_run(fill, f, run, err);
+    for (uint32_t i = 0; i < run->n; i++)
+        run->stored[i] = a->map.data + a->chunks[run->first + i].offset;
+    return 0;
+}
+
+uint32_t fill_land(struct fill *fill, struct filler *f, struct fill_run *run, struct err *err) {
+    uint32_t n = 0;
+    while (n < run->n && land(fill, f, run->demanded, run->first + n, run->slots[n], run->stored[n],
+                              &run->data[n], err) == 0)
+        n++;
     if (f->landing)
         landing_wait(f->landing);
     return n;

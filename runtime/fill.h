@@ -10,8 +10,9 @@
  * file is mapped; those that are decoded pass the buffer. Where slots are memory of a device,
  * chunks are decoded into page-locked pieces and copied from there.
  *
- * Threads: a struct filler belongs to one thread; fill_run runs in several threads at once, each
- * with its own, and takes no lock of the cache: slots and chunks of a run are the caller's alone.
+ * Threads: a struct filler belongs to one thread; runs are filled by several threads at once, each
+ * with its own, and that takes no lock of the cache: slots and chunks of a run are the caller's
+ * alone.
  */
 #ifndef RUNTIME_FILL_H
 #define RUNTIME_FILL_H
@@ -51,6 +52,9 @@ struct fill_run {
     uint32_t first, n;
     int32_t slots[FILL_MAX_RUN]; /* in: any order; out: slots[i] is where chunk first + i lies */
     const uint8_t *data[FILL_MAX_RUN]; /* out: neurons, decoded or packed */
+    /* Between fill_begin, fill_read and fill_land: */
+    struct reader_begun begun;
+    const uint8_t *stored[FILL_MAX_RUN];
     uint32_t n_unmapped;
     struct fill_span {
         uint64_t offset, bytes;
@@ -70,9 +74,15 @@ size_t filler_landing_bytes(const struct corm *archive);
 
 /* Stored bytes from chunk `first` to chunk `last`, with the gaps between. */
 uint64_t fill_bytes(const struct corm *archive, uint32_t first, uint32_t last);
-/* Read and decode the chunks of a run. Returns how many were filled, from the first on; where not
- * all, err says why. With a device run->slots is permuted, whatever was filled. */
-uint32_t fill_run(struct fill *fill, struct filler *f, struct fill_run *run, struct err *err);
+/* Whether a run can be begun while the thread does something else. */
+bool fill_begins(const struct fill *fill);
+/* Where it can: begin. What fails here is told by fill_read. */
+void fill_begin(struct fill *fill, struct fill_run *run);
+/* Read the chunks of a run. With a device run->slots is permuted. */
+int fill_read(struct fill *fill, struct filler *f, struct fill_run *run, struct err *err);
+/* Check and decode what was read. Returns how many were filled, from the first on; where not all,
+ * err says why. */
+uint32_t fill_land(struct fill *fill, struct filler *f, struct fill_run *run, struct err *err);
 
 /* With a device: the point that its work has reached, and that slot was in use until then: it is
  * not filled again before. Without one they do nothing. */

@@ -30,6 +30,7 @@ struct prefetch {
     uint32_t n_threads;
     struct filler own; /* the forward thread's */
     bool stop, split_reads, awake;
+    bool overlaps; /* the I/O thread has the disk begin on a run while it checks the one before */
     struct err failure;
     uint64_t stall_ns;
     float *guess_p; /* [n_records] probability of the last guess */
@@ -167,6 +168,7 @@ static void take_from(struct prefetch *p, enum prefetch_class class, struct fill
  * evict nothing is dropped. */
 static void take_run(struct prefetch *p, struct fill_run *run) {
     run->n = 0;
+    run->begun.yes = false;
     for (int i = 0; i < PREFETCH_CLASSES && run->n == 0; i++) {
         enum prefetch_class class = (enum prefetch_class)i;
         while (run->n == 0 && p->queues[class].head != (uint32_t)NIL) {
@@ -217,21 +219,50 @@ static void demand_ends(struct prefetch *p) {
         p->demand_ns += clock_ns() - p->demands_since_ns;
 }
 
-/* [locked, but not while it reads] Another thread is woken for what is left in the queue, so that
- * one wake-up for a request is enough. */
-static void serve(struct prefetch *p, struct filler *f, struct fill_run *run) {
-    struct cache *c = p->cache;
+/* [locked] A run that was taken will be served. Another thread is woken for what is left in the
+ * queue, so that one wake-up for a request is enough. */
+static void start_run(struct prefetch *p, const struct fill_run *run) {
     if (any_queued(p))
         announce_work(p);
     if (run->demanded)
         demand_begins(p);
-    pthread_mutex_unlock(&c->lock);
-    struct err err = {0};
-    uint32_t n_filled = fill_run(&p->fill, f, run, &err);
-    pthread_mutex_lock(&c->lock);
+}
+
+/* [locked] Publish what was filled of a run that was started. */
+static void end_run(struct prefetch *p, const struct fill_run *run, uint32_t n_filled) {
     finish_run(p, run, n_filled);
     if (run->demanded)
         demand_ends(p);
+}
+
+/* Take the most urgent run and have the disk begin on it. */
+static void begin_next(struct prefetch *p, struct fill_run *next) {
+    pthread_mutex_lock(&p->cache->lock);
+    if (!p->stop && !p->failure.set) {
+        take_run(p, next);
+        if (next->n > 0)
+            start_run(p, next);
+    }
+    pthread_mutex_unlock(&p->cache->lock);
+    if (next->n > 0)
+        fill_begin(&p->fill, next);
+}
+
+/* [locked, but not while it reads] Serve a run that was started. While what came is checked and
+ * decoded, the disk begins on another one, unless `next` is NULL. */
+static void serve(struct prefetch *p, struct filler *f, struct fill_run *run,
+                  struct fill_run *next) {
+    struct cache *c = p->cache;
+    pthread_mutex_unlock(&c->lock);
+    struct err err = {0};
+    uint32_t n_filled = 0;
+    int status = fill_read(&p->fill, f, run, &err);
+    if (next)
+        begin_next(p, next);
+    if (status == 0)
+        n_filled = fill_land(&p->fill, f, run, &err);
+    pthread_mutex_lock(&c->lock);
+    end_run(p, run, n_filled);
     if (err.set && !p->failure.set)
         p->failure = err;
     const struct cache_record *r = &c->records[c->chunks[run->first].record];
@@ -257,14 +288,20 @@ static void *io_main(void *arg) {
     if (p->awake)
         be_patient();
     struct filler f = filler_new(&p->fill);
-    struct fill_run run;
+    struct fill_run runs[2] = {0}, *run = &runs[0], *next = &runs[1];
     pthread_mutex_lock(&p->cache->lock);
     while (!p->stop) {
-        run.n = 0;
-        if (!p->failure.set)
-            take_run(p, &run);
-        if (run.n > 0) {
-            serve(p, &f, &run);
+        if (run->n == 0 && !p->failure.set) {
+            take_run(p, run);
+            if (run->n > 0)
+                start_run(p, run);
+        }
+        if (run->n > 0) {
+            struct fill_run *served = run;
+            serve(p, &f, run, p->overlaps ? next : NULL);
+            run = next;
+            next = served;
+            next->n = 0;
             continue;
         }
         if (p->awake && !p->looking) {
@@ -278,6 +315,8 @@ static void *io_main(void *arg) {
         pthread_cond_wait(&p->work, &p->cache->lock);
         p->n_asleep--;
     }
+    if (run->n > 0)
+        end_run(p, run, 0);
     pthread_mutex_unlock(&p->cache->lock);
     filler_free(&f);
     return NULL;
@@ -306,6 +345,9 @@ int prefetch_open(struct prefetch **out, struct cache *cache, const struct prefe
     p->fill.reader.fault = opt->fault;
     /* Where there are several threads, another one's request is under way while one wakes up. */
     p->fill.reader.awake = opt->awake && opt->io_threads == 1;
+    /* Several threads overlap by themselves, and reads that are split for comparison are as without
+     * all this. */
+    p->overlaps = opt->io_threads == 1 && !opt->split_reads && fill_begins(&p->fill);
     p->own = filler_new(&p->fill);
     p->threads = mem_calloc(opt->io_threads, sizeof *p->threads);
     for (uint32_t i = 0; i < opt->io_threads; i++) {
@@ -405,7 +447,8 @@ static void pass_time(struct prefetch *p) {
     if (p->queues[PREFETCH_DEMANDED].head != (uint32_t)NIL)
         take_from(p, PREFETCH_DEMANDED, &run);
     if (run.n > 0) {
-        serve(p, &p->own, &run);
+        start_run(p, &run);
+        serve(p, &p->own, &run, NULL);
     } else if (!p->awake || !look_awake(p, &p->ready_seq)) {
         p->waiting = true;
         pthread_cond_wait(&p->ready, &p->cache->lock);

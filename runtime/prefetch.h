@@ -19,6 +19,9 @@
  * I/O threads that wake up leave the processor to a thread that computes, as far as the kernel
  * allows.
  *
+ * A single I/O thread has the disk begin on a run while it checks and decodes the one before, where
+ * the way of reading can do that without it (fill_begins); several overlap by themselves.
+ *
  * A chunk that cannot be read or fails its checksum stops the run, guessed or demanded: the failure
  * is kept, and every later wait returns it. A disk that takes its time is waited for.
  *

@@ -233,24 +233,37 @@ static bool all_here(const struct reader *r, uint64_t first, size_t span) {
     return here;
 }
 
-int reader_map(struct reader *r, uint64_t offset, size_t bytes, const uint8_t **data,
-               struct err *err) {
-    uint64_t first = offset & ~(uint64_t)(READER_ALIGN - 1), until;
-    size_t span = (size_t)(align_up(offset + bytes, READER_ALIGN) - first);
-    if (begin(r, offset, bytes, &until, err) < 0)
+int reader_begin(struct reader *r, uint64_t offset, size_t bytes, struct reader_begun *begun,
+                 struct err *err) {
+    uint64_t first = offset & ~(uint64_t)(READER_ALIGN - 1);
+    if (begin(r, offset, bytes, &begun->until_ns, err) < 0)
         return -1;
+    /* The advice starts one long read, where faults would read page by page. */
+    if (begun->until_ns == 0)
+        madvise((void *)(r->map + first), offset + bytes - first, MADV_WILLNEED);
+    begun->yes = true;
+    return 0;
+}
+
+int reader_map(struct reader *r, uint64_t offset, size_t bytes, const struct reader_begun *begun,
+               const uint8_t **data, struct err *err) {
+    uint64_t first = offset & ~(uint64_t)(READER_ALIGN - 1);
+    size_t span = (size_t)(align_up(offset + bytes, READER_ALIGN) - first);
+    struct reader_begun now = {0};
+    if (!begun || !begun->yes) {
+        if (reader_begin(r, offset, bytes, &now, err) < 0)
+            return -1;
+        begun = &now;
+    }
     /* Pages past the end of a file that became shorter would kill at a touch. */
     struct stat st;
     if (fstat(r->fd, &st) < 0)
         return failed(r, offset, bytes, err);
     if ((uint64_t)st.st_size < offset + bytes)
         return truncated(r, offset, bytes, err);
-    /* The advice starts one long read, where faults would read page by page. */
-    if (until == 0)
-        madvise((void *)(r->map + first), span, MADV_WILLNEED);
     if (!all_here(r, first, span) && populate(r, first, span) < 0)
         return failed(r, offset, bytes, err);
-    wait_until(r, until);
+    wait_until(r, begun->until_ns);
     *data = r->map + offset;
     return 0;
 }

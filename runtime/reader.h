@@ -88,11 +88,19 @@ bool reader_can_scatter(const struct reader *r, uint64_t offset, size_t bytes, c
 enum { READER_PIECES = 64 };
 int reader_scatter(struct reader *r, uint64_t offset, struct iovec *pieces, int n, struct err *err);
 
+/* READER_MAPPED: have the disk begin on [offset, offset + bytes), which reader_map will ask for,
+ * and do something else meanwhile. */
+struct reader_begun {
+    bool yes;
+    uint64_t until_ns; /* when a throttled link will have passed it */
+};
+int reader_begin(struct reader *r, uint64_t offset, size_t bytes, struct reader_begun *begun,
+                 struct err *err);
 /* READER_MAPPED: bring [offset, offset + bytes) to memory; *data points to them in the file's
  * mapping. They stay until reader_forget, or until the kernel wants the memory back: then a touch
- * reads them anew. */
-int reader_map(struct reader *r, uint64_t offset, size_t bytes, const uint8_t **data,
-               struct err *err);
+ * reads them anew. `begun` is of the same bytes; it may be zero or NULL. */
+int reader_map(struct reader *r, uint64_t offset, size_t bytes, const struct reader_begun *begun,
+               const uint8_t **data, struct err *err);
 /* READER_MAPPED (else nothing): give the whole pages of the range back, also to the page cache.
  * Under a throttle they stay: they are the disk, and unmapping them would take interrupts that no
  * disk's transfer takes. */

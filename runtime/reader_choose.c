@@ -33,7 +33,7 @@ static int read_span(struct reader *r, const struct reader_span *span, uint8_t *
     const uint8_t *data;
     if (r->way != READER_MAPPED)
         return reader_read(r, span->offset, span->bytes, buffer, &data, err);
-    int status = reader_map(r, span->offset, span->bytes, &data, err);
+    int status = reader_map(r, span->offset, span->bytes, NULL, &data, err);
     reader_forget(r, span->offset, span->bytes);
     return status;
 }

@@ -1,7 +1,7 @@
 /*
  * Prefetch: demands and guesses on a real archive with I/O threads: every byte right, promotion,
  * dropping, accounting, closing. For the race detector too (config=tsan). Bad files and bad disks
- * are in test_prefetch_bad.
+ * are in test_prefetch_bad, runs that are begun early in test_prefetch_begun.
  */
 #include "tests/test_util_prefetch.h"
 
@@ -44,14 +44,6 @@ static struct cache_counters counters(struct rig *r) {
     return c;
 }
 
-/* Until the condition holds, at most some seconds. */
-#define WAIT_UNTIL(condition)                                                                      \
-    do {                                                                                           \
-        for (int ms_ = 0; !(condition) && ms_ < 10000; ms_++)                                      \
-            rig_sleep_ms(1);                                                                       \
-        assert_true(condition);                                                                    \
-    } while (0)
-
 static uint64_t record_bytes(const struct rig *r, uint32_t record) {
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < CHUNKS; i++)
@@ -75,6 +67,7 @@ static void demands_bring_the_right_bytes(void **state) {
         {.io_threads = 2, .split_reads = true},
         {.io_threads = 2, .way = reader_direct_works(path) ? READER_DIRECT : READER_BUFFERED},
         {.io_threads = 2, .way = READER_MAPPED, .awake = true},
+        {.io_threads = 1, .way = READER_MAPPED, .awake = true},
     };
     for (size_t w = 0; w < TEST_COUNT(ways); w++) {
         for (int in_place = 0; in_place < 2; in_place++) {
@@ -102,6 +95,7 @@ static void packed_demands_bring_the_stored_bytes(void **state) {
         {.io_threads = 2, .split_reads = true},
         {.io_threads = 2, .way = reader_direct_works(path) ? READER_DIRECT : READER_BUFFERED},
         {.io_threads = 2, .way = READER_MAPPED, .awake = true},
+        {.io_threads = 1, .way = READER_MAPPED, .awake = true},
         {.io_threads = 2, .way = READER_PASSING},
     };
     for (size_t w = 0; w < TEST_COUNT(ways); w++) {

@@ -55,7 +55,7 @@ static bool works(enum reader_way way) {
 static const uint8_t *get(struct reader *r, uint64_t offset, size_t bytes, uint8_t *buffer,
                           struct err *err) {
     const uint8_t *data = NULL;
-    int status = r->way == READER_MAPPED ? reader_map(r, offset, bytes, &data, err)
+    int status = r->way == READER_MAPPED ? reader_map(r, offset, bytes, NULL, &data, err)
                                          : reader_read(r, offset, bytes, buffer, &data, err);
     return status == 0 ? data : NULL;
 }
@@ -236,7 +236,7 @@ static void the_slow_way_is_not_chosen(void **state) {
     for (int i = 0; i < 8; i++) {
         enum reader_way other = cached[i & 1], slow = i & 2 ? READER_DIRECT : other;
         enum reader_way fast = slow == other ? READER_DIRECT : other;
-        struct watch w = {.sleep_ns = 20 * 1000 * 1000};
+        struct watch w = {.sleep_ns = 80 * 1000 * 1000};
         struct reader_trial t = trial(other, i & 4 ? slow : fast);
         struct reader_choice c;
         struct err err = {0};

@@ -46,4 +46,12 @@ uint8_t rig_state(struct rig *r, uint32_t chunk);
 
 void rig_sleep_ms(uint64_t ms);
 
+/* Until the condition holds, at most some seconds. */
+#define WAIT_UNTIL(condition)                                                                      \
+    do {                                                                                           \
+        for (int ms_ = 0; !(condition) && ms_ < 10000; ms_++)                                      \
+            rig_sleep_ms(1);                                                                       \
+        assert_true(condition);                                                                    \
+    } while (0)
+
 #endif
