@@ -395,6 +395,8 @@ int corm_write_record(struct corm_writer *w, uint32_t layer, uint32_t expert,
         err_set(err, "%s: more than 2^32 chunks", w->path);
         return fail(w);
     }
+    w->stats.n_neurons += total;
+    w->stats.n_neurons_hot += hot_neurons;
     pack_record(w, neurons, hot_neurons, r.n_chunks);
     for (uint32_t i = 0; i < r.n_chunks; i++) {
         uint32_t left = total - i * step;

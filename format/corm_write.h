@@ -46,7 +46,7 @@ struct corm_write_options {
 
 struct corm_write_stats {
     uint64_t file_bytes, trunk_bytes, record_raw_bytes, record_stored_bytes;
-    uint64_t n_chunks, n_chunks_raw;
+    uint64_t n_chunks, n_chunks_raw, n_neurons, n_neurons_hot;
 };
 
 int corm_write_open(struct corm_writer **w, const char *path, const struct arch *arch,

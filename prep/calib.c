@@ -200,7 +200,7 @@ int calib_run(const struct hf_model *model, const struct corpus *train, const st
                                     .train_tok = train->n_tok,
                                     .held_tok = held->n_tok};
     if (train->n_tok == 0)
-        return err_set(err, "calibration text holds no sequence of %d tokens or more",
+        return err_set(err, "--calib: calibration text holds no sequence of %d tokens or more",
                        CORPUS_MIN_SEQ_TOK);
     result->order = mem_calloc(experts * a->ffn_dim, sizeof *result->order);
     result->hot = mem_calloc(experts, sizeof *result->hot);

@@ -122,7 +122,8 @@ static void print_json(const struct prep_options *o, const struct arch *a,
     const struct pack_result *r = &out->pack;
     const struct corm_write_stats *s = &r->stats;
     json_t *root = json_pack(
-        "{s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:f, s:I}",
+        "{s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:f, "
+        "s:I}",
         "output", o->output, "family", a->family, "parameters", (json_int_t)arch_params(a),
         "parameters_active", (json_int_t)arch_params_active(a), "source_bytes",
         (json_int_t)r->source_bytes, "file_bytes", (json_int_t)s->file_bytes, "ratio",
@@ -130,8 +131,9 @@ static void print_json(const struct prep_options *o, const struct arch *a,
         "experts_raw_bytes", (json_int_t)s->record_raw_bytes, "experts_stored_bytes",
         (json_int_t)s->record_stored_bytes, "codec", r->expert_codec->name, "chunks",
         (json_int_t)s->n_chunks, "raw_chunks", (json_int_t)s->n_chunks_raw, "chunk_neurons",
-        (json_int_t)r->chunk_neurons, "hot_neurons", (json_int_t)r->hot_neurons, "seconds",
-        out->seconds, "peak_rss_bytes", (json_int_t)peak_rss_bytes());
+        (json_int_t)r->chunk_neurons, "neurons", (json_int_t)s->n_neurons, "hot_neurons",
+        (json_int_t)s->n_neurons_hot, "seconds", out->seconds, "peak_rss_bytes",
+        (json_int_t)peak_rss_bytes());
     if (out->calib.ran) {
         const struct calib_result *c = &out->calib.result;
         json_object_set_new(root, "calibration",
@@ -175,11 +177,12 @@ static void print_text(const struct prep_options *o, const struct arch *a,
     printf("  model    %s, %u layers, %.4g M parameters, %.4g M used by a token\n", a->family,
            a->n_layers, (double)arch_params(a) / 1e6, (double)arch_params_active(a) / 1e6);
     printf("  trunk    %s\n", cli_size_text(trunk, s->trunk_bytes));
-    printf("  experts  %s of %s in %s, %u of %u neurons hot, %" PRIu64
+    printf("  experts  %s of %s in %s, %.1f %% of the neurons hot, %" PRIu64
            " chunks of %u neurons (%" PRIu64 " raw)\n",
            cli_size_text(stored, s->record_stored_bytes), cli_size_text(raw, s->record_raw_bytes),
-           r->expert_codec->name, r->hot_neurons, a->ffn_dim, s->n_chunks, r->chunk_neurons,
-           s->n_chunks_raw);
+           r->expert_codec->name,
+           100.0 * (double)s->n_neurons_hot / (double)(s->n_neurons ? s->n_neurons : 1),
+           s->n_chunks, r->chunk_neurons, s->n_chunks_raw);
     printf("  took     %.1f s, peak memory %s\n", out->seconds,
            cli_size_text(peak, peak_rss_bytes()));
     if (out->measured) {

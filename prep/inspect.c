@@ -301,10 +301,11 @@ static json_t *json_sections(const struct corm *c) {
         const struct corm_section *s = &c->sections[i];
         char hash[24];
         snprintf(hash, sizeof hash, "%016" PRIx64, s->hash);
+        /* null: its parts have their own */
         json_array_append_new(sections,
-                              json_pack("{s:s, s:I, s:I, s:s}", "name", corm_section_name(s->type),
+                              json_pack("{s:s, s:I, s:I, s:s?}", "name", corm_section_name(s->type),
                                         "offset", (json_int_t)s->offset, "bytes",
-                                        (json_int_t)s->bytes, "xxh3", hash));
+                                        (json_int_t)s->bytes, "xxh3", s->hash ? hash : NULL));
     }
     return sections;
 }

@@ -90,7 +90,7 @@ uint32_t pack_chunk_neurons(const struct arch *a, uint32_t wanted) {
 static int choose_chunks(struct pack *p, struct err *err) {
     uint32_t ffn = p->a->ffn_dim, chunk = p->opt->chunk_neurons;
     if (chunk == 0 || chunk % 32 != 0) {
-        return err_set(err, "chunk size of %u neurons must be a multiple of 32", chunk);
+        return err_set(err, "--chunk-neurons %u: expected a multiple of 32", chunk);
     }
     chunk = pack_chunk_neurons(p->a, chunk);
     uint64_t neuron_bytes = 3 * (uint64_t)codec_row_bytes(p->expert_codec, p->a->dim);
@@ -340,9 +340,13 @@ out:
 static void describe_options(const struct pack *p, struct buf *out) {
     const struct codec *trunk = p->opt->trunk_codec;
     buf_printf(out, "corm: %s\n", p->opt->version);
-    buf_printf(out, "options: --codec %s --trunk %s --hot %g --chunk-neurons %u%s%s\n",
-               p->expert_codec->name, trunk ? trunk->name : "keep", p->opt->hot_fraction,
-               p->chunk_neurons, p->opt->compress ? "" : " --no-compress",
+    buf_printf(out, "options: --codec %s --trunk %s", p->expert_codec->name,
+               trunk ? trunk->name : "keep");
+    if (!p->opt->calib) { /* which decides on hot prefixes by itself */
+        buf_printf(out, " --hot %g", p->opt->hot_fraction);
+    }
+    buf_printf(out, " --chunk-neurons %u%s%s\n", p->chunk_neurons,
+               p->opt->compress ? "" : " --no-compress",
                p->opt->compress && p->opt->raw_hot ? " --raw-hot" : "");
     if (p->opt->calib) {
         buf_printf(out, "calibration: %u tokens of %s, %u held out\n", p->opt->calib->train_tok,
@@ -394,7 +398,6 @@ int pack_model(const struct hf_model *m, const char *out_path, const struct pack
     }
     result->expert_codec = p.expert_codec;
     result->chunk_neurons = p.chunk_neurons;
-    result->hot_neurons = p.hot_neurons;
 out:
     pool_free(p.pool);
     buf_free(&tokenizer);

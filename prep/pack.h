@@ -46,7 +46,7 @@ struct pack_result {
     struct corm_write_stats stats;
     uint64_t source_bytes;            /* of the safetensors files */
     const struct codec *expert_codec; /* as chosen */
-    uint32_t chunk_neurons, hot_neurons;
+    uint32_t chunk_neurons;
 };
 
 /* Write `m` to `out_path`, which is replaced where it exists; on failure nothing is left. */

@@ -73,6 +73,10 @@ static uint64_t plan_fixed(struct corm_engine *e, uint32_t row_padding, uint64_t
     return p->trunk_bytes + p->kv_bytes + p->scratch_bytes;
 }
 
+static double mib(uint64_t bytes) {
+    return (double)bytes / (1 << 20);
+}
+
 /* Set the budget and the floor below it, for slots as `keeps` says, which `before`, the MiB,
  * `after` calls too small. */
 static int plan_budget(struct corm_engine *e, uint64_t fixed, unsigned keeps, uint64_t budget_bytes,
@@ -90,13 +94,11 @@ static int plan_budget(struct corm_engine *e, uint64_t fixed, unsigned keeps, ui
         return 0;
     return err_set(
         err,
-        "%s: %s%llu MiB %s: %llu MiB would do (trunk %llu, KV cache %llu, scratch %llu, smallest "
-        "expert cache %llu)",
+        "%s: %s%llu MiB %s: %llu MiB would do (trunk %.1f, KV cache %.1f, scratch %.1f, smallest "
+        "expert cache %.1f)",
         c->map.path, before, (unsigned long long)(p->budget_bytes >> 20), after,
-        (unsigned long long)((p->floor_bytes >> 20) + 1),
-        (unsigned long long)(p->trunk_bytes >> 20), (unsigned long long)(p->kv_bytes >> 20),
-        (unsigned long long)(p->scratch_bytes >> 20),
-        (unsigned long long)((p->floor_bytes - fixed) >> 20));
+        (unsigned long long)((p->floor_bytes >> 20) + 1), mib(p->trunk_bytes), mib(p->kv_bytes),
+        mib(p->scratch_bytes), mib(p->floor_bytes - fixed));
 }
 
 /* Keep experts so: all of them where that is in place, else as many as the budget has room for. */

@@ -150,6 +150,10 @@ int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struc
     if (!status) {
         status = budget_bytes("--vram", o->vram, false, &options.vram_bytes, err);
     }
+    if (!status && o->vram && (!o->device || strncmp(o->device, "cuda", 4) != 0)) {
+        err_set(err, "--vram %s: expected --device cuda with it", o->vram);
+        status = CLI_USAGE;
+    }
     if (status) {
         return status;
     }

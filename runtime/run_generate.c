@@ -52,6 +52,13 @@ static int read_prompt(const struct cli_call *call, struct buf *text, struct err
     return 0;
 }
 
+/* What to do about a context that is too small. */
+static const char *larger_ctx(const struct corm_model_info *info) {
+    return info->ctx_max_tok == 0 || info->ctx_tok < info->ctx_max_tok
+               ? "; --ctx N makes it larger"
+               : ", the most that the model was made for";
+}
+
 static int take_prompt(struct generation *g, const struct buf *text, struct err *err) {
     const struct run *r = &g->run;
     if (run_tokenize(r, text, !r->o->no_bos, &g->prompt, err) < 0) {
@@ -62,9 +69,8 @@ static int take_prompt(struct generation *g, const struct buf *text, struct err 
                        "the prompt is empty, and the model's tokenizer begins no text by itself");
     }
     if (g->prompt.n > r->info->ctx_tok) {
-        return err_set(err,
-                       "the prompt has %zu tokens, the context holds %u; --ctx N makes it larger",
-                       g->prompt.n, r->info->ctx_tok);
+        return err_set(err, "the prompt has %zu tokens, the context holds %u%s", g->prompt.n,
+                       r->info->ctx_tok, larger_ctx(r->info));
     }
     return 0;
 }
@@ -148,8 +154,8 @@ static void report(struct generation *g) {
     const struct run *r = &g->run;
     struct corm_stats end = run_stats(r);
     if (g->end == END_CONTEXT && !r->o->quiet) {
-        fprintf(stderr, "corm-run: the context of %u tokens is full; --ctx N makes it larger\n",
-                r->info->ctx_tok);
+        fprintf(stderr, "corm-run: the context of %u tokens is full%s\n", r->info->ctx_tok,
+                larger_ctx(r->info));
     }
     struct run_json j;
     bool json = run_report_begin(r, &g->after_prompt, &end, &j);
