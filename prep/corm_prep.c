@@ -368,7 +368,14 @@ static const struct cli_command commands[] = {
      .description =
          "By layer: how many of a token's experts each predictor finds one, two and three "
          "layers ahead, and how much of the cold neurons' energy is found by reading part of "
-         "them; on held-out text, beside the free baselines."},
+         "them; on held-out text, beside the free baselines.\n"
+         "Load of fair: uses of the least and the most used expert, over those of all alike. "
+         "Previous: the experts of the token before. Stale gate: a later layer's router, applied "
+         "to the present hidden state; mean outputs: to that with what the experts of the layers "
+         "between add on average; learned: with a correction of low rank, which is the one in use "
+         "where it is stored (*). At 1.5 k: of half as many guesses again as experts are used.\n"
+         "Static order: the chunks that add most on average first; oracle: those that add most to "
+         "the token at hand."},
     {"verify", "check every checksum in an archive", run_verify, .args = "MODEL.corm",
      .min_args = 1, .max_args = 1, .groups = {&report_group},
      .description =
@@ -399,6 +406,7 @@ int main(int argc, char **argv) {
         .version = CORM_VERSION_TEXT,
         .commands = commands,
         .default_command = -1,
+        .exit_status = "130 convert was ended by Ctrl-C or SIGTERM\n",
     };
     return cli_main(&program, argc, argv, &o);
 }
