@@ -159,9 +159,17 @@ bool fill_begins(const struct fill *fill) {
     return fill->reader.way == READER_MAPPED;
 }
 
+/* Give back what was evicted, before the run's own bytes come, which may be among it. */
+static void forget_unmapped(struct fill *fill, struct fill_run *run) {
+    for (uint32_t i = 0; i < run->n_unmapped; i++)
+        reader_forget(&fill->reader, run->unmapped[i].offset, run->unmapped[i].bytes);
+    run->n_unmapped = 0;
+}
+
 void fill_begin(struct fill *fill, struct fill_run *run) {
     const struct corm *a = fill->archive;
     struct err later = {0};
+    forget_unmapped(fill, run);
     if (fill_begins(fill) && run->slots[0] != CACHE_NO_SLOT)
         reader_begin(&fill->reader, a->chunks[run->first].offset,
                      fill_bytes(a, run->first, run->first + run->n - 1), &run->begun, &later);
@@ -171,8 +179,7 @@ int fill_read(struct fill *fill, struct filler *f, struct fill_run *run, struct 
     const struct corm *a = fill->archive;
     if (f->landing)
         order_slots(run);
-    for (uint32_t i = 0; i < run->n_unmapped; i++)
-        reader_forget(&fill->reader, run->unmapped[i].offset, run->unmapped[i].bytes);
+    forget_unmapped(fill, run);
     /* A run is of chunks with slots, or of chunks in place. */
     if (run->slots[0] != CACHE_NO_SLOT)
         return read_run(fill, f, run, err);
