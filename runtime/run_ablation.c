@@ -423,12 +423,10 @@ static int check_same(const struct ablation *a, struct err *err) {
     return 0;
 }
 
-enum { RATE_BLOCK = 1 << 20 };
-static const double RATE_SECONDS = 0.5;
-
-/* As many as the engine's, or what a disk likes. */
-static uint32_t rate_threads(const struct ablation *a) {
-    return a->base.io_threads > 4 ? (uint32_t)a->base.io_threads : 4;
+/* The rate of the disk read one way, by as many threads as the engine's, or as a disk likes. */
+static int read_disk(const struct ablation *a, bool direct, double *bytes_per_s, struct err *err) {
+    uint32_t threads = a->base.io_threads > 4 ? a->base.io_threads : 4;
+    return run_io_rate(a->call->args.items[0], direct, 1 << 20, threads, 0.5, bytes_per_s, err);
 }
 
 /* The way in which all rows read the disk, and its rate. */
@@ -438,15 +436,11 @@ static int device_rate(struct ablation *a, struct err *err) {
         return 0;
     }
     struct err refused = {0};
-    const char *path = a->call->args.items[0];
-    a->direct = run_io_rate(path, true, RATE_BLOCK, rate_threads(a), RATE_SECONDS,
-                            &a->device_bytes_per_s, &refused) == 0;
+    a->direct = read_disk(a, true, &a->device_bytes_per_s, &refused) == 0;
     if (a->base.reading == CORM_READ_AUTO) {
         a->base.reading = a->direct ? CORM_READ_DIRECT : CORM_READ_PASSING;
     }
-    return a->direct ? 0
-                     : run_io_rate(path, false, RATE_BLOCK, rate_threads(a), RATE_SECONDS,
-                                   &a->device_bytes_per_s, err);
+    return a->direct ? 0 : read_disk(a, false, &a->device_bytes_per_s, err);
 }
 
 /* The rate once more, where that leaves the page cache alone, from which resident rows run: the
@@ -456,8 +450,7 @@ static int device_rate_again(struct ablation *a, struct err *err) {
     if (!a->direct) {
         return 0;
     }
-    int status = run_io_rate(a->call->args.items[0], true, RATE_BLOCK, rate_threads(a),
-                             RATE_SECONDS, &rate, err);
+    int status = read_disk(a, true, &rate, err);
     a->device_bytes_per_s = fmax(a->device_bytes_per_s, rate);
     return status;
 }

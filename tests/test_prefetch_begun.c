@@ -56,8 +56,8 @@ static uint8_t first_when_second_begins(enum reader_way way, bool split_reads) {
     for (int i = 0; i < 2; i++)
         WAIT_UNTIL(rig_is_ready(r.prefetch, &needs[i]));
     prefetch_release(r.prefetch, needs, 2);
-    for (uint32_t i = 0; i < 2; i++)
-        rig_use(&r, i == 0 ? 0 : 3);
+    rig_use(&r, 0);
+    rig_use(&r, 3);
     rig_close(&r);
     return s.first_then;
 }
