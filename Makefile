@@ -69,25 +69,28 @@ isa_off := $(filter-out $(isa_here),avx2 avx512 neon)
 
 # ---- sources -------------------------------------------------------------------------------------
 
+# Which rooms make what. Of format, the reader of checkpoints is prep's alone.
+LIB_ROOMS := format format/text kernels kernels/cpu runtime runtime/model
+RUN_ROOMS := runtime/run runtime/bench
+PREP_ROOMS := prep prep/hf prep/calib
+CHECKPOINT := format/safetensors.c
+
 sources = $(filter-out $(foreach i,$(isa_off),%_$(i).c),$(wildcard $(addsuffix /*.c,$(1))))
-MAINS := prep/corm_prep.c runtime/corm_run.c
-# The commands of corm-run belong to its main. libcorm is format without the checkpoint reader, kernels,
-# and the rest of runtime; prep comes on top.
-RUN_SRC := $(wildcard runtime/run.c runtime/run_*.c)
-LIB_SRC := $(filter-out format/safetensors% $(MAINS) $(RUN_SRC),$(call sources,format kernels runtime))
-ALL_SRC := $(LIB_SRC) $(wildcard format/safetensors*.c) $(RUN_SRC) \
-	$(filter-out $(MAINS),$(call sources,prep))
-PROGRAMS := $(patsubst prep/corm_prep.c,$(OUT)/corm-prep,$(patsubst \
-	runtime/corm_run.c,$(OUT)/corm-run,$(wildcard $(MAINS))))
-TEST_SRC := $(wildcard tests/test_*.c)
-SYNTH_SRC := $(filter-out tests/synth/synth.c,$(wildcard tests/synth/*.c))
-TEST_UTIL := $(filter tests/test_util%,$(TEST_SRC))
+MAINS := prep/corm_prep.c runtime/run/corm_run.c
+LIB_SRC := $(filter-out $(CHECKPOINT),$(call sources,$(LIB_ROOMS)))
+RUN_SRC := $(filter-out $(MAINS),$(call sources,$(RUN_ROOMS)))
+PREP_SRC := $(CHECKPOINT) $(filter-out $(MAINS),$(call sources,$(PREP_ROOMS)))
+ALL_SRC := $(LIB_SRC) $(RUN_SRC) $(PREP_SRC)
+PROGRAMS := $(OUT)/corm-prep $(OUT)/corm-run
+# Tests mirror the rooms; a test is found by the name of its file.
+TEST_SRC := $(sort $(shell find tests -name 'test_*.c'))
+SYNTH_SRC := $(filter-out tests/synth/synth.c tests/synth/test_%,$(wildcard tests/synth/*.c))
+TEST_UTIL := $(wildcard tests/util/*.c)
 TESTS := $(patsubst tests/%.c,$(OUT)/tests/%,$(filter-out $(TEST_UTIL),$(TEST_SRC)))
-SHELL_TESTS := $(sort $(wildcard tests/e2e_*.sh))
+SHELL_TESTS := $(sort $(wildcard tests/e2e/e2e_*.sh))
 FUZZERS := $(patsubst tests/%.c,$(OUT)/%,$(wildcard tests/fuzz/fuzz_*.c))
 EXAMPLES := $(patsubst docs/%.c,$(OUT)/docs/%,$(wildcard docs/*.c))
 
-FOLDERS := format kernels runtime prep tests tests/cuda tests/fuzz tests/synth docs
 objects = $(patsubst %,$(OUT)/%.o,$(basename $(1)))
 LIB_OBJ := $(call objects,$(LIB_SRC))
 ALL_OBJ := $(call objects,$(ALL_SRC))
@@ -95,12 +98,12 @@ ALL_OBJ := $(call objects,$(ALL_SRC))
 # ---- CUDA: found, or left out --------------------------------------------------------------------
 
 CUDA ?= auto
-CU_SRC := $(wildcard kernels/*.cu)
+CU_SRC := $(wildcard kernels/cuda/*.cu)
 NVCC := $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
 # Compiled once for all configurations: what is measured and sanitized is the host's code.
 CUDA_OUT := $(BUILD)/cuda
 ifeq ($(CU_SRC),)
-cuda_note := left out (there is no kernels/*.cu)
+cuda_note := left out (there is no kernels/cuda/*.cu)
 else ifeq ($(CUDA),0)
 cuda_note := left out (CUDA=0)
 else ifeq ($(NVCC),)
@@ -172,13 +175,13 @@ test: ## Build and run all tests, or those named in T="test_base e2e_demo"
 
 test-cuda: ## Test the CUDA backend on this machine's device, under compute-sanitizer where there is one
 	@CC='$(CC)' tests/deps.sh build test
-	@$(again) all $(OUT)/synth $(OUT)/tests/cuda/device
-	@CORM_BUILD=$(OUT) tests/cuda/run.sh $(BUILD)/bench-cuda
+	@$(again) all $(OUT)/synth $(OUT)/tests/kernels/cuda/device
+	@CORM_BUILD=$(OUT) tests/kernels/cuda/run.sh $(BUILD)/bench-cuda
 
 bench-cuda: ## Measure this machine's device: memory, resident, and experts in part of it beside B0
 	@CC='$(CC)' tests/deps.sh build test
-	@$(again) all $(OUT)/synth $(OUT)/tests/cuda/device
-	@tests/cuda/bench.sh $(OUT) $(BUILD)/bench-cuda
+	@$(again) all $(OUT)/synth $(OUT)/tests/kernels/cuda/device
+	@tests/kernels/cuda/bench.sh $(OUT) $(BUILD)/bench-cuda
 
 lint: ## Check style, include directions, library homes, headers, global state
 	@CC='$(CC)' tests/deps.sh build lint
@@ -188,7 +191,7 @@ lint: ## Check style, include directions, library homes, headers, global state
 
 format: ## Rewrite the sources in the style of .clang-format
 	@tests/deps.sh lint
-	clang-format -i $(wildcard $(foreach e,[ch] inc,$(addsuffix /*.$e,$(FOLDERS))))
+	find format kernels runtime prep tests docs -name '*.[ch]' -o -name '*.inc' | xargs clang-format -i
 
 bench: ## Measure speed and what each mechanism brings; tables go to docs/SPEED.md (BENCH_BIG=1: more)
 	@CC='$(CC)' tests/deps.sh build test
@@ -268,7 +271,7 @@ $(CUDA_OUT)/%.o: %.cu $(CUDA_OUT)/flags
 	$(Q)$(NVCC) $(NVCC_FLAGS) -MMD -MP -c $< -o $@
 
 # The same sources as ordinary C++, on a device that is coroutines: no sanitizer understands its stacks.
-$(CUDA_OUT)/emulated.o: tests/cuda/emulated.cpp $(CUDA_OUT)/flags
+$(CUDA_OUT)/emulated.o: tests/kernels/cuda/emulated.cpp $(CUDA_OUT)/flags
 	$(call say,C++,$<)
 	$(Q)$(CXX) $(CXX_FLAGS) -U_FORTIFY_SOURCE -ffp-contract=off -fno-stack-protector -Wno-unused-function \
 	    -MMD -MP -c $< -o $@
@@ -298,7 +301,7 @@ define newline
 endef
 
 $(OUT)/corm-run: LIBS = $(LIBS_RUN)
-$(OUT)/corm-run: $(OUT)/runtime/corm_run.o $(call objects,$(RUN_SRC)) $(OUT)/libcorm.a
+$(OUT)/corm-run: $(OUT)/runtime/run/corm_run.o $(call objects,$(RUN_SRC)) $(OUT)/libcorm.a
 	$(link)
 $(OUT)/corm-prep: LIBS = $(LIBS_PREP) $(LIBS_RUN)
 $(OUT)/corm-prep: $(OUT)/prep/corm_prep.o $(OUT)/libeverything.a
@@ -315,13 +318,13 @@ $(TESTS): $(OUT)/tests/%: $(OUT)/tests/%.o $(OUT)/tests/libutil.a $(OUT)/libever
 	$(link)
 comma := ,
 wrap_cuda := $(patsubst %,-Wl$(comma)--wrap=backend_cuda_%,open devices scratch_bytes)
-$(OUT)/tests/test_cuda $(OUT)/tests/test_tier: $(CUDA_OUT)/emulated.o
+$(OUT)/tests/kernels/cuda/test_cuda $(OUT)/tests/runtime/test_tier: $(CUDA_OUT)/emulated.o
 # corm-run on devices that are not there.
-$(OUT)/tests/cuda/run_device: LIBS = $(wrap_cuda) $(LIBS_RUN)
-$(OUT)/tests/cuda/run_device: $(OUT)/tests/cuda/run_device.o $(OUT)/runtime/corm_run.o \
+$(OUT)/tests/kernels/cuda/run_device: LIBS = $(wrap_cuda) $(LIBS_RUN)
+$(OUT)/tests/kernels/cuda/run_device: $(OUT)/tests/kernels/cuda/run_device.o $(OUT)/runtime/run/corm_run.o \
     $(call objects,$(RUN_SRC)) $(OUT)/tests/libutil.a $(OUT)/libcorm.a $(CUDA_OUT)/emulated.o
 	$(link)
-$(OUT)/tests/cuda/device: $(OUT)/tests/cuda/device.o $(OUT)/tests/libutil.a $(OUT)/libeverything.a
+$(OUT)/tests/kernels/cuda/device: $(OUT)/tests/kernels/cuda/device.o $(OUT)/tests/libutil.a $(OUT)/libeverything.a
 	$(link)
 $(OUT)/fuzz/%: LIBS = -fsanitize=fuzzer $(LIBS_PREP) $(LIBS_RUN)
 $(FUZZERS): $(OUT)/fuzz/%: $(OUT)/tests/fuzz/%.o $(OUT)/tests/libutil.a $(OUT)/libeverything.a
@@ -335,14 +338,14 @@ $(OUT)/libcorm.pc: _flags
 	    'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -lcorm' 'Libs.private: $(strip $(LIBS_CUDA) -lm -pthread)' >$@
 
 .PHONY: programs _test _fuzz
-programs: all $(EXAMPLES) $(TESTS) $(OUT)/tests/cuda/run_device $(OUT)/synth
+programs: all $(EXAMPLES) $(TESTS) $(OUT)/tests/kernels/cuda/run_device $(OUT)/synth
 chosen = $(if $(T),$(filter $(addprefix %/,$(T:.sh=)),$(1)),$(1))
 no_test = $(filter-out $(notdir $(TESTS) $(SHELL_TESTS:.sh=)),$(T:.sh=))
 _test: $(if $(no_test),$(error no such test: $(no_test))) all $(EXAMPLES) $(call chosen,$(TESTS)) \
-    $(if $(filter %e2e_device,$(call chosen,$(SHELL_TESTS:.sh=))),$(OUT)/tests/cuda/run_device)
+    $(if $(filter %e2e_device,$(call chosen,$(SHELL_TESTS:.sh=))),$(OUT)/tests/kernels/cuda/run_device)
 	@CORM_BUILD=$(OUT) tests/run.sh $(if $(WRAP),-w '$(WRAP)') $(call chosen,$(TESTS)) \
 	    $(addsuffix .sh,$(call chosen,$(SHELL_TESTS:.sh=)))
 _fuzz: $(FUZZERS)
 	@tests/fuzz/run.sh $(TIME) $(FUZZERS)
 
--include $(wildcard $(patsubst %,$(OUT)/%/*.d,$(FOLDERS)) $(CUDA_OUT)/*.d $(CUDA_OUT)/kernels/*.d)
+-include $(shell find $(wildcard $(OUT) $(CUDA_OUT)) /dev/null -name '*.d')

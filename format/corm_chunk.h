@@ -38,7 +38,7 @@ struct corm_decoder;
 struct corm_decoder *corm_decoder_sized(size_t max_raw_bytes);
 void corm_decoder_free(struct corm_decoder *d);
 /* Decode chunks of exponents with a function that does the same as corm_exponents_decode, which is
- * what new decoders use (corm_exponents.h; kernels/exponents.h has faster ones). */
+ * what new decoders use (corm_exponents.h; kernels/cpu/exponents.h has faster ones). */
 struct corm_exponents;
 void corm_decoder_use(struct corm_decoder *d,
                       void (*exponents)(struct corm_exponents *e, size_t n, uint8_t *dst));

@@ -2,7 +2,7 @@
  * corm_exponents: the chunk encoding `exponents` of bf16 weights (docs/FORMAT.md, "Encodings").
  *
  * Owns: packing; the check of stored bytes; their decoding, in plain C, which defines what faster
- * decoders must give (kernels/exponents.h), and within which bounds.
+ * decoders must give (kernels/cpu/exponents.h), and within which bounds.
  * Leaves to others: when this encoding is chosen (corm_chunk), checksums (corm_verify).
  * Threads: all functions are pure, but for the place that struct corm_exponents is at.
  *

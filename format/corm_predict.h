@@ -4,7 +4,7 @@
  * Owns: the section's layout (docs/FORMAT.md, "Predictors"): a table of matrices, each named by
  * what it is for, in ascending order of (kind, layer, ahead); the check of ids, codecs, shapes and
  * bounds at open; building a section.
- * Leaves to others: fitting (prep/fit), evaluating (runtime/predict).
+ * Leaves to others: fitting (prep/calib/fit), evaluating (runtime/predict).
  * Threads: immutable after open.
  *
  * Kinds and shapes (E experts, d dim, r rank, m basis, n all chunks of an expert):

@@ -4,7 +4,7 @@
  *
  * Owns: the operations' meaning. The scalar CPU tables (isa "scalar") define the results; every
  * other implementation is compared with them.
- * Leaves to others: models (runtime/forward), which bytes are in memory (runtime/cache).
+ * Leaves to others: models (runtime/model/forward), which bytes are in memory (runtime/cache).
  *
  * Memory. `float *` and `int32_t *` arguments are backend memory from ops->alloc (for the CPU,
  * plain memory; on a device, device memory) unless named `host_*`. Weights were passed through
@@ -15,13 +15,13 @@
  * number of rows in the call, nor on how neurons are cut into chunks, as long as every chunk but an
  * expert's last holds a multiple of FFN_BLOCK neurons. So logits are bit-identical for any budget,
  * thread count and batch split on one backend and ISA. (A backend over a foreign library, such as
- * prep/blas, may exempt itself in its header.)
+ * prep/calib/blas, may exempt itself in its header.)
  *
  * Quantised inputs. Where weights are q8 or q4, the CPU quantises the rows that meet them in a dot
- * product to 8 bits by group of 32 columns (kernels/dot.h has the definition): `x` of matmul, and
- * of experts for gate and up. `down`, and every product with other codecs, takes its inputs in f32.
- * Another backend may keep f32 there: it then differs by that rounding, at most half of a group's
- * greatest |x| / 127 for each x.
+ * product to 8 bits by group of 32 columns (kernels/cpu/dot.h has the definition): `x` of matmul,
+ * and of experts for gate and up. `down`, and every product with other codecs, takes its inputs in
+ * f32. Another backend may keep f32 there: it then differs by that rounding, at most half of a
+ * group's greatest |x| / 127 for each x.
  *
  * Errors: operations cannot fail; a device that dies, dies (die()).
  * Threads: all operations are called by one thread (the forward thread); workers live inside one
@@ -227,7 +227,7 @@ const char *backend_cpu_isa_at(size_t i, bool *usable);
  * free (0: not checked); beyond what is allocated and placed it takes backend_cuda_scratch_bytes,
  * and the driver some for itself before that is looked at. Without a driver or a device, with one
  * too old, or in a program that was built without CUDA it is an error. Results may differ in the
- * last bits from those of the CPU (kernels/cuda.inc). */
+ * last bits from those of the CPU (kernels/cuda/cuda.inc). */
 int backend_cuda_open(struct backend *b, uint32_t device, uint64_t vram_bytes,
                       const struct backend_limits *limits, struct err *err);
 uint64_t backend_cuda_scratch_bytes(const struct backend_limits *limits);

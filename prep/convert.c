@@ -12,10 +12,10 @@
 
 #include <jansson.h>
 
+#include "prep/calib/loss.h"
 #include "prep/claim.h"
 #include "prep/convert_calib.h"
-#include "prep/hf.h"
-#include "prep/loss.h"
+#include "prep/hf/hf.h"
 #include "prep/source.h"
 
 enum { EXIT_INTERRUPTED = 130 };

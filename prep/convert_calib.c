@@ -11,10 +11,10 @@
 #include <unistd.h>
 
 #include "format/corm_read.h"
-#include "prep/calib_sample.h"
-#include "prep/calib_state.h"
+#include "prep/calib/calib_sample.h"
+#include "prep/calib/calib_state.h"
+#include "prep/calib/loss.h"
 #include "prep/claim.h"
-#include "prep/loss.h"
 #include "prep/report.h"
 
 static char *state_path(const char *output) {

@@ -18,7 +18,7 @@
 #include "format/cli.h"
 #include "format/corm_predict.h"
 #include "format/corm_read.h"
-#include "format/tokenizer.h"
+#include "format/text/tokenizer.h"
 #include "prep/convert.h"
 #include "prep/inspect.h"
 #include "prep/report.h"

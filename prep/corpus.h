@@ -14,7 +14,7 @@
 #ifndef PREP_CORPUS_H
 #define PREP_CORPUS_H
 
-#include "format/tokenizer.h"
+#include "format/text/tokenizer.h"
 #include "prep/stop.h"
 
 enum { CORPUS_MIN_SEQ_TOK = 8, CORPUS_MAX_TOK = 1 << 30 };

@@ -7,7 +7,7 @@
 #include <jansson.h>
 
 #include "format/cli.h"
-#include "format/tokenizer.h"
+#include "format/text/tokenizer.h"
 
 enum { LICENSE_LINES_SHOWN = 3, MAX_CODECS = 16 };
 

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "kernels/pool.h"
-#include "prep/hf_tokenizer.h"
+#include "prep/hf/hf_tokenizer.h"
 #include "prep/provenance.h"
 
 enum {

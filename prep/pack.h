@@ -4,7 +4,7 @@
  * Owns: which codec each tensor gets, the order of neurons and the size of the hot prefix,
  * streaming (one expert's record and a few rows in memory at a time), provenance and licence text.
  * Leaves to others: reading weights (prep/hf), bytes of the archive (format/corm_write), the
- * tokenizer section (prep/hf_tokenizer).
+ * tokenizer section (prep/hf/hf_tokenizer).
  * Threads: called from the main thread; conversion and compression of neurons run on a pool
  * of its own.
  *
@@ -16,8 +16,8 @@
 
 #include "format/corm_write.h"
 #include "format/progress.h"
-#include "prep/calib.h"
-#include "prep/hf.h"
+#include "prep/calib/calib.h"
+#include "prep/hf/hf.h"
 #include "prep/stop.h"
 
 struct pack_options {

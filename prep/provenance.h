@@ -10,7 +10,7 @@
 #define PREP_PROVENANCE_H
 
 #include "format/progress.h"
-#include "prep/hf.h"
+#include "prep/hf/hf.h"
 #include "prep/stop.h"
 
 /* Append a line "source: NAME SIZE bytes xxh3 CHECKSUM" for every file of the checkpoint, by

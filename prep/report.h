@@ -9,7 +9,7 @@
 
 #include "format/corm_predict.h"
 #include "format/corm_read.h"
-#include "prep/calib.h"
+#include "prep/calib/calib.h"
 
 /* Add the scores of every layer with experts to the predictors. */
 void report_add_scores(struct corm_predict_builder *b, const struct calib_result *r);

@@ -3,7 +3,7 @@
  *
  * Owns: the choice of the files that matter; unpacking a checkpoint that comes inside a .tar,
  * .tar.zst, .tar.gz or .zip into a temporary directory, and removing that again.
- * Leaves to others: what is in the files (prep/hf, prep/hf_tokenizer, prep/pack).
+ * Leaves to others: what is in the files (prep/hf, prep/hf/hf_tokenizer, prep/pack).
  * Threads: one object belongs to one thread.
  *
  * An archive is untrusted: an entry with an absolute path, a ".." or a backslash is refused, links

@@ -12,7 +12,7 @@
 #ifndef RUNTIME_ENGINE_H
 #define RUNTIME_ENGINE_H
 
-#include "format/tokenizer.h"
+#include "format/text/tokenizer.h"
 #include "runtime/corm.h"
 #include "runtime/experts.h"
 #include "runtime/lookahead.h"

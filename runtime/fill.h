@@ -17,7 +17,7 @@
 #ifndef RUNTIME_FILL_H
 #define RUNTIME_FILL_H
 
-#include "kernels/exponents.h"
+#include "kernels/cpu/exponents.h"
 #include "kernels/landing.h"
 #include "runtime/cache.h"
 #include "runtime/reader.h"

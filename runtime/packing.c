@@ -3,7 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "kernels/exponents.h"
+#include "kernels/cpu/exponents.h"
 
 static const uint64_t MEASURE_NS = 2 * 1000 * 1000;
 

@@ -23,7 +23,7 @@
 #define RUNTIME_PREDICT_H
 
 #include "format/corm_predict.h"
-#include "runtime/forward.h"
+#include "runtime/model/forward.h"
 
 struct predict {
     struct corm_predict view;

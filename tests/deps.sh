@@ -30,6 +30,7 @@ test  python3          python3
 test  zstd             zstd
 test  zip              zip
 lint  clang-format     clang-format
+lint  g++              g++
 clang clang            clang
 clang llvm             llvm-symbolizer
 valgrind valgrind      valgrind

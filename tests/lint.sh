@@ -14,14 +14,12 @@ findings=$(mktemp) || exit 1
 trap 'rm -f "$findings"' EXIT
 
 folders="format kernels runtime prep"
-mains="prep/corm_prep.c runtime/corm_run.c"
-sources() { # the C and CUDA files of the given folders, those that exist
-    for folder in "$@"; do
-        find "$folder" -maxdepth 1 \( -name '*.[ch]' -o -name '*.cu' -o -name '*.inc' \) 2>/dev/null
-    done | sort
+mains="prep/corm_prep.c runtime/run/corm_run.c"
+sources() { # the C and CUDA files in the given folders and below
+    find "$@" \( -name '*.[ch]' -o -name '*.cu' -o -name '*.inc' \) | sort
 }
 code=$(sources $folders)
-tests=$(sources tests tests/fuzz tests/synth docs)
+tests=$(sources tests docs)
 texts=$(find . -path ./build -prune -o -path ./.git -prune -o -type f \( -name '*.[ch]' -o -name '*.cu' \
     -o -name '*.sh' -o -name '*.py' -o -name '*.md' -o -name Makefile -o -path ./.ci/run \) -print |
     sed 's|^\./||' | sort)
@@ -70,6 +68,53 @@ if [ -f runtime/corm.h ]; then
     report_matches 'the public header includes project headers' '^#[ 	]*include[ 	]*"' runtime/corm.h
 fi
 
+# ---- rooms are entered by their doors ------------------------------------------------------------
+
+# The table is in docs/ARCHITECTURE.md: a room (a folder in a floor), headers of it, and the rooms or
+# floors whose files may include them. Nothing else of a room is included from outside. A floor itself
+# is open, but not to a room that a row of the floor names. Each row has to be used.
+awk '
+# Puts the `quoted` words of a cell into list; returns how many they are.
+function words(cell, list,    n, i, part) {
+    n = split(cell, part, "`")
+    for (i = 2; i <= n; i += 2) list[i / 2] = part[i]
+    return int(n / 2)
+}
+function folder_of(path) { sub(/[^\/]*$/, "", path); return path }
+FILENAME ~ /\.md$/ {
+    if (/^#/) table = /^### Rooms and doors/
+    if (!table || !/^\| `/) next
+    split($0, cell, "|")
+    words(cell[2], room)
+    is_room[room[1]] = 1
+    n_doors = words(cell[3], doors)
+    n_guests = words(cell[4], guests)
+    for (d = 1; d <= n_doors; d++)
+        for (g = 1; g <= n_guests; g++) {
+            row[room[1] doors[d], guests[g]] = FILENAME ":" FNR
+            bound[room[1], guests[g]] = 1
+        }
+    next
+}
+FNR == 1 {
+    here = folder_of(FILENAME)
+    if (here ~ /\/.*\// && !(here in is_room))
+        print FILENAME ":0: the room " here " is not in the table of docs/ARCHITECTURE.md"
+}
+/^#[ \t]*include[ \t]*"/ {
+    split($0, quoted, "\"")
+    there = folder_of(quoted[2])
+    used[quoted[2], here] = 1
+    if (there != here && (there ~ /\/.*\// || (there, here) in bound) && !((quoted[2], here) in row))
+        print FILENAME ":" FNR ": " quoted[2] " is no door of " there " for " here
+}
+END {
+    for (r in row) if (!(r in used)) {
+        split(r, part, SUBSEP)
+        print row[r] ": nothing in " part[2] " includes " part[1]
+    }
+}' docs/ARCHITECTURE.md $code | report
+
 # ---- libraries live in fixed places --------------------------------------------------------------
 
 # home REGEX-OF-HEADERS PATTERN...: only files that match a pattern may include them.
@@ -82,20 +127,22 @@ home() {
     report_matches "a header ($headers) that belongs in: $*" "^#[ 	]*include[ 	]*<($headers)>" \
         $strangers
 }
-home 'cblas\.h|lapacke?\.h|openblas.*' prep/blas.c prep/fit.c
+home 'cblas\.h|lapacke?\.h|openblas.*' prep/calib/blas.c prep/calib/fit.c
 home 'archive.*\.h' 'prep/*'
 home 'zstd.*\.h' 'format/corm_*' 'format/codec*'
 home 'jansson\.h' 'prep/*' 'format/safetensors*'
-home 'pcre2\.h|utf8proc\.h' 'format/tokenizer*'
+home 'pcre2\.h|utf8proc\.h' 'format/text/*'
 home 'xxh.*\.h' format/base.c
-home 'cuda.*|cublas.*' 'kernels/*.cu'
-home '[a-z]*mmintrin\.h|arm_neon\.h' 'kernels/*_avx*' 'kernels/*_neon*' 'kernels/*_simd*'
+home 'cuda.*|cublas.*' 'kernels/cuda/*'
+home '[a-z]*mmintrin\.h|arm_neon\.h' 'kernels/cpu/*_avx*' 'kernels/cpu/*_neon*' \
+    'kernels/cpu/*_simd*'
 home 'pthread\.h|stdatomic\.h|threads\.h' 'kernels/*' 'runtime/*' 'prep/*'
 
 # ---- what only some may do -----------------------------------------------------------------------
 
 report_matches 'getenv: users have flags' '(^|[^a-z_])(secure_)?getenv *\(' $code
-speakers=$(except $mains 'runtime/run.c' 'runtime/run_*.c' prep/convert.c prep/convert_calib.c format/base.c format/cli.c format/progress.c -- $code)
+speakers=$(except $mains 'runtime/run/run*' 'runtime/bench/bench*' 'prep/convert*' format/base.c \
+    format/cli.c format/progress.c -- $code)
 report_matches 'only the mains and their commands print and exit' \
     '(^|[^a-z_])(v?printf|puts|putchar|perror|_?exit|abort|f(printf|puts|putc)\(.*std(err|out).*) *\(?' \
     $(for file in $speakers; do
@@ -139,8 +186,9 @@ done | report
 
 for header in $(printf '%s\n' $code $tests | grep '\.h$'); do
     case $header in tests/*) unused=-Wno-unused-function ;; *) unused= ;; esac
+    case $header in */emulate.h) language='c++ -std=c++17' ;; *) language='c -std=c11' ;; esac
     echo "#include \"$header\"" |
-        $CC -std=c11 -D_GNU_SOURCE $INCLUDES -Wall -Wextra -Werror $unused -fsyntax-only -x c - \
+        $CC -D_GNU_SOURCE $INCLUDES -Wall -Wextra -Werror $unused -fsyntax-only -x $language - \
             >/dev/null 2>&1 || echo "$header:1: does not compile alone"
 done | report
 

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/exponents.h"
+#include "kernels/cpu/exponents.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tests/test_util_predict.h"
+#include "tests/util/test_util_predict.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "format/tokenizer.h"
-#include "format/tokenizer_text.h"
+#include "format/text/tokenizer.h"
+#include "format/text/tokenizer_text.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 

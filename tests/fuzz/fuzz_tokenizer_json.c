@@ -4,8 +4,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#include "format/tokenizer.h"
-#include "prep/hf_tokenizer.h"
+#include "format/text/tokenizer.h"
+#include "prep/hf/hf_tokenizer.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 

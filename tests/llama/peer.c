@@ -9,8 +9,8 @@
  * bench evaluates the first PROMPT ids of the file IDS in batches, then DECODE ids one by one, REPS
  * times, and prints one JSON line: seconds, and the bytes that the process had read from storage
  * (/proc/self/io). Ways: plain, weights stay in the map of the file; default, llama.cpp copies
- * what it likes into memory in another order; repack, experts alone are so copied (Q4_0 here: other types
- * end the program). logits writes float32 [ids, vocabulary].
+ * what it likes into memory in another order; repack, experts alone are so copied (Q4_0 here: other
+ * types end the program). logits writes float32 [ids, vocabulary].
  */
 #include <stdbool.h>
 #include <stdint.h>

@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "format/base.h"
-#include "prep/blas.h"
-#include "prep/hf_forward.h"
+#include "prep/calib/blas.h"
+#include "prep/hf/hf_forward.h"
 #include "tests/synth/lang.h"
 #include "tests/synth/random.h"
 #include "tests/synth/write.h"

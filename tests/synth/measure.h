@@ -11,7 +11,7 @@
 #define TESTS_SYNTH_MEASURE_H
 
 #include "format/progress.h"
-#include "prep/hf.h"
+#include "prep/hf/hf.h"
 
 enum { MEASURE_AHEAD = 3 };
 

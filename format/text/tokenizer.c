@@ -1,0 +1,280 @@
+/* The added tokens, and the public face of the tokenizer; see the header. */
+#include "format/text/tokenizer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "format/text/tokenizer_internal.h"
+#include "format/text/tokenizer_text.h"
+
+_Static_assert(TOKEN_NONE == TOK_NONE, "one value for no token");
+
+void token_list_add(struct token_list *list, uint32_t id) {
+    if (list->n == list->cap) {
+        list->cap = list->cap ? list->cap * 2 : 64;
+        list->ids = mem_realloc(list->ids, list->cap * sizeof *list->ids);
+    }
+    list->ids[list->n++] = id;
+}
+
+void token_list_free(struct token_list *list) {
+    free(list->ids);
+    *list = (struct token_list){0};
+}
+
+/* ---- looking things up ----------------------------------------------------------------------- */
+
+uint32_t tokenizer_vocab_find(const struct tokenizer *tok, const char *text, size_t bytes) {
+    for (uint64_t slot = hash64(text, bytes);; slot++) {
+        uint32_t id = tok->vocab[slot & tok->vocab_mask];
+        if (id == TOK_NONE || (tok->spans[id].bytes == bytes &&
+                               memcmp(tokenizer_span(tok, tok->spans[id]), text, bytes) == 0)) {
+            return id;
+        }
+    }
+}
+
+const struct tok_added *tokenizer_added_find(const struct tokenizer *tok, uint32_t id) {
+    uint32_t low = 0, high = tok->n_added;
+    while (low + 1 < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (tok->added[middle].id <= id) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return &tok->added[low];
+}
+
+uint32_t tokenizer_vocab_size(const struct tokenizer *tok) {
+    return tok->n_tokens;
+}
+
+const char *tokenizer_piece(const struct tokenizer *tok, uint32_t id, size_t *bytes) {
+    *bytes = 0;
+    if (id >= tok->n_tokens || !(tok->flags[id] & (TOK_TOKEN_MODEL | TOK_TOKEN_ADDED))) {
+        return NULL;
+    }
+    *bytes = tok->spans[id].bytes;
+    return tokenizer_span(tok, tok->spans[id]);
+}
+
+uint32_t tokenizer_find(const struct tokenizer *tok, const char *piece, size_t bytes) {
+    for (uint32_t i = 0; i < tok->n_added; i++) {
+        struct tok_span s = tok->spans[tok->added[i].id];
+        if (s.bytes == bytes && memcmp(tokenizer_span(tok, s), piece, bytes) == 0) {
+            return tok->added[i].id;
+        }
+    }
+    return tokenizer_vocab_find(tok, piece, bytes);
+}
+
+uint32_t tokenizer_bos(const struct tokenizer *tok) {
+    return tok->header->bos_id;
+}
+
+uint32_t tokenizer_eos(const struct tokenizer *tok) {
+    return tok->header->eos_id;
+}
+
+bool tokenizer_adds_bos(const struct tokenizer *tok) {
+    return tok->n_prefix > 0;
+}
+
+bool tokenizer_is_special(const struct tokenizer *tok, uint32_t id) {
+    return id < tok->n_tokens && (tok->flags[id] & TOK_TOKEN_SKIP);
+}
+
+const char *tokenizer_chat_template(const struct tokenizer *tok, size_t *bytes) {
+    *bytes = tok->chat_template_bytes;
+    return *bytes ? tok->chat_template : NULL;
+}
+
+/* ---- encoding -------------------------------------------------------------------------------- */
+
+void encoder_init(struct encoder *enc, const struct tokenizer *tok, unsigned flags,
+                  struct token_list *out, struct err *err) {
+    *enc = (struct encoder){.tok = tok, .flags = flags, .out = out, .err = err};
+    enc->regex = regex_scratch_new();
+}
+
+void encoder_free(struct encoder *enc) {
+    regex_scratch_free(enc->regex);
+    bpe_scratch_free(&enc->bpe);
+    buf_free(&enc->normal[0]);
+    buf_free(&enc->normal[1]);
+    for (int i = 0; i < TOK_MAX_STEPS; i++) {
+        buf_free(&enc->step_text[i]);
+    }
+}
+
+/* The longest added token that `text` starts with, NULL for none: the candidates are a sorted
+ * range, which each further byte narrows. */
+static const struct tok_added *match_here(const struct tokenizer *tok, const struct matcher *m,
+                                          const char *text, size_t bytes) {
+    uint32_t low = m->first[(uint8_t)text[0]], high = m->first[(uint8_t)text[0] + 1];
+    const struct tok_added *best = NULL;
+    for (size_t depth = 1; low < high; depth++) {
+        const struct tok_added *a = &tok->added[m->order[low]];
+        if (a->match.bytes == depth) { /* the shortest of the range comes first */
+            best = a;
+            low++;
+        }
+        if (depth == bytes) {
+            break;
+        }
+        /* [low, high) := those whose byte at `depth` is the text's */
+        uint8_t want = (uint8_t)text[depth];
+        for (int side = 0; side < 2; side++) {
+            uint32_t from = low, to = high;
+            while (from < to) {
+                uint32_t middle = from + (to - from) / 2;
+                uint8_t c = (uint8_t)tokenizer_span(tok, tok->added[m->order[middle]].match)[depth];
+                if (side == 0 ? c < want : c <= want) {
+                    from = middle + 1;
+                } else {
+                    to = middle;
+                }
+            }
+            if (side == 0) {
+                low = from;
+            } else {
+                high = from;
+            }
+        }
+    }
+    return best;
+}
+
+static bool touches_word(const char *text, size_t bytes, size_t start, size_t end) {
+    uint32_t cp;
+    if (start > 0) {
+        text_get(text + start - text_before(text, text + start), &cp);
+        if (text_is_word(cp)) {
+            return true;
+        }
+    }
+    if (end < bytes) {
+        text_get(text + end, &cp);
+        return text_is_word(cp);
+    }
+    return false;
+}
+
+/* The start of the white space that ends at `end`, but not before `from`. */
+static size_t space_before(const char *text, size_t from, size_t end) {
+    while (end > from) {
+        uint32_t cp;
+        size_t n = text_before(text + from, text + end);
+        text_get(text + end - n, &cp);
+        if (!text_is_space(cp)) {
+            break;
+        }
+        end -= n;
+    }
+    return end;
+}
+
+static size_t space_behind(const char *text, size_t bytes, size_t from) {
+    while (from < bytes) {
+        uint32_t cp;
+        size_t n = text_get(text + from, &cp);
+        if (!text_is_space(cp)) {
+            break;
+        }
+        from += n;
+    }
+    return from;
+}
+
+typedef int (*stretch_fn)(struct encoder *enc, const char *text, size_t bytes, bool at_start);
+
+/*
+ * Find the added tokens of one matcher, leftmost then longest, write their ids, and hand the
+ * stretches between them to `rest`. A token that does not count here (special and not to be parsed,
+ * or not a single word) still uses up its characters for the search, but stays in its stretch.
+ */
+static int split_added(struct encoder *enc, const struct matcher *m, const char *text, size_t bytes,
+                       bool at_start, stretch_fn rest) {
+    const struct tokenizer *tok = enc->tok;
+    size_t done = 0; /* text before it is encoded */
+    for (size_t i = 0; m->n && i < bytes;) {
+        if (m->first[(uint8_t)text[i]] == m->first[(uint8_t)text[i] + 1]) {
+            i++;
+            continue;
+        }
+        const struct tok_added *a = match_here(tok, m, text + i, bytes - i);
+        if (!a) {
+            i++;
+            continue;
+        }
+        size_t start = i, end = i + a->match.bytes;
+        i = end;
+        if (((a->flags & TOK_ADDED_SPECIAL) && !(enc->flags & TOKENIZER_PARSE_SPECIAL)) ||
+            ((a->flags & TOK_ADDED_SINGLE_WORD) && touches_word(text, bytes, start, end))) {
+            continue;
+        }
+        if ((a->flags & TOK_ADDED_LSTRIP) && start > done) {
+            start = space_before(text, done, start);
+        }
+        if (a->flags & TOK_ADDED_RSTRIP) {
+            end = space_behind(text, bytes, end);
+        }
+        if (start > done && rest(enc, text + done, start - done, at_start && done == 0)) {
+            return -1;
+        }
+        token_list_add(enc->out, a->id);
+        done = end;
+    }
+    return done < bytes ? rest(enc, text + done, bytes - done, at_start && done == 0) : 0;
+}
+
+static int encode_raw_stretch(struct encoder *enc, const char *text, size_t bytes, bool at_start) {
+    if (pre_normalize(enc, &text, &bytes, &at_start)) {
+        return -1;
+    }
+    return split_added(enc, &enc->tok->normalized, text, bytes, at_start, pre_encode);
+}
+
+int tokenizer_encode(const struct tokenizer *tok, const char *text, size_t bytes, unsigned flags,
+                     struct token_list *out, struct err *err) {
+    struct buf clean = {0};
+    struct encoder enc;
+    if (bytes > TOK_TEXT_MAX_BYTES) {
+        return err_set(err, "a text of %zu bytes to tokenize; at most %d at a time", bytes,
+                       TOK_TEXT_MAX_BYTES);
+    }
+    encoder_init(&enc, tok, flags, out, err);
+    if (text_valid(text, bytes) < bytes) {
+        text_sanitize(text, bytes, &clean);
+        text = clean.data;
+        bytes = clean.len;
+    }
+    for (uint32_t i = 0; i < tok->n_prefix && (flags & TOKENIZER_ADD_SPECIAL); i++) {
+        token_list_add(out, tok->prefix[i]);
+    }
+    int rc = split_added(&enc, &tok->raw, text, bytes, true, encode_raw_stretch);
+    for (uint32_t i = 0; i < tok->n_suffix && (flags & TOKENIZER_ADD_SPECIAL); i++) {
+        token_list_add(out, tok->suffix[i]);
+    }
+    encoder_free(&enc);
+    buf_free(&clean);
+    return rc;
+}
+
+int tokenizer_normalize(const struct tokenizer *tok, const char *text, size_t bytes,
+                        struct buf *out, struct err *err) {
+    struct encoder enc;
+    bool at_start = true;
+    if (bytes > TOK_TEXT_MAX_BYTES || text_valid(text, bytes) < bytes) {
+        return err_set(err, "text to normalize is no UTF-8, or above 1 GiB");
+    }
+    encoder_init(&enc, tok, 0, NULL, err);
+    int rc = pre_normalize(&enc, &text, &bytes, &at_start);
+    if (rc == 0) {
+        buf_append(out, text, bytes);
+    }
+    encoder_free(&enc);
+    return rc;
+}

@@ -1,0 +1,113 @@
+/*
+ * tokenizer: text -> token ids and back, from the archive's own tokenizer section.
+ *
+ * Owns: checking a section once at open, then encoding (added tokens, normalizers, pre-tokenizers,
+ * BPE, template) and decoding, whole or as a stream. Ids and text are those of the Hugging Face
+ * `tokenizers` package for the tokenizer.json that the section was compiled from.
+ * Leaves to others: tokenizer.json (prep/hf/hf_tokenizer compiles it), the meaning of the chat
+ * template, which ids end a generation (arch), and where the section's bytes live.
+ * Threads: a struct tokenizer does not change after open, so any number of threads may use one; a
+ * token_stream belongs to one thread at a time.
+ *
+ * Text is UTF-8 of any content, NUL included. Bytes that are no UTF-8 count as U+FFFD, one for each
+ * maximal subpart (WHATWG Encoding, "UTF-8 decoder"; the same as Python's errors="replace").
+ *
+ * Rooms: tokenizer_open.c checks; tokenizer.c added tokens; tokenizer_pre.c normalizers and
+ * pre-tokenizers; tokenizer_bpe.c the merges; tokenizer_decode.c ids -> text; tokenizer_regex.c
+ * patterns; tokenizer_text.c Unicode. tokenizer_file.h has the section's structs.
+ */
+#ifndef FORMAT_TEXT_TOKENIZER_H
+#define FORMAT_TEXT_TOKENIZER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "format/base.h"
+
+struct tokenizer;
+
+/* Growing list of ids. Zero-initialise; free with token_list_free. */
+struct token_list {
+    uint32_t *ids;
+    size_t n, cap;
+};
+void token_list_add(struct token_list *list, uint32_t id);
+void token_list_free(struct token_list *list);
+
+/* No such token. */
+#define TOKEN_NONE UINT32_C(0xffffffff)
+
+/* Check `section` (its address a multiple of 8) and compile its patterns. The bytes are
+ * borrowed, unchanged, until tokenizer_close. Hostile bytes give an error, never a crash; and
+ * after open, encoding and decoding stay inside the section whatever it holds. */
+int tokenizer_open(const void *section, size_t section_bytes, struct tokenizer **out,
+                   struct err *err);
+void tokenizer_close(struct tokenizer *tok); /* NULL is fine */
+
+enum tokenizer_encode_flag {
+    TOKENIZER_ADD_SPECIAL = 1, /* the template's BOS/EOS around the text */
+    /* Special tokens written in the text become their ids; without it they are plain text (for text
+     * of unknown origin). Added tokens that are not special are recognised either way. */
+    TOKENIZER_PARSE_SPECIAL = 2,
+};
+
+/* Append the ids of `text` to `out`. At most 1 GiB of text. Fails on an unknown character where
+ * the model names an unk token that it does not have, and where a pattern exceeds its match
+ * limit. */
+int tokenizer_encode(const struct tokenizer *tok, const char *text, size_t bytes, unsigned flags,
+                     struct token_list *out, struct err *err);
+
+enum tokenizer_decode_flag {
+    TOKENIZER_SKIP_SPECIAL = 1, /* leave special tokens out */
+};
+
+/* Append the text of ids[0..n) to `out`: valid UTF-8 (bytes that form no character come out as
+ * U+FFFD). Ids that the tokenizer does not have (a padded embedding's last rows) give nothing.
+ * Fails only where a decoder's pattern exceeds its match limit. */
+int tokenizer_decode(const struct tokenizer *tok, const uint32_t *ids, size_t n, unsigned flags,
+                     struct buf *out, struct err *err);
+
+/*
+ * Decoding id by id: each push appends what has become certain, always whole characters. All that
+ * the pushes and the finish append is, together, exactly what tokenizer_decode gives for the same
+ * ids. What can still change is held back: the bytes of an unfinished character; with byte
+ * fallback, a run of byte tokens until it ends (one bad byte turns the whole run into U+FFFD).
+ * After finish the stream is as new.
+ */
+struct token_stream;
+struct token_stream *token_stream_new(const struct tokenizer *tok, unsigned flags);
+int token_stream_push(struct token_stream *s, uint32_t id, struct buf *out, struct err *err);
+int token_stream_finish(struct token_stream *s, struct buf *out, struct err *err);
+void token_stream_free(struct token_stream *s); /* NULL is fine */
+
+/* Highest id + 1, added tokens included. (A model may have more embedding rows than this.) */
+uint32_t tokenizer_vocab_size(const struct tokenizer *tok);
+
+/* The token's text as its vocabulary spells it (byte-level tokens in their printable spelling), not
+ * NUL-terminated, borrowed until close; NULL and 0 for an id without a token. */
+const char *tokenizer_piece(const struct tokenizer *tok, uint32_t id, size_t *bytes);
+
+/* The id of the token spelled so (added tokens first, then the model's), or TOKEN_NONE. */
+uint32_t tokenizer_find(const struct tokenizer *tok, const char *piece, size_t bytes);
+
+/* TOKEN_NONE where the checkpoint names none. */
+uint32_t tokenizer_bos(const struct tokenizer *tok);
+uint32_t tokenizer_eos(const struct tokenizer *tok);
+
+/* True where ADD_SPECIAL puts a token (BOS) in front; a chat template that writes BOS itself
+ * must not get a second one. */
+bool tokenizer_adds_bos(const struct tokenizer *tok);
+
+/* True for a token that SKIP_SPECIAL leaves out. */
+bool tokenizer_is_special(const struct tokenizer *tok, uint32_t id);
+
+/* The chat template's Jinja text, or NULL: not NUL-terminated, borrowed until close. */
+const char *tokenizer_chat_template(const struct tokenizer *tok, size_t *bytes);
+
+/* Append `text` as the normalizers leave it (no added tokens taken out). For prep, which stores
+ * added tokens in their normalized form. */
+int tokenizer_normalize(const struct tokenizer *tok, const char *text, size_t bytes,
+                        struct buf *out, struct err *err);
+
+#endif

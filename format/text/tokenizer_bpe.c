@@ -1,0 +1,257 @@
+/*
+ * Byte pair encoding of one piece: characters -> ids, then the merge rules, lowest rank first and
+ * leftmost among equals (Sennrich et al. 2016, arXiv:1508.07909, as `tokenizers` runs it).
+ *
+ * Short pieces scan for the lowest rank; long ones keep a heap of candidate pairs, so a megabyte
+ * without a space takes n log n. One struct bpe_scratch for each encoder: any thread.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "format/text/tokenizer_internal.h"
+#include "format/text/tokenizer_text.h"
+
+enum { SCAN_LIMIT = 40 }; /* symbols up to which scanning beats the heap */
+
+#define NO_RANK UINT32_MAX
+#define NO_LINK UINT32_MAX
+
+struct bpe_entry {
+    uint64_t key; /* rank << 32 | position of the left symbol */
+    uint32_t result;
+};
+
+const struct tok_merge *bpe_find(const struct tokenizer *tok, uint32_t left, uint32_t right) {
+    uint64_t pair = (uint64_t)left << 32 | right;
+    uint32_t slot = (uint32_t)((pair * UINT64_C(0x9e3779b97f4a7c15)) >> tok->merge_shift);
+    for (;;) {
+        const struct tok_merge *m = &tok->merges[slot & tok->merge_mask];
+        if (m->left == left && m->right == right) {
+            return m;
+        }
+        if (m->left == TOK_NONE) {
+            return NULL;
+        }
+        slot++;
+    }
+}
+
+void bpe_scratch_free(struct bpe_scratch *s) {
+    free(s->ids);
+    free(s->ranks);
+    free(s->results);
+    free(s->prev);
+    free(s->next);
+    free(s->heap);
+    *s = (struct bpe_scratch){0};
+}
+
+static void add_symbol(struct bpe_scratch *s, uint32_t id) {
+    if (s->n == s->cap) {
+        s->cap = s->cap ? s->cap * 2 : 64;
+        s->ids = mem_realloc(s->ids, s->cap * sizeof *s->ids);
+        s->ranks = mem_realloc(s->ranks, s->cap * sizeof *s->ranks);
+        s->results = mem_realloc(s->results, s->cap * sizeof *s->results);
+    }
+    s->ids[s->n++] = id;
+}
+
+/* The piece's characters as ids. An unknown character becomes its bytes' tokens, or the unk
+ * token, or nothing where the model has neither. As in `tokenizers`, an unk that waits to be
+ * fused is written when the next known character comes, so behind byte tokens that came in
+ * between. */
+static int add_characters(struct encoder *enc, const char *text, size_t bytes) {
+    const struct tokenizer *tok = enc->tok;
+    const uint32_t flags = tok->header->flags, unk_id = tok->header->unk_id;
+    bool unk_waits = false;
+    for (size_t i = 0; i < bytes;) {
+        uint32_t cp;
+        size_t len = text_get(text + i, &cp);
+        uint32_t id = cp < sizeof tok->char_ids / sizeof *tok->char_ids
+                          ? tok->char_ids[cp]
+                          : tokenizer_vocab_find(tok, text + i, len);
+        const uint8_t *c = (const uint8_t *)text + i;
+        i += len;
+        if (id != TOK_NONE) {
+            if (unk_waits) {
+                add_symbol(&enc->bpe, unk_id);
+                unk_waits = false;
+            }
+            add_symbol(&enc->bpe, id);
+            continue;
+        }
+        if (flags & TOK_BYTE_FALLBACK) {
+            size_t have = 0;
+            while (have < len && tok->byte_ids[c[have]] != TOK_NONE) {
+                have++;
+            }
+            if (have == len) {
+                for (size_t k = 0; k < len; k++) {
+                    add_symbol(&enc->bpe, tok->byte_ids[c[k]]);
+                }
+                continue;
+            }
+        }
+        if (unk_id == TOK_MISSING) {
+            return err_set(enc->err,
+                           "cannot encode U+%04X: the tokenizer has no token for it, and its"
+                           " unk token is not in its vocabulary",
+                           (unsigned)cp);
+        }
+        if (unk_id != TOK_NONE) {
+            if (unk_waits && !(flags & TOK_FUSE_UNK)) {
+                add_symbol(&enc->bpe, unk_id);
+            }
+            unk_waits = true;
+        }
+    }
+    if (unk_waits) {
+        add_symbol(&enc->bpe, unk_id);
+    }
+    return 0;
+}
+
+static void rank_pair(const struct tokenizer *tok, struct bpe_scratch *s, size_t i, size_t n) {
+    const struct tok_merge *m = i + 1 < n ? bpe_find(tok, s->ids[i], s->ids[i + 1]) : NULL;
+    s->ranks[i] = m ? m->rank : NO_RANK;
+    s->results[i] = m ? m->result : 0;
+}
+
+static void merge_by_scan(const struct tokenizer *tok, struct bpe_scratch *s) {
+    size_t n = s->n;
+    for (size_t i = 0; i < n; i++) {
+        rank_pair(tok, s, i, n);
+    }
+    while (n > 1) {
+        size_t best = 0;
+        for (size_t i = 1; i + 1 < n; i++) {
+            best = s->ranks[i] < s->ranks[best] ? i : best;
+        }
+        if (s->ranks[best] == NO_RANK) {
+            break;
+        }
+        s->ids[best] = s->results[best];
+        size_t tail = n - best - 2;
+        memmove(s->ids + best + 1, s->ids + best + 2, tail * sizeof *s->ids);
+        memmove(s->ranks + best + 1, s->ranks + best + 2, tail * sizeof *s->ranks);
+        memmove(s->results + best + 1, s->results + best + 2, tail * sizeof *s->results);
+        n--;
+        rank_pair(tok, s, best, n);
+        if (best) {
+            rank_pair(tok, s, best - 1, n);
+        }
+    }
+    s->n = n;
+}
+
+static void heap_push(struct bpe_scratch *s, uint32_t rank, uint32_t pos, uint32_t result) {
+    if (s->n_heap == s->heap_cap) {
+        s->heap_cap = s->heap_cap ? s->heap_cap * 2 : 256;
+        s->heap = mem_realloc(s->heap, s->heap_cap * sizeof *s->heap);
+    }
+    struct bpe_entry e = {(uint64_t)rank << 32 | pos, result};
+    size_t i = s->n_heap++;
+    while (i && s->heap[(i - 1) / 2].key > e.key) {
+        s->heap[i] = s->heap[(i - 1) / 2];
+        i = (i - 1) / 2;
+    }
+    s->heap[i] = e;
+}
+
+static struct bpe_entry heap_pop(struct bpe_scratch *s) {
+    struct bpe_entry top = s->heap[0], last = s->heap[--s->n_heap];
+    size_t i = 0;
+    for (;;) {
+        size_t child = 2 * i + 1;
+        if (child >= s->n_heap) {
+            break;
+        }
+        if (child + 1 < s->n_heap && s->heap[child + 1].key < s->heap[child].key) {
+            child++;
+        }
+        if (s->heap[child].key >= last.key) {
+            break;
+        }
+        s->heap[i] = s->heap[child];
+        i = child;
+    }
+    s->heap[i] = last;
+    return top;
+}
+
+static void push_pair(const struct tokenizer *tok, struct bpe_scratch *s, uint32_t pos) {
+    const struct tok_merge *m = bpe_find(tok, s->ids[pos], s->ids[s->next[pos]]);
+    if (m) {
+        heap_push(s, m->rank, pos, m->result);
+    }
+}
+
+static void merge_by_heap(const struct tokenizer *tok, struct bpe_scratch *s) {
+    uint32_t n = (uint32_t)s->n;
+    if (s->links_cap < n) {
+        s->links_cap = s->cap;
+        s->prev = mem_realloc(s->prev, s->links_cap * sizeof *s->prev);
+        s->next = mem_realloc(s->next, s->links_cap * sizeof *s->next);
+    }
+    s->n_heap = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        s->prev[i] = i ? i - 1 : NO_LINK;
+        s->next[i] = i + 1 < n ? i + 1 : NO_LINK;
+    }
+    for (uint32_t i = 0; i + 1 < n; i++) {
+        push_pair(tok, s, i);
+    }
+    while (s->n_heap) {
+        struct bpe_entry top = heap_pop(s);
+        uint32_t pos = (uint32_t)top.key, right;
+        if (s->ids[pos] == TOK_NONE || (right = s->next[pos]) == NO_LINK) {
+            continue; /* merged into its left neighbour since, or the last symbol now */
+        }
+        const struct tok_merge *m = bpe_find(tok, s->ids[pos], s->ids[right]);
+        if (!m || m->result != top.result) {
+            continue; /* an older pair's entry */
+        }
+        s->ids[pos] = top.result;
+        s->ids[right] = TOK_NONE;
+        s->next[pos] = s->next[right];
+        if (s->next[pos] != NO_LINK) {
+            s->prev[s->next[pos]] = pos;
+            push_pair(tok, s, pos);
+        }
+        if (s->prev[pos] != NO_LINK) {
+            push_pair(tok, s, s->prev[pos]);
+        }
+    }
+    size_t kept = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (s->ids[i] != TOK_NONE) {
+            s->ids[kept++] = s->ids[i];
+        }
+    }
+    s->n = kept;
+}
+
+int bpe_encode(struct encoder *enc, const char *text, size_t bytes) {
+    const struct tokenizer *tok = enc->tok;
+    struct bpe_scratch *s = &enc->bpe;
+    if (tok->header->flags & TOK_IGNORE_MERGES) {
+        uint32_t id = tokenizer_vocab_find(tok, text, bytes);
+        if (id != TOK_NONE) {
+            token_list_add(enc->out, id);
+            return 0;
+        }
+    }
+    s->n = 0;
+    if (add_characters(enc, text, bytes)) {
+        return -1;
+    }
+    if (s->n > SCAN_LIMIT) {
+        merge_by_heap(tok, s);
+    } else {
+        merge_by_scan(tok, s);
+    }
+    for (size_t i = 0; i < s->n; i++) {
+        token_list_add(enc->out, s->ids[i]);
+    }
+    return 0;
+}

@@ -1,0 +1,100 @@
+/*
+ * tokenizer_internal: what the rooms of the tokenizer share and nobody else sees.
+ *
+ * A struct tokenizer is written by tokenizer_open only. All that changes while encoding is in a
+ * struct encoder, one for each call.
+ */
+#ifndef FORMAT_TEXT_TOKENIZER_INTERNAL_H
+#define FORMAT_TEXT_TOKENIZER_INTERNAL_H
+
+#include "format/base.h"
+#include "format/text/tokenizer.h"
+#include "format/text/tokenizer_file.h"
+#include "format/text/tokenizer_regex.h"
+
+enum { TOK_TEXT_MAX_BYTES = 1 << 30 };
+
+/* Added tokens to look for, by rising match text; those that start with byte b are
+ * order[first[b]..first[b + 1]). */
+struct matcher {
+    const uint32_t *order; /* [n] indices into `added` */
+    uint32_t n;
+    uint32_t first[257];
+};
+
+struct tokenizer {
+    const struct tok_header
+        *header; /* this and all pointers up to regexes: borrowed, the section */
+    const char *blob;
+    const struct tok_span *spans;   /* [n_tokens] */
+    const uint8_t *flags;           /* [n_tokens] */
+    const uint32_t *vocab;          /* [vocab_mask + 1] */
+    const struct tok_merge *merges; /* [merge_mask + 1] */
+    const struct tok_added *added;  /* [n_added] */
+    const struct tok_step *steps;   /* [n_steps] */
+    const uint32_t *prefix, *suffix;
+    const char *chat_template;
+    uint32_t n_tokens, vocab_mask, merge_mask, n_added, n_steps, n_prefix, n_suffix;
+    size_t chat_template_bytes;
+    int merge_shift;
+    struct regex *regexes[TOK_MAX_STEPS]; /* owned; NULL for steps without a pattern to run */
+    struct matcher raw, normalized;
+    uint32_t char_ids[0x180]; /* ids of the one-character tokens below U+0180, TOK_NONE for none */
+    uint32_t byte_ids[256];   /* ids of <0x00>..<0xFF>, TOK_NONE for none */
+};
+
+/* One word's symbols while it is merged. The short way uses ids and ranks, the long way all. */
+struct bpe_scratch {
+    uint32_t *ids;         /* [cap] */
+    uint32_t *ranks;       /* [cap] rank of the pair (i, i + 1) */
+    uint32_t *results;     /* [cap] what it merges into */
+    uint32_t *prev, *next; /* [links_cap] */
+    struct bpe_entry *heap;
+    size_t n, cap, links_cap, n_heap, heap_cap;
+};
+
+struct encoder {
+    const struct tokenizer *tok;
+    unsigned flags;
+    struct token_list *out; /* borrowed */
+    struct err *err;        /* borrowed */
+    struct regex_scratch *regex;
+    struct bpe_scratch bpe;
+    struct buf normal[2];                /* the normalizers' text, in turns */
+    struct buf step_text[TOK_MAX_STEPS]; /* the text that a pre-tokenizer has rewritten */
+};
+
+/* tokenizer.c */
+static inline const char *tokenizer_span(const struct tokenizer *tok, struct tok_span span) {
+    return tok->blob + span.offset;
+}
+uint32_t tokenizer_vocab_find(const struct tokenizer *tok, const char *text, size_t bytes);
+const struct tok_added *tokenizer_added_find(const struct tokenizer *tok, uint32_t id);
+void encoder_init(struct encoder *enc, const struct tokenizer *tok, unsigned flags,
+                  struct token_list *out, struct err *err);
+void encoder_free(struct encoder *enc);
+
+/* tokenizer_pre.c */
+/* Run the normalizers. *text, *bytes become the result (the input itself, or one of enc->normal,
+ * until the next call). *at_start is cleared where the text's first characters are gone. */
+int pre_normalize(struct encoder *enc, const char **text, size_t *bytes, bool *at_start);
+/* Cut a piece with the pre-tokenizers and encode what results. `at_start`: the piece opens the
+ * whole text. */
+int pre_encode(struct encoder *enc, const char *text, size_t bytes, bool at_start);
+/* Replace every match of the step's pattern by its content, refusing to grow past `limit` bytes.
+ * *at_front (may be NULL) is set where the text's first character is gone: a match at byte 0 left
+ * nothing, or took more than that character; then, as in `tokenizers`, what replaces it counts as
+ * the match's last character. */
+int pre_replace(const struct tokenizer *tok, uint32_t step, struct regex_scratch *scratch,
+                const char *text, size_t bytes, size_t limit, struct buf *out, bool *at_front,
+                struct err *err);
+/* How long the replacements may make a text of `bytes`. */
+size_t pre_growth_limit(size_t bytes);
+
+/* tokenizer_bpe.c */
+int bpe_encode(struct encoder *enc, const char *text, size_t bytes);
+void bpe_scratch_free(struct bpe_scratch *s);
+/* The slot of (left, right), NULL for no rule. */
+const struct tok_merge *bpe_find(const struct tokenizer *tok, uint32_t left, uint32_t right);
+
+#endif

@@ -1,0 +1,399 @@
+/*
+ * Normalizers (text -> text) and pre-tokenizers (piece -> pieces), depth first: each piece runs
+ * through the rest of the chain before the next is cut, so memory does not grow with the number of
+ * pieces. State is in the encoder: any thread.
+ */
+#include <string.h>
+
+#include "format/text/tokenizer_internal.h"
+#include "format/text/tokenizer_text.h"
+
+/* How much longer than its input a normalized text may be: honest rules add little, and a file
+ * made of Replace steps must not take all memory. */
+enum { GROWTH_BYTES = 1 << 16, GROWTH_FACTOR = 64 };
+
+size_t pre_growth_limit(size_t bytes) {
+    return GROWTH_BYTES + bytes * GROWTH_FACTOR;
+}
+
+static int run_piece(struct encoder *enc, uint32_t step, const char *text, size_t bytes,
+                     bool at_start);
+
+/* ---- cutting --------------------------------------------------------------------------------- */
+
+/* Stretches of a text, alternately matching and not, become pieces as `behavior` says. A merged
+ * piece waits in [begin, end) until it is known to be complete. */
+struct cutter {
+    struct encoder *enc;
+    uint32_t next_step;
+    enum tok_behavior behavior;
+    bool invert, at_start;
+    const char *text;
+    size_t begin, end;
+    bool waiting, last_match;
+};
+
+static int cut_piece(struct cutter *c, size_t begin, size_t end) {
+    if (begin == end) {
+        return 0;
+    }
+    return run_piece(c->enc, c->next_step, c->text + begin, end - begin, c->at_start && begin == 0);
+}
+
+static int cut_finish(struct cutter *c) {
+    bool waiting = c->waiting;
+    c->waiting = false;
+    return waiting ? cut_piece(c, c->begin, c->end) : 0;
+}
+
+static int cut_stretch(struct cutter *c, size_t begin, size_t end, bool match) {
+    match ^= c->invert;
+    bool join = false, last_match = c->last_match;
+    c->last_match = match;
+    switch (c->behavior) {
+    case TOK_REMOVED:
+        return match ? 0 : cut_piece(c, begin, end);
+    case TOK_CONTIGUOUS:
+        join = match == last_match;
+        break;
+    case TOK_MERGED_PREVIOUS:
+        join = match && !last_match;
+        break;
+    case TOK_MERGED_NEXT:
+        if (c->waiting && last_match && !match) {
+            c->waiting = false;
+            return cut_piece(c, c->begin, end);
+        }
+        break;
+    default:
+        return cut_piece(c, begin, end);
+    }
+    if (c->waiting && join) {
+        c->end = end;
+        return 0;
+    }
+    int rc = cut_finish(c);
+    c->begin = begin;
+    c->end = end;
+    c->waiting = true;
+    return rc;
+}
+
+/* Cut at the step's pattern: a regular expression or literal text. */
+static int cut_by_pattern(struct cutter *c, uint32_t step, size_t bytes) {
+    const struct tokenizer *tok = c->enc->tok;
+    size_t done = 0, start = 0, end = 0;
+    if (tok->regexes[step]) {
+        struct regex_iter it;
+        regex_start(&it, tok->regexes[step], c->text, bytes);
+        int more;
+        while ((more = regex_next(&it, c->enc->regex, &start, &end, c->enc->err)) > 0) {
+            if ((start > done && cut_stretch(c, done, start, false)) ||
+                cut_stretch(c, start, end, true)) {
+                return -1;
+            }
+            done = end;
+        }
+        if (more < 0) {
+            return -1;
+        }
+    } else {
+        const char *want = tokenizer_span(tok, tok->steps[step].pattern), *hit;
+        size_t len = tok->steps[step].pattern.bytes;
+        while ((hit = memmem(c->text + done, bytes - done, want, len))) {
+            start = (size_t)(hit - c->text);
+            if ((start > done && cut_stretch(c, done, start, false)) ||
+                cut_stretch(c, start, start + len, true)) {
+                return -1;
+            }
+            done = start + len;
+        }
+    }
+    if (done < bytes && cut_stretch(c, done, bytes, false)) {
+        return -1;
+    }
+    return cut_finish(c);
+}
+
+/* Cut at every character of a class. */
+static int cut_by_class(struct cutter *c, bool (*in_class)(uint32_t), size_t bytes) {
+    size_t done = 0;
+    for (size_t i = 0; i < bytes;) {
+        uint32_t cp;
+        size_t len = text_get(c->text + i, &cp);
+        if (in_class(cp)) {
+            if ((i > done && cut_stretch(c, done, i, false)) || cut_stretch(c, i, i + len, true)) {
+                return -1;
+            }
+            done = i + len;
+        }
+        i += len;
+    }
+    if (done < bytes && cut_stretch(c, done, bytes, false)) {
+        return -1;
+    }
+    return cut_finish(c);
+}
+
+/* Runs of word characters, and runs of what is neither word character nor white space. */
+static int cut_words(struct cutter *c, size_t bytes) {
+    for (size_t i = 0; i < bytes;) {
+        size_t start = i;
+        int kind = -1;
+        while (i < bytes) {
+            uint32_t cp;
+            size_t len = text_get(c->text + i, &cp);
+            int k = text_is_word(cp) ? 1 : text_is_space(cp) ? 0 : 2;
+            if (kind >= 0 && k != kind) {
+                break;
+            }
+            kind = k;
+            i += len;
+        }
+        if (kind > 0 && cut_piece(c, start, i)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* ---- pre-tokenizers -------------------------------------------------------------------------- */
+
+/* The step that maps bytes to characters runs behind its own pattern; this index is where that
+ * part of it is entered. */
+#define BYTES_OF(step) ((step) | 0x80000000u)
+
+static int run_bytes(struct encoder *enc, uint32_t step, const char *text, size_t bytes,
+                     bool at_start) {
+    struct buf *out = &enc->step_text[step];
+    out->len = 0;
+    text_to_byte_alphabet(text, bytes, out);
+    return run_piece(enc, step + 1, out->data, out->len, at_start);
+}
+
+static int run_byte_level(struct encoder *enc, uint32_t step, const char *text, size_t bytes,
+                          bool at_start) {
+    const struct tok_step *s = &enc->tok->steps[step];
+    struct buf spaced = {0};
+    int rc;
+    if ((s->flags & TOK_STEP_PREFIX_SPACE) && text[0] != ' ') {
+        buf_append(&spaced, " ", 1);
+        buf_append(&spaced, text, bytes);
+        text = spaced.data;
+        bytes = spaced.len;
+    }
+    if (s->flags & TOK_STEP_USE_REGEX) {
+        struct cutter c = {.enc = enc,
+                           .next_step = BYTES_OF(step),
+                           .text = text,
+                           .at_start = at_start,
+                           .behavior = TOK_ISOLATED};
+        rc = cut_by_pattern(&c, step, bytes);
+    } else {
+        rc = run_bytes(enc, step, text, bytes, at_start);
+    }
+    buf_free(&spaced);
+    return rc;
+}
+
+static int run_metaspace(struct encoder *enc, uint32_t step, const char *text, size_t bytes,
+                         bool at_start) {
+    const struct tokenizer *tok = enc->tok;
+    const struct tok_step *s = &tok->steps[step];
+    const char *mark = tokenizer_span(tok, s->content);
+    size_t mark_bytes = s->content.bytes;
+    struct buf *out = &enc->step_text[step];
+    out->len = 0;
+    bool marked = text[0] == ' ' || (bytes >= mark_bytes && memcmp(text, mark, mark_bytes) == 0);
+    if (!marked && (s->a == TOK_SCHEME_ALWAYS || (s->a == TOK_SCHEME_FIRST && at_start))) {
+        buf_append(out, mark, mark_bytes);
+    }
+    for (size_t i = 0; i < bytes;) {
+        const char *space = memchr(text + i, ' ', bytes - i);
+        size_t end = space ? (size_t)(space - text) : bytes;
+        buf_append(out, text + i, end - i);
+        if (space) {
+            buf_append(out, mark, mark_bytes);
+        }
+        i = end + (space != NULL);
+    }
+    if (!(s->flags & TOK_STEP_SPLIT)) {
+        return run_piece(enc, step + 1, out->data, out->len, at_start);
+    }
+    struct cutter c = {.enc = enc,
+                       .next_step = step + 1,
+                       .text = out->data,
+                       .at_start = at_start,
+                       .behavior = TOK_MERGED_NEXT};
+    size_t done = 0;
+    const char *hit;
+    while ((hit = memmem(out->data + done, out->len - done, mark, mark_bytes))) {
+        size_t start = (size_t)(hit - out->data);
+        if ((start > done && cut_stretch(&c, done, start, false)) ||
+            cut_stretch(&c, start, start + mark_bytes, true)) {
+            return -1;
+        }
+        done = start + mark_bytes;
+    }
+    if (done < out->len && cut_stretch(&c, done, out->len, false)) {
+        return -1;
+    }
+    return cut_finish(&c);
+}
+
+/* Run a piece (never empty) through the chain from `step` on. */
+static int run_piece(struct encoder *enc, uint32_t step, const char *text, size_t bytes,
+                     bool at_start) {
+    const struct tokenizer *tok = enc->tok;
+    if (step & BYTES_OF(0)) {
+        return run_bytes(enc, step & ~BYTES_OF(0), text, bytes, at_start);
+    }
+    if (step == tok->header->n_normalizers + tok->header->n_pre_tokenizers) {
+        return bpe_encode(enc, text, bytes);
+    }
+    const struct tok_step *s = &tok->steps[step];
+    struct cutter c = {.enc = enc,
+                       .next_step = step + 1,
+                       .behavior = s->behavior,
+                       .text = text,
+                       .invert = s->flags & TOK_STEP_INVERT,
+                       .at_start = at_start};
+    switch (s->kind) {
+    case TOK_PRE_SPLIT:
+        return cut_by_pattern(&c, step, bytes);
+    case TOK_PRE_BYTE_LEVEL:
+        return run_byte_level(enc, step, text, bytes, at_start);
+    case TOK_PRE_METASPACE:
+        return run_metaspace(enc, step, text, bytes, at_start);
+    case TOK_PRE_DIGITS:
+        return cut_by_class(&c, text_is_numeric, bytes);
+    case TOK_PRE_PUNCTUATION:
+        return cut_by_class(&c, text_is_punctuation, bytes);
+    case TOK_PRE_WHITESPACE:
+        return cut_words(&c, bytes);
+    case TOK_PRE_WHITESPACE_SPLIT:
+        c.behavior = TOK_REMOVED;
+        return cut_by_class(&c, text_is_space, bytes);
+    default:
+        return err_set(enc->err, "tokenizer step %u has kind %u", step, s->kind);
+    }
+}
+
+int pre_encode(struct encoder *enc, const char *text, size_t bytes, bool at_start) {
+    return bytes ? run_piece(enc, enc->tok->header->n_normalizers, text, bytes, at_start) : 0;
+}
+
+/* ---- normalizers ----------------------------------------------------------------------------- */
+
+int pre_replace(const struct tokenizer *tok, uint32_t step, struct regex_scratch *scratch,
+                const char *text, size_t bytes, size_t limit, struct buf *out, bool *at_front,
+                struct err *err) {
+    const struct tok_step *s = &tok->steps[step];
+    const char *content = tokenizer_span(tok, s->content), *want = tokenizer_span(tok, s->pattern);
+    size_t done = 0, start = 0, end = 0;
+    struct regex_iter it;
+    if (tok->regexes[step]) {
+        regex_start(&it, tok->regexes[step], text, bytes);
+    }
+    while (bytes) {
+        if (tok->regexes[step]) {
+            int more = regex_next(&it, scratch, &start, &end, err);
+            if (more < 0) {
+                return -1;
+            }
+            if (more == 0) {
+                break;
+            }
+        } else {
+            const char *hit = memmem(text + done, bytes - done, want, s->pattern.bytes);
+            if (!hit) {
+                break;
+            }
+            start = (size_t)(hit - text);
+            end = start + s->pattern.bytes;
+        }
+        if (out->len > limit) {
+            return err_set(err, "the Replace rules make the text more than %d times as long",
+                           GROWTH_FACTOR);
+        }
+        if (start == 0 && end > 0 && at_front) {
+            uint32_t cp;
+            *at_front = s->content.bytes == 0 || text_get(text, &cp) < end;
+        }
+        buf_append(out, text + done, start - done);
+        buf_append(out, content, s->content.bytes);
+        done = end;
+    }
+    buf_append(out, text + done, bytes - done);
+    return 0;
+}
+
+static void strip(const struct tok_step *s, const char **text, size_t *bytes, bool *at_start) {
+    uint32_t cp;
+    size_t n;
+    while ((s->flags & TOK_STEP_LEFT) && *bytes && (n = text_get(*text, &cp), text_is_space(cp))) {
+        *text += n;
+        *bytes -= n;
+        *at_start = false;
+    }
+    while ((s->flags & TOK_STEP_RIGHT) && *bytes) {
+        n = text_before(*text, *text + *bytes);
+        text_get(*text + *bytes - n, &cp);
+        if (!text_is_space(cp)) {
+            break;
+        }
+        *bytes -= n;
+    }
+}
+
+int pre_normalize(struct encoder *enc, const char **text, size_t *bytes, bool *at_start) {
+    const struct tokenizer *tok = enc->tok;
+    const size_t limit = pre_growth_limit(*bytes);
+    for (uint32_t i = 0; i < tok->header->n_normalizers; i++) {
+        const struct tok_step *s = &tok->steps[i];
+        struct buf *out = &enc->normal[*text == enc->normal[0].data];
+        bool gone = false;
+        out->len = 0;
+        switch (s->kind) {
+        case TOK_NORM_NFC:
+            text_normalize(TEXT_NFC, *text, *bytes, out);
+            break;
+        case TOK_NORM_NFD:
+            text_normalize(TEXT_NFD, *text, *bytes, out);
+            break;
+        case TOK_NORM_NFKC:
+            text_normalize(TEXT_NFKC, *text, *bytes, out);
+            break;
+        case TOK_NORM_NFKD:
+            text_normalize(TEXT_NFKD, *text, *bytes, out);
+            break;
+        case TOK_NORM_LOWERCASE:
+            text_lowercase(*text, *bytes, out);
+            break;
+        case TOK_NORM_REPLACE:
+            if (pre_replace(tok, i, enc->regex, *text, *bytes, limit, out, &gone, enc->err)) {
+                return -1;
+            }
+            break;
+        case TOK_NORM_PREPEND:
+            if (*bytes) {
+                buf_append(out, tokenizer_span(tok, s->content), s->content.bytes);
+            }
+            buf_append(out, *text, *bytes);
+            break;
+        case TOK_NORM_STRIP: {
+            const char *t = *text;
+            size_t n = *bytes;
+            strip(s, &t, &n, at_start);
+            buf_append(out, t, n);
+            break;
+        }
+        default:
+            return err_set(enc->err, "tokenizer step %u has kind %u", i, s->kind);
+        }
+        *at_start = *at_start && !gone;
+        *text = out->len ? out->data : "";
+        *bytes = out->len;
+    }
+    return *bytes <= TOK_TEXT_MAX_BYTES ? 0 : err_set(enc->err, "normalized text above 1 GiB");
+}

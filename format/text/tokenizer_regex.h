@@ -1,0 +1,54 @@
+/*
+ * tokenizer_regex: the patterns of tokenizer files, which are written for Oniguruma, run by PCRE2.
+ *
+ * Owns: translating the dialect (so that both match the same text), compiling, and iterating over
+ * matches with a bound on the work of each. Leaves to others: what is done with the matches.
+ * Threads: a struct regex does not change after compiling; a struct regex_scratch belongs to one
+ * thread.
+ *
+ * Dialect: literals, `.` (no line feed), classes with ranges, escapes, nesting and `&&`; \s \S
+ * (White_Space) \d \D (Nd) \w \W (Alphabetic, M, Nd, Pc) \h \H (hex digit) \p{..} \P{..} \p{^..};
+ * \t \n \r \f \v \a \e \xHH \x{H..} \uHHHH; ^ $ at every line; \A \z \Z \b \B; groups ( (?: (?> (?=
+ * (?! (?<= (?<! ; options i and m (dot matches line feed) as (?i:..), or as (?i) at the start of
+ * the pattern; ? * + {n} {n,} {n,m} {,m}, each but {n} lazy with ?, and ?+ *+ ++ possessive.
+ * Case-insensitive matching folds single characters (so `s` matches U+017F). Anything else, where
+ * the two engines differ or might, is refused by name.
+ */
+#ifndef FORMAT_TEXT_TOKENIZER_REGEX_H
+#define FORMAT_TEXT_TOKENIZER_REGEX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "format/base.h"
+
+struct regex;
+struct regex_scratch;
+
+/* Compile `pattern` (valid UTF-8). NULL and a filled `err` where it is refused. */
+struct regex *regex_compile(const char *pattern, size_t bytes, struct err *err);
+void regex_free(struct regex *re); /* NULL is fine */
+
+struct regex_scratch *regex_scratch_new(void);
+void regex_scratch_free(struct regex_scratch *s); /* NULL is fine */
+
+/* One pass over a text. Set by regex_start, advanced by regex_next. */
+struct regex_iter {
+    const struct regex *re;
+    const char *text;
+    size_t bytes;
+    size_t from;     /* where the next search starts */
+    size_t last_end; /* end of the last match, SIZE_MAX before the first */
+};
+void regex_start(struct regex_iter *it, const struct regex *re, const char *text, size_t bytes);
+
+/* The next match: 1 and [*start, *end), 0 at the end, -1 and `err` where the search exceeds its
+ * limit. `text` is valid UTF-8. An empty match right behind the previous match is passed over. */
+int regex_next(struct regex_iter *it, struct regex_scratch *s, size_t *start, size_t *end,
+               struct err *err);
+
+/* Append the PCRE2 spelling of `pattern`, or refuse. (For tests; regex_compile calls it.) */
+int regex_translate(const char *pattern, size_t bytes, struct buf *out, struct err *err);
+
+#endif

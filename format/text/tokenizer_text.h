@@ -1,0 +1,57 @@
+/*
+ * tokenizer_text: Unicode for the tokenizer: UTF-8, character classes, normal forms, the byte
+ * alphabet.
+ *
+ * Owns: the only calls of utf8proc. Leaves to others: what is applied when (tokenizer_pre). No
+ * state but constant tables. Except for text_sanitize and text_valid, text is valid UTF-8.
+ */
+#ifndef FORMAT_TEXT_TOKENIZER_TEXT_H
+#define FORMAT_TEXT_TOKENIZER_TEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "format/base.h"
+
+#define TEXT_REPLACEMENT "\xef\xbf\xbd" /* U+FFFD */
+
+/* Length of the well-formed character at p (n >= 1 bytes follow), 0 where there is none; then
+ * *bad is the length of the maximal subpart that one U+FFFD stands for, and *cut says that more
+ * bytes could still complete it. `bad` and `cut` may be NULL. */
+size_t text_char_bytes(const uint8_t *p, size_t n, size_t *bad, bool *cut);
+
+/* The length of the longest well-formed prefix. */
+size_t text_valid(const char *text, size_t bytes);
+
+/* Append `text` with every maximal subpart that is not UTF-8 replaced by U+FFFD. */
+void text_sanitize(const char *text, size_t bytes, struct buf *out);
+
+/* The code point at p and its length. */
+size_t text_get(const char *p, uint32_t *cp);
+/* Length of the character that ends before p. */
+size_t text_before(const char *start, const char *p);
+/* Write cp as UTF-8 to out[4]; its length. */
+size_t text_put(uint32_t cp, char out[4]);
+
+bool text_is_space(uint32_t cp);       /* White_Space */
+bool text_is_word(uint32_t cp);        /* UTS 18 \w: Alphabetic, M, Nd, Pc, Join_Control */
+bool text_is_numeric(uint32_t cp);     /* Nd, Nl, No */
+bool text_is_punctuation(uint32_t cp); /* P*, and ASCII punctuation */
+
+enum text_form { TEXT_NFC, TEXT_NFD, TEXT_NFKC, TEXT_NFKD };
+/* Append `text` in the given normal form. */
+void text_normalize(enum text_form form, const char *text, size_t bytes, struct buf *out);
+/* Append `text` in lower case, character by character (full mapping, no context). */
+void text_lowercase(const char *text, size_t bytes, struct buf *out);
+
+/* The byte alphabet: byte b is written as the character TEXT_BYTE(b): itself where it is
+ * printable Latin-1, else U+0100 upward in byte order (OpenAI, gpt-2/src/encoder.py). All are
+ * below TEXT_BYTE_LIMIT. */
+enum { TEXT_BYTE_LIMIT = 0x144 };
+/* Append every byte of `text` as its character. */
+void text_to_byte_alphabet(const char *text, size_t bytes, struct buf *out);
+/* The byte that the character stands for, -1 for none. */
+int text_from_byte_alphabet(uint32_t cp);
+
+#endif

@@ -1,0 +1,442 @@
+/*
+ * cpu: see cpu.h. Opening, memory, and the operations that are a loop over elements.
+ */
+#include "kernels/cpu/cpu.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    PANEL_FLOATS = 64 * 1024,     /* 256 KiB: stays in a second-level cache */
+    PARTIAL_FLOATS = 1024 * 1024, /* 4 MiB: stays in a last-level cache */
+    WORTH_A_FORK = 32 * 1024,     /* multiply-adds that take longer than waking a pool */
+    ELEMENTS_AN_ITEM = 16 * 1024,
+};
+
+/* ---- instruction sets ----------------------------------------------------------------------- */
+
+static const struct dot_isa *const isas[] = {
+    &dot_ref,
+#ifdef __x86_64__
+    &dot_avx2,
+    &dot_avx512,
+#endif
+};
+enum { N_ISAS = sizeof isas / sizeof isas[0] };
+
+const char *backend_cpu_isa_at(size_t i, bool *usable) {
+    if (i >= N_ISAS) {
+        return NULL;
+    }
+    if (usable) {
+        *usable = isas[i]->usable();
+    }
+    return isas[i]->name;
+}
+
+static const struct dot_isa *choose_isa(const char *name, struct err *err) {
+    char known[128] = "";
+    for (size_t i = N_ISAS; i-- > 0;) {
+        bool usable = isas[i]->usable();
+        if (usable && (!name || strcmp(name, isas[i]->name) == 0)) {
+            return isas[i];
+        }
+        if (name && strcmp(name, isas[i]->name) == 0) {
+            err_set(err, "instruction set %s: this processor (or its operating system) lacks it",
+                    name);
+            return NULL;
+        }
+    }
+    for (size_t i = 0; i < N_ISAS; i++) {
+        size_t len = strlen(known);
+        snprintf(known + len, sizeof known - len, "%s%s", i ? ", " : "", isas[i]->name);
+    }
+    err_set(err, "instruction set \"%s\" is unknown; this program has %s", name, known);
+    return NULL;
+}
+
+/* ---- opening -------------------------------------------------------------------------------- */
+
+static size_t at_least(size_t n, size_t least) {
+    return n > least ? n : least;
+}
+
+int cpu_open(struct cpu *c, const char *isa, uint32_t threads, const struct backend_limits *limits,
+             struct err *err) {
+    c->isa = choose_isa(isa, err);
+    if (!c->isa) {
+        return -1;
+    }
+    c->exponents = exponents_isa_best(isa);
+    /* Products with packed rows have to have the bits of those with raw ones. */
+    assert(!c->exponents->rows_open || strcmp(c->exponents->name, c->isa->name) == 0);
+    c->limits = *limits;
+    c->pool = pool_new(threads);
+    c->panel_floats = at_least(PANEL_FLOATS, (size_t)limits->max_cols * CPU_PANEL_MIN_ROWS);
+    c->panel_floats = at_least(c->panel_floats, limits->max_experts);
+    uint32_t max_in = limits->max_in ? limits->max_in : limits->max_cols;
+    c->panel_floats = at_least(c->panel_floats, dot_panel_bytes(max_in) / sizeof(float));
+    c->partial_floats = at_least(PARTIAL_FLOATS, (size_t)limits->max_cols * CPU_PANEL_MIN_ROWS);
+
+    struct arena *a = &c->arena;
+    size_t xs = at_least(limits->max_rows, CPU_FFN_USES);
+    size_t packed = limits->max_packed_bytes;
+    packed = packed ? exponents_scratch_bytes(packed / 2) : 0; /* decoded chunks fit as well */
+    c->workers = arena_alloc(a, pool_threads(c->pool) * sizeof *c->workers);
+    for (uint32_t i = 0; i < pool_threads(c->pool); i++) {
+        c->workers[i] = (struct cpu_worker){
+            .panel = arena_alloc(a, c->panel_floats * sizeof(float)),
+            .chunk = arena_alloc(a, packed),
+            .slice = arena_alloc(a, sizeof(float) * FFN_BLOCK * CPU_FFN_COLS),
+            .gate = arena_alloc(a, sizeof(float) * CPU_FFN_USES * FFN_BLOCK),
+            .up = arena_alloc(a, sizeof(float) * CPU_FFN_USES * FFN_BLOCK),
+            .scores = arena_alloc(a, sizeof(float) * CPU_QUERIES * limits->max_ctx_tok),
+            .xs = arena_alloc(a, xs * sizeof(float *)),
+            .ys = arena_alloc(a, CPU_FFN_USES * sizeof(float *)),
+            .quants = arena_alloc(a, CPU_FFN_USES * sizeof(struct dot_quant)),
+        };
+    }
+    c->partial = arena_alloc(a, c->partial_floats * sizeof(float));
+    c->blocks = arena_alloc(a, CPU_FFN_ITEMS * sizeof *c->blocks);
+    c->sums = arena_alloc(a, CPU_FFN_SUMS * sizeof *c->sums);
+    c->quants = arena_alloc(a, limits->max_rows * sizeof *c->quants);
+    c->quant_bytes = arena_alloc(a, limits->max_rows * dot_quant_bytes(max_in));
+    return 0;
+}
+
+void cpu_close(struct cpu *c) {
+    pool_free(c->pool);
+    arena_free(&c->arena);
+    memset(c, 0, sizeof *c);
+}
+
+int backend_cpu_open(struct backend *b, const char *isa, uint32_t threads,
+                     const struct backend_limits *limits, struct err *err) {
+    struct cpu *c = mem_calloc(1, sizeof *c);
+    if (cpu_open(c, isa, threads, limits, err) < 0) {
+        free(c);
+        return -1;
+    }
+    *b = (struct backend){.name = "cpu",
+                          .isa = c->isa->name,
+                          .self = c,
+                          .ops = &cpu_ops,
+                          .scratch_bytes = c->arena.used_bytes};
+    return 0;
+}
+
+static void close_and_free(void *self) {
+    cpu_close(self);
+    free(self);
+}
+
+/* ---- memory --------------------------------------------------------------------------------- */
+
+/* What calloc takes fresh from the system is zero already and costs nothing until it is touched, so
+ * that a session with room for a long context opens at once. The address to free is kept in
+ * front. */
+static void *alloc(void *self, size_t bytes) {
+    enum { ALIGN = 64 };
+    (void)self;
+    uint64_t want;
+    uint8_t *raw = mem_calloc(1, size_add(bytes, ALIGN, &want) ? want : SIZE_MAX);
+    /* malloc aligns to 16: at least so much lies before p. */
+    uint8_t *p = raw + (ALIGN - (uintptr_t)raw % ALIGN);
+    memcpy(p - sizeof raw, &raw, sizeof raw);
+    return p;
+}
+
+static void free_memory(void *self, void *p) {
+    (void)self;
+    if (p) {
+        uint8_t *raw;
+        memcpy(&raw, (uint8_t *)p - sizeof raw, sizeof raw);
+        free(raw);
+    }
+}
+
+static void read_memory(void *self, void *host_dst, const void *src, size_t bytes) {
+    (void)self;
+    memcpy(host_dst, src, bytes);
+}
+
+static void write_memory(void *self, void *dst, const void *host_src, size_t bytes) {
+    (void)self;
+    memcpy(dst, host_src, bytes);
+}
+
+static struct weight place(void *self, const struct weight *host_weight) {
+    (void)self;
+    return *host_weight;
+}
+
+/* ---- small operations ----------------------------------------------------------------------- */
+
+void cpu_run(const struct cpu *c, void (*fn)(void *ctx, uint32_t item, uint32_t worker), void *ctx,
+             uint32_t n_items, uint64_t work) {
+    if (work >= WORTH_A_FORK) {
+        pool_run(c->pool, fn, ctx, n_items);
+        return;
+    }
+    for (uint32_t i = 0; i < n_items; i++) {
+        fn(ctx, i, 0);
+    }
+}
+
+/* What the small operations hand to their items; each uses the members that it needs. */
+struct small {
+    const struct cpu *c;
+    const struct weight *w;
+    const float *a, *b;
+    float *y;
+    const int32_t *ids;
+    int32_t *ids_out;
+    size_t n;
+    float f;
+    uint32_t rows, dim, heads, half, pos0;
+    bool normalise;
+};
+
+static void quantise_item(void *ctx, uint32_t r, uint32_t worker) {
+    const struct small *s = ctx;
+    (void)worker;
+    s->c->isa->quantise(s->a + (size_t)r * s->dim, s->dim, &s->c->quants[r]);
+}
+
+void cpu_quantise(const struct cpu *c, const float *x, uint32_t rows, uint32_t cols) {
+    struct small s = {.c = c, .a = x, .dim = cols};
+    for (uint32_t r = 0; r < rows; r++) {
+        c->quants[r] = dot_quant_at(c->quant_bytes + r * dot_quant_bytes(cols), cols);
+    }
+    cpu_run(c, quantise_item, &s, rows, (uint64_t)rows * cols);
+}
+
+/* An item of an element-wise operation: elements [first, first + n). */
+static size_t item_range(const struct small *s, uint32_t item, size_t *n) {
+    size_t first = (size_t)item * ELEMENTS_AN_ITEM;
+    *n = s->n - first < ELEMENTS_AN_ITEM ? s->n - first : ELEMENTS_AN_ITEM;
+    return first;
+}
+
+static void run_elements(struct small *s, void (*fn)(void *ctx, uint32_t item, uint32_t worker)) {
+    cpu_run(s->c, fn, s, cpu_ceil_div(s->n, ELEMENTS_AN_ITEM), s->n);
+}
+
+static void embed_item(void *ctx, uint32_t r, uint32_t worker) {
+    const struct small *s = ctx;
+    (void)worker;
+    const uint8_t *row = weight_row(s->w, (uint32_t)s->ids[r]);
+    cpu_codec(s->c, s->w->codec)
+        ->decode(row, s->w->cols, 0, s->w->cols, s->y + (size_t)r * s->w->cols);
+}
+
+static void embed(void *self, const struct weight *table, const int32_t *host_ids, uint32_t rows,
+                  float *out) {
+    struct small s = {.c = self, .w = table, .ids = host_ids, .y = out};
+    cpu_run(self, embed_item, &s, rows, (uint64_t)rows * table->cols);
+}
+
+static void rmsnorm_item(void *ctx, uint32_t i, uint32_t worker) {
+    const struct small *s = ctx;
+    (void)worker;
+    const float *x = s->a + (size_t)i * s->dim;
+    float *y = s->y + (size_t)i * s->dim;
+    float mean = s->c->isa->sum_squares(x, s->dim) / (float)s->dim;
+    float scale = 1.0f / sqrtf(mean + s->f);
+    for (uint32_t k = 0; k < s->dim; k++) {
+        y[k] = s->b[k] * (x[k] * scale);
+    }
+}
+
+static void rmsnorm(void *self, const float *x, const struct weight *weight, float eps, uint32_t n,
+                    uint32_t dim, float *y) {
+    struct small s = {.c = self, .a = x, .f = eps, .dim = dim, .y = y};
+    s.b = (const float *)(const void *)weight->data;
+    cpu_run(self, rmsnorm_item, &s, n, (uint64_t)n * dim);
+}
+
+static void clamp_item(void *ctx, uint32_t item, uint32_t worker) {
+    const struct small *s = ctx;
+    size_t n, first = item_range(s, item, &n);
+    (void)worker;
+    for (float *x = s->y + first, *end = x + n; x < end; x++) {
+        float low = *x < -s->f ? -s->f : *x; /* a NaN passes both */
+        *x = low > s->f ? s->f : low;
+    }
+}
+
+static void clamp(void *self, float *x, size_t n, float limit) {
+    struct small s = {.c = self, .y = x, .n = n, .f = limit};
+    run_elements(&s, clamp_item);
+}
+
+static void angles_item(void *ctx, uint32_t r, uint32_t worker) {
+    const struct small *s = ctx;
+    float pos = (float)(s->pos0 + r), *cs = s->y + (size_t)r * s->half * 2;
+    (void)worker;
+    for (uint32_t i = 0; i < s->half; i++) {
+        float angle = pos * s->a[i];
+        cs[2 * i] = s->f * cosf(angle);
+        cs[2 * i + 1] = s->f * sinf(angle);
+    }
+}
+
+static void rope_angles(void *self, uint32_t pos0, uint32_t rows, const float *host_inv_freq,
+                        uint32_t half, float scale, float *cs) {
+    struct small s = {
+        .c = self, .pos0 = pos0, .a = host_inv_freq, .half = half, .f = scale, .y = cs};
+    cpu_run(self, angles_item, &s, rows, (uint64_t)rows * half * 16);
+}
+
+static void rope_item(void *ctx, uint32_t r, uint32_t worker) {
+    const struct small *s = ctx;
+    const float *cs = s->a + (size_t)r * s->half * 2;
+    (void)worker;
+    for (uint32_t h = 0; h < s->heads; h++) {
+        float *lo = s->y + ((size_t)r * s->heads + h) * s->dim, *hi = lo + s->half;
+        for (uint32_t i = 0; i < s->half; i++) {
+            float a = lo[i], b = hi[i], cosine = cs[2 * i], sine = cs[2 * i + 1];
+            lo[i] = a * cosine - b * sine;
+            hi[i] = b * cosine + a * sine;
+        }
+    }
+}
+
+static void rope(void *self, float *x, uint32_t rows, uint32_t n_heads, uint32_t head_dim,
+                 const float *cs, uint32_t half) {
+    struct small s = {.c = self, .y = x, .heads = n_heads, .dim = head_dim, .a = cs, .half = half};
+    cpu_run(self, rope_item, &s, rows, (uint64_t)rows * n_heads * half * 2);
+}
+
+static void silu_mul_item(void *ctx, uint32_t item, uint32_t worker) {
+    const struct small *s = ctx;
+    size_t n, first = item_range(s, item, &n);
+    (void)worker;
+    s->c->isa->silu_mul(s->y + first, s->a + first, n);
+}
+
+static void silu_mul(void *self, float *g, const float *u, size_t n) {
+    struct small s = {.c = self, .y = g, .a = u, .n = n};
+    run_elements(&s, silu_mul_item);
+}
+
+static void add_item(void *ctx, uint32_t item, uint32_t worker) {
+    const struct small *s = ctx;
+    size_t n, first = item_range(s, item, &n);
+    float *y = s->y + first;
+    const float *x = s->a + first;
+    (void)worker;
+    for (size_t i = 0; i < n; i++) {
+        y[i] += x[i];
+    }
+}
+
+static void add(void *self, float *y, const float *x, size_t n) {
+    struct small s = {.c = self, .y = y, .a = x, .n = n};
+    run_elements(&s, add_item);
+}
+
+static void gate_rows_item(void *ctx, uint32_t r, uint32_t worker) {
+    const struct small *s = ctx;
+    float *y = s->y + (size_t)r * s->dim, factor = 1.0f / (1.0f + expf(-s->a[r]));
+    (void)worker;
+    for (uint32_t i = 0; i < s->dim; i++) {
+        y[i] *= factor;
+    }
+}
+
+static void gate_rows(void *self, float *y, const float *gates, uint32_t rows, uint32_t dim) {
+    struct small s = {.c = self, .y = y, .a = gates, .dim = dim};
+    cpu_run(self, gate_rows_item, &s, rows, (uint64_t)rows * dim);
+}
+
+/* The choice goes by the logits: exp keeps their order, and two that differ may round to one
+ * probability. A NaN is never the greatest while a number is left. */
+static void route_item(void *ctx, uint32_t r, uint32_t worker) {
+    const struct small *s = ctx;
+    const uint32_t n = s->dim, n_active = s->half;
+    const float *logits = s->a + (size_t)r * n;
+    int32_t *ids = s->ids_out + (size_t)r * n_active;
+    float *weights = s->y + (size_t)r * n_active, *p = s->c->workers[worker].panel;
+
+    for (uint32_t j = 0; j < n_active; j++) {
+        int32_t best = -1;
+        for (uint32_t i = 0; i < n; i++) {
+            bool taken = false;
+            for (uint32_t k = 0; k < j && !taken; k++) {
+                taken = ids[k] == (int32_t)i;
+            }
+            if (!taken && (best < 0 || logits[i] > logits[best] ||
+                           (isnan(logits[best]) && !isnan(logits[i])))) {
+                best = (int32_t)i;
+            }
+        }
+        ids[j] = best;
+    }
+
+    memcpy(p, logits, n * sizeof *p);
+    float divisor = s->c->isa->exp_sum(p, n, s->c->isa->max(p, n)), chosen = 0;
+    for (uint32_t j = 0; j < n_active; j++) {
+        weights[j] = p[ids[j]] / divisor;
+        chosen += weights[j];
+    }
+    for (uint32_t j = 0; j < n_active && s->normalise; j++) {
+        weights[j] /= chosen;
+    }
+}
+
+static void route(void *self, const float *logits, uint32_t rows, uint32_t n_experts,
+                  uint32_t n_active, bool normalise, int32_t *ids, float *weights) {
+    struct small s = {.c = self, .a = logits, .dim = n_experts, .half = n_active, .y = weights};
+    s.ids_out = ids;
+    s.normalise = normalise;
+    cpu_run(self, route_item, &s, rows, (uint64_t)rows * n_experts * n_active);
+}
+
+static void combine_item(void *ctx, uint32_t r, uint32_t worker) {
+    const struct small *s = ctx;
+    const float *parts = s->a + (size_t)r * s->half * s->dim, *weights = s->b + (size_t)r * s->half;
+    float *y = s->y + (size_t)r * s->dim;
+    (void)worker;
+    for (uint32_t i = 0; i < s->dim; i++) {
+        y[i] = weights[0] * parts[i];
+    }
+    for (uint32_t j = 1; j < s->half; j++) {
+        const float *part = parts + (size_t)j * s->dim;
+        for (uint32_t i = 0; i < s->dim; i++) {
+            y[i] += weights[j] * part[i];
+        }
+    }
+}
+
+static void combine(void *self, const float *parts, const float *weights, uint32_t rows,
+                    uint32_t n_active, uint32_t dim, float *y) {
+    struct small s = {.c = self, .a = parts, .b = weights, .half = n_active, .dim = dim, .y = y};
+    cpu_run(self, combine_item, &s, rows, (uint64_t)rows * n_active * dim);
+}
+
+const struct backend_ops cpu_ops = {
+    .close = close_and_free,
+    .alloc = alloc,
+    .free = free_memory,
+    .read = read_memory,
+    .write = write_memory,
+    .place = place,
+    .embed = embed,
+    .rmsnorm = rmsnorm,
+    .matmul = cpu_matmul,
+    .clamp = clamp,
+    .rope_angles = rope_angles,
+    .rope = rope,
+    .kv_store = cpu_kv_store,
+    .attention = cpu_attention,
+    .silu_mul = silu_mul,
+    .add = add,
+    .gate_rows = gate_rows,
+    .route = route,
+    .experts = cpu_experts,
+    .combine = combine,
+};

@@ -1,0 +1,114 @@
+/*
+ * cpu: the CPU backend's state, shared by its files. Private to kernels/cpu, and to a backend that
+ * builds on this one (prep/calib/blas: its state starts with a struct cpu, so that these operations
+ * run on it).
+ *
+ * Owns: scratch, all of it taken at open; the split of each operation into pool items. An item
+ * computes whole output elements, so that no result depends on who runs it.
+ *   cpu.c            opening, memory, small operations
+ *   cpu_matmul.c     weight matrix times rows
+ *   cpu_experts.c    sparse FFN
+ *   cpu_attention.c  KV store and attention
+ * Leaves to others: arithmetic inside an item (dot.h).
+ * Threads: operations are called by the forward thread; a worker touches its own struct cpu_worker.
+ */
+#ifndef KERNELS_CPU_CPU_H
+#define KERNELS_CPU_CPU_H
+
+#include "kernels/backend.h"
+#include "kernels/cpu/dot.h"
+#include "kernels/cpu/exponents.h"
+#include "kernels/pool.h"
+
+enum {
+    CPU_PANEL_ROWS = 16,    /* weight rows decoded together, where the panel holds them */
+    CPU_PANEL_MIN_ROWS = 4, /* rows from which on making a panel pays */
+    CPU_FFN_USES = 64,      /* uses of an expert in one item of the panel way */
+    CPU_FFN_COLS = 256,     /* columns of `down` decoded together: a multiple of CODEC_GROUP */
+    CPU_QUERIES = 12,       /* queries (rows times heads) that read a KV head together */
+    CPU_KEYS = 64,          /* keys that they read at a time */
+    CPU_FFN_ITEMS = 4096,   /* blocks, and sums, in one wave of the fused way */
+    CPU_FFN_SUMS = 4096,
+};
+
+/* One worker's scratch. */
+struct cpu_worker {
+    float *panel; /* [panel_floats]: decoded rows, or a panel of dot.h */
+    /* A chunk that came packed, or what a walk over its rows needs; for max_packed_bytes. */
+    uint8_t *chunk;
+    float *slice;             /* [FFN_BLOCK, CPU_FFN_COLS] */
+    float *gate, *up;         /* [CPU_FFN_USES, FFN_BLOCK] */
+    float *scores;            /* [CPU_QUERIES, max_ctx_tok] */
+    const float **xs;         /* [max(max_rows, CPU_FFN_USES)] */
+    float **ys;               /* [CPU_FFN_USES] */
+    struct dot_quant *quants; /* [CPU_FFN_USES] */
+};
+
+/* A block of neurons of one job (see cpu_experts.c). */
+struct cpu_block {
+    const struct expert_job *job;
+    const uint8_t *data;
+    uint32_t n_neurons;
+    uint32_t packed_bytes; /* as of struct ffn_chunk */
+    float *partial;        /* [job->n_uses, dim] */
+};
+/* A sum of partials into one use's output. */
+struct cpu_sum {
+    float *out;
+    const float *first; /* partials, `stride` floats apart */
+    size_t stride;
+    uint32_t n;
+    bool fresh; /* out starts at zero */
+};
+
+struct cpu {
+    const struct dot_isa *isa;
+    const struct exponents_isa *exponents;
+    struct pool *pool;
+    struct backend_limits limits;
+    struct cpu_worker *workers; /* [threads] */
+    size_t panel_floats, partial_floats;
+    float *partial;           /* [partial_floats] */
+    struct cpu_block *blocks; /* [CPU_FFN_ITEMS] */
+    struct cpu_sum *sums;     /* [CPU_FFN_SUMS] */
+    /* The inputs of the operation in work, where they are quantised. */
+    struct dot_quant *quants; /* [max_rows] */
+    uint8_t *quant_bytes;     /* [max_rows, dot_quant_bytes(max_in)] */
+    struct arena arena;       /* all of the above */
+};
+
+/* Fill a zeroed `c`; cpu_close frees what it holds, but not `c` itself, and takes a zeroed one. */
+int cpu_open(struct cpu *c, const char *isa, uint32_t threads, const struct backend_limits *limits,
+             struct err *err);
+void cpu_close(struct cpu *c);
+/* The operations, all with a struct cpu as `self`. */
+extern const struct backend_ops cpu_ops;
+
+/* Operations that live in files of their own; contracts in backend.h. */
+void cpu_matmul(void *self, const struct weight *w, const struct weight *bias, const float *x,
+                uint32_t rows, float *y);
+void cpu_experts(void *self, const struct codec *codec, uint32_t dim, const struct expert_job *jobs,
+                 uint32_t n_jobs, uint32_t n_active, const float *x, float *parts);
+void cpu_kv_store(void *self, const struct kv *kv, const float *k, const float *v, uint32_t pos0,
+                  uint32_t rows);
+void cpu_attention(void *self, const float *q, uint32_t n_heads, const struct kv *kv, uint32_t pos0,
+                   uint32_t rows, uint32_t window, float scale, float *out);
+
+/* c->quants [rows] = x [rows, cols] quantised, until the next call. */
+void cpu_quantise(const struct cpu *c, const float *x, uint32_t rows, uint32_t cols);
+
+/* y[r] += bias for rows of `n`, where there is a bias. */
+void cpu_add_bias(const struct weight *bias, uint32_t first, uint32_t n, float *y);
+
+/* Run fn over items, in the pool only where `work` (about: multiply-adds) is worth a fork-join. */
+void cpu_run(const struct cpu *c, void (*fn)(void *ctx, uint32_t item, uint32_t worker), void *ctx,
+             uint32_t n_items, uint64_t work);
+
+static inline const struct dot_codec *cpu_codec(const struct cpu *c, const struct codec *codec) {
+    return &c->isa->codec[codec->id];
+}
+static inline uint32_t cpu_ceil_div(uint64_t n, uint64_t d) {
+    return (uint32_t)((n + d - 1) / d);
+}
+
+#endif

@@ -1,0 +1,252 @@
+/*
+ * cpu_attention: the KV store and causal attention.
+ *
+ * An item is a tile: some neighbouring rows times some query heads of one KV head. It walks the
+ * keys in blocks that stay in cache while each of its queries uses them, keeps the scores of all
+ * keys, turns those that the query sees into exponentials, and walks the values. Where queries are
+ * many, a block is decoded once for all of them. A query's sums go over the keys that it sees, one
+ * after the other, so how queries are shared out changes nothing.
+ */
+#include "kernels/cpu/cpu.h"
+
+#include <string.h>
+
+enum { DECODE_QUERIES = 4 }; /* queries from which on decoding a block pays */
+
+struct attend {
+    const struct cpu *c;
+    const struct kv *kv;
+    const struct dot_codec *k;
+    const float *q;
+    float *out;
+    size_t row_bytes;
+    uint32_t n_heads, rows, pos0, window;
+    uint32_t heads_an_item, rows_an_item, items_a_kv_head, keys_a_block;
+    float scale;
+};
+
+struct store {
+    const struct cpu *c;
+    const struct kv *kv;
+    const float *k, *v;
+    uint32_t pos0;
+};
+
+static void kv_store_item(void *ctx, uint32_t item, uint32_t worker) {
+    const struct store *s = ctx;
+    const struct kv *kv = s->kv;
+    uint32_t row = item / kv->n_kv_heads, head = item % kv->n_kv_heads, dim = kv->head_dim;
+    size_t at = ((size_t)head * kv->capacity_tok + s->pos0 + row) * dim, from = (size_t)item * dim;
+    (void)worker;
+    if (kv->type == KV_F16) {
+        s->c->isa->to_f16(s->k + from, dim, (uint16_t *)kv->k + at);
+        s->c->isa->to_f16(s->v + from, dim, (uint16_t *)kv->v + at);
+    } else {
+        memcpy((float *)kv->k + at, s->k + from, dim * sizeof(float));
+        memcpy((float *)kv->v + at, s->v + from, dim * sizeof(float));
+    }
+}
+
+void cpu_kv_store(void *self, const struct kv *kv, const float *k, const float *v, uint32_t pos0,
+                  uint32_t rows) {
+    struct store s = {.c = self, .kv = kv, .k = k, .v = v, .pos0 = pos0};
+    cpu_run(self, kv_store_item, &s, rows * kv->n_kv_heads,
+            (uint64_t)rows * kv->n_kv_heads * kv->head_dim);
+}
+
+/* A tile: rows times heads, query i being row i / n_heads and head i % n_heads. */
+struct tile {
+    const struct attend *s;
+    struct cpu_worker *own;
+    const uint8_t *keys, *values; /* of the KV head, from position 0 on */
+    uint32_t n_heads, n_rows, pos0;
+    uint32_t first, end; /* keys that any row sees */
+    size_t at;           /* of the first query in q and out */
+};
+
+static uint32_t tile_queries(const struct tile *t) {
+    return t->n_rows * t->n_heads;
+}
+
+/* Query i's place in q and out. */
+static size_t query_at(const struct tile *t, uint32_t i) {
+    size_t dim = t->s->kv->head_dim;
+    return t->at + (i / t->n_heads * (size_t)t->s->n_heads + i % t->n_heads) * dim;
+}
+
+static float *query_scores(const struct tile *t, uint32_t i) {
+    return t->own->scores + (size_t)i * t->s->c->limits.max_ctx_tok;
+}
+
+/* Keys that a row of the tile sees. */
+static uint32_t first_key(const struct tile *t, uint32_t row) {
+    uint32_t pos = t->pos0 + row, window = t->s->window;
+    return window > 0 && pos >= window ? pos - window + 1 : 0;
+}
+static uint32_t end_key(const struct tile *t, uint32_t row) {
+    return t->pos0 + row + 1;
+}
+
+/* The first query to read a block of encoded keys or values asks for the next block. */
+static struct dot_rows rows_of(const struct tile *t, const uint8_t *base, uint32_t first,
+                               uint32_t n, bool ask) {
+    size_t bytes = t->s->row_bytes;
+    return (struct dot_rows){base + first * bytes, bytes, n, t->s->kv->head_dim,
+                             ask ? (ptrdiff_t)(CPU_KEYS * bytes) : 0};
+}
+
+static void decode_block(const struct tile *t, const uint8_t *base, uint32_t first, uint32_t n) {
+    uint32_t dim = t->s->kv->head_dim;
+    for (uint32_t j = 0; j < n; j++) {
+        t->s->k->decode(base + (first + j) * t->s->row_bytes, dim, 0, dim,
+                        t->own->panel + (size_t)j * dim);
+    }
+}
+
+/* Scores of all keys for all queries, also of those that a query does not see. */
+static void score_keys(const struct tile *t) {
+    const struct attend *s = t->s;
+    const uint32_t n_q = tile_queries(t), dim = s->kv->head_dim;
+    for (uint32_t i = 0; i < n_q; i++) {
+        t->own->xs[i] = s->q + query_at(t, i);
+    }
+    for (uint32_t j = t->first; j < t->end; j += s->keys_a_block) {
+        uint32_t n = t->end - j < s->keys_a_block ? t->end - j : s->keys_a_block;
+        if (n_q >= DECODE_QUERIES) {
+            decode_block(t, t->keys, j, n);
+            s->c->isa->tile(t->own->panel, dim, n, dim, t->own->xs, n_q,
+                            t->own->scores + (j - t->first), s->c->limits.max_ctx_tok);
+            continue;
+        }
+        for (uint32_t i = 0; i < n_q; i++) {
+            struct dot_rows rows = rows_of(t, t->keys, j, n, i == 0);
+            s->k->dot(&rows, t->own->xs[i], query_scores(t, i) + (j - t->first));
+        }
+    }
+}
+
+/* out of query i += the values of keys first .. end - 1 by its weights. */
+static void add_values(const struct tile *t, uint32_t i, uint32_t first, uint32_t end, bool ask) {
+    if (first < end) {
+        struct dot_rows rows = rows_of(t, t->values, first, end - first, ask);
+        t->s->k->axpy(&rows, query_scores(t, i) + (first - t->first), t->s->out + query_at(t, i));
+    }
+}
+
+/* Keys that all rows see go a block at a time; a row's others, before and after, on their own. */
+static void mix_values(const struct tile *t) {
+    const struct attend *s = t->s;
+    const uint32_t n_q = tile_queries(t), dim = s->kv->head_dim;
+    uint32_t first = first_key(t, t->n_rows - 1), end = end_key(t, 0);
+    end = end > first ? end : first;
+    for (uint32_t i = 0; i < n_q; i++) {
+        uint32_t row_end = end_key(t, i / t->n_heads);
+        t->own->ys[i] = s->out + query_at(t, i);
+        memset(t->own->ys[i], 0, dim * sizeof(float));
+        add_values(t, i, first_key(t, i / t->n_heads), first < row_end ? first : row_end, false);
+    }
+    for (uint32_t j = first; j < end; j += s->keys_a_block) {
+        uint32_t n = end - j < s->keys_a_block ? end - j : s->keys_a_block;
+        if (n_q >= DECODE_QUERIES) {
+            decode_block(t, t->values, j, n);
+            s->c->isa->mix_on(t->own->panel, dim, n, dim, t->own->scores + (j - t->first),
+                              s->c->limits.max_ctx_tok, n_q, t->own->ys);
+            continue;
+        }
+        for (uint32_t i = 0; i < n_q; i++) {
+            add_values(t, i, j, j + n, i == 0);
+        }
+    }
+    for (uint32_t i = 0; i < n_q; i++) {
+        add_values(t, i, end, end_key(t, i / t->n_heads), false);
+    }
+}
+
+static void attend_tile(const struct tile *t) {
+    const struct dot_isa *isa = t->s->c->isa;
+    const uint32_t n_q = tile_queries(t);
+    float sums[CPU_QUERIES];
+    score_keys(t);
+    for (uint32_t i = 0; i < n_q; i++) {
+        uint32_t first = first_key(t, i / t->n_heads), n = end_key(t, i / t->n_heads) - first;
+        float *score = query_scores(t, i) + (first - t->first);
+        for (uint32_t j = 0; j < n; j++) {
+            score[j] *= t->s->scale;
+        }
+        sums[i] = isa->exp_sum(score, n, isa->max(score, n));
+    }
+    mix_values(t);
+    for (uint32_t i = 0; i < n_q; i++) {
+        float *out = t->s->out + query_at(t, i);
+        for (uint32_t k = 0; k < t->s->kv->head_dim; k++) {
+            out[k] /= sums[i];
+        }
+    }
+}
+
+static void attention_item(void *ctx, uint32_t item, uint32_t worker) {
+    const struct attend *s = ctx;
+    const struct kv *kv = s->kv;
+    uint32_t group = s->n_heads / kv->n_kv_heads, share = item % s->items_a_kv_head;
+    uint32_t kv_head = item / s->items_a_kv_head % kv->n_kv_heads;
+    uint32_t row = item / s->items_a_kv_head / kv->n_kv_heads * s->rows_an_item;
+
+    uint32_t first_head = share * s->heads_an_item, rest = group - first_head;
+    size_t start = (size_t)kv_head * kv->capacity_tok * s->row_bytes;
+    struct tile t = {
+        .s = s,
+        .own = &s->c->workers[worker],
+        .keys = (const uint8_t *)kv->k + start,
+        .values = (const uint8_t *)kv->v + start,
+        .n_heads = rest < s->heads_an_item ? rest : s->heads_an_item,
+        .n_rows = s->rows - row < s->rows_an_item ? s->rows - row : s->rows_an_item,
+        .pos0 = s->pos0 + row,
+        .at = ((size_t)row * s->n_heads + kv_head * group + first_head) * kv->head_dim,
+    };
+    t.first = first_key(&t, 0);
+    t.end = end_key(&t, t.n_rows - 1);
+    attend_tile(&t);
+}
+
+/* Rows and heads of an item: as many as may be together, fewer where the threads would run out of
+ * items. */
+static void choose_tiles(struct attend *s) {
+    const uint32_t group = s->n_heads / s->kv->n_kv_heads, kv_heads = s->kv->n_kv_heads;
+    const uint64_t enough = 2 * (uint64_t)pool_threads(s->c->pool);
+    s->heads_an_item = group < CPU_QUERIES ? group : CPU_QUERIES;
+    while (s->heads_an_item > 1 &&
+           (uint64_t)s->rows * kv_heads * cpu_ceil_div(group, s->heads_an_item) < enough) {
+        s->heads_an_item = (s->heads_an_item + 1) / 2;
+    }
+    s->items_a_kv_head = cpu_ceil_div(group, s->heads_an_item);
+    s->rows_an_item = CPU_QUERIES / s->heads_an_item;
+    while (s->rows_an_item > 1 &&
+           (uint64_t)cpu_ceil_div(s->rows, s->rows_an_item) * kv_heads * s->items_a_kv_head <
+               enough) {
+        s->rows_an_item = (s->rows_an_item + 1) / 2;
+    }
+    size_t fit = s->c->panel_floats / s->kv->head_dim;
+    s->keys_a_block = fit < CPU_KEYS ? (uint32_t)fit : CPU_KEYS;
+}
+
+void cpu_attention(void *self, const float *q, uint32_t n_heads, const struct kv *kv, uint32_t pos0,
+                   uint32_t rows, uint32_t window, float scale, float *out) {
+    const struct cpu *c = self;
+    struct attend s = {
+        .c = c,
+        .kv = kv,
+        .k = &c->isa->codec[kv->type == KV_F16 ? CODEC_F16 : CODEC_F32],
+        .q = q,
+        .out = out,
+        .row_bytes = (size_t)kv->head_dim * (kv->type == KV_F16 ? 2 : 4),
+        .n_heads = n_heads,
+        .rows = rows,
+        .pos0 = pos0,
+        .window = window,
+        .scale = scale,
+    };
+    choose_tiles(&s);
+    cpu_run(c, attention_item, &s,
+            cpu_ceil_div(rows, s.rows_an_item) * kv->n_kv_heads * s.items_a_kv_head,
+            (uint64_t)rows * n_heads * (pos0 + rows) * kv->head_dim * 2);
+}

@@ -1,0 +1,367 @@
+/*
+ * cpu_experts: the sparse FFN.
+ *
+ * An expert with few uses goes the fused way: an item is a block of FFN_BLOCK neurons, whose
+ * encoded rows are read once, in the order in which they lie in memory; it leaves a partial sum
+ * [dim] for each use, and a second pass adds those in block order. Blocks go in waves that fit the
+ * scratch. An expert with many uses goes the panel way: an item is a share of the uses, for which
+ * it walks all neurons, decoding each block once and adding its sum straight to the outputs.
+ * Both do the same additions in the same order, so they give the same bits.
+ *
+ * A packed chunk is decoded by each item that reads it: for a single use as it is multiplied, where
+ * the instruction set can (exponents.h), else into the worker's own memory first. Either way only
+ * its packed bytes come from memory: a chunk of 32 neurons fits a cache of the processor.
+ */
+#include "kernels/cpu/cpu.h"
+
+#include <assert.h>
+#include <string.h>
+
+static_assert((int)FFN_BLOCK <= (int)DOT_PANEL_ROWS, "the gates of a block are one panel");
+
+enum {
+    SUM_COLS = 512, /* columns of a summing item */
+    RUN = 8,        /* neurons whose gates are read before their ups */
+};
+
+struct ffn {
+    struct cpu *c;
+    const struct dot_codec *k;
+    size_t row_bytes;
+    uint32_t dim, n_active;
+    const float *x;
+    float *parts;
+    /* The wave that is being filled: how much of each scratch it uses, and the sums of the last
+     * job. */
+    uint32_t n_blocks, n_sums;
+    size_t used_floats;
+    struct cpu_sum *open;
+    /* The panel way. */
+    const struct expert_job *jobs;
+    uint32_t uses_an_item;
+};
+
+static const float *use_input(const struct ffn *f, uint32_t use) {
+    return f->x + (size_t)(use / f->n_active) * f->dim;
+}
+
+/* out[r] = rows . the input of `use`. */
+static void use_dot(const struct ffn *f, const struct dot_rows *rows, uint32_t use, float *out) {
+    if (f->k->qdot) {
+        f->k->qdot(rows, &f->c->quants[use / f->n_active], out);
+    } else {
+        f->k->dot(rows, use_input(f, use), out);
+    }
+}
+
+/* ---- the fused way -------------------------------------------------------------------------- */
+
+/* Distance from one address to another, which may lie in another chunk. */
+static ptrdiff_t bytes_between(const uint8_t *from, const uint8_t *to) {
+    return (ptrdiff_t)((uintptr_t)to - (uintptr_t)from);
+}
+
+/* The rows of a chunk, decoded for this worker where they came packed. */
+static const uint8_t *chunk_rows(const struct ffn *f, struct cpu_worker *own, const uint8_t *data,
+                                 uint32_t n_neurons, uint32_t packed_bytes) {
+    if (packed_bytes == 0) {
+        return data;
+    }
+    size_t n = (size_t)n_neurons * 3 * f->dim;
+    assert(n_neurons <= FFN_BLOCK && 2 * n <= f->c->limits.max_packed_bytes);
+    exponents_decode(f->c->exponents, data, packed_bytes, n, own->chunk);
+    return own->chunk;
+}
+
+/* out [dim] = the sum of n neurons at `data` for one use. Rows are read in runs of RUN neurons:
+ * gates, ups, the next neurons' gates, ..., then all downs; each run asks for the one after it, the
+ * last for `next`. */
+static void block_use(const struct ffn *f, const uint8_t *data, uint32_t n, struct cpu_worker *own,
+                      uint32_t use, const uint8_t *next, float *out) {
+    const size_t neuron_bytes = 3 * f->row_bytes;
+    const uint8_t *downs = data + 2 * f->row_bytes;
+    for (uint32_t i = 0; i < n; i += RUN) {
+        uint32_t rest = n - i;
+        const uint8_t *gates = data + i * neuron_bytes, *ups = gates + f->row_bytes;
+        struct dot_rows rows = {gates, neuron_bytes, rest < RUN ? rest : RUN, f->dim, 0};
+        rows.ahead_bytes = (ptrdiff_t)f->row_bytes;
+        use_dot(f, &rows, use, own->gate + i);
+        rows.data = ups;
+        rows.ahead_bytes = bytes_between(ups, rest > RUN ? gates + RUN * neuron_bytes : downs);
+        use_dot(f, &rows, use, own->up + i);
+    }
+    f->c->isa->silu_mul(own->gate, own->up, n);
+    memset(out, 0, f->dim * sizeof *out);
+    for (uint32_t i = 0; i < n; i += RUN) {
+        uint32_t rest = n - i;
+        const uint8_t *here = downs + i * neuron_bytes;
+        struct dot_rows rows = {here, neuron_bytes, rest < RUN ? rest : RUN, f->dim, 0};
+        rows.ahead_bytes = bytes_between(here, rest > RUN ? here + RUN * neuron_bytes : next);
+        f->k->axpy(&rows, own->gate + i, out);
+    }
+}
+
+/* Whether a block is multiplied as it is decoded. */
+static bool goes_by_rows(const struct ffn *f, const struct cpu_block *b) {
+    return b->packed_bytes > 0 && b->job->n_uses == 1 && f->c->exponents->rows_open &&
+           f->dim % CORM_EXPONENTS_BLOCK == 0;
+}
+
+/* Ask for parts `from` up to `to` of n of what rows_open will read first in `next`: lists 2 and 3
+ * and literals. They are taken to be placed as in `e`, this block's; where that is wrong some lines
+ * are asked for in vain. */
+static void ask_for_lists(const struct corm_exponents *e, const struct cpu_block *b,
+                          const struct cpu_block *next, uint32_t from, uint32_t to, uint32_t n) {
+    enum { LINE = 64 };
+    if (next == b || next->packed_bytes == 0) {
+        return;
+    }
+    uintptr_t first = (uintptr_t)next->data + (uintptr_t)(e->lists[1] - b->data);
+    size_t bytes = (size_t)(e->low - e->lists[1]);
+    for (uintptr_t at = first + bytes * from / n; at < first + bytes * to / n; at += LINE) {
+        __builtin_prefetch((const void *)at);
+    }
+}
+
+/* What block_use does for a block's only use: the same operations on each number, in the same
+ * order. */
+static void rows_use(const struct ffn *f, const struct cpu_block *b, const struct cpu_block *next,
+                     struct cpu_worker *own) {
+    const struct exponents_isa *isa = f->c->exponents;
+    const float *x = use_input(f, b->job->uses[0]);
+    const size_t n = (size_t)b->n_neurons * 3 * f->dim;
+    assert(f->k == &f->c->isa->codec[CODEC_BF16] && 2 * n <= f->c->limits.max_packed_bytes);
+    struct corm_exponents e = corm_exponents_open(b->data, b->packed_bytes, n);
+    struct exponents_rows rows = isa->rows_open(&e, f->dim, own->chunk),
+                          downs[EXPONENTS_TOGETHER_MAX];
+    memset(b->partial, 0, f->dim * sizeof *b->partial);
+    const uint32_t together = exponents_together(f->dim);
+    for (uint32_t i = 0, run; i < b->n_neurons; i += run) {
+        run = b->n_neurons - i < together ? b->n_neurons - i : together;
+        isa->gates_ups(&rows, run, x, own->gate, own->up, downs);
+        f->c->isa->silu_mul(own->gate, own->up, run);
+        isa->add_downs(downs, run, own->gate, b->partial);
+        ask_for_lists(&e, b, next, i, i + run, b->n_neurons);
+    }
+}
+
+static void block_item(void *ctx, uint32_t item, uint32_t worker) {
+    const struct ffn *f = ctx;
+    const struct cpu_block *b = &f->c->blocks[item];
+    /* The items in between are probably being done by the other threads. */
+    uint32_t guess = item + pool_threads(f->c->pool);
+    const struct cpu_block *next = guess < f->n_blocks ? &f->c->blocks[guess] : b;
+    struct cpu_worker *own = &f->c->workers[worker];
+    if (goes_by_rows(f, b)) {
+        rows_use(f, b, next, own);
+        return;
+    }
+    const uint8_t *rows = chunk_rows(f, own, b->data, b->n_neurons, b->packed_bytes);
+    for (uint32_t j = 0; j < b->job->n_uses; j++) {
+        block_use(f, rows, b->n_neurons, own, b->job->uses[j], next->data,
+                  b->partial + (size_t)j * f->dim);
+    }
+}
+
+static void sum_item(void *ctx, uint32_t item, uint32_t worker) {
+    const struct ffn *f = ctx;
+    uint32_t n_items = cpu_ceil_div(f->dim, SUM_COLS), first = item % n_items * SUM_COLS;
+    uint32_t n = f->dim - first < SUM_COLS ? f->dim - first : SUM_COLS;
+    const struct cpu_sum *s = &f->c->sums[item / n_items];
+    float *out = s->out + first;
+    (void)worker;
+    if (s->fresh) {
+        memset(out, 0, n * sizeof *out);
+    }
+    for (uint32_t b = 0; b < s->n; b++) {
+        const float *part = s->first + b * s->stride + first;
+        for (uint32_t i = 0; i < n; i++) {
+            out[i] += part[i];
+        }
+    }
+}
+
+static void run_wave(struct ffn *f) {
+    cpu_run(f->c, block_item, f, f->n_blocks, (uint64_t)f->n_blocks * FFN_BLOCK * 3 * f->dim);
+    cpu_run(f->c, sum_item, f, f->n_sums * cpu_ceil_div(f->dim, SUM_COLS),
+            ((uint64_t)f->n_blocks + f->n_sums) * f->dim);
+    f->n_blocks = 0;
+    f->n_sums = 0;
+    f->used_floats = 0;
+}
+
+static bool has_room(const struct ffn *f, const struct expert_job *job) {
+    return f->n_blocks < CPU_FFN_ITEMS && f->n_sums + job->n_uses <= CPU_FFN_SUMS &&
+           f->used_floats + (size_t)f->dim * job->n_uses <= f->c->partial_floats;
+}
+
+/* Begin sums of a job's next blocks, in this wave or in a new one. */
+static void open_sums(struct ffn *f, const struct expert_job *job, bool fresh) {
+    if (!has_room(f, job)) {
+        run_wave(f);
+    }
+    f->open = &f->c->sums[f->n_sums];
+    f->n_sums += job->n_uses;
+    for (uint32_t j = 0; j < job->n_uses; j++) {
+        f->open[j] = (struct cpu_sum){
+            .out = f->parts + (size_t)job->uses[j] * f->dim,
+            .first = f->c->partial + f->used_floats + (size_t)j * f->dim,
+            .stride = (size_t)job->n_uses * f->dim,
+            .fresh = fresh,
+        };
+    }
+}
+
+static void queue_block(struct ffn *f, const struct expert_job *job, const uint8_t *data,
+                        uint32_t n, uint32_t packed_bytes) {
+    if (!has_room(f, job)) {
+        open_sums(f, job, false);
+    }
+    f->c->blocks[f->n_blocks++] = (struct cpu_block){
+        .job = job,
+        .data = data,
+        .n_neurons = n,
+        .packed_bytes = packed_bytes,
+        .partial = f->c->partial + f->used_floats,
+    };
+    f->used_floats += (size_t)f->dim * job->n_uses;
+    for (uint32_t j = 0; j < job->n_uses; j++) {
+        f->open[j].n++;
+    }
+}
+
+static void queue_job(struct ffn *f, const struct expert_job *job) {
+    open_sums(f, job, true);
+    for (uint32_t i = 0; i < job->n_chunks; i++) {
+        const struct ffn_chunk *chunk = &job->chunks[i];
+        assert(chunk->packed_bytes == 0 || chunk->n_neurons <= FFN_BLOCK);
+        for (uint32_t first = 0; first < chunk->n_neurons; first += FFN_BLOCK) {
+            uint32_t rest = chunk->n_neurons - first;
+            queue_block(f, job, chunk->data + (size_t)first * 3 * f->row_bytes,
+                        rest < FFN_BLOCK ? rest : FFN_BLOCK, chunk->packed_bytes);
+        }
+    }
+}
+
+/* ---- the panel way -------------------------------------------------------------------------- */
+
+/* out [n_uses, FFN_BLOCK] = dots of n rows, every third in memory, with the inputs own->xs (or
+ * own->quants). */
+static void panel_dots(const struct ffn *f, struct cpu_worker *own, const uint8_t *rows, uint32_t n,
+                       uint32_t n_uses, float *out) {
+    if (f->k->qdot) {
+        struct dot_rows w = {rows, 3 * f->row_bytes, n, f->dim, 0};
+        uint8_t *panel = (uint8_t *)own->panel;
+        f->k->qpack(&w, panel);
+        f->k->qtile(panel, n, f->dim, own->quants, n_uses, out, FFN_BLOCK);
+        return;
+    }
+    size_t fit = f->c->panel_floats / f->dim;
+    uint32_t at_once = fit < CPU_PANEL_ROWS ? (uint32_t)fit : CPU_PANEL_ROWS;
+    for (uint32_t first = 0; first < n; first += at_once) {
+        uint32_t m = n - first < at_once ? n - first : at_once;
+        for (uint32_t i = 0; i < m; i++) {
+            const uint8_t *row = rows + (size_t)(first + i) * 3 * f->row_bytes;
+            f->k->decode(row, f->dim, 0, f->dim, own->panel + (size_t)i * f->dim);
+        }
+        f->c->isa->tile(own->panel, f->dim, m, f->dim, own->xs, n_uses, out + first, FFN_BLOCK);
+    }
+}
+
+/* Add a block's sum to the outputs of `n_uses` uses whose inputs are own->xs. */
+static void panel_block(const struct ffn *f, struct cpu_worker *own, const uint8_t *data,
+                        uint32_t n, const uint32_t *uses, uint32_t n_uses) {
+    panel_dots(f, own, data, n, n_uses, own->gate);
+    panel_dots(f, own, data + f->row_bytes, n, n_uses, own->up);
+    for (uint32_t j = 0; j < n_uses; j++) {
+        f->c->isa->silu_mul(own->gate + (size_t)j * FFN_BLOCK, own->up + (size_t)j * FFN_BLOCK, n);
+    }
+    for (uint32_t col = 0; col < f->dim; col += CPU_FFN_COLS) {
+        uint32_t cols = f->dim - col < CPU_FFN_COLS ? f->dim - col : CPU_FFN_COLS;
+        for (uint32_t i = 0; i < n; i++) {
+            const uint8_t *row = data + ((size_t)i * 3 + 2) * f->row_bytes;
+            f->k->decode(row, f->dim, col, cols, own->slice + (size_t)i * CPU_FFN_COLS);
+        }
+        for (uint32_t j = 0; j < n_uses; j++) {
+            own->ys[j] = f->parts + (size_t)uses[j] * f->dim + col;
+        }
+        f->c->isa->mix(own->slice, CPU_FFN_COLS, n, cols, own->gate, FFN_BLOCK, n_uses, own->ys);
+    }
+}
+
+static bool goes_fused(const struct expert_job *job) {
+    return job->n_uses < CPU_PANEL_MIN_ROWS;
+}
+
+static uint32_t panel_items(const struct ffn *f, const struct expert_job *job) {
+    return goes_fused(job) ? 0 : cpu_ceil_div(job->n_uses, f->uses_an_item);
+}
+
+static void panel_item(void *ctx, uint32_t item, uint32_t worker) {
+    const struct ffn *f = ctx;
+    struct cpu_worker *own = &f->c->workers[worker];
+    const struct expert_job *job = f->jobs;
+    for (; item >= panel_items(f, job); job++) {
+        item -= panel_items(f, job);
+    }
+    const uint32_t *uses = job->uses + (size_t)item * f->uses_an_item;
+    uint32_t rest = job->n_uses - item * f->uses_an_item;
+    uint32_t n_uses = rest < f->uses_an_item ? rest : f->uses_an_item;
+    for (uint32_t j = 0; j < n_uses; j++) {
+        own->xs[j] = use_input(f, uses[j]);
+        own->quants[j] = f->c->quants[uses[j] / f->n_active];
+        memset(f->parts + (size_t)uses[j] * f->dim, 0, f->dim * sizeof(float));
+    }
+    for (uint32_t i = 0; i < job->n_chunks; i++) {
+        const struct ffn_chunk *chunk = &job->chunks[i];
+        const uint8_t *rows =
+            chunk_rows(f, own, chunk->data, chunk->n_neurons, chunk->packed_bytes);
+        for (uint32_t first = 0; first < chunk->n_neurons; first += FFN_BLOCK) {
+            uint32_t left = chunk->n_neurons - first;
+            panel_block(f, own, rows + (size_t)first * 3 * f->row_bytes,
+                        left < FFN_BLOCK ? left : FFN_BLOCK, uses, n_uses);
+        }
+    }
+}
+
+/* ---- both ----------------------------------------------------------------------------------- */
+
+void cpu_experts(void *self, const struct codec *codec, uint32_t dim, const struct expert_job *jobs,
+                 uint32_t n_jobs, uint32_t n_active, const float *x, float *parts) {
+    struct cpu *c = self;
+    struct ffn f = {
+        .c = c,
+        .k = cpu_codec(c, codec),
+        .row_bytes = codec_row_bytes(codec, dim),
+        .dim = dim,
+        .n_active = n_active,
+        .x = x,
+        .parts = parts,
+        .jobs = jobs,
+    };
+    uint32_t panel_uses = 0, n_items = 0, rows = 0;
+    for (uint32_t i = 0; i < n_jobs && f.k->qdot; i++) {
+        uint32_t last = jobs[i].n_uses ? jobs[i].uses[jobs[i].n_uses - 1] / n_active + 1 : 0;
+        rows = last > rows ? last : rows;
+    }
+    if (rows > 0) {
+        cpu_quantise(c, x, rows, dim);
+    }
+    for (uint32_t i = 0; i < n_jobs; i++) {
+        if (!goes_fused(&jobs[i])) {
+            panel_uses += jobs[i].n_uses;
+        } else if (jobs[i].n_uses > 0) {
+            queue_job(&f, &jobs[i]);
+        }
+    }
+    run_wave(&f);
+
+    /* Large shares decode less often, several a thread balance better. */
+    f.uses_an_item = panel_uses / (4 * pool_threads(c->pool));
+    f.uses_an_item = f.uses_an_item < 8 ? 8 : f.uses_an_item;
+    f.uses_an_item = f.uses_an_item > CPU_FFN_USES ? CPU_FFN_USES : f.uses_an_item;
+    for (uint32_t i = 0; i < n_jobs; i++) {
+        n_items += panel_items(&f, &jobs[i]);
+    }
+    pool_run(c->pool, panel_item, &f, n_items);
+}

@@ -1,0 +1,114 @@
+/*
+ * cpu_matmul: weight matrix times rows. Few rows: items stream encoded weight rows and decode in
+ * registers. More rows: an item makes a panel of weight rows once and uses it for all of them.
+ * Both give the same bits (dot.h). With q8 and q4 weights the rows are quantised beforehand.
+ */
+#include "kernels/cpu/cpu.h"
+
+enum {
+    STREAM_BYTES = 128 * 1024, /* encoded weights of one streaming item */
+    AHEAD_BYTES = 8 * 1024,    /* what is asked for lies at least so far ahead */
+};
+
+struct matmul {
+    const struct cpu *c;
+    const struct weight *w, *bias;
+    const float *x;
+    uint32_t rows, rows_an_item;
+    ptrdiff_t ahead_bytes;
+    float *y;
+};
+
+void cpu_add_bias(const struct weight *bias, uint32_t first, uint32_t n, float *y) {
+    if (!bias->data) {
+        return;
+    }
+    const float *b = (const float *)(const void *)bias->data + first;
+    for (uint32_t i = 0; i < n; i++) {
+        y[i] += b[i];
+    }
+}
+
+static uint32_t item_rows(const struct matmul *m, uint32_t first) {
+    uint32_t rest = m->w->rows - first;
+    return rest < m->rows_an_item ? rest : m->rows_an_item;
+}
+
+static void stream_item(void *ctx, uint32_t item, uint32_t worker) {
+    const struct matmul *m = ctx;
+    const struct weight *w = m->w;
+    uint32_t first = item * m->rows_an_item, n = item_rows(m, first);
+    struct dot_rows rows = {weight_row(w, first), w->stride_bytes, n, w->cols, m->ahead_bytes};
+    const struct dot_codec *k = cpu_codec(m->c, w->codec);
+    (void)worker;
+    for (uint32_t r = 0; r < m->rows; r++) {
+        float *y = m->y + (size_t)r * w->rows + first;
+        if (k->qdot) {
+            k->qdot(&rows, &m->c->quants[r], y);
+        } else {
+            k->dot(&rows, m->x + (size_t)r * w->cols, y);
+        }
+        cpu_add_bias(m->bias, first, n, y);
+        rows.ahead_bytes = 0; /* the next input finds the rows in cache */
+    }
+}
+
+static void panel_item(void *ctx, uint32_t item, uint32_t worker) {
+    const struct matmul *m = ctx;
+    const struct weight *w = m->w;
+    struct cpu_worker *own = &m->c->workers[worker];
+    const struct dot_codec *k = cpu_codec(m->c, w->codec);
+    uint32_t first = item * m->rows_an_item, n = item_rows(m, first);
+    if (k->qdot) {
+        uint8_t *panel = (uint8_t *)own->panel;
+        struct dot_rows rows = {weight_row(w, first), w->stride_bytes, n, w->cols, 0};
+        k->qpack(&rows, panel);
+        k->qtile(panel, n, w->cols, m->c->quants, m->rows, m->y + first, w->rows);
+    } else {
+        for (uint32_t i = 0; i < n; i++) {
+            k->decode(weight_row(w, first + i), w->cols, 0, w->cols,
+                      own->panel + (size_t)i * w->cols);
+        }
+        for (uint32_t r = 0; r < m->rows; r++) {
+            own->xs[r] = m->x + (size_t)r * w->cols;
+        }
+        m->c->isa->tile(own->panel, w->cols, n, w->cols, own->xs, m->rows, m->y + first, w->rows);
+    }
+    for (uint32_t r = 0; r < m->rows; r++) {
+        cpu_add_bias(m->bias, first, n, m->y + (size_t)r * w->rows + first);
+    }
+}
+
+/* Weight rows of one item: `most`, less where the threads would not all get some items; a multiple
+ * of `unit`, which the kernels do at once. */
+static uint32_t split(const struct cpu *c, uint32_t n, uint64_t most, uint32_t unit) {
+    uint64_t even = n / (4 * (uint64_t)pool_threads(c->pool));
+    uint64_t some = most < even ? most : even;
+    return some < unit ? unit : (uint32_t)(some - some % unit);
+}
+
+void cpu_matmul(void *self, const struct weight *w, const struct weight *bias, const float *x,
+                uint32_t rows, float *y) {
+    const struct cpu *c = self;
+    struct matmul m = {.c = c, .w = w, .bias = bias, .x = x, .rows = rows, .y = y};
+    bool panel = rows >= CPU_PANEL_MIN_ROWS, quantised = cpu_codec(c, w->codec)->qdot != NULL;
+    uint64_t most = STREAM_BYTES / (codec_row_bytes(w->codec, w->cols) + 1);
+    if (panel && quantised) {
+        most = DOT_PANEL_ROWS;
+    } else if (panel) {
+        most = c->panel_floats / w->cols;
+        most = most < CPU_PANEL_ROWS ? most : CPU_PANEL_ROWS;
+    }
+    if (quantised) {
+        cpu_quantise(c, x, rows, w->cols);
+    }
+    const uint32_t unit = quantised ? 8 : 4; /* rows that the kernels do at once */
+    m.rows_an_item = split(c, w->rows, most, unit);
+    /* The same columns of rows that come after these: whole units further on. */
+    m.ahead_bytes = (ptrdiff_t)(unit * w->stride_bytes);
+    while (m.ahead_bytes < AHEAD_BYTES) {
+        m.ahead_bytes *= 2;
+    }
+    cpu_run(c, panel ? panel_item : stream_item, &m, cpu_ceil_div(w->rows, m.rows_an_item),
+            (uint64_t)rows * w->rows * w->cols);
+}

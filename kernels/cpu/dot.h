@@ -1,0 +1,136 @@
+/*
+ * dot: the inner loops of the CPU backend, one table per instruction set. Private to kernels/cpu.
+ *
+ * Owns: arithmetic on encoded rows (by codec) and on plain floats, single-threaded, on plain
+ * pointers.
+ * Leaves to others: shapes of models, threads and scratch (cpu_*.c), the meaning of a codec
+ * (format/codec.h).
+ * Threads: the tables are constant; all functions are pure.
+ *
+ * What keeps results independent of how work is cut up:
+ *   - A dot product has ONE accumulator vector, of the ISA's width, that walks the columns in
+ *   order, and a
+ *     fixed tree that adds its lanes. Speed comes from doing several rows at once, never from
+ *     splitting one. So dot (encoded rows) and tile (decoded panels) give the same bits.
+ *   - axpy and mix add rows in order, element by element.
+ *   - Rows are decoded to the very floats that codec->decode_row gives, on every ISA.
+ *
+ * Rows in q8 and q4 meet their inputs in integers: the input is quantised too (struct dot_quant),
+ * the products of a group are summed exactly, and scales are applied group by group, in order:
+ *   q8   y = fma(sum of w.q x.q over the group, w.scale * x.scale, y) from y = 0, over all groups
+ *   q4   a = fma(sum of w.q x.q, w.sc * x.scale, a) and b = fma(w.mn, x.sum, b) likewise;
+ *        y = w.S * a - w.M * b, both products rounded
+ * All is IEEE arithmetic in f32, fused only where it says fma, so that every ISA gives the bits of
+ * the scalar table: qdot and qtile alike.
+ *
+ * Pointers need no alignment; nothing is read or written past the stated extents. Outputs do not
+ * overlap inputs unless a contract says "in place".
+ */
+#ifndef KERNELS_CPU_DOT_H
+#define KERNELS_CPU_DOT_H
+
+#include "format/codec.h"
+
+enum { DOT_CODECS = CODEC_Q4 + 1 }; /* a table has an entry for every codec id */
+
+/* Encoded rows of `cols` columns, stride_bytes apart. As a kernel reads a byte it asks the cache
+ * for the one `ahead_bytes` further on, which should be one that is read soon after, wherever it
+ * is: the processor by itself foresees little beyond a row. 0 for rows that are in cache. */
+struct dot_rows {
+    const uint8_t *data;
+    size_t stride_bytes;
+    uint32_t n, cols;
+    ptrdiff_t ahead_bytes;
+};
+
+/* One row of inputs in 8 bits, by groups of CODEC_GROUP columns. In a group whose greatest
+ * magnitude is `top`: scale = top / 127 and q = x * (127 / top) rounded to the nearest, ties to
+ * even, so that |q| <= 127. A group below DOT_QUANT_LEAST counts as zeros (scale 0); one that holds
+ * a NaN or an infinity has q = 0 and scale NaN, which makes every product with it NaN. Arrays by
+ * group are padded to DOT_GROUPS, which may be read and hold zeros. */
+struct dot_quant {
+    int8_t *q;       /* [cols] */
+    float *scale;    /* [groups] */
+    float *sum;      /* [groups]: the sum of the group's q, times scale */
+    int32_t *offset; /* [groups]: -128 times the sum of the group's q */
+};
+enum { DOT_GROUPS = 8 };
+#define DOT_QUANT_LEAST 0x1p-100f
+
+static inline size_t dot_quant_groups(uint32_t cols) {
+    return ((size_t)cols / CODEC_GROUP + DOT_GROUPS - 1) / DOT_GROUPS * DOT_GROUPS;
+}
+/* Bytes that one quantised row takes, a multiple of 32. */
+static inline size_t dot_quant_bytes(uint32_t cols) {
+    return (size_t)cols + 3 * sizeof(float) * dot_quant_groups(cols);
+}
+/* The arrays of a row in dot_quant_bytes(cols) bytes at `p`, aligned for floats. */
+static inline struct dot_quant dot_quant_at(void *p, uint32_t cols) {
+    size_t groups = dot_quant_groups(cols);
+    float *scale = (float *)(void *)((uint8_t *)p + cols);
+    return (struct dot_quant){(int8_t *)p, scale, scale + groups,
+                              (int32_t *)(void *)(scale + 2 * groups)};
+}
+
+/* Rows of q8 or q4 made ready for many inputs, in a form of the ISA's own. */
+enum { DOT_PANEL_ROWS = 32 };
+/* Bytes that a panel takes on any ISA. */
+static inline size_t dot_panel_bytes(uint32_t cols) {
+    return DOT_PANEL_ROWS * ((size_t)cols + 2 * sizeof(float) * (dot_quant_groups(cols) + 1));
+}
+
+struct dot_codec {
+    /* out[r] = row r . x. */
+    void (*dot)(const struct dot_rows *w, const float *x, float *out);
+    /* y[c] += a[0] * row 0 [c], then a[1] * row 1 [c], ... */
+    void (*axpy)(const struct dot_rows *w, const float *a, float *y);
+    /* dst [n] = columns first .. first + n - 1 of a row of `cols`; first is a multiple of
+     * CODEC_GROUP, and so is n unless it reaches the row's end. */
+    void (*decode)(const uint8_t *row, uint32_t cols, uint32_t first, uint32_t n, float *dst);
+
+    /* For codecs whose inputs are quantised, NULL for the others. out[r] = row r . x. */
+    void (*qdot)(const struct dot_rows *w, const struct dot_quant *x, float *out);
+    /* Make w (n <= DOT_PANEL_ROWS rows) a panel; `panel` is 64-byte aligned. */
+    void (*qpack)(const struct dot_rows *w, uint8_t *panel);
+    /* y[j * y_stride + i] = row i . x[j], for n_w rows of a panel made from as many. The same bits
+     * as qdot. */
+    void (*qtile)(const uint8_t *panel, uint32_t n_w, uint32_t cols, const struct dot_quant *x,
+                  uint32_t n_x, float *y, size_t y_stride);
+};
+
+struct dot_isa {
+    const char *name;
+    bool (*usable)(void); /* does this processor, and its operating system, have it? */
+    struct dot_codec codec[DOT_CODECS];
+
+    /* y[j * y_stride + i] = w row i . x[j]: n_w decoded rows, w_stride floats apart, times n_x
+     * vectors. The same bits as dot. */
+    void (*tile)(const float *w, size_t w_stride, uint32_t n_w, uint32_t cols,
+                 const float *const *x, uint32_t n_x, float *y, size_t y_stride);
+    /* y[j][c] += (sum over i in order of h[j * h_stride + i] * w row i [c]): the sum starts from
+     * zero and is added to y at the end, as axpy into zeros and a later addition do. */
+    void (*mix)(const float *w, size_t w_stride, uint32_t n_w, uint32_t cols, const float *h,
+                size_t h_stride, uint32_t n_x, float *const *y);
+    /* The same sum, but starting from y[j][c]: as one axpy. */
+    void (*mix_on)(const float *w, size_t w_stride, uint32_t n_w, uint32_t cols, const float *h,
+                   size_t h_stride, uint32_t n_x, float *const *y);
+
+    /* Quantise `cols` numbers, a multiple of CODEC_GROUP, into the arrays of `out`. */
+    void (*quantise)(const float *x, uint32_t cols, const struct dot_quant *out);
+    float (*sum_squares)(const float *x, size_t n);
+    /* Greatest element, -inf where n is 0. */
+    float (*max)(const float *x, size_t n);
+    /* In place: x[i] = exp(x[i] - max). Returns their sum. */
+    float (*exp_sum)(float *x, size_t n, float max);
+    /* In place: g[i] = g[i] / (1 + exp(-g[i])) * u[i]. */
+    void (*silu_mul)(float *g, const float *u, size_t n);
+    /* Round to IEEE halves, to nearest even. */
+    void (*to_f16)(const float *x, size_t n, uint16_t *out);
+};
+
+extern const struct dot_isa dot_ref;
+#ifdef __x86_64__
+extern const struct dot_isa dot_avx2, dot_avx512;
+#endif
+
+#endif

@@ -1,0 +1,161 @@
+/*
+ * dot_avx2: the tables of dot.h for AVX2 with FMA and F16C. The loops are in dot_simd.inc and
+ * dot_simd_quant.inc; this file is their primitives, on vectors of 8 floats.
+ */
+#include "kernels/cpu/dot.h"
+
+#include <cpuid.h>
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+/* q * d - m rounds twice, as codec.h defines; the Makefile's flags say so to gcc. */
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF
+#endif
+
+typedef __m256 V;
+enum { LANES = 8, TILE_X = 3 };
+
+static inline V v_zero(void) {
+    return _mm256_setzero_ps();
+}
+static inline V v_set(float x) {
+    return _mm256_set1_ps(x);
+}
+static inline V v_load(const float *p) {
+    return _mm256_loadu_ps(p);
+}
+static inline void v_store(float *p, V v) {
+    _mm256_storeu_ps(p, v);
+}
+static inline V v_fma(V a, V b, V c) {
+    return _mm256_fmadd_ps(a, b, c);
+}
+static inline V v_add(V a, V b) {
+    return _mm256_add_ps(a, b);
+}
+static inline V v_sub(V a, V b) {
+    return _mm256_sub_ps(a, b);
+}
+static inline V v_mul(V a, V b) {
+    return _mm256_mul_ps(a, b);
+}
+static inline V v_div(V a, V b) {
+    return _mm256_div_ps(a, b);
+}
+static inline V v_max(V a, V b) {
+    return _mm256_max_ps(a, b);
+}
+
+/* Ones in the first n of 8 lanes. */
+static inline __m256i first_lanes(uint32_t n) {
+    static const int32_t ones[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+    return _mm256_loadu_si256((const __m256i *)(const void *)(ones + 8 - n));
+}
+static inline V v_load_part(const float *p, uint32_t n) {
+    return _mm256_maskload_ps(p, first_lanes(n));
+}
+static inline void v_store_part(float *p, V v, uint32_t n) {
+    _mm256_maskstore_ps(p, first_lanes(n), v);
+}
+
+static inline float v_sum(V v) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    s = _mm_add_ss(s, _mm_movehdup_ps(s));
+    return _mm_cvtss_f32(s);
+}
+
+static inline V v_round(V v) {
+    return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+/* Where exp is 0 or infinite anyway. max and min give their second operand for a NaN. */
+static inline V v_clamp_exp(V x) {
+    return _mm256_max_ps(v_set(-105.0f), _mm256_min_ps(v_set(90.0f), x));
+}
+/* 2^n for |n| <= 126. */
+static inline V power_of_2(__m256i n) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+}
+/* p * 2^n, in two steps that both stay in range. */
+static inline V v_scale_exp(V p, V n) {
+    __m256i i = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(i, 1);
+    return v_mul(v_mul(p, power_of_2(half)), power_of_2(_mm256_sub_epi32(i, half)));
+}
+
+static inline __m128i load_128(const void *p) {
+    return _mm_loadu_si128((const __m128i *)p);
+}
+static inline __m128i load_64(const void *p) {
+    return _mm_loadl_epi64((const __m128i *)p);
+}
+static inline V v_bf16(const uint8_t *p) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_128(p)), 16));
+}
+static inline V v_f16(const uint8_t *p) {
+    return _mm256_cvtph_ps(load_128(p));
+}
+static inline V v_u8(const uint8_t *p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(load_64(p)));
+}
+static inline void v_to_f16(uint16_t *p, V v) {
+    _mm_storeu_si128((__m128i *)(void *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+
+static inline void q8_group(const uint8_t *q, float d, V w[4]) {
+    for (int v = 0; v < 4; v++) {
+        __m256i i = _mm256_cvtepi8_epi32(load_64(q + v * 8));
+        w[v] = v_mul(_mm256_cvtepi32_ps(i), v_set(d));
+    }
+}
+
+/* Low nibbles are columns 0 .. 15, high nibbles 16 .. 31. */
+static inline void q4_group(const uint8_t *q, float d, float m, V w[4]) {
+    const __m256i low = _mm256_set1_epi32(15);
+    __m256i a = _mm256_cvtepu8_epi32(load_64(q)), b = _mm256_cvtepu8_epi32(load_64(q + 8));
+    const __m256i n[4] = {_mm256_and_si256(a, low), _mm256_and_si256(b, low),
+                          _mm256_srli_epi32(a, 4), _mm256_srli_epi32(b, 4)};
+    for (int v = 0; v < 4; v++) {
+        w[v] = v_sub(v_mul(_mm256_cvtepi32_ps(n[v]), v_set(d)), v_set(m));
+    }
+}
+
+#include "kernels/cpu/dot_simd.inc"
+
+/* ---- integers ------------------------------------------------------------------------------- */
+
+typedef __m256i W;
+enum { CODES_UP = 0, STRIPS = 1, STRIP_X = 4 };
+
+/* Sums of two products of a byte and a byte of 127 at most fit 16 bits: q8 codes go in as
+ * magnitudes, their signs to x. */
+static inline __m256i dot_codes(enum codec_id c, __m256i acc, __m256i w, __m256i x) {
+    __m256i pairs = c == CODEC_Q8 ? _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
+                                  : _mm256_maddubs_epi16(w, x);
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+static inline W w_set(int32_t x) {
+    return _mm256_set1_epi32(x);
+}
+static inline W w_load(const uint8_t *p) {
+    return _mm256_loadu_si256((const __m256i *)(const void *)p);
+}
+static inline V w_float(W w) {
+    return _mm256_cvtepi32_ps(w);
+}
+static inline W w_dot(enum codec_id c, W acc, W w, W x) {
+    return dot_codes(c, acc, w, x);
+}
+
+#include "kernels/cpu/dot_simd_quant.inc"
+
+static bool usable(void) {
+    unsigned a, b, c, d;
+    /* The builtin's answers include the operating system's support for the wide registers; F16C it
+     * does not know in every compiler. */
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
+const struct dot_isa dot_avx2 = DOT_TABLE("avx2", usable);

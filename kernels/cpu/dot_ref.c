@@ -1,0 +1,351 @@
+/*
+ * dot_ref: the tables of dot.h in plain C, on any machine: the definition that the other files are
+ * compared with. Sums run over 8 lanes in the same fixed tree as theirs, so that the compiler may
+ * use what vectors the base instruction set has; nothing is fused but where dot.h says fma.
+ */
+#include "kernels/cpu/dot.h"
+
+#include <math.h>
+#include <string.h>
+
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF
+#endif
+
+enum { LANES = 8 };
+
+static float sum_lanes(const float acc[LANES]) {
+    return ((acc[0] + acc[4]) + (acc[2] + acc[6])) + ((acc[1] + acc[5]) + (acc[3] + acc[7]));
+}
+
+static float dot_floats(const float *a, const float *b, uint32_t n) {
+    float acc[LANES] = {0};
+    uint32_t k = 0;
+    for (; k + LANES <= n; k += LANES) {
+        for (int l = 0; l < LANES; l++) {
+            acc[l] += a[k + (uint32_t)l] * b[k + (uint32_t)l];
+        }
+    }
+    for (uint32_t l = 0; k + l < n; l++) {
+        acc[l] += a[k + l] * b[k + l];
+    }
+    return sum_lanes(acc);
+}
+
+/* ---- encoded rows --------------------------------------------------------------------------- */
+
+static uint16_t load_u16(const uint8_t *p) {
+    uint16_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+static void f32_decode(const uint8_t *row, uint32_t cols, uint32_t first, uint32_t n, float *dst) {
+    (void)cols;
+    memcpy(dst, row + (size_t)first * 4, (size_t)n * 4);
+}
+
+static void bf16_decode(const uint8_t *row, uint32_t cols, uint32_t first, uint32_t n, float *dst) {
+    (void)cols;
+    for (uint32_t i = 0; i < n; i++) {
+        dst[i] = bf16_to_f32(load_u16(row + (size_t)(first + i) * 2));
+    }
+}
+
+static void f16_decode(const uint8_t *row, uint32_t cols, uint32_t first, uint32_t n, float *dst) {
+    (void)cols;
+    for (uint32_t i = 0; i < n; i++) {
+        dst[i] = f16_to_f32(load_u16(row + (size_t)(first + i) * 2));
+    }
+}
+
+static void q8_decode(const uint8_t *row, uint32_t cols, uint32_t first, uint32_t n, float *dst) {
+    for (uint32_t i = 0; i < n; i += CODEC_GROUP) {
+        float d = f16_to_f32(load_u16(row + cols + (size_t)((first + i) / CODEC_GROUP) * 2));
+        for (uint32_t j = 0; j < CODEC_GROUP; j++) {
+            dst[i + j] = (float)(int8_t)row[first + i + j] * d;
+        }
+    }
+}
+
+static void q4_decode(const uint8_t *row, uint32_t cols, uint32_t first, uint32_t n, float *dst) {
+    const uint8_t *sc = row + cols / 2, *mn = sc + cols / CODEC_GROUP;
+    float whole[2];
+    memcpy(whole, mn + cols / CODEC_GROUP, sizeof whole);
+    for (uint32_t i = 0; i < n; i += CODEC_GROUP) {
+        uint32_t g = (first + i) / CODEC_GROUP;
+        float d = whole[0] * (float)sc[g], m = whole[1] * (float)mn[g];
+        const uint8_t *q = row + (size_t)g * (CODEC_GROUP / 2);
+        for (uint32_t j = 0; j < CODEC_GROUP / 2; j++) {
+            dst[i + j] = (float)(q[j] & 15) * d - m;
+            dst[i + j + CODEC_GROUP / 2] = (float)(q[j] >> 4) * d - m;
+        }
+    }
+}
+
+/* The decode functions do a stretch of columns at a time; a stretch is a multiple of LANES, so that
+ * the sums are those of the whole row. */
+enum { STRETCH = 256 };
+typedef void decode_fn(const uint8_t *row, uint32_t cols, uint32_t first, uint32_t n, float *dst);
+
+static void dot_by(decode_fn *decode, const struct dot_rows *w, const float *x, float *out) {
+    const uint32_t cols = w->cols;
+    for (uint32_t r = 0; r < w->n; r++) {
+        float acc[LANES] = {0}, part[STRETCH];
+        for (uint32_t k = 0; k < cols; k += STRETCH) {
+            uint32_t n = cols - k < STRETCH ? cols - k : STRETCH;
+            decode(w->data + r * w->stride_bytes, cols, k, n, part);
+            uint32_t i = 0;
+            for (; i + LANES <= n; i += LANES) {
+                for (uint32_t l = 0; l < LANES; l++) {
+                    acc[l] += part[i + l] * x[k + i + l];
+                }
+            }
+            for (uint32_t l = 0; i + l < n; l++) {
+                acc[l] += part[i + l] * x[k + i + l];
+            }
+        }
+        out[r] = sum_lanes(acc);
+    }
+}
+
+static void axpy_by(decode_fn *decode, const struct dot_rows *w, const float *a, float *y) {
+    const uint32_t cols = w->cols;
+    for (uint32_t r = 0; r < w->n; r++) {
+        float part[STRETCH];
+        for (uint32_t k = 0; k < cols; k += STRETCH) {
+            uint32_t n = cols - k < STRETCH ? cols - k : STRETCH;
+            decode(w->data + r * w->stride_bytes, cols, k, n, part);
+            for (uint32_t i = 0; i < n; i++) {
+                y[k + i] += a[r] * part[i];
+            }
+        }
+    }
+}
+
+#define REF_CODEC(name)                                                                            \
+    static void name##_dot(const struct dot_rows *w, const float *x, float *out) {                 \
+        dot_by(name##_decode, w, x, out);                                                          \
+    }                                                                                              \
+    static void name##_axpy(const struct dot_rows *w, const float *a, float *y) {                  \
+        axpy_by(name##_decode, w, a, y);                                                           \
+    }
+REF_CODEC(f32)
+REF_CODEC(bf16)
+REF_CODEC(f16)
+REF_CODEC(q8)
+REF_CODEC(q4)
+
+/* ---- quantised inputs ----------------------------------------------------------------------- */
+
+static uint32_t bits_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+/* Nearest integer, ties to even, for |x| < 2^22: 1.5 * 2^23 leaves no room for a fraction. */
+static int32_t round_small(float x) {
+    const float magic = 12582912.0f;
+    return (int32_t)((x + magic) - magic);
+}
+
+static void quantise(const float *x, uint32_t cols, const struct dot_quant *out) {
+    const uint32_t groups = cols / CODEC_GROUP, infinity = 0x7f800000;
+    for (uint32_t g = 0; g < groups; g++) {
+        const float *from = x + (size_t)g * CODEC_GROUP;
+        int8_t *q = out->q + (size_t)g * CODEC_GROUP;
+        uint32_t top = 0; /* bits of magnitudes are ordered as they are */
+        for (uint32_t i = 0; i < CODEC_GROUP; i++) {
+            uint32_t bits = bits_of(from[i]) & 0x7fffffff;
+            top = bits > top ? bits : top;
+        }
+        int32_t sum = 0;
+        memset(q, 0, CODEC_GROUP);
+        out->scale[g] = top >= infinity ? NAN : 0;
+        if (top < infinity && top >= bits_of(DOT_QUANT_LEAST)) {
+            float greatest, inverse;
+            memcpy(&greatest, &top, sizeof greatest);
+            out->scale[g] = greatest / 127.0f;
+            inverse = 127.0f / greatest;
+            for (uint32_t i = 0; i < CODEC_GROUP; i++) {
+                q[i] = (int8_t)round_small(from[i] * inverse);
+                sum += q[i];
+            }
+        }
+        out->sum[g] = (float)sum * out->scale[g];
+        out->offset[g] = -128 * sum;
+    }
+    for (size_t g = groups; g < dot_quant_groups(cols); g++) {
+        out->scale[g] = out->sum[g] = 0;
+        out->offset[g] = 0;
+    }
+}
+
+/* A row of q8 or q4 in its parts; the codes of group g become integers in `codes`. */
+static void group_codes(enum codec_id c, const uint8_t *row, uint32_t g, int32_t *codes) {
+    if (c == CODEC_Q8) {
+        for (uint32_t i = 0; i < CODEC_GROUP; i++) {
+            codes[i] = (int8_t)row[(size_t)g * CODEC_GROUP + i];
+        }
+        return;
+    }
+    for (uint32_t i = 0; i < CODEC_GROUP / 2; i++) {
+        uint8_t byte = row[(size_t)g * (CODEC_GROUP / 2) + i];
+        codes[i] = byte & 15;
+        codes[i + CODEC_GROUP / 2] = byte >> 4;
+    }
+}
+
+static float qdot_row(enum codec_id c, const uint8_t *row, uint32_t cols,
+                      const struct dot_quant *x) {
+    const uint32_t groups = cols / CODEC_GROUP;
+    const uint8_t *scales = row + (c == CODEC_Q8 ? cols : cols / 2);
+    float y = 0, b = 0, whole[2];
+    for (uint32_t g = 0; g < groups; g++) {
+        int32_t codes[CODEC_GROUP], sum = 0;
+        group_codes(c, row, g, codes);
+        for (uint32_t i = 0; i < CODEC_GROUP; i++) {
+            sum += codes[i] * x->q[(size_t)g * CODEC_GROUP + i];
+        }
+        float d = c == CODEC_Q8 ? f16_to_f32(load_u16(scales + (size_t)g * 2)) : (float)scales[g];
+        y = fmaf((float)sum, d * x->scale[g], y);
+        if (c == CODEC_Q4) {
+            b = fmaf((float)scales[groups + g], x->sum[g], b);
+        }
+    }
+    if (c == CODEC_Q4) {
+        memcpy(whole, scales + (size_t)groups * 2, sizeof whole);
+        y = whole[0] * y - whole[1] * b;
+    }
+    return y;
+}
+
+/* A panel here is the encoded rows, one after the other. */
+static size_t row_bytes(enum codec_id c, uint32_t cols) {
+    return codec_row_bytes(codec_by_id(c), cols);
+}
+
+#define REF_QUANT(name, id)                                                                        \
+    static void name##_qdot(const struct dot_rows *w, const struct dot_quant *x, float *out) {     \
+        for (uint32_t r = 0; r < w->n; r++) {                                                      \
+            out[r] = qdot_row(id, w->data + r * w->stride_bytes, w->cols, x);                      \
+        }                                                                                          \
+    }                                                                                              \
+    static void name##_qpack(const struct dot_rows *w, uint8_t *panel) {                           \
+        size_t bytes = row_bytes(id, w->cols);                                                     \
+        for (uint32_t r = 0; r < w->n; r++) {                                                      \
+            memcpy(panel + r * bytes, w->data + r * w->stride_bytes, bytes);                       \
+        }                                                                                          \
+    }                                                                                              \
+    static void name##_qtile(const uint8_t *panel, uint32_t n_w, uint32_t cols,                    \
+                             const struct dot_quant *x, uint32_t n_x, float *y, size_t y_stride) { \
+        for (uint32_t j = 0; j < n_x; j++) {                                                       \
+            for (uint32_t i = 0; i < n_w; i++) {                                                   \
+                y[j * y_stride + i] = qdot_row(id, panel + i * row_bytes(id, cols), cols, &x[j]);  \
+            }                                                                                      \
+        }                                                                                          \
+    }
+REF_QUANT(q8, CODEC_Q8)
+REF_QUANT(q4, CODEC_Q4)
+
+/* ---- decoded panels ------------------------------------------------------------------------- */
+
+static void tile(const float *w, size_t w_stride, uint32_t n_w, uint32_t cols,
+                 const float *const *x, uint32_t n_x, float *y, size_t y_stride) {
+    for (uint32_t j = 0; j < n_x; j++) {
+        for (uint32_t i = 0; i < n_w; i++) {
+            y[j * y_stride + i] = dot_floats(w + i * w_stride, x[j], cols);
+        }
+    }
+}
+
+static void mix_on(const float *w, size_t w_stride, uint32_t n_w, uint32_t cols, const float *h,
+                   size_t h_stride, uint32_t n_x, float *const *y) {
+    for (uint32_t j = 0; j < n_x; j++) {
+        for (uint32_t i = 0; i < n_w; i++) {
+            for (uint32_t c = 0; c < cols; c++) {
+                y[j][c] += h[j * h_stride + i] * w[i * w_stride + c];
+            }
+        }
+    }
+}
+
+static void mix(const float *w, size_t w_stride, uint32_t n_w, uint32_t cols, const float *h,
+                size_t h_stride, uint32_t n_x, float *const *y) {
+    for (uint32_t j = 0; j < n_x; j++) {
+        for (uint32_t k = 0; k < cols; k += STRETCH) {
+            float sum[STRETCH] = {0};
+            uint32_t n = cols - k < STRETCH ? cols - k : STRETCH;
+            for (uint32_t i = 0; i < n_w; i++) {
+                for (uint32_t c = 0; c < n; c++) {
+                    sum[c] += h[j * h_stride + i] * w[i * w_stride + k + c];
+                }
+            }
+            for (uint32_t c = 0; c < n; c++) {
+                y[j][k + c] += sum[c];
+            }
+        }
+    }
+}
+
+/* ---- plain floats --------------------------------------------------------------------------- */
+
+static float sum_squares(const float *x, size_t n) {
+    return dot_floats(x, x, (uint32_t)n);
+}
+
+static float max(const float *x, size_t n) {
+    float best = -INFINITY;
+    for (size_t i = 0; i < n; i++) {
+        best = x[i] > best ? x[i] : best;
+    }
+    return best;
+}
+
+static float exp_sum(float *x, size_t n, float greatest) {
+    float acc[LANES] = {0};
+    for (size_t i = 0; i < n; i++) {
+        x[i] = expf(x[i] - greatest);
+        acc[i % LANES] += x[i];
+    }
+    return sum_lanes(acc);
+}
+
+static void silu_mul(float *g, const float *u, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        g[i] = g[i] / (1.0f + expf(-g[i])) * u[i];
+    }
+}
+
+static void to_f16(const float *x, size_t n, uint16_t *out) {
+    for (size_t i = 0; i < n; i++) {
+        out[i] = f32_to_f16(x[i]);
+    }
+}
+
+static bool usable(void) {
+    return true;
+}
+
+const struct dot_isa dot_ref = {
+    .name = "scalar",
+    .usable = usable,
+    .codec =
+        {
+            [CODEC_F32] = {f32_dot, f32_axpy, f32_decode},
+            [CODEC_BF16] = {bf16_dot, bf16_axpy, bf16_decode},
+            [CODEC_F16] = {f16_dot, f16_axpy, f16_decode},
+            [CODEC_Q8] = {q8_dot, q8_axpy, q8_decode, q8_qdot, q8_qpack, q8_qtile},
+            [CODEC_Q4] = {q4_dot, q4_axpy, q4_decode, q4_qdot, q4_qpack, q4_qtile},
+        },
+    .tile = tile,
+    .mix = mix,
+    .mix_on = mix_on,
+    .quantise = quantise,
+    .sum_squares = sum_squares,
+    .max = max,
+    .exp_sum = exp_sum,
+    .silu_mul = silu_mul,
+    .to_f16 = to_f16,
+};

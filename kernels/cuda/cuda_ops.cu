@@ -1,0 +1,286 @@
+/*
+ * cuda_ops: operations that are a loop over elements, rmsnorm, rope, route, combine, embed.
+ */
+#include "kernels/cuda/cuda_rows.inc"
+
+enum { EACH_THREADS = 256 };
+
+static uint32_t grid_for(uint64_t n) {
+    uint32_t blocks = cuda_ceil_div(n, EACH_THREADS);
+    return blocks < 8192 ? blocks : 8192;
+}
+
+/* Elements of a grid-wide loop. */
+#define EACH(i, n)                                                                                 \
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;                                      \
+    i < (n);                                                                                       \
+    i += (size_t)gridDim.x * blockDim.x
+
+/* ---- elements ------------------------------------------------------------------------------- */
+
+__global__ void clamp_each(float *x, size_t n, float limit) {
+    for (EACH(i, n)) {
+        float low = x[i] < -limit ? -limit : x[i]; /* a NaN passes both */
+        x[i] = low > limit ? limit : low;
+    }
+}
+
+__global__ void silu_mul_each(float *g, const float *u, size_t n) {
+    for (EACH(i, n)) {
+        g[i] = cuda_silu(g[i], u[i]);
+    }
+}
+
+__global__ void add_each(float *y, const float *x, size_t n) {
+    for (EACH(i, n)) {
+        y[i] += x[i];
+    }
+}
+
+__global__ void gate_rows_each(float *y, const float *s, size_t n, uint32_t dim) {
+    for (EACH(i, n)) {
+        y[i] *= 1.0f / (1.0f + expf(-s[i / dim]));
+    }
+}
+
+__global__ void combine_each(const float *parts, const float *weights, size_t n, uint32_t n_active,
+                             uint32_t dim, float *y) {
+    for (EACH(i, n)) {
+        const size_t row = i / dim, col = i % dim;
+        const float *part = parts + row * n_active * dim + col, *weight = weights + row * n_active;
+        float sum = __fmul_rn(weight[0], part[0]);
+        for (uint32_t j = 1; j < n_active; j++) {
+            sum = __fadd_rn(sum, __fmul_rn(weight[j], part[(size_t)j * dim]));
+        }
+        y[i] = sum;
+    }
+}
+
+__global__ void put_rows_each(float *y, size_t n, uint32_t dim, const float *rows,
+                              const uint32_t *ids) {
+    for (EACH(i, n)) {
+        y[(size_t)ids[i / dim] * dim + i % dim] = rows[i];
+    }
+}
+
+__global__ void rope_angles_each(uint32_t pos0, size_t n, const float *inv_freq, uint32_t half,
+                                 float scale, float *cs) {
+    for (EACH(i, n)) {
+        float angle = __fmul_rn((float)(pos0 + (uint32_t)(i / half)), inv_freq[i % half]);
+        cs[2 * i] = scale * cosf(angle);
+        cs[2 * i + 1] = scale * sinf(angle);
+    }
+}
+
+__global__ void rope_each(float *x, size_t n, uint32_t n_heads, uint32_t head_dim, const float *cs,
+                          uint32_t half) {
+    for (EACH(i, n)) {
+        const size_t head = i / half, k = i % half, row = head / n_heads;
+        float *lo = x + head * head_dim + k, *hi = lo + half;
+        const float cosine = cs[(row * half + k) * 2], sine = cs[(row * half + k) * 2 + 1];
+        const float a = *lo, b = *hi;
+        *lo = a * cosine - b * sine;
+        *hi = b * cosine + a * sine;
+    }
+}
+
+void cuda_clamp(void *self, float *x, size_t n, float limit) {
+    struct cuda *c = (struct cuda *)self;
+    CUDA_LAUNCH(c, clamp_each, grid_for(n), EACH_THREADS, 0, x, n, limit);
+}
+
+void cuda_silu_mul(void *self, float *g, const float *u, size_t n) {
+    struct cuda *c = (struct cuda *)self;
+    CUDA_LAUNCH(c, silu_mul_each, grid_for(n), EACH_THREADS, 0, g, u, n);
+}
+
+void cuda_add(void *self, float *y, const float *x, size_t n) {
+    struct cuda *c = (struct cuda *)self;
+    CUDA_LAUNCH(c, add_each, grid_for(n), EACH_THREADS, 0, y, x, n);
+}
+
+void cuda_gate_rows(void *self, float *y, const float *s, uint32_t rows, uint32_t dim) {
+    struct cuda *c = (struct cuda *)self;
+    size_t n = (size_t)rows * dim;
+    CUDA_LAUNCH(c, gate_rows_each, grid_for(n), EACH_THREADS, 0, y, s, n, dim);
+}
+
+void cuda_combine(void *self, const float *parts, const float *weights, uint32_t rows,
+                  uint32_t n_active, uint32_t dim, float *y) {
+    struct cuda *c = (struct cuda *)self;
+    size_t n = (size_t)rows * dim;
+    CUDA_LAUNCH(c, combine_each, grid_for(n), EACH_THREADS, 0, parts, weights, n, n_active, dim, y);
+}
+
+void cuda_put_rows(void *self, float *y, uint32_t dim, const float *host_rows,
+                   const uint32_t *host_ids, uint32_t n) {
+    struct cuda *c = (struct cuda *)self;
+    size_t floats = (size_t)n * dim;
+    /* The greater table first: room for it may have to be made, which moves those before it. */
+    const float *rows = (const float *)cuda_send(c, host_rows, floats * sizeof *host_rows);
+    const uint32_t *ids = (const uint32_t *)cuda_send(c, host_ids, n * sizeof *host_ids);
+    CUDA_LAUNCH(c, put_rows_each, grid_for(floats), EACH_THREADS, 0, y, floats, dim, rows, ids);
+    cuda_series_end(c); /* the host goes on to wait for the device's own experts */
+}
+
+void cuda_rope_angles(void *self, uint32_t pos0, uint32_t rows, const float *host_inv_freq,
+                      uint32_t half, float scale, float *cs) {
+    struct cuda *c = (struct cuda *)self;
+    size_t n = (size_t)rows * half;
+    if (n == 0) {
+        return;
+    }
+    const float *inv_freq = (const float *)cuda_send(c, host_inv_freq, half * sizeof(float));
+    CUDA_LAUNCH(c, rope_angles_each, grid_for(n), EACH_THREADS, 0, pos0, n, inv_freq, half, scale,
+                cs);
+}
+
+void cuda_rope(void *self, float *x, uint32_t rows, uint32_t n_heads, uint32_t head_dim,
+               const float *cs, uint32_t half) {
+    struct cuda *c = (struct cuda *)self;
+    size_t n = (size_t)rows * n_heads * half;
+    if (n > 0) {
+        CUDA_LAUNCH(c, rope_each, grid_for(n), EACH_THREADS, 0, x, n, n_heads, head_dim, cs, half);
+    }
+}
+
+/* ---- embed ---------------------------------------------------------------------------------- */
+
+template <int CODEC>
+__global__ void embed_rows(const uint8_t *data, size_t stride_bytes, uint32_t cols,
+                           const int32_t *ids, float *out) {
+    typedef cuda_unit<CODEC> unit;
+    const cuda_row<CODEC> row(data + (size_t)ids[blockIdx.x] * stride_bytes, cols);
+    float *y = out + (size_t)blockIdx.x * cols;
+    for (uint32_t u = threadIdx.x; u * unit::COLS < cols; u += blockDim.x) {
+        unit loaded;
+        float v[unit::COLS];
+        loaded.load(row, u);
+        cuda_decode(loaded, v);
+        for (uint32_t i = 0; i < unit::COLS && u * unit::COLS + i < cols; i++) {
+            y[u * unit::COLS + i] = v[i];
+        }
+    }
+}
+
+template <int CODEC>
+static void launch_embed(struct cuda *c, const struct weight *table, const int32_t *ids,
+                         uint32_t rows, float *out) {
+    auto kernel = embed_rows<CODEC>;
+    CUDA_LAUNCH(c, kernel, rows, 128, 0, table->data, table->stride_bytes, table->cols, ids, out);
+}
+
+void cuda_embed(void *self, const struct weight *table, const int32_t *host_ids, uint32_t rows,
+                float *out) {
+    struct cuda *c = (struct cuda *)self;
+    cuda_enter(c);
+    const int32_t *ids = (const int32_t *)cuda_send(c, host_ids, rows * sizeof *host_ids);
+    CUDA_BY_CODEC(table->codec->id, launch_embed, c, table, ids, rows, out);
+}
+
+/* ---- rmsnorm -------------------------------------------------------------------------------- */
+
+/* Sum over a block, the same bits in every thread; all threads come here. */
+static __device__ float block_sum(float x) {
+    __shared__ float sums[CUDA_WARP];
+    const uint32_t warp = threadIdx.x / CUDA_WARP, lane = threadIdx.x % CUDA_WARP;
+    x = cuda_warp_sum(x);
+    if (lane == 0) {
+        sums[warp] = x;
+    }
+    __syncthreads();
+    x = lane < blockDim.x / CUDA_WARP ? sums[lane] : 0.0f;
+    return cuda_warp_sum(x);
+}
+
+/* A block a vector. y may be x: a thread writes what it alone reads, after all have read. */
+__global__ void rmsnorm_vector(const float *x, const float *weight, float eps, uint32_t dim,
+                               float *y) {
+    const size_t first = (size_t)blockIdx.x * dim;
+    float squares = 0.0f;
+    for (uint32_t i = threadIdx.x; i < dim; i += blockDim.x) {
+        squares = fmaf(x[first + i], x[first + i], squares);
+    }
+    const float scale = 1.0f / sqrtf(block_sum(squares) / (float)dim + eps);
+    for (uint32_t i = threadIdx.x; i < dim; i += blockDim.x) {
+        y[first + i] = weight[i] * (x[first + i] * scale);
+    }
+}
+
+void cuda_rmsnorm(void *self, const float *x, const struct weight *weight, float eps, uint32_t n,
+                  uint32_t dim, float *y) {
+    struct cuda *c = (struct cuda *)self;
+    const uint32_t threads = dim <= 256 ? 32 : dim <= 1024 ? 128 : 512;
+    CUDA_LAUNCH(c, rmsnorm_vector, n, threads, 0, x, (const float *)weight->data, eps, dim, y);
+}
+
+/* ---- route ---------------------------------------------------------------------------------- */
+
+/* Whether expert i with logit a goes before expert j with logit b: numbers before NaN, the greater
+ * first, the lower index among equals. */
+static __device__ __forceinline__ bool goes_before(float a, uint32_t i, float b, uint32_t j) {
+    const bool no_a = a != a, no_b = b != b;
+    if (no_a != no_b) {
+        return no_b;
+    }
+    return !no_a && a != b ? a > b : i < j;
+}
+
+/* A warp a row. Choice j is the first of those that go after choice j - 1. */
+__global__ void route_row(const float *logits, uint32_t n, uint32_t n_active, bool normalise,
+                          int32_t *ids, float *weights) {
+    const float *l = logits + (size_t)blockIdx.x * n;
+    const uint32_t lane = threadIdx.x;
+    ids += (size_t)blockIdx.x * n_active;
+    weights += (size_t)blockIdx.x * n_active;
+
+    float greatest = -INFINITY, divisor = 0.0f, chosen = 0.0f;
+    for (uint32_t i = lane; i < n; i += CUDA_WARP) {
+        greatest = l[i] > greatest ? l[i] : greatest;
+    }
+    greatest = cuda_warp_max(greatest);
+    for (uint32_t i = lane; i < n; i += CUDA_WARP) {
+        divisor += expf(l[i] - greatest);
+    }
+    divisor = cuda_warp_sum(divisor);
+
+    float last = 0.0f;
+    uint32_t last_id = n; /* none yet */
+    for (uint32_t j = 0; j < n_active; j++) {
+        float best = 0.0f;
+        uint32_t id = n;
+        for (uint32_t i = lane; i < n; i += CUDA_WARP) {
+            if ((last_id == n || goes_before(last, last_id, l[i], i)) &&
+                (id == n || goes_before(l[i], i, best, id))) {
+                best = l[i];
+                id = i;
+            }
+        }
+        for (int step = CUDA_WARP / 2; step > 0; step /= 2) {
+            float other = __shfl_xor_sync(0xffffffffu, best, step);
+            uint32_t other_id = __shfl_xor_sync(0xffffffffu, id, step);
+            if (other_id < n && (id == n || goes_before(other, other_id, best, id))) {
+                best = other;
+                id = other_id;
+            }
+        }
+        const float p = expf(best - greatest) / divisor;
+        chosen += p;
+        if (lane == 0) {
+            ids[j] = (int32_t)id;
+            weights[j] = p;
+        }
+        last = best;
+        last_id = id;
+    }
+    for (uint32_t j = 0; lane == 0 && normalise && j < n_active; j++) {
+        weights[j] /= chosen;
+    }
+}
+
+void cuda_route(void *self, const float *logits, uint32_t rows, uint32_t n_experts,
+                uint32_t n_active, bool normalise, int32_t *ids, float *weights) {
+    struct cuda *c = (struct cuda *)self;
+    CUDA_LAUNCH(c, route_row, rows, CUDA_WARP, 0, logits, n_experts, n_active, normalise, ids,
+                weights);
+}

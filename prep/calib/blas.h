@@ -1,0 +1,24 @@
+/*
+ * blas: the CPU backend with the two large operations, matmul and experts, done by OpenBLAS on
+ * decoded fp32 panels. For work with many rows: calibration, comparing with other programs.
+ *
+ * Owns: the only use of cblas; the panels, whose size is bounded however large a matrix is; the
+ * number of OpenBLAS threads, which it sets for the whole process.
+ * Leaves to others: every other operation (kernels/cpu); few rows, which the CPU backend's own
+ * kernels stream without decoding.
+ * Threads: as backend.h. The pool sleeps while OpenBLAS runs.
+ *
+ * Unlike the other backends it does not promise that a result is the same bits for any number of
+ * rows in a call: OpenBLAS chooses its kernels, and with them the order of sums, by shape.
+ */
+#ifndef PREP_CALIB_BLAS_H
+#define PREP_CALIB_BLAS_H
+
+#include "kernels/backend.h"
+
+/* As backend_cpu_open with the best ISA; freed by ops->close. Refuses an OpenBLAS that computes a
+ * small product wrongly (kernels that it chose for another processor). */
+int backend_blas_open(struct backend *b, uint32_t threads, const struct backend_limits *limits,
+                      struct err *err);
+
+#endif

@@ -1,0 +1,225 @@
+#include "prep/calib/calib.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "prep/calib/blas.h"
+#include "prep/calib/calib_layer.h"
+#include "prep/calib/calib_state.h"
+
+/* Rows of one FFN call: each expert of a layer is read once for so many. */
+enum { BATCH_ROWS = 4096 };
+
+void calib_result_free(struct calib_result *r) {
+    free(r->order);
+    free(r->hot);
+    free(r->scores);
+    corm_predict_drop(&r->predictors);
+    *r = (struct calib_result){0};
+}
+
+/* ---- life ---- */
+
+/* Training rows first, then held-out rows. */
+static void join_texts(struct calib *c, const struct corpus *train, const struct corpus *held) {
+    c->n_train = train->n_tok;
+    c->n_rows = train->n_tok + held->n_tok;
+    c->n_seqs = train->n_seqs + held->n_seqs;
+    c->ids = mem_alloc((size_t)c->n_rows * sizeof *c->ids);
+    c->seqs = mem_alloc(c->n_seqs * sizeof *c->seqs);
+    memcpy(c->ids, train->ids, train->n_tok * sizeof *c->ids);
+    memcpy(c->seqs, train->seqs, train->n_seqs * sizeof *c->seqs);
+    for (uint32_t i = 0; i < held->n_seqs; i++)
+        c->seqs[train->n_seqs + i] =
+            (struct corpus_seq){held->seqs[i].first + c->n_train, held->seqs[i].n};
+    if (held->n_tok > 0)
+        memcpy(c->ids + c->n_train, held->ids, held->n_tok * sizeof *c->ids);
+}
+
+static int open_rows(struct calib *c, struct err *err) {
+    const struct arch *a = c->arch;
+    size_t rows = c->n_rows, expert = (size_t)a->ffn_dim * a->dim;
+    size_t uses = (size_t)c->batch_rows * a->n_active;
+    c->x = mem_alloc(rows * a->dim * sizeof *c->x);
+    c->routes = mem_calloc(rows * a->n_active, sizeof *c->routes);
+    c->route_w = mem_calloc(rows * a->n_active, sizeof *c->route_w);
+    c->router = mem_calloc(rows * a->n_experts, sizeof *c->router);
+    for (int i = 0; i < CALIB_HISTORY; i++)
+        calib_past_alloc(&c->past[i], c->n_rows, a->dim, a->n_experts);
+    calib_past_alloc(&c->embedded, c->n_rows, a->dim, a->n_experts);
+    c->experts = mem_calloc(a->n_experts, sizeof *c->experts);
+    for (uint32_t e = 0; e < a->n_experts; e++) {
+        c->experts[e].sum_out = mem_calloc(a->dim, sizeof *c->experts[e].sum_out);
+        c->experts[e].energy = mem_calloc(a->ffn_dim, sizeof *c->experts[e].energy);
+    }
+    c->gate = mem_alloc(expert * sizeof(float));
+    c->up = mem_alloc(expert * sizeof(float));
+    c->down = mem_alloc(expert * sizeof(float));
+    size_t spill = CALIB_SPILL_USES;
+    c->gathered = mem_alloc((size_t)c->batch_rows * a->dim * sizeof(float));
+    c->act = mem_alloc(spill * a->ffn_dim * sizeof(float));
+    c->act_up = mem_alloc(spill * a->ffn_dim * sizeof(float));
+    c->energy = mem_alloc(spill * a->ffn_dim * sizeof *c->energy);
+    c->expert_out = mem_alloc(spill * a->dim * sizeof(float));
+    c->first_use = mem_calloc((size_t)a->n_experts + 1, sizeof *c->first_use);
+    c->uses = mem_calloc(uses, sizeof *c->uses);
+    c->spill_fd = file_scratch(c->opt->spill_path, err);
+    return c->spill_fd < 0 ? -1 : 0;
+}
+
+static int open_forward(struct calib *c, struct err *err) {
+    const struct arch *a = c->arch;
+    uint32_t longest = 1;
+    for (uint32_t i = 0; i < c->n_seqs; i++)
+        longest = c->seqs[i].n > longest ? c->seqs[i].n : longest;
+    c->batch_rows = c->n_rows < BATCH_ROWS ? c->n_rows : BATCH_ROWS;
+    if (c->batch_rows < longest)
+        c->batch_rows = longest;
+    struct backend_limits limits = forward_limits(a, c->batch_rows, longest);
+    if (backend_blas_open(&c->be, c->opt->threads, &limits, err) < 0)
+        return -1;
+    hf_forward_open(&c->source, c->model, &c->be, 1);
+    forward_open(&c->forward, a, &c->be, c->batch_rows, calib_experts_hook(c),
+                 (struct tap_hook){c, calib_tap});
+    c->kv = (struct kv){KV_F16, a->n_kv_heads, a->head_dim, longest, NULL, NULL};
+    c->kv.k = c->be.ops->alloc(c->be.self, kv_bytes(&c->kv));
+    c->kv.v = c->be.ops->alloc(c->be.self, kv_bytes(&c->kv));
+    return 0;
+}
+
+static void close_all(struct calib *c) {
+    for (uint32_t e = 0; c->experts && e < c->arch->n_experts; e++) {
+        free(c->experts[e].rows);
+        free(c->experts[e].spills);
+        free(c->experts[e].energy);
+        free(c->experts[e].sum_out);
+    }
+    for (int i = 0; i < CALIB_HISTORY; i++)
+        calib_past_free(&c->past[i]);
+    calib_past_free(&c->embedded);
+    void *all[] = {c->ids,     c->seqs, c->x,         c->routes,     c->route_w,  c->router,
+                   c->experts, c->gate, c->up,        c->down,       c->gathered, c->act,
+                   c->act_up,  c->uses, c->first_use, c->expert_out, c->energy};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        free(all[i]);
+    if (c->spill_fd >= 0)
+        close(c->spill_fd);
+    if (c->be.ops) {
+        c->be.ops->free(c->be.self, c->kv.k);
+        c->be.ops->free(c->be.self, c->kv.v);
+    }
+    forward_close(&c->forward);
+    hf_forward_close(&c->source);
+    backend_close(&c->be);
+}
+
+/* ---- the layers ---- */
+
+static void embed_all(struct calib *c) {
+    size_t dim = c->arch->dim;
+    for (uint32_t first = 0; first < c->n_rows; first += c->batch_rows) {
+        uint32_t n = c->n_rows - first < c->batch_rows ? c->n_rows - first : c->batch_rows;
+        forward_embed(&c->forward, &c->top, c->ids + first, n, c->x + first * dim);
+    }
+    for (size_t i = 0; i < c->n_rows * dim; i++)
+        c->embedded.residual[i] = c->embedded.quasi[i] = f32_to_bf16(c->x[i]);
+}
+
+static int run_layer(struct calib *c, uint32_t layer, struct progress *progress,
+                     const volatile sig_atomic_t *stop, struct err *err) {
+    const struct arch *a = c->arch;
+    struct weight_source source = hf_forward_source(&c->source);
+    if (forward_bind_layer(&c->weights, a, layer, &source, &c->be, err) < 0)
+        return -1;
+    calib_layer_begin(c, layer);
+    for (uint32_t i = 0; i < c->n_seqs; i++) {
+        c->batch_first = c->seqs[i].first;
+        forward_attention(&c->forward, &c->weights, layer, &c->kv, 0, c->seqs[i].n,
+                          c->x + (size_t)c->batch_first * a->dim);
+        if (stop_check(stop, err))
+            return -1;
+    }
+    for (uint32_t first = 0; first < c->n_rows; first += c->batch_rows) {
+        uint32_t n = c->n_rows - first < c->batch_rows ? c->n_rows - first : c->batch_rows;
+        c->batch_first = first;
+        if (forward_ffn(&c->forward, &c->weights, layer, n, c->x + (size_t)first * a->dim, err) <
+                0 ||
+            stop_check(stop, err))
+            return -1;
+        progress_update(progress, (uint64_t)layer * c->n_rows + first + n);
+    }
+    return 0;
+}
+
+int calib_layer_fit(struct calib *c, struct corm_predict_builder *builder, struct err *err) {
+    calib_finish_past(c);
+    if (!c->arch->moe[c->layer])
+        return 0;
+    return calib_fit_experts(c, builder, err) < 0 || calib_fit_chunks(c, builder, err) < 0 ? -1 : 0;
+}
+
+static int run_layers(struct calib *c, struct corm_predict_builder *builders,
+                      struct progress *progress, const volatile sig_atomic_t *stop,
+                      struct err *err) {
+    const struct arch *a = c->arch;
+    struct weight_source source = hf_forward_source(&c->source);
+    uint32_t done;
+    if (forward_bind_model(&c->top, a, &source, &c->be, err) < 0)
+        return -1;
+    calib_state_load(c, builders, &done);
+    c->result->resumed_layers = done;
+    if (done == 0)
+        embed_all(c);
+    progress_start(progress, "calibrating", (uint64_t)a->n_layers * c->n_rows, PROGRESS_TOKENS);
+    for (uint32_t l = done; l < a->n_layers; l++)
+        if (run_layer(c, l, progress, stop, err) < 0 || calib_layer_fit(c, &builders[l], err) < 0 ||
+            calib_state_save(c, &builders[l], err) < 0)
+            return -1;
+    progress_finish(progress);
+    return 0;
+}
+
+static void unmeasured(struct calib_scores *s) {
+    *s = (struct calib_scores){.previous_token = -1};
+    for (int a = 0; a <= PREDICT_MAX_AHEAD; a++)
+        s->stale[a] = s->stale_wide[a] = s->corrected[a] = s->learned[a] = s->learned_wide[a] = -1;
+    for (int i = 0; i < CALIB_CUTS; i++)
+        s->energy_static[i] = s->energy_learned[i] = s->energy_oracle[i] = -1;
+}
+
+int calib_run(const struct hf_model *model, const struct corpus *train, const struct corpus *held,
+              const struct calib_options *opt, struct progress *progress,
+              const volatile sig_atomic_t *stop, struct calib_result *result, struct err *err) {
+    const struct arch *a = hf_arch(model);
+    struct calib c = {.model = model, .arch = a, .opt = opt, .result = result, .spill_fd = -1};
+    size_t experts = (size_t)a->n_layers * a->n_experts;
+    *result = (struct calib_result){.n_layers = a->n_layers,
+                                    .n_experts = a->n_experts,
+                                    .ffn_dim = a->ffn_dim,
+                                    .train_tok = train->n_tok,
+                                    .held_tok = held->n_tok};
+    if (train->n_tok == 0)
+        return err_set(err, "--calib: calibration text holds no sequence of %d tokens or more",
+                       CORPUS_MIN_SEQ_TOK);
+    result->order = mem_calloc(experts * a->ffn_dim, sizeof *result->order);
+    result->hot = mem_calloc(experts, sizeof *result->hot);
+    result->scores = mem_calloc(a->n_layers, sizeof *result->scores);
+    for (uint32_t l = 0; l < a->n_layers; l++)
+        unmeasured(&result->scores[l]);
+    struct corm_predict_builder *builders = mem_calloc(a->n_layers, sizeof *builders);
+    join_texts(&c, train, held);
+    int status = open_forward(&c, err);
+    if (status == 0)
+        status = open_rows(&c, err);
+    if (status == 0)
+        status = run_layers(&c, builders, progress, stop, err);
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        if (status == 0)
+            corm_predict_merge(&result->predictors, &builders[l]);
+        corm_predict_drop(&builders[l]);
+    }
+    free(builders);
+    close_all(&c);
+    return status;
+}

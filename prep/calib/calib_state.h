@@ -1,0 +1,27 @@
+/*
+ * calib_state: calibration that was interrupted goes on at the layer it had reached.
+ *
+ * Owns: three kinds of file in the state directory: `layer-NNNN`, what was found out about a layer,
+ * and `size-NNNN`, the sizes of its parts; `rows-NNNN`, the hidden rows after it, of which only the
+ * newest is kept. Each is written under a
+ * temporary name, synced and renamed, and ends in a checksum, so that a kill at any time leaves a
+ * state that can be trusted.
+ * Leaves to others: what is in a layer (calib_layer).
+ * The key (checkpoint, options, text) is part of every file: a state of another run is not taken
+ * up.
+ */
+#ifndef PREP_CALIB_CALIB_STATE_H
+#define PREP_CALIB_CALIB_STATE_H
+
+#include "prep/calib/calib_layer.h"
+
+/* Save the layer at hand. Nothing happens where opt->state_dir is NULL. */
+int calib_state_save(struct calib *c, const struct corm_predict_builder *layer, struct err *err);
+/* Take up a saved state: fills the result's rows and `builders` [n_layers] of the layers that are
+ * done and the hidden rows after them. *n_done is their number, 0 where there is no usable state.
+ * */
+void calib_state_load(struct calib *c, struct corm_predict_builder *builders, uint32_t *n_done);
+/* Remove the files, and the directory if it is empty then: the archive is finished. */
+void calib_state_remove(const char *state_dir, uint32_t n_layers);
+
+#endif

@@ -1,0 +1,213 @@
+#include "prep/hf/hf_keys.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Keys that change nothing at inference, whatever they hold: training, bookkeeping, generation
+ * defaults that belong in generation_config.json. */
+static const char *const ignored[] = {
+    "_name_or_path",
+    "_commit_hash",
+    "_attn_implementation",
+    "attn_implementation",
+    "_flash_attn_2_enabled",
+    "_experts_implementation",
+    "experts_implementation",
+    "transformers_version",
+    "torch_dtype",
+    "dtype",
+    "auto_map",
+    "bos_token_id",
+    "pad_token_id",
+    "sep_token_id",
+    "unk_token_id",
+    "decoder_start_token_id",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "use_cache",
+    "initializer_range",
+    "attention_dropout",
+    "hidden_dropout",
+    "resid_dropout",
+    "embd_dropout",
+    "residual_dropout",
+    "embedding_dropout",
+    "classifier_dropout",
+    "dropout",
+    "output_router_logits",
+    "router_aux_loss_coef",
+    "router_jitter_noise",
+    "router_z_loss_coef",
+    "aux_loss_alpha",
+    "output_attentions",
+    "output_hidden_states",
+    "return_dict",
+    "return_dict_in_generate",
+    "return_dict_for_generation",
+    "chunk_size_feed_forward",
+    "id2label",
+    "label2id",
+    "num_labels",
+    "problem_type",
+    "task_specific_params",
+    "finetuning_task",
+    "pretraining_tp",
+    "torchscript",
+    "use_bfloat16",
+    "pruned_heads",
+    "tf_legacy_loss",
+    "tokenizer_class",
+    "prefix",
+    "temperature",
+    "top_k",
+    "top_p",
+    "typical_p",
+    "repetition_penalty",
+    "length_penalty",
+    "do_sample",
+    "num_beams",
+    "num_beam_groups",
+    "num_return_sequences",
+    "max_length",
+    "min_length",
+    "early_stopping",
+    "no_repeat_ngram_size",
+    "encoder_no_repeat_ngram_size",
+    "bad_words_ids",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "exponential_decay_length_penalty",
+    "diversity_penalty",
+    "remove_invalid_values",
+    "output_scores",
+    "max_new_tokens",
+    "unsloth_version",
+    "unsloth_fixed",
+    "model_max_length",
+    "gradient_checkpointing",
+    "tie_last_hidden_states",
+};
+
+/* Keys of other models, exporters and quantizers that change the arithmetic, and the number at
+ * which they change nothing. */
+static const struct neutral_key {
+    const char *name;
+    double neutral;
+} refused[] = {
+    {"quantization_config", 0},
+    {"quantization", 0},
+    {"compression_config", 0},
+    {"per_layer_config", 0},
+    {"text_config", 0},
+    {"vision_config", 0},
+    {"audio_config", 0},
+    {"is_encoder_decoder", 0},
+    {"add_cross_attention", 0},
+    {"cross_attention_hidden_size", 0},
+    {"tie_encoder_decoder", 0},
+    {"attention_multiplier", HF_NO_NUMBER},
+    {"embedding_multiplier", 1},
+    {"residual_multiplier", 1},
+    {"logits_scaling", 1},
+    {"logit_scale", 1},
+    {"scale_emb", 1},
+    {"scale_depth", HF_NO_NUMBER},
+    {"query_pre_attn_scalar", HF_NO_NUMBER},
+    {"attn_logit_softcapping", 0},
+    {"final_logit_softcapping", 0},
+    {"attention_chunk_size", 0},
+    {"attention_sinks", 0},
+    {"use_attention_sinks", 0},
+    {"no_rope_layers", 0},
+    {"no_rope_layer_interval", 0},
+    {"nope_layers", 0},
+    {"rope_interleave", 0},
+    {"rope_interleaved", 0},
+    {"rotary_pct", 1},
+    {"rotary_dim", HF_NO_NUMBER},
+    {"alibi", 0},
+    {"mlp_bias", 0},
+    {"use_bias", 0},
+    {"add_bias_linear", 0},
+    {"lm_head_bias", 0},
+    {"qk_layernorm", 0},
+    {"num_shared_experts", 0},
+    {"n_shared_experts", 0},
+    {"moe_num_shared_experts", 0},
+    {"shared_intermediate_size", 0},
+    {"n_group", 1},
+    {"topk_group", 1},
+    {"num_expert_group", 1},
+    {"topk_method", HF_NO_NUMBER},
+    {"scoring_func", HF_NO_NUMBER},
+    {"score_function", HF_NO_NUMBER},
+    {"routed_scaling_factor", 1},
+    {"moe_router_activation_func", HF_NO_NUMBER},
+    {"use_routing_bias", 0},
+    {"router_bias", 0},
+    {"moe_layer_freq", 1},
+    {"first_k_dense_replace", 0},
+    {"num_nextn_predict_layers", 0},
+    {"num_zero_experts", 0},
+    {"swiglu_limit", 0},
+    {"moe_intermediate_sizes", 0},
+    {"kv_lora_rank", 0},
+    {"q_lora_rank", 0},
+    {"full_attention_interval", 1},
+    {"layer_norm_eps", HF_NO_NUMBER},
+    {"norm_after", 0},
+    {"hybrid_override_pattern", 0},
+};
+
+bool hf_keys_neutral(const json_t *v, double neutral) {
+    return json_is_null(v) || json_is_false(v) ||
+           (json_is_string(v) && json_string_length(v) == 0) ||
+           (json_is_array(v) && json_array_size(v) == 0) ||
+           (json_is_object(v) && json_object_size(v) == 0) ||
+           (json_is_number(v) && neutral >= 0 && json_number_value(v) == neutral) ||
+           (json_is_true(v) && neutral == 1);
+}
+
+const char *hf_keys_text(const json_t *v, char text[64]) {
+    char *dump = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
+    snprintf(text, 64, "%.60s", dump ? dump : "?");
+    free(dump);
+    return text;
+}
+
+static bool is_ignored(const char *name) {
+    for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++) {
+        if (strcmp(ignored[i], name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static const struct neutral_key *find_refused(const char *name) {
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        if (strcmp(refused[i].name, name) == 0) {
+            return &refused[i];
+        }
+    }
+    return NULL;
+}
+
+int hf_keys_check(const json_t *root, bool (*is_read)(const char *name), const char *path,
+                  struct buf *warnings, struct err *err) {
+    const char *name;
+    json_t *v;
+    char text[64];
+    json_object_foreach((json_t *)root, name, v) {
+        const struct neutral_key *k = find_refused(name);
+        if (k && !hf_keys_neutral(v, k->neutral)) {
+            return err_set(err, "%s: %s is %s: it changes the arithmetic and is not supported",
+                           path, name, hf_keys_text(v, text));
+        }
+        if (!k && !is_read(name) && !is_ignored(name) && !hf_keys_neutral(v, 0)) {
+            buf_printf(warnings, "%s: unknown key %.64s = %s has been ignored\n", path, name,
+                       hf_keys_text(v, text));
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,33 @@
+/*
+ * hf_keys: what to do about keys of config.json that the importer does not read.
+ *
+ * Owns: the list of keys that are known to change nothing at inference, the list of keys of other
+ * models, exporters and quantizers that change the arithmetic, and the policy: the former are
+ * ignored, the latter refused by name unless they hold a value at which they change nothing, any
+ * other key is a warning.
+ * Leaves to others: the keys that are read (prep/hf/hf_config, prep/hf/hf_rope).
+ * Threads: pure functions.
+ */
+#ifndef PREP_HF_HF_KEYS_H
+#define PREP_HF_HF_KEYS_H
+
+#include <jansson.h>
+
+#include "format/base.h"
+
+/* A key without a number at which it changes nothing. */
+#define HF_NO_NUMBER (-1.0)
+
+/* Whether a value says "nothing here": null, false, an empty string, list or object, or the number
+ * `neutral` (where it is not negative; true counts as 1). */
+bool hf_keys_neutral(const json_t *v, double neutral);
+
+/* A value for a message, cut short: `8`, `true`, `"gelu"`. Returns `text`. */
+const char *hf_keys_text(const json_t *v, char text[64]);
+
+/* Apply the policy to all keys of the file's root object for which is_read(name) is false.
+ * Warnings are appended as lines. */
+int hf_keys_check(const json_t *root, bool (*is_read)(const char *name), const char *path,
+                  struct buf *warnings, struct err *err);
+
+#endif

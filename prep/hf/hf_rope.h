@@ -1,0 +1,24 @@
+/*
+ * hf_rope: the RoPE part of config.json -> frequencies and the factor on cos and sin.
+ *
+ * Owns: both spellings (rope_theta and rope_scaling; rope_parameters), the rope types default,
+ * linear, llama3 and yarn. Every other type is refused by name.
+ * Leaves to others: everything else in the file (prep/hf/hf_config).
+ * Threads: pure functions.
+ *
+ * The frequencies are computed in the steps and the fp32 rounding of Hugging Face transformers
+ * (modeling_rope_utils), so that long positions turn by the angle that the model was trained with.
+ */
+#ifndef PREP_HF_HF_ROPE_H
+#define PREP_HF_HF_ROPE_H
+
+#include <jansson.h>
+
+#include "format/arch.h"
+
+/* Fill rope_dim, rope_inv_freq and rope_scale of `a`, whose head_dim and ctx_max_tok are set,
+ * from the file's root object. `default_theta` is the family's; `path` is for messages. */
+int hf_rope_parse(struct arch *a, const json_t *root, double default_theta, const char *path,
+                  struct err *err);
+
+#endif

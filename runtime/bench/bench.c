@@ -1,0 +1,275 @@
+/*
+ * bench: how fast a model runs here.
+ *
+ * Owns: the tokens it feeds, the repetitions, medians, the report. The same tokens every time,
+ * chosen without the model, so that builds, options and machines do the same work.
+ * Leaves to others: all that run.h lists.
+ * Threads: the main thread.
+ */
+#include "runtime/bench/bench.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The figures of one kind of work, one of each repetition. */
+struct series {
+    const char *name;
+    size_t n, cap;
+    struct run_phase *phases;
+};
+
+struct bench {
+    struct run run;
+    struct run_ids tokens; /* prompt_tokens, then decode_tokens; with --minutes, and so on */
+    size_t first;          /* of the repetition */
+    struct series prefill, decode;
+    struct corm_stats mid, end; /* of the last repetition: after the prompt, after decoding */
+};
+
+enum { MADE_UP_ROUNDS = 64 }; /* after which --minutes begins anew */
+
+/* Ids in 0 .. vocab-1 from a linear congruential generator (Knuth's MMIX constants), upper half. */
+static void made_up_ids(struct run_ids *out, size_t n, uint32_t vocab) {
+    uint64_t state = 1;
+    out->n = n;
+    out->ids = mem_calloc(n, sizeof *out->ids);
+    for (size_t i = 0; i < n; i++) {
+        state = state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        out->ids[i] = (int32_t)((state >> 32) * vocab >> 32);
+    }
+}
+
+int bench_tokens(const struct run *r, size_t n, struct run_ids *out, struct err *err) {
+    const struct run_options *o = r->o;
+    struct buf text = {0};
+    if (!o->file) {
+        made_up_ids(out, n, r->info->vocab);
+        return 0;
+    }
+    int status = run_read(o->file, &text, err);
+    if (status == 0) {
+        status = run_tokenize(r, &text, false, out, err);
+    }
+    if (status == 0 && out->n < n) {
+        status = err_set(err, "%s: the text has %zu tokens; prompt and decoding need %zu", o->file,
+                         out->n, n);
+    }
+    buf_free(&text);
+    return status;
+}
+
+/* "100us", "1.5ms" */
+static int latency_ns(const char *text, uint64_t *ns, struct err *err) {
+    char *end;
+    double value = strtod(text, &end);
+    double unit = strcmp(end, "us") == 0 ? 1e3 : strcmp(end, "ms") == 0 ? 1e6 : 0;
+    if (end == text || unit == 0 || !(value >= 0 && value * unit <= 1e10)) {
+        err_set(err, "--latency: expected a time up to 10 s, such as 100us or 5ms, not '%s'", text);
+        return CLI_USAGE;
+    }
+    *ns = (uint64_t)(value * unit);
+    return 0;
+}
+
+int bench_measure(const struct run_options *o, struct corm_mechanisms *m, struct err *err) {
+    *m = (struct corm_mechanisms){.cache_share = o->share / 100,
+                                  .throttle_bytes_per_s = (double)o->throttle,
+                                  .io_threads = (uint32_t)o->io_threads,
+                                  .reading = (enum corm_reading)o->reading};
+    /* A throttle makes a disk out of the page cache: the real one would come on top of it. */
+    if ((o->throttle > 0 || o->stall > 0) && o->reading == CORM_READ_AUTO) {
+        m->reading = CORM_READ_BUFFERED;
+    }
+    return o->latency ? latency_ns(o->latency, &m->throttle_latency_ns, err) : 0;
+}
+
+static void add_phase(struct series *s, struct run_phase phase) {
+    if (s->n == s->cap) {
+        s->cap = s->cap ? 2 * s->cap : 16;
+        s->phases = mem_realloc(s->phases, s->cap * sizeof *s->phases);
+    }
+    s->phases[s->n++] = phase;
+}
+
+static int repeat(struct bench *b, struct err *err) {
+    struct run *r = &b->run;
+    const int32_t *ids = b->tokens.ids + b->first;
+    size_t n_prompt = (size_t)r->o->prompt_tokens, n_decode = (size_t)r->o->decode_tokens;
+    corm_session_truncate(r->session, 0);
+    corm_session_reset_stats(r->session);
+    struct corm_stats begin = run_stats(r);
+    int status = run_eval(r, ids, n_prompt, NULL, err);
+    b->mid = run_stats(r);
+    for (size_t i = 0; status == 0 && i < n_decode; i++) {
+        status = run_eval(r, ids + n_prompt + i, 1, NULL, err);
+    }
+    b->end = run_stats(r);
+    if (status == 0) {
+        add_phase(&b->prefill, run_phase(&begin, &b->mid));
+        add_phase(&b->decode, run_phase(&b->mid, &b->end));
+    }
+    return status;
+}
+
+/* The repetitions, --reps of them or for --minutes. */
+static int repeat_all(struct bench *b, struct err *err) {
+    const struct run_options *o = b->run.o;
+    size_t step = (size_t)o->prompt_tokens + (size_t)o->decode_tokens;
+    uint64_t start = clock_ns(), length_ns = (uint64_t)(o->minutes * 60e9), done = 0;
+    uint64_t total = length_ns ? 1 + length_ns / 1000000000 : (uint64_t)o->reps;
+    int status = 0;
+    run_catch_interrupt();
+    progress_start(b->run.progress, length_ns ? "bench, seconds" : "bench", total, PROGRESS_ITEMS);
+    while (status == 0 && done < total) {
+        status = repeat(b, err);
+        done = length_ns ? (clock_ns() - start) / 1000000000 : done + 1;
+        progress_update(b->run.progress, done < total ? done : total);
+        if (length_ns) {
+            b->first += step;
+            b->first = b->first + step > b->tokens.n ? 0 : b->first;
+        }
+    }
+    progress_finish(b->run.progress);
+    return status;
+}
+
+static int by_time(const void *a, const void *b) {
+    uint64_t x = ((const struct run_phase *)a)->ns, y = ((const struct run_phase *)b)->ns;
+    return (x > y) - (x < y);
+}
+
+/* The repetition of median time (the slower middle one of an even number). Sorts. */
+static const struct run_phase *median(struct series *s) {
+    qsort(s->phases, s->n, sizeof *s->phases, by_time);
+    return &s->phases[s->n / 2];
+}
+
+static void print_series(struct series *s) {
+    const struct run_phase *p = median(s);
+    if (p->tok == 0) {
+        return;
+    }
+    char weights[CLI_SIZE_TEXT], archive[CLI_SIZE_TEXT];
+    printf("%-8s %8ju %10.1f %10.1f %10.1f %9.2f %12s %12s\n", s->name, (uintmax_t)p->tok,
+           p->tok_per_s, s->phases[s->n - 1].tok_per_s, s->phases[0].tok_per_s, p->weight_gb_per_s,
+           cli_size_text(weights, (uint64_t)p->weight_per_tok),
+           cli_size_text(archive, (uint64_t)p->read_per_tok));
+}
+
+/* What a phase says of a device's expert cache. */
+static void print_device_series(struct series *s) {
+    const struct run_phase *p = median(s);
+    if (p->tok == 0) {
+        return;
+    }
+    char demanded[CLI_SIZE_TEXT], guessed[CLI_SIZE_TEXT], hidden[16] = "-";
+    if (p->hidden_share >= 0) {
+        snprintf(hidden, sizeof hidden, "%.1f %%", 100 * p->hidden_share);
+    }
+    printf("%-8s %6.1f %% %12s %12s %10.1f %10.1f %6.1f %% %8s %6.1f %%\n", s->name,
+           100 * p->hit_share, cli_size_text(demanded, (uint64_t)p->demanded_per_tok),
+           cli_size_text(guessed, (uint64_t)p->guessed_per_tok), p->chunks_per_tok,
+           p->copies_per_tok, 100 * p->cpu_share, hidden, 100 * p->stall_share);
+}
+
+static void print_device(struct bench *b) {
+    printf("%-8s %8s %12s %12s %10s %10s %8s %8s %8s\n", "", "hits", "demanded/tok", "guessed/tok",
+           "chunks/tok", "copies/tok", "by CPU", "hidden", "stall");
+    print_device_series(&b->prefill);
+    print_device_series(&b->decode);
+}
+
+static void series_json(struct run_json *j, struct series *s, bool device) {
+    const struct run_phase *p = median(s);
+    run_json_open(j, s->name, '{');
+    run_phase_json(j, p);
+    run_json_f64(j, "tok_per_s_min", s->phases[s->n - 1].tok_per_s);
+    run_json_f64(j, "tok_per_s_max", s->phases[0].tok_per_s);
+    run_json_f64(j, "hit_share", p->hit_share);
+    run_json_f64(j, "stall_share", p->stall_share);
+    if (device) {
+        run_json_f64(j, "copied_demanded_bytes_per_tok", p->demanded_per_tok);
+        run_json_f64(j, "copied_guessed_bytes_per_tok", p->guessed_per_tok);
+        run_json_f64(j, "copied_chunks_per_tok", p->chunks_per_tok);
+        run_json_f64(j, "copies_per_tok", p->copies_per_tok);
+        run_json_f64(j, "cpu_share", p->cpu_share);
+        if (p->hidden_share >= 0) {
+            run_json_f64(j, "copy_hidden_share", p->hidden_share);
+        }
+    }
+    run_json_close(j, '}');
+}
+
+static void report(struct bench *b) {
+    const struct run *r = &b->run;
+    bool device = corm_engine_plan(r->engine)->host_bytes > 0;
+    struct run_json j;
+    if (run_report_begin(r, &b->mid, &b->end, &j)) {
+        run_json_string(&j, "tokens_from", r->o->file ? r->o->file : "generator");
+        run_json_u64(&j, "reps", b->prefill.n);
+        series_json(&j, &b->prefill, device);
+        series_json(&j, &b->decode, device);
+        run_json_print(&j);
+        return;
+    }
+    printf("%s, %s, %u threads, context %u; median of %zu\n", r->info->expert_codec, r->info->isa,
+           r->info->threads, r->info->ctx_tok, b->prefill.n);
+    printf("%-8s %8s %10s %10s %10s %9s %12s %12s\n", "", "tokens", "tok/s", "slowest", "fastest",
+           "GB/s", "weights/tok", "archive/tok");
+    print_series(&b->prefill);
+    print_series(&b->decode);
+    if (device) {
+        print_device(b);
+    }
+}
+
+int bench_run(const struct cli_call *call, struct err *err) {
+    const struct run_options *o = call->values;
+    struct bench b = {.prefill.name = "prefill", .decode.name = "decode"};
+    struct corm_mechanisms measure;
+    if (o->ablation + o->io + o->trace + o->kernels > 1) {
+        err_set(err,
+                "--ablation, --io, --trace and --kernels are measurements of their own: one at "
+                "a time");
+        return CLI_USAGE;
+    }
+    if (o->kernels != (call->args.count == 0)) {
+        err_set(err, o->kernels ? "--kernels measures without a model"
+                                : "an argument is missing: expected MODEL.corm");
+        return CLI_USAGE;
+    }
+    if (o->kernels) {
+        return bench_kernels(call, err);
+    }
+    if (o->ablation || o->io || o->trace) {
+        return o->ablation ? bench_ablation(call, err)
+               : o->io     ? bench_io(call, err)
+                           : bench_trace(call, err);
+    }
+    if (o->prompt_tokens + o->decode_tokens == 0) {
+        err_set(err, "nothing to do: --prompt-tokens and --decode-tokens are both 0");
+        return CLI_USAGE;
+    }
+    int status = bench_measure(o, &measure, err);
+    if (status == 0) {
+        b.run.measure = &measure;
+        status = run_open(&b.run, call, (uint32_t)(o->prompt_tokens + o->decode_tokens), err);
+    }
+    if (status == 0) {
+        size_t rounds = o->minutes > 0 && !o->file ? MADE_UP_ROUNDS : 1;
+        status = bench_tokens(
+            &b.run, rounds * ((size_t)o->prompt_tokens + (size_t)o->decode_tokens), &b.tokens, err);
+    }
+    if (status == 0) {
+        status = repeat_all(&b, err);
+    }
+    if (status == 0) {
+        report(&b);
+    }
+    run_close(&b.run);
+    free(b.prefill.phases);
+    free(b.decode.phases);
+    free(b.tokens.ids);
+    return status;
+}

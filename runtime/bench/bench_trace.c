@@ -1,0 +1,195 @@
+/*
+ * bench_trace: how near the cache comes to the best that any cache of its size could do.
+ *
+ * Owns: recording the experts of a run of single tokens and the guesses of them, the sizes, the
+ * policies, the table.
+ * Leaves to others: the replay (simulate).
+ * Threads: the main thread.
+ *
+ * Without --file the model writes on from the made-up prompt, so that the experts are those of its
+ * own text.
+ *
+ * Beside the hits stands what they cost: a guess that is wrong is a read. The engine's own column
+ * with guesses depends on how much its device brings while a layer is computed, which a replay does
+ * not know: hence several.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "runtime/bench/bench.h"
+#include "runtime/bench/simulate.h"
+
+static void on_route(void *ctx, uint32_t layer, uint32_t rows, const int32_t *ids) {
+    if (rows == 1) {
+        simulate_add(ctx, layer, ids);
+    }
+}
+
+static void on_guess(void *ctx, uint32_t layer, uint32_t ahead, uint32_t n, const int32_t *ids,
+                     const float *prob) {
+    simulate_add_guess(ctx, layer, ahead, n, ids, prob);
+}
+
+/* Record decode_tokens tokens after the prompt. */
+static int record(struct run *r, struct simulate_trace *t, struct err *err) {
+    const struct run_options *o = r->o;
+    size_t n_prompt = (size_t)o->prompt_tokens, n_decode = (size_t)o->decode_tokens;
+    struct corm_sampling how = corm_sampling_defaults(r->engine);
+    how.seed = 1;
+    struct run_ids tokens = {0};
+    int status = bench_tokens(r, n_prompt + (o->file ? n_decode : 0), &tokens, err);
+    t->n_active = r->info->n_active;
+    if (status == 0) {
+        status = run_eval(r, tokens.ids, n_prompt, NULL, err);
+    }
+    progress_start(r->progress, "recording", n_decode, PROGRESS_TOKENS);
+    for (size_t i = 0; i < n_decode && status == 0; i++) {
+        int32_t id = o->file ? tokens.ids[n_prompt + i] : corm_session_sample(r->session, &how);
+        status = run_eval(r, &id, 1, NULL, err);
+        progress_update(r->progress, i + 1);
+    }
+    progress_finish(r->progress);
+    free(tokens.ids);
+    return status;
+}
+
+static const struct column {
+    const char *heading, *key;
+    enum simulate_policy policy;
+    uint32_t allowance;
+} columns[] = {
+    {"LRU", "lru", SIMULATE_LRU, 0},
+    {"own", "own", SIMULATE_OWN, 0},
+    {"own + 1", "own_guess_1", SIMULATE_OWN, 1},
+    {"own + 2", "own_guess_2", SIMULATE_OWN, 2},
+    {"own + all", "own_guess", SIMULATE_OWN, SIMULATE_KEEPS_UP},
+    {"Belady", "belady", SIMULATE_BELADY, 0},
+};
+enum { COLUMNS = sizeof columns / sizeof *columns };
+
+static uint32_t moe_layers(const struct corm *archive) {
+    uint32_t n = 0;
+    for (uint32_t l = 0; l < archive->arch.n_layers; l++) {
+        n += archive->arch.moe[l] != 0;
+    }
+    return n;
+}
+
+static void print_legend(const struct simulate_trace *t, const struct corm *archive) {
+    uint64_t bytes = 0;
+    char size[CLI_SIZE_TEXT];
+    for (uint32_t i = 0; i < archive->n_chunks; i++) {
+        bytes += archive->chunks[i].stored_bytes;
+    }
+    printf("%zu layers of tokens, %u experts each, of %u in all; the first quarter fills\n", t->n,
+           t->n_active, archive->n_records);
+    printf("hits, and experts read for a token, of the %u that it uses; one is %s in the archive\n",
+           t->n_active * moe_layers(archive), cli_size_text(size, bytes / archive->n_records));
+    printf("own + 1, own + 2: with guesses, of which the device brings 1 or 2 during a layer\n"
+           "own + all: with guesses, and a device that brings all that pay before they are used\n"
+           "Belady bounds reading on demand: guesses may pass its hits, not its reads\n");
+}
+
+/* One size of cache under all policies. */
+static int replay_row(const struct simulate_trace *t, const struct corm *archive, uint32_t capacity,
+                      struct simulate_result *results, struct err *err) {
+    for (int i = 0; i < COLUMNS; i++) {
+        struct simulate_case how = {columns[i].policy, capacity, columns[i].allowance, t->n / 4};
+        if (simulate_run(t, archive, &how, &results[i], err) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static void row_json(struct run_json *j, uint32_t capacity, double tokens,
+                     const struct simulate_result *results) {
+    run_json_open(j, NULL, '{');
+    run_json_u64(j, "experts", capacity);
+    for (int i = 0; i < COLUMNS; i++) {
+        run_json_f64(j, columns[i].key, results[i].hits);
+    }
+    run_json_open(j, "experts_read_per_tok", '{');
+    for (int i = 0; i < COLUMNS; i++) {
+        run_json_f64(j, columns[i].key, (double)results[i].reads / tokens);
+    }
+    run_json_close(j, '}');
+    run_json_open(j, "bytes_read_per_tok", '{');
+    for (int i = 0; i < COLUMNS; i++) {
+        run_json_f64(j, columns[i].key, (double)results[i].read_bytes / tokens);
+    }
+    run_json_close(j, '}');
+    run_json_close(j, '}');
+}
+
+static int replay(const struct run *r, const struct simulate_trace *t, const struct corm *archive,
+                  struct err *err) {
+    static const int percents[] = {10, 25, 50, 75};
+    struct run_json j = {0};
+    if (r->o->json) {
+        run_json_begin(&j, r);
+        run_json_u64(&j, "tokens", (uint64_t)r->o->decode_tokens);
+        run_json_u64(&j, "guesses", t->n_guesses);
+        run_json_open(&j, "rows", '[');
+    } else {
+        print_legend(t, archive);
+        printf("%-13s", "cache");
+        for (int i = 0; i < COLUMNS; i++) {
+            printf(" %13s", columns[i].heading);
+        }
+        printf("\n");
+    }
+    double tokens = (double)(t->n - t->n / 4) / moe_layers(archive);
+    int status = 0;
+    for (size_t i = 0; i < sizeof percents / sizeof *percents && status == 0; i++) {
+        uint32_t capacity = archive->n_records * (uint32_t)percents[i] / 100;
+        struct simulate_result results[COLUMNS];
+        status = replay_row(t, archive, capacity, results, err);
+        if (status == 0 && r->o->json) {
+            row_json(&j, capacity, tokens, results);
+        } else if (status == 0) {
+            printf("%3d %% = %-5u", percents[i], capacity);
+            for (int k = 0; k < COLUMNS; k++) {
+                printf(" %5.1f %% %5.1f", 100 * results[k].hits, (double)results[k].reads / tokens);
+            }
+            printf("\n");
+        }
+    }
+    if (r->o->json) {
+        run_json_end_rows(&j, status);
+    }
+    return status;
+}
+
+int bench_trace(const struct cli_call *call, struct err *err) {
+    const struct run_options *o = call->values;
+    struct simulate_trace trace = {0};
+    struct corm_mechanisms m;
+    struct corm archive = {0};
+    struct run r = {.measure = &m};
+    if (o->prompt_tokens == 0 || o->decode_tokens == 0) {
+        err_set(err, "a trace needs tokens: --prompt-tokens and --decode-tokens over 0");
+        return CLI_USAGE;
+    }
+    int status = bench_measure(o, &m, err);
+    m.on_route = on_route;
+    m.on_guess = on_guess;
+    m.on_route_ctx = m.on_guess_ctx = &trace;
+    if (status == 0) {
+        run_catch_interrupt();
+        status = run_open(&r, call, (uint32_t)(o->prompt_tokens + o->decode_tokens), err);
+    }
+    if (status == 0) {
+        status = record(&r, &trace, err);
+    }
+    if (status == 0) {
+        status = corm_open(&archive, call->args.items[0], CORM_OPEN_SKIP_TRUNK_HASH, err);
+    }
+    if (status == 0) {
+        status = replay(&r, &trace, &archive, err);
+    }
+    corm_close(&archive);
+    run_close(&r);
+    simulate_free(&trace);
+    return status;
+}

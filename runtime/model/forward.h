@@ -1,0 +1,121 @@
+/*
+ * forward: the forward pass of a sparse mixture-of-experts decoder, written once.
+ *
+ * Owns: the order of operations from tokens to logits, for rows >= 1; the scratch they need; the
+ * tap points. prep drives it layer by layer over many rows (calibration), the engine token by
+ * token.
+ * Leaves to others: arithmetic (kernels/backend.h), where expert weights come from (struct
+ * experts_hook), who watches (struct tap_hook), sampling.
+ * Threads: one struct forward belongs to one thread, the forward thread.
+ *
+ * It holds no element loops, no model names and no backend checks: a new model family is new values
+ * in struct arch, a new attention or FFN kind is one static function here.
+ */
+#ifndef RUNTIME_MODEL_FORWARD_H
+#define RUNTIME_MODEL_FORWARD_H
+
+#include "format/arch.h"
+#include "kernels/backend.h"
+
+/* Weights of one layer (or of the model: scope SLOT_OF_MODEL) by slot, placed in the backend. A
+ * tensor that the model does not have has no data. Bytes are borrowed from the archive or
+ * checkpoint. */
+struct layer_weights {
+    struct weight w[SLOT_COUNT];
+};
+
+/* Where weights come from: an archive (engine) or a checkpoint (prep). Returns a host view that
+ * lives as long as the layer is bound. */
+struct weight_source {
+    void *ctx;
+    int (*get)(void *ctx, enum slot_id slot, uint32_t layer, struct weight *out, struct err *err);
+};
+/* Fill all non-expert slots of `layer` (or of the model scope). */
+int forward_bind_layer(struct layer_weights *out, const struct arch *arch, uint32_t layer,
+                       const struct weight_source *src, struct backend *be, struct err *err);
+int forward_bind_model(struct layer_weights *out, const struct arch *arch,
+                       const struct weight_source *src, struct backend *be, struct err *err);
+
+enum tap {
+    TAP_EMBED,          /* [rows, dim] */
+    TAP_ATTN_IN,        /* [rows, dim] after the attention norm */
+    TAP_ATTN_OUT,       /* [rows, dim] after the output projection, before the residual sum */
+    TAP_FFN_RESIDUAL,   /* [rows, dim] residual stream that the FFN norm reads */
+    TAP_FFN_IN,         /* [rows, dim] after the FFN norm: what the router and all experts read */
+    TAP_ROUTER,         /* [rows, n_experts] router logits */
+    TAP_EXPERT_WEIGHTS, /* [rows, n_active]; `ids` holds the chosen experts */
+    TAP_FFN_OUT,        /* [rows, dim] whole FFN output, before the residual sum */
+    TAP_LAYER_OUT,      /* [rows, dim] residual stream after the layer */
+    TAP_FINAL_NORM,     /* [rows, dim] */
+    TAP_LOGITS,         /* [rows, vocab] */
+    TAP_COUNT,
+};
+
+/* Watcher of tap points; any number of points may be ignored. `data` is backend memory, valid
+ * during the call only; `ids` is host memory [rows, n_active] for TAP_EXPERT_WEIGHTS, else NULL.
+ * TAP_FFN_IN arrives before the router runs, so a watcher may start to fetch weights there. */
+struct tap_hook {
+    void *ctx;
+    void (*on)(void *ctx, enum tap tap, uint32_t layer, const float *data, uint32_t rows,
+               uint32_t cols, const int32_t *ids);
+};
+
+/* Provider of the routed experts. run() computes parts[u] for every use u of (row, choice) as the
+ * backend's experts operation defines, from wherever it keeps the weights. host_ids [rows,
+ * n_active]. Returns -1 with err filled where weights could not be had. */
+struct experts_hook {
+    void *ctx;
+    int (*run)(void *ctx, uint32_t layer, const float *x, uint32_t rows, const int32_t *host_ids,
+               float *parts, struct err *err);
+};
+
+/* For providers: uses [n_uses] sorted by expert, increasing inside one; those of expert i are
+ * uses[first_use[i]] .. uses[first_use[i + 1] - 1]. first_use [n_experts + 1]. */
+void forward_group_uses(const int32_t *host_ids, uint32_t n_uses, uint32_t n_experts,
+                        uint32_t *first_use, uint32_t *uses);
+
+struct forward {
+    const struct arch *arch;
+    struct backend *be;
+    uint32_t max_rows;
+    struct experts_hook experts;
+    struct tap_hook tap; /* on == NULL: nobody */
+    /* Scratch, backend memory, sized by max_rows. */
+    float *x, *norm, *q, *k, *v, *att, *out, *cs, *gate, *up, *mlp, *parts, *logits_router,
+        *weights, *sw;
+    int32_t *ids;
+    int32_t *host_ids;         /* host memory */
+    uint32_t cs_pos0, cs_rows; /* whose angles `cs` holds: layers share them; no rows = none yet */
+};
+
+/* `max_rows` bounds `rows` of every later call. `be` must have limits at least as large (see
+ * forward_limits). Scratch comes from the backend; forward_close frees it and accepts a zeroed
+ * struct. */
+void forward_open(struct forward *f, const struct arch *arch, struct backend *be, uint32_t max_rows,
+                  struct experts_hook experts, struct tap_hook tap);
+void forward_close(struct forward *f);
+struct backend_limits forward_limits(const struct arch *arch, uint32_t max_rows, uint32_t ctx_tok);
+/* Bytes that forward_open takes. */
+size_t forward_scratch_bytes(const struct arch *arch, uint32_t max_rows);
+
+/* x [rows, dim] = embeddings of host_ids; x is f->x unless the caller keeps hidden rows of its own.
+ * */
+void forward_embed(struct forward *f, const struct layer_weights *model, const int32_t *host_ids,
+                   uint32_t rows, float *x);
+/* Run one layer over `rows` tokens of one sequence at positions pos0 ...; x [rows, dim] is the
+ * residual stream, updated in place; the tokens' keys and values are stored in `kv`. It is the two
+ * halves below, one after the other. */
+int forward_layer(struct forward *f, const struct layer_weights *layer, uint32_t layer_index,
+                  struct kv *kv, uint32_t pos0, uint32_t rows, float *x, struct err *err);
+/* x += attention(norm(x)). */
+void forward_attention(struct forward *f, const struct layer_weights *layer, uint32_t layer_index,
+                       struct kv *kv, uint32_t pos0, uint32_t rows, float *x);
+/* x += FFN(norm(x)): rows need not belong to one sequence, so prep takes many at once and brings
+ * each expert once for all of them. */
+int forward_ffn(struct forward *f, const struct layer_weights *layer, uint32_t layer_index,
+                uint32_t rows, float *x, struct err *err);
+/* logits [rows, vocab] (backend memory) of rows of the residual stream. */
+void forward_logits(struct forward *f, const struct layer_weights *model, const float *x,
+                    uint32_t rows, float *logits);
+
+#endif

@@ -1,0 +1,414 @@
+/*
+ * run: see run.h.
+ */
+#include "runtime/run/run.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int run_fail(struct err *err, const struct corm_error *error) {
+    return err_set(err, "%s", error->message);
+}
+
+/* -- opening -------------------------------------------------------------------------------- */
+
+/* "6.1 M", "30.5 B" */
+static const char *count_text(char out[16], uint64_t n) {
+    static const char *const units[] = {"", " K", " M", " B", " T"};
+    double value = (double)n;
+    size_t u = 0;
+    for (; value >= 999.5 && u + 1 < sizeof units / sizeof units[0]; u++) {
+        value /= 1000;
+    }
+    snprintf(out, 16, "%.*f%s", u > 0 && value < 99.95 ? 1 : 0, value, units[u]);
+    return out;
+}
+
+/* How fast a way was found to be, or why it cannot be taken. */
+static const char *rate_text(char out[32], double bytes_per_s, const char *error) {
+    snprintf(out, 32, "%.0f MB/s", bytes_per_s / 1e6);
+    return error[0] ? error : bytes_per_s > 0 ? out : "not measured";
+}
+
+static void print_choice(const struct corm_memory_plan *p) {
+    char direct[32], cached[32];
+    if (p->direct_bytes_per_s > 0 || p->cached_bytes_per_s > 0 || p->direct_error[0] ||
+        p->cached_error[0]) {
+        fprintf(stderr, "reading  %s (direct %s, page cache %s)\n",
+                p->reading == CORM_READ_DIRECT ? "direct" : "page cache",
+                rate_text(direct, p->direct_bytes_per_s, p->direct_error),
+                rate_text(cached, p->cached_bytes_per_s, p->cached_error));
+    }
+}
+
+/* Who computes what the device misses; nothing where it misses nothing. */
+static void print_missed(const struct corm_memory_plan *p) {
+    bool cpu = p->missed == CORM_MISSED_CPU;
+    char size[CLI_SIZE_TEXT];
+    if (p->link_bytes_per_s <= 0) {
+        return;
+    }
+    fprintf(stderr, "missed   experts are %s (link %.1f GB/s",
+            cpu ? "computed by the CPU" : "copied to the device", p->link_bytes_per_s / 1e9);
+    if (p->cpu_bytes_per_s > 0) {
+        fprintf(stderr, ", CPU %.1f GB/s", p->cpu_bytes_per_s / 1e9);
+    }
+    fprintf(stderr, ")%s%s%s\n", cpu ? ", with " : "",
+            cpu ? cli_size_text(size, p->host_cache_bytes) : "",
+            cpu ? " of the host for them" : "");
+}
+
+static void print_plan(void *ctx, const struct corm_model_info *m,
+                       const struct corm_memory_plan *p) {
+    const struct run *r = ctx;
+    char a[CLI_SIZE_TEXT], b[CLI_SIZE_TEXT], c[CLI_SIZE_TEXT], d[CLI_SIZE_TEXT];
+    char all[16], active[16];
+    fprintf(
+        stderr,
+        "model    %s: %s, %s parameters, %s active, %u layers, experts %u of %u in %s, file %s\n",
+        r->model, m->family, count_text(all, m->params), count_text(active, m->params_active),
+        m->n_layers, m->n_active, m->n_experts, m->expert_codec, cli_size_text(a, m->file_bytes));
+    fprintf(stderr, "memory   trunk %s, experts %s of %s, KV cache %s, scratch %s",
+            cli_size_text(a, p->trunk_bytes), cli_size_text(b, p->cache_bytes),
+            cli_size_text(c, p->cache_need_bytes), cli_size_text(d, p->kv_bytes),
+            cli_size_text((char[CLI_SIZE_TEXT]){0}, p->scratch_bytes));
+    fprintf(stderr, ": %s of %s", cli_size_text(a, p->total_bytes),
+            cli_size_text(b, p->budget_bytes));
+    if (p->host_bytes > 0) {
+        fprintf(stderr, " of the device, and %s of the host", cli_size_text(c, p->host_bytes));
+    }
+    fprintf(stderr, "%s%s\n", p->packed ? ", packed" : "",
+            !p->streams                      ? "; the whole model fits"
+            : p->reading == CORM_READ_DIRECT ? "; experts are read directly"
+            : p->reading == CORM_READ_MAPPED ? "; experts are read from a mapping of the file"
+            : p->reading == CORM_READ_PASSING
+                ? "; experts are read through the page cache, which forgets them"
+                : "; experts are read through the page cache, which grows outside of the budget");
+    print_choice(p);
+    fprintf(stderr, "compute  %s%s%s, %u thread%s, context %u tokens, batch %u\n",
+            p->host_bytes > 0 ? m->device : "", p->host_bytes > 0 ? ": " : "", m->isa, m->threads,
+            m->threads == 1 ? "" : "s", m->ctx_tok, m->batch_rows);
+    print_missed(p);
+}
+
+/* "auto" (0 bytes), a size, or, where it is the host's, a part of the memory available. */
+static int budget_bytes(const char *option, const char *text, bool of_host, uint64_t *bytes,
+                        struct err *err) {
+    struct cli_budget budget;
+    *bytes = 0;
+    if (!text || strcmp(text, "auto") == 0) {
+        return 0;
+    }
+    if (cli_budget_parse(text, &budget, err) < 0) {
+        err_prefix(err, "%s", option);
+        return CLI_USAGE;
+    }
+    if (budget.percent <= 0) {
+        *bytes = budget.bytes;
+    } else if (of_host) {
+        *bytes = (uint64_t)((double)corm_memory_available() * (budget.percent / 100));
+    }
+    if (*bytes == 0) {
+        err_set(err, "%s: expected a size over 0, or auto", option);
+        return CLI_USAGE;
+    }
+    return 0;
+}
+
+int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struct err *err) {
+    const struct run_options *o = call->values;
+    *r = (struct run){.call = call,
+                      .o = o,
+                      .model = call->args.items[0],
+                      .loss_in_batches = r->loss_in_batches,
+                      .all_logits = r->all_logits,
+                      .measure = r->measure};
+    r->progress = progress_terminal_init(&r->terminal, stderr, o->quiet);
+    struct corm_mechanisms asked = {.reading = (enum corm_reading)o->reading};
+    struct corm_engine_options options = {
+        .threads = (uint32_t)o->threads,
+        .isa = o->isa,
+        .device = o->device,
+        .missed = (enum corm_missed)o->missed,
+        .keeping = (enum corm_keeping)o->keep,
+        .ctx_tok = ctx_tok,
+        .batch_rows = (uint32_t)o->batch,
+        .logits_rows = r->all_logits ? 0 : 1,
+        .kv_f32 = o->kv == RUN_KV_F32,
+        .loss_percent = (float)o->loss,
+        .loss_in_batches = r->loss_in_batches,
+        .on_plan = o->quiet ? NULL : print_plan,
+        .on_plan_ctx = r,
+        .measure = r->measure ? r->measure : &asked,
+    };
+    int status = budget_bytes("--ram", o->ram, true, &options.ram_bytes, err);
+    if (!status) {
+        status = budget_bytes("--vram", o->vram, false, &options.vram_bytes, err);
+    }
+    if (!status && o->vram && (!o->device || strncmp(o->device, "cuda", 4) != 0)) {
+        err_set(err, "--vram %s: expected --device cuda with it", o->vram);
+        status = CLI_USAGE;
+    }
+    if (status) {
+        return status;
+    }
+    struct corm_error error;
+    if (corm_engine_open(&r->engine, r->model, &options, &error) < 0) {
+        return run_fail(err, &error);
+    }
+    r->info = corm_engine_info(r->engine);
+    if (corm_session_open(&r->session, r->engine, &error) < 0) {
+        return run_fail(err, &error);
+    }
+    return 0;
+}
+
+void run_close(struct run *r) {
+    if (r->session) {
+        corm_session_close(r->session);
+    }
+    corm_engine_close(r->engine);
+    *r = (struct run){0};
+}
+
+/* -- input ---------------------------------------------------------------------------------- */
+
+int run_read(const char *path, struct buf *out, struct err *err) {
+    enum { PIECE_BYTES = 1 << 16 };
+    const size_t max_bytes = (size_t)1 << 30;
+    bool standard = strcmp(path, "-") == 0;
+    const char *name = standard ? "standard input" : path;
+    int fd = standard ? 0 : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return err_errno(err, errno, "%s: cannot open", name);
+    }
+    char *piece = mem_alloc(PIECE_BYTES);
+    int rc = 0;
+    for (;;) {
+        ssize_t n = read(fd, piece, PIECE_BYTES);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n < 0) {
+            rc = err_errno(err, errno, "%s: cannot read", name);
+        } else if (out->len + (size_t)n > max_bytes) {
+            rc = err_set(err, "%s: more than 1 GiB of text", name);
+        }
+        if (n <= 0 || rc) {
+            break;
+        }
+        buf_append(out, piece, (size_t)n);
+    }
+    free(piece);
+    if (!standard) {
+        close(fd);
+    }
+    return rc;
+}
+
+int run_tokenize(const struct run *r, const struct buf *text, bool add_special, struct run_ids *out,
+                 struct err *err) {
+    struct corm_error error;
+    if (corm_tokenize(r->engine, text->len ? text->data : "", text->len, add_special,
+                      !r->o->no_special, &out->ids, &out->n, &error) < 0) {
+        return run_fail(err, &error);
+    }
+    return 0;
+}
+
+/* -- evaluation ----------------------------------------------------------------------------- */
+
+int run_eval(struct run *r, const int32_t *ids, size_t n, struct progress *progress,
+             struct err *err) {
+    for (size_t done = 0; done < n;) {
+        if (run_interrupted()) {
+            return RUN_INTERRUPTED;
+        }
+        size_t rows = n - done < r->info->batch_rows ? n - done : r->info->batch_rows;
+        if (n - done - rows == 1 && rows > 1) {
+            rows--; /* a call of one token would count as decoding */
+        }
+        bool last = done + rows == n; /* only there the logits are wanted */
+        const float *logits;
+        struct corm_error error;
+        if (corm_session_eval(r->session, ids + done, rows, false, last ? &logits : NULL, &error) <
+            0) {
+            return run_fail(err, &error);
+        }
+        done += rows;
+        progress_update(progress, done);
+    }
+    return 0;
+}
+
+/* -- figures -------------------------------------------------------------------------------- */
+
+struct corm_stats run_stats(const struct run *r) {
+    struct corm_stats stats;
+    corm_session_stats(r->session, &stats);
+    return stats;
+}
+
+static double part(uint64_t a, uint64_t whole) {
+    return whole > 0 ? (double)a / (double)whole : 0;
+}
+
+struct run_phase run_phase(const struct corm_stats *from, const struct corm_stats *to) {
+    struct run_phase p = {
+        .tok = to->prefill_tok + to->decode_tok - from->prefill_tok - from->decode_tok,
+        .ns = to->prefill_ns + to->decode_ns - from->prefill_ns - from->decode_ns,
+        .weight_bytes = to->weight_bytes - from->weight_bytes,
+        .read_bytes = to->read_bytes - from->read_bytes,
+    };
+    if (p.tok > 0 && p.ns > 0) {
+        double ns = (double)p.ns, tok = (double)p.tok;
+        p.ms_per_tok = ns / tok / 1e6;
+        p.tok_per_s = tok / ns * 1e9;
+        p.weight_per_tok = (double)p.weight_bytes / tok;
+        p.read_per_tok = (double)p.read_bytes / tok;
+        p.weight_gb_per_s = (double)p.weight_bytes / ns; /* bytes per ns */
+        p.demanded_per_tok =
+            (double)(to->copied_demanded_bytes - from->copied_demanded_bytes) / tok;
+        p.guessed_per_tok = (double)(to->copied_guessed_bytes - from->copied_guessed_bytes) / tok;
+        p.chunks_per_tok = (double)(to->copied_chunks - from->copied_chunks) / tok;
+        p.copies_per_tok = (double)(to->copies - from->copies) / tok;
+    }
+    uint64_t hits = to->cache_hits - from->cache_hits, copy_ns = to->copy_ns - from->copy_ns;
+    p.hit_share = part(hits, hits + to->cache_misses - from->cache_misses);
+    p.stall_share = part(to->stall_ns - from->stall_ns, p.ns);
+    p.cpu_share = part(to->cpu_bytes - from->cpu_bytes, to->expert_bytes - from->expert_bytes);
+    p.hidden_share = copy_ns == 0 ? -1 : part(to->copy_hidden_ns - from->copy_hidden_ns, copy_ns);
+    return p;
+}
+
+static void print_phase(const char *name, const struct run_phase *p) {
+    if (p->tok == 0) {
+        return;
+    }
+    char weights[CLI_SIZE_TEXT], archive[CLI_SIZE_TEXT];
+    fprintf(stderr,
+            "%-8s %" PRIu64
+            " tokens, %.2f ms/tok, %.1f tok/s; weights %s/tok (%.2f GB/s), from the "
+            "archive %s/tok\n",
+            name, p->tok, p->ms_per_tok, p->tok_per_s,
+            cli_size_text(weights, (uint64_t)p->weight_per_tok), p->weight_gb_per_s,
+            cli_size_text(archive, (uint64_t)p->read_per_tok));
+}
+
+void run_stats_print(const struct corm_stats *mid, const struct corm_stats *end) {
+    struct corm_stats zero = {0};
+    const struct corm_stats *parted = mid ? mid : end;
+    struct run_phase prefill = run_phase(&zero, parted), decode = run_phase(parted, end);
+    print_phase("prefill", &prefill);
+    print_phase("decode", &decode);
+    uint64_t chunks = end->cache_hits + end->cache_misses;
+    char stored[CLI_SIZE_TEXT], decoded[CLI_SIZE_TEXT];
+    fprintf(stderr,
+            "cache    %.1f %% hits (%" PRIu64 " of %" PRIu64
+            " chunks); %s from the archive, %s in memory\n",
+            100 * part(end->cache_hits, chunks), end->cache_hits, chunks,
+            cli_size_text(stored, end->read_bytes), cli_size_text(decoded, end->decoded_bytes));
+    if (end->guessed_bytes > 0) {
+        fprintf(stderr, "guesses  %s of the archive; %.1f %% used, %.1f %% evicted unused\n",
+                cli_size_text(stored, end->guessed_bytes),
+                100 * part(end->useful_bytes, end->guessed_bytes),
+                100 * part(end->wasted_bytes, end->guessed_bytes));
+    }
+    if (end->unguessed_tok > 0) {
+        fprintf(stderr, "guesses  left out for %" PRIu64 " tokens, to see whether they pay%s\n",
+                end->unguessed_tok, end->guesses_off ? ": they do not" : "");
+    }
+    if (end->skipped_bytes > 0) {
+        fprintf(stderr, "skipped  %.1f %% of the experts' weights (--loss)\n",
+                100 * part(end->skipped_bytes, end->skipped_bytes + end->expert_bytes));
+    }
+    fprintf(stderr, "stall    %.2f ms, %.1f %% of the time\n", (double)end->stall_ns / 1e6,
+            100 * part(end->stall_ns, end->prefill_ns + end->decode_ns));
+    fprintf(stderr, "peak     %s of memory\n", cli_size_text(stored, corm_memory_peak()));
+    fprintf(stderr, "logits   hash %016" PRIx64 "\n", end->logits_hash);
+}
+
+void run_phase_json(struct run_json *j, const struct run_phase *p) {
+    run_json_u64(j, "tokens", p->tok);
+    run_json_f64(j, "tok_per_s", p->tok_per_s);
+    run_json_f64(j, "ms_per_tok", p->ms_per_tok);
+    run_json_f64(j, "weight_bytes_per_tok", p->weight_per_tok);
+    run_json_f64(j, "weight_gb_per_s", p->weight_gb_per_s);
+    run_json_f64(j, "archive_bytes_per_tok", p->read_per_tok);
+    run_json_f64(j, "seconds", (double)p->ns / 1e9);
+}
+
+void run_stats_json(struct run_json *j, const struct corm_stats *mid,
+                    const struct corm_stats *end) {
+    struct corm_stats zero = {0};
+    const struct corm_stats *parted = mid ? mid : end;
+    struct run_phase prefill = run_phase(&zero, parted), decode = run_phase(parted, end);
+    run_json_open(j, "prefill", '{');
+    run_phase_json(j, &prefill);
+    run_json_close(j, '}');
+    run_json_open(j, "decode", '{');
+    run_phase_json(j, &decode);
+    run_json_close(j, '}');
+    run_json_u64(j, "cache_hits", end->cache_hits);
+    run_json_u64(j, "cache_misses", end->cache_misses);
+    run_json_u64(j, "archive_bytes", end->read_bytes);
+    run_json_u64(j, "decoded_bytes", end->decoded_bytes);
+    run_json_u64(j, "guessed_bytes", end->guessed_bytes);
+    run_json_u64(j, "guessed_useful_bytes", end->useful_bytes);
+    run_json_u64(j, "guessed_wasted_bytes", end->wasted_bytes);
+    run_json_u64(j, "skipped_bytes", end->skipped_bytes);
+    run_json_f64(j, "stall_seconds", (double)end->stall_ns / 1e9);
+    char hash[17];
+    snprintf(hash, sizeof hash, "%016" PRIx64, end->logits_hash);
+    run_json_string(j, "logits_hash", hash);
+}
+
+void run_json_begin(struct run_json *j, const struct run *r) {
+    *j = (struct run_json){0};
+    run_json_open(j, NULL, '{');
+    run_json_string(j, "command", r->call->command->name);
+    run_json_string(j, "version", corm_version());
+    run_json_string(j, "model", r->model);
+    run_json_string(j, "family", r->info->family);
+    run_json_string(j, "expert_codec", r->info->expert_codec);
+    run_json_string(j, "isa", r->info->isa);
+    run_json_u64(j, "threads", r->info->threads);
+    run_json_u64(j, "ctx", r->info->ctx_tok);
+    run_json_u64(j, "batch", r->info->batch_rows);
+    run_json_string(j, "kv", r->o->kv == RUN_KV_F32 ? "f32" : "f16");
+    run_json_string(j, "keeps", corm_engine_plan(r->engine)->packed ? "packed" : "decoded");
+    run_json_u64(j, "memory_bytes", corm_engine_plan(r->engine)->total_bytes);
+    run_json_u64(j, "budget_bytes", corm_engine_plan(r->engine)->budget_bytes);
+}
+
+void run_json_print(struct run_json *j) {
+    run_json_u64(j, "peak_memory_bytes", corm_memory_peak());
+    run_json_close(j, '}');
+    printf("%s\n", j->text.data);
+    buf_free(&j->text);
+}
+
+bool run_report_begin(const struct run *r, const struct corm_stats *mid,
+                      const struct corm_stats *end, struct run_json *j) {
+    if (r->o->stats) {
+        run_stats_print(mid, end);
+    }
+    if (r->o->json) {
+        run_json_begin(j, r);
+    }
+    return r->o->json;
+}
+
+void run_json_end_rows(struct run_json *j, int status) {
+    run_json_close(j, ']');
+    if (status == 0) {
+        run_json_print(j);
+    } else {
+        buf_free(&j->text);
+    }
+}

@@ -1,0 +1,151 @@
+/*
+ * run: what the commands of corm-run share.
+ *
+ * Owns: the options, opening engine and session as they say, the memory plan on the terminal, texts
+ * and ids from files, evaluation that Ctrl-C can break off, and the figures at the end.
+ * Leaves to others: the option tables (corm_run), each command (run_generate, run_perplexity,
+ * run_logits; runtime/bench). Of the engine it knows runtime/corm.h only.
+ * Threads: the forward thread, which is corm-run's main thread.
+ *
+ * A command is a function `int run_<name>(const struct cli_call *, struct err *)` as format/cli.h
+ * wants it. Standard output carries the result alone: text, figures asked for, or with --json one
+ * line with one object. All else goes to standard error.
+ */
+#ifndef RUNTIME_RUN_RUN_H
+#define RUNTIME_RUN_RUN_H
+
+#include "format/cli.h"
+#include "runtime/corm.h"
+#include "runtime/run/run_json.h"
+
+/* What the user asked for; a field belongs to the option of its name. */
+struct run_options {
+    /* machine */
+    int threads, batch, kv, reading, keep; /* enum corm_reading, enum corm_keeping */
+    const char *isa, *ram, *device, *vram;
+    int missed; /* enum corm_missed */
+    double loss;
+    /* text that goes in */
+    const char *prompt, *file;
+    bool no_bos, no_special;
+    /* generate */
+    int ctx, max_tokens; /* ctx 0 = the model's own */
+    bool ignore_eos, show_special, echo;
+    double temp, top_p, min_p, repeat_penalty;
+    int top_k, repeat_last;
+    uint64_t seed;
+    /* perplexity */
+    int window, stride, first_tokens; /* --ctx, --stride, --tokens */
+    bool bos;
+    /* bench */
+    int prompt_tokens, decode_tokens, reps;
+    double minutes;
+    bool ablation, io, trace, kernels;
+    const char *other, *latency;
+    uint64_t throttle; /* bytes/s */
+    uint64_t block_bytes;
+    double share, stall;
+    int io_threads;
+    /* logits */
+    const char *ids, *ids_file, *output;
+    /* figures */
+    bool stats, json, quiet;
+};
+
+enum run_kv { RUN_KV_F16, RUN_KV_F32 };
+
+/* Exit status after Ctrl-C, as a shell would report it. */
+enum { RUN_INTERRUPTED = 130 };
+
+/* Tokens, free with free(ids). */
+struct run_ids {
+    int32_t *ids;
+    size_t n;
+};
+
+/* An open model with one session. Zero-initialise; run_close accepts any state. */
+struct run {
+    const struct cli_call *call;
+    const struct run_options *o;
+    const char *model; /* path as given */
+    /* Set before run_open: */
+    bool loss_in_batches; /* measure what decoding would lose */
+    bool all_logits;      /* of every token of a batch: room for them */
+    const struct corm_mechanisms *measure;
+    /* After it: */
+    struct corm_engine *engine;
+    struct corm_session *session;
+    const struct corm_model_info *info; /* borrowed from engine */
+    struct progress_terminal terminal;
+    struct progress *progress; /* NULL with --quiet */
+};
+
+/* Open the archive that the call names, for a context of `ctx_tok` (0 = the model's own); prints
+ * the memory plan unless --quiet. Returns as a command does: 0, -1, or CLI_USAGE. */
+int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struct err *err);
+void run_close(struct run *r);
+
+/* Append a whole file, or standard input for "-". At most 1 GiB. */
+int run_read(const char *path, struct buf *out, struct err *err);
+int run_tokenize(const struct run *r, const struct buf *text, bool add_special, struct run_ids *out,
+                 struct err *err);
+
+/* From now on the first Ctrl-C (SIGINT) makes run_interrupted true and the second one kills. (Both
+ * in corm_run.c: a signal handler needs a variable that outlives every call.) */
+void run_catch_interrupt(void);
+bool run_interrupted(void);
+
+/* Append ids to the session, a batch at a time. Returns 0; -1; or RUN_INTERRUPTED, between two
+ * batches. `progress` (may be NULL) is told the tokens done. */
+int run_eval(struct run *r, const int32_t *ids, size_t n, struct progress *progress,
+             struct err *err);
+
+/* The counters between two moments, as one kind of work. */
+struct run_phase {
+    uint64_t tok, ns, weight_bytes, read_bytes;
+    double ms_per_tok, tok_per_s;        /* 0 where no token was computed */
+    double weight_per_tok, read_per_tok; /* bytes */
+    double weight_gb_per_s;              /* 1e9 bytes */
+    /* Of the expert cache: chunks in memory when demanded, time in which the math waited. */
+    double hit_share, stall_share;
+    /* With a device: bytes that were copied there, because they were demanded or guessed, in so
+     * many copies of so many chunks; the share of the experts' weights that the CPU computed with;
+     * the share of the time of copying in which the device computed, negative where nothing was
+     * copied. */
+    double demanded_per_tok, guessed_per_tok, copies_per_tok, chunks_per_tok, cpu_share,
+        hidden_share;
+};
+struct run_phase run_phase(const struct corm_stats *from, const struct corm_stats *to);
+struct corm_stats run_stats(const struct run *r);
+
+/* Its tokens, time and rates as members of an object. */
+void run_phase_json(struct run_json *j, const struct run_phase *p);
+
+/* Figures of a run on stderr, for --stats. `mid` parts prefill from decode; NULL = all prefill. */
+void run_stats_print(const struct corm_stats *mid, const struct corm_stats *end);
+/* The same as members of an object. */
+void run_stats_json(struct run_json *j, const struct corm_stats *mid, const struct corm_stats *end);
+/* Begin the object that --json prints: command, version, model, machine. */
+void run_json_begin(struct run_json *j, const struct run *r);
+/* End it with the peak of memory, print it as one line, free it. */
+void run_json_print(struct run_json *j);
+/* What begins every report of an evaluation: figures for --stats; and with --json the object, then
+ * true. */
+bool run_report_begin(const struct run *r, const struct corm_stats *mid,
+                      const struct corm_stats *end, struct run_json *j);
+/* End the list of rows that `j` is in and, where `status` is 0, the object around it, which is
+ * printed; else drop all. */
+void run_json_end_rows(struct run_json *j, int status);
+
+/* Nats per token of the text in --file, in windows of o->window tokens, as perplexity has it. */
+int run_score(const struct cli_call *call, double *nats_per_tok, struct err *err);
+
+/* Fill `err` from the public error. Returns -1. */
+int run_fail(struct err *err, const struct corm_error *error);
+
+/* The commands; that which measures is in runtime/bench/bench.h. */
+int run_generate(const struct cli_call *call, struct err *err);
+int run_perplexity(const struct cli_call *call, struct err *err);
+int run_logits(const struct cli_call *call, struct err *err);
+
+#endif

@@ -1,0 +1,143 @@
+/*
+ * run_logits: the model's logits for given ids, as a .npy file, for comparing with other programs.
+ *
+ * Owns: reading lists of ids, the report. The file format is npy's.
+ * Leaves to others: all that run.h lists.
+ * Threads: the main thread.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/run/npy.h"
+#include "runtime/run/run.h"
+
+/* Ids parted by commas, blanks and newlines; `from` names the place in messages. */
+static int parse_ids(const char *text, const char *from, struct run_ids *out, struct err *err) {
+    static const char parting[] = ", \t\r\n";
+    size_t cap = 0;
+    for (const char *s = text + strspn(text, parting); *s; s += strspn(s, parting)) {
+        char *end;
+        errno = 0;
+        long id = strtol(s, &end, 10);
+        if (end == s || errno || id < 0 || id > INT32_MAX ||
+            !(*end == '\0' || strchr(parting, *end))) {
+            int shown = (int)strcspn(s, parting);
+            return err_set(err, "%s: '%.*s' at position %zu is no token id", from,
+                           shown > 40 ? 40 : shown, s, out->n);
+        }
+        if (out->n == cap) {
+            cap = cap ? cap * 2 : 64;
+            out->ids = mem_realloc(out->ids, cap * sizeof *out->ids);
+        }
+        out->ids[out->n++] = (int32_t)id;
+        s = end;
+    }
+    return out->n ? 0 : err_set(err, "%s: no token ids", from);
+}
+
+static int read_ids(const struct run_options *o, struct run_ids *out, struct err *err) {
+    if (!o->ids == !o->ids_file) {
+        err_set(err, o->ids ? "--ids and --ids-file exclude each other"
+                            : "token ids are missing: --ids 1,2,3 or --ids-file FILE");
+        return CLI_USAGE;
+    }
+    if (o->ids) {
+        return parse_ids(o->ids, "--ids", out, err);
+    }
+    struct buf text = {0};
+    int status = run_read(o->ids_file, &text, err);
+    if (status == 0 && text.len && memchr(text.data, '\0', text.len)) {
+        status = err_set(err, "%s: expected token ids, found binary data", o->ids_file);
+    }
+    if (status == 0) {
+        status = parse_ids(text.len ? text.data : "", o->ids_file, out, err);
+    }
+    buf_free(&text);
+    return status;
+}
+
+static int check_ids(const struct run *r, const struct run_ids *ids, struct err *err) {
+    for (size_t i = 0; i < ids->n; i++) {
+        if ((uint32_t)ids->ids[i] >= r->info->vocab) {
+            return err_set(err,
+                           "%s: id %" PRId32 " at position %zu is too great: the vocabulary has %u",
+                           r->o->ids ? "--ids" : r->o->ids_file, ids->ids[i], i, r->info->vocab);
+        }
+    }
+    return 0;
+}
+
+/* Evaluate in batches; each one's rows go to the file, where one is wanted. */
+static int write_logits(struct run *r, const struct run_ids *ids, struct npy *file,
+                        struct err *err) {
+    run_catch_interrupt();
+    for (size_t done = 0, rows; done < ids->n; done += rows) {
+        if (run_interrupted()) {
+            return RUN_INTERRUPTED;
+        }
+        rows = ids->n - done < r->info->batch_rows ? ids->n - done : r->info->batch_rows;
+        const float *logits;
+        struct corm_error error;
+        if (corm_session_eval(r->session, ids->ids + done, rows, true, &logits, &error) < 0) {
+            return run_fail(err, &error);
+        }
+        if (file->open && npy_append(file, logits, rows, err) < 0) {
+            return -1;
+        }
+        progress_update(r->progress, done + rows);
+    }
+    return file->open ? npy_finish(file, err) : 0;
+}
+
+static void report(const struct run *r, const struct run_ids *ids) {
+    struct corm_stats stats = run_stats(r);
+    struct run_json j;
+    if (run_report_begin(r, NULL, &stats, &j)) {
+        run_json_u64(&j, "tokens", ids->n);
+        run_json_u64(&j, "vocab", r->info->vocab);
+        if (r->o->output) {
+            run_json_string(&j, "output", r->o->output);
+        }
+        run_stats_json(&j, NULL, &stats);
+        run_json_print(&j);
+        return;
+    }
+    if (r->o->output) {
+        printf("%s: float32 [%zu, %u]\n", r->o->output, ids->n, r->info->vocab);
+    }
+    printf("logits hash %016" PRIx64 "\n", stats.logits_hash);
+}
+
+int run_logits(const struct cli_call *call, struct err *err) {
+    const struct run_options *o = call->values;
+    struct run r = {0};
+    struct run_ids ids = {0};
+    struct npy file = {0};
+    int status = read_ids(o, &ids, err);
+    if (status == 0) {
+        r.loss_in_batches = true;
+        r.all_logits = true;
+        status = run_open(&r, call, ids.n < UINT32_MAX ? (uint32_t)ids.n : UINT32_MAX, err);
+    }
+    if (status == 0) {
+        status = check_ids(&r, &ids, err);
+    }
+    if (status == 0 && o->output) {
+        status = npy_create(&file, o->output, ids.n, r.info->vocab, err);
+    }
+    if (status == 0) {
+        progress_start(r.progress, "logits", ids.n, PROGRESS_TOKENS);
+        status = write_logits(&r, &ids, &file, err);
+        progress_finish(r.progress);
+    }
+    if (status == 0) {
+        report(&r, &ids);
+    }
+    npy_close(&file);
+    run_close(&r);
+    free(ids.ids);
+    return status;
+}

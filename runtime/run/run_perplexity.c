@@ -1,0 +1,193 @@
+/*
+ * run_perplexity: how well the model foresees a text.
+ *
+ * Owns: the windows, which tokens are scored, the negative log-likelihood (in double), the report.
+ * The definition is in the command's --help.
+ * Leaves to others: all that run.h lists.
+ * Threads: the main thread.
+ */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "runtime/run/run.h"
+
+/* Tokens [start, end) are in the context, of which [first, end) are scored. */
+struct window {
+    size_t start, first, end;
+};
+
+struct perplexity {
+    struct run run;
+    struct run_ids text;
+    size_t ctx, stride;
+    uint64_t scored, to_score;
+    double sum, sum_of_squares; /* of the negative log-likelihoods, in nats */
+};
+
+/* The window after `w` (all zero: the first). False where the text is used up. */
+static bool next_window(const struct perplexity *p, struct window *w) {
+    size_t scored = w->end;
+    if (scored == p->text.n) {
+        return false;
+    }
+    w->start = scored ? w->start + p->stride : 0;
+    w->end = p->text.n - w->start < p->ctx ? p->text.n : w->start + p->ctx;
+    /* The first token of a window has nothing before it that could foresee it. */
+    w->first = w->start + 1 > scored ? w->start + 1 : scored;
+    return true;
+}
+
+/* -log softmax(logits)[target]; all rows of the vocabulary count. */
+static double negative_log_likelihood(const float *logits, uint32_t vocab, int32_t target) {
+    float top = logits[0];
+    for (uint32_t i = 1; i < vocab; i++) {
+        top = logits[i] > top ? logits[i] : top;
+    }
+    double sum = 0;
+    for (uint32_t i = 0; i < vocab; i++) {
+        sum += exp((double)logits[i] - top);
+    }
+    return log(sum) + top - logits[target];
+}
+
+/* Evaluate one window in an empty session and add up. The last token is only foreseen, not read. */
+static int score_window(struct perplexity *p, const struct window *w, struct err *err) {
+    struct run *r = &p->run;
+    const int32_t *ids = p->text.ids;
+    corm_session_truncate(r->session, 0);
+    int status = run_eval(r, ids + w->start, w->first - 1 - w->start, NULL, err);
+    for (size_t at = w->first - 1; status == 0 && at + 1 < w->end;) {
+        if (run_interrupted()) {
+            return RUN_INTERRUPTED;
+        }
+        size_t left = w->end - 1 - at,
+               rows = left < r->info->batch_rows ? left : r->info->batch_rows;
+        const float *logits;
+        struct corm_error error;
+        if (corm_session_eval(r->session, ids + at, rows, true, &logits, &error) < 0) {
+            return run_fail(err, &error);
+        }
+        for (size_t i = 0; i < rows; i++, at++) {
+            double nll =
+                negative_log_likelihood(logits + i * r->info->vocab, r->info->vocab, ids[at + 1]);
+            if (!isfinite(nll)) {
+                return err_set(err, "token %zu of the text: the logits are not finite", at + 1);
+            }
+            p->sum += nll;
+            p->sum_of_squares += nll * nll;
+            p->scored++;
+        }
+        progress_update(r->progress, p->scored);
+    }
+    return status;
+}
+
+static int prepare(struct perplexity *p, const struct buf *text, struct err *err) {
+    const struct run_options *o = p->run.o;
+    if (run_tokenize(&p->run, text, o->bos, &p->text, err) < 0) {
+        return -1;
+    }
+    if (o->first_tokens > 0 && p->text.n > (size_t)o->first_tokens) {
+        p->text.n = (size_t)o->first_tokens;
+    }
+    if (p->text.n < 2) {
+        return err_set(err, "%s: the text has %zu token%s; at least 2 are needed", o->file,
+                       p->text.n, p->text.n == 1 ? "" : "s");
+    }
+    for (struct window w = {0}; next_window(p, &w);) {
+        p->to_score += w.end - w.first;
+    }
+    return 0;
+}
+
+static int score(struct perplexity *p, struct err *err) {
+    run_catch_interrupt();
+    progress_start(p->run.progress, "perplexity", p->to_score, PROGRESS_TOKENS);
+    int status = 0;
+    for (struct window w = {0}; status == 0 && next_window(p, &w);) {
+        status = score_window(p, &w, err);
+    }
+    progress_finish(p->run.progress);
+    return status;
+}
+
+static void report(const struct perplexity *p) {
+    const struct run *r = &p->run;
+    double n = (double)p->scored, mean = p->sum / n;
+    double variance = p->sum_of_squares / n - mean * mean;
+    double error = sqrt((variance > 0 ? variance : 0) / n);
+    struct corm_stats stats = run_stats(r);
+    struct run_json j;
+    if (run_report_begin(r, NULL, &stats, &j)) {
+        run_json_f64(&j, "perplexity", exp(mean));
+        run_json_u64(&j, "tokens", p->scored);
+        run_json_f64(&j, "nats_per_token", mean);
+        run_json_f64(&j, "nats_per_token_standard_error", error);
+        run_json_u64(&j, "text_tokens", p->text.n);
+        run_json_u64(&j, "window", p->ctx);
+        run_json_u64(&j, "stride", p->stride);
+        run_json_bool(&j, "bos", r->o->bos);
+        run_stats_json(&j, NULL, &stats);
+        run_json_print(&j);
+        return;
+    }
+    printf("%.5f +- %.5f nats per token; windows of %zu tokens, stride %zu\n", mean, error, p->ctx,
+           p->stride);
+    printf("perplexity %.5f over %" PRIu64 " tokens\n", exp(mean), p->scored);
+}
+
+/* Open the model and score the text; p->run and p->text are the caller's to free in every case. */
+static int measure(struct perplexity *p, const struct cli_call *call, struct err *err) {
+    const struct run_options *o = call->values;
+    struct buf text = {0};
+    int status = run_read(o->file, &text, err);
+    if (status == 0) {
+        p->run.loss_in_batches = true;
+        p->run.all_logits = true;
+        status = run_open(&p->run, call, (uint32_t)p->ctx, err);
+    }
+    if (status == 0) {
+        status = prepare(p, &text, err);
+    }
+    if (status == 0) {
+        status = score(p, err);
+    }
+    buf_free(&text);
+    return status;
+}
+
+int run_perplexity(const struct cli_call *call, struct err *err) {
+    const struct run_options *o = call->values;
+    struct perplexity p = {.ctx = (size_t)o->window, .stride = (size_t)o->window};
+    if (cli_given(call, "stride")) {
+        p.stride = (size_t)o->stride;
+    }
+    if (!o->file || p.stride > p.ctx) {
+        if (!o->file) {
+            err_set(err, "a text is missing: -f FILE");
+        } else {
+            err_set(err, "--stride %zu would leave tokens out: at most the window, %zu", p.stride,
+                    p.ctx);
+        }
+        return CLI_USAGE;
+    }
+    int status = measure(&p, call, err);
+    if (status == 0) {
+        report(&p);
+    }
+    run_close(&p.run);
+    free(p.text.ids);
+    return status;
+}
+
+int run_score(const struct cli_call *call, double *nats_per_tok, struct err *err) {
+    const struct run_options *o = call->values;
+    struct perplexity p = {.ctx = (size_t)o->window, .stride = (size_t)o->window};
+    int status = measure(&p, call, err);
+    *nats_per_tok = status == 0 ? p.sum / (double)p.scored : 0;
+    run_close(&p.run);
+    free(p.text.ids);
+    return status;
+}

@@ -1,0 +1,131 @@
+#!/bin/sh
+# The memory budget on the demo model: resident memory stays within the plan while prompts change, and a
+# limit of the kernel is noticed. tests/limits/soak.sh is the same on a model that takes longer. Prints a
+# line `ok NAME` or `not ok NAME` for each case.
+set -u
+LC_ALL=C
+export LC_ALL
+
+build=${CORM_BUILD:-build/release}
+case $build in /*) ;; *) build=$(pwd)/$build ;; esac
+run=$build/corm-run
+text=$(pwd)/tests/golden/heldout.txt
+util=$(pwd)/tests/e2e/util_e2e.sh
+. "$(pwd)/tests/limits/cgroup.sh"
+case $(basename "$build") in
+release* | debug*) ;;
+*)
+    echo 'ok limits # SKIP a sanitizer takes memory of its own'
+    exit 0
+    ;;
+esac
+work=$(mktemp -d) || exit 1
+trap 'cgroup_close; rm -rf "$work" ${shm:+"$shm"}' EXIT
+trap 'exit 130' INT TERM
+. "$util"
+"$build/corm-prep" convert -q tests/models/fable -o "$work/fable.corm" >"$work/log" 2>&1 || {
+    echo "not ok convert"
+    cat "$work/log"
+    exit 1
+}
+cd "$work" || exit 1
+
+number() { sed -n "s/.*\"$1\": \([0-9.]*\).*/\1/p" out; }
+# within_budget LIMIT ARGUMENT...: resident memory stays below the budget.
+within_budget() {
+    limit=$1
+    shift
+    "$run" "$@" --json -f "$text" >out 2>err || { cat err; return 1; }
+    budget=$(number budget_bytes) peak=$(number peak_memory_bytes)
+    echo "budget $budget, resident at most $peak"
+    [ "$peak" -gt 0 ] && [ "$peak" -le "$budget" ] && [ "$budget" -le $((limit * 1048576)) ]
+}
+for mib in 41 45 50; do
+    case_ "bench in $mib MiB" within_budget $mib bench fable.corm --minutes 0.02 --ram ${mib}M \
+        --prompt-tokens 60 --decode-tokens 60
+done
+case_ 'perplexity in 48 MiB' within_budget 48 perplexity fable.corm --ram 48M -n 1000
+# Room that one run needs and a longer one does not grow.
+steady() {
+    within_budget 42 bench fable.corm --ram 42M --reps 1 --prompt-tokens 100 --decode-tokens 20 ||
+        return 1
+    once=$peak
+    within_budget 42 bench fable.corm --ram 42M --minutes 0.05 --prompt-tokens 100 \
+        --decode-tokens 20 || return 1
+    echo "once $once, for 3 s $peak"
+    [ "$(number reps)" -gt 2 ] && [ "$peak" -le $((once + 1048576)) ]
+}
+case_ 'memory does not grow with time' steady
+
+# How experts are read is measured where they come and go, said with the reason, and changes no bit.
+# hash_of FILE OPTION...: of the logits after a run in 45 MiB, whose plan is in err.
+hash_of() {
+    "$run" bench "$@" --ram 45M --reps 1 --prompt-tokens 40 --decode-tokens 40 --stats -f "$text" \
+        >out 2>err || { cat out err >&2; return 1; }
+    sed -n 's/^logits *hash //p' err
+}
+line='^reading  \(direct\|page cache\) (direct [0-9]* MB/s, page cache [0-9]* MB/s)$'
+refusal='^reading  page cache (direct refused by the file system, page cache [0-9]* MB/s)$'
+chosen() {
+    want=$(hash_of fable.corm) && cat err && [ -n "$want" ] || return 1
+    grep -q "$line" err || grep -q "$refusal" err || return 1
+    case $(grep '^reading' err) in
+    'reading  direct'*) grep -q '; experts are read directly$' err ;;
+    *) grep -q '; experts are read through the page cache' err ;;
+    esac
+}
+case_ 'the way of reading is measured, chosen and said' chosen
+want=$(hash_of fable.corm)
+asked() {
+    for way in buffered direct mapped passing; do
+        [ "$way" != direct ] || ! grep -q "$refusal" plan || continue
+        got=$(hash_of fable.corm --reading "$way") || return 1
+        echo "$way: $got, measured: $want"
+        [ "$got" = "$want" ] && ! grep '^reading' err || return 1
+    done
+    "$run" perplexity fable.corm --ram 48M --reading passing -n 100 -f "$text" >out 2>err &&
+        grep -q 'page cache, which forgets them$' err
+}
+cp err plan
+case_ 'a way that was asked for is taken unmeasured, with the same bits' asked
+unmeasured() {
+    got=$(hash_of fable.corm --throttle 1G) && [ "$got" = "$want" ] && ! grep '^reading' err || return 1
+    "$run" bench fable.corm --reps 1 --prompt-tokens 4 --decode-tokens 4 >out 2>err &&
+        grep -q 'the whole model fits' err && ! grep '^reading' err
+}
+case_ 'nothing is measured under a throttle, or where all fits' unmeasured
+# Memory that is a file system: some refuse O_DIRECT there.
+elsewhere() {
+    got=$(hash_of "$1/fable.corm") && cat err && [ "$got" = "$want" ] &&
+        { grep -q "$line" err || grep -q "$refusal" err; }
+}
+if shm=$(mktemp -d /dev/shm/corm.XXXXXX 2>/dev/null) && cp fable.corm "$shm"; then
+    case_ 'a file system in memory' elsewhere "$shm"
+else
+    skip 'a file system in memory' 'no /dev/shm to write to'
+fi
+rm -rf "$shm"
+side_by_side() {
+    "$run" bench fable.corm --io --block 256K --io-threads 2 >out 2>err || { cat err; return 1; }
+    cat out
+    for way in buffered mapped passing; do
+        grep -q "^$way  *256K  *[1-9][0-9]*$" out || return 1
+    done
+    grep -q '^direct  *256K  *[1-9][0-9]*$' out || grep -q 'refuses O_DIRECT$' out
+}
+case_ 'bench --io has all ways side by side' side_by_side
+
+limited() {
+    cgroup_run "$run" bench fable.corm --json -f "$text" --reps 2 >out 2>err || { cat err; return 1; }
+    echo "budget $(number budget_bytes), cgroup at most $(cgroup_peak)"
+    cat err
+    # There is no room for the file in the page cache.
+    [ "$(number budget_bytes)" -le 50331648 ] && [ "$(cgroup_hits)" -eq 0 ] &&
+        grep -q '^reading  ' err && ! grep -q 'grows outside' err
+}
+if cgroup_open 50331648 2>why; then
+    case_ 'an automatic budget heeds a cgroup of 48 MiB' limited
+else
+    skip 'an automatic budget heeds a cgroup' "$(cat why)"
+fi
+exit "$failed"

@@ -1,0 +1,364 @@
+#!/bin/sh
+# corm-prep from end to end: conversion of real and broken checkpoints, in every packing, interrupted and
+# with a full disk. Prints a line `ok NAME` or `not ok NAME` for each case.
+. tests/e2e/util_e2e.sh
+enter_work
+golden=$root/tests/golden/models
+calib_text=$root/calib-data
+trap 'umount "$work/small" 2>/dev/null; rm -rf "$work"' EXIT
+mkdir out
+
+# Nothing but whole archives in out/: no temporary file, no directory of an unpacked checkpoint.
+clean() {
+    [ -z "$(ls -A out | grep -v '\.corm$')" ] || { ls -A out; return 1; }
+}
+
+# refused OUTPUT STATUS PATTERN... -- ARGUMENT...: the conversion fails with that status and one line that
+# holds every pattern, and leaves nothing behind.
+refused() {
+    output=$1 status=$2 patterns=
+    shift 2
+    while [ "$1" != -- ]; do
+        patterns="$patterns
+$1"
+        shift
+    done
+    shift
+    "$prep" convert -q "$@" -o "$output" >said 2>&1
+    got=$?
+    cat said
+    [ $got -eq "$status" ] || { echo "exit status $got, expected $status"; rm -f "$output"; return 1; }
+    [ "$(wc -l <said)" -eq 1 ] || { echo "expected one line"; return 1; }
+    echo "$patterns" | while read -r pattern; do
+        [ -z "$pattern" ] || grep -qF -e "$pattern" said || { echo "missing: $pattern"; exit 1; }
+    done || return 1
+    [ ! -e "$output" ] || { echo "$output exists"; rm -f "$output"; return 1; }
+    clean
+}
+
+# ---- what is right -------------------------------------------------------------------------------
+
+converts() {
+    "$prep" convert "$1" -o out/$2.corm && "$prep" verify out/$2.corm && clean
+}
+case_ convert_fable converts "$fable" fable
+for model in mixtral-tiny mixtral-fused olmoe-tiny qwen2moe-tiny qwen3moe-tiny qwen3moe-fused \
+    qwen3moe-f32 qwen3moe-f16; do
+    case_ convert_$model converts "$golden/$model" $model
+done
+
+inspects() {
+    "$prep" inspect out/fable.corm >text && "$prep" inspect --json out/fable.corm >json || return 1
+    for word in mixtral 'n_experts            8' records xxh3 'Apache License' 'options: --codec bf16' \
+        '<|endoftext|>'; do
+        grep -qF -e "$word" text || { echo "missing: $word"; return 1; }
+    done
+    grep -q '"n_experts": 8' json && grep -q '"license": ".*Apache License' json
+}
+case_ inspect inspects
+
+same_twice() {
+    "$prep" convert -q -t 1 "$fable" -o out/again.corm && cmp out/fable.corm out/again.corm
+}
+case_ same_file_twice_and_for_any_threads same_twice
+
+codecs() {
+    for codec in keep bf16 f16 f32 q8 q4; do
+        for trunk in keep bf16 q8; do
+            "$prep" convert -q -f --codec $codec --trunk $trunk "$golden/qwen2moe-tiny" -o out/codec.corm &&
+                "$prep" verify -q out/codec.corm || return 1
+        done
+    done
+    for hot in 0 0.01 1; do
+        "$prep" convert -q -f --hot $hot --chunk-neurons 64 --raw-hot "$fable" -o out/codec.corm &&
+            "$prep" verify -q out/codec.corm || return 1
+    done
+    "$prep" convert -q -f --no-compress "$fable" -o out/codec.corm && "$prep" verify -q out/codec.corm
+}
+case_ codecs_and_hot_prefixes codecs
+
+# The fused tensors of transformers 5 give the records of the Hub's tensors, byte for byte.
+section() { # FILE NAME: the section's bytes
+    "$prep" inspect --json "$1" | tr -d '\n' | sed 's/{ *"name"/\n&/g' |
+        sed -n "s/^{ *\"name\": \"$2\", *\"offset\": \([0-9]*\), *\"bytes\": \([0-9]*\).*/\1 \2/p" >place
+    read -r offset bytes <place && tail -c +$((offset + 1)) "$1" | head -c "$bytes"
+}
+same_sections() {
+    for name in metadata trunk records tensors index tokenizer; do
+        section out/$1.corm $name >a && section out/$2.corm $name >b || return 1
+        [ -s a ] && cmp a b || { echo "$name differs"; return 1; }
+    done
+}
+case_ fused_mixtral_equals_single same_sections mixtral-tiny mixtral-fused
+case_ fused_qwen3moe_equals_single same_sections qwen3moe-tiny qwen3moe-fused
+
+tokenizes() {
+    text='Once upon a time, a fox said: "Hello!"'
+    "$prep" tokenize out/fable.corm -p "$text" >ids && "$prep" tokenize out/fable.corm -p "$text" --json >json &&
+        printf %s "$text" | "$prep" tokenize out/fable.corm >ids2 && cmp ids ids2 || return 1
+    "$prep" tokenize out/fable.corm --decode --no-special <ids >back || return 1
+    [ "$(cat back)" = "$text" ] && grep -q '"ids":\[' json &&
+        [ "$("$prep" tokenize out/fable.corm --no-special -p '<|endoftext|>')" = 0 ]
+}
+case_ tokenize tokenizes
+
+# ---- packed checkpoints --------------------------------------------------------------------------
+
+mkdir model && cp -r "$fable"/. model && chmod -R u+w model
+packed() { # FILE: converts to the same bytes as the directory
+    "$prep" convert -q -f "$1" -o out/packed.corm && cmp out/fable.corm out/packed.corm && clean
+}
+tar -cf model.tar model && case_ tar packed model.tar
+tar -cf - model | gzip -1 >model.tar.gz && case_ tar_gz packed model.tar.gz
+(cd model && tar -cf - .) >flat.tar && case_ tar_without_directory packed flat.tar
+if command -v zstd >/dev/null; then
+    zstd -q model.tar -o model.tar.zst && case_ tar_zst packed model.tar.zst
+else
+    skip tar_zst 'no zstd program'
+fi
+if command -v zip >/dev/null; then
+    zip -1 -q -r model.zip model && case_ zip packed model.zip
+else
+    skip zip 'no zip program'
+fi
+
+mkdir -p evil/sub && cp model/* evil/ && (cd evil/sub && tar -P -cf ../../evil.tar ../config.json)
+case_ tar_leading_out refused out/x.corm 1 evil.tar 'leads out of the archive' -- evil.tar
+mkdir link && cp model/* link/ && rm link/config.json && ln -s ../model/config.json link/config.json
+tar -cf link.tar link
+case_ tar_with_link refused out/x.corm 1 link/config.json 'is a link' -- link.tar
+tar -cf two.tar model evil
+case_ tar_with_two_checkpoints refused out/x.corm 1 'two checkpoints' model/ evil/ -- two.tar
+tar -cf none.tar model/README.md
+case_ tar_without_checkpoint refused out/x.corm 1 none.tar 'no config.json' -- none.tar
+head -c 400000 model.tar.gz >cut.tar.gz
+case_ tar_truncated refused out/x.corm 1 cut.tar.gz -- cut.tar.gz
+head -c 100000 /dev/urandom >noise.bin
+case_ not_an_archive refused out/x.corm 1 noise.bin 'neither a directory nor a .tar' -- noise.bin
+
+# ---- broken checkpoints --------------------------------------------------------------------------
+
+broken() { rm -rf broken && cp -r "$golden/$1" broken && chmod -R u+w broken; }
+
+broken mixtral-tiny && rm broken/model-00002-of-00002.safetensors
+case_ missing_shard refused out/x.corm 1 model-00002-of-00002.safetensors missing -- broken
+broken olmoe-tiny && sed -i 's/"intermediate_size": 32/"intermediate_size": 48/' broken/config.json
+case_ wrong_shape refused out/x.corm 1 'tensor "model.layers.0.mlp.experts.0.gate_proj.weight"' \
+    'shape is [32, 64], config.json implies [48, 64]' -- broken
+broken olmoe-tiny && sed -i '1s/"BF16"/"BX16"/' broken/model.safetensors
+case_ unknown_dtype refused out/x.corm 1 'tensor "' 'unknown dtype "BX16"' -- broken
+broken olmoe-tiny && head -c -2 "$golden/olmoe-tiny/model.safetensors" >broken/model.safetensors &&
+    printf '\300\177' >>broken/model.safetensors
+case_ nan_weight refused out/x.corm 1 'tensor "model.' 'is NaN' -- broken
+broken olmoe-tiny && head -c -1 "$golden/olmoe-tiny/model.safetensors" >broken/model.safetensors
+case_ truncated_weights refused out/x.corm 1 model.safetensors 'truncated?' -- broken
+broken olmoe-tiny && sed -i 's/Olmoe/Llama/; s/olmoe/llama/' broken/config.json
+case_ unknown_family refused out/x.corm 1 LlamaForCausalLM 'mixtral, olmoe, qwen2_moe, qwen3_moe' -- broken
+broken olmoe-tiny && rm broken/tokenizer.json
+case_ missing_tokenizer refused out/x.corm 1 'no tokenizer.json' -- broken
+broken olmoe-tiny && echo '{' >broken/tokenizer.json
+case_ broken_tokenizer refused out/x.corm 1 tokenizer.json -- broken
+case_ missing_checkpoint refused out/x.corm 1 nowhere -- nowhere
+case_ chunk_not_of_32 refused out/x.corm 1 'multiple of 32' -- --chunk-neurons 40 "$fable"
+
+# ---- where the output lies -----------------------------------------------------------------------
+
+keeps_existing() {
+    echo precious >out/kept.corm
+    "$prep" convert -q "$fable" -o out/kept.corm >said 2>&1 && return 1
+    cat said
+    grep -q 'exists already' said && [ "$(cat out/kept.corm)" = precious ] || return 1
+    "$prep" convert -q --force "$fable" -o out/kept.corm && cmp out/kept.corm out/fable.corm
+}
+case_ existing_output_is_kept keeps_existing
+shard=model-00001-of-00002.safetensors
+keeps_input() {
+    "$prep" convert -q --force model -o model/$shard && return 1
+    "$prep" convert -q --force model.tar -o model.tar && return 1
+    cmp model/$shard "$fable/$shard" && packed model.tar
+}
+case_ input_is_never_the_output keeps_input
+case_ no_such_directory refused nowhere/x.corm 1 nowhere -- "$fable"
+needs_output() {
+    "$prep" convert "$fable" 2>said
+    [ $? -eq 2 ] && grep -q -e '-o MODEL.corm' said
+}
+case_ output_must_be_named needs_output
+
+# ---- interruption and full disks -----------------------------------------------------------------
+
+# Start a conversion and send a signal as soon as its temporary file is there; again, where it was faster.
+interrupted() { # SIGNAL STATUS
+    for try in 1 2 3 4 5 6 7 8 9 10; do
+        rm -f out/killed.corm*
+        "$prep" convert -q -t 1 --codec q4 "$fable" -o out/killed.corm 2>said &
+        pid=$!
+        while [ ! -e out/killed.corm.tmp ] && kill -0 $pid 2>/dev/null; do :; done
+        kill -"$1" $pid 2>/dev/null
+        wait $pid
+        [ $? -eq "$2" ] || continue
+        [ ! -e out/killed.corm ] || { echo "an archive is under the final name"; return 1; }
+        cat said
+        return 0
+    done
+    echo "never interrupted"
+    return 1
+}
+killed() {
+    interrupted KILL 137 || return 1
+    [ -e out/killed.corm.tmp ] && [ -e out/killed.corm.lock ] || return 1
+    "$prep" convert -q "$fable" -o out/killed.corm && "$prep" verify -q out/killed.corm && clean
+}
+case_ kill_9_leaves_no_archive_and_the_next_cleans_up killed
+killed_unpacking() {
+    for try in 1 2 3 4 5 6 7 8 9 10; do
+        rm -f out/killed.corm*
+        "$prep" convert -q model.tar.gz -o out/killed.corm 2>said &
+        pid=$!
+        while [ ! -e out/.killed.corm.corm-prep-unpacked ] && kill -0 $pid 2>/dev/null; do :; done
+        kill -KILL $pid 2>/dev/null
+        wait $pid
+        [ $? -eq 137 ] && [ -d out/.killed.corm.corm-prep-unpacked ] || continue
+        "$prep" convert -q model.tar.gz -o out/killed.corm && cmp out/fable.corm out/killed.corm && clean
+        return
+    done
+    echo "never interrupted"
+    return 1
+}
+case_ killed_while_unpacking killed_unpacking
+# Two at once: the second is refused, the first does not notice. Again, where the first had ended before it
+# could be stopped.
+two_at_once() {
+    for try in 1 2 3 4 5 6 7 8 9 10; do
+        rm -rf out/killed.corm*
+        "$prep" convert -q "$fable" -o out/killed.corm --calib "$calib_text/stories" \
+            --calib-held "$calib_text/heldout" --calib-tokens 512 2>first &
+        pid=$!
+        while [ ! -e out/killed.corm.calib ] && kill -0 $pid 2>/dev/null; do :; done
+        kill -STOP $pid 2>/dev/null
+        if [ ! -e out/killed.corm.lock ] || [ -e out/killed.corm ]; then
+            kill -CONT $pid 2>/dev/null
+            wait $pid || { cat first; return 1; }
+            continue
+        fi
+        "$prep" convert -q "$fable" -o out/killed.corm 2>said
+        status=$?
+        kill -CONT $pid
+        wait $pid || { cat first; return 1; }
+        cat said
+        [ $status -eq 1 ] && grep -q 'out/killed.corm: another process is writing it' said &&
+            "$prep" verify -q out/killed.corm && clean
+        return
+    done
+    echo "never two at once"
+    return 1
+}
+case_ two_at_once two_at_once
+stopped() { interrupted "$1" 130 && grep -q 'interrupted: out/killed.corm has not been written' said && clean; }
+case_ ctrl_c stopped INT
+case_ sigterm stopped TERM
+stopped_unpacking() {
+    for try in 1 2 3 4 5 6 7 8 9 10; do
+        rm -f out/killed.corm*
+        "$prep" convert -q model.tar.gz -o out/killed.corm 2>said &
+        pid=$!
+        while [ ! -e out/.killed.corm.corm-prep-unpacked ] && kill -0 $pid 2>/dev/null; do :; done
+        kill -INT $pid 2>/dev/null
+        wait $pid
+        [ $? -eq 130 ] || continue
+        cat said
+        [ ! -e out/killed.corm ] && grep -q interrupted said && clean
+        return
+    done
+    echo "never interrupted"
+    return 1
+}
+case_ ctrl_c_while_unpacking stopped_unpacking
+
+file_limit() {
+    (ulimit -f 4096 && "$prep" convert -q "$fable" -o out/x.corm) >said 2>&1 && return 1
+    cat said
+    grep -q 'out/x.corm.*File too large' said && [ ! -e out/x.corm ] && clean
+}
+case_ file_too_large file_limit
+if [ "$(id -u)" -eq 0 ] && mkdir small && mount -t tmpfs -o size=6m tmpfs small 2>/dev/null; then
+    disk_full() {
+        "$prep" convert -q "$fable" -o small/x.corm >said 2>&1 && return 1
+        cat said
+        grep -q 'small/x.corm.*No space left on device' said && [ -z "$(ls -A small)" ]
+    }
+    case_ disk_full disk_full
+    unpack_full() {
+        "$prep" convert -q model.tar -o small/x.corm >said 2>&1 && return 1
+        cat said
+        grep -q 'unpacking needs [0-9]* MiB' said && [ -z "$(ls -A small)" ]
+    }
+    case_ no_room_to_unpack unpack_full
+else
+    skip disk_full 'no right to mount a small file system'
+    skip no_room_to_unpack 'no right to mount a small file system'
+fi
+
+# ---- damage and memory ---------------------------------------------------------------------------
+
+damaged() {
+    cp out/fable.corm out/bad.corm
+    section out/fable.corm records >/dev/null && read -r offset bytes <place
+    printf '\252' | dd of=out/bad.corm bs=1 seek=$((offset + 1000)) conv=notrunc 2>/dev/null
+    cmp -s out/fable.corm out/bad.corm && return 1
+    "$prep" verify -q out/bad.corm >said 2>&1 && return 1
+    cat said
+    grep -Eq 'bad.corm.*layer [0-9]+ expert [0-9]+ chunk [0-9]+' said
+}
+case_ verify_names_the_bad_chunk damaged
+
+# A checkpoint of 0.6 GB of zeros, which takes no room on disk.
+big_checkpoint() {
+    mkdir big && cp model/tokenizer*.json big/ || return 1
+    cat >big/config.json <<'JSON'
+{"architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "vocab_size": 4096, "hidden_size": 1024,
+ "intermediate_size": 4096, "num_hidden_layers": 3, "num_attention_heads": 8, "num_key_value_heads": 8,
+ "num_local_experts": 8, "eos_token_id": 0, "tie_word_embeddings": true}
+JSON
+    awk 'function tensor(name, rows, cols,   n, shape) {
+             n = 2 * rows * cols; shape = rows == 1 ? cols : rows "," cols
+             printf "%s\"%s\":{\"dtype\":\"BF16\",\"shape\":[%s],\"data_offsets\":[%d,%d]}", \
+                 at ? "," : "{", name, shape, at, at + n
+             at += n
+         }
+         BEGIN {
+             tensor("model.embed_tokens.weight", 4096, 1024); tensor("model.norm.weight", 1, 1024)
+             for (l = 0; l < 3; l++) {
+                 p = "model.layers." l "."
+                 tensor(p "input_layernorm.weight", 1, 1024); tensor(p "post_attention_layernorm.weight", 1, 1024)
+                 split("q k v o", name, " ")
+                 for (i in name) tensor(p "self_attn." name[i] "_proj.weight", 1024, 1024)
+                 tensor(p "block_sparse_moe.gate.weight", 8, 1024)
+                 for (e = 0; e < 8; e++) {
+                     tensor(p "block_sparse_moe.experts." e ".w1.weight", 4096, 1024)
+                     tensor(p "block_sparse_moe.experts." e ".w2.weight", 1024, 4096)
+                     tensor(p "block_sparse_moe.experts." e ".w3.weight", 4096, 1024)
+                 }
+             }
+             printf "}"; print at >"big/bytes"
+         }' >big/header
+    n=$(wc -c <big/header)
+    {
+        for bit in 0 8 16 24 32 40 48 56; do printf "\\$(printf %o $((n >> bit & 255)))"; done
+        cat big/header
+    } >big/model.safetensors
+    truncate -s $((8 + n + $(cat big/bytes))) big/model.safetensors
+}
+memory_bounded() {
+    big_checkpoint && "$prep" convert -q --json --codec q8 big -o out/big.corm >said || return 1
+    peak=$(sed -n 's/ *"peak_rss_bytes": *\([0-9]*\).*/\1/p' said)
+    echo "peak $((peak >> 20)) MiB of a model of 600 MiB"
+    rm -f out/big.corm
+    [ "$peak" -gt 0 ] && [ "$peak" -lt $((200 << 20)) ]
+}
+case $prep in
+*/release*/* | */debug*/*) case_ memory_bounded memory_bounded ;;
+*) skip memory_bounded 'a sanitizer needs memory of its own' ;;
+esac
+
+exit $failed

@@ -1,0 +1,328 @@
+#!/bin/sh
+# corm-run from end to end on the demo checkpoint: text, figures, logits, bad input, interruption. Prints a
+# line `ok NAME` or `not ok NAME` for each case.
+. tests/e2e/util_e2e.sh
+enter_work
+golden=$root/tests/golden
+
+# go STATUS ARGUMENT...: runs corm-run on out, err; succeeds where it ends with the status.
+go() {
+    want=$1
+    shift
+    "$run" "$@" >out 2>err </dev/null
+    got=$?
+    [ "$got" -eq "$want" ] || {
+        echo "corm-run $*: exit status $got, expected $want"
+        cat err
+        return 1
+    }
+}
+# text ARGUMENT...: greedy text of a short prompt, with further options, on standard output.
+text() { "$run" fable.corm -q -p 'Once upon a time' -n 40 --temp 0 "$@" </dev/null; }
+# number KEY: the first value that the JSON line in out gives the key; nothing with commas.
+number() { grep -o "\"$1\": [^,}]*" out | head -n 1 | sed 's/^[^:]*: //'; }
+# json: out is one line, and JSON.
+json() {
+    [ "$(wc -l <out)" -eq 1 ] || { echo "expected one line of JSON"; cat out; return 1; }
+    if command -v python3 >/dev/null 2>&1; then
+        python3 -m json.tool <out >/dev/null
+    else
+        grep -q '^{"command": .*}$' out
+    fi
+}
+
+"$build/corm-prep" convert -q "$fable" -o fable.corm >log 2>&1 || {
+    echo "not ok convert"
+    cat log
+    exit 1
+}
+tr -d '\n' <"$golden/models/fable/prompt.txt" >prompt.txt
+
+# ---- text ------------------------------------------------------------------------------------------
+
+text >greedy.txt || failed=1
+case_ 'greedy text is the same every time' eval 'test -s greedy.txt && text | cmp - greedy.txt'
+for options in '--threads 1' '--threads 2' '--batch 1' '--batch 3' '--top-k 1 --temp 3 --seed 5' \
+    '--top-p 0 --temp 3 --seed 5'; do
+    case_ "greedy text with $options" eval "text $options | cmp - greedy.txt"
+done
+case_ 'instruction set scalar writes text' eval 'test -n "$(text --isa scalar)"'
+
+sampled() { "$run" fable.corm -q -p 'Once upon a time' -n 60 --temp 1 "$@" </dev/null; }
+seeds() {
+    sampled --seed 1 >one && sampled --seed 1 --threads 1 >again && sampled --seed 2 >two || return 1
+    cmp one again && ! cmp -s one two
+}
+case_ 'a seed gives its text, another seed another' seeds
+own_seed() {
+    go 0 fable.corm -q --json -p 'Once upon a time' -n 60 --temp 1 && json || return 1
+    seed=$(number seed)
+    cp out first_run
+    go 0 fable.corm -q --json -p 'Once upon a time' -n 60 --temp 1 --seed "$seed" || return 1
+    grep -o '"text": .*, "ended_by"' first_run >a
+    grep -o '"text": .*, "ended_by"' out >b
+    test -s a && cmp a b
+}
+case_ 'a seed that the run chose gives the text again' own_seed
+
+prompts() {
+    printf 'Once upon a time' | "$run" fable.corm -q -p - -n 40 --temp 0 | cmp - greedy.txt || return 1
+    echo 'Once upon a time' >file
+    "$run" fable.corm -q -f file -n 40 --temp 0 | cmp - greedy.txt || return 1
+    "$run" generate fable.corm -q --prompt='Once upon a time' -n40 --temp 0 | cmp - greedy.txt
+}
+case_ 'prompt from an argument, standard input, a file' prompts
+echo_() { printf 'Once upon a time' | cat - greedy.txt >both && text --echo | cmp - both; }
+case_ '--echo puts the prompt in front' echo_
+case_ '-n 0 writes nothing' eval 'go 0 fable.corm -q -p x -n 0 && test ! -s out'
+case_ 'golden greedy text' eval \
+    '"$run" fable.corm -q --kv f32 -f prompt.txt -n 64 --temp 0 --repeat-penalty 1 --ignore-eos --show-special \
+    >out && printf "%s\n" "$(cat out)" >out2 && printf "%s\n" "$(cat "$golden/models/fable/greedy.txt")" >want &&
+    { cmp out2 want || { cat prompt.txt out2; false; } }'
+
+utf8() {
+    for seed in 1 2; do
+        "$run" fable.corm -q -p 'x' -n 500 --temp 50 --top-k 0 --top-p 1 --min-p 0 --ignore-eos \
+            --seed "$seed" >"utf8.$seed" || return 1
+        iconv -f UTF-8 -t UTF-8 "utf8.$seed" >/dev/null || return 1
+    done
+    # Random bytes must have been among them: they come out as U+FFFD.
+    grep -q "$(printf '\357\277\275')" utf8.*
+}
+if command -v iconv >/dev/null 2>&1; then
+    case_ 'whatever is drawn, the text is UTF-8' utf8
+else
+    skip 'whatever is drawn, the text is UTF-8' 'no iconv'
+fi
+
+context_full() {
+    go 0 fable.corm -p 'Once upon a time' -n -1 --ctx 32 --ignore-eos --stats || return 1
+    grep -q '^corm-run: the context of 32 tokens is full' err || { cat err; return 1; }
+    go 0 fable.corm -q -p 'Once upon a time' -n -1 --ctx 32 --ignore-eos --json && json || return 1
+    test ! -s err && test "$(number ended_by)" = '"context"' &&
+        test $(($(number prompt_tokens) + $(number generated_tokens))) -eq 33
+}
+case_ 'a full context ends the text, and is told' context_full
+end_of_text() {
+    for seed in 1 2 3 4 5 6 7 8; do
+        go 0 fable.corm -q -p 'Once upon a time' -n -1 --seed $seed --json && json || return 1
+        test "$(number ended_by)" = '"stop_token"' && return 0
+    done
+    return 1
+}
+case_ 'the token that ends a text ends it' end_of_text
+
+# ---- budgets: the same text in the least memory that works -----------------------------------------
+
+least_memory() {
+    go 1 fable.corm -p x --ram 1M || return 1
+    test ! -s out && grep -q 'too small' err || return 1
+    least=$(sed -n 's/.*: \([0-9]*\) MiB would do.*/\1/p' err)
+    test -n "$least" || { cat err; return 1; }
+    text --ram "${least}M" | cmp - greedy.txt
+}
+case_ 'a budget too small names the one that would do' least_memory
+case_ 'part of the available memory' eval 'text --ram 50% | cmp - greedy.txt'
+case_ 'memory plan before, figures after' eval 'go 0 fable.corm -p x -n 5 --stats --seed 3 &&
+    grep -q "^memory .* of " err && grep -q "^compute " err && grep -q "^prefill .* tok/s" err &&
+    grep -q "^decode .* tok/s" err && grep -q "^cache .*hits" err && grep -q "^stall " err &&
+    grep -Eq "^logits +hash [0-9a-f]{16}$" err && grep -q "^sampling --seed 3 " err'
+packed() {
+    text --keep packed | cmp - greedy.txt && go 0 fable.corm -p x -n 2 --keep packed &&
+        grep -q '^memory .*, packed; the whole model fits$' err
+}
+case_ '--keep packed keeps experts so, and gives the same text' packed
+case_ '--quiet is quiet' eval 'go 0 fable.corm -q -p x -n 5 && test ! -s err'
+
+# ---- logits ----------------------------------------------------------------------------------------
+
+hash() {
+    "$run" logits fable.corm -q --ids 5,300,77,4095,0,12,9 "$@" >out 2>err || { cat err; return 1; }
+    grep -E '^logits hash [0-9a-f]{16}$' out
+}
+same_hash() {
+    want=$(hash --threads 1) || return 1
+    for options in '--threads 2' '--batch 1' '--batch 2 --threads 2' '--ram 60M' '--keep packed' \
+        '--keep packed --ram 52M'; do
+        got=$(hash $options) || return 1
+        test "$got" = "$want" || { echo "$options: $got, not $want"; return 1; }
+    done
+}
+case_ 'logits are the same bits for all threads, batches, budgets' same_hash
+npy() {
+    hash -o a.npy && printf '5 300\n77\t4095,0 12\n9\n' >ids || return 1
+    go 0 logits fable.corm -q --ids-file ids --batch 2 -o b.npy && cmp a.npy b.npy || return 1
+    test "$(wc -c <a.npy)" -eq $((128 + 7 * 4096 * 4)) && test ! -e a.npy.part || return 1
+    head -c 128 a.npy | grep -aq "{'descr': '<f4', 'fortran_order': False, 'shape': (7, 4096), } *$" &&
+        test "$(head -c 6 a.npy | tail -c 5)" = NUMPY
+}
+case_ 'logits as .npy' npy
+case_ 'logits --json' eval 'go 0 logits fable.corm -q --json --ids 1,2 -o c.npy && json &&
+    test "$(number output)" = "\"c.npy\"" && test "$(number vocab)" = 4096'
+
+# ---- perplexity and bench --------------------------------------------------------------------------
+
+perplexity() { "$run" perplexity fable.corm -q -f "$golden/heldout.txt" "$@" 2>err | tail -n 1; }
+like_transformers() { # the table of the golden vectors has the value: "45.32800 over 2126"
+    want=$(sed -n 's/^| fable .*| \([0-9.]* over [0-9]*\) |$/\1/p' "$golden/README.md")
+    got=$(perplexity) || return 1
+    echo "$got; transformers: $want"
+    echo "$got $want" | awk '$1 == "perplexity" && $3 == "over" && $5 == "tokens" && NF == 8 && $4 == $8 {
+        error = ($2 - $6) / $6; close_ = error < 0.001 && error > -0.001 } END { exit !close_ }'
+}
+case_ "perplexity is that of transformers" like_transformers
+perplexity_same() {
+    want=$(perplexity -n 600) || return 1
+    for options in '--threads 1' '--batch 7' '--stride 256' '--ram 60M'; do
+        got=$(perplexity -n 600 $options)
+        test "$got" = "$want" || { echo "$options: $got, not $want"; return 1; }
+    done
+    got=$("$run" perplexity fable.corm -q -n 600 -f - <"$golden/heldout.txt" | tail -n 1)
+    test "$got" = "$want"
+}
+case_ 'perplexity is the same for all threads, batches, budgets' perplexity_same
+# Overlapping windows score every token but the first, and foresee better with more before each token.
+strides() {
+    apart=$(perplexity --ctx 128 -n 1000) && over=$(perplexity --ctx 128 --stride 32 -n 1000) || return 1
+    echo "$apart / $over"
+    echo "$apart $over" | awk '{ exit !($4 == 1000 - 8 && $9 == 999 && $7 < $2) }'
+}
+case_ 'perplexity with a stride' strides
+case_ 'perplexity --json' eval 'go 0 perplexity fable.corm -q -n 600 -f "$golden/heldout.txt" --json && json &&
+    test "$(number tokens)" != "" && test "perplexity $(printf %.5f "$(number perplexity)")" = \
+    "$(perplexity -n 600 | sed "s/ over.*//")"'
+case_ 'bench' eval 'go 0 bench fable.corm --prompt-tokens 20 --decode-tokens 4 --reps 2 &&
+    grep -Eq "^prefill +20 +[0-9.]+" out && grep -Eq "^decode +4 +[0-9.]+" out'
+bench_json() {
+    go 0 bench fable.corm -q --json --prompt-tokens 9 --decode-tokens 3 --reps 3 -f "$golden/heldout.txt" &&
+        json && grep -q '"prefill": {"tokens": 9, "tok_per_s": [1-9]' out &&
+        grep -q '"decode": {"tokens": 3, "tok_per_s": [1-9]' out && test "$(number reps)" = 3
+}
+case_ 'bench --json, on a text' bench_json
+# Of six layers the first is guessed from the embedding, the first five guess the next, the first four the
+# one after it. Guesses find more than none, and read more than the best that knows the future.
+bench_trace() {
+    go 0 bench fable.corm -q --json --trace --prompt-tokens 9 --decode-tokens 60 -f "$golden/heldout.txt" &&
+        json && test "$(number guesses)" = $((60 * 10)) && grep -o '"experts": 24,.*"experts": 36' out |
+        tr -d '":,{}' | awk '{ for (i = 1; i < NF; i++) if (!($i in at)) at[$i] = i
+            for (i = at["experts_read_per_tok"]; i < NF; i++) if (!($i in read)) read[$i] = $(i + 1)
+            exit !($(at["own"] + 1) < $(at["own_guess_1"] + 1) && $(at["own_guess_1"] + 1) < $(at["own_guess"] + 1) &&
+                   read["belady"] < read["own"] && read["own"] < read["own_guess"]) }'
+}
+case_ 'bench --trace: more hits with guesses, and what they read' bench_trace
+
+# ---- interruption, closed ends ---------------------------------------------------------------------
+
+# The shell lets background programs ignore SIGINT; env undoes that.
+interrupted() {
+    rm -f out
+    env --default-signal=INT "$run" fable.corm -p 'Once upon a time' -n -1 --ignore-eos --isa scalar \
+        --threads 1 --stats "$@" >out 2>err </dev/null &
+    pid=$!
+    tries=0
+    until [ -s out ] || [ "$tries" -eq 400 ]; do
+        sleep 0.05
+        tries=$((tries + 1))
+    done
+    kill -INT "$pid" || { echo "ended before it could be interrupted"; return 1; }
+    wait "$pid"
+    got=$?
+    cat err
+    [ "$got" -eq 130 ] || { echo "exit status $got"; return 1; }
+    [ "$(tail -c 1 out | wc -l)" -eq 1 ] && [ -s out ] && grep -q '^logits ' err
+}
+if env --default-signal=INT true 2>/dev/null; then
+    case_ 'Ctrl-C ends the text that streams out, with figures' interrupted
+else
+    skip 'Ctrl-C ends the text that streams out, with figures' 'env cannot reset signals'
+fi
+reader_gone() {
+    { "$run" fable.corm -q -p x -n -1 --ignore-eos 2>err; echo $? >status; } | head -c 5 >out
+    test ! -s err && test "$(cat status)" -eq 141
+}
+case_ 'a reader that goes away ends it quietly' reader_gone
+case_ 'disk full' eval '"$run" fable.corm -q -p x -n 5 >/dev/full 2>err; test $? -eq 1 &&
+    test "$(cat err)" = "corm-run: cannot write to standard output: No space left on device"'
+closed() {
+    before=$(cksum <fable.corm)
+    "$run" fable.corm -q -p x -n 5 >&- 2>err
+    test $? -eq 1 && test "$(wc -l <err)" -eq 1 || return 1
+    "$run" logits fable.corm --ids 1,2 --stats -o closed.npy >&- 2>&- <&-
+    "$run" logits fable.corm -q --ids 1,2 -o open.npy >out || return 1
+    cmp closed.npy open.npy && test "$(cksum <fable.corm)" = "$before"
+}
+case_ 'closed standard descriptors: nothing is written elsewhere' closed
+
+# ---- bad input: one line, the right exit status, no result -----------------------------------------
+
+# bad STATUS PATTERN ARGUMENT...
+bad() {
+    pattern=$2
+    status=$1
+    shift 2
+    go "$status" "$@" || return 1
+    sed '/^\(model\|memory\|compute\) /d' err >said
+    cat said
+    [ ! -s out ] && [ "$(wc -l <said)" -eq 1 ] && grep -q "^corm-run: .*$pattern" said
+}
+head -c 100000 fable.corm >short.corm
+head -c 100 fable.corm >tiny.corm
+: >empty.corm
+printf 'no archive, only some text that is longer than a header page would ever be\n' >text.corm
+{ head -c 1000 fable.corm; printf '\377\377\377\377'; tail -c +1005 fable.corm; } >flipped.corm
+p='-q -p x'
+case_ 'no such file' bad 1 'absent.corm: .*No such file' absent.corm $p
+case_ 'a directory' bad 1 'directory' . $p
+case_ 'no archive' bad 1 'text.corm: not a .corm archive' text.corm $p
+case_ 'an empty file' bad 1 'empty.corm' empty.corm $p
+case_ 'a truncated header' bad 1 'tiny.corm' tiny.corm $p
+case_ 'a truncated archive' bad 1 'short.corm: truncated: 100000 bytes' short.corm $p
+case_ 'a damaged archive' bad 1 'flipped.corm' flipped.corm $p
+case_ 'a context too long for the model' bad 1 '2000.*1024' fable.corm $p --ctx 2000
+case_ 'a prompt too long for the context' bad 1 'tokens.*--ctx' fable.corm -q -p 'a b c d e f' --ctx 3
+case_ 'an unknown instruction set' bad 1 'mmx' fable.corm $p --isa mmx
+case_ 'an id too great' bad 1 'id 4096 at position 2.*4096' logits fable.corm --ids 0,1,4096
+case_ 'a negative id' bad 1 "'-1' at position 1" logits fable.corm --ids 1,-1
+case_ 'an id that is none' bad 1 "'2x' at position 1" logits fable.corm --ids 1,2x
+case_ 'an id too great for any' bad 1 "'99999999999999999999' at" logits fable.corm --ids 99999999999999999999
+case_ 'binary ids' bad 1 'binary' logits fable.corm --ids-file fable.corm
+case_ 'no place for the logits' bad 1 'absent/x.npy' logits fable.corm --ids 1 -o absent/x.npy
+case_ 'no such text' bad 1 'absent.txt: cannot open' perplexity fable.corm -f absent.txt
+case_ 'a text too short' bad 1 'at least 2' perplexity fable.corm -q -f empty.corm
+case_ 'no such prompt file' bad 1 'absent.txt: cannot open' fable.corm -f absent.txt
+case_ 'no prompt' bad 2 'a prompt is missing' fable.corm
+case_ 'two prompts' bad 2 'exclude' fable.corm -p x -f empty.corm
+case_ 'no model' bad 2 'an argument is missing' -p x
+case_ 'a wrong budget' bad 2 "ram.*'lots'" fable.corm $p --ram lots
+case_ 'a wrong temperature' bad 2 'temp' fable.corm $p --temp -1
+case_ 'a wrong stride' bad 2 'stride' perplexity fable.corm -f empty.corm --stride 1000
+case_ 'an unknown option' bad 2 'seet.*seed' fable.corm $p --seet 1
+case_ 'kernels of an unknown instruction set' bad 2 "isa.*'mmx'" bench --kernels --isa mmx
+case_ 'a model and none' eval 'bad 2 "without a model" bench fable.corm --kernels && bad 2 "MODEL.corm" bench'
+case_ 'no ids' bad 2 'ids are missing' logits fable.corm
+case_ 'nothing to bench' bad 2 'nothing to do' bench fable.corm --prompt-tokens 0 --decode-tokens 0
+
+# The archive is cut while the program writes: one line, no crash.
+cut_while_running() {
+    cp fable.corm cut.corm
+    "$run" cut.corm -q -p x -n -1 --ignore-eos --temp 1 --seed 1 >out 2>err </dev/null &
+    pid=$!
+    while [ ! -s out ] && kill -0 $pid 2>/dev/null; do sleep 0.02; done
+    : >cut.corm
+    wait $pid
+    status=$?
+    cat err
+    [ $status -eq 1 ] && [ "$(wc -l <err)" -eq 1 ] && grep -q truncated err
+}
+case_ 'an archive truncated while in use' cut_while_running
+
+# ---- help ------------------------------------------------------------------------------------------
+
+case_ '--version' eval 'go 0 --version && grep -Eq "^corm-run [0-9]+\.[0-9]+\.[0-9]+$" out'
+for command in generate perplexity bench logits; do
+    case_ "$command --help" eval "go 0 $command --help && grep -q -e '--threads' out && grep -q '^EXAMPLES' out"
+done
+case_ '--help names all commands' eval 'go 0 --help && for c in generate perplexity bench logits; do
+    grep -q "^    $c " out || exit 1; done'
+
+exit $failed

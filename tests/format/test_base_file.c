@@ -1,0 +1,173 @@
+/*
+ * base: maps, whole files, writing all of it, scratch files.
+ */
+#include "tests/util/test.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/stat.h>
+
+static void map_reads_a_file(void **state) {
+    (void)state;
+    char *dir = test_mkdir();
+    char *path = test_write(dir, "f", "hello\0world", 11);
+    struct err err = {0};
+    struct map m;
+    assert_int_equal(map_open(&m, path, &err), 0);
+    assert_int_equal(m.size_bytes, 11);
+    assert_memory_equal(m.data, "hello\0world", 11);
+    assert_string_equal(m.path, path);
+    char byte;
+    assert_int_equal(pread(m.fd, &byte, 1, 6), 1);
+    assert_int_equal(byte, 'w');
+    map_close(&m);
+    assert_null(m.data);
+    map_close(&m);
+    struct map zeroed = {0};
+    map_close(&zeroed);
+    assert_true(fcntl(0, F_GETFD) != -1); /* descriptor 0 of a zeroed map was left open */
+    free(path);
+
+    char *empty = test_write(dir, "empty", "", 0);
+    assert_int_equal(map_open(&m, empty, &err), 0);
+    assert_int_equal(m.size_bytes, 0);
+    assert_non_null(m.data);
+    map_close(&m);
+    free(empty);
+    test_rmdir(dir);
+}
+
+static void files_that_cannot_be_read(void **state) {
+    (void)state;
+    char *dir = test_mkdir();
+    char *pipe_path = mem_printf("%s/pipe", dir), *missing = mem_printf("%s/none", dir);
+    assert_int_equal(mkfifo(pipe_path, 0600), 0);
+    const struct {
+        const char *path, *want;
+    } bad[] = {{dir, "is a directory, expected a regular file"},
+               {pipe_path, "is a pipe, expected a regular file"},
+               {"/dev/null", "is a device, expected a regular file"},
+               {missing, "cannot open: No such file or directory"}};
+    for (size_t i = 0; i < TEST_COUNT(bad); i++) {
+        struct err err = {0};
+        struct map m;
+        assert_int_equal(map_open(&m, bad[i].path, &err), -1);
+        assert_err(&err, bad[i].path, bad[i].want);
+        map_close(&m);
+        struct err err2 = {0};
+        uint8_t *data;
+        size_t size;
+        assert_int_equal(file_read(bad[i].path, 100, &data, &size, &err2), -1);
+        assert_err(&err2, bad[i].path, bad[i].want);
+        assert_null(data);
+    }
+    free(pipe_path);
+    free(missing);
+    test_rmdir(dir);
+}
+
+static void file_read_whole_and_limited(void **state) {
+    (void)state;
+    char *dir = test_mkdir();
+    size_t bytes = 100000;
+    uint8_t *want = mem_alloc(bytes);
+    struct test_rng rng = {2};
+    for (size_t i = 0; i < bytes; i++) {
+        want[i] = (uint8_t)test_u64(&rng);
+    }
+    char *path = test_write(dir, "f", want, bytes);
+    uint8_t *data;
+    size_t size;
+    struct err err = {0};
+    assert_int_equal(file_read(path, bytes, &data, &size, &err), 0);
+    assert_int_equal(size, bytes);
+    assert_memory_equal(data, want, bytes);
+    assert_int_equal(data[size], 0);
+    free(data);
+    assert_int_equal(file_read(path, bytes - 1, &data, &size, &err), -1);
+    assert_err(&err, path, "larger than the limit of 99999 bytes");
+    /* Says size 0, yet has text. */
+    struct err proc = {0};
+    assert_int_equal(file_read("/proc/self/status", 1 << 20, &data, &size, &proc), 0);
+    assert_non_null(strstr((char *)data, "Name:"));
+    free(data);
+    assert_int_equal(file_read("/proc/self/status", 10, &data, &size, &proc), -1);
+    assert_err(&proc, "/proc/self/status", "limit of 10 bytes");
+    free(path);
+    free(want);
+    test_rmdir(dir);
+}
+
+static void *drain_slowly(void *arg) {
+    int fd = *(int *)arg;
+    static char sink[3000];
+    size_t *sum = mem_calloc(1, sizeof *sum);
+    for (ssize_t n; (n = read(fd, sink, sizeof sink)) > 0;) {
+        *sum += (size_t)n;
+    }
+    return sum;
+}
+
+static void file_write_all_writes_all(void **state) {
+    (void)state;
+    int pipes[2];
+    assert_int_equal(pipe(pipes), 0);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, drain_slowly, &pipes[0]), 0);
+    size_t bytes = 1 << 20;
+    void *data = mem_calloc(1, bytes);
+    struct err err = {0};
+    assert_int_equal(file_write_all(pipes[1], data, bytes, "pipe", &err), 0);
+    close(pipes[1]);
+    void *sum;
+    pthread_join(thread, &sum);
+    assert_int_equal(*(size_t *)sum, bytes);
+    free(sum);
+    free(data);
+    close(pipes[0]);
+
+    int full = open("/dev/full", O_WRONLY);
+    assert_true(full >= 0);
+    assert_int_equal(file_write_all(full, "x", 1, "out.corm", &err), -1);
+    assert_err(&err, "out.corm", "No space left on device");
+    close(full);
+}
+
+static void file_scratch_and_read_at(void **state) {
+    (void)state;
+    char *dir = test_mkdir(), *path = mem_printf("%s/scratch", dir);
+    uint8_t in[300], out[300];
+    struct err err = {0};
+    for (size_t i = 0; i < sizeof in; i++) {
+        in[i] = (uint8_t)(i * 7);
+    }
+    int fd = file_scratch(path, &err);
+    assert_true(fd >= 0);
+    assert_int_equal(access(path, F_OK), -1);
+    assert_int_equal(file_write_all(fd, in, sizeof in, path, &err), 0);
+    assert_int_equal(file_read_at(fd, out, 200, 100, path, &err), 0);
+    assert_memory_equal(out, in + 100, 200);
+    assert_no_err(&err);
+    assert_int_equal(file_read_at(fd, out, 200, 101, path, &err), -1);
+    assert_err(&err, path, "ends inside 200 bytes at 101");
+    close(fd);
+    err = (struct err){0};
+    char *nowhere = mem_printf("%s/absent/scratch", dir);
+    assert_int_equal(file_scratch(nowhere, &err), -1);
+    assert_err(&err, nowhere, "No such file");
+    free(nowhere);
+    free(path);
+    test_rmdir(dir);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(map_reads_a_file),
+        cmocka_unit_test(files_that_cannot_be_read),
+        cmocka_unit_test(file_read_whole_and_limited),
+        cmocka_unit_test(file_write_all_writes_all),
+        cmocka_unit_test(file_scratch_and_read_at),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

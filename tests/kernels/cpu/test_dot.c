@@ -1,0 +1,367 @@
+/*
+ * Every inner kernel of every instruction set that this processor has, against the codecs'
+ * definition and sums in double precision; those on quantised inputs are in test_dot_quant.
+ */
+#include <float.h>
+#include <math.h>
+
+#include "tests/util/test_util_dot.h"
+
+static const uint32_t row_counts[] = {1, 2, 3, 4, 5, 8, 9};
+
+/* ---- encoded rows --------------------------------------------------------------------------- */
+
+static void check_decode(const struct place *p, const struct weight *w) {
+    float *got = test_guard(p->cols * sizeof *got);
+    for (uint32_t r = 0; r < p->rows; r++) {
+        float *want = kernels_decode(w, r);
+        p->isa->codec[p->codec->id].decode(weight_row(w, r), p->cols, 0, p->cols, got);
+        check_same(p, "decode", got, want, p->cols);
+        for (uint32_t first = CODEC_GROUP; first < p->cols; first += 5 * CODEC_GROUP) {
+            uint32_t n = p->cols - first;
+            n = n > 3 * CODEC_GROUP && first % 64 ? 3 * CODEC_GROUP : n;
+            float *end = got + p->cols - n;
+            p->isa->codec[p->codec->id].decode(weight_row(w, r), p->cols, first, n, end);
+            check_same(p, "decode of a part", end, want + first, n);
+        }
+        free(want);
+    }
+    test_guard_free(got, p->cols * sizeof *got);
+}
+
+static void check_dot(const struct place *p, const struct weight *w, const float *x) {
+    const struct dot_codec *k = &p->isa->codec[p->codec->id];
+    float *got = test_guard(p->rows * sizeof *got), one;
+    struct dot_rows rows = dot_rows_of(w, 0, p->rows);
+    k->dot(&rows, x, got);
+    for (uint32_t r = 0; r < p->rows; r++) {
+        double size;
+        float *row = kernels_decode(w, r);
+        double want = kernels_dot(row, x, p->cols, &size);
+        check_close(p, "dot", r, got[r], want, kernels_dot_tolerance(p->cols, size));
+        rows = dot_rows_of(w, r, 1);
+        k->dot(&rows, x, &one);
+        check_same(p, "dot of one row", &one, &got[r], 1);
+        free(row);
+    }
+    test_guard_free(got, p->rows * sizeof *got);
+}
+
+/* A vector with a single 1 finds a column that went missing or was taken for another. */
+static void check_dot_columns(const struct place *p, const struct weight *w) {
+    float *x = test_guard(p->cols * sizeof *x), got;
+    float *row = kernels_decode(w, 0);
+    struct dot_rows rows = dot_rows_of(w, 0, 1);
+    memset(x, 0, p->cols * sizeof *x);
+    for (uint32_t c = 0; c<p->cols; c += p->cols> 128 ? 13 : 1) {
+        x[c] = 1;
+        p->isa->codec[p->codec->id].dot(&rows, x, &got);
+        check_close(p, "dot with a unit vector", c, got, row[c], 0);
+        x[c] = 0;
+    }
+    free(row);
+    test_guard_free(x, p->cols * sizeof *x);
+}
+
+static void check_axpy(const struct place *p, const struct weight *w, const float *a,
+                       const float *y0) {
+    const struct dot_codec *k = &p->isa->codec[p->codec->id];
+    size_t bytes = p->cols * sizeof(float);
+    float *got = test_guard(bytes), *split = test_guard(bytes);
+    double *want = mem_calloc(p->cols, sizeof *want), *size = mem_calloc(p->cols, sizeof *size);
+    memcpy(got, y0, bytes);
+    memcpy(split, y0, bytes);
+    struct dot_rows rows = dot_rows_of(w, 0, p->rows);
+    k->axpy(&rows, a, got);
+    for (uint32_t c = 0; c < p->cols; c++) {
+        want[c] = y0[c];
+        size[c] = fabs((double)y0[c]);
+    }
+    for (uint32_t r = 0; r < p->rows; r++) {
+        float *row = kernels_decode(w, r);
+        rows = dot_rows_of(w, r, 1);
+        k->axpy(&rows, a + r, split);
+        for (uint32_t c = 0; c < p->cols; c++) {
+            want[c] += (double)a[r] * row[c];
+            size[c] += fabs((double)a[r] * row[c]);
+        }
+        free(row);
+    }
+    for (uint32_t c = 0; c < p->cols; c++) {
+        check_close(p, "axpy", c, got[c], want[c], kernels_dot_tolerance(8 * p->rows, size[c]));
+    }
+    check_same(p, "axpy row by row", split, got, p->cols);
+    free(want);
+    free(size);
+    test_guard_free(got, bytes);
+    test_guard_free(split, bytes);
+}
+
+static void check_codec(const struct place *p, struct test_rng *rng) {
+    struct weight w = kernels_weight(rng, p->codec, p->kind, p->rows, p->cols, p->rows % 2);
+    enum kind kinds[] = {KIND_NORMAL, p->kind == KIND_TINY ? KIND_TINY : KIND_SPIKY};
+    float *y = kernels_vector(rng, p->kind, p->cols);
+    check_decode(p, &w);
+    check_dot_columns(p, &w);
+    for (size_t i = 0; i < TEST_COUNT(kinds); i++) {
+        float *x = kernels_vector(rng, kinds[i], p->cols),
+              *a = kernels_vector(rng, kinds[i], p->rows);
+        check_dot(p, &w, x);
+        check_axpy(p, &w, a, y);
+        test_guard_free(x, p->cols * sizeof *x);
+        test_guard_free(a, p->rows * sizeof *a);
+    }
+    test_guard_free(y, p->cols * sizeof *y);
+    kernels_free_weight(&w);
+}
+
+static void test_codecs(void **state) {
+    struct test_rng rng = {1};
+    (void)state;
+    const struct dot_isa *isa;
+    for (size_t i = 0; (isa = dot_isa_at(i)); i++) {
+        const struct codec *codec;
+        for (size_t c = 0; (codec = codec_at(c)); c++) {
+            for (size_t n = 0; n < DOT_COLS; n++) {
+                for (int kind = 0; kind < KIND_COUNT && codec_fits(codec, dot_cols[n]); kind++) {
+                    uint32_t rows = row_counts[(n + (size_t)kind) % TEST_COUNT(row_counts)];
+                    struct place p = {isa, codec, (enum kind)kind, rows, dot_cols[n]};
+                    check_codec(&p, &rng);
+                }
+            }
+        }
+    }
+}
+
+/* ---- decoded panels ------------------------------------------------------------------------- */
+
+/* The panel of a matrix, rows `stride` floats apart. */
+static float *panel_of(const struct weight *w, size_t stride) {
+    float *panel = test_guard(((w->rows - 1) * stride + w->cols) * sizeof *panel);
+    for (uint32_t r = 0; r < w->rows; r++) {
+        float *row = kernels_decode(w, r);
+        memcpy(panel + r * stride, row, w->cols * sizeof *row);
+        free(row);
+    }
+    return panel;
+}
+
+/* tile must give the bits of dot, mix_on those of axpy, and mix those of axpy into zeros and one
+ * addition. */
+static void check_panels(const struct place *p, struct test_rng *rng, uint32_t n_x) {
+    const struct dot_codec *k = &p->isa->codec[p->codec->id];
+    struct weight w = kernels_weight(rng, p->codec, p->kind, p->rows, p->cols, 0);
+    size_t w_stride = p->cols + 3, y_stride = p->rows + 2, h_stride = p->rows + 1;
+    float *panel = panel_of(&w, w_stride), *x[16], *y[16],
+          *want = mem_calloc(p->cols, sizeof *want);
+    size_t out_floats = (n_x - 1) * y_stride + p->rows, h_floats = (n_x - 1) * h_stride + p->rows;
+    float *out = test_guard(out_floats * sizeof *out), *one = mem_calloc(p->rows, sizeof *one);
+    float *h = kernels_vector(rng, KIND_SPIKY, h_floats), *sum = mem_calloc(p->cols, sizeof *sum);
+    for (uint32_t j = 0; j < n_x; j++) {
+        x[j] = kernels_vector(rng, KIND_SPIKY, p->cols);
+        y[j] = kernels_vector(rng, KIND_NORMAL, p->cols);
+    }
+    p->isa->tile(panel, w_stride, p->rows, p->cols, (const float *const *)x, n_x, out, y_stride);
+    for (uint32_t j = 0; j < n_x; j++) {
+        struct dot_rows rows = dot_rows_of(&w, 0, p->rows);
+        k->dot(&rows, x[j], one);
+        check_same(p, "tile", out + j * y_stride, one, p->rows);
+    }
+    float *mixed[16];
+    for (uint32_t j = 0; j < n_x; j++) {
+        mixed[j] = test_guard(p->cols * sizeof(float));
+        memcpy(mixed[j], y[j], p->cols * sizeof(float));
+    }
+    p->isa->mix_on(panel, w_stride, p->rows, p->cols, h, h_stride, n_x, mixed);
+    for (uint32_t j = 0; j < n_x; j++) {
+        struct dot_rows rows = dot_rows_of(&w, 0, p->rows);
+        memcpy(want, y[j], p->cols * sizeof *want);
+        k->axpy(&rows, h + j * h_stride, want);
+        check_same(p, "mix_on", mixed[j], want, p->cols);
+        memcpy(mixed[j], y[j], p->cols * sizeof(float));
+    }
+    p->isa->mix(panel, w_stride, p->rows, p->cols, h, h_stride, n_x, mixed);
+    for (uint32_t j = 0; j < n_x; j++) {
+        memset(sum, 0, p->cols * sizeof *sum);
+        struct dot_rows rows = dot_rows_of(&w, 0, p->rows);
+        k->axpy(&rows, h + j * h_stride, sum);
+        for (uint32_t c = 0; c < p->cols; c++) {
+            want[c] = y[j][c] + sum[c];
+        }
+        check_same(p, "mix", mixed[j], want, p->cols);
+        test_guard_free(mixed[j], p->cols * sizeof(float));
+        test_guard_free(x[j], p->cols * sizeof(float));
+        test_guard_free(y[j], p->cols * sizeof(float));
+    }
+    test_guard_free(panel, ((w.rows - 1) * w_stride + w.cols) * sizeof *panel);
+    test_guard_free(out, out_floats * sizeof *out);
+    test_guard_free(h, h_floats * sizeof *h);
+    free(one);
+    free(sum);
+    free(want);
+    kernels_free_weight(&w);
+}
+
+static void test_panels(void **state) {
+    struct test_rng rng = {2};
+    (void)state;
+    const struct dot_isa *isa;
+    for (size_t i = 0; (isa = dot_isa_at(i)); i++) {
+        const struct codec *codec;
+        for (size_t c = 0; (codec = codec_at(c)); c++) {
+            for (size_t n = 0; n < DOT_COLS; n++) {
+                struct place p = {isa, codec, KIND_NORMAL, row_counts[n % TEST_COUNT(row_counts)],
+                                  dot_cols[n]};
+                for (uint32_t n_x = 1; n_x <= 14 && codec_fits(codec, p.cols); n_x += 1 + n % 3) {
+                    check_panels(&p, &rng, n_x);
+                }
+            }
+        }
+    }
+}
+
+/* ---- plain floats --------------------------------------------------------------------------- */
+
+/* Distance in representable floats. */
+static double ulps(float got, double want) {
+    if (isnan(got) || isnan(want)) {
+        return isnan(got) && isnan(want) ? 0 : INFINITY;
+    }
+    float near = (float)want;
+    if (got == near) {
+        return 0;
+    }
+    float step = nextafterf(fabsf(near), INFINITY) - fabsf(near);
+    return fabs((double)got - want) / (step > 0 ? step : 0x1p-149);
+}
+
+/* exp is promised within 2 ulp, subnormal results and overflow included. */
+static void check_exp(const struct place *p, float first, float last, size_t n) {
+    float *x = test_guard(n * sizeof *x), *y = test_guard(n * sizeof *y);
+    for (size_t i = 0; i < n; i++) {
+        x[i] = y[i] = first + (last - first) * (float)i / (float)n;
+    }
+    p->isa->exp_sum(y, n, 0);
+    for (size_t i = 0; i < n; i++) {
+        double want = exp((double)x[i]);
+        if (!(ulps(y[i], want) <= 2)) {
+            print_error("%s: exp(%a) is %a, expected %a: %.2f ulp\n", p->isa->name, (double)x[i],
+                        (double)y[i], want, ulps(y[i], want));
+            fail();
+        }
+    }
+    test_guard_free(x, n * sizeof *x);
+    test_guard_free(y, n * sizeof *y);
+}
+
+static void check_exp_edges(const struct place *p) {
+    static const struct {
+        float x, y;
+    } edges[] = {
+        {-INFINITY, 0}, {-200, 0},  {-1e38f, 0},          {200, INFINITY}, {1e38f, INFINITY},
+        {0, 1},         {-0.0f, 1}, {INFINITY, INFINITY}, {1e-40f, 1},     {88.8f, INFINITY},
+        {-104.5f, 0}};
+    for (size_t i = 0; i < TEST_COUNT(edges); i++) {
+        float y = edges[i].x;
+        p->isa->exp_sum(&y, 1, 0);
+        assert_true(y == edges[i].y);
+    }
+    float nan = NAN;
+    p->isa->exp_sum(&nan, 1, 0);
+    assert_true(isnan(nan));
+}
+
+/* Sums, the maximum and silu over `n` numbers of a kind. */
+static void check_floats(const struct place *p, struct test_rng *rng, size_t n) {
+    float *x = kernels_vector(rng, p->kind, n), *u = kernels_vector(rng, p->kind, n);
+    float *g = test_guard(n * sizeof *g);
+    double size, sum = 0, squares = kernels_dot(x, x, n, &size);
+    check_close(p, "sum_squares", 0, p->isa->sum_squares(x, n), squares,
+                kernels_dot_tolerance(n, size));
+    float greatest = -INFINITY;
+    for (size_t i = 0; i < n; i++) {
+        greatest = x[i] > greatest ? x[i] : greatest;
+    }
+    assert_true(p->isa->max(x, n) == greatest);
+
+    memcpy(g, x, n * sizeof *g);
+    double got = p->isa->exp_sum(g, n, greatest);
+    for (size_t i = 0; i < n; i++) {
+        sum += g[i];
+    }
+    check_close(p, "exp_sum", 0, (float)got, sum, kernels_dot_tolerance(n, sum));
+
+    memcpy(g, x, n * sizeof *g);
+    p->isa->silu_mul(g, u, n);
+    for (size_t i = 0; i < n; i++) {
+        /* exp 2 ulp, then an addition, a division and a product of half an ulp each. From g = -89
+         * on exp(-g) is infinite and silu 0 instead of 89 / 2^128. */
+        double want = x[i] / (1 + exp(-(double)x[i])) * u[i];
+        check_close(p, "silu_mul", i, g[i], want,
+                    4 * FLT_EPSILON * fabs(want) + 0x1p-121 * fabs((double)u[i]) + 0x1p-149);
+    }
+    test_guard_free(x, n * sizeof *x);
+    test_guard_free(u, n * sizeof *u);
+    test_guard_free(g, n * sizeof *g);
+}
+
+static void test_floats(void **state) {
+    struct test_rng rng = {3};
+    (void)state;
+    const struct dot_isa *isa;
+    for (size_t i = 0; (isa = dot_isa_at(i)); i++) {
+        struct place p = {.isa = isa};
+        check_exp(&p, -110, 90, 200001);
+        check_exp(&p, -1, 1, 100003);
+        check_exp(&p, 88.70f, 88.73f, 1001);
+        check_exp(&p, -104, -87, 10001);
+        check_exp_edges(&p);
+        for (int kind = 0; kind < KIND_COUNT; kind++) {
+            p.kind = (enum kind)kind;
+            for (size_t n = 1; n < 70; n++) {
+                check_floats(&p, &rng, n);
+            }
+            check_floats(&p, &rng, 1003);
+        }
+        assert_true(p.isa->max(NULL, 0) == -INFINITY);
+    }
+}
+
+/* Halves are rounded as base's f32_to_f16 does, for every class of float. */
+static void test_halves(void **state) {
+    struct test_rng rng = {4};
+    (void)state;
+    enum { N = 4099 };
+    float *x = test_guard(N * sizeof *x);
+    uint16_t *h = test_guard(N * sizeof *h);
+    const struct dot_isa *isa;
+    for (size_t i = 0; (isa = dot_isa_at(i)); i++) {
+        for (int round = 0; round < 50; round++) {
+            for (size_t k = 0; k < N; k++) {
+                uint32_t bits = (uint32_t)test_u64(&rng);
+                memcpy(&x[k], &bits, sizeof bits);
+                x[k] = k % 3 == 0 ? ldexpf(test_f32(&rng), (int)(bits % 48) - 30) : x[k];
+            }
+            isa->to_f16(x, N, h);
+            for (size_t k = 0; k < N; k++) {
+                if (isnan(x[k])) {
+                    assert_true(isnan(f16_to_f32(h[k])));
+                } else {
+                    assert_int_equal(h[k], f32_to_f16(x[k]));
+                }
+            }
+        }
+    }
+    test_guard_free(x, N * sizeof *x);
+    test_guard_free(h, N * sizeof *h);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_codecs),
+        cmocka_unit_test(test_panels),
+        cmocka_unit_test(test_floats),
+        cmocka_unit_test(test_halves),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,416 @@
+/*
+ * The small operations of the CPU backend, on every instruction set, against their formulas in
+ * double precision; memory; and the choice of an instruction set. One thread and three give the
+ * same bits.
+ */
+#include <float.h>
+#include <math.h>
+
+#include "tests/util/test_util_kernels.h"
+
+enum { MAX_BACKENDS = 16 };
+
+static struct backend backends[MAX_BACKENDS]; /* each usable ISA with one thread, then with three */
+static size_t n_backends;
+
+static int open_backends(void **state) {
+    static const uint32_t threads[] = {1, 3};
+    (void)state;
+    n_backends = kernels_open_cpus(backends, MAX_BACKENDS, threads, TEST_COUNT(threads));
+    return 0;
+}
+
+static int close_backends(void **state) {
+    (void)state;
+    for (size_t i = 0; i < n_backends; i++) {
+        backend_close(&backends[i]);
+    }
+    return 0;
+}
+
+/* Shapes: rows times dim, from a single number to more than one pool item, with odd tails. */
+static const struct {
+    uint32_t rows, dim;
+} shapes[] = {{1, 1}, {1, 7}, {3, 8}, {5, 33}, {2, 2080}, {40, 1003}, {96, 512}};
+
+/* Inputs of one check, all ending at guard pages. `got` is what the operation wrote; `first` what
+ * the one-threaded backend of the same ISA wrote. */
+struct inputs {
+    uint32_t rows, dim;
+    size_t n;
+    enum kind kind;
+    float *x, *y, *got, *first, *per_row, *per_col;
+};
+
+static struct inputs make_inputs(struct test_rng *rng, size_t shape, enum kind kind) {
+    struct inputs in = {.rows = shapes[shape].rows, .dim = shapes[shape].dim, .kind = kind};
+    in.n = (size_t)in.rows * in.dim;
+    in.x = kernels_vector(rng, kind, in.n);
+    in.y = kernels_vector(rng, kind, in.n);
+    in.got = test_guard(in.n * sizeof(float));
+    in.first = mem_calloc(in.n, sizeof(float));
+    in.per_row = kernels_vector(rng, KIND_SPIKY, in.rows);
+    in.per_col = kernels_vector(rng, KIND_NORMAL, in.dim);
+    return in;
+}
+
+static void free_inputs(struct inputs *in) {
+    test_guard_free(in->x, in->n * sizeof(float));
+    test_guard_free(in->y, in->n * sizeof(float));
+    test_guard_free(in->got, in->n * sizeof(float));
+    test_guard_free(in->per_row, in->rows * sizeof(float));
+    test_guard_free(in->per_col, in->dim * sizeof(float));
+    free(in->first);
+}
+
+/* An operation: run it, and say what element i should be and how far from that it may be. */
+struct op {
+    const char *name;
+    void (*run)(const struct backend *b, const struct inputs *in, float *out);
+    double (*want)(const struct inputs *in, size_t i, double *tolerance);
+};
+
+static struct weight f32_row(const float *x, uint32_t cols) {
+    return (struct weight){codec_by_id(CODEC_F32), 1, cols, cols * sizeof(float),
+                           (const uint8_t *)(const void *)x};
+}
+
+static void rmsnorm_run(const struct backend *b, const struct inputs *in, float *out) {
+    struct weight w = f32_row(in->per_col, in->dim);
+    b->ops->rmsnorm(b->self, in->x, &w, 1e-6f, in->rows, in->dim, out);
+}
+
+static void rmsnorm_in_place_run(const struct backend *b, const struct inputs *in, float *out) {
+    struct weight w = f32_row(in->per_col, in->dim);
+    memcpy(out, in->x, in->n * sizeof *out);
+    b->ops->rmsnorm(b->self, out, &w, 1e-6f, in->rows, in->dim, out);
+}
+
+/* The sum has a dot product's error, whose half reaches the root; a few roundings beside it. */
+static double rmsnorm_want(const struct inputs *in, size_t i, double *tolerance) {
+    double size;
+    const float *row = in->x + i / in->dim * in->dim;
+    double mean = kernels_dot(row, row, in->dim, &size) / in->dim;
+    double want = in->x[i] / sqrt(mean + (double)1e-6f) * in->per_col[i % in->dim];
+    *tolerance = fabs(want) * FLT_EPSILON * (4 + in->dim / 8.0) + 0x1p-126;
+    return want;
+}
+
+static void clamp_run(const struct backend *b, const struct inputs *in, float *out) {
+    memcpy(out, in->x, in->n * sizeof *out);
+    b->ops->clamp(b->self, out, in->n, 0.25f);
+}
+
+static double clamp_want(const struct inputs *in, size_t i, double *tolerance) {
+    *tolerance = 0;
+    return in->x[i] < -0.25f ? -0.25f : in->x[i] > 0.25f ? 0.25f : in->x[i];
+}
+
+static void silu_mul_run(const struct backend *b, const struct inputs *in, float *out) {
+    memcpy(out, in->x, in->n * sizeof *out);
+    b->ops->silu_mul(b->self, out, in->y, in->n);
+}
+
+/* exp 2 ulp, three roundings of half an ulp; 0 where exp(-x) is infinite (see test_dot.c). */
+static double silu_mul_want(const struct inputs *in, size_t i, double *tolerance) {
+    double want = in->x[i] / (1 + exp(-(double)in->x[i])) * in->y[i];
+    *tolerance = 4 * FLT_EPSILON * fabs(want) + 0x1p-121 * fabs((double)in->y[i]) + 0x1p-149;
+    return want;
+}
+
+static void add_run(const struct backend *b, const struct inputs *in, float *out) {
+    memcpy(out, in->x, in->n * sizeof *out);
+    b->ops->add(b->self, out, in->y, in->n);
+}
+
+static double add_want(const struct inputs *in, size_t i, double *tolerance) {
+    *tolerance = 0;
+    return in->x[i] + in->y[i];
+}
+
+static void gate_rows_run(const struct backend *b, const struct inputs *in, float *out) {
+    memcpy(out, in->x, in->n * sizeof *out);
+    b->ops->gate_rows(b->self, out, in->per_row, in->rows, in->dim);
+}
+
+static double gate_rows_want(const struct inputs *in, size_t i, double *tolerance) {
+    double want = in->x[i] / (1 + exp(-(double)in->per_row[i / in->dim]));
+    /* exp(-x) is infinite, and the sigmoid 0 instead of below 2^-128, from x = -89 on. */
+    *tolerance = 4 * FLT_EPSILON * fabs(want) + 0x1p-127 * fabs((double)in->x[i]) + 0x1p-149;
+    return want;
+}
+
+/* Parts are the rows of x, one for each row of the output; test_combine adds several. */
+static void combine_one_run(const struct backend *b, const struct inputs *in, float *out) {
+    b->ops->combine(b->self, in->x, in->per_row, in->rows, 1, in->dim, out);
+}
+
+static double combine_one_want(const struct inputs *in, size_t i, double *tolerance) {
+    *tolerance = 0;
+    return in->per_row[i / in->dim] * in->x[i];
+}
+
+static const struct op ops[] = {
+    {"rmsnorm", rmsnorm_run, rmsnorm_want},
+    {"rmsnorm in place", rmsnorm_in_place_run, rmsnorm_want},
+    {"clamp", clamp_run, clamp_want},
+    {"silu_mul", silu_mul_run, silu_mul_want},
+    {"add", add_run, add_want},
+    {"gate_rows", gate_rows_run, gate_rows_want},
+    {"combine of one", combine_one_run, combine_one_want},
+};
+
+static void check_op(const struct op *op, const struct inputs *in) {
+    for (size_t b = 0; b < n_backends; b++) {
+        memset(in->got, 0xff, in->n * sizeof *in->got);
+        op->run(&backends[b], in, in->got);
+        for (size_t i = 0; i < in->n; i++) {
+            double tolerance, want = op->want(in, i, &tolerance);
+            if (!(fabs((double)in->got[i] - want) <= tolerance)) {
+                print_error("%s %s, %u x %u, %s: element %zu is %.9g, expected %.9g +- %.3g\n",
+                            backends[b].isa, op->name, in->rows, in->dim, kind_name(in->kind), i,
+                            (double)in->got[i], want, tolerance);
+                fail();
+            }
+        }
+        if (b % 2 == 0) {
+            memcpy(in->first, in->got, in->n * sizeof *in->got);
+        }
+        assert_memory_equal(in->first, in->got, in->n * sizeof *in->got);
+    }
+}
+
+static void test_elements(void **state) {
+    struct test_rng rng = {21};
+    (void)state;
+    for (size_t s = 0; s < TEST_COUNT(shapes); s++) {
+        for (int kind = 0; kind < KIND_COUNT; kind++) {
+            struct inputs in = make_inputs(&rng, s, (enum kind)kind);
+            for (size_t o = 0; o < TEST_COUNT(ops); o++) {
+                check_op(&ops[o], &in);
+            }
+            free_inputs(&in);
+        }
+    }
+}
+
+static void test_clamp_keeps_nan(void **state) {
+    (void)state;
+    for (size_t b = 0; b < n_backends; b++) {
+        float x[] = {NAN, INFINITY, -INFINITY};
+        backends[b].ops->clamp(backends[b].self, x, 3, 8);
+        assert_true(isnan(x[0]) && x[1] == 8 && x[2] == -8);
+    }
+}
+
+static void test_combine(void **state) {
+    enum { ROWS = 40, ACTIVE = 3, DIM = 333 };
+    struct test_rng rng = {22};
+    (void)state;
+    float *parts = kernels_vector(&rng, KIND_NORMAL, ROWS * ACTIVE * DIM);
+    float *weights = kernels_vector(&rng, KIND_NORMAL, ROWS * ACTIVE);
+    float *got = test_guard(ROWS * DIM * sizeof *got);
+    for (size_t b = 0; b < n_backends; b++) {
+        backends[b].ops->combine(backends[b].self, parts, weights, ROWS, ACTIVE, DIM, got);
+        for (size_t i = 0; i < ROWS * DIM; i++) {
+            const float *p = parts + i / DIM * ACTIVE * DIM + i % DIM,
+                        *w = weights + i / DIM * ACTIVE;
+            float want = w[0] * p[0];
+            want += w[1] * p[DIM];
+            want += w[2] * p[2 * DIM];
+            assert_true(got[i] == want);
+        }
+    }
+    test_guard_free(parts, ROWS * ACTIVE * DIM * sizeof *parts);
+    test_guard_free(weights, ROWS * ACTIVE * sizeof *weights);
+    test_guard_free(got, ROWS * DIM * sizeof *got);
+}
+
+static void test_embed(void **state) {
+    static const int32_t ids[] = {3, 0, 4, 4, 1};
+    struct test_rng rng = {23};
+    const struct codec *codec;
+    (void)state;
+    for (size_t c = 0; (codec = codec_at(c)); c++) {
+        struct weight table = kernels_weight(&rng, codec, KIND_SPIKY, 5, 8000 + 32, 0);
+        size_t n = TEST_COUNT(ids) * table.cols;
+        float *got = test_guard(n * sizeof *got);
+        for (size_t b = 0; b < n_backends; b++) {
+            backends[b].ops->embed(backends[b].self, &table, ids, TEST_COUNT(ids), got);
+            for (size_t i = 0; i < TEST_COUNT(ids); i++) {
+                float *want = kernels_decode(&table, (uint32_t)ids[i]);
+                assert_memory_equal(got + i * table.cols, want, table.cols * sizeof *want);
+                free(want);
+            }
+        }
+        test_guard_free(got, n * sizeof *got);
+        kernels_free_weight(&table);
+    }
+}
+
+/* ---- rope ----------------------------------------------------------------------------------- */
+
+static void test_rope(void **state) {
+    enum { ROWS = 9, HEADS = 3, DIM = 20, HALF = 8, POS = 4090 };
+    struct test_rng rng = {24};
+    float inv_freq[HALF], cs[ROWS * HALF * 2];
+    (void)state;
+    for (int i = 0; i < HALF; i++) {
+        inv_freq[i] = powf(10000, (float)-i / HALF);
+    }
+    float *x = kernels_vector(&rng, KIND_NORMAL, ROWS * HEADS * DIM);
+    float *got = test_guard(ROWS * HEADS * DIM * sizeof *got);
+    for (size_t b = 0; b < n_backends; b++) {
+        backends[b].ops->rope_angles(backends[b].self, POS, ROWS, inv_freq, HALF, 1.25f, cs);
+        memcpy(got, x, ROWS * HEADS * DIM * sizeof *got);
+        backends[b].ops->rope(backends[b].self, got, ROWS, HEADS, DIM, cs, HALF);
+        for (int i = 0; i < ROWS * HEADS * DIM; i++) {
+            int k = i % DIM, row = i / DIM / HEADS, f = k % HALF;
+            double angle = (float)(POS + row) * inv_freq[f], want = x[i];
+            if (k < HALF) {
+                want = 1.25 * (x[i] * cos(angle) - x[i + HALF] * sin(angle));
+            } else if (k < 2 * HALF) {
+                want = 1.25 * (x[i] * cos(angle) + x[i - HALF] * sin(angle));
+            }
+            /* Two products of numbers below 1.25, each with some ulp of cosf or sinf. */
+            assert_true(fabs(got[i] - want) <= (k < 2 * HALF ? 8 * FLT_EPSILON : 0));
+        }
+    }
+    test_guard_free(x, ROWS * HEADS * DIM * sizeof *x);
+    test_guard_free(got, ROWS * HEADS * DIM * sizeof *got);
+}
+
+/* ---- route ---------------------------------------------------------------------------------- */
+
+enum { MAX_EXPERTS = 256 };
+
+static void check_route(const struct backend *b, const float *logits, uint32_t rows, uint32_t n,
+                        uint32_t n_active, bool normalise) {
+    int32_t *ids = test_guard((size_t)rows * n_active * sizeof *ids);
+    float *weights = test_guard((size_t)rows * n_active * sizeof *weights);
+    b->ops->route(b->self, logits, rows, n, n_active, normalise, ids, weights);
+    for (uint32_t r = 0; r < rows; r++) {
+        const float *l = logits + (size_t)r * n;
+        bool taken[MAX_EXPERTS] = {false};
+        double greatest = -INFINITY, all = 0, chosen = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            greatest = fmax(greatest, l[i]);
+        }
+        for (uint32_t i = 0; i < n; i++) {
+            all += exp(l[i] - greatest);
+        }
+        for (uint32_t j = 0; j < n_active; j++) {
+            uint32_t best = n;
+            for (uint32_t i = 0; i < n; i++) {
+                if (!taken[i] && (best == n || l[i] > l[best])) {
+                    best = i;
+                }
+            }
+            taken[best] = true;
+            assert_int_equal(ids[r * n_active + j], best);
+            chosen += exp(l[best] - greatest);
+        }
+        for (uint32_t j = 0; j < n_active; j++) {
+            double p = exp(l[ids[r * n_active + j]] - greatest) / (normalise ? chosen : all);
+            /* The difference is rounded before exp: 2^-24 of its size; below -88 p is nothing. */
+            assert_true(fabs(weights[r * n_active + j] - p) <= 64 * FLT_EPSILON * p + 0x1p-120);
+        }
+    }
+    test_guard_free(ids, (size_t)rows * n_active * sizeof *ids);
+    test_guard_free(weights, (size_t)rows * n_active * sizeof *weights);
+}
+
+static void test_route(void **state) {
+    static const uint32_t experts[] = {1, 2, 7, 8, 60, 64, 128, MAX_EXPERTS};
+    struct test_rng rng = {25};
+    (void)state;
+    for (size_t e = 0; e < TEST_COUNT(experts); e++) {
+        for (int pattern = 0; pattern < KERNELS_LOGITS_NAN; pattern++) {
+            uint32_t n = experts[e], rows = pattern % 2 ? 1 : 37;
+            float *logits = test_guard((size_t)rows * n * sizeof *logits);
+            kernels_logits(&rng, pattern, logits, rows * n);
+            for (size_t b = 0; b < n_backends; b++) {
+                check_route(&backends[b], logits, rows, n, n < 8 ? n : 8, pattern % 2);
+                check_route(&backends[b], logits, rows, n, 1, true);
+            }
+            test_guard_free(logits, (size_t)rows * n * sizeof *logits);
+        }
+    }
+}
+
+/* Whatever the logits are, ids are distinct experts: they index memory. */
+static void test_route_nan(void **state) {
+    (void)state;
+    for (size_t b = 0; b < n_backends; b++) {
+        float logits[] = {NAN, 1, NAN, 2, -INFINITY}, all[] = {NAN, NAN, NAN, NAN, NAN}, weights[5];
+        int32_t ids[5];
+        backends[b].ops->route(backends[b].self, logits, 1, 5, 4, true, ids, weights);
+        assert_int_equal(ids[0], 3);
+        assert_int_equal(ids[1], 1);
+        assert_int_equal(ids[2], 4);
+        assert_int_equal(ids[3], 0);
+        backends[b].ops->route(backends[b].self, all, 1, 5, 5, true, ids, weights);
+        for (int i = 0; i < 5; i++) {
+            assert_int_equal(ids[i], i);
+        }
+    }
+}
+
+/* ---- memory, choice ------------------------------------------------------------------------- */
+
+static void test_memory(void **state) {
+    const struct backend *b = &backends[0];
+    const char text[] = "some bytes";
+    char back[sizeof text];
+    (void)state;
+    uint8_t *p = b->ops->alloc(b->self, 1000);
+    assert_int_equal((uintptr_t)p % 64, 0);
+    for (int i = 0; i < 1000; i++) {
+        assert_int_equal(p[i], 0);
+    }
+    b->ops->write(b->self, p, text, sizeof text);
+    b->ops->read(b->self, back, p, sizeof text);
+    assert_string_equal(back, text);
+    b->ops->free(b->self, p);
+}
+
+static void test_isa(void **state) {
+    struct backend_limits limits = kernels_limits();
+    struct backend b = {0};
+    struct err err = {0};
+    const char *isa, *best = NULL;
+    bool usable;
+    (void)state;
+    for (size_t i = 0; (isa = backend_cpu_isa_at(i, &usable)); i++) {
+        best = usable ? isa : best;
+        assert_ptr_equal(backend_cpu_isa_at(i, NULL), isa);
+        err.set = false;
+        if (usable) {
+            assert_int_equal(backend_cpu_open(&b, isa, 1, &limits, &err), 0);
+            assert_string_equal(b.isa, isa);
+            assert_string_equal(b.name, "cpu");
+            backend_close(&b);
+        } else {
+            assert_int_equal(backend_cpu_open(&b, isa, 1, &limits, &err), -1);
+            assert_err(&err, isa, "lacks");
+        }
+    }
+    err.set = false;
+    assert_int_equal(backend_cpu_open(&b, NULL, 1, &limits, &err), 0);
+    assert_string_equal(b.isa, best);
+    backend_close(&b);
+    assert_int_equal(backend_cpu_open(&b, "mmx", 1, &limits, &err), -1);
+    assert_err(&err, "mmx", "unknown", "scalar");
+    backend_close(&b); /* a failed open leaves nothing to close */
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_elements),  cmocka_unit_test(test_clamp_keeps_nan),
+        cmocka_unit_test(test_combine),   cmocka_unit_test(test_embed),
+        cmocka_unit_test(test_rope),      cmocka_unit_test(test_route),
+        cmocka_unit_test(test_route_nan), cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_isa),
+    };
+    return cmocka_run_group_tests(tests, open_backends, close_backends);
+}

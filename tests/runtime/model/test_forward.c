@@ -1,0 +1,278 @@
+/*
+ * The forward pass against Hugging Face transformers: every tap of every layer and the logits, for
+ * each checkpoint of tests/golden, on every backend; and against itself, however the tokens are
+ * split.
+ */
+#include "tests/util/test.h"
+
+#include <math.h>
+
+#include "format/safetensors.h"
+#include "prep/calib/blas.h"
+#include "prep/hf/hf_forward.h"
+#include "runtime/model/forward.h"
+
+#define MODELS "tests/golden/models/"
+
+/* f32 on both sides, other order of summation. */
+static const float TAP_TOLERANCE = 1e-3f;
+/* Keys and values rounded to 11 bits move the taps of these random models by up to 0.025
+ * (tests/golden/README.md, column f16_kv). */
+static const float F16_KV_TOLERANCE = 5e-2f;
+
+struct golden_case {
+    const char *checkpoint, *golden;
+};
+static const struct golden_case CASES[] = {
+    {MODELS "mixtral-tiny", MODELS "mixtral-tiny/golden.safetensors"},
+    {MODELS "mixtral-fused", MODELS "mixtral-tiny/golden.safetensors"},
+    {MODELS "olmoe-tiny", MODELS "olmoe-tiny/golden.safetensors"},
+    {MODELS "qwen2moe-tiny", MODELS "qwen2moe-tiny/golden.safetensors"},
+    {MODELS "qwen3moe-tiny", MODELS "qwen3moe-tiny/golden.safetensors"},
+    {MODELS "qwen3moe-fused", MODELS "qwen3moe-tiny/golden.safetensors"},
+    {MODELS "qwen3moe-f32", MODELS "qwen3moe-f32/golden.safetensors"},
+    {MODELS "qwen3moe-f16", MODELS "qwen3moe-f32/golden.safetensors"},
+    {"tests/models/fable", MODELS "fable/golden.safetensors"},
+    {"tests/models/fable-fine", MODELS "fable-fine/golden.safetensors"},
+};
+
+/* ---- a model on a backend ---- */
+
+struct rig {
+    struct hf_model hf;
+    struct safetensors *golden;
+    struct backend be;
+    struct hf_forward source;
+    struct layer_weights model, *layers;
+    struct forward forward;
+    struct kv *kv;
+    float *logits; /* [n_ids, vocab] */
+    const int32_t *ids;
+    uint32_t n_ids;
+    /* What the tap hook checks. */
+    uint32_t pos0;
+    float tolerance, worst;
+    char worst_name[64];
+    uint32_t n_compared;
+};
+
+static const struct st_tensor *golden(const struct rig *r, const char *name) {
+    const struct st_tensor *t = st_find(r->golden, name);
+    if (!t)
+        fail_msg("golden tensor %s is missing", name);
+    return t;
+}
+
+/* Golden rows are those of the positions in `rows_name`. */
+static void compare(struct rig *r, const char *name, const char *rows_name, const float *data,
+                    uint32_t rows, uint32_t cols) {
+    const struct st_tensor *want = golden(r, name), *positions = golden(r, rows_name);
+    const int32_t *pos = (const int32_t *)positions->data;
+    assert_int_equal(want->n_dims, 2);
+    assert_int_equal(want->shape[0], positions->shape[0]);
+    assert_int_equal(want->shape[1], cols);
+    for (uint64_t i = 0; i < positions->shape[0]; i++) {
+        if ((uint32_t)pos[i] < r->pos0 || (uint32_t)pos[i] >= r->pos0 + rows)
+            continue;
+        const float *got = data + (size_t)((uint32_t)pos[i] - r->pos0) * cols;
+        for (uint32_t c = 0; c < cols; c++) {
+            float w;
+            memcpy(&w, want->data + (i * cols + c) * sizeof w, sizeof w);
+            float d = fabsf(got[c] - w);
+            if (!(d <= r->worst)) {
+                r->worst = d;
+                snprintf(r->worst_name, sizeof r->worst_name, "%s[%d,%u]", name, pos[i], c);
+            }
+        }
+        r->n_compared++;
+    }
+}
+
+static void compare_ids(struct rig *r, const char *name, const int32_t *ids, uint32_t rows,
+                        uint32_t cols) {
+    const struct st_tensor *want = golden(r, name), *positions = golden(r, "tap_rows");
+    const int32_t *pos = (const int32_t *)positions->data;
+    for (uint64_t i = 0; i < positions->shape[0]; i++)
+        if ((uint32_t)pos[i] >= r->pos0 && (uint32_t)pos[i] < r->pos0 + rows)
+            assert_memory_equal(ids + (size_t)((uint32_t)pos[i] - r->pos0) * cols,
+                                want->data + i * cols * sizeof(int32_t), cols * sizeof(int32_t));
+}
+
+static void on_tap(void *ctx, enum tap tap, uint32_t layer, const float *data, uint32_t rows,
+                   uint32_t cols, const int32_t *ids) {
+    static const char *const names[TAP_COUNT] = {
+        [TAP_EMBED] = "embed",           [TAP_ATTN_IN] = "attn_in",
+        [TAP_ATTN_OUT] = "attn_out",     [TAP_FFN_IN] = "ffn_in",
+        [TAP_ROUTER] = "router",         [TAP_EXPERT_WEIGHTS] = "expert_weights",
+        [TAP_FFN_OUT] = "ffn_out",       [TAP_LAYER_OUT] = "out",
+        [TAP_FINAL_NORM] = "final_norm", [TAP_LOGITS] = "logits",
+    };
+    struct rig *r = ctx;
+    char name[64];
+    if (!names[tap]) /* TAP_FFN_RESIDUAL: what FFN_IN is the norm of */
+        return;
+    bool of_model = tap == TAP_EMBED || tap == TAP_FINAL_NORM || tap == TAP_LOGITS;
+    if (of_model)
+        snprintf(name, sizeof name, "%s", names[tap]);
+    else
+        snprintf(name, sizeof name, "l%u.%s", layer, names[tap]);
+    compare(r, name, tap == TAP_LOGITS ? "logit_rows" : "tap_rows", data, rows, cols);
+    if (ids) {
+        snprintf(name, sizeof name, "l%u.expert_ids", layer);
+        compare_ids(r, name, ids, rows, cols);
+    }
+}
+
+static void rig_open(struct rig *r, const struct golden_case *c, const char *backend,
+                     uint32_t threads, enum kv_type kv_type) {
+    struct err err = {0};
+    *r = (struct rig){.tolerance = kv_type == KV_F16 ? F16_KV_TOLERANCE : TAP_TOLERANCE};
+    hf_open(&r->hf, c->checkpoint, &err);
+    assert_no_err(&err);
+    st_open(&r->golden, c->golden, &err);
+    assert_no_err(&err);
+    const struct st_tensor *ids = golden(r, "ids");
+    r->ids = (const int32_t *)ids->data;
+    r->n_ids = (uint32_t)ids->shape[0];
+
+    const struct arch *a = hf_arch(&r->hf);
+    struct backend_limits limits = forward_limits(a, r->n_ids, r->n_ids);
+    if (strcmp(backend, "blas") == 0)
+        backend_blas_open(&r->be, threads, &limits, &err);
+    else
+        backend_cpu_open(&r->be, strcmp(backend, "best") == 0 ? NULL : backend, threads, &limits,
+                         &err);
+    assert_no_err(&err);
+    hf_forward_open(&r->source, &r->hf, &r->be, r->n_ids);
+    struct weight_source source = hf_forward_source(&r->source);
+    forward_bind_model(&r->model, a, &source, &r->be, &err);
+    r->layers = mem_calloc(a->n_layers, sizeof *r->layers);
+    r->kv = mem_calloc(a->n_layers, sizeof *r->kv);
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        forward_bind_layer(&r->layers[l], a, l, &source, &r->be, &err);
+        r->kv[l] = (struct kv){kv_type, a->n_kv_heads, a->head_dim, r->n_ids, NULL, NULL};
+        r->kv[l].k = r->be.ops->alloc(r->be.self, kv_bytes(&r->kv[l]));
+        r->kv[l].v = r->be.ops->alloc(r->be.self, kv_bytes(&r->kv[l]));
+    }
+    assert_no_err(&err);
+    r->logits = r->be.ops->alloc(r->be.self, (size_t)r->n_ids * a->vocab * sizeof(float));
+    forward_open(&r->forward, a, &r->be, r->n_ids, hf_forward_experts(&r->source),
+                 (struct tap_hook){r, on_tap});
+}
+
+static void rig_close(struct rig *r) {
+    for (uint32_t l = 0; l < hf_arch(&r->hf)->n_layers; l++) {
+        r->be.ops->free(r->be.self, r->kv[l].k);
+        r->be.ops->free(r->be.self, r->kv[l].v);
+    }
+    r->be.ops->free(r->be.self, r->logits);
+    forward_close(&r->forward);
+    hf_forward_close(&r->source);
+    backend_close(&r->be);
+    free(r->layers);
+    free(r->kv);
+    st_close(r->golden);
+    hf_close(&r->hf);
+}
+
+/* Run all ids, `step` rows a call; logits of every position land in r->logits. */
+static void rig_run(struct rig *r, uint32_t step) {
+    struct err err = {0};
+    const struct arch *a = hf_arch(&r->hf);
+    r->worst = 0;
+    r->n_compared = 0;
+    for (r->pos0 = 0; r->pos0 < r->n_ids; r->pos0 += step) {
+        uint32_t rows = r->n_ids - r->pos0 < step ? r->n_ids - r->pos0 : step;
+        forward_embed(&r->forward, &r->model, r->ids + r->pos0, rows, r->forward.x);
+        for (uint32_t l = 0; l < a->n_layers; l++) {
+            forward_layer(&r->forward, &r->layers[l], l, &r->kv[l], r->pos0, rows, r->forward.x,
+                          &err);
+            assert_no_err(&err);
+        }
+        forward_logits(&r->forward, &r->model, r->forward.x, rows,
+                       r->logits + (size_t)r->pos0 * a->vocab);
+    }
+}
+
+static void check_golden(const char *backend, uint32_t threads, enum kv_type kv_type) {
+    for (size_t i = 0; i < TEST_COUNT(CASES); i++) {
+        struct rig r;
+        rig_open(&r, &CASES[i], backend, threads, kv_type);
+        rig_run(&r, r.n_ids);
+        print_message("%-36s %-6s %s: %u rows, worst %.2g at %s\n", CASES[i].checkpoint, backend,
+                      kv_type == KV_F16 ? "f16" : "f32", r.n_compared, (double)r.worst,
+                      r.worst_name);
+        assert_true(r.n_compared > 12);
+        assert_true(r.worst <= r.tolerance);
+        rig_close(&r);
+    }
+}
+
+/* ---- tests ---- */
+
+static void every_tap_agrees_on_every_cpu_isa(void **state) {
+    (void)state;
+    bool usable;
+    for (size_t i = 0; backend_cpu_isa_at(i, &usable); i++)
+        if (usable)
+            check_golden(backend_cpu_isa_at(i, NULL), 2, KV_F32);
+}
+
+static void every_tap_agrees_on_openblas(void **state) {
+    (void)state;
+    check_golden("blas", 2, KV_F32);
+}
+
+static void f16_kv_stays_within_its_tolerance(void **state) {
+    (void)state;
+    check_golden("scalar", 1, KV_F16);
+}
+
+/* One row a call, all rows at once, and odd pieces give the same bits. */
+static void splitting_the_tokens_changes_no_bit(void **state) {
+    (void)state;
+    static const uint32_t steps[] = {1, 7, 16};
+    bool usable;
+    for (size_t isa = 0; backend_cpu_isa_at(isa, &usable); isa++) {
+        for (size_t i = 0; usable && i < TEST_COUNT(CASES); i++) {
+            struct rig r;
+            rig_open(&r, &CASES[i], backend_cpu_isa_at(isa, NULL), 2, KV_F16);
+            rig_run(&r, r.n_ids);
+            size_t bytes = (size_t)r.n_ids * hf_arch(&r.hf)->vocab * sizeof(float);
+            float *whole = mem_alloc(bytes);
+            memcpy(whole, r.logits, bytes);
+            for (size_t s = 0; s < TEST_COUNT(steps); s++) {
+                rig_run(&r, steps[s]);
+                assert_memory_equal(r.logits, whole, bytes);
+            }
+            free(whole);
+            rig_close(&r);
+        }
+    }
+}
+
+static void threads_change_no_bit(void **state) {
+    (void)state;
+    uint64_t hash[2];
+    for (size_t i = 0; i < TEST_COUNT(CASES); i++) {
+        for (uint32_t t = 0; t < 2; t++) {
+            struct rig r;
+            rig_open(&r, &CASES[i], "best", t ? 3 : 1, KV_F16);
+            rig_run(&r, r.n_ids);
+            hash[t] = hash64(r.logits, (size_t)r.n_ids * hf_arch(&r.hf)->vocab * sizeof(float));
+            rig_close(&r);
+        }
+        assert_true(hash[0] == hash[1]);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_tap_agrees_on_every_cpu_isa),
+        cmocka_unit_test(every_tap_agrees_on_openblas),
+        cmocka_unit_test(f16_kv_stays_within_its_tolerance),
+        cmocka_unit_test(splitting_the_tokens_changes_no_bit),
+        cmocka_unit_test(threads_change_no_bit),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,546 @@
+/*
+ * The whole chain, checkpoint -> archive -> engine, through the public API: greedy tokens and
+ * perplexity of transformers, and bit-identical logits whatever the memory budget, the threads, the
+ * split and the state of the cache.
+ */
+#include "tests/util/test.h"
+
+#include <math.h>
+#include <stdatomic.h>
+
+#include "format/corm_read.h"
+#include "format/safetensors.h"
+#include "runtime/reader.h"
+#include "tests/util/test_util_model.h"
+
+#define MODELS "tests/golden/models/"
+#define FABLE "tests/models/fable"
+#define FINE "tests/models/fable-fine"
+
+struct golden_case {
+    const char *name, *checkpoint;
+};
+static const struct golden_case CASES[] = {
+    {"mixtral-tiny", MODELS "mixtral-tiny"},
+    {"olmoe-tiny", MODELS "olmoe-tiny"},
+    {"qwen2moe-tiny", MODELS "qwen2moe-tiny"},
+    {"qwen3moe-tiny", MODELS "qwen3moe-tiny"},
+    {"qwen3moe-f32", MODELS "qwen3moe-f32"},
+    {"fable", FABLE},
+    {"fable-fine", FINE},
+};
+
+static char *archive_path(const char *name, const char *codec) {
+    return mem_printf("%s/%s-%s.corm", test_dir(), name, codec);
+}
+
+/* Packs once a name and codec ("own": the checkpoint's); later calls find the file. */
+static char *archive_of(const char *name, const char *checkpoint, const char *codec) {
+    char *path = archive_path(name, codec), *file = mem_printf("%s-%s", name, codec);
+    if (access(path, R_OK) != 0) {
+        free(
+            model_archive(checkpoint, test_dir(), file, strcmp(codec, "own") ? codec : NULL, true));
+    }
+    free(file);
+    return path;
+}
+
+static struct safetensors *golden_open(const char *name) {
+    struct err err = {0};
+    struct safetensors *st;
+    char *path = mem_printf(MODELS "%s/golden.safetensors", name);
+    st_open(&st, path, &err);
+    assert_no_err(&err);
+    free(path);
+    return st;
+}
+
+static const int32_t *golden_ids(const struct safetensors *st, const char *name, size_t *n) {
+    const struct st_tensor *t = st_find(st, name);
+    assert_non_null(t);
+    *n = t->shape[0];
+    return (const int32_t *)t->data;
+}
+
+/* ---- against transformers ---- */
+
+static void check_greedy(const struct golden_case *c, const char *isa) {
+    char *path = archive_of(c->name, c->checkpoint, "own");
+    struct safetensors *golden = golden_open(c->name);
+    size_t n_prompt, n_greedy;
+    const int32_t *prompt = golden_ids(golden, "greedy_prompt", &n_prompt);
+    const int32_t *greedy = golden_ids(golden, "greedy", &n_greedy);
+    assert_int_equal(n_greedy, 64);
+    struct corm_engine *e =
+        model_open(path, &(struct corm_engine_options){.isa = isa, .threads = 2});
+    struct corm_session *s = model_session(e);
+    const struct corm_sampling how = {.temperature = 0, .repeat_penalty = 1, .top_p = 1};
+    model_eval(s, prompt, n_prompt, false);
+    for (size_t i = 0; i < n_greedy; i++) {
+        int32_t id = corm_session_sample(s, &how);
+        if (id != greedy[i])
+            fail_msg("%s on %s: token %zu is %d, transformers has %d", c->name,
+                     isa ? isa : "the best set", i, id, greedy[i]);
+        model_eval(s, &id, 1, false);
+    }
+    corm_session_close(s);
+    corm_engine_close(e);
+    st_close(golden);
+    free(path);
+}
+
+static void greedy_tokens_are_those_of_transformers(void **state) {
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(CASES); i++) {
+        check_greedy(&CASES[i], NULL);
+        if (!QUICK)
+            check_greedy(&CASES[i], "scalar");
+    }
+}
+
+/* The prompt's text gives the prompt's ids: tokenizer and template of the archive. */
+static void prompts_tokenize_as_transformers_does(void **state) {
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(CASES); i++) {
+        struct err err = {0};
+        char *path = archive_of(CASES[i].name, CASES[i].checkpoint, "own");
+        char *text_path = mem_printf(MODELS "%s/prompt.txt", CASES[i].name);
+        uint8_t *text;
+        size_t bytes, n, n_ids;
+        file_read(text_path, 1 << 20, &text, &bytes, &err);
+        assert_no_err(&err);
+        struct safetensors *golden = golden_open(CASES[i].name);
+        const int32_t *want = golden_ids(golden, "greedy_prompt", &n);
+        struct corm_engine *e = model_open(path, &(struct corm_engine_options){.threads = 1});
+        int32_t *ids;
+        assert_int_equal(
+            corm_tokenize(e, (const char *)text, bytes, true, false, &ids, &n_ids, NULL), 0);
+        assert_int_equal(n_ids, n);
+        assert_memory_equal(ids, want, n * sizeof *ids);
+        free(ids);
+        corm_engine_close(e);
+        st_close(golden);
+        free(text);
+        free(text_path);
+        free(path);
+    }
+}
+
+static double log_prob(const float *logits, uint32_t vocab, int32_t id) {
+    double most = -INFINITY, sum = 0;
+    for (uint32_t i = 0; i < vocab; i++)
+        most = logits[i] > most ? (double)logits[i] : most;
+    for (uint32_t i = 0; i < vocab; i++)
+        sum += exp((double)logits[i] - most);
+    return (double)logits[id] - most - log(sum);
+}
+
+static double perplexity_of(const char *name, const char *checkpoint, const char *codec,
+                            double *golden_value) {
+    char *path = archive_of(name, checkpoint, codec);
+    struct safetensors *golden = golden_open(name);
+    size_t n_ids, one;
+    const int32_t *ids = golden_ids(golden, "perplexity_tokens", &n_ids);
+    const int32_t ctx = *golden_ids(golden, "perplexity_ctx", &one);
+    memcpy(golden_value, st_find(golden, "perplexity")->data, sizeof *golden_value);
+    struct corm_engine *e = model_open(path, &(struct corm_engine_options){.threads = 2});
+    struct corm_session *s = model_session(e);
+    uint32_t vocab = corm_engine_info(e)->vocab;
+    double nll = 0;
+    size_t scored = 0;
+    for (size_t first = 0; first < n_ids; first += (size_t)ctx) {
+        size_t n = n_ids - first < (size_t)ctx ? n_ids - first : (size_t)ctx;
+        corm_session_truncate(s, 0);
+        const float *logits = model_eval(s, ids + first, n, true);
+        for (size_t i = 1; i < n; i++, scored++)
+            nll -= log_prob(logits + (i - 1) * vocab, vocab, ids[first + i]);
+    }
+    assert_int_equal(scored, *golden_ids(golden, "perplexity_scored", &one));
+    corm_session_close(s);
+    corm_engine_close(e);
+    st_close(golden);
+    free(path);
+    return exp(nll / (double)scored);
+}
+
+static void perplexity_is_that_of_transformers(void **state) {
+    (void)state;
+    /* What the codec may cost: docs/SPEED.md, "Quality". */
+    static const struct {
+        const char *codec;
+        double tolerance;
+    } rows[] = {{"bf16", 0.001}, {"q8", 0.002}, {"q4", 0.025}};
+    for (size_t i = 0; i < (QUICK ? 1 : TEST_COUNT(rows)); i++) {
+        for (int fine = 0; fine <= 1; fine++) {
+            const char *name = fine ? "fable-fine" : "fable";
+            double want, got = perplexity_of(name, fine ? FINE : FABLE, rows[i].codec, &want);
+            print_message("%s %s: perplexity %.4f, transformers %.4f (%+.3f %%)\n", name,
+                          rows[i].codec, got, want, 100 * (got / want - 1));
+            assert_true(fabs(got / want - 1) <= rows[i].tolerance);
+        }
+    }
+}
+
+/* ---- exact means exact ---- */
+
+/* Hash of all logits of a sequence: a prompt in one call, then token by token. *warm, where asked
+ * for, becomes that of the same again, when the cache is full of it. */
+static uint64_t run_hash(const char *path, const struct corm_engine_options *opt, uint32_t n_prompt,
+                         uint32_t n_tok, uint64_t *warm) {
+    struct corm_engine *e = model_open(path, opt);
+    struct corm_session *s = model_session(e);
+    uint32_t vocab = corm_engine_info(e)->vocab;
+    int32_t ids[512];
+    for (uint32_t i = 0; i < n_tok; i++)
+        ids[i] = (int32_t)((i * 7919u + 13u) % vocab);
+    uint64_t hash = model_hash(e, s, ids, n_prompt, n_tok);
+    if (warm) {
+        corm_session_truncate(s, 0);
+        *warm = model_hash(e, s, ids, n_prompt, n_tok);
+    }
+    corm_session_close(s);
+    corm_engine_close(e);
+    return hash;
+}
+
+static void no_setting_changes_a_bit(void **state) {
+    (void)state;
+    static const char *const codecs[] = {"bf16", "q8", "q4"};
+    static const uint32_t percent[] = {100, 50, 25, 10};
+    const size_t n_codecs = QUICK ? 1 : TEST_COUNT(codecs), step = QUICK ? 3 : 1;
+    for (size_t c = 0; c < n_codecs; c++) {
+        char *path = archive_of("fable", FABLE, codecs[c]);
+        bool packs = strcmp(codecs[c], "bf16") == 0;
+        struct corm_engine_options opt = {
+            .threads = 1, .ctx_tok = 128, .keeping = CORM_KEEP_DECODED};
+        struct corm_engine *e = model_open(path, &opt);
+        struct corm_memory_plan plan = *corm_engine_plan(e);
+        corm_engine_close(e);
+        uint64_t fixed = plan.total_bytes - plan.cache_bytes, want = 0;
+        for (size_t i = 0; i < TEST_COUNT(percent); i += step) {
+            for (uint32_t threads = 1; threads <= 2; threads++) {
+                opt.threads = threads;
+                opt.ram_bytes = fixed + plan.cache_need_bytes * percent[i] / 100;
+                opt.ram_bytes = opt.ram_bytes < plan.floor_bytes ? plan.floor_bytes : opt.ram_bytes;
+                uint64_t warm, cold = run_hash(path, &opt, 40, 60, &warm);
+                opt.keeping = packs ? CORM_KEEP_PACKED : CORM_KEEP_AUTO;
+                uint64_t split = run_hash(path, &opt, 7, 60, NULL);
+                opt.keeping = CORM_KEEP_DECODED;
+                want = want ? want : cold;
+                assert_true(cold == want && warm == want && split == want);
+            }
+        }
+        free(path);
+    }
+}
+
+static void batch_size_changes_no_bit(void **state) {
+    (void)state;
+    char *path = archive_of("qwen2moe-tiny", MODELS "qwen2moe-tiny", "own");
+    uint64_t want = 0;
+    for (uint32_t rows = 1; rows <= 64; rows *= 4) {
+        struct corm_engine *e =
+            model_open(path, &(struct corm_engine_options){.threads = 2, .batch_rows = rows});
+        struct corm_session *s = model_session(e);
+        int32_t ids[50];
+        for (int32_t i = 0; i < 50; i++)
+            ids[i] = (i * 37 + 5) % 280;
+        uint64_t hash =
+            hash64(model_eval(s, ids, 50, false), corm_engine_info(e)->vocab * sizeof(float));
+        want = want ? want : hash;
+        assert_true(hash == want);
+        corm_session_close(s);
+        corm_engine_close(e);
+    }
+    free(path);
+}
+
+/* Packed experts take less room: what does not fit decoded may fit so. */
+static void more_packed_experts_fit(void **state) {
+    (void)state;
+    char *path = archive_of("fable", FABLE, "bf16");
+    struct corm_engine_options opt = {.threads = 1, .ctx_tok = 128, .keeping = CORM_KEEP_DECODED};
+    struct corm_engine *e = model_open(path, &opt);
+    const struct corm_memory_plan decoded = *corm_engine_plan(e);
+    corm_engine_close(e);
+    assert_false(decoded.packed || decoded.streams);
+    opt.keeping = CORM_KEEP_PACKED;
+    e = model_open(path, &opt);
+    const struct corm_memory_plan packed = *corm_engine_plan(e);
+    corm_engine_close(e);
+    assert_true(packed.packed && !packed.streams);
+    uint64_t fixed = packed.total_bytes - packed.cache_bytes;
+    assert_true(packed.cache_need_bytes < decoded.cache_need_bytes * 7 / 10);
+    /* Room for all of them packed, and not decoded: nobody has to say so. */
+    opt = (struct corm_engine_options){
+        .threads = 1, .ctx_tok = 128, .ram_bytes = fixed + packed.cache_need_bytes};
+    e = model_open(path, &opt);
+    assert_true(corm_engine_plan(e)->packed && !corm_engine_plan(e)->streams);
+    corm_engine_close(e);
+    /* Less: the slots are the budget's. */
+    opt.keeping = CORM_KEEP_PACKED;
+    opt.ram_bytes = fixed + packed.cache_need_bytes / 2;
+    e = model_open(path, &opt);
+    assert_true(corm_engine_plan(e)->packed && corm_engine_plan(e)->streams);
+    assert_true(corm_engine_plan(e)->total_bytes <= opt.ram_bytes);
+    corm_engine_close(e);
+    free(path);
+
+    struct corm_error error;
+    path = archive_of("fable", FABLE, "q8");
+    assert_int_equal(corm_engine_open(&e, path, &opt, &error), -1);
+    assert_non_null(strstr(error.message, "kept packed"));
+    assert_non_null(strstr(error.message, "q8"));
+    free(path);
+}
+
+/* Where experts come and go, and nobody says how they are kept: packed where the disk is slow. What
+ * is best with a fast one hangs on the machine (test_packing). No bit hangs on it. */
+static void a_slow_disk_makes_experts_packed(void **state) {
+    (void)state;
+    static const struct {
+        double bytes_per_s;
+        enum corm_keeping keeping;
+        bool packed;
+    } cases[] = {
+        {2e6, CORM_KEEP_DECODED, false},
+        {2e6, CORM_KEEP_AUTO, true},
+        {2e6, CORM_KEEP_PACKED, true},
+        {1e12, CORM_KEEP_PACKED, true},
+    };
+    char *path = archive_of("mixtral-tiny", MODELS "mixtral-tiny", "bf16");
+    uint64_t want = 0, decoded_bytes = 0;
+    for (size_t i = 0; i < TEST_COUNT(cases); i++) {
+        struct corm_mechanisms m = {.cache_share = 0.5,
+                                    .throttle_bytes_per_s = cases[i].bytes_per_s};
+        struct corm_engine_options opt = {
+            .threads = 2, .ctx_tok = 64, .keeping = cases[i].keeping, .measure = &m};
+        struct corm_engine *e = model_open(path, &opt);
+        const struct corm_memory_plan plan = *corm_engine_plan(e);
+        corm_engine_close(e);
+        assert_true(plan.streams);
+        assert_int_equal(plan.packed, cases[i].packed);
+        assert_true(plan.total_bytes <= plan.budget_bytes);
+        decoded_bytes = decoded_bytes ? decoded_bytes : plan.cache_need_bytes;
+        assert_true(plan.packed ? plan.cache_need_bytes < decoded_bytes * 3 / 4
+                                : plan.cache_need_bytes == decoded_bytes);
+        uint64_t hash = run_hash(path, &opt, 7, 20, NULL);
+        want = want ? want : hash;
+        assert_true(hash == want);
+    }
+    free(path);
+}
+
+/* However packed experts come to memory: the bits of decoded ones. */
+static void packed_experts_are_exact_however_they_are_read(void **state) {
+    (void)state;
+    static const enum corm_reading readings[] = {CORM_READ_BUFFERED, CORM_READ_DIRECT,
+                                                 CORM_READ_MAPPED, CORM_READ_PASSING};
+    char *path = archive_of("fable-fine", FINE, "bf16");
+    struct corm_engine_options opt = {.threads = 2, .ctx_tok = 64, .keeping = CORM_KEEP_DECODED};
+    uint64_t want = run_hash(path, &opt, 30, 45, NULL);
+    opt.keeping = CORM_KEEP_PACKED; /* in place */
+    assert_true(run_hash(path, &opt, 30, 45, NULL) == want);
+    for (size_t i = 0; i < TEST_COUNT(readings); i++) {
+        struct corm_mechanisms m = {.cache_share = 0.2, .reading = readings[i]};
+        if (readings[i] == CORM_READ_DIRECT && !reader_direct_works(path))
+            continue;
+        opt.measure = &m;
+        struct corm_engine *e = model_open(path, &opt);
+        assert_true(corm_engine_plan(e)->packed && corm_engine_plan(e)->streams);
+        assert_int_equal(corm_engine_plan(e)->reading, readings[i]);
+        corm_engine_close(e);
+        uint64_t warm, cold = run_hash(path, &opt, 30, 45, &warm);
+        assert_true(cold == want && warm == want);
+    }
+    free(path);
+}
+
+/* ---- refusals ---- */
+
+static void a_budget_under_the_floor_names_the_floor(void **state) {
+    (void)state;
+    char *path = archive_of("fable", FABLE, "bf16");
+    struct corm_engine_options opt = {.ram_bytes = 1 << 20};
+    struct corm_engine *e;
+    struct corm_error error;
+    assert_int_equal(corm_engine_open(&e, path, &opt, &error), -1);
+    assert_non_null(strstr(error.message, "too small"));
+    unsigned long long floor_mib = 0;
+    const char *would = strstr(error.message, "small: ");
+    assert_non_null(would);
+    assert_int_equal(sscanf(would, "small: %llu MiB would do", &floor_mib), 1);
+    opt.ram_bytes = (uint64_t)floor_mib << 20;
+    assert_int_equal(corm_engine_open(&e, path, &opt, &error), 0);
+    corm_engine_close(e);
+    free(path);
+}
+
+static void bad_calls_are_refused(void **state) {
+    (void)state;
+    char *path = archive_of("mixtral-tiny", MODELS "mixtral-tiny", "own");
+    struct corm_engine_options opt = {.threads = 1, .ctx_tok = 8};
+    struct corm_engine *e = model_open(path, &opt);
+    struct corm_session *s = model_session(e);
+    const int32_t ids[9] = {1, 2, 3, 4, 5, 6, 7, 8, 9}, outside = 288, negative = -1;
+    struct corm_error error;
+    const float *logits;
+    assert_int_equal(corm_session_sample(s, &(struct corm_sampling){0}), -1);
+    assert_int_equal(corm_session_eval(s, ids, 9, false, &logits, &error), -1);
+    assert_non_null(strstr(error.message, "context full"));
+    assert_int_equal(corm_session_eval(s, &outside, 1, false, &logits, &error), -1);
+    assert_non_null(strstr(error.message, "288"));
+    assert_int_equal(corm_session_eval(s, &negative, 1, false, &logits, &error), -1);
+    assert_int_equal(corm_session_eval(s, ids, 0, false, &logits, &error), -1);
+    assert_int_equal(corm_session_length(s), 0);
+    model_eval(s, ids, 8, false);
+    assert_int_equal(corm_session_eval(s, ids, 1, false, &logits, &error), -1);
+    corm_session_close(s);
+    corm_engine_close(e);
+    struct corm_engine_options longer = {.ctx_tok = 1 << 19};
+    assert_int_equal(corm_engine_open(&e, path, &longer, &error), -1);
+    assert_non_null(strstr(error.message, "context"));
+    free(path);
+}
+
+/* The archive with one byte of every chunk flipped; free(). */
+static char *corrupted(const char *path, const char *codec) {
+    char *bad = archive_path("bad", codec);
+    struct err err = {0};
+    uint8_t *bytes;
+    size_t size;
+    file_read(path, 1 << 26, &bytes, &size, &err);
+    assert_no_err(&err);
+    struct corm c;
+    corm_open(&c, path, 0, &err);
+    assert_no_err(&err);
+    for (uint32_t i = 0; i < c.n_chunks; i++)
+        bytes[c.chunks[i].offset + 5] ^= 0x10;
+    corm_close(&c);
+    FILE *f = fopen(bad, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(bytes, 1, size, f), size);
+    fclose(f);
+    free(bytes);
+    return bad;
+}
+
+/* The run stops and names the chunk: the first that was read, demanded or guessed. */
+static void check_stops(const char *bad, const struct corm_engine_options *opt) {
+    struct corm_engine *e = model_open(bad, opt);
+    assert_int_equal(corm_engine_plan(e)->packed, opt->keeping == CORM_KEEP_PACKED);
+    struct corm_session *s = model_session(e);
+    const int32_t id = 1;
+    struct corm_error error;
+    for (int again = 0; again < 2; again++) {
+        assert_int_equal(corm_session_eval(s, &id, 1, false, NULL, &error), -1);
+        if (!strstr(error.message, "layer ") || !strstr(error.message, " expert ") ||
+            !strstr(error.message, "checksum") || !strstr(error.message, bad))
+            fail_msg("names no chunk of %s with a wrong checksum: %s", bad, error.message);
+    }
+    assert_int_equal(corm_session_length(s), 0);
+    corm_session_close(s);
+    corm_engine_close(e);
+}
+
+static void a_corrupt_chunk_stops_the_run(void **state) {
+    (void)state;
+    char *path = archive_of("olmoe-tiny", MODELS "olmoe-tiny", "q8"), *bad = corrupted(path, "q8");
+    check_stops(bad, &(struct corm_engine_options){.threads = 2});
+    free(path);
+    free(bad);
+    /* Kept packed: in place, in slots, and where the file is mapped. */
+    path = archive_of("fable", FABLE, "bf16");
+    bad = corrupted(path, "bf16");
+    struct corm_engine_options opt = {.threads = 2, .ctx_tok = 64, .keeping = CORM_KEEP_PACKED};
+    check_stops(bad, &opt);
+    for (int mapped = 0; mapped < 2; mapped++) {
+        struct corm_mechanisms m = {.cache_share = 0.5,
+                                    .reading = mapped ? CORM_READ_MAPPED : CORM_READ_BUFFERED};
+        opt.measure = &m;
+        check_stops(bad, &opt);
+    }
+    free(path);
+    free(bad);
+}
+
+/* ---- bad disks ---- */
+
+struct bad_disk {
+    atomic_int reads;
+    int fail_at, stall_at; /* number of the read; -1 = none */
+};
+
+static int on_read(void *ctx, uint64_t offset, uint64_t bytes) {
+    struct bad_disk *d = ctx;
+    (void)offset;
+    (void)bytes;
+    int n = atomic_fetch_add(&d->reads, 1);
+    if (n == d->stall_at)
+        usleep(500000);
+    return n == d->fail_at;
+}
+
+/* With and without guesses: a read error is one line that names the file, again at the next call; a
+ * disk that stops for a while costs time and not a bit. */
+static void bad_disks_end_as_they_should(void **state) {
+    (void)state;
+    char *path = archive_of("fable", FABLE, "bf16");
+    for (int guesses = 0; guesses < 2; guesses++) {
+        uint64_t hashes[2];
+        for (int stalls = 0; stalls < 2; stalls++) {
+            struct bad_disk disk = {.fail_at = -1, .stall_at = stalls ? 40 : -1};
+            struct corm_mechanisms m = {.cache_share = 0.25,
+                                        .no_guesses = !guesses,
+                                        .on_read = on_read,
+                                        .on_read_ctx = &disk};
+            uint64_t start = clock_ns();
+            hashes[stalls] = run_hash(
+                path, &(struct corm_engine_options){.threads = 1, .ctx_tok = 64, .measure = &m}, 5,
+                20, NULL);
+            assert_true(atomic_load(&disk.reads) > 41);
+            assert_true(!stalls || clock_ns() - start >= UINT64_C(500000000));
+        }
+        assert_true(hashes[0] == hashes[1]);
+
+        struct bad_disk disk = {.fail_at = 40, .stall_at = -1};
+        struct corm_mechanisms m = {
+            .cache_share = 0.25, .no_guesses = !guesses, .on_read = on_read, .on_read_ctx = &disk};
+        struct corm_engine *e =
+            model_open(path, &(struct corm_engine_options){.threads = 2, .measure = &m});
+        struct corm_session *s = model_session(e);
+        struct corm_error error = {0};
+        int32_t id = 1;
+        int n = 0, status = 0;
+        for (; status == 0 && n < 200; n++, id += 37)
+            status = corm_session_eval(s, &id, 1, false, NULL, &error);
+        assert_int_equal(status, -1);
+        assert_non_null(strstr(error.message, path));
+        assert_non_null(strstr(error.message, "Input/output error"));
+        assert_null(strchr(error.message, '\n'));
+        /* The failed token is not half there. */
+        assert_int_equal(corm_session_length(s), n - 1);
+        assert_int_equal(corm_session_eval(s, &id, 1, false, NULL, &error), -1);
+        corm_session_close(s);
+        corm_engine_close(e);
+    }
+    free(path);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(greedy_tokens_are_those_of_transformers),
+        cmocka_unit_test(prompts_tokenize_as_transformers_does),
+        cmocka_unit_test(perplexity_is_that_of_transformers),
+        cmocka_unit_test(no_setting_changes_a_bit),
+        cmocka_unit_test(more_packed_experts_fit),
+        cmocka_unit_test(a_slow_disk_makes_experts_packed),
+        cmocka_unit_test(packed_experts_are_exact_however_they_are_read),
+        cmocka_unit_test(batch_size_changes_no_bit),
+        cmocka_unit_test(a_budget_under_the_floor_names_the_floor),
+        cmocka_unit_test(bad_calls_are_refused),
+        cmocka_unit_test(a_corrupt_chunk_stops_the_run),
+        cmocka_unit_test(bad_disks_end_as_they_should),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,183 @@
+/*
+ * Which experts are the CPU's beside a device: the rule, the places, and that both are functions of
+ * what was routed alone. test_tier.c has the whole engine.
+ */
+#include "tests/util/test.h"
+
+#include <math.h>
+
+#include "runtime/model/forward.h"
+#include "runtime/offload.h"
+#include "runtime/packing.h"
+#include "tests/util/test_util_archive.h"
+#include "tests/util/test_util_device.h"
+
+enum { N_LAYERS = 4, N_EXPERTS = 6 };
+
+/* Layer 1 has no experts. */
+static struct corm small_archive(void) {
+    static uint32_t moe[N_LAYERS] = {1, 0, 1, 1};
+    struct corm c = {0};
+    c.arch.n_layers = N_LAYERS;
+    c.arch.n_experts = N_EXPERTS;
+    c.arch.n_active = 2;
+    c.arch.moe = moe;
+    c.arch.dim = 64;
+    c.arch.ffn_dim = 96;
+    c.arch.vocab = 100;
+    c.arch.n_heads = c.arch.n_kv_heads = 2;
+    c.arch.head_dim = 32;
+    c.expert_codec = codec_by_name("q8");
+    c.neuron_bytes = 3 * codec_row_bytes(c.expert_codec, 64);
+    return c;
+}
+
+static void rule(void **state) {
+    (void)state;
+    assert_true(offload_pays(10e9, 11e9));
+    assert_false(offload_pays(10e9, 10e9));
+    assert_false(offload_pays(10e9, 9e9));
+    assert_false(offload_pays(0, 9e9)); /* not known */
+    assert_false(offload_pays(10e9, 0));
+}
+
+static void shares(void **state) {
+    struct corm c = small_archive();
+    struct offload_places p;
+    (void)state;
+    offload_places_open(&p, &c, 8);
+    assert_int_equal(p.room[0], 3); /* the first ones take the rest */
+    assert_int_equal(p.room[1], 0);
+    assert_int_equal(p.room[2], 3);
+    assert_int_equal(p.room[3], 2);
+    offload_places_close(&p);
+    offload_places_open(&p, &c, 1000);
+    assert_int_equal(p.room[0], N_EXPERTS);
+    offload_places_close(&p);
+    offload_places_open(&p, &c, 0); /* none: all are the CPU's */
+    for (uint32_t i = 0; i < 100; i++) {
+        assert_false(offload_place(&p, 2, i % N_EXPERTS));
+    }
+    offload_places_close(&p);
+    offload_places_close(&p);
+}
+
+static void who_has_a_place(void **state) {
+    struct corm c = small_archive();
+    struct offload_places p;
+    (void)state;
+    offload_places_open(&p, &c, 6); /* two a layer */
+    assert_true(offload_place(&p, 0, 4));
+    assert_true(offload_place(&p, 0, 1));
+    assert_true(offload_place(&p, 2, 3)); /* layers know nothing of each other */
+    assert_false(offload_place(&p, 0, 0));
+    assert_false(offload_place(&p, 0, 2));
+    /* 4 and 1 were used once. 0 takes a place when it has been used twice oftener, and has it from
+     * the use after that on. */
+    assert_false(offload_place(&p, 0, 0));
+    assert_true(offload_place(&p, 0, 1));
+    assert_true(offload_place(&p, 0, 4));
+    assert_false(offload_place(&p, 0, 0)); /* 3 uses to 2 */
+    assert_false(offload_place(&p, 0, 0)); /* 4 to 2: the lower number goes first */
+    assert_true(offload_place(&p, 0, 0));
+    assert_false(offload_place(&p, 0, 1));
+    assert_true(offload_place(&p, 0, 4));
+    offload_places_close(&p);
+}
+
+/* What was used much long ago gives way to what is used now. */
+static void uses_fade(void **state) {
+    struct corm c = small_archive();
+    struct offload_places p;
+    (void)state;
+    offload_places_open(&p, &c, 3);
+    for (int i = 0; i < 200; i++) {
+        assert_true(offload_place(&p, 3, 5));
+    }
+    uint32_t n = 0;
+    for (offload_places_clock(&p, 1); !offload_place(&p, 3, 2); offload_places_clock(&p, 1)) {
+        assert_true(++n < 200);
+    }
+    assert_true(n > OFFLOAD_FADE_TOK); /* it had not been enough to be used at all */
+    offload_places_clock(&p, 1000 * OFFLOAD_FADE_TOK); /* a long prompt */
+    assert_int_equal(p.uses[3 * N_EXPERTS + 2], 0);
+    offload_places_close(&p);
+}
+
+/* ---- measuring ------------------------------------------------------------------------------ */
+
+static void rates(void **state) {
+    struct corm c = small_archive();
+    struct offload o = {0};
+    struct err err = {0};
+    struct backend fake;
+    struct fake_options opt = {
+        .isa = "scalar", .threads = 1, .memory_bytes = 16 << 20, .bytes_per_s = 4e8};
+    struct backend_limits limits = {.max_rows = 1, .max_cols = 100, .max_active = 2};
+    (void)state;
+    assert_int_equal(offload_open_cpu(&o, &c, "scalar", 2, &err), 0);
+    assert_no_err(&err);
+    double cpu = offload_cpu_rate(&o.cpu, &c, 1, NULL); /* two experts at least */
+    assert_true(cpu > 1e6 && cpu < 1e12);
+    assert_true(offload_link_rate(&o.cpu) == 0); /* no device */
+    offload_close(&o);
+    fake_device_open(&fake, &opt, &limits, &err);
+    assert_no_err(&err);
+    double link = offload_link_rate(&fake);
+    assert_true(link > 1e8 && link < 4.2e8); /* sleeping takes longer, never shorter */
+    assert_int_equal(fake_device_counts(&fake).used_bytes, 0);
+    backend_close(&fake);
+    assert_int_equal(offload_open_cpu(&o, &c, "no such", 1, &err), -1);
+    offload_close(&o);
+}
+
+/* Experts that are not a number of whole chunks, packed, and the sample itself a whole chunk or
+ * what was left over: in as little memory as that can be done in, and in some. */
+static void packed_rates(void **state) {
+    static const uint32_t hot_neurons[] = {0, 64};
+    static const char *const isas[] = {NULL, "scalar"};
+    char *dir = test_mkdir(), *path = mem_printf("%s/packed.corm", dir);
+    struct arch a;
+    (void)state;
+    archive_moe_arch(&a, 1, 3, 70);
+    a.dim = 192;
+    a.n_active = 2;
+    for (size_t i = 0; i < TEST_COUNT(hot_neurons); i++) {
+        struct archive_options o = archive_defaults("bf16", "bf16");
+        o.chunk_neurons = FFN_BLOCK;
+        o.hot_neurons = hot_neurons[i];
+        struct err err = {0};
+        struct corm c;
+        archive_write(path, &a, &o, NULL, &err);
+        corm_open(&c, path, 0, &err);
+        assert_no_err(&err);
+        const struct corm_chunk *sample = packing_sample(&c);
+        assert_non_null(sample);
+        assert_int_equal(sample->n_neurons, hot_neurons[i] ? 70 - 64 : FFN_BLOCK);
+        struct backend_limits limits = forward_limits(&c.arch, 1, 1);
+        limits.max_packed_bytes = FFN_BLOCK * c.neuron_bytes;
+        for (size_t k = 0; k < 2 * TEST_COUNT(isas); k++) {
+            struct backend cpu;
+            backend_cpu_open(&cpu, isas[k / 2], 2, &limits, &err);
+            assert_no_err(&err);
+            uint64_t most_bytes = k % 2 ? 1 : 1 << 20;
+            double packed = offload_cpu_rate(&cpu, &c, most_bytes, sample);
+            double decoded = offload_cpu_rate(&cpu, &c, most_bytes, NULL);
+            assert_true(isfinite(packed) && packed > 1e6 && packed < 1e12);
+            assert_true(isfinite(decoded) && decoded > 1e6 && decoded < 1e12);
+            backend_close(&cpu);
+        }
+        corm_close(&c);
+    }
+    arch_free(&a);
+    free(path);
+    test_rmdir(dir);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rule),      cmocka_unit_test(shares), cmocka_unit_test(who_has_a_place),
+        cmocka_unit_test(uses_fade), cmocka_unit_test(rates),  cmocka_unit_test(packed_rates),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,265 @@
+/*
+ * test_util_archive: see test_util_archive.h.
+ */
+#include "tests/util/test_util_archive.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char archive_tokenizer[] = "not a tokenizer, only bytes in its section";
+const char archive_license[] = "Do what you like.\n";
+const char archive_provenance[] = "source: made up\noptions: none\n";
+
+static uint64_t next_u64(uint64_t *state) {
+    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+static uint32_t below(uint64_t *state, uint32_t n) {
+    return (uint32_t)(next_u64(state) % n);
+}
+
+/* Roughly normal, sigma about 0.02, and representable as bf16. */
+static float weight(uint64_t *state) {
+    float sum = 0.0f;
+    for (int i = 0; i < 4; i++) {
+        sum += (float)(int32_t)(next_u64(state) >> 32) * 0x1p-31f;
+    }
+    return bf16_to_f32(f32_to_bf16(sum * 0.0175f));
+}
+
+static void set_layers(struct arch *a, const uint32_t *moe) {
+    a->moe = mem_calloc(a->n_layers, sizeof *a->moe);
+    a->window = mem_calloc(a->n_layers, sizeof *a->window);
+    a->rope_inv_freq = mem_calloc(a->rope_dim / 2, sizeof *a->rope_inv_freq);
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        a->moe[l] = moe[l];
+        a->window[l] = l % 2 ? 128 : 0;
+    }
+    for (uint32_t i = 0; i < a->rope_dim / 2; i++) {
+        a->rope_inv_freq[i] = powf(10000.0f, -2.0f * (float)i / (float)a->rope_dim);
+    }
+}
+
+void archive_arch(struct arch *a, uint64_t seed) {
+    uint64_t s = seed;
+    static const uint32_t patterns[4][3] = {{1, 1, 1}, {0, 1, 1}, {1, 0, 1}, {0, 0, 0}};
+    const uint32_t *moe = patterns[seed % 4];
+    *a = (struct arch){
+        .family = mem_strdup("made-up"),
+        .n_layers = 1 + below(&s, 3),
+        .dim = 32 * (1 + below(&s, 3)),
+        .vocab = 5 + below(&s, 40),
+        .n_kv_heads = 1 + below(&s, 2),
+        .head_dim = 2 * (1 + below(&s, 8)),
+        .ctx_max_tok = 64,
+        .norm_eps = 1e-6f,
+        .qkv_bias = below(&s, 2),
+        .o_bias = below(&s, 2),
+        .qk_norm = below(&s, 3),
+        .clip_qkv = below(&s, 2) ? 8.0f : 0.0f,
+        .rope_scale = 1.0f,
+        .n_experts = 2 + below(&s, 3),
+        .ffn_dim = 1 + below(&s, 20),
+        .norm_topk = below(&s, 2),
+        .dense_dim = 1 + below(&s, 40),
+        .shared_dim = below(&s, 2) ? 1 + below(&s, 40) : 0,
+        .tied = below(&s, 2),
+        .n_stop = below(&s, 3),
+        .gen_temperature = below(&s, 2) ? 0.7f : -1.0f,
+        .gen_top_p = -1.0f,
+        .gen_top_k = 20.0f,
+        .gen_repeat_penalty = -1.0f,
+    };
+    a->n_heads = a->n_kv_heads * (1 + below(&s, 3));
+    a->rope_dim = 2 * below(&s, a->head_dim / 2 + 1);
+    a->n_active = 1 + below(&s, a->n_experts);
+    a->shared_gate = a->shared_dim ? below(&s, 2) : 0;
+    a->stop_ids = mem_calloc(a->n_stop, sizeof *a->stop_ids);
+    for (uint32_t i = 0; i < a->n_stop; i++) {
+        a->stop_ids[i] = below(&s, a->vocab);
+    }
+    set_layers(a, moe);
+}
+
+void archive_tiny_arch(struct arch *a) {
+    *a = (struct arch){
+        .family = mem_strdup("tiny"),
+        .n_layers = 1,
+        .dim = 32,
+        .vocab = 4,
+        .n_heads = 2,
+        .n_kv_heads = 1,
+        .head_dim = 2,
+        .ctx_max_tok = 16,
+        .norm_eps = 0x1p-20f,
+        .rope_dim = 2,
+        .rope_scale = 1.0f,
+        .n_experts = 2,
+        .n_active = 1,
+        .ffn_dim = 3,
+        .norm_topk = 1,
+        .tied = 1,
+        .n_stop = 1,
+        .gen_temperature = -1.0f,
+        .gen_top_p = -1.0f,
+        .gen_top_k = -1.0f,
+        .gen_repeat_penalty = -1.0f,
+    };
+    a->stop_ids = mem_calloc(1, sizeof *a->stop_ids);
+    a->stop_ids[0] = 2;
+    set_layers(a, (const uint32_t[]){1});
+}
+
+void archive_moe_arch(struct arch *a, uint32_t n_layers, uint32_t n_experts, uint32_t ffn_dim) {
+    archive_tiny_arch(a);
+    a->n_layers = n_layers;
+    a->n_experts = n_experts;
+    a->ffn_dim = ffn_dim;
+    a->moe = mem_realloc(a->moe, n_layers * sizeof *a->moe);
+    a->window = mem_realloc(a->window, n_layers * sizeof *a->window);
+    for (uint32_t l = 0; l < n_layers; l++) {
+        a->moe[l] = 1;
+        a->window[l] = 0;
+    }
+}
+
+static uint8_t *encode_rows(const struct codec *codec, uint64_t seed, size_t rows, uint32_t cols,
+                            size_t *bytes) {
+    size_t row_bytes = codec_row_bytes(codec, cols);
+    uint8_t *out = mem_alloc(rows * row_bytes);
+    float *row = mem_calloc(cols, sizeof *row);
+    for (size_t r = 0; r < rows; r++) {
+        for (uint32_t i = 0; i < cols; i++) {
+            row[i] = weight(&seed);
+        }
+        codec->encode_row(row, cols, out + r * row_bytes);
+    }
+    free(row);
+    *bytes = rows * row_bytes;
+    return out;
+}
+
+const struct codec *archive_tensor_codec(const struct arch *a, const struct codec *trunk,
+                                         enum slot_id slot, uint32_t layer) {
+    const struct slot *s = slot_at(slot);
+    bool exact = s->store == SLOT_STORE_EXACT || !codec_fits(trunk, s->cols(a, layer));
+    return exact ? codec_by_id(CODEC_F32) : trunk;
+}
+
+uint8_t *archive_tensor(const struct arch *a, const struct codec *codec, enum slot_id slot,
+                        uint32_t layer, size_t *bytes) {
+    const struct slot *s = slot_at(slot);
+    return encode_rows(codec, (uint64_t)slot << 32 | layer, s->rows(a, layer), s->cols(a, layer),
+                       bytes);
+}
+
+uint8_t *archive_neurons(const struct arch *a, const struct codec *codec, uint32_t layer,
+                         uint32_t expert, size_t *bytes) {
+    return encode_rows(codec, UINT64_C(1) << 60 | (uint64_t)layer << 32 | expert,
+                       (size_t)a->ffn_dim * 3, a->dim, bytes);
+}
+
+static int fill_trunk(struct corm_writer *w, const struct arch *a, const struct archive_options *o,
+                      struct err *err) {
+    struct slot_place p = {0};
+    int rc = 0;
+    while (rc == 0 && slot_next(a, &p)) {
+        const struct slot *s = slot_at(p.slot);
+        const struct codec *codec = archive_tensor_codec(a, o->trunk, p.slot, p.layer);
+        size_t bytes;
+        uint8_t *data = archive_tensor(a, codec, p.slot, p.layer, &bytes);
+        uint32_t rows = s->rows(a, p.layer), cols = s->cols(a, p.layer), half = rows / 2;
+        rc = corm_write_tensor_begin(w, p.slot, p.layer, codec, rows, cols, err);
+        if (rc == 0) {
+            rc = corm_write_tensor_rows(w, data, half, err);
+        }
+        if (rc == 0) {
+            rc = corm_write_tensor_rows(w, data + half * codec_row_bytes(codec, cols), rows - half,
+                                        err);
+        }
+        if (rc == 0) {
+            rc = corm_write_tensor_end(w, err);
+        }
+        free(data);
+    }
+    return rc;
+}
+
+int archive_fill(struct corm_writer *w, const struct arch *a, const struct archive_options *o,
+                 struct err *err) {
+    if (fill_trunk(w, a, o, err) != 0) {
+        return -1;
+    }
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        for (uint32_t e = 0; a->moe[l] && e < a->n_experts; e++) {
+            size_t bytes;
+            uint8_t *neurons = archive_neurons(a, o->expert, l, e, &bytes);
+            uint32_t hot = o->hot_neurons < a->ffn_dim ? o->hot_neurons : a->ffn_dim;
+            int rc = corm_write_record(w, l, e, neurons, hot, err);
+            free(neurons);
+            if (rc != 0) {
+                return -1;
+            }
+        }
+    }
+    if (!o->blobs) {
+        return 0;
+    }
+    int rc = corm_write_blob(w, CORM_SECTION_TOKENIZER, archive_tokenizer,
+                             sizeof archive_tokenizer - 1, err);
+    if (rc == 0) {
+        rc = corm_write_blob(w, CORM_SECTION_LICENSE, archive_license, sizeof archive_license - 1,
+                             err);
+    }
+    if (rc == 0) {
+        rc = corm_write_blob(w, CORM_SECTION_PROVENANCE, archive_provenance,
+                             sizeof archive_provenance - 1, err);
+    }
+    return rc;
+}
+
+int archive_write(const char *path, const struct arch *a, const struct archive_options *o,
+                  struct corm_write_stats *stats, struct err *err) {
+    struct corm_write_options opt = {.expert_codec = o->expert,
+                                     .chunk_neurons = o->chunk_neurons,
+                                     .compress = o->compress,
+                                     .compress_hot = o->compress_hot,
+                                     .raw_above_ratio = o->raw_above_ratio};
+    struct corm_writer *w;
+    if (corm_write_open(&w, path, a, &opt, err) != 0) {
+        return -1;
+    }
+    if (archive_fill(w, a, o, err) != 0) {
+        corm_write_abort(w);
+        return -1;
+    }
+    return corm_write_finish(w, stats, err);
+}
+
+struct archive_options archive_defaults(const char *trunk, const char *expert) {
+    return (struct archive_options){
+        .trunk = codec_by_name(trunk),
+        .expert = codec_by_name(expert),
+        .chunk_neurons = 4,
+        .hot_neurons = 8,
+        .compress = true,
+        .blobs = true,
+        .raw_above_ratio = 0.93f,
+    };
+}
+
+uint8_t *archive_load(const char *path, size_t *bytes) {
+    struct err err = {0};
+    uint8_t *data;
+    if (file_read(path, 1u << 30, &data, bytes, &err) != 0) {
+        die("%s", err.msg);
+    }
+    uint8_t *aligned = mem_alloc_aligned(*bytes);
+    memcpy(aligned, data, *bytes);
+    free(data);
+    return aligned;
+}

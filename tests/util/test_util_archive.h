@@ -1,0 +1,53 @@
+/*
+ * test_util_archive: whole archives with made-up weights, for tests and fuzz seeds.
+ *
+ * Every number in such an archive follows from the arch, the options and the place where it stands,
+ * so a test can compute what it must read. Failures end the program. No test framework in here.
+ */
+#ifndef TESTS_UTIL_TEST_UTIL_ARCHIVE_H
+#define TESTS_UTIL_TEST_UTIL_ARCHIVE_H
+
+#include "format/arch.h"
+#include "format/corm_write.h"
+
+struct archive_options {
+    /* Of the matrices of the trunk (f32 where it does not fit their columns), and of experts. */
+    const struct codec *trunk, *expert;
+    uint32_t chunk_neurons, hot_neurons;
+    bool compress, compress_hot, blobs;
+    float raw_above_ratio;
+};
+
+/* Chunks of 4 neurons, 8 of them hot, compressed where that saves 7 %, all blobs. */
+struct archive_options archive_defaults(const char *trunk, const char *expert);
+
+/* A small valid arch that differs with `seed` in every flag; dim is a multiple of 32. Free with
+ * arch_free. */
+void archive_arch(struct arch *a, uint64_t seed);
+/* The fixed arch of tests/golden/tiny-v1.corm. */
+void archive_tiny_arch(struct arch *a);
+/* The same with so many layers, all with experts and without a window, and so large. */
+void archive_moe_arch(struct arch *a, uint32_t n_layers, uint32_t n_experts, uint32_t ffn_dim);
+
+/* Encoded rows of a trunk tensor, and the neurons of an expert, as the archive holds them.
+ * free(). */
+uint8_t *archive_tensor(const struct arch *a, const struct codec *codec, enum slot_id slot,
+                        uint32_t layer, size_t *bytes);
+const struct codec *archive_tensor_codec(const struct arch *a, const struct codec *trunk,
+                                         enum slot_id slot, uint32_t layer);
+uint8_t *archive_neurons(const struct arch *a, const struct codec *codec, uint32_t layer,
+                         uint32_t expert, size_t *bytes);
+
+extern const char archive_tokenizer[], archive_license[], archive_provenance[];
+
+/* Write everything but the finish; 0 or -1 as the writer says. */
+int archive_fill(struct corm_writer *w, const struct arch *a, const struct archive_options *o,
+                 struct err *err);
+/* Open, fill, finish (or abort after an error). */
+int archive_write(const char *path, const struct arch *a, const struct archive_options *o,
+                  struct corm_write_stats *stats, struct err *err);
+
+/* A file's bytes at an address aligned as corm_open_memory wants them. free(). */
+uint8_t *archive_load(const char *path, size_t *bytes);
+
+#endif

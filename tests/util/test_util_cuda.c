@@ -1,0 +1,366 @@
+/*
+ * test_util_cuda: see test_util_cuda.h. Memory, uploads, and what goes element by element; sums are
+ * in test_util_cuda_sums.c.
+ */
+#include "tests/util/test_util_cuda.h"
+
+#include <float.h>
+#include <math.h>
+
+/* ---- memory --------------------------------------------------------------------------------- */
+
+void cuda_test_memory(void **state) {
+    const struct cuda_rig *g = *state;
+    const struct backend *b = &g->device;
+    struct test_rng rng = {31};
+    for (size_t n = 1; n < 300000; n = n * 7 + 3) {
+        uint8_t *host = mem_alloc(n), *back = mem_alloc(n);
+        for (size_t i = 0; i < n; i++) {
+            host[i] = (uint8_t)test_u64(&rng);
+        }
+        uint8_t *p = b->ops->alloc(b->self, n);
+        assert_int_equal((uintptr_t)p % 64, 0);
+        b->ops->read(b->self, back, p, n);
+        for (size_t i = 0; i < n; i++) {
+            assert_int_equal(back[i], 0);
+        }
+        b->ops->write(b->self, p, host, n);
+        b->ops->read(b->self, back, p, n);
+        assert_memory_equal(back, host, n);
+        cuda_rig_release(b, p);
+        free(host);
+        free(back);
+    }
+    struct weight none = {0};
+    assert_null(b->ops->place(b->self, &none).data);
+}
+
+/* ---- elements ------------------------------------------------------------------------------- */
+
+struct elements {
+    int op;
+    uint32_t rows, dim;
+    const float *x, *y, *per_row, *per_col;
+};
+enum { RMSNORM, RMSNORM_IN_PLACE, CLAMP, SILU_MUL, ADD, GATE_ROWS, COMBINE, N_OPS };
+static const char *const op_names[] = {"rmsnorm", "rmsnorm in place", "clamp",  "silu_mul",
+                                       "add",     "gate_rows",        "combine"};
+enum { ACTIVE = 3 };
+
+static void run_elements(const struct backend *b, const void *ctx, float *out) {
+    const struct elements *e = ctx;
+    const struct backend_ops *op = b->ops;
+    const size_t n = (size_t)e->rows * e->dim, uses = e->op == COMBINE ? ACTIVE : 1;
+    float *x = cuda_rig_put(b, e->x, n * uses * sizeof *x);
+    float *y = cuda_rig_put(b, e->y, n * sizeof *y);
+    float *row = cuda_rig_put(b, e->per_row, e->rows * uses * sizeof *row);
+    float *got = op->alloc(b->self, n * sizeof *got), *result = got;
+    struct weight w = {codec_by_id(CODEC_F32), 1, e->dim, e->dim * sizeof(float),
+                       (const uint8_t *)(const void *)e->per_col};
+    if (e->op == RMSNORM || e->op == RMSNORM_IN_PLACE) {
+        w = op->place(b->self, &w);
+    }
+    switch (e->op) {
+    case RMSNORM:
+        op->rmsnorm(b->self, x, &w, 1e-6f, e->rows, e->dim, got);
+        break;
+    case RMSNORM_IN_PLACE:
+        op->rmsnorm(b->self, x, &w, 1e-6f, e->rows, e->dim, x);
+        result = x;
+        break;
+    case CLAMP:
+        op->clamp(b->self, x, n, 0.25f);
+        result = x;
+        break;
+    case SILU_MUL:
+        op->silu_mul(b->self, x, y, n);
+        result = x;
+        break;
+    case ADD:
+        op->add(b->self, x, y, n);
+        result = x;
+        break;
+    case GATE_ROWS:
+        op->gate_rows(b->self, x, row, e->rows, e->dim);
+        result = x;
+        break;
+    default:
+        op->combine(b->self, x, row, e->rows, ACTIVE, e->dim, got);
+        break;
+    }
+    cuda_rig_get(b, out, result, n);
+    cuda_rig_release(b, x);
+    cuda_rig_release(b, y);
+    cuda_rig_release(b, row);
+    cuda_rig_release(b, got);
+}
+
+void cuda_test_elements(void **state) {
+    static const struct {
+        uint32_t rows, dim;
+    } shapes[] = {{1, 1}, {1, 7}, {3, 8}, {5, 33}, {2, 2080}, {40, 1003}};
+    const struct cuda_rig *g = *state;
+    struct test_rng rng = {32};
+    for (size_t s = 0; s < TEST_COUNT(shapes) * KIND_COUNT; s++) {
+        struct elements e = {.rows = shapes[s / KIND_COUNT].rows,
+                             .dim = shapes[s / KIND_COUNT].dim};
+        enum kind kind = (enum kind)(s % KIND_COUNT);
+        size_t n = (size_t)e.rows * e.dim;
+        float *x = kernels_vector(&rng, kind, n * ACTIVE), *y = kernels_vector(&rng, kind, n);
+        float *row = kernels_vector(&rng, KIND_SPIKY, e.rows * ACTIVE);
+        float *col = kernels_vector(&rng, KIND_NORMAL, e.dim);
+        float *want = cuda_rig_zeros(n), *got = test_guard(n * sizeof *got);
+        e.x = x;
+        e.y = y;
+        e.per_row = row;
+        e.per_col = col;
+        for (e.op = 0; e.op < N_OPS; e.op++) {
+            char *what =
+                mem_printf("%s %u x %u, %s", op_names[e.op], e.rows, e.dim, kind_name(kind));
+            run_elements(&g->scalar, &e, want);
+            /* Sums of squares as a dot product; exp some ulp on both sides, its overflow to
+             * infinity as on the CPU; the rest is exact. */
+            bool exact = e.op == CLAMP || e.op == ADD || e.op == COMBINE;
+            double relative = exact ? 0 : FLT_EPSILON * (16 + e.dim / 8.0);
+            double absolute = exact ? 0 : e.op == SILU_MUL ? 0x1p-105 : 0x1p-120;
+            double *t = cuda_rig_tolerances(want, n, relative, absolute);
+            cuda_rig_check(g, what, run_elements, &e, got, want, t, n);
+            free(t);
+            free(what);
+        }
+        test_guard_free(x, n * ACTIVE * sizeof *x);
+        test_guard_free(y, n * sizeof *y);
+        test_guard_free(row, e.rows * ACTIVE * sizeof *row);
+        test_guard_free(col, e.dim * sizeof *col);
+        test_guard_free(got, n * sizeof *got);
+        free(want);
+    }
+    float odd[] = {NAN, INFINITY, -INFINITY};
+    float *x = cuda_rig_put(&g->device, odd, sizeof odd);
+    g->device.ops->clamp(g->device.self, x, 3, 8);
+    cuda_rig_get(&g->device, odd, x, 3);
+    assert_true(isnan(odd[0]) && odd[1] == 8 && odd[2] == -8);
+    cuda_rig_release(&g->device, x);
+}
+
+void cuda_test_embed(void **state) {
+    static const int32_t ids[] = {3, 0, 4, 4, 1};
+    const struct cuda_rig *g = *state;
+    const struct backend *b = &g->device;
+    struct test_rng rng = {33};
+    const struct codec *codec;
+    for (size_t c = 0; (codec = codec_at(c)); c++) {
+        for (uint32_t cols = 32; cols < 9000; cols += 2976) {
+            struct weight table = kernels_weight(&rng, codec, KIND_SPIKY, 5, cols, c % 2 * 2);
+            struct weight placed = b->ops->place(b->self, &table);
+            size_t n = TEST_COUNT(ids) * cols;
+            float *out = b->ops->alloc(b->self, n * sizeof *out), *got = cuda_rig_zeros(n);
+            b->ops->embed(b->self, &placed, ids, TEST_COUNT(ids), out);
+            cuda_rig_get(b, got, out, n);
+            for (size_t i = 0; i < TEST_COUNT(ids); i++) {
+                float *want = kernels_decode(&table, (uint32_t)ids[i]);
+                check_same(codec->name, got + i * cols, want, cols);
+                free(want);
+            }
+            cuda_rig_release(b, out);
+            free(got);
+            kernels_free_weight(&table);
+        }
+    }
+}
+
+/* ---- rope, route ---------------------------------------------------------------------------- */
+
+enum { ROPE_ROWS = 9, ROPE_HEADS = 3, ROPE_DIM = 20, ROPE_HALF = 8 };
+
+static void run_rope(const struct backend *b, const void *ctx, float *out) {
+    float inv_freq[ROPE_HALF];
+    size_t n = ROPE_ROWS * ROPE_HEADS * ROPE_DIM, n_cs = (size_t)ROPE_ROWS * ROPE_HALF * 2;
+    float *x = cuda_rig_put(b, ctx, n * sizeof *x), *cs = b->ops->alloc(b->self, n_cs * sizeof *cs);
+    for (int i = 0; i < ROPE_HALF; i++) {
+        inv_freq[i] = powf(10000, (float)-i / ROPE_HALF);
+    }
+    b->ops->rope_angles(b->self, 4090, ROPE_ROWS, inv_freq, ROPE_HALF, 1.25f, cs);
+    memset(inv_freq, 0xff, sizeof inv_freq); /* free to change when the operation returns */
+    b->ops->rope(b->self, x, ROPE_ROWS, ROPE_HEADS, ROPE_DIM, cs, ROPE_HALF);
+    cuda_rig_get(b, out, x, n);
+    cuda_rig_release(b, x);
+    cuda_rig_release(b, cs);
+}
+
+void cuda_test_rope(void **state) {
+    enum { N = ROPE_ROWS * ROPE_HEADS * ROPE_DIM };
+    const struct cuda_rig *g = *state;
+    struct test_rng rng = {34};
+    float x[N], want[N], got[N];
+    kernels_fill(&rng, KIND_NORMAL, x, N);
+    run_rope(&g->scalar, x, want);
+    double *t = cuda_rig_tolerances(want, N, 0, 16 * FLT_EPSILON);
+    cuda_rig_check(g, "rope", run_rope, x, got, want, t, N);
+    free(t);
+}
+
+struct route {
+    const float *logits;
+    uint32_t rows, n, n_active;
+    bool normalise;
+    int32_t *ids;
+};
+
+static void run_route(const struct backend *b, const void *ctx, float *out) {
+    const struct route *r = ctx;
+    size_t n = (size_t)r->rows * r->n_active;
+    float *logits = cuda_rig_put(b, r->logits, (size_t)r->rows * r->n * sizeof *logits);
+    float *weights = b->ops->alloc(b->self, n * sizeof *weights);
+    int32_t *ids = b->ops->alloc(b->self, n * sizeof *ids);
+    b->ops->route(b->self, logits, r->rows, r->n, r->n_active, r->normalise, ids, weights);
+    cuda_rig_get(b, out, weights, n);
+    b->ops->read(b->self, r->ids, ids, n * sizeof *ids);
+    cuda_rig_release(b, logits);
+    cuda_rig_release(b, weights);
+    cuda_rig_release(b, ids);
+}
+
+void cuda_test_route(void **state) {
+    static const uint32_t experts[] = {1, 2, 7, 8, 60, 64, 128, 256};
+    const struct cuda_rig *g = *state;
+    struct test_rng rng = {35};
+    for (size_t i = 0; i < TEST_COUNT(experts) * 6; i++) {
+        uint32_t n = experts[i / 6], rows = i % 2 ? 1 : 37;
+        float *logits = cuda_rig_zeros((size_t)rows * n);
+        kernels_logits(&rng, (int)(i % (KERNELS_LOGITS_NAN + 1)), logits, (size_t)rows * n);
+        struct route r = {logits, rows, n, n < 8 ? n : 8, i % 2, NULL};
+        size_t n_out = (size_t)rows * r.n_active;
+        int32_t *ids = mem_calloc(n_out, sizeof *ids), *got_ids = mem_calloc(n_out, sizeof *ids);
+        float *want = cuda_rig_zeros(n_out), *got = cuda_rig_zeros(n_out);
+        r.ids = ids;
+        run_route(&g->scalar, &r, want);
+        r.ids = got_ids;
+        if (i % (KERNELS_LOGITS_NAN + 1) == KERNELS_LOGITS_NAN) { /* so are weights */
+            run_route(&g->device, &r, got);
+        } else {
+            double *t = cuda_rig_tolerances(want, n_out, 64 * FLT_EPSILON, 0x1p-120);
+            cuda_rig_check(g, "route", run_route, &r, got, want, t, n_out);
+            free(t);
+        }
+        assert_memory_equal(ids, got_ids, n_out * sizeof *ids);
+        free(ids);
+        free(got_ids);
+        free(want);
+        free(got);
+        free(logits);
+    }
+}
+
+/* ---- uploads -------------------------------------------------------------------------------- */
+
+void cuda_test_upload(void **state) {
+    enum { BYTES = 3 << 20, PLACES = 4 };
+    const struct cuda_rig *g = *state;
+    const struct backend *b = &g->device;
+    struct test_rng rng = {40};
+    uint8_t *staging = b->ops->host_alloc(b->self, BYTES), *back = mem_alloc(BYTES);
+    uint8_t *slots = b->ops->alloc(b->self, (size_t)BYTES * PLACES);
+    assert_int_equal((uintptr_t)staging % 64, 0);
+    assert_true(b->ops->uploaded(b->self, 0, false));
+    for (uint32_t i = 0; i < 600; i++) { /* more than there are events */
+        size_t n = i < 8 ? BYTES - i : 1 + test_u64(&rng) % 1000;
+        uint8_t *to = slots + (size_t)(i % PLACES) * BYTES;
+        for (size_t k = 0; k < n; k++) {
+            staging[k] = (uint8_t)(k * 31 + i + (k >> 12));
+        }
+        uint64_t after = i % 3 ? b->ops->mark(b->self) : 0;
+        struct backend_copy copy = {to, staging, n, 1};
+        uint64_t ticket =
+            b->ops->upload(b->self, &copy, 1, i % 2 ? BACKEND_GUESSED : BACKEND_DEMANDED, after);
+        while (!b->ops->uploaded(b->self, ticket, i % 5 != 0)) {
+        }
+        assert_true(b->ops->uploaded(b->self, ticket, false));
+        b->ops->read(b->self, back, to, n);
+        assert_memory_equal(back, staging, n);
+    }
+    cuda_rig_release(b, slots);
+    b->ops->host_free(b->self, staging);
+    free(back);
+}
+
+/* Several copies go as one upload, longer ones in parts; all are counted; and of the time of
+ * copying no more is hidden than there is. */
+void cuda_test_upload_many(void **state) {
+    enum { MOST = 9, PLACE = 3 << 20, ROUNDS = 40 };
+    const struct cuda_rig *g = *state;
+    const struct backend *b = &g->device;
+    struct test_rng rng = {42};
+    struct backend_link before, after;
+    uint8_t *staging = b->ops->host_alloc(b->self, (size_t)MOST * PLACE), *back = mem_alloc(PLACE);
+    uint8_t *slots = b->ops->alloc(b->self, (size_t)MOST * PLACE);
+    float *x = b->ops->alloc(b->self, 4096 * sizeof *x);
+    for (size_t k = 0; k < (size_t)MOST * PLACE; k++) {
+        staging[k] = (uint8_t)(k * 37 + (k >> 11));
+    }
+    for (int round = 0; round < ROUNDS; round++) {
+        struct backend_copy copies[MOST];
+        uint32_t n = 1 + (uint32_t)(test_u64(&rng) % MOST), n_pieces = 0, n_copies = 0;
+        uint64_t bytes = 0;
+        enum backend_urgency urgency = round % 2 ? BACKEND_GUESSED : BACKEND_DEMANDED;
+        for (uint32_t i = 0; i < n; i++) {
+            size_t size = 1 + test_u64(&rng) % (i == 4 ? PLACE - 1 : 5000);
+            size_t to = (i + (size_t)round) % MOST * PLACE + i;
+            copies[i] = (struct backend_copy){slots + to, staging + (size_t)i * PLACE, size, 1 + i};
+            bytes += size;
+            n_pieces += 1 + i;
+            n_copies += (uint32_t)((size + BACKEND_COPY_BYTES - 1) / BACKEND_COPY_BYTES);
+        }
+        b->ops->link(b->self, &before);
+        b->ops->clamp(b->self, x, 4096, 1);
+        uint64_t ticket =
+            b->ops->upload(b->self, copies, n, urgency, round % 3 ? b->ops->mark(b->self) : 0);
+        b->ops->clamp(b->self, x, 4096, 1);
+        b->ops->uploaded(b->self, ticket, true);
+        b->ops->link(b->self, &after);
+        assert_int_equal(after.uploads - before.uploads, 1);
+        assert_int_equal(after.copies - before.copies, n_copies);
+        assert_int_equal(after.pieces - before.pieces, n_pieces);
+        assert_int_equal(after.bytes[urgency] - before.bytes[urgency], bytes);
+        assert_true(after.copy_ns >= before.copy_ns && after.hidden_ns >= before.hidden_ns);
+        assert_true(after.hidden_ns <= after.copy_ns);
+        for (uint32_t i = 0; i < n; i++) {
+            b->ops->read(b->self, back, copies[i].dst, copies[i].bytes);
+            assert_memory_equal(back, copies[i].src, copies[i].bytes);
+        }
+    }
+    cuda_rig_release(b, slots);
+    cuda_rig_release(b, x);
+    b->ops->host_free(b->self, staging);
+    free(back);
+}
+
+/* Rows of the host among a device's, more at once than the ring of small tables holds; those not
+ * named stay. */
+void cuda_test_put_rows(void **state) {
+    enum { ROWS = 70, DIM = 9000 };
+    static const uint32_t sizes[] = {1, 3, ROWS / 2};
+    const struct cuda_rig *g = *state;
+    const struct backend *b = &g->device;
+    struct test_rng rng = {41};
+    float *want = cuda_rig_zeros((size_t)ROWS * DIM), *got = cuda_rig_zeros((size_t)ROWS * DIM);
+    float *rows = cuda_rig_zeros((size_t)ROWS * DIM);
+    float *y = b->ops->alloc(b->self, (size_t)ROWS * DIM * sizeof *y);
+    for (size_t s = 0; s < TEST_COUNT(sizes); s++) {
+        uint32_t ids[ROWS];
+        kernels_fill(&rng, KIND_NORMAL, rows, (size_t)sizes[s] * DIM);
+        for (uint32_t i = 0; i < sizes[s]; i++) {
+            ids[i] = (2 * i + (uint32_t)s) % ROWS;
+            memcpy(want + (size_t)ids[i] * DIM, rows + (size_t)i * DIM, DIM * sizeof *want);
+        }
+        b->ops->put_rows(b->self, y, DIM, rows, ids, sizes[s]);
+        memset(rows, 0xff, (size_t)ROWS * DIM * sizeof *rows); /* free to change */
+        memset(ids, 0xff, sizeof ids);
+    }
+    cuda_rig_get(b, got, y, (size_t)ROWS * DIM);
+    check_same("put_rows", got, want, (size_t)ROWS * DIM);
+    cuda_rig_release(b, y);
+    free(want);
+    free(got);
+    free(rows);
+}

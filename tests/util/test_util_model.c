@@ -1,0 +1,78 @@
+/*
+ * test_util_model: see test_util_model.h.
+ */
+#include "tests/util/test_util_model.h"
+#include "tests/util/test.h"
+
+struct pack_options model_packing(void) {
+    return (struct pack_options){.hot_fraction = 0.25,
+                                 .chunk_neurons = 32,
+                                 .compress = true,
+                                 .threads = 1,
+                                 .version = "test"};
+}
+
+char *model_pack(const struct hf_model *m, const char *dir, const char *name,
+                 const struct pack_options *how) {
+    struct err err = {0};
+    struct pack_result result;
+    char *path = mem_printf("%s/%s.corm", dir, name);
+    pack_model(m, path, how, NULL, NULL, &result, &err);
+    assert_no_err(&err);
+    return path;
+}
+
+char *model_archive(const char *checkpoint, const char *dir, const char *name, const char *codec,
+                    bool compress) {
+    struct err err = {0};
+    struct hf_model m;
+    struct pack_options how = model_packing();
+    how.expert_codec = codec ? codec_by_name(codec) : NULL;
+    how.compress = compress;
+    assert_true(!codec || how.expert_codec);
+    hf_open(&m, checkpoint, &err);
+    assert_no_err(&err);
+    char *path = model_pack(&m, dir, name, &how);
+    hf_close(&m);
+    return path;
+}
+
+struct corm_engine *model_open(const char *path, const struct corm_engine_options *opt) {
+    struct corm_engine *e = NULL;
+    struct corm_error error;
+    if (corm_engine_open(&e, path, opt, &error) < 0) {
+        fail_msg("%s", error.message);
+    }
+    return e;
+}
+
+struct corm_session *model_session(struct corm_engine *e) {
+    struct corm_session *s = NULL;
+    struct corm_error error;
+    if (corm_session_open(&s, e, &error) < 0) {
+        fail_msg("%s", error.message);
+    }
+    return s;
+}
+
+const float *model_eval(struct corm_session *s, const int32_t *ids, size_t n, bool all) {
+    const float *logits = NULL;
+    struct corm_error error;
+    if (corm_session_eval(s, ids, n, all, &logits, &error) < 0) {
+        fail_msg("%s", error.message);
+    }
+    return logits;
+}
+
+uint64_t model_hash(struct corm_engine *e, struct corm_session *s, const int32_t *ids,
+                    size_t n_prompt, size_t n) {
+    size_t row_bytes = corm_engine_info(e)->vocab * sizeof(float);
+    struct hasher *h = hasher_new();
+    hasher_add(h, model_eval(s, ids, n_prompt, true), n_prompt * row_bytes);
+    for (size_t i = n_prompt; i < n; i++) {
+        hasher_add(h, model_eval(s, ids + i, 1, false), row_bytes);
+    }
+    uint64_t hash = hasher_value(h);
+    hasher_free(h);
+    return hash;
+}

@@ -1,0 +1,31 @@
+/*
+ * test_util_model: archives of whole checkpoints, as corm-prep packs them, and the engine on them
+ * through the public API.
+ *
+ * For what happens on the way to a test's subject: whatever fails here fails the test.
+ */
+#ifndef TESTS_UTIL_TEST_UTIL_MODEL_H
+#define TESTS_UTIL_TEST_UTIL_MODEL_H
+
+#include "prep/pack.h"
+#include "runtime/corm.h"
+
+/* A quarter of the neurons hot, chunks of 32, compressed, exact codecs, no calibration. */
+struct pack_options model_packing(void);
+/* Packs `m` to <dir>/<name>.corm, which is replaced. Returns the path, to free(). */
+char *model_pack(const struct hf_model *m, const char *dir, const char *name,
+                 const struct pack_options *how);
+/* The same for the checkpoint in a folder, with model_packing; `codec` is that of experts, NULL the
+ * exact one. */
+char *model_archive(const char *checkpoint, const char *dir, const char *name, const char *codec,
+                    bool compress);
+
+/* As the corm_* functions of these names, whose errors fail the test. */
+struct corm_engine *model_open(const char *path, const struct corm_engine_options *opt);
+struct corm_session *model_session(struct corm_engine *e);
+const float *model_eval(struct corm_session *s, const int32_t *ids, size_t n, bool all);
+/* Hash of all logits of `ids`: the first `n_prompt` in one call, the others one by one. */
+uint64_t model_hash(struct corm_engine *e, struct corm_session *s, const int32_t *ids,
+                    size_t n_prompt, size_t n);
+
+#endif
