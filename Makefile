@@ -191,7 +191,7 @@ lint: ## Check style, include directions, library homes, headers, global state
 
 format: ## Rewrite the sources in the style of .clang-format
 	@tests/deps.sh lint
-	find format kernels runtime prep tests docs -name '*.[ch]' -o -name '*.inc' | xargs clang-format -i
+	find format kernels runtime prep tests docs -name '*.[ch]' -o -name '*.cu' -o -name '*.inc' | xargs clang-format-16 -i
 
 bench: ## Measure speed and what each mechanism brings; tables go to docs/SPEED.md (BENCH_BIG=1: more)
 	@CC='$(CC)' tests/deps.sh build test

@@ -61,9 +61,10 @@ static int check_values(const struct corm_predict_entry *e, const uint8_t *data,
     for (uint64_t i = 0; i < (uint64_t)e->rows * e->cols; i++) {
         float v;
         memcpy(&v, data + i * sizeof v, sizeof v);
-        if (!isfinite(v) || (e->kind == PREDICT_LOSS_DROP && !(v >= 0 && v < 1)))
+        if (!isfinite(v) || (e->kind == PREDICT_LOSS_DROP && !(v >= 0 && v < 1))) {
             return err_set(err, "predictors: %s of layer %u: value %llu is %g", rules[e->kind].name,
                            e->layer, (unsigned long long)i, (double)v);
+        }
     }
     return 0;
 }
@@ -72,49 +73,57 @@ static int check_entry(const struct corm_predict *p, const struct corm_predict_e
                        size_t size, const struct arch *a, uint32_t chunks, struct err *err) {
     const char *name = corm_predict_kind_name(e->kind);
     const struct codec *codec = codec_by_id(e->codec);
-    if (!name)
+    if (!name) {
         return err_set(err, "predictors: entry %u: unknown kind %u", (uint32_t)(e - p->entries),
                        e->kind);
+    }
     const struct kind_rule *rule = &rules[e->kind];
-    if (!codec || (rule->is_f32 && e->codec != CODEC_F32))
+    if (!codec || (rule->is_f32 && e->codec != CODEC_F32)) {
         return err_set(err, "predictors: %s of layer %u: codec %u is unknown, or not one for it",
                        name, e->layer, e->codec);
+    }
     if (e->ahead > (rule->by_ahead ? PREDICT_MAX_AHEAD : 0) || e->layer >= a->n_layers ||
-        e->ahead >= a->n_layers - e->layer || !a->moe[e->layer] || !a->moe[e->layer + e->ahead])
+        e->ahead >= a->n_layers - e->layer || !a->moe[e->layer] || !a->moe[e->layer + e->ahead]) {
         return err_set(err, "predictors: %s: layer %u, ahead %u: the model has no experts there",
                        name, e->layer, e->ahead);
+    }
     uint64_t rows, cols, bytes, end;
     expected_shape(e->kind, a, chunks, p->header->n_levels, &rows, &cols);
-    if (!shape_fits(e, rows, cols, a) || !codec_fits(codec, e->cols))
+    if (!shape_fits(e, rows, cols, a) || !codec_fits(codec, e->cols)) {
         return err_set(err,
                        "predictors: %s of layer %u: shape [%u, %u], expected [%llu, %llu] (0: up "
                        "to %u)",
                        name, e->layer, e->rows, e->cols, (unsigned long long)rows,
                        (unsigned long long)cols, a->dim);
+    }
     if (!size_mul(e->rows, codec_row_bytes(codec, e->cols), &bytes) ||
-        !size_add(e->offset, bytes, &end) || end > size || e->offset % ALIGN != 0)
+        !size_add(e->offset, bytes, &end) || end > size || e->offset % ALIGN != 0) {
         return err_set(err,
                        "predictors: %s of layer %u lies outside the section, or not at a "
                        "multiple of %d",
                        name, e->layer, ALIGN);
+    }
     return rule->is_f32 ? check_values(e, p->data + e->offset, err) : 0;
 }
 
 /* The order of entries: by kind, layer, ahead. */
 static int compare(const struct corm_predict_entry *e, uint32_t kind, uint32_t layer,
                    uint32_t ahead) {
-    if (e->kind != kind)
+    if (e->kind != kind) {
         return e->kind < kind ? -1 : 1;
-    if (e->layer != layer)
+    }
+    if (e->layer != layer) {
         return e->layer < layer ? -1 : 1;
+    }
     return e->ahead < ahead ? -1 : e->ahead > ahead;
 }
 
 static int check_order(const struct corm_predict *p, struct err *err) {
     for (uint32_t i = 1; i < p->header->n_entries; i++) {
         const struct corm_predict_entry *e = &p->entries[i];
-        if (compare(e - 1, e->kind, e->layer, e->ahead) >= 0)
+        if (compare(e - 1, e->kind, e->layer, e->ahead) >= 0) {
             return err_set(err, "predictors: entry %u is not after the one before it", i);
+        }
     }
     return 0;
 }
@@ -126,59 +135,73 @@ static int check_groups(const struct corm_predict *p, const struct arch *a, stru
             struct weight in = corm_predict_get(p, PREDICT_EXPERT_IN, l, ahead);
             struct weight out = corm_predict_get(p, PREDICT_EXPERT_OUT, l, ahead);
             struct weight bias = corm_predict_get(p, PREDICT_EXPERT_BIAS, l, ahead);
-            if (!in.data != !out.data || !in.data != !bias.data || in.rows != out.cols)
+            if (!in.data != !out.data || !in.data != !bias.data || in.rows != out.cols) {
                 return err_set(err,
                                "predictors: expert correction of layer %u, ahead %u is incomplete",
                                l, ahead);
+            }
         }
         struct weight basis = corm_predict_get(p, PREDICT_CHUNK_BASIS, l, 0);
         struct weight beta = corm_predict_get(p, PREDICT_CHUNK_BETA, l, 0);
         struct weight prior = corm_predict_get(p, PREDICT_CHUNK_PRIOR, l, 0);
-        if (!basis.data != !beta.data || basis.rows != beta.cols || (beta.data && !prior.data))
+        if (!basis.data != !beta.data || basis.rows != beta.cols || (beta.data && !prior.data)) {
             return err_set(err, "predictors: chunk predictor of layer %u is incomplete", l);
+        }
         struct weight gates = corm_predict_get(p, PREDICT_CHUNK_GATES, l, 0);
         struct weight gate_beta = corm_predict_get(p, PREDICT_CHUNK_GATE_BETA, l, 0);
         if (!gates.data != !gate_beta.data || (gates.data && !beta.data) ||
-            gates.rows != (uint64_t)gate_beta.cols * a->n_experts)
+            gates.rows != (uint64_t)gate_beta.cols * a->n_experts) {
             return err_set(err, "predictors: gates of the chunk predictor of layer %u do not fit",
                            l);
+        }
     }
     return 0;
 }
 
 static int check_header(const struct corm_predict_header *h, size_t size, struct err *err) {
-    if (size < sizeof *h)
+    if (size < sizeof *h) {
         return err_set(err, "predictors: section of %zu bytes is shorter than its header", size);
-    if (h->version != PREDICT_VERSION)
+    }
+    if (h->version != PREDICT_VERSION) {
         return err_set(err, "predictors: version %u, this program reads %d", h->version,
                        PREDICT_VERSION);
+    }
     if (h->n_levels > PREDICT_MAX_LEVELS || h->reserved != 0 ||
-        h->n_entries > (size - sizeof *h) / sizeof(struct corm_predict_entry))
+        h->n_entries > (size - sizeof *h) / sizeof(struct corm_predict_entry)) {
         return err_set(err, "predictors: %u entries and %u levels do not fit the section",
                        h->n_entries, h->n_levels);
-    for (uint32_t i = 0; i < PREDICT_MAX_LEVELS; i++)
+    }
+    for (uint32_t i = 0; i < PREDICT_MAX_LEVELS; i++) {
         if (i < h->n_levels ? !(h->levels[i] > (i ? h->levels[i - 1] : 0)) || h->levels[i] > 100
-                            : h->levels[i] != 0)
+                            : h->levels[i] != 0) {
             return err_set(err, "predictors: loss levels do not ascend in 0 .. 100 %%");
+        }
+    }
     return 0;
 }
 
 int corm_predict_open(struct corm_predict *p, const void *data, size_t size,
                       const struct arch *arch, uint32_t chunks_per_expert, struct err *err) {
     *p = (struct corm_predict){0};
-    if (size == 0)
+    if (size == 0) {
         return 0;
+    }
     const struct corm_predict_header *h = data;
-    if (check_header(h, size, err) < 0)
+    if (check_header(h, size, err) < 0) {
         return -1;
+    }
     struct corm_predict view = {data, h, (const struct corm_predict_entry *)(h + 1)};
-    if (check_order(&view, err) < 0)
+    if (check_order(&view, err) < 0) {
         return -1;
-    for (uint32_t i = 0; i < h->n_entries; i++)
-        if (check_entry(&view, &view.entries[i], size, arch, chunks_per_expert, err) < 0)
+    }
+    for (uint32_t i = 0; i < h->n_entries; i++) {
+        if (check_entry(&view, &view.entries[i], size, arch, chunks_per_expert, err) < 0) {
             return -1;
-    if (check_groups(&view, arch, err) < 0)
+        }
+    }
+    if (check_groups(&view, arch, err) < 0) {
         return -1;
+    }
     *p = view;
     return 0;
 }
@@ -202,9 +225,11 @@ struct weight corm_predict_get(const struct corm_predict *p, enum predict_kind k
 }
 
 int corm_predict_level(const struct corm_predict *p, float percent) {
-    for (uint32_t i = 0; p->header && i < p->header->n_levels; i++)
-        if (p->header->levels[i] == percent)
+    for (uint32_t i = 0; p->header && i < p->header->n_levels; i++) {
+        if (p->header->levels[i] == percent) {
             return (int)i;
+        }
+    }
     return -1;
 }
 
@@ -259,8 +284,9 @@ void corm_predict_merge(struct corm_predict_builder *b, struct corm_predict_buil
 static int by_name(const void *va, const void *vb) {
     const struct corm_predict_entry *b = vb;
     int order = compare(va, b->kind, b->layer, b->ahead);
-    if (order == 0)
+    if (order == 0) {
         die("%s of layer %u, ahead %u was added twice", rules[b->kind].name, b->layer, b->ahead);
+    }
     return order;
 }
 
@@ -269,10 +295,12 @@ void corm_predict_finish(struct corm_predict_builder *b, struct buf *out) {
     struct corm_predict_header h = {PREDICT_VERSION, b->n_entries, b->n_levels, 0, {0}};
     memcpy(h.levels, b->levels, b->n_levels * sizeof *h.levels);
     size_t table = sizeof h + b->n_entries * sizeof *b->entries, body = align_up(table, ALIGN);
-    for (uint32_t i = 0; i < b->n_entries; i++)
+    for (uint32_t i = 0; i < b->n_entries; i++) {
         b->entries[i].offset += body;
-    if (b->n_entries > 1)
+    }
+    if (b->n_entries > 1) {
         qsort(b->entries, b->n_entries, sizeof *b->entries, by_name);
+    }
     buf_append(out, &h, sizeof h);
     buf_append(out, b->entries, b->n_entries * sizeof *b->entries);
     buf_append(out, zeros, body - table);

@@ -244,8 +244,9 @@ int backend_cuda_devices(uint32_t first, struct backend_device *list, uint32_t m
                          struct err *err);
 
 static inline void backend_close(struct backend *b) {
-    if (b->ops)
+    if (b->ops) {
         b->ops->close(b->self);
+    }
     b->ops = NULL;
 }
 

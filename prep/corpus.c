@@ -52,9 +52,9 @@ static int add_document(struct corpus *c, const struct tokenizer *tok, const cha
     }
     for (size_t first = 0; first < list.n; first += seq_tok) {
         size_t n = list.n - first < seq_tok ? list.n - first : seq_tok;
-        if (n >= CORPUS_MIN_SEQ_TOK && n <= CORPUS_MAX_TOK - c->n_tok)
+        if (n >= CORPUS_MIN_SEQ_TOK && n <= CORPUS_MAX_TOK - c->n_tok) {
             corpus_add_ids(c, (const int32_t *)list.ids + first, (uint32_t)n);
-        else if (n >= CORPUS_MIN_SEQ_TOK) {
+        } else if (n >= CORPUS_MIN_SEQ_TOK) {
             token_list_free(&list);
             return err_set(err, "more than %d tokens of text", CORPUS_MAX_TOK);
         }
@@ -66,8 +66,9 @@ static int add_document(struct corpus *c, const struct tokenizer *tok, const cha
 /* The whole text of one file: cut at separator lines. */
 static int add_text(struct corpus *c, const struct tokenizer *tok, const char *name,
                     const char *text, size_t bytes, uint32_t seq_tok, struct err *err) {
-    if (memchr(text, 0, bytes))
+    if (memchr(text, 0, bytes)) {
         return err_set(err, "%s: not a text file: it holds a zero byte", name);
+    }
     c->text_bytes += bytes;
     size_t start = 0, sep = strlen(SEPARATOR);
     while (start < bytes) {
@@ -77,13 +78,15 @@ static int add_text(struct corpus *c, const struct tokenizer *tok, const char *n
             if (line_start && bytes - end >= sep && memcmp(text + end, SEPARATOR, sep) == 0 &&
                 (end + sep == bytes || text[end + sep] == '\n' || text[end + sep] == '\r')) {
                 next = end + sep;
-                while (next < bytes && (text[next] == '\n' || text[next] == '\r'))
+                while (next < bytes && (text[next] == '\n' || text[next] == '\r')) {
                     next++;
+                }
                 break;
             }
         }
-        if (end > start && add_document(c, tok, text + start, end - start, seq_tok, err) < 0)
+        if (end > start && add_document(c, tok, text + start, end - start, seq_tok, err) < 0) {
             return err_prefix(err, "%s", name);
+        }
         start = next;
     }
     return 0;
@@ -95,13 +98,16 @@ static int read_entry(struct archive *a, const char *name, struct buf *out, stru
     char *block = mem_alloc(READ_BYTES);
     la_ssize_t n;
     out->len = 0;
-    while ((n = archive_read_data(a, block, READ_BYTES)) > 0 && out->len <= MAX_TEXT_BYTES)
+    while ((n = archive_read_data(a, block, READ_BYTES)) > 0 && out->len <= MAX_TEXT_BYTES) {
         buf_append(out, block, (size_t)n);
+    }
     free(block);
-    if (n < 0)
+    if (n < 0) {
         return err_set(err, "%s: %s", name, archive_error_string(a));
-    if (out->len > MAX_TEXT_BYTES)
+    }
+    if (out->len > MAX_TEXT_BYTES) {
         return err_set(err, "%s: more than %d bytes of text", name, MAX_TEXT_BYTES);
+    }
     return 0;
 }
 
@@ -129,15 +135,18 @@ static int add_file(struct corpus *c, const struct tokenizer *tok, const char *p
     while ((r = archive_read_next_header(a, &entry)) == ARCHIVE_OK || r == ARCHIVE_WARN) {
         const char *inside = archive_entry_pathname(entry);
         bool raw = archive_format(a) == ARCHIVE_FORMAT_RAW;
-        if (!raw && archive_entry_filetype(entry) != AE_IFREG)
+        if (!raw && archive_entry_filetype(entry) != AE_IFREG) {
             continue;
+        }
         char *name = raw ? mem_strdup(path) : mem_printf("%s:%s", path, inside ? inside : "?");
         int e = read_entry(a, name, &text, err);
-        if (e == 0 && text.len > 0)
+        if (e == 0 && text.len > 0) {
             e = add_text(c, tok, name, text.data, text.len, seq_tok, err);
+        }
         free(name);
-        if (e < 0)
+        if (e < 0) {
             goto out;
+        }
     }
     if (r != ARCHIVE_EOF) {
         err_set(err, "%s: %s", path, archive_error_string(a));
@@ -157,18 +166,22 @@ static int skip_hidden(const struct dirent *d) {
 int corpus_add(struct corpus *c, const struct tokenizer *tok, const char *path, uint32_t seq_tok,
                struct err *err) {
     struct stat st;
-    if (stat(path, &st) < 0)
+    if (stat(path, &st) < 0) {
         return err_errno(err, errno, "%s", path);
-    if (!S_ISDIR(st.st_mode))
+    }
+    if (!S_ISDIR(st.st_mode)) {
         return add_file(c, tok, path, seq_tok, err);
+    }
     struct dirent **names;
     int n = scandir(path, &names, skip_hidden, alphasort), status = 0;
-    if (n < 0)
+    if (n < 0) {
         return err_errno(err, errno, "%s", path);
+    }
     for (int i = 0; i < n; i++) {
         char *inside = mem_printf("%s/%s", path, names[i]->d_name);
-        if (status == 0)
+        if (status == 0) {
             status = corpus_add(c, tok, inside, seq_tok, err);
+        }
         free(inside);
         free(names[i]);
     }
@@ -177,8 +190,9 @@ int corpus_add(struct corpus *c, const struct tokenizer *tok, const char *path, 
 }
 
 void corpus_thin(struct corpus *c, uint32_t max_tok) {
-    if (max_tok == 0 || c->n_tok <= max_tok)
+    if (max_tok == 0 || c->n_tok <= max_tok) {
         return;
+    }
     /* Keep a sequence whenever the kept share would fall behind the wanted one. */
     uint64_t seen = 0, all = c->n_tok;
     uint32_t kept_tok = 0, n_kept = 0;
@@ -186,8 +200,9 @@ void corpus_thin(struct corpus *c, uint32_t max_tok) {
         struct corpus_seq s = c->seqs[i];
         seen += s.n;
         uint64_t due = seen * max_tok / all;
-        if (kept_tok + s.n > due + s.n / 2 || kept_tok + s.n > max_tok)
+        if (kept_tok + s.n > due + s.n / 2 || kept_tok + s.n > max_tok) {
             continue;
+        }
         memmove(c->ids + kept_tok, c->ids + s.first, s.n * sizeof *c->ids);
         c->seqs[n_kept++] = (struct corpus_seq){kept_tok, s.n};
         kept_tok += s.n;

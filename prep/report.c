@@ -39,8 +39,9 @@ enum { N_SCORES = sizeof scores / sizeof *scores };
 
 static uint32_t score_cols(void) {
     uint32_t n = 0;
-    for (int i = 0; i < N_SCORES; i++)
+    for (int i = 0; i < N_SCORES; i++) {
         n += scores[i].count;
+    }
     return n;
 }
 
@@ -49,15 +50,18 @@ void report_add_scores(struct corm_predict_builder *b, const struct calib_result
     for (uint32_t l = 0; l < r->n_layers; l++) {
         const uint8_t *base = (const uint8_t *)&r->scores[l];
         uint32_t n = 0;
-        if (r->scores[l].load_max <= 0)
+        if (r->scores[l].load_max <= 0) {
             continue;
-        for (int i = 0; i < N_SCORES; i++)
+        }
+        for (int i = 0; i < N_SCORES; i++) {
             for (uint32_t j = 0; j < scores[i].count; j++) {
-                if (scores[i].is_flag)
+                if (scores[i].is_flag) {
                     row[n++] = ((const bool *)(base + scores[i].offset))[j] ? 1 : 0;
-                else
+                } else {
                     row[n++] = ((const float *)(base + scores[i].offset))[j];
+                }
             }
+        }
         corm_predict_add(b, PREDICT_SCORES, l, 0, CODEC_F32, row, 1, n);
     }
     free(row);
@@ -65,17 +69,20 @@ void report_add_scores(struct corm_predict_builder *b, const struct calib_result
 
 static bool read_scores(const struct corm_predict *p, uint32_t layer, struct calib_scores *s) {
     struct weight w = corm_predict_get(p, PREDICT_SCORES, layer, 0);
-    if (!w.data || w.cols != score_cols() || w.codec->id != CODEC_F32)
+    if (!w.data || w.cols != score_cols() || w.codec->id != CODEC_F32) {
         return false;
+    }
     const float *row = (const float *)w.data;
     uint8_t *base = (uint8_t *)s;
-    for (int i = 0; i < N_SCORES; i++)
+    for (int i = 0; i < N_SCORES; i++) {
         for (uint32_t j = 0; j < scores[i].count; j++, row++) {
-            if (scores[i].is_flag)
+            if (scores[i].is_flag) {
                 ((bool *)(base + scores[i].offset))[j] = *row != 0;
-            else
+            } else {
                 ((float *)(base + scores[i].offset))[j] = *row;
+            }
         }
+    }
     return true;
 }
 
@@ -83,10 +90,11 @@ static bool read_scores(const struct corm_predict *p, uint32_t layer, struct cal
 
 /* A share as "0.734", or blanks where it was not measured. */
 static void put(struct buf *out, float v, const char *after) {
-    if (v < 0)
+    if (v < 0) {
         buf_printf(out, "    -%s", after);
-    else
+    } else {
         buf_printf(out, "%5.3f%s", (double)v, after);
+    }
 }
 
 static void put_triple(struct buf *out, const float v[AHEADS]) {
@@ -103,8 +111,9 @@ static void text_experts(const struct corm_predict *p, uint32_t n_layers, struct
                "layer  load of fair  previous  stale gate         + mean outputs     learned"
                "              learned at 1.5 k\n");
     for (uint32_t l = 0; l < n_layers; l++) {
-        if (!read_scores(p, l, &s))
+        if (!read_scores(p, l, &s)) {
             continue;
+        }
         buf_printf(out, "%5u  %5.2f - %5.2f  ", l, (double)s.load_min, (double)s.load_max);
         put(out, s.previous_token, "     ");
         if (l == 0) {
@@ -116,8 +125,9 @@ static void text_experts(const struct corm_predict *p, uint32_t n_layers, struct
         }
         put_triple(out, s.stale);
         put_triple(out, s.corrected);
-        for (int a = 1; a < AHEADS; a++)
+        for (int a = 1; a < AHEADS; a++) {
             put(out, s.learned[a], s.stored[a] ? "* " : "  ");
+        }
         buf_printf(out, " ");
         put_triple(out, s.learned_wide);
         buf_printf(out, "\n");
@@ -130,17 +140,21 @@ static void text_chunks(const struct corm_predict *p, uint32_t n_layers, struct 
                     "(* = the learned order is in the archive)\n\n"
                     "layer  hot prefix  static order       learned             oracle\n");
     for (uint32_t l = 0; l < n_layers; l++) {
-        if (!read_scores(p, l, &s))
+        if (!read_scores(p, l, &s)) {
             continue;
+        }
         buf_printf(out, "%5u  %9.1f%%  ", l, 100 * (double)s.hot_fraction);
-        for (int i = 0; i < CALIB_CUTS; i++)
+        for (int i = 0; i < CALIB_CUTS; i++) {
             put(out, s.energy_static[i], " ");
+        }
         buf_printf(out, " ");
-        for (int i = 0; i < CALIB_CUTS; i++)
+        for (int i = 0; i < CALIB_CUTS; i++) {
             put(out, s.energy_learned[i], " ");
+        }
         buf_printf(out, "%s ", s.chunks_stored ? "*" : " ");
-        for (int i = 0; i < CALIB_CUTS; i++)
+        for (int i = 0; i < CALIB_CUTS; i++) {
             put(out, s.energy_oracle[i], " ");
+        }
         buf_printf(out, "\n");
     }
 }
@@ -149,17 +163,19 @@ static json_t *json_layers(const struct corm_predict *p, uint32_t n_layers) {
     json_t *layers = json_array();
     for (uint32_t l = 0; l < n_layers; l++) {
         struct calib_scores s;
-        if (!read_scores(p, l, &s))
+        if (!read_scores(p, l, &s)) {
             continue;
+        }
         json_t *row = json_object();
         json_object_set_new(row, "layer", json_integer(l));
         for (int i = 0; i < N_SCORES; i++) {
             const uint8_t *at = (const uint8_t *)&s + scores[i].offset;
             json_t *list = json_array();
-            for (uint32_t j = 0; j < scores[i].count; j++)
+            for (uint32_t j = 0; j < scores[i].count; j++) {
                 json_array_append_new(list, scores[i].is_flag
                                                 ? json_boolean(((const bool *)at)[j])
                                                 : json_real((double)((const float *)at)[j]));
+            }
             if (scores[i].count == 1) {
                 json_object_set(row, scores[i].name, json_array_get(list, 0));
                 json_decref(list);
@@ -176,10 +192,12 @@ int report_print(const struct corm *c, bool json, struct buf *out, struct err *e
     struct corm_predict p;
     uint32_t chunks = corm_chunks_per_expert(c);
     if (corm_predict_open(&p, c->predictors.data, c->predictors.size_bytes, &c->arch, chunks, err) <
-        0)
+        0) {
         return -1;
-    if (!p.header)
+    }
+    if (!p.header) {
         return err_set(err, "holds no predictors: convert with --calibrate");
+    }
     if (json) {
         json_t *root = json_pack("{s:o}", "layers", json_layers(&p, c->arch.n_layers));
         char *text = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(5));

@@ -19,39 +19,44 @@ const struct corm_chunk *cache_unpackable(const struct corm *archive) {
     for (uint32_t i = 0; i < archive->n_chunks; i++) {
         const struct corm_chunk *k = &archive->chunks[i];
         if (k->n_neurons > FFN_BLOCK ||
-            (k->encoding != CORM_ENCODING_RAW && k->encoding != CORM_ENCODING_EXPONENTS))
+            (k->encoding != CORM_ENCODING_RAW && k->encoding != CORM_ENCODING_EXPONENTS)) {
             return k;
+        }
     }
     return NULL;
 }
 
 bool cache_can_pack(const struct corm *archive) {
     bool smaller = false;
-    for (uint32_t i = 0; i < archive->n_chunks; i++)
+    for (uint32_t i = 0; i < archive->n_chunks; i++) {
         smaller |= archive->chunks[i].encoding == CORM_ENCODING_EXPONENTS;
+    }
     return smaller && !cache_unpackable(archive);
 }
 
 size_t cache_slot_bytes(const struct corm *archive, unsigned how) {
     uint64_t most = (uint64_t)archive->chunk_neurons * archive->neuron_bytes, stored = 0;
-    for (uint32_t i = 0; how & CACHE_PACKED && i < archive->n_chunks; i++)
+    for (uint32_t i = 0; how & CACHE_PACKED && i < archive->n_chunks; i++) {
         stored =
             archive->chunks[i].stored_bytes > stored ? archive->chunks[i].stored_bytes : stored;
+    }
     return align_up(how & CACHE_PACKED ? stored : most, 64);
 }
 
 uint32_t cache_slots_needed(const struct corm *archive, unsigned how) {
     const struct cache c = {.archive = archive, .how = how};
     uint32_t n = 0;
-    for (uint32_t i = 0; i < archive->n_chunks; i++)
+    for (uint32_t i = 0; i < archive->n_chunks; i++) {
         n += cache_uses_slot(&c, i);
+    }
     return n;
 }
 
 uint32_t cache_slots_floor(const struct corm *archive) {
     uint32_t most = 0;
-    for (uint32_t i = 0; i < archive->n_records; i++)
+    for (uint32_t i = 0; i < archive->n_records; i++) {
         most = archive->records[i].n_chunks > most ? archive->records[i].n_chunks : most;
+    }
     return 2 * most;
 }
 
@@ -64,25 +69,29 @@ size_t cache_table_bytes(const struct corm *archive, uint32_t n_slots) {
 /* The chance before anything was measured: the middle of the bucket's counts, and more for what was
  * used a moment ago. */
 static void open_chances(struct cache *c) {
-    for (int a = 0; a < CACHE_AGES; a++)
+    for (int a = 0; a < CACHE_AGES; a++) {
         for (int r = 0; r < CACHE_RATES; r++) {
             float rate = exp2f(0.5f - (float)(CACHE_RATES - r));
             float recent = 0.3f / (float)(1 << a / 2);
             c->chance.seen[a][r] = PRIOR;
             c->chance.used[a][r] = PRIOR * (0.5f * rate + 0.5f * recent + 0.001f);
         }
+    }
 }
 
 static void open_records(struct cache *c) {
     const struct corm *archive = c->archive;
-    for (uint32_t l = 0; l < archive->arch.n_layers; l++)
-        for (uint32_t e = 0; archive->arch.moe[l] && e < archive->arch.n_experts; e++)
+    for (uint32_t l = 0; l < archive->arch.n_layers; l++) {
+        for (uint32_t e = 0; archive->arch.moe[l] && e < archive->arch.n_experts; e++) {
             c->records[archive->layer_record[l] + e].layer = l;
+        }
+    }
     for (uint32_t r = 0; r < archive->n_records; r++) {
         const struct corm_record *rec = &archive->records[r];
-        for (uint32_t i = 0; i < rec->n_chunks; i++)
+        for (uint32_t i = 0; i < rec->n_chunks; i++) {
             c->chunks[rec->first_chunk + i] =
                 (struct cache_chunk){.slot = CACHE_NO_SLOT, .record = r, .hot = i < rec->n_hot};
+        }
     }
 }
 
@@ -100,43 +109,51 @@ int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots, un
     c->free_slots = mem_calloc(n_slots, sizeof *c->free_slots);
     c->unmapped = mem_calloc(n_slots, sizeof *c->unmapped);
     c->decay = mem_calloc(DECAYS, sizeof *c->decay);
-    for (int i = 0; i < DECAYS; i++)
+    for (int i = 0; i < DECAYS; i++) {
         c->decay[i] = powf(DECAY, (float)i);
+    }
     open_records(c);
     open_chances(c);
     /* The last of the list goes out first: a half-used cache touches only what it fills. */
-    for (uint32_t i = 0; i < n_slots; i++)
+    for (uint32_t i = 0; i < n_slots; i++) {
         c->free_slots[i] = (int32_t)(n_slots - 1 - i);
+    }
     c->n_free = n_slots;
-    if (n_slots == 0)
+    if (n_slots == 0) {
         return 0;
+    }
     /* Straight from the kernel: zero pages cost nothing until they are filled. */
     void *p = mmap(NULL, (size_t)n_slots * c->slot_bytes, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED)
+    if (p == MAP_FAILED) {
         return err_errno(err, errno, "expert cache of %u slots of %zu bytes", n_slots,
                          c->slot_bytes);
+    }
     madvise(p, (size_t)n_slots * c->slot_bytes, MADV_HUGEPAGE);
     c->slots = p;
     return 0;
 }
 
 void cache_use_slots(struct cache *c, uint8_t *slots) {
-    if (c->slots && !c->slots_borrowed)
+    if (c->slots && !c->slots_borrowed) {
         munmap(c->slots, (size_t)c->n_slots * c->slot_bytes);
+    }
     c->slots = slots;
     c->slots_borrowed = true;
 }
 
 void cache_close(struct cache *c) {
-    if (!c->archive)
+    if (!c->archive) {
         return;
-    if (c->slots && !c->slots_borrowed)
+    }
+    if (c->slots && !c->slots_borrowed) {
         munmap(c->slots, (size_t)c->n_slots * c->slot_bytes);
+    }
     void *tables[] = {c->chunks,  c->records,    c->heaps,    c->pinned, c->n_heap,
                       c->guessed, c->free_slots, c->unmapped, c->decay};
-    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
         free(tables[i]);
+    }
     pthread_mutex_destroy(&c->lock);
     *c = (struct cache){0};
 }
@@ -151,8 +168,9 @@ static void heap_set(struct cache *c, uint32_t *heap, uint32_t at, uint32_t reco
 static void sift_up(struct cache *c, uint32_t *heap, uint32_t at) {
     uint32_t record = heap[at];
     double rank = c->records[record].rank;
-    for (; at > 0 && c->records[heap[(at - 1) / 2]].rank > rank; at = (at - 1) / 2)
+    for (; at > 0 && c->records[heap[(at - 1) / 2]].rank > rank; at = (at - 1) / 2) {
         heap_set(c, heap, at, heap[(at - 1) / 2]);
+    }
     heap_set(c, heap, at, record);
 }
 
@@ -161,12 +179,15 @@ static void sift_down(struct cache *c, uint32_t *heap, uint32_t n, uint32_t at) 
     double rank = c->records[record].rank;
     for (;;) {
         uint32_t child = 2 * at + 1;
-        if (child >= n)
+        if (child >= n) {
             break;
-        if (child + 1 < n && c->records[heap[child + 1]].rank < c->records[heap[child]].rank)
+        }
+        if (child + 1 < n && c->records[heap[child + 1]].rank < c->records[heap[child]].rank) {
             child++;
-        if (c->records[heap[child]].rank >= rank)
+        }
+        if (c->records[heap[child]].rank >= rank) {
             break;
+        }
         heap_set(c, heap, at, heap[child]);
         at = child;
     }
@@ -195,8 +216,9 @@ static void list_remove(struct cache *c, uint32_t record) {
 }
 
 static double rank_of(const struct cache *c, const struct cache_record *r) {
-    if (c->whole_lru)
+    if (c->whole_lru) {
         return (double)r->used;
+    }
     return (double)(r->slots_cold ? r->p : r->p * exp2f(c->hot_bonus));
 }
 
@@ -233,8 +255,9 @@ static float decayed(const struct cache *c, float count, uint64_t tokens) {
 static int age_bucket(uint64_t age) {
     static const uint16_t upto[CACHE_AGES - 1] = {1, 2, 3, 4, 6, 9, 14, 22, 40, 80, 200};
     int a = 0;
-    while (a < CACHE_AGES - 1 && age > upto[a])
+    while (a < CACHE_AGES - 1 && age > upto[a]) {
         a++;
+    }
     return a;
 }
 
@@ -242,15 +265,17 @@ static int age_bucket(uint64_t age) {
 static int rate_bucket(float count) {
     float rate = count * (1 - DECAY);
     int r = CACHE_RATES - 1;
-    for (float edge = 0.5f; r > 0 && rate < edge; edge *= 0.5f)
+    for (float edge = 0.5f; r > 0 && rate < edge; edge *= 0.5f) {
         r--;
+    }
     return r;
 }
 
 /* The chance that an expert with `count` uses, the last one at token `last`, is used at `token`. */
 static float chance_at(const struct cache *c, uint64_t token, uint64_t last, float count) {
-    if (last == 0)
+    if (last == 0) {
         return 0;
+    }
     float now = decayed(c, count, token - last);
     int a = age_bucket(token - last), r = rate_bucket(now);
     float p = c->chance.used[a][r] / c->chance.seen[a][r];
@@ -263,8 +288,9 @@ static void learn(struct cache *c, uint32_t record) {
     const struct cache_record *r = &c->records[record];
     bool used = r->last == c->token;
     uint64_t last = used ? r->last_before : r->last;
-    if (last == 0 || last >= c->token)
+    if (last == 0 || last >= c->token) {
         return;
+    }
     float count = decayed(c, used ? r->count_before : r->count, c->token - last);
     int a = age_bucket(c->token - last), b = rate_bucket(count);
     c->chance.seen[a][b] = c->chance.seen[a][b] * FORGET + 1;
@@ -282,32 +308,38 @@ static void rank_layer(struct cache *c, uint32_t layer) {
 }
 
 void cache_routed(struct cache *c) {
-    if (!c->routed && c->n_tok == 1 && !c->whole_lru && c->archive->arch.moe[c->layer])
+    if (!c->routed && c->n_tok == 1 && !c->whole_lru && c->archive->arch.moe[c->layer]) {
         rank_layer(c, c->layer);
+    }
     c->routed = true;
 }
 
 /* A layer has been passed. */
 static void pass_layer(struct cache *c, uint32_t layer) {
-    if (c->whole_lru || !c->archive->arch.moe[layer])
+    if (c->whole_lru || !c->archive->arch.moe[layer]) {
         return;
+    }
     uint32_t first = c->archive->layer_record[layer], n = c->archive->arch.n_experts;
-    for (uint32_t i = first; i < first + n && c->n_tok == 1; i++)
+    for (uint32_t i = first; i < first + n && c->n_tok == 1; i++) {
         learn(c, i);
+    }
     rank_layer(c, layer);
 }
 
 void cache_clock(struct cache *c, uint32_t layer, uint32_t tokens) {
-    if (c->step > 1)
+    if (c->step > 1) {
         pass_layer(c, c->layer);
+    }
     c->layer = layer;
     c->routed = false;
     c->n_tok = tokens;
     c->step++;
-    if (layer == 0)
+    if (layer == 0) {
         c->token += tokens;
-    for (uint32_t i = c->n_pinned; i-- > 0;)
+    }
+    for (uint32_t i = c->n_pinned; i-- > 0;) {
         list_place(c, c->pinned[i]);
+    }
 }
 
 void cache_touch(struct cache *c, uint32_t record) {
@@ -342,18 +374,21 @@ void cache_lease(struct cache *c, uint32_t chunk) {
     struct cache_chunk *k = &c->chunks[chunk];
     struct cache_record *r = &c->records[k->record];
     r->n_waiting += k->leases++ == 0 && k->state != CACHE_READY;
-    if (r->leases++ == 0)
+    if (r->leases++ == 0) {
         list_place(c, k->record);
+    }
 }
 
 void cache_release(struct cache *c, uint32_t chunk) {
     struct cache_chunk *k = &c->chunks[chunk];
     struct cache_record *r = &c->records[k->record];
-    if (k->leases == 0)
+    if (k->leases == 0) {
         die("lease of chunk %u given back twice", chunk);
+    }
     r->n_waiting -= --k->leases == 0 && k->state != CACHE_READY;
-    if (--r->leases == 0)
+    if (--r->leases == 0) {
         list_place(c, k->record);
+    }
 }
 
 /* ---- eviction ---- */
@@ -363,8 +398,9 @@ static uint32_t victim_chunk(const struct cache *c, uint32_t record) {
     const struct corm_record *rec = &c->archive->records[record];
     for (uint32_t i = rec->n_chunks; i-- > 0;) {
         const struct cache_chunk *k = &c->chunks[rec->first_chunk + i];
-        if (k->state == CACHE_READY && k->slot != CACHE_NO_SLOT && k->leases == 0)
+        if (k->state == CACHE_READY && k->slot != CACHE_NO_SLOT && k->leases == 0) {
             return rec->first_chunk + i;
+        }
     }
     return UINT32_MAX;
 }
@@ -381,8 +417,9 @@ static uint32_t find_victim(const struct cache *c) {
     uint32_t victim = UINT32_MAX, n_layers = c->archive->arch.n_layers;
     double farthest = -INFINITY;
     for (uint32_t l = 0; l < n_layers; l++) {
-        if (c->n_heap[l] == 0)
+        if (c->n_heap[l] == 0) {
             continue;
+        }
         uint32_t first = heap_of(c, l)[0];
         double rank = c->records[first].rank;
         double until = c->whole_lru ? -rank
@@ -402,13 +439,16 @@ static uint32_t find_last_resort(const struct cache *c) {
     uint32_t victim = UINT32_MAX;
     for (uint32_t i = 0; i < c->n_pinned; i++) {
         uint32_t r = c->pinned[i];
-        if (victim == UINT32_MAX || c->records[r].pinned_step > c->records[victim].pinned_step)
+        if (victim == UINT32_MAX || c->records[r].pinned_step > c->records[victim].pinned_step) {
             victim = r;
+        }
     }
-    for (uint32_t r = 0; victim == UINT32_MAX && r < c->archive->n_records; r++)
+    for (uint32_t r = 0; victim == UINT32_MAX && r < c->archive->n_records; r++) {
         if (c->records[r].slots_cold + c->records[r].slots_hot > 0 &&
-            victim_chunk(c, r) != UINT32_MAX)
+            victim_chunk(c, r) != UINT32_MAX) {
             victim = r;
+        }
+    }
     return victim;
 }
 
@@ -419,10 +459,12 @@ static int32_t evict(struct cache *c, uint32_t chunk) {
     int32_t slot = k->slot;
     *(k->hot ? &r->slots_hot : &r->slots_cold) -= 1;
     r->n_ready--;
-    if (k->guessed)
+    if (k->guessed) {
         c->count.wasted_bytes += c->archive->chunks[chunk].stored_bytes;
-    if (k->data != cache_slot(c, slot))
+    }
+    if (k->data != cache_slot(c, slot)) {
         c->unmapped[c->n_unmapped++] = chunk;
+    }
     k->guessed = false;
     k->state = CACHE_ABSENT;
     k->slot = CACHE_NO_SLOT;
@@ -435,9 +477,11 @@ static int32_t evict(struct cache *c, uint32_t chunk) {
 /* Evict one chunk of the victim, or for comparison all of them. Returns a slot. */
 static int32_t evict_from(struct cache *c, uint32_t victim) {
     int32_t slot = evict(c, victim_chunk(c, victim));
-    if (c->whole_lru)
-        for (uint32_t k; (k = victim_chunk(c, victim)) != UINT32_MAX;)
+    if (c->whole_lru) {
+        for (uint32_t k; (k = victim_chunk(c, victim)) != UINT32_MAX;) {
             cache_slot_give(c, evict(c, k));
+        }
+    }
     return slot;
 }
 
@@ -447,13 +491,16 @@ float cache_victim_p(const struct cache *c) {
 }
 
 int32_t cache_slot_take(struct cache *c, enum cache_claim claim, float p) {
-    if (c->n_free > 0)
+    if (c->n_free > 0) {
         return c->free_slots[--c->n_free];
+    }
     uint32_t victim = find_victim(c);
-    if (victim == UINT32_MAX && claim == CACHE_CLAIM_DEMAND)
+    if (victim == UINT32_MAX && claim == CACHE_CLAIM_DEMAND) {
         victim = find_last_resort(c);
-    if (victim == UINT32_MAX || (claim == CACHE_CLAIM_GUESS && cache_use_p(c, victim) >= p))
+    }
+    if (victim == UINT32_MAX || (claim == CACHE_CLAIM_GUESS && cache_use_p(c, victim) >= p)) {
         return CACHE_NO_SLOT;
+    }
     return evict_from(c, victim);
 }
 

@@ -17,8 +17,9 @@ enum {
 static const float HOT_BONUS = 0.25f;
 
 int engine_fail(struct corm_error *error, const struct err *err) {
-    if (error)
+    if (error) {
         snprintf(error->message, sizeof error->message, "%s", err->msg);
+    }
     return -1;
 }
 
@@ -37,22 +38,26 @@ static int archive_weight(void *ctx, enum slot_id slot, uint32_t layer, struct w
 
 static uint64_t weights_bytes(const struct layer_weights *lw) {
     uint64_t bytes = 0;
-    for (int i = 0; i < SLOT_COUNT; i++)
-        if (lw->w[i].data && i != SLOT_EMBED)
+    for (int i = 0; i < SLOT_COUNT; i++) {
+        if (lw->w[i].data && i != SLOT_EMBED) {
             bytes += (uint64_t)lw->w[i].rows * codec_row_bytes(lw->w[i].codec, lw->w[i].cols);
+        }
+    }
     return bytes;
 }
 
 static int bind_weights(struct corm_engine *e, struct err *err) {
     const struct arch *a = &e->archive.arch;
     struct weight_source src = {&e->archive, archive_weight};
-    if (forward_bind_model(&e->model, a, &src, &e->backend, err) < 0)
+    if (forward_bind_model(&e->model, a, &src, &e->backend, err) < 0) {
         return -1;
+    }
     e->trunk_step_bytes = weights_bytes(&e->model);
     e->layers = mem_calloc(a->n_layers, sizeof *e->layers);
     for (uint32_t l = 0; l < a->n_layers; l++) {
-        if (forward_bind_layer(&e->layers[l], a, l, &src, &e->backend, err) < 0)
+        if (forward_bind_layer(&e->layers[l], a, l, &src, &e->backend, err) < 0) {
             return -1;
+        }
         e->trunk_step_bytes += weights_bytes(&e->layers[l]);
     }
     return 0;
@@ -63,15 +68,18 @@ static int bind_weights(struct corm_engine *e, struct err *err) {
 static int fill_options(struct corm_engine *e, const struct corm_engine_options *options,
                         struct err *err) {
     const struct arch *a = &e->archive.arch;
-    if (options)
+    if (options) {
         e->opt = *options;
+    }
     struct corm_engine_options *o = &e->opt;
-    if (o->measure && o->measure->ahead > PREDICT_MAX_AHEAD)
+    if (o->measure && o->measure->ahead > PREDICT_MAX_AHEAD) {
         return err_set(err, "guesses for %u layers ahead: at most %d", o->measure->ahead,
                        PREDICT_MAX_AHEAD);
+    }
     uint32_t cpus = machine_cpus();
-    if (o->threads == 0)
+    if (o->threads == 0) {
         o->threads = cpus;
+    }
     /* While one checks and decodes, the others have a read under way. Where experts are so small
      * that waking a thread takes as long, one that always has its processor is worth more than
      * several that share it. */
@@ -82,26 +90,33 @@ static int fill_options(struct corm_engine *e, const struct corm_engine_options 
     e->io_threads = o->measure && o->measure->io_threads ? o->measure->io_threads
                     : small && cpus == o->threads + 1    ? 1
                                                          : ENGINE_IO_THREADS;
-    if (o->batch_rows == 0)
+    if (o->batch_rows == 0) {
         o->batch_rows = DEFAULT_BATCH_ROWS;
+    }
     if (o->ctx_tok == 0) {
         o->ctx_tok = a->ctx_max_tok;
-        if (o->ctx_tok == 0 || o->ctx_tok > DEFAULT_CTX_TOK)
+        if (o->ctx_tok == 0 || o->ctx_tok > DEFAULT_CTX_TOK) {
             o->ctx_tok = DEFAULT_CTX_TOK;
+        }
     }
-    if (o->threads > 1024)
+    if (o->threads > 1024) {
         return err_set(err, "%u threads: at most 1024", o->threads);
+    }
     uint32_t longest =
         a->ctx_max_tok && a->ctx_max_tok < MAX_CTX_TOK ? a->ctx_max_tok : MAX_CTX_TOK;
-    if (o->ctx_tok > longest)
+    if (o->ctx_tok > longest) {
         return err_set(err, "%s: a context of %u tokens: the model was made for at most %u",
                        e->archive.map.path, o->ctx_tok, longest);
-    if (o->batch_rows > o->ctx_tok)
+    }
+    if (o->batch_rows > o->ctx_tok) {
         o->batch_rows = o->ctx_tok;
-    if (o->batch_rows > 4096)
+    }
+    if (o->batch_rows > 4096) {
         return err_set(err, "a batch of %u rows: at most 4096", o->batch_rows);
-    if (o->logits_rows == 0 || o->logits_rows > o->batch_rows)
+    }
+    if (o->logits_rows == 0 || o->logits_rows > o->batch_rows) {
         o->logits_rows = o->batch_rows;
+    }
     return 0;
 }
 
@@ -136,13 +151,15 @@ static int choose_loss(struct corm_engine *e, struct err *err) {
     float percent = e->opt.loss_percent;
     const struct corm_predict *view = &e->predict.view;
     uint32_t n_layers = e->archive.arch.n_layers;
-    if (percent == 0)
+    if (percent == 0) {
         return 0;
+    }
     int level = corm_predict_level(view, percent);
     if (level < 0) {
         struct buf known = {0};
-        for (uint32_t i = 0; view->header && i < view->header->n_levels; i++)
+        for (uint32_t i = 0; view->header && i < view->header->n_levels; i++) {
             buf_printf(&known, "%s%g", i ? ", " : "", (double)view->header->levels[i]);
+        }
         err_set(err, "%s: has no calibration for a loss of %g %%: %s%s", e->archive.map.path,
                 (double)percent, known.len ? "it has " : "it was converted without --calibrate",
                 known.len ? known.data : "");
@@ -152,8 +169,9 @@ static int choose_loss(struct corm_engine *e, struct err *err) {
     e->drop = mem_calloc(n_layers, sizeof *e->drop);
     for (uint32_t l = 0; l < n_layers; l++) {
         struct weight w = corm_predict_get(view, PREDICT_LOSS_DROP, l, 0);
-        if (w.data)
+        if (w.data) {
             memcpy(&e->drop[l], w.data + (size_t)level * sizeof(float), sizeof(float));
+        }
     }
     e->experts.drop = e->drop;
     e->experts.drop_in_batches = e->opt.loss_in_batches;
@@ -167,27 +185,33 @@ static int ask_on_read(void *ctx, uint64_t offset, size_t bytes, struct err *err
 
 static int open_steps(struct corm_engine *e, const char *path,
                       const struct corm_engine_options *options, struct err *err) {
-    if (corm_open(&e->archive, path, 0, err) < 0)
+    if (corm_open(&e->archive, path, 0, err) < 0) {
         return -1;
+    }
     const struct corm *c = &e->archive;
-    if (tokenizer_open(c->tokenizer.data, c->tokenizer.size_bytes, &e->tokenizer, err) < 0)
+    if (tokenizer_open(c->tokenizer.data, c->tokenizer.size_bytes, &e->tokenizer, err) < 0) {
         return err_prefix(err, "%s: tokenizer section", path);
+    }
     size_t n = 0;
     const char *template = tokenizer_chat_template(e->tokenizer, &n);
     if (template) {
         e->chat_template = mem_calloc(n + 1, 1);
         memcpy(e->chat_template, template, n);
     }
-    if (fill_options(e, options, err) < 0)
+    if (fill_options(e, options, err) < 0) {
         return -1;
+    }
 
-    if (engine_open_backend(e, err) < 0 || engine_plan_reading(e, err) < 0)
+    if (engine_open_backend(e, err) < 0 || engine_plan_reading(e, err) < 0) {
         return -1;
+    }
     fill_info(e);
-    if (e->opt.on_plan)
+    if (e->opt.on_plan) {
         e->opt.on_plan(e->opt.on_plan_ctx, &e->info, &e->plan);
-    if (bind_weights(e, err) < 0 || engine_open_slots(e, err) < 0)
+    }
+    if (bind_weights(e, err) < 0 || engine_open_slots(e, err) < 0) {
         return -1;
+    }
     const struct corm_mechanisms none = {0}, *m = e->opt.measure ? e->opt.measure : &none;
     e->cache.hot_bonus = e->opt.loss_percent > 0 ? HOT_BONUS : 0;
     e->cache.whole_lru = m->whole_lru;
@@ -207,13 +231,15 @@ static int open_steps(struct corm_engine *e, const char *path,
         e->on_read_ctx = m->on_read_ctx;
         io.fault = (struct reader_fault){ask_on_read, e};
     }
-    if (prefetch_open(&e->prefetch, &e->cache, &io, err) < 0)
+    if (prefetch_open(&e->prefetch, &e->cache, &io, err) < 0) {
         return -1;
+    }
     bool offloads = e->plan.missed == CORM_MISSED_CPU;
     struct corm_predict view;
     if (corm_predict_open(&view, c->predictors.data, c->predictors.size_bytes, &c->arch,
-                          corm_chunks_per_expert(c), err) < 0)
+                          corm_chunks_per_expert(c), err) < 0) {
         return err_prefix(err, "%s", path);
+    }
     predict_open(&e->predict, &view, &c->arch, &e->backend, e->layers, corm_chunks_per_expert(c),
                  engine_predict_rows(e));
     lookahead_open(&e->lookahead, &e->predict, e->prefetch, c,
@@ -229,13 +255,16 @@ static int open_steps(struct corm_engine *e, const char *path,
     e->experts.in_turn = m->in_turn;
     e->experts.on_route = m->on_route;
     e->experts.on_route_ctx = m->on_route_ctx;
-    if (choose_loss(e, err) < 0)
+    if (choose_loss(e, err) < 0) {
         return -1;
+    }
     if (offloads &&
-        offload_open(&e->offload, &e->experts, e->host_slots, e->host_in_place, &io, err) < 0)
+        offload_open(&e->offload, &e->experts, e->host_slots, e->host_in_place, &io, err) < 0) {
         return -1;
-    if (e->drop)
+    }
+    if (e->drop) {
         lookahead_leave_out(&e->lookahead, e->drop);
+    }
     e->experts.on_demanded = lookahead_demanded;
     e->experts.on_demanded_ctx = &e->lookahead;
     forward_open(&e->forward, &c->arch, &e->backend, e->opt.batch_rows,
@@ -261,8 +290,9 @@ int corm_engine_open(struct corm_engine **engine, const char *path,
 }
 
 void corm_engine_close(struct corm_engine *e) {
-    if (!e)
+    if (!e) {
         return;
+    }
     prefetch_close(e->prefetch); /* first: its threads write into the cache */
     offload_close(&e->offload);
     experts_close(&e->experts);
@@ -317,8 +347,9 @@ int corm_tokenize(const struct corm_engine *engine, const char *text, size_t tex
         return engine_fail(error, &err);
     }
     *ids = mem_alloc(list.n * sizeof **ids);
-    for (size_t i = 0; i < list.n; i++)
+    for (size_t i = 0; i < list.n; i++) {
         (*ids)[i] = (int32_t)list.ids[i];
+    }
     *n_ids = list.n;
     token_list_free(&list);
     return 0;
@@ -326,8 +357,10 @@ int corm_tokenize(const struct corm_engine *engine, const char *text, size_t tex
 
 bool corm_is_stop(const struct corm_engine *engine, int32_t id) {
     const struct arch *a = &engine->archive.arch;
-    for (uint32_t i = 0; i < a->n_stop; i++)
-        if ((int32_t)a->stop_ids[i] == id)
+    for (uint32_t i = 0; i < a->n_stop; i++) {
+        if ((int32_t)a->stop_ids[i] == id) {
             return true;
+        }
+    }
     return false;
 }

@@ -16,14 +16,18 @@
 /* "cuda", "cuda:3" */
 static bool cuda_number(const char *text, uint32_t *number) {
     *number = 0;
-    if (strncmp(text, "cuda", 4) != 0 || (text[4] != 0 && text[4] != ':'))
+    if (strncmp(text, "cuda", 4) != 0 || (text[4] != 0 && text[4] != ':')) {
         return false;
-    if (text[4] == 0)
+    }
+    if (text[4] == 0) {
         return true;
+    }
     size_t n = strlen(text + 5);
-    for (size_t i = 0; i < n; i++)
-        if (!isdigit((unsigned char)text[5 + i]))
+    for (size_t i = 0; i < n; i++) {
+        if (!isdigit((unsigned char)text[5 + i])) {
             return false;
+        }
+    }
     *number = (uint32_t)strtoul(text + 5, NULL, 10);
     return n > 0 && n < 4;
 }
@@ -32,16 +36,19 @@ static int open_cuda(struct corm_engine *e, uint32_t number, const struct backen
                      struct err *err) {
     struct backend_device device;
     int n = backend_cuda_devices(number, &device, 1, err);
-    if (n < 0)
+    if (n < 0) {
         return -1;
-    if (number >= (uint32_t)n)
+    }
+    if (number >= (uint32_t)n) {
         return err_set(err, "cuda:%u: this machine has %d CUDA device%s, numbered from 0", number,
                        n, n == 1 ? "" : "s");
+    }
     struct err small = {0};
     if (device.usable &&
         engine_plan_device(e, backend_cuda_scratch_bytes(limits), device.free_bytes, &small) < 0) {
-        if (e->opt.vram_bytes > 0 || e->plan.budget_bytes >= e->plan.floor_bytes)
+        if (e->opt.vram_bytes > 0 || e->plan.budget_bytes >= e->plan.floor_bytes) {
             return err_set(err, "%s", small.msg);
+        }
         return err_set(err,
                        "%s; %llu of the %llu MiB of cuda:%u (%s) are free: does another "
                        "program use it?",
@@ -60,16 +67,18 @@ int engine_plan_missed(struct corm_engine *e, uint64_t in_place_bytes, uint64_t 
     struct corm_memory_plan *p = &e->plan;
     const uint64_t slot = cache_slot_bytes(c, 0), least = cache_slots_floor(c) * slot;
     const uint64_t budget = e->opt.ram_bytes ? e->opt.ram_bytes : usable_bytes;
-    if (e->opt.missed == CORM_MISSED_DEVICE || !p->streams)
+    if (e->opt.missed == CORM_MISSED_DEVICE || !p->streams) {
         return 0;
+    }
     uint64_t own = e->offload.cpu.scratch_bytes + offload_bytes(c, e->io_threads);
     uint64_t fixed = p->host_bytes + own;
     uint32_t all_slots = cache_slots_needed(c, CACHE_IN_PLACE);
     uint64_t all = in_place_bytes + all_slots * slot;
     e->host_in_place = budget >= fixed + all;
     if (budget < fixed + least && !e->host_in_place) {
-        if (e->opt.missed == CORM_MISSED_AUTO)
+        if (e->opt.missed == CORM_MISSED_AUTO) {
             return 0;
+        }
         return err_set(err,
                        "%s: %llu MiB of the host's memory are too little for the experts that the "
                        "CPU computes: %llu MiB would do",
@@ -87,16 +96,19 @@ int engine_plan_missed(struct corm_engine *e, uint64_t in_place_bytes, uint64_t 
 /* Measure, once, what the plan tells; and missed experts stay the CPU's only where they should. */
 static void decide_missed(struct corm_engine *e) {
     struct corm_memory_plan *p = &e->plan;
-    if (p->streams)
+    if (p->streams) {
         p->link_bytes_per_s = offload_link_rate(&e->backend);
+    }
     if (p->missed == CORM_MISSED_CPU && e->opt.missed == CORM_MISSED_AUTO) {
         p->cpu_bytes_per_s =
             offload_cpu_rate(&e->offload.cpu, &e->archive, p->host_cache_bytes, NULL);
-        if (!e->host_in_place || !offload_pays(p->link_bytes_per_s, p->cpu_bytes_per_s))
+        if (!e->host_in_place || !offload_pays(p->link_bytes_per_s, p->cpu_bytes_per_s)) {
             p->missed = CORM_MISSED_DEVICE;
+        }
     }
-    if (p->missed == CORM_MISSED_CPU)
+    if (p->missed == CORM_MISSED_CPU) {
         return;
+    }
     p->host_bytes -= e->host_missed_bytes;
     p->host_cache_bytes = e->host_missed_bytes = 0;
     offload_close(&e->offload);
@@ -108,16 +120,20 @@ static int open_device(struct corm_engine *e, const char *device,
                        const struct backend_limits *limits, struct err *err) {
     const struct backend *given = e->opt.measure ? e->opt.measure->backend : NULL;
     uint32_t number;
-    if (!given && !cuda_number(device, &number))
+    if (!given && !cuda_number(device, &number)) {
         return err_set(err, "device \"%s\" is unknown: auto, cpu, cuda or cuda:N", device);
+    }
     if (e->opt.missed != CORM_MISSED_DEVICE &&
-        offload_open_cpu(&e->offload, &e->archive, e->opt.isa, e->opt.threads, err) < 0)
+        offload_open_cpu(&e->offload, &e->archive, e->opt.isa, e->opt.threads, err) < 0) {
         return -1;
-    if (!given && open_cuda(e, number, limits, err) < 0)
+    }
+    if (!given && open_cuda(e, number, limits, err) < 0) {
         return -1;
+    }
     if (given) {
-        if (engine_plan_device(e, 0, e->opt.vram_bytes, err) < 0)
+        if (engine_plan_device(e, 0, e->opt.vram_bytes, err) < 0) {
             return -1;
+        }
         e->backend = *given;
     }
     decide_missed(e);
@@ -130,25 +146,32 @@ int engine_open_backend(struct corm_engine *e, struct err *err) {
     struct backend_limits limits =
         forward_limits(&e->archive.arch, e->opt.batch_rows, e->opt.ctx_tok);
     bool cpu = strcmp(device, "cpu") == 0 || strcmp(device, "auto") == 0;
-    if (e->opt.keeping != CORM_KEEP_DECODED && cache_can_pack(&e->archive))
+    if (e->opt.keeping != CORM_KEEP_DECODED && cache_can_pack(&e->archive)) {
         limits.max_packed_bytes = FFN_BLOCK * e->archive.neuron_bytes;
+    }
     bool device_memory = !cpu || (m && m->backend);
-    if (device_memory && e->opt.keeping == CORM_KEEP_PACKED)
+    if (device_memory && e->opt.keeping == CORM_KEEP_PACKED) {
         return err_set(err, "experts kept packed, and a device, which holds them decoded");
-    if (device_memory)
+    }
+    if (device_memory) {
         return open_device(e, device, &limits, err);
-    if (e->opt.vram_bytes > 0)
+    }
+    if (e->opt.vram_bytes > 0) {
         return err_set(err, "a budget of device memory, and no device: name one");
-    if (e->opt.missed != CORM_MISSED_DEVICE)
+    }
+    if (e->opt.missed != CORM_MISSED_DEVICE) {
         return err_set(err, "what computes experts that a device misses, and no device: name one");
-    if (backend_cpu_open(&e->backend, e->opt.isa, e->opt.threads, &limits, err) < 0)
+    }
+    if (backend_cpu_open(&e->backend, e->opt.isa, e->opt.threads, &limits, err) < 0) {
         return -1;
+    }
     return engine_plan(e, err);
 }
 
 int engine_open_slots(struct corm_engine *e, struct err *err) {
-    if (cache_open(&e->cache, &e->archive, e->n_slots, e->keeps, err) < 0)
+    if (cache_open(&e->cache, &e->archive, e->n_slots, e->keeps, err) < 0) {
         return -1;
+    }
     if (backend_needs_landing(&e->backend) && e->n_slots > 0) {
         e->device_slots =
             e->backend.ops->alloc(e->backend.self, (size_t)e->n_slots * e->cache.slot_bytes);

@@ -31,9 +31,11 @@ uint32_t engine_predict_rows(const struct corm_engine *e) {
 static uint64_t in_place_bytes(const struct corm *c, unsigned keeps) {
     const struct cache cache = {.archive = c, .how = keeps};
     uint64_t bytes = 0;
-    for (uint32_t i = 0; i < c->n_chunks; i++)
-        if (!cache_uses_slot(&cache, i))
+    for (uint32_t i = 0; i < c->n_chunks; i++) {
+        if (!cache_uses_slot(&cache, i)) {
             bytes += c->chunks[i].stored_bytes;
+        }
+    }
     return bytes;
 }
 
@@ -60,10 +62,12 @@ static uint64_t plan_fixed(struct corm_engine *e, uint32_t row_padding, uint64_t
     const struct corm *c = &e->archive;
     const struct arch *a = &c->arch;
     struct corm_memory_plan *p = &e->plan;
-    for (uint32_t i = 0; i < c->n_tensors; i++)
+    for (uint32_t i = 0; i < c->n_tensors; i++) {
         p->trunk_bytes += c->tensors[i].bytes + (uint64_t)row_padding * c->tensors[i].rows;
-    for (uint32_t i = 0; i < c->n_chunks; i++)
+    }
+    for (uint32_t i = 0; i < c->n_chunks; i++) {
         p->expert_bytes += corm_chunk_raw_bytes(c, &c->chunks[i]);
+    }
     p->kv_bytes =
         (uint64_t)a->n_layers * 2 * arch_kv_dim(a) * e->opt.ctx_tok * (e->opt.kv_f32 ? 4 : 2);
     p->scratch_bytes = other_bytes + forward_scratch_bytes(a, e->opt.batch_rows) +
@@ -87,11 +91,13 @@ static int plan_budget(struct corm_engine *e, uint64_t fixed, unsigned keeps, ui
     uint64_t least = cache_slots_floor(c) * cache_slot_bytes(c, keeps);
     p->floor_bytes = fixed + (least < p->cache_need_bytes ? least : p->cache_need_bytes);
     p->budget_bytes = budget_bytes;
-    if (m && m->cache_share > 0)
+    if (m && m->cache_share > 0) {
         p->budget_bytes =
             fixed + (uint64_t)(m->cache_share * cache_slots_needed(c, 0)) * cache_slot_bytes(c, 0);
-    if (p->budget_bytes >= p->floor_bytes)
+    }
+    if (p->budget_bytes >= p->floor_bytes) {
         return 0;
+    }
     return err_set(
         err,
         "%s: %s%llu MiB %s: %llu MiB would do (trunk %.1f, KV cache %.1f, scratch %.1f, smallest "
@@ -119,8 +125,9 @@ static void plan_experts(struct corm_engine *e, uint64_t fixed, unsigned keeps) 
 static int refuse_packing(const struct corm *c, struct err *err) {
     const struct corm_chunk *k = cache_unpackable(c);
     char name[64];
-    if (!k)
+    if (!k) {
         return err_set(err, "%s: experts cannot be kept packed: none is compressed", c->map.path);
+    }
     return err_set(err,
                    "%s: experts cannot be kept packed: %s is stored as %s (%s), with %u neurons; "
                    "expected exponents or raw, with at most %d",
@@ -137,24 +144,29 @@ int engine_plan(struct corm_engine *e, struct err *err) {
     uint64_t fixed = plan_fixed(e, 0, host_bytes(e)), budget = e->opt.ram_bytes;
     bool decoded = e->opt.keeping != CORM_KEEP_PACKED, share = m && m->cache_share > 0;
     bool packed = e->opt.keeping != CORM_KEEP_DECODED && cache_can_pack(c);
-    if (!packed && !decoded)
+    if (!packed && !decoded) {
         return refuse_packing(c, err);
-    if (budget == 0)
+    }
+    if (budget == 0) {
         budget = usable_bytes();
+    }
     p->cache_need_bytes = need_bytes(c, packed ? CACHE_PACKED : CACHE_IN_PLACE);
     if (plan_budget(e, fixed, packed ? CACHE_PACKED : 0, budget, "a memory budget of ",
-                    "is too small", err) < 0)
+                    "is too small", err) < 0) {
         return -1;
+    }
     uint64_t room = share ? 0 : p->budget_bytes - fixed;
-    if (decoded && need_bytes(c, CACHE_IN_PLACE) <= room)
+    if (decoded && need_bytes(c, CACHE_IN_PLACE) <= room) {
         plan_experts(e, fixed, CACHE_IN_PLACE);
-    else if (packed && need_bytes(c, CACHE_IN_PLACE | CACHE_PACKED) <= room)
+    } else if (packed && need_bytes(c, CACHE_IN_PLACE | CACHE_PACKED) <= room) {
         plan_experts(e, fixed, CACHE_IN_PLACE | CACHE_PACKED);
-    else
+    } else {
         plan_experts(e, fixed, decoded ? 0 : CACHE_PACKED);
+    }
     p->streams = !(e->keeps & CACHE_IN_PLACE);
-    if (p->streams && packed && e->n_slots < cache_slots_floor(c))
+    if (p->streams && packed && e->n_slots < cache_slots_floor(c)) {
         plan_experts(e, fixed, CACHE_PACKED);
+    }
     return 0;
 }
 
@@ -166,8 +178,9 @@ int engine_plan_device(struct corm_engine *e, uint64_t scratch_bytes, uint64_t f
     uint64_t fixed = plan_fixed(e, 15, scratch_bytes + c->predictors.size_bytes);
     p->cache_need_bytes = need_bytes(c, 0);
     if (plan_budget(e, fixed, 0, e->opt.vram_bytes ? e->opt.vram_bytes : free_bytes / 16 * 15, "",
-                    "of device memory are too little", err) < 0)
+                    "of device memory are too little", err) < 0) {
         return -1;
+    }
     plan_experts(e, fixed, 0);
     p->streams = e->n_slots < cache_slots_needed(c, 0);
     p->host_bytes = host_bytes(e) + prefetch_fillers(e->io_threads) * filler_landing_bytes(c);
@@ -199,8 +212,9 @@ static bool has_room(const struct corm_engine *e, uint64_t file_bytes) {
     const struct corm_memory_plan *p = &e->plan;
     uint64_t own = backend_needs_landing(&e->backend) ? p->host_bytes : p->total_bytes;
     /* Chunks that are used from the map are in the page cache. */
-    if (p->missed == CORM_MISSED_CPU && e->host_in_place)
+    if (p->missed == CORM_MISSED_CPU && e->host_in_place) {
         own -= in_place_bytes(&e->archive, CACHE_IN_PLACE);
+    }
     return own + file_bytes <= usable_bytes();
 }
 
@@ -245,11 +259,13 @@ static void choose_packing(struct corm_engine *e) {
     const struct corm_mechanisms *m = e->opt.measure;
     struct corm_memory_plan *p = &e->plan;
     if (!p->streams || p->packed || e->opt.keeping != CORM_KEEP_AUTO ||
-        backend_needs_landing(&e->backend) || !cache_can_pack(c))
+        backend_needs_landing(&e->backend) || !cache_can_pack(c)) {
         return;
+    }
     const struct corm_chunk *sample = packing_sample(c);
-    if (!sample)
+    if (!sample) {
         return;
+    }
     double measured =
         p->reading == CORM_READ_DIRECT ? p->direct_bytes_per_s : p->cached_bytes_per_s;
     const struct packing estimate = {
@@ -262,8 +278,9 @@ static void choose_packing(struct corm_engine *e) {
         .compute_bytes_per_s = offload_cpu_rate(&e->backend, c, p->cache_bytes, NULL),
         .packed_bytes_per_s = offload_cpu_rate(&e->backend, c, p->cache_bytes, sample),
     };
-    if (packing_pays(&estimate))
+    if (packing_pays(&estimate)) {
         plan_experts(e, p->total_bytes - p->cache_bytes, CACHE_PACKED);
+    }
 }
 
 /* Where all experts stay, what another run left in the page cache is welcome; and a throttle makes
@@ -272,8 +289,9 @@ int engine_plan_reading(struct corm_engine *e, struct err *err) {
     const struct corm_mechanisms *m = e->opt.measure;
     e->plan.reading = m && m->reading != CORM_READ_AUTO ? m->reading : CORM_READ_BUFFERED;
     bool asked = m && (m->reading != CORM_READ_AUTO || m->throttle_bytes_per_s > 0);
-    if (e->plan.streams && !asked && measure_reading(e, err) < 0)
+    if (e->plan.streams && !asked && measure_reading(e, err) < 0) {
         return -1;
+    }
     choose_packing(e);
     return 0;
 }

@@ -67,8 +67,9 @@ static void choose_skips(struct experts *e, uint32_t layer, const float *x, uint
     }
     e->skipping = e->drop && e->drop[layer] > 0 && (rows == 1 || e->drop_in_batches) &&
                   predict_has_chunks(e->predict, layer);
-    if (!e->skipping)
+    if (!e->skipping) {
         return;
+    }
     memset(e->skip_expert, 1, (size_t)e->archive->arch.n_experts * n);
     predict_project(e->predict, layer, x, rows);
     for (uint32_t u = 0; u < rows * k; u++) {
@@ -78,8 +79,9 @@ static void choose_skips(struct experts *e, uint32_t layer, const float *x, uint
         predict_chunk_energy(e->predict, layer, (uint32_t)ids[u], u / k);
         predict_choose_skip(e->predict->host_scores, rec->n_chunks, rec->n_hot, e->drop[layer],
                             skip);
-        for (uint32_t i = 0; i < rec->n_chunks; i++)
+        for (uint32_t i = 0; i < rec->n_chunks; i++) {
             all[i] &= skip[i];
+        }
     }
 }
 
@@ -89,32 +91,39 @@ static void choose_skips(struct experts *e, uint32_t layer, const float *x, uint
 static uint32_t plan_order(struct experts *e, uint32_t layer) {
     uint32_t n_experts = e->archive->arch.n_experts, n = 0, n_used = 0, at[2] = {0, 0};
     uint32_t *used = e->open; /* not yet in use */
-    for (uint32_t i = 0; i < n_experts; i++)
+    for (uint32_t i = 0; i < n_experts; i++) {
         if (e->first_use[i + 1] > e->first_use[i] && !(e->elsewhere && e->elsewhere[i])) {
             used[n_used] = i;
             e->needs[n_used++] = need_of(e, layer, i);
         }
+    }
     prefetch_look(e->prefetch, e->needs, n_used, e->ready);
     e->n_at_hand = 0;
-    for (uint32_t i = 0; i < n_used; i++)
+    for (uint32_t i = 0; i < n_used; i++) {
         e->n_at_hand += e->ready[i];
-    while (n < n_used)
+    }
+    while (n < n_used) {
         for (int in_memory = 0; in_memory < 2; in_memory++) {
             uint32_t *next = &at[in_memory];
-            while (*next < n_used && e->ready[*next] != in_memory)
+            while (*next < n_used && e->ready[*next] != in_memory) {
                 ++*next;
-            if (*next < n_used)
+            }
+            if (*next < n_used) {
                 e->order[n++] = used[(*next)++];
+            }
         }
+    }
     return n;
 }
 
 static uint32_t slots_of(const struct experts *e, const struct prefetch_need *need) {
     uint32_t n = 0;
-    if (!need->skip && !(e->cache->how & CACHE_IN_PLACE))
+    if (!need->skip && !(e->cache->how & CACHE_IN_PLACE)) {
         return need->n;
-    for (uint32_t i = 0; i < need->n; i++)
+    }
+    for (uint32_t i = 0; i < need->n; i++) {
         n += prefetch_needs(need, i) && cache_uses_slot(e->cache, need->first + i);
+    }
     return n;
 }
 
@@ -126,14 +135,16 @@ static uint32_t open_more(struct experts *e, uint32_t layer, uint32_t next, uint
     for (; next < n && !(e->in_turn && e->n_open > 0); next++) {
         struct prefetch_need need = need_of(e, layer, e->order[next]);
         uint32_t slots = slots_of(e, &need);
-        if (*slots_leased + slots > e->cache->n_slots)
+        if (*slots_leased + slots > e->cache->n_slots) {
             break;
+        }
         *slots_leased += slots;
         e->open[e->n_open] = e->order[next];
         e->needs[e->n_open++] = need;
     }
-    if (e->n_open > before)
+    if (e->n_open > before) {
         prefetch_demand(e->prefetch, &e->needs[before], e->n_open - before);
+    }
     return next;
 }
 
@@ -162,8 +173,9 @@ static void add_job(struct experts *e, uint32_t *n_jobs, uint32_t *n_chunks,
 static void compute_ready(struct experts *e, const float *x, float *parts) {
     uint32_t n_jobs = 0, n_chunks = 0;
     for (uint32_t i = 0; i < e->n_open; i++) {
-        if (!e->ready[i])
+        if (!e->ready[i]) {
             continue;
+        }
         const uint32_t *uses = &e->uses[e->first_use[e->open[i]]];
         uint32_t n_uses = e->first_use[e->open[i] + 1] - e->first_use[e->open[i]];
         if (!e->skipping) {
@@ -171,9 +183,10 @@ static void compute_ready(struct experts *e, const float *x, float *parts) {
             continue;
         }
         /* Each use leaves out chunks of its own. */
-        for (uint32_t u = 0; u < n_uses; u++)
+        for (uint32_t u = 0; u < n_uses; u++) {
             add_job(e, &n_jobs, &n_chunks, &e->needs[i],
                     &e->skip_use[(size_t)uses[u] * e->record_chunks], &uses[u], 1);
+        }
     }
     e->be->ops->experts(e->be->self, e->archive->expert_codec, e->archive->arch.dim, e->jobs,
                         n_jobs, e->archive->arch.n_active, x, parts);
@@ -198,8 +211,9 @@ static void close_experts(struct experts *e, bool all, uint32_t *slots_leased) {
 static int experts_run(void *ctx, uint32_t layer, const float *x, uint32_t rows, const int32_t *ids,
                        float *parts, struct err *err) {
     struct experts *e = ctx;
-    if (e->on_route)
+    if (e->on_route) {
         e->on_route(e->on_route_ctx, layer, rows, ids);
+    }
     forward_group_uses(ids, rows * e->archive->arch.n_active, e->archive->arch.n_experts,
                        e->first_use, e->uses);
     choose_skips(e, layer, x, rows, ids);
@@ -209,8 +223,9 @@ static int experts_run(void *ctx, uint32_t layer, const float *x, uint32_t rows,
     while (next < n || e->n_open > 0) {
         bool first = next == 0;
         next = open_more(e, layer, next, n, &slots_leased);
-        if (first && e->on_demanded)
+        if (first && e->on_demanded) {
             e->on_demanded(e->on_demanded_ctx, layer, rows);
+        }
         if (computed && !told) {
             e->meanwhile(e->meanwhile_ctx);
             told = true;
@@ -223,8 +238,9 @@ static int experts_run(void *ctx, uint32_t layer, const float *x, uint32_t rows,
         computed = true;
         close_experts(e, false, &slots_leased);
     }
-    if (!told)
+    if (!told) {
         e->meanwhile(e->meanwhile_ctx);
+    }
     return 0;
 }
 

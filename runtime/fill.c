@@ -32,8 +32,9 @@ static size_t longest_run_bytes(const struct corm *a) {
         longest = bytes > longest ? bytes : longest;
     }
     uint64_t most = FILL_REQUEST_BYTES;
-    for (uint32_t i = 0; i < a->n_chunks; i++)
+    for (uint32_t i = 0; i < a->n_chunks; i++) {
         most = a->chunks[i].stored_bytes > most ? a->chunks[i].stored_bytes : most;
+    }
     return longest < most ? longest : most;
 }
 
@@ -49,8 +50,9 @@ size_t filler_landing_bytes(const struct corm *archive) {
 struct filler filler_new(const struct fill *fill) {
     const struct corm *a = fill->archive;
     void *buffer = NULL;
-    if (posix_memalign(&buffer, READER_ALIGN, filler_buffer_bytes(a)) != 0)
+    if (posix_memalign(&buffer, READER_ALIGN, filler_buffer_bytes(a)) != 0) {
         die("out of memory for a read buffer");
+    }
     size_t slot = cache_slot_bytes(a, 0);
     struct landing *landing =
         fill->device ? landing_new(fill->device, slot, landing_pieces(slot)) : NULL;
@@ -72,8 +74,9 @@ uint64_t fill_mark(const struct fill *fill) {
 }
 
 void fill_released(struct fill *fill, int32_t slot, uint64_t mark) {
-    if (fill->device && slot != CACHE_NO_SLOT)
+    if (fill->device && slot != CACHE_NO_SLOT) {
         fill->marks[slot] = mark;
+    }
 }
 
 /* ---- a run ---- */
@@ -101,17 +104,20 @@ static int read_run(struct fill *fill, struct filler *f, struct fill_run *run, s
         run->stored[i] = to;
         pieces[n++] = (struct iovec){to, chunks[i].stored_bytes};
         scatter = reader_can_scatter(&fill->reader, chunks[i].offset, chunks[i].stored_bytes, to);
-        if (next > end)
+        if (next > end) {
             pieces[n++] = (struct iovec){f->buffer + end, next - end};
+        }
     }
-    if (scatter)
+    if (scatter) {
         return reader_scatter(&fill->reader, base, pieces, n, err);
+    }
     const uint8_t *all;
     int status = fill->reader.way == READER_MAPPED
                      ? reader_map(&fill->reader, base, bytes, &run->begun, &all, err)
                      : reader_read(&fill->reader, base, bytes, f->buffer, &all, err);
-    for (uint32_t i = 0; i < run->n && status == 0; i++)
+    for (uint32_t i = 0; i < run->n && status == 0; i++) {
         run->stored[i] = all + (chunks[i].offset - base);
+    }
     return status;
 }
 
@@ -125,19 +131,22 @@ static int land(struct fill *fill, struct filler *f, bool demanded, uint32_t chu
     bool as_is = is_kept_stored(fill, k) && !f->landing;
     bool stays = stored == to || (as_is && fill->reader.way == READER_MAPPED);
     *data = stored;
-    if (!to || stays)
+    if (!to || stays) {
         return corm_chunk_check(fill->archive, k, stored, err);
+    }
     *data = to;
     if (as_is) {
         memcpy(to, stored, k->stored_bytes);
         return corm_chunk_check(fill->archive, k, to, err);
     }
     uint8_t *decoded = f->landing ? landing_take(f->landing) : to;
-    if (corm_chunk_decode(f->decoder, fill->archive, k, stored, decoded, err) < 0)
+    if (corm_chunk_decode(f->decoder, fill->archive, k, stored, decoded, err) < 0) {
         return -1;
-    if (f->landing)
+    }
+    if (f->landing) {
         landing_send(f->landing, to, corm_chunk_raw_bytes(fill->archive, k),
                      demanded ? BACKEND_DEMANDED : BACKEND_GUESSED, fill->marks[slot]);
+    }
     reader_forget(&fill->reader, k->offset, k->stored_bytes);
     return 0;
 }
@@ -149,8 +158,9 @@ static void order_slots(struct fill_run *run) {
     for (uint32_t i = 1; i < run->n; i++) {
         int32_t slot = run->slots[i];
         uint32_t at = i;
-        for (; at > 0 && run->slots[at - 1] > slot; at--)
+        for (; at > 0 && run->slots[at - 1] > slot; at--) {
             run->slots[at] = run->slots[at - 1];
+        }
         run->slots[at] = slot;
     }
 }
@@ -161,8 +171,9 @@ bool fill_begins(const struct fill *fill) {
 
 /* Give back what was evicted, before the run's own bytes come, which may be among it. */
 static void forget_unmapped(struct fill *fill, struct fill_run *run) {
-    for (uint32_t i = 0; i < run->n_unmapped; i++)
+    for (uint32_t i = 0; i < run->n_unmapped; i++) {
         reader_forget(&fill->reader, run->unmapped[i].offset, run->unmapped[i].bytes);
+    }
     run->n_unmapped = 0;
 }
 
@@ -170,30 +181,36 @@ void fill_begin(struct fill *fill, struct fill_run *run) {
     const struct corm *a = fill->archive;
     struct err later = {0};
     forget_unmapped(fill, run);
-    if (fill_begins(fill) && run->slots[0] != CACHE_NO_SLOT)
+    if (fill_begins(fill) && run->slots[0] != CACHE_NO_SLOT) {
         reader_begin(&fill->reader, a->chunks[run->first].offset,
                      fill_bytes(a, run->first, run->first + run->n - 1), &run->begun, &later);
+    }
 }
 
 int fill_read(struct fill *fill, struct filler *f, struct fill_run *run, struct err *err) {
     const struct corm *a = fill->archive;
-    if (f->landing)
+    if (f->landing) {
         order_slots(run);
+    }
     forget_unmapped(fill, run);
     /* A run is of chunks with slots, or of chunks in place. */
-    if (run->slots[0] != CACHE_NO_SLOT)
+    if (run->slots[0] != CACHE_NO_SLOT) {
         return read_run(fill, f, run, err);
-    for (uint32_t i = 0; i < run->n; i++)
+    }
+    for (uint32_t i = 0; i < run->n; i++) {
         run->stored[i] = a->map.data + a->chunks[run->first + i].offset;
+    }
     return 0;
 }
 
 uint32_t fill_land(struct fill *fill, struct filler *f, struct fill_run *run, struct err *err) {
     uint32_t n = 0;
     while (n < run->n && land(fill, f, run->demanded, run->first + n, run->slots[n], run->stored[n],
-                              &run->data[n], err) == 0)
+                              &run->data[n], err) == 0) {
         n++;
-    if (f->landing)
+    }
+    if (f->landing) {
         landing_wait(f->landing);
+    }
     return n;
 }

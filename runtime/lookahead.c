@@ -27,12 +27,14 @@ void lookahead_open(struct lookahead *la, struct predict *predict, struct prefet
     trial_open(&la->trial);
     la->needs = mem_calloc(predict->width, sizeof *la->needs);
     memset(la->guess, 0xff, n * sizeof *la->guess);
-    for (uint32_t l = 0; l < n_layers; l++)
-        for (uint32_t a = 0; a < AHEADS; a++)
+    for (uint32_t l = 0; l < n_layers; l++) {
+        for (uint32_t a = 0; a < AHEADS; a++) {
             for (uint32_t i = 0; i < predict->width; i++) {
                 float p = predict_rank_p(predict, l, a, i);
                 la->prob[at(la, l, a) + i] = p >= 0 ? p : initial_prob(i, archive->arch.n_active);
             }
+        }
+    }
 }
 
 void lookahead_close(struct lookahead *la) {
@@ -51,15 +53,17 @@ void lookahead_leave_out(struct lookahead *la, const float *drop) {
     const struct corm *a = la->archive;
     uint32_t n = la->predict->chunks_per_expert;
     la->skip = mem_calloc(a->n_records, n);
-    for (uint32_t l = 0; l < a->arch.n_layers; l++)
+    for (uint32_t l = 0; l < a->arch.n_layers; l++) {
         for (uint32_t e = 0; a->arch.moe[l] && e < a->arch.n_experts; e++) {
             const struct corm_record *rec = corm_record_of(a, l, e);
-            if (!(drop[l] > 0) || !predict_has_chunks(la->predict, l))
+            if (!(drop[l] > 0) || !predict_has_chunks(la->predict, l)) {
                 continue;
+            }
             predict_chunk_prior(la->predict, l, e);
             predict_choose_skip(la->predict->host_scores, rec->n_chunks, rec->n_hot, drop[l],
                                 &la->skip[(size_t)(rec - a->records) * n]);
         }
+    }
 }
 
 /* A token begins: whether to guess in it. Where nothing was read for a while there is no need. */
@@ -68,8 +72,9 @@ static void begin_token(struct lookahead *la) {
     la->quiet_tok = read == la->read_before ? la->quiet_tok + 1 : 0;
     la->read_before = read;
     bool quiet = la->quiet_tok >= QUIET_TOK;
-    if (la->always || quiet)
+    if (la->always || quiet) {
         trial_interrupt(&la->trial);
+    }
     la->guessing = la->on_guess || (!quiet && (la->always || trial_token(&la->trial, clock_ns())));
 }
 
@@ -78,8 +83,9 @@ static void guess_layer(struct lookahead *la, uint32_t source, uint32_t ahead,
                         const int32_t *host_ids) {
     struct predict *p = la->predict;
     uint32_t target = source + ahead;
-    if (!predict_has_target(p, source, ahead))
+    if (!predict_has_target(p, source, ahead)) {
         return;
+    }
     predict_experts(p, source, ahead, la->residual, la->feature, host_ids, la->weights, 1,
                     PREDICT_USE_ALL);
     int32_t *guess = &la->guess[at(la, target, ahead)];
@@ -92,8 +98,9 @@ static void guess_layer(struct lookahead *la, uint32_t source, uint32_t ahead,
         la->needs[i] = (struct prefetch_need){rec->first_chunk, rec->n_chunks, skip};
     }
     const float *prob = &la->prob[at(la, source, ahead)];
-    if (la->on_guess)
+    if (la->on_guess) {
         la->on_guess(la->on_guess_ctx, target, ahead, p->width, guess, prob);
+    }
     prefetch_guess(la->prefetch, la->needs, prob, p->width, ahead ? ahead : 1);
 }
 
@@ -101,13 +108,15 @@ static void guess_layer(struct lookahead *la, uint32_t source, uint32_t ahead,
 static void learn(struct lookahead *la, uint32_t layer, const int32_t *ids, uint32_t n_active) {
     for (uint32_t ahead = 0; ahead < AHEADS && ahead <= layer; ahead++) {
         int32_t *guess = &la->guess[at(la, layer, ahead)];
-        if (guess[0] < 0)
+        if (guess[0] < 0) {
             continue;
+        }
         float *prob = &la->prob[at(la, layer - ahead, ahead)];
         for (uint32_t i = 0; i < la->predict->width; i++) {
             bool hit = false;
-            for (uint32_t j = 0; j < n_active; j++)
+            for (uint32_t j = 0; j < n_active; j++) {
                 hit |= ids[j] == guess[i];
+            }
             prob[i] += LEARN * ((hit ? 1.0f : 0.0f) - prob[i]);
             la->count.hits[ahead] += hit && i < n_active;
         }
@@ -119,8 +128,9 @@ static void learn(struct lookahead *la, uint32_t layer, const int32_t *ids, uint
 void lookahead_tap(void *ctx, enum tap tap, uint32_t layer, const float *data, uint32_t rows,
                    uint32_t cols, const int32_t *ids) {
     struct lookahead *la = ctx;
-    if (la->max_ahead == 0)
+    if (la->max_ahead == 0) {
         return;
+    }
     if (rows != 1) {
         trial_interrupt(&la->trial);
         return;
@@ -154,9 +164,11 @@ void lookahead_tap(void *ctx, enum tap tap, uint32_t layer, const float *data, u
 
 void lookahead_demanded(void *ctx, uint32_t layer, uint32_t rows) {
     struct lookahead *la = ctx;
-    if (la->max_ahead == 0 || rows != 1 || !la->guessing)
+    if (la->max_ahead == 0 || rows != 1 || !la->guessing) {
         return;
+    }
     prefetch_drop_guesses(la->prefetch);
-    for (uint32_t ahead = 1; ahead <= la->max_ahead; ahead++)
+    for (uint32_t ahead = 1; ahead <= la->max_ahead; ahead++) {
         guess_layer(la, layer, ahead, la->host_ids);
+    }
 }

@@ -9,8 +9,9 @@
 
 uint32_t machine_cpus(void) {
     cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) != 0)
+    if (sched_getaffinity(0, sizeof set, &set) != 0) {
         return 1;
+    }
     int n = CPU_COUNT(&set);
     return n > 0 ? (uint32_t)n : 1;
 }
@@ -18,8 +19,9 @@ uint32_t machine_cpus(void) {
 /* A file that holds one number, or "max". */
 static bool read_number(const char *path, uint64_t *out) {
     FILE *f = fopen(path, "re");
-    if (!f)
+    if (!f) {
         return false;
+    }
     char text[64] = "";
     bool ok = fgets(text, sizeof text, f) != NULL;
     fclose(f);
@@ -33,14 +35,17 @@ static bool read_number(const char *path, uint64_t *out) {
 /* The value of `key` in a file of lines "key value" or "key: value kB". */
 static bool read_keyed(const char *path, const char *key, uint64_t *out) {
     FILE *f = fopen(path, "re");
-    if (!f)
+    if (!f) {
         return false;
+    }
     char line[256];
     size_t n = strlen(key);
     bool found = false;
-    while (!found && fgets(line, sizeof line, f))
-        if (strncmp(line, key, n) == 0 && (line[n] == ' ' || line[n] == ':'))
+    while (!found && fgets(line, sizeof line, f)) {
+        if (strncmp(line, key, n) == 0 && (line[n] == ' ' || line[n] == ':')) {
             found = sscanf(line + n + 1, "%" SCNu64, out) == 1;
+        }
+    }
     fclose(f);
     return found;
 }
@@ -61,8 +66,9 @@ static const struct cgroup_names V2 = {
 static uint64_t cgroup_room(const struct cgroup_names *names, const char *path) {
     uint64_t room = UINT64_MAX;
     char dir[4096], file[4352];
-    if (snprintf(dir, sizeof dir, "%s%s", names->root, path) >= (int)sizeof dir)
+    if (snprintf(dir, sizeof dir, "%s%s", names->root, path) >= (int)sizeof dir) {
         return room;
+    }
     for (;;) {
         uint64_t limit = UINT64_MAX, usage = 0, reclaimable = 0;
         snprintf(file, sizeof file, "%s/%s", dir, names->limit);
@@ -70,14 +76,17 @@ static uint64_t cgroup_room(const struct cgroup_names *names, const char *path) 
         snprintf(file, sizeof file, "%s/%s", dir, names->usage);
         if (limited && read_number(file, &usage)) {
             snprintf(file, sizeof file, "%s/memory.stat", dir);
-            for (int i = 0; i < 2; i++)
-                if (read_keyed(file, names->reclaimable[i], &reclaimable))
+            for (int i = 0; i < 2; i++) {
+                if (read_keyed(file, names->reclaimable[i], &reclaimable)) {
                     usage -= reclaimable < usage ? reclaimable : usage;
+                }
+            }
             uint64_t left = limit > usage ? limit - usage : 0;
             room = left < room ? left : room;
         }
-        if (strlen(dir) <= strlen(names->root))
+        if (strlen(dir) <= strlen(names->root)) {
             return room;
+        }
         *strrchr(dir, '/') = '\0';
     }
 }
@@ -85,23 +94,26 @@ static uint64_t cgroup_room(const struct cgroup_names *names, const char *path) 
 static uint64_t all_cgroups_room(void) {
     uint64_t room = UINT64_MAX;
     FILE *f = fopen("/proc/self/cgroup", "re");
-    if (!f)
+    if (!f) {
         return room;
+    }
     char line[4096];
     while (fgets(line, sizeof line, f)) {
         line[strcspn(line, "\n")] = '\0';
         /* "hierarchy:controllers:path"; controllers are empty for v2. */
         char *controllers = strchr(line, ':');
         char *path = controllers ? strchr(controllers + 1, ':') : NULL;
-        if (!path)
+        if (!path) {
             continue;
+        }
         *path++ = '\0';
         controllers++;
         uint64_t r = UINT64_MAX;
-        if (*controllers == '\0')
+        if (*controllers == '\0') {
             r = cgroup_room(&V2, path);
-        else if (strcmp(controllers, "memory") == 0)
+        } else if (strcmp(controllers, "memory") == 0) {
             r = cgroup_room(&V1, path);
+        }
         room = r < room ? r : room;
     }
     fclose(f);
@@ -115,8 +127,9 @@ uint64_t machine_peak_bytes(void) {
 
 uint64_t machine_available_bytes(void) {
     uint64_t kb, available = UINT64_MAX;
-    if (read_keyed("/proc/meminfo", "MemAvailable", &kb))
+    if (read_keyed("/proc/meminfo", "MemAvailable", &kb)) {
         available = kb * 1024;
+    }
     uint64_t room = all_cgroups_room();
     return room < available ? room : available;
 }

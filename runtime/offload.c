@@ -18,8 +18,9 @@ bool offload_pays(double link_bytes_per_s, double cpu_bytes_per_s) {
 
 double offload_link_rate(const struct backend *device) {
     const struct backend_ops *op = device->ops;
-    if (!backend_needs_landing(device))
+    if (!backend_needs_landing(device)) {
         return 0;
+    }
     const size_t all = (size_t)N_COPIES * BACKEND_COPY_BYTES;
     uint8_t *from = op->host_alloc(device->self, all), *to = op->alloc(device->self, all);
     const struct backend_copy copy = {to, from, all, N_COPIES};
@@ -28,8 +29,9 @@ double offload_link_rate(const struct backend *device) {
     for (int round = 0; round < 2 || ns < MEASURE_NS; round++) {
         uint64_t start = clock_ns();
         op->uploaded(device->self, op->upload(device->self, &copy, 1, BACKEND_DEMANDED, 0), true);
-        if (round == 0)
+        if (round == 0) {
             continue; /* the first touches what nobody has touched */
+        }
         ns += clock_ns() - start;
         bytes += all;
     }
@@ -56,11 +58,13 @@ static struct pieces make_pieces(const struct corm *archive, uint64_t most_bytes
     uint64_t fit = (most_bytes < MEASURE_BYTES ? most_bytes : MEASURE_BYTES) / (p.n * p.bytes);
     p.all_bytes = (fit < 2 ? 2 : fit) * p.n * p.bytes;
     p.data = mem_alloc_aligned(p.all_bytes);
-    if (!packed)
+    if (!packed) {
         /* These bytes are small weights and scales in every codec. */
         memset(p.data, 0x3c, p.all_bytes);
-    for (size_t at = 0; packed && at < p.all_bytes; at += p.bytes)
+    }
+    for (size_t at = 0; packed && at < p.all_bytes; at += p.bytes) {
         memcpy(p.data + at, archive->map.data + packed->offset, packed->stored_bytes);
+    }
     return p;
 }
 
@@ -74,8 +78,9 @@ double offload_cpu_rate(const struct backend *cpu, const struct corm *archive, u
     struct ffn_chunk *chunks = mem_calloc((size_t)n_jobs * p.n, sizeof *chunks);
     struct expert_job *jobs = mem_calloc(n_jobs, sizeof *jobs);
     uint32_t *uses = mem_calloc(n_jobs, sizeof *uses);
-    for (uint32_t i = 0; i < a->dim; i++)
+    for (uint32_t i = 0; i < a->dim; i++) {
         x[i] = 0.01f;
+    }
     uint64_t ns = 0, bytes = 0;
     size_t next = 0;
     for (int round = 0; round < 2 || ns < MEASURE_NS; round++) {
@@ -89,8 +94,9 @@ double offload_cpu_rate(const struct backend *cpu, const struct corm *archive, u
         }
         uint64_t start = clock_ns();
         cpu->ops->experts(cpu->self, archive->expert_codec, a->dim, jobs, n_jobs, n_jobs, x, parts);
-        if (round == 0)
+        if (round == 0) {
             continue;
+        }
         ns += clock_ns() - start;
         bytes += (uint64_t)n_jobs * p.n * p.chunk.n_neurons * archive->neuron_bytes;
     }
@@ -113,13 +119,15 @@ void offload_places_open(struct offload_places *p, const struct corm *archive, u
     p->taken = mem_calloc(a->n_layers, sizeof *p->taken);
     p->uses = mem_calloc((size_t)a->n_layers * a->n_experts, sizeof *p->uses);
     p->placed = mem_calloc((size_t)a->n_layers * a->n_experts, sizeof *p->placed);
-    for (uint32_t l = 0; l < a->n_layers; l++)
+    for (uint32_t l = 0; l < a->n_layers; l++) {
         n_moe += a->moe[l];
-    for (uint32_t l = 0; l < a->n_layers; l++)
+    }
+    for (uint32_t l = 0; l < a->n_layers; l++) {
         if (a->moe[l]) {
             uint32_t share = room / n_moe + (seen++ < room % n_moe);
             p->room[l] = share < a->n_experts ? share : a->n_experts;
         }
+    }
 }
 
 void offload_places_close(struct offload_places *p) {
@@ -131,25 +139,30 @@ void offload_places_close(struct offload_places *p) {
 }
 
 void offload_places_clock(struct offload_places *p, uint32_t rows) {
-    for (p->tok += rows; p->tok >= OFFLOAD_FADE_TOK; p->tok -= OFFLOAD_FADE_TOK)
-        for (size_t i = 0; i < (size_t)p->n_layers * p->n_experts; i++)
+    for (p->tok += rows; p->tok >= OFFLOAD_FADE_TOK; p->tok -= OFFLOAD_FADE_TOK) {
+        for (size_t i = 0; i < (size_t)p->n_layers * p->n_experts; i++) {
             p->uses[i] /= 2;
+        }
+    }
 }
 
 bool offload_place(struct offload_places *p, uint32_t layer, uint32_t expert) {
     uint32_t *uses = &p->uses[(size_t)layer * p->n_experts], least = p->n_experts;
     bool *placed = &p->placed[(size_t)layer * p->n_experts];
     uses[expert] += USE;
-    if (placed[expert])
+    if (placed[expert]) {
         return true;
+    }
     if (p->taken[layer] < p->room[layer]) {
         p->taken[layer]++;
         placed[expert] = true;
         return true;
     }
-    for (uint32_t i = 0; i < p->n_experts; i++)
-        if (placed[i] && (least == p->n_experts || uses[i] < uses[least]))
+    for (uint32_t i = 0; i < p->n_experts; i++) {
+        if (placed[i] && (least == p->n_experts || uses[i] < uses[least])) {
             least = i;
+        }
+    }
     /* One use more is no reason to copy an expert: two that are used by turns would go to and fro.
      * From its next use on it is the device's. */
     if (least < p->n_experts && uses[expert] > uses[least] + USE) {
@@ -184,8 +197,9 @@ int offload_open(struct offload *o, struct experts *device, uint32_t n_slots, bo
     own.device = NULL;
     o->device = device;
     if (cache_open(&o->cache, c, n_slots, in_place ? CACHE_IN_PLACE : 0, err) < 0 ||
-        prefetch_open(&o->prefetch, &o->cache, &own, err) < 0)
+        prefetch_open(&o->prefetch, &o->cache, &own, err) < 0) {
         return -1;
+    }
     experts_open(&o->experts, &o->cache, o->prefetch, &o->cpu, 1);
     o->experts.like = device;
     offload_places_open(&o->places, c, device->cache->n_slots / device->record_chunks);
@@ -218,12 +232,14 @@ void offload_close(struct offload *o) {
 static void follow(struct offload *o, uint32_t layer, uint32_t rows) {
     bool begins = layer <= o->layer_before;
     pthread_mutex_lock(&o->cache.lock);
-    if (begins && layer > 0)
+    if (begins && layer > 0) {
         cache_clock(&o->cache, 0, rows);
+    }
     cache_clock(&o->cache, layer, rows);
     pthread_mutex_unlock(&o->cache.lock);
-    if (begins)
+    if (begins) {
         offload_places_clock(&o->places, rows);
+    }
     o->layer_before = layer;
 }
 
@@ -235,10 +251,12 @@ static void compute_meanwhile(void *ctx) {
     const size_t dim = o->device->archive->arch.dim;
     struct experts_hook hook = experts_hook(&o->experts);
     run->status = hook.run(hook.ctx, run->layer, o->x, 1, run->ids, o->parts, &run->err);
-    if (run->status < 0)
+    if (run->status < 0) {
         return;
-    for (uint32_t i = 0; i < run->n_uses; i++) /* increasing: from behind to the front */
+    }
+    for (uint32_t i = 0; i < run->n_uses; i++) { /* increasing: from behind to the front */
         memmove(o->parts + i * dim, o->parts + o->uses[i] * dim, dim * sizeof *o->parts);
+    }
     device->ops->put_rows(device->self, run->parts, (uint32_t)dim, o->parts, o->uses, run->n_uses);
 }
 
@@ -252,14 +270,16 @@ static int offload_run(void *ctx, uint32_t layer, const float *x, uint32_t rows,
     follow(o, layer, rows);
     memset(o->not_device, 0, a->n_experts * sizeof *o->not_device);
     memset(o->not_cpu, 1, a->n_experts * sizeof *o->not_cpu);
-    for (uint32_t u = 0; u < rows * a->n_active; u++)
+    for (uint32_t u = 0; u < rows * a->n_active; u++) {
         if (!offload_place(&o->places, layer, (uint32_t)ids[u]) && rows == 1) {
             o->not_device[ids[u]] = true;
             o->not_cpu[ids[u]] = false;
             o->uses[n++] = u;
         }
-    if (n == 0)
+    }
+    if (n == 0) {
         return hook.run(hook.ctx, layer, x, rows, ids, parts, err);
+    }
     /* Before anything is queued that it would wait for. */
     d->be->ops->read(d->be->self, o->x, x, a->dim * sizeof *o->x);
     o->run = (struct offload_run){.layer = layer, .n_uses = n, .ids = ids, .parts = parts};
@@ -279,8 +299,9 @@ struct experts_hook offload_hook(struct offload *o) {
 
 struct offload_counters offload_count(struct offload *o) {
     struct offload_counters count = {0};
-    if (!o->device)
+    if (!o->device) {
         return count;
+    }
     pthread_mutex_lock(&o->cache.lock);
     count.read_bytes = o->cache.count.read_bytes;
     count.decoded_bytes = o->cache.count.decoded_bytes;

@@ -28,8 +28,9 @@ double packing_packed_s(const struct packing *p) {
 
 const struct corm_chunk *packing_sample(const struct corm *archive) {
     const struct corm_chunk *k = archive->chunks, *end = k + archive->n_chunks;
-    while (k < end && k->encoding != CORM_ENCODING_EXPONENTS)
+    while (k < end && k->encoding != CORM_ENCODING_EXPONENTS) {
         k++;
+    }
     struct err err = {0};
     return k == end || corm_chunk_check(archive, k, archive->map.data + k->offset, &err) < 0 ? NULL
                                                                                              : k;
@@ -41,8 +42,9 @@ double packing_decode_rate(const struct corm *archive, const struct corm_chunk *
     size_t bytes = corm_chunk_raw_bytes(archive, k), done = 0;
     uint8_t *dst = mem_alloc_aligned(bytes);
     uint64_t start = clock_ns(), ns = 0;
-    for (; ns < MEASURE_NS; ns = clock_ns() - start, done += bytes)
+    for (; ns < MEASURE_NS; ns = clock_ns() - start, done += bytes) {
         exponents_decode(best, archive->map.data + k->offset, k->stored_bytes, bytes / 2, dst);
+    }
     free(dst);
     return (double)done / (double)ns * 1e9;
 }

@@ -39,9 +39,11 @@ static void place_all(struct predict *p) {
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct weight *w = mem_calloc((size_t)n * rows[i].aheads, sizeof *w);
-        for (uint32_t l = 0; l < n; l++)
-            for (uint32_t a = 0; a < rows[i].aheads; a++)
+        for (uint32_t l = 0; l < n; l++) {
+            for (uint32_t a = 0; a < rows[i].aheads; a++) {
                 w[l * rows[i].aheads + a] = place(p, rows[i].kind, l, a);
+            }
+        }
         *rows[i].at = w;
     }
 }
@@ -49,18 +51,21 @@ static void place_all(struct predict *p) {
 /* Widest projection of either predictor. */
 static uint32_t widest_rank(const struct predict *p) {
     uint32_t widest = 1;
-    for (uint32_t i = 0; i < p->arch->n_layers * AHEADS; i++)
+    for (uint32_t i = 0; i < p->arch->n_layers * AHEADS; i++) {
         widest = p->expert_in[i].rows > widest ? p->expert_in[i].rows : widest;
-    for (uint32_t i = 0; i < p->arch->n_layers; i++)
+    }
+    for (uint32_t i = 0; i < p->arch->n_layers; i++) {
         widest = p->chunk_basis[i].rows > widest ? p->chunk_basis[i].rows : widest;
+    }
     return widest;
 }
 
 /* Most gates of an expert. */
 static uint32_t widest_gates(const struct predict *p) {
     uint32_t widest = 1;
-    for (uint32_t i = 0; i < p->arch->n_layers; i++)
+    for (uint32_t i = 0; i < p->arch->n_layers; i++) {
         widest = p->chunk_gate_beta[i].cols > widest ? p->chunk_gate_beta[i].cols : widest;
+    }
     return widest;
 }
 
@@ -97,11 +102,13 @@ void predict_open(struct predict *p, const struct corm_predict *view, const stru
         {(void **)&p->ids, rows * p->width},
         {(void **)&p->weights, rows * p->width},
     };
-    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
+    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) {
         *blocks[i].at = be->ops->alloc(be->self, blocks[i].floats * f);
+    }
     float *ones = mem_alloc(gates * sizeof *ones);
-    for (size_t i = 0; i < gates; i++)
+    for (size_t i = 0; i < gates; i++) {
         ones[i] = 1;
+    }
     be->ops->write(be->self, p->ones, ones, gates * sizeof *ones);
     free(ones);
     p->host_ids = mem_calloc(rows * p->width, sizeof *p->host_ids);
@@ -109,17 +116,20 @@ void predict_open(struct predict *p, const struct corm_predict *view, const stru
 }
 
 void predict_close(struct predict *p) {
-    if (!p->be)
+    if (!p->be) {
         return;
+    }
     void *device[] = {p->parts, p->state,  p->norm, p->low, p->logits,  p->fix,
                       p->gated, p->scores, p->ones, p->ids, p->weights, p->more};
-    for (size_t i = 0; i < sizeof device / sizeof *device; i++)
+    for (size_t i = 0; i < sizeof device / sizeof *device; i++) {
         p->be->ops->free(p->be->self, device[i]);
+    }
     void *host[] = {p->host_ids,    p->host_scores, p->expert_in,      p->expert_out,
                     p->expert_bias, p->mean_out,    p->chunk_basis,    p->chunk_prior,
                     p->chunk_beta,  p->chunk_gates, p->chunk_gate_beta};
-    for (size_t i = 0; i < sizeof host / sizeof *host; i++)
+    for (size_t i = 0; i < sizeof host / sizeof *host; i++) {
         free(host[i]);
+    }
     *p = (struct predict){0};
 }
 
@@ -160,8 +170,9 @@ void predict_experts(struct predict *p, uint32_t source, uint32_t ahead, const f
 float predict_rank_p(const struct predict *p, uint32_t source, uint32_t ahead, uint32_t rank) {
     /* The table is read where it lies in the archive's map: f32, as checked at open. */
     struct weight w = corm_predict_get(&p->view, PREDICT_RANK_P, source, ahead);
-    if (!w.data || rank >= w.cols)
+    if (!w.data || rank >= w.cols) {
         return -1;
+    }
     float v;
     memcpy(&v, w.data + rank * sizeof v, sizeof v);
     return v;
@@ -175,8 +186,9 @@ bool predict_has_chunks(const struct predict *p, uint32_t layer) {
 
 void predict_project(struct predict *p, uint32_t layer, const float *feature, uint32_t rows) {
     p->feature = feature;
-    if (p->chunk_basis[layer].data)
+    if (p->chunk_basis[layer].data) {
         p->be->ops->matmul(p->be->self, &p->chunk_basis[layer], &none, feature, rows, p->low);
+    }
 }
 
 /* What the gates of `expert` add to p->scores. */
@@ -208,8 +220,9 @@ void predict_chunk_energy(struct predict *p, uint32_t layer, uint32_t expert, ui
         beta.rows = n;
         op->matmul(p->be->self, &beta, &prior, p->low + (size_t)row * beta.cols, 1, p->scores);
     }
-    if (p->chunk_gates[layer].data)
+    if (p->chunk_gates[layer].data) {
         add_gates(p, layer, expert, row);
+    }
     op->read(p->be->self, p->host_scores, p->scores, n * sizeof(float));
 }
 
@@ -222,23 +235,29 @@ void predict_chunk_prior(struct predict *p, uint32_t layer, uint32_t expert) {
 uint32_t predict_choose_skip(const float *log_energy, uint32_t n, uint32_t n_hot, float drop,
                              uint8_t *skip) {
     float most = -INFINITY;
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n; i++) {
         most = log_energy[i] > most ? log_energy[i] : most;
+    }
     double total = 0, dropped = 0;
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n; i++) {
         total += exp((double)(log_energy[i] - most));
+    }
     memset(skip, 0, n);
     uint32_t n_skipped = 0;
     for (;;) {
         uint32_t least = UINT32_MAX;
-        for (uint32_t i = n_hot; i < n; i++)
-            if (!skip[i] && (least == UINT32_MAX || log_energy[i] < log_energy[least]))
+        for (uint32_t i = n_hot; i < n; i++) {
+            if (!skip[i] && (least == UINT32_MAX || log_energy[i] < log_energy[least])) {
                 least = i;
-        if (least == UINT32_MAX)
+            }
+        }
+        if (least == UINT32_MAX) {
             return n_skipped;
+        }
         dropped += exp((double)(log_energy[least] - most));
-        if (!(dropped <= (double)drop * total))
+        if (!(dropped <= (double)drop * total)) {
             return n_skipped;
+        }
         skip[least] = 1;
         n_skipped++;
     }

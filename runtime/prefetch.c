@@ -50,10 +50,11 @@ static void queue_push(struct prefetch *p, enum prefetch_class class, uint32_t c
     k->class = (uint8_t) class;
     k->next = (uint32_t)NIL;
     k->prev = q->tail;
-    if (q->tail != (uint32_t)NIL)
+    if (q->tail != (uint32_t)NIL) {
         p->cache->chunks[q->tail].next = chunk;
-    else
+    } else {
         q->head = chunk;
+    }
     q->tail = chunk;
 }
 
@@ -67,20 +68,24 @@ static void queue_remove(struct prefetch *p, uint32_t chunk) {
 /* Something to do for an I/O thread: one that is awake will see it, else one is woken. */
 static void announce_work(struct prefetch *p) {
     atomic_fetch_add_explicit(&p->work_seq, 1, memory_order_release);
-    if (!p->looking && p->n_asleep > 0)
+    if (!p->looking && p->n_asleep > 0) {
         pthread_cond_signal(&p->work);
+    }
 }
 
 static void announce_ready(struct prefetch *p) {
     atomic_fetch_add_explicit(&p->ready_seq, 1, memory_order_release);
-    if (p->waiting)
+    if (p->waiting) {
         pthread_cond_signal(&p->ready);
+    }
 }
 
 static bool any_queued(const struct prefetch *p) {
-    for (int i = 0; i < PREFETCH_CLASSES; i++)
-        if (p->queues[i].head != (uint32_t)NIL)
+    for (int i = 0; i < PREFETCH_CLASSES; i++) {
+        if (p->queues[i].head != (uint32_t)NIL) {
             return true;
+        }
+    }
     return false;
 }
 
@@ -95,8 +100,9 @@ static bool look_awake(struct prefetch *p, atomic_uint *seq) {
             reader_relax();
             changed = atomic_load_explicit(seq, memory_order_acquire) != before;
         }
-        if (!changed)
+        if (!changed) {
             sched_yield();
+        }
     }
     pthread_mutex_lock(&p->cache->lock);
     return changed || atomic_load_explicit(seq, memory_order_relaxed) != before;
@@ -108,8 +114,9 @@ static bool look_awake(struct prefetch *p, atomic_uint *seq) {
 static bool goes_along(const struct prefetch *p, const struct fill_run *run, uint32_t id) {
     const struct corm *a = p->archive;
     if (fill_bytes(a, run->first, id) > FILL_REQUEST_BYTES ||
-        cache_uses_slot(p->cache, id) != cache_uses_slot(p->cache, run->first))
+        cache_uses_slot(p->cache, id) != cache_uses_slot(p->cache, run->first)) {
         return false;
+    }
     const struct corm_record *rec = &a->records[p->cache->chunks[id].record];
     uint32_t here = 3 * (id - rec->first_chunk) / rec->n_chunks,
              first = 3 * (run->first - rec->first_chunk) / rec->n_chunks;
@@ -146,22 +153,26 @@ static void take_from(struct prefetch *p, enum prefetch_class class, struct fill
         uint32_t id = run->first + run->n;
         const struct cache_chunk *k = &c->chunks[id];
         if (k->state != CACHE_QUEUED || k->class != class ||
-            k->record != c->chunks[run->first].record)
+            k->record != c->chunks[run->first].record) {
             break;
-        if (run->n > 0 && !goes_along(p, run, id))
+        }
+        if (run->n > 0 && !goes_along(p, run, id)) {
             break;
+        }
         int32_t slot = CACHE_NO_SLOT;
         if (cache_uses_slot(c, id)) {
             slot = cache_slot_take(c, claim, p->guess_p[k->record]);
-            if (slot == CACHE_NO_SLOT)
+            if (slot == CACHE_NO_SLOT) {
                 break;
+            }
         }
         queue_remove(p, id);
         c->chunks[id].state = CACHE_LOADING;
         run->slots[run->n++] = slot;
     }
-    if (c->n_unmapped > 0)
+    if (c->n_unmapped > 0) {
         take_unmapped(p, run);
+    }
 }
 
 /* [locked] The most urgent run. n = 0: nothing to do, or demands wait for a slot. A guess that may
@@ -173,8 +184,9 @@ static void take_run(struct prefetch *p, struct fill_run *run) {
         enum prefetch_class class = (enum prefetch_class)i;
         while (run->n == 0 && p->queues[class].head != (uint32_t)NIL) {
             take_from(p, class, run);
-            if (run->n == 0 && class == PREFETCH_DEMANDED)
+            if (run->n == 0 && class == PREFETCH_DEMANDED) {
                 return;
+            }
             if (run->n == 0) {
                 p->cache->chunks[run->first].state = CACHE_ABSENT;
                 queue_remove(p, run->first);
@@ -202,37 +214,43 @@ static void finish_run(struct prefetch *p, const struct fill_run *run, uint32_t 
             continue;
         }
         c->chunks[chunk].state = CACHE_ABSENT;
-        if (slot != CACHE_NO_SLOT)
+        if (slot != CACHE_NO_SLOT) {
             cache_slot_give(c, slot);
+        }
     }
 }
 
 /* [locked] A demanded run begins, or ends. Several in flight, each by a thread of its own, share
  * the one link: their time counts once. */
 static void demand_begins(struct prefetch *p) {
-    if (p->n_demands++ == 0)
+    if (p->n_demands++ == 0) {
         p->demands_since_ns = clock_ns();
+    }
 }
 
 static void demand_ends(struct prefetch *p) {
-    if (--p->n_demands == 0)
+    if (--p->n_demands == 0) {
         p->demand_ns += clock_ns() - p->demands_since_ns;
+    }
 }
 
 /* [locked] A run that was taken will be served. Another thread is woken for what is left in the
  * queue, so that one wake-up for a request is enough. */
 static void start_run(struct prefetch *p, const struct fill_run *run) {
-    if (any_queued(p))
+    if (any_queued(p)) {
         announce_work(p);
-    if (run->demanded)
+    }
+    if (run->demanded) {
         demand_begins(p);
+    }
 }
 
 /* [locked] Publish what was filled of a run that was started. */
 static void end_run(struct prefetch *p, const struct fill_run *run, uint32_t n_filled) {
     finish_run(p, run, n_filled);
-    if (run->demanded)
+    if (run->demanded) {
         demand_ends(p);
+    }
 }
 
 /* Take the most urgent run and have the disk begin on it. */
@@ -240,12 +258,14 @@ static void begin_next(struct prefetch *p, struct fill_run *next) {
     pthread_mutex_lock(&p->cache->lock);
     if (!p->stop && !p->failure.set) {
         take_run(p, next);
-        if (next->n > 0)
+        if (next->n > 0) {
             start_run(p, next);
+        }
     }
     pthread_mutex_unlock(&p->cache->lock);
-    if (next->n > 0)
+    if (next->n > 0) {
         fill_begin(&p->fill, next);
+    }
 }
 
 /* [locked, but not while it reads] Serve a run that was started. While what came is checked and
@@ -257,17 +277,21 @@ static void serve(struct prefetch *p, struct filler *f, struct fill_run *run,
     struct err err = {0};
     uint32_t n_filled = 0;
     int status = fill_read(&p->fill, f, run, &err);
-    if (next)
+    if (next) {
         begin_next(p, next);
-    if (status == 0)
+    }
+    if (status == 0) {
         n_filled = fill_land(&p->fill, f, run, &err);
+    }
     pthread_mutex_lock(&c->lock);
     end_run(p, run, n_filled);
-    if (err.set && !p->failure.set)
+    if (err.set && !p->failure.set) {
         p->failure = err;
+    }
     const struct cache_record *r = &c->records[c->chunks[run->first].record];
-    if (p->failure.set || (r->leases > 0 && r->n_waiting == 0))
+    if (p->failure.set || (r->leases > 0 && r->n_waiting == 0)) {
         announce_ready(p);
+    }
 }
 
 /* A thread that wakes up may take the processor of the forward thread in place of the one that is
@@ -279,22 +303,25 @@ static void be_patient(void) {
     const struct sched_param none = {0};
     struct sched_param param;
     int policy;
-    if (pthread_getschedparam(pthread_self(), &policy, &param) == 0 && policy == SCHED_OTHER)
+    if (pthread_getschedparam(pthread_self(), &policy, &param) == 0 && policy == SCHED_OTHER) {
         pthread_setschedparam(pthread_self(), SCHED_BATCH, &none);
+    }
 }
 
 static void *io_main(void *arg) {
     struct prefetch *p = arg;
-    if (p->awake)
+    if (p->awake) {
         be_patient();
+    }
     struct filler f = filler_new(&p->fill);
     struct fill_run runs[2] = {0}, *run = &runs[0], *next = &runs[1];
     pthread_mutex_lock(&p->cache->lock);
     while (!p->stop) {
         if (run->n == 0 && !p->failure.set) {
             take_run(p, run);
-            if (run->n > 0)
+            if (run->n > 0) {
                 start_run(p, run);
+            }
         }
         if (run->n > 0) {
             struct fill_run *served = run;
@@ -308,15 +335,17 @@ static void *io_main(void *arg) {
             p->looking = true;
             bool found = look_awake(p, &p->work_seq);
             p->looking = false;
-            if (found)
+            if (found) {
                 continue;
+            }
         }
         p->n_asleep++;
         pthread_cond_wait(&p->work, &p->cache->lock);
         p->n_asleep--;
     }
-    if (run->n > 0)
+    if (run->n > 0) {
         end_run(p, run, 0);
+    }
     pthread_mutex_unlock(&p->cache->lock);
     filler_free(&f);
     return NULL;
@@ -333,8 +362,9 @@ int prefetch_open(struct prefetch **out, struct cache *cache, const struct prefe
     p->window_start_ns = clock_ns();
     p->split_reads = opt->split_reads;
     p->awake = opt->awake;
-    for (int i = 0; i < PREFETCH_CLASSES; i++)
+    for (int i = 0; i < PREFETCH_CLASSES; i++) {
         p->queues[i] = (struct queue){(uint32_t)NIL, (uint32_t)NIL};
+    }
     pthread_cond_init(&p->work, NULL);
     pthread_cond_init(&p->ready, NULL);
     if (fill_open(&p->fill, cache, opt->device, opt->way, opt->throttle, err) < 0) {
@@ -364,15 +394,17 @@ int prefetch_open(struct prefetch **out, struct cache *cache, const struct prefe
 }
 
 void prefetch_close(struct prefetch *p) {
-    if (!p)
+    if (!p) {
         return;
+    }
     pthread_mutex_lock(&p->cache->lock);
     p->stop = true;
     atomic_fetch_add(&p->work_seq, 1);
     pthread_cond_broadcast(&p->work);
     pthread_mutex_unlock(&p->cache->lock);
-    for (uint32_t i = 0; i < p->n_threads; i++)
+    for (uint32_t i = 0; i < p->n_threads; i++) {
         pthread_join(p->threads[i], NULL);
+    }
     pthread_cond_destroy(&p->work);
     pthread_cond_destroy(&p->ready);
     free(p->threads);
@@ -389,21 +421,24 @@ static bool demand_one(struct prefetch *p, const struct prefetch_need *need) {
     struct cache *c = p->cache;
     bool missing = false;
     for (uint32_t i = 0; i < need->n; i++) {
-        if (!prefetch_needs(need, i))
+        if (!prefetch_needs(need, i)) {
             continue;
+        }
         uint32_t chunk = need->first + i;
         struct cache_chunk *k = &c->chunks[chunk];
         cache_lease(c, chunk);
         *(k->state == CACHE_READY ? &c->count.hits : &c->count.misses) += 1;
-        if (k->guessed)
+        if (k->guessed) {
             c->count.useful_bytes += p->archive->chunks[chunk].stored_bytes;
+        }
         k->guessed = false;
         if (k->state == CACHE_QUEUED && k->class != PREFETCH_DEMANDED) {
             queue_remove(p, chunk);
             k->state = CACHE_ABSENT;
         }
-        if (k->state == CACHE_ABSENT)
+        if (k->state == CACHE_ABSENT) {
             queue_push(p, PREFETCH_DEMANDED, chunk);
+        }
         missing |= k->state != CACHE_READY;
     }
     return missing;
@@ -412,31 +447,37 @@ static bool demand_one(struct prefetch *p, const struct prefetch_need *need) {
 void prefetch_demand(struct prefetch *p, const struct prefetch_need *needs, uint32_t n) {
     uint32_t missing = 0;
     pthread_mutex_lock(&p->cache->lock);
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n; i++) {
         missing += demand_one(p, &needs[i]);
+    }
     cache_routed(p->cache);
     /* A single expert, and nothing to compute meanwhile: the forward thread reads it itself. */
     if (p->queues[PREFETCH_DEMANDED].head != (uint32_t)NIL &&
-        (p->awake || missing > 1 || missing < n))
+        (p->awake || missing > 1 || missing < n)) {
         announce_work(p);
+    }
     pthread_mutex_unlock(&p->cache->lock);
 }
 
 /* [locked] */
 static bool all_ready(const struct cache *c, const struct prefetch_need *need) {
     const struct cache_record *r = &c->records[c->chunks[need->first].record];
-    if (r->n_ready == need->n) /* needs are of whole records, less what they skip */
+    if (r->n_ready == need->n) { /* needs are of whole records, less what they skip */
         return true;
-    for (uint32_t i = 0; i < need->n; i++)
-        if (prefetch_needs(need, i) && c->chunks[need->first + i].state != CACHE_READY)
+    }
+    for (uint32_t i = 0; i < need->n; i++) {
+        if (prefetch_needs(need, i) && c->chunks[need->first + i].state != CACHE_READY) {
             return false;
+        }
+    }
     return true;
 }
 
 void prefetch_look(struct prefetch *p, const struct prefetch_need *needs, uint32_t n, bool *ready) {
     pthread_mutex_lock(&p->cache->lock);
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n; i++) {
         ready[i] = all_ready(p->cache, &needs[i]);
+    }
     pthread_mutex_unlock(&p->cache->lock);
 }
 
@@ -444,8 +485,9 @@ void prefetch_look(struct prefetch *p, const struct prefetch_need *needs, uint32
  * read. */
 static void pass_time(struct prefetch *p) {
     struct fill_run run = {0};
-    if (p->queues[PREFETCH_DEMANDED].head != (uint32_t)NIL)
+    if (p->queues[PREFETCH_DEMANDED].head != (uint32_t)NIL) {
         take_from(p, PREFETCH_DEMANDED, &run);
+    }
     if (run.n > 0) {
         start_run(p, &run);
         serve(p, &p->own, &run, NULL);
@@ -473,14 +515,17 @@ int prefetch_wait_any(struct prefetch *p, const struct prefetch_need *needs, uin
             status = err_set(err, "%s", p->failure.msg);
             break;
         }
-        if (n_ready > 0)
+        if (n_ready > 0) {
             break;
-        if (blocked_at == 0)
+        }
+        if (blocked_at == 0) {
             blocked_at = clock_ns();
+        }
         pass_time(p);
     }
-    if (blocked_at != 0)
+    if (blocked_at != 0) {
         p->stall_ns += clock_ns() - blocked_at;
+    }
     pthread_mutex_unlock(&c->lock);
     return status;
 }
@@ -496,16 +541,18 @@ void prefetch_release(struct prefetch *p, const struct prefetch_need *needs, uin
     pthread_mutex_lock(&c->lock);
     for (uint32_t j = 0; j < n; j++) {
         const struct prefetch_need *need = &needs[j];
-        for (uint32_t i = 0; i < need->n; i++)
+        for (uint32_t i = 0; i < need->n; i++) {
             if (prefetch_needs(need, i)) {
                 fill_released(&p->fill, c->chunks[need->first + i].slot, mark);
                 cache_release(c, need->first + i);
             }
+        }
         cache_touch(c, c->chunks[need->first].record);
     }
     /* Demands that are still queued may be waiting for a slot. */
-    if (n > 0 && p->queues[PREFETCH_DEMANDED].head != (uint32_t)NIL)
+    if (n > 0 && p->queues[PREFETCH_DEMANDED].head != (uint32_t)NIL) {
         announce_work(p);
+    }
     pthread_mutex_unlock(&c->lock);
 }
 
@@ -537,9 +584,11 @@ static float link_busy(struct prefetch *p) {
 
 /* [locked] Whether a chunk of `need` is neither in memory nor on its way. */
 static bool any_absent(const struct cache *c, const struct prefetch_need *need) {
-    for (uint32_t i = 0; i < need->n; i++)
-        if (prefetch_needs(need, i) && c->chunks[need->first + i].state == CACHE_ABSENT)
+    for (uint32_t i = 0; i < need->n; i++) {
+        if (prefetch_needs(need, i) && c->chunks[need->first + i].state == CACHE_ABSENT) {
             return true;
+        }
+    }
     return false;
 }
 
@@ -562,21 +611,25 @@ void prefetch_guess(struct prefetch *p, const struct prefetch_need *needs, const
     for (uint32_t j = 0; j < n; j++) {
         const struct prefetch_need *need = &needs[j];
         uint32_t record = c->chunks[need->first].record;
-        if (!prefetch_guess_pays(c, need, prob[j], u))
+        if (!prefetch_guess_pays(c, need, prob[j], u)) {
             continue;
+        }
         p->guess_p[record] = prob[j];
         cache_pin(c, record, ahead);
         for (uint32_t i = 0; i < need->n; i++) {
-            if (!prefetch_needs(need, i) || c->chunks[need->first + i].state != CACHE_ABSENT)
+            if (!prefetch_needs(need, i) || c->chunks[need->first + i].state != CACHE_ABSENT) {
                 continue;
+            }
             queue_push(p, ahead == 1 ? PREFETCH_NEXT : PREFETCH_LATER, need->first + i);
             queued = true;
         }
     }
-    if (n > 0)
+    if (n > 0) {
         cache_guessed(c, c->records[c->chunks[needs[0].first].record].layer, ahead);
-    if (queued)
+    }
+    if (queued) {
         announce_work(p);
+    }
     pthread_mutex_unlock(&c->lock);
 }
 

@@ -28,8 +28,9 @@ int reader_open(struct reader *r, const char *path, enum reader_way way,
     *r = (struct reader){.way = way, .path = path, .fd = -1, .throttle = throttle};
     pthread_mutex_init(&r->lock, NULL);
     r->fd = open(path, O_RDONLY | O_CLOEXEC | ways[way].flags);
-    if (r->fd < 0)
+    if (r->fd < 0) {
         return err_errno(err, errno, "%s: open for %s reading", path, ways[way].name);
+    }
     struct stat st;
     if (fstat(r->fd, &st) < 0) {
         err_errno(err, errno, "%s: fstat", path);
@@ -38,8 +39,9 @@ int reader_open(struct reader *r, const char *path, enum reader_way way,
     }
     r->file_bytes = (uint64_t)st.st_size;
     /* Requests name what they need; readahead would bring neighbours that nobody asked for. */
-    if (way != READER_DIRECT)
+    if (way != READER_DIRECT) {
         posix_fadvise(r->fd, 0, 0, POSIX_FADV_RANDOM);
+    }
     if (way == READER_MAPPED) {
         void *map = mmap(NULL, r->file_bytes, PROT_READ, MAP_SHARED, r->fd, 0);
         if (map == MAP_FAILED) {
@@ -49,9 +51,10 @@ int reader_open(struct reader *r, const char *path, enum reader_way way,
         }
         madvise(map, r->file_bytes, MADV_RANDOM);
         r->map = map;
-        if (throttle.bytes_per_s > 0)
+        if (throttle.bytes_per_s > 0) {
             r->here =
                 mem_calloc(align_up(r->file_bytes, READER_ALIGN) / READER_ALIGN, sizeof *r->here);
+        }
     }
     return 0;
 }
@@ -59,8 +62,9 @@ int reader_open(struct reader *r, const char *path, enum reader_way way,
 bool reader_direct_works(const char *path) {
     struct reader r;
     struct err err = {0};
-    if (reader_open(&r, path, READER_DIRECT, (struct reader_throttle){0}, &err) < 0)
+    if (reader_open(&r, path, READER_DIRECT, (struct reader_throttle){0}, &err) < 0) {
         return false;
+    }
     void *page = NULL;
     bool works = posix_memalign(&page, READER_ALIGN, READER_ALIGN) == 0 &&
                  pread(r.fd, page, READER_ALIGN, 0) > 0;
@@ -70,13 +74,16 @@ bool reader_direct_works(const char *path) {
 }
 
 void reader_close(struct reader *r) {
-    if (!r->path)
+    if (!r->path) {
         return;
-    if (r->map)
+    }
+    if (r->map) {
         munmap((void *)r->map, r->file_bytes);
+    }
     free((void *)r->here);
-    if (r->fd >= 0)
+    if (r->fd >= 0) {
         close(r->fd);
+    }
     pthread_mutex_destroy(&r->lock);
     *r = (struct reader){0};
 }
@@ -84,8 +91,9 @@ void reader_close(struct reader *r) {
 /* Take a place on the throttled link for a request of `bytes` that is made now. Returns when it
  * will have come, 0 without a throttle. */
 static uint64_t take_link(struct reader *r, size_t bytes) {
-    if (r->throttle.bytes_per_s <= 0)
+    if (r->throttle.bytes_per_s <= 0) {
         return 0;
+    }
     uint64_t now = clock_ns();
     pthread_mutex_lock(&r->lock);
     uint64_t from = now > r->link_free_ns ? now : r->link_free_ns;
@@ -108,17 +116,19 @@ static void wait_until(const struct reader *r, uint64_t until) {
         while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
             ;
     }
-    while (clock_ns() < until)
+    while (clock_ns() < until) {
         reader_relax();
+    }
 }
 
 /* What every way of reading begins with. */
 static int begin(struct reader *r, uint64_t offset, size_t bytes, uint64_t *until,
                  struct err *err) {
     *until = 0;
-    if (r->fault.ask && r->fault.ask(r->fault.ctx, offset, bytes, err) < 0)
+    if (r->fault.ask && r->fault.ask(r->fault.ctx, offset, bytes, err) < 0) {
         return err_prefix(err, "%s: read of %zu bytes at offset %llu", r->path, bytes,
                           (unsigned long long)offset);
+    }
     *until = take_link(r, bytes);
     return 0;
 }
@@ -140,19 +150,24 @@ static int read_pieces(const struct reader *r, uint64_t pos, uint64_t offset, si
     uint64_t end = offset + bytes;
     while (pos < end) {
         ssize_t got = preadv(r->fd, pieces, n, (off_t)pos);
-        if (got < 0 && errno == EINTR)
+        if (got < 0 && errno == EINTR) {
             continue;
-        if (got < 0)
+        }
+        if (got < 0) {
             return failed(r, offset, bytes, err);
+        }
         size_t left = (size_t)got;
         /* A short direct read goes on where the device can: at a multiple of its block. */
-        if (r->way == READER_DIRECT && pos + left < end)
+        if (r->way == READER_DIRECT && pos + left < end) {
             left &= ~(size_t)(READER_ALIGN - 1);
-        if (left == 0)
+        }
+        if (left == 0) {
             return truncated(r, offset, bytes, err);
+        }
         pos += left;
-        for (; n > 0 && left >= pieces->iov_len; n--)
+        for (; n > 0 && left >= pieces->iov_len; n--) {
             left -= pieces++->iov_len;
+        }
         if (n > 0) {
             pieces->iov_base = (uint8_t *)pieces->iov_base + left;
             pieces->iov_len -= left;
@@ -177,10 +192,12 @@ int reader_read(struct reader *r, uint64_t offset, size_t bytes, uint8_t *buffer
     /* The last page of a file may be short: what counts is that the bytes asked for arrive. */
     struct iovec piece = {buffer, last - first};
     if (begin(r, offset, last - first, &until, err) < 0 ||
-        read_pieces(r, first, offset, bytes, &piece, 1, err) < 0)
+        read_pieces(r, first, offset, bytes, &piece, 1, err) < 0) {
         return -1;
-    if (r->way == READER_PASSING)
+    }
+    if (r->way == READER_PASSING) {
         reader_uncache(r, offset, bytes);
+    }
     wait_until(r, until);
     *data = buffer + (offset - first);
     return 0;
@@ -195,13 +212,16 @@ int reader_scatter(struct reader *r, uint64_t offset, struct iovec *pieces, int 
                    struct err *err) {
     size_t bytes = 0;
     uint64_t until;
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
         bytes += pieces[i].iov_len;
+    }
     if (begin(r, offset, bytes, &until, err) < 0 ||
-        read_pieces(r, offset, offset, bytes, pieces, n, err) < 0)
+        read_pieces(r, offset, offset, bytes, pieces, n, err) < 0) {
         return -1;
-    if (r->way == READER_PASSING)
+    }
+    if (r->way == READER_PASSING) {
         reader_uncache(r, offset, bytes);
+    }
     wait_until(r, until);
     return 0;
 }
@@ -217,30 +237,36 @@ static int populate(const struct reader *r, uint64_t first, size_t span) {
     while ((status = madvise((void *)(r->map + first), span, MADV_POPULATE_READ)) < 0 &&
            errno == EAGAIN)
         ;
-    if (status < 0 && errno != EINVAL)
+    if (status < 0 && errno != EINVAL) {
         return -1;
-    for (size_t i = 0; status < 0 && i < span; i += READER_ALIGN)
+    }
+    for (size_t i = 0; status < 0 && i < span; i += READER_ALIGN) {
         (void)*(const volatile uint8_t *)(r->map + first + i);
-    for (size_t i = 0; r->here && i < span; i += READER_ALIGN)
+    }
+    for (size_t i = 0; r->here && i < span; i += READER_ALIGN) {
         atomic_store_explicit(&r->here[(first + i) / READER_ALIGN], true, memory_order_relaxed);
+    }
     return 0;
 }
 
 static bool all_here(const struct reader *r, uint64_t first, size_t span) {
     bool here = r->here != NULL;
-    for (size_t i = 0; i < span && here; i += READER_ALIGN)
+    for (size_t i = 0; i < span && here; i += READER_ALIGN) {
         here = atomic_load_explicit(&r->here[(first + i) / READER_ALIGN], memory_order_relaxed);
+    }
     return here;
 }
 
 int reader_begin(struct reader *r, uint64_t offset, size_t bytes, struct reader_begun *begun,
                  struct err *err) {
     uint64_t first = offset & ~(uint64_t)(READER_ALIGN - 1);
-    if (begin(r, offset, bytes, &begun->until_ns, err) < 0)
+    if (begin(r, offset, bytes, &begun->until_ns, err) < 0) {
         return -1;
+    }
     /* The advice starts one long read, where faults would read page by page. */
-    if (begun->until_ns == 0)
+    if (begun->until_ns == 0) {
         madvise((void *)(r->map + first), offset + bytes - first, MADV_WILLNEED);
+    }
     begun->yes = true;
     return 0;
 }
@@ -251,18 +277,22 @@ int reader_map(struct reader *r, uint64_t offset, size_t bytes, const struct rea
     size_t span = (size_t)(align_up(offset + bytes, READER_ALIGN) - first);
     struct reader_begun now = {0};
     if (!begun || !begun->yes) {
-        if (reader_begin(r, offset, bytes, &now, err) < 0)
+        if (reader_begin(r, offset, bytes, &now, err) < 0) {
             return -1;
+        }
         begun = &now;
     }
     /* Pages past the end of a file that became shorter would kill at a touch. */
     struct stat st;
-    if (fstat(r->fd, &st) < 0)
+    if (fstat(r->fd, &st) < 0) {
         return failed(r, offset, bytes, err);
-    if ((uint64_t)st.st_size < offset + bytes)
+    }
+    if ((uint64_t)st.st_size < offset + bytes) {
         return truncated(r, offset, bytes, err);
-    if (!all_here(r, first, span) && populate(r, first, span) < 0)
+    }
+    if (!all_here(r, first, span) && populate(r, first, span) < 0) {
         return failed(r, offset, bytes, err);
+    }
     wait_until(r, begun->until_ns);
     *data = r->map + offset;
     return 0;
@@ -271,8 +301,9 @@ int reader_map(struct reader *r, uint64_t offset, size_t bytes, const struct rea
 void reader_forget(struct reader *r, uint64_t offset, size_t bytes) {
     uint64_t first = align_up(offset, READER_ALIGN);
     uint64_t last = (offset + bytes) & ~(uint64_t)(READER_ALIGN - 1);
-    if (!r->map || last <= first || r->throttle.bytes_per_s > 0)
+    if (!r->map || last <= first || r->throttle.bytes_per_s > 0) {
         return;
+    }
     madvise((void *)(r->map + first), last - first, MADV_DONTNEED);
     posix_fadvise(r->fd, (off_t)first, (off_t)(last - first), POSIX_FADV_DONTNEED);
 }

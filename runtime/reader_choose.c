@@ -31,8 +31,9 @@ struct worker {
 static int read_span(struct reader *r, const struct reader_span *span, uint8_t *buffer,
                      struct err *err) {
     const uint8_t *data;
-    if (r->way != READER_MAPPED)
+    if (r->way != READER_MAPPED) {
         return reader_read(r, span->offset, span->bytes, buffer, &data, err);
+    }
     int status = reader_map(r, span->offset, span->bytes, NULL, &data, err);
     reader_forget(r, span->offset, span->bytes);
     return status;
@@ -43,17 +44,20 @@ static void *read_spans(void *arg) {
     struct worker *w = arg;
     struct job *j = w->job;
     void *buffer;
-    if (posix_memalign(&buffer, READER_ALIGN, j->buffer_bytes) != 0)
+    if (posix_memalign(&buffer, READER_ALIGN, j->buffer_bytes) != 0) {
         die("out of memory for a read buffer");
+    }
     uint64_t start = clock_ns(), now = start;
     double bytes = 0;
     do {
         size_t i = atomic_fetch_add(&j->next, 1);
-        if (i >= j->work->n && !j->work->again)
+        if (i >= j->work->n && !j->work->again) {
             break;
+        }
         const struct reader_span *span = &j->work->spans[i % j->work->n];
-        if (read_span(j->reader, span, buffer, &w->err) < 0)
+        if (read_span(j->reader, span, buffer, &w->err) < 0) {
             break;
+        }
         bytes += (double)span->bytes;
         now = clock_ns();
     } while (now < j->until_ns);
@@ -66,8 +70,9 @@ int reader_rate(struct reader *r, const struct reader_work *work, double *bytes_
                 struct err *err) {
     struct job job = {.reader = r, .work = work, .until_ns = clock_ns() + work->limit_ns};
     size_t longest = 0;
-    for (size_t i = 0; i < work->n; i++)
+    for (size_t i = 0; i < work->n; i++) {
         longest = work->spans[i].bytes > longest ? work->spans[i].bytes : longest;
+    }
     job.buffer_bytes = reader_buffer_bytes(longest);
     struct worker *workers = mem_calloc(work->threads, sizeof *workers);
     uint32_t n = 0;
@@ -86,8 +91,9 @@ int reader_rate(struct reader *r, const struct reader_work *work, double *bytes_
         *bytes_per_s += workers[i].bytes_per_s;
         if (workers[i].err.set && status == 0) {
             status = -1;
-            if (err && !err->set)
+            if (err && !err->set) {
                 *err = workers[i].err;
+            }
         }
     }
     free(workers);
@@ -98,9 +104,11 @@ int reader_rate(struct reader *r, const struct reader_work *work, double *bytes_
 
 enum reader_way reader_best(const double bytes_per_s[READER_WAYS], enum reader_way favoured) {
     enum reader_way fastest = favoured;
-    for (int way = 0; way < READER_WAYS; way++)
-        if (bytes_per_s[way] > bytes_per_s[fastest])
+    for (int way = 0; way < READER_WAYS; way++) {
+        if (bytes_per_s[way] > bytes_per_s[fastest]) {
             fastest = (enum reader_way)way;
+        }
+    }
     return bytes_per_s[fastest] >= READER_CLEARLY * bytes_per_s[favoured] ? fastest : favoured;
 }
 
@@ -135,8 +143,9 @@ static size_t stride(size_t n) {
             a = b;
             b = rest;
         }
-        if (a == 1)
+        if (a == 1) {
             return step;
+        }
     }
     return 1;
 }
@@ -148,8 +157,9 @@ static size_t take_spans(struct contest *s, size_t n, uint64_t bytes) {
     while (taken < n && s->n_taken < s->t->n) {
         s->turn[taken] = s->t->spans[s->next];
         sum += s->turn[taken].bytes;
-        if (taken > 0 && sum > bytes)
+        if (taken > 0 && sum > bytes) {
             break;
+        }
         taken++;
         s->next = (s->next + s->step) % s->t->n;
         s->n_taken++;
@@ -160,21 +170,25 @@ static size_t take_spans(struct contest *s, size_t n, uint64_t bytes) {
 /* One turn of a candidate. It is none any more where it fails. */
 static void take_turn(struct contest *s, struct candidate *c) {
     const struct reader_trial *t = s->t;
-    if (!c->reader.path)
+    if (!c->reader.path) {
         return;
+    }
     size_t n = t->n > SHARES ? t->n / SHARES : 1;
     struct reader_work work = {.spans = s->turn,
                                .n = take_spans(s, n, t->limit_bytes / SHARES),
                                .threads = t->threads,
                                .limit_ns = t->limit_ns / SHARES};
-    if (work.n == 0)
+    if (work.n == 0) {
         return;
-    for (size_t i = 0; i < work.n && c->reader.way == READER_PASSING; i++)
+    }
+    for (size_t i = 0; i < work.n && c->reader.way == READER_PASSING; i++) {
         reader_uncache(&c->reader, work.spans[i].offset, work.spans[i].bytes);
-    if (reader_rate(&c->reader, &work, &c->rates[c->n], &c->why) == 0)
+    }
+    if (reader_rate(&c->reader, &work, &c->rates[c->n], &c->why) == 0) {
         c->n++;
-    else
+    } else {
         reader_close(&c->reader);
+    }
 }
 
 static int by_size(const void *a, const void *b) {
@@ -190,15 +204,18 @@ static void take_turns(struct contest *s) {
         c->n = 0;
     }
     uint64_t until_ns = clock_ns() + s->t->limit_ns;
-    for (int turn = 0; turn < TURNS && (turn == 0 || clock_ns() < until_ns); turn++)
-        for (int i = 0; i < CANDIDATES; i++)
+    for (int turn = 0; turn < TURNS && (turn == 0 || clock_ns() < until_ns); turn++) {
+        for (int i = 0; i < CANDIDATES; i++) {
             take_turn(s, &s->candidates[turn % 2 ? CANDIDATES - 1 - i : i]);
+        }
+    }
 }
 
 static void open_candidate(struct candidate *c, const char *path, enum reader_way way,
                            struct reader_fault fault) {
-    if (reader_open(&c->reader, path, way, (struct reader_throttle){0}, &c->why) < 0)
+    if (reader_open(&c->reader, path, way, (struct reader_throttle){0}, &c->why) < 0) {
         reader_close(&c->reader);
+    }
     c->reader.fault = fault;
 }
 
@@ -207,14 +224,16 @@ int reader_choose(const char *path, const struct reader_trial *t, struct reader_
     struct contest s = {.t = t, .step = stride(t->n), .turn = mem_calloc(t->n, sizeof *s.turn)};
     const enum reader_way ways[CANDIDATES] = {READER_DIRECT, t->cached};
     *choice = (struct reader_choice){.way = t->favoured};
-    for (int i = 0; i < CANDIDATES; i++)
+    for (int i = 0; i < CANDIDATES; i++) {
         open_candidate(&s.candidates[i], path, ways[i], t->faults[ways[i]]);
+    }
     take_turns(&s);
     for (int i = 0; i < CANDIDATES; i++) {
         struct candidate *c = &s.candidates[i];
         choice->failed[ways[i]] = c->why;
-        if (ways[i] == READER_DIRECT && c->why.errno_value == EINVAL)
+        if (ways[i] == READER_DIRECT && c->why.errno_value == EINVAL) {
             snprintf(choice->failed[ways[i]].msg, sizeof c->why.msg, "%s", READER_REFUSED);
+        }
         if (!c->why.set && c->n > 0) {
             qsort(c->rates, c->n, sizeof *c->rates, by_size);
             choice->bytes_per_s[ways[i]] = c->rates[c->n / 2];
@@ -223,10 +242,12 @@ int reader_choose(const char *path, const struct reader_trial *t, struct reader_
     }
     free(s.turn);
     const struct err *why[CANDIDATES] = {&s.candidates[0].why, &s.candidates[1].why};
-    if (why[0]->set && why[1]->set)
+    if (why[0]->set && why[1]->set) {
         return err_set(err, "%s", why[why[0]->errno_value == EINVAL]->msg);
+    }
     choice->way = reader_best(choice->bytes_per_s, t->favoured);
-    if (choice->failed[choice->way].set)
+    if (choice->failed[choice->way].set) {
         choice->way = choice->way == READER_DIRECT ? t->cached : READER_DIRECT;
+    }
     return 0;
 }

@@ -137,7 +137,9 @@ static uint32_t find_bucket(const double *histogram, uint32_t n, double *left) {
  * digit, from the top: the histogram of a digit says in which of its values the target is reached.
  */
 static void keep_top(struct sample *s, double target, bool by_weight) {
-    static const struct { unsigned shift, bits; } digits[] = {{21, 11}, {10, 11}, {0, 10}};
+    static const struct {
+        unsigned shift, bits;
+    } digits[] = {{21, 11}, {10, 11}, {0, 10}};
     uint32_t key = 0; /* of the last candidate kept: its digits so far */
     double left = target;
     for (size_t d = 0; d < sizeof digits / sizeof digits[0]; d++) {

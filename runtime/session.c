@@ -51,8 +51,9 @@ int corm_session_open(struct corm_session **session, struct corm_engine *engine,
 }
 
 void corm_session_close(struct corm_session *s) {
-    if (!s)
+    if (!s) {
         return;
+    }
     const struct backend *be = &s->engine->backend;
     for (uint32_t l = 0; l < s->engine->archive.arch.n_layers; l++) {
         be->ops->free(be->self, s->kv[l].k);
@@ -68,8 +69,9 @@ void corm_session_close(struct corm_session *s) {
 }
 
 void corm_session_truncate(struct corm_session *session, uint32_t n_tok) {
-    if (n_tok < session->n_tok)
+    if (n_tok < session->n_tok) {
         session->n_tok = n_tok;
+    }
 }
 
 uint32_t corm_session_length(const struct corm_session *session) {
@@ -98,8 +100,9 @@ static int eval_batch(struct corm_session *s, const int32_t *ids, uint32_t rows,
         cache_clock(&e->cache, l, rows);
         pthread_mutex_unlock(&e->cache.lock);
         if (forward_layer(&e->forward, &e->layers[l], l, &s->kv[l], s->n_tok, rows, e->forward.x,
-                          err) < 0)
+                          err) < 0) {
             return -1;
+        }
     }
     memcpy(s->history + s->n_tok, ids, rows * sizeof *ids);
     s->n_tok += rows;
@@ -110,17 +113,22 @@ static int eval_batch(struct corm_session *s, const int32_t *ids, uint32_t rows,
 static int check_eval(const struct corm_session *s, const int32_t *ids, size_t n, bool all_logits,
                       struct err *err) {
     const struct corm_engine *e = s->engine;
-    if (n == 0)
+    if (n == 0) {
         return err_set(err, "no tokens to evaluate");
-    if (n > e->opt.ctx_tok - s->n_tok)
+    }
+    if (n > e->opt.ctx_tok - s->n_tok) {
         return err_set(err, "context full: %u of %u tokens used, %zu more asked for", s->n_tok,
                        e->opt.ctx_tok, n);
-    if (all_logits && n > e->opt.logits_rows)
+    }
+    if (all_logits && n > e->opt.logits_rows) {
         return err_set(err, "logits of %zu tokens at once: at most %u", n, e->opt.logits_rows);
-    for (size_t i = 0; i < n; i++)
-        if (ids[i] < 0 || (uint32_t)ids[i] >= e->archive.arch.vocab)
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (ids[i] < 0 || (uint32_t)ids[i] >= e->archive.arch.vocab) {
             return err_set(err, "token id %d is outside the vocabulary of %u", ids[i],
                            e->archive.arch.vocab);
+        }
+    }
     return 0;
 }
 
@@ -130,8 +138,9 @@ int corm_session_eval(struct corm_session *s, const int32_t *ids, size_t n, bool
     const struct arch *a = &e->archive.arch;
     struct err err = {0};
     uint64_t start = clock_ns();
-    if (check_eval(s, ids, n, all_logits, &err) < 0)
+    if (check_eval(s, ids, n, all_logits, &err) < 0) {
         return engine_fail(error, &err);
+    }
     uint32_t before = s->n_tok, rows = 0;
     for (size_t done = 0; done < n; done += rows) {
         rows = n - done < e->opt.batch_rows ? (uint32_t)(n - done) : e->opt.batch_rows;
@@ -143,8 +152,9 @@ int corm_session_eval(struct corm_session *s, const int32_t *ids, size_t n, bool
     uint32_t wanted = all_logits ? rows : 1;
     s->logits_rows = wanted;
     read_logits(s, e->forward.x + (size_t)(rows - wanted) * a->dim, wanted, s->logits);
-    if (logits)
+    if (logits) {
         *logits = s->logits;
+    }
     bool decode = n == 1;
     *(decode ? &s->stats.decode_tok : &s->stats.prefill_tok) += n;
     *(decode ? &s->stats.decode_ns : &s->stats.prefill_ns) += clock_ns() - start;
@@ -153,8 +163,9 @@ int corm_session_eval(struct corm_session *s, const int32_t *ids, size_t n, bool
 
 /* Logits of the last token, or NULL before the first evaluation. */
 static const float *last_logits(const struct corm_session *s) {
-    if (s->logits_rows == 0)
+    if (s->logits_rows == 0) {
         return NULL;
+    }
     return s->logits + (size_t)(s->logits_rows - 1) * s->engine->archive.arch.vocab;
 }
 
@@ -172,9 +183,10 @@ int corm_session_text(struct corm_session *s, int32_t id, bool skip_special, con
         token_stream_free(s->stream);
         s->stream = NULL;
     }
-    if (!s->stream)
+    if (!s->stream) {
         s->stream =
             token_stream_new(s->engine->tokenizer, skip_special ? TOKENIZER_SKIP_SPECIAL : 0);
+    }
     s->stream_skips_special = skip_special;
     s->text.len = 0;
     return push_text(s, text, text_bytes,
@@ -203,8 +215,9 @@ struct corm_sampling corm_sampling_defaults(const struct corm_engine *engine) {
 
 int32_t corm_session_sample(struct corm_session *s, const struct corm_sampling *sampling) {
     const float *logits = last_logits(s);
-    if (!logits)
+    if (!logits) {
         return -1;
+    }
     uint32_t vocab = s->engine->archive.arch.vocab,
              known = tokenizer_vocab_size(s->engine->tokenizer);
     return sample_draw(&s->sample, sampling, logits, known < vocab ? known : vocab, s->history,
@@ -225,8 +238,9 @@ static struct cache_counters read_counters(struct corm_session *s) {
 static struct backend_link read_link(struct corm_session *s) {
     const struct backend *be = &s->engine->backend;
     struct backend_link link = {0};
-    if (be->ops->link)
+    if (be->ops->link) {
         be->ops->link(be->self, &link);
+    }
     return link;
 }
 

@@ -11,8 +11,9 @@ void trial_open(struct trial *t) {
 
 /* Which way token `tok` since the last verdict goes: 0 done, 1 left out. */
 static int way_of(const struct trial *t, uint32_t tok) {
-    if (tok < t->interval_tok)
+    if (tok < t->interval_tok) {
         return t->off;
+    }
     uint32_t block = (tok - t->interval_tok) / TRIAL_BLOCK_TOK;
     return block == 1 || block == 2;
 }
@@ -43,11 +44,13 @@ bool trial_token(struct trial *t, uint64_t now_ns) {
     if (t->tok > t->interval_tok && t->started_ns > 0) {
         uint32_t tok = t->tok - 1;
         int way = way_of(t, tok);
-        if ((tok - t->interval_tok) % TRIAL_BLOCK_TOK >= TRIAL_SETTLE_TOK)
+        if ((tok - t->interval_tok) % TRIAL_BLOCK_TOK >= TRIAL_SETTLE_TOK) {
             t->ns[way][t->n[way]++] = now_ns - t->started_ns;
+        }
     }
-    if (t->tok == end)
+    if (t->tok == end) {
         give_verdict(t);
+    }
     t->started_ns = now_ns;
     int way = way_of(t, t->tok++);
     t->tok_off += (uint64_t)way;

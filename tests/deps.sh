@@ -29,7 +29,7 @@ test  g++              g++
 test  python3          python3
 test  zstd             zstd
 test  zip              zip
-lint  clang-format     clang-format
+lint  clang-format-16  clang-format-16
 lint  g++              g++
 clang clang            clang
 clang llvm             llvm-symbolizer

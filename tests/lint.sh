@@ -175,7 +175,7 @@ for file in $code; do basename "$file"; done | grep '\.c$' | sort | uniq -d |
     sed 's/$/:0: file name is used twice/' | report
 
 for file in $code $tests; do
-    clang-format --dry-run "$file" 2>&1 | grep -E -m 1 'warning:' |
+    clang-format-16 --dry-run "$file" 2>&1 | grep -E -m 1 'warning:' |
         sed -E 's/^([^:]*:[0-9]+):.*/\1: not in the style of .clang-format (make format)/'
 done | report
 for file in $(find tests .ci -name '*.sh' -o -path .ci/run); do

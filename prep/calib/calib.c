@@ -30,11 +30,13 @@ static void join_texts(struct calib *c, const struct corpus *train, const struct
     c->seqs = mem_alloc(c->n_seqs * sizeof *c->seqs);
     memcpy(c->ids, train->ids, train->n_tok * sizeof *c->ids);
     memcpy(c->seqs, train->seqs, train->n_seqs * sizeof *c->seqs);
-    for (uint32_t i = 0; i < held->n_seqs; i++)
+    for (uint32_t i = 0; i < held->n_seqs; i++) {
         c->seqs[train->n_seqs + i] =
             (struct corpus_seq){held->seqs[i].first + c->n_train, held->seqs[i].n};
-    if (held->n_tok > 0)
+    }
+    if (held->n_tok > 0) {
         memcpy(c->ids + c->n_train, held->ids, held->n_tok * sizeof *c->ids);
+    }
 }
 
 static int open_rows(struct calib *c, struct err *err) {
@@ -45,8 +47,9 @@ static int open_rows(struct calib *c, struct err *err) {
     c->routes = mem_calloc(rows * a->n_active, sizeof *c->routes);
     c->route_w = mem_calloc(rows * a->n_active, sizeof *c->route_w);
     c->router = mem_calloc(rows * a->n_experts, sizeof *c->router);
-    for (int i = 0; i < CALIB_HISTORY; i++)
+    for (int i = 0; i < CALIB_HISTORY; i++) {
         calib_past_alloc(&c->past[i], c->n_rows, a->dim, a->n_experts);
+    }
     calib_past_alloc(&c->embedded, c->n_rows, a->dim, a->n_experts);
     c->experts = mem_calloc(a->n_experts, sizeof *c->experts);
     for (uint32_t e = 0; e < a->n_experts; e++) {
@@ -71,14 +74,17 @@ static int open_rows(struct calib *c, struct err *err) {
 static int open_forward(struct calib *c, struct err *err) {
     const struct arch *a = c->arch;
     uint32_t longest = 1;
-    for (uint32_t i = 0; i < c->n_seqs; i++)
+    for (uint32_t i = 0; i < c->n_seqs; i++) {
         longest = c->seqs[i].n > longest ? c->seqs[i].n : longest;
+    }
     c->batch_rows = c->n_rows < BATCH_ROWS ? c->n_rows : BATCH_ROWS;
-    if (c->batch_rows < longest)
+    if (c->batch_rows < longest) {
         c->batch_rows = longest;
+    }
     struct backend_limits limits = forward_limits(a, c->batch_rows, longest);
-    if (backend_blas_open(&c->be, c->opt->threads, &limits, err) < 0)
+    if (backend_blas_open(&c->be, c->opt->threads, &limits, err) < 0) {
         return -1;
+    }
     hf_forward_open(&c->source, c->model, &c->be, 1);
     forward_open(&c->forward, a, &c->be, c->batch_rows, calib_experts_hook(c),
                  (struct tap_hook){c, calib_tap});
@@ -95,16 +101,19 @@ static void close_all(struct calib *c) {
         free(c->experts[e].energy);
         free(c->experts[e].sum_out);
     }
-    for (int i = 0; i < CALIB_HISTORY; i++)
+    for (int i = 0; i < CALIB_HISTORY; i++) {
         calib_past_free(&c->past[i]);
+    }
     calib_past_free(&c->embedded);
     void *all[] = {c->ids,     c->seqs, c->x,         c->routes,     c->route_w,  c->router,
                    c->experts, c->gate, c->up,        c->down,       c->gathered, c->act,
                    c->act_up,  c->uses, c->first_use, c->expert_out, c->energy};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         free(all[i]);
-    if (c->spill_fd >= 0)
+    }
+    if (c->spill_fd >= 0) {
         close(c->spill_fd);
+    }
     if (c->be.ops) {
         c->be.ops->free(c->be.self, c->kv.k);
         c->be.ops->free(c->be.self, c->kv.v);
@@ -122,31 +131,35 @@ static void embed_all(struct calib *c) {
         uint32_t n = c->n_rows - first < c->batch_rows ? c->n_rows - first : c->batch_rows;
         forward_embed(&c->forward, &c->top, c->ids + first, n, c->x + first * dim);
     }
-    for (size_t i = 0; i < c->n_rows * dim; i++)
+    for (size_t i = 0; i < c->n_rows * dim; i++) {
         c->embedded.residual[i] = c->embedded.quasi[i] = f32_to_bf16(c->x[i]);
+    }
 }
 
 static int run_layer(struct calib *c, uint32_t layer, struct progress *progress,
                      const volatile sig_atomic_t *stop, struct err *err) {
     const struct arch *a = c->arch;
     struct weight_source source = hf_forward_source(&c->source);
-    if (forward_bind_layer(&c->weights, a, layer, &source, &c->be, err) < 0)
+    if (forward_bind_layer(&c->weights, a, layer, &source, &c->be, err) < 0) {
         return -1;
+    }
     calib_layer_begin(c, layer);
     for (uint32_t i = 0; i < c->n_seqs; i++) {
         c->batch_first = c->seqs[i].first;
         forward_attention(&c->forward, &c->weights, layer, &c->kv, 0, c->seqs[i].n,
                           c->x + (size_t)c->batch_first * a->dim);
-        if (stop_check(stop, err))
+        if (stop_check(stop, err)) {
             return -1;
+        }
     }
     for (uint32_t first = 0; first < c->n_rows; first += c->batch_rows) {
         uint32_t n = c->n_rows - first < c->batch_rows ? c->n_rows - first : c->batch_rows;
         c->batch_first = first;
         if (forward_ffn(&c->forward, &c->weights, layer, n, c->x + (size_t)first * a->dim, err) <
                 0 ||
-            stop_check(stop, err))
+            stop_check(stop, err)) {
             return -1;
+        }
         progress_update(progress, (uint64_t)layer * c->n_rows + first + n);
     }
     return 0;
@@ -154,8 +167,9 @@ static int run_layer(struct calib *c, uint32_t layer, struct progress *progress,
 
 int calib_layer_fit(struct calib *c, struct corm_predict_builder *builder, struct err *err) {
     calib_finish_past(c);
-    if (!c->arch->moe[c->layer])
+    if (!c->arch->moe[c->layer]) {
         return 0;
+    }
     return calib_fit_experts(c, builder, err) < 0 || calib_fit_chunks(c, builder, err) < 0 ? -1 : 0;
 }
 
@@ -165,27 +179,33 @@ static int run_layers(struct calib *c, struct corm_predict_builder *builders,
     const struct arch *a = c->arch;
     struct weight_source source = hf_forward_source(&c->source);
     uint32_t done;
-    if (forward_bind_model(&c->top, a, &source, &c->be, err) < 0)
+    if (forward_bind_model(&c->top, a, &source, &c->be, err) < 0) {
         return -1;
+    }
     calib_state_load(c, builders, &done);
     c->result->resumed_layers = done;
-    if (done == 0)
+    if (done == 0) {
         embed_all(c);
+    }
     progress_start(progress, "calibrating", (uint64_t)a->n_layers * c->n_rows, PROGRESS_TOKENS);
-    for (uint32_t l = done; l < a->n_layers; l++)
+    for (uint32_t l = done; l < a->n_layers; l++) {
         if (run_layer(c, l, progress, stop, err) < 0 || calib_layer_fit(c, &builders[l], err) < 0 ||
-            calib_state_save(c, &builders[l], err) < 0)
+            calib_state_save(c, &builders[l], err) < 0) {
             return -1;
+        }
+    }
     progress_finish(progress);
     return 0;
 }
 
 static void unmeasured(struct calib_scores *s) {
     *s = (struct calib_scores){.previous_token = -1};
-    for (int a = 0; a <= PREDICT_MAX_AHEAD; a++)
+    for (int a = 0; a <= PREDICT_MAX_AHEAD; a++) {
         s->stale[a] = s->stale_wide[a] = s->corrected[a] = s->learned[a] = s->learned_wide[a] = -1;
-    for (int i = 0; i < CALIB_CUTS; i++)
+    }
+    for (int i = 0; i < CALIB_CUTS; i++) {
         s->energy_static[i] = s->energy_learned[i] = s->energy_oracle[i] = -1;
+    }
 }
 
 int calib_run(const struct hf_model *model, const struct corpus *train, const struct corpus *held,
@@ -199,24 +219,29 @@ int calib_run(const struct hf_model *model, const struct corpus *train, const st
                                     .ffn_dim = a->ffn_dim,
                                     .train_tok = train->n_tok,
                                     .held_tok = held->n_tok};
-    if (train->n_tok == 0)
+    if (train->n_tok == 0) {
         return err_set(err, "--calib: calibration text holds no sequence of %d tokens or more",
                        CORPUS_MIN_SEQ_TOK);
+    }
     result->order = mem_calloc(experts * a->ffn_dim, sizeof *result->order);
     result->hot = mem_calloc(experts, sizeof *result->hot);
     result->scores = mem_calloc(a->n_layers, sizeof *result->scores);
-    for (uint32_t l = 0; l < a->n_layers; l++)
+    for (uint32_t l = 0; l < a->n_layers; l++) {
         unmeasured(&result->scores[l]);
+    }
     struct corm_predict_builder *builders = mem_calloc(a->n_layers, sizeof *builders);
     join_texts(&c, train, held);
     int status = open_forward(&c, err);
-    if (status == 0)
+    if (status == 0) {
         status = open_rows(&c, err);
-    if (status == 0)
+    }
+    if (status == 0) {
         status = run_layers(&c, builders, progress, stop, err);
+    }
     for (uint32_t l = 0; l < a->n_layers; l++) {
-        if (status == 0)
+        if (status == 0) {
             corm_predict_merge(&result->predictors, &builders[l]);
+        }
         corm_predict_drop(&builders[l]);
     }
     free(builders);

@@ -20,8 +20,9 @@ struct ranked {
 
 static int by_energy(const void *va, const void *vb) {
     const struct ranked *a = va, *b = vb;
-    if (a->energy != b->energy)
+    if (a->energy != b->energy) {
         return a->energy < b->energy ? 1 : -1;
+    }
     return a->neuron < b->neuron ? -1 : a->neuron > b->neuron;
 }
 
@@ -30,8 +31,9 @@ static void order_neurons(struct calib *c, uint32_t expert, uint32_t *order, uin
     uint32_t ffn = c->arch->ffn_dim, step = c->opt->chunk_neurons;
     const struct calib_expert *x = &c->experts[expert];
     struct ranked *ranked = mem_calloc(ffn, sizeof *ranked);
-    for (uint32_t i = 0; i < ffn; i++)
+    for (uint32_t i = 0; i < ffn; i++) {
         ranked[i] = (struct ranked){x->energy[i], i};
+    }
     qsort(ranked, ffn, sizeof *ranked, by_energy);
     double total = 0, sum = 0;
     for (uint32_t i = 0; i < ffn; i++) {
@@ -41,9 +43,11 @@ static void order_neurons(struct calib *c, uint32_t expert, uint32_t *order, uin
     /* At most half of an expert is hot: more would leave nothing to choose from. An expert that was
      * never used gets one chunk. */
     uint32_t n = 0;
-    while (n < ffn && n < ffn / 2 && sum < c->opt->hot_share * total)
-        for (uint32_t end = n + step < ffn ? n + step : ffn; n < end; n++)
+    while (n < ffn && n < ffn / 2 && sum < c->opt->hot_share * total) {
+        for (uint32_t end = n + step < ffn ? n + step : ffn; n < end; n++) {
             sum += ranked[n].energy;
+        }
+    }
     *hot = n > 0 ? n : (step < ffn ? step : ffn);
     free(ranked);
 }
@@ -59,9 +63,11 @@ static float *chunk_energies(struct calib *c, uint32_t expert, const uint32_t *o
             free(out);
             return NULL;
         }
-        for (uint32_t u = 0; u < x->spills[s].n; u++, at += chunks)
-            for (uint32_t i = 0; i < ffn; i++)
+        for (uint32_t u = 0; u < x->spills[s].n; u++, at += chunks) {
+            for (uint32_t i = 0; i < ffn; i++) {
                 at[i / c->opt->chunk_neurons] += bf16_to_f32(c->energy[(size_t)u * ffn + order[i]]);
+            }
+        }
     }
     return out;
 }
@@ -71,13 +77,16 @@ static double captured(const float *energy, const float *score, uint32_t first, 
                        uint32_t take) {
     bool taken[1024] = {false};
     double all = 0, got = 0;
-    for (uint32_t i = first; i < n; i++)
+    for (uint32_t i = first; i < n; i++) {
         all += (double)energy[i];
+    }
     for (uint32_t t = 0; t < take; t++) {
         uint32_t best = UINT32_MAX;
-        for (uint32_t i = first; i < n; i++)
-            if (!taken[i] && (best == UINT32_MAX || score[i] > score[best]))
+        for (uint32_t i = first; i < n; i++) {
+            if (!taken[i] && (best == UINT32_MAX || score[i] > score[best])) {
                 best = i;
+            }
+        }
         taken[best] = true;
         got += (double)energy[best];
     }
@@ -107,8 +116,9 @@ static int choose_gates(struct calib *c, struct chunk_fit *f, uint32_t expert,
                         const uint32_t *order, uint32_t n_hot, struct err *err) {
     uint32_t dim = c->arch->dim, ffn = c->arch->ffn_dim, step = c->opt->chunk_neurons;
     uint32_t cold = f->chunks - n_hot;
-    if (hf_expert(c->model, c->layer, expert, c->gate, c->up, c->down, err) < 0)
+    if (hf_expert(c->model, c->layer, expert, c->gate, c->up, c->down, err) < 0) {
         return -1;
+    }
     for (uint32_t i = 0; i < f->g && cold > 0; i++) {
         uint32_t chunk = cold <= f->g ? i % cold : (uint32_t)((uint64_t)i * cold / f->g);
         uint32_t place = (n_hot + chunk) * step + (cold <= f->g ? i / cold : 0);
@@ -129,15 +139,17 @@ static void fill_features(struct calib *c, struct chunk_fit *f, const struct cal
     f->z = mem_realloc(f->z, (size_t)x->n * width * sizeof *f->z);
     for (uint32_t first = 0; first < x->n; first += CALIB_SPILL_USES) {
         uint32_t n = x->n - first < CALIB_SPILL_USES ? x->n - first : CALIB_SPILL_USES;
-        for (uint32_t u = 0; u < n; u++)
+        for (uint32_t u = 0; u < n; u++) {
             calib_widen(p->feature, dim, x->rows[first + u], 1, c->gathered + (size_t)u * dim);
+        }
         fit_mul_nt(c->gathered, f->seen, n, g, dim, c->act);
         for (uint32_t u = 0; u < n; u++) {
             float *z = f->z + (size_t)(first + u) * width;
             const float *gate = c->act + (size_t)u * g;
             memcpy(z, f->projected + (size_t)x->rows[first + u] * m, m * sizeof *z);
-            for (uint32_t i = 0; i < g; i++)
+            for (uint32_t i = 0; i < g; i++) {
                 z[m + i] = gate[i] / (1.0f + expf(-gate[i]));
+            }
         }
     }
 }
@@ -152,25 +164,28 @@ static uint32_t gather_training(const struct calib *c, struct chunk_fit *f,
     f->z_train = mem_realloc(f->z_train, (size_t)x->n_train * width * sizeof *f->z_train);
     f->y = mem_realloc(f->y, (size_t)x->n_train * cold * sizeof *f->y);
     for (uint32_t u = 0; u < x->n; u++) {
-        if (x->rows[u] >= c->n_train)
+        if (x->rows[u] >= c->n_train) {
             continue;
+        }
         const float *z = f->z + (size_t)u * width;
         for (uint32_t i = 0; i < width; i++) {
             sum[i] += (double)z[i];
             square[i] += (double)z[i] * (double)z[i];
         }
         memcpy(f->z_train + (size_t)n * width, z, width * sizeof *z);
-        for (uint32_t b = 0; b < cold; b++)
+        for (uint32_t b = 0; b < cold; b++) {
             f->y[(size_t)n * cold + b] = logf(energy[(size_t)u * f->chunks + n_hot + b] +
                                               1e-3f * expf(plain[n_hot + b]) + 1e-30f);
+        }
         n++;
     }
     for (uint32_t i = 0; i < width; i++) {
         double variance = square[i] / n - sum[i] / n * (sum[i] / n);
         f->scale[i] = variance > 1e-12 ? (float)(1 / sqrt(variance)) : 0;
     }
-    for (size_t i = 0; i < (size_t)n * width; i++)
+    for (size_t i = 0; i < (size_t)n * width; i++) {
         f->z_train[i] *= f->scale[i % width];
+    }
     free(sum);
     return n;
 }
@@ -184,26 +199,30 @@ static int fit_expert_chunks(struct calib *c, struct chunk_fit *f, uint32_t expe
     float *plain = f->plain + (size_t)expert * chunks, *prior = f->prior + (size_t)expert * chunks;
     for (uint32_t b = 0; b < chunks; b++) {
         double sum = 0;
-        for (uint32_t u = 0; u < x->n; u++)
+        for (uint32_t u = 0; u < x->n; u++) {
             sum += x->rows[u] < c->n_train ? (double)energy[(size_t)u * chunks + b] : 0;
+        }
         plain[b] = prior[b] = (float)log(sum / (x->n_train ? x->n_train : 1) + 1e-20);
     }
     fill_features(c, f, x);
-    if (cold == 0 || x->n_train < 4 * width)
+    if (cold == 0 || x->n_train < 4 * width) {
         return 0;
+    }
     uint32_t n = gather_training(c, f, x, plain, energy, n_hot);
     double lambda = 0.01 * (1 + 2000.0 / n);
     if (fit_ridge(f->z_train, f->y, n, width, cold, lambda, f->both, f->intercept, f->residual,
-                  err) < 0)
+                  err) < 0) {
         return -1;
+    }
     for (uint32_t b = 0; b < cold; b++) {
         size_t row = (size_t)expert * chunks + n_hot + b;
         for (uint32_t i = 0; i < width; i++) {
             float v = f->both[(size_t)b * width + i] * f->scale[i];
-            if (i < f->m)
+            if (i < f->m) {
                 f->beta[row * f->m + i] = v;
-            else
+            } else {
                 f->gate_beta[row * f->g + i - f->m] = v;
+            }
         }
         /* The mean of a lognormal is half its variance above the exponential of its log's mean. */
         prior[n_hot + b] = f->intercept[b] + 0.5f * f->residual[b];
@@ -219,16 +238,19 @@ static uint32_t score_expert_chunks(const struct calib *c, const struct chunk_fi
     uint32_t chunks = f->chunks, cold = chunks - n_hot, n = 0;
     float *score = mem_alloc(chunks * sizeof *score);
     for (uint32_t u = 0; u < x->n && cold > 0; u++) {
-        if (x->rows[u] < c->n_train)
+        if (x->rows[u] < c->n_train) {
             continue;
+        }
         const float *e = energy + (size_t)u * chunks, *z = f->z + (size_t)u * (f->m + f->g);
         for (uint32_t b = 0; b < chunks; b++) {
             size_t row = (size_t)expert * chunks + b;
             score[b] = f->prior[row];
-            for (uint32_t i = 0; i < f->m; i++)
+            for (uint32_t i = 0; i < f->m; i++) {
                 score[b] += f->beta[row * f->m + i] * z[i];
-            for (uint32_t i = 0; i < f->g; i++)
+            }
+            for (uint32_t i = 0; i < f->g; i++) {
                 score[b] += f->gate_beta[row * f->g + i] * z[f->m + i];
+            }
         }
         for (uint32_t cut = 0; cut < CALIB_CUTS; cut++) {
             uint32_t take = (cold * (cut + 1) + 2) / 4;
@@ -249,14 +271,16 @@ static int open_chunk_fit(struct calib *c, struct chunk_fit *f, struct err *err)
     f->m = c->opt->basis < a->dim ? c->opt->basis : a->dim;
     uint32_t most = a->ffn_dim / 4 < a->dim ? a->ffn_dim / 4 : a->dim;
     f->g = c->opt->gates < most ? c->opt->gates : most;
-    if (f->chunks > 1024)
+    if (f->chunks > 1024) {
         return err_set(err,
                        "an expert of %u chunks: at most 1024 can be predicted; use larger chunks",
                        f->chunks);
+    }
     /* Coarse gates tell as much as exact ones: the fit knows them as they are stored. */
     f->gate_codec = codec_by_id(CODEC_Q4);
-    if (!codec_fits(f->gate_codec, a->dim))
+    if (!codec_fits(f->gate_codec, a->dim)) {
         f->gate_codec = codec_by_id(CODEC_BF16);
+    }
     size_t cells = (size_t)a->n_experts * f->chunks, width = f->m + f->g;
     f->basis = mem_alloc((size_t)f->m * a->dim * sizeof *f->basis);
     f->projected = mem_alloc((size_t)c->n_rows * f->m * sizeof *f->projected);
@@ -271,8 +295,9 @@ static int open_chunk_fit(struct calib *c, struct chunk_fit *f, struct err *err)
     f->both = mem_calloc(f->chunks * width, sizeof *f->both);
     f->intercept = mem_calloc(f->chunks, sizeof *f->intercept);
     f->residual = mem_calloc(f->chunks, sizeof *f->residual);
-    if (fit_principal(&p->gram, f->m, f->basis, err) < 0)
+    if (fit_principal(&p->gram, f->m, f->basis, err) < 0) {
         return -1;
+    }
     for (uint32_t first = 0; first < c->n_rows; first += c->batch_rows) {
         uint32_t n = c->n_rows - first < c->batch_rows ? c->n_rows - first : c->batch_rows;
         calib_widen(p->feature, a->dim, first, n, c->gathered);
@@ -285,8 +310,9 @@ static void close_chunk_fit(struct chunk_fit *f) {
     void *all[] = {f->basis,     f->projected, f->gates,    f->seen,      f->encoded, f->plain,
                    f->prior,     f->beta,      f->z,        f->gate_beta, f->y,       f->z_train,
                    f->intercept, f->scale,     f->residual, f->both};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         free(all[i]);
+    }
 }
 
 /* Eight bits are enough for what is a guess. */
@@ -299,13 +325,15 @@ static void store_chunk_fit(const struct calib *c, const struct chunk_fit *f, bo
     uint32_t experts = c->arch->n_experts, dim = c->arch->dim, l = c->layer;
     corm_predict_add(builder, PREDICT_CHUNK_PRIOR, l, 0, CODEC_F32, learned ? f->prior : f->plain,
                      experts, f->chunks);
-    if (!learned)
+    if (!learned) {
         return;
+    }
     corm_predict_add(builder, PREDICT_CHUNK_BASIS, l, 0, guess_codec(dim), f->basis, f->m, dim);
     corm_predict_add(builder, PREDICT_CHUNK_BETA, l, 0, guess_codec(f->m), f->beta,
                      experts * f->chunks, f->m);
-    if (f->g == 0)
+    if (f->g == 0) {
         return;
+    }
     corm_predict_add(builder, PREDICT_CHUNK_GATES, l, 0, f->gate_codec->id, f->gates,
                      experts * f->g, dim);
     corm_predict_add(builder, PREDICT_CHUNK_GATE_BETA, l, 0, guess_codec(f->g), f->gate_beta,
@@ -330,8 +358,9 @@ int calib_fit_chunks(struct calib *c, struct corm_predict_builder *builder, stru
         status = energy && choose_gates(c, &f, e, order, n_hot, err) == 0
                      ? fit_expert_chunks(c, &f, e, energy, n_hot, err)
                      : -1;
-        if (status == 0)
+        if (status == 0) {
             n_scored += score_expert_chunks(c, &f, e, energy, n_hot, sums);
+        }
         free(energy);
     }
     if (status == 0) {

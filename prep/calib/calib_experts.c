@@ -24,10 +24,12 @@ static void best_of(const float *z, uint32_t n, uint32_t width, uint32_t *out) {
         uint32_t best = UINT32_MAX;
         for (uint32_t j = 0; j < n; j++) {
             bool taken = false;
-            for (uint32_t t = 0; t < i; t++)
+            for (uint32_t t = 0; t < i; t++) {
                 taken |= out[t] == j;
-            if (!taken && (best == UINT32_MAX || z[j] > z[best]))
+            }
+            if (!taken && (best == UINT32_MAX || z[j] > z[best])) {
                 best = j;
+            }
         }
         out[i] = best;
     }
@@ -35,9 +37,11 @@ static void best_of(const float *z, uint32_t n, uint32_t width, uint32_t *out) {
 
 static bool used(const struct calib *c, uint32_t row, uint32_t expert) {
     const int32_t *ids = c->routes + (size_t)row * c->arch->n_active;
-    for (uint32_t j = 0; j < c->arch->n_active; j++)
-        if ((uint32_t)ids[j] == expert)
+    for (uint32_t j = 0; j < c->arch->n_active; j++) {
+        if ((uint32_t)ids[j] == expert) {
             return true;
+        }
+    }
     return false;
 }
 
@@ -59,17 +63,20 @@ static float recall(const struct calib *c, const float *z, float *at_wide, float
     double *sum = mem_calloc(w, sizeof *sum), narrow = 0, broad = 0;
     for (uint32_t r = c->n_train; r < c->n_rows; r++) {
         best_of(z + (size_t)r * e, e, w, best);
-        for (uint32_t i = 0; i < w; i++)
+        for (uint32_t i = 0; i < w; i++) {
             sum[i] += used(c, r, best[i]);
+        }
     }
     for (uint32_t i = 0; i < w; i++) {
         narrow += i < k ? sum[i] : 0;
         broad += i < wide(c) ? sum[i] : 0;
-        if (hits)
+        if (hits) {
             hits[i] = n > 0 ? (float)(sum[i] / n) : 0;
+        }
     }
-    if (at_wide)
+    if (at_wide) {
         *at_wide = n > 0 ? (float)(broad / n / k) : -1;
+    }
     free(best);
     free(sum);
     return n > 0 ? (float)(narrow / n / k) : -1;
@@ -81,8 +88,9 @@ static float previous_token_recall(const struct calib *c) {
     for (uint32_t s = 0; s < c->n_seqs; s++) {
         for (uint32_t i = 1; i < c->seqs[s].n && c->seqs[s].first >= c->n_train; i++) {
             uint32_t row = c->seqs[s].first + i;
-            for (uint32_t j = 0; j < k; j++)
+            for (uint32_t j = 0; j < k; j++) {
                 hits += used(c, row - 1, (uint32_t)c->routes[(size_t)row * k + j]);
+            }
             n += k;
         }
     }
@@ -152,8 +160,9 @@ static void fix_apply(struct calib *c, const struct fix *f, const uint16_t *feat
         calib_widen(feature, dim, first, n, c->gathered);
         fit_mul_nt(c->gathered, f->in, n, f->rank, dim, low);
         fit_mul_nt(low, f->out, n, e, f->rank, at);
-        for (size_t i = 0; i < (size_t)n * e; i++)
+        for (size_t i = 0; i < (size_t)n * e; i++) {
             at[i] += z0[(size_t)first * e + i] + f->bias[i % e];
+        }
     }
     free(low);
 }
@@ -171,10 +180,12 @@ static void miss_cross(struct calib *c, const uint16_t *feature, const float *z0
             const float *want = c->router + (size_t)(first + r) * e,
                         *got = z0 + (size_t)(first + r) * e;
             double mean = 0;
-            for (uint32_t i = 0; i < e; i++)
+            for (uint32_t i = 0; i < e; i++) {
                 mean += (double)(want[i] - got[i]);
-            for (uint32_t i = 0; i < e; i++)
+            }
+            for (uint32_t i = 0; i < e; i++) {
                 miss[(size_t)r * e + i] = want[i] - got[i] - (float)(mean / e);
+            }
         }
         fit_cross_add(x, c->gathered, miss, n);
     }
@@ -182,8 +193,9 @@ static void miss_cross(struct calib *c, const uint16_t *feature, const float *z0
 }
 
 static void training_gram(struct calib *c, struct calib_past *p) {
-    if (p->gram.gram)
+    if (p->gram.gram) {
         return;
+    }
     fit_gram_open(&p->gram, c->arch->dim);
     for (uint32_t first = 0; first < c->n_train; first += c->batch_rows) {
         uint32_t n = c->n_train - first < c->batch_rows ? c->n_train - first : c->batch_rows;
@@ -199,21 +211,25 @@ void calib_finish_past(struct calib *c) {
     struct calib_past *p = calib_past_of(c, c->layer);
     training_gram(c, p);
     memcpy(p->quasi, p->residual, (size_t)c->n_rows * a->dim * sizeof *p->quasi);
-    if (!p->moe)
+    if (!p->moe) {
         return;
-    for (uint32_t e = 0; e < a->n_experts; e++)
-        for (uint32_t i = 0; i < a->dim; i++)
+    }
+    for (uint32_t e = 0; e < a->n_experts; e++) {
+        for (uint32_t i = 0; i < a->dim; i++) {
             p->mean_out[(size_t)e * a->dim + i] =
                 (float)(c->experts[e].sum_out[i] /
                         (c->experts[e].n_train ? c->experts[e].n_train : 1));
+        }
+    }
     for (uint32_t r = 0; r < c->n_rows; r++) {
         const int32_t *ids = c->routes + (size_t)r * a->n_active;
         const float *w = c->route_w + (size_t)r * a->n_active;
         uint16_t *q = p->quasi + (size_t)r * a->dim;
         for (uint32_t i = 0; i < a->dim; i++) {
             float v = bf16_to_f32(q[i]);
-            for (uint32_t j = 0; j < a->n_active; j++)
+            for (uint32_t j = 0; j < a->n_active; j++) {
                 v += w[j] * p->mean_out[(size_t)ids[j] * a->dim + i];
+            }
             q[i] = f32_to_bf16(v);
         }
     }
@@ -221,15 +237,18 @@ void calib_finish_past(struct calib *c) {
 
 /* Chances must not rise with rank: pool neighbours that do (isotonic regression). */
 static void make_falling(float *p, uint32_t n) {
-    for (uint32_t i = 1; i < n; i++)
+    for (uint32_t i = 1; i < n; i++) {
         for (uint32_t first = i; first > 0 && p[first] > p[first - 1];) {
             double sum = 0;
             first--;
-            for (uint32_t j = first; j <= i; j++)
+            for (uint32_t j = first; j <= i; j++) {
                 sum += (double)p[j];
-            for (uint32_t j = first; j <= i; j++)
+            }
+            for (uint32_t j = first; j <= i; j++) {
                 p[j] = (float)(sum / (i - first + 1));
+            }
         }
+    }
 }
 
 /* The best correction over the ridge strengths. *best_recall is what it reaches. */
@@ -245,8 +264,9 @@ static int fit_fix(struct calib *c, struct calib_past *p, const float *z0, float
     *best_recall = -1;
     for (size_t i = 0; i < sizeof LAMBDAS / sizeof *LAMBDAS && status == 0; i++) {
         status = fit_low_rank(&p->gram, &cross, LAMBDAS[i], f.rank, f.in, f.out, f.bias, err);
-        if (status < 0)
+        if (status < 0) {
             break;
+        }
         fix_apply(c, &f, p->feature, z0, z);
         float got = recall(c, z, NULL, NULL);
         if (got > *best_recall) {
@@ -282,9 +302,10 @@ static int fit_source(struct calib *c, struct calib_past *p, uint32_t source, ui
             memcpy(p->quasi, p->residual, (size_t)c->n_rows * a->dim * sizeof *p->quasi);
         } else {
             memcpy(z0, z, cells * sizeof *z0);
-            if (!p->mean_decided)
+            if (!p->mean_decided) {
                 corm_predict_add(builder, PREDICT_MEAN_OUT, source, 0, CODEC_BF16, p->mean_out,
                                  a->n_experts, a->dim);
+            }
         }
     }
     p->mean_decided = true;
@@ -316,12 +337,14 @@ int calib_fit_experts(struct calib *c, struct corm_predict_builder *builder, str
     struct calib_scores *s = &c->result->scores[c->layer];
     s->previous_token = previous_token_recall(c);
     load_range(c, s);
-    if (c->layer == 0 && fit_source(c, &c->embedded, 0, 0, builder, err) < 0)
+    if (c->layer == 0 && fit_source(c, &c->embedded, 0, 0, builder, err) < 0) {
         return -1;
+    }
     for (uint32_t ahead = 1; ahead <= PREDICT_MAX_AHEAD && ahead <= c->layer; ahead++) {
         struct calib_past *p = calib_past_of(c, c->layer - ahead);
-        if (p->filled && p->moe && fit_source(c, p, c->layer - ahead, ahead, builder, err) < 0)
+        if (p->filled && p->moe && fit_source(c, p, c->layer - ahead, ahead, builder, err) < 0) {
             return -1;
+        }
     }
     return 0;
 }

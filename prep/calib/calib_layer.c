@@ -27,13 +27,15 @@ void calib_past_free(struct calib_past *p) {
 
 void calib_widen(const uint16_t *rows, uint32_t dim, uint32_t first, uint32_t n, float *out) {
     const uint16_t *at = rows + (size_t)first * dim;
-    for (size_t i = 0; i < (size_t)n * dim; i++)
+    for (size_t i = 0; i < (size_t)n * dim; i++) {
         out[i] = bf16_to_f32(at[i]);
+    }
 }
 
 static void narrow(const float *rows, size_t n, uint16_t *out) {
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         out[i] = f32_to_bf16(rows[i]);
+    }
 }
 
 /* ---- while the layer runs ---- */
@@ -61,8 +63,9 @@ void calib_tap(void *ctx, enum tap tap, uint32_t layer, const float *data, uint3
     struct calib_past *p = calib_past_of(c, layer);
     switch (tap) {
     case TAP_ATTN_IN:
-        if (layer == 0) /* for layer 0 the embedding is the source, and this its feature */
+        if (layer == 0) { /* for layer 0 the embedding is the source, and this its feature */
             narrow(data, n, c->embedded.feature + first * cols);
+        }
         break;
     case TAP_FFN_RESIDUAL:
         narrow(data, n, p->residual + first * cols);
@@ -83,8 +86,9 @@ void calib_tap(void *ctx, enum tap tap, uint32_t layer, const float *data, uint3
 }
 
 static void reserve_uses(struct calib_expert *x, uint32_t more) {
-    if (x->n + more <= x->cap)
+    if (x->n + more <= x->cap) {
         return;
+    }
     x->cap = x->n + more + x->cap / 2;
     x->rows = mem_realloc(x->rows, x->cap * sizeof *x->rows);
 }
@@ -99,8 +103,9 @@ static int spill(struct calib *c, struct calib_expert *x, uint32_t n, struct err
         x->spills = mem_realloc(x->spills, x->cap_spills * sizeof *x->spills);
     }
     x->spills[x->n_spills++] = (struct calib_spill){c->spill_bytes, n};
-    if (lseek(c->spill_fd, (off_t)c->spill_bytes, SEEK_SET) < 0)
+    if (lseek(c->spill_fd, (off_t)c->spill_bytes, SEEK_SET) < 0) {
         return err_errno(err, errno, "%s: activations", c->opt->spill_path);
+    }
     c->spill_bytes += bytes;
     return file_write_all(c->spill_fd, c->energy, bytes, c->opt->spill_path, err);
 }
@@ -114,8 +119,9 @@ int calib_unspill(struct calib *c, const struct calib_spill *s, struct err *err)
 static void down_norms(const float *down, uint32_t ffn_dim, uint32_t dim, float *norms) {
     for (uint32_t i = 0; i < ffn_dim; i++) {
         double s = 0;
-        for (uint32_t j = 0; j < dim; j++)
+        for (uint32_t j = 0; j < dim; j++) {
             s += (double)down[(size_t)i * dim + j] * (double)down[(size_t)i * dim + j];
+        }
         norms[i] = (float)sqrt(s);
     }
 }
@@ -126,12 +132,14 @@ static int run_uses(struct calib *c, uint32_t expert, const uint32_t *uses, uint
     const struct arch *a = c->arch;
     uint32_t dim = a->dim, ffn = a->ffn_dim, k = a->n_active;
     struct calib_expert *acc = &c->experts[expert];
-    for (uint32_t j = 0; j < n; j++)
+    for (uint32_t j = 0; j < n; j++) {
         memcpy(c->gathered + (size_t)j * dim, x + (size_t)(uses[j] / k) * dim, dim * sizeof *x);
+    }
     fit_mul_nt(c->gathered, c->gate, n, ffn, dim, c->act);
     fit_mul_nt(c->gathered, c->up, n, ffn, dim, c->act_up);
-    for (size_t i = 0; i < (size_t)n * ffn; i++)
+    for (size_t i = 0; i < (size_t)n * ffn; i++) {
         c->act[i] = c->act[i] / (1.0f + expf(-c->act[i])) * c->act_up[i];
+    }
     fit_mul_nn(c->act, c->down, n, dim, ffn, c->expert_out);
     reserve_uses(acc, n);
     for (uint32_t j = 0; j < n; j++) {
@@ -147,8 +155,9 @@ static int run_uses(struct calib *c, uint32_t expert, const uint32_t *uses, uint
         }
         acc->rows[acc->n++] = row;
         acc->n_train += train;
-        for (uint32_t i = 0; train && i < dim; i++)
+        for (uint32_t i = 0; train && i < dim; i++) {
             acc->sum_out[i] += (double)out[i];
+        }
     }
     return spill(c, acc, n, err);
 }
@@ -175,11 +184,13 @@ static int run_experts(void *ctx, uint32_t layer, const float *x, uint32_t rows,
     const struct arch *a = c->arch;
     forward_group_uses(host_ids, rows * a->n_active, a->n_experts, c->first_use, c->uses);
     for (uint32_t e = 0; e < a->n_experts; e++) {
-        if (c->first_use[e + 1] == c->first_use[e])
+        if (c->first_use[e + 1] == c->first_use[e]) {
             continue;
+        }
         if (hf_expert(c->model, layer, e, c->gate, c->up, c->down, err) < 0 ||
-            run_expert(c, e, x, parts, err) < 0)
+            run_expert(c, e, x, parts, err) < 0) {
             return -1;
+        }
         hf_expert_done(c->model, layer, e);
     }
     return 0;

@@ -38,9 +38,10 @@ static uint64_t key_of(const struct sampler *s) {
     uint32_t numbers[2] = {s->opt->n_tok, s->opt->seq_tok};
     hasher_add(h, s->opt->state_key, strlen(s->opt->state_key));
     hasher_add(h, numbers, sizeof numbers);
-    for (uint32_t i = 0; i < s->n_openings; i++)
+    for (uint32_t i = 0; i < s->n_openings; i++) {
         hasher_add(h, s->openings->ids + s->openings->seqs[i].first,
                    CALIB_SAMPLE_OPENING_TOK * sizeof *s->openings->ids);
+    }
     uint64_t key = hasher_value(h);
     hasher_free(h);
     return key;
@@ -53,8 +54,9 @@ static int save_text(struct sampler *s, uint32_t n, struct err *err) {
     uint64_t sum = hash64(record.data, record.len);
     buf_append(&record, &sum, sizeof sum);
     int status = file_write_all(s->fd, record.data, record.len, s->texts_path, err);
-    if (status == 0 && fdatasync(s->fd) < 0)
+    if (status == 0 && fdatasync(s->fd) < 0) {
         status = err_errno(err, errno, "%s", s->texts_path);
+    }
     buf_free(&record);
     return status;
 }
@@ -63,15 +65,18 @@ static int save_text(struct sampler *s, uint32_t n, struct err *err) {
 static uint32_t saved_text(struct sampler *s, const struct map *m, uint64_t pos) {
     uint32_t n;
     uint64_t sum;
-    if (m->size_bytes - pos < sizeof n)
+    if (m->size_bytes - pos < sizeof n) {
         return 0;
+    }
     memcpy(&n, m->data + pos, sizeof n);
     size_t bytes = sizeof n + (size_t)n * sizeof *s->ids;
-    if (n == 0 || n > s->opt->seq_tok || m->size_bytes - pos < bytes + sizeof sum)
+    if (n == 0 || n > s->opt->seq_tok || m->size_bytes - pos < bytes + sizeof sum) {
         return 0;
+    }
     memcpy(&sum, m->data + pos + bytes, sizeof sum);
-    if (hash64(m->data + pos, bytes) != sum)
+    if (hash64(m->data + pos, bytes) != sum) {
         return 0;
+    }
     memcpy(s->ids, m->data + pos + sizeof n, n * sizeof *s->ids);
     return n;
 }
@@ -83,8 +88,9 @@ static int open_texts(struct sampler *s, struct corpus *train, uint32_t *n_texts
     *n_texts = 0;
     if (access(s->texts_path, F_OK) == 0 && map_open(&m, s->texts_path, NULL) == 0) {
         bool ours = m.size_bytes >= sizeof found;
-        if (ours)
+        if (ours) {
             memcpy(&found, m.data, sizeof found);
+        }
         if (ours && found == s->key) {
             pos = sizeof found;
             for (uint32_t n; (n = saved_text(s, &m, pos)) > 0; (*n_texts)++) {
@@ -94,11 +100,13 @@ static int open_texts(struct sampler *s, struct corpus *train, uint32_t *n_texts
         }
         map_close(&m);
     }
-    if (pos == 0 && unlink(s->model_path) < 0 && errno != ENOENT) /* of another run */
+    if (pos == 0 && unlink(s->model_path) < 0 && errno != ENOENT) { /* of another run */
         return err_errno(err, errno, "%s", s->model_path);
+    }
     s->fd = open(s->texts_path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (s->fd < 0 || ftruncate(s->fd, (off_t)pos) < 0 || lseek(s->fd, (off_t)pos, SEEK_SET) < 0)
+    if (s->fd < 0 || ftruncate(s->fd, (off_t)pos) < 0 || lseek(s->fd, (off_t)pos, SEEK_SET) < 0) {
         return err_errno(err, errno, "%s", s->texts_path);
+    }
     return pos == 0 ? file_write_all(s->fd, &s->key, sizeof s->key, s->texts_path, err) : 0;
 }
 
@@ -112,13 +120,15 @@ static int open_model(struct sampler *s, const struct hf_model *m, const struct 
     plain.calib = NULL;
     plain.predictors = NULL;
     if (access(s->model_path, F_OK) < 0 &&
-        pack_model(m, s->model_path, &plain, s->progress, s->stop, &result, err) < 0)
+        pack_model(m, s->model_path, &plain, s->progress, s->stop, &result, err) < 0) {
         return -1;
+    }
     struct corm_engine_options opt = {
         .threads = s->opt->threads, .ctx_tok = s->opt->seq_tok, .batch_rows = 16};
     if (corm_engine_open(&s->engine, s->model_path, &opt, &error) < 0 ||
-        corm_session_open(&s->session, s->engine, &error) < 0)
+        corm_session_open(&s->session, s->engine, &error) < 0) {
         return err_set(err, "%s", error.message);
+    }
     uint32_t vocab = hf_arch(m)->vocab;
     sample_open(&s->draw, vocab);
     s->logits = mem_alloc(vocab * sizeof *s->logits);
@@ -129,11 +139,12 @@ static int open_model(struct sampler *s, const struct hf_model *m, const struct 
 static int find_first(struct sampler *s, const struct arch *a, struct err *err) {
     struct token_list list = {0};
     int status = tokenizer_encode(s->engine->tokenizer, "", 0, TOKENIZER_ADD_SPECIAL, &list, err);
-    if (status == 0 && (list.n > 0 || a->n_stop > 0))
+    if (status == 0 && (list.n > 0 || a->n_stop > 0)) {
         s->first = list.n > 0 ? (int32_t)list.ids[0] : (int32_t)a->stop_ids[0];
-    else if (status == 0 && s->n_openings == 0)
+    } else if (status == 0 && s->n_openings == 0) {
         status = err_set(err, "--generate-calib: the model has no token that begins or ends a "
                               "text: name text to begin from with --calib");
+    }
     token_list_free(&list);
     return status;
 }
@@ -163,21 +174,27 @@ static int draw_text(struct sampler *s, uint32_t i, uint32_t most, uint32_t *n, 
     while (*n < most) {
         struct corm_error error;
         const float *logits;
-        if (stop_check(s->stop, err))
+        if (stop_check(s->stop, err)) {
             return -1;
-        if (corm_session_eval(s->session, s->ids + done, *n - done, false, &logits, &error) < 0)
+        }
+        if (corm_session_eval(s->session, s->ids + done, *n - done, false, &logits, &error) < 0) {
             return err_set(err, "%s", error.message);
+        }
         done = *n;
         memcpy(s->logits, logits, vocab * sizeof *s->logits);
         /* No text is shorter than what calibration takes. */
-        for (uint32_t v = 0; *n < CORPUS_MIN_SEQ_TOK && v < vocab; v++)
-            if (corm_is_stop(s->engine, (int32_t)v))
+        for (uint32_t v = 0; *n < CORPUS_MIN_SEQ_TOK && v < vocab; v++) {
+            if (corm_is_stop(s->engine, (int32_t)v)) {
                 s->logits[v] = -INFINITY;
+            }
+        }
         int32_t id = sample_draw(&s->draw, &how, s->logits, known, s->ids, *n, *n);
-        if (id < 0)
+        if (id < 0) {
             return err_set(err, "%s: the model's logits are not numbers", s->model_path);
-        if (corm_is_stop(s->engine, id))
+        }
+        if (corm_is_stop(s->engine, id)) {
             break;
+        }
         s->ids[(*n)++] = id;
     }
     return 0;
@@ -190,13 +207,16 @@ static int draw_texts(struct sampler *s, struct corpus *train, uint32_t before, 
     for (uint32_t i = n_texts; status == 0; i++) {
         uint32_t left = s->opt->n_tok - (train->n_tok - before), n = 0;
         progress_update(s->progress, train->n_tok - before);
-        if (left < CORPUS_MIN_SEQ_TOK)
+        if (left < CORPUS_MIN_SEQ_TOK) {
             break;
+        }
         status = draw_text(s, i, left < s->opt->seq_tok ? left : s->opt->seq_tok, &n, err);
-        if (status == 0)
+        if (status == 0) {
             status = save_text(s, n, err);
-        if (status == 0)
+        }
+        if (status == 0) {
             corpus_add_ids(train, s->ids, n);
+        }
     }
     progress_finish(s->progress);
     return status;
@@ -222,25 +242,30 @@ int calib_sample(const struct hf_model *m, const struct pack_options *pack,
         err_errno(err, errno, "%s", opt->state_dir);
         goto out;
     }
-    if (open_texts(&s, train, &n_texts, err) < 0)
+    if (open_texts(&s, train, &n_texts, err) < 0) {
         goto out;
+    }
     *resumed_tok = train->n_tok - before;
     if (opt->n_tok - *resumed_tok < CORPUS_MIN_SEQ_TOK) {
         status = 0;
         goto out;
     }
-    if (open_model(&s, m, pack, err) < 0 || find_first(&s, hf_arch(m), err) < 0)
+    if (open_model(&s, m, pack, err) < 0 || find_first(&s, hf_arch(m), err) < 0) {
         goto out;
+    }
     status = draw_texts(&s, train, before, n_texts, err);
 out:
     corm_session_close(s.session);
     corm_engine_close(s.engine);
-    if (s.logits)
+    if (s.logits) {
         sample_close(&s.draw);
-    if (s.fd >= 0)
+    }
+    if (s.fd >= 0) {
         close(s.fd);
-    if (status == 0)
+    }
+    if (status == 0) {
         unlink(s.model_path); /* large, and no longer needed */
+    }
     free(s.logits);
     free(s.ids);
     free(s.model_path);

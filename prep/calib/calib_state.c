@@ -21,8 +21,9 @@ struct parts {
 };
 
 static void add_part(struct parts *p, void *data, size_t bytes) {
-    if (p->n == MAX_PARTS)
+    if (p->n == MAX_PARTS) {
         die("more than %d parts", MAX_PARTS);
+    }
     p->at[p->n++] = (struct part){data, bytes};
 }
 
@@ -50,26 +51,31 @@ static int write_parts(const char *path, uint64_t key, const struct parts *p, st
         goto out;
     }
     hasher_add(h, &key, sizeof key);
-    if (file_write_all(fd, &key, sizeof key, temp, err) < 0)
+    if (file_write_all(fd, &key, sizeof key, temp, err) < 0) {
         goto out;
+    }
     for (uint32_t i = 0; i < p->n; i++) {
         hasher_add(h, p->at[i].data, p->at[i].bytes);
-        if (file_write_all(fd, p->at[i].data, p->at[i].bytes, temp, err) < 0)
+        if (file_write_all(fd, p->at[i].data, p->at[i].bytes, temp, err) < 0) {
             goto out;
+        }
     }
     uint64_t sum = hasher_value(h);
-    if (file_write_all(fd, &sum, sizeof sum, temp, err) < 0)
+    if (file_write_all(fd, &sum, sizeof sum, temp, err) < 0) {
         goto out;
+    }
     if (fsync(fd) < 0 || rename(temp, path) < 0) {
         err_errno(err, errno, "%s", path);
         goto out;
     }
     status = 0;
 out:
-    if (fd >= 0)
+    if (fd >= 0) {
         close(fd);
-    if (status < 0)
+    }
+    if (status < 0) {
         unlink(temp);
+    }
     hasher_free(h);
     free(temp);
     return status;
@@ -81,10 +87,12 @@ static bool read_parts(const char *path, uint64_t key, const struct parts *p) {
     struct map m;
     size_t bytes = 2 * sizeof(uint64_t), pos = sizeof key;
     uint64_t found, sum;
-    if (map_open(&m, path, NULL) < 0)
+    if (map_open(&m, path, NULL) < 0) {
         return false;
-    for (uint32_t i = 0; i < p->n; i++)
+    }
+    for (uint32_t i = 0; i < p->n; i++) {
         bytes += p->at[i].bytes;
+    }
     bool ok = m.size_bytes == bytes;
     if (ok) {
         memcpy(&found, m.data, sizeof found);
@@ -108,8 +116,9 @@ static struct parts rows_parts(struct calib *c, uint32_t layer) {
     add_part(&p, c->x, n * sizeof *c->x);
     for (int i = 0; i < CALIB_HISTORY; i++) {
         struct calib_past *past = &c->past[i];
-        if (past == calib_past_of(c, layer + 1))
+        if (past == calib_past_of(c, layer + 1)) {
             continue;
+        }
         add_part(&p, &past->filled, sizeof past->filled);
         add_part(&p, &past->moe, sizeof past->moe);
         add_part(&p, &past->mean_decided, sizeof past->mean_decided);
@@ -135,10 +144,12 @@ static struct parts layer_parts(struct calib *c, uint32_t layer) {
 
 int calib_state_save(struct calib *c, const struct corm_predict_builder *layer, struct err *err) {
     const char *dir = c->opt->state_dir;
-    if (!dir)
+    if (!dir) {
         return 0;
-    if (mkdir(dir, 0777) < 0 && errno != EEXIST)
+    }
+    if (mkdir(dir, 0777) < 0 && errno != EEXIST) {
         return err_errno(err, errno, "%s", dir);
+    }
     uint64_t key = key_of(c);
     struct parts p = layer_parts(c, c->layer), sizes = {.n = 0};
     uint64_t size[2] = {layer->n_entries, layer->body.len};
@@ -150,8 +161,9 @@ int calib_state_save(struct calib *c, const struct corm_predict_builder *layer, 
     char *rows_path = path_of(dir, "rows", c->layer);
     int status = 0;
     if (write_parts(size_path, key, &sizes, err) < 0 || write_parts(path, key, &p, err) < 0 ||
-        write_parts(rows_path, key, &rows, err) < 0)
+        write_parts(rows_path, key, &rows, err) < 0) {
         status = -1;
+    }
     if (status == 0 && c->layer > 0) {
         char *old = path_of(dir, "rows", c->layer - 1);
         unlink(old);
@@ -179,8 +191,9 @@ static bool load_layer(struct calib *c, uint64_t key, uint32_t layer,
         add_part(&p, b->body.data, b->body.len);
         ok = read_parts(path, key, &p);
     }
-    if (!ok)
+    if (!ok) {
         corm_predict_drop(b);
+    }
     free(size_path);
     free(path);
     return ok;
@@ -188,12 +201,14 @@ static bool load_layer(struct calib *c, uint64_t key, uint32_t layer,
 
 void calib_state_load(struct calib *c, struct corm_predict_builder *builders, uint32_t *n_done) {
     *n_done = 0;
-    if (!c->opt->state_dir)
+    if (!c->opt->state_dir) {
         return;
+    }
     uint64_t key = key_of(c);
     uint32_t n = 0;
-    while (n < c->arch->n_layers && load_layer(c, key, n, &builders[n]))
+    while (n < c->arch->n_layers && load_layer(c, key, n, &builders[n])) {
         n++;
+    }
     /* A kill between two files leaves rows of the layer before. */
     for (uint32_t last = n; last > 0 && last + 2 > n; last--) {
         struct parts rows = rows_parts(c, last - 1);
@@ -201,19 +216,21 @@ void calib_state_load(struct calib *c, struct corm_predict_builder *builders, ui
         bool ok = read_parts(path, key, &rows);
         free(path);
         if (ok) {
-            for (uint32_t l = last; l < n; l++)
+            for (uint32_t l = last; l < n; l++) {
                 corm_predict_drop(&builders[l]);
+            }
             *n_done = last;
             return;
         }
     }
-    for (uint32_t l = 0; l < n; l++)
+    for (uint32_t l = 0; l < n; l++) {
         corm_predict_drop(&builders[l]);
+    }
 }
 
 void calib_state_remove(const char *state_dir, uint32_t n_layers) {
     static const char *const kinds[] = {"size", "layer", "rows"};
-    for (uint32_t l = 0; state_dir && l < n_layers; l++)
+    for (uint32_t l = 0; state_dir && l < n_layers; l++) {
         for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
             char *path = path_of(state_dir, kinds[k], l), *temp = mem_printf("%s.tmp", path);
             unlink(path);
@@ -221,6 +238,8 @@ void calib_state_remove(const char *state_dir, uint32_t n_layers) {
             free(path);
             free(temp);
         }
-    if (state_dir)
+    }
+    if (state_dir) {
         rmdir(state_dir);
+    }
 }

@@ -40,12 +40,16 @@ void fit_gram_add(struct fit_gram *g, const float *x, uint32_t rows) {
         const float *at = x + (size_t)first * d;
         cblas_ssyrk(CblasRowMajor, CblasUpper, CblasTrans, (int)d, (int)n, 1, at, (int)d, 0, part,
                     (int)d);
-        for (uint32_t i = 0; i < d; i++)
-            for (uint32_t j = i; j < d; j++)
+        for (uint32_t i = 0; i < d; i++) {
+            for (uint32_t j = i; j < d; j++) {
                 g->gram[(size_t)i * d + j] += (double)part[(size_t)i * d + j];
-        for (uint32_t r = 0; r < n; r++)
-            for (uint32_t i = 0; i < d; i++)
+            }
+        }
+        for (uint32_t r = 0; r < n; r++) {
+            for (uint32_t i = 0; i < d; i++) {
                 g->sum[i] += (double)at[(size_t)r * d + i];
+            }
+        }
     }
     g->n += rows;
     free(part);
@@ -71,11 +75,14 @@ void fit_cross_add(struct fit_cross *c, const float *x, const float *y, uint32_t
         const float *ys = y + (size_t)first * c->e;
         cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)c->d, (int)c->e, (int)n, 1,
                     x + (size_t)first * c->d, (int)c->d, ys, (int)c->e, 0, part, (int)c->e);
-        for (size_t i = 0; i < size; i++)
+        for (size_t i = 0; i < size; i++) {
             c->cross[i] += (double)part[i];
-        for (uint32_t r = 0; r < n; r++)
-            for (uint32_t i = 0; i < c->e; i++)
+        }
+        for (uint32_t r = 0; r < n; r++) {
+            for (uint32_t i = 0; i < c->e; i++) {
                 c->sum_y[i] += (double)ys[(size_t)r * c->e + i];
+            }
+        }
     }
     free(part);
 }
@@ -84,11 +91,12 @@ void fit_cross_add(struct fit_cross *c, const float *x, const float *y, uint32_t
 static double *centred_gram(const struct fit_gram *g) {
     uint32_t d = g->d;
     double *m = mem_alloc((size_t)d * d * sizeof *m);
-    for (uint32_t i = 0; i < d; i++)
+    for (uint32_t i = 0; i < d; i++) {
         for (uint32_t j = i; j < d; j++) {
             double v = g->gram[(size_t)i * d + j] - g->sum[i] * g->sum[j] / g->n;
             m[(size_t)i * d + j] = m[(size_t)j * d + i] = v;
         }
+    }
     return m;
 }
 
@@ -98,18 +106,21 @@ static double *centred_gram(const struct fit_gram *g) {
 static int solve_ridge(const double *gram, uint32_t d, double lambda, const double *c, uint32_t e,
                        double *w, struct err *err) {
     double trace = 0;
-    for (uint32_t i = 0; i < d; i++)
+    for (uint32_t i = 0; i < d; i++) {
         trace += gram[(size_t)i * d + i];
+    }
     double *a = mem_alloc((size_t)d * d * sizeof *a);
     memcpy(a, gram, (size_t)d * d * sizeof *a);
     /* The floor keeps rows that never vary solvable: their coefficients are zero. */
     double ridge = lambda * trace / d + 1e-12;
-    for (uint32_t i = 0; i < d; i++)
+    for (uint32_t i = 0; i < d; i++) {
         a[(size_t)i * d + i] += ridge;
+    }
     memcpy(w, c, (size_t)d * e * sizeof *w);
     int info = LAPACKE_dpotrf(LAPACK_ROW_MAJOR, 'U', (int)d, a, (int)d);
-    if (info == 0)
+    if (info == 0) {
         info = LAPACKE_dpotrs(LAPACK_ROW_MAJOR, 'U', (int)d, (int)e, a, (int)d, w, (int)e);
+    }
     free(a);
     return info == 0 ? 0 : err_set(err, "ridge fit of %u columns failed (LAPACK %d)", d, info);
 }
@@ -125,12 +136,15 @@ static int leading_vectors(double *a, uint32_t n, uint32_t m, double *vectors, s
         uint32_t col = m - 1 - i; /* ascending in z */
         /* The sign of an eigenvector is arbitrary: make the component of greatest size positive. */
         uint32_t top = 0;
-        for (uint32_t j = 0; j < n; j++)
-            if (fabs(z[(size_t)j * m + col]) > fabs(z[(size_t)top * m + col]))
+        for (uint32_t j = 0; j < n; j++) {
+            if (fabs(z[(size_t)j * m + col]) > fabs(z[(size_t)top * m + col])) {
                 top = j;
+            }
+        }
         double sign = z[(size_t)top * m + col] < 0 ? -1 : 1;
-        for (uint32_t j = 0; j < n; j++)
+        for (uint32_t j = 0; j < n; j++) {
             vectors[(size_t)i * n + j] = sign * z[(size_t)j * m + col];
+        }
     }
     free(values);
     free(z);
@@ -147,30 +161,38 @@ int fit_low_rank(const struct fit_gram *g, const struct fit_cross *c, double lam
     double *gw = mem_alloc((size_t)d * e * sizeof *gw), *m = mem_alloc((size_t)e * e * sizeof *m);
     double *v = mem_alloc((size_t)rank * e * sizeof *v),
            *wv = mem_alloc((size_t)d * rank * sizeof *wv);
-    for (uint32_t i = 0; i < d; i++)
-        for (uint32_t j = 0; j < e; j++)
+    for (uint32_t i = 0; i < d; i++) {
+        for (uint32_t j = 0; j < e; j++) {
             cross[(size_t)i * e + j] = c->cross[(size_t)i * e + j] - g->sum[i] * c->sum_y[j] / g->n;
-    if (solve_ridge(gram, d, lambda, cross, e, w, err) < 0)
+        }
+    }
+    if (solve_ridge(gram, d, lambda, cross, e, w, err) < 0) {
         goto out;
+    }
     cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)d, (int)e, (int)d, 1, gram, (int)d,
                 w, (int)e, 0, gw, (int)e);
     cblas_dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)e, (int)e, (int)d, 1, w, (int)e, gw,
                 (int)e, 0, m, (int)e);
-    if (leading_vectors(m, e, rank, v, err) < 0)
+    if (leading_vectors(m, e, rank, v, err) < 0) {
         goto out;
+    }
     cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)d, (int)rank, (int)e, 1, w, (int)e, v,
                 (int)e, 0, wv, (int)rank);
     for (uint32_t r = 0; r < rank; r++) {
-        for (uint32_t i = 0; i < d; i++)
+        for (uint32_t i = 0; i < d; i++) {
             in[(size_t)r * d + i] = (float)wv[(size_t)i * rank + r];
-        for (uint32_t j = 0; j < e; j++)
+        }
+        for (uint32_t j = 0; j < e; j++) {
             out[(size_t)j * rank + r] = (float)v[(size_t)r * e + j];
+        }
     }
     for (uint32_t j = 0; j < e; j++) {
         double b = c->sum_y[j] / g->n;
-        for (uint32_t r = 0; r < rank; r++)
-            for (uint32_t i = 0; i < d; i++)
+        for (uint32_t r = 0; r < rank; r++) {
+            for (uint32_t i = 0; i < d; i++) {
                 b -= v[(size_t)r * e + j] * wv[(size_t)i * rank + r] * g->sum[i] / g->n;
+            }
+        }
         bias[j] = (float)b;
     }
     status = 0;
@@ -188,8 +210,9 @@ out:
 int fit_principal(const struct fit_gram *g, uint32_t m, float *basis, struct err *err) {
     double *gram = centred_gram(g), *v = mem_alloc((size_t)m * g->d * sizeof *v);
     int status = leading_vectors(gram, g->d, m, v, err);
-    for (size_t i = 0; status == 0 && i < (size_t)m * g->d; i++)
+    for (size_t i = 0; status == 0 && i < (size_t)m * g->d; i++) {
         basis[i] = (float)v[i];
+    }
     free(gram);
     free(v);
     return status;
@@ -207,9 +230,11 @@ int fit_ridge(const float *z, const float *y, uint32_t n, uint32_t m, uint32_t e
     fit_cross_add(&c, z, y, n);
     double *gram = centred_gram(&g), *w = mem_alloc((size_t)m * e * sizeof *w);
     double *cross = mem_alloc((size_t)m * e * sizeof *cross);
-    for (uint32_t i = 0; i < m; i++)
-        for (uint32_t j = 0; j < e; j++)
+    for (uint32_t i = 0; i < m; i++) {
+        for (uint32_t j = 0; j < e; j++) {
             cross[(size_t)i * e + j] = c.cross[(size_t)i * e + j] - g.sum[i] * c.sum_y[j] / g.n;
+        }
+    }
     int status = solve_ridge(gram, m, lambda, cross, e, w, err);
     for (uint32_t j = 0; status == 0 && j < e; j++) {
         double b = c.sum_y[j] / g.n, rest = 0;
@@ -220,8 +245,9 @@ int fit_ridge(const float *z, const float *y, uint32_t n, uint32_t m, uint32_t e
         intercept[j] = (float)b;
         for (uint32_t r = 0; r < n; r++) {
             double guess = b;
-            for (uint32_t i = 0; i < m; i++)
+            for (uint32_t i = 0; i < m; i++) {
                 guess += w[(size_t)i * e + j] * (double)z[(size_t)r * m + i];
+            }
             double d = (double)y[(size_t)r * e + j] - guess;
             rest += d * d;
         }

@@ -25,9 +25,11 @@ void loss_reserve(struct corm_predict_builder *b, const struct arch *a) {
     static const float zeros[LOSS_LEVELS];
     b->n_levels = LOSS_LEVELS;
     memcpy(b->levels, loss_levels, sizeof loss_levels);
-    for (uint32_t l = 0; l < a->n_layers; l++)
-        if (a->moe[l])
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        if (a->moe[l]) {
             corm_predict_add(b, PREDICT_LOSS_DROP, l, 0, CODEC_F32, zeros, 1, LOSS_LEVELS);
+        }
+    }
 }
 
 /* ---- measuring ---- */
@@ -57,13 +59,16 @@ struct measured {
 static void log_softmax(const float *z, uint32_t n, double *out) {
     float most = -INFINITY;
     double sum = 0;
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n; i++) {
         most = z[i] > most ? z[i] : most;
-    for (uint32_t i = 0; i < n; i++)
+    }
+    for (uint32_t i = 0; i < n; i++) {
         sum += (double)expf(z[i] - most);
+    }
     double all = (double)most + log(sum);
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n; i++) {
         out[i] = (double)z[i] - all;
+    }
 }
 
 /* Logits of a whole sequence. */
@@ -72,8 +77,9 @@ static int eval(struct meter *m, const float *drop, const struct corpus_seq *s,
     struct corm_error error;
     m->engine->experts.drop = drop;
     corm_session_truncate(m->session, 0);
-    if (corm_session_eval(m->session, m->text.ids + s->first, s->n, true, logits, &error) < 0)
+    if (corm_session_eval(m->session, m->text.ids + s->first, s->n, true, logits, &error) < 0) {
         return err_set(err, "%s", error.message);
+    }
     m->done_tok += s->n;
     progress_update(m->progress, m->done_tok);
     return stop_check(m->stop, err);
@@ -100,19 +106,25 @@ static int measure_exact(struct meter *m, struct err *err) {
     for (uint32_t i = 0; i < m->text.n_seqs; i++) {
         const struct corpus_seq *s = &m->text.seqs[i];
         const float *logits;
-        if (eval(m, NULL, s, &logits, err) < 0)
+        if (eval(m, NULL, s, &logits, err) < 0) {
             return -1;
+        }
         for (uint32_t t = 0; t < s->n; t++) {
             log_softmax(logits + (size_t)t * vocab, vocab, m->p);
-            for (uint32_t v = 0; v < vocab; v++)
+            for (uint32_t v = 0; v < vocab; v++) {
                 m->row[v] = (float)m->p[v];
-            if (file_write_all(m->exact_fd, m->row, vocab * sizeof *m->row, m->exact_path, err) < 0)
+            }
+            if (file_write_all(m->exact_fd, m->row, vocab * sizeof *m->row, m->exact_path, err) <
+                0) {
                 return -1;
-            if (t + 1 < s->n)
+            }
+            if (t + 1 < s->n) {
                 nll -= m->p[m->text.ids[s->first + t + 1]];
+            }
         }
-        if (check_finite(nll, i, err) < 0)
+        if (check_finite(nll, i, err) < 0) {
             return -1;
+        }
     }
     m->nll_exact = nll / scored(m);
     return 0;
@@ -131,18 +143,22 @@ static int measure(struct meter *m, const float *drop, struct measured *out, str
     for (uint32_t i = 0; i < m->text.n_seqs; i++) {
         const struct corpus_seq *s = &m->text.seqs[i];
         const float *logits;
-        if (eval(m, drop, s, &logits, err) < 0)
+        if (eval(m, drop, s, &logits, err) < 0) {
             return -1;
+        }
         for (uint32_t t = 0; t + 1 < s->n; t++) {
-            if (read_exact(m, s->first + t, err) < 0)
+            if (read_exact(m, s->first + t, err) < 0) {
                 return -1;
+            }
             log_softmax(logits + (size_t)t * vocab, vocab, m->q);
             out->nll -= m->q[m->text.ids[s->first + t + 1]];
-            for (uint32_t v = 0; v < vocab; v++)
+            for (uint32_t v = 0; v < vocab; v++) {
                 out->divergence += (double)expf(m->row[v]) * ((double)m->row[v] - m->q[v]);
+            }
         }
-        if (check_finite(out->nll, i, err) < 0 || check_finite(out->divergence, i, err) < 0)
+        if (check_finite(out->nll, i, err) < 0 || check_finite(out->divergence, i, err) < 0) {
             return -1;
+        }
     }
     out->nll /= scored(m);
     out->divergence /= scored(m);
@@ -173,8 +189,9 @@ static int weigh_layers(struct meter *m, float *weight, struct err *err) {
     for (uint32_t l = 0; l < a->n_layers && status == 0; l++) {
         struct measured r;
         weight[l] = 0;
-        if (!a->moe[l])
+        if (!a->moe[l]) {
             continue;
+        }
         drop[l] = PROBE;
         status = measure(m, drop, &r, err);
         drop[l] = 0;
@@ -182,8 +199,9 @@ static int weigh_layers(struct meter *m, float *weight, struct err *err) {
         sum += (double)weight[l];
         n++;
     }
-    for (uint32_t l = 0; l < a->n_layers && n > 0; l++)
+    for (uint32_t l = 0; l < a->n_layers && n > 0; l++) {
         weight[l] *= (float)(n / sum);
+    }
     free(drop);
     return status;
 }
@@ -210,8 +228,9 @@ static int search_level(struct meter *m, const float *weight, struct loss_point 
         double middle = sqrt(low * high);
         scale(weight, n, middle, drop);
         status = measure(m, drop, &r, err);
-        if (status < 0)
+        if (status < 0) {
             break;
+        }
         if (meets(m, &r, (double)point->percent)) {
             low = middle;
             memcpy(best, drop, n * sizeof *best);
@@ -240,9 +259,10 @@ static int store(const char *path, const struct corm *c, float *const drops[LOSS
     }
     for (uint32_t l = 0; l < c->arch.n_layers; l++) {
         struct weight w = corm_predict_get(&view, PREDICT_LOSS_DROP, l, 0);
-        for (int i = 0; i < LOSS_LEVELS && w.data; i++)
+        for (int i = 0; i < LOSS_LEVELS && w.data; i++) {
             memcpy(section + (w.data - c->predictors.data) + (size_t)i * sizeof(float),
                    &drops[i][l], sizeof(float));
+        }
     }
     int status = corm_patch_section(path, CORM_SECTION_PREDICTORS, section, bytes, err);
     free(section);
@@ -255,13 +275,15 @@ static int open_meter(struct meter *m, const char *path, const struct corpus *he
     uint32_t longest = 1;
     corpus_copy(&m->text, held);
     corpus_thin(&m->text, MAX_HELD_TOK);
-    for (uint32_t i = 0; i < m->text.n_seqs; i++)
+    for (uint32_t i = 0; i < m->text.n_seqs; i++) {
         longest = m->text.seqs[i].n > longest ? m->text.seqs[i].n : longest;
+    }
     struct corm_engine_options opt = {
         .threads = threads, .ctx_tok = longest, .batch_rows = longest, .loss_in_batches = true};
     if (corm_engine_open(&m->engine, path, &opt, &error) < 0 ||
-        corm_session_open(&m->session, m->engine, &error) < 0)
+        corm_session_open(&m->session, m->engine, &error) < 0) {
         return err_set(err, "%s", error.message);
+    }
     m->engine->experts.drop_in_batches = true;
     uint32_t vocab = m->engine->archive.arch.vocab;
     m->row = mem_alloc(vocab * sizeof *m->row);
@@ -273,8 +295,9 @@ static int open_meter(struct meter *m, const char *path, const struct corpus *he
 }
 
 static void close_meter(struct meter *m) {
-    if (m->exact_fd >= 0)
+    if (m->exact_fd >= 0) {
         close(m->exact_fd);
+    }
     free(m->exact_path);
     free(m->row);
     free(m->p);
@@ -290,15 +313,17 @@ int loss_fit(const char *path, const struct corpus *held, uint32_t threads,
     struct meter m = {.stop = stop, .progress = progress, .exact_fd = -1};
     float *drops[LOSS_LEVELS] = {NULL}, *weight = NULL;
     int status = open_meter(&m, path, held, threads, err);
-    if (status < 0)
+    if (status < 0) {
         goto out;
+    }
     uint32_t n = m.engine->archive.arch.n_layers;
     uint32_t runs = 1 + arch_moe_layers(&m.engine->archive.arch) + LOSS_LEVELS * SEARCH_STEPS;
     weight = mem_calloc(n, sizeof *weight);
     progress_start(progress, "measuring loss", (uint64_t)runs * m.text.n_tok, PROGRESS_TOKENS);
     status = measure_exact(&m, err);
-    if (status == 0)
+    if (status == 0) {
         status = weigh_layers(&m, weight, err);
+    }
     double low = 0;
     for (int i = 0; i < LOSS_LEVELS && status == 0; i++) {
         drops[i] = mem_calloc(n, sizeof *drops[i]);
@@ -308,16 +333,20 @@ int loss_fit(const char *path, const struct corpus *held, uint32_t threads,
             points[i].percent = loss_levels[i];
         }
         status = search_level(&m, weight, &points[i], low, low > 0 ? 8 * low : 0.5, drops[i], err);
-        for (uint32_t l = 0; l < n && status == 0; l++)
-            if (weight[l] > 0 && drops[i][l] < 0.9f)
+        for (uint32_t l = 0; l < n && status == 0; l++) {
+            if (weight[l] > 0 && drops[i][l] < 0.9f) {
                 low = (double)(drops[i][l] / weight[l]);
+            }
+        }
     }
     progress_finish(progress);
-    if (status == 0)
+    if (status == 0) {
         status = store(path, &m.engine->archive, drops, err);
+    }
 out:
-    for (int i = 0; i < LOSS_LEVELS; i++)
+    for (int i = 0; i < LOSS_LEVELS; i++) {
         free(drops[i]);
+    }
     free(weight);
     close_meter(&m);
     return status;

@@ -91,7 +91,7 @@ struct replay {
     struct queued {
         uint32_t record;
         float p;
-    } * queue;
+    } *queue;
     size_t n_queued, cap_queued;
     uint32_t allowance, left; /* of the event */
     uint32_t window_misses;

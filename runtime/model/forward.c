@@ -12,11 +12,13 @@ static int bind_scope(struct layer_weights *out, const struct arch *arch, enum s
                       struct err *err) {
     for (int id = 0; id < SLOT_COUNT; id++) {
         const struct slot *s = slot_at((enum slot_id)id);
-        if (s->scope != scope || !slot_present(s, arch, layer))
+        if (s->scope != scope || !slot_present(s, arch, layer)) {
             continue;
+        }
         struct weight host;
-        if (src->get(src->ctx, s->id, layer, &host, err) < 0)
+        if (src->get(src->ctx, s->id, layer, &host, err) < 0) {
             return -1;
+        }
         out->w[id] = be->ops->place(be->self, &host);
     }
     return 0;
@@ -31,10 +33,12 @@ int forward_bind_layer(struct layer_weights *out, const struct arch *arch, uint3
 int forward_bind_model(struct layer_weights *out, const struct arch *arch,
                        const struct weight_source *src, struct backend *be, struct err *err) {
     memset(out, 0, sizeof *out);
-    if (bind_scope(out, arch, SLOT_OF_MODEL, 0, src, be, err) < 0)
+    if (bind_scope(out, arch, SLOT_OF_MODEL, 0, src, be, err) < 0) {
         return -1;
-    if (arch->tied)
+    }
+    if (arch->tied) {
         out->w[SLOT_HEAD] = out->w[SLOT_EMBED];
+    }
     return 0;
 }
 
@@ -103,8 +107,9 @@ size_t forward_scratch_bytes(const struct arch *arch, uint32_t max_rows) {
     struct block blocks[N_BLOCKS];
     list_blocks(&f, arch, blocks);
     size_t floats = 0;
-    for (int i = 0; i < N_BLOCKS; i++)
+    for (int i = 0; i < N_BLOCKS; i++) {
         floats += blocks[i].width;
+    }
     return floats * max_rows * sizeof(float);
 }
 
@@ -114,18 +119,21 @@ void forward_open(struct forward *f, const struct arch *arch, struct backend *be
         .arch = arch, .be = be, .max_rows = max_rows, .experts = experts, .tap = tap};
     struct block blocks[N_BLOCKS];
     list_blocks(f, arch, blocks);
-    for (int i = 0; i < N_BLOCKS; i++)
+    for (int i = 0; i < N_BLOCKS; i++) {
         *blocks[i].at = be->ops->alloc(be->self, blocks[i].width * max_rows * sizeof(float));
+    }
     f->host_ids = mem_calloc((size_t)max_rows * arch->n_active, sizeof(int32_t));
 }
 
 void forward_close(struct forward *f) {
-    if (!f->be)
+    if (!f->be) {
         return;
+    }
     struct block blocks[N_BLOCKS];
     list_blocks(f, f->arch, blocks);
-    for (int i = 0; i < N_BLOCKS; i++)
+    for (int i = 0; i < N_BLOCKS; i++) {
         f->be->ops->free(f->be->self, *blocks[i].at);
+    }
     free(f->host_ids);
     *f = (struct forward){0};
 }
@@ -135,12 +143,15 @@ void forward_close(struct forward *f) {
 void forward_group_uses(const int32_t *host_ids, uint32_t n_uses, uint32_t n_experts,
                         uint32_t *first_use, uint32_t *uses) {
     memset(first_use, 0, ((size_t)n_experts + 1) * sizeof *first_use);
-    for (uint32_t u = 0; u < n_uses; u++)
+    for (uint32_t u = 0; u < n_uses; u++) {
         first_use[host_ids[u] + 1]++;
-    for (uint32_t i = 0; i < n_experts; i++)
+    }
+    for (uint32_t i = 0; i < n_experts; i++) {
         first_use[i + 1] += first_use[i];
-    for (uint32_t u = 0; u < n_uses; u++)
+    }
+    for (uint32_t u = 0; u < n_uses; u++) {
         uses[first_use[host_ids[u]]++] = u;
+    }
     /* Each start has moved to its end, which is the next one's start. */
     memmove(first_use + 1, first_use, n_experts * sizeof *first_use);
     first_use[0] = 0;
@@ -148,8 +159,9 @@ void forward_group_uses(const int32_t *host_ids, uint32_t n_uses, uint32_t n_exp
 
 static void watch(struct forward *f, enum tap tap, uint32_t layer, const float *data, uint32_t rows,
                   uint32_t cols, const int32_t *ids) {
-    if (f->tap.on)
+    if (f->tap.on) {
         f->tap.on(f->tap.ctx, tap, layer, data, rows, cols, ids);
+    }
 }
 
 /* RMSNorm of queries or keys [rows, heads, head_dim], by head or over the whole projection. */
@@ -157,9 +169,10 @@ static void norm_heads(struct forward *f, const struct weight *weight, float *x,
                        uint32_t heads) {
     const struct arch *a = f->arch;
     bool by_head = a->qk_norm == ARCH_QK_NORM_HEAD;
-    if (a->qk_norm != ARCH_QK_NORM_NONE)
+    if (a->qk_norm != ARCH_QK_NORM_NONE) {
         f->be->ops->rmsnorm(f->be->self, x, weight, a->norm_eps, by_head ? rows * heads : rows,
                             by_head ? a->head_dim : heads * a->head_dim, x);
+    }
 }
 
 /* f->out [rows, dim] = attention over f->norm. */
@@ -220,8 +233,9 @@ static int routed_experts(struct forward *f, const struct layer_weights *lw, uin
               f->weights);
     op->read(be, f->host_ids, f->ids, (size_t)rows * a->n_active * sizeof(int32_t));
     watch(f, TAP_EXPERT_WEIGHTS, layer, f->weights, rows, a->n_active, f->host_ids);
-    if (f->experts.run(f->experts.ctx, layer, f->norm, rows, f->host_ids, f->parts, err) < 0)
+    if (f->experts.run(f->experts.ctx, layer, f->norm, rows, f->host_ids, f->parts, err) < 0) {
         return -1;
+    }
     op->combine(be, f->parts, f->weights, rows, a->n_active, a->dim, f->out);
     return 0;
 }
@@ -248,8 +262,9 @@ int forward_ffn(struct forward *f, const struct layer_weights *lw, uint32_t laye
     watch(f, TAP_FFN_IN, layer, f->norm, rows, a->dim, NULL);
     bool has_mlp = lw->w[SLOT_MLP_GATE].data != NULL;
     if (a->moe[layer]) {
-        if (routed_experts(f, lw, layer, rows, err) < 0)
+        if (routed_experts(f, lw, layer, rows, err) < 0) {
             return -1;
+        }
         if (has_mlp) {
             dense_mlp(f, lw, rows, f->mlp);
             op->add(be, f->out, f->mlp, n);

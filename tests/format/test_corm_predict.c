@@ -45,8 +45,9 @@ static void what_was_added_is_found(void **state) {
     assert_int_equal(corm_predict_level(&p, 2), 1);
     assert_int_equal(corm_predict_level(&p, 1), -1);
     assert_int_equal(corm_predict_level(&p, NAN), -1);
-    for (uint32_t i = 1; i < p.header->n_entries; i++)
+    for (uint32_t i = 1; i < p.header->n_entries; i++) {
         assert_true(p.entries[i - 1].kind <= p.entries[i].kind);
+    }
     buf_free(&s);
 }
 
@@ -78,8 +79,9 @@ static void names_of_kinds(void **state) {
     (void)state;
     assert_null(corm_predict_kind_name(0));
     assert_null(corm_predict_kind_name(PREDICT_KINDS));
-    for (uint32_t i = 1; i < PREDICT_KINDS; i++)
+    for (uint32_t i = 1; i < PREDICT_KINDS; i++) {
         assert_non_null(corm_predict_kind_name(i));
+    }
 }
 
 /* ---- bad sections ---- */
@@ -88,9 +90,11 @@ static void names_of_kinds(void **state) {
 static size_t entry_at(const struct buf *s, enum predict_kind kind) {
     const struct corm_predict_header *h = (const void *)s->data;
     const struct corm_predict_entry *e = (const void *)(h + 1);
-    for (uint32_t i = 0; i < h->n_entries; i++)
-        if (e[i].kind == (uint32_t)kind)
+    for (uint32_t i = 0; i < h->n_entries; i++) {
+        if (e[i].kind == (uint32_t)kind) {
             return (size_t)((const char *)&e[i] - s->data);
+        }
+    }
     fail_msg("no entry of kind %d", kind);
     return 0;
 }
@@ -102,8 +106,9 @@ static void refuse(size_t at, const void *value, size_t bytes, const char *part,
     struct err err = {0};
     assert_true(at + bytes <= s.len);
     memcpy(s.data + at, value, bytes);
-    if (open_section(&p, s.data, s.len, &err) == 0)
+    if (open_section(&p, s.data, s.len, &err) == 0) {
         fail_msg("bytes at %zu: opened, expected \"%s\"", at, part);
+    }
     assert_err(&err, "predictors: ", part, other);
     assert_null(p.header);
     buf_free(&s);
@@ -197,8 +202,8 @@ static void values_that_would_spread_are_refused(void **state) {
 /* Whatever opens can be used whole. */
 static void use(const struct corm_predict *p) {
     float row[64 * D];
-    for (uint32_t kind = 1; kind < PREDICT_KINDS; kind++)
-        for (uint32_t l = 0; l < LAYERS; l++)
+    for (uint32_t kind = 1; kind < PREDICT_KINDS; kind++) {
+        for (uint32_t l = 0; l < LAYERS; l++) {
             for (uint32_t ahead = 0; ahead <= PREDICT_MAX_AHEAD; ahead++) {
                 struct weight w = corm_predict_get(p, (enum predict_kind)kind, l, ahead);
                 if (w.data && w.cols <= TEST_COUNT(row)) {
@@ -206,6 +211,8 @@ static void use(const struct corm_predict *p) {
                     w.codec->decode_row(weight_row(&w, w.rows - 1), w.cols, row);
                 }
             }
+        }
+    }
 }
 
 static void cut_anywhere_it_is_refused(void **state) {
@@ -219,8 +226,9 @@ static void cut_anywhere_it_is_refused(void **state) {
         memcpy(cut, s.data, size);
         int status = open_section(&p, cut, size, &err);
         /* The last bytes may be padding. */
-        if (size + 64 < s.len && status == 0)
+        if (size + 64 < s.len && status == 0) {
             fail_msg("opened with %zu of %zu bytes", size, s.len);
+        }
         assert_int_equal(status == 0, !err.set);
         free(cut);
     }
@@ -237,10 +245,11 @@ static void flipped_anywhere_nothing_crashes(void **state) {
             struct err err = {0};
             memcpy(data, s.data, s.len);
             data[at] ^= (uint8_t)(1u << bit);
-            if (open_section(&p, data, s.len, &err) == 0)
+            if (open_section(&p, data, s.len, &err) == 0) {
                 use(&p);
-            else
+            } else {
                 assert_err(&err, "predictors: ");
+            }
         }
     }
     free(data);
@@ -260,8 +269,9 @@ static char *write_archive(const char *dir, const struct buf *section) {
     struct corm_write_options opt = {o.expert, 2, true, false, 0.93f};
     corm_write_open(&w, path, &a, &opt, &err);
     archive_fill(w, &a, &o, &err);
-    if (section)
+    if (section) {
         corm_write_blob(w, CORM_SECTION_PREDICTORS, section->data, section->len, &err);
+    }
     corm_write_finish(w, &stats, &err);
     assert_no_err(&err);
     arch_free(&a);
@@ -312,8 +322,9 @@ static int write_seeds(const char *dir) {
 }
 
 int main(int argc, char **argv) {
-    if (argc == 3 && strcmp(argv[1], "--write-seeds") == 0)
+    if (argc == 3 && strcmp(argv[1], "--write-seeds") == 0) {
         return write_seeds(argv[2]);
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_was_added_is_found),
         cmocka_unit_test(the_same_parts_give_the_same_bytes),

@@ -210,7 +210,7 @@ static struct packed_block *packed_block(const struct layer *l, uint32_t expert,
 static void pack_layer(struct layer *l) {
     size_t neuron = (size_t)3 * l->dim;
     l->packed = mem_calloc((size_t)l->n_experts * n_blocks(l), sizeof *l->packed);
-    for (uint32_t e = 0; e < l->n_experts; e++)
+    for (uint32_t e = 0; e < l->n_experts; e++) {
         for (uint32_t i = 0; i < l->ffn; i += FFN_BLOCK) {
             uint32_t rest = l->ffn - i < FFN_BLOCK ? l->ffn - i : FFN_BLOCK;
             struct packed_block *b = packed_block(l, e, i);
@@ -219,6 +219,7 @@ static void pack_layer(struct layer *l) {
                                                      rest * neuron, b->data);
             b->data = mem_realloc(b->data, b->bytes); /* nothing behind it is to be read */
         }
+    }
 }
 
 static struct layer make_layer(struct test_rng *rng, const struct codec *codec, uint32_t dim,
@@ -236,8 +237,9 @@ static struct layer make_layer(struct test_rng *rng, const struct codec *codec, 
         l.ids[r * 2] = (int32_t)(test_u64(rng) % 4 + 1);
         l.ids[r * 2 + 1] = 0;
     }
-    if (codec->id == CODEC_BF16)
+    if (codec->id == CODEC_BF16) {
         pack_layer(&l);
+    }
     return l;
 }
 

@@ -77,8 +77,9 @@ static void check_is_both(const struct corpus *c) {
         tokenizer_encode(tok, texts[i], strlen(texts[i]), TOKENIZER_ADD_SPECIAL, &list, &err);
         assert_no_err(&err);
         assert_int_equal(c->seqs[i].n, list.n);
-        for (uint32_t j = 0; j < list.n; j++)
+        for (uint32_t j = 0; j < list.n; j++) {
             assert_int_equal(c->ids[c->seqs[i].first + j], list.ids[j]);
+        }
         token_list_free(&list);
     }
     assert_int_equal(c->seqs[1].first, c->seqs[0].n);
@@ -225,8 +226,9 @@ static void text_that_looks_encoded_is_text(void **state) {
     struct err err = {0};
     tokenizer_encode(tok, "begin", 5, TOKENIZER_ADD_SPECIAL, &list, &err);
     assert_int_equal(c.n_seqs, 1);
-    for (size_t i = 0; i < list.n && i < 2; i++)
+    for (size_t i = 0; i < list.n && i < 2; i++) {
         assert_int_equal(c.ids[i], list.ids[i]);
+    }
     token_list_free(&list);
     corpus_free(&c);
 }
@@ -269,8 +271,9 @@ static struct corpus made_up(uint32_t n_seqs, struct test_rng *rng) {
     }
     c.n_seqs = n_seqs;
     c.ids = mem_calloc(c.n_tok, sizeof *c.ids);
-    for (uint32_t i = 0; i < c.n_tok; i++)
+    for (uint32_t i = 0; i < c.n_tok; i++) {
         c.ids[i] = (int32_t)i;
+    }
     return c;
 }
 
@@ -285,8 +288,9 @@ static void thinning_keeps_whole_sequences_all_over(void **state) {
         assert_in_range(c.n_tok, most < before.n_tok ? most - 128 : before.n_tok, most);
         for (uint32_t i = 0; i < c.n_seqs; i++) {
             assert_int_equal(c.seqs[i].first, pos);
-            for (uint32_t j = 1; j < c.seqs[i].n; j++) /* one piece of the text */
+            for (uint32_t j = 1; j < c.seqs[i].n; j++) { /* one piece of the text */
                 assert_int_equal(c.ids[pos + j], c.ids[pos] + (int32_t)j);
+            }
             third += c.ids[pos] < (int32_t)before.n_tok / 3 ? c.seqs[i].n : 0;
             pos += c.seqs[i].n;
         }

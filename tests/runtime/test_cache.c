@@ -65,28 +65,32 @@ static void load(struct cache *c, uint32_t chunk) {
 }
 
 static void load_record(struct cache *c, uint32_t record) {
-    for (uint32_t i = 0; i < CHUNKS; i++)
+    for (uint32_t i = 0; i < CHUNKS; i++) {
         load(c, chunk_of(record, i));
+    }
 }
 
 static uint32_t only_absent(const struct cache *c, uint32_t first, uint32_t n,
                             const bool *absent_before) {
     uint32_t found = UINT32_MAX;
-    for (uint32_t i = first; i < first + n; i++)
+    for (uint32_t i = first; i < first + n; i++) {
         if (c->chunks[i].state == CACHE_ABSENT && !absent_before[i]) {
             assert_int_equal(found, UINT32_MAX);
             found = i;
         }
+    }
     return found;
 }
 
 /* The chunk that a claim evicts; UINT32_MAX where it gets nothing. The slot stays taken. */
 static uint32_t evicted_by(struct cache *c, enum cache_claim claim, float p) {
     bool absent[LAYERS * EXPERTS * CHUNKS];
-    for (uint32_t i = 0; i < TEST_COUNT(absent); i++)
+    for (uint32_t i = 0; i < TEST_COUNT(absent); i++) {
         absent[i] = c->chunks[i].state == CACHE_ABSENT;
-    if (cache_slot_take(c, claim, p) == CACHE_NO_SLOT)
+    }
+    if (cache_slot_take(c, claim, p) == CACHE_NO_SLOT) {
         return UINT32_MAX;
+    }
     uint32_t chunk = only_absent(c, 0, TEST_COUNT(absent), absent);
     assert_int_not_equal(chunk, UINT32_MAX);
     return chunk;
@@ -136,8 +140,9 @@ static void open_archive(const char *dir, const char *codec, uint32_t chunk_neur
     corm_open(archive, path, 0, &err);
     assert_no_err(&err);
     *encodings = 0;
-    for (uint32_t i = 0; i < archive->n_chunks; i++)
+    for (uint32_t i = 0; i < archive->n_chunks; i++) {
         *encodings |= 1u << archive->chunks[i].encoding;
+    }
     free(path);
     arch_free(&a);
 }
@@ -189,8 +194,9 @@ static void slots_are_as_large_as_what_is_kept(void **state) {
         size_t decoded = cache_slot_bytes(&archive, 0), most = 0;
         size_t packed = cache_slot_bytes(&archive, CACHE_PACKED);
         uint32_t n = archive.n_chunks, n_raw = raw_hot ? LAYERS * EXPERTS : 0;
-        for (uint32_t i = 0; i < n; i++)
+        for (uint32_t i = 0; i < n; i++) {
             most = archive.chunks[i].stored_bytes > most ? archive.chunks[i].stored_bytes : most;
+        }
         assert_int_equal(decoded, align_up(10 * archive.neuron_bytes, 64));
         assert_int_equal(packed, align_up(most, 64));
         /* A raw chunk among them needs its whole size. */
@@ -276,8 +282,9 @@ static void cold_chunks_go_first_the_least_busy_ahead(void **state) {
     open_rig(&r, CHUNKS, false);
     load_record(&r.cache, 3);
     cache_touch(&r.cache, 3);
-    for (uint32_t i = CHUNKS; i-- > 0;)
+    for (uint32_t i = CHUNKS; i-- > 0;) {
         assert_int_equal(next_evicted(&r.cache), chunk_of(3, i));
+    }
     assert_int_equal(next_evicted(&r.cache), UINT32_MAX);
     assert_int_equal(r.cache.records[3].slots_cold + r.cache.records[3].slots_hot, 0);
     close_rig(&r);
@@ -292,9 +299,11 @@ static void without_a_bonus_experts_go_whole(void **state) {
     cache_touch(&r.cache, 0);
     cache_touch(&r.cache, 0);
     cache_touch(&r.cache, 1);
-    for (uint32_t record = 2; record-- > 0;)
-        for (uint32_t i = CHUNKS; i-- > 0;)
+    for (uint32_t record = 2; record-- > 0;) {
+        for (uint32_t i = CHUNKS; i-- > 0;) {
             assert_int_equal(next_evicted(&r.cache), chunk_of(record, i));
+        }
+    }
     close_rig(&r);
 }
 
@@ -305,18 +314,23 @@ static void hot_prefixes_outlive_cold_chunks(void **state) {
     r.cache.hot_bonus = 2;
     load_record(&r.cache, 0);
     load_record(&r.cache, 1);
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 3; i++) {
         cache_touch(&r.cache, 0);
+    }
     cache_touch(&r.cache, 1);
     /* Expert 1 is used a third as often: its cold chunks, then those of expert 0, then the hot. */
-    for (uint32_t i = CHUNKS; i-- > HOT;)
+    for (uint32_t i = CHUNKS; i-- > HOT;) {
         assert_int_equal(next_evicted(&r.cache), chunk_of(1, i));
-    for (uint32_t i = CHUNKS; i-- > HOT;)
+    }
+    for (uint32_t i = CHUNKS; i-- > HOT;) {
         assert_int_equal(next_evicted(&r.cache), chunk_of(0, i));
-    for (uint32_t i = HOT; i-- > 0;)
+    }
+    for (uint32_t i = HOT; i-- > 0;) {
         assert_int_equal(next_evicted(&r.cache), chunk_of(1, i));
-    for (uint32_t i = HOT; i-- > 0;)
+    }
+    for (uint32_t i = HOT; i-- > 0;) {
         assert_int_equal(next_evicted(&r.cache), chunk_of(0, i));
+    }
     close_rig(&r);
 }
 
@@ -325,9 +339,11 @@ static void pass_tokens(struct cache *c, int n, uint32_t n_experts,
                         bool (*uses)(uint32_t expert, int token)) {
     for (int token = 0; token < n; token++) {
         cache_clock(c, 0, 1);
-        for (uint32_t e = 0; e < n_experts; e++)
-            if (uses(e, token))
+        for (uint32_t e = 0; e < n_experts; e++) {
+            if (uses(e, token)) {
                 cache_touch(c, e);
+            }
+        }
         cache_clock(c, 1, 1);
     }
 }
@@ -344,8 +360,9 @@ static void old_uses_fade(void **state) {
     open_rig(&r, 2 * CHUNKS, false);
     load_record(&r.cache, 0);
     load_record(&r.cache, 1);
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 3; i++) {
         cache_touch(&r.cache, 0);
+    }
     float before = cache_use_p(&r.cache, 0);
     pass_tokens(&r.cache, 200, EXPERTS, never);
     cache_touch(&r.cache, 1);
@@ -358,8 +375,9 @@ static void old_uses_fade(void **state) {
 static bool mixed(uint32_t expert, int token) {
     static const int period[EXPERTS] = {1, 0, 8, 0};
     struct test_rng rng = {(uint64_t)token};
-    if (expert == 1)
+    if (expert == 1) {
         return test_u64(&rng) % 4 == 0;
+    }
     return period[expert] && token % period[expert] == 0;
 }
 
@@ -383,16 +401,18 @@ static void a_routed_layer_waits_for_the_next_token(void **state) {
     open_rig(&r, 2, false);
     for (int token = 0; token < 400; token++) { /* used two tokens in a row, then four not */
         cache_clock(&r.cache, 0, 1);
-        if (token % 6 < 2)
+        if (token % 6 < 2) {
             cache_touch(&r.cache, 0);
+        }
         cache_clock(&r.cache, 1, 1);
     }
     while (r.cache.records[0].last != r.cache.token ||
            r.cache.records[0].last_before + 1 == r.cache.records[0].last) {
         static int token = 400;
         cache_clock(&r.cache, 0, 1);
-        if (token++ % 6 < 2)
+        if (token++ % 6 < 2) {
             cache_touch(&r.cache, 0);
+        }
         cache_clock(&r.cache, 1, 1);
     }
     float likely = cache_use_p(&r.cache, 0);
@@ -441,8 +461,9 @@ static void lru_for_comparison_evicts_whole_experts(void **state) {
     r.cache.whole_lru = true;
     load_record(&r.cache, 0);
     load_record(&r.cache, 1);
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < 5; i++) {
         cache_touch(&r.cache, 0);
+    }
     cache_touch(&r.cache, 1);
     cache_slot_take(&r.cache, CACHE_CLAIM_DEMAND, 0);
     for (uint32_t i = 0; i < CHUNKS; i++) {
@@ -459,8 +480,9 @@ static void leases_keep_chunks(void **state) {
     (void)state;
     struct rig r;
     open_rig(&r, 3, false);
-    for (uint32_t i = 0; i < 3; i++)
+    for (uint32_t i = 0; i < 3; i++) {
         load(&r.cache, chunk_of(0, i));
+    }
     cache_lease(&r.cache, chunk_of(0, 2));
     cache_lease(&r.cache, chunk_of(0, 2));
     cache_lease(&r.cache, chunk_of(0, 0));
@@ -487,8 +509,9 @@ static void a_lease_given_back_twice_dies(void **state) {
     pid_t child = fork();
     if (child == 0) {
         signal(SIGABRT, SIG_DFL);
-        if (!freopen("/dev/null", "w", stderr))
+        if (!freopen("/dev/null", "w", stderr)) {
             _exit(3);
+        }
         cache_release(&r.cache, 7);
         _exit(0);
     }
@@ -528,8 +551,9 @@ static void guesses_evict_what_is_less_likely(void **state) {
     open_rig(&r, 1, false);
     assert_true(cache_victim_p(&r.cache) == 0); /* a slot is free */
     load(&r.cache, 0);
-    for (int i = 0; i < 20; i++)
+    for (int i = 0; i < 20; i++) {
         cache_touch(&r.cache, 0);
+    }
     float p = cache_use_p(&r.cache, 0);
     assert_true(p > 0.1f && p < 0.9f);
     assert_true(cache_victim_p(&r.cache) == p);

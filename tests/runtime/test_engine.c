@@ -78,9 +78,10 @@ static void check_greedy(const struct golden_case *c, const char *isa) {
     model_eval(s, prompt, n_prompt, false);
     for (size_t i = 0; i < n_greedy; i++) {
         int32_t id = corm_session_sample(s, &how);
-        if (id != greedy[i])
+        if (id != greedy[i]) {
             fail_msg("%s on %s: token %zu is %d, transformers has %d", c->name,
                      isa ? isa : "the best set", i, id, greedy[i]);
+        }
         model_eval(s, &id, 1, false);
     }
     corm_session_close(s);
@@ -93,8 +94,9 @@ static void greedy_tokens_are_those_of_transformers(void **state) {
     (void)state;
     for (size_t i = 0; i < TEST_COUNT(CASES); i++) {
         check_greedy(&CASES[i], NULL);
-        if (!QUICK)
+        if (!QUICK) {
             check_greedy(&CASES[i], "scalar");
+        }
     }
 }
 
@@ -128,10 +130,12 @@ static void prompts_tokenize_as_transformers_does(void **state) {
 
 static double log_prob(const float *logits, uint32_t vocab, int32_t id) {
     double most = -INFINITY, sum = 0;
-    for (uint32_t i = 0; i < vocab; i++)
+    for (uint32_t i = 0; i < vocab; i++) {
         most = logits[i] > most ? (double)logits[i] : most;
-    for (uint32_t i = 0; i < vocab; i++)
+    }
+    for (uint32_t i = 0; i < vocab; i++) {
         sum += exp((double)logits[i] - most);
+    }
     return (double)logits[id] - most - log(sum);
 }
 
@@ -152,8 +156,9 @@ static double perplexity_of(const char *name, const char *checkpoint, const char
         size_t n = n_ids - first < (size_t)ctx ? n_ids - first : (size_t)ctx;
         corm_session_truncate(s, 0);
         const float *logits = model_eval(s, ids + first, n, true);
-        for (size_t i = 1; i < n; i++, scored++)
+        for (size_t i = 1; i < n; i++, scored++) {
             nll -= log_prob(logits + (i - 1) * vocab, vocab, ids[first + i]);
+        }
     }
     assert_int_equal(scored, *golden_ids(golden, "perplexity_scored", &one));
     corm_session_close(s);
@@ -191,8 +196,9 @@ static uint64_t run_hash(const char *path, const struct corm_engine_options *opt
     struct corm_session *s = model_session(e);
     uint32_t vocab = corm_engine_info(e)->vocab;
     int32_t ids[512];
-    for (uint32_t i = 0; i < n_tok; i++)
+    for (uint32_t i = 0; i < n_tok; i++) {
         ids[i] = (int32_t)((i * 7919u + 13u) % vocab);
+    }
     uint64_t hash = model_hash(e, s, ids, n_prompt, n_tok);
     if (warm) {
         corm_session_truncate(s, 0);
@@ -243,8 +249,9 @@ static void batch_size_changes_no_bit(void **state) {
             model_open(path, &(struct corm_engine_options){.threads = 2, .batch_rows = rows});
         struct corm_session *s = model_session(e);
         int32_t ids[50];
-        for (int32_t i = 0; i < 50; i++)
+        for (int32_t i = 0; i < 50; i++) {
             ids[i] = (i * 37 + 5) % 280;
+        }
         uint64_t hash =
             hash64(model_eval(s, ids, 50, false), corm_engine_info(e)->vocab * sizeof(float));
         want = want ? want : hash;
@@ -343,8 +350,9 @@ static void packed_experts_are_exact_however_they_are_read(void **state) {
     assert_true(run_hash(path, &opt, 30, 45, NULL) == want);
     for (size_t i = 0; i < TEST_COUNT(readings); i++) {
         struct corm_mechanisms m = {.cache_share = 0.2, .reading = readings[i]};
-        if (readings[i] == CORM_READ_DIRECT && !reader_direct_works(path))
+        if (readings[i] == CORM_READ_DIRECT && !reader_direct_works(path)) {
             continue;
+        }
         opt.measure = &m;
         struct corm_engine *e = model_open(path, &opt);
         assert_true(corm_engine_plan(e)->packed && corm_engine_plan(e)->streams);
@@ -414,8 +422,9 @@ static char *corrupted(const char *path, const char *codec) {
     struct corm c;
     corm_open(&c, path, 0, &err);
     assert_no_err(&err);
-    for (uint32_t i = 0; i < c.n_chunks; i++)
+    for (uint32_t i = 0; i < c.n_chunks; i++) {
         bytes[c.chunks[i].offset + 5] ^= 0x10;
+    }
     corm_close(&c);
     FILE *f = fopen(bad, "wb");
     assert_non_null(f);
@@ -435,8 +444,9 @@ static void check_stops(const char *bad, const struct corm_engine_options *opt) 
     for (int again = 0; again < 2; again++) {
         assert_int_equal(corm_session_eval(s, &id, 1, false, NULL, &error), -1);
         if (!strstr(error.message, "layer ") || !strstr(error.message, " expert ") ||
-            !strstr(error.message, "checksum") || !strstr(error.message, bad))
+            !strstr(error.message, "checksum") || !strstr(error.message, bad)) {
             fail_msg("names no chunk of %s with a wrong checksum: %s", bad, error.message);
+        }
     }
     assert_int_equal(corm_session_length(s), 0);
     corm_session_close(s);
@@ -476,8 +486,9 @@ static int on_read(void *ctx, uint64_t offset, uint64_t bytes) {
     (void)offset;
     (void)bytes;
     int n = atomic_fetch_add(&d->reads, 1);
-    if (n == d->stall_at)
+    if (n == d->stall_at) {
         usleep(500000);
+    }
     return n == d->fail_at;
 }
 
@@ -512,8 +523,9 @@ static void bad_disks_end_as_they_should(void **state) {
         struct corm_error error = {0};
         int32_t id = 1;
         int n = 0, status = 0;
-        for (; status == 0 && n < 200; n++, id += 37)
+        for (; status == 0 && n < 200; n++, id += 37) {
             status = corm_session_eval(s, &id, 1, false, NULL, &error);
+        }
         assert_int_equal(status, -1);
         assert_non_null(strstr(error.message, path));
         assert_non_null(strstr(error.message, "Input/output error"));

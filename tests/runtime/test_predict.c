@@ -77,23 +77,27 @@ static void by_hand(const struct rig *r, uint32_t source, uint32_t ahead, uint32
     struct weight bias = corm_predict_get(&r->view, PREDICT_EXPERT_BIAS, source, ahead);
     for (uint32_t i = 0; i < D; i++) {
         state[i] = (double)r->x[row * D + i];
-        for (uint32_t j = 0; j < K && with_ids && mean.data && (parts & PREDICT_USE_MEAN); j++)
+        for (uint32_t j = 0; j < K && with_ids && mean.data && (parts & PREDICT_USE_MEAN); j++) {
             state[i] +=
                 (double)r->weights[row * K + j] * at(mean, (uint32_t)r->ids[row * K + j], i);
+        }
         square += state[i] * state[i];
     }
     double scale = 1 / sqrt(square / D + (double)r->arch.norm_eps);
     for (uint32_t e = 0; e < E; e++) {
         z[e] = 0;
-        for (uint32_t i = 0; i < D; i++)
+        for (uint32_t i = 0; i < D; i++) {
             z[e] += (double)r->router[t][e * D + i] * state[i] * scale * (double)r->norm[t][i];
-        if (!in.data || !(parts & PREDICT_USE_FIX))
+        }
+        if (!in.data || !(parts & PREDICT_USE_FIX)) {
             continue;
+        }
         z[e] += at(bias, 0, e);
         for (uint32_t k = 0; k < RANK; k++) {
             double low = 0;
-            for (uint32_t i = 0; i < D; i++)
+            for (uint32_t i = 0; i < D; i++) {
                 low += at(in, k, i) * (double)r->feature[row * D + i];
+            }
             z[e] += at(out, e, k) * low;
         }
     }
@@ -106,13 +110,15 @@ static void check_guess(struct rig *r, uint32_t source, uint32_t ahead, bool wit
     for (uint32_t row = 0; row < 2; row++) {
         double z[E];
         by_hand(r, source, ahead, row, with_ids, parts, z);
-        for (uint32_t e = 0; e < E; e++)
+        for (uint32_t e = 0; e < E; e++) {
             assert_true(fabs((double)r->predict.logits[row * E + e] - z[e]) < 1e-4);
+        }
         const int32_t *ids = r->predict.host_ids + row * WIDTH;
         for (uint32_t i = 0; i < WIDTH; i++) {
             uint32_t better = 0;
-            for (uint32_t e = 0; e < E; e++)
+            for (uint32_t e = 0; e < E; e++) {
                 better += z[e] > z[ids[i]];
+            }
             assert_int_equal(better, i); /* best first */
         }
     }
@@ -150,26 +156,29 @@ static void chunk_energies_are_those_of_the_formula(void **state) {
         assert_true(predict_has_chunks(&r.predict, layer));
         predict_project(&r.predict, layer, r.feature, 2);
         struct weight prior = corm_predict_get(&r.view, PREDICT_CHUNK_PRIOR, layer, 0);
-        for (uint32_t row = 0; row < 2; row++)
+        for (uint32_t row = 0; row < 2; row++) {
             for (uint32_t e = 0; e < E; e++) {
                 predict_chunk_energy(&r.predict, layer, e, row);
                 for (uint32_t b = 0; b < CHUNKS; b++) {
                     double want = at(prior, e, b);
                     for (uint32_t k = 0; k < BASIS && layer == 2; k++) {
                         double low = 0;
-                        for (uint32_t i = 0; i < D; i++)
+                        for (uint32_t i = 0; i < D; i++) {
                             low += at(basis, k, i) * (double)r.feature[row * D + i];
+                        }
                         want += at(beta, e * CHUNKS + b, k) * low;
                     }
                     for (uint32_t k = 0; k < GATES && layer == 2; k++) {
                         double z = 0;
-                        for (uint32_t i = 0; i < D; i++)
+                        for (uint32_t i = 0; i < D; i++) {
                             z += at(gates, e * GATES + k, i) * (double)r.feature[row * D + i];
+                        }
                         want += at(gate_beta, e * CHUNKS + b, k) * z / (1 + exp(-z));
                     }
                     assert_true(fabs((double)r.predict.host_scores[b] - want) < 1e-4);
                 }
             }
+        }
     }
     close_rig(&r);
 }
@@ -206,8 +215,9 @@ static void the_least_are_left_out_up_to_the_share(void **state) {
         assert_true(dropped <= (double)drop * total * (1 + 1e-9));
         assert_true(greatest <= least);
         /* One more would have been too much. */
-        if (n_skipped < n - hot)
+        if (n_skipped < n - hot) {
             assert_true(dropped + exp(least) > (double)drop * total * (1 - 1e-9));
+        }
     }
 }
 
@@ -215,8 +225,9 @@ static void the_size_of_energies_does_not_matter(void **state) {
     (void)state;
     float low[6] = {-900, -901, -905, -906, -907, -908}, high[6];
     uint8_t a[6], b[6];
-    for (int i = 0; i < 6; i++)
+    for (int i = 0; i < 6; i++) {
         high[i] = low[i] + 1800;
+    }
     assert_int_equal(predict_choose_skip(low, 6, 2, 0.01f, a), 4);
     assert_int_equal(predict_choose_skip(high, 6, 2, 0.01f, b), 4);
     assert_memory_equal(a, b, sizeof a);

@@ -16,8 +16,9 @@ static int set_up(void **state) {
     (void)state;
     dir = test_mkdir();
     path = rig_archive(dir);
-    for (int raw_hot = 0; raw_hot < 2; raw_hot++)
+    for (int raw_hot = 0; raw_hot < 2; raw_hot++) {
         packed[raw_hot] = rig_packed_archive(dir, raw_hot);
+    }
     return 0;
 }
 
@@ -46,8 +47,9 @@ static struct cache_counters counters(struct rig *r) {
 
 static uint64_t record_bytes(const struct rig *r, uint32_t record) {
     uint64_t bytes = 0;
-    for (uint32_t i = 0; i < CHUNKS; i++)
+    for (uint32_t i = 0; i < CHUNKS; i++) {
         bytes += r->archive.chunks[record * CHUNKS + i].stored_bytes;
+    }
     return bytes;
 }
 
@@ -75,8 +77,9 @@ static void demands_bring_the_right_bytes(void **state) {
             rig_open(&r, path, in_place ? N * (CHUNKS - HOT) : 2 * CHUNKS,
                      in_place ? CACHE_IN_PLACE : 0, ways[w]);
             struct test_rng rng = {w};
-            for (int i = 0; i < 60; i++)
+            for (int i = 0; i < 60; i++) {
                 rig_use(&r, (uint32_t)(test_u64(&rng) % N));
+            }
             struct cache_counters c = counters(&r);
             assert_int_equal(c.hits + c.misses, 60 * CHUNKS);
             assert_int_equal(c.guessed_bytes, 0);
@@ -105,8 +108,9 @@ static void packed_demands_bring_the_stored_bytes(void **state) {
             rig_open(&r, packed[i % 2], in_place ? 0 : 2 * CHUNKS,
                      CACHE_PACKED | (in_place ? CACHE_IN_PLACE : 0), ways[w]);
             struct test_rng rng = {w};
-            for (int n = 0; n < 16; n++)
+            for (int n = 0; n < 16; n++) {
                 rig_use(&r, (uint32_t)(test_u64(&rng) % N));
+            }
             struct cache_counters c = counters(&r);
             assert_int_equal(c.hits + c.misses, 16 * CHUNKS);
             assert_int_equal(c.evictions > 0, !in_place);
@@ -157,12 +161,15 @@ static void what_is_there_is_not_read_again(void **state) {
     (void)state;
     struct rig r;
     rig_open(&r, path, N * CHUNKS, 0, RIG_PLAIN);
-    for (int round = 0; round < 3; round++)
-        for (uint32_t i = 0; i < N; i++)
+    for (int round = 0; round < 3; round++) {
+        for (uint32_t i = 0; i < N; i++) {
             rig_use(&r, i);
+        }
+    }
     uint64_t all = 0;
-    for (uint32_t i = 0; i < N; i++)
+    for (uint32_t i = 0; i < N; i++) {
         all += record_bytes(&r, i);
+    }
     struct cache_counters c = counters(&r);
     assert_int_equal(c.read_bytes, all);
     assert_int_equal(prefetch_read_bytes(r.prefetch), all);
@@ -232,8 +239,9 @@ static void guesses_arrive_and_are_counted(void **state) {
     assert_int_equal(c.wasted_bytes, 0);
     /* A second use counts no more. The pin passes, and the unused guess is evicted. */
     rig_use(&r, EXPERTS);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 4; i++) {
         cache_clock(&r.cache, (uint32_t)i % LAYERS, 1);
+    }
     rig_use(&r, 0);
     rig_use(&r, 1);
     c = counters(&r);
@@ -305,8 +313,9 @@ static void guesses_that_do_not_pay_are_not_made(void **state) {
     struct rig r;
     rig_open(&r, path, CHUNKS, 0, RIG_PLAIN);
     rig_use(&r, 0);
-    for (int i = 0; i < 30; i++)
+    for (int i = 0; i < 30; i++) {
         rig_use(&r, 0); /* likely to be used again: p about 0.6 */
+    }
     struct prefetch_need unlikely = rig_need(1);
     rig_guess(r.prefetch, &unlikely, 1, 0.2f); /* below v / (1 + v) */
     assert_int_equal(rig_state(&r, unlikely.first), CACHE_ABSENT);
@@ -341,13 +350,15 @@ static void any_mixture_is_exact(void **state) {
                     rig_guess(r.prefetch, &need, 1 + (uint32_t)g % 2, 0.5f + 0.5f * test_f32(&rng));
                 }
                 rig_use(&r, l * EXPERTS + (uint32_t)(test_u64(&rng) % EXPERTS));
-                if (token % 8 == 0)
+                if (token % 8 == 0) {
                     rig_sleep_ms(1);
+                }
             }
         }
         prefetch_drop_guesses(r.prefetch);
-        for (uint32_t i = 0; i < N; i++)
+        for (uint32_t i = 0; i < N; i++) {
             assert_int_equal(r.cache.records[i].leases, 0);
+        }
         WAIT_UNTIL(counters(&r).guessed_bytes >= counters(&r).useful_bytes);
         struct cache_counters c = counters(&r);
         assert_true(c.useful_bytes + c.wasted_bytes <= c.guessed_bytes);
@@ -374,12 +385,14 @@ static int hold_read(void *ctx, uint64_t offset, size_t bytes, struct err *err) 
     (void)err;
     atomic_fetch_add(&h->n, 1);
     if (h->until_let_go) {
-        while (!atomic_load(&h->let_go))
+        while (!atomic_load(&h->let_go)) {
             rig_sleep_ms(1);
+        }
         return 0;
     }
-    for (int ms = 0; atomic_load(&h->n) < AT_ONCE && ms < 10000; ms++)
+    for (int ms = 0; atomic_load(&h->n) < AT_ONCE && ms < 10000; ms++) {
         rig_sleep_ms(1);
+    }
     rig_sleep_ms(READ_MS);
     return 0;
 }
@@ -399,11 +412,13 @@ static void demands_at_once_count_as_one_link(void **state) {
     rig_open(&r, path, N * CHUNKS, 0,
              (struct prefetch_options){.io_threads = AT_ONCE, .fault = {hold_read, &h}});
     struct prefetch_need needs[AT_ONCE];
-    for (uint32_t i = 0; i < AT_ONCE; i++)
+    for (uint32_t i = 0; i < AT_ONCE; i++) {
         needs[i] = rig_need(i);
+    }
     prefetch_demand(r.prefetch, needs, AT_ONCE);
-    for (uint32_t i = 0; i < AT_ONCE; i++)
+    for (uint32_t i = 0; i < AT_ONCE; i++) {
         rig_wait(&r, &needs[i]);
+    }
     prefetch_release(r.prefetch, needs, AT_ONCE);
     assert_int_equal(atomic_load(&h.n), AT_ONCE);
     struct prefetch_need below = rig_need(EXPERTS), above = rig_need(EXPERTS + 1);
@@ -455,8 +470,9 @@ static bool take_policy(int policy) {
 static void *open_under_policy(void *arg) {
     struct opener *o = arg;
     o->had = take_policy(SCHED_BATCH) && take_policy(o->policy);
-    if (o->had)
+    if (o->had) {
         rig_open(o->rig, path, N * CHUNKS, 0, o->opt);
+    }
     return NULL;
 }
 
@@ -497,8 +513,9 @@ static void awake_threads_give_way(void **state) {
         pthread_t thread;
         assert_int_equal(pthread_create(&thread, NULL, open_under_policy, &o), 0);
         assert_int_equal(pthread_join(thread, NULL), 0);
-        if (!o.had)
+        if (!o.had) {
             skip();
+        }
         struct prefetch_need guess = rig_need(0); /* the forward thread reads no guesses */
         rig_guess(r.prefetch, &guess, 1, 1);
         WAIT_UNTIL(rig_is_ready(r.prefetch, &guess));
@@ -536,10 +553,11 @@ static void closing_drops_what_is_queued(void **state) {
     rig_open(&r, path, N * CHUNKS, 0, slow(50));
     for (uint32_t i = 0; i < N; i++) {
         struct prefetch_need need = rig_need(i);
-        if (i % 2)
+        if (i % 2) {
             rig_guess(r.prefetch, &need, 1 + i % 2, 1);
-        else
+        } else {
             prefetch_demand(r.prefetch, &need, 1);
+        }
     }
     uint64_t start = clock_ns();
     rig_close(&r); /* waits for the one in flight, not for N of them */

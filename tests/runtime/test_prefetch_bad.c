@@ -113,8 +113,9 @@ static void break_chunk(uint8_t *data, uint32_t chunk, enum damage damage) {
     struct corm_header *h = (struct corm_header *)(void *)data;
     struct corm_section *sections = (struct corm_section *)(void *)(data + h->table_offset);
     struct corm_section *s = sections;
-    while (s->type != CORM_SECTION_INDEX)
+    while (s->type != CORM_SECTION_INDEX) {
         s++;
+    }
     struct corm_index_header *index = (struct corm_index_header *)(void *)(data + s->offset);
     struct corm_record *records = (struct corm_record *)(void *)(index + 1);
     struct corm_chunk *k = (struct corm_chunk *)(void *)(records + index->n_records) + chunk;
@@ -124,11 +125,12 @@ static void break_chunk(uint8_t *data, uint32_t chunk, enum damage damage) {
         return;
     }
     assert_int_equal(k->encoding, CORM_ENCODING_EXPONENTS);
-    if (damage == WRONG_COUNT)
+    if (damage == WRONG_COUNT) {
         stored[0] ^=
             1; /* codes of the second list: as many pairs of words, one code more or less */
-    else
+    } else {
         memset(stored + 8, 0xff, 4); /* literals */
+    }
     k->hash = hash64(stored, k->stored_bytes);
     s->hash = hash64(index, s->bytes);
     h->table_hash = hash64(sections, h->section_count * sizeof *sections);
@@ -152,8 +154,9 @@ static void check_named(const char *file, uint32_t i, const char *why) {
     };
     char *name = mem_printf("bad.corm: layer 1 expert 1 chunk %u: ", i);
     for (size_t w = 0; w < TEST_COUNT(ways); w++) {
-        if (ways[w].way == READER_DIRECT && !reader_direct_works(file))
+        if (ways[w].way == READER_DIRECT && !reader_direct_works(file)) {
             continue;
+        }
         for (int guessed = 0; guessed < 2; guessed++) {
             struct rig r;
             rig_open(&r, file, 2 * CHUNKS, ways[w].how,
@@ -208,8 +211,9 @@ static int ask_bad_disk(void *ctx, uint64_t offset, size_t bytes, struct err *er
     struct bad_disk *d = ctx;
     (void)offset;
     (void)bytes;
-    if (atomic_fetch_add(&d->reads, 1) != d->at)
+    if (atomic_fetch_add(&d->reads, 1) != d->at) {
         return 0;
+    }
     rig_sleep_ms(d->stall_ms);
     return d->fails ? err_set(err, "Input/output error") : 0;
 }
@@ -241,8 +245,9 @@ static void a_disk_that_stalls_is_waited_for(void **state) {
                  (struct prefetch_options){
                      .io_threads = 2, .awake = awake == 1, .fault = {ask_bad_disk, &disk}});
         uint64_t start = clock_ns();
-        for (uint32_t i = 0; i < 6; i++)
+        for (uint32_t i = 0; i < 6; i++) {
             rig_use(&r, i);
+        }
         assert_true(clock_ns() - start >= UINT64_C(600000000));
         /* An I/O thread may begin before this thread waits: most of it is here. */
         assert_true(prefetch_stall_ns(r.prefetch) >= UINT64_C(300000000));

@@ -53,8 +53,9 @@ static uint8_t first_when_second_begins(enum reader_way way, bool split_reads) {
                                        .fault = {on_second_read, &s}});
     /* Nobody waits, so that only the I/O thread reads. */
     prefetch_demand(r.prefetch, needs, 2);
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 2; i++) {
         WAIT_UNTIL(rig_is_ready(r.prefetch, &needs[i]));
+    }
     prefetch_release(r.prefetch, needs, 2);
     rig_use(&r, 0);
     rig_use(&r, 3);

@@ -27,14 +27,16 @@ static int make_file(void **state) {
     dir = test_mkdir();
     path = mem_printf("%s/file", dir);
     content = mem_alloc(FILE_BYTES);
-    for (size_t i = 0; i < FILE_BYTES; i++)
+    for (size_t i = 0; i < FILE_BYTES; i++) {
         content[i] = (uint8_t)test_u64(&rng);
+    }
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0600);
     file_write_all(fd, content, FILE_BYTES, path, &err);
     fsync(fd); /* else its pages cannot be forgotten */
     close(fd);
-    for (size_t i = 0; i < N_SPANS; i++)
+    for (size_t i = 0; i < N_SPANS; i++) {
         spans[i] = (struct reader_span){i * SPAN_BYTES + i % 3 * 64, SPAN_BYTES - 192};
+    }
     return err.set ? -1 : 0;
 }
 
@@ -69,8 +71,9 @@ static void all_ways_give_the_same_bytes(void **state) {
     for (int way = 0; way < READER_WAYS; way++) {
         struct reader r;
         struct err err = {0};
-        if (!works((enum reader_way)way))
+        if (!works((enum reader_way)way)) {
             continue;
+        }
         reader_open(&r, path, (enum reader_way)way, NONE, &err);
         assert_no_err(&err);
         for (size_t i = 0; i < TEST_COUNT(odd); i++) {
@@ -97,8 +100,9 @@ static size_t cached_pages(void) {
     assert_int_equal(mincore(map, FILE_BYTES, there), 0);
     munmap(map, FILE_BYTES);
     close(fd);
-    for (size_t i = 0; i < PAGES; i++)
+    for (size_t i = 0; i < PAGES; i++) {
         n += there[i] & 1;
+    }
     return n;
 }
 
@@ -124,10 +128,12 @@ static void who_leaves_pages_behind(void **state) {
     assert_no_err(&err);
     reader_uncache(&r, 0, 0);
     reader_close(&r);
-    if (cached_pages() > 0)
+    if (cached_pages() > 0) {
         skip(); /* a file system that lies in memory */
-    if (works(READER_DIRECT))
+    }
+    if (works(READER_DIRECT)) {
         read_all(READER_DIRECT, NONE);
+    }
     read_all(READER_MAPPED, NONE);
     read_all(READER_PASSING, NONE);
     /* Threads that read neighbours may each bring a page that both use. */
@@ -141,8 +147,9 @@ static void who_leaves_pages_behind(void **state) {
 static void a_rate_is_the_rate(void **state) {
     (void)state;
     for (int way = 0; way < READER_WAYS; way++) {
-        if (!works((enum reader_way)way))
+        if (!works((enum reader_way)way)) {
             continue;
+        }
         /* The link lets 40 MB/s pass, all threads together; who is late cannot make it faster. */
         double rate = read_all((enum reader_way)way, (struct reader_throttle){40e6, 0});
         assert_true(rate > 4e6 && rate < 48e6);
@@ -192,8 +199,9 @@ static void the_rule(void **state) {
                                            [READER_DIRECT] = cases[i].direct,
                                            [READER_MAPPED] = cases[i].mapped,
                                            [READER_PASSING] = cases[i].passing};
-        if (reader_best(rates, cases[i].favoured) != cases[i].best)
+        if (reader_best(rates, cases[i].favoured) != cases[i].best) {
             fail_msg("case %zu: %s", i, reader_way_name(reader_best(rates, cases[i].favoured)));
+        }
     }
 }
 
@@ -210,10 +218,12 @@ static int on_read(void *ctx, uint64_t offset, size_t bytes, struct err *err) {
     struct timespec t = {0, (long)w->sleep_ns};
     atomic_fetch_add(&w->bytes, bytes);
     atomic_fetch_add(&w->reads[offset / SPAN_BYTES], 1);
-    if (w->fails)
+    if (w->fails) {
         return err_errno(err, w->fails, "%s", path);
-    if (w->sleep_ns)
+    }
+    if (w->sleep_ns) {
         nanosleep(&t, NULL);
+    }
     return 0;
 }
 
@@ -231,8 +241,9 @@ static struct reader_trial trial(enum reader_way cached, enum reader_way favoure
 static void the_slow_way_is_not_chosen(void **state) {
     static const enum reader_way cached[] = {READER_BUFFERED, READER_PASSING};
     (void)state;
-    if (!works(READER_DIRECT))
+    if (!works(READER_DIRECT)) {
         skip();
+    }
     for (int i = 0; i < 8; i++) {
         enum reader_way other = cached[i & 1], slow = i & 2 ? READER_DIRECT : other;
         enum reader_way fast = slow == other ? READER_DIRECT : other;
@@ -258,24 +269,28 @@ static void a_sample_is_read_once_and_all_over(void **state) {
     struct err err = {0};
     uint64_t bytes = 0;
     int quarters[4] = {0};
-    for (int way = 0; way < READER_WAYS; way++)
+    for (int way = 0; way < READER_WAYS; way++) {
         t.faults[way] = (struct reader_fault){on_read, &ways[way]};
+    }
     t.limit_ns = UINT64_C(60000000000);
     reader_choose(path, &t, &c, &err);
     assert_no_err(&err);
     for (size_t i = 0; i < N_SPANS; i++) {
         int n = 0;
-        for (int way = 0; way < READER_WAYS; way++)
+        for (int way = 0; way < READER_WAYS; way++) {
             n += ways[way].reads[i];
+        }
         assert_true(n <= 1);
         quarters[4 * i / N_SPANS] += n;
     }
-    for (int way = 0; way < READER_WAYS; way++)
+    for (int way = 0; way < READER_WAYS; way++) {
         bytes += ways[way].bytes;
+    }
     /* Direct reads are of whole pages. */
     assert_true(bytes > t.limit_bytes / 2 && bytes <= t.limit_bytes * 9 / 8);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 4; i++) {
         assert_true(quarters[i] >= 4);
+    }
 }
 
 static void a_slow_disk_is_not_measured_for_long(void **state) {
@@ -284,13 +299,15 @@ static void a_slow_disk_is_not_measured_for_long(void **state) {
     struct reader_trial t = trial(READER_PASSING, READER_DIRECT);
     struct reader_choice c;
     struct err err = {0};
-    for (int way = 0; way < READER_WAYS; way++)
+    for (int way = 0; way < READER_WAYS; way++) {
         t.faults[way] = (struct reader_fault){on_read, &w};
+    }
     reader_choose(path, &t, &c, &err);
     assert_no_err(&err);
     int reads = 0;
-    for (size_t i = 0; i < N_SPANS; i++)
+    for (size_t i = 0; i < N_SPANS; i++) {
         reads += w.reads[i];
+    }
     /* One turn each takes 50 ms, so that after four, and the first read, time is up. */
     assert_true(reads >= 3 && reads <= 2 * 6);
 }
@@ -308,8 +325,9 @@ static void a_way_that_fails_is_none(void **state) {
     assert_true(c.bytes_per_s[READER_DIRECT] == 0 && c.bytes_per_s[READER_PASSING] > 0);
     assert_false(c.failed[READER_PASSING].set);
     /* A file system without O_DIRECT and a bad disk are told apart. */
-    if (works(READER_DIRECT))
+    if (works(READER_DIRECT)) {
         assert_err(&c.failed[READER_DIRECT], path, "Input/output error");
+    }
     w.fails = EINVAL;
     reader_choose(path, &t, &c, &err);
     assert_no_err(&err);
@@ -346,8 +364,9 @@ static void without_direct_reading(void **state) {
     static const char file[] = "/sys/kernel/btf/vmlinux";
     static const struct reader_span some[] = {{0, 4096}, {8192, 4096}, {65536, 8192}, {40000, 100}};
     (void)state;
-    if (access(file, R_OK) != 0 || reader_direct_works(file))
+    if (access(file, R_OK) != 0 || reader_direct_works(file)) {
         skip();
+    }
     struct reader_trial t = trial(READER_PASSING, READER_DIRECT);
     struct reader_choice c;
     struct err err = {0};

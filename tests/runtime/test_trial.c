@@ -10,8 +10,9 @@ static unsigned run(struct trial *t, uint64_t *now, unsigned n, uint64_t with_ns
     for (unsigned i = 0; i < n; i++) {
         bool with = trial_token(t, *now);
         *now += with ? with_ns : without_ns;
-        if (pause && i % pause == pause - 1)
+        if (pause && i % pause == pause - 1) {
             *now += 10000000000u;
+        }
     }
     return (unsigned)(t->tok_off - before);
 }

@@ -14,8 +14,9 @@ void predictors_arch(struct arch *a) {
 
 float *predictors_floats(struct test_rng *rng, size_t n, float scale) {
     float *v = mem_alloc(n * sizeof *v);
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         v[i] = bf16_to_f32(f32_to_bf16(scale * test_f32(rng)));
+    }
     return v;
 }
 

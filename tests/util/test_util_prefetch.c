@@ -37,9 +37,10 @@ char *rig_packed_archive(const char *dir, bool raw_hot) {
     struct err err = {0};
     corm_open(&archive, path, 0, &err);
     assert_no_err(&err);
-    for (uint32_t i = 0; i < archive.n_chunks; i++)
+    for (uint32_t i = 0; i < archive.n_chunks; i++) {
         assert_int_equal(archive.chunks[i].encoding,
                          raw_hot && i % CHUNKS < HOT ? CORM_ENCODING_RAW : CORM_ENCODING_EXPONENTS);
+    }
     corm_close(&archive);
     return path;
 }
@@ -73,12 +74,13 @@ static void check_place(const struct rig *r, uint32_t chunk, const uint8_t *got)
     const struct corm_chunk *k = &r->archive.chunks[chunk];
     bool as_stored = k->encoding == CORM_ENCODING_RAW || cache_is_packed(c, chunk);
     assert_int_equal((uintptr_t)got % 64, 0);
-    if (!cache_uses_slot(c, chunk))
+    if (!cache_uses_slot(c, chunk)) {
         assert_ptr_equal(got, r->archive.map.data + k->offset);
-    else if (r->way == READER_MAPPED && as_stored)
+    } else if (r->way == READER_MAPPED && as_stored) {
         assert_false(got >= c->slots && got < c->slots + c->n_slots * c->slot_bytes);
-    else
+    } else {
         assert_ptr_equal(got, cache_slot(c, c->chunks[chunk].slot));
+    }
 }
 
 /* Decoded; free(). */
@@ -130,8 +132,9 @@ void rig_use(struct rig *r, uint32_t record) {
     prefetch_demand(r->prefetch, &need, 1);
     rig_wait(r, &need);
     assert_true(rig_is_ready(r->prefetch, &need));
-    for (uint32_t i = 0; i < CHUNKS; i++)
+    for (uint32_t i = 0; i < CHUNKS; i++) {
         rig_check_bytes(r, record * CHUNKS + i);
+    }
     prefetch_release(r->prefetch, &need, 1);
 }
 

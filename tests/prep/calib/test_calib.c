@@ -19,9 +19,10 @@ static void same_result(const struct calib_result *a, const struct calib_result 
     assert_memory_equal(a->predictors.body.data, b->predictors.body.data, a->predictors.body.len);
     assert_memory_equal(a->predictors.entries, b->predictors.entries,
                         a->predictors.n_entries * sizeof *a->predictors.entries);
-    for (uint32_t l = 0; l < a->n_layers; l++)
+    for (uint32_t l = 0; l < a->n_layers; l++) {
         assert_memory_equal(a->scores[l].learned, b->scores[l].learned,
                             sizeof a->scores[l].learned);
+    }
 }
 
 /* ---- what comes out ---- */
@@ -59,15 +60,18 @@ static void orders_are_permutations_and_scores_are_shares(void **state) {
         uint32_t moe_before = 0;
         for (uint32_t l = 0; l < a->n_layers; l++) {
             const struct calib_scores *s = &c.scores[l];
-            if (!a->moe[l])
+            if (!a->moe[l]) {
                 continue;
+            }
             for (uint32_t e = 0; e < a->n_experts; e++) {
                 size_t at = (size_t)l * a->n_experts + e;
                 memset(seen, 0, a->ffn_dim);
-                for (uint32_t i = 0; i < a->ffn_dim; i++)
+                for (uint32_t i = 0; i < a->ffn_dim; i++) {
                     seen[c.order[at * a->ffn_dim + i]] = true;
-                for (uint32_t i = 0; i < a->ffn_dim; i++)
+                }
+                for (uint32_t i = 0; i < a->ffn_dim; i++) {
                     assert_true(seen[i]);
+                }
                 assert_in_range(c.hot[at], 8, a->ffn_dim);
                 assert_int_equal(c.hot[at] % 8, 0);
             }
@@ -80,8 +84,9 @@ static void orders_are_permutations_and_scores_are_shares(void **state) {
             }
             for (uint32_t ahead = 1; ahead <= PREDICT_MAX_AHEAD && ahead <= l; ahead++) {
                 assert_int_equal(s->stale[ahead] >= 0, a->moe[l - ahead] != 0);
-                if (!a->moe[l - ahead])
+                if (!a->moe[l - ahead]) {
                     continue;
+                }
                 check_share(s->stale[ahead]);
                 check_share(s->learned[ahead]);
                 assert_true(s->stale_wide[ahead] >= s->stale[ahead]);
@@ -111,13 +116,15 @@ static void busy_neurons_come_first(void **state) {
     corm_predict_open(&p, section.data, section.len, a, a->ffn_dim, &err);
     assert_no_err(&err);
     for (uint32_t l = 0; l < a->n_layers; l++) {
-        if (c.scores[l].chunks_stored)
+        if (c.scores[l].chunks_stored) {
             continue; /* then the prior is the learned one */
+        }
         struct weight w = corm_predict_get(&p, PREDICT_CHUNK_PRIOR, l, 0);
         for (uint32_t e = 0; e < a->n_experts; e++) {
             const float *row = (const float *)(const void *)weight_row(&w, e);
-            for (uint32_t i = 1; i < a->ffn_dim; i++)
+            for (uint32_t i = 1; i < a->ffn_dim; i++) {
                 assert_true(row[i] <= row[i - 1] + 1e-5f);
+            }
         }
     }
     buf_free(&section);
@@ -144,8 +151,9 @@ static void on_start(struct progress *p, const char *label, uint64_t total,
 
 static void on_update(struct progress *p, uint64_t done) {
     struct stopper *s = (struct stopper *)p;
-    if (done >= s->at)
+    if (done >= s->at) {
         s->stop = 1;
+    }
 }
 
 static void on_finish(struct progress *p) {
@@ -287,8 +295,9 @@ static void without_text_there_is_nothing_to_do(void **state) {
     err = (struct err){0};
     calib_run(&r.model, &r.train, &none, &r.opt, NULL, NULL, &c, &err);
     assert_no_err(&err);
-    for (uint32_t i = 0; i < c.predictors.n_entries; i++)
+    for (uint32_t i = 0; i < c.predictors.n_entries; i++) {
         assert_int_equal(c.predictors.entries[i].kind, PREDICT_CHUNK_PRIOR);
+    }
     calib_result_free(&c);
     calib_rig_close(&r);
 }

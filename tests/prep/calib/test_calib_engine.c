@@ -35,8 +35,9 @@ static void compare_logits(const char *path_a, const char *path_b, const int32_t
     const struct corm_sampling greedy = {.temperature = 0, .repeat_penalty = 1, .top_p = 1};
     uint32_t vocab = corm_engine_info(a)->vocab;
     const float *la = model_eval(sa, ids, n, true), *lb = model_eval(sb, ids, n, true);
-    for (size_t i = 0; i < (size_t)n * vocab; i++)
+    for (size_t i = 0; i < (size_t)n * vocab; i++) {
         assert_true(fabsf(la[i] - lb[i]) <= 1e-3f);
+    }
     for (int i = 0; i < 32; i++) {
         int32_t id = corm_session_sample(sa, &greedy);
         assert_int_equal(id, corm_session_sample(sb, &greedy));
@@ -114,8 +115,9 @@ static void the_reordered_archive_is_the_same_model(void **state) {
 /* Recall at k that the archive's predictors had on held-out text, as the scores say. */
 static float expected_recall(const struct calib_scores *s, const struct corm_predict *p,
                              uint32_t target, uint32_t ahead) {
-    if (s[target].stored[ahead])
+    if (s[target].stored[ahead]) {
         return s[target].learned[ahead];
+    }
     bool mean = corm_predict_get(p, PREDICT_MEAN_OUT, target - ahead, 0).data != NULL;
     return mean && ahead > 0 ? s[target].corrected[ahead] : s[target].stale[ahead];
 }
@@ -139,27 +141,31 @@ static void the_engine_guesses_as_well_as_was_measured(void **state) {
         struct corm_session *s = model_session(e);
         for (uint32_t i = 0; i < r.held.n_seqs; i++) {
             corm_session_truncate(s, 0);
-            for (uint32_t t = 0; t < r.held.seqs[i].n; t++)
+            for (uint32_t t = 0; t < r.held.seqs[i].n; t++) {
                 model_eval(s, r.held.ids + r.held.seqs[i].first + t, 1, false);
+            }
         }
         const struct lookahead_counters *count = &e->lookahead.count;
         for (uint32_t ahead = 0; ahead <= PREDICT_MAX_AHEAD; ahead++) {
             float sum = 0;
             uint32_t n = 0;
             for (uint32_t l = ahead; l < c.n_layers; l++) {
-                if (c.scores[l].stale[ahead] < 0)
+                if (c.scores[l].stale[ahead] < 0) {
                     continue;
+                }
                 sum += expected_recall(c.scores, &e->predict.view, l, ahead);
                 n++;
             }
             assert_int_equal(count->routed[ahead],
                              (uint64_t)n * r.held.n_tok * hf_arch(&r.model)->n_active);
-            if (n == 0)
+            if (n == 0) {
                 continue;
+            }
             float got = (float)count->hits[ahead] / (float)count->routed[ahead];
-            if (fabsf(got - sum / (float)n) > 0.01f)
+            if (fabsf(got - sum / (float)n) > 0.01f) {
                 fail_msg("%s, %u ahead: recall %.4f, calibration measured %.4f", names[m], ahead,
                          (double)got, (double)(sum / (float)n));
+            }
         }
         corm_session_close(s);
         corm_engine_close(e);
@@ -196,9 +202,11 @@ static char *lossy_archive(struct calib_rig *r) {
     calib_rig_run(r, &c);
     c.predictors.n_levels = 1;
     c.predictors.levels[0] = 50;
-    for (uint32_t l = 0; l < c.n_layers; l++)
-        if (hf_arch(&r->model)->moe[l])
+    for (uint32_t l = 0; l < c.n_layers; l++) {
+        if (hf_arch(&r->model)->moe[l]) {
             corm_predict_add(&c.predictors, PREDICT_LOSS_DROP, l, 0, CODEC_F32, &share, 1, 1);
+        }
+    }
     corm_predict_finish(&c.predictors, &predictors);
     char *path = pack(r, "lossy", &c, &predictors);
     buf_free(&predictors);
@@ -229,8 +237,9 @@ static void no_mechanism_changes_a_bit(void **state) {
                 opt.threads = 1 + (uint32_t)k % 2;
                 opt.measure = &m;
                 if (run_hash(path, &opt, r.held.ids, 20, 60, m.no_guesses ? &none : &guessed) !=
-                    want)
+                    want) {
                     fail_msg("share %g, kind %zu, lossy %d: other logits", shares[i], k, lossy);
+                }
             }
         }
         assert_int_equal(none, 0);

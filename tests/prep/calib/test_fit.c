@@ -12,15 +12,17 @@ enum { ROWS = 3000, D = 24, E = 10, RANK = 3 };
 
 static float *random_floats(struct test_rng *rng, size_t n) {
     float *v = mem_alloc(n * sizeof *v);
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         v[i] = test_f32(rng);
+    }
     return v;
 }
 
 static double worst(const float *a, const float *b, size_t n) {
     double most = 0;
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         most = fabs((double)(a[i] - b[i])) > most ? fabs((double)(a[i] - b[i])) : most;
+    }
     return most;
 }
 
@@ -53,8 +55,9 @@ static void sums_may_come_in_pieces(void **state) {
     assert_true(g.n == ROWS);
     for (uint32_t i = 0; i < D; i++) {
         double sum = 0;
-        for (uint32_t r = 0; r < ROWS; r++)
+        for (uint32_t r = 0; r < ROWS; r++) {
             sum += (double)x[r * D + i];
+        }
         assert_true(fabs(sum - g.sum[i]) < 1e-9);
         for (uint32_t j = 0; j < D; j++) {
             double gram = 0, cross = 0;
@@ -76,14 +79,17 @@ static void sums_may_come_in_pieces(void **state) {
 static float *planted(struct test_rng *rng, const float *x, float noise) {
     float *a = random_floats(rng, RANK * D), *b = random_floats(rng, E * RANK);
     float *c = random_floats(rng, E), *y = mem_alloc(ROWS * E * sizeof *y);
-    for (uint32_t r = 0; r < ROWS; r++)
+    for (uint32_t r = 0; r < ROWS; r++) {
         for (uint32_t e = 0; e < E; e++) {
             double v = (double)c[e];
-            for (uint32_t k = 0; k < RANK; k++)
-                for (uint32_t i = 0; i < D; i++)
+            for (uint32_t k = 0; k < RANK; k++) {
+                for (uint32_t i = 0; i < D; i++) {
                     v += (double)b[e * RANK + k] * (double)a[k * D + i] * (double)x[r * D + i];
+                }
+            }
             y[r * E + e] = (float)v + noise * test_f32(rng);
         }
+    }
     free(a);
     free(b);
     free(c);
@@ -96,14 +102,16 @@ static double unexplained(const float *x, const float *y, uint32_t rank, const f
     double rest = 0, all = 0;
     for (uint32_t e = 0; e < E; e++) {
         double mean = 0;
-        for (uint32_t r = 0; r < ROWS; r++)
+        for (uint32_t r = 0; r < ROWS; r++) {
             mean += (double)y[r * E + e] / ROWS;
+        }
         for (uint32_t r = 0; r < ROWS; r++) {
             double v = (double)bias[e];
             for (uint32_t k = 0; k < rank; k++) {
                 double low = 0;
-                for (uint32_t i = 0; i < D; i++)
+                for (uint32_t i = 0; i < D; i++) {
                     low += (double)in[k * D + i] * (double)x[r * D + i];
+                }
                 v += (double)out[e * rank + k] * low;
             }
             rest += ((double)y[r * E + e] - v) * ((double)y[r * E + e] - v);
@@ -135,8 +143,9 @@ static void a_planted_low_rank_map_is_found(void **state) {
     (void)state;
     struct test_rng rng = {2};
     float *x = random_floats(&rng, ROWS * D);
-    for (uint32_t r = 0; r < ROWS; r++)
+    for (uint32_t r = 0; r < ROWS; r++) {
         x[r * D] += 3; /* means that are not zero */
+    }
     float *y = planted(&rng, x, 0), *noisy = planted(&rng, x, 0.5f);
     struct low_rank f;
     fit(x, y, 1e-9, RANK, &f);
@@ -171,8 +180,9 @@ static void columns_that_never_vary_do_no_harm(void **state) {
     struct low_rank f;
     fit(x, y, 1e-6, RANK, &f);
     assert_true(unexplained(x, y, RANK, f.in, f.out, f.bias) < 1e-4);
-    for (uint32_t i = 0; i < RANK * D; i++)
+    for (uint32_t i = 0; i < RANK * D; i++) {
         assert_true(isfinite(f.in[i]));
+    }
     free(x);
     free(y);
 }
@@ -213,8 +223,9 @@ static void principal_directions_are_those_of_greatest_spread(void **state) {
     float *x = random_floats(&rng, ROWS * D), basis[3 * D];
     for (uint32_t r = 0; r < ROWS; r++) {
         float p = 5 * test_f32(&rng), q = 3 * test_f32(&rng);
-        for (uint32_t i = 0; i < D; i++)
+        for (uint32_t i = 0; i < D; i++) {
             x[r * D + i] = 100 + 0.1f * x[r * D + i];
+        }
         x[r * D] += (p + q) * (float)M_SQRT1_2;
         x[r * D + 1] += (p - q) * (float)M_SQRT1_2;
     }
@@ -249,13 +260,15 @@ static void ridge_finds_coefficients_and_what_is_left(void **state) {
     struct test_rng rng = {7};
     float *z = random_floats(&rng, ROWS * M), *y = mem_alloc(ROWS * 2 * sizeof *y);
     static const float beta_planted[2 * M] = {1, -2, 0.5f, 0, 0, 3, -1, 0.25f};
-    for (uint32_t r = 0; r < ROWS; r++)
+    for (uint32_t r = 0; r < ROWS; r++) {
         for (uint32_t e = 0; e < 2; e++) {
             y[r * 2 + e] = e ? -4 : 7;
-            for (uint32_t i = 0; i < M; i++)
+            for (uint32_t i = 0; i < M; i++) {
                 y[r * 2 + e] += beta_planted[e * M + i] * z[r * M + i];
+            }
             y[r * 2 + e] += e ? test_f32(&rng) : 0; /* uniform noise: mean square 1 / 3 */
         }
+    }
     float beta[2 * M], intercept[2], residual[2];
     struct err err = {0};
     fit_ridge(z, y, ROWS, M, 2, 1e-9, beta, intercept, residual, &err);
@@ -267,8 +280,9 @@ static void ridge_finds_coefficients_and_what_is_left(void **state) {
     /* Infinite ridge: the mean, and all of the variance left. */
     fit_ridge(z, y, ROWS, M, 2, 1e9, beta, intercept, residual, &err);
     assert_no_err(&err);
-    for (uint32_t i = 0; i < 2 * M; i++)
+    for (uint32_t i = 0; i < 2 * M; i++) {
         assert_true(fabsf(beta[i]) < 1e-6f);
+    }
     assert_true(residual[0] > 1);
     free(z);
     free(y);

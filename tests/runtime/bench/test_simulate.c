@@ -65,13 +65,15 @@ static void add_trace(struct rig *r, enum guesses guesses) {
     made_up_routes(routes, EXPERTS - 2);
     for (uint32_t i = 0; i < EVENTS; i++) {
         uint32_t layer = i % LAYERS;
-        if (guesses == PERFECT && layer == 0)
+        if (guesses == PERFECT && layer == 0) {
             simulate_add_guess(&r->trace, 0, 0, ACTIVE, routes[i], sure);
+        }
         simulate_add(&r->trace, layer, routes[i]);
-        for (uint32_t ahead = 1; ahead <= 2 && layer + ahead < LAYERS && guesses != NONE; ahead++)
+        for (uint32_t ahead = 1; ahead <= 2 && layer + ahead < LAYERS && guesses != NONE; ahead++) {
             simulate_add_guess(&r->trace, layer + ahead, ahead, ACTIVE,
                                guesses == PERFECT ? routes[i + ahead] : never,
                                guesses == PERFECT ? sure : likely);
+        }
     }
 }
 
@@ -103,8 +105,9 @@ static void a_circle_of_three_in_a_cache_of_two(void **state) {
     struct rig r;
     struct err err = {0};
     open_rig(&r, 1);
-    for (int32_t i = 0; i < 6; i++)
+    for (int32_t i = 0; i < 6; i++) {
         simulate_add(&r.trace, 0, &(int32_t){i % 3});
+    }
     struct simulate_case how = {SIMULATE_LRU, 2, 0, 0};
     struct simulate_result result;
     assert_int_equal(simulate_run(&r.trace, &r.archive, &how, &result, &err), 0);
@@ -122,8 +125,9 @@ static void a_circle_of_three_in_a_cache_of_two(void **state) {
     assert_int_equal(result.reads, 1);
     uint64_t bytes = 0;
     const struct corm_record *rec = corm_record_of(&r.archive, 0, 2);
-    for (uint32_t i = 0; i < rec->n_chunks; i++)
+    for (uint32_t i = 0; i < rec->n_chunks; i++) {
         bytes += r.archive.chunks[rec->first_chunk + i].stored_bytes;
+    }
     assert_int_equal(result.read_bytes, bytes);
     close_rig(&r);
 }
@@ -230,13 +234,15 @@ static uint64_t guessed_reads(float p, uint32_t allowance) {
     struct rig r;
     struct err err = {0};
     open_rig(&r, ACTIVE);
-    for (int i = 0; i < TOKENS; i++)
+    for (int i = 0; i < TOKENS; i++) {
         for (uint32_t layer = 0; layer < LAYERS; layer++) {
             int32_t used[ACTIVE] = {i % (EXPERTS - 1), (i + 4) % (EXPERTS - 1)};
             simulate_add(&r.trace, layer, used);
-            if (layer == 0)
+            if (layer == 0) {
                 simulate_add_guess(&r.trace, 1, 1, 1, &(int32_t){EXPERTS - 1}, &p);
+            }
         }
+    }
     /* How busy the device is shows after a while. */
     struct simulate_case how = {SIMULATE_OWN, 4, allowance, EVENTS / 4};
     struct simulate_result result;

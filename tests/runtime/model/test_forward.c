@@ -58,8 +58,9 @@ struct rig {
 
 static const struct st_tensor *golden(const struct rig *r, const char *name) {
     const struct st_tensor *t = st_find(r->golden, name);
-    if (!t)
+    if (!t) {
         fail_msg("golden tensor %s is missing", name);
+    }
     return t;
 }
 
@@ -72,8 +73,9 @@ static void compare(struct rig *r, const char *name, const char *rows_name, cons
     assert_int_equal(want->shape[0], positions->shape[0]);
     assert_int_equal(want->shape[1], cols);
     for (uint64_t i = 0; i < positions->shape[0]; i++) {
-        if ((uint32_t)pos[i] < r->pos0 || (uint32_t)pos[i] >= r->pos0 + rows)
+        if ((uint32_t)pos[i] < r->pos0 || (uint32_t)pos[i] >= r->pos0 + rows) {
             continue;
+        }
         const float *got = data + (size_t)((uint32_t)pos[i] - r->pos0) * cols;
         for (uint32_t c = 0; c < cols; c++) {
             float w;
@@ -92,10 +94,12 @@ static void compare_ids(struct rig *r, const char *name, const int32_t *ids, uin
                         uint32_t cols) {
     const struct st_tensor *want = golden(r, name), *positions = golden(r, "tap_rows");
     const int32_t *pos = (const int32_t *)positions->data;
-    for (uint64_t i = 0; i < positions->shape[0]; i++)
-        if ((uint32_t)pos[i] >= r->pos0 && (uint32_t)pos[i] < r->pos0 + rows)
+    for (uint64_t i = 0; i < positions->shape[0]; i++) {
+        if ((uint32_t)pos[i] >= r->pos0 && (uint32_t)pos[i] < r->pos0 + rows) {
             assert_memory_equal(ids + (size_t)((uint32_t)pos[i] - r->pos0) * cols,
                                 want->data + i * cols * sizeof(int32_t), cols * sizeof(int32_t));
+        }
+    }
 }
 
 static void on_tap(void *ctx, enum tap tap, uint32_t layer, const float *data, uint32_t rows,
@@ -109,13 +113,15 @@ static void on_tap(void *ctx, enum tap tap, uint32_t layer, const float *data, u
     };
     struct rig *r = ctx;
     char name[64];
-    if (!names[tap]) /* TAP_FFN_RESIDUAL: what FFN_IN is the norm of */
+    if (!names[tap]) { /* TAP_FFN_RESIDUAL: what FFN_IN is the norm of */
         return;
+    }
     bool of_model = tap == TAP_EMBED || tap == TAP_FINAL_NORM || tap == TAP_LOGITS;
-    if (of_model)
+    if (of_model) {
         snprintf(name, sizeof name, "%s", names[tap]);
-    else
+    } else {
         snprintf(name, sizeof name, "l%u.%s", layer, names[tap]);
+    }
     compare(r, name, tap == TAP_LOGITS ? "logit_rows" : "tap_rows", data, rows, cols);
     if (ids) {
         snprintf(name, sizeof name, "l%u.expert_ids", layer);
@@ -137,11 +143,12 @@ static void rig_open(struct rig *r, const struct golden_case *c, const char *bac
 
     const struct arch *a = hf_arch(&r->hf);
     struct backend_limits limits = forward_limits(a, r->n_ids, r->n_ids);
-    if (strcmp(backend, "blas") == 0)
+    if (strcmp(backend, "blas") == 0) {
         backend_blas_open(&r->be, threads, &limits, &err);
-    else
+    } else {
         backend_cpu_open(&r->be, strcmp(backend, "best") == 0 ? NULL : backend, threads, &limits,
                          &err);
+    }
     assert_no_err(&err);
     hf_forward_open(&r->source, &r->hf, &r->be, r->n_ids);
     struct weight_source source = hf_forward_source(&r->source);
@@ -213,9 +220,11 @@ static void check_golden(const char *backend, uint32_t threads, enum kv_type kv_
 static void every_tap_agrees_on_every_cpu_isa(void **state) {
     (void)state;
     bool usable;
-    for (size_t i = 0; backend_cpu_isa_at(i, &usable); i++)
-        if (usable)
+    for (size_t i = 0; backend_cpu_isa_at(i, &usable); i++) {
+        if (usable) {
             check_golden(backend_cpu_isa_at(i, NULL), 2, KV_F32);
+        }
+    }
 }
 
 static void every_tap_agrees_on_openblas(void **state) {
