@@ -1,0 +1,448 @@
+"""The checkpoints of tests/golden/families: configuration and list of tensors of each.
+
+Configurations are spelled as the Hub has them; names and shapes of tensors are those of published files.
+"""
+from family_weights import bits, normal
+
+COMMON = {
+    "vocab_size": 288,
+    "hidden_size": 64,
+    "hidden_act": "silu",
+    "max_position_embeddings": 256,
+    "attention_dropout": 0.0,
+    "initializer_range": 0.02,
+    "use_cache": True,
+    "eos_token_id": 0,
+    "tie_word_embeddings": False,
+}
+
+# ---- lists of tensors ----
+# Standard deviations keep activations near 1, routing sharp and logits spread.
+
+
+def linear(name, n_out, n_in, gain=1.2):
+    return normal(name + ".weight", (n_out, n_in), gain / n_in**0.5)
+
+
+def norm(name, n, mean=1.0, dtype="BF16"):
+    return normal(name + ".weight", (n,), 0.29, mean, dtype)
+
+
+def embedding(prefix, c, std=0.5):
+    return normal(prefix + "embed_tokens.weight", (c["vocab_size"], c["hidden_size"]), std)
+
+
+def head(c):
+    return linear("lm_head", c["vocab_size"], c["hidden_size"], 2.3)
+
+
+def mlp(prefix, n, dim):
+    return [
+        linear(prefix + "gate_proj", n, dim),
+        linear(prefix + "up_proj", n, dim),
+        linear(prefix + "down_proj", dim, n),
+    ]
+
+
+# ---- gpt_oss ----
+
+GPT_OSS = COMMON | {
+    "architectures": ["GptOssForCausalLM"],
+    "model_type": "gpt_oss",
+    "attention_bias": True,
+    "head_dim": 16,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "num_hidden_layers": 4,
+    "num_local_experts": 8,
+    "output_router_logits": False,
+    "router_aux_loss_coef": 0.9,
+    "rms_norm_eps": 1e-05,
+    "sliding_window": 12,
+    "pad_token_id": 1,
+}
+
+GPT_OSS_MXFP4 = GPT_OSS | {
+    "experts_per_token": 3,
+    "initial_context_length": 32,
+    "intermediate_size": 64,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "num_experts_per_tok": 3,
+    "quantization_config": {
+        "modules_to_not_convert": [
+            "model.layers.*.self_attn",
+            "model.layers.*.mlp.router",
+            "model.embed_tokens",
+            "lm_head",
+        ],
+        "quant_method": "mxfp4",
+    },
+    "rope_scaling": {
+        "beta_fast": 4.0,
+        "beta_slow": 0.5,
+        "factor": 8.0,
+        "original_max_position_embeddings": 32,
+        "rope_type": "yarn",
+        "truncate": False,
+    },
+    "rope_theta": 10000,
+    "swiglu_limit": 2.5,
+    "torch_dtype": "bfloat16",
+}
+
+GPT_OSS_BF16 = GPT_OSS | {
+    "dtype": "bfloat16",
+    "intermediate_size": 32,
+    "num_experts_per_tok": 2,
+    "rope_parameters": {
+        "beta_fast": 4.0,
+        "beta_slow": 0.5,
+        "factor": 4.0,
+        "original_max_position_embeddings": 32,
+        "rope_theta": 10000.0,
+        "rope_type": "yarn",
+        "truncate": True,
+    },
+    "swiglu_limit": 1.5,
+}
+
+
+def gpt_oss_tensors(c):
+    dim, hid, e = c["hidden_size"], c["intermediate_size"], c["num_local_experts"]
+    q, kv = c["num_attention_heads"] * c["head_dim"], c["num_key_value_heads"] * c["head_dim"]
+    out = [embedding("model.", c)]
+    for i in range(c["num_hidden_layers"]):
+        at = f"model.layers.{i}."
+        out.append(norm(at + "input_layernorm", dim))
+        for name, n_out, n_in in (("q", q, dim), ("k", kv, dim), ("v", kv, dim), ("o", dim, q)):
+            out.append(linear(f"{at}self_attn.{name}_proj", n_out, n_in))
+            out.append(normal(f"{at}self_attn.{name}_proj.bias", (n_out,), 0.3))
+        out.append(normal(at + "self_attn.sinks", (c["num_attention_heads"],), 1.2))
+        out.append(norm(at + "post_attention_layernorm", dim))
+        out.append(linear(at + "mlp.router", e, dim, 2.3))
+        out.append(normal(at + "mlp.router.bias", (e,), 0.3))
+        for name, n_out, n_in in (("gate_up", 2 * hid, dim), ("down", dim, hid)):
+            experts = f"{at}mlp.experts.{name}_proj"
+            if "quantization_config" in c:
+                out.append(bits(experts + "_blocks", (e, n_out, n_in // 32, 16), 8))
+                out.append(bits(experts + "_scales", (e, n_out, n_in // 32), 2, 121 if name == "gate_up" else 120))
+            else:
+                out.append(normal(experts, (e, n_in, n_out), 1.2 / n_in**0.5))
+            out.append(normal(experts + "_bias", (e, n_out), 0.3))
+    return out + [norm("model.norm", dim), head(c)]
+
+
+# ---- qwen3_next, qwen3_5_moe ----
+
+QWEN3_NEXT = COMMON | {
+    "architectures": ["Qwen3NextForCausalLM"],
+    "model_type": "qwen3_next",
+    "attention_bias": False,
+    "decoder_sparse_step": 1,
+    "full_attention_interval": 4,
+    "head_dim": 32,
+    "intermediate_size": 96,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 16,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_value_head_dim": 32,
+    "mlp_only_layers": [1],
+    "moe_intermediate_size": 32,
+    "norm_topk_prob": True,
+    "num_attention_heads": 4,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "num_hidden_layers": 4,
+    "num_key_value_heads": 2,
+    "output_router_logits": False,
+    "partial_rotary_factor": 0.25,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "rope_theta": 10000000,
+    "router_aux_loss_coef": 0.001,
+    "shared_expert_intermediate_size": 64,
+    "torch_dtype": "bfloat16",
+}
+
+QWEN35_TEXT = {k: v for k, v in COMMON.items() if k != "tie_word_embeddings"} | {
+    "model_type": "qwen3_5_moe_text",
+    "attention_bias": False,
+    "attn_output_gate": True,
+    "dtype": "bfloat16",
+    "full_attention_interval": 2,
+    "head_dim": 32,
+    "layer_types": ["linear_attention", "full_attention"] * 2,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 16,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 6,
+    "linear_value_head_dim": 16,
+    "mamba_ssm_dtype": "float32",
+    "mlp_only_layers": [],
+    "moe_intermediate_size": 32,
+    "mtp_num_hidden_layers": 1,
+    "mtp_use_dedicated_embeddings": False,
+    "num_attention_heads": 4,
+    "num_experts": 8,
+    "num_experts_per_tok": 2,
+    "num_hidden_layers": 4,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-06,
+    "rope_parameters": {
+        "mrope_interleaved": True,
+        "mrope_section": [2, 1, 1],
+        "partial_rotary_factor": 0.25,
+        "rope_theta": 10000000,
+        "rope_type": "default",
+    },
+    "router_aux_loss_coef": 0.001,
+    "shared_expert_intermediate_size": 32,
+}
+
+QWEN35 = {
+    "architectures": ["Qwen3_5MoeForConditionalGeneration"],
+    "image_token_id": 282,
+    "model_type": "qwen3_5_moe",
+    "text_config": QWEN35_TEXT,
+    "tie_word_embeddings": False,
+    "video_token_id": 283,
+    "vision_config": {
+        "deepstack_visual_indexes": [],
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "model_type": "qwen3_5_moe",
+        "num_heads": 2,
+        "out_hidden_size": 64,
+        "patch_size": 4,
+    },
+    "vision_end_token_id": 285,
+    "vision_start_token_id": 284,
+}
+
+
+def full_interval(c, i):
+    return c["layer_types"][i] == "full_attention" if "layer_types" in c else (i + 1) % c["full_attention_interval"] == 0
+
+
+def delta_net(at, c, split):
+    dim, n_k, n_v = c["hidden_size"], c["linear_num_key_heads"], c["linear_num_value_heads"]
+    keys, vals = n_k * c["linear_key_head_dim"], n_v * c["linear_value_head_dim"]
+    if split:
+        out = [
+            linear(at + "in_proj_qkv", 2 * keys + vals, dim),
+            linear(at + "in_proj_z", vals, dim),
+            linear(at + "in_proj_b", n_v, dim),
+            linear(at + "in_proj_a", n_v, dim),
+        ]
+    else:
+        out = [linear(at + "in_proj_qkvz", 2 * keys + 2 * vals, dim), linear(at + "in_proj_ba", 2 * n_v, dim)]
+    f32 = "F32" if split else "BF16"  # what published files have
+    return out + [
+        normal(at + "conv1d.weight", (2 * keys + vals, 1, c["linear_conv_kernel_dim"]), 0.58),
+        normal(at + "A_log", (n_v,), 0.58, -2.5, f32),
+        normal(at + "dt_bias", (n_v,), 0.58),
+        norm(at + "norm", c["linear_value_head_dim"], dtype=f32),
+        linear(at + "out_proj", dim, vals),
+    ]
+
+
+def gated_attention(at, c):
+    dim, d = c["hidden_size"], c["head_dim"]
+    q, kv = c["num_attention_heads"] * d, c["num_key_value_heads"] * d
+    return [
+        linear(at + "q_proj", 2 * q, dim),
+        linear(at + "k_proj", kv, dim),
+        linear(at + "v_proj", kv, dim),
+        linear(at + "o_proj", dim, q),
+        norm(at + "q_norm", d, 0.0),
+        norm(at + "k_norm", d, 0.0),
+    ]
+
+
+def qwen_tensors(outer):
+    """qwen3_next as published: experts one by one; qwen3_5_moe: fused, inside a model that sees."""
+    c = outer.get("text_config", outer)
+    fused = c is not outer
+    prefix = "model.language_model." if fused else "model."
+    dim, hid, e = c["hidden_size"], c["moe_intermediate_size"], c["num_experts"]
+    out = [embedding(prefix, c)]
+    for i in range(c["num_hidden_layers"]):
+        at = f"{prefix}layers.{i}."
+        out.append(norm(at + "input_layernorm", dim, 0.0))
+        full = full_interval(c, i)
+        out += gated_attention(at + "self_attn.", c) if full else delta_net(at + "linear_attn.", c, fused)
+        out.append(norm(at + "post_attention_layernorm", dim, 0.0))
+        if i in c["mlp_only_layers"]:
+            out += mlp(at + "mlp.", c["intermediate_size"], dim)
+            continue
+        out.append(linear(at + "mlp.gate", e, dim, 2.3))
+        if fused:
+            out.append(normal(at + "mlp.experts.gate_up_proj", (e, 2 * hid, dim), 1.2 / dim**0.5))
+            out.append(normal(at + "mlp.experts.down_proj", (e, dim, hid), 1.2 / hid**0.5))
+        else:
+            for k in range(e):
+                out += mlp(f"{at}mlp.experts.{k}.", hid, dim)
+        out += mlp(at + "mlp.shared_expert.", c["shared_expert_intermediate_size"], dim)
+        out.append(linear(at + "mlp.shared_expert_gate", 1, dim))
+    out += [norm(prefix + "norm", dim, 0.0), head(c)]
+    # Neither is of the text: a reader must leave them out.
+    out += [linear("mtp.fc", dim, 2 * dim), norm("mtp.norm", dim, 0.0)]
+    out += [linear("mtp.layers.0.self_attn.k_proj", 8, dim)]
+    if fused:
+        out += [normal("model.visual.patch_embed.proj.weight", (16, 3, 2, 4, 4), 0.1)]
+        out += [normal("model.visual.patch_embed.proj.bias", (16,), 0.1)]
+    return out
+
+
+# ---- gemma4 ----
+
+GEMMA4_ROPE = {
+    "full_attention": {"partial_rotary_factor": 0.25, "rope_theta": 1000000.0, "rope_type": "proportional"},
+    "sliding_attention": {"rope_theta": 10000.0, "rope_type": "default"},
+}
+
+GEMMA4_TEXT = {k: v for k, v in COMMON.items() if k != "hidden_act"} | {
+    "model_type": "gemma4_text",
+    "attention_bias": False,
+    "bos_token_id": 2,
+    "dtype": "bfloat16",
+    "enable_moe_block": True,
+    "final_logit_softcapping": 6.0,
+    "head_dim": 16,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "hidden_size_per_layer_input": 0,
+    "intermediate_size": 96,
+    "moe_intermediate_size": 32,
+    "num_attention_heads": 4,
+    "num_experts": 8,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+    "rms_norm_eps": 1e-06,
+    "rope_parameters": GEMMA4_ROPE,
+    "sliding_window": 12,
+    "tie_word_embeddings": True,
+    "top_k_experts": 2,
+    "use_double_wide_mlp": False,
+    "vocab_size_per_layer_input": 288,
+}
+
+GEMMA4 = {
+    "architectures": ["Gemma4ForConditionalGeneration"],
+    "audio_config": None,
+    "dtype": "bfloat16",
+    "eos_token_id": [0, 1],
+    "image_token_id": 258880,
+    "initializer_range": 0.02,
+    "model_type": "gemma4",
+    "text_config": GEMMA4_TEXT
+    | {
+        "attention_k_eq_v": True,
+        "global_head_dim": 32,
+        "layer_types": ["sliding_attention"] * 2 + ["full_attention", "sliding_attention", "full_attention"],
+        "num_global_key_value_heads": 1,
+        "num_hidden_layers": 5,
+        "num_kv_shared_layers": 0,
+        "use_bidirectional_attention": "vision",
+    },
+    "tie_word_embeddings": True,
+    "vision_config": {
+        "head_dim": 8,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "model_type": "gemma4_vision",
+        "num_attention_heads": 2,
+        "num_hidden_layers": 1,
+        "num_key_value_heads": 2,
+        "patch_size": 4,
+    },
+    "vision_soft_tokens_per_image": 4,
+}
+
+GEMMA4_SHARED = GEMMA4_TEXT | {
+    "architectures": ["Gemma4ForCausalLM"],
+    "attention_k_eq_v": False,
+    "layer_types": ["sliding_attention", "full_attention"] + ["sliding_attention"] * 2 + ["full_attention"],
+    "num_hidden_layers": 5,
+    "num_kv_shared_layers": 2,
+    "per_layer_config": {"1": {"head_dim": 32}, "4": {"head_dim": 32}},
+}
+
+
+def gemma4_tensors(outer):
+    c = outer.get("text_config", outer)
+    prefix = "model." if c is outer else "model.language_model."
+    dim, hid, e = c["hidden_size"], c["moe_intermediate_size"], c["num_experts"]
+    out = [embedding(prefix, c, 0.29)]
+    for i in range(c["num_hidden_layers"]):
+        at = f"{prefix}layers.{i}."
+        full = c["layer_types"][i] == "full_attention"
+        d = 32 if full else c["head_dim"]
+        kv = d * (c.get("num_global_key_value_heads") if full and c["attention_k_eq_v"] else c["num_key_value_heads"])
+        q = c["num_attention_heads"] * d
+        out.append(normal(at + "layer_scalar", (1,), 0.15, 0.75))
+        out += [linear(at + "self_attn.q_proj", q, dim), norm(at + "self_attn.q_norm", d, 0.75)]
+        # Files have keys and values of layers that share those of others; the first of them here does.
+        if i <= c["num_hidden_layers"] - c["num_kv_shared_layers"]:
+            out += [linear(at + "self_attn.k_proj", kv, dim), norm(at + "self_attn.k_norm", d, 0.75)]
+            if not (full and c["attention_k_eq_v"]):
+                out.append(linear(at + "self_attn.v_proj", kv, dim))
+        out.append(linear(at + "self_attn.o_proj", dim, q))
+        for name in ("input", "post_attention", "pre_feedforward", "post_feedforward"):
+            out.append(norm(f"{at}{name}_layernorm", dim))
+        for name in ("post_feedforward_layernorm_1", "post_feedforward_layernorm_2", "pre_feedforward_layernorm_2"):
+            out.append(norm(at + name, dim))
+        out += mlp(at + "mlp.", c["intermediate_size"], dim)
+        out.append(normal(at + "router.proj.weight", (e, dim), 2.3))  # divided by sqrt(dim) at run time
+        out.append(normal(at + "router.scale", (dim,), 0.29, 1.0))
+        out.append(normal(at + "router.per_expert_scale", (e,), 0.29, 1.0))
+        out.append(normal(at + "experts.gate_up_proj", (e, 2 * hid, dim), 1.2 / dim**0.5))
+        out.append(normal(at + "experts.down_proj", (e, dim, hid), 1.2 / hid**0.5))
+    out.append(norm(prefix + "norm", dim))
+    if c is not outer:  # not of the text: a reader must leave them out
+        out.append(normal("model.vision_tower.patch_embedder.input_proj.weight", (16, 48), 0.1))
+        out.append(normal("model.embed_vision.embedding_projection.weight", (dim, 16), 0.1))
+    return out
+
+
+# `skipped`: tensors that transformers itself finds unexpected. `oracle`: keys of the configuration that are
+# other ones where transformers is to compute.
+FAMILIES = {
+    "gptoss-tiny": {
+        "config": GPT_OSS_MXFP4,
+        "tensors": gpt_oss_tensors,
+        "oracle": {"quantization_config": None},
+        "prompt": "The old drum lay under the bridge. When the rain came, Pip and Nora carried it up the hill and",
+    },
+    "gptoss-bf16": {
+        "config": GPT_OSS_BF16,
+        "tensors": gpt_oss_tensors,
+        "prompt": "Anna wrote to her sister: \"The boats are back, all 12 of them, and the fox is asleep.\" Then she",
+    },
+    "qwen3next-tiny": {
+        "config": QWEN3_NEXT,
+        "tensors": qwen_tensors,
+        "prompt": "It was a cold winter night, and the wind went round the house. The king could not sleep, so he",
+    },
+    "qwen35moe-tiny": {
+        "config": QWEN35,
+        "tensors": qwen_tensors,
+        "prompt": "One day a little bird fell out of the nest. \"Good morning,\" said the duck, \"where are you going",
+    },
+    "gemma4-tiny": {
+        "config": GEMMA4,
+        "tensors": gemma4_tensors,
+        "oracle": {"vision_config": None},
+        "skipped": ["model.vision_tower.patch_embedder.input_proj.weight",
+                    "model.embed_vision.embedding_projection.weight"],
+        "prompt": "Tom and his sister went to the park. They saw a big dog with a red ball, and the dog said to them",
+    },
+    "gemma4-shared": {
+        "config": GEMMA4_SHARED,
+        "tensors": gemma4_tensors,
+        # Without it transformers slices inputs per layer, which this model has none of.
+        "oracle": {"output_hidden_states": True},
+        "prompt": "There lived an old woman and her cat in a house by the river. Every morning, before the sun was up,",
+    },
+}

@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+"""Make the golden vectors of tests/golden/families and the counts of tests/golden/configs. Developer-only.
+
+    make_families.py make [NAME...]        search for seeds, write the folders (all, or the named ones)
+    make_families.py verify [NAME...]      run everything again from the folders, compare
+    make_families.py checkpoint NAME DIR   write the checkpoint that a folder describes, as the C tests do
+    make_families.py counts                params.txt of families/ and configs/
+
+Needs the packages in requirements.txt. README.md beside this file says what is in the folders;
+families.py has the configurations, family_weights.py the generator of the weights.
+"""
+import argparse
+import json
+import pathlib
+import shutil
+import sys
+import tempfile
+
+import numpy as np
+import safetensors.torch
+import torch
+import transformers
+from tokenizers import Tokenizer
+
+import oracle
+from families import FAMILIES
+from family_weights import read_list, values, write_checkpoint, write_list, write_plain_checkpoint
+from oracle import HERE
+
+OUT = HERE / "families"
+CONFIGS = HERE / "configs"
+TOKENIZER = HERE / "models/qwen3moe-tiny"
+
+T = 72  # over the window and a batch of 16, over YaRN's original length, over a chunk of the delta rule (64)
+N_NEW = 48
+TAP_ROWS = [0, 13, 40, T - 1]
+LOGIT_ROWS = [0, 13, 31, 40, T - 1]
+VERIFY_TOLERANCE = 1e-4
+COLUMNS = ["seed", "router_gap", "logit_gap", "logit_std", "noise", "f16_kv", "bytes"]
+
+
+def write_json(path, obj):
+    path.write_text(json.dumps(obj, indent=1) + "\n")
+
+
+def n_parameters(config):
+    """Of the text decoder with its head, without vision and without prediction of further tokens."""
+    config = transformers.AutoConfig.for_model(**config) if isinstance(config, dict) else config
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config.get_text_config())
+    model.tie_weights()
+    return model.num_parameters()
+
+
+# ---- running ----
+
+
+def write_oracle(spec, seed, tensors, path):
+    """The checkpoint for transformers in folder `path`: no MXFP4, nothing that sees."""
+    write_json(path / "config.json", spec["config"] | spec.get("oracle", {}))
+    write_plain_checkpoint(path / "model.safetensors", seed, tensors)
+
+
+def clipped(config, model, taps):
+    """Parts of gate and up (of the chosen experts) that swiglu_limit changes, over all layers."""
+    limit, parts = config["swiglu_limit"], {"gate": [], "up": []}
+    for i, layer in enumerate(model.model.layers):
+        ids, x, e = taps[f"l{i}.expert_ids"].long(), taps[f"l{i}.ffn_in"], layer.mlp.experts
+        for k in range(ids.shape[1]):
+            y = torch.einsum("ti,tio->to", x, e.gate_up_proj[ids[:, k]]) + e.gate_up_proj_bias[ids[:, k]]
+            parts["gate"].append(y[:, ::2] > limit)
+            parts["up"].append(y[:, 1::2].abs() > limit)
+    return {name: torch.cat(p).float().mean().item() for name, p in parts.items()}
+
+
+def check_special(spec, model, taps):
+    """Each checkpoint must really exercise what it is there for."""
+    config = spec["config"].get("text_config", spec["config"])
+    with torch.no_grad():
+        if "swiglu_limit" in config:
+            for name, part in clipped(config, model, taps).items():
+                assert 0.01 < part < 0.30, f"clips {part:.2f} of {name}"
+        if "final_logit_softcapping" in config:
+            part = (taps["logits"].abs() / config["final_logit_softcapping"] > 0.5).float().mean().item()
+            assert 0.05 < part < 0.5, f"the soft cap is felt by {part:.2f} of the logits"
+
+
+def make_try(spec, seed):
+    tensors = spec["tensors"](spec["config"])
+    skipped = spec.get("skipped", ())
+    with tempfile.TemporaryDirectory() as tmp:
+        path = pathlib.Path(tmp)
+        write_oracle(spec, seed, tensors, path)
+        model = oracle.load(path, skipped=skipped)
+        rng = np.random.Generator(np.random.PCG64(seed + 1000))
+        ids = rng.integers(0, oracle.vocab_size(model), T).tolist()
+        tok = Tokenizer.from_file(str(TOKENIZER / "tokenizer.json"))
+        return oracle.attempt(path, model, ids, tok, spec["prompt"], TAP_ROWS, LOGIT_ROWS,
+                              lambda taps: check_special(spec, model, taps), seed, N_NEW, skipped)
+
+
+def cmd_make(args):
+    for name in args.names or FAMILIES:
+        spec = FAMILIES[name]
+        seed, gold, row = oracle.search(name, range(args.seed, 1000), lambda n: make_try(spec, n))
+        out = OUT / name
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        write_json(out / "config.json", spec["config"])
+        write_json(out / "generation_config.json", {"eos_token_id": 0})
+        write_list(out / "tensors.txt", seed, spec["tensors"](spec["config"]))
+        safetensors.torch.save_file(gold, out / "golden.safetensors")
+        (out / "golden.safetensors").chmod(0o644)
+        (out / "prompt.txt").write_text(spec["prompt"])
+        (out / "params.txt").write_text(f"{n_parameters(spec['config'])}\n")
+        row["bytes"] = sum(f.stat().st_size for f in out.iterdir())
+        assert row["bytes"] <= 90 * 1024
+        oracle.report("make_families.py", COLUMNS, name, row)
+        print(name, row)
+
+
+def cmd_verify(args):
+    """From the folders alone: configuration, list of tensors, vectors."""
+    bad = 0
+    for name in args.names or FAMILIES:
+        spec, folder = FAMILIES[name], OUT / name
+        config = json.loads((folder / "config.json").read_text())
+        seed, tensors = read_list(folder / "tensors.txt")
+        gold = safetensors.torch.load_file(folder / "golden.safetensors")
+        tok = Tokenizer.from_file(str(TOKENIZER / "tokenizer.json"))
+        same_prompt = tok.encode((folder / "prompt.txt").read_text()).ids == gold["greedy_prompt"].tolist()
+        with tempfile.TemporaryDirectory() as tmp:
+            path = pathlib.Path(tmp)
+            write_oracle(spec | {"config": config}, seed, tensors, path)
+            model = oracle.load(path, skipped=spec.get("skipped", ()))
+            worst, other_choices, same, gaps = oracle.differences(model, gold)
+        same_count = n_parameters(config) == int((folder / "params.txt").read_text())
+        print(f"{name}: taps max abs diff {worst:.1e}, greedy same {same}, prompt same {same_prompt}, "
+              f"count same {same_count}, gaps {gaps[0]:.1e} {gaps[1]:.1e}")
+        bad += other_choices + (worst > VERIFY_TOLERANCE) + (not same) + (not same_prompt) + (not same_count)
+    sys.exit(f"{bad} checks failed" if bad else 0)
+
+
+def cmd_checkpoint(args):
+    folder, out = OUT / args.name, pathlib.Path(args.dir)
+    out.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(out / "model.safetensors", *read_list(folder / "tensors.txt"))
+    for name in ("config.json", "generation_config.json"):
+        shutil.copy(folder / name, out / name)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(TOKENIZER / name, out / name)
+
+
+def cmd_counts(_args):
+    for folder in sorted(list(OUT.glob("*/")) + list(CONFIGS.glob("*/"))):
+        n = n_parameters(json.loads((folder / "config.json").read_text()))
+        (folder / "params.txt").write_text(f"{n}\n")
+        print(folder.name, n)
+
+
+def main():
+    oracle.set_up()
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sub = ap.add_subparsers(dest="cmd", required=True)
+    for name, run in (("make", cmd_make), ("verify", cmd_verify)):
+        p = sub.add_parser(name)
+        p.add_argument("names", nargs="*", choices=[*FAMILIES, []], metavar="NAME")
+        p.add_argument("--seed", type=int, default=1, help="the first to try")
+        p.set_defaults(run=run)
+    p = sub.add_parser("checkpoint")
+    p.add_argument("name", choices=FAMILIES)
+    p.add_argument("dir")
+    p.set_defaults(run=cmd_checkpoint)
+    sub.add_parser("counts").set_defaults(run=cmd_counts)
+    args = ap.parse_args()
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,12 @@
+/*
+ * test_util_family: checkpoints of tests/golden/families, whose weights are made and not stored.
+ * tests/golden/README.md defines the numbers; make_families.py makes the same bytes.
+ */
+#ifndef TESTS_UTIL_TEST_UTIL_FAMILY_H
+#define TESTS_UTIL_TEST_UTIL_FAMILY_H
+
+/* Write the checkpoint that the folder `golden_dir` describes, with the shared tiny tokenizer, into
+ * a new folder of the same name in `out_dir`. Returns its path, to free(). */
+char *family_checkpoint(const char *golden_dir, const char *out_dir);
+
+#endif
