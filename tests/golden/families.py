@@ -433,6 +433,7 @@ FAMILIES = {
     "gemma4-tiny": {
         "config": GEMMA4,
         "tensors": gemma4_tensors,
+        "tap_rows": [0, 40, 71],
         "oracle": {"vision_config": None},
         "skipped": ["model.vision_tower.patch_embedder.input_proj.weight",
                     "model.embed_vision.embedding_projection.weight"],
@@ -441,6 +442,7 @@ FAMILIES = {
     "gemma4-shared": {
         "config": GEMMA4_SHARED,
         "tensors": gemma4_tensors,
+        "tap_rows": [0, 40, 71],
         # Without it transformers slices inputs per layer, which this model has none of.
         "oracle": {"output_hidden_states": True},
         "prompt": "There lived an old woman and her cat in a house by the river. Every morning, before the sun was up,",

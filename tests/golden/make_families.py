@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 
 import oracle
 from families import FAMILIES
-from family_weights import read_list, values, write_checkpoint, write_list, write_plain_checkpoint
+from family_weights import read_list, write_checkpoint, write_list, write_plain_checkpoint
 from oracle import HERE
 
 OUT = HERE / "families"
@@ -34,7 +34,7 @@ TOKENIZER = HERE / "models/qwen3moe-tiny"
 T = 72  # over the window and a batch of 16, over YaRN's original length, over a chunk of the delta rule (64)
 N_NEW = 48
 TAP_ROWS = [0, 13, 40, T - 1]
-LOGIT_ROWS = [0, 13, 31, 40, T - 1]
+LOGIT_ROWS = TAP_ROWS
 VERIFY_TOLERANCE = 1e-4
 COLUMNS = ["seed", "router_gap", "logit_gap", "logit_std", "noise", "f16_kv", "bytes"]
 
@@ -95,7 +95,7 @@ def make_try(spec, seed):
         rng = np.random.Generator(np.random.PCG64(seed + 1000))
         ids = rng.integers(0, oracle.vocab_size(model), T).tolist()
         tok = Tokenizer.from_file(str(TOKENIZER / "tokenizer.json"))
-        return oracle.attempt(path, model, ids, tok, spec["prompt"], TAP_ROWS, LOGIT_ROWS,
+        return oracle.attempt(path, model, ids, tok, spec["prompt"], spec.get("tap_rows", TAP_ROWS), LOGIT_ROWS,
                               lambda taps: check_special(spec, model, taps), seed, N_NEW, skipped)
 
 

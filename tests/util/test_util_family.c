@@ -11,7 +11,7 @@
 
 #define TOKENIZER "tests/golden/models/qwen3moe-tiny"
 
-enum { MAX_DIMS = 4, MAX_FILE = 1 << 20 };
+enum { MAX_DIMS = 8, MAX_FILE = 1 << 20 };
 
 /* A line of tensors.txt. */
 struct family_tensor {
