@@ -1,176 +1,256 @@
 /*
- * arch: see arch.h. The table of the fields of struct arch and what walks it: range checks,
- * metadata, description. Rules that tie several fields together are in check_rules. The tensor
- * slots are in arch_slots.c.
+ * arch: see arch.h. The table of the fields of struct arch, their ranges, and the rules that tie
+ * several fields together. What is made of the table on disk and for people is in arch_meta.c, the
+ * tensor slots are in arch_slots.c.
  */
 #include "format/arch.h"
 
+#include <assert.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- fields ---- */
+#include "format/arch_fields.h"
 
-enum field_kind { FIELD_STRING, FIELD_U32, FIELD_F32, FIELD_U32_ARRAY, FIELD_F32_ARRAY };
-
-enum {
-    FIELD_NO_LENGTH = 0,  /* not an array */
-    FIELD_OWN_LENGTH = 1, /* the array sets the length field, instead of having to match it */
-    FIELD_MATCH_LENGTH = 2,
-
-    FAMILY_MAX_BYTES = 64,
-    METADATA_MAX_ENTRIES = 256,
-    METADATA_MAX_KEY_BYTES = 64,
-    TYPE_U32 = 1, /* value types on disk */
-    TYPE_F32 = 2,
-    TYPE_STRING = 3,
-};
+enum { FAMILY_MAX_BYTES = 64, MAX_STOP_IDS = 1024 };
 
 /* Largest count of parameters: every size in bytes then stays far inside 64 bits. */
 static const uint64_t max_params = UINT64_C(1) << 47;
 
-struct field {
-    const char *key;
-    enum field_kind kind;
-    size_t at;       /* offset in struct arch of the value, or of the pointer to it */
-    double min, max; /* of the value, of every element, of a string's length in bytes */
-    bool optional; /* may be missing in the metadata; then the value is `missing` (arrays: empty) */
-    float missing;
-    int length;       /* arrays: FIELD_OWN_LENGTH or FIELD_MATCH_LENGTH */
-    size_t length_at; /* arrays: offset of the field that holds (length * length_unit) */
-    uint32_t length_unit;
-};
+/* ---- fields ---- */
 
-#define AT(member) offsetof(struct arch, member)
-#define U32(name, lo, hi)                                                                          \
-    { .key = #name, .kind = FIELD_U32, .at = AT(name), .min = lo, .max = hi }
-#define F32(name, lo, hi)                                                                          \
-    { .key = #name, .kind = FIELD_F32, .at = AT(name), .min = lo, .max = hi }
-#define ARRAY(name, type, lo, hi, len, unit)                                                       \
+#define MODEL(name, ty, lo, hi)                                                                    \
     {                                                                                              \
-        .key = #name, .kind = type, .at = AT(name), .min = lo, .max = hi,                          \
-        .length = FIELD_MATCH_LENGTH, .length_at = AT(len), .length_unit = unit                    \
+        .key = #name, .of = FIELD_OF_MODEL, .type = ty, .at = offsetof(struct arch, name),         \
+        .min = lo, .max = hi                                                                       \
     }
-#define HINT(name, lo, hi)                                                                         \
+#define U32(name, lo, hi) MODEL(name, FIELD_U32, lo, hi)
+#define F32(name, lo, hi) MODEL(name, FIELD_F32, lo, hi)
+#define ARRAY(name, ty, lo, hi, len)                                                               \
     {                                                                                              \
-        .key = #name, .kind = FIELD_F32, .at = AT(name), .min = lo, .max = hi, .optional = true,   \
-        .missing = -1.0f                                                                           \
+        .key = #name, .of = FIELD_ARRAY, .type = ty, .at = offsetof(struct arch, name), .min = lo, \
+        .max = hi, .length_at = offsetof(struct arch, len)                                         \
     }
+/* A number that old archives lack. */
+#define LATER(name, ty, lo, hi, without)                                                           \
+    {                                                                                              \
+        .key = #name, .of = FIELD_OF_MODEL, .type = ty, .at = offsetof(struct arch, name),         \
+        .min = lo, .max = hi, .optional = true, .missing = without                                 \
+    }
+/* Members of struct layer_kind. */
+#define KIND(name, member, ty, lo, hi)                                                             \
+    {                                                                                              \
+        .key = name, .of = FIELD_OF_KIND, .type = ty, .at = offsetof(struct layer_kind, member),   \
+        .min = lo, .max = hi                                                                       \
+    }
+#define KIND_LATER(name, member, ty, lo, hi, without)                                              \
+    {                                                                                              \
+        .key = name, .of = FIELD_OF_KIND, .type = ty, .at = offsetof(struct layer_kind, member),   \
+        .min = lo, .max = hi, .optional = true, .missing = without                                 \
+    }
+#define BY_LAYER(name, member, hi)                                                                 \
+    {                                                                                              \
+        .key = name, .of = FIELD_BY_LAYER, .type = FIELD_U32,                                      \
+        .at = offsetof(struct layer_kind, member), .min = 0, .max = hi                             \
+    }
+#define HINT(name, lo, hi) LATER(name, FIELD_F32, lo, hi, -1)
 
-/* Order matters where an array's length is the value of an earlier field. */
-static const struct field fields[] = {
-    {.key = "family", .kind = FIELD_STRING, .at = AT(family), .min = 1, .max = FAMILY_MAX_BYTES},
+/* The order in which the metadata section has them. */
+const struct arch_field arch_fields[] = {
+    {.key = "family",
+     .type = FIELD_STRING,
+     .at = offsetof(struct arch, family),
+     .min = 1,
+     .max = FAMILY_MAX_BYTES},
     U32(n_layers, 1, ARCH_MAX_LAYERS),
     U32(dim, 1, 1 << 17),
     U32(vocab, 1, 1 << 24),
-    U32(n_heads, 1, 4096),
-    U32(n_kv_heads, 1, 4096),
-    U32(head_dim, 2, 4096),
+    KIND("n_heads", att.n_heads, FIELD_U32, 0, 4096),
+    KIND("n_kv_heads", att.n_kv_heads, FIELD_U32, 0, 4096),
+    KIND("head_dim", att.head_dim, FIELD_U32, 0, 4096),
     U32(ctx_max_tok, 1, INT32_MAX),
     F32(norm_eps, 0x1p-40, 0x1p-3),
-    U32(qkv_bias, 0, 1),
-    U32(o_bias, 0, 1),
-    U32(qk_norm, ARCH_QK_NORM_NONE, ARCH_QK_NORM_FULL),
-    F32(clip_qkv, 0, 0x1p20),
-    ARRAY(window, FIELD_U32_ARRAY, 0, INT32_MAX, n_layers, 1),
-    U32(rope_dim, 0, 4096),
-    ARRAY(rope_inv_freq, FIELD_F32_ARRAY, 0, 0x1p10, rope_dim, 2),
-    F32(rope_scale, 0x1p-10, 0x1p10),
-    ARRAY(moe, FIELD_U32_ARRAY, 0, 1, n_layers, 1),
+    KIND("qkv_bias", att.qkv_bias, FIELD_U32, 0, 1),
+    KIND("o_bias", att.o_bias, FIELD_U32, 0, 1),
+    KIND("qk_norm", att.qk_norm, FIELD_U32, ARCH_QK_NORM_NONE, ARCH_QK_NORM_FULL),
+    KIND("clip_qkv", att.clip_qkv, FIELD_F32, 0, 0x1p20),
+    BY_LAYER("window", att.window, INT32_MAX),
+    {.key = "rope_dim",
+     .of = FIELD_ARRAY,
+     .type = FIELD_U32,
+     .at = offsetof(struct arch, rope_dim),
+     .min = 0,
+     .max = 4096,
+     .length_at = offsetof(struct arch, n_ropes),
+     .sets_length = true},
+    {.key = "rope_inv_freq",
+     .of = FIELD_ARRAY,
+     .type = FIELD_F32,
+     .at = offsetof(struct arch, rope_inv_freq),
+     .min = 0,
+     .max = 0x1p10,
+     .length_at = offsetof(struct arch, n_inv_freq),
+     .sets_length = true},
+    ARRAY(rope_scale, FIELD_F32, 0x1p-10, 0x1p10, n_ropes),
+    BY_LAYER("moe", moe, 1),
     U32(n_experts, 0, ARCH_MAX_EXPERTS),
     U32(n_active, 0, ARCH_MAX_ACTIVE),
     U32(ffn_dim, 0, 1 << 20),
-    U32(norm_topk, 0, 1),
-    U32(dense_dim, 0, 1 << 20),
-    U32(shared_dim, 0, 1 << 20),
-    U32(shared_gate, 0, 1),
+    KIND("norm_topk", route.renorm, FIELD_U32, 0, 1),
+    KIND("dense_dim", dense_dim, FIELD_U32, 0, 1 << 20),
+    KIND("shared_dim", shared_dim, FIELD_U32, 0, 1 << 20),
+    KIND("shared_gate", shared_gate, FIELD_U32, 0, 1),
     U32(tied, 0, 1),
     {.key = "stop_ids",
-     .kind = FIELD_U32_ARRAY,
-     .at = AT(stop_ids),
-     .min = 0,
+     .of = FIELD_ARRAY,
+     .type = FIELD_U32,
+     .at = offsetof(struct arch, stop_ids),
      .max = 1 << 24,
      .optional = true,
-     .length = FIELD_OWN_LENGTH,
-     .length_at = AT(n_stop),
-     .length_unit = 1},
+     .length_at = offsetof(struct arch, n_stop),
+     .sets_length = true},
     HINT(gen_temperature, -1, 0x1p10),
     HINT(gen_top_p, -1, 1),
     HINT(gen_top_k, -1, 1 << 24),
     HINT(gen_repeat_penalty, -1, 0x1p10),
+
+    /* What the first families do not need: written only where it differs from the default. */
+    LATER(embed_scale, FIELD_F32, 0x1p-20, 0x1p20, 1),
+    LATER(logit_cap, FIELD_F32, 0, 0x1p20, 0),
+    {.key = "kv_layer",
+     .of = FIELD_ARRAY,
+     .type = FIELD_U32,
+     .at = offsetof(struct arch, kv_layer),
+     .max = ARCH_MAX_LAYERS,
+     .optional = true,
+     .length_at = offsetof(struct arch, n_kv_layer),
+     .sets_length = true},
+    KIND_LATER("post_norm", block.post_norm, FIELD_U32, 0, 1, 0),
+    KIND_LATER("dense_beside", block.dense_beside, FIELD_U32, 0, 1, 0),
+    KIND_LATER("layer_scale", block.layer_scale, FIELD_U32, 0, 1, 0),
+    KIND_LATER("mixer", mixer, FIELD_U32, 0, MIXER_COUNT - 1, MIXER_ATTENTION),
+    KIND_LATER("v_norm", att.v_norm, FIELD_U32, 0, 1, 0),
+    KIND_LATER("v_from_k", att.v_from_k, FIELD_U32, 0, 1, 0),
+    KIND_LATER("attn_gate", att.gate, FIELD_U32, 0, 1, 0),
+    KIND_LATER("sinks", att.sinks, FIELD_U32, 0, 1, 0),
+    KIND_LATER("rope", att.rope, FIELD_U32, 0, ARCH_MAX_ROPES - 1, 0),
+    KIND_LATER("attn_scale", att.scale, FIELD_F32, 0, 0x1p10, 0),
+    KIND_LATER("delta_k_heads", delta.n_k_heads, FIELD_U32, 0, 4096, 0),
+    KIND_LATER("delta_v_heads", delta.n_v_heads, FIELD_U32, 0, 4096, 0),
+    KIND_LATER("delta_k_dim", delta.k_dim, FIELD_U32, 0, 4096, 0),
+    KIND_LATER("delta_v_dim", delta.v_dim, FIELD_U32, 0, 4096, 0),
+    KIND_LATER("delta_conv", delta.conv, FIELD_U32, 0, ARCH_MAX_CONV, 0),
+    KIND_LATER("route_input", route.input, FIELD_U32, 0, ROUTE_OWN_NORM, ROUTE_EXPERT_INPUT),
+    KIND_LATER("route_score", route.score, FIELD_U32, 0, ROUTE_SQRT_SOFTPLUS, ROUTE_SOFTMAX),
+    KIND_LATER("route_logit_bias", route.logit_bias, FIELD_U32, 0, 1, 0),
+    KIND_LATER("route_selection_bias", route.selection_bias, FIELD_U32, 0, 1, 0),
+    KIND_LATER("route_groups", route.groups, FIELD_U32, 0, ARCH_MAX_GROUPS, 0),
+    KIND_LATER("route_top_groups", route.top_groups, FIELD_U32, 0, ARCH_MAX_GROUPS, 0),
+    KIND_LATER("route_group_score", route.group_score, FIELD_U32, 0, ROUTE_GROUP_TOP_TWO,
+               ROUTE_GROUP_MAX),
+    KIND_LATER("route_factor", route.factor, FIELD_U32, 0, 1, 0),
+    KIND_LATER("route_eps", route.eps, FIELD_F32, 0, 1, 0),
+    KIND_LATER("route_scale", route.scale, FIELD_F32, 0x1p-20, 0x1p20, 1),
+    KIND_LATER("ffn_act", ffn.act, FIELD_U32, 0, FFN_SWIGLU_OAI, FFN_SILU),
+    KIND_LATER("ffn_bias", ffn.bias, FIELD_U32, 0, 1, 0),
+    KIND_LATER("ffn_limit", ffn.limit, FIELD_F32, 0, 0x1p20, 0),
+    KIND_LATER("ffn_alpha", ffn.alpha, FIELD_F32, 0, 0x1p10, 0),
+    {.key = "kind",
+     .of = FIELD_ARRAY,
+     .type = FIELD_U32,
+     .at = offsetof(struct arch, kind),
+     .max = ARCH_MAX_KINDS - 1,
+     .optional = true,
+     .length_at = offsetof(struct arch, n_layers)},
 };
-enum { FIELD_COUNT = sizeof fields / sizeof fields[0], MAX_STOP_IDS = 1024 };
+const size_t arch_n_fields = sizeof arch_fields / sizeof *arch_fields;
+static_assert(sizeof arch_fields / sizeof *arch_fields <= ARCH_FIELDS_MAX, "ARCH_FIELDS_MAX");
 
 /* Values and pointers of a struct by offset; memcpy keeps this free of aliasing questions. */
-static uint32_t get_u32(const struct arch *a, size_t at) {
-    uint32_t v;
-    memcpy(&v, (const char *)a + at, sizeof v);
-    return v;
+static uint32_t length_of(const struct arch *a, const struct arch_field *f) {
+    uint32_t n;
+    memcpy(&n, (const char *)a + f->length_at, sizeof n);
+    return n;
 }
 
-static float get_f32(const struct arch *a, size_t at) {
-    float v;
-    memcpy(&v, (const char *)a + at, sizeof v);
-    return v;
+uint32_t arch_field_count(const struct arch *a, const struct arch_field *f) {
+    switch (f->of) {
+    case FIELD_ARRAY:
+        return length_of(a, f);
+    case FIELD_OF_KIND:
+    case FIELD_BY_LAYER:
+        return a->n_kinds;
+    case FIELD_OF_MODEL:
+        break;
+    }
+    return 1;
 }
 
-static void *get_pointer(const struct arch *a, size_t at) {
+void *arch_field_pointer(const struct arch *a, const struct arch_field *f) {
     void *p;
-    memcpy(&p, (const char *)a + at, sizeof p);
+    memcpy(&p, (const char *)a + f->at, sizeof p);
     return p;
 }
 
-static void put(struct arch *a, size_t at, const void *value, size_t bytes) {
-    memcpy((char *)a + at, value, bytes);
-}
-
-static bool is_array(const struct field *f) {
-    return f->length != FIELD_NO_LENGTH;
-}
-
-static bool is_float(const struct field *f) {
-    return f->kind == FIELD_F32 || f->kind == FIELD_F32_ARRAY;
-}
-
-/* Elements of a numeric field (1 for a scalar). */
-static uint32_t field_count(const struct arch *a, const struct field *f) {
-    return is_array(f) ? get_u32(a, f->length_at) / f->length_unit : 1;
-}
-
-/* The elements themselves. */
-static const void *field_values(const struct arch *a, const struct field *f) {
-    return is_array(f) ? get_pointer(a, f->at) : (const char *)a + f->at;
-}
-
-static double element(const struct field *f, const void *values, uint32_t i) {
-    return is_float(f) ? (double)((const float *)values)[i] : (double)((const uint32_t *)values)[i];
-}
-
-static int check_range(const struct arch *a, const struct field *f, struct err *err) {
-    if (f->kind == FIELD_STRING) {
-        const char *s = get_pointer(a, f->at);
-        size_t len = s ? strlen(s) : 0;
-        if (len < f->min || len > f->max) {
-            return err_set(err, "%s: a name of 1 to %g bytes is needed, got %zu", f->key, f->max,
-                           len);
-        }
-        for (size_t i = 0; i < len; i++) {
-            if ((unsigned char)s[i] < 0x20 || s[i] == 0x7f) {
-                return err_set(err, "%s: holds a control character", f->key);
-            }
-        }
-        return 0;
+static char *element_at(const struct arch *a, const struct arch_field *f, uint32_t i) {
+    switch (f->of) {
+    case FIELD_ARRAY:
+        return (char *)arch_field_pointer(a, f) + (size_t)i * 4;
+    case FIELD_OF_KIND:
+    case FIELD_BY_LAYER:
+        return (char *)&a->kinds[i] + f->at;
+    case FIELD_OF_MODEL:
+        break;
     }
-    uint32_t n = field_count(a, f);
-    const void *values = field_values(a, f);
-    if (n > 0 && !values) {
+    return (char *)a + f->at;
+}
+
+uint32_t arch_field_bits(const struct arch *a, const struct arch_field *f, uint32_t i) {
+    uint32_t bits;
+    memcpy(&bits, element_at(a, f, i), sizeof bits);
+    return bits;
+}
+
+double arch_field_number(const struct arch *a, const struct arch_field *f, uint32_t i) {
+    uint32_t bits = arch_field_bits(a, f, i);
+    float number;
+    memcpy(&number, &bits, sizeof number);
+    return field_is_float(f) ? (double)number : (double)bits;
+}
+
+void arch_field_set(struct arch *a, const struct arch_field *f, uint32_t i, uint32_t bits) {
+    memcpy(element_at(a, f, i), &bits, sizeof bits);
+}
+
+/* ---- checks ---- */
+
+static int check_family(const char *s, const struct arch_field *f, struct err *err) {
+    size_t len = s ? strlen(s) : 0;
+    if (len < f->min || len > f->max) {
+        return err_set(err, "%s: a name of 1 to %g bytes is needed, got %zu", f->key, f->max, len);
+    }
+    for (size_t i = 0; i < len; i++) {
+        if ((unsigned char)s[i] < 0x20 || s[i] == 0x7f) {
+            return err_set(err, "%s: holds a control character", f->key);
+        }
+    }
+    return 0;
+}
+
+static int check_range(const struct arch *a, const struct arch_field *f, struct err *err) {
+    if (f->type == FIELD_STRING) {
+        return check_family(arch_field_pointer(a, f), f, err);
+    }
+    uint32_t n = arch_field_count(a, f);
+    if (n > 0 && f->of == FIELD_ARRAY && !arch_field_pointer(a, f)) {
         return err_set(err, "%s: missing (%u values expected)", f->key, n);
     }
     for (uint32_t i = 0; i < n; i++) {
-        double v = element(f, values, i);
+        double v = arch_field_number(a, f, i);
         if (!(v >= f->min && v <= f->max)) { /* also NaN */
             char where[32] = "";
-            if (is_array(f)) {
+            if (f->of == FIELD_ARRAY || n > 1) {
                 snprintf(where, sizeof where, "[%u]", i);
             }
             return err_set(err, "%s%s = %.10g is outside %.10g .. %.10g", f->key, where, v, f->min,
@@ -180,17 +260,122 @@ static int check_range(const struct arch *a, const struct field *f, struct err *
     return 0;
 }
 
+static int check_attention(const struct arch *a, const struct attention_rule *r, struct err *err) {
+    if (r->n_heads == 0 || r->n_kv_heads == 0 || r->n_heads % r->n_kv_heads != 0) {
+        return err_set(err, "n_heads = %u is not a multiple of n_kv_heads = %u", r->n_heads,
+                       r->n_kv_heads);
+    }
+    if (r->head_dim == 0 || r->head_dim % 2 != 0) {
+        return err_set(err, "head_dim = %u is %s", r->head_dim, r->head_dim ? "odd" : "missing");
+    }
+    if (r->rope >= a->n_ropes) {
+        return err_set(err, "rope = %u, but rope_dim has %u values", r->rope, a->n_ropes);
+    }
+    uint32_t rope_dim = a->rope_dim[r->rope];
+    if (rope_dim % 2 != 0 || rope_dim > r->head_dim) {
+        return err_set(err, "rope_dim = %u must be even and at most head_dim = %u", rope_dim,
+                       r->head_dim);
+    }
+    if (r->v_from_k && !r->v_norm) {
+        return err_set(err, "v_from_k = 1 needs v_norm = 1");
+    }
+    return 0;
+}
+
+static int check_delta(const struct delta_rule *r, struct err *err) {
+    if (r->n_k_heads == 0 || r->n_v_heads == 0 || r->n_v_heads % r->n_k_heads != 0) {
+        return err_set(err, "delta_v_heads = %u is not a multiple of delta_k_heads = %u",
+                       r->n_v_heads, r->n_k_heads);
+    }
+    if (r->k_dim == 0 || r->v_dim == 0 || r->conv == 0) {
+        return err_set(err, "delta_k_dim = %u, delta_v_dim = %u, delta_conv = %u: none may be 0",
+                       r->k_dim, r->v_dim, r->conv);
+    }
+    return 0;
+}
+
+static int check_route(const struct arch *a, const struct route_rule *r, struct err *err) {
+    if (r->groups == 0) {
+        return 0;
+    }
+    if (a->n_experts % r->groups != 0 || r->top_groups == 0 || r->top_groups > r->groups) {
+        return err_set(err,
+                       "route_groups = %u, route_top_groups = %u: expected groups that divide "
+                       "n_experts = %u, and some of them",
+                       r->groups, r->top_groups, a->n_experts);
+    }
+    return 0;
+}
+
+static int check_kind(const struct arch *a, const struct layer_kind *k, struct err *err) {
+    int status = k->mixer == MIXER_ATTENTION ? check_attention(a, &k->att, err)
+                                             : check_delta(&k->delta, err);
+    if (status < 0) {
+        return -1;
+    }
+    if (k->moe && (a->n_experts == 0 || a->n_active == 0 || a->ffn_dim == 0)) {
+        return err_set(err,
+                       "%u layers have experts, but n_experts = %u, n_active = %u, ffn_dim = %u",
+                       arch_moe_layers(a), a->n_experts, a->n_active, a->ffn_dim);
+    }
+    if (!k->moe && k->dense_dim == 0) {
+        return err_set(err, "%u layers have no experts, but dense_dim = 0",
+                       a->n_layers - arch_moe_layers(a));
+    }
+    if (k->shared_gate && k->shared_dim == 0) {
+        return err_set(err, "shared_gate = 1, but shared_dim = 0");
+    }
+    if (k->block.dense_beside && (k->shared_dim == 0 || k->shared_gate)) {
+        return err_set(err, "dense_beside = 1 needs shared_dim and no shared_gate");
+    }
+    if (k->ffn.act == FFN_SWIGLU_OAI && !(k->ffn.limit > 0)) {
+        return err_set(err, "ffn_act = %u needs ffn_limit", k->ffn.act);
+    }
+    return k->moe ? check_route(a, &k->route, err) : 0;
+}
+
+/* A layer that reads another's keys and values: one before it, that has its own, of one shape. */
+static int check_kv_layers(const struct arch *a, struct err *err) {
+    if (a->n_kv_layer == 0) {
+        return 0;
+    }
+    if (a->n_kv_layer != a->n_layers) {
+        return err_set(err, "kv_layer: %u values, expected none or %u", a->n_kv_layer, a->n_layers);
+    }
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        uint32_t from = a->kv_layer[l];
+        const struct layer_kind *k = arch_kind(a, l), *source = from <= l ? arch_kind(a, from) : k;
+        if (from > l || a->kv_layer[from] != from ||
+            (from != l &&
+             (k->mixer != MIXER_ATTENTION || source->mixer != MIXER_ATTENTION ||
+              source->att.n_kv_heads != k->att.n_kv_heads ||
+              source->att.head_dim != k->att.head_dim || source->att.window != k->att.window))) {
+            return err_set(err,
+                           "kv_layer[%u] = %u: expected the layer itself, or an earlier one of the "
+                           "same heads and window that has keys of its own",
+                           l, from);
+        }
+    }
+    return 0;
+}
+
 static int check_rules(const struct arch *a, struct err *err) {
-    if (a->n_heads % a->n_kv_heads != 0) {
-        return err_set(err, "n_heads = %u is not a multiple of n_kv_heads = %u", a->n_heads,
-                       a->n_kv_heads);
+    uint64_t inv_freqs = 0;
+    for (uint32_t i = 0; i < a->n_ropes; i++) {
+        inv_freqs += a->rope_dim[i] / 2;
     }
-    if (a->head_dim % 2 != 0) {
-        return err_set(err, "head_dim = %u is odd", a->head_dim);
+    if (a->n_ropes > ARCH_MAX_ROPES) {
+        return err_set(err, "rope_dim: %u values, at most %d are supported", a->n_ropes,
+                       ARCH_MAX_ROPES);
     }
-    if (a->rope_dim % 2 != 0 || a->rope_dim > a->head_dim) {
-        return err_set(err, "rope_dim = %u must be even and at most head_dim = %u", a->rope_dim,
-                       a->head_dim);
+    for (uint32_t i = 0; i < a->n_kinds; i++) {
+        if (check_kind(a, &a->kinds[i], err) < 0) {
+            return -1;
+        }
+    }
+    if (inv_freqs != a->n_inv_freq) {
+        return err_set(err, "rope_inv_freq has %u values, expected %u", a->n_inv_freq,
+                       (unsigned)inv_freqs);
     }
     if (a->n_stop > MAX_STOP_IDS) {
         return err_set(err, "stop_ids: %u ids, at most %d are supported", a->n_stop, MAX_STOP_IDS);
@@ -201,22 +386,11 @@ static int check_rules(const struct arch *a, struct err *err) {
                            a->vocab);
         }
     }
-    uint32_t n_moe = arch_moe_layers(a);
-    if (n_moe > 0) {
-        if (a->n_experts == 0 || a->n_active == 0 || a->ffn_dim == 0) {
-            return err_set(
-                err, "%u layers have experts, but n_experts = %u, n_active = %u, ffn_dim = %u",
-                n_moe, a->n_experts, a->n_active, a->ffn_dim);
-        }
-        if (a->n_active > a->n_experts) {
-            return err_set(err, "n_active = %u is above n_experts = %u", a->n_active, a->n_experts);
-        }
+    if (arch_moe_layers(a) > 0 && a->n_active > a->n_experts) {
+        return err_set(err, "n_active = %u is above n_experts = %u", a->n_active, a->n_experts);
     }
-    if (n_moe < a->n_layers && a->dense_dim == 0) {
-        return err_set(err, "%u layers have no experts, but dense_dim = 0", a->n_layers - n_moe);
-    }
-    if (a->shared_gate && a->shared_dim == 0) {
-        return err_set(err, "shared_gate = 1, but shared_dim = 0");
+    if (check_kv_layers(a, err) < 0) {
+        return -1;
     }
     uint64_t params = arch_params(a);
     if (params > max_params) {
@@ -226,281 +400,118 @@ static int check_rules(const struct arch *a, struct err *err) {
     return 0;
 }
 
+static int check_kind_indexes(const struct arch *a, struct err *err) {
+    if (!a->kind || !a->kinds || a->n_kinds == 0 || a->n_kinds > ARCH_MAX_KINDS) {
+        return err_set(err, "%u kinds of layers, expected 1 .. %d", a->n_kinds, ARCH_MAX_KINDS);
+    }
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        if (a->kind[l] >= a->n_kinds) {
+            return err_set(err, "kind[%u] = %u is not below the %u kinds", l, a->kind[l],
+                           a->n_kinds);
+        }
+    }
+    return 0;
+}
+
 int arch_check(const struct arch *a, struct err *err) {
-    for (size_t i = 0; i < FIELD_COUNT; i++) {
-        if (check_range(a, &fields[i], err) != 0) {
+    for (size_t i = 0; i < arch_n_fields; i++) {
+        if (check_range(a, &arch_fields[i], err) < 0) {
             return -1;
         }
     }
-    return check_rules(a, err);
+    return check_kind_indexes(a, err) < 0 ? -1 : check_rules(a, err);
 }
 
 void arch_free(struct arch *a) {
-    for (size_t i = 0; i < FIELD_COUNT; i++) {
-        if (is_array(&fields[i]) || fields[i].kind == FIELD_STRING) {
-            free(get_pointer(a, fields[i].at));
+    for (size_t i = 0; i < arch_n_fields; i++) {
+        if (arch_fields[i].of == FIELD_ARRAY || arch_fields[i].type == FIELD_STRING) {
+            free(arch_field_pointer(a, &arch_fields[i]));
         }
     }
+    free(a->kinds);
     memset(a, 0, sizeof *a);
 }
 
-/* ---- metadata ---- */
+/* ---- kinds and rope sets ---- */
 
-static void append_u16(struct buf *b, uint16_t v) {
-    uint8_t le[2] = {(uint8_t)v, (uint8_t)(v >> 8)};
-    buf_append(b, le, sizeof le);
-}
-
-static void append_u32(struct buf *b, uint32_t v) {
-    append_u16(b, (uint16_t)v);
-    append_u16(b, (uint16_t)(v >> 16));
-}
-
-static uint8_t disk_type(const struct field *f) {
-    return f->kind == FIELD_STRING ? TYPE_STRING : is_float(f) ? TYPE_F32 : TYPE_U32;
-}
-
-/* Whether the metadata needs the field: what a reader would fill in anyway is left out. */
-static bool is_written(const struct arch *a, const struct field *f) {
-    if (!f->optional) {
-        return true;
-    }
-    if (is_array(f)) {
-        return field_count(a, f) > 0;
-    }
-    return get_f32(a, f->at) >= 0.0f;
-}
-
-void arch_encode(const struct arch *a, struct buf *out) {
-    uint32_t n = 0;
-    for (size_t i = 0; i < FIELD_COUNT; i++) {
-        n += is_written(a, &fields[i]);
-    }
-    append_u32(out, n);
-    for (size_t i = 0; i < FIELD_COUNT; i++) {
-        const struct field *f = &fields[i];
-        if (!is_written(a, f)) {
-            continue;
+struct layer_kind arch_plain_kind(void) {
+    struct layer_kind kind = {0};
+    struct arch a = {.kinds = &kind, .n_kinds = 1};
+    for (size_t i = 0; i < arch_n_fields; i++) {
+        const struct arch_field *f = &arch_fields[i];
+        if (f->of == FIELD_OF_KIND && f->optional) {
+            float number = (float)f->missing;
+            uint32_t bits = (uint32_t)f->missing;
+            if (field_is_float(f)) {
+                memcpy(&bits, &number, sizeof bits);
+            }
+            arch_field_set(&a, f, 0, bits);
         }
-        bool text = f->kind == FIELD_STRING;
-        const void *values = text ? get_pointer(a, f->at) : field_values(a, f);
-        uint32_t count = text ? (uint32_t)strlen(values) : field_count(a, f);
-        size_t key_bytes = strlen(f->key);
-        append_u16(out, (uint16_t)key_bytes);
-        append_u16(out, disk_type(f));
-        append_u32(out, count);
-        buf_append(out, f->key, key_bytes);
-        if (text) {
-            buf_append(out, values, count);
-            continue;
+    }
+    return kind;
+}
+
+void arch_set_kinds(struct arch *a, const struct layer_kind *by_layer) {
+    a->kind = mem_realloc(a->kind, a->n_layers * sizeof *a->kind);
+    a->n_kinds = 0;
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        uint32_t k = 0;
+        while (k < a->n_kinds && memcmp(&a->kinds[k], &by_layer[l], sizeof *by_layer) != 0) {
+            k++;
         }
-        for (uint32_t k = 0; k < count; k++) {
-            uint32_t bits;
-            memcpy(&bits, (const char *)values + (size_t)k * 4, 4);
-            append_u32(out, bits);
+        if (k == a->n_kinds) {
+            a->kinds = mem_realloc(a->kinds, (k + 1) * sizeof *a->kinds);
+            a->kinds[a->n_kinds++] = by_layer[l];
         }
+        a->kind[l] = k;
     }
 }
 
-struct entry {
-    const uint8_t *key;
-    size_t key_bytes;
-    uint32_t type, count;
-    const uint8_t *value; /* count * element size bytes, borrowed */
-};
-
-static bool key_equal(const struct entry *e, const char *key) {
-    return e->key_bytes == strlen(key) && memcmp(e->key, key, e->key_bytes) == 0;
-}
-
-/* Split the section into entries. Returns their number, or -1. */
-static int parse_entries(struct cursor *c, struct entry *entries, struct err *err) {
-    uint32_t n = cursor_u32(c);
-    if (c->failed || n > METADATA_MAX_ENTRIES) {
-        return err_set(err, "metadata: %u entries, at most %d are supported", n,
-                       METADATA_MAX_ENTRIES);
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        struct entry *e = &entries[i];
-        e->key_bytes = cursor_u16(c);
-        e->type = cursor_u16(c);
-        e->count = cursor_u32(c);
-        if (!c->failed && (e->key_bytes == 0 || e->key_bytes > METADATA_MAX_KEY_BYTES)) {
-            return err_set(err, "metadata: key of entry %u has %zu bytes, expected 1 to %d", i,
-                           e->key_bytes, METADATA_MAX_KEY_BYTES);
-        }
-        e->key = cursor_bytes(c, e->key_bytes);
-        uint64_t value_bytes = e->type == TYPE_STRING ? e->count : (uint64_t)e->count * 4;
-        if (!c->failed && e->type != TYPE_U32 && e->type != TYPE_F32 && e->type != TYPE_STRING) {
-            return err_set(err, "metadata: key '%.*s' has unknown type %u", (int)e->key_bytes,
-                           (const char *)e->key, e->type);
-        }
-        e->value = cursor_bytes(c, value_bytes);
-        if (c->failed) {
-            return err_set(err, "metadata: entry %u does not fit into the section's %zu bytes", i,
-                           c->size);
-        }
-        for (uint32_t k = 0; k < i; k++) {
-            if (e->key_bytes == entries[k].key_bytes &&
-                memcmp(e->key, entries[k].key, e->key_bytes) == 0) {
-                return err_set(err, "metadata: key '%.*s' is given twice", (int)e->key_bytes,
-                               (const char *)e->key);
+uint32_t arch_derive_kinds(uint32_t n_layers,
+                           uint32_t (*value)(const void *ctx, const struct arch_field *f,
+                                             uint32_t layer),
+                           const void *ctx, uint32_t *kind) {
+    uint32_t n_kinds = 0;
+    for (uint32_t l = 0; l < n_layers; l++) {
+        uint32_t first = 0;
+        for (; first < l; first++) {
+            bool same = true;
+            for (size_t i = 0; same && i < arch_n_fields; i++) {
+                const struct arch_field *f = &arch_fields[i];
+                same = f->of != FIELD_BY_LAYER || value(ctx, f, l) == value(ctx, f, first);
+            }
+            if (same) {
+                break;
             }
         }
+        kind[l] = first < l ? kind[first] : n_kinds++;
     }
-    if (c->pos != c->size) {
-        return err_set(err, "metadata: %zu bytes after the last entry", c->size - c->pos);
-    }
-    return (int)n;
+    return n_kinds;
 }
 
-static int refuse_unknown_keys(const struct entry *entries, int n, struct err *err) {
-    static const char info[] = "info.";
-    for (int i = 0; i < n; i++) {
-        const struct entry *e = &entries[i];
-        if (e->key_bytes >= sizeof info - 1 && memcmp(e->key, info, sizeof info - 1) == 0) {
-            continue;
-        }
-        size_t k = 0;
-        while (k < FIELD_COUNT && !key_equal(e, fields[k].key)) {
-            k++;
-        }
-        if (k == FIELD_COUNT) {
-            return err_set(err, "metadata: unknown key '%.*s': the archive needs a newer program",
-                           (int)e->key_bytes, (const char *)e->key);
-        }
+struct rope_set arch_rope(const struct arch *a, uint32_t index) {
+    size_t first = 0;
+    for (uint32_t i = 0; i < index; i++) {
+        first += a->rope_dim[i] / 2;
     }
-    return 0;
+    return (struct rope_set){a->rope_dim[index], a->rope_inv_freq + first, a->rope_scale[index]};
 }
 
-static int decode_missing(struct arch *a, const struct field *f, struct err *err) {
-    if (!f->optional) {
-        return err_set(err, "metadata: key '%s' is missing", f->key);
+uint32_t arch_add_rope(struct arch *a, uint32_t dim, const float *inv_freq, float scale) {
+    uint32_t i = a->n_ropes++, half = dim / 2;
+    a->rope_dim = mem_realloc(a->rope_dim, a->n_ropes * sizeof *a->rope_dim);
+    a->rope_scale = mem_realloc(a->rope_scale, a->n_ropes * sizeof *a->rope_scale);
+    a->rope_inv_freq =
+        mem_realloc(a->rope_inv_freq, (a->n_inv_freq + half + 1) * sizeof *a->rope_inv_freq);
+    a->rope_dim[i] = dim;
+    a->rope_scale[i] = scale;
+    if (half > 0) {
+        memcpy(a->rope_inv_freq + a->n_inv_freq, inv_freq, half * sizeof *inv_freq);
     }
-    if (!is_array(f)) {
-        put(a, f->at, &f->missing, sizeof f->missing);
-    }
-    return 0;
+    a->n_inv_freq += half;
+    return i;
 }
 
-static int decode_field(struct arch *a, const struct field *f, const struct entry *e,
-                        struct err *err) {
-    if (e->type != disk_type(f)) {
-        return err_set(err, "metadata: key '%s' has type %u, expected %u", f->key, e->type,
-                       disk_type(f));
-    }
-    if (f->kind == FIELD_STRING) {
-        if (memchr(e->value, 0, e->count)) {
-            return err_set(err, "metadata: key '%s' holds a NUL byte", f->key);
-        }
-        char *s = mem_alloc((size_t)e->count + 1);
-        memcpy(s, e->value, e->count);
-        s[e->count] = '\0';
-        put(a, f->at, &s, sizeof s);
-        return 0;
-    }
-    uint32_t expected = f->length == FIELD_OWN_LENGTH ? e->count : field_count(a, f);
-    if (e->count != expected) {
-        return err_set(err, "metadata: key '%s' has %u values, expected %u", f->key, e->count,
-                       expected);
-    }
-    uint32_t scalar = 0;
-    uint32_t *values = is_array(f) ? mem_calloc(e->count, sizeof *values) : &scalar;
-    struct cursor c;
-    cursor_init(&c, e->value, (size_t)e->count * 4);
-    for (uint32_t i = 0; i < e->count; i++) {
-        values[i] = cursor_u32(&c); /* also the bits of an f32 */
-    }
-    if (!is_array(f)) {
-        put(a, f->at, &scalar, sizeof scalar);
-        return 0;
-    }
-    put(a, f->at, &values, sizeof values);
-    if (f->length == FIELD_OWN_LENGTH) {
-        put(a, f->length_at, &e->count, sizeof e->count);
-    }
-    return 0;
-}
-
-int arch_decode(struct arch *a, const void *data, size_t size, struct err *err) {
-    struct entry entries[METADATA_MAX_ENTRIES];
-    struct cursor c;
-    cursor_init(&c, data, size);
-    int n = parse_entries(&c, entries, err);
-    if (n < 0 || refuse_unknown_keys(entries, n, err) != 0) {
-        return -1;
-    }
-    for (size_t i = 0; i < FIELD_COUNT; i++) {
-        int k = 0;
-        while (k < n && !key_equal(&entries[k], fields[i].key)) {
-            k++;
-        }
-        int rc = k == n ? decode_missing(a, &fields[i], err)
-                        : decode_field(a, &fields[i], &entries[k], err);
-        if (rc != 0) {
-            return -1;
-        }
-    }
-    if (arch_check(a, err) != 0) {
-        return err_prefix(err, "metadata");
-    }
-    return 0;
-}
-
-/* ---- description ---- */
-
-/* Arrays that say one thing per layer are shown as runs: "0 x 2, 4096 x 30". */
-static void describe_runs(const uint32_t *values, uint32_t n, struct buf *out) {
-    for (uint32_t i = 0; i < n;) {
-        uint32_t end = i + 1;
-        while (end < n && values[end] == values[i]) {
-            end++;
-        }
-        buf_printf(out, "%s%u", i ? ", " : "", values[i]);
-        if (end - i > 1) {
-            buf_printf(out, " x %u", end - i);
-        }
-        i = end;
-    }
-}
-
-static void describe_floats(const float *values, uint32_t n, struct buf *out) {
-    enum { SHOWN = 4 };
-    for (uint32_t i = 0; i < n; i++) {
-        if (n > SHOWN && i == SHOWN - 1) {
-            buf_printf(out, ", ..., %.6g (%u values)", (double)values[n - 1], n);
-            return;
-        }
-        buf_printf(out, "%s%.6g", i ? ", " : "", (double)values[i]);
-    }
-}
-
-void arch_describe(const struct arch *a,
-                   void (*visit)(void *ctx, const char *key, const char *value), void *ctx) {
-    for (size_t i = 0; i < FIELD_COUNT; i++) {
-        const struct field *f = &fields[i];
-        if (!is_written(a, f)) {
-            continue;
-        }
-        struct buf text = {0};
-        switch (f->kind) {
-        case FIELD_STRING:
-            buf_printf(&text, "%s", (const char *)get_pointer(a, f->at));
-            break;
-        case FIELD_U32:
-            buf_printf(&text, "%u", get_u32(a, f->at));
-            break;
-        case FIELD_F32:
-            buf_printf(&text, "%.9g", (double)get_f32(a, f->at));
-            break;
-        case FIELD_U32_ARRAY:
-            describe_runs(field_values(a, f), field_count(a, f), &text);
-            break;
-        case FIELD_F32_ARRAY:
-            describe_floats(field_values(a, f), field_count(a, f), &text);
-            break;
-        }
-        visit(ctx, f->key, text.data ? text.data : "");
-        buf_free(&text);
-    }
+float attention_scale(const struct attention_rule *r) {
+    return r->scale > 0 ? r->scale : 1.0f / sqrtf((float)r->head_dim);
 }

@@ -9,11 +9,13 @@
  * running.
  * Threads: constant tables; a struct arch is immutable after arch_check.
  *
- * The architecture that the fields span: embedding; per layer, pre-norm attention (grouped queries,
- * RoPE on the half layout, optional biases, Q/K norm, clipping, sliding window) and a pre-norm
- * feed-forward part that is the sum of an optional always-on gated MLP (dense layer, or shared
- * expert with an optional sigmoid gate) and optional routed experts (softmax router, top-k); final
- * RMSNorm; output head.
+ * A model is: an embedding; layers, each of which adds what its mixer makes of a norm of the
+ * residual stream, and then what its feed-forward part makes of another norm; a final norm; an
+ * output head. What differs between the layers of a model is said by a small table of layer kinds,
+ * and each layer names its kind. A kind is a set of rules, one struct for each part of the layer;
+ * operations take a rule whole, so that a model that adds a number changes no signature.
+ *
+ * The rules hold numbers of 32 bits and nothing else: two kinds are alike where their bytes are.
  */
 #ifndef FORMAT_ARCH_H
 #define FORMAT_ARCH_H
@@ -21,48 +23,184 @@
 #include "format/base.h"
 #include "format/codec.h"
 
+enum {
+    ARCH_MAX_LAYERS = 1024,
+    ARCH_MAX_KINDS = 64,
+    ARCH_MAX_ROPES = 8,
+    ARCH_MAX_EXPERTS = 4096,
+    ARCH_MAX_ACTIVE = 64,
+    ARCH_MAX_GROUPS = 64,
+    ARCH_MAX_CONV = 16,
+};
+
+/* ---- rules ---- */
+
+/* What stands around the two branches (mixer, feed-forward) of a layer, each of which reads an
+ * RMSNorm of the residual stream and is added to it. */
+struct block_rule {
+    uint32_t post_norm; /* 1 = a branch's output has a norm of its own before it is added */
+    /* 1 = the always-on MLP of a layer with experts stands beside them: it reads a norm of its
+     * own, and each of the two has a norm of its own behind it before they are added. */
+    uint32_t dense_beside;
+    uint32_t layer_scale; /* 1 = the residual stream is multiplied by a number after the layer */
+};
+
+enum mixer_id {
+    MIXER_ATTENTION = 0, /* softmax attention with grouped queries */
+    MIXER_DELTA_NET = 1, /* gated delta net (arXiv 2412.06464), a recurrence */
+    MIXER_COUNT,
+};
+
 enum arch_qk_norm {
     ARCH_QK_NORM_NONE = 0,
     ARCH_QK_NORM_HEAD = 1, /* RMSNorm over each head's head_dim */
     ARCH_QK_NORM_FULL = 2, /* RMSNorm over the whole projection, all heads together */
 };
 
-enum { ARCH_MAX_LAYERS = 1024, ARCH_MAX_EXPERTS = 4096, ARCH_MAX_ACTIVE = 64 };
+/* Causal softmax attention; query head h reads key head h / (n_heads / n_kv_heads). */
+struct attention_rule {
+    uint32_t n_heads, n_kv_heads, head_dim;
+    uint32_t qkv_bias, o_bias; /* 0 or 1 */
+    uint32_t qk_norm;          /* enum arch_qk_norm, before RoPE */
+    uint32_t v_norm;           /* 1 = RMSNorm without a weight over each value head */
+    uint32_t v_from_k;         /* 1 = values are (v_norm of) the key projection before its norm */
+    uint32_t gate;             /* 1 = outputs are multiplied by sigmoid(gate projection) */
+    uint32_t sinks;  /* 1 = each head's softmax has one more score, which no value goes with */
+    uint32_t window; /* key j is visible to query i iff i - window < j <= i; 0 = all up to i */
+    uint32_t rope;   /* which of the model's rope sets turns queries and keys */
+    float clip_qkv;  /* clamp q, k, v to +-this after the norms, before RoPE; 0 = off */
+    float scale;     /* of the scores; 0 = 1 / sqrt(head_dim) */
+};
+
+/* The gated delta net. Its key heads serve n_v_heads / n_k_heads value heads each. */
+struct delta_rule {
+    uint32_t n_k_heads, n_v_heads;
+    uint32_t k_dim, v_dim; /* of a head */
+    uint32_t conv;         /* tokens that the causal convolution of q, k and v looks at */
+};
+
+/* What the router reads. */
+enum route_input {
+    ROUTE_EXPERT_INPUT = 0, /* what the experts read */
+    ROUTE_OWN_NORM = 1,     /* a norm of its own of the residual stream */
+};
+/* What experts are chosen by, computed from the router's logits. */
+enum route_score {
+    ROUTE_SOFTMAX = 0,
+    ROUTE_SIGMOID = 1,
+    ROUTE_SQRT_SOFTPLUS = 2, /* sqrt(log(1 + exp(logit))) */
+};
+enum route_group_score {
+    ROUTE_GROUP_MAX = 0,     /* a group is as good as its best expert */
+    ROUTE_GROUP_TOP_TWO = 1, /* as the sum of its two best */
+};
+
+/* Which experts a row uses, and with what weights. The choice goes by the scores, for a softmax
+ * without selection bias by the logits themselves; the weights are the chosen experts' scores. */
+struct route_rule {
+    uint32_t input;              /* enum route_input */
+    uint32_t score;              /* enum route_score */
+    uint32_t logit_bias;         /* 1 = a bias is added to the logits */
+    uint32_t selection_bias;     /* 1 = a bias is added to the scores for the choice alone */
+    uint32_t renorm;             /* 1 = the weights are divided by their sum + eps */
+    uint32_t groups, top_groups; /* experts are chosen from the best top_groups of equal groups; 0
+                                    = from all */
+    uint32_t group_score;        /* enum route_group_score */
+    uint32_t factor;             /* 1 = each expert's weight has a factor of its own */
+    float eps;                   /* of renorm */
+    float scale;                 /* of all weights, at last */
+};
+
+enum ffn_act {
+    FFN_SILU = 0,       /* silu(g) u, silu(z) = z / (1 + exp(-z)) */
+    FFN_GELU_TANH = 1,  /* gelu(g) u, gelu(z) = z / 2 (1 + tanh(sqrt(2 / pi) (z + 0.044715 z^3))) */
+    FFN_SWIGLU_OAI = 2, /* min(g, limit) sigmoid(alpha min(g, limit)) (clamp(u, limit) + 1) */
+};
+
+/* An MLP or expert is the sum over its neurons i of act(gate_i . x, up_i . x) down_i. */
+struct ffn_rule {
+    uint32_t act;  /* enum ffn_act */
+    uint32_t bias; /* 1 = experts have a bias on gate, up and down */
+    float limit;   /* of gate and up, for the activations that have one */
+    float alpha;
+};
+
+struct layer_kind {
+    struct block_rule block;
+    uint32_t mixer; /* enum mixer_id */
+    struct attention_rule att;
+    struct delta_rule delta;
+    uint32_t moe; /* 1 = the layer has routed experts */
+    struct route_rule route;
+    struct ffn_rule ffn;
+    uint32_t dense_dim;   /* neurons of the MLP of a layer without experts */
+    uint32_t shared_dim;  /* neurons of the always-on MLP of a layer with experts; 0 = none */
+    uint32_t shared_gate; /* 1 = its output is multiplied by sigmoid(gate . x) */
+};
+
+/* ---- the model ---- */
 
 struct arch {
     char *family; /* the importer's table row, for people: "mixtral" */
     uint32_t n_layers, dim, vocab;
-    uint32_t n_heads, n_kv_heads, head_dim;
     uint32_t ctx_max_tok; /* positions the model was trained for; a hint, not a limit of the
                              arithmetic */
     float norm_eps;
+    float embed_scale;  /* embeddings are multiplied by it */
+    float logit_cap;    /* logits become cap * tanh(logits / cap); 0 = off */
+    uint32_t n_experts; /* routed experts of a MoE layer */
+    uint32_t n_active;  /* experts a token uses */
+    uint32_t ffn_dim;   /* neurons of a routed expert */
+    uint32_t tied;      /* 1 = the output head is the embedding matrix */
 
-    uint32_t qkv_bias, o_bias; /* 0 or 1 */
-    uint32_t qk_norm;          /* enum arch_qk_norm */
-    float clip_qkv;            /* clamp q, k, v to +-this after Q/K norm, before RoPE; 0 = off */
-    uint32_t *window;          /* [n_layers] sliding window in tokens (key j visible to query i iff
-                                  j > i - window); 0 = all earlier tokens */
+    struct layer_kind *kinds; /* [n_kinds] */
+    uint32_t n_kinds;
+    uint32_t *kind;     /* [n_layers] index into kinds */
+    uint32_t *kv_layer; /* [n_kv_layer] whose keys and values an attention layer reads; empty: each
+                           layer its own */
+    uint32_t n_kv_layer;
 
-    uint32_t rope_dim;    /* leading components of each head that are rotated (even, <= head_dim) */
-    float *rope_inv_freq; /* [rope_dim / 2] radians per position, scaling already applied by the
-                             importer */
-    float rope_scale;     /* factor on cos and sin (YaRN attention factor); 1 = none */
-
-    uint32_t *moe;        /* [n_layers] 1 = the layer has routed experts */
-    uint32_t n_experts;   /* routed experts of a MoE layer */
-    uint32_t n_active;    /* experts a token uses */
-    uint32_t ffn_dim;     /* neurons of a routed expert */
-    uint32_t norm_topk;   /* 1 = divide the chosen probabilities by their sum */
-    uint32_t dense_dim;   /* neurons of the MLP of a layer without experts */
-    uint32_t shared_dim;  /* neurons of the shared expert of a MoE layer; 0 = none */
-    uint32_t shared_gate; /* 1 = shared expert's output is multiplied by sigmoid(gate . x) */
-    uint32_t tied;        /* 1 = the output head is the embedding matrix */
+    /* Rope sets: how positions turn queries and keys. */
+    uint32_t n_ropes;
+    uint32_t *rope_dim;   /* [n_ropes] leading components of each head that are rotated (even) */
+    float *rope_scale;    /* [n_ropes] factor on cos and sin (YaRN attention factor); 1 = none */
+    float *rope_inv_freq; /* [n_inv_freq] radians per position, rope_dim / 2 for each set, scaling
+                             already applied by the importer */
+    uint32_t n_inv_freq;
 
     uint32_t *stop_ids; /* [n_stop] tokens that end a generation */
     uint32_t n_stop;
     /* Sampling defaults the model's publisher suggests; negative = not given. */
     float gen_temperature, gen_top_p, gen_top_k, gen_repeat_penalty;
 };
+
+static inline const struct layer_kind *arch_kind(const struct arch *a, uint32_t layer) {
+    return &a->kinds[a->kind[layer]];
+}
+static inline bool arch_is_moe(const struct arch *a, uint32_t layer) {
+    return arch_kind(a, layer)->moe != 0;
+}
+
+/* All rules off, each number at the value at which it changes nothing. */
+struct layer_kind arch_plain_kind(void);
+/* Make `kinds` and `kind` of the kinds of all layers, `by_layer` [n_layers]: each different one
+ * once, in the order in which layers need them. n_layers is set. */
+void arch_set_kinds(struct arch *a, const struct layer_kind *by_layer);
+
+/* One rope set, borrowed from the arch. */
+struct rope_set {
+    uint32_t dim;
+    const float *inv_freq; /* [dim / 2] */
+    float scale;
+};
+struct rope_set arch_rope(const struct arch *a, uint32_t index);
+/* Add a rope set; inv_freq [dim / 2] is copied. Returns its index. */
+uint32_t arch_add_rope(struct arch *a, uint32_t dim, const float *inv_freq, float scale);
+
+/* The layer whose keys and values an attention layer reads: its own, or an earlier one's. */
+static inline uint32_t arch_kv_layer(const struct arch *a, uint32_t layer) {
+    return a->n_kv_layer > 0 ? a->kv_layer[layer] : layer;
+}
 
 /* Every rule that ties the fields together (ranges, divisibility, sizes that could overflow), once,
  * for importer and archive alike. The message names the field. */
@@ -106,6 +244,30 @@ enum slot_id {
     SLOT_EXPERT_GATE,
     SLOT_EXPERT_UP,
     SLOT_EXPERT_DOWN,
+    SLOT_ATTN_GATE,      /* projection whose sigmoid multiplies the attention's output */
+    SLOT_SINKS,          /* [1, n_heads] */
+    SLOT_ATTN_POST_NORM, /* norms behind the branches */
+    SLOT_FFN_POST_NORM,
+    SLOT_MLP_NORM, /* before and behind an MLP that stands beside experts */
+    SLOT_MLP_POST_NORM,
+    SLOT_MOE_POST_NORM,
+    SLOT_ROUTER_NORM,      /* the router's own norm of the residual stream */
+    SLOT_ROUTER_BIAS,      /* [1, n_experts] on the logits */
+    SLOT_ROUTER_SELECT,    /* [1, n_experts] on the scores, for the choice alone */
+    SLOT_ROUTER_FACTOR,    /* [1, n_experts] on the weights */
+    SLOT_EXPERT_GATE_BIAS, /* [n_experts, ffn_dim], neurons in the order of the records */
+    SLOT_EXPERT_UP_BIAS,
+    SLOT_EXPERT_DOWN_BIAS, /* [n_experts, dim] */
+    SLOT_LAYER_SCALE,      /* [1, 1] */
+    SLOT_DELTA_QKV,        /* queries, keys, values: [2 n_k_heads k_dim + n_v_heads v_dim, dim] */
+    SLOT_DELTA_Z,          /* output gate: [n_v_heads v_dim, dim] */
+    SLOT_DELTA_B,          /* writing strength, before its sigmoid: [n_v_heads, dim] */
+    SLOT_DELTA_A,          /* decay, before its bias and softplus: [n_v_heads, dim] */
+    SLOT_DELTA_CONV,       /* [2 n_k_heads k_dim + n_v_heads v_dim, conv], oldest token first */
+    SLOT_DELTA_RATE,       /* [1, n_v_heads]: exp(A_log) */
+    SLOT_DELTA_DT_BIAS,    /* [1, n_v_heads] */
+    SLOT_DELTA_NORM,       /* [1, v_dim] of each head's output */
+    SLOT_DELTA_OUT,        /* [dim, n_v_heads v_dim] */
     SLOT_COUNT,
 };
 
@@ -147,14 +309,23 @@ struct slot_place {
 };
 bool slot_next(const struct arch *a, struct slot_place *p);
 
-/* Sizes of the always-on MLP (0 = none) and the attention projections. */
+/* Neurons of the always-on MLP (0 = none), and widths of the mixers' projections. */
 uint32_t arch_mlp_dim(const struct arch *a, uint32_t layer);
-static inline uint32_t arch_q_dim(const struct arch *a) {
-    return a->n_heads * a->head_dim;
+static inline uint32_t attention_q_dim(const struct attention_rule *r) {
+    return r->n_heads * r->head_dim;
 }
-static inline uint32_t arch_kv_dim(const struct arch *a) {
-    return a->n_kv_heads * a->head_dim;
+static inline uint32_t attention_kv_dim(const struct attention_rule *r) {
+    return r->n_kv_heads * r->head_dim;
 }
+/* Columns of a delta net's queries, keys and values together, and of its values alone. */
+static inline uint32_t delta_qkv_dim(const struct delta_rule *r) {
+    return 2 * r->n_k_heads * r->k_dim + r->n_v_heads * r->v_dim;
+}
+static inline uint32_t delta_v_dim(const struct delta_rule *r) {
+    return r->n_v_heads * r->v_dim;
+}
+/* The factor on the scores of an attention layer. */
+float attention_scale(const struct attention_rule *r);
 /* Number of layers with routed experts. */
 uint32_t arch_moe_layers(const struct arch *a);
 /* Parameters in all, and those a token uses (embedding counted once in total, as one row when

@@ -81,6 +81,11 @@ static inline const uint8_t *weight_row(const struct weight *w, uint32_t row) {
     return w->data + (size_t)row * w->stride_bytes;
 }
 
+/* The numbers of a matrix in f32 without padding, such as a vector; NULL where there is no data. */
+static inline const float *weight_floats(const struct weight *w) {
+    return (const float *)(const void *)w->data;
+}
+
 /* Greatest |decode(encode(x)) - x| allowed for a row whose greatest magnitude is `amax`: the
  * codec's named tolerance, which encode_row keeps for every row of finite weights inside the
  * codec's range (f16 and q8: |x| up to 65504 and 127 * 65504; beyond, they saturate). Relative to

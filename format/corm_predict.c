@@ -24,6 +24,7 @@ static const struct kind_rule rules[PREDICT_KINDS] = {
     [PREDICT_SCORES] = {"scores", false, true},
     [PREDICT_CHUNK_GATES] = {"chunk_gates", false, false},
     [PREDICT_CHUNK_GATE_BETA] = {"chunk_gate_beta", false, false},
+    [PREDICT_CHUNK_GATE_BIAS] = {"chunk_gate_bias", false, true},
 };
 
 const char *corm_predict_kind_name(uint32_t kind) {
@@ -35,12 +36,13 @@ static void expected_shape(uint32_t kind, const struct arch *a, uint32_t chunks,
                            uint64_t *rows, uint64_t *cols) {
     uint64_t e = a->n_experts, d = a->dim;
     const uint64_t shapes[PREDICT_KINDS][2] = {
-        [PREDICT_MEAN_OUT] = {e, d},         [PREDICT_EXPERT_IN] = {ANY, d},
-        [PREDICT_EXPERT_OUT] = {e, ANY},     [PREDICT_EXPERT_BIAS] = {1, e},
-        [PREDICT_RANK_P] = {1, ANY},         [PREDICT_CHUNK_BASIS] = {ANY, d},
-        [PREDICT_CHUNK_PRIOR] = {e, chunks}, [PREDICT_CHUNK_BETA] = {e * chunks, ANY},
-        [PREDICT_LOSS_DROP] = {1, levels},   [PREDICT_SCORES] = {1, ANY},
-        [PREDICT_CHUNK_GATES] = {ANY, d},    [PREDICT_CHUNK_GATE_BETA] = {e * chunks, ANY},
+        [PREDICT_MEAN_OUT] = {e, d},          [PREDICT_EXPERT_IN] = {ANY, d},
+        [PREDICT_EXPERT_OUT] = {e, ANY},      [PREDICT_EXPERT_BIAS] = {1, e},
+        [PREDICT_RANK_P] = {1, ANY},          [PREDICT_CHUNK_BASIS] = {ANY, d},
+        [PREDICT_CHUNK_PRIOR] = {e, chunks},  [PREDICT_CHUNK_BETA] = {e * chunks, ANY},
+        [PREDICT_LOSS_DROP] = {1, levels},    [PREDICT_SCORES] = {1, ANY},
+        [PREDICT_CHUNK_GATES] = {ANY, d},     [PREDICT_CHUNK_GATE_BETA] = {e * chunks, ANY},
+        [PREDICT_CHUNK_GATE_BIAS] = {e, ANY},
     };
     *rows = shapes[kind][0];
     *cols = shapes[kind][1];
@@ -83,7 +85,8 @@ static int check_entry(const struct corm_predict *p, const struct corm_predict_e
                        name, e->layer, e->codec);
     }
     if (e->ahead > (rule->by_ahead ? PREDICT_MAX_AHEAD : 0) || e->layer >= a->n_layers ||
-        e->ahead >= a->n_layers - e->layer || !a->moe[e->layer] || !a->moe[e->layer + e->ahead]) {
+        e->ahead >= a->n_layers - e->layer || !arch_is_moe(a, e->layer) ||
+        !arch_is_moe(a, e->layer + e->ahead)) {
         return err_set(err, "predictors: %s: layer %u, ahead %u: the model has no experts there",
                        name, e->layer, e->ahead);
     }
@@ -153,6 +156,10 @@ static int check_groups(const struct corm_predict *p, const struct arch *a, stru
             gates.rows != (uint64_t)gate_beta.cols * a->n_experts) {
             return err_set(err, "predictors: gates of the chunk predictor of layer %u do not fit",
                            l);
+        }
+        struct weight gate_bias = corm_predict_get(p, PREDICT_CHUNK_GATE_BIAS, l, 0);
+        if (gate_bias.data && gate_bias.cols != gate_beta.cols) {
+            return err_set(err, "predictors: biases of the gates of layer %u do not fit", l);
         }
     }
     return 0;

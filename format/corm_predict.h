@@ -17,7 +17,8 @@
  *   CHUNK_PRIOR  [E, n]      log of the mean energy of each chunk
  *   CHUNK_BETA   [E * n, m]  coefficients of the log energy on P n(h); rows of hot chunks are zero
  *   CHUNK_GATES  [E * g, d]  gate rows of g neurons of each expert
- *   CHUNK_GATE_BETA [E * n, g] coefficients of the log energy on silu(gates . n(h))
+ *   CHUNK_GATE_BETA [E * n, g] coefficients of the log energy on act(gates . n(h) + bias)
+ *   CHUNK_GATE_BIAS [E, g]   the bias of those gates, where the layer's experts have biases
  *   LOSS_DROP    [1, levels] share of the predicted energy that may be left out, by loss level
  *   SCORES       [1, any]    what calibration measured on held-out text, for `corm-prep report`
  * EXPERT_* and RANK_P are by (source layer, ahead), the others by the layer that they are about,
@@ -42,6 +43,7 @@ enum predict_kind {
     PREDICT_SCORES = 10,
     PREDICT_CHUNK_GATES = 11,
     PREDICT_CHUNK_GATE_BETA = 12,
+    PREDICT_CHUNK_GATE_BIAS = 13,
     PREDICT_KINDS,
 };
 enum { PREDICT_MAX_AHEAD = 3, PREDICT_MAX_LEVELS = 8, PREDICT_VERSION = 1 };

@@ -495,8 +495,8 @@ static int read_records(struct corm *c, struct err *err) {
     c->layer_record = mem_calloc(c->arch.n_layers, sizeof *c->layer_record);
     uint32_t first = 0;
     for (uint32_t l = 0; l < c->arch.n_layers; l++) {
-        c->layer_record[l] = c->arch.moe[l] ? first : UINT32_MAX;
-        first += c->arch.moe[l] ? c->arch.n_experts : 0;
+        c->layer_record[l] = arch_is_moe(&c->arch, l) ? first : UINT32_MAX;
+        first += arch_is_moe(&c->arch, l) ? c->arch.n_experts : 0;
     }
     uint64_t end = records->offset;
     uint32_t next_chunk = 0;

@@ -183,7 +183,7 @@ int corm_write_open(struct corm_writer **out, const char *path, const struct arc
     w->neuron_bytes = 3 * codec_row_bytes(opt->expert_codec, arch->dim);
     open_packers(w);
     w->more_tensors = slot_next(arch, &w->next);
-    while (w->next_layer < arch->n_layers && !arch->moe[w->next_layer]) {
+    while (w->next_layer < arch->n_layers && !arch_is_moe(arch, w->next_layer)) {
         w->next_layer++;
     }
     /* A file of that name is what a killed process left behind. */
@@ -365,7 +365,7 @@ static void next_record(struct corm_writer *w) {
     w->next_expert = 0;
     do {
         w->next_layer++;
-    } while (w->next_layer < w->arch->n_layers && !w->arch->moe[w->next_layer]);
+    } while (w->next_layer < w->arch->n_layers && !arch_is_moe(w->arch, w->next_layer));
 }
 
 int corm_write_record(struct corm_writer *w, uint32_t layer, uint32_t expert,

@@ -4,7 +4,8 @@
  *
  * Owns: the operations' meaning. The scalar CPU tables (isa "scalar") define the results; every
  * other implementation is compared with them.
- * Leaves to others: models (runtime/model/forward), which bytes are in memory (runtime/cache).
+ * Leaves to others: models (runtime/model), which bytes are in memory (runtime/cache). An
+ * operation that a model's rule shapes takes that rule (format/arch.h) whole.
  *
  * Memory. `float *` and `int32_t *` arguments are backend memory from ops->alloc (for the CPU,
  * plain memory; on a device, device memory) unless named `host_*`. Weights were passed through
@@ -30,7 +31,7 @@
 #ifndef KERNELS_BACKEND_H
 #define KERNELS_BACKEND_H
 
-#include "format/codec.h"
+#include "format/arch.h"
 
 enum {
     FFN_BLOCK = 32, /* neurons summed together before partial sums are added, in order */
@@ -47,7 +48,8 @@ struct backend_limits {
     uint32_t max_experts;    /* routed experts of a layer */
     size_t max_packed_bytes; /* decoded bytes of a chunk that comes packed; 0: none does */
     uint32_t max_ctx_tok;
-    uint32_t n_heads, head_dim;
+    uint32_t n_heads, head_dim; /* of the widest attention layer, each */
+    struct delta_rule delta;    /* the greatest of each member */
 };
 
 /* How much a copy to device memory hurries: the forward pass waits for it, or may come to. */
@@ -76,7 +78,9 @@ struct backend_link {
 enum kv_type { KV_F16, KV_F32 };
 
 /* Keys and values of one sequence in one layer: [n_kv_heads, capacity_tok, head_dim] each, so that
- * the keys of a head are contiguous. Backend memory of kv_bytes() each. */
+ * the keys of a head are contiguous. Position p lies at p % capacity_tok: where a layer sees a
+ * window only, capacity_tok need not be more than that and the rows of a call. Backend memory of
+ * kv_bytes() each. */
 struct kv {
     enum kv_type type;
     uint32_t n_kv_heads, head_dim, capacity_tok;
@@ -91,19 +95,35 @@ static inline size_t kv_bytes(const struct kv *kv) {
 struct ffn_chunk {
     const uint8_t *data;
     uint32_t n_neurons;
+    uint32_t first; /* the first one's place in the expert: where its biases are */
     /* Where not 0: the rows are so many bytes as corm_exponents packed them (and checked), and are
      * decoded as they are used: for chunks of at most FFN_BLOCK neurons, with a backend that was
      * opened for it. */
     uint32_t packed_bytes;
 };
 
+/* Experts of a layer, what they have in common. Biases [n_experts, ffn_dim] and [n_experts, dim] are
+ * backend memory, NULL where the rule has none. */
+struct expert_layer {
+    const struct codec *codec;
+    uint32_t dim, ffn_dim, n_active;
+    struct ffn_rule rule;
+    const float *gate_bias, *up_bias, *down_bias;
+};
+
 /* One expert applied to the rows that chose it. Use u (< rows * n_active) stands for row u /
  * n_active and its choice u % n_active; the output goes to parts[u]. */
 struct expert_job {
+    uint32_t expert;
     const struct ffn_chunk *chunks; /* host array; data in backend memory */
     uint32_t n_chunks;
     const uint32_t *uses; /* host array [n_uses], increasing */
     uint32_t n_uses;
+};
+
+/* Vectors of a delta net, all f32: rate, dt_bias [1, n_v_heads], norm [1, v_dim]. */
+struct delta_weights {
+    struct weight rate, dt_bias, norm;
 };
 
 struct backend {
@@ -122,6 +142,7 @@ struct backend_ops {
     void (*free)(void *self, void *p);
     void (*read)(void *self, void *host_dst, const void *src, size_t bytes);
     void (*write)(void *self, void *dst, const void *host_src, size_t bytes);
+    void (*clear)(void *self, void *p, size_t bytes); /* zeros */
     /* Make a host weight usable by the other operations (CPU: as it is; device: uploaded, and freed
      * by close). */
     struct weight (*place)(void *self, const struct weight *host_weight);
@@ -131,7 +152,7 @@ struct backend_ops {
                   float *out);
 
     /* y[i] = x[i] / sqrt(mean(x[i]^2) + eps) * weight, over n vectors of `dim` (mean in at least
-     * f32); weight [1, dim] is f32. y may be x. Several vectors may share a row: Q/K norm by head
+     * f32); weight [1, dim] is f32, and counts as ones where it has no data. y may be x. Several vectors may share a row: Q/K norm by head
      * is n = rows * heads, dim = head_dim. */
     void (*rmsnorm)(void *self, const float *x, const struct weight *weight, float eps, uint32_t n,
                     uint32_t dim, float *y);
@@ -143,6 +164,12 @@ struct backend_ops {
     /* x[i] = min(max(x[i], -limit), limit), in place. */
     void (*clamp)(void *self, float *x, size_t n, float limit);
 
+    /* x[i] *= factor; and by the number that `factor` holds (f32 [1, 1]). In place. */
+    void (*scale)(void *self, float *x, size_t n, float factor);
+    void (*scale_by)(void *self, float *x, size_t n, const struct weight *factor);
+    /* x[i] = cap * tanh(x[i] / cap), in place. */
+    void (*softcap)(void *self, float *x, size_t n, float cap);
+
     /* Angles of positions pos0 .. pos0 + rows - 1: cs [rows, half, 2] = scale * {cos, sin}(pos *
      * inv_freq[i]), the product in f32, as the reference implementation does; inv_freq is host
      * memory. */
@@ -153,37 +180,68 @@ struct backend_ops {
     void (*rope)(void *self, float *x, uint32_t rows, uint32_t n_heads, uint32_t head_dim,
                  const float *cs, uint32_t half);
 
-    /* Store k, v [rows, n_kv_heads, head_dim] at positions pos0 ... */
+    /* Store k, v [rows, n_kv_heads, head_dim] at positions pos0 ...; rows <= capacity_tok. */
     void (*kv_store)(void *self, const struct kv *kv, const float *k, const float *v, uint32_t pos0,
                      uint32_t rows);
-    /* Causal attention of q [rows, n_heads, head_dim] at positions pos0 .. over the stored keys;
-     * query head h reads kv head h / (n_heads / n_kv_heads); window 0 = all earlier tokens, else
-     * key j is visible to query i iff j > i - window. Scores times `scale`; softmax in f32.
+    /* Causal attention of q [rows, rule.n_heads, head_dim] at positions pos0 .. over the stored
+     * keys; query head h reads kv head h / (n_heads / n_kv_heads); a window of 0 = all earlier
+     * tokens, else key j is visible to query i iff j > i - window. Scores times
+     * attention_scale(rule); softmax in f32. Where rule.sinks, the softmax of head h has one more
+     * score, sinks[h] (f32 [1, n_heads]), that is not scaled and that no value goes with: it takes
+     * part in the greatest score and in the sum. All visible positions are held.
      * out [rows, n_heads, head_dim]. */
-    void (*attention)(void *self, const float *q, uint32_t n_heads, const struct kv *kv,
-                      uint32_t pos0, uint32_t rows, uint32_t window, float scale, float *out);
+    void (*attention)(void *self, const struct attention_rule *rule, const struct kv *kv,
+                      const struct weight *sinks, const float *q, uint32_t pos0, uint32_t rows,
+                      float *out);
 
-    /* g[i] = silu(g[i]) * u[i], in place; silu(z) = z / (1 + exp(-z)). */
-    void (*silu_mul)(void *self, float *g, const float *u, size_t n);
+    /* g[i] = act(g[i], u[i]) of the rule, in place; `u` NULL: what the gate alone makes of it, by
+     * which u (for FFN_SWIGLU_OAI, u + 1) would be multiplied. */
+    void (*act_mul)(void *self, const struct ffn_rule *rule, float *g, const float *u, size_t n);
+    /* y[i] *= sigmoid(g[i]), in place. */
+    void (*sigmoid_mul)(void *self, float *y, const float *g, size_t n);
     /* y += x. */
     void (*add)(void *self, float *y, const float *x, size_t n);
     /* y[r] *= sigmoid(s[r]), y [rows, dim], in place. */
     void (*gate_rows)(void *self, float *y, const float *s, uint32_t rows, uint32_t dim);
 
-    /* Softmax over n_experts logits in f32, the n_active greatest in descending order of their
-     * logits (lower index first among equals; NaN last), their probabilities divided by their sum
-     * where `normalise`. The same logits give the same, distinct, ids on every backend and ISA.
-     * ids, weights [rows, n_active]. */
-    void (*route)(void *self, const float *logits, uint32_t rows, uint32_t n_experts,
-                  uint32_t n_active, bool normalise, int32_t *ids, float *weights);
+    /* Which experts a row uses: the `n` best by the rule, best first, and where `weights` is not
+     * NULL what their outputs are multiplied by. kernels/route.h defines both, to the bit, for
+     * every backend and ISA: the same logits give the same, distinct, ids, and the same weights.
+     * `select` and `factor` (f32 [1, n_experts]) have no data where the rule has none.
+     * logits [rows, n_experts]; ids, weights [rows, n], n <= n_experts. */
+    void (*route)(void *self, const struct route_rule *rule, const struct weight *select,
+                  const struct weight *factor, const float *logits, uint32_t rows,
+                  uint32_t n_experts, uint32_t n, int32_t *ids, float *weights);
 
-    /* For every job and use u: parts[u] [dim] = sum over the expert's neurons i of
-     * silu(gate_i . x_r) * (up_i . x_r) * down_i, r = u / n_active. x [rows, dim], parts
-     * [rows * n_active, dim]. The sum runs over blocks of FFN_BLOCK neurons from each chunk's
-     * start: inside a block in neuron order, then block by block. */
-    void (*experts)(void *self, const struct codec *codec, uint32_t dim,
-                    const struct expert_job *jobs, uint32_t n_jobs, uint32_t n_active,
-                    const float *x, float *parts);
+    /* For every job and use u: parts[u] [dim] = down_bias + sum over the neurons i of the job's
+     * chunks of act(gate_i . x_r + gate_bias_i, up_i . x_r + up_bias_i) * down_i, r = u /
+     * n_active, with the biases of the job's expert. The sum starts from down_bias, which counts
+     * once, whichever chunks the job has, and runs over blocks of FFN_BLOCK neurons from each
+     * chunk's start: inside a block in neuron order from zero, then block by block.
+     * x [rows, dim], parts [rows * n_active, dim]. */
+    void (*experts)(void *self, const struct expert_layer *layer, const struct expert_job *jobs,
+                    uint32_t n_jobs, const float *x, float *parts);
+
+    /* The gated delta net, token by token; a backend without it has NULL for both.
+     * Causal convolution of each column over the last rule.conv tokens, then silu:
+     * y[t][c] = silu(sum over j of kernel[c][j] * in[t - conv + 1 + j][c]), j in order, where
+     * in[-1], in[-2], ... are the rows of tail [conv - 1, cols] from its end; x [rows, cols],
+     * cols = delta_qkv_dim(rule); kernel f32 [cols, conv]. Afterwards tail holds the last conv - 1
+     * rows of what was seen. */
+    void (*delta_conv)(void *self, const struct delta_rule *rule, const struct weight *kernel,
+                       const float *x, uint32_t rows, float *tail, float *y);
+    /* The recurrence (arXiv 2412.06464, equation 10). qkv [rows, delta_qkv_dim] as delta_conv
+     * leaves it: queries of all key heads, keys, values of all value heads; z [rows, n_v_heads,
+     * v_dim]; a, b [rows, n_v_heads]. Value head h reads key head h / (n_v_heads / n_k_heads). For
+     * each head and token, with S [k_dim, v_dim] of the head in `state` [n_v_heads, k_dim, v_dim]:
+     *   q, k = their heads / sqrt(sum of squares + 1e-6), q / sqrt(k_dim) besides
+     *   S *= exp(-rate[h] * softplus(a + dt_bias[h]))
+     *   S += k (x) sigmoid(b) * (v - S^T k)
+     *   out = rmsnorm(S^T q; weight `norm` [1, v_dim], eps) * silu(z)
+     * out [rows, n_v_heads, v_dim]. */
+    void (*delta_net)(void *self, const struct delta_rule *rule, const struct delta_weights *w,
+                      float eps, const float *qkv, const float *z, const float *a, const float *b,
+                      uint32_t rows, float *state, float *out);
 
     /* y[r] = sum over j, in order, of weights[r, j] * parts[r, j]: y [rows, dim]. */
     void (*combine)(void *self, const float *parts, const float *weights, uint32_t rows,

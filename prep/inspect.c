@@ -42,7 +42,7 @@ static void sum_record(const struct corm *c, const struct corm_record *r, struct
 static struct record_sums sum_records(const struct corm *c, uint32_t layer) {
     struct record_sums s = {0};
     for (uint32_t l = 0; l < c->arch.n_layers; l++) {
-        for (uint32_t e = 0; c->arch.moe[l] && e < c->arch.n_experts; e++) {
+        for (uint32_t e = 0; arch_is_moe(&c->arch, l) && e < c->arch.n_experts; e++) {
             if (layer == l || layer == c->arch.n_layers) {
                 sum_record(c, corm_record_of(c, l, e), &s);
             }
@@ -133,7 +133,7 @@ static void text_experts(const struct corm *c, struct buf *out) {
     buf_printf(out, "  %-6s %8s %12s %12s %7s %12s %7s %9s %9s\n", "layer", "experts", "raw",
                "stored", "ratio", "hot", "of all", "chunks", "raw");
     for (uint32_t l = 0; l < c->arch.n_layers; l++) {
-        if (c->arch.moe[l]) {
+        if (arch_is_moe(&c->arch, l)) {
             char name[16];
             snprintf(name, sizeof name, "%u", l);
             struct record_sums s = sum_records(c, l);
@@ -241,11 +241,18 @@ static json_t *json_u32s(const uint32_t *values, uint32_t n) {
 static json_t *json_arch(const struct arch *a) {
     json_t *arch = json_object(), *freqs = json_array();
     arch_describe(a, json_field, arch);
-    for (uint32_t i = 0; i < a->rope_dim / 2; i++) {
+    for (uint32_t i = 0; i < a->n_inv_freq; i++) {
         json_array_append_new(freqs, json_real(a->rope_inv_freq[i]));
     }
-    json_object_set_new(arch, "window", json_u32s(a->window, a->n_layers));
-    json_object_set_new(arch, "moe", json_u32s(a->moe, a->n_layers));
+    uint32_t *window = mem_calloc(2 * (size_t)a->n_layers, sizeof *window);
+    uint32_t *moe = window + a->n_layers;
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        window[l] = arch_kind(a, l)->att.window;
+        moe[l] = arch_kind(a, l)->moe;
+    }
+    json_object_set_new(arch, "window", json_u32s(window, a->n_layers));
+    json_object_set_new(arch, "moe", json_u32s(moe, a->n_layers));
+    free(window);
     json_object_set_new(arch, "stop_ids", json_u32s(a->stop_ids, a->n_stop));
     json_object_set_new(arch, "rope_inv_freq", freqs);
     return arch;
@@ -275,7 +282,7 @@ static json_t *json_experts(const struct corm *c) {
     json_t *experts = json_sums(&all);
     json_t *layers = json_array();
     for (uint32_t l = 0; l < c->arch.n_layers; l++) {
-        if (c->arch.moe[l]) {
+        if (arch_is_moe(&c->arch, l)) {
             struct record_sums s = sum_records(c, l);
             json_t *row = json_sums(&s);
             json_object_set_new(row, "layer", json_integer(l));

@@ -44,7 +44,7 @@ static const struct codec *exact_expert_codec(const struct hf_model *m) {
     const struct arch *a = hf_arch(m);
     const struct codec *common = NULL;
     for (uint32_t l = 0; l < a->n_layers; l++) {
-        for (uint32_t e = 0; a->moe[l] && e < a->n_experts; e++) {
+        for (uint32_t e = 0; arch_is_moe(a, l) && e < a->n_experts; e++) {
             for (uint32_t s = SLOT_EXPERT_GATE; s <= SLOT_EXPERT_DOWN; s++) {
                 const struct codec *c = hf_weight(m, s, l, e).codec;
                 if (common && c != common) {
@@ -233,7 +233,7 @@ static int write_experts(struct pack *p, struct err *err) {
     }
     int rc = 0;
     for (uint32_t l = 0; l < a->n_layers; l++) {
-        for (uint32_t e = 0; rc == 0 && a->moe[l] && e < a->n_experts; e++) {
+        for (uint32_t e = 0; rc == 0 && arch_is_moe(a, l) && e < a->n_experts; e++) {
             if (e + 1 < a->n_experts) {
                 hf_expert_want(p->m, l, e + 1);
             }

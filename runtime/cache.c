@@ -44,7 +44,7 @@ size_t cache_slot_bytes(const struct corm *archive, unsigned how) {
 }
 
 uint32_t cache_slots_needed(const struct corm *archive, unsigned how) {
-    const struct cache c = {.archive = archive, .how = how};
+    const struct cache c = {.archive = archive, .opt.how = how};
     uint32_t n = 0;
     for (uint32_t i = 0; i < archive->n_chunks; i++) {
         n += cache_uses_slot(&c, i);
@@ -82,7 +82,7 @@ static void open_chances(struct cache *c) {
 static void open_records(struct cache *c) {
     const struct corm *archive = c->archive;
     for (uint32_t l = 0; l < archive->arch.n_layers; l++) {
-        for (uint32_t e = 0; archive->arch.moe[l] && e < archive->arch.n_experts; e++) {
+        for (uint32_t e = 0; arch_is_moe(&archive->arch, l) && e < archive->arch.n_experts; e++) {
             c->records[archive->layer_record[l] + e].layer = l;
         }
     }
@@ -95,11 +95,12 @@ static void open_records(struct cache *c) {
     }
 }
 
-int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots, unsigned how,
-               struct err *err) {
-    *c = (struct cache){.archive = archive, .how = how, .n_slots = n_slots, .step = 1, .n_tok = 1};
+int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots,
+               const struct cache_options *opt, struct err *err) {
+    *c = (struct cache){
+        .archive = archive, .opt = *opt, .n_slots = n_slots, .step = 1, .decode = true};
     pthread_mutex_init(&c->lock, NULL);
-    c->slot_bytes = cache_slot_bytes(archive, how);
+    c->slot_bytes = cache_slot_bytes(archive, opt->how);
     c->chunks = mem_calloc(archive->n_chunks, sizeof *c->chunks);
     c->records = mem_calloc(archive->n_records, sizeof *c->records);
     c->heaps = mem_calloc(archive->n_records, sizeof *c->heaps);
@@ -216,10 +217,10 @@ static void list_remove(struct cache *c, uint32_t record) {
 }
 
 static double rank_of(const struct cache *c, const struct cache_record *r) {
-    if (c->whole_lru) {
+    if (c->opt.whole_lru) {
         return (double)r->used;
     }
-    return (double)(r->slots_cold ? r->p : r->p * exp2f(c->hot_bonus));
+    return (double)(r->slots_cold ? r->p : r->p * exp2f(c->opt.hot_bonus));
 }
 
 /* Put a record where it belongs, after its leases, slots, pin or rank changed. */
@@ -308,7 +309,7 @@ static void rank_layer(struct cache *c, uint32_t layer) {
 }
 
 void cache_routed(struct cache *c) {
-    if (!c->routed && c->n_tok == 1 && !c->whole_lru && c->archive->arch.moe[c->layer]) {
+    if (!c->routed && c->decode && !c->opt.whole_lru && arch_is_moe(&c->archive->arch, c->layer)) {
         rank_layer(c, c->layer);
     }
     c->routed = true;
@@ -316,23 +317,23 @@ void cache_routed(struct cache *c) {
 
 /* A layer has been passed. */
 static void pass_layer(struct cache *c, uint32_t layer) {
-    if (c->whole_lru || !c->archive->arch.moe[layer]) {
+    if (c->opt.whole_lru || !arch_is_moe(&c->archive->arch, layer)) {
         return;
     }
     uint32_t first = c->archive->layer_record[layer], n = c->archive->arch.n_experts;
-    for (uint32_t i = first; i < first + n && c->n_tok == 1; i++) {
+    for (uint32_t i = first; i < first + n && c->decode; i++) {
         learn(c, i);
     }
     rank_layer(c, layer);
 }
 
-void cache_clock(struct cache *c, uint32_t layer, uint32_t tokens) {
+void cache_clock(struct cache *c, uint32_t layer, uint32_t tokens, bool decode) {
     if (c->step > 1) {
         pass_layer(c, c->layer);
     }
     c->layer = layer;
     c->routed = false;
-    c->n_tok = tokens;
+    c->decode = decode;
     c->step++;
     if (layer == 0) {
         c->token += tokens;
@@ -422,9 +423,9 @@ static uint32_t find_victim(const struct cache *c) {
         }
         uint32_t first = heap_of(c, l)[0];
         double rank = c->records[first].rank;
-        double until = c->whole_lru ? -rank
-                                    : 1 / (rank > 1e-6 ? rank : 1e-6) +
-                                          (double)layers_until(c, l) / (double)n_layers;
+        double until = c->opt.whole_lru ? -rank
+                                        : 1 / (rank > 1e-6 ? rank : 1e-6) +
+                                              (double)layers_until(c, l) / (double)n_layers;
         if (until > farthest) {
             farthest = until;
             victim = first;
@@ -477,7 +478,7 @@ static int32_t evict(struct cache *c, uint32_t chunk) {
 /* Evict one chunk of the victim, or for comparison all of them. Returns a slot. */
 static int32_t evict_from(struct cache *c, uint32_t victim) {
     int32_t slot = evict(c, victim_chunk(c, victim));
-    if (c->whole_lru) {
+    if (c->opt.whole_lru) {
         for (uint32_t k; (k = victim_chunk(c, victim)) != UINT32_MAX;) {
             cache_slot_give(c, evict(c, k));
         }

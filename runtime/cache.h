@@ -95,6 +95,15 @@ struct cache_chance {
     float seen[CACHE_AGES][CACHE_RATES], used[CACHE_AGES][CACHE_RATES];
 };
 
+struct cache_options {
+    unsigned how; /* enum cache_how */
+    /* What a hot prefix is worth over the cold chunks of the same expert, in doublings of the
+     * chance of use: above 0 where tokens leave cold chunks out. Where all chunks are used
+     * together, keeping a part of an expert saves no request. */
+    float hot_bonus;
+    bool whole_lru; /* for comparison: evict whole experts, least recently used first */
+};
+
 struct cache {
     const struct corm *archive;
     pthread_mutex_t lock;
@@ -106,12 +115,7 @@ struct cache {
     uint32_t n_slots;
     int32_t *free_slots; /* stack */
     uint32_t n_free;
-    unsigned how; /* enum cache_how */
-    /* What a hot prefix is worth over the cold chunks of the same expert, in doublings of the
-     * chance of use: above 0 where tokens leave cold chunks out. Where all chunks are used
-     * together, keeping a part of an expert saves no request. */
-    float hot_bonus;
-    bool whole_lru; /* for comparison: evict whole experts, least recently used first */
+    struct cache_options opt;
     /* Chunks evicted from a map, for prefetch to give back to the kernel: [n_unmapped]. */
     uint32_t *unmapped, n_unmapped;
     /* Experts that may be evicted: a heap for each layer, at the index of its first record, and
@@ -127,7 +131,7 @@ struct cache {
     uint64_t token; /* clock of the ranking */
     uint32_t layer; /* layer being computed */
     bool routed;    /* cache_routed was called for it */
-    uint32_t n_tok; /* tokens of the pass at hand */
+    bool decode;    /* the pass at hand decodes */
     uint64_t step;  /* layers entered so far, plus 1: so a pin of 0 is none */
     struct cache_counters count;
 };
@@ -147,29 +151,30 @@ uint32_t cache_slots_floor(const struct corm *archive);
 /* Bytes of the tables beside the slots. */
 size_t cache_table_bytes(const struct corm *archive, uint32_t n_slots);
 
-int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots, unsigned how,
-               struct err *err);
+int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots,
+               const struct cache_options *opt, struct err *err);
 void cache_close(struct cache *c); /* accepts a zeroed struct */
 /* After cache_open: the slots lie in memory of the caller's, such as a device's. */
 void cache_use_slots(struct cache *c, uint8_t *slots);
 
 static inline bool cache_uses_slot(const struct cache *c, uint32_t chunk) {
-    return !(c->how & CACHE_IN_PLACE) ||
-           !(c->how & CACHE_PACKED || c->archive->chunks[chunk].encoding == CORM_ENCODING_RAW);
+    return !(c->opt.how & CACHE_IN_PLACE) ||
+           !(c->opt.how & CACHE_PACKED || c->archive->chunks[chunk].encoding == CORM_ENCODING_RAW);
 }
 /* Whether `data` of a READY chunk is packed. */
 static inline bool cache_is_packed(const struct cache *c, uint32_t chunk) {
-    return c->how & CACHE_PACKED && c->archive->chunks[chunk].encoding != CORM_ENCODING_RAW;
+    return c->opt.how & CACHE_PACKED && c->archive->chunks[chunk].encoding != CORM_ENCODING_RAW;
 }
 static inline uint8_t *cache_slot(const struct cache *c, int32_t slot) {
     return c->slots + (size_t)slot * c->slot_bytes;
 }
 
-/* [locked] The forward pass enters `layer` with `tokens` rows: one step; layer 0 moves the clock by
- * `tokens`. Computes the chances of the layer before. */
-void cache_clock(struct cache *c, uint32_t layer, uint32_t tokens);
+/* [locked] The forward pass enters `layer`: one step; layer 0 moves the clock by `tokens`, which for
+ * a decoding batch is 1, as each of its sequences gets one token. Computes the chances of the layer
+ * before, which learn from decoding. */
+void cache_clock(struct cache *c, uint32_t layer, uint32_t tokens, bool decode);
 /* [locked] The layer's experts are leased, so that all others of it wait for the next token: to be
- * told before slots are taken for it. Counts once a step, and for single rows. */
+ * told before slots are taken for it. Counts once a step, and when decoding. */
 void cache_routed(struct cache *c);
 /* [locked] Count a use of an expert in its rank. */
 void cache_touch(struct cache *c, uint32_t record);

@@ -82,8 +82,9 @@ struct corm_mechanisms {
                                    count then; 0 = off */
     double throttle_bytes_per_s; /* 0 = none */
     uint64_t throttle_latency_ns;
-    /* Called for every layer and call with the experts that were chosen, [rows, n_active]. */
-    void (*on_route)(void *ctx, uint32_t layer, uint32_t rows, const int32_t *ids);
+    /* Called for every layer and call with the experts that were chosen, [rows, n_active]; `decode`
+     * where each row is the next token of a sequence. */
+    void (*on_route)(void *ctx, uint32_t layer, uint32_t rows, bool decode, const int32_t *ids);
     void *on_route_ctx;
     /* Called for every guess of a layer's experts when decoding, made `ahead` layers before it (0:
      * before the router of layer 0): ids [n] with the chance of each to be used. Where it is set,
@@ -113,6 +114,8 @@ struct corm_engine_options {
     enum corm_keeping keeping;
     /* Greatest context of a session, part of the memory plan; 0 = the model's own, at most 4096. */
     uint32_t ctx_tok;
+    /* Sessions that may be open at once, all of them part of the memory plan; 0 = 1. */
+    uint32_t max_sessions;
     uint32_t batch_rows; /* greatest rows of one forward call in prefill; 0 = 256 */
     /* Most tokens of one corm_session_eval with all_logits: their logits are part of the memory
      * plan. 0 = batch_rows. */
@@ -137,7 +140,7 @@ struct corm_memory_plan {
     uint64_t expert_bytes;     /* all expert records, decoded */
     uint64_t cache_bytes;      /* granted to the expert cache */
     uint64_t cache_need_bytes; /* what the cache would take with every expert in it */
-    uint64_t kv_bytes;         /* of one session at ctx_tok */
+    uint64_t kv_bytes;         /* what all sessions leave behind in the layers, at ctx_tok */
     uint64_t scratch_bytes;
     uint64_t total_bytes;
     uint64_t budget_bytes;
@@ -172,6 +175,7 @@ struct corm_model_info {
     uint32_t threads;
     uint32_t ctx_tok;    /* as planned */
     uint32_t batch_rows; /* as planned */
+    uint32_t max_sessions;
     /* The publisher's sampling suggestions; negative = none. */
     float temperature, top_p, top_k, repeat_penalty;
 };
@@ -202,11 +206,13 @@ CORM_API bool corm_is_stop(const struct corm_engine *engine, int32_t id);
 /* The chat template (Jinja text) or NULL; borrowed until corm_engine_close. */
 CORM_API const char *corm_chat_template(const struct corm_engine *engine);
 
-/* An empty sequence. */
+/* An empty sequence. An error where the engine's max_sessions are open. */
 CORM_API int corm_session_open(struct corm_session **session, struct corm_engine *engine,
                                struct corm_error *error);
 CORM_API void corm_session_close(struct corm_session *session);
-/* Forget all tokens (0), or all past the first `n_tok`. */
+/* Forget all tokens (0), or all past the first `n_tok`. What the layers hold of a sequence cannot
+ * always be cut back: windows hold the last tokens only, a recurrence its last moment. The next
+ * evaluation then computes what is missing again, from the first token on, to the same bits. */
 CORM_API void corm_session_truncate(struct corm_session *session, uint32_t n_tok);
 CORM_API uint32_t corm_session_length(const struct corm_session *session);
 
@@ -216,6 +222,15 @@ CORM_API uint32_t corm_session_length(const struct corm_session *session);
  * no bit of the result. */
 CORM_API int corm_session_eval(struct corm_session *session, const int32_t *ids, size_t n,
                                bool all_logits, const float **logits, struct corm_error *error);
+
+/* Append one token to each of `n` different sessions of one engine, ids[i] to sessions[i], and
+ * compute them together: an expert that several of them use is brought once. Each session gets the
+ * bits that it would get alone, in corm_session_logits. On an error no session has moved on. */
+CORM_API int corm_sessions_decode(struct corm_session *const *sessions, const int32_t *ids,
+                                  size_t n, struct corm_error *error);
+/* Logits of the session's last token [vocab], NULL before the first evaluation; host memory,
+ * borrowed until the next call that evaluates or closes the session. */
+CORM_API const float *corm_session_logits(const struct corm_session *session);
 
 /* Streaming text of the ids pushed so far: never ends inside a UTF-8 character. *text is borrowed
  * until the next call on the session's stream; corm_session_text_end gives what was held back, and
@@ -248,7 +263,9 @@ CORM_API struct corm_sampling corm_sampling_defaults(const struct corm_engine *e
 CORM_API int32_t corm_session_sample(struct corm_session *session,
                                      const struct corm_sampling *sampling);
 
-/* Counters since the session was opened (or last corm_session_reset_stats). */
+/* Counters of the session's own evaluations since it was opened (or last corm_session_reset_stats).
+ * What was read since another evaluation ended counts for the next one, whosever it is; what a batch
+ * of several sessions costs is divided among them evenly. */
 struct corm_stats {
     uint64_t prefill_tok, decode_tok; /* decode: calls of one token */
     uint64_t prefill_ns, decode_ns;

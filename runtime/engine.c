@@ -11,11 +11,9 @@ enum {
     DEFAULT_BATCH_ROWS = 256,
     DEFAULT_CTX_TOK = 4096,
     MAX_CTX_TOK = 1 << 20,
+    MAX_SESSIONS = 256,
     DEFAULT_AHEAD = 2, /* layers whose experts are guessed */
 };
-/* See struct cache: a cold chunk is left out by one use of its expert in six. */
-static const float HOT_BONUS = 0.25f;
-
 int engine_fail(struct corm_error *error, const struct err *err) {
     if (error) {
         snprintf(error->message, sizeof error->message, "%s", err->msg);
@@ -93,6 +91,12 @@ static int fill_options(struct corm_engine *e, const struct corm_engine_options 
     if (o->batch_rows == 0) {
         o->batch_rows = DEFAULT_BATCH_ROWS;
     }
+    if (o->max_sessions == 0) {
+        o->max_sessions = 1;
+    }
+    if (o->max_sessions > MAX_SESSIONS) {
+        return err_set(err, "%u sessions: at most %d", o->max_sessions, MAX_SESSIONS);
+    }
     if (o->ctx_tok == 0) {
         o->ctx_tok = a->ctx_max_tok;
         if (o->ctx_tok == 0 || o->ctx_tok > DEFAULT_CTX_TOK) {
@@ -139,6 +143,7 @@ static void fill_info(struct corm_engine *e) {
         .threads = e->opt.threads,
         .ctx_tok = e->opt.ctx_tok,
         .batch_rows = e->opt.batch_rows,
+        .max_sessions = e->opt.max_sessions,
         .temperature = a->gen_temperature,
         .top_p = a->gen_top_p,
         .top_k = a->gen_top_k,
@@ -147,9 +152,8 @@ static void fill_info(struct corm_engine *e) {
 }
 
 /* The shares of energy that the loss level asked for leaves out. */
-static int choose_loss(struct corm_engine *e, struct err *err) {
+static int choose_loss(struct corm_engine *e, const struct corm_predict *view, struct err *err) {
     float percent = e->opt.loss_percent;
-    const struct corm_predict *view = &e->predict.view;
     uint32_t n_layers = e->archive.arch.n_layers;
     if (percent == 0) {
         return 0;
@@ -173,8 +177,6 @@ static int choose_loss(struct corm_engine *e, struct err *err) {
             memcpy(&e->drop[l], w.data + (size_t)level * sizeof(float), sizeof(float));
         }
     }
-    e->experts.drop = e->drop;
-    e->experts.drop_in_batches = e->opt.loss_in_batches;
     return 0;
 }
 
@@ -183,8 +185,9 @@ static int ask_on_read(void *ctx, uint64_t offset, size_t bytes, struct err *err
     return e->on_read(e->on_read_ctx, offset, bytes) ? err_errno(err, EIO, "refused") : 0;
 }
 
-static int open_steps(struct corm_engine *e, const char *path,
-                      const struct corm_engine_options *options, struct err *err) {
+/* Archive, tokenizer and options. */
+static int open_archive(struct corm_engine *e, const char *path,
+                        const struct corm_engine_options *options, struct err *err) {
     if (corm_open(&e->archive, path, 0, err) < 0) {
         return -1;
     }
@@ -198,80 +201,100 @@ static int open_steps(struct corm_engine *e, const char *path,
         e->chat_template = mem_calloc(n + 1, 1);
         memcpy(e->chat_template, template, n);
     }
-    if (fill_options(e, options, err) < 0) {
+    return fill_options(e, options, err);
+}
+
+/* How expert chunks come into memory: the I/O threads begin to run. */
+static int open_prefetch(struct corm_engine *e, const struct corm_mechanisms *m,
+                         struct prefetch_options *io, struct err *err) {
+    static const enum reader_way ways[] = {[CORM_READ_BUFFERED] = READER_BUFFERED,
+                                           [CORM_READ_DIRECT] = READER_DIRECT,
+                                           [CORM_READ_MAPPED] = READER_MAPPED,
+                                           [CORM_READ_PASSING] = READER_PASSING};
+    *io = (struct prefetch_options){.io_threads = e->io_threads,
+                                    .device = e->device_slots ? &e->backend : NULL,
+                                    .way = ways[e->plan.reading],
+                                    .isa = e->opt.isa,
+                                    .throttle = {m->throttle_bytes_per_s, m->throttle_latency_ns},
+                                    .split_reads = m->split_reads,
+                                    .awake = machine_cpus() > e->opt.threads};
+    if (m->on_read) {
+        e->on_read = m->on_read;
+        e->on_read_ctx = m->on_read_ctx;
+        io->fault = (struct reader_fault){ask_on_read, e};
+    }
+    return prefetch_open(&e->prefetch, &e->cache, io, err);
+}
+
+/* What chooses, guesses and computes experts, and the forward pass over it. */
+static int open_forward(struct corm_engine *e, const struct corm_mechanisms *m,
+                        const struct prefetch_options *io, struct err *err) {
+    const struct corm *c = &e->archive;
+    const bool offloads = e->plan.missed == CORM_MISSED_CPU;
+    struct corm_predict view;
+    if (corm_predict_open(&view, c->predictors.data, c->predictors.size_bytes, &c->arch,
+                          corm_chunks_per_expert(c), err) < 0) {
+        return err_prefix(err, "%s", c->map.path);
+    }
+    if (choose_loss(e, &view, err) < 0) {
         return -1;
     }
+    predict_open(&e->predict, &view, &c->arch, &e->backend, e->layers, corm_chunks_per_expert(c),
+                 engine_predict_rows(e));
+    /* Experts with places have mostly come; others never will. */
+    bool never = m->no_guesses || offloads || (e->keeps & CACHE_IN_PLACE && !m->on_guess);
+    const struct lookahead_options guesses = {.max_ahead = never      ? 0
+                                                           : m->ahead ? m->ahead
+                                                                      : DEFAULT_AHEAD,
+                                              .always = m->ahead > 0,
+                                              .drop = e->drop,
+                                              .on_guess = m->on_guess,
+                                              .on_guess_ctx = m->on_guess_ctx};
+    lookahead_open(&e->lookahead, &e->predict, e->prefetch, c, &guesses);
+    const struct experts_options how = {.on_demanded = lookahead_demanded,
+                                        .on_demanded_ctx = &e->lookahead,
+                                        .on_route = m->on_route,
+                                        .on_route_ctx = m->on_route_ctx,
+                                        .drop = e->drop,
+                                        .drop_in_batches = e->opt.loss_in_batches,
+                                        .predict = &e->predict,
+                                        .in_turn = m->in_turn};
+    experts_open(&e->experts, &e->cache, e->prefetch, &e->backend, engine_max_rows(e), &how);
+    if (offloads &&
+        offload_open(&e->offload, &e->experts, e->host_slots, e->host_in_place, io, err) < 0) {
+        return -1;
+    }
+    forward_open(&e->forward, &c->arch, &e->backend, engine_max_rows(e),
+                 offloads ? offload_hook(&e->offload) : experts_hook(&e->experts),
+                 (struct tap_hook){&e->lookahead, lookahead_tap});
+    return 0;
+}
 
-    if (engine_open_backend(e, err) < 0 || engine_plan_reading(e, err) < 0) {
+static int open_steps(struct corm_engine *e, const char *path,
+                      const struct corm_engine_options *options, struct err *err) {
+    if (open_archive(e, path, options, err) < 0 || engine_open_backend(e, err) < 0) {
+        return -1;
+    }
+    if (forward_supported(&e->archive.arch, &e->backend, err) < 0) {
+        return err_prefix(err, "%s", path);
+    }
+    if (engine_plan_reading(e, err) < 0) {
         return -1;
     }
     fill_info(e);
     if (e->opt.on_plan) {
         e->opt.on_plan(e->opt.on_plan_ctx, &e->info, &e->plan);
     }
-    if (bind_weights(e, err) < 0 || engine_open_slots(e, err) < 0) {
-        return -1;
-    }
     const struct corm_mechanisms none = {0}, *m = e->opt.measure ? e->opt.measure : &none;
-    e->cache.hot_bonus = e->opt.loss_percent > 0 ? HOT_BONUS : 0;
-    e->cache.whole_lru = m->whole_lru;
-    static const enum reader_way ways[] = {[CORM_READ_BUFFERED] = READER_BUFFERED,
-                                           [CORM_READ_DIRECT] = READER_DIRECT,
-                                           [CORM_READ_MAPPED] = READER_MAPPED,
-                                           [CORM_READ_PASSING] = READER_PASSING};
-    struct prefetch_options io = {.io_threads = e->io_threads,
-                                  .device = e->device_slots ? &e->backend : NULL,
-                                  .way = ways[e->plan.reading],
-                                  .isa = e->opt.isa,
-                                  .throttle = {m->throttle_bytes_per_s, m->throttle_latency_ns},
-                                  .split_reads = m->split_reads,
-                                  .awake = machine_cpus() > e->opt.threads};
-    if (m->on_read) {
-        e->on_read = m->on_read;
-        e->on_read_ctx = m->on_read_ctx;
-        io.fault = (struct reader_fault){ask_on_read, e};
-    }
-    if (prefetch_open(&e->prefetch, &e->cache, &io, err) < 0) {
+    struct prefetch_options io;
+    if (bind_weights(e, err) < 0 || engine_open_slots(e, m->whole_lru, err) < 0 ||
+        open_prefetch(e, m, &io, err) < 0 || open_forward(e, m, &io, err) < 0) {
         return -1;
     }
-    bool offloads = e->plan.missed == CORM_MISSED_CPU;
-    struct corm_predict view;
-    if (corm_predict_open(&view, c->predictors.data, c->predictors.size_bytes, &c->arch,
-                          corm_chunks_per_expert(c), err) < 0) {
-        return err_prefix(err, "%s", path);
-    }
-    predict_open(&e->predict, &view, &c->arch, &e->backend, e->layers, corm_chunks_per_expert(c),
-                 engine_predict_rows(e));
-    lookahead_open(&e->lookahead, &e->predict, e->prefetch, c,
-                   /* Experts with places have mostly come; others never will. */
-                   m->no_guesses || offloads || (e->keeps & CACHE_IN_PLACE && !m->on_guess) ? 0
-                   : m->ahead ? m->ahead
-                              : DEFAULT_AHEAD);
-    e->lookahead.always = m->ahead > 0;
-    e->lookahead.on_guess = m->on_guess;
-    e->lookahead.on_guess_ctx = m->on_guess_ctx;
-    experts_open(&e->experts, &e->cache, e->prefetch, &e->backend, e->opt.batch_rows);
-    e->experts.predict = &e->predict;
-    e->experts.in_turn = m->in_turn;
-    e->experts.on_route = m->on_route;
-    e->experts.on_route_ctx = m->on_route_ctx;
-    if (choose_loss(e, err) < 0) {
-        return -1;
-    }
-    if (offloads &&
-        offload_open(&e->offload, &e->experts, e->host_slots, e->host_in_place, &io, err) < 0) {
-        return -1;
-    }
-    if (e->drop) {
-        lookahead_leave_out(&e->lookahead, e->drop);
-    }
-    e->experts.on_demanded = lookahead_demanded;
-    e->experts.on_demanded_ctx = &e->lookahead;
-    forward_open(&e->forward, &c->arch, &e->backend, e->opt.batch_rows,
-                 offloads ? offload_hook(&e->offload) : experts_hook(&e->experts),
-                 (struct tap_hook){&e->lookahead, lookahead_tap});
-    e->logits =
-        e->backend.ops->alloc(e->backend.self, (size_t)LOGITS_ROWS * c->arch.vocab * sizeof(float));
+    e->logits = e->backend.ops->alloc(e->backend.self,
+                                      (size_t)LOGITS_ROWS * e->archive.arch.vocab * sizeof(float));
+    e->spans = mem_calloc(e->opt.max_sessions, sizeof *e->spans);
+    e->counted = engine_count(e);
     return 0;
 }
 
@@ -306,11 +329,28 @@ void corm_engine_close(struct corm_engine *e) {
     }
     free(e->layers);
     free(e->drop);
+    free(e->spans);
     backend_close(&e->backend);
     tokenizer_close(e->tokenizer);
     free(e->chat_template);
     corm_close(&e->archive);
     free(e);
+}
+
+struct engine_counters engine_count(struct corm_engine *e) {
+    struct engine_counters c = {.offload = offload_count(&e->offload),
+                                .used_bytes = e->experts.used_bytes,
+                                .skipped_bytes = e->experts.skipped_bytes,
+                                .stall_ns = prefetch_stall_ns(e->prefetch),
+                                .unguessed_tok = e->lookahead.trial.tok_off,
+                                .trunk_bytes = e->trunk_bytes};
+    pthread_mutex_lock(&e->cache.lock);
+    c.cache = e->cache.count;
+    pthread_mutex_unlock(&e->cache.lock);
+    if (e->backend.ops->link) {
+        e->backend.ops->link(e->backend.self, &c.link);
+    }
+    return c;
 }
 
 const struct corm_model_info *corm_engine_info(const struct corm_engine *engine) {

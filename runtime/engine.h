@@ -16,7 +16,16 @@
 #include "runtime/corm.h"
 #include "runtime/experts.h"
 #include "runtime/lookahead.h"
+#include "runtime/model/state.h"
 #include "runtime/offload.h"
+
+/* Counters of the engine's parts, which only grow: sessions' statistics are differences of them. */
+struct engine_counters {
+    struct cache_counters cache;
+    struct offload_counters offload;
+    struct backend_link link; /* zeros without a device */
+    uint64_t used_bytes, skipped_bytes, stall_ns, unguessed_tok, trunk_bytes;
+};
 
 struct corm_engine {
     struct corm archive;
@@ -39,6 +48,7 @@ struct corm_engine {
     struct layer_weights *layers; /* [n_layers] */
     uint64_t
         trunk_step_bytes; /* trunk weights that one forward call reads, without embedding rows */
+    uint64_t trunk_bytes; /* and that all calls so far have read */
     struct cache cache;
     int (*on_read)(void *ctx, uint64_t offset, uint64_t bytes); /* as in corm_mechanisms */
     void *on_read_ctx;
@@ -50,6 +60,10 @@ struct corm_engine {
     struct forward forward;
     float *logits; /* backend memory [LOGITS_ROWS, vocab] */
     char *chat_template;
+
+    uint32_t n_sessions;            /* open */
+    struct span *spans;             /* [opt.max_sessions] of a decoding batch */
+    struct engine_counters counted; /* what sessions' statistics have been told of so far */
 };
 
 enum {
@@ -60,7 +74,7 @@ enum {
 /* engine_device.c: choose and open the backend, after planning its memory; take the cache's memory.
  */
 int engine_open_backend(struct corm_engine *e, struct err *err);
-int engine_open_slots(struct corm_engine *e, struct err *err);
+int engine_open_slots(struct corm_engine *e, bool whole_lru, struct err *err);
 
 /* engine_plan.c: fill in the plan, n_slots and keeps: where the CPU computes (its backend is
  * open, which knows its scratch), or a device with `free_bytes`, whose backend takes
@@ -78,6 +92,13 @@ int engine_plan_missed(struct corm_engine *e, uint64_t in_place_bytes, uint64_t 
 int engine_plan_reading(struct corm_engine *e, struct err *err);
 /* Rows that predictors are evaluated for at a time. */
 uint32_t engine_predict_rows(const struct corm_engine *e);
+/* Most rows of any forward call: of a prompt, or of a decoding batch. */
+uint32_t engine_max_rows(const struct corm_engine *e);
+/* What a session leaves behind in the layers. */
+struct state_size engine_state_size(const struct corm_engine *e);
+
+/* What the counters say now. */
+struct engine_counters engine_count(struct corm_engine *e);
 
 /* Copy a struct err into the public error. Returns -1. */
 int engine_fail(struct corm_error *error, const struct err *err);

@@ -13,6 +13,9 @@
 
 #include "runtime/engine.h"
 
+/* See struct cache_options: a cold chunk is left out by one use of its expert in six. */
+static const float HOT_BONUS = 0.25f;
+
 /* "cuda", "cuda:3" */
 static bool cuda_number(const char *text, uint32_t *number) {
     *number = 0;
@@ -70,7 +73,8 @@ int engine_plan_missed(struct corm_engine *e, uint64_t in_place_bytes, uint64_t 
     if (e->opt.missed == CORM_MISSED_DEVICE || !p->streams) {
         return 0;
     }
-    uint64_t own = e->offload.cpu.scratch_bytes + offload_bytes(c, e->io_threads);
+    uint64_t own =
+        e->offload.cpu.scratch_bytes + offload_bytes(c, engine_predict_rows(e), e->io_threads);
     uint64_t fixed = p->host_bytes + own;
     uint32_t all_slots = cache_slots_needed(c, CACHE_IN_PLACE);
     uint64_t all = in_place_bytes + all_slots * slot;
@@ -124,7 +128,8 @@ static int open_device(struct corm_engine *e, const char *device,
         return err_set(err, "device \"%s\" is unknown: auto, cpu, cuda or cuda:N", device);
     }
     if (e->opt.missed != CORM_MISSED_DEVICE &&
-        offload_open_cpu(&e->offload, &e->archive, e->opt.isa, e->opt.threads, err) < 0) {
+        offload_open_cpu(&e->offload, &e->archive, e->opt.isa, e->opt.threads,
+                         engine_predict_rows(e), err) < 0) {
         return -1;
     }
     if (!given && open_cuda(e, number, limits, err) < 0) {
@@ -144,7 +149,7 @@ int engine_open_backend(struct corm_engine *e, struct err *err) {
     const char *device = e->opt.device ? e->opt.device : "cpu";
     const struct corm_mechanisms *m = e->opt.measure;
     struct backend_limits limits =
-        forward_limits(&e->archive.arch, e->opt.batch_rows, e->opt.ctx_tok);
+        forward_limits(&e->archive.arch, engine_max_rows(e), e->opt.ctx_tok);
     bool cpu = strcmp(device, "cpu") == 0 || strcmp(device, "auto") == 0;
     if (e->opt.keeping != CORM_KEEP_DECODED && cache_can_pack(&e->archive)) {
         limits.max_packed_bytes = FFN_BLOCK * e->archive.neuron_bytes;
@@ -168,8 +173,11 @@ int engine_open_backend(struct corm_engine *e, struct err *err) {
     return engine_plan(e, err);
 }
 
-int engine_open_slots(struct corm_engine *e, struct err *err) {
-    if (cache_open(&e->cache, &e->archive, e->n_slots, e->keeps, err) < 0) {
+int engine_open_slots(struct corm_engine *e, bool whole_lru, struct err *err) {
+    const struct cache_options how = {.how = e->keeps,
+                                      .hot_bonus = e->opt.loss_percent > 0 ? HOT_BONUS : 0,
+                                      .whole_lru = whole_lru};
+    if (cache_open(&e->cache, &e->archive, e->n_slots, &how, err) < 0) {
         return -1;
     }
     if (backend_needs_landing(&e->backend) && e->n_slots > 0) {

@@ -24,12 +24,22 @@ static uint64_t usable_bytes(void) {
 }
 
 uint32_t engine_predict_rows(const struct corm_engine *e) {
-    return e->opt.loss_in_batches ? e->opt.batch_rows : 1;
+    return e->opt.loss_in_batches ? engine_max_rows(e) : e->opt.max_sessions;
+}
+
+uint32_t engine_max_rows(const struct corm_engine *e) {
+    return e->opt.batch_rows > e->opt.max_sessions ? e->opt.batch_rows : e->opt.max_sessions;
+}
+
+struct state_size engine_state_size(const struct corm_engine *e) {
+    return (struct state_size){.ctx_tok = e->opt.ctx_tok,
+                               .batch_rows = e->opt.batch_rows,
+                               .type = e->opt.kv_f32 ? KV_F32 : KV_F16};
 }
 
 /* Chunks that are used from the map. */
 static uint64_t in_place_bytes(const struct corm *c, unsigned keeps) {
-    const struct cache cache = {.archive = c, .how = keeps};
+    const struct cache cache = {.archive = c, .opt.how = keeps};
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < c->n_chunks; i++) {
         if (!cache_uses_slot(&cache, i)) {
@@ -47,11 +57,12 @@ static uint64_t need_bytes(const struct corm *c, unsigned keeps) {
 /* What the host holds that is neither weights nor results of the backend. */
 static uint64_t host_bytes(const struct corm_engine *e) {
     const struct corm *c = &e->archive;
-    /* A session's logits; sampling takes four numbers a row of the vocabulary. */
-    uint64_t vocab_floats = (uint64_t)(e->opt.logits_rows + 4) * c->arch.vocab;
+    /* Logits of each session; sampling takes four numbers a row of the vocabulary. */
+    uint64_t vocab_floats =
+        (uint64_t)e->opt.max_sessions * (e->opt.logits_rows + 4) * c->arch.vocab;
     /* The plan does not hang on the processors that are free. */
     uint32_t io = e->io_threads > ENGINE_IO_THREADS ? e->io_threads : ENGINE_IO_THREADS;
-    return e->backend.scratch_bytes + experts_scratch_bytes(c, e->opt.batch_rows) +
+    return e->backend.scratch_bytes + experts_scratch_bytes(c, engine_max_rows(e)) +
            vocab_floats * sizeof(float) + prefetch_fillers(io) * filler_buffer_bytes(c) +
            cache_table_bytes(c, cache_slots_needed(c, 0)) + c->copied_bytes + OVERHEAD_BYTES;
 }
@@ -68,9 +79,9 @@ static uint64_t plan_fixed(struct corm_engine *e, uint32_t row_padding, uint64_t
     for (uint32_t i = 0; i < c->n_chunks; i++) {
         p->expert_bytes += corm_chunk_raw_bytes(c, &c->chunks[i]);
     }
-    p->kv_bytes =
-        (uint64_t)a->n_layers * 2 * arch_kv_dim(a) * e->opt.ctx_tok * (e->opt.kv_f32 ? 4 : 2);
-    p->scratch_bytes = other_bytes + forward_scratch_bytes(a, e->opt.batch_rows) +
+    const struct state_size size = engine_state_size(e);
+    p->kv_bytes = e->opt.max_sessions * state_bytes(a, &size);
+    p->scratch_bytes = other_bytes + forward_scratch_bytes(a, engine_max_rows(e)) +
                        predict_scratch_bytes(a, engine_predict_rows(e)) +
                        (e->opt.loss_percent > 0 ? lookahead_skip_bytes(c) : 0) +
                        (uint64_t)LOGITS_ROWS * a->vocab * sizeof(float);

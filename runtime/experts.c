@@ -11,10 +11,11 @@ size_t experts_scratch_bytes(const struct corm *a, uint32_t max_rows) {
 }
 
 void experts_open(struct experts *e, struct cache *cache, struct prefetch *prefetch,
-                  struct backend *be, uint32_t max_rows) {
+                  struct backend *be, uint32_t max_rows, const struct experts_options *opt) {
     const struct corm *a = cache->archive;
     uint32_t n = a->arch.n_experts;
-    *e = (struct experts){.archive = a, .cache = cache, .prefetch = prefetch, .be = be};
+    *e =
+        (struct experts){.archive = a, .cache = cache, .prefetch = prefetch, .be = be, .opt = *opt};
     e->max_uses = max_rows * a->arch.n_active;
     e->uses = mem_calloc(e->max_uses, sizeof *e->uses);
     e->first_use = mem_calloc((size_t)n + 1, sizeof *e->first_use);
@@ -54,31 +55,32 @@ static struct prefetch_need need_of(const struct experts *e, uint32_t layer, uin
 }
 
 /* Decide which chunks each use leaves out, and which no use of an expert needs. */
-static void choose_skips(struct experts *e, uint32_t layer, const float *x, uint32_t rows,
+static void choose_skips(struct experts *e, uint32_t layer, const float *x, const struct batch *b,
                          const int32_t *ids) {
-    uint32_t k = e->archive->arch.n_active, n = e->record_chunks;
-    if (e->like) {
-        e->skipping = e->like->skipping;
+    uint32_t k = e->archive->arch.n_active, n = e->record_chunks, rows = b->rows;
+    if (e->opt.like) {
+        e->skipping = e->opt.like->skipping;
         if (e->skipping) {
-            memcpy(e->skip_use, e->like->skip_use, (size_t)rows * k * n);
-            memcpy(e->skip_expert, e->like->skip_expert, (size_t)e->archive->arch.n_experts * n);
+            memcpy(e->skip_use, e->opt.like->skip_use, (size_t)rows * k * n);
+            memcpy(e->skip_expert, e->opt.like->skip_expert,
+                   (size_t)e->archive->arch.n_experts * n);
         }
         return;
     }
-    e->skipping = e->drop && e->drop[layer] > 0 && (rows == 1 || e->drop_in_batches) &&
-                  predict_has_chunks(e->predict, layer);
+    e->skipping = e->opt.drop && e->opt.drop[layer] > 0 && (b->decode || e->opt.drop_in_batches) &&
+                  predict_has_chunks(e->opt.predict, layer);
     if (!e->skipping) {
         return;
     }
     memset(e->skip_expert, 1, (size_t)e->archive->arch.n_experts * n);
-    predict_project(e->predict, layer, x, rows);
+    predict_project(e->opt.predict, layer, x, rows);
     for (uint32_t u = 0; u < rows * k; u++) {
         const struct corm_record *rec = corm_record_of(e->archive, layer, (uint32_t)ids[u]);
         uint8_t *skip = &e->skip_use[(size_t)u * n];
         uint8_t *all = &e->skip_expert[(uint32_t)ids[u] * n];
-        predict_chunk_energy(e->predict, layer, (uint32_t)ids[u], u / k);
-        predict_choose_skip(e->predict->host_scores, rec->n_chunks, rec->n_hot, e->drop[layer],
-                            skip);
+        predict_chunk_energy(e->opt.predict, layer, (uint32_t)ids[u], u / k);
+        predict_choose_skip(e->opt.predict->host_scores, rec->n_chunks, rec->n_hot,
+                            e->opt.drop[layer], skip);
         for (uint32_t i = 0; i < rec->n_chunks; i++) {
             all[i] &= skip[i];
         }
@@ -118,7 +120,7 @@ static uint32_t plan_order(struct experts *e, uint32_t layer) {
 
 static uint32_t slots_of(const struct experts *e, const struct prefetch_need *need) {
     uint32_t n = 0;
-    if (!need->skip && !(e->cache->how & CACHE_IN_PLACE)) {
+    if (!need->skip && !(e->cache->opt.how & CACHE_IN_PLACE)) {
         return need->n;
     }
     for (uint32_t i = 0; i < need->n; i++) {
@@ -132,7 +134,7 @@ static uint32_t slots_of(const struct experts *e, const struct prefetch_need *ne
 static uint32_t open_more(struct experts *e, uint32_t layer, uint32_t next, uint32_t n,
                           uint32_t *slots_leased) {
     uint32_t before = e->n_open;
-    for (; next < n && !(e->in_turn && e->n_open > 0); next++) {
+    for (; next < n && !(e->opt.in_turn && e->n_open > 0); next++) {
         struct prefetch_need need = need_of(e, layer, e->order[next]);
         uint32_t slots = slots_of(e, &need);
         if (*slots_leased + slots > e->cache->n_slots) {
@@ -149,7 +151,7 @@ static uint32_t open_more(struct experts *e, uint32_t layer, uint32_t next, uint
 }
 
 /* Add a job over an open expert's chunks, less those in `skip`. */
-static void add_job(struct experts *e, uint32_t *n_jobs, uint32_t *n_chunks,
+static void add_job(struct experts *e, uint32_t *n_jobs, uint32_t *n_chunks, uint32_t expert,
                     const struct prefetch_need *need, const uint8_t *skip, const uint32_t *uses,
                     uint32_t n_uses) {
     struct ffn_chunk *chunks = &e->chunks[*n_chunks];
@@ -162,15 +164,19 @@ static void add_job(struct experts *e, uint32_t *n_jobs, uint32_t *n_chunks,
             e->skipped_bytes += bytes;
             continue;
         }
-        chunks[n++] = (struct ffn_chunk){prefetch_data(e->prefetch, id), k->n_neurons,
-                                         cache_is_packed(e->cache, id) ? k->stored_bytes : 0};
+        chunks[n++] =
+            (struct ffn_chunk){.data = prefetch_data(e->prefetch, id),
+                               .n_neurons = k->n_neurons,
+                               .first = j * e->archive->chunk_neurons,
+                               .packed_bytes = cache_is_packed(e->cache, id) ? k->stored_bytes : 0};
         e->used_bytes += bytes;
     }
     *n_chunks += n;
-    e->jobs[(*n_jobs)++] = (struct expert_job){chunks, n, uses, n_uses};
+    e->jobs[(*n_jobs)++] = (struct expert_job){expert, chunks, n, uses, n_uses};
 }
 
-static void compute_ready(struct experts *e, const float *x, float *parts) {
+static void compute_ready(struct experts *e, const struct expert_layer *layer, const float *x,
+                          float *parts) {
     uint32_t n_jobs = 0, n_chunks = 0;
     for (uint32_t i = 0; i < e->n_open; i++) {
         if (!e->ready[i]) {
@@ -179,17 +185,16 @@ static void compute_ready(struct experts *e, const float *x, float *parts) {
         const uint32_t *uses = &e->uses[e->first_use[e->open[i]]];
         uint32_t n_uses = e->first_use[e->open[i] + 1] - e->first_use[e->open[i]];
         if (!e->skipping) {
-            add_job(e, &n_jobs, &n_chunks, &e->needs[i], NULL, uses, n_uses);
+            add_job(e, &n_jobs, &n_chunks, e->open[i], &e->needs[i], NULL, uses, n_uses);
             continue;
         }
         /* Each use leaves out chunks of its own. */
         for (uint32_t u = 0; u < n_uses; u++) {
-            add_job(e, &n_jobs, &n_chunks, &e->needs[i],
+            add_job(e, &n_jobs, &n_chunks, e->open[i], &e->needs[i],
                     &e->skip_use[(size_t)uses[u] * e->record_chunks], &uses[u], 1);
         }
     }
-    e->be->ops->experts(e->be->self, e->archive->expert_codec, e->archive->arch.dim, e->jobs,
-                        n_jobs, e->archive->arch.n_active, x, parts);
+    e->be->ops->experts(e->be->self, layer, e->jobs, n_jobs, x, parts);
 }
 
 /* Give back the experts that are ready (computed), or all of them; the others stay open. */
@@ -208,23 +213,25 @@ static void close_experts(struct experts *e, bool all, uint32_t *slots_leased) {
     prefetch_release(e->prefetch, e->done, n_done);
 }
 
-static int experts_run(void *ctx, uint32_t layer, const float *x, uint32_t rows, const int32_t *ids,
-                       float *parts, struct err *err) {
+static int experts_run(void *ctx, uint32_t layer, const struct layer_weights *lw, const float *x,
+                       const struct batch *b, const int32_t *ids, float *parts, struct err *err) {
     struct experts *e = ctx;
-    if (e->on_route) {
-        e->on_route(e->on_route_ctx, layer, rows, ids);
+    const struct expert_layer common =
+        forward_expert_layer(&e->archive->arch, layer, lw, e->archive->expert_codec);
+    if (e->opt.on_route) {
+        e->opt.on_route(e->opt.on_route_ctx, layer, b->rows, b->decode, ids);
     }
-    forward_group_uses(ids, rows * e->archive->arch.n_active, e->archive->arch.n_experts,
+    forward_group_uses(ids, b->rows * e->archive->arch.n_active, e->archive->arch.n_experts,
                        e->first_use, e->uses);
-    choose_skips(e, layer, x, rows, ids);
+    choose_skips(e, layer, x, b, ids);
     uint32_t n = plan_order(e, layer), next = 0, slots_leased = 0;
     bool told = !e->meanwhile, computed = e->n_at_hand == 0;
     e->n_open = 0;
     while (next < n || e->n_open > 0) {
         bool first = next == 0;
         next = open_more(e, layer, next, n, &slots_leased);
-        if (first && e->on_demanded) {
-            e->on_demanded(e->on_demanded_ctx, layer, rows);
+        if (first && e->opt.on_demanded) {
+            e->opt.on_demanded(e->opt.on_demanded_ctx, layer, b);
         }
         if (computed && !told) {
             e->meanwhile(e->meanwhile_ctx);
@@ -234,7 +241,7 @@ static int experts_run(void *ctx, uint32_t layer, const float *x, uint32_t rows,
             close_experts(e, true, &slots_leased);
             return -1;
         }
-        compute_ready(e, x, parts);
+        compute_ready(e, &common, x, parts);
         computed = true;
         close_experts(e, false, &slots_leased);
     }

@@ -17,33 +17,37 @@
 #include "runtime/predict.h"
 #include "runtime/prefetch.h"
 
+struct experts_options {
+    /* Called once a run, when the experts at hand are demanded and before they are computed: the
+     * moment to ask for later ones. May be NULL. */
+    void (*on_demanded)(void *ctx, uint32_t layer, const struct batch *b);
+    void *on_demanded_ctx;
+    /* Told what was chosen, before anything is demanded; may be NULL. */
+    void (*on_route)(void *ctx, uint32_t layer, uint32_t rows, bool decode, const int32_t *ids);
+    void *on_route_ctx;
+    /* Approximate mode: which share of the predicted energy each layer's experts may leave out,
+     * [n_layers]; NULL = exact. Applies when decoding, and to every batch where `drop_in_batches` (to
+     * measure what decoding would lose). `predict` says what they would add. */
+    const float *drop;
+    bool drop_in_batches;
+    struct predict *predict;
+    /* Leave out what this one chose to leave out in its run; NULL = choose. */
+    const struct experts *like;
+    bool in_turn; /* for comparison: an expert is brought when it is its turn to be computed */
+};
+
 struct experts {
     const struct corm *archive;
     struct cache *cache;
     struct prefetch *prefetch;
     struct backend *be;
-    /* Called once a run, when the experts at hand are demanded and before they are computed: the
-     * moment to ask for later ones. May be NULL. */
-    void (*on_demanded)(void *ctx, uint32_t layer, uint32_t rows);
-    void *on_demanded_ctx;
-    /* Told what was chosen, before anything is demanded; may be NULL. */
-    void (*on_route)(void *ctx, uint32_t layer, uint32_t rows, const int32_t *ids);
-    void *on_route_ctx;
-    /* Approximate mode: which share of the predicted energy each layer's experts may leave out,
-     * [n_layers]; NULL = exact. Applies to single rows, and to batches where `drop_in_batches` (to
-     * measure what decoding would lose). */
-    const float *drop;
-    bool drop_in_batches;
+    struct experts_options opt;
     /* Experts that are computed elsewhere, [n_experts]; NULL = none. They are not demanded here. */
     const bool *elsewhere;
     /* Called once a run, when the experts in memory are being computed and before any other is
      * waited for: the moment for what needs none of them. May be NULL. */
     void (*meanwhile)(void *ctx);
     void *meanwhile_ctx;
-    /* Leave out what this one chose to leave out in its run; NULL = choose. */
-    const struct experts *like;
-    bool in_turn; /* for comparison: an expert is brought when it is its turn to be computed */
-    struct predict *predict;
     uint32_t max_uses;   /* rows * n_active of the longest call */
     uint64_t used_bytes; /* decoded bytes of the chunks that were computed with */
     /* Workspace of one call. */
@@ -68,8 +72,9 @@ struct experts {
 
 /* Memory that experts_open takes. */
 size_t experts_scratch_bytes(const struct corm *archive, uint32_t max_rows);
+/* Zeroed options: exact, and nobody is told anything. */
 void experts_open(struct experts *e, struct cache *cache, struct prefetch *prefetch,
-                  struct backend *be, uint32_t max_rows);
+                  struct backend *be, uint32_t max_rows, const struct experts_options *opt);
 void experts_close(struct experts *e); /* accepts a zeroed struct */
 /* The hook for forward_open; its ctx is `e`. */
 struct experts_hook experts_hook(struct experts *e);

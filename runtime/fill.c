@@ -83,7 +83,7 @@ void fill_released(struct fill *fill, int32_t slot, uint64_t mark) {
 
 /* Whether a chunk is kept as it is stored. */
 static bool is_kept_stored(const struct fill *fill, const struct corm_chunk *k) {
-    return k->encoding == CORM_ENCODING_RAW || fill->cache->how & CACHE_PACKED;
+    return k->encoding == CORM_ENCODING_RAW || fill->cache->opt.how & CACHE_PACKED;
 }
 
 /* Read the run's chunks with one request. run->stored[i]: where chunk i came to lie: in its slot

@@ -16,45 +16,25 @@ static size_t at(const struct lookahead *la, uint32_t layer, uint32_t ahead) {
     return ((size_t)layer * AHEADS + ahead) * la->predict->width;
 }
 
-void lookahead_open(struct lookahead *la, struct predict *predict, struct prefetch *prefetch,
-                    const struct corm *archive, uint32_t max_ahead) {
-    uint32_t n_layers = archive->arch.n_layers;
-    size_t n = (size_t)n_layers * AHEADS * predict->width;
-    *la = (struct lookahead){
-        .predict = predict, .prefetch = prefetch, .archive = archive, .max_ahead = max_ahead};
-    la->prob = mem_calloc(n, sizeof *la->prob);
-    la->guess = mem_calloc(n, sizeof *la->guess);
-    trial_open(&la->trial);
-    la->needs = mem_calloc(predict->width, sizeof *la->needs);
-    memset(la->guess, 0xff, n * sizeof *la->guess);
-    for (uint32_t l = 0; l < n_layers; l++) {
-        for (uint32_t a = 0; a < AHEADS; a++) {
-            for (uint32_t i = 0; i < predict->width; i++) {
-                float p = predict_rank_p(predict, l, a, i);
-                la->prob[at(la, l, a) + i] = p >= 0 ? p : initial_prob(i, archive->arch.n_active);
-            }
-        }
-    }
+/* Where the guesses of a target's rows are, and their number. */
+static size_t rows_at(const struct lookahead *la, uint32_t layer, uint32_t ahead) {
+    return at(la, layer, ahead) * la->predict->max_rows;
 }
-
-void lookahead_close(struct lookahead *la) {
-    free(la->prob);
-    free(la->guess);
-    free(la->skip);
-    free(la->needs);
-    *la = (struct lookahead){0};
+static uint32_t *guessed_rows(const struct lookahead *la, uint32_t layer, uint32_t ahead) {
+    return &la->guess_rows[(size_t)layer * AHEADS + ahead];
 }
 
 size_t lookahead_skip_bytes(const struct corm *archive) {
     return (size_t)archive->n_records * corm_chunks_per_expert(archive);
 }
 
-void lookahead_leave_out(struct lookahead *la, const float *drop) {
+/* See struct lookahead_options. */
+static void leave_out(struct lookahead *la, const float *drop) {
     const struct corm *a = la->archive;
     uint32_t n = la->predict->chunks_per_expert;
     la->skip = mem_calloc(a->n_records, n);
     for (uint32_t l = 0; l < a->arch.n_layers; l++) {
-        for (uint32_t e = 0; a->arch.moe[l] && e < a->arch.n_experts; e++) {
+        for (uint32_t e = 0; arch_is_moe(&a->arch, l) && e < a->arch.n_experts; e++) {
             const struct corm_record *rec = corm_record_of(a, l, e);
             if (!(drop[l] > 0) || !predict_has_chunks(la->predict, l)) {
                 continue;
@@ -66,72 +46,144 @@ void lookahead_leave_out(struct lookahead *la, const float *drop) {
     }
 }
 
+void lookahead_open(struct lookahead *la, struct predict *predict, struct prefetch *prefetch,
+                    const struct corm *archive, const struct lookahead_options *opt) {
+    uint32_t n_layers = archive->arch.n_layers;
+    size_t n = (size_t)n_layers * AHEADS * predict->width;
+    *la = (struct lookahead){
+        .predict = predict, .prefetch = prefetch, .archive = archive, .opt = *opt};
+    la->prob = mem_calloc(n, sizeof *la->prob);
+    la->guess = mem_calloc(n * predict->max_rows, sizeof *la->guess);
+    la->guess_rows = mem_calloc((size_t)n_layers * AHEADS, sizeof *la->guess_rows);
+    trial_open(&la->trial);
+    la->joined = mem_calloc(archive->arch.n_experts, sizeof *la->joined);
+    la->joined_prob = mem_calloc(archive->arch.n_experts, sizeof *la->joined_prob);
+    la->needs = mem_calloc(archive->arch.n_experts, sizeof *la->needs);
+    for (uint32_t l = 0; l < n_layers; l++) {
+        for (uint32_t a = 0; a < AHEADS; a++) {
+            for (uint32_t i = 0; i < predict->width; i++) {
+                float p = predict_rank_p(predict, l, a, i);
+                la->prob[at(la, l, a) + i] = p >= 0 ? p : initial_prob(i, archive->arch.n_active);
+            }
+        }
+    }
+    if (opt->drop) {
+        leave_out(la, opt->drop);
+    }
+}
+
+void lookahead_close(struct lookahead *la) {
+    free(la->prob);
+    free(la->guess);
+    free(la->guess_rows);
+    free(la->joined);
+    free(la->joined_prob);
+    free(la->skip);
+    free(la->needs);
+    *la = (struct lookahead){0};
+}
+
 /* A token begins: whether to guess in it. Where nothing was read for a while there is no need. */
 static void begin_token(struct lookahead *la) {
     uint64_t read = prefetch_read_bytes(la->prefetch);
     la->quiet_tok = read == la->read_before ? la->quiet_tok + 1 : 0;
     la->read_before = read;
     bool quiet = la->quiet_tok >= QUIET_TOK;
-    if (la->always || quiet) {
+    if (la->opt.always || quiet) {
         trial_interrupt(&la->trial);
     }
-    la->guessing = la->on_guess || (!quiet && (la->always || trial_token(&la->trial, clock_ns())));
+    la->guessing =
+        la->opt.on_guess || (!quiet && (la->opt.always || trial_token(&la->trial, clock_ns())));
+}
+
+/* An expert that a row is guessed to use with chance p: needed unless neither this row nor those
+ * before use it. Kept in order of chance; among equals, of first mention. */
+static void join(struct lookahead *la, int32_t expert, float p) {
+    uint32_t i = 0;
+    while (i < la->n_joined && la->joined[i] != expert) {
+        i++;
+    }
+    if (i < la->n_joined) {
+        p = 1 - (1 - p) * (1 - la->joined_prob[i]);
+    } else {
+        la->n_joined++;
+    }
+    for (; i > 0 && la->joined_prob[i - 1] < p; i--) {
+        la->joined[i] = la->joined[i - 1];
+        la->joined_prob[i] = la->joined_prob[i - 1];
+    }
+    la->joined[i] = expert;
+    la->joined_prob[i] = p;
 }
 
 /* Ask for what is guessed of layer source + ahead. */
-static void guess_layer(struct lookahead *la, uint32_t source, uint32_t ahead,
+static void guess_layer(struct lookahead *la, uint32_t source, uint32_t ahead, uint32_t rows,
                         const int32_t *host_ids) {
     struct predict *p = la->predict;
     uint32_t target = source + ahead;
     if (!predict_has_target(p, source, ahead)) {
         return;
     }
-    predict_experts(p, source, ahead, la->residual, la->feature, host_ids, la->weights, 1,
+    predict_experts(p, source, ahead, la->residual, la->feature, host_ids, la->weights, rows,
                     PREDICT_USE_ALL);
-    int32_t *guess = &la->guess[at(la, target, ahead)];
-    memcpy(guess, p->host_ids, p->width * sizeof *p->host_ids);
-    for (uint32_t i = 0; i < p->width; i++) {
-        const struct corm_record *rec = corm_record_of(la->archive, target, (uint32_t)guess[i]);
+    memcpy(&la->guess[rows_at(la, target, ahead)], p->host_ids,
+           (size_t)rows * p->width * sizeof *p->host_ids);
+    *guessed_rows(la, target, ahead) = rows;
+    const float *prob = &la->prob[at(la, source, ahead)];
+    la->n_joined = 0;
+    for (uint32_t i = 0; i < rows * p->width; i++) {
+        join(la, p->host_ids[i], prob[i % p->width]);
+    }
+    for (uint32_t i = 0; i < la->n_joined; i++) {
+        const struct corm_record *rec =
+            corm_record_of(la->archive, target, (uint32_t)la->joined[i]);
         const uint8_t *skip =
             la->skip ? &la->skip[(size_t)(rec - la->archive->records) * p->chunks_per_expert]
                      : NULL;
         la->needs[i] = (struct prefetch_need){rec->first_chunk, rec->n_chunks, skip};
     }
-    const float *prob = &la->prob[at(la, source, ahead)];
-    if (la->on_guess) {
-        la->on_guess(la->on_guess_ctx, target, ahead, p->width, guess, prob);
+    if (la->opt.on_guess) {
+        la->opt.on_guess(la->opt.on_guess_ctx, target, ahead, la->n_joined, la->joined,
+                         la->joined_prob);
     }
-    prefetch_guess(la->prefetch, la->needs, prob, p->width, ahead ? ahead : 1);
+    prefetch_guess(la->prefetch, la->needs, la->joined_prob, la->n_joined, ahead ? ahead : 1);
 }
 
-/* Compare the guesses for `layer` with what it chose. */
-static void learn(struct lookahead *la, uint32_t layer, const int32_t *ids, uint32_t n_active) {
+/* Compare the guess of one row with what it chose. */
+static void learn_row(struct lookahead *la, const int32_t *guess, uint32_t ahead, float *prob,
+                      const int32_t *ids, uint32_t n_active) {
+    for (uint32_t i = 0; i < la->predict->width; i++) {
+        bool hit = false;
+        for (uint32_t j = 0; j < n_active; j++) {
+            hit |= ids[j] == guess[i];
+        }
+        prob[i] += LEARN * ((hit ? 1.0f : 0.0f) - prob[i]);
+        la->count.hits[ahead] += hit && i < n_active;
+    }
+    la->count.routed[ahead] += n_active;
+}
+
+/* Compare the guesses for `layer` with what it chose: ids [rows, n_active]. */
+static void learn(struct lookahead *la, uint32_t layer, uint32_t rows, const int32_t *ids,
+                  uint32_t n_active) {
     for (uint32_t ahead = 0; ahead < AHEADS && ahead <= layer; ahead++) {
-        int32_t *guess = &la->guess[at(la, layer, ahead)];
-        if (guess[0] < 0) {
-            continue;
+        uint32_t *guessed = guessed_rows(la, layer, ahead);
+        for (uint32_t r = 0; r < rows && *guessed == rows; r++) {
+            learn_row(la, &la->guess[rows_at(la, layer, ahead) + (size_t)r * la->predict->width],
+                      ahead, &la->prob[at(la, layer - ahead, ahead)], ids + (size_t)r * n_active,
+                      n_active);
         }
-        float *prob = &la->prob[at(la, layer - ahead, ahead)];
-        for (uint32_t i = 0; i < la->predict->width; i++) {
-            bool hit = false;
-            for (uint32_t j = 0; j < n_active; j++) {
-                hit |= ids[j] == guess[i];
-            }
-            prob[i] += LEARN * ((hit ? 1.0f : 0.0f) - prob[i]);
-            la->count.hits[ahead] += hit && i < n_active;
-        }
-        la->count.routed[ahead] += n_active;
-        guess[0] = -1;
+        *guessed = 0;
     }
 }
 
-void lookahead_tap(void *ctx, enum tap tap, uint32_t layer, const float *data, uint32_t rows,
-                   uint32_t cols, const int32_t *ids) {
+void lookahead_tap(void *ctx, enum tap tap, uint32_t layer, const float *data,
+                   const struct batch *b, uint32_t cols, const int32_t *ids) {
     struct lookahead *la = ctx;
-    if (la->max_ahead == 0) {
+    if (la->opt.max_ahead == 0) {
         return;
     }
-    if (rows != 1) {
+    if (!b->decode) {
         trial_interrupt(&la->trial);
         return;
     }
@@ -143,7 +195,7 @@ void lookahead_tap(void *ctx, enum tap tap, uint32_t layer, const float *data, u
     case TAP_ATTN_IN:
         if (layer == 0 && la->guessing) {
             la->feature = data;
-            guess_layer(la, 0, 0, NULL);
+            guess_layer(la, 0, 0, b->rows, NULL);
         }
         break;
     case TAP_FFN_RESIDUAL:
@@ -155,20 +207,20 @@ void lookahead_tap(void *ctx, enum tap tap, uint32_t layer, const float *data, u
     case TAP_EXPERT_WEIGHTS:
         la->weights = data;
         la->host_ids = ids;
-        learn(la, layer, ids, cols);
+        learn(la, layer, b->rows, ids, cols);
         break;
     default:
         break;
     }
 }
 
-void lookahead_demanded(void *ctx, uint32_t layer, uint32_t rows) {
+void lookahead_demanded(void *ctx, uint32_t layer, const struct batch *b) {
     struct lookahead *la = ctx;
-    if (la->max_ahead == 0 || rows != 1 || !la->guessing) {
+    if (la->opt.max_ahead == 0 || !b->decode || !la->guessing) {
         return;
     }
     prefetch_drop_guesses(la->prefetch);
-    for (uint32_t ahead = 1; ahead <= la->max_ahead; ahead++) {
-        guess_layer(la, layer, ahead, la->host_ids);
+    for (uint32_t ahead = 1; ahead <= la->opt.max_ahead; ahead++) {
+        guess_layer(la, layer, ahead, b->rows, la->host_ids);
     }
 }

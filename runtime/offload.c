@@ -72,6 +72,9 @@ double offload_cpu_rate(const struct backend *cpu, const struct corm *archive, u
                         const struct corm_chunk *packed) {
     const struct arch *a = &archive->arch;
     const uint32_t n_jobs = a->n_active;
+    /* The activation takes a small part of the time: any will do, and biases none. */
+    const struct expert_layer layer = {
+        .codec = archive->expert_codec, .dim = a->dim, .ffn_dim = a->ffn_dim, .n_active = n_jobs};
     struct pieces p = make_pieces(archive, most_bytes, packed);
     float *x = mem_calloc(a->dim, sizeof *x),
           *parts = mem_calloc((size_t)n_jobs * a->dim, sizeof *x);
@@ -86,14 +89,14 @@ double offload_cpu_rate(const struct backend *cpu, const struct corm *archive, u
     for (int round = 0; round < 2 || ns < MEASURE_NS; round++) {
         for (uint32_t i = 0; i < n_jobs; i++) {
             uses[i] = i;
-            jobs[i] = (struct expert_job){chunks + (size_t)i * p.n, p.n, &uses[i], 1};
+            jobs[i] = (struct expert_job){0, chunks + (size_t)i * p.n, p.n, &uses[i], 1};
         }
         for (uint32_t i = 0; i < n_jobs * p.n; i++, next = (next + p.bytes) % p.all_bytes) {
             chunks[i] = p.chunk;
             chunks[i].data = p.data + next;
         }
         uint64_t start = clock_ns();
-        cpu->ops->experts(cpu->self, archive->expert_codec, a->dim, jobs, n_jobs, n_jobs, x, parts);
+        cpu->ops->experts(cpu->self, &layer, jobs, n_jobs, x, parts);
         if (round == 0) {
             continue;
         }
@@ -120,10 +123,10 @@ void offload_places_open(struct offload_places *p, const struct corm *archive, u
     p->uses = mem_calloc((size_t)a->n_layers * a->n_experts, sizeof *p->uses);
     p->placed = mem_calloc((size_t)a->n_layers * a->n_experts, sizeof *p->placed);
     for (uint32_t l = 0; l < a->n_layers; l++) {
-        n_moe += a->moe[l];
+        n_moe += arch_is_moe(a, l);
     }
     for (uint32_t l = 0; l < a->n_layers; l++) {
-        if (a->moe[l]) {
+        if (arch_is_moe(a, l)) {
             uint32_t share = room / n_moe + (seen++ < room % n_moe);
             p->room[l] = share < a->n_experts ? share : a->n_experts;
         }
@@ -175,18 +178,19 @@ bool offload_place(struct offload_places *p, uint32_t layer, uint32_t expert) {
 /* ---- life ---- */
 
 int offload_open_cpu(struct offload *o, const struct corm *archive, const char *isa,
-                     uint32_t threads, struct err *err) {
-    struct backend_limits limits = forward_limits(&archive->arch, 1, 1);
+                     uint32_t threads, uint32_t max_rows, struct err *err) {
+    struct backend_limits limits = forward_limits(&archive->arch, max_rows, 1);
+    o->max_rows = max_rows;
     return backend_cpu_open(&o->cpu, isa, threads, &limits, err);
 }
 
-uint64_t offload_bytes(const struct corm *archive, uint32_t io_threads) {
+uint64_t offload_bytes(const struct corm *archive, uint32_t max_rows, uint32_t io_threads) {
     const struct arch *a = &archive->arch;
-    return experts_scratch_bytes(archive, 1) +
+    return experts_scratch_bytes(archive, max_rows) +
            prefetch_fillers(io_threads) * filler_buffer_bytes(archive) +
            cache_table_bytes(archive, cache_slots_needed(archive, 0)) +
            (uint64_t)a->n_layers * a->n_experts * (sizeof(uint32_t) + sizeof(bool)) +
-           ((uint64_t)a->n_active + 1) * a->dim * sizeof(float);
+           max_rows * ((uint64_t)a->n_active + 1) * a->dim * sizeof(float);
 }
 
 int offload_open(struct offload *o, struct experts *device, uint32_t n_slots, bool in_place,
@@ -196,16 +200,19 @@ int offload_open(struct offload *o, struct experts *device, uint32_t n_slots, bo
     struct prefetch_options own = *io;
     own.device = NULL;
     o->device = device;
-    if (cache_open(&o->cache, c, n_slots, in_place ? CACHE_IN_PLACE : 0, err) < 0 ||
+    const struct cache_options keep = {.how = in_place ? CACHE_IN_PLACE : 0};
+    if (cache_open(&o->cache, c, n_slots, &keep, err) < 0 ||
         prefetch_open(&o->prefetch, &o->cache, &own, err) < 0) {
         return -1;
     }
-    experts_open(&o->experts, &o->cache, o->prefetch, &o->cpu, 1);
-    o->experts.like = device;
+    const struct experts_options like = {.like = device};
+    experts_open(&o->experts, &o->cache, o->prefetch, &o->cpu, o->max_rows, &like);
     offload_places_open(&o->places, c, device->cache->n_slots / device->record_chunks);
-    o->x = mem_calloc(a->dim, sizeof *o->x);
-    o->parts = mem_calloc((size_t)a->n_active * a->dim, sizeof *o->parts);
-    o->uses = mem_calloc(a->n_active, sizeof *o->uses);
+    size_t uses = (size_t)o->max_rows * a->n_active;
+    o->x = mem_calloc((size_t)o->max_rows * a->dim, sizeof *o->x);
+    o->parts = mem_calloc(uses * a->dim, sizeof *o->parts);
+    o->uses = mem_calloc(uses, sizeof *o->uses);
+    o->met = mem_calloc(a->n_experts, sizeof *o->met);
     o->not_device = mem_calloc(a->n_experts, sizeof *o->not_device);
     o->not_cpu = mem_calloc(a->n_experts, sizeof *o->not_cpu);
     o->layer_before = a->n_layers;
@@ -222,6 +229,7 @@ void offload_close(struct offload *o) {
     free(o->uses);
     free(o->not_device);
     free(o->not_cpu);
+    free(o->met);
     backend_close(&o->cpu);
     *o = (struct offload){0};
 }
@@ -229,18 +237,32 @@ void offload_close(struct offload *o) {
 /* ---- one layer ---- */
 
 /* The clocks of the host's cache and of places, which know layers with experts only. */
-static void follow(struct offload *o, uint32_t layer, uint32_t rows) {
+static void follow(struct offload *o, uint32_t layer, const struct batch *b) {
+    const uint32_t rows = b->decode ? 1 : b->rows;
     bool begins = layer <= o->layer_before;
     pthread_mutex_lock(&o->cache.lock);
     if (begins && layer > 0) {
-        cache_clock(&o->cache, 0, rows);
+        cache_clock(&o->cache, 0, rows, b->decode);
     }
-    cache_clock(&o->cache, layer, rows);
+    cache_clock(&o->cache, layer, rows, b->decode);
     pthread_mutex_unlock(&o->cache.lock);
     if (begins) {
         offload_places_clock(&o->places, rows);
     }
     o->layer_before = layer;
+}
+
+/* What experts need of a layer's weights, where the host has it. */
+static struct layer_weights host_biases(const struct corm *archive, uint32_t layer) {
+    static const enum slot_id slots[] = {SLOT_EXPERT_GATE_BIAS, SLOT_EXPERT_UP_BIAS,
+                                         SLOT_EXPERT_DOWN_BIAS};
+    struct layer_weights lw = {0};
+    for (size_t i = 0; i < sizeof slots / sizeof *slots; i++) {
+        if (slot_present(slot_at(slots[i]), &archive->arch, layer)) {
+            lw.w[slots[i]] = corm_tensor_get(archive, slots[i], layer);
+        }
+    }
+    return lw;
 }
 
 /* While the device computes its share: the CPU's, and its outputs among the device's. */
@@ -250,7 +272,9 @@ static void compute_meanwhile(void *ctx) {
     const struct backend *device = o->device->be;
     const size_t dim = o->device->archive->arch.dim;
     struct experts_hook hook = experts_hook(&o->experts);
-    run->status = hook.run(hook.ctx, run->layer, o->x, 1, run->ids, o->parts, &run->err);
+    const struct layer_weights biases = host_biases(o->experts.archive, run->layer);
+    run->status =
+        hook.run(hook.ctx, run->layer, &biases, o->x, run->batch, run->ids, o->parts, &run->err);
     if (run->status < 0) {
         return;
     }
@@ -260,34 +284,48 @@ static void compute_meanwhile(void *ctx) {
     device->ops->put_rows(device->self, run->parts, (uint32_t)dim, o->parts, o->uses, run->n_uses);
 }
 
-static int offload_run(void *ctx, uint32_t layer, const float *x, uint32_t rows, const int32_t *ids,
-                       float *parts, struct err *err) {
-    struct offload *o = ctx;
-    struct experts *d = o->device;
-    const struct arch *a = &d->archive->arch;
-    struct experts_hook hook = experts_hook(d);
+/* Count the uses of a call and divide them. Returns how many are the CPU's. An expert that several
+ * rows use is met once: it is one's or the other's for all of them. */
+static uint32_t divide(struct offload *o, uint32_t layer, const struct batch *b,
+                       const int32_t *ids) {
+    const struct arch *a = &o->device->archive->arch;
     uint32_t n = 0;
-    follow(o, layer, rows);
     memset(o->not_device, 0, a->n_experts * sizeof *o->not_device);
     memset(o->not_cpu, 1, a->n_experts * sizeof *o->not_cpu);
-    for (uint32_t u = 0; u < rows * a->n_active; u++) {
-        if (!offload_place(&o->places, layer, (uint32_t)ids[u]) && rows == 1) {
-            o->not_device[ids[u]] = true;
-            o->not_cpu[ids[u]] = false;
+    memset(o->met, 0, a->n_experts * sizeof *o->met);
+    for (uint32_t u = 0; u < b->rows * a->n_active; u++) {
+        bool placed = offload_place(&o->places, layer, (uint32_t)ids[u]);
+        if (!o->met[ids[u]]) {
+            o->met[ids[u]] = true;
+            o->not_device[ids[u]] = b->decode && !placed;
+            o->not_cpu[ids[u]] = !o->not_device[ids[u]];
+        }
+        if (o->not_device[ids[u]]) {
             o->uses[n++] = u;
         }
     }
+    return n;
+}
+
+static int offload_run(void *ctx, uint32_t layer, const struct layer_weights *lw, const float *x,
+                       const struct batch *b, const int32_t *ids, float *parts, struct err *err) {
+    struct offload *o = ctx;
+    struct experts *d = o->device;
+    struct experts_hook hook = experts_hook(d);
+    follow(o, layer, b);
+    uint32_t n = divide(o, layer, b, ids);
     if (n == 0) {
-        return hook.run(hook.ctx, layer, x, rows, ids, parts, err);
+        return hook.run(hook.ctx, layer, lw, x, b, ids, parts, err);
     }
     /* Before anything is queued that it would wait for. */
-    d->be->ops->read(d->be->self, o->x, x, a->dim * sizeof *o->x);
-    o->run = (struct offload_run){.layer = layer, .n_uses = n, .ids = ids, .parts = parts};
+    d->be->ops->read(d->be->self, o->x, x, (size_t)b->rows * d->archive->arch.dim * sizeof *o->x);
+    o->run =
+        (struct offload_run){.layer = layer, .n_uses = n, .batch = b, .ids = ids, .parts = parts};
     o->experts.elsewhere = o->not_cpu;
     d->elsewhere = o->not_device;
     d->meanwhile = compute_meanwhile;
     d->meanwhile_ctx = o;
-    int status = hook.run(hook.ctx, layer, x, rows, ids, parts, err);
+    int status = hook.run(hook.ctx, layer, lw, x, b, ids, parts, err);
     d->elsewhere = NULL;
     d->meanwhile = NULL;
     return status < 0 || o->run.status == 0 ? status : err_set(err, "%s", o->run.err.msg);

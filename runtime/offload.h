@@ -18,8 +18,8 @@
  * the archive, the number of slots and the experts that were routed since the engine was opened,
  * and of nothing else.
  *
- * Only single rows are divided so. In a batch an expert serves several rows, which pays for its
- * copy: batches count uses, and are the device's.
+ * Only decoding is divided so. In a prompt an expert serves several rows, which pays for its copy:
+ * prompts count uses, and are the device's.
  *
  * Costs: the hidden state travels to the host and the outputs back, two small copies a layer; the
  * CPU computes while the device computes its share.
@@ -73,14 +73,17 @@ struct offload {
     struct prefetch *prefetch;
     struct experts experts; /* the host's */
     struct offload_places places;
-    float *x, *parts; /* [dim], [n_active, dim] */
-    uint32_t *uses;   /* [n_active] those of the CPU */
-    /* [n_experts] experts that the device, and the CPU, leaves to the other. */
-    bool *not_device, *not_cpu;
+    uint32_t max_rows; /* of a decoding batch */
+    float *x, *parts;  /* [max_rows, dim], [max_rows * n_active, dim] */
+    uint32_t *uses;    /* [max_rows * n_active] those of the CPU */
+    /* [n_experts] experts that the device, and the CPU, leaves to the other; those that the call at
+     * hand has met. */
+    bool *not_device, *not_cpu, *met;
     uint32_t layer_before;
     /* The run at hand. */
     struct offload_run {
         uint32_t layer, n_uses;
+        const struct batch *batch;
         const int32_t *ids;
         float *parts; /* the device's */
         int status;
@@ -90,9 +93,10 @@ struct offload {
 
 /* The CPU backend alone, which the plan and the rule need. offload_close in any case. */
 int offload_open_cpu(struct offload *o, const struct corm *archive, const char *isa,
-                     uint32_t threads, struct err *err);
-/* Host memory that offload_open takes beside `n_slots` slots and what the CPU backend has. */
-uint64_t offload_bytes(const struct corm *archive, uint32_t io_threads);
+                     uint32_t threads, uint32_t max_rows, struct err *err);
+/* Host memory that offload_open takes beside `n_slots` slots and what the CPU backend has; decoding
+ * batches have at most max_rows rows. */
+uint64_t offload_bytes(const struct corm *archive, uint32_t max_rows, uint32_t io_threads);
 /* The rest. `device` has its slots; the host gets `n_slots`, and uses raw chunks in place where
  * `in_place`. `io` says how they are read; its `device` does not count. */
 int offload_open(struct offload *o, struct experts *device, uint32_t n_slots, bool in_place,

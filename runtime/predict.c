@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/model/router.h"
+
 enum { AHEADS = PREDICT_MAX_AHEAD + 1 };
 
 static const struct weight none = {0};
@@ -36,6 +38,7 @@ static void place_all(struct predict *p) {
         {&p->chunk_beta, PREDICT_CHUNK_BETA, 1},
         {&p->chunk_gates, PREDICT_CHUNK_GATES, 1},
         {&p->chunk_gate_beta, PREDICT_CHUNK_GATE_BETA, 1},
+        {&p->chunk_gate_bias, PREDICT_CHUNK_GATE_BIAS, 1},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct weight *w = mem_calloc((size_t)n * rows[i].aheads, sizeof *w);
@@ -72,7 +75,7 @@ static uint32_t widest_gates(const struct predict *p) {
 size_t predict_scratch_bytes(const struct arch *a, uint32_t max_rows) {
     /* The ranks are not known before the section is read: what prep makes is counted. */
     size_t floats = (size_t)(a->n_active + 2) * a->dim + 2 * (size_t)a->n_experts + 2 * 256 +
-                    4 * (size_t)guess_width(a);
+                    2 * (size_t)guess_width(a);
     return floats * max_rows * sizeof(float);
 }
 
@@ -98,19 +101,11 @@ void predict_open(struct predict *p, const struct corm_predict *view, const stru
         {(void **)&p->scores, chunks_per_expert},
         {(void **)&p->more, chunks_per_expert},
         {(void **)&p->gated, gates},
-        {(void **)&p->ones, gates},
         {(void **)&p->ids, rows * p->width},
-        {(void **)&p->weights, rows * p->width},
     };
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) {
         *blocks[i].at = be->ops->alloc(be->self, blocks[i].floats * f);
     }
-    float *ones = mem_alloc(gates * sizeof *ones);
-    for (size_t i = 0; i < gates; i++) {
-        ones[i] = 1;
-    }
-    be->ops->write(be->self, p->ones, ones, gates * sizeof *ones);
-    free(ones);
     p->host_ids = mem_calloc(rows * p->width, sizeof *p->host_ids);
     p->host_scores = mem_calloc(chunks_per_expert, sizeof *p->host_scores);
 }
@@ -119,14 +114,14 @@ void predict_close(struct predict *p) {
     if (!p->be) {
         return;
     }
-    void *device[] = {p->parts, p->state,  p->norm, p->low, p->logits,  p->fix,
-                      p->gated, p->scores, p->ones, p->ids, p->weights, p->more};
+    void *device[] = {p->parts, p->state, p->norm,   p->low, p->logits,
+                      p->fix,   p->gated, p->scores, p->ids, p->more};
     for (size_t i = 0; i < sizeof device / sizeof *device; i++) {
         p->be->ops->free(p->be->self, device[i]);
     }
-    void *host[] = {p->host_ids,    p->host_scores, p->expert_in,      p->expert_out,
-                    p->expert_bias, p->mean_out,    p->chunk_basis,    p->chunk_prior,
-                    p->chunk_beta,  p->chunk_gates, p->chunk_gate_beta};
+    void *host[] = {p->host_ids,    p->host_scores, p->expert_in,       p->expert_out,
+                    p->expert_bias, p->mean_out,    p->chunk_basis,     p->chunk_prior,
+                    p->chunk_beta,  p->chunk_gates, p->chunk_gate_beta, p->chunk_gate_bias};
     for (size_t i = 0; i < sizeof host / sizeof *host; i++) {
         free(host[i]);
     }
@@ -136,7 +131,7 @@ void predict_close(struct predict *p) {
 /* ---- experts ---- */
 
 bool predict_has_target(const struct predict *p, uint32_t source, uint32_t ahead) {
-    return source + ahead < p->arch->n_layers && p->arch->moe[source + ahead];
+    return source + ahead < p->arch->n_layers && arch_is_moe(p->arch, source + ahead);
 }
 
 void predict_experts(struct predict *p, uint32_t source, uint32_t ahead, const float *x,
@@ -145,7 +140,8 @@ void predict_experts(struct predict *p, uint32_t source, uint32_t ahead, const f
     const struct arch *a = p->arch;
     const struct backend_ops *op = p->be->ops;
     void *be = p->be->self;
-    const struct layer_weights *target = &p->layers[source + ahead];
+    const uint32_t target = source + ahead;
+    const struct forward_site site = {a, p->be, target, &p->layers[target]};
     const struct weight *mean = &p->mean_out[source];
     uint32_t at = source * AHEADS + ahead;
 
@@ -156,14 +152,14 @@ void predict_experts(struct predict *p, uint32_t source, uint32_t ahead, const f
         op->add(be, p->state, x, (size_t)rows * a->dim);
         state = p->state;
     }
-    op->rmsnorm(be, state, &target->w[SLOT_FFN_NORM], a->norm_eps, rows, a->dim, p->norm);
-    op->matmul(be, &target->w[SLOT_ROUTER], &none, p->norm, rows, p->logits);
+    router_input(&site, state, rows, p->norm);
+    router_logits(&site, p->norm, rows, p->logits);
     if (p->expert_in[at].data && (parts & PREDICT_USE_FIX)) {
         op->matmul(be, &p->expert_in[at], &none, feature, rows, p->low);
         op->matmul(be, &p->expert_out[at], &p->expert_bias[at], p->low, rows, p->fix);
         op->add(be, p->logits, p->fix, (size_t)rows * a->n_experts);
     }
-    op->route(be, p->logits, rows, a->n_experts, p->width, false, p->ids, p->weights);
+    router_rank(&site, p->logits, rows, p->width, p->ids);
     op->read(be, p->host_ids, p->ids, (size_t)rows * p->width * sizeof(int32_t));
 }
 
@@ -195,13 +191,18 @@ void predict_project(struct predict *p, uint32_t layer, const float *feature, ui
 static void add_gates(struct predict *p, uint32_t layer, uint32_t expert, uint32_t row) {
     const struct backend_ops *op = p->be->ops;
     struct weight gates = p->chunk_gates[layer], beta = p->chunk_gate_beta[layer];
+    struct weight bias = p->chunk_gate_bias[layer];
     uint32_t n = p->chunks_per_expert, g = beta.cols;
     gates.data = weight_row(&gates, expert * g);
     gates.rows = g;
+    if (bias.data) {
+        bias.data = weight_row(&bias, expert);
+        bias.rows = 1;
+    }
     beta.data = weight_row(&beta, expert * n);
     beta.rows = n;
-    op->matmul(p->be->self, &gates, &none, p->feature + (size_t)row * p->arch->dim, 1, p->gated);
-    op->silu_mul(p->be->self, p->gated, p->ones, g);
+    op->matmul(p->be->self, &gates, &bias, p->feature + (size_t)row * p->arch->dim, 1, p->gated);
+    op->act_mul(p->be->self, &arch_kind(p->arch, layer)->ffn, p->gated, NULL, g);
     op->matmul(p->be->self, &beta, &none, p->gated, 1, p->more);
     op->add(p->be->self, p->scores, p->more, n);
 }

@@ -9,15 +9,16 @@
  * Experts. At source layer s, with x the residual stream before the FFN and n(x) the FFN input, the
  * router logits of layer t = s + ahead are guessed as
  *
- *   z = R_t . rms_t(x + sum_j w_j mu_{s,e_j})  +  B . (A . n(x)) + c
+ *   z = router_t(x + sum_j w_j mu_{s,e_j})  +  B . (A . n(x)) + c
  *
- * where e_j, w_j are the experts that s has just chosen, mu their mean outputs, and R_t, rms_t
- * layer t's own router and norm: the "stale gate" (no parameters), corrected by a low-rank fit of
- * what it misses. Each part that the archive does not hold is left out. For layer 0 the source is
+ * where e_j, w_j are the experts that s has just chosen, mu their mean outputs, and router_t
+ * layer t's own router behind the norm that it reads through: the "stale gate" (no parameters),
+ * corrected by a low-rank fit of what it misses. Each part that the archive does not hold is left out. For layer 0 the source is
  * the embedding: x is it, n(x) the input of layer 0's attention, ahead is 0.
  *
  * Chunks. The energy that chunk b of expert e adds is guessed as exp(prior_{e,b} + beta_{e,b} . (P
- * . n(x)) + gamma_{e,b} . silu(G_e . n(x))), where G_e are the gates of a few of its neurons.
+ * . n(x)) + gamma_{e,b} . act(G_e . n(x))), where G_e are the gates of a few of its neurons and act
+ * is what the layer's activation makes of a gate alone.
  */
 #ifndef RUNTIME_PREDICT_H
 #define RUNTIME_PREDICT_H
@@ -35,13 +36,12 @@ struct predict {
     /* Placed matrices: by layer and lookahead, by layer. */
     struct weight *expert_in, *expert_out, *expert_bias; /* [n_layers, 1 + PREDICT_MAX_AHEAD] */
     struct weight *mean_out, *chunk_basis, *chunk_prior, *chunk_beta; /* [n_layers] */
-    struct weight *chunk_gates, *chunk_gate_beta;                     /* [n_layers] */
+    struct weight *chunk_gates, *chunk_gate_beta, *chunk_gate_bias;   /* [n_layers] */
     const float *feature; /* of the last predict_project */
     /* Scratch. */
     float *parts, *state, *norm, *low, *logits, *fix, *scores; /* backend memory */
-    float *gated, *ones, *more;
+    float *gated, *more;
     int32_t *ids;
-    float *weights;
     int32_t *host_ids;  /* [max_rows, width] the guess, best first: valid until the next call */
     float *host_scores; /* [chunks_per_expert] */
 };

@@ -7,45 +7,44 @@
 
 struct corm_session {
     struct corm_engine *engine;
-    struct kv *kv;    /* [n_layers] */
-    int32_t *history; /* [ctx_tok] tokens in the KV cache */
-    uint32_t n_tok;
-    float *logits; /* host memory [opt.logits_rows, vocab]; of the rows in use the last is the
-                      * last token's */
+    struct state state; /* stands for the first state.end tokens of `history` */
+    int32_t *history;   /* [ctx_tok] */
+    uint32_t n_tok;     /* of it; where the state could not be cut back to them, they are evaluated
+                           again before anything else is */
+    float *logits;      /* host memory [opt.logits_rows, vocab]; of the rows in use the last is the
+                    * last token's */
     uint32_t logits_rows;
     struct sample sample;
     struct token_stream *stream;
     bool stream_skips_special;
     struct buf text;
     struct corm_stats stats;
-    struct cache_counters counters_at_reset;
-    uint64_t stall_at_reset, used_at_reset, skipped_at_reset, unguessed_at_reset;
-    struct backend_link link_at_reset;
-    struct offload_counters offload_at_reset;
 };
 
 /* ---- life ---- */
 
 int corm_session_open(struct corm_session **session, struct corm_engine *engine,
                       struct corm_error *error) {
-    (void)error;
     const struct arch *a = &engine->archive.arch;
-    struct corm_session *s = mem_calloc(1, sizeof *s);
-    s->engine = engine;
-    s->kv = mem_calloc(a->n_layers, sizeof *s->kv);
-    for (uint32_t l = 0; l < a->n_layers; l++) {
-        struct kv *kv = &s->kv[l];
-        *kv = (struct kv){.type = engine->opt.kv_f32 ? KV_F32 : KV_F16,
-                          .n_kv_heads = a->n_kv_heads,
-                          .head_dim = a->head_dim,
-                          .capacity_tok = engine->opt.ctx_tok};
-        kv->k = engine->backend.ops->alloc(engine->backend.self, kv_bytes(kv));
-        kv->v = engine->backend.ops->alloc(engine->backend.self, kv_bytes(kv));
+    const struct state_size size = engine_state_size(engine);
+    struct err err = {0};
+    if (engine->n_sessions == engine->opt.max_sessions) {
+        err_set(&err,
+                "%u sessions are open already: the engine was opened for so many "
+                "(max_sessions)",
+                engine->n_sessions);
+        return engine_fail(error, &err);
     }
+    struct corm_session *s = mem_calloc(1, sizeof *s);
+    if (state_open(&s->state, a, &engine->backend, &size, NULL, &err) < 0) {
+        free(s);
+        return engine_fail(error, &err);
+    }
+    s->engine = engine;
     s->history = mem_calloc(engine->opt.ctx_tok, sizeof *s->history);
     s->logits = mem_calloc((size_t)engine->opt.logits_rows * a->vocab, sizeof *s->logits);
     sample_open(&s->sample, a->vocab);
-    corm_session_reset_stats(s);
+    engine->n_sessions++;
     *session = s;
     return 0;
 }
@@ -54,12 +53,8 @@ void corm_session_close(struct corm_session *s) {
     if (!s) {
         return;
     }
-    const struct backend *be = &s->engine->backend;
-    for (uint32_t l = 0; l < s->engine->archive.arch.n_layers; l++) {
-        be->ops->free(be->self, s->kv[l].k);
-        be->ops->free(be->self, s->kv[l].v);
-    }
-    free(s->kv);
+    s->engine->n_sessions--;
+    state_close(&s->state);
     free(s->history);
     free(s->logits);
     sample_close(&s->sample);
@@ -69,8 +64,12 @@ void corm_session_close(struct corm_session *s) {
 }
 
 void corm_session_truncate(struct corm_session *session, uint32_t n_tok) {
-    if (n_tok < session->n_tok) {
-        session->n_tok = n_tok;
+    if (n_tok >= session->n_tok) {
+        return;
+    }
+    session->n_tok = n_tok;
+    if (n_tok < session->state.end) {
+        state_cut(&session->state, n_tok);
     }
 }
 
@@ -78,11 +77,84 @@ uint32_t corm_session_length(const struct corm_session *session) {
     return session->n_tok;
 }
 
+/* ---- counters ---- */
+
+static uint64_t share(uint64_t now, uint64_t then, uint32_t n, uint32_t i) {
+    uint64_t all = now - then;
+    return all / n + (i < all % n);
+}
+
+/* Session i of the n whose evaluation has just ended: its share of what the engine's parts did
+ * since the evaluation before. */
+static void add_share(struct corm_stats *s, const struct engine_counters *now,
+                      const struct engine_counters *then, uint32_t n, uint32_t i) {
+    const struct {
+        uint64_t *to, now, then;
+    } rows[] = {
+        {&s->cache_hits, now->cache.hits, then->cache.hits},
+        {&s->cache_misses, now->cache.misses, then->cache.misses},
+        {&s->read_bytes, now->cache.read_bytes, then->cache.read_bytes},
+        {&s->read_bytes, now->offload.read_bytes, then->offload.read_bytes},
+        {&s->decoded_bytes, now->cache.decoded_bytes, then->cache.decoded_bytes},
+        {&s->decoded_bytes, now->offload.decoded_bytes, then->offload.decoded_bytes},
+        {&s->guessed_bytes, now->cache.guessed_bytes, then->cache.guessed_bytes},
+        {&s->useful_bytes, now->cache.useful_bytes, then->cache.useful_bytes},
+        {&s->wasted_bytes, now->cache.wasted_bytes, then->cache.wasted_bytes},
+        {&s->weight_bytes, now->trunk_bytes, then->trunk_bytes},
+        {&s->weight_bytes, now->used_bytes, then->used_bytes},
+        {&s->weight_bytes, now->offload.used_bytes, then->offload.used_bytes},
+        {&s->expert_bytes, now->used_bytes, then->used_bytes},
+        {&s->expert_bytes, now->offload.used_bytes, then->offload.used_bytes},
+        {&s->cpu_bytes, now->offload.used_bytes, then->offload.used_bytes},
+        {&s->skipped_bytes, now->skipped_bytes, then->skipped_bytes},
+        {&s->skipped_bytes, now->offload.skipped_bytes, then->offload.skipped_bytes},
+        {&s->stall_ns, now->stall_ns, then->stall_ns},
+        {&s->stall_ns, now->offload.stall_ns, then->offload.stall_ns},
+        {&s->unguessed_tok, now->unguessed_tok, then->unguessed_tok},
+        {&s->copied_demanded_bytes, now->link.bytes[BACKEND_DEMANDED],
+         then->link.bytes[BACKEND_DEMANDED]},
+        {&s->copied_guessed_bytes, now->link.bytes[BACKEND_GUESSED],
+         then->link.bytes[BACKEND_GUESSED]},
+        {&s->copied_chunks, now->link.pieces, then->link.pieces},
+        {&s->copies, now->link.copies, then->link.copies},
+        {&s->copy_ns, now->link.copy_ns, then->link.copy_ns},
+        {&s->copy_hidden_ns, now->link.hidden_ns, then->link.hidden_ns},
+    };
+    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
+        *rows[r].to += share(rows[r].now, rows[r].then, n, i);
+    }
+}
+
+/* An evaluation of n sessions that began at `start` has ended. */
+static void count(struct corm_session *const *sessions, uint32_t n, uint64_t start, bool decode,
+                  size_t tokens) {
+    struct corm_engine *e = sessions[0]->engine;
+    struct engine_counters now = engine_count(e);
+    uint64_t ns = clock_ns() - start;
+    for (uint32_t i = 0; i < n; i++) {
+        struct corm_stats *s = &sessions[i]->stats;
+        add_share(s, &now, &e->counted, n, i);
+        *(decode ? &s->decode_tok : &s->prefill_tok) += tokens;
+        *(decode ? &s->decode_ns : &s->prefill_ns) += share(ns, 0, n, i);
+    }
+    e->counted = now;
+}
+
+void corm_session_stats(const struct corm_session *s, struct corm_stats *stats) {
+    *stats = s->stats;
+    stats->guesses_off = s->engine->lookahead.trial.off;
+    const float *logits = corm_session_logits(s);
+    stats->logits_hash = logits ? hash64(logits, s->engine->archive.arch.vocab * sizeof(float)) : 0;
+}
+
+void corm_session_reset_stats(struct corm_session *s) {
+    s->stats = (struct corm_stats){0};
+}
+
 /* ---- evaluation ---- */
 
 /* Logits of `rows` rows of the residual stream to the host, LOGITS_ROWS at a time. */
-static void read_logits(struct corm_session *s, const float *x, uint32_t rows, float *host) {
-    struct corm_engine *e = s->engine;
+static void read_logits(struct corm_engine *e, const float *x, uint32_t rows, float *host) {
     const struct arch *a = &e->archive.arch;
     for (uint32_t done = 0; done < rows; done += LOGITS_ROWS) {
         uint32_t n = rows - done < LOGITS_ROWS ? rows - done : LOGITS_ROWS;
@@ -92,22 +164,45 @@ static void read_logits(struct corm_session *s, const float *x, uint32_t rows, f
     }
 }
 
-static int eval_batch(struct corm_session *s, const int32_t *ids, uint32_t rows, struct err *err) {
-    struct corm_engine *e = s->engine;
-    forward_embed(&e->forward, &e->model, ids, rows, e->forward.x);
+/* All layers over the rows of a batch; the states move on when all have been passed. */
+static int run_batch(struct corm_engine *e, const struct batch *b, const int32_t *ids,
+                     struct err *err) {
+    forward_embed(&e->forward, &e->model, ids, b, e->forward.x);
     for (uint32_t l = 0; l < e->archive.arch.n_layers; l++) {
         pthread_mutex_lock(&e->cache.lock);
-        cache_clock(&e->cache, l, rows);
+        cache_clock(&e->cache, l, b->decode ? 1 : b->rows, b->decode);
         pthread_mutex_unlock(&e->cache.lock);
-        if (forward_layer(&e->forward, &e->layers[l], l, &s->kv[l], s->n_tok, rows, e->forward.x,
-                          err) < 0) {
+        if (forward_layer(&e->forward, &e->layers[l], l, b, e->forward.x, err) < 0) {
             return -1;
         }
     }
-    memcpy(s->history + s->n_tok, ids, rows * sizeof *ids);
-    s->n_tok += rows;
-    s->stats.weight_bytes += e->trunk_step_bytes;
+    for (uint32_t i = 0; i < b->n_spans; i++) {
+        state_advance(b->spans[i].state, b->spans[i].rows);
+    }
+    e->trunk_bytes += e->trunk_step_bytes;
     return 0;
+}
+
+/* The state takes in history[state.end ..] up to position `end`, a batch at a time. Returns the
+ * rows of the last one, whose hidden states are in forward.x; -1 on an error. */
+static int64_t run_span(struct corm_session *s, uint32_t end, bool decode, struct err *err) {
+    struct corm_engine *e = s->engine;
+    uint32_t rows = 0;
+    while (s->state.end < end) {
+        uint32_t rest = end - s->state.end;
+        rows = rest < e->opt.batch_rows ? rest : e->opt.batch_rows;
+        const struct span span = {.state = &s->state, .rows = rows, .pos = s->state.end};
+        const struct batch b = {.rows = rows, .n_spans = 1, .spans = &span, .decode = decode};
+        if (run_batch(e, &b, s->history + s->state.end, err) < 0) {
+            return -1;
+        }
+    }
+    return rows;
+}
+
+/* What the state could not be cut back to is computed again. */
+static int catch_up(struct corm_session *s, struct err *err) {
+    return run_span(s, s->n_tok, false, err) < 0 ? -1 : 0;
 }
 
 static int check_eval(const struct corm_session *s, const int32_t *ids, size_t n, bool all_logits,
@@ -132,37 +227,98 @@ static int check_eval(const struct corm_session *s, const int32_t *ids, size_t n
     return 0;
 }
 
+/* A broken evaluation: what the layers hold is that of the tokens before it, or nothing. */
+static int fail_eval(struct corm_session *const *sessions, size_t n, const struct err *err,
+                     struct corm_error *error) {
+    for (size_t i = 0; i < n; i++) {
+        state_undo(&sessions[i]->state, sessions[i]->n_tok);
+    }
+    return engine_fail(error, err);
+}
+
 int corm_session_eval(struct corm_session *s, const int32_t *ids, size_t n, bool all_logits,
                       const float **logits, struct corm_error *error) {
     struct corm_engine *e = s->engine;
     const struct arch *a = &e->archive.arch;
     struct err err = {0};
     uint64_t start = clock_ns();
+    bool decode = n == 1; /* a prompt of one token is the next token of an empty text */
     if (check_eval(s, ids, n, all_logits, &err) < 0) {
         return engine_fail(error, &err);
     }
-    uint32_t before = s->n_tok, rows = 0;
-    for (size_t done = 0; done < n; done += rows) {
-        rows = n - done < e->opt.batch_rows ? (uint32_t)(n - done) : e->opt.batch_rows;
-        if (eval_batch(s, ids + done, rows, &err) < 0) {
-            s->n_tok = before;
-            return engine_fail(error, &err);
-        }
+    memcpy(s->history + s->n_tok, ids, n * sizeof *ids);
+    int64_t rows = catch_up(s, &err) < 0 ? -1 : run_span(s, s->n_tok + (uint32_t)n, decode, &err);
+    if (rows < 0) {
+        return fail_eval(&s, 1, &err, error);
     }
-    uint32_t wanted = all_logits ? rows : 1;
+    s->n_tok += (uint32_t)n;
+    uint32_t wanted = all_logits ? (uint32_t)rows : 1;
     s->logits_rows = wanted;
-    read_logits(s, e->forward.x + (size_t)(rows - wanted) * a->dim, wanted, s->logits);
+    read_logits(e, e->forward.x + (size_t)(rows - wanted) * a->dim, wanted, s->logits);
     if (logits) {
         *logits = s->logits;
     }
-    bool decode = n == 1;
-    *(decode ? &s->stats.decode_tok : &s->stats.prefill_tok) += n;
-    *(decode ? &s->stats.decode_ns : &s->stats.prefill_ns) += clock_ns() - start;
+    count(&s, 1, start, decode, n);
     return 0;
 }
 
-/* Logits of the last token, or NULL before the first evaluation. */
-static const float *last_logits(const struct corm_session *s) {
+static int check_decode(struct corm_session *const *sessions, const int32_t *ids, size_t n,
+                        struct err *err) {
+    for (size_t i = 0; i < n; i++) {
+        if (sessions[i]->engine != sessions[0]->engine) {
+            return err_set(err, "sessions of different engines cannot be decoded together");
+        }
+        for (size_t j = 0; j < i; j++) {
+            if (sessions[i] == sessions[j]) {
+                return err_set(err, "session %zu of the batch is also session %zu", i, j);
+            }
+        }
+        if (check_eval(sessions[i], &ids[i], 1, false, err) < 0) {
+            return err_prefix(err, "session %zu of the batch", i);
+        }
+    }
+    return 0;
+}
+
+int corm_sessions_decode(struct corm_session *const *sessions, const int32_t *ids, size_t n,
+                         struct corm_error *error) {
+    struct err err = {0};
+    uint64_t start = clock_ns();
+    if (n == 0) {
+        err_set(&err, "no sessions to decode");
+        return engine_fail(error, &err);
+    }
+    /* No engine has more sessions, so no batch has more rows. */
+    if (check_decode(sessions, ids, n, &err) < 0) {
+        return engine_fail(error, &err);
+    }
+    struct corm_engine *e = sessions[0]->engine;
+    const struct arch *a = &e->archive.arch;
+    for (size_t i = 0; i < n; i++) {
+        struct corm_session *s = sessions[i];
+        s->history[s->n_tok] = ids[i];
+        if (catch_up(s, &err) < 0) {
+            return fail_eval(sessions, n, &err, error);
+        }
+        e->spans[i] =
+            (struct span){.state = &s->state, .first = (uint32_t)i, .rows = 1, .pos = s->n_tok};
+    }
+    const struct batch b = {
+        .rows = (uint32_t)n, .n_spans = (uint32_t)n, .spans = e->spans, .decode = true};
+    if (run_batch(e, &b, ids, &err) < 0) {
+        return fail_eval(sessions, n, &err, error);
+    }
+    for (size_t i = 0; i < n; i++) {
+        struct corm_session *s = sessions[i];
+        s->n_tok++;
+        s->logits_rows = 1;
+        read_logits(e, e->forward.x + i * a->dim, 1, s->logits);
+    }
+    count(sessions, (uint32_t)n, start, true, 1);
+    return 0;
+}
+
+const float *corm_session_logits(const struct corm_session *s) {
     if (s->logits_rows == 0) {
         return NULL;
     }
@@ -214,7 +370,7 @@ struct corm_sampling corm_sampling_defaults(const struct corm_engine *engine) {
 }
 
 int32_t corm_session_sample(struct corm_session *s, const struct corm_sampling *sampling) {
-    const float *logits = last_logits(s);
+    const float *logits = corm_session_logits(s);
     if (!logits) {
         return -1;
     }
@@ -222,71 +378,4 @@ int32_t corm_session_sample(struct corm_session *s, const struct corm_sampling *
              known = tokenizer_vocab_size(s->engine->tokenizer);
     return sample_draw(&s->sample, sampling, logits, known < vocab ? known : vocab, s->history,
                        s->n_tok, s->n_tok);
-}
-
-/* ---- counters ---- */
-
-static struct cache_counters read_counters(struct corm_session *s) {
-    struct cache *c = &s->engine->cache;
-    pthread_mutex_lock(&c->lock);
-    struct cache_counters count = c->count;
-    pthread_mutex_unlock(&c->lock);
-    return count;
-}
-
-/* Zeros without a device. */
-static struct backend_link read_link(struct corm_session *s) {
-    const struct backend *be = &s->engine->backend;
-    struct backend_link link = {0};
-    if (be->ops->link) {
-        be->ops->link(be->self, &link);
-    }
-    return link;
-}
-
-void corm_session_stats(const struct corm_session *session, struct corm_stats *stats) {
-    struct corm_session *s = (struct corm_session *)session; /* only the lock is touched */
-    struct cache_counters now = read_counters(s), *then = &s->counters_at_reset;
-    *stats = s->stats;
-    stats->expert_bytes = s->engine->experts.used_bytes - s->used_at_reset;
-    stats->weight_bytes += stats->expert_bytes;
-    stats->skipped_bytes = s->engine->experts.skipped_bytes - s->skipped_at_reset;
-    stats->cache_hits = now.hits - then->hits;
-    stats->cache_misses = now.misses - then->misses;
-    stats->read_bytes = now.read_bytes - then->read_bytes;
-    stats->decoded_bytes = now.decoded_bytes - then->decoded_bytes;
-    stats->guessed_bytes = now.guessed_bytes - then->guessed_bytes;
-    stats->useful_bytes = now.useful_bytes - then->useful_bytes;
-    stats->wasted_bytes = now.wasted_bytes - then->wasted_bytes;
-    stats->stall_ns = prefetch_stall_ns(s->engine->prefetch) - s->stall_at_reset;
-    stats->unguessed_tok = s->engine->lookahead.trial.tok_off - s->unguessed_at_reset;
-    stats->guesses_off = s->engine->lookahead.trial.off;
-    struct offload_counters cpu = offload_count(&s->engine->offload), *cpu0 = &s->offload_at_reset;
-    stats->cpu_bytes = cpu.used_bytes - cpu0->used_bytes;
-    stats->expert_bytes += stats->cpu_bytes;
-    stats->weight_bytes += stats->cpu_bytes;
-    stats->skipped_bytes += cpu.skipped_bytes - cpu0->skipped_bytes;
-    stats->read_bytes += cpu.read_bytes - cpu0->read_bytes;
-    stats->decoded_bytes += cpu.decoded_bytes - cpu0->decoded_bytes;
-    stats->stall_ns += cpu.stall_ns - cpu0->stall_ns;
-    struct backend_link link = read_link(s), *link0 = &s->link_at_reset;
-    stats->copied_demanded_bytes = link.bytes[BACKEND_DEMANDED] - link0->bytes[BACKEND_DEMANDED];
-    stats->copied_guessed_bytes = link.bytes[BACKEND_GUESSED] - link0->bytes[BACKEND_GUESSED];
-    stats->copied_chunks = link.pieces - link0->pieces;
-    stats->copies = link.copies - link0->copies;
-    stats->copy_ns = link.copy_ns - link0->copy_ns;
-    stats->copy_hidden_ns = link.hidden_ns - link0->hidden_ns;
-    const float *logits = last_logits(s);
-    stats->logits_hash = logits ? hash64(logits, s->engine->archive.arch.vocab * sizeof(float)) : 0;
-}
-
-void corm_session_reset_stats(struct corm_session *s) {
-    s->stats = (struct corm_stats){0};
-    s->counters_at_reset = read_counters(s);
-    s->stall_at_reset = prefetch_stall_ns(s->engine->prefetch);
-    s->unguessed_at_reset = s->engine->lookahead.trial.tok_off;
-    s->used_at_reset = s->engine->experts.used_bytes;
-    s->skipped_at_reset = s->engine->experts.skipped_bytes;
-    s->link_at_reset = read_link(s);
-    s->offload_at_reset = offload_count(&s->engine->offload);
 }

@@ -2,6 +2,7 @@
  * cpu: see cpu.h. Opening, memory, and the operations that are a loop over elements.
  */
 #include "kernels/cpu/cpu.h"
+#include "kernels/route.h"
 
 #include <assert.h>
 #include <math.h>
@@ -94,6 +95,7 @@ int cpu_open(struct cpu *c, const char *isa, uint32_t threads, const struct back
             .gate = arena_alloc(a, sizeof(float) * CPU_FFN_USES * FFN_BLOCK),
             .up = arena_alloc(a, sizeof(float) * CPU_FFN_USES * FFN_BLOCK),
             .scores = arena_alloc(a, sizeof(float) * CPU_QUERIES * limits->max_ctx_tok),
+            .heads = arena_alloc(a, sizeof(float) * 2 * limits->delta.k_dim),
             .xs = arena_alloc(a, xs * sizeof(float *)),
             .ys = arena_alloc(a, CPU_FFN_USES * sizeof(float *)),
             .quants = arena_alloc(a, CPU_FFN_USES * sizeof(struct dot_quant)),
@@ -168,6 +170,11 @@ static void write_memory(void *self, void *dst, const void *host_src, size_t byt
     memcpy(dst, host_src, bytes);
 }
 
+static void clear_memory(void *self, void *p, size_t bytes) {
+    (void)self;
+    memset(p, 0, bytes);
+}
+
 static struct weight place(void *self, const struct weight *host_weight) {
     (void)self;
     return *host_weight;
@@ -197,7 +204,9 @@ struct small {
     size_t n;
     float f;
     uint32_t rows, dim, heads, half, pos0;
-    bool normalise;
+    const struct ffn_rule *ffn;
+    const struct route_rule *route;
+    const float *select, *factor;
 };
 
 static void quantise_item(void *ctx, uint32_t r, uint32_t worker) {
@@ -247,14 +256,17 @@ static void rmsnorm_item(void *ctx, uint32_t i, uint32_t worker) {
     float mean = s->c->isa->sum_squares(x, s->dim) / (float)s->dim;
     float scale = 1.0f / sqrtf(mean + s->f);
     for (uint32_t k = 0; k < s->dim; k++) {
-        y[k] = s->b[k] * (x[k] * scale);
+        y[k] = x[k] * scale;
+    }
+    for (uint32_t k = 0; s->b && k < s->dim; k++) {
+        y[k] = s->b[k] * y[k];
     }
 }
 
 static void rmsnorm(void *self, const float *x, const struct weight *weight, float eps, uint32_t n,
                     uint32_t dim, float *y) {
     struct small s = {.c = self, .a = x, .f = eps, .dim = dim, .y = y};
-    s.b = (const float *)(const void *)weight->data;
+    s.b = weight_floats(weight);
     cpu_run(self, rmsnorm_item, &s, n, (uint64_t)n * dim);
 }
 
@@ -311,16 +323,66 @@ static void rope(void *self, float *x, uint32_t rows, uint32_t n_heads, uint32_t
     cpu_run(self, rope_item, &s, rows, (uint64_t)rows * n_heads * half * 2);
 }
 
-static void silu_mul_item(void *ctx, uint32_t item, uint32_t worker) {
+static void act_mul_item(void *ctx, uint32_t item, uint32_t worker) {
     const struct small *s = ctx;
     size_t n, first = item_range(s, item, &n);
     (void)worker;
-    s->c->isa->silu_mul(s->y + first, s->a + first, n);
+    s->c->isa->act_mul(s->ffn, s->y + first, s->a ? s->a + first : NULL, n);
 }
 
-static void silu_mul(void *self, float *g, const float *u, size_t n) {
-    struct small s = {.c = self, .y = g, .a = u, .n = n};
-    run_elements(&s, silu_mul_item);
+static void act_mul(void *self, const struct ffn_rule *rule, float *g, const float *u, size_t n) {
+    struct small s = {.c = self, .ffn = rule, .y = g, .a = u, .n = n};
+    run_elements(&s, act_mul_item);
+}
+
+static void sigmoid_mul_item(void *ctx, uint32_t item, uint32_t worker) {
+    const struct small *s = ctx;
+    size_t n, first = item_range(s, item, &n);
+    float *y = s->y + first;
+    const float *g = s->a + first;
+    (void)worker;
+    for (size_t i = 0; i < n; i++) {
+        y[i] *= 1.0f / (1.0f + expf(-g[i]));
+    }
+}
+
+static void sigmoid_mul(void *self, float *y, const float *g, size_t n) {
+    struct small s = {.c = self, .y = y, .a = g, .n = n};
+    run_elements(&s, sigmoid_mul_item);
+}
+
+static void scale_item(void *ctx, uint32_t item, uint32_t worker) {
+    const struct small *s = ctx;
+    size_t n, first = item_range(s, item, &n);
+    float *x = s->y + first;
+    (void)worker;
+    for (size_t i = 0; i < n; i++) {
+        x[i] *= s->f;
+    }
+}
+
+static void scale(void *self, float *x, size_t n, float factor) {
+    struct small s = {.c = self, .y = x, .n = n, .f = factor};
+    run_elements(&s, scale_item);
+}
+
+static void scale_by(void *self, float *x, size_t n, const struct weight *factor) {
+    scale(self, x, n, *weight_floats(factor));
+}
+
+static void softcap_item(void *ctx, uint32_t item, uint32_t worker) {
+    const struct small *s = ctx;
+    size_t n, first = item_range(s, item, &n);
+    float *x = s->y + first;
+    (void)worker;
+    for (size_t i = 0; i < n; i++) {
+        x[i] = s->f * tanhf(x[i] / s->f);
+    }
+}
+
+static void softcap(void *self, float *x, size_t n, float cap) {
+    struct small s = {.c = self, .y = x, .n = n, .f = cap};
+    run_elements(&s, softcap_item);
 }
 
 static void add_item(void *ctx, uint32_t item, uint32_t worker) {
@@ -353,47 +415,23 @@ static void gate_rows(void *self, float *y, const float *gates, uint32_t rows, u
     cpu_run(self, gate_rows_item, &s, rows, (uint64_t)rows * dim);
 }
 
-/* The choice goes by the logits: exp keeps their order, and two that differ may round to one
- * probability. A NaN is never the greatest while a number is left. */
 static void route_item(void *ctx, uint32_t r, uint32_t worker) {
     const struct small *s = ctx;
-    const uint32_t n = s->dim, n_active = s->half;
-    const float *logits = s->a + (size_t)r * n;
-    int32_t *ids = s->ids_out + (size_t)r * n_active;
-    float *weights = s->y + (size_t)r * n_active, *p = s->c->workers[worker].panel;
-
-    for (uint32_t j = 0; j < n_active; j++) {
-        int32_t best = -1;
-        for (uint32_t i = 0; i < n; i++) {
-            bool taken = false;
-            for (uint32_t k = 0; k < j && !taken; k++) {
-                taken = ids[k] == (int32_t)i;
-            }
-            if (!taken && (best < 0 || logits[i] > logits[best] ||
-                           (isnan(logits[best]) && !isnan(logits[i])))) {
-                best = (int32_t)i;
-            }
-        }
-        ids[j] = best;
-    }
-
-    memcpy(p, logits, n * sizeof *p);
-    float divisor = s->c->isa->exp_sum(p, n, s->c->isa->max(p, n)), chosen = 0;
-    for (uint32_t j = 0; j < n_active; j++) {
-        weights[j] = p[ids[j]] / divisor;
-        chosen += weights[j];
-    }
-    for (uint32_t j = 0; j < n_active && s->normalise; j++) {
-        weights[j] /= chosen;
-    }
+    const uint32_t n_experts = s->dim, n = s->half;
+    float *weights = s->y ? s->y + (size_t)r * n : NULL;
+    route_row(s->route, s->select, s->factor, s->a + (size_t)r * n_experts, n_experts, n,
+              s->c->workers[worker].panel, s->ids_out + (size_t)r * n, weights);
 }
 
-static void route(void *self, const float *logits, uint32_t rows, uint32_t n_experts,
-                  uint32_t n_active, bool normalise, int32_t *ids, float *weights) {
-    struct small s = {.c = self, .a = logits, .dim = n_experts, .half = n_active, .y = weights};
+static void route(void *self, const struct route_rule *rule, const struct weight *select,
+                  const struct weight *factor, const float *logits, uint32_t rows,
+                  uint32_t n_experts, uint32_t n, int32_t *ids, float *weights) {
+    struct small s = {.c = self, .route = rule, .a = logits, .dim = n_experts, .half = n};
+    s.select = weight_floats(select);
+    s.factor = weight_floats(factor);
     s.ids_out = ids;
-    s.normalise = normalise;
-    cpu_run(self, route_item, &s, rows, (uint64_t)rows * n_experts * n_active);
+    s.y = weights;
+    cpu_run(self, route_item, &s, rows, (uint64_t)rows * n_experts * 16);
 }
 
 static void combine_item(void *ctx, uint32_t r, uint32_t worker) {
@@ -424,19 +462,26 @@ const struct backend_ops cpu_ops = {
     .free = free_memory,
     .read = read_memory,
     .write = write_memory,
+    .clear = clear_memory,
     .place = place,
     .embed = embed,
     .rmsnorm = rmsnorm,
     .matmul = cpu_matmul,
     .clamp = clamp,
+    .scale = scale,
+    .scale_by = scale_by,
+    .softcap = softcap,
     .rope_angles = rope_angles,
     .rope = rope,
     .kv_store = cpu_kv_store,
     .attention = cpu_attention,
-    .silu_mul = silu_mul,
+    .act_mul = act_mul,
+    .sigmoid_mul = sigmoid_mul,
     .add = add,
     .gate_rows = gate_rows,
     .route = route,
     .experts = cpu_experts,
     .combine = combine,
+    .delta_conv = cpu_delta_conv,
+    .delta_net = cpu_delta_net,
 };

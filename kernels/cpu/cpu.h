@@ -9,6 +9,7 @@
  *   cpu_matmul.c     weight matrix times rows
  *   cpu_experts.c    sparse FFN
  *   cpu_attention.c  KV store and attention
+ *   cpu_delta.c      gated delta net
  * Leaves to others: arithmetic inside an item (dot.h).
  * Threads: operations are called by the forward thread; a worker touches its own struct cpu_worker.
  */
@@ -39,6 +40,7 @@ struct cpu_worker {
     float *slice;             /* [FFN_BLOCK, CPU_FFN_COLS] */
     float *gate, *up;         /* [CPU_FFN_USES, FFN_BLOCK] */
     float *scores;            /* [CPU_QUERIES, max_ctx_tok] */
+    float *heads;             /* [2, limits.delta.k_dim]: a query and a key */
     const float **xs;         /* [max(max_rows, CPU_FFN_USES)] */
     float **ys;               /* [CPU_FFN_USES] */
     struct dot_quant *quants; /* [CPU_FFN_USES] */
@@ -48,7 +50,7 @@ struct cpu_worker {
 struct cpu_block {
     const struct expert_job *job;
     const uint8_t *data;
-    uint32_t n_neurons;
+    uint32_t n_neurons, first;
     uint32_t packed_bytes; /* as of struct ffn_chunk */
     float *partial;        /* [job->n_uses, dim] */
 };
@@ -58,7 +60,8 @@ struct cpu_sum {
     const float *first; /* partials, `stride` floats apart */
     size_t stride;
     uint32_t n;
-    bool fresh; /* out starts at zero */
+    bool fresh;        /* out starts at `from` */
+    const float *from; /* [dim]; NULL = zeros */
 };
 
 struct cpu {
@@ -87,12 +90,18 @@ extern const struct backend_ops cpu_ops;
 /* Operations that live in files of their own; contracts in backend.h. */
 void cpu_matmul(void *self, const struct weight *w, const struct weight *bias, const float *x,
                 uint32_t rows, float *y);
-void cpu_experts(void *self, const struct codec *codec, uint32_t dim, const struct expert_job *jobs,
-                 uint32_t n_jobs, uint32_t n_active, const float *x, float *parts);
+void cpu_experts(void *self, const struct expert_layer *layer, const struct expert_job *jobs,
+                 uint32_t n_jobs, const float *x, float *parts);
 void cpu_kv_store(void *self, const struct kv *kv, const float *k, const float *v, uint32_t pos0,
                   uint32_t rows);
-void cpu_attention(void *self, const float *q, uint32_t n_heads, const struct kv *kv, uint32_t pos0,
-                   uint32_t rows, uint32_t window, float scale, float *out);
+void cpu_attention(void *self, const struct attention_rule *rule, const struct kv *kv,
+                   const struct weight *sinks, const float *q, uint32_t pos0, uint32_t rows,
+                   float *out);
+void cpu_delta_conv(void *self, const struct delta_rule *rule, const struct weight *kernel,
+                    const float *x, uint32_t rows, float *tail, float *y);
+void cpu_delta_net(void *self, const struct delta_rule *rule, const struct delta_weights *w,
+                   float eps, const float *qkv, const float *z, const float *a, const float *b,
+                   uint32_t rows, float *state, float *out);
 
 /* c->quants [rows] = x [rows, cols] quantised, until the next call. */
 void cpu_quantise(const struct cpu *c, const float *x, uint32_t rows, uint32_t cols);

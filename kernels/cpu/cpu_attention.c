@@ -4,7 +4,7 @@
  * An item is a tile: some neighbouring rows times some query heads of one KV head. It walks the
  * keys in blocks that stay in cache while each of its queries uses them, keeps the scores of all
  * keys, turns those that the query sees into exponentials, and walks the values. Where queries are
- * many, a block is decoded once for all of them. A query's sums go over the keys that it sees, one
+ * many, a block is decoded once for all of them. Keys lie in a ring: a block ends where it does. A query's sums go over the keys that it sees, one
  * after the other, so how queries are shared out changes nothing.
  */
 #include "kernels/cpu/cpu.h"
@@ -17,7 +17,7 @@ struct attend {
     const struct cpu *c;
     const struct kv *kv;
     const struct dot_codec *k;
-    const float *q;
+    const float *q, *sinks;
     float *out;
     size_t row_bytes;
     uint32_t n_heads, rows, pos0, window;
@@ -36,7 +36,8 @@ static void kv_store_item(void *ctx, uint32_t item, uint32_t worker) {
     const struct store *s = ctx;
     const struct kv *kv = s->kv;
     uint32_t row = item / kv->n_kv_heads, head = item % kv->n_kv_heads, dim = kv->head_dim;
-    size_t at = ((size_t)head * kv->capacity_tok + s->pos0 + row) * dim, from = (size_t)item * dim;
+    uint32_t slot = (s->pos0 + row) % kv->capacity_tok;
+    size_t at = ((size_t)head * kv->capacity_tok + slot) * dim, from = (size_t)item * dim;
     (void)worker;
     if (kv->type == KV_F16) {
         s->c->isa->to_f16(s->k + from, dim, (uint16_t *)kv->k + at);
@@ -58,7 +59,7 @@ void cpu_kv_store(void *self, const struct kv *kv, const float *k, const float *
 struct tile {
     const struct attend *s;
     struct cpu_worker *own;
-    const uint8_t *keys, *values; /* of the KV head, from position 0 on */
+    const uint8_t *keys, *values; /* of the KV head */
     uint32_t n_heads, n_rows, pos0;
     uint32_t first, end; /* keys that any row sees */
     size_t at;           /* of the first query in q and out */
@@ -74,6 +75,10 @@ static size_t query_at(const struct tile *t, uint32_t i) {
     return t->at + (i / t->n_heads * (size_t)t->s->n_heads + i % t->n_heads) * dim;
 }
 
+static float query_sink(const struct tile *t, uint32_t i) {
+    return t->s->sinks[query_at(t, i) / t->s->kv->head_dim % t->s->n_heads];
+}
+
 static float *query_scores(const struct tile *t, uint32_t i) {
     return t->own->scores + (size_t)i * t->s->c->limits.max_ctx_tok;
 }
@@ -87,19 +92,33 @@ static uint32_t end_key(const struct tile *t, uint32_t row) {
     return t->pos0 + row + 1;
 }
 
+/* Where position `pos` lies in the ring, and how many of the n from there on lie side by side. */
+static const uint8_t *row_at(const struct tile *t, const uint8_t *base, uint32_t pos) {
+    return base + pos % t->s->kv->capacity_tok * t->s->row_bytes;
+}
+static uint32_t side_by_side(const struct tile *t, uint32_t pos, uint32_t n) {
+    uint32_t left = t->s->kv->capacity_tok - pos % t->s->kv->capacity_tok;
+    return n < left ? n : left;
+}
+
 /* The first query to read a block of encoded keys or values asks for the next block. */
 static struct dot_rows rows_of(const struct tile *t, const uint8_t *base, uint32_t first,
                                uint32_t n, bool ask) {
     size_t bytes = t->s->row_bytes;
-    return (struct dot_rows){base + first * bytes, bytes, n, t->s->kv->head_dim,
+    return (struct dot_rows){row_at(t, base, first), bytes, n, t->s->kv->head_dim,
                              ask ? (ptrdiff_t)(CPU_KEYS * bytes) : 0};
+}
+
+/* Keys of the block from position `first` on, of those before `end`. */
+static uint32_t block_keys(const struct tile *t, uint32_t first, uint32_t end) {
+    uint32_t n = end - first < t->s->keys_a_block ? end - first : t->s->keys_a_block;
+    return side_by_side(t, first, n);
 }
 
 static void decode_block(const struct tile *t, const uint8_t *base, uint32_t first, uint32_t n) {
     uint32_t dim = t->s->kv->head_dim;
     for (uint32_t j = 0; j < n; j++) {
-        t->s->k->decode(base + (first + j) * t->s->row_bytes, dim, 0, dim,
-                        t->own->panel + (size_t)j * dim);
+        t->s->k->decode(row_at(t, base, first + j), dim, 0, dim, t->own->panel + (size_t)j * dim);
     }
 }
 
@@ -110,8 +129,8 @@ static void score_keys(const struct tile *t) {
     for (uint32_t i = 0; i < n_q; i++) {
         t->own->xs[i] = s->q + query_at(t, i);
     }
-    for (uint32_t j = t->first; j < t->end; j += s->keys_a_block) {
-        uint32_t n = t->end - j < s->keys_a_block ? t->end - j : s->keys_a_block;
+    for (uint32_t j = t->first, n; j < t->end; j += n) {
+        n = block_keys(t, j, t->end);
         if (n_q >= DECODE_QUERIES) {
             decode_block(t, t->keys, j, n);
             s->c->isa->tile(t->own->panel, dim, n, dim, t->own->xs, n_q,
@@ -127,8 +146,9 @@ static void score_keys(const struct tile *t) {
 
 /* out of query i += the values of keys first .. end - 1 by its weights. */
 static void add_values(const struct tile *t, uint32_t i, uint32_t first, uint32_t end, bool ask) {
-    if (first < end) {
-        struct dot_rows rows = rows_of(t, t->values, first, end - first, ask);
+    for (uint32_t n; first < end; first += n) {
+        n = side_by_side(t, first, end - first);
+        struct dot_rows rows = rows_of(t, t->values, first, n, ask);
         t->s->k->axpy(&rows, query_scores(t, i) + (first - t->first), t->s->out + query_at(t, i));
     }
 }
@@ -145,8 +165,8 @@ static void mix_values(const struct tile *t) {
         memset(t->own->ys[i], 0, dim * sizeof(float));
         add_values(t, i, first_key(t, i / t->n_heads), first < row_end ? first : row_end, false);
     }
-    for (uint32_t j = first; j < end; j += s->keys_a_block) {
-        uint32_t n = end - j < s->keys_a_block ? end - j : s->keys_a_block;
+    for (uint32_t j = first, n; j < end; j += n) {
+        n = block_keys(t, j, end);
         if (n_q >= DECODE_QUERIES) {
             decode_block(t, t->values, j, n);
             s->c->isa->mix_on(t->own->panel, dim, n, dim, t->own->scores + (j - t->first),
@@ -173,7 +193,12 @@ static void attend_tile(const struct tile *t) {
         for (uint32_t j = 0; j < n; j++) {
             score[j] *= t->s->scale;
         }
-        sums[i] = isa->exp_sum(score, n, isa->max(score, n));
+        float greatest = isa->max(score, n), sink = t->s->sinks ? query_sink(t, i) : 0;
+        if (t->s->sinks && sink > greatest) {
+            greatest = sink;
+        }
+        sums[i] = isa->exp_sum(score, n, greatest);
+        sums[i] += t->s->sinks ? isa->exp_sum(&sink, 1, greatest) : 0;
     }
     mix_values(t);
     for (uint32_t i = 0; i < n_q; i++) {
@@ -229,24 +254,26 @@ static void choose_tiles(struct attend *s) {
     s->keys_a_block = fit < CPU_KEYS ? (uint32_t)fit : CPU_KEYS;
 }
 
-void cpu_attention(void *self, const float *q, uint32_t n_heads, const struct kv *kv, uint32_t pos0,
-                   uint32_t rows, uint32_t window, float scale, float *out) {
+void cpu_attention(void *self, const struct attention_rule *rule, const struct kv *kv,
+                   const struct weight *sinks, const float *q, uint32_t pos0, uint32_t rows,
+                   float *out) {
     const struct cpu *c = self;
     struct attend s = {
         .c = c,
         .kv = kv,
         .k = &c->isa->codec[kv->type == KV_F16 ? CODEC_F16 : CODEC_F32],
         .q = q,
+        .sinks = weight_floats(sinks),
         .out = out,
         .row_bytes = (size_t)kv->head_dim * (kv->type == KV_F16 ? 2 : 4),
-        .n_heads = n_heads,
+        .n_heads = rule->n_heads,
         .rows = rows,
         .pos0 = pos0,
-        .window = window,
-        .scale = scale,
+        .window = rule->window,
+        .scale = attention_scale(rule),
     };
     choose_tiles(&s);
     cpu_run(c, attention_item, &s,
             cpu_ceil_div(rows, s.rows_an_item) * kv->n_kv_heads * s.items_a_kv_head,
-            (uint64_t)rows * n_heads * (pos0 + rows) * kv->head_dim * 2);
+            (uint64_t)rows * rule->n_heads * (pos0 + rows) * kv->head_dim * 2);
 }

@@ -26,6 +26,7 @@ enum {
 
 struct ffn {
     struct cpu *c;
+    const struct expert_layer *layer;
     const struct dot_codec *k;
     size_t row_bytes;
     uint32_t dim, n_active;
@@ -54,6 +55,24 @@ static void use_dot(const struct ffn *f, const struct dot_rows *rows, uint32_t u
     }
 }
 
+/* gate [n] of the neurons from `first` on, of which up [n] is known too, becomes what they give. */
+static void activate(const struct ffn *f, const struct expert_job *job, uint32_t first, uint32_t n,
+                     float *gate, float *up) {
+    if (f->layer->rule.bias) {
+        size_t at = (size_t)job->expert * f->layer->ffn_dim + first;
+        for (uint32_t i = 0; i < n; i++) {
+            gate[i] += f->layer->gate_bias[at + i];
+            up[i] += f->layer->up_bias[at + i];
+        }
+    }
+    f->c->isa->act_mul(&f->layer->rule, gate, up, n);
+}
+
+/* What the sum over a job's neurons starts from, [dim]; NULL: from zeros. */
+static const float *start_of(const struct ffn *f, const struct expert_job *job) {
+    return f->layer->rule.bias ? f->layer->down_bias + (size_t)job->expert * f->dim : NULL;
+}
+
 /* ---- the fused way -------------------------------------------------------------------------- */
 
 /* Distance from one address to another, which may lie in another chunk. */
@@ -73,11 +92,12 @@ static const uint8_t *chunk_rows(const struct ffn *f, struct cpu_worker *own, co
     return own->chunk;
 }
 
-/* out [dim] = the sum of n neurons at `data` for one use. Rows are read in runs of RUN neurons:
+/* out [dim] = the sum of a block's neurons, at `data`, for one use. Rows are read in runs of RUN neurons:
  * gates, ups, the next neurons' gates, ..., then all downs; each run asks for the one after it, the
  * last for `next`. */
-static void block_use(const struct ffn *f, const uint8_t *data, uint32_t n, struct cpu_worker *own,
-                      uint32_t use, const uint8_t *next, float *out) {
+static void block_use(const struct ffn *f, const struct cpu_block *b, const uint8_t *data,
+                      struct cpu_worker *own, uint32_t use, const uint8_t *next, float *out) {
+    const uint32_t n = b->n_neurons;
     const size_t neuron_bytes = 3 * f->row_bytes;
     const uint8_t *downs = data + 2 * f->row_bytes;
     for (uint32_t i = 0; i < n; i += RUN) {
@@ -90,7 +110,7 @@ static void block_use(const struct ffn *f, const uint8_t *data, uint32_t n, stru
         rows.ahead_bytes = bytes_between(ups, rest > RUN ? gates + RUN * neuron_bytes : downs);
         use_dot(f, &rows, use, own->up + i);
     }
-    f->c->isa->silu_mul(own->gate, own->up, n);
+    activate(f, b->job, b->first, n, own->gate, own->up);
     memset(out, 0, f->dim * sizeof *out);
     for (uint32_t i = 0; i < n; i += RUN) {
         uint32_t rest = n - i;
@@ -139,7 +159,7 @@ static void rows_use(const struct ffn *f, const struct cpu_block *b, const struc
     for (uint32_t i = 0, run; i < b->n_neurons; i += run) {
         run = b->n_neurons - i < together ? b->n_neurons - i : together;
         isa->gates_ups(&rows, run, x, own->gate, own->up, downs);
-        f->c->isa->silu_mul(own->gate, own->up, run);
+        activate(f, b->job, b->first + i, run, own->gate, own->up);
         isa->add_downs(downs, run, own->gate, b->partial);
         ask_for_lists(&e, b, next, i, i + run, b->n_neurons);
     }
@@ -158,8 +178,7 @@ static void block_item(void *ctx, uint32_t item, uint32_t worker) {
     }
     const uint8_t *rows = chunk_rows(f, own, b->data, b->n_neurons, b->packed_bytes);
     for (uint32_t j = 0; j < b->job->n_uses; j++) {
-        block_use(f, rows, b->n_neurons, own, b->job->uses[j], next->data,
-                  b->partial + (size_t)j * f->dim);
+        block_use(f, b, rows, own, b->job->uses[j], next->data, b->partial + (size_t)j * f->dim);
     }
 }
 
@@ -170,7 +189,9 @@ static void sum_item(void *ctx, uint32_t item, uint32_t worker) {
     const struct cpu_sum *s = &f->c->sums[item / n_items];
     float *out = s->out + first;
     (void)worker;
-    if (s->fresh) {
+    if (s->fresh && s->from) {
+        memcpy(out, s->from + first, n * sizeof *out);
+    } else if (s->fresh) {
         memset(out, 0, n * sizeof *out);
     }
     for (uint32_t b = 0; b < s->n; b++) {
@@ -208,20 +229,23 @@ static void open_sums(struct ffn *f, const struct expert_job *job, bool fresh) {
             .first = f->c->partial + f->used_floats + (size_t)j * f->dim,
             .stride = (size_t)job->n_uses * f->dim,
             .fresh = fresh,
+            .from = start_of(f, job),
         };
     }
 }
 
-static void queue_block(struct ffn *f, const struct expert_job *job, const uint8_t *data,
-                        uint32_t n, uint32_t packed_bytes) {
+/* Neurons first .. first + n - 1 of a chunk. */
+static void queue_block(struct ffn *f, const struct expert_job *job, const struct ffn_chunk *chunk,
+                        uint32_t first, uint32_t n) {
     if (!has_room(f, job)) {
         open_sums(f, job, false);
     }
     f->c->blocks[f->n_blocks++] = (struct cpu_block){
         .job = job,
-        .data = data,
+        .data = chunk->data + (size_t)first * 3 * f->row_bytes,
         .n_neurons = n,
-        .packed_bytes = packed_bytes,
+        .first = chunk->first + first,
+        .packed_bytes = chunk->packed_bytes,
         .partial = f->c->partial + f->used_floats,
     };
     f->used_floats += (size_t)f->dim * job->n_uses;
@@ -237,8 +261,7 @@ static void queue_job(struct ffn *f, const struct expert_job *job) {
         assert(chunk->packed_bytes == 0 || chunk->n_neurons <= FFN_BLOCK);
         for (uint32_t first = 0; first < chunk->n_neurons; first += FFN_BLOCK) {
             uint32_t rest = chunk->n_neurons - first;
-            queue_block(f, job, chunk->data + (size_t)first * 3 * f->row_bytes,
-                        rest < FFN_BLOCK ? rest : FFN_BLOCK, chunk->packed_bytes);
+            queue_block(f, job, chunk, first, rest < FFN_BLOCK ? rest : FFN_BLOCK);
         }
     }
 }
@@ -268,13 +291,16 @@ static void panel_dots(const struct ffn *f, struct cpu_worker *own, const uint8_
     }
 }
 
-/* Add a block's sum to the outputs of `n_uses` uses whose inputs are own->xs. */
-static void panel_block(const struct ffn *f, struct cpu_worker *own, const uint8_t *data,
-                        uint32_t n, const uint32_t *uses, uint32_t n_uses) {
+/* Add the sum of the block of n neurons from `first` on, which lie at `data`, to the outputs of
+ * `n_uses` uses whose inputs are own->xs. */
+static void panel_block(const struct ffn *f, struct cpu_worker *own, const struct expert_job *job,
+                        uint32_t first, const uint8_t *data, uint32_t n, const uint32_t *uses,
+                        uint32_t n_uses) {
     panel_dots(f, own, data, n, n_uses, own->gate);
     panel_dots(f, own, data + f->row_bytes, n, n_uses, own->up);
     for (uint32_t j = 0; j < n_uses; j++) {
-        f->c->isa->silu_mul(own->gate + (size_t)j * FFN_BLOCK, own->up + (size_t)j * FFN_BLOCK, n);
+        activate(f, job, first, n, own->gate + (size_t)j * FFN_BLOCK,
+                 own->up + (size_t)j * FFN_BLOCK);
     }
     for (uint32_t col = 0; col < f->dim; col += CPU_FFN_COLS) {
         uint32_t cols = f->dim - col < CPU_FFN_COLS ? f->dim - col : CPU_FFN_COLS;
@@ -310,7 +336,12 @@ static void panel_item(void *ctx, uint32_t item, uint32_t worker) {
     for (uint32_t j = 0; j < n_uses; j++) {
         own->xs[j] = use_input(f, uses[j]);
         own->quants[j] = f->c->quants[uses[j] / f->n_active];
-        memset(f->parts + (size_t)uses[j] * f->dim, 0, f->dim * sizeof(float));
+        float *part = f->parts + (size_t)uses[j] * f->dim;
+        if (start_of(f, job)) {
+            memcpy(part, start_of(f, job), f->dim * sizeof *part);
+        } else {
+            memset(part, 0, f->dim * sizeof *part);
+        }
     }
     for (uint32_t i = 0; i < job->n_chunks; i++) {
         const struct ffn_chunk *chunk = &job->chunks[i];
@@ -318,7 +349,7 @@ static void panel_item(void *ctx, uint32_t item, uint32_t worker) {
             chunk_rows(f, own, chunk->data, chunk->n_neurons, chunk->packed_bytes);
         for (uint32_t first = 0; first < chunk->n_neurons; first += FFN_BLOCK) {
             uint32_t left = chunk->n_neurons - first;
-            panel_block(f, own, rows + (size_t)first * 3 * f->row_bytes,
+            panel_block(f, own, job, chunk->first + first, rows + (size_t)first * 3 * f->row_bytes,
                         left < FFN_BLOCK ? left : FFN_BLOCK, uses, n_uses);
         }
     }
@@ -326,13 +357,15 @@ static void panel_item(void *ctx, uint32_t item, uint32_t worker) {
 
 /* ---- both ----------------------------------------------------------------------------------- */
 
-void cpu_experts(void *self, const struct codec *codec, uint32_t dim, const struct expert_job *jobs,
-                 uint32_t n_jobs, uint32_t n_active, const float *x, float *parts) {
+void cpu_experts(void *self, const struct expert_layer *layer, const struct expert_job *jobs,
+                 uint32_t n_jobs, const float *x, float *parts) {
     struct cpu *c = self;
+    const uint32_t dim = layer->dim, n_active = layer->n_active;
     struct ffn f = {
         .c = c,
-        .k = cpu_codec(c, codec),
-        .row_bytes = codec_row_bytes(codec, dim),
+        .layer = layer,
+        .k = cpu_codec(c, layer->codec),
+        .row_bytes = codec_row_bytes(layer->codec, dim),
         .dim = dim,
         .n_active = n_active,
         .x = x,

@@ -29,7 +29,7 @@
 #ifndef KERNELS_CPU_DOT_H
 #define KERNELS_CPU_DOT_H
 
-#include "format/codec.h"
+#include "format/arch.h"
 
 enum { DOT_CODECS = CODEC_Q4 + 1 }; /* a table has an entry for every codec id */
 
@@ -122,8 +122,12 @@ struct dot_isa {
     float (*max)(const float *x, size_t n);
     /* In place: x[i] = exp(x[i] - max). Returns their sum. */
     float (*exp_sum)(float *x, size_t n, float max);
-    /* In place: g[i] = g[i] / (1 + exp(-g[i])) * u[i]. */
-    void (*silu_mul)(float *g, const float *u, size_t n);
+    /* act_mul of backend.h. */
+    void (*act_mul)(const struct ffn_rule *rule, float *g, const float *u, size_t n);
+    /* One token of one head of delta_net of backend.h: S [k_dim, v_dim] *= decay; m = S^T k; S += k
+     * (x) (strength * (v - m)); out [v_dim] = S^T q. Sums go over k_dim in order, fused. */
+    void (*delta_step)(float *S, uint32_t k_dim, uint32_t v_dim, const float *q, const float *k,
+                       const float *v, float decay, float strength, float *out);
     /* Round to IEEE halves, to nearest even. */
     void (*to_f16)(const float *x, size_t n, uint16_t *out);
 };

@@ -312,9 +312,49 @@ static float exp_sum(float *x, size_t n, float greatest) {
     return sum_lanes(acc);
 }
 
-static void silu_mul(float *g, const float *u, size_t n) {
+/* What the rule makes of a gate, and what it multiplies that by. */
+static float act(const struct ffn_rule *rule, float g) {
+    if (rule->act == FFN_GELU_TANH) {
+        /* (1 + tanh(z)) / 2 = 1 / (1 + exp(-2 z)) */
+        float z = 0.7978845608f * (g + 0.044715f * g * g * g);
+        return g / (1.0f + expf(-2.0f * z));
+    }
+    if (rule->act == FFN_SWIGLU_OAI) {
+        g = g > rule->limit ? rule->limit : g;
+        return g / (1.0f + expf(-rule->alpha * g));
+    }
+    return g / (1.0f + expf(-g));
+}
+
+static float act_factor(const struct ffn_rule *rule, float u) {
+    if (rule->act != FFN_SWIGLU_OAI) {
+        return u;
+    }
+    u = u > rule->limit ? rule->limit : u;
+    return (u < -rule->limit ? -rule->limit : u) + 1.0f;
+}
+
+static void act_mul(const struct ffn_rule *rule, float *g, const float *u, size_t n) {
     for (size_t i = 0; i < n; i++) {
-        g[i] = g[i] / (1.0f + expf(-g[i])) * u[i];
+        g[i] = act(rule, g[i]) * (u ? act_factor(rule, u[i]) : 1.0f);
+    }
+}
+
+static void delta_step(float *S, uint32_t k_dim, uint32_t v_dim, const float *q, const float *k,
+                       const float *v, float decay, float strength, float *out) {
+    for (uint32_t j = 0; j < v_dim; j++) {
+        float m = 0, o = 0;
+        for (uint32_t i = 0; i < k_dim; i++) {
+            S[(size_t)i * v_dim + j] *= decay;
+            m = fmaf(k[i], S[(size_t)i * v_dim + j], m);
+        }
+        float change = strength * (v[j] - m);
+        for (uint32_t i = 0; i < k_dim; i++) {
+            float *s = &S[(size_t)i * v_dim + j];
+            *s = fmaf(k[i], change, *s);
+            o = fmaf(q[i], *s, o);
+        }
+        out[j] = o;
     }
 }
 
@@ -346,6 +386,7 @@ const struct dot_isa dot_ref = {
     .sum_squares = sum_squares,
     .max = max,
     .exp_sum = exp_sum,
-    .silu_mul = silu_mul,
+    .act_mul = act_mul,
+    .delta_step = delta_step,
     .to_f16 = to_f16,
 };

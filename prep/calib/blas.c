@@ -91,16 +91,32 @@ static void matmul(void *self, const struct weight *w, const struct weight *bias
 
 /* ---- experts -------------------------------------------------------------------------------- */
 
-/* part [n_uses, dim] += a run of n neurons applied to x [n_uses, dim]. */
-static void run_neurons(struct blas *b, const struct codec *codec, uint32_t dim,
-                        const uint8_t *data, uint32_t n, uint32_t n_uses) {
-    size_t row_bytes = codec_row_bytes(codec, dim);
+/* y [n_uses, n] += bias [n] in each row. */
+static void add_bias(float *y, uint32_t n_uses, uint32_t n, const float *bias) {
+    for (uint32_t j = 0; j < n_uses; j++) {
+        for (uint32_t i = 0; i < n; i++) {
+            y[(size_t)j * n + i] += bias[i];
+        }
+    }
+}
+
+/* b->part [n_uses, dim] += the run of n neurons at `data`, the expert's from `first` on, applied to
+ * b->x [n_uses, dim]. */
+static void run_neurons(struct blas *b, const struct expert_layer *layer, uint32_t expert,
+                        uint32_t first, const uint8_t *data, uint32_t n, uint32_t n_uses) {
+    const uint32_t dim = layer->dim;
+    size_t row_bytes = codec_row_bytes(layer->codec, dim);
     struct weight w = {
-        .codec = codec, .rows = n, .cols = dim, .stride_bytes = 3 * row_bytes, .data = data};
+        .codec = layer->codec, .rows = n, .cols = dim, .stride_bytes = 3 * row_bytes, .data = data};
     times_panel(b->x, n_uses, dim, panel_of(&b->cpu, &w, 0, n, b->panel), n, b->gate, n);
     w.data = data + row_bytes;
     times_panel(b->x, n_uses, dim, panel_of(&b->cpu, &w, 0, n, b->panel), n, b->up, n);
-    b->ops.silu_mul(b, b->gate, b->up, (size_t)n_uses * n);
+    if (layer->rule.bias) {
+        size_t at = (size_t)expert * layer->ffn_dim + first;
+        add_bias(b->gate, n_uses, n, layer->gate_bias + at);
+        add_bias(b->up, n_uses, n, layer->up_bias + at);
+    }
+    b->ops.act_mul(b, &layer->rule, b->gate, b->up, (size_t)n_uses * n);
     w.data = data + 2 * row_bytes;
     const float *down = panel_of(&b->cpu, &w, 0, n, b->panel);
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)n_uses, (blasint)dim,
@@ -109,22 +125,25 @@ static void run_neurons(struct blas *b, const struct codec *codec, uint32_t dim,
 }
 
 /* A job's uses first .. first + n_uses - 1, no more than the scratch holds. */
-static void run_uses(struct blas *b, const struct codec *codec, uint32_t dim,
-                     const struct expert_job *job, uint32_t first, uint32_t n_uses,
-                     uint32_t n_active, const float *x, float *parts) {
-    const uint32_t *uses = job->uses + first;
-    size_t fit = b->panel_floats / dim;
+static void run_uses(struct blas *b, const struct expert_layer *layer, const struct expert_job *job,
+                     uint32_t first, uint32_t n_uses, const float *x, float *parts) {
+    const uint32_t dim = layer->dim, *uses = job->uses + first;
+    size_t fit = b->panel_floats / dim, neuron_bytes = 3 * codec_row_bytes(layer->codec, dim);
     uint32_t at_once = fit < FFN_PANEL ? (uint32_t)fit : FFN_PANEL;
     for (uint32_t j = 0; j < n_uses; j++) {
-        memcpy(b->x + (size_t)j * dim, x + (size_t)(uses[j] / n_active) * dim, dim * sizeof *x);
+        memcpy(b->x + (size_t)j * dim, x + (size_t)(uses[j] / layer->n_active) * dim,
+               dim * sizeof *x);
     }
     memset(b->part, 0, (size_t)n_uses * dim * sizeof *b->part);
+    if (layer->rule.bias) {
+        add_bias(b->part, n_uses, dim, layer->down_bias + (size_t)job->expert * dim);
+    }
     for (uint32_t i = 0; i < job->n_chunks; i++) {
         const struct ffn_chunk *chunk = &job->chunks[i];
         for (uint32_t done = 0; done < chunk->n_neurons; done += at_once) {
             uint32_t n = chunk->n_neurons - done < at_once ? chunk->n_neurons - done : at_once;
-            const uint8_t *data = chunk->data + (size_t)done * 3 * codec_row_bytes(codec, dim);
-            run_neurons(b, codec, dim, data, n, n_uses);
+            run_neurons(b, layer, job->expert, chunk->first + done,
+                        chunk->data + done * neuron_bytes, n, n_uses);
         }
     }
     for (uint32_t j = 0; j < n_uses; j++) {
@@ -132,21 +151,19 @@ static void run_uses(struct blas *b, const struct codec *codec, uint32_t dim,
     }
 }
 
-static void experts(void *self, const struct codec *codec, uint32_t dim,
-                    const struct expert_job *jobs, uint32_t n_jobs, uint32_t n_active,
-                    const float *x, float *parts) {
+static void experts(void *self, const struct expert_layer *layer, const struct expert_job *jobs,
+                    uint32_t n_jobs, const float *x, float *parts) {
     struct blas *b = self;
-    size_t fit = b->panel_floats / dim;
+    size_t fit = b->panel_floats / layer->dim;
     uint32_t at_once = fit < b->cpu.limits.max_rows ? (uint32_t)fit : b->cpu.limits.max_rows;
     for (uint32_t i = 0; i < n_jobs; i++) {
         if (jobs[i].n_uses < FEW_ROWS) {
-            cpu_experts(self, codec, dim, &jobs[i], 1, n_active, x, parts);
+            cpu_experts(self, layer, &jobs[i], 1, x, parts);
             continue;
         }
         for (uint32_t first = 0; first < jobs[i].n_uses; first += at_once) {
             uint32_t rest = jobs[i].n_uses - first;
-            uint32_t n = rest < at_once ? rest : at_once;
-            run_uses(b, codec, dim, &jobs[i], first, n, n_active, x, parts);
+            run_uses(b, layer, &jobs[i], first, rest < at_once ? rest : at_once, x, parts);
         }
     }
 }

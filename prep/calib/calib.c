@@ -88,10 +88,25 @@ static int open_forward(struct calib *c, struct err *err) {
     hf_forward_open(&c->source, c->model, &c->be, 1);
     forward_open(&c->forward, a, &c->be, c->batch_rows, calib_experts_hook(c),
                  (struct tap_hook){c, calib_tap});
-    c->kv = (struct kv){KV_F16, a->n_kv_heads, a->head_dim, longest, NULL, NULL};
-    c->kv.k = c->be.ops->alloc(c->be.self, kv_bytes(&c->kv));
-    c->kv.v = c->be.ops->alloc(c->be.self, kv_bytes(&c->kv));
+    c->state_size = (struct state_size){.ctx_tok = longest, .batch_rows = longest, .type = KV_F16};
+    c->is_kept = mem_calloc(a->n_layers, sizeof *c->is_kept);
+    bool any = false;
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        c->is_kept[arch_kv_layer(a, l)] |= arch_kv_layer(a, l) != l;
+        any |= arch_kv_layer(a, l) != l;
+    }
+    c->kept = any ? mem_calloc(c->n_seqs, sizeof *c->kept) : NULL;
+    for (uint32_t i = 0; any && i < c->n_seqs; i++) {
+        if (state_open(&c->kept[i], a, &c->be, &c->state_size, c->is_kept, err) < 0) {
+            return -1;
+        }
+    }
     return 0;
+}
+
+/* Whether a layer's keys and values outlive it, or it reads those of another. */
+static bool shares_keys(const struct calib *c, uint32_t layer) {
+    return c->is_kept[arch_kv_layer(c->arch, layer)];
 }
 
 static void close_all(struct calib *c) {
@@ -114,10 +129,12 @@ static void close_all(struct calib *c) {
     if (c->spill_fd >= 0) {
         close(c->spill_fd);
     }
-    if (c->be.ops) {
-        c->be.ops->free(c->be.self, c->kv.k);
-        c->be.ops->free(c->be.self, c->kv.v);
+    for (uint32_t i = 0; c->kept && i < c->n_seqs; i++) {
+        state_close(&c->kept[i]);
     }
+    free(c->kept);
+    free(c->is_kept);
+    state_close(&c->state);
     forward_close(&c->forward);
     hf_forward_close(&c->source);
     backend_close(&c->be);
@@ -129,11 +146,33 @@ static void embed_all(struct calib *c) {
     size_t dim = c->arch->dim;
     for (uint32_t first = 0; first < c->n_rows; first += c->batch_rows) {
         uint32_t n = c->n_rows - first < c->batch_rows ? c->n_rows - first : c->batch_rows;
-        forward_embed(&c->forward, &c->top, c->ids + first, n, c->x + first * dim);
+        forward_embed(&c->forward, &c->top, c->ids + first, &(struct batch){.rows = n},
+                      c->x + first * dim);
     }
     for (size_t i = 0; i < c->n_rows * dim; i++) {
         c->embedded.residual[i] = c->embedded.quasi[i] = f32_to_bf16(c->x[i]);
     }
+}
+
+/* The layer's mixer over each sequence from its first token on. */
+static int mix_sequences(struct calib *c, uint32_t layer, const volatile sig_atomic_t *stop,
+                         struct err *err) {
+    const struct arch *a = c->arch;
+    bool *only = mem_calloc(a->n_layers, sizeof *only);
+    only[layer] = true;
+    int status = state_open(&c->state, a, &c->be, &c->state_size, only, err);
+    for (uint32_t i = 0; i < c->n_seqs && status == 0; i++) {
+        struct state *state = shares_keys(c, layer) ? &c->kept[i] : &c->state;
+        const struct span span = {.state = state, .rows = c->seqs[i].n};
+        const struct batch b = {.rows = span.rows, .n_spans = 1, .spans = &span};
+        c->batch_first = c->seqs[i].first;
+        state_cut(&c->state, 0);
+        forward_mixer(&c->forward, &c->weights, layer, &b, c->x + (size_t)c->batch_first * a->dim);
+        status = stop_check(stop, err) ? -1 : 0;
+    }
+    state_close(&c->state);
+    free(only);
+    return status;
 }
 
 static int run_layer(struct calib *c, uint32_t layer, struct progress *progress,
@@ -144,18 +183,14 @@ static int run_layer(struct calib *c, uint32_t layer, struct progress *progress,
         return -1;
     }
     calib_layer_begin(c, layer);
-    for (uint32_t i = 0; i < c->n_seqs; i++) {
-        c->batch_first = c->seqs[i].first;
-        forward_attention(&c->forward, &c->weights, layer, &c->kv, 0, c->seqs[i].n,
-                          c->x + (size_t)c->batch_first * a->dim);
-        if (stop_check(stop, err)) {
-            return -1;
-        }
+    if (mix_sequences(c, layer, stop, err) < 0) {
+        return -1;
     }
     for (uint32_t first = 0; first < c->n_rows; first += c->batch_rows) {
         uint32_t n = c->n_rows - first < c->batch_rows ? c->n_rows - first : c->batch_rows;
+        const struct batch b = {.rows = n};
         c->batch_first = first;
-        if (forward_ffn(&c->forward, &c->weights, layer, n, c->x + (size_t)first * a->dim, err) <
+        if (forward_ffn(&c->forward, &c->weights, layer, &b, c->x + (size_t)first * a->dim, err) <
                 0 ||
             stop_check(stop, err)) {
             return -1;
@@ -167,7 +202,7 @@ static int run_layer(struct calib *c, uint32_t layer, struct progress *progress,
 
 int calib_layer_fit(struct calib *c, struct corm_predict_builder *builder, struct err *err) {
     calib_finish_past(c);
-    if (!c->arch->moe[c->layer]) {
+    if (!arch_is_moe(c->arch, c->layer)) {
         return 0;
     }
     return calib_fit_experts(c, builder, err) < 0 || calib_fit_chunks(c, builder, err) < 0 ? -1 : 0;
@@ -178,11 +213,14 @@ static int run_layers(struct calib *c, struct corm_predict_builder *builders,
                       struct err *err) {
     const struct arch *a = c->arch;
     struct weight_source source = hf_forward_source(&c->source);
-    uint32_t done;
+    uint32_t done = 0;
     if (forward_bind_model(&c->top, a, &source, &c->be, err) < 0) {
         return -1;
     }
-    calib_state_load(c, builders, &done);
+    /* Keys that outlive their layer are not saved: such a model begins again. */
+    if (!c->kept) {
+        calib_state_load(c, builders, &done);
+    }
     c->result->resumed_layers = done;
     if (done == 0) {
         embed_all(c);

@@ -3,7 +3,7 @@
  *
  * The log energy of each cold chunk is fitted as linear in two kinds of features of the FFN input
  * h: its projection on the leading principal directions of the layer, shared by all experts, and
- * silu of the gates of a few of the expert's own cold neurons. What a linear fit misses is that a
+ * activation of the gates of a few of the expert's own cold neurons. What a linear fit misses is that a
  * chunk matters where its gates open: the leading neurons of each chunk say that, for a small part
  * of what the chunk itself costs to read.
  */
@@ -99,8 +99,9 @@ struct chunk_fit {
     float *basis;     /* [m, dim] */
     float *projected; /* [n_rows, m] */
     const struct codec *gate_codec;
-    float *gates; /* [E * g, dim], as in the checkpoint */
-    float *seen;  /* [g, dim] of one expert, as the archive will hold them */
+    float *gates;     /* [E * g, dim], as in the checkpoint */
+    float *gate_bias; /* [E, g], zeros where the model has none */
+    float *seen;      /* [g, dim] of one expert, as the archive will hold them */
     uint8_t *encoded;
     float *plain;        /* [E, chunks] log mean energy */
     float *prior, *beta; /* [E, chunks], [E * chunks, m] */
@@ -116,15 +117,19 @@ static int choose_gates(struct calib *c, struct chunk_fit *f, uint32_t expert,
                         const uint32_t *order, uint32_t n_hot, struct err *err) {
     uint32_t dim = c->arch->dim, ffn = c->arch->ffn_dim, step = c->opt->chunk_neurons;
     uint32_t cold = f->chunks - n_hot;
+    const float *biases = weight_floats(&c->weights.w[SLOT_EXPERT_GATE_BIAS]);
     if (hf_expert(c->model, c->layer, expert, c->gate, c->up, c->down, err) < 0) {
         return -1;
     }
     for (uint32_t i = 0; i < f->g && cold > 0; i++) {
         uint32_t chunk = cold <= f->g ? i % cold : (uint32_t)((uint64_t)i * cold / f->g);
         uint32_t place = (n_hot + chunk) * step + (cold <= f->g ? i / cold : 0);
+        uint32_t neuron = order[place < ffn ? place : ffn - 1];
         float *gate = f->gates + ((size_t)expert * f->g + i) * dim;
-        memcpy(gate, c->gate + (size_t)order[place < ffn ? place : ffn - 1] * dim,
-               dim * sizeof *gate);
+        memcpy(gate, c->gate + (size_t)neuron * dim, dim * sizeof *gate);
+        if (biases) {
+            f->gate_bias[(size_t)expert * f->g + i] = biases[(size_t)expert * ffn + neuron];
+        }
         f->gate_codec->encode_row(gate, dim, f->encoded);
         f->gate_codec->decode_row(f->encoded, dim, f->seen + (size_t)i * dim);
     }
@@ -133,7 +138,10 @@ static int choose_gates(struct calib *c, struct chunk_fit *f, uint32_t expert,
 }
 
 /* Features of each use of an expert: f->z [n, m + g]. */
-static void fill_features(struct calib *c, struct chunk_fit *f, const struct calib_expert *x) {
+static void fill_features(struct calib *c, struct chunk_fit *f, uint32_t expert) {
+    const struct calib_expert *x = &c->experts[expert];
+    const struct ffn_rule *rule = &arch_kind(c->arch, c->layer)->ffn;
+    const float *bias = f->gate_bias + (size_t)expert * f->g;
     uint32_t dim = c->arch->dim, m = f->m, g = f->g, width = m + g;
     const struct calib_past *p = calib_past_of(c, c->layer);
     f->z = mem_realloc(f->z, (size_t)x->n * width * sizeof *f->z);
@@ -148,8 +156,9 @@ static void fill_features(struct calib *c, struct chunk_fit *f, const struct cal
             const float *gate = c->act + (size_t)u * g;
             memcpy(z, f->projected + (size_t)x->rows[first + u] * m, m * sizeof *z);
             for (uint32_t i = 0; i < g; i++) {
-                z[m + i] = gate[i] / (1.0f + expf(-gate[i]));
+                z[m + i] = gate[i] + bias[i];
             }
+            c->be.ops->act_mul(c->be.self, rule, z + m, NULL, g);
         }
     }
 }
@@ -204,7 +213,7 @@ static int fit_expert_chunks(struct calib *c, struct chunk_fit *f, uint32_t expe
         }
         plain[b] = prior[b] = (float)log(sum / (x->n_train ? x->n_train : 1) + 1e-20);
     }
-    fill_features(c, f, x);
+    fill_features(c, f, expert);
     if (cold == 0 || x->n_train < 4 * width) {
         return 0;
     }
@@ -285,6 +294,7 @@ static int open_chunk_fit(struct calib *c, struct chunk_fit *f, struct err *err)
     f->basis = mem_alloc((size_t)f->m * a->dim * sizeof *f->basis);
     f->projected = mem_alloc((size_t)c->n_rows * f->m * sizeof *f->projected);
     f->gates = mem_calloc((size_t)a->n_experts * f->g * a->dim + 1, sizeof *f->gates);
+    f->gate_bias = mem_calloc((size_t)a->n_experts * f->g + 1, sizeof *f->gate_bias);
     f->seen = mem_calloc((size_t)f->g * a->dim + 1, sizeof *f->seen);
     f->encoded = mem_alloc(codec_row_bytes(f->gate_codec, a->dim));
     f->plain = mem_calloc(cells, sizeof *f->plain);
@@ -307,9 +317,9 @@ static int open_chunk_fit(struct calib *c, struct chunk_fit *f, struct err *err)
 }
 
 static void close_chunk_fit(struct chunk_fit *f) {
-    void *all[] = {f->basis,     f->projected, f->gates,    f->seen,      f->encoded, f->plain,
-                   f->prior,     f->beta,      f->z,        f->gate_beta, f->y,       f->z_train,
-                   f->intercept, f->scale,     f->residual, f->both};
+    void *all[] = {f->basis,     f->projected, f->gates,    f->seen,      f->encoded,  f->plain,
+                   f->prior,     f->beta,      f->z,        f->gate_beta, f->y,        f->z_train,
+                   f->intercept, f->scale,     f->residual, f->both,      f->gate_bias};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         free(all[i]);
     }
@@ -338,6 +348,10 @@ static void store_chunk_fit(const struct calib *c, const struct chunk_fit *f, bo
                      experts * f->g, dim);
     corm_predict_add(builder, PREDICT_CHUNK_GATE_BETA, l, 0, guess_codec(f->g), f->gate_beta,
                      experts * f->chunks, f->g);
+    if (arch_kind(c->arch, l)->ffn.bias) {
+        corm_predict_add(builder, PREDICT_CHUNK_GATE_BIAS, l, 0, CODEC_F32, f->gate_bias, experts,
+                         f->g);
+    }
 }
 
 int calib_fit_chunks(struct calib *c, struct corm_predict_builder *builder, struct err *err) {

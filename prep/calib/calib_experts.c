@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "prep/calib/calib_layer.h"
+#include "runtime/model/router.h"
 
 /* Relative ridge strengths that are tried; the best on held-out rows is kept. */
 static const double LAMBDAS[] = {1e-3, 1e-2, 1e-1, 1};
@@ -17,23 +18,6 @@ static const double LAMBDAS[] = {1e-3, 1e-2, 1e-1, 1};
 static const float WORTH = 0.002f;
 
 /* ---- scores ---- */
-
-/* The `width` greatest of z [n], lowest index first among equals, best first. */
-static void best_of(const float *z, uint32_t n, uint32_t width, uint32_t *out) {
-    for (uint32_t i = 0; i < width; i++) {
-        uint32_t best = UINT32_MAX;
-        for (uint32_t j = 0; j < n; j++) {
-            bool taken = false;
-            for (uint32_t t = 0; t < i; t++) {
-                taken |= out[t] == j;
-            }
-            if (!taken && (best == UINT32_MAX || z[j] > z[best])) {
-                best = j;
-            }
-        }
-        out[i] = best;
-    }
-}
 
 static bool used(const struct calib *c, uint32_t row, uint32_t expert) {
     const int32_t *ids = c->routes + (size_t)row * c->arch->n_active;
@@ -57,14 +41,16 @@ static uint32_t widest(const struct calib *c) {
 
 /* Share of held-out rows in which the expert at each rank of z was used: hits [widest]. Returns
  * recall at k; *at_wide (may be NULL) at 1.5 k. */
-static float recall(const struct calib *c, const float *z, float *at_wide, float *hits) {
+static float recall(struct calib *c, const float *z, float *at_wide, float *hits) {
+    const struct forward_site at = {c->arch, &c->be, c->layer, &c->weights};
     uint32_t e = c->arch->n_experts, k = c->arch->n_active, w = widest(c);
-    uint32_t *best = mem_alloc(w * sizeof *best), n = c->n_rows - c->n_train;
+    uint32_t n = c->n_rows - c->n_train;
+    int32_t *best = mem_alloc(w * sizeof *best);
     double *sum = mem_calloc(w, sizeof *sum), narrow = 0, broad = 0;
     for (uint32_t r = c->n_train; r < c->n_rows; r++) {
-        best_of(z + (size_t)r * e, e, w, best);
+        router_rank(&at, z + (size_t)r * e, 1, w, best);
         for (uint32_t i = 0; i < w; i++) {
-            sum[i] += used(c, r, best[i]);
+            sum[i] += used(c, r, (uint32_t)best[i]);
         }
     }
     for (uint32_t i = 0; i < w; i++) {
@@ -115,18 +101,15 @@ static void load_range(const struct calib *c, struct calib_scores *s) {
 
 /* ---- guesses ---- */
 
-/* z [n_rows, E] = router of the layer at hand on its own norm of `states` (bf16 [n_rows, dim]). */
+/* z [n_rows, E] = what the router of the layer at hand says of `states` (bf16 [n_rows, dim]). */
 static void stale_gate(struct calib *c, const uint16_t *states, float *z) {
     const struct arch *a = c->arch;
-    const struct backend_ops *op = c->be.ops;
-    static const struct weight none = {0};
+    const struct forward_site at = {a, &c->be, c->layer, &c->weights};
     for (uint32_t first = 0; first < c->n_rows; first += c->batch_rows) {
         uint32_t n = c->n_rows - first < c->batch_rows ? c->n_rows - first : c->batch_rows;
         calib_widen(states, a->dim, first, n, c->gathered);
-        op->rmsnorm(c->be.self, c->gathered, &c->weights.w[SLOT_FFN_NORM], a->norm_eps, n, a->dim,
-                    c->gathered);
-        op->matmul(c->be.self, &c->weights.w[SLOT_ROUTER], &none, c->gathered, n,
-                   z + (size_t)first * a->n_experts);
+        router_input(&at, c->gathered, n, c->gathered);
+        router_logits(&at, c->gathered, n, z + (size_t)first * a->n_experts);
     }
 }
 

@@ -53,13 +53,13 @@ void calib_layer_begin(struct calib *c, uint32_t layer) {
     fit_gram_close(&p->gram);
     p->filled = true;
     p->mean_decided = false;
-    p->moe = c->arch->moe[layer];
+    p->moe = arch_is_moe(c->arch, layer);
 }
 
-void calib_tap(void *ctx, enum tap tap, uint32_t layer, const float *data, uint32_t rows,
+void calib_tap(void *ctx, enum tap tap, uint32_t layer, const float *data, const struct batch *b,
                uint32_t cols, const int32_t *ids) {
     struct calib *c = ctx;
-    size_t first = c->batch_first, n = (size_t)rows * cols;
+    size_t first = c->batch_first, n = (size_t)b->rows * cols;
     struct calib_past *p = calib_past_of(c, layer);
     switch (tap) {
     case TAP_ATTN_IN:
@@ -126,6 +126,13 @@ static void down_norms(const float *down, uint32_t ffn_dim, uint32_t dim, float 
     }
 }
 
+/* y [n, cols] += bias [cols] in each row. */
+static void add_bias(float *y, uint32_t n, uint32_t cols, const float *bias) {
+    for (size_t i = 0; i < (size_t)n * cols; i++) {
+        y[i] += bias[i % cols];
+    }
+}
+
 /* Activations and outputs of one expert for `n` of its uses in this batch. */
 static int run_uses(struct calib *c, uint32_t expert, const uint32_t *uses, uint32_t n,
                     const float *norms, const float *x, float *parts, struct err *err) {
@@ -135,12 +142,19 @@ static int run_uses(struct calib *c, uint32_t expert, const uint32_t *uses, uint
     for (uint32_t j = 0; j < n; j++) {
         memcpy(c->gathered + (size_t)j * dim, x + (size_t)(uses[j] / k) * dim, dim * sizeof *x);
     }
+    const struct expert_layer common =
+        forward_expert_layer(a, c->layer, &c->weights, codec_by_id(CODEC_F32));
     fit_mul_nt(c->gathered, c->gate, n, ffn, dim, c->act);
     fit_mul_nt(c->gathered, c->up, n, ffn, dim, c->act_up);
-    for (size_t i = 0; i < (size_t)n * ffn; i++) {
-        c->act[i] = c->act[i] / (1.0f + expf(-c->act[i])) * c->act_up[i];
+    if (common.rule.bias) {
+        add_bias(c->act, n, ffn, common.gate_bias + (size_t)expert * ffn);
+        add_bias(c->act_up, n, ffn, common.up_bias + (size_t)expert * ffn);
     }
+    c->be.ops->act_mul(c->be.self, &common.rule, c->act, c->act_up, (size_t)n * ffn);
     fit_mul_nn(c->act, c->down, n, dim, ffn, c->expert_out);
+    if (common.rule.bias) {
+        add_bias(c->expert_out, n, dim, common.down_bias + (size_t)expert * dim);
+    }
     reserve_uses(acc, n);
     for (uint32_t j = 0; j < n; j++) {
         const float *out = c->expert_out + (size_t)j * dim, *act = c->act + (size_t)j * ffn;
@@ -178,11 +192,13 @@ static int run_expert(struct calib *c, uint32_t expert, const float *x, float *p
     return status;
 }
 
-static int run_experts(void *ctx, uint32_t layer, const float *x, uint32_t rows,
-                       const int32_t *host_ids, float *parts, struct err *err) {
+static int run_experts(void *ctx, uint32_t layer, const struct layer_weights *lw, const float *x,
+                       const struct batch *b, const int32_t *host_ids, float *parts,
+                       struct err *err) {
     struct calib *c = ctx;
     const struct arch *a = c->arch;
-    forward_group_uses(host_ids, rows * a->n_active, a->n_experts, c->first_use, c->uses);
+    (void)lw; /* the calibration's own */
+    forward_group_uses(host_ids, b->rows * a->n_active, a->n_experts, c->first_use, c->uses);
     for (uint32_t e = 0; e < a->n_experts; e++) {
         if (c->first_use[e + 1] == c->first_use[e]) {
             continue;

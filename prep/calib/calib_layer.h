@@ -13,6 +13,7 @@
 #include "prep/calib/calib.h"
 #include "prep/calib/fit.h"
 #include "prep/hf/hf_forward.h"
+#include "runtime/model/state.h"
 
 enum { CALIB_HISTORY = PREDICT_MAX_AHEAD + 1, CALIB_SPILL_USES = 512 };
 
@@ -38,7 +39,7 @@ struct calib_spill {
 struct calib_expert {
     uint32_t n, n_train, cap; /* uses, those by training rows come first in time but not in place */
     uint32_t *rows;           /* [n] row of each use */
-    /* (silu(g_i) u_i |down_i|)^2 of each use in bf16, [n, ffn_dim]: by far the largest that a layer
+    /* (what the neuron's gate and up give times |down_i|)^2 of each use in bf16, [n, ffn_dim]: by far the largest that a layer
      * makes, hence in a file, in pieces of at most CALIB_SPILL_USES. */
     struct calib_spill *spills;
     uint32_t n_spills, cap_spills;
@@ -54,7 +55,11 @@ struct calib {
     struct backend be;
     struct hf_forward source;
     struct forward forward;
-    struct kv kv;                      /* of one sequence, reused */
+    /* What sequences leave behind in a layer: in the layer at hand, of one sequence after the
+     * other; in layers whose keys and values later ones read, of each sequence, [n_seqs]. */
+    struct state state, *kept;
+    struct state_size state_size;
+    bool *is_kept;                     /* [n_layers] */
     struct layer_weights top, weights; /* of the model, of the layer at hand */
 
     /* All rows, training rows first. */
@@ -84,7 +89,7 @@ struct calib {
 
 /* Hooks for the forward pass; ctx is the struct calib. */
 struct experts_hook calib_experts_hook(struct calib *c);
-void calib_tap(void *ctx, enum tap tap, uint32_t layer, const float *data, uint32_t rows,
+void calib_tap(void *ctx, enum tap tap, uint32_t layer, const float *data, const struct batch *b,
                uint32_t cols, const int32_t *ids);
 
 void calib_layer_begin(struct calib *c, uint32_t layer);

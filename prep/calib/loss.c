@@ -26,7 +26,7 @@ void loss_reserve(struct corm_predict_builder *b, const struct arch *a) {
     b->n_levels = LOSS_LEVELS;
     memcpy(b->levels, loss_levels, sizeof loss_levels);
     for (uint32_t l = 0; l < a->n_layers; l++) {
-        if (a->moe[l]) {
+        if (arch_is_moe(a, l)) {
             corm_predict_add(b, PREDICT_LOSS_DROP, l, 0, CODEC_F32, zeros, 1, LOSS_LEVELS);
         }
     }
@@ -75,7 +75,7 @@ static void log_softmax(const float *z, uint32_t n, double *out) {
 static int eval(struct meter *m, const float *drop, const struct corpus_seq *s,
                 const float **logits, struct err *err) {
     struct corm_error error;
-    m->engine->experts.drop = drop;
+    m->engine->experts.opt.drop = drop;
     corm_session_truncate(m->session, 0);
     if (corm_session_eval(m->session, m->text.ids + s->first, s->n, true, logits, &error) < 0) {
         return err_set(err, "%s", error.message);
@@ -189,7 +189,7 @@ static int weigh_layers(struct meter *m, float *weight, struct err *err) {
     for (uint32_t l = 0; l < a->n_layers && status == 0; l++) {
         struct measured r;
         weight[l] = 0;
-        if (!a->moe[l]) {
+        if (!arch_is_moe(a, l)) {
             continue;
         }
         drop[l] = PROBE;
@@ -284,7 +284,6 @@ static int open_meter(struct meter *m, const char *path, const struct corpus *he
         corm_session_open(&m->session, m->engine, &error) < 0) {
         return err_set(err, "%s", error.message);
     }
-    m->engine->experts.drop_in_batches = true;
     uint32_t vocab = m->engine->archive.arch.vocab;
     m->row = mem_alloc(vocab * sizeof *m->row);
     m->p = mem_alloc(vocab * sizeof *m->p);

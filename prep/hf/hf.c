@@ -103,7 +103,7 @@ static bool row_applies(const struct name_row *r, const struct hf_model *m, enum
     if (r->slot != slot || !(r->families & m->config.family)) {
         return false;
     }
-    return r->when == ALWAYS || (r->when == IN_MOE_LAYER) == (hf_arch(m)->moe[layer] != 0);
+    return r->when == ALWAYS || (r->when == IN_MOE_LAYER) == ((arch_is_moe(hf_arch(m), layer)));
 }
 
 /* The shape that a tensor must have: `shape` [3], returns the number of dimensions. */
@@ -258,7 +258,7 @@ static bool is_ignored(const struct hf_model *m, const char *name) {
 
 static int bind_layer_experts(struct binder *b, uint32_t layer, struct err *err) {
     const struct arch *a = hf_arch(b->m);
-    for (uint32_t e = 0; a->moe[layer] && e < a->n_experts; e++) {
+    for (uint32_t e = 0; arch_is_moe(a, layer) && e < a->n_experts; e++) {
         for (uint32_t s = SLOT_EXPERT_GATE; s <= SLOT_EXPERT_DOWN; s++) {
             if (bind(b, s, layer, e, expert_ref(b->m, s, layer, e), err)) {
                 return -1;

@@ -226,8 +226,8 @@ static int find_family(struct hf_config *out, const json_t *root, const char *pa
 /* Which layers have experts. A layer is dense where mlp_only_layers lists it or
  * decoder_sparse_step skips it (qwen2_moe and qwen3_moe; the other families have experts
  * everywhere). */
-static int fill_moe(struct arch *a, const struct values *v, enum hf_family family,
-                    const json_t *root, const char *path, struct err *err) {
+static int fill_moe(struct arch *a, struct layer_kind *kinds, const struct values *v,
+                    enum hf_family family, const json_t *root, const char *path, struct err *err) {
     bool rule = family & (HF_QWEN2_MOE | HF_QWEN3_MOE);
     const json_t *dense = json_object_get(root, "mlp_only_layers");
     if (dense && !json_is_null(dense) && (!rule || !json_is_array(dense)) &&
@@ -238,9 +238,8 @@ static int fill_moe(struct arch *a, const struct values *v, enum hf_family famil
     if (rule && v->sparse_step == 0) {
         return err_set(err, "%s: decoder_sparse_step must be at least 1", path);
     }
-    a->moe = mem_calloc(a->n_layers, sizeof *a->moe);
     for (uint32_t l = 0; l < a->n_layers; l++) {
-        a->moe[l] = !rule || (v->experts > 0 && (l + 1) % v->sparse_step == 0);
+        kinds[l].moe = !rule || (v->experts > 0 && (l + 1) % v->sparse_step == 0);
     }
     for (size_t i = 0; rule && i < json_array_size(dense); i++) {
         const json_t *l = json_array_get(dense, i);
@@ -248,10 +247,13 @@ static int fill_moe(struct arch *a, const struct values *v, enum hf_family famil
             return refuse_value(path, "mlp_only_layers", dense, "a list of layers", err);
         }
         if (json_integer_value(l) >= 0 && json_integer_value(l) < (json_int_t)a->n_layers) {
-            a->moe[json_integer_value(l)] = 0;
+            kinds[json_integer_value(l)].moe = 0;
         }
     }
-    uint32_t n_moe = arch_moe_layers(a);
+    uint32_t n_moe = 0;
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        n_moe += kinds[l].moe;
+    }
     if (n_moe == 0 || v->experts == 0) {
         return err_set(
             err, "%s: no layer has routed experts: this is not a mixture-of-experts model", path);
@@ -259,10 +261,12 @@ static int fill_moe(struct arch *a, const struct values *v, enum hf_family famil
     a->n_experts = v->experts;
     a->n_active = v->active;
     a->ffn_dim = rule ? v->moe_intermediate : v->intermediate;
-    a->norm_topk = v->norm_topk;
-    a->dense_dim = n_moe < a->n_layers ? v->intermediate : 0;
-    a->shared_dim = v->shared_intermediate;
-    a->shared_gate = a->shared_dim > 0;
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        kinds[l].route.renorm = v->norm_topk;
+        kinds[l].dense_dim = n_moe < a->n_layers ? v->intermediate : 0;
+        kinds[l].shared_dim = v->shared_intermediate;
+        kinds[l].shared_gate = v->shared_intermediate > 0;
+    }
     return 0;
 }
 
@@ -272,8 +276,9 @@ static bool slides(enum hf_family family, uint32_t layer, uint32_t max_window_la
     return family != HF_QWEN2_MOE || (layer % 2 == 0 && layer < max_window_layers);
 }
 
-static int fill_window(struct arch *a, const struct values *v, enum hf_family family,
-                       const json_t *root, const char *path, struct err *err) {
+static int fill_window(struct arch *a, struct layer_kind *kinds, const struct values *v,
+                       enum hf_family family, const json_t *root, const char *path,
+                       struct err *err) {
     bool use = family == HF_MIXTRAL || (v->use_window && family != HF_OLMOE);
     uint32_t window = use ? v->window : 0;
     uint32_t max_layers = 28; /* of qwen2_moe; without meaning elsewhere */
@@ -291,7 +296,6 @@ static int fill_window(struct arch *a, const struct values *v, enum hf_family fa
         return err_set(err, "%s: layer_types must be a list of %u entries, one a layer", path,
                        a->n_layers);
     }
-    a->window = mem_calloc(a->n_layers, sizeof *a->window);
     for (uint32_t l = 0; l < a->n_layers; l++) {
         bool slide = window > 0 && slides(family, l, max_layers);
         if (json_is_array(types)) {
@@ -309,15 +313,15 @@ static int fill_window(struct arch *a, const struct values *v, enum hf_family fa
             }
             slide = sliding;
         }
-        a->window[l] = slide ? window : 0;
+        kinds[l].att.window = slide ? window : 0;
     }
     return 0;
 }
 
-static int fill_attention(struct arch *a, const struct values *v, enum hf_family family,
+static int fill_attention(struct layer_kind *a, const struct values *v, enum hf_family family,
                           const json_t *root, const char *path, struct err *err) {
-    a->n_heads = v->heads;
-    a->n_kv_heads = v->kv_heads ? v->kv_heads : v->heads;
+    a->att.n_heads = v->heads;
+    a->att.n_kv_heads = v->kv_heads ? v->kv_heads : v->heads;
     if (v->heads == 0 || (!v->head_dim && v->hidden % v->heads != 0)) {
         return err_set(
             err,
@@ -325,16 +329,16 @@ static int fill_attention(struct arch *a, const struct values *v, enum hf_family
             "head_dim is not given",
             path, v->heads, v->hidden);
     }
-    a->head_dim = v->head_dim ? v->head_dim : v->hidden / v->heads;
-    a->qkv_bias = family == HF_QWEN2_MOE ? v->qkv_bias : v->attention_bias;
-    a->o_bias = v->attention_bias;
-    a->qk_norm = families[family_index(family)].qk_norm;
-    a->clip_qkv = (float)v->clip;
+    a->att.head_dim = v->head_dim ? v->head_dim : v->hidden / v->heads;
+    a->att.qkv_bias = family == HF_QWEN2_MOE ? v->qkv_bias : v->attention_bias;
+    a->att.o_bias = v->attention_bias;
+    a->att.qk_norm = families[family_index(family)].qk_norm;
+    a->att.clip_qkv = (float)v->clip;
     /* Publishers of qwen3_moe write down that it has its Q/K norm. */
     const json_t *qk_norm = json_object_get(root, "use_qk_norm");
     if (qk_norm && !json_is_null(qk_norm) &&
-        json_is_true(qk_norm) != (a->qk_norm != ARCH_QK_NORM_NONE)) {
-        return refuse_value(path, "use_qk_norm", qk_norm, a->qk_norm ? "true" : "false", err);
+        json_is_true(qk_norm) != (a->att.qk_norm != ARCH_QK_NORM_NONE)) {
+        return refuse_value(path, "use_qk_norm", qk_norm, a->att.qk_norm ? "true" : "false", err);
     }
     return 0;
 }
@@ -374,12 +378,24 @@ static int fill_arch(struct hf_config *out, const json_t *root, const char *path
     if (out->family == HF_MIXTRAL && !v.norm_topk) {
         return err_set(err, "%s: norm_topk_prob false does not belong to the mixtral family", path);
     }
-    if (fill_attention(a, &v, out->family, root, path, err) ||
-        fill_moe(a, &v, out->family, root, path, err) ||
-        fill_window(a, &v, out->family, root, path, err)) {
+    struct layer_kind base = arch_plain_kind(), *kinds;
+    a->embed_scale = 1;
+    if (fill_attention(&base, &v, out->family, root, path, err)) {
         return -1;
     }
-    return hf_rope_parse(a, root, families[family].default_theta, path, err);
+    kinds = mem_calloc(a->n_layers, sizeof *kinds);
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        kinds[l] = base;
+    }
+    int rc = fill_moe(a, kinds, &v, out->family, root, path, err) ||
+                     fill_window(a, kinds, &v, out->family, root, path, err)
+                 ? -1
+                 : 0;
+    arch_set_kinds(a, kinds);
+    free(kinds);
+    return rc < 0 ? -1
+                  : hf_rope_parse(a, base.att.head_dim, root, families[family].default_theta, path,
+                                  err);
 }
 
 /* ---- generation defaults ---- */

@@ -48,12 +48,14 @@ struct weight_source hf_forward_source(struct hf_forward *h) {
     return (struct weight_source){h, get_weight};
 }
 
-static int run_experts(void *ctx, uint32_t layer, const float *x, uint32_t rows,
-                       const int32_t *host_ids, float *parts, struct err *err) {
+static int run_experts(void *ctx, uint32_t layer, const struct layer_weights *lw, const float *x,
+                       const struct batch *b, const int32_t *host_ids, float *parts,
+                       struct err *err) {
     struct hf_forward *h = ctx;
     const struct arch *a = hf_arch(h->model);
     size_t dim = a->dim;
-    forward_group_uses(host_ids, rows * a->n_active, a->n_experts, h->first_use, h->uses);
+    const struct expert_layer common = forward_expert_layer(a, layer, lw, codec_by_id(CODEC_F32));
+    forward_group_uses(host_ids, b->rows * a->n_active, a->n_experts, h->first_use, h->uses);
     for (uint32_t e = 0; e < a->n_experts; e++) {
         uint32_t n_uses = h->first_use[e + 1] - h->first_use[e];
         if (n_uses == 0) {
@@ -68,10 +70,9 @@ static int run_experts(void *ctx, uint32_t layer, const float *x, uint32_t rows,
                        dim * sizeof(float));
             }
         }
-        struct ffn_chunk chunk = {(const uint8_t *)h->neurons, a->ffn_dim};
-        struct expert_job job = {&chunk, 1, h->uses + h->first_use[e], n_uses};
-        h->be->ops->experts(h->be->self, codec_by_id(CODEC_F32), a->dim, &job, 1, a->n_active, x,
-                            parts);
+        struct ffn_chunk chunk = {.data = (const uint8_t *)h->neurons, .n_neurons = a->ffn_dim};
+        struct expert_job job = {e, &chunk, 1, h->uses + h->first_use[e], n_uses};
+        h->be->ops->experts(h->be->self, &common, &job, 1, x, parts);
     }
     return 0;
 }

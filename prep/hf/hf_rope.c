@@ -130,8 +130,8 @@ static float pair_period(const struct rope *r, uint32_t i, uint32_t dim) {
 static int fill_default(struct arch *a, const struct rope *r, const char *path, struct err *err) {
     (void)path;
     (void)err;
-    for (uint32_t i = 0; i < a->rope_dim / 2; i++) {
-        a->rope_inv_freq[i] = 1.0f / pair_period(r, i, a->rope_dim);
+    for (uint32_t i = 0; i < a->rope_dim[0] / 2; i++) {
+        a->rope_inv_freq[i] = 1.0f / pair_period(r, i, a->rope_dim[0]);
     }
     return 0;
 }
@@ -150,7 +150,7 @@ static int fill_linear(struct arch *a, const struct rope *r, const char *path, s
         return -1;
     }
     fill_default(a, r, path, err);
-    for (uint32_t i = 0; i < a->rope_dim / 2; i++) {
+    for (uint32_t i = 0; i < a->rope_dim[0] / 2; i++) {
         a->rope_inv_freq[i] /= (float)r->factor.value;
     }
     return 0;
@@ -171,7 +171,7 @@ static int fill_llama3(struct arch *a, const struct rope *r, const char *path, s
     float original = r->original_tok.given ? (float)r->original_tok.value : (float)a->ctx_max_tok;
     float factor = (float)r->factor.value;
     fill_default(a, r, path, err);
-    for (uint32_t i = 0; i < a->rope_dim / 2; i++) {
+    for (uint32_t i = 0; i < a->rope_dim[0] / 2; i++) {
         float freq = a->rope_inv_freq[i];
         float wave = (float)(2 * M_PI) / freq;
         if (wave > original / low) {
@@ -208,7 +208,7 @@ static int fill_yarn(struct arch *a, const struct rope *r, const char *path, str
         return err_set(err, "%s: rope_type yarn needs factor > 0 and rope_theta > 1, got %g and %g",
                        path, factor, r->theta.value);
     }
-    uint32_t dim = a->rope_dim;
+    uint32_t dim = a->rope_dim[0];
     double low = yarn_dim(r, or_default(&r->beta_fast, 32), original, dim);
     double high = yarn_dim(r, or_default(&r->beta_slow, 1), original, dim);
     low = fmax(r->truncate ? floor(low) : low, 0);
@@ -229,7 +229,7 @@ static int fill_yarn(struct arch *a, const struct rope *r, const char *path, str
     } else if (or_default(&r->mscale, 0) != 0 && or_default(&r->mscale_all_dim, 0) != 0) {
         scale = yarn_mscale(factor, r->mscale.value) / yarn_mscale(factor, r->mscale_all_dim.value);
     }
-    a->rope_scale = (float)scale;
+    a->rope_scale[0] = (float)scale;
     return 0;
 }
 
@@ -243,8 +243,8 @@ static const struct rope_type {
     {"yarn", fill_yarn},
 };
 
-int hf_rope_parse(struct arch *a, const json_t *root, double default_theta, const char *path,
-                  struct err *err) {
+int hf_rope_parse(struct arch *a, uint32_t head_dim, const json_t *root, double default_theta,
+                  const char *path, struct err *err) {
     struct rope r = {0};
     if (parse_rope(&r, root, default_theta, path, err)) {
         return -1;
@@ -259,9 +259,9 @@ int hf_rope_parse(struct arch *a, const json_t *root, double default_theta, cons
     }
     for (size_t i = 0; i < sizeof rope_types / sizeof *rope_types; i++) {
         if (strcmp(rope_types[i].name, r.type) == 0) {
-            a->rope_dim = a->head_dim;
-            a->rope_inv_freq = mem_calloc(a->rope_dim / 2 + 1, sizeof *a->rope_inv_freq);
-            a->rope_scale = 1;
+            float *none = mem_calloc(head_dim / 2 + 1, sizeof *none);
+            arch_add_rope(a, head_dim, none, 1);
+            free(none);
             return rope_types[i].fill(a, &r, path, err);
         }
     }

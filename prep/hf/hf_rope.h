@@ -18,7 +18,7 @@
 
 /* Fill rope_dim, rope_inv_freq and rope_scale of `a`, whose head_dim and ctx_max_tok are set,
  * from the file's root object. `default_theta` is the family's; `path` is for messages. */
-int hf_rope_parse(struct arch *a, const json_t *root, double default_theta, const char *path,
-                  struct err *err);
+int hf_rope_parse(struct arch *a, uint32_t head_dim, const json_t *root, double default_theta,
+                  const char *path, struct err *err);
 
 #endif

@@ -148,20 +148,25 @@ static void experts_pass(void *ctx) {
     struct ffn_chunk chunks[ACTIVE];
     uint32_t uses[ACTIVE][MANY_ROWS];
     for (uint32_t j = 0; j < k->active; j++) {
-        chunks[j] = (struct ffn_chunk){weight_row(&k->w, (k->first + j) * EXPERT_ROWS), FFN};
+        chunks[j] = (struct ffn_chunk){.data = weight_row(&k->w, (k->first + j) * EXPERT_ROWS),
+                                       .n_neurons = FFN};
         for (uint32_t r = 0; r < k->rows; r++) {
             uses[j][r] = r * k->active + j;
         }
-        jobs[j] = (struct expert_job){&chunks[j], 1, uses[j], k->rows};
+        jobs[j] = (struct expert_job){0, &chunks[j], 1, uses[j], k->rows};
     }
-    k->be.ops->experts(k->be.self, k->w.codec, DIM, jobs, k->active, k->active, k->x, k->y);
+    const struct expert_layer layer = {
+        .codec = k->w.codec, .dim = DIM, .ffn_dim = FFN, .n_active = k->active};
+    k->be.ops->experts(k->be.self, &layer, jobs, k->active, k->x, k->y);
     k->first = (k->first + k->active) % k->n_experts;
 }
 
 static void attention_pass(void *ctx) {
     struct kernels *k = ctx;
-    k->be.ops->attention(k->be.self, k->x, N_HEADS, &k->kv, CONTEXT - k->rows, k->rows, 0, 0.1f,
-                         k->y);
+    const struct attention_rule rule = {
+        .n_heads = N_HEADS, .n_kv_heads = N_HEADS, .head_dim = HEAD_DIM, .scale = 0.1f};
+    static const struct weight none = {0};
+    k->be.ops->attention(k->be.self, &rule, &k->kv, &none, k->x, CONTEXT - k->rows, k->rows, k->y);
 }
 
 /* ---- the measurement ------------------------------------------------------------------------ */
@@ -283,14 +288,16 @@ static void packed_pass(void *ctx) {
     uint32_t uses[ACTIVE];
     for (uint32_t j = 0; j < ACTIVE; j++) {
         for (uint32_t i = 0; i < PACKED_CHUNKS; i++, p->next = (p->next + 1) % p->n) {
-            chunks[j][i] =
-                (struct ffn_chunk){p->data + p->next * p->bytes, FFN_BLOCK, p->stored_bytes};
+            chunks[j][i] = (struct ffn_chunk){.data = p->data + p->next * p->bytes,
+                                              .n_neurons = FFN_BLOCK,
+                                              .packed_bytes = p->stored_bytes};
         }
         uses[j] = j;
-        jobs[j] = (struct expert_job){chunks[j], PACKED_CHUNKS, &uses[j], 1};
+        jobs[j] = (struct expert_job){0, chunks[j], PACKED_CHUNKS, &uses[j], 1};
     }
-    p->k->be.ops->experts(p->k->be.self, codec_by_id(CODEC_BF16), DIM, jobs, ACTIVE, ACTIVE,
-                          p->k->x, p->k->y);
+    const struct expert_layer layer = {
+        .codec = codec_by_id(CODEC_BF16), .dim = DIM, .ffn_dim = FFN, .n_active = ACTIVE};
+    p->k->be.ops->experts(p->k->be.self, &layer, jobs, ACTIVE, p->k->x, p->k->y);
 }
 
 static void measure_packed(struct kernels *k, double memory) {

@@ -19,8 +19,8 @@
 #include "runtime/bench/bench.h"
 #include "runtime/bench/simulate.h"
 
-static void on_route(void *ctx, uint32_t layer, uint32_t rows, const int32_t *ids) {
-    if (rows == 1) {
+static void on_route(void *ctx, uint32_t layer, uint32_t rows, bool decode, const int32_t *ids) {
+    if (decode && rows == 1) {
         simulate_add(ctx, layer, ids);
     }
 }
@@ -70,7 +70,7 @@ enum { COLUMNS = sizeof columns / sizeof *columns };
 static uint32_t moe_layers(const struct corm *archive) {
     uint32_t n = 0;
     for (uint32_t l = 0; l < archive->arch.n_layers; l++) {
-        n += archive->arch.moe[l] != 0;
+        n += arch_is_moe(&archive->arch, l);
     }
     return n;
 }

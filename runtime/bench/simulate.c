@@ -212,12 +212,12 @@ static void measure_busy(struct replay *r) {
 
 static int replay_cache(struct replay *r, struct err *err) {
     r->whole = whole_experts(r->archive);
-    int status = cache_open(&r->cache, &r->whole, r->how->capacity, 0, err);
-    r->cache.whole_lru = r->how->policy == SIMULATE_LRU;
+    const struct cache_options policy = {.whole_lru = r->how->policy == SIMULATE_LRU};
+    int status = cache_open(&r->cache, &r->whole, r->how->capacity, &policy, err);
     r->allowance = r->how->policy == SIMULATE_OWN ? r->how->allowance : 0;
     for (; r->event < r->t->n && status == 0; r->event++) {
         r->left = r->allowance;
-        cache_clock(&r->cache, r->t->layers[r->event], 1);
+        cache_clock(&r->cache, r->t->layers[r->event], 1, true);
         take_guesses(r, true);
         bring_guesses(r);
         status = demand(r, err);

@@ -3,7 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <math.h>
+#include "runtime/model/mixer.h"
+#include "runtime/model/router.h"
 
 /* ---- weights ---- */
 
@@ -44,31 +45,62 @@ int forward_bind_model(struct layer_weights *out, const struct arch *arch,
 
 /* ---- scratch ---- */
 
-static uint32_t widest_mlp(const struct arch *a) {
-    uint32_t widest = 0;
+/* The most of something over all layers. */
+static size_t most(const struct arch *a, size_t (*of)(const struct arch *a, uint32_t layer)) {
+    size_t greatest = 0;
     for (uint32_t l = 0; l < a->n_layers; l++) {
-        uint32_t n = arch_mlp_dim(a, l);
-        widest = n > widest ? n : widest;
+        size_t n = of(a, l);
+        greatest = n > greatest ? n : greatest;
     }
-    return widest;
+    return greatest;
+}
+
+static size_t mlp_of(const struct arch *a, uint32_t layer) {
+    return arch_mlp_dim(a, layer);
+}
+static size_t mixer_scratch_of(const struct arch *a, uint32_t layer) {
+    return mixer_of(a, layer)->scratch(a, layer);
+}
+/* The widest row that a mixer's products read or write. */
+static size_t mixer_width_of(const struct arch *a, uint32_t layer) {
+    const struct layer_kind *k = arch_kind(a, layer);
+    return k->mixer == MIXER_ATTENTION ? attention_q_dim(&k->att) : delta_qkv_dim(&k->delta);
+}
+static size_t heads_of(const struct arch *a, uint32_t layer) {
+    return arch_kind(a, layer)->att.n_heads;
+}
+static size_t head_dim_of(const struct arch *a, uint32_t layer) {
+    return arch_kind(a, layer)->att.head_dim;
+}
+
+static struct delta_rule most_delta(const struct arch *a) {
+    struct delta_rule m = {0};
+    for (uint32_t i = 0; i < a->n_kinds; i++) {
+        const struct delta_rule *d = &a->kinds[i].delta;
+        m.n_k_heads = d->n_k_heads > m.n_k_heads ? d->n_k_heads : m.n_k_heads;
+        m.n_v_heads = d->n_v_heads > m.n_v_heads ? d->n_v_heads : m.n_v_heads;
+        m.k_dim = d->k_dim > m.k_dim ? d->k_dim : m.k_dim;
+        m.v_dim = d->v_dim > m.v_dim ? d->v_dim : m.v_dim;
+        m.conv = d->conv > m.conv ? d->conv : m.conv;
+    }
+    return m;
 }
 
 struct backend_limits forward_limits(const struct arch *a, uint32_t max_rows, uint32_t ctx_tok) {
-    uint32_t mlp = widest_mlp(a), q = arch_q_dim(a), cols = a->dim;
-    cols = mlp > cols ? mlp : cols;
-    cols = q > cols ? q : cols;
-    uint32_t in = cols;
-    cols = a->vocab > cols ? a->vocab : cols;
+    uint32_t mlp = (uint32_t)most(a, mlp_of), mixer = (uint32_t)most(a, mixer_width_of);
+    uint32_t cols = mlp > a->dim ? mlp : a->dim;
+    cols = mixer > cols ? mixer : cols;
     return (struct backend_limits){
         .max_rows = max_rows,
-        .max_cols = cols,
-        .max_in = in,
+        .max_cols = a->vocab > cols ? a->vocab : cols,
+        .max_in = cols,
         .max_ffn = a->ffn_dim,
         .max_active = a->n_active,
         .max_experts = a->n_experts,
         .max_ctx_tok = ctx_tok,
-        .n_heads = a->n_heads,
-        .head_dim = a->head_dim,
+        .n_heads = (uint32_t)most(a, heads_of),
+        .head_dim = (uint32_t)most(a, head_dim_of),
+        .delta = most_delta(a),
     };
 }
 
@@ -77,19 +109,16 @@ struct block {
     float **at;
     size_t width;
 };
-enum { N_BLOCKS = 16 };
+enum { N_BLOCKS = 13 };
 
 static void list_blocks(struct forward *f, const struct arch *a, struct block out[N_BLOCKS]) {
-    size_t q = arch_q_dim(a), kv = arch_kv_dim(a), mlp = widest_mlp(a), k = a->n_active;
+    size_t mlp = most(a, mlp_of), k = a->n_active;
     const struct block blocks[N_BLOCKS] = {
         {&f->x, a->dim},
         {&f->norm, a->dim},
-        {&f->q, q},
-        {&f->k, kv},
-        {&f->v, kv},
-        {&f->att, q},
         {&f->out, a->dim},
-        {&f->cs, a->rope_dim},
+        {&f->mix, most(a, mixer_scratch_of)},
+        {&f->cs, 2 * (size_t)a->n_inv_freq},
         {&f->gate, mlp},
         {&f->up, mlp},
         {&f->mlp, a->dim},
@@ -113,6 +142,17 @@ size_t forward_scratch_bytes(const struct arch *arch, uint32_t max_rows) {
     return floats * max_rows * sizeof(float);
 }
 
+int forward_supported(const struct arch *a, const struct backend *be, struct err *err) {
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        const struct mixer_ops *m = mixer_of(a, l);
+        if (!m->supported(be)) {
+            return err_set(err, "%s: layer %u mixes by %s, which this backend cannot do yet",
+                           be->name, l, m->name);
+        }
+    }
+    return 0;
+}
+
 void forward_open(struct forward *f, const struct arch *arch, struct backend *be, uint32_t max_rows,
                   struct experts_hook experts, struct tap_hook tap) {
     *f = (struct forward){
@@ -123,6 +163,8 @@ void forward_open(struct forward *f, const struct arch *arch, struct backend *be
         *blocks[i].at = be->ops->alloc(be->self, blocks[i].width * max_rows * sizeof(float));
     }
     f->host_ids = mem_calloc((size_t)max_rows * arch->n_active, sizeof(int32_t));
+    f->row_pos = mem_calloc(max_rows, sizeof *f->row_pos);
+    f->cs_pos = mem_calloc((size_t)max_rows * arch->n_ropes, sizeof *f->cs_pos);
 }
 
 void forward_close(struct forward *f) {
@@ -135,10 +177,27 @@ void forward_close(struct forward *f) {
         f->be->ops->free(f->be->self, *blocks[i].at);
     }
     free(f->host_ids);
+    free(f->row_pos);
+    free(f->cs_pos);
     *f = (struct forward){0};
 }
 
 /* ---- one layer ---- */
+
+struct expert_layer forward_expert_layer(const struct arch *a, uint32_t layer,
+                                         const struct layer_weights *lw,
+                                         const struct codec *codec) {
+    return (struct expert_layer){
+        .codec = codec,
+        .dim = a->dim,
+        .ffn_dim = a->ffn_dim,
+        .n_active = a->n_active,
+        .rule = arch_kind(a, layer)->ffn,
+        .gate_bias = weight_floats(&lw->w[SLOT_EXPERT_GATE_BIAS]),
+        .up_bias = weight_floats(&lw->w[SLOT_EXPERT_UP_BIAS]),
+        .down_bias = weight_floats(&lw->w[SLOT_EXPERT_DOWN_BIAS]),
+    };
+}
 
 void forward_group_uses(const int32_t *host_ids, uint32_t n_uses, uint32_t n_experts,
                         uint32_t *first_use, uint32_t *uses) {
@@ -157,148 +216,169 @@ void forward_group_uses(const int32_t *host_ids, uint32_t n_uses, uint32_t n_exp
     first_use[0] = 0;
 }
 
-static void watch(struct forward *f, enum tap tap, uint32_t layer, const float *data, uint32_t rows,
-                  uint32_t cols, const int32_t *ids) {
+static void watch(struct forward *f, enum tap tap, uint32_t layer, const float *data,
+                  const struct batch *b, uint32_t cols, const int32_t *ids) {
     if (f->tap.on) {
-        f->tap.on(f->tap.ctx, tap, layer, data, rows, cols, ids);
+        f->tap.on(f->tap.ctx, tap, layer, data, b, cols, ids);
     }
 }
 
-/* RMSNorm of queries or keys [rows, heads, head_dim], by head or over the whole projection. */
-static void norm_heads(struct forward *f, const struct weight *weight, float *x, uint32_t rows,
-                       uint32_t heads) {
-    const struct arch *a = f->arch;
-    bool by_head = a->qk_norm == ARCH_QK_NORM_HEAD;
-    if (a->qk_norm != ARCH_QK_NORM_NONE) {
-        f->be->ops->rmsnorm(f->be->self, x, weight, a->norm_eps, by_head ? rows * heads : rows,
-                            by_head ? a->head_dim : heads * a->head_dim, x);
-    }
+static void norm_rows(struct forward *f, const struct weight *w, const float *x, uint32_t rows,
+                      float *y) {
+    f->be->ops->rmsnorm(f->be->self, x, w, f->arch->norm_eps, rows, f->arch->dim, y);
 }
 
-/* f->out [rows, dim] = attention over f->norm. */
-static void attend(struct forward *f, const struct layer_weights *lw, uint32_t layer, struct kv *kv,
-                   uint32_t pos0, uint32_t rows) {
-    const struct arch *a = f->arch;
-    const struct backend_ops *op = f->be->ops;
-    void *be = f->be->self;
-    op->matmul(be, &lw->w[SLOT_Q], &lw->w[SLOT_Q_BIAS], f->norm, rows, f->q);
-    op->matmul(be, &lw->w[SLOT_K], &lw->w[SLOT_K_BIAS], f->norm, rows, f->k);
-    op->matmul(be, &lw->w[SLOT_V], &lw->w[SLOT_V_BIAS], f->norm, rows, f->v);
-    norm_heads(f, &lw->w[SLOT_Q_NORM], f->q, rows, a->n_heads);
-    norm_heads(f, &lw->w[SLOT_K_NORM], f->k, rows, a->n_kv_heads);
-    if (a->clip_qkv > 0) {
-        op->clamp(be, f->q, (size_t)rows * arch_q_dim(a), a->clip_qkv);
-        op->clamp(be, f->k, (size_t)rows * arch_kv_dim(a), a->clip_qkv);
-        op->clamp(be, f->v, (size_t)rows * arch_kv_dim(a), a->clip_qkv);
+const float *forward_angles(struct forward *f, uint32_t rope, const struct batch *b) {
+    const struct rope_set set = arch_rope(f->arch, rope);
+    /* The sets' blocks lie one behind the other. */
+    float *cs = f->cs + (size_t)2 * (size_t)(set.inv_freq - f->arch->rope_inv_freq) * f->max_rows;
+    uint32_t *held = f->cs_pos + (size_t)rope * f->max_rows;
+    for (uint32_t i = 0; i < b->n_spans; i++) {
+        for (uint32_t r = 0; r < b->spans[i].rows; r++) {
+            f->row_pos[b->spans[i].first + r] = b->spans[i].pos + r;
+        }
     }
-    uint32_t half = a->rope_dim / 2;
-    if (f->cs_pos0 != pos0 || f->cs_rows != rows) {
-        op->rope_angles(be, pos0, rows, a->rope_inv_freq, half, a->rope_scale, f->cs);
-        f->cs_pos0 = pos0;
-        f->cs_rows = rows;
+    if (f->cs_rows[rope] == b->rows && memcmp(held, f->row_pos, b->rows * sizeof *held) == 0) {
+        return cs;
     }
-    op->rope(be, f->q, rows, a->n_heads, a->head_dim, f->cs, half);
-    op->rope(be, f->k, rows, a->n_kv_heads, a->head_dim, f->cs, half);
-    op->kv_store(be, kv, f->k, f->v, pos0, rows);
-    op->attention(be, f->q, a->n_heads, kv, pos0, rows, a->window[layer],
-                  1.0f / sqrtf((float)a->head_dim), f->att);
-    op->matmul(be, &lw->w[SLOT_O], &lw->w[SLOT_O_BIAS], f->att, rows, f->out);
+    for (uint32_t i = 0; i < b->n_spans; i++) {
+        const struct span *s = &b->spans[i];
+        f->be->ops->rope_angles(f->be->self, s->pos, s->rows, set.inv_freq, set.dim / 2, set.scale,
+                                cs + (size_t)s->first * set.dim);
+    }
+    memcpy(held, f->row_pos, b->rows * sizeof *held);
+    f->cs_rows[rope] = b->rows;
+    return cs;
 }
 
-/* y [rows, dim] = the always-on MLP of f->norm: a dense layer's, or the shared expert. */
-static void dense_mlp(struct forward *f, const struct layer_weights *lw, uint32_t rows, float *y) {
+/* y [rows, dim] = the always-on MLP of `in`: a dense layer's, a shared expert, or one that stands
+ * beside the experts. */
+static void dense_mlp(struct forward *f, const struct layer_weights *lw, uint32_t layer,
+                      const float *in, uint32_t rows, float *y) {
     const struct backend_ops *op = f->be->ops;
     void *be = f->be->self;
     static const struct weight none = {0};
-    op->matmul(be, &lw->w[SLOT_MLP_GATE], &none, f->norm, rows, f->gate);
-    op->matmul(be, &lw->w[SLOT_MLP_UP], &none, f->norm, rows, f->up);
-    op->silu_mul(be, f->gate, f->up, (size_t)rows * lw->w[SLOT_MLP_GATE].rows);
+    op->matmul(be, &lw->w[SLOT_MLP_GATE], &none, in, rows, f->gate);
+    op->matmul(be, &lw->w[SLOT_MLP_UP], &none, in, rows, f->up);
+    op->act_mul(be, &arch_kind(f->arch, layer)->ffn, f->gate, f->up,
+                (size_t)rows * lw->w[SLOT_MLP_GATE].rows);
     op->matmul(be, &lw->w[SLOT_MLP_DOWN], &none, f->gate, rows, y);
     if (lw->w[SLOT_MLP_SWITCH].data) {
-        op->matmul(be, &lw->w[SLOT_MLP_SWITCH], &none, f->norm, rows, f->sw);
+        op->matmul(be, &lw->w[SLOT_MLP_SWITCH], &none, in, rows, f->sw);
         op->gate_rows(be, y, f->sw, rows, f->arch->dim);
     }
 }
 
-/* f->out [rows, dim] = routed experts of f->norm. */
+/* f->out [rows, dim] = routed experts of f->norm; x is the residual stream. */
 static int routed_experts(struct forward *f, const struct layer_weights *lw, uint32_t layer,
-                          uint32_t rows, struct err *err) {
+                          const struct batch *b, const float *x, struct err *err) {
     const struct arch *a = f->arch;
+    const struct forward_site at = {a, f->be, layer, lw};
     const struct backend_ops *op = f->be->ops;
-    void *be = f->be->self;
-    static const struct weight none = {0};
-    op->matmul(be, &lw->w[SLOT_ROUTER], &none, f->norm, rows, f->logits_router);
-    watch(f, TAP_ROUTER, layer, f->logits_router, rows, a->n_experts, NULL);
-    op->route(be, f->logits_router, rows, a->n_experts, a->n_active, a->norm_topk, f->ids,
-              f->weights);
-    op->read(be, f->host_ids, f->ids, (size_t)rows * a->n_active * sizeof(int32_t));
-    watch(f, TAP_EXPERT_WEIGHTS, layer, f->weights, rows, a->n_active, f->host_ids);
-    if (f->experts.run(f->experts.ctx, layer, f->norm, rows, f->host_ids, f->parts, err) < 0) {
+    const float *in = f->norm;
+    if (arch_kind(a, layer)->route.input != ROUTE_EXPERT_INPUT) {
+        router_input(&at, x, b->rows, f->out);
+        in = f->out;
+    }
+    watch(f, TAP_ROUTER_IN, layer, in, b, a->dim, NULL);
+    router_logits(&at, in, b->rows, f->logits_router);
+    watch(f, TAP_ROUTER, layer, f->logits_router, b, a->n_experts, NULL);
+    router_choose(&at, f->logits_router, b->rows, f->ids, f->weights);
+    op->read(f->be->self, f->host_ids, f->ids, (size_t)b->rows * a->n_active * sizeof(int32_t));
+    watch(f, TAP_EXPERT_WEIGHTS, layer, f->weights, b, a->n_active, f->host_ids);
+    if (f->experts.run(f->experts.ctx, layer, lw, f->norm, b, f->host_ids, f->parts, err) < 0) {
         return -1;
     }
-    op->combine(be, f->parts, f->weights, rows, a->n_active, a->dim, f->out);
+    op->combine(f->be->self, f->parts, f->weights, b->rows, a->n_active, a->dim, f->out);
     return 0;
 }
 
-void forward_attention(struct forward *f, const struct layer_weights *lw, uint32_t layer,
-                       struct kv *kv, uint32_t pos0, uint32_t rows, float *x) {
-    const struct arch *a = f->arch;
-    const struct backend_ops *op = f->be->ops;
-    op->rmsnorm(f->be->self, x, &lw->w[SLOT_ATTN_NORM], a->norm_eps, rows, a->dim, f->norm);
-    watch(f, TAP_ATTN_IN, layer, f->norm, rows, a->dim, NULL);
-    attend(f, lw, layer, kv, pos0, rows);
-    watch(f, TAP_ATTN_OUT, layer, f->out, rows, a->dim, NULL);
-    op->add(f->be->self, x, f->out, (size_t)rows * a->dim);
+/* f->out += the always-on MLP of a layer with experts. */
+static void add_mlp(struct forward *f, const struct layer_weights *lw, uint32_t layer,
+                    const struct batch *b, const float *x) {
+    if (arch_kind(f->arch, layer)->block.dense_beside) {
+        norm_rows(f, &lw->w[SLOT_MOE_POST_NORM], f->out, b->rows, f->out);
+        norm_rows(f, &lw->w[SLOT_MLP_NORM], x, b->rows, f->norm);
+        dense_mlp(f, lw, layer, f->norm, b->rows, f->mlp);
+        norm_rows(f, &lw->w[SLOT_MLP_POST_NORM], f->mlp, b->rows, f->mlp);
+    } else {
+        dense_mlp(f, lw, layer, f->norm, b->rows, f->mlp);
+    }
+    f->be->ops->add(f->be->self, f->out, f->mlp, (size_t)b->rows * f->arch->dim);
 }
 
-int forward_ffn(struct forward *f, const struct layer_weights *lw, uint32_t layer, uint32_t rows,
-                float *x, struct err *err) {
+void forward_mixer(struct forward *f, const struct layer_weights *lw, uint32_t layer,
+                   const struct batch *b, float *x) {
     const struct arch *a = f->arch;
+    norm_rows(f, &lw->w[SLOT_ATTN_NORM], x, b->rows, f->norm);
+    watch(f, TAP_ATTN_IN, layer, f->norm, b, a->dim, NULL);
+    mixer_of(a, layer)->run(f, lw, layer, b);
+    watch(f, TAP_ATTN_OUT, layer, f->out, b, a->dim, NULL);
+    if (arch_kind(a, layer)->block.post_norm) {
+        norm_rows(f, &lw->w[SLOT_ATTN_POST_NORM], f->out, b->rows, f->out);
+    }
+    f->be->ops->add(f->be->self, x, f->out, (size_t)b->rows * a->dim);
+}
+
+int forward_ffn(struct forward *f, const struct layer_weights *lw, uint32_t layer,
+                const struct batch *b, float *x, struct err *err) {
+    const struct arch *a = f->arch;
+    const struct layer_kind *kind = arch_kind(a, layer);
     const struct backend_ops *op = f->be->ops;
-    void *be = f->be->self;
-    size_t n = (size_t)rows * a->dim;
-    watch(f, TAP_FFN_RESIDUAL, layer, x, rows, a->dim, NULL);
-    op->rmsnorm(be, x, &lw->w[SLOT_FFN_NORM], a->norm_eps, rows, a->dim, f->norm);
-    watch(f, TAP_FFN_IN, layer, f->norm, rows, a->dim, NULL);
-    bool has_mlp = lw->w[SLOT_MLP_GATE].data != NULL;
-    if (a->moe[layer]) {
-        if (routed_experts(f, lw, layer, rows, err) < 0) {
+    size_t n = (size_t)b->rows * a->dim;
+    watch(f, TAP_FFN_RESIDUAL, layer, x, b, a->dim, NULL);
+    norm_rows(f, &lw->w[SLOT_FFN_NORM], x, b->rows, f->norm);
+    watch(f, TAP_FFN_IN, layer, f->norm, b, a->dim, NULL);
+    if (!kind->moe) {
+        dense_mlp(f, lw, layer, f->norm, b->rows, f->out);
+    } else {
+        if (routed_experts(f, lw, layer, b, x, err) < 0) {
             return -1;
         }
-        if (has_mlp) {
-            dense_mlp(f, lw, rows, f->mlp);
-            op->add(be, f->out, f->mlp, n);
+        if (lw->w[SLOT_MLP_GATE].data) {
+            add_mlp(f, lw, layer, b, x);
         }
-    } else {
-        dense_mlp(f, lw, rows, f->out);
     }
-    watch(f, TAP_FFN_OUT, layer, f->out, rows, a->dim, NULL);
-    op->add(be, x, f->out, n);
-    watch(f, TAP_LAYER_OUT, layer, x, rows, a->dim, NULL);
+    if (kind->block.post_norm) {
+        norm_rows(f, &lw->w[SLOT_FFN_POST_NORM], f->out, b->rows, f->out);
+    }
+    watch(f, TAP_FFN_OUT, layer, f->out, b, a->dim, NULL);
+    op->add(f->be->self, x, f->out, n);
+    if (kind->block.layer_scale) {
+        op->scale_by(f->be->self, x, n, &lw->w[SLOT_LAYER_SCALE]);
+    }
+    watch(f, TAP_LAYER_OUT, layer, x, b, a->dim, NULL);
     return 0;
 }
 
-int forward_layer(struct forward *f, const struct layer_weights *lw, uint32_t layer, struct kv *kv,
-                  uint32_t pos0, uint32_t rows, float *x, struct err *err) {
-    forward_attention(f, lw, layer, kv, pos0, rows, x);
-    return forward_ffn(f, lw, layer, rows, x, err);
+int forward_layer(struct forward *f, const struct layer_weights *lw, uint32_t layer,
+                  const struct batch *b, float *x, struct err *err) {
+    forward_mixer(f, lw, layer, b, x);
+    return forward_ffn(f, lw, layer, b, x, err);
 }
 
 /* ---- both ends ---- */
 
 void forward_embed(struct forward *f, const struct layer_weights *model, const int32_t *host_ids,
-                   uint32_t rows, float *x) {
-    f->be->ops->embed(f->be->self, &model->w[SLOT_EMBED], host_ids, rows, x);
-    watch(f, TAP_EMBED, 0, x, rows, f->arch->dim, NULL);
+                   const struct batch *b, float *x) {
+    const struct arch *a = f->arch;
+    f->be->ops->embed(f->be->self, &model->w[SLOT_EMBED], host_ids, b->rows, x);
+    if (a->embed_scale != 1.0f) {
+        f->be->ops->scale(f->be->self, x, (size_t)b->rows * a->dim, a->embed_scale);
+    }
+    watch(f, TAP_EMBED, 0, x, b, a->dim, NULL);
 }
 
 void forward_logits(struct forward *f, const struct layer_weights *model, const float *x,
                     uint32_t rows, float *logits) {
     const struct arch *a = f->arch;
+    const struct batch b = {.rows = rows};
     static const struct weight none = {0};
-    f->be->ops->rmsnorm(f->be->self, x, &model->w[SLOT_OUT_NORM], a->norm_eps, rows, a->dim,
-                        f->norm);
-    watch(f, TAP_FINAL_NORM, a->n_layers, f->norm, rows, a->dim, NULL);
+    norm_rows(f, &model->w[SLOT_OUT_NORM], x, rows, f->norm);
+    watch(f, TAP_FINAL_NORM, a->n_layers, f->norm, &b, a->dim, NULL);
     f->be->ops->matmul(f->be->self, &model->w[SLOT_HEAD], &none, f->norm, rows, logits);
-    watch(f, TAP_LOGITS, a->n_layers, logits, rows, a->vocab, NULL);
+    if (a->logit_cap > 0) {
+        f->be->ops->softcap(f->be->self, logits, (size_t)rows * a->vocab, a->logit_cap);
+    }
+    watch(f, TAP_LOGITS, a->n_layers, logits, &b, a->vocab, NULL);
 }

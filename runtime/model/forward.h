@@ -1,21 +1,23 @@
 /*
  * forward: the forward pass of a sparse mixture-of-experts decoder, written once.
  *
- * Owns: the order of operations from tokens to logits, for rows >= 1; the scratch they need; the
- * tap points. prep drives it layer by layer over many rows (calibration), the engine token by
- * token.
- * Leaves to others: arithmetic (kernels/backend.h), where expert weights come from (struct
- * experts_hook), who watches (struct tap_hook), sampling.
+ * Owns: the order of operations from tokens to logits, for the rows of a batch; the scratch they
+ * need; the tap points. prep drives it layer by layer over many rows (calibration), the engine
+ * token by token.
+ * Leaves to others: arithmetic (kernels/backend.h), mixing tokens (mixer), choosing experts
+ * (router), where expert weights come from (struct experts_hook), who watches (struct tap_hook),
+ * sampling.
  * Threads: one struct forward belongs to one thread, the forward thread.
  *
  * It holds no element loops, no model names and no backend checks: a new model family is new values
- * in struct arch, a new attention or FFN kind is one static function here.
+ * in struct arch, and what a value means is said where its rule is used.
  */
 #ifndef RUNTIME_MODEL_FORWARD_H
 #define RUNTIME_MODEL_FORWARD_H
 
 #include "format/arch.h"
 #include "kernels/backend.h"
+#include "runtime/model/batch.h"
 
 /* Weights of one layer (or of the model: scope SLOT_OF_MODEL) by slot, placed in the backend. A
  * tensor that the model does not have has no data. Bytes are borrowed from the archive or
@@ -36,15 +38,28 @@ int forward_bind_layer(struct layer_weights *out, const struct arch *arch, uint3
 int forward_bind_model(struct layer_weights *out, const struct arch *arch,
                        const struct weight_source *src, struct backend *be, struct err *err);
 
+/* One layer of a model on one backend: what functions about a layer need to know. */
+struct forward_site {
+    const struct arch *arch;
+    struct backend *be;
+    uint32_t layer;
+    const struct layer_weights *lw;
+};
+
+/* What the experts of a layer have in common, their rows being encoded so. */
+struct expert_layer forward_expert_layer(const struct arch *arch, uint32_t layer,
+                                         const struct layer_weights *lw, const struct codec *codec);
+
 enum tap {
     TAP_EMBED,          /* [rows, dim] */
-    TAP_ATTN_IN,        /* [rows, dim] after the attention norm */
-    TAP_ATTN_OUT,       /* [rows, dim] after the output projection, before the residual sum */
-    TAP_FFN_RESIDUAL,   /* [rows, dim] residual stream that the FFN norm reads */
-    TAP_FFN_IN,         /* [rows, dim] after the FFN norm: what the router and all experts read */
+    TAP_ATTN_IN,        /* [rows, dim] after the norm before the mixer */
+    TAP_ATTN_OUT,       /* [rows, dim] what the mixer gives, before any norm and the residual sum */
+    TAP_FFN_RESIDUAL,   /* [rows, dim] residual stream before the feed-forward part */
+    TAP_FFN_IN,         /* [rows, dim] what the experts (a dense layer: its MLP) read */
+    TAP_ROUTER_IN,      /* [rows, dim] what the router reads */
     TAP_ROUTER,         /* [rows, n_experts] router logits */
     TAP_EXPERT_WEIGHTS, /* [rows, n_active]; `ids` holds the chosen experts */
-    TAP_FFN_OUT,        /* [rows, dim] whole FFN output, before the residual sum */
+    TAP_FFN_OUT,        /* [rows, dim] whole FFN output as it is added to the residual stream */
     TAP_LAYER_OUT,      /* [rows, dim] residual stream after the layer */
     TAP_FINAL_NORM,     /* [rows, dim] */
     TAP_LOGITS,         /* [rows, vocab] */
@@ -53,20 +68,22 @@ enum tap {
 
 /* Watcher of tap points; any number of points may be ignored. `data` is backend memory, valid
  * during the call only; `ids` is host memory [rows, n_active] for TAP_EXPERT_WEIGHTS, else NULL.
- * TAP_FFN_IN arrives before the router runs, so a watcher may start to fetch weights there. */
+ * TAP_FFN_IN arrives before the router runs, so a watcher may start to fetch weights there. The
+ * rows of the last two points are those that logits were asked for: their batch has no spans. */
 struct tap_hook {
     void *ctx;
-    void (*on)(void *ctx, enum tap tap, uint32_t layer, const float *data, uint32_t rows,
+    void (*on)(void *ctx, enum tap tap, uint32_t layer, const float *data, const struct batch *b,
                uint32_t cols, const int32_t *ids);
 };
 
 /* Provider of the routed experts. run() computes parts[u] for every use u of (row, choice) as the
- * backend's experts operation defines, from wherever it keeps the weights. host_ids [rows,
- * n_active]. Returns -1 with err filled where weights could not be had. */
+ * backend's experts operation defines, from wherever it keeps the weights; `lw` has what is not of
+ * single experts. host_ids [rows, n_active]. Returns -1 with err filled where weights could not be
+ * had. */
 struct experts_hook {
     void *ctx;
-    int (*run)(void *ctx, uint32_t layer, const float *x, uint32_t rows, const int32_t *host_ids,
-               float *parts, struct err *err);
+    int (*run)(void *ctx, uint32_t layer, const struct layer_weights *lw, const float *x,
+               const struct batch *b, const int32_t *host_ids, float *parts, struct err *err);
 };
 
 /* For providers: uses [n_uses] sorted by expert, increasing inside one; those of expert i are
@@ -81,14 +98,18 @@ struct forward {
     struct experts_hook experts;
     struct tap_hook tap; /* on == NULL: nobody */
     /* Scratch, backend memory, sized by max_rows. */
-    float *x, *norm, *q, *k, *v, *att, *out, *cs, *gate, *up, *mlp, *parts, *logits_router,
-        *weights, *sw;
+    float *x, *norm, *out, *mix, *cs, *gate, *up, *mlp, *parts, *logits_router, *weights, *sw;
     int32_t *ids;
-    int32_t *host_ids;         /* host memory */
-    uint32_t cs_pos0, cs_rows; /* whose angles `cs` holds: layers share them; no rows = none yet */
+    int32_t *host_ids; /* host memory */
+    /* Whose angles `cs` holds, for each rope set: layers share them. Host memory. */
+    uint32_t *row_pos;                /* [max_rows] of the batch at hand */
+    uint32_t *cs_pos;                 /* [n_ropes, max_rows] */
+    uint32_t cs_rows[ARCH_MAX_ROPES]; /* 0 = none yet */
 };
 
-/* `max_rows` bounds `rows` of every later call. `be` must have limits at least as large (see
+/* Whether the backend has all that the model's layers need; the error names what it lacks. */
+int forward_supported(const struct arch *arch, const struct backend *be, struct err *err);
+/* `max_rows` bounds the rows of every later call. `be` must have limits at least as large (see
  * forward_limits). Scratch comes from the backend; forward_close frees it and accepts a zeroed
  * struct. */
 void forward_open(struct forward *f, const struct arch *arch, struct backend *be, uint32_t max_rows,
@@ -101,21 +122,24 @@ size_t forward_scratch_bytes(const struct arch *arch, uint32_t max_rows);
 /* x [rows, dim] = embeddings of host_ids; x is f->x unless the caller keeps hidden rows of its own.
  * */
 void forward_embed(struct forward *f, const struct layer_weights *model, const int32_t *host_ids,
-                   uint32_t rows, float *x);
-/* Run one layer over `rows` tokens of one sequence at positions pos0 ...; x [rows, dim] is the
- * residual stream, updated in place; the tokens' keys and values are stored in `kv`. It is the two
- * halves below, one after the other. */
+                   const struct batch *b, float *x);
+/* Run one layer over the rows of a batch; x [rows, dim] is the residual stream, updated in place;
+ * the states of the batch's sequences take the rows in. It is the two halves below, one after the
+ * other. */
 int forward_layer(struct forward *f, const struct layer_weights *layer, uint32_t layer_index,
-                  struct kv *kv, uint32_t pos0, uint32_t rows, float *x, struct err *err);
-/* x += attention(norm(x)). */
-void forward_attention(struct forward *f, const struct layer_weights *layer, uint32_t layer_index,
-                       struct kv *kv, uint32_t pos0, uint32_t rows, float *x);
-/* x += FFN(norm(x)): rows need not belong to one sequence, so prep takes many at once and brings
+                  const struct batch *b, float *x, struct err *err);
+/* x += mixer(norm(x)). */
+void forward_mixer(struct forward *f, const struct layer_weights *layer, uint32_t layer_index,
+                   const struct batch *b, float *x);
+/* x += FFN(norm(x)): spans do not count, so prep takes rows of many sequences at once and brings
  * each expert once for all of them. */
 int forward_ffn(struct forward *f, const struct layer_weights *layer, uint32_t layer_index,
-                uint32_t rows, float *x, struct err *err);
+                const struct batch *b, float *x, struct err *err);
 /* logits [rows, vocab] (backend memory) of rows of the residual stream. */
 void forward_logits(struct forward *f, const struct layer_weights *model, const float *x,
                     uint32_t rows, float *logits);
+
+/* For mixers: cos and sin of the batch's positions by a rope set, [rows, dim / 2, 2]. */
+const float *forward_angles(struct forward *f, uint32_t rope, const struct batch *b);
 
 #endif

@@ -118,7 +118,7 @@ static void check_view(const struct corm *c, const struct arch *a, const struct 
     check_trunk(c, a, o);
     struct corm_decoder *d = corm_decoder_new(c);
     for (uint32_t l = 0; l < a->n_layers; l++) {
-        for (uint32_t e = 0; a->moe[l] && e < a->n_experts; e++) {
+        for (uint32_t e = 0; arch_is_moe(a, l) && e < a->n_experts; e++) {
             check_record(c, d, a, o, l, e);
         }
     }

@@ -469,7 +469,7 @@ static void test_most_bytes(void **state) {
                      CORM_MAX_PREDICTORS_BYTES);
     assert_int_equal(corm_section_most_bytes(CORM_SECTION_INDEX, &a), CORM_MAX_INDEX_BYTES);
     for (uint32_t l = 0; l < a.n_layers; l++) {
-        a.moe[l] = 0;
+        a.kinds[a.kind[l]].moe = 0;
     }
     assert_int_equal(corm_section_most_bytes(CORM_SECTION_INDEX, &a),
                      sizeof(struct corm_index_header));

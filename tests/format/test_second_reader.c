@@ -119,7 +119,7 @@ static void print_archive(struct buf *out, const char *path, uint32_t seen[ENCOD
     print_trunk(out, &c);
     struct corm_decoder *d = corm_decoder_new(&c);
     for (uint32_t l = 0; l < c.arch.n_layers; l++) {
-        for (uint32_t e = 0; c.arch.moe[l] && e < c.arch.n_experts; e++) {
+        for (uint32_t e = 0; arch_is_moe(&c.arch, l) && e < c.arch.n_experts; e++) {
             print_record(out, &c, d, l, e, seen);
         }
     }

@@ -46,7 +46,7 @@ static void open_model(struct model *m) {
 static void guess_experts(struct predict *p, const struct model *m) {
     static const int32_t ids[K] = {4, 1};
     for (uint32_t l = 0; l < LAYERS; l++) {
-        for (uint32_t ahead = 0; ahead <= PREDICT_MAX_AHEAD && m->arch.moe[l]; ahead++) {
+        for (uint32_t ahead = 0; ahead <= PREDICT_MAX_AHEAD && arch_is_moe(&m->arch, l); ahead++) {
             if (!predict_has_target(p, l, ahead)) {
                 continue;
             }

@@ -40,9 +40,10 @@ static void open_rig(struct rig *r, uint32_t n_slots, bool in_place) {
     write_archive(path, false);
     corm_open(&r->archive, path, 0, &err);
     assert_no_err(&err);
-    cache_open(&r->cache, &r->archive, n_slots, in_place ? CACHE_IN_PLACE : 0, &err);
+    const struct cache_options keep = {.how = in_place ? CACHE_IN_PLACE : 0};
+    cache_open(&r->cache, &r->archive, n_slots, &keep, &err);
     assert_no_err(&err);
-    cache_clock(&r->cache, 0, 1);
+    cache_clock(&r->cache, 0, 1, true);
     free(path);
 }
 
@@ -210,7 +211,7 @@ static void slots_are_as_large_as_what_is_kept(void **state) {
         for (unsigned how = 0; how <= (CACHE_IN_PLACE | CACHE_PACKED); how++) {
             struct cache c;
             struct err err = {0};
-            cache_open(&c, &archive, 3, how, &err);
+            cache_open(&c, &archive, 3, &(struct cache_options){.how = how}, &err);
             assert_no_err(&err);
             assert_int_equal(c.slot_bytes, how & CACHE_PACKED ? packed : decoded);
             assert_int_equal(cache_slot(&c, 2) - cache_slot(&c, 0), 2 * (ptrdiff_t)c.slot_bytes);
@@ -311,7 +312,7 @@ static void hot_prefixes_outlive_cold_chunks(void **state) {
     (void)state;
     struct rig r;
     open_rig(&r, 2 * CHUNKS, false);
-    r.cache.hot_bonus = 2;
+    r.cache.opt.hot_bonus = 2;
     load_record(&r.cache, 0);
     load_record(&r.cache, 1);
     for (int i = 0; i < 3; i++) {
@@ -338,13 +339,13 @@ static void hot_prefixes_outlive_cold_chunks(void **state) {
 static void pass_tokens(struct cache *c, int n, uint32_t n_experts,
                         bool (*uses)(uint32_t expert, int token)) {
     for (int token = 0; token < n; token++) {
-        cache_clock(c, 0, 1);
+        cache_clock(c, 0, 1, true);
         for (uint32_t e = 0; e < n_experts; e++) {
             if (uses(e, token)) {
                 cache_touch(c, e);
             }
         }
-        cache_clock(c, 1, 1);
+        cache_clock(c, 1, 1, true);
     }
 }
 
@@ -400,23 +401,23 @@ static void a_routed_layer_waits_for_the_next_token(void **state) {
     struct rig r;
     open_rig(&r, 2, false);
     for (int token = 0; token < 400; token++) { /* used two tokens in a row, then four not */
-        cache_clock(&r.cache, 0, 1);
+        cache_clock(&r.cache, 0, 1, true);
         if (token % 6 < 2) {
             cache_touch(&r.cache, 0);
         }
-        cache_clock(&r.cache, 1, 1);
+        cache_clock(&r.cache, 1, 1, true);
     }
     while (r.cache.records[0].last != r.cache.token ||
            r.cache.records[0].last_before + 1 == r.cache.records[0].last) {
         static int token = 400;
-        cache_clock(&r.cache, 0, 1);
+        cache_clock(&r.cache, 0, 1, true);
         if (token++ % 6 < 2) {
             cache_touch(&r.cache, 0);
         }
-        cache_clock(&r.cache, 1, 1);
+        cache_clock(&r.cache, 1, 1, true);
     }
     float likely = cache_use_p(&r.cache, 0);
-    cache_clock(&r.cache, 0, 1);
+    cache_clock(&r.cache, 0, 1, true);
     assert_true(cache_use_p(&r.cache, 0) == likely);
     cache_routed(&r.cache);
     assert_true(cache_use_p(&r.cache, 0) < likely);
@@ -429,7 +430,7 @@ static void the_layer_that_comes_up_last_goes_first(void **state) {
         for (int used = 0; used < 2; used++) {
             struct rig r;
             open_rig(&r, 2, false);
-            cache_clock(&r.cache, layer, 1);
+            cache_clock(&r.cache, layer, 1, true);
             load(&r.cache, chunk_of(0, HOT));       /* layer 0 */
             load(&r.cache, chunk_of(EXPERTS, HOT)); /* layer 1 */
             if (used) {
@@ -458,7 +459,7 @@ static void lru_for_comparison_evicts_whole_experts(void **state) {
     (void)state;
     struct rig r;
     open_rig(&r, 2 * CHUNKS, false);
-    r.cache.whole_lru = true;
+    r.cache.opt.whole_lru = true;
     load_record(&r.cache, 0);
     load_record(&r.cache, 1);
     for (int i = 0; i < 5; i++) {
@@ -532,9 +533,9 @@ static void pins_give_way_only_to_demands_and_pass(void **state) {
     /* Expert 0 ranks lower, but is pinned. */
     assert_int_equal(evicted_by(&r.cache, CACHE_CLAIM_GUESS, 1), chunk_of(1, HOT));
     assert_int_equal(evicted_by(&r.cache, CACHE_CLAIM_GUESS, 1), UINT32_MAX);
-    cache_clock(&r.cache, 1, 1);
+    cache_clock(&r.cache, 1, 1, true);
     assert_int_equal(evicted_by(&r.cache, CACHE_CLAIM_GUESS, 1), UINT32_MAX); /* its step */
-    cache_clock(&r.cache, 0, 1);
+    cache_clock(&r.cache, 0, 1, true);
     assert_int_equal(evicted_by(&r.cache, CACHE_CLAIM_GUESS, 1), chunk_of(0, HOT));
     close_rig(&r);
 

@@ -16,17 +16,20 @@ enum { N_LAYERS = 4, N_EXPERTS = 6 };
 
 /* Layer 1 has no experts. */
 static struct corm small_archive(void) {
-    static uint32_t moe[N_LAYERS] = {1, 0, 1, 1};
+    static struct layer_kind kinds[2] = {
+        {.att = {.n_heads = 2, .n_kv_heads = 2, .head_dim = 32}},
+        {.moe = 1, .att = {.n_heads = 2, .n_kv_heads = 2, .head_dim = 32}}};
+    static uint32_t kind[N_LAYERS] = {1, 0, 1, 1};
     struct corm c = {0};
     c.arch.n_layers = N_LAYERS;
     c.arch.n_experts = N_EXPERTS;
     c.arch.n_active = 2;
-    c.arch.moe = moe;
+    c.arch.kinds = kinds;
+    c.arch.n_kinds = 2;
+    c.arch.kind = kind;
     c.arch.dim = 64;
     c.arch.ffn_dim = 96;
     c.arch.vocab = 100;
-    c.arch.n_heads = c.arch.n_kv_heads = 2;
-    c.arch.head_dim = 32;
     c.expert_codec = codec_by_name("q8");
     c.neuron_bytes = 3 * codec_row_bytes(c.expert_codec, 64);
     return c;
@@ -115,7 +118,7 @@ static void rates(void **state) {
         .isa = "scalar", .threads = 1, .memory_bytes = 16 << 20, .bytes_per_s = 4e8};
     struct backend_limits limits = {.max_rows = 1, .max_cols = 100, .max_active = 2};
     (void)state;
-    assert_int_equal(offload_open_cpu(&o, &c, "scalar", 2, &err), 0);
+    assert_int_equal(offload_open_cpu(&o, &c, "scalar", 2, 1, &err), 0);
     assert_no_err(&err);
     double cpu = offload_cpu_rate(&o.cpu, &c, 1, NULL); /* two experts at least */
     assert_true(cpu > 1e6 && cpu < 1e12);
@@ -127,7 +130,7 @@ static void rates(void **state) {
     assert_true(link > 1e8 && link < 4.2e8); /* sleeping takes longer, never shorter */
     assert_int_equal(fake_device_counts(&fake).used_bytes, 0);
     backend_close(&fake);
-    assert_int_equal(offload_open_cpu(&o, &c, "no such", 1, &err), -1);
+    assert_int_equal(offload_open_cpu(&o, &c, "no such", 1, 1, &err), -1);
     offload_close(&o);
 }
 

@@ -240,7 +240,7 @@ static void guesses_arrive_and_are_counted(void **state) {
     /* A second use counts no more. The pin passes, and the unused guess is evicted. */
     rig_use(&r, EXPERTS);
     for (int i = 0; i < 4; i++) {
-        cache_clock(&r.cache, (uint32_t)i % LAYERS, 1);
+        cache_clock(&r.cache, (uint32_t)i % LAYERS, 1, true);
     }
     rig_use(&r, 0);
     rig_use(&r, 1);
@@ -341,7 +341,7 @@ static void any_mixture_is_exact(void **state) {
         for (uint32_t token = 0; token < 40; token++) {
             for (uint32_t l = 0; l < LAYERS; l++) {
                 pthread_mutex_lock(&r.cache.lock);
-                cache_clock(&r.cache, l, 1);
+                cache_clock(&r.cache, l, 1, true);
                 pthread_mutex_unlock(&r.cache.lock);
                 prefetch_drop_guesses(r.prefetch);
                 for (int g = 0; g < 3; g++) {

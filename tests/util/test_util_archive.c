@@ -31,77 +31,78 @@ static float weight(uint64_t *state) {
     return bf16_to_f32(f32_to_bf16(sum * 0.0175f));
 }
 
-static void set_layers(struct arch *a, const uint32_t *moe) {
-    a->moe = mem_calloc(a->n_layers, sizeof *a->moe);
-    a->window = mem_calloc(a->n_layers, sizeof *a->window);
-    a->rope_inv_freq = mem_calloc(a->rope_dim / 2, sizeof *a->rope_inv_freq);
+/* All layers are of `base`, but for what `moe` and the window say. */
+static void set_layers(struct arch *a, const struct layer_kind *base, const uint32_t *moe,
+                       uint32_t rope_dim) {
+    struct layer_kind *kinds = mem_calloc(a->n_layers, sizeof *kinds);
+    float *inv_freq = mem_calloc(rope_dim / 2 + 1, sizeof *inv_freq);
     for (uint32_t l = 0; l < a->n_layers; l++) {
-        a->moe[l] = moe[l];
-        a->window[l] = l % 2 ? 128 : 0;
+        kinds[l] = *base;
+        kinds[l].moe = moe[l];
+        kinds[l].att.window = l % 2 ? 128 : 0;
     }
-    for (uint32_t i = 0; i < a->rope_dim / 2; i++) {
-        a->rope_inv_freq[i] = powf(10000.0f, -2.0f * (float)i / (float)a->rope_dim);
+    for (uint32_t i = 0; i < rope_dim / 2; i++) {
+        inv_freq[i] = powf(10000.0f, -2.0f * (float)i / (float)rope_dim);
     }
+    arch_set_kinds(a, kinds);
+    arch_add_rope(a, rope_dim, inv_freq, 1.0f);
+    free(kinds);
+    free(inv_freq);
 }
 
 void archive_arch(struct arch *a, uint64_t seed) {
     uint64_t s = seed;
     static const uint32_t patterns[4][3] = {{1, 1, 1}, {0, 1, 1}, {1, 0, 1}, {0, 0, 0}};
     const uint32_t *moe = patterns[seed % 4];
-    *a = (struct arch){
-        .family = mem_strdup("made-up"),
-        .n_layers = 1 + below(&s, 3),
-        .dim = 32 * (1 + below(&s, 3)),
-        .vocab = 5 + below(&s, 40),
-        .n_kv_heads = 1 + below(&s, 2),
-        .head_dim = 2 * (1 + below(&s, 8)),
-        .ctx_max_tok = 64,
-        .norm_eps = 1e-6f,
-        .qkv_bias = below(&s, 2),
-        .o_bias = below(&s, 2),
-        .qk_norm = below(&s, 3),
-        .clip_qkv = below(&s, 2) ? 8.0f : 0.0f,
-        .rope_scale = 1.0f,
-        .n_experts = 2 + below(&s, 3),
-        .ffn_dim = 1 + below(&s, 20),
-        .norm_topk = below(&s, 2),
-        .dense_dim = 1 + below(&s, 40),
-        .shared_dim = below(&s, 2) ? 1 + below(&s, 40) : 0,
-        .tied = below(&s, 2),
-        .n_stop = below(&s, 3),
-        .gen_temperature = below(&s, 2) ? 0.7f : -1.0f,
-        .gen_top_p = -1.0f,
-        .gen_top_k = 20.0f,
-        .gen_repeat_penalty = -1.0f,
-    };
-    a->n_heads = a->n_kv_heads * (1 + below(&s, 3));
-    a->rope_dim = 2 * below(&s, a->head_dim / 2 + 1);
+    struct layer_kind k = arch_plain_kind();
+    *a = (struct arch){.family = mem_strdup("made-up"),
+                       .ctx_max_tok = 64,
+                       .norm_eps = 1e-6f,
+                       .embed_scale = 1.0f,
+                       .gen_top_p = -1.0f,
+                       .gen_top_k = 20.0f,
+                       .gen_repeat_penalty = -1.0f};
+    a->n_layers = 1 + below(&s, 3);
+    a->dim = 32 * (1 + below(&s, 3));
+    a->vocab = 5 + below(&s, 40);
+    k.att.n_kv_heads = 1 + below(&s, 2);
+    k.att.head_dim = 2 * (1 + below(&s, 8));
+    k.att.qkv_bias = below(&s, 2);
+    k.att.o_bias = below(&s, 2);
+    k.att.qk_norm = below(&s, 3);
+    k.att.clip_qkv = below(&s, 2) ? 8.0f : 0.0f;
+    a->n_experts = 2 + below(&s, 3);
+    a->ffn_dim = 1 + below(&s, 20);
+    k.route.renorm = below(&s, 2);
+    k.dense_dim = 1 + below(&s, 40);
+    k.shared_dim = below(&s, 2) ? 1 + below(&s, 40) : 0;
+    a->tied = below(&s, 2);
+    a->n_stop = below(&s, 3);
+    a->gen_temperature = below(&s, 2) ? 0.7f : -1.0f;
+    k.att.n_heads = k.att.n_kv_heads * (1 + below(&s, 3));
+    uint32_t rope_dim = 2 * below(&s, k.att.head_dim / 2 + 1);
     a->n_active = 1 + below(&s, a->n_experts);
-    a->shared_gate = a->shared_dim ? below(&s, 2) : 0;
+    k.shared_gate = k.shared_dim ? below(&s, 2) : 0;
     a->stop_ids = mem_calloc(a->n_stop, sizeof *a->stop_ids);
     for (uint32_t i = 0; i < a->n_stop; i++) {
         a->stop_ids[i] = below(&s, a->vocab);
     }
-    set_layers(a, moe);
+    set_layers(a, &k, moe, rope_dim);
 }
 
 void archive_tiny_arch(struct arch *a) {
+    struct layer_kind k = arch_plain_kind();
     *a = (struct arch){
         .family = mem_strdup("tiny"),
         .n_layers = 1,
         .dim = 32,
         .vocab = 4,
-        .n_heads = 2,
-        .n_kv_heads = 1,
-        .head_dim = 2,
         .ctx_max_tok = 16,
         .norm_eps = 0x1p-20f,
-        .rope_dim = 2,
-        .rope_scale = 1.0f,
+        .embed_scale = 1.0f,
         .n_experts = 2,
         .n_active = 1,
         .ffn_dim = 3,
-        .norm_topk = 1,
         .tied = 1,
         .n_stop = 1,
         .gen_temperature = -1.0f,
@@ -109,9 +110,13 @@ void archive_tiny_arch(struct arch *a) {
         .gen_top_k = -1.0f,
         .gen_repeat_penalty = -1.0f,
     };
+    k.att.n_heads = 2;
+    k.att.n_kv_heads = 1;
+    k.att.head_dim = 2;
+    k.route.renorm = 1;
     a->stop_ids = mem_calloc(1, sizeof *a->stop_ids);
     a->stop_ids[0] = 2;
-    set_layers(a, (const uint32_t[]){1});
+    set_layers(a, &k, (const uint32_t[]){1}, 2);
 }
 
 void archive_moe_arch(struct arch *a, uint32_t n_layers, uint32_t n_experts, uint32_t ffn_dim) {
@@ -119,12 +124,19 @@ void archive_moe_arch(struct arch *a, uint32_t n_layers, uint32_t n_experts, uin
     a->n_layers = n_layers;
     a->n_experts = n_experts;
     a->ffn_dim = ffn_dim;
-    a->moe = mem_realloc(a->moe, n_layers * sizeof *a->moe);
-    a->window = mem_realloc(a->window, n_layers * sizeof *a->window);
-    for (uint32_t l = 0; l < n_layers; l++) {
-        a->moe[l] = 1;
-        a->window[l] = 0;
+    a->kind = mem_realloc(a->kind, n_layers * sizeof *a->kind);
+    memset(a->kind, 0, n_layers * sizeof *a->kind);
+}
+
+void archive_set_dense(struct arch *a, uint32_t layer, uint32_t dense_dim) {
+    struct layer_kind *kinds = mem_calloc(a->n_layers, sizeof *kinds);
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        kinds[l] = *arch_kind(a, l);
+        kinds[l].moe = l == layer ? 0 : kinds[l].moe;
+        kinds[l].dense_dim = dense_dim;
     }
+    arch_set_kinds(a, kinds);
+    free(kinds);
 }
 
 static uint8_t *encode_rows(const struct codec *codec, uint64_t seed, size_t rows, uint32_t cols,
@@ -195,7 +207,7 @@ int archive_fill(struct corm_writer *w, const struct arch *a, const struct archi
         return -1;
     }
     for (uint32_t l = 0; l < a->n_layers; l++) {
-        for (uint32_t e = 0; a->moe[l] && e < a->n_experts; e++) {
+        for (uint32_t e = 0; arch_is_moe(a, l) && e < a->n_experts; e++) {
             size_t bytes;
             uint8_t *neurons = archive_neurons(a, o->expert, l, e, &bytes);
             uint32_t hot = o->hot_neurons < a->ffn_dim ? o->hot_neurons : a->ffn_dim;

@@ -28,6 +28,8 @@ void archive_arch(struct arch *a, uint64_t seed);
 void archive_tiny_arch(struct arch *a);
 /* The same with so many layers, all with experts and without a window, and so large. */
 void archive_moe_arch(struct arch *a, uint32_t n_layers, uint32_t n_experts, uint32_t ffn_dim);
+/* Take the experts of one layer away: dense layers have dense_dim neurons. */
+void archive_set_dense(struct arch *a, uint32_t layer, uint32_t dense_dim);
 
 /* Encoded rows of a trunk tensor, and the neurons of an expert, as the archive holds them.
  * free(). */

@@ -76,3 +76,62 @@ uint64_t model_hash(struct corm_engine *e, struct corm_session *s, const int32_t
     hasher_free(h);
     return hash;
 }
+
+/* Sequence i has a prompt of 2 + 3 i tokens from place i on; then ids from the end of it on. */
+static size_t prompt_tok(size_t i) {
+    return 2 + 3 * i;
+}
+
+static const int32_t *decoded_ids(const int32_t *ids, size_t n, size_t i) {
+    assert_true(i + prompt_tok(i) + MODEL_STEPS <= n);
+    return ids + i + prompt_tok(i);
+}
+
+void model_sequences_alone(const char *path, const struct corm_engine_options *opt,
+                           const int32_t *ids, size_t n, uint64_t hashes[MODEL_SEQUENCES]) {
+    struct corm_engine *e = model_open(path, opt);
+    for (size_t i = 0; i < MODEL_SEQUENCES; i++) {
+        struct corm_session *s = model_session(e);
+        struct hasher *h = hasher_new();
+        size_t row_bytes = corm_engine_info(e)->vocab * sizeof(float);
+        model_eval(s, ids + i, prompt_tok(i), false);
+        for (size_t t = 0; t < MODEL_STEPS; t++) {
+            hasher_add(h, model_eval(s, decoded_ids(ids, n, i) + t, 1, false), row_bytes);
+        }
+        hashes[i] = hasher_value(h);
+        hasher_free(h);
+        corm_session_close(s);
+    }
+    corm_engine_close(e);
+}
+
+void model_sequences_together(const char *path, const struct corm_engine_options *opt,
+                              const int32_t *ids, size_t n, uint64_t hashes[MODEL_SEQUENCES]) {
+    struct corm_engine *e = model_open(path, opt);
+    struct corm_session *s[MODEL_SEQUENCES];
+    struct hasher *h[MODEL_SEQUENCES];
+    for (size_t i = 0; i < MODEL_SEQUENCES; i++) {
+        s[i] = model_session(e);
+        h[i] = hasher_new();
+        model_eval(s[i], ids + i, prompt_tok(i), false);
+    }
+    for (size_t t = 0; t < MODEL_STEPS; t++) {
+        struct corm_error error;
+        int32_t next[MODEL_SEQUENCES];
+        for (size_t i = 0; i < MODEL_SEQUENCES; i++) {
+            next[i] = decoded_ids(ids, n, i)[t];
+        }
+        if (corm_sessions_decode(s, next, MODEL_SEQUENCES, &error) < 0) {
+            fail_msg("%s", error.message);
+        }
+        for (size_t i = 0; i < MODEL_SEQUENCES; i++) {
+            hasher_add(h[i], corm_session_logits(s[i]), corm_engine_info(e)->vocab * sizeof(float));
+        }
+    }
+    for (size_t i = 0; i < MODEL_SEQUENCES; i++) {
+        hashes[i] = hasher_value(h[i]);
+        hasher_free(h[i]);
+        corm_session_close(s[i]);
+    }
+    corm_engine_close(e);
+}

@@ -6,10 +6,9 @@
 
 void predictors_arch(struct arch *a) {
     archive_moe_arch(a, LAYERS, E, 3);
-    a->moe[1] = 0;
+    archive_set_dense(a, 1, 8);
     a->n_active = K;
     a->dim = D;
-    a->dense_dim = 8;
 }
 
 float *predictors_floats(struct test_rng *rng, size_t n, float scale) {

@@ -51,9 +51,9 @@ void rig_open(struct rig *r, const char *file, uint32_t n_slots, unsigned how,
     r->way = opt.way;
     corm_open(&r->archive, file, 0, &err);
     assert_no_err(&err);
-    cache_open(&r->cache, &r->archive, n_slots, how, &err);
+    cache_open(&r->cache, &r->archive, n_slots, &(struct cache_options){.how = how}, &err);
     assert_no_err(&err);
-    cache_clock(&r->cache, 0, 1);
+    cache_clock(&r->cache, 0, 1, true);
     prefetch_open(&r->prefetch, &r->cache, &opt, &err);
     assert_no_err(&err);
 }

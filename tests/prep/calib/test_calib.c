@@ -60,7 +60,7 @@ static void orders_are_permutations_and_scores_are_shares(void **state) {
         uint32_t moe_before = 0;
         for (uint32_t l = 0; l < a->n_layers; l++) {
             const struct calib_scores *s = &c.scores[l];
-            if (!a->moe[l]) {
+            if (!arch_is_moe(a, l)) {
                 continue;
             }
             for (uint32_t e = 0; e < a->n_experts; e++) {
@@ -83,8 +83,8 @@ static void orders_are_permutations_and_scores_are_shares(void **state) {
                 assert_true(s->energy_learned[i] <= s->energy_oracle[i] + 1e-4f);
             }
             for (uint32_t ahead = 1; ahead <= PREDICT_MAX_AHEAD && ahead <= l; ahead++) {
-                assert_int_equal(s->stale[ahead] >= 0, a->moe[l - ahead] != 0);
-                if (!a->moe[l - ahead]) {
+                assert_int_equal(s->stale[ahead] >= 0, arch_is_moe(a, l - ahead) != 0);
+                if (!arch_is_moe(a, l - ahead)) {
                     continue;
                 }
                 check_share(s->stale[ahead]);

@@ -203,7 +203,7 @@ static char *lossy_archive(struct calib_rig *r) {
     c.predictors.n_levels = 1;
     c.predictors.levels[0] = 50;
     for (uint32_t l = 0; l < c.n_layers; l++) {
-        if (hf_arch(&r->model)->moe[l]) {
+        if (arch_is_moe(hf_arch(&r->model), l)) {
             corm_predict_add(&c.predictors, PREDICT_LOSS_DROP, l, 0, CODEC_F32, &share, 1, 1);
         }
     }
@@ -249,11 +249,38 @@ static void no_mechanism_changes_a_bit(void **state) {
     calib_rig_close(&r);
 }
 
+/* Guesses of several sequences are joined, and each row leaves out its own chunks: no bit of a
+ * sequence depends on the others in its batch. */
+static void a_batch_changes_no_bit_with_guesses_and_loss(void **state) {
+    (void)state;
+    static const double shares[] = {1, 0.5, 0.15};
+    struct calib_rig r;
+    calib_rig_open(&r, test_dir(), "mixtral-tiny", 32);
+    char *path = lossy_archive(&r);
+    for (int lossy = 0; lossy < 2; lossy++) {
+        uint64_t alone[MODEL_SEQUENCES], together[MODEL_SEQUENCES];
+        struct corm_engine_options opt = {
+            .threads = 2, .loss_percent = lossy ? 50 : 0, .max_sessions = MODEL_SEQUENCES};
+        model_sequences_alone(path, &opt, r.held.ids, r.held.n_tok, alone);
+        for (size_t i = 0; i < TEST_COUNT(shares); i++) {
+            for (uint32_t ahead = 1; ahead <= 3; ahead++) {
+                const struct corm_mechanisms m = {.ahead = ahead, .cache_share = shares[i]};
+                opt.measure = &m;
+                model_sequences_together(path, &opt, r.held.ids, r.held.n_tok, together);
+                assert_memory_equal(together, alone, sizeof alone);
+            }
+        }
+    }
+    free(path);
+    calib_rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_reordered_archive_is_the_same_model),
         cmocka_unit_test(the_engine_guesses_as_well_as_was_measured),
         cmocka_unit_test(no_mechanism_changes_a_bit),
+        cmocka_unit_test(a_batch_changes_no_bit_with_guesses_and_loss),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -94,7 +94,7 @@ static void fused_equals_single(void **state) {
         size_t n = (size_t)a->ffn_dim * a->dim;
         float *x = mem_calloc(3 * n, sizeof *x), *y = mem_calloc(3 * n, sizeof *y);
         for (uint32_t l = 0; l < a->n_layers; l++) {
-            for (uint32_t e = 0; a->moe[l] && e < a->n_experts; e++) {
+            for (uint32_t e = 0; arch_is_moe(a, l) && e < a->n_experts; e++) {
                 assert_int_equal(hf_expert(&m[0], l, e, x, x + n, x + 2 * n, &err), 0);
                 assert_int_equal(hf_expert(&m[1], l, e, y, y + n, y + 2 * n, &err), 0);
                 assert_memory_equal(x, y, 3 * n * sizeof *x);

@@ -1,0 +1,133 @@
+/*
+ * mixer_attention: softmax attention with grouped queries (struct attention_rule of format/arch.h).
+ *
+ * State: keys and values. A layer with a window holds the window and the rows of a call, in a ring;
+ * others hold the whole context. A layer may read the keys and values of an earlier one, and then
+ * has none.
+ */
+#include "runtime/model/mixer.h"
+
+static const struct attention_rule *rule_of(const struct arch *a, uint32_t layer) {
+    return &arch_kind(a, layer)->att;
+}
+
+static size_t scratch(const struct arch *a, uint32_t layer) {
+    const struct attention_rule *r = rule_of(a, layer);
+    size_t q = attention_q_dim(r), kv = attention_kv_dim(r);
+    return 2 * q + 2 * kv + (r->gate ? q : 0);
+}
+
+static void shape(const struct arch *a, uint32_t layer, const struct state_size *size,
+                  struct layer_state *out) {
+    const struct attention_rule *r = rule_of(a, layer);
+    uint64_t held = r->window > 0 ? (uint64_t)r->window + size->batch_rows : UINT64_MAX;
+    out->kv = (struct kv){.type = size->type,
+                          .n_kv_heads = r->n_kv_heads,
+                          .head_dim = r->head_dim,
+                          .capacity_tok = held < size->ctx_tok ? (uint32_t)held : size->ctx_tok};
+    if (arch_kv_layer(a, layer) != layer) {
+        out->kv.capacity_tok = 0;
+    }
+}
+
+/* Positions from farthest - capacity on are in the ring; the next token needs those from n_tok -
+ * window + 1 on. */
+static bool holds(const struct arch *a, uint32_t layer, const struct state *s, uint32_t n_tok) {
+    const struct attention_rule *r = rule_of(a, layer);
+    uint32_t capacity = s->layers[arch_kv_layer(a, layer)].kv.capacity_tok;
+    if (s->farthest <= capacity) {
+        return true;
+    }
+    uint32_t needed = n_tok + 1 > r->window ? n_tok + 1 - r->window : 0;
+    return needed >= s->farthest - capacity;
+}
+
+static bool supported(const struct backend *be) {
+    return be->ops->attention != NULL;
+}
+
+/* RMSNorm of queries or keys [rows, heads, head_dim], by head or over the whole projection. */
+static void norm_heads(struct forward *f, const struct attention_rule *r,
+                       const struct weight *weight, float *x, uint32_t rows, uint32_t heads) {
+    bool by_head = r->qk_norm == ARCH_QK_NORM_HEAD;
+    if (r->qk_norm != ARCH_QK_NORM_NONE) {
+        f->be->ops->rmsnorm(f->be->self, x, weight, f->arch->norm_eps,
+                            by_head ? rows * heads : rows,
+                            by_head ? r->head_dim : heads * r->head_dim, x);
+    }
+}
+
+/* Keys and values of all rows, stored in each sequence's state. */
+static void store_keys(struct forward *f, const struct layer_weights *lw, uint32_t layer,
+                       const struct batch *b, float *k, float *v) {
+    const struct arch *a = f->arch;
+    const struct attention_rule *r = rule_of(a, layer);
+    const struct backend_ops *op = f->be->ops;
+    void *be = f->be->self;
+    const size_t kv_dim = attention_kv_dim(r), n = b->rows * kv_dim;
+    static const struct weight ones = {0};
+    float *raw_v = r->v_from_k ? k : v;
+    op->matmul(be, &lw->w[SLOT_K], &lw->w[SLOT_K_BIAS], f->norm, b->rows, k);
+    if (!r->v_from_k) {
+        op->matmul(be, &lw->w[SLOT_V], &lw->w[SLOT_V_BIAS], f->norm, b->rows, v);
+    }
+    if (r->v_norm) {
+        op->rmsnorm(be, raw_v, &ones, a->norm_eps, b->rows * r->n_kv_heads, r->head_dim, v);
+    }
+    norm_heads(f, r, &lw->w[SLOT_K_NORM], k, b->rows, r->n_kv_heads);
+    if (r->clip_qkv > 0) {
+        op->clamp(be, k, n, r->clip_qkv);
+        op->clamp(be, v, n, r->clip_qkv);
+    }
+    op->rope(be, k, b->rows, r->n_kv_heads, r->head_dim, forward_angles(f, r->rope, b),
+             arch_rope(a, r->rope).dim / 2);
+    for (uint32_t i = 0; i < b->n_spans; i++) {
+        const struct span *s = &b->spans[i];
+        op->kv_store(be, &s->state->layers[layer].kv, k + s->first * kv_dim, v + s->first * kv_dim,
+                     s->pos, s->rows);
+    }
+}
+
+static void run(struct forward *f, const struct layer_weights *lw, uint32_t layer,
+                const struct batch *b) {
+    const struct arch *a = f->arch;
+    const struct attention_rule *r = rule_of(a, layer);
+    const struct backend_ops *op = f->be->ops;
+    void *be = f->be->self;
+    static const struct weight none = {0};
+    const size_t q_dim = attention_q_dim(r), kv_dim = attention_kv_dim(r);
+    const uint32_t source = arch_kv_layer(a, layer);
+    size_t used = 0;
+    float *q = mixer_take(f, &used, q_dim), *att = mixer_take(f, &used, q_dim);
+    float *k = mixer_take(f, &used, kv_dim), *v = mixer_take(f, &used, kv_dim);
+    op->matmul(be, &lw->w[SLOT_Q], &lw->w[SLOT_Q_BIAS], f->norm, b->rows, q);
+    norm_heads(f, r, &lw->w[SLOT_Q_NORM], q, b->rows, r->n_heads);
+    if (r->clip_qkv > 0) {
+        op->clamp(be, q, b->rows * q_dim, r->clip_qkv);
+    }
+    op->rope(be, q, b->rows, r->n_heads, r->head_dim, forward_angles(f, r->rope, b),
+             arch_rope(a, r->rope).dim / 2);
+    if (source == layer) {
+        store_keys(f, lw, layer, b, k, v);
+    }
+    for (uint32_t i = 0; i < b->n_spans; i++) {
+        const struct span *s = &b->spans[i];
+        op->attention(be, r, &s->state->layers[source].kv, &lw->w[SLOT_SINKS], q + s->first * q_dim,
+                      s->pos, s->rows, att + s->first * q_dim);
+    }
+    if (r->gate) {
+        float *gate = mixer_take(f, &used, q_dim);
+        op->matmul(be, &lw->w[SLOT_ATTN_GATE], &none, f->norm, b->rows, gate);
+        op->sigmoid_mul(be, att, gate, b->rows * q_dim);
+    }
+    op->matmul(be, &lw->w[SLOT_O], &lw->w[SLOT_O_BIAS], att, b->rows, f->out);
+}
+
+const struct mixer_ops mixer_attention = {
+    .name = "attention",
+    .scratch = scratch,
+    .shape = shape,
+    .holds = holds,
+    .supported = supported,
+    .run = run,
+};

@@ -1,0 +1,33 @@
+#include "runtime/model/router.h"
+
+static const struct route_rule *rule_of(const struct forward_site *at) {
+    return &arch_kind(at->arch, at->layer)->route;
+}
+
+void router_input(const struct forward_site *at, const float *residual, uint32_t rows, float *out) {
+    enum slot_id norm = rule_of(at)->input == ROUTE_OWN_NORM ? SLOT_ROUTER_NORM : SLOT_FFN_NORM;
+    at->be->ops->rmsnorm(at->be->self, residual, &at->lw->w[norm], at->arch->norm_eps, rows,
+                         at->arch->dim, out);
+}
+
+void router_logits(const struct forward_site *at, const float *in, uint32_t rows, float *logits) {
+    at->be->ops->matmul(at->be->self, &at->lw->w[SLOT_ROUTER], &at->lw->w[SLOT_ROUTER_BIAS], in,
+                        rows, logits);
+}
+
+static void route(const struct forward_site *at, const float *logits, uint32_t rows, uint32_t n,
+                  int32_t *ids, float *weights) {
+    at->be->ops->route(at->be->self, rule_of(at), &at->lw->w[SLOT_ROUTER_SELECT],
+                       &at->lw->w[SLOT_ROUTER_FACTOR], logits, rows, at->arch->n_experts, n, ids,
+                       weights);
+}
+
+void router_rank(const struct forward_site *at, const float *logits, uint32_t rows, uint32_t width,
+                 int32_t *ids) {
+    route(at, logits, rows, width, ids, NULL);
+}
+
+void router_choose(const struct forward_site *at, const float *logits, uint32_t rows, int32_t *ids,
+                   float *weights) {
+    route(at, logits, rows, at->arch->n_active, ids, weights);
+}

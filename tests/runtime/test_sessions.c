@@ -1,0 +1,273 @@
+/*
+ * Several sequences in one engine: decoded together, cut back, counted; through the public API.
+ */
+#include "tests/util/test.h"
+
+#include "format/safetensors.h"
+#include "tests/util/test_util_family.h"
+#include "tests/util/test_util_model.h"
+
+#define MODELS "tests/golden/models/"
+#define FAMILIES "tests/golden/families/"
+
+static const struct model_case {
+    const char *dir;
+    bool made; /* the checkpoint's weights are made by the test */
+} CASES[] = {
+    {MODELS "olmoe-tiny", false},      {MODELS "qwen2moe-tiny", false},
+    {MODELS "mixtral-tiny", false},    {FAMILIES "gptoss-tiny", true},
+    {FAMILIES "gemma4-tiny", true},    {FAMILIES "gemma4-shared", true},
+    {FAMILIES "qwen3next-tiny", true}, {FAMILIES "qwen35moe-tiny", true},
+};
+
+/* The archive of a case with experts in `codec` (NULL: exact), packed once; and the ids of its
+ * golden file. To free(). */
+static char *archive_of(const struct model_case *c, const char *codec, int32_t **ids, size_t *n) {
+    struct err err = {0};
+    struct safetensors *st;
+    const char *base = strrchr(c->dir, '/') + 1;
+    char *name = mem_printf("%s-%s", base, codec ? codec : "own");
+    char *path = mem_printf("%s/%s.corm", test_dir(), name);
+    char *golden = mem_printf("%s/golden.safetensors", c->dir);
+    if (access(path, R_OK) != 0) {
+        char *made = mem_printf("%s/%s", test_dir(), base);
+        char *from = !c->made                  ? mem_strdup(c->dir)
+                     : access(made, R_OK) == 0 ? mem_strdup(made)
+                                               : family_checkpoint(c->dir, test_dir());
+        free(model_archive(from, test_dir(), name, codec, true));
+        free(from);
+        free(made);
+    }
+    st_open(&st, golden, &err);
+    assert_no_err(&err);
+    const struct st_tensor *t = st_find(st, "ids");
+    *n = (size_t)t->shape[0];
+    *ids = mem_alloc(*n * sizeof **ids);
+    memcpy(*ids, t->data, *n * sizeof **ids);
+    st_close(st);
+    free(golden);
+    free(name);
+    return path;
+}
+
+static void a_batch_changes_no_bit(void **state) {
+    static const double shares[] = {1, 0.5, 0.25};
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(CASES); i++) {
+        for (int packed = 0; packed < 2; packed++) {
+            int32_t *ids;
+            size_t n;
+            uint64_t alone[MODEL_SEQUENCES], together[MODEL_SEQUENCES];
+            char *path = archive_of(&CASES[i], packed ? NULL : "q8", &ids, &n);
+            struct corm_engine_options opt = {.threads = 1, .max_sessions = MODEL_SEQUENCES};
+            model_sequences_alone(path, &opt, ids, n, alone);
+            for (size_t k = 0; k < TEST_COUNT(shares); k++) {
+                struct corm_mechanisms m = {.cache_share = shares[k], .ahead = 1 + k % 3};
+                opt.threads = 2;
+                opt.measure = &m;
+                model_sequences_together(path, &opt, ids, n, together);
+                assert_memory_equal(together, alone, sizeof alone);
+            }
+            free(path);
+            free(ids);
+        }
+    }
+}
+
+/* As chats do: a sequence is cut back, far and near, and goes on otherwise. */
+static void cutting_back_changes_no_bit(void **state) {
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(CASES); i++) {
+        int32_t *ids;
+        size_t n;
+        char *path = archive_of(&CASES[i], NULL, &ids, &n);
+        struct corm_engine *e =
+            model_open(path, &(struct corm_engine_options){.threads = 2, .batch_rows = 8});
+        const size_t row_bytes = corm_engine_info(e)->vocab * sizeof(float);
+        struct corm_session *s = model_session(e);
+        uint32_t cuts[] = {(uint32_t)n - 1, (uint32_t)n - 3, (uint32_t)n / 2, 2, 0};
+        float *want = mem_alloc(row_bytes);
+        memcpy(want, model_eval(s, ids, n, false), row_bytes);
+        for (size_t c = 0; c < TEST_COUNT(cuts); c++) {
+            corm_session_truncate(s, cuts[c]);
+            assert_int_equal(corm_session_length(s), cuts[c]);
+            /* A few other tokens, cut away again before anything is computed of them twice. */
+            model_eval(s, ids, n - cuts[c] < 2 ? 1 : 2, false);
+            corm_session_truncate(s, cuts[c]);
+            assert_memory_equal(model_eval(s, ids + cuts[c], n - cuts[c], false), want, row_bytes);
+        }
+        free(want);
+        corm_session_close(s);
+        corm_engine_close(e);
+        free(path);
+        free(ids);
+    }
+}
+
+static void no_more_sessions_than_planned(void **state) {
+    int32_t *ids;
+    size_t n;
+    (void)state;
+    char *path = archive_of(&CASES[0], NULL, &ids, &n);
+    uint64_t kv_bytes[2];
+    for (uint32_t most = 1; most <= 2; most++) {
+        struct corm_engine *e =
+            model_open(path, &(struct corm_engine_options){.max_sessions = most == 1 ? 0 : 2});
+        struct corm_session *s[2], *more = NULL;
+        struct corm_error error = {""};
+        kv_bytes[most - 1] = corm_engine_plan(e)->kv_bytes;
+        assert_int_equal(corm_engine_info(e)->max_sessions, most);
+        for (uint32_t i = 0; i < most; i++) {
+            s[i] = model_session(e);
+        }
+        assert_int_equal(corm_session_open(&more, e, &error), -1);
+        assert_non_null(strstr(error.message, "max_sessions"));
+        corm_session_close(s[0]);
+        s[0] = model_session(e); /* one was closed: there is room again */
+        for (uint32_t i = 0; i < most; i++) {
+            corm_session_close(s[i]);
+        }
+        corm_engine_close(e);
+    }
+    assert_int_equal(kv_bytes[1], 2 * kv_bytes[0]);
+    free(path);
+    free(ids);
+}
+
+static void statistics_are_a_sessions_own(void **state) {
+    int32_t *ids;
+    size_t n;
+    (void)state;
+    char *path = archive_of(&CASES[0], NULL, &ids, &n);
+    const struct corm_mechanisms m = {.cache_share = 0.4};
+    struct corm_engine *e =
+        model_open(path, &(struct corm_engine_options){.max_sessions = 3, .measure = &m});
+    struct corm_session *s[3];
+    struct corm_stats stats[3];
+    for (int i = 0; i < 3; i++) {
+        s[i] = model_session(e);
+    }
+    model_eval(s[0], ids, 8, false);
+    const int32_t next[2] = {ids[8], ids[0]};
+    assert_int_equal(corm_sessions_decode(s, next, 2, NULL), 0);
+    for (int i = 0; i < 3; i++) {
+        corm_session_stats(s[i], &stats[i]);
+    }
+    assert_true(stats[0].read_bytes > stats[1].read_bytes);
+    assert_int_equal(stats[0].prefill_tok, 8);
+    assert_int_equal(stats[0].decode_tok, 1);
+    assert_int_equal(stats[1].prefill_tok, 0);
+    assert_int_equal(stats[1].decode_tok, 1);
+    assert_true(stats[1].weight_bytes > 0 && stats[1].decode_ns > 0);
+    static const struct corm_stats nothing;
+    assert_memory_equal(&stats[2], &nothing, sizeof nothing);
+    for (int i = 0; i < 3; i++) {
+        corm_session_close(s[i]);
+    }
+    corm_engine_close(e);
+    free(path);
+    free(ids);
+}
+
+static void bad_batches_are_refused(void **state) {
+    int32_t *ids;
+    size_t n;
+    (void)state;
+    char *path = archive_of(&CASES[0], NULL, &ids, &n);
+    struct corm_engine_options opt = {.max_sessions = 2, .ctx_tok = 8, .batch_rows = 4};
+    struct corm_engine *e = model_open(path, &opt), *other = model_open(path, &opt);
+    struct corm_session *s[2] = {model_session(e), model_session(e)},
+                        *foreign = model_session(other);
+    struct corm_session *twice[2] = {s[0], s[0]}, *mixed[2] = {s[0], foreign};
+    struct corm_error error;
+    const int32_t good[2] = {ids[0], ids[1]}, bad[2] = {ids[0], -1};
+    const struct {
+        struct corm_session **sessions;
+        const int32_t *ids;
+        size_t n;
+        const char *message;
+    } rows[] = {
+        {s, good, 0, "no sessions"},
+        {twice, good, 2, "also session 0"},
+        {mixed, good, 2, "different engines"},
+        {s, bad, 2, "session 1 of the batch: token id -1"},
+    };
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        assert_int_equal(corm_sessions_decode(rows[i].sessions, rows[i].ids, rows[i].n, &error),
+                         -1);
+        assert_non_null(strstr(error.message, rows[i].message));
+    }
+    for (int i = 0; i < 8; i++) {
+        model_eval(s[1], ids, 1, false);
+    }
+    assert_int_equal(corm_sessions_decode(s, good, 2, &error), -1);
+    assert_non_null(strstr(error.message, "context full"));
+    assert_int_equal(corm_session_length(s[0]), 0); /* nobody has moved on */
+    corm_session_close(foreign);
+    corm_session_close(s[0]);
+    corm_session_close(s[1]);
+    corm_engine_close(e);
+    corm_engine_close(other);
+    free(path);
+    free(ids);
+}
+
+struct broken {
+    int left; /* reads that still work */
+};
+
+static int fail_later(void *ctx, uint64_t offset, uint64_t bytes) {
+    struct broken *b = ctx;
+    (void)offset;
+    (void)bytes;
+    return __atomic_fetch_sub(&b->left, 1, __ATOMIC_RELAXED) <= 0;
+}
+
+/* A disk that fails in the middle of an evaluation ends the engine's work, and sequences are as long
+ * as they were before. */
+static void a_broken_evaluation_adds_no_token(void **state) {
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(CASES); i++) {
+        int32_t *ids;
+        size_t n;
+        char *path = archive_of(&CASES[i], NULL, &ids, &n);
+        struct broken disk = {1 << 30};
+        const struct corm_mechanisms m = {.cache_share = 0.25,
+                                          .no_guesses = true,
+                                          .reading = CORM_READ_BUFFERED,
+                                          .on_read = fail_later,
+                                          .on_read_ctx = &disk};
+        struct corm_engine *e =
+            model_open(path, &(struct corm_engine_options){
+                                 .threads = 1, .batch_rows = 8, .max_sessions = 2, .measure = &m});
+        struct corm_session *s[2] = {model_session(e), model_session(e)};
+        struct corm_error error;
+        model_eval(s[0], ids, 16, false);
+        model_eval(s[1], ids, 3, false);
+        disk.left = 5;
+        assert_int_equal(corm_session_eval(s[0], ids + 16, 24, false, NULL, &error), -1);
+        assert_non_null(strstr(error.message, "refused"));
+        assert_int_equal(corm_session_length(s[0]), 16);
+        assert_int_equal(corm_sessions_decode(s, ids, 2, &error), -1);
+        assert_non_null(strstr(error.message, "refused"));
+        assert_int_equal(corm_session_length(s[0]), 16);
+        assert_int_equal(corm_session_length(s[1]), 3);
+        corm_session_close(s[0]);
+        corm_session_close(s[1]);
+        corm_engine_close(e);
+        free(path);
+        free(ids);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_batch_changes_no_bit),
+        cmocka_unit_test(cutting_back_changes_no_bit),
+        cmocka_unit_test(no_more_sessions_than_planned),
+        cmocka_unit_test(statistics_are_a_sessions_own),
+        cmocka_unit_test(bad_batches_are_refused),
+        cmocka_unit_test(a_broken_evaluation_adds_no_token),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
