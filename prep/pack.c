@@ -129,6 +129,23 @@ static int check_choices(struct pack *p, struct err *err) {
 
 /* ---- trunk ---- */
 
+/* Biases of experts [first, first + n), in the order in which their records have the neurons. */
+static void order_neurons(const struct pack *p, uint32_t layer, uint32_t first, uint32_t n,
+                          float *values) {
+    uint32_t ffn = p->a->ffn_dim;
+    float *old = mem_alloc(ffn * sizeof *old);
+    for (uint32_t e = 0; p->opt->calib && e < n; e++) {
+        const uint32_t *order =
+            p->opt->calib->order + ((size_t)layer * p->a->n_experts + first + e) * ffn;
+        float *row = values + (size_t)e * ffn;
+        memcpy(old, row, ffn * sizeof *old);
+        for (uint32_t i = 0; i < ffn; i++) {
+            row[i] = old[order[i]];
+        }
+    }
+    free(old);
+}
+
 static int write_tensor(struct pack *p, enum slot_id slot, uint32_t layer, struct err *err) {
     const struct slot *s = slot_at(slot);
     uint32_t rows = s->rows(p->a, layer), cols = s->cols(p->a, layer);
@@ -137,7 +154,7 @@ static int write_tensor(struct pack *p, enum slot_id slot, uint32_t layer, struc
     uint32_t block = BLOCK_BYTES / (4 * cols) ? BLOCK_BYTES / (4 * cols) : 1;
     float *values = mem_alloc((size_t)block * cols * sizeof *values);
     uint8_t *encoded = mem_alloc(block * row_bytes);
-    uint64_t source_row = hf_weight(p->m, slot, layer, 0).stride_bytes;
+    uint64_t source_row = hf_weight_bytes(p->m, slot, layer, 0) / rows;
     int rc = corm_write_tensor_begin(p->w, slot, layer, codec, rows, cols, err);
     for (uint32_t first = 0; rc == 0 && first < rows; first += block) {
         uint32_t n = rows - first < block ? rows - first : block;
@@ -147,6 +164,9 @@ static int write_tensor(struct pack *p, enum slot_id slot, uint32_t layer, struc
             break;
         }
         hf_rows_done(p->m, slot, layer, 0, first, n);
+        if (slot == SLOT_EXPERT_GATE_BIAS || slot == SLOT_EXPERT_UP_BIAS) {
+            order_neurons(p, layer, first, n, values);
+        }
         for (uint32_t r = 0; r < n; r++) {
             codec->encode_row(values + (size_t)r * cols, cols, encoded + r * row_bytes);
         }
@@ -241,8 +261,7 @@ static int write_experts(struct pack *p, struct err *err) {
             c.expert = e;
             rc = stop_check(p->stop, err) || write_expert(p, &c, err) ? -1 : 0;
             for (uint32_t s = SLOT_EXPERT_GATE; s <= SLOT_EXPERT_DOWN; s++) {
-                struct weight w = hf_weight(p->m, s, l, e);
-                p->done_bytes += w.rows * (uint64_t)w.stride_bytes;
+                p->done_bytes += hf_weight_bytes(p->m, s, l, e);
             }
             progress_update(p->progress, p->done_bytes);
         }
@@ -259,10 +278,19 @@ static int write_experts(struct pack *p, struct err *err) {
 
 /* ---- the whole file ---- */
 
+/* Of the checkpoint, what goes into the archive. */
 static uint64_t tensor_bytes(const struct hf_model *m) {
+    const struct arch *a = hf_arch(m);
     uint64_t bytes = 0;
-    for (size_t i = 0; i < st_count(m->st); i++) {
-        bytes += st_at(m->st, i)->bytes;
+    for (struct slot_place at = {0}; slot_next(a, &at);) {
+        bytes += hf_weight_bytes(m, at.slot, at.layer, 0);
+    }
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        for (uint32_t e = 0; arch_is_moe(a, l) && e < a->n_experts; e++) {
+            for (uint32_t s = SLOT_EXPERT_GATE; s <= SLOT_EXPERT_DOWN; s++) {
+                bytes += hf_weight_bytes(m, s, l, e);
+            }
+        }
     }
     return bytes;
 }

@@ -2,12 +2,11 @@
  * hf: a Hugging Face checkpoint directory as a model: struct arch plus the weights of every tensor
  * slot.
  *
- * Owns: slot -> tensor name for each family (the Hub's per-expert names and the fused names that
- * transformers 5 writes), the check that every tensor is there, has its shape and a known dtype and
- * that none is left over, the check that no weight is NaN or infinite, transposing down
- * projections.
- * Leaves to others: config.json (prep/hf/hf_config), the file format (format/safetensors),
- * tokenizer files, where the directory came from (prep/source).
+ * Owns: opening a directory, whether output head and embedding are one matrix; reading weights as
+ * rows, and experts as neurons.
+ * Leaves to others: config.json (hf_config), names (hf_names), how a matrix lies in a tensor
+ * (hf_matrix), the file format (format/safetensors), tokenizer files, where the directory came from
+ * (prep/source).
  * Threads: immutable after open; every reader may be called from any number of threads.
  */
 #ifndef PREP_HF_HF_H
@@ -16,19 +15,14 @@
 #include "format/arch.h"
 #include "format/safetensors.h"
 #include "prep/hf/hf_config.h"
-
-/* Where a slot's matrix lies: rows * cols elements of `tensor` from element `first`. */
-struct hf_ref {
-    const struct st_tensor *tensor; /* NULL: the model has no such tensor */
-    uint64_t first;
-};
+#include "prep/hf/hf_matrix.h"
 
 struct hf_model {
     char *dir;
     struct hf_config config; /* `config.arch.tied` is settled against the tensors */
     struct safetensors *st;
-    struct hf_ref *trunk;   /* [1 + n_layers, SLOT_COUNT]: model scope first */
-    struct hf_ref *experts; /* [n_layers, n_experts, 3]: gate, up, down */
+    struct hf_matrix *trunk;   /* [1 + n_layers, SLOT_COUNT]: model scope first */
+    struct hf_matrix *experts; /* [n_layers, n_experts, 3]: gate, up, down */
 };
 
 static inline const struct arch *hf_arch(const struct hf_model *m) {
@@ -41,11 +35,16 @@ static inline const struct arch *hf_arch(const struct hf_model *m) {
 int hf_open(struct hf_model *m, const char *dir, struct err *err);
 void hf_close(struct hf_model *m);
 
-/* A slot's matrix as the checkpoint holds it, borrowed until hf_close, at any alignment; data
- * NULL where the model has none. `layer` counts for layer and expert scope, `expert` for expert
- * scope. The weights have not been checked for NaN. EXPERT_DOWN is [dim, ffn_dim]. */
+/* A slot's matrix. `layer` counts for layer and expert scope, `expert` for expert scope. The codec
+ * is the one that holds the weights exactly, NULL where the model has no such matrix. Where the
+ * checkpoint's bytes are rows of that codec as they lie, data is a view of them, borrowed until
+ * hf_close, at any alignment, not checked for NaN; else it is NULL: read rows. EXPERT_DOWN is
+ * [dim, ffn_dim]. */
 struct weight hf_weight(const struct hf_model *m, enum slot_id slot, uint32_t layer,
                         uint32_t expert);
+/* Bytes of the checkpoint that it takes. */
+uint64_t hf_weight_bytes(const struct hf_model *m, enum slot_id slot, uint32_t layer,
+                         uint32_t expert);
 
 /* Rows [first_row, first_row + n_rows) of it as f32: `dst` [n_rows, cols]. A weight that is not
  * finite is an error that names tensor and element. */

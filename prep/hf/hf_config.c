@@ -1,120 +1,88 @@
 #include "prep/hf/hf_config.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <jansson.h>
 
 #include "prep/hf/hf_keys.h"
-#include "prep/hf/hf_rope.h"
+#include "prep/hf/settle.h"
 
-/* ---- families ---- */
-
-static const struct family {
-    enum hf_family id;
-    const char *model_type;
-    const char *architecture;
-    double default_theta;
-    enum arch_qk_norm qk_norm;
-} families[HF_FAMILIES] = {
-    {HF_MIXTRAL, "mixtral", "MixtralForCausalLM", 1e6, ARCH_QK_NORM_NONE},
-    {HF_OLMOE, "olmoe", "OlmoeForCausalLM", 1e4, ARCH_QK_NORM_FULL},
-    {HF_QWEN2_MOE, "qwen2_moe", "Qwen2MoeForCausalLM", 1e4, ARCH_QK_NORM_NONE},
-    {HF_QWEN3_MOE, "qwen3_moe", "Qwen3MoeForCausalLM", 1e4, ARCH_QK_NORM_HEAD},
-};
-
-const char *hf_supported_families(void) {
-    return "mixtral, olmoe, qwen2_moe, qwen3_moe";
-}
-
-static size_t family_index(enum hf_family id) {
-    size_t i = 0;
-    while (families[i].id != id) {
-        i++;
-    }
-    return i;
-}
+enum { HF_MAX_CONFIG_BYTES = 16 << 20, MAX_STOPS = 1024, MAX_SPELLINGS = 5 };
 
 /* ---- keys ---- */
 
-/* The file's values before they are turned into an arch. Lists are borrowed from the JSON tree. */
-struct values {
-    uint32_t vocab, hidden, intermediate, layers, heads, kv_heads, head_dim, max_pos;
-    uint32_t experts, active, moe_intermediate, shared_intermediate, sparse_step;
-    uint32_t norm_topk, qkv_bias, attention_bias, tied;
-    uint32_t use_window, window, max_window_layers;
-    double eps, clip;
-};
-
-enum key_kind { KEY_U32, KEY_BOOL, KEY_REAL };
-
-/* A family that lacks the key: the file may only hold null, false or 0 under it. */
-#define NONE HF_NO_NUMBER
+enum key_kind { KIND_U32, KIND_BOOL, KIND_REAL };
+#define FALLBACK (-1.0) /* what null means: as if the key were not there */
 
 static const struct key {
-    const char *name[4]; /* spellings; the first is the one that messages use */
+    const char *name[MAX_SPELLINGS]; /* the first is the one that messages use */
     enum key_kind kind;
-    size_t at;
-    double
-        fallback[HF_FAMILIES]; /* without the key: mixtral, olmoe, qwen2_moe, qwen3_moe; or NONE */
-    double null;               /* what null means; NONE = the fallback */
-} keys[] = {
-#define AT(field) offsetof(struct values, field)
-    {{"vocab_size"}, KEY_U32, AT(vocab), {32000, 50304, 151936, 151936}, NONE},
-    {{"hidden_size"}, KEY_U32, AT(hidden), {4096, 2048, 2048, 2048}, NONE},
-    {{"intermediate_size"}, KEY_U32, AT(intermediate), {14336, 2048, 5632, 6144}, NONE},
-    {{"num_hidden_layers"}, KEY_U32, AT(layers), {32, 16, 24, 24}, NONE},
-    {{"num_attention_heads"}, KEY_U32, AT(heads), {32, 16, 16, 32}, NONE},
-    {{"num_key_value_heads"}, KEY_U32, AT(kv_heads), {8, 0, 16, 4}, 0}, /* 0 = as many as heads */
-    {{"head_dim"}, KEY_U32, AT(head_dim), {0, 0, 0, 0}, 0},             /* 0 = hidden / heads */
-    {{"max_position_embeddings"}, KEY_U32, AT(max_pos), {131072, 4096, 32768, 32768}, NONE},
-    {{"rms_norm_eps"}, KEY_REAL, AT(eps), {1e-5, 1e-5, 1e-6, 1e-6}, NONE},
-    {{"num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"},
-     KEY_U32,
-     AT(experts),
-     {8, 64, 60, 128},
-     NONE},
-    {{"num_experts_per_tok", "moe_topk", "moe_k", "top_k_experts"},
-     KEY_U32,
-     AT(active),
-     {2, 8, 4, 8},
-     NONE},
-    {{"moe_intermediate_size"}, KEY_U32, AT(moe_intermediate), {NONE, NONE, 1408, 768}, NONE},
-    {{"shared_expert_intermediate_size"},
-     KEY_U32,
-     AT(shared_intermediate),
-     {NONE, NONE, 5632, NONE},
-     NONE},
-    {{"decoder_sparse_step"}, KEY_U32, AT(sparse_step), {NONE, NONE, 1, 1}, NONE},
-    {{"norm_topk_prob"}, KEY_BOOL, AT(norm_topk), {1, 0, 0, 0}, NONE},
-    {{"qkv_bias"}, KEY_BOOL, AT(qkv_bias), {NONE, NONE, 1, NONE}, NONE},
-    {{"attention_bias"}, KEY_BOOL, AT(attention_bias), {NONE, 0, NONE, 0}, NONE},
-    {{"clip_qkv"}, KEY_REAL, AT(clip), {NONE, 0, NONE, NONE}, 0},
-    {{"tie_word_embeddings"}, KEY_BOOL, AT(tied), {0, 0, 0, 0}, 0},
-    {{"sliding_window"}, KEY_U32, AT(window), {0, NONE, 4096, 4096}, 0}, /* 0 = off */
-    {{"use_sliding_window"}, KEY_BOOL, AT(use_window), {NONE, NONE, 0, 0}, 0},
-#undef AT
+    double null;
+} keys[KEY_COUNT] = {
+    [KEY_VOCAB] = {{"vocab_size"}, KIND_U32, FALLBACK},
+    [KEY_DIM] = {{"hidden_size"}, KIND_U32, FALLBACK},
+    [KEY_MLP_DIM] = {{"intermediate_size"}, KIND_U32, FALLBACK},
+    [KEY_LAYERS] = {{"num_hidden_layers"}, KIND_U32, FALLBACK},
+    [KEY_HEADS] = {{"num_attention_heads"}, KIND_U32, FALLBACK},
+    [KEY_KV_HEADS] = {{"num_key_value_heads"}, KIND_U32, 0},
+    [KEY_HEAD_DIM] = {{"head_dim"}, KIND_U32, 0},
+    [KEY_CONTEXT] = {{"max_position_embeddings"}, KIND_U32, FALLBACK},
+    [KEY_NORM_EPS] = {{"rms_norm_eps"}, KIND_REAL, FALLBACK},
+    [KEY_TIED] = {{"tie_word_embeddings"}, KIND_BOOL, 0},
+    [KEY_EXPERTS] = {{"num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"},
+                     KIND_U32,
+                     FALLBACK},
+    [KEY_ACTIVE] = {{"num_experts_per_tok", "experts_per_token", "moe_topk", "moe_k",
+                     "top_k_experts"},
+                    KIND_U32,
+                    FALLBACK},
+    [KEY_EXPERT_DIM] = {{"moe_intermediate_size"}, KIND_U32, FALLBACK},
+    [KEY_SHARED_DIM] = {{"shared_expert_intermediate_size"}, KIND_U32, FALLBACK},
+    [KEY_SPARSE_STEP] = {{"decoder_sparse_step"}, KIND_U32, FALLBACK},
+    [KEY_NORM_TOPK] = {{"norm_topk_prob"}, KIND_BOOL, FALLBACK},
+    [KEY_QKV_BIAS] = {{"qkv_bias"}, KIND_BOOL, FALLBACK},
+    [KEY_ATTENTION_BIAS] = {{"attention_bias"}, KIND_BOOL, FALLBACK},
+    [KEY_QK_NORM] = {{"use_qk_norm"}, KIND_BOOL, FALLBACK},
+    [KEY_CLIP_QKV] = {{"clip_qkv"}, KIND_REAL, 0},
+    [KEY_WINDOW] = {{"sliding_window"}, KIND_U32, 0},
+    [KEY_USE_WINDOW] = {{"use_sliding_window"}, KIND_BOOL, 0},
+    [KEY_MAX_WINDOW_LAYERS] = {{"max_window_layers"}, KIND_U32, FALLBACK},
+    [KEY_SWIGLU_LIMIT] = {{"swiglu_limit"}, KIND_REAL, FALLBACK},
+    [KEY_SWIGLU_ALPHA] = {{"swiglu_alpha"}, KIND_REAL, FALLBACK},
+    [KEY_FULL_INTERVAL] = {{"full_attention_interval"}, KIND_U32, FALLBACK},
+    [KEY_OUTPUT_GATE] = {{"attn_output_gate"}, KIND_BOOL, FALLBACK},
+    [KEY_DELTA_K_HEADS] = {{"linear_num_key_heads"}, KIND_U32, FALLBACK},
+    [KEY_DELTA_V_HEADS] = {{"linear_num_value_heads"}, KIND_U32, FALLBACK},
+    [KEY_DELTA_K_DIM] = {{"linear_key_head_dim"}, KIND_U32, FALLBACK},
+    [KEY_DELTA_V_DIM] = {{"linear_value_head_dim"}, KIND_U32, FALLBACK},
+    [KEY_DELTA_CONV] = {{"linear_conv_kernel_dim"}, KIND_U32, FALLBACK},
+    [KEY_MOE_BLOCK] = {{"enable_moe_block"}, KIND_BOOL, 0},
+    [KEY_LAYER_INPUT_DIM] = {{"hidden_size_per_layer_input"}, KIND_U32, 0},
+    [KEY_GLOBAL_HEAD_DIM] = {{"global_head_dim"}, KIND_U32, FALLBACK},
+    [KEY_GLOBAL_KV_HEADS] = {{"num_global_key_value_heads"}, KIND_U32, 0},
+    [KEY_K_EQ_V] = {{"attention_k_eq_v"}, KIND_BOOL, 0},
+    [KEY_SHARED_KV_LAYERS] = {{"num_kv_shared_layers"}, KIND_U32, 0},
+    [KEY_DOUBLE_MLP] = {{"use_double_wide_mlp"}, KIND_BOOL, 0},
+    [KEY_LOGIT_CAP] = {{"final_logit_softcapping"}, KIND_REAL, 0},
 };
-enum { KEY_COUNT = sizeof keys / sizeof *keys };
 
-static int refuse_value(const char *path, const char *key, const json_t *v, const char *expected,
-                        struct err *err) {
-    char text[64];
-    return err_set(err, "%s: %s is %s, expected %s", path, key, hf_keys_text(v, text), expected);
+const char *hf_config_key(enum family_key_id id) {
+    return keys[id].name[0];
 }
 
 /* Whether the file's value of a key can be read as its kind; then `*value` is it. */
 static bool key_value(const struct key *k, const json_t *v, double *value) {
     switch (k->kind) {
-    case KEY_U32:
+    case KIND_U32:
         *value = (double)json_integer_value(v);
         return json_is_integer(v) && *value >= 0 && *value <= INT32_MAX;
-    case KEY_BOOL:
+    case KIND_BOOL:
         *value = json_is_true(v);
         return json_is_boolean(v);
-    case KEY_REAL:
+    case KIND_REAL:
         *value = json_number_value(v);
         return json_is_number(v) && isfinite(*value) && *value >= 0;
     }
@@ -124,93 +92,93 @@ static bool key_value(const struct key *k, const json_t *v, double *value) {
 static const char *const kind_text[] = {"a non-negative integer", "true or false",
                                         "a non-negative number"};
 
-/* Read one row of the key table, in whichever spelling the file has it. */
-static int read_key(struct values *out, const struct key *k, size_t family, const json_t *root,
-                    const char *path, struct err *err) {
-    double fallback = k->fallback[family], value = fallback == NONE ? 0 : fallback;
+/* Read one of the family's keys, in whichever spelling the file has it. */
+static int read_key(struct settle *s, const struct family_key *f, struct err *err) {
+    const struct key *k = &keys[f->id];
     const char *seen = NULL;
-    for (size_t i = 0; i < 4 && k->name[i]; i++) {
-        const json_t *v = json_object_get(root, k->name[i]);
-        double this_value = k->null == NONE ? value : k->null;
+    double value = f->fallback;
+    for (size_t i = 0; i < MAX_SPELLINGS && k->name[i]; i++) {
+        const json_t *v = json_object_get(s->root, k->name[i]);
+        double this_value = k->null == FALLBACK ? value : k->null;
         if (!v) {
             continue;
         }
-        if (fallback == NONE) {
-            if (!hf_keys_neutral(v, 0)) {
-                char expected[96];
-                snprintf(expected, sizeof expected, "no such key in the %s family",
-                         families[family].model_type);
-                return refuse_value(path, k->name[i], v, expected, err);
-            }
-            continue;
-        }
         if (!json_is_null(v) && !key_value(k, v, &this_value)) {
-            return refuse_value(path, k->name[i], v, kind_text[k->kind], err);
+            return settle_refuse(s, k->name[i], v, kind_text[k->kind], err);
         }
         if (seen && this_value != value) {
-            return err_set(err, "%s: %s and %s contradict each other", path, seen, k->name[i]);
+            return err_set(err, "%s: %s and %s contradict each other", s->path, seen, k->name[i]);
         }
         seen = k->name[i];
         value = this_value;
     }
-    if (k->kind == KEY_REAL) {
-        memcpy((char *)out + k->at, &value, sizeof value);
-    } else {
-        uint32_t n = (uint32_t)value;
-        memcpy((char *)out + k->at, &n, sizeof n);
-    }
+    s->value[f->id] = value;
+    s->given[f->id] = seen != NULL;
     return 0;
 }
 
-/* Keys that are read, but through no row of the table: in this file or in hf_rope. */
-static const char *const other_keys[] = {
+/* Keys that are read for every family, but through no row of the table. */
+static const char *const common_keys[] = {
     "architectures",
     "model_type",
     "hidden_act",
+    "hidden_activation",
     "rope_theta",
     "rope_scaling",
     "rope_parameters",
-    "eos_token_id",
-    "layer_types",
-    "mlp_only_layers",
-    "max_window_layers",
-    "use_qk_norm",
     "partial_rotary_factor",
     "original_max_position_embeddings",
+    "eos_token_id",
 };
 
-static bool is_read(const char *name) {
-    for (size_t i = 0; i < sizeof other_keys / sizeof *other_keys; i++) {
-        if (strcmp(other_keys[i], name) == 0) {
+static bool is_read(const void *ctx, const char *name) {
+    const struct settle *s = ctx;
+    for (size_t i = 0; i < sizeof common_keys / sizeof *common_keys; i++) {
+        if (strcmp(common_keys[i], name) == 0) {
             return true;
         }
     }
-    for (size_t i = 0; i < KEY_COUNT; i++) {
-        for (size_t k = 0; k < 4 && keys[i].name[k]; k++) {
-            if (strcmp(keys[i].name[k], name) == 0) {
+    for (const char *const *r = s->family->reads; r && *r; r++) {
+        if (strcmp(*r, name) == 0) {
+            return true;
+        }
+    }
+    for (const struct family_key *f = s->family->keys; f->id != KEY_END; f++) {
+        for (size_t k = 0; k < MAX_SPELLINGS && keys[f->id].name[k]; k++) {
+            if (strcmp(keys[f->id].name[k], name) == 0) {
                 return true;
             }
+        }
+    }
+    return s->family->mxfp4 && strcmp(name, "quantization_config") == 0;
+}
+
+/* ---- the family ---- */
+
+static bool is_among(const char *name, const char *const list[FAMILY_MAX_NAMES]) {
+    for (size_t i = 0; i < FAMILY_MAX_NAMES && list[i]; i++) {
+        if (strcmp(list[i], name) == 0) {
+            return true;
         }
     }
     return false;
 }
 
-/* ---- from values to arch ---- */
-
-static int find_family(struct hf_config *out, const json_t *root, const char *path,
+static int find_family(const struct family **out, const json_t *root, const char *path,
                        struct err *err) {
     const json_t *architectures = json_object_get(root, "architectures");
     const char *architecture = json_string_value(json_array_get(architectures, 0));
     const char *model_type = json_string_value(json_object_get(root, "model_type"));
-    for (size_t i = 0; i < HF_FAMILIES; i++) {
-        bool same_type = model_type && strcmp(model_type, families[i].model_type) == 0;
-        bool same = architecture ? strcmp(architecture, families[i].architecture) == 0 : same_type;
+    const struct family *f;
+    for (size_t i = 0; (f = family_at(i)) != NULL; i++) {
+        bool same_type = model_type && is_among(model_type, f->types);
+        bool same = architecture ? is_among(architecture, f->architectures) : same_type;
         if (same && model_type && !same_type) {
             return err_set(err, "%s: model_type \"%s\" does not belong to architecture %s", path,
                            model_type, architecture);
         }
         if (same) {
-            out->family = families[i].id;
+            *out = f;
             return 0;
         }
     }
@@ -218,198 +186,170 @@ static int find_family(struct hf_config *out, const json_t *root, const char *pa
         return err_set(err, "%s: neither architectures nor model_type says what the model is",
                        path);
     }
+    char list[256];
     return err_set(err, "%s: %s \"%s\" is not supported; supported families: %s", path,
                    architecture ? "architecture" : "model_type",
-                   architecture ? architecture : model_type, hf_supported_families());
+                   architecture ? architecture : model_type, family_list(list));
 }
 
-/* Which layers have experts. A layer is dense where mlp_only_layers lists it or
- * decoder_sparse_step skips it (qwen2_moe and qwen3_moe; the other families have experts
- * everywhere). */
-static int fill_moe(struct arch *a, struct layer_kind *kinds, const struct values *v,
-                    enum hf_family family, const json_t *root, const char *path, struct err *err) {
-    bool rule = family & (HF_QWEN2_MOE | HF_QWEN3_MOE);
-    const json_t *dense = json_object_get(root, "mlp_only_layers");
-    if (dense && !json_is_null(dense) && (!rule || !json_is_array(dense)) &&
-        !hf_keys_neutral(dense, NONE)) {
-        return refuse_value(path, "mlp_only_layers", dense,
-                            rule ? "a list of layers" : "no such key in this family", err);
+/* Follow the keys of `path`, parted by dots. NULL where one of them holds no object. */
+static const json_t *follow(const json_t *at, const char *path) {
+    while (at && *path) {
+        size_t n = strcspn(path, ".");
+        char *key = mem_printf("%.*s", (int)n, path);
+        at = json_object_get(at, key);
+        free(key);
+        path += n + (path[n] == '.');
     }
-    if (rule && v->sparse_step == 0) {
-        return err_set(err, "%s: decoder_sparse_step must be at least 1", path);
+    return json_is_object(at) ? at : NULL;
+}
+
+/* The text model's object out of a wrapper's: with what the wrapper says of the whole checkpoint
+ * where it does not say so itself. A new reference. Wrappers know the fuller list of stop tokens. */
+static json_t *unwrap(const struct family *f, json_t *root, const char *path, struct err *err) {
+    static const char *const whole[] = {"quantization_config", "tie_word_embeddings"};
+    const json_t *inside = f->inside ? follow(root, f->inside) : NULL;
+    if (!inside) {
+        return json_incref(root);
     }
-    for (uint32_t l = 0; l < a->n_layers; l++) {
-        kinds[l].moe = !rule || (v->experts > 0 && (l + 1) % v->sparse_step == 0);
+    const json_t *type = json_object_get(inside, "model_type");
+    if (type && !(json_is_string(type) && is_among(json_string_value(type), f->types))) {
+        char text[64];
+        err_set(err, "%s: %s is of model_type %s, which does not belong to the %s family", path,
+                f->inside, hf_keys_text(type, text), f->name);
+        return NULL;
     }
-    for (size_t i = 0; rule && i < json_array_size(dense); i++) {
-        const json_t *l = json_array_get(dense, i);
-        if (!json_is_integer(l)) {
-            return refuse_value(path, "mlp_only_layers", dense, "a list of layers", err);
+    if (hf_keys_check_wrapper(root, f->inside, f->name, path, err) < 0) {
+        return NULL;
+    }
+    json_t *text = json_copy((json_t *)inside);
+    for (size_t i = 0; i < sizeof whole / sizeof *whole; i++) {
+        json_t *v = json_object_get(root, whole[i]);
+        if (v && !json_object_get(text, whole[i])) {
+            json_object_set(text, whole[i], v);
         }
-        if (json_integer_value(l) >= 0 && json_integer_value(l) < (json_int_t)a->n_layers) {
-            kinds[json_integer_value(l)].moe = 0;
+    }
+    json_t *eos = json_object_get(root, "eos_token_id");
+    if (eos && !json_is_null(eos)) {
+        json_object_set(text, "eos_token_id", eos);
+    }
+    return text;
+}
+
+/* ---- from keys to arch ---- */
+
+static int check_act(const struct settle *s, struct err *err) {
+    static const char *const spellings[] = {"hidden_act", "hidden_activation"};
+    const char *want = s->family->act ? s->family->act : "silu";
+    for (size_t i = 0; i < sizeof spellings / sizeof *spellings; i++) {
+        const json_t *v = json_object_get(s->root, spellings[i]);
+        const char *name = json_string_value(v);
+        bool same = name && (strcmp(name, want) == 0 ||
+                             (strcmp(want, "silu") == 0 && strcmp(name, "swish") == 0));
+        if (v && !same) {
+            char expected[64];
+            snprintf(expected, sizeof expected, "\"%s\"", want);
+            return settle_refuse(s, spellings[i], v, expected, err);
         }
-    }
-    uint32_t n_moe = 0;
-    for (uint32_t l = 0; l < a->n_layers; l++) {
-        n_moe += kinds[l].moe;
-    }
-    if (n_moe == 0 || v->experts == 0) {
-        return err_set(
-            err, "%s: no layer has routed experts: this is not a mixture-of-experts model", path);
-    }
-    a->n_experts = v->experts;
-    a->n_active = v->active;
-    a->ffn_dim = rule ? v->moe_intermediate : v->intermediate;
-    for (uint32_t l = 0; l < a->n_layers; l++) {
-        kinds[l].route.renorm = v->norm_topk;
-        kinds[l].dense_dim = n_moe < a->n_layers ? v->intermediate : 0;
-        kinds[l].shared_dim = v->shared_intermediate;
-        kinds[l].shared_gate = v->shared_intermediate > 0;
     }
     return 0;
 }
 
-/* The layers that slide where layer_types does not say it. mixtral and qwen3_moe: all;
- * qwen2_moe: every other one below max_window_layers (transformers, configuration_qwen2_moe). */
-static bool slides(enum hf_family family, uint32_t layer, uint32_t max_window_layers) {
-    return family != HF_QWEN2_MOE || (layer % 2 == 0 && layer < max_window_layers);
-}
-
-static int fill_window(struct arch *a, struct layer_kind *kinds, const struct values *v,
-                       enum hf_family family, const json_t *root, const char *path,
-                       struct err *err) {
-    bool use = family == HF_MIXTRAL || (v->use_window && family != HF_OLMOE);
-    uint32_t window = use ? v->window : 0;
-    uint32_t max_layers = 28; /* of qwen2_moe; without meaning elsewhere */
-    const json_t *max = json_object_get(root, "max_window_layers");
-    if (json_is_integer(max) && json_integer_value(max) >= 0) {
-        max_layers =
-            (uint32_t)(json_integer_value(max) > ARCH_MAX_LAYERS ? ARCH_MAX_LAYERS
-                                                                 : json_integer_value(max));
-    } else if (max && !json_is_null(max)) {
-        return refuse_value(path, "max_window_layers", max, "a non-negative integer", err);
+/* Of quantised checkpoints only what the family's names read. */
+static int check_quantization(const struct settle *s, struct err *err) {
+    const json_t *q = json_object_get(s->root, "quantization_config");
+    if (!s->family->mxfp4 || !q || json_is_null(q)) {
+        return 0;
     }
-    const json_t *types = json_object_get(root, "layer_types");
-    if (types && !json_is_null(types) &&
-        (!json_is_array(types) || json_array_size(types) != a->n_layers)) {
-        return err_set(err, "%s: layer_types must be a list of %u entries, one a layer", path,
-                       a->n_layers);
-    }
-    for (uint32_t l = 0; l < a->n_layers; l++) {
-        bool slide = window > 0 && slides(family, l, max_layers);
-        if (json_is_array(types)) {
-            const char *type = json_string_value(json_array_get(types, l));
-            bool full = type && strcmp(type, "full_attention") == 0;
-            bool sliding = type && strcmp(type, "sliding_attention") == 0;
-            /* Only qwen2_moe obeys the list; elsewhere it may but repeat what the other keys
-             * say. */
-            if (!(full || sliding) || (family != HF_QWEN2_MOE && sliding != slide) ||
-                (sliding && window == 0)) {
-                return err_set(err, "%s: layer_types entry %u (\"%.40s\") %s", path, l,
-                               type ? type : "?",
-                               full || sliding ? "contradicts sliding_window and use_sliding_window"
-                                               : "is neither full_attention nor sliding_attention");
-            }
-            slide = sliding;
-        }
-        kinds[l].att.window = slide ? window : 0;
+    const char *method = json_string_value(json_object_get(q, "quant_method"));
+    if (!method || strcmp(method, "mxfp4") != 0) {
+        return settle_refuse(s, "quantization_config", q, "quant_method \"mxfp4\"", err);
     }
     return 0;
 }
 
-static int fill_attention(struct layer_kind *a, const struct values *v, enum hf_family family,
-                          const json_t *root, const char *path, struct err *err) {
-    a->att.n_heads = v->heads;
-    a->att.n_kv_heads = v->kv_heads ? v->kv_heads : v->heads;
-    if (v->heads == 0 || (!v->head_dim && v->hidden % v->heads != 0)) {
+/* Attention with the keys' heads, and experts, in every layer. */
+static int begin_kinds(struct settle *s, struct err *err) {
+    struct layer_kind plain = arch_plain_kind();
+    uint32_t heads = settle_u32(s, KEY_HEADS), head_dim = settle_u32(s, KEY_HEAD_DIM);
+    uint32_t kv_heads = settle_u32(s, KEY_KV_HEADS), dim = s->arch->dim;
+    if (heads == 0 || (!head_dim && dim % heads != 0)) {
         return err_set(
             err,
             "%s: num_attention_heads is %u: hidden_size %u must be a multiple of it where "
             "head_dim is not given",
-            path, v->heads, v->hidden);
+            s->path, heads, dim);
     }
-    a->att.head_dim = v->head_dim ? v->head_dim : v->hidden / v->heads;
-    a->att.qkv_bias = family == HF_QWEN2_MOE ? v->qkv_bias : v->attention_bias;
-    a->att.o_bias = v->attention_bias;
-    a->att.qk_norm = families[family_index(family)].qk_norm;
-    a->att.clip_qkv = (float)v->clip;
-    /* Publishers of qwen3_moe write down that it has its Q/K norm. */
-    const json_t *qk_norm = json_object_get(root, "use_qk_norm");
-    if (qk_norm && !json_is_null(qk_norm) &&
-        json_is_true(qk_norm) != (a->att.qk_norm != ARCH_QK_NORM_NONE)) {
-        return refuse_value(path, "use_qk_norm", qk_norm, a->att.qk_norm ? "true" : "false", err);
+    plain.att.n_heads = heads;
+    plain.att.n_kv_heads = kv_heads ? kv_heads : heads;
+    plain.att.head_dim = head_dim ? head_dim : dim / heads;
+    plain.moe = 1;
+    for (uint32_t l = 0; l < s->arch->n_layers; l++) {
+        s->kinds[l] = plain;
     }
     return 0;
 }
 
-static int fill_arch(struct hf_config *out, const json_t *root, const char *path, struct err *err) {
-    struct arch *a = &out->arch;
-    struct values v = {0};
-    size_t family = family_index(out->family);
-    for (size_t i = 0; i < KEY_COUNT; i++) {
-        if (read_key(&v, &keys[i], family, root, path, err)) {
+static int check_moe(const struct settle *s, struct err *err) {
+    uint32_t n_moe = 0;
+    for (uint32_t l = 0; l < s->arch->n_layers; l++) {
+        n_moe += s->kinds[l].moe;
+    }
+    if (n_moe == 0 || s->arch->n_experts == 0) {
+        return err_set(err,
+                       "%s: no layer has routed experts: this is not a mixture-of-experts model",
+                       s->path);
+    }
+    return 0;
+}
+
+static int fill_arch(struct settle *s, struct err *err) {
+    struct arch *a = s->arch;
+    for (const struct family_key *f = s->family->keys; f->id != KEY_END; f++) {
+        if (read_key(s, f, err) < 0) {
             return -1;
         }
     }
-    const json_t *act = json_object_get(root, "hidden_act");
-    const char *act_name = json_string_value(act);
-    if (act && (!act_name || (strcmp(act_name, "silu") != 0 && strcmp(act_name, "swish") != 0))) {
-        return refuse_value(path, "hidden_act", act, "\"silu\"", err);
-    }
     /* What sizes the lists below is bounded here; all other ranges are arch_check's. */
-    if (v.layers == 0 || v.layers > ARCH_MAX_LAYERS) {
-        return err_set(err, "%s: num_hidden_layers is %u, expected 1 .. %d", path, v.layers,
+    uint32_t layers = settle_u32(s, KEY_LAYERS), head_dim = settle_u32(s, KEY_HEAD_DIM);
+    if (layers == 0 || layers > ARCH_MAX_LAYERS) {
+        return err_set(err, "%s: num_hidden_layers is %u, expected 1 .. %d", s->path, layers,
                        ARCH_MAX_LAYERS);
     }
-    if (v.head_dim > 1 << 16 || v.hidden > 1 << 24) {
-        return err_set(err, "%s: head_dim %u or hidden_size %u is too large", path, v.head_dim,
-                       v.hidden);
+    if (head_dim > 1 << 16 || settle_u32(s, KEY_DIM) > 1 << 24) {
+        return err_set(err, "%s: head_dim %u or hidden_size %u is too large", s->path, head_dim,
+                       settle_u32(s, KEY_DIM));
     }
-    a->family = mem_strdup(families[family].model_type);
-    a->n_layers = v.layers;
-    a->dim = v.hidden;
-    a->vocab = v.vocab;
-    a->ctx_max_tok = v.max_pos;
-    a->norm_eps = (float)v.eps;
-    a->tied = v.tied;
-    out->tied_given = json_object_get(root, "tie_word_embeddings") != NULL;
-    /* Mixtral always renormalises: a file that says otherwise is not Mixtral. */
-    if (out->family == HF_MIXTRAL && !v.norm_topk) {
-        return err_set(err, "%s: norm_topk_prob false does not belong to the mixtral family", path);
-    }
-    struct layer_kind base = arch_plain_kind(), *kinds;
-    a->embed_scale = 1;
-    if (fill_attention(&base, &v, out->family, root, path, err)) {
+    *a = (struct arch){
+        .family = mem_strdup(s->family->name),
+        .n_layers = layers,
+        .dim = settle_u32(s, KEY_DIM),
+        .vocab = settle_u32(s, KEY_VOCAB),
+        .ctx_max_tok = settle_u32(s, KEY_CONTEXT),
+        .norm_eps = settle_f32(s, KEY_NORM_EPS),
+        .embed_scale = 1,
+        .n_experts = settle_u32(s, KEY_EXPERTS),
+        .n_active = settle_u32(s, KEY_ACTIVE),
+        .ffn_dim = settle_u32(s, KEY_EXPERT_DIM),
+        .tied = settle_u32(s, KEY_TIED),
+    };
+    s->kinds = mem_calloc(layers, sizeof *s->kinds);
+    if (check_act(s, err) < 0 || check_quantization(s, err) < 0 || begin_kinds(s, err) < 0 ||
+        s->family->settle(s, err) < 0 || check_moe(s, err) < 0) {
         return -1;
     }
-    kinds = mem_calloc(a->n_layers, sizeof *kinds);
-    for (uint32_t l = 0; l < a->n_layers; l++) {
-        kinds[l] = base;
-    }
-    int rc = fill_moe(a, kinds, &v, out->family, root, path, err) ||
-                     fill_window(a, kinds, &v, out->family, root, path, err)
-                 ? -1
-                 : 0;
-    arch_set_kinds(a, kinds);
-    free(kinds);
-    return rc < 0 ? -1
-                  : hf_rope_parse(a, base.att.head_dim, root, families[family].default_theta, path,
-                                  err);
+    arch_set_kinds(a, s->kinds);
+    return 0;
 }
 
 /* ---- generation defaults ---- */
 
-/* Stop tokens of a family whose file names none (the class defaults of transformers). */
-static int64_t default_eos(enum hf_family family) {
-    return family == HF_MIXTRAL ? 2 : family == HF_OLMOE ? 50279 : -1;
-}
-
-static int add_stop(struct arch *a, const json_t *v, const char *path, struct err *err) {
+static int add_stop(const struct settle *s, const json_t *v, const char *path, struct err *err) {
+    struct arch *a = s->arch;
     if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) >= a->vocab) {
-        char expected[64];
-        snprintf(expected, sizeof expected, "token ids below vocab_size %u", a->vocab);
-        return refuse_value(path, "eos_token_id", v, expected, err);
+        char text[64];
+        return err_set(err, "%s: eos_token_id is %s, expected token ids below vocab_size %u", path,
+                       hf_keys_text(v, text), a->vocab);
     }
     for (uint32_t i = 0; i < a->n_stop; i++) {
         if (a->stop_ids[i] == (uint32_t)json_integer_value(v)) {
@@ -422,19 +362,43 @@ static int add_stop(struct arch *a, const json_t *v, const char *path, struct er
 }
 
 /* An integer or a list. The caller has made sure that it is neither missing nor null. */
-static int fill_stops(struct arch *a, const json_t *eos, const char *path, struct err *err) {
+static int add_stops(const struct settle *s, const json_t *eos, const char *path, struct err *err) {
     if (!json_is_array(eos)) {
-        return add_stop(a, eos, path, err);
+        return add_stop(s, eos, path, err);
     }
     for (size_t i = 0; i < json_array_size(eos); i++) {
-        if (i >= 1024 || add_stop(a, json_array_get(eos, i), path, err)) {
-            return err_set(err, "%s: eos_token_id lists more than 1024 tokens", path);
+        if (i >= MAX_STOPS || add_stop(s, json_array_get(eos, i), path, err) < 0) {
+            return err_set(err, "%s: eos_token_id lists more than %d tokens", path, MAX_STOPS);
         }
     }
     return 0;
 }
 
-static int fill_generation(struct arch *a, const json_t *gen, const char *path, struct err *err) {
+static bool has_value(const json_t *root, const char *key) {
+    const json_t *v = json_object_get(root, key);
+    return v && !json_is_null(v);
+}
+
+static int fill_stops(const struct settle *s, const json_t *gen, const char *gen_path,
+                      struct err *err) {
+    struct arch *a = s->arch;
+    if (has_value(gen, "eos_token_id")) {
+        return add_stops(s, json_object_get(gen, "eos_token_id"), gen_path, err);
+    }
+    const json_t *eos = json_object_get(s->root, "eos_token_id");
+    if (eos) {
+        return json_is_null(eos) ? 0 : add_stops(s, eos, s->path, err);
+    }
+    if (s->family->eos >= 0 && s->family->eos < a->vocab) {
+        a->stop_ids = mem_calloc(1, sizeof *a->stop_ids);
+        a->stop_ids[a->n_stop++] = (uint32_t)s->family->eos;
+    }
+    return 0;
+}
+
+static int fill_generation(const struct settle *s, const json_t *gen, const char *path,
+                           struct err *err) {
+    struct arch *a = s->arch;
     const struct {
         const char *key;
         float *out;
@@ -451,14 +415,16 @@ static int fill_generation(struct arch *a, const json_t *gen, const char *path, 
             continue;
         }
         if (!json_is_number(v) || !(json_number_value(v) >= 0)) {
-            return refuse_value(path, hints[i].key, v, "a non-negative number", err);
+            char text[64];
+            return err_set(err, "%s: %s is %s, expected a non-negative number", path, hints[i].key,
+                           hf_keys_text(v, text));
         }
         *hints[i].out = (float)json_number_value(v);
     }
     if (json_is_false(json_object_get(gen, "do_sample"))) { /* the publisher decodes greedily */
         a->gen_temperature = 0;
     }
-    return 0;
+    return fill_stops(s, gen, path, err);
 }
 
 /* ---- parsing ---- */
@@ -479,44 +445,57 @@ static json_t *parse_object(struct hf_json file, struct err *err) {
     return root;
 }
 
-static bool has_value(const json_t *root, const char *key) {
-    const json_t *v = json_object_get(root, key);
-    return v && !json_is_null(v);
-}
-
 int hf_config_parse(struct hf_config *out, struct hf_json config, struct hf_json generation,
                     struct err *err) {
     int rc = -1;
-    json_t *gen = NULL;
-    json_t *root = parse_object(config, err);
-    if (!root || (generation.text && !(gen = parse_object(generation, err)))) {
+    json_t *gen = NULL, *text = NULL, *root = parse_object(config, err);
+    struct settle s = {.path = config.path, .arch = &out->arch};
+    if (!root || (generation.text && !(gen = parse_object(generation, err))) ||
+        find_family(&out->family, root, config.path, err) < 0 ||
+        !(text = unwrap(out->family, root, config.path, err))) {
         goto out;
     }
-    if (find_family(out, root, config.path, err) || fill_arch(out, root, config.path, err) ||
-        hf_keys_check(root, is_read, config.path, &out->warnings, err) ||
-        fill_generation(&out->arch, gen, generation.path, err)) {
+    s.family = out->family;
+    s.root = text;
+    out->tied_given = json_object_get(text, "tie_word_embeddings") != NULL;
+    if (fill_arch(&s, err) < 0 ||
+        hf_keys_check(text, is_read, &s, out->family->name, config.path, err) < 0 ||
+        fill_generation(&s, gen, generation.path, err) < 0) {
         goto out;
     }
-    struct arch *a = &out->arch;
-    int64_t fallback = default_eos(out->family);
-    if (has_value(gen, "eos_token_id")) {
-        rc = fill_stops(a, json_object_get(gen, "eos_token_id"), generation.path, err);
-    } else if (has_value(root, "eos_token_id")) {
-        rc = fill_stops(a, json_object_get(root, "eos_token_id"), config.path, err);
-    } else {
-        rc = 0;
-        if (!json_object_get(root, "eos_token_id") && fallback >= 0 && fallback < a->vocab) {
-            json_t *id = json_integer(fallback);
-            rc = add_stop(a, id, config.path, err);
-            json_decref(id);
-        }
-    }
-    if (rc == 0 && arch_check(a, err)) {
-        rc = err_prefix(err, "%s", config.path);
-    }
+    rc = arch_check(&out->arch, err) < 0 ? err_prefix(err, "%s", config.path) : 0;
 out:
+    free(s.kinds);
     json_decref(gen);
+    json_decref(text);
     json_decref(root);
+    return rc;
+}
+
+int hf_config_read(struct hf_config *out, const char *dir, struct err *err) {
+    int rc = -1;
+    uint8_t *config = NULL, *generation = NULL;
+    size_t config_bytes = 0, generation_bytes = 0;
+    char *config_path = mem_printf("%s/config.json", dir);
+    char *generation_path = mem_printf("%s/generation_config.json", dir);
+    if (access(config_path, F_OK) != 0) {
+        err_set(err, "%s: no config.json: not a Hugging Face checkpoint", dir);
+        goto out;
+    }
+    if (file_read(config_path, HF_MAX_CONFIG_BYTES, &config, &config_bytes, err) < 0 ||
+        (access(generation_path, F_OK) == 0 &&
+         file_read(generation_path, HF_MAX_CONFIG_BYTES, &generation, &generation_bytes, err) <
+             0)) {
+        goto out;
+    }
+    rc = hf_config_parse(
+        out, (struct hf_json){config_path, (const char *)config, config_bytes},
+        (struct hf_json){generation_path, (const char *)generation, generation_bytes}, err);
+out:
+    free(config);
+    free(generation);
+    free(config_path);
+    free(generation_path);
     return rc;
 }
 

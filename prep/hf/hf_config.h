@@ -1,29 +1,20 @@
 /*
  * hf_config: config.json and generation_config.json of a Hugging Face checkpoint -> struct arch.
  *
- * Owns: the table of supported families, the spelling, defaults and meaning of every key, stop
- * tokens and sampling defaults.
- * Leaves to others: the tensors (prep/hf), RoPE frequencies (prep/hf/hf_rope), keys that it does
- * not read (prep/hf/hf_keys), ranges and rules that tie the fields together (arch_check).
+ * Owns: finding the family, unwrapping the text model's object from a wrapper's, the spelling of
+ * every number, what all families have in common, stop tokens and sampling defaults.
+ * Leaves to others: defaults and layers of a family (family, settle), the tensors (hf), RoPE
+ * (hf_rope), keys that are not read (hf_keys), ranges and rules that tie the fields together
+ * (arch_check).
  * Threads: pure functions.
  */
 #ifndef PREP_HF_HF_CONFIG_H
 #define PREP_HF_HF_CONFIG_H
 
-#include "format/arch.h"
-
-/* The families; the values are bits, so that a table row can belong to several. */
-enum hf_family {
-    HF_MIXTRAL = 1,
-    HF_OLMOE = 2,
-    HF_QWEN2_MOE = 4,
-    HF_QWEN3_MOE = 8,
-    HF_ANY_FAMILY = 15,
-};
-enum { HF_FAMILIES = 4 };
+#include "prep/hf/family.h"
 
 struct hf_config {
-    enum hf_family family;
+    const struct family *family;
     struct arch arch;    /* `tied` is what the file says or the family's default: see tied_given */
     bool tied_given;     /* the file has the key tie_word_embeddings */
     struct buf warnings; /* lines ending in '\n', for people */
@@ -42,7 +33,10 @@ int hf_config_parse(struct hf_config *out, struct hf_json config, struct hf_json
                     struct err *err);
 void hf_config_free(struct hf_config *c);
 
-/* "mixtral, olmoe, qwen2_moe, qwen3_moe" */
-const char *hf_supported_families(void);
+/* The same from the files of directory `dir`. */
+int hf_config_read(struct hf_config *out, const char *dir, struct err *err);
+
+/* The spelling of a key that messages use. */
+const char *hf_config_key(enum family_key_id id);
 
 #endif

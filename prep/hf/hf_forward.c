@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { BLOCK_FLOATS = 1 << 18 }; /* decoded at a time */
+
 void hf_forward_open(struct hf_forward *h, const struct hf_model *model, struct backend *be,
                      uint32_t max_rows) {
     const struct arch *a = hf_arch(model);
@@ -16,8 +18,13 @@ void hf_forward_open(struct hf_forward *h, const struct hf_model *model, struct 
     h->uses = mem_calloc((size_t)max_rows * a->n_active, sizeof *h->uses);
 }
 
+void hf_forward_drop_layers(struct hf_forward *h) {
+    arena_free(&h->decoded[1]);
+}
+
 void hf_forward_close(struct hf_forward *h) {
-    arena_free(&h->vectors);
+    arena_free(&h->decoded[0]);
+    arena_free(&h->decoded[1]);
     for (int i = 0; i < 3; i++) {
         free(h->parts[i]);
     }
@@ -27,21 +34,38 @@ void hf_forward_close(struct hf_forward *h) {
     *h = (struct hf_forward){0};
 }
 
+/* Rows of the slot in the codec of `out`, into memory of the arena. */
+static int decode(struct hf_forward *h, enum slot_id slot, uint32_t layer, struct weight *out,
+                  struct err *err) {
+    size_t row_bytes = codec_row_bytes(out->codec, out->cols);
+    bool of_model = slot_at(slot)->scope == SLOT_OF_MODEL;
+    uint8_t *data = arena_alloc(&h->decoded[of_model ? 0 : 1], out->rows * row_bytes);
+    uint32_t block = BLOCK_FLOATS / out->cols ? BLOCK_FLOATS / out->cols : 1;
+    float *rows = mem_alloc((size_t)block * out->cols * sizeof *rows);
+    int rc = 0;
+    for (uint32_t first = 0; rc == 0 && first < out->rows; first += block) {
+        uint32_t n = out->rows - first < block ? out->rows - first : block;
+        rc = hf_tensor_rows(h->model, slot, layer, 0, first, n, rows, err);
+        for (uint32_t r = 0; rc == 0 && r < n; r++) {
+            out->codec->encode_row(rows + (size_t)r * out->cols, out->cols,
+                                   data + (first + r) * row_bytes);
+        }
+    }
+    free(rows);
+    out->stride_bytes = row_bytes;
+    out->data = data;
+    return rc;
+}
+
 static int get_weight(void *ctx, enum slot_id slot, uint32_t layer, struct weight *out,
                       struct err *err) {
     struct hf_forward *h = ctx;
     *out = hf_weight(h->model, slot, layer, 0);
-    if (slot_at(slot)->store != SLOT_STORE_EXACT) {
-        return 0;
+    bool vector = slot_at(slot)->store == SLOT_STORE_EXACT;
+    if (vector) {
+        out->codec = codec_by_id(CODEC_F32);
     }
-    float *f32 = arena_alloc(&h->vectors, (size_t)out->rows * out->cols * sizeof(float));
-    if (hf_tensor_rows(h->model, slot, layer, 0, 0, out->rows, f32, err) < 0) {
-        return -1;
-    }
-    out->codec = codec_by_id(CODEC_F32);
-    out->stride_bytes = out->cols * sizeof(float);
-    out->data = (const uint8_t *)f32;
-    return 0;
+    return vector || !out->data ? decode(h, slot, layer, out, err) : 0;
 }
 
 struct weight_source hf_forward_source(struct hf_forward *h) {
@@ -53,8 +77,8 @@ static int run_experts(void *ctx, uint32_t layer, const struct layer_weights *lw
                        struct err *err) {
     struct hf_forward *h = ctx;
     const struct arch *a = hf_arch(h->model);
+    struct expert_layer of = forward_expert_layer(a, layer, lw, codec_by_id(CODEC_F32));
     size_t dim = a->dim;
-    const struct expert_layer common = forward_expert_layer(a, layer, lw, codec_by_id(CODEC_F32));
     forward_group_uses(host_ids, b->rows * a->n_active, a->n_experts, h->first_use, h->uses);
     for (uint32_t e = 0; e < a->n_experts; e++) {
         uint32_t n_uses = h->first_use[e + 1] - h->first_use[e];
@@ -71,8 +95,12 @@ static int run_experts(void *ctx, uint32_t layer, const struct layer_weights *lw
             }
         }
         struct ffn_chunk chunk = {.data = (const uint8_t *)h->neurons, .n_neurons = a->ffn_dim};
-        struct expert_job job = {e, &chunk, 1, h->uses + h->first_use[e], n_uses};
-        h->be->ops->experts(h->be->self, &common, &job, 1, x, parts);
+        struct expert_job job = {.expert = e,
+                                 .chunks = &chunk,
+                                 .n_chunks = 1,
+                                 .uses = h->uses + h->first_use[e],
+                                 .n_uses = n_uses};
+        h->be->ops->experts(h->be->self, &of, &job, 1, x, parts);
     }
     return 0;
 }

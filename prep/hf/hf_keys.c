@@ -86,6 +86,43 @@ static const char *const ignored[] = {
     "model_max_length",
     "gradient_checkpointing",
     "tie_last_hidden_states",
+    "initial_context_length", /* what YaRN starts from, which its own object says too */
+    "mamba_ssm_dtype",
+    "vocab_size_per_layer_input", /* of inputs by layer, whose width is 0 */
+    /* further tokens predicted at once */
+    "mtp_num_hidden_layers",
+    "mtp_use_dedicated_embeddings",
+    "mtp_per_layer_config",
+};
+
+/* Keys of a wrapper that have nothing to do with its text model. */
+static const char *const wrapper_ignored[] = {
+    "architectures",
+    "model_type",
+    "tie_word_embeddings",
+    "quantization_config",
+    "eos_token_id",
+    "vision_config",
+    "audio_config",
+    "image_token_id",
+    "image_token_index",
+    "video_token_id",
+    "video_token_index",
+    "audio_token_id",
+    "audio_token_index",
+    "vision_start_token_id",
+    "vision_end_token_id",
+    "vision_token_id",
+    "vision_soft_tokens_per_image",
+    "audio_ms_per_token",
+    "audio_soft_tokens_per_image",
+    "boi_token_id",
+    "eoi_token_id",
+    "boa_token_id",
+    "eoa_token_id",
+    "boi_token_index",
+    "eoi_token_index",
+    "eoa_token_index",
 };
 
 /* Keys of other models, exporters and quantizers that change the arithmetic, and the number at
@@ -175,9 +212,9 @@ const char *hf_keys_text(const json_t *v, char text[64]) {
     return text;
 }
 
-static bool is_ignored(const char *name) {
-    for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++) {
-        if (strcmp(ignored[i], name) == 0) {
+static bool is_among(const char *name, const char *const *list, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(list[i], name) == 0) {
             return true;
         }
     }
@@ -193,20 +230,49 @@ static const struct neutral_key *find_refused(const char *name) {
     return NULL;
 }
 
-int hf_keys_check(const json_t *root, bool (*is_read)(const char *name), const char *path,
-                  struct buf *warnings, struct err *err) {
+/* A key that nobody reads. */
+static int check_key(const char *name, const json_t *v, const char *family, const char *path,
+                     struct err *err) {
+    char text[64];
+    const struct neutral_key *k = find_refused(name);
+    if (is_among(name, ignored, sizeof ignored / sizeof *ignored) ||
+        hf_keys_neutral(v, k ? k->neutral : 0)) {
+        return 0;
+    }
+    if (k) {
+        return err_set(err,
+                       "%s: %s is %s: it changes the arithmetic and is not supported in the "
+                       "%s family",
+                       path, name, hf_keys_text(v, text), family);
+    }
+    return err_set(err,
+                   "%s: unknown key %.64s is %s: the %s family as it is known has none such, "
+                   "and it may change the arithmetic",
+                   path, name, hf_keys_text(v, text), family);
+}
+
+int hf_keys_check(const json_t *root, bool (*is_read)(const void *ctx, const char *name),
+                  const void *ctx, const char *family, const char *path, struct err *err) {
     const char *name;
     json_t *v;
-    char text[64];
     json_object_foreach((json_t *)root, name, v) {
-        const struct neutral_key *k = find_refused(name);
-        if (k && !hf_keys_neutral(v, k->neutral)) {
-            return err_set(err, "%s: %s is %s: it changes the arithmetic and is not supported",
-                           path, name, hf_keys_text(v, text));
+        if (!is_read(ctx, name) && check_key(name, v, family, path, err) < 0) {
+            return -1;
         }
-        if (!k && !is_read(name) && !is_ignored(name) && !hf_keys_neutral(v, 0)) {
-            buf_printf(warnings, "%s: unknown key %.64s = %s has been ignored\n", path, name,
-                       hf_keys_text(v, text));
+    }
+    return 0;
+}
+
+int hf_keys_check_wrapper(const json_t *root, const char *inside, const char *family,
+                          const char *path, struct err *err) {
+    const char *name;
+    json_t *v;
+    size_t n = strcspn(inside, ".");
+    json_object_foreach((json_t *)root, name, v) {
+        if (!(strlen(name) == n && strncmp(name, inside, n) == 0) &&
+            !is_among(name, wrapper_ignored, sizeof wrapper_ignored / sizeof *wrapper_ignored) &&
+            check_key(name, v, family, path, err) < 0) {
+            return -1;
         }
     }
     return 0;

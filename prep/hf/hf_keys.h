@@ -3,9 +3,9 @@
  *
  * Owns: the list of keys that are known to change nothing at inference, the list of keys of other
  * models, exporters and quantizers that change the arithmetic, and the policy: the former are
- * ignored, the latter refused by name unless they hold a value at which they change nothing, any
- * other key is a warning.
- * Leaves to others: the keys that are read (prep/hf/hf_config, prep/hf/hf_rope).
+ * ignored; any other key is refused by name, known or not, unless it holds a value that says
+ * nothing, or at which it is known to change nothing.
+ * Leaves to others: the keys that are read (hf_config, settle, hf_rope).
  * Threads: pure functions.
  */
 #ifndef PREP_HF_HF_KEYS_H
@@ -25,9 +25,13 @@ bool hf_keys_neutral(const json_t *v, double neutral);
 /* A value for a message, cut short: `8`, `true`, `"gelu"`. Returns `text`. */
 const char *hf_keys_text(const json_t *v, char text[64]);
 
-/* Apply the policy to all keys of the file's root object for which is_read(name) is false.
- * Warnings are appended as lines. */
-int hf_keys_check(const json_t *root, bool (*is_read)(const char *name), const char *path,
-                  struct buf *warnings, struct err *err);
+/* Apply the policy to all keys of the text model's object for which is_read(ctx, name) is false. */
+int hf_keys_check(const json_t *root, bool (*is_read)(const void *ctx, const char *name),
+                  const void *ctx, const char *family, const char *path, struct err *err);
+
+/* The same for a wrapper around it, whose other models and their tokens do not count. `inside` is
+ * where the text model's object is. */
+int hf_keys_check_wrapper(const json_t *root, const char *inside, const char *family,
+                          const char *path, struct err *err);
 
 #endif

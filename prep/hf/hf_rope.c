@@ -1,6 +1,7 @@
 #include "prep/hf/hf_rope.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* The RoPE object's numbers. A key that the file lacks, or holds null under, is `given` false. */
@@ -14,6 +15,11 @@ struct rope {
         mscale_all_dim, low_freq_factor, high_freq_factor, partial_rotary_factor;
     bool truncate;
     const char *type;
+    uint32_t head_dim, ctx_max_tok;
+    /* What comes of it. */
+    uint32_t dim;    /* of a head's components that are turned */
+    float *inv_freq; /* [dim / 2] */
+    float scale;
 };
 
 /* Keys of the object that are numbers. */
@@ -47,8 +53,9 @@ static int parse_value(struct rope_value *out, const json_t *v, const char *key,
     return 0;
 }
 
-static int parse_object_key(struct rope *r, const char *key, const json_t *v, const char *path,
-                            struct err *err) {
+static int parse_object_key(struct rope *r, const struct settle *s, const char *key,
+                            const json_t *v, struct err *err) {
+    const char *path = s->path;
     for (size_t i = 0; i < sizeof rope_keys / sizeof *rope_keys; i++) {
         if (strcmp(rope_keys[i].key, key) == 0) {
             return parse_value((struct rope_value *)(void *)((char *)r + rope_keys[i].at), v, key,
@@ -75,47 +82,72 @@ static int parse_object_key(struct rope *r, const char *key, const json_t *v, co
         r->truncate = json_is_true(v);
         return 0;
     }
-    if (strcmp(key, "finetuned") == 0 || json_is_null(v)) { /* a note by some exporters */
-        return 0;
+    /* Positions in pictures have three axes; in text all three are the same. */
+    bool picture = strcmp(key, "mrope_section") == 0 || strcmp(key, "mrope_interleaved") == 0;
+    if (strcmp(key, "finetuned") == 0 || json_is_null(v) || (picture && s->family->rope.mrope)) {
+        return 0; /* the first is a note by some exporters */
     }
     return err_set(err, "%s: unknown RoPE key %s", path, key);
 }
 
-/* Which object rules, and what the keys beside it add: rope_scaling, where it says something,
- * replaces rope_parameters; rope_theta and partial_rotary_factor beside the object count where
- * it lacks them, and original_max_position_embeddings beside it counts before it. */
-static int parse_rope(struct rope *r, const json_t *root, double default_theta, const char *path,
-                      struct err *err) {
-    const json_t *object = json_object_get(root, "rope_scaling");
-    if (!object || json_is_null(object) ||
-        (json_is_object(object) && json_object_size(object) == 0)) {
-        object = json_object_get(root, "rope_parameters");
+static bool says_nothing(const json_t *v) {
+    return !v || json_is_null(v) || (json_is_object(v) && json_object_size(v) == 0);
+}
+
+/* Which object rules: rope_scaling, where it says something, replaces rope_parameters; without both
+ * it is the family's. Of a map by layer types, the type's. A new reference. */
+static json_t *find_object(const struct settle *s, const struct hf_rope_ask *ask, struct err *err) {
+    json_t *object = json_object_get(s->root, "rope_scaling");
+    object = says_nothing(object) ? json_object_get(s->root, "rope_parameters") : object;
+    if (object && !json_is_null(object) && !json_is_object(object)) {
+        err_set(err, "%s: rope_scaling or rope_parameters must be an object or null", s->path);
+        return NULL;
     }
-    r->truncate = true;
+    const char *fallback = s->family->rope.fallback;
     if (object && !json_is_null(object)) {
-        if (!json_is_object(object)) {
-            return err_set(err, "%s: rope_scaling or rope_parameters must be an object or null",
-                           path);
-        }
-        const char *key;
-        json_t *v;
-        json_object_foreach((json_t *)object, key, v) {
-            if (parse_object_key(r, key, v, path, err)) {
-                return -1;
-            }
+        json_incref(object);
+    } else {
+        object = fallback ? json_loads(fallback, 0, NULL) : json_object();
+    }
+    if (!s->family->rope.by_type) {
+        return object;
+    }
+    json_t *of_type = json_object_get(object, ask->layer_type);
+    if (!json_is_object(of_type)) {
+        err_set(err, "%s: rope_parameters has no object for %s", s->path, ask->layer_type);
+        json_decref(object);
+        return NULL;
+    }
+    json_incref(of_type);
+    json_decref(object);
+    return of_type;
+}
+
+/* What the keys beside the object add: rope_theta and partial_rotary_factor count where it lacks
+ * them, original_max_position_embeddings counts before it. */
+static int parse_rope(struct rope *r, const struct settle *s, const json_t *object,
+                      struct err *err) {
+    const char *key;
+    json_t *v;
+    r->truncate = true;
+    json_object_foreach((json_t *)object, key, v) {
+        if (parse_object_key(r, s, key, v, err) < 0) {
+            return -1;
         }
     }
     struct rope_value theta = {0}, partial = {0}, original = {0};
-    if (parse_value(&theta, json_object_get(root, "rope_theta"), "rope_theta", path, err) ||
+    const json_t *root = s->root;
+    if (parse_value(&theta, json_object_get(root, "rope_theta"), "rope_theta", s->path, err) < 0 ||
         parse_value(&partial, json_object_get(root, "partial_rotary_factor"),
-                    "partial_rotary_factor", path, err) ||
+                    "partial_rotary_factor", s->path, err) < 0 ||
         parse_value(&original, json_object_get(root, "original_max_position_embeddings"),
-                    "original_max_position_embeddings", path, err)) {
+                    "original_max_position_embeddings", s->path, err) < 0) {
         return -1;
     }
+    const struct family_rope *f = &s->family->rope;
     r->theta = r->theta.given ? r->theta
                : theta.given  ? theta
-                              : (struct rope_value){default_theta, true};
+                              : (struct rope_value){f->theta, true};
     r->partial_rotary_factor = r->partial_rotary_factor.given ? r->partial_rotary_factor : partial;
     r->original_tok = original.given ? original : r->original_tok;
     r->type = r->type ? r->type : "default";
@@ -127,11 +159,11 @@ static float pair_period(const struct rope *r, uint32_t i, uint32_t dim) {
     return (float)pow((double)(float)r->theta.value, (double)((float)(2 * i) / (float)dim));
 }
 
-static int fill_default(struct arch *a, const struct rope *r, const char *path, struct err *err) {
+static int fill_default(struct rope *r, const char *path, struct err *err) {
     (void)path;
     (void)err;
-    for (uint32_t i = 0; i < a->rope_dim[0] / 2; i++) {
-        a->rope_inv_freq[i] = 1.0f / pair_period(r, i, a->rope_dim[0]);
+    for (uint32_t i = 0; i < r->dim / 2; i++) {
+        r->inv_freq[i] = 1.0f / pair_period(r, i, r->dim);
     }
     return 0;
 }
@@ -145,19 +177,19 @@ static int need(const struct rope_value *v, const char *key, double min, const s
     return 0;
 }
 
-static int fill_linear(struct arch *a, const struct rope *r, const char *path, struct err *err) {
+static int fill_linear(struct rope *r, const char *path, struct err *err) {
     if (need(&r->factor, "factor", 0x1p-20, r, path, err)) {
         return -1;
     }
-    fill_default(a, r, path, err);
-    for (uint32_t i = 0; i < a->rope_dim[0] / 2; i++) {
-        a->rope_inv_freq[i] /= (float)r->factor.value;
+    fill_default(r, path, err);
+    for (uint32_t i = 0; i < r->dim / 2; i++) {
+        r->inv_freq[i] /= (float)r->factor.value;
     }
     return 0;
 }
 
 /* Llama 3: long waves are stretched by the factor, short ones kept, those between blended. */
-static int fill_llama3(struct arch *a, const struct rope *r, const char *path, struct err *err) {
+static int fill_llama3(struct rope *r, const char *path, struct err *err) {
     if (need(&r->factor, "factor", 0x1p-20, r, path, err) ||
         need(&r->low_freq_factor, "low_freq_factor", 0x1p-20, r, path, err) ||
         need(&r->high_freq_factor, "high_freq_factor", 0x1p-20, r, path, err)) {
@@ -168,17 +200,17 @@ static int fill_llama3(struct arch *a, const struct rope *r, const char *path, s
         return err_set(err, "%s: RoPE high_freq_factor %g must be above low_freq_factor %g", path,
                        r->high_freq_factor.value, r->low_freq_factor.value);
     }
-    float original = r->original_tok.given ? (float)r->original_tok.value : (float)a->ctx_max_tok;
+    float original = r->original_tok.given ? (float)r->original_tok.value : (float)r->ctx_max_tok;
     float factor = (float)r->factor.value;
-    fill_default(a, r, path, err);
-    for (uint32_t i = 0; i < a->rope_dim[0] / 2; i++) {
-        float freq = a->rope_inv_freq[i];
+    fill_default(r, path, err);
+    for (uint32_t i = 0; i < r->dim / 2; i++) {
+        float freq = r->inv_freq[i];
         float wave = (float)(2 * M_PI) / freq;
         if (wave > original / low) {
-            a->rope_inv_freq[i] = freq / factor;
+            r->inv_freq[i] = freq / factor;
         } else if (!(wave < original / high)) {
             float smooth = (original / wave - low) / (high - low);
-            a->rope_inv_freq[i] = (1 - smooth) * freq / factor + smooth * freq;
+            r->inv_freq[i] = (1 - smooth) * freq / factor + smooth * freq;
         }
     }
     return 0;
@@ -198,17 +230,17 @@ static double or_default(const struct rope_value *v, double value) {
     return v->given && v->value != 0 ? v->value : value;
 }
 
-static int fill_yarn(struct arch *a, const struct rope *r, const char *path, struct err *err) {
-    double original = r->original_tok.given ? r->original_tok.value : a->ctx_max_tok;
+static int fill_yarn(struct rope *r, const char *path, struct err *err) {
+    double original = r->original_tok.given ? r->original_tok.value : r->ctx_max_tok;
     if (!(original >= 1)) {
         return err_set(err, "%s: RoPE original_max_position_embeddings must be at least 1", path);
     }
-    double factor = r->factor.given ? r->factor.value : a->ctx_max_tok / original;
+    double factor = r->factor.given ? r->factor.value : r->ctx_max_tok / original;
     if (!(factor >= 0x1p-20) || !(r->theta.value > 1)) {
         return err_set(err, "%s: rope_type yarn needs factor > 0 and rope_theta > 1, got %g and %g",
                        path, factor, r->theta.value);
     }
-    uint32_t dim = a->rope_dim[0];
+    uint32_t dim = r->dim;
     double low = yarn_dim(r, or_default(&r->beta_fast, 32), original, dim);
     double high = yarn_dim(r, or_default(&r->beta_slow, 1), original, dim);
     low = fmax(r->truncate ? floor(low) : low, 0);
@@ -220,8 +252,7 @@ static int fill_yarn(struct arch *a, const struct rope *r, const char *path, str
         float period = pair_period(r, i, dim);
         float ramp = ((float)i - (float)low) / (float)(high - low);
         float keep = 1.0f - fminf(fmaxf(ramp, 0), 1);
-        a->rope_inv_freq[i] =
-            1.0f / ((float)factor * period) * (1.0f - keep) + 1.0f / period * keep;
+        r->inv_freq[i] = 1.0f / ((float)factor * period) * (1.0f - keep) + 1.0f / period * keep;
     }
     double scale = yarn_mscale(factor, 1);
     if (r->attention_factor.given) {
@@ -229,43 +260,82 @@ static int fill_yarn(struct arch *a, const struct rope *r, const char *path, str
     } else if (or_default(&r->mscale, 0) != 0 && or_default(&r->mscale_all_dim, 0) != 0) {
         scale = yarn_mscale(factor, r->mscale.value) / yarn_mscale(factor, r->mscale_all_dim.value);
     }
-    a->rope_scale[0] = (float)scale;
+    r->scale = (float)scale;
+    return 0;
+}
+
+/* The first components of the whole head turn as in the default type, the others not at all. */
+static int fill_proportional(struct rope *r, const char *path, struct err *err) {
+    double part = r->partial_rotary_factor.value, factor = or_default(&r->factor, 1);
+    uint32_t turned = (uint32_t)(part * r->head_dim / 2);
+    (void)path;
+    (void)err;
+    for (uint32_t i = 0; i < turned; i++) {
+        r->inv_freq[i] = 1.0f / pair_period(r, i, r->dim) / (float)factor;
+    }
     return 0;
 }
 
 static const struct rope_type {
     const char *name;
-    int (*fill)(struct arch *a, const struct rope *r, const char *path, struct err *err);
+    int (*fill)(struct rope *r, const char *path, struct err *err);
+    bool whole; /* it turns the whole head, whatever its partial_rotary_factor */
 } rope_types[] = {
     {"default", fill_default},
     {"linear", fill_linear},
     {"llama3", fill_llama3},
     {"yarn", fill_yarn},
+    {"proportional", fill_proportional, true},
 };
 
-int hf_rope_parse(struct arch *a, uint32_t head_dim, const json_t *root, double default_theta,
-                  const char *path, struct err *err) {
-    struct rope r = {0};
-    if (parse_rope(&r, root, default_theta, path, err)) {
+/* The part of each head that is turned. */
+static int check_part(struct rope *r, const struct settle *s, struct err *err) {
+    double known = s->family->rope.partial, *part = &r->partial_rotary_factor.value;
+    if (!r->partial_rotary_factor.given) {
+        *part = known > 0 ? known : 1;
+    }
+    if (known > 0 ? !(*part > 0 && *part <= 1) : *part != 1) {
+        return err_set(err,
+                       "%s: partial_rotary_factor %g is not supported for this family, only %s",
+                       s->path, *part, known > 0 ? "above 0 and up to 1" : "1");
+    }
+    return 0;
+}
+
+static int fill_rope(struct rope *r, struct settle *s, struct err *err) {
+    if (!(r->theta.value > 0) || !isfinite((float)r->theta.value)) {
+        return err_set(err, "%s: rope_theta must be a positive number, got %g", s->path,
+                       r->theta.value);
+    }
+    if (check_part(r, s, err) < 0) {
         return -1;
     }
-    if (!(r.theta.value > 0) || !isfinite((float)r.theta.value)) {
-        return err_set(err, "%s: rope_theta must be a positive number, got %g", path,
-                       r.theta.value);
-    }
-    if (r.partial_rotary_factor.given && r.partial_rotary_factor.value != 1) {
-        return err_set(err, "%s: partial_rotary_factor %g is not supported for this family, only 1",
-                       path, r.partial_rotary_factor.value);
-    }
     for (size_t i = 0; i < sizeof rope_types / sizeof *rope_types; i++) {
-        if (strcmp(rope_types[i].name, r.type) == 0) {
-            float *none = mem_calloc(head_dim / 2 + 1, sizeof *none);
-            arch_add_rope(a, head_dim, none, 1);
-            free(none);
-            return rope_types[i].fill(a, &r, path, err);
+        if (strcmp(rope_types[i].name, r->type) == 0) {
+            double part = rope_types[i].whole ? 1 : r->partial_rotary_factor.value;
+            r->dim = (uint32_t)(r->head_dim * part);
+            r->inv_freq = mem_calloc(r->dim / 2 + 1, sizeof *r->inv_freq);
+            r->scale = 1;
+            return rope_types[i].fill(r, s->path, err);
         }
     }
-    return err_set(
-        err, "%s: rope_type \"%s\" is not supported; supported: default, linear, llama3, yarn",
-        path, r.type);
+    return err_set(err,
+                   "%s: rope_type \"%s\" is not supported; supported: default, linear, llama3, "
+                   "yarn, proportional",
+                   s->path, r->type);
+}
+
+int hf_rope_add(struct settle *s, const struct hf_rope_ask *ask, uint32_t *index, struct err *err) {
+    struct rope r = {.head_dim = ask->head_dim, .ctx_max_tok = s->arch->ctx_max_tok};
+    json_t *object = find_object(s, ask, err);
+    int rc = object ? parse_rope(&r, s, object, err) : -1;
+    if (rc == 0) {
+        rc = fill_rope(&r, s, err);
+    }
+    if (rc == 0) {
+        *index = arch_add_rope(s->arch, r.dim, r.inv_freq, r.scale);
+    }
+    free(r.inv_freq);
+    json_decref(object);
+    return rc;
 }

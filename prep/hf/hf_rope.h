@@ -1,9 +1,10 @@
 /*
  * hf_rope: the RoPE part of config.json -> frequencies and the factor on cos and sin.
  *
- * Owns: both spellings (rope_theta and rope_scaling; rope_parameters), the rope types default,
- * linear, llama3 and yarn. Every other type is refused by name.
- * Leaves to others: everything else in the file (prep/hf/hf_config).
+ * Owns: both spellings (rope_theta and rope_scaling; rope_parameters), one object or one for each
+ * type of layers, the rope types default, linear, llama3, yarn and proportional. Every other type
+ * is refused by name.
+ * Leaves to others: everything else in the file (hf_config), which layer has which set (family).
  * Threads: pure functions.
  *
  * The frequencies are computed in the steps and the fp32 rounding of Hugging Face transformers
@@ -12,13 +13,21 @@
 #ifndef PREP_HF_HF_ROPE_H
 #define PREP_HF_HF_ROPE_H
 
-#include <jansson.h>
+#include "prep/hf/settle.h"
 
-#include "format/arch.h"
+struct hf_rope_ask {
+    uint32_t head_dim;
+    const char *layer_type; /* whose object it is, in a family whose objects are by type */
+};
 
+<<<<<<< HEAD
 /* Fill rope_dim, rope_inv_freq and rope_scale of `a`, whose head_dim and ctx_max_tok are set,
  * from the file's root object. `default_theta` is the family's; `path` is for messages. */
 int hf_rope_parse(struct arch *a, uint32_t head_dim, const json_t *root, double default_theta,
                   const char *path, struct err *err);
+=======
+/* Add to s->arch, whose ctx_max_tok is set, the rope set that the file describes. */
+int hf_rope_add(struct settle *s, const struct hf_rope_ask *ask, uint32_t *index, struct err *err);
+>>>>>>> ebf378a (hf: a family is one file of rows; gpt_oss)
 
 #endif

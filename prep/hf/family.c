@@ -1,0 +1,55 @@
+#include "prep/hf/family.h"
+
+#include <stdio.h>
+
+static const struct family *const families[] = {
+    &family_gemma4,    &family_gpt_oss,     &family_mixtral,   &family_olmoe,
+    &family_qwen2_moe, &family_qwen3_5_moe, &family_qwen3_moe, &family_qwen3_next,
+};
+
+const struct family *family_at(size_t i) {
+    return i < sizeof families / sizeof *families ? families[i] : NULL;
+}
+
+const char *family_list(char text[256]) {
+    size_t n = 0;
+    for (size_t i = 0; family_at(i); i++) {
+        n += (size_t)snprintf(text + n, 256 - n, "%s%s", n ? ", " : "", family_at(i)->name);
+    }
+    return text;
+}
+
+#define LAYER FAMILY_LAYER
+const struct family_name family_common[] = {
+    {SLOT_EMBED, "model.embed_tokens.weight"},
+    {SLOT_OUT_NORM, "model.norm.weight"},
+    {SLOT_HEAD, "lm_head.weight"},
+    {SLOT_ATTN_NORM, LAYER "input_layernorm.weight"},
+    {SLOT_Q, LAYER "self_attn.q_proj.weight"},
+    {SLOT_K, LAYER "self_attn.k_proj.weight"},
+    {SLOT_V, LAYER "self_attn.v_proj.weight"},
+    {SLOT_O, LAYER "self_attn.o_proj.weight"},
+    {SLOT_Q_BIAS, LAYER "self_attn.q_proj.bias"},
+    {SLOT_K_BIAS, LAYER "self_attn.k_proj.bias"},
+    {SLOT_V_BIAS, LAYER "self_attn.v_proj.bias"},
+    {SLOT_O_BIAS, LAYER "self_attn.o_proj.bias"},
+    {SLOT_Q_NORM, LAYER "self_attn.q_norm.weight"},
+    {SLOT_K_NORM, LAYER "self_attn.k_norm.weight"},
+    {SLOT_FFN_NORM, LAYER "post_attention_layernorm.weight"},
+    {SLOT_ROUTER, LAYER "mlp.gate.weight"},
+    {SLOT_MLP_GATE, LAYER "mlp.gate_proj.weight", .when = FAMILY_DENSE_LAYER},
+    {SLOT_MLP_UP, LAYER "mlp.up_proj.weight", .when = FAMILY_DENSE_LAYER},
+    {SLOT_MLP_DOWN, LAYER "mlp.down_proj.weight", .when = FAMILY_DENSE_LAYER},
+    {SLOT_MLP_GATE, LAYER "mlp.shared_expert.gate_proj.weight", .when = FAMILY_MOE_LAYER},
+    {SLOT_MLP_UP, LAYER "mlp.shared_expert.up_proj.weight", .when = FAMILY_MOE_LAYER},
+    {SLOT_MLP_DOWN, LAYER "mlp.shared_expert.down_proj.weight", .when = FAMILY_MOE_LAYER},
+    {SLOT_MLP_SWITCH, LAYER "mlp.shared_expert_gate.weight"},
+    /* One tensor for each expert as the Hub has them, or those of all experts in one. */
+    {SLOT_EXPERT_GATE, LAYER "mlp.experts.{E}.gate_proj.weight"},
+    {SLOT_EXPERT_UP, LAYER "mlp.experts.{E}.up_proj.weight"},
+    {SLOT_EXPERT_DOWN, LAYER "mlp.experts.{E}.down_proj.weight"},
+    {SLOT_EXPERT_GATE, LAYER "mlp.experts.gate_up_proj", HF_EXPERTS_FIRST},
+    {SLOT_EXPERT_UP, LAYER "mlp.experts.gate_up_proj", HF_EXPERTS_SECOND},
+    {SLOT_EXPERT_DOWN, LAYER "mlp.experts.down_proj", HF_EXPERTS},
+    {.pattern = NULL},
+};

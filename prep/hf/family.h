@@ -1,0 +1,133 @@
+/*
+ * family: what a family of models is, as Hugging Face spells it.
+ *
+ * Owns: struct family, which is rows: names of types, of tensors and how each is read, keys of
+ * config.json with the family's defaults, tensors to leave out; and one function for the rest. Each
+ * family is a file, family_<name>.c, and a line in the table of family.c.
+ * Leaves to others: reading keys (hf_config), finding tensors (hf_names), layouts (hf_matrix), what
+ * families' functions have in common (settle).
+ * Threads: constant tables.
+ */
+#ifndef PREP_HF_FAMILY_H
+#define PREP_HF_FAMILY_H
+
+#include "prep/hf/hf_matrix.h"
+
+struct settle;
+
+/* ---- tensors ---- */
+
+enum family_when { FAMILY_ALWAYS, FAMILY_DENSE_LAYER, FAMILY_MOE_LAYER };
+
+/* A tensor that may hold a slot. {L} and {E} stand for layer and expert; what of the checkpoint's
+ * names stands before "model." or "lm_head." is hf_names' affair. */
+struct family_name {
+    enum slot_id slot;
+    const char *pattern; /* NULL ends a list */
+    enum hf_layout layout;
+    enum hf_value value;
+    enum family_when when;
+    const char *scales; /* not NULL: `pattern` holds MXFP4 blocks, this their scales */
+};
+
+#define FAMILY_LAYER "model.layers.{L}."
+
+/* ---- keys ---- */
+
+/* Numbers of config.json; hf_config has their spellings. */
+enum family_key_id {
+    KEY_END, /* ends a list */
+    KEY_VOCAB,
+    KEY_DIM,
+    KEY_MLP_DIM,
+    KEY_LAYERS,
+    KEY_HEADS,
+    KEY_KV_HEADS, /* 0 = as many as heads */
+    KEY_HEAD_DIM, /* 0 = dim / heads */
+    KEY_CONTEXT,
+    KEY_NORM_EPS,
+    KEY_TIED,
+    KEY_EXPERTS,
+    KEY_ACTIVE,
+    KEY_EXPERT_DIM,
+    KEY_SHARED_DIM,
+    KEY_SPARSE_STEP,
+    KEY_NORM_TOPK,
+    KEY_QKV_BIAS,
+    KEY_ATTENTION_BIAS,
+    KEY_QK_NORM,
+    KEY_CLIP_QKV,
+    KEY_WINDOW, /* 0 = none */
+    KEY_USE_WINDOW,
+    KEY_MAX_WINDOW_LAYERS,
+    KEY_SWIGLU_LIMIT,
+    KEY_SWIGLU_ALPHA,
+    KEY_FULL_INTERVAL,
+    KEY_OUTPUT_GATE,
+    KEY_DELTA_K_HEADS,
+    KEY_DELTA_V_HEADS,
+    KEY_DELTA_K_DIM,
+    KEY_DELTA_V_DIM,
+    KEY_DELTA_CONV,
+    KEY_MOE_BLOCK,
+    KEY_LAYER_INPUT_DIM,
+    KEY_GLOBAL_HEAD_DIM,
+    KEY_GLOBAL_KV_HEADS,
+    KEY_K_EQ_V,
+    KEY_SHARED_KV_LAYERS,
+    KEY_DOUBLE_MLP,
+    KEY_LOGIT_CAP,
+    KEY_COUNT,
+};
+
+/* A key that the family has, and its value without it. */
+struct family_key {
+    enum family_key_id id;
+    double fallback;
+};
+
+struct family_rope {
+    double theta;         /* without rope_theta */
+    double partial;       /* without partial_rotary_factor; 0: no other factor than 1 is known */
+    const char *fallback; /* JSON: the object where the file has none; NULL = {} */
+    bool by_type;         /* rope_parameters is a map from layer types to objects */
+    bool mrope;           /* keys of positions in pictures may stand there: nothing to text */
+};
+
+/* ---- the family ---- */
+
+enum { FAMILY_MAX_NAMES = 4 };
+
+struct family {
+    const char *name; /* in archives, for people */
+    /* model_type and architectures that it goes by, those of a wrapper included */
+    const char *types[FAMILY_MAX_NAMES], *architectures[FAMILY_MAX_NAMES];
+    const char *inside; /* where a wrapper keeps the configuration: keys, parted by dots; or NULL */
+    const char *act;    /* the activation that hidden_act must name; NULL = "silu" */
+    bool mxfp4;         /* such a quantization_config is what `scales` of its names read */
+    int64_t eos;        /* stop token where no file names one; negative = none */
+    struct family_rope rope;
+    const struct family_key *keys;
+    const char *const *reads; /* keys that `settle` reads by itself; ends with NULL */
+    /* The rows of a slot, of which the first counts that the checkpoint has; a slot without any has
+     * those of family_common. */
+    const struct family_name *names;
+    const char *const *skipped; /* patterns (fnmatch) of tensors that are not the text model's;
+                                   ends with NULL; or NULL */
+    /* Complete the kinds of all layers, which have plain attention with the keys' heads, experts,
+     * and nothing else; see settle.h. */
+    int (*settle)(struct settle *s, struct err *err);
+};
+
+/* The families, in order of their names; NULL past the end. */
+const struct family *family_at(size_t i);
+/* Names that most families share. */
+extern const struct family_name family_common[];
+/* "mixtral, olmoe, ..." for messages. Returns `text`. */
+const char *family_list(char text[256]);
+
+/* The rows of the families: family_<name>.c. */
+extern const struct family family_gemma4, family_gpt_oss, family_mixtral, family_olmoe,
+    family_qwen2_moe, family_qwen3_5_moe, family_qwen3_moe, family_qwen3_next;
+
+#endif

@@ -1,0 +1,411 @@
+#include "prep/hf/hf_matrix.h"
+
+#include <math.h>
+#include <string.h>
+
+enum {
+    FP4_GROUP = 32, /* elements that share a scale in MXFP4 */
+    RUN_BUFFER = 256,
+    TILE_OUTER = 16,
+    TILE_INNER = 64,
+};
+
+/* ---- layouts ---- */
+
+/* What a layout's function knows, and the shape that it asks for. */
+struct lay {
+    const struct arch *a;
+    uint32_t layer, expert;
+    uint64_t shape[3];
+    uint32_t n_dims;
+};
+
+struct layout {
+    bool experts;  /* the tensor has a matrix for each expert */
+    bool turned;   /* rows and columns are exchanged */
+    uint32_t of;   /* matrices whose rows are fused, */
+    uint32_t pick; /* and which of them it is */
+    bool in_turn;  /* their rows alternate */
+    void (*fill)(const struct layout *y, struct lay *l,
+                 struct hf_matrix *m); /* NULL: by the above */
+};
+
+static void set_shape(struct lay *l, uint32_t n_dims, uint64_t s0, uint64_t s1, uint64_t s2) {
+    l->n_dims = n_dims;
+    l->shape[0] = s0;
+    l->shape[1] = s1;
+    l->shape[2] = s2;
+}
+
+/* One part in one group; its rows lie `row_step` apart. */
+static void set_part(struct hf_matrix *m, uint64_t first, uint64_t row_step, uint64_t col_step) {
+    m->row_step = row_step;
+    m->col_step = col_step;
+    m->n_parts = 1;
+    m->parts[0] = (struct hf_part){.rows = m->rows, .group_rows = m->rows, .first = first};
+}
+
+static void fill_regular(const struct layout *y, struct lay *l, struct hf_matrix *m) {
+    uint64_t rows = (uint64_t)y->of * m->rows, cols = m->cols;
+    uint64_t unit = y->turned ? 1 : cols; /* elements from a row of the tensor to the next */
+    uint64_t first = l->expert * (y->experts ? rows * cols : 0) +
+                     y->pick * (y->in_turn ? 1 : (uint64_t)m->rows) * unit;
+    set_part(m, first, (y->in_turn ? y->of : 1) * unit, y->turned ? rows : 1);
+    if (y->experts) {
+        set_shape(l, 3, l->a->n_experts, y->turned ? cols : rows, y->turned ? rows : cols);
+    } else {
+        set_shape(l, 2, rows, cols, 0);
+    }
+}
+
+static void fill_conv(const struct layout *y, struct lay *l, struct hf_matrix *m) {
+    (void)y;
+    set_part(m, 0, m->cols, 1);
+    set_shape(l, 3, m->rows, 1, m->cols);
+}
+
+static void fill_cols(const struct layout *y, struct lay *l, struct hf_matrix *m) {
+    set_part(m, y->pick, 2 * (uint64_t)m->cols, 2);
+    set_shape(l, 2, m->rows, 2 * (uint64_t)m->cols, 0);
+}
+
+/* A part for each of `sizes` from `pick` on, of blocks that hold sum(sizes) rows each. */
+static void set_groups(struct lay *l, struct hf_matrix *m, uint32_t groups, const uint32_t sizes[4],
+                       uint32_t pick, uint32_t n_parts) {
+    uint64_t block = 0, at = 0, cols = m->cols;
+    for (uint32_t i = 0; i < 4; i++) {
+        at += i < pick ? sizes[i] : 0;
+        block += sizes[i];
+    }
+    m->row_step = cols;
+    m->col_step = 1;
+    m->n_parts = n_parts;
+    for (uint32_t i = 0; i < n_parts; i++) {
+        uint32_t n = sizes[pick + i];
+        m->parts[i] = (struct hf_part){groups * n, n, at * cols, block * cols};
+        at += n;
+    }
+    set_shape(l, 2, groups * block, cols, 0);
+}
+
+static void fill_heads(const struct layout *y, struct lay *l, struct hf_matrix *m) {
+    const struct attention_rule *r = &arch_kind(l->a, l->layer)->att;
+    set_groups(l, m, r->n_heads, (const uint32_t[4]){r->head_dim, r->head_dim}, y->pick, 1);
+}
+
+static void fill_delta_qkvz(const struct layout *y, struct lay *l, struct hf_matrix *m) {
+    const struct delta_rule *r = &arch_kind(l->a, l->layer)->delta;
+    uint32_t values = r->n_v_heads / r->n_k_heads * r->v_dim;
+    set_groups(l, m, r->n_k_heads, (const uint32_t[4]){r->k_dim, r->k_dim, values, values}, y->pick,
+               y->pick == 0 ? 3 : 1);
+}
+
+static void fill_delta_ba(const struct layout *y, struct lay *l, struct hf_matrix *m) {
+    const struct delta_rule *r = &arch_kind(l->a, l->layer)->delta;
+    uint32_t values = r->n_v_heads / r->n_k_heads;
+    set_groups(l, m, r->n_k_heads, (const uint32_t[4]){values, values}, y->pick, 1);
+}
+
+static const struct layout layouts[HF_LAYOUT_COUNT] = {
+    [HF_PLAIN] = {.of = 1},
+    [HF_CONV] = {.fill = fill_conv},
+    [HF_EXPERTS] = {.experts = true, .of = 1},
+    [HF_EXPERTS_FIRST] = {.experts = true, .of = 2},
+    [HF_EXPERTS_SECOND] = {.experts = true, .of = 2, .pick = 1},
+    [HF_EXPERTS_EVEN] = {.experts = true, .of = 2, .in_turn = true},
+    [HF_EXPERTS_ODD] = {.experts = true, .of = 2, .pick = 1, .in_turn = true},
+    [HF_EXPERTS_TURNED] = {.experts = true, .turned = true, .of = 1},
+    [HF_EXPERTS_EVEN_TURNED] = {.experts = true, .turned = true, .of = 2, .in_turn = true},
+    [HF_EXPERTS_ODD_TURNED] =
+        {.experts = true, .turned = true, .of = 2, .pick = 1, .in_turn = true},
+    [HF_COLS_EVEN] = {.fill = fill_cols},
+    [HF_COLS_ODD] = {.pick = 1, .fill = fill_cols},
+    [HF_HEADS_FIRST] = {.fill = fill_heads},
+    [HF_HEADS_SECOND] = {.pick = 1, .fill = fill_heads},
+    [HF_DELTA_QKV] = {.fill = fill_delta_qkvz},
+    [HF_DELTA_Z] = {.pick = 3, .fill = fill_delta_qkvz},
+    [HF_DELTA_B] = {.fill = fill_delta_ba},
+    [HF_DELTA_A] = {.pick = 1, .fill = fill_delta_ba},
+};
+
+/* ---- shapes ---- */
+
+static int check_shape(const struct st_tensor *t, const uint64_t *shape, uint32_t n_dims,
+                       bool vector, struct err *err) {
+    struct st_tensor want = *t;
+    want.n_dims = vector ? 1 : n_dims;
+    memcpy(want.shape, vector ? shape + n_dims - 1 : shape, want.n_dims * sizeof *shape);
+    bool same = t->n_dims == n_dims && memcmp(t->shape, shape, n_dims * sizeof *shape) == 0;
+    if (vector && t->n_dims == 1) {
+        same = t->shape[0] == shape[n_dims - 1];
+    }
+    if (!same) {
+        char expected[192], got[192];
+        return err_set(err, "%s: tensor \"%s\": shape is %s, config.json implies %s", t->file,
+                       t->name, st_shape_text(t, got), st_shape_text(&want, expected));
+    }
+    return 0;
+}
+
+static int check_dtype(const struct st_tensor *t, const char *wanted, struct err *err) {
+    bool floats = t->dtype == ST_BF16 || t->dtype == ST_F16 || t->dtype == ST_F32;
+    if (wanted ? strcmp(t->dtype_name, wanted) != 0 : !floats) {
+        return err_set(err, "%s: tensor \"%s\": dtype %s is not supported; supported: %s", t->file,
+                       t->name, t->dtype_name, wanted ? wanted : "BF16, F16, F32");
+    }
+    return 0;
+}
+
+/* Blocks have 16 bytes for each group of 32 columns, scales one. */
+static int check_fp4(const struct lay *l, const struct st_tensor *blocks,
+                     const struct st_tensor *scales, struct err *err) {
+    uint64_t shape[4] = {l->shape[0], l->shape[1], l->shape[2] / FP4_GROUP, FP4_GROUP / 2};
+    if (l->n_dims != 3 || l->shape[2] % FP4_GROUP != 0) {
+        return err_set(err, "%s: tensor \"%s\": MXFP4 needs rows of a multiple of 32 columns",
+                       blocks->file, blocks->name);
+    }
+    if (check_dtype(blocks, "U8", err) < 0 || check_shape(blocks, shape, 4, false, err) < 0 ||
+        check_dtype(scales, "U8", err) < 0) {
+        return -1;
+    }
+    return check_shape(scales, shape, 3, false, err);
+}
+
+int hf_matrix_lay(struct hf_matrix *m, const struct arch *a, enum slot_id slot, uint32_t layer,
+                  uint32_t expert, enum hf_layout layout, enum hf_value value,
+                  const struct st_tensor *tensor, const struct st_tensor *scales, struct err *err) {
+    const struct layout *y = &layouts[layout];
+    struct lay l = {.a = a, .layer = layer, .expert = expert};
+    *m = (struct hf_matrix){.tensor = tensor,
+                            .scales = scales,
+                            .rows = slot_at(slot)->rows(a, layer),
+                            .cols = slot_at(slot)->cols(a, layer),
+                            .value = value,
+                            .factor = 1};
+    if (value == HF_PER_ROOT_DIM) {
+        m->factor = (float)(1 / sqrt((double)a->dim));
+    }
+    (y->fill ? y->fill : fill_regular)(y, &l, m);
+    if (scales) {
+        return check_fp4(&l, tensor, scales, err);
+    }
+    if (check_dtype(tensor, NULL, err) < 0) {
+        return -1;
+    }
+    return check_shape(tensor, l.shape, l.n_dims, layout == HF_PLAIN && m->rows == 1, err);
+}
+
+/* ---- reading ---- */
+
+/* The part that holds row *row, which becomes its row. */
+static const struct hf_part *find_part(const struct hf_matrix *m, uint32_t *row) {
+    const struct hf_part *p = m->parts;
+    while (*row >= p->rows) {
+        *row -= p->rows;
+        p++;
+    }
+    return p;
+}
+
+static uint64_t element_of(const struct hf_matrix *m, uint32_t row, uint32_t col) {
+    const struct hf_part *p = find_part(m, &row);
+    return p->first + row / p->group_rows * p->group_step + row % p->group_rows * m->row_step +
+           col * m->col_step;
+}
+
+/* 2^(code - 127); 255 is NaN. */
+static float fp4_scale(uint8_t code) {
+    uint32_t bits = code == 255 ? 0x7fc00000u : code == 0 ? 0x00400000u : (uint32_t)code << 23;
+    float scale;
+    memcpy(&scale, &bits, sizeof scale);
+    return scale;
+}
+
+/* n elements of MXFP4 from element `first`: E2M1 numbers, the even ones in the low nibble. */
+static void read_fp4(const struct hf_matrix *m, uint64_t first, uint64_t n, float *dst) {
+    static const float e2m1[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
+                                   -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
+    uint64_t group = UINT64_MAX;
+    float scale = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t e = first + i;
+        if (e / FP4_GROUP != group) {
+            group = e / FP4_GROUP;
+            scale = fp4_scale(m->scales->data[group]);
+        }
+        dst[i] = e2m1[m->tensor->data[e / 2] >> (e % 2 * 4) & 15] * scale;
+    }
+}
+
+static void read_raw(const struct hf_matrix *m, uint64_t first, uint64_t n, float *dst) {
+    if (m->scales) {
+        read_fp4(m, first, n, dst);
+    } else {
+        st_read_f32(m->tensor, first, n, dst);
+    }
+}
+
+/* The index of the element in its tensor becomes a message. */
+static int refuse_element(const struct hf_matrix *m, uint64_t element, float x, struct err *err) {
+    const struct st_tensor *t = m->tensor;
+    struct st_tensor at = *t; /* its "shape" becomes the element's index */
+    uint64_t rest = m->scales ? element / 2 : element;
+    for (uint32_t d = t->n_dims; d-- > 0;) {
+        at.shape[d] = rest % t->shape[d];
+        rest /= t->shape[d];
+    }
+    char text[192];
+    return err_set(err, "%s: tensor \"%s\": weight %s is %s", t->file, t->name,
+                   st_shape_text(&at, text), isnan(x) ? "NaN" : "infinite");
+}
+
+/* `x` holds n weights that lie `step` apart from element `first`: all finite? */
+static int check_finite(const struct hf_matrix *m, uint64_t first, uint64_t step, const float *x,
+                        uint32_t n, struct err *err) {
+    uint32_t bad = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bad |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    for (uint32_t i = 0; bad && i < n; i++) {
+        if (!isfinite(x[i])) {
+            return refuse_element(m, first + i * step, x[i], err);
+        }
+    }
+    return 0;
+}
+
+static void change_values(const struct hf_matrix *m, float *x, uint32_t n) {
+    for (uint32_t i = 0; m->value != HF_AS_IS && i < n; i++) {
+        x[i] = m->value == HF_PLUS_ONE ? 1 + x[i]
+               : m->value == HF_EXP    ? (float)exp((double)x[i])
+                                       : x[i] * m->factor;
+    }
+}
+
+/* n numbers that lie `step` elements apart. */
+static int read_run(const struct hf_matrix *m, uint64_t first, uint64_t step, uint32_t n,
+                    float *dst, struct err *err) {
+    if (step == 1) {
+        read_raw(m, first, n, dst);
+    } else {
+        float span[RUN_BUFFER];
+        uint32_t at_once = step < RUN_BUFFER ? (uint32_t)(RUN_BUFFER / step) : 1;
+        for (uint32_t i = 0; i < n; i += at_once) {
+            uint32_t some = n - i < at_once ? n - i : at_once;
+            read_raw(m, first + i * step, (some - 1) * step + 1, span);
+            for (uint32_t k = 0; k < some; k++) {
+                dst[i + k] = span[k * step];
+            }
+        }
+    }
+    if (check_finite(m, first, step, dst, n, err) < 0) {
+        return -1;
+    }
+    change_values(m, dst, n);
+    return m->value == HF_EXP ? check_finite(m, first, step, dst, n, err) : 0;
+}
+
+/* Element (r, c) of a rectangle goes to dst[r row_gap + c col_gap]. It is read along the axis on
+ * which elements lie closer. Where that is not the axis along which they are written, this goes
+ * tile by tile: a tile reads whole cache lines of the one and writes whole lines of the other. */
+static int read_rectangle(const struct hf_matrix *m, uint32_t row, uint32_t n_rows, uint32_t col,
+                          uint32_t n_cols, float *dst, size_t row_gap, size_t col_gap,
+                          struct err *err) {
+    bool along_rows = m->col_step <= m->row_step;
+    uint32_t n_outer = along_rows ? n_rows : n_cols, n_inner = along_rows ? n_cols : n_rows;
+    size_t outer_gap = along_rows ? row_gap : col_gap, inner_gap = along_rows ? col_gap : row_gap;
+    uint64_t step = along_rows ? m->col_step : m->row_step;
+    bool straight = inner_gap == 1;
+    uint32_t wide = straight ? n_inner : TILE_INNER;
+    float tile[TILE_OUTER][TILE_INNER];
+    for (uint32_t o0 = 0; o0 < n_outer; o0 += TILE_OUTER) {
+        uint32_t outer = n_outer - o0 < TILE_OUTER ? n_outer - o0 : TILE_OUTER;
+        for (uint32_t i0 = 0; i0 < n_inner; i0 += wide) {
+            uint32_t inner = n_inner - i0 < wide ? n_inner - i0 : wide;
+            for (uint32_t o = 0; o < outer; o++) {
+                uint32_t r = row + (along_rows ? o0 + o : i0), c = col + (along_rows ? i0 : o0 + o);
+                float *to = straight ? dst + (o0 + o) * outer_gap : tile[o];
+                if (read_run(m, element_of(m, r, c), step, inner, to, err) < 0) {
+                    return -1;
+                }
+            }
+            for (uint32_t i = 0; !straight && i < inner; i++) {
+                for (uint32_t o = 0; o < outer; o++) {
+                    dst[(i0 + i) * inner_gap + (o0 + o) * outer_gap] = tile[o][i];
+                }
+            }
+        }
+    }
+    return 0;
+}
+
+int hf_matrix_rows(const struct hf_matrix *m, uint32_t first, uint32_t n, float *dst,
+                   struct err *err) {
+    return read_rectangle(m, first, n, 0, m->cols, dst, m->cols, 1, err);
+}
+
+int hf_matrix_columns(const struct hf_matrix *m, uint32_t first, uint32_t n, float *dst,
+                      struct err *err) {
+    return read_rectangle(m, 0, m->rows, first, n, dst, 1, m->rows, err);
+}
+
+/* ---- as it lies ---- */
+
+/* MXFP4 is two bits of fraction and a power of two, which bf16 holds; f32 holds all the rest. */
+static enum codec_id exact_codec(const struct hf_matrix *m) {
+    if (m->value != HF_AS_IS) {
+        return CODEC_F32;
+    }
+    return m->scales || m->tensor->dtype == ST_BF16 ? CODEC_BF16
+           : m->tensor->dtype == ST_F16             ? CODEC_F16
+                                                    : CODEC_F32;
+}
+
+struct weight hf_matrix_view(const struct hf_matrix *m) {
+    struct weight w = {0};
+    if (!m->tensor) {
+        return w;
+    }
+    w.codec = codec_by_id(exact_codec(m));
+    w.rows = m->rows;
+    w.cols = m->cols;
+    w.stride_bytes = codec_row_bytes(w.codec, w.cols);
+    const struct hf_part *p = &m->parts[0];
+    if (m->value == HF_AS_IS && !m->scales && m->n_parts == 1 && p->group_rows == p->rows &&
+        m->col_step == 1) {
+        uint32_t size = st_element_bytes(m->tensor->dtype);
+        w.stride_bytes = m->row_step * size;
+        w.data = m->tensor->data + p->first * size;
+    }
+    return w;
+}
+
+uint64_t hf_matrix_bytes(const struct hf_matrix *m) {
+    uint64_t n = (uint64_t)m->rows * m->cols;
+    if (!m->tensor) {
+        return 0;
+    }
+    return m->scales ? n / 2 + n / FP4_GROUP : n * st_element_bytes(m->tensor->dtype);
+}
+
+void hf_matrix_advise(const struct hf_matrix *m, uint32_t first, uint32_t n,
+                      void (*advise)(const struct st_tensor *t, uint64_t first, uint64_t bytes)) {
+    while (n > 0) {
+        uint32_t row = first, some;
+        const struct hf_part *p = find_part(m, &row);
+        some = p->rows - row < n ? p->rows - row : n;
+        uint64_t from = element_of(m, first, 0);
+        uint64_t end = element_of(m, first + some - 1, m->cols - 1) + 1;
+        if (m->scales) {
+            advise(m->tensor, from / 2, (end - from) / 2);
+            advise(m->scales, from / FP4_GROUP, (end - from) / FP4_GROUP);
+        } else {
+            uint32_t size = st_element_bytes(m->tensor->dtype);
+            advise(m->tensor, from * size, (end - from) * size);
+        }
+        first += some;
+        n -= some;
+    }
+}

@@ -1,0 +1,91 @@
+/*
+ * hf_matrix: where the numbers of a slot's matrix lie in a checkpoint's tensors, and reading them.
+ *
+ * Owns: the layouts in which families store a matrix (plain, fused with others, transposed, rows in
+ * turn or grouped by heads), the shape that each asks of a tensor, decoding (BF16, F16, F32, MXFP4),
+ * what is done to the numbers afterwards, the check that none is NaN or infinite.
+ * Leaves to others: which tensor it is (hf_names), bytes of files (format/safetensors).
+ * Threads: a laid-out matrix is immutable and may be read from any number of threads.
+ */
+#ifndef PREP_HF_HF_MATRIX_H
+#define PREP_HF_HF_MATRIX_H
+
+#include "format/arch.h"
+#include "format/safetensors.h"
+
+/* The tensor that a matrix [rows, cols] is part of. "In turn": the tensor's rows belong to this
+ * matrix and to another one alternately, this one's first (EVEN) or second (ODD). */
+enum hf_layout {
+    HF_PLAIN,               /* [rows, cols]; a vector: [cols] or [1, cols] */
+    HF_CONV,                /* [rows, 1, cols] */
+    HF_EXPERTS,             /* [n_experts, rows, cols] */
+    HF_EXPERTS_FIRST,       /* [n_experts, 2 rows, cols], the first half of the rows */
+    HF_EXPERTS_SECOND,      /* the second half */
+    HF_EXPERTS_EVEN,        /* [n_experts, 2 rows, cols], in turn */
+    HF_EXPERTS_ODD,         /* */
+    HF_EXPERTS_TURNED,      /* [n_experts, cols, rows] */
+    HF_EXPERTS_EVEN_TURNED, /* [n_experts, cols, 2 rows], in turn */
+    HF_EXPERTS_ODD_TURNED,  /* */
+    HF_COLS_EVEN,           /* [rows, 2 cols], columns in turn */
+    HF_COLS_ODD,            /* */
+    HF_HEADS_FIRST,  /* [2 rows, cols], by attention head: its head_dim rows, then the other's */
+    HF_HEADS_SECOND, /* */
+    HF_DELTA_QKV,    /* [., cols], by key head: q, k, its value heads' v, their z */
+    HF_DELTA_Z,      /* */
+    HF_DELTA_B,      /* [2 rows, cols], by key head: its value heads' b, their a */
+    HF_DELTA_A,      /* */
+    HF_LAYOUT_COUNT,
+};
+
+/* What is done to each number. */
+enum hf_value {
+    HF_AS_IS,
+    HF_PLUS_ONE,     /* 1 + w: norms of Gemma's kind */
+    HF_EXP,          /* exp(w) */
+    HF_PER_ROOT_DIM, /* w / sqrt(dim) */
+};
+
+enum { HF_MAX_PARTS = 3 };
+
+/* Rows of a matrix that lie in groups: row r of the part begins at element
+ * first + (r / group_rows) group_step + (r % group_rows) row_step. */
+struct hf_part {
+    uint32_t rows, group_rows;
+    uint64_t first, group_step;
+};
+
+struct hf_matrix {
+    const struct st_tensor *tensor; /* NULL: the model has no such matrix */
+    const struct st_tensor *scales; /* not NULL: `tensor` holds MXFP4 blocks, this their scales */
+    uint32_t rows, cols;
+    uint64_t row_step, col_step; /* elements from one to the next */
+    uint32_t n_parts;            /* one behind the other, down the matrix */
+    struct hf_part parts[HF_MAX_PARTS];
+    enum hf_value value;
+    float factor; /* 1, or that of HF_PER_ROOT_DIM */
+};
+
+/* Lay out slot `slot` of layer `layer` (and `expert`, for layouts of experts) in `tensor`, whose
+ * shape and dtype are checked, as those of `scales` are (NULL: no MXFP4). */
+int hf_matrix_lay(struct hf_matrix *m, const struct arch *a, enum slot_id slot, uint32_t layer,
+                  uint32_t expert, enum hf_layout layout, enum hf_value value,
+                  const struct st_tensor *tensor, const struct st_tensor *scales, struct err *err);
+
+/* Rows [first, first + n) as f32: `dst` [n, cols]. An element that is not finite is an error that
+ * names tensor and element. */
+int hf_matrix_rows(const struct hf_matrix *m, uint32_t first, uint32_t n, float *dst,
+                   struct err *err);
+/* Columns [first, first + n) as rows: `dst` [n, rows]. Errors as above. */
+int hf_matrix_columns(const struct hf_matrix *m, uint32_t first, uint32_t n, float *dst,
+                      struct err *err);
+
+/* The codec that holds the matrix exactly, and a view of it where its bytes can be used as they lie
+ * (at any alignment); else data is NULL. */
+struct weight hf_matrix_view(const struct hf_matrix *m);
+/* Bytes of the checkpoint that the matrix takes. */
+uint64_t hf_matrix_bytes(const struct hf_matrix *m);
+/* Call `advise` for what rows [first, first + n) lie in. */
+void hf_matrix_advise(const struct hf_matrix *m, uint32_t first, uint32_t n,
+                      void (*advise)(const struct st_tensor *t, uint64_t first, uint64_t bytes));
+
+#endif

@@ -1,0 +1,230 @@
+#include "prep/hf/hf_names.h"
+
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { NAME_BYTES = 160, EXPERT_PARTS = 3 };
+
+/* ---- names ---- */
+
+/* Tensors of a checkpoint that are no weights: buffers that old exporters wrote along. */
+static const char *const ignored_suffixes[] = {
+    ".rotary_emb.inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached",
+    ".self_attn.bias",      ".self_attn.masked_bias",
+};
+
+/* What names begin with: plain, or inside a model that does more than text. */
+static const struct {
+    const char *body, *head;
+} prefixes[] = {
+    {"model.", ""},
+    {"model.language_model.", ""},
+    {"language_model.model.", "language_model."},
+};
+
+/* Write a row's name; the pattern's leading "model." stands for the checkpoint's. */
+static void expand(const struct hf_names *n, const char *pattern, uint32_t layer, uint32_t expert,
+                   char out[NAME_BYTES]) {
+    static const char model[] = "model.";
+    bool of_body = strncmp(pattern, model, sizeof model - 1) == 0;
+    size_t at = (size_t)snprintf(out, NAME_BYTES, "%s", of_body ? n->body : n->head);
+    for (const char *p = pattern + (of_body ? sizeof model - 1 : 0); *p && at + 12 < NAME_BYTES;) {
+        bool is_layer = strncmp(p, "{L}", 3) == 0;
+        if (is_layer || strncmp(p, "{E}", 3) == 0) {
+            at += (size_t)snprintf(out + at, NAME_BYTES - at, "%u", is_layer ? layer : expert);
+            p += 3;
+        } else {
+            out[at++] = *p++;
+        }
+    }
+    out[at] = '\0';
+}
+
+struct hf_names hf_names_of(const struct family *f, const struct safetensors *st, const char *dir) {
+    struct hf_names n = {f, st, dir, prefixes[0].body, prefixes[0].head};
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
+        struct hf_names other = {f, st, dir, prefixes[i].body, prefixes[i].head};
+        if (hf_names_find(&other, SLOT_EMBED)) {
+            return other;
+        }
+    }
+    return n;
+}
+
+/* The rows of a slot: the family's, where it has any. */
+static const struct family_name *rows_of(const struct family *f, enum slot_id slot) {
+    for (const struct family_name *r = f->names; r->pattern; r++) {
+        if (r->slot == slot) {
+            return f->names;
+        }
+    }
+    return family_common;
+}
+
+/* The next row of a slot in a layer from `r` on; NULL past the last. */
+static const struct family_name *next_row(const struct family_name *r, enum slot_id slot,
+                                          bool moe) {
+    while (r->pattern && (r->slot != slot || (r->when == FAMILY_MOE_LAYER && !moe) ||
+                          (r->when == FAMILY_DENSE_LAYER && moe))) {
+        r++;
+    }
+    return r->pattern ? r : NULL;
+}
+
+const struct st_tensor *hf_names_find(const struct hf_names *n, enum slot_id slot) {
+    const struct family_name *r = next_row(rows_of(n->family, slot), slot, true);
+    char name[NAME_BYTES];
+    expand(n, r->pattern, 0, 0, name);
+    return st_find(n->st, name);
+}
+
+/* ---- binding ---- */
+
+struct binder {
+    const struct hf_names *names;
+    const struct arch *a;
+    bool *used; /* [st_count] tensors that some slot holds */
+};
+
+static void use(struct binder *b, const struct st_tensor *t) {
+    if (t) {
+        b->used[t - st_at(b->names->st, 0)] = true;
+    }
+}
+
+/* Nothing has the slot's tensor: name all spellings. */
+static int missing(const struct binder *b, enum slot_id slot, uint32_t layer, uint32_t expert,
+                   bool moe, struct err *err) {
+    struct buf text = {0};
+    const struct family_name *r = rows_of(b->names->family, slot);
+    for (; (r = next_row(r, slot, moe)) != NULL; r++) {
+        char name[NAME_BYTES];
+        expand(b->names, r->pattern, layer, expert, name);
+        buf_printf(&text, "%s\"%s\"", text.len ? " or " : "", name);
+    }
+    if (text.len) {
+        err_set(err, "%s: tensor %s is missing", b->names->dir, text.data);
+    } else {
+        err_set(err, "%s: the %s family has no tensor for %s of layer %u", b->names->dir,
+                b->names->family->name, slot_at(slot)->name, layer);
+    }
+    buf_free(&text);
+    return -1;
+}
+
+/* Find and lay out the matrix of a slot that the model has. */
+static int bind(struct binder *b, enum slot_id slot, uint32_t layer, uint32_t expert,
+                struct hf_matrix *m, struct err *err) {
+    const struct hf_names *n = b->names;
+    bool moe = slot_at(slot)->scope == SLOT_OF_MODEL || arch_is_moe(b->a, layer);
+    const struct family_name *r = rows_of(n->family, slot);
+    for (; (r = next_row(r, slot, moe)) != NULL; r++) {
+        char name[NAME_BYTES];
+        expand(n, r->pattern, layer, expert, name);
+        const struct st_tensor *t = st_find(n->st, name), *scales = NULL;
+        if (t && r->scales) {
+            expand(n, r->scales, layer, expert, name);
+            scales = st_find(n->st, name);
+            if (!scales) {
+                return err_set(err, "%s: tensor \"%s\" is missing", n->dir, name);
+            }
+        }
+        if (t) {
+            use(b, t);
+            use(b, scales);
+            return hf_matrix_lay(m, b->a, slot, layer, expert, r->layout, r->value, t, scales, err);
+        }
+    }
+    return missing(b, slot, layer, expert, moe, err);
+}
+
+static int bind_scope(struct binder *b, enum slot_scope scope, uint32_t layer,
+                      struct hf_matrix *trunk, struct err *err) {
+    for (uint32_t s = 0; s < SLOT_COUNT; s++) {
+        const struct slot *slot = slot_at(s);
+        if (slot->scope == scope && slot_present(slot, b->a, layer) &&
+            bind(b, s, layer, 0, &trunk[s], err) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int bind_experts(struct binder *b, uint32_t layer, struct hf_matrix *experts,
+                        struct err *err) {
+    const struct arch *a = b->a;
+    for (uint32_t e = 0; arch_is_moe(a, layer) && e < a->n_experts; e++) {
+        for (uint32_t i = 0; i < EXPERT_PARTS; i++) {
+            if (bind(b, SLOT_EXPERT_GATE + i, layer, e, &experts[e * EXPERT_PARTS + i], err) < 0) {
+                return -1;
+            }
+        }
+    }
+    return 0;
+}
+
+/* ---- what is left over ---- */
+
+/* Files have keys and values of layers that read those of others; nobody uses them. */
+static void use_unread_keys(struct binder *b) {
+    static const enum slot_id slots[] = {SLOT_K, SLOT_V, SLOT_K_BIAS, SLOT_V_BIAS, SLOT_K_NORM};
+    for (uint32_t l = 0; l < b->a->n_layers; l++) {
+        for (size_t i = 0; arch_kv_layer(b->a, l) != l && i < sizeof slots / sizeof *slots; i++) {
+            const struct family_name *r = rows_of(b->names->family, slots[i]);
+            for (; (r = next_row(r, slots[i], arch_is_moe(b->a, l))) != NULL; r++) {
+                char name[NAME_BYTES];
+                expand(b->names, r->pattern, l, 0, name);
+                use(b, st_find(b->names->st, name));
+            }
+        }
+    }
+}
+
+static bool is_ignored(const struct binder *b, const struct st_tensor *t) {
+    if (b->a->tied && t == hf_names_find(b->names, SLOT_HEAD)) {
+        return true;
+    }
+    size_t n = strlen(t->name);
+    for (size_t i = 0; i < sizeof ignored_suffixes / sizeof *ignored_suffixes; i++) {
+        size_t k = strlen(ignored_suffixes[i]);
+        if (n > k && strcmp(t->name + n - k, ignored_suffixes[i]) == 0) {
+            return true;
+        }
+    }
+    const char *const *p = b->names->family->skipped;
+    while (p && *p && fnmatch(*p, t->name, 0) != 0) {
+        p++;
+    }
+    return p && *p;
+}
+
+static int check_left_over(const struct binder *b, struct err *err) {
+    for (size_t i = 0; i < st_count(b->names->st); i++) {
+        const struct st_tensor *t = st_at(b->names->st, i);
+        if (!b->used[i] && !is_ignored(b, t)) {
+            return err_set(err, "%s: tensor \"%s\" has no place in a %s model with %u layers",
+                           t->file, t->name, b->a->family, b->a->n_layers);
+        }
+    }
+    return 0;
+}
+
+int hf_names_bind(const struct hf_names *n, const struct arch *a, struct hf_matrix *trunk,
+                  struct hf_matrix *experts, struct err *err) {
+    struct binder b = {n, a, mem_calloc(st_count(n->st), sizeof *b.used)};
+    int rc = bind_scope(&b, SLOT_OF_MODEL, 0, trunk, err);
+    for (uint32_t l = 0; rc == 0 && l < a->n_layers; l++) {
+        rc = bind_scope(&b, SLOT_OF_LAYER, l, trunk + (1 + (size_t)l) * SLOT_COUNT, err);
+        if (rc == 0) {
+            rc = bind_experts(&b, l, experts + (size_t)l * a->n_experts * EXPERT_PARTS, err);
+        }
+    }
+    if (rc == 0) {
+        use_unread_keys(&b);
+        rc = check_left_over(&b, err);
+    }
+    free(b.used);
+    return rc;
+}

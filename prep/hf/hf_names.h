@@ -1,0 +1,32 @@
+/*
+ * hf_names: which of a checkpoint's tensors hold which slots.
+ *
+ * Owns: walking a family's rows of names, what stands before names inside wrappers, the check that
+ * every tensor is there and that none is left over, which tensors are left out.
+ * Leaves to others: the rows (family), layouts and shapes (hf_matrix).
+ * Threads: pure functions.
+ */
+#ifndef PREP_HF_HF_NAMES_H
+#define PREP_HF_HF_NAMES_H
+
+#include "prep/hf/family.h"
+
+/* A checkpoint, and what its names begin with. */
+struct hf_names {
+    const struct family *family;
+    const struct safetensors *st;
+    const char *dir;         /* for messages, borrowed */
+    const char *body, *head; /* in place of "model." and before "lm_head." */
+};
+
+struct hf_names hf_names_of(const struct family *f, const struct safetensors *st, const char *dir);
+
+/* The tensor that holds a slot of model scope by its first name; NULL where there is none. */
+const struct st_tensor *hf_names_find(const struct hf_names *n, enum slot_id slot);
+
+/* Lay out every matrix of the model. trunk [1 + n_layers, SLOT_COUNT], model scope first; experts
+ * [n_layers, n_experts, 3]: gate, up, down; both zeroed. */
+int hf_names_bind(const struct hf_names *n, const struct arch *a, struct hf_matrix *trunk,
+                  struct hf_matrix *experts, struct err *err);
+
+#endif

@@ -1,0 +1,120 @@
+#include "prep/hf/settle.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "prep/hf/hf_config.h"
+#include "prep/hf/hf_keys.h"
+#include "prep/hf/hf_rope.h"
+
+int settle_refuse(const struct settle *s, const char *key, const json_t *v, const char *expected,
+                  struct err *err) {
+    char text[64];
+    return err_set(err, "%s: %s is %s, expected %s", s->path, key, hf_keys_text(v, text), expected);
+}
+
+int settle_only(const struct settle *s, enum family_key_id key, double value, struct err *err) {
+    if (s->value[key] != value) {
+        return err_set(err, "%s: %s is %g, expected %g in the %s family", s->path,
+                       hf_config_key(key), s->value[key], value, s->family->name);
+    }
+    return 0;
+}
+
+/* The list under a key, or NULL where the file has none. */
+static int find_list(const struct settle *s, const char *key, const json_t **list,
+                     const char *expected, struct err *err) {
+    const json_t *v = json_object_get(s->root, key);
+    *list = json_is_array(v) ? v : NULL;
+    return !v || json_is_null(v) || *list ? 0 : settle_refuse(s, key, v, expected, err);
+}
+
+int settle_layer_types(const struct settle *s, const char *const *words, uint32_t *type,
+                       bool *given, struct err *err) {
+    const json_t *list;
+    if (find_list(s, "layer_types", &list, "a list of words, one a layer", err) < 0) {
+        return -1;
+    }
+    *given = list != NULL;
+    if (list && json_array_size(list) != s->arch->n_layers) {
+        return err_set(err, "%s: layer_types must be a list of %u entries, one a layer", s->path,
+                       s->arch->n_layers);
+    }
+    for (uint32_t l = 0; list && l < s->arch->n_layers; l++) {
+        const char *word = json_string_value(json_array_get(list, l));
+        uint32_t k = 0;
+        while (words[k] && (!word || strcmp(word, words[k]) != 0)) {
+            k++;
+        }
+        if (!words[k]) {
+            return err_set(err, "%s: layer_types entry %u (\"%.40s\") is neither %s nor %s",
+                           s->path, l, word ? word : "?", words[0], words[1]);
+        }
+        type[l] = k;
+    }
+    return 0;
+}
+
+int settle_sparse(struct settle *s, struct err *err) {
+    const json_t *dense;
+    uint32_t n_layers = s->arch->n_layers, step = settle_u32(s, KEY_SPARSE_STEP);
+    if (find_list(s, "mlp_only_layers", &dense, "a list of layers", err) < 0) {
+        return -1;
+    }
+    if (step == 0) {
+        return err_set(err, "%s: decoder_sparse_step must be at least 1", s->path);
+    }
+    for (uint32_t l = 0; l < n_layers; l++) {
+        s->kinds[l].moe = (l + 1) % step == 0;
+    }
+    for (size_t i = 0; i < json_array_size(dense); i++) {
+        const json_t *l = json_array_get(dense, i);
+        if (!json_is_integer(l)) {
+            return settle_refuse(s, "mlp_only_layers", dense, "a list of layers", err);
+        }
+        if (json_integer_value(l) >= 0 && json_integer_value(l) < (json_int_t)n_layers) {
+            s->kinds[json_integer_value(l)].moe = 0;
+        }
+    }
+    uint32_t n_dense = 0;
+    for (uint32_t l = 0; l < n_layers; l++) {
+        n_dense += !s->kinds[l].moe;
+    }
+    for (uint32_t l = 0; l < n_layers; l++) {
+        s->kinds[l].dense_dim = n_dense > 0 ? settle_u32(s, KEY_MLP_DIM) : 0;
+    }
+    return 0;
+}
+
+int settle_windows(struct settle *s, uint32_t window,
+                   bool (*slides)(const struct settle *s, uint32_t layer), bool obeys,
+                   struct err *err) {
+    static const char *const words[] = {"full_attention", "sliding_attention", NULL};
+    uint32_t n = s->arch->n_layers, *type = mem_calloc(n, sizeof *type);
+    bool given;
+    int rc = settle_layer_types(s, words, type, &given, err);
+    for (uint32_t l = 0; rc == 0 && l < n; l++) {
+        bool rule = window > 0 && slides(s, l), listed = given ? type[l] == 1 : rule;
+        if (listed != rule && (!obeys || window == 0)) {
+            rc = err_set(err,
+                         "%s: layer_types entry %u (\"%s\") contradicts what the other keys say of "
+                         "sliding windows",
+                         s->path, l, words[type[l]]);
+        }
+        s->kinds[l].att.window = listed ? window : 0;
+    }
+    free(type);
+    return rc;
+}
+
+int settle_rope(struct settle *s, struct err *err) {
+    struct hf_rope_ask ask = {.head_dim = s->kinds[0].att.head_dim};
+    uint32_t rope;
+    if (hf_rope_add(s, &ask, &rope, err) < 0) {
+        return -1;
+    }
+    for (uint32_t l = 0; l < s->arch->n_layers; l++) {
+        s->kinds[l].att.rope = rope;
+    }
+    return 0;
+}

@@ -1,0 +1,58 @@
+/*
+ * settle: what the functions of families (struct family) have in common: lists by layer, windows,
+ * rotary sets.
+ *
+ * Owns: struct settle, the model on its way from config.json's keys to struct arch; readers of the
+ * lists that several families have.
+ * Leaves to others: single keys (hf_config), RoPE's formulas (hf_rope).
+ * Threads: one object belongs to one thread.
+ */
+#ifndef PREP_HF_SETTLE_H
+#define PREP_HF_SETTLE_H
+
+#include <jansson.h>
+
+#include "prep/hf/family.h"
+
+struct settle {
+    const struct family *family;
+    const json_t *root; /* the text model's object, borrowed */
+    const char *path;   /* of the file, for messages */
+    double value[KEY_COUNT];
+    bool given[KEY_COUNT];    /* the file has the key */
+    struct arch *arch;        /* what does not differ between layers is set */
+    struct layer_kind *kinds; /* [n_layers] of each layer */
+};
+
+static inline uint32_t settle_u32(const struct settle *s, enum family_key_id key) {
+    return (uint32_t)s->value[key];
+}
+static inline float settle_f32(const struct settle *s, enum family_key_id key) {
+    return (float)s->value[key];
+}
+
+/* "PATH: KEY is VALUE, expected EXPECTED". Returns -1. */
+int settle_refuse(const struct settle *s, const char *key, const json_t *v, const char *expected,
+                  struct err *err);
+/* The key must have this value, or not be there. */
+int settle_only(const struct settle *s, enum family_key_id key, double value, struct err *err);
+
+/* layer_types: `type` [n_layers] gets the index of each layer's word in `words` (ends with NULL).
+ * Where the file has no list nothing is written and *given is false. */
+int settle_layer_types(const struct settle *s, const char *const *words, uint32_t *type,
+                       bool *given, struct err *err);
+
+/* decoder_sparse_step and mlp_only_layers: which layers have experts. */
+int settle_sparse(struct settle *s, struct err *err);
+
+/* Windows of `window` tokens (0 = none) for the layers that slide: as layer_types says, where it is
+ * there, else by the rule. Where the family does not obey its list (the rule rules), a list that
+ * says otherwise is an error. */
+int settle_windows(struct settle *s, uint32_t window,
+                   bool (*slides)(const struct settle *s, uint32_t layer), bool obeys,
+                   struct err *err);
+
+/* One rotary set for all layers that attend. */
+int settle_rope(struct settle *s, struct err *err);
+
+#endif
