@@ -20,14 +20,7 @@ struct hf_rope_ask {
     const char *layer_type; /* whose object it is, in a family whose objects are by type */
 };
 
-<<<<<<< HEAD
-/* Fill rope_dim, rope_inv_freq and rope_scale of `a`, whose head_dim and ctx_max_tok are set,
- * from the file's root object. `default_theta` is the family's; `path` is for messages. */
-int hf_rope_parse(struct arch *a, uint32_t head_dim, const json_t *root, double default_theta,
-                  const char *path, struct err *err);
-=======
 /* Add to s->arch, whose ctx_max_tok is set, the rope set that the file describes. */
 int hf_rope_add(struct settle *s, const struct hf_rope_ask *ask, uint32_t *index, struct err *err);
->>>>>>> ebf378a (hf: a family is one file of rows; gpt_oss)
 
 #endif

@@ -118,3 +118,37 @@ int settle_rope(struct settle *s, struct err *err) {
     }
     return 0;
 }
+
+int settle_gated_delta(struct settle *s, struct err *err) {
+    static const char *const words[] = {"linear_attention", "full_attention", NULL};
+    const struct delta_rule delta = {.n_k_heads = settle_u32(s, KEY_DELTA_K_HEADS),
+                                     .n_v_heads = settle_u32(s, KEY_DELTA_V_HEADS),
+                                     .k_dim = settle_u32(s, KEY_DELTA_K_DIM),
+                                     .v_dim = settle_u32(s, KEY_DELTA_V_DIM),
+                                     .conv = settle_u32(s, KEY_DELTA_CONV)};
+    uint32_t interval = settle_u32(s, KEY_FULL_INTERVAL), n = s->arch->n_layers;
+    if (interval == 0) {
+        return err_set(err, "%s: full_attention_interval must be at least 1", s->path);
+    }
+    uint32_t *full = mem_calloc(n, sizeof *full);
+    bool given;
+    int rc = settle_layer_types(s, words, full, &given, err);
+    if (rc == 0) {
+        rc = settle_rope(s, err);
+    }
+    for (uint32_t l = 0; rc == 0 && l < n; l++) {
+        struct layer_kind *k = &s->kinds[l];
+        if (given ? full[l] : (l + 1) % interval == 0) {
+            k->att.qk_norm = ARCH_QK_NORM_HEAD;
+            k->att.gate = 1;
+        } else {
+            k->mixer = MIXER_DELTA_NET;
+            k->att = (struct attention_rule){0};
+            k->delta = delta;
+        }
+        k->shared_dim = settle_u32(s, KEY_SHARED_DIM);
+        k->shared_gate = k->shared_dim > 0;
+    }
+    free(full);
+    return rc;
+}

@@ -52,6 +52,10 @@ int settle_windows(struct settle *s, uint32_t window,
                    bool (*slides)(const struct settle *s, uint32_t layer), bool obeys,
                    struct err *err);
 
+/* Layers as qwen3_next has them: a gated delta net, or attention whose output is gated, by
+ * layer_types or full_attention_interval; a shared expert behind a gate; one rotary set. */
+int settle_gated_delta(struct settle *s, struct err *err);
+
 /* One rotary set for all layers that attend. */
 int settle_rope(struct settle *s, struct err *err);
 
