@@ -328,9 +328,10 @@ static inline uint32_t delta_v_dim(const struct delta_rule *r) {
 float attention_scale(const struct attention_rule *r);
 /* Number of layers with routed experts. */
 uint32_t arch_moe_layers(const struct arch *a);
-/* Parameters in all, and those a token uses (embedding counted once in total, as one row when
- * used). */
+/* Parameters in all; those less the routed experts that a token does not use; those of the
+ * embedding, which both hold once and people count or leave out. */
 uint64_t arch_params(const struct arch *a);
 uint64_t arch_params_active(const struct arch *a);
+uint64_t arch_params_embedding(const struct arch *a);
 
 #endif

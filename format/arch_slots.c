@@ -186,14 +186,15 @@ static bool is_expert_bias(uint32_t id) {
     return id == SLOT_EXPERT_GATE_BIAS || id == SLOT_EXPERT_UP_BIAS || id == SLOT_EXPERT_DOWN_BIAS;
 }
 
-/* Sum over all tensors, what belongs to experts counted `experts` times. */
+/* Sum over all tensors, what belongs to experts counted `experts` times. The number that a layer is
+ * multiplied by is no parameter: nothing learns it. */
 static uint64_t count_params(const struct arch *a, uint32_t experts) {
     uint64_t n = 0;
     for (uint32_t id = 0; id < SLOT_COUNT; id++) {
         const struct slot *s = &slots[id];
         uint32_t layers = s->scope == SLOT_OF_MODEL ? 1 : a->n_layers;
         for (uint32_t l = 0; l < layers; l++) {
-            if (slot_present(s, a, l)) {
+            if (id != SLOT_LAYER_SCALE && slot_present(s, a, l)) {
                 uint64_t rows = is_expert_bias(id) ? experts : s->rows(a, l);
                 n += (s->scope == SLOT_OF_EXPERT ? experts : 1) * rows * s->cols(a, l);
             }
@@ -207,7 +208,9 @@ uint64_t arch_params(const struct arch *a) {
 }
 
 uint64_t arch_params_active(const struct arch *a) {
-    uint64_t embed = (uint64_t)a->vocab * a->dim;
-    uint64_t head_reads_embed = a->tied ? embed : 0;
-    return count_params(a, a->n_active) - embed + a->dim + head_reads_embed;
+    return count_params(a, a->n_active);
+}
+
+uint64_t arch_params_embedding(const struct arch *a) {
+    return (uint64_t)a->vocab * a->dim;
 }

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <jansson.h>
@@ -20,6 +21,7 @@
 #include "format/corm_read.h"
 #include "format/text/tokenizer.h"
 #include "prep/convert.h"
+#include "prep/hf/hf.h"
 #include "prep/inspect.h"
 #include "prep/report.h"
 
@@ -82,7 +84,26 @@ static int describe_all(const struct corm *c, const char *path, bool json, struc
     return json ? inspect_json(c, path, out, err) : inspect_text(c, path, out, err);
 }
 
+static int inspect_checkpoint(const char *dir, bool json, struct err *err) {
+    struct hf_config config = {0};
+    struct buf out = {0};
+    int rc = hf_config_read(&config, dir, err);
+    if (rc == 0) {
+        inspect_config(&config.arch, dir, json, &out);
+        fwrite(out.data, 1, out.len, stdout);
+    }
+    buf_free(&out);
+    hf_config_free(&config);
+    return rc;
+}
+
 static int run_inspect(const struct cli_call *call, struct err *err) {
+    const struct prep_options *o = call->values;
+    const char *path = call->args.items[0];
+    struct stat info;
+    if (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) {
+        return inspect_checkpoint(path, o->json, err);
+    }
     return print_archive(call, describe_all, err);
 }
 
@@ -352,7 +373,8 @@ static const struct cli_command commands[] = {
          "*.safetensors, "
          "tokenizer.json, ...), or a .tar, .tar.gz, .tar.zst or .zip of one, which is unpacked "
          "next to the "
-         "output first. Supported model families: mixtral, olmoe, qwen2_moe, qwen3_moe.\n"
+         "output first. Supported model families: gemma4, gpt_oss, mixtral, olmoe, qwen2_moe, "
+         "qwen3_5_moe, qwen3_moe, qwen3_next.\n"
          "The archive is written under a temporary name and renamed when it is complete. Memory "
          "stays "
          "small whatever the size of the model. The same checkpoint and options give the same "
@@ -362,7 +384,11 @@ static const struct cli_command commands[] = {
                  "# experts in a quarter of the space\n"
                  "corm-prep convert Mixtral-8x7B -o mixtral.corm --codec q4 --trunk q8"},
     {"inspect", "show what an archive holds", run_inspect, .args = "MODEL.corm", .min_args = 1,
-     .max_args = 1, .groups = {&json_group}},
+     .max_args = 1, .groups = {&json_group},
+     .description =
+         "In place of an archive, a directory with a checkpoint's config.json: its parameters and "
+         "its architecture. Parameters used by a token are all but those of the routed experts "
+         "that it does not use."},
     {"report", "show what calibration measured", run_report, .args = "MODEL.corm", .min_args = 1,
      .max_args = 1, .groups = {&json_group},
      .description =

@@ -183,6 +183,20 @@ static void text_lines(const struct corm_bytes *bytes, int max_lines, struct buf
     }
 }
 
+/* Parameters in all and of a token, with and without the embedding. */
+static void text_parameters(const struct arch *a, struct buf *out) {
+    uint64_t embedding = arch_params_embedding(a);
+    const struct {
+        const char *name;
+        uint64_t n;
+    } rows[] = {{"in all", arch_params(a)}, {"used by a token", arch_params_active(a)}};
+    buf_printf(out, "\nParameters\n");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        buf_printf(out, "  %-20s %" PRIu64 ", %" PRIu64 " without the embedding\n", rows[i].name,
+                   rows[i].n, rows[i].n - embedding);
+    }
+}
+
 int inspect_text(const struct corm *c, const char *path, struct buf *out, struct err *err) {
     struct tokenizer *tok;
     if (open_tokenizer(c, &tok, err)) {
@@ -192,6 +206,7 @@ int inspect_text(const struct corm *c, const char *path, struct buf *out, struct
     buf_printf(out, "%s: CORM version %u, %s, %.4g M parameters, %.4g M used by a token\n", path,
                c->header.version, cli_size_text(size, c->header.file_bytes),
                (double)arch_params(&c->arch) / 1e6, (double)arch_params_active(&c->arch) / 1e6);
+    text_parameters(&c->arch, out);
     buf_printf(out, "\nArchitecture\n");
     arch_describe(&c->arch, text_field, out);
     text_sections(c, out);
@@ -348,6 +363,25 @@ static json_t *json_provenance(const struct corm *c) {
     return pairs;
 }
 
+static void json_parameters(const struct arch *a, json_t *root) {
+    json_object_set_new(root, "parameters", json_integer((json_int_t)arch_params(a)));
+    json_object_set_new(root, "parameters_active", json_integer((json_int_t)arch_params_active(a)));
+    json_object_set_new(root, "parameters_embedding",
+                        json_integer((json_int_t)arch_params_embedding(a)));
+    json_object_set_new(root, "architecture", json_arch(a));
+}
+
+/* Append the report's text, and free it. */
+static void json_print(json_t *root, struct buf *out) {
+    char *text = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    if (!text) {
+        die("jansson: cannot write the report");
+    }
+    buf_printf(out, "%s\n", text);
+    free(text);
+    json_decref(root);
+}
+
 int inspect_json(const struct corm *c, const char *path, struct buf *out, struct err *err) {
     struct tokenizer *tok;
     if (open_tokenizer(c, &tok, err)) {
@@ -364,23 +398,31 @@ int inspect_json(const struct corm *c, const char *path, struct buf *out, struct
     json_object_set_new(root, "file", json_text(path, strlen(path)));
     json_object_set_new(root, "version", json_integer(c->header.version));
     json_object_set_new(root, "file_bytes", json_integer((json_int_t)c->header.file_bytes));
-    json_object_set_new(root, "parameters", json_integer((json_int_t)arch_params(&c->arch)));
-    json_object_set_new(root, "parameters_active",
-                        json_integer((json_int_t)arch_params_active(&c->arch)));
-    json_object_set_new(root, "architecture", json_arch(&c->arch));
+    json_parameters(&c->arch, root);
     json_object_set_new(root, "sections", json_sections(c));
     json_object_set_new(root, "trunk", json_trunk(c));
     json_object_set_new(root, "experts", json_experts(c));
     json_object_set_new(root, "tokenizer", token);
     json_object_set_new(root, "provenance", json_provenance(c));
     json_object_set_new(root, "license", json_text(c->license.data, c->license.size_bytes));
-    char *text = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-    if (!text) {
-        die("jansson: cannot write the report");
-    }
-    buf_printf(out, "%s\n", text);
-    free(text);
-    json_decref(root);
+    json_print(root, out);
     tokenizer_close(tok);
     return 0;
+}
+
+/* ---- checkpoints ---- */
+
+void inspect_config(const struct arch *a, const char *path, bool json, struct buf *out) {
+    if (json) {
+        json_t *root = json_object();
+        json_object_set_new(root, "file", json_text(path, strlen(path)));
+        json_parameters(a, root);
+        json_print(root, out);
+        return;
+    }
+    buf_printf(out, "%s: a %s checkpoint, %.4g M parameters, %.4g M used by a token\n", path,
+               a->family, (double)arch_params(a) / 1e6, (double)arch_params_active(a) / 1e6);
+    text_parameters(a, out);
+    buf_printf(out, "\nArchitecture\n");
+    arch_describe(a, text_field, out);
 }

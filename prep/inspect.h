@@ -1,5 +1,6 @@
 /*
- * inspect: what an archive holds, as tables for people and as JSON for programs.
+ * inspect: what an archive holds, or what a checkpoint's config.json says, as tables for people and
+ * as JSON for programs.
  *
  * Owns: both reports; they say the same things.
  * Leaves to others: checking (corm_open has done it), printing (the main).
@@ -13,5 +14,8 @@
 /* Append the report on `c`. Fails where the tokenizer section is not valid. */
 int inspect_text(const struct corm *c, const char *path, struct buf *out, struct err *err);
 int inspect_json(const struct corm *c, const char *path, struct buf *out, struct err *err);
+
+/* The report on a checkpoint in directory `path`, of which only the configuration counts. */
+void inspect_config(const struct arch *a, const char *path, bool json, struct buf *out);
 
 #endif

@@ -179,6 +179,7 @@ static int run_layer(struct calib *c, uint32_t layer, struct progress *progress,
                      const volatile sig_atomic_t *stop, struct err *err) {
     const struct arch *a = c->arch;
     struct weight_source source = hf_forward_source(&c->source);
+    hf_forward_drop_layers(&c->source);
     if (forward_bind_layer(&c->weights, a, layer, &source, &c->be, err) < 0) {
         return -1;
     }
