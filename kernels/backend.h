@@ -102,8 +102,8 @@ struct ffn_chunk {
     uint32_t packed_bytes;
 };
 
-/* Experts of a layer, what they have in common. Biases [n_experts, ffn_dim] and [n_experts, dim] are
- * backend memory, NULL where the rule has none. */
+/* Experts of a layer, what they have in common. Biases [n_experts, ffn_dim] and [n_experts, dim]
+ * are backend memory, NULL where the rule has none. */
 struct expert_layer {
     const struct codec *codec;
     uint32_t dim, ffn_dim, n_active;
@@ -152,8 +152,8 @@ struct backend_ops {
                   float *out);
 
     /* y[i] = x[i] / sqrt(mean(x[i]^2) + eps) * weight, over n vectors of `dim` (mean in at least
-     * f32); weight [1, dim] is f32, and counts as ones where it has no data. y may be x. Several vectors may share a row: Q/K norm by head
-     * is n = rows * heads, dim = head_dim. */
+     * f32); weight [1, dim] is f32, and counts as ones where it has no data. y may be x. Several
+     * vectors may share a row: Q/K norm by head is n = rows * heads, dim = head_dim. */
     void (*rmsnorm)(void *self, const float *x, const struct weight *weight, float eps, uint32_t n,
                     uint32_t dim, float *y);
 

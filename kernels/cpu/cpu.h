@@ -28,6 +28,7 @@ enum {
     CPU_FFN_COLS = 256,     /* columns of `down` decoded together: a multiple of CODEC_GROUP */
     CPU_QUERIES = 12,       /* queries (rows times heads) that read a KV head together */
     CPU_KEYS = 64,          /* keys that they read at a time */
+    CPU_DELTA_TOKENS = 16,  /* tokens that use a state while it is in cache */
     CPU_FFN_ITEMS = 4096,   /* blocks, and sums, in one wave of the fused way */
     CPU_FFN_SUMS = 4096,
 };
@@ -37,10 +38,10 @@ struct cpu_worker {
     float *panel; /* [panel_floats]: decoded rows, or a panel of dot.h */
     /* A chunk that came packed, or what a walk over its rows needs; for max_packed_bytes. */
     uint8_t *chunk;
-    float *slice;             /* [FFN_BLOCK, CPU_FFN_COLS] */
-    float *gate, *up;         /* [CPU_FFN_USES, FFN_BLOCK] */
-    float *scores;            /* [CPU_QUERIES, max_ctx_tok] */
-    float *heads;             /* [2, limits.delta.k_dim]: a query and a key */
+    float *slice;     /* [FFN_BLOCK, CPU_FFN_COLS] */
+    float *gate, *up; /* [CPU_FFN_USES, FFN_BLOCK] */
+    float *scores;    /* [CPU_QUERIES, max_ctx_tok] */
+    float *heads; /* [CPU_DELTA_TOKENS, 2 k_dim + v_dim] of limits.delta: queries, keys, outputs */
     const float **xs;         /* [max(max_rows, CPU_FFN_USES)] */
     float **ys;               /* [CPU_FFN_USES] */
     struct dot_quant *quants; /* [CPU_FFN_USES] */

@@ -4,8 +4,9 @@
  * An item is a tile: some neighbouring rows times some query heads of one KV head. It walks the
  * keys in blocks that stay in cache while each of its queries uses them, keeps the scores of all
  * keys, turns those that the query sees into exponentials, and walks the values. Where queries are
- * many, a block is decoded once for all of them. Keys lie in a ring: a block ends where it does. A query's sums go over the keys that it sees, one
- * after the other, so how queries are shared out changes nothing.
+ * many, a block is decoded once for all of them. Keys lie in a ring: a block ends where it does. A
+ * query's sums go over the keys that it sees, one after the other, so how queries are shared out
+ * changes nothing.
  */
 #include "kernels/cpu/cpu.h"
 

@@ -1,9 +1,9 @@
 /*
  * cpu_delta: the gated delta net: the causal convolution before it, and its recurrence.
  *
- * The convolution's items are rows. The recurrence's items are value heads, each of which walks the
- * rows of the call one after the other: so a row's result does not depend on how rows are shared
- * out over calls.
+ * The convolution's items are runs of columns. The recurrence's items are value heads, each of
+ * which walks the rows of the call one after the other, some at a time while a part of the state
+ * stays in cache: a row's result does not depend on how rows are shared out over calls.
  */
 #include "kernels/cpu/cpu.h"
 
@@ -11,6 +11,10 @@
 #include <string.h>
 
 /* ---- convolution ---------------------------------------------------------------------------- */
+
+enum { CONV_COLS = 256 }; /* columns of an item */
+
+static const struct ffn_rule silu = {.act = FFN_SILU};
 
 struct conv {
     const struct cpu *c;
@@ -25,19 +29,38 @@ static const float *row_before(const struct conv *s, uint32_t r, uint32_t back) 
                      : s->tail + (size_t)(s->conv - 1 + r - back) * s->cols;
 }
 
-static void conv_item(void *ctx, uint32_t r, uint32_t worker) {
-    const struct conv *s = ctx;
-    static const struct ffn_rule silu = {.act = FFN_SILU};
-    float *y = s->y + (size_t)r * s->cols;
-    (void)worker;
-    memset(y, 0, s->cols * sizeof *y);
-    for (uint32_t j = 0; j < s->conv; j++) {
-        const float *in = row_before(s, r, s->conv - 1 - j);
-        for (uint32_t c = 0; c < s->cols; c++) {
-            y[c] += s->kernel[(size_t)c * s->conv + j] * in[c];
+/* turned [conv, n] = kernel [n, conv], so that neighbours are multiplied together. */
+static inline void turn(const float *kernel, uint32_t conv, uint32_t n, float *turned) {
+    for (uint32_t c = 0; c < n; c++) {
+        for (uint32_t j = 0; j < conv; j++) {
+            turned[(size_t)j * n + c] = kernel[(size_t)c * conv + j];
         }
     }
-    s->c->isa->act_mul(&silu, y, NULL, s->cols);
+}
+
+static void conv_item(void *ctx, uint32_t item, uint32_t worker) {
+    const struct conv *s = ctx;
+    const uint32_t first = item * CONV_COLS, rest = s->cols - first;
+    const uint32_t n = rest < CONV_COLS ? rest : CONV_COLS;
+    const float *kernel = s->kernel + (size_t)first * s->conv;
+    float *turned = s->c->workers[worker].panel; /* [conv, n] */
+    if (s->conv == 4) { /* what models have: the compiler then moves vectors */
+        turn(kernel, 4, n, turned);
+    } else {
+        turn(kernel, s->conv, n, turned);
+    }
+    for (uint32_t r = 0; r < s->rows; r++) {
+        float *y = s->y + (size_t)r * s->cols + first;
+        memset(y, 0, n * sizeof *y);
+        for (uint32_t j = 0; j < s->conv; j++) {
+            const float *in = row_before(s, r, s->conv - 1 - j) + first,
+                        *k = turned + (size_t)j * n;
+            for (uint32_t c = 0; c < n; c++) {
+                y[c] += k[c] * in[c];
+            }
+        }
+        s->c->isa->act_mul(&silu, y, NULL, n);
+    }
 }
 
 void cpu_delta_conv(void *self, const struct delta_rule *rule, const struct weight *kernel,
@@ -50,7 +73,8 @@ void cpu_delta_conv(void *self, const struct delta_rule *rule, const struct weig
                      .conv = rule->conv,
                      .cols = delta_qkv_dim(rule),
                      .rows = rows};
-    cpu_run(self, conv_item, &s, rows, (uint64_t)rows * s.cols * (rule->conv + 8));
+    cpu_run(self, conv_item, &s, cpu_ceil_div(s.cols, CONV_COLS),
+            (uint64_t)rows * s.cols * (rule->conv + 8));
     const uint32_t keep = rule->conv - 1, kept = rows < keep ? keep - rows : 0;
     memmove(tail, tail + (size_t)(keep - kept) * s.cols, (size_t)kept * s.cols * sizeof *tail);
     memcpy(tail + (size_t)kept * s.cols, x + (size_t)(rows - (keep - kept)) * s.cols,
@@ -81,34 +105,58 @@ static float softplus(float x) {
     return x > 20.0f ? x : log1pf(expf(x)); /* as torch has it */
 }
 
-/* out [n] = rmsnorm(out) * silu(z) */
-static void gated_norm(const struct delta *s, const float *z, float *out) {
+/* out [v_dim] = rmsnorm(o) * silu(z) */
+static void gated_norm(const struct delta *s, float *o, const float *z, float *out) {
     const uint32_t n = s->rule->v_dim;
-    float mean = s->c->isa->sum_squares(out, n) / (float)n, scale = 1.0f / sqrtf(mean + s->eps);
+    float mean = s->c->isa->sum_squares(o, n) / (float)n, scale = 1.0f / sqrtf(mean + s->eps);
     for (uint32_t i = 0; i < n; i++) {
-        out[i] = s->norm[i] * (out[i] * scale) * (z[i] / (1.0f + expf(-z[i])));
+        o[i] = s->norm[i] * (o[i] * scale);
+    }
+    memcpy(out, z, n * sizeof *out);
+    s->c->isa->act_mul(&silu, out, o, n);
+}
+
+/* Rows first .. first + n - 1 of a value head, n <= CPU_DELTA_TOKENS. */
+static void delta_rows(const struct delta *s, struct cpu_worker *own, uint32_t head, uint32_t first,
+                       uint32_t n) {
+    const struct delta_rule *rule = s->rule;
+    const uint32_t k_dim = rule->k_dim, v_dim = rule->v_dim, heads = rule->n_v_heads;
+    const uint32_t k_head = head / (heads / rule->n_k_heads), k_cols = rule->n_k_heads * k_dim;
+    const size_t cols = delta_qkv_dim(rule);
+    const float *qkv = s->qkv + first * cols;
+    float *q = own->heads, *k = q + (size_t)n * k_dim, *o = k + (size_t)n * k_dim;
+    float decay[CPU_DELTA_TOKENS], strength[CPU_DELTA_TOKENS];
+    for (uint32_t t = 0; t < n; t++) {
+        const size_t at = (size_t)(first + t) * heads + head;
+        const float *q_of = qkv + t * cols + (size_t)k_head * k_dim;
+        decay[t] = expf(-s->rate[head] * softplus(s->a[at] + s->dt_bias[head]));
+        strength[t] = 1.0f / (1.0f + expf(-s->b[at]));
+        unit_vector(s->c, q_of, k_dim, 1.0f / sqrtf((float)k_dim), q + (size_t)t * k_dim);
+        unit_vector(s->c, q_of + k_cols, k_dim, 1.0f, k + (size_t)t * k_dim);
+    }
+    const struct dot_delta d = {.k_dim = k_dim,
+                                .v_dim = v_dim,
+                                .n = n,
+                                .q = q,
+                                .k = k,
+                                .v = qkv + 2 * (size_t)k_cols + (size_t)head * v_dim,
+                                .v_stride = cols,
+                                .decay = decay,
+                                .strength = strength,
+                                .out = o};
+    s->c->isa->delta_steps(s->state + (size_t)head * k_dim * v_dim, &d);
+    for (uint32_t t = 0; t < n; t++) {
+        const size_t at = ((size_t)(first + t) * heads + head) * v_dim;
+        gated_norm(s, o + (size_t)t * v_dim, s->z + at, s->out + at);
     }
 }
 
 static void delta_item(void *ctx, uint32_t head, uint32_t worker) {
     const struct delta *s = ctx;
-    const struct delta_rule *d = s->rule;
-    const uint32_t k_head = head / (d->n_v_heads / d->n_k_heads), cols = delta_qkv_dim(d);
-    const size_t k_cols = (size_t)d->n_k_heads * d->k_dim, v_cols = delta_v_dim(d);
-    float *S = s->state + (size_t)head * d->k_dim * d->v_dim;
-    float *q = s->c->workers[worker].heads, *k = q + d->k_dim;
-    for (uint32_t r = 0; r < s->rows; r++) {
-        const float *row = s->qkv + (size_t)r * cols;
-        const float *v = row + 2 * k_cols + (size_t)head * d->v_dim;
-        const size_t at = (size_t)r * d->n_v_heads + head;
-        float *out = s->out + (size_t)r * v_cols + (size_t)head * d->v_dim;
-        float decay = expf(-s->rate[head] * softplus(s->a[at] + s->dt_bias[head]));
-        float strength = 1.0f / (1.0f + expf(-s->b[at]));
-        unit_vector(s->c, row + (size_t)k_head * d->k_dim, d->k_dim, 1.0f / sqrtf((float)d->k_dim),
-                    q);
-        unit_vector(s->c, row + k_cols + (size_t)k_head * d->k_dim, d->k_dim, 1.0f, k);
-        s->c->isa->delta_step(S, d->k_dim, d->v_dim, q, k, v, decay, strength, out);
-        gated_norm(s, s->z + (size_t)r * v_cols + (size_t)head * d->v_dim, out);
+    for (uint32_t r = 0; r < s->rows; r += CPU_DELTA_TOKENS) {
+        uint32_t rest = s->rows - r;
+        delta_rows(s, &s->c->workers[worker], head, r,
+                   rest < CPU_DELTA_TOKENS ? rest : CPU_DELTA_TOKENS);
     }
 }
 

@@ -98,6 +98,19 @@ struct dot_codec {
                   uint32_t n_x, float *y, size_t y_stride);
 };
 
+/* Tokens of one head of a delta net, one after the other, each of which does to its state
+ * S [k_dim, v_dim]: S *= decay; m = S^T k; S += k (x) (strength * (v - m)); out = S^T q. Sums go
+ * over k_dim in order, from 0, and are fused, the change of S too: every ISA gives the bits of the
+ * scalar table, however many tokens there are. */
+struct dot_delta {
+    uint32_t k_dim, v_dim, n; /* n >= 1 tokens */
+    const float *q, *k;       /* [n, k_dim] */
+    const float *v;           /* n rows of v_dim, v_stride floats apart */
+    size_t v_stride;
+    const float *decay, *strength; /* [n] */
+    float *out;                    /* [n, v_dim] */
+};
+
 struct dot_isa {
     const char *name;
     bool (*usable)(void); /* does this processor, and its operating system, have it? */
@@ -124,10 +137,8 @@ struct dot_isa {
     float (*exp_sum)(float *x, size_t n, float max);
     /* act_mul of backend.h. */
     void (*act_mul)(const struct ffn_rule *rule, float *g, const float *u, size_t n);
-    /* One token of one head of delta_net of backend.h: S [k_dim, v_dim] *= decay; m = S^T k; S += k
-     * (x) (strength * (v - m)); out [v_dim] = S^T q. Sums go over k_dim in order, fused. */
-    void (*delta_step)(float *S, uint32_t k_dim, uint32_t v_dim, const float *q, const float *k,
-                       const float *v, float decay, float strength, float *out);
+    /* The recurrence of delta_net of backend.h. */
+    void (*delta_steps)(float *S, const struct dot_delta *d);
     /* Round to IEEE halves, to nearest even. */
     void (*to_f16)(const float *x, size_t n, uint16_t *out);
 };

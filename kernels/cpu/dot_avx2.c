@@ -1,6 +1,6 @@
 /*
- * dot_avx2: the tables of dot.h for AVX2 with FMA and F16C. The loops are in dot_simd.inc and
- * dot_simd_quant.inc; this file is their primitives, on vectors of 8 floats.
+ * dot_avx2: the tables of dot.h for AVX2 with FMA and F16C. The loops are in the files
+ * dot_simd*.inc; this file is their primitives, on vectors of 8 floats.
  */
 #include "kernels/cpu/dot.h"
 
@@ -122,6 +122,7 @@ static inline void q4_group(const uint8_t *q, float d, float m, V w[4]) {
 }
 
 #include "kernels/cpu/dot_simd.inc"
+#include "kernels/cpu/dot_simd_floats.inc"
 
 /* ---- integers ------------------------------------------------------------------------------- */
 

@@ -1,6 +1,6 @@
 /*
  * dot_avx512: the tables of dot.h for AVX-512 (F, BW, VL, DQ, VNNI). The loops are in
- * dot_simd.inc and dot_simd_quant.inc; this file is their primitives, on vectors of 16 floats.
+ * the files dot_simd*.inc; this file is their primitives, on vectors of 16 floats.
  */
 #include "kernels/cpu/dot.h"
 
@@ -111,6 +111,7 @@ static inline void q4_group(const uint8_t *q, float d, float m, V w[2]) {
 }
 
 #include "kernels/cpu/dot_simd.inc"
+#include "kernels/cpu/dot_simd_floats.inc"
 
 /* ---- integers ------------------------------------------------------------------------------- */
 

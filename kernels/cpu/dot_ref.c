@@ -340,21 +340,24 @@ static void act_mul(const struct ffn_rule *rule, float *g, const float *u, size_
     }
 }
 
-static void delta_step(float *S, uint32_t k_dim, uint32_t v_dim, const float *q, const float *k,
-                       const float *v, float decay, float strength, float *out) {
-    for (uint32_t j = 0; j < v_dim; j++) {
-        float m = 0, o = 0;
-        for (uint32_t i = 0; i < k_dim; i++) {
-            S[(size_t)i * v_dim + j] *= decay;
-            m = fmaf(k[i], S[(size_t)i * v_dim + j], m);
+static void delta_steps(float *S, const struct dot_delta *d) {
+    for (uint32_t t = 0; t < d->n; t++) {
+        const float *q = d->q + (size_t)t * d->k_dim, *k = d->k + (size_t)t * d->k_dim;
+        for (uint32_t j = 0; j < d->v_dim; j++) {
+            float m = 0, o = 0;
+            for (uint32_t i = 0; i < d->k_dim; i++) {
+                float *s = &S[(size_t)i * d->v_dim + j];
+                *s *= d->decay[t];
+                m = fmaf(k[i], *s, m);
+            }
+            float change = d->strength[t] * (d->v[t * d->v_stride + j] - m);
+            for (uint32_t i = 0; i < d->k_dim; i++) {
+                float *s = &S[(size_t)i * d->v_dim + j];
+                *s = fmaf(k[i], change, *s);
+                o = fmaf(q[i], *s, o);
+            }
+            d->out[(size_t)t * d->v_dim + j] = o;
         }
-        float change = strength * (v[j] - m);
-        for (uint32_t i = 0; i < k_dim; i++) {
-            float *s = &S[(size_t)i * v_dim + j];
-            *s = fmaf(k[i], change, *s);
-            o = fmaf(q[i], *s, o);
-        }
-        out[j] = o;
     }
 }
 
@@ -387,6 +390,6 @@ const struct dot_isa dot_ref = {
     .max = max,
     .exp_sum = exp_sum,
     .act_mul = act_mul,
-    .delta_step = delta_step,
+    .delta_steps = delta_steps,
     .to_f16 = to_f16,
 };
