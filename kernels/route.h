@@ -45,13 +45,15 @@ ROUTE_FUNCTION float route_exp(float x) {
     const float log2e = 1.44269504f;
     const float ln2_hi = 0.693359375f; /* 9 bits: n * ln2_hi is exact */
     const float ln2_lo = -2.12194440e-4f;
+    const float to_integer =
+        0x1.8p23f; /* floats of that size have no fraction: it is rounded off */
     if (!(x > -87.33654f)) {
         return x < 0.0f ? 0.0f : x; /* a NaN */
     }
     if (x > 88.72283f) {
         return INFINITY;
     }
-    float n = floorf(ROUTE_ADD(ROUTE_MUL(x, log2e), 0.5f));
+    float n = ROUTE_ADD(ROUTE_ADD(ROUTE_MUL(x, log2e), to_integer), -to_integer);
     float r = ROUTE_ADD(x, -ROUTE_MUL(n, ln2_hi));
     r = ROUTE_ADD(r, -ROUTE_MUL(n, ln2_lo));
     float p = 1.0f / 5040;
