@@ -96,6 +96,11 @@ float *kernels_decode(const struct weight *w, uint32_t row) {
     return x;
 }
 
+struct weight kernels_row(const float *x, uint32_t cols) {
+    return (struct weight){codec_by_id(CODEC_F32), 1, cols, cols * sizeof(float),
+                           (const uint8_t *)(const void *)x};
+}
+
 double kernels_dot(const float *a, const float *b, size_t n, double *size) {
     double sum = 0;
     *size = 0;
@@ -124,6 +129,18 @@ double kernels_quant_error(const float *w, const float *x, size_t n) {
     return error;
 }
 
+double kernels_ulps(float got, double want) {
+    if (isnan(got) || isnan(want)) {
+        return isnan(got) && isnan(want) ? 0 : INFINITY;
+    }
+    float near = (float)want;
+    if (got == near) {
+        return 0;
+    }
+    float step = nextafterf(fabsf(near), INFINITY) - fabsf(near);
+    return fabs((double)got - want) / (step > 0 ? step : 0x1p-149);
+}
+
 struct backend_limits kernels_limits(void) {
     return (struct backend_limits){
         .max_rows = 96,
@@ -135,6 +152,7 @@ struct backend_limits kernels_limits(void) {
         .max_ctx_tok = 512,
         .n_heads = 16,
         .head_dim = 128,
+        .delta = {.n_k_heads = 16, .n_v_heads = 32, .k_dim = 128, .v_dim = 128, .conv = 8},
     };
 }
 

@@ -35,6 +35,10 @@ float *kernels_decode(const struct weight *w, uint32_t row);
 /* Sum of a[i] * b[i] in double precision; *size becomes the sum of |a[i] * b[i]|. */
 double kernels_dot(const float *a, const float *b, size_t n, double *size);
 
+/* `cols` numbers in f32 as a weight of one row, such as a norm or a bias; none where x is NULL. They
+ * stay the caller's. */
+struct weight kernels_row(const float *x, uint32_t cols);
+
 /* Greatest error of a dot product of n elements summed in f32 over 8 lanes or more: every addition
  * rounds a sum of at most `size` by half an ulp, and a lane makes n / 8 of them, the tree three,
  * the product one; twice for the second order. Plus one smallest float an element, for products
@@ -65,6 +69,9 @@ void kernels_each_product(struct test_rng *r, const struct kernels_products *p);
  * huge, and, KERNELS_LOGITS_NAN, with NaN among them. */
 enum { KERNELS_LOGITS_NAN = 5 };
 void kernels_logits(struct test_rng *r, int pattern, float *logits, size_t n);
+
+/* Distance from `want` in floats next to each other; 0 where both are NaN. */
+double kernels_ulps(float got, double want);
 
 /* Limits that hold every shape in the tests. */
 struct backend_limits kernels_limits(void);
