@@ -1,0 +1,180 @@
+/*
+ * The KV store and attention of every backend: against the formula in double precision, and to the
+ * bit against itself for other thread counts, row splits, and rings of keys of any size that holds
+ * what is seen.
+ */
+#include <math.h>
+
+#include "tests/util/test_util_backends.h"
+
+/* Scores carry a dot product's error d, which exp turns into a factor e^d of each weight; then sums
+ * over the keys. Scores stay below 8 here; 1e-5 of the greatest value is twice what that can add up
+ * to. */
+static const double attention_tolerance = 1e-5;
+
+struct sequence {
+    enum kv_type type;
+    struct attention_rule rule;
+    uint32_t len;
+    float *q, *k, *v; /* [len, heads, head_dim] */
+    float *sinks;     /* [n_heads] */
+};
+
+/* How positions are cut into calls: `prefill` rows first, then `step` at a time; `capacity_tok`
+ * places in the ring. */
+struct calls {
+    uint32_t prefill, step, capacity_tok;
+};
+
+/* Store, then attend. What lies in the ring before that is not to be looked at. */
+static void run_sequence(const struct backend *b, const struct sequence *s,
+                         const struct calls *calls, float *out) {
+    const struct attention_rule *rule = &s->rule;
+    struct kv kv = {s->type, rule->n_kv_heads, rule->head_dim, calls->capacity_tok, NULL, NULL};
+    struct weight sinks = kernels_row(rule->sinks ? s->sinks : NULL, rule->n_heads);
+    size_t q_row = attention_q_dim(rule), kv_row = attention_kv_dim(rule);
+    kv.k = test_guard(kv_bytes(&kv));
+    kv.v = test_guard(kv_bytes(&kv));
+    memset(kv.k, 0xff, kv_bytes(&kv)); /* NaN */
+    memset(kv.v, 0xff, kv_bytes(&kv));
+    for (uint32_t pos = 0, rows; pos < s->len; pos += rows) {
+        rows = pos == 0 ? calls->prefill : calls->step;
+        rows = s->len - pos < rows ? s->len - pos : rows;
+        b->ops->kv_store(b->self, &kv, s->k + pos * kv_row, s->v + pos * kv_row, pos, rows);
+        b->ops->attention(b->self, rule, &kv, &sinks, s->q + pos * q_row, pos, rows,
+                          out + pos * q_row);
+    }
+    test_guard_free(kv.k, kv_bytes(&kv));
+    test_guard_free(kv.v, kv_bytes(&kv));
+}
+
+/* The formula, in double precision, on keys and values as the cache's type holds them. */
+static double *attend_simply(const struct sequence *s) {
+    const struct attention_rule *rule = &s->rule;
+    const uint32_t dim = rule->head_dim, heads = rule->n_heads;
+    const double scale = rule->scale != 0 ? (double)rule->scale : 1 / sqrt(dim);
+    double *out = backends_all((size_t)s->len * heads * dim, 0), unused;
+    double *weights = mem_calloc(s->len, sizeof *weights);
+    float *key = mem_calloc(dim, sizeof *key);
+    for (uint32_t i = 0; i < s->len; i++) {
+        for (uint32_t h = 0; h < heads; h++) {
+            uint32_t kv_head = h / (heads / rule->n_kv_heads);
+            size_t at = ((size_t)i * heads + h) * dim;
+            double sum = rule->sinks ? exp((double)s->sinks[h]) : 0;
+            for (int pass = 0; pass < 2; pass++) {
+                for (uint32_t j = 0; j <= i; j++) {
+                    if (rule->window && j + rule->window <= i) {
+                        continue;
+                    }
+                    const float *row =
+                        (pass ? s->v : s->k) + ((size_t)j * rule->n_kv_heads + kv_head) * dim;
+                    for (uint32_t c = 0; c < dim; c++) {
+                        key[c] = s->type == KV_F16 ? f16_to_f32(f32_to_f16(row[c])) : row[c];
+                    }
+                    if (pass == 0) {
+                        weights[j] = exp(kernels_dot(s->q + at, key, dim, &unused) * scale);
+                        sum += weights[j];
+                    }
+                    for (uint32_t c = 0; pass == 1 && c < dim; c++) {
+                        out[at + c] += weights[j] / sum * (double)key[c];
+                    }
+                }
+            }
+        }
+    }
+    free(weights);
+    free(key);
+    return out;
+}
+
+/* Splits into calls, and rings: with a window a ring needs no more than what the rows of a call
+ * see; without one it holds everything. */
+static void check_calls(const struct backend *b, const struct sequence *s, const char *what,
+                        const float *same, float *got) {
+    static const uint32_t steps[] = {1, 2, 3, 5, 12, 20};
+    const size_t n = (size_t)s->len * attention_q_dim(&s->rule);
+    const uint32_t window = s->rule.window;
+    for (size_t i = 0; i < TEST_COUNT(steps); i++) {
+        uint32_t step = steps[i] < s->len ? steps[i] : s->len;
+        uint32_t least = window ? window - 1 + step : s->len;
+        least = least < s->len ? least : s->len;
+        struct calls calls[] = {
+            {step, step, s->len}, {step, step, least}, {step, 1, least}, {step, step, least + 3}};
+        for (size_t k = 0; k < (window ? TEST_COUNT(calls) : 1); k++) {
+            memset(got, 0xff, n * sizeof *got);
+            run_sequence(b, s, &calls[k], got);
+            backends_same(b, what, got, same, n);
+        }
+    }
+}
+
+static void check_sequence(const struct sequence *s) {
+    const struct attention_rule *rule = &s->rule;
+    const size_t n = (size_t)s->len * attention_q_dim(rule);
+    const struct calls whole = {s->len, s->len, s->len + 3};
+    float *got = backends_zeros(n), *same = backends_zeros(n);
+    double *t = backends_all(n, attention_tolerance), *want = attend_simply(s);
+    char *what = mem_printf("attention %s, %u/%u heads of %u, %u tokens, window %u, sinks %u",
+                            s->type == KV_F16 ? "f16" : "f32", rule->n_heads, rule->n_kv_heads,
+                            rule->head_dim, s->len, rule->window, rule->sinks);
+    const struct backend *b;
+    for (size_t i = 0; (b = backends_at(i)); i++) {
+        run_sequence(b, s, &whole, got);
+        backends_close_to(b, what, got, want, t, n);
+        if (backends_one(i) == b || !backends_one(i)) {
+            memcpy(same, got, n * sizeof *got);
+        }
+        backends_same(b, what, got, same, n);
+        check_calls(b, s, what, same, got);
+    }
+    free(what);
+    free(t);
+    free(want);
+    free(got);
+    free(same);
+}
+
+static void test_attention(void **state) {
+    static const struct {
+        struct attention_rule rule;
+        uint32_t len;
+    } cases[] = {
+        {{.n_heads = 1, .n_kv_heads = 1, .head_dim = 8}, 5},
+        {{.n_heads = 4, .n_kv_heads = 2, .head_dim = 64, .scale = 0.2f}, 70},
+        {{.n_heads = 4, .n_kv_heads = 4, .head_dim = 20, .window = 7}, 33},
+        {{.n_heads = 24, .n_kv_heads = 2, .head_dim = 32}, 20},
+        {{.n_heads = 6, .n_kv_heads = 2, .head_dim = 128, .window = 64}, 140},
+        {{.n_heads = 2, .n_kv_heads = 1, .head_dim = 16, .window = 1}, 12},
+        {{.n_heads = 16, .n_kv_heads = 2, .head_dim = 32, .window = 5, .scale = 0.1f}, 90},
+    };
+    struct test_rng rng = {14};
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(cases); i++) {
+        struct sequence s = {.rule = cases[i].rule, .len = cases[i].len};
+        size_t q = (size_t)s.len * attention_q_dim(&s.rule),
+               kv = (size_t)s.len * attention_kv_dim(&s.rule);
+        s.q = kernels_vector(&rng, KIND_NORMAL, q);
+        s.k = kernels_vector(&rng, KIND_NORMAL, kv);
+        s.v = kernels_vector(&rng, KIND_NORMAL, kv);
+        s.sinks = kernels_vector(&rng, KIND_NORMAL, s.rule.n_heads);
+        /* A head whose sink is above all its scores, and one whose sink is nothing beside them. */
+        s.sinks[0] = 12;
+        s.sinks[s.rule.n_heads - 1] -= s.rule.n_heads > 1 ? 200 : 0;
+        for (uint32_t form = 0; form < 4; form++) {
+            s.type = form % 2 ? KV_F16 : KV_F32;
+            s.rule.sinks = form / 2;
+            check_sequence(&s);
+        }
+        test_guard_free(s.q, q * sizeof *s.q);
+        test_guard_free(s.k, kv * sizeof *s.k);
+        test_guard_free(s.v, kv * sizeof *s.v);
+        test_guard_free(s.sinks, s.rule.n_heads * sizeof *s.sinks);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_attention),
+    };
+    return cmocka_run_group_tests(tests, backends_open, backends_close);
+}
