@@ -222,19 +222,6 @@ static void test_panels(void **state) {
 
 /* ---- plain floats --------------------------------------------------------------------------- */
 
-/* Distance in representable floats. */
-static double ulps(float got, double want) {
-    if (isnan(got) || isnan(want)) {
-        return isnan(got) && isnan(want) ? 0 : INFINITY;
-    }
-    float near = (float)want;
-    if (got == near) {
-        return 0;
-    }
-    float step = nextafterf(fabsf(near), INFINITY) - fabsf(near);
-    return fabs((double)got - want) / (step > 0 ? step : 0x1p-149);
-}
-
 /* exp is promised within 2 ulp, subnormal results and overflow included. */
 static void check_exp(const struct place *p, float first, float last, size_t n) {
     float *x = test_guard(n * sizeof *x), *y = test_guard(n * sizeof *y);
@@ -244,9 +231,9 @@ static void check_exp(const struct place *p, float first, float last, size_t n) 
     p->isa->exp_sum(y, n, 0);
     for (size_t i = 0; i < n; i++) {
         double want = exp((double)x[i]);
-        if (!(ulps(y[i], want) <= 2)) {
+        if (!(kernels_ulps(y[i], want) <= 2)) {
             print_error("%s: exp(%a) is %a, expected %a: %.2f ulp\n", p->isa->name, (double)x[i],
-                        (double)y[i], want, ulps(y[i], want));
+                        (double)y[i], want, kernels_ulps(y[i], want));
             fail();
         }
     }
@@ -271,7 +258,58 @@ static void check_exp_edges(const struct place *p) {
     assert_true(isnan(nan));
 }
 
-/* Sums, the maximum and silu over `n` numbers of a kind. */
+static const struct ffn_rule rules[] = {
+    {.act = FFN_SILU},
+    {.act = FFN_GELU_TANH},
+    {.act = FFN_SWIGLU_OAI, .limit = 0.5f, .alpha = 1.702f},
+    {.act = FFN_SWIGLU_OAI, .limit = 7, .alpha = 1},
+};
+
+/* act_mul by the formula in double. What exp(-z) is taken of has an error of some ulp of z, which a
+ * product with g sigmoid(z) sees where z is large and negative: there it fades with exp(z), so that
+ * it stays below 2 ulp of g; where exp(-z) is infinite the result is 0. */
+static void check_activation(const struct place *p, const struct ffn_rule *rule, const float *x,
+                             const float *u, size_t n) {
+    const double limit = rule->limit;
+    float *g = test_guard(n * sizeof *g);
+    memcpy(g, x, n * sizeof *g);
+    p->isa->act_mul(rule, g, u, n);
+    for (size_t i = 0; i < n; i++) {
+        double gate = x[i], factor = u ? (double)u[i] : 1, z = gate;
+        if (rule->act == FFN_GELU_TANH) {
+            z = 2 * sqrt(2 / 3.14159265358979323846) * (gate + 0.044715 * gate * gate * gate);
+        } else if (rule->act == FFN_SWIGLU_OAI) {
+            gate = fmin(gate, limit);
+            z = (double)rule->alpha * gate;
+            factor = u ? fmax(fmin(factor, limit), -limit) + 1 : 1;
+        }
+        double want = gate / (1 + exp(-z)) * factor, size = rule->act ? fabs(gate * factor) : 0;
+        check_close(p, "act_mul", i, g[i], want,
+                    FLT_EPSILON * (4 * fabs(want) + 2 * size) + 0x1p-121 * fabs(factor) + 0x1p-149);
+    }
+    test_guard_free(g, n * sizeof *g);
+}
+
+/* Limits keep nothing from being a NaN, in whole vectors and in what is left over. */
+static void check_activation_nan(const struct dot_isa *isa) {
+    enum { N = 37 };
+    for (size_t r = 0; r < TEST_COUNT(rules); r++) {
+        for (int form = 0; form < 3; form++) {
+            float g[N], u[N];
+            for (int i = 0; i < N; i++) {
+                g[i] = u[i] = 1;
+                g[i] = form < 2 && i % 2 ? NAN : g[i];
+                u[i] = form == 2 && i % 2 ? NAN : u[i];
+            }
+            isa->act_mul(&rules[r], g, form ? u : NULL, N);
+            for (int i = 0; i < N; i++) {
+                assert_true(isnan(g[i]) == (i % 2 == 1));
+            }
+        }
+    }
+}
+
+/* Sums, the maximum and activations over `n` numbers of a kind. */
 static void check_floats(const struct place *p, struct test_rng *rng, size_t n) {
     float *x = kernels_vector(rng, p->kind, n), *u = kernels_vector(rng, p->kind, n);
     float *g = test_guard(n * sizeof *g);
@@ -291,14 +329,9 @@ static void check_floats(const struct place *p, struct test_rng *rng, size_t n) 
     }
     check_close(p, "exp_sum", 0, (float)got, sum, kernels_dot_tolerance(n, sum));
 
-    memcpy(g, x, n * sizeof *g);
-    p->isa->silu_mul(g, u, n);
-    for (size_t i = 0; i < n; i++) {
-        /* exp 2 ulp, then an addition, a division and a product of half an ulp each. From g = -89
-         * on exp(-g) is infinite and silu 0 instead of 89 / 2^128. */
-        double want = x[i] / (1 + exp(-(double)x[i])) * u[i];
-        check_close(p, "silu_mul", i, g[i], want,
-                    4 * FLT_EPSILON * fabs(want) + 0x1p-121 * fabs((double)u[i]) + 0x1p-149);
+    for (size_t i = 0; i < TEST_COUNT(rules); i++) {
+        check_activation(p, &rules[i], x, u, n);
+        check_activation(p, &rules[i], x, NULL, n);
     }
     test_guard_free(x, n * sizeof *x);
     test_guard_free(u, n * sizeof *u);
@@ -316,6 +349,7 @@ static void test_floats(void **state) {
         check_exp(&p, 88.70f, 88.73f, 1001);
         check_exp(&p, -104, -87, 10001);
         check_exp_edges(&p);
+        check_activation_nan(isa);
         for (int kind = 0; kind < KIND_COUNT; kind++) {
             p.kind = (enum kind)kind;
             for (size_t n = 1; n < 70; n++) {
@@ -356,12 +390,78 @@ static void test_halves(void **state) {
     test_guard_free(h, N * sizeof *h);
 }
 
+/* ---- gated delta net ------------------------------------------------------------------------ */
+
+/* Every table gives the bits of the scalar one, and one token at a time those of all together; what
+ * they are is for test_kernels_delta. */
+static void check_delta(struct test_rng *rng, uint32_t k_dim, uint32_t v_dim, uint32_t n) {
+    const size_t n_state = (size_t)k_dim * v_dim, v_stride = v_dim + 5, n_out = (size_t)n * v_dim;
+    const size_t n_v = (n - 1) * v_stride + v_dim;
+    float *before = kernels_vector(rng, KIND_NORMAL, n_state), *S = test_guard(n_state * sizeof *S);
+    float *q = kernels_vector(rng, KIND_NORMAL, (size_t)n * k_dim),
+          *k = kernels_vector(rng, KIND_NORMAL, (size_t)n * k_dim),
+          *v = kernels_vector(rng, KIND_NORMAL, n_v),
+          *numbers = kernels_vector(rng, KIND_NORMAL, 2 * n);
+    float *out = test_guard(n_out * sizeof *out), *want = mem_calloc(n_out, sizeof *want),
+          *want_S = mem_calloc(n_state, sizeof *want_S);
+    struct place p = {.rows = k_dim, .cols = v_dim};
+    for (size_t i = 0; (p.isa = dot_isa_at(i)); i++) {
+        struct dot_delta d = {k_dim, v_dim, n, q, k, v, v_stride, numbers, numbers + n, out};
+        memcpy(S, before, n_state * sizeof *S);
+        memset(out, 0xff, n_out * sizeof *out);
+        p.isa->delta_steps(S, &d);
+        if (i == 0) {
+            memcpy(want, out, n_out * sizeof *want);
+            memcpy(want_S, S, n_state * sizeof *S);
+        }
+        check_same(&p, "delta_steps", out, want, n_out);
+        check_same(&p, "state", S, want_S, n_state);
+        memcpy(S, before, n_state * sizeof *S);
+        memset(out, 0xff, n_out * sizeof *out);
+        for (uint32_t t = 0; t < n; t++) {
+            struct dot_delta one = {k_dim,
+                                    v_dim,
+                                    1,
+                                    q + t * k_dim,
+                                    k + t * k_dim,
+                                    v + t * v_stride,
+                                    v_stride,
+                                    numbers + t,
+                                    numbers + n + t,
+                                    out + (size_t)t * v_dim};
+            p.isa->delta_steps(S, &one);
+        }
+        check_same(&p, "delta_steps one by one", out, want, n_out);
+        check_same(&p, "state one by one", S, want_S, n_state);
+    }
+    test_guard_free(before, n_state * sizeof *before);
+    test_guard_free(S, n_state * sizeof *S);
+    test_guard_free(q, (size_t)n * k_dim * sizeof *q);
+    test_guard_free(k, (size_t)n * k_dim * sizeof *k);
+    test_guard_free(v, n_v * sizeof *v);
+    test_guard_free(numbers, 2 * n * sizeof *numbers);
+    test_guard_free(out, n_out * sizeof *out);
+    free(want);
+    free(want_S);
+}
+
+static void test_delta(void **state) {
+    static const uint32_t k_dims[] = {1, 7, 64}, tokens[] = {1, 2, 3, 9};
+    struct test_rng rng = {5};
+    (void)state;
+    for (uint32_t v_dim = 1; v_dim < 100; v_dim += v_dim < 34 ? 1 : 13) {
+        for (size_t i = 0; i < TEST_COUNT(k_dims); i++) {
+            for (size_t n = 0; n < TEST_COUNT(tokens); n++) {
+                check_delta(&rng, k_dims[i], v_dim, tokens[n]);
+            }
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_codecs),
-        cmocka_unit_test(test_panels),
-        cmocka_unit_test(test_floats),
-        cmocka_unit_test(test_halves),
+        cmocka_unit_test(test_codecs), cmocka_unit_test(test_panels), cmocka_unit_test(test_floats),
+        cmocka_unit_test(test_halves), cmocka_unit_test(test_delta),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
