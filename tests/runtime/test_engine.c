@@ -9,53 +9,16 @@
 #include <stdatomic.h>
 
 #include "format/corm_read.h"
-#include "format/safetensors.h"
 #include "runtime/reader.h"
-#include "tests/util/test_util_model.h"
+#include "tests/util/test_util_golden.h"
 
-#define MODELS "tests/golden/models/"
-#define FABLE "tests/models/fable"
-#define FINE "tests/models/fable-fine"
-
-struct golden_case {
-    const char *name, *checkpoint;
-};
-static const struct golden_case CASES[] = {
-    {"mixtral-tiny", MODELS "mixtral-tiny"},
-    {"olmoe-tiny", MODELS "olmoe-tiny"},
-    {"qwen2moe-tiny", MODELS "qwen2moe-tiny"},
-    {"qwen3moe-tiny", MODELS "qwen3moe-tiny"},
-    {"qwen3moe-f32", MODELS "qwen3moe-f32"},
-    {"fable", FABLE},
-    {"fable-fine", FINE},
+static const char *const CASES[] = {
+    "mixtral-tiny", "olmoe-tiny",    "qwen2moe-tiny",  "qwen3moe-tiny",
+    "qwen3moe-f32", "fable",         "fable-fine",     "gptoss-tiny",
+    "gemma4-tiny",  "gemma4-shared", "qwen3next-tiny", "qwen35moe-tiny",
 };
 
-static char *archive_path(const char *name, const char *codec) {
-    return mem_printf("%s/%s-%s.corm", test_dir(), name, codec);
-}
-
-/* Packs once a name and codec ("own": the checkpoint's); later calls find the file. */
-static char *archive_of(const char *name, const char *checkpoint, const char *codec) {
-    char *path = archive_path(name, codec), *file = mem_printf("%s-%s", name, codec);
-    if (access(path, R_OK) != 0) {
-        free(
-            model_archive(checkpoint, test_dir(), file, strcmp(codec, "own") ? codec : NULL, true));
-    }
-    free(file);
-    return path;
-}
-
-static struct safetensors *golden_open(const char *name) {
-    struct err err = {0};
-    struct safetensors *st;
-    char *path = mem_printf(MODELS "%s/golden.safetensors", name);
-    st_open(&st, path, &err);
-    assert_no_err(&err);
-    free(path);
-    return st;
-}
-
-static const int32_t *golden_ids(const struct safetensors *st, const char *name, size_t *n) {
+static const int32_t *tensor_ids(const struct safetensors *st, const char *name, size_t *n) {
     const struct st_tensor *t = st_find(st, name);
     assert_non_null(t);
     *n = t->shape[0];
@@ -64,22 +27,23 @@ static const int32_t *golden_ids(const struct safetensors *st, const char *name,
 
 /* ---- against transformers ---- */
 
-static void check_greedy(const struct golden_case *c, const char *isa) {
-    char *path = archive_of(c->name, c->checkpoint, "own");
-    struct safetensors *golden = golden_open(c->name);
+static void check_greedy(const char *name, const char *isa) {
+    char *path = golden_archive(name, NULL);
+    struct safetensors *golden = golden_open(name);
     size_t n_prompt, n_greedy;
-    const int32_t *prompt = golden_ids(golden, "greedy_prompt", &n_prompt);
-    const int32_t *greedy = golden_ids(golden, "greedy", &n_greedy);
-    assert_int_equal(n_greedy, 64);
+    const int32_t *prompt = tensor_ids(golden, "greedy_prompt", &n_prompt);
+    const int32_t *greedy = tensor_ids(golden, "greedy", &n_greedy);
+    assert_true(n_greedy >= 48);
+    /* As transformers does: where attention scores are large, halves would choose other tokens. */
     struct corm_engine *e =
-        model_open(path, &(struct corm_engine_options){.isa = isa, .threads = 2});
+        model_open(path, &(struct corm_engine_options){.isa = isa, .threads = 2, .kv_f32 = true});
     struct corm_session *s = model_session(e);
     const struct corm_sampling how = {.temperature = 0, .repeat_penalty = 1, .top_p = 1};
     model_eval(s, prompt, n_prompt, false);
     for (size_t i = 0; i < n_greedy; i++) {
         int32_t id = corm_session_sample(s, &how);
         if (id != greedy[i]) {
-            fail_msg("%s on %s: token %zu is %d, transformers has %d", c->name,
+            fail_msg("%s on %s: token %zu is %d, transformers has %d", name,
                      isa ? isa : "the best set", i, id, greedy[i]);
         }
         model_eval(s, &id, 1, false);
@@ -93,9 +57,9 @@ static void check_greedy(const struct golden_case *c, const char *isa) {
 static void greedy_tokens_are_those_of_transformers(void **state) {
     (void)state;
     for (size_t i = 0; i < TEST_COUNT(CASES); i++) {
-        check_greedy(&CASES[i], NULL);
+        check_greedy(CASES[i], NULL);
         if (!QUICK) {
-            check_greedy(&CASES[i], "scalar");
+            check_greedy(CASES[i], "scalar");
         }
     }
 }
@@ -105,14 +69,14 @@ static void prompts_tokenize_as_transformers_does(void **state) {
     (void)state;
     for (size_t i = 0; i < TEST_COUNT(CASES); i++) {
         struct err err = {0};
-        char *path = archive_of(CASES[i].name, CASES[i].checkpoint, "own");
-        char *text_path = mem_printf(MODELS "%s/prompt.txt", CASES[i].name);
+        char *path = golden_archive(CASES[i], NULL),
+             *text_path = golden_file(CASES[i], "prompt.txt");
         uint8_t *text;
         size_t bytes, n, n_ids;
         file_read(text_path, 1 << 20, &text, &bytes, &err);
         assert_no_err(&err);
-        struct safetensors *golden = golden_open(CASES[i].name);
-        const int32_t *want = golden_ids(golden, "greedy_prompt", &n);
+        struct safetensors *golden = golden_open(CASES[i]);
+        const int32_t *want = tensor_ids(golden, "greedy_prompt", &n);
         struct corm_engine *e = model_open(path, &(struct corm_engine_options){.threads = 1});
         int32_t *ids;
         assert_int_equal(
@@ -139,13 +103,12 @@ static double log_prob(const float *logits, uint32_t vocab, int32_t id) {
     return (double)logits[id] - most - log(sum);
 }
 
-static double perplexity_of(const char *name, const char *checkpoint, const char *codec,
-                            double *golden_value) {
-    char *path = archive_of(name, checkpoint, codec);
+static double perplexity_of(const char *name, const char *codec, double *golden_value) {
+    char *path = golden_archive(name, codec);
     struct safetensors *golden = golden_open(name);
     size_t n_ids, one;
-    const int32_t *ids = golden_ids(golden, "perplexity_tokens", &n_ids);
-    const int32_t ctx = *golden_ids(golden, "perplexity_ctx", &one);
+    const int32_t *ids = tensor_ids(golden, "perplexity_tokens", &n_ids);
+    const int32_t ctx = *tensor_ids(golden, "perplexity_ctx", &one);
     memcpy(golden_value, st_find(golden, "perplexity")->data, sizeof *golden_value);
     struct corm_engine *e = model_open(path, &(struct corm_engine_options){.threads = 2});
     struct corm_session *s = model_session(e);
@@ -160,7 +123,7 @@ static double perplexity_of(const char *name, const char *checkpoint, const char
             nll -= log_prob(logits + (i - 1) * vocab, vocab, ids[first + i]);
         }
     }
-    assert_int_equal(scored, *golden_ids(golden, "perplexity_scored", &one));
+    assert_int_equal(scored, *tensor_ids(golden, "perplexity_scored", &one));
     corm_session_close(s);
     corm_engine_close(e);
     st_close(golden);
@@ -178,7 +141,7 @@ static void perplexity_is_that_of_transformers(void **state) {
     for (size_t i = 0; i < (QUICK ? 1 : TEST_COUNT(rows)); i++) {
         for (int fine = 0; fine <= 1; fine++) {
             const char *name = fine ? "fable-fine" : "fable";
-            double want, got = perplexity_of(name, fine ? FINE : FABLE, rows[i].codec, &want);
+            double want, got = perplexity_of(name, rows[i].codec, &want);
             print_message("%s %s: perplexity %.4f, transformers %.4f (%+.3f %%)\n", name,
                           rows[i].codec, got, want, 100 * (got / want - 1));
             assert_true(fabs(got / want - 1) <= rows[i].tolerance);
@@ -215,7 +178,7 @@ static void no_setting_changes_a_bit(void **state) {
     static const uint32_t percent[] = {100, 50, 25, 10};
     const size_t n_codecs = QUICK ? 1 : TEST_COUNT(codecs), step = QUICK ? 3 : 1;
     for (size_t c = 0; c < n_codecs; c++) {
-        char *path = archive_of("fable", FABLE, codecs[c]);
+        char *path = golden_archive("fable", codecs[c]);
         bool packs = strcmp(codecs[c], "bf16") == 0;
         struct corm_engine_options opt = {
             .threads = 1, .ctx_tok = 128, .keeping = CORM_KEEP_DECODED};
@@ -242,7 +205,7 @@ static void no_setting_changes_a_bit(void **state) {
 
 static void batch_size_changes_no_bit(void **state) {
     (void)state;
-    char *path = archive_of("qwen2moe-tiny", MODELS "qwen2moe-tiny", "own");
+    char *path = golden_archive("qwen2moe-tiny", NULL);
     uint64_t want = 0;
     for (uint32_t rows = 1; rows <= 64; rows *= 4) {
         struct corm_engine *e =
@@ -265,7 +228,7 @@ static void batch_size_changes_no_bit(void **state) {
 /* Packed experts take less room: what does not fit decoded may fit so. */
 static void more_packed_experts_fit(void **state) {
     (void)state;
-    char *path = archive_of("fable", FABLE, "bf16");
+    char *path = golden_archive("fable", "bf16");
     struct corm_engine_options opt = {.threads = 1, .ctx_tok = 128, .keeping = CORM_KEEP_DECODED};
     struct corm_engine *e = model_open(path, &opt);
     const struct corm_memory_plan decoded = *corm_engine_plan(e);
@@ -294,7 +257,7 @@ static void more_packed_experts_fit(void **state) {
     free(path);
 
     struct corm_error error;
-    path = archive_of("fable", FABLE, "q8");
+    path = golden_archive("fable", "q8");
     assert_int_equal(corm_engine_open(&e, path, &opt, &error), -1);
     assert_non_null(strstr(error.message, "kept packed"));
     assert_non_null(strstr(error.message, "q8"));
@@ -315,7 +278,7 @@ static void a_slow_disk_makes_experts_packed(void **state) {
         {2e6, CORM_KEEP_PACKED, true},
         {1e12, CORM_KEEP_PACKED, true},
     };
-    char *path = archive_of("mixtral-tiny", MODELS "mixtral-tiny", "bf16");
+    char *path = golden_archive("mixtral-tiny", "bf16");
     uint64_t want = 0, decoded_bytes = 0;
     for (size_t i = 0; i < TEST_COUNT(cases); i++) {
         struct corm_mechanisms m = {.cache_share = 0.5,
@@ -343,7 +306,7 @@ static void packed_experts_are_exact_however_they_are_read(void **state) {
     (void)state;
     static const enum corm_reading readings[] = {CORM_READ_BUFFERED, CORM_READ_DIRECT,
                                                  CORM_READ_MAPPED, CORM_READ_PASSING};
-    char *path = archive_of("fable-fine", FINE, "bf16");
+    char *path = golden_archive("fable-fine", "bf16");
     struct corm_engine_options opt = {.threads = 2, .ctx_tok = 64, .keeping = CORM_KEEP_DECODED};
     uint64_t want = run_hash(path, &opt, 30, 45, NULL);
     opt.keeping = CORM_KEEP_PACKED; /* in place */
@@ -368,7 +331,7 @@ static void packed_experts_are_exact_however_they_are_read(void **state) {
 
 static void a_budget_under_the_floor_names_the_floor(void **state) {
     (void)state;
-    char *path = archive_of("fable", FABLE, "bf16");
+    char *path = golden_archive("fable", "bf16");
     struct corm_engine_options opt = {.ram_bytes = 1 << 20};
     struct corm_engine *e;
     struct corm_error error;
@@ -386,7 +349,7 @@ static void a_budget_under_the_floor_names_the_floor(void **state) {
 
 static void bad_calls_are_refused(void **state) {
     (void)state;
-    char *path = archive_of("mixtral-tiny", MODELS "mixtral-tiny", "own");
+    char *path = golden_archive("mixtral-tiny", NULL);
     struct corm_engine_options opt = {.threads = 1, .ctx_tok = 8};
     struct corm_engine *e = model_open(path, &opt);
     struct corm_session *s = model_session(e);
@@ -413,7 +376,7 @@ static void bad_calls_are_refused(void **state) {
 
 /* The archive with one byte of every chunk flipped; free(). */
 static char *corrupted(const char *path, const char *codec) {
-    char *bad = archive_path("bad", codec);
+    char *bad = mem_printf("%s/bad-%s.corm", test_dir(), codec);
     struct err err = {0};
     uint8_t *bytes;
     size_t size;
@@ -455,12 +418,12 @@ static void check_stops(const char *bad, const struct corm_engine_options *opt) 
 
 static void a_corrupt_chunk_stops_the_run(void **state) {
     (void)state;
-    char *path = archive_of("olmoe-tiny", MODELS "olmoe-tiny", "q8"), *bad = corrupted(path, "q8");
+    char *path = golden_archive("olmoe-tiny", "q8"), *bad = corrupted(path, "q8");
     check_stops(bad, &(struct corm_engine_options){.threads = 2});
     free(path);
     free(bad);
     /* Kept packed: in place, in slots, and where the file is mapped. */
-    path = archive_of("fable", FABLE, "bf16");
+    path = golden_archive("fable", "bf16");
     bad = corrupted(path, "bf16");
     struct corm_engine_options opt = {.threads = 2, .ctx_tok = 64, .keeping = CORM_KEEP_PACKED};
     check_stops(bad, &opt);
@@ -496,7 +459,7 @@ static int on_read(void *ctx, uint64_t offset, uint64_t bytes) {
  * disk that stops for a while costs time and not a bit. */
 static void bad_disks_end_as_they_should(void **state) {
     (void)state;
-    char *path = archive_of("fable", FABLE, "bf16");
+    char *path = golden_archive("fable", "bf16");
     for (int guesses = 0; guesses < 2; guesses++) {
         uint64_t hashes[2];
         for (int stalls = 0; stalls < 2; stalls++) {

@@ -3,51 +3,17 @@
  */
 #include "tests/util/test.h"
 
-#include "format/safetensors.h"
-#include "tests/util/test_util_family.h"
-#include "tests/util/test_util_model.h"
+#include "tests/util/test_util_golden.h"
 
-#define MODELS "tests/golden/models/"
-#define FAMILIES "tests/golden/families/"
-
-static const struct model_case {
-    const char *dir;
-    bool made; /* the checkpoint's weights are made by the test */
-} CASES[] = {
-    {MODELS "olmoe-tiny", false},      {MODELS "qwen2moe-tiny", false},
-    {MODELS "mixtral-tiny", false},    {FAMILIES "gptoss-tiny", true},
-    {FAMILIES "gemma4-tiny", true},    {FAMILIES "gemma4-shared", true},
-    {FAMILIES "qwen3next-tiny", true}, {FAMILIES "qwen35moe-tiny", true},
+static const char *const CASES[] = {
+    "olmoe-tiny",  "qwen2moe-tiny", "mixtral-tiny",   "gptoss-tiny",
+    "gemma4-tiny", "gemma4-shared", "qwen3next-tiny", "qwen35moe-tiny",
 };
 
-/* The archive of a case with experts in `codec` (NULL: exact), packed once; and the ids of its
- * golden file. To free(). */
-static char *archive_of(const struct model_case *c, const char *codec, int32_t **ids, size_t *n) {
-    struct err err = {0};
-    struct safetensors *st;
-    const char *base = strrchr(c->dir, '/') + 1;
-    char *name = mem_printf("%s-%s", base, codec ? codec : "own");
-    char *path = mem_printf("%s/%s.corm", test_dir(), name);
-    char *golden = mem_printf("%s/golden.safetensors", c->dir);
-    if (access(path, R_OK) != 0) {
-        char *made = mem_printf("%s/%s", test_dir(), base);
-        char *from = !c->made                  ? mem_strdup(c->dir)
-                     : access(made, R_OK) == 0 ? mem_strdup(made)
-                                               : family_checkpoint(c->dir, test_dir());
-        free(model_archive(from, test_dir(), name, codec, true));
-        free(from);
-        free(made);
-    }
-    st_open(&st, golden, &err);
-    assert_no_err(&err);
-    const struct st_tensor *t = st_find(st, "ids");
-    *n = (size_t)t->shape[0];
-    *ids = mem_alloc(*n * sizeof **ids);
-    memcpy(*ids, t->data, *n * sizeof **ids);
-    st_close(st);
-    free(golden);
-    free(name);
-    return path;
+/* The archive of a case, and the ids of its golden vectors. To free(). */
+static char *archive_of(const char *name, const char *codec, int32_t **ids, size_t *n) {
+    *ids = golden_ids(name, "ids", n);
+    return golden_archive(name, codec);
 }
 
 static void a_batch_changes_no_bit(void **state) {
@@ -58,7 +24,7 @@ static void a_batch_changes_no_bit(void **state) {
             int32_t *ids;
             size_t n;
             uint64_t alone[MODEL_SEQUENCES], together[MODEL_SEQUENCES];
-            char *path = archive_of(&CASES[i], packed ? NULL : "q8", &ids, &n);
+            char *path = archive_of(CASES[i], packed ? NULL : "q8", &ids, &n);
             struct corm_engine_options opt = {.threads = 1, .max_sessions = MODEL_SEQUENCES};
             model_sequences_alone(path, &opt, ids, n, alone);
             for (size_t k = 0; k < TEST_COUNT(shares); k++) {
@@ -80,7 +46,7 @@ static void cutting_back_changes_no_bit(void **state) {
     for (size_t i = 0; i < TEST_COUNT(CASES); i++) {
         int32_t *ids;
         size_t n;
-        char *path = archive_of(&CASES[i], NULL, &ids, &n);
+        char *path = archive_of(CASES[i], NULL, &ids, &n);
         struct corm_engine *e =
             model_open(path, &(struct corm_engine_options){.threads = 2, .batch_rows = 8});
         const size_t row_bytes = corm_engine_info(e)->vocab * sizeof(float);
@@ -108,7 +74,7 @@ static void no_more_sessions_than_planned(void **state) {
     int32_t *ids;
     size_t n;
     (void)state;
-    char *path = archive_of(&CASES[0], NULL, &ids, &n);
+    char *path = archive_of(CASES[0], NULL, &ids, &n);
     uint64_t kv_bytes[2];
     for (uint32_t most = 1; most <= 2; most++) {
         struct corm_engine *e =
@@ -138,7 +104,7 @@ static void statistics_are_a_sessions_own(void **state) {
     int32_t *ids;
     size_t n;
     (void)state;
-    char *path = archive_of(&CASES[0], NULL, &ids, &n);
+    char *path = archive_of(CASES[0], NULL, &ids, &n);
     const struct corm_mechanisms m = {.cache_share = 0.4};
     struct corm_engine *e =
         model_open(path, &(struct corm_engine_options){.max_sessions = 3, .measure = &m});
@@ -173,7 +139,7 @@ static void bad_batches_are_refused(void **state) {
     int32_t *ids;
     size_t n;
     (void)state;
-    char *path = archive_of(&CASES[0], NULL, &ids, &n);
+    char *path = archive_of(CASES[0], NULL, &ids, &n);
     struct corm_engine_options opt = {.max_sessions = 2, .ctx_tok = 8, .batch_rows = 4};
     struct corm_engine *e = model_open(path, &opt), *other = model_open(path, &opt);
     struct corm_session *s[2] = {model_session(e), model_session(e)},
@@ -230,7 +196,7 @@ static void a_broken_evaluation_adds_no_token(void **state) {
     for (size_t i = 0; i < TEST_COUNT(CASES); i++) {
         int32_t *ids;
         size_t n;
-        char *path = archive_of(&CASES[i], NULL, &ids, &n);
+        char *path = archive_of(CASES[i], NULL, &ids, &n);
         struct broken disk = {1 << 30};
         const struct corm_mechanisms m = {.cache_share = 0.25,
                                           .no_guesses = true,

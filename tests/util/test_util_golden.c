@@ -7,16 +7,66 @@
 
 #include "format/safetensors.h"
 #include "tests/util/test.h"
-
-#define GOLDEN "tests/golden/models/"
+#include "tests/util/test_util_family.h"
 
 /* Sums in other orders than the reference's, of the greatest logit; the KV cache is f32. */
 static const double TOLERANCE = 2e-4;
 
 const char *golden_checkpoint(size_t i) {
-    static const char *const names[] = {"olmoe-tiny",    "mixtral-tiny", "qwen2moe-tiny",
-                                        "qwen3moe-tiny", "fable",        "fable-fine"};
+    static const char *const names[] = {"olmoe-tiny",    "mixtral-tiny",   "qwen2moe-tiny",
+                                        "qwen3moe-tiny", "gptoss-tiny",    "gemma4-tiny",
+                                        "gemma4-shared", "qwen3next-tiny", "qwen35moe-tiny",
+                                        "fable",         "fable-fine"};
     return i < TEST_COUNT(names) ? names[i] : NULL;
+}
+
+static bool is_family(const char *name) {
+    char *spec = mem_printf("tests/golden/families/%s", name);
+    bool yes = access(spec, F_OK) == 0;
+    free(spec);
+    return yes;
+}
+
+char *golden_source(const char *name) {
+    char *spec = mem_printf("tests/golden/families/%s", name), *made = NULL;
+    if (!is_family(name)) {
+        const char *folder =
+            strncmp(name, "fable", 5) == 0 ? "tests/models" : "tests/golden/models";
+        made = mem_printf("%s/%s", folder, name);
+    } else {
+        made = mem_printf("%s/%s", test_dir(), name);
+        if (access(made, F_OK) != 0) {
+            free(made);
+            made = family_checkpoint(spec, test_dir());
+        }
+    }
+    free(spec);
+    return made;
+}
+
+char *golden_file(const char *name, const char *file) {
+    return mem_printf("tests/golden/%s/%s/%s", is_family(name) ? "families" : "models", name, file);
+}
+
+char *golden_archive(const char *name, const char *codec) {
+    char *file = mem_printf("%s-%s", name, codec ? codec : "own");
+    char *path = mem_printf("%s/%s.corm", test_dir(), file), *source = golden_source(name);
+    if (access(path, R_OK) != 0) {
+        free(model_archive(source, test_dir(), file, codec, true));
+    }
+    free(source);
+    free(file);
+    return path;
+}
+
+struct safetensors *golden_open(const char *name) {
+    char *path = golden_file(name, "golden.safetensors");
+    struct safetensors *st;
+    struct err err = {0};
+    st_open(&st, path, &err);
+    assert_no_err(&err);
+    free(path);
+    return st;
 }
 
 static const struct st_tensor *find(const struct safetensors *st, const char *name) {
@@ -51,19 +101,23 @@ static void compare(const char *what, const struct safetensors *st, const float 
     }
 }
 
+int32_t *golden_ids(const char *name, const char *tensor, size_t *n) {
+    struct safetensors *st = golden_open(name);
+    const struct st_tensor *t = find(st, tensor);
+    *n = (size_t)t->shape[0];
+    int32_t *ids = mem_alloc(*n * sizeof *ids);
+    memcpy(ids, t->data, *n * sizeof *ids);
+    st_close(st);
+    return ids;
+}
+
 void golden_check(const char *checkpoint, const char *dir, struct corm_engine_options opt) {
-    bool fable = strncmp(checkpoint, "fable", 5) == 0;
-    char *source = mem_printf("%s%s", fable ? "tests/models/" : GOLDEN, checkpoint);
-    char *golden = mem_printf(GOLDEN "%s/golden.safetensors", checkpoint);
+    char *source = golden_source(checkpoint);
     char *path = model_archive(source, dir, checkpoint, NULL, true);
-    struct safetensors *st;
-    struct err err = {0};
-    st_open(&st, golden, &err);
-    assert_no_err(&err);
-    const struct st_tensor *ids = find(st, "ids");
-    const uint32_t n = (uint32_t)ids->shape[0];
-    int32_t *id = mem_calloc(n, sizeof *id);
-    memcpy(id, ids->data, n * sizeof *id);
+    struct safetensors *st = golden_open(checkpoint);
+    size_t n_ids;
+    int32_t *id = golden_ids(checkpoint, "ids", &n_ids);
+    const uint32_t n = (uint32_t)n_ids;
     opt.ctx_tok = opt.batch_rows = n;
     opt.kv_f32 = true;
     struct corm_engine *e = model_open(path, &opt);
@@ -82,6 +136,5 @@ void golden_check(const char *checkpoint, const char *dir, struct corm_engine_op
     free(all);
     free(id);
     free(source);
-    free(golden);
     free(path);
 }

@@ -5,10 +5,23 @@
 #ifndef TESTS_UTIL_TEST_UTIL_GOLDEN_H
 #define TESTS_UTIL_TEST_UTIL_GOLDEN_H
 
+#include "format/safetensors.h"
 #include "tests/util/test_util_model.h"
 
 /* Checkpoints with logits of their own, the small ones first; NULL past the end. */
 const char *golden_checkpoint(size_t i);
+/* The folder of a checkpoint by its name: of tests/models, of tests/golden/models, or made in the
+ * program's own folder of what tests/golden/families says of it. To free(). */
+char *golden_source(const char *name);
+/* A file beside its golden vectors, such as golden.safetensors. To free(). */
+char *golden_file(const char *name, const char *file);
+/* Its golden vectors; st_close them. */
+struct safetensors *golden_open(const char *name);
+/* Its archive in the program's own folder, packed once; experts in `codec`, NULL: exact. To
+ * free(). */
+char *golden_archive(const char *name, const char *codec);
+/* Ids among them, a copy [*n]. To free(). */
+int32_t *golden_ids(const char *name, const char *tensor, size_t *n);
 /* Open an engine with `opt` on an archive of the checkpoint, made in `dir`, whose weights are the
  * checkpoint's to the bit, and compare all logits; in one call and token by token. */
 void golden_check(const char *checkpoint, const char *dir, struct corm_engine_options opt);

@@ -12,10 +12,7 @@
 #include "prep/hf/hf_forward.h"
 #include "runtime/model/forward.h"
 #include "runtime/model/state.h"
-#include "tests/util/test_util_family.h"
-
-#define MODELS "tests/golden/models/"
-#define FAMILIES "tests/golden/families/"
+#include "tests/util/test_util_golden.h"
 
 /* f32 on both sides, other order of summation. */
 static const float TAP_TOLERANCE = 1e-3f;
@@ -23,38 +20,28 @@ static const float TAP_TOLERANCE = 1e-3f;
  * (tests/golden/README.md, column f16_kv). */
 static const float F16_KV_TOLERANCE = 1e-1f;
 
+/* Several checkpoints may share golden vectors. */
 struct golden_case {
     const char *checkpoint, *golden;
-    bool made; /* the checkpoint's weights are made by the test */
 };
 static const struct golden_case CASES[] = {
-    {MODELS "mixtral-tiny", MODELS "mixtral-tiny/golden.safetensors"},
-    {MODELS "mixtral-fused", MODELS "mixtral-tiny/golden.safetensors"},
-    {MODELS "olmoe-tiny", MODELS "olmoe-tiny/golden.safetensors"},
-    {MODELS "qwen2moe-tiny", MODELS "qwen2moe-tiny/golden.safetensors"},
-    {MODELS "qwen3moe-tiny", MODELS "qwen3moe-tiny/golden.safetensors"},
-    {MODELS "qwen3moe-fused", MODELS "qwen3moe-tiny/golden.safetensors"},
-    {MODELS "qwen3moe-f32", MODELS "qwen3moe-f32/golden.safetensors"},
-    {MODELS "qwen3moe-f16", MODELS "qwen3moe-f32/golden.safetensors"},
-    {"tests/models/fable", MODELS "fable/golden.safetensors"},
-    {"tests/models/fable-fine", MODELS "fable-fine/golden.safetensors"},
-    {FAMILIES "gptoss-tiny", FAMILIES "gptoss-tiny/golden.safetensors", true},
-    {FAMILIES "gptoss-bf16", FAMILIES "gptoss-bf16/golden.safetensors", true},
-    {FAMILIES "gemma4-tiny", FAMILIES "gemma4-tiny/golden.safetensors", true},
-    {FAMILIES "gemma4-shared", FAMILIES "gemma4-shared/golden.safetensors", true},
-    {FAMILIES "qwen3next-tiny", FAMILIES "qwen3next-tiny/golden.safetensors", true},
-    {FAMILIES "qwen35moe-tiny", FAMILIES "qwen35moe-tiny/golden.safetensors", true},
+    {"mixtral-tiny", "mixtral-tiny"},
+    {"mixtral-fused", "mixtral-tiny"},
+    {"olmoe-tiny", "olmoe-tiny"},
+    {"qwen2moe-tiny", "qwen2moe-tiny"},
+    {"qwen3moe-tiny", "qwen3moe-tiny"},
+    {"qwen3moe-fused", "qwen3moe-tiny"},
+    {"qwen3moe-f32", "qwen3moe-f32"},
+    {"qwen3moe-f16", "qwen3moe-f32"},
+    {"fable", "fable"},
+    {"fable-fine", "fable-fine"},
+    {"gptoss-tiny", "gptoss-tiny"},
+    {"gptoss-bf16", "gptoss-bf16"},
+    {"gemma4-tiny", "gemma4-tiny"},
+    {"gemma4-shared", "gemma4-shared"},
+    {"qwen3next-tiny", "qwen3next-tiny"},
+    {"qwen35moe-tiny", "qwen35moe-tiny"},
 };
-
-/* Where the case's checkpoint lies, to free(). */
-static char *checkpoint_of(const struct golden_case *c) {
-    char *made = mem_printf("%s/%s", test_dir(), strrchr(c->checkpoint, '/') + 1);
-    if (c->made && access(made, F_OK) == 0) {
-        return made;
-    }
-    free(made);
-    return c->made ? family_checkpoint(c->checkpoint, test_dir()) : mem_strdup(c->checkpoint);
-}
 
 /* ---- a model on a backend ---- */
 
@@ -159,12 +146,14 @@ static void rig_open(struct rig *r, const struct golden_case *c, const char *bac
     *r = (struct rig){.tolerance = kv_type == KV_F16 ? F16_KV_TOLERANCE : TAP_TOLERANCE,
                       .kv_type = kv_type,
                       .compares = true};
-    char *checkpoint = checkpoint_of(c);
+    char *checkpoint = golden_source(c->checkpoint),
+         *vectors = golden_file(c->golden, "golden.safetensors");
     hf_open(&r->hf, checkpoint, &err);
     assert_no_err(&err);
     free(checkpoint);
-    st_open(&r->golden, c->golden, &err);
+    st_open(&r->golden, vectors, &err);
     assert_no_err(&err);
+    free(vectors);
     const struct st_tensor *ids = golden(r, "ids");
     r->ids = (const int32_t *)ids->data;
     r->n_ids = (uint32_t)ids->shape[0];
@@ -249,7 +238,7 @@ static void check_golden(const char *backend, uint32_t threads, enum kv_type kv_
         struct rig r;
         rig_open(&r, &CASES[i], backend, threads, kv_type);
         rig_run(&r, r.n_ids);
-        print_message("%-36s %-6s %s: %u rows, worst %.2g at %s\n", CASES[i].checkpoint, backend,
+        print_message("%-16s %-6s %s: %u rows, worst %.2g at %s\n", CASES[i].checkpoint, backend,
                       kv_type == KV_F16 ? "f16" : "f32", r.n_compared, (double)r.worst,
                       r.worst_name);
         assert_true(r.n_compared > 12);
