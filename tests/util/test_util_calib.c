@@ -4,12 +4,13 @@
 #include "tests/util/test_util_calib.h"
 #include "prep/pack.h"
 #include "tests/util/test.h"
+#include "tests/util/test_util_golden.h"
 
 void calib_rig_open(struct calib_rig *r, const char *dir, const char *name,
                     uint32_t chunk_neurons) {
     struct err err = {0};
     struct tokenizer *tok;
-    char *path = mem_printf("tests/golden/models/%s", name);
+    char *path = golden_source(name);
     *r = (struct calib_rig){.opt = {.chunk_neurons = chunk_neurons,
                                     .hot_share = 0.5,
                                     .rank = 8,

@@ -48,8 +48,9 @@ static void check_share(float v) {
 
 static void orders_are_permutations_and_scores_are_shares(void **state) {
     (void)state;
-    static const char *const names[] = {"mixtral-tiny", "olmoe-tiny", "qwen2moe-tiny",
-                                        "qwen3moe-tiny"};
+    static const char *const names[] = {"mixtral-tiny",  "olmoe-tiny",     "qwen2moe-tiny",
+                                        "qwen3moe-tiny", "gptoss-tiny",    "gemma4-tiny",
+                                        "gemma4-shared", "qwen3next-tiny", "qwen35moe-tiny"};
     for (size_t m = 0; m < TEST_COUNT(names); m++) {
         struct calib_rig r;
         struct calib_result c;
