@@ -108,8 +108,8 @@ ROUTE_FUNCTION bool route_by_logits(const struct route_rule *rule) {
     return rule->score == ROUTE_SOFTMAX && !rule->selection_bias;
 }
 
-/* What a softmax needs of all logits: the greatest (NaN does not count), and the sum of
- * exponentials, added in order. */
+/* What a softmax needs of all logits: the greatest (NaN does not count; of the two zeros either
+ * will do), ... */
 ROUTE_FUNCTION float route_greatest(const float *logits, uint32_t n) {
     float greatest = -INFINITY;
     for (uint32_t i = 0; i < n; i++) {
@@ -118,10 +118,15 @@ ROUTE_FUNCTION float route_greatest(const float *logits, uint32_t n) {
     return greatest;
 }
 
-ROUTE_FUNCTION float route_exp_sum(const float *logits, uint32_t n, float greatest) {
+/* ... and the sum of all terms, which are added in order. */
+ROUTE_FUNCTION float route_term(float logit, float greatest) {
+    return route_exp(ROUTE_ADD(logit, -greatest));
+}
+
+ROUTE_FUNCTION float route_sum(const float *x, uint32_t n) {
     float sum = 0.0f;
     for (uint32_t i = 0; i < n; i++) {
-        sum = ROUTE_ADD(sum, route_exp(ROUTE_ADD(logits[i], -greatest)));
+        sum = ROUTE_ADD(sum, x[i]);
     }
     return sum;
 }
@@ -135,18 +140,18 @@ ROUTE_FUNCTION float route_score_of(const struct route_rule *rule, float logit, 
     case ROUTE_SQRT_SOFTPLUS:
         return sqrtf(route_softplus(logit));
     default:
-        return route_exp(ROUTE_ADD(logit, -greatest)) / sum;
+        return route_term(logit, greatest) / sum;
     }
 }
 
-/* Whether a score is better than another one: a NaN is better than nothing. */
+/* Whether a score is better than another one: a number is better than a NaN. Among equals the lower
+ * id goes first. */
 ROUTE_FUNCTION bool route_better(float a, float b) {
     return a > b || (b != b && a == a);
 }
 
 /* Put `id` where it belongs among the `have` best so far, ids [first .. have), at most n of which
- * are kept. Ids come in increasing order, so that the lower one is first among equals. Returns the
- * new `have`. */
+ * are kept. Ids come in increasing order. Returns the new `have`. */
 ROUTE_FUNCTION uint32_t route_insert(const float *rank, int32_t id, uint32_t first, uint32_t have,
                                      uint32_t n, int32_t *ids) {
     uint32_t at = have;
@@ -210,11 +215,7 @@ ROUTE_FUNCTION void route_choose(const struct route_rule *rule, const float *ran
 /* The weights of the chosen experts: scores [n] are theirs. In place. */
 ROUTE_FUNCTION void route_weigh(const struct route_rule *rule, const float *factor,
                                 const int32_t *ids, uint32_t n, float *scores) {
-    float sum = 0.0f;
-    for (uint32_t j = 0; j < n; j++) {
-        sum = ROUTE_ADD(sum, scores[j]);
-    }
-    sum = ROUTE_ADD(sum, rule->eps);
+    const float sum = ROUTE_ADD(route_sum(scores, n), rule->eps);
     for (uint32_t j = 0; j < n; j++) {
         scores[j] = rule->renorm ? scores[j] / sum : scores[j];
         scores[j] = rule->scale != 1.0f ? ROUTE_MUL(scores[j], rule->scale) : scores[j];
@@ -230,7 +231,10 @@ ROUTE_FUNCTION void route_row(const struct route_rule *rule, const float *select
     float greatest = 0.0f, sum = 0.0f;
     if (softmax && (weights || !by_logits)) {
         greatest = route_greatest(logits, n_experts);
-        sum = route_exp_sum(logits, n_experts, greatest);
+        for (uint32_t i = 0; i < n_experts; i++) {
+            rank[i] = route_term(logits[i], greatest);
+        }
+        sum = route_sum(rank, n_experts);
     }
     for (uint32_t i = 0; i < n_experts && !by_logits; i++) {
         float score = route_score_of(rule, logits[i], greatest, sum);

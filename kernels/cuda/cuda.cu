@@ -188,7 +188,15 @@ static void write_memory(void *self, void *dst, const void *host_src, size_t byt
     cuda_check(c, cudaStreamSynchronize(c->stream), "an operation");
 }
 
-/* Rows begin at multiples of 16 bytes, so that every load is whole. */
+static void clear_memory(void *self, void *p, size_t bytes) {
+    struct cuda *c = (struct cuda *)self;
+    cuda_enter(c);
+    cuda_series(c); /* a mark behind it counts it */
+    cuda_check(c, cudaMemsetAsync(p, 0, bytes, c->stream), "clearing memory");
+}
+
+/* Rows begin at multiples of 16 bytes, so that every load is whole; but those of f32 are left
+ * without padding, as weight_floats has them. */
 static struct weight place(void *self, const struct weight *host) {
     struct cuda *c = (struct cuda *)self;
     struct weight w = *host;
@@ -196,7 +204,7 @@ static struct weight place(void *self, const struct weight *host) {
         return w;
     }
     size_t row = codec_row_bytes(host->codec, host->cols);
-    w.stride_bytes = (row + 15) & ~(size_t)15;
+    w.stride_bytes = host->codec->id == CODEC_F32 ? row : (row + 15) & ~(size_t)15;
     cuda_enter(c);
     uint8_t *p = (uint8_t *)device_alloc(c, w.stride_bytes * w.rows);
     /* In one piece where it is one: far faster from memory that is not page-locked. A single row
@@ -260,20 +268,27 @@ static const struct backend_ops cuda_ops = {
     .free = free_memory,
     .read = read_memory,
     .write = write_memory,
+    .clear = clear_memory,
     .place = place,
     .embed = cuda_embed,
     .rmsnorm = cuda_rmsnorm,
     .matmul = cuda_matmul,
     .clamp = cuda_clamp,
+    .scale = cuda_scale,
+    .scale_by = cuda_scale_by,
+    .softcap = cuda_softcap,
     .rope_angles = cuda_rope_angles,
     .rope = cuda_rope,
     .kv_store = cuda_kv_store,
     .attention = cuda_attention,
-    .silu_mul = cuda_silu_mul,
+    .act_mul = cuda_act_mul,
+    .sigmoid_mul = cuda_sigmoid_mul,
     .add = cuda_add,
     .gate_rows = cuda_gate_rows,
     .route = cuda_route,
     .experts = cuda_experts,
+    .delta_conv = cuda_delta_conv,
+    .delta_net = cuda_delta_net,
     .combine = cuda_combine,
     .host_alloc = host_alloc,
     .host_free = host_free,
@@ -343,6 +358,10 @@ extern "C" int backend_cuda_open(struct backend *b, uint32_t device, uint64_t vr
     if (limits->head_dim > CUDA_HEAD_DIM) {
         return err_set(err, "attention heads of %u: CUDA does at most %d", limits->head_dim,
                        CUDA_HEAD_DIM);
+    }
+    if (limits->delta.k_dim > CUDA_KEY_DIM) {
+        return err_set(err, "key heads of %u in a delta net: CUDA does at most %d",
+                       limits->delta.k_dim, CUDA_KEY_DIM);
     }
     struct cuda *c = (struct cuda *)mem_calloc(1, sizeof *c);
     c->device = (int)device;

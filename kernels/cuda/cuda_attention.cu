@@ -5,8 +5,9 @@
  * takes one split of one KV head and up to VECTORS of the query heads that read it (heads of one
  * row, then of the next): scores, their maximum, exponentials and their sum, and the weighted sum
  * of values. A second kernel puts the splits of each head together, in order. What is not visible
- * adds an exact zero, so a head's result depends on its position only, not on the rows of the call.
- * Calls whose partial results do not fit the scratch go in several rounds.
+ * adds an exact zero, so a head's result depends on its position only, not on the rows of the call,
+ * nor on where in the ring of stored positions its keys lie. Calls whose partial results do not fit
+ * the scratch go in several rounds.
  */
 #include "kernels/cuda/cuda_rows.inc"
 
@@ -20,7 +21,7 @@ enum {
 
 struct attend {
     const void *k, *v;
-    const float *q;
+    const float *q, *sinks;
     float *partial, *out;
     uint32_t n_heads, n_kv_heads, head_dim, capacity_tok;
     uint32_t pos0, window; /* of the round's first row */
@@ -38,7 +39,8 @@ __global__ void kv_store_each(struct kv kv, const float *k, const float *v, uint
          i += (size_t)gridDim.x * blockDim.x) {
         size_t vector = i / kv.head_dim, row = vector / kv.n_kv_heads;
         size_t head = vector % kv.n_kv_heads;
-        size_t at = (head * kv.capacity_tok + pos0 + row) * kv.head_dim + i % kv.head_dim;
+        size_t slot = (pos0 + row) % kv.capacity_tok;
+        size_t at = (head * kv.capacity_tok + slot) * kv.head_dim + i % kv.head_dim;
         if (TYPE == KV_F16) {
             ((uint16_t *)kv.k)[at] = cuda_to_half(k[i]);
             ((uint16_t *)kv.v)[at] = cuda_to_half(v[i]);
@@ -60,12 +62,18 @@ void cuda_kv_store(void *self, const struct kv *kv, const float *k, const float 
 
 /* ---- one split ------------------------------------------------------------------------------ */
 
-/* A stored vector is a row of floats or halves: read by units as a weight row is. */
+/* A stored vector is a row of floats or halves: read by units as a weight row is. That of a split's
+ * key j, whose first one has `first_slot` of the ring. */
 template <int CODEC>
 static __device__ __forceinline__ cuda_row<CODEC> stored(const struct attend &a, const void *base,
-                                                         uint32_t kv_head, uint32_t pos) {
+                                                         uint32_t kv_head, uint32_t first_slot,
+                                                         uint32_t j) {
     const size_t size = CODEC == CODEC_F16 ? 2 : 4;
-    size_t at = ((size_t)kv_head * a.capacity_tok + pos) * a.head_dim * size;
+    uint32_t slot = first_slot + j;
+    while (slot >= a.capacity_tok) { /* once, but for rings of less than a split */
+        slot -= a.capacity_tok;
+    }
+    size_t at = ((size_t)kv_head * a.capacity_tok + slot) * a.head_dim * size;
     return cuda_row<CODEC>((const uint8_t *)base + at, a.head_dim);
 }
 
@@ -92,15 +100,21 @@ static __device__ void split_scores(const struct attend &a, uint32_t kv_head, ui
     typedef cuda_unit<CODEC> unit;
     const uint32_t part = threadIdx.x % KEY_LANES, group = threadIdx.x / KEY_LANES;
     const uint32_t n_units = (a.head_dim + unit::COLS - 1) / unit::COLS;
+    const uint32_t first_slot = first_key % a.capacity_tok;
     for (uint32_t j0 = 0; j0 < SPLIT; j0 += ATTEND_THREADS / KEY_LANES * KEYS_A_LANE) {
         float acc[V][KEYS_A_LANE] = {};
         const uint32_t j = j0 + group * KEYS_A_LANE;
+        cuda_row<CODEC> keys[KEYS_A_LANE];
+#pragma unroll
+        for (uint32_t i = 0; i < KEYS_A_LANE; i++) {
+            keys[i] =
+                stored<CODEC>(a, a.k, kv_head, first_slot, j + i < n_keys ? j + i : n_keys - 1);
+        }
         for (uint32_t u = part; u < n_units; u += KEY_LANES) {
             unit loaded[KEYS_A_LANE];
 #pragma unroll
             for (uint32_t i = 0; i < KEYS_A_LANE; i++) {
-                uint32_t key = j + i < n_keys ? j + i : n_keys - 1;
-                loaded[i].load(stored<CODEC>(a, a.k, kv_head, first_key + key), u);
+                loaded[i].load(keys[i], u);
             }
 #pragma unroll
             for (uint32_t i = 0; i < KEYS_A_LANE; i++) {
@@ -167,14 +181,14 @@ static __device__ void split_values(const struct attend &a, uint32_t kv_head, ui
     const uint32_t n_units = (a.head_dim + unit::COLS - 1) / unit::COLS;
     const uint32_t groups = ATTEND_THREADS / n_units, group = threadIdx.x / n_units;
     const uint32_t u = threadIdx.x % n_units, width = n_units * unit::COLS;
-    const uint32_t split = blockIdx.x;
+    const uint32_t split = blockIdx.x, first_slot = first_key % a.capacity_tok;
     float acc[V][unit::COLS] = {};
     for (uint32_t j0 = group; group < groups && j0 < n_keys; j0 += groups * KEYS_A_LANE) {
         unit loaded[KEYS_A_LANE];
 #pragma unroll
         for (uint32_t i = 0; i < KEYS_A_LANE; i++) {
             uint32_t j = j0 + i * groups;
-            loaded[i].load(stored<CODEC>(a, a.v, kv_head, first_key + (j < n_keys ? j : j0)), u);
+            loaded[i].load(stored<CODEC>(a, a.v, kv_head, first_slot, j < n_keys ? j : j0), u);
         }
 #pragma unroll
         for (uint32_t i = 0; i < KEYS_A_LANE; i++) {
@@ -252,10 +266,11 @@ __global__ void __launch_bounds__(ATTEND_THREADS) attend_split(struct attend a) 
     split_values<CODEC, V>(a, kv_head, first_vector, n_vectors, first_key, n_keys, scores, tail);
 }
 
-/* out [rows, n_heads, head_dim]: the splits put together. */
+/* out [rows, n_heads, head_dim]: the splits put together, and a head's sink. */
 __global__ void attend_join(struct attend a) {
     const float *from = a.partial + (size_t)blockIdx.x * a.n_splits * (a.head_dim + 2);
-    float greatest = -INFINITY, sum = 0.0f;
+    const float sink = a.sinks ? a.sinks[blockIdx.x % a.n_heads] : -INFINITY;
+    float greatest = sink, sum = 0.0f;
     for (uint32_t s = 0; s < a.n_splits; s++) {
         float m = from[(size_t)s * (a.head_dim + 2)];
         greatest = m > greatest ? m : greatest;
@@ -264,6 +279,7 @@ __global__ void attend_join(struct attend a) {
         const float *split = from + (size_t)s * (a.head_dim + 2);
         sum += split[1] > 0.0f ? split[1] * expf(split[0] - greatest) : 0.0f;
     }
+    sum += a.sinks ? expf(sink - greatest) : 0.0f;
     for (uint32_t e = threadIdx.x; e < a.head_dim; e += blockDim.x) {
         float value = 0.0f;
         for (uint32_t s = 0; s < a.n_splits; s++) {
@@ -294,24 +310,28 @@ static void launch_round(struct cuda *c, const struct attend *a, uint32_t rows) 
     CUDA_LAUNCH(c, attend_join, rows * a->n_heads, ATTEND_THREADS, 0, *a);
 }
 
-void cuda_attention(void *self, const float *q, uint32_t n_heads, const struct kv *kv,
-                    uint32_t pos0, uint32_t rows, uint32_t window, float scale, float *out) {
+void cuda_attention(void *self, const struct attention_rule *rule, const struct kv *kv,
+                    const struct weight *sinks, const float *q, uint32_t pos0, uint32_t rows,
+                    float *out) {
     struct cuda *c = (struct cuda *)self;
-    const size_t split_floats = (size_t)n_heads * (kv->head_dim + 2);
+    const uint32_t window = rule->window;
+    const size_t row_floats = (size_t)rule->n_heads * kv->head_dim;
+    const size_t split_floats = (size_t)rule->n_heads * (kv->head_dim + 2);
     for (uint32_t done = 0; done < rows;) {
         struct attend a = {};
         a.k = kv->k;
         a.v = kv->v;
+        a.sinks = rule->sinks ? weight_floats(sinks) : NULL;
         a.partial = c->partial;
-        a.n_heads = n_heads;
+        a.n_heads = rule->n_heads;
         a.n_kv_heads = kv->n_kv_heads;
         a.head_dim = kv->head_dim;
         a.capacity_tok = kv->capacity_tok;
         a.window = window;
-        a.scale = scale;
+        a.scale = attention_scale(rule);
         a.pos0 = pos0 + done;
-        a.q = q + (size_t)done * n_heads * kv->head_dim;
-        a.out = out + (size_t)done * n_heads * kv->head_dim;
+        a.q = q + done * row_floats;
+        a.out = out + done * row_floats;
         uint32_t first_key = window > 0 && a.pos0 >= window ? a.pos0 - window + 1 : 0;
         uint32_t n = rows - done;
         a.first_split = first_key / SPLIT;
@@ -325,7 +345,7 @@ void cuda_attention(void *self, const float *q, uint32_t n_heads, const struct k
             die("attention at position %u: more than the %u tokens of the limits", a.pos0,
                 c->limits.max_ctx_tok);
         }
-        a.n_vectors = n * (n_heads / kv->n_kv_heads);
+        a.n_vectors = n * (rule->n_heads / kv->n_kv_heads);
         if (kv->type == KV_F16) {
             launch_round<CODEC_F16>(c, &a, n);
         } else {

@@ -1,14 +1,14 @@
 /*
  * cuda_experts: the sparse FFN.
  *
- * Blocks of FFN_BLOCK neurons are the unit of work; what a neuron gives, silu(gate . x) * (up . x),
- * lies in hidden[use][neuron]. An expert with few uses is streamed: a warp takes the gate and the
+ * Blocks of FFN_BLOCK neurons are the unit of work; what a neuron gives, act(gate . x, up . x), lies
+ * in hidden[use][neuron]. An expert with few uses is streamed: a warp takes the gate and the
  * up row of a neuron, then threads that own columns add up the down rows of a block. Where all
  * partial sums of a call fit the scratch, blocks are added up by a kernel of their own, so that a
  * single token keeps the whole device busy; else one block of threads walks all blocks of neurons.
  * An expert with many uses goes by tiles of 64 uses: 32 neurons' gates and ups, then 64 columns.
- * Each way sums a block in neuron order from zero and adds blocks in order, so chunks and the order
- * in which experts arrive change nothing.
+ * Each way sums a block in neuron order from zero and adds blocks in order to the bias, so chunks and
+ * the order in which experts arrive change nothing.
  */
 #include "kernels/cuda/cuda_rows.inc"
 
@@ -19,17 +19,19 @@ struct ffn_block {
     const uint8_t *data;
     uint32_t n_neurons;
     uint32_t first; /* column of hidden */
+    size_t bias;    /* where the first one's biases are, of gate and up */
 };
 
 /* Blocks of one expert for some of its uses. */
 struct ffn_item {
     uint32_t block, n_blocks;
     uint32_t use, n_uses; /* index in the table of uses */
+    uint32_t expert;
 };
 
 /* Partials [n, dim], `stride` rows apart from `first`, make the output of a use. */
 struct ffn_sum {
-    uint32_t use, first, stride, n;
+    uint32_t use, first, stride, n, expert;
 };
 
 /* A growing table of one call. */
@@ -40,7 +42,7 @@ struct table {
 
 static void table_push(struct table *t, const void *item, size_t bytes) {
     if (t->n + bytes > t->cap) {
-        t->cap = t->cap * 2 + 4096;
+        t->cap = t->n + bytes > t->cap * 2 ? t->n + bytes + 4096 : t->cap * 2;
         t->at = (uint8_t *)mem_realloc(t->at, t->cap);
     }
     memcpy(t->at + t->n, item, bytes);
@@ -79,14 +81,33 @@ void cuda_plan_free(struct cuda_plan *p) {
 struct ffn {
     const struct ffn_block *blocks;
     const uint32_t *uses;
-    const float *x;
+    const float *x, *gate_bias, *up_bias, *down_bias;
     float *hidden, *parts, *partial;
     size_t row_bytes;
     uint32_t dim, n_active, hidden_stride, tile_cols;
+    struct ffn_rule rule;
 };
 
 static __device__ __forceinline__ const float *use_input(const struct ffn &f, uint32_t use) {
     return f.x + (size_t)(f.uses[use] / f.n_active) * f.dim;
+}
+
+/* Neuron i of a block gives to use `use` what its gate and its up are to hidden. */
+static __device__ __forceinline__ void store_hidden(const struct ffn &f,
+                                                    const struct ffn_block &block, uint32_t i,
+                                                    uint32_t use, float gate, float up) {
+    if (f.rule.bias) {
+        gate += f.gate_bias[block.bias + i];
+        up += f.up_bias[block.bias + i];
+    }
+    f.hidden[(size_t)f.uses[use] * f.hidden_stride + block.first + i] =
+        cuda_act(f.rule, gate) * cuda_act_factor(f.rule, up);
+}
+
+/* What the sum over an expert's neurons starts from, in column `col`. */
+static __device__ __forceinline__ float sum_start(const struct ffn &f, uint32_t expert,
+                                                  uint32_t col) {
+    return f.rule.bias && col < f.dim ? f.down_bias[(size_t)expert * f.dim + col] : 0.0f;
 }
 
 /* ---- few uses ------------------------------------------------------------------------------- */
@@ -110,8 +131,7 @@ __global__ void __launch_bounds__(256) few_gates(struct ffn f, const struct ffn_
 #pragma unroll
         for (uint32_t r = 0; r < R; r++) {
             if (threadIdx.x % CUDA_WARP == 0 && base + warp == i && r < item.n_uses) {
-                f.hidden[(size_t)f.uses[item.use + r] * f.hidden_stride + block.first + i] =
-                    cuda_silu(sums[0][r], sums[1][r]);
+                store_hidden(f, block, i, item.use + r, sums[0][r], sums[1][r]);
             }
         }
     }
@@ -202,7 +222,7 @@ __global__ void few_sums(struct ffn f, const struct ffn_sum *sums) {
     const struct ffn_sum s = sums[blockIdx.x];
     const uint32_t col = blockIdx.y * blockDim.x + threadIdx.x;
     if (col < f.dim) {
-        float sum = 0.0f;
+        float sum = sum_start(f, s.expert, col);
         for (uint32_t b = 0; b < s.n; b++) {
             sum += f.partial[((size_t)s.first + (size_t)b * s.stride) * f.dim + col];
         }
@@ -217,7 +237,15 @@ __global__ void __launch_bounds__(DOWN_THREADS)
     enum { COLS = cuda_unit<CODEC>::COLS };
     const struct ffn_item item = items[blockIdx.x];
     const uint32_t u = blockIdx.y * DOWN_THREADS + threadIdx.x;
-    float total[R][COLS] = {};
+    float total[R][COLS];
+#pragma unroll
+    for (int k = 0; k < COLS; k++) {
+        const float start = sum_start(f, item.expert, u * COLS + k);
+#pragma unroll
+        for (int r = 0; r < R; r++) {
+            total[r][k] = start;
+        }
+    }
     for (uint32_t b = 0; b < item.n_blocks; b++) {
         float sum[R][COLS];
         down_block<CODEC, R>(f, item, f.blocks[item.block + b], u, sum);
@@ -264,13 +292,14 @@ __global__ void __launch_bounds__(CUDA_TILE_THREADS)
         __syncthreads();
         cuda_tile_fma(&tile, acc);
     }
+#pragma unroll /* or the sums would not lie in registers */
     for (uint32_t i = 0; i < 8; i++) {
-        uint32_t r = threadIdx.x / 16 * 8 + i;
-        for (uint32_t j = 0; j < 2 && r < item.n_uses; j++) {
-            uint32_t neuron = threadIdx.x % 16 * 2 + j;
-            if (neuron < block.n_neurons) {
-                f.hidden[(size_t)f.uses[item.use + r] * f.hidden_stride + block.first + neuron] =
-                    cuda_silu(acc[i][2 * j], acc[i][2 * j + 1]);
+        const uint32_t r = threadIdx.x / 16 * 8 + i;
+#pragma unroll
+        for (uint32_t j = 0; j < 2; j++) {
+            const uint32_t neuron = threadIdx.x % 16 * 2 + j;
+            if (r < item.n_uses && neuron < block.n_neurons) {
+                store_hidden(f, block, neuron, item.use + r, acc[i][2 * j], acc[i][2 * j + 1]);
             }
         }
     }
@@ -286,7 +315,13 @@ __global__ void __launch_bounds__(CUDA_TILE_THREADS)
     static_assert((int)CUDA_TILE_K == (int)FFN_BLOCK, "a slice of the tile is a block of neurons");
     const struct ffn_item item = items[blockIdx.x];
     const uint32_t first_col = blockIdx.y * CUDA_TILE;
-    float total[8][4] = {};
+    float total[8][4];
+    for (int j = 0; j < 4; j++) {
+        const float start = sum_start(f, item.expert, first_col + threadIdx.x % 16 * 4 + j);
+        for (int i = 0; i < 8; i++) {
+            total[i][j] = start;
+        }
+    }
     for (uint32_t b = 0; b < item.n_blocks; b++) {
         const struct ffn_block block = f.blocks[item.block + b];
         __syncthreads();
@@ -337,15 +372,19 @@ template <typename T> static uint32_t table_len(const struct cuda_plan *p, int t
 }
 
 /* The blocks of a job go to the table. Returns their number. */
-static uint32_t plan_blocks(const struct cuda *c, struct cuda_plan *p, const struct expert_job *job,
-                            size_t neuron_bytes) {
+static uint32_t plan_blocks(const struct cuda *c, struct cuda_plan *p,
+                            const struct expert_layer *layer, const struct expert_job *job) {
+    const size_t neuron_bytes = 3 * codec_row_bytes(layer->codec, layer->dim);
     uint32_t n = 0;
     for (uint32_t i = 0; i < job->n_chunks; i++) {
         const struct ffn_chunk *chunk = &job->chunks[i];
         for (uint32_t first = 0; first < chunk->n_neurons; first += FFN_BLOCK) {
             uint32_t rest = chunk->n_neurons - first;
-            struct ffn_block block = {chunk->data + first * neuron_bytes,
-                                      rest < FFN_BLOCK ? rest : FFN_BLOCK, n * FFN_BLOCK};
+            struct ffn_block block = {};
+            block.data = chunk->data + first * neuron_bytes;
+            block.n_neurons = rest < FFN_BLOCK ? rest : FFN_BLOCK;
+            block.first = n * FFN_BLOCK;
+            block.bias = (size_t)job->expert * layer->ffn_dim + chunk->first + first;
             if (block.first + FFN_BLOCK > c->hidden_stride) {
                 die("an expert of more than %u neurons", c->limits.max_ffn);
             }
@@ -356,11 +395,11 @@ static uint32_t plan_blocks(const struct cuda *c, struct cuda_plan *p, const str
     return n;
 }
 
-static void plan_job(const struct cuda *c, struct cuda_plan *p, const struct expert_job *job,
-                     size_t neuron_bytes, uint32_t r) {
+static void plan_job(const struct cuda *c, struct cuda_plan *p, const struct expert_layer *layer,
+                     const struct expert_job *job, uint32_t r) {
     const uint32_t block = table_len<struct ffn_block>(p, BLOCKS);
     const uint32_t use = table_len<uint32_t>(p, USES);
-    const uint32_t n_blocks = plan_blocks(c, p, job, neuron_bytes);
+    const uint32_t n_blocks = plan_blocks(c, p, layer, job);
     const bool many = job->n_uses >= CUDA_MANY_USES;
     const uint32_t step = many ? CUDA_TILE : r, n_groups = cuda_ceil_div(job->n_uses, step);
     const uint32_t first_item = table_len<struct ffn_item>(p, FEW_GATES);
@@ -368,7 +407,8 @@ static void plan_job(const struct cuda *c, struct cuda_plan *p, const struct exp
     for (uint32_t b = 0; b <= n_blocks; b++) { /* the last round is for the whole expert */
         for (uint32_t g = 0; g < n_groups; g++) {
             uint32_t rest = job->n_uses - g * step;
-            struct ffn_item item = {block + b, 1, use + g * step, rest < step ? rest : step};
+            struct ffn_item item = {block + b, 1, use + g * step, rest < step ? rest : step,
+                                    job->expert};
             int table = many ? MANY_GATES : FEW_GATES;
             if (b == n_blocks) {
                 item.block = block;
@@ -380,7 +420,7 @@ static void plan_job(const struct cuda *c, struct cuda_plan *p, const struct exp
     }
     for (uint32_t u = 0; u < job->n_uses && !many; u++) {
         struct ffn_sum sum = {job->uses[u], (first_item + u / r) * r + u % r, n_groups * r,
-                              n_blocks};
+                              n_blocks, job->expert};
         table_push(&p->tables[FEW_SUMS], &sum, sizeof sum);
     }
 }
@@ -453,18 +493,21 @@ template <int CODEC> static void launch(struct cuda *c, struct ffn f, uint32_t r
     }
 }
 
-void cuda_experts(void *self, const struct codec *codec, uint32_t dim,
-                  const struct expert_job *jobs, uint32_t n_jobs, uint32_t n_active, const float *x,
-                  float *parts) {
+void cuda_experts(void *self, const struct expert_layer *layer, const struct expert_job *jobs,
+                  uint32_t n_jobs, const float *x, float *parts) {
     struct cuda *c = (struct cuda *)self;
     struct ffn f = {};
     f.x = x;
+    f.gate_bias = layer->gate_bias;
+    f.up_bias = layer->up_bias;
+    f.down_bias = layer->down_bias;
+    f.rule = layer->rule;
     f.hidden = c->hidden;
     f.parts = parts;
     f.partial = c->partial;
-    f.row_bytes = codec_row_bytes(codec, dim);
-    f.dim = dim;
-    f.n_active = n_active;
+    f.row_bytes = codec_row_bytes(layer->codec, layer->dim);
+    f.dim = layer->dim;
+    f.n_active = layer->n_active;
     f.hidden_stride = c->hidden_stride;
     uint32_t r = 1;
     for (uint32_t i = 0; i < n_jobs; i++) {
@@ -477,10 +520,10 @@ void cuda_experts(void *self, const struct codec *codec, uint32_t dim,
     }
     for (uint32_t i = 0; i < n_jobs; i++) {
         if (jobs[i].n_uses > 0) {
-            plan_job(c, c->plan, &jobs[i], 3 * f.row_bytes, r);
+            plan_job(c, c->plan, layer, &jobs[i], r);
         }
     }
     if (c->plan->tables[USES].n > 0) {
-        CUDA_BY_CODEC(codec->id, launch, c, f, r);
+        CUDA_BY_CODEC(layer->codec->id, launch, c, f, r);
     }
 }

@@ -1,5 +1,5 @@
 /*
- * cuda_ops: operations that are a loop over elements, rmsnorm, rope, route, combine, embed.
+ * cuda_ops: operations that are a loop over elements, rmsnorm, rope, combine, embed.
  */
 #include "kernels/cuda/cuda_rows.inc"
 
@@ -25,9 +25,33 @@ __global__ void clamp_each(float *x, size_t n, float limit) {
     }
 }
 
-__global__ void silu_mul_each(float *g, const float *u, size_t n) {
+__global__ void scale_each(float *x, size_t n, float factor) {
     for (EACH(i, n)) {
-        g[i] = cuda_silu(g[i], u[i]);
+        x[i] *= factor;
+    }
+}
+
+__global__ void scale_by_each(float *x, size_t n, const float *factor) {
+    for (EACH(i, n)) {
+        x[i] *= *factor;
+    }
+}
+
+__global__ void softcap_each(float *x, size_t n, float cap) {
+    for (EACH(i, n)) {
+        x[i] = cap * tanhf(x[i] / cap);
+    }
+}
+
+__global__ void act_mul_each(struct ffn_rule rule, float *g, const float *u, size_t n) {
+    for (EACH(i, n)) {
+        g[i] = cuda_act(rule, g[i]) * (u ? cuda_act_factor(rule, u[i]) : 1.0f);
+    }
+}
+
+__global__ void sigmoid_mul_each(float *y, const float *g, size_t n) {
+    for (EACH(i, n)) {
+        y[i] *= 1.0f / (1.0f + expf(-g[i]));
     }
 }
 
@@ -89,9 +113,29 @@ void cuda_clamp(void *self, float *x, size_t n, float limit) {
     CUDA_LAUNCH(c, clamp_each, grid_for(n), EACH_THREADS, 0, x, n, limit);
 }
 
-void cuda_silu_mul(void *self, float *g, const float *u, size_t n) {
+void cuda_scale(void *self, float *x, size_t n, float factor) {
     struct cuda *c = (struct cuda *)self;
-    CUDA_LAUNCH(c, silu_mul_each, grid_for(n), EACH_THREADS, 0, g, u, n);
+    CUDA_LAUNCH(c, scale_each, grid_for(n), EACH_THREADS, 0, x, n, factor);
+}
+
+void cuda_scale_by(void *self, float *x, size_t n, const struct weight *factor) {
+    struct cuda *c = (struct cuda *)self;
+    CUDA_LAUNCH(c, scale_by_each, grid_for(n), EACH_THREADS, 0, x, n, weight_floats(factor));
+}
+
+void cuda_softcap(void *self, float *x, size_t n, float cap) {
+    struct cuda *c = (struct cuda *)self;
+    CUDA_LAUNCH(c, softcap_each, grid_for(n), EACH_THREADS, 0, x, n, cap);
+}
+
+void cuda_act_mul(void *self, const struct ffn_rule *rule, float *g, const float *u, size_t n) {
+    struct cuda *c = (struct cuda *)self;
+    CUDA_LAUNCH(c, act_mul_each, grid_for(n), EACH_THREADS, 0, *rule, g, u, n);
+}
+
+void cuda_sigmoid_mul(void *self, float *y, const float *g, size_t n) {
+    struct cuda *c = (struct cuda *)self;
+    CUDA_LAUNCH(c, sigmoid_mul_each, grid_for(n), EACH_THREADS, 0, y, g, n);
 }
 
 void cuda_add(void *self, float *y, const float *x, size_t n) {
@@ -180,19 +224,6 @@ void cuda_embed(void *self, const struct weight *table, const int32_t *host_ids,
 
 /* ---- rmsnorm -------------------------------------------------------------------------------- */
 
-/* Sum over a block, the same bits in every thread; all threads come here. */
-static __device__ float block_sum(float x) {
-    __shared__ float sums[CUDA_WARP];
-    const uint32_t warp = threadIdx.x / CUDA_WARP, lane = threadIdx.x % CUDA_WARP;
-    x = cuda_warp_sum(x);
-    if (lane == 0) {
-        sums[warp] = x;
-    }
-    __syncthreads();
-    x = lane < blockDim.x / CUDA_WARP ? sums[lane] : 0.0f;
-    return cuda_warp_sum(x);
-}
-
 /* A block a vector. y may be x: a thread writes what it alone reads, after all have read. */
 __global__ void rmsnorm_vector(const float *x, const float *weight, float eps, uint32_t dim,
                                float *y) {
@@ -201,9 +232,10 @@ __global__ void rmsnorm_vector(const float *x, const float *weight, float eps, u
     for (uint32_t i = threadIdx.x; i < dim; i += blockDim.x) {
         squares = fmaf(x[first + i], x[first + i], squares);
     }
-    const float scale = 1.0f / sqrtf(block_sum(squares) / (float)dim + eps);
+    const float scale = 1.0f / sqrtf(cuda_block_sum(squares) / (float)dim + eps);
     for (uint32_t i = threadIdx.x; i < dim; i += blockDim.x) {
-        y[first + i] = weight[i] * (x[first + i] * scale);
+        const float v = x[first + i] * scale;
+        y[first + i] = weight ? weight[i] * v : v;
     }
 }
 
@@ -211,76 +243,5 @@ void cuda_rmsnorm(void *self, const float *x, const struct weight *weight, float
                   uint32_t dim, float *y) {
     struct cuda *c = (struct cuda *)self;
     const uint32_t threads = dim <= 256 ? 32 : dim <= 1024 ? 128 : 512;
-    CUDA_LAUNCH(c, rmsnorm_vector, n, threads, 0, x, (const float *)weight->data, eps, dim, y);
-}
-
-/* ---- route ---------------------------------------------------------------------------------- */
-
-/* Whether expert i with logit a goes before expert j with logit b: numbers before NaN, the greater
- * first, the lower index among equals. */
-static __device__ __forceinline__ bool goes_before(float a, uint32_t i, float b, uint32_t j) {
-    const bool no_a = a != a, no_b = b != b;
-    if (no_a != no_b) {
-        return no_b;
-    }
-    return !no_a && a != b ? a > b : i < j;
-}
-
-/* A warp a row. Choice j is the first of those that go after choice j - 1. */
-__global__ void route_row(const float *logits, uint32_t n, uint32_t n_active, bool normalise,
-                          int32_t *ids, float *weights) {
-    const float *l = logits + (size_t)blockIdx.x * n;
-    const uint32_t lane = threadIdx.x;
-    ids += (size_t)blockIdx.x * n_active;
-    weights += (size_t)blockIdx.x * n_active;
-
-    float greatest = -INFINITY, divisor = 0.0f, chosen = 0.0f;
-    for (uint32_t i = lane; i < n; i += CUDA_WARP) {
-        greatest = l[i] > greatest ? l[i] : greatest;
-    }
-    greatest = cuda_warp_max(greatest);
-    for (uint32_t i = lane; i < n; i += CUDA_WARP) {
-        divisor += expf(l[i] - greatest);
-    }
-    divisor = cuda_warp_sum(divisor);
-
-    float last = 0.0f;
-    uint32_t last_id = n; /* none yet */
-    for (uint32_t j = 0; j < n_active; j++) {
-        float best = 0.0f;
-        uint32_t id = n;
-        for (uint32_t i = lane; i < n; i += CUDA_WARP) {
-            if ((last_id == n || goes_before(last, last_id, l[i], i)) &&
-                (id == n || goes_before(l[i], i, best, id))) {
-                best = l[i];
-                id = i;
-            }
-        }
-        for (int step = CUDA_WARP / 2; step > 0; step /= 2) {
-            float other = __shfl_xor_sync(0xffffffffu, best, step);
-            uint32_t other_id = __shfl_xor_sync(0xffffffffu, id, step);
-            if (other_id < n && (id == n || goes_before(other, other_id, best, id))) {
-                best = other;
-                id = other_id;
-            }
-        }
-        const float p = expf(best - greatest) / divisor;
-        chosen += p;
-        if (lane == 0) {
-            ids[j] = (int32_t)id;
-            weights[j] = p;
-        }
-        last = best;
-        last_id = id;
-    }
-    for (uint32_t j = 0; lane == 0 && normalise && j < n_active; j++) {
-        weights[j] /= chosen;
-    }
-}
-
-void cuda_route(void *self, const float *logits, uint32_t rows, uint32_t n_experts,
-                uint32_t n_active, bool normalise, int32_t *ids, float *weights) {
-    struct cuda *c = (struct cuda *)self;
-    CUDA_LAUNCH(c, route_row, rows, CUDA_WARP, 0, logits, n_experts, n_active, normalise, ids,
-                weights);
+    CUDA_LAUNCH(c, rmsnorm_vector, n, threads, 0, x, weight_floats(weight), eps, dim, y);
 }

@@ -578,8 +578,10 @@ void emulate_launch(const char *kernel, cudaStream_t stream, dim3 grid, dim3 blo
 namespace emulated {
 #include "kernels/cuda/cuda.cu"
 #include "kernels/cuda/cuda_attention.cu"
+#include "kernels/cuda/cuda_delta.cu"
 #include "kernels/cuda/cuda_experts.cu"
 #include "kernels/cuda/cuda_link.cu"
 #include "kernels/cuda/cuda_matmul.cu"
 #include "kernels/cuda/cuda_ops.cu"
+#include "kernels/cuda/cuda_route.cu"
 } // namespace emulated
