@@ -30,8 +30,8 @@ struct queue {
 
 /* A call of experts that waits for its turn, with copies of what the host may change. */
 struct late {
-    const struct codec *codec;
-    uint32_t dim, n_jobs, n_active;
+    struct expert_layer layer;
+    uint32_t n_jobs;
     struct expert_job *jobs;
     const float *x;
     float *parts;
@@ -142,6 +142,12 @@ static void write_memory(void *self, void *dst, const void *host_src, size_t byt
     struct fake *f = self;
     finish(f);
     memcpy(REAL(dst), host_src, bytes);
+}
+
+static void clear_memory(void *self, void *p, size_t bytes) {
+    struct fake *f = self;
+    finish(f);
+    memset(REAL(p), 0, bytes);
 }
 
 /* Never freed but with the whole: place has no counterpart. */
@@ -321,21 +327,25 @@ static void *copier_main(void *arg) {
 
 /* ---- experts, late -------------------------------------------------------------------------- */
 
-static void experts(void *self, const struct codec *codec, uint32_t dim,
-                    const struct expert_job *jobs, uint32_t n_jobs, uint32_t n_active,
-                    const float *x, float *parts) {
+static void experts(void *self, const struct expert_layer *layer, const struct expert_job *jobs,
+                    uint32_t n_jobs, const float *x, float *parts) {
     struct fake *f = self;
-    struct late l = {codec, dim, n_jobs, n_active, NULL, REAL(x), REAL(parts)};
+    struct late l = {*layer, n_jobs, NULL, REAL(x), REAL(parts)};
+    l.layer.gate_bias = REAL(layer->gate_bias);
+    l.layer.up_bias = REAL(layer->up_bias);
+    l.layer.down_bias = REAL(layer->down_bias);
     l.jobs = mem_calloc(n_jobs ? n_jobs : 1, sizeof *l.jobs);
     for (uint32_t i = 0; i < n_jobs; i++) {
         struct ffn_chunk *chunks = mem_calloc(jobs[i].n_chunks + 1, sizeof *chunks);
         uint32_t *uses = mem_calloc(jobs[i].n_uses + 1, sizeof *uses);
         for (uint32_t k = 0; k < jobs[i].n_chunks; k++) {
-            chunks[k] =
-                (struct ffn_chunk){REAL(jobs[i].chunks[k].data), jobs[i].chunks[k].n_neurons};
+            chunks[k] = jobs[i].chunks[k];
+            chunks[k].data = REAL(chunks[k].data);
         }
         memcpy(uses, jobs[i].uses, jobs[i].n_uses * sizeof *uses);
-        l.jobs[i] = (struct expert_job){chunks, jobs[i].n_chunks, uses, jobs[i].n_uses};
+        l.jobs[i] = jobs[i];
+        l.jobs[i].chunks = chunks;
+        l.jobs[i].uses = uses;
     }
     pthread_mutex_lock(&f->lock);
     while (f->n_called - f->n_computed == MAX_JOBS) {
@@ -364,8 +374,7 @@ static void *device_main(void *arg) {
         if (f->opt.experts_late_ns > 0) {
             sleep_ns(f->opt.experts_late_ns);
         }
-        f->cpu.ops->experts(f->cpu.self, l.codec, l.dim, l.jobs, l.n_jobs, l.n_active, l.x,
-                            l.parts);
+        f->cpu.ops->experts(f->cpu.self, &l.layer, l.jobs, l.n_jobs, l.x, l.parts);
         for (uint32_t i = 0; i < l.n_jobs; i++) {
             free((void *)(uintptr_t)l.jobs[i].chunks);
             free((void *)(uintptr_t)l.jobs[i].uses);
@@ -415,9 +424,19 @@ static void matmul(void *self, const struct weight *w, const struct weight *bias
 static void clamp(void *self, float *x, size_t n, float limit) {
     CPU(clamp, REAL(x), n, limit);
 }
+static void scale(void *self, float *x, size_t n, float factor) {
+    CPU(scale, REAL(x), n, factor);
+}
+static void scale_by(void *self, float *x, size_t n, const struct weight *factor) {
+    struct weight w = real_weight(self, factor);
+    CPU(scale_by, REAL(x), n, &w);
+}
+static void softcap(void *self, float *x, size_t n, float cap) {
+    CPU(softcap, REAL(x), n, cap);
+}
 static void rope_angles(void *self, uint32_t pos0, uint32_t rows, const float *inv_freq,
-                        uint32_t half, float scale, float *cs) {
-    CPU(rope_angles, pos0, rows, inv_freq, half, scale, REAL(cs));
+                        uint32_t half, float factor, float *cs) {
+    CPU(rope_angles, pos0, rows, inv_freq, half, factor, REAL(cs));
 }
 static void rope(void *self, float *x, uint32_t rows, uint32_t n_heads, uint32_t head_dim,
                  const float *cs, uint32_t half) {
@@ -428,13 +447,18 @@ static void kv_store(void *self, const struct kv *kv, const float *k, const floa
     struct kv r = real_kv(self, kv);
     CPU(kv_store, &r, REAL(k), REAL(v), pos0, rows);
 }
-static void attention(void *self, const float *q, uint32_t n_heads, const struct kv *kv,
-                      uint32_t pos0, uint32_t rows, uint32_t window, float scale, float *out) {
+static void attention(void *self, const struct attention_rule *rule, const struct kv *kv,
+                      const struct weight *sinks, const float *q, uint32_t pos0, uint32_t rows,
+                      float *out) {
     struct kv r = real_kv(self, kv);
-    CPU(attention, REAL(q), n_heads, &r, pos0, rows, window, scale, REAL(out));
+    struct weight w = real_weight(self, sinks);
+    CPU(attention, rule, &r, &w, REAL(q), pos0, rows, REAL(out));
 }
-static void silu_mul(void *self, float *g, const float *u, size_t n) {
-    CPU(silu_mul, REAL(g), REAL(u), n);
+static void act_mul(void *self, const struct ffn_rule *rule, float *g, const float *u, size_t n) {
+    CPU(act_mul, rule, REAL(g), REAL(u), n);
+}
+static void sigmoid_mul(void *self, float *y, const float *g, size_t n) {
+    CPU(sigmoid_mul, REAL(y), REAL(g), n);
 }
 static void add(void *self, float *y, const float *x, size_t n) {
     CPU(add, REAL(y), REAL(x), n);
@@ -442,15 +466,29 @@ static void add(void *self, float *y, const float *x, size_t n) {
 static void gate_rows(void *self, float *y, const float *s, uint32_t rows, uint32_t dim) {
     CPU(gate_rows, REAL(y), REAL(s), rows, dim);
 }
-static void route(void *self, const float *logits, uint32_t rows, uint32_t n_experts,
-                  uint32_t n_active, bool normalise, int32_t *ids, float *weights) {
-    CPU(route, REAL(logits), rows, n_experts, n_active, normalise, REAL(ids), REAL(weights));
+static void route(void *self, const struct route_rule *rule, const struct weight *select,
+                  const struct weight *factor, const float *logits, uint32_t rows,
+                  uint32_t n_experts, uint32_t n, int32_t *ids, float *weights) {
+    struct weight rs = real_weight(self, select), rf = real_weight(self, factor);
+    CPU(route, rule, &rs, &rf, REAL(logits), rows, n_experts, n, REAL(ids), REAL(weights));
+}
+static void delta_conv(void *self, const struct delta_rule *rule, const struct weight *kernel,
+                       const float *x, uint32_t rows, float *tail, float *y) {
+    struct weight w = real_weight(self, kernel);
+    CPU(delta_conv, rule, &w, REAL(x), rows, REAL(tail), REAL(y));
+}
+static void delta_net(void *self, const struct delta_rule *rule, const struct delta_weights *w,
+                      float eps, const float *qkv, const float *z, const float *a, const float *b,
+                      uint32_t rows, float *state, float *out) {
+    struct delta_weights r = {real_weight(self, &w->rate), real_weight(self, &w->dt_bias),
+                              real_weight(self, &w->norm)};
+    CPU(delta_net, rule, &r, eps, REAL(qkv), REAL(z), REAL(a), REAL(b), rows, REAL(state),
+        REAL(out));
 }
 static void combine(void *self, const float *parts, const float *weights, uint32_t rows,
                     uint32_t n_active, uint32_t dim, float *y) {
     CPU(combine, REAL(parts), REAL(weights), rows, n_active, dim, REAL(y));
 }
-
 static void put_rows(void *self, float *y, uint32_t dim, const float *host_rows,
                      const uint32_t *host_ids, uint32_t n) {
     struct fake *f = self;
@@ -461,7 +499,6 @@ static void put_rows(void *self, float *y, uint32_t dim, const float *host_rows,
         memcpy(REAL(to), host_rows + (size_t)i * dim, dim * sizeof *to);
     }
 }
-
 static void link_counts(void *self, struct backend_link *link) {
     struct fake *f = self;
     pthread_mutex_lock(&f->lock);
@@ -502,21 +539,28 @@ static const struct backend_ops fake_ops = {
     .free = free_memory,
     .read = read_memory,
     .write = write_memory,
+    .clear = clear_memory,
     .place = place,
     .embed = embed,
     .rmsnorm = rmsnorm,
     .matmul = matmul,
     .clamp = clamp,
+    .scale = scale,
+    .scale_by = scale_by,
+    .softcap = softcap,
     .rope_angles = rope_angles,
     .rope = rope,
     .kv_store = kv_store,
     .attention = attention,
-    .silu_mul = silu_mul,
+    .act_mul = act_mul,
+    .sigmoid_mul = sigmoid_mul,
     .add = add,
     .gate_rows = gate_rows,
     .route = route,
     .experts = experts,
     .combine = combine,
+    .delta_conv = delta_conv,
+    .delta_net = delta_net,
     .host_alloc = host_alloc,
     .host_free = host_free,
     .mark = mark,
