@@ -18,7 +18,7 @@ static struct backend open_fake(double bytes_per_s, uint64_t experts_late_ns) {
                                .memory_bytes = (size_t)1 << 30,
                                .bytes_per_s = bytes_per_s,
                                .experts_late_ns = experts_late_ns};
-    struct backend_limits limits = kernels_limits();
+    struct backend_limits limits = cuda_rig_limits();
     struct backend b;
     struct err err = {0};
     fake_device_open(&b, &opt, &limits, &err);
@@ -198,9 +198,11 @@ static float first_output(bool wait_for_mark) {
         if (round == 1) {
             landing_wait(l);
             const uint32_t use = 0;
-            struct ffn_chunk chunk = {(const uint8_t *)slot, NEURONS};
-            struct expert_job job = {&chunk, 1, &use, 1};
-            b.ops->experts(b.self, codec, DIM, &job, 1, 1, x, parts);
+            struct ffn_chunk chunk = {.data = (const uint8_t *)slot, .n_neurons = NEURONS};
+            struct expert_job job = {0, &chunk, 1, &use, 1};
+            struct expert_layer layer = {
+                .codec = codec, .dim = DIM, .ffn_dim = NEURONS, .n_active = 1};
+            b.ops->experts(b.self, &layer, &job, 1, x, parts);
             after = wait_for_mark ? b.ops->mark(b.self) : 0;
         }
     }
@@ -229,6 +231,7 @@ int main(void) {
         cmocka_unit_test(cuda_test_memory),    cmocka_unit_test(cuda_test_elements),
         cmocka_unit_test(cuda_test_embed),     cmocka_unit_test(cuda_test_rope),
         cmocka_unit_test(cuda_test_route),     cmocka_unit_test(cuda_test_experts_empty),
+        cmocka_unit_test(cuda_test_delta_net), cmocka_unit_test(cuda_test_delta_conv),
         cmocka_unit_test(cuda_test_attention), cmocka_unit_test(cuda_test_upload),
         cmocka_unit_test(test_ring),           cmocka_unit_test(test_urgency),
         cmocka_unit_test(test_mark),           cmocka_unit_test(cuda_test_put_rows),

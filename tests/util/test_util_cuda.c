@@ -1,6 +1,5 @@
 /*
- * test_util_cuda: see test_util_cuda.h. Memory, uploads, and what goes element by element; sums are
- * in test_util_cuda_sums.c.
+ * test_util_cuda: see test_util_cuda.h. Memory, uploads, and what goes element by element.
  */
 #include "tests/util/test_util_cuda.h"
 
@@ -27,72 +26,165 @@ void cuda_test_memory(void **state) {
         b->ops->write(b->self, p, host, n);
         b->ops->read(b->self, back, p, n);
         assert_memory_equal(back, host, n);
+        size_t at = n / 4 * 4 / 2, bytes = n / 3;
+        memset(host + at, 0, bytes);
+        b->ops->clear(b->self, p + at, bytes);
+        b->ops->read(b->self, back, p, n);
+        assert_memory_equal(back, host, n);
         cuda_rig_release(b, p);
         free(host);
         free(back);
     }
     struct weight none = {0};
     assert_null(b->ops->place(b->self, &none).data);
+    /* A matrix of f32 is an array. */
+    float matrix[3 * 5], back[3 * 5];
+    kernels_fill(&rng, KIND_NORMAL, matrix, TEST_COUNT(matrix));
+    struct weight w = cuda_rig_place(b, matrix, 3, 5);
+    cuda_rig_get(b, back, weight_floats(&w), TEST_COUNT(back));
+    assert_memory_equal(back, matrix, sizeof back);
 }
 
 /* ---- elements ------------------------------------------------------------------------------- */
 
+enum { ACTIVE = 3 };
+enum op {
+    RMSNORM,
+    RMSNORM_IN_PLACE,
+    RMSNORM_PLAIN, /* without a weight */
+    CLAMP,
+    SCALE,
+    SCALE_BY,
+    SOFTCAP,
+    ACT_MUL,
+    ACT, /* without a factor */
+    SIGMOID_MUL,
+    ADD,
+    GATE_ROWS,
+    COMBINE,
+};
+
+/* An operation, and how far it may be off: `relative` is in FLT_EPSILON, but for 0: exact. Sums of
+ * squares are as a dot product; exp is some ulp off on both sides, its overflow to infinity as on
+ * the CPU, and what it is the exp of may be rounded in another place. */
+struct element_op {
+    const char *name;
+    enum op op;
+    double relative, absolute;
+    struct ffn_rule rule;
+};
+static const struct element_op element_ops[] = {
+    {"rmsnorm", RMSNORM, 16, 0x1p-120},
+    {"rmsnorm in place", RMSNORM_IN_PLACE, 16, 0x1p-120},
+    {"rmsnorm without a weight", RMSNORM_PLAIN, 16, 0x1p-120},
+    {"clamp", CLAMP},
+    {"scale", SCALE},
+    {"scale by a number of the device", SCALE_BY},
+    {"softcap", SOFTCAP, 16, 0x1p-120},
+    {"silu, multiplied", ACT_MUL, 16, 0x1p-105, {.act = FFN_SILU}},
+    {"silu", ACT, 16, 0x1p-105, {.act = FFN_SILU}},
+    {"gelu, multiplied", ACT_MUL, 1024, 0x1p-105, {.act = FFN_GELU_TANH}},
+    {"gelu", ACT, 1024, 0x1p-105, {.act = FFN_GELU_TANH}},
+    {"swiglu, multiplied",
+     ACT_MUL,
+     256,
+     0x1p-105,
+     {.act = FFN_SWIGLU_OAI, .limit = 0.75f, .alpha = 1.702f}},
+    {"swiglu", ACT, 256, 0x1p-105, {.act = FFN_SWIGLU_OAI, .limit = 7, .alpha = 1.702f}},
+    {"sigmoid_mul", SIGMOID_MUL, 16, 0x1p-105},
+    {"add", ADD},
+    {"gate_rows", GATE_ROWS, 16, 0x1p-105},
+    {"combine", COMBINE},
+};
+
 struct elements {
-    int op;
+    const struct element_op *op;
     uint32_t rows, dim;
     const float *x, *y, *per_row, *per_col;
 };
-enum { RMSNORM, RMSNORM_IN_PLACE, CLAMP, SILU_MUL, ADD, GATE_ROWS, COMBINE, N_OPS };
-static const char *const op_names[] = {"rmsnorm", "rmsnorm in place", "clamp",  "silu_mul",
-                                       "add",     "gate_rows",        "combine"};
-enum { ACTIVE = 3 };
+
+/* Runs the operation on x and returns where its result is: in x, or in `got`. */
+static float *run_element_op(const struct backend *b, const struct elements *e, float *x, float *y,
+                             float *row, float *got) {
+    const struct backend_ops *op = b->ops;
+    const size_t n = (size_t)e->rows * e->dim;
+    struct weight none = {0}, w = none;
+    switch (e->op->op) {
+    case RMSNORM:
+        w = cuda_rig_place(b, e->per_col, 1, e->dim);
+        op->rmsnorm(b->self, x, &w, 1e-6f, e->rows, e->dim, got);
+        return got;
+    case RMSNORM_IN_PLACE:
+        w = cuda_rig_place(b, e->per_col, 1, e->dim);
+        op->rmsnorm(b->self, x, &w, 1e-6f, e->rows, e->dim, x);
+        return x;
+    case RMSNORM_PLAIN:
+        op->rmsnorm(b->self, x, &none, 1e-6f, e->rows, e->dim, got);
+        return got;
+    case CLAMP:
+        op->clamp(b->self, x, n, 0.25f);
+        return x;
+    case SCALE:
+        op->scale(b->self, x, n, 1.7f);
+        return x;
+    case SCALE_BY:
+        w = cuda_rig_place(b, e->per_col, 1, 1);
+        op->scale_by(b->self, x, n, &w);
+        return x;
+    case SOFTCAP:
+        op->softcap(b->self, x, n, 0.6f);
+        return x;
+    case ACT_MUL:
+        op->act_mul(b->self, &e->op->rule, x, y, n);
+        return x;
+    case ACT:
+        op->act_mul(b->self, &e->op->rule, x, NULL, n);
+        return x;
+    case SIGMOID_MUL:
+        op->sigmoid_mul(b->self, x, y, n);
+        return x;
+    case ADD:
+        op->add(b->self, x, y, n);
+        return x;
+    case GATE_ROWS:
+        op->gate_rows(b->self, x, row, e->rows, e->dim);
+        return x;
+    case COMBINE:
+        op->combine(b->self, x, row, e->rows, ACTIVE, e->dim, got);
+        return got;
+    }
+    return NULL;
+}
 
 static void run_elements(const struct backend *b, const void *ctx, float *out) {
     const struct elements *e = ctx;
-    const struct backend_ops *op = b->ops;
-    const size_t n = (size_t)e->rows * e->dim, uses = e->op == COMBINE ? ACTIVE : 1;
+    const size_t n = (size_t)e->rows * e->dim, uses = e->op->op == COMBINE ? ACTIVE : 1;
     float *x = cuda_rig_put(b, e->x, n * uses * sizeof *x);
     float *y = cuda_rig_put(b, e->y, n * sizeof *y);
     float *row = cuda_rig_put(b, e->per_row, e->rows * uses * sizeof *row);
-    float *got = op->alloc(b->self, n * sizeof *got), *result = got;
-    struct weight w = {codec_by_id(CODEC_F32), 1, e->dim, e->dim * sizeof(float),
-                       (const uint8_t *)(const void *)e->per_col};
-    if (e->op == RMSNORM || e->op == RMSNORM_IN_PLACE) {
-        w = op->place(b->self, &w);
-    }
-    switch (e->op) {
-    case RMSNORM:
-        op->rmsnorm(b->self, x, &w, 1e-6f, e->rows, e->dim, got);
-        break;
-    case RMSNORM_IN_PLACE:
-        op->rmsnorm(b->self, x, &w, 1e-6f, e->rows, e->dim, x);
-        result = x;
-        break;
-    case CLAMP:
-        op->clamp(b->self, x, n, 0.25f);
-        result = x;
-        break;
-    case SILU_MUL:
-        op->silu_mul(b->self, x, y, n);
-        result = x;
-        break;
-    case ADD:
-        op->add(b->self, x, y, n);
-        result = x;
-        break;
-    case GATE_ROWS:
-        op->gate_rows(b->self, x, row, e->rows, e->dim);
-        result = x;
-        break;
-    default:
-        op->combine(b->self, x, row, e->rows, ACTIVE, e->dim, got);
-        break;
-    }
-    cuda_rig_get(b, out, result, n);
+    float *got = b->ops->alloc(b->self, n * sizeof *got);
+    cuda_rig_get(b, out, run_element_op(b, e, x, y, row, got), n);
     cuda_rig_release(b, x);
     cuda_rig_release(b, y);
     cuda_rig_release(b, row);
     cuda_rig_release(b, got);
+}
+
+static void check_elements(const struct cuda_rig *g, struct elements *e, const char *kind) {
+    const size_t n = (size_t)e->rows * e->dim;
+    float *want = cuda_rig_zeros(n), *got = test_guard(n * sizeof *got);
+    for (size_t i = 0; i < TEST_COUNT(element_ops); i++) {
+        const struct element_op *op = e->op = &element_ops[i];
+        char *what = mem_printf("%s %u x %u, %s", op->name, e->rows, e->dim, kind);
+        run_elements(&g->scalar, e, want);
+        double relative = op->relative > 0 ? FLT_EPSILON * (op->relative + e->dim / 8.0) : 0;
+        double *t = cuda_rig_tolerances(want, n, relative, op->absolute);
+        cuda_rig_check(g, what, run_elements, e, got, want, t, n);
+        free(t);
+        free(what);
+    }
+    test_guard_free(got, n * sizeof *got);
+    free(want);
 }
 
 void cuda_test_elements(void **state) {
@@ -109,31 +201,15 @@ void cuda_test_elements(void **state) {
         float *x = kernels_vector(&rng, kind, n * ACTIVE), *y = kernels_vector(&rng, kind, n);
         float *row = kernels_vector(&rng, KIND_SPIKY, e.rows * ACTIVE);
         float *col = kernels_vector(&rng, KIND_NORMAL, e.dim);
-        float *want = cuda_rig_zeros(n), *got = test_guard(n * sizeof *got);
         e.x = x;
         e.y = y;
         e.per_row = row;
         e.per_col = col;
-        for (e.op = 0; e.op < N_OPS; e.op++) {
-            char *what =
-                mem_printf("%s %u x %u, %s", op_names[e.op], e.rows, e.dim, kind_name(kind));
-            run_elements(&g->scalar, &e, want);
-            /* Sums of squares as a dot product; exp some ulp on both sides, its overflow to
-             * infinity as on the CPU; the rest is exact. */
-            bool exact = e.op == CLAMP || e.op == ADD || e.op == COMBINE;
-            double relative = exact ? 0 : FLT_EPSILON * (16 + e.dim / 8.0);
-            double absolute = exact ? 0 : e.op == SILU_MUL ? 0x1p-105 : 0x1p-120;
-            double *t = cuda_rig_tolerances(want, n, relative, absolute);
-            cuda_rig_check(g, what, run_elements, &e, got, want, t, n);
-            free(t);
-            free(what);
-        }
+        check_elements(g, &e, kind_name(kind));
         test_guard_free(x, n * ACTIVE * sizeof *x);
         test_guard_free(y, n * sizeof *y);
         test_guard_free(row, e.rows * ACTIVE * sizeof *row);
         test_guard_free(col, e.dim * sizeof *col);
-        test_guard_free(got, n * sizeof *got);
-        free(want);
     }
     float odd[] = {NAN, INFINITY, -INFINITY};
     float *x = cuda_rig_put(&g->device, odd, sizeof odd);
@@ -169,7 +245,7 @@ void cuda_test_embed(void **state) {
     }
 }
 
-/* ---- rope, route ---------------------------------------------------------------------------- */
+/* ---- rope ----------------------------------------------------------------------------------- */
 
 enum { ROPE_ROWS = 9, ROPE_HEADS = 3, ROPE_DIM = 20, ROPE_HALF = 8 };
 
@@ -198,58 +274,6 @@ void cuda_test_rope(void **state) {
     double *t = cuda_rig_tolerances(want, N, 0, 16 * FLT_EPSILON);
     cuda_rig_check(g, "rope", run_rope, x, got, want, t, N);
     free(t);
-}
-
-struct route {
-    const float *logits;
-    uint32_t rows, n, n_active;
-    bool normalise;
-    int32_t *ids;
-};
-
-static void run_route(const struct backend *b, const void *ctx, float *out) {
-    const struct route *r = ctx;
-    size_t n = (size_t)r->rows * r->n_active;
-    float *logits = cuda_rig_put(b, r->logits, (size_t)r->rows * r->n * sizeof *logits);
-    float *weights = b->ops->alloc(b->self, n * sizeof *weights);
-    int32_t *ids = b->ops->alloc(b->self, n * sizeof *ids);
-    b->ops->route(b->self, logits, r->rows, r->n, r->n_active, r->normalise, ids, weights);
-    cuda_rig_get(b, out, weights, n);
-    b->ops->read(b->self, r->ids, ids, n * sizeof *ids);
-    cuda_rig_release(b, logits);
-    cuda_rig_release(b, weights);
-    cuda_rig_release(b, ids);
-}
-
-void cuda_test_route(void **state) {
-    static const uint32_t experts[] = {1, 2, 7, 8, 60, 64, 128, 256};
-    const struct cuda_rig *g = *state;
-    struct test_rng rng = {35};
-    for (size_t i = 0; i < TEST_COUNT(experts) * 6; i++) {
-        uint32_t n = experts[i / 6], rows = i % 2 ? 1 : 37;
-        float *logits = cuda_rig_zeros((size_t)rows * n);
-        kernels_logits(&rng, (int)(i % (KERNELS_LOGITS_NAN + 1)), logits, (size_t)rows * n);
-        struct route r = {logits, rows, n, n < 8 ? n : 8, i % 2, NULL};
-        size_t n_out = (size_t)rows * r.n_active;
-        int32_t *ids = mem_calloc(n_out, sizeof *ids), *got_ids = mem_calloc(n_out, sizeof *ids);
-        float *want = cuda_rig_zeros(n_out), *got = cuda_rig_zeros(n_out);
-        r.ids = ids;
-        run_route(&g->scalar, &r, want);
-        r.ids = got_ids;
-        if (i % (KERNELS_LOGITS_NAN + 1) == KERNELS_LOGITS_NAN) { /* so are weights */
-            run_route(&g->device, &r, got);
-        } else {
-            double *t = cuda_rig_tolerances(want, n_out, 64 * FLT_EPSILON, 0x1p-120);
-            cuda_rig_check(g, "route", run_route, &r, got, want, t, n_out);
-            free(t);
-        }
-        assert_memory_equal(ids, got_ids, n_out * sizeof *ids);
-        free(ids);
-        free(got_ids);
-        free(want);
-        free(got);
-        free(logits);
-    }
 }
 
 /* ---- uploads -------------------------------------------------------------------------------- */

@@ -14,10 +14,14 @@ void cuda_test_elements(void **state);
 void cuda_test_embed(void **state);
 void cuda_test_rope(void **state);
 void cuda_test_route(void **state);
+void cuda_test_route_ties(void **state);
 void cuda_test_matmul(void **state);
 void cuda_test_experts(void **state);
 void cuda_test_experts_empty(void **state);
+void cuda_test_experts_tables(void **state);
 void cuda_test_attention(void **state);
+void cuda_test_delta_conv(void **state);
+void cuda_test_delta_net(void **state);
 void cuda_test_upload(void **state);
 void cuda_test_upload_many(void **state);
 void cuda_test_put_rows(void **state);
@@ -25,9 +29,11 @@ void cuda_test_put_rows(void **state);
 #define CUDA_TESTS                                                                                 \
     cmocka_unit_test(cuda_test_memory), cmocka_unit_test(cuda_test_elements),                      \
         cmocka_unit_test(cuda_test_embed), cmocka_unit_test(cuda_test_rope),                       \
-        cmocka_unit_test(cuda_test_route), cmocka_unit_test(cuda_test_matmul),                     \
-        cmocka_unit_test(cuda_test_experts), cmocka_unit_test(cuda_test_experts_empty),            \
-        cmocka_unit_test(cuda_test_attention), cmocka_unit_test(cuda_test_upload),                 \
+        cmocka_unit_test(cuda_test_route), cmocka_unit_test(cuda_test_route_ties),                 \
+        cmocka_unit_test(cuda_test_matmul), cmocka_unit_test(cuda_test_experts),                   \
+        cmocka_unit_test(cuda_test_experts_empty), cmocka_unit_test(cuda_test_experts_tables),     \
+        cmocka_unit_test(cuda_test_attention), cmocka_unit_test(cuda_test_delta_conv),             \
+        cmocka_unit_test(cuda_test_delta_net), cmocka_unit_test(cuda_test_upload),                 \
         cmocka_unit_test(cuda_test_upload_many), cmocka_unit_test(cuda_test_put_rows)
 
 #endif

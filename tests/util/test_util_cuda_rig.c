@@ -5,8 +5,15 @@
 
 #include <math.h>
 
-void cuda_rig_open_scalar(struct cuda_rig *g) {
+struct backend_limits cuda_rig_limits(void) {
     struct backend_limits limits = kernels_limits();
+    limits.max_experts = 512;
+    limits.delta = (struct delta_rule){16, 32, 256, 256, ARCH_MAX_CONV};
+    return limits;
+}
+
+void cuda_rig_open_scalar(struct cuda_rig *g) {
+    struct backend_limits limits = cuda_rig_limits();
     struct err err = {0};
     backend_cpu_open(&g->scalar, "scalar", 1, &limits, &err);
     assert_no_err(&err);
@@ -31,6 +38,13 @@ void cuda_rig_release(const struct backend *b, void *p) {
     b->ops->free(b->self, p);
 }
 
+struct weight cuda_rig_place(const struct backend *b, const float *x, uint32_t rows,
+                             uint32_t cols) {
+    struct weight w = {codec_by_id(CODEC_F32), rows, cols, cols * sizeof *x,
+                       (const uint8_t *)(const void *)x};
+    return b->ops->place(b->self, &w);
+}
+
 float *cuda_rig_zeros(size_t n) {
     return mem_calloc(n, sizeof(float));
 }
@@ -51,7 +65,7 @@ static void check_close_at(const char *what, const float *got, const float *want
 void cuda_rig_check_same(const char *what, const float *got, const float *want, size_t n,
                          const char *file, int line) {
     for (size_t i = 0; i < n; i++) {
-        if (memcmp(&got[i], &want[i], sizeof *got) != 0) {
+        if (memcmp(&got[i], &want[i], sizeof *got) != 0 && !(isnan(got[i]) && isnan(want[i]))) {
             print_error("%s: element %zu of %zu is %a, expected the bits of %a\n", what, i, n,
                         (double)got[i], (double)want[i]);
             _fail(file, line);
@@ -59,7 +73,7 @@ void cuda_rig_check_same(const char *what, const float *got, const float *want, 
     }
 }
 
-static void set_variant(const struct cuda_rig *g, int variant) {
+void cuda_rig_variant(const struct cuda_rig *g, int variant) {
     if (g->set_variant) {
         g->set_variant(variant);
     }
@@ -69,7 +83,7 @@ void cuda_rig_check(const struct cuda_rig *g, const char *what, cuda_rig_run *ru
                     float *got, const float *want, const double *tolerance, size_t n) {
     float *first = cuda_rig_zeros(n);
     for (int v = 0; v < g->n_variants; v++) {
-        set_variant(g, v);
+        cuda_rig_variant(g, v);
         memset(got, 0xff, n * sizeof *got);
         run(&g->device, ctx, got);
         if (v == 0) {
@@ -78,7 +92,7 @@ void cuda_rig_check(const struct cuda_rig *g, const char *what, cuda_rig_run *ru
         }
         check_same(what, got, first, n);
     }
-    set_variant(g, 0);
+    cuda_rig_variant(g, 0);
     free(first);
 }
 

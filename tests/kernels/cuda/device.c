@@ -10,12 +10,17 @@
 
 static struct cuda_rig rig;
 
-static int open_rig(void **state) {
-    struct backend_limits limits = kernels_limits();
+static void open_device(struct backend *b, const struct backend_limits *limits) {
     struct err err = {0};
-    cuda_rig_open_scalar(&rig);
-    backend_cuda_open(&rig.device, 0, 0, &limits, &err);
+    backend_cuda_open(b, 0, 0, limits, &err);
     assert_no_err(&err);
+}
+
+static int open_rig(void **state) {
+    struct backend_limits limits = cuda_rig_limits();
+    cuda_rig_open_scalar(&rig);
+    open_device(&rig.device, &limits);
+    rig.open = open_device;
     rig.n_variants = 3;
     *state = &rig;
     return 0;
@@ -69,7 +74,7 @@ static double seconds_of(const struct backend *b, void (*run)(const struct backe
 
 struct bench {
     struct weight w;
-    const struct codec *codec;
+    struct expert_layer layer;
     struct expert_job jobs[8];
     struct ffn_chunk chunks[8];
     uint32_t uses[8];
@@ -91,11 +96,11 @@ static void bench_matmul(const struct backend *b, void *ctx) {
 
 static void bench_experts(const struct backend *b, void *ctx) {
     struct bench *m = ctx;
-    b->ops->experts(b->self, m->codec, BENCH_DIM, m->jobs, 8, 8, m->x, m->y);
+    b->ops->experts(b->self, &m->layer, m->jobs, 8, m->x, m->y);
 }
 
 static int measure(void) {
-    struct backend_limits limits = kernels_limits();
+    struct backend_limits limits = cuda_rig_limits();
     struct backend b;
     struct err err = {0};
     const struct codec *codec;
@@ -113,15 +118,17 @@ static int measure(void) {
     for (size_t c = 0; (codec = codec_at(c)); c++) {
         size_t row = codec_row_bytes(codec, BENCH_DIM), bytes = row * BENCH_ROWS;
         uint8_t *host = mem_calloc(bytes, 1);
-        m.codec = codec;
+        m.layer = (struct expert_layer){
+            .codec = codec, .dim = BENCH_DIM, .ffn_dim = BENCH_FFN, .n_active = 8};
         m.w = (struct weight){codec, BENCH_ROWS, BENCH_DIM, row, host};
         m.w = b.ops->place(b.self, &m.w);
         free(host);
         uint8_t *data = b.ops->alloc(b.self, row * 3 * BENCH_FFN * 8);
         for (uint32_t i = 0; i < 8; i++) {
             m.uses[i] = i;
-            m.chunks[i] = (struct ffn_chunk){data + row * 3 * BENCH_FFN * i, BENCH_FFN};
-            m.jobs[i] = (struct expert_job){&m.chunks[i], 1, &m.uses[i], 1};
+            m.chunks[i] =
+                (struct ffn_chunk){.data = data + row * 3 * BENCH_FFN * i, .n_neurons = BENCH_FFN};
+            m.jobs[i] = (struct expert_job){i, &m.chunks[i], 1, &m.uses[i], 1};
         }
         m.rows = 1;
         double one = (double)bytes / seconds_of(&b, bench_matmul, &m, m.y) * 1e-9;

@@ -28,13 +28,18 @@ static void set_order(int variant) {
     emulate_set_order((enum emulate_order)variant);
 }
 
-static int open_rig(void **state) {
-    struct backend_limits limits = kernels_limits();
+static void open_emulated(struct backend *b, const struct backend_limits *limits) {
     struct err err = {0};
+    emulated_cuda_open(b, 0, 100 << 20, limits, &err);
+    assert_no_err(&err);
+}
+
+static int open_rig(void **state) {
+    struct backend_limits limits = cuda_rig_limits();
     *emulate_machine() = good_machine();
     cuda_rig_open_scalar(&rig);
-    emulated_cuda_open(&rig.device, 0, 100 << 20, &limits, &err);
-    assert_no_err(&err);
+    open_emulated(&rig.device, &limits);
+    rig.open = open_emulated;
     rig.n_variants = EMULATE_ORDERS;
     rig.set_variant = set_order;
     *state = &rig;
@@ -50,21 +55,28 @@ static int close_rig(void **state) {
 
 /* ---- machines that it cannot use ------------------------------------------------------------ */
 
-static void refused(struct emulate_machine machine, uint32_t device, uint64_t vram_bytes,
-                    const char *part, const char *other) {
+static void refused_limits(struct emulate_machine machine, uint32_t device, uint64_t vram_bytes,
+                           const struct backend_limits *limits, const char *part,
+                           const char *other) {
     struct backend b = {0};
-    struct backend_limits limits = kernels_limits();
     struct err err = {0};
     struct emulate_machine before = *emulate_machine();
     *emulate_machine() = machine;
-    assert_int_equal(emulated_cuda_open(&b, device, vram_bytes, &limits, &err), -1);
+    assert_int_equal(emulated_cuda_open(&b, device, vram_bytes, limits, &err), -1);
     assert_err(&err, "CUDA", part, other);
     assert_null(b.ops);
     *emulate_machine() = before;
 }
 
+static void refused(struct emulate_machine machine, uint32_t device, uint64_t vram_bytes,
+                    const char *part, const char *other) {
+    struct backend_limits limits = cuda_rig_limits();
+    refused_limits(machine, device, vram_bytes, &limits, part, other);
+}
+
 static void test_refusals(void **state) {
     struct emulate_machine m = good_machine();
+    struct backend_limits limits = cuda_rig_limits();
     (void)state;
     m.driver = 0;
     refused(m, 0, 0, "no NVIDIA driver", "installed");
@@ -80,6 +92,11 @@ static void test_refusals(void **state) {
     refused(m, 0, 0, "emulated", "capability 7.0; 7.5");
     m = good_machine();
     refused(m, 0, (uint64_t)1500 << 20, "1500 MiB", "another program");
+    limits.head_dim = 1024;
+    refused_limits(m, 0, 0, &limits, "attention heads of 1024", "512");
+    limits = cuda_rig_limits();
+    limits.delta.k_dim = 512;
+    refused_limits(m, 0, 0, &limits, "key heads of 512", "256");
 }
 
 static void test_devices(void **state) {
@@ -102,7 +119,7 @@ static void test_devices(void **state) {
  * it. */
 static void test_context(void **state) {
     struct emulate_machine m = good_machine(), before = *emulate_machine();
-    struct backend_limits limits = kernels_limits();
+    struct backend_limits limits = cuda_rig_limits();
     struct backend_device d;
     struct backend b;
     struct err err = {0};
@@ -140,7 +157,7 @@ static void *run_elsewhere(void *arg) {
 
 static void test_threads(void **state) {
     struct emulate_machine before = *emulate_machine();
-    struct backend_limits limits = kernels_limits();
+    struct backend_limits limits = cuda_rig_limits();
     struct backend b;
     struct err err = {0};
     pthread_t thread;
@@ -169,7 +186,7 @@ struct timed {
 };
 
 static void timed_open(struct timed *t) {
-    struct backend_limits limits = kernels_limits();
+    struct backend_limits limits = cuda_rig_limits();
     struct err err = {0};
     emulate_machine()->kernel_ns = KERNEL_NS;
     emulate_machine()->copy_bytes_per_s = 1e9;
