@@ -50,6 +50,70 @@ static void set_layers(struct arch *a, const struct layer_kind *base, const uint
     free(inv_freq);
 }
 
+/* One layer of a kind that the first families do not have. */
+static void vary_layer(struct arch *a, struct layer_kind *k, uint64_t *s) {
+    k->block.post_norm = below(s, 2);
+    k->block.layer_scale = below(s, 2);
+    k->route = (struct route_rule){.input = below(s, 2),
+                                   .score = below(s, 3),
+                                   .logit_bias = below(s, 2),
+                                   .selection_bias = below(s, 2),
+                                   .renorm = below(s, 2),
+                                   .group_score = below(s, 2),
+                                   .factor = below(s, 2),
+                                   .eps = below(s, 2) ? 0x1p-20f : 0.0f,
+                                   .scale = below(s, 2) ? 2.5f : 1.0f};
+    k->route.groups = a->n_experts % 2 == 0 && below(s, 2) ? 2 : 0;
+    k->route.top_groups = k->route.groups ? 1 + below(s, 2) : 0;
+    k->ffn.act = below(s, 3);
+    k->ffn.bias = below(s, 2);
+    k->ffn.limit = k->ffn.act == FFN_SWIGLU_OAI ? 7.0f : 0.0f;
+    k->ffn.alpha = k->ffn.act == FFN_SWIGLU_OAI ? 1.702f : 0.0f;
+    k->block.dense_beside = k->shared_dim && !k->shared_gate && below(s, 2);
+    if (below(s, 3) == 0) {
+        k->mixer = MIXER_DELTA_NET;
+        k->att = (struct attention_rule){.window = k->att.window};
+        k->delta = (struct delta_rule){.k_dim = 1 + below(s, 5), .v_dim = 1 + below(s, 5)};
+        k->delta.n_k_heads = 1 + below(s, 3);
+        k->delta.n_v_heads = k->delta.n_k_heads * (1 + below(s, 2));
+        k->delta.conv = 1 + below(s, 4);
+        return;
+    }
+    k->att.v_norm = below(s, 2);
+    k->att.v_from_k = k->att.v_norm && below(s, 2);
+    k->att.gate = below(s, 2);
+    k->att.sinks = below(s, 2);
+    k->att.scale = below(s, 2) ? 1.0f : 0.0f;
+    k->att.rope = below(s, 2);
+    k->att.head_dim = k->att.rope ? 4 : k->att.head_dim;
+}
+
+/* Layers of several kinds, two rope sets, and a last layer that reads the keys of an earlier one of
+ * its kind, where there is one. */
+static void vary_layers(struct arch *a, uint64_t *s) {
+    static const float inv_freq[2] = {1.0f, 0.0f};
+    struct layer_kind *kinds = mem_calloc(a->n_layers, sizeof *kinds);
+    arch_add_rope(a, 4, inv_freq, 1.25f);
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        kinds[l] = *arch_kind(a, l);
+        vary_layer(a, &kinds[l], s);
+    }
+    uint32_t last = a->n_layers - 1;
+    if (last > 0 && kinds[0].mixer == MIXER_ATTENTION && below(s, 2)) {
+        kinds[last].mixer = MIXER_ATTENTION;
+        kinds[last].att = kinds[0].att;
+        a->n_kv_layer = a->n_layers;
+        a->kv_layer = mem_calloc(a->n_layers, sizeof *a->kv_layer);
+        for (uint32_t l = 0; l < last; l++) {
+            a->kv_layer[l] = l;
+        }
+    }
+    a->embed_scale = below(s, 2) ? 8.0f : 1.0f;
+    a->logit_cap = below(s, 2) ? 30.0f : 0.0f;
+    arch_set_kinds(a, kinds);
+    free(kinds);
+}
+
 void archive_arch(struct arch *a, uint64_t seed) {
     uint64_t s = seed;
     static const uint32_t patterns[4][3] = {{1, 1, 1}, {0, 1, 1}, {1, 0, 1}, {0, 0, 0}};
@@ -88,6 +152,9 @@ void archive_arch(struct arch *a, uint64_t seed) {
         a->stop_ids[i] = below(&s, a->vocab);
     }
     set_layers(a, &k, moe, rope_dim);
+    if (seed % 8 >= 4) {
+        vary_layers(a, &s);
+    }
 }
 
 void archive_tiny_arch(struct arch *a) {

@@ -21,8 +21,9 @@ struct archive_options {
 /* Chunks of 4 neurons, 8 of them hot, compressed where that saves 7 %, all blobs. */
 struct archive_options archive_defaults(const char *trunk, const char *expert);
 
-/* A small valid arch that differs with `seed` in every flag; dim is a multiple of 32. Free with
- * arch_free. */
+/* A small valid arch that differs with `seed` in every flag; dim is a multiple of 32. Those of
+ * seeds 4 .. 7 modulo 8 have layers of several kinds, the others what the first families need. Free
+ * with arch_free. */
 void archive_arch(struct arch *a, uint64_t seed);
 /* The fixed arch of tests/golden/tiny-v1.corm. */
 void archive_tiny_arch(struct arch *a);
