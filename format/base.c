@@ -88,7 +88,7 @@ _Noreturn void die_at(const char *file, int line, const char *fmt, ...) {
 
 /* -- memory --------------------------------------------------------------------------------- */
 
-enum { ALIGN_BYTES = 64, ARENA_BLOCK_BYTES = 64 * 1024, BUF_MIN_BYTES = 64 };
+enum { ALIGN_BYTES = 64, ARENA_BLOCK_BYTES = 64 * 1024, GROW_MIN = 16 };
 
 static void *must(void *p, size_t bytes) {
     if (!p) {
@@ -111,6 +111,24 @@ void *mem_calloc(size_t count, size_t size) {
 
 void *mem_realloc(void *p, size_t bytes) {
     return must(realloc(p, bytes ? bytes : 1), bytes);
+}
+
+void *mem_grow(void *p, size_t n, size_t *cap, size_t element_bytes) {
+    if (n <= *cap) {
+        return p;
+    }
+    size_t grown = *cap > SIZE_MAX / 2 ? n : *cap * 2, bytes;
+    if (grown < GROW_MIN) {
+        grown = GROW_MIN;
+    }
+    if (grown < n) {
+        grown = n;
+    }
+    if (__builtin_mul_overflow(grown, element_bytes, &bytes)) {
+        die("out of memory (%zu times %zu bytes wanted)", grown, element_bytes);
+    }
+    *cap = grown;
+    return mem_realloc(p, bytes);
 }
 
 char *mem_strdup(const char *s) {
@@ -143,19 +161,7 @@ static void buf_reserve(struct buf *b, size_t more) {
     if (__builtin_add_overflow(b->len, more, &need) || need == SIZE_MAX) {
         die("out of memory (string of %zu + %zu bytes)", b->len, more);
     }
-    need++; /* the NUL */
-    if (need <= b->cap) {
-        return;
-    }
-    size_t cap = b->cap > SIZE_MAX / 2 ? need : b->cap * 2;
-    if (cap < BUF_MIN_BYTES) {
-        cap = BUF_MIN_BYTES;
-    }
-    if (cap < need) {
-        cap = need;
-    }
-    b->data = mem_realloc(b->data, cap);
-    b->cap = cap;
+    b->data = mem_grow(b->data, need + 1, &b->cap, 1); /* one for the NUL */
 }
 
 void buf_append(struct buf *b, const void *bytes, size_t n) {

@@ -248,10 +248,7 @@ void corm_predict_add(struct corm_predict_builder *b, enum predict_kind kind, ui
     static const char zeros[ALIGN];
     const struct codec *codec = codec_by_id(codec_id);
     size_t row_bytes = codec_row_bytes(codec, cols);
-    if (b->n_entries == b->cap) {
-        b->cap = b->cap ? 2 * b->cap : 64;
-        b->entries = mem_realloc(b->entries, b->cap * sizeof *b->entries);
-    }
+    b->entries = mem_grow(b->entries, (size_t)b->n_entries + 1, &b->cap, sizeof *b->entries);
     b->entries[b->n_entries++] = (struct corm_predict_entry){.kind = kind,
                                                              .layer = layer,
                                                              .ahead = ahead,
@@ -275,11 +272,8 @@ void corm_predict_drop(struct corm_predict_builder *b) {
 }
 
 void corm_predict_merge(struct corm_predict_builder *b, struct corm_predict_builder *from) {
-    uint32_t n = b->n_entries + from->n_entries;
-    if (n > b->cap) {
-        b->cap = 2 * n;
-        b->entries = mem_realloc(b->entries, b->cap * sizeof *b->entries);
-    }
+    size_t n = (size_t)b->n_entries + from->n_entries;
+    b->entries = mem_grow(b->entries, n, &b->cap, sizeof *b->entries);
     for (uint32_t i = 0; i < from->n_entries; i++) {
         b->entries[b->n_entries] = from->entries[i];
         b->entries[b->n_entries++].offset += b->body.len;

@@ -84,7 +84,8 @@ int corm_predict_level(const struct corm_predict *p, float percent);
 /* Build a section. Matrices are encoded from f32 [rows, cols]. */
 struct corm_predict_builder {
     struct corm_predict_entry *entries;
-    uint32_t n_entries, cap;
+    uint32_t n_entries;
+    size_t cap;
     struct buf body;
     float levels[PREDICT_MAX_LEVELS];
     uint32_t n_levels;

@@ -205,10 +205,7 @@ static int check_tiling(const struct entry *entries, size_t n, const char *path,
 
 static void add_tensor(struct safetensors *st, const struct entry *e, const uint8_t *data,
                        const char *file) {
-    if (st->n_tensors == st->cap_tensors) {
-        st->cap_tensors = st->cap_tensors ? 2 * st->cap_tensors : 256;
-        st->tensors = mem_realloc(st->tensors, st->cap_tensors * sizeof *st->tensors);
-    }
+    st->tensors = mem_grow(st->tensors, st->n_tensors + 1, &st->cap_tensors, sizeof *st->tensors);
     struct st_tensor *t = &st->tensors[st->n_tensors++];
     *t = e->t;
     t->name = arena_strdup(&st->names, e->t.name);
@@ -359,18 +356,12 @@ const char *st_file_path(const struct safetensors *st, size_t i) {
 /* ---- opening ---- */
 
 static void add_path(struct safetensors *st, const char *path) {
-    if (st->n_paths == st->cap_paths) {
-        st->cap_paths = st->cap_paths ? 2 * st->cap_paths : 16;
-        st->paths = mem_realloc(st->paths, st->cap_paths * sizeof *st->paths);
-    }
+    st->paths = mem_grow(st->paths, st->n_paths + 1, &st->cap_paths, sizeof *st->paths);
     st->paths[st->n_paths++] = mem_strdup(path);
 }
 
 static int open_file(struct safetensors *st, const char *path, struct err *err) {
-    if (st->n_maps == st->cap_maps) {
-        st->cap_maps = st->cap_maps ? 2 * st->cap_maps : 16;
-        st->maps = mem_realloc(st->maps, st->cap_maps * sizeof *st->maps);
-    }
+    st->maps = mem_grow(st->maps, st->n_maps + 1, &st->cap_maps, sizeof *st->maps);
     struct map *m = &st->maps[st->n_maps];
     memset(m, 0, sizeof *m);
     if (map_open(m, path, err)) {

@@ -18,10 +18,7 @@ void overlap_add(struct overlap *o, uint32_t track, uint64_t start_ns, uint64_t 
     if (end_ns <= start_ns) {
         return;
     }
-    if (t->n == t->cap) {
-        t->cap = t->cap * 2 + 64;
-        t->spans = mem_realloc(t->spans, t->cap * sizeof *t->spans);
-    }
+    t->spans = mem_grow(t->spans, t->n + 1, &t->cap, sizeof *t->spans);
     t->spans[t->n++] = (struct overlap_span){start_ns, end_ns};
 }
 

@@ -30,14 +30,8 @@ void corpus_copy(struct corpus *c, const struct corpus *from) {
 }
 
 void corpus_add_ids(struct corpus *c, const int32_t *ids, uint32_t n) {
-    if (c->n_tok + n > c->cap_tok) {
-        c->cap_tok = 2 * c->cap_tok + n;
-        c->ids = mem_realloc(c->ids, c->cap_tok * sizeof *c->ids);
-    }
-    if (c->n_seqs == c->cap_seqs) {
-        c->cap_seqs = c->cap_seqs ? 2 * c->cap_seqs : 64;
-        c->seqs = mem_realloc(c->seqs, c->cap_seqs * sizeof *c->seqs);
-    }
+    c->ids = mem_grow(c->ids, (size_t)c->n_tok + n, &c->cap_tok, sizeof *c->ids);
+    c->seqs = mem_grow(c->seqs, (size_t)c->n_seqs + 1, &c->cap_seqs, sizeof *c->seqs);
     memcpy(c->ids + c->n_tok, ids, n * sizeof *c->ids);
     c->seqs[c->n_seqs++] = (struct corpus_seq){c->n_tok, n};
     c->n_tok += n;

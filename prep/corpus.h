@@ -25,9 +25,11 @@ struct corpus_seq {
 
 struct corpus {
     int32_t *ids;
-    uint32_t n_tok, cap_tok;
+    uint32_t n_tok;
+    size_t cap_tok;
     struct corpus_seq *seqs;
-    uint32_t n_seqs, cap_seqs;
+    uint32_t n_seqs;
+    size_t cap_seqs;
     uint64_t text_bytes;
 };
 

@@ -10,10 +10,7 @@
 _Static_assert(TOKEN_NONE == TOK_NONE, "one value for no token");
 
 void token_list_add(struct token_list *list, uint32_t id) {
-    if (list->n == list->cap) {
-        list->cap = list->cap ? list->cap * 2 : 64;
-        list->ids = mem_realloc(list->ids, list->cap * sizeof *list->ids);
-    }
+    list->ids = mem_grow(list->ids, list->n + 1, &list->cap, sizeof *list->ids);
     list->ids[list->n++] = id;
 }
 

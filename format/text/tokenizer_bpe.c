@@ -48,8 +48,7 @@ void bpe_scratch_free(struct bpe_scratch *s) {
 
 static void add_symbol(struct bpe_scratch *s, uint32_t id) {
     if (s->n == s->cap) {
-        s->cap = s->cap ? s->cap * 2 : 64;
-        s->ids = mem_realloc(s->ids, s->cap * sizeof *s->ids);
+        s->ids = mem_grow(s->ids, s->n + 1, &s->cap, sizeof *s->ids);
         s->ranks = mem_realloc(s->ranks, s->cap * sizeof *s->ranks);
         s->results = mem_realloc(s->results, s->cap * sizeof *s->results);
     }
@@ -145,10 +144,7 @@ static void merge_by_scan(const struct tokenizer *tok, struct bpe_scratch *s) {
 }
 
 static void heap_push(struct bpe_scratch *s, uint32_t rank, uint32_t pos, uint32_t result) {
-    if (s->n_heap == s->heap_cap) {
-        s->heap_cap = s->heap_cap ? s->heap_cap * 2 : 256;
-        s->heap = mem_realloc(s->heap, s->heap_cap * sizeof *s->heap);
-    }
+    s->heap = mem_grow(s->heap, s->n_heap + 1, &s->heap_cap, sizeof *s->heap);
     struct bpe_entry e = {(uint64_t)rank << 32 | pos, result};
     size_t i = s->n_heap++;
     while (i && s->heap[(i - 1) / 2].key > e.key) {

@@ -222,10 +222,7 @@ struct points {
 };
 
 static void points_reserve(struct points *p, size_t more) {
-    if (p->n + more > p->cap) {
-        p->cap = (p->n + more) * 2;
-        p->cp = mem_realloc(p->cp, p->cap * sizeof *p->cp);
-    }
+    p->cp = mem_grow(p->cp, p->n + more, &p->cap, sizeof *p->cp);
 }
 
 /* One segment: everything between two places where no character combines with the one before it. */

@@ -86,11 +86,7 @@ void calib_tap(void *ctx, enum tap tap, uint32_t layer, const float *data, const
 }
 
 static void reserve_uses(struct calib_expert *x, uint32_t more) {
-    if (x->n + more <= x->cap) {
-        return;
-    }
-    x->cap = x->n + more + x->cap / 2;
-    x->rows = mem_realloc(x->rows, x->cap * sizeof *x->rows);
+    x->rows = mem_grow(x->rows, (size_t)x->n + more, &x->cap, sizeof *x->rows);
 }
 
 /* ---- energies in the spill file ---- */
@@ -98,10 +94,7 @@ static void reserve_uses(struct calib_expert *x, uint32_t more) {
 /* Append c->energy [n, ffn_dim]. */
 static int spill(struct calib *c, struct calib_expert *x, uint32_t n, struct err *err) {
     size_t bytes = (size_t)n * c->arch->ffn_dim * sizeof *c->energy;
-    if (x->n_spills == x->cap_spills) {
-        x->cap_spills = x->cap_spills ? 2 * x->cap_spills : 16;
-        x->spills = mem_realloc(x->spills, x->cap_spills * sizeof *x->spills);
-    }
+    x->spills = mem_grow(x->spills, (size_t)x->n_spills + 1, &x->cap_spills, sizeof *x->spills);
     x->spills[x->n_spills++] = (struct calib_spill){c->spill_bytes, n};
     if (lseek(c->spill_fd, (off_t)c->spill_bytes, SEEK_SET) < 0) {
         return err_errno(err, errno, "%s: activations", c->opt->spill_path);

@@ -37,12 +37,14 @@ struct calib_spill {
 
 /* What one expert of the layer at hand did. */
 struct calib_expert {
-    uint32_t n, n_train, cap; /* uses, those by training rows come first in time but not in place */
-    uint32_t *rows;           /* [n] row of each use */
+    uint32_t n, n_train; /* uses, those by training rows come first in time but not in place */
+    uint32_t *rows;      /* [n] row of each use */
+    size_t cap;          /* of rows */
     /* (what the neuron's gate and up give times |down_i|)^2 of each use in bf16, [n, ffn_dim]: by far the largest that a layer
      * makes, hence in a file, in pieces of at most CALIB_SPILL_USES. */
     struct calib_spill *spills;
-    uint32_t n_spills, cap_spills;
+    uint32_t n_spills;
+    size_t cap_spills;
     double *energy;  /* [ffn_dim] sum of it over training rows */
     double *sum_out; /* [dim] outputs over training rows */
 };

@@ -85,10 +85,7 @@ int bench_measure(const struct run_options *o, struct corm_mechanisms *m, struct
 }
 
 static void add_phase(struct series *s, struct run_phase phase) {
-    if (s->n == s->cap) {
-        s->cap = s->cap ? 2 * s->cap : 16;
-        s->phases = mem_realloc(s->phases, s->cap * sizeof *s->phases);
-    }
+    s->phases = mem_grow(s->phases, s->n + 1, &s->cap, sizeof *s->phases);
     s->phases[s->n++] = phase;
 }
 

@@ -9,8 +9,7 @@ enum { WINDOW = 64 }; /* events */
 
 void simulate_add(struct simulate_trace *t, uint32_t layer, const int32_t *ids) {
     if (t->n == t->cap) {
-        t->cap = t->cap ? 2 * t->cap : 1024;
-        t->layers = mem_realloc(t->layers, t->cap * sizeof *t->layers);
+        t->layers = mem_grow(t->layers, t->n + 1, &t->cap, sizeof *t->layers);
         t->ids = mem_realloc(t->ids, t->cap * t->n_active * sizeof *t->ids);
     }
     t->layers[t->n] = layer;
@@ -20,13 +19,9 @@ void simulate_add(struct simulate_trace *t, uint32_t layer, const int32_t *ids) 
 
 void simulate_add_guess(struct simulate_trace *t, uint32_t layer, uint32_t ahead, uint32_t n,
                         const int32_t *ids, const float *prob) {
-    if (t->n_guesses == t->cap_guesses) {
-        t->cap_guesses = t->cap_guesses ? 2 * t->cap_guesses : 1024;
-        t->guesses = mem_realloc(t->guesses, t->cap_guesses * sizeof *t->guesses);
-    }
+    t->guesses = mem_grow(t->guesses, t->n_guesses + 1, &t->cap_guesses, sizeof *t->guesses);
     if (t->cap_guessed - t->n_guessed < n) {
-        t->cap_guessed = 2 * t->cap_guessed + n;
-        t->guessed = mem_realloc(t->guessed, t->cap_guessed * sizeof *t->guessed);
+        t->guessed = mem_grow(t->guessed, t->n_guessed + n, &t->cap_guessed, sizeof *t->guessed);
         t->guessed_p = mem_realloc(t->guessed_p, t->cap_guessed * sizeof *t->guessed_p);
     }
     t->guesses[t->n_guesses++] = (struct simulate_guess){.event = ahead == 0 ? t->n : t->n - 1,
@@ -132,10 +127,7 @@ static void take_guess(struct replay *r, const struct simulate_guess *g) {
         if (is_here(r, record)) {
             continue;
         }
-        if (r->n_queued == r->cap_queued) {
-            r->cap_queued = r->cap_queued ? 2 * r->cap_queued : 64;
-            r->queue = mem_realloc(r->queue, r->cap_queued * sizeof *r->queue);
-        }
+        r->queue = mem_grow(r->queue, r->n_queued + 1, &r->cap_queued, sizeof *r->queue);
         r->queue[r->n_queued++] = (struct queued){record, p};
     }
     cache_guessed(c, g->layer, ahead);

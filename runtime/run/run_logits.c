@@ -28,10 +28,7 @@ static int parse_ids(const char *text, const char *from, struct run_ids *out, st
             return err_set(err, "%s: '%.*s' at position %zu is no token id", from,
                            shown > 40 ? 40 : shown, s, out->n);
         }
-        if (out->n == cap) {
-            cap = cap ? cap * 2 : 64;
-            out->ids = mem_realloc(out->ids, cap * sizeof *out->ids);
-        }
+        out->ids = mem_grow(out->ids, out->n + 1, &cap, sizeof *out->ids);
         out->ids[out->n++] = (int32_t)id;
         s = end;
     }

@@ -121,8 +121,20 @@ static void arena_overfull(void) {
     arena_alloc(&a, 1);
 }
 
+static void grow_overflow(void) {
+    size_t cap = 0;
+    mem_grow(NULL, SIZE_MAX / 4, &cap, 8);
+}
+
+static void grow_doubling_overflow(void) {
+    size_t cap = SIZE_MAX / 2 + 1;
+    mem_grow(NULL, cap + 1, &cap, 1);
+}
+
 static void memory_dies_when_it_cannot(void **state) {
     (void)state;
+    assert_dies(grow_overflow, "out of memory");
+    assert_dies(grow_doubling_overflow, "out of memory");
     assert_dies(calloc_overflow, "base.c");
     assert_dies(calloc_overflow, "out of memory");
     assert_dies(aligned_overflow, "out of memory");
@@ -142,6 +154,33 @@ static void memory_of_size_zero(void **state) {
     char *s = mem_printf("%d-%s", 42, "x");
     assert_string_equal(s, "42-x");
     free(s);
+}
+
+static void arrays_grow(void **state) {
+    (void)state;
+    size_t cap = 0, moves = 0;
+    uint32_t *a = mem_grow(NULL, 0, &cap, sizeof *a);
+    assert_null(a);
+    assert_int_equal(cap, 0);
+    for (uint32_t n = 0; n < 10000; n++) {
+        size_t before = cap;
+        a = mem_grow(a, n + 1, &cap, sizeof *a);
+        assert_true(cap > n && (cap == before || cap >= 2 * before));
+        moves += cap != before;
+        a[n] = n;
+    }
+    assert_true(moves < 12);
+    size_t other = cap;
+    a = mem_grow(a, 5 * cap, &cap, sizeof *a); /* more than twice at once */
+    assert_true(cap == 5 * other);
+    for (uint32_t n = 0; n < 10000; n++) {
+        assert_int_equal(a[n], n);
+    }
+    uint8_t *b = mem_grow(mem_alloc(other), 5 * other, &other, sizeof *b);
+    assert_int_equal(other, cap); /* whatever the element */
+    assert_ptr_equal(mem_grow(b, other, &other, sizeof *b), b);
+    free(a);
+    free(b);
 }
 
 static void buf_grows(void **state) {
@@ -289,6 +328,7 @@ int main(void) {
         cmocka_unit_test(err_cuts_long_text),
         cmocka_unit_test(memory_dies_when_it_cannot),
         cmocka_unit_test(memory_of_size_zero),
+        cmocka_unit_test(arrays_grow),
         cmocka_unit_test(buf_grows),
         cmocka_unit_test(arena_gives_zeroed_aligned_memory),
         cmocka_unit_test(size_arithmetic),
