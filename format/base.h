@@ -157,6 +157,8 @@ void hasher_free(struct hasher *h);
 
 /* Monotonic clock in nanoseconds. */
 uint64_t clock_ns(void);
+/* Sleep until the clock shows `ns`, through signals; not at all where it does already. */
+void clock_sleep_until(uint64_t ns);
 
 /* IEEE half, bfloat16 <-> float. Narrowing rounds to nearest even; NaN stays NaN. The scalar
  * definition for every codec and kernel. */

@@ -5,7 +5,7 @@
  * names a field of the program's own options struct. From the tables come the parser, its error
  * messages and the whole of --help.
  *
- * Owns: parsing, help, sizes in words ("6G"), and cli_main, which prints errors and picks the exit
+ * Owns: parsing, help, sizes in words ("6G"), lists of token ids, and cli_main, which prints errors and picks the exit
  * status: 0 done, 1 failed, 2 wrong usage.
  * Leaves to others: what a command does; checks that involve two options.
  * Threads: main thread only. No state but in what the caller hands over.
@@ -153,6 +153,12 @@ int cli_size_parse(const char *text, uint64_t *bytes, struct err *err);
 
 /* As cli_size_parse, or a percentage over 0 and up to 100: "50%". */
 int cli_budget_parse(const char *text, struct cli_budget *budget, struct err *err);
+
+/* Token ids, 0 to INT32_MAX, parted by blanks, newlines, commas or brackets, in `bytes` bytes of
+ * text with a NUL behind. Returns 0 with *ids [n] to free() (NULL where there are none), or -1 with
+ * `err`, which begins with `from`, the place of the text, and quotes what is no id. */
+int cli_ids_parse(const char *text, size_t bytes, const char *from, int32_t **ids, size_t *n,
+                  struct err *err);
 
 /* "512 B", "1.5 KiB", "6.0 GiB". Returns `out`. */
 enum { CLI_SIZE_TEXT = 24 };

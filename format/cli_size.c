@@ -1,5 +1,5 @@
 /*
- * cli_size: byte sizes and budgets as people write them; contracts in cli.h.
+ * cli_size: byte sizes, budgets and lists of token ids as people write them; contracts in cli.h.
  */
 #include "format/cli.h"
 
@@ -70,6 +70,34 @@ int cli_budget_parse(const char *text, struct cli_budget *budget, struct err *er
         return err_set(err, "'%s' is not a percentage over 0%% and up to 100%%", text);
     }
     budget->percent = percent;
+    return 0;
+}
+
+int cli_ids_parse(const char *text, size_t bytes, const char *from, int32_t **ids, size_t *n,
+                  struct err *err) {
+    static const char parting[] = ", \t\r\n[]";
+    const char *end = text + bytes;
+    size_t cap = 0;
+    *ids = NULL;
+    *n = 0;
+    for (const char *s = text + strspn(text, parting); s < end; s += strspn(s, parting)) {
+        char *stop;
+        errno = 0;
+        long id = strtol(s, &stop, 10);
+        bool parted = stop == end || (*stop && strchr(parting, *stop));
+        if (!isdigit((unsigned char)*s) || errno || id > INT32_MAX || !parted) {
+            size_t shown = strcspn(s, parting);
+            err_set(err, "%s: '%.*s' at position %zu is no token id", from,
+                    shown > 40 ? 40 : (int)shown, s, *n);
+            free(*ids);
+            *ids = NULL;
+            *n = 0;
+            return -1;
+        }
+        *ids = mem_grow(*ids, *n + 1, &cap, sizeof **ids);
+        (*ids)[(*n)++] = (int32_t)id;
+        s = stop;
+    }
     return 0;
 }
 

@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "format/base.h"
+#include "kernels/processor.h"
 
 /* How long a waiter spins: longer than the serial stretches between two kernels of a token, far
  * shorter than a scheduler's time slice. For the first ALONE_NS it keeps its processor, which is
@@ -52,14 +53,6 @@ struct pool {
     pthread_mutex_t mutex;
     pthread_cond_t work, finished;
 };
-
-static inline void pause_cpu(void) {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
 
 /* Take items until none is left; returns how many were done. */
 static uint32_t take_items(struct pool *p, uint32_t worker) {
@@ -108,7 +101,7 @@ static bool spin_for_work(struct pool *p) {
                 atomic_load_explicit(&p->stop, memory_order_relaxed)) {
                 return true;
             }
-            pause_cpu();
+            processor_relax();
         }
     } while (spin_on(p, start));
     return false;
@@ -140,19 +133,11 @@ static void *worker_main(void *arg) {
     return NULL;
 }
 
-static uint32_t processors(void) {
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) != 0) {
-        return 1;
-    }
-    return (uint32_t)CPU_COUNT(&set);
-}
-
 struct pool *pool_new(uint32_t threads) {
     struct pool *p = mem_alloc_aligned(sizeof *p);
     memset(p, 0, sizeof *p);
     p->n_threads = threads ? threads : 1;
-    p->spin_ns = p->n_threads <= processors() ? SPIN_NS : 0;
+    p->spin_ns = p->n_threads <= processor_count() ? SPIN_NS : 0;
     pthread_mutex_init(&p->mutex, NULL);
     pthread_cond_init(&p->work, NULL);
     pthread_cond_init(&p->finished, NULL);
@@ -197,7 +182,7 @@ static void wait_for_done(struct pool *p, uint32_t n_items) {
                 if (atomic_load(&p->done) == n_items) {
                     return;
                 }
-                pause_cpu();
+                processor_relax();
             }
         } while (spin_on(p, start));
     }

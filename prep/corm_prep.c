@@ -20,6 +20,7 @@
 #include "format/corm_predict.h"
 #include "format/corm_read.h"
 #include "format/text/tokenizer.h"
+#include "kernels/processor.h"
 #include "prep/convert.h"
 #include "prep/hf/hf.h"
 #include "prep/inspect.h"
@@ -176,24 +177,17 @@ static int read_input(const struct prep_options *o, struct buf *in, struct err *
     return 0;
 }
 
-/* Ids parted by blanks, commas or brackets: what this command prints, in both forms. */
-static int parse_ids(const struct buf *in, struct token_list *ids, struct err *err) {
-    const char *p = in->data ? in->data : "", *end = p + in->len;
-    while (p < end) {
-        if (strchr(" \t\r\n,[]", *p) && *p) {
-            p++;
-            continue;
-        }
-        char *stop;
-        errno = 0;
-        unsigned long long id = *p >= '0' && *p <= '9' ? strtoull(p, &stop, 10) : UINT64_MAX;
-        if (id > UINT32_MAX || errno) {
-            return err_set(err, "\"%.20s\" is not a token id", p);
-        }
-        token_list_add(ids, (uint32_t)id);
-        p = stop;
+static int parse_ids(const struct prep_options *o, const struct buf *in, struct token_list *ids,
+                     struct err *err) {
+    int32_t *parsed = NULL;
+    size_t n = 0;
+    int rc = cli_ids_parse(in->data ? in->data : "", in->len,
+                           o->prompt ? "--prompt" : "standard input", &parsed, &n, err);
+    for (size_t i = 0; i < n; i++) {
+        token_list_add(ids, (uint32_t)parsed[i]);
     }
-    return 0;
+    free(parsed);
+    return rc;
 }
 
 static void print_ids(const struct prep_options *o, const struct tokenizer *tok,
@@ -257,7 +251,7 @@ static int run_tokenize(const struct cli_call *call, struct err *err) {
         goto out;
     }
     if (o->decode) {
-        rc = parse_ids(&in, &ids, err) ? -1 : print_text(o, tok, &ids, err);
+        rc = parse_ids(o, &in, &ids, err) < 0 ? -1 : print_text(o, tok, &ids, err);
         goto out;
     }
     unsigned flags = TOKENIZER_PARSE_SPECIAL | (o->no_special ? 0 : TOKENIZER_ADD_SPECIAL);
@@ -414,7 +408,7 @@ static const struct cli_command commands[] = {
     {0}};
 
 int main(int argc, char **argv) {
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    uint32_t cpus = processor_count();
     struct prep_options o = {
         .hot = 0.25,
         .stop = &stop_flag,
@@ -422,9 +416,7 @@ int main(int argc, char **argv) {
         .calib_tok = 32768,
         .calib_seq = 512,
         .hot_share = 0.75,
-        .threads = cpus < 1     ? 1
-                   : cpus > 256 ? 256
-                                : (int)cpus,
+        .threads = cpus > 256 ? 256 : (int)cpus,
     };
     static const struct cli_program program = {
         .name = "corm-prep",

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/processor.h"
 #include "runtime/machine.h"
 
 enum {
@@ -74,7 +75,7 @@ static int fill_options(struct corm_engine *e, const struct corm_engine_options 
         return err_set(err, "guesses for %u layers ahead: at most %d", o->measure->ahead,
                        PREDICT_MAX_AHEAD);
     }
-    uint32_t cpus = machine_cpus();
+    uint32_t cpus = processor_count();
     if (o->threads == 0) {
         o->threads = cpus;
     }
@@ -217,7 +218,7 @@ static int open_prefetch(struct corm_engine *e, const struct corm_mechanisms *m,
                                     .isa = e->opt.isa,
                                     .throttle = {m->throttle_bytes_per_s, m->throttle_latency_ns},
                                     .split_reads = m->split_reads,
-                                    .awake = machine_cpus() > e->opt.threads};
+                                    .awake = processor_count() > e->opt.threads};
     if (m->on_read) {
         e->on_read = m->on_read;
         e->on_read_ctx = m->on_read_ctx;

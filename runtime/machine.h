@@ -1,9 +1,7 @@
 /*
- * machine: what this process may use of the machine: processors and memory, container limits
- * included.
+ * machine: what memory this process may use of the machine, container limits included.
  *
- * Owns: reading the CPU set, /proc/meminfo and the memory cgroups (v1 and v2, all levels up to the
- * root).
+ * Owns: reading /proc/meminfo and the memory cgroups (v1 and v2, all levels up to the root).
  * Leaves to others: what to do with it (engine's memory plan).
  * Threads: no state.
  */
@@ -12,8 +10,12 @@
 
 #include <stdint.h>
 
-/* Processors in this process's CPU set, at least 1. */
-uint32_t machine_cpus(void);
+#include "kernels/processor.h"
+
+/* The processors, as processor_count says. */
+static inline uint32_t machine_cpus(void) {
+    return processor_count();
+}
 
 /* Bytes that could be taken now without swapping or hitting a cgroup limit: MemAvailable, and for
  * each memory cgroup above the process its limit less what cannot be reclaimed. UINT64_MAX where

@@ -116,15 +116,12 @@ double offload_cpu_rate(const struct backend *cpu, const struct corm *archive, u
 
 void offload_places_open(struct offload_places *p, const struct corm *archive, uint32_t room) {
     const struct arch *a = &archive->arch;
-    uint32_t n_moe = 0, seen = 0;
+    uint32_t n_moe = arch_moe_layers(a), seen = 0;
     *p = (struct offload_places){.n_layers = a->n_layers, .n_experts = a->n_experts};
     p->room = mem_calloc(a->n_layers, sizeof *p->room);
     p->taken = mem_calloc(a->n_layers, sizeof *p->taken);
     p->uses = mem_calloc((size_t)a->n_layers * a->n_experts, sizeof *p->uses);
     p->placed = mem_calloc((size_t)a->n_layers * a->n_experts, sizeof *p->placed);
-    for (uint32_t l = 0; l < a->n_layers; l++) {
-        n_moe += arch_is_moe(a, l);
-    }
     for (uint32_t l = 0; l < a->n_layers; l++) {
         if (arch_is_moe(a, l)) {
             uint32_t share = room / n_moe + (seen++ < room % n_moe);

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/processor.h"
+
 enum {
     NIL = -1,          /* end of a list, as uint32_t */
     AWAKE_NS = 100000, /* looking for work before sleeping: about two wake-ups */
@@ -97,7 +99,7 @@ static bool look_awake(struct prefetch *p, atomic_uint *seq) {
     pthread_mutex_unlock(&p->cache->lock);
     while (!changed && clock_ns() < until) {
         for (int i = 0; i < 64 && !changed; i++) {
-            reader_relax();
+            processor_relax();
             changed = atomic_load_explicit(seq, memory_order_acquire) != before;
         }
         if (!changed) {

@@ -6,8 +6,9 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "kernels/processor.h"
 
 static const struct {
     const char *name;
@@ -111,13 +112,10 @@ static void wait_until(const struct reader *r, uint64_t until) {
     uint64_t awake_ns = r->awake ? 60000 : 0, now = clock_ns();
     if (until > now + awake_ns) {
         prctl(PR_SET_TIMERSLACK, 1000); /* this thread sleeps to the microsecond, not to 50 */
-        uint64_t wake = until - awake_ns;
-        struct timespec t = {(time_t)(wake / 1000000000u), (long)(wake % 1000000000u)};
-        while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
-            ;
+        clock_sleep_until(until - awake_ns);
     }
     while (clock_ns() < until) {
-        reader_relax();
+        processor_relax();
     }
 }
 

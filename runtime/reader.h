@@ -106,15 +106,6 @@ int reader_map(struct reader *r, uint64_t offset, size_t bytes, const struct rea
  * disk's transfer takes. */
 void reader_forget(struct reader *r, uint64_t offset, size_t bytes);
 
-/* Tell the processor that a loop is waiting. */
-static inline void reader_relax(void) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
 /* Ask the kernel to forget the pages of a range, `bytes` 0 = to the end of the file. Those that are
  * mapped somewhere, or not written yet, stay. */
 void reader_uncache(const struct reader *r, uint64_t offset, uint64_t bytes);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "format/corm_patch.h"
+#include "kernels/logits.h"
 #include "runtime/engine.h"
 
 const float loss_levels[LOSS_LEVELS] = {0.5f, 1, 2};
@@ -57,15 +58,7 @@ struct measured {
 
 /* Log-softmax of a row into `out`. */
 static void log_softmax(const float *z, uint32_t n, double *out) {
-    float most = -INFINITY;
-    double sum = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        most = z[i] > most ? z[i] : most;
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        sum += (double)expf(z[i] - most);
-    }
-    double all = (double)most + log(sum);
+    double all = logits_log_sum_exp(z, n);
     for (uint32_t i = 0; i < n; i++) {
         out[i] = (double)z[i] - all;
     }

@@ -67,14 +67,6 @@ static const struct column {
 };
 enum { COLUMNS = sizeof columns / sizeof *columns };
 
-static uint32_t moe_layers(const struct corm *archive) {
-    uint32_t n = 0;
-    for (uint32_t l = 0; l < archive->arch.n_layers; l++) {
-        n += arch_is_moe(&archive->arch, l);
-    }
-    return n;
-}
-
 static void print_legend(const struct simulate_trace *t, const struct corm *archive) {
     uint64_t bytes = 0;
     char size[CLI_SIZE_TEXT];
@@ -84,7 +76,8 @@ static void print_legend(const struct simulate_trace *t, const struct corm *arch
     printf("%zu layers of tokens, %u experts each, of %u in all; the first quarter fills\n", t->n,
            t->n_active, archive->n_records);
     printf("hits, and experts read for a token, of the %u that it uses; one is %s in the archive\n",
-           t->n_active * moe_layers(archive), cli_size_text(size, bytes / archive->n_records));
+           t->n_active * arch_moe_layers(&archive->arch),
+           cli_size_text(size, bytes / archive->n_records));
     printf("own + 1, own + 2: with guesses, of which the device brings 1 or 2 during a layer\n"
            "own + all: with guesses, and a device that brings all that pay before they are used\n"
            "Belady bounds reading on demand: guesses may pass its hits, not its reads\n");
@@ -139,7 +132,7 @@ static int replay(const struct run *r, const struct simulate_trace *t, const str
         }
         printf("\n");
     }
-    double tokens = (double)(t->n - t->n / 4) / moe_layers(archive);
+    double tokens = (double)(t->n - t->n / 4) / arch_moe_layers(&archive->arch);
     int status = 0;
     for (size_t i = 0; i < sizeof percents / sizeof *percents && status == 0; i++) {
         uint32_t capacity = archive->n_records * (uint32_t)percents[i] / 100;

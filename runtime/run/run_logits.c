@@ -1,11 +1,10 @@
 /*
  * run_logits: the model's logits for given ids, as a .npy file, for comparing with other programs.
  *
- * Owns: reading lists of ids, the report. The file format is npy's.
+ * Owns: where the ids come from, the report. The file format is npy's.
  * Leaves to others: all that run.h lists.
  * Threads: the main thread.
  */
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,23 +13,11 @@
 #include "runtime/run/npy.h"
 #include "runtime/run/run.h"
 
-/* Ids parted by commas, blanks and newlines; `from` names the place in messages. */
-static int parse_ids(const char *text, const char *from, struct run_ids *out, struct err *err) {
-    static const char parting[] = ", \t\r\n";
-    size_t cap = 0;
-    for (const char *s = text + strspn(text, parting); *s; s += strspn(s, parting)) {
-        char *end;
-        errno = 0;
-        long id = strtol(s, &end, 10);
-        if (end == s || errno || id < 0 || id > INT32_MAX ||
-            !(*end == '\0' || strchr(parting, *end))) {
-            int shown = (int)strcspn(s, parting);
-            return err_set(err, "%s: '%.*s' at position %zu is no token id", from,
-                           shown > 40 ? 40 : shown, s, out->n);
-        }
-        out->ids = mem_grow(out->ids, out->n + 1, &cap, sizeof *out->ids);
-        out->ids[out->n++] = (int32_t)id;
-        s = end;
+/* At least one id; `from` names the place in messages. */
+static int parse_ids(const char *text, size_t bytes, const char *from, struct run_ids *out,
+                     struct err *err) {
+    if (cli_ids_parse(text, bytes, from, &out->ids, &out->n, err) < 0) {
+        return -1;
     }
     return out->n ? 0 : err_set(err, "%s: no token ids", from);
 }
@@ -42,7 +29,7 @@ static int read_ids(const struct run_options *o, struct run_ids *out, struct err
         return CLI_USAGE;
     }
     if (o->ids) {
-        return parse_ids(o->ids, "--ids", out, err);
+        return parse_ids(o->ids, strlen(o->ids), "--ids", out, err);
     }
     struct buf text = {0};
     int status = run_read(o->ids_file, &text, err);
@@ -50,7 +37,7 @@ static int read_ids(const struct run_options *o, struct run_ids *out, struct err
         status = err_set(err, "%s: expected token ids, found binary data", o->ids_file);
     }
     if (status == 0) {
-        status = parse_ids(text.len ? text.data : "", o->ids_file, out, err);
+        status = parse_ids(text.len ? text.data : "", text.len, o->ids_file, out, err);
     }
     buf_free(&text);
     return status;

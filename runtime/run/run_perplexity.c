@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "kernels/logits.h"
 #include "runtime/run/run.h"
 
 /* Tokens [start, end) are in the context, of which [first, end) are scored. */
@@ -39,19 +40,6 @@ static bool next_window(const struct perplexity *p, struct window *w) {
     return true;
 }
 
-/* -log softmax(logits)[target]; all rows of the vocabulary count. */
-static double negative_log_likelihood(const float *logits, uint32_t vocab, int32_t target) {
-    float top = logits[0];
-    for (uint32_t i = 1; i < vocab; i++) {
-        top = logits[i] > top ? logits[i] : top;
-    }
-    double sum = 0;
-    for (uint32_t i = 0; i < vocab; i++) {
-        sum += exp((double)logits[i] - top);
-    }
-    return log(sum) + top - logits[target];
-}
-
 /* Evaluate one window in an empty session and add up. The last token is only foreseen, not read. */
 static int score_window(struct perplexity *p, const struct window *w, struct err *err) {
     struct run *r = &p->run;
@@ -70,8 +58,8 @@ static int score_window(struct perplexity *p, const struct window *w, struct err
             return run_fail(err, &error);
         }
         for (size_t i = 0; i < rows; i++, at++) {
-            double nll =
-                negative_log_likelihood(logits + i * r->info->vocab, r->info->vocab, ids[at + 1]);
+            const float *row = logits + i * r->info->vocab;
+            double nll = logits_log_sum_exp(row, r->info->vocab) - row[ids[at + 1]];
             if (!isfinite(nll)) {
                 return err_set(err, "token %zu of the text: the logits are not finite", at + 1);
             }

@@ -320,6 +320,35 @@ static void parses_budgets(void **state) {
     }
 }
 
+static void parses_ids(void **state) {
+    (void)state;
+    static const char text[] = "\t[5, 300,\n2147483647 ,,0]\r\n";
+    int32_t *ids;
+    size_t n;
+    struct err err = {0};
+    assert_int_equal(cli_ids_parse(text, sizeof text - 1, "--ids", &ids, &n, &err), 0);
+    static const int32_t want[] = {5, 300, INT32_MAX, 0};
+    assert_int_equal(n, TEST_COUNT(want));
+    assert_memory_equal(ids, want, sizeof want);
+    free(ids);
+    assert_int_equal(cli_ids_parse("", 0, "--ids", &ids, &n, &err), 0);
+    assert_no_err(&err);
+    assert_true(n == 0 && !ids);
+    static const char *const bad[] = {"-1", "+1", "2x", "x", "2147483648", "99999999999999999999"};
+    for (size_t i = 0; i < TEST_COUNT(bad); i++) {
+        struct err e = {0};
+        char *line = mem_printf("7 8, %s,9", bad[i]),
+             *what = mem_printf("'%s' at position 2", bad[i]);
+        assert_int_equal(cli_ids_parse(line, strlen(line), "some file", &ids, &n, &e), -1);
+        assert_err(&e, "some file", what);
+        assert_true(n == 0 && !ids);
+        free(line);
+        free(what);
+    }
+    assert_int_equal(cli_ids_parse("1\0002", 3, "--ids", &ids, &n, &err),
+                     -1); /* a NUL parts nothing */
+}
+
 static void prints_sizes(void **state) {
     (void)state;
     static const struct {
@@ -547,21 +576,14 @@ static void progress_may_be_silent(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(parses_every_kind),
-        cmocka_unit_test(a_value_may_look_like_an_option),
-        cmocka_unit_test(picks_the_command),
-        cmocka_unit_test(refuses_wrong_options),
-        cmocka_unit_test(refuses_wrong_values),
-        cmocka_unit_test(parses_sizes),
-        cmocka_unit_test(parses_budgets),
-        cmocka_unit_test(prints_sizes),
-        cmocka_unit_test(help_of_the_program),
-        cmocka_unit_test(help_of_a_command),
-        cmocka_unit_test(help_keeps_to_the_width),
-        cmocka_unit_test(main_prints_and_exits),
-        cmocka_unit_test(progress_on_a_terminal),
-        cmocka_unit_test(progress_in_a_log),
-        cmocka_unit_test(progress_may_be_silent),
+        cmocka_unit_test(parses_every_kind),     cmocka_unit_test(a_value_may_look_like_an_option),
+        cmocka_unit_test(picks_the_command),     cmocka_unit_test(refuses_wrong_options),
+        cmocka_unit_test(refuses_wrong_values),  cmocka_unit_test(parses_sizes),
+        cmocka_unit_test(parses_budgets),        cmocka_unit_test(parses_ids),
+        cmocka_unit_test(prints_sizes),          cmocka_unit_test(help_of_the_program),
+        cmocka_unit_test(help_of_a_command),     cmocka_unit_test(help_keeps_to_the_width),
+        cmocka_unit_test(main_prints_and_exits), cmocka_unit_test(progress_on_a_terminal),
+        cmocka_unit_test(progress_in_a_log),     cmocka_unit_test(progress_may_be_silent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 
 #include "format/corm_read.h"
+#include "kernels/logits.h"
 #include "runtime/reader.h"
 #include "tests/util/test_util_golden.h"
 
@@ -93,14 +94,7 @@ static void prompts_tokenize_as_transformers_does(void **state) {
 }
 
 static double log_prob(const float *logits, uint32_t vocab, int32_t id) {
-    double most = -INFINITY, sum = 0;
-    for (uint32_t i = 0; i < vocab; i++) {
-        most = logits[i] > most ? (double)logits[i] : most;
-    }
-    for (uint32_t i = 0; i < vocab; i++) {
-        sum += exp((double)logits[i] - most);
-    }
-    return (double)logits[id] - most - log(sum);
+    return (double)logits[id] - logits_log_sum_exp(logits, vocab);
 }
 
 static double perplexity_of(const char *name, const char *codec, double *golden_value) {
@@ -450,7 +444,7 @@ static int on_read(void *ctx, uint64_t offset, uint64_t bytes) {
     (void)bytes;
     int n = atomic_fetch_add(&d->reads, 1);
     if (n == d->stall_at) {
-        usleep(500000);
+        clock_sleep_until(clock_ns() + 500 * 1000 * 1000);
     }
     return n == d->fail_at;
 }

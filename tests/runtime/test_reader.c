@@ -215,15 +215,12 @@ struct watch {
 
 static int on_read(void *ctx, uint64_t offset, size_t bytes, struct err *err) {
     struct watch *w = ctx;
-    struct timespec t = {0, (long)w->sleep_ns};
     atomic_fetch_add(&w->bytes, bytes);
     atomic_fetch_add(&w->reads[offset / SPAN_BYTES], 1);
     if (w->fails) {
         return err_errno(err, w->fails, "%s", path);
     }
-    if (w->sleep_ns) {
-        nanosleep(&t, NULL);
-    }
+    clock_sleep_until(clock_ns() + w->sleep_ns);
     return 0;
 }
 

@@ -146,6 +146,5 @@ uint8_t rig_state(struct rig *r, uint32_t chunk) {
 }
 
 void rig_sleep_ms(uint64_t ms) {
-    struct timespec t = {(time_t)(ms / 1000), (long)(ms % 1000) * 1000000};
-    nanosleep(&t, NULL);
+    clock_sleep_until(clock_ns() + ms * 1000000);
 }
