@@ -22,10 +22,10 @@ int main(int argc, char **argv) {
     const char *text;
     int status = 1;
 
-    if (corm_engine_open(&engine, argv[1], &options, &error) ||
-        corm_session_open(&session, engine, &error) ||
-        corm_tokenize(engine, argv[2], strlen(argv[2]), true, false, &ids, &n, &error) ||
-        corm_session_eval(session, ids, n, false, NULL, &error)) {
+    if (corm_engine_open(&engine, argv[1], &options, &error) < 0 ||
+        corm_session_open(&session, engine, &error) < 0 ||
+        corm_tokenize(engine, argv[2], strlen(argv[2]), true, false, &ids, &n, &error) < 0 ||
+        corm_session_eval(session, ids, n, false, NULL, &error) < 0) {
         goto out;
     }
     struct corm_sampling greedy = {.top_p = 1, .repeat_penalty = 1}; /* temperature 0 */
@@ -36,7 +36,7 @@ int main(int argc, char **argv) {
         }
         corm_session_text(session, id, true, &text, &bytes);
         fwrite(text, 1, bytes, stdout);
-        if (corm_session_eval(session, &id, 1, false, NULL, &error)) {
+        if (corm_session_eval(session, &id, 1, false, NULL, &error) < 0) {
             goto out;
         }
     }

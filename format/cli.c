@@ -330,7 +330,7 @@ static int parse_long(struct parser *p) {
         value = p->argv[++p->i];
     }
     p->call->given |= (uint64_t)1 << index;
-    return set_value(p->call, o, spelled, value, p->err) ? -1 : CLI_RUN;
+    return set_value(p->call, o, spelled, value, p->err) < 0 ? -1 : CLI_RUN;
 }
 
 /* `-x`, `-xyz` for flags, `-nvalue`, `-n value` */
@@ -359,7 +359,7 @@ static int parse_short(struct parser *p) {
             }
             value = p->argv[++p->i];
         }
-        return set_value(p->call, o, spelled, value, p->err) ? -1 : CLI_RUN;
+        return set_value(p->call, o, spelled, value, p->err) < 0 ? -1 : CLI_RUN;
     }
     return CLI_RUN;
 }
@@ -441,7 +441,7 @@ int cli_parse(const struct cli_program *program, int argc, char **argv, void *va
     if (action == CLI_RUN && !call->command) {
         return err_set(err, "a command is missing");
     }
-    if (action == CLI_RUN && check_args(&p)) {
+    if (action == CLI_RUN && check_args(&p) < 0) {
         return -1;
     }
     if (action == CLI_HELP && !named && argc > 1 && strcmp(argv[1], "help") != 0) {

@@ -265,7 +265,7 @@ int corm_decoder_unpack(struct corm_decoder *d, const struct codec *codec,
     }
     size_t n = raw_bytes / 2;
     if (encoding == CORM_ENCODING_EXPONENTS) {
-        if (corm_exponents_check(stored, stored_bytes, n, err) != 0) {
+        if (corm_exponents_check(stored, stored_bytes, n, err) < 0) {
             return -1;
         }
         struct corm_exponents e = corm_exponents_open(stored, stored_bytes, n);
@@ -276,7 +276,7 @@ int corm_decoder_unpack(struct corm_decoder *d, const struct codec *codec,
         return err_set(err, "decoder is made for %zu weights, the chunk has %zu", d->plane_bytes,
                        n);
     }
-    if (unpack_frame(d, stored + n, stored_bytes - n, d->plane, n, err) != 0) {
+    if (unpack_frame(d, stored + n, stored_bytes - n, d->plane, n, err) < 0) {
         return -1;
     }
     if (codec->id == CODEC_BF16) {

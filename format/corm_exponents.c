@@ -206,7 +206,7 @@ int corm_exponents_check(const uint8_t *stored, size_t bytes, size_t n, struct e
     const uint8_t *at = stored + sizeof h;
     uint64_t codes = n, threes;
     for (int l = 0; l < LISTS; l++) {
-        if (count_threes(at, codes, &threes) != 0) {
+        if (count_threes(at, codes, &threes) < 0) {
             return err_set(err, "exponents: list %d goes on behind its %llu codes", l + 1,
                            (unsigned long long)codes);
         }

@@ -74,7 +74,7 @@ static int copy_part(const struct corm *c, const char *name, uint64_t offset, vo
 static int check_header(struct corm *c, struct err *err) {
     uint8_t data[CORM_HEADER_BYTES] = {0};
     size_t size = c->map.size_bytes;
-    if (copy_part(c, "header", 0, data, size < sizeof data ? size : sizeof data, err) != 0) {
+    if (copy_part(c, "header", 0, data, size < sizeof data ? size : sizeof data, err) < 0) {
         return -1;
     }
     if (memcmp(data, CORM_MAGIC, sizeof c->header.magic) != 0) {
@@ -172,7 +172,7 @@ static int load_section(struct corm *c, uint32_t i, struct err *err) {
         }
         data = c->copies[i] = copy;
         c->copied_bytes += s->bytes;
-        if (copy_part(c, name, s->offset, copy, s->bytes, err) != 0) {
+        if (copy_part(c, name, s->offset, copy, s->bytes, err) < 0) {
             return -1;
         }
     }
@@ -225,7 +225,7 @@ static int check_sections(struct corm *c, struct err *err) {
         return err_set(err, "header: section table of %u entries at %llu does not end the file",
                        h->section_count, (unsigned long long)h->table_offset);
     }
-    if (copy_part(c, "section table", h->table_offset, c->sections, table_bytes, err) != 0) {
+    if (copy_part(c, "section table", h->table_offset, c->sections, table_bytes, err) < 0) {
         return -1;
     }
     if (hash64(c->sections, table_bytes) != h->table_hash) {
@@ -233,7 +233,7 @@ static int check_sections(struct corm *c, struct err *err) {
     }
     end = CORM_HEADER_BYTES;
     for (uint32_t i = 0; i < h->section_count; i++) {
-        if (check_section(c, &c->sections[i], &end, err) != 0) {
+        if (check_section(c, &c->sections[i], &end, err) < 0) {
             return -1;
         }
     }
@@ -271,7 +271,7 @@ static const struct corm_section *need_section(const struct corm *c, uint32_t ty
 
 static int read_metadata(struct corm *c, struct err *err) {
     const struct corm_section *s = need_section(c, CORM_SECTION_METADATA, err);
-    if (!s || load_section(c, (uint32_t)(s - c->sections), err) != 0) {
+    if (!s || load_section(c, (uint32_t)(s - c->sections), err) < 0) {
         return -1;
     }
     struct corm_bytes metadata = section_bytes(c, CORM_SECTION_METADATA);
@@ -283,7 +283,7 @@ static int load_sections(struct corm *c, struct err *err) {
     for (uint32_t i = 0; i < c->header.section_count; i++) {
         uint32_t type = c->sections[i].type;
         if (type != CORM_SECTION_METADATA && corm_section_has_hash(type) &&
-            load_section(c, i, err) != 0) {
+            load_section(c, i, err) < 0) {
             return -1;
         }
     }
@@ -354,14 +354,14 @@ static int read_trunk(struct corm *c, unsigned flags, struct err *err) {
                            (unsigned long long)n, slot_at(place.slot)->name, (int)place.layer);
         }
         const struct corm_tensor *t = &c->tensors[c->n_tensors++];
-        if (check_tensor(c, t, &place, &end, err) != 0) {
+        if (check_tensor(c, t, &place, &end, err) < 0) {
             return -1;
         }
         if (end > trunk->offset + trunk->bytes) {
             return err_set(err, "tensor %s of layer %d: ends outside the trunk",
                            slot_at(place.slot)->name, (int)place.layer);
         }
-        if (!(flags & CORM_OPEN_SKIP_TRUNK_HASH) && corm_tensor_check(c, t, err) != 0) {
+        if (!(flags & CORM_OPEN_SKIP_TRUNK_HASH) && corm_tensor_check(c, t, err) < 0) {
             return -1;
         }
     }
@@ -438,7 +438,7 @@ static int check_record(const struct corm *c, uint32_t record, uint32_t *next_ch
     for (uint32_t i = 0; i < n_chunks; i++) {
         uint32_t n_neurons = left < step ? left : step;
         *end = align_up(*end, CORM_CHUNK_ALIGN);
-        if (check_chunk(c, &c->chunks[r->first_chunk + i], n_neurons, end, section_end, err) != 0) {
+        if (check_chunk(c, &c->chunks[r->first_chunk + i], n_neurons, end, section_end, err) < 0) {
             return -1;
         }
         left -= n_neurons;
@@ -489,7 +489,7 @@ static int read_index_header(struct corm *c, const struct corm_section *s, struc
 static int read_records(struct corm *c, struct err *err) {
     const struct corm_section *index = need_section(c, CORM_SECTION_INDEX, err);
     const struct corm_section *records = need_section(c, CORM_SECTION_RECORDS, err);
-    if (!index || !records || read_index_header(c, index, err) != 0) {
+    if (!index || !records || read_index_header(c, index, err) < 0) {
         return -1;
     }
     c->layer_record = mem_calloc(c->arch.n_layers, sizeof *c->layer_record);
@@ -501,7 +501,7 @@ static int read_records(struct corm *c, struct err *err) {
     uint64_t end = records->offset;
     uint32_t next_chunk = 0;
     for (uint32_t i = 0; i < c->n_records; i++) {
-        if (check_record(c, i, &next_chunk, &end, records->offset + records->bytes, err) != 0) {
+        if (check_record(c, i, &next_chunk, &end, records->offset + records->bytes, err) < 0) {
             return -1;
         }
     }
@@ -539,8 +539,8 @@ const char *corm_chunk_name(const struct corm *c, const struct corm_chunk *k, ch
 /* ---- open and close ---- */
 
 static int open_checked(struct corm *c, unsigned flags, struct err *err) {
-    if (check_header(c, err) != 0 || check_sections(c, err) != 0 || read_metadata(c, err) != 0 ||
-        load_sections(c, err) != 0 || read_trunk(c, flags, err) != 0 || read_records(c, err) != 0) {
+    if (check_header(c, err) < 0 || check_sections(c, err) < 0 || read_metadata(c, err) < 0 ||
+        load_sections(c, err) < 0 || read_trunk(c, flags, err) < 0 || read_records(c, err) < 0) {
         err_prefix(err, "%s", c->map.path);
         corm_close(c);
         return -1;
@@ -554,7 +554,7 @@ static int open_checked(struct corm *c, unsigned flags, struct err *err) {
 
 int corm_open(struct corm *c, const char *path, unsigned flags, struct err *err) {
     memset(c, 0, sizeof *c);
-    if (map_open(&c->map, path, err) != 0) {
+    if (map_open(&c->map, path, err) < 0) {
         return -1;
     }
     return open_checked(c, flags, err);

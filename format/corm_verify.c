@@ -31,9 +31,9 @@ static int name_chunk(const struct corm *c, const struct corm_chunk *k, struct e
 int corm_chunk_check(const struct corm *c, const struct corm_chunk *k, const uint8_t *stored,
                      struct err *err) {
     size_t n = corm_chunk_raw_bytes(c, k) / 2;
-    if (check_hash(k, stored, err) != 0 ||
+    if (check_hash(k, stored, err) < 0 ||
         (k->encoding == CORM_ENCODING_EXPONENTS &&
-         corm_exponents_check(stored, k->stored_bytes, n, err) != 0)) {
+         corm_exponents_check(stored, k->stored_bytes, n, err) < 0)) {
         return name_chunk(c, k, err);
     }
     return 0;
@@ -41,9 +41,9 @@ int corm_chunk_check(const struct corm *c, const struct corm_chunk *k, const uin
 
 int corm_chunk_decode(struct corm_decoder *d, const struct corm *c, const struct corm_chunk *k,
                       const uint8_t *stored, uint8_t *dst, struct err *err) {
-    if (check_hash(k, stored, err) != 0 ||
+    if (check_hash(k, stored, err) < 0 ||
         corm_decoder_unpack(d, c->expert_codec, (enum corm_encoding)k->encoding, stored,
-                            k->stored_bytes, dst, corm_chunk_raw_bytes(c, k), err) != 0) {
+                            k->stored_bytes, dst, corm_chunk_raw_bytes(c, k), err) < 0) {
         return name_chunk(c, k, err);
     }
     return 0;
@@ -90,10 +90,10 @@ static int verify_trunk(struct verify *v) {
     const struct corm *c = v->c;
     for (uint32_t i = 0; i < c->n_tensors; i++) {
         const struct corm_tensor *t = &c->tensors[i];
-        if (pass_gap(v, t->offset) != 0) {
+        if (pass_gap(v, t->offset) < 0) {
             return -1;
         }
-        if (corm_tensor_check(c, t, v->err) != 0) {
+        if (corm_tensor_check(c, t, v->err) < 0) {
             return err_prefix(v->err, "%s", c->map.path);
         }
         pass_part(v, t->bytes);
@@ -132,7 +132,7 @@ int corm_verify(const struct corm *c, void (*progress)(void *ctx, uint64_t done,
     struct verify v = {c, CORM_HEADER_BYTES, 0, progress, ctx, err};
     for (uint32_t i = 0; i < c->header.section_count; i++) {
         const struct corm_section *s = &c->sections[i];
-        if (pass_gap(&v, s->offset) != 0) {
+        if (pass_gap(&v, s->offset) < 0) {
             return -1;
         }
         int rc = 0;
@@ -143,11 +143,11 @@ int corm_verify(const struct corm *c, void (*progress)(void *ctx, uint64_t done,
         } else { /* its checksum was compared at open */
             pass_part(&v, s->bytes);
         }
-        if (rc != 0) {
+        if (rc < 0) {
             return -1;
         }
     }
-    if (pass_gap(&v, c->header.table_offset) != 0) {
+    if (pass_gap(&v, c->header.table_offset) < 0) {
         return -1;
     }
     if (progress) {

@@ -75,7 +75,7 @@ static int flush(struct corm_writer *w, struct err *err) {
 
 static int append(struct corm_writer *w, const void *data, size_t bytes, struct err *err) {
     w->offset += bytes;
-    if (bytes > BUFFER_BYTES - w->buffered && flush(w, err) != 0) {
+    if (bytes > BUFFER_BYTES - w->buffered && flush(w, err) < 0) {
         return -1;
     }
     if (bytes >= BUFFER_BYTES) {
@@ -97,7 +97,7 @@ static int pad(struct corm_writer *w, uint64_t align, struct err *err) {
 static int section_begin(struct corm_writer *w, uint32_t type, struct err *err) {
     bool optional = type == CORM_SECTION_PROVENANCE || type == CORM_SECTION_LICENSE ||
                     type == CORM_SECTION_PREDICTORS;
-    if (pad(w, CORM_SECTION_ALIGN, err) != 0) {
+    if (pad(w, CORM_SECTION_ALIGN, err) < 0) {
         return -1;
     }
     w->sections[w->n_sections++] = (struct corm_section){
@@ -118,7 +118,7 @@ static int section_whole(struct corm_writer *w, uint32_t type, const void *data,
         return err_set(err, "%s: section %s: %zu bytes, expected at most %llu", w->path,
                        corm_section_name(type), bytes, (unsigned long long)most);
     }
-    if (section_begin(w, type, err) != 0 || append(w, data, bytes, err) != 0) {
+    if (section_begin(w, type, err) < 0 || append(w, data, bytes, err) < 0) {
         return -1;
     }
     section_end(w, hash64(data, bytes));
@@ -135,7 +135,7 @@ static int fail(struct corm_writer *w) {
 
 static int check_options(const struct arch *a, const struct corm_write_options *o,
                          struct err *err) {
-    if (arch_check(a, err) != 0) {
+    if (arch_check(a, err) < 0) {
         return -1;
     }
     if (!codec_fits(o->expert_codec, a->dim)) {
@@ -168,7 +168,7 @@ static void open_packers(struct corm_writer *w) {
 int corm_write_open(struct corm_writer **out, const char *path, const struct arch *arch,
                     const struct corm_write_options *opt, struct err *err) {
     *out = NULL;
-    if (check_options(arch, opt, err) != 0) {
+    if (check_options(arch, opt, err) < 0) {
         return err_prefix(err, "%s", path);
     }
     struct corm_writer *w = mem_calloc(1, sizeof *w);
@@ -205,7 +205,7 @@ int corm_write_open(struct corm_writer **out, const char *path, const struct arc
         rc = section_begin(w, CORM_SECTION_TRUNK, err);
     }
     buf_free(&metadata);
-    if (rc != 0) {
+    if (rc < 0) {
         corm_write_abort(w);
         return -1;
     }
@@ -236,7 +236,7 @@ int corm_write_tensor_begin(struct corm_writer *w, enum slot_id slot, uint32_t l
                 (int)layer, rows, cols, codec->name);
         return fail(w);
     }
-    if (pad(w, CORM_CHUNK_ALIGN, err) != 0) {
+    if (pad(w, CORM_CHUNK_ALIGN, err) < 0) {
         return fail(w);
     }
     w->tensor = (struct corm_tensor){
@@ -339,7 +339,7 @@ static void pack_record(struct corm_writer *w, const uint8_t *neurons, uint32_t 
 
 static int write_chunk(struct corm_writer *w, const struct packed_chunk *p, uint32_t n_neurons,
                        struct err *err) {
-    if (pad(w, CORM_CHUNK_ALIGN, err) != 0) {
+    if (pad(w, CORM_CHUNK_ALIGN, err) < 0) {
         return -1;
     }
     struct corm_chunk k = {
@@ -370,7 +370,7 @@ static void next_record(struct corm_writer *w) {
 
 int corm_write_record(struct corm_writer *w, uint32_t layer, uint32_t expert,
                       const uint8_t *neurons, uint32_t hot_neurons, struct err *err) {
-    if (w->failed || begin_records(w, err) != 0) {
+    if (w->failed || begin_records(w, err) < 0) {
         return fail(w);
     }
     uint32_t total = w->arch->ffn_dim, step = w->opt.chunk_neurons;
@@ -383,7 +383,7 @@ int corm_write_record(struct corm_writer *w, uint32_t layer, uint32_t expert,
                 hot_neurons, total, step);
         return fail(w);
     }
-    if (pad(w, CORM_RECORD_ALIGN, err) != 0) {
+    if (pad(w, CORM_RECORD_ALIGN, err) < 0) {
         return fail(w);
     }
     struct corm_record r = {
@@ -400,7 +400,7 @@ int corm_write_record(struct corm_writer *w, uint32_t layer, uint32_t expert,
     pack_record(w, neurons, hot_neurons, r.n_chunks);
     for (uint32_t i = 0; i < r.n_chunks; i++) {
         uint32_t left = total - i * step;
-        if (write_chunk(w, &w->places[i], left < step ? left : step, err) != 0) {
+        if (write_chunk(w, &w->places[i], left < step ? left : step, err) < 0) {
             return fail(w);
         }
     }
@@ -453,7 +453,7 @@ static int write_header(struct corm_writer *w, uint64_t table_offset, struct err
         .shard_count = 1,
     };
     h.header_hash = hash64(&h, offsetof(struct corm_header, header_hash));
-    if (flush(w, err) != 0) {
+    if (flush(w, err) < 0) {
         return -1;
     }
     if (lseek(w->fd, 0, SEEK_SET) != 0) {
@@ -497,7 +497,7 @@ static int finish(struct corm_writer *w, struct err *err) {
     if (w->failed) {
         return err_set(err, "%s: not finished after an earlier error", w->path);
     }
-    if (begin_records(w, err) != 0) {
+    if (begin_records(w, err) < 0) {
         return -1;
     }
     if (w->next_layer != w->arch->n_layers) {
@@ -506,22 +506,22 @@ static int finish(struct corm_writer *w, struct err *err) {
     }
     section_end(w, 0);
     w->stage = STAGE_DONE;
-    if (section_whole(w, CORM_SECTION_TENSORS, w->tensors.data, w->tensors.len, err) != 0 ||
-        write_index(w, err) != 0) {
+    if (section_whole(w, CORM_SECTION_TENSORS, w->tensors.data, w->tensors.len, err) < 0 ||
+        write_index(w, err) < 0) {
         return -1;
     }
     for (uint32_t type = FIRST_BLOB; type <= LAST_BLOB; type++) {
         if (w->has_blob[type] &&
-            section_whole(w, type, w->blobs[type].data, w->blobs[type].len, err) != 0) {
+            section_whole(w, type, w->blobs[type].data, w->blobs[type].len, err) < 0) {
             return -1;
         }
     }
-    if (pad(w, CORM_SECTION_ALIGN, err) != 0) {
+    if (pad(w, CORM_SECTION_ALIGN, err) < 0) {
         return -1;
     }
     uint64_t table_offset = w->offset;
-    if (append(w, w->sections, w->n_sections * sizeof w->sections[0], err) != 0 ||
-        write_header(w, table_offset, err) != 0) {
+    if (append(w, w->sections, w->n_sections * sizeof w->sections[0], err) < 0 ||
+        write_header(w, table_offset, err) < 0) {
         return -1;
     }
     w->stats.file_bytes = w->offset;

@@ -153,7 +153,7 @@ static int entry_parse(struct entry *e, const char *name, json_t *value, const c
     e->t.dtype = d->id;
     e->t.dtype_name = d->name;
     e->bits = d->bits;
-    if (entry_shape(e, shape, path, err)) {
+    if (entry_shape(e, shape, path, err) < 0) {
         return -1;
     }
     const json_t *begin = json_array_get(offsets, 0), *end = json_array_get(offsets, 1);
@@ -224,15 +224,15 @@ static int parse_tensors(json_t *root, const uint8_t *data, uint64_t data_bytes,
     json_t *value;
     json_object_foreach(root, key, value) {
         if (strcmp(key, "__metadata__") == 0) {
-            if (check_metadata(value, path, err)) {
+            if (check_metadata(value, path, err) < 0) {
                 goto out;
             }
-        } else if (entry_parse(&entries[n++], key, value, path, err)) {
+        } else if (entry_parse(&entries[n++], key, value, path, err) < 0) {
             goto out;
         }
     }
     qsort(entries, n, sizeof *entries, entry_order);
-    if (check_tiling(entries, n, path, err)) {
+    if (check_tiling(entries, n, path, err) < 0) {
         goto out;
     }
     uint64_t end = n ? entries[n - 1].end : 0;
@@ -364,7 +364,7 @@ static int open_file(struct safetensors *st, const char *path, struct err *err) 
     st->maps = mem_grow(st->maps, st->n_maps + 1, &st->cap_maps, sizeof *st->maps);
     struct map *m = &st->maps[st->n_maps];
     memset(m, 0, sizeof *m);
-    if (map_open(m, path, err)) {
+    if (map_open(m, path, err) < 0) {
         return -1;
     }
     st->n_maps++;
@@ -447,7 +447,7 @@ static int open_index(struct safetensors *st, const char *dir, const char *index
     uint8_t *text = NULL;
     size_t size = 0;
     json_t *root = NULL;
-    if (file_read(index, ST_MAX_INDEX_BYTES, &text, &size, err)) {
+    if (file_read(index, ST_MAX_INDEX_BYTES, &text, &size, err) < 0) {
         goto out;
     }
     add_path(st, index);
@@ -463,8 +463,8 @@ static int open_index(struct safetensors *st, const char *dir, const char *index
                 index);
         goto out;
     }
-    if (open_shards(st, dir, index, weight_map, err) || st_index(st, err) ||
-        check_weight_map(st, index, weight_map, err)) {
+    if (open_shards(st, dir, index, weight_map, err) < 0 || st_index(st, err) < 0 ||
+        check_weight_map(st, index, weight_map, err) < 0) {
         goto out;
     }
     rc = 0;
@@ -479,7 +479,7 @@ static int open_dir(struct safetensors *st, const char *dir, struct err *err) {
     char *index = mem_printf("%s/model.safetensors.index.json", dir);
     int rc;
     if (access(single, F_OK) == 0) {
-        rc = open_file(st, single, err) ? -1 : st_index(st, err);
+        rc = open_file(st, single, err) < 0 ? -1 : st_index(st, err);
     } else if (access(index, F_OK) == 0) {
         rc = open_index(st, dir, index, err);
     } else {
@@ -496,14 +496,14 @@ int st_open(struct safetensors **out, const char *path, struct err *err) {
     struct stat info;
     int rc;
     *out = NULL;
-    if (stat(path, &info)) {
+    if (stat(path, &info) != 0) {
         rc = err_errno(err, errno, "%s", path);
     } else if (S_ISDIR(info.st_mode)) {
         rc = open_dir(st, path, err);
     } else {
-        rc = open_file(st, path, err) ? -1 : st_index(st, err);
+        rc = open_file(st, path, err) < 0 ? -1 : st_index(st, err);
     }
-    if (rc) {
+    if (rc < 0) {
         st_close(st);
         return -1;
     }

@@ -82,7 +82,7 @@ static int check_output_in(const char *output, const char *dir, struct err *err)
     if (stat(output, &out) != 0) {
         return 0;
     }
-    if (source_names(dir, &names, &n, err)) {
+    if (source_names(dir, &names, &n, err) < 0) {
         return -1;
     }
     int rc = 0;
@@ -280,7 +280,7 @@ int convert_run(const struct cli_call *call, struct err *err) {
     source_close(&source);
     claim_close(&claim);
     free(unpacked);
-    if (rc && *o->stop) {
+    if (rc != 0 && *o->stop) {
         *err = (struct err){0};
         err_set(err, "interrupted: %s has not been written", o->output);
         return EXIT_INTERRUPTED;

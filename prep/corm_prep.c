@@ -56,7 +56,7 @@ static int print_archive(const struct cli_call *call,
     const char *path = call->args.items[0];
     struct corm c;
     struct buf out = {0};
-    if (corm_open(&c, path, CORM_OPEN_SKIP_TRUNK_HASH, err)) {
+    if (corm_open(&c, path, CORM_OPEN_SKIP_TRUNK_HASH, err) < 0) {
         return -1;
     }
     int rc = describe(&c, path, o->json, &out, err);
@@ -117,13 +117,13 @@ static void verify_progress(void *ctx, uint64_t done, uint64_t total) {
 static int verify_archive(const char *path, struct corm *c, struct progress *progress,
                           struct err *err) {
     struct tokenizer *tok;
-    if (tokenizer_open(c->tokenizer.data, c->tokenizer.size_bytes, &tok, err)) {
+    if (tokenizer_open(c->tokenizer.data, c->tokenizer.size_bytes, &tok, err) < 0) {
         return err_prefix(err, "%s: tokenizer", path);
     }
     tokenizer_close(tok);
     struct corm_predict predictors;
     if (corm_predict_open(&predictors, c->predictors.data, c->predictors.size_bytes, &c->arch,
-                          corm_chunks_per_expert(c), err)) {
+                          corm_chunks_per_expert(c), err) < 0) {
         return err_prefix(err, "%s", path);
     }
     progress_start(progress, "verifying", c->header.file_bytes, PROGRESS_BYTES);
@@ -137,7 +137,7 @@ static int run_verify(const struct cli_call *call, struct err *err) {
     const char *path = call->args.items[0];
     struct progress_terminal terminal;
     struct corm c;
-    if (corm_open(&c, path, CORM_OPEN_SKIP_TRUNK_HASH, err)) {
+    if (corm_open(&c, path, CORM_OPEN_SKIP_TRUNK_HASH, err) < 0) {
         return -1;
     }
     int rc = verify_archive(path, &c, progress_terminal_init(&terminal, stderr, o->quiet), err);
@@ -240,14 +240,14 @@ static int run_tokenize(const struct cli_call *call, struct err *err) {
     struct buf in = {0};
     struct token_list ids = {0};
     int rc = -1;
-    if (corm_open(&c, path, CORM_OPEN_SKIP_TRUNK_HASH, err)) {
+    if (corm_open(&c, path, CORM_OPEN_SKIP_TRUNK_HASH, err) < 0) {
         return -1;
     }
-    if (tokenizer_open(c.tokenizer.data, c.tokenizer.size_bytes, &tok, err)) {
+    if (tokenizer_open(c.tokenizer.data, c.tokenizer.size_bytes, &tok, err) < 0) {
         err_prefix(err, "%s: tokenizer", path);
         goto out;
     }
-    if (read_input(o, &in, err)) {
+    if (read_input(o, &in, err) < 0) {
         goto out;
     }
     if (o->decode) {

@@ -48,7 +48,7 @@ static int hash_file(struct reading *r, const char *path, uint64_t *bytes, uint6
             rc = 0;
             break;
         }
-        if (stop_check(r->stop, err)) {
+        if (stop_check(r->stop, err) < 0) {
             break;
         }
         hasher_add(h, r->block, (size_t)n);
@@ -70,7 +70,7 @@ static int path_order(const void *a, const void *b) {
 static int list_files(const struct hf_model *m, char ***paths, size_t *n, struct err *err) {
     char **names;
     size_t n_names;
-    if (source_names(m->dir, &names, &n_names, err)) {
+    if (source_names(m->dir, &names, &n_names, err) < 0) {
         return -1;
     }
     *paths = mem_calloc(n_names + st_file_count(m->st) + 1, sizeof **paths);
@@ -95,7 +95,7 @@ int provenance_files(const struct hf_model *m, struct buf *out, struct progress 
                      const volatile sig_atomic_t *stop, struct err *err) {
     char **paths;
     size_t n;
-    if (list_files(m, &paths, &n, err)) {
+    if (list_files(m, &paths, &n, err) < 0) {
         return -1;
     }
     uint64_t total = 0;
@@ -150,7 +150,7 @@ int provenance_license(const char *dir, struct buf *out, struct err *err) {
     char **names;
     size_t n, n_licenses = 0;
     int rc = 0;
-    if (source_names(dir, &names, &n, err)) {
+    if (source_names(dir, &names, &n, err) < 0) {
         return -1;
     }
     for (size_t i = 0; i < n; i++) {

@@ -228,7 +228,7 @@ static int split_added(struct encoder *enc, const struct matcher *m, const char 
 }
 
 static int encode_raw_stretch(struct encoder *enc, const char *text, size_t bytes, bool at_start) {
-    if (pre_normalize(enc, &text, &bytes, &at_start)) {
+    if (pre_normalize(enc, &text, &bytes, &at_start) < 0) {
         return -1;
     }
     return split_added(enc, &enc->tok->normalized, text, bytes, at_start, pre_encode);

@@ -238,7 +238,7 @@ int bpe_encode(struct encoder *enc, const char *text, size_t bytes) {
         }
     }
     s->n = 0;
-    if (add_characters(enc, text, bytes)) {
+    if (add_characters(enc, text, bytes) < 0) {
         return -1;
     }
     if (s->n > SCAN_LIMIT) {

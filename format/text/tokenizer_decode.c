@@ -84,7 +84,7 @@ static int flush_fallback(struct token_stream *s, uint32_t step, bool fused) {
         return push(s, step + 1, fused, st->text.data, n);
     }
     for (size_t i = 0; i < n; i++) {
-        if (push(s, step + 1, fused, TEXT_REPLACEMENT, 3)) {
+        if (push(s, step + 1, fused, TEXT_REPLACEMENT, 3) < 0) {
             return -1;
         }
     }
@@ -202,7 +202,7 @@ static int push(struct token_stream *s, uint32_t step, bool fused, const char *t
             buf_append(&st->text, &c, 1);
             return 0;
         }
-        return flush_fallback(s, step, fused) || push(s, step + 1, fused, text, bytes) ? -1 : 0;
+        return flush_fallback(s, step, fused) < 0 ? -1 : push(s, step + 1, fused, text, bytes);
     }
     case TOK_DEC_FUSE:
         return push(s, step + 1, true, text, bytes);
@@ -211,13 +211,13 @@ static int push(struct token_stream *s, uint32_t step, bool fused, const char *t
     case TOK_DEC_REPLACE:
         st->text.len = 0;
         if (pre_replace(s->tok, s->first + step, s->regex, text, bytes, pre_growth_limit(bytes),
-                        &st->text, NULL, s->err)) {
+                        &st->text, NULL, s->err) < 0) {
             return -1;
         }
         return push(s, step + 1, fused, st->text.data, st->text.len);
     case TOK_DEC_JOIN:
         if (st->n_tokens++ &&
-            push(s, step + 1, fused, tokenizer_span(s->tok, t->content), t->content.bytes)) {
+            push(s, step + 1, fused, tokenizer_span(s->tok, t->content), t->content.bytes) < 0) {
             return -1;
         }
         return push(s, step + 1, fused, text, bytes);

@@ -163,7 +163,7 @@ static int escape(struct dialect *d, enum escape *kind, uint32_t *cp, const char
             d->p++;
             return read_hex(d, 0, cp);
         }
-        if (read_hex(d, 2, cp)) {
+        if (read_hex(d, 2, cp) < 0) {
             return -1;
         }
         return *cp < 0x80 ? 0 : refuse(d, "a \\xHH above 7f (a raw byte)");
@@ -187,7 +187,7 @@ static int class_item(struct dialect *d, struct buf *out, bool *single, uint32_t
     d->p++;
     enum escape kind;
     const char *set = NULL;
-    if (escape(d, &kind, cp, &set, out)) {
+    if (escape(d, &kind, cp, &set, out) < 0) {
         return -1;
     }
     *single = kind == ESCAPE_CHAR;
@@ -223,7 +223,7 @@ static int class_operand(struct dialect *d, struct buf *items, struct buf *neste
                 return refuse(d, "a nested class beside other items");
             }
             d->p++;
-            if (class_body(d, nested)) {
+            if (class_body(d, nested) < 0) {
                 return -1;
             }
             continue;
@@ -233,7 +233,7 @@ static int class_operand(struct dialect *d, struct buf *items, struct buf *neste
         }
         bool single, high_single;
         uint32_t low, high;
-        if (class_item(d, items, &single, &low)) {
+        if (class_item(d, items, &single, &low) < 0) {
             return -1;
         }
         if (!single) {
@@ -247,7 +247,7 @@ static int class_operand(struct dialect *d, struct buf *items, struct buf *neste
         struct buf unused = {0};
         int rc = class_item(d, &unused, &high_single, &high);
         buf_free(&unused);
-        if (rc) {
+        if (rc < 0) {
             return -1;
         }
         if (!high_single || high < low) {
@@ -275,7 +275,7 @@ static int class_body(struct dialect *d, struct buf *out) {
     }
     for (;;) {
         items.len = nested.len = 0;
-        if (class_operand(d, &items, &nested)) {
+        if (class_operand(d, &items, &nested) < 0) {
             goto out;
         }
         if (d->p >= d->end) {
@@ -395,7 +395,7 @@ static int escaped_atom(struct dialect *d, struct buf *out) {
     enum escape kind;
     uint32_t cp = 0;
     const char *set = NULL;
-    if (escape(d, &kind, &cp, &set, out)) {
+    if (escape(d, &kind, &cp, &set, out) < 0) {
         return -1;
     }
     if (kind == ESCAPE_CHAR) {

@@ -239,11 +239,10 @@ static int check_added(struct tokenizer *tok, struct err *err) {
     if (flagged != n) {
         return bad(err, "added tokens and token flags disagree");
     }
-    return check_matcher(tok, &tok->raw, TOK_MATCH_RAW, 0, err) ||
-                   check_matcher(tok, &tok->normalized, TOK_MATCH_NORMALIZED, TOK_ADDED_NORMALIZED,
-                                 err)
-               ? -1
-               : 0;
+    if (check_matcher(tok, &tok->raw, TOK_MATCH_RAW, 0, err) < 0) {
+        return -1;
+    }
+    return check_matcher(tok, &tok->normalized, TOK_MATCH_NORMALIZED, TOK_ADDED_NORMALIZED, err);
 }
 
 /* ---- steps ----------------------------------------------------------------------------------- */
@@ -348,7 +347,7 @@ static int open_steps(struct tokenizer *tok, struct err *err) {
         enum stage stage = i < h->n_normalizers                         ? STAGE_NORMALIZER
                            : i < h->n_normalizers + h->n_pre_tokenizers ? STAGE_PRE_TOKENIZER
                                                                         : STAGE_DECODER;
-        if (open_step(tok, i, stage, &fused, err)) {
+        if (open_step(tok, i, stage, &fused, err) < 0) {
             return -1;
         }
     }
@@ -372,7 +371,7 @@ int tokenizer_open(const void *section, size_t section_bytes, struct tokenizer *
                    struct err *err) {
     const uint8_t *base = section;
     *out = NULL;
-    if (check_header(base, section_bytes, err)) {
+    if (check_header(base, section_bytes, err) < 0) {
         return -1;
     }
     const struct tok_header *h = section;
@@ -391,8 +390,8 @@ int tokenizer_open(const void *section, size_t section_bytes, struct tokenizer *
     tok->suffix = (const void *)(base + h->tables[TOK_SUFFIX].offset);
     tok->chat_template = (const char *)base + h->tables[TOK_CHAT_TEMPLATE].offset;
     tok->chat_template_bytes = h->tables[TOK_CHAT_TEMPLATE].bytes;
-    if (check_tokens(tok, err) || check_hash_tables(tok, err) || check_added(tok, err) ||
-        open_steps(tok, err)) {
+    if (check_tokens(tok, err) < 0 || check_hash_tables(tok, err) < 0 ||
+        check_added(tok, err) < 0 || open_steps(tok, err) < 0) {
         tokenizer_close(tok);
         return -1;
     }

@@ -88,8 +88,8 @@ static int cut_by_pattern(struct cutter *c, uint32_t step, size_t bytes) {
         regex_start(&it, tok->regexes[step], c->text, bytes);
         int more;
         while ((more = regex_next(&it, c->enc->regex, &start, &end, c->enc->err)) > 0) {
-            if ((start > done && cut_stretch(c, done, start, false)) ||
-                cut_stretch(c, start, end, true)) {
+            if ((start > done && cut_stretch(c, done, start, false) < 0) ||
+                cut_stretch(c, start, end, true) < 0) {
                 return -1;
             }
             done = end;
@@ -102,14 +102,14 @@ static int cut_by_pattern(struct cutter *c, uint32_t step, size_t bytes) {
         size_t len = tok->steps[step].pattern.bytes;
         while ((hit = memmem(c->text + done, bytes - done, want, len))) {
             start = (size_t)(hit - c->text);
-            if ((start > done && cut_stretch(c, done, start, false)) ||
-                cut_stretch(c, start, start + len, true)) {
+            if ((start > done && cut_stretch(c, done, start, false) < 0) ||
+                cut_stretch(c, start, start + len, true) < 0) {
                 return -1;
             }
             done = start + len;
         }
     }
-    if (done < bytes && cut_stretch(c, done, bytes, false)) {
+    if (done < bytes && cut_stretch(c, done, bytes, false) < 0) {
         return -1;
     }
     return cut_finish(c);
@@ -122,14 +122,15 @@ static int cut_by_class(struct cutter *c, bool (*in_class)(uint32_t), size_t byt
         uint32_t cp;
         size_t len = text_get(c->text + i, &cp);
         if (in_class(cp)) {
-            if ((i > done && cut_stretch(c, done, i, false)) || cut_stretch(c, i, i + len, true)) {
+            if ((i > done && cut_stretch(c, done, i, false) < 0) ||
+                cut_stretch(c, i, i + len, true) < 0) {
                 return -1;
             }
             done = i + len;
         }
         i += len;
     }
-    if (done < bytes && cut_stretch(c, done, bytes, false)) {
+    if (done < bytes && cut_stretch(c, done, bytes, false) < 0) {
         return -1;
     }
     return cut_finish(c);
@@ -150,7 +151,7 @@ static int cut_words(struct cutter *c, size_t bytes) {
             kind = k;
             i += len;
         }
-        if (kind > 0 && cut_piece(c, start, i)) {
+        if (kind > 0 && cut_piece(c, start, i) < 0) {
             return -1;
         }
     }
@@ -229,13 +230,13 @@ static int run_metaspace(struct encoder *enc, uint32_t step, const char *text, s
     const char *hit;
     while ((hit = memmem(out->data + done, out->len - done, mark, mark_bytes))) {
         size_t start = (size_t)(hit - out->data);
-        if ((start > done && cut_stretch(&c, done, start, false)) ||
-            cut_stretch(&c, start, start + mark_bytes, true)) {
+        if ((start > done && cut_stretch(&c, done, start, false) < 0) ||
+            cut_stretch(&c, start, start + mark_bytes, true) < 0) {
             return -1;
         }
         done = start + mark_bytes;
     }
-    if (done < out->len && cut_stretch(&c, done, out->len, false)) {
+    if (done < out->len && cut_stretch(&c, done, out->len, false) < 0) {
         return -1;
     }
     return cut_finish(&c);
@@ -371,7 +372,7 @@ int pre_normalize(struct encoder *enc, const char **text, size_t *bytes, bool *a
             text_lowercase(*text, *bytes, out);
             break;
         case TOK_NORM_REPLACE:
-            if (pre_replace(tok, i, enc->regex, *text, *bytes, limit, out, &gone, enc->err)) {
+            if (pre_replace(tok, i, enc->regex, *text, *bytes, limit, out, &gone, enc->err) < 0) {
                 return -1;
             }
             break;

@@ -39,7 +39,7 @@ struct regex *regex_compile(const char *pattern, size_t bytes, struct err *err) 
         err_set(err, "pattern of %zu bytes; at most %d are supported", bytes, TOK_MAX_PATTERN);
         goto out;
     }
-    if (regex_translate(pattern, bytes, &translated, err)) {
+    if (regex_translate(pattern, bytes, &translated, err) < 0) {
         goto out;
     }
     context = pcre2_compile_context_create(NULL);

@@ -168,7 +168,7 @@ static int mix_sequences(struct calib *c, uint32_t layer, const volatile sig_ato
         c->batch_first = c->seqs[i].first;
         state_cut(&c->state, 0);
         forward_mixer(&c->forward, &c->weights, layer, &b, c->x + (size_t)c->batch_first * a->dim);
-        status = stop_check(stop, err) ? -1 : 0;
+        status = stop_check(stop, err) < 0 ? -1 : 0;
     }
     state_close(&c->state);
     free(only);
@@ -193,7 +193,7 @@ static int run_layer(struct calib *c, uint32_t layer, struct progress *progress,
         c->batch_first = first;
         if (forward_ffn(&c->forward, &c->weights, layer, &b, c->x + (size_t)first * a->dim, err) <
                 0 ||
-            stop_check(stop, err)) {
+            stop_check(stop, err) < 0) {
             return -1;
         }
         progress_update(progress, (uint64_t)layer * c->n_rows + first + n);

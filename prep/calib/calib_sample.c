@@ -174,7 +174,7 @@ static int draw_text(struct sampler *s, uint32_t i, uint32_t most, uint32_t *n, 
     while (*n < most) {
         struct corm_error error;
         const float *logits;
-        if (stop_check(s->stop, err)) {
+        if (stop_check(s->stop, err) < 0) {
             return -1;
         }
         if (corm_session_eval(s->session, s->ids + done, *n - done, false, &logits, &error) < 0) {

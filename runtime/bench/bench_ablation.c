@@ -343,7 +343,7 @@ static int sample_b0(struct ablation *a, uint64_t *ns, uint64_t *stall_ns, struc
     for (int i = 0; i < MOST && *ns < ENOUGH_NS; i++) {
         struct sample s;
         int status = run_row(a, B0, &s, err);
-        if (status) {
+        if (status != 0) {
             return status;
         }
         *ns += s.ns;
@@ -365,7 +365,7 @@ static int choose_throttle(struct ablation *a, struct err *err) {
         uint64_t ns, stall_ns;
         a->base.throttle_bytes_per_s = rate;
         int status = sample_b0(a, &ns, &stall_ns, err);
-        if (status) {
+        if (status != 0) {
             return status;
         }
         double stall = part(stall_ns, ns), ratio = stall / (1 - stall);
@@ -398,7 +398,7 @@ static int measure_loss(struct ablation *a, struct err *err) {
         own.quiet = true;
         own.ram = NULL;
         int status = run_score(&call, &nats[lossy], err);
-        if (status) {
+        if (status != 0) {
             return status;
         }
     }

@@ -147,14 +147,14 @@ int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struc
         .measure = r->measure ? r->measure : &asked,
     };
     int status = budget_bytes("--ram", o->ram, true, &options.ram_bytes, err);
-    if (!status) {
+    if (status == 0) {
         status = budget_bytes("--vram", o->vram, false, &options.vram_bytes, err);
     }
-    if (!status && o->vram && (!o->device || strncmp(o->device, "cuda", 4) != 0)) {
+    if (status == 0 && o->vram && (!o->device || strncmp(o->device, "cuda", 4) != 0)) {
         err_set(err, "--vram %s: expected --device cuda with it", o->vram);
         status = CLI_USAGE;
     }
-    if (status) {
+    if (status != 0) {
         return status;
     }
     struct corm_error error;
@@ -199,7 +199,7 @@ int run_read(const char *path, struct buf *out, struct err *err) {
         } else if (out->len + (size_t)n > max_bytes) {
             rc = err_set(err, "%s: more than 1 GiB of text", name);
         }
-        if (n <= 0 || rc) {
+        if (n <= 0 || rc < 0) {
             break;
         }
         buf_append(out, piece, (size_t)n);

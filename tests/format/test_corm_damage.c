@@ -16,7 +16,7 @@
 /* Open, decode everything, verify. 0: the file was accepted. */
 static int read_all(const uint8_t *data, size_t bytes, struct err *err) {
     struct corm c;
-    if (corm_open_memory(&c, data, bytes, "x.corm", 0, err) != 0) {
+    if (corm_open_memory(&c, data, bytes, "x.corm", 0, err) < 0) {
         assert_null(c.map.data);
         return -1;
     }

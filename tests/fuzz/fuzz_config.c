@@ -14,7 +14,7 @@ static void round_trip(const struct arch *a) {
     struct arch again = {0};
     struct buf one = {0}, other = {0};
     arch_encode(a, &one);
-    if (arch_decode(&again, one.data, one.len, &err)) {
+    if (arch_decode(&again, one.data, one.len, &err) < 0) {
         abort();
     }
     arch_encode(&again, &other);

@@ -17,7 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     struct tokenizer *tok = NULL;
     struct err err = {0}, use = {0};
     if (hf_tokenizer_compile(&files, &section, &err) == 0) {
-        if (tokenizer_open(section.data, section.len, &tok, &err)) {
+        if (tokenizer_open(section.data, section.len, &tok, &err) < 0) {
             abort(); /* compiled, so it opens */
         }
         tokenizer_encode(tok, text, sizeof text - 1,

@@ -70,8 +70,8 @@ int main(int argc, char **argv) {
     struct corm_engine *engine;
     struct corm_session *session;
     struct corm_error error;
-    if (corm_engine_open(&engine, argv[1], &options, &error) != 0 ||
-        corm_session_open(&session, engine, &error) != 0) {
+    if (corm_engine_open(&engine, argv[1], &options, &error) < 0 ||
+        corm_session_open(&session, engine, &error) < 0) {
         fail(error.message, argv[1]);
     }
     routes.n_active = corm_engine_info(engine)->n_active;
@@ -80,7 +80,7 @@ int main(int argc, char **argv) {
         ids = made_up_ids(n, corm_engine_info(engine)->vocab);
     } else {
         char *text = read_text(argv[2], &bytes);
-        if (corm_tokenize(engine, text, bytes, false, true, &ids, &n_ids, &error) != 0) {
+        if (corm_tokenize(engine, text, bytes, false, true, &ids, &n_ids, &error) < 0) {
             fail(error.message, argv[2]);
         }
         free(text);
@@ -97,12 +97,12 @@ int main(int argc, char **argv) {
     }
     if (argc == 7) {
         FILE *file = fopen(argv[6], "w");
-        if (!file || corm_session_eval(session, ids, skip, false, NULL, &error) != 0) {
+        if (!file || corm_session_eval(session, ids, skip, false, NULL, &error) < 0) {
             fail(file ? error.message : "cannot write", argv[6]);
         }
         routes.file = file;
         for (size_t i = skip; i < n; i++) {
-            if (corm_session_eval(session, ids + i, 1, false, NULL, &error) != 0) {
+            if (corm_session_eval(session, ids + i, 1, false, NULL, &error) < 0) {
                 fail(error.message, argv[1]);
             }
         }

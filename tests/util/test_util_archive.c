@@ -270,7 +270,7 @@ static int fill_trunk(struct corm_writer *w, const struct arch *a, const struct 
 
 int archive_fill(struct corm_writer *w, const struct arch *a, const struct archive_options *o,
                  struct err *err) {
-    if (fill_trunk(w, a, o, err) != 0) {
+    if (fill_trunk(w, a, o, err) < 0) {
         return -1;
     }
     for (uint32_t l = 0; l < a->n_layers; l++) {
@@ -309,10 +309,10 @@ int archive_write(const char *path, const struct arch *a, const struct archive_o
                                      .compress_hot = o->compress_hot,
                                      .raw_above_ratio = o->raw_above_ratio};
     struct corm_writer *w;
-    if (corm_write_open(&w, path, a, &opt, err) != 0) {
+    if (corm_write_open(&w, path, a, &opt, err) < 0) {
         return -1;
     }
-    if (archive_fill(w, a, o, err) != 0) {
+    if (archive_fill(w, a, o, err) < 0) {
         corm_write_abort(w);
         return -1;
     }
@@ -334,7 +334,7 @@ struct archive_options archive_defaults(const char *trunk, const char *expert) {
 uint8_t *archive_load(const char *path, size_t *bytes) {
     struct err err = {0};
     uint8_t *data;
-    if (file_read(path, 1u << 30, &data, bytes, &err) != 0) {
+    if (file_read(path, 1u << 30, &data, bytes, &err) < 0) {
         die("%s", err.msg);
     }
     uint8_t *aligned = mem_alloc_aligned(*bytes);
