@@ -1,95 +1,14 @@
 #include "runtime/prefetch.h"
 
 #include <sched.h>
-#include <stdatomic.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "kernels/processor.h"
+#include "runtime/prefetch_internal.h"
 
-enum {
-    NIL = -1,          /* end of a list, as uint32_t */
-    AWAKE_NS = 100000, /* looking for work before sleeping: about two wake-ups */
-};
-static const uint64_t BUSY_WINDOW_NS = 50 * 1000 * 1000;
+enum { AWAKE_NS = 100000 }; /* looking for work before sleeping: about two wake-ups */
 
-struct queue {
-    uint32_t head, tail;
-};
-
-struct prefetch {
-    struct cache *cache;
-    const struct corm *archive;
-    struct fill fill;
-    struct queue queues[PREFETCH_CLASSES];
-    pthread_cond_t work;  /* a request came, a slot became free, or stop */
-    pthread_cond_t ready; /* an expert that is waited for is there, or a failure */
-    /* Counters of the same events, for those who look for them awake. */
-    atomic_uint work_seq, ready_seq;
-    uint32_t n_asleep;     /* I/O threads in wait for `work` */
-    bool looking, waiting; /* an I/O thread looks for work awake; the forward thread sleeps */
-    pthread_t *threads;
-    uint32_t n_threads;
-    struct filler own; /* the forward thread's */
-    bool stop, split_reads, awake;
-    bool overlaps; /* the I/O thread has the disk begin on a run while it checks the one before */
-    struct err failure;
-    uint64_t stall_ns;
-    float *guess_p; /* [n_records] probability of the last guess */
-    /* How busy the link is with demands: runs of them in flight, since when there is one, the time
-     * with at least one before that, and its share in the last window. */
-    uint32_t n_demands;
-    uint64_t demands_since_ns, demand_ns, window_demand_ns, window_start_ns;
-    float busy;
-};
-
-/* ---- queue [locked] ---- */
-
-static void queue_push(struct prefetch *p, enum prefetch_class class, uint32_t chunk) {
-    struct queue *q = &p->queues[class];
-    struct cache_chunk *k = &p->cache->chunks[chunk];
-    k->state = CACHE_QUEUED;
-    k->class = (uint8_t) class;
-    k->next = (uint32_t)NIL;
-    k->prev = q->tail;
-    if (q->tail != (uint32_t)NIL) {
-        p->cache->chunks[q->tail].next = chunk;
-    } else {
-        q->head = chunk;
-    }
-    q->tail = chunk;
-}
-
-static void queue_remove(struct prefetch *p, uint32_t chunk) {
-    struct cache_chunk *chunks = p->cache->chunks, *k = &chunks[chunk];
-    struct queue *q = &p->queues[k->class];
-    *(k->prev != (uint32_t)NIL ? &chunks[k->prev].next : &q->head) = k->next;
-    *(k->next != (uint32_t)NIL ? &chunks[k->next].prev : &q->tail) = k->prev;
-}
-
-/* Something to do for an I/O thread: one that is awake will see it, else one is woken. */
-static void announce_work(struct prefetch *p) {
-    atomic_fetch_add_explicit(&p->work_seq, 1, memory_order_release);
-    if (!p->looking && p->n_asleep > 0) {
-        pthread_cond_signal(&p->work);
-    }
-}
-
-static void announce_ready(struct prefetch *p) {
-    atomic_fetch_add_explicit(&p->ready_seq, 1, memory_order_release);
-    if (p->waiting) {
-        pthread_cond_signal(&p->ready);
-    }
-}
-
-static bool any_queued(const struct prefetch *p) {
-    for (int i = 0; i < PREFETCH_CLASSES; i++) {
-        if (p->queues[i].head != (uint32_t)NIL) {
-            return true;
-        }
-    }
-    return false;
-}
+/* ---- waiting ---- */
 
 /* Look for a change of `seq` for a moment, the lock given up meanwhile. True where it changed. */
 static bool look_awake(struct prefetch *p, atomic_uint *seq) {
@@ -110,158 +29,15 @@ static bool look_awake(struct prefetch *p, atomic_uint *seq) {
     return changed || atomic_load_explicit(seq, memory_order_relaxed) != before;
 }
 
-/* ---- runs ---- */
-
-/* Whether chunk `id` may be read together with the run's others. */
-static bool goes_along(const struct prefetch *p, const struct fill_run *run, uint32_t id) {
-    const struct corm *a = p->archive;
-    if (fill_bytes(a, run->first, id) > FILL_REQUEST_BYTES ||
-        cache_uses_slot(p->cache, id) != cache_uses_slot(p->cache, run->first)) {
-        return false;
-    }
-    const struct corm_record *rec = &a->records[p->cache->chunks[id].record];
-    uint32_t here = 3 * (id - rec->first_chunk) / rec->n_chunks,
-             first = 3 * (run->first - rec->first_chunk) / rec->n_chunks;
-    return !p->split_reads || here == first;
-}
-
-/* [locked] Take over what the cache evicted from the mapping, the last first: an expert's chunks go
- * from its end, so that they come in order here and become one span. What finds no room stays for
- * the next run. */
-static void take_unmapped(struct prefetch *p, struct fill_run *run) {
-    struct cache *c = p->cache;
-    while (c->n_unmapped > 0) {
-        const struct corm_chunk *k = &p->archive->chunks[c->unmapped[c->n_unmapped - 1]];
-        struct fill_span *s = run->n_unmapped ? &run->unmapped[run->n_unmapped - 1] : NULL;
-        if (s && align_up(s->offset + s->bytes, CORM_CHUNK_ALIGN) == k->offset) {
-            s->bytes = k->offset + k->stored_bytes - s->offset;
-        } else if (run->n_unmapped < FILL_MAX_RUN) {
-            run->unmapped[run->n_unmapped++] = (struct fill_span){k->offset, k->stored_bytes};
-        } else {
-            return;
-        }
-        c->n_unmapped--;
-    }
-}
-
-/* [locked] The first request of a class and its queued neighbours, as far as slots go. */
-static void take_from(struct prefetch *p, enum prefetch_class class, struct fill_run *run) {
-    struct cache *c = p->cache;
-    run->demanded = class == PREFETCH_DEMANDED;
-    run->first = p->queues[class].head;
-    run->n = run->n_unmapped = 0;
-    enum cache_claim claim = run->demanded ? CACHE_CLAIM_DEMAND : CACHE_CLAIM_GUESS;
-    while (run->n < FILL_MAX_RUN && run->first + run->n < p->archive->n_chunks) {
-        uint32_t id = run->first + run->n;
-        const struct cache_chunk *k = &c->chunks[id];
-        if (k->state != CACHE_QUEUED || k->class != class ||
-            k->record != c->chunks[run->first].record) {
-            break;
-        }
-        if (run->n > 0 && !goes_along(p, run, id)) {
-            break;
-        }
-        int32_t slot = CACHE_NO_SLOT;
-        if (cache_uses_slot(c, id)) {
-            slot = cache_slot_take(c, claim, p->guess_p[k->record]);
-            if (slot == CACHE_NO_SLOT) {
-                break;
-            }
-        }
-        queue_remove(p, id);
-        c->chunks[id].state = CACHE_LOADING;
-        run->slots[run->n++] = slot;
-    }
-    if (c->n_unmapped > 0) {
-        take_unmapped(p, run);
-    }
-}
-
-/* [locked] The most urgent run. n = 0: nothing to do, or demands wait for a slot. A guess that may
- * evict nothing is dropped. */
-static void take_run(struct prefetch *p, struct fill_run *run) {
-    run->n = 0;
-    run->begun.yes = false;
-    for (int i = 0; i < PREFETCH_CLASSES && run->n == 0; i++) {
-        enum prefetch_class class = (enum prefetch_class)i;
-        while (run->n == 0 && p->queues[class].head != (uint32_t)NIL) {
-            take_from(p, class, run);
-            if (run->n == 0 && class == PREFETCH_DEMANDED) {
-                return;
-            }
-            if (run->n == 0) {
-                p->cache->chunks[run->first].state = CACHE_ABSENT;
-                queue_remove(p, run->first);
-            }
-        }
-    }
-}
-
-/* [locked] Publish what was filled; drop the rest. */
-static void finish_run(struct prefetch *p, const struct fill_run *run, uint32_t n_filled) {
-    struct cache *c = p->cache;
-    for (uint32_t i = 0; i < run->n; i++) {
-        uint32_t chunk = run->first + i;
-        int32_t slot = run->slots[i];
-        if (i < n_filled) {
-            const struct corm_chunk *k = &p->archive->chunks[chunk];
-            cache_publish(c, chunk, slot, run->data[i]);
-            bool guess = !run->demanded, wanted = c->chunks[chunk].leases > 0;
-            c->chunks[chunk].guessed = guess && !wanted;
-            c->count.guessed_bytes += guess ? k->stored_bytes : 0;
-            c->count.useful_bytes += guess && wanted ? k->stored_bytes : 0;
-            c->count.read_bytes += k->stored_bytes;
-            c->count.decoded_bytes +=
-                cache_is_packed(c, chunk) ? k->stored_bytes : corm_chunk_raw_bytes(p->archive, k);
-            continue;
-        }
-        c->chunks[chunk].state = CACHE_ABSENT;
-        if (slot != CACHE_NO_SLOT) {
-            cache_slot_give(c, slot);
-        }
-    }
-}
-
-/* [locked] A demanded run begins, or ends. Several in flight, each by a thread of its own, share
- * the one link: their time counts once. */
-static void demand_begins(struct prefetch *p) {
-    if (p->n_demands++ == 0) {
-        p->demands_since_ns = clock_ns();
-    }
-}
-
-static void demand_ends(struct prefetch *p) {
-    if (--p->n_demands == 0) {
-        p->demand_ns += clock_ns() - p->demands_since_ns;
-    }
-}
-
-/* [locked] A run that was taken will be served. Another thread is woken for what is left in the
- * queue, so that one wake-up for a request is enough. */
-static void start_run(struct prefetch *p, const struct fill_run *run) {
-    if (any_queued(p)) {
-        announce_work(p);
-    }
-    if (run->demanded) {
-        demand_begins(p);
-    }
-}
-
-/* [locked] Publish what was filled of a run that was started. */
-static void end_run(struct prefetch *p, const struct fill_run *run, uint32_t n_filled) {
-    finish_run(p, run, n_filled);
-    if (run->demanded) {
-        demand_ends(p);
-    }
-}
+/* ---- serving ---- */
 
 /* Take the most urgent run and have the disk begin on it. */
 static void begin_next(struct prefetch *p, struct fill_run *next) {
     pthread_mutex_lock(&p->cache->lock);
     if (!p->stop && !p->failure.set) {
-        take_run(p, next);
+        prefetch_take_run(p, next);
         if (next->n > 0) {
-            start_run(p, next);
+            prefetch_start_run(p, next);
         }
     }
     pthread_mutex_unlock(&p->cache->lock);
@@ -286,13 +62,13 @@ static void serve(struct prefetch *p, struct filler *f, struct fill_run *run,
         n_filled = fill_land(&p->fill, f, run, &err);
     }
     pthread_mutex_lock(&c->lock);
-    end_run(p, run, n_filled);
+    prefetch_end_run(p, run, n_filled);
     if (err.set && !p->failure.set) {
         p->failure = err;
     }
     const struct cache_record *r = &c->records[c->chunks[run->first].record];
     if (p->failure.set || (r->leases > 0 && r->n_waiting == 0)) {
-        announce_ready(p);
+        prefetch_announce_ready(p);
     }
 }
 
@@ -320,9 +96,9 @@ static void *io_main(void *arg) {
     pthread_mutex_lock(&p->cache->lock);
     while (!p->stop) {
         if (run->n == 0 && !p->failure.set) {
-            take_run(p, run);
+            prefetch_take_run(p, run);
             if (run->n > 0) {
-                start_run(p, run);
+                prefetch_start_run(p, run);
             }
         }
         if (run->n > 0) {
@@ -346,7 +122,7 @@ static void *io_main(void *arg) {
         p->n_asleep--;
     }
     if (run->n > 0) {
-        end_run(p, run, 0);
+        prefetch_end_run(p, run, 0);
     }
     pthread_mutex_unlock(&p->cache->lock);
     filler_free(&f);
@@ -364,9 +140,7 @@ int prefetch_open(struct prefetch **out, struct cache *cache, const struct prefe
     p->window_start_ns = clock_ns();
     p->split_reads = opt->split_reads;
     p->awake = opt->awake;
-    for (int i = 0; i < PREFETCH_CLASSES; i++) {
-        p->queues[i] = (struct queue){(uint32_t)NIL, (uint32_t)NIL};
-    }
+    prefetch_queue_open(p);
     pthread_cond_init(&p->work, NULL);
     pthread_cond_init(&p->ready, NULL);
     if (fill_open(&p->fill, cache, opt->device, opt->way, opt->throttle, err) < 0) {
@@ -435,11 +209,11 @@ static bool demand_one(struct prefetch *p, const struct prefetch_need *need) {
         }
         k->guessed = false;
         if (k->state == CACHE_QUEUED && k->class != PREFETCH_DEMANDED) {
-            queue_remove(p, chunk);
+            prefetch_queue_remove(p, chunk);
             k->state = CACHE_ABSENT;
         }
         if (k->state == CACHE_ABSENT) {
-            queue_push(p, PREFETCH_DEMANDED, chunk);
+            prefetch_queue_push(p, PREFETCH_DEMANDED, chunk);
         }
         missing |= k->state != CACHE_READY;
     }
@@ -454,9 +228,8 @@ void prefetch_demand(struct prefetch *p, const struct prefetch_need *needs, uint
     }
     cache_routed(p->cache);
     /* A single expert, and nothing to compute meanwhile: the forward thread reads it itself. */
-    if (p->queues[PREFETCH_DEMANDED].head != (uint32_t)NIL &&
-        (p->awake || missing > 1 || missing < n)) {
-        announce_work(p);
+    if (prefetch_queued(p, PREFETCH_DEMANDED) && (p->awake || missing > 1 || missing < n)) {
+        prefetch_announce_work(p);
     }
     pthread_mutex_unlock(&p->cache->lock);
 }
@@ -487,11 +260,11 @@ void prefetch_look(struct prefetch *p, const struct prefetch_need *needs, uint32
  * read. */
 static void pass_time(struct prefetch *p) {
     struct fill_run run = {0};
-    if (p->queues[PREFETCH_DEMANDED].head != (uint32_t)NIL) {
-        take_from(p, PREFETCH_DEMANDED, &run);
+    if (prefetch_queued(p, PREFETCH_DEMANDED)) {
+        prefetch_take_from(p, PREFETCH_DEMANDED, &run);
     }
     if (run.n > 0) {
-        start_run(p, &run);
+        prefetch_start_run(p, &run);
         serve(p, &p->own, &run, NULL);
     } else if (!p->awake || !look_awake(p, &p->ready_seq)) {
         p->waiting = true;
@@ -552,8 +325,8 @@ void prefetch_release(struct prefetch *p, const struct prefetch_need *needs, uin
         cache_touch(c, c->chunks[need->first].record);
     }
     /* Demands that are still queued may be waiting for a slot. */
-    if (n > 0 && p->queues[PREFETCH_DEMANDED].head != (uint32_t)NIL) {
-        announce_work(p);
+    if (n > 0 && prefetch_queued(p, PREFETCH_DEMANDED)) {
+        prefetch_announce_work(p);
     }
     pthread_mutex_unlock(&c->lock);
 }
@@ -563,25 +336,13 @@ void prefetch_release(struct prefetch *p, const struct prefetch_need *needs, uin
 void prefetch_drop_guesses(struct prefetch *p) {
     pthread_mutex_lock(&p->cache->lock);
     for (int i = PREFETCH_NEXT; i < PREFETCH_CLASSES; i++) {
-        while (p->queues[i].head != (uint32_t)NIL) {
+        while (prefetch_queued(p, i)) {
             uint32_t chunk = p->queues[i].head;
-            queue_remove(p, chunk);
+            prefetch_queue_remove(p, chunk);
             p->cache->chunks[chunk].state = CACHE_ABSENT;
         }
     }
     pthread_mutex_unlock(&p->cache->lock);
-}
-
-/* [locked] Share of the last window in which the link served demands. */
-static float link_busy(struct prefetch *p) {
-    uint64_t now = clock_ns(), passed = now - p->window_start_ns;
-    if (passed >= BUSY_WINDOW_NS) {
-        uint64_t served = p->demand_ns + (p->n_demands > 0 ? now - p->demands_since_ns : 0);
-        p->busy = (float)(served - p->window_demand_ns) / (float)passed;
-        p->window_start_ns = now;
-        p->window_demand_ns = served;
-    }
-    return p->busy;
 }
 
 /* [locked] Whether a chunk of `need` is neither in memory nor on its way. */
@@ -609,7 +370,7 @@ void prefetch_guess(struct prefetch *p, const struct prefetch_need *needs, const
     struct cache *c = p->cache;
     bool queued = false;
     pthread_mutex_lock(&c->lock);
-    float u = link_busy(p);
+    float u = prefetch_link_busy(p);
     for (uint32_t j = 0; j < n; j++) {
         const struct prefetch_need *need = &needs[j];
         uint32_t record = c->chunks[need->first].record;
@@ -622,7 +383,7 @@ void prefetch_guess(struct prefetch *p, const struct prefetch_need *needs, const
             if (!prefetch_needs(need, i) || c->chunks[need->first + i].state != CACHE_ABSENT) {
                 continue;
             }
-            queue_push(p, ahead == 1 ? PREFETCH_NEXT : PREFETCH_LATER, need->first + i);
+            prefetch_queue_push(p, ahead == 1 ? PREFETCH_NEXT : PREFETCH_LATER, need->first + i);
             queued = true;
         }
     }
@@ -630,7 +391,7 @@ void prefetch_guess(struct prefetch *p, const struct prefetch_need *needs, const
         cache_guessed(c, c->records[c->chunks[needs[0].first].record].layer, ahead);
     }
     if (queued) {
-        announce_work(p);
+        prefetch_announce_work(p);
     }
     pthread_mutex_unlock(&c->lock);
 }
