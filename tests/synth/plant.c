@@ -18,6 +18,10 @@ static const float NORM_SIGMA = 0.1f, HEAD_NOISE = 0.3f, BIAS_SIGMA = 0.1f;
 static const double SHARED_PART = 0.4;
 /* Energy of a token's own part that is left in attention's average over the context. */
 static const double CONTEXT_OWN = 0.15;
+/* Of normal z: E[sigmoid(z)^2], E[silu(z)^2]. */
+static const double SIGMOID_ENERGY = 0.293, SILU_ENERGY = 0.356;
+/* Mean rate at which a delta net forgets: a tenth of its state with each token. */
+static const float DELTA_RATE = 0.125f;
 
 struct plant_shape plant_preset(int preset) {
     struct plant_shape s = {.family = OLMOE,
@@ -94,12 +98,22 @@ static void unit_vector(const struct plant *p, uint64_t stream, float *v) {
 
 /* ---- gains, so that a layer adds what `drift` says ---- */
 
-static double silu(double z) {
-    return z / (1 + exp(-z));
+static double at_most(double z, double limit) {
+    return z < limit ? z : limit;
 }
 
-/* Mean of (silu(gate) * up * down's scale)^2 over neurons and inputs. */
-static double neuron_energy(const struct plant *p) {
+/* What the gate and up projections of a neuron make, as the rule has it. */
+static double activation(const struct ffn_rule *r, double gate, double up) {
+    if (r->act == FFN_SWIGLU_OAI) {
+        gate = at_most(gate, (double)r->limit);
+        up = -at_most(-at_most(up, (double)r->limit), (double)r->limit) + 1;
+        return gate / (1 + exp(-(double)r->alpha * gate)) * up;
+    }
+    return gate / (1 + exp(-gate)) * up;
+}
+
+/* Mean of (activation * down's scale)^2 over neurons and inputs. */
+static double neuron_energy(const struct plant *p, const struct ffn_rule *rule) {
     const struct plant_shape *s = &p->shape;
     uint64_t key = random_u64(s->seed, UINT64_C(0x656e6572));
     double sum = 0, own = sqrt(1 - s->alike * s->alike);
@@ -111,14 +125,14 @@ static double neuron_energy(const struct plant *p) {
         }
         double gate = exp(s->gate_sigma * z[0]) * z[3];
         double up = exp(s->up_sigma * z[1]) * (s->alike * z[3] + own * z[4]);
-        double c = silu(gate) * up * exp(s->down_sigma * z[2]);
+        double c = activation(rule, gate, up) * exp(s->down_sigma * z[2]);
         sum += c * c;
     }
     return sum / DRAWS;
 }
 
 /* Mean of the sum of the chosen experts' squared weights. */
-static double weight_energy(const struct plant *p) {
+static double weight_energy(const struct plant *p, const struct route_rule *rule) {
     const struct arch *a = &p->arch;
     uint64_t key = random_u64(p->shape.seed, UINT64_C(0x77656967));
     float *z = mem_calloc(a->n_experts, sizeof *z);
@@ -140,23 +154,39 @@ static double weight_energy(const struct plant *p) {
             squares += (double)z[best] * z[best];
             z[best] = 0;
         }
-        double norm = a->norm_topk ? chosen : all;
+        double norm = rule->renorm ? chosen : all;
         total += squares / (norm * norm);
     }
     free(z);
     return total / DRAWS;
 }
 
-static void set_gains(struct plant *p) {
+/* Energy of one number of what the mixer's output projection reads, and how many there are. */
+static double mixer_energy(const struct plant *p, const struct layer_kind *k) {
     const struct plant_shape *s = &p->shape;
-    double context = s->common + s->topic + CONTEXT_OWN;
-    double ffn = s->drift * (1 - s->attention), energy = neuron_energy(p);
-    double routed = s->shared ? ffn * (1 - SHARED_PART) : ffn;
-    p->attn_gain = (float)sqrt(s->drift * s->attention / (arch_q_dim(&p->arch) * context));
-    p->expert_gain = (float)sqrt(routed / (s->ffn * energy * weight_energy(p)));
-    if (s->shared) { /* E[sigmoid(z)^2] = 0.293 for normal z */
-        p->shared_gain = (float)sqrt(ffn * SHARED_PART / (s->shared * energy * 0.293));
+    if (k->mixer == MIXER_DELTA_NET) { /* normed heads, gated by silu */
+        return delta_v_dim(&k->delta) * SILU_ENERGY;
     }
+    double context = s->common + s->topic + CONTEXT_OWN;
+    return attention_q_dim(&k->att) * context * (k->att.gate ? SIGMOID_ENERGY : 1);
+}
+
+static struct plant_gains gains_of(const struct plant *p, const struct layer_kind *k) {
+    const struct plant_shape *s = &p->shape;
+    struct plant_gains g = {0};
+    double ffn = s->drift * (1 - s->attention), energy = neuron_energy(p, &k->ffn);
+    double routed = k->shared_dim ? ffn * (1 - SHARED_PART) : ffn;
+    g.mixer = (float)sqrt(s->drift * s->attention / mixer_energy(p, k));
+    g.expert = (float)sqrt(routed / (p->arch.ffn_dim * energy * weight_energy(p, &k->route)));
+    if (k->shared_dim) {
+        double switched = k->shared_gate ? SIGMOID_ENERGY : 1;
+        g.shared = (float)sqrt(ffn * SHARED_PART / (k->shared_dim * energy * switched));
+    }
+    return g;
+}
+
+static const struct plant_gains *gains_at(const struct plant *p, uint32_t layer) {
+    return &p->gains[p->arch.kind[layer]];
 }
 
 /* Factor on amplitudes: how much the stream has grown before `layer`. */
@@ -207,42 +237,46 @@ static int check_shape(const struct plant_shape *s, struct err *err) {
 static void fill_arch(struct arch *a, const struct plant_shape *s) {
     static const enum arch_qk_norm qk_norm[PLANT_FAMILIES] = {ARCH_QK_NORM_NONE, ARCH_QK_NORM_FULL,
                                                               ARCH_QK_NORM_NONE, ARCH_QK_NORM_HEAD};
+    uint32_t half = (uint32_t)s->head_dim / 2;
+    float *inv_freq = mem_calloc(half + 1, sizeof *inv_freq);
+    struct layer_kind *kinds = mem_calloc((size_t)s->layers, sizeof *kinds);
+    struct layer_kind kind = arch_plain_kind();
     a->family = mem_strdup(plant_families[s->family]);
     a->n_layers = (uint32_t)s->layers;
     a->dim = (uint32_t)s->dim;
     a->vocab = (uint32_t)s->vocab;
-    a->n_heads = (uint32_t)s->heads;
-    a->n_kv_heads = (uint32_t)s->kv_heads;
-    a->head_dim = a->rope_dim = (uint32_t)s->head_dim;
     a->ctx_max_tok = (uint32_t)s->ctx;
     a->norm_eps = s->family < QWEN2_MOE ? 1e-5f : 1e-6f;
-    a->rope_scale = 1;
-    a->rope_inv_freq = mem_calloc(a->rope_dim / 2 + 1, sizeof *a->rope_inv_freq);
-    for (uint32_t i = 0; i < a->rope_dim / 2; i++) {
-        a->rope_inv_freq[i] = powf(10000, -2.0f * (float)i / (float)a->rope_dim);
-    }
-    a->qkv_bias = s->family == QWEN2_MOE;
-    a->qk_norm = qk_norm[s->family];
-    a->window = mem_calloc(a->n_layers, sizeof *a->window);
-    a->moe = mem_calloc(a->n_layers, sizeof *a->moe);
-    for (uint32_t l = 0; l < a->n_layers; l++) {
-        a->moe[l] = 1;
-    }
+    a->embed_scale = 1;
     a->n_experts = (uint32_t)s->experts;
     a->n_active = (uint32_t)s->active;
     a->ffn_dim = (uint32_t)s->ffn;
-    a->norm_topk = s->family == MIXTRAL || s->family == QWEN3_MOE;
-    a->shared_dim = (uint32_t)s->shared;
-    a->shared_gate = s->shared > 0;
     a->gen_temperature = a->gen_top_p = a->gen_top_k = a->gen_repeat_penalty = -1;
+    for (uint32_t i = 0; i < half; i++) {
+        inv_freq[i] = powf(10000, -(float)i / (float)half);
+    }
+    kind.att.n_heads = (uint32_t)s->heads;
+    kind.att.n_kv_heads = (uint32_t)s->kv_heads;
+    kind.att.head_dim = (uint32_t)s->head_dim;
+    kind.att.qkv_bias = s->family == QWEN2_MOE;
+    kind.att.qk_norm = qk_norm[s->family];
+    kind.att.rope = arch_add_rope(a, 2 * half, inv_freq, 1);
+    kind.moe = 1;
+    kind.route.renorm = s->family == MIXTRAL || s->family == QWEN3_MOE;
+    kind.shared_dim = (uint32_t)s->shared;
+    kind.shared_gate = s->shared > 0;
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        kinds[l] = kind;
+    }
+    arch_set_kinds(a, kinds);
+    free(kinds);
+    free(inv_freq);
 }
 
-int plant_open(struct plant *p, const struct plant_shape *shape, struct err *err) {
-    *p = (struct plant){.shape = *shape};
-    if (check_shape(shape, err) < 0) {
-        return -1;
-    }
-    fill_arch(&p->arch, shape);
+int plant_open_arch(struct plant *p, const struct plant_shape *shape, struct arch *arch,
+                    struct err *err) {
+    *p = (struct plant){.shape = *shape, .arch = *arch};
+    *arch = (struct arch){0};
     if (arch_check(&p->arch, err) < 0) {
         return -1;
     }
@@ -260,8 +294,21 @@ int plant_open(struct plant *p, const struct plant_shape *shape, struct err *err
     for (uint32_t t = 0; t < p->lang.n_topics; t++) {
         unit_vector(p, 1 + t, p->topics + t * dim);
     }
-    set_gains(p);
+    p->gains = mem_calloc(p->arch.n_kinds, sizeof *p->gains);
+    for (uint32_t i = 0; i < p->arch.n_kinds; i++) {
+        p->gains[i] = gains_of(p, &p->arch.kinds[i]);
+    }
     return 0;
+}
+
+int plant_open(struct plant *p, const struct plant_shape *shape, struct err *err) {
+    struct arch arch = {0};
+    *p = (struct plant){0};
+    if (check_shape(shape, err) < 0) {
+        return -1;
+    }
+    fill_arch(&arch, shape);
+    return plant_open_arch(p, shape, &arch, err);
 }
 
 void plant_close(struct plant *p) {
@@ -269,6 +316,7 @@ void plant_close(struct plant *p) {
     lang_close(&p->lang);
     free(p->common);
     free(p->topics);
+    free(p->gains);
     *p = (struct plant){0};
 }
 
@@ -340,8 +388,23 @@ static double neuron_scale(const struct plant *p, const struct plant_tensor *t, 
     return exp(sigma[part] * gauss_at(&p->gauss, key, i));
 }
 
-static void gate_row(const struct plant *p, const struct plant_tensor *t, uint32_t i, float *row) {
-    scale_row(row, t->cols, neuron_scale(p, t, PART_GATE_SCALE, i) / sqrt(t->cols));
+float plant_neuron_sigma(const struct plant *p, const struct plant_tensor *t, uint32_t i) {
+    const struct plant_gains *gains = gains_at(p, t->layer);
+    double from_dim = 1 / sqrt(p->arch.dim), grown = growth(p, t->layer);
+    switch (t->slot) {
+    case SLOT_EXPERT_GATE:
+    case SLOT_MLP_GATE:
+        return (float)(neuron_scale(p, t, PART_GATE_SCALE, i) * from_dim);
+    case SLOT_EXPERT_UP:
+    case SLOT_MLP_UP:
+        return (float)(neuron_scale(p, t, PART_UP_SCALE, i) * from_dim);
+    case SLOT_EXPERT_DOWN:
+        return (float)(neuron_scale(p, t, PART_DOWN_SCALE, i) * gains->expert * grown);
+    case SLOT_MLP_DOWN:
+        return (float)(neuron_scale(p, t, PART_DOWN_SCALE, i) * gains->shared * grown);
+    default:
+        die("slot %d is no part of a neuron", (int)t->slot);
+    }
 }
 
 static void up_row(const struct plant *p, const struct plant_tensor *t, uint32_t i, float *row,
@@ -351,7 +414,7 @@ static void up_row(const struct plant *p, const struct plant_tensor *t, uint32_t
     noise(p, t, gate, i, scratch);
     scale_row(row, t->cols, sqrt(1 - alike * alike));
     add_scaled(row, t->cols, scratch, alike);
-    scale_row(row, t->cols, neuron_scale(p, t, PART_UP_SCALE, i) / sqrt(t->cols));
+    scale_row(row, t->cols, (double)plant_neuron_sigma(p, t, i));
 }
 
 static void finish_row(const struct plant *p, const struct plant_tensor *t, uint32_t i, float *row,
@@ -369,32 +432,46 @@ static void finish_row(const struct plant *p, const struct plant_tensor *t, uint
     case SLOT_FFN_NORM:
     case SLOT_Q_NORM:
     case SLOT_K_NORM:
+    case SLOT_DELTA_NORM:
         for (uint32_t j = 0; j < t->cols; j++) {
             row[j] = 1 + NORM_SIGMA * row[j];
         }
         return;
+    case SLOT_DELTA_RATE:
+        for (uint32_t j = 0; j < t->cols; j++) {
+            row[j] = DELTA_RATE * expf(row[j]);
+        }
+        return;
     case SLOT_EXPERT_GATE:
     case SLOT_MLP_GATE:
-        gate_row(p, t, i, row);
-        return;
+        gain = (double)plant_neuron_sigma(p, t, i);
+        break;
     case SLOT_EXPERT_UP:
     case SLOT_MLP_UP:
         up_row(p, t, i, row, scratch);
         return;
+    case SLOT_EXPERT_DOWN: /* plant_rows has the gain of each column */
+    case SLOT_MLP_DOWN:
+        return;
     case SLOT_Q_BIAS:
     case SLOT_K_BIAS:
     case SLOT_V_BIAS:
-    case SLOT_O_BIAS:
+    case SLOT_ROUTER_BIAS:
+    case SLOT_EXPERT_GATE_BIAS:
+    case SLOT_EXPERT_UP_BIAS:
+    case SLOT_DELTA_DT_BIAS:
         gain = BIAS_SIGMA;
         break;
+    case SLOT_O_BIAS: /* a part of what the branch adds */
+    case SLOT_EXPERT_DOWN_BIAS:
+        gain = BIAS_SIGMA * sqrt(p->shape.drift) * grown;
+        break;
     case SLOT_O:
-        gain = p->attn_gain * grown;
+    case SLOT_DELTA_OUT:
+        gain = gains_at(p, t->layer)->mixer * grown;
         break;
-    case SLOT_EXPERT_DOWN:
-        gain = p->expert_gain * grown;
-        break;
-    case SLOT_MLP_DOWN:
-        gain = p->shared_gain * grown;
+    case SLOT_SINKS:
+        gain = 1;
         break;
     case SLOT_ROUTER:
         gain = p->shape.router / sqrt(t->cols);
@@ -415,7 +492,7 @@ void plant_rows(const struct plant *p, const struct plant_tensor *t, uint32_t fi
     }
     if (t->slot == SLOT_EXPERT_DOWN || t->slot == SLOT_MLP_DOWN) { /* a column is a neuron */
         for (uint32_t j = 0; j < t->cols; j++) {
-            scratch[j] = (float)neuron_scale(p, t, PART_DOWN_SCALE, j);
+            scratch[j] = plant_neuron_sigma(p, t, j);
         }
         for (uint32_t i = 0; i < n; i++) {
             float *row = dst + (size_t)i * t->cols;

@@ -3,7 +3,8 @@
  *
  * Owns: the shapes (struct arch) of a preset or of given numbers; the constants of the planted
  * structure; any rows of any tensor, as f32, from seed and tensor alone.
- * Leaves to others: files (write), the language (lang), what came of it (measure).
+ * Leaves to others: files (write, straight), shapes of published models (shapes), the language
+ * (lang), what came of it (measure).
  * Threads: immutable after plant_open, so rows may be made by any number of threads.
  *
  * The structure. An embedding is a sum of three parts of given shares of its energy: one vector
@@ -43,18 +44,27 @@ extern const char *const plant_presets[];                    /* ends with NULL *
 /* The preset's numbers; seed 1. */
 struct plant_shape plant_preset(int preset);
 
+/* Entries of the matrices that write to the residual stream, before it has grown. */
+struct plant_gains {
+    float mixer, expert, shared;
+};
+
 struct plant {
     struct plant_shape shape;
     struct arch arch;
     struct lang lang;
     struct gauss gauss;
-    float *common;                             /* [dim], of length sqrt(dim) */
-    float *topics;                             /* [n_topics, dim], each of length sqrt(dim) */
-    float attn_gain, expert_gain, shared_gain; /* entries of o and down at growth 1 */
+    float *common;             /* [dim], of length sqrt(dim) */
+    float *topics;             /* [n_topics, dim], each of length sqrt(dim) */
+    struct plant_gains *gains; /* [arch.n_kinds] */
 };
 
 /* Fails, naming the option, where the shape makes no model. plant_close accepts what failed. */
 int plant_open(struct plant *p, const struct plant_shape *shape, struct err *err);
+/* The same around a model that is described already: `arch` is taken over, and of the shape only
+ * what is not in it counts (the language, the planted structure, the seed). */
+int plant_open_arch(struct plant *p, const struct plant_shape *shape, struct arch *arch,
+                    struct err *err);
 void plant_close(struct plant *p);
 
 /* One tensor; `layer` and `expert` count where the slot's scope has them. */
@@ -69,5 +79,8 @@ struct plant_tensor plant_tensor(const struct plant *p, enum slot_id slot, uint3
 /* Rows [first, first + n): dst [n, cols]. `scratch` has cols floats. */
 void plant_rows(const struct plant *p, const struct plant_tensor *t, uint32_t first, uint32_t n,
                 float *dst, float *scratch);
+
+/* Standard deviation of the entries of neuron `i`'s gate or up row, or of its down column. */
+float plant_neuron_sigma(const struct plant *p, const struct plant_tensor *t, uint32_t i);
 
 #endif

@@ -1,19 +1,23 @@
-/* synth: checkpoints with planted structure, texts of their language, and how local their routing
- * is. */
+/* synth: checkpoints and archives with planted structure, texts of their language, and how local
+ * their routing is. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "format/cli.h"
 #include "tests/synth/measure.h"
 #include "tests/synth/plant.h"
+#include "tests/synth/shapes.h"
+#include "tests/synth/straight.h"
 #include "tests/synth/write.h"
 
 struct options {
     int preset, threads, seqs, seq_tok;
+    int published, routing, trunk, layers, chunk_neurons;
     struct plant_shape shape;
     uint64_t shard_bytes, n_tok, stream;
-    const char *output;
+    const char *output, *text;
     bool generate, quiet;
 };
 
@@ -72,6 +76,35 @@ static const struct cli_option write_rows[] = {
     {0}};
 static const struct cli_group write_group = {"Work", write_rows};
 
+static const char *const trunk_words[] = {"q8", "bf16", NULL};
+static const struct cli_option straight_rows[] = {
+    {"shape", 0, CLI_ENUM, FIELD(published), "NAME", "Whose numbers.", .words = shapes_names},
+    {"routing", 0, CLI_ENUM, FIELD(routing), "HOW",
+     "planted: experts are kept from token to token; uniform: the past tells nothing of them.",
+     .words = shapes_routings},
+    {"layers", 0, CLI_INT, FIELD(layers), "N", "Only the first N layers.", .min = 0,
+     .max = ARCH_MAX_LAYERS, .fallback = "all"},
+    {"trunk", 0, CLI_ENUM, FIELD(trunk), "CODEC", "Of the matrices that are no experts.",
+     .words = trunk_words},
+    {"chunk-neurons", 0, CLI_INT, FIELD(chunk_neurons), "N", "Neurons of a chunk.", .min = 32,
+     .max = 4096},
+    {"seed", 's', CLI_U64, FIELD(shape.seed), "N", "The same seed and shape give the same bytes."},
+    {0}};
+static const struct cli_group straight_group = {"Archive", straight_rows};
+
+static const struct cli_option straight_text_rows[] = {
+    {"text", 0, CLI_STRING, FIELD(text), "FILE", .help = "Write a text of its language, too."},
+    {"tokens", 'n', CLI_U64, FIELD(n_tok), "N", "Tokens of it."},
+    {"stream", 0, CLI_U64, FIELD(stream), "N", "Which text: others do not overlap it."},
+    {0}};
+static const struct cli_group straight_text_group = {"Text", straight_text_rows};
+
+static const struct cli_option straight_work_rows[] = {
+    {"threads", 't', CLI_INT, FIELD(threads), "N", "Threads.", .min = 1, .max = 256},
+    {"quiet", 'q', CLI_FLAG, FIELD(quiet), .help = "Print nothing but errors."},
+    {0}};
+static const struct cli_group straight_work_group = {"Work", straight_work_rows};
+
 static const struct cli_option text_rows[] = {
     {"tokens", 'n', CLI_U64, FIELD(n_tok), "N", "Tokens."},
     {"stream", 0, CLI_U64, FIELD(stream), "N", "Which text: others do not overlap it."},
@@ -129,20 +162,55 @@ static int run_write(const struct cli_call *call, struct err *err) {
     return rc;
 }
 
-static int run_text(const struct cli_call *call, struct err *err) {
-    const struct options *o = call->values;
-    struct lang lang = {0};
+/* A text of the language, to a file, or standard output where `path` is NULL. */
+static int put_text(const struct lang *l, const struct options *o, const char *path,
+                    struct err *err) {
     struct buf text = {0};
+    int rc = 0;
+    write_text(l, o->stream, o->n_tok, &text);
+    FILE *f = path ? fopen(path, "wb") : stdout;
+    if (!f || fwrite(text.data, 1, text.len, f) != text.len || (path && fclose(f) != 0)) {
+        rc = err_set(err, "%s: cannot write", path ? path : "standard output");
+    }
+    buf_free(&text);
+    return rc;
+}
+
+static int run_straight(const struct cli_call *call, struct err *err) {
+    const struct options *o = call->values;
+    struct progress_terminal terminal;
+    struct plant plant = {0};
+    struct corm_write_stats stats;
+    char *origin =
+        mem_printf("synth straight --shape %s --routing %s --trunk %s --chunk-neurons %d",
+                   shapes_names[o->published], shapes_routings[o->routing], trunk_words[o->trunk],
+                   o->chunk_neurons);
+    const struct straight_options how = {.trunk_codec = codec_by_name(trunk_words[o->trunk]),
+                                         .chunk_neurons = (uint32_t)o->chunk_neurons / 32 * 32,
+                                         .threads = (uint32_t)o->threads,
+                                         .origin = origin};
+    int rc = shapes_open(&plant, o->published, (enum shapes_routing)o->routing, (uint32_t)o->layers,
+                         o->shape.seed, err);
+    if (rc == 0) {
+        rc = straight_write(&plant, call->args.items[0], &how,
+                            progress_terminal_init(&terminal, stderr, o->quiet), &stats, err);
+    }
+    if (rc == 0 && o->text) {
+        rc = put_text(&plant.lang, o, o->text, err);
+    }
+    plant_close(&plant);
+    free(origin);
+    return rc;
+}
+
+static int run_text(const struct cli_call *call, struct err *err) {
+    struct lang lang = {0};
+    const struct options *o = call->values;
     int rc = write_read_lang(call->args.items[0], &lang, err);
     if (rc == 0) {
-        write_text(&lang, o->stream, o->n_tok, &text);
-        FILE *f = o->output ? fopen(o->output, "wb") : stdout;
-        if (!f || fwrite(text.data, 1, text.len, f) != text.len || (o->output && fclose(f) != 0)) {
-            rc = err_set(err, "%s: cannot write", o->output ? o->output : "standard output");
-        }
+        rc = put_text(&lang, o, o->output, err);
     }
     lang_close(&lang);
-    buf_free(&text);
     return rc;
 }
 
@@ -174,6 +242,10 @@ static const struct cli_command commands[] = {
     {"write", "write a checkpoint", run_write, .args = "DIR", .min_args = 1, .max_args = 1,
      .groups = {&shape_group, &plant_group, &write_group},
      .examples = "synth write /tmp/m --preset olmoe-7b --layers 2\n"},
+    {"straight", "write an archive of a published model's shape, without a checkpoint",
+     run_straight, .args = "FILE.corm", .min_args = 1, .max_args = 1,
+     .groups = {&straight_group, &straight_text_group, &straight_work_group},
+     .examples = "synth straight /tmp/m.corm --shape gpt-oss-20b --routing uniform\n"},
     {"text", "write text of a checkpoint's language", run_text, .args = "DIR", .min_args = 1,
      .max_args = 1, .groups = {&text_group}},
     {"measure", "measure how local a checkpoint's routing is", run_measure, .args = "DIR",
@@ -182,6 +254,7 @@ static const struct cli_command commands[] = {
 
 int main(int argc, char **argv) {
     struct options o = {.threads = 2,
+                        .chunk_neurons = 32,
                         .seqs = 8,
                         .seq_tok = 128,
                         .shape = {.seed = 1},

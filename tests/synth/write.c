@@ -331,7 +331,8 @@ static int write_config(const struct plant *p, const char *dir, struct err *err)
         buf_printf(&b, "\"head_dim\": %d,\n\"attention_bias\": false,\n", s->head_dim);
     }
     if (!mixtral) {
-        buf_printf(&b, "\"norm_topk_prob\": %s,\n", p->arch.norm_topk ? "true" : "false");
+        buf_printf(&b, "\"norm_topk_prob\": %s,\n",
+                   p->arch.kinds[0].route.renorm ? "true" : "false");
     }
     buf_printf(&b, "\"vocab_size\": %d,\n\"max_position_embeddings\": %d,\n", s->vocab, s->ctx);
     buf_printf(&b, "\"rms_norm_eps\": %g,\n\"rope_theta\": 10000.0,\n", (double)p->arch.norm_eps);
@@ -358,48 +359,57 @@ static void append_byte(struct buf *b, int id) {
     }
 }
 
-static int write_tokenizer(const struct plant *p, const char *dir, struct err *err) {
-    struct buf b = {0};
+static void tokenizer_json(const struct plant *p, struct buf *b) {
     uint32_t end = p->arch.vocab - LANG_SPECIALS;
     char word[LANG_WORD_BYTES];
-    buf_printf(&b, "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"added_tokens\":[");
+    buf_printf(b, "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"added_tokens\":[");
     for (int i = 0; i < LANG_SPECIALS; i++) {
-        buf_printf(&b,
+        buf_printf(b,
                    "%s{\"id\":%u,\"content\":\"%s\",\"single_word\":false,\"lstrip\":false,"
                    "\"rstrip\":false,\"normalized\":false,\"special\":true}",
                    i ? "," : "", end + (uint32_t)i, i ? "<|pad|>" : "<|endoftext|>");
     }
-    buf_printf(&b, "],\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"ByteLevel\","
-                   "\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":true},"
-                   "\"post_processor\":null,\"decoder\":{\"type\":\"ByteLevel\","
-                   "\"add_prefix_space\":true,\"trim_offsets\":true,\"use_regex\":true},"
-                   "\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":null,"
-                   "\"continuing_subword_prefix\":null,\"end_of_word_suffix\":null,"
-                   "\"fuse_unk\":false,\"byte_fallback\":false,\"ignore_merges\":true,\"vocab\":{");
+    buf_printf(b, "],\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"ByteLevel\","
+                  "\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":true},"
+                  "\"post_processor\":null,\"decoder\":{\"type\":\"ByteLevel\","
+                  "\"add_prefix_space\":true,\"trim_offsets\":true,\"use_regex\":true},"
+                  "\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":null,"
+                  "\"continuing_subword_prefix\":null,\"end_of_word_suffix\":null,"
+                  "\"fuse_unk\":false,\"byte_fallback\":false,\"ignore_merges\":true,\"vocab\":{");
     for (int i = 0; i < LANG_BYTES; i++) {
-        buf_printf(&b, "%s\"", i ? "," : "");
-        append_byte(&b, i);
-        buf_printf(&b, "\":%d", i);
+        buf_printf(b, "%s\"", i ? "," : "");
+        append_byte(b, i);
+        buf_printf(b, "\":%d", i);
     }
     for (uint32_t id = LANG_BYTES; id < end; id++) {
         lang_word(&p->lang, id, word);
-        buf_printf(&b, ",\"\xc4\xa0%s\":%u", word, id);
+        buf_printf(b, ",\"\xc4\xa0%s\":%u", word, id);
     }
-    buf_printf(&b, "},\"merges\":[]}}\n");
-    if (write_file(dir, "tokenizer.json", &b, err) < 0) {
-        return -1;
-    }
-    buf_printf(&b,
+    buf_printf(b, "},\"merges\":[]}}\n");
+}
+
+void write_tokenizer_texts(const struct plant *p, struct buf *tokenizer, struct buf *config) {
+    tokenizer_json(p, tokenizer);
+    buf_printf(config,
                "{\n\"tokenizer_class\": \"PreTrainedTokenizerFast\",\n\"eos_token\": "
                "\"<|endoftext|>\",\n\"pad_token\": \"<|pad|>\",\n\"add_bos_token\": false,\n"
-               "\"model_max_length\": %d,\n\"clean_up_tokenization_spaces\": false\n}\n",
-               p->shape.ctx);
-    if (write_file(dir, "tokenizer_config.json", &b, err) < 0) {
-        return -1;
-    }
-    buf_printf(&b, "{\n\"eos_token_id\": %u,\n\"do_sample\": true,\n\"temperature\": 1.0\n}\n",
-               end);
-    return write_file(dir, "generation_config.json", &b, err);
+               "\"model_max_length\": %u,\n\"clean_up_tokenization_spaces\": false\n}\n",
+               p->arch.ctx_max_tok);
+}
+
+static int write_tokenizer(const struct plant *p, const char *dir, struct err *err) {
+    struct buf tokenizer = {0}, config = {0}, generation = {0};
+    write_tokenizer_texts(p, &tokenizer, &config);
+    buf_printf(&generation,
+               "{\n\"eos_token_id\": %u,\n\"do_sample\": true,\n\"temperature\": 1.0\n}\n",
+               p->arch.vocab - LANG_SPECIALS);
+    int rc = write_file(dir, "tokenizer.json", &tokenizer, err);
+    rc = rc == 0 ? write_file(dir, "tokenizer_config.json", &config, err) : rc;
+    rc = rc == 0 ? write_file(dir, "generation_config.json", &generation, err) : rc;
+    buf_free(&tokenizer);
+    buf_free(&config);
+    buf_free(&generation);
+    return rc;
 }
 
 static int write_origin(const struct plant *p, const char *dir, struct err *err) {

@@ -18,6 +18,9 @@
 int write_checkpoint(const struct plant *p, const char *dir, uint64_t shard_bytes, uint32_t threads,
                      struct progress *progress, struct err *err);
 
+/* Append the texts of tokenizer.json and tokenizer_config.json. */
+void write_tokenizer_texts(const struct plant *p, struct buf *tokenizer, struct buf *config);
+
 /* The language of a directory that write_checkpoint made: opened; lang_close it. */
 int write_read_lang(const char *dir, struct lang *out, struct err *err);
 
