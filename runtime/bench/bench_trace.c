@@ -9,6 +9,9 @@
  * Without --file the model writes on from the made-up prompt, so that the experts are those of its
  * own text.
  *
+ * Beside four shares of all experts stands the room that the engine itself had, where experts come
+ * and go.
+ *
  * Beside the hits stands what they cost: a guess that is wrong is a read. The engine's own column
  * with guesses depends on how much its device brings while a layer is computed, which a replay does
  * not know: hence several.
@@ -95,10 +98,32 @@ static int replay_row(const struct simulate_trace *t, const struct corm *archive
     return 0;
 }
 
-static void row_json(struct run_json *j, uint32_t capacity, double tokens,
+/* A size of cache; `percent` of all experts, or 0 for the engine's own room. */
+struct size {
+    uint32_t percent, capacity;
+};
+enum { SIZES = 5 };
+
+/* Fills `sizes` and returns how many there are. */
+static int choose_sizes(const struct run *r, const struct corm *archive, struct size sizes[SIZES]) {
+    static const uint32_t percents[] = {10, 25, 50, 75};
+    const struct corm_memory_plan *plan = corm_engine_plan(r->engine);
+    int n = 0;
+    for (size_t i = 0; i < sizeof percents / sizeof *percents; i++) {
+        sizes[n++] = (struct size){percents[i], archive->n_records * percents[i] / 100};
+    }
+    if (plan->streams && plan->cache_need_bytes > 0) {
+        double share = (double)plan->cache_bytes / (double)plan->cache_need_bytes;
+        sizes[n++] = (struct size){0, (uint32_t)(share * archive->n_records)};
+    }
+    return n;
+}
+
+static void row_json(struct run_json *j, const struct size *size, double tokens,
                      const struct simulate_result *results) {
     run_json_open(j, NULL, '{');
-    run_json_u64(j, "experts", capacity);
+    run_json_u64(j, "experts", size->capacity);
+    run_json_u64(j, "percent", size->percent);
     for (int i = 0; i < COLUMNS; i++) {
         run_json_f64(j, columns[i].key, results[i].hits);
     }
@@ -117,7 +142,8 @@ static void row_json(struct run_json *j, uint32_t capacity, double tokens,
 
 static int replay(const struct run *r, const struct simulate_trace *t, const struct corm *archive,
                   struct err *err) {
-    static const int percents[] = {10, 25, 50, 75};
+    struct size sizes[SIZES];
+    const int n_sizes = choose_sizes(r, archive, sizes);
     struct run_json j = {0};
     if (r->o->json) {
         run_json_begin(&j, r);
@@ -134,14 +160,17 @@ static int replay(const struct run *r, const struct simulate_trace *t, const str
     }
     double tokens = (double)(t->n - t->n / 4) / arch_moe_layers(&archive->arch);
     int status = 0;
-    for (size_t i = 0; i < sizeof percents / sizeof *percents && status == 0; i++) {
-        uint32_t capacity = archive->n_records * (uint32_t)percents[i] / 100;
+    for (int i = 0; i < n_sizes && status == 0; i++) {
         struct simulate_result results[COLUMNS];
-        status = replay_row(t, archive, capacity, results, err);
+        status = replay_row(t, archive, sizes[i].capacity, results, err);
         if (status == 0 && r->o->json) {
-            row_json(&j, capacity, tokens, results);
+            row_json(&j, &sizes[i], tokens, results);
         } else if (status == 0) {
-            printf("%3d %% = %-5u", percents[i], capacity);
+            if (sizes[i].percent > 0) {
+                printf("%3u %% = %-5u", sizes[i].percent, sizes[i].capacity);
+            } else {
+                printf("room  = %-5u", sizes[i].capacity);
+            }
             for (int k = 0; k < COLUMNS; k++) {
                 printf(" %5.1f %% %5.1f", 100 * results[k].hits, (double)results[k].reads / tokens);
             }

@@ -25,9 +25,9 @@ static void fail(const char *what, const char *about) {
     exit(1);
 }
 
-static void on_route(void *ctx, uint32_t layer, uint32_t rows, const int32_t *ids) {
+static void on_route(void *ctx, uint32_t layer, uint32_t rows, bool decode, const int32_t *ids) {
     const struct routes *r = ctx;
-    if (rows == 1 && r->file) {
+    if (decode && rows == 1 && r->file) {
         fprintf(r->file, "%u", layer);
         for (uint32_t i = 0; i < r->n_active; i++) {
             fprintf(r->file, " %d", ids[i]);
