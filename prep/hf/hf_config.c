@@ -258,7 +258,7 @@ static int check_act(const struct settle *s, struct err *err) {
 /* Of quantised checkpoints only what the family's names read. */
 static int check_quantization(const struct settle *s, struct err *err) {
     const json_t *q = json_object_get(s->root, "quantization_config");
-    if (!s->family->mxfp4 || !q || json_is_null(q)) {
+    if (!s->family->mxfp4 || !q || hf_keys_neutral(q, 0)) {
         return 0;
     }
     const char *method = json_string_value(json_object_get(q, "quant_method"));

@@ -57,27 +57,28 @@ static void opens_golden(void **state) {
 static void flags_of_golden(void **state) {
     (void)state;
     struct hf_model m = open_ok("mixtral-tiny");
-    assert_int_equal(hf_arch(&m)->window[2], 12);
+    assert_int_equal(arch_kind(hf_arch(&m), 2)->att.window, 12);
     assert_int_equal(hf_arch(&m)->n_experts, 6);
     hf_close(&m);
     m = open_ok("olmoe-tiny");
-    assert_true(hf_arch(&m)->clip_qkv == 0.75f);
+    assert_true(arch_kind(hf_arch(&m), 0)->att.clip_qkv == 0.75f);
     hf_close(&m);
     m = open_ok("qwen2moe-tiny");
-    static const uint32_t moe[4] = {0, 0, 0, 1};
-    assert_memory_equal(hf_arch(&m)->moe, moe, sizeof moe);
-    assert_int_equal(hf_arch(&m)->shared_dim, 96);
-    assert_true(hf_arch(&m)->rope_scale > 1.13f);
+    for (uint32_t l = 0; l < 4; l++) {
+        assert_int_equal(arch_is_moe(hf_arch(&m), l), l == 3);
+    }
+    assert_int_equal(arch_kind(hf_arch(&m), 3)->shared_dim, 96);
+    assert_true(arch_rope(hf_arch(&m), 0).scale > 1.13f);
     assert_int_equal(hf_arch(&m)->n_stop, 2);
     hf_close(&m);
     m = open_ok("qwen3moe-tiny");
     assert_int_equal(hf_arch(&m)->tied, 1);
-    assert_int_equal(hf_arch(&m)->head_dim, 32);
+    assert_int_equal(arch_kind(hf_arch(&m), 0)->att.head_dim, 32);
     assert_null(hf_weight(&m, SLOT_HEAD, 0, 0).data);
     hf_close(&m);
     m = open_ok("qwen3moe-f32");
-    assert_int_equal(hf_arch(&m)->o_bias, 1);
-    assert_int_equal(hf_arch(&m)->qkv_bias, 1);
+    assert_int_equal(arch_kind(hf_arch(&m), 0)->att.o_bias, 1);
+    assert_int_equal(arch_kind(hf_arch(&m), 0)->att.qkv_bias, 1);
     hf_close(&m);
 }
 

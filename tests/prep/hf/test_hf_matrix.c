@@ -1,0 +1,480 @@
+/*
+ * hf_matrix: every layout beside the element that its description names, in rows, columns and
+ * pieces; MXFP4 beside a table; what is done to the numbers; shapes, dtypes and numbers that are
+ * refused; views.
+ */
+#include "tests/util/test.h"
+
+#include <math.h>
+
+#include "prep/hf/hf_matrix.h"
+
+/* Layer 0 attends, with 4 heads of 6 and 2 key heads; layer 1 is a delta net of 2 key heads of 3 and
+ * 4 value heads of 5. 3 experts of 4 neurons, width 32. */
+static struct arch small_arch(void) {
+    struct arch a = {.n_layers = 2, .dim = 32, .vocab = 7, .n_experts = 3, .ffn_dim = 4};
+    struct layer_kind kinds[2] = {arch_plain_kind(), arch_plain_kind()};
+    kinds[0].att = (struct attention_rule){.n_heads = 4, .n_kv_heads = 2, .head_dim = 6, .gate = 1};
+    kinds[1].mixer = MIXER_DELTA_NET;
+    kinds[1].delta = (struct delta_rule){2, 4, 3, 5, 4};
+    kinds[0].moe = kinds[1].moe = 1;
+    kinds[0].ffn.bias = kinds[1].ffn.bias = 1;
+    arch_set_kinds(&a, kinds);
+    return a;
+}
+
+/* An F32 tensor whose elements are their own numbers. */
+static struct st_tensor numbered(uint32_t n_dims, const uint64_t *shape) {
+    struct st_tensor t = {
+        .name = "numbers", .dtype_name = "F32", .dtype = ST_F32, .n_dims = n_dims, .file = "a.st"};
+    uint64_t n = 1;
+    for (uint32_t d = 0; d < n_dims; d++) {
+        t.shape[d] = shape[d];
+        n *= shape[d];
+    }
+    float *data = mem_calloc(n, sizeof *data);
+    for (uint64_t i = 0; i < n; i++) {
+        data[i] = (float)i;
+    }
+    t.data = (const uint8_t *)data;
+    t.bytes = n * sizeof *data;
+    return t;
+}
+
+static void free_data(struct st_tensor *t) {
+    free((void *)(uintptr_t)t->data);
+}
+
+/* ---- layouts ---- */
+
+/* Which element holds (row, col) of expert `e`, rows and cols being the matrix's. */
+typedef uint64_t element_fn(uint64_t row, uint64_t col, uint64_t e, uint64_t rows, uint64_t cols);
+#define ELEMENT(name, expression)                                                                  \
+    static uint64_t name(uint64_t row, uint64_t col, uint64_t e, uint64_t rows, uint64_t cols) {   \
+        (void)e;                                                                                   \
+        (void)rows;                                                                                \
+        return expression;                                                                         \
+    }
+ELEMENT(plain, row *cols + col)
+ELEMENT(experts, (e * rows + row) * cols + col)
+ELEMENT(first, (e * 2 * rows + row) * cols + col)
+ELEMENT(second, (e * 2 * rows + rows + row) * cols + col)
+ELEMENT(even, (e * 2 * rows + 2 * row) * cols + col)
+ELEMENT(odd, (e * 2 * rows + 2 * row + 1) * cols + col)
+ELEMENT(turned, (e * cols + col) * rows + row)
+ELEMENT(even_turned, (e * cols + col) * 2 * rows + 2 * row)
+ELEMENT(odd_turned, (e * cols + col) * 2 * rows + 2 * row + 1)
+ELEMENT(cols_even, row * 2 * cols + 2 * col)
+ELEMENT(cols_odd, row * 2 * cols + 2 * col + 1)
+/* heads of 6 rows: [q 6 | gate 6] */
+ELEMENT(heads_first, (row / 6 * 12 + row % 6) * cols + col)
+ELEMENT(heads_second, (row / 6 * 12 + 6 + row % 6) * cols + col)
+/* key heads: [q 3 | k 3 | v 10 | z 10] */
+static uint64_t delta_qkv(uint64_t row, uint64_t col, uint64_t e, uint64_t rows, uint64_t cols) {
+    (void)e;
+    (void)rows;
+    uint64_t at = row < 6    ? row / 3 * 26 + row % 3
+                  : row < 12 ? (row - 6) / 3 * 26 + 3 + row % 3
+                             : (row - 12) / 10 * 26 + 6 + (row - 12) % 10;
+    return at * cols + col;
+}
+ELEMENT(delta_z, (row / 10 * 26 + 16 + row % 10) * cols + col)
+/* [b 2 | a 2] */
+ELEMENT(delta_b, (row / 2 * 4 + row % 2) * cols + col)
+ELEMENT(delta_a, (row / 2 * 4 + 2 + row % 2) * cols + col)
+
+static const struct layout_row {
+    enum hf_layout layout;
+    enum slot_id slot;
+    uint32_t layer, expert, n_dims;
+    uint64_t shape[3];
+    element_fn *element;
+    bool view; /* its rows lie as they are, if perhaps not side by side */
+} layouts[] = {
+    {HF_PLAIN, SLOT_K, 0, 0, 2, {12, 32}, plain, true},
+    {HF_PLAIN, SLOT_ATTN_NORM, 0, 0, 1, {32}, plain, true},
+    {HF_PLAIN, SLOT_ATTN_NORM, 0, 0, 2, {1, 32}, plain, true},
+    {HF_PLAIN, SLOT_EXPERT_DOWN_BIAS, 0, 0, 2, {3, 32}, plain, true},
+    {HF_CONV, SLOT_DELTA_CONV, 1, 0, 3, {32, 1, 4}, plain, true},
+    {HF_EXPERTS, SLOT_EXPERT_DOWN, 0, 2, 3, {3, 32, 4}, experts, true},
+    {HF_EXPERTS_FIRST, SLOT_EXPERT_GATE, 0, 1, 3, {3, 8, 32}, first, true},
+    {HF_EXPERTS_SECOND, SLOT_EXPERT_UP, 0, 1, 3, {3, 8, 32}, second, true},
+    {HF_EXPERTS_EVEN, SLOT_EXPERT_GATE, 0, 2, 3, {3, 8, 32}, even, true},
+    {HF_EXPERTS_ODD, SLOT_EXPERT_UP, 0, 2, 3, {3, 8, 32}, odd, true},
+    {HF_EXPERTS_TURNED, SLOT_EXPERT_DOWN, 0, 1, 3, {3, 4, 32}, turned, false},
+    {HF_EXPERTS_EVEN_TURNED, SLOT_EXPERT_GATE, 0, 1, 3, {3, 32, 8}, even_turned, false},
+    {HF_EXPERTS_ODD_TURNED, SLOT_EXPERT_UP, 0, 2, 3, {3, 32, 8}, odd_turned, false},
+    {HF_COLS_EVEN, SLOT_EXPERT_GATE_BIAS, 0, 0, 2, {3, 8}, cols_even, false},
+    {HF_COLS_ODD, SLOT_EXPERT_UP_BIAS, 0, 0, 2, {3, 8}, cols_odd, false},
+    {HF_HEADS_FIRST, SLOT_Q, 0, 0, 2, {48, 32}, heads_first, false},
+    {HF_HEADS_SECOND, SLOT_ATTN_GATE, 0, 0, 2, {48, 32}, heads_second, false},
+    {HF_DELTA_QKV, SLOT_DELTA_QKV, 1, 0, 2, {52, 32}, delta_qkv, false},
+    {HF_DELTA_Z, SLOT_DELTA_Z, 1, 0, 2, {52, 32}, delta_z, false},
+    {HF_DELTA_B, SLOT_DELTA_B, 1, 0, 2, {8, 32}, delta_b, false},
+    {HF_DELTA_A, SLOT_DELTA_A, 1, 0, 2, {8, 32}, delta_a, false},
+};
+
+/* Rows and columns [from, from + n) of a laid-out matrix. */
+static void check_pieces(const struct layout_row *y, const struct hf_matrix *m, uint32_t from_row,
+                         uint32_t from_col) {
+    struct err err = {0};
+    uint32_t rows = m->rows - from_row, cols = m->cols - from_col;
+    float *x = mem_calloc((size_t)m->rows * m->cols, sizeof *x);
+    assert_int_equal(hf_matrix_rows(m, from_row, rows, x, &err), 0);
+    for (uint32_t r = 0; r < rows; r++) {
+        for (uint32_t c = 0; c < m->cols; c++) {
+            uint64_t want = y->element(from_row + r, c, y->expert, m->rows, m->cols);
+            assert_true(x[(size_t)r * m->cols + c] == (float)want);
+        }
+    }
+    assert_int_equal(hf_matrix_columns(m, from_col, cols, x, &err), 0);
+    for (uint32_t c = 0; c < cols; c++) {
+        for (uint32_t r = 0; r < m->rows; r++) {
+            uint64_t want = y->element(r, from_col + c, y->expert, m->rows, m->cols);
+            assert_true(x[(size_t)c * m->rows + r] == (float)want);
+        }
+    }
+    free(x);
+}
+
+static void every_layout(void **state) {
+    (void)state;
+    struct arch a = small_arch();
+    bool seen[HF_LAYOUT_COUNT] = {false};
+    for (size_t i = 0; i < TEST_COUNT(layouts); i++) {
+        const struct layout_row *y = &layouts[i];
+        struct st_tensor t = numbered(y->n_dims, y->shape);
+        struct hf_matrix m;
+        struct err err = {0};
+        hf_matrix_lay(&m, &a, y->slot, y->layer, y->expert, y->layout, HF_AS_IS, &t, NULL, &err);
+        assert_no_err(&err);
+        check_pieces(y, &m, 0, 0);
+        check_pieces(y, &m, m.rows / 2, m.cols / 3);
+        check_pieces(y, &m, m.rows - 1, m.cols - 1);
+        struct weight w = hf_matrix_view(&m);
+        assert_int_equal(w.codec->id, CODEC_F32);
+        assert_int_equal(w.data != NULL, y->view);
+        for (uint32_t r = 0; w.data && r < w.rows; r++) {
+            float last;
+            memcpy(&last, weight_row(&w, r) + 4 * (size_t)(w.cols - 1), 4);
+            assert_true(last == (float)y->element(r, w.cols - 1, y->expert, m.rows, m.cols));
+        }
+        assert_int_equal(hf_matrix_bytes(&m), 4 * (uint64_t)m.rows * m.cols);
+        /* another shape */
+        t.shape[t.n_dims - 1]++;
+        assert_int_equal(hf_matrix_lay(&m, &a, y->slot, y->layer, y->expert, y->layout, HF_AS_IS,
+                                       &t, NULL, &err),
+                         -1);
+        assert_err(&err, "a.st: tensor \"numbers\": shape is [", "config.json implies [");
+        free_data(&t);
+        seen[y->layout] = true;
+    }
+    for (uint32_t i = 0; i < HF_LAYOUT_COUNT; i++) {
+        assert_true(seen[i]);
+    }
+    arch_free(&a);
+}
+
+/* Large enough for several tiles, and no multiple of one. */
+static void large_turned(void **state) {
+    (void)state;
+    struct arch a = small_arch();
+    a.dim = 171;
+    a.ffn_dim = 133;
+    static const struct layout_row rows[] = {
+        {HF_EXPERTS, SLOT_EXPERT_DOWN, 0, 1, 3, {3, 171, 133}, experts},
+        {HF_EXPERTS_TURNED, SLOT_EXPERT_DOWN, 0, 2, 3, {3, 133, 171}, turned},
+        {HF_EXPERTS_ODD_TURNED, SLOT_EXPERT_UP, 0, 1, 3, {3, 171, 266}, odd_turned},
+        {HF_COLS_ODD, SLOT_EXPERT_UP_BIAS, 0, 0, 2, {3, 266}, cols_odd},
+    };
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        struct st_tensor t = numbered(rows[i].n_dims, rows[i].shape);
+        struct hf_matrix m;
+        struct err err = {0};
+        hf_matrix_lay(&m, &a, rows[i].slot, 0, rows[i].expert, rows[i].layout, HF_AS_IS, &t, NULL,
+                      &err);
+        assert_no_err(&err);
+        check_pieces(&rows[i], &m, 0, 0);
+        check_pieces(&rows[i], &m, 1, 70);
+        free_data(&t);
+    }
+    arch_free(&a);
+}
+
+/* ---- numbers ---- */
+
+static void values(void **state) {
+    (void)state;
+    struct arch a = small_arch();
+    const uint64_t shape[1] = {32};
+    struct st_tensor t = numbered(1, shape);
+    float x[32];
+    for (uint32_t value = HF_AS_IS; value <= HF_PER_ROOT_DIM; value++) {
+        struct hf_matrix m;
+        struct err err = {0};
+        hf_matrix_lay(&m, &a, SLOT_ATTN_NORM, 0, 0, HF_PLAIN, value, &t, NULL, &err);
+        assert_int_equal(hf_matrix_rows(&m, 0, 1, x, &err), 0);
+        for (uint32_t i = 0; i < 32; i++) {
+            float w = (float)i;
+            float want = value == HF_PLUS_ONE ? 1 + w
+                         : value == HF_EXP    ? (float)exp((double)w)
+                         : value == HF_AS_IS  ? w
+                                              : w * (float)(1 / sqrt(32.0));
+            assert_true(x[i] == want);
+        }
+        struct weight w = hf_matrix_view(&m);
+        assert_int_equal(w.data != NULL, value == HF_AS_IS);
+        assert_int_equal(w.codec->id, CODEC_F32);
+    }
+    free_data(&t);
+    arch_free(&a);
+}
+
+static void refuses_numbers(void **state) {
+    (void)state;
+    struct arch a = small_arch();
+    struct err err = {0};
+    struct hf_matrix m;
+    float x[32 * 4];
+    static const struct {
+        enum hf_layout layout;
+        enum slot_id slot;
+        uint64_t shape[3];
+        uint32_t n_dims;
+        enum hf_value value;
+        uint64_t element;
+        float bad;
+        const char *message;
+    } rows[] = {
+        {HF_EXPERTS, SLOT_EXPERT_DOWN, {3, 32, 4}, 3, HF_AS_IS, 128 + 9, NAN, "[1, 2, 1] is NaN"},
+        {HF_EXPERTS_TURNED,
+         SLOT_EXPERT_DOWN,
+         {3, 4, 32},
+         3,
+         HF_AS_IS,
+         128 + 33,
+         INFINITY,
+         "[1, 1, 1] is infinite"},
+        {HF_EXPERTS_ODD_TURNED,
+         SLOT_EXPERT_UP,
+         {3, 32, 8},
+         3,
+         HF_AS_IS,
+         256 + 8 * 31 + 7,
+         -INFINITY,
+         "[1, 31, 7] is infinite"},
+        /* not the neighbour in turn */
+        {HF_EXPERTS_ODD_TURNED, SLOT_EXPERT_UP, {3, 32, 8}, 3, HF_AS_IS, 256 + 6, NAN, NULL},
+        {HF_PLAIN, SLOT_ATTN_NORM, {32}, 1, HF_PLUS_ONE, 7, NAN, "[7] is NaN"},
+        {HF_PLAIN, SLOT_ATTN_NORM, {32}, 1, HF_EXP, 5, 1000, "[5] is infinite"},
+        {HF_PLAIN, SLOT_ATTN_NORM, {32}, 1, HF_EXP, 5, -INFINITY, "[5] is infinite"},
+        {HF_PLAIN, SLOT_ATTN_NORM, {32}, 1, HF_EXP, 5, -1000, NULL},
+    };
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        struct st_tensor t = numbered(rows[i].n_dims, rows[i].shape);
+        ((float *)(uintptr_t)t.data)[rows[i].element] = rows[i].bad;
+        err = (struct err){0};
+        hf_matrix_lay(&m, &a, rows[i].slot, 0, 1, rows[i].layout, rows[i].value, &t, NULL, &err);
+        assert_no_err(&err);
+        assert_int_equal(hf_matrix_rows(&m, 0, m.rows, x, &err), rows[i].message ? -1 : 0);
+        if (rows[i].message) {
+            assert_err(&err, "a.st: tensor \"numbers\": weight ", rows[i].message);
+        }
+        free_data(&t);
+    }
+    arch_free(&a);
+}
+
+static void dtypes(void **state) {
+    (void)state;
+    struct arch a = small_arch();
+    static const struct {
+        enum st_dtype dtype;
+        const char *name;
+        enum codec_id codec;
+    } rows[] = {{ST_BF16, "BF16", CODEC_BF16}, {ST_F16, "F16", CODEC_F16},
+                {ST_F32, "F32", CODEC_F32},    {ST_F64, "F64", 0},
+                {ST_OTHER, "U8", 0},           {ST_I32, "I32", 0}};
+    const uint64_t shape[2] = {12, 32};
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        struct st_tensor t = numbered(2, shape);
+        struct hf_matrix m;
+        struct err err = {0};
+        t.dtype = rows[i].dtype;
+        t.dtype_name = rows[i].name;
+        int rc = hf_matrix_lay(&m, &a, SLOT_K, 0, 0, HF_PLAIN, HF_AS_IS, &t, NULL, &err);
+        assert_int_equal(rc, rows[i].codec ? 0 : -1);
+        if (rc == 0) {
+            assert_int_equal(hf_matrix_view(&m).codec->id, rows[i].codec);
+        } else {
+            assert_err(&err, rows[i].name, "is not supported", "BF16, F16, F32");
+        }
+        free_data(&t);
+    }
+    arch_free(&a);
+}
+
+/* ---- MXFP4 ---- */
+
+struct fp4 {
+    struct st_tensor blocks, scales;
+};
+
+/* [3, 8, 1, 16] and [3, 8, 1] bytes. */
+static struct fp4 make_fp4(uint8_t scale) {
+    struct fp4 f = {
+        {.name = "blocks", .dtype_name = "U8", .dtype = ST_OTHER, .n_dims = 4, .file = "a.st"},
+        {.name = "scales", .dtype_name = "U8", .dtype = ST_OTHER, .n_dims = 3, .file = "a.st"}};
+    const uint64_t shape[4] = {3, 8, 1, 16};
+    uint8_t *blocks = mem_alloc(3 * 8 * 16), *scales = mem_alloc(3 * 8);
+    memcpy(f.blocks.shape, shape, sizeof shape);
+    memcpy(f.scales.shape, shape, 3 * sizeof *shape);
+    for (uint32_t i = 0; i < 3 * 8 * 16; i++) {
+        blocks[i] = (uint8_t)(i * 37);
+    }
+    for (uint32_t i = 0; i < 3 * 8; i++) {
+        scales[i] = (uint8_t)(scale + i % 3);
+    }
+    f.blocks.data = blocks;
+    f.scales.data = scales;
+    return f;
+}
+
+static void mxfp4(void **state) {
+    (void)state;
+    static const double e2m1[8] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
+    struct arch a = small_arch();
+    const uint8_t scales[] = {0, 1, 118, 127, 130, 249};
+    float x[4 * 32], turned_x[4 * 32];
+    for (size_t i = 0; i < TEST_COUNT(scales); i++) {
+        struct fp4 f = make_fp4(scales[i]);
+        struct hf_matrix m;
+        struct err err = {0};
+        hf_matrix_lay(&m, &a, SLOT_EXPERT_UP, 0, 2, HF_EXPERTS_ODD, HF_AS_IS, &f.blocks, &f.scales,
+                      &err);
+        assert_no_err(&err);
+        assert_int_equal(hf_matrix_rows(&m, 0, 4, x, &err), 0);
+        assert_int_equal(hf_matrix_columns(&m, 3, 29, turned_x, &err), 0);
+        for (uint32_t r = 0; r < 4; r++) {
+            uint32_t row = 2 * 8 + 2 * r + 1;
+            for (uint32_t c = 0; c < 32; c++) {
+                uint32_t code = f.blocks.data[row * 16 + c / 2] >> (c % 2 ? 4 : 0) & 15;
+                double want = e2m1[code & 7] * (code & 8 ? -1 : 1);
+                want = ldexp(want, f.scales.data[row] - 127);
+                float got = x[r * 32 + c];
+                assert_true((double)got == want);
+                assert_true(bf16_to_f32(f32_to_bf16(got)) == got);
+                assert_true(c < 3 || turned_x[(c - 3) * 4 + r] == got);
+            }
+        }
+        struct weight w = hf_matrix_view(&m);
+        assert_int_equal(w.codec->id, CODEC_BF16);
+        assert_null(w.data);
+        assert_int_equal(hf_matrix_bytes(&m), 4 * (16 + 1));
+        free_data(&f.blocks);
+        free_data(&f.scales);
+    }
+    arch_free(&a);
+}
+
+static void refuses_mxfp4(void **state) {
+    (void)state;
+    struct arch a = small_arch();
+    struct fp4 f = make_fp4(255);
+    struct hf_matrix m;
+    struct err err = {0};
+    float x[4 * 32];
+    hf_matrix_lay(&m, &a, SLOT_EXPERT_UP, 0, 0, HF_EXPERTS_SECOND, HF_AS_IS, &f.blocks, &f.scales,
+                  &err);
+    assert_int_equal(hf_matrix_rows(&m, 0, 4, x, &err), -1);
+    assert_err(&err, "tensor \"blocks\": weight [0, ", "is NaN");
+    static const struct {
+        bool scales;
+        uint32_t dim;
+        uint64_t n;
+        const char *say;
+    } rows[] = {
+        {false, 3, 8, "shape is [3, 8, 1, 8], config.json implies [3, 8, 1, 16]"},
+        {false, 1, 4, "shape is [3, 4, 1, 16]"},
+        {true, 2, 2, "tensor \"scales\": shape is [3, 8, 2], config.json implies [3, 8, 1]"}};
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        struct fp4 bad = f;
+        (rows[i].scales ? &bad.scales : &bad.blocks)->shape[rows[i].dim] = rows[i].n;
+        err = (struct err){0};
+        assert_int_equal(hf_matrix_lay(&m, &a, SLOT_EXPERT_UP, 0, 0, HF_EXPERTS_ODD, HF_AS_IS,
+                                       &bad.blocks, &bad.scales, &err),
+                         -1);
+        assert_err(&err, rows[i].say);
+    }
+    f.scales.dtype_name = "I8";
+    err = (struct err){0};
+    assert_int_equal(hf_matrix_lay(&m, &a, SLOT_EXPERT_UP, 0, 0, HF_EXPERTS_ODD, HF_AS_IS,
+                                   &f.blocks, &f.scales, &err),
+                     -1);
+    assert_err(&err, "dtype I8 is not supported; supported: U8");
+    a.dim = 48;
+    err = (struct err){0};
+    assert_int_equal(hf_matrix_lay(&m, &a, SLOT_EXPERT_UP, 0, 0, HF_EXPERTS_ODD, HF_AS_IS,
+                                   &f.blocks, &f.scales, &err),
+                     -1);
+    assert_err(&err, "a multiple of 32 columns");
+    free_data(&f.blocks);
+    free_data(&f.scales);
+    arch_free(&a);
+}
+
+/* ---- advice ---- */
+
+static struct {
+    uint64_t first, end;
+    uint32_t calls;
+} advised;
+
+static void advise(const struct st_tensor *t, uint64_t first, uint64_t bytes) {
+    assert_true(first + bytes <= t->bytes);
+    advised.first = first < advised.first ? first : advised.first;
+    advised.end = first + bytes > advised.end ? first + bytes : advised.end;
+    advised.calls++;
+}
+
+/* Advice names what rows lie in, and nothing outside the tensor. */
+static void advice(void **state) {
+    (void)state;
+    struct arch a = small_arch();
+    static const struct {
+        const struct layout_row *row;
+        uint32_t first, n;
+        uint64_t from, end; /* elements */
+        uint32_t calls;
+    } rows[] = {
+        {&layouts[0], 2, 3, 2 * 32, 5 * 32, 1},
+        {&layouts[8], 0, 4, 16 * 32, 23 * 32, 1},
+        {&layouts[10], 0, 32, 128, 256, 1},
+        {&layouts[17], 0, 32, 0, 42 * 32, 3}, /* q, k and v of all groups; z behind them is not */
+        {&layouts[17], 4, 4, 3 * 32, 29 * 32, 2}, /* two of q in the second group, two of k */
+    };
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        const struct layout_row *y = rows[i].row;
+        struct st_tensor t = numbered(y->n_dims, y->shape);
+        struct hf_matrix m;
+        struct err err = {0};
+        hf_matrix_lay(&m, &a, y->slot, y->layer, y->expert, y->layout, HF_AS_IS, &t, NULL, &err);
+        advised.first = UINT64_MAX;
+        advised.end = advised.calls = 0;
+        hf_matrix_advise(&m, rows[i].first, rows[i].n, advise);
+        assert_int_equal(advised.calls, rows[i].calls);
+        assert_int_equal(advised.first, 4 * rows[i].from);
+        assert_int_equal(advised.end, 4 * rows[i].end);
+        free_data(&t);
+    }
+    arch_free(&a);
+}
+
+int main(void) {
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_layout),    cmocka_unit_test(large_turned), cmocka_unit_test(values),
+        cmocka_unit_test(refuses_numbers), cmocka_unit_test(dtypes),       cmocka_unit_test(mxfp4),
+        cmocka_unit_test(refuses_mxfp4),   cmocka_unit_test(advice),
+    };
+    return cmocka_run_group_tests_name("hf_matrix", tests, NULL, NULL);
+}
