@@ -20,39 +20,86 @@ static void print_values(struct buf *out, const char *key, const void *values, s
 static void print_metadata(struct buf *out, const struct arch *a) {
 #define SCALAR(name) print_values(out, #name, &a->name, sizeof a->name)
 #define ARRAY(name, n) print_values(out, #name, a->name, (n) * sizeof *a->name)
-    SCALAR(clip_qkv);
     SCALAR(ctx_max_tok);
-    SCALAR(dense_dim);
     SCALAR(dim);
+    SCALAR(embed_scale);
     ARRAY(family, strlen(a->family));
     SCALAR(ffn_dim);
     SCALAR(gen_repeat_penalty);
     SCALAR(gen_temperature);
     SCALAR(gen_top_k);
     SCALAR(gen_top_p);
-    SCALAR(head_dim);
-    ARRAY(moe, a->n_layers);
+    ARRAY(kv_layer, a->n_kv_layer);
+    SCALAR(logit_cap);
     SCALAR(n_active);
     SCALAR(n_experts);
-    SCALAR(n_heads);
-    SCALAR(n_kv_heads);
     SCALAR(n_layers);
     SCALAR(norm_eps);
-    SCALAR(norm_topk);
-    SCALAR(o_bias);
-    SCALAR(qk_norm);
-    SCALAR(qkv_bias);
-    SCALAR(rope_dim);
-    ARRAY(rope_inv_freq, a->rope_dim / 2);
-    SCALAR(rope_scale);
-    SCALAR(shared_dim);
-    SCALAR(shared_gate);
+    ARRAY(rope_dim, a->n_ropes);
+    ARRAY(rope_inv_freq, a->n_inv_freq);
+    ARRAY(rope_scale, a->n_ropes);
     ARRAY(stop_ids, a->n_stop);
     SCALAR(tied);
     SCALAR(vocab);
-    ARRAY(window, a->n_layers);
 #undef SCALAR
 #undef ARRAY
+}
+
+/* A layer's numbers, in the order of the alphabet. */
+static void print_layer(struct buf *out, const struct arch *a, uint32_t layer) {
+    const struct layer_kind *k = arch_kind(a, layer);
+    const struct {
+        const char *key;
+        double value;
+    } rows[] = {
+        {"attn_gate", k->att.gate},
+        {"attn_scale", (double)k->att.scale},
+        {"clip_qkv", (double)k->att.clip_qkv},
+        {"delta_conv", k->delta.conv},
+        {"delta_k_dim", k->delta.k_dim},
+        {"delta_k_heads", k->delta.n_k_heads},
+        {"delta_v_dim", k->delta.v_dim},
+        {"delta_v_heads", k->delta.n_v_heads},
+        {"dense_beside", k->block.dense_beside},
+        {"dense_dim", k->dense_dim},
+        {"ffn_act", k->ffn.act},
+        {"ffn_alpha", (double)k->ffn.alpha},
+        {"ffn_bias", k->ffn.bias},
+        {"ffn_limit", (double)k->ffn.limit},
+        {"head_dim", k->att.head_dim},
+        {"layer_scale", k->block.layer_scale},
+        {"mixer", k->mixer},
+        {"moe", k->moe},
+        {"n_heads", k->att.n_heads},
+        {"n_kv_heads", k->att.n_kv_heads},
+        {"norm_topk", k->route.renorm},
+        {"o_bias", k->att.o_bias},
+        {"post_norm", k->block.post_norm},
+        {"qk_norm", k->att.qk_norm},
+        {"qkv_bias", k->att.qkv_bias},
+        {"rope", k->att.rope},
+        {"route_eps", (double)k->route.eps},
+        {"route_factor", k->route.factor},
+        {"route_group_score", k->route.group_score},
+        {"route_groups", k->route.groups},
+        {"route_input", k->route.input},
+        {"route_logit_bias", k->route.logit_bias},
+        {"route_scale", (double)k->route.scale},
+        {"route_score", k->route.score},
+        {"route_selection_bias", k->route.selection_bias},
+        {"route_top_groups", k->route.top_groups},
+        {"shared_dim", k->shared_dim},
+        {"shared_gate", k->shared_gate},
+        {"sinks", k->att.sinks},
+        {"v_from_k", k->att.v_from_k},
+        {"v_norm", k->att.v_norm},
+        {"window", k->att.window},
+    };
+    buf_printf(out, "layer %u", layer);
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        buf_printf(out, " %s=%.9g", rows[i].key, rows[i].value);
+    }
+    buf_printf(out, "\n");
 }
 
 static uint64_t hash_weights(const struct codec *codec, const uint8_t *data, uint32_t rows,
@@ -116,6 +163,9 @@ static void print_archive(struct buf *out, const char *path, uint32_t seen[ENCOD
     corm_open(&c, path, 0, &err);
     assert_no_err(&err);
     print_metadata(out, &c.arch);
+    for (uint32_t l = 0; l < c.arch.n_layers; l++) {
+        print_layer(out, &c.arch, l);
+    }
     print_trunk(out, &c);
     struct corm_decoder *d = corm_decoder_new(&c);
     for (uint32_t l = 0; l < c.arch.n_layers; l++) {
@@ -167,7 +217,7 @@ static void test_same_contents(void **state) {
     char *dir = test_mkdir();
     char *path = mem_printf("%s/model.corm", dir);
     uint32_t seen[ENCODINGS] = {0}, golden[ENCODINGS] = {0};
-    for (uint64_t seed = 0; seed < 10; seed++) {
+    for (uint64_t seed = 0; seed < 30; seed++) {
         struct arch a;
         archive_arch(&a, seed);
         struct archive_options o = {

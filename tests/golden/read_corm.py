@@ -4,7 +4,7 @@
     read_corm.py model.corm
 
 Checks every hash and every place that FORMAT.md fixes, decodes everything, and prints one line for each
-metadata value, tensor (hash of its weights as f32), record (hash of its raw neurons, hash of its weights
+metadata value of the model, layer (its numbers), tensor (hash of its weights as f32), record (hash of its raw neurons, hash of its weights
 as f32) and small section. Exit status 1 and one line on stderr where something is wrong. Python's
 standard library and the `zstd` program; slow, meant for small archives.
 """
@@ -215,8 +215,22 @@ def read_sections(f):
     return sections
 
 
-DEFAULTS = {"stop_ids": (), "gen_temperature": (-1.0,), "gen_top_p": (-1.0,), "gen_top_k": (-1.0,),
-            "gen_repeat_penalty": (-1.0,)}
+# Keys of the model, and what those that may be missing mean then.
+MODEL_KEYS = {"family": None, "n_layers": None, "dim": None, "vocab": None, "ctx_max_tok": None, "norm_eps": None,
+              "rope_dim": None, "rope_inv_freq": None, "rope_scale": None, "n_experts": None, "n_active": None,
+              "ffn_dim": None, "tied": None, "stop_ids": (), "gen_temperature": (-1.0,), "gen_top_p": (-1.0,),
+              "gen_top_k": (-1.0,), "gen_repeat_penalty": (-1.0,), "embed_scale": (1.0,), "logit_cap": (0.0,),
+              "kv_layer": ()}
+LAYER_KEYS = ("window", "moe")
+# Keys of kinds: one value for all, or one for each kind.
+KIND_KEYS = {"n_heads": None, "n_kv_heads": None, "head_dim": None, "qkv_bias": None, "o_bias": None, "qk_norm": None,
+             "clip_qkv": None, "norm_topk": None, "dense_dim": None, "shared_dim": None, "shared_gate": None,
+             "post_norm": 0, "dense_beside": 0, "layer_scale": 0, "mixer": 0, "v_norm": 0, "v_from_k": 0,
+             "attn_gate": 0, "sinks": 0, "rope": 0, "attn_scale": 0.0, "delta_k_heads": 0, "delta_v_heads": 0,
+             "delta_k_dim": 0, "delta_v_dim": 0, "delta_conv": 0, "route_input": 0, "route_score": 0,
+             "route_logit_bias": 0, "route_selection_bias": 0, "route_groups": 0, "route_top_groups": 0,
+             "route_group_score": 0, "route_factor": 0, "route_eps": 0.0, "route_scale": 1.0, "ffn_act": 0,
+             "ffn_bias": 0, "ffn_limit": 0.0, "ffn_alpha": 0.0}
 
 
 def read_metadata(b):
@@ -237,32 +251,97 @@ def read_metadata(b):
     return entries
 
 
-# id: name, scope is the layer, rows, cols, is f32
-def slots(m, layer):
-    one = {k: v[0] for k, v in m.items() if len(v) == 1 and not isinstance(v, str)}
-    dim, q = one["dim"], one["n_heads"] * one["head_dim"]
-    kv, norm = one["n_kv_heads"] * one["head_dim"], one["qk_norm"]
-    if layer is None:
-        return [(0, "embed", one["vocab"], dim, False), (1, "out_norm", 1, dim, True),
-                (2, "head", 0 if one["tied"] else one["vocab"], dim, False)]
-    moe = m["moe"][layer]
-    mlp = one["shared_dim"] if moe else one["dense_dim"]
-    return [(3, "attn_norm", 1, dim, True), (4, "q", q, dim, False), (5, "k", kv, dim, False),
-            (6, "v", kv, dim, False), (7, "o", dim, q, False), (8, "q_bias", one["qkv_bias"], q, True),
-            (9, "k_bias", one["qkv_bias"], kv, True), (10, "v_bias", one["qkv_bias"], kv, True),
-            (11, "o_bias", one["o_bias"], dim, True),
-            (12, "q_norm", int(norm > 0), one["head_dim"] if norm == 1 else q, True),
-            (13, "k_norm", int(norm > 0), one["head_dim"] if norm == 1 else kv, True),
-            (14, "ffn_norm", 1, dim, True), (15, "router", one["n_experts"] if moe else 0, dim, False),
+def complete(m):
+    """Fill in what is missing, and the kind of each layer; refuse what this document does not know."""
+    for key in m:
+        need(key in MODEL_KEYS or key in LAYER_KEYS or key in KIND_KEYS or key == "kind" or
+             key.startswith("info."), "unknown key " + key)
+    for key, value in MODEL_KEYS.items():
+        need(key in m or value is not None, "key %s is missing" % key)
+        m.setdefault(key, value)
+    layers = range(m["n_layers"][0])
+    for key in LAYER_KEYS:
+        need(len(m[key]) == len(layers), "values of " + key)
+    if "kind" not in m:
+        kinds = []
+        for la in layers:
+            same = [e for e in range(la) if all(m[key][e] == m[key][la] for key in LAYER_KEYS)]
+            kinds.append(kinds[same[0]] if same else max(kinds, default=-1) + 1)
+        m["kind"] = tuple(kinds)
+    need(len(m["kind"]) == len(layers), "values of kind")
+    for la in layers:
+        for e in range(la):
+            need(m["kind"][e] != m["kind"][la] or all(m[key][e] == m[key][la] for key in LAYER_KEYS),
+                 "layers %d and %d are of one kind" % (e, la))
+    n_kinds = max(m["kind"]) + 1
+    for key, value in KIND_KEYS.items():
+        need(key in m or value is not None, "key %s is missing" % key)
+        m.setdefault(key, (value,))
+        need(len(m[key]) in (1, n_kinds), "values of " + key)
+    need(len(m["rope_scale"]) == len(m["rope_dim"]), "values of rope_scale")
+    need(len(m["rope_inv_freq"]) == sum(m["rope_dim"]) // 2, "values of rope_inv_freq")
+    need(len(m["kv_layer"]) in (0, len(layers)), "values of kv_layer")
+
+
+def layer_values(m, layer):
+    """All numbers of a layer."""
+    kind = m["kind"][layer]
+    values = {key: m[key][kind if len(m[key]) > 1 else 0] for key in KIND_KEYS}
+    values.update({key: m[key][layer] for key in LAYER_KEYS})
+    return values
+
+
+# id, name, rows, cols, is f32; without rows there is none
+def model_slots(m):
+    dim, vocab = m["dim"][0], m["vocab"][0]
+    return [(0, "embed", vocab, dim, False), (1, "out_norm", 1, dim, True),
+            (2, "head", 0 if m["tied"][0] else vocab, dim, False)]
+
+
+def layer_slots(m, layer):
+    k, dim, experts, ffn = layer_values(m, layer), m["dim"][0], m["n_experts"][0], m["ffn_dim"][0]
+    q, kv, norm, moe = k["n_heads"] * k["head_dim"], k["n_kv_heads"] * k["head_dim"], k["qk_norm"], k["moe"]
+    attends, delta = k["mixer"] == 0, k["mixer"] == 1
+    own = attends and (not m["kv_layer"] or m["kv_layer"][layer] == layer)
+    values = own and not k["v_from_k"]
+    mlp = k["shared_dim"] if moe else k["dense_dim"]
+    v_heads = k["delta_v_heads"]
+    d_v = v_heads * k["delta_v_dim"]
+    d_qkv = 2 * k["delta_k_heads"] * k["delta_k_dim"] + d_v
+    beside = moe and k["dense_beside"]
+    return [(3, "attn_norm", 1, dim, True), (4, "q", attends * q, dim, False), (5, "k", own * kv, dim, False),
+            (6, "v", values * kv, dim, False), (7, "o", attends * dim, q, False),
+            (8, "q_bias", attends * k["qkv_bias"], q, True), (9, "k_bias", own * k["qkv_bias"], kv, True),
+            (10, "v_bias", values * k["qkv_bias"], kv, True), (11, "o_bias", attends * k["o_bias"], dim, True),
+            (12, "q_norm", attends * (norm > 0), k["head_dim"] if norm == 1 else q, True),
+            (13, "k_norm", own * (norm > 0), k["head_dim"] if norm == 1 else kv, True),
+            (14, "ffn_norm", 1, dim, True), (15, "router", moe * experts, dim, False),
             (16, "mlp_gate", mlp, dim, False), (17, "mlp_up", mlp, dim, False),
-            (18, "mlp_down", dim if mlp else 0, mlp, False),
-            (19, "mlp_switch", int(moe and one["shared_gate"]), dim, True)]
+            (18, "mlp_down", dim if mlp else 0, mlp, False), (19, "mlp_switch", moe * k["shared_gate"], dim, True),
+            (23, "attn_gate", attends * k["attn_gate"] * q, dim, False),
+            (24, "sinks", attends * k["sinks"], k["n_heads"], True),
+            (25, "attn_post_norm", k["post_norm"], dim, True), (26, "ffn_post_norm", k["post_norm"], dim, True),
+            (27, "mlp_norm", beside, dim, True), (28, "mlp_post_norm", beside, dim, True),
+            (29, "moe_post_norm", beside, dim, True),
+            (30, "router_norm", moe * (k["route_input"] == 1), dim, True),
+            (31, "router_bias", moe * k["route_logit_bias"], experts, True),
+            (32, "router_select", moe * k["route_selection_bias"], experts, True),
+            (33, "router_factor", moe * k["route_factor"], experts, True),
+            (34, "expert_gate_bias", moe * k["ffn_bias"] * experts, ffn, True),
+            (35, "expert_up_bias", moe * k["ffn_bias"] * experts, ffn, True),
+            (36, "expert_down_bias", moe * k["ffn_bias"] * experts, dim, True),
+            (37, "layer_scale", k["layer_scale"], 1, True), (38, "delta_qkv", delta * d_qkv, dim, False),
+            (39, "delta_z", delta * d_v, dim, False), (40, "delta_b", delta * v_heads, dim, False),
+            (41, "delta_a", delta * v_heads, dim, False),
+            (42, "delta_conv", delta * d_qkv, k["delta_conv"], True),
+            (43, "delta_rate", delta * 1, v_heads, True), (44, "delta_dt_bias", delta * 1, v_heads, True),
+            (45, "delta_norm", delta * 1, k["delta_v_dim"], True), (46, "delta_out", delta * dim, d_v, False)]
 
 
 def read_trunk(f, m, table, trunk):
     at, end = table[0], trunk[0]
     for layer in [None] + list(range(m["n_layers"][0])):
-        for slot, name, rows, cols, exact in slots(m, layer):
+        for slot, name, rows, cols, exact in model_slots(m) if layer is None else layer_slots(m, layer):
             if rows == 0:
                 continue
             need(at + 48 <= sum(table), "number of tensors")
@@ -378,12 +457,13 @@ def main(path):
     for kind in (1, 3, 4, 5, 6):
         need(kind in s, "section %s is missing" % SECTIONS[kind])
     m = read_metadata(f[s[1][0]:sum(s[1])])
-    for key, value in DEFAULTS.items():
-        m.setdefault(key, value)
-    for key in sorted(m):
+    complete(m)
+    for key in sorted(MODEL_KEYS):
         data = m[key].encode() if isinstance(m[key], str) else b"".join(
             struct.pack("<I" if isinstance(v, int) else "<f", v) for v in m[key])
         print("metadata", key, "%016x" % xxh3(data))
+    for layer in range(m["n_layers"][0]):
+        print("layer", layer, *("%s=%.9g" % pair for pair in sorted(layer_values(m, layer).items())))
     read_trunk(f, m, s[3], s[4])
     read_records(f, m, s[6], s[5])
     for kind in (2, 7, 8, 9):

@@ -7,6 +7,8 @@
 #include "format/base.h"
 #include "prep/calib/blas.h"
 #include "prep/hf/hf_forward.h"
+#include "runtime/model/router.h"
+#include "runtime/model/state.h"
 #include "tests/synth/lang.h"
 #include "tests/synth/random.h"
 #include "tests/synth/write.h"
@@ -27,7 +29,8 @@ struct meter {
     struct hf_forward source;
     struct layer_weights model, *layers; /* [n_layers] */
     struct forward forward;
-    struct kv *kv;           /* [n_layers], or [n_seqs, n_layers] where generated */
+    struct state *states;    /* one that all sequences use in turn, or [n_seqs] where generated */
+    struct span *spans;      /* [rows] of one token each, where generated */
     int32_t *ids;            /* [n_seqs, seq_tok] */
     uint16_t *trace;         /* [n_seqs, seq_tok, n_layers, n_active] experts */
     float *history[HISTORY]; /* [rows, dim] residual that the FFN of layer l read, at l % HISTORY */
@@ -36,7 +39,7 @@ struct meter {
     int32_t *guess, *host_guess;
     double stale_hits[MEASURE_AHEAD], stale_seen[MEASURE_AHEAD];
     double quarter, half, nll;
-    uint32_t n_energies, n_kv;
+    uint32_t n_energies, n_states;
     uint32_t rows;     /* of one pass */
     uint32_t position; /* of all rows, where generated */
     struct err err;    /* met inside the tap */
@@ -57,10 +60,10 @@ static void count_stale(struct meter *m, uint32_t layer, uint32_t rows, const in
     void *self = m->be.self;
     for (uint32_t ahead = 1; ahead <= MEASURE_AHEAD && ahead <= layer; ahead++) {
         const float *x = m->history[(layer - ahead) % HISTORY];
-        ops->rmsnorm(self, x, &w->w[SLOT_FFN_NORM], a->norm_eps, rows, a->dim, m->normed);
-        ops->matmul(self, &w->w[SLOT_ROUTER], &(struct weight){0}, m->normed, rows, m->router);
-        ops->route(self, m->router, rows, a->n_experts, a->n_active, a->norm_topk, m->guess,
-                   m->weights);
+        const struct forward_site at = {a, &m->be, layer, w};
+        router_input(&at, x, rows, m->normed);
+        router_logits(&at, m->normed, rows, m->router);
+        router_choose(&at, m->router, rows, m->guess, m->weights);
         ops->read(self, m->host_guess, m->guess, (size_t)rows * a->n_active * sizeof(int32_t));
         for (uint32_t u = 0; u < rows * a->n_active; u++) {
             const int32_t *guess = m->host_guess + u / a->n_active * a->n_active;
@@ -91,7 +94,7 @@ static void expert_energy(struct meter *m, uint32_t layer, uint32_t expert, cons
                   up = hf_weight(&m->hf, SLOT_EXPERT_UP, layer, expert);
     ops->matmul(m->be.self, &gate, &none, x, rows, m->gate);
     ops->matmul(m->be.self, &up, &none, x, rows, m->up);
-    ops->silu_mul(m->be.self, m->gate, m->up, rows * ffn);
+    ops->act_mul(m->be.self, &arch_kind(a, layer)->ffn, m->gate, m->up, rows * ffn);
     float *down = mem_alloc(dim * ffn * sizeof *down);
     struct neuron_energy *e = mem_calloc(ffn, sizeof *e);
     double total = 0, quarter = 0, half = 0;
@@ -142,9 +145,10 @@ static void measure_energy(struct meter *m, uint32_t layer, uint32_t rows, const
     free(x);
 }
 
-static void on_tap(void *ctx, enum tap tap, uint32_t layer, const float *data, uint32_t rows,
-                   uint32_t cols, const int32_t *ids) {
+static void on_tap(void *ctx, enum tap tap, uint32_t layer, const float *data,
+                   const struct batch *b, uint32_t cols, const int32_t *ids) {
     struct meter *m = ctx;
+    const uint32_t rows = b->rows;
     const struct arch *a = hf_arch(&m->hf);
     size_t bytes = (size_t)rows * cols * sizeof(float);
     if (tap == TAP_FFN_RESIDUAL) {
@@ -184,8 +188,9 @@ static int open_meter(struct meter *m, const char *dir, struct err *err) {
     hf_forward_open(&m->source, &m->hf, &m->be, m->rows);
     struct weight_source source = hf_forward_source(&m->source);
     m->layers = mem_calloc(a->n_layers, sizeof *m->layers);
-    m->n_kv = a->n_layers * (m->o.generated ? m->o.n_seqs : 1);
-    m->kv = mem_calloc(m->n_kv, sizeof *m->kv);
+    m->n_states = m->o.generated ? m->o.n_seqs : 1;
+    m->states = mem_calloc(m->n_states, sizeof *m->states);
+    m->spans = mem_calloc(m->rows, sizeof *m->spans);
     if (forward_bind_model(&m->model, a, &source, &m->be, err) < 0) {
         return -1;
     }
@@ -194,10 +199,12 @@ static int open_meter(struct meter *m, const char *dir, struct err *err) {
             return -1;
         }
     }
-    for (uint32_t i = 0; i < m->n_kv; i++) {
-        m->kv[i] = (struct kv){KV_F16, a->n_kv_heads, a->head_dim, m->o.seq_tok, NULL, NULL};
-        m->kv[i].k = m->be.ops->alloc(m->be.self, kv_bytes(&m->kv[i]));
-        m->kv[i].v = m->be.ops->alloc(m->be.self, kv_bytes(&m->kv[i]));
+    const struct state_size size = {
+        .ctx_tok = m->o.seq_tok, .batch_rows = m->o.generated ? 1 : m->o.seq_tok, .type = KV_F16};
+    for (uint32_t i = 0; i < m->n_states; i++) {
+        if (state_open(&m->states[i], a, &m->be, &size, NULL, err) < 0) {
+            return -1;
+        }
     }
     for (int i = 0; i < HISTORY; i++) {
         m->history[i] = floats(m, rows * dim);
@@ -230,9 +237,8 @@ static void close_meter(struct meter *m) {
             ops->free(m->be.self, mine[i]);
         }
         ops->free(m->be.self, m->guess);
-        for (uint32_t i = 0; i < m->n_kv; i++) {
-            ops->free(m->be.self, m->kv[i].k);
-            ops->free(m->be.self, m->kv[i].v);
+        for (uint32_t i = 0; m->states && i < m->n_states; i++) {
+            state_close(&m->states[i]);
         }
         forward_close(&m->forward);
         hf_forward_close(&m->source);
@@ -240,7 +246,8 @@ static void close_meter(struct meter *m) {
     }
     free(m->host_guess);
     free(m->layers);
-    free(m->kv);
+    free(m->states);
+    free(m->spans);
     free(m->ids);
     free(m->trace);
     hf_close(&m->hf);
@@ -270,13 +277,15 @@ static int run_text(struct meter *m, struct progress *progress, struct err *err)
             m->ids[s * tok + t] = (int32_t)lang_next(&text);
         }
     }
-    forward_embed(&m->forward, &m->model, m->ids, m->rows, m->x);
+    const struct batch all = {.rows = m->rows};
+    forward_embed(&m->forward, &m->model, m->ids, &all, m->x);
     for (uint32_t l = 0; l < a->n_layers; l++) {
         for (uint32_t s = 0; s < m->o.n_seqs; s++) {
-            forward_attention(&m->forward, &m->layers[l], l, &m->kv[l], 0, tok,
-                              m->x + (size_t)s * tok * a->dim);
+            const struct span span = {.state = &m->states[0], .rows = tok};
+            const struct batch b = {.rows = tok, .n_spans = 1, .spans = &span};
+            forward_mixer(&m->forward, &m->layers[l], l, &b, m->x + (size_t)s * tok * a->dim);
         }
-        if (forward_ffn(&m->forward, &m->layers[l], l, m->rows, m->x, err) < 0) {
+        if (forward_ffn(&m->forward, &m->layers[l], l, &all, m->x, err) < 0) {
             return -1;
         }
         if (m->err.set) {
@@ -323,15 +332,18 @@ static int run_generated(struct meter *m, struct progress *progress, struct err 
         now[s] = (int32_t)lang_next(&text);
     }
     for (m->position = 0; m->position < tok; m->position++) {
-        forward_embed(&m->forward, &m->model, now, m->rows, m->x);
+        for (uint32_t s = 0; s < m->rows; s++) {
+            m->spans[s] = (struct span){&m->states[s], s, 1, m->position};
+        }
+        const struct batch b = {.rows = m->rows, .n_spans = m->rows, .spans = m->spans};
+        forward_embed(&m->forward, &m->model, now, &b, m->x);
         for (uint32_t l = 0; l < a->n_layers; l++) {
-            for (uint32_t s = 0; s < m->rows; s++) {
-                forward_attention(&m->forward, &m->layers[l], l, &m->kv[s * a->n_layers + l],
-                                  m->position, 1, m->x + (size_t)s * a->dim);
-            }
-            if (forward_ffn(&m->forward, &m->layers[l], l, m->rows, m->x, err) < 0) {
+            if (forward_layer(&m->forward, &m->layers[l], l, &b, m->x, err) < 0) {
                 goto out;
             }
+        }
+        for (uint32_t s = 0; s < m->rows; s++) {
+            state_advance(&m->states[s], 1);
         }
         forward_logits(&m->forward, &m->model, m->x, m->rows, m->logits);
         for (uint32_t s = 0; s < m->rows; s++) {

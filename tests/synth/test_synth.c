@@ -104,7 +104,8 @@ static void the_importer_takes_every_family(void **state) {
         assert_no_err(&err);
         assert_string_equal(hf_arch(&hf)->family, plant_families[family]);
         assert_int_equal(arch_params(hf_arch(&hf)), arch_params(&plant.arch));
-        assert_int_equal(hf_arch(&hf)->norm_topk, plant.arch.norm_topk);
+        assert_int_equal(arch_kind(hf_arch(&hf), 0)->route.renorm,
+                         arch_kind(&plant.arch, 0)->route.renorm);
         assert_int_equal(hf_arch(&hf)->stop_ids[0], shape.vocab - LANG_SPECIALS);
         plant_close(&plant);
         hf_close(&hf);
