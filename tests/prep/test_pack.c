@@ -1,0 +1,252 @@
+/*
+ * pack: archives of the four first families are what they always were, to the byte; experts in the
+ * codec that holds them; neurons and their biases in calibration's order.
+ */
+#include "tests/util/test.h"
+
+#include "format/corm_read.h"
+#include "prep/pack.h"
+#include "tests/util/test_util_family.h"
+
+#define FAMILIES "tests/golden/families/"
+#define MODELS "tests/golden/models/"
+
+static struct pack_options plain_options(void) {
+    return (struct pack_options){
+        .hot_fraction = 0.25, .chunk_neurons = 32, .threads = 2, .version = "of a test"};
+}
+
+/* Pack a checkpoint's directory to `path`. */
+static void pack(const char *dir, const char *path, const struct pack_options *opt,
+                 struct pack_result *result) {
+    struct hf_model m;
+    struct err err = {0};
+    volatile sig_atomic_t stop = 0;
+    hf_open(&m, dir, &err);
+    assert_no_err(&err);
+    pack_model(&m, path, opt, NULL, &stop, result, &err);
+    assert_no_err(&err);
+    hf_close(&m);
+}
+
+/* ---- comparing an archive with its checkpoint ---- */
+
+static void decode(const struct codec *codec, const uint8_t *data, uint32_t rows, uint32_t cols,
+                   float *x) {
+    for (uint32_t r = 0; r < rows; r++) {
+        codec->decode_row(data + r * codec_row_bytes(codec, cols), cols, x + (size_t)r * cols);
+    }
+}
+
+/* One expert: neuron `order[i]` of the checkpoint is the record's neuron i. */
+static void compare_expert(const struct hf_model *m, const struct corm *c, struct corm_decoder *d,
+                           uint32_t layer, uint32_t expert, const uint32_t *order) {
+    const struct arch *a = &c->arch;
+    const struct corm_record *r = corm_record_of(c, layer, expert);
+    size_t dim = a->dim, n = a->ffn_dim * dim, at = 0;
+    float *x = mem_alloc(3 * n * sizeof *x), *y = mem_alloc(3 * n * sizeof *y);
+    uint8_t *raw = mem_alloc_aligned(a->ffn_dim * c->neuron_bytes);
+    struct err err = {0};
+    for (uint32_t i = 0; i < r->n_chunks; i++) {
+        const struct corm_chunk *k = &c->chunks[r->first_chunk + i];
+        corm_chunk_decode(d, c, k, c->map.data + k->offset, raw + at, &err);
+        assert_no_err(&err);
+        at += corm_chunk_raw_bytes(c, k);
+    }
+    decode(c->expert_codec, raw, 3 * a->ffn_dim, a->dim, x);
+    hf_expert(m, layer, expert, y, y + n, y + 2 * n, &err);
+    assert_no_err(&err);
+    for (uint32_t i = 0; i < a->ffn_dim; i++) {
+        uint32_t from = order ? order[i] : i;
+        for (uint32_t part = 0; part < 3; part++) {
+            assert_memory_equal(x + (3 * i + part) * dim, y + part * n + from * dim,
+                                dim * sizeof *x);
+        }
+    }
+    free(raw);
+    free(x);
+    free(y);
+}
+
+/* All numbers, trunk and experts. order [n_layers, n_experts, ffn_dim], or NULL. */
+static void compare_weights(const char *dir, const char *path, const uint32_t *order) {
+    struct err err = {0};
+    struct hf_model m;
+    struct corm c;
+    hf_open(&m, dir, &err);
+    assert_no_err(&err);
+    corm_open(&c, path, 0, &err);
+    assert_no_err(&err);
+    const struct arch *a = &c.arch;
+    for (struct slot_place at = {0}; slot_next(a, &at);) {
+        struct weight w = corm_tensor_get(&c, at.slot, at.layer);
+        size_t n = (size_t)w.rows * w.cols;
+        float *x = mem_alloc(n * sizeof *x), *y = mem_alloc(n * sizeof *y);
+        bool turns = order && (at.slot == SLOT_EXPERT_GATE_BIAS || at.slot == SLOT_EXPERT_UP_BIAS);
+        decode(w.codec, w.data, w.rows, w.cols, x);
+        hf_tensor_rows(&m, at.slot, at.layer, 0, 0, w.rows, y, &err);
+        assert_no_err(&err);
+        for (size_t i = 0; i < n; i++) {
+            size_t row = i / w.cols;
+            size_t from = turns
+                              ? order[((size_t)at.layer * a->n_experts + row) * w.cols + i % w.cols]
+                              : i % w.cols;
+            assert_true(x[i] == y[row * w.cols + from]);
+        }
+        free(x);
+        free(y);
+    }
+    struct corm_decoder *d = corm_decoder_new(&c);
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        for (uint32_t e = 0; arch_is_moe(a, l) && e < a->n_experts; e++) {
+            size_t expert = (size_t)l * a->n_experts + e;
+            compare_expert(&m, &c, d, l, e, order ? order + expert * a->ffn_dim : NULL);
+        }
+    }
+    corm_decoder_free(d);
+    corm_close(&c);
+    hf_close(&m);
+}
+
+/* ---- tests ---- */
+
+/* Of all sections but provenance, which tells of versions. Nothing is compressed, so that no
+ * library's version counts either. */
+static uint64_t hash_archive(const char *path) {
+    struct err err = {0};
+    struct corm c;
+    struct buf hashes = {0};
+    corm_open(&c, path, 0, &err);
+    assert_no_err(&err);
+    for (uint32_t i = 0; i < c.header.section_count; i++) {
+        const struct corm_section *s = &c.sections[i];
+        if (s->type != CORM_SECTION_PROVENANCE) {
+            uint64_t h = hash64(c.map.data + s->offset, s->bytes);
+            buf_append(&hashes, &h, sizeof h);
+        }
+    }
+    uint64_t all = hash64(hashes.data, hashes.len);
+    buf_free(&hashes);
+    corm_close(&c);
+    return all;
+}
+
+/* What importers before this one wrote. */
+static void same_bytes(void **state) {
+    (void)state;
+    static const struct {
+        const char *dir, *codec;
+        uint64_t hash;
+    } rows[] = {
+        {MODELS "mixtral-tiny", "keep", 0xd4a71352bd90199b},
+        {MODELS "mixtral-fused", "keep", 0xd4a71352bd90199b},
+        {MODELS "olmoe-tiny", "keep", 0x830ac8c98883913b},
+        {MODELS "qwen2moe-tiny", "keep", 0x7b963783827f84df},
+        {MODELS "qwen3moe-tiny", "keep", 0x4e0f6a871a352785},
+        {MODELS "qwen3moe-fused", "keep", 0x4e0f6a871a352785},
+        {MODELS "qwen3moe-f32", "keep", 0x509ef5185682dd11},
+        {MODELS "qwen3moe-f16", "keep", 0xb37cddcc826f1197},
+        {MODELS "mixtral-tiny", "q8", 0xc53fea3a877135a0},
+        {MODELS "mixtral-tiny", "q4", 0x7a25f8d6080dc992},
+        {MODELS "qwen2moe-tiny", "q8", 0x20bf1ca27235da62},
+        {MODELS "qwen2moe-tiny", "q4", 0xfc02538a230c6955},
+        {"tests/models/fable", "keep", 0xfc15c4c13b477bf5},
+    };
+    char *temp = test_mkdir();
+    char *path = mem_printf("%s/a.corm", temp);
+    bool same = true;
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        struct pack_options opt = plain_options();
+        struct pack_result result;
+        opt.expert_codec = codec_by_name(rows[i].codec);
+        opt.trunk_codec = opt.expert_codec ? codec_by_name("q8") : NULL;
+        pack(rows[i].dir, path, &opt, &result);
+        uint64_t hash = hash_archive(path);
+        if (hash != rows[i].hash) {
+            print_error("{\"%s\", \"%s\", 0x%016llx},\n", rows[i].dir, rows[i].codec,
+                        (unsigned long long)hash);
+            same = false;
+        }
+    }
+    assert_true(same);
+    free(path);
+    test_rmdir(temp);
+}
+
+/* The codec that holds all experts, MXFP4 and turned ones included, and what is read from the
+ * archive with it. */
+static void exact_codecs(void **state) {
+    (void)state;
+    static const struct {
+        const char *dir, *codec;
+        bool made;
+    } rows[] = {
+        {MODELS "qwen3moe-f32", "f32", false},     {MODELS "qwen3moe-f16", "f16", false},
+        {MODELS "olmoe-tiny", "bf16", false},      {FAMILIES "gptoss-tiny", "bf16", true},
+        {FAMILIES "gptoss-bf16", "bf16", true},    {FAMILIES "qwen3next-tiny", "bf16", true},
+        {FAMILIES "qwen35moe-tiny", "bf16", true}, {FAMILIES "gemma4-tiny", "bf16", true},
+        {FAMILIES "gemma4-shared", "bf16", true},
+    };
+    char *temp = test_mkdir();
+    char *path = mem_printf("%s/a.corm", temp);
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        char *dir = rows[i].made ? family_checkpoint(rows[i].dir, temp) : mem_strdup(rows[i].dir);
+        struct pack_options opt = plain_options();
+        struct pack_result result;
+        pack(dir, path, &opt, &result);
+        assert_string_equal(result.expert_codec->name, rows[i].codec);
+        compare_weights(dir, path, NULL);
+        free(dir);
+    }
+    free(path);
+    test_rmdir(temp);
+}
+
+/* Neurons in the order that calibration found, and the biases of gate and up with them; those of
+ * down are of no neuron. */
+static void ordered(void **state) {
+    (void)state;
+    static const char *const checkpoints[] = {"gptoss-tiny", "qwen3next-tiny"};
+    char *temp = test_mkdir();
+    char *path = mem_printf("%s/a.corm", temp);
+    for (size_t i = 0; i < TEST_COUNT(checkpoints); i++) {
+        char *golden = mem_printf(FAMILIES "%s", checkpoints[i]);
+        char *dir = family_checkpoint(golden, temp);
+        struct hf_config config = {0};
+        struct err err = {0};
+        hf_config_read(&config, dir, &err);
+        assert_no_err(&err);
+        const struct arch *a = &config.arch;
+        size_t records = (size_t)a->n_layers * a->n_experts, n = records * a->ffn_dim;
+        struct calib_result calib = {
+            .n_layers = a->n_layers, .n_experts = a->n_experts, .ffn_dim = a->ffn_dim};
+        calib.order = mem_calloc(n, sizeof *calib.order);
+        calib.hot = mem_calloc(records, sizeof *calib.hot);
+        for (size_t k = 0; k < n; k++) { /* another permutation for each expert; 5 is odd */
+            size_t expert = k / a->ffn_dim;
+            calib.order[k] = (uint32_t)((5 * k + 3 * expert) % a->ffn_dim);
+        }
+        struct pack_options opt = plain_options();
+        struct pack_result result;
+        opt.calib = &calib;
+        opt.calib_text = "none";
+        pack(dir, path, &opt, &result);
+        compare_weights(dir, path, calib.order);
+        free(calib.order);
+        free(calib.hot);
+        hf_config_free(&config);
+        free(golden);
+        free(dir);
+    }
+    free(path);
+    test_rmdir(temp);
+}
+
+int main(void) {
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(same_bytes),
+        cmocka_unit_test(exact_codecs),
+        cmocka_unit_test(ordered),
+    };
+    return cmocka_run_group_tests_name("pack", tests, NULL, NULL);
+}
