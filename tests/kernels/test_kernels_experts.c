@@ -319,7 +319,7 @@ static void check_layer(const struct layer *l, enum kept kept) {
 }
 
 static void check_rules(struct layer *l) {
-    for (size_t i = 0; i < TEST_COUNT(rules); i++) {
+    for (size_t i = 0; i < TEST_COUNT(rules); i += QUICK ? 3 : 1) {
         l->rule = rules[i];
         check_layer(l, ALL);
         check_layer(l, SOME);
