@@ -117,9 +117,10 @@ static uint32_t block_keys(const struct tile *t, uint32_t first, uint32_t end) {
 }
 
 static void decode_block(const struct tile *t, const uint8_t *base, uint32_t first, uint32_t n) {
+    const uint8_t *rows = row_at(t, base, first);
     uint32_t dim = t->s->kv->head_dim;
     for (uint32_t j = 0; j < n; j++) {
-        t->s->k->decode(row_at(t, base, first + j), dim, 0, dim, t->own->panel + (size_t)j * dim);
+        t->s->k->decode(rows + j * t->s->row_bytes, dim, 0, dim, t->own->panel + (size_t)j * dim);
     }
 }
 
