@@ -93,8 +93,8 @@ static const uint8_t *chunk_rows(const struct ffn *f, struct cpu_worker *own, co
 }
 
 /* out [dim] = the sum of a block's neurons, at `data`, for one use. Rows are read in runs of RUN
- * neurons: gates, ups, the next neurons' gates, ..., then all downs; each run asks for the one after
- * it, the last for `next`. */
+ * neurons: gates, ups, the next neurons' gates, ..., then all downs; each run asks for the one
+ * after it, the last for `next`. */
 static void block_use(const struct ffn *f, const struct cpu_block *b, const uint8_t *data,
                       struct cpu_worker *own, uint32_t use, const uint8_t *next, float *out) {
     const uint32_t n = b->n_neurons;

@@ -245,7 +245,7 @@ static struct outputs simply(const struct layer *l, enum kept kept, bool quantis
 
 /* ---- checks --------------------------------------------------------------------------------- */
 
-/* What a layer should give; `plain` of inputs as they are, `o` of those that a CPU makes of them. */
+/* What a layer should give: `plain` of inputs as they are, `o` of what a CPU makes of them. */
 struct expected {
     struct outputs o, plain;
     float *same; /* what the ISA in work gives for single rows */

@@ -25,8 +25,8 @@ static void check_ulps(const char *what, float x, float got, double want, double
     }
 }
 
-/* Floats of all sizes and both signs: where results are normal numbers. exp is within 1 ulp here, of
- * which a sigmoid and a logarithm make a few. */
+/* Floats of all sizes and both signs: where results are normal numbers. exp is within 1 ulp here,
+ * of which a sigmoid and a logarithm make a few. */
 static void test_scores(void **state) {
     (void)state;
     for (uint64_t bits = 0; bits <= UINT32_MAX; bits += QUICK ? 99991 : 4999) {

@@ -35,8 +35,8 @@ float *kernels_decode(const struct weight *w, uint32_t row);
 /* Sum of a[i] * b[i] in double precision; *size becomes the sum of |a[i] * b[i]|. */
 double kernels_dot(const float *a, const float *b, size_t n, double *size);
 
-/* `cols` numbers in f32 as a weight of one row, such as a norm or a bias; none where x is NULL. They
- * stay the caller's. */
+/* `cols` numbers in f32 as a weight of one row, such as a norm or a bias; none where x is NULL.
+ * They stay the caller's. */
 struct weight kernels_row(const float *x, uint32_t cols);
 
 /* Greatest error of a dot product of n elements summed in f32 over 8 lanes or more: every addition
