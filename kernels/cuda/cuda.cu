@@ -217,10 +217,7 @@ static struct weight place(void *self, const struct weight *host) {
                                              w.rows, cudaMemcpyHostToDevice, c->stream),
                "copy of weights");
     cuda_check(c, cudaStreamSynchronize(c->stream), "copy of weights");
-    if (c->n_placed == c->cap_placed) {
-        c->cap_placed = c->cap_placed * 2 + 64;
-        c->placed = (void **)mem_realloc(c->placed, c->cap_placed * sizeof *c->placed);
-    }
+    c->placed = (void **)mem_grow(c->placed, c->n_placed + 1, &c->cap_placed, sizeof *c->placed);
     c->placed[c->n_placed++] = p;
     w.data = p;
     return w;

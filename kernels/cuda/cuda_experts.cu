@@ -41,10 +41,7 @@ struct table {
 };
 
 static void table_push(struct table *t, const void *item, size_t bytes) {
-    if (t->n + bytes > t->cap) {
-        t->cap = t->n + bytes > t->cap * 2 ? t->n + bytes + 4096 : t->cap * 2;
-        t->at = (uint8_t *)mem_realloc(t->at, t->cap);
-    }
+    t->at = (uint8_t *)mem_grow(t->at, t->n + bytes, &t->cap, 1);
     memcpy(t->at + t->n, item, bytes);
     t->n += bytes;
 }
