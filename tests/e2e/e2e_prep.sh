@@ -57,6 +57,20 @@ inspects() {
 }
 case_ inspect inspects
 
+# A directory with nothing but a configuration: its counts are those of transformers.
+inspects_configs() {
+    for dir in "$root"/tests/golden/configs/* "$root"/tests/golden/families/*; do
+        "$prep" inspect "$dir" >text && "$prep" inspect --json "$dir" >json || return 1
+        count=$(cat "$dir/params.txt")
+        grep -q "in all  *$count, [0-9]* without the embedding" text && grep -q 'used by a token  *[0-9]*, ' text &&
+            grep -q "\"parameters\": $count," json || { echo "$dir"; cat text; return 1; }
+    done
+    "$prep" inspect nowhere.corm >said 2>&1 && return 1
+    mkdir -p empty && "$prep" inspect empty >said 2>&1 && return 1
+    grep -q 'empty: no config.json' said
+}
+case_ inspect_a_configuration inspects_configs
+
 same_twice() {
     "$prep" convert -q -t 1 "$fable" -o out/again.corm && cmp out/fable.corm out/again.corm
 }
@@ -153,7 +167,7 @@ case_ nan_weight refused out/x.corm 1 'tensor "model.' 'is NaN' -- broken
 broken olmoe-tiny && head -c -1 "$golden/olmoe-tiny/model.safetensors" >broken/model.safetensors
 case_ truncated_weights refused out/x.corm 1 model.safetensors 'truncated?' -- broken
 broken olmoe-tiny && sed -i 's/Olmoe/Llama/; s/olmoe/llama/' broken/config.json
-case_ unknown_family refused out/x.corm 1 LlamaForCausalLM 'mixtral, olmoe, qwen2_moe, qwen3_moe' -- broken
+case_ unknown_family refused out/x.corm 1 LlamaForCausalLM 'mixtral, olmoe, qwen2_moe, qwen3_5_moe, qwen3_moe' -- broken
 broken olmoe-tiny && rm broken/tokenizer.json
 case_ missing_tokenizer refused out/x.corm 1 'no tokenizer.json' -- broken
 broken olmoe-tiny && echo '{' >broken/tokenizer.json
