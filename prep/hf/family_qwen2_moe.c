@@ -1,6 +1,6 @@
 /*
- * family_qwen2_moe: Qwen1.5-MoE and Qwen2-MoE. A shared expert behind a gate; biases on queries, keys
- * and values; dense layers by rule; windows in every other of the first layers.
+ * family_qwen2_moe: Qwen1.5-MoE and Qwen2-MoE. A shared expert behind a gate; biases on queries,
+ * keys and values; dense layers by rule; windows in every other of the first layers.
  */
 #include "prep/hf/settle.h"
 

@@ -205,7 +205,8 @@ static const json_t *follow(const json_t *at, const char *path) {
 }
 
 /* The text model's object out of a wrapper's: with what the wrapper says of the whole checkpoint
- * where it does not say so itself. A new reference. Wrappers know the fuller list of stop tokens. */
+ * where it does not say so itself. Wrappers know the fuller list of stop tokens. A new reference.
+ */
 static json_t *unwrap(const struct family *f, json_t *root, const char *path, struct err *err) {
     static const char *const whole[] = {"quantization_config", "tie_word_embeddings"};
     const json_t *inside = f->inside ? follow(root, f->inside) : NULL;

@@ -2,8 +2,8 @@
  * hf_forward: a Hugging Face checkpoint as the forward pass sees it: a weight source and an experts
  * hook.
  *
- * Owns: decoding what cannot be used as it lies: vectors, which are f32, and matrices that are parts
- * of others; whole experts as neuron rows, one at a time.
+ * Owns: decoding what cannot be used as it lies: vectors, which are f32, and matrices that are
+ * parts of others; whole experts as neuron rows, one at a time.
  * Leaves to others: tensor names and checks (hf), the forward pass (runtime/model/forward),
  * arithmetic (backend).
  * Memory: what was decoded of the layers that are bound, one expert in f32.

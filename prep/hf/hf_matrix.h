@@ -2,8 +2,8 @@
  * hf_matrix: where the numbers of a slot's matrix lie in a checkpoint's tensors, and reading them.
  *
  * Owns: the layouts in which families store a matrix (plain, fused with others, transposed, rows in
- * turn or grouped by heads), the shape that each asks of a tensor, decoding (BF16, F16, F32, MXFP4),
- * what is done to the numbers afterwards, the check that none is NaN or infinite.
+ * turn or grouped by heads), the shape that each asks of a tensor, decoding (BF16, F16, F32,
+ * MXFP4), what is done to the numbers afterwards, the check that none is NaN or infinite.
  * Leaves to others: which tensor it is (hf_names), bytes of files (format/safetensors).
  * Threads: a laid-out matrix is immutable and may be read from any number of threads.
  */

@@ -206,6 +206,22 @@ void archive_set_dense(struct arch *a, uint32_t layer, uint32_t dense_dim) {
     free(kinds);
 }
 
+struct arch archive_five_layers(void) {
+    struct arch a;
+    archive_moe_arch(&a, 5, 4, 8);
+    return a;
+}
+
+void archive_change_kinds(struct arch *a, void (*change)(struct layer_kind *k, uint32_t layer)) {
+    struct layer_kind *kinds = mem_calloc(a->n_layers, sizeof *kinds);
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        kinds[l] = *arch_kind(a, l);
+        change(&kinds[l], l);
+    }
+    arch_set_kinds(a, kinds);
+    free(kinds);
+}
+
 static uint8_t *encode_rows(const struct codec *codec, uint64_t seed, size_t rows, uint32_t cols,
                             size_t *bytes) {
     size_t row_bytes = codec_row_bytes(codec, cols);

@@ -32,6 +32,11 @@ void archive_moe_arch(struct arch *a, uint32_t n_layers, uint32_t n_experts, uin
 /* Take the experts of one layer away: dense layers have dense_dim neurons. */
 void archive_set_dense(struct arch *a, uint32_t layer, uint32_t dense_dim);
 
+/* That of five layers with 4 experts of 8 neurons. */
+struct arch archive_five_layers(void);
+/* Give every layer the kind that `change` makes of its own. */
+void archive_change_kinds(struct arch *a, void (*change)(struct layer_kind *k, uint32_t layer));
+
 /* Encoded rows of a trunk tensor, and the neurons of an expert, as the archive holds them.
  * free(). */
 uint8_t *archive_tensor(const struct arch *a, const struct codec *codec, enum slot_id slot,

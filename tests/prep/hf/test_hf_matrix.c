@@ -9,8 +9,8 @@
 
 #include "prep/hf/hf_matrix.h"
 
-/* Layer 0 attends, with 4 heads of 6 and 2 key heads; layer 1 is a delta net of 2 key heads of 3 and
- * 4 value heads of 5. 3 experts of 4 neurons, width 32. */
+/* Layer 0 attends, with 4 heads of 6 and 2 key heads; layer 1 is a delta net of 2 key heads of 3
+ * and 4 value heads of 5. 3 experts of 4 neurons, width 32. */
 static struct arch small_arch(void) {
     struct arch a = {.n_layers = 2, .dim = 32, .vocab = 7, .n_experts = 3, .ffn_dim = 4};
     struct layer_kind kinds[2] = {arch_plain_kind(), arch_plain_kind()};
