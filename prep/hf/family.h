@@ -102,10 +102,10 @@ struct family {
     const char *name; /* in archives, for people */
     /* model_type and architectures that it goes by, those of a wrapper included */
     const char *types[FAMILY_MAX_NAMES], *architectures[FAMILY_MAX_NAMES];
-    const char *inside; /* where a wrapper keeps the configuration: keys, parted by dots; or NULL */
-    const char *act;    /* the activation that hidden_act must name; NULL = "silu" */
-    bool mxfp4;         /* such a quantization_config is what `scales` of its names read */
-    int64_t eos;        /* stop token where no file names one; negative = none */
+    bool wrapped;    /* it is published inside models that do more than text, too */
+    const char *act; /* the activation that hidden_act must name; NULL = "silu" */
+    bool mxfp4;      /* such a quantization_config is what `scales` of its names read */
+    int64_t eos;     /* stop token where no file names one; negative = none */
     struct family_rope rope;
     const struct family_key *keys;
     const char *const *reads; /* keys that `settle` reads by itself; ends with NULL */

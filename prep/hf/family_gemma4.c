@@ -269,7 +269,7 @@ const struct family family_gemma4 = {
     .name = "gemma4",
     .types = {"gemma4", "gemma4_text"},
     .architectures = {"Gemma4ForConditionalGeneration", "Gemma4ForCausalLM"},
-    .inside = "text_config",
+    .wrapped = true,
     .act = "gelu_pytorch_tanh",
     .eos = 1,
     .rope = {.theta = 1e4,

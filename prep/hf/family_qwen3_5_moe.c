@@ -72,7 +72,7 @@ const struct family family_qwen3_5_moe = {
     .name = "qwen3_5_moe",
     .types = {"qwen3_5_moe", "qwen3_5_moe_text"},
     .architectures = {"Qwen3_5MoeForConditionalGeneration", "Qwen3_5MoeForCausalLM"},
-    .inside = "text_config",
+    .wrapped = true,
     .eos = -1,
     .rope = {.theta = 1e4, .partial = 0.25, .mrope = true},
     .keys = keys,

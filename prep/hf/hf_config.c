@@ -192,6 +192,9 @@ static int find_family(const struct family **out, const json_t *root, const char
                    architecture ? architecture : model_type, family_list(list));
 }
 
+/* Where wrappers keep the text model's object: keys, parted by dots. */
+static const char *const insides[] = {"text_config", "thinker_config.text_config"};
+
 /* Follow the keys of `path`, parted by dots. NULL where one of them holds no object. */
 static const json_t *follow(const json_t *at, const char *path) {
     while (at && *path) {
@@ -209,7 +212,12 @@ static const json_t *follow(const json_t *at, const char *path) {
  */
 static json_t *unwrap(const struct family *f, json_t *root, const char *path, struct err *err) {
     static const char *const whole[] = {"quantization_config", "tie_word_embeddings"};
-    const json_t *inside = f->inside ? follow(root, f->inside) : NULL;
+    const json_t *inside = NULL;
+    const char *where = NULL;
+    for (size_t i = 0; f->wrapped && !inside && i < sizeof insides / sizeof *insides; i++) {
+        where = insides[i];
+        inside = follow(root, where);
+    }
     if (!inside) {
         return json_incref(root);
     }
@@ -217,10 +225,10 @@ static json_t *unwrap(const struct family *f, json_t *root, const char *path, st
     if (type && !(json_is_string(type) && is_among(json_string_value(type), f->types))) {
         char text[64];
         err_set(err, "%s: %s is of model_type %s, which does not belong to the %s family", path,
-                f->inside, hf_keys_text(type, text), f->name);
+                where, hf_keys_text(type, text), f->name);
         return NULL;
     }
-    if (hf_keys_check_wrapper(root, f->inside, f->name, path, err) < 0) {
+    if (hf_keys_check_wrapper(root, where, f->name, path, err) < 0) {
         return NULL;
     }
     json_t *text = json_copy((json_t *)inside);

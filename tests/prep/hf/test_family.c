@@ -340,6 +340,10 @@ static void wrappers(void **state) {
          GEMMA "\"eos_token_id\":[1,106]}"},
         {"{\"model_type\":\"qwen3_5_moe\",\"text_config\":{\"num_hidden_layers\":4}}",
          QWEN35 "\"num_hidden_layers\":4}"},
+        {"{\"model_type\":\"qwen3_5_moe\","
+         "\"thinker_config\":{\"text_config\":{\"num_hidden_layers\":4},\"audio_config\":{\"x\":1}}"
+         "}",
+         QWEN35 "\"num_hidden_layers\":4}"},
     };
     for (size_t i = 0; i < TEST_COUNT(rows); i++) {
         struct hf_config a = parse_ok(rows[i].wrapped), b = parse_ok(rows[i].plain);
