@@ -225,15 +225,19 @@ static float fp4_scale(uint8_t code) {
 static void read_fp4(const struct hf_matrix *m, uint64_t first, uint64_t n, float *dst) {
     static const float e2m1[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
                                    -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
-    uint64_t group = UINT64_MAX;
-    float scale = 0;
-    for (uint64_t i = 0; i < n; i++) {
-        uint64_t e = first + i;
-        if (e / FP4_GROUP != group) {
-            group = e / FP4_GROUP;
-            scale = fp4_scale(m->scales->data[group]);
+    while (n > 0) {
+        uint64_t group = first / FP4_GROUP, skip = first % FP4_GROUP;
+        uint64_t some = FP4_GROUP - skip < n ? FP4_GROUP - skip : n;
+        const uint8_t *bytes = m->tensor->data + group * (FP4_GROUP / 2);
+        float scale = fp4_scale(m->scales->data[group]), x[FP4_GROUP];
+        for (uint32_t i = 0; i < FP4_GROUP / 2; i++) {
+            x[2 * i] = e2m1[bytes[i] & 15] * scale;
+            x[2 * i + 1] = e2m1[bytes[i] >> 4] * scale;
         }
-        dst[i] = e2m1[m->tensor->data[e / 2] >> (e % 2 * 4) & 15] * scale;
+        memcpy(dst, x + skip, some * sizeof *x);
+        dst += some;
+        first += some;
+        n -= some;
     }
 }
 
