@@ -98,13 +98,13 @@ static void merge_f16(const uint8_t *restrict low, const uint8_t *restrict high,
     }
 }
 
-/* ---- packing ---- */
+/* ---- compressing ---- */
 
 struct corm_packer {
     const struct codec *codec;
     ZSTD_CCtx *zstd;
     uint8_t *plane;     /* [raw bytes / 2] */
-    uint8_t *packed;    /* worst case of PLANES and ZSTD */
+    uint8_t *frame;     /* of PLANES and ZSTD, in the worst case */
     uint8_t *exponents; /* of EXPONENTS */
     size_t capacity;    /* raw bytes that the buffers are made for */
 };
@@ -137,7 +137,7 @@ void corm_packer_free(struct corm_packer *p) {
     if (p) {
         ZSTD_freeCCtx(p->zstd);
         free(p->plane);
-        free(p->packed);
+        free(p->frame);
         free(p->exponents);
         free(p);
     }
@@ -148,10 +148,10 @@ static void reserve(struct corm_packer *p, size_t raw_bytes) {
         return;
     }
     free(p->plane);
-    free(p->packed);
+    free(p->frame);
     free(p->exponents);
     p->plane = mem_alloc_aligned(raw_bytes / 2);
-    p->packed = mem_alloc_aligned(raw_bytes / 2 + ZSTD_compressBound(raw_bytes));
+    p->frame = mem_alloc_aligned(raw_bytes / 2 + ZSTD_compressBound(raw_bytes));
     p->exponents =
         p->codec->id == CODEC_BF16 ? mem_alloc(corm_exponents_bound(raw_bytes / 2)) : NULL;
     p->capacity = raw_bytes;
@@ -173,17 +173,17 @@ static struct corm_packed pack_frame(struct corm_packer *p, enum corm_encoding e
         kept = input_bytes = bytes / 2;
         input = p->plane;
         if (p->codec->id == CODEC_BF16) {
-            split_bf16(raw, bytes / 2, p->packed, p->plane);
+            split_bf16(raw, bytes / 2, p->frame, p->plane);
         } else {
-            split_f16(raw, bytes / 2, p->packed, p->plane);
+            split_f16(raw, bytes / 2, p->frame, p->plane);
         }
     }
-    size_t n = ZSTD_compress2(p->zstd, p->packed + kept, ZSTD_compressBound(input_bytes), input,
+    size_t n = ZSTD_compress2(p->zstd, p->frame + kept, ZSTD_compressBound(input_bytes), input,
                               input_bytes);
     if (ZSTD_isError(n)) {
         die("zstd cannot compress %zu bytes: %s", input_bytes, ZSTD_getErrorName(n));
     }
-    return (struct corm_packed){encoding, p->packed, kept + n};
+    return (struct corm_packed){encoding, p->frame, kept + n};
 }
 
 struct corm_packed corm_packer_pack_as(struct corm_packer *p, enum corm_encoding encoding,
@@ -199,7 +199,7 @@ struct corm_packed corm_packer_pack(struct corm_packer *p, const uint8_t *raw, s
     return corm_packer_pack_as(p, encoding, raw, bytes);
 }
 
-/* ---- unpacking ---- */
+/* ---- decoding ---- */
 
 struct corm_decoder {
     ZSTD_DCtx *zstd;

@@ -19,7 +19,7 @@ bool corm_chunk_may_be(uint32_t encoding, const struct codec *codec);
 struct corm_packer;
 struct corm_packer *corm_packer_new(const struct codec *codec);
 void corm_packer_free(struct corm_packer *p);
-/* A chunk's packed bytes, borrowed until the packer's next call. */
+/* A chunk's compressed bytes, borrowed until the packer's next call. */
 struct corm_packed {
     enum corm_encoding encoding;
     const uint8_t *data;

@@ -24,7 +24,7 @@ enum {
 enum stage { STAGE_TRUNK, STAGE_RECORDS, STAGE_DONE };
 
 /* A chunk of the record at hand, ready to be written. */
-struct packed_chunk {
+struct stored_chunk {
     const uint8_t *data;
     size_t bytes;
     uint64_t hash;
@@ -53,8 +53,8 @@ struct corm_writer {
     size_t neuron_bytes;
     struct corm_packer **packers; /* one a worker */
     uint32_t n_packers;
-    uint8_t *packed; /* a record's compressed chunks, each at the place of its raw bytes */
-    struct packed_chunk *places; /* [chunks of a record] */
+    uint8_t *compressed; /* a record's compressed chunks, each at the place of its raw bytes */
+    struct stored_chunk *places; /* [chunks of a record] */
 
     struct buf tensors, records, chunks; /* struct corm_tensor[], corm_record[], corm_chunk[] */
     struct buf blobs[LAST_BLOB + 1];
@@ -162,7 +162,7 @@ static void open_packers(struct corm_writer *w) {
         w->packers[i] = corm_packer_new(w->opt.expert_codec);
     }
     w->places = mem_calloc(chunks ? chunks : 1, sizeof *w->places);
-    w->packed = mem_alloc(w->neuron_bytes * w->arch->ffn_dim + 1);
+    w->compressed = mem_alloc(w->neuron_bytes * w->arch->ffn_dim + 1);
 }
 
 int corm_write_open(struct corm_writer **out, const char *path, const struct arch *arch,
@@ -298,46 +298,46 @@ static int begin_records(struct corm_writer *w, struct err *err) {
     return section_begin(w, CORM_SECTION_RECORDS, err);
 }
 
-/* What the workers share while they pack a record: item i is its chunk i. */
-struct packing {
+/* What the workers share while they compress a record: item i is its chunk i. */
+struct compressing {
     struct corm_writer *w;
     const uint8_t *neurons;
     uint32_t hot_neurons;
 };
 
-static void pack_chunk(void *arg, uint32_t item, uint32_t worker) {
-    const struct packing *p = arg;
+static void compress_chunk(void *arg, uint32_t item, uint32_t worker) {
+    const struct compressing *p = arg;
     struct corm_writer *w = p->w;
     uint32_t first = item * w->opt.chunk_neurons, left = w->arch->ffn_dim - first;
     uint32_t n = left < w->opt.chunk_neurons ? left : w->opt.chunk_neurons;
     const uint8_t *raw = p->neurons + first * w->neuron_bytes;
-    struct packed_chunk *out = &w->places[item];
-    *out = (struct packed_chunk){.data = raw, .bytes = n * w->neuron_bytes};
+    struct stored_chunk *out = &w->places[item];
+    *out = (struct stored_chunk){.data = raw, .bytes = n * w->neuron_bytes};
     if (w->opt.compress && (first >= p->hot_neurons || w->opt.compress_hot)) {
         struct corm_packed packed = corm_packer_pack(w->packers[worker], raw, out->bytes);
         double ratio = (double)packed.bytes / (double)out->bytes;
         if (packed.bytes < out->bytes && ratio <= (double)w->opt.raw_above_ratio) {
-            uint8_t *place = w->packed + first * w->neuron_bytes;
+            uint8_t *place = w->compressed + first * w->neuron_bytes;
             memcpy(place, packed.data, packed.bytes);
-            *out = (struct packed_chunk){place, packed.bytes, .encoding = packed.encoding};
+            *out = (struct stored_chunk){place, packed.bytes, .encoding = packed.encoding};
         }
     }
     out->hash = hash64(out->data, out->bytes);
 }
 
-static void pack_record(struct corm_writer *w, const uint8_t *neurons, uint32_t hot_neurons,
-                        uint32_t n_chunks) {
-    struct packing p = {w, neurons, hot_neurons};
+static void compress_record(struct corm_writer *w, const uint8_t *neurons, uint32_t hot_neurons,
+                            uint32_t n_chunks) {
+    struct compressing p = {w, neurons, hot_neurons};
     if (w->opt.workers.run) {
-        w->opt.workers.run(w->opt.workers.ctx, pack_chunk, &p, n_chunks);
+        w->opt.workers.run(w->opt.workers.ctx, compress_chunk, &p, n_chunks);
         return;
     }
     for (uint32_t i = 0; i < n_chunks; i++) {
-        pack_chunk(&p, i, 0);
+        compress_chunk(&p, i, 0);
     }
 }
 
-static int write_chunk(struct corm_writer *w, const struct packed_chunk *p, uint32_t n_neurons,
+static int write_chunk(struct corm_writer *w, const struct stored_chunk *p, uint32_t n_neurons,
                        struct err *err) {
     if (pad(w, CORM_CHUNK_ALIGN, err) < 0) {
         return -1;
@@ -397,7 +397,7 @@ int corm_write_record(struct corm_writer *w, uint32_t layer, uint32_t expert,
     }
     w->stats.n_neurons += total;
     w->stats.n_neurons_hot += hot_neurons;
-    pack_record(w, neurons, hot_neurons, r.n_chunks);
+    compress_record(w, neurons, hot_neurons, r.n_chunks);
     for (uint32_t i = 0; i < r.n_chunks; i++) {
         uint32_t left = total - i * step;
         if (write_chunk(w, &w->places[i], left < step ? left : step, err) < 0) {
@@ -549,7 +549,7 @@ void corm_write_abort(struct corm_writer *w) {
         corm_packer_free(w->packers[i]);
     }
     free(w->packers);
-    free(w->packed);
+    free(w->compressed);
     free(w->places);
     hasher_free(w->tensor_hash);
     buf_free(&w->tensors);

@@ -7,11 +7,11 @@
  * only that file, which the next writer replaces.)
  * Leaves to others: what the tensors contain (prep/pack); that no two write to one path at a time
  * (prep/claim).
- * Threads: one writer belongs to one thread; it packs the chunks of a record on workers that it is
+ * Threads: one writer belongs to one thread; it compresses the chunks of a record on workers that it is
  * given.
  *
  * Call order: open; tensors in slot-table order; records in (layer, expert) order; blobs at any
- * time; finish. Memory held: the indexes, the blobs and one packed record. `arch` is borrowed until
+ * time; finish. Memory held: the indexes, the blobs and one compressed record. `arch` is borrowed until
  * finish or abort. After any error only abort or finish (which then fails) may follow.
  */
 #ifndef FORMAT_CORM_WRITE_H
@@ -40,7 +40,7 @@ struct corm_write_options {
     bool compress;         /* false: every chunk raw */
     bool compress_hot;     /* also the hot prefix */
     float raw_above_ratio; /* store raw where stored/raw would exceed this */
-    /* Where chunks are packed; run NULL: by the caller. The bytes do not depend on it. */
+    /* Where chunks are compressed; run NULL: by the caller. The bytes do not depend on it. */
     struct corm_write_workers workers;
 };
 

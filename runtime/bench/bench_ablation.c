@@ -8,7 +8,7 @@
  *
  * Rows. B0: whole experts on demand, the least recently used evicted; an expert is read when its
  * turn to be computed comes, by three reads as three separate matrices would take, and nothing is
- * done meanwhile. Packed reads: an expert is read as a whole, in requests of up to 1 MiB. Read
+ * done meanwhile. One read an expert: all of it in a row, in requests of up to 1 MiB. Read
  * meanwhile: all that a layer misses is asked for at once and computed as it comes. Two-level
  * cache: the engine's own ranking. Then guesses one and two layers ahead, and chunks left out; the
  * last rows are the full engine on --other, which keeps experts decoded, then packed. On a device
@@ -53,7 +53,7 @@ static const struct row ROWS[] = {
     {"resident", .resident = true},
     {"resident, packed", .resident = true, .other = true, .packed = true},
     {"B0", .m = {.whole_lru = true, .split_reads = true, .in_turn = true, .no_guesses = true}},
-    {"+ packed reads", .m = {.whole_lru = true, .in_turn = true, .no_guesses = true}},
+    {"+ one read an expert", .m = {.whole_lru = true, .in_turn = true, .no_guesses = true}},
     {"+ read meanwhile", .m = {.whole_lru = true, .no_guesses = true}},
     {"+ two-level cache", .m = {.no_guesses = true}},
     {"+ guess l+1", .m = {.ahead = 1}},

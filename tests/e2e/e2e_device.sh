@@ -141,7 +141,7 @@ ablation() {
 rows() {
     ablation || return 1
     cat out
-    for row in resident B0 '+ packed reads' '+ read meanwhile' '+ two-level cache' '+ guess l+1' '+ guess l+2' \
+    for row in resident B0 '+ one read an expert' '+ read meanwhile' '+ two-level cache' '+ guess l+1' '+ guess l+2' \
         '+ CPU for missed'; do
         grep -qF "$row" out || { echo "no row $row"; return 1; }
     done

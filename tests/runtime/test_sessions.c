@@ -20,11 +20,11 @@ static void a_batch_changes_no_bit(void **state) {
     static const double shares[] = {1, 0.5, 0.25};
     (void)state;
     for (size_t i = 0; i < TEST_COUNT(CASES); i++) {
-        for (int packed = 0; packed < 2; packed++) {
+        for (int own = 0; own < 2; own++) {
             int32_t *ids;
             size_t n;
             uint64_t alone[MODEL_SEQUENCES], together[MODEL_SEQUENCES];
-            char *path = archive_of(CASES[i], packed ? NULL : "q8", &ids, &n);
+            char *path = archive_of(CASES[i], own ? NULL : "q8", &ids, &n);
             struct corm_engine_options opt = {.threads = 1, .max_sessions = MODEL_SEQUENCES};
             model_sequences_alone(path, &opt, ids, n, alone);
             for (size_t k = 0; k < TEST_COUNT(shares); k++) {

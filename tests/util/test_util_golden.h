@@ -17,7 +17,7 @@ char *golden_source(const char *name);
 char *golden_file(const char *name, const char *file);
 /* Its golden vectors; st_close them. */
 struct safetensors *golden_open(const char *name);
-/* Its archive in the program's own folder, packed once; experts in `codec`, NULL: exact. To
+/* Its archive in the program's own folder, converted once; experts in `codec`, NULL: exact. To
  * free(). */
 char *golden_archive(const char *name, const char *codec);
 /* Ids among them, a copy [*n]. To free(). */

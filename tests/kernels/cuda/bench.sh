@@ -68,7 +68,7 @@ budget() {
     # shellcheck disable=SC2086
     "$run" bench "$work/$model.corm" --quiet --device "$device" -f "$words" $lengths $memory --ablation \
         --share "$share" --json >"$result" || return 1
-    for name in resident B0 '+ packed reads' '+ read meanwhile' '+ two-level cache' '+ guess l+1' \
+    for name in resident B0 '+ one read an expert' '+ read meanwhile' '+ two-level cache' '+ guess l+1' \
         '+ guess l+2' '+ CPU for missed' '+ approximate'; do
         [ -n "$(row "$name" tok_per_s)" ] || continue
         echo "$name|$(row "$name" tok_per_s)|$(row "$name" over_b0)|$(row "$name" copied_bytes_per_tok)|$(
