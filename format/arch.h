@@ -1,21 +1,22 @@
 /*
  * arch: what a model is, written once.
  *
- * Owns: struct arch (every number and flag that changes the arithmetic of a supported decoder), the
- * field table that stores it in an archive's metadata section and reads it back, and THE
- * tensor-slot table: which tensors a model has, their scope, and their shapes as functions of the
- * fields.
+ * Owns: struct arch, which has every number and flag that changes the arithmetic of a supported
+ * decoder; the field table, which stores it in an archive's metadata section and reads it back; and
+ * THE tensor-slot table, which says what tensors a model has, their scope, and their shapes as
+ * functions of the fields.
  * Leaves to others: Hugging Face spelling (prep/hf), bytes of tensors (corm_read, corm_write),
  * running.
  * Threads: constant tables; a struct arch is immutable after arch_check.
  *
- * A model is: an embedding; layers, each of which adds what its mixer makes of a norm of the
- * residual stream, and then what its feed-forward part makes of another norm; a final norm; an
- * output head. What differs between the layers of a model is said by a small table of layer kinds,
- * and each layer names its kind. A kind is a set of rules, one struct for each part of the layer;
- * operations take a rule whole, so that a model that adds a number changes no signature.
+ * A model is an embedding, layers, a final norm and an output head. Each layer adds to the residual
+ * stream what its mixer makes of a norm of it, and then what its feed-forward part makes of another
+ * norm of it. A small table of layer kinds says what differs between the layers of a model, and
+ * each layer names its kind. A kind is a set of rules, one struct for each part of the layer.
+ * Operations take a rule whole, so that a model that adds a number to a rule changes no signature.
  *
- * The rules hold numbers of 32 bits and nothing else: two kinds are alike where their bytes are.
+ * The rules hold numbers of 32 bits and nothing else, so that two kinds are alike where their bytes
+ * are.
  */
 #ifndef FORMAT_ARCH_H
 #define FORMAT_ARCH_H

@@ -56,11 +56,12 @@ void *mem_realloc(void *p, size_t bytes);
 char *mem_strdup(const char *s);
 char *mem_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* Makes room for `n` elements in an array that grows. `*cap` is how many there is room for; an array
- * starts as NULL with a `*cap` of 0. Returns the array, moved where it had to be (as realloc does),
- * with `*cap` at least `n`: unchanged where there was room, else at least doubled, so that adding
- * elements one by one copies little. New elements are not initialised. What `*cap` becomes does not
- * depend on `element_bytes`. Dies where the size does not fit. Free with free(). */
+/* Makes room for `n` elements in an array that grows. `*cap` is the number of elements that there
+ * is room for; an array starts as NULL with a `*cap` of 0. Returns the array, which may have moved
+ * (as with realloc), with `*cap` at least `n`. Where there was no room, the capacity at least
+ * doubles, so that adding elements one by one copies little. New elements are not initialised. What
+ * `*cap` becomes does not depend on `element_bytes`. Dies where the size does not fit. Free with
+ * free(). */
 void *mem_grow(void *p, size_t n, size_t *cap, size_t element_bytes);
 
 /* 64-byte aligned block (for SIMD operands), not zeroed. Free with free(). */

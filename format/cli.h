@@ -5,8 +5,8 @@
  * names a field of the program's own options struct. From the tables come the parser, its error
  * messages and the whole of --help.
  *
- * Owns: parsing, help, sizes in words ("6G"), lists of token ids, and cli_main, which prints errors and picks the exit
- * status: 0 done, 1 failed, 2 wrong usage.
+ * Owns: parsing, help, sizes in words ("6G"), lists of token ids, and cli_main, which prints errors
+ * and picks the exit status: 0 done, 1 failed, 2 wrong usage.
  * Leaves to others: what a command does; checks that involve two options.
  * Threads: main thread only. No state but in what the caller hands over.
  *

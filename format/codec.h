@@ -64,11 +64,11 @@ static inline size_t codec_row_bytes(const struct codec *c, uint32_t cols) {
 }
 
 /*
- * The only handle on a weight matrix [rows, cols], row-major; row r starts at
- * data + r * stride_bytes. A stride wider than the row lets a matrix be a view into interleaved
- * storage (the gate rows of a chunk are every third row). `data` is borrowed from whatever holds
- * the bytes (archive map, cache slot, checkpoint map). Zero `data` means: this matrix does not
- * exist.
+ * The only handle on a weight matrix [rows, cols], row-major; row r starts at data + r *
+ * stride_bytes. A stride wider than the row lets a matrix be a view into interleaved storage (the
+ * gate rows of a chunk are every third row). `data` is borrowed from whatever holds the bytes
+ * (archive map, cache slot, checkpoint map). Where `data` is NULL, the model does not have this
+ * matrix.
  */
 struct weight {
     const struct codec *codec;
@@ -86,10 +86,11 @@ static inline const float *weight_floats(const struct weight *w) {
     return (const float *)(const void *)w->data;
 }
 
-/* Greatest |decode(encode(x)) - x| allowed for a row whose greatest magnitude is `amax`: the
- * codec's named tolerance, which encode_row keeps for every row of finite weights inside the
- * codec's range (f16 and q8: |x| up to 65504 and 127 * 65504; beyond, they saturate). Relative to
- * amax: bf16 2^-8, f16 2^-11, q8 half of 1/127, q4 1/10; f16 and q8 add half the smallest f16. */
+/* The greatest |decode(encode(x)) - x| that is allowed for a row whose greatest magnitude is
+ * `amax`. encode_row keeps to it for every row of finite weights inside the codec's range. (f16
+ * holds |x| up to 65504 and q8 up to 127 * 65504; weights beyond saturate.) Relative to amax it is
+ * 2^-8 for bf16, 2^-11 for f16, half of 1/127 for q8 and 1/10 for q4; for f16 and q8 half the
+ * smallest f16 is added. */
 float codec_tolerance(const struct codec *c, float amax);
 
 #endif

@@ -4,7 +4,7 @@
  * Owns: zstd, the byte planes of 16-bit weights, and the choice of encoding for a chunk.
  * Leaves to others: the encoding of exponents (corm_exponents), checksums and layout (corm_read,
  * corm_write).
- * Threads: a packer or decoder belongs to one thread at a time.
+ * Threads: a packer or a decoder belongs to one thread at a time.
  */
 #ifndef FORMAT_CORM_CHUNK_H
 #define FORMAT_CORM_CHUNK_H
@@ -25,20 +25,21 @@ struct corm_packed {
     const uint8_t *data;
     size_t bytes;
 };
-/* Compress `raw` [bytes]: bf16 as EXPONENTS, f16 as PLANES, all else as ZSTD. bf16 is never of
- * PLANES, which would be smaller where exponents hardly differ: one such chunk, and the archive's
- * experts could not be kept packed. */
+/* Compress `raw` [bytes]: bf16 as EXPONENTS, f16 as PLANES, all else as ZSTD. bf16 never becomes
+ * PLANES, although that would be smaller where exponents hardly differ, because one such chunk
+ * would forbid keeping the archive's experts packed. */
 struct corm_packed corm_packer_pack(struct corm_packer *p, const uint8_t *raw, size_t bytes);
-/* The same with the encoding given, which may be the codec's and is not RAW. */
+/* The same with a given encoding, which must be one that the codec may have, and not RAW. */
 struct corm_packed corm_packer_pack_as(struct corm_packer *p, enum corm_encoding encoding,
                                        const uint8_t *raw, size_t bytes);
 
 struct corm_decoder;
-/* `max_raw_bytes`: of the largest chunk that will be decoded. */
+/* `max_raw_bytes` is the size of the largest chunk that will be decoded. */
 struct corm_decoder *corm_decoder_sized(size_t max_raw_bytes);
 void corm_decoder_free(struct corm_decoder *d);
-/* Decode chunks of exponents with a function that does the same as corm_exponents_decode, which is
- * what new decoders use (corm_exponents.h; kernels/cpu/exponents.h has faster ones). */
+/* From now on the decoder decodes chunks of exponents with this function, which must give the same
+ * as corm_exponents_decode. A new decoder uses that one (corm_exponents.h; kernels/cpu/exponents.h
+ * has faster ones). */
 struct corm_exponents;
 void corm_decoder_use(struct corm_decoder *d,
                       void (*exponents)(struct corm_exponents *e, size_t n, uint8_t *dst));

@@ -47,20 +47,22 @@ struct corm_exponents {
     const uint8_t *literals;
     const uint8_t *low; /* [n, rounded up to whole blocks]; ends the stored bytes */
     size_t n;
-    /* Codes that lists 2 and 3 are said to have; at most n, whatever they have. */
+    /* The number of codes that lists 2 and 3 have by what the stored bytes say; it is at most n,
+     * whatever they say. */
     size_t said[CORM_EXPONENTS_LISTS - 1];
 
-    size_t at;                         /* weights decoded: of whole blocks */
-    size_t used[CORM_EXPONENTS_LISTS]; /* codes used of lists 2 and 3, and literals */
+    size_t at;                         /* weights decoded so far, in whole blocks */
+    size_t used[CORM_EXPONENTS_LISTS]; /* codes used of lists 2 and 3, and literals used */
 };
 
 /* Whether `stored` [bytes] is the encoding of n weights. Reads the lists, about a sixth of the
  * bytes. */
 int corm_exponents_check(const uint8_t *stored, size_t bytes, size_t n, struct err *err);
 
-/* The first place of stored bytes, which are borrowed: `bytes` as were checked, at any rate
- * corm_exponents_least(n). Bytes that did not pass the check, or that changed since, as those of a
- * mapped file do when somebody writes to it, decode to some weights or others. */
+/* Begin at the first of n weights in `stored`, which is borrowed: `bytes` as were checked, and in
+ * any case at least corm_exponents_least(n). Bytes that did not pass the check, or that changed
+ * since (those of a mapped file do when somebody writes to it), decode to arbitrary weights, but
+ * never cause a read outside of them. */
 struct corm_exponents corm_exponents_open(const uint8_t *stored, size_t bytes, size_t n);
 
 /* Decode the next n weights into dst [2 n] and move on: a multiple of CORM_EXPONENTS_BLOCK, or all

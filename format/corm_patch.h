@@ -1,10 +1,11 @@
 /*
  * corm_patch: replaces the bytes of one small section of a finished archive by as many others.
  *
- * Owns: the section's bytes, its checksum, those of the section table and the header.
- * Leaves to others: everything else in the file, which is not touched. For prep, which measures an
- * archive before it gets its final name; a file that is killed half-way through fails its
- * checksums.
+ * Owns: the section's bytes, its checksum, and the checksums of the section table and the header.
+ * Leaves to others: everything else in the file, which is not touched.
+ *
+ * It is for prep, which measures an archive before it gets its final name. A file whose patching
+ * was killed half-way fails its checksums.
  */
 #ifndef FORMAT_CORM_PATCH_H
 #define FORMAT_CORM_PATCH_H

@@ -75,7 +75,7 @@ struct corm_predict {
  * empty section (size 0) gives an empty view. A message begins with "predictors: ". */
 int corm_predict_open(struct corm_predict *p, const void *data, size_t size,
                       const struct arch *arch, uint32_t chunks_per_expert, struct err *err);
-/* data NULL where there is none. */
+/* The matrix, with data NULL where the section has none of that name. */
 struct weight corm_predict_get(const struct corm_predict *p, enum predict_kind kind, uint32_t layer,
                                uint32_t ahead);
 /* Index of the loss level, or -1. */

@@ -4,15 +4,15 @@
  * Owns: the file map; checks of every offset, size, id and count at open, so that users of the view
  * trust it; checksums of the small sections and the trunk; decoding of chunks.
  *
- * What is trusted cannot change: header, section table and the small sections are copied before
- * they are checked, and everything but weights is used from the copies; no section is copied that
- * is larger than corm_section_most_bytes. Trunk and records stay in the map, where another program
- * may write at any time; whoever computes with weights, or decodes them, stays inside their bounds
- * whatever they are. (A file that is cut short meanwhile ends the program where the map has no
- * bytes any more.)
+ * What is trusted cannot change afterwards: the header, the section table and the small sections
+ * are copied before they are checked, and everything but weights is used from the copies. No
+ * section is copied that is larger than corm_section_most_bytes. Trunk and records stay in the map,
+ * where another program may write at any time. So code that computes with weights or decodes them
+ * must stay inside their bounds whatever they contain. (If the file is cut short meanwhile, the
+ * program ends where the map has no bytes any more.)
  *
  * Leaves to others: which bytes are brought to memory and when (runtime/cache), the tokenizer's own
- * format (tokenizer), meaning of metadata (arch).
+ * format (tokenizer), what metadata means (arch).
  * Threads: immutable after open. corm_chunk_decode may run on many threads, each with its own
  * decoder.
  */
@@ -95,8 +95,8 @@ struct corm_decoder *corm_decoder_new(const struct corm *c);
  * copy read by other means. On failure the message names file and chunk. */
 int corm_chunk_decode(struct corm_decoder *d, const struct corm *c, const struct corm_chunk *k,
                       const uint8_t *stored, uint8_t *dst, struct err *err);
-/* Only what makes `stored` fit for use as it is: the checksum, and of a chunk of exponents what
- * corm_exponents_check does. */
+/* Check only what makes `stored` fit for use as it is: the checksum, and for a chunk of exponents
+ * also what corm_exponents_check checks. */
 int corm_chunk_check(const struct corm *c, const struct corm_chunk *k, const uint8_t *stored,
                      struct err *err);
 
@@ -105,20 +105,20 @@ enum corm_part { CORM_PART_GATE, CORM_PART_UP, CORM_PART_DOWN };
 struct weight corm_chunk_part(const struct corm *c, const struct corm_chunk *k,
                               const uint8_t *decoded, enum corm_part part);
 
-/* Check every checksum in the file: sections, tensors, chunks (and that each can be decoded). Calls
- * progress(ctx, done_bytes, total_bytes) now and then where it is not NULL. Stops at the first bad
- * one. */
+/* Check every checksum in the file, of sections, tensors and chunks, and that every chunk can be
+ * decoded. Where `progress` is not NULL, it is called as progress(ctx, done_bytes, total_bytes) now
+ * and then. Stops at the first part that is bad. */
 int corm_verify(const struct corm *c, void (*progress)(void *ctx, uint64_t done, uint64_t total),
                 void *ctx, struct err *err);
 
-/* "metadata", "trunk", ...; NULL for an unknown type. And of encodings: "raw", "zstd", "planes",
- * "exponents". */
+/* The name of a section type ("metadata", "trunk", ...) and of an encoding ("raw", "zstd",
+ * "planes", "exponents"). NULL where it is unknown. */
 const char *corm_section_name(uint32_t type);
 const char *corm_encoding_name(uint32_t encoding);
 
 /* ---- sizes ---- */
 
-/* The most that is believed (docs/FORMAT.md, "Limits"). */
+/* The largest sizes that are accepted (docs/FORMAT.md, "Limits"). */
 enum {
     CORM_MAX_METADATA_BYTES = 16 << 20,
     CORM_MAX_TOKENIZER_BYTES = 256 << 20,
@@ -128,9 +128,9 @@ enum {
 };
 #define CORM_MAX_PREDICTORS_BYTES (UINT64_C(4) << 30)
 
-/* Bytes that a section of a model may have: all that it can need, or one of these limits. `arch` is
- * not used for the metadata, and may be NULL then. UINT64_MAX for trunk, records and unknown types,
- * which are not copied. */
+/* The most bytes that a section may have: all that a model of this `arch` can need, or one of the
+ * limits above. For the metadata `arch` is not used, and may be NULL. UINT64_MAX for trunk, records
+ * and unknown types, which are not copied. */
 uint64_t corm_section_most_bytes(uint32_t type, const struct arch *arch);
 
 /* ---- shared by corm_read.c and corm_verify.c ---- */

@@ -1,18 +1,19 @@
 /*
  * corm_write: append-only writer of .corm archives.
  *
- * Owns: layout (alignment, order of sections), checksums, chunk compression, and the promise that
- * the final name only ever holds a whole archive: bytes go to `<path>.tmp`, are fsynced, and
- * renamed; any failure or corm_write_abort removes the temporary file. (A killed process leaves
- * only that file, which the next writer replaces.)
- * Leaves to others: what the tensors contain (prep/pack); that no two write to one path at a time
- * (prep/claim).
- * Threads: one writer belongs to one thread; it compresses the chunks of a record on workers that it is
- * given.
+ * Owns: layout (alignment, order of sections), checksums, compressing chunks, and the promise that
+ * the final name only ever holds a whole archive: bytes go to `<path>.tmp`, which is fsynced and
+ * renamed; any failure, and corm_write_abort, removes that file. (A process that is killed leaves
+ * only that file, and the next writer replaces it.)
+ * Leaves to others: what the tensors contain (prep/pack); that no two writers write to one path at
+ * a time (prep/claim).
+ * Threads: one writer belongs to one thread. It compresses the chunks of a record on workers that
+ * it is given.
  *
- * Call order: open; tensors in slot-table order; records in (layer, expert) order; blobs at any
- * time; finish. Memory held: the indexes, the blobs and one compressed record. `arch` is borrowed until
- * finish or abort. After any error only abort or finish (which then fails) may follow.
+ * Order of calls: open; tensors in slot-table order; records in (layer, expert) order; blobs at any
+ * time; finish. The writer holds the indexes, the blobs and one compressed record in memory. `arch`
+ * is borrowed until finish or abort. After any error only abort may follow, or finish, which then
+ * fails.
  */
 #ifndef FORMAT_CORM_WRITE_H
 #define FORMAT_CORM_WRITE_H
@@ -22,8 +23,8 @@
 
 struct corm_writer;
 
-/* Whoever can call fn(arg, item, worker) once for every item in [0, n_items), worker in [0, n), and
- * return when all are done. */
+/* What runs work in parallel: run calls fn(arg, item, worker) once for every item in [0, n_items),
+ * with worker in [0, n), and returns when all are done. */
 struct corm_write_workers {
     uint32_t n;
     void *ctx;
@@ -38,9 +39,10 @@ struct corm_write_options {
      * chunk fits one cache slot. */
     uint32_t chunk_neurons;
     bool compress;         /* false: every chunk raw */
-    bool compress_hot;     /* also the hot prefix */
+    bool compress_hot;     /* whether hot prefixes are compressed too */
     float raw_above_ratio; /* store raw where stored/raw would exceed this */
-    /* Where chunks are compressed; run NULL: by the caller. The bytes do not depend on it. */
+    /* What compresses chunks in parallel. Where its `run` is NULL, the calling thread does it. The
+     * bytes of the archive do not depend on it. */
     struct corm_write_workers workers;
 };
 

@@ -1,5 +1,5 @@
 /*
- * progress: how long work reports how far it is, and the line on the terminal that shows it.
+ * progress: how long work reports how far it has come, and the line on the terminal that shows it.
  *
  * Owns: the interface that a working module is handed (`struct progress *`, NULL = silent), and the
  * one implementation that prints, for the two mains.
@@ -15,7 +15,7 @@
 
 enum progress_unit { PROGRESS_BYTES, PROGRESS_ROWS, PROGRESS_TOKENS, PROGRESS_ITEMS };
 
-/* Someone who wants to know. Another listener than the terminal fills in its own functions. */
+/* The receiver of reports. One that is not the terminal fills in functions of its own. */
 struct progress {
     void (*start)(struct progress *p, const char *label, uint64_t total, enum progress_unit unit);
     void (*update)(struct progress *p, uint64_t done);
@@ -25,7 +25,8 @@ struct progress {
 /* A piece of work begins: `label` is a few words ("reading shards"), copied; `total` is 0 where it
  * is not known. A piece still open is finished first. */
 void progress_start(struct progress *p, const char *label, uint64_t total, enum progress_unit unit);
-/* `done` units of `total` are done, all told. Cheap enough to be called for every row. */
+/* `done` of the `total` units are done, counted from the beginning of the piece. This is cheap
+ * enough to be called for every row. */
 void progress_update(struct progress *p, uint64_t done);
 /* The piece of work ended, well or not. Without an open piece it does nothing. */
 void progress_finish(struct progress *p);

@@ -1,9 +1,9 @@
 /*
  * safetensors: a Hugging Face checkpoint's tensors by name.
  *
- * Owns: the file maps, the header parser (JSON through jansson, all rules of the official reader
- * and the two it leaves to the text of the specification: '{' first, no duplicate names), sharding
- * through model.safetensors.index.json, the name lookup.
+ * Owns: the file maps; the header parser (JSON through jansson), which enforces all rules of the
+ * official reader, and the two that only the text of the specification has: '{' comes first, and no
+ * name occurs twice; sharding through model.safetensors.index.json; the lookup by name.
  * Leaves to others: what the names mean (prep/hf).
  * Threads: immutable after open.
  */
@@ -46,7 +46,8 @@ void st_read_f32(const struct st_tensor *t, uint64_t first, uint64_t n, float *d
 uint32_t st_element_bytes(enum st_dtype dtype);
 
 /* Tell the kernel that the tensor's pages (or those of `bytes` bytes from byte `first`) are not
- * needed again: keeps peak RSS at a layer. Reading them later is still correct. */
+ * needed again, so that the memory in use stays at about one layer. Reading them later is still
+ * correct. */
 void st_drop_pages(const struct st_tensor *t);
 void st_drop_range(const struct st_tensor *t, uint64_t first, uint64_t bytes);
 /* The opposite advice: these bytes are wanted soon. */
@@ -55,8 +56,9 @@ void st_want_range(const struct st_tensor *t, uint64_t first, uint64_t bytes);
 /* "[8, 128]" for messages. Returns `text`. */
 const char *st_shape_text(const struct st_tensor *t, char text[192]);
 
-/* Parse one file's header only, from memory: the fuzz target's door. The tensors are added to
- * `into`, and borrow `file`; NULL only checks. Call st_index before st_find and st_at. */
+/* Parse only the header of one file, from memory; the fuzz target uses this. The tensors are added
+ * to `into`, and borrow `file`; with NULL the header is only checked. Call st_index before st_find
+ * and st_at. */
 int st_parse_header(const uint8_t *file, size_t file_bytes, const char *path,
                     struct safetensors *into, struct err *err);
 /* An empty checkpoint for st_parse_header; sort and index what was added (an error where a name

@@ -8,10 +8,10 @@
 
 #include "kernels/backend.h"
 
-/* A use counts half after ln(2) / -ln(DECAY) = 34 tokens: long enough to see a topic, short enough
- * to leave it. */
+/* After ln(2) / -ln(DECAY) = 34 tokens a use counts half: that is long enough to see a topic, and
+ * short enough to leave it. */
 static const float DECAY = 0.98f;
-/* How much the past counts in the measured chances, and how much the first guess of them. */
+/* How much the past counts in the measured chances, and how much their first estimate counts. */
 static const float FORGET = 0.9995f, PRIOR = 4.0f;
 enum { DECAYS = 1024 }; /* a count is nothing after so many tokens */
 
@@ -66,8 +66,8 @@ size_t cache_table_bytes(const struct corm *archive, uint32_t n_slots) {
            n_slots * (sizeof(int32_t) + sizeof(uint32_t)) + DECAYS * sizeof(float);
 }
 
-/* The chance before anything was measured: the middle of the bucket's counts, and more for what was
- * used a moment ago. */
+/* The estimate of a chance before anything was measured: the middle of the bucket's counts, and
+ * more for what was used a moment ago. */
 static void open_chances(struct cache *c) {
     for (int a = 0; a < CACHE_AGES; a++) {
         for (int r = 0; r < CACHE_RATES; r++) {
@@ -115,7 +115,8 @@ int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots,
     }
     open_records(c);
     open_chances(c);
-    /* The last of the list goes out first: a half-used cache touches only what it fills. */
+    /* The last of the list is taken first, so that a cache that is half in use touches only the
+     * memory that it fills. */
     for (uint32_t i = 0; i < n_slots; i++) {
         c->free_slots[i] = (int32_t)(n_slots - 1 - i);
     }
@@ -123,7 +124,7 @@ int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots,
     if (n_slots == 0) {
         return 0;
     }
-    /* Straight from the kernel: zero pages cost nothing until they are filled. */
+    /* Memory straight from the kernel: its zero pages cost nothing until they are filled. */
     void *p = mmap(NULL, (size_t)n_slots * c->slot_bytes, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) {
@@ -223,7 +224,7 @@ static double rank_of(const struct cache *c, const struct cache_record *r) {
     return (double)(r->slots_cold ? r->p : r->p * exp2f(c->opt.hot_bonus));
 }
 
-/* Put a record where it belongs, after its leases, slots, pin or rank changed. */
+/* Put a record into the list where it belongs, after its leases, slots, pin or rank changed. */
 static void list_place(struct cache *c, uint32_t record) {
     struct cache_record *r = &c->records[record];
     enum cache_list list = r->leases > 0 || r->slots_cold + r->slots_hot == 0 ? CACHE_KEPT
@@ -280,7 +281,7 @@ static float chance_at(const struct cache *c, uint64_t token, uint64_t last, flo
     float now = decayed(c, count, token - last);
     int a = age_bucket(token - last), r = rate_bucket(now);
     float p = c->chance.used[a][r] / c->chance.seen[a][r];
-    /* Inside a bucket the more frequent ranks higher. */
+    /* Within a bucket the expert that is used more often ranks higher. */
     return p + 1e-3f * now * (1 - DECAY);
 }
 
@@ -406,8 +407,9 @@ static uint32_t victim_chunk(const struct cache *c, uint32_t record) {
     return UINT32_MAX;
 }
 
-/* Layers until the experts of `layer` may be used: the one at hand comes up again after a whole
- * round, and so does one whose experts have been guessed, for all that were not. */
+/* Layers that pass until the experts of `layer` may be used. The layer at hand comes up again after
+ * a whole round. So does a layer whose experts have been guessed, as far as experts are concerned
+ * that were not guessed. */
 static uint32_t layers_until(const struct cache *c, uint32_t layer) {
     uint32_t n = c->archive->arch.n_layers, ahead = (layer + n - c->layer) % n;
     return c->guessed[layer] > c->step || ahead == 0 ? ahead + n : ahead;
@@ -434,8 +436,8 @@ static uint32_t find_victim(const struct cache *c) {
     return victim;
 }
 
-/* What a demand may take where everything in the heaps is gone: the pinned expert that is needed
- * last, or chunks that nobody leases of an expert of which others are leased. */
+/* What a demand may take where the heaps are empty: the pinned expert that is needed last; or, of
+ * an expert some of whose chunks are leased, the chunks that nobody leases. */
 static uint32_t find_last_resort(const struct cache *c) {
     uint32_t victim = UINT32_MAX;
     for (uint32_t i = 0; i < c->n_pinned; i++) {

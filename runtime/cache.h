@@ -1,28 +1,31 @@
 /*
- * cache: which expert chunks are in memory, where, and which one gives way.
+ * cache: which expert chunks are in memory, where they are, and which one gives way to another.
  *
- * Owns: the state of every chunk of the archive, the slots that hold chunks, leases, the
- * ranking of experts, eviction, and the counters of hits and misses.
+ * Owns: the state of every chunk of the archive, the slots that hold chunks, leases, the ranking of
+ * experts, eviction, and the counters of hits and misses.
  * Leaves to others: bringing bytes (prefetch), choosing chunks (experts), arithmetic.
  *
- * A chunk goes ABSENT -> QUEUED -> LOADING -> READY -> ABSENT. In READY its neurons are at
- * `data`: in a slot, or in a map of the archive (CACHE_IN_PLACE: never evicted; or a page that was
- * brought by READER_MAPPED: it takes a slot's number, so that it counts, and leaves the slot's
- * memory untouched). A lease keeps a chunk from eviction; it may be taken before the chunk is
- * READY, and is given back exactly once.
+ * A chunk goes ABSENT -> QUEUED -> LOADING -> READY -> ABSENT. When it is READY, its neurons are at
+ * `data`: in a slot, or in a map of the archive. With CACHE_IN_PLACE a chunk in the map is never
+ * evicted. With READER_MAPPED the pages in the map were brought for the chunk: then the chunk has
+ * the number of a slot, so that it counts against the room, and the slot's own memory stays
+ * untouched. A lease keeps a chunk from eviction. It may be taken before the chunk is READY, and it
+ * is given back exactly once.
  *
- * Eviction ranks whole experts, because a token that uses an expert uses its chunks together. Of
- * each expert is known how long ago it was used and how often (a count of uses, each decaying by
- * DECAY a token); how likely such an expert is to be used by the next token is measured as the run
- * goes, over all experts: of those used so long ago and so often, how many were used again? That
- * chance p gives the time until the next use, in tokens: 1/p - 1, and the way from the layer at
- * hand to the expert's. The expert whose use is farthest goes first (Belady's rule with an expected
- * time in place of the true one). Layers whose experts have been guessed already count as passed:
- * who was guessed is pinned, the others wait for the next token. An expert's cold chunks go before
- * its hot prefix, the least busy neurons first.
+ * Eviction ranks whole experts, because a token that uses an expert uses all of its chunks
+ * together. The cache knows of each expert how long ago it was used and how often (a count of uses,
+ * each of which decays by DECAY a token). How likely such an expert is to be used by the next token
+ * is measured as the run goes, over all experts: of those that were used so long ago and so often,
+ * how many were used again? From that chance p follows the expected time until the next use, in
+ * tokens: 1/p - 1, plus the way from the layer at hand to the expert's layer. The expert whose next
+ * use is farthest away is evicted first. (This is Belady's rule, with an expected time in place of
+ * the true one.) A layer whose experts have been guessed already counts as passed: the experts that
+ * were guessed are pinned, and the others of that layer wait for the next token. Of one expert,
+ * cold chunks go before the hot prefix, and the chunks of the least busy neurons go first.
  *
- * A victim is found in the time of one look at each layer: experts that may go lie in a heap by
- * layer. A layer's chances are computed when it has been passed, once a token.
+ * Finding a victim takes one look at each layer, because the experts that may go lie in a heap for
+ * each layer. The chances of a layer's experts are computed once a token, when the layer has been
+ * passed.
  *
  * Threads: the forward thread and the I/O threads. `lock` guards everything here and the queue of
  * prefetch; every function marked [locked] is called with it held. The bytes of a slot belong to
@@ -35,12 +38,12 @@
 
 #include "format/corm_read.h"
 
-/* What chunks are kept as, by bits. */
+/* How chunks are kept in memory; the values are bits that may be combined. */
 enum cache_how {
-    CACHE_IN_PLACE = 1, /* what can be used as it is stored is used where the archive is mapped */
+    CACHE_IN_PLACE = 1, /* chunks that can be used as they are stored are used from the map */
     /* Chunks stay as they are stored, and whoever computes with them decodes them each time. Slots
-     * are smaller, so that more experts stay in memory, for the time that decoding takes. Only of
-     * archives that cache_can_pack. */
+     * are smaller, so that more experts stay in memory; the price is the time that decoding takes.
+     * Only archives that cache_can_pack can be kept so. */
     CACHE_PACKED = 2,
 };
 
@@ -59,7 +62,8 @@ struct cache_chunk {
     bool guessed; /* brought by a guess and not used yet */
 };
 
-/* Where a record waits for its eviction. */
+/* The list that a record is in: none (nothing of it can be evicted), its layer's heap, or the
+ * pinned ones. */
 enum cache_list { CACHE_KEPT, CACHE_HEAP, CACHE_PINNED };
 
 struct cache_record {
@@ -90,16 +94,17 @@ struct cache_counters {
     uint64_t wasted_bytes;  /* evicted unused; the rest is still there, unused so far */
 };
 
-/* Of experts used so long ago and so often: how many tokens were seen, and how many used them. */
+/* For each class of experts, by how long ago and how often they were used: how many tokens were
+ * seen, and how many of these used the expert. */
 struct cache_chance {
     float seen[CACHE_AGES][CACHE_RATES], used[CACHE_AGES][CACHE_RATES];
 };
 
 struct cache_options {
     unsigned how; /* enum cache_how */
-    /* What a hot prefix is worth over the cold chunks of the same expert, in doublings of the
-     * chance of use: above 0 where tokens leave cold chunks out. Where all chunks are used
-     * together, keeping a part of an expert saves no request. */
+    /* How much more a hot prefix is worth than the cold chunks of the same expert, in doublings of
+     * the chance of use. It is above 0 where tokens leave cold chunks out. Where all chunks are
+     * used together it is 0, because keeping a part of an expert saves no request. */
     float hot_bonus;
     bool whole_lru; /* for comparison: evict whole experts, least recently used first */
 };
@@ -118,8 +123,8 @@ struct cache {
     struct cache_options opt;
     /* Chunks evicted from a map, for prefetch to give back to the kernel: [n_unmapped]. */
     uint32_t *unmapped, n_unmapped;
-    /* Experts that may be evicted: a heap for each layer, at the index of its first record, and
-     * those pinned. */
+    /* The experts that may be evicted are in a heap for each layer, which begins at the index of
+     * the layer's first record; those that are pinned are in a list of their own. */
     uint32_t *heaps;   /* [n_records] */
     uint32_t *n_heap;  /* [n_layers] */
     uint32_t *pinned;  /* [n_records] */
@@ -169,12 +174,13 @@ static inline uint8_t *cache_slot(const struct cache *c, int32_t slot) {
     return c->slots + (size_t)slot * c->slot_bytes;
 }
 
-/* [locked] The forward pass enters `layer`: one step; layer 0 moves the clock by `tokens`, which for
- * a decoding batch is 1, as each of its sequences gets one token. Computes the chances of the layer
- * before, which learn from decoding. */
+/* [locked] The forward pass enters `layer`, which is one step. Layer 0 moves the clock by `tokens`;
+ * a decoding batch passes 1, because each of its sequences gets one token. Computes the chances of
+ * the layer before; these are learned from decoding only. */
 void cache_clock(struct cache *c, uint32_t layer, uint32_t tokens, bool decode);
-/* [locked] The layer's experts are leased, so that all others of it wait for the next token: to be
- * told before slots are taken for it. Counts once a step, and when decoding. */
+/* [locked] The experts that the layer uses are leased, so that all its other experts wait for the
+ * next token. Must be called before slots are taken for the layer. It has an effect once a step,
+ * and only when decoding. */
 void cache_routed(struct cache *c);
 /* [locked] Count a use of an expert in its rank. */
 void cache_touch(struct cache *c, uint32_t record);
@@ -186,10 +192,11 @@ void cache_release(struct cache *c, uint32_t chunk);
 float cache_use_p(const struct cache *c, uint32_t record);
 /* [locked] The same for the expert that would be evicted next; 0 while slots are free. */
 float cache_victim_p(const struct cache *c);
-/* [locked] Keep an expert that is guessed to be used `ahead` layers on. */
+/* [locked] Keep an expert that is guessed to be used in the layer that comes `ahead` layers
+ * later. */
 void cache_pin(struct cache *c, uint32_t record, uint32_t ahead);
-/* [locked] The guesses for the layer `ahead` layers on are complete: what of it is not pinned ranks
- * as if it had passed. */
+/* [locked] The guesses for the layer that comes `ahead` layers after `layer` are complete. From now
+ * on its experts that are not pinned rank as if the layer had passed. */
 void cache_guessed(struct cache *c, uint32_t layer, uint32_t ahead);
 
 /* What a taken slot may cost. */
@@ -197,12 +204,13 @@ enum cache_claim {
     CACHE_CLAIM_DEMAND, /* anything that is not leased, pinned experts last */
     CACHE_CLAIM_GUESS,  /* nothing pinned, and no expert that is likelier to be used than `p` */
 };
-/* [locked] A free slot, evicting the lowest-ranked chunk that the claim allows where none is free;
- * CACHE_NO_SLOT where there is none. `p` counts for guesses only. */
+/* [locked] Take a free slot. Where none is free, evict the chunk that ranks lowest among those that
+ * the claim allows. Returns CACHE_NO_SLOT where there is none. `p` matters for guesses only. */
 int32_t cache_slot_take(struct cache *c, enum cache_claim claim, float p);
 /* [locked] The slot was not filled after all. */
 void cache_slot_give(struct cache *c, int32_t slot);
-/* [locked] LOADING -> READY. `slot` CACHE_NO_SLOT: `data` points into the map. */
+/* [locked] A chunk becomes READY after LOADING. Where `slot` is CACHE_NO_SLOT, `data` points into
+ * the map. */
 void cache_publish(struct cache *c, uint32_t chunk, int32_t slot, const uint8_t *data);
 
 #endif

@@ -37,16 +37,17 @@ struct corm_memory_plan;
 enum corm_reading {
     CORM_READ_AUTO,     /* measured when the engine is opened, where the model does not fit */
     CORM_READ_BUFFERED, /* through the page cache, which keeps what it can */
-    CORM_READ_DIRECT,   /* past it; an error where the file system refuses */
+    CORM_READ_DIRECT,   /* past the page cache; an error where the file system refuses */
     CORM_READ_MAPPED,   /* from a mapping of the file, in place where experts are kept as stored */
     CORM_READ_PASSING,  /* through the page cache, which is told to forget it at once */
 };
 
-/* How experts are kept in memory. Packed as they are stored they take about two thirds of the room
- * and are decoded at each use: more of them stay, fewer are read. No bit of a result changes. */
+/* How experts are kept in memory. Where they are kept packed, as they are stored, they take about
+ * two thirds of the room and are decoded at each use: more of them stay in memory, and fewer are
+ * read. No bit of a result depends on it. */
 enum corm_keeping {
-    /* decoded where all fit so; packed where all fit only so; else what an estimate at the start
-     * finds faster */
+    /* decoded where all experts fit so; packed where all fit only so; else the way that an estimate
+     * at the start finds faster */
     CORM_KEEP_AUTO,
     CORM_KEEP_DECODED, /* ready for use */
     CORM_KEEP_PACKED,  /* as stored; an error where the archive or the device does not allow it */
@@ -55,13 +56,15 @@ enum corm_keeping {
 /* With a device, what computes an expert of a single row that the device does not have. */
 enum corm_missed {
     CORM_MISSED_DEVICE, /* the device, when it has been copied there */
-    /* The CPU, from host memory, meanwhile. Which experts these are is a function of the archive,
-     * the plan and the tokens that the engine evaluated before, not of timing; but the CPU rounds
-     * in other places than the device. So the same calls give the same bits again, in an engine of
-     * the same plan; a sequence that is split or repeated otherwise may differ in the last ones. */
+    /* The CPU computes them from host memory, while the device computes the others. Which experts
+     * these are depends on the archive, the plan and the tokens that the engine evaluated before,
+     * and not on timing; but the CPU rounds in other places than the device. So the same calls give
+     * the same bits again, in an engine of the same plan, while a sequence that is split or
+     * repeated in another way may differ in the last bits. */
     CORM_MISSED_CPU,
-    /* What a measurement of some milliseconds finds faster, for the whole life of the engine: the
-     * CPU only where all experts fit the host's budget. Two engines may choose differently. */
+    /* The way that a measurement of some milliseconds finds faster, for the whole life of the
+     * engine. That is the CPU only where all experts fit the host's budget. Two engines may choose
+     * differently. */
     CORM_MISSED_AUTO,
 };
 
@@ -145,12 +148,13 @@ struct corm_memory_plan {
     uint64_t total_bytes;
     uint64_t budget_bytes;
     uint64_t floor_bytes; /* the least budget that works */
-    /* With a device all of the above is its memory, and this is what the host takes beside it, of
-     * which host_cache_bytes for experts that the CPU computes; else 0. */
+    /* With a device all of the above is memory of the device, and host_bytes is what the host takes
+     * in addition; host_cache_bytes is the part of it for experts that the CPU computes. Without a
+     * device both are 0. */
     uint64_t host_bytes, host_cache_bytes;
     enum corm_missed missed; /* as decided: DEVICE or CPU */
-    /* Measured, in decoded bytes of experts a second; 0 = not measured: copies to a device that
-     * does not hold all experts, and, for CORM_MISSED_AUTO, the CPU's computing. */
+    /* Measured rates in decoded bytes of experts a second, 0 = not measured: of copies to a device
+     * that does not hold all experts; and, for CORM_MISSED_AUTO, of computing by the CPU. */
     double link_bytes_per_s, cpu_bytes_per_s;
     bool packed;  /* experts are kept as they are stored */
     bool streams; /* experts come and go; else all stay in memory */
@@ -160,7 +164,8 @@ struct corm_memory_plan {
     /* Where that was chosen by measuring: bytes a second that came directly, and through the page
      * cache (CORM_READ_BUFFERED or CORM_READ_PASSING). 0 = not measured. */
     double direct_bytes_per_s, cached_bytes_per_s;
-    /* Why that way cannot be taken, as one line; empty where it can, or was not tried. */
+    /* Why one of these ways cannot be used, as one line; empty where it can, or where it was not
+     * tried. */
     char direct_error[256], cached_error[256];
 };
 
@@ -264,8 +269,8 @@ CORM_API int32_t corm_session_sample(struct corm_session *session,
                                      const struct corm_sampling *sampling);
 
 /* Counters of the session's own evaluations since it was opened (or last corm_session_reset_stats).
- * What was read since another evaluation ended counts for the next one, whosever it is; what a batch
- * of several sessions costs is divided among them evenly. */
+ * What is read between two evaluations counts for the later one, whichever session that belongs to.
+ * What a batch of several sessions costs is divided among them evenly. */
 struct corm_stats {
     uint64_t prefill_tok, decode_tok; /* decode: calls of one token */
     uint64_t prefill_ns, decode_ns;
@@ -281,9 +286,10 @@ struct corm_stats {
     uint64_t unguessed_tok;            /* decoded without guesses, to see whether these pay ... */
     bool guesses_off;                  /* ... and they do not, as it stands */
     uint64_t cpu_bytes; /* of expert_bytes, those that the CPU computed for a device */
-    /* Bytes copied to a device's expert cache, because they were demanded or guessed; the expert
-     * chunks in them, and the copies that these became: chunks that lie side by side go together.
-     * The time in which the device copied, and of it that in which it computed as well. */
+    /* Bytes copied to a device's expert cache because they were demanded, and because they were
+     * guessed; the number of expert chunks in them; and the number of copies, which is smaller,
+     * because chunks that lie side by side are copied together. Then the time in which the device
+     * copied, and the part of it in which the device computed at the same time. */
     uint64_t copied_demanded_bytes, copied_guessed_bytes;
     uint64_t copied_chunks, copies;
     uint64_t copy_ns, copy_hidden_ns;

@@ -79,9 +79,9 @@ static int fill_options(struct corm_engine *e, const struct corm_engine_options 
     if (o->threads == 0) {
         o->threads = cpus;
     }
-    /* While one checks and decodes, the others have a read under way. Where experts are so small
-     * that waking a thread takes as long, one that always has its processor is worth more than
-     * several that share it. */
+    /* Several threads: while one checks and decodes, the others have a read under way. But where
+     * experts are so small that waking a thread takes as long as reading one, a single thread that
+     * always has its processor is worth more than several that share it. */
     const struct corm_record *rec = e->archive.records;
     bool small = e->archive.n_records > 0 &&
                  fill_bytes(&e->archive, rec->first_chunk, rec->first_chunk + rec->n_chunks - 1) <
@@ -242,7 +242,8 @@ static int open_forward(struct corm_engine *e, const struct corm_mechanisms *m,
     }
     predict_open(&e->predict, &view, &c->arch, &e->backend, e->layers, corm_chunks_per_expert(c),
                  engine_predict_rows(e));
-    /* Experts with places have mostly come; others never will. */
+    /* Guesses are of no use here: experts that have places have mostly come already, and the others
+     * never will. */
     bool never = m->no_guesses || offloads || (e->keeps & CACHE_IN_PLACE && !m->on_guess);
     const struct lookahead_options guesses = {.max_ahead = never      ? 0
                                                            : m->ahead ? m->ahead

@@ -3,11 +3,11 @@
  * (memory), engine_device.c (the backend) and session.c (sequences, evaluation). Programs see
  * runtime/corm.h only.
  *
- * Lifetimes: archive map, weights, caches, threads: open .. close of the engine. KV cache, history,
- * logits: open .. close of the session. Scratch of the forward pass: one, owned by the engine, used
- * by the session that evaluates.
- * Start order: archive, tokenizer, backend, plan, weights, cache, I/O threads; corm_engine_close
- * runs it backwards and accepts any prefix of it.
+ * Lifetimes: the archive map, weights, caches and threads live as long as the engine is open; the
+ * KV cache, the history and the logits live as long as their session is open. There is one scratch
+ * memory for the forward pass, which the engine owns and the session that evaluates uses.
+ * Start order: archive, tokenizer, backend, plan, weights, cache, I/O threads. corm_engine_close
+ * undoes this in reverse order, and works wherever opening has stopped.
  */
 #ifndef RUNTIME_ENGINE_H
 #define RUNTIME_ENGINE_H
@@ -19,7 +19,8 @@
 #include "runtime/model/state.h"
 #include "runtime/offload.h"
 
-/* Counters of the engine's parts, which only grow: sessions' statistics are differences of them. */
+/* Counters of the engine's parts. They only grow; the statistics of sessions are differences
+ * between two of their states. */
 struct engine_counters {
     struct cache_counters cache;
     struct offload_counters offload;
@@ -39,16 +40,15 @@ struct corm_engine {
     uint32_t io_threads;
     /* The experts that the CPU computes for a device; zeroed where it computes none. */
     struct offload offload;
-    uint32_t host_slots; /* of its memory */
+    uint32_t host_slots; /* slots of its cache */
     bool host_in_place;
-    uint64_t host_missed_bytes; /* of the plan's host_bytes, all that it takes */
+    uint64_t host_missed_bytes; /* all that it takes; a part of the plan's host_bytes */
 
     struct backend backend;
     struct layer_weights model;
     struct layer_weights *layers; /* [n_layers] */
-    uint64_t
-        trunk_step_bytes; /* trunk weights that one forward call reads, without embedding rows */
-    uint64_t trunk_bytes; /* and that all calls so far have read */
+    uint64_t trunk_step_bytes; /* of trunk weights that a forward call reads, but embedding rows */
+    uint64_t trunk_bytes;      /* of trunk weights that all calls so far have read */
     struct cache cache;
     int (*on_read)(void *ctx, uint64_t offset, uint64_t bytes); /* as in corm_mechanisms */
     void *on_read_ctx;
@@ -63,7 +63,7 @@ struct corm_engine {
 
     uint32_t n_sessions;            /* open */
     struct span *spans;             /* [opt.max_sessions] of a decoding batch */
-    struct engine_counters counted; /* what sessions' statistics have been told of so far */
+    struct engine_counters counted; /* the part that sessions' statistics have so far */
 };
 
 enum {
@@ -71,24 +71,26 @@ enum {
     ENGINE_IO_THREADS = 3, /* two have a read under way while one checks and decodes */
 };
 
-/* engine_device.c: choose and open the backend, after planning its memory; take the cache's memory.
- */
+/* engine_device.c: engine_open_backend chooses and opens the backend, after the memory of that
+ * backend is planned; engine_open_slots takes the memory of the cache. */
 int engine_open_backend(struct corm_engine *e, struct err *err);
 int engine_open_slots(struct corm_engine *e, bool whole_lru, struct err *err);
 
-/* engine_plan.c: fill in the plan, n_slots and keeps: where the CPU computes (its backend is
- * open, which knows its scratch), or a device with `free_bytes`, whose backend takes
- * `scratch_bytes`. A budget too small is an error that names the one that would do. */
+/* engine_plan.c: fill in the plan, n_slots and keeps. engine_plan is for the CPU, whose backend is
+ * open already and knows its scratch. engine_plan_device is for a device with `free_bytes` of
+ * memory, whose backend takes `scratch_bytes`. A budget that is too small is an error, which names
+ * the one that would do. */
 int engine_plan(struct corm_engine *e, struct err *err);
 int engine_plan_device(struct corm_engine *e, uint64_t scratch_bytes, uint64_t free_bytes,
                        struct err *err);
-/* engine_device.c: add what the host holds to compute experts that the device misses, within
- * `usable_bytes` where no budget is named; raw chunks take `in_place_bytes` where all are used from
- * the map. */
+/* engine_device.c: add to the plan what the host holds to compute the experts that the device
+ * misses. Where no budget is named, it stays within `usable_bytes`. Raw chunks take
+ * `in_place_bytes` where all of them are used from the map. */
 int engine_plan_missed(struct corm_engine *e, uint64_t in_place_bytes, uint64_t usable_bytes,
                        struct err *err);
-/* engine_plan.c: with the plan made and the backend open, choose how experts are read, as asked,
- * else measured where they come and go; and with that known, whether they are kept packed. */
+/* engine_plan.c: choose how experts are read, when the plan is made and the backend is open: as
+ * asked, else by measuring where experts come and go. With that known, choose whether experts are
+ * kept packed. */
 int engine_plan_reading(struct corm_engine *e, struct err *err);
 /* Rows that predictors are evaluated for at a time. */
 uint32_t engine_predict_rows(const struct corm_engine *e);

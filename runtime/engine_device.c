@@ -1,11 +1,11 @@
 /*
  * engine_device: the engine on a device that has memory of its own.
  *
- * Owns: which backend computes, and the plan of the device's memory: trunk, KV cache and scratch
- * lie there, and what is left holds experts. The cache, the queue and the rule for guesses are
- * those of the CPU; a chunk lands in a slot by way of page-locked memory (kernels/landing.h).
- * And who computes what the device misses: what that takes of the host's memory, and the
- * measurement that decides where nobody did (runtime/offload.h has the rule).
+ * Owns: which backend computes, and the plan of the device's memory: the trunk, the KV cache and
+ * scratch lie there, and what is left holds experts. The cache, the queue and the rule for guesses
+ * are those of the CPU; a chunk comes into a slot by way of page-locked memory (kernels/landing.h).
+ * Also who computes the experts that the device misses: how much of the host's memory that takes,
+ * and the measurement that decides where the user did not (runtime/offload.h has the rule).
  */
 #include <ctype.h>
 #include <stdlib.h>
@@ -58,7 +58,7 @@ static int open_cuda(struct corm_engine *e, uint32_t number, const struct backen
                        small.msg, (unsigned long long)(device.free_bytes >> 20),
                        (unsigned long long)(device.total_bytes >> 20), number, device.name);
     }
-    /* It says what is wrong with one that is not usable. */
+    /* The backend says what is wrong with a device that is not usable. */
     return backend_cuda_open(&e->backend, number, e->plan.total_bytes, limits, err);
 }
 
@@ -97,7 +97,8 @@ int engine_plan_missed(struct corm_engine *e, uint64_t in_place_bytes, uint64_t 
     return 0;
 }
 
-/* Measure, once, what the plan tells; and missed experts stay the CPU's only where they should. */
+/* Measure, once, the rates that the plan tells. Take missed experts back from the CPU where it
+ * should not compute them. */
 static void decide_missed(struct corm_engine *e) {
     struct corm_memory_plan *p = &e->plan;
     if (p->streams) {

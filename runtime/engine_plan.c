@@ -1,10 +1,11 @@
 /*
  * engine_plan: what memory is used for, before any of it is taken.
  *
- * Owns: the plan of the host's memory where the CPU computes, and that of a device's memory. What
- * is left of the budget, after all that must be there, holds experts. Whether the page cache may
- * hold them too, from which follows how they are read; and whether they are kept packed.
- * Leaves to others: keeping to it (each module's *_bytes function says what it takes);
+ * Owns: the plan of the host's memory where the CPU computes, and the plan of a device's memory.
+ * What is left of the budget, after all that must be in memory, holds experts. Also whether the
+ * page cache may hold experts in addition, which decides how they are read; and whether they are
+ * kept packed.
+ * Leaves to others: keeping to the plan (each module's *_bytes function says what it takes);
  * measuring (reader, packing).
  */
 #include "runtime/engine.h"
@@ -15,10 +16,12 @@
 #include "runtime/machine.h"
 #include "runtime/packing.h"
 
-/* Program, libraries, patterns of the tokenizer, thread stacks: what is not counted one by one. */
+/* An allowance for what is not counted one by one: the program, libraries, patterns of the
+ * tokenizer, stacks of threads. */
 static const uint64_t OVERHEAD_BYTES = UINT64_C(24) << 20;
 
-/* The last eighth of what is available is where paging starts. */
+/* An automatic budget leaves the last eighth of what is available, because that is where paging
+ * starts. */
 static uint64_t usable_bytes(void) {
     return machine_available_bytes() / 8 * 7;
 }
@@ -60,7 +63,7 @@ static uint64_t host_bytes(const struct corm_engine *e) {
     /* Logits of each session; sampling takes four numbers a row of the vocabulary. */
     uint64_t vocab_floats =
         (uint64_t)e->opt.max_sessions * (e->opt.logits_rows + 4) * c->arch.vocab;
-    /* The plan does not hang on the processors that are free. */
+    /* The most there can be, so that the plan does not depend on how many processors are free. */
     uint32_t io = e->io_threads > ENGINE_IO_THREADS ? e->io_threads : ENGINE_IO_THREADS;
     return e->backend.scratch_bytes + experts_scratch_bytes(c, engine_max_rows(e)) +
            vocab_floats * sizeof(float) + prefetch_fillers(io) * filler_buffer_bytes(c) +
@@ -92,8 +95,8 @@ static double mib(uint64_t bytes) {
     return (double)bytes / (1 << 20);
 }
 
-/* Set the budget and the floor below it, for slots as `keeps` says, which `before`, the MiB,
- * `after` calls too small. */
+/* Set the budget, and the floor below which it is refused, for slots of the kind that `keeps` says.
+ * The message of a refusal is `before`, the number of MiB, `after`. */
 static int plan_budget(struct corm_engine *e, uint64_t fixed, unsigned keeps, uint64_t budget_bytes,
                        const char *before, const char *after, struct err *err) {
     const struct corm *c = &e->archive;
@@ -118,7 +121,8 @@ static int plan_budget(struct corm_engine *e, uint64_t fixed, unsigned keeps, ui
         mib(p->scratch_bytes), mib(p->floor_bytes - fixed));
 }
 
-/* Keep experts so: all of them where that is in place, else as many as the budget has room for. */
+/* Keep experts in this way: all of them where they are used in place, else as many as the budget
+ * has room for. */
 static void plan_experts(struct corm_engine *e, uint64_t fixed, unsigned keeps) {
     const struct corm *c = &e->archive;
     struct corm_memory_plan *p = &e->plan;
@@ -132,7 +136,7 @@ static void plan_experts(struct corm_engine *e, uint64_t fixed, unsigned keeps) 
     p->packed = keeps & CACHE_PACKED;
 }
 
-/* Says which chunk is in the way. */
+/* Refuse to keep experts packed; the message names the chunk that forbids it. */
 static int refuse_packing(const struct corm *c, struct err *err) {
     const struct corm_chunk *k = cache_unpackable(c);
     char name[64];
@@ -146,8 +150,9 @@ static int refuse_packing(const struct corm *c, struct err *err) {
                    c->expert_codec->name, k->n_neurons, FFN_BLOCK);
 }
 
-/* Decoded where all fit so, else packed where all fit so, else some of them: packed as far as the
- * caller or the budget leaves no choice; see choose_packing. */
+/* Keep experts decoded where all fit so, else packed where all fit so. Where only some fit, they
+ * are packed only if the caller asks for it or the budget leaves no choice; choose_packing may
+ * change that later. */
 int engine_plan(struct corm_engine *e, struct err *err) {
     const struct corm *c = &e->archive;
     const struct corm_mechanisms *m = e->opt.measure;
@@ -185,7 +190,8 @@ int engine_plan_device(struct corm_engine *e, uint64_t scratch_bytes, uint64_t f
                        struct err *err) {
     const struct corm *c = &e->archive;
     struct corm_memory_plan *p = &e->plan;
-    /* Rows begin at multiples of 16 bytes. Predictors are there a second time. */
+    /* Rows begin at multiples of 16 bytes. Predictors are counted because the device has a second
+     * copy of them. */
     uint64_t fixed = plan_fixed(e, 15, scratch_bytes + c->predictors.size_bytes);
     p->cache_need_bytes = need_bytes(c, 0);
     if (plan_budget(e, fixed, 0, e->opt.vram_bytes ? e->opt.vram_bytes : free_bytes / 16 * 15, "",
@@ -200,11 +206,11 @@ int engine_plan_device(struct corm_engine *e, uint64_t scratch_bytes, uint64_t f
 
 /* ---- reading ---- */
 
-/* What measuring may take. */
+/* How much time and how many bytes measuring may take. */
 enum { TRIAL_BYTES = 64 << 20, TRIAL_NS = 150 * 1000 * 1000 };
 
-/* One read of each expert, as a guess would do it: [n_records]. Returns the bytes of all experts in
- * the file. */
+/* The spans of the file that a guess would read, one for each expert: [n_records]. Returns the
+ * bytes of all experts in the file. */
 static uint64_t expert_spans(const struct corm *c, struct reader_span *spans) {
     uint64_t bytes = 0;
     for (uint32_t r = 0; r < c->n_records; r++) {
@@ -229,10 +235,12 @@ static bool has_room(const struct corm_engine *e, uint64_t file_bytes) {
     return own + file_bytes <= usable_bytes();
 }
 
-/* Through the page cache, experts are held twice, outside of the budget; where memory, or a limit
- * of the kernel, has no room for that it is told to forget them. Where there is room, who named a
- * budget of this memory still meant it: direct reading is favoured, and the page cache wins only by
- * holding much of the file already. A device's experts have a second tier in it. */
+/* Where experts are read through the page cache, they are in memory twice, and the second time
+ * outside of the budget. Where memory, or a limit of the kernel, has no room for that, the page
+ * cache is told to forget them. Where there is room, a user who named a budget of this memory still
+ * meant that budget: then direct reading is favoured, and the page cache wins only where it holds
+ * much of the file already. For a device it is different: its experts have a second tier in the
+ * page cache. */
 static int measure_reading(struct corm_engine *e, struct err *err) {
     const struct corm *c = &e->archive;
     struct corm_memory_plan *p = &e->plan;
@@ -261,10 +269,12 @@ static int measure_reading(struct corm_engine *e, struct err *err) {
 
 /* ---- packing ---- */
 
-/* A disk that was not measured, as its way of reading was given: an NVMe disk of the middle. */
+/* The rate that is taken for a disk that was not measured, because its way of reading was given:
+ * that of an average NVMe disk. */
 static const double DISK_BYTES_PER_S = 2e9;
 
-/* Where experts come and go and nobody says how they are kept: what takes less time. */
+/* Where experts come and go, and nobody says how they are kept, keep them in the way that takes
+ * less time. */
 static void choose_packing(struct corm_engine *e) {
     const struct corm *c = &e->archive;
     const struct corm_mechanisms *m = e->opt.measure;
@@ -294,8 +304,8 @@ static void choose_packing(struct corm_engine *e) {
     }
 }
 
-/* Where all experts stay, what another run left in the page cache is welcome; and a throttle makes
- * a disk out of it. */
+/* Where all experts stay in memory, what another run left in the page cache is welcome. Under a
+ * throttle the page cache is used because it stands for the disk. */
 int engine_plan_reading(struct corm_engine *e, struct err *err) {
     const struct corm_mechanisms *m = e->opt.measure;
     e->plan.reading = m && m->reading != CORM_READ_AUTO ? m->reading : CORM_READ_BUFFERED;

@@ -87,9 +87,9 @@ static void choose_skips(struct experts *e, uint32_t layer, const float *x, cons
     }
 }
 
-/* The experts in use, those missing and those in memory taken alternately: the missing ones arrive
- * while the others are computed, and the others are used before they can be evicted. Returns their
- * number. */
+/* Put the experts that are used in order: missing ones and ones in memory alternate, so that
+ * missing ones arrive while the others are computed, and those in memory are used before they can
+ * be evicted. Returns their number. */
 static uint32_t plan_order(struct experts *e, uint32_t layer) {
     uint32_t n_experts = e->archive->arch.n_experts, n = 0, n_used = 0, at[2] = {0, 0};
     uint32_t *used = e->open; /* not yet in use */
@@ -197,7 +197,8 @@ static void compute_ready(struct experts *e, const struct expert_layer *layer, c
     e->be->ops->experts(e->be->self, layer, e->jobs, n_jobs, x, parts);
 }
 
-/* Give back the experts that are ready (computed), or all of them; the others stay open. */
+/* Give back the experts that are ready, which have been computed, or all of them. The others stay
+ * open. */
 static void close_experts(struct experts *e, bool all, uint32_t *slots_leased) {
     uint32_t kept = 0, n_done = 0;
     for (uint32_t i = 0; i < e->n_open; i++) {

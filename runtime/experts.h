@@ -1,15 +1,16 @@
 /*
- * experts: the engine's provider of routed experts: from router choices to the backend's experts
- * operation over leased chunks.
+ * experts: the engine's provider of routed experts. It turns the router's choices into calls of the
+ * backend's experts operation over leased chunks.
  *
- * Owns: grouping rows by expert, the order in which experts are demanded and computed, the lease
- * window.
+ * Owns: grouping rows by expert, the order in which experts are demanded and computed, and how many
+ * are leased at a time.
  * Leaves to others: memory and I/O (cache, prefetch), arithmetic (backend).
  * Threads: the forward thread.
  *
- * Experts are computed in the order in which they arrive; the result does not depend on it, because
- * each use has its own part and parts are summed by choice (backend combine). Each expert that a
- * call needs is brought at most once, whatever the number of rows.
+ * Experts are computed in the order in which they arrive. The result does not depend on that order,
+ * because each use of an expert by a row has an output of its own, and these are summed in the
+ * order of the row's choices (combine, an operation of the backend). Each expert that a call needs
+ * is brought at most once, whatever the number of rows.
  */
 #ifndef RUNTIME_EXPERTS_H
 #define RUNTIME_EXPERTS_H
@@ -18,22 +19,24 @@
 #include "runtime/prefetch.h"
 
 struct experts_options {
-    /* Called once a run, when the experts at hand are demanded and before they are computed: the
-     * moment to ask for later ones. May be NULL. */
+    /* Called once a run, after the layer's experts are demanded and before they are computed. This
+     * is the moment to ask for experts of later layers. May be NULL. */
     void (*on_demanded)(void *ctx, uint32_t layer, const struct batch *b);
     void *on_demanded_ctx;
-    /* Told what was chosen, before anything is demanded; may be NULL. */
+    /* Called with the experts that the router chose, before any of them is demanded. May be
+     * NULL. */
     void (*on_route)(void *ctx, uint32_t layer, uint32_t rows, bool decode, const int32_t *ids);
     void *on_route_ctx;
-    /* Approximate mode: which share of the predicted energy each layer's experts may leave out,
-     * [n_layers]; NULL = exact. Applies when decoding, and to every batch where `drop_in_batches` (to
-     * measure what decoding would lose). `predict` says what they would add. */
+    /* Approximate mode: the share of the predicted energy that each layer's experts may leave out,
+     * [n_layers]; NULL = exact. It applies when decoding. With `drop_in_batches` it applies to
+     * every batch, which is for measuring what decoding would lose. `predict` says how much energy
+     * each chunk would add. */
     const float *drop;
     bool drop_in_batches;
     struct predict *predict;
-    /* Leave out what this one chose to leave out in its run; NULL = choose. */
+    /* Leave out the chunks that this other one chose to leave out in its run; NULL = choose. */
     const struct experts *like;
-    bool in_turn; /* for comparison: an expert is brought when it is its turn to be computed */
+    bool in_turn; /* for comparison: an expert is demanded only when it is to be computed next */
 };
 
 struct experts {
@@ -44,8 +47,9 @@ struct experts {
     struct experts_options opt;
     /* Experts that are computed elsewhere, [n_experts]; NULL = none. They are not demanded here. */
     const bool *elsewhere;
-    /* Called once a run, when the experts in memory are being computed and before any other is
-     * waited for: the moment for what needs none of them. May be NULL. */
+    /* Called once a run, while the experts that are in memory are being computed and before any
+     * other is waited for. This is the moment for work that needs none of these experts. May be
+     * NULL. */
     void (*meanwhile)(void *ctx);
     void *meanwhile_ctx;
     uint32_t max_uses;   /* rows * n_active of the longest call */
@@ -72,7 +76,7 @@ struct experts {
 
 /* Memory that experts_open takes. */
 size_t experts_scratch_bytes(const struct corm *archive, uint32_t max_rows);
-/* Zeroed options: exact, and nobody is told anything. */
+/* With zeroed options nothing is left out and no function is called. */
 void experts_open(struct experts *e, struct cache *cache, struct prefetch *prefetch,
                   struct backend *be, uint32_t max_rows, const struct experts_options *opt);
 void experts_close(struct experts *e); /* accepts a zeroed struct */

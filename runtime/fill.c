@@ -86,8 +86,8 @@ static bool is_kept_stored(const struct fill *fill, const struct corm_chunk *k) 
     return k->encoding == CORM_ENCODING_RAW || fill->cache->opt.how & CACHE_PACKED;
 }
 
-/* Read the run's chunks with one request. run->stored[i]: where chunk i came to lie: in its slot
- * already, in the buffer, or in the mapping. */
+/* Read the run's chunks with one request. run->stored[i] becomes the place of chunk i's bytes: in
+ * its slot already, in the buffer, or in the mapping. */
 static int read_run(struct fill *fill, struct filler *f, struct fill_run *run, struct err *err) {
     const struct corm *a = fill->archive;
     const struct corm_chunk *chunks = &a->chunks[run->first];
@@ -121,9 +121,10 @@ static int read_run(struct fill *fill, struct filler *f, struct fill_run *run, s
     return status;
 }
 
-/* The one place where a chunk comes to be in memory: check its stored bytes and make *data its
- * neurons, decoded unless they are kept packed; `stored` itself where that need not change nor
- * move. On the way to a device it has come when the filler's landing says so. */
+/* The one place where a chunk comes into memory. Checks its stored bytes, and makes *data its
+ * neurons, decoded unless they are kept packed. *data is `stored` itself where the bytes need
+ * neither change nor move. A chunk that goes to a device has arrived only when the filler's landing
+ * says so. */
 static int land(struct fill *fill, struct filler *f, bool demanded, uint32_t chunk, int32_t slot,
                 const uint8_t *stored, const uint8_t **data, struct err *err) {
     const struct corm_chunk *k = &fill->archive->chunks[chunk];
@@ -151,9 +152,9 @@ static int land(struct fill *fill, struct filler *f, bool demanded, uint32_t chu
     return 0;
 }
 
-/* Any of the run's slots does for any of its chunks. In order of their places neighbouring chunks
- * come to lie side by side as far as slots do, and one copy takes them to a device: those of an
- * expert that was evicted come from its end. */
+/* Any of the run's slots will do for any of its chunks. With slots in the order of their places,
+ * neighbouring chunks lie side by side as far as slots do, and one copy takes them to a device.
+ * (The slots of an expert that was evicted come in reverse order.) */
 static void order_slots(struct fill_run *run) {
     for (uint32_t i = 1; i < run->n; i++) {
         int32_t slot = run->slots[i];
@@ -169,7 +170,8 @@ bool fill_begins(const struct fill *fill) {
     return fill->reader.way == READER_MAPPED;
 }
 
-/* Give back what was evicted, before the run's own bytes come, which may be among it. */
+/* Give back what was evicted. This must happen before the run's own bytes come, because these may
+ * be among it. */
 static void forget_unmapped(struct fill *fill, struct fill_run *run) {
     for (uint32_t i = 0; i < run->n_unmapped; i++) {
         reader_forget(&fill->reader, run->unmapped[i].offset, run->unmapped[i].bytes);
@@ -193,7 +195,7 @@ int fill_read(struct fill *fill, struct filler *f, struct fill_run *run, struct 
         order_slots(run);
     }
     forget_unmapped(fill, run);
-    /* A run is of chunks with slots, or of chunks in place. */
+    /* Either all chunks of a run have slots, or all are used in place. */
     if (run->slots[0] != CACHE_NO_SLOT) {
         return read_run(fill, f, run, err);
     }

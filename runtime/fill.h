@@ -1,18 +1,19 @@
 /*
- * fill: how chunks come into memory: read together, checked, decoded, and put where they belong.
+ * fill: how chunks come into memory: they are read together, checked, decoded, and put where they
+ * belong.
  *
- * Owns: the reader, and what each thread needs besides: a read buffer, a decoder, with a device a
+ * Owns: the reader, and what else each thread needs: a read buffer, a decoder, and with a device a
  * landing.
- * Leaves to others: which chunks are read when, by whom, and the slots for them (prefetch); how
+ * Leaves to others: which chunks are read when and by whom, and the slots for them (prefetch); how
  * bytes come from the file (reader).
  *
- * Chunks that are kept as they are stored are read straight into their slots, or used where the
- * file is mapped; those that are decoded pass the buffer. Where slots are memory of a device,
+ * Chunks that are kept as they are stored are read straight into their slots, or used from the map
+ * of the file. Chunks that are decoded go through the buffer. Where slots are memory of a device,
  * chunks are decoded into page-locked pieces and copied from there.
  *
- * Threads: a struct filler belongs to one thread; runs are filled by several threads at once, each
- * with its own, and that takes no lock of the cache: slots and chunks of a run are the caller's
- * alone.
+ * Threads: a struct filler belongs to one thread. Several threads fill runs at once, each with its
+ * own filler, and none of them takes the lock of the cache for it, because the slots and chunks of
+ * a run belong to the caller alone.
  */
 #ifndef RUNTIME_FILL_H
 #define RUNTIME_FILL_H
@@ -23,10 +24,11 @@
 #include "runtime/reader.h"
 
 enum {
-    /* Of one request: so that a demand waits for little of a guess, and so that the first part of
-     * an expert is checked and decoded while the next one is read. */
+    /* The most bytes of one request. It is small, so that a demand waits only briefly for a guess
+     * that is under way, and so that the first part of an expert is checked and decoded while the
+     * next part is read. */
     FILL_REQUEST_BYTES = 1 << 20,
-    FILL_MAX_RUN = READER_PIECES / 2, /* chunks of one request, each with the gap behind it */
+    FILL_MAX_RUN = READER_PIECES / 2, /* most chunks of one request, with a gap behind each */
 };
 
 struct fill {
@@ -45,8 +47,9 @@ struct filler {
     struct landing *landing; /* NULL: slots are the host's memory */
 };
 
-/* A run of neighbouring chunks with their slots, all with one or all in place (CACHE_NO_SLOT); and
- * what was evicted from the file's mapping for it. */
+/* A run of neighbouring chunks that are read together. Either every chunk has a slot, or all are
+ * used in place (CACHE_NO_SLOT). The run also has the list of what was evicted from the map of the
+ * file to make room for it. */
 struct fill_run {
     bool demanded; /* else guessed */
     uint32_t first, n;
@@ -76,16 +79,18 @@ size_t filler_landing_bytes(const struct corm *archive);
 uint64_t fill_bytes(const struct corm *archive, uint32_t first, uint32_t last);
 /* Whether a run can be begun while the thread does something else. */
 bool fill_begins(const struct fill *fill);
-/* Where it can: begin. What fails here is told by fill_read. */
+/* Where fill_begins says that it can: have the disk begin on the run. A failure here is reported by
+ * fill_read. */
 void fill_begin(struct fill *fill, struct fill_run *run);
 /* Read the chunks of a run. With a device run->slots is permuted. */
 int fill_read(struct fill *fill, struct filler *f, struct fill_run *run, struct err *err);
-/* Check and decode what was read. Returns how many were filled, from the first on; where not all,
- * err says why. */
+/* Check and decode what was read. Returns how many chunks were filled, counted from the first one.
+ * Where that is not all of them, err says why. */
 uint32_t fill_land(struct fill *fill, struct filler *f, struct fill_run *run, struct err *err);
 
-/* With a device: the point that its work has reached, and that slot was in use until then: it is
- * not filled again before. Without one they do nothing. */
+/* With a device, fill_mark gives the point that the device's work has reached, and fill_released
+ * notes that the slot was in use until then, so that the slot is not filled again before. Without a
+ * device both do nothing. */
 uint64_t fill_mark(const struct fill *fill);
 void fill_released(struct fill *fill, int32_t slot, uint64_t mark);
 

@@ -4,10 +4,10 @@
 #include <string.h>
 
 enum { AHEADS = PREDICT_MAX_AHEAD + 1, QUIET_TOK = 16 };
-/* How fast the measured chance of a rank follows what happens: a few hundred tokens. */
+/* How fast the measured chance of a rank follows what happens: within a few hundred tokens. */
 static const float LEARN = 0.01f;
-/* Where calibration left no table: the best ranks of a stale gate are right four times in five, the
- * tail seldom. The run corrects it. */
+/* The chances of ranks where calibration left no table: the best ranks of a stale gate are right
+ * four times in five, the last ones seldom. The run corrects them. */
 static float initial_prob(uint32_t rank, uint32_t n_active) {
     return rank < n_active ? 0.8f - 0.4f * (float)rank / (float)n_active : 0.15f;
 }
@@ -83,7 +83,8 @@ void lookahead_close(struct lookahead *la) {
     *la = (struct lookahead){0};
 }
 
-/* A token begins: whether to guess in it. Where nothing was read for a while there is no need. */
+/* A token begins: decide whether to guess in it. Where nothing was read for a while there is no
+ * need. */
 static void begin_token(struct lookahead *la) {
     uint64_t read = prefetch_read_bytes(la->prefetch);
     la->quiet_tok = read == la->read_before ? la->quiet_tok + 1 : 0;
@@ -96,8 +97,9 @@ static void begin_token(struct lookahead *la) {
         la->opt.on_guess || (!quiet && (la->opt.always || trial_token(&la->trial, clock_ns())));
 }
 
-/* An expert that a row is guessed to use with chance p: needed unless neither this row nor those
- * before use it. Kept in order of chance; among equals, of first mention. */
+/* Join the guess that a row uses an expert with chance p to those of the rows before: the expert is
+ * needed unless none of them uses it. The joined guess stays in order of chance; experts of equal
+ * chance are in the order in which they were first named. */
 static void join(struct lookahead *la, int32_t expert, float p) {
     uint32_t i = 0;
     while (i < la->n_joined && la->joined[i] != expert) {
@@ -116,7 +118,7 @@ static void join(struct lookahead *la, int32_t expert, float p) {
     la->joined_prob[i] = p;
 }
 
-/* Ask for what is guessed of layer source + ahead. */
+/* Ask for the experts that are guessed for layer source + ahead. */
 static void guess_layer(struct lookahead *la, uint32_t source, uint32_t ahead, uint32_t rows,
                         const int32_t *host_ids) {
     struct predict *p = la->predict;
@@ -149,7 +151,7 @@ static void guess_layer(struct lookahead *la, uint32_t source, uint32_t ahead, u
     prefetch_guess(la->prefetch, la->needs, la->joined_prob, la->n_joined, ahead ? ahead : 1);
 }
 
-/* Compare the guess of one row with what it chose. */
+/* Compare the guess for one row with what the row's router chose. */
 static void learn_row(struct lookahead *la, const int32_t *guess, uint32_t ahead, float *prob,
                       const int32_t *ids, uint32_t n_active) {
     for (uint32_t i = 0; i < la->predict->width; i++) {
@@ -163,7 +165,7 @@ static void learn_row(struct lookahead *la, const int32_t *guess, uint32_t ahead
     la->count.routed[ahead] += n_active;
 }
 
-/* Compare the guesses for `layer` with what it chose: ids [rows, n_active]. */
+/* Compare the guesses for `layer` with what its router chose: ids [rows, n_active]. */
 static void learn(struct lookahead *la, uint32_t layer, uint32_t rows, const int32_t *ids,
                   uint32_t n_active) {
     for (uint32_t ahead = 0; ahead < AHEADS && ahead <= layer; ahead++) {

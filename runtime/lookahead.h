@@ -1,17 +1,18 @@
 /*
  * lookahead: turns predictions of later layers' experts into prefetch requests.
  *
- * Owns: when to predict (decoding, experts read lately, and where it pays), how sure each guess is
- * (measured as the run goes, starting from what calibration found), the counters of guesses and
- * hits.
- * Leaves to others: the prediction (predict), whether a guess pays (prefetch), eviction (cache).
+ * Owns: when to predict (while decoding, where experts were read lately and where guessing pays),
+ * how sure each guess is (measured as the run goes, starting from what calibration found), and the
+ * counters of guesses and hits.
+ * Leaves to others: the prediction (predict), whether a single guess pays (prefetch), eviction
+ * (cache).
  * Threads: the forward thread.
  *
- * A guess of layer t made at layer s moves bytes and nothing else: what t computes with is its
- * router's choice.
+ * A guess for layer t that is made at layer s only moves bytes. Which experts layer t computes with
+ * is decided by its router alone.
  *
- * The guesses for the rows of a decoding batch are joined: an expert that several rows are guessed
- * to use is needed unless none of them does.
+ * The guesses for the rows of a decoding batch are joined: the chance that an expert is needed is
+ * the chance that at least one of the rows uses it.
  */
 #ifndef RUNTIME_LOOKAHEAD_H
 #define RUNTIME_LOOKAHEAD_H
@@ -28,9 +29,10 @@ struct lookahead_counters {
 struct lookahead_options {
     uint32_t max_ahead; /* layers whose experts are guessed; 0 = off */
     bool always;        /* guess whether it pays or not: for comparison */
-    /* Guesses leave chunks out too, as experts do by `drop` [n_layers]: those that matter least
-     * before anything is known of the token. To predict them for each guess would take longer than
-     * it saves: twice as many experts are guessed as are used. NULL = nothing. */
+    /* Guesses leave chunks out too, as experts does by its `drop` [n_layers]: those chunks that
+     * matter least before anything is known of the token. Predicting them for each guess would take
+     * longer than it saves, because twice as many experts are guessed as are used. NULL = guesses
+     * leave nothing out. */
     const float *drop;
     /* As in corm_mechanisms; may be NULL. */
     void (*on_guess)(void *ctx, uint32_t layer, uint32_t ahead, uint32_t n, const int32_t *ids,
@@ -43,12 +45,12 @@ struct lookahead {
     struct prefetch *prefetch;
     const struct corm *archive;
     struct lookahead_options opt;
-    bool guessing; /* in this token */
+    bool guessing; /* whether this token guesses */
     struct trial trial;
     float *prob; /* [n_layers, 1 + PREDICT_MAX_AHEAD, width] by source: chance that the rank is
                     used */
-    /* [n_layers, 1 + PREDICT_MAX_AHEAD, max_rows, width] by target: what was guessed for each row;
-     * and for how many, [n_layers, 1 + PREDICT_MAX_AHEAD], 0 = none */
+    /* By target layer, what was guessed for each row: [n_layers, 1 + PREDICT_MAX_AHEAD, max_rows,
+     * width]; and for how many rows: [n_layers, 1 + PREDICT_MAX_AHEAD], 0 = none. */
     int32_t *guess;
     uint32_t *guess_rows;
     /* A joined guess, likeliest first: [n_experts]. */

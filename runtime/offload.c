@@ -40,7 +40,7 @@ double offload_link_rate(const struct backend *device) {
     return (double)bytes * 1e9 / (double)ns;
 }
 
-/* Experts for a measurement: each of `n` pieces, which lie one behind the other. */
+/* The experts of a measurement: each consists of `n` pieces, which lie one behind the other. */
 struct pieces {
     uint8_t *data;
     size_t bytes, all_bytes; /* of a piece, from one to the next; of all */
@@ -59,7 +59,7 @@ static struct pieces make_pieces(const struct corm *archive, uint64_t most_bytes
     p.all_bytes = (fit < 2 ? 2 : fit) * p.n * p.bytes;
     p.data = mem_alloc_aligned(p.all_bytes);
     if (!packed) {
-        /* These bytes are small weights and scales in every codec. */
+        /* These bytes mean small weights and scales in every codec. */
         memset(p.data, 0x3c, p.all_bytes);
     }
     for (size_t at = 0; packed && at < p.all_bytes; at += p.bytes) {
@@ -72,7 +72,8 @@ double offload_cpu_rate(const struct backend *cpu, const struct corm *archive, u
                         const struct corm_chunk *packed) {
     const struct arch *a = &archive->arch;
     const uint32_t n_jobs = a->n_active;
-    /* The activation takes a small part of the time: any will do, and biases none. */
+    /* The activation takes a small part of the time, so that any one will do, and biases take
+     * none. */
     const struct expert_layer layer = {
         .codec = archive->expert_codec, .dim = a->dim, .ffn_dim = a->ffn_dim, .n_active = n_jobs};
     struct pieces p = make_pieces(archive, most_bytes, packed);
@@ -163,8 +164,8 @@ bool offload_place(struct offload_places *p, uint32_t layer, uint32_t expert) {
             least = i;
         }
     }
-    /* One use more is no reason to copy an expert: two that are used by turns would go to and fro.
-     * From its next use on it is the device's. */
+    /* The expert needs more than one use more than the other: two experts that are used by turns
+     * would be copied again and again. From its next use on it is the device's. */
     if (least < p->n_experts && uses[expert] > uses[least] + USE) {
         placed[least] = false;
         placed[expert] = true;
@@ -233,7 +234,8 @@ void offload_close(struct offload *o) {
 
 /* ---- one layer ---- */
 
-/* The clocks of the host's cache and of places, which know layers with experts only. */
+/* Move the clocks of the host's cache and of the places on; they know only layers that have
+ * experts. */
 static void follow(struct offload *o, uint32_t layer, const struct batch *b) {
     const uint32_t rows = b->decode ? 1 : b->rows;
     bool begins = layer <= o->layer_before;
@@ -262,7 +264,8 @@ static struct layer_weights host_biases(const struct corm *archive, uint32_t lay
     return lw;
 }
 
-/* While the device computes its share: the CPU's, and its outputs among the device's. */
+/* While the device computes its share, compute the CPU's, and put its outputs among the
+ * device's. */
 static void compute_meanwhile(void *ctx) {
     struct offload *o = ctx;
     struct offload_run *run = &o->run;
@@ -281,8 +284,9 @@ static void compute_meanwhile(void *ctx) {
     device->ops->put_rows(device->self, run->parts, (uint32_t)dim, o->parts, o->uses, run->n_uses);
 }
 
-/* Count the uses of a call and divide them. Returns how many are the CPU's. An expert that several
- * rows use is met once: it is one's or the other's for all of them. */
+/* Count the uses of a call and divide them between the two. Returns how many are the CPU's. An
+ * expert that several rows use is decided once: all of its rows are computed by the CPU, or all by
+ * the device. */
 static uint32_t divide(struct offload *o, uint32_t layer, const struct batch *b,
                        const int32_t *ids) {
     const struct arch *a = &o->device->archive->arch;
@@ -314,7 +318,7 @@ static int offload_run(void *ctx, uint32_t layer, const struct layer_weights *lw
     if (n == 0) {
         return hook.run(hook.ctx, layer, lw, x, b, ids, parts, err);
     }
-    /* Before anything is queued that it would wait for. */
+    /* This must come before anything is queued that the copy would have to wait for. */
     d->be->ops->read(d->be->self, o->x, x, (size_t)b->rows * d->archive->arch.dim * sizeof *o->x);
     o->run =
         (struct offload_run){.layer = layer, .n_uses = n, .batch = b, .ids = ids, .parts = parts};

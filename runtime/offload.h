@@ -1,28 +1,29 @@
 /*
- * offload: with a device, experts that it misses are computed by the CPU where they lie, in place
- * of being copied.
+ * offload: with a device, the CPU computes experts that the device does not hold, where they lie in
+ * host memory, so that they need not be copied.
  *
- * Owns: THE rule whether that pays (offload_pays), which experts are the CPU's (struct
- * offload_places), the CPU backend, the experts in host memory that it computes with, and the way
- * of hidden states and outputs between both.
- * Leaves to others: how experts come into either memory (cache, prefetch, experts: the host has a
- * set of its own), arithmetic (backends).
+ * Owns: the one rule that says whether that pays (offload_pays), which experts are the CPU's
+ * (struct offload_places), the CPU backend, the experts in host memory that it computes with, and
+ * moving hidden states and outputs between the two.
+ * Leaves to others: how experts come into either memory (cache, prefetch, experts: the host has its
+ * own set of these), arithmetic (backends).
  *
- * Which experts are missing at a moment hangs on timing: on copies under way, on what was evicted
- * for a guess. Were that the choice, the last bits of a result would differ from run to run, since
- * the CPU and a device round differently. So experts have places: each layer has its share of those
- * that the device's slots hold; an expert takes one while there are any, later when it has been
- * used oftener than the one with a place that was used least. Uses fade: they are halved every
- * OFFLOAD_FADE_TOK tokens. An expert without a place is the CPU's, though the device may have it;
- * one with a place is the device's, though it may have to be copied. So the choice is a function of
- * the archive, the number of slots and the experts that were routed since the engine was opened,
- * and of nothing else.
+ * Which experts the device misses at a given moment depends on timing: on the copies that are under
+ * way, and on what was evicted for a guess. If that decided who computes an expert, the last bits
+ * of a result would differ from run to run, since the CPU and a device round differently. So
+ * experts have places. The slots of the device are shared out among the layers as places for
+ * experts. An expert takes a place while any is left in its layer; later it takes the place of the
+ * expert that was used least, once it has been used more often than that one. Uses fade: counts are
+ * halved every OFFLOAD_FADE_TOK tokens. An expert without a place is computed by the CPU, even
+ * where the device happens to hold it; an expert with a place is computed by the device, even where
+ * it has to be copied first. So the choice depends on the archive, the number of slots and the
+ * experts that were routed since the engine was opened, and on nothing else.
  *
- * Only decoding is divided so. In a prompt an expert serves several rows, which pays for its copy:
- * prompts count uses, and are the device's.
+ * Only decoding is divided in this way. In a prompt an expert serves several rows, which pays for
+ * its copy: a prompt counts uses, but all of its experts are computed by the device.
  *
- * Costs: the hidden state travels to the host and the outputs back, two small copies a layer; the
- * CPU computes while the device computes its share.
+ * Costs: the hidden state travels to the host and the outputs travel back, which are two small
+ * copies for each layer. The CPU computes while the device computes its share.
  *
  * Threads: the forward thread; the host's prefetch has I/O threads of its own.
  */
@@ -35,15 +36,16 @@ enum { OFFLOAD_FADE_TOK = 64 };
 
 /* ---- the rule ---- */
 
-/* Rates in decoded bytes of experts a second; 0 = not known, which speaks for the device. */
+/* Both rates are in decoded bytes of experts a second. A rate of 0 is not known; then the answer is
+ * no. */
 bool offload_pays(double link_bytes_per_s, double cpu_bytes_per_s);
-/* What copies to the device reach, measured for some milliseconds with 4 MiB of its memory. 0
- * where it needs no landing. */
+/* The rate that copies to the device reach, measured for some milliseconds with 4 MiB of its
+ * memory. 0 where the device needs no landing. */
 double offload_link_rate(const struct backend *device);
-/* What the CPU's experts operation reaches on one row, measured for some milliseconds in at most
- * `most_bytes` of memory (at least two experts), which it gives back: on weights made up, or, where
- * `packed` is not NULL, on experts made of copies of that chunk of the archive, one of exponents
- * that was checked. */
+/* The rate that the CPU's experts operation reaches on one row, measured for some milliseconds. It
+ * takes at most `most_bytes` of memory (at least two experts) and gives them back. The experts are
+ * made up, or, where `packed` is not NULL, they are copies of that chunk of the archive, which must
+ * be a chunk of exponents that was checked. */
 double offload_cpu_rate(const struct backend *cpu, const struct corm *archive, uint64_t most_bytes,
                         const struct corm_chunk *packed);
 
@@ -51,17 +53,17 @@ double offload_cpu_rate(const struct backend *cpu, const struct corm *archive, u
 
 struct offload_places {
     uint32_t n_layers, n_experts;
-    uint32_t *room, *taken; /* [n_layers] places */
+    uint32_t *room, *taken; /* [n_layers] how many places there are, and how many are taken */
     uint32_t *uses;         /* [n_layers, n_experts] */
     bool *placed;           /* [n_layers, n_experts] */
-    uint32_t tok;           /* since uses were halved */
+    uint32_t tok;           /* tokens since uses were halved */
 };
 /* Places for `room` experts over the layers of `archive` that have experts. */
 void offload_places_open(struct offload_places *p, const struct corm *archive, uint32_t room);
 void offload_places_close(struct offload_places *p); /* accepts a zeroed struct */
 /* `rows` more tokens begin. */
 void offload_places_clock(struct offload_places *p, uint32_t rows);
-/* Count a use. Returns whether it is the device's. */
+/* Count a use of the expert. Returns whether the device computes it. */
 bool offload_place(struct offload_places *p, uint32_t layer, uint32_t expert);
 
 /* ---- running ---- */
@@ -75,9 +77,9 @@ struct offload {
     struct offload_places places;
     uint32_t max_rows; /* of a decoding batch */
     float *x, *parts;  /* [max_rows, dim], [max_rows * n_active, dim] */
-    uint32_t *uses;    /* [max_rows * n_active] those of the CPU */
-    /* [n_experts] experts that the device, and the CPU, leaves to the other; those that the call at
-     * hand has met. */
+    uint32_t *uses;    /* [max_rows * n_active] the uses that the CPU computes */
+    /* All [n_experts]: the experts that the device leaves to the CPU, those that the CPU leaves to
+     * the device, and those that the call at hand has met so far. */
     bool *not_device, *not_cpu, *met;
     uint32_t layer_before;
     /* The run at hand. */
@@ -91,14 +93,16 @@ struct offload {
     } run;
 };
 
-/* The CPU backend alone, which the plan and the rule need. offload_close in any case. */
+/* Opens the CPU backend alone, which the plan and the rule need. offload_close is called in any
+ * case. */
 int offload_open_cpu(struct offload *o, const struct corm *archive, const char *isa,
                      uint32_t threads, uint32_t max_rows, struct err *err);
 /* Host memory that offload_open takes beside `n_slots` slots and what the CPU backend has; decoding
  * batches have at most max_rows rows. */
 uint64_t offload_bytes(const struct corm *archive, uint32_t max_rows, uint32_t io_threads);
-/* The rest. `device` has its slots; the host gets `n_slots`, and uses raw chunks in place where
- * `in_place`. `io` says how they are read; its `device` does not count. */
+/* Opens the rest. `device` has its slots already. The host gets `n_slots`, and uses raw chunks from
+ * the map where `in_place` is set. `io` says how experts are read; its field `device` is
+ * ignored. */
 int offload_open(struct offload *o, struct experts *device, uint32_t n_slots, bool in_place,
                  const struct prefetch_options *io, struct err *err);
 void offload_close(struct offload *o); /* accepts a zeroed struct */

@@ -73,7 +73,8 @@ static uint32_t widest_gates(const struct predict *p) {
 }
 
 size_t predict_scratch_bytes(const struct arch *a, uint32_t max_rows) {
-    /* The ranks are not known before the section is read: what prep makes is counted. */
+    /* The ranks are not known before the section is read, so the ranks that prep makes are
+     * counted. */
     size_t floats = (size_t)(a->n_active + 2) * a->dim + 2 * (size_t)a->n_experts + 2 * 256 +
                     2 * (size_t)guess_width(a);
     return floats * max_rows * sizeof(float);
@@ -187,7 +188,7 @@ void predict_project(struct predict *p, uint32_t layer, const float *feature, ui
     }
 }
 
-/* What the gates of `expert` add to p->scores. */
+/* Add to p->scores what the gates of `expert` say. */
 static void add_gates(struct predict *p, uint32_t layer, uint32_t expert, uint32_t row) {
     const struct backend_ops *op = p->be->ops;
     struct weight gates = p->chunk_gates[layer], beta = p->chunk_gate_beta[layer];

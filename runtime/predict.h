@@ -1,9 +1,11 @@
 /*
- * predict: which experts later layers will route to, and which of an expert's neurons matter.
+ * predict: guesses which experts later layers will route to, and which of an expert's neurons
+ * matter.
  *
- * Owns: evaluating the predictors of an archive at the taps where prep fitted them (prep/calib
- * computes the same formula over many rows at once, before there is an archive).
- * Leaves to others: fitting (prep), what to do with a guess (prefetch), skipping chunks (experts).
+ * Owns: evaluating the predictors of an archive at the taps where prep fitted them. (prep/calib
+ * computes the same formula over many rows at once, before there is an archive.)
+ * Leaves to others: fitting (prep), what is done with a guess (prefetch), leaving chunks out
+ * (experts).
  * Threads: the forward thread.
  *
  * Experts. At source layer s, with x the residual stream before the FFN and n(x) the FFN input, the
@@ -11,14 +13,16 @@
  *
  *   z = router_t(x + sum_j w_j mu_{s,e_j})  +  B . (A . n(x)) + c
  *
- * where e_j, w_j are the experts that s has just chosen, mu their mean outputs, and router_t
- * layer t's own router behind the norm that it reads through: the "stale gate" (no parameters),
- * corrected by a low-rank fit of what it misses. Each part that the archive does not hold is left out. For layer 0 the source is
- * the embedding: x is it, n(x) the input of layer 0's attention, ahead is 0.
+ * where e_j, w_j are the experts that s has just chosen and their weights, mu are the mean outputs
+ * of experts, and router_t is layer t's own router behind the norm that it reads through. The first
+ * term is the "stale gate", which needs no parameters of its own; the second one is a low-rank fit
+ * of what the stale gate misses. Each part that the archive does not hold is left out. For layer 0
+ * the source is the embedding: then x is the embedding, n(x) the input of layer 0's attention, and
+ * ahead is 0.
  *
  * Chunks. The energy that chunk b of expert e adds is guessed as exp(prior_{e,b} + beta_{e,b} . (P
- * . n(x)) + gamma_{e,b} . act(G_e . n(x))), where G_e are the gates of a few of its neurons and act
- * is what the layer's activation makes of a gate alone.
+ * . n(x)) + gamma_{e,b} . act(G_e . n(x))). G_e are the gate rows of a few of the expert's neurons,
+ * and act is what the layer's activation makes of a gate alone.
  */
 #ifndef RUNTIME_PREDICT_H
 #define RUNTIME_PREDICT_H
@@ -33,7 +37,7 @@ struct predict {
     const struct layer_weights *layers; /* [n_layers], bound */
     uint32_t max_rows, width; /* width: experts guessed a row, 2 n_active at most n_experts */
     uint32_t chunks_per_expert;
-    /* Placed matrices: by layer and lookahead, by layer. */
+    /* The matrices of the predictors in backend memory, by layer and lookahead or by layer. */
     struct weight *expert_in, *expert_out, *expert_bias; /* [n_layers, 1 + PREDICT_MAX_AHEAD] */
     struct weight *mean_out, *chunk_basis, *chunk_prior, *chunk_beta; /* [n_layers] */
     struct weight *chunk_gates, *chunk_gate_beta, *chunk_gate_bias;   /* [n_layers] */
@@ -57,7 +61,8 @@ size_t predict_scratch_bytes(const struct arch *arch, uint32_t max_rows);
  * embedding). */
 bool predict_has_target(const struct predict *p, uint32_t source, uint32_t ahead);
 
-/* What of the formula to use: for comparing (prep report). The engine uses all. */
+/* Which parts of the formula to use. Fewer than all are for comparing (prep report); the engine
+ * uses all. */
 enum predict_parts { PREDICT_USE_MEAN = 1, PREDICT_USE_FIX = 2, PREDICT_USE_ALL = 3 };
 
 /* Guess for `rows` tokens: fills host_ids [rows, width] and p->logits [rows, n_experts]. `x`,
@@ -66,8 +71,8 @@ enum predict_parts { PREDICT_USE_MEAN = 1, PREDICT_USE_FIX = 2, PREDICT_USE_ALL 
 void predict_experts(struct predict *p, uint32_t source, uint32_t ahead, const float *x,
                      const float *feature, const int32_t *host_ids, const float *weights,
                      uint32_t rows, unsigned parts);
-/* Probability that the expert guessed at `rank` is used, as calibrated; negative where not stored.
- * */
+/* Probability that the expert guessed at `rank` is used, as calibration found it; negative where
+ * the archive does not store it. */
 float predict_rank_p(const struct predict *p, uint32_t source, uint32_t ahead, uint32_t rank);
 
 /* Whether chunk energies of `layer` can be guessed. */
@@ -78,7 +83,7 @@ void predict_project(struct predict *p, uint32_t layer, const float *feature, ui
 /* Log energy of every chunk of `expert` for row `row` of the last predict_project: host_scores
  * [chunks_per_expert]. */
 void predict_chunk_energy(struct predict *p, uint32_t layer, uint32_t expert, uint32_t row);
-/* The same before anything is known of the token. */
+/* The same where nothing is known of the token: the prior alone. */
 void predict_chunk_prior(struct predict *p, uint32_t layer, uint32_t expert);
 
 /* Which chunks to leave out: skip[b] = 1 for the cold chunks (b >= n_hot) of least energy whose sum

@@ -10,7 +10,8 @@ enum { AWAKE_NS = 100000 }; /* looking for work before sleeping: about two wake-
 
 /* ---- waiting ---- */
 
-/* Look for a change of `seq` for a moment, the lock given up meanwhile. True where it changed. */
+/* Look for a change of `seq` for a moment, without holding the lock meanwhile. True where it
+ * changed. */
 static bool look_awake(struct prefetch *p, atomic_uint *seq) {
     unsigned before = atomic_load_explicit(seq, memory_order_relaxed);
     uint64_t until = clock_ns() + AWAKE_NS;
@@ -31,7 +32,7 @@ static bool look_awake(struct prefetch *p, atomic_uint *seq) {
 
 /* ---- serving ---- */
 
-/* Take the most urgent run and have the disk begin on it. */
+/* Take the most urgent run and let the disk begin on it. */
 static void begin_next(struct prefetch *p, struct fill_run *next) {
     pthread_mutex_lock(&p->cache->lock);
     if (!p->stop && !p->failure.set) {
@@ -46,8 +47,8 @@ static void begin_next(struct prefetch *p, struct fill_run *next) {
     }
 }
 
-/* [locked, but not while it reads] Serve a run that was started. While what came is checked and
- * decoded, the disk begins on another one, unless `next` is NULL. */
+/* [locked, but the lock is given up while it reads] Serve a run that was started. While what came
+ * is checked and decoded, the disk begins on another run, unless `next` is NULL. */
 static void serve(struct prefetch *p, struct filler *f, struct fill_run *run,
                   struct fill_run *next) {
     struct cache *c = p->cache;
@@ -72,11 +73,13 @@ static void serve(struct prefetch *p, struct filler *f, struct fill_run *run,
     }
 }
 
-/* A thread that wakes up may take the processor of the forward thread in place of the one that is
- * spare, and keep it while it checks and decodes. A thread of this kind waits for the spare one.
- * Where there is none it has to take one, so that the disk is not idle. Not to be had: no harm.
- * Who runs the program under another policy has decided otherwise: beside a forward thread of a
- * real-time one, a patient thread would never run. */
+/* A thread that wakes up may take the processor of the forward thread, although another one is
+ * free, and keep it while it checks and decodes. A thread under SCHED_BATCH waits for the free one
+ * instead. So this is done only where there is a processor to spare: without one the thread has to
+ * take a processor from another, so that the disk is not idle. It does no harm where the kernel
+ * refuses. If the program runs under another policy than the usual one, its user has decided
+ * otherwise: beside a forward thread under a real-time policy, a thread under SCHED_BATCH would
+ * never run. */
 static void be_patient(void) {
     const struct sched_param none = {0};
     struct sched_param param;
@@ -149,10 +152,11 @@ int prefetch_open(struct prefetch **out, struct cache *cache, const struct prefe
     }
     p->fill.exponents = exponents_isa_best(opt->isa);
     p->fill.reader.fault = opt->fault;
-    /* Where there are several threads, another one's request is under way while one wakes up. */
+    /* With several threads another thread's request is under way while one wakes up, so that they
+     * need not wait awake. */
     p->fill.reader.awake = opt->awake && opt->io_threads == 1;
-    /* Several threads overlap by themselves, and reads that are split for comparison are as without
-     * all this. */
+    /* Several threads overlap by themselves. Reads that are split for comparison are done without
+     * any of this. */
     p->overlaps = opt->io_threads == 1 && !opt->split_reads && fill_begins(&p->fill);
     p->own = filler_new(&p->fill);
     p->threads = mem_calloc(opt->io_threads, sizeof *p->threads);
@@ -227,7 +231,8 @@ void prefetch_demand(struct prefetch *p, const struct prefetch_need *needs, uint
         missing += demand_one(p, &needs[i]);
     }
     cache_routed(p->cache);
-    /* A single expert, and nothing to compute meanwhile: the forward thread reads it itself. */
+    /* Where a single expert is missing and there is nothing to compute meanwhile, no thread is
+     * woken: the forward thread reads it itself. */
     if (prefetch_queued(p, PREFETCH_DEMANDED) && (p->awake || missing > 1 || missing < n)) {
         prefetch_announce_work(p);
     }
@@ -282,7 +287,7 @@ int prefetch_wait_any(struct prefetch *p, const struct prefetch_need *needs, uin
     for (;;) {
         uint32_t n_ready = 0;
         for (uint32_t i = 0; i < n; i++) {
-            /* A demanded expert is there when none of its leased chunks is waited for. */
+            /* A demanded expert is in memory when none of its leased chunks is missing. */
             ready[i] = c->records[c->chunks[needs[i].first].record].n_waiting == 0;
             n_ready += ready[i];
         }
@@ -306,7 +311,8 @@ int prefetch_wait_any(struct prefetch *p, const struct prefetch_need *needs, uin
 }
 
 const uint8_t *prefetch_data(struct prefetch *p, uint32_t chunk) {
-    /* A leased READY chunk does not change: no lock. The wait that saw it READY ordered memory. */
+    /* No lock is needed, because a leased chunk that is READY does not change. The wait that saw it
+     * READY ordered memory. */
     return p->cache->chunks[chunk].data;
 }
 
@@ -324,7 +330,7 @@ void prefetch_release(struct prefetch *p, const struct prefetch_need *needs, uin
         }
         cache_touch(c, c->chunks[need->first].record);
     }
-    /* Demands that are still queued may be waiting for a slot. */
+    /* Demands that are still queued may be waiting for one of these slots. */
     if (n > 0 && prefetch_queued(p, PREFETCH_DEMANDED)) {
         prefetch_announce_work(p);
     }

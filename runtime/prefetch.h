@@ -1,33 +1,36 @@
 /*
- * prefetch: brings chunks into the cache beside the forward pass.
+ * prefetch: brings chunks into the cache while the forward pass computes.
  *
  * Owns: the request queue and the I/O threads, which fill slots (fill) and publish them (cache).
  * Leaves to others: which chunks are needed (experts), which give way (cache), how bytes come into
  * memory (fill).
  *
- * Requests are served by class, and first come, first served inside one. Neighbouring chunks of an
- * expert and class are read in one go, up to FILL_REQUEST_BYTES. A demand for a chunk that is
- * queued as a guess promotes it; one for a chunk in flight waits for it; nothing is read twice.
- * Where every slot is leased, demands wait for a release. A guess is advice: it holds nothing,
- * evicts only what is less likely to be used, and is dropped when a newer round of guesses comes.
- * Only queued work is dropped, never work in flight.
+ * Requests are served by class, and within a class in the order in which they came. Neighbouring
+ * chunks of one expert and class are read in one request of up to FILL_REQUEST_BYTES. Nothing is
+ * read twice: a demand for a chunk that is queued as a guess makes the request a demand, and a
+ * demand for a chunk that is being read waits for it. Where every slot is leased, demands wait
+ * until a lease is given back. A guess is advice: it leases nothing, evicts only what is less
+ * likely to be used, and is dropped when a newer round of guesses comes. Only requests in the queue
+ * are dropped; what is being read is finished.
  *
- * Sleeping and waking cost more than reading a small expert, so they are rare: the forward thread
- * is woken when the last chunk of an expert that it waits for is there, I/O threads when there is
- * more work than those awake will take. With `awake`, for machines that have a processor to spare,
- * one I/O thread and the waiting forward thread look for work for a moment before they sleep, and
- * I/O threads that wake up leave the processor to a thread that computes, as far as the kernel
- * allows.
+ * Sleeping and waking cost more than reading a small expert, so both are kept rare. The forward
+ * thread is woken only when the last chunk of an expert that it waits for has come, and I/O threads
+ * only when there is more work than those awake will take. On a machine with a processor to spare
+ * (`awake`), one I/O thread and the waiting forward thread look for work for a moment before they
+ * sleep; and I/O threads that wake up leave the processor to a thread that computes, as far as the
+ * kernel allows.
  *
- * A single I/O thread has the disk begin on a run while it checks and decodes the one before, where
- * the way of reading can do that without it (fill_begins); several overlap by themselves.
+ * A single I/O thread lets the disk begin on one run while it checks and decodes the run before,
+ * where the way of reading works without the thread (fill_begins). Several I/O threads overlap by
+ * themselves.
  *
- * A chunk that cannot be read or fails its checksum stops the run, guessed or demanded: the failure
- * is kept, and every later wait returns it. A disk that takes its time is waited for.
+ * Where a chunk cannot be read or fails its checksum, the engine stops, whether the chunk was
+ * guessed or demanded: the failure is kept, and every later wait returns it. A slow disk is waited
+ * for without limit.
  *
- * Threads: all functions are called by the forward thread; I/O threads live inside. Where it would
- * wait, the forward thread serves demands as they do.
- * The queue is guarded by cache->lock. A call takes the lock once, whatever the number of experts.
+ * Threads: all functions are called by the forward thread; the I/O threads live inside. Where the
+ * forward thread would have to wait, it serves demands itself, as I/O threads do. The queue is
+ * guarded by cache->lock. Each call takes the lock once, whatever the number of experts.
  */
 #ifndef RUNTIME_PREFETCH_H
 #define RUNTIME_PREFETCH_H
@@ -60,8 +63,8 @@ struct prefetch_options {
     const struct backend *device; /* as in struct fill */
     const char *isa;  /* the instruction set that decodes packed chunks, as in backend_cpu_open */
     bool split_reads; /* for comparison: three reads an expert, as its three matrices would take */
-    /* There is a processor to spare: see above. I/O threads take SCHED_BATCH in place of
-     * SCHED_OTHER; another policy they keep. */
+    /* There is a processor to spare: see above. I/O threads that run under SCHED_OTHER change to
+     * SCHED_BATCH; those under another policy keep it. */
     bool awake;
 };
 
@@ -94,21 +97,23 @@ const uint8_t *prefetch_data(struct prefetch *p, uint32_t chunk);
 /* Give the leases of `n` needs back and count the uses in their experts' ranks. */
 void prefetch_release(struct prefetch *p, const struct prefetch_need *needs, uint32_t n);
 
-/* Drop all guesses that are still queued: a new round begins. */
+/* Drop all guesses that are still queued, because a new round of guesses begins. */
 void prefetch_drop_guesses(struct prefetch *p);
-/* Guess that the `n` needs, all of one layer and the likeliest first, will be used `ahead`
- * layers on (class NEXT where 1, else LATER), need i with probability prob[i]: pin what is in
- * memory, queue what is not, if it pays. */
+/* Guess that the `n` needs will be used, need i with probability prob[i]. They are all of one
+ * layer, which comes `ahead` layers after the present one (class NEXT where that is 1, else LATER),
+ * and the likeliest comes first. What is in memory is pinned, and what is not is queued, both only
+ * where the guess pays. */
 void prefetch_guess(struct prefetch *p, const struct prefetch_need *needs, const float *prob,
                     uint32_t n, uint32_t ahead);
 
-/* What a guess on an idle link costs, as a share of time: what it brings takes memory's bandwidth
- * and a processor's time too. */
+/* What a guess costs when the link is idle, as a share of time: bringing it still takes bandwidth
+ * of memory and time of a processor. */
 #define PREFETCH_GUESS_COST 0.5f
-/* [cache locked] The rule for that: prob >= (u + v) / (1 + u + v), with u what bringing it costs,
- * the share of time in which the link serves demands (`busy`), at least PREFETCH_GUESS_COST; and v
- * the chance that the expert that would give way is needed. Of what is there already only the pin
- * is decided: u is `busy` alone, and v is 0. */
+/* [cache locked] Whether a guess pays: prob >= (u + v) / (1 + u + v). u is what bringing the expert
+ * costs: `busy`, the share of time in which the link serves demands, but at least
+ * PREFETCH_GUESS_COST. v is the chance that the expert that would be evicted for it is needed.
+ * Where all of the need is in memory already, only a pin is decided: then u is `busy` itself, and v
+ * is 0. */
 bool prefetch_guess_pays(const struct cache *cache, const struct prefetch_need *need, float prob,
                          float busy);
 

@@ -24,20 +24,21 @@ struct prefetch {
     struct prefetch_queue queues[PREFETCH_CLASSES];
     pthread_cond_t work;  /* a request came, a slot became free, or stop */
     pthread_cond_t ready; /* an expert that is waited for is there, or a failure */
-    /* Counters of the same events, for those who look for them awake. */
+    /* Counters of the same events, for threads that look for them while awake. */
     atomic_uint work_seq, ready_seq;
     uint32_t n_asleep;     /* I/O threads in wait for `work` */
-    bool looking, waiting; /* an I/O thread looks for work awake; the forward thread sleeps */
+    bool looking, waiting; /* an I/O thread looks for work while awake; the forward thread sleeps */
     pthread_t *threads;
     uint32_t n_threads;
     struct filler own; /* the forward thread's */
     bool stop, split_reads, awake;
-    bool overlaps; /* the I/O thread has the disk begin on a run while it checks the one before */
+    bool overlaps; /* the I/O thread lets the disk begin on a run while it checks the one before */
     struct err failure;
     uint64_t stall_ns;
     float *guess_p; /* [n_records] probability of the last guess */
-    /* How busy the link is with demands: runs of them in flight, since when there is one, the time
-     * with at least one before that, and its share in the last window. */
+    /* How busy the link is with demands: the number of demanded runs in flight; since when there
+     * has been at least one; the time with at least one before that; and the share of it in the
+     * last window of time. */
     uint32_t n_demands;
     uint64_t demands_since_ns, demand_ns, window_demand_ns, window_start_ns;
     float busy;
@@ -58,11 +59,12 @@ void prefetch_announce_work(struct prefetch *p);
 /* The forward thread may have what it waits for. */
 void prefetch_announce_ready(struct prefetch *p);
 
-/* The first request of a class and its queued neighbours, as far as slots go; they become LOADING.
- * run->n = 0 where there is no slot for the first. The class must have a request. */
+/* Take the first request of a class together with its queued neighbours, as far as there are slots
+ * for them; they become LOADING. run->n = 0 where there is no slot for the first. The class must
+ * have a request. */
 void prefetch_take_from(struct prefetch *p, enum prefetch_class class, struct fill_run *run);
-/* The most urgent run. run->n = 0: nothing to do, or demands wait for a slot. A guess that may
- * evict nothing is dropped. */
+/* Take the most urgent run. run->n = 0 where there is nothing to do, or where demands wait for a
+ * slot. A guess that may evict nothing is dropped. */
 void prefetch_take_run(struct prefetch *p, struct fill_run *run);
 /* A run that was taken will be served. Another thread is woken for what is left in the queue, so
  * that one wake-up for a request is enough. */

@@ -61,7 +61,8 @@ static bool any_queued(const struct prefetch *p) {
 
 /* ---- runs ---- */
 
-/* Whether chunk `id` may be read together with the run's others. */
+/* Whether chunk `id` may be read together with the run's other chunks. With split_reads an expert
+ * is read in three parts. */
 static bool goes_along(const struct prefetch *p, const struct fill_run *run, uint32_t id) {
     const struct corm *a = p->archive;
     if (fill_bytes(a, run->first, id) > FILL_REQUEST_BYTES ||
@@ -74,9 +75,9 @@ static bool goes_along(const struct prefetch *p, const struct fill_run *run, uin
     return !p->split_reads || here == first;
 }
 
-/* Take over what the cache evicted from the mapping, the last first: an expert's chunks go
- * from its end, so that they come in order here and become one span. What finds no room stays for
- * the next run. */
+/* Take over what the cache evicted from the mapping, the last first: an expert's chunks are evicted
+ * from its end on, so that here they come in the order of the file and become one span. What finds
+ * no room stays for the next run. */
 static void take_unmapped(struct prefetch *p, struct fill_run *run) {
     struct cache *c = p->cache;
     while (c->n_unmapped > 0) {
@@ -168,8 +169,8 @@ static void finish_run(struct prefetch *p, const struct fill_run *run, uint32_t 
     }
 }
 
-/* A demanded run begins, or ends. Several in flight, each by a thread of its own, share
- * the one link: their time counts once. */
+/* A demanded run begins, or ends. Where several are in flight, each served by a thread of its own,
+ * they share the one link, so that their time counts once. */
 static void demand_begins(struct prefetch *p) {
     if (p->n_demands++ == 0) {
         p->demands_since_ns = clock_ns();

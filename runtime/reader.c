@@ -39,7 +39,7 @@ int reader_open(struct reader *r, const char *path, enum reader_way way,
         return -1;
     }
     r->file_bytes = (uint64_t)st.st_size;
-    /* Requests name what they need; readahead would bring neighbours that nobody asked for. */
+    /* Requests name all that they need; readahead would bring neighbours that nobody asked for. */
     if (way != READER_DIRECT) {
         posix_fadvise(r->fd, 0, 0, POSIX_FADV_RANDOM);
     }
@@ -89,8 +89,8 @@ void reader_close(struct reader *r) {
     *r = (struct reader){0};
 }
 
-/* Take a place on the throttled link for a request of `bytes` that is made now. Returns when it
- * will have come, 0 without a throttle. */
+/* Take a place on the throttled link for a request of `bytes` that is made now. Returns when the
+ * request will have come; 0 without a throttle. */
 static uint64_t take_link(struct reader *r, size_t bytes) {
     if (r->throttle.bytes_per_s <= 0) {
         return 0;
@@ -104,9 +104,10 @@ static uint64_t take_link(struct reader *r, size_t bytes) {
     return until;
 }
 
-/* A sleep ends late by tens of microseconds, where a disk's interrupt does not: where a processor
- * can be spared the last of them are spent awake. Else they must not: who yields in a loop gets the
- * processor back when the others' time slices are over, milliseconds later, while who wakes up goes
+/* A sleep ends late by tens of microseconds, and a disk's interrupt does not. So where a processor
+ * can be spared, the last microseconds are spent awake. Where none can be spared, the thread has to
+ * sleep for all of the time: a thread that yields in a loop gets the processor back only when the
+ * time slices of the others are over, milliseconds later, while a thread that wakes up goes
  * first. */
 static void wait_until(const struct reader *r, uint64_t until) {
     uint64_t awake_ns = r->awake ? 60000 : 0, now = clock_ns();
@@ -224,7 +225,7 @@ int reader_scatter(struct reader *r, uint64_t offset, struct iovec *pieces, int 
     return 0;
 }
 
-/* Older kernels and headers do not know it: then a byte of each page is read. */
+/* Older kernels and headers do not know this advice; then a byte of each page is read. */
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
 #endif
@@ -261,7 +262,7 @@ int reader_begin(struct reader *r, uint64_t offset, size_t bytes, struct reader_
     if (begin(r, offset, bytes, &begun->until_ns, err) < 0) {
         return -1;
     }
-    /* The advice starts one long read, where faults would read page by page. */
+    /* The advice starts one long read, while faults would read page by page. */
     if (begun->until_ns == 0) {
         madvise((void *)(r->map + first), offset + bytes - first, MADV_WILLNEED);
     }
@@ -280,7 +281,7 @@ int reader_map(struct reader *r, uint64_t offset, size_t bytes, const struct rea
         }
         begun = &now;
     }
-    /* Pages past the end of a file that became shorter would kill at a touch. */
+    /* Where a file became shorter, touching a page past its end would kill the program. */
     struct stat st;
     if (fstat(r->fd, &st) < 0) {
         return failed(r, offset, bytes, err);

@@ -1,24 +1,25 @@
 /*
  * reader: the ways of getting stored bytes of an archive (reader.c, the only file that knows pread,
- * O_DIRECT and the advice to the kernel about files and mappings), and which one is chosen
+ * O_DIRECT and the advice to the kernel about files and mappings), and the choice among them
  * (reader_choose.c).
  *
  * Owns: the file descriptor and the mapping of each way, alignment, retries of interrupted and
  * short reads; measuring ways.
  * Leaves to others: when to read what (prefetch), what the bytes mean (corm_read), whether memory
  * has room for the page cache (engine_plan).
- * Threads: a reader may be used by many threads, each with its own buffers; only the throttle has
+ * Threads: many threads may use one reader, each with buffers of its own. Only the throttle has
  * state: a link with a lock of its own, and flags that are atomic. reader_rate and reader_choose
  * start threads and join them.
  *
- * A throttle makes a slower disk out of a fast one, so that disks can be compared on any machine:
- * requests pass a link of `bytes_per_s` one after the other, and each takes `latency_ns` besides,
- * in parallel with others. A read returns when both have passed on the clock. With READER_MAPPED
- * and a file that the page cache holds, this is a disk that writes to memory by itself: a request
- * costs the processor little more than the checksum of what came.
+ * A throttle makes a slower disk out of a fast one, so that disks can be compared on any machine.
+ * Requests pass a link of `bytes_per_s` one after the other, and each takes `latency_ns` in
+ * addition, in parallel with others. A read returns when the clock says that both have passed. With
+ * READER_MAPPED and a file that the page cache holds, a throttled reader behaves like a disk that
+ * writes to memory by itself: a request costs the processor little more than the checksum of what
+ * came.
  *
- * Faults. A test may put a `fault` in place, which is asked before each read and may wait or refuse
- * it: so that what a bad disk does to the engine is seen without one.
+ * Faults. A test may set a `fault`, which is asked before each read and may delay or refuse it. So
+ * the effect of a bad disk on the engine can be seen without having one.
  */
 #ifndef RUNTIME_READER_H
 #define RUNTIME_READER_H
@@ -61,12 +62,12 @@ struct reader {
     const char *path; /* borrowed */
     uint64_t file_bytes;
     struct reader_throttle throttle;
-    bool awake; /* waits end to the microsecond, for which a processor has to be spare */
+    bool awake; /* waits end within a microsecond; that takes a processor to spare */
     pthread_mutex_t lock;
     uint64_t link_free_ns; /* when the throttled link has passed all requests so far */
 };
 
-/* A way that the file system refuses (O_DIRECT on some) is an error. */
+/* Opening a way that the file system refuses (some refuse O_DIRECT) is an error. */
 int reader_open(struct reader *r, const char *path, enum reader_way way,
                 struct reader_throttle throttle, struct err *err);
 void reader_close(struct reader *r); /* accepts a zeroed struct */
@@ -88,22 +89,24 @@ bool reader_can_scatter(const struct reader *r, uint64_t offset, size_t bytes, c
 enum { READER_PIECES = 64 };
 int reader_scatter(struct reader *r, uint64_t offset, struct iovec *pieces, int n, struct err *err);
 
-/* READER_MAPPED: have the disk begin on [offset, offset + bytes), which reader_map will ask for,
- * and do something else meanwhile. */
+/* READER_MAPPED: have the disk begin on [offset, offset + bytes), for which reader_map will be
+ * called later. The caller can do something else meanwhile. */
 struct reader_begun {
     bool yes;
     uint64_t until_ns; /* when a throttled link will have passed it */
 };
 int reader_begin(struct reader *r, uint64_t offset, size_t bytes, struct reader_begun *begun,
                  struct err *err);
-/* READER_MAPPED: bring [offset, offset + bytes) to memory; *data points to them in the file's
- * mapping. They stay until reader_forget, or until the kernel wants the memory back: then a touch
- * reads them anew. `begun` is of the same bytes; it may be zero or NULL. */
+/* READER_MAPPED: bring [offset, offset + bytes) to memory. *data points to these bytes in the
+ * mapping of the file. They stay there until reader_forget, or until the kernel wants the memory
+ * back; in that case touching them reads them again. `begun` comes from reader_begin for the same
+ * bytes; it may be zero or NULL. */
 int reader_map(struct reader *r, uint64_t offset, size_t bytes, const struct reader_begun *begun,
                const uint8_t **data, struct err *err);
-/* READER_MAPPED (else nothing): give the whole pages of the range back, also to the page cache.
- * Under a throttle they stay: they are the disk, and unmapping them would take interrupts that no
- * disk's transfer takes. */
+/* READER_MAPPED: give the whole pages of the range back to the kernel, also those of the page
+ * cache. Other ways: nothing happens. Under a throttle the pages stay too, because there they are
+ * the disk, and unmapping them would interrupt the processors, which a disk's transfer does not
+ * do. */
 void reader_forget(struct reader *r, uint64_t offset, size_t bytes);
 
 /* Ask the kernel to forget the pages of a range, `bytes` 0 = to the end of the file. Those that are
@@ -112,7 +115,7 @@ void reader_uncache(const struct reader *r, uint64_t offset, uint64_t bytes);
 
 const char *reader_way_name(enum reader_way way);
 
-/* Whether the file system reads `path` with O_DIRECT, seen by doing it. */
+/* Whether the file system reads `path` with O_DIRECT, found out by trying. */
 bool reader_direct_works(const char *path);
 
 /* ---- reader_choose.c ---- */
@@ -122,16 +125,16 @@ struct reader_span {
     size_t bytes;
 };
 
-/* Spans that threads read, each the next one in turn. */
+/* Spans of the file that several threads read: each thread takes the next one in turn. */
 struct reader_work {
     const struct reader_span *spans; /* [n] */
     size_t n;
     uint32_t threads;  /* >= 1 */
     uint64_t limit_ns; /* no read begins later; each thread reads once at least */
-    bool again;        /* start over until then, else stop after the last span */
+    bool again;        /* start over until limit_ns has passed; else stop after the last span */
 };
-/* How fast they come: the sum of the threads' rates. With READER_MAPPED a span is given back
- * (reader_forget) as soon as it is there. */
+/* Measures how fast the spans come, as the sum of the threads' rates. With READER_MAPPED a span is
+ * given back (reader_forget) as soon as it has come. */
 int reader_rate(struct reader *r, const struct reader_work *work, double *bytes_per_s,
                 struct err *err);
 

@@ -1,8 +1,8 @@
 /*
- * reader_choose: how fast a way of reading is, and which one is taken.
+ * reader_choose: measures how fast a way of reading is, and chooses one.
  *
  * Owns: the threads that measure, what they read, the rule.
- * Leaves to others: reading (reader: the very code that the engine's I/O threads use).
+ * Leaves to others: reading (reader: the same code that the engine's I/O threads use).
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -39,7 +39,7 @@ static int read_span(struct reader *r, const struct reader_span *span, uint8_t *
     return status;
 }
 
-/* Threads end at different moments: each has a clock of its own. */
+/* Threads end at different moments, so that each has a clock of its own. */
 static void *read_spans(void *arg) {
     struct worker *w = arg;
     struct job *j = w->job;
@@ -112,8 +112,8 @@ enum reader_way reader_best(const double bytes_per_s[READER_WAYS], enum reader_w
     return bytes_per_s[fastest] >= READER_CLEARLY * bytes_per_s[favoured] ? fastest : favoured;
 }
 
-/* Turns of each way: a moment in which the disk or the machine was busy with other things is
- * outvoted. */
+/* How many turns each way gets. With several, a moment in which the disk or the machine was busy
+ * with other things is outvoted. */
 enum {
     TURNS = 5,
     CANDIDATES = 2,
@@ -150,7 +150,8 @@ static size_t stride(size_t n) {
     return 1;
 }
 
-/* The next spans: up to `n` of them and `bytes`, one at least while there are some. */
+/* Take the next spans: at most `n` of them and at most `bytes` in all, but at least one while there
+ * are some. */
 static size_t take_spans(struct contest *s, size_t n, uint64_t bytes) {
     size_t taken = 0;
     uint64_t sum = 0;
@@ -167,7 +168,7 @@ static size_t take_spans(struct contest *s, size_t n, uint64_t bytes) {
     return taken;
 }
 
-/* One turn of a candidate. It is none any more where it fails. */
+/* One turn of a candidate. Where it fails, it is no candidate any more. */
 static void take_turn(struct contest *s, struct candidate *c) {
     const struct reader_trial *t = s->t;
     if (!c->reader.path) {

@@ -84,8 +84,8 @@ static uint64_t share(uint64_t now, uint64_t then, uint32_t n, uint32_t i) {
     return all / n + (i < all % n);
 }
 
-/* Session i of the n whose evaluation has just ended: its share of what the engine's parts did
- * since the evaluation before. */
+/* Add to session i its share of what the engine's parts did since the evaluation before. It is one
+ * of the n sessions whose evaluation has just ended. */
 static void add_share(struct corm_stats *s, const struct engine_counters *now,
                       const struct engine_counters *then, uint32_t n, uint32_t i) {
     const struct {
@@ -183,8 +183,9 @@ static int run_batch(struct corm_engine *e, const struct batch *b, const int32_t
     return 0;
 }
 
-/* The state takes in history[state.end ..] up to position `end`, a batch at a time. Returns the
- * rows of the last one, whose hidden states are in forward.x; -1 on an error. */
+/* Evaluate history[state.end ..] up to position `end`, a batch at a time, so that the state takes
+ * it in. Returns the number of rows of the last batch, whose hidden states are in forward.x; -1 on
+ * an error. */
 static int64_t run_span(struct corm_session *s, uint32_t end, bool decode, struct err *err) {
     struct corm_engine *e = s->engine;
     uint32_t rows = 0;
@@ -200,7 +201,7 @@ static int64_t run_span(struct corm_session *s, uint32_t end, bool decode, struc
     return rows;
 }
 
-/* What the state could not be cut back to is computed again. */
+/* Compute again what the state could not be cut back to. */
 static int catch_up(struct corm_session *s, struct err *err) {
     return run_span(s, s->n_tok, false, err) < 0 ? -1 : 0;
 }
@@ -227,7 +228,8 @@ static int check_eval(const struct corm_session *s, const int32_t *ids, size_t n
     return 0;
 }
 
-/* A broken evaluation: what the layers hold is that of the tokens before it, or nothing. */
+/* An evaluation was broken off: make the layers hold what the tokens before it left behind, or
+ * nothing. */
 static int fail_eval(struct corm_session *const *sessions, size_t n, const struct err *err,
                      struct corm_error *error) {
     for (size_t i = 0; i < n; i++) {

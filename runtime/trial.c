@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-/* A switch has to save so much of the time; less may be noise. */
+/* A switch has to save this share of the time; less may be noise. */
 static const double WORTH = 0.03;
 
 void trial_open(struct trial *t) {

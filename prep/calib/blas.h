@@ -1,15 +1,16 @@
 /*
- * blas: the CPU backend with the two large operations, matmul and experts, done by OpenBLAS on
- * decoded fp32 panels. For work with many rows: calibration, comparing with other programs.
+ * blas: the CPU backend, with its two large operations, matmul and experts, done by OpenBLAS on
+ * panels of decoded floats. It is for work with many rows: calibration, and comparing with other
+ * programs.
  *
  * Owns: the only use of cblas; the panels, whose size is bounded however large a matrix is; the
  * number of OpenBLAS threads, which it sets for the whole process.
- * Leaves to others: every other operation (kernels/cpu); few rows, which the CPU backend's own
- * kernels stream without decoding.
+ * Leaves to others: every other operation (kernels/cpu); calls of few rows, for which the CPU
+ * backend's own kernels work on encoded weights.
  * Threads: as backend.h. The pool sleeps while OpenBLAS runs.
  *
- * Unlike the other backends it does not promise that a result is the same bits for any number of
- * rows in a call: OpenBLAS chooses its kernels, and with them the order of sums, by shape.
+ * Unlike the other backends it does not promise the same bits for any number of rows in a call,
+ * because OpenBLAS chooses its kernels, and with them the order of sums, by shape.
  */
 #ifndef PREP_CALIB_BLAS_H
 #define PREP_CALIB_BLAS_H

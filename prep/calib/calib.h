@@ -3,17 +3,20 @@
  * carries: the order of neurons, the hot prefix of each expert, the expert predictor and the chunk
  * predictor.
  *
- * Owns: the layer-major driver (all rows through layer 0, then 1, ...), the statistics of one
- * layer, the choice of what is worth storing, saved state for resuming.
+ * Owns: the driver, which takes all rows through layer 0, then all through layer 1, and so on; the
+ * statistics of one layer; the choice of what is worth storing; saved state for resuming.
  * Leaves to others: the forward pass (runtime/model/forward), numerics (fit), text (corpus),
  * writing (pack).
- * Memory: one layer of the checkpoint, hidden rows of the text for this layer and the three before
- * it, a constant. The activations of one layer's experts (2 bytes x uses x ffn_dim) lie in a file
- * without a name.
- * Threads: called by one thread; OpenBLAS and the pool inside.
  *
- * Two texts go through together: the rows of `train` are fitted, those of `held` are scored. A
- * learned part is kept only where it beats the free one on `held`.
+ * Memory holds one layer of the checkpoint, the hidden rows of the text for this layer and the
+ * three before it, and a constant. The activations of one layer's experts (2 bytes x uses x
+ * ffn_dim) lie in a file without a name.
+ *
+ * Threads: called by one thread; OpenBLAS and the pool run inside.
+ *
+ * Two texts go through together: the predictors are fitted on the rows of `train` and scored on
+ * those of `held`. A part that was learned is kept only where it scores better on `held` than what
+ * needs no parameters.
  */
 #ifndef PREP_CALIB_CALIB_H
 #define PREP_CALIB_CALIB_H
@@ -27,24 +30,24 @@ enum { CALIB_CUTS = 3 }; /* shares of the cold chunks that are scored: 25, 50, 7
 
 struct calib_options {
     uint32_t chunk_neurons;
-    double hot_share; /* of an expert's mean energy that the hot prefix holds */
-    uint32_t rank;    /* of the expert predictor */
-    uint32_t basis;   /* directions that the chunk predictor of a layer looks at */
-    uint32_t gates;   /* and of each expert's own gates */
+    double hot_share; /* share of an expert's mean energy that the hot prefix holds */
+    uint32_t rank;    /* rank of the expert predictor's correction */
+    uint32_t basis;   /* directions of the FFN input that a layer's chunk predictor looks at */
+    uint32_t gates;   /* gates of its own that an expert's chunk predictor looks at */
     uint32_t threads;
-    const char
-        *state_dir; /* progress is saved here after each layer, and taken up again; NULL = not */
+    const char *state_dir;  /* where progress is saved after each layer, for resuming; or NULL */
     const char *spill_path; /* a file of this name is made, and its name removed at once */
     const char *state_key;  /* what the saved state must agree with: checkpoint, options */
 };
 
-/* What was measured on held-out text, by target layer. Recalls are shares of the experts that were
- * used; [ahead] 1..3, and 0 for layer 0 from the embedding. Negative = not measured. */
+/* What was measured on held-out text for one target layer. Recalls are shares of the experts that
+ * were used. Arrays are indexed by how many layers ahead the guess was made, 1..3; index 0 is layer
+ * 0 guessed from the embedding. Negative = not measured. */
 struct calib_scores {
     float load_min, load_max; /* use of the least and most used expert, 1 = fair */
     float previous_token;     /* recall of the previous token's experts */
     float stale[PREDICT_MAX_AHEAD + 1],
-        stale_wide[PREDICT_MAX_AHEAD + 1];  /* stale gate at k, 1.5 k */
+        stale_wide[PREDICT_MAX_AHEAD + 1];  /* stale gate, of k and 1.5 k guesses */
     float corrected[PREDICT_MAX_AHEAD + 1]; /* with mean outputs added */
     float learned[PREDICT_MAX_AHEAD + 1], learned_wide[PREDICT_MAX_AHEAD + 1];
     bool stored[PREDICT_MAX_AHEAD + 1]; /* the low-rank part is in the archive */
@@ -55,9 +58,8 @@ struct calib_scores {
 
 struct calib_result {
     uint32_t n_layers, n_experts, ffn_dim;
-    uint32_t
-        *order;    /* [n_layers, n_experts, ffn_dim] neuron at each place; zero for dense layers */
-    uint32_t *hot; /* [n_layers, n_experts] neurons of the hot prefix, whole chunks */
+    uint32_t *order; /* [n_layers, n_experts, ffn_dim] neuron at each place; zero if dense */
+    uint32_t *hot;   /* [n_layers, n_experts] neurons of the hot prefix, whole chunks */
     struct corm_predict_builder predictors;
     struct calib_scores *scores; /* [n_layers] */
     uint32_t train_tok, held_tok;

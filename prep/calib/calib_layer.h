@@ -17,14 +17,15 @@
 
 enum { CALIB_HISTORY = PREDICT_MAX_AHEAD + 1, CALIB_SPILL_USES = 512 };
 
-/* Rows of a layer that later layers' experts are guessed from, [n_rows, dim] each, in bf16. */
+/* What is kept of a layer so that later layers' experts can be guessed from it: rows in bf16,
+ * [n_rows, dim] each, and more. */
 struct calib_past {
     bool filled, moe;
-    bool mean_decided;    /* whether `quasi` holds mean outputs is settled */
+    bool mean_decided;    /* it is settled whether `quasi` has mean outputs in it */
     uint16_t *feature;    /* FFN input */
     uint16_t *residual;   /* residual stream before the FFN */
-    uint16_t *quasi;      /* what guesses start from: the same plus the mean outputs of the chosen
-                             experts, where that was found to help */
+    uint16_t *quasi;      /* what guesses start from: `residual` plus the mean outputs of the
+                             chosen experts, where adding these was found to help */
     float *mean_out;      /* [n_experts, dim] */
     struct fit_gram gram; /* of `feature`, training rows */
 };
@@ -37,11 +38,12 @@ struct calib_spill {
 
 /* What one expert of the layer at hand did. */
 struct calib_expert {
-    uint32_t n, n_train; /* uses, those by training rows come first in time but not in place */
+    uint32_t n, n_train; /* uses in all, and uses by training rows */
     uint32_t *rows;      /* [n] row of each use */
     size_t cap;          /* of rows */
-    /* (what the neuron's gate and up give times |down_i|)^2 of each use in bf16, [n, ffn_dim]: by far the largest that a layer
-     * makes, hence in a file, in pieces of at most CALIB_SPILL_USES. */
+    /* The energy of each neuron in each use, in bf16, [n, ffn_dim]: the square of what its gate and
+     * up give times the length of its down row. This is by far the largest thing that a layer
+     * makes, so it lies in a file, in pieces of at most CALIB_SPILL_USES. */
     struct calib_spill *spills;
     uint32_t n_spills;
     size_t cap_spills;
@@ -57,8 +59,9 @@ struct calib {
     struct backend be;
     struct hf_forward source;
     struct forward forward;
-    /* What sequences leave behind in a layer: in the layer at hand, of one sequence after the
-     * other; in layers whose keys and values later ones read, of each sequence, [n_seqs]. */
+    /* What sequences leave behind. `state` is that of the layer at hand, used for one sequence
+     * after the other. `kept` [n_seqs] is that of the layers whose keys and values later layers
+     * read, for each sequence. */
     struct state state, *kept;
     struct state_size state_size;
     bool *is_kept;                     /* [n_layers] */

@@ -1,14 +1,14 @@
 /*
- * calib_state: calibration that was interrupted goes on at the layer it had reached.
+ * calib_state: lets calibration that was interrupted go on at the layer that it had reached.
  *
- * Owns: three kinds of file in the state directory: `layer-NNNN`, what was found out about a layer,
- * and `size-NNNN`, the sizes of its parts; `rows-NNNN`, the hidden rows after it, of which only the
- * newest is kept. Each is written under a
- * temporary name, synced and renamed, and ends in a checksum, so that a kill at any time leaves a
- * state that can be trusted.
+ * Owns: three kinds of file in the state directory: `layer-NNNN` has what was found out about a
+ * layer, `size-NNNN` the sizes of its parts, and `rows-NNNN` the hidden rows after it, of which
+ * only the newest is kept. Each is written under a temporary name, synced and renamed, and ends in
+ * a checksum, so that a kill at any time leaves a state that can be trusted.
  * Leaves to others: what is in a layer (calib_layer).
- * The key (checkpoint, options, text) is part of every file: a state of another run is not taken
- * up.
+ *
+ * The key (checkpoint, options, text) is part of every file, so that the state of another run is
+ * not taken up.
  */
 #ifndef PREP_CALIB_CALIB_STATE_H
 #define PREP_CALIB_CALIB_STATE_H

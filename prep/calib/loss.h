@@ -1,21 +1,24 @@
 /*
- * loss: how much of each layer's predicted energy decoding may leave out for a given loss of
+ * loss: finds how much of each layer's predicted energy decoding may leave out for a given loss of
  * quality.
  *
  * Owns: measuring a finished archive with the engine that will run it, exact and approximate side
  * by side; the search; writing the result into the archive's LOSS_DROP rows.
  * Leaves to others: what leaving out means (runtime/experts), the held-out text (corpus).
- * Memory: what the engine takes; the exact model's log-probabilities lie in a file without a name
- * beside the archive, 4 bytes x vocab for each of at most 4096 tokens.
+ *
+ * Memory holds what the engine takes. The exact model's log-probabilities lie in a file without a
+ * name beside the archive, 4 bytes x vocab for each of at most 4096 tokens.
+ *
  * Threads: called by one thread.
  *
- * A level of L percent is met where, on the held-out text, both the perplexity is at most L percent
- * above the exact one and the mean KL divergence of the next-token distributions is at most L / 100
- * nats: on a text of limited length perplexity alone can get better by luck, the divergence cannot.
+ * A level of L percent is met where two things hold on the held-out text: the perplexity is at most
+ * L percent above the exact one, and the mean KL divergence of the next-token distributions is at
+ * most L / 100 nats. The second is needed because on a text of limited length the perplexity alone
+ * can get better by luck, and the divergence cannot.
  *
- * Layers differ in what a share of their energy is worth: each is measured alone first, and gets a
- * share in proportion to the square root of how little it costs; then one factor for all is
- * searched for.
+ * Layers differ in how much quality a share of their energy is worth. Each layer is measured alone
+ * first, and its share is made proportional to the square root of how little leaving out costs
+ * there. Then one factor for all layers is searched for.
  */
 #ifndef PREP_CALIB_LOSS_H
 #define PREP_CALIB_LOSS_H

@@ -1,14 +1,15 @@
 /*
- * mixer: how a layer mixes tokens: a table with a row for each mixer.
+ * mixer: how a layer mixes tokens, as a table with a row for each mixer.
  *
- * Owns: the contract of a mixer. Each is a file mixer_<name>.c: its projections, its state, its
- * arithmetic in terms of backend operations.
- * Leaves to others: norms around it and the residual stream (forward), the memory of states (state).
+ * Owns: the contract of a mixer. Each mixer is a file mixer_<name>.c, which has its projections,
+ * its state and its arithmetic in terms of backend operations.
+ * Leaves to others: the norms around it and the residual stream (forward), the memory of states
+ * (state).
  * Threads: the forward thread.
  *
- * Only mixers look at the spans of a batch: a product takes all rows, an operation that knows of
- * positions takes the rows of one span after the other. So each row gets the bits that it gets
- * alone.
+ * Only mixers look at the spans of a batch. A product takes all rows at once; an operation that
+ * depends on positions takes the rows of one span after the other. So each row gets the bits that
+ * it would get alone.
  */
 #ifndef RUNTIME_MODEL_MIXER_H
 #define RUNTIME_MODEL_MIXER_H
@@ -23,13 +24,13 @@ struct mixer_ops {
     /* Fill in what a sequence needs in this layer: shapes and sizes, no memory. */
     void (*shape)(const struct arch *arch, uint32_t layer, const struct state_size *size,
                   struct layer_state *out);
-    /* Whether a state that stands for `end` tokens, and has stood for `farthest`, holds what the
-     * first n_tok of them left behind. */
+    /* A state stands for `end` tokens now, and has stood for `farthest`. Whether it still holds
+     * what the first n_tok of them left behind. */
     bool (*holds)(const struct arch *arch, uint32_t layer, const struct state *s, uint32_t n_tok);
     /* Whether the backend has all operations that it needs. */
     bool (*supported)(const struct backend *be);
-    /* f->out [rows, dim] = the mixer over f->norm [rows, dim]; states of the batch's sequences move
-     * on. */
+    /* f->out [rows, dim] becomes the mixer applied to f->norm [rows, dim]. The states of the
+     * batch's sequences take up the rows. */
     void (*run)(struct forward *f, const struct layer_weights *lw, uint32_t layer,
                 const struct batch *b);
 };
@@ -41,7 +42,8 @@ static inline const struct mixer_ops *mixer_of(const struct arch *arch, uint32_t
     return mixer_at(arch_kind(arch, layer)->mixer);
 }
 
-/* A mixer's scratch, handed out from f->mix: `*used` floats of each row are taken. */
+/* Hands out a mixer's scratch from f->mix. `*used` is the number of floats of each row that are
+ * handed out already. */
 static inline float *mixer_take(struct forward *f, size_t *used, size_t floats) {
     float *p = f->mix + *used * f->max_rows;
     *used += floats;

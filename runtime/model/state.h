@@ -1,16 +1,16 @@
 /*
- * state: what a sequence leaves behind in each layer, for the tokens after it.
+ * state: what a sequence leaves behind in each layer, for the tokens that come after it.
  *
- * Owns: the memory of it (keys and values, tails of convolutions, recurrent matrices; which of
- * these is the mixer's affair, runtime/model/mixer.h), how many tokens it stands for, and whether
- * it can be cut back.
- * Leaves to others: its contents (mixers), the tokens themselves (session).
+ * Owns: the memory of that (keys and values, tails of convolutions, matrices of recurrences), how
+ * many tokens it stands for, and whether it can be cut back. Which of these a layer has is decided
+ * by its mixer (runtime/model/mixer.h).
+ * Leaves to others: the contents (mixers), the tokens themselves (session).
  * Threads: the forward thread.
  *
- * Cutting back. Keys and values of a layer without a window are all held, so that a shorter
- * sequence is there already. A layer with a window holds as many positions as a call needs and no
- * more, and a recurrence holds its last moment alone: what they cannot be cut back to has to be
- * computed again, from the first token on.
+ * Cutting back. A layer without a window holds all keys and values, so that the state of a shorter
+ * sequence is part of it. A layer with a window holds only as many positions as a call needs, and a
+ * recurrence holds only its last state. Where these cannot be cut back, the sequence has to be
+ * computed again from the first token on.
  */
 #ifndef RUNTIME_MODEL_STATE_H
 #define RUNTIME_MODEL_STATE_H
@@ -18,14 +18,14 @@
 #include "format/arch.h"
 #include "kernels/backend.h"
 
-/* What sizes a state: how long a sequence may become, the most rows of one call, what keys and
- * values are stored as. */
+/* What the size of a state depends on: how long a sequence may become, how many rows a call may
+ * have, and the type in which keys and values are stored. */
 struct state_size {
     uint32_t ctx_tok, batch_rows;
     enum kv_type type;
 };
 
-/* Of one layer; a mixer uses what it needs. Backend memory. */
+/* The state of one layer, in backend memory. A mixer uses the parts that it needs. */
 struct layer_state {
     struct kv kv;
     float *tail;      /* the last inputs of a convolution */
@@ -44,19 +44,20 @@ struct state {
 
 /* Backend memory that a sequence takes. */
 uint64_t state_bytes(const struct arch *arch, const struct state_size *size);
-/* An empty sequence, for the layers for which only [n_layers] is true (NULL: for all): prep runs one
- * layer at a time. -1 where the backend has no memory left. */
+/* Open an empty sequence for the layers l with only[l], [n_layers]; NULL: for all layers. (prep
+ * runs one layer at a time.) Returns -1 where the backend has no memory left. */
 int state_open(struct state *s, const struct arch *arch, struct backend *be,
                const struct state_size *size, const bool *only, struct err *err);
 void state_close(struct state *s); /* accepts a zeroed struct */
 
 /* A call has added `rows` tokens in all layers. */
 void state_advance(struct state *s, uint32_t rows);
-/* Cut back to the first `n_tok` tokens, n_tok <= end. Returns how many tokens it stands for then:
- * n_tok where it holds what these left behind, else 0: the caller evaluates them again. */
+/* Cut the sequence back to its first `n_tok` tokens, n_tok <= end. Returns how many tokens the
+ * state stands for afterwards: n_tok where it holds what these left behind; else 0, and the caller
+ * evaluates them again. */
 uint32_t state_cut(struct state *s, uint32_t n_tok);
-/* A call was broken off: some layers have its tokens and others do not. Back to the `n_tok` tokens
- * before it, or to the fewer ones that it stands for; returns as state_cut. */
+/* A call was broken off, so that some layers have taken up its tokens and others have not. Go back
+ * to the `n_tok` tokens before the call, or to fewer. Returns how many, as state_cut does. */
 uint32_t state_undo(struct state *s, uint32_t n_tok);
 
 #endif
