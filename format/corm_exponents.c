@@ -4,7 +4,7 @@
 
 enum { BLOCK = CORM_EXPONENTS_BLOCK, LISTS = CORM_EXPONENTS_LISTS, COMMON = CORM_EXPONENTS_COMMON };
 
-/* What stored bytes begin with. */
+/* The header that stored bytes begin with. */
 struct header {
     uint32_t n_second, n_third, n_literals; /* codes of lists 2 and 3, bytes behind them */
     uint8_t exponents[COMMON];              /* the commonest first; 0 where there are fewer */
@@ -38,7 +38,8 @@ static uint8_t low_of(uint16_t v) {
     return (uint8_t)(v << 1 | v >> 15);
 }
 
-/* A copy that stays what it is while a mapped file changes: the compiler may not read it again. */
+/* A copy that stays the same while a mapped file changes: the compiler may not read the original
+ * again. */
 static struct header read_header(const uint8_t *stored) {
     struct header h;
     memcpy(&h, stored, sizeof h);
@@ -151,9 +152,9 @@ size_t corm_exponents_pack(const uint8_t *raw, size_t n, uint8_t *out) {
 
 /* ---- the check ---- */
 
-/* Codes 3 of some pairs. Ones are counted by bytes, of several words before these are added up: a
- * processor's own instruction is not to be had everywhere, and what compilers call in its place
- * takes three times as long. */
+/* The number of codes 3 in some pairs. Ones are counted by bytes, over several words before these
+ * are added up, because a processor's own instruction is not available everywhere, and what
+ * compilers call in its place takes three times as long. */
 static uint64_t pairs_threes(const uint8_t *list, uint64_t pairs) {
     enum { AT_ONCE = 31 }; /* of at most 8 ones a byte */
     uint64_t threes = 0;
@@ -173,7 +174,8 @@ static uint64_t pairs_threes(const uint8_t *list, uint64_t pairs) {
     return threes;
 }
 
-/* Codes 3 of a list of n. Codes past n, which fill up the last pair, have to be 0. */
+/* The number of codes 3 in a list of n codes. Codes past n, which fill up the last pair, have to be
+ * 0. */
 static int count_threes(const uint8_t *list, uint64_t n, uint64_t *threes) {
     const uint8_t *last = list + n / 64 * 16;
     *threes = pairs_threes(list, (n + 63) / 64);

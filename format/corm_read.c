@@ -60,8 +60,9 @@ bool corm_is_zero(const uint8_t *data, size_t bytes) {
     return true;
 }
 
-/* Copy a part of the file, which lies in it, as it is now. Read, not copied from the map: pages
- * that are touched there would count as memory of this program, too. */
+/* Copy a part of the file as it is now; the part lies within the file. It is read from the file and
+ * not copied from the map, because pages that are touched in the map would count as memory of this
+ * program, too. */
 static int copy_part(const struct corm *c, const char *name, uint64_t offset, void *to,
                      size_t bytes, struct err *err) {
     if (c->map.fd >= 0) {
@@ -152,8 +153,9 @@ uint64_t corm_section_most_bytes(uint32_t type, const struct arch *a) {
 
 /* ---- loading ---- */
 
-/* Compare a section's checksum, of a copy where it is one that this program knows. A file may be
- * sparse, and claim sections that it takes nothing to store: so their sizes are checked before. */
+/* Compare a section's checksum. Where this program knows the section, it is computed over a copy. A
+ * file may be sparse and claim large sections that take no room to store, so their sizes are
+ * checked before. */
 static int load_section(struct corm *c, uint32_t i, struct err *err) {
     const struct corm_section *s = &c->sections[i];
     const uint8_t *data = c->map.data + s->offset;
@@ -278,7 +280,8 @@ static int read_metadata(struct corm *c, struct err *err) {
     return arch_decode(&c->arch, metadata.data, metadata.size_bytes, err);
 }
 
-/* All others: the metadata say how large some of them may be. */
+/* Load all other sections. This comes after the metadata, which say how large some of them may
+ * be. */
 static int load_sections(struct corm *c, struct err *err) {
     for (uint32_t i = 0; i < c->header.section_count; i++) {
         uint32_t type = c->sections[i].type;

@@ -101,7 +101,7 @@ static int verify_trunk(struct verify *v) {
     return 0;
 }
 
-/* Whoever decodes a chunk of exponents that passed its check cannot fail. */
+/* Decoding a chunk of exponents that passed its check cannot fail. */
 static int verify_chunk(const struct corm *c, const struct corm_chunk *k, struct corm_decoder *d,
                         uint8_t *raw, struct err *err) {
     const uint8_t *stored = c->map.data + k->offset;

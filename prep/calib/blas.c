@@ -48,8 +48,8 @@ static void decode_item(void *ctx, uint32_t item, uint32_t worker) {
     }
 }
 
-/* Rows first .. first + n - 1 as floats: decoded into `panel`, or where they are if they are just
- * that. */
+/* Rows first .. first + n - 1 as floats: decoded into `panel`, or used where they lie where they
+ * are floats already. */
 static const float *panel_of(const struct cpu *c, const struct weight *w, uint32_t first,
                              uint32_t n, float *panel) {
     const uint8_t *row = weight_row(w, first);
@@ -100,8 +100,8 @@ static void add_bias(float *y, uint32_t n_uses, uint32_t n, const float *bias) {
     }
 }
 
-/* b->part [n_uses, dim] += the run of n neurons at `data`, the expert's from `first` on, applied to
- * b->x [n_uses, dim]. */
+/* Adds to b->part [n_uses, dim] what n neurons make of b->x [n_uses, dim]. The neurons are at
+ * `data`; the first of them is neuron `first` of the expert. */
 static void run_neurons(struct blas *b, const struct expert_layer *layer, uint32_t expert,
                         uint32_t first, const uint8_t *data, uint32_t n, uint32_t n_uses) {
     const uint32_t dim = layer->dim;
@@ -124,7 +124,8 @@ static void run_neurons(struct blas *b, const struct expert_layer *layer, uint32
                 (blasint)dim);
 }
 
-/* A job's uses first .. first + n_uses - 1, no more than the scratch holds. */
+/* Computes uses first .. first + n_uses - 1 of a job, which are no more than the scratch has room
+ * for. */
 static void run_uses(struct blas *b, const struct expert_layer *layer, const struct expert_job *job,
                      uint32_t first, uint32_t n_uses, const float *x, float *parts) {
     const uint32_t dim = layer->dim, *uses = job->uses + first;
@@ -170,7 +171,8 @@ static void experts(void *self, const struct expert_layer *layer, const struct e
 
 /* ---- opening -------------------------------------------------------------------------------- */
 
-/* OpenBLAS picks its kernels by processor, and a wrong pick gives wrong numbers without a word. */
+/* OpenBLAS picks its kernels by the processor. Where it picks wrongly, it gives wrong numbers
+ * without an error. */
 static int check_openblas(struct err *err) {
     enum { M = 37, N = 53, K = 300 };
     float *a = mem_calloc(M * K, sizeof *a), *w = mem_calloc(N * K, sizeof *w);

@@ -8,7 +8,7 @@
 #include "prep/calib/calib_layer.h"
 #include "prep/calib/calib_state.h"
 
-/* Rows of one FFN call: each expert of a layer is read once for so many. */
+/* Rows of one call of the FFN. Each expert of a layer is read once for so many rows. */
 enum { BATCH_ROWS = 4096 };
 
 void calib_result_free(struct calib_result *r) {
@@ -104,7 +104,8 @@ static int open_forward(struct calib *c, struct err *err) {
     return 0;
 }
 
-/* Whether a layer's keys and values outlive it, or it reads those of another. */
+/* Whether the layer's keys and values are kept for later layers, or it reads those of an earlier
+ * layer. */
 static bool shares_keys(const struct calib *c, uint32_t layer) {
     return c->is_kept[arch_kv_layer(c->arch, layer)];
 }
@@ -154,7 +155,7 @@ static void embed_all(struct calib *c) {
     }
 }
 
-/* The layer's mixer over each sequence from its first token on. */
+/* Run the layer's mixer over each sequence, from its first token on. */
 static int mix_sequences(struct calib *c, uint32_t layer, const volatile sig_atomic_t *stop,
                          struct err *err) {
     const struct arch *a = c->arch;
@@ -218,7 +219,8 @@ static int run_layers(struct calib *c, struct corm_predict_builder *builders,
     if (forward_bind_model(&c->top, a, &source, &c->be, err) < 0) {
         return -1;
     }
-    /* Keys that outlive their layer are not saved: such a model begins again. */
+    /* Keys that later layers read are not saved, so that calibration of such a model begins
+     * again. */
     if (!c->kept) {
         calib_state_load(c, builders, &done);
     }

@@ -1,11 +1,12 @@
 /*
  * calib_chunks: the order of an expert's neurons, its hot prefix, and the chunk predictor.
  *
- * The log energy of each cold chunk is fitted as linear in two kinds of features of the FFN input
- * h: its projection on the leading principal directions of the layer, shared by all experts, and
- * activation of the gates of a few of the expert's own cold neurons. What a linear fit misses is that a
- * chunk matters where its gates open: the leading neurons of each chunk say that, for a small part
- * of what the chunk itself costs to read.
+ * The log energy of each cold chunk is fitted as a linear function of two kinds of features of the
+ * FFN input h: the projection of h on the leading principal directions of the layer, which all
+ * experts share; and the activations of the gates of a few of the expert's own cold neurons. The
+ * second kind is there because a chunk matters where its gates open, which is no linear function of
+ * h. The leading neurons of each chunk tell that, for a small part of what reading the whole chunk
+ * costs.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -40,8 +41,8 @@ static void order_neurons(struct calib *c, uint32_t expert, uint32_t *order, uin
         order[i] = ranked[i].neuron;
         total += ranked[i].energy;
     }
-    /* At most half of an expert is hot: more would leave nothing to choose from. An expert that was
-     * never used gets one chunk. */
+    /* At most half of an expert is hot, because more would leave nothing to choose from. An expert
+     * that was never used gets one chunk. */
     uint32_t n = 0;
     while (n < ffn && n < ffn / 2 && sum < c->opt->hot_share * total) {
         for (uint32_t end = n + step < ffn ? n + step : ffn; n < end; n++) {
@@ -72,7 +73,7 @@ static float *chunk_energies(struct calib *c, uint32_t expert, const uint32_t *o
     return out;
 }
 
-/* Share of the cold energy that the `take` best chunks by `score` hold. */
+/* The share of the cold energy that the best `take` chunks by `score` hold. */
 static double captured(const float *energy, const float *score, uint32_t first, uint32_t n,
                        uint32_t take) {
     bool taken[1024] = {false};
@@ -112,7 +113,7 @@ struct chunk_fit {
     float *both, *intercept, *residual; /* [chunks, m + g], [chunks], [chunks] */
 };
 
-/* Gates of an expert's cold neurons, taken from all its cold chunks: the leading ones of each. */
+/* Gates of some of an expert's cold neurons: the leading neurons of each cold chunk. */
 static int choose_gates(struct calib *c, struct chunk_fit *f, uint32_t expert,
                         const uint32_t *order, uint32_t n_hot, struct err *err) {
     uint32_t dim = c->arch->dim, ffn = c->arch->ffn_dim, step = c->opt->chunk_neurons;
@@ -163,8 +164,8 @@ static void fill_features(struct calib *c, struct chunk_fit *f, uint32_t expert)
     }
 }
 
-/* Training uses: features, each divided by its spread so that one ridge serves all, and the log
- * energies of the cold chunks. Returns their number. */
+/* Gather the training uses: their features, each divided by its spread so that one strength of the
+ * ridge serves all; and the log energies of the cold chunks. Returns the number of uses. */
 static uint32_t gather_training(const struct calib *c, struct chunk_fit *f,
                                 const struct calib_expert *x, const float *plain,
                                 const float *energy, uint32_t n_hot) {
@@ -199,8 +200,8 @@ static uint32_t gather_training(const struct calib *c, struct chunk_fit *f,
     return n;
 }
 
-/* Ridge of one expert's log chunk energies; leaves the coefficients zero where there are too few
- * uses. */
+/* Fit one expert's log chunk energies by ridge regression. The coefficients stay zero where there
+ * are too few uses. */
 static int fit_expert_chunks(struct calib *c, struct chunk_fit *f, uint32_t expert,
                              const float *energy, uint32_t n_hot, struct err *err) {
     const struct calib_expert *x = &c->experts[expert];
@@ -233,7 +234,8 @@ static int fit_expert_chunks(struct calib *c, struct chunk_fit *f, uint32_t expe
                 f->gate_beta[row * f->g + i - f->m] = v;
             }
         }
-        /* The mean of a lognormal is half its variance above the exponential of its log's mean. */
+        /* The log of a lognormal's mean is the mean of its log plus half the variance of its
+         * log. */
         prior[n_hot + b] = f->intercept[b] + 0.5f * f->residual[b];
     }
     return 0;
@@ -285,7 +287,7 @@ static int open_chunk_fit(struct calib *c, struct chunk_fit *f, struct err *err)
                        "an expert of %u chunks: at most 1024 can be predicted; use larger chunks",
                        f->chunks);
     }
-    /* Coarse gates tell as much as exact ones: the fit knows them as they are stored. */
+    /* Gates may be stored coarsely without loss, because the fit uses them as they are stored. */
     f->gate_codec = codec_by_id(CODEC_Q4);
     if (!codec_fits(f->gate_codec, a->dim)) {
         f->gate_codec = codec_by_id(CODEC_BF16);
@@ -325,7 +327,7 @@ static void close_chunk_fit(struct chunk_fit *f) {
     }
 }
 
-/* Eight bits are enough for what is a guess. */
+/* Eight bits are enough, because the result is a guess. */
 static enum codec_id guess_codec(uint32_t cols) {
     return codec_fits(codec_by_id(CODEC_Q8), cols) ? CODEC_Q8 : CODEC_BF16;
 }

@@ -1,9 +1,10 @@
 /*
  * calib_experts: fitting and scoring the guess of a layer's experts from the layers before it.
  *
- * The guess is the one that runtime/predict evaluates: the layer's router on an earlier state, plus
- * a low-rank correction of the logits fitted on what the router really said. Whether a source's
- * mean outputs are stored is settled by the first layer that is guessed from it.
+ * The guess is the one that runtime/predict evaluates: the layer's router applied to an earlier
+ * state, plus a low-rank correction of the logits, which is fitted to what the router really said.
+ * The first layer that is guessed from a source settles whether the source's mean outputs are
+ * stored.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -83,7 +84,8 @@ static float previous_token_recall(const struct calib *c) {
     return n > 0 ? (float)hits / (float)n : -1;
 }
 
-/* Use of the least and most used expert on held-out rows (without any: on all), 1 = fair. */
+/* How much the least and the most used expert are used, 1 = fair: on held-out rows, or on all rows
+ * where there are none. */
 static void load_range(const struct calib *c, struct calib_scores *s) {
     uint32_t n_experts = c->arch->n_experts, most = 0, least = UINT32_MAX;
     bool held = c->n_rows > c->n_train;
@@ -113,7 +115,7 @@ static void stale_gate(struct calib *c, const uint16_t *states, float *z) {
     }
 }
 
-/* One low-rank correction, and what it makes of the free guess. */
+/* One low-rank correction, and the guess that it gives together with the uncorrected one. */
 struct fix {
     uint32_t rank;
     float *in, *out, *bias; /* [r, dim], [E, r], [E] */
@@ -150,8 +152,8 @@ static void fix_apply(struct calib *c, const struct fix *f, const uint16_t *feat
     free(low);
 }
 
-/* Sums of feature against what the free guess misses, over training rows. Logits count up to a
- * constant a row, so the mean of each row is taken out. */
+/* Sums of the feature against the error of the uncorrected guess, over training rows. Adding a
+ * constant to all logits of a row changes nothing, so the mean of each row is taken out. */
 static void miss_cross(struct calib *c, const uint16_t *feature, const float *z0,
                        struct fit_cross *x) {
     uint32_t dim = c->arch->dim, e = c->arch->n_experts;
@@ -187,8 +189,8 @@ static void training_gram(struct calib *c, struct calib_past *p) {
     }
 }
 
-/* Mean of the experts' outputs added to the residual: the state that the next layers will roughly
- * see. */
+/* Add the mean outputs of the chosen experts to the residual stream. This is roughly the state that
+ * the next layers will see. */
 void calib_finish_past(struct calib *c) {
     const struct arch *a = c->arch;
     struct calib_past *p = calib_past_of(c, c->layer);
@@ -218,7 +220,8 @@ void calib_finish_past(struct calib *c) {
     }
 }
 
-/* Chances must not rise with rank: pool neighbours that do (isotonic regression). */
+/* Chances must not rise with rank. Neighbours that do are given their common mean (isotonic
+ * regression). */
 static void make_falling(float *p, uint32_t n) {
     for (uint32_t i = 1; i < n; i++) {
         for (uint32_t first = i; first > 0 && p[first] > p[first - 1];) {
@@ -234,7 +237,8 @@ static void make_falling(float *p, uint32_t n) {
     }
 }
 
-/* The best correction over the ridge strengths. *best_recall is what it reaches. */
+/* Find the best correction among the ridge strengths. *best_recall becomes the recall that it
+ * reaches. */
 static int fit_fix(struct calib *c, struct calib_past *p, const float *z0, float *z,
                    struct fix *best, float *best_recall, struct err *err) {
     struct fit_cross cross;
@@ -281,7 +285,8 @@ static int fit_source(struct calib *c, struct calib_past *p, uint32_t source, ui
         stale_gate(c, p->quasi, z);
         s->corrected[ahead] = recall(c, z, &wide_recall, NULL);
         if (!p->mean_decided && s->corrected[ahead] <= s->stale[ahead]) {
-            /* Mean outputs do not help here: guesses from this source go without, now and later. */
+            /* Mean outputs do not help here, so guesses from this source do without them, now and
+             * later. */
             memcpy(p->quasi, p->residual, (size_t)c->n_rows * a->dim * sizeof *p->quasi);
         } else {
             memcpy(z0, z, cells * sizeof *z0);

@@ -61,7 +61,7 @@ static int save_text(struct sampler *s, uint32_t n, struct err *err) {
     return status;
 }
 
-/* One saved text at `pos` into s->ids; 0 where there is no whole one. */
+/* Read the saved text at `pos` into s->ids; 0 where there is no whole one. */
 static uint32_t saved_text(struct sampler *s, const struct map *m, uint64_t pos) {
     uint32_t n;
     uint64_t sum;
@@ -135,7 +135,7 @@ static int open_model(struct sampler *s, const struct hf_model *m, const struct 
     return 0;
 }
 
-/* What begins any text. */
+/* The token that any text begins with. */
 static int find_first(struct sampler *s, const struct arch *a, struct err *err) {
     struct token_list list = {0};
     int status = tokenizer_encode(s->engine->tokenizer, "", 0, TOKENIZER_ADD_SPECIAL, &list, err);
@@ -149,7 +149,7 @@ static int find_first(struct sampler *s, const struct arch *a, struct err *err) 
     return status;
 }
 
-/* How text i begins, into s->ids. */
+/* Put the beginning of text i into s->ids. */
 static uint32_t begin_text(struct sampler *s, uint32_t i) {
     if (s->n_openings == 0 || (s->first >= 0 && i % 2 == 0)) {
         s->ids[0] = s->first;
@@ -163,7 +163,7 @@ static uint32_t begin_text(struct sampler *s, uint32_t i) {
     return CALIB_SAMPLE_OPENING_TOK;
 }
 
-/* Text i, of at most `most` tokens, into s->ids. */
+/* Draw text i, of at most `most` tokens, into s->ids. */
 static int draw_text(struct sampler *s, uint32_t i, uint32_t most, uint32_t *n, struct err *err) {
     const struct corm_sampling how = {.temperature = 1, .top_p = 1, .repeat_penalty = 1, .seed = i};
     uint32_t vocab = s->engine->archive.arch.vocab, done = 0;
@@ -182,7 +182,7 @@ static int draw_text(struct sampler *s, uint32_t i, uint32_t most, uint32_t *n, 
         }
         done = *n;
         memcpy(s->logits, logits, vocab * sizeof *s->logits);
-        /* No text is shorter than what calibration takes. */
+        /* No text may be shorter than the shortest one that calibration takes. */
         for (uint32_t v = 0; *n < CORPUS_MIN_SEQ_TOK && v < vocab; v++) {
             if (corm_is_stop(s->engine, (int32_t)v)) {
                 s->logits[v] = -INFINITY;

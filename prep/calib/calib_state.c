@@ -81,8 +81,9 @@ out:
     return status;
 }
 
-/* Fill the parts from a file that was written with the same sizes. False: no such file, another
- * key, damaged; the parts may be overwritten then. */
+/* Fill the parts from a file that was written with the same sizes. Returns false where there is no
+ * such file, where it has another key, or where it is damaged; then the parts may be
+ * overwritten. */
 static bool read_parts(const char *path, uint64_t key, const struct parts *p) {
     struct map m;
     size_t bytes = 2 * sizeof(uint64_t), pos = sizeof key;
@@ -109,7 +110,8 @@ static bool read_parts(const char *path, uint64_t key, const struct parts *p) {
 
 /* ---- what is saved ---- */
 
-/* What the layers after `layer` need: the history but its oldest, which is replaced next. */
+/* What the layers after `layer` need: the history without its oldest layer, which is replaced
+ * next. */
 static struct parts rows_parts(struct calib *c, uint32_t layer) {
     struct parts p = {.n = 0};
     size_t n = (size_t)c->n_rows * c->arch->dim;
@@ -209,7 +211,8 @@ void calib_state_load(struct calib *c, struct corm_predict_builder *builders, ui
     while (n < c->arch->n_layers && load_layer(c, key, n, &builders[n])) {
         n++;
     }
-    /* A kill between two files leaves rows of the layer before. */
+    /* Where the process was killed between writing two files, the rows of the layer before are
+     * still there. */
     for (uint32_t last = n; last > 0 && last + 2 > n; last--) {
         struct parts rows = rows_parts(c, last - 1);
         char *path = path_of(c->opt->state_dir, "rows", last - 1);

@@ -15,9 +15,9 @@ enum {
     MAX_HELD_TOK = 4096, /* of each measurement */
     SEARCH_STEPS = 7,    /* halvings of the ratio between the bounds */
 };
-/* A layer alone is measured at this share of its energy. */
+/* The share of its energy that is left out of a layer when it is measured alone. */
 static const float PROBE = 0.1f;
-/* No factor below this is tried. */
+/* The smallest factor that is tried. */
 static const double LEAST = 1e-4;
 /* The level is met with room to spare, because another text will differ. */
 static const double MARGIN = 0.8;
@@ -78,12 +78,13 @@ static int eval(struct meter *m, const float *drop, const struct corpus_seq *s,
     return stop_check(m->stop, err);
 }
 
-/* Tokens that are foreseen: all of a sequence but its first. */
+/* The number of tokens that are predicted: all of a sequence but its first. */
 static uint32_t scored(const struct meter *m) {
     return m->text.n_tok - m->text.n_seqs;
 }
 
-/* A sum over the sequences up to `seq`. One NaN would pass through weights and bounds unseen. */
+/* Check a sum over the sequences up to `seq`. A NaN in it would go unnoticed through weights and
+ * bounds. */
 static int check_finite(double sum, uint32_t seq, struct err *err) {
     return isfinite(sum) ? 0
                          : err_set(err,
@@ -92,7 +93,7 @@ static int check_finite(double sum, uint32_t seq, struct err *err) {
                                    seq);
 }
 
-/* What the exact model says, once. */
+/* Evaluate the exact model, once. */
 static int measure_exact(struct meter *m, struct err *err) {
     uint32_t vocab = m->engine->archive.arch.vocab;
     double nll = 0;
@@ -128,7 +129,7 @@ static int read_exact(struct meter *m, uint32_t row, struct err *err) {
     return file_read_at(m->exact_fd, m->row, bytes, row * (uint64_t)bytes, m->exact_path, err);
 }
 
-/* Compare with the exact model over the held-out sequences. */
+/* Evaluate the approximate model over the held-out sequences and compare it with the exact one. */
 static int measure(struct meter *m, const float *drop, struct measured *out, struct err *err) {
     uint32_t vocab = m->engine->archive.arch.vocab;
     uint64_t used = m->engine->experts.used_bytes, skipped = m->engine->experts.skipped_bytes;
@@ -206,9 +207,9 @@ static void scale(const float *weight, uint32_t n, double factor, float *drop) {
     }
 }
 
-/* The greatest factor that meets the level, between `low` (which does, or is 0) and `high`: halving
- * the ratio between the bounds, because the loss grows about as the factor does and what small
- * levels allow is a thousandth of what large ones do. */
+/* Find the greatest factor that meets the level, between `low` (which meets it, or is 0) and
+ * `high`. Each step halves the ratio between the bounds, because the loss grows about as the factor
+ * does, and small levels allow a thousandth of what large ones do. */
 static int search_level(struct meter *m, const float *weight, struct loss_point *point, double low,
                         double high, float *best, struct err *err) {
     uint32_t n = m->engine->archive.arch.n_layers;

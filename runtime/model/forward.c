@@ -45,7 +45,7 @@ int forward_bind_model(struct layer_weights *out, const struct arch *arch,
 
 /* ---- scratch ---- */
 
-/* The most of something over all layers. */
+/* The maximum of a number over all layers. */
 static size_t most(const struct arch *a, size_t (*of)(const struct arch *a, uint32_t layer)) {
     size_t greatest = 0;
     for (uint32_t l = 0; l < a->n_layers; l++) {
@@ -104,7 +104,8 @@ struct backend_limits forward_limits(const struct arch *a, uint32_t max_rows, ui
     };
 }
 
-/* One row a scratch block: how wide it is for this model. Every block is [max_rows, width]. */
+/* One row of this table for each scratch block, with its width for this model. Every block is
+ * [max_rows, width]. */
 struct block {
     float **at;
     size_t width;
@@ -211,7 +212,8 @@ void forward_group_uses(const int32_t *host_ids, uint32_t n_uses, uint32_t n_exp
     for (uint32_t u = 0; u < n_uses; u++) {
         uses[first_use[host_ids[u]]++] = u;
     }
-    /* Each start has moved to its end, which is the next one's start. */
+    /* Each start has been moved to the end of its expert's uses, which is where the next one
+     * starts. */
     memmove(first_use + 1, first_use, n_experts * sizeof *first_use);
     first_use[0] = 0;
 }
@@ -230,7 +232,7 @@ static void norm_rows(struct forward *f, const struct weight *w, const float *x,
 
 const float *forward_angles(struct forward *f, uint32_t rope, const struct batch *b) {
     const struct rope_set set = arch_rope(f->arch, rope);
-    /* The sets' blocks lie one behind the other. */
+    /* The blocks of the rope sets lie one behind the other. */
     float *cs = f->cs + (size_t)2 * (size_t)(set.inv_freq - f->arch->rope_inv_freq) * f->max_rows;
     uint32_t *held = f->cs_pos + (size_t)rope * f->max_rows;
     for (uint32_t i = 0; i < b->n_spans; i++) {
@@ -251,8 +253,8 @@ const float *forward_angles(struct forward *f, uint32_t rope, const struct batch
     return cs;
 }
 
-/* y [rows, dim] = the always-on MLP of `in`: a dense layer's, a shared expert, or one that stands
- * beside the experts. */
+/* y [rows, dim] = the always-on MLP applied to `in`. It is a dense layer's MLP, a shared expert, or
+ * an MLP that stands beside the experts. */
 static void dense_mlp(struct forward *f, const struct layer_weights *lw, uint32_t layer,
                       const float *in, uint32_t rows, float *y) {
     const struct backend_ops *op = f->be->ops;
@@ -269,7 +271,7 @@ static void dense_mlp(struct forward *f, const struct layer_weights *lw, uint32_
     }
 }
 
-/* f->out [rows, dim] = routed experts of f->norm; x is the residual stream. */
+/* f->out [rows, dim] = the routed experts applied to f->norm; x is the residual stream. */
 static int routed_experts(struct forward *f, const struct layer_weights *lw, uint32_t layer,
                           const struct batch *b, const float *x, struct err *err) {
     const struct arch *a = f->arch;

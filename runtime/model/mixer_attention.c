@@ -1,9 +1,9 @@
 /*
  * mixer_attention: softmax attention with grouped queries (struct attention_rule of format/arch.h).
  *
- * State: keys and values. A layer with a window holds the window and the rows of a call, in a ring;
- * others hold the whole context. A layer may read the keys and values of an earlier one, and then
- * has none.
+ * The state is keys and values. A layer with a window holds the window and the rows of a call, in a
+ * ring; other layers hold the whole context. A layer may read the keys and values of an earlier
+ * layer, and then it has none of its own.
  */
 #include "runtime/model/mixer.h"
 
@@ -30,7 +30,7 @@ static void shape(const struct arch *a, uint32_t layer, const struct state_size 
     }
 }
 
-/* Positions from farthest - capacity on are in the ring; the next token needs those from n_tok -
+/* The ring holds the positions from farthest - capacity on. The next token needs those from n_tok -
  * window + 1 on. */
 static bool holds(const struct arch *a, uint32_t layer, const struct state *s, uint32_t n_tok) {
     const struct attention_rule *r = rule_of(a, layer);

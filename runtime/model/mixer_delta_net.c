@@ -1,8 +1,8 @@
 /*
  * mixer_delta_net: the gated delta net (struct delta_rule of format/arch.h).
  *
- * State: a matrix for each value head, and the last inputs of the convolution. Both are of the last
- * token alone: a sequence that is cut back is computed again.
+ * The state is a matrix for each value head, and the last inputs of the convolution. Both stand for
+ * the last token only, so that a sequence that is cut back has to be computed again.
  */
 #include "runtime/model/mixer.h"
 

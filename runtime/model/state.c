@@ -21,7 +21,7 @@ uint64_t state_bytes(const struct arch *a, const struct state_size *size) {
     return bytes;
 }
 
-/* Backend memory, NULL where none is asked for. Returns false where there is none left. */
+/* Take backend memory; *p is NULL where `bytes` is 0. Returns false where there is none left. */
 static bool take(struct backend *be, size_t bytes, void **p) {
     *p = bytes > 0 ? be->ops->alloc(be->self, bytes) : NULL;
     return bytes == 0 || *p;
@@ -71,7 +71,8 @@ void state_advance(struct state *s, uint32_t rows) {
     s->farthest = s->end > s->farthest ? s->end : s->farthest;
 }
 
-/* Nothing has been seen. Keys and values need no clearing: only those of the sequence are read. */
+/* Make the state one that stands for no tokens. Keys and values need no clearing, because only
+ * those of the sequence are read. */
 static uint32_t start_again(struct state *s) {
     for (uint32_t l = 0; l < s->arch->n_layers; l++) {
         const struct layer_state *st = &s->layers[l];
@@ -98,7 +99,7 @@ uint32_t state_cut(struct state *s, uint32_t n_tok) {
 
 uint32_t state_undo(struct state *s, uint32_t n_tok) {
     n_tok = n_tok < s->end ? n_tok : s->end;
-    /* Layers may have gone as far as a call goes. */
+    /* Some layers may have taken up a whole call. */
     s->farthest =
         s->end + s->size.batch_rows > s->farthest ? s->end + s->size.batch_rows : s->farthest;
     s->end = UINT32_MAX; /* a recurrence holds nothing */

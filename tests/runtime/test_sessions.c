@@ -189,8 +189,8 @@ static int fail_later(void *ctx, uint64_t offset, uint64_t bytes) {
     return __atomic_fetch_sub(&b->left, 1, __ATOMIC_RELAXED) <= 0;
 }
 
-/* A disk that fails in the middle of an evaluation ends the engine's work, and sequences are as long
- * as they were before. */
+/* A disk that fails in the middle of an evaluation ends the engine's work, and sequences are as
+ * long as they were before. */
 static void a_broken_evaluation_adds_no_token(void **state) {
     (void)state;
     for (size_t i = 0; i < TEST_COUNT(CASES); i++) {

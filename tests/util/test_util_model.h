@@ -28,9 +28,9 @@ const float *model_eval(struct corm_session *s, const int32_t *ids, size_t n, bo
 uint64_t model_hash(struct corm_engine *e, struct corm_session *s, const int32_t *ids,
                     size_t n_prompt, size_t n);
 
-/* Four sequences over parts of `ids` [n], at least 24, of which each decodes MODEL_STEPS tokens: hash of
- * each one's logits, evaluated alone in an engine with `opt`, and decoded together. `opt` has room
- * for four sessions. */
+/* Four sequences over parts of `ids` [n], at least 24, each of which decodes MODEL_STEPS tokens.
+ * The results are a hash of the logits of each, evaluated alone in an engine with `opt`, and
+ * decoded together. `opt` has room for four sessions. */
 enum { MODEL_SEQUENCES = 4, MODEL_STEPS = 10 };
 void model_sequences_alone(const char *path, const struct corm_engine_options *opt,
                            const int32_t *ids, size_t n, uint64_t hashes[MODEL_SEQUENCES]);
