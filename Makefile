@@ -198,6 +198,12 @@ bench: ## Measure speed and what each mechanism brings; tables go to docs/SPEED.
 	@$(again) all $(OUT)/synth
 	@tests/bench.sh $(OUT) $(BUILD)/bench
 
+.PHONY: bench-shapes
+bench-shapes: ## Measure published shapes under a limit of 8 GB beside what the disk allows: SHAPES=gpt-oss-20b
+	@CC='$(CC)' tests/deps.sh build
+	@$(again) all $(OUT)/synth
+	@tests/limits/shapes.sh $(OUT) $(BUILD)/bench $(SHAPES)
+
 .PHONY: soak
 soak: ## See that the memory budget is kept under a real limit: MINUTES=10 MODEL=a.corm TEXT=a.txt
 	@CC='$(CC)' tests/deps.sh build
