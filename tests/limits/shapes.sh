@@ -22,9 +22,9 @@
 # The limit is LIMIT bytes (8 GB), by a memory cgroup, so that the kernel keeps it; where none can be
 # made (it takes root) --ram says it, and a line says so. MARGIN MiB of it are left to what is no part of
 # the plan. From the environment, besides: ROUTINGS (planted uniform), PROMPT and DECODE tokens (128,
-# 192), REPS (3), LAYERS (all; fewer to try the script itself), KEEP=1 keeps the archives, BENCH_WRAP is put in front of each measurement, PEER is a
-# command that gets SHAPE, ROUTING and the limit, is run inside the cgroup, and prints tokens a second
-# of another engine.
+# 192), REPS (3), LAYERS (all; fewer to try the script itself), KEEP=1 keeps the archives, BENCH_WRAP is
+# put in front of each measurement. PEER=tests/llama/shapes_peer.sh measures llama.cpp on the same shape
+# under the same limit; its file takes as much disk again.
 set -eu
 LC_ALL=C
 export LC_ALL
@@ -43,8 +43,9 @@ mkdir -p "$work"
 forget() {
     [ -z "$model" ] || [ -n "${KEEP:-}" ] || rm -f "$model" "$model.tmp" "${model%.corm}.txt"
     model=
+    [ -z "${PEER:-}" ] || "$PEER" drop "$work"
 }
-trap 'cgroup_close; forget' EXIT
+trap 'forget; cgroup_close' EXIT
 trap 'exit 130' INT TERM
 
 ram=$((limit / 4096 * 4096 - margin * 1048576))
@@ -105,7 +106,11 @@ one() {
         computed=$(of_decode "$work/whole.json" tok_per_s)
     fi
     peer=
-    [ -z "${PEER:-}" ] || peer=$(limited "$PEER" "$shape" "$routing" "$limit") || peer=failed
+    if [ -n "${PEER:-}" ] && "$PEER" make "$model" "$text" "$work"; then
+        uncache "$model"
+        peer=$(limited "$PEER" run "$model" "$prompt" "$decode" "$work") || peer=failed
+        "$PEER" drop "$work"
+    fi
     {
         shown "$@" --ram $ram
         sort -g "$work/speeds" | awk -v shape="$shape" -v routing="$routing" -v rate="$rate" \
@@ -123,7 +128,9 @@ one() {
                     tok[1], tok[NR], read[m] / 1e6, 100 * stall[m]
                 printf "  share of the bound %.0f %%, of both %.0f %%\n", 100 * tok[m] / bound,
                     100 * tok[m] / most
-                if (peer != "") printf "  peer %s tok/s, ratio %.2f\n", peer, peer > 0 ? tok[m] / peer : 0
+                if (split(peer, its, " ") == 2) printf "  llama.cpp %.2f tok/s, %.1f MB a token: ratio %.2f\n",
+                    its[1], its[2] / 1e6, tok[m] / its[1]
+                else if (peer != "") printf "  llama.cpp ended without a result\n"
             }'
     } | tee -a "$work/shapes.txt"
     forget
