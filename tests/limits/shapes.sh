@@ -11,7 +11,7 @@
 #   rate     the best at which `corm-run bench --io` reads the archive directly, of any block size and
 #            number of threads, before and after
 #   least    bytes a token that Belady's cache, which knows the future, reads in the room that the
-#            engine had (`bench --trace`, the row `room`)
+#            engine had (`bench --trace`, the row `room`), having seen the same tokens before
 #   bound    rate / least: what no engine passes that reads on demand, were computing free
 #   tok/s    of decoding, exact, the same tokens: the median of REPS runs, each in a new process
 #   share    tok/s / bound
@@ -21,9 +21,9 @@
 #
 # The limit is LIMIT bytes (8 GB), by a memory cgroup, so that the kernel keeps it; where none can be
 # made (it takes root) --ram says it, and a line says so. MARGIN MiB of it are left to what is no part of
-# the plan. From the environment, besides: ROUTINGS (planted uniform), PROMPT and DECODE tokens (128,
-# 192), REPS (3), LAYERS (all; fewer to try the script itself), KEEP=1 keeps the archives, BENCH_WRAP is
-# put in front of each measurement. PEER=tests/llama/shapes_peer.sh measures llama.cpp on the same shape
+# the plan. From the environment, besides: ROUTINGS (planted uniform), DECODE (192) tokens, after a
+# prompt of a third as many, REPS (3), LAYERS (all; fewer to try the script itself), KEEP=1 keeps the
+# archives, BENCH_WRAP is put in front of each measurement. PEER=tests/llama/shapes_peer.sh measures llama.cpp on the same shape
 # under the same limit; its file takes as much disk again.
 set -eu
 LC_ALL=C
@@ -36,7 +36,8 @@ run=$out/corm-run
 here=$(dirname "$0")
 . "$here/cgroup.sh"
 limit=${LIMIT:-8000000000} margin=${MARGIN:-64}
-prompt=${PROMPT:-128} decode=${DECODE:-192} reps=${REPS:-3}
+decode=${DECODE:-192} reps=${REPS:-3}
+prompt=$((decode / 3))
 routings=${ROUTINGS:-planted uniform}
 model=
 mkdir -p "$work"
@@ -53,7 +54,15 @@ inside='' how="--ram alone: no memory cgroup can be made here, and the kernel wa
 if cgroup_open "$limit" 2>/dev/null; then
     # shellcheck disable=SC2154
     inside=cgroup_run how="a memory cgroup (v$cgroup_v) of $limit bytes, and --ram $ram"
+    cgroup_close
 fi
+# fresh: a new cgroup, so that nothing in it is from before.
+fresh() {
+    if [ -n "$inside" ]; then
+        cgroup_close
+        cgroup_open "$limit"
+    fi
+}
 measure() { ${BENCH_WRAP:-} "$@"; }
 # shellcheck disable=SC2086
 limited() { $inside ${BENCH_WRAP:-} "$@"; }
@@ -78,8 +87,11 @@ one() {
         --layers "${LAYERS:-0}" --tokens $((prompt + decode)) --stream 3
     rate=$(best_rate)
     uncache "$model"
+    fresh
+    # A trace counts after its first quarter: where decoding begins.
+    limited "$run" bench "$model" -f "$text" --json --ram $ram --trace --prompt-tokens 1 \
+        --decode-tokens $((prompt + decode - 1)) >"$work/trace.json"
     set -- "$run" bench "$model" -f "$text" --prompt-tokens "$prompt" --decode-tokens "$decode"
-    limited "$@" --json --ram $ram --trace >"$work/trace.json"
     least=$(sed -n 's/.*"percent": 0,.*"bytes_read_per_tok": {[^}]*"belady": \([0-9.e+]*\).*/\1/p' \
         "$work/trace.json")
     room=$(sed -n 's/.*{"experts": \([0-9]*\), "percent": 0,.*/\1/p' "$work/trace.json")
@@ -97,6 +109,8 @@ one() {
             "$(of_decode "$work/decode.json" archive_bytes_per_tok)" \
             "$(of_decode "$work/decode.json" stall_share)" >>"$work/speeds"
     done
+    held=
+    [ -z "$inside" ] || held="$(cgroup_peak) $(cgroup_hits)"
     rate=$(greater "$rate" "$(best_rate)")
     computed=-
     file=$(stat -c %s "$model")
@@ -108,13 +122,15 @@ one() {
     peer=
     if [ -n "${PEER:-}" ] && "$PEER" make "$model" "$text" "$work"; then
         uncache "$model"
+        fresh
         peer=$(limited "$PEER" run "$model" "$prompt" "$decode" "$work") || peer=failed
         "$PEER" drop "$work"
     fi
     {
         shown "$@" --ram $ram
         sort -g "$work/speeds" | awk -v shape="$shape" -v routing="$routing" -v rate="$rate" \
-            -v least="$least" -v room="$room" -v computed="$computed" -v file="$file" -v peer="$peer" '
+            -v least="$least" -v room="$room" -v computed="$computed" -v file="$file" -v peer="$peer" \
+            -v held="$held" '
             { tok[NR] = $1; read[NR] = $2; stall[NR] = $3 }
             END {
                 m = int((NR + 1) / 2)
@@ -128,6 +144,9 @@ one() {
                     tok[1], tok[NR], read[m] / 1e6, 100 * stall[m]
                 printf "  share of the bound %.0f %%, of both %.0f %%\n", 100 * tok[m] / bound,
                     100 * tok[m] / most
+                if (split(held, the, " ") == 2)
+                    printf "  the cgroup held at most %.0f MB and met its limit %d times\n", the[1] / 1e6,
+                        the[2]
                 if (split(peer, its, " ") == 2) printf "  llama.cpp %.2f tok/s, %.1f MB a token: ratio %.2f\n",
                     its[1], its[2] / 1e6, tok[m] / its[1]
                 else if (peer != "") printf "  llama.cpp ended without a result\n"
@@ -143,7 +162,3 @@ for shape; do
         one "$shape" "$routing"
     done
 done
-if [ -n "$inside" ]; then
-    echo "the most that the cgroup held: $(cgroup_peak | awk '{ print int($1 / 1e6) }') MB;" \
-        "the limit was met $(cgroup_hits) times"
-fi
