@@ -467,24 +467,32 @@ void arch_set_kinds(struct arch *a, const struct layer_kind *by_layer) {
     }
 }
 
+/* Whether two layers agree in all fields by layer. */
+static bool same_layers(uint32_t (*value)(const void *ctx, const struct arch_field *f,
+                                          uint32_t layer),
+                        const void *ctx, uint32_t a, uint32_t b) {
+    bool same = true;
+    for (size_t i = 0; same && i < arch_n_fields; i++) {
+        const struct arch_field *f = &arch_fields[i];
+        same = f->of != FIELD_BY_LAYER || value(ctx, f, a) == value(ctx, f, b);
+    }
+    return same;
+}
+
 uint32_t arch_derive_kinds(uint32_t n_layers,
                            uint32_t (*value)(const void *ctx, const struct arch_field *f,
                                              uint32_t layer),
                            const void *ctx, uint32_t *kind) {
-    uint32_t n_kinds = 0;
-    for (uint32_t l = 0; l < n_layers; l++) {
-        uint32_t first = 0;
-        for (; first < l; first++) {
-            bool same = true;
-            for (size_t i = 0; same && i < arch_n_fields; i++) {
-                const struct arch_field *f = &arch_fields[i];
-                same = f->of != FIELD_BY_LAYER || value(ctx, f, l) == value(ctx, f, first);
-            }
-            if (same) {
-                break;
-            }
+    uint32_t n_kinds = 0, first[ARCH_MAX_KINDS + 1]; /* first layer of each kind */
+    for (uint32_t l = 0; l < n_layers && n_kinds <= ARCH_MAX_KINDS; l++) {
+        uint32_t k = 0;
+        while (k < n_kinds && !same_layers(value, ctx, l, first[k])) {
+            k++;
         }
-        kind[l] = first < l ? kind[first] : n_kinds++;
+        if (k == n_kinds) {
+            first[n_kinds++] = l;
+        }
+        kind[l] = k;
     }
     return n_kinds;
 }

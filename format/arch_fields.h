@@ -54,7 +54,8 @@ void arch_field_set(struct arch *a, const struct arch_field *f, uint32_t i, uint
 void *arch_field_pointer(const struct arch *a, const struct arch_field *f);
 
 /* Kinds as they follow from the fields by layer: for each layer the first earlier one that agrees
- * in all of them has its kind. kind [n_layers]; returns the number of kinds. `value(ctx, field,
+ * in all of them has its kind. kind [n_layers]; returns the number of kinds, at most ARCH_MAX_KINDS +
+ * 1: then `kind` is unfinished. `value(ctx, field,
  * layer)` gives the bits. */
 uint32_t arch_derive_kinds(uint32_t n_layers,
                            uint32_t (*value)(const void *ctx, const struct arch_field *f,
