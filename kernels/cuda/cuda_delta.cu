@@ -1,10 +1,10 @@
 /*
  * cuda_delta: the gated delta net: the causal convolution before it, and its recurrence.
  *
- * The recurrence: a warp has WALK_COLUMNS columns of one value head's S, in shared memory, and walks
- * the rows of the call one after the other; a column is one lane's, which goes over the key's
- * dimensions in order. So a row's result does not depend on how rows are shared out over calls. What
- * is done to a head's whole output, its norm and gate, is a kernel behind it.
+ * The recurrence: a warp has WALK_COLUMNS columns of one value head's S, in shared memory, and
+ * walks the rows of the call one after the other; a column is one lane's, which goes over the key's
+ * dimensions in order. So a row's result does not depend on how rows are shared out over calls.
+ * What is done to a head's whole output, its norm and gate, is a kernel behind it.
  */
 #include "kernels/cuda/cuda_rows.inc"
 

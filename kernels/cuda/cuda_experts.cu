@@ -1,14 +1,14 @@
 /*
  * cuda_experts: the sparse FFN.
  *
- * Blocks of FFN_BLOCK neurons are the unit of work; what a neuron gives, act(gate . x, up . x), lies
- * in hidden[use][neuron]. An expert with few uses is streamed: a warp takes the gate and the
+ * Blocks of FFN_BLOCK neurons are the unit of work; what a neuron gives, act(gate . x, up . x),
+ * lies in hidden[use][neuron]. An expert with few uses is streamed: a warp takes the gate and the
  * up row of a neuron, then threads that own columns add up the down rows of a block. Where all
  * partial sums of a call fit the scratch, blocks are added up by a kernel of their own, so that a
  * single token keeps the whole device busy; else one block of threads walks all blocks of neurons.
  * An expert with many uses goes by tiles of 64 uses: 32 neurons' gates and ups, then 64 columns.
- * Each way sums a block in neuron order from zero and adds blocks in order to the bias, so chunks and
- * the order in which experts arrive change nothing.
+ * Each way sums a block in neuron order from zero and adds blocks in order to the bias, so chunks
+ * and the order in which experts arrive change nothing.
  */
 #include "kernels/cuda/cuda_rows.inc"
 

@@ -1,8 +1,8 @@
 /*
  * cuda_route: which experts a row uses. kernels/route.h is the definition, whose functions run here
- * as they are: a warp has a row, and shares out what its experts do not need of one another. What is
- * summed in order is summed by each lane; the best are found one after the other, each the first of
- * those that go after the one before it.
+ * as they are: a warp has a row, and shares out what its experts do not need of one another. What
+ * is summed in order is summed by each lane; the best are found one after the other, each the first
+ * of those that go after the one before it.
  */
 #include "kernels/cuda/cuda_rows.inc"
 

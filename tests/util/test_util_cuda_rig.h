@@ -27,7 +27,8 @@ void *cuda_rig_put(const struct backend *b, const void *host, size_t bytes);
 void cuda_rig_get(const struct backend *b, float *host, const float *device, size_t n);
 void cuda_rig_release(const struct backend *b, void *p);
 
-/* A matrix of the host's numbers in f32, placed until the backend is closed; none where x is NULL. */
+/* A matrix of the host's numbers in f32, placed until the backend is closed; none where x is
+ * NULL. */
 struct weight cuda_rig_place(const struct backend *b, const float *x, uint32_t rows, uint32_t cols);
 
 /* Computing goes by this variant from now on. */
