@@ -54,9 +54,8 @@ void arch_field_set(struct arch *a, const struct arch_field *f, uint32_t i, uint
 void *arch_field_pointer(const struct arch *a, const struct arch_field *f);
 
 /* Kinds as they follow from the fields by layer: for each layer the first earlier one that agrees
- * in all of them has its kind. kind [n_layers]; returns the number of kinds, at most ARCH_MAX_KINDS +
- * 1: then `kind` is unfinished. `value(ctx, field,
- * layer)` gives the bits. */
+ * in all of them has its kind. `value(ctx, field, layer)` gives the bits. kind [n_layers]. Returns
+ * the number of kinds, at most ARCH_MAX_KINDS + 1: then the rest of `kind` is not filled in. */
 uint32_t arch_derive_kinds(uint32_t n_layers,
                            uint32_t (*value)(const void *ctx, const struct arch_field *f,
                                              uint32_t layer),
