@@ -110,12 +110,16 @@ static const struct cli_option *find_option(const struct cli_command *c, const c
 
 /* A wrong table is a mistake of the programmer: found at every start, so in every test. */
 static void check_tables(const struct cli_program *program) {
-    for (const struct cli_command *c = program->commands; c->name; c++) {
+    for (size_t k = 0; program->commands[k]; k++) {
+        const struct cli_command *c = program->commands[k];
         unsigned i = 0, found = 0;
         for (int g = 0; g < CLI_MAX_GROUPS && c->groups[g]; g++) {
             for (const struct cli_option *o = c->groups[g]->options; o->name; o++, i++) {
                 if (o->size != field_size[o->kind]) {
                     die("option --%s: its field has another type than its kind", o->name);
+                }
+                if (o->offset + o->size > c->values_bytes) {
+                    die("option --%s: its field is not in the options of '%s'", o->name, c->name);
                 }
                 if (find_option(c, o->name, strlen(o->name), 0, &found) != o ||
                     (o->letter && find_option(c, NULL, 0, o->letter, &found) != o)) {
@@ -130,9 +134,9 @@ static void check_tables(const struct cli_program *program) {
 }
 
 static const struct cli_command *find_command(const struct cli_program *p, const char *name) {
-    for (const struct cli_command *c = p->commands; c->name; c++) {
-        if (strcmp(c->name, name) == 0) {
-            return c;
+    for (size_t i = 0; p->commands[i]; i++) {
+        if (strcmp(p->commands[i]->name, name) == 0) {
+            return p->commands[i];
         }
     }
     return NULL;
@@ -140,15 +144,15 @@ static const struct cli_command *find_command(const struct cli_program *p, const
 
 static struct guess guess_command(const struct cli_program *p, const char *name) {
     struct guess g = {.word = name, .len = strlen(name)};
-    for (const struct cli_command *c = p->commands; c->name; c++) {
-        guess_try(&g, c->name);
+    for (size_t i = 0; p->commands[i]; i++) {
+        guess_try(&g, p->commands[i]->name);
     }
     return g;
 }
 
 static void command_names(const struct cli_program *p, struct buf *out) {
-    for (const struct cli_command *c = p->commands; c->name; c++) {
-        buf_printf(out, "%s%s", out->len ? ", " : "", c->name);
+    for (size_t i = 0; p->commands[i]; i++) {
+        buf_printf(out, "%s%s", i > 0 ? ", " : "", p->commands[i]->name);
     }
 }
 
@@ -157,8 +161,8 @@ bool cli_given(const struct cli_call *call, const char *name) {
     if (call->command && find_option(call->command, name, strlen(name), 0, &index)) {
         return call->given >> index & 1;
     }
-    for (const struct cli_command *c = call->program->commands; c->name; c++) {
-        if (find_option(c, name, strlen(name), 0, &index)) {
+    for (size_t i = 0; call->program->commands[i]; i++) {
+        if (find_option(call->program->commands[i], name, strlen(name), 0, &index)) {
             return false;
         }
     }
@@ -175,6 +179,25 @@ static void list_add(struct cli_list *list, const char *item) {
 void cli_list_free(struct cli_list *list) {
     free(list->items);
     *list = (struct cli_list){0};
+}
+
+void *cli_values_new(const struct cli_command *c) {
+    void *values = mem_calloc(1, c->values_bytes ? c->values_bytes : 1);
+    if (c->defaults) {
+        c->defaults(values);
+    }
+    return values;
+}
+
+void cli_values_free(const struct cli_command *c, void *values) {
+    for (int g = 0; values && g < CLI_MAX_GROUPS && c->groups[g]; g++) {
+        for (const struct cli_option *o = c->groups[g]->options; o->name; o++) {
+            if (o->kind == CLI_LIST) {
+                cli_list_free((struct cli_list *)((char *)values + o->offset));
+            }
+        }
+    }
+    free(values);
 }
 
 static int range_error(const struct cli_option *o, const char *spelled, const char *text,
@@ -386,7 +409,7 @@ static int parse_command(struct parser *p) {
         return CLI_RUN;
     }
     if (program->default_command >= 0 && may_be_file(word)) {
-        p->call->command = &program->commands[program->default_command];
+        p->call->command = program->commands[program->default_command];
         return CLI_RUN;
     }
     if (word && word[0] == '-') {
@@ -420,13 +443,16 @@ static int check_args(struct parser *p) {
     return err_set(p->err, "one argument too many: '%s'", args->items[c->max_args]);
 }
 
-int cli_parse(const struct cli_program *program, int argc, char **argv, void *values,
-              struct cli_call *call, struct err *err) {
-    *call = (struct cli_call){.program = program, .values = values};
+int cli_parse(const struct cli_program *program, int argc, char **argv, struct cli_call *call,
+              struct err *err) {
+    *call = (struct cli_call){.program = program};
     check_tables(program);
     struct parser p = {.call = call, .err = err, .argc = argc, .i = 1, .argv = argv};
     bool named = argc > 1 && find_command(program, argv[1]);
     int action = parse_command(&p);
+    if (call->command) {
+        call->values = cli_values_new(call->command);
+    }
     bool options = true;
     for (; action == CLI_RUN && p.i < argc; p.i++) {
         const char *word = argv[p.i];
@@ -445,20 +471,17 @@ int cli_parse(const struct cli_program *program, int argc, char **argv, void *va
         return -1;
     }
     if (action == CLI_HELP && !named && argc > 1 && strcmp(argv[1], "help") != 0) {
-        call->command = NULL; /* the program's help, not that of the command that runs by default */
+        /* the program's help, not that of the command that runs by default */
+        cli_values_free(call->command, call->values);
+        call->command = NULL;
+        call->values = NULL;
     }
     return action;
 }
 
 void cli_free(struct cli_call *call) {
-    const struct cli_command *c = call->command;
-    for (int g = 0; c && g < CLI_MAX_GROUPS && c->groups[g]; g++) {
-        for (const struct cli_option *o = c->groups[g]->options; o->name; o++) {
-            if (o->kind == CLI_LIST) {
-                cli_list_free((struct cli_list *)((char *)call->values + o->offset));
-            }
-        }
-    }
+    cli_values_free(call->command, call->values);
+    call->values = NULL;
     cli_list_free(&call->args);
 }
 
@@ -478,7 +501,7 @@ static void print_error(const struct cli_call *call, const struct err *err, bool
     if (usage) {
         bool named = call->command &&
                      (call->program->default_command < 0 ||
-                      call->command != &call->program->commands[call->program->default_command]);
+                      call->command != call->program->commands[call->program->default_command]);
         fprintf(stderr, "; try '%s%s%s --help'", program, named ? " " : "",
                 named ? call->command->name : "");
     }
@@ -498,15 +521,15 @@ static void fill_standard_descriptors(void) {
     }
 }
 
-int cli_main(const struct cli_program *program, int argc, char **argv, void *values) {
+int cli_main(const struct cli_program *program, int argc, char **argv) {
     fill_standard_descriptors();
     struct cli_call call;
     struct err err = {0};
     int status = 0;
-    switch (cli_parse(program, argc, argv, values, &call, &err)) {
+    switch (cli_parse(program, argc, argv, &call, &err)) {
     case CLI_HELP: {
         struct buf text = {0};
-        cli_help(&call, help_width(), &text);
+        cli_help(program, call.command, help_width(), &text);
         fwrite(text.data, 1, text.len, stdout);
         buf_free(&text);
         break;

@@ -2,8 +2,12 @@
  * cli: the command line of both programs, from tables.
  *
  * A program is a table of commands, a command is a list of option groups, an option is a row that
- * names a field of the program's own options struct. From the tables come the parser, its error
+ * names a field of the command's own options struct. From the tables come the parser, its error
  * messages and the whole of --help.
+ *
+ * What several commands share is a struct and a group of its own. The options struct of each of
+ * these commands begins with that struct, so that the rows of the group, whose offsets count from
+ * there, fit all of them.
  *
  * Owns: parsing, help, sizes in words ("6G"), lists of token ids, and cli_main, which prints errors
  * and picks the exit status: 0 done, 1 failed, 2 wrong usage.
@@ -12,21 +16,30 @@
  *
  * Shortest use:
  *
- *     struct options { int threads; bool quiet; };
+ *     struct common { bool quiet; };                            // what every command has
  *     static const struct cli_option common_rows[] = {
- *         {"threads", 't', CLI_INT, CLI_FIELD(struct options, threads), "N", "Threads to use.",
- *          .min = 1, .max = 256},
- *         {"quiet", 'q', CLI_FLAG, CLI_FIELD(struct options, quiet), .help = "Print less."},
+ *         {"quiet", 'q', CLI_FLAG, CLI_FIELD(struct common, quiet), .help = "Print less."},
  *         {0}};
  *     static const struct cli_group common = {"Common options", common_rows};
- *     static const struct cli_command commands[] = {
- *         {"show", "print what an archive holds", show, .args = "MODEL.corm", .min_args = 1,
- *          .max_args = 1, .groups = {&common}},
+ *
+ *     struct show_options { struct common common; int depth; }; // one command's own
+ *     static const struct cli_option show_rows[] = {
+ *         {"depth", 'd', CLI_INT, CLI_FIELD(struct show_options, depth), "N", "How much to show.",
+ *          .min = 1, .max = 9},
  *         {0}};
+ *     static const struct cli_group showing = {"Showing", show_rows};
+ *     static void show_defaults(void *values) {                 // --help shows them
+ *         ((struct show_options *)values)->depth = 2;
+ *     }
+ *     static const struct cli_command show = {
+ *         "show", "print what an archive holds", show_run, .args = "MODEL.corm", .min_args = 1,
+ *         .max_args = 1, .groups = {&showing, &common},
+ *         .values_bytes = sizeof(struct show_options), .defaults = show_defaults};
+ *
  *     int main(int argc, char **argv) {
- *         struct options o = {.threads = 2};           // the defaults; --help shows them
- *         static const struct cli_program p = {...};
- *         return cli_main(&p, argc, argv, &o);
+ *         static const struct cli_command *const commands[] = {&show, NULL};
+ *         static const struct cli_program p = {..., .commands = commands};
+ *         return cli_main(&p, argc, argv);
  *     }
  */
 #ifndef FORMAT_CLI_H
@@ -58,7 +71,7 @@ struct cli_budget {
     double percent;
 };
 
-/* Strings borrowed from argv; cli_main frees the array after the command (or cli_list_free). */
+/* Strings borrowed from argv; cli_free frees the array (or cli_list_free). */
 struct cli_list {
     const char **items;
     size_t count;
@@ -94,12 +107,14 @@ struct cli_call;
 /* A command. `run` returns 0, or -1 with `err` filled (printed; exit status 1), or an exit status >
  * 0 (printed too if `err` is set; CLI_USAGE for options that do not go together). */
 struct cli_command {
-    const char *name; /* NULL ends the table */
+    const char *name;
     const char *summary;
     int (*run)(const struct cli_call *call, struct err *err);
     const char *args;       /* positional arguments in help: "MODEL.corm [FILE...]" */
     int min_args, max_args; /* max_args -1 = any number */
     const struct cli_group *groups[CLI_MAX_GROUPS];
+    size_t values_bytes;            /* size of the command's options struct */
+    void (*defaults)(void *values); /* puts the defaults into a zeroed one; NULL: all are zero */
     const char *description; /* paragraphs, parted by '\n'; a line that starts with a blank stays */
     const char *examples;    /* lines; "# text" lines explain the next */
 };
@@ -108,7 +123,7 @@ struct cli_program {
     const char *name, *summary, *version;
     const char *description; /* as in a command */
     const char *examples;
-    const struct cli_command *commands;
+    const struct cli_command *const *commands; /* ends with NULL */
     int default_command;     /* index of the command that runs when none is named, -1 = none does */
     const char *exit_status; /* lines for statuses of its own: "130 ended by Ctrl-C\n" */
 };
@@ -117,7 +132,7 @@ struct cli_program {
 struct cli_call {
     const struct cli_program *program;
     const struct cli_command *command; /* NULL: help of the whole program */
-    void *values;                      /* the program's options struct, filled in */
+    void *values;                      /* the command's options struct, filled in */
     struct cli_list args;              /* positional arguments */
     uint64_t given;                    /* private: bit per option, in the order of the groups */
 };
@@ -129,20 +144,24 @@ bool cli_given(const struct cli_call *call, const char *name);
 
 enum cli_action { CLI_RUN, CLI_HELP, CLI_VERSION };
 
-/* Parse into `call` and `values` (which holds the defaults). Returns an enum cli_action, or -1 with
- * `err` and `call->command` as far as known. Free with cli_free in every case. */
-int cli_parse(const struct cli_program *program, int argc, char **argv, void *values,
-              struct cli_call *call, struct err *err);
+/* Parse into `call`, which gets an options struct of its command. Returns an enum cli_action, or -1
+ * with `err` and `call->command` as far as known. Free with cli_free in every case. */
+int cli_parse(const struct cli_program *program, int argc, char **argv, struct cli_call *call,
+              struct err *err);
 void cli_free(struct cli_call *call);
 
-/* Append help for `call->command`, or for the program where it is NULL, `width` columns wide.
- * `call->values` holds the defaults to show. */
-void cli_help(const struct cli_call *call, unsigned width, struct buf *out);
+/* Append help for a command, or for the program where `c` is NULL, `width` columns wide. */
+void cli_help(const struct cli_program *p, const struct cli_command *c, unsigned width,
+              struct buf *out);
 
 /* All of main: see that standard descriptors are open, parse, run or print help or version, print
  * an error as one line "program: message" on stderr, see that standard output could be written.
  * Returns the exit status. */
-int cli_main(const struct cli_program *program, int argc, char **argv, void *values);
+int cli_main(const struct cli_program *program, int argc, char **argv);
+
+/* A new options struct of a command with its defaults, to free with cli_values_free. */
+void *cli_values_new(const struct cli_command *c);
+void cli_values_free(const struct cli_command *c, void *values);
 
 /*
  * Sizes in words. A number, maybe with a fraction, and a unit: K M G T or KiB MiB GiB TiB are

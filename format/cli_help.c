@@ -178,8 +178,8 @@ static void option_entry(struct buf *out, const struct cli_option *o, const void
     buf_free(&text);
 }
 
-static void options(struct buf *out, const struct cli_command *c, const void *values,
-                    unsigned width) {
+static void options(struct buf *out, const struct cli_command *c, unsigned width) {
+    void *values = c ? cli_values_new(c) : NULL;
     buf_printf(out, "\nOPTIONS\n");
     for (int g = 0; c && g < CLI_MAX_GROUPS && c->groups[g]; g++) {
         buf_printf(out, "  %s\n", c->groups[g]->title);
@@ -190,10 +190,11 @@ static void options(struct buf *out, const struct cli_command *c, const void *va
     }
     entry(out, "-h, --help", "Show this help.", width);
     entry(out, "    --version", "Show the version.", width);
+    cli_values_free(c, values);
 }
 
 static bool is_default(const struct cli_program *p, const struct cli_command *c) {
-    return p->default_command >= 0 && c == &p->commands[p->default_command];
+    return p->default_command >= 0 && c == p->commands[p->default_command];
 }
 
 static void synopsis(struct buf *out, const struct cli_program *p, const struct cli_command *c) {
@@ -214,35 +215,34 @@ static void exit_status(struct buf *out, const struct cli_program *p) {
     }
 }
 
-static void command_help(const struct cli_call *call, unsigned width, struct buf *out) {
-    const struct cli_program *p = call->program;
-    const struct cli_command *c = call->command;
+static void command_help(const struct cli_program *p, const struct cli_command *c, unsigned width,
+                         struct buf *out) {
     buf_printf(out, "NAME\n    %s %s - %s\n\nSYNOPSIS\n", p->name, c->name, c->summary);
     synopsis(out, p, c);
     if (c->description) {
         buf_printf(out, "\nDESCRIPTION\n");
         paragraphs(out, c->description, width);
     }
-    options(out, c, call->values, width);
+    options(out, c, width);
     examples(out, c->examples, width);
     exit_status(out, p);
 }
 
-void cli_help(const struct cli_call *call, unsigned width, struct buf *out) {
-    if (call->command) {
-        command_help(call, width, out);
+void cli_help(const struct cli_program *p, const struct cli_command *c, unsigned width,
+              struct buf *out) {
+    if (c) {
+        command_help(p, c, width, out);
         return;
     }
-    const struct cli_program *p = call->program;
     buf_printf(out, "NAME\n    %s - %s\n\nSYNOPSIS\n", p->name, p->summary);
     const struct cli_command *def =
-        p->default_command >= 0 ? &p->commands[p->default_command] : NULL;
+        p->default_command >= 0 ? p->commands[p->default_command] : NULL;
     if (def) {
         synopsis(out, p, def);
     }
-    for (const struct cli_command *c = p->commands; c->name; c++) {
-        if (c != def) {
-            synopsis(out, p, c);
+    for (size_t i = 0; p->commands[i]; i++) {
+        if (p->commands[i] != def) {
+            synopsis(out, p, p->commands[i]);
         }
     }
     if (p->description) {
@@ -250,10 +250,11 @@ void cli_help(const struct cli_call *call, unsigned width, struct buf *out) {
         paragraphs(out, p->description, width);
     }
     buf_printf(out, "\nCOMMANDS\n");
-    for (const struct cli_command *c = p->commands; c->name; c++) {
+    for (size_t i = 0; p->commands[i]; i++) {
+        const struct cli_command *one = p->commands[i];
         struct buf text = {0};
-        buf_printf(&text, "%s%s", c->summary, c == def ? " (the default)" : "");
-        entry(out, c->name, text.data, width);
+        buf_printf(&text, "%s%s", one->summary, one == def ? " (the default)" : "");
+        entry(out, one->name, text.data, width);
         buf_free(&text);
     }
     struct buf more = {0};
@@ -262,7 +263,7 @@ void cli_help(const struct cli_call *call, unsigned width, struct buf *out) {
     buf_append(out, "\n", 1);
     paragraphs(out, more.data, width);
     buf_free(&more);
-    options(out, def, call->values, width);
+    options(out, def, width);
     examples(out, p->examples, width);
     exit_status(out, p);
 }

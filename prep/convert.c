@@ -12,6 +12,7 @@
 
 #include <jansson.h>
 
+#include "kernels/processor.h"
 #include "prep/calib/loss.h"
 #include "prep/claim.h"
 #include "prep/convert_calib.h"
@@ -20,8 +21,8 @@
 
 enum { EXIT_INTERRUPTED = 130 };
 
-const char *const convert_codec_words[] = {"keep", "bf16", "f16", "f32", "q8", "q4", NULL};
-const char *const convert_trunk_words[] = {"keep", "bf16", "f16", "f32", "q8", NULL};
+static const char *const codec_words[] = {"keep", "bf16", "f16", "f32", "q8", "q4", NULL};
+static const char *const trunk_words[] = {"keep", "bf16", "f16", "f32", "q8", NULL};
 
 static uint64_t peak_rss_bytes(void) {
     struct rusage usage;
@@ -31,7 +32,7 @@ static uint64_t peak_rss_bytes(void) {
 
 /* The output may not be the input, nor lie where a file is that the user did not offer; *taken: the
  * latter. */
-static int check_output(const struct prep_options *o, const char *input, bool *taken,
+static int check_output(const struct convert_options *o, const char *input, bool *taken,
                         struct err *err) {
     struct stat in, out;
     *taken = false;
@@ -54,7 +55,7 @@ static int check_output(const struct prep_options *o, const char *input, bool *t
 /* Check the output and take its lock. claim_close in any case.
  * Where the output is there already, what a killed run left beside it is removed: a run may be
  * killed between giving the archive its name and cleaning up. */
-static int claim_output(struct claim *claim, const struct prep_options *o, const char *input,
+static int claim_output(struct claim *claim, const struct convert_options *o, const char *input,
                         struct err *err) {
     bool taken;
     *claim = (struct claim){NULL, -1};
@@ -117,7 +118,7 @@ static json_t *loss_json(const struct loss_point *points) {
     return list;
 }
 
-static void print_json(const struct prep_options *o, const struct arch *a,
+static void print_json(const struct convert_options *o, const struct arch *a,
                        const struct outcome *out) {
     const struct pack_result *r = &out->pack;
     const struct corm_write_stats *s = &r->stats;
@@ -166,7 +167,7 @@ static void print_loss(const struct outcome *out) {
     }
 }
 
-static void print_text(const struct prep_options *o, const struct arch *a,
+static void print_text(const struct convert_options *o, const struct arch *a,
                        const struct outcome *out) {
     const struct pack_result *r = &out->pack;
     const struct corm_write_stats *s = &r->stats;
@@ -192,7 +193,7 @@ static void print_text(const struct prep_options *o, const struct arch *a,
 
 /* Write the archive; where it was calibrated, under another name until its loss levels are
  * measured. */
-static int write_archive(const struct prep_options *o, const struct hf_model *model,
+static int write_archive(const struct convert_options *o, const struct hf_model *model,
                          const struct pack_options *pack, struct progress *progress,
                          struct outcome *out, struct err *err) {
     const struct corpus *held = &out->calib.held;
@@ -215,13 +216,13 @@ static int write_archive(const struct prep_options *o, const struct hf_model *mo
     return rc;
 }
 
-static int convert_dir(const struct prep_options *o, const char *dir, struct progress *progress,
+static int convert_dir(const struct convert_options *o, const char *dir, struct progress *progress,
                        uint64_t start_ns, struct err *err) {
     struct hf_model model;
     struct outcome out = {0};
     struct pack_options pack = {
-        .expert_codec = codec_by_name(convert_codec_words[o->codec]),
-        .trunk_codec = codec_by_name(convert_trunk_words[o->trunk]),
+        .expert_codec = codec_by_name(codec_words[o->codec]),
+        .trunk_codec = codec_by_name(trunk_words[o->trunk]),
         .hot_fraction = o->hot,
         .chunk_neurons = (uint32_t)o->chunk_neurons,
         .compress = !o->no_compress,
@@ -230,7 +231,7 @@ static int convert_dir(const struct prep_options *o, const char *dir, struct pro
         .version = CORM_VERSION_TEXT,
     };
     int rc = hf_open(&model, dir, err);
-    if (rc == 0 && model.config.warnings.len && !o->quiet) {
+    if (rc == 0 && model.config.warnings.len && !o->prep.quiet) {
         fprintf(stderr, "%s", model.config.warnings.data);
     }
     if (rc == 0) {
@@ -243,9 +244,9 @@ static int convert_dir(const struct prep_options *o, const char *dir, struct pro
         rc = write_archive(o, &model, &pack, progress, &out, err);
     }
     out.seconds = (double)(clock_ns() - start_ns) / 1e9;
-    if (rc == 0 && o->json) {
+    if (rc == 0 && o->prep.json) {
         print_json(o, hf_arch(&model), &out);
-    } else if (rc == 0 && !o->quiet) {
+    } else if (rc == 0 && !o->prep.quiet) {
         print_text(o, hf_arch(&model), &out);
     }
     if (rc == 0) {
@@ -256,10 +257,12 @@ static int convert_dir(const struct prep_options *o, const char *dir, struct pro
     return rc;
 }
 
-int convert_run(const struct cli_call *call, struct err *err) {
-    const struct prep_options *o = call->values;
+static int run(const struct cli_call *call, struct err *err) {
+    struct convert_options *o = call->values;
     const char *input = call->args.items[0];
     uint64_t start_ns = clock_ns();
+    signal(SIGXFSZ, SIG_IGN); /* a file size limit then is an error of write(2) */
+    o->stop = prep_catch_stop();
     if (!o->output) {
         err_set(err, "convert needs -o MODEL.corm");
         return CLI_USAGE;
@@ -270,7 +273,7 @@ int convert_run(const struct cli_call *call, struct err *err) {
         return -1;
     }
     struct progress_terminal terminal;
-    struct progress *progress = progress_terminal_init(&terminal, stderr, o->quiet);
+    struct progress *progress = progress_terminal_init(&terminal, stderr, o->prep.quiet);
     struct source source = {0};
     char *unpacked = claim_path(o->output, CLAIM_UNPACKED);
     int rc = source_open(&source, input, unpacked, progress, o->stop, err);
@@ -287,3 +290,107 @@ int convert_run(const struct cli_call *call, struct err *err) {
     }
     return rc;
 }
+
+/* ---- the command ---- */
+
+#define FIELD(member) CLI_FIELD(struct convert_options, member)
+
+static const struct cli_option output_rows[] = {
+    {"output", 'o', CLI_STRING, FIELD(output), "MODEL.corm", .help = "The archive to write."},
+    {"force", 'f', CLI_FLAG, FIELD(force), .help = "Replace the archive where it exists."},
+    {0}};
+static const struct cli_group output_group = {"Output", output_rows};
+
+static const struct cli_option weight_rows[] = {
+    {"codec", 'c', CLI_ENUM, FIELD(codec), "CODEC",
+     "How expert weights are stored. keep: as the checkpoint has them, without loss; q8: 8.5 bits "
+     "a weight; q4: 4.5 bits.",
+     .words = codec_words},
+    {"trunk", 0, CLI_ENUM, FIELD(trunk), "CODEC",
+     "How the matrices that every token uses are stored. Norms and biases are f32 always, routers "
+     "as the checkpoint has them.",
+     .words = trunk_words},
+    {"hot", 0, CLI_DOUBLE, FIELD(hot), "FRACTION",
+     "Part of each expert's neurons in its hot prefix, rounded to whole chunks (at least one, "
+     "unless 0).",
+     .min = 0, .max = 1},
+    {"chunk-neurons", 0, CLI_INT, FIELD(chunk_neurons), "N",
+     "Neurons of a chunk: a multiple of 32.", .min = 32, .max = 1 << 20},
+    {"raw-hot", 0, CLI_FLAG, FIELD(raw_hot),
+     .help = "Store hot prefixes raw. Else every chunk is compressed that shrinks below 0.9 of "
+             "its size: those of bf16 and f16 do (to about two thirds), those of q8 and q4 do "
+             "not. Raw chunks are used where they lie in the file where the model fits into "
+             "memory; compressed ones are decoded once."},
+    {"no-compress", 0, CLI_FLAG, FIELD(no_compress), .help = "Store all chunks raw."},
+    {0}};
+static const struct cli_group weight_group = {"Weights", weight_rows};
+
+static const struct cli_option calib_rows[] = {
+    {"calibrate", 0, CLI_FLAG, FIELD(calibrate),
+     .help =
+         "Run text through the model first: order neurons by what they add, and learn to predict "
+         "experts and neurons. Progress is kept in MODEL.corm.calib, so that an interrupted "
+         "calibration goes on where it was."},
+    {"calib", 0, CLI_LIST, FIELD(calib), "PATH",
+     .help = "Text to calibrate on, in place of the project's own: a file, a directory, or an "
+             "archive of text (.gz, .zst, .tar, .zip); \"none\" for no text but what "
+             "--generate-calib makes. Implies --calibrate."},
+    {"generate-calib", 0, CLI_INT, FIELD(generate_calib), "N",
+     "Add N tokens of text that the model itself writes at temperature 1, the same ones every "
+     "time: half of the texts from nothing, half from the first words of a calibration text. The "
+     "model is run from an archive beside the output, within the memory that is available, and "
+     "as fast as corm-run runs it. 0: none. Implies --calibrate.",
+     .min = 0, .max = 1 << 26},
+    {"calib-held", 0, CLI_LIST, FIELD(calib_held), "PATH",
+     .help = "Text to score what was learned on; default: the project's own."},
+    {"calib-tokens", 0, CLI_INT, FIELD(calib_tok), "N",
+     "Tokens of text to use, spread over all of it; a quarter as many to score.", .min = 256,
+     .max = 1 << 26},
+    {"calib-seq", 0, CLI_INT, FIELD(calib_seq), "N",
+     "Tokens of a sequence, at most; never more than the model's context.", .min = 16, .max = 4096},
+    {"hot-share", 0, CLI_DOUBLE, FIELD(hot_share), "SHARE",
+     "Part of an expert's energy that its hot prefix holds, when calibrating (then --hot does not "
+     "count).",
+     .min = 0.05, .max = 1},
+    {0}};
+static const struct cli_group calib_group = {"Calibration", calib_rows};
+
+static const struct cli_option thread_rows[] = {{"threads", 't', CLI_INT, FIELD(threads), "N",
+                                                 "Threads that convert weights.", .min = 1,
+                                                 .max = 256},
+                                                {0}};
+static const struct cli_group thread_group = {"Work", thread_rows};
+
+static void set_defaults(void *values) {
+    struct convert_options *o = values;
+    uint32_t cpus = processor_count();
+    o->hot = 0.25;
+    o->chunk_neurons = 32;
+    o->calib_tok = 32768;
+    o->calib_seq = 512;
+    o->hot_share = 0.75;
+    o->threads = cpus > 256 ? 256 : (int)cpus;
+}
+
+const struct cli_command convert_command = {
+    "convert",
+    "write a checkpoint as a .corm archive",
+    run,
+    .args = "CHECKPOINT",
+    .min_args = 1,
+    .max_args = 1,
+    .groups = {&output_group, &weight_group, &calib_group, &thread_group, &prep_report_group},
+    .values_bytes = sizeof(struct convert_options),
+    .defaults = set_defaults,
+    .description =
+        "CHECKPOINT is a directory as the Hugging Face Hub publishes it (config.json, "
+        "*.safetensors, tokenizer.json, ...), or a .tar, .tar.gz, .tar.zst or .zip of one, which "
+        "is unpacked next to the output first. Supported model families: gemma4, gpt_oss, mixtral, "
+        "olmoe, qwen2_moe, "
+        "qwen3_5_moe, qwen3_moe, qwen3_next.\n"
+        "The archive is written under a temporary name and renamed when it is complete. Memory "
+        "stays small whatever the size of the model. The same checkpoint and options give the "
+        "same file, byte for byte.",
+    .examples = "corm-prep convert OLMoE-1B-7B -o olmoe.corm\n"
+                "# experts in a quarter of the space\n"
+                "corm-prep convert Mixtral-8x7B -o mixtral.corm --codec q4 --trunk q8"};

@@ -1,10 +1,10 @@
 /*
  * convert: the command `corm-prep convert`, from a checkpoint to a finished archive.
  *
- * Owns: the order of the stages (claim, source, import, calibrate, pack, loss), what each gets from
- * the options, interruption, the summary.
- * Leaves to others: each stage (claim, source, hf, convert_calib, pack, loss), the option tables
- * and other commands (corm_prep).
+ * Owns: its options, the order of the stages (claim, source, import, calibrate, pack, loss), what
+ * each gets from the options, what an interruption leaves, the summary.
+ * Leaves to others: each stage (claim, source, hf, convert_calib, pack, loss), what all commands
+ * have (prep).
  * Threads: the main thread.
  */
 #ifndef PREP_CONVERT_H
@@ -12,12 +12,13 @@
 
 #include <signal.h>
 
-#include "format/cli.h"
+#include "prep/prep.h"
 
-/* Fields of the option tables of corm-prep. */
-struct prep_options {
-    const char *output, *prompt;
-    int codec, trunk; /* words below */
+/* A field belongs to the option of its name. */
+struct convert_options {
+    struct prep_options prep;
+    const char *output;
+    int codec, trunk; /* 0: as the checkpoint has it */
     double hot;
     int chunk_neurons, threads;
     bool no_compress, raw_hot, force;
@@ -25,15 +26,9 @@ struct prep_options {
     struct cli_list calib, calib_held;
     int calib_tok, calib_seq, generate_calib;
     double hot_share;
-    bool decode, no_special;
-    bool quiet, json;
-    const volatile sig_atomic_t *stop; /* set by the main's signal handler */
+    const volatile sig_atomic_t *stop; /* no option: as prep_catch_stop returns it */
 };
 
-/* Words of `codec` and `trunk`; the first means: as the checkpoint has it. NULL ends. */
-extern const char *const convert_codec_words[], *const convert_trunk_words[];
-
-/* The command, as format/cli.h wants it. */
-int convert_run(const struct cli_call *call, struct err *err);
+extern const struct cli_command convert_command;
 
 #endif

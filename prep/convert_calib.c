@@ -65,7 +65,7 @@ static int read_text(struct corpus *c, const struct tokenizer *tok, const struct
 
 /* A sequence is no longer than the model's context, nor than a sixteenth of the text, so that some
  * are held out; and the engine, which measures loss, takes it in one batch. */
-static uint32_t sequence_tok(const struct prep_options *o, const struct arch *a) {
+static uint32_t sequence_tok(const struct convert_options *o, const struct arch *a) {
     uint32_t n = (uint32_t)o->calib_seq, most = (uint32_t)o->calib_tok / 16;
     most = a->ctx_max_tok < most ? a->ctx_max_tok : most;
     n = n < most ? n : most;
@@ -96,7 +96,7 @@ static int checkpoint_hash(const struct hf_model *m, uint64_t *hash, struct err 
 }
 
 /* `--calib none`: no text but the model's own. (A file of that name is `./none`.) */
-static bool no_text(const struct prep_options *o) {
+static bool no_text(const struct convert_options *o) {
     for (size_t i = 0; i < o->calib.count; i++) {
         if (strcmp(o->calib.items[i], "none") == 0) {
             return true;
@@ -106,7 +106,7 @@ static bool no_text(const struct prep_options *o) {
 }
 
 /* Training and held-out text, thinned to what was asked for. */
-static int read_texts(struct calibration *c, const struct prep_options *o,
+static int read_texts(struct calibration *c, const struct convert_options *o,
                       const struct tokenizer *tok, uint32_t seq_tok, struct corpus *train,
                       struct err *err) {
     static const char *const own_train[] = {"/stories", "/dialogue",  "/questions", "/technical",
@@ -124,7 +124,7 @@ static int read_texts(struct calibration *c, const struct prep_options *o,
 }
 
 /* Append text of the model's own. */
-static int generate(struct calibration *c, const struct prep_options *o,
+static int generate(struct calibration *c, const struct convert_options *o,
                     const struct hf_model *model, const struct pack_options *pack, uint32_t seq_tok,
                     uint64_t hash, struct progress *progress, struct corpus *train,
                     struct err *err) {
@@ -141,14 +141,14 @@ static int generate(struct calibration *c, const struct prep_options *o,
     uint32_t before = train->n_tok, resumed = 0;
     int rc = calib_sample(model, pack, &opt, progress, o->stop, train, &resumed, err);
     free(key);
-    if (rc == 0 && resumed > 0 && !o->quiet) {
+    if (rc == 0 && resumed > 0 && !o->prep.quiet) {
         fprintf(stderr, "sampling went on after %u tokens, from %s\n", resumed, c->state_dir);
     }
     c->generated_tok = train->n_tok - before;
     return rc;
 }
 
-static int calibrate(struct calibration *c, const struct prep_options *o,
+static int calibrate(struct calibration *c, const struct convert_options *o,
                      const struct hf_model *model, uint64_t hash, const struct corpus *train,
                      struct progress *progress, struct err *err) {
     const struct arch *a = hf_arch(model);
@@ -171,14 +171,14 @@ static int calibrate(struct calibration *c, const struct prep_options *o,
     int rc = calib_run(model, train, &c->held, &opt, progress, o->stop, &c->result, err);
     free(key);
     free(spill);
-    if (rc == 0 && c->result.resumed_layers > 0 && !o->quiet) {
+    if (rc == 0 && c->result.resumed_layers > 0 && !o->prep.quiet) {
         fprintf(stderr, "calibration went on after layer %u, from %s\n",
                 c->result.resumed_layers - 1, c->state_dir);
     }
     return rc;
 }
 
-static void hand_over(struct calibration *c, const struct prep_options *o,
+static void hand_over(struct calibration *c, const struct convert_options *o,
                       const struct hf_model *model, struct pack_options *pack) {
     if (no_text(o)) {
         snprintf(c->text, sizeof c->text, "the model's own text");
@@ -201,7 +201,7 @@ static void hand_over(struct calibration *c, const struct prep_options *o,
     c->ran = true;
 }
 
-int calibration_run(struct calibration *c, const struct prep_options *o,
+int calibration_run(struct calibration *c, const struct convert_options *o,
                     const struct hf_model *model, struct pack_options *pack,
                     struct progress *progress, struct err *err) {
     struct corpus train = {0};

@@ -24,7 +24,7 @@ struct calibration {
 
 /* Calibrate where the options ask for it, and put what was found into `pack`, which borrows from
  * `c`. `c` is zeroed by the call; calibration_free it in any case. */
-int calibration_run(struct calibration *c, const struct prep_options *o,
+int calibration_run(struct calibration *c, const struct convert_options *o,
                     const struct hf_model *model, struct pack_options *pack,
                     struct progress *progress, struct err *err);
 /* The archive is finished: the saved state goes. */

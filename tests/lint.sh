@@ -141,7 +141,7 @@ home 'pthread\.h|stdatomic\.h|threads\.h' 'kernels/*' 'runtime/*' 'prep/*'
 # ---- what only some may do -----------------------------------------------------------------------
 
 report_matches 'getenv: users have flags' '(^|[^a-z_])(secure_)?getenv *\(' $code
-speakers=$(except $mains 'runtime/run/run*' 'runtime/bench/bench*' 'prep/convert*' format/base.c \
+speakers=$(except $mains 'runtime/run/run*' 'runtime/bench/bench*' 'prep/convert*' 'prep/prep*' format/base.c \
     format/cli.c format/progress.c -- $code)
 report_matches 'only the mains and their commands print and exit' \
     '(^|[^a-z_])(v?printf|puts|putchar|perror|_?exit|abort|f(printf|puts|putc)\(.*std(err|out).*) *\(?' \

@@ -1,8 +1,9 @@
 /*
  * bench: how fast a model runs here.
  *
- * Owns: the tokens it feeds, the repetitions, medians, the report. The same tokens every time,
- * chosen without the model, so that builds, options and machines do the same work.
+ * Owns: the command's options, the tokens it feeds, the repetitions, medians, the report. The
+ * tokens are the same every time and chosen without the model, so that builds, options and machines
+ * do the same work.
  * Leaves to others: all that run.h lists.
  * Threads: the main thread.
  */
@@ -41,7 +42,7 @@ static void made_up_ids(struct run_ids *out, size_t n, uint32_t vocab) {
 }
 
 int bench_tokens(const struct run *r, size_t n, struct run_ids *out, struct err *err) {
-    const struct run_options *o = r->o;
+    const struct bench_options *o = r->call->values;
     struct buf text = {0};
     if (!o->file) {
         made_up_ids(out, n, r->info->vocab);
@@ -49,7 +50,7 @@ int bench_tokens(const struct run *r, size_t n, struct run_ids *out, struct err 
     }
     int status = run_read(o->file, &text, err);
     if (status == 0) {
-        status = run_tokenize(r, &text, false, out, err);
+        status = run_tokenize(r, &text, false, true, out, err);
     }
     if (status == 0 && out->n < n) {
         status = err_set(err, "%s: the text has %zu tokens; prompt and decoding need %zu", o->file,
@@ -72,13 +73,13 @@ static int latency_ns(const char *text, uint64_t *ns, struct err *err) {
     return 0;
 }
 
-int bench_measure(const struct run_options *o, struct corm_mechanisms *m, struct err *err) {
+int bench_measure(const struct bench_options *o, struct corm_mechanisms *m, struct err *err) {
     *m = (struct corm_mechanisms){.cache_share = o->share / 100,
                                   .throttle_bytes_per_s = (double)o->throttle,
                                   .io_threads = (uint32_t)o->io_threads,
-                                  .reading = (enum corm_reading)o->reading};
+                                  .reading = (enum corm_reading)o->run.reading};
     /* A throttle makes a disk out of the page cache: the real one would come on top of it. */
-    if ((o->throttle > 0 || o->stall > 0) && o->reading == CORM_READ_AUTO) {
+    if ((o->throttle > 0 || o->stall > 0) && o->run.reading == CORM_READ_AUTO) {
         m->reading = CORM_READ_BUFFERED;
     }
     return o->latency ? latency_ns(o->latency, &m->throttle_latency_ns, err) : 0;
@@ -91,8 +92,9 @@ static void add_phase(struct series *s, struct run_phase phase) {
 
 static int repeat(struct bench *b, struct err *err) {
     struct run *r = &b->run;
+    const struct bench_options *o = r->call->values;
     const int32_t *ids = b->tokens.ids + b->first;
-    size_t n_prompt = (size_t)r->o->prompt_tokens, n_decode = (size_t)r->o->decode_tokens;
+    size_t n_prompt = (size_t)o->prompt_tokens, n_decode = (size_t)o->decode_tokens;
     corm_session_truncate(r->session, 0);
     corm_session_reset_stats(r->session);
     struct corm_stats begin = run_stats(r);
@@ -111,7 +113,7 @@ static int repeat(struct bench *b, struct err *err) {
 
 /* The repetitions, --reps of them or for --minutes. */
 static int repeat_all(struct bench *b, struct err *err) {
-    const struct run_options *o = b->run.o;
+    const struct bench_options *o = b->run.call->values;
     size_t step = (size_t)o->prompt_tokens + (size_t)o->decode_tokens;
     uint64_t start = clock_ns(), length_ns = (uint64_t)(o->minutes * 60e9), done = 0;
     uint64_t total = length_ns ? 1 + length_ns / 1000000000 : (uint64_t)o->reps;
@@ -200,10 +202,11 @@ static void series_json(struct run_json *j, struct series *s, bool device) {
 
 static void report(struct bench *b) {
     const struct run *r = &b->run;
+    const struct bench_options *o = r->call->values;
     bool device = corm_engine_plan(r->engine)->host_bytes > 0;
     struct run_json j;
     if (run_report_begin(r, &b->mid, &b->end, &j)) {
-        run_json_string(&j, "tokens_from", r->o->file ? r->o->file : "generator");
+        run_json_string(&j, "tokens_from", o->file ? o->file : "generator");
         run_json_u64(&j, "reps", b->prefill.n);
         series_json(&j, &b->prefill, device);
         series_json(&j, &b->decode, device);
@@ -221,8 +224,8 @@ static void report(struct bench *b) {
     }
 }
 
-int bench_run(const struct cli_call *call, struct err *err) {
-    const struct run_options *o = call->values;
+static int run(const struct cli_call *call, struct err *err) {
+    const struct bench_options *o = call->values;
     struct bench b = {.prefill.name = "prefill", .decode.name = "decode"};
     struct corm_mechanisms measure;
     if (o->ablation + o->io + o->trace + o->kernels > 1) {
@@ -270,3 +273,104 @@ int bench_run(const struct cli_call *call, struct err *err) {
     free(b.tokens.ids);
     return status;
 }
+
+/* -- the command ---------------------------------------------------------------------------- */
+
+#define FIELD(member) CLI_FIELD(struct bench_options, member)
+
+static const struct cli_option bench_rows[] = {
+    {"prompt-tokens", 0, CLI_INT, FIELD(prompt_tokens), "N", "Tokens read in batches.", .min = 0,
+     .max = 1 << 19},
+    {"decode-tokens", 0, CLI_INT, FIELD(decode_tokens), "N",
+     "Tokens computed one by one after them.", .min = 0, .max = 1 << 19},
+    {"reps", 'r', CLI_INT, FIELD(reps), "N", "Repetitions; the median is reported.", .min = 1,
+     .max = 1000},
+    {"minutes", 0, CLI_DOUBLE, FIELD(minutes), "N",
+     "Repeat for so long in place of --reps, each time with tokens further on, so that experts "
+     "change: an endurance run.",
+     .min = 0, .max = 10000, .fallback = "as --reps says"},
+    {"file", 'f', CLI_STRING, FIELD(file), "FILE",
+     "Take the tokens from a text. Real text keeps experts longer than made-up ids do.",
+     .fallback = "made-up ids, the same every time"},
+    {0},
+};
+
+static const struct cli_option measure_rows[] = {
+    {"ablation", 0, CLI_FLAG, FIELD(ablation),
+     .help = "Turn the engine's mechanisms on one after the other, from whole experts on demand in "
+             "an LRU cache (B0) to all of them, and compare: interleaved runs, each with a fresh "
+             "engine. Needs --share or --ram."},
+    {"io", 0, CLI_FLAG, FIELD(io),
+     .help = "Read the archive in each way, with several block sizes and threads; with "
+             "--reading, --block or --io-threads in those only."},
+    {"block", 0, CLI_SIZE, FIELD(block_bytes), "SIZE", "With --io: the block size.",
+     .fallback = "64K to 4M"},
+    {"trace", 0, CLI_FLAG, FIELD(trace),
+     .help = "Record which experts are used and which were guessed, and replay that through caches "
+             "of several sizes: least recently used, the engine's own without and with its "
+             "guesses, and Belady's, which knows the future. Each with its hits, and the experts "
+             "that it reads for a token."},
+    {"kernels", 0, CLI_FLAG, FIELD(kernels),
+     .help = "Without a model: for each codec and instruction set, on weights larger than the "
+             "caches, a token's work as GB/s of weights, with its share of what plain reading of "
+             "memory gives to as many threads, and a prompt's as operations a second (two for each "
+             "weight and row). Best of many passes. Takes a minute and 2 GB of memory. --threads "
+             "and --isa choose; else 1 and all processors, and all instruction sets."},
+    {"share", 0, CLI_DOUBLE, FIELD(share), "PERCENT",
+     "Room for this part of all experts, in place of --ram.", .min = 0, .max = 100,
+     .fallback = "as --ram says"},
+    {"throttle", 0, CLI_SIZE, FIELD(throttle), "SIZE",
+     "Make a slower disk of this one: so many bytes a second.", .fallback = "none"},
+    {"latency", 0, CLI_STRING, FIELD(latency), "TIME",
+     "With --throttle: so much longer for each read, 100us or 5ms.", .fallback = "none"},
+    {"stall", 0, CLI_DOUBLE, FIELD(stall), "PERCENT",
+     "With --ablation: choose the throttle so that B0 waits this part of its time.", .min = 1,
+     .max = 99, .fallback = "the throttle given"},
+    {"other", 0, CLI_STRING, FIELD(other), "FILE.corm",
+     "With --ablation: the same model compressed, where MODEL.corm was converted with "
+     "--no-compress: to see what the codec brings.",
+     .fallback = "none"},
+    {"io-threads", 0, CLI_INT, FIELD(io_threads), "N", "Threads that read and decode.", .min = 0,
+     .max = 64, .fallback = "the engine's own number"},
+    {0},
+};
+
+static const struct cli_group work = {"Work", bench_rows};
+static const struct cli_group measurement = {"Measurement", measure_rows};
+
+static void set_defaults(void *values) {
+    struct bench_options *o = values;
+    run_defaults(values);
+    o->prompt_tokens = 512;
+    o->decode_tokens = 128;
+    o->reps = 3;
+}
+
+const struct cli_command bench_command = {
+    "bench",
+    "measure speed",
+    run,
+    .args = "[MODEL.corm]",
+    .max_args = 1,
+    .groups = {&work, &measurement, &run_machine_group, &run_figures_group},
+    .values_bytes = sizeof(struct bench_options),
+    .defaults = set_defaults,
+    .description =
+        "Computes a prompt in batches (prefill), then tokens one by one (decode), and repeats "
+        "that. The tokens are fixed, not the model's own, so that different builds and options do "
+        "the same work.\n"
+        "GB/s is the bytes of weights, decoded, that the math used by the time it took (1 GB = "
+        "1e9 bytes); archive/tok is what came from the file. The first repetition also fills the "
+        "cache.\n"
+        "With a device, a second table tells of its expert cache: hits, the chunks in its memory "
+        "when demanded; what was copied to it, because it was demanded or guessed; in how many "
+        "chunks, and in how many copies, as neighbours go together; by CPU, the share of the "
+        "experts' weights that the CPU computed with (--missed); hidden, the share of the time of "
+        "copying in which the device computed, - where nothing was copied; and stall, the share "
+        "of the time in which computing waited for experts.",
+    .examples =
+        "corm-run bench model.corm\n"
+        "corm-run bench model.corm --ram 25% --reps 5 --json\n"
+        "corm-run bench --kernels --isa avx2\n"
+        "#What each mechanism brings on a SATA disk, with room for a quarter of the experts:\n"
+        "corm-run bench model.corm --ablation --share 25 --throttle 500MB --latency 100us\n"};

@@ -1,11 +1,11 @@
 /*
  * bench: the command `bench` of corm-run, which measures.
  *
- * Owns: how fast a model runs here (bench), what each mechanism of the engine is worth
- * (bench_ablation), how near the cache comes to the best one (bench_trace), and how fast the disk
- * (bench_io) and the kernels (bench_kernels) are.
- * Leaves to others: options, the open model, texts and reports (run). It may look inside the
- * engine, where the other commands know runtime/corm.h only.
+ * Owns: the command's options, how fast a model runs here (bench), what each mechanism of the
+ * engine is worth (bench_ablation), how near the cache comes to the best one (bench_trace), and how
+ * fast the disk (bench_io) and the kernels (bench_kernels) are.
+ * Leaves to others: the options that all commands have, the open model, texts and reports (run). It
+ * may look inside the engine, where the other commands know runtime/corm.h only.
  * Threads: the forward thread, which is corm-run's main thread.
  */
 #ifndef RUNTIME_BENCH_BENCH_H
@@ -13,10 +13,26 @@
 
 #include "runtime/run/run.h"
 
+/* A field belongs to the option of its name. */
+struct bench_options {
+    struct run_options run;
+    /* work */
+    int prompt_tokens, decode_tokens, reps;
+    double minutes;
+    const char *file;
+    /* measurement */
+    bool ablation, io, trace, kernels;
+    const char *other, *latency;
+    uint64_t throttle; /* bytes/s */
+    uint64_t block_bytes;
+    double share, stall; /* percent */
+    int io_threads;
+};
+
 /* Tokens of a benchmark: all of --file, which has to have `n`, or `n` made up. */
 int bench_tokens(const struct run *r, size_t n, struct run_ids *out, struct err *err);
 /* Fill in what the options say. Returns 0 or CLI_USAGE. */
-int bench_measure(const struct run_options *o, struct corm_mechanisms *m, struct err *err);
+int bench_measure(const struct bench_options *o, struct corm_mechanisms *m, struct err *err);
 /* Bytes a second that reading `path` gives in blocks of `block_bytes` with `threads` threads, for
  * about `seconds`, directly, which leaves the page cache alone, or else through it, emptied of the
  * file before. */
@@ -24,7 +40,7 @@ int bench_io_rate(const char *path, bool direct, size_t block_bytes, uint32_t th
                   double seconds, double *bytes_per_s, struct err *err);
 
 /* The command, and what its options choose in place of it. */
-int bench_run(const struct cli_call *call, struct err *err);
+extern const struct cli_command bench_command;
 int bench_ablation(const struct cli_call *call, struct err *err); /* bench --ablation */
 int bench_io(const struct cli_call *call, struct err *err);       /* bench --io */
 int bench_trace(const struct cli_call *call, struct err *err);    /* bench --trace */

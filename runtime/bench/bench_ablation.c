@@ -76,7 +76,7 @@ struct sample {
 
 struct ablation {
     const struct cli_call *call;
-    const struct run_options *o;
+    const struct bench_options *o;
     struct corm_mechanisms base; /* what the options ask of every row */
     bool on[N_ROWS];
     struct sample *samples[N_ROWS]; /* [reps] */
@@ -97,15 +97,15 @@ static double part(uint64_t a, uint64_t whole) {
 
 static int run_row(struct ablation *a, size_t i, struct sample *out, struct err *err) {
     const struct row *row = &ROWS[i];
-    struct run_options own = *a->o;
+    struct bench_options own = *a->o;
     const char *path = row->other ? own.other : a->call->args.items[0];
     struct cli_call call = *a->call;
     call.values = &own;
     call.args.items = &path;
-    own.quiet = true;
-    own.loss = row->lossy ? LOSS : 0;
-    own.keep = row->packed ? CORM_KEEP_PACKED : CORM_KEEP_DECODED;
-    own.missed = row->by_cpu ? CORM_MISSED_CPU : CORM_MISSED_DEVICE;
+    own.run.quiet = true;
+    own.run.loss = row->lossy ? LOSS : 0;
+    own.run.keep = row->packed ? CORM_KEEP_PACKED : CORM_KEEP_DECODED;
+    own.run.missed = row->by_cpu ? CORM_MISSED_CPU : CORM_MISSED_DEVICE;
     struct corm_mechanisms m = row->m;
     m.cache_share = row->resident ? 0 : a->base.cache_share;
     m.io_threads = a->base.io_threads;
@@ -113,9 +113,9 @@ static int run_row(struct ablation *a, size_t i, struct sample *out, struct err 
     m.throttle_bytes_per_s = row->resident ? 0 : a->base.throttle_bytes_per_s;
     m.throttle_latency_ns = row->resident ? 0 : a->base.throttle_latency_ns;
     if (row->resident) {
-        own.ram = own.vram = NULL;
-    } else if (!own.ram && a->ram[0]) {
-        own.ram = a->ram;
+        own.run.ram = own.run.vram = NULL;
+    } else if (!own.run.ram && a->ram[0]) {
+        own.run.ram = a->ram;
     }
     size_t n_prompt = (size_t)own.prompt_tokens, n_decode = (size_t)own.decode_tokens,
            n_warm = n_prompt + n_decode / 8;
@@ -391,13 +391,13 @@ static int choose_throttle(struct ablation *a, struct err *err) {
 static int measure_loss(struct ablation *a, struct err *err) {
     double nats[2];
     for (int lossy = 0; lossy < 2; lossy++) {
-        struct run_options own = *a->o;
+        struct bench_options own = *a->o;
         struct cli_call call = *a->call;
         call.values = &own;
-        own.loss = lossy ? LOSS : 0;
-        own.quiet = true;
-        own.ram = NULL;
-        int status = run_score(&call, &nats[lossy], err);
+        own.run.loss = lossy ? LOSS : 0;
+        own.run.quiet = true;
+        own.run.ram = NULL;
+        int status = run_score(&call, own.file, &nats[lossy], err);
         if (status != 0) {
             return status;
         }
@@ -466,7 +466,7 @@ static int run_rows(struct ablation *a, struct progress *progress, struct err *e
             status = run_row(a, i, &a->samples[i][rep], err);
             /* An archive without the loss level, or one that cannot be kept packed. */
             if (status == -1 && !a->opened && (ROWS[i].lossy || ROWS[i].packed) && rep == 0) {
-                if (!a->o->quiet) {
+                if (!a->o->run.quiet) {
                     fprintf(stderr, "without the row '%s': %s\n", ROWS[i].name, err->msg);
                 }
                 a->on[i] = false;
@@ -482,25 +482,25 @@ static int run_rows(struct ablation *a, struct progress *progress, struct err *e
     return status;
 }
 
-static bool on_a_device(const struct run_options *o) {
-    return o->device && strcmp(o->device, "cpu") != 0 && strcmp(o->device, "auto") != 0;
+static bool on_a_device(const struct bench_options *o) {
+    return o->run.device && strcmp(o->run.device, "cpu") != 0 && strcmp(o->run.device, "auto") != 0;
 }
 
 int bench_ablation(const struct cli_call *call, struct err *err) {
     struct ablation a = {.call = call, .o = call->values};
-    const struct run_options *o = a.o;
+    const struct bench_options *o = a.o;
     struct progress_terminal terminal;
-    struct progress *progress = progress_terminal_init(&terminal, stderr, o->quiet);
+    struct progress *progress = progress_terminal_init(&terminal, stderr, o->run.quiet);
     int status = bench_measure(o, &a.base, err);
     /* The disk that a throttle stands for writes to memory by itself. */
-    if (status == 0 && (o->throttle > 0 || o->stall > 0) && o->reading == CORM_READ_AUTO) {
+    if (status == 0 && (o->throttle > 0 || o->stall > 0) && o->run.reading == CORM_READ_AUTO) {
         a.base.reading = CORM_READ_MAPPED;
     }
     if (status == 0 && o->decode_tokens == 0) {
         err_set(err, "nothing to do: --decode-tokens is 0");
         status = CLI_USAGE;
     }
-    if (status == 0 && (o->keep != CORM_KEEP_AUTO || o->missed != CORM_MISSED_DEVICE)) {
+    if (status == 0 && (o->run.keep != CORM_KEEP_AUTO || o->run.missed != CORM_MISSED_DEVICE)) {
         err_set(err, "--keep and --missed do not go with --ablation: its rows choose");
         status = CLI_USAGE;
     }
@@ -532,7 +532,7 @@ int bench_ablation(const struct cli_call *call, struct err *err) {
     if (status == 0) {
         struct figures f[N_ROWS] = {0};
         compute_figures(&a, f);
-        (o->json ? print_json : print_table)(&a, f);
+        (o->run.json ? print_json : print_table)(&a, f);
     }
     for (size_t i = 0; i < N_ROWS; i++) {
         free(a.samples[i]);

@@ -66,12 +66,12 @@ struct plan {
     double seconds; /* of one cell */
 };
 
-static struct plan make_plan(const struct run_options *o, bool direct_works) {
+static struct plan make_plan(const struct bench_options *o, bool direct_works) {
     static const enum corm_reading names[READER_WAYS] = {[READER_BUFFERED] = CORM_READ_BUFFERED,
                                                          [READER_DIRECT] = CORM_READ_DIRECT,
                                                          [READER_MAPPED] = CORM_READ_MAPPED,
                                                          [READER_PASSING] = CORM_READ_PASSING};
-    bool all = o->reading == CORM_READ_AUTO;
+    bool all = o->run.reading == CORM_READ_AUTO;
     struct plan p = {.blocks = {64 << 10, 256 << 10, 1 << 20, 4 << 20},
                      .n_blocks = N_BLOCKS,
                      .threads = {1, 2, 4},
@@ -79,7 +79,7 @@ static struct plan make_plan(const struct run_options *o, bool direct_works) {
                      .seconds = all ? 0.5 : 1.0};
     for (int way = 0; way < READER_WAYS; way++) {
         p.ways[way] = all ? way != READER_DIRECT || direct_works
-                          : (enum corm_reading)o->reading == names[way];
+                          : (enum corm_reading)o->run.reading == names[way];
     }
     if (o->block_bytes > 0) {
         p.blocks[0] = (size_t)o->block_bytes;
@@ -130,19 +130,19 @@ static int measure_row(const struct plan *p, const char *path, enum reader_way w
 }
 
 int bench_io(const struct cli_call *call, struct err *err) {
-    const struct run_options *o = call->values;
+    const struct bench_options *o = call->values;
     const char *path = call->args.items[0];
     bool works = reader_direct_works(path);
     struct plan plan = make_plan(o, works);
     struct run_json j = {0};
-    if (!works && o->reading == CORM_READ_DIRECT) {
+    if (!works && o->run.reading == CORM_READ_DIRECT) {
         return err_set(err, "%s: the file system refuses O_DIRECT", path);
     }
     if (o->block_bytes % READER_ALIGN != 0) {
         err_set(err, "--block: expected a multiple of %d bytes", READER_ALIGN);
         return CLI_USAGE;
     }
-    if (o->json) {
+    if (o->run.json) {
         run_json_open(&j, NULL, '{');
         run_json_string(&j, "command", "bench --io");
         run_json_string(&j, "file", path);
@@ -154,10 +154,10 @@ int bench_io(const struct cli_call *call, struct err *err) {
     for (int way = 0; way < READER_WAYS && status == 0; way++) {
         for (size_t b = 0; b < plan.n_blocks && plan.ways[way] && status == 0; b++) {
             status = measure_row(&plan, path, (enum reader_way)way, plan.blocks[b],
-                                 o->json ? &j : NULL, err);
+                                 o->run.json ? &j : NULL, err);
         }
     }
-    if (o->json) {
+    if (o->run.json) {
         run_json_end_rows(&j, status);
     }
     return status;

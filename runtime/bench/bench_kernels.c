@@ -22,8 +22,8 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/exponents.h"
 #include "kernels/pool.h"
+#include "kernels/processor.h"
 #include "runtime/bench/bench.h"
-#include "runtime/machine.h"
 
 enum { DIM = 2048, FFN = 1024, ACTIVE = 8, EXPERT_ROWS = 3 * FFN };
 enum { MANY_ROWS = 96, FEW_ROWS = 12 }; /* prompt rows: FEW for the scalar kernels */
@@ -496,10 +496,10 @@ static bool known(const char *isa) {
 }
 
 int bench_kernels(const struct cli_call *call, struct err *err) {
-    const struct run_options *o = call->values;
+    const struct run_options *o = &((const struct bench_options *)call->values)->run;
     struct run_json json = {0};
     struct kernels k = {.json = o->json ? &json : NULL};
-    uint32_t all = machine_cpus(), counts[2] = {1, all};
+    uint32_t all = processor_count(), counts[2] = {1, all};
     size_t n = all > 1 ? 2 : 1;
     uint64_t state = 8;
     if (o->isa && !known(o->isa)) {

@@ -35,7 +35,7 @@ static void on_guess(void *ctx, uint32_t layer, uint32_t ahead, uint32_t n, cons
 
 /* Record decode_tokens tokens after the prompt. */
 static int record(struct run *r, struct simulate_trace *t, struct err *err) {
-    const struct run_options *o = r->o;
+    const struct bench_options *o = r->call->values;
     size_t n_prompt = (size_t)o->prompt_tokens, n_decode = (size_t)o->decode_tokens;
     struct corm_sampling how = corm_sampling_defaults(r->engine);
     how.seed = 1;
@@ -142,12 +142,13 @@ static void row_json(struct run_json *j, const struct size *size, double tokens,
 
 static int replay(const struct run *r, const struct simulate_trace *t, const struct corm *archive,
                   struct err *err) {
+    const struct bench_options *o = r->call->values;
     struct size sizes[SIZES];
     const int n_sizes = choose_sizes(r, archive, sizes);
     struct run_json j = {0};
     if (r->o->json) {
         run_json_begin(&j, r);
-        run_json_u64(&j, "tokens", (uint64_t)r->o->decode_tokens);
+        run_json_u64(&j, "tokens", (uint64_t)o->decode_tokens);
         run_json_u64(&j, "guesses", t->n_guesses);
         run_json_open(&j, "rows", '[');
     } else {
@@ -184,7 +185,7 @@ static int replay(const struct run *r, const struct simulate_trace *t, const str
 }
 
 int bench_trace(const struct cli_call *call, struct err *err) {
-    const struct run_options *o = call->values;
+    const struct bench_options *o = call->values;
     struct simulate_trace trace = {0};
     struct corm_mechanisms m;
     struct corm archive = {0};

@@ -15,6 +15,95 @@ int run_fail(struct err *err, const struct corm_error *error) {
     return err_set(err, "%s", error->message);
 }
 
+/* -- options -------------------------------------------------------------------------------- */
+
+#define FIELD(member) CLI_FIELD(struct run_options, member)
+
+static const char *const missed_words[] = {
+    [CORM_MISSED_DEVICE] = "device", [CORM_MISSED_CPU] = "cpu", [CORM_MISSED_AUTO] = "auto", NULL};
+static const char *const kv_words[] = {[RUN_KV_F16] = "f16", [RUN_KV_F32] = "f32", NULL};
+
+static const char *const keep_words[] = {[CORM_KEEP_AUTO] = "auto",
+                                         [CORM_KEEP_DECODED] = "decoded",
+                                         [CORM_KEEP_PACKED] = "packed",
+                                         NULL};
+static const char *const reading_words[] = {
+    [CORM_READ_AUTO] = "auto",     [CORM_READ_BUFFERED] = "buffered", [CORM_READ_DIRECT] = "direct",
+    [CORM_READ_MAPPED] = "mapped", [CORM_READ_PASSING] = "passing",   NULL};
+
+static const struct cli_option machine_rows[] = {
+    {"ram", 0, CLI_STRING, FIELD(ram), "SIZE",
+     "Memory for weights, caches and scratch: a size (300M, 4G), a part of the memory that is "
+     "available (50%), or auto. A model that does not fit reads its experts from the archive as "
+     "they are needed. A budget too small to work is refused with the one that would do.",
+     .fallback = "auto, 7/8 of what is available"},
+    {"device", 0, CLI_STRING, FIELD(device), "NAME",
+     "What computes: cpu; cuda, or cuda:1 for the second NVIDIA device; auto, which is the CPU "
+     "until devices have been measured. Another device may change the last bits.",
+     .fallback = "auto"},
+    {"vram", 0, CLI_STRING, FIELD(vram), "SIZE",
+     "With --device cuda, in place of --ram: the device's memory for weights, caches and scratch, "
+     "a size (6G) or auto. The driver takes some hundred megabytes for itself beside it.",
+     .fallback = "auto, 15/16 of what is free"},
+    {"missed", 0, CLI_ENUM, FIELD(missed), "WHO",
+     "With --device cuda, who computes an expert that the device does not hold, for a single "
+     "token: device, which waits for a copy; cpu, from memory within --ram and while the device "
+     "computes "
+     "its share; or auto, the faster one of both by a measurement at the start, which the memory "
+     "plan tells. With device, memory and timing change no bit of the result. With cpu, experts "
+     "that are used most are the device's, as many as its memory holds, and the last bits hang on "
+     "which they are: a command gives the same result every time where --vram is a size, with "
+     "another --vram perhaps not. With auto two runs may choose differently.",
+     .words = missed_words},
+    {"threads", 't', CLI_INT, FIELD(threads), "N",
+     "Threads that compute. The result does not depend on it.", .min = 1, .max = 1024,
+     .fallback = "all processors"},
+    {"isa", 0, CLI_STRING, FIELD(isa), "NAME",
+     "Instruction set of the kernels: scalar, avx2, ... (another set may change the last bits).",
+     .fallback = "the best here"},
+    {"batch", 'b', CLI_INT, FIELD(batch), "N",
+     "Most tokens computed at once while reading a prompt. More is faster and takes more scratch; "
+     "the result does not depend on it.",
+     .min = 1, .max = 4096},
+    {"loss", 0, CLI_DOUBLE, FIELD(loss), "PERCENT",
+     "Leave out neurons that are predicted to add little, so that perplexity rises by at most this "
+     "much: one of the levels that the archive was calibrated for (0.5, 1, 2). 0: exact.",
+     .min = 0, .max = 100},
+    {"reading", 0, CLI_ENUM, FIELD(reading), "WAY",
+     "How the experts of a model that does not fit are read: direct (past the page cache), "
+     "buffered (through it: it keeps what it can, outside of --ram), passing (through it, and "
+     "forgotten at once), mapped (from a mapping of the file), or auto: direct or through the page "
+     "cache, as measured in a moment at the start. The result does not depend on it.",
+     .words = reading_words},
+    {"keep", 0, CLI_ENUM, FIELD(keep), "HOW",
+     "How the experts of a compressed bf16 model stay in memory: decoded, packed (as they are in "
+     "the archive, a third smaller, so that more of them stay; they are decoded at each use), or "
+     "auto: decoded where all fit so, packed where all fit only so, else what an estimate from the "
+     "speed of the disk, of decoding and of computing finds faster. The result does not depend on "
+     "it.",
+     .words = keep_words},
+    {"kv", 0, CLI_ENUM, FIELD(kv), "TYPE", "Type of the KV cache: f16 or f32.", .words = kv_words},
+    {0},
+};
+
+static const struct cli_option figure_rows[] = {
+    {"stats", 0, CLI_FLAG, FIELD(stats),
+     .help = "Print figures at the end: speed, bytes read by tier, cache hits, stall, hash of the "
+             "last logits."},
+    {"json", 0, CLI_FLAG, FIELD(json),
+     .help =
+         "Print one line with one JSON object, with the result and all figures, in place of text."},
+    {"quiet", 'q', CLI_FLAG, FIELD(quiet), .help = "No memory plan, progress or remarks."},
+    {0},
+};
+
+const struct cli_group run_machine_group = {"Machine", machine_rows};
+const struct cli_group run_figures_group = {"Figures", figure_rows};
+
+void run_defaults(void *values) {
+    ((struct run_options *)values)->batch = 256;
+}
+
 /* -- opening -------------------------------------------------------------------------------- */
 
 /* "6.1 M", "30.5 B" */
@@ -211,11 +300,11 @@ int run_read(const char *path, struct buf *out, struct err *err) {
     return rc;
 }
 
-int run_tokenize(const struct run *r, const struct buf *text, bool add_special, struct run_ids *out,
-                 struct err *err) {
+int run_tokenize(const struct run *r, const struct buf *text, bool add_special, bool parse_special,
+                 struct run_ids *out, struct err *err) {
     struct corm_error error;
-    if (corm_tokenize(r->engine, text->len ? text->data : "", text->len, add_special,
-                      !r->o->no_special, &out->ids, &out->n, &error) < 0) {
+    if (corm_tokenize(r->engine, text->len ? text->data : "", text->len, add_special, parse_special,
+                      &out->ids, &out->n, &error) < 0) {
         return run_fail(err, &error);
     }
     return 0;

@@ -1,15 +1,19 @@
 /*
  * run: what the commands of corm-run share.
  *
- * Owns: the options, opening engine and session as they say, the memory plan on the terminal, texts
- * and ids from files, evaluation that Ctrl-C can break off, and the figures at the end.
- * Leaves to others: the option tables (corm_run), each command (run_generate, run_perplexity,
- * run_logits; runtime/bench). Of the engine it knows runtime/corm.h only.
+ * Owns: the options that every command has, opening engine and session as they say, the memory plan
+ * on the terminal, texts and ids from files, evaluation that Ctrl-C can break off, and the figures
+ * at the end.
+ * Leaves to others: each command and the options of its own (run_generate, run_perplexity,
+ * run_logits; runtime/bench), the list of them (corm_run). Of the engine it knows runtime/corm.h
+ * only.
  * Threads: the forward thread, which is corm-run's main thread.
  *
- * A command is a function `int run_<name>(const struct cli_call *, struct err *)` as format/cli.h
- * wants it. Standard output carries the result alone: text, figures asked for, or with --json one
- * line with one object. All else goes to standard error.
+ * A command is a file with a `struct cli_command` (format/cli.h) and a row in the table of
+ * corm_run.c. Its options struct begins with struct run_options, and its groups end with
+ * run_machine_group and run_figures_group, which fill that. Standard output carries the result
+ * alone: text, figures asked for, or with --json one line with one object. All else goes to
+ * standard error.
  */
 #ifndef RUNTIME_RUN_RUN_H
 #define RUNTIME_RUN_RUN_H
@@ -18,39 +22,20 @@
 #include "runtime/corm.h"
 #include "runtime/run/run_json.h"
 
-/* What the user asked for; a field belongs to the option of its name. */
+/* What the user asked for, whatever the command; a field belongs to the option of its name. */
 struct run_options {
     /* machine */
     int threads, batch, kv, reading, keep; /* enum corm_reading, enum corm_keeping */
     const char *isa, *ram, *device, *vram;
     int missed; /* enum corm_missed */
     double loss;
-    /* text that goes in */
-    const char *prompt, *file;
-    bool no_bos, no_special;
-    /* generate */
-    int ctx, max_tokens; /* ctx 0 = the model's own */
-    bool ignore_eos, show_special, echo;
-    double temp, top_p, min_p, repeat_penalty;
-    int top_k, repeat_last;
-    uint64_t seed;
-    /* perplexity */
-    int window, stride, first_tokens; /* --ctx, --stride, --tokens */
-    bool bos;
-    /* bench */
-    int prompt_tokens, decode_tokens, reps;
-    double minutes;
-    bool ablation, io, trace, kernels;
-    const char *other, *latency;
-    uint64_t throttle; /* bytes/s */
-    uint64_t block_bytes;
-    double share, stall;
-    int io_threads;
-    /* logits */
-    const char *ids, *ids_file, *output;
     /* figures */
     bool stats, json, quiet;
 };
+/* The options of the fields under `machine` and of those under `figures`. */
+extern const struct cli_group run_machine_group, run_figures_group;
+/* Put the defaults into a zeroed struct run_options. */
+void run_defaults(void *values);
 
 enum run_kv { RUN_KV_F16, RUN_KV_F32 };
 
@@ -66,8 +51,8 @@ struct run_ids {
 /* An open model with one session. Zero-initialise; run_close accepts any state. */
 struct run {
     const struct cli_call *call;
-    const struct run_options *o;
-    const char *model; /* path as given */
+    const struct run_options *o; /* where the call's values begin */
+    const char *model;           /* path as given */
     /* Set before run_open: */
     bool loss_in_batches; /* measure what decoding would lose */
     bool all_logits;      /* of every token of a batch: room for them */
@@ -87,8 +72,10 @@ void run_close(struct run *r);
 
 /* Append a whole file, or standard input for "-". At most 1 GiB. */
 int run_read(const char *path, struct buf *out, struct err *err);
-int run_tokenize(const struct run *r, const struct buf *text, bool add_special, struct run_ids *out,
-                 struct err *err);
+/* `add_special`: with what the tokenizer puts around a text; `parse_special`: special tokens that
+ * are written out in the text are such. */
+int run_tokenize(const struct run *r, const struct buf *text, bool add_special, bool parse_special,
+                 struct run_ids *out, struct err *err);
 
 /* From now on the first Ctrl-C (SIGINT) makes run_interrupted true and the second one kills. (Both
  * in corm_run.c: a signal handler needs a variable that outlives every call.) */
@@ -137,15 +124,14 @@ bool run_report_begin(const struct run *r, const struct corm_stats *mid,
  * printed; else drop all. */
 void run_json_end_rows(struct run_json *j, int status);
 
-/* Nats per token of the text in --file, in windows of o->window tokens, as perplexity has it. */
-int run_score(const struct cli_call *call, double *nats_per_tok, struct err *err);
+/* Nats per token of the text in `file`, as perplexity has it by default, on the model and with the
+ * struct run_options of the call. */
+int run_score(const struct cli_call *call, const char *file, double *nats_per_tok, struct err *err);
 
 /* Fill `err` from the public error. Returns -1. */
 int run_fail(struct err *err, const struct corm_error *error);
 
 /* The commands; that which measures is in runtime/bench/bench.h. */
-int run_generate(const struct cli_call *call, struct err *err);
-int run_perplexity(const struct cli_call *call, struct err *err);
-int run_logits(const struct cli_call *call, struct err *err);
+extern const struct cli_command run_generate_command, run_perplexity_command, run_logits_command;
 
 #endif

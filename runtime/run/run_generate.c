@@ -2,7 +2,8 @@
  * run_generate: corm-run's main command. A prompt goes in, its continuation comes out as it is
  * made.
  *
- * Owns: the prompt, the sampling options, the loop, where it ends, and what is printed.
+ * Owns: the command's options, the prompt, how tokens are sampled, the loop, where it ends, and
+ * what is printed.
  * Leaves to others: all that run.h lists; choosing a token (the session).
  * Threads: the main thread.
  */
@@ -15,11 +16,28 @@
 
 #include "runtime/run/run.h"
 
+struct generate_options {
+    struct run_options run;
+    /* prompt */
+    const char *prompt, *file;
+    bool no_bos, no_special;
+    int ctx; /* 0 = the model's own */
+    /* generation */
+    int max_tokens;
+    double temp, top_p, min_p, repeat_penalty;
+    int top_k, repeat_last;
+    uint64_t seed;
+    bool ignore_eos;
+    /* text */
+    bool echo, show_special;
+};
+
 enum end { END_NONE, END_STOP_TOKEN, END_MAX_TOKENS, END_CONTEXT, END_INTERRUPT };
 static const char *const end_names[] = {"none", "stop_token", "max_tokens", "context", "interrupt"};
 
 struct generation {
     struct run run;
+    const struct generate_options *o;
     struct run_ids prompt;
     struct corm_sampling sampling;
     struct buf text; /* what was generated, for --json */
@@ -32,7 +50,7 @@ struct generation {
 /* -- input ---------------------------------------------------------------------------------- */
 
 static int read_prompt(const struct cli_call *call, struct buf *text, struct err *err) {
-    const struct run_options *o = call->values;
+    const struct generate_options *o = call->values;
     bool given = cli_given(call, "prompt");
     if (given == cli_given(call, "file")) {
         err_set(err,
@@ -61,7 +79,7 @@ static const char *larger_ctx(const struct corm_model_info *info) {
 
 static int take_prompt(struct generation *g, const struct buf *text, struct err *err) {
     const struct run *r = &g->run;
-    if (run_tokenize(r, text, !r->o->no_bos, &g->prompt, err) < 0) {
+    if (run_tokenize(r, text, !g->o->no_bos, !g->o->no_special, &g->prompt, err) < 0) {
         return -1;
     }
     if (g->prompt.n == 0) {
@@ -78,7 +96,7 @@ static int take_prompt(struct generation *g, const struct buf *text, struct err 
 /* The publisher's suggestions, and over them what the user said. */
 static int set_sampling(struct generation *g, struct err *err) {
     const struct cli_call *call = g->run.call;
-    const struct run_options *o = g->run.o;
+    const struct generate_options *o = g->o;
     struct corm_sampling *s = &g->sampling;
     *s = corm_sampling_defaults(g->run.engine);
     if (cli_given(call, "temp")) {
@@ -131,7 +149,7 @@ static int put_text(struct generation *g, const char *text, size_t bytes, struct
 static int put_token(struct generation *g, int32_t id, bool print, struct err *err) {
     const char *text;
     size_t bytes;
-    if (corm_session_text(g->run.session, id, !g->run.o->show_special, &text, &bytes) < 0) {
+    if (corm_session_text(g->run.session, id, !g->o->show_special, &text, &bytes) < 0) {
         return err_set(err, "token %" PRId32 " cannot be turned into text", id);
     }
     return print ? put_text(g, text, bytes, err) : 0;
@@ -190,7 +208,7 @@ static void report(struct generation *g) {
 static int eval_prompt(struct generation *g, struct err *err) {
     struct run *r = &g->run;
     for (size_t i = 0; i < g->prompt.n; i++) {
-        if (put_token(g, g->prompt.ids[i], r->o->echo, err) < 0) {
+        if (put_token(g, g->prompt.ids[i], g->o->echo, err) < 0) {
             return -1;
         }
     }
@@ -208,8 +226,7 @@ static int eval_prompt(struct generation *g, struct err *err) {
 }
 
 static enum end next_end(const struct generation *g) {
-    const struct run_options *o = g->run.o;
-    if (o->max_tokens >= 0 && g->tokens >= (uint64_t)o->max_tokens) {
+    if (g->o->max_tokens >= 0 && g->tokens >= (uint64_t)g->o->max_tokens) {
         return END_MAX_TOKENS;
     }
     return run_interrupted() ? END_INTERRUPT : END_NONE;
@@ -227,7 +244,7 @@ static int generate(struct generation *g, struct err *err) {
                            "no token to choose: the logits of token %" PRIu32 " are not finite",
                            corm_session_length(r->session));
         }
-        if (corm_is_stop(r->engine, id) && !r->o->ignore_eos) {
+        if (corm_is_stop(r->engine, id) && !g->o->ignore_eos) {
             g->end = END_STOP_TOKEN;
             return 0;
         }
@@ -249,13 +266,12 @@ static int generate(struct generation *g, struct err *err) {
     }
 }
 
-int run_generate(const struct cli_call *call, struct err *err) {
-    const struct run_options *o = call->values;
-    struct generation g = {0};
+static int run(const struct cli_call *call, struct err *err) {
+    struct generation g = {.o = call->values};
     struct buf text = {0};
     int status = read_prompt(call, &text, err);
     if (status == 0) {
-        status = run_open(&g.run, call, (uint32_t)o->ctx, err);
+        status = run_open(&g.run, call, (uint32_t)g.o->ctx, err);
     }
     if (status == 0) {
         status = take_prompt(&g, &text, err);
@@ -283,3 +299,92 @@ int run_generate(const struct cli_call *call, struct err *err) {
     buf_free(&text);
     return status;
 }
+
+/* -- the command ---------------------------------------------------------------------------- */
+
+#define FIELD(member) CLI_FIELD(struct generate_options, member)
+
+static const struct cli_option prompt_rows[] = {
+    {"prompt", 'p', CLI_STRING, FIELD(prompt), "TEXT",
+     .help = "The text to continue; - reads standard input."},
+    {"file", 'f', CLI_STRING, FIELD(file), "FILE",
+     .help = "Take the prompt from a file. One newline at its end does not count."},
+    {"no-bos", 0, CLI_FLAG, FIELD(no_bos),
+     .help = "Do not put around the prompt what the tokenizer would (mostly BOS, the token that "
+             "begins a text)."},
+    {"no-special", 0, CLI_FLAG, FIELD(no_special),
+     .help = "Special tokens that are written out in the prompt, such as <|im_end|>, are plain "
+             "text: for text of unknown origin."},
+    {"ctx", 'c', CLI_INT, FIELD(ctx), "N",
+     "Context: prompt and generated tokens together. Its KV cache is part of the memory plan.",
+     .min = 1, .max = 1 << 20, .fallback = "the model's own, at most 4096"},
+    {0},
+};
+
+static const struct cli_option generate_rows[] = {
+    {"max-tokens", 'n', CLI_INT, FIELD(max_tokens), "N",
+     "Most tokens to generate; 0 only reads the prompt, -1 goes on until the model stops or the "
+     "context is full.",
+     .min = -1, .max = 1 << 30},
+    {"temp", 0, CLI_DOUBLE, FIELD(temp), "X",
+     "Temperature: below 1 keeps to likely tokens, above 1 wanders; 0 always takes the likeliest.",
+     .min = 0, .max = 100, .fallback = "the model's own, else 0.8"},
+    {"top-k", 0, CLI_INT, FIELD(top_k), "N", "Draw from the N likeliest tokens only; 0 = from all.",
+     .min = 0, .max = 1 << 30, .fallback = "the model's own, else 40"},
+    {"top-p", 0, CLI_DOUBLE, FIELD(top_p), "X",
+     "Draw from the fewest tokens that hold this much of the probability; 1 = from all.", .min = 0,
+     .max = 1, .fallback = "the model's own, else 0.95"},
+    {"min-p", 0, CLI_DOUBLE, FIELD(min_p), "X",
+     "Draw from tokens with at least this part of the likeliest one's probability; 0 = from all.",
+     .min = 0, .max = 1, .fallback = "0.05"},
+    {"repeat-penalty", 0, CLI_DOUBLE, FIELD(repeat_penalty), "X",
+     "Make tokens that occurred lately less likely: above 1; 1 = no penalty.", .min = 0.01,
+     .max = 100, .fallback = "the model's own, else 1"},
+    {"repeat-last", 0, CLI_INT, FIELD(repeat_last), "N", "How far back lately reaches, in tokens.",
+     .min = 0, .max = 1 << 30, .fallback = "64"},
+    {"seed", 's', CLI_U64, FIELD(seed), "N",
+     "The same seed, prompt and options give the same text. --stats tells the seed of a run.",
+     .fallback = "a fresh one every time"},
+    {"ignore-eos", 0, CLI_FLAG, FIELD(ignore_eos), .help = "Go on after a token that ends a text."},
+    {0},
+};
+
+static const struct cli_option text_rows[] = {
+    {"echo", 0, CLI_FLAG, FIELD(echo), .help = "Print the prompt before its continuation."},
+    {"show-special", 0, CLI_FLAG, FIELD(show_special), .help = "Print special tokens too."},
+    {0},
+};
+
+static const struct cli_group prompt = {"Prompt", prompt_rows};
+static const struct cli_group generation = {"Generation", generate_rows};
+static const struct cli_group text = {"Text", text_rows};
+
+static void set_defaults(void *values) {
+    run_defaults(values);
+    ((struct generate_options *)values)->max_tokens = 128;
+}
+
+const struct cli_command run_generate_command = {
+    "generate",
+    "continue a text; runs where no command is named",
+    run,
+    .args = "MODEL.corm",
+    .min_args = 1,
+    .max_args = 1,
+    .groups = {&prompt, &generation, &text, &run_machine_group, &run_figures_group},
+    .values_bytes = sizeof(struct generate_options),
+    .defaults = set_defaults,
+    .description = "Reads the prompt, then prints the continuation as it is made. It ends when "
+                   "the model ends the text, after -n tokens, or when the context is full. Ctrl-C "
+                   "ends it after the token in work; a second Ctrl-C kills.\n"
+                   "Tokens are chosen so: repeat penalty, then the filters top-k, top-p and min-p "
+                   "(at temperature 1), then one is drawn at the temperature. What is not given "
+                   "is as the model's publisher suggests.\n"
+                   "Text goes to standard output, all else to standard error.",
+    .examples = "corm-run model.corm -p \"Once upon a time\" -n 200\n"
+                "#The likeliest text, always the same:\n"
+                "corm-run model.corm -p \"Once upon a time\" --temp 0\n"
+                "#In 4 GiB, with figures at the end:\n"
+                "corm-run model.corm -f prompt.txt --ram 4G --stats\n"
+                "#From another program:\n"
+                "echo \"Dear\" | corm-run model.corm -p - --json --quiet\n"};

@@ -1,7 +1,7 @@
 /*
  * run_logits: the model's logits for given ids, as a .npy file, for comparing with other programs.
  *
- * Owns: where the ids come from, the report. The file format is npy's.
+ * Owns: the command's options, where the ids come from, the report. The file format is npy's.
  * Leaves to others: all that run.h lists.
  * Threads: the main thread.
  */
@@ -13,6 +13,11 @@
 #include "runtime/run/npy.h"
 #include "runtime/run/run.h"
 
+struct logits_options {
+    struct run_options run;
+    const char *ids, *ids_file, *output;
+};
+
 /* At least one id; `from` names the place in messages. */
 static int parse_ids(const char *text, size_t bytes, const char *from, struct run_ids *out,
                      struct err *err) {
@@ -22,7 +27,7 @@ static int parse_ids(const char *text, size_t bytes, const char *from, struct ru
     return out->n ? 0 : err_set(err, "%s: no token ids", from);
 }
 
-static int read_ids(const struct run_options *o, struct run_ids *out, struct err *err) {
+static int read_ids(const struct logits_options *o, struct run_ids *out, struct err *err) {
     if (!o->ids == !o->ids_file) {
         err_set(err, o->ids ? "--ids and --ids-file exclude each other"
                             : "token ids are missing: --ids 1,2,3 or --ids-file FILE");
@@ -44,11 +49,12 @@ static int read_ids(const struct run_options *o, struct run_ids *out, struct err
 }
 
 static int check_ids(const struct run *r, const struct run_ids *ids, struct err *err) {
+    const struct logits_options *o = r->call->values;
     for (size_t i = 0; i < ids->n; i++) {
         if ((uint32_t)ids->ids[i] >= r->info->vocab) {
             return err_set(err,
                            "%s: id %" PRId32 " at position %zu is too great: the vocabulary has %u",
-                           r->o->ids ? "--ids" : r->o->ids_file, ids->ids[i], i, r->info->vocab);
+                           o->ids ? "--ids" : o->ids_file, ids->ids[i], i, r->info->vocab);
         }
     }
     return 0;
@@ -77,26 +83,27 @@ static int write_logits(struct run *r, const struct run_ids *ids, struct npy *fi
 }
 
 static void report(const struct run *r, const struct run_ids *ids) {
+    const char *output = ((const struct logits_options *)r->call->values)->output;
     struct corm_stats stats = run_stats(r);
     struct run_json j;
     if (run_report_begin(r, NULL, &stats, &j)) {
         run_json_u64(&j, "tokens", ids->n);
         run_json_u64(&j, "vocab", r->info->vocab);
-        if (r->o->output) {
-            run_json_string(&j, "output", r->o->output);
+        if (output) {
+            run_json_string(&j, "output", output);
         }
         run_stats_json(&j, NULL, &stats);
         run_json_print(&j);
         return;
     }
-    if (r->o->output) {
-        printf("%s: float32 [%zu, %u]\n", r->o->output, ids->n, r->info->vocab);
+    if (output) {
+        printf("%s: float32 [%zu, %u]\n", output, ids->n, r->info->vocab);
     }
     printf("logits hash %016" PRIx64 "\n", stats.logits_hash);
 }
 
-int run_logits(const struct cli_call *call, struct err *err) {
-    const struct run_options *o = call->values;
+static int run(const struct cli_call *call, struct err *err) {
+    const struct logits_options *o = call->values;
     struct run r = {0};
     struct run_ids ids = {0};
     struct npy file = {0};
@@ -125,3 +132,33 @@ int run_logits(const struct cli_call *call, struct err *err) {
     free(ids.ids);
     return status;
 }
+
+#define FIELD(member) CLI_FIELD(struct logits_options, member)
+
+static const struct cli_option logits_rows[] = {
+    {"ids", 0, CLI_STRING, FIELD(ids), "LIST", .help = "Token ids, parted by commas."},
+    {"ids-file", 0, CLI_STRING, FIELD(ids_file), "FILE",
+     .help =
+         "Token ids from a file, parted by commas, blanks or newlines; - reads standard input."},
+    {"output", 'o', CLI_STRING, FIELD(output), "FILE.npy",
+     .help = "Where to write the logits: NumPy format, float32 [ids, vocabulary]."},
+    {0},
+};
+
+static const struct cli_group ids_and_result = {"Ids and result", logits_rows};
+
+const struct cli_command run_logits_command = {
+    "logits",
+    "write logits for given token ids",
+    run,
+    .args = "MODEL.corm",
+    .min_args = 1,
+    .max_args = 1,
+    .groups = {&ids_and_result, &run_machine_group, &run_figures_group},
+    .values_bytes = sizeof(struct logits_options),
+    .defaults = run_defaults,
+    .description = "For comparing with other programs: row i of the result is what the model "
+                   "foresees after ids 0 to i. The hash is XXH3-64 of the last row; it is the "
+                   "same for every thread count, batch and budget.",
+    .examples = "corm-run logits model.corm --ids 1,15,7 -o out.npy\n"
+                "#Then in Python: numpy.load(\"out.npy\").argmax(1)\n"};

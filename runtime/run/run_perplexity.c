@@ -1,8 +1,8 @@
 /*
  * run_perplexity: how well the model foresees a text.
  *
- * Owns: the windows, which tokens are scored, the negative log-likelihood (in double), the report.
- * The definition is in the command's --help.
+ * Owns: the command's options, the windows, which tokens are scored, the negative log-likelihood
+ * (in double), the report. The definition is in the command's --help.
  * Leaves to others: all that run.h lists.
  * Threads: the main thread.
  */
@@ -14,6 +14,13 @@
 #include "kernels/logits.h"
 #include "runtime/run/run.h"
 
+struct perplexity_options {
+    struct run_options run;
+    const char *file;
+    int window, stride, first_tokens; /* --ctx, --stride, --tokens */
+    bool bos, no_special;
+};
+
 /* Tokens [start, end) are in the context, of which [first, end) are scored. */
 struct window {
     size_t start, first, end;
@@ -21,6 +28,7 @@ struct window {
 
 struct perplexity {
     struct run run;
+    const struct perplexity_options *o;
     struct run_ids text;
     size_t ctx, stride;
     uint64_t scored, to_score;
@@ -73,8 +81,8 @@ static int score_window(struct perplexity *p, const struct window *w, struct err
 }
 
 static int prepare(struct perplexity *p, const struct buf *text, struct err *err) {
-    const struct run_options *o = p->run.o;
-    if (run_tokenize(&p->run, text, o->bos, &p->text, err) < 0) {
+    const struct perplexity_options *o = p->o;
+    if (run_tokenize(&p->run, text, o->bos, !o->no_special, &p->text, err) < 0) {
         return -1;
     }
     if (o->first_tokens > 0 && p->text.n > (size_t)o->first_tokens) {
@@ -116,7 +124,7 @@ static void report(const struct perplexity *p) {
         run_json_u64(&j, "text_tokens", p->text.n);
         run_json_u64(&j, "window", p->ctx);
         run_json_u64(&j, "stride", p->stride);
-        run_json_bool(&j, "bos", r->o->bos);
+        run_json_bool(&j, "bos", p->o->bos);
         run_stats_json(&j, NULL, &stats);
         run_json_print(&j);
         return;
@@ -128,9 +136,9 @@ static void report(const struct perplexity *p) {
 
 /* Open the model and score the text; p->run and p->text are the caller's to free in every case. */
 static int measure(struct perplexity *p, const struct cli_call *call, struct err *err) {
-    const struct run_options *o = call->values;
     struct buf text = {0};
-    int status = run_read(o->file, &text, err);
+    p->o = call->values;
+    int status = run_read(p->o->file, &text, err);
     if (status == 0) {
         p->run.loss_in_batches = true;
         p->run.all_logits = true;
@@ -146,8 +154,8 @@ static int measure(struct perplexity *p, const struct cli_call *call, struct err
     return status;
 }
 
-int run_perplexity(const struct cli_call *call, struct err *err) {
-    const struct run_options *o = call->values;
+static int run(const struct cli_call *call, struct err *err) {
+    const struct perplexity_options *o = call->values;
     struct perplexity p = {.ctx = (size_t)o->window, .stride = (size_t)o->window};
     if (cli_given(call, "stride")) {
         p.stride = (size_t)o->stride;
@@ -170,12 +178,67 @@ int run_perplexity(const struct cli_call *call, struct err *err) {
     return status;
 }
 
-int run_score(const struct cli_call *call, double *nats_per_tok, struct err *err) {
-    const struct run_options *o = call->values;
-    struct perplexity p = {.ctx = (size_t)o->window, .stride = (size_t)o->window};
-    int status = measure(&p, call, err);
+static void set_defaults(void *values) {
+    run_defaults(values);
+    ((struct perplexity_options *)values)->window = 256;
+}
+
+int run_score(const struct cli_call *call, const char *file, double *nats_per_tok,
+              struct err *err) {
+    struct perplexity_options o = {0};
+    set_defaults(&o);
+    o.run = *(const struct run_options *)call->values;
+    o.file = file;
+    struct cli_call own = *call;
+    own.values = &o;
+    struct perplexity p = {.ctx = (size_t)o.window, .stride = (size_t)o.window};
+    int status = measure(&p, &own, err);
     *nats_per_tok = status == 0 ? p.sum / (double)p.scored : 0;
     run_close(&p.run);
     free(p.text.ids);
     return status;
 }
+
+#define FIELD(member) CLI_FIELD(struct perplexity_options, member)
+
+static const struct cli_option perplexity_rows[] = {
+    {"file", 'f', CLI_STRING, FIELD(file), "FILE",
+     .help = "The text, UTF-8; - reads standard input."},
+    {"ctx", 'c', CLI_INT, FIELD(window), "N", "Tokens of a window.", .min = 2, .max = 1 << 20},
+    {"stride", 0, CLI_INT, FIELD(stride), "N",
+     "How far a window lies after the one before, in tokens.", .min = 1, .max = 1 << 20,
+     .fallback = "the window: side by side"},
+    {"tokens", 'n', CLI_INT, FIELD(first_tokens), "N", "Use the first N tokens of the text only.",
+     .min = 2, .max = 1 << 30, .fallback = "all"},
+    {"bos", 0, CLI_FLAG, FIELD(bos),
+     .help = "Put around the text what the tokenizer would (mostly BOS in front)."},
+    {"no-special", 0, CLI_FLAG, FIELD(no_special),
+     .help = "Special tokens that are written out in the text are plain text."},
+    {0},
+};
+
+static const struct cli_group text = {"Text", perplexity_rows};
+
+const struct cli_command run_perplexity_command = {
+    "perplexity",
+    "measure how well a text is foreseen",
+    run,
+    .args = "MODEL.corm",
+    .min_args = 1,
+    .max_args = 1,
+    .groups = {&text, &run_machine_group, &run_figures_group},
+    .values_bytes = sizeof(struct perplexity_options),
+    .defaults = set_defaults,
+    .description =
+        "The text is tokenized as a whole, without BOS unless --bos, and read in windows of --ctx "
+        "tokens; each window begins --stride tokens after the one before, with an empty KV cache. "
+        "In each window the tokens are scored that no window before had scored, except a window's "
+        "first, before which there is nothing: with windows side by side all tokens but the first "
+        "of each; with a smaller stride the last --stride ones, each with at least ctx - stride "
+        "tokens before it. The last window may be shorter.\n"
+        "A token's score is -ln softmax(logits)[token]; perplexity is exp of the mean. The last "
+        "line is 'perplexity P over N tokens'. Perplexities compare only with the same tokenizer, "
+        "text, window and stride.",
+    .examples = "corm-run perplexity model.corm -f text.txt\n"
+                "#Slower, with more before each token:\n"
+                "corm-run perplexity model.corm -f text.txt --ctx 1024 --stride 256\n"};

@@ -13,9 +13,14 @@
 
 /* -- a small program ------------------------------------------------------------------------ */
 
-struct options {
+struct common {
     bool verbose, quiet;
     int threads;
+};
+
+/* Of generate; the other commands have the common ones only. */
+struct options {
+    struct common common;
     uint64_t seed, buffer;
     double temp;
     const char *out;
@@ -24,15 +29,21 @@ struct options {
     int isa;
 };
 
-static const struct options defaults = {
-    .threads = 2, .seed = 7, .temp = 0.8, .buffer = 1536, .ram = {.percent = 50}, .isa = 1};
+static void common_defaults(void *values) {
+    ((struct common *)values)->threads = 2;
+}
+
+static void generate_defaults(void *values) {
+    *(struct options *)values = (struct options){
+        .common.threads = 2, .seed = 7, .temp = 0.8, .buffer = 1536, .ram.percent = 50, .isa = 1};
+}
 
 static const char *const isas[] = {"auto", "ref", "avx2", NULL};
 
 static const struct cli_option common_rows[] = {
-    {"verbose", 'v', CLI_FLAG, CLI_FIELD(struct options, verbose), .help = "Say more."},
-    {"quiet", 'q', CLI_FLAG, CLI_FIELD(struct options, quiet), .help = "Say less."},
-    {"threads", 't', CLI_INT, CLI_FIELD(struct options, threads), "N", "Threads to use.", .min = 1,
+    {"verbose", 'v', CLI_FLAG, CLI_FIELD(struct common, verbose), .help = "Say more."},
+    {"quiet", 'q', CLI_FLAG, CLI_FIELD(struct common, quiet), .help = "Say less."},
+    {"threads", 't', CLI_INT, CLI_FIELD(struct common, threads), "N", "Threads to use.", .min = 1,
      .max = 256},
     {0}};
 static const struct cli_option run_rows[] = {
@@ -65,19 +76,21 @@ static int run_refuses(const struct cli_call *call, struct err *err) {
     return CLI_USAGE;
 }
 
-static const struct cli_command commands[] = {
-    {"generate", "write text", run_ok, "MODEL.corm", 1, 1, {&running, &common}, NULL, NULL},
-    {"bench",
-     "measure speed",
-     run_fails,
-     "MODEL.corm [FILE...]",
-     1,
-     -1,
-     {&common},
-     "One paragraph of text.\nAnother one.\n  a fixed line\n  and its neighbour",
-     "# Measure it:\nprog bench m.corm"},
-    {"verify", "check everything", run_refuses, NULL, 0, 0, {&common}, NULL, NULL},
-    {0}};
+static const struct cli_command command_rows[] = {
+    {"generate", "write text", run_ok, .args = "MODEL.corm", .min_args = 1, .max_args = 1,
+     .groups = {&running, &common}, .values_bytes = sizeof(struct options),
+     .defaults = generate_defaults},
+    {"bench", "measure speed", run_fails, .args = "MODEL.corm [FILE...]", .min_args = 1,
+     .max_args = -1, .groups = {&common}, .values_bytes = sizeof(struct common),
+     .defaults = common_defaults,
+     .description = "One paragraph of text.\nAnother one.\n  a fixed line\n  and its neighbour",
+     .examples = "# Measure it:\nprog bench m.corm"},
+    /* without defaults of its own: all are zero */
+    {"verify", "check everything", run_refuses, .groups = {&common},
+     .values_bytes = sizeof(struct common)},
+};
+static const struct cli_command *const commands[] = {&command_rows[0], &command_rows[1],
+                                                     &command_rows[2], NULL};
 
 static const struct cli_program program = {
     "prog", "does things",          "1.2.3", "What it does.", "# Try:\nprog m.corm", commands,
@@ -88,8 +101,7 @@ static const struct cli_program strict = {"strict", "does things", "1.2.3", NULL
 enum { MAX_ARGS = 12 };
 
 /* Parses the words up to NULL. */
-static int parse(const struct cli_program *p, struct cli_call *call, struct options *o,
-                 struct err *err, ...) {
+static int parse(const struct cli_program *p, struct cli_call *call, struct err *err, ...) {
     static char name[] = "prog";
     char *argv[MAX_ARGS + 2] = {name};
     int argc = 1;
@@ -100,11 +112,10 @@ static int parse(const struct cli_program *p, struct cli_call *call, struct opti
         argc++;
     }
     va_end(ap);
-    *o = defaults;
     *err = (struct err){0};
-    return cli_parse(p, argc, argv, o, call, err);
+    return cli_parse(p, argc, argv, call, err);
 }
-#define PARSE(...) parse(&program, &call, &o, &err, __VA_ARGS__, (char *)NULL)
+#define PARSE(...) parse(&program, &call, &err, __VA_ARGS__, (char *)NULL)
 
 /* Parses words that must be refused with exactly this message. */
 #define REFUSED(message, ...)                                                                      \
@@ -119,18 +130,19 @@ static int parse(const struct cli_program *p, struct cli_call *call, struct opti
 static void parses_every_kind(void **state) {
     (void)state;
     struct cli_call call;
-    struct options o;
     struct err err;
     assert_int_equal(PARSE("m.corm", "-vqt", "8", "--seed=0xffffffffffffffff", "--temp", "1e-1",
                            "--out=a=b", "--buffer", "1.5G"),
                      CLI_RUN);
     assert_no_err(&err);
     assert_string_equal(call.command->name, "generate");
+    const struct options *o = call.values;
     assert_int_equal(call.args.count, 1);
     assert_string_equal(call.args.items[0], "m.corm");
-    assert_true(o.verbose && o.quiet && o.threads == 8 && o.seed == UINT64_MAX);
-    assert_true(o.temp == 0.1 && o.buffer == 1610612736u && o.isa == 1 && o.ram.percent == 50);
-    assert_string_equal(o.out, "a=b");
+    assert_true(o->common.verbose && o->common.quiet && o->common.threads == 8 &&
+                o->seed == UINT64_MAX);
+    assert_true(o->temp == 0.1 && o->buffer == 1610612736u && o->isa == 1 && o->ram.percent == 50);
+    assert_string_equal(o->out, "a=b");
     assert_true(cli_given(&call, "temp") && cli_given(&call, "verbose"));
     assert_false(cli_given(&call, "ram") || cli_given(&call, "file"));
     cli_free(&call);
@@ -139,41 +151,47 @@ static void parses_every_kind(void **state) {
                            "--", "-m.corm"),
                      CLI_RUN);
     assert_no_err(&err);
-    assert_int_equal(o.files.count, 3);
-    assert_string_equal(o.files.items[0], "one");
-    assert_string_equal(o.files.items[1], "two");
-    assert_string_equal(o.files.items[2], "three");
-    assert_true(o.isa == 2 && o.ram.bytes == (uint64_t)6 << 30 && o.ram.percent == 0);
+    o = call.values;
+    assert_int_equal(o->files.count, 3);
+    assert_string_equal(o->files.items[0], "one");
+    assert_string_equal(o->files.items[1], "two");
+    assert_string_equal(o->files.items[2], "three");
+    assert_true(o->isa == 2 && o->ram.bytes == (uint64_t)6 << 30 && o->ram.percent == 0);
     assert_string_equal(call.args.items[0], "-m.corm");
     cli_free(&call);
-    assert_null(o.files.items);
+    assert_null(call.values);
 }
 
 static void a_value_may_look_like_an_option(void **state) {
     (void)state;
     struct cli_call call;
-    struct options o;
     struct err err;
     assert_int_equal(PARSE("m.corm", "--out", "-"), CLI_RUN);
-    assert_string_equal(o.out, "-");
+    const struct options *o = call.values;
+    assert_string_equal(o->out, "-");
     cli_free(&call);
     assert_int_equal(PARSE("-", "-o--verbose", "--file", "--x"), CLI_RUN);
-    assert_string_equal(o.out, "--verbose");
-    assert_string_equal(o.files.items[0], "--x");
+    o = call.values;
+    assert_string_equal(o->out, "--verbose");
+    assert_string_equal(o->files.items[0], "--x");
     assert_string_equal(call.args.items[0], "-");
-    assert_false(o.verbose);
+    assert_false(o->common.verbose);
     cli_free(&call);
 }
 
 static void picks_the_command(void **state) {
     (void)state;
     struct cli_call call;
-    struct options o;
     struct err err;
     assert_int_equal(PARSE("bench", "m.corm", "a", "b", "c"), CLI_RUN);
     assert_string_equal(call.command->name, "bench");
     assert_int_equal(call.args.count, 4);
+    assert_int_equal(((const struct common *)call.values)->threads, 2);
     assert_false(cli_given(&call, "threads") || cli_given(&call, "seed"));
+    cli_free(&call);
+    assert_int_equal(PARSE("verify", "-q"), CLI_RUN);
+    assert_true(((const struct common *)call.values)->quiet);
+    assert_int_equal(((const struct common *)call.values)->threads, 0);
     cli_free(&call);
     assert_int_equal(PARSE("generate", "m.corm"), CLI_RUN);
     assert_string_equal(call.command->name, "generate");
@@ -197,7 +215,6 @@ static void picks_the_command(void **state) {
 static void refuses_wrong_options(void **state) {
     (void)state;
     struct cli_call call;
-    struct options o;
     struct err err;
     REFUSED("unknown option '--thread' (did you mean '--threads'?)", "m.corm", "--thread", "2");
     REFUSED("unknown option '--tmep' (did you mean '--temp'?)", "m.corm", "--tmep=3");
@@ -214,23 +231,22 @@ static void refuses_wrong_options(void **state) {
     REFUSED("one argument too many: 'b'", "some.corm", "b");
     REFUSED("one argument too many: 'b'", "verify", "b");
     REFUSED("no command 'nonsense' to help with", "help", "nonsense");
-    assert_int_equal(parse(&strict, &call, &o, &err, "vrify", NULL), -1);
+    assert_int_equal(parse(&strict, &call, &err, "vrify", NULL), -1);
     assert_string_equal(err.msg, "unknown command 'vrify' (did you mean 'verify'?)");
     cli_free(&call);
-    assert_int_equal(parse(&strict, &call, &o, &err, NULL), -1);
+    assert_int_equal(parse(&strict, &call, &err, NULL), -1);
     assert_string_equal(err.msg, "a command is missing: one of generate, bench, verify");
     cli_free(&call);
-    assert_int_equal(parse(&strict, &call, &o, &err, "--bogus", NULL), -1);
+    assert_int_equal(parse(&strict, &call, &err, "--bogus", NULL), -1);
     assert_string_equal(err.msg, "unknown option '--bogus'");
     cli_free(&call);
-    assert_int_equal(parse(&strict, &call, &o, &err, "-", NULL), -1);
+    assert_int_equal(parse(&strict, &call, &err, "-", NULL), -1);
     cli_free(&call);
 }
 
 static void refuses_wrong_values(void **state) {
     (void)state;
     struct cli_call call;
-    struct options o;
     struct err err;
     REFUSED("--threads must be from 1 to 256, not '0'", "m.corm", "--threads=0");
     REFUSED("-t must be from 1 to 256, not '257'", "m.corm", "-t257");
@@ -379,10 +395,8 @@ static void assert_has(const struct buf *b, const char *part) {
 
 static void help_of_the_program(void **state) {
     (void)state;
-    struct options o = defaults;
-    struct cli_call call = {.program = &program, .values = &o};
     struct buf text = {0};
-    cli_help(&call, 80, &text);
+    cli_help(&program, NULL, 80, &text);
     assert_has(&text, "NAME\n    prog - does things\n\nSYNOPSIS\n"
                       "    prog MODEL.corm [OPTION...]\n"
                       "    prog bench MODEL.corm [FILE...] [OPTION...]\n"
@@ -408,25 +422,22 @@ static void help_of_the_program(void **state) {
 
 static void help_of_a_command(void **state) {
     (void)state;
-    struct options o = defaults;
-    struct cli_call call = {.program = &program, .command = &commands[1], .values = &o};
     struct buf text = {0};
-    cli_help(&call, 80, &text);
+    cli_help(&program, &command_rows[1], 80, &text);
     assert_has(&text, "NAME\n    prog bench - measure speed\n");
     assert_has(&text, "DESCRIPTION\n    One paragraph of text.\n\n    Another one.\n\n"
                       "      a fixed line\n      and its neighbour\n");
     assert_has(&text, "    Measure it:\n        prog bench m.corm\n");
     assert_null(strstr(text.data, "--seed"));
+    assert_has(&text, "Threads to use. Default: 2.");
     buf_free(&text);
 }
 
 static void help_keeps_to_the_width(void **state) {
     (void)state;
-    struct options o = defaults;
     for (unsigned width = 50; width <= 100; width++) {
-        struct cli_call call = {.program = &program, .values = &o};
         struct buf text = {0};
-        cli_help(&call, width, &text);
+        cli_help(&program, NULL, width, &text);
         for (const char *line = text.data; *line;) {
             size_t len = strcspn(line, "\n");
             assert_true(len <= width || strncmp(line, "    prog bench", 14) == 0 ||
@@ -452,8 +463,7 @@ static int run_main(char *text, size_t size, const char *stdout_path, const char
         dup2(stdout_path ? open(stdout_path, O_WRONLY) : pipes[1], 1);
         dup2(pipes[1], 2);
         char *argv[] = {mem_strdup("prog"), mem_strdup(arg1), arg2 ? mem_strdup(arg2) : NULL, NULL};
-        struct options o = defaults;
-        int status = cli_main(&program, arg2 ? 3 : 2, argv, &o);
+        int status = cli_main(&program, arg2 ? 3 : 2, argv);
         free(argv[0]);
         free(argv[1]);
         free(argv[2]);

@@ -238,29 +238,35 @@ static int run_measure(const struct cli_call *call, struct err *err) {
     return 0;
 }
 
-static const struct cli_command commands[] = {
+static void set_defaults(void *values) {
+    *(struct options *)values = (struct options){.threads = 2,
+                                                 .chunk_neurons = 32,
+                                                 .seqs = 8,
+                                                 .seq_tok = 128,
+                                                 .shape = {.seed = 1},
+                                                 .shard_bytes = UINT64_C(4000000000),
+                                                 .n_tok = 4096,
+                                                 .stream = 1};
+}
+
+/* All commands fill the same struct, each the fields that it has options for. */
+#define VALUES .values_bytes = sizeof(struct options), .defaults = set_defaults
+static const struct cli_command all[] = {
     {"write", "write a checkpoint", run_write, .args = "DIR", .min_args = 1, .max_args = 1,
-     .groups = {&shape_group, &plant_group, &write_group},
+     .groups = {&shape_group, &plant_group, &write_group}, VALUES,
      .examples = "synth write /tmp/m --preset olmoe-7b --layers 2\n"},
     {"straight", "write an archive of a published model's shape, without a checkpoint",
      run_straight, .args = "FILE.corm", .min_args = 1, .max_args = 1,
-     .groups = {&straight_group, &straight_text_group, &straight_work_group},
+     .groups = {&straight_group, &straight_text_group, &straight_work_group}, VALUES,
      .examples = "synth straight /tmp/m.corm --shape gpt-oss-20b --routing uniform\n"},
     {"text", "write text of a checkpoint's language", run_text, .args = "DIR", .min_args = 1,
-     .max_args = 1, .groups = {&text_group}},
+     .max_args = 1, .groups = {&text_group}, VALUES},
     {"measure", "measure how local a checkpoint's routing is", run_measure, .args = "DIR",
-     .min_args = 1, .max_args = 1, .groups = {&measure_group}},
-    {0}};
+     .min_args = 1, .max_args = 1, .groups = {&measure_group}, VALUES},
+};
+static const struct cli_command *const commands[] = {&all[0], &all[1], &all[2], &all[3], NULL};
 
 int main(int argc, char **argv) {
-    struct options o = {.threads = 2,
-                        .chunk_neurons = 32,
-                        .seqs = 8,
-                        .seq_tok = 128,
-                        .shape = {.seed = 1},
-                        .shard_bytes = UINT64_C(4000000000),
-                        .n_tok = 4096,
-                        .stream = 1};
     static const struct cli_program program = {
         .name = "synth",
         .summary = "make mixture-of-experts checkpoints with planted structure",
@@ -268,5 +274,5 @@ int main(int argc, char **argv) {
         .commands = commands,
         .default_command = -1,
     };
-    return cli_main(&program, argc, argv, &o);
+    return cli_main(&program, argc, argv);
 }

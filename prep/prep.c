@@ -1,0 +1,188 @@
+/*
+ * prep: see prep.h.
+ */
+#include "prep/prep.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "format/corm_predict.h"
+#include "format/corm_read.h"
+#include "format/text/tokenizer.h"
+#include "prep/hf/hf.h"
+#include "prep/inspect.h"
+#include "prep/report.h"
+
+/* ---- options ---- */
+
+#define FIELD(member) CLI_FIELD(struct prep_options, member)
+
+static const struct cli_option report_rows[] = {
+    {"quiet", 'q', CLI_FLAG, FIELD(quiet), .help = "Print nothing but errors."},
+    {"json", 0, CLI_FLAG, FIELD(json), .help = "Print the result as JSON."},
+    {0}};
+const struct cli_group prep_report_group = {"Report", report_rows};
+
+static const struct cli_option json_rows[] = {
+    {"json", 0, CLI_FLAG, FIELD(json), .help = "Print the result as JSON."}, {0}};
+const struct cli_group prep_json_group = {"Report", json_rows};
+
+/* ---- inspect, report and verify ---- */
+
+/* Print what `describe` appends about an archive. */
+static int print_archive(const struct cli_call *call,
+                         int (*describe)(const struct corm *c, const char *path, bool json,
+                                         struct buf *out, struct err *err),
+                         struct err *err) {
+    const struct prep_options *o = call->values;
+    const char *path = call->args.items[0];
+    struct corm c;
+    struct buf out = {0};
+    if (corm_open(&c, path, CORM_OPEN_SKIP_TRUNK_HASH, err) < 0) {
+        return -1;
+    }
+    int rc = describe(&c, path, o->json, &out, err);
+    if (rc == 0) {
+        fwrite(out.data, 1, out.len, stdout);
+    } else {
+        err_prefix(err, "%s", path);
+    }
+    buf_free(&out);
+    corm_close(&c);
+    return rc;
+}
+
+static int describe_calibration(const struct corm *c, const char *path, bool json, struct buf *out,
+                                struct err *err) {
+    (void)path;
+    return report_print(c, json, out, err);
+}
+
+static int report(const struct cli_call *call, struct err *err) {
+    return print_archive(call, describe_calibration, err);
+}
+
+static int describe_all(const struct corm *c, const char *path, bool json, struct buf *out,
+                        struct err *err) {
+    return json ? inspect_json(c, path, out, err) : inspect_text(c, path, out, err);
+}
+
+static int inspect_checkpoint(const char *dir, bool json, struct err *err) {
+    struct hf_config config = {0};
+    struct buf out = {0};
+    int rc = hf_config_read(&config, dir, err);
+    if (rc == 0) {
+        inspect_config(&config.arch, dir, json, &out);
+        fwrite(out.data, 1, out.len, stdout);
+    }
+    buf_free(&out);
+    hf_config_free(&config);
+    return rc;
+}
+
+static int inspect(const struct cli_call *call, struct err *err) {
+    const struct prep_options *o = call->values;
+    const char *path = call->args.items[0];
+    struct stat info;
+    if (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) {
+        return inspect_checkpoint(path, o->json, err);
+    }
+    return print_archive(call, describe_all, err);
+}
+
+static void verify_progress(void *ctx, uint64_t done, uint64_t total) {
+    (void)total;
+    progress_update(ctx, done);
+}
+
+/* Also what no checksum can tell: that the tokenizer and predictors sections are such. */
+static int verify_archive(const char *path, struct corm *c, struct progress *progress,
+                          struct err *err) {
+    struct tokenizer *tok;
+    if (tokenizer_open(c->tokenizer.data, c->tokenizer.size_bytes, &tok, err) < 0) {
+        return err_prefix(err, "%s: tokenizer", path);
+    }
+    tokenizer_close(tok);
+    struct corm_predict predictors;
+    if (corm_predict_open(&predictors, c->predictors.data, c->predictors.size_bytes, &c->arch,
+                          corm_chunks_per_expert(c), err) < 0) {
+        return err_prefix(err, "%s", path);
+    }
+    progress_start(progress, "verifying", c->header.file_bytes, PROGRESS_BYTES);
+    int rc = corm_verify(c, progress ? verify_progress : NULL, progress, err);
+    progress_finish(progress);
+    return rc;
+}
+
+static int verify(const struct cli_call *call, struct err *err) {
+    const struct prep_options *o = call->values;
+    const char *path = call->args.items[0];
+    struct progress_terminal terminal;
+    struct corm c;
+    if (corm_open(&c, path, CORM_OPEN_SKIP_TRUNK_HASH, err) < 0) {
+        return -1;
+    }
+    int rc = verify_archive(path, &c, progress_terminal_init(&terminal, stderr, o->quiet), err);
+    if (rc == 0 && o->json) {
+        printf("{\"ok\": true, \"file_bytes\": %" PRIu64 ", \"sections\": %u, \"tensors\": %u, "
+               "\"chunks\": %u}\n",
+               c.header.file_bytes, c.header.section_count, c.n_tensors, c.n_chunks);
+    } else if (rc == 0 && !o->quiet) {
+        char size[CLI_SIZE_TEXT];
+        printf("%s: ok: %s, %u sections, %u tensors, %u chunks\n", path,
+               cli_size_text(size, c.header.file_bytes), c.header.section_count, c.n_tensors,
+               c.n_chunks);
+    }
+    corm_close(&c);
+    return rc;
+}
+
+const struct cli_command prep_inspect_command = {
+    "inspect",
+    "show what an archive holds",
+    inspect,
+    .args = "MODEL.corm",
+    .min_args = 1,
+    .max_args = 1,
+    .groups = {&prep_json_group},
+    .values_bytes = sizeof(struct prep_options),
+    .description =
+        "In place of an archive, a directory with a checkpoint's config.json: its parameters and "
+        "its architecture. Parameters used by a token are all but those of the routed experts "
+        "that it does not use."};
+
+const struct cli_command prep_report_command = {
+    "report",
+    "show what calibration measured",
+    report,
+    .args = "MODEL.corm",
+    .min_args = 1,
+    .max_args = 1,
+    .groups = {&prep_json_group},
+    .values_bytes = sizeof(struct prep_options),
+    .description =
+        "By layer: how many of a token's experts each predictor finds one, two and three "
+        "layers ahead, and how much of the cold neurons' energy is found by reading part of "
+        "them; on held-out text, beside the free baselines.\n"
+        "Load of fair: uses of the least and the most used expert, over those of all alike. "
+        "Previous: the experts of the token before. Stale gate: a later layer's router, applied "
+        "to the present hidden state; mean outputs: to that with what the experts of the layers "
+        "between add on average; learned: with a correction of low rank, which is the one in use "
+        "where it is stored (*). At 1.5 k: of half as many guesses again as experts are used.\n"
+        "Static order: the chunks that add most on average first; oracle: those that add most to "
+        "the token at hand."};
+
+const struct cli_command prep_verify_command = {
+    "verify",
+    "check every checksum in an archive",
+    verify,
+    .args = "MODEL.corm",
+    .min_args = 1,
+    .max_args = 1,
+    .groups = {&prep_report_group},
+    .values_bytes = sizeof(struct prep_options),
+    .description =
+        "Exit status 0 where everything is right; else 1, and one line that names the first "
+        "damaged part."};

@@ -1,0 +1,36 @@
+/*
+ * prep: what the commands of corm-prep share, and those that look at an archive.
+ *
+ * Owns: the options of the report, which every command has; `inspect`, `report` and `verify`, and
+ * what they print.
+ * Leaves to others: the commands with options of their own (convert, prep_tokenize), the list of
+ * commands (corm_prep), what a report says (inspect, report).
+ * Threads: the main thread.
+ *
+ * A command is a `struct cli_command` (format/cli.h) and a row in the table of corm_prep.c. Its
+ * options struct begins with struct prep_options, or is that, and its groups end with one of those
+ * below, which fill it.
+ */
+#ifndef PREP_PREP_H
+#define PREP_PREP_H
+
+#include <signal.h>
+
+#include "format/cli.h"
+
+/* What every command has; a field belongs to the option of its name. */
+struct prep_options {
+    bool quiet, json;
+};
+extern const struct cli_group prep_report_group; /* --quiet and --json */
+extern const struct cli_group
+    prep_json_group; /* --json alone, of commands that are nothing but output */
+
+/* From now on the first SIGINT or SIGTERM sets the flag that is returned, and a second one kills.
+ * (In corm_prep.c: a signal handler needs a variable that outlives every call.) */
+const volatile sig_atomic_t *prep_catch_stop(void);
+
+extern const struct cli_command prep_inspect_command, prep_report_command, prep_verify_command;
+extern const struct cli_command prep_tokenize_command; /* in prep_tokenize.c */
+
+#endif

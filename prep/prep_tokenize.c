@@ -1,0 +1,158 @@
+/*
+ * prep_tokenize: the command `corm-prep tokenize`, from text to token ids or back.
+ *
+ * Owns: its options, where the text or the ids come from, what is printed.
+ * Leaves to others: all that prep.h lists; the tokenizer.
+ * Threads: the main thread.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "format/corm_read.h"
+#include "format/text/tokenizer.h"
+#include "prep/prep.h"
+
+enum { MAX_INPUT_BYTES = 1 << 30 };
+
+struct tokenize_options {
+    struct prep_options prep;
+    const char *prompt;
+    bool decode, no_special;
+};
+
+static int read_input(const struct tokenize_options *o, struct buf *in, struct err *err) {
+    char block[65536];
+    size_t n;
+    if (o->prompt) {
+        buf_append(in, o->prompt, strlen(o->prompt));
+        return 0;
+    }
+    while ((n = fread(block, 1, sizeof block, stdin)) > 0) {
+        buf_append(in, block, n);
+        if (in->len > MAX_INPUT_BYTES) {
+            return err_set(err, "standard input: more than %d bytes", MAX_INPUT_BYTES);
+        }
+    }
+    if (ferror(stdin)) {
+        return err_errno(err, errno, "standard input");
+    }
+    buf_append(in, "", 0);
+    return 0;
+}
+
+static int parse_ids(const struct tokenize_options *o, const struct buf *in, struct token_list *ids,
+                     struct err *err) {
+    int32_t *parsed = NULL;
+    size_t n = 0;
+    int rc = cli_ids_parse(in->data ? in->data : "", in->len,
+                           o->prompt ? "--prompt" : "standard input", &parsed, &n, err);
+    for (size_t i = 0; i < n; i++) {
+        token_list_add(ids, (uint32_t)parsed[i]);
+    }
+    free(parsed);
+    return rc;
+}
+
+static void print_ids(const struct tokenize_options *o, const struct tokenizer *tok,
+                      const struct token_list *ids) {
+    if (!o->prep.json) {
+        for (size_t i = 0; i < ids->n; i++) {
+            printf("%s%u", i ? " " : "", ids->ids[i]);
+        }
+        printf("\n");
+        return;
+    }
+    json_t *list = json_array(), *pieces = json_array();
+    for (size_t i = 0; i < ids->n; i++) {
+        size_t n = 0;
+        const char *piece = tokenizer_piece(tok, ids->ids[i], &n);
+        json_t *text = piece ? json_stringn(piece, n) : NULL;
+        json_array_append_new(list, json_integer(ids->ids[i]));
+        json_array_append_new(pieces, text ? text : json_null());
+    }
+    json_t *root = json_pack("{s:o, s:o}", "ids", list, "pieces", pieces);
+    char *text = json_dumps(root, JSON_COMPACT);
+    printf("%s\n", text ? text : "{}");
+    free(text);
+    json_decref(root);
+}
+
+static int print_text(const struct tokenize_options *o, const struct tokenizer *tok,
+                      const struct token_list *ids, struct err *err) {
+    struct buf out = {0};
+    int rc = tokenizer_decode(tok, ids->ids, ids->n, o->no_special ? TOKENIZER_SKIP_SPECIAL : 0,
+                              &out, err);
+    if (rc == 0 && o->prep.json) {
+        json_t *root = json_pack("{s:s%}", "text", out.data ? out.data : "", out.len);
+        char *text = json_dumps(root, JSON_COMPACT);
+        printf("%s\n", text ? text : "{}");
+        free(text);
+        json_decref(root);
+    } else if (rc == 0) {
+        fwrite(out.data ? out.data : "", 1, out.len, stdout);
+    }
+    buf_free(&out);
+    return rc;
+}
+
+static int tokenize(const struct cli_call *call, struct err *err) {
+    const struct tokenize_options *o = call->values;
+    const char *path = call->args.items[0];
+    struct corm c;
+    struct tokenizer *tok = NULL;
+    struct buf in = {0};
+    struct token_list ids = {0};
+    int rc = -1;
+    if (corm_open(&c, path, CORM_OPEN_SKIP_TRUNK_HASH, err) < 0) {
+        return -1;
+    }
+    if (tokenizer_open(c.tokenizer.data, c.tokenizer.size_bytes, &tok, err) < 0) {
+        err_prefix(err, "%s: tokenizer", path);
+        goto out;
+    }
+    if (read_input(o, &in, err) < 0) {
+        goto out;
+    }
+    if (o->decode) {
+        rc = parse_ids(o, &in, &ids, err) < 0 ? -1 : print_text(o, tok, &ids, err);
+        goto out;
+    }
+    unsigned flags = TOKENIZER_PARSE_SPECIAL | (o->no_special ? 0 : TOKENIZER_ADD_SPECIAL);
+    rc = tokenizer_encode(tok, in.data ? in.data : "", in.len, flags, &ids, err);
+    if (rc == 0) {
+        print_ids(o, tok, &ids);
+    }
+out:
+    token_list_free(&ids);
+    buf_free(&in);
+    tokenizer_close(tok);
+    corm_close(&c);
+    return rc;
+}
+
+#define FIELD(member) CLI_FIELD(struct tokenize_options, member)
+
+static const struct cli_option token_rows[] = {
+    {"prompt", 'p', CLI_STRING, FIELD(prompt), "TEXT",
+     .help = "The text (or ids); without it, standard input."},
+    {"decode", 'd', CLI_FLAG, FIELD(decode), .help = "From ids to text."},
+    {"no-special", 0, CLI_FLAG, FIELD(no_special),
+     .help = "Add no BOS or EOS token; with --decode, leave special tokens out."},
+    {0}};
+static const struct cli_group token_group = {"Tokenizing", token_rows};
+
+const struct cli_command prep_tokenize_command = {
+    "tokenize",
+    "turn text into token ids, or back",
+    tokenize,
+    .args = "MODEL.corm",
+    .min_args = 1,
+    .max_args = 1,
+    .groups = {&token_group, &prep_json_group},
+    .values_bytes = sizeof(struct tokenize_options),
+    .examples = "corm-prep tokenize model.corm -p 'Once upon a time'\n"
+                "corm-prep tokenize model.corm --decode -p '12 845 77'"};
