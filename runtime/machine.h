@@ -10,13 +10,6 @@
 
 #include <stdint.h>
 
-#include "kernels/processor.h"
-
-/* The processors, as processor_count says. */
-static inline uint32_t machine_cpus(void) {
-    return processor_count();
-}
-
 /* Bytes that could be taken now without swapping or hitting a cgroup limit: MemAvailable, and for
  * each memory cgroup above the process its limit less what cannot be reclaimed. UINT64_MAX where
  * neither can be read. */
