@@ -17,13 +17,11 @@ void pack_reach(struct tokenizer_pack *p, uint32_t id) {
     if (id < p->n_tokens) {
         return;
     }
-    if (id >= p->spans_cap) {
-        p->spans_cap = (id + 1) * 2;
-        p->spans = mem_realloc(p->spans, p->spans_cap * sizeof *p->spans);
-        p->token_flags = mem_realloc(p->token_flags, p->spans_cap);
-    }
-    memset(p->spans + p->n_tokens, 0, (id + 1 - p->n_tokens) * sizeof *p->spans);
-    memset(p->token_flags + p->n_tokens, 0, id + 1 - p->n_tokens);
+    size_t need = (size_t)id + 1, flags_cap = p->spans_cap; /* both arrays have the same room */
+    p->spans = mem_grow(p->spans, need, &p->spans_cap, sizeof *p->spans);
+    p->token_flags = mem_grow(p->token_flags, need, &flags_cap, sizeof *p->token_flags);
+    memset(p->spans + p->n_tokens, 0, (need - p->n_tokens) * sizeof *p->spans);
+    memset(p->token_flags + p->n_tokens, 0, need - p->n_tokens);
     p->n_tokens = id + 1;
 }
 

@@ -17,7 +17,8 @@
 struct tokenizer_pack {
     struct buf blob;
     uint32_t flags, unk_id, bos_id, eos_id;
-    uint32_t n_tokens, spans_cap;
+    uint32_t n_tokens;
+    size_t spans_cap;         /* of both arrays, in tokens */
     struct tok_span *spans;   /* [n_tokens] */
     uint8_t *token_flags;     /* [n_tokens] */
     struct tok_merge *merges; /* [n_merges], no pair twice */

@@ -63,10 +63,7 @@ static const struct {
 
 static void add_entry(struct plan *plan, const struct plant *p, enum slot_id slot, uint32_t layer,
                       uint32_t expert) {
-    if (plan->n == plan->cap) {
-        plan->cap = plan->cap ? 2 * plan->cap : 256;
-        plan->entries = mem_realloc(plan->entries, plan->cap * sizeof *plan->entries);
-    }
+    plan->entries = mem_grow(plan->entries, plan->n + 1, &plan->cap, sizeof *plan->entries);
     struct entry *e = &plan->entries[plan->n++];
     bool mixtral = strcmp(p->arch.family, "mixtral") == 0;
     const char *text = mixtral && names[slot].mixtral ? names[slot].mixtral : names[slot].name;
