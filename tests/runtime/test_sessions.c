@@ -100,6 +100,21 @@ static void no_more_sessions_than_planned(void **state) {
     free(ids);
 }
 
+/* gptoss-tiny: two layers see 12 tokens, two see all; 2 key heads of 16. */
+static void a_window_holds_no_more_than_it_needs(void **state) {
+    int32_t *ids;
+    size_t n;
+    (void)state;
+    char *path = archive_of("gptoss-tiny", NULL, &ids, &n);
+    const struct corm_engine_options opt = {.ctx_tok = 200, .batch_rows = 8};
+    struct corm_engine *e = model_open(path, &opt);
+    const uint64_t a_token = 2 * 2 * 16 * sizeof(uint16_t); /* of one layer, keys and values */
+    assert_int_equal(corm_engine_plan(e)->kv_bytes, 2 * (12 + 8) * a_token + 2 * 200 * a_token);
+    corm_engine_close(e);
+    free(path);
+    free(ids);
+}
+
 static void statistics_are_a_sessions_own(void **state) {
     int32_t *ids;
     size_t n;
@@ -231,6 +246,7 @@ int main(void) {
         cmocka_unit_test(a_batch_changes_no_bit),
         cmocka_unit_test(cutting_back_changes_no_bit),
         cmocka_unit_test(no_more_sessions_than_planned),
+        cmocka_unit_test(a_window_holds_no_more_than_it_needs),
         cmocka_unit_test(statistics_are_a_sessions_own),
         cmocka_unit_test(bad_batches_are_refused),
         cmocka_unit_test(a_broken_evaluation_adds_no_token),
