@@ -23,7 +23,7 @@ char *claim_path(const char *output, enum claim_part part) {
     if (part != CLAIM_UNPACKED) {
         return mem_printf("%s%s", output, ends[part]);
     }
-    /* Hidden, and unlike any name that people give: it is removed with all that is in it. */
+    /* Hidden, and unlike any name that people give: it will be removed with all that is in it. */
     char *of_dir = mem_strdup(output), *of_name = mem_strdup(output);
     char *path = mem_printf("%s/.%s.corm-prep-unpacked", dirname(of_dir), basename(of_name));
     free(of_dir);
@@ -35,7 +35,7 @@ static int remove_one(const char *path, const struct stat *info, int type, struc
     (void)info;
     (void)type;
     (void)ftw;
-    remove(path); /* what cannot be removed stays, and is met again by who wants its place */
+    remove(path); /* what cannot be removed stays: whoever needs its name reports it */
     return 0;
 }
 
@@ -51,7 +51,7 @@ static void remove_leftovers(const char *output) {
     }
 }
 
-/* Whether the locked file is still the one of that name: its last owner removes it. */
+/* Whether the locked file still has that name: the owner before may have removed it meanwhile. */
 static bool is_current(const struct claim *c) {
     struct stat held, named;
     return fstat(c->fd, &held) == 0 && stat(c->path, &named) == 0 && held.st_dev == named.st_dev &&
@@ -95,7 +95,7 @@ bool claim_left(const char *output) {
 
 void claim_close(struct claim *c) {
     if (c->fd >= 0) {
-        unlink(c->path); /* before the lock is given up: who waits sees that it is gone */
+        unlink(c->path); /* while the lock is held, so that whoever locks the file next sees it */
         close(c->fd);
     }
     free(c->path);

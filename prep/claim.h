@@ -7,9 +7,8 @@
  * Leaves to others: the files themselves; the state of a calibration (calib_state), which stays so
  * that it can be taken up.
  * Threads: the main thread.
- *
- * The lock is flock's: it ends with the process, however that ends. The lock file that a killed one
- * leaves is taken over by the next.
+ * The lock is one of flock: it ends with the process, however that ends. A killed process leaves
+ * the lock's file, which the next process takes over.
  */
 #ifndef PREP_CLAIM_H
 #define PREP_CLAIM_H
@@ -18,28 +17,29 @@
 
 enum claim_part {
     CLAIM_LOCK,
-    CLAIM_WRITTEN,            /* what corm_write writes */
+    CLAIM_WRITTEN,            /* the file that corm_write writes before it gets its name */
     CLAIM_UNMEASURED,         /* a whole archive whose loss levels are not measured yet */
     CLAIM_UNMEASURED_WRITTEN, /* the same while it is written */
     CLAIM_EXACT,              /* log-probabilities, while loss is measured */
     CLAIM_SPILL,              /* activations of a layer, while it is calibrated */
-    CLAIM_UNPACKED,           /* directory: the checkpoint, where it came in an archive */
+    CLAIM_UNPACKED,           /* a directory: the checkpoint that came in an archive */
     CLAIM_PARTS,
 };
 
 struct claim {
-    char *path; /* of the lock */
+    char *path; /* of the lock's file */
     int fd;
 };
 
-/* Take the lock and remove what was left. Where another process holds it: an error that says so.
- * claim_close in any case. */
+/* Take the lock, and remove what a killed conversion left. Where another process holds the lock,
+ * this is an error that says so. Call claim_close in any case. */
 int claim_open(struct claim *c, const char *output, struct err *err);
-/* Whether the lock's file is there: somebody works on that output, or was killed. */
+/* Whether the lock's file is there, because somebody works on that output or was killed while doing
+ * so. */
 bool claim_left(const char *output);
-/* Give the lock back; its file goes. Accepts a struct that claim_open failed on. */
+/* Give the lock back and remove its file. Accepts a struct that claim_open failed on. */
 void claim_close(struct claim *c);
-/* Name of a part; the caller's to free. */
+/* The path of a part, which the caller frees. */
 char *claim_path(const char *output, enum claim_part part);
 
 #endif

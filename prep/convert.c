@@ -30,8 +30,8 @@ static uint64_t peak_rss_bytes(void) {
     return (uint64_t)usage.ru_maxrss << 10;
 }
 
-/* The output may not be the input, nor lie where a file is that the user did not offer; *taken: the
- * latter. */
+/* The output must not be the input, and must not replace a file unless the user allowed it.
+ * `*taken` tells whether the latter is what was wrong. */
 static int check_output(const struct convert_options *o, const char *input, bool *taken,
                         struct err *err) {
     struct stat in, out;
@@ -52,9 +52,9 @@ static int check_output(const struct convert_options *o, const char *input, bool
     return 0;
 }
 
-/* Check the output and take its lock. claim_close in any case.
- * Where the output is there already, what a killed run left beside it is removed: a run may be
- * killed between giving the archive its name and cleaning up. */
+/* Check the output and take its lock. Call claim_close in any case. Where the output is there
+ * already, what a killed run left beside it is removed, because a run may be killed after it gave
+ * the archive its name and before it cleaned up. */
 static int claim_output(struct claim *claim, const struct convert_options *o, const char *input,
                         struct err *err) {
     bool taken;
@@ -63,10 +63,10 @@ static int claim_output(struct claim *claim, const struct convert_options *o, co
     if (rc < 0 && !(taken && claim_left(o->output))) {
         return rc;
     }
-    if (claim_open(claim, o->output, err) < 0) { /* err keeps what it holds */
+    if (claim_open(claim, o->output, err) < 0) { /* `err` keeps its first error */
         return -1;
     }
-    /* Again: who held the lock until now may have written the output meanwhile. */
+    /* Check again: whoever held the lock until now may have written the output meanwhile. */
     *err = (struct err){0};
     rc = check_output(o, input, &taken, err);
     if (taken) {
@@ -75,7 +75,7 @@ static int claim_output(struct claim *claim, const struct convert_options *o, co
     return rc;
 }
 
-/* No file of the checkpoint may be the output either. */
+/* The output must not be a file of the checkpoint either. */
 static int check_output_in(const char *output, const char *dir, struct err *err) {
     struct stat out, in;
     char **names;
@@ -98,11 +98,11 @@ static int check_output_in(const char *output, const char *dir, struct err *err)
     return rc;
 }
 
-/* What a conversion came to. */
+/* The result of a conversion. */
 struct outcome {
     struct pack_result pack;
     struct calibration calib;
-    bool measured; /* the loss levels are */
+    bool measured; /* `points` are */
     struct loss_point points[LOSS_LEVELS];
     double seconds;
 };
@@ -191,7 +191,7 @@ static void print_text(const struct convert_options *o, const struct arch *a,
     }
 }
 
-/* Write the archive; where it was calibrated, under another name until its loss levels are
+/* Write the archive. Where the model was calibrated, it has another name until its loss levels are
  * measured. */
 static int write_archive(const struct convert_options *o, const struct hf_model *model,
                          const struct pack_options *pack, struct progress *progress,

@@ -21,8 +21,8 @@ static char *state_path(const char *output) {
     return mem_printf("%s.calib", output);
 }
 
-/* Text for calibration: what the user names, else the project's own, from beside the program: where
- * it was built, or where it was installed. */
+/* The path of a part of the project's own text, which lies at a fixed place relative to the
+ * program, where that was built as well as where it was installed. */
 static int own_text(const char *part, const char *option, char **path, struct err *err) {
     static const char *const places[] = {"../../calib-data", "../share/corm/calib-data"};
     char exe[4096];
@@ -40,7 +40,7 @@ static int own_text(const char *part, const char *option, char **path, struct er
         err, "the project's calibration text is not beside the program: name one with %s", option);
 }
 
-/* Text at the paths that `option` named, else the project's own. */
+/* Add the text at the paths that `option` named, or else the project's own. */
 static int read_text(struct corpus *c, const struct tokenizer *tok, const struct cli_list *named,
                      const char *option, const char *const own[], uint32_t seq_tok,
                      struct err *err) {
@@ -72,7 +72,8 @@ static uint32_t sequence_tok(const struct convert_options *o, const struct arch 
     return n < 4096 ? n : 4096;
 }
 
-/* What tells one checkpoint from another without reading all of it: sizes, and pages all over. */
+/* A hash that tells one checkpoint from another without reading all of it: of the files' sizes, and
+ * of pages all over them. */
 static int checkpoint_hash(const struct hf_model *m, uint64_t *hash, struct err *err) {
     enum { PAGE = 4096, PAGES = 256 };
     struct hasher *h = hasher_new();
@@ -95,7 +96,8 @@ static int checkpoint_hash(const struct hf_model *m, uint64_t *hash, struct err 
     return rc;
 }
 
-/* `--calib none`: no text but the model's own. (A file of that name is `./none`.) */
+/* Whether `--calib none` was given, which means no text but the model's own. (A file of that name
+ * can be given as `./none`.) */
 static bool no_text(const struct convert_options *o) {
     for (size_t i = 0; i < o->calib.count; i++) {
         if (strcmp(o->calib.items[i], "none") == 0) {
@@ -123,7 +125,7 @@ static int read_texts(struct calibration *c, const struct convert_options *o,
     return 0;
 }
 
-/* Append text of the model's own. */
+/* Append text that the model itself writes. */
 static int generate(struct calibration *c, const struct convert_options *o,
                     const struct hf_model *model, const struct pack_options *pack, uint32_t seq_tok,
                     uint64_t hash, struct progress *progress, struct corpus *train,
@@ -220,8 +222,8 @@ int calibration_run(struct calibration *c, const struct convert_options *o,
     if (no_text(o) && !o->generate_calib) {
         return err_set(err, "--calib none leaves no text: add --generate-calib");
     }
-    /* The tokenizer uses its section in place: it must outlive it and be aligned, as a heap block
-     * is. */
+    /* The tokenizer uses its section in place, so `section` must outlive it and be aligned, as a
+     * heap block is. */
     if (pack_tokenizer(model->dir, &section, err) < 0 ||
         tokenizer_open(section.data, section.len, &tok, err) < 0 ||
         read_texts(c, o, tok, seq_tok, &train, err) < 0 || checkpoint_hash(model, &hash, err) < 0 ||
@@ -250,8 +252,8 @@ void calibration_done(const struct calibration *c) {
     }
 }
 
-/* Whether no file of the directory was written after `time`; false too where that cannot be known.
- * The directory's own time does not count: it changes as files go. */
+/* Whether no file of the directory was written after `time`; also false where that cannot be known.
+ * The directory's own time does not count, because it changes whenever a file is removed. */
 static bool all_before(const char *dir, struct timespec time) {
     DIR *d = opendir(dir);
     bool before = d != NULL;

@@ -1,8 +1,7 @@
 /*
  * convert_calib: the calibration stage of `corm-prep convert`.
- *
- * Owns: which text is taken (named, the project's own, the model's own), what a saved state must
- * agree with, handing the result to pack.
+ * Owns: which text is taken (what the user names, the project's own, the model's own), what a saved
+ * state must agree with, handing the result to pack.
  * Leaves to others: reading text (corpus), sampling it (calib_sample), calibrating (calib).
  * Threads: the main thread.
  */
@@ -18,20 +17,21 @@ struct calibration {
     struct corpus held;     /* what was learned is scored on it, and loss measured */
     struct buf predictors;  /* the finished section */
     char text[96];          /* which text, for provenance */
-    uint32_t generated_tok; /* of result.train_tok, those that the model wrote */
-    char *state_dir;        /* what an interrupted run goes on from */
+    uint32_t generated_tok; /* those of result.train_tok that the model itself wrote */
+    char *state_dir;        /* has the state from which an interrupted run goes on */
 };
 
 /* Calibrate where the options ask for it, and put what was found into `pack`, which borrows from
- * `c`. `c` is zeroed by the call; calibration_free it in any case. */
+ * `c`. The call zeroes `c`; call calibration_free in any case. */
 int calibration_run(struct calibration *c, const struct convert_options *o,
                     const struct hf_model *model, struct pack_options *pack,
                     struct progress *progress, struct err *err);
-/* The archive is finished: the saved state goes. */
+/* The archive is finished: remove the saved state. */
 void calibration_done(const struct calibration *c);
-/* The same for a run that was killed after its archive had its name and before the state went: it
- * goes where `output` is a calibrated archive and nothing in the state is younger. (Younger state
- * is of a run that was to replace the archive, and stays.) The caller holds the claim. */
+/* Remove the state that a run left which was killed after its archive had its name. It is removed
+ * where `output` is a calibrated archive and nothing in the state is younger than that. (A younger
+ * state belongs to a run that was to replace the archive, and stays.) The caller holds the
+ * claim. */
 void calibration_tidy(const char *output);
 void calibration_free(struct calibration *c);
 

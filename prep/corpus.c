@@ -57,7 +57,7 @@ static int add_document(struct corpus *c, const struct tokenizer *tok, const cha
     return 0;
 }
 
-/* The whole text of one file: cut at separator lines. */
+/* Append the whole text of one file, which is cut into documents at separator lines. */
 static int add_text(struct corpus *c, const struct tokenizer *tok, const char *name,
                     const char *text, size_t bytes, uint32_t seq_tok, struct err *err) {
     if (memchr(text, 0, bytes)) {
@@ -105,7 +105,7 @@ static int read_entry(struct archive *a, const char *name, struct buf *out, stru
     return 0;
 }
 
-/* A file, or every regular file in an archive; libarchive tells which it is. */
+/* Append a file, or every regular file of an archive; libarchive tells which of both it is. */
 static int add_file(struct corpus *c, const struct tokenizer *tok, const char *path,
                     uint32_t seq_tok, struct err *err) {
     struct archive *a = archive_read_new();

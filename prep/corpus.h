@@ -33,15 +33,15 @@ struct corpus {
     uint64_t text_bytes;
 };
 
-/* Append the text at `path`; directories with all that is in them. A file that holds zero bytes is
- * refused with its name, and so is one that cannot be read. More than CORPUS_MAX_TOK tokens in all
+/* Append the text at `path`; of a directory, that of all files in it. A file that holds zero bytes
+ * is refused by its name, and so is one that cannot be read. More than CORPUS_MAX_TOK tokens in all
  * are refused. */
 int corpus_add(struct corpus *c, const struct tokenizer *tok, const char *path, uint32_t seq_tok,
                struct err *err);
 /* Append one sequence of tokens, n >= CORPUS_MIN_SEQ_TOK. */
 void corpus_add_ids(struct corpus *c, const int32_t *ids, uint32_t n);
-/* Keep at most max_tok tokens (0 = all), whole sequences evenly spread over the text; the first
- * one's beginning where even that is longer. */
+/* Keep at most max_tok tokens (0 = all): whole sequences that are evenly spread over the text, or,
+ * where none of them can be kept, the beginning of the first one. */
 void corpus_thin(struct corpus *c, uint32_t max_tok);
 void corpus_copy(struct corpus *c, const struct corpus *from);
 void corpus_free(struct corpus *c);

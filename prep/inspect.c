@@ -13,7 +13,7 @@ enum { LICENSE_LINES_SHOWN = 3, MAX_CODECS = 16 };
 
 /* ---- figures that both reports give ---- */
 
-/* The records of one layer, or of all. */
+/* Sums over the records of one layer, or of all layers. */
 struct record_sums {
     uint64_t raw_bytes, stored_bytes, hot_raw_bytes, hot_stored_bytes;
     uint64_t records, chunks, raw_chunks, by_encoding[CORM_ENCODING_COUNT];
@@ -38,7 +38,7 @@ static void sum_record(const struct corm *c, const struct corm_record *r, struct
     }
 }
 
-/* Sums of layer `layer`; of all layers where it is n_layers. */
+/* The sums of layer `layer`, or of all layers where `layer` is n_layers. */
 static struct record_sums sum_records(const struct corm *c, uint32_t layer) {
     struct record_sums s = {0};
     for (uint32_t l = 0; l < c->arch.n_layers; l++) {
@@ -51,7 +51,7 @@ static struct record_sums sum_records(const struct corm *c, uint32_t layer) {
     return s;
 }
 
-/* Trunk tensors by codec. */
+/* The trunk tensors of one codec. */
 struct trunk_sums {
     const struct codec *codec;
     uint32_t tensors;
@@ -183,7 +183,8 @@ static void text_lines(const struct corm_bytes *bytes, int max_lines, struct buf
     }
 }
 
-/* Parameters in all and of a token, with and without the embedding. */
+/* Append the number of parameters, and of those that a token uses, with and without the
+ * embedding. */
 static void text_parameters(const struct arch *a, struct buf *out) {
     uint64_t embedding = arch_params_embedding(a);
     const struct {
@@ -252,7 +253,7 @@ static json_t *json_u32s(const uint32_t *values, uint32_t n) {
     return list;
 }
 
-/* Scalars as arch_describe has them; lists, which it shortens, whole. */
+/* Scalars are as arch_describe gives them. Lists, which that shortens, are whole here. */
 static json_t *json_arch(const struct arch *a) {
     json_t *arch = json_object(), *freqs = json_array();
     arch_describe(a, json_field, arch);
@@ -286,7 +287,7 @@ static json_t *json_id(uint32_t id) {
     return id == TOKEN_NONE ? json_null() : json_integer(id);
 }
 
-/* Text of unknown origin: null where it is not UTF-8. */
+/* A string of unknown origin; null where it is not UTF-8. */
 static json_t *json_text(const void *data, size_t bytes) {
     json_t *s = data ? json_stringn(data, bytes) : NULL;
     return s ? s : json_null();
@@ -323,7 +324,7 @@ static json_t *json_sections(const struct corm *c) {
         const struct corm_section *s = &c->sections[i];
         char hash[24];
         snprintf(hash, sizeof hash, "%016" PRIx64, s->hash);
-        /* null: its parts have their own */
+        /* A section without a checksum (null) has parts that have their own. */
         json_array_append_new(sections,
                               json_pack("{s:s, s:I, s:I, s:s?}", "name", corm_section_name(s->type),
                                         "offset", (json_int_t)s->offset, "bytes",

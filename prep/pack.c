@@ -20,8 +20,8 @@ enum {
     MAX_CHUNK_BYTES = 64 << 20, /* of a decoded chunk: what a cache slot must be able to hold */
 };
 
-/* A chunk that compression makes no smaller than this part of it stays raw: it is read where it
- * lies and costs no decoding. 16-bit weights compress to two thirds, q8 and q4 hardly. */
+/* A chunk stays raw unless compression makes it smaller than this part of it: a raw chunk is used
+ * where it lies and costs no decoding. 16-bit weights compress to two thirds, q8 and q4 hardly. */
 static const float RAW_ABOVE = 0.9f;
 
 struct pack {
@@ -39,7 +39,8 @@ struct pack {
 
 /* ---- choices ---- */
 
-/* One codec serves all experts: theirs where they agree, else f32, which holds any of them. */
+/* One codec serves all experts: the one that all of them have, or else f32, which holds any of
+ * them. */
 static const struct codec *exact_expert_codec(const struct hf_model *m) {
     const struct arch *a = hf_arch(m);
     const struct codec *common = NULL;
@@ -86,7 +87,7 @@ uint32_t pack_chunk_neurons(const struct arch *a, uint32_t wanted) {
     return wanted < a->ffn_dim ? wanted : a->ffn_dim;
 }
 
-/* Chunk size and hot prefix in neurons. */
+/* Choose the size of chunks and of the hot prefix, both in neurons. */
 static int choose_chunks(struct pack *p, struct err *err) {
     uint32_t ffn = p->a->ffn_dim, chunk = p->opt->chunk_neurons;
     if (chunk == 0 || chunk % 32 != 0) {
@@ -129,7 +130,8 @@ static int check_choices(struct pack *p, struct err *err) {
 
 /* ---- trunk ---- */
 
-/* Biases of experts [first, first + n), in the order in which their records have the neurons. */
+/* Put the biases of experts [first, first + n) into the order in which their records have the
+ * neurons. */
 static void order_neurons(const struct pack *p, uint32_t layer, uint32_t first, uint32_t n,
                           float *values) {
     uint32_t ffn = p->a->ffn_dim;
@@ -215,7 +217,7 @@ static void convert_block(void *ctx, uint32_t item, uint32_t worker) {
     }
 }
 
-/* Where each neuron of the expert goes, and how many lead as its hot prefix. */
+/* Decide where each neuron of the expert goes. Returns how many of them are the hot prefix. */
 static uint32_t place_neurons(const struct pack *p, struct convert *c) {
     uint32_t ffn = p->a->ffn_dim;
     size_t expert = (size_t)c->layer * p->a->n_experts + c->expert;
@@ -278,7 +280,7 @@ static int write_experts(struct pack *p, struct err *err) {
 
 /* ---- the whole file ---- */
 
-/* Of the checkpoint, what goes into the archive. */
+/* The bytes of the checkpoint that go into the archive. */
 static uint64_t tensor_bytes(const struct hf_model *m) {
     const struct arch *a = hf_arch(m);
     uint64_t bytes = 0;
@@ -308,8 +310,8 @@ static int write_weights(struct pack *p, struct err *err) {
     return rc;
 }
 
-/* One of the tokenizer's files; a missing one stays without data. `*data` is the caller's to
- * free. */
+/* Read one of the tokenizer's files; `*data`, which the caller frees, stays NULL where there is
+ * none. */
 static int read_text(const char *dir, const char *name, struct hf_text *text, uint8_t **data,
                      struct err *err) {
     char *path = mem_printf("%s/%s", dir, name);
@@ -370,7 +372,7 @@ static void describe_options(const struct pack *p, struct buf *out) {
     buf_printf(out, "corm: %s\n", p->opt->version);
     buf_printf(out, "options: --codec %s --trunk %s", p->expert_codec->name,
                trunk ? trunk->name : "keep");
-    if (!p->opt->calib) { /* which decides on hot prefixes by itself */
+    if (!p->opt->calib) { /* calibration decides on hot prefixes by itself */
         buf_printf(out, " --hot %g", p->opt->hot_fraction);
     }
     buf_printf(out, " --chunk-neurons %u%s%s\n", p->chunk_neurons,

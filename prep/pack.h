@@ -7,9 +7,8 @@
  * tokenizer section (prep/hf/hf_tokenizer).
  * Threads: called from the main thread; conversion and compression of neurons run on a pool
  * of its own.
- *
- * The same checkpoint and options give the same file, byte for byte: no dates, no paths, no
- * dependence on the number of threads.
+ * The same checkpoint and options give the same file, byte for byte: there are no dates and no
+ * paths in it, and it does not depend on the number of threads.
  */
 #ifndef PREP_PACK_H
 #define PREP_PACK_H
@@ -25,19 +24,19 @@ struct pack_options {
     const struct codec *trunk_codec;  /* NULL: for each matrix the one that holds it exactly */
     double hot_fraction;              /* 0 .. 1 of an expert's neurons, rounded to whole chunks */
     uint32_t chunk_neurons;           /* a multiple of 32 */
-    bool compress;                    /* chunks that become small enough by it; else all stay raw */
-    bool raw_hot;                     /* hot prefixes stay raw all the same */
-    uint32_t threads;                 /* >= 1 */
-    const char *version;              /* of the program, for provenance */
-    /* Found by calibration: order of neurons, hot prefixes (in place of hot_fraction), predictors;
-     * NULL = the checkpoint's order. Its chunk size is pack_chunk_neurons'. `predictors` is the
-     * finished section. */
+    bool compress;       /* compress the chunks that become small enough; else all stay raw */
+    bool raw_hot;        /* keep hot prefixes raw even so */
+    uint32_t threads;    /* >= 1 */
+    const char *version; /* of the program, for provenance */
+    /* What calibration found: the order of neurons, hot prefixes (in place of hot_fraction) and
+     * predictors. NULL: neurons keep the checkpoint's order. Calibration must have used the chunk
+     * size that pack_chunk_neurons returns. `predictors` is the finished section. */
     const struct calib_result *calib;
     const struct buf *predictors;
-    const char *calib_text; /* which text, for provenance */
+    const char *calib_text; /* which text was used, for provenance */
 };
 
-/* Neurons of a chunk for this model: opt->chunk_neurons, or all of a smaller expert's. */
+/* The neurons of a chunk of this model: `wanted`, or all of an expert's where it has fewer. */
 uint32_t pack_chunk_neurons(const struct arch *a, uint32_t wanted);
 /* Append the tokenizer section of the checkpoint in `dir`. */
 int pack_tokenizer(const char *dir, struct buf *section, struct err *err);
@@ -49,7 +48,7 @@ struct pack_result {
     uint32_t chunk_neurons;
 };
 
-/* Write `m` to `out_path`, which is replaced where it exists; on failure nothing is left. */
+/* Write `m` to `out_path`, which is replaced where it exists. A failure leaves nothing behind. */
 int pack_model(const struct hf_model *m, const char *out_path, const struct pack_options *opt,
                struct progress *progress, const volatile sig_atomic_t *stop,
                struct pack_result *result, struct err *err);

@@ -15,7 +15,7 @@ enum { READ_BYTES = 4 << 20, MAX_LICENSE_BYTES = 4 << 20, MAX_README_BYTES = 64 
 
 /* ---- files and checksums ---- */
 
-/* Progress over all files. */
+/* Reading of all files, with its progress. */
 struct reading {
     uint8_t *block;
     uint64_t done_bytes;
@@ -23,7 +23,8 @@ struct reading {
     const volatile sig_atomic_t *stop;
 };
 
-/* Read with read(2) and not through the maps, so that it does not count as used memory. */
+/* The file is read with read(2) and not through the maps, so that it does not count as used
+ * memory. */
 static int hash_file(struct reading *r, const char *path, uint64_t *bytes, uint64_t *hash,
                      struct err *err) {
     int rc = -1;
@@ -65,8 +66,8 @@ static int path_order(const void *a, const void *b) {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* Paths of all files: the small ones of the directory, and those that the weights were opened
- * from. */
+/* The paths of all files: of the small ones of the directory, and of those that hold the
+ * weights. */
 static int list_files(const struct hf_model *m, char ***paths, size_t *n, struct err *err) {
     char **names;
     size_t n_names;

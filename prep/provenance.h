@@ -13,14 +13,14 @@
 #include "prep/hf/hf.h"
 #include "prep/stop.h"
 
-/* Append a line "source: NAME SIZE bytes xxh3 CHECKSUM" for every file of the checkpoint, by
- * name; names have no directory, so the text is the same wherever the checkpoint lies. Reads
- * every file once. */
+/* Append a line "source: NAME SIZE bytes xxh3 CHECKSUM" for every file of the checkpoint, sorted by
+ * name. Names are without their directory, so that the text is the same wherever the checkpoint
+ * lies. Reads every file once. */
 int provenance_files(const struct hf_model *m, struct buf *out, struct progress *progress,
                      const volatile sig_atomic_t *stop, struct err *err);
 
-/* Append the text of the licence files of `dir`; without any, the licence that README.md
- * declares in its front matter. Nothing where the checkpoint says nothing. */
+/* Append the text of the licence files of `dir`, or, where there are none, the licence that
+ * README.md declares in its front matter. Appends nothing where the checkpoint says nothing. */
 int provenance_license(const char *dir, struct buf *out, struct err *err);
 
 #endif

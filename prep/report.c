@@ -7,8 +7,8 @@
 
 enum { AHEADS = PREDICT_MAX_AHEAD + 1 };
 
-/* One measured number: its name, and where it is in struct calib_scores (`count` in a row). A row
- * of SCORES holds them in the order of this table. */
+/* A measured number, or `count` of them in a row: the name, and the place in struct calib_scores. A
+ * row of the SCORES matrix holds them in the order of this table. */
 struct score {
     const char *name;
     size_t offset;

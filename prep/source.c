@@ -126,7 +126,8 @@ static struct archive *open_archive(const char *path, struct err *err) {
     return a;
 }
 
-/* The next entry: 1, or 0 at the end, or -1. `*name` is its path without leading "./". */
+/* Go to the next entry. Returns 1, 0 at the end, or -1. `*name` is its path without a leading
+ * "./". */
 static int next_entry(struct archive *a, const char *path, struct archive_entry **e,
                       const char **name, struct err *err) {
     int rc = archive_read_next_header(a, e);
@@ -139,7 +140,7 @@ static int next_entry(struct archive *a, const char *path, struct archive_entry 
     }
     const char *p = archive_entry_pathname(*e);
     p = p ? p : archive_entry_pathname_utf8(*e);
-    p = p ? p : ""; /* a name in no known encoding is none of ours */
+    p = p ? p : ""; /* a name in no known encoding is not the name of a wanted file */
     while (p[0] == '.' && p[1] == '/') {
         for (p += 2; *p == '/';) {
             p++;
@@ -167,7 +168,7 @@ static bool entry_wanted(struct archive_entry *e, const char *name) {
 static int check_space(const char *dir, uint64_t bytes, const char *path, struct err *err) {
     struct statvfs fs;
     if (statvfs(dir, &fs) != 0) {
-        return 0; /* then the write will tell */
+        return 0; /* not known: writing will fail where there is no space */
     }
     uint64_t free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
     if (bytes > free_bytes) {
@@ -177,8 +178,8 @@ static int check_space(const char *dir, uint64_t bytes, const char *path, struct
     return 0;
 }
 
-/* Sizes of all wanted entries, where they can be had without decompressing everything (0
- * otherwise). */
+/* The size of all wanted entries together, or 0 where it takes decompressing everything to know
+ * it. */
 static int wanted_bytes(const char *path, uint64_t *bytes, struct err *err) {
     struct archive *a = open_archive(path, err);
     *bytes = 0;
@@ -198,7 +199,8 @@ static int wanted_bytes(const char *path, uint64_t *bytes, struct err *err) {
     return rc < 0 ? -1 : 0;
 }
 
-/* The directory on disk for files of a directory in the archive; made on first use. */
+/* The directory on disk that gets the files of a directory in the archive. It is made on first
+ * use. */
 static int prefix_dir(struct unpack *u, const char *name, char **dir, struct err *err) {
     size_t len = (size_t)(base_name(name) - name);
     int i = 0;

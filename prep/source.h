@@ -22,8 +22,8 @@ struct source {
     char *temp; /* the temporary directory that holds it; NULL where `dir` is the user's own */
 };
 
-/* `path` is a directory or an archive; the latter is unpacked below a new directory `unpack_dir`,
- * which must not be there yet. The struct is zeroed by the call; source_close it in any case. */
+/* `path` is a directory or an archive. An archive is unpacked into a new directory `unpack_dir`,
+ * which must not exist yet. The call zeroes the struct; call source_close in any case. */
 int source_open(struct source *s, const char *path, const char *unpack_dir,
                 struct progress *progress, const volatile sig_atomic_t *stop, struct err *err);
 /* Remove the temporary directory. Accepts a zeroed struct. */
@@ -33,8 +33,8 @@ void source_close(struct source *s);
 bool source_wants(const char *name);
 bool source_is_license(const char *name);
 
-/* Names of the wanted files in directory `dir`, sorted: `*names` [*n], each and the array
- * free()d by the caller (source_names_free). */
+/* The names of the wanted files in directory `dir`, sorted: `*names` [*n]. The caller frees them
+ * with source_names_free. */
 int source_names(const char *dir, char ***names, size_t *n, struct err *err);
 void source_names_free(char **names, size_t n);
 
