@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The figures of one kind of work, one of each repetition. */
+/* The figures of one kind of work, in each repetition. */
 struct series {
     const char *name;
     size_t n, cap;
@@ -22,8 +22,8 @@ struct series {
 
 struct bench {
     struct run run;
-    struct run_ids tokens; /* prompt_tokens, then decode_tokens; with --minutes, and so on */
-    size_t first;          /* of the repetition */
+    struct run_ids tokens; /* prompt_tokens, then decode_tokens; of --minutes, for many reps */
+    size_t first;          /* index of the repetition's first token */
     struct series prefill, decode;
     struct corm_stats mid, end; /* of the last repetition: after the prompt, after decoding */
 };
@@ -111,7 +111,7 @@ static int repeat(struct bench *b, struct err *err) {
     return status;
 }
 
-/* The repetitions, --reps of them or for --minutes. */
+/* Repeat as often as --reps says, or for as long as --minutes says. */
 static int repeat_all(struct bench *b, struct err *err) {
     const struct bench_options *o = b->run.call->values;
     size_t step = (size_t)o->prompt_tokens + (size_t)o->decode_tokens;
@@ -156,7 +156,7 @@ static void print_series(struct series *s) {
            cli_size_text(archive, (uint64_t)p->read_per_tok));
 }
 
-/* What a phase says of a device's expert cache. */
+/* Print what the median phase says of a device's expert cache. */
 static void print_device_series(struct series *s) {
     const struct run_phase *p = median(s);
     if (p->tok == 0) {

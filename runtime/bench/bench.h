@@ -29,13 +29,14 @@ struct bench_options {
     int io_threads;
 };
 
-/* Tokens of a benchmark: all of --file, which has to have `n`, or `n` made up. */
+/* The tokens of a benchmark: all tokens of --file, which must be at least `n`, or `n` made-up
+ * ones. */
 int bench_tokens(const struct run *r, size_t n, struct run_ids *out, struct err *err);
-/* Fill in what the options say. Returns 0 or CLI_USAGE. */
+/* Fill `m` in as the options say. Returns 0 or CLI_USAGE. */
 int bench_measure(const struct bench_options *o, struct corm_mechanisms *m, struct err *err);
-/* Bytes a second that reading `path` gives in blocks of `block_bytes` with `threads` threads, for
- * about `seconds`, directly, which leaves the page cache alone, or else through it, emptied of the
- * file before. */
+/* Measure for about `seconds` how many bytes a second reading `path` gives in blocks of
+ * `block_bytes` with `threads` threads. With `direct` it is read directly, which leaves the page
+ * cache alone; else through the page cache, from which the file is dropped before. */
 int bench_io_rate(const char *path, bool direct, size_t block_bytes, uint32_t threads,
                   double seconds, double *bytes_per_s, struct err *err);
 

@@ -5,32 +5,29 @@
  * throttle, the arithmetic bound, the table.
  * Leaves to others: all that run.h lists; the switches themselves (struct corm_mechanisms).
  * Threads: the main thread.
- *
- * Rows. B0: whole experts on demand, the least recently used evicted; an expert is read when its
- * turn to be computed comes, by three reads as three separate matrices would take, and nothing is
- * done meanwhile. One read an expert: all of it in a row, in requests of up to 1 MiB. Read
- * meanwhile: all that a layer misses is asked for at once and computed as it comes. Two-level
- * cache: the engine's own ranking. Then guesses one and two layers ahead, and chunks left out; the
- * last rows are the full engine on --other, which keeps experts decoded, then packed. On a device
- * that does not hold all experts, one row more: the CPU computes what the device misses (--missed
- * cpu), with nothing guessed.
- *
- * A throttled disk is read from a mapping of the file, unless --reading says otherwise: a disk that
- * writes to memory by itself (see reader).
- *
- * Every row decodes the same tokens with an engine of its own, so that caches begin empty, and in
- * the same budget, which is B0's; some tokens that nobody measures come first. Rows run in turn,
- * once in each repetition, so that a machine that is slower for a while is so for all. Reported is
- * the repetition of median time.
- *
+ * Rows. B0 reads whole experts on demand and evicts the least recently used one. It reads an expert
+ * when its turn to be computed comes, by three reads, as three separate matrices would take, and
+ * does nothing meanwhile. "One read an expert" reads all of it in a row, in requests of up to 1
+ * MiB. "Read meanwhile" asks for all that a layer misses at once, and computes it as it comes.
+ * "Two-level cache" has the engine's own ranking. Rows with guesses one and two layers ahead
+ * follow, and one with chunks left out. The last rows are the full engine on --other, with experts
+ * kept decoded, then packed. On a device that does not hold all experts there is one row more, in
+ * which the CPU computes what the device misses (--missed cpu) and nothing is guessed.
+ * A throttled disk is read from a mapping of the file, unless --reading says otherwise, because it
+ * stands for a disk that writes to memory by itself (see reader).
+ * Every row decodes the same tokens with an engine of its own, so that its caches begin empty, and
+ * in the same budget, which is B0's. Some tokens that are not measured come first. Rows run in
+ * turn, once in each repetition, so that a machine that is slower for a while is slower for all of
+ * them. The repetition of median time is reported.
  * The bound. A row that hid all of its reading behind computing, or all of its computing behind
- * reading, would take max(compute, bytes / device rate) for a token, where compute is the time with
- * every expert in memory, and packed there for rows that keep experts packed; where they do not
- * fit, the row's own time without its stall. So B0's time over that is the most that the row's
- * bytes allow to win. The device's rate is a throttle's; a disk, or what is in front of it, is
- * faster at some times and places than at others, so that it is measured again in each repetition:
- * the best counts, or what a row got if that is more. Copies to a device are bytes of a second way,
- * which takes its time at the rate measured when the engine was opened.
+ * reading, would take max(compute, bytes / device rate) for a token. Here compute is the time with
+ * every expert in memory, packed for rows that keep experts packed; where the experts do not fit,
+ * it is the row's own time without its stall. B0's time divided by that maximum is the most that
+ * the row can win with the bytes that it reads. The device's rate is the throttle's, where there is
+ * one. A disk, or what is in front of it, is faster at some times and places than at others, so its
+ * rate is measured again in each repetition; the best counts, or what a row got if that is more.
+ * Copies to a device go a second way, for which the same holds with the rate measured when the
+ * engine was opened.
  */
 #include <math.h>
 #include <stdio.h>
@@ -41,11 +38,11 @@
 
 struct row {
     const char *name;
-    bool resident; /* all experts in memory: what computing alone takes */
-    bool other;    /* the archive of --other */
+    bool resident; /* all experts are in memory: tells what computing alone takes */
+    bool other;    /* runs the archive of --other */
     bool lossy;
     bool packed; /* experts are kept packed, else decoded */
-    bool by_cpu; /* of a device only: it computes otherwise, though exactly */
+    bool by_cpu; /* with a device only: exact, but rounded otherwise than by the device */
     struct corm_mechanisms m;
 };
 
@@ -66,7 +63,7 @@ static const struct row ROWS[] = {
     {"approximate + packed", .other = true, .lossy = true, .packed = true, .m = {.ahead = 2}},
 };
 enum { RESIDENT, RESIDENT_PACKED, B0, APPROXIMATE = 9, N_ROWS = sizeof ROWS / sizeof *ROWS };
-static const double LOSS = 1; /* percent, of the approximate row */
+static const double LOSS = 1; /* percent, of approximate rows */
 
 /* One run of one row. */
 struct sample {
@@ -81,10 +78,10 @@ struct ablation {
     bool on[N_ROWS];
     struct sample *samples[N_ROWS]; /* [reps] */
     double room;                    /* share of the experts that a cache holds, by B0's plan */
-    char ram[24]; /* the budget of B0's plan, which is every row's; of a device not */
+    char ram[24]; /* the budget of B0's plan, which every row gets; "" on a device */
     double device_bytes_per_s, loss_nats;
     bool direct;             /* the disk's rate is that of direct reading */
-    bool opened;             /* the engine of the row at hand */
+    bool opened;             /* the engine of the row at hand could be opened */
     bool on_device;          /* the backend has memory of its own, to which ... */
     double link_bytes_per_s; /* ... so much is copied; 0 = not known */
 };
@@ -165,7 +162,7 @@ static int by_time(const void *x, const void *y) {
     return (a > b) - (a < b);
 }
 
-/* Of one row, per token. */
+/* The figures of one row. */
 struct figures {
     double tok_per_s, s_per_tok, read, guessed, useful, wasted; /* seconds and bytes per token */
     double hits, stall;                                         /* shares */
@@ -194,8 +191,8 @@ static struct figures figures_of(const struct ablation *a, size_t i, size_t rep)
     return f;
 }
 
-/* A disk is at least as fast as what it gave to a row. What the resident ones read came out of the
- * page cache. */
+/* A disk is at least as fast as any row could read from it. Resident rows do not count, because
+ * what they read came out of the page cache. */
 static void meet_rows(struct ablation *a, const struct figures *f) {
     for (size_t i = B0; i < N_ROWS; i++) {
         if (a->on[i]) {
@@ -336,7 +333,8 @@ static void print_json(const struct ablation *a, const struct figures *f) {
 
 /* ---- the whole ---- */
 
-/* B0's time with its stall: of several runs where one is short, as one alone tells little. */
+/* Measure B0's time and its stall, over several runs where one is short, because a short one tells
+ * little. */
 static int sample_b0(struct ablation *a, uint64_t *ns, uint64_t *stall_ns, struct err *err) {
     enum { MOST = 5, ENOUGH_NS = 500000000 };
     *ns = *stall_ns = 0;
@@ -352,10 +350,10 @@ static int sample_b0(struct ablation *a, uint64_t *ns, uint64_t *stall_ns, struc
     return 0;
 }
 
-/* Search the rate at which B0 waits the share of its time that --stall asks for; of those tried,
- * the one that came nearest stays. Its stall over its computing is a + b / rate, with a what
- * waiting takes besides the link: two tries tell a and b, and where they do not agree with the
- * others the interval that is left is halved. */
+/* Search the rate at which B0 waits the share of its time that --stall asks for. Of the rates
+ * tried, the one that came nearest stays. Stall divided by computing is A + B / rate, where A is
+ * the waiting that does not depend on the rate. Two tries give A and B, and so a guess; where that
+ * lies outside of the interval that is left, the interval is halved. */
 static int choose_throttle(struct ablation *a, struct err *err) {
     enum { STEPS = 8 };
     const double want = a->o->stall / 100, want_ratio = want / (1 - want);
@@ -387,7 +385,7 @@ static int choose_throttle(struct ablation *a, struct err *err) {
     return 0;
 }
 
-/* What the lossy row loses, in nats a token of the text. */
+/* Measure what lossy rows lose, in nats per token of the text. */
 static int measure_loss(struct ablation *a, struct err *err) {
     double nats[2];
     for (int lossy = 0; lossy < 2; lossy++) {
@@ -406,7 +404,8 @@ static int measure_loss(struct ablation *a, struct err *err) {
     return 0;
 }
 
-/* Exact rows of one archive give the same bits, or the switches change more than speed. */
+/* Check that exact rows of one archive give the same bits: else the switches change more than
+ * speed. */
 static int check_same(const struct ablation *a, struct err *err) {
     uint64_t first[2] = {0}; /* by archive; hashes are not 0 */
     for (size_t i = 0; i < N_ROWS; i++) {
@@ -423,13 +422,14 @@ static int check_same(const struct ablation *a, struct err *err) {
     return 0;
 }
 
-/* The rate of the disk read one way, by as many threads as the engine's, or as a disk likes. */
+/* Measure the rate of the disk, read in one way, with as many threads as the engine has for that,
+ * but at least as many as a disk likes. */
 static int read_disk(const struct ablation *a, bool direct, double *bytes_per_s, struct err *err) {
     uint32_t threads = a->base.io_threads > 4 ? a->base.io_threads : 4;
     return bench_io_rate(a->call->args.items[0], direct, 1 << 20, threads, 0.5, bytes_per_s, err);
 }
 
-/* The way in which all rows read the disk, and its rate. */
+/* Choose the way in which all rows read the disk, and measure its rate. */
 static int device_rate(struct ablation *a, struct err *err) {
     if (a->base.throttle_bytes_per_s > 0) {
         a->device_bytes_per_s = a->base.throttle_bytes_per_s;
@@ -443,8 +443,8 @@ static int device_rate(struct ablation *a, struct err *err) {
     return a->direct ? 0 : read_disk(a, false, &a->device_bytes_per_s, err);
 }
 
-/* The rate once more, where that leaves the page cache alone, from which resident rows run: the
- * best counts. */
+/* Measure the rate once more and keep the best, where measuring leaves the page cache alone, from
+ * which resident rows run. */
 static int device_rate_again(struct ablation *a, struct err *err) {
     double rate = 0;
     if (!a->direct) {
@@ -464,7 +464,7 @@ static int run_rows(struct ablation *a, struct progress *progress, struct err *e
                 continue;
             }
             status = run_row(a, i, &a->samples[i][rep], err);
-            /* An archive without the loss level, or one that cannot be kept packed. */
+            /* The archive lacks the loss level, or cannot be kept packed: do without the row. */
             if (status == -1 && !a->opened && (ROWS[i].lossy || ROWS[i].packed) && rep == 0) {
                 if (!a->o->run.quiet) {
                     fprintf(stderr, "without the row '%s': %s\n", ROWS[i].name, err->msg);

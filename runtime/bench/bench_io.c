@@ -5,12 +5,11 @@
  * Leaves to others: reading and the clock (reader: the very code that the engine measures and reads
  * with).
  * Threads: reader's.
- *
- * Blocks are read in the file's order, handed out one by one, over and over until time is up.
- * Before each measurement what is not written yet is, and the kernel is asked to forget the file's
- * pages, but for direct reading, which passes them; what stays in the page cache is read once only;
- * a cache below it (of the host of a virtual machine, or of the disk)
- * is not in our hands.
+ * Blocks are handed out one by one in the file's order, over and over until the time is up. Before
+ * each measurement, pages that are not written yet are written, and the kernel is asked to forget
+ * the file's pages, except for direct reading, which does not use them. Where the page cache keeps
+ * what was read, the file is read only once. A cache below that (of the host of a virtual machine,
+ * or of the disk) is out of our reach.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,7 +56,7 @@ int bench_io_rate(const char *path, bool direct, size_t block_bytes, uint32_t th
 
 enum { N_BLOCKS = 4, N_THREADS = 3 };
 
-/* What is measured: everything, or what was asked for. */
+/* What is measured: all ways, blocks and threads, or those that were asked for. */
 struct plan {
     size_t blocks[N_BLOCKS], n_blocks;
     uint32_t threads[N_THREADS];
@@ -101,7 +100,7 @@ static void print_head(const struct plan *p, const char *path, bool direct_works
     printf("\n");
 }
 
-/* One way with one block size, `j` NULL = as text. */
+/* Measure one way with one block size. Where `j` is NULL, the figures are printed as text. */
 static int measure_row(const struct plan *p, const char *path, enum reader_way way,
                        size_t block_bytes, struct run_json *j, struct err *err) {
     if (!j) {

@@ -6,10 +6,10 @@
  * Leaves to others: what run.h lists. Of the kernels it knows backend.h, the pool, and the decoders
  * of stored chunks.
  * Threads: the main thread; the backend's and the pool's own workers.
- *
- * Weights are far larger than the caches and each pass reads others, so that decoding shows what a
- * model in memory would get. Every figure is the best of many short passes: others on the machine
- * only ever make a pass slower. Plain reading is measured so too, before the kernels.
+ * Weights are far larger than the caches and each pass reads other ones, so that decoding shows
+ * what a model in memory would get. Every figure is the best of many short passes, because other
+ * programs on the machine can only make a pass slower. Plain reading of memory is measured in the
+ * same way, before the kernels.
  */
 #include <sched.h>
 #include <stdatomic.h>
@@ -42,7 +42,7 @@ struct figures {
 struct kernels {
     struct backend be;
     uint32_t threads, rows, active;
-    uint32_t first, n_experts; /* the next pass's first expert, of so many in `w` */
+    uint32_t first, n_experts; /* the next pass's first expert; the experts in `w` */
     struct weight w;           /* [n_experts * EXPERT_ROWS, DIM] */
     float *x, *y;
     struct kv kv;
@@ -51,7 +51,7 @@ struct kernels {
 
 /* ---- passes --------------------------------------------------------------------------------- */
 
-/* The greatest amount per nanosecond. */
+/* Repeat a pass that works on `amount`. Returns the greatest amount per nanosecond. */
 static double best_rate(double amount, void (*pass)(void *ctx), void *ctx) {
     double best = 0;
     uint64_t end = clock_ns() + SECTION_NS;
@@ -68,7 +68,7 @@ struct reading {
     struct pool *pool;
     const uint64_t *data;
     uint32_t first;  /* item of the next pass */
-    uint64_t *sums;  /* [threads, 8]: what was read must be used */
+    uint64_t *sums;  /* [threads, 8]: use what was read, so that the compiler keeps reading */
     atomic_uint met; /* threads that have come to a meeting */
 };
 
@@ -92,7 +92,7 @@ static void read_pass(void *ctx) {
     r->first = (r->first + ITEMS_A_PASS) % READ_ITEMS;
 }
 
-/* Nobody leaves before all threads have come, so that each takes one item. */
+/* An item ends only when all threads have begun one, so that each thread takes exactly one. */
 static void meet_item(void *ctx, uint32_t item, uint32_t worker) {
     struct reading *r = ctx;
     (void)item;
@@ -113,8 +113,8 @@ static void join_pass(void *ctx) {
     }
 }
 
-/* GB/s of plain reading; *join_ns becomes the time of a fork-join in which all threads
- * meet. */
+/* Returns the GB/s of plain reading. *join_ns becomes the time of a fork-join in which all threads
+ * take part. */
 static double read_rate(uint32_t threads, double *join_ns) {
     size_t bytes = (size_t)ITEM_BYTES * READ_ITEMS;
     struct reading r = {.pool = pool_new(threads)};
@@ -130,7 +130,7 @@ static double read_rate(uint32_t threads, double *join_ns) {
     return rate;
 }
 
-/* A matrix of as many weights as the active experts have. */
+/* Multiply with a matrix of as many weights as the active experts have. */
 static void matmul_pass(void *ctx) {
     struct kernels *k = ctx;
     static const struct weight none = {0};
@@ -141,7 +141,7 @@ static void matmul_pass(void *ctx) {
     k->first = (k->first + k->active) % k->n_experts;
 }
 
-/* The active experts, each by all rows. */
+/* Compute the active experts, each for all rows. */
 static void experts_pass(void *ctx) {
     struct kernels *k = ctx;
     struct expert_job jobs[ACTIVE];
@@ -171,7 +171,8 @@ static void attention_pass(void *ctx) {
 
 /* ---- the measurement ------------------------------------------------------------------------ */
 
-/* Numbers within -1 .. 1 from a linear congruential generator (Knuth's MMIX constants). */
+/* Fill x with numbers within -1 .. 1 from a linear congruential generator (Knuth's MMIX
+ * constants). */
 static void fill(uint64_t *state, float *x, size_t n) {
     for (size_t i = 0; i < n; i++) {
         *state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
@@ -179,7 +180,7 @@ static void fill(uint64_t *state, float *x, size_t n) {
     }
 }
 
-/* n bf16 weights, nearly normal. */
+/* Fill `raw` with n bf16 weights, nearly normally distributed. */
 static void fill_normal(uint64_t *state, uint8_t *raw, size_t n) {
     for (size_t w = 0; w < n; w++) {
         float x[4];
@@ -189,7 +190,7 @@ static void fill_normal(uint64_t *state, uint8_t *raw, size_t n) {
     }
 }
 
-/* At least READ_ITEMS * ITEM_BYTES / 2 bytes of experts: some random rows over and over. */
+/* Make at least READ_ITEMS * ITEM_BYTES / 2 bytes of experts, by repeating some random rows. */
 static void make_weights(struct kernels *k, const struct codec *codec) {
     const size_t row_bytes = codec_row_bytes(codec, DIM);
     const uint64_t least = (uint64_t)ITEM_BYTES * READ_ITEMS / 2;
@@ -245,7 +246,8 @@ static void report(const struct kernels *k, const struct figures *f, double memo
     fflush(stdout);
 }
 
-/* Decoding reads the whole cache; of a prompt every row multiplies with all keys and values. */
+/* A token that is decoded reads the whole KV cache. Of a prompt every row multiplies with all keys
+ * and values. */
 static void measure_attention(struct kernels *k, double memory) {
     k->kv = (struct kv){KV_F16, N_HEADS, HEAD_DIM, CONTEXT, NULL, NULL};
     size_t bytes = kv_bytes(&k->kv);
@@ -367,7 +369,7 @@ static int measure_isa(struct kernels *k, const char *isa, double memory, struct
 
 enum { STORED_CHUNKS = 64, STORED_NEURONS = 64, STORED_WEIGHTS = STORED_NEURONS * 3 * DIM };
 
-/* Chunks of bf16 weights in one encoding; a pass decodes them all with one thread. */
+/* Chunks of bf16 weights in one encoding. A pass decodes all of them with one thread. */
 struct stored {
     const struct codec *codec;
     enum corm_encoding encoding;
@@ -388,7 +390,8 @@ static void decode_pass(void *ctx) {
     }
 }
 
-/* Nearly normal weights. Returns the stored bytes by raw bytes. */
+/* Make chunks of nearly normally distributed weights. Returns the stored bytes divided by the raw
+ * bytes. */
 static double make_stored(struct stored *s) {
     struct corm_packer *packer = corm_packer_new(s->codec);
     uint64_t state = 9, stored_bytes = 0;
@@ -419,7 +422,7 @@ static void report_decoding(const struct kernels *k, const char *isa, const char
     fflush(stdout);
 }
 
-/* Checked and decoded, as chunks are that come from a file; rates are of raw bytes. */
+/* Check and decode chunks, as is done with those that come from a file. Rates are in raw bytes. */
 static int measure_decoding(struct kernels *k, const char *only, struct err *err) {
     static const enum corm_encoding encodings[] = {CORM_ENCODING_PLANES, CORM_ENCODING_EXPONENTS};
     const double bytes = 2.0 * STORED_WEIGHTS * STORED_CHUNKS;

@@ -33,7 +33,7 @@ static void on_guess(void *ctx, uint32_t layer, uint32_t ahead, uint32_t n, cons
     simulate_add_guess(ctx, layer, ahead, n, ids, prob);
 }
 
-/* Record decode_tokens tokens after the prompt. */
+/* Evaluate the prompt, then decode_tokens tokens, of which the experts and guesses are recorded. */
 static int record(struct run *r, struct simulate_trace *t, struct err *err) {
     const struct bench_options *o = r->call->values;
     size_t n_prompt = (size_t)o->prompt_tokens, n_decode = (size_t)o->decode_tokens;
@@ -86,7 +86,7 @@ static void print_legend(const struct simulate_trace *t, const struct corm *arch
            "Belady bounds reading on demand: guesses may pass its hits, not its reads\n");
 }
 
-/* One size of cache under all policies. */
+/* Replay the trace through one size of cache under all policies. */
 static int replay_row(const struct simulate_trace *t, const struct corm *archive, uint32_t capacity,
                       struct simulate_result *results, struct err *err) {
     for (int i = 0; i < COLUMNS; i++) {

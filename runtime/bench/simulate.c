@@ -5,7 +5,7 @@
 
 #include "runtime/prefetch.h"
 
-enum { WINDOW = 64 }; /* events */
+enum { WINDOW = 64 }; /* events over which the device's load is averaged */
 
 void simulate_add(struct simulate_trace *t, uint32_t layer, const int32_t *ids) {
     if (t->n == t->cap) {
@@ -74,7 +74,7 @@ static struct corm whole_experts(const struct corm *archive) {
     return c;
 }
 
-/* A replay through the cache. */
+/* A replay through the engine's cache. */
 struct replay {
     const struct simulate_trace *t;
     const struct corm *archive;
@@ -82,13 +82,13 @@ struct replay {
     struct corm whole;
     struct cache cache;
     size_t event, next_guess;
-    /* What is guessed and not there: [n_queued], the next layer's first. */
+    /* The guessed experts that are not in memory: [n_queued], those of the next layer first. */
     struct queued {
         uint32_t record;
         float p;
     } *queue;
     size_t n_queued, cap_queued;
-    uint32_t allowance, left; /* of the event */
+    uint32_t allowance, left; /* of each event, and what is left of it in this one */
     uint32_t window_misses;
     float busy;
     uint64_t hits;
@@ -103,7 +103,7 @@ static bool is_here(const struct replay *r, uint32_t record) {
     return r->cache.chunks[record].state == CACHE_READY;
 }
 
-/* Fill a slot. */
+/* Bring an expert into a slot. */
 static void bring(struct replay *r, uint32_t record, int32_t slot) {
     cache_publish(&r->cache, record, slot, cache_slot(&r->cache, slot));
     if (counts(r)) {
@@ -112,7 +112,7 @@ static void bring(struct replay *r, uint32_t record, int32_t slot) {
     }
 }
 
-/* What prefetch_guess does, but for the threads. */
+/* Do what prefetch_guess does, without threads. */
 static void take_guess(struct replay *r, const struct simulate_guess *g) {
     struct cache *c = &r->cache;
     uint32_t ahead = g->ahead ? g->ahead : 1;
@@ -133,7 +133,7 @@ static void take_guess(struct replay *r, const struct simulate_guess *g) {
     cache_guessed(c, g->layer, ahead);
 }
 
-/* The guesses that the event made before its lookups, or after them. */
+/* Take the guesses that the event made before its lookups, or those that it made after them. */
 static void take_guesses(struct replay *r, bool before) {
     const struct simulate_trace *t = r->t;
     for (; r->next_guess < t->n_guesses; r->next_guess++) {
@@ -269,7 +269,7 @@ static uint64_t replay_belady(const struct simulate_trace *t, const struct corm 
             inside[r] = true;
             until[r] = next[first + j];
         }
-        /* Experts of this event are used now, whatever comes later, so they may go as well. */
+        /* Experts of this event have been used by now, so they may be evicted as well. */
         while (n_inside > how->capacity) {
             uint32_t last = UINT32_MAX;
             for (uint32_t r = 0; r < archive->n_records; r++) {

@@ -26,9 +26,9 @@ struct npy {
 int npy_create(struct npy *n, const char *path, uint64_t rows, uint64_t cols, struct err *err);
 /* Append values [rows, cols], at most as many rows as are left. */
 int npy_append(struct npy *n, const float *values, uint64_t rows, struct err *err);
-/* The file is on disk and has its name; all rows must have been appended. */
+/* Bring the file to the disk and give it its name. All rows must have been appended. */
 int npy_finish(struct npy *n, struct err *err);
-/* Frees; a file that was not finished is removed. Accepts a zeroed struct. */
+/* Free what is held, and remove a file that was not finished. Accepts a zeroed struct. */
 void npy_close(struct npy *n);
 
 #endif

@@ -118,7 +118,7 @@ static const char *count_text(char out[16], uint64_t n) {
     return out;
 }
 
-/* How fast a way was found to be, or why it cannot be taken. */
+/* How fast a way of reading was found to be, or why it cannot be taken. */
 static const char *rate_text(char out[32], double bytes_per_s, const char *error) {
     snprintf(out, 32, "%.0f MB/s", bytes_per_s / 1e6);
     return error[0] ? error : bytes_per_s > 0 ? out : "not measured";
@@ -135,7 +135,7 @@ static void print_choice(const struct corm_memory_plan *p) {
     }
 }
 
-/* Who computes what the device misses; nothing where it misses nothing. */
+/* Print who computes the experts that the device misses; nothing where it misses none. */
 static void print_missed(const struct corm_memory_plan *p) {
     bool cpu = p->missed == CORM_MISSED_CPU;
     char size[CLI_SIZE_TEXT];
@@ -185,7 +185,8 @@ static void print_plan(void *ctx, const struct corm_model_info *m,
     print_missed(p);
 }
 
-/* "auto" (0 bytes), a size, or, where it is the host's, a part of the memory available. */
+/* Read the value of an option: "auto" (0 bytes), a size, or, for the host's memory, a part of what
+ * is available. */
 static int budget_bytes(const char *option, const char *text, bool of_host, uint64_t *bytes,
                         struct err *err) {
     struct cli_budget budget;

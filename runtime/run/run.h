@@ -48,14 +48,14 @@ struct run_ids {
     size_t n;
 };
 
-/* An open model with one session. Zero-initialise; run_close accepts any state. */
+/* An open model with one session. Zero-initialise; run_close accepts any state of it. */
 struct run {
     const struct cli_call *call;
     const struct run_options *o; /* where the call's values begin */
     const char *model;           /* path as given */
     /* Set before run_open: */
-    bool loss_in_batches; /* measure what decoding would lose */
-    bool all_logits;      /* of every token of a batch: room for them */
+    bool loss_in_batches; /* leave neurons out in batches too: measures what decoding would lose */
+    bool all_logits;      /* have room for the logits of every token of a batch */
     const struct corm_mechanisms *measure;
     /* After it: */
     struct corm_engine *engine;
@@ -93,35 +93,37 @@ struct run_phase {
     double ms_per_tok, tok_per_s;        /* 0 where no token was computed */
     double weight_per_tok, read_per_tok; /* bytes */
     double weight_gb_per_s;              /* 1e9 bytes */
-    /* Of the expert cache: chunks in memory when demanded, time in which the math waited. */
+    /* The share of demanded chunks that were in memory, and of the time in which computing waited
+     * for experts. */
     double hit_share, stall_share;
-    /* With a device: bytes that were copied there, because they were demanded or guessed, in so
-     * many copies of so many chunks; the share of the experts' weights that the CPU computed with;
-     * the share of the time of copying in which the device computed, negative where nothing was
-     * copied. */
+    /* With a device: the bytes that were copied there because they were demanded, and because they
+     * were guessed; the number of copies, and of the chunks in them; the share of the experts'
+     * weights that the CPU computed with; the share of the time of copying in which the device
+     * computed, negative where nothing was copied. */
     double demanded_per_tok, guessed_per_tok, copies_per_tok, chunks_per_tok, cpu_share,
         hidden_share;
 };
 struct run_phase run_phase(const struct corm_stats *from, const struct corm_stats *to);
 struct corm_stats run_stats(const struct run *r);
 
-/* Its tokens, time and rates as members of an object. */
+/* Add the phase's tokens, time and rates as members of an object. */
 void run_phase_json(struct run_json *j, const struct run_phase *p);
 
-/* Figures of a run on stderr, for --stats. `mid` parts prefill from decode; NULL = all prefill. */
+/* Print the figures of a run on stderr, for --stats. `mid` is when prefill ended and decode began;
+ * NULL: all was prefill. */
 void run_stats_print(const struct corm_stats *mid, const struct corm_stats *end);
-/* The same as members of an object. */
+/* Add the same as members of an object. */
 void run_stats_json(struct run_json *j, const struct corm_stats *mid, const struct corm_stats *end);
 /* Begin the object that --json prints: command, version, model, machine. */
 void run_json_begin(struct run_json *j, const struct run *r);
 /* End it with the peak of memory, print it as one line, free it. */
 void run_json_print(struct run_json *j);
-/* What begins every report of an evaluation: figures for --stats; and with --json the object, then
- * true. */
+/* Begin the report of an evaluation: print the figures for --stats, and with --json begin the
+ * object. Returns whether there is an object. */
 bool run_report_begin(const struct run *r, const struct corm_stats *mid,
                       const struct corm_stats *end, struct run_json *j);
-/* End the list of rows that `j` is in and, where `status` is 0, the object around it, which is
- * printed; else drop all. */
+/* End the list of rows that `j` is in. Where `status` is 0, also end the object around it and print
+ * that; else drop all of it. */
 void run_json_end_rows(struct run_json *j, int status);
 
 /* Nats per token of the text in `file`, as perplexity has it by default, on the model and with the

@@ -93,7 +93,7 @@ static int take_prompt(struct generation *g, const struct buf *text, struct err 
     return 0;
 }
 
-/* The publisher's suggestions, and over them what the user said. */
+/* Take the publisher's suggestions, and in their place what the user gave. */
 static int set_sampling(struct generation *g, struct err *err) {
     const struct cli_call *call = g->run.call;
     const struct generate_options *o = g->o;
@@ -145,7 +145,8 @@ static int put_text(struct generation *g, const char *text, size_t bytes, struct
     return 0;
 }
 
-/* The text that `id` makes certain; printed where `print`. */
+/* Push `id` into the stream of text, and print the text that it makes certain where `print` says
+ * so. */
 static int put_token(struct generation *g, int32_t id, bool print, struct err *err) {
     const char *text;
     size_t bytes;

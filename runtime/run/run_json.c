@@ -30,7 +30,8 @@ void run_json_close(struct run_json *j, char bracket) {
     j->comma = true;
 }
 
-/* Bytes of the UTF-8 character at s[0..n), 0 where there is none (RFC 3629, section 4). */
+/* The bytes of the UTF-8 character that s[0..n) begins with, 0 where it begins with none (RFC 3629,
+ * section 4). */
 static size_t utf8_bytes(const uint8_t *s, size_t n) {
     uint8_t c = s[0];
     size_t len = c < 0x80                ? 1

@@ -28,7 +28,7 @@ void run_json_text(struct run_json *j, const char *key, const char *text, size_t
 void run_json_string(struct run_json *j, const char *key, const char *text);
 void run_json_u64(struct run_json *j, const char *key, uint64_t value);
 void run_json_f64(struct run_json *j, const char *key, double value);
-/* As few digits as give the same float again: 0.95, not 0.949999988. */
+/* Written with as few digits as give the same float again: 0.95, not 0.949999988. */
 void run_json_f32(struct run_json *j, const char *key, float value);
 void run_json_bool(struct run_json *j, const char *key, bool value);
 

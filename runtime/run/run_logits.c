@@ -18,7 +18,7 @@ struct logits_options {
     const char *ids, *ids_file, *output;
 };
 
-/* At least one id; `from` names the place in messages. */
+/* Parse at least one id; `from` names the text's place in messages. */
 static int parse_ids(const char *text, size_t bytes, const char *from, struct run_ids *out,
                      struct err *err) {
     if (cli_ids_parse(text, bytes, from, &out->ids, &out->n, err) < 0) {
@@ -60,7 +60,7 @@ static int check_ids(const struct run *r, const struct run_ids *ids, struct err 
     return 0;
 }
 
-/* Evaluate in batches; each one's rows go to the file, where one is wanted. */
+/* Evaluate in batches. The logits of each batch go to the file, where one is wanted. */
 static int write_logits(struct run *r, const struct run_ids *ids, struct npy *file,
                         struct err *err) {
     run_catch_interrupt();

@@ -48,7 +48,8 @@ static bool next_window(const struct perplexity *p, struct window *w) {
     return true;
 }
 
-/* Evaluate one window in an empty session and add up. The last token is only foreseen, not read. */
+/* Evaluate one window in an empty session and add its scores up. The window's last token is scored
+ * but not evaluated: nothing is foreseen from it. */
 static int score_window(struct perplexity *p, const struct window *w, struct err *err) {
     struct run *r = &p->run;
     const int32_t *ids = p->text.ids;
