@@ -35,12 +35,12 @@ struct token_list {
 void token_list_add(struct token_list *list, uint32_t id);
 void token_list_free(struct token_list *list);
 
-/* No such token. */
+/* Stands for an id where there is no such token. */
 #define TOKEN_NONE UINT32_C(0xffffffff)
 
-/* Check `section` (its address a multiple of 8) and compile its patterns. The bytes are
- * borrowed, unchanged, until tokenizer_close. Hostile bytes give an error, never a crash; and
- * after open, encoding and decoding stay inside the section whatever it holds. */
+/* Check `section`, whose address must be a multiple of 8, and compile its patterns. The bytes are
+ * borrowed until tokenizer_close and must not change until then. Hostile bytes give an error and
+ * never a crash; after opening, encoding and decoding stay inside the section whatever it holds. */
 int tokenizer_open(const void *section, size_t section_bytes, struct tokenizer **out,
                    struct err *err);
 void tokenizer_close(struct tokenizer *tok); /* NULL is fine */
@@ -81,7 +81,8 @@ int token_stream_push(struct token_stream *s, uint32_t id, struct buf *out, stru
 int token_stream_finish(struct token_stream *s, struct buf *out, struct err *err);
 void token_stream_free(struct token_stream *s); /* NULL is fine */
 
-/* Highest id + 1, added tokens included. (A model may have more embedding rows than this.) */
+/* The highest id of all tokens, added ones included, plus 1. (A model may have more embedding
+ * rows.) */
 uint32_t tokenizer_vocab_size(const struct tokenizer *tok);
 
 /* The token's text as its vocabulary spells it (byte-level tokens in their printable spelling), not
@@ -91,7 +92,7 @@ const char *tokenizer_piece(const struct tokenizer *tok, uint32_t id, size_t *by
 /* The id of the token spelled so (added tokens first, then the model's), or TOKEN_NONE. */
 uint32_t tokenizer_find(const struct tokenizer *tok, const char *piece, size_t bytes);
 
-/* TOKEN_NONE where the checkpoint names none. */
+/* The ids that begin and end a text; TOKEN_NONE where the checkpoint names none. */
 uint32_t tokenizer_bos(const struct tokenizer *tok);
 uint32_t tokenizer_eos(const struct tokenizer *tok);
 
@@ -105,8 +106,8 @@ bool tokenizer_is_special(const struct tokenizer *tok, uint32_t id);
 /* The chat template's Jinja text, or NULL: not NUL-terminated, borrowed until close. */
 const char *tokenizer_chat_template(const struct tokenizer *tok, size_t *bytes);
 
-/* Append `text` as the normalizers leave it (no added tokens taken out). For prep, which stores
- * added tokens in their normalized form. */
+/* Append `text` as the normalizers leave it, without looking for added tokens. This is for prep,
+ * which stores added tokens in their normalized form. */
 int tokenizer_normalize(const struct tokenizer *tok, const char *text, size_t bytes,
                         struct buf *out, struct err *err);
 

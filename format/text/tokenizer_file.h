@@ -92,9 +92,10 @@ enum tok_token_flag {
     TOK_TOKEN_FLAGS_KNOWN = 7
 };
 
-/* A merge rule. The slot of (left, right) is the first free one from ((left << 32 | right) *
- * 0x9e3779b97f4a7c15 mod 2^64) >> (64 - k) on, wrapping; 2^k slots, at least one free. A free
- * slot has left = TOK_NONE. TOK_VOCAB probes likewise from XXH3-64(text) mod 2^k. */
+/* A merge rule. TOK_MERGES has 2^k slots, at least one of them free; a free slot has left =
+ * TOK_NONE. A rule was put into the first slot that was free, beginning at ((left << 32 | right) *
+ * 0x9e3779b97f4a7c15 mod 2^64) >> (64 - k) and going on from the last slot to the first. TOK_VOCAB
+ * is filled in the same way, beginning at XXH3-64(text) mod 2^k. */
 struct tok_merge {
     uint32_t left, right; /* ids */
     uint32_t rank;        /* lower merges first */
@@ -106,7 +107,7 @@ enum tok_added_flag {
     TOK_ADDED_SPECIAL = 1,
     TOK_ADDED_SINGLE_WORD = 2, /* only where no word character touches it */
     TOK_ADDED_LSTRIP = 4,      /* takes the white space in front of it along */
-    TOK_ADDED_RSTRIP = 8,      /* and that behind it */
+    TOK_ADDED_RSTRIP = 8,      /* takes the white space behind it along */
     TOK_ADDED_NORMALIZED = 16, /* is looked for in normalized text */
     TOK_ADDED_FLAGS_KNOWN = 31
 };
@@ -140,10 +141,10 @@ enum tok_step_kind {
     TOK_PRE_WHITESPACE_SPLIT = 38, /* at white space, which is dropped */
     /* decoders: tokens -> tokens */
     TOK_DEC_BYTE_LEVEL = 64,
-    TOK_DEC_METASPACE = 65, /* content, a as for the pre-tokenizer */
+    TOK_DEC_METASPACE = 65, /* `content` and `a` as for the pre-tokenizer */
     TOK_DEC_BYTE_FALLBACK = 66,
     TOK_DEC_FUSE = 67,
-    TOK_DEC_STRIP = 68, /* up to a characters `content` in front, up to b behind */
+    TOK_DEC_STRIP = 68, /* drops up to `a` characters `content` in front, up to `b` behind */
     TOK_DEC_REPLACE = 69,
     TOK_DEC_JOIN = 70, /* content between tokens (a tokenizer without decoder joins with a space) */
 };

@@ -14,8 +14,8 @@
 
 enum { TOK_TEXT_MAX_BYTES = 1 << 30 };
 
-/* Added tokens to look for, by rising match text; those that start with byte b are
- * order[first[b]..first[b + 1]). */
+/* The added tokens to look for, sorted by the text that they match. Those that start with byte b
+ * are order[first[b]..first[b + 1]). */
 struct matcher {
     const uint32_t *order; /* [n] indices into `added` */
     uint32_t n;
@@ -23,8 +23,8 @@ struct matcher {
 };
 
 struct tokenizer {
-    const struct tok_header
-        *header; /* this and all pointers up to regexes: borrowed, the section */
+    /* All pointers before `regexes` point into the section, which is borrowed. */
+    const struct tok_header *header;
     const char *blob;
     const struct tok_span *spans;   /* [n_tokens] */
     const uint8_t *flags;           /* [n_tokens] */
@@ -43,11 +43,12 @@ struct tokenizer {
     uint32_t byte_ids[256];   /* ids of <0x00>..<0xFF>, TOK_NONE for none */
 };
 
-/* One word's symbols while it is merged. The short way uses ids and ranks, the long way all. */
+/* The symbols of one word while it is merged. Short words use only ids and ranks, long ones all of
+ * it. */
 struct bpe_scratch {
     uint32_t *ids;         /* [cap] */
     uint32_t *ranks;       /* [cap] rank of the pair (i, i + 1) */
-    uint32_t *results;     /* [cap] what it merges into */
+    uint32_t *results;     /* [cap] what that pair merges into */
     uint32_t *prev, *next; /* [links_cap] */
     struct bpe_entry *heap;
     size_t n, cap, links_cap, n_heap, heap_cap;
@@ -60,7 +61,7 @@ struct encoder {
     struct err *err;        /* borrowed */
     struct regex_scratch *regex;
     struct bpe_scratch bpe;
-    struct buf normal[2];                /* the normalizers' text, in turns */
+    struct buf normal[2];                /* the normalizers write their text to them in turn */
     struct buf step_text[TOK_MAX_STEPS]; /* the text that a pre-tokenizer has rewritten */
 };
 
@@ -75,26 +76,27 @@ void encoder_init(struct encoder *enc, const struct tokenizer *tok, unsigned fla
 void encoder_free(struct encoder *enc);
 
 /* tokenizer_pre.c */
-/* Run the normalizers. *text, *bytes become the result (the input itself, or one of enc->normal,
- * until the next call). *at_start is cleared where the text's first characters are gone. */
+/* Run the normalizers. *text and *bytes become the result, which is the input itself or lies in
+ * enc->normal until the next call. *at_start is cleared where the text's first characters are
+ * gone. */
 int pre_normalize(struct encoder *enc, const char **text, size_t *bytes, bool *at_start);
-/* Cut a piece with the pre-tokenizers and encode what results. `at_start`: the piece opens the
- * whole text. */
+/* Cut a piece with the pre-tokenizers and encode what results. `at_start` says that the piece is
+ * the beginning of the whole text. */
 int pre_encode(struct encoder *enc, const char *text, size_t bytes, bool at_start);
 /* Replace every match of the step's pattern by its content, refusing to grow past `limit` bytes.
- * *at_front (may be NULL) is set where the text's first character is gone: a match at byte 0 left
- * nothing, or took more than that character; then, as in `tokenizers`, what replaces it counts as
- * the match's last character. */
+ * *at_front (may be NULL) is set where the text's first character is gone, because a match at byte
+ * 0 left nothing or took more than that character. In the latter case, as in `tokenizers`, what
+ * replaces the match counts as its last character. */
 int pre_replace(const struct tokenizer *tok, uint32_t step, struct regex_scratch *scratch,
                 const char *text, size_t bytes, size_t limit, struct buf *out, bool *at_front,
                 struct err *err);
-/* How long the replacements may make a text of `bytes`. */
+/* The size to which replacements may make a text of `bytes` grow. */
 size_t pre_growth_limit(size_t bytes);
 
 /* tokenizer_bpe.c */
 int bpe_encode(struct encoder *enc, const char *text, size_t bytes);
 void bpe_scratch_free(struct bpe_scratch *s);
-/* The slot of (left, right), NULL for no rule. */
+/* The rule that merges (left, right), NULL where there is none. */
 const struct tok_merge *bpe_find(const struct tokenizer *tok, uint32_t left, uint32_t right);
 
 #endif

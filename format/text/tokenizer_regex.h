@@ -26,14 +26,14 @@
 struct regex;
 struct regex_scratch;
 
-/* Compile `pattern` (valid UTF-8). NULL and a filled `err` where it is refused. */
+/* Compile `pattern`, which is valid UTF-8. Returns NULL and fills `err` where it is refused. */
 struct regex *regex_compile(const char *pattern, size_t bytes, struct err *err);
 void regex_free(struct regex *re); /* NULL is fine */
 
 struct regex_scratch *regex_scratch_new(void);
 void regex_scratch_free(struct regex_scratch *s); /* NULL is fine */
 
-/* One pass over a text. Set by regex_start, advanced by regex_next. */
+/* One pass over a text. regex_start sets it, regex_next advances it. */
 struct regex_iter {
     const struct regex *re;
     const char *text;
@@ -43,12 +43,14 @@ struct regex_iter {
 };
 void regex_start(struct regex_iter *it, const struct regex *re, const char *text, size_t bytes);
 
-/* The next match: 1 and [*start, *end), 0 at the end, -1 and `err` where the search exceeds its
- * limit. `text` is valid UTF-8. An empty match right behind the previous match is passed over. */
+/* Find the next match. Returns 1 with [*start, *end), 0 at the end, or -1 with `err` where the
+ * search exceeds its limit. The text is valid UTF-8. An empty match right behind the previous match
+ * is passed over. */
 int regex_next(struct regex_iter *it, struct regex_scratch *s, size_t *start, size_t *end,
                struct err *err);
 
-/* Append the PCRE2 spelling of `pattern`, or refuse. (For tests; regex_compile calls it.) */
+/* Append the PCRE2 spelling of `pattern`, or refuse it. (regex_compile calls it; it is here for
+ * tests.) */
 int regex_translate(const char *pattern, size_t bytes, struct buf *out, struct err *err);
 
 #endif

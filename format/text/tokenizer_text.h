@@ -16,22 +16,22 @@
 
 #define TEXT_REPLACEMENT "\xef\xbf\xbd" /* U+FFFD */
 
-/* Length of the well-formed character at p (n >= 1 bytes follow), 0 where there is none; then
- * *bad is the length of the maximal subpart that one U+FFFD stands for, and *cut says that more
- * bytes could still complete it. `bad` and `cut` may be NULL. */
+/* The length of the well-formed character at p, where n >= 1 bytes lie, or 0 where there is none.
+ * In the latter case *bad is the length of the maximal subpart that one U+FFFD stands for, and *cut
+ * says whether more bytes could still complete it. `bad` and `cut` may be NULL. */
 size_t text_char_bytes(const uint8_t *p, size_t n, size_t *bad, bool *cut);
 
-/* The length of the longest well-formed prefix. */
+/* The length of the longest well-formed prefix of `text`. */
 size_t text_valid(const char *text, size_t bytes);
 
 /* Append `text` with every maximal subpart that is not UTF-8 replaced by U+FFFD. */
 void text_sanitize(const char *text, size_t bytes, struct buf *out);
 
-/* The code point at p and its length. */
+/* Puts the code point at p into *cp and returns its length in bytes. */
 size_t text_get(const char *p, uint32_t *cp);
-/* Length of the character that ends before p. */
+/* The length of the character that ends before p. */
 size_t text_before(const char *start, const char *p);
-/* Write cp as UTF-8 to out[4]; its length. */
+/* Writes cp to out[4] as UTF-8 and returns its length in bytes. */
 size_t text_put(uint32_t cp, char out[4]);
 
 bool text_is_space(uint32_t cp);       /* White_Space */
@@ -45,13 +45,13 @@ void text_normalize(enum text_form form, const char *text, size_t bytes, struct 
 /* Append `text` in lower case, character by character (full mapping, no context). */
 void text_lowercase(const char *text, size_t bytes, struct buf *out);
 
-/* The byte alphabet: byte b is written as the character TEXT_BYTE(b): itself where it is
- * printable Latin-1, else U+0100 upward in byte order (OpenAI, gpt-2/src/encoder.py). All are
- * below TEXT_BYTE_LIMIT. */
+/* The byte alphabet writes every byte as a character: a byte that is printable in Latin-1 as that
+ * character, the others as U+0100 and upward in the order of bytes (OpenAI, gpt-2/src/encoder.py).
+ * All these characters are below TEXT_BYTE_LIMIT. */
 enum { TEXT_BYTE_LIMIT = 0x144 };
-/* Append every byte of `text` as its character. */
+/* Append for every byte of `text` its character. */
 void text_to_byte_alphabet(const char *text, size_t bytes, struct buf *out);
-/* The byte that the character stands for, -1 for none. */
+/* The byte that the character stands for, -1 where it stands for none. */
 int text_from_byte_alphabet(uint32_t cp);
 
 #endif
