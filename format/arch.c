@@ -219,6 +219,15 @@ double arch_field_number(const struct arch *a, const struct arch_field *f, uint3
     return field_is_float(f) ? (double)number : (double)bits;
 }
 
+uint32_t arch_field_missing(const struct arch_field *f) {
+    float number = (float)f->missing;
+    uint32_t bits = (uint32_t)(int64_t)f->missing;
+    if (field_is_float(f)) {
+        memcpy(&bits, &number, sizeof bits);
+    }
+    return bits;
+}
+
 void arch_field_set(struct arch *a, const struct arch_field *f, uint32_t i, uint32_t bits) {
     memcpy(element_at(a, f, i), &bits, sizeof bits);
 }
@@ -440,12 +449,7 @@ struct layer_kind arch_plain_kind(void) {
     for (size_t i = 0; i < arch_n_fields; i++) {
         const struct arch_field *f = &arch_fields[i];
         if (f->of == FIELD_OF_KIND && f->optional) {
-            float number = (float)f->missing;
-            uint32_t bits = (uint32_t)f->missing;
-            if (field_is_float(f)) {
-                memcpy(&bits, &number, sizeof bits);
-            }
-            arch_field_set(&a, f, 0, bits);
+            arch_field_set(&a, f, 0, arch_field_missing(f));
         }
     }
     return kind;

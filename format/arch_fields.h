@@ -48,6 +48,8 @@ uint32_t arch_field_count(const struct arch *a, const struct arch_field *f);
 /* Element `i`, as a number and as its 32 bits. */
 double arch_field_number(const struct arch *a, const struct arch_field *f, uint32_t i);
 uint32_t arch_field_bits(const struct arch *a, const struct arch_field *f, uint32_t i);
+/* The bits that an optional field has where the metadata lacks it. */
+uint32_t arch_field_missing(const struct arch_field *f);
 /* Set element `i` from its bits. */
 void arch_field_set(struct arch *a, const struct arch_field *f, uint32_t i, uint32_t bits);
 /* The pointer that an array or a string keeps in the struct. */

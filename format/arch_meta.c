@@ -232,15 +232,6 @@ static int decode_string(struct arch *a, const struct arch_field *f, const struc
     return 0;
 }
 
-static uint32_t missing_bits(const struct arch_field *f) {
-    float number = (float)f->missing;
-    uint32_t bits = (uint32_t)(int64_t)f->missing;
-    if (field_is_float(f)) {
-        memcpy(&bits, &number, sizeof bits);
-    }
-    return bits;
-}
-
 /* A field of the model. */
 static int decode_model(struct arch *a, const struct arch_field *f, const struct entry *e,
                         struct err *err) {
@@ -251,7 +242,7 @@ static int decode_model(struct arch *a, const struct arch_field *f, const struct
         if (e && e->count != 1) {
             return refuse_count(f, e, 1, err);
         }
-        arch_field_set(a, f, 0, e ? entry_bits(e, 0) : missing_bits(f));
+        arch_field_set(a, f, 0, e ? entry_bits(e, 0) : arch_field_missing(f));
         return 0;
     }
     if (!e) {
@@ -310,7 +301,7 @@ static int decode_kinds(struct arch *a, const struct arch_field *f, const struct
         return refuse_count(f, e, a->n_kinds, err);
     }
     for (uint32_t i = 0; f->of == FIELD_OF_KIND && i < a->n_kinds; i++) {
-        arch_field_set(a, f, i, e ? entry_bits(e, e->count > 1 ? i : 0) : missing_bits(f));
+        arch_field_set(a, f, i, e ? entry_bits(e, e->count > 1 ? i : 0) : arch_field_missing(f));
     }
     bool seen[ARCH_MAX_KINDS] = {false};
     for (uint32_t l = 0; f->of == FIELD_BY_LAYER && l < a->n_layers; l++) {

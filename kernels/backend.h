@@ -35,6 +35,9 @@
 
 enum {
     FFN_BLOCK = 32, /* neurons summed together before partial sums are added, in order */
+    /* Rows of a call up to which each gets the bits that it gets alone, on every backend; on the
+     * CPU, any number does. */
+    BACKEND_SAME_BITS_ROWS = 8,
     BACKEND_COPY_BYTES = 1 << 20, /* most of one copy to a device: what a demanded one waits for */
 };
 
@@ -48,8 +51,8 @@ struct backend_limits {
     uint32_t max_experts;    /* routed experts of a layer */
     size_t max_packed_bytes; /* decoded bytes of a chunk that comes packed; 0: none does */
     uint32_t max_ctx_tok;
-    uint32_t n_heads, head_dim; /* of the widest attention layer, each */
-    struct delta_rule delta;    /* the greatest of each member */
+    uint32_t n_heads, head_dim;        /* of the widest attention layer, each */
+    uint32_t delta_k_dim, delta_v_dim; /* the widest heads of a delta net; 0: there is none */
 };
 
 /* How much a copy to device memory hurries: the forward pass waits for it, or may come to. */

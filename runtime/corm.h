@@ -217,20 +217,26 @@ CORM_API int corm_session_open(struct corm_session **session, struct corm_engine
 CORM_API void corm_session_close(struct corm_session *session);
 /* Forget all tokens (0), or all past the first `n_tok`. What the layers hold of a sequence cannot
  * always be cut back: windows hold the last tokens only, a recurrence its last moment. The next
- * evaluation then computes what is missing again, from the first token on, to the same bits. */
+ * evaluation then computes what is missing again, from the first token on: to the same bits as far
+ * as corm_session_eval promises them. */
 CORM_API void corm_session_truncate(struct corm_session *session, uint32_t n_tok);
 CORM_API uint32_t corm_session_length(const struct corm_session *session);
 
 /* Append `n` tokens and compute. *logits (may be NULL) becomes the logits of the last token
  * [vocab], or with `all_logits` of every token [n, vocab] (then n <= logits_rows); host memory,
- * borrowed until the next call on the session. Splitting a sequence over calls differently changes
- * no bit of the result. */
+ * borrowed until the next call on the session.
+ *
+ * A call of one token decodes: experts of later layers are guessed, and with loss_percent neurons
+ * are left out. Any other call is a prompt, computed exactly. On the CPU, with loss_percent 0,
+ * splitting a sequence over calls differently changes no bit of the result; on a device the last
+ * bits of calls of more than 8 tokens may differ from those of shorter ones. */
 CORM_API int corm_session_eval(struct corm_session *session, const int32_t *ids, size_t n,
                                bool all_logits, const float **logits, struct corm_error *error);
 
 /* Append one token to each of `n` different sessions of one engine, ids[i] to sessions[i], and
  * compute them together: an expert that several of them use is brought once. Each session gets the
- * bits that it would get alone, in corm_session_logits. On an error no session has moved on. */
+ * bits that it would get alone (on a device: where n <= 8), in corm_session_logits. On an error no
+ * session has moved on. */
 CORM_API int corm_sessions_decode(struct corm_session *const *sessions, const int32_t *ids,
                                   size_t n, struct corm_error *error);
 /* Logits of the session's last token [vocab], NULL before the first evaluation; host memory,
@@ -272,7 +278,7 @@ CORM_API int32_t corm_session_sample(struct corm_session *session,
  * What is read between two evaluations counts for the later one, whichever session that belongs to.
  * What a batch of several sessions costs is divided among them evenly. */
 struct corm_stats {
-    uint64_t prefill_tok, decode_tok; /* decode: calls of one token */
+    uint64_t prefill_tok, decode_tok; /* decode: calls of one token a session */
     uint64_t prefill_ns, decode_ns;
     uint64_t weight_bytes;             /* of weights that the math used, decoded */
     uint64_t cache_hits, cache_misses; /* expert chunks found in memory / brought on demand */

@@ -202,6 +202,10 @@ static int open_archive(struct corm_engine *e, const char *path,
         e->chat_template = mem_calloc(n + 1, 1);
         memcpy(e->chat_template, template, n);
     }
+    if (corm_predict_open(&e->predictors, c->predictors.data, c->predictors.size_bytes, &c->arch,
+                          corm_chunks_per_expert(c), err) < 0) {
+        return err_prefix(err, "%s", path);
+    }
     return fill_options(e, options, err);
 }
 
@@ -232,16 +236,11 @@ static int open_forward(struct corm_engine *e, const struct corm_mechanisms *m,
                         const struct prefetch_options *io, struct err *err) {
     const struct corm *c = &e->archive;
     const bool offloads = e->plan.missed == CORM_MISSED_CPU;
-    struct corm_predict view;
-    if (corm_predict_open(&view, c->predictors.data, c->predictors.size_bytes, &c->arch,
-                          corm_chunks_per_expert(c), err) < 0) {
-        return err_prefix(err, "%s", c->map.path);
-    }
-    if (choose_loss(e, &view, err) < 0) {
+    if (choose_loss(e, &e->predictors, err) < 0) {
         return -1;
     }
-    predict_open(&e->predict, &view, &c->arch, &e->backend, e->layers, corm_chunks_per_expert(c),
-                 engine_predict_rows(e));
+    predict_open(&e->predict, &e->predictors, &c->arch, &e->backend, e->layers,
+                 corm_chunks_per_expert(c), engine_predict_rows(e));
     /* Guesses are of no use here: experts that have places have mostly come already, and the others
      * never will. */
     bool never = m->no_guesses || offloads || (e->keeps & CACHE_IN_PLACE && !m->on_guess);

@@ -54,6 +54,7 @@ struct corm_engine {
     void *on_read_ctx;
     struct prefetch *prefetch;
     struct experts experts;
+    struct corm_predict predictors; /* view of the archive's */
     struct predict predict;
     struct lookahead lookahead;
     float *drop; /* [n_layers] share of expert energy left out; NULL = exact */

@@ -66,7 +66,9 @@ static uint64_t host_bytes(const struct corm_engine *e) {
     /* The most there can be, so that the plan does not depend on how many processors are free. */
     uint32_t io = e->io_threads > ENGINE_IO_THREADS ? e->io_threads : ENGINE_IO_THREADS;
     return e->backend.scratch_bytes + experts_scratch_bytes(c, engine_max_rows(e)) +
-           vocab_floats * sizeof(float) + prefetch_fillers(io) * filler_buffer_bytes(c) +
+           vocab_floats * sizeof(float) +
+           (uint64_t)e->opt.max_sessions * e->opt.ctx_tok * sizeof(int32_t) +
+           prefetch_fillers(io) * filler_buffer_bytes(c) +
            cache_table_bytes(c, cache_slots_needed(c, 0)) + c->copied_bytes + OVERHEAD_BYTES;
 }
 
@@ -85,8 +87,9 @@ static uint64_t plan_fixed(struct corm_engine *e, uint32_t row_padding, uint64_t
     const struct state_size size = engine_state_size(e);
     p->kv_bytes = e->opt.max_sessions * state_bytes(a, &size);
     p->scratch_bytes = other_bytes + forward_scratch_bytes(a, engine_max_rows(e)) +
-                       predict_scratch_bytes(a, engine_predict_rows(e)) +
-                       (e->opt.loss_percent > 0 ? lookahead_skip_bytes(c) : 0) +
+                       predict_scratch_bytes(&e->predictors, a, corm_chunks_per_expert(c),
+                                             engine_predict_rows(e)) +
+                       lookahead_bytes(c, engine_predict_rows(e), e->opt.loss_percent > 0) +
                        (uint64_t)LOGITS_ROWS * a->vocab * sizeof(float);
     return p->trunk_bytes + p->kv_bytes + p->scratch_bytes;
 }

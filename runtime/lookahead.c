@@ -24,8 +24,13 @@ static uint32_t *guessed_rows(const struct lookahead *la, uint32_t layer, uint32
     return &la->guess_rows[(size_t)layer * AHEADS + ahead];
 }
 
-size_t lookahead_skip_bytes(const struct corm *archive) {
-    return (size_t)archive->n_records * corm_chunks_per_expert(archive);
+size_t lookahead_bytes(const struct corm *archive, uint32_t max_rows, bool leaves_out) {
+    const struct arch *a = &archive->arch;
+    size_t ranks = (size_t)a->n_layers * AHEADS * predict_width(a);
+    return ranks * (sizeof(float) + max_rows * sizeof(int32_t)) +
+           (size_t)a->n_layers * AHEADS * sizeof(uint32_t) +
+           a->n_experts * (sizeof(int32_t) + sizeof(float) + sizeof(struct prefetch_need)) +
+           (leaves_out ? (size_t)archive->n_records * corm_chunks_per_expert(archive) : 0);
 }
 
 /* See struct lookahead_options. */
@@ -85,7 +90,14 @@ void lookahead_close(struct lookahead *la) {
 
 /* A token begins: decide whether to guess in it. Where nothing was read for a while there is no
  * need. */
-static void begin_token(struct lookahead *la) {
+static void begin_token(struct lookahead *la, uint32_t rows) {
+    /* What is left of a token that was broken off says nothing of this one. */
+    memset(la->guess_rows, 0, (size_t)la->archive->arch.n_layers * AHEADS * sizeof *la->guess_rows);
+    if (rows != la->rows_before) {
+        trial_interrupt(
+            &la->trial); /* the times of larger batches are no measure of smaller ones */
+    }
+    la->rows_before = rows;
     uint64_t read = prefetch_read_bytes(la->prefetch);
     la->quiet_tok = read == la->read_before ? la->quiet_tok + 1 : 0;
     la->read_before = read;
@@ -98,8 +110,7 @@ static void begin_token(struct lookahead *la) {
 }
 
 /* Join the guess that a row uses an expert with chance p to those of the rows before: the expert is
- * needed unless none of them uses it. The joined guess stays in order of chance; experts of equal
- * chance are in the order in which they were first named. */
+ * needed unless none of them uses it. The joined guess stays in order of chance. */
 static void join(struct lookahead *la, int32_t expert, float p) {
     uint32_t i = 0;
     while (i < la->n_joined && la->joined[i] != expert) {
@@ -186,12 +197,15 @@ void lookahead_tap(void *ctx, enum tap tap, uint32_t layer, const float *data,
         return;
     }
     if (!b->decode) {
-        trial_interrupt(&la->trial);
+        /* A prompt. The rows of which logits are asked belong to no batch: they say nothing. */
+        if (tap == TAP_EMBED) {
+            trial_interrupt(&la->trial);
+        }
         return;
     }
     switch (tap) {
     case TAP_EMBED:
-        begin_token(la);
+        begin_token(la, b->rows);
         la->residual = data;
         break;
     case TAP_ATTN_IN:

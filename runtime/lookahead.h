@@ -63,13 +63,14 @@ struct lookahead {
     const int32_t *host_ids;
     uint64_t read_before; /* bytes read when the token began */
     uint32_t quiet_tok;   /* tokens in a row for which nothing was read */
+    uint32_t rows_before; /* of the batch before */
     struct lookahead_counters count;
 };
 
 void lookahead_open(struct lookahead *la, struct predict *predict, struct prefetch *prefetch,
                     const struct corm *archive, const struct lookahead_options *opt);
-/* Memory that lookahead_open takes where guesses leave chunks out. */
-size_t lookahead_skip_bytes(const struct corm *archive);
+/* Memory that lookahead_open takes; max_rows is the predictor's. */
+size_t lookahead_bytes(const struct corm *archive, uint32_t max_rows, bool leaves_out);
 void lookahead_close(struct lookahead *la); /* accepts a zeroed struct */
 
 /* The hooks: forward's tap, and experts' on_demanded; ctx is `la`. */

@@ -237,7 +237,7 @@ void offload_close(struct offload *o) {
 /* Move the clocks of the host's cache and of the places on; they know only layers that have
  * experts. */
 static void follow(struct offload *o, uint32_t layer, const struct batch *b) {
-    const uint32_t rows = b->decode ? 1 : b->rows;
+    const uint32_t rows = batch_tokens(b);
     bool begins = layer <= o->layer_before;
     pthread_mutex_lock(&o->cache.lock);
     if (begins && layer > 0) {

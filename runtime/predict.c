@@ -10,7 +10,7 @@ enum { AHEADS = PREDICT_MAX_AHEAD + 1 };
 
 static const struct weight none = {0};
 
-static uint32_t guess_width(const struct arch *a) {
+uint32_t predict_width(const struct arch *a) {
     return 2 * a->n_active < a->n_experts ? 2 * a->n_active : a->n_experts;
 }
 
@@ -51,63 +51,81 @@ static void place_all(struct predict *p) {
     }
 }
 
-/* Widest projection of either predictor. */
-static uint32_t widest_rank(const struct predict *p) {
-    uint32_t widest = 1;
-    for (uint32_t i = 0; i < p->arch->n_layers * AHEADS; i++) {
-        widest = p->expert_in[i].rows > widest ? p->expert_in[i].rows : widest;
+/* The most rows, or columns, that any matrix of a kind has. */
+static uint32_t most_of(const struct predict *p, enum predict_kind kind, bool cols) {
+    uint32_t most = 1;
+    for (uint32_t l = 0; l < p->arch->n_layers; l++) {
+        for (uint32_t a = 0; a < AHEADS; a++) {
+            struct weight w = corm_predict_get(&p->view, kind, l, a);
+            uint32_t n = cols ? w.cols : w.rows;
+            most = w.data && n > most ? n : most;
+        }
     }
-    for (uint32_t i = 0; i < p->arch->n_layers; i++) {
-        widest = p->chunk_basis[i].rows > widest ? p->chunk_basis[i].rows : widest;
-    }
-    return widest;
+    return most;
 }
 
-/* Most gates of an expert. */
-static uint32_t widest_gates(const struct predict *p) {
-    uint32_t widest = 1;
-    for (uint32_t i = 0; i < p->arch->n_layers; i++) {
-        widest = p->chunk_gate_beta[i].cols > widest ? p->chunk_gate_beta[i].cols : widest;
-    }
-    return widest;
+/* Scratch in backend memory, in floats or numbers of the same size. */
+struct block {
+    void **at;
+    size_t floats;
+};
+enum { N_BLOCKS = 10 };
+
+static void list_blocks(struct predict *p, struct block out[N_BLOCKS]) {
+    const struct arch *a = p->arch;
+    const size_t rows = p->max_rows;
+    uint32_t rank = most_of(p, PREDICT_EXPERT_IN, false);
+    uint32_t basis = most_of(p, PREDICT_CHUNK_BASIS, false);
+    const struct block blocks[N_BLOCKS] = {
+        {(void **)&p->parts, rows * a->n_active * a->dim},
+        {(void **)&p->state, rows * a->dim},
+        {(void **)&p->norm, rows * a->dim},
+        {(void **)&p->low, rows * (rank > basis ? rank : basis)},
+        {(void **)&p->logits, rows * a->n_experts},
+        {(void **)&p->fix, rows * a->n_experts},
+        {(void **)&p->scores, p->chunks_per_expert},
+        {(void **)&p->more, p->chunks_per_expert},
+        {(void **)&p->gated, most_of(p, PREDICT_CHUNK_GATE_BETA, true)},
+        {(void **)&p->ids, rows * p->width},
+    };
+    memcpy(out, blocks, sizeof blocks);
 }
 
-size_t predict_scratch_bytes(const struct arch *a, uint32_t max_rows) {
-    /* The ranks are not known before the section is read, so the ranks that prep makes are
-     * counted. */
-    size_t floats = (size_t)(a->n_active + 2) * a->dim + 2 * (size_t)a->n_experts + 2 * 256 +
-                    2 * (size_t)guess_width(a);
-    return floats * max_rows * sizeof(float);
+/* All that does not take memory yet. */
+static struct predict empty(const struct corm_predict *view, const struct arch *arch,
+                            uint32_t chunks_per_expert, uint32_t max_rows) {
+    return (struct predict){.view = *view,
+                            .arch = arch,
+                            .max_rows = max_rows,
+                            .width = predict_width(arch),
+                            .chunks_per_expert = chunks_per_expert};
+}
+
+size_t predict_scratch_bytes(const struct corm_predict *view, const struct arch *arch,
+                             uint32_t chunks_per_expert, uint32_t max_rows) {
+    struct predict p = empty(view, arch, chunks_per_expert, max_rows);
+    struct block blocks[N_BLOCKS];
+    size_t floats = (size_t)max_rows * p.width + chunks_per_expert; /* on the host */
+    list_blocks(&p, blocks);
+    for (int i = 0; i < N_BLOCKS; i++) {
+        floats += blocks[i].floats;
+    }
+    return floats * sizeof(float);
 }
 
 void predict_open(struct predict *p, const struct corm_predict *view, const struct arch *arch,
                   struct backend *be, const struct layer_weights *layers,
                   uint32_t chunks_per_expert, uint32_t max_rows) {
-    *p = (struct predict){.view = *view, .arch = arch, .be = be, .layers = layers};
-    p->max_rows = max_rows;
-    p->width = guess_width(arch);
-    p->chunks_per_expert = chunks_per_expert;
+    *p = empty(view, arch, chunks_per_expert, max_rows);
+    p->be = be;
+    p->layers = layers;
     place_all(p);
-    size_t rows = max_rows, f = sizeof(float), gates = widest_gates(p);
-    const struct {
-        void **at;
-        size_t floats;
-    } blocks[] = {
-        {(void **)&p->parts, rows * arch->n_active * arch->dim},
-        {(void **)&p->state, rows * arch->dim},
-        {(void **)&p->norm, rows * arch->dim},
-        {(void **)&p->low, rows * widest_rank(p)},
-        {(void **)&p->logits, rows * arch->n_experts},
-        {(void **)&p->fix, rows * arch->n_experts},
-        {(void **)&p->scores, chunks_per_expert},
-        {(void **)&p->more, chunks_per_expert},
-        {(void **)&p->gated, gates},
-        {(void **)&p->ids, rows * p->width},
-    };
-    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) {
-        *blocks[i].at = be->ops->alloc(be->self, blocks[i].floats * f);
+    struct block blocks[N_BLOCKS];
+    list_blocks(p, blocks);
+    for (int i = 0; i < N_BLOCKS; i++) {
+        *blocks[i].at = be->ops->alloc(be->self, blocks[i].floats * sizeof(float));
     }
-    p->host_ids = mem_calloc(rows * p->width, sizeof *p->host_ids);
+    p->host_ids = mem_calloc((size_t)max_rows * p->width, sizeof *p->host_ids);
     p->host_scores = mem_calloc(chunks_per_expert, sizeof *p->host_scores);
 }
 

@@ -55,7 +55,11 @@ void predict_open(struct predict *p, const struct corm_predict *view, const stru
                   struct backend *be, const struct layer_weights *layers,
                   uint32_t chunks_per_expert, uint32_t max_rows);
 void predict_close(struct predict *p); /* accepts a zeroed struct */
-size_t predict_scratch_bytes(const struct arch *arch, uint32_t max_rows);
+/* Memory that it takes, beside the matrices. */
+size_t predict_scratch_bytes(const struct corm_predict *view, const struct arch *arch,
+                             uint32_t chunks_per_expert, uint32_t max_rows);
+/* Experts that are guessed a row. */
+uint32_t predict_width(const struct arch *arch);
 
 /* Whether there is a layer to guess: `source` + `ahead` has experts (ahead 0: layer 0 from the
  * embedding). */

@@ -36,10 +36,7 @@ int corm_session_open(struct corm_session **session, struct corm_engine *engine,
         return engine_fail(error, &err);
     }
     struct corm_session *s = mem_calloc(1, sizeof *s);
-    if (state_open(&s->state, a, &engine->backend, &size, NULL, &err) < 0) {
-        free(s);
-        return engine_fail(error, &err);
-    }
+    state_open(&s->state, a, &engine->backend, &size, NULL);
     s->engine = engine;
     s->history = mem_calloc(engine->opt.ctx_tok, sizeof *s->history);
     s->logits = mem_calloc((size_t)engine->opt.logits_rows * a->vocab, sizeof *s->logits);
@@ -164,13 +161,29 @@ static void read_logits(struct corm_engine *e, const float *x, uint32_t rows, fl
     }
 }
 
+/* Logits of row i of the residual stream to session i, for so many rows at a time that each gets
+ * the bits that it gets alone, on a device too. */
+static void read_logits_each(struct corm_engine *e, struct corm_session *const *sessions,
+                             uint32_t n) {
+    const struct arch *a = &e->archive.arch;
+    for (uint32_t done = 0; done < n; done += BACKEND_SAME_BITS_ROWS) {
+        uint32_t rows = n - done < BACKEND_SAME_BITS_ROWS ? n - done : BACKEND_SAME_BITS_ROWS;
+        forward_logits(&e->forward, &e->model, e->forward.x + (size_t)done * a->dim, rows,
+                       e->logits);
+        for (uint32_t i = 0; i < rows; i++) {
+            e->backend.ops->read(e->backend.self, sessions[done + i]->logits,
+                                 e->logits + (size_t)i * a->vocab, a->vocab * sizeof(float));
+        }
+    }
+}
+
 /* All layers over the rows of a batch; the states move on when all have been passed. */
 static int run_batch(struct corm_engine *e, const struct batch *b, const int32_t *ids,
                      struct err *err) {
     forward_embed(&e->forward, &e->model, ids, b, e->forward.x);
     for (uint32_t l = 0; l < e->archive.arch.n_layers; l++) {
         pthread_mutex_lock(&e->cache.lock);
-        cache_clock(&e->cache, l, b->decode ? 1 : b->rows, b->decode);
+        cache_clock(&e->cache, l, batch_tokens(b), b->decode);
         pthread_mutex_unlock(&e->cache.lock);
         if (forward_layer(&e->forward, &e->layers[l], l, b, e->forward.x, err) < 0) {
             return -1;
@@ -201,9 +214,29 @@ static int64_t run_span(struct corm_session *s, uint32_t end, bool decode, struc
     return rows;
 }
 
-/* Compute again what the state could not be cut back to. */
-static int catch_up(struct corm_session *s, struct err *err) {
-    return run_span(s, s->n_tok, false, err) < 0 ? -1 : 0;
+/* An evaluation was broken off: make the layers hold what the tokens before it left behind, or
+ * nothing. */
+static int fail_eval(struct corm_session *const *sessions, size_t n, const struct err *err,
+                     struct corm_error *error) {
+    for (size_t i = 0; i < n; i++) {
+        state_undo(&sessions[i]->state, sessions[i]->n_tok);
+    }
+    return engine_fail(error, err);
+}
+
+/* Compute again what the state could not be cut back to. It counts as work on a prompt, without
+ * tokens, as these have been counted once. */
+static int catch_up(struct corm_session *s, struct corm_error *error) {
+    struct err err = {0};
+    uint64_t start = clock_ns();
+    if (s->state.end == s->n_tok) {
+        return 0;
+    }
+    if (run_span(s, s->n_tok, false, &err) < 0) {
+        return fail_eval(&s, 1, &err, error);
+    }
+    count(&s, 1, start, false, 0);
+    return 0;
 }
 
 static int check_eval(const struct corm_session *s, const int32_t *ids, size_t n, bool all_logits,
@@ -228,28 +261,21 @@ static int check_eval(const struct corm_session *s, const int32_t *ids, size_t n
     return 0;
 }
 
-/* An evaluation was broken off: make the layers hold what the tokens before it left behind, or
- * nothing. */
-static int fail_eval(struct corm_session *const *sessions, size_t n, const struct err *err,
-                     struct corm_error *error) {
-    for (size_t i = 0; i < n; i++) {
-        state_undo(&sessions[i]->state, sessions[i]->n_tok);
-    }
-    return engine_fail(error, err);
-}
-
 int corm_session_eval(struct corm_session *s, const int32_t *ids, size_t n, bool all_logits,
                       const float **logits, struct corm_error *error) {
     struct corm_engine *e = s->engine;
     const struct arch *a = &e->archive.arch;
     struct err err = {0};
-    uint64_t start = clock_ns();
-    bool decode = n == 1; /* a prompt of one token is the next token of an empty text */
+    bool decode = n == 1; /* as corm.h says: a call of one token decodes */
     if (check_eval(s, ids, n, all_logits, &err) < 0) {
         return engine_fail(error, &err);
     }
+    if (catch_up(s, error) < 0) {
+        return -1;
+    }
+    uint64_t start = clock_ns();
     memcpy(s->history + s->n_tok, ids, n * sizeof *ids);
-    int64_t rows = catch_up(s, &err) < 0 ? -1 : run_span(s, s->n_tok + (uint32_t)n, decode, &err);
+    int64_t rows = run_span(s, s->n_tok + (uint32_t)n, decode, &err);
     if (rows < 0) {
         return fail_eval(&s, 1, &err, error);
     }
@@ -285,7 +311,6 @@ static int check_decode(struct corm_session *const *sessions, const int32_t *ids
 int corm_sessions_decode(struct corm_session *const *sessions, const int32_t *ids, size_t n,
                          struct corm_error *error) {
     struct err err = {0};
-    uint64_t start = clock_ns();
     if (n == 0) {
         err_set(&err, "no sessions to decode");
         return engine_fail(error, &err);
@@ -294,14 +319,16 @@ int corm_sessions_decode(struct corm_session *const *sessions, const int32_t *id
     if (check_decode(sessions, ids, n, &err) < 0) {
         return engine_fail(error, &err);
     }
+    for (size_t i = 0; i < n; i++) {
+        if (catch_up(sessions[i], error) < 0) {
+            return -1;
+        }
+    }
     struct corm_engine *e = sessions[0]->engine;
-    const struct arch *a = &e->archive.arch;
+    uint64_t start = clock_ns();
     for (size_t i = 0; i < n; i++) {
         struct corm_session *s = sessions[i];
         s->history[s->n_tok] = ids[i];
-        if (catch_up(s, &err) < 0) {
-            return fail_eval(sessions, n, &err, error);
-        }
         e->spans[i] =
             (struct span){.state = &s->state, .first = (uint32_t)i, .rows = 1, .pos = s->n_tok};
     }
@@ -310,11 +337,10 @@ int corm_sessions_decode(struct corm_session *const *sessions, const int32_t *id
     if (run_batch(e, &b, ids, &err) < 0) {
         return fail_eval(sessions, n, &err, error);
     }
+    read_logits_each(e, sessions, (uint32_t)n);
     for (size_t i = 0; i < n; i++) {
-        struct corm_session *s = sessions[i];
-        s->n_tok++;
-        s->logits_rows = 1;
-        read_logits(e, e->forward.x + i * a->dim, 1, s->logits);
+        sessions[i]->n_tok++;
+        sessions[i]->logits_rows = 1;
     }
     count(sessions, (uint32_t)n, start, true, 1);
     return 0;

@@ -85,7 +85,7 @@ int cpu_open(struct cpu *c, const char *isa, uint32_t threads, const struct back
     struct arena *a = &c->arena;
     size_t xs = at_least(limits->max_rows, CPU_FFN_USES);
     size_t packed = limits->max_packed_bytes;
-    size_t delta = 2 * (size_t)limits->delta.k_dim + limits->delta.v_dim;
+    size_t delta = 2 * (size_t)limits->delta_k_dim + limits->delta_v_dim;
     packed = packed ? exponents_scratch_bytes(packed / 2) : 0; /* decoded chunks fit as well */
     c->workers = arena_alloc(a, pool_threads(c->pool) * sizeof *c->workers);
     for (uint32_t i = 0; i < pool_threads(c->pool); i++) {

@@ -265,7 +265,7 @@ void cpu_attention(void *self, const struct attention_rule *rule, const struct k
         .kv = kv,
         .k = &c->isa->codec[kv->type == KV_F16 ? CODEC_F16 : CODEC_F32],
         .q = q,
-        .sinks = weight_floats(sinks),
+        .sinks = rule->sinks ? weight_floats(sinks) : NULL,
         .out = out,
         .row_bytes = (size_t)kv->head_dim * (kv->type == KV_F16 ? 2 : 4),
         .n_heads = rule->n_heads,

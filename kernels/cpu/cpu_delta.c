@@ -75,6 +75,9 @@ void cpu_delta_conv(void *self, const struct delta_rule *rule, const struct weig
                      .rows = rows};
     cpu_run(self, conv_item, &s, cpu_ceil_div(s.cols, CONV_COLS),
             (uint64_t)rows * s.cols * (rule->conv + 8));
+    if (rule->conv == 1) {
+        return; /* there is no tail */
+    }
     const uint32_t keep = rule->conv - 1, kept = rows < keep ? keep - rows : 0;
     memmove(tail, tail + (size_t)(keep - kept) * s.cols, (size_t)kept * s.cols * sizeof *tail);
     memcpy(tail + (size_t)kept * s.cols, x + (size_t)(rows - (keep - kept)) * s.cols,

@@ -356,9 +356,9 @@ extern "C" int backend_cuda_open(struct backend *b, uint32_t device, uint64_t vr
         return err_set(err, "attention heads of %u: CUDA does at most %d", limits->head_dim,
                        CUDA_HEAD_DIM);
     }
-    if (limits->delta.k_dim > CUDA_KEY_DIM) {
+    if (limits->delta_k_dim > CUDA_KEY_DIM) {
         return err_set(err, "key heads of %u in a delta net: CUDA does at most %d",
-                       limits->delta.k_dim, CUDA_KEY_DIM);
+                       limits->delta_k_dim, CUDA_KEY_DIM);
     }
     struct cuda *c = (struct cuda *)mem_calloc(1, sizeof *c);
     c->device = (int)device;

@@ -97,9 +97,7 @@ static int open_forward(struct calib *c, struct err *err) {
     }
     c->kept = any ? mem_calloc(c->n_seqs, sizeof *c->kept) : NULL;
     for (uint32_t i = 0; any && i < c->n_seqs; i++) {
-        if (state_open(&c->kept[i], a, &c->be, &c->state_size, c->is_kept, err) < 0) {
-            return -1;
-        }
+        state_open(&c->kept[i], a, &c->be, &c->state_size, c->is_kept);
     }
     return 0;
 }
@@ -161,7 +159,8 @@ static int mix_sequences(struct calib *c, uint32_t layer, const volatile sig_ato
     const struct arch *a = c->arch;
     bool *only = mem_calloc(a->n_layers, sizeof *only);
     only[layer] = true;
-    int status = state_open(&c->state, a, &c->be, &c->state_size, only, err);
+    int status = 0;
+    state_open(&c->state, a, &c->be, &c->state_size, only);
     for (uint32_t i = 0; i < c->n_seqs && status == 0; i++) {
         struct state *state = shares_keys(c, layer) ? &c->kept[i] : &c->state;
         const struct span span = {.state = state, .rows = c->seqs[i].n};

@@ -31,4 +31,9 @@ struct batch {
                                  decoding is guessed and left out here */
 };
 
+/* Tokens by which clocks move on: a decoding batch adds one to each of its sequences. */
+static inline uint32_t batch_tokens(const struct batch *b) {
+    return b->decode ? 1 : b->rows;
+}
+
 #endif

@@ -61,47 +61,23 @@ static size_t mlp_of(const struct arch *a, uint32_t layer) {
 static size_t mixer_scratch_of(const struct arch *a, uint32_t layer) {
     return mixer_of(a, layer)->scratch(a, layer);
 }
-/* The widest row that a mixer's products read or write. */
-static size_t mixer_width_of(const struct arch *a, uint32_t layer) {
-    const struct layer_kind *k = arch_kind(a, layer);
-    return k->mixer == MIXER_ATTENTION ? attention_q_dim(&k->att) : delta_qkv_dim(&k->delta);
-}
-static size_t heads_of(const struct arch *a, uint32_t layer) {
-    return arch_kind(a, layer)->att.n_heads;
-}
-static size_t head_dim_of(const struct arch *a, uint32_t layer) {
-    return arch_kind(a, layer)->att.head_dim;
-}
-
-static struct delta_rule most_delta(const struct arch *a) {
-    struct delta_rule m = {0};
-    for (uint32_t i = 0; i < a->n_kinds; i++) {
-        const struct delta_rule *d = &a->kinds[i].delta;
-        m.n_k_heads = d->n_k_heads > m.n_k_heads ? d->n_k_heads : m.n_k_heads;
-        m.n_v_heads = d->n_v_heads > m.n_v_heads ? d->n_v_heads : m.n_v_heads;
-        m.k_dim = d->k_dim > m.k_dim ? d->k_dim : m.k_dim;
-        m.v_dim = d->v_dim > m.v_dim ? d->v_dim : m.v_dim;
-        m.conv = d->conv > m.conv ? d->conv : m.conv;
-    }
-    return m;
-}
-
 struct backend_limits forward_limits(const struct arch *a, uint32_t max_rows, uint32_t ctx_tok) {
-    uint32_t mlp = (uint32_t)most(a, mlp_of), mixer = (uint32_t)most(a, mixer_width_of);
-    uint32_t cols = mlp > a->dim ? mlp : a->dim;
-    cols = mixer > cols ? mixer : cols;
-    return (struct backend_limits){
+    struct backend_limits l = {
         .max_rows = max_rows,
-        .max_cols = a->vocab > cols ? a->vocab : cols,
-        .max_in = cols,
+        .max_in = a->dim,
         .max_ffn = a->ffn_dim,
         .max_active = a->n_active,
         .max_experts = a->n_experts,
         .max_ctx_tok = ctx_tok,
-        .n_heads = (uint32_t)most(a, heads_of),
-        .head_dim = (uint32_t)most(a, head_dim_of),
-        .delta = most_delta(a),
     };
+    for (uint32_t layer = 0; layer < a->n_layers; layer++) {
+        mixer_raise(&l.max_in, arch_mlp_dim(a, layer));
+        mixer_of(a, layer)->limits(a, layer, &l);
+    }
+    l.max_cols = l.max_in;
+    mixer_raise(&l.max_cols, a->vocab);
+    mixer_raise(&l.max_cols, a->n_experts);
+    return l;
 }
 
 /* One row of this table for each scratch block, with its width for this model. Every block is

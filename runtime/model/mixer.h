@@ -21,11 +21,14 @@ struct mixer_ops {
     const char *name;
     /* Floats of scratch for each row of a call, in f->mix. */
     size_t (*scratch)(const struct arch *arch, uint32_t layer);
+    /* Raise what the layer asks of a backend: widths of its products' rows, heads. */
+    void (*limits)(const struct arch *arch, uint32_t layer, struct backend_limits *limits);
     /* Fill in what a sequence needs in this layer: shapes and sizes, no memory. */
     void (*shape)(const struct arch *arch, uint32_t layer, const struct state_size *size,
                   struct layer_state *out);
     /* A state stands for `end` tokens now, and has stood for `farthest`. Whether it still holds
-     * what the first n_tok of them left behind. */
+     * what the first n_tok <= end of them left behind; where it is `torn`, in this layer it may
+     * have taken up more than `end`. */
     bool (*holds)(const struct arch *arch, uint32_t layer, const struct state *s, uint32_t n_tok);
     /* Whether the backend has all operations that it needs. */
     bool (*supported)(const struct backend *be);
@@ -40,6 +43,11 @@ extern const struct mixer_ops mixer_attention, mixer_delta_net;
 const struct mixer_ops *mixer_at(uint32_t id);
 static inline const struct mixer_ops *mixer_of(const struct arch *arch, uint32_t layer) {
     return mixer_at(arch_kind(arch, layer)->mixer);
+}
+
+/* For limits: the greater one stays. */
+static inline void mixer_raise(uint32_t *limit, uint32_t n) {
+    *limit = n > *limit ? n : *limit;
 }
 
 /* Hands out a mixer's scratch from f->mix. `*used` is the number of floats of each row that are

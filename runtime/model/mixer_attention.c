@@ -17,6 +17,13 @@ static size_t scratch(const struct arch *a, uint32_t layer) {
     return 2 * q + 2 * kv + (r->gate ? q : 0);
 }
 
+static void limits(const struct arch *a, uint32_t layer, struct backend_limits *l) {
+    const struct attention_rule *r = rule_of(a, layer);
+    mixer_raise(&l->max_in, attention_q_dim(r));
+    mixer_raise(&l->n_heads, r->n_heads);
+    mixer_raise(&l->head_dim, r->head_dim);
+}
+
 static void shape(const struct arch *a, uint32_t layer, const struct state_size *size,
                   struct layer_state *out) {
     const struct attention_rule *r = rule_of(a, layer);
@@ -30,12 +37,12 @@ static void shape(const struct arch *a, uint32_t layer, const struct state_size 
     }
 }
 
-/* The ring holds the positions from farthest - capacity on. The next token needs those from n_tok -
- * window + 1 on. */
+/* Without a window, all positions are held. Else the ring holds those from farthest - capacity on,
+ * and the next token needs those from n_tok - window + 1 on. */
 static bool holds(const struct arch *a, uint32_t layer, const struct state *s, uint32_t n_tok) {
     const struct attention_rule *r = rule_of(a, layer);
     uint32_t capacity = s->layers[arch_kv_layer(a, layer)].kv.capacity_tok;
-    if (s->farthest <= capacity) {
+    if (r->window == 0 || s->farthest <= capacity) {
         return true;
     }
     uint32_t needed = n_tok + 1 > r->window ? n_tok + 1 - r->window : 0;
@@ -126,6 +133,7 @@ static void run(struct forward *f, const struct layer_weights *lw, uint32_t laye
 const struct mixer_ops mixer_attention = {
     .name = "attention",
     .scratch = scratch,
+    .limits = limits,
     .shape = shape,
     .holds = holds,
     .supported = supported,

@@ -15,6 +15,13 @@ static size_t scratch(const struct arch *a, uint32_t layer) {
     return 2 * (size_t)delta_qkv_dim(r) + 2 * (size_t)delta_v_dim(r) + 2 * (size_t)r->n_v_heads;
 }
 
+static void limits(const struct arch *a, uint32_t layer, struct backend_limits *l) {
+    const struct delta_rule *r = rule_of(a, layer);
+    mixer_raise(&l->max_in, delta_qkv_dim(r));
+    mixer_raise(&l->delta_k_dim, r->k_dim);
+    mixer_raise(&l->delta_v_dim, r->v_dim);
+}
+
 static void shape(const struct arch *a, uint32_t layer, const struct state_size *size,
                   struct layer_state *out) {
     const struct delta_rule *r = rule_of(a, layer);
@@ -26,7 +33,7 @@ static void shape(const struct arch *a, uint32_t layer, const struct state_size 
 static bool holds(const struct arch *a, uint32_t layer, const struct state *s, uint32_t n_tok) {
     (void)a;
     (void)layer;
-    return n_tok == s->end;
+    return n_tok == s->end && !s->torn;
 }
 
 static bool supported(const struct backend *be) {
@@ -67,6 +74,7 @@ static void run(struct forward *f, const struct layer_weights *lw, uint32_t laye
 const struct mixer_ops mixer_delta_net = {
     .name = "gated delta net",
     .scratch = scratch,
+    .limits = limits,
     .shape = shape,
     .holds = holds,
     .supported = supported,

@@ -21,14 +21,8 @@ uint64_t state_bytes(const struct arch *a, const struct state_size *size) {
     return bytes;
 }
 
-/* Take backend memory; *p is NULL where `bytes` is 0. Returns false where there is none left. */
-static bool take(struct backend *be, size_t bytes, void **p) {
-    *p = bytes > 0 ? be->ops->alloc(be->self, bytes) : NULL;
-    return bytes == 0 || *p;
-}
-
-int state_open(struct state *s, const struct arch *a, struct backend *be,
-               const struct state_size *size, const bool *only, struct err *err) {
+void state_open(struct state *s, const struct arch *a, struct backend *be,
+                const struct state_size *size, const bool *only) {
     *s = (struct state){.arch = a, .be = be, .size = *size};
     s->layers = mem_calloc(a->n_layers, sizeof *s->layers);
     for (uint32_t l = 0; l < a->n_layers; l++) {
@@ -37,21 +31,17 @@ int state_open(struct state *s, const struct arch *a, struct backend *be,
             continue;
         }
         *st = shape_of(a, l, size);
-        void *k, *v, *tail, *recurrent;
-        bool there = take(be, kv_bytes(&st->kv), &k) & take(be, kv_bytes(&st->kv), &v) &
-                     take(be, st->tail_bytes, &tail) & take(be, st->recurrent_bytes, &recurrent);
-        st->kv.k = k;
-        st->kv.v = v;
-        st->tail = tail;
-        st->recurrent = recurrent;
-        if (!there) {
-            state_close(s);
-            return err_set(err, "%s: no memory left for a sequence of %u tokens: %llu MiB",
-                           be->name, size->ctx_tok,
-                           (unsigned long long)(state_bytes(a, size) >> 20));
+        if (st->kv.capacity_tok > 0) {
+            st->kv.k = be->ops->alloc(be->self, kv_bytes(&st->kv));
+            st->kv.v = be->ops->alloc(be->self, kv_bytes(&st->kv));
+        }
+        if (st->tail_bytes > 0) {
+            st->tail = be->ops->alloc(be->self, st->tail_bytes);
+        }
+        if (st->recurrent_bytes > 0) {
+            st->recurrent = be->ops->alloc(be->self, st->recurrent_bytes);
         }
     }
-    return 0;
 }
 
 void state_close(struct state *s) {
@@ -84,6 +74,7 @@ static uint32_t start_again(struct state *s) {
         }
     }
     s->end = s->farthest = 0;
+    s->torn = false;
     return 0;
 }
 
@@ -98,10 +89,12 @@ uint32_t state_cut(struct state *s, uint32_t n_tok) {
 }
 
 uint32_t state_undo(struct state *s, uint32_t n_tok) {
-    n_tok = n_tok < s->end ? n_tok : s->end;
     /* Some layers may have taken up a whole call. */
-    s->farthest =
-        s->end + s->size.batch_rows > s->farthest ? s->end + s->size.batch_rows : s->farthest;
-    s->end = UINT32_MAX; /* a recurrence holds nothing */
-    return state_cut(s, n_tok);
+    uint64_t reached = (uint64_t)s->end + s->size.batch_rows;
+    reached = reached < s->size.ctx_tok ? reached : s->size.ctx_tok;
+    s->farthest = reached > s->farthest ? (uint32_t)reached : s->farthest;
+    s->torn = true;
+    uint32_t held = state_cut(s, n_tok < s->end ? n_tok : s->end);
+    s->torn = false;
+    return held;
 }

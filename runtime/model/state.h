@@ -40,14 +40,15 @@ struct state {
     struct layer_state *layers; /* [n_layers] */
     uint32_t end;               /* tokens that it stands for */
     uint32_t farthest;          /* the most of them since it stood for none */
+    bool torn;                  /* some layers have taken up more than `end` tokens */
 };
 
 /* Backend memory that a sequence takes. */
 uint64_t state_bytes(const struct arch *arch, const struct state_size *size);
 /* Open an empty sequence for the layers l with only[l], [n_layers]; NULL: for all layers. (prep
- * runs one layer at a time.) Returns -1 where the backend has no memory left. */
-int state_open(struct state *s, const struct arch *arch, struct backend *be,
-               const struct state_size *size, const bool *only, struct err *err);
+ * runs one layer at a time.) */
+void state_open(struct state *s, const struct arch *arch, struct backend *be,
+                const struct state_size *size, const bool *only);
 void state_close(struct state *s); /* accepts a zeroed struct */
 
 /* A call has added `rows` tokens in all layers. */

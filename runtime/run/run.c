@@ -215,7 +215,7 @@ int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struc
     *r = (struct run){.call = call,
                       .o = o,
                       .model = call->args.items[0],
-                      .loss_in_batches = r->loss_in_batches,
+                      .loss_in_batches = r->loss_in_batches && o->loss > 0,
                       .all_logits = r->all_logits,
                       .measure = r->measure};
     r->progress = progress_terminal_init(&r->terminal, stderr, o->quiet);

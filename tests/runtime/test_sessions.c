@@ -3,6 +3,7 @@
  */
 #include "tests/util/test.h"
 
+#include "runtime/engine.h"
 #include "tests/util/test_util_golden.h"
 
 static const char *const CASES[] = {
@@ -241,6 +242,90 @@ static void a_broken_evaluation_adds_no_token(void **state) {
     }
 }
 
+/* ---- guesses ---- */
+
+/* Guesses of the first layer that is guessed in a token, one layer ahead. */
+struct guesses {
+    uint32_t layer, n; /* n 0: none yet */
+    int32_t ids[64];
+    float prob[64];
+};
+
+static void on_guess(void *ctx, uint32_t layer, uint32_t ahead, uint32_t n, const int32_t *ids,
+                     const float *prob) {
+    struct guesses *g = ctx;
+    if (ahead != 1 || g->n > 0) {
+        return;
+    }
+    assert_true(n <= TEST_COUNT(g->ids));
+    *g = (struct guesses){.layer = layer, .n = n};
+    memcpy(g->ids, ids, n * sizeof *ids);
+    memcpy(g->prob, prob, n * sizeof *prob);
+}
+
+/* Two sequences of the same tokens are guessed the same experts: each is needed unless neither uses
+ * it. */
+static void guesses_of_a_batch_are_joined(void **state) {
+    int32_t *ids;
+    size_t n;
+    (void)state;
+    char *path = archive_of("olmoe-tiny", NULL, &ids, &n);
+    struct guesses seen[2] = {{0}};
+    for (int both = 0; both < 2; both++) {
+        const struct corm_mechanisms m = {
+            .cache_share = 0.5, .ahead = 1, .on_guess = on_guess, .on_guess_ctx = &seen[both]};
+        struct corm_engine *e =
+            model_open(path, &(struct corm_engine_options){.max_sessions = 2, .measure = &m});
+        struct corm_session *s[2] = {model_session(e), model_session(e)};
+        const int32_t next[2] = {ids[3], ids[3]};
+        model_eval(s[0], ids, 3, false);
+        model_eval(s[1], ids, 3, false);
+        assert_int_equal(seen[both].n, 0); /* prompts are not guessed for */
+        assert_int_equal(corm_sessions_decode(s, next, 1 + (size_t)both, NULL), 0);
+        corm_session_close(s[0]);
+        corm_session_close(s[1]);
+        corm_engine_close(e);
+    }
+    assert_true(seen[0].n > 0);
+    assert_int_equal(seen[1].n, seen[0].n);
+    assert_int_equal(seen[1].layer, seen[0].layer);
+    for (uint32_t i = 0; i < seen[0].n; i++) {
+        float p = seen[0].prob[i];
+        uint32_t k = 0;
+        while (k < seen[1].n && seen[1].ids[k] != seen[0].ids[i]) {
+            k++;
+        }
+        assert_true(k < seen[1].n);
+        assert_float_equal(seen[1].prob[k], 1 - (1 - p) * (1 - p), 1e-6);
+        assert_true(i == 0 || seen[1].prob[i] <= seen[1].prob[i - 1]);
+    }
+    free(path);
+    free(ids);
+}
+
+/* Whether guessing pays is tried out while tokens are decoded: both ways are timed. */
+static void guesses_are_tried(void **state) {
+    int32_t *ids;
+    size_t n;
+    (void)state;
+    char *path = archive_of("olmoe-tiny", NULL, &ids, &n);
+    const struct corm_mechanisms m = {.cache_share = 0.25};
+    struct corm_engine *e = model_open(path, &(struct corm_engine_options){.measure = &m});
+    struct corm_session *s = model_session(e);
+    uint32_t most = 0;
+    for (int t = 0; t < TRIAL_FIRST_TOK + TRIAL_BLOCKS * TRIAL_BLOCK_TOK; t++) {
+        model_eval(s, &ids[t % (int)n], 1, false);
+        const struct trial *trial = &e->lookahead.trial;
+        uint32_t both = trial->n[0] < trial->n[1] ? trial->n[0] : trial->n[1];
+        most = both > most ? both : most;
+    }
+    assert_true(most > 1);
+    corm_session_close(s);
+    corm_engine_close(e);
+    free(path);
+    free(ids);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_batch_changes_no_bit),
@@ -250,6 +335,8 @@ int main(void) {
         cmocka_unit_test(statistics_are_a_sessions_own),
         cmocka_unit_test(bad_batches_are_refused),
         cmocka_unit_test(a_broken_evaluation_adds_no_token),
+        cmocka_unit_test(guesses_of_a_batch_are_joined),
+        cmocka_unit_test(guesses_are_tried),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

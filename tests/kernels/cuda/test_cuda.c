@@ -95,7 +95,7 @@ static void test_refusals(void **state) {
     limits.head_dim = 1024;
     refused_limits(m, 0, 0, &limits, "attention heads of 1024", "512");
     limits = cuda_rig_limits();
-    limits.delta.k_dim = 512;
+    limits.delta_k_dim = 512;
     refused_limits(m, 0, 0, &limits, "key heads of 512", "256");
 }
 
