@@ -5,11 +5,11 @@
 Developer-only; needs numpy and gguf. It knows the two kinds of shapes that synth has: gpt_oss and qwen3_5_moe.
 
 The trunk holds the same numbers (q8 is Q8_0 in another order; routers and vectors in f32). Experts in f32 do,
-too, and the two programs can be compared; that is for tiny shapes. In q4_0, as many bits as ours, gate and up
-have the archive's codes, and values that lie half a step lower, because Q4_0 is q - 8 where these are q - 7.5;
-down cannot have the archive's values, whose scales run along the other side of the matrix, and has its codes in
-their order under its mean scale. Random codes under scales of one size are what both are: the same shape and
-statistics, hence the same bytes and work, while logits and single choices of experts differ.
+too, and the two programs can be compared; that is for tiny shapes. In q4_0, as many bits as ours, they have the
+archive's codes under its scales as far as Q4_0 can: its values are q - 8 where these are q - 7.5, so code 0
+becomes 8, lest all values be half a step too low on average; and down's codes are taken in their order under
+its mean scale, for ours run along the other side of the matrix. Random codes of mean 0 and one size are what
+both are: the same bytes and work, and routing of the same statistics, while single choices of experts differ.
 
 There is no vocabulary in the file: the comparison feeds token ids, those of TEXT, in the language of synth.
 """
@@ -140,8 +140,15 @@ def decode_q4(rows):
     return (both * steps[..., None] - minimums[..., None]).reshape(len(rows), -1)
 
 
+# Code 0 becomes 8 in both halves of a byte, and what that takes of the size goes to the scales: the codes
+# 0 .. 15 about 7.5 have a mean square of 21.25, those about 8 have 17.5.
+NO_ZERO = np.array([(b & 15 or 8) | (b >> 4 or 8) << 4 for b in range(256)], np.uint8)
+LARGER = (21.25 / 17.5)**0.5
+
+
 def blocks_q4_0(codes, steps):
-    return np.concatenate([steps.astype(np.float16)[..., None].view(np.uint8), codes], axis=-1)
+    scales = (steps * LARGER).astype(np.float16)
+    return np.concatenate([scales[..., None].view(np.uint8), NO_ZERO[codes]], axis=-1)
 
 
 # ---- writing ----
