@@ -8,7 +8,7 @@
 struct backend_limits cuda_rig_limits(void) {
     struct backend_limits limits = kernels_limits();
     limits.max_experts = 512;
-    limits.delta = (struct delta_rule){16, 32, 256, 256, ARCH_MAX_CONV};
+    limits.delta_k_dim = limits.delta_v_dim = 256;
     return limits;
 }
 

@@ -152,7 +152,8 @@ struct backend_limits kernels_limits(void) {
         .max_ctx_tok = 512,
         .n_heads = 16,
         .head_dim = 128,
-        .delta = {.n_k_heads = 16, .n_v_heads = 32, .k_dim = 128, .v_dim = 128, .conv = 8},
+        .delta_k_dim = 128,
+        .delta_v_dim = 128,
     };
 }
 
