@@ -46,7 +46,6 @@ static void binds_all(void **state) {
         const struct arch *a = hf_arch(&f.m);
         struct err err = {0};
         assert_int_equal(f.m.config.warnings.len, 0);
-        uint32_t turned = 0;
         for (struct slot_place at = {0}; slot_next(a, &at);) {
             struct weight w = hf_weight(&f.m, at.slot, at.layer, 0);
             assert_non_null(w.codec);
@@ -61,7 +60,6 @@ static void binds_all(void **state) {
                 w.codec->decode_row(w.data ? weight_row(&w, r) : encoded, w.cols, row);
                 assert_memory_equal(row, rows + (size_t)r * w.cols, w.cols * sizeof *row);
             }
-            turned += !w.data;
             free(rows);
             free(row);
             free(encoded);
