@@ -9,6 +9,7 @@ static const char *const ignored[] = {
     "_name_or_path",
     "_commit_hash",
     "_attn_implementation",
+    "_attn_implementation_autoset",
     "attn_implementation",
     "_flash_attn_2_enabled",
     "_experts_implementation",
@@ -24,7 +25,9 @@ static const char *const ignored[] = {
     "decoder_start_token_id",
     "forced_bos_token_id",
     "forced_eos_token_id",
+    "is_decoder", /* every model here is one, whatever the key holds */
     "use_cache",
+    "cache_implementation",
     "initializer_range",
     "attention_dropout",
     "hidden_dropout",

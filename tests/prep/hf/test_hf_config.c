@@ -230,6 +230,9 @@ static void unknown_keys(void **state) {
                 "\"empty\":\"\",\"mlp_bias\":false}",
         MIXTRAL "\"transformers_version\":\"5.24.0\",\"router_jitter_noise\":0.5,"
                 "\"initializer_range\":0.02,\"id2label\":{\"0\":\"LABEL_0\"},\"pad_token_id\":7}",
+        MIXTRAL "\"_attn_implementation_autoset\":true}",
+        MIXTRAL "\"cache_implementation\":\"hybrid\"}",
+        MIXTRAL "\"is_decoder\":true}",
         OSS "\"initial_context_length\":4096,\"router_aux_loss_coef\":0.9}",
         QWEN35 "\"mtp_num_hidden_layers\":1,\"mamba_ssm_dtype\":\"float32\"}",
         GEMMA "\"vocab_size_per_layer_input\":9,\"use_bidirectional_attention\":\"vision\"}",
