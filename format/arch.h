@@ -26,6 +26,8 @@
 
 enum {
     ARCH_MAX_LAYERS = 1024,
+    ARCH_MAX_DIM = 1 << 17,
+    ARCH_MAX_HEAD_DIM = 4096,
     ARCH_MAX_KINDS = 64,
     ARCH_MAX_ROPES = 8,
     ARCH_MAX_EXPERTS = 4096,

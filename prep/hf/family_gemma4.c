@@ -174,7 +174,9 @@ static int settle_ropes(struct settle *s, const uint32_t *type, struct err *err)
         uint32_t t = type[l];
         struct attention_rule *r = &s->kinds[l].att;
         if (first[t] == UINT32_MAX) {
-            struct hf_rope_ask ask = {.head_dim = r->head_dim, .layer_type = types[t]};
+            struct hf_rope_ask ask = {.head_dim = r->head_dim,
+                                      .key = t == FULL ? KEY_GLOBAL_HEAD_DIM : KEY_HEAD_DIM,
+                                      .layer_type = types[t]};
             first[t] = l;
             if (hf_rope_add(s, &ask, &rope[t], err) < 0) {
                 return -1;

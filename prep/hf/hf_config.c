@@ -319,20 +319,20 @@ static int fill_arch(struct settle *s, struct err *err) {
             return -1;
         }
     }
-    /* What sizes the lists below is bounded here; all other ranges are arch_check's. */
-    uint32_t layers = settle_u32(s, KEY_LAYERS), head_dim = settle_u32(s, KEY_HEAD_DIM);
+    /* What sizes lists is bounded here and in hf_rope_add; all other ranges are arch_check's. */
+    uint32_t layers = settle_u32(s, KEY_LAYERS), dim = settle_u32(s, KEY_DIM);
     if (layers == 0 || layers > ARCH_MAX_LAYERS) {
         return err_set(err, "%s: num_hidden_layers is %u, expected 1 .. %d", s->path, layers,
                        ARCH_MAX_LAYERS);
     }
-    if (head_dim > 1 << 16 || settle_u32(s, KEY_DIM) > 1 << 24) {
-        return err_set(err, "%s: head_dim %u or hidden_size %u is too large", s->path, head_dim,
-                       settle_u32(s, KEY_DIM));
+    if (dim > ARCH_MAX_DIM) {
+        return err_set(err, "%s: hidden_size is %u, expected at most %d", s->path, dim,
+                       ARCH_MAX_DIM);
     }
     *a = (struct arch){
         .family = mem_strdup(s->family->name),
         .n_layers = layers,
-        .dim = settle_u32(s, KEY_DIM),
+        .dim = dim,
         .vocab = settle_u32(s, KEY_VOCAB),
         .ctx_max_tok = settle_u32(s, KEY_CONTEXT),
         .norm_eps = settle_f32(s, KEY_NORM_EPS),

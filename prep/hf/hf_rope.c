@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "prep/hf/hf_config.h"
+
 /* The RoPE object's numbers. A key that the file lacks, or holds null under, is `given` false. */
 struct rope_value {
     double value;
@@ -327,6 +329,10 @@ static int fill_rope(struct rope *r, struct settle *s, struct err *err) {
 
 int hf_rope_add(struct settle *s, const struct hf_rope_ask *ask, uint32_t *index, struct err *err) {
     struct rope r = {.head_dim = ask->head_dim, .ctx_max_tok = s->arch->ctx_max_tok};
+    if (ask->head_dim > ARCH_MAX_HEAD_DIM) {
+        return err_set(err, "%s: %s is %u, expected at most %d", s->path, hf_config_key(ask->key),
+                       ask->head_dim, ARCH_MAX_HEAD_DIM);
+    }
     json_t *object = find_object(s, ask, err);
     int rc = object ? parse_rope(&r, s, object, err) : -1;
     if (rc == 0) {

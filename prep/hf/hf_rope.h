@@ -17,10 +17,12 @@
 
 struct hf_rope_ask {
     uint32_t head_dim;
+    enum family_key_id key; /* that head_dim came from, for messages */
     const char *layer_type; /* whose object it is, in a family whose objects are by type */
 };
 
-/* Add to s->arch, whose ctx_max_tok is set, the rope set that the file describes. */
+/* Add to s->arch, whose ctx_max_tok is set, the rope set that the file describes. A head_dim
+ * above ARCH_MAX_HEAD_DIM is an error: it is the file's, and sizes the set. */
 int hf_rope_add(struct settle *s, const struct hf_rope_ask *ask, uint32_t *index, struct err *err);
 
 #endif

@@ -108,7 +108,7 @@ int settle_windows(struct settle *s, uint32_t window,
 }
 
 int settle_rope(struct settle *s, struct err *err) {
-    struct hf_rope_ask ask = {.head_dim = s->kinds[0].att.head_dim};
+    struct hf_rope_ask ask = {.head_dim = s->kinds[0].att.head_dim, .key = KEY_HEAD_DIM};
     uint32_t rope;
     if (hf_rope_add(s, &ask, &rope, err) < 0) {
         return -1;
