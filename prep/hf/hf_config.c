@@ -133,21 +133,14 @@ static const char *const common_keys[] = {
 
 static bool is_read(const void *ctx, const char *name) {
     const struct settle *s = ctx;
-    for (size_t i = 0; i < sizeof common_keys / sizeof *common_keys; i++) {
-        if (strcmp(common_keys[i], name) == 0) {
-            return true;
-        }
-    }
-    for (const char *const *r = s->family->reads; r && *r; r++) {
-        if (strcmp(*r, name) == 0) {
-            return true;
-        }
+    const char *const *reads = s->family->reads;
+    if (hf_keys_among(name, common_keys, sizeof common_keys / sizeof *common_keys) ||
+        (reads && hf_keys_among(name, reads, SIZE_MAX))) {
+        return true;
     }
     for (const struct family_key *f = s->family->keys; f->id != KEY_END; f++) {
-        for (size_t k = 0; k < MAX_SPELLINGS && keys[f->id].name[k]; k++) {
-            if (strcmp(keys[f->id].name[k], name) == 0) {
-                return true;
-            }
+        if (hf_keys_among(name, keys[f->id].name, MAX_SPELLINGS)) {
+            return true;
         }
     }
     return s->family->mxfp4 && strcmp(name, "quantization_config") == 0;
@@ -155,13 +148,8 @@ static bool is_read(const void *ctx, const char *name) {
 
 /* ---- the family ---- */
 
-static bool is_among(const char *name, const char *const list[FAMILY_MAX_NAMES]) {
-    for (size_t i = 0; i < FAMILY_MAX_NAMES && list[i]; i++) {
-        if (strcmp(list[i], name) == 0) {
-            return true;
-        }
-    }
-    return false;
+static bool is_among(const char *name, const char *const names[FAMILY_MAX_NAMES]) {
+    return name && hf_keys_among(name, names, FAMILY_MAX_NAMES);
 }
 
 static int find_family(const struct family **out, const json_t *root, const char *path,
@@ -171,7 +159,7 @@ static int find_family(const struct family **out, const json_t *root, const char
     const char *model_type = json_string_value(json_object_get(root, "model_type"));
     const struct family *f;
     for (size_t i = 0; (f = family_at(i)) != NULL; i++) {
-        bool same_type = model_type && is_among(model_type, f->types);
+        bool same_type = is_among(model_type, f->types);
         bool same = architecture ? is_among(architecture, f->architectures) : same_type;
         if (same && model_type && !same_type) {
             return err_set(err, "%s: model_type \"%s\" does not belong to architecture %s", path,
@@ -192,46 +180,32 @@ static int find_family(const struct family **out, const json_t *root, const char
                    architecture ? architecture : model_type, family_list(list));
 }
 
-/* Where wrappers keep the text model's object: keys, parted by dots. */
-static const char *const insides[] = {"text_config", "thinker_config.text_config"};
-
-/* Follow the keys of `path`, parted by dots. NULL where one of them holds no object. */
-static const json_t *follow(const json_t *at, const char *path) {
-    while (at && *path) {
-        size_t n = strcspn(path, ".");
-        char *key = mem_printf("%.*s", (int)n, path);
-        at = json_object_get(at, key);
-        free(key);
-        path += n + (path[n] == '.');
-    }
-    return json_is_object(at) ? at : NULL;
-}
-
 /* The text model's object out of a wrapper's: with what the wrapper says of the whole checkpoint
  * where it does not say so itself. Wrappers know the fuller list of stop tokens. A new reference.
  */
 static json_t *unwrap(const struct family *f, json_t *root, const char *path, struct err *err) {
     static const char *const whole[] = {"quantization_config", "tie_word_embeddings"};
-    const json_t *inside = NULL;
-    const char *where = NULL;
-    for (size_t i = 0; f->wrapped && !inside && i < sizeof insides / sizeof *insides; i++) {
-        where = insides[i];
-        inside = follow(root, where);
-    }
-    if (!inside) {
+    json_t *inside = f->wrapped ? json_object_get(root, "text_config") : NULL;
+    if (!inside || json_is_null(inside)) {
         return json_incref(root);
     }
+    char value[64];
+    if (!json_is_object(inside)) {
+        err_set(err, "%s: text_config is %s, expected an object", path,
+                hf_keys_text(inside, value));
+        return NULL;
+    }
     const json_t *type = json_object_get(inside, "model_type");
-    if (type && !(json_is_string(type) && is_among(json_string_value(type), f->types))) {
-        char text[64];
-        err_set(err, "%s: %s is of model_type %s, which does not belong to the %s family", path,
-                where, hf_keys_text(type, text), f->name);
+    if (type && !is_among(json_string_value(type), f->types)) {
+        err_set(err,
+                "%s: text_config is of model_type %s, which does not belong to the %s family", path,
+                hf_keys_text(type, value), f->name);
         return NULL;
     }
-    if (hf_keys_check_wrapper(root, where, f->name, path, err) < 0) {
+    if (hf_keys_check_wrapper(root, inside, f->name, path, err) < 0) {
         return NULL;
     }
-    json_t *text = json_copy((json_t *)inside);
+    json_t *text = json_copy(inside);
     for (size_t i = 0; i < sizeof whole / sizeof *whole; i++) {
         json_t *v = json_object_get(root, whole[i]);
         if (v && !json_object_get(text, whole[i])) {

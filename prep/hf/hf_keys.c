@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define COUNT(list) (sizeof(list) / sizeof *(list))
+
 /* Keys that change nothing at inference, whatever they hold: training, bookkeeping, generation
  * defaults that belong in generation_config.json. */
 static const char *const ignored[] = {
@@ -199,6 +201,10 @@ static const struct neutral_key {
     {"hybrid_override_pattern", 0},
 };
 
+/* Keys that name what every model here does: null or true says nothing, anything else asks for
+ * other arithmetic, false and 0 too. */
+static const char *const always[] = {"is_causal", "use_causal_mask", "use_rope"};
+
 bool hf_keys_neutral(const json_t *v, double neutral) {
     return json_is_null(v) || json_is_false(v) ||
            (json_is_string(v) && json_string_length(v) == 0) ||
@@ -215,8 +221,8 @@ const char *hf_keys_text(const json_t *v, char text[64]) {
     return text;
 }
 
-static bool is_among(const char *name, const char *const *list, size_t n) {
-    for (size_t i = 0; i < n; i++) {
+bool hf_keys_among(const char *name, const char *const *list, size_t max) {
+    for (size_t i = 0; i < max && list[i]; i++) {
         if (strcmp(list[i], name) == 0) {
             return true;
         }
@@ -225,7 +231,7 @@ static bool is_among(const char *name, const char *const *list, size_t n) {
 }
 
 static const struct neutral_key *find_refused(const char *name) {
-    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+    for (size_t i = 0; i < COUNT(refused); i++) {
         if (strcmp(refused[i].name, name) == 0) {
             return &refused[i];
         }
@@ -238,8 +244,9 @@ static int check_key(const char *name, const json_t *v, const char *family, cons
                      struct err *err) {
     char text[64];
     const struct neutral_key *k = find_refused(name);
-    if (is_among(name, ignored, sizeof ignored / sizeof *ignored) ||
-        hf_keys_neutral(v, k ? k->neutral : 0)) {
+    bool held = hf_keys_among(name, always, COUNT(always));
+    if (hf_keys_among(name, ignored, COUNT(ignored)) ||
+        (held ? json_is_null(v) || json_is_true(v) : hf_keys_neutral(v, k ? k->neutral : 0))) {
         return 0;
     }
     if (k) {
@@ -266,14 +273,13 @@ int hf_keys_check(const json_t *root, bool (*is_read)(const void *ctx, const cha
     return 0;
 }
 
-int hf_keys_check_wrapper(const json_t *root, const char *inside, const char *family,
+int hf_keys_check_wrapper(const json_t *root, const json_t *text, const char *family,
                           const char *path, struct err *err) {
     const char *name;
     json_t *v;
-    size_t n = strcspn(inside, ".");
     json_object_foreach((json_t *)root, name, v) {
-        if (!(strlen(name) == n && strncmp(name, inside, n) == 0) &&
-            !is_among(name, wrapper_ignored, sizeof wrapper_ignored / sizeof *wrapper_ignored) &&
+        if (v != text && !json_equal(v, json_object_get(text, name)) &&
+            !hf_keys_among(name, wrapper_ignored, COUNT(wrapper_ignored)) &&
             check_key(name, v, family, path, err) < 0) {
             return -1;
         }

@@ -18,6 +18,9 @@
 /* A key without a number at which it changes nothing. */
 #define HF_NO_NUMBER (-1.0)
 
+/* Whether `name` is one of a list's, which ends with NULL or after `max` entries. */
+bool hf_keys_among(const char *name, const char *const *list, size_t max);
+
 /* Whether a value says "nothing here": null, false, an empty string, list or object, or the number
  * `neutral` (where it is not negative; true counts as 1). */
 bool hf_keys_neutral(const json_t *v, double neutral);
@@ -29,9 +32,9 @@ const char *hf_keys_text(const json_t *v, char text[64]);
 int hf_keys_check(const json_t *root, bool (*is_read)(const void *ctx, const char *name),
                   const void *ctx, const char *family, const char *path, struct err *err);
 
-/* The same for a wrapper around it, whose other models and their tokens do not count. `inside` is
- * where the text model's object is. */
-int hf_keys_check_wrapper(const json_t *root, const char *inside, const char *family,
+/* The same for a wrapper around it, whose other models and their tokens do not count, nor keys that
+ * repeat what `text`, its text_config, says. */
+int hf_keys_check_wrapper(const json_t *root, const json_t *text, const char *family,
                           const char *path, struct err *err);
 
 #endif

@@ -340,9 +340,11 @@ static void wrappers(void **state) {
          GEMMA "\"eos_token_id\":[1,106]}"},
         {"{\"model_type\":\"qwen3_5_moe\",\"text_config\":{\"num_hidden_layers\":4}}",
          QWEN35 "\"num_hidden_layers\":4}"},
-        {"{\"model_type\":\"qwen3_5_moe\","
-         "\"thinker_config\":{\"text_config\":{\"num_hidden_layers\":4},\"audio_config\":{\"x\":1}}"
-         "}",
+        /* a key of the text's, once more */
+        {"{\"model_type\":\"qwen3_5_moe\",\"num_hidden_layers\":4,\"rope_theta\":1e7,"
+         "\"text_config\":{\"num_hidden_layers\":4,\"rope_theta\":1e7}}",
+         QWEN35 "\"num_hidden_layers\":4,\"rope_theta\":1e7}"},
+        {"{\"model_type\":\"qwen3_5_moe\",\"text_config\":null,\"num_hidden_layers\":4}",
          QWEN35 "\"num_hidden_layers\":4}"},
     };
     for (size_t i = 0; i < TEST_COUNT(rows); i++) {
@@ -430,7 +432,11 @@ static void refusals(void **state) {
          "unknown key surprise is 1", "gemma4"},
         {"{\"model_type\":\"gemma4\",\"text_config\":{\"surprise\":1," GEMMA_KEYS "}}",
          "unknown key surprise is 1", "gemma4"},
-        {"{\"model_type\":\"gemma4\",\"text_config\":7}", "enable_moe_block", ""},
+        {"{\"model_type\":\"gemma4\",\"hidden_size\":8,\"text_config\":{\"hidden_size\":16," GEMMA_KEYS
+         "}}",
+         "unknown key hidden_size is 8", "gemma4"},
+        {"{\"model_type\":\"gemma4\",\"text_config\":7}", "text_config is 7", "an object"},
+        {"{\"model_type\":\"gemma4\",\"text_config\":[]}", "text_config is []", "an object"},
     };
     for (size_t i = 0; i < TEST_COUNT(bad); i++) {
         struct hf_config c;
