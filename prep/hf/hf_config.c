@@ -349,9 +349,12 @@ static int add_stops(const struct settle *s, const json_t *eos, const char *path
     if (!json_is_array(eos)) {
         return add_stop(s, eos, path, err);
     }
+    if (json_array_size(eos) > MAX_STOPS) {
+        return err_set(err, "%s: eos_token_id lists more than %d tokens", path, MAX_STOPS);
+    }
     for (size_t i = 0; i < json_array_size(eos); i++) {
-        if (i >= MAX_STOPS || add_stop(s, json_array_get(eos, i), path, err) < 0) {
-            return err_set(err, "%s: eos_token_id lists more than %d tokens", path, MAX_STOPS);
+        if (add_stop(s, json_array_get(eos, i), path, err) < 0) {
+            return -1;
         }
     }
     return 0;

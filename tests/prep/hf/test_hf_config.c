@@ -313,6 +313,7 @@ static void refuses_config(void **state) {
          "layer_types entry 0", "contradicts"},
         {MIXTRAL "\"eos_token_id\":32000}", "eos_token_id is 32000", "below vocab_size 32000"},
         {MIXTRAL "\"eos_token_id\":[1,\"x\"]}", "eos_token_id is \"x\"", ""},
+        {MIXTRAL "\"eos_token_id\":[1,32000]}", "eos_token_id is 32000", "below vocab_size"},
         /* RoPE */
         {MIXTRAL "\"rope_theta\":0}", "rope_theta must be a positive number", ""},
         {MIXTRAL "\"rope_theta\":\"x\"}", "rope_theta must be a number", ""},
