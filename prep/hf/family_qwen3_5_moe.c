@@ -19,8 +19,10 @@ static const struct family_key keys[] = {
     {KEY_ACTIVE, 8},
     {KEY_EXPERT_DIM, 512},
     {KEY_SHARED_DIM, 512},
+    {KEY_SPARSE_STEP, 1},
     {KEY_NORM_TOPK, 1},
     {KEY_ATTENTION_BIAS, 0},
+    {KEY_QK_NORM, 1},
     {KEY_OUTPUT_GATE, 1},
     {KEY_FULL_INTERVAL, 4},
     {KEY_DELTA_K_HEADS, 16},
@@ -31,7 +33,7 @@ static const struct family_key keys[] = {
     {KEY_END},
 };
 
-static const char *const reads[] = {"layer_types", NULL};
+static const char *const reads[] = {"layer_types", "output_gate_type", NULL};
 
 #define LAYER FAMILY_LAYER
 #define DELTA FAMILY_LAYER "linear_attn."
@@ -59,7 +61,7 @@ static const char *const skipped[] = {"mtp.*", "model.visual.*", "visual.*", NUL
 
 static int settle(struct settle *s, struct err *err) {
     if (settle_only(s, KEY_ATTENTION_BIAS, 0, err) < 0 ||
-        settle_only(s, KEY_OUTPUT_GATE, 1, err) < 0 || settle_only(s, KEY_NORM_TOPK, 1, err) < 0) {
+        settle_only(s, KEY_NORM_TOPK, 1, err) < 0 || settle_only(s, KEY_SPARSE_STEP, 1, err) < 0) {
         return -1;
     }
     for (uint32_t l = 0; l < s->arch->n_layers; l++) {

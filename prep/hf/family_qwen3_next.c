@@ -15,10 +15,13 @@ static const struct family_key keys[] = {
     {KEY_EXPERT_DIM, 512},   {KEY_SHARED_DIM, 512},   {KEY_SPARSE_STEP, 1},
     {KEY_NORM_TOPK, 1},      {KEY_ATTENTION_BIAS, 0}, {KEY_FULL_INTERVAL, 4},
     {KEY_DELTA_K_HEADS, 16}, {KEY_DELTA_V_HEADS, 32}, {KEY_DELTA_K_DIM, 128},
-    {KEY_DELTA_V_DIM, 128},  {KEY_DELTA_CONV, 4},     {KEY_END},
+    {KEY_DELTA_V_DIM, 128},  {KEY_DELTA_CONV, 4},     {KEY_QK_NORM, 1},
+    {KEY_OUTPUT_GATE, 1},    {KEY_WINDOW, 0},         {KEY_USE_WINDOW, 0},
+    {KEY_MAX_WINDOW_LAYERS, 0}, /* without meaning here */
+    {KEY_END},
 };
 
-static const char *const reads[] = {"layer_types", "mlp_only_layers", NULL};
+static const char *const reads[] = {"layer_types", "mlp_only_layers", "output_gate_type", NULL};
 
 #define LAYER FAMILY_LAYER
 #define DELTA FAMILY_LAYER "linear_attn."
@@ -44,8 +47,20 @@ static const struct family_name names[] = {
 
 static const char *const skipped[] = {"mtp.*", NULL};
 
+/* Nothing slides: keys of windows may stand beside one that says so, as other Qwen models have
+ * them. */
+static int check_windows(const struct settle *s, struct err *err) {
+    if (!s->given[KEY_USE_WINDOW]) {
+        return settle_only(s, KEY_WINDOW, 0, err) < 0
+                   ? -1
+                   : settle_only(s, KEY_MAX_WINDOW_LAYERS, 0, err);
+    }
+    return settle_only(s, KEY_USE_WINDOW, 0, err);
+}
+
 static int settle(struct settle *s, struct err *err) {
-    if (settle_only(s, KEY_ATTENTION_BIAS, 0, err) < 0 || settle_sparse(s, err) < 0) {
+    if (settle_only(s, KEY_ATTENTION_BIAS, 0, err) < 0 || check_windows(s, err) < 0 ||
+        settle_sparse(s, err) < 0) {
         return -1;
     }
     for (uint32_t l = 0; l < s->arch->n_layers; l++) {

@@ -229,7 +229,7 @@ static int check_act(const struct settle *s, struct err *err) {
         const char *name = json_string_value(v);
         bool same = name && (strcmp(name, want) == 0 ||
                              (strcmp(want, "silu") == 0 && strcmp(name, "swish") == 0));
-        if (v && !same) {
+        if (v && !json_is_null(v) && !same) {
             char expected[64];
             snprintf(expected, sizeof expected, "\"%s\"", want);
             return settle_refuse(s, spellings[i], v, expected, err);

@@ -249,7 +249,7 @@ static int check_key(const char *name, const json_t *v, const char *family, cons
         (held ? json_is_null(v) || json_is_true(v) : hf_keys_neutral(v, k ? k->neutral : 0))) {
         return 0;
     }
-    if (k) {
+    if (k || held) {
         return err_set(err,
                        "%s: %s is %s: it changes the arithmetic and is not supported in the "
                        "%s family",

@@ -2,9 +2,9 @@
  * hf_keys: what to do about keys of config.json that the importer does not read.
  *
  * Owns: the list of keys that are known to change nothing at inference, the list of keys of other
- * models, exporters and quantizers that change the arithmetic, and the policy: the former are
- * ignored; any other key is refused by name, known or not, unless it holds a value that says
- * nothing, or at which it is known to change nothing.
+ * models, exporters and quantizers that change the arithmetic, the list of those that must not be
+ * false, and the policy: the first are ignored; any other key is refused by name, known or not,
+ * unless it holds a value that says nothing, or at which it is known to change nothing.
  * Leaves to others: the keys that are read (hf_config, settle, hf_rope).
  * Threads: pure functions.
  */

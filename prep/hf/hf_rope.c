@@ -78,7 +78,7 @@ static int parse_object_key(struct rope *r, const struct settle *s, const char *
         return 0;
     }
     if (strcmp(key, "truncate") == 0) {
-        if (!json_is_boolean(v)) {
+        if (!json_is_boolean(v) && !json_is_null(v)) { /* null is no truth to transformers */
             return err_set(err, "%s: RoPE key truncate must be true or false", path);
         }
         r->truncate = json_is_true(v);

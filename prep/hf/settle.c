@@ -119,6 +119,18 @@ int settle_rope(struct settle *s, struct err *err) {
     return 0;
 }
 
+/* What every layer of this kind has, whatever the file says: a norm on queries and keys, gates, the
+ * delta net's by the SiLU. */
+static int check_gates(const struct settle *s, struct err *err) {
+    const json_t *gate = json_object_get(s->root, "output_gate_type");
+    const char *word = json_string_value(gate);
+    if (gate && !json_is_null(gate) &&
+        !(word && (strcmp(word, "swish") == 0 || strcmp(word, "silu") == 0))) {
+        return settle_refuse(s, "output_gate_type", gate, "\"swish\" or \"silu\"", err);
+    }
+    return settle_only(s, KEY_QK_NORM, 1, err) < 0 ? -1 : settle_only(s, KEY_OUTPUT_GATE, 1, err);
+}
+
 int settle_gated_delta(struct settle *s, struct err *err) {
     static const char *const words[] = {"linear_attention", "full_attention", NULL};
     const struct delta_rule delta = {.n_k_heads = settle_u32(s, KEY_DELTA_K_HEADS),
@@ -127,6 +139,9 @@ int settle_gated_delta(struct settle *s, struct err *err) {
                                      .v_dim = settle_u32(s, KEY_DELTA_V_DIM),
                                      .conv = settle_u32(s, KEY_DELTA_CONV)};
     uint32_t interval = settle_u32(s, KEY_FULL_INTERVAL), n = s->arch->n_layers;
+    if (check_gates(s, err) < 0) {
+        return -1;
+    }
     if (interval == 0) {
         return err_set(err, "%s: full_attention_interval must be at least 1", s->path);
     }

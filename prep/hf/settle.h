@@ -53,7 +53,8 @@ int settle_windows(struct settle *s, uint32_t window,
                    struct err *err);
 
 /* Layers as qwen3_next has them: a gated delta net, or attention whose output is gated, by
- * layer_types or full_attention_interval; a shared expert behind a gate; one rotary set. */
+ * layer_types or full_attention_interval; a shared expert behind a gate; one rotary set. The
+ * family reads layer_types and output_gate_type, and has KEY_QK_NORM and KEY_OUTPUT_GATE. */
 int settle_gated_delta(struct settle *s, struct err *err);
 
 /* One rotary set for all layers that attend. */
