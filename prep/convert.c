@@ -330,7 +330,8 @@ static const struct cli_option calib_rows[] = {
      .help =
          "Run text through the model first: order neurons by what they add, and learn to predict "
          "experts and neurons. Progress is kept in MODEL.corm.calib, so that an interrupted "
-         "calibration goes on where it was."},
+         "calibration goes on where it was; but for models whose layers share keys, which begin "
+         "again."},
     {"calib", 0, CLI_LIST, FIELD(calib), "PATH",
      .help = "Text to calibrate on, in place of the project's own: a file, a directory, or an "
              "archive of text (.gz, .zst, .tar, .zip); \"none\" for no text but what "

@@ -219,7 +219,7 @@ static int run_layers(struct calib *c, struct corm_predict_builder *builders,
         return -1;
     }
     /* Keys that later layers read are not saved, so that calibration of such a model begins
-     * again. */
+     * again: nothing is saved for it either. */
     if (!c->kept) {
         calib_state_load(c, builders, &done);
     }
@@ -230,7 +230,7 @@ static int run_layers(struct calib *c, struct corm_predict_builder *builders,
     progress_start(progress, "calibrating", (uint64_t)a->n_layers * c->n_rows, PROGRESS_TOKENS);
     for (uint32_t l = done; l < a->n_layers; l++) {
         if (run_layer(c, l, progress, stop, err) < 0 || calib_layer_fit(c, &builders[l], err) < 0 ||
-            calib_state_save(c, &builders[l], err) < 0) {
+            (!c->kept && calib_state_save(c, &builders[l], err) < 0)) {
             return -1;
         }
     }

@@ -200,6 +200,28 @@ static void an_interrupted_run_goes_on_to_the_same(void **state) {
     }
 }
 
+/* Where layers share keys nothing is saved, and the next run begins again. */
+static void shared_keys_begin_again(void **state) {
+    (void)state;
+    struct calib_rig r;
+    struct calib_result want, got;
+    struct stat st;
+    calib_rig_open(&r, test_dir(), "gemma4-shared", 8);
+    calib_rig_run(&r, &want);
+    char *state_dir = mem_printf("%s/state", test_dir());
+    r.opt.state_dir = state_dir;
+    interrupt(&r, UINT64_C(2) * (r.train.n_tok + r.held.n_tok));
+    assert_int_equal(stat(state_dir, &st), -1);
+    calib_rig_run(&r, &got);
+    assert_int_equal(got.resumed_layers, 0);
+    same_result(&want, &got);
+    assert_int_equal(stat(state_dir, &st), -1);
+    calib_result_free(&want);
+    calib_result_free(&got);
+    free(state_dir);
+    calib_rig_close(&r);
+}
+
 static void write_over(const char *state_dir, const char *name, long at) {
     char *path = mem_printf("%s/%s", state_dir, name);
     FILE *f = fopen(path, "r+b");
@@ -309,6 +331,7 @@ int main(void) {
         cmocka_unit_test(orders_are_permutations_and_scores_are_shares),
         cmocka_unit_test(busy_neurons_come_first),
         cmocka_unit_test(an_interrupted_run_goes_on_to_the_same),
+        cmocka_unit_test(shared_keys_begin_again),
         cmocka_unit_test(a_state_that_does_not_fit_is_left_alone),
         cmocka_unit_test(a_state_that_cannot_be_written_is_an_error),
         cmocka_unit_test(without_text_there_is_nothing_to_do),
