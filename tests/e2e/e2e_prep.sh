@@ -61,9 +61,11 @@ case_ inspect inspects
 inspects_configs() {
     for dir in "$root"/tests/golden/configs/* "$root"/tests/golden/families/*; do
         "$prep" inspect "$dir" >text && "$prep" inspect --json "$dir" >json || return 1
-        count=$(cat "$dir/params.txt")
-        grep -q "in all  *$count, [0-9]* without the embedding" text && grep -q 'used by a token  *[0-9]*, ' text &&
-            grep -q "\"parameters\": $count," json || { echo "$dir"; cat text; return 1; }
+        read -r count active <"$dir/params.txt"
+        grep -q "in all  *$count, [0-9]* without the embedding" text &&
+            grep -q "used by a token  *$active, [0-9]* without the embedding" text &&
+            grep -q "\"parameters\": $count," json && grep -q "\"parameters_active\": $active," json ||
+            { echo "$dir"; cat text; return 1; }
     done
     "$prep" inspect nowhere.corm >said 2>&1 && return 1
     mkdir -p empty && "$prep" inspect empty >said 2>&1 && return 1

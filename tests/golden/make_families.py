@@ -52,6 +52,26 @@ def n_parameters(config):
     return model.num_parameters()
 
 
+def n_unused(config):
+    """Parameters of the routed experts that a token does not use, counted from the configuration's keys."""
+    text = config.get("text_config", config)
+    get = lambda *keys: next(text[k] for k in keys if k in text)
+    width = get("moe_intermediate_size", "intermediate_size")
+    expert = 3 * width * text["hidden_size"]
+    if text["model_type"] == "gpt_oss":
+        expert += 2 * width + text["hidden_size"]
+    dense = [l for l in range(text["num_hidden_layers"])
+             if (l + 1) % text.get("decoder_sparse_step", 1) or l in (text.get("mlp_only_layers") or [])
+             or l < text.get("first_k_dense_replace", 0)]
+    unused = get("num_experts", "num_local_experts", "n_routed_experts") - get("num_experts_per_tok", "top_k_experts")
+    return unused * expert * (text["num_hidden_layers"] - len(dense))
+
+
+def counts_line(config):
+    n = n_parameters(config)
+    return f"{n} {n - n_unused(config)}\n"
+
+
 # ---- running ----
 
 
@@ -112,7 +132,7 @@ def cmd_make(args):
         safetensors.torch.save_file(gold, out / "golden.safetensors")
         (out / "golden.safetensors").chmod(0o644)
         (out / "prompt.txt").write_text(spec["prompt"])
-        (out / "params.txt").write_text(f"{n_parameters(spec['config'])}\n")
+        (out / "params.txt").write_text(counts_line(spec["config"]))
         row["bytes"] = sum(f.stat().st_size for f in out.iterdir())
         assert row["bytes"] <= 90 * 1024
         oracle.report("make_families.py", COLUMNS, name, row)
@@ -134,7 +154,7 @@ def cmd_verify(args):
             write_oracle(spec | {"config": config}, seed, tensors, path)
             model = oracle.load(path, skipped=spec.get("skipped", ()))
             worst, other_choices, same, gaps = oracle.differences(model, gold)
-        same_count = n_parameters(config) == int((folder / "params.txt").read_text())
+        same_count = counts_line(config) == (folder / "params.txt").read_text()
         print(f"{name}: taps max abs diff {worst:.1e}, greedy same {same}, prompt same {same_prompt}, "
               f"count same {same_count}, gaps {gaps[0]:.1e} {gaps[1]:.1e}")
         bad += other_choices + (worst > VERIFY_TOLERANCE) + (not same) + (not same_prompt) + (not same_count)
@@ -153,9 +173,9 @@ def cmd_checkpoint(args):
 
 def cmd_counts(_args):
     for folder in sorted(list(OUT.glob("*/")) + list(CONFIGS.glob("*/"))):
-        n = n_parameters(json.loads((folder / "config.json").read_text()))
-        (folder / "params.txt").write_text(f"{n}\n")
-        print(folder.name, n)
+        line = counts_line(json.loads((folder / "config.json").read_text()))
+        (folder / "params.txt").write_text(line)
+        print(folder.name, line, end="")
 
 
 def main():
