@@ -231,8 +231,8 @@ static int convert_dir(const struct convert_options *o, const char *dir, struct 
         .version = CORM_VERSION_TEXT,
     };
     int rc = hf_open(&model, dir, err);
-    if (rc == 0 && model.config.warnings.len && !o->prep.quiet) {
-        fprintf(stderr, "%s", model.config.warnings.data);
+    if (rc == 0 && model.warnings.len && !o->prep.quiet) {
+        fprintf(stderr, "%s", model.warnings.data);
     }
     if (rc == 0) {
         rc = check_output_in(o->output, dir, err);

@@ -31,13 +31,13 @@ static void settle_tied(struct hf_model *m, const struct hf_names *names) {
     const struct st_tensor *embed = hf_names_find(names, SLOT_EMBED);
     if (!head && !m->config.tied_given && !a->tied) {
         a->tied = 1;
-        buf_printf(&m->config.warnings,
+        buf_printf(&m->warnings,
                    "%s: no lm_head.weight: the embedding is used as output head\n", m->dir);
     } else if (head && embed && a->tied) {
         if (!same_bytes(head, embed)) {
             a->tied = 0;
             buf_printf(
-                &m->config.warnings,
+                &m->warnings,
                 "%s: tie_word_embeddings is true, but lm_head.weight differs from the embedding: "
                 "both are kept\n",
                 m->dir);
@@ -63,6 +63,7 @@ void hf_close(struct hf_model *m) {
     free(m->dir);
     free(m->trunk);
     free(m->experts);
+    buf_free(&m->warnings);
     st_close(m->st);
     hf_config_free(&m->config);
     memset(m, 0, sizeof *m);

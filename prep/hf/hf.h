@@ -20,6 +20,7 @@
 struct hf_model {
     char *dir;
     struct hf_config config; /* `config.arch.tied` is settled against the tensors */
+    struct buf warnings;     /* lines ending in '\n', for people */
     struct safetensors *st;
     struct hf_matrix *trunk;   /* [1 + n_layers, SLOT_COUNT]: model scope first */
     struct hf_matrix *experts; /* [n_layers, n_experts, 3]: gate, up, down */

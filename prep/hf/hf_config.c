@@ -487,6 +487,5 @@ out:
 
 void hf_config_free(struct hf_config *c) {
     arch_free(&c->arch);
-    buf_free(&c->warnings);
     memset(c, 0, sizeof *c);
 }

@@ -15,9 +15,8 @@
 
 struct hf_config {
     const struct family *family;
-    struct arch arch;    /* `tied` is what the file says or the family's default: see tied_given */
-    bool tied_given;     /* the file has the key tie_word_embeddings */
-    struct buf warnings; /* lines ending in '\n', for people */
+    struct arch arch; /* `tied` is what the file says or the family's default: see tied_given */
+    bool tied_given;  /* the file has the key tie_word_embeddings */
 };
 
 /* Bytes of a file, with the path that messages name. `text` NULL: there is no such file. */

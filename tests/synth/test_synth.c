@@ -99,7 +99,7 @@ static void the_importer_takes_every_family(void **state) {
         char *dir = make(&shape, WHOLE, 2);
         hf_open(&hf, dir, &err);
         assert_no_err(&err);
-        assert_int_equal(hf.config.warnings.len, 0);
+        assert_int_equal(hf.warnings.len, 0);
         plant_open(&plant, &shape, &err);
         assert_no_err(&err);
         assert_string_equal(hf_arch(&hf)->family, plant_families[family]);

@@ -33,7 +33,7 @@ static void opens_golden(void **state) {
         struct hf_model m = open_ok(checkpoints[i]);
         const struct arch *a = hf_arch(&m);
         struct err err = {0};
-        assert_int_equal(m.config.warnings.len, 0);
+        assert_int_equal(m.warnings.len, 0);
         assert_int_equal(a->dim, 64);
         assert_int_equal(a->vocab, 288);
         float *rows = mem_calloc((size_t)a->vocab * a->dim, sizeof *rows);
@@ -296,7 +296,7 @@ static void ties_what_has_no_head(void **state) {
     free(command);
     assert_int_equal(break_try(&b, &m, &err), 0);
     assert_int_equal(hf_arch(&m)->tied, 1);
-    assert_non_null(strstr(m.config.warnings.data, "no lm_head.weight"));
+    assert_non_null(strstr(m.warnings.data, "no lm_head.weight"));
     hf_close(&m);
     break_close(&b);
 
@@ -320,7 +320,7 @@ static void ties_what_has_no_head(void **state) {
     free(command);
     assert_int_equal(break_try(&b, &m, &err), 0);
     assert_int_equal(hf_arch(&m)->tied, 0);
-    assert_non_null(strstr(m.config.warnings.data, "differs from the embedding"));
+    assert_non_null(strstr(m.warnings.data, "differs from the embedding"));
     assert_non_null(hf_weight(&m, SLOT_HEAD, 0, 0).data);
     hf_close(&m);
     break_close(&b);

@@ -45,7 +45,7 @@ static void binds_all(void **state) {
         struct family_model f = open_family(checkpoints[i]);
         const struct arch *a = hf_arch(&f.m);
         struct err err = {0};
-        assert_int_equal(f.m.config.warnings.len, 0);
+        assert_int_equal(f.m.warnings.len, 0);
         for (struct slot_place at = {0}; slot_next(a, &at);) {
             struct weight w = hf_weight(&f.m, at.slot, at.layer, 0);
             assert_non_null(w.codec);
