@@ -1,7 +1,5 @@
 #include "prep/hf/family.h"
 
-#include <stdio.h>
-
 static const struct family *const families[] = {
     &family_gemma4,    &family_gpt_oss,     &family_mixtral,   &family_olmoe,
     &family_qwen2_moe, &family_qwen3_5_moe, &family_qwen3_moe, &family_qwen3_next,
@@ -11,12 +9,12 @@ const struct family *family_at(size_t i) {
     return i < sizeof families / sizeof *families ? families[i] : NULL;
 }
 
-const char *family_list(char text[256]) {
-    size_t n = 0;
+char *family_list(void) {
+    struct buf text = {0};
     for (size_t i = 0; family_at(i); i++) {
-        n += (size_t)snprintf(text + n, 256 - n, "%s%s", n ? ", " : "", family_at(i)->name);
+        buf_printf(&text, "%s%s", i ? ", " : "", family_at(i)->name);
     }
-    return text;
+    return text.data;
 }
 
 #define LAYER FAMILY_LAYER

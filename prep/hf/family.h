@@ -123,8 +123,8 @@ struct family {
 const struct family *family_at(size_t i);
 /* Names that most families share. */
 extern const struct family_name family_common[];
-/* "mixtral, olmoe, ..." for messages. Returns `text`. */
-const char *family_list(char text[256]);
+/* "mixtral, olmoe, ..." for messages; to be freed. */
+char *family_list(void);
 
 /* The rows of the families: family_<name>.c. */
 extern const struct family family_gemma4, family_gpt_oss, family_mixtral, family_olmoe,

@@ -5,8 +5,6 @@
 
 #include "prep/hf/hf_names.h"
 
-enum { EXPERT_PARTS = 3 };
-
 /* ---- opening ---- */
 
 /* Compare slice by slice, so that no more than a slice counts as used memory. */
@@ -55,7 +53,7 @@ int hf_open(struct hf_model *m, const char *dir, struct err *err) {
     settle_tied(m, &names);
     const struct arch *a = hf_arch(m);
     m->trunk = mem_calloc((1 + (size_t)a->n_layers) * SLOT_COUNT, sizeof *m->trunk);
-    m->experts = mem_calloc((size_t)a->n_layers * a->n_experts * EXPERT_PARTS, sizeof *m->experts);
+    m->experts = mem_calloc((size_t)a->n_layers * a->n_experts * HF_EXPERT_PARTS, sizeof *m->experts);
     return hf_names_bind(&names, a, m->trunk, m->experts, err);
 }
 
@@ -63,9 +61,9 @@ void hf_close(struct hf_model *m) {
     free(m->dir);
     free(m->trunk);
     free(m->experts);
-    buf_free(&m->warnings);
     st_close(m->st);
     hf_config_free(&m->config);
+    buf_free(&m->warnings);
     memset(m, 0, sizeof *m);
 }
 
@@ -75,7 +73,7 @@ static const struct hf_matrix *matrix_of(const struct hf_model *m, enum slot_id 
                                          uint32_t layer, uint32_t expert) {
     if (slot_at(slot)->scope == SLOT_OF_EXPERT) {
         size_t at = (size_t)layer * hf_arch(m)->n_experts + expert;
-        return &m->experts[at * EXPERT_PARTS + (slot - SLOT_EXPERT_GATE)];
+        return &m->experts[at * HF_EXPERT_PARTS + (slot - SLOT_EXPERT_GATE)];
     }
     size_t row = slot_at(slot)->scope == SLOT_OF_MODEL ? 0 : 1 + (size_t)layer;
     return &m->trunk[row * SLOT_COUNT + slot];

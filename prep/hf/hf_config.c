@@ -174,10 +174,12 @@ static int find_family(const struct family **out, const json_t *root, const char
         return err_set(err, "%s: neither architectures nor model_type says what the model is",
                        path);
     }
-    char list[256];
-    return err_set(err, "%s: %s \"%s\" is not supported; supported families: %s", path,
-                   architecture ? "architecture" : "model_type",
-                   architecture ? architecture : model_type, family_list(list));
+    char *list = family_list();
+    err_set(err, "%s: %s \"%.80s\" is not supported; supported families: %s", path,
+            architecture ? "architecture" : "model_type", architecture ? architecture : model_type,
+            list);
+    free(list);
+    return -1;
 }
 
 /* The text model's object out of a wrapper's: with what the wrapper says of the whole checkpoint

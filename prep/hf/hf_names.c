@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NAME_BYTES = 160, EXPERT_PARTS = 3 };
+enum { NAME_BYTES = 160, NUMBER_BYTES = 12 };
 
 /* ---- names ---- */
 
@@ -29,11 +29,14 @@ static void expand(const struct hf_names *n, const char *pattern, uint32_t layer
                    char out[NAME_BYTES]) {
     static const char model[] = "model.";
     bool of_body = strncmp(pattern, model, sizeof model - 1) == 0;
-    size_t at = (size_t)snprintf(out, NAME_BYTES, "%s", of_body ? n->body : n->head);
-    for (const char *p = pattern + (of_body ? sizeof model - 1 : 0); *p && at + 12 < NAME_BYTES;) {
+    const char *begin = of_body ? n->body : n->head;
+    const char *p = pattern + (of_body ? sizeof model - 1 : 0);
+    size_t at = strlen(begin);
+    memcpy(out, begin, at);
+    while (*p && at + NUMBER_BYTES < NAME_BYTES) {
         bool is_layer = strncmp(p, "{L}", 3) == 0;
         if (is_layer || strncmp(p, "{E}", 3) == 0) {
-            at += (size_t)snprintf(out + at, NAME_BYTES - at, "%u", is_layer ? layer : expert);
+            at += (size_t)snprintf(out + at, NUMBER_BYTES, "%u", is_layer ? layer : expert);
             p += 3;
         } else {
             out[at++] = *p++;
@@ -156,8 +159,8 @@ static int bind_experts(struct binder *b, uint32_t layer, struct hf_matrix *expe
                         struct err *err) {
     const struct arch *a = b->a;
     for (uint32_t e = 0; arch_is_moe(a, layer) && e < a->n_experts; e++) {
-        for (uint32_t i = 0; i < EXPERT_PARTS; i++) {
-            if (bind(b, SLOT_EXPERT_GATE + i, layer, e, &experts[e * EXPERT_PARTS + i], err) < 0) {
+        for (uint32_t i = 0; i < HF_EXPERT_PARTS; i++) {
+            if (bind(b, SLOT_EXPERT_GATE + i, layer, e, &experts[e * HF_EXPERT_PARTS + i], err) < 0) {
                 return -1;
             }
         }
@@ -218,7 +221,7 @@ int hf_names_bind(const struct hf_names *n, const struct arch *a, struct hf_matr
     for (uint32_t l = 0; rc == 0 && l < a->n_layers; l++) {
         rc = bind_scope(&b, SLOT_OF_LAYER, l, trunk + (1 + (size_t)l) * SLOT_COUNT, err);
         if (rc == 0) {
-            rc = bind_experts(&b, l, experts + (size_t)l * a->n_experts * EXPERT_PARTS, err);
+            rc = bind_experts(&b, l, experts + (size_t)l * a->n_experts * HF_EXPERT_PARTS, err);
         }
     }
     if (rc == 0) {

@@ -11,6 +11,8 @@
 
 #include "prep/hf/family.h"
 
+enum { HF_EXPERT_PARTS = 3 }; /* gate, up, down */
+
 /* A checkpoint, and what its names begin with. */
 struct hf_names {
     const struct family *family;
@@ -25,7 +27,7 @@ struct hf_names hf_names_of(const struct family *f, const struct safetensors *st
 const struct st_tensor *hf_names_find(const struct hf_names *n, enum slot_id slot);
 
 /* Lay out every matrix of the model. trunk [1 + n_layers, SLOT_COUNT], model scope first; experts
- * [n_layers, n_experts, 3]: gate, up, down; both zeroed. */
+ * [n_layers, n_experts, HF_EXPERT_PARTS]; both zeroed. */
 int hf_names_bind(const struct hf_names *n, const struct arch *a, struct hf_matrix *trunk,
                   struct hf_matrix *experts, struct err *err);
 
