@@ -135,8 +135,11 @@ static int check_choices(struct pack *p, struct err *err) {
 static void order_neurons(const struct pack *p, uint32_t layer, uint32_t first, uint32_t n,
                           float *values) {
     uint32_t ffn = p->a->ffn_dim;
+    if (!p->opt->calib) {
+        return;
+    }
     float *old = mem_alloc(ffn * sizeof *old);
-    for (uint32_t e = 0; p->opt->calib && e < n; e++) {
+    for (uint32_t e = 0; e < n; e++) {
         const uint32_t *order =
             p->opt->calib->order + ((size_t)layer * p->a->n_experts + first + e) * ffn;
         float *row = values + (size_t)e * ffn;

@@ -27,15 +27,9 @@ static const struct family_name names[] = {
     {.pattern = NULL},
 };
 
-static bool slides(const struct settle *s, uint32_t layer) {
-    (void)s;
-    (void)layer;
-    return true;
-}
-
 static int settle(struct settle *s, struct err *err) {
     if (settle_only(s, KEY_NORM_TOPK, 1, err) < 0 ||
-        settle_windows(s, settle_u32(s, KEY_WINDOW), slides, false, err) < 0) {
+        settle_windows(s, settle_u32(s, KEY_WINDOW), NULL, false, err) < 0) {
         return -1;
     }
     s->arch->ffn_dim = settle_u32(s, KEY_MLP_DIM);

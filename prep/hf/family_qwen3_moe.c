@@ -29,16 +29,10 @@ static const struct family_key keys[] = {
 
 static const char *const reads[] = {"layer_types", "mlp_only_layers", NULL};
 
-static bool slides(const struct settle *s, uint32_t layer) {
-    (void)s;
-    (void)layer;
-    return true;
-}
-
 static int settle(struct settle *s, struct err *err) {
     uint32_t window = settle_u32(s, KEY_USE_WINDOW) ? settle_u32(s, KEY_WINDOW) : 0;
     if (settle_only(s, KEY_QK_NORM, 1, err) < 0 || settle_sparse(s, err) < 0 ||
-        settle_windows(s, window, slides, false, err) < 0) {
+        settle_windows(s, window, NULL, false, err) < 0) {
         return -1;
     }
     for (uint32_t l = 0; l < s->arch->n_layers; l++) {

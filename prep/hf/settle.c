@@ -94,7 +94,8 @@ int settle_windows(struct settle *s, uint32_t window,
     bool given;
     int rc = settle_layer_types(s, words, type, &given, err);
     for (uint32_t l = 0; rc == 0 && l < n; l++) {
-        bool rule = window > 0 && slides(s, l), listed = given ? type[l] == 1 : rule;
+        bool rule = window > 0 && (!slides || slides(s, l));
+        bool listed = given ? type[l] == 1 : rule;
         if (listed != rule && (!obeys || window == 0)) {
             rc = err_set(err,
                          "%s: layer_types entry %u (\"%s\") contradicts what the other keys say of "

@@ -46,8 +46,8 @@ int settle_layer_types(const struct settle *s, const char *const *words, uint32_
 int settle_sparse(struct settle *s, struct err *err);
 
 /* Windows of `window` tokens (0 = none) for the layers that slide: as layer_types says, where it is
- * there, else by the rule. Where the family does not obey its list (the rule rules), a list that
- * says otherwise is an error. */
+ * there, else by the rule (NULL: every layer does). Where the family does not obey its list (the
+ * rule rules), a list that says otherwise is an error. */
 int settle_windows(struct settle *s, uint32_t window,
                    bool (*slides)(const struct settle *s, uint32_t layer), bool obeys,
                    struct err *err);
