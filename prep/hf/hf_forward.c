@@ -8,12 +8,7 @@ enum { BLOCK_FLOATS = 1 << 18 }; /* decoded at a time */
 void hf_forward_open(struct hf_forward *h, const struct hf_model *model, struct backend *be,
                      uint32_t max_rows) {
     const struct arch *a = hf_arch(model);
-    size_t expert = (size_t)a->ffn_dim * a->dim;
     *h = (struct hf_forward){.model = model, .be = be};
-    for (int i = 0; i < 3; i++) {
-        h->parts[i] = mem_alloc(expert * sizeof(float));
-    }
-    h->neurons = mem_alloc_aligned(3 * expert * sizeof(float));
     h->first_use = mem_calloc((size_t)a->n_experts + 1, sizeof *h->first_use);
     h->uses = mem_calloc((size_t)max_rows * a->n_active, sizeof *h->uses);
 }
@@ -72,6 +67,19 @@ struct weight_source hf_forward_source(struct hf_forward *h) {
     return (struct weight_source){h, get_weight};
 }
 
+/* Only who runs experts needs room for one. */
+static void make_room(struct hf_forward *h) {
+    const struct arch *a = hf_arch(h->model);
+    size_t expert = (size_t)a->ffn_dim * a->dim;
+    if (h->neurons) {
+        return;
+    }
+    for (int i = 0; i < 3; i++) {
+        h->parts[i] = mem_alloc(expert * sizeof(float));
+    }
+    h->neurons = mem_alloc_aligned(3 * expert * sizeof(float));
+}
+
 static int run_experts(void *ctx, uint32_t layer, const struct layer_weights *lw, const float *x,
                        const struct batch *b, const int32_t *host_ids, float *parts,
                        struct err *err) {
@@ -79,6 +87,7 @@ static int run_experts(void *ctx, uint32_t layer, const struct layer_weights *lw
     const struct arch *a = hf_arch(h->model);
     struct expert_layer of = forward_expert_layer(a, layer, lw, codec_by_id(CODEC_F32));
     size_t dim = a->dim;
+    make_room(h);
     forward_group_uses(host_ids, b->rows * a->n_active, a->n_experts, h->first_use, h->uses);
     for (uint32_t e = 0; e < a->n_experts; e++) {
         uint32_t n_uses = h->first_use[e + 1] - h->first_use[e];

@@ -6,7 +6,8 @@
  * parts of others; whole experts as neuron rows, one at a time.
  * Leaves to others: tensor names and checks (hf), the forward pass (runtime/model/forward),
  * arithmetic (backend).
- * Memory: what was decoded of the layers that are bound, one expert in f32.
+ * Memory: what was decoded of the layers that are bound; one expert twice in f32, from the first
+ * call of the experts hook on.
  * Threads: the forward thread.
  */
 #ifndef PREP_HF_HF_FORWARD_H
@@ -19,7 +20,7 @@ struct hf_forward {
     const struct hf_model *model;
     struct backend *be;
     struct arena decoded[2]; /* of the model, of its layers */
-    float *parts[3];         /* gate, up, down rows of one expert: [ffn_dim, dim] each */
+    float *parts[3];         /* gate, up, down rows of one expert: [ffn_dim, dim] each; or NULL */
     float *neurons;          /* the same, a neuron's three rows together */
     uint32_t *first_use, *uses;
 };
