@@ -421,8 +421,8 @@ void inspect_config(const struct arch *a, const char *path, bool json, struct bu
         json_print(root, out);
         return;
     }
-    buf_printf(out, "%s: a %s checkpoint, %.4g M parameters, %.4g M used by a token\n", path,
-               a->family, (double)arch_params(a) / 1e6, (double)arch_params_active(a) / 1e6);
+    buf_printf(out, "%s: a checkpoint of family %s, %.4g M parameters, %.4g M used by a token\n",
+               path, a->family, (double)arch_params(a) / 1e6, (double)arch_params_active(a) / 1e6);
     text_parameters(a, out);
     buf_printf(out, "\nArchitecture\n");
     arch_describe(a, text_field, out);

@@ -143,15 +143,15 @@ const struct cli_command prep_inspect_command = {
     "inspect",
     "show what an archive holds",
     inspect,
-    .args = "MODEL.corm",
+    .args = "MODEL.corm|CHECKPOINT",
     .min_args = 1,
     .max_args = 1,
     .groups = {&prep_json_group},
     .values_bytes = sizeof(struct prep_options),
-    .description =
-        "In place of an archive, a directory with a checkpoint's config.json: its parameters and "
-        "its architecture. Parameters used by a token are all but those of the routed experts "
-        "that it does not use."};
+    .description = "CHECKPOINT is a directory with a config.json: its parameters and its "
+                   "architecture are shown. "
+                   "Parameters used by a token are all but those of the routed experts "
+                   "that it does not use."};
 
 const struct cli_command prep_report_command = {
     "report",

@@ -35,7 +35,7 @@ struct calib_options {
     uint32_t basis;   /* directions of the FFN input that a layer's chunk predictor looks at */
     uint32_t gates;   /* gates of its own that an expert's chunk predictor looks at */
     uint32_t threads;
-    const char *state_dir;  /* where progress is saved after each layer, for resuming; or NULL. Where
+    const char *state_dir; /* where progress is saved after each layer, for resuming; or NULL. Where
                              layers share keys nothing is saved, and nothing resumed */
     const char *spill_path; /* a file of this name is made, and its name removed at once */
     const char *state_key;  /* what the saved state must agree with: checkpoint, options */

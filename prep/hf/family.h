@@ -108,7 +108,7 @@ struct family {
     int64_t eos;     /* stop token where no file names one; negative = none */
     struct family_rope rope;
     const struct family_key *keys;
-    const char *const *reads; /* keys that `settle` reads by itself; ends with NULL */
+    const char *const *reads; /* keys that `settle` reads by itself; ends with NULL, or NULL */
     /* The rows of a slot, of which the first counts that the checkpoint has; a slot without any has
      * those of family_common. */
     const struct family_name *names;

@@ -234,9 +234,8 @@ static int check_text(const struct settle *s, struct err *err) {
     if (both && !hf_keys_neutral(both, 0) && !(word && strcmp(word, "vision") == 0)) {
         return settle_refuse(s, "use_bidirectional_attention", both, "null or \"vision\"", err);
     }
-    return settle_only(s, KEY_QK_NORM, 1, err) < 0
-               ? -1
-               : settle_only(s, KEY_LAYER_INPUT_DIM, 0, err);
+    return settle_only(s, KEY_QK_NORM, 1, err) < 0 ? -1
+                                                   : settle_only(s, KEY_LAYER_INPUT_DIM, 0, err);
 }
 
 static int settle(struct settle *s, struct err *err) {

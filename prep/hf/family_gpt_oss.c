@@ -2,7 +2,7 @@
  * family_gpt_oss: gpt-oss. Sinks, windows in every other layer, biases everywhere, clipped SwiGLU.
  *
  * Rows of gate and up alternate. Experts are MXFP4 as published, (out, in), or BF16 (in, out) as
- * fine-tunes are: the two cannot be told apart by shape where the widths happen to be alike.
+ * fine-tunes are. Their names say which, since shapes do not where the widths are alike.
  */
 #include "prep/hf/settle.h"
 

@@ -5,10 +5,22 @@
 #include "prep/hf/settle.h"
 
 static const struct family_key keys[] = {
-    {KEY_VOCAB, 50304},   {KEY_DIM, 2048},         {KEY_MLP_DIM, 2048}, {KEY_LAYERS, 16},
-    {KEY_HEADS, 16},      {KEY_KV_HEADS, 0},       {KEY_HEAD_DIM, 0},   {KEY_CONTEXT, 4096},
-    {KEY_NORM_EPS, 1e-5}, {KEY_TIED, 0},           {KEY_EXPERTS, 64},   {KEY_ACTIVE, 8},
-    {KEY_NORM_TOPK, 0},   {KEY_ATTENTION_BIAS, 0}, {KEY_QK_NORM, 1},    {KEY_CLIP_QKV, 0},
+    {KEY_VOCAB, 50304},
+    {KEY_DIM, 2048},
+    {KEY_MLP_DIM, 2048},
+    {KEY_LAYERS, 16},
+    {KEY_HEADS, 16},
+    {KEY_KV_HEADS, 0},
+    {KEY_HEAD_DIM, 0},
+    {KEY_CONTEXT, 4096},
+    {KEY_NORM_EPS, 1e-5},
+    {KEY_TIED, 0},
+    {KEY_EXPERTS, 64},
+    {KEY_ACTIVE, 8},
+    {KEY_NORM_TOPK, 0},
+    {KEY_ATTENTION_BIAS, 0},
+    {KEY_QK_NORM, 1},
+    {KEY_CLIP_QKV, 0},
     {KEY_END},
 };
 

@@ -29,8 +29,8 @@ static void settle_tied(struct hf_model *m, const struct hf_names *names) {
     const struct st_tensor *embed = hf_names_find(names, SLOT_EMBED);
     if (!head && !m->config.tied_given && !a->tied) {
         a->tied = 1;
-        buf_printf(&m->warnings,
-                   "%s: no lm_head.weight: the embedding is used as output head\n", m->dir);
+        buf_printf(&m->warnings, "%s: no lm_head.weight: the embedding is used as output head\n",
+                   m->dir);
     } else if (head && embed && a->tied) {
         if (!same_bytes(head, embed)) {
             a->tied = 0;
@@ -53,7 +53,8 @@ int hf_open(struct hf_model *m, const char *dir, struct err *err) {
     settle_tied(m, &names);
     const struct arch *a = hf_arch(m);
     m->trunk = mem_calloc((1 + (size_t)a->n_layers) * SLOT_COUNT, sizeof *m->trunk);
-    m->experts = mem_calloc((size_t)a->n_layers * a->n_experts * HF_EXPERT_PARTS, sizeof *m->experts);
+    m->experts =
+        mem_calloc((size_t)a->n_layers * a->n_experts * HF_EXPERT_PARTS, sizeof *m->experts);
     return hf_names_bind(&names, a, m->trunk, m->experts, err);
 }
 

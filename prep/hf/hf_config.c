@@ -199,9 +199,8 @@ static json_t *unwrap(const struct family *f, json_t *root, const char *path, st
     }
     const json_t *type = json_object_get(inside, "model_type");
     if (type && !is_among(json_string_value(type), f->types)) {
-        err_set(err,
-                "%s: text_config is of model_type %s, which does not belong to the %s family", path,
-                hf_keys_text(type, value), f->name);
+        err_set(err, "%s: text_config is of model_type %s, which does not belong to the %s family",
+                path, hf_keys_text(type, value), f->name);
         return NULL;
     }
     if (hf_keys_check_wrapper(root, inside, f->name, path, err) < 0) {

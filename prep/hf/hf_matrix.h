@@ -22,18 +22,18 @@ enum hf_layout {
     HF_EXPERTS_FIRST,       /* [n_experts, 2 rows, cols], the first half of the rows */
     HF_EXPERTS_SECOND,      /* the second half */
     HF_EXPERTS_EVEN,        /* [n_experts, 2 rows, cols], in turn */
-    HF_EXPERTS_ODD,         /* */
+    HF_EXPERTS_ODD,         /* the same shape, the other rows */
     HF_EXPERTS_TURNED,      /* [n_experts, cols, rows] */
     HF_EXPERTS_EVEN_TURNED, /* [n_experts, cols, 2 rows], in turn */
-    HF_EXPERTS_ODD_TURNED,  /* */
+    HF_EXPERTS_ODD_TURNED,  /* the same shape, the others */
     HF_COLS_EVEN,           /* [rows, 2 cols], columns in turn */
-    HF_COLS_ODD,            /* */
+    HF_COLS_ODD,            /* the same shape, the other columns */
     HF_HEADS_FIRST,  /* [2 rows, cols], by attention head: its head_dim rows, then the other's */
-    HF_HEADS_SECOND, /* */
+    HF_HEADS_SECOND, /* the other's, of that shape */
     HF_DELTA_QKV,    /* [., cols], by key head: q, k, its value heads' v, their z */
-    HF_DELTA_Z,      /* */
+    HF_DELTA_Z,      /* the z of that shape */
     HF_DELTA_B,      /* [2 rows, cols], by key head: its value heads' b, their a */
-    HF_DELTA_A,      /* */
+    HF_DELTA_A,      /* the a of that shape */
     HF_LAYOUT_COUNT,
 };
 

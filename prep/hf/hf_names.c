@@ -160,7 +160,8 @@ static int bind_experts(struct binder *b, uint32_t layer, struct hf_matrix *expe
     const struct arch *a = b->a;
     for (uint32_t e = 0; arch_is_moe(a, layer) && e < a->n_experts; e++) {
         for (uint32_t i = 0; i < HF_EXPERT_PARTS; i++) {
-            if (bind(b, SLOT_EXPERT_GATE + i, layer, e, &experts[e * HF_EXPERT_PARTS + i], err) < 0) {
+            if (bind(b, SLOT_EXPERT_GATE + i, layer, e, &experts[e * HF_EXPERT_PARTS + i], err) <
+                0) {
                 return -1;
             }
         }

@@ -443,8 +443,8 @@ static void refusals(void **state) {
          "unknown key surprise is 1", "gemma4"},
         {"{\"model_type\":\"gemma4\",\"text_config\":{\"surprise\":1," GEMMA_KEYS "}}",
          "unknown key surprise is 1", "gemma4"},
-        {"{\"model_type\":\"gemma4\",\"hidden_size\":8,\"text_config\":{\"hidden_size\":16," GEMMA_KEYS
-         "}}",
+        {"{\"model_type\":\"gemma4\",\"hidden_size\":8,\"text_config\":{\"hidden_size\":"
+         "16," GEMMA_KEYS "}}",
          "unknown key hidden_size is 8", "gemma4"},
         {"{\"model_type\":\"gemma4\",\"text_config\":7}", "text_config is 7", "an object"},
         {"{\"model_type\":\"gemma4\",\"text_config\":[]}", "text_config is []", "an object"},
