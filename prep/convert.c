@@ -386,9 +386,8 @@ const struct cli_command convert_command = {
     .description =
         "CHECKPOINT is a directory as the Hugging Face Hub publishes it (config.json, "
         "*.safetensors, tokenizer.json, ...), or a .tar, .tar.gz, .tar.zst or .zip of one, which "
-        "is unpacked next to the output first. Supported model families: gemma4, gpt_oss, mixtral, "
-        "olmoe, qwen2_moe, "
-        "qwen3_5_moe, qwen3_moe, qwen3_next.\n"
+        "is unpacked next to the output first. A model of a family that is not supported is "
+        "refused with a list of those that are.\n"
         "The archive is written under a temporary name and renamed when it is complete. Memory "
         "stays small whatever the size of the model. The same checkpoint and options give the "
         "same file, byte for byte.",

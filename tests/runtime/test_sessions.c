@@ -6,10 +6,7 @@
 #include "runtime/engine.h"
 #include "tests/util/test_util_golden.h"
 
-static const char *const CASES[] = {
-    "olmoe-tiny",  "qwen2moe-tiny", "mixtral-tiny",   "gptoss-tiny",
-    "gemma4-tiny", "gemma4-shared", "qwen3next-tiny", "qwen35moe-tiny",
-};
+static const char *const CASES[] = {GOLDEN_TINY};
 
 /* The archive of a case, and the ids of its golden vectors. To free(). */
 static char *archive_of(const char *name, const char *codec, int32_t **ids, size_t *n) {

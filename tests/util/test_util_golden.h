@@ -8,6 +8,12 @@
 #include "format/safetensors.h"
 #include "tests/util/test_util_model.h"
 
+/* Rows of a table of names: the tiny checkpoints, one or two of each family, each with golden
+ * vectors of its own. What every family has to pass runs on these. */
+#define GOLDEN_TINY                                                                                \
+    "olmoe-tiny", "mixtral-tiny", "qwen2moe-tiny", "qwen3moe-tiny", "gptoss-tiny", "gemma4-tiny",  \
+        "gemma4-shared", "qwen3next-tiny", "qwen35moe-tiny"
+
 /* Checkpoints with logits of their own, the small ones first; NULL past the end. */
 const char *golden_checkpoint(size_t i);
 /* The folder of a checkpoint by its name: of tests/models, of tests/golden/models, or made in the

@@ -9,6 +9,7 @@
 
 #include "prep/calib/calib_state.h"
 #include "tests/util/test_util_calib.h"
+#include "tests/util/test_util_golden.h"
 
 static void same_result(const struct calib_result *a, const struct calib_result *b) {
     size_t experts = (size_t)a->n_layers * a->n_experts;
@@ -48,9 +49,7 @@ static void check_share(float v) {
 
 static void orders_are_permutations_and_scores_are_shares(void **state) {
     (void)state;
-    static const char *const names[] = {"mixtral-tiny",  "olmoe-tiny",     "qwen2moe-tiny",
-                                        "qwen3moe-tiny", "gptoss-tiny",    "gemma4-tiny",
-                                        "gemma4-shared", "qwen3next-tiny", "qwen35moe-tiny"};
+    static const char *const names[] = {GOLDEN_TINY};
     for (size_t m = 0; m < TEST_COUNT(names); m++) {
         struct calib_rig r;
         struct calib_result c;

@@ -12,6 +12,7 @@
 #include "prep/report.h"
 #include "runtime/engine.h"
 #include "tests/util/test_util_calib.h"
+#include "tests/util/test_util_golden.h"
 #include "tests/util/test_util_model.h"
 
 static char *pack(struct calib_rig *r, const char *name, struct calib_result *calib,
@@ -89,9 +90,7 @@ static void check_report(const char *path) {
 
 static void the_reordered_archive_is_the_same_model(void **state) {
     (void)state;
-    static const char *const names[] = {"mixtral-tiny",   "qwen2moe-tiny", "qwen3moe-tiny",
-                                        "gptoss-tiny",    "gemma4-tiny",   "gemma4-shared",
-                                        "qwen3next-tiny", "qwen35moe-tiny"};
+    static const char *const names[] = {GOLDEN_TINY};
     for (size_t m = 0; m < TEST_COUNT(names); m++) {
         struct calib_rig r;
         struct calib_result c;
@@ -127,9 +126,7 @@ static float expected_recall(const struct calib_scores *s, const struct corm_pre
 /* Two programs, one formula: calib over many rows at once, lookahead token by token. */
 static void the_engine_guesses_as_well_as_was_measured(void **state) {
     (void)state;
-    static const char *const names[] = {"mixtral-tiny",  "olmoe-tiny",     "qwen2moe-tiny",
-                                        "qwen3moe-tiny", "gptoss-tiny",    "gemma4-tiny",
-                                        "gemma4-shared", "qwen3next-tiny", "qwen35moe-tiny"};
+    static const char *const names[] = {GOLDEN_TINY};
     for (size_t m = 0; m < TEST_COUNT(names); m++) {
         struct calib_rig r;
         struct calib_result c;

@@ -20,28 +20,25 @@ static const float TAP_TOLERANCE = 1e-3f;
  * (tests/golden/README.md, column f16_kv). */
 static const float F16_KV_TOLERANCE = 1e-1f;
 
+static const char *const CASES[] = {
+    GOLDEN_TINY,    "mixtral-fused", "qwen3moe-fused", "qwen3moe-f32",
+    "qwen3moe-f16", "gptoss-bf16",   "fable",          "fable-fine",
+};
+
 /* Several checkpoints may share golden vectors. */
-struct golden_case {
-    const char *checkpoint, *golden;
-};
-static const struct golden_case CASES[] = {
-    {"mixtral-tiny", "mixtral-tiny"},
-    {"mixtral-fused", "mixtral-tiny"},
-    {"olmoe-tiny", "olmoe-tiny"},
-    {"qwen2moe-tiny", "qwen2moe-tiny"},
-    {"qwen3moe-tiny", "qwen3moe-tiny"},
-    {"qwen3moe-fused", "qwen3moe-tiny"},
-    {"qwen3moe-f32", "qwen3moe-f32"},
-    {"qwen3moe-f16", "qwen3moe-f32"},
-    {"fable", "fable"},
-    {"fable-fine", "fable-fine"},
-    {"gptoss-tiny", "gptoss-tiny"},
-    {"gptoss-bf16", "gptoss-bf16"},
-    {"gemma4-tiny", "gemma4-tiny"},
-    {"gemma4-shared", "gemma4-shared"},
-    {"qwen3next-tiny", "qwen3next-tiny"},
-    {"qwen35moe-tiny", "qwen35moe-tiny"},
-};
+static const char *golden_of(const char *checkpoint) {
+    static const struct {
+        const char *checkpoint, *golden;
+    } shared[] = {{"mixtral-fused", "mixtral-tiny"},
+                  {"qwen3moe-fused", "qwen3moe-tiny"},
+                  {"qwen3moe-f16", "qwen3moe-f32"}};
+    for (size_t i = 0; i < TEST_COUNT(shared); i++) {
+        if (strcmp(shared[i].checkpoint, checkpoint) == 0) {
+            return shared[i].golden;
+        }
+    }
+    return checkpoint;
+}
 
 /* ---- a model on a backend ---- */
 
@@ -140,14 +137,14 @@ static void on_tap(void *ctx, enum tap tap, uint32_t layer, const float *data,
     }
 }
 
-static void rig_open(struct rig *r, const struct golden_case *c, const char *backend,
-                     uint32_t threads, enum kv_type kv_type) {
+static void rig_open(struct rig *r, const char *name, const char *backend, uint32_t threads,
+                     enum kv_type kv_type) {
     struct err err = {0};
     *r = (struct rig){.tolerance = kv_type == KV_F16 ? F16_KV_TOLERANCE : TAP_TOLERANCE,
                       .kv_type = kv_type,
                       .compares = true};
-    char *checkpoint = golden_source(c->checkpoint),
-         *vectors = golden_file(c->golden, "golden.safetensors");
+    char *checkpoint = golden_source(name),
+         *vectors = golden_file(golden_of(name), "golden.safetensors");
     hf_open(&r->hf, checkpoint, &err);
     assert_no_err(&err);
     free(checkpoint);
@@ -236,9 +233,9 @@ static void rig_run(struct rig *r, uint32_t step) {
 static void check_golden(const char *backend, uint32_t threads, enum kv_type kv_type) {
     for (size_t i = 0; i < TEST_COUNT(CASES); i++) {
         struct rig r;
-        rig_open(&r, &CASES[i], backend, threads, kv_type);
+        rig_open(&r, CASES[i], backend, threads, kv_type);
         rig_run(&r, r.n_ids);
-        print_message("%-16s %-6s %s: %u rows, worst %.2g at %s\n", CASES[i].checkpoint, backend,
+        print_message("%-16s %-6s %s: %u rows, worst %.2g at %s\n", CASES[i], backend,
                       kv_type == KV_F16 ? "f16" : "f32", r.n_compared, (double)r.worst,
                       r.worst_name);
         assert_true(r.n_compared > 12);
@@ -277,7 +274,7 @@ static void splitting_the_tokens_changes_no_bit(void **state) {
     for (size_t isa = 0; backend_cpu_isa_at(isa, &usable); isa++) {
         for (size_t i = 0; usable && i < TEST_COUNT(CASES); i++) {
             struct rig r;
-            rig_open(&r, &CASES[i], backend_cpu_isa_at(isa, NULL), 2, KV_F16);
+            rig_open(&r, CASES[i], backend_cpu_isa_at(isa, NULL), 2, KV_F16);
             rig_run(&r, r.n_ids);
             size_t bytes = (size_t)r.n_ids * hf_arch(&r.hf)->vocab * sizeof(float);
             float *whole = mem_alloc(bytes);
@@ -312,7 +309,7 @@ static void cutting_back_changes_no_bit(void **state) {
     enum { STEP = 16 };
     for (size_t i = 0; i < TEST_COUNT(CASES); i++) {
         struct rig r;
-        rig_open(&r, &CASES[i], "best", 2, KV_F16);
+        rig_open(&r, CASES[i], "best", 2, KV_F16);
         r.compares = false;
         rig_run(&r, STEP);
         size_t bytes = (size_t)r.n_ids * hf_arch(&r.hf)->vocab * sizeof(float);
@@ -377,7 +374,7 @@ static void a_batch_of_sequences_changes_no_bit(void **state) {
     static const uint32_t firsts[SEQUENCES] = {0, 3, 1, 9}, pieces[SEQUENCES] = {1, 4, 1, 2};
     for (size_t i = 0; i < TEST_COUNT(CASES); i++) {
         struct rig r;
-        rig_open(&r, &CASES[i], "best", 2, KV_F16);
+        rig_open(&r, CASES[i], "best", 2, KV_F16);
         r.compares = false;
         const struct arch *a = hf_arch(&r.hf);
         const struct state_size size = {.ctx_tok = r.n_ids, .batch_rows = 4, .type = KV_F16};
@@ -433,7 +430,7 @@ static void threads_change_no_bit(void **state) {
     for (size_t i = 0; i < TEST_COUNT(CASES); i++) {
         for (uint32_t t = 0; t < 2; t++) {
             struct rig r;
-            rig_open(&r, &CASES[i], "best", t ? 3 : 1, KV_F16);
+            rig_open(&r, CASES[i], "best", t ? 3 : 1, KV_F16);
             rig_run(&r, r.n_ids);
             hash[t] = hash64(r.logits, (size_t)r.n_ids * hf_arch(&r.hf)->vocab * sizeof(float));
             rig_close(&r);
