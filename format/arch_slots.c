@@ -186,15 +186,20 @@ static bool is_expert_bias(uint32_t id) {
     return id == SLOT_EXPERT_GATE_BIAS || id == SLOT_EXPERT_UP_BIAS || id == SLOT_EXPERT_DOWN_BIAS;
 }
 
-/* Sum over all tensors, what belongs to experts counted `experts` times. The number that a layer is
- * multiplied by is no parameter: nothing learns it. */
+/* What nothing learns is no parameter: the number that a layer is multiplied by, and the bias that
+ * training moves to keep the uses of experts even. */
+static bool is_parameter(uint32_t id) {
+    return id != SLOT_LAYER_SCALE && id != SLOT_ROUTER_SELECT;
+}
+
+/* Sum over all parameters, what belongs to experts counted `experts` times. */
 static uint64_t count_params(const struct arch *a, uint32_t experts) {
     uint64_t n = 0;
     for (uint32_t id = 0; id < SLOT_COUNT; id++) {
         const struct slot *s = &slots[id];
         uint32_t layers = s->scope == SLOT_OF_MODEL ? 1 : a->n_layers;
         for (uint32_t l = 0; l < layers; l++) {
-            if (id != SLOT_LAYER_SCALE && slot_present(s, a, l)) {
+            if (is_parameter(id) && slot_present(s, a, l)) {
                 uint64_t rows = is_expert_bias(id) ? experts : s->rows(a, l);
                 n += (s->scope == SLOT_OF_EXPERT ? experts : 1) * rows * s->cols(a, l);
             }

@@ -1,7 +1,7 @@
 #include "prep/hf/family.h"
 
 static const struct family *const families[] = {
-    &family_gemma4,    &family_gpt_oss,     &family_mixtral,   &family_olmoe,
+    &family_gemma4,    &family_glm4_moe,    &family_gpt_oss,   &family_mixtral,    &family_olmoe,
     &family_qwen2_moe, &family_qwen3_5_moe, &family_qwen3_moe, &family_qwen3_next,
 };
 

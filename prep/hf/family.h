@@ -77,6 +77,12 @@ enum family_key_id {
     KEY_SHARED_KV_LAYERS,
     KEY_DOUBLE_MLP,
     KEY_LOGIT_CAP,
+    KEY_DENSE_FIRST, /* layers without experts at the beginning */
+    KEY_SHARED_EXPERTS,
+    KEY_GROUPS,
+    KEY_TOP_GROUPS,
+    KEY_ROUTE_SCALE,
+    KEY_FURTHER_LAYERS, /* behind the model's: they predict further tokens and are left out */
     KEY_COUNT,
 };
 
@@ -127,7 +133,7 @@ extern const struct family_name family_common[];
 char *family_list(void);
 
 /* The rows of the families: family_<name>.c. */
-extern const struct family family_gemma4, family_gpt_oss, family_mixtral, family_olmoe,
-    family_qwen2_moe, family_qwen3_5_moe, family_qwen3_moe, family_qwen3_next;
+extern const struct family family_gemma4, family_glm4_moe, family_gpt_oss, family_mixtral,
+    family_olmoe, family_qwen2_moe, family_qwen3_5_moe, family_qwen3_moe, family_qwen3_next;
 
 #endif

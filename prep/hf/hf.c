@@ -49,7 +49,7 @@ int hf_open(struct hf_model *m, const char *dir, struct err *err) {
     if (hf_config_read(&m->config, dir, err) < 0 || st_open(&m->st, dir, err) < 0) {
         return -1;
     }
-    const struct hf_names names = hf_names_of(m->config.family, m->st, m->dir);
+    const struct hf_names names = hf_names_of(&m->config, m->st, m->dir);
     settle_tied(m, &names);
     const struct arch *a = hf_arch(m);
     m->trunk = mem_calloc((1 + (size_t)a->n_layers) * SLOT_COUNT, sizeof *m->trunk);

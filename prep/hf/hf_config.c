@@ -67,6 +67,12 @@ static const struct key {
     [KEY_SHARED_KV_LAYERS] = {{"num_kv_shared_layers"}, KIND_U32, 0},
     [KEY_DOUBLE_MLP] = {{"use_double_wide_mlp"}, KIND_BOOL, 0},
     [KEY_LOGIT_CAP] = {{"final_logit_softcapping"}, KIND_REAL, 0},
+    [KEY_DENSE_FIRST] = {{"first_k_dense_replace"}, KIND_U32, FALLBACK},
+    [KEY_SHARED_EXPERTS] = {{"n_shared_experts"}, KIND_U32, 0},
+    [KEY_GROUPS] = {{"n_group"}, KIND_U32, FALLBACK},
+    [KEY_TOP_GROUPS] = {{"topk_group"}, KIND_U32, FALLBACK},
+    [KEY_ROUTE_SCALE] = {{"routed_scaling_factor"}, KIND_REAL, FALLBACK},
+    [KEY_FURTHER_LAYERS] = {{"num_nextn_predict_layers", "num_mtp_layers"}, KIND_U32, 0},
 };
 
 const char *hf_config_key(enum family_key_id id) {
@@ -445,8 +451,11 @@ int hf_config_parse(struct hf_config *out, struct hf_json config, struct hf_json
     s.family = out->family;
     s.root = text;
     out->tied_given = json_object_get(text, "tie_word_embeddings") != NULL;
-    if (fill_arch(&s, err) < 0 ||
-        hf_keys_check(text, is_read, &s, out->family->name, config.path, err) < 0 ||
+    if (fill_arch(&s, err) < 0) {
+        goto out;
+    }
+    out->further_layers = settle_u32(&s, KEY_FURTHER_LAYERS);
+    if (hf_keys_check(text, is_read, &s, out->family->name, config.path, err) < 0 ||
         fill_generation(&s, gen, generation.path, err) < 0) {
         goto out;
     }

@@ -17,6 +17,7 @@ struct hf_config {
     const struct family *family;
     struct arch arch; /* `tied` is what the file says or the family's default: see tied_given */
     bool tied_given;  /* the file has the key tie_word_embeddings */
+    uint32_t further_layers; /* behind the model's, in the checkpoint alone */
 };
 
 /* Bytes of a file, with the path that messages name. `text` NULL: there is no such file. */

@@ -45,10 +45,18 @@ static void expand(const struct hf_names *n, const char *pattern, uint32_t layer
     out[at] = '\0';
 }
 
-struct hf_names hf_names_of(const struct family *f, const struct safetensors *st, const char *dir) {
-    struct hf_names n = {f, st, dir, prefixes[0].body, prefixes[0].head};
+struct hf_names hf_names_of(const struct hf_config *c, const struct safetensors *st,
+                            const char *dir) {
+    struct hf_names n = {.family = c->family,
+                         .st = st,
+                         .dir = dir,
+                         .further_layers = c->further_layers,
+                         .body = prefixes[0].body,
+                         .head = prefixes[0].head};
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
-        struct hf_names other = {f, st, dir, prefixes[i].body, prefixes[i].head};
+        struct hf_names other = n;
+        other.body = prefixes[i].body;
+        other.head = prefixes[i].head;
         if (hf_names_find(&other, SLOT_EMBED)) {
             return other;
         }
@@ -186,8 +194,20 @@ static void use_unread_keys(struct binder *b) {
     }
 }
 
+/* Whether a tensor is of one of the layers behind the model's. */
+static bool is_further(const struct binder *b, const struct st_tensor *t) {
+    char layers[NAME_BYTES], *end;
+    expand(b->names, "model.layers.", 0, 0, layers);
+    size_t n = strlen(layers);
+    if (strncmp(t->name, layers, n) != 0 || t->name[n] < '0' || t->name[n] > '9') {
+        return false;
+    }
+    unsigned long layer = strtoul(t->name + n, &end, 10), n_layers = b->a->n_layers;
+    return *end == '.' && layer >= n_layers && layer - n_layers < b->names->further_layers;
+}
+
 static bool is_ignored(const struct binder *b, const struct st_tensor *t) {
-    if (b->a->tied && t == hf_names_find(b->names, SLOT_HEAD)) {
+    if ((b->a->tied && t == hf_names_find(b->names, SLOT_HEAD)) || is_further(b, t)) {
         return true;
     }
     size_t n = strlen(t->name);

@@ -9,7 +9,7 @@
 #ifndef PREP_HF_HF_NAMES_H
 #define PREP_HF_HF_NAMES_H
 
-#include "prep/hf/family.h"
+#include "prep/hf/hf_config.h"
 
 enum { HF_EXPERT_PARTS = 3 }; /* gate, up, down */
 
@@ -18,10 +18,12 @@ struct hf_names {
     const struct family *family;
     const struct safetensors *st;
     const char *dir;         /* for messages, borrowed */
+    uint32_t further_layers; /* behind the model's, whose tensors are left out */
     const char *body, *head; /* in place of "model." and before "lm_head." */
 };
 
-struct hf_names hf_names_of(const struct family *f, const struct safetensors *st, const char *dir);
+struct hf_names hf_names_of(const struct hf_config *c, const struct safetensors *st,
+                            const char *dir);
 
 /* The tensor that holds a slot of model scope by its first name; NULL where there is none. */
 const struct st_tensor *hf_names_find(const struct hf_names *n, enum slot_id slot);

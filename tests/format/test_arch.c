@@ -287,8 +287,8 @@ static void test_slot_shapes(void **state) {
     arch_free(&a);
 }
 
-/* The embedding counts once, a token uses n_active experts with their biases, and the number that a
- * layer is multiplied by is no parameter. */
+/* The embedding counts once, a token uses n_active experts with their biases, and what nothing
+ * learns is no parameter. */
 static void test_params(void **state) {
     (void)state;
     struct arch a = archive_five_layers();
@@ -299,6 +299,7 @@ static void test_params(void **state) {
     assert_int_equal(arch_params(&a), all + a.vocab * a.dim);
     a.tied = 1;
     a.kinds[0].block.layer_scale = 1;
+    a.kinds[0].route.selection_bias = 1;
     assert_int_equal(arch_params(&a), all);
     a.kinds[0].ffn.bias = 1;
     uint64_t bias = 2 * a.ffn_dim + a.dim;

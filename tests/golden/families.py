@@ -406,6 +406,67 @@ def gemma4_tensors(outer):
     return out
 
 
+# ---- glm4_moe ----
+
+GLM4 = COMMON | {
+    "architectures": ["Glm4MoeForCausalLM"],
+    "model_type": "glm4_moe",
+    "attention_bias": True,
+    "eos_token_id": [0, 1],
+    "first_k_dense_replace": 1,
+    "head_dim": 32,
+    "intermediate_size": 96,
+    "moe_intermediate_size": 32,
+    "n_group": 2,
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "norm_topk_prob": True,
+    "num_attention_heads": 4,
+    "num_experts_per_tok": 3,
+    "num_hidden_layers": 4,
+    "num_key_value_heads": 2,
+    "num_nextn_predict_layers": 1,
+    "pad_token_id": 1,
+    "partial_rotary_factor": 0.5,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": None,
+    "rope_theta": 1000000,
+    "routed_scaling_factor": 2.5,
+    "topk_group": 1,
+    "torch_dtype": "bfloat16",
+    "use_qk_norm": True,
+}
+
+# Of the layer behind the model's, which predicts further tokens: a reader must leave them out.
+GLM4_FURTHER = ["eh_proj", "enorm", "self_attn.q_proj"]
+
+
+def glm4_tensors(c):
+    dim, d, hid, e = c["hidden_size"], c["head_dim"], c["moe_intermediate_size"], c["n_routed_experts"]
+    q, kv = c["num_attention_heads"] * d, c["num_key_value_heads"] * d
+    out = [embedding("model.", c)]
+    for i in range(c["num_hidden_layers"]):
+        at = f"model.layers.{i}."
+        out.append(norm(at + "input_layernorm", dim))
+        for name, n in (("q", q), ("k", kv), ("v", kv)):
+            out.append(linear(f"{at}self_attn.{name}_proj", n, dim))
+            out.append(normal(f"{at}self_attn.{name}_proj.bias", (n,), 0.3))
+        out.append(linear(at + "self_attn.o_proj", dim, q))
+        out += [norm(at + "self_attn.q_norm", d), norm(at + "self_attn.k_norm", d)]
+        out.append(norm(at + "post_attention_layernorm", dim))
+        if i < c["first_k_dense_replace"]:
+            out += mlp(at + "mlp.", c["intermediate_size"], dim)
+            continue
+        out.append(linear(at + "mlp.gate", e, dim))
+        out.append(normal(at + "mlp.gate.e_score_correction_bias", (e,), 0.15, dtype="F32"))
+        for k in range(e):
+            out += mlp(f"{at}mlp.experts.{k}.", hid, dim)
+        out += mlp(at + "mlp.shared_experts.", c["n_shared_experts"] * hid, dim)
+    out += [norm("model.norm", dim), head(c)]
+    at = f"model.layers.{c['num_hidden_layers']}."
+    return out + [linear(at + "eh_proj", dim, 2 * dim), norm(at + "enorm", dim), linear(at + "self_attn.q_proj", q, dim)]
+
+
 # `skipped`: tensors that transformers itself finds unexpected. `oracle`: keys of the configuration that are
 # other ones where transformers is to compute.
 FAMILIES = {
@@ -446,5 +507,11 @@ FAMILIES = {
         # Without it transformers slices inputs per layer, which this model has none of.
         "oracle": {"output_hidden_states": True},
         "prompt": "There lived an old woman and her cat in a house by the river. Every morning, before the sun was up,",
+    },
+    "glm4moe-tiny": {
+        "config": GLM4,
+        "tensors": glm4_tensors,
+        "skipped": [f"model.layers.4.{name}.weight" for name in GLM4_FURTHER],
+        "prompt": "A farmer had a cart, a horse and 3 sacks of corn. On the way to the mill the wheel broke, so he",
     },
 }

@@ -93,6 +93,22 @@ def clipped(config, model, taps):
     return {name: torch.cat(p).float().mean().item() for name, p in parts.items()}
 
 
+def other_choices(model, taps):
+    """Parts of the rows, over all layers, for which other experts were best without the bias, and without groups."""
+    parts = {"bias": [], "groups": []}
+    for i, layer in enumerate(model.model.layers):
+        if f"l{i}.router" in taps:
+            gate, logits, chosen = layer.mlp.gate, taps[f"l{i}.router"], taps[f"l{i}.expert_ids"].sort().values
+            without = {
+                "bias": oracle.biased_scores(gate, logits, bias=0)[0],
+                "groups": logits.sigmoid() + gate.e_score_correction_bias,
+            }
+            for name, scores in without.items():
+                best = scores.topk(chosen.shape[1]).indices.sort().values
+                parts[name].append((best != chosen).any(dim=-1))
+    return {name: torch.cat(p).float().mean().item() for name, p in parts.items()}
+
+
 def check_special(spec, model, taps):
     """Each checkpoint must really exercise what it is there for."""
     config = spec["config"].get("text_config", spec["config"])
@@ -100,6 +116,9 @@ def check_special(spec, model, taps):
         if "swiglu_limit" in config:
             for name, part in clipped(config, model, taps).items():
                 assert 0.01 < part < 0.30, f"clips {part:.2f} of {name}"
+        if "n_group" in config:
+            for name, part in other_choices(model, taps).items():
+                assert part > 0.1, f"the choice is another in {part:.2f} of the rows because of {name}"
         if "final_logit_softcapping" in config:
             part = (taps["logits"].abs() / config["final_logit_softcapping"] > 0.5).float().mean().item()
             assert 0.05 < part < 0.5, f"the soft cap is felt by {part:.2f} of the logits"

@@ -460,7 +460,7 @@ def cmd_trained(args):
         # Many experts are many decisions: fewer tokens then.
         ids = encode(start + " " * (rest is not story) + rest)[:64 if model.config.num_local_experts <= 16 else 24]
         taps = run_taps(model, ids)
-        gap = router_gap(taps)
+        gap = router_gap(model, taps)
         if best_ids is None or gap > best_ids[0]:
             best_ids = (gap, ids, taps)
     ids_gap, ids, taps = best_ids

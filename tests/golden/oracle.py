@@ -55,6 +55,23 @@ def vocab_size(model):
 # ---- taps ----
 
 
+def router_of(layer):
+    """A layer's router; None where it is dense."""
+    return getattr(layer, "router", None) or getattr(layer.mlp, "router", None) or getattr(layer.mlp, "gate", None)
+
+
+def biased_scores(router, logits, bias=None):
+    """What experts are chosen by where a bias counts for the choice alone, and the scores of their groups:
+    [T, n_experts], [T, groups]; those of other groups than the chosen ones are -inf. None of other routers. `bias` in place of the router's own."""
+    bias = getattr(router, "e_score_correction_bias", None) if bias is None else bias
+    if bias is None:
+        return None
+    scores = (logits.sigmoid() + bias).unflatten(-1, (router.num_group, -1))
+    groups = scores.topk(2, dim=-1).values.sum(dim=-1)
+    chosen = torch.zeros_like(groups).scatter(1, groups.topk(router.topk_group, dim=-1).indices, 1) > 0
+    return scores.where(chosen.unsqueeze(-1), -torch.inf).flatten(-2), groups
+
+
 def layer_taps(layer):
     """tap -> (module, what to keep of its inputs and its output)."""
 
@@ -69,14 +86,13 @@ def layer_taps(layer):
 
     mixer = layer.self_attn if hasattr(layer, "self_attn") else layer.linear_attn
     taps = {"attn_in": (layer.input_layernorm, output), "attn_out": (mixer, output), "out": (layer, output)}
+    r = router_of(layer)
     if hasattr(layer, "router"):  # gemma4: a dense MLP beside the experts, a norm of its own for each
-        r = layer.router
         taps["ffn_in"] = (layer.pre_feedforward_layernorm_2, output)
         taps["ffn_out"] = (layer.post_feedforward_layernorm, output)
         taps["router_in"] = (r.proj, first_input)
         taps["router"] = (r.proj, output)
     else:
-        r = getattr(layer.mlp, "router", None) or getattr(layer.mlp, "gate", None)
         taps["ffn_in"] = (layer.post_attention_layernorm, output)
         taps["ffn_out"] = (layer.mlp, output)
         if r is not None:
@@ -110,20 +126,36 @@ def run_taps(model, ids):
     finally:
         for h in hooks:
             h.remove()
-    for name in taps:
-        if name.endswith("expert_ids"):
-            taps[name] = taps[name].to(torch.int32)
+    for i, layer in enumerate(m.layers):
+        ids, weights = f"l{i}.expert_ids", f"l{i}.expert_weights"
+        if ids not in taps:
+            continue
+        biased = biased_scores(router_of(layer), taps[f"l{i}.router"])
+        if biased:  # such a router leaves their order open: best first
+            order = biased[0].gather(1, taps[ids]).argsort(dim=-1, descending=True)
+            taps[ids], taps[weights] = taps[ids].gather(1, order), taps[weights].gather(1, order)
+        taps[ids] = taps[ids].to(torch.int32)
     return taps
 
 
-def router_gap(taps):
-    """Smallest distance between two neighbouring router logits among the k + 1 best, over all rows."""
+def neighbours_gap(values, n):
+    """Smallest distance between two neighbours among the n + 1 best of a row."""
+    best = values.sort(dim=-1, descending=True).values[:, : n + 1]
+    return (best[:, :-1] - best[:, 1:]).min().item() if best.shape[1] > 1 else float("inf")
+
+
+def router_gap(model, taps):
+    """Smallest distance between two neighbouring router logits among the k + 1 best, over all rows. Of scores
+    with a bias, and of those of groups: four times theirs, as a sigmoid's slope is at most a quarter."""
     gap = float("inf")
-    for name, r in taps.items():
-        if name.endswith(".router"):
-            k = taps[name.replace("router", "expert_ids")].shape[1]
-            best = r.sort(dim=-1, descending=True).values[:, : k + 1]
-            gap = min(gap, (best[:, :-1] - best[:, 1:]).min().item())
+    for i, layer in enumerate(decoder(model).layers):
+        if f"l{i}.router" in taps:
+            r, logits, k = router_of(layer), taps[f"l{i}.router"], taps[f"l{i}.expert_ids"].shape[1]
+            biased = biased_scores(r, logits)
+            if biased:
+                gap = min(gap, 4 * neighbours_gap(biased[0], k), 4 * neighbours_gap(biased[1], r.topk_group))
+            else:
+                gap = min(gap, neighbours_gap(logits, k))
     return gap
 
 
@@ -161,7 +193,7 @@ def greedy(model, prompt, n_tokens, n_new=N_GREEDY):
     top = logits.topk(2, dim=-1)
     gap = (top.values[:, 0] - top.values[:, 1]).min().item()
     assert gap < LOGIT_GAP or top.indices[:, 0].tolist() == new
-    return new, router_gap(taps), gap
+    return new, router_gap(model, taps), gap
 
 
 # ---- how exact ----
@@ -260,7 +292,7 @@ def attempt(path, model, ids, tok, prompt, tap_rows, logit_rows, check, seed, n_
     """The golden tensors and the figures of a tiny checkpoint and an input; or None and the reason why they
     will not do: near ties, dull text, or something the checkpoint is there for is not exercised."""
     taps = run_taps(model, ids)
-    gap = router_gap(taps)
+    gap = router_gap(model, taps)
     if gap < ROUTER_GAP:
         return None, f"router gap {gap:.1e} in ids"
     for name, t in taps.items():

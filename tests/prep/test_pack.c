@@ -185,7 +185,7 @@ static void exact_codecs(void **state) {
         {MODELS "olmoe-tiny", "bf16", false},      {FAMILIES "gptoss-tiny", "bf16", true},
         {FAMILIES "gptoss-bf16", "bf16", true},    {FAMILIES "qwen3next-tiny", "bf16", true},
         {FAMILIES "qwen35moe-tiny", "bf16", true}, {FAMILIES "gemma4-tiny", "bf16", true},
-        {FAMILIES "gemma4-shared", "bf16", true},
+        {FAMILIES "gemma4-shared", "bf16", true},  {FAMILIES "glm4moe-tiny", "bf16", true},
     };
     char *temp = test_mkdir();
     char *path = mem_printf("%s/a.corm", temp);

@@ -13,7 +13,8 @@
 #define FAMILIES "tests/golden/families/"
 
 static const char *const checkpoints[] = {"gptoss-tiny",    "gptoss-bf16", "qwen3next-tiny",
-                                          "qwen35moe-tiny", "gemma4-tiny", "gemma4-shared"};
+                                          "qwen35moe-tiny", "gemma4-tiny", "gemma4-shared",
+                                          "glm4moe-tiny"};
 
 /* A checkpoint of a family, opened, in a directory of its own. */
 struct family_model {
@@ -182,6 +183,11 @@ static const struct number {
     {"gemma4-shared", SLOT_V, 1, 0, 63, 3, L(1) "self_attn.v_proj.weight", 63 * 64 + 3, as_is},
     {"gemma4-shared", SLOT_EXPERT_DOWN, 1, 2, 63, 31, L(1) "experts.down_proj",
      (2 * 64 + 63) * 32 + 31, as_is},
+    {"glm4moe-tiny", SLOT_ROUTER_SELECT, 2, 0, 0, 5, L(2) "mlp.gate.e_score_correction_bias", 5,
+     as_is},
+    {"glm4moe-tiny", SLOT_MLP_UP, 0, 0, 95, 3, L(0) "mlp.up_proj.weight", 95 * 64 + 3, as_is},
+    {"glm4moe-tiny", SLOT_MLP_DOWN, 3, 0, 60, 63, L(3) "mlp.shared_experts.down_proj.weight",
+     60 * 64 + 63, as_is},
 };
 
 static void numbers_of_tensors(void **state) {
@@ -339,6 +345,16 @@ static void refuses_tensors(void **state) {
         {"qwen35moe-tiny", weights, "mtp.fc.weight", "mtq.fc.weight", "mtq.fc.weight", "no place"},
         {"gemma4-tiny", weights, "model.embed_vision.", "model.embed_vizion.", "no place",
          "gemma4"},
+        /* of layers behind the model's only as many as the file says, and no others */
+        {"glm4moe-tiny", config, "\"num_nextn_predict_layers\": 1",
+         "\"num_nextn_predict_layers\": 0", L(4) "eh_proj.weight\" has no place",
+         "glm4_moe model with 4 layers"},
+        {"glm4moe-tiny", weights, L(4) "eh_proj.weight", L(5) "eh_proj.weight",
+         L(5) "eh_proj.weight\" has no place", "4 layers"},
+        {"glm4moe-tiny", weights, L(4) "eh_proj.weight", L(3) "eh_proj.weight",
+         L(3) "eh_proj.weight\" has no place", "4 layers"},
+        {"glm4moe-tiny", weights, L(4) "eh_proj.weight", "model.layers.4_eh_proj.weight",
+         "model.layers.4_eh_proj.weight\" has no place", "4 layers"},
         /* keys of a layer that reads those of another are left out, queries are not */
         {"gemma4-shared", weights, L(3) "self_attn.k_proj.weight", L(3) "self_attn.q_proj.weighs",
          L(3) "self_attn.q_proj.weighs", "no place"},
