@@ -337,7 +337,7 @@ static void a_broken_call_is_undone(void **state) {
     for (size_t i = 0; i < TEST_COUNT(CASES); i++) {
         struct rig r;
         struct err err = {0};
-        rig_open(&r, &CASES[i], "best", 2, KV_F16);
+        rig_open(&r, CASES[i], "best", 2, KV_F16);
         r.compares = false;
         rig_run(&r, STEP);
         const uint32_t n_ids = r.n_ids, done = DONE < n_ids ? DONE : n_ids / 2;
