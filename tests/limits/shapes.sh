@@ -6,7 +6,7 @@
 #
 # For each shape (`synth straight --help` names them; else gpt-oss-20b and qwen3.6-35b-a3b) and each
 # routing an archive with random q4 experts is made in WORK_DIR, measured, and removed before the next
-# one is made: 13 and 22 GB of disk, a minute or two to write. The disk is looked at first.
+# one is made: 13 and 21 GB of disk, a minute or two to write. The disk is looked at first.
 #
 #   rate     the best at which `corm-run bench --io` reads the archive directly, of any block size and
 #            number of threads, before and after
@@ -142,8 +142,8 @@ one() {
                 printf computed == "-" ? "\n" : "; computed %.2f tok/s\n", computed
                 printf "  decode %.2f tok/s (%.2f to %.2f), %.1f MB a token, waiting %.0f %%\n", tok[m],
                     tok[1], tok[NR], read[m] / 1e6, 100 * stall[m]
-                printf "  share of the bound %.0f %%, of both %.0f %%\n", 100 * tok[m] / bound,
-                    100 * tok[m] / most
+                printf "  share of the bound %.0f %%", 100 * tok[m] / bound
+                printf computed == "-" ? "\n" : ", of both %.0f %%\n", 100 * tok[m] / most
                 if (split(held, the, " ") == 2)
                     printf "  the cgroup held at most %.0f MB and met its limit %d times\n", the[1] / 1e6,
                         the[2]
