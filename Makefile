@@ -169,7 +169,7 @@ uninstall: ## Remove what install put there
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/corm $(DESTDIR)$(PREFIX)/share/corm
 
 ##@ Working on it
-test: ## Build and run all tests, or those named in T="test_base e2e_demo"
+test: ## Build and run all tests, or those named in T="test_base e2e_run"
 	@CC='$(CC)' tests/deps.sh build test
 	@$(again) _test
 
