@@ -15,6 +15,7 @@
 
 #include "runtime/machine.h"
 #include "runtime/packing.h"
+#include "runtime/sample.h"
 
 /* An allowance for what is not counted one by one: the program, libraries, patterns of the
  * tokenizer, stacks of threads. */
@@ -60,15 +61,13 @@ static uint64_t need_bytes(const struct corm *c, unsigned keeps) {
 /* What the host holds that is neither weights nor results of the backend. */
 static uint64_t host_bytes(const struct corm_engine *e) {
     const struct corm *c = &e->archive;
-    /* Logits of each session; sampling takes four numbers a row of the vocabulary. */
-    uint64_t vocab_floats =
-        (uint64_t)e->opt.max_sessions * (e->opt.logits_rows + 4) * c->arch.vocab;
+    const uint64_t a_session = (uint64_t)e->opt.logits_rows * c->arch.vocab * sizeof(float) +
+                               sample_bytes(c->arch.vocab) +
+                               (uint64_t)e->opt.ctx_tok * sizeof(int32_t);
     /* The most there can be, so that the plan does not depend on how many processors are free. */
     uint32_t io = e->io_threads > ENGINE_IO_THREADS ? e->io_threads : ENGINE_IO_THREADS;
     return e->backend.scratch_bytes + experts_scratch_bytes(c, engine_max_rows(e)) +
-           vocab_floats * sizeof(float) +
-           (uint64_t)e->opt.max_sessions * e->opt.ctx_tok * sizeof(int32_t) +
-           prefetch_fillers(io) * filler_buffer_bytes(c) +
+           e->opt.max_sessions * a_session + prefetch_fillers(io) * filler_buffer_bytes(c) +
            cache_table_bytes(c, cache_slots_needed(c, 0)) + c->copied_bytes + OVERHEAD_BYTES;
 }
 
