@@ -1,19 +1,23 @@
 #!/bin/sh
-# Runs test programs and sums them up.
+# Runs test programs, several at a time, and sums them up.
 #
-#   tests/run.sh [-t SECONDS] [-w WRAPPER] PROGRAM...
+#   tests/run.sh [-j LANES] [-t SECONDS] [-w WRAPPER] PROGRAM...
 #
 # A program reports in TAP: lines `ok ...` and `not ok ...` on stdout (cmocka does when asked; shell
 # tests print them). A crash, a timeout, a failing exit status without a failed test, no test at all, or a
 # file left in TMPDIR (a folder for each program) counts as one more failure. What a program printed is
-# shown only when it failed. WRAPPER is put in front of each program (valgrind). The last line is
-# `N passed, N failed`; the exit status is 1 unless something passed and nothing failed.
+# shown only when it failed. WRAPPER is put in front of each program (valgrind). Programs start in the
+# order given, so that a long one is better named early; each prints its line when it ends. The last line
+# is `N passed, N failed`; the exit status is 1 unless something passed and nothing failed.
 set -u
 
+lanes=$(nproc 2>/dev/null || echo 1)
+[ "$lanes" -le 4 ] || lanes=4 # each program has threads of its own
 limit=900 # a sanitizer on a busy machine is twenty times slower than a release build on an idle one
 wrapper=
-while getopts t:w: option; do
+while getopts j:t:w: option; do
     case $option in
+    j) lanes=$OPTARG ;;
     t) limit=$OPTARG ;;
     w) wrapper=$OPTARG ;;
     *) exit 2 ;;
@@ -22,33 +26,36 @@ done
 shift $((OPTIND - 1))
 
 work=$(mktemp -d) || exit 1
-child=
-# A running program is told to end, and given the time to.
-trap '[ -z "$child" ] || { kill "$child" && wait "$child"; } 2>/dev/null; rm -rf "$work"' EXIT
+children=
+# What runs is told to end, and given the time to: in this shell the lanes, in a lane its program.
+stop() { [ -z "$children" ] || { kill $children && wait $children; } 2>/dev/null; }
+trap 'stop; rm -rf "$work"' EXIT
 trap 'exit 130' HUP INT TERM
 
 export CMOCKA_MESSAGE_OUTPUT=TAP
-export TMPDIR="$work/tmp"
-mkdir "$TMPDIR"
-passed=0 failed=0 skipped=0
 
-for program in "$@"; do
+# run PROGRAM FOLDER: runs it, with all it writes in FOLDER, and leaves there `counts` (passed, failed,
+# skipped) and `report`, what is shown of it.
+run() {
+    program=$1 folder=$2
     name=$(basename "$program")
+    export TMPDIR="$folder/tmp"
+    mkdir "$TMPDIR"
     start=$(date +%s%N)
     # In the background, as a shell acts on a signal only between the commands that it waits for.
     case $program in
     *.sh) exec timeout -k 10 "$limit" sh "$program" ;;
     *) exec timeout -k 10 "$limit" $wrapper "$program" ;;
-    esac >"$work/out" 2>"$work/err" </dev/null &
-    child=$!
-    wait "$child"
+    esac >"$folder/out" 2>"$folder/err" </dev/null &
+    children=$!
+    wait "$children"
     status=$?
-    child=
+    children=
     ms=$((($(date +%s%N) - start) / 1000000))
 
-    s=$(grep -Ec '^(not )?ok .*# *SKIP' "$work/out")
-    p=$(grep -E '^ok ' "$work/out" | grep -Ecv '# *SKIP')
-    f=$(grep -E '^not ok ' "$work/out" | grep -Ecv '# *SKIP')
+    s=$(grep -Ec '^(not )?ok .*# *SKIP' "$folder/out")
+    p=$(grep -E '^ok ' "$folder/out" | grep -Ecv '# *SKIP')
+    f=$(grep -E '^not ok ' "$folder/out" | grep -Ecv '# *SKIP')
     why=
     if [ "$status" -eq 124 ]; then
         why="stopped after $limit s"
@@ -61,15 +68,52 @@ for program in "$@"; do
     elif [ "$f" -eq 0 ] && [ -z "$wrapper" ] && [ -n "$(ls -A "$TMPDIR")" ]; then
         why="left $(ls -A "$TMPDIR" | tr '\n' ' ')behind"
     fi
-    rm -rf "$TMPDIR" && mkdir "$TMPDIR"
+    rm -rf "$TMPDIR"
     [ -z "$why" ] || f=$((f + 1))
 
-    printf '%-28s %5d passed' "$name" "$p"
-    [ "$f" -eq 0 ] || printf ', %d failed' "$f"
-    [ "$s" -eq 0 ] || printf ', %d skipped' "$s"
-    printf '  (%d.%02d s)%s\n' $((ms / 1000)) $((ms % 1000 / 10)) "${why:+  $why}"
-    if [ "$f" -ne 0 ]; then
-        { grep -v '^ok ' "$work/out"; cat "$work/err"; } | tail -n 100 | sed 's/^/    | /'
+    {
+        printf '%-28s %5d passed' "$name" "$p"
+        [ "$f" -eq 0 ] || printf ', %d failed' "$f"
+        [ "$s" -eq 0 ] || printf ', %d skipped' "$s"
+        printf '  (%d.%02d s)%s\n' $((ms / 1000)) $((ms % 1000 / 10)) "${why:+  $why}"
+        if [ "$f" -ne 0 ]; then
+            { grep -v '^ok ' "$folder/out"; cat "$folder/err"; } | tail -n 100 | sed 's/^/    | /'
+        fi
+    } >"$folder/report"
+    echo "$p $f $s" >"$folder/counts"
+    rm -f "$folder/out" "$folder/err"
+}
+
+# lane PROGRAM...: takes programs that no other lane took, one after the other. Making the folder is
+# taking: it succeeds for one lane alone.
+lane() {
+    trap - EXIT
+    trap 'stop; exit 130' HUP INT TERM
+    index=0
+    for candidate; do
+        index=$((index + 1))
+        mkdir "$work/$index" 2>/dev/null || continue
+        run "$candidate" "$work/$index"
+        flock "$work" cat "$work/$index/report"
+    done
+}
+
+lane_ids=
+while [ "$lanes" -gt 0 ]; do
+    lane "$@" &
+    lane_ids="$lane_ids $!"
+    lanes=$((lanes - 1))
+done
+children=$lane_ids
+wait $lane_ids
+children=
+
+passed=0 failed=0 skipped=0 index=0
+for program; do
+    index=$((index + 1))
+    if ! read -r p f s <"$work/$index/counts"; then
+        echo "$(basename "$program"): its lane ended before it did"
+        p=0 f=1 s=0
     fi
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 done
