@@ -88,6 +88,10 @@ SYNTH_SRC := $(filter-out tests/synth/synth.c tests/synth/test_%,$(wildcard test
 TEST_UTIL := $(wildcard tests/util/*.c)
 TESTS := $(patsubst tests/%.c,$(OUT)/tests/%,$(filter-out $(TEST_UTIL),$(TEST_SRC)))
 SHELL_TESTS := $(sort $(wildcard tests/e2e/e2e_*.sh))
+# Those that take longest start first, so that none of them is left to run alone at the end.
+slow_tests := test_cuda test_tier e2e_device test_calib_engine e2e_calib test_engine e2e_prep e2e_limits
+slow_first = $(foreach t,$(slow_tests),$(filter %/$t %/$t.sh,$1)) \
+    $(filter-out $(addprefix %/,$(slow_tests) $(addsuffix .sh,$(slow_tests))),$1)
 FUZZERS := $(patsubst tests/%.c,$(OUT)/%,$(wildcard tests/fuzz/fuzz_*.c))
 EXAMPLES := $(patsubst docs/%.c,$(OUT)/docs/%,$(wildcard docs/*.c))
 
@@ -349,8 +353,8 @@ chosen = $(if $(T),$(filter $(addprefix %/,$(T:.sh=)),$(1)),$(1))
 no_test = $(filter-out $(notdir $(TESTS) $(SHELL_TESTS:.sh=)),$(T:.sh=))
 _test: $(if $(no_test),$(error no such test: $(no_test))) all $(EXAMPLES) $(call chosen,$(TESTS)) \
     $(if $(filter %e2e_device,$(call chosen,$(SHELL_TESTS:.sh=))),$(OUT)/tests/kernels/cuda/run_device)
-	@CORM_BUILD=$(OUT) tests/run.sh $(if $(WRAP),-w '$(WRAP)') $(call chosen,$(TESTS)) \
-	    $(addsuffix .sh,$(call chosen,$(SHELL_TESTS:.sh=)))
+	@CORM_BUILD=$(OUT) tests/run.sh $(if $(WRAP),-w '$(WRAP)') \
+	    $(call slow_first,$(call chosen,$(TESTS)) $(addsuffix .sh,$(call chosen,$(SHELL_TESTS:.sh=))))
 _fuzz: $(FUZZERS)
 	@tests/fuzz/run.sh $(TIME) $(FUZZERS)
 

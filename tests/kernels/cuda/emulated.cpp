@@ -108,29 +108,39 @@ OPAQUE static void run_until_it_waits(coroutine *t) {
     }
 }
 
-/* Whether what the thread waits for has happened: all others of its block, or its warp, came to the
- * same barrier, or shuffle, or ended. */
+/* Arrivals at barriers of the block, and at shuffles of each warp. Nobody passes one before all have
+ * come to it: all are at their b-th when b times as many arrived as there are threads. */
+static uint64_t barriers_reached, shuffles_reached[MAX_THREADS / WARP];
+
+static uint32_t threads_of_warp(uint32_t warp) {
+    return n_threads - warp * WARP < WARP ? n_threads - warp * WARP : WARP;
+}
+
+/* Whether all others of the thread's block, or its warp, came to the barrier, or shuffle, too. */
 static bool may_go_on(const coroutine *t) {
-    if (t->state == RUNNING) {
-        return true;
-    }
-    uint32_t i = (uint32_t)(t - threads);
-    uint32_t first = t->state == AT_SHUFFLE ? i / WARP * WARP : 0;
-    uint32_t end = t->state == AT_SHUFFLE && first + WARP < n_threads ? first + WARP : n_threads;
-    for (uint32_t k = first; k < end; k++) {
-        const coroutine *o = &threads[k];
-        if (t->state == AT_SHUFFLE ? o->shuffles < t->shuffles : o->barriers < t->barriers) {
-            if (o->state == FINISHED) {
-                die("kernel %s: thread %u ended while thread %u waits for it", kernel_name, k, i);
-            }
-            return false;
+    uint32_t warp = (uint32_t)(t - threads) / WARP;
+    return t->state == AT_BARRIER   ? barriers_reached >= t->barriers * n_threads
+           : t->state == AT_SHUFFLE ? shuffles_reached[warp] >= t->shuffles * threads_of_warp(warp)
+                                    : true;
+}
+
+/* No thread may go on: says which waits for one that ended, or that all wait. */
+static void die_waiting(void) {
+    for (uint32_t pair = 0; pair < n_threads * n_threads; pair++) {
+        uint32_t i = pair / n_threads, k = pair % n_threads; /* i waits, k is late */
+        const coroutine *t = &threads[i], *o = &threads[k];
+        bool late = (t->state == AT_BARRIER && o->barriers < t->barriers) ||
+                    (t->state == AT_SHUFFLE && k / WARP == i / WARP && o->shuffles < t->shuffles);
+        if (late && o->state == FINISHED) {
+            die("kernel %s: thread %u ended while thread %u waits for it", kernel_name, k, i);
         }
     }
-    return true;
+    die("kernel %s: its threads wait for each other", kernel_name);
 }
 
 void emulate_barrier(void) {
     current->barriers++;
+    barriers_reached++;
     current->state = AT_BARRIER;
     give_way();
 }
@@ -140,6 +150,7 @@ uint32_t emulate_shuffle(uint32_t value, int mask) {
     /* Nobody is two shuffles ahead of another: values of two shuffles are enough. */
     uint32_t parity = (uint32_t)(++t->shuffles % 2);
     t->shuffled[parity] = value;
+    shuffles_reached[(t - threads) / WARP]++;
     t->state = AT_SHUFFLE;
     give_way();
     uint32_t lane = (uint32_t)(t - threads) ^ (uint32_t)mask;
@@ -162,6 +173,8 @@ static uint32_t at_turn(uint32_t i, uint32_t n, uint64_t round) {
 static void run_block(dim3 block, dim3 grid, dim3 block_dim) {
     n_threads = block_dim.x;
     memset(shared_memory, 0xff, sizeof shared_memory); /* NaN */
+    barriers_reached = 0;
+    memset(shuffles_reached, 0, sizeof shuffles_reached);
     for (uint32_t i = 0; i < n_threads; i++) {
         coroutine *t = &threads[i];
         if (!t->stack) {
@@ -184,7 +197,7 @@ static void run_block(dim3 block, dim3 grid, dim3 block_dim) {
             }
         }
         if (!progress) {
-            die("kernel %s: its threads wait for each other", kernel_name);
+            die_waiting();
         }
     }
 }
