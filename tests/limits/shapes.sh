@@ -13,6 +13,9 @@
 #   least    bytes a token that Belady's cache, which knows the future, reads in the room that the
 #            engine had (`bench --trace`, the row `room`), having seen the same tokens before
 #   bound    rate / least: what no engine passes that reads on demand, were computing free
+#   demand   bytes a token of the experts that it uses; were routing independent from token to token, and
+#            experts alike, a cache that does not know the future would read demand x (1 - room / experts)
+#   LRU      bytes a token that a least-recently-used cache reads in that room, no guesses made
 #   tok/s    of decoding, exact, the same tokens: the median of REPS runs, each in a new process
 #   share    tok/s / bound
 #   computed tok/s with all experts in memory, without the limit, where this machine has the room: what
@@ -94,6 +97,11 @@ one() {
     set -- "$run" bench "$model" -f "$text" --prompt-tokens "$prompt" --decode-tokens "$decode"
     least=$(sed -n 's/.*"percent": 0,.*"bytes_read_per_tok": {[^}]*"belady": \([0-9.e+]*\).*/\1/p' \
         "$work/trace.json")
+    lru=$(sed -n 's/.*"percent": 0,.*"bytes_read_per_tok": {[^}]*"lru": \([0-9.e+]*\).*/\1/p' \
+        "$work/trace.json")
+    demand=$(sed -n 's/.*"percent": 0, "lru": \([0-9.e+-]*\).*/\1/p' "$work/trace.json" |
+        awk -v lru="$lru" '{ print lru / (1 - $1) }')
+    half=$(sed -n 's/.*{"experts": \([0-9]*\), "percent": 50,.*/\1/p' "$work/trace.json")
     room=$(sed -n 's/.*{"experts": \([0-9]*\), "percent": 0,.*/\1/p' "$work/trace.json")
     if [ -z "$least" ]; then
         echo "shapes: $shape fits the limit as a whole: nothing to measure" >&2
@@ -130,7 +138,7 @@ one() {
         shown "$@" --ram $ram
         sort -g "$work/speeds" | awk -v shape="$shape" -v routing="$routing" -v rate="$rate" \
             -v least="$least" -v room="$room" -v computed="$computed" -v file="$file" -v peer="$peer" \
-            -v held="$held" '
+            -v held="$held" -v lru="$lru" -v demand="$demand" -v experts=$((half * 2)) '
             { tok[NR] = $1; read[NR] = $2; stall[NR] = $3 }
             END {
                 m = int((NR + 1) / 2)
@@ -140,6 +148,9 @@ one() {
                 printf "  rate %.0f MB/s, least %.1f MB a token: bound %.2f tok/s", rate / 1e6,
                     least / 1e6, bound
                 printf computed == "-" ? "\n" : "; computed %.2f tok/s\n", computed
+                printf "  of %.0f MB that a token uses, without knowing the future: LRU reads %.0f MB, any cache",
+                    demand / 1e6, lru / 1e6
+                printf " %.0f MB were routing independent\n", demand * (1 - room / experts) / 1e6
                 printf "  decode %.2f tok/s (%.2f to %.2f), %.1f MB a token, waiting %.0f %%\n", tok[m],
                     tok[1], tok[NR], read[m] / 1e6, 100 * stall[m]
                 printf "  share of the bound %.0f %%", 100 * tok[m] / bound
