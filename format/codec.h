@@ -27,7 +27,7 @@
 
 #include "format/base.h"
 
-enum { CODEC_GROUP = 32 }; /* columns that share a scale in q8 and q4 */
+enum { CODEC_GROUP = 32 }; /* columns that share a scale, in codecs that have scales */
 
 enum codec_id {
     CODEC_F32 = 1,
@@ -36,6 +36,7 @@ enum codec_id {
     CODEC_Q8 = 4,
     CODEC_Q4 = 5,
 };
+enum { CODEC_IDS = CODEC_Q4 + 1 }; /* the greatest id and one more: length of an array by id */
 
 struct codec {
     enum codec_id id;
@@ -55,6 +56,25 @@ const struct codec *codec_by_id(uint32_t id);
 const struct codec *codec_by_name(const char *name);
 /* Row `i` of the table, NULL past its end: for listing and for tests over all codecs. */
 const struct codec *codec_at(size_t i);
+
+/* What a row with scales is made of, so that kernels need not know the codec by its name: first the
+ * codes of all groups, codec_code_bytes for each; behind them
+ *   without minimums   f16 scale[groups]: codes are signed, w = code * scale
+ *   with minimums      u8 sc[groups], u8 mn[groups], f32 S, f32 M: codes are not negative,
+ *                      w = code * (S * sc) - M * mn */
+static inline uint32_t codec_code_bytes(enum codec_id id) {
+    return id == CODEC_Q8 ? 32 : id == CODEC_Q4 ? 16 : 0;
+}
+static inline bool codec_has_scales(enum codec_id id) {
+    return codec_code_bytes(id) > 0;
+}
+static inline bool codec_has_minimums(enum codec_id id) {
+    return id == CODEC_Q4;
+}
+/* Where a row's scales begin. */
+static inline size_t codec_scales_at(enum codec_id id, uint32_t cols) {
+    return (size_t)cols * codec_code_bytes(id) / CODEC_GROUP;
+}
 
 static inline bool codec_fits(const struct codec *c, uint32_t cols) {
     return cols % c->block_cols == 0;

@@ -18,11 +18,11 @@
  * thread count and batch split on one backend and ISA. (A backend over a foreign library, such as
  * prep/calib/blas, may exempt itself in its header.)
  *
- * Quantised inputs. Where weights are q8 or q4, the CPU quantises the rows that meet them in a dot
- * product to 8 bits by group of 32 columns (kernels/cpu/dot.h has the definition): `x` of matmul,
- * and of experts for gate and up. `down`, and every product with other codecs, takes its inputs in
- * f32. Another backend may keep f32 there: it then differs by that rounding, at most half of a
- * group's greatest |x| / 127 for each x.
+ * Quantised inputs. Where weights have scales (codec_has_scales), the CPU quantises the rows that
+ * meet them in a dot product to 8 bits by group of 32 columns (kernels/cpu/dot.h has the
+ * definition): `x` of matmul, and of experts for gate and up. `down`, and every product with other
+ * codecs, takes its inputs in f32. Another backend may keep f32 there: it then differs by that
+ * rounding, at most half of a group's greatest |x| / 127 for each x.
  *
  * Errors: operations cannot fail; a device that dies, dies (die()).
  * Threads: all operations are called by one thread (the forward thread); workers live inside one

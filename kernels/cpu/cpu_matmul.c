@@ -1,7 +1,7 @@
 /*
  * cpu_matmul: weight matrix times rows. Few rows: items stream encoded weight rows and decode in
  * registers. More rows: an item makes a panel of weight rows once and uses it for all of them.
- * Both give the same bits (dot.h). With q8 and q4 weights the rows are quantised beforehand.
+ * Both give the same bits (dot.h). With weights that have scales the rows are quantised beforehand.
  */
 #include "kernels/cpu/cpu.h"
 

@@ -15,11 +15,13 @@
  *   - axpy and mix add rows in order, element by element.
  *   - Rows are decoded to the very floats that codec->decode_row gives, on every ISA.
  *
- * Rows in q8 and q4 meet their inputs in integers: the input is quantised too (struct dot_quant),
- * the products of a group are summed exactly, and scales are applied group by group, in order:
- *   q8   y = fma(sum of w.q x.q over the group, w.scale * x.scale, y) from y = 0, over all groups
- *   q4   a = fma(sum of w.q x.q, w.sc * x.scale, a) and b = fma(w.mn, x.sum, b) likewise;
- *        y = w.S * a - w.M * b, both products rounded
+ * Rows with scales (codec_has_scales) meet their inputs in integers: the input is quantised too
+ * (struct dot_quant), the products of a group are summed exactly, and scales are applied group by
+ * group, in order:
+ *   without minimums   y = fma(sum of w.q x.q over the group, w.scale * x.scale, y) from y = 0,
+ *                      over all groups
+ *   with minimums      a = fma(sum of w.q x.q, w.sc * x.scale, a) and b = fma(w.mn, x.sum, b)
+ *                      likewise; y = w.S * a - w.M * b, both products rounded
  * All is IEEE arithmetic in f32, fused only where it says fma, so that every ISA gives the bits of
  * the scalar table: qdot and qtile alike.
  *
@@ -30,8 +32,6 @@
 #define KERNELS_CPU_DOT_H
 
 #include "format/arch.h"
-
-enum { DOT_CODECS = CODEC_Q4 + 1 }; /* a table has an entry for every codec id */
 
 /* Encoded rows of `cols` columns, stride_bytes apart. As a kernel reads a byte it asks the cache
  * for the one `ahead_bytes` further on, which should be one that is read soon after, wherever it
@@ -72,7 +72,7 @@ static inline struct dot_quant dot_quant_at(void *p, uint32_t cols) {
                               (int32_t *)(void *)(scale + 2 * groups)};
 }
 
-/* Rows of q8 or q4 made ready for many inputs, in a form of the ISA's own. */
+/* Rows with scales made ready for many inputs, in a form of the ISA's own. */
 enum { DOT_PANEL_ROWS = 32 };
 /* Bytes that a panel takes on any ISA. */
 static inline size_t dot_panel_bytes(uint32_t cols) {
@@ -88,7 +88,8 @@ struct dot_codec {
      * CODEC_GROUP, and so is n unless it reaches the row's end. */
     void (*decode)(const uint8_t *row, uint32_t cols, uint32_t first, uint32_t n, float *dst);
 
-    /* For codecs whose inputs are quantised, NULL for the others. out[r] = row r . x. */
+    /* For codecs with scales, whose inputs are quantised; NULL for the others.
+     * out[r] = row r . x. */
     void (*qdot)(const struct dot_rows *w, const struct dot_quant *x, float *out);
     /* Make w (n <= DOT_PANEL_ROWS rows) a panel; `panel` is 64-byte aligned. */
     void (*qpack)(const struct dot_rows *w, uint8_t *panel);
@@ -113,8 +114,8 @@ struct dot_delta {
 
 struct dot_isa {
     const char *name;
-    bool (*usable)(void); /* does this processor, and its operating system, have it? */
-    struct dot_codec codec[DOT_CODECS];
+    bool (*usable)(void);              /* does this processor, and its operating system, have it? */
+    struct dot_codec codec[CODEC_IDS]; /* by id, for all codecs of the table */
 
     /* y[j * y_stride + i] = w row i . x[j]: n_w decoded rows, w_stride floats apart, times n_x
      * vectors. The same bits as dot. */

@@ -129,11 +129,12 @@ static inline void q4_group(const uint8_t *q, float d, float m, V w[4]) {
 typedef __m256i W;
 enum { CODES_UP = 0, STRIPS = 1, STRIP_X = 4 };
 
-/* Sums of two products of a byte and a byte of 127 at most fit 16 bits: q8 codes go in as
+/* Sums of two products of a byte and a byte of 127 at most fit 16 bits: signed codes go in as
  * magnitudes, their signs to x. */
 static inline __m256i dot_codes(enum codec_id c, __m256i acc, __m256i w, __m256i x) {
-    __m256i pairs = c == CODEC_Q8 ? _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
-                                  : _mm256_maddubs_epi16(w, x);
+    __m256i pairs = codec_has_minimums(c)
+                        ? _mm256_maddubs_epi16(w, x)
+                        : _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
     return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 static inline W w_set(int32_t x) {

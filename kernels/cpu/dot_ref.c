@@ -182,7 +182,7 @@ static void quantise(const float *x, uint32_t cols, const struct dot_quant *out)
     }
 }
 
-/* A row of q8 or q4 in its parts; the codes of group g become integers in `codes`. */
+/* The codes of group g of a row become integers in `codes`. */
 static void group_codes(enum codec_id c, const uint8_t *row, uint32_t g, int32_t *codes) {
     if (c == CODEC_Q8) {
         for (uint32_t i = 0; i < CODEC_GROUP; i++) {
@@ -200,7 +200,8 @@ static void group_codes(enum codec_id c, const uint8_t *row, uint32_t g, int32_t
 static float qdot_row(enum codec_id c, const uint8_t *row, uint32_t cols,
                       const struct dot_quant *x) {
     const uint32_t groups = cols / CODEC_GROUP;
-    const uint8_t *scales = row + (c == CODEC_Q8 ? cols : cols / 2);
+    const uint8_t *scales = row + codec_scales_at(c, cols);
+    const bool minimums = codec_has_minimums(c);
     float y = 0, b = 0, whole[2];
     for (uint32_t g = 0; g < groups; g++) {
         int32_t codes[CODEC_GROUP], sum = 0;
@@ -208,13 +209,13 @@ static float qdot_row(enum codec_id c, const uint8_t *row, uint32_t cols,
         for (uint32_t i = 0; i < CODEC_GROUP; i++) {
             sum += codes[i] * x->q[(size_t)g * CODEC_GROUP + i];
         }
-        float d = c == CODEC_Q8 ? f16_to_f32(load_u16(scales + (size_t)g * 2)) : (float)scales[g];
+        float d = minimums ? (float)scales[g] : f16_to_f32(load_u16(scales + (size_t)g * 2));
         y = fmaf((float)sum, d * x->scale[g], y);
-        if (c == CODEC_Q4) {
+        if (minimums) {
             b = fmaf((float)scales[groups + g], x->sum[g], b);
         }
     }
-    if (c == CODEC_Q4) {
+    if (minimums) {
         memcpy(whole, scales + (size_t)groups * 2, sizeof whole);
         y = whole[0] * y - whole[1] * b;
     }

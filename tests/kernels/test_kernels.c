@@ -13,7 +13,7 @@ static const uint32_t row_counts[] = {1, 2, 3, 4, 5, 7, 8, 33};
 
 /* With these weights a CPU quantises its inputs, BLAS does not. */
 static bool quantises(const struct codec *codec) {
-    return codec->id >= CODEC_Q8;
+    return codec_has_scales(codec->id);
 }
 
 /* The scalar result of a product and how far another may be from it: both round. */
@@ -26,7 +26,8 @@ static double *matmul_tolerances(const struct weight *w, const float *bias, cons
             double size;
             kernels_dot(row, x + (size_t)r * w->cols, w->cols, &size);
             size += bias ? fabs((double)bias[o]) : 0;
-            size *= w->codec->id == CODEC_Q4 ? 64 : 1; /* a difference of two greater sums */
+            size *=
+                codec_has_minimums(w->codec->id) ? 64 : 1; /* a difference of two greater sums */
             double *at = &t[(size_t)r * w->rows + o];
             *at = 2 * kernels_dot_tolerance(w->cols, size);
             *at += quantises(w->codec) ? kernels_quant_error(row, x + (size_t)r * w->cols, w->cols)

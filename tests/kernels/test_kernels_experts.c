@@ -216,7 +216,7 @@ static void add_neuron(const struct layer *l, uint32_t e, uint32_t i, const floa
     u += l->rule.bias ? l->up_bias[e * l->ffn + i] : 0;
     double h = activated(&l->rule, g, u);
     double error = 1.2 * (g_size * (fabs(u) + 1) + fabs(g) * u_size);
-    error = (l->codec->id == CODEC_Q4 ? 4 : 1) * error + 8 * fabs(h);
+    error = (codec_has_minimums(l->codec->id) ? 4 : 1) * error + 8 * fabs(h);
     for (uint32_t c = 0; c < l->dim; c++) {
         part[c] += h * down[c];
         tolerance[c] += FLT_EPSILON * error * fabs((double)down[c]);
@@ -292,7 +292,7 @@ static void check_backend(size_t i, const struct layer *l, enum kept kept, const
 
 static void check_layer(const struct layer *l, enum kept kept) {
     const size_t row = (size_t)l->n_active * l->dim, n = l->rows * row;
-    const bool quantised = l->codec->id >= CODEC_Q8;
+    const bool quantised = codec_has_scales(l->codec->id);
     float *got = test_guard(n * sizeof *got);
     struct expected e = {.o = simply(l, kept, quantised), .same = backends_zeros(n)};
     e.plain = quantised ? simply(l, kept, false) : e.o;

@@ -122,6 +122,10 @@ static void test_codecs(void **state) {
     for (size_t i = 0; (isa = dot_isa_at(i)); i++) {
         const struct codec *codec;
         for (size_t c = 0; (codec = codec_at(c)); c++) {
+            const struct dot_codec *k = &isa->codec[codec->id];
+            if (!k->dot || !k->axpy || !k->decode) {
+                fail_msg("%s: the table has no row for %s", isa->name, codec->name);
+            }
             for (size_t n = 0; n < DOT_COLS; n++) {
                 for (int kind = 0; kind < KIND_COUNT && codec_fits(codec, dot_cols[n]); kind++) {
                     uint32_t rows = row_counts[(n + (size_t)kind) % TEST_COUNT(row_counts)];

@@ -99,35 +99,50 @@ static void check_quant(const struct place *p, const struct input *in) {
     }
 }
 
+/* The codes of a row, as the codec itself decodes them where scales are 1 and minimums 0. */
+static float *codes_of(const struct weight *w, const uint8_t *row) {
+    static const float whole[2] = {1, 0};
+    const enum codec_id id = w->codec->id;
+    const size_t bytes = codec_row_bytes(w->codec, w->cols), groups = w->cols / CODEC_GROUP;
+    float *codes = mem_alloc(w->cols * sizeof *codes);
+    uint8_t *copy = mem_alloc(bytes), *scales = copy + codec_scales_at(id, w->cols);
+    const uint16_t one = f32_to_f16(1);
+    memcpy(copy, row, bytes);
+    for (size_t g = 0; g < groups && !codec_has_minimums(id); g++) {
+        memcpy(scales + g * 2, &one, sizeof one);
+    }
+    if (codec_has_minimums(id)) {
+        memset(scales, 1, groups);
+        memcpy(scales + 2 * groups, whole, sizeof whole);
+    }
+    w->codec->decode_row(copy, w->cols, codes);
+    free(copy);
+    return codes;
+}
+
 /* One row by the formula of dot.h, in plain steps of its own. */
 static float simple_qdot(const struct weight *w, uint32_t r, const struct dot_quant *x) {
-    const uint8_t *row = weight_row(w, r);
+    const uint8_t *row = weight_row(w, r), *scales = row + codec_scales_at(w->codec->id, w->cols);
+    const bool minimums = codec_has_minimums(w->codec->id);
     uint32_t groups = w->cols / CODEC_GROUP;
-    float y = 0, b = 0, whole[2] = {1, 0};
+    float *codes = codes_of(w, row), y = 0, b = 0, whole[2] = {1, 0};
     for (uint32_t g = 0; g < groups; g++) {
         int sum = 0;
-        for (uint32_t i = 0; i < CODEC_GROUP; i++) {
-            uint8_t byte = row[g * 16 + i % 16];
-            int code = w->codec->id == CODEC_Q8 ? (int8_t)row[g * CODEC_GROUP + i]
-                       : i < 16                 ? byte % 16
-                                                : byte / 16;
-            sum += code * x->q[g * CODEC_GROUP + i];
+        for (uint32_t i = g * CODEC_GROUP; i < (g + 1) * CODEC_GROUP; i++) {
+            sum += (int)codes[i] * x->q[i];
         }
-        float d = row[w->cols / 2 + g];
-        if (w->codec->id == CODEC_Q8) {
-            uint16_t half;
-            memcpy(&half, row + w->cols + (size_t)g * 2, sizeof half);
-            d = f16_to_f32(half);
-        }
-        y = fmaf((float)sum, d * x->scale[g], y);
-        if (w->codec->id == CODEC_Q4) {
-            b = fmaf(row[w->cols / 2 + groups + g], x->sum[g], b);
+        uint16_t half;
+        memcpy(&half, scales + (size_t)g * (minimums ? 1 : 2), sizeof half);
+        y = fmaf((float)sum, (minimums ? (float)scales[g] : f16_to_f32(half)) * x->scale[g], y);
+        if (minimums) {
+            b = fmaf(scales[groups + g], x->sum[g], b);
         }
     }
-    if (w->codec->id == CODEC_Q4) {
-        memcpy(whole, row + w->cols / 2 + groups * 2, sizeof whole);
+    if (minimums) {
+        memcpy(whole, scales + groups * 2, sizeof whole);
         y = whole[0] * y - whole[1] * b;
     }
+    free(codes);
     return y;
 }
 
@@ -162,8 +177,8 @@ static void check_qdot(const struct place *p, const struct weight *w, struct inp
                 double size;
                 float *row = kernels_decode(w, r);
                 double exact = kernels_dot(row, in[j].x, p->cols, &size);
-                /* q4 subtracts two sums that may be far greater than what is left. */
-                double parts = p->codec->id == CODEC_Q4 ? 64 * size : size;
+                /* With minimums it subtracts two sums that may be far greater than what is left. */
+                double parts = codec_has_minimums(p->codec->id) ? 64 * size : size;
                 check_close(p, "qdot", r, got[r], exact,
                             kernels_quant_error(row, in[j].x, p->cols) +
                                 kernels_dot_tolerance(p->cols, parts));
@@ -204,18 +219,25 @@ static void test_quantised(void **state) {
     (void)state;
     const struct dot_isa *isa;
     for (size_t i = 0; (isa = dot_isa_at(i)); i++) {
-        for (int id = CODEC_Q8; id <= CODEC_Q4; id++) {
-            const struct codec *codec = codec_by_id((uint32_t)id);
-            for (size_t n = 0, k = 0; n < DOT_COLS; n++) {
+        const struct codec *codec;
+        for (size_t c = 0; (codec = codec_at(c)); c++) {
+            const struct dot_codec *k = &isa->codec[codec->id];
+            const bool all = k->qdot && k->qpack && k->qtile, none = !k->qdot && !k->qpack;
+            if (codec_has_scales(codec->id) ? !all : !none) {
+                fail_msg("%s: the table's row for %s", isa->name, codec->name);
+            }
+            if (none) {
+                continue;
+            }
+            for (size_t n = 0, turn = 0; n < DOT_COLS; n++) {
                 for (int kind = 0; kind < KIND_COUNT && codec_fits(codec, dot_cols[n]); kind++) {
-                    struct place p = {isa, codec, (enum kind)kind, rows[k % TEST_COUNT(rows)],
+                    struct place p = {isa, codec, (enum kind)kind, rows[turn % TEST_COUNT(rows)],
                                       dot_cols[n]};
-                    check_quant_codec(&p, &rng, (uint32_t)(1 + k % 14));
-                    k++;
+                    check_quant_codec(&p, &rng, (uint32_t)(1 + turn % 14));
+                    turn++;
                 }
             }
         }
-        assert_null(isa->codec[CODEC_BF16].qdot);
     }
 }
 
