@@ -124,8 +124,9 @@ BASE_FLAGS += -DCORM_CUDA=1
 LIBS_CUDA := -L$(abspath $(dir $(NVCC))../lib64) -lcudart_static -ldl -lrt -lstdc++
 LIBS_RUN += $(LIBS_CUDA)
 endif
-CXX_FLAGS := -std=c++17 -O2 -g -D_GNU_SOURCE -I. -fPIC -fvisibility=hidden -Wall -Wno-unknown-pragmas \
-	-fno-exceptions -fno-rtti -fno-threadsafe-statics
+# A switch that leaves out a codec would compute nothing for it.
+CXX_FLAGS := -std=c++17 -O2 -g -D_GNU_SOURCE -I. -fPIC -fvisibility=hidden -Wall -Werror=switch \
+	-Wno-unknown-pragmas -fno-exceptions -fno-rtti -fno-threadsafe-statics
 NVCC_FLAGS := -std=c++17 -O3 -I. --threads 0 \
 	$(foreach a,$(CUDA_ARCH),-gencode arch=compute_$a,code=sm_$a) \
 	-gencode arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH)) \
