@@ -24,6 +24,7 @@ static void test_table(void **state) {
         assert_ptr_equal(c, codec_at(i));
         assert_int_equal(codec_row_bytes(c, 64), rows[i].row_bytes);
         assert_int_equal(codec_fits(c, 33), c->block_cols == 1);
+        assert_true((uint32_t)c->id < CODEC_IDS);
     }
     assert_null(codec_at(TEST_COUNT(rows)));
     assert_null(codec_by_id(0));
@@ -208,6 +209,7 @@ static void test_rms(void **state) {
                 {"f16", 0.00019, 0.00023},
                 {"q8", 0.0045, 0.0058},
                 {"q4", 0.065, 0.074}};
+    assert_null(codec_at(TEST_COUNT(rows)));
     for (size_t i = 0; i < TEST_COUNT(rows); i++) {
         double worst, rms;
         const struct codec *c = codec_by_name(rows[i].name);
