@@ -316,10 +316,20 @@ static int check_route(const struct arch *a, const struct route_rule *r, struct 
     return 0;
 }
 
+static int check_mixer(const struct arch *a, const struct layer_kind *k, struct err *err) {
+    switch ((enum mixer_id)k->mixer) {
+    case MIXER_ATTENTION:
+        return check_attention(a, &k->att, err);
+    case MIXER_DELTA_NET:
+        return check_delta(&k->delta, err);
+    case MIXER_COUNT:
+        break;
+    }
+    return err_set(err, "mixer = %u: there is none of this number", k->mixer);
+}
+
 static int check_kind(const struct arch *a, const struct layer_kind *k, struct err *err) {
-    int status = k->mixer == MIXER_ATTENTION ? check_attention(a, &k->att, err)
-                                             : check_delta(&k->delta, err);
-    if (status < 0) {
+    if (check_mixer(a, k, err) < 0) {
         return -1;
     }
     if (k->moe && (a->n_experts == 0 || a->n_active == 0 || a->ffn_dim == 0)) {
