@@ -11,6 +11,7 @@
 #include "prep/calib/blas.h"
 #include "prep/hf/hf_forward.h"
 #include "runtime/model/forward.h"
+#include "runtime/model/mixer.h"
 #include "runtime/model/state.h"
 #include "tests/util/test_util_golden.h"
 
@@ -439,6 +440,24 @@ static void threads_change_no_bit(void **state) {
     }
 }
 
+/* A backend without a mixer's operation is refused, with the mixer's name. */
+static void a_mixer_that_the_backend_lacks_is_named(void **state) {
+    const struct backend_ops none = {0};
+    const struct backend be = {.name = "small", .ops = &none};
+    struct layer_kind kind = {0};
+    uint32_t kind_of_layer = 0;
+    const struct arch a = {.n_layers = 1, .n_kinds = 1, .kinds = &kind, .kind = &kind_of_layer};
+    (void)state;
+    for (uint32_t id = 0; id < MIXER_COUNT; id++) {
+        struct err err = {0};
+        char *want = mem_printf("small: layer 0 mixes by %s, which", mixer_at(id)->name);
+        kind.mixer = id;
+        assert_int_equal(forward_supported(&a, &be, &err), -1);
+        assert_non_null(strstr(err.msg, want));
+        free(want);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_tap_agrees_on_every_cpu_isa),
@@ -449,6 +468,7 @@ int main(void) {
         cmocka_unit_test(a_broken_call_is_undone),
         cmocka_unit_test(a_batch_of_sequences_changes_no_bit),
         cmocka_unit_test(threads_change_no_bit),
+        cmocka_unit_test(a_mixer_that_the_backend_lacks_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
