@@ -73,7 +73,7 @@ isa_off := $(filter-out $(isa_here),avx2 avx512 neon)
 LIB_ROOMS := format format/text kernels kernels/cpu runtime runtime/model
 RUN_ROOMS := runtime/run runtime/bench
 PREP_ROOMS := prep prep/hf prep/calib
-CHECKPOINT := format/safetensors.c
+CHECKPOINT := $(wildcard format/safetensors*.c)
 
 sources = $(filter-out $(foreach i,$(isa_off),%_$(i).c),$(wildcard $(addsuffix /*.c,$(1))))
 MAINS := prep/corm_prep.c runtime/run/corm_run.c

@@ -1,32 +1,17 @@
 #include "format/safetensors.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <jansson.h>
 
-enum {
-    ST_MAX_INDEX_BYTES = 256 << 20,
-    ST_MAX_NAME_BYTES = 4096,
-};
+#include "format/safetensors_internal.h"
 
-struct safetensors {
-    struct map *maps; /* [n_maps] the shards */
-    size_t n_maps, cap_maps;
-    char **paths; /* [n_paths] files for provenance: index first, then shards */
-    size_t n_paths, cap_paths;
-    struct st_tensor *tensors; /* [n_tensors], sorted by name after st_index */
-    size_t n_tensors, cap_tensors;
-    uint32_t *slots; /* [n_slots] open addressing over names: tensor + 1, 0 = free */
-    size_t n_slots;  /* power of two */
-    struct arena names;
-};
+enum { ST_MAX_NAME_BYTES = 4096 };
 
 /* Every dtype of the format (https://huggingface.co/docs/safetensors, "Format"): a name that is
  * not here fails the parse, as it does in the official reader. */
@@ -345,188 +330,28 @@ const struct st_tensor *st_at(const struct safetensors *st, size_t i) {
     return &st->tensors[i];
 }
 
+size_t st_absent_count(const struct safetensors *st) {
+    return st->n_absent;
+}
+
+const struct st_tensor *st_absent(const struct safetensors *st, size_t i) {
+    return &st->absent[i];
+}
+
+size_t st_skipped_count(const struct safetensors *st) {
+    return st->n_skipped;
+}
+
+const struct st_tensor *st_skipped(const struct safetensors *st, size_t i) {
+    return &st->skipped[i];
+}
+
 size_t st_file_count(const struct safetensors *st) {
     return st->n_paths;
 }
 
 const char *st_file_path(const struct safetensors *st, size_t i) {
     return st->paths[i];
-}
-
-/* ---- opening ---- */
-
-static void add_path(struct safetensors *st, const char *path) {
-    st->paths = mem_grow(st->paths, st->n_paths + 1, &st->cap_paths, sizeof *st->paths);
-    st->paths[st->n_paths++] = mem_strdup(path);
-}
-
-static int open_file(struct safetensors *st, const char *path, struct err *err) {
-    st->maps = mem_grow(st->maps, st->n_maps + 1, &st->cap_maps, sizeof *st->maps);
-    struct map *m = &st->maps[st->n_maps];
-    memset(m, 0, sizeof *m);
-    if (map_open(m, path, err) < 0) {
-        return -1;
-    }
-    st->n_maps++;
-    add_path(st, path);
-    return st_parse_header(m->data, m->size_bytes, path, st, err);
-}
-
-/* File names come from an untrusted index: a plain name in the checkpoint's own directory or
- * nothing. */
-static bool shard_name_ok(const char *name) {
-    static const char suffix[] = ".safetensors";
-    size_t n = strlen(name);
-    return n > sizeof suffix - 1 && n < 256 && name[0] != '.' && !strpbrk(name, "/\\") &&
-           strcmp(name + n - (sizeof suffix - 1), suffix) == 0;
-}
-
-static int string_order(const void *a, const void *b) {
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-/* Open each shard that the weight map names, once, in order of name. */
-static int open_shards(struct safetensors *st, const char *dir, const char *index,
-                       json_t *weight_map, struct err *err) {
-    int rc = -1;
-    size_t n = 0;
-    const char **names = mem_calloc(json_object_size(weight_map) + 1, sizeof *names);
-    const char *key;
-    json_t *value;
-    json_object_foreach(weight_map, key, value) {
-        const char *name = json_string_value(value);
-        if (!name || !shard_name_ok(name)) {
-            err_set(err, "%s: tensor \"%s\": \"%s\" is not the plain name of a .safetensors file",
-                    index, key, name ? name : "(not a string)");
-            goto out;
-        }
-        names[n++] = name;
-    }
-    qsort(names, n, sizeof *names, string_order);
-    for (size_t i = 0; i < n; i++) {
-        if (i > 0 && strcmp(names[i], names[i - 1]) == 0) {
-            continue;
-        }
-        char *path = mem_printf("%s/%s", dir, names[i]);
-        int bad = access(path, F_OK) != 0
-                      ? err_set(err, "%s: shard %s is missing (named by the index)", dir, names[i])
-                      : open_file(st, path, err);
-        free(path);
-        if (bad) {
-            goto out;
-        }
-    }
-    rc = 0;
-out:
-    free(names);
-    return rc;
-}
-
-/* Each mapped tensor is in the shard that the index names. */
-static int check_weight_map(struct safetensors *st, const char *index, json_t *weight_map,
-                            struct err *err) {
-    const char *key;
-    json_t *value;
-    json_object_foreach(weight_map, key, value) {
-        const char *shard = json_string_value(value);
-        const struct st_tensor *t = st_find(st, key);
-        const char *base = t ? strrchr(t->file, '/') : NULL;
-        if (!t) {
-            return err_set(err, "%s: tensor \"%s\" is not in its shard %s", index, key, shard);
-        }
-        if (strcmp(base ? base + 1 : t->file, shard) != 0) {
-            return err_set(err, "%s: tensor \"%s\" is not in its shard %s but in %s", index, key,
-                           shard, t->file);
-        }
-    }
-    return 0;
-}
-
-static int open_index(struct safetensors *st, const char *dir, const char *index, struct err *err) {
-    int rc = -1;
-    uint8_t *text = NULL;
-    size_t size = 0;
-    json_t *root = NULL;
-    if (file_read(index, ST_MAX_INDEX_BYTES, &text, &size, err) < 0) {
-        goto out;
-    }
-    add_path(st, index);
-    json_error_t why;
-    root = json_loadb((const char *)text, size, JSON_REJECT_DUPLICATES, &why);
-    if (!root) {
-        err_set(err, "%s: not valid JSON: %s (line %d)", index, why.text, why.line);
-        goto out;
-    }
-    json_t *weight_map = json_object_get(root, "weight_map");
-    if (!json_is_object(weight_map) || json_object_size(weight_map) == 0) {
-        err_set(err, "%s: weight_map must be an object {tensor: file} with at least one entry",
-                index);
-        goto out;
-    }
-    if (open_shards(st, dir, index, weight_map, err) < 0 || st_index(st, err) < 0 ||
-        check_weight_map(st, index, weight_map, err) < 0) {
-        goto out;
-    }
-    rc = 0;
-out:
-    json_decref(root);
-    free(text);
-    return rc;
-}
-
-static int open_dir(struct safetensors *st, const char *dir, struct err *err) {
-    char *single = mem_printf("%s/model.safetensors", dir);
-    char *index = mem_printf("%s/model.safetensors.index.json", dir);
-    int rc;
-    if (access(single, F_OK) == 0) {
-        rc = open_file(st, single, err) < 0 ? -1 : st_index(st, err);
-    } else if (access(index, F_OK) == 0) {
-        rc = open_index(st, dir, index, err);
-    } else {
-        rc =
-            err_set(err, "%s: has neither model.safetensors nor model.safetensors.index.json", dir);
-    }
-    free(single);
-    free(index);
-    return rc;
-}
-
-int st_open(struct safetensors **out, const char *path, struct err *err) {
-    struct safetensors *st = st_new();
-    struct stat info;
-    int rc;
-    *out = NULL;
-    if (stat(path, &info) != 0) {
-        rc = err_errno(err, errno, "%s", path);
-    } else if (S_ISDIR(info.st_mode)) {
-        rc = open_dir(st, path, err);
-    } else {
-        rc = open_file(st, path, err) < 0 ? -1 : st_index(st, err);
-    }
-    if (rc < 0) {
-        st_close(st);
-        return -1;
-    }
-    *out = st;
-    return 0;
-}
-
-void st_close(struct safetensors *st) {
-    if (!st) {
-        return;
-    }
-    for (size_t i = 0; i < st->n_maps; i++) {
-        map_close(&st->maps[i]);
-    }
-    for (size_t i = 0; i < st->n_paths; i++) {
-        free(st->paths[i]);
-    }
-    free(st->maps);
-    free(st->paths);
-    free(st->tensors);
-    free(st->slots);
-    arena_free(&st->names);
-    free(st);
 }
 
 /* ---- elements ---- */

@@ -4,6 +4,8 @@
  * Owns: the file maps; the header parser (JSON through jansson), which enforces all rules of the
  * official reader, and the two that only the text of the specification has: '{' comes first, and no
  * name occurs twice; sharding through model.safetensors.index.json; the lookup by name.
+ * Where there is an index, it decides: a tensor counts in the shard that it names and nowhere else.
+ * Shards may lie in folders of the checkpoint. A model.safetensors comes before an index.
  * Leaves to others: what the names mean (prep/hf).
  * Threads: immutable after open.
  */
@@ -39,6 +41,14 @@ const struct st_tensor *st_find(const struct safetensors *st, const char *name);
 /* All tensors, sorted by name. */
 size_t st_count(const struct safetensors *st);
 const struct st_tensor *st_at(const struct safetensors *st, size_t i);
+
+/* Tensors that the index lists, but that are not in their shard, or whose shard does not exist:
+ * only name and file are set. Whoever knows what the names mean decides whether they are missed. */
+size_t st_absent_count(const struct safetensors *st);
+const struct st_tensor *st_absent(const struct safetensors *st, size_t i);
+/* Tensors of the shards that do not count: the index does not list them, or in another shard. */
+size_t st_skipped_count(const struct safetensors *st);
+const struct st_tensor *st_skipped(const struct safetensors *st, size_t i);
 
 /* Convert `n` elements from element `first` to f32. F32, F16, BF16 only (caller checked dtype). */
 void st_read_f32(const struct st_tensor *t, uint64_t first, uint64_t n, float *dst);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { NAME_BYTES = 160, NUMBER_BYTES = 12 };
 
@@ -105,17 +106,32 @@ static void use(struct binder *b, const struct st_tensor *t) {
     }
 }
 
+/* A copy of a tensor that does not count because the index does not list it there; or NULL. */
+static const struct st_tensor *skipped_copy(const struct safetensors *st, const char *name) {
+    for (size_t i = 0; i < st_skipped_count(st); i++) {
+        if (strcmp(st_skipped(st, i)->name, name) == 0) {
+            return st_skipped(st, i);
+        }
+    }
+    return NULL;
+}
+
 /* Nothing has the slot's tensor: name all spellings. */
 static int missing(const struct binder *b, enum slot_id slot, uint32_t layer, uint32_t expert,
                    bool moe, struct err *err) {
     struct buf text = {0};
+    const struct st_tensor *skipped = NULL;
     const struct family_name *r = rows_of(b->names->family, slot);
     for (; (r = next_row(r, slot, moe)) != NULL; r++) {
         char name[NAME_BYTES];
         expand(b->names, r->pattern, layer, expert, name);
         buf_printf(&text, "%s\"%s\"", text.len ? " or " : "", name);
+        skipped = skipped ? skipped : skipped_copy(b->names->st, name);
     }
-    if (text.len) {
+    if (skipped) {
+        err_set(err, "%s: tensor \"%s\" is missing: %s has it, but the index does not list it",
+                b->names->dir, skipped->name, skipped->file);
+    } else if (text.len) {
         err_set(err, "%s: tensor %s is missing", b->names->dir, text.data);
     } else {
         err_set(err, "%s: the %s family has no tensor for %s of layer %u", b->names->dir,
@@ -179,8 +195,9 @@ static int bind_experts(struct binder *b, uint32_t layer, struct hf_matrix *expe
 
 /* ---- what is left over ---- */
 
-/* Files have keys and values of layers that read those of others; nobody uses them. */
-static void use_unread_keys(struct binder *b) {
+/* Whether a tensor is one of keys and values of a layer that reads those of another: files have
+ * such, and nobody uses them. */
+static bool is_unread(const struct binder *b, const char *tensor) {
     static const enum slot_id slots[] = {SLOT_K, SLOT_V, SLOT_K_BIAS, SLOT_V_BIAS, SLOT_K_NORM};
     for (uint32_t l = 0; l < b->a->n_layers; l++) {
         for (size_t i = 0; arch_kv_layer(b->a, l) != l && i < sizeof slots / sizeof *slots; i++) {
@@ -188,46 +205,57 @@ static void use_unread_keys(struct binder *b) {
             for (; (r = next_row(r, slots[i], arch_is_moe(b->a, l))) != NULL; r++) {
                 char name[NAME_BYTES];
                 expand(b->names, r->pattern, l, 0, name);
-                use(b, st_find(b->names->st, name));
+                if (strcmp(name, tensor) == 0) {
+                    return true;
+                }
             }
         }
     }
+    return false;
 }
 
 /* Whether a tensor is of one of the layers behind the model's. */
-static bool is_further(const struct binder *b, const struct st_tensor *t) {
+static bool is_further(const struct binder *b, const char *tensor) {
     char layers[NAME_BYTES], *end;
     expand(b->names, "model.layers.", 0, 0, layers);
     size_t n = strlen(layers);
-    if (strncmp(t->name, layers, n) != 0 || t->name[n] < '0' || t->name[n] > '9') {
+    if (strncmp(tensor, layers, n) != 0 || tensor[n] < '0' || tensor[n] > '9') {
         return false;
     }
-    unsigned long layer = strtoul(t->name + n, &end, 10), n_layers = b->a->n_layers;
+    unsigned long layer = strtoul(tensor + n, &end, 10), n_layers = b->a->n_layers;
     return *end == '.' && layer >= n_layers && layer - n_layers < b->names->further_layers;
 }
 
-static bool is_ignored(const struct binder *b, const struct st_tensor *t) {
-    if ((b->a->tied && t == hf_names_find(b->names, SLOT_HEAD)) || is_further(b, t)) {
+static bool is_head(const struct binder *b, const char *tensor) {
+    char name[NAME_BYTES];
+    const struct family_name *r = next_row(rows_of(b->names->family, SLOT_HEAD), SLOT_HEAD, true);
+    expand(b->names, r->pattern, 0, 0, name);
+    return strcmp(name, tensor) == 0;
+}
+
+/* Whether nobody misses a tensor of this name, and nobody minds it. */
+static bool is_ignored(const struct binder *b, const char *tensor) {
+    if ((b->a->tied && is_head(b, tensor)) || is_further(b, tensor)) {
         return true;
     }
-    size_t n = strlen(t->name);
+    size_t n = strlen(tensor);
     for (size_t i = 0; i < sizeof ignored_suffixes / sizeof *ignored_suffixes; i++) {
         size_t k = strlen(ignored_suffixes[i]);
-        if (n > k && strcmp(t->name + n - k, ignored_suffixes[i]) == 0) {
+        if (n > k && strcmp(tensor + n - k, ignored_suffixes[i]) == 0) {
             return true;
         }
     }
     const char *const *p = b->names->family->skipped;
-    while (p && *p && fnmatch(*p, t->name, 0) != 0) {
+    while (p && *p && fnmatch(*p, tensor, 0) != 0) {
         p++;
     }
-    return p && *p;
+    return (p && *p) || is_unread(b, tensor);
 }
 
 static int check_left_over(const struct binder *b, struct err *err) {
     for (size_t i = 0; i < st_count(b->names->st); i++) {
         const struct st_tensor *t = st_at(b->names->st, i);
-        if (!b->used[i] && !is_ignored(b, t)) {
+        if (!b->used[i] && !is_ignored(b, t->name)) {
             return err_set(err, "%s: tensor \"%s\" has no place in a %s model with %u layers",
                            t->file, t->name, b->a->family, b->a->n_layers);
         }
@@ -235,10 +263,31 @@ static int check_left_over(const struct binder *b, struct err *err) {
     return 0;
 }
 
+/* Where the index lists a tensor that is not in its shard, something is missing, unless it is a
+ * tensor that is not the model's. */
+static int check_absent(const struct binder *b, struct err *err) {
+    const struct safetensors *st = b->names->st;
+    for (size_t i = 0; i < st_absent_count(st); i++) {
+        const struct st_tensor *t = st_absent(st, i);
+        if (is_ignored(b, t->name)) {
+            continue;
+        }
+        if (access(t->file, F_OK) != 0) {
+            return err_set(err,
+                           "%s: the shard is missing: the index says that tensor \"%s\" is in it",
+                           t->file, t->name);
+        }
+        const struct st_tensor *other = skipped_copy(st, t->name);
+        return err_set(err, "%s: has no tensor \"%s\", which the index says is in it%s%s", t->file,
+                       t->name, other ? "; it is in " : "", other ? other->file : "");
+    }
+    return 0;
+}
+
 int hf_names_bind(const struct hf_names *n, const struct arch *a, struct hf_matrix *trunk,
                   struct hf_matrix *experts, struct err *err) {
     struct binder b = {n, a, mem_calloc(st_count(n->st), sizeof *b.used)};
-    int rc = bind_scope(&b, SLOT_OF_MODEL, 0, trunk, err);
+    int rc = check_absent(&b, err) < 0 ? -1 : bind_scope(&b, SLOT_OF_MODEL, 0, trunk, err);
     for (uint32_t l = 0; rc == 0 && l < a->n_layers; l++) {
         rc = bind_scope(&b, SLOT_OF_LAYER, l, trunk + (1 + (size_t)l) * SLOT_COUNT, err);
         if (rc == 0) {
@@ -246,7 +295,6 @@ int hf_names_bind(const struct hf_names *n, const struct arch *a, struct hf_matr
         }
     }
     if (rc == 0) {
-        use_unread_keys(&b);
         rc = check_left_over(&b, err);
     }
     free(b.used);

@@ -235,6 +235,58 @@ static void shards(void **state) {
     test_rmdir(dir);
 }
 
+/* The index decides which copy counts; what it and the shards do not agree on is listed. */
+static void index_decides(void **state) {
+    (void)state;
+    static const struct {
+        const char *map, *a, *absent, *skipped; /* where "a" is read from; names */
+    } rows[] = {
+        {"{\"a\":\"1.safetensors\",\"b\":\"sub/deep/2.safetensors\"}", "/1.safetensors", "", "a "},
+        {"{\"a\":\"sub/deep/2.safetensors\",\"b\":\"sub/deep/2.safetensors\"}",
+         "/sub/deep/2.safetensors", "", ""},
+        {"{\"a\":\"sub/deep/2.safetensors\",\"c\":\"1.safetensors\"}", "/sub/deep/2.safetensors",
+         "c ", "a b "},
+        {"{\"a\":\"1.safetensors\",\"b\":\"1.safetensors\",\"c\":\"3.safetensors\"}",
+         "/1.safetensors", "b c ", ""},
+        {"{\"b\":\"1.safetensors\"}", NULL, "b ", "a "},
+        {"{\"b\":\"3.safetensors\"}", NULL, "b ", ""},
+    };
+    char *dir = test_mkdir();
+    char *deep = mem_printf("mkdir -p '%s/sub/deep'", dir);
+    assert_int_equal(system(deep), 0);
+    write_file(dir, "1.safetensors", "{\"a\":" T("U8", "[1]", "0", "1") "}", 1);
+    write_file(dir, "sub/deep/2.safetensors",
+               "{\"a\":" T("U8", "[1]", "0", "1") ",\"b\":" T("U8", "[1]", "1", "2") "}", 2);
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        struct err err = {0};
+        struct safetensors *st;
+        struct buf absent = {0}, skipped = {0};
+        char *index = mem_printf("{\"weight_map\":%s}", rows[i].map);
+        write_text(dir, "model.safetensors.index.json", index);
+        st_open(&st, dir, &err);
+        assert_no_err(&err);
+        const struct st_tensor *a = st_find(st, "a");
+        assert_int_equal(a != NULL, rows[i].a != NULL);
+        assert_true(!a || strcmp(a->file + strlen(dir), rows[i].a) == 0);
+        buf_append(&absent, "", 0);
+        buf_append(&skipped, "", 0);
+        for (size_t k = 0; k < st_absent_count(st); k++) {
+            buf_printf(&absent, "%s ", st_absent(st, k)->name);
+        }
+        for (size_t k = 0; k < st_skipped_count(st); k++) {
+            buf_printf(&skipped, "%s ", st_skipped(st, k)->name);
+        }
+        assert_string_equal(absent.data, rows[i].absent);
+        assert_string_equal(skipped.data, rows[i].skipped);
+        buf_free(&absent);
+        buf_free(&skipped);
+        free(index);
+        st_close(st);
+    }
+    free(deep);
+    test_rmdir(dir);
+}
+
 static void refuses_shards(void **state) {
     (void)state;
     static const struct {
@@ -243,26 +295,24 @@ static void refuses_shards(void **state) {
         {"[]", "weight_map must be an object", "index.json"},
         {"{", "not valid JSON", "index.json"},
         {INDEX("{}"), "weight_map must be an object", "at least one"},
-        {INDEX("{\"a\":1}"), "not the plain name", "\"a\""},
-        {INDEX("{\"a\":\"/etc/x.safetensors\"}"), "not the plain name", "/etc/x.safetensors"},
-        {INDEX("{\"a\":\"../1.safetensors\"}"), "not the plain name", "\"a\""},
-        {INDEX("{\"a\":\"x\\\\1.safetensors\"}"), "not the plain name", "\"a\""},
-        {INDEX("{\"a\":\".safetensors\"}"), "not the plain name", "\"a\""},
-        {INDEX("{\"a\":\"pytorch_model.bin\"}"), "not the plain name", "pytorch_model.bin"},
-        {INDEX("{\"a\":\"3.safetensors\"}"), "shard 3.safetensors is missing", ""},
-        {INDEX("{\"a\":\"1.safetensors\",\"c\":\"2.safetensors\"}"),
-         "\"c\" is not in its shard 2.safetensors", "index.json"},
-        {INDEX("{\"a\":\"2.safetensors\",\"b\":\"1.safetensors\"}"), "not in its shard", "but in"},
-        {INDEX("{\"a\":\"1.safetensors\",\"b\":\"twice.safetensors\"}"), "tensor \"a\" is also in",
-         "twice.safetensors"},
+        {INDEX("{\"a\":1}"), "not the path of a .safetensors file", "\"a\""},
+        {INDEX("{\"a\":\"/etc/x.safetensors\"}"), "not the path of a .safetensors file",
+         "/etc/x.safetensors"},
+        {INDEX("{\"a\":\"../1.safetensors\"}"), "not the path of a .safetensors file", "\"a\""},
+        {INDEX("{\"a\":\"x\\\\1.safetensors\"}"), "not the path of a .safetensors file", "\"a\""},
+        {INDEX("{\"a\":\".safetensors\"}"), "not the path of a .safetensors file", "\"a\""},
+        {INDEX("{\"a\":\"pytorch_model.bin\"}"), "not the path of a .safetensors file",
+         "pytorch_model.bin"},
+        {INDEX("{\"a\":\"x/../1.safetensors\"}"), "not the path of a .safetensors file", "\"a\""},
+        {INDEX("{\"a\":\"x//1.safetensors\"}"), "not the path of a .safetensors file", "\"a\""},
+        {INDEX("{\"a\":\"./1.safetensors\"}"), "not the path of a .safetensors file", "\"a\""},
+        {INDEX("{\"a\":\"x/.safetensors\"}"), "not the path of a .safetensors file", "\"a\""},
+        {INDEX("{\"a\":\"x\\n.safetensors\"}"), "not the path of a .safetensors file", "\"a\""},
         {INDEX("{\"a\":\"1.safetensors\",\"b\":\"broken.safetensors\"}"), "broken.safetensors",
          "must begin with '{'"},
     };
     char *dir = test_mkdir();
     write_file(dir, "1.safetensors", "{\"a\":" T("U8", "[1]", "0", "1") "}", 1);
-    write_file(dir, "2.safetensors", "{\"b\":" T("U8", "[1]", "0", "1") "}", 1);
-    write_file(dir, "twice.safetensors",
-               "{\"a\":" T("U8", "[1]", "0", "1") ",\"b\":" T("U8", "[1]", "1", "2") "}", 2);
     write_file(dir, "broken.safetensors", "x{}", 0);
     for (size_t i = 0; i < TEST_COUNT(bad); i++) {
         struct err err = {0};
@@ -306,7 +356,8 @@ int main(void) {
         cmocka_unit_test(accepts),         cmocka_unit_test(refuses),
         cmocka_unit_test(refuses_lengths), cmocka_unit_test(refuses_truncation),
         cmocka_unit_test(single_file),     cmocka_unit_test(shards),
-        cmocka_unit_test(refuses_shards),  cmocka_unit_test(reads_f32),
+        cmocka_unit_test(index_decides),   cmocka_unit_test(refuses_shards),
+        cmocka_unit_test(reads_f32),
     };
     return cmocka_run_group_tests_name("safetensors", tests, NULL, NULL);
 }
