@@ -75,27 +75,33 @@ static int claim_output(struct claim *claim, const struct convert_options *o, co
     return rc;
 }
 
-/* The output must not be a file of the checkpoint either. */
-static int check_output_in(const char *output, const char *dir, struct err *err) {
-    struct stat out, in;
+static bool same_file(const struct stat *a, const char *path) {
+    struct stat b;
+    return stat(path, &b) == 0 && a->st_dev == b.st_dev && a->st_ino == b.st_ino;
+}
+
+/* The output must not be a file of the checkpoint either, nor a shard in a folder of it. */
+static int check_output_in(const char *output, const struct hf_model *m, struct err *err) {
+    struct stat out;
     char **names;
     size_t n;
     if (stat(output, &out) != 0) {
         return 0;
     }
-    if (source_names(dir, &names, &n, err) < 0) {
+    if (source_names(m->dir, &names, &n, err) < 0) {
         return -1;
     }
-    int rc = 0;
-    for (size_t i = 0; i < n && rc == 0; i++) {
-        char *path = mem_printf("%s/%s", dir, names[i]);
-        if (stat(path, &in) == 0 && in.st_dev == out.st_dev && in.st_ino == out.st_ino) {
-            rc = err_set(err, "%s: is a file of the checkpoint", output);
-        }
+    bool same = false;
+    for (size_t i = 0; i < n; i++) {
+        char *path = mem_printf("%s/%s", m->dir, names[i]);
+        same = same || same_file(&out, path);
         free(path);
     }
+    for (size_t i = 0; i < st_file_count(m->st); i++) {
+        same = same || same_file(&out, st_file_path(m->st, i));
+    }
     source_names_free(names, n);
-    return rc;
+    return same ? err_set(err, "%s: is a file of the checkpoint", output) : 0;
 }
 
 /* The result of a conversion. */
@@ -235,7 +241,7 @@ static int convert_dir(const struct convert_options *o, const char *dir, struct 
         fprintf(stderr, "%s", model.warnings.data);
     }
     if (rc == 0) {
-        rc = check_output_in(o->output, dir, err);
+        rc = check_output_in(o->output, &model, err);
     }
     if (rc == 0) {
         rc = calibration_run(&out.calib, o, &model, &pack, progress, err);
@@ -387,7 +393,9 @@ const struct cli_command convert_command = {
         "CHECKPOINT is a directory as the Hugging Face Hub publishes it (config.json, "
         "*.safetensors, tokenizer.json, ...), or a .tar, .tar.gz, .tar.zst or .zip of one, which "
         "is unpacked next to the output first. A model of a family that is not supported is "
-        "refused with a list of those that are.\n"
+        "refused with a list of those that are. What of the checkpoint is left out, and what "
+        "counts "
+        "where its files differ, is told on standard error, unless --quiet.\n"
         "The archive is written under a temporary name and renamed when it is complete. Memory "
         "stays small whatever the size of the model. The same checkpoint and options give the "
         "same file, byte for byte.",

@@ -110,9 +110,9 @@ int provenance_files(const struct hf_model *m, struct buf *out, struct progress 
     for (size_t i = 0; rc == 0 && i < n; i++) {
         uint64_t bytes = 0, hash = 0;
         rc = hash_file(&r, paths[i], &bytes, &hash, err);
-        const char *slash = strrchr(paths[i], '/');
+        /* All paths begin with the directory: shards may lie in folders of it. */
         buf_printf(out, "source: %s %" PRIu64 " bytes xxh3 %016" PRIx64 "\n",
-                   slash ? slash + 1 : paths[i], bytes, hash);
+                   paths[i] + strlen(m->dir) + 1, bytes, hash);
     }
     progress_finish(progress);
     free(r.block);

@@ -31,6 +31,8 @@ static const char *const wanted[] = {
     "*.safetensors",
     "tokenizer.json",
     "tokenizer_config.json",
+    "tiktoken.model",
+    "*.tiktoken",
     "added_tokens.json",
     "special_tokens_map.json",
     "chat_template.jinja",
@@ -98,8 +100,7 @@ struct unpack {
     const char *path; /* of the archive, for messages */
     struct source *source;
     struct archive *a;
-    char *prefixes
-        [MAX_PREFIXES]; /* directories inside the archive; files of prefixes[i] go to temp/i */
+    char *prefixes[MAX_PREFIXES]; /* directories inside the archive, ending in '/' or empty */
     int n_prefixes;
     uint8_t *block;
     struct progress *progress;
@@ -161,8 +162,15 @@ static const char *base_name(const char *path) {
     return slash ? slash + 1 : path;
 }
 
+/* Templates with names of their own lie in a folder of theirs. */
+static bool is_template(const char *name) {
+    return fnmatch("*/additional_chat_templates/*.jinja", name, 0) == 0 ||
+           fnmatch("additional_chat_templates/*.jinja", name, 0) == 0;
+}
+
 static bool entry_wanted(struct archive_entry *e, const char *name) {
-    return archive_entry_filetype(e) != AE_IFDIR && source_wants(base_name(name));
+    return archive_entry_filetype(e) != AE_IFDIR &&
+           (source_wants(base_name(name)) || is_template(name));
 }
 
 static int check_space(const char *dir, uint64_t bytes, const char *path, struct err *err) {
@@ -199,24 +207,29 @@ static int wanted_bytes(const char *path, uint64_t *bytes, struct err *err) {
     return rc < 0 ? -1 : 0;
 }
 
-/* The directory on disk that gets the files of a directory in the archive. It is made on first
- * use. */
-static int prefix_dir(struct unpack *u, const char *name, char **dir, struct err *err) {
+/* Make the directories that a file of the archive lies in below the temporary one, as far as they
+ * are not there yet. */
+static int make_dirs(struct unpack *u, const char *name, struct err *err) {
     size_t len = (size_t)(base_name(name) - name);
     int i = 0;
     while (i < u->n_prefixes &&
            (strlen(u->prefixes[i]) != len || strncmp(u->prefixes[i], name, len) != 0)) {
         i++;
     }
+    if (i < u->n_prefixes) {
+        return 0;
+    }
     if (i == MAX_PREFIXES) {
         return err_set(err, "%s: files of a checkpoint lie in more than %d directories", u->path,
                        MAX_PREFIXES);
     }
-    *dir = mem_printf("%s/%d", u->source->temp, i);
-    if (i == u->n_prefixes) {
-        u->prefixes[u->n_prefixes++] = mem_printf("%.*s", (int)len, name);
-        if (mkdir(*dir, 0700) != 0) {
-            return err_errno(err, errno, "%s", *dir);
+    u->prefixes[u->n_prefixes++] = mem_printf("%.*s", (int)len, name);
+    for (const char *end = name; (end = strchr(end, '/')) != NULL; end++) {
+        char *dir = mem_printf("%s/%.*s", u->source->temp, (int)(end - name), name);
+        int rc = mkdir(dir, 0700) != 0 && errno != EEXIST ? err_errno(err, errno, "%s", dir) : 0;
+        free(dir);
+        if (rc < 0) {
+            return -1;
         }
     }
     return 0;
@@ -242,7 +255,7 @@ static int copy_data(struct unpack *u, int fd, const char *file, const char *nam
 static int unpack_entry(struct unpack *u, struct archive_entry *e, const char *name,
                         struct err *err) {
     int rc = -1, fd = -1;
-    char *dir = NULL, *file = NULL;
+    char *file = NULL;
     if (archive_entry_filetype(e) != AE_IFREG || archive_entry_hardlink(e)) {
         return err_set(err,
                        "%s: entry \"%s\" is a link or device, not a file (tar -h packs what links "
@@ -253,10 +266,10 @@ static int unpack_entry(struct unpack *u, struct archive_entry *e, const char *n
         check_space(u->source->temp, (uint64_t)archive_entry_size(e), u->path, err)) {
         goto out;
     }
-    if (prefix_dir(u, name, &dir, err)) {
+    if (make_dirs(u, name, err)) {
         goto out;
     }
-    file = mem_printf("%s/%s", dir, base_name(name));
+    file = mem_printf("%s/%s", u->source->temp, name);
     fd = open(file, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0 && errno == EEXIST) {
         err_set(err, "%s: entry \"%s\" occurs twice", u->path, name);
@@ -270,7 +283,6 @@ out:
         rc = err_errno(err, errno, "%s", file);
     }
     free(file);
-    free(dir);
     return rc;
 }
 
@@ -278,7 +290,7 @@ out:
 static int choose_dir(struct unpack *u, struct err *err) {
     int found = -1;
     for (int i = 0; i < u->n_prefixes; i++) {
-        char *config = mem_printf("%s/%d/config.json", u->source->temp, i);
+        char *config = mem_printf("%s/%sconfig.json", u->source->temp, u->prefixes[i]);
         bool has = access(config, F_OK) == 0;
         free(config);
         if (has && found >= 0) {
@@ -291,7 +303,11 @@ static int choose_dir(struct unpack *u, struct err *err) {
     if (found < 0) {
         return err_set(err, "%s: holds no config.json: not a Hugging Face checkpoint", u->path);
     }
-    u->source->dir = mem_printf("%s/%d", u->source->temp, found);
+    u->source->dir = mem_printf("%s/%s", u->source->temp, u->prefixes[found]);
+    size_t n = strlen(u->source->dir);
+    while (n > 1 && u->source->dir[n - 1] == '/') {
+        u->source->dir[--n] = '\0';
+    }
     return 0;
 }
 

@@ -8,7 +8,7 @@
  *
  * An archive is untrusted: an entry with an absolute path, a ".." or a backslash is refused, links
  * are never followed or made, and nothing is written but regular files with the names that this
- * module knows, each into a directory of its own making.
+ * module knows, in the directories that they have in the archive, below one of its own making.
  */
 #ifndef PREP_SOURCE_H
 #define PREP_SOURCE_H
