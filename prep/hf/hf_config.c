@@ -7,10 +7,11 @@
 
 #include <jansson.h>
 
+#include "prep/hf/hf_generation.h"
 #include "prep/hf/hf_keys.h"
 #include "prep/hf/settle.h"
 
-enum { HF_MAX_CONFIG_BYTES = 16 << 20, MAX_STOPS = 1024, MAX_SPELLINGS = 5 };
+enum { HF_MAX_CONFIG_BYTES = 16 << 20, MAX_SPELLINGS = 5 };
 
 /* ---- keys ---- */
 
@@ -332,94 +333,6 @@ static int fill_arch(struct settle *s, struct err *err) {
     return 0;
 }
 
-/* ---- generation defaults ---- */
-
-static int add_stop(const struct settle *s, const json_t *v, const char *path, struct err *err) {
-    struct arch *a = s->arch;
-    if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) >= a->vocab) {
-        char text[64];
-        return err_set(err, "%s: eos_token_id is %s, expected token ids below vocab_size %u", path,
-                       hf_keys_text(v, text), a->vocab);
-    }
-    for (uint32_t i = 0; i < a->n_stop; i++) {
-        if (a->stop_ids[i] == (uint32_t)json_integer_value(v)) {
-            return 0;
-        }
-    }
-    a->stop_ids = mem_realloc(a->stop_ids, (a->n_stop + 1) * sizeof *a->stop_ids);
-    a->stop_ids[a->n_stop++] = (uint32_t)json_integer_value(v);
-    return 0;
-}
-
-/* An integer or a list. The caller has made sure that it is neither missing nor null. */
-static int add_stops(const struct settle *s, const json_t *eos, const char *path, struct err *err) {
-    if (!json_is_array(eos)) {
-        return add_stop(s, eos, path, err);
-    }
-    if (json_array_size(eos) > MAX_STOPS) {
-        return err_set(err, "%s: eos_token_id lists more than %d tokens", path, MAX_STOPS);
-    }
-    for (size_t i = 0; i < json_array_size(eos); i++) {
-        if (add_stop(s, json_array_get(eos, i), path, err) < 0) {
-            return -1;
-        }
-    }
-    return 0;
-}
-
-static bool has_value(const json_t *root, const char *key) {
-    const json_t *v = json_object_get(root, key);
-    return v && !json_is_null(v);
-}
-
-static int fill_stops(const struct settle *s, const json_t *gen, const char *gen_path,
-                      struct err *err) {
-    struct arch *a = s->arch;
-    if (has_value(gen, "eos_token_id")) {
-        return add_stops(s, json_object_get(gen, "eos_token_id"), gen_path, err);
-    }
-    const json_t *eos = json_object_get(s->root, "eos_token_id");
-    if (eos) {
-        return json_is_null(eos) ? 0 : add_stops(s, eos, s->path, err);
-    }
-    if (s->family->eos >= 0 && s->family->eos < a->vocab) {
-        a->stop_ids = mem_calloc(1, sizeof *a->stop_ids);
-        a->stop_ids[a->n_stop++] = (uint32_t)s->family->eos;
-    }
-    return 0;
-}
-
-static int fill_generation(const struct settle *s, const json_t *gen, const char *path,
-                           struct err *err) {
-    struct arch *a = s->arch;
-    const struct {
-        const char *key;
-        float *out;
-    } hints[] = {
-        {"temperature", &a->gen_temperature},
-        {"top_p", &a->gen_top_p},
-        {"top_k", &a->gen_top_k},
-        {"repetition_penalty", &a->gen_repeat_penalty},
-    };
-    for (size_t i = 0; i < sizeof hints / sizeof *hints; i++) {
-        const json_t *v = json_object_get(gen, hints[i].key);
-        *hints[i].out = -1;
-        if (!v || json_is_null(v)) {
-            continue;
-        }
-        if (!json_is_number(v) || !(json_number_value(v) >= 0)) {
-            char text[64];
-            return err_set(err, "%s: %s is %s, expected a non-negative number", path, hints[i].key,
-                           hf_keys_text(v, text));
-        }
-        *hints[i].out = (float)json_number_value(v);
-    }
-    if (json_is_false(json_object_get(gen, "do_sample"))) { /* the publisher decodes greedily */
-        a->gen_temperature = 0;
-    }
-    return fill_stops(s, gen, path, err);
-}
-
 /* ---- parsing ---- */
 
 static json_t *parse_object(struct hf_json file, struct err *err) {
@@ -456,7 +369,7 @@ int hf_config_parse(struct hf_config *out, struct hf_json config, struct hf_json
     }
     out->further_layers = settle_u32(&s, KEY_FURTHER_LAYERS);
     if (hf_keys_check(text, is_read, &s, out->family->name, config.path, err) < 0 ||
-        fill_generation(&s, gen, generation.path, err) < 0) {
+        hf_generation_fill(&s, gen, generation.path, &out->stops_named, &out->remarks, err) < 0) {
         goto out;
     }
     rc = arch_check(&out->arch, err) < 0 ? err_prefix(err, "%s", config.path) : 0;
@@ -497,5 +410,6 @@ out:
 
 void hf_config_free(struct hf_config *c) {
     arch_free(&c->arch);
+    buf_free(&c->remarks);
     memset(c, 0, sizeof *c);
 }

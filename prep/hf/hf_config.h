@@ -2,10 +2,10 @@
  * hf_config: config.json and generation_config.json of a Hugging Face checkpoint -> struct arch.
  *
  * Owns: finding the family, unwrapping the text model's object from a wrapper's, the spelling of
- * every number, what all families have in common, stop tokens and sampling defaults.
+ * every number, what all families have in common.
  * Leaves to others: defaults and layers of a family (family, settle), the tensors (hf), RoPE
- * (hf_rope), keys that are not read (hf_keys), ranges and rules that tie the fields together
- * (arch_check).
+ * (hf_rope), keys that are not read (hf_keys), stop tokens and sampling (hf_generation), ranges and
+ * rules that tie the fields together (arch_check).
  * Threads: pure functions.
  */
 #ifndef PREP_HF_HF_CONFIG_H
@@ -18,6 +18,8 @@ struct hf_config {
     struct arch arch; /* `tied` is what the file says or the family's default: see tied_given */
     bool tied_given;  /* the file has the key tie_word_embeddings */
     uint32_t further_layers; /* behind the model's, in the checkpoint alone */
+    bool stops_named;        /* a file names stop tokens; else arch has the family's, or none */
+    struct buf remarks;      /* lines ending in '\n', for people: advice that is left out */
 };
 
 /* Bytes of a file, with the path that messages name. `text` NULL: there is no such file. */

@@ -215,7 +215,7 @@ bool hf_keys_neutral(const json_t *v, double neutral) {
 }
 
 const char *hf_keys_text(const json_t *v, char text[64]) {
-    char *dump = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
+    char *dump = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(15));
     snprintf(text, 64, "%.60s", dump ? dump : "?");
     free(dump);
     return text;

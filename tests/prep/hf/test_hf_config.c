@@ -232,6 +232,86 @@ static void generation(void **state) {
     hf_config_free(&c);
 }
 
+/* Advice that cannot be followed is left out, and a remark names file and key; the model is read
+ * all the same. */
+static void advice(void **state) {
+    (void)state;
+    static const struct {
+        const char *generation;
+        float temperature, top_p, top_k, repeat;
+        const char *told; /* NULL: nothing */
+    } rows[] = {
+        {"{\"temperature\":0.5,\"top_p\":1,\"top_k\":0,\"repetition_penalty\":1}", 0.5f, 1, 0, 1,
+         NULL},
+        {"{\"temperature\":null,\"top_p\":null,\"top_k\":50.0}", -1, -1, 50, -1, NULL},
+        {"{\"top_k\":-1}", -1, -1, 0, -1, "generation_config.json: top_k: -1 is taken as 0"},
+        {"{\"top_k\":-2}", -1, -1, -1, -1, "generation_config.json: top_k: -2 is not an integer"},
+        {"{\"top_k\":2.5}", -1, -1, -1, -1,
+         "top_k: 2.5 is not an integer of 0 to 16777216: left out"},
+        {"{\"top_k\":16777217}", -1, -1, -1, -1, "top_k: 16777217 is not"},
+        {"{\"top_p\":1.5,\"top_k\":3}", -1, -1, 3, -1, "generation_config.json: top_p: 1.5 is not"},
+        {"{\"top_p\":-0.5}", -1, -1, -1, -1, "top_p: -0.5 is not a number of 0 to 1"},
+        {"{\"temperature\":\"0.6\"}", -1, -1, -1, -1, "temperature: \"0.6\" is not a number"},
+        {"{\"temperature\":true}", -1, -1, -1, -1, "temperature: true is not a number"},
+        {"{\"temperature\":2000}", -1, -1, -1, -1, "temperature: 2000 is not"},
+        {"{\"temperature\":[1]}", -1, -1, -1, -1, "temperature: [1] is not a number"},
+        {"{\"repetition_penalty\":0}", -1, -1, -1, -1,
+         "repetition_penalty: 0 is not a number above"},
+        {"{\"repetition_penalty\":1e9}", -1, -1, -1, -1, "repetition_penalty: 1000000000.0 is not"},
+        {"{\"do_sample\":false,\"temperature\":\"x\"}", 0, -1, -1, -1, "temperature: \"x\""},
+        {"{\"do_sample\":\"no\"}", -1, -1, -1, -1, "do_sample: \"no\" is neither"},
+        {"{\"min_p\":0.1}", -1, -1, -1, -1, "min_p: 0.1 has no place in an archive: left out"},
+        {"{\"bad_words_ids\":[[1]]}", -1, -1, -1, -1, "bad_words_ids: [[1]] has no place"},
+        {"{\"min_p\":0,\"typical_p\":1.0,\"num_beams\":1,\"suppress_tokens\":[],\"min_length\":0}",
+         -1, -1, -1, -1, NULL},
+        {"{\"eos_token_id\":-1}", -1, -1, -1, -1,
+         "generation_config.json: eos_token_id: -1 is no token: left out"},
+    };
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        struct hf_config c = parse_ok(MIXTRAL "\"use_cache\":true}", rows[i].generation);
+        const struct arch *a = &c.arch;
+        if (a->gen_temperature != rows[i].temperature || a->gen_top_p != rows[i].top_p ||
+            a->gen_top_k != rows[i].top_k || a->gen_repeat_penalty != rows[i].repeat) {
+            fail_msg("%s: other advice", rows[i].generation);
+        }
+        if (rows[i].told ? !c.remarks.len || !strstr(c.remarks.data, rows[i].told)
+                         : c.remarks.len > 0) {
+            fail_msg("%s: told %s", rows[i].generation, c.remarks.len ? c.remarks.data : "nothing");
+        }
+        hf_config_free(&c);
+    }
+}
+
+/* Which file names stop tokens; an id that the model does not have is an error in each. */
+static void stops(void **state) {
+    (void)state;
+    static const struct {
+        const char *config, *generation;
+        int n, first;
+        bool named;
+    } rows[] = {
+        {MIXTRAL "\"use_cache\":true}", NULL, 1, 2, false}, /* the family's */
+        {MIXTRAL "\"eos_token_id\":null}", NULL, 0, 0, false},
+        {MIXTRAL "\"eos_token_id\":-1}", "{}", 0, 0, false},
+        {MIXTRAL "\"eos_token_id\":7}", "{\"eos_token_id\":null}", 1, 7, true},
+        {MIXTRAL "\"eos_token_id\":7}", "{\"eos_token_id\":[]}", 1, 7, true},
+        {MIXTRAL "\"eos_token_id\":7}", "{\"eos_token_id\":[9,-1]}", 1, 9, true},
+    };
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        struct hf_config c = parse_ok(rows[i].config, rows[i].generation);
+        assert_int_equal(c.arch.n_stop, rows[i].n);
+        assert_int_equal(c.stops_named, rows[i].named);
+        assert_true(!rows[i].n || (int)c.arch.stop_ids[0] == rows[i].first);
+        hf_config_free(&c);
+    }
+    struct hf_config c;
+    struct err err = {0};
+    assert_int_equal(
+        parse(&c, MIXTRAL "\"eos_token_id\":7}", "{\"eos_token_id\":[0,100000]}", &err), -1);
+    assert_err(&err, "generation_config.json: eos_token_id: 100000 is not a token id below");
+    hf_config_free(&c);
+}
+
 /* A key that nobody knows is refused unless it says nothing; keys that are known to be neutral are
  * not looked at. */
 static void unknown_keys(void **state) {
@@ -327,9 +407,10 @@ static void refuses_config(void **state) {
         {QWEN3 "\"num_hidden_layers\":1,\"use_sliding_window\":true,\"layer_types\":[\"full_"
                "attention\"]}",
          "layer_types entry 0", "contradicts"},
-        {MIXTRAL "\"eos_token_id\":32000}", "eos_token_id is 32000", "below vocab_size 32000"},
-        {MIXTRAL "\"eos_token_id\":[1,\"x\"]}", "eos_token_id is \"x\"", ""},
-        {MIXTRAL "\"eos_token_id\":[1,32000]}", "eos_token_id is 32000", "below vocab_size"},
+        {MIXTRAL "\"eos_token_id\":32000}", "config.json: eos_token_id: 32000 is not",
+         "below vocab_size 32000"},
+        {MIXTRAL "\"eos_token_id\":[1,\"x\"]}", "eos_token_id: \"x\" is not", ""},
+        {MIXTRAL "\"eos_token_id\":[1,32000]}", "eos_token_id: 32000 is not", "below vocab_size"},
         /* RoPE */
         {MIXTRAL "\"rope_theta\":0}", "rope_theta must be a positive number", ""},
         {MIXTRAL "\"rope_theta\":\"x\"}", "rope_theta must be a number", ""},
@@ -364,12 +445,6 @@ static void refuses_config(void **state) {
         assert_err(&err, bad[i].say, bad[i].say_too, "config.json");
         hf_config_free(&c);
     }
-    struct hf_config c;
-    struct err err = {0};
-    assert_int_equal(parse(&c, MIXTRAL "\"use_cache\":true}", "{\"temperature\":\"hot\"}", &err),
-                     -1);
-    assert_err(&err, "generation_config.json", "temperature is \"hot\"");
-    hf_config_free(&c);
 }
 
 /* transformers 5.23.0 with Qwen3MoeConfig(hidden_size=64, num_attention_heads=2, head_dim=32,
@@ -444,6 +519,7 @@ int main(void) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults),     cmocka_unit_test(spellings),
         cmocka_unit_test(layers),       cmocka_unit_test(generation),
+        cmocka_unit_test(advice),       cmocka_unit_test(stops),
         cmocka_unit_test(unknown_keys), cmocka_unit_test(refuses_config),
         cmocka_unit_test(rope_values),
     };
