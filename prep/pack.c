@@ -10,13 +10,11 @@
 #include <unistd.h>
 
 #include "kernels/pool.h"
-#include "prep/hf/hf_tokenizer.h"
 #include "prep/provenance.h"
 
 enum {
     BLOCK_BYTES = 4 << 20,      /* f32 rows of the trunk in memory at a time */
     BLOCK_NEURONS = 64,         /* neurons that one worker converts at a time */
-    MAX_TEXT_BYTES = 256 << 20, /* of a tokenizer file */
     MAX_CHUNK_BYTES = 64 << 20, /* of a decoded chunk: what a cache slot must be able to hold */
 };
 
@@ -313,46 +311,18 @@ static int write_weights(struct pack *p, struct err *err) {
     return rc;
 }
 
-/* Read one of the tokenizer's files; `*data`, which the caller frees, stays NULL where there is
- * none. */
-static int read_text(const char *dir, const char *name, struct hf_text *text, uint8_t **data,
-                     struct err *err) {
-    char *path = mem_printf("%s/%s", dir, name);
-    size_t bytes = 0;
-    int rc = 0;
-    text->name = name;
-    if (access(path, F_OK) == 0) {
-        rc = file_read(path, MAX_TEXT_BYTES, data, &bytes, err);
-        text->data = (const char *)*data;
-        text->bytes = bytes;
-    }
-    free(path);
-    return rc;
+int pack_tokenizer(const struct hf_model *m, struct err *err) {
+    return m->tokenizer.len
+               ? 0
+               : err_set(
+                     err,
+                     "%s: no tokenizer.json: only checkpoints with one, or with the tiktoken file "
+                     "of a known class, can be converted",
+                     m->dir);
 }
 
-int pack_tokenizer(const char *dir, struct buf *section, struct err *err) {
-    struct hf_tokenizer_files files = {0};
-    uint8_t *data[3] = {NULL, NULL, NULL};
-    int rc = -1;
-    if (read_text(dir, "tokenizer.json", &files.tokenizer, &data[0], err) ||
-        read_text(dir, "tokenizer_config.json", &files.config, &data[1], err) ||
-        read_text(dir, "chat_template.jinja", &files.chat_template, &data[2], err)) {
-        goto out;
-    }
-    if (!files.tokenizer.data) {
-        err_set(err, "no tokenizer.json: only checkpoints with one can be converted");
-        goto out;
-    }
-    rc = hf_tokenizer_compile(&files, section, err);
-out:
-    for (int i = 0; i < 3; i++) {
-        free(data[i]);
-    }
-    return rc ? err_prefix(err, "%s", dir) : 0;
-}
-
-static int write_texts(struct pack *p, const struct buf *tokenizer, const struct buf *provenance,
-                       struct err *err) {
+static int write_texts(struct pack *p, const struct buf *provenance, struct err *err) {
+    const struct buf *tokenizer = &p->m->tokenizer;
     struct buf license = {0};
     int rc = -1;
     if (corm_write_blob(p->w, CORM_SECTION_TOKENIZER, tokenizer->data, tokenizer->len, err) ||
@@ -398,10 +368,10 @@ int pack_model(const struct hf_model *m, const char *out_path, const struct pack
                struct progress *progress, const volatile sig_atomic_t *stop,
                struct pack_result *result, struct err *err) {
     struct pack p = {.m = m, .a = hf_arch(m), .opt = opt, .progress = progress, .stop = stop};
-    struct buf provenance = {0}, tokenizer = {0};
+    struct buf provenance = {0};
     int rc = -1;
     p.expert_codec = opt->expert_codec ? opt->expert_codec : exact_expert_codec(m);
-    if (check_choices(&p, err) || pack_tokenizer(m->dir, &tokenizer, err)) {
+    if (check_choices(&p, err) || pack_tokenizer(m, err)) {
         goto out;
     }
     p.pool = pool_new(opt->threads);
@@ -418,7 +388,7 @@ int pack_model(const struct hf_model *m, const char *out_path, const struct pack
         corm_write_open(&p.w, out_path, p.a, &write, err)) {
         goto out;
     }
-    if (write_weights(&p, err) || write_texts(&p, &tokenizer, &provenance, err)) {
+    if (write_weights(&p, err) || write_texts(&p, &provenance, err)) {
         corm_write_abort(p.w);
         goto out;
     }
@@ -433,7 +403,6 @@ int pack_model(const struct hf_model *m, const char *out_path, const struct pack
     result->chunk_neurons = p.chunk_neurons;
 out:
     pool_free(p.pool);
-    buf_free(&tokenizer);
     buf_free(&provenance);
     return rc;
 }

@@ -38,8 +38,8 @@ struct pack_options {
 
 /* The neurons of a chunk of this model: `wanted`, or all of an expert's where it has fewer. */
 uint32_t pack_chunk_neurons(const struct arch *a, uint32_t wanted);
-/* Append the tokenizer section of the checkpoint in `dir`. */
-int pack_tokenizer(const char *dir, struct buf *section, struct err *err);
+/* An error where the checkpoint has no tokenizer. */
+int pack_tokenizer(const struct hf_model *m, struct err *err);
 
 struct pack_result {
     struct corm_write_stats stats;

@@ -2,8 +2,12 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "format/text/tokenizer.h"
 #include "prep/hf/hf_names.h"
+#include "prep/hf/hf_tokenizer.h"
+#include "prep/hf/remark.h"
 
 /* ---- opening ---- */
 
@@ -43,19 +47,86 @@ static void settle_tied(struct hf_model *m, const struct hf_names *names) {
     }
 }
 
+/* The tokenizer's end token ends a text, too; where the configurations name none, it alone. */
+static int settle_stops(struct hf_model *m, struct err *err) {
+    struct arch *a = &m->config.arch;
+    struct tokenizer *tok;
+    if (m->tokenizer.len == 0) {
+        return 0;
+    }
+    if (tokenizer_open(m->tokenizer.data, m->tokenizer.len, &tok, err) < 0) {
+        return err_prefix(err, "%s", m->dir);
+    }
+    size_t bytes = 0;
+    uint32_t eos = tokenizer_eos(tok);
+    const char *text = tokenizer_piece(tok, eos, &bytes);
+    bool known = eos >= a->vocab; /* none, or none of the model's: it is never chosen */
+    a->n_stop = m->config.stops_named || known ? a->n_stop : 0;
+    for (uint32_t i = 0; i < a->n_stop; i++) {
+        known = known || a->stop_ids[i] == eos;
+    }
+    if (!known) {
+        remark_add(&m->warnings,
+                   a->n_stop
+                       ? "%s: texts end with the tokenizer's end token, too, which eos_token_id "
+                         "does not name: %u, '%.*s'"
+                       : "%s: no eos_token_id: texts end with the tokenizer's end token, %u, "
+                         "'%.*s'",
+                   m->dir, eos, (int)bytes, text);
+        a->stop_ids = mem_realloc(a->stop_ids, (a->n_stop + 1) * sizeof *a->stop_ids);
+        a->stop_ids[a->n_stop++] = eos;
+    }
+    tokenizer_close(tok);
+    return 0;
+}
+
+/* Tell which tensors of the files do not count. */
+static void note_skipped(struct hf_model *m) {
+    const struct st_tensor *first[2] = {NULL, NULL}; /* unlisted; in another shard */
+    size_t n[2] = {0, 0};
+    for (size_t i = 0; i < st_skipped_count(m->st); i++) {
+        const struct st_tensor *t = st_skipped(m->st, i);
+        int other = st_find(m->st, t->name) != NULL;
+        first[other] = n[other]++ ? first[other] : t;
+    }
+    if (n[0]) {
+        remark_add(
+            &m->warnings,
+            "%s: %zu tensors that the index does not list are skipped, the first is \"%s\" of %s",
+            m->dir, n[0], first[0]->name, first[0]->file);
+    }
+    if (n[1]) {
+        remark_add(&m->warnings,
+                   "%s: of %zu tensors in several shards the copy counts that the index names: "
+                   "\"%s\" is read from %s",
+                   m->dir, n[1], first[1]->name, st_find(m->st, first[1]->name)->file);
+    }
+    char *index = mem_printf("%s/model.safetensors.index.json", m->dir);
+    if (access(index, F_OK) == 0 && strcmp(st_file_path(m->st, 0), index) != 0) {
+        remark_add(&m->warnings, "%s: not read, because there is a model.safetensors", index);
+    }
+    free(index);
+}
+
 int hf_open(struct hf_model *m, const char *dir, struct err *err) {
     memset(m, 0, sizeof *m);
     m->dir = mem_strdup(dir);
     if (hf_config_read(&m->config, dir, err) < 0 || st_open(&m->st, dir, err) < 0) {
         return -1;
     }
+    buf_append(&m->warnings, m->config.remarks.data, m->config.remarks.len);
     const struct hf_names names = hf_names_of(&m->config, m->st, m->dir);
     settle_tied(m, &names);
+    note_skipped(m);
     const struct arch *a = hf_arch(m);
     m->trunk = mem_calloc((1 + (size_t)a->n_layers) * SLOT_COUNT, sizeof *m->trunk);
     m->experts =
         mem_calloc((size_t)a->n_layers * a->n_experts * HF_EXPERT_PARTS, sizeof *m->experts);
-    return hf_names_bind(&names, a, m->trunk, m->experts, err);
+    if (hf_names_bind(&names, a, m->trunk, m->experts, err) < 0 ||
+        hf_tokenizer_read(dir, a->vocab, &m->tokenizer, &m->warnings, err) < 0) {
+        return -1;
+    }
+    return settle_stops(m, err);
 }
 
 void hf_close(struct hf_model *m) {
@@ -65,6 +136,7 @@ void hf_close(struct hf_model *m) {
     st_close(m->st);
     hf_config_free(&m->config);
     buf_free(&m->warnings);
+    buf_free(&m->tokenizer);
     memset(m, 0, sizeof *m);
 }
 

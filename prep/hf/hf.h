@@ -2,11 +2,12 @@
  * hf: a Hugging Face checkpoint directory as a model: struct arch plus the weights of every tensor
  * slot.
  *
- * Owns: opening a directory, whether output head and embedding are one matrix; reading weights as
- * rows, and experts as neurons.
+ * Owns: opening a directory, what only several of its files together say: whether output head and
+ * embedding are one matrix, which tokens end a text; reading weights as rows, and experts as
+ * neurons.
  * Leaves to others: config.json (hf_config), names (hf_names), how a matrix lies in a tensor
- * (hf_matrix), the file format (format/safetensors), tokenizer files, where the directory came from
- * (prep/source).
+ * (hf_matrix), the file format (format/safetensors), tokenizer files (hf_tokenizer), where the
+ * directory came from (prep/source).
  * Threads: immutable after open; every reader may be called from any number of threads.
  */
 #ifndef PREP_HF_HF_H
@@ -21,6 +22,7 @@ struct hf_model {
     char *dir;
     struct hf_config config; /* `config.arch.tied` is settled against the tensors */
     struct buf warnings;     /* lines ending in '\n', for people */
+    struct buf tokenizer; /* the archive's section; empty where the checkpoint has none to read */
     struct safetensors *st;
     struct hf_matrix *trunk;   /* [1 + n_layers, SLOT_COUNT]: model scope first */
     struct hf_matrix *experts; /* [n_layers, n_experts, 3]: gate, up, down */
@@ -30,8 +32,9 @@ static inline const struct arch *hf_arch(const struct hf_model *m) {
     return &m->config.arch;
 }
 
-/* Open directory `dir`. Reads config.json, generation_config.json and the headers of the
- * safetensors files; all names, shapes and dtypes are checked here, weights when they are read.
+/* Open directory `dir`. Reads config.json, generation_config.json, the tokenizer's files and the
+ * headers of the safetensors files; all names, shapes and dtypes are checked here, weights when
+ * they are read. A text ends with the tokens that the configurations name and the tokenizer's.
  * `m` is zeroed by the call; hf_close accepts it after an error too. */
 int hf_open(struct hf_model *m, const char *dir, struct err *err);
 void hf_close(struct hf_model *m);

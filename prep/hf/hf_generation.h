@@ -14,8 +14,8 @@
 #include "prep/hf/settle.h"
 
 /* Fill stop_ids and the gen_ fields of s->arch. `gen` is generation_config.json's object, NULL
- * where there is no such file; `path` names it in messages. *named: some file names a stop token; else
- * the stop token is the family's, where it has one. Remarks are lines ending in '\n'. */
+ * where there is no such file; `path` names it in messages. *named: some file names a stop token;
+ * else the stop token is the family's, where it has one. Remarks are lines ending in '\n'. */
 int hf_generation_fill(const struct settle *s, const json_t *gen, const char *path, bool *named,
                        struct buf *remarks, struct err *err);
 

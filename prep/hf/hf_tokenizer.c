@@ -1,5 +1,6 @@
-/* tokenizer.json -> the tokenizer section: model, added tokens, template flags; see the header. The
- * component chains are read in hf_tokenizer_steps.c, the bytes written in hf_tokenizer_pack.c. */
+/* tokenizer.json -> the tokenizer section: model, its added tokens, template flags; see the header.
+ * The component chains are read in hf_tokenizer_steps.c, what stands in other files in
+ * hf_tokenizer_added.c, _chat.c and _tiktoken.c, the bytes written in hf_tokenizer_pack.c. */
 #include "prep/hf/hf_tokenizer.h"
 
 #include <stdlib.h>
@@ -237,7 +238,8 @@ static int read_added(const struct place *root, struct tokenizer_pack *p) {
     if (list.value && !json_is_array(list.value)) {
         return place_error(&list, "expected a list");
     }
-    p->added = mem_calloc(json_array_size(list.value) + 1, sizeof *p->added);
+    p->added_cap = json_array_size(list.value) + 1;
+    p->added = mem_calloc(p->added_cap, sizeof *p->added);
     for (size_t i = 0; i < json_array_size(list.value); i++) {
         struct place at = place_item(&list, i);
         if (read_added_token(&at, &vocab, &next_id, p)) {
@@ -298,27 +300,6 @@ out:
 
 /* ---- tokenizer_config.json ------------------------------------------------------------------- */
 
-/* The id of bos_token or eos_token: a string, or an object with `content`. */
-static int read_named_token(const struct place *config, const char *key, const struct place *vocab,
-                            const struct tokenizer_pack *p, uint32_t *id) {
-    struct place at = place_get(config, key);
-    const char *text = NULL;
-    size_t bytes = 0;
-    *id = TOK_NONE;
-    if (json_is_object(at.value) ? place_string(&at, "content", false, &text, &bytes)
-                                 : place_string(config, key, true, &text, &bytes)) {
-        return -1;
-    }
-    for (size_t i = 0; text && i < p->n_added; i++) {
-        if (same_text(p, p->spans[p->added[i].id], text, bytes)) {
-            *id = p->added[i].id;
-            return 0;
-        }
-    }
-    *id = text ? vocab_id(vocab, text, bytes) : TOK_NONE;
-    return 0;
-}
-
 /* An explicit add_bos_token or add_eos_token decides its side of the template. */
 static int read_add_flag(const struct place *config, const char *key, uint32_t id, uint32_t *ids,
                          uint32_t *n) {
@@ -339,85 +320,69 @@ static int read_add_flag(const struct place *config, const char *key, uint32_t i
     return 0;
 }
 
-/* A string, or a list of {name, template} of which "default" is taken. */
-static int read_chat_template(const struct place *config, struct tokenizer_pack *p) {
-    struct place at = place_get(config, "chat_template");
-    if (json_is_string(at.value)) {
-        buf_append(&p->chat_template, json_string_value(at.value), json_string_length(at.value));
-        return 0;
-    }
-    if (at.value && !json_is_array(at.value)) {
-        return place_error(&at, "expected a string or a list");
-    }
-    for (size_t i = 0; i < json_array_size(at.value); i++) {
-        struct place row = place_item(&at, i);
-        const char *name = NULL, *text = NULL;
-        size_t name_bytes, bytes;
-        if (place_string(&row, "name", false, &name, &name_bytes) ||
-            place_string(&row, "template", false, &text, &bytes)) {
-            return -1;
-        }
-        if (strcmp(name, "default") == 0) {
-            p->chat_template.len = 0;
-            buf_append(&p->chat_template, text, bytes);
-        }
-    }
-    return 0;
+/* What stands in other files than the tokenizer's own. */
+static int read_config(const struct hf_tokenizer_files *files, const struct place *root,
+                       const struct place *config, struct tokenizer_pack *p) {
+    struct place model = place_get(root, "model"), vocab = place_get(&model, "vocab");
+    return hf_read_added_elsewhere(files, &vocab, config, p) ||
+                   read_add_flag(config, "add_bos_token", p->bos_id, p->prefix, &p->n_prefix) ||
+                   read_add_flag(config, "add_eos_token", p->eos_id, p->suffix, &p->n_suffix) ||
+                   hf_read_chat_template(files, config, p)
+               ? -1
+               : 0;
 }
 
-static int read_config(const struct hf_tokenizer_files *files, const struct place *root,
-                       struct tokenizer_pack *p, struct err *err) {
-    struct place config, model = place_get(root, "model"), vocab = place_get(&model, "vocab");
-    p->bos_id = p->eos_id = TOK_NONE;
-    if (files->chat_template.data) {
-        buf_append(&p->chat_template, files->chat_template.data, files->chat_template.bytes);
+/* ---- all of it ------------------------------------------------------------------------------- */
+
+/* The model, out of tokenizer.json or a tiktoken file. */
+static int read_file(const struct hf_tokenizer_files *files, const struct place *root,
+                     struct tokenizer_pack *p) {
+    struct place version = place_get(root, "version"), model = place_get(root, "model");
+    struct place vocab = place_get(&model, "vocab");
+    if (!files->tokenizer.data) {
+        p->flags = TOK_IGNORE_MERGES;
+        p->unk_id = TOK_NONE;
+        if (read_vocab(&vocab, p)) {
+            return -1;
+        }
+        hf_read_tiktoken_merges(&vocab, p);
+        return read_added(root, p);
     }
-    if (!files->config.data) {
-        return 0;
+    if (version.value &&
+        (!json_is_string(version.value) || strcmp(json_string_value(version.value), "1.0") != 0)) {
+        return place_error(&version, "expected \"1.0\"");
     }
-    json_t *json = place_parse(&files->config, &config, err);
-    if (!json) {
-        return -1;
-    }
-    int rc = read_named_token(&config, "bos_token", &vocab, p, &p->bos_id) ||
-             read_named_token(&config, "eos_token", &vocab, p, &p->eos_id) ||
-             read_add_flag(&config, "add_bos_token", p->bos_id, p->prefix, &p->n_prefix) ||
-             read_add_flag(&config, "add_eos_token", p->eos_id, p->suffix, &p->n_suffix) ||
-             (!files->chat_template.data && read_chat_template(&config, p));
-    json_decref(json);
-    return rc ? -1 : 0;
+    return read_model(root, p) || read_added(root, p) ? -1 : 0;
 }
 
 int hf_tokenizer_compile(const struct hf_tokenizer_files *files, struct buf *section,
                          struct err *err) {
     struct tokenizer_pack p = {0};
     struct tokenizer *tok = NULL;
-    struct place root;
+    struct place root, config = {.err = err};
+    const struct hf_text *main_file = files->tokenizer.data ? &files->tokenizer : &files->tiktoken;
+    json_t *json = NULL, *config_json = NULL;
     int rc = -1;
-    json_t *json = place_parse(&files->tokenizer, &root, err);
-    if (!json) {
+    if (files->config.data && !(config_json = place_parse(&files->config, &config, err))) {
         return -1;
     }
-    struct place version = place_get(&root, "version");
-    if (version.value &&
-        (!json_is_string(version.value) || strcmp(json_string_value(version.value), "1.0") != 0)) {
-        place_error(&version, "expected \"1.0\"");
-        goto out;
-    }
-    if (read_model(&root, &p) || read_added(&root, &p) || hf_read_normalizer(&root, &p) ||
+    json = files->tokenizer.data ? place_parse(main_file, &root, err)
+                                 : hf_read_tiktoken(files, &config, &root);
+    if (!json || read_file(files, &root, &p) || hf_read_normalizer(&root, &p) ||
         hf_read_pre_tokenizer(&root, &p) || hf_read_decoder(&root, &p) ||
-        hf_read_post_processor(&root, &p) || read_config(files, &root, &p, err)) {
+        hf_read_post_processor(&root, &p) || read_config(files, &root, &config, &p)) {
         goto out;
     }
     if (settle_added(&p, err) || pack_write(&p, section, err) ||
         tokenizer_open(section->data, section->len, &tok, err)) {
-        err_prefix(err, "%s", files->tokenizer.name);
+        err_prefix(err, "%s", main_file->name);
         goto out;
     }
     rc = 0;
 out:
     tokenizer_close(tok);
     json_decref(json);
+    json_decref(config_json);
     pack_free(&p);
     return rc;
 }

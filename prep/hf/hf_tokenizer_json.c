@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "prep/hf/remark.h"
+
 json_t *place_parse(const struct hf_text *file, struct place *root, struct err *err) {
     json_error_t e;
     json_t *json = json_loadb(file->data, file->bytes, JSON_ALLOW_NUL, &e);
@@ -45,6 +47,17 @@ struct place place_item(const struct place *at, size_t i) {
     char step[32];
     snprintf(step, sizeof step, "[%zu]", i);
     return child(at, json_array_get(at->value, i), step);
+}
+
+void place_remark(const struct place *at, const struct hf_tokenizer_files *files, const char *fmt,
+                  ...) {
+    char text[600];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    size_t n = strlen(at->path);
+    remark_add(files->remarks, "%s%s %s", at->path, n && at->path[n - 1] == ':' ? "" : ":", text);
 }
 
 int place_error(const struct place *at, const char *fmt, ...) {

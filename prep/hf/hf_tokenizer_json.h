@@ -30,6 +30,10 @@ json_t *place_parse(const struct hf_text *file, struct place *root, struct err *
 struct place place_get(const struct place *at, const char *key);
 struct place place_item(const struct place *at, size_t i);
 
+/* A line for people, "PATH: what", where files->remarks wants it. */
+void place_remark(const struct place *at, const struct hf_tokenizer_files *files, const char *fmt,
+                  ...) __attribute__((format(printf, 3, 4)));
+
 /* An error at this place; -1. */
 int place_error(const struct place *at, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
@@ -47,5 +51,23 @@ int hf_read_normalizer(const struct place *root, struct tokenizer_pack *p);
 int hf_read_pre_tokenizer(const struct place *root, struct tokenizer_pack *p);
 int hf_read_decoder(const struct place *root, struct tokenizer_pack *p);
 int hf_read_post_processor(const struct place *root, struct tokenizer_pack *p);
+
+/* hf_tokenizer_added.c: the added tokens that tokenizer.json does not have, and which tokens begin
+ * and end a text. `vocab` is the model's; `config` tokenizer_config.json, without a value where
+ * there is none. */
+int hf_read_added_elsewhere(const struct hf_tokenizer_files *files, const struct place *vocab,
+                            const struct place *config, struct tokenizer_pack *p);
+
+/* hf_tokenizer_chat.c: the chat template. */
+int hf_read_chat_template(const struct hf_tokenizer_files *files, const struct place *config,
+                          struct tokenizer_pack *p);
+
+/* hf_tokenizer_tiktoken.c: a tiktoken file as the JSON of tokenizer.json, but for the merges, which
+ * hf_read_tiktoken_merges adds: in tiktoken, two tokens merge wherever together they are one, first
+ * those that make the token of the lowest rank. The caller drops the reference; NULL and an error
+ * where it cannot be read. */
+json_t *hf_read_tiktoken(const struct hf_tokenizer_files *files, const struct place *config,
+                         struct place *root);
+void hf_read_tiktoken_merges(const struct place *vocab, struct tokenizer_pack *p);
 
 #endif

@@ -24,7 +24,7 @@ struct tokenizer_pack {
     struct tok_merge *merges; /* [n_merges], no pair twice */
     size_t n_merges;
     struct tok_added *added; /* [n_added], any order */
-    size_t n_added;
+    size_t n_added, added_cap;
     struct tok_step steps[TOK_MAX_STEPS];
     uint32_t n_normalizers, n_pre_tokenizers, n_decoders;
     uint32_t prefix[64], suffix[64];

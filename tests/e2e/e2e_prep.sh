@@ -138,6 +138,29 @@ else
     skip zip 'no zip program'
 fi
 
+# Shards in a folder: from a directory and from an archive the same file, with the sections of the flat one.
+mkdir -p folders/weights && cp "$golden"/mixtral-tiny/[ct]*.json folders && chmod -R u+w folders &&
+    cp "$golden"/mixtral-tiny/model-*.safetensors folders/weights &&
+    sed 's/: "model-/: "weights\/model-/' "$golden/mixtral-tiny/model.safetensors.index.json" \
+        >folders/model.safetensors.index.json && cp "$golden/mixtral-tiny/generation_config.json" folders &&
+    tar -cf folders.tar folders
+in_folders() {
+    "$prep" convert -q folders -o out/folders.corm && same_sections mixtral-tiny folders &&
+        "$prep" convert -q folders.tar -o out/folders-tar.corm && cmp out/folders.corm out/folders-tar.corm &&
+        "$prep" inspect out/folders.corm | grep -q 'weights/model-00002-of-00002.safetensors' && clean || return 1
+    "$prep" convert -q -f folders -o folders/weights/model-00002-of-00002.safetensors && return 1
+    cmp folders/weights/model-00002-of-00002.safetensors "$golden/mixtral-tiny/model-00002-of-00002.safetensors"
+}
+case_ shards_in_folders in_folders
+
+# What is left out is told, unless all is to be quiet.
+remarks() {
+    cp -r folders remarks && echo '{"top_p": 1.5}' >remarks/generation_config.json &&
+        "$prep" convert remarks -o out/remarks.corm 2>said >text && grep -q 'top_p: 1.5 is not' said &&
+        "$prep" convert -q -f remarks -o out/remarks.corm >said 2>&1 && [ ! -s said ]
+}
+case_ remarks remarks
+
 mkdir -p evil/sub && cp model/* evil/ && (cd evil/sub && tar -P -cf ../../evil.tar ../config.json)
 case_ tar_leading_out refused out/x.corm 1 evil.tar 'leads out of the archive' -- evil.tar
 mkdir link && cp model/* link/ && rm link/config.json && ln -s ../model/config.json link/config.json

@@ -1,8 +1,10 @@
-/* libFuzzer: tokenizer.json bytes -> section -> a few texts. What compiles must open, encode and
- * decode. */
+/* libFuzzer: the bytes of tokenizer.json, and behind NUL bytes those of its neighbours -> section
+ * -> a few texts. What compiles must open, encode and decode. A first file that is empty is none:
+ * then the last one is a tiktoken file. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "format/text/tokenizer.h"
 #include "prep/hf/hf_tokenizer.h"
@@ -11,8 +13,30 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     static const char text[] = "ab  don't <s>x\n\n12 \xc3\xa9\xff e\xcc\x81";
-    struct hf_tokenizer_files files = {.tokenizer = {"tokenizer.json", (const char *)data, bytes}};
-    struct buf section = {0}, out = {0};
+    struct buf section = {0}, out = {0}, remarks = {0};
+    struct hf_tokenizer_files files = {
+        .tokenizer = {.name = "tokenizer.json"},
+        .config = {.name = "tokenizer_config.json"},
+        .added_tokens = {.name = "added_tokens.json"},
+        .special_map = {.name = "special_tokens_map.json"},
+        .tiktoken = {.name = "hy.tiktoken"},
+        .remarks = &remarks,
+    };
+    struct hf_text *texts[] = {&files.tokenizer, &files.config, &files.added_tokens,
+                               &files.special_map, &files.tiktoken};
+    const char *at = bytes ? (const char *)data : "";
+    size_t left = bytes;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts && at; i++) {
+        const char *end = memchr(at, 0, left);
+        size_t n = end ? (size_t)(end - at) : left;
+        texts[i]->data = n ? at : NULL;
+        texts[i]->bytes = n;
+        left -= n + (end != NULL);
+        at = end ? end + 1 : NULL;
+    }
+    if (!files.tokenizer.data && !files.tiktoken.data) {
+        files.tokenizer.data = "";
+    }
     struct token_list ids = {0};
     struct tokenizer *tok = NULL;
     struct err err = {0}, use = {0};
@@ -30,5 +54,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     token_list_free(&ids);
     buf_free(&section);
     buf_free(&out);
+    buf_free(&remarks);
     return 0;
 }

@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 
 #include "prep/corpus.h"
-#include "prep/pack.h"
+#include "prep/hf/hf_tokenizer.h"
 
 static char *dir;
 static struct buf section;
@@ -17,7 +17,7 @@ static int set_up(void **state) {
     (void)state;
     struct err err = {0};
     dir = test_mkdir();
-    pack_tokenizer("tests/golden/models/mixtral-tiny", &section, &err);
+    hf_tokenizer_read("tests/golden/models/mixtral-tiny", 0, &section, NULL, &err);
     assert_no_err(&err);
     tokenizer_open(section.data, section.len, &tok, &err);
     assert_no_err(&err);

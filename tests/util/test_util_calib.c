@@ -2,7 +2,7 @@
  * test_util_calib: see test_util_calib.h.
  */
 #include "tests/util/test_util_calib.h"
-#include "prep/pack.h"
+#include "format/text/tokenizer.h"
 #include "tests/util/test.h"
 #include "tests/util/test_util_golden.h"
 
@@ -21,8 +21,7 @@ void calib_rig_open(struct calib_rig *r, const char *dir, const char *name,
                             .spill_path = mem_printf("%s/spill", dir)};
     r->opt.spill_path = r->spill_path;
     hf_open(&r->model, path, &err);
-    pack_tokenizer(path, &r->tokenizer, &err);
-    tokenizer_open(r->tokenizer.data, r->tokenizer.len, &tok, &err);
+    tokenizer_open(r->model.tokenizer.data, r->model.tokenizer.len, &tok, &err);
     corpus_add(&r->train, tok, "tests/golden/heldout.txt", 64, &err);
     assert_no_err(&err);
     /* Held-out text is part of the other: nothing here is about quality. */
@@ -36,7 +35,6 @@ void calib_rig_open(struct calib_rig *r, const char *dir, const char *name,
 void calib_rig_close(struct calib_rig *r) {
     corpus_free(&r->train);
     corpus_free(&r->held);
-    buf_free(&r->tokenizer);
     hf_close(&r->model);
     free(r->spill_path);
 }

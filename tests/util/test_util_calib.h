@@ -10,7 +10,6 @@
 
 struct calib_rig {
     struct hf_model model;
-    struct buf tokenizer;
     struct corpus train, held;
     struct calib_options opt;
     char *spill_path; /* what opt.spill_path is */

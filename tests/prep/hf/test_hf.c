@@ -326,6 +326,241 @@ static void ties_what_has_no_head(void **state) {
     break_close(&b);
 }
 
+/* ---- what several files say ---- */
+
+/* A copy of mixtral-tiny, which has an index and two shards, and of one shard's copy of a tensor a
+ * second one, of zeros, in a shard in a folder. */
+#define NORM "model.norm.weight"
+#define OVERLAY "overlay/new.safetensors"
+
+static char *copy_sharded(void) {
+    char *dir = test_mkdir();
+    char *command =
+        mem_printf("cp " MODELS "mixtral-tiny/*.json " MODELS "mixtral-tiny/model-* '%s' && "
+                   "mkdir '%s/overlay'",
+                   dir, dir);
+    assert_int_equal(system(command), 0);
+    free(command);
+    static const char header[] = "{\"" NORM "\":{\"dtype\":\"BF16\",\"shape\":[64],"
+                                 "\"data_offsets\":[0,128]},\"left_over\":{\"dtype\":\"F8_E4M3\","
+                                 "\"shape\":[4],\"data_offsets\":[128,132]}}";
+    struct buf file = {0};
+    uint64_t n = sizeof header - 1;
+    char zeros[132] = {0};
+    buf_append(&file, &n, sizeof n);
+    buf_append(&file, header, n);
+    buf_append(&file, zeros, sizeof zeros);
+    free(test_write(dir, OVERLAY, file.data, file.len));
+    buf_free(&file);
+    return dir;
+}
+
+/* Put `to` in place of `from` in a file of the directory. */
+static void replace(const char *dir, const char *name, const char *from, const char *to) {
+    struct err err = {0};
+    struct buf out = {0};
+    uint8_t *text;
+    size_t bytes;
+    char *path = mem_printf("%s/%s", dir, name);
+    file_read(path, 1 << 20, &text, &bytes, &err);
+    assert_no_err(&err);
+    char *at = strstr((char *)text, from);
+    assert_non_null(at);
+    buf_append(&out, text, (size_t)(at - (char *)text));
+    buf_append(&out, to, strlen(to));
+    buf_append(&out, at + strlen(from), strlen(at + strlen(from)));
+    free(test_write(dir, name, out.data, out.len));
+    buf_free(&out);
+    free(text);
+    free(path);
+}
+
+#define INDEX "model.safetensors.index.json"
+#define FIRST "model-00001-of-00002.safetensors"
+#define SECOND "model-00002-of-00002.safetensors"
+#define LISTED(tensor, shard) "\"" tensor "\": \"" shard "\""
+
+static void index_decides(void **state) {
+    (void)state;
+    static const struct {
+        const char *from, *to, *remove; /* in the index; a file */
+        const char *say[2];             /* remark or error */
+        int rc;
+        bool zeros; /* the norm is the overlay's */
+    } rows[] = {
+        {LISTED(NORM, SECOND),
+         LISTED(NORM, OVERLAY),
+         NULL,
+         {"1 tensors that the index does not list are skipped, the first is \"left_over\"",
+          "\"" NORM "\" is read from"},
+         0,
+         true},
+        {LISTED(NORM, SECOND),
+         LISTED("x.rotary_emb.inv_freq", OVERLAY) ", " LISTED(NORM, SECOND),
+         NULL,
+         {"\"left_over\" of", NORM},
+         0,
+         false},
+        /* nobody misses a buffer, nor its shard */
+        {LISTED(NORM, SECOND),
+         LISTED("x.rotary_emb.inv_freq", FIRST) ", " LISTED(NORM, SECOND),
+         NULL,
+         {NULL},
+         0,
+         false},
+        {LISTED(NORM, SECOND),
+         LISTED("x.rotary_emb.inv_freq", OVERLAY) ", " LISTED(NORM, SECOND),
+         OVERLAY,
+         {NULL},
+         0,
+         false},
+        {LISTED(NORM, SECOND),
+         LISTED(NORM, OVERLAY),
+         OVERLAY,
+         {OVERLAY ": the shard is missing", NORM},
+         -1,
+         false},
+        {LISTED(NORM, SECOND),
+         LISTED(NORM, FIRST),
+         NULL,
+         {FIRST ": has no tensor \"" NORM "\"", "it is in"},
+         -1,
+         false},
+        {LISTED(NORM, SECOND),
+         LISTED("x.weight", SECOND) ", " LISTED(NORM, SECOND),
+         NULL,
+         {SECOND ": has no tensor \"x.weight\", which the index says", ""},
+         -1,
+         false},
+        {LISTED(NORM, SECOND),
+         LISTED("x.rotary_emb.inv_freq", SECOND),
+         NULL,
+         {"tensor \"" NORM "\" is missing: ", SECOND " has it, but the index does not list it"},
+         -1,
+         false},
+    };
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        char *dir = copy_sharded();
+        struct hf_model m;
+        struct err err = {0};
+        replace(dir, INDEX, rows[i].from, rows[i].to);
+        if (rows[i].remove) {
+            char *path = mem_printf("%s/%s", dir, rows[i].remove);
+            assert_int_equal(unlink(path), 0);
+            free(path);
+        }
+        assert_int_equal(hf_open(&m, dir, &err), rows[i].rc);
+        if (rows[i].rc) {
+            assert_err(&err, rows[i].say[0], rows[i].say[1]);
+        } else if (rows[i].say[0]) {
+            assert_non_null(strstr(m.warnings.data, rows[i].say[0]));
+            assert_non_null(strstr(m.warnings.data, rows[i].say[1]));
+        } else {
+            assert_int_equal(m.warnings.len, 0);
+        }
+        if (rows[i].rc == 0) {
+            float norm[64];
+            assert_int_equal(hf_tensor_rows(&m, SLOT_OUT_NORM, 0, 0, 0, 1, norm, &err), 0);
+            assert_int_equal(norm[3] == 0 && norm[63] == 0, rows[i].zeros);
+        }
+        hf_close(&m);
+        test_rmdir(dir);
+    }
+}
+
+/* The tokenizer's end token (0 here) ends texts, whatever the configurations say. */
+static void stops_of_the_tokenizer(void **state) {
+    (void)state;
+    static const struct {
+        const char *config, *generation, *tokenizer; /* what stands there for eos */
+        uint32_t stops[3];
+        int n;
+        const char *told;
+    } rows[] = {
+        {"\"eos_token_id\": 0",
+         "\"eos_token_id\": 0",
+         "\"eos_token\": \"<|endoftext|>\"",
+         {0},
+         1,
+         NULL},
+        {"\"x\": null",
+         "\"x\": 0",
+         "\"eos_token\": \"<|endoftext|>\"",
+         {0},
+         1,
+         "no eos_token_id: texts end with the tokenizer's end token, 0, '<|endoftext|>'"},
+        {"\"eos_token_id\": null",
+         "\"x\": 0",
+         "\"eos_token\": \"<|endoftext|>\"",
+         {0},
+         1,
+         "no eos_token_id"},
+        {"\"eos_token_id\": 0",
+         "\"eos_token_id\": [5, 6]",
+         "\"eos_token\": \"<|endoftext|>\"",
+         {5, 6, 0},
+         3,
+         "too, which eos_token_id does not name: 0, '<|endoftext|>'"},
+        {"\"eos_token_id\": 5",
+         "\"x\": 0",
+         "\"eos_token\": {\"content\": \"<|user|>\"}",
+         {5, 1},
+         2,
+         "too, which eos_token_id does not name: 1, '<|user|>'"},
+        {"\"eos_token_id\": 5", "\"x\": 0", "\"eos_token\": null", {5}, 1, NULL},
+        {"\"x\": null", "\"x\": 0", "\"eos_token\": null", {2}, 1, NULL}, /* the family's */
+    };
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        char *dir = copy_sharded();
+        struct hf_model m;
+        struct err err = {0};
+        replace(dir, "config.json", "\"eos_token_id\": 0", rows[i].config);
+        char *generation = mem_printf("{%s}", rows[i].generation);
+        char *tokenizer = mem_printf("{%s}", rows[i].tokenizer);
+        free(test_write(dir, "generation_config.json", generation, strlen(generation)));
+        free(test_write(dir, "tokenizer_config.json", tokenizer, strlen(tokenizer)));
+        hf_open(&m, dir, &err);
+        assert_no_err(&err);
+        assert_int_equal(hf_arch(&m)->n_stop, rows[i].n);
+        assert_memory_equal(hf_arch(&m)->stop_ids, rows[i].stops,
+                            (size_t)rows[i].n * sizeof rows[i].stops[0]);
+        assert_true(rows[i].told ? strstr(m.warnings.data, rows[i].told) != NULL
+                                 : m.warnings.len == 0);
+        hf_close(&m);
+        free(generation);
+        free(tokenizer);
+        test_rmdir(dir);
+    }
+}
+
+/* Remarks name the file, and templates in a folder are told of. */
+static void remarks(void **state) {
+    (void)state;
+    char *dir = copy_sharded();
+    struct hf_model m;
+    struct err err = {0};
+    char *command = mem_printf("mkdir '%s/additional_chat_templates' && "
+                               "echo x >'%s/additional_chat_templates/rag.jinja'",
+                               dir, dir);
+    assert_int_equal(system(command), 0);
+    free(command);
+    replace(dir, "generation_config.json", "{", "{\"top_p\": 7, ");
+    replace(dir, "tokenizer_config.json", "{", "{\"pad_token\": \"[PAD]\", ");
+    hf_open(&m, dir, &err);
+    assert_no_err(&err);
+    char *want =
+        mem_printf("%s/generation_config.json: top_p: 7 is not a number of 0 to 1: left out\n"
+                   "%s/tokenizer_config.json: pad_token: '[PAD]' is in no vocabulary: it gets "
+                   "the next free id, 280\n"
+                   "%s/additional_chat_templates: only the default chat template is kept; "
+                   "left out: rag.jinja\n",
+                   dir, dir, dir);
+    assert_string_equal(m.warnings.data, want);
+    free(want);
+    hf_close(&m);
+    test_rmdir(dir);
+}
+
 static void refuses_directories(void **state) {
     (void)state;
     struct hf_model m;
@@ -344,10 +579,17 @@ static void refuses_directories(void **state) {
 
 int main(void) {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(opens_golden),        cmocka_unit_test(flags_of_golden),
-        cmocka_unit_test(fused_equals_single), cmocka_unit_test(refuses_tensors),
-        cmocka_unit_test(refuses_left_over),   cmocka_unit_test(refuses_shape_and_dtype),
-        cmocka_unit_test(finds_nan),           cmocka_unit_test(ties_what_has_no_head),
+        cmocka_unit_test(opens_golden),
+        cmocka_unit_test(flags_of_golden),
+        cmocka_unit_test(fused_equals_single),
+        cmocka_unit_test(refuses_tensors),
+        cmocka_unit_test(refuses_left_over),
+        cmocka_unit_test(refuses_shape_and_dtype),
+        cmocka_unit_test(finds_nan),
+        cmocka_unit_test(ties_what_has_no_head),
+        cmocka_unit_test(index_decides),
+        cmocka_unit_test(stops_of_the_tokenizer),
+        cmocka_unit_test(remarks),
         cmocka_unit_test(refuses_directories),
     };
     return cmocka_run_group_tests_name("hf", tests, NULL, NULL);

@@ -1,0 +1,91 @@
+/* Where in a checkpoint's directory the tokenizer's files are; see hf_tokenizer.h. One thread. */
+#include <dirent.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "prep/hf/hf_tokenizer.h"
+#include "prep/hf/remark.h"
+
+enum { MAX_TEXT_BYTES = 256 << 20 };
+
+/* The files, in the order of struct hf_tokenizer_files. Of tiktoken files the first counts. */
+static const struct {
+    const char *name;
+    size_t at;
+} texts[] = {
+    {"tokenizer.json", offsetof(struct hf_tokenizer_files, tokenizer)},
+    {"tiktoken.model", offsetof(struct hf_tokenizer_files, tiktoken)},
+    {"hy.tiktoken", offsetof(struct hf_tokenizer_files, tiktoken)},
+    {"qwen.tiktoken", offsetof(struct hf_tokenizer_files, tiktoken)},
+    {"tokenizer_config.json", offsetof(struct hf_tokenizer_files, config)},
+    {"added_tokens.json", offsetof(struct hf_tokenizer_files, added_tokens)},
+    {"special_tokens_map.json", offsetof(struct hf_tokenizer_files, special_map)},
+    {"chat_template.jinja", offsetof(struct hf_tokenizer_files, chat_template)},
+    {"chat_template.json", offsetof(struct hf_tokenizer_files, chat_json)},
+};
+enum { N_TEXTS = sizeof texts / sizeof *texts };
+
+/* Read a file, which need not be there, unless `text` has another one already. The caller frees
+ * *data. */
+static int read_text(const char *dir, const char *name, struct hf_text *text, uint8_t **data,
+                     struct err *err) {
+    char *path = mem_printf("%s/%s", dir, name);
+    size_t bytes = 0;
+    int rc = 0;
+    if (!text->data && access(path, F_OK) == 0) {
+        rc = file_read(path, MAX_TEXT_BYTES, data, &bytes, err);
+        *text = (struct hf_text){name, (const char *)*data, bytes};
+    }
+    free(path);
+    return rc;
+}
+
+/* Tell of chat templates with names of their own, which an archive has no place for. */
+static void note_templates(const char *dir, struct buf *remarks) {
+    static const char suffix[] = ".jinja";
+    char *path = mem_printf("%s/additional_chat_templates", dir);
+    struct buf names = {0};
+    DIR *d = opendir(path);
+    for (const struct dirent *e; d && (e = readdir(d));) {
+        size_t n = strlen(e->d_name), k = sizeof suffix - 1;
+        if (n > k && strcmp(e->d_name + n - k, suffix) == 0) {
+            buf_printf(&names, "%s%s", names.len ? ", " : "", e->d_name);
+        }
+    }
+    if (d) {
+        closedir(d);
+    }
+    if (names.len) {
+        remark_add(remarks, "%s: only the default chat template is kept; left out: %s", path,
+                   names.data);
+    }
+    buf_free(&names);
+    free(path);
+}
+
+int hf_tokenizer_read(const char *dir, uint32_t rows, struct buf *section, struct buf *remarks,
+                      struct err *err) {
+    struct buf inner = {0};
+    struct hf_tokenizer_files files = {.rows = rows, .remarks = remarks ? &inner : NULL};
+    uint8_t *data[N_TEXTS] = {NULL};
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < N_TEXTS; i++) {
+        struct hf_text *text = (struct hf_text *)(void *)((char *)&files + texts[i].at);
+        rc = read_text(dir, texts[i].name, text, &data[i], err);
+    }
+    if (rc == 0 && (files.tokenizer.data || files.tiktoken.data)) {
+        rc = hf_tokenizer_compile(&files, section, err) < 0 ? err_prefix(err, "%s", dir) : 0;
+    }
+    for (const char *line = inner.data; line && *line;) {
+        size_t n = strcspn(line, "\n");
+        remark_add(remarks, "%s/%.*s", dir, (int)n, line);
+        line += n + (line[n] == '\n');
+    }
+    note_templates(dir, remarks);
+    buf_free(&inner);
+    for (size_t i = 0; i < N_TEXTS; i++) {
+        free(data[i]);
+    }
+    return rc;
+}
