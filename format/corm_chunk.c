@@ -7,7 +7,7 @@
  * Huffman table and lose most of the gain. Matches do not pay in such data, so zstd is told to do
  * entropy coding only: that is smaller AND faster to decode than its usual levels. bf16 has
  * something better still: corm_exponents, practically as small, decodes several times faster and
- * can be used as it is stored. So planes of bf16 are only read, and measured.
+ * can be used as it is stored. So bf16 becomes planes only where somebody asks for zstd.
  */
 #include "format/corm_chunk.h"
 
@@ -21,6 +21,7 @@
 enum {
     LEVEL_PLANE = -100,       /* practically no search for matches */
     LEVEL_BLOCKS = 1,         /* quantized weights: higher levels gain nothing */
+    LEVEL_MOST = 19,          /* ... but a frame: these take gains below a 64th, too */
     LITERALS_ALWAYS_CODED = 1 /* ZSTD_ps_enable, which only the static-linking header names */
 };
 
@@ -116,6 +117,10 @@ static void set_parameter(ZSTD_CCtx *zstd, ZSTD_cParameter what, int value) {
     }
 }
 
+static int usual_level(const struct codec *codec) {
+    return has_two_bytes(codec) ? LEVEL_PLANE : LEVEL_BLOCKS;
+}
+
 struct corm_packer *corm_packer_new(const struct codec *codec) {
     struct corm_packer *p = mem_calloc(1, sizeof *p);
     p->codec = codec;
@@ -123,12 +128,10 @@ struct corm_packer *corm_packer_new(const struct codec *codec) {
     if (!p->zstd) {
         die("out of memory (zstd compressor)");
     }
+    set_parameter(p->zstd, ZSTD_c_compressionLevel, usual_level(codec));
     if (has_two_bytes(codec)) {
-        set_parameter(p->zstd, ZSTD_c_compressionLevel, LEVEL_PLANE);
         /* Where a zstd does not know it, frames are only larger; but 1.3.9 and later do. */
         (void)ZSTD_CCtx_setParameter(p->zstd, ZSTD_c_experimentalParam5, LITERALS_ALWAYS_CODED);
-    } else {
-        set_parameter(p->zstd, ZSTD_c_compressionLevel, LEVEL_BLOCKS);
     }
     return p;
 }
@@ -192,11 +195,21 @@ struct corm_packed corm_packer_pack_as(struct corm_packer *p, enum corm_encoding
                                                : pack_frame(p, encoding, raw, bytes);
 }
 
-struct corm_packed corm_packer_pack(struct corm_packer *p, const uint8_t *raw, size_t bytes) {
-    enum corm_encoding encoding = p->codec->id == CODEC_BF16 ? CORM_ENCODING_EXPONENTS
-                                  : has_two_bytes(p->codec)  ? CORM_ENCODING_PLANES
-                                                             : CORM_ENCODING_ZSTD;
-    return corm_packer_pack_as(p, encoding, raw, bytes);
+struct corm_packed corm_packer_pack(struct corm_packer *p, enum corm_compress how,
+                                    const uint8_t *raw, size_t bytes) {
+    assert(how != CORM_COMPRESS_NONE && corm_compress_check(how, p->codec, NULL) == 0);
+    if (how != CORM_COMPRESS_ZSTD && p->codec->id == CODEC_BF16) {
+        return pack_exponents(p, raw, bytes);
+    }
+    enum corm_encoding encoding =
+        has_two_bytes(p->codec) ? CORM_ENCODING_PLANES : CORM_ENCODING_ZSTD;
+    struct corm_packed packed = pack_frame(p, encoding, raw, bytes);
+    if (how == CORM_COMPRESS_ZSTD && packed.bytes >= bytes) {
+        set_parameter(p->zstd, ZSTD_c_compressionLevel, LEVEL_MOST);
+        packed = pack_frame(p, encoding, raw, bytes);
+        set_parameter(p->zstd, ZSTD_c_compressionLevel, usual_level(p->codec));
+    }
+    return packed;
 }
 
 /* ---- decoding ---- */

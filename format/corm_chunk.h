@@ -1,7 +1,8 @@
 /*
  * corm_chunk: the encodings of a stored chunk (docs/FORMAT.md, "Encodings").
  *
- * Owns: zstd, the byte planes of 16-bit weights, and the choice of encoding for a chunk.
+ * Owns: zstd, the byte planes of 16-bit weights, and the encoding of a chunk for each way to
+ * compress.
  * Leaves to others: the encoding of exponents (corm_exponents), checksums and layout (corm_read,
  * corm_write).
  * Threads: a packer or a decoder belongs to one thread at a time.
@@ -10,6 +11,7 @@
 #define FORMAT_CORM_CHUNK_H
 
 #include "format/codec.h"
+#include "format/corm_compress.h"
 #include "format/corm_file.h"
 
 /* Whether chunks of a codec may have the encoding: RAW all, EXPONENTS bf16, PLANES 16-bit codecs,
@@ -25,10 +27,14 @@ struct corm_packed {
     const uint8_t *data;
     size_t bytes;
 };
-/* Compress `raw` [bytes]: bf16 as EXPONENTS, f16 as PLANES, all else as ZSTD. bf16 never becomes
- * PLANES, although that would be smaller where exponents hardly differ, because one such chunk
- * would forbid keeping the archive's experts packed. */
-struct corm_packed corm_packer_pack(struct corm_packer *p, const uint8_t *raw, size_t bytes);
+/* Compress `raw` [bytes] in a way that the codec has, and not NONE. The result may be larger.
+ *
+ * AUTO: bf16 as EXPONENTS, f16 as PLANES, all else as ZSTD. It never makes PLANES of bf16, although
+ * that would be smaller where exponents hardly differ, because one such chunk would forbid keeping
+ * the archive's experts packed. ZSTD: 16-bit codecs as PLANES, all else as ZSTD, and with more work
+ * where that does not make a chunk smaller at first. */
+struct corm_packed corm_packer_pack(struct corm_packer *p, enum corm_compress how,
+                                    const uint8_t *raw, size_t bytes);
 /* The same with a given encoding, which must be one that the codec may have, and not RAW. */
 struct corm_packed corm_packer_pack_as(struct corm_packer *p, enum corm_encoding encoding,
                                        const uint8_t *raw, size_t bytes);

@@ -29,6 +29,7 @@ struct stored_chunk {
     size_t bytes;
     uint64_t hash;
     enum corm_encoding encoding; /* CORM_ENCODING_RAW is 0 */
+    bool unshrunk;
 };
 
 struct corm_writer {
@@ -141,6 +142,9 @@ static int check_options(const struct arch *a, const struct corm_write_options *
     if (!codec_fits(o->expert_codec, a->dim)) {
         return err_set(err, "dim = %u is not a multiple of %u, as codec %s needs", a->dim,
                        o->expert_codec->block_cols, o->expert_codec->name);
+    }
+    if (corm_compress_check(o->compress, o->expert_codec, err) < 0) {
+        return -1;
     }
     uint64_t neuron_bytes = 3 * (uint64_t)codec_row_bytes(o->expert_codec, a->dim);
     if (o->chunk_neurons == 0 || o->chunk_neurons > CORM_MAX_CHUNK_BYTES / neuron_bytes) {
@@ -313,10 +317,13 @@ static void compress_chunk(void *arg, uint32_t item, uint32_t worker) {
     const uint8_t *raw = p->neurons + first * w->neuron_bytes;
     struct stored_chunk *out = &w->places[item];
     *out = (struct stored_chunk){.data = raw, .bytes = n * w->neuron_bytes};
-    if (w->opt.compress && (first >= p->hot_neurons || w->opt.compress_hot)) {
-        struct corm_packed packed = corm_packer_pack(w->packers[worker], raw, out->bytes);
+    enum corm_compress how = w->opt.compress;
+    if (how != CORM_COMPRESS_NONE && (first >= p->hot_neurons || w->opt.compress_hot)) {
+        struct corm_packed packed = corm_packer_pack(w->packers[worker], how, raw, out->bytes);
         double ratio = (double)packed.bytes / (double)out->bytes;
-        if (packed.bytes < out->bytes && ratio <= (double)w->opt.raw_above_ratio) {
+        out->unshrunk = true;
+        if (packed.bytes < out->bytes &&
+            (how != CORM_COMPRESS_AUTO || ratio <= (double)w->opt.raw_above_ratio)) {
             uint8_t *place = w->compressed + first * w->neuron_bytes;
             memcpy(place, packed.data, packed.bytes);
             *out = (struct stored_chunk){place, packed.bytes, .encoding = packed.encoding};
@@ -352,6 +359,7 @@ static int write_chunk(struct corm_writer *w, const struct stored_chunk *p, uint
     buf_append(&w->chunks, &k, sizeof k);
     w->stats.n_chunks++;
     w->stats.n_chunks_raw += p->encoding == CORM_ENCODING_RAW;
+    w->stats.n_chunks_unshrunk += p->unshrunk;
     w->stats.record_raw_bytes += n_neurons * w->neuron_bytes;
     w->stats.record_stored_bytes += p->bytes;
     return append(w, p->data, p->bytes, err);

@@ -19,6 +19,7 @@
 #define FORMAT_CORM_WRITE_H
 
 #include "format/arch.h"
+#include "format/corm_compress.h"
 #include "format/corm_file.h"
 
 struct corm_writer;
@@ -38,9 +39,10 @@ struct corm_write_options {
      * prefix is a run of such chunks, adjacent in the file: one read fetches it, and every decoded
      * chunk fits one cache slot. */
     uint32_t chunk_neurons;
-    bool compress;         /* false: every chunk raw */
-    bool compress_hot;     /* whether hot prefixes are compressed too */
-    float raw_above_ratio; /* store raw where stored/raw would exceed this */
+    enum corm_compress compress; /* one that the codec has; a chunk that does not get smaller by it
+                                    stays raw */
+    bool compress_hot;           /* whether hot prefixes are compressed too */
+    float raw_above_ratio;       /* AUTO: store raw where stored/raw would exceed this */
     /* What compresses chunks in parallel. Where its `run` is NULL, the calling thread does it. The
      * bytes of the archive do not depend on it. */
     struct corm_write_workers workers;
@@ -49,6 +51,8 @@ struct corm_write_options {
 struct corm_write_stats {
     uint64_t file_bytes, trunk_bytes, record_raw_bytes, record_stored_bytes;
     uint64_t n_chunks, n_chunks_raw, n_neurons, n_neurons_hot;
+    uint64_t
+        n_chunks_unshrunk; /* raw, because compressing gained nothing, or with AUTO too little */
 };
 
 int corm_write_open(struct corm_writer **w, const char *path, const struct arch *arch,

@@ -129,17 +129,18 @@ static void print_json(const struct convert_options *o, const struct arch *a,
     const struct pack_result *r = &out->pack;
     const struct corm_write_stats *s = &r->stats;
     json_t *root = json_pack(
-        "{s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:f, "
-        "s:I}",
+        "{s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:s, s:s, s:I, s:I, s:I, s:I, s:I, "
+        "s:I, s:f, s:I}",
         "output", o->output, "family", a->family, "parameters", (json_int_t)arch_params(a),
         "parameters_active", (json_int_t)arch_params_active(a), "source_bytes",
         (json_int_t)r->source_bytes, "file_bytes", (json_int_t)s->file_bytes, "ratio",
         (double)s->file_bytes / (double)r->source_bytes, "trunk_bytes", (json_int_t)s->trunk_bytes,
         "experts_raw_bytes", (json_int_t)s->record_raw_bytes, "experts_stored_bytes",
-        (json_int_t)s->record_stored_bytes, "codec", r->expert_codec->name, "chunks",
-        (json_int_t)s->n_chunks, "raw_chunks", (json_int_t)s->n_chunks_raw, "chunk_neurons",
-        (json_int_t)r->chunk_neurons, "neurons", (json_int_t)s->n_neurons, "hot_neurons",
-        (json_int_t)s->n_neurons_hot, "seconds", out->seconds, "peak_rss_bytes",
+        (json_int_t)s->record_stored_bytes, "codec", r->expert_codec->name, "compress",
+        corm_compress_words[o->compress], "chunks", (json_int_t)s->n_chunks, "raw_chunks",
+        (json_int_t)s->n_chunks_raw, "unshrunk_chunks", (json_int_t)s->n_chunks_unshrunk,
+        "chunk_neurons", (json_int_t)r->chunk_neurons, "neurons", (json_int_t)s->n_neurons,
+        "hot_neurons", (json_int_t)s->n_neurons_hot, "seconds", out->seconds, "peak_rss_bytes",
         (json_int_t)peak_rss_bytes());
     if (out->calib.ran) {
         const struct calib_result *c = &out->calib.result;
@@ -185,11 +186,15 @@ static void print_text(const struct convert_options *o, const struct arch *a,
            a->n_layers, (double)arch_params(a) / 1e6, (double)arch_params_active(a) / 1e6);
     printf("  trunk    %s\n", cli_size_text(trunk, s->trunk_bytes));
     printf("  experts  %s of %s in %s, %.1f %% of the neurons hot, %" PRIu64
-           " chunks of %u neurons (%" PRIu64 " raw)\n",
+           " chunks of %u neurons (%" PRIu64 " raw), --compress %s\n",
            cli_size_text(stored, s->record_stored_bytes), cli_size_text(raw, s->record_raw_bytes),
            r->expert_codec->name,
            100.0 * (double)s->n_neurons_hot / (double)(s->n_neurons ? s->n_neurons : 1),
-           s->n_chunks, r->chunk_neurons, s->n_chunks_raw);
+           s->n_chunks, r->chunk_neurons, s->n_chunks_raw, corm_compress_words[o->compress]);
+    if (o->compress != CORM_COMPRESS_AUTO && s->n_chunks_unshrunk > 0) {
+        printf("           %" PRIu64 " chunks stay raw, because %s does not make them smaller\n",
+               s->n_chunks_unshrunk, corm_compress_words[o->compress]);
+    }
     printf("  took     %.1f s, peak memory %s\n", out->seconds,
            cli_size_text(peak, peak_rss_bytes()));
     if (out->measured) {
@@ -231,7 +236,7 @@ static int convert_dir(const struct convert_options *o, const char *dir, struct 
         .trunk_codec = codec_by_name(trunk_words[o->trunk]),
         .hot_fraction = o->hot,
         .chunk_neurons = (uint32_t)o->chunk_neurons,
-        .compress = !o->no_compress,
+        .compress = (enum corm_compress)o->compress,
         .raw_hot = o->raw_hot,
         .threads = (uint32_t)o->threads,
         .version = CORM_VERSION_TEXT,
@@ -242,6 +247,9 @@ static int convert_dir(const struct convert_options *o, const char *dir, struct 
     }
     if (rc == 0) {
         rc = check_output_in(o->output, &model, err);
+    }
+    if (rc == 0) { /* before hours of calibration */
+        rc = pack_check(&model, &pack, err);
     }
     if (rc == 0) {
         rc = calibration_run(&out.calib, o, &model, &pack, progress, err);
@@ -263,15 +271,35 @@ static int convert_dir(const struct convert_options *o, const char *dir, struct 
     return rc;
 }
 
+/* Options that do not go together. */
+static int check_options(const struct cli_call *call, struct err *err) {
+    struct convert_options *o = call->values;
+    const struct codec *codec = codec_by_name(codec_words[o->codec]);
+    if (!o->output) {
+        err_set(err, "convert needs -o MODEL.corm");
+        return CLI_USAGE;
+    }
+    if (o->no_compress && cli_given(call, "compress") && o->compress != CORM_COMPRESS_NONE) {
+        err_set(err, "--no-compress and --compress %s exclude each other",
+                corm_compress_words[o->compress]);
+        return CLI_USAGE;
+    }
+    if (o->no_compress) {
+        o->compress = CORM_COMPRESS_NONE;
+    }
+    return codec && corm_compress_check((enum corm_compress)o->compress, codec, err) < 0 ? CLI_USAGE
+                                                                                         : 0;
+}
+
 static int run(const struct cli_call *call, struct err *err) {
     struct convert_options *o = call->values;
     const char *input = call->args.items[0];
     uint64_t start_ns = clock_ns();
     signal(SIGXFSZ, SIG_IGN); /* a file size limit then is an error of write(2) */
     o->stop = prep_catch_stop();
-    if (!o->output) {
-        err_set(err, "convert needs -o MODEL.corm");
-        return CLI_USAGE;
+    int usage = check_options(call, err);
+    if (usage != 0) {
+        return usage;
     }
     struct claim claim;
     if (claim_output(&claim, o, input, err) < 0) {
@@ -322,12 +350,20 @@ static const struct cli_option weight_rows[] = {
      .min = 0, .max = 1},
     {"chunk-neurons", 0, CLI_INT, FIELD(chunk_neurons), "N",
      "Neurons of a chunk: a multiple of 32.", .min = 32, .max = 1 << 20},
+    {"compress", 0, CLI_ENUM, FIELD(compress), "HOW",
+     "How experts are compressed, without loss. auto: each chunk that shrinks below 0.9 of its "
+     "size, bf16 by the exponents code, all else by zstd; those of bf16 and f16 do shrink so (to "
+     "about 0.7 and 0.8), those of q8 and q4 do not. zstd: every chunk is a zstd frame (of bf16 "
+     "and f16, the plane that has the exponents). exponents: every chunk has the exponents code, "
+     "which only bf16 has; it decodes several times as fast as zstd, and experts can be kept in "
+     "memory as they are in it (corm-run --keep). none: all chunks stay raw. A chunk that would "
+     "not get smaller stays raw anyway. `corm-prep inspect --compare-compression` measures all "
+     "of them on an archive.",
+     .words = corm_compress_words},
     {"raw-hot", 0, CLI_FLAG, FIELD(raw_hot),
-     .help = "Store hot prefixes raw. Else every chunk is compressed that shrinks below 0.9 of "
-             "its size: those of bf16 and f16 do (to about two thirds), those of q8 and q4 do "
-             "not. Raw chunks are used where they lie in the file where the model fits into "
-             "memory; compressed ones are decoded once."},
-    {"no-compress", 0, CLI_FLAG, FIELD(no_compress), .help = "Store all chunks raw."},
+     .help = "Store hot prefixes raw, whatever --compress says. Raw chunks are used where they lie "
+             "in the file where the model fits into memory; compressed ones are decoded once."},
+    {"no-compress", 0, CLI_FLAG, FIELD(no_compress), .help = "The same as --compress none."},
     {0}};
 static const struct cli_group weight_group = {"Weights", weight_rows};
 
@@ -373,6 +409,7 @@ static void set_defaults(void *values) {
     uint32_t cpus = processor_count();
     o->hot = 0.25;
     o->chunk_neurons = 32;
+    o->compress = CORM_COMPRESS_AUTO;
     o->calib_tok = 32768;
     o->calib_seq = 512;
     o->hot_share = 0.75;

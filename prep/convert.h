@@ -21,6 +21,7 @@ struct convert_options {
     int codec, trunk; /* 0: as the checkpoint has it */
     double hot;
     int chunk_neurons, threads;
+    int compress; /* enum corm_compress */
     bool no_compress, raw_hot, force;
     bool calibrate;
     struct cli_list calib, calib_held;

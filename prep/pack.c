@@ -18,10 +18,6 @@ enum {
     MAX_CHUNK_BYTES = 64 << 20, /* of a decoded chunk: what a cache slot must be able to hold */
 };
 
-/* A chunk stays raw unless compression makes it smaller than this part of it: a raw chunk is used
- * where it lies and costs no decoding. 16-bit weights compress to two thirds, q8 and q4 hardly. */
-static const float RAW_ABOVE = 0.9f;
-
 struct pack {
     const struct hf_model *m;
     const struct arch *a;
@@ -114,7 +110,8 @@ static int choose_chunks(struct pack *p, struct err *err) {
 }
 
 static int check_choices(struct pack *p, struct err *err) {
-    if (check_codec(p->expert_codec, p->a->dim, "an expert", err) || choose_chunks(p, err)) {
+    if (check_codec(p->expert_codec, p->a->dim, "an expert", err) ||
+        corm_compress_check(p->opt->compress, p->expert_codec, err) || choose_chunks(p, err)) {
         return -1;
     }
     for (struct slot_place at = {0}; slot_next(p->a, &at);) {
@@ -348,9 +345,13 @@ static void describe_options(const struct pack *p, struct buf *out) {
     if (!p->opt->calib) { /* calibration decides on hot prefixes by itself */
         buf_printf(out, " --hot %g", p->opt->hot_fraction);
     }
-    buf_printf(out, " --chunk-neurons %u%s%s\n", p->chunk_neurons,
-               p->opt->compress ? "" : " --no-compress",
-               p->opt->compress && p->opt->raw_hot ? " --raw-hot" : "");
+    buf_printf(out, " --chunk-neurons %u", p->chunk_neurons);
+    if (p->opt->compress == CORM_COMPRESS_NONE) { /* the name that it had first, and has still */
+        buf_printf(out, " --no-compress");
+    } else if (p->opt->compress != CORM_COMPRESS_AUTO) {
+        buf_printf(out, " --compress %s", corm_compress_words[p->opt->compress]);
+    }
+    buf_printf(out, "%s\n", p->opt->compress && p->opt->raw_hot ? " --raw-hot" : "");
     if (p->opt->calib) {
         buf_printf(out, "calibration: %u tokens of %s, %u held out\n", p->opt->calib->train_tok,
                    p->opt->calib_text, p->opt->calib->held_tok);
@@ -364,13 +365,28 @@ static void run_on_pool(void *ctx, void (*fn)(void *arg, uint32_t item, uint32_t
     pool_run(ctx, fn, arg, n_items);
 }
 
+/* What is known before anything is written. */
+static struct pack begin(const struct hf_model *m, const struct pack_options *opt) {
+    return (struct pack){.m = m,
+                         .a = hf_arch(m),
+                         .opt = opt,
+                         .expert_codec =
+                             opt->expert_codec ? opt->expert_codec : exact_expert_codec(m)};
+}
+
+int pack_check(const struct hf_model *m, const struct pack_options *opt, struct err *err) {
+    struct pack p = begin(m, opt);
+    return check_choices(&p, err);
+}
+
 int pack_model(const struct hf_model *m, const char *out_path, const struct pack_options *opt,
                struct progress *progress, const volatile sig_atomic_t *stop,
                struct pack_result *result, struct err *err) {
-    struct pack p = {.m = m, .a = hf_arch(m), .opt = opt, .progress = progress, .stop = stop};
+    struct pack p = begin(m, opt);
     struct buf provenance = {0};
     int rc = -1;
-    p.expert_codec = opt->expert_codec ? opt->expert_codec : exact_expert_codec(m);
+    p.progress = progress;
+    p.stop = stop;
     if (check_choices(&p, err) || pack_tokenizer(m, err)) {
         goto out;
     }
@@ -380,7 +396,7 @@ int pack_model(const struct hf_model *m, const char *out_path, const struct pack
         .chunk_neurons = p.chunk_neurons,
         .compress = opt->compress,
         .compress_hot = !opt->raw_hot,
-        .raw_above_ratio = RAW_ABOVE,
+        .raw_above_ratio = PACK_RAW_ABOVE,
         .workers = {pool_threads(p.pool), p.pool, run_on_pool},
     };
     describe_options(&p, &provenance);

@@ -24,10 +24,10 @@ struct pack_options {
     const struct codec *trunk_codec;  /* NULL: for each matrix the one that holds it exactly */
     double hot_fraction;              /* 0 .. 1 of an expert's neurons, rounded to whole chunks */
     uint32_t chunk_neurons;           /* a multiple of 32 */
-    bool compress;       /* compress the chunks that become small enough; else all stay raw */
-    bool raw_hot;        /* keep hot prefixes raw even so */
-    uint32_t threads;    /* >= 1 */
-    const char *version; /* of the program, for provenance */
+    enum corm_compress compress;      /* as of corm_write; one that the experts' codec has */
+    bool raw_hot;                     /* keep hot prefixes raw even so */
+    uint32_t threads;                 /* >= 1 */
+    const char *version;              /* of the program, for provenance */
     /* What calibration found: the order of neurons, hot prefixes (in place of hot_fraction) and
      * predictors. NULL: neurons keep the checkpoint's order. Calibration must have used the chunk
      * size that pack_chunk_neurons returns. `predictors` is the finished section. */
@@ -35,6 +35,14 @@ struct pack_options {
     const struct buf *predictors;
     const char *calib_text; /* which text was used, for provenance */
 };
+
+/* With AUTO, a chunk stays raw unless compressing makes it smaller than this part of it: a raw
+ * chunk is used where it lies and costs no decoding. 16-bit weights compress to two thirds, q8 and
+ * q4 hardly. */
+static const float PACK_RAW_ABOVE = 0.9f;
+
+/* Whether the model can be packed so: what pack_model would refuse before it writes. */
+int pack_check(const struct hf_model *m, const struct pack_options *opt, struct err *err);
 
 /* The neurons of a chunk of this model: `wanted`, or all of an expert's where it has fewer. */
 uint32_t pack_chunk_neurons(const struct arch *a, uint32_t wanted);

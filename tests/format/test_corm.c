@@ -52,6 +52,14 @@ static void check_trunk(const struct corm *c, const struct arch *a,
     }
 }
 
+/* What compressing so makes of a chunk that gets smaller. */
+static enum corm_encoding encoding_of(enum corm_compress how, const struct codec *codec) {
+    bool two_bytes = codec->id == CODEC_BF16 || codec->id == CODEC_F16;
+    return codec->id == CODEC_BF16 && how != CORM_COMPRESS_ZSTD ? CORM_ENCODING_EXPONENTS
+           : two_bytes                                          ? CORM_ENCODING_PLANES
+                                                                : CORM_ENCODING_ZSTD;
+}
+
 static void check_record(const struct corm *c, struct corm_decoder *d, const struct arch *a,
                          const struct archive_options *o, uint32_t layer, uint32_t expert) {
     struct err err = {0};
@@ -79,9 +87,9 @@ static void check_record(const struct corm *c, struct corm_decoder *d, const str
                                     row_bytes);
             }
         }
-        if (i < r->n_hot && !o->compress_hot) {
-            assert_int_equal(k->encoding, CORM_ENCODING_RAW);
-        }
+        bool raw_always = (i < r->n_hot && !o->compress_hot) || o->compress == CORM_COMPRESS_NONE;
+        assert_true(k->encoding == CORM_ENCODING_RAW ||
+                    (!raw_always && k->encoding == encoding_of(o->compress, o->expert)));
         at += raw_bytes;
         free(raw);
     }
@@ -144,6 +152,9 @@ static void check_archive(const char *path, const struct arch *a, const struct a
 
 static void test_round_trip(void **state) {
     (void)state;
+    static const enum corm_compress ways[] = {
+        CORM_COMPRESS_NONE, CORM_COMPRESS_AUTO, CORM_COMPRESS_ZSTD,     CORM_COMPRESS_AUTO,
+        CORM_COMPRESS_ZSTD, CORM_COMPRESS_AUTO, CORM_COMPRESS_EXPONENTS};
     char *dir = test_mkdir();
     char *path = mem_printf("%s/model.corm", dir);
     size_t codecs = 0;
@@ -155,7 +166,10 @@ static void test_round_trip(void **state) {
         archive_arch(&a, seed);
         struct archive_options o =
             archive_defaults(codec_at(seed % codecs)->name, codec_at(seed / codecs % codecs)->name);
-        o.compress = seed % 7 != 0;
+        o.compress = ways[seed % TEST_COUNT(ways)];
+        if (corm_compress_check(o.compress, o.expert, NULL) < 0) {
+            o.compress = CORM_COMPRESS_AUTO;
+        }
         o.compress_hot = seed % 3 == 0;
         o.blobs = seed % 2 == 0;
         o.chunk_neurons = 1 + seed % 6;
@@ -196,7 +210,7 @@ static void test_ratios(void **state) {
         }
         struct corm_packer *p = corm_packer_new(codec);
         struct corm_decoder *d = corm_decoder_sized(raw_bytes);
-        struct corm_packed packed = corm_packer_pack(p, raw, raw_bytes);
+        struct corm_packed packed = corm_packer_pack(p, CORM_COMPRESS_AUTO, raw, raw_bytes);
         struct err err = {0};
         uint64_t best = UINT64_MAX;
         for (int rep = 0; rep < 20; rep++) {
@@ -266,7 +280,7 @@ static void test_abort_leaves_nothing(void **state) {
     struct arch a;
     archive_tiny_arch(&a);
     struct archive_options o = archive_defaults("bf16", "q8");
-    struct corm_write_options wo = {o.expert, 2, true, false, 0.93f};
+    struct corm_write_options wo = {o.expert, 2, CORM_COMPRESS_AUTO, false, 0.93f};
     struct corm_writer *w;
     struct err err = {0};
     assert_int_equal(corm_write_open(&w, path, &a, &wo, &err), 0);
@@ -288,7 +302,7 @@ static void test_replaces_only_when_whole(void **state) {
     struct arch a;
     archive_tiny_arch(&a);
     struct archive_options o = archive_defaults("bf16", "bf16");
-    struct corm_write_options wo = {o.expert, 2, true, false, 0.93f};
+    struct corm_write_options wo = {o.expert, 2, CORM_COMPRESS_AUTO, false, 0.93f};
     struct corm_writer *w;
     struct err err = {0};
     assert_int_equal(corm_write_open(&w, path, &a, &wo, &err), 0);
@@ -326,7 +340,7 @@ static void test_wrong_calls(void **state) {
     struct arch a;
     archive_tiny_arch(&a);
     const struct codec *bf16 = codec_by_name("bf16");
-    struct corm_write_options wo = {bf16, 2, true, false, 0.93f};
+    struct corm_write_options wo = {bf16, 2, CORM_COMPRESS_AUTO, false, 0.93f};
     for (int what = 0; what < 6; what++) {
         struct corm_writer *w;
         struct err err = {0}, end = {0};
@@ -377,10 +391,10 @@ static void test_wrong_calls(void **state) {
 static const struct golden {
     const char *name;
     uint32_t dim;
-    bool compress;
+    enum corm_compress compress;
     enum corm_encoding second; /* of each record's second chunk; the first one is hot and raw */
-} goldens[] = {{"tiny-v1.corm", 32, false, CORM_ENCODING_RAW},
-               {"tiny-v1-exponents.corm", 128, true, CORM_ENCODING_EXPONENTS}};
+} goldens[] = {{"tiny-v1.corm", 32, CORM_COMPRESS_NONE, CORM_ENCODING_RAW},
+               {"tiny-v1-exponents.corm", 128, CORM_COMPRESS_AUTO, CORM_ENCODING_EXPONENTS}};
 
 static struct archive_options golden_archive(const struct golden *g, struct arch *a) {
     archive_tiny_arch(a);
@@ -475,7 +489,7 @@ static void test_too_large_section(void **state) {
     archive_tiny_arch(&a);
     struct archive_options o = archive_defaults("bf16", "bf16");
     o.blobs = false;
-    struct corm_write_options wo = {o.expert, 2, true, false, 0.93f};
+    struct corm_write_options wo = {o.expert, 2, CORM_COMPRESS_AUTO, false, 0.93f};
     char *text = mem_calloc(1, CORM_MAX_TEXT_BYTES + 1);
     for (size_t more = 0; more < 2; more++) {
         struct corm_writer *w;
@@ -515,7 +529,7 @@ static void test_rewritten_while_open(void **state) {
     struct arch a;
     archive_tiny_arch(&a);
     struct archive_options o = archive_defaults("bf16", "bf16");
-    struct corm_write_options wo = {o.expert, 2, true, false, 0.93f};
+    struct corm_write_options wo = {o.expert, 2, CORM_COMPRESS_AUTO, false, 0.93f};
     struct corm_writer *w;
     struct err err = {0};
     struct corm c;

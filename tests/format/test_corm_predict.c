@@ -266,7 +266,7 @@ static char *write_archive(const char *dir, const struct buf *section) {
     char *path = mem_printf("%s/patched.corm", dir);
     archive_tiny_arch(&a);
     struct archive_options o = archive_defaults("bf16", "bf16");
-    struct corm_write_options opt = {o.expert, 2, true, false, 0.93f};
+    struct corm_write_options opt = {o.expert, 2, CORM_COMPRESS_AUTO, false, 0.93f};
     corm_write_open(&w, path, &a, &opt, &err);
     archive_fill(w, &a, &o, &err);
     if (section) {

@@ -228,7 +228,7 @@ static void test_same_contents(void **state) {
             .expert = codec_at(seed % codecs),
             .chunk_neurons = 3,
             .hot_neurons = 6,
-            .compress = true,
+            .compress = CORM_COMPRESS_AUTO,
             .compress_hot = seed % 2,
             .blobs = seed % 4 != 1,
             .raw_above_ratio = 1.0f,

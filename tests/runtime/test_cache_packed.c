@@ -20,7 +20,7 @@ static void open_archive(const char *dir, const char *codec, uint32_t chunk_neur
     struct archive_options o = archive_defaults("bf16", codec);
     o.chunk_neurons = chunk_neurons;
     o.hot_neurons = chunk_neurons;
-    o.compress = compress;
+    o.compress = compress ? CORM_COMPRESS_AUTO : CORM_COMPRESS_NONE;
     o.compress_hot = compress_hot;
     char *path = mem_printf("%s/kept.corm", dir);
     archive_write(path, &a, &o, NULL, &err);

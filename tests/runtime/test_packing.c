@@ -67,7 +67,7 @@ static void open_archive(struct corm *c, bool compress, uint8_t **data) {
     a.dim = 2 * CORM_EXPONENTS_BLOCK;
     struct archive_options o = archive_defaults("bf16", "bf16");
     o.chunk_neurons = o.hot_neurons = HOT;
-    o.compress = compress;
+    o.compress = compress ? CORM_COMPRESS_AUTO : CORM_COMPRESS_NONE;
     struct err err = {0};
     size_t bytes;
     archive_write(path, &a, &o, NULL, &err);

@@ -341,7 +341,7 @@ struct archive_options archive_defaults(const char *trunk, const char *expert) {
         .expert = codec_by_name(expert),
         .chunk_neurons = 4,
         .hot_neurons = 8,
-        .compress = true,
+        .compress = CORM_COMPRESS_AUTO,
         .blobs = true,
         .raw_above_ratio = 0.93f,
     };

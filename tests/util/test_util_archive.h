@@ -14,7 +14,8 @@ struct archive_options {
     /* Of the matrices of the trunk (f32 where it does not fit their columns), and of experts. */
     const struct codec *trunk, *expert;
     uint32_t chunk_neurons, hot_neurons;
-    bool compress, compress_hot, blobs;
+    enum corm_compress compress;
+    bool compress_hot, blobs;
     float raw_above_ratio;
 };
 

@@ -7,7 +7,7 @@
 struct pack_options model_packing(void) {
     return (struct pack_options){.hot_fraction = 0.25,
                                  .chunk_neurons = 32,
-                                 .compress = true,
+                                 .compress = CORM_COMPRESS_AUTO,
                                  .threads = 1,
                                  .version = "test"};
 }
@@ -28,7 +28,7 @@ char *model_archive(const char *checkpoint, const char *dir, const char *name, c
     struct hf_model m;
     struct pack_options how = model_packing();
     how.expert_codec = codec ? codec_by_name(codec) : NULL;
-    how.compress = compress;
+    how.compress = compress ? CORM_COMPRESS_AUTO : CORM_COMPRESS_NONE;
     assert_true(!codec || how.expert_codec);
     hf_open(&m, checkpoint, &err);
     assert_no_err(&err);

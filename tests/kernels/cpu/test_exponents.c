@@ -285,7 +285,7 @@ static void test_choice(void **state) {
         make(kind, kind, N, raw);
         size_t planes = corm_packer_pack_as(p, CORM_ENCODING_PLANES, raw, 2 * N).bytes;
         size_t exponents = corm_packer_pack_as(p, CORM_ENCODING_EXPONENTS, raw, 2 * N).bytes;
-        struct corm_packed chosen = corm_packer_pack(p, raw, 2 * N);
+        struct corm_packed chosen = corm_packer_pack(p, CORM_COMPRESS_AUTO, raw, 2 * N);
         print_message("%s: planes %zu, exponents %zu of %d\n", kinds[kind].name, planes, exponents,
                       2 * N);
         assert_int_equal(chosen.encoding, CORM_ENCODING_EXPONENTS);
