@@ -16,7 +16,8 @@ enum { LICENSE_LINES_SHOWN = 3, MAX_CODECS = 16 };
 /* Sums over the records of one layer, or of all layers. */
 struct record_sums {
     uint64_t raw_bytes, stored_bytes, hot_raw_bytes, hot_stored_bytes;
-    uint64_t records, chunks, raw_chunks, by_encoding[CORM_ENCODING_COUNT];
+    uint64_t records, chunks, raw_chunks;
+    uint64_t by_encoding[CORM_ENCODING_COUNT], cold_by_encoding[CORM_ENCODING_COUNT]; /* chunks */
     uint64_t neurons, hot_neurons;
 };
 
@@ -35,6 +36,7 @@ static void sum_record(const struct corm *c, const struct corm_record *r, struct
         s->chunks++;
         s->raw_chunks += k->encoding == CORM_ENCODING_RAW;
         s->by_encoding[k->encoding]++;
+        s->cold_by_encoding[k->encoding] += !hot;
     }
 }
 
@@ -128,8 +130,9 @@ static void text_record_row(const char *name, const struct record_sums *s, struc
 }
 
 static void text_experts(const struct corm *c, struct buf *out) {
-    buf_printf(out, "\nExperts: codec %s, %zu bytes a neuron, chunks of %u neurons\n",
-               c->expert_codec->name, c->neuron_bytes, c->chunk_neurons);
+    buf_printf(out,
+               "\nExperts: codec %s, compression %s, %zu bytes a neuron, chunks of %u neurons\n",
+               c->expert_codec->name, corm_compress_of(c), c->neuron_bytes, c->chunk_neurons);
     buf_printf(out, "  %-6s %8s %12s %12s %7s %12s %7s %9s %9s\n", "layer", "experts", "raw",
                "stored", "ratio", "hot", "of all", "chunks", "raw");
     for (uint32_t l = 0; l < c->arch.n_layers; l++) {
@@ -144,8 +147,8 @@ static void text_experts(const struct corm *c, struct buf *out) {
     text_record_row("all", &all, out);
     for (uint32_t e = 0; e < CORM_ENCODING_COUNT; e++) {
         if (all.by_encoding[e]) {
-            buf_printf(out, "  %" PRIu64 " chunks are of encoding %s\n", all.by_encoding[e],
-                       corm_encoding_name(e));
+            buf_printf(out, "  %" PRIu64 " chunks are of encoding %s, %" PRIu64 " of them cold\n",
+                       all.by_encoding[e], corm_encoding_name(e), all.cold_by_encoding[e]);
         }
     }
 }
@@ -293,6 +296,14 @@ static json_t *json_text(const void *data, size_t bytes) {
     return s ? s : json_null();
 }
 
+static json_t *json_encodings(const uint64_t chunks[CORM_ENCODING_COUNT]) {
+    json_t *encodings = json_object();
+    for (uint32_t e = 0; e < CORM_ENCODING_COUNT; e++) {
+        json_object_set_new(encodings, corm_encoding_name(e), json_integer((json_int_t)chunks[e]));
+    }
+    return encodings;
+}
+
 static json_t *json_experts(const struct corm *c) {
     struct record_sums all = sum_records(c, c->arch.n_layers);
     json_t *experts = json_sums(&all);
@@ -305,12 +316,9 @@ static json_t *json_experts(const struct corm *c) {
             json_array_append_new(layers, row);
         }
     }
-    json_t *encodings = json_object();
-    for (uint32_t e = 0; e < CORM_ENCODING_COUNT; e++) {
-        json_object_set_new(encodings, corm_encoding_name(e),
-                            json_integer((json_int_t)all.by_encoding[e]));
-    }
-    json_object_set_new(experts, "encodings", encodings);
+    json_object_set_new(experts, "encodings", json_encodings(all.by_encoding));
+    json_object_set_new(experts, "cold_encodings", json_encodings(all.cold_by_encoding));
+    json_object_set_new(experts, "compression", json_string(corm_compress_of(c)));
     json_object_set_new(experts, "codec", json_string(c->expert_codec->name));
     json_object_set_new(experts, "neuron_bytes", json_integer((json_int_t)c->neuron_bytes));
     json_object_set_new(experts, "chunk_neurons", json_integer(c->chunk_neurons));

@@ -11,6 +11,7 @@
 #include "format/corm_predict.h"
 #include "format/corm_read.h"
 #include "format/text/tokenizer.h"
+#include "prep/compare.h"
 #include "prep/hf/hf.h"
 #include "prep/inspect.h"
 #include "prep/report.h"
@@ -28,6 +29,29 @@ const struct cli_group prep_report_group = {"Report", report_rows};
 static const struct cli_option json_rows[] = {
     {"json", 0, CLI_FLAG, FIELD(json), .help = "Print the result as JSON."}, {0}};
 const struct cli_group prep_json_group = {"Report", json_rows};
+
+/* A field belongs to the option of its name. */
+struct inspect_options {
+    struct prep_options prep;
+    bool compare_compression;
+};
+static const struct cli_option compare_rows[] = {
+    {"compare-compression", 0, CLI_FLAG, CLI_FIELD(struct inspect_options, compare_compression),
+     .help = "Instead: compress a sample of the archive's cold chunks in each way that convert's "
+             "--compress has, see that they come back, and show what each way saves and how fast "
+             "it decodes here."},
+    {0}};
+static const struct cli_group compare_group = {"Measuring", compare_rows};
+
+struct report_options {
+    struct prep_options prep;
+    bool brief;
+};
+static const struct cli_option brief_rows[] = {{"brief", 0, CLI_FLAG,
+                                                CLI_FIELD(struct report_options, brief),
+                                                .help = "Three lines for all layers together."},
+                                               {0}};
+static const struct cli_group brief_group = {"Length", brief_rows};
 
 /* ---- inspect, report and verify ---- */
 
@@ -60,8 +84,15 @@ static int describe_calibration(const struct corm *c, const char *path, bool jso
     return report_print(c, json, out, err);
 }
 
+static int describe_briefly(const struct corm *c, const char *path, bool json, struct buf *out,
+                            struct err *err) {
+    (void)path;
+    return report_brief(c, json, out, err);
+}
+
 static int report(const struct cli_call *call, struct err *err) {
-    return print_archive(call, describe_calibration, err);
+    const struct report_options *o = call->values;
+    return print_archive(call, o->brief ? describe_briefly : describe_calibration, err);
 }
 
 static int describe_all(const struct corm *c, const char *path, bool json, struct buf *out,
@@ -83,13 +114,17 @@ static int inspect_checkpoint(const char *dir, bool json, struct err *err) {
 }
 
 static int inspect(const struct cli_call *call, struct err *err) {
-    const struct prep_options *o = call->values;
+    const struct inspect_options *o = call->values;
     const char *path = call->args.items[0];
     struct stat info;
     if (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) {
-        return inspect_checkpoint(path, o->json, err);
+        if (o->compare_compression) {
+            err_set(err, "%s: --compare-compression expected an archive, not a directory", path);
+            return CLI_USAGE;
+        }
+        return inspect_checkpoint(path, o->prep.json, err);
     }
-    return print_archive(call, describe_all, err);
+    return print_archive(call, o->compare_compression ? compare_print : describe_all, err);
 }
 
 static void verify_progress(void *ctx, uint64_t done, uint64_t total) {
@@ -146,8 +181,8 @@ const struct cli_command prep_inspect_command = {
     .args = "MODEL.corm|CHECKPOINT",
     .min_args = 1,
     .max_args = 1,
-    .groups = {&prep_json_group},
-    .values_bytes = sizeof(struct prep_options),
+    .groups = {&compare_group, &prep_json_group},
+    .values_bytes = sizeof(struct inspect_options),
     .description = "CHECKPOINT is a directory with a config.json: its parameters and its "
                    "architecture are shown. "
                    "Parameters used by a token are all but those of the routed experts "
@@ -160,8 +195,8 @@ const struct cli_command prep_report_command = {
     .args = "MODEL.corm",
     .min_args = 1,
     .max_args = 1,
-    .groups = {&prep_json_group},
-    .values_bytes = sizeof(struct prep_options),
+    .groups = {&brief_group, &prep_json_group},
+    .values_bytes = sizeof(struct report_options),
     .description =
         "By layer: how many of a token's experts each predictor finds one, two and three "
         "layers ahead, and how much of the cold neurons' energy is found by reading part of "
@@ -171,6 +206,7 @@ const struct cli_command prep_report_command = {
         "to the present hidden state; mean outputs: to that with what the experts of the layers "
         "between add on average; learned: with a correction of low rank, which is the one in use "
         "where it is stored (*). At 1.5 k: of half as many guesses again as experts are used.\n"
+        "Hot energy: the part of an expert's energy that its hot prefix has, in one use. "
         "Static order: the chunks that add most on average first; oracle: those that add most to "
         "the token at hand."};
 

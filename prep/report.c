@@ -5,6 +5,8 @@
 
 #include <jansson.h>
 
+#include "format/cli.h"
+
 enum { AHEADS = PREDICT_MAX_AHEAD + 1 };
 
 /* A measured number, or `count` of them in a row: the name, and the place in struct calib_scores. A
@@ -34,6 +36,8 @@ static const struct score scores[] = {
     SCORE(energy_learned, CALIB_CUTS),
     SCORE(energy_oracle, CALIB_CUTS),
     FLAG(chunks_stored, 1),
+    /* Rows of older archives end here. What they lack was not measured. */
+    SCORE(hot_energy, 1),
 };
 enum { N_SCORES = sizeof scores / sizeof *scores };
 
@@ -69,12 +73,14 @@ void report_add_scores(struct corm_predict_builder *b, const struct calib_result
 
 static bool read_scores(const struct corm_predict *p, uint32_t layer, struct calib_scores *s) {
     struct weight w = corm_predict_get(p, PREDICT_SCORES, layer, 0);
-    if (!w.data || w.cols != score_cols() || w.codec->id != CODEC_F32) {
+    uint32_t all = score_cols(), old = all - scores[N_SCORES - 1].count;
+    if (!w.data || (w.cols != all && w.cols != old) || w.codec->id != CODEC_F32) {
         return false;
     }
     const float *row = (const float *)w.data;
     uint8_t *base = (uint8_t *)s;
-    for (int i = 0; i < N_SCORES; i++) {
+    s->hot_energy = -1;
+    for (int i = 0; i < (w.cols == all ? N_SCORES : N_SCORES - 1); i++) {
         for (uint32_t j = 0; j < scores[i].count; j++, row++) {
             if (scores[i].is_flag) {
                 ((bool *)(base + scores[i].offset))[j] = *row != 0;
@@ -138,12 +144,14 @@ static void text_chunks(const struct corm_predict *p, uint32_t n_layers, struct 
     struct calib_scores s;
     buf_printf(out, "\nNeurons: share of the cold energy in 25 / 50 / 75 %% of the cold chunks\n"
                     "(* = the learned order is in the archive)\n\n"
-                    "layer  hot prefix  static order       learned             oracle\n");
+                    "layer  hot prefix  its energy  static order       learned             "
+                    "oracle\n");
     for (uint32_t l = 0; l < n_layers; l++) {
         if (!read_scores(p, l, &s)) {
             continue;
         }
         buf_printf(out, "%5u  %9.1f%%  ", l, 100 * (double)s.hot_fraction);
+        put(out, s.hot_energy, "       ");
         for (int i = 0; i < CALIB_CUTS; i++) {
             put(out, s.energy_static[i], " ");
         }
@@ -188,18 +196,22 @@ static json_t *json_layers(const struct corm_predict *p, uint32_t n_layers) {
     return layers;
 }
 
-int report_print(const struct corm *c, bool json, struct buf *out, struct err *err) {
-    struct corm_predict p;
-    uint32_t chunks = corm_chunks_per_expert(c);
-    if (corm_predict_open(&p, c->predictors.data, c->predictors.size_bytes, &c->arch, chunks, err) <
-        0) {
+static int open_predictors(const struct corm *c, struct corm_predict *p, struct err *err) {
+    if (corm_predict_open(p, c->predictors.data, c->predictors.size_bytes, &c->arch,
+                          corm_chunks_per_expert(c), err) < 0) {
         return -1;
     }
-    if (!p.header) {
-        return err_set(err, "holds no predictors: convert with --calibrate");
+    return p->header ? 0 : err_set(err, "holds no predictors: convert with --calibrate");
+}
+
+int report_print(const struct corm *c, bool json, struct buf *out, struct err *err) {
+    struct corm_predict p;
+    if (open_predictors(c, &p, err) < 0) {
+        return -1;
     }
     if (json) {
-        json_t *root = json_pack("{s:o}", "layers", json_layers(&p, c->arch.n_layers));
+        json_t *root = json_pack("{s:s, s:o}", "compression", corm_compress_of(c), "layers",
+                                 json_layers(&p, c->arch.n_layers));
         char *text = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(5));
         buf_printf(out, "%s\n", text ? text : "{}");
         free(text);
@@ -207,9 +219,97 @@ int report_print(const struct corm *c, bool json, struct buf *out, struct err *e
         return 0;
     }
     buf_printf(out,
-               "Measured on held-out text when the archive was made; predictors of %zu bytes.\n",
-               c->predictors.size_bytes);
+               "Measured on held-out text when the archive was made; predictors of %zu bytes, "
+               "experts in %s, compression %s.\n",
+               c->predictors.size_bytes, c->expert_codec->name, corm_compress_of(c));
     text_experts(&p, c->arch.n_layers, out);
     text_chunks(&p, c->arch.n_layers, out);
+    return 0;
+}
+
+/* ---- the short form ---- */
+
+/* Means over the layers where a thing was measured; -1 where it was nowhere. */
+struct mean {
+    double sum;
+    uint32_t n;
+};
+
+static void mean_add(struct mean *m, float v) {
+    if (v >= 0) {
+        m->sum += (double)v;
+        m->n++;
+    }
+}
+
+static double mean_of(const struct mean *m) {
+    return m->n > 0 ? m->sum / m->n : -1;
+}
+
+/* The archive's bytes if every chunk were raw. */
+static uint64_t raw_file_bytes(const struct corm *c) {
+    const struct corm_section *s = c->sections;
+    while (s->type != CORM_SECTION_RECORDS) {
+        s++;
+    }
+    uint64_t end = 0;
+    for (uint32_t r = 0; r < c->n_records; r++) {
+        end = align_up(end, CORM_RECORD_ALIGN);
+        for (uint32_t i = 0; i < c->records[r].n_chunks; i++) {
+            const struct corm_chunk *k = &c->chunks[c->records[r].first_chunk + i];
+            end = align_up(end, CORM_CHUNK_ALIGN) + corm_chunk_raw_bytes(c, k);
+        }
+    }
+    return c->header.file_bytes - align_up(s->bytes, CORM_SECTION_ALIGN) +
+           align_up(end, CORM_SECTION_ALIGN);
+}
+
+int report_brief(const struct corm *c, bool json, struct buf *out, struct err *err) {
+    struct corm_predict p;
+    struct mean learned = {0}, free_guess = {0}, hot = {0}, energy = {0};
+    if (open_predictors(c, &p, err) < 0) {
+        return -1;
+    }
+    for (uint32_t l = 0; l < c->arch.n_layers; l++) {
+        struct calib_scores s;
+        if (!read_scores(&p, l, &s)) {
+            continue;
+        }
+        int ahead = l == 0 ? 0 : 1; /* the first layer is guessed from the embedding */
+        /* Where no correction is stored, the archive guesses with mean outputs, if these help. */
+        float plain = s.corrected[ahead] > s.stale[ahead] ? s.corrected[ahead] : s.stale[ahead];
+        mean_add(&learned, s.stored[ahead] ? s.learned[ahead] : plain);
+        mean_add(&free_guess, s.stale[ahead]);
+        mean_add(&hot, s.hot_fraction);
+        mean_add(&energy, s.hot_energy);
+    }
+    uint64_t raw = raw_file_bytes(c);
+    if (json) {
+        json_t *root = json_pack("{s:f, s:f, s:f, s:f, s:I, s:I, s:s}", "experts_guessed",
+                                 mean_of(&learned), "experts_guessed_free", mean_of(&free_guess),
+                                 "hot_neurons", mean_of(&hot), "hot_energy", mean_of(&energy),
+                                 "file_bytes", (json_int_t)c->header.file_bytes, "raw_file_bytes",
+                                 (json_int_t)raw, "compression", corm_compress_of(c));
+        char *text = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(5));
+        buf_printf(out, "%s\n", text ? text : "{}");
+        free(text);
+        json_decref(root);
+        return 0;
+    }
+    char size[CLI_SIZE_TEXT], raw_size[CLI_SIZE_TEXT];
+    buf_printf(out,
+               "experts     %.1f %% are guessed a layer ahead by the trained predictor; %.1f %% by "
+               "the layer's own router on the earlier state, for free\n",
+               100 * mean_of(&learned), 100 * mean_of(&free_guess));
+    buf_printf(out, "hot prefix  %.1f %% of an expert's neurons, ", 100 * mean_of(&hot));
+    if (energy.n > 0) {
+        buf_printf(out, "%.1f %% of its energy\n", 100 * mean_of(&energy));
+    } else {
+        buf_printf(out, "their energy was not measured by the version that made the archive\n");
+    }
+    buf_printf(out, "archive     %s, %.3f of %s uncompressed (compression %s)\n",
+               cli_size_text(size, c->header.file_bytes),
+               (double)c->header.file_bytes / (double)raw, cli_size_text(raw_size, raw),
+               corm_compress_of(c));
     return 0;
 }

@@ -239,7 +239,7 @@ static int run_layers(struct calib *c, struct corm_predict_builder *builders,
 }
 
 static void unmeasured(struct calib_scores *s) {
-    *s = (struct calib_scores){.previous_token = -1};
+    *s = (struct calib_scores){.previous_token = -1, .hot_energy = -1};
     for (int a = 0; a <= PREDICT_MAX_AHEAD; a++) {
         s->stale[a] = s->stale_wide[a] = s->corrected[a] = s->learned[a] = s->learned_wide[a] = -1;
     }

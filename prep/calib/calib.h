@@ -53,6 +53,7 @@ struct calib_scores {
     float learned[PREDICT_MAX_AHEAD + 1], learned_wide[PREDICT_MAX_AHEAD + 1];
     bool stored[PREDICT_MAX_AHEAD + 1]; /* the low-rank part is in the archive */
     float hot_fraction;                 /* neurons in the hot prefix, mean over experts */
+    float hot_energy; /* share of an expert's energy that its hot prefix has, mean over uses */
     float energy_static[CALIB_CUTS], energy_learned[CALIB_CUTS], energy_oracle[CALIB_CUTS];
     bool chunks_stored;
 };

@@ -241,6 +241,28 @@ static int fit_expert_chunks(struct calib *c, struct chunk_fit *f, uint32_t expe
     return 0;
 }
 
+/* Add up, over one expert's held-out uses, the share of the energy that the hot prefix has. Returns
+ * the number of uses. */
+static uint32_t score_hot(const struct calib *c, const struct chunk_fit *f, uint32_t expert,
+                          const float *energy, uint32_t n_hot, double *sum) {
+    const struct calib_expert *x = &c->experts[expert];
+    uint32_t n = 0;
+    for (uint32_t u = 0; u < x->n; u++) {
+        const float *e = energy + (size_t)u * f->chunks;
+        double hot = 0, all = 0;
+        if (x->rows[u] < c->n_train) {
+            continue;
+        }
+        for (uint32_t b = 0; b < f->chunks; b++) {
+            hot += b < n_hot ? (double)e[b] : 0;
+            all += (double)e[b];
+        }
+        *sum += all > 0 ? hot / all : 1;
+        n++;
+    }
+    return n;
+}
+
 /* Score one expert's held-out uses: adds to sums[cut][static, learned, oracle]. */
 static uint32_t score_expert_chunks(const struct calib *c, const struct chunk_fit *f,
                                     uint32_t expert, const float *energy, uint32_t n_hot,
@@ -361,8 +383,8 @@ int calib_fit_chunks(struct calib *c, struct corm_predict_builder *builder, stru
     struct calib_result *r = c->result;
     struct calib_scores *s = &r->scores[c->layer];
     struct chunk_fit f = {0};
-    double sums[CALIB_CUTS][3] = {{0}};
-    uint32_t n_scored = 0, n_hot_sum = 0;
+    double sums[CALIB_CUTS][3] = {{0}}, hot_sum = 0;
+    uint32_t n_scored = 0, n_hot_sum = 0, n_uses = 0;
     int status = open_chunk_fit(c, &f, err);
     for (uint32_t e = 0; e < a->n_experts && status == 0; e++) {
         size_t at = (size_t)c->layer * a->n_experts + e;
@@ -376,6 +398,7 @@ int calib_fit_chunks(struct calib *c, struct corm_predict_builder *builder, stru
                      : -1;
         if (status == 0) {
             n_scored += score_expert_chunks(c, &f, e, energy, n_hot, sums);
+            n_uses += score_hot(c, &f, e, energy, n_hot, &hot_sum);
         }
         free(energy);
     }
@@ -385,6 +408,7 @@ int calib_fit_chunks(struct calib *c, struct corm_predict_builder *builder, stru
             s->energy_learned[cut] = (float)(sums[cut][1] / n_scored);
             s->energy_oracle[cut] = (float)(sums[cut][2] / n_scored);
         }
+        s->hot_energy = n_uses > 0 ? (float)(hot_sum / n_uses) : -1;
         s->hot_fraction = (float)n_hot_sum / (float)a->n_experts / (float)a->ffn_dim;
         s->chunks_stored = n_scored > 0 && s->energy_learned[1] > s->energy_static[1] + 0.002f;
         store_chunk_fit(c, &f, s->chunks_stored, builder);
