@@ -157,6 +157,7 @@ struct corm_memory_plan {
      * that does not hold all experts; and, for CORM_MISSED_AUTO, of computing by the CPU. */
     double link_bytes_per_s, cpu_bytes_per_s;
     bool packed;  /* experts are kept as they are stored */
+    bool no_code; /* they could not be: no chunk has the exponents code (not told of a device) */
     bool streams; /* experts come and go; else all stay in memory */
     /* How experts come from the archive. CORM_READ_BUFFERED with `streams` set: the page cache
      * grows outside of the budget, where no limit forbids it. */
@@ -174,6 +175,7 @@ struct corm_model_info {
     uint64_t params, params_active;
     uint32_t n_layers, dim, vocab, n_experts, n_active, ctx_max_tok;
     const char *expert_codec;
+    const char *compression; /* of the experts: "none", "zstd", "exponents", "zstd and exponents" */
     uint64_t file_bytes;
     const char *device; /* "cpu", "cuda" */
     const char *isa;    /* instruction set, or the device's name */

@@ -138,6 +138,7 @@ static void fill_info(struct corm_engine *e) {
         .n_active = a->n_active,
         .ctx_max_tok = a->ctx_max_tok,
         .expert_codec = e->archive.expert_codec->name,
+        .compression = corm_compress_of(&e->archive),
         .file_bytes = e->archive.map.size_bytes,
         .device = e->backend.name,
         .isa = e->backend.isa,

@@ -138,12 +138,26 @@ static void plan_experts(struct corm_engine *e, uint64_t fixed, unsigned keeps) 
     p->packed = keeps & CACHE_PACKED;
 }
 
-/* Refuse to keep experts packed; the message names the chunk that forbids it. */
+/* Whether some chunk has the exponents code, which is what keeping experts packed is about. */
+static bool has_code(const struct corm *c) {
+    for (uint32_t i = 0; i < c->n_chunks; i++) {
+        if (c->chunks[i].encoding == CORM_ENCODING_EXPONENTS) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Refuse to keep experts packed; where the archive has the code, the message names the chunk that
+ * forbids it. */
 static int refuse_packing(const struct corm *c, struct err *err) {
     const struct corm_chunk *k = cache_unpackable(c);
     char name[64];
-    if (!k) {
-        return err_set(err, "%s: experts cannot be kept packed: none is compressed", c->map.path);
+    if (!has_code(c)) {
+        return err_set(err,
+                       "%s: experts cannot be kept packed: that needs the exponents code, expected "
+                       "bf16 with compression exponents, but they are %s with compression %s",
+                       c->map.path, c->expert_codec->name, corm_compress_of(c));
     }
     return err_set(err,
                    "%s: experts cannot be kept packed: %s is stored as %s (%s), with %u neurons; "
@@ -162,6 +176,7 @@ int engine_plan(struct corm_engine *e, struct err *err) {
     uint64_t fixed = plan_fixed(e, 0, host_bytes(e)), budget = e->opt.ram_bytes;
     bool decoded = e->opt.keeping != CORM_KEEP_PACKED, share = m && m->cache_share > 0;
     bool packed = e->opt.keeping != CORM_KEEP_DECODED && cache_can_pack(c);
+    p->no_code = c->n_chunks > 0 && !has_code(c);
     if (!packed && !decoded) {
         return refuse_packing(c, err);
     }

@@ -328,7 +328,7 @@ static const struct cli_option measure_rows[] = {
      .max = 99, .fallback = "the throttle given"},
     {"other", 0, CLI_STRING, FIELD(other), "FILE.corm",
      "With --ablation: the same model compressed, where MODEL.corm was converted with "
-     "--no-compress: to see what the codec brings.",
+     "--compress none: to see what the codec brings.",
      .fallback = "none"},
     {"io-threads", 0, CLI_INT, FIELD(io_threads), "N", "Threads that read and decode.", .min = 0,
      .max = 64, .fallback = "the engine's own number"},

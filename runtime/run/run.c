@@ -76,8 +76,9 @@ static const struct cli_option machine_rows[] = {
      "cache, as measured in a moment at the start. The result does not depend on it.",
      .words = reading_words},
     {"keep", 0, CLI_ENUM, FIELD(keep), "HOW",
-     "How the experts of a compressed bf16 model stay in memory: decoded, packed (as they are in "
-     "the archive, a third smaller, so that more of them stay; they are decoded at each use), or "
+     "How the experts of a bf16 model with the exponents code (corm-prep convert --compress) stay "
+     "in memory: decoded, packed (as they are in the archive, a third smaller, so that more of "
+     "them stay; they are decoded at each use), or "
      "auto: decoded where all fit so, packed where all fit only so, else what an estimate from the "
      "speed of the disk, of decoding and of computing finds faster. The result does not depend on "
      "it.",
@@ -157,11 +158,12 @@ static void print_plan(void *ctx, const struct corm_model_info *m,
     const struct run *r = ctx;
     char a[CLI_SIZE_TEXT], b[CLI_SIZE_TEXT], c[CLI_SIZE_TEXT], d[CLI_SIZE_TEXT];
     char all[16], active[16];
-    fprintf(
-        stderr,
-        "model    %s: %s, %s parameters, %s active, %u layers, experts %u of %u in %s, file %s\n",
-        r->model, m->family, count_text(all, m->params), count_text(active, m->params_active),
-        m->n_layers, m->n_active, m->n_experts, m->expert_codec, cli_size_text(a, m->file_bytes));
+    fprintf(stderr,
+            "model    %s: %s, %s parameters, %s active, %u layers, experts %u of %u in %s, "
+            "compression %s, file %s\n",
+            r->model, m->family, count_text(all, m->params), count_text(active, m->params_active),
+            m->n_layers, m->n_active, m->n_experts, m->expert_codec, m->compression,
+            cli_size_text(a, m->file_bytes));
     fprintf(stderr, "memory   trunk %s, experts %s of %s, KV cache %s, scratch %s",
             cli_size_text(a, p->trunk_bytes), cli_size_text(b, p->cache_bytes),
             cli_size_text(c, p->cache_need_bytes), cli_size_text(d, p->kv_bytes),
@@ -171,13 +173,14 @@ static void print_plan(void *ctx, const struct corm_model_info *m,
     if (p->host_bytes > 0) {
         fprintf(stderr, " of the device, and %s of the host", cli_size_text(c, p->host_bytes));
     }
-    fprintf(stderr, "%s%s\n", p->packed ? ", packed" : "",
+    fprintf(stderr, "%s%s%s\n", p->packed ? ", packed" : "",
             !p->streams                      ? "; the whole model fits"
             : p->reading == CORM_READ_DIRECT ? "; experts are read directly"
             : p->reading == CORM_READ_MAPPED ? "; experts are read from a mapping of the file"
             : p->reading == CORM_READ_PASSING
                 ? "; experts are read through the page cache, which forgets them"
-                : "; experts are read through the page cache, which grows outside of the budget");
+                : "; experts are read through the page cache, which grows outside of the budget",
+            p->no_code ? "; experts are never packed, the archive has no exponents code" : "");
     print_choice(p);
     fprintf(stderr, "compute  %s%s%s, %u thread%s, context %u tokens, batch %u\n",
             p->host_bytes > 0 ? m->device : "", p->host_bytes > 0 ? ": " : "", m->isa, m->threads,
@@ -466,6 +469,7 @@ void run_json_begin(struct run_json *j, const struct run *r) {
     run_json_string(j, "model", r->model);
     run_json_string(j, "family", r->info->family);
     run_json_string(j, "expert_codec", r->info->expert_codec);
+    run_json_string(j, "compression", r->info->compression);
     run_json_string(j, "isa", r->info->isa);
     run_json_u64(j, "threads", r->info->threads);
     run_json_u64(j, "ctx", r->info->ctx_tok);

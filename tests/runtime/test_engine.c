@@ -251,6 +251,11 @@ static void more_packed_experts_fit(void **state) {
     assert_int_equal(corm_engine_open(&e, path, &opt, &error), -1);
     assert_non_null(strstr(error.message, "kept packed"));
     assert_non_null(strstr(error.message, "q8"));
+    opt = (struct corm_engine_options){.threads = 1, .ctx_tok = 64};
+    e = model_open(path, &opt);
+    assert_true(corm_engine_plan(e)->no_code && !decoded.no_code && !packed.no_code);
+    assert_string_equal(corm_engine_info(e)->compression, "none");
+    corm_engine_close(e);
     free(path);
 }
 
