@@ -44,9 +44,46 @@ reports() {
         [ "$(grep -cE '^ +[0-5]  +[0-9]' out)" -eq 12 ]
 }
 case_ 'report: six layers in both tables' reports
+# Three lines, of which the last is checked by the same archive uncompressed. However experts are compressed,
+# the same is found: neurons in the same order, the same predictors and loss levels, the same logits.
+small() { # OUTPUT ARGUMENT...
+    output=$1
+    shift
+    "$prep" convert -q "$root/tests/golden/models/olmoe-tiny" -o "$output" --calib "$text/stories" \
+        --calib-held "$text/heldout" --calib-tokens 512 --threads 1 "$@"
+}
+figure() { sed -n "s/^ *\"$1\": \([0-9.]*\).*/\1/p" out; }
+brief() {
+    small auto.corm && small zstd.corm --compress zstd && small none.corm --compress none || return 1
+    for how in auto zstd none; do
+        "$prep" report $how.corm --brief --json >out && cat out || return 1
+        [ "$(figure raw_file_bytes)" -eq "$(wc -c <none.corm)" ] &&
+            [ "$(figure file_bytes)" -eq "$(wc -c <$how.corm)" ] || return 1
+        "$prep" report $how.corm --json | grep -v '"compression"' >$how.report
+        "$run" logits $how.corm -q --ids 5,200,77,31,0 2>/dev/null | grep hash >>$how.report
+        "$prep" inspect $how.corm --json | tr -d ' \n' |
+            grep -o '"name":"\(predictors\|metadata\|trunk\)"[^}]*"xxh3":"*[0-9a-z]*' |
+            sed 's/"offset":[0-9]*//' >>$how.report
+    done
+    cmp auto.report zstd.report && cmp auto.report none.report && grep -q predictors none.report &&
+        grep -q hash none.report && "$prep" inspect zstd.corm | grep -q 'Experts: .*compression zstd' &&
+        rm -f ./*.report auto.corm zstd.corm none.corm || return 1
+    "$prep" report fable.corm --brief >out && cat out && [ "$(wc -l <out)" -eq 3 ] &&
+        grep -Eq '^experts  +[0-9.]+ % .* trained predictor; [0-9.]+ % .* router on the earlier state' out &&
+        grep -Eq '^hot prefix  +[0-9.]+ % of an expert.s neurons, [0-9.]+ % of its energy$' out &&
+        grep -Eq '^archive  +.* 0\.[0-9]+ of .* uncompressed \(compression exponents\)$' out || return 1
+    "$prep" report fable.corm --brief --json >out && learned=$(figure experts_guessed) &&
+        "$prep" report fable.corm --json | tr -d ' \n' >json || return 1
+    # The free guess is the mean of the table's: of layer 0 ahead 0, of the others ahead 1.
+    tr '{' '\n' <json | sed -n 's/.*"layer":\([0-9]*\).*"stale":\[\([^]]*\)\].*/\1,\2/p' |
+        awk -F, -v said="$(figure experts_guessed_free)" -v learned="$learned" \
+            '{ sum += $1 ? $3 : $2 } END { print sum / NR, said, learned
+               exit !(NR == 6 && sum / NR - said < 1e-3 && said - sum / NR < 1e-3 && learned >= said) }'
+}
+case_ 'report --brief, and the same for any compression' brief
 report_json() {
     "$prep" report --json fable.corm >out || return 1
-    for key in load_min stale corrected learned energy_static energy_learned energy_oracle hot_fraction; do
+    for key in load_min stale corrected learned energy_static energy_learned energy_oracle hot_fraction hot_energy; do
         [ "$(grep -c "\"$key\": " out)" -eq 6 ] || { echo "$key"; return 1; }
     done
     ! command -v python3 >/dev/null || python3 -m json.tool <out >/dev/null
@@ -60,6 +97,8 @@ plain() {
     "$prep" convert -q "$fable" -o plain.corm || return 1
     "$prep" report plain.corm >out 2>err && return 1
     cat err
+    grep -q 'plain.corm.*--calibrate' err || return 1
+    "$prep" report --brief plain.corm >out 2>err && return 1
     grep -q 'plain.corm.*--calibrate' err || return 1
     "$run" plain.corm -q -p x -n 1 --loss 1 >out 2>err && return 1
     cat err

@@ -93,6 +93,57 @@ codecs() {
 }
 case_ codecs_and_hot_prefixes codecs
 
+# Ways to compress experts. A row: checkpoint, codec, way, what inspect says of it, the encoding of all cold
+# chunks; or the pattern of a refusal.
+ways() {
+    while read -r model codec way said encoding; do
+        [ -n "$model" ] || continue
+        what="$model --codec $codec --compress $way"
+        if [ "$said" = refused ]; then
+            refused out/never.corm "${encoding%%:*}" "${encoding#*:}" -- --calibrate --codec $codec \
+                --compress $way "$golden/$model" || { echo "$what"; return 1; }
+            continue
+        fi
+        "$prep" convert -q -f --hot 0 --codec $codec --compress $way "$golden/$model" -o out/way.corm &&
+            "$prep" verify -q out/way.corm && "$prep" inspect out/way.corm >text &&
+            "$prep" inspect --json out/way.corm >json || return 1
+        hash=$("$run" logits out/way.corm -q --ids 5,200,77,31,0 2>/dev/null | grep hash)
+        [ "$way" != none ] || raw_hash=$hash
+        grep -q "^Experts: codec [a-z0-9]*, compression $said," text && [ "$hash" = "$raw_hash" ] &&
+            tr -d ' \n' <json | grep -q "\"cold_encodings\":{[^}]*\"$encoding\":24[,}]" ||
+            { echo "$what: $hash, raw $raw_hash"; cat text; return 1; }
+    done <<'ROWS'
+olmoe-tiny keep none none raw
+olmoe-tiny keep auto exponents exponents
+olmoe-tiny keep zstd zstd planes
+olmoe-tiny keep exponents exponents exponents
+olmoe-tiny q8 none none raw
+olmoe-tiny q8 auto none raw
+olmoe-tiny q8 zstd zstd zstd
+olmoe-tiny q8 exponents refused 2:codec q8 has no exponents code
+olmoe-tiny q4 none none raw
+olmoe-tiny q4 zstd zstd zstd
+olmoe-tiny f16 none none raw
+olmoe-tiny f16 zstd zstd planes
+olmoe-tiny f16 exponents refused 2:codec f16 has no exponents code
+qwen3moe-f16 keep exponents refused 1:codec f16 has no exponents code
+qwen3moe-f32 keep exponents refused 1:codec f32 has no exponents code
+ROWS
+}
+case_ ways_to_compress ways
+compress_options() { # synonyms, and what contradicts itself
+    "$prep" convert -q -f --no-compress "$golden/olmoe-tiny" -o out/a.corm &&
+        "$prep" convert -q -f --no-compress --compress none "$golden/olmoe-tiny" -o out/b.corm &&
+        cmp out/a.corm out/b.corm && "$prep" convert -q -f --compress none "$golden/olmoe-tiny" -o out/b.corm &&
+        cmp out/a.corm out/b.corm && "$prep" convert -q -f --compress auto "$golden/olmoe-tiny" -o out/b.corm &&
+        cmp out/olmoe-tiny.corm out/b.corm && rm out/a.corm out/b.corm || return 1
+    for way in auto zstd exponents; do
+        refused out/x.corm 2 "--no-compress and --compress $way exclude each other" -- --compress $way \
+            --no-compress "$fable" || return 1
+    done
+    refused out/x.corm 2 'none, auto, zstd, exponents' -- --compress lz4 "$fable"
+}
+case_ compress_options compress_options
 # The fused tensors of transformers 5 give the records of the Hub's tensors, byte for byte.
 section() { # FILE NAME: the section's bytes
     "$prep" inspect --json "$1" | tr -d '\n' | sed 's/{ *"name"/\n&/g' |
@@ -105,6 +156,40 @@ same_sections() {
         [ -s a ] && cmp a b || { echo "$name differs"; return 1; }
     done
 }
+compared() { # what is foretold of an archive's size comes true
+    "$prep" convert -q -f --hot 0 --codec q8 --compress zstd "$golden/olmoe-tiny" -o out/way.corm &&
+        "$prep" inspect out/way.corm --compare-compression >text && cat text || return 1
+    grep -q ': 24 of 24 cold chunks of experts' text && [ "$(grep -c '^  [a-z]* .* MB/s' text)" -eq 3 ] && ! grep -q '^  exponents ' text &&
+        grep -q '^  auto .* 1.000 .*, 24 of 24 chunks raw$' text &&
+        grep -q '^  zstd .* 0.9[0-9]* .*<- this archive$' text || return 1
+    "$prep" convert -q -f --compress zstd "$fable" -o out/way.corm &&
+        "$prep" inspect out/way.corm --compare-compression --json >json && cat json || return 1
+    for row in zstd:way exponents:fable auto:fable; do
+        foretold=$(tr -d ' \n' <json | grep -o "\"compression\":\"${row%:*}\",\"ratio[^}]*" |
+            sed 's/.*"archive_bytes":\([0-9]*\).*/\1/')
+        real=$(wc -c <"out/${row#*:}.corm")
+        echo "${row%:*}: foretold $foretold, real $real"
+        off=$((foretold - real))
+        [ ${off#-} -lt $((real / 200)) ] || return 1
+    done
+    "$prep" inspect "$fable" --compare-compression 2>said && return 1
+    cat said && grep -q 'expected an archive, not a directory' said || return 1
+    section out/way.corm records >/dev/null && read -r offset bytes <place
+    printf '\252' | dd of=out/way.corm bs=1 seek=$((offset + bytes - 1000)) conv=notrunc 2>/dev/null
+    "$prep" inspect out/way.corm --compare-compression 2>said && return 1
+    cat said && grep -q 'out/way.corm.*layer 5 expert 7 chunk 11' said
+}
+case_ compressions_compared compared
+planned() { # what corm-run says of archives whose experts cannot be kept packed
+    "$prep" convert -q -f --compress zstd "$golden/olmoe-tiny" -o out/way.corm || return 1
+    "$run" logits out/way.corm --ids 5 2>said >text && cat said &&
+        grep -q '^model .* in bf16, compression zstd, file' said &&
+        grep -q '^memory .*; experts are never packed, the archive has no exponents code$' said &&
+        "$run" logits out/olmoe-tiny.corm --ids 5 2>said >text && ! grep -q 'never packed' said || return 1
+    "$run" logits out/way.corm --ids 5 --keep packed 2>said >text && return 1
+    cat said && grep -q 'kept packed: .* exponents code, .* bf16 with compression zstd$' said
+}
+case_ plan_of_what_cannot_be_packed planned
 case_ fused_mixtral_equals_single same_sections mixtral-tiny mixtral-fused
 case_ fused_qwen3moe_equals_single same_sections qwen3moe-tiny qwen3moe-fused
 
