@@ -54,7 +54,7 @@ struct corm {
 };
 
 enum corm_open_flags {
-    CORM_OPEN_SKIP_TRUNK_HASH = 1, /* do not read the trunk (inspect) */
+    CORM_OPEN_SKIP_TRUNK_HASH = 1, /* do not read the trunk: see corm_check_trunk */
 };
 
 /* Map and validate `path`. Unknown version, incompatible bit, codec, encoding or section type:
@@ -66,6 +66,9 @@ int corm_open_memory(struct corm *c, const void *data, size_t bytes, const char 
                      unsigned flags, struct err *err);
 /* Accepts a zeroed struct. */
 void corm_close(struct corm *c);
+/* Compare the checksums of all trunk tensors, which brings the whole trunk to memory: for who
+ * opened without, to see first whether there is room. The message names file and tensor. */
+int corm_check_trunk(const struct corm *c, struct err *err);
 
 /* A trunk tensor as a weight view into the map; data NULL where the model has none. `layer` is
  * ignored for model scope. Presence and shape were checked at open against the slot table. */

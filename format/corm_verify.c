@@ -101,6 +101,15 @@ static int verify_trunk(struct verify *v) {
     return 0;
 }
 
+int corm_check_trunk(const struct corm *c, struct err *err) {
+    for (uint32_t i = 0; i < c->n_tensors; i++) {
+        if (corm_tensor_check(c, &c->tensors[i], err) < 0) {
+            return err_prefix(err, "%s", c->map.path);
+        }
+    }
+    return 0;
+}
+
 /* Decoding a chunk of exponents that passed its check cannot fail. */
 static int verify_chunk(const struct corm *c, const struct corm_chunk *k, struct corm_decoder *d,
                         uint8_t *raw, struct err *err) {

@@ -129,8 +129,9 @@ struct corm_engine_options {
      * an error. */
     float loss_percent;
     bool loss_in_batches; /* leave them out in batches too: to measure what decoding loses */
-    /* Called once by corm_engine_open, when the archive is checked and the memory planned, before
-     * weights are loaded; may be NULL. Both structs are borrowed until corm_engine_close. */
+    /* Called once by corm_engine_open, when the memory is planned and all of the archive is checked
+     * but its weights, which are checked as they are loaded; may be NULL. Both structs are borrowed
+     * until corm_engine_close. */
     void (*on_plan)(void *ctx, const struct corm_model_info *info,
                     const struct corm_memory_plan *plan);
     void *on_plan_ctx;

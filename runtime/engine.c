@@ -187,10 +187,11 @@ static int ask_on_read(void *ctx, uint64_t offset, size_t bytes, struct err *err
     return e->on_read(e->on_read_ctx, offset, bytes) ? err_errno(err, EIO, "refused") : 0;
 }
 
-/* Archive, tokenizer and options. */
+/* Archive, tokenizer and options. The trunk stays on the disk: it comes to memory when the plan has
+ * room for it. */
 static int open_archive(struct corm_engine *e, const char *path,
                         const struct corm_engine_options *options, struct err *err) {
-    if (corm_open(&e->archive, path, 0, err) < 0) {
+    if (corm_open(&e->archive, path, CORM_OPEN_SKIP_TRUNK_HASH, err) < 0) {
         return -1;
     }
     const struct corm *c = &e->archive;
@@ -289,8 +290,9 @@ static int open_steps(struct corm_engine *e, const char *path,
     }
     const struct corm_mechanisms none = {0}, *m = e->opt.measure ? e->opt.measure : &none;
     struct prefetch_options io;
-    if (bind_weights(e, err) < 0 || engine_open_slots(e, m->whole_lru, err) < 0 ||
-        open_prefetch(e, m, &io, err) < 0 || open_forward(e, m, &io, err) < 0) {
+    if (corm_check_trunk(&e->archive, err) < 0 || bind_weights(e, err) < 0 ||
+        engine_open_slots(e, m->whole_lru, err) < 0 || open_prefetch(e, m, &io, err) < 0 ||
+        open_forward(e, m, &io, err) < 0) {
         return -1;
     }
     e->logits = e->backend.ops->alloc(e->backend.self,

@@ -369,6 +369,42 @@ static void bad_calls_are_refused(void **state) {
     free(path);
 }
 
+/* Opens an archive in so much memory, which has to fail with this in the message. */
+static void check_refused(const char *path, uint64_t ram_bytes, const char *why) {
+    struct corm_engine_options opt = {.ram_bytes = ram_bytes};
+    struct corm_engine *e;
+    struct corm_error error;
+    assert_int_equal(corm_engine_open(&e, path, &opt, &error), -1);
+    if (!strstr(error.message, path) || !strstr(error.message, why)) {
+        fail_msg("%s, expected: %s", error.message, why);
+    }
+}
+
+/* The weights that every token uses are looked at when there is room for them, and not before. */
+static void a_damaged_trunk_is_found_after_the_plan(void **state) {
+    (void)state;
+    char *path = golden_archive("mixtral-tiny", NULL), *bad;
+    struct err err = {0};
+    struct corm c;
+    uint8_t *bytes;
+    size_t size;
+    file_read(path, 1 << 26, &bytes, &size, &err);
+    assert_int_equal(corm_open(&c, path, 0, &err), 0);
+    struct weight w = corm_tensor_get(&c, SLOT_ROUTER, 1);
+    bytes[w.data - c.map.data] ^= 1;
+    corm_close(&c);
+    bad = test_write(test_dir(), "bad-trunk.corm", bytes, size);
+    check_refused(bad, 1 << 20, "too small");
+    check_refused(bad, 1 << 28, "tensor router of layer 1: checksum");
+    assert_int_equal(corm_open(&c, bad, CORM_OPEN_SKIP_TRUNK_HASH, &err), 0);
+    assert_int_equal(corm_check_trunk(&c, &err), -1);
+    assert_err(&err, bad, "tensor router of layer 1: checksum");
+    corm_close(&c);
+    free(bytes);
+    free(bad);
+    free(path);
+}
+
 /* The archive with one byte of every chunk flipped; free(). */
 static char *corrupted(const char *path, const char *codec) {
     char *bad = mem_printf("%s/bad-%s.corm", test_dir(), codec);
@@ -509,6 +545,7 @@ int main(void) {
         cmocka_unit_test(batch_size_changes_no_bit),
         cmocka_unit_test(a_budget_under_the_floor_names_the_floor),
         cmocka_unit_test(bad_calls_are_refused),
+        cmocka_unit_test(a_damaged_trunk_is_found_after_the_plan),
         cmocka_unit_test(a_corrupt_chunk_stops_the_run),
         cmocka_unit_test(bad_disks_end_as_they_should),
     };
