@@ -47,8 +47,11 @@ static int record(struct run *r, struct simulate_trace *t, struct err *err) {
     }
     progress_start(r->progress, "recording", n_decode, PROGRESS_TOKENS);
     for (size_t i = 0; i < n_decode && status == 0; i++) {
-        int32_t id = o->file ? tokens.ids[n_prompt + i] : corm_session_sample(r->session, &how);
-        status = run_eval(r, &id, 1, NULL, err);
+        int32_t id = o->file ? tokens.ids[n_prompt + i] : 0;
+        status = o->file ? 0 : run_sample(r, &how, &id, err);
+        if (status == 0) {
+            status = run_eval(r, &id, 1, NULL, err);
+        }
         progress_update(r->progress, i + 1);
     }
     progress_finish(r->progress);

@@ -339,6 +339,16 @@ int run_eval(struct run *r, const int32_t *ids, size_t n, struct progress *progr
     return 0;
 }
 
+int run_sample(struct run *r, const struct corm_sampling *how, int32_t *id, struct err *err) {
+    *id = corm_session_sample(r->session, how);
+    if (*id < 0) {
+        return err_set(err,
+                       "%s: no token to choose: the logits of token %" PRIu32 " are not finite",
+                       r->model, corm_session_length(r->session));
+    }
+    return 0;
+}
+
 /* -- figures -------------------------------------------------------------------------------- */
 
 struct corm_stats run_stats(const struct run *r) {

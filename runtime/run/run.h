@@ -87,6 +87,9 @@ bool run_interrupted(void);
 int run_eval(struct run *r, const int32_t *ids, size_t n, struct progress *progress,
              struct err *err);
 
+/* Choose a token from the last logits. Fails where these are not finite. */
+int run_sample(struct run *r, const struct corm_sampling *how, int32_t *id, struct err *err);
+
 /* The counters between two moments, as one kind of work. */
 struct run_phase {
     uint64_t tok, ns, weight_bytes, read_bytes;

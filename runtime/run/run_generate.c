@@ -239,11 +239,9 @@ static int generate(struct generation *g, struct err *err) {
         if ((g->end = next_end(g)) != END_NONE) {
             return 0;
         }
-        int32_t id = corm_session_sample(r->session, &g->sampling);
-        if (id < 0) {
-            return err_set(err,
-                           "no token to choose: the logits of token %" PRIu32 " are not finite",
-                           corm_session_length(r->session));
+        int32_t id;
+        if (run_sample(r, &g->sampling, &id, err) < 0) {
+            return -1;
         }
         if (corm_is_stop(r->engine, id) && !g->o->ignore_eos) {
             g->end = END_STOP_TOKEN;

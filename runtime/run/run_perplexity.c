@@ -70,7 +70,8 @@ static int score_window(struct perplexity *p, const struct window *w, struct err
             const float *row = logits + i * r->info->vocab;
             double nll = logits_log_sum_exp(row, r->info->vocab) - row[ids[at + 1]];
             if (!isfinite(nll)) {
-                return err_set(err, "token %zu of the text: the logits are not finite", at + 1);
+                return err_set(err, "%s: token %zu of the text: the logits are not finite",
+                               r->model, at + 1);
             }
             p->sum += nll;
             p->sum_of_squares += nll * nll;

@@ -210,6 +210,47 @@ bench_trace() {
                    read["belady"] < read["own"] && read["own"] < read["own_guess"]) }'
 }
 case_ 'bench --trace: more hits with guesses, and what they read' bench_trace
+"$build/corm-prep" convert -q "$golden/models/mixtral-tiny" -o tiny-experts.corm
+# A tenth of 18 experts is 1, and a token uses 2 of a layer at a time.
+few_experts() {
+    go 0 bench tiny-experts.corm -q --trace --prompt-tokens 9 --decode-tokens 8 &&
+        grep -q '^ 25 % = 4 ' out && ! grep -q '^ 10 %' out
+}
+case_ 'bench --trace of a model with few experts' few_experts
+
+# The weights of the last norm become infinite, with every checksum right.
+infinite() {
+    python3 -B - "$golden" tiny-experts.corm infinite.corm <<'END' || return 1
+import struct, sys
+sys.path.insert(0, sys.argv[1])
+from read_corm import xxh3
+b = bytearray(open(sys.argv[2], "rb").read())
+count, table = struct.unpack_from("<I", b, 12)[0], struct.unpack_from("<Q", b, 40)[0]
+for entry in range(table, table + 32 * count, 32):
+    kind, _, at, size = struct.unpack_from("<IIQQ", b, entry)
+    if kind == 3:
+        slot, = struct.unpack_from("<I", b, at + 48)
+        place, n = struct.unpack_from("<QQ", b, at + 48 + 24)
+        assert slot == 1
+        b[place:place + n] = struct.pack("<f", float("inf")) * (n // 4)
+        struct.pack_into("<Q", b, at + 48 + 40, xxh3(bytes(b[place:place + n])))
+        struct.pack_into("<Q", b, entry + 24, xxh3(bytes(b[at:at + size])))
+struct.pack_into("<Q", b, 48, xxh3(bytes(b[table:])))
+struct.pack_into("<Q", b, 120, xxh3(bytes(b[:120])))
+open(sys.argv[3], "wb").write(b)
+END
+    not_finite infinite.corm -p x -n 3 && not_finite perplexity infinite.corm -n 40 -f "$golden/heldout.txt" &&
+        not_finite bench infinite.corm --trace --prompt-tokens 3
+}
+not_finite() {
+    go 1 "$@" -q && test "$(wc -l <err)" -eq 1 &&
+        grep '^corm-run: infinite.corm: .*logits.* are not finite$' err
+}
+if command -v python3 >/dev/null 2>&1; then
+    case_ 'logits that are not finite end a command, and the model is named' infinite
+else
+    skip 'logits that are not finite' 'no python3'
+fi
 
 # ---- interruption, closed ends ---------------------------------------------------------------------
 
