@@ -107,17 +107,25 @@ struct size {
 };
 enum { SIZES = 5 };
 
-/* Fills `sizes` and returns how many there are. */
+/* Fills `sizes` and returns how many there are. A cache that does not hold the experts of one layer
+ * for a token cannot be: in a small model some of them are left out. */
 static int choose_sizes(const struct run *r, const struct corm *archive, struct size sizes[SIZES]) {
     static const uint32_t percents[] = {10, 25, 50, 75};
     const struct corm_memory_plan *plan = corm_engine_plan(r->engine);
+    const uint32_t least = archive->arch.n_active;
     int n = 0;
     for (size_t i = 0; i < sizeof percents / sizeof *percents; i++) {
-        sizes[n++] = (struct size){percents[i], archive->n_records * percents[i] / 100};
+        uint32_t capacity = (uint32_t)((uint64_t)archive->n_records * percents[i] / 100);
+        if (capacity >= least) {
+            sizes[n++] = (struct size){percents[i], capacity};
+        }
     }
     if (plan->streams && plan->cache_need_bytes > 0) {
         double share = (double)plan->cache_bytes / (double)plan->cache_need_bytes;
-        sizes[n++] = (struct size){0, (uint32_t)(share * archive->n_records)};
+        uint32_t capacity = (uint32_t)(share * archive->n_records);
+        if (capacity >= least) {
+            sizes[n++] = (struct size){0, capacity};
+        }
     }
     return n;
 }
@@ -149,6 +157,11 @@ static int replay(const struct run *r, const struct simulate_trace *t, const str
     struct size sizes[SIZES];
     const int n_sizes = choose_sizes(r, archive, sizes);
     struct run_json j = {0};
+    if (n_sizes == 0) {
+        return err_set(err,
+                       "%s: a token uses %u of %u experts, so that no smaller cache can hold them",
+                       r->model, t->n_active, archive->n_records);
+    }
     if (r->o->json) {
         run_json_begin(&j, r);
         run_json_u64(&j, "tokens", (uint64_t)o->decode_tokens);
