@@ -7,6 +7,7 @@ config ?= release
 BUILD ?= build
 PREFIX ?= /usr/local
 TIME ?= 60
+SEED ?= 1
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 ifeq ($(origin CC),default)
 CC := gcc
@@ -93,6 +94,7 @@ slow_tests := test_cuda test_tier e2e_device test_calib_engine e2e_calib test_en
 slow_first = $(foreach t,$(slow_tests),$(filter %/$t %/$t.sh,$1)) \
     $(filter-out $(addprefix %/,$(slow_tests) $(addsuffix .sh,$(slow_tests))),$1)
 FUZZERS := $(patsubst tests/%.c,$(OUT)/%,$(wildcard tests/fuzz/fuzz_*.c))
+MUTATE_OBJ := $(patsubst %.c,$(OUT)/%.o,$(wildcard tests/fuzz/mutate*.c))
 EXAMPLES := $(patsubst docs/%.c,$(OUT)/docs/%,$(wildcard docs/*.c))
 
 objects = $(patsubst %,$(OUT)/%.o,$(basename $(1)))
@@ -134,7 +136,7 @@ NVCC_FLAGS := -std=c++17 -O3 -I. --threads 0 \
 
 # ---- targets for people --------------------------------------------------------------------------
 
-.PHONY: all help demo test test-cuda bench bench-cuda fuzz lint format check-all install uninstall clean info deps note
+.PHONY: all help demo test test-cuda bench bench-cuda fuzz fuzz-files lint format check-all install uninstall clean info deps note
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -224,9 +226,16 @@ bench-llama: ## Compare with llama.cpp; tests/llama/README.md says what that nee
 	@CC='$(CC)' LLAMA_PYTHON='$(LLAMA_PYTHON)' LLAMA='$(LLAMA)' tests/llama/bench.sh $(OUT) \
 	    $(BUILD)/bench-llama $(LLAMA_ARGS)
 
-fuzz: ## Run each fuzz target for TIME=60 seconds, two at a time
-	@CC=clang tests/deps.sh build clang
-	@$(again) config=fuzz _fuzz
+fuzz: ## Run each fuzz target for TIME=60 seconds, two at a time, and the mutator beside them
+	@CC=clang tests/deps.sh build test clang
+	@$(again) config=release all $(BUILD)/release$(addprefix -,$(clang))/mutate
+	@$(again) config=fuzz MUTATE=$(BUILD)/release$(addprefix -,$(clang)) _fuzz
+
+fuzz-files: ## Mutate N=2000 archives and checkpoints, from SEED=1 on; all commands read each
+	@CC='$(CC)' tests/deps.sh build test
+	@$(again) all $(OUT)/mutate
+	@$(OUT)/mutate $(if $(sanitize.$(config)),-a,-b) $(OUT) -A -j $(JOBS) -n $(or $(N),2000) -s $(SEED) \
+	    -o $(BUILD)/found
 
 check-all: ## All that CI runs: both compilers, lint, tests, sanitizers, valgrind, fuzzing
 	@.ci/run
@@ -326,7 +335,11 @@ $(EXAMPLES): $(OUT)/docs/%: $(OUT)/docs/%.o $(OUT)/libcorm.a
 $(OUT)/synth: LIBS = $(LIBS_PREP) $(LIBS_RUN)
 $(OUT)/synth: $(OUT)/tests/synth/synth.o $(OUT)/tests/libutil.a $(OUT)/libeverything.a
 	$(link)
+$(OUT)/mutate: LIBS = $(LIBS_TEST) $(LIBS_PREP) $(LIBS_RUN)
+$(OUT)/mutate: $(MUTATE_OBJ) $(OUT)/tests/libutil.a $(OUT)/libeverything.a
+	$(link)
 $(OUT)/tests/%: LIBS = $(LIBS_TEST) $(LIBS_PREP) $(LIBS_RUN)
+$(OUT)/tests/fuzz/test_mutate: $(filter-out %/mutate.o,$(MUTATE_OBJ))
 $(TESTS): $(OUT)/tests/%: $(OUT)/tests/%.o $(OUT)/tests/libutil.a $(OUT)/libeverything.a
 	$(link)
 comma := ,
@@ -351,14 +364,15 @@ $(OUT)/libcorm.pc: _flags
 	    'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -lcorm' 'Libs.private: $(strip $(LIBS_CUDA) -lm -pthread)' >$@
 
 .PHONY: programs _test _fuzz
-programs: all $(EXAMPLES) $(TESTS) $(OUT)/tests/kernels/cuda/run_device $(OUT)/synth
+programs: all $(EXAMPLES) $(TESTS) $(OUT)/tests/kernels/cuda/run_device $(OUT)/synth $(OUT)/mutate
 chosen = $(if $(T),$(filter $(addprefix %/,$(T:.sh=)),$(1)),$(1))
 no_test = $(filter-out $(notdir $(TESTS) $(SHELL_TESTS:.sh=)),$(T:.sh=))
 _test: $(if $(no_test),$(error no such test: $(no_test))) all $(EXAMPLES) $(call chosen,$(TESTS)) \
     $(if $(filter %e2e_device,$(call chosen,$(SHELL_TESTS:.sh=))),$(OUT)/tests/kernels/cuda/run_device)
 	@CORM_BUILD=$(OUT) tests/run.sh $(if $(WRAP),-w '$(WRAP)') \
 	    $(call slow_first,$(call chosen,$(TESTS)) $(addsuffix .sh,$(call chosen,$(SHELL_TESTS:.sh=))))
-_fuzz: $(FUZZERS)
-	@tests/fuzz/run.sh $(TIME) $(FUZZERS)
+_fuzz: $(FUZZERS) $(PROGRAMS)
+	@tests/fuzz/run.sh $(if $(MUTATE),-m '$(MUTATE)/mutate -b $(MUTATE) -a $(OUT) -s $(SEED) -o $(OUT)/fuzz/found') \
+	    $(TIME) $(FUZZERS)
 
 -include $(shell find $(wildcard $(OUT) $(CUDA_OUT)) /dev/null -name '*.d')

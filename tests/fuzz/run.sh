@@ -1,6 +1,7 @@
 #!/bin/sh
-# Runs fuzz targets, two at a time: tests/fuzz/run.sh SECONDS PROGRAM...
+# Runs fuzz targets, two at a time: tests/fuzz/run.sh [-m MUTATOR] SECONDS PROGRAM...
 #
+# MUTATOR is a command that is run beside them, for as many seconds as one of them has.
 # A target starts from tests/fuzz/seeds/<target>/ where that exists, with tests/fuzz/<target>.dict, and
 # keeps what it finds in corpus/<target>/ beside the programs, for the next run. Prints a line `ok ...`
 # or `not ok ...` for each; exit status 1 if one failed or there was none.
@@ -29,10 +30,24 @@ if [ "${1:-}" = --one ]; then
     exit 1
 fi
 
+mutator=
+if [ "${1:-}" = -m ]; then
+    mutator=$2
+    shift 2
+fi
 seconds=$1
 shift
 if [ $# -eq 0 ]; then
     echo "not ok fuzz: there is no tests/fuzz/fuzz_*.c" >&2
     exit 1
 fi
-printf '%s\n' "$@" | xargs -P 2 -I '{}' "$0" --one "$seconds" '{}' || exit 1
+mkdir -p "$(dirname "$1")/found"
+if [ -n "$mutator" ]; then
+    $mutator -t "$seconds" &
+fi
+printf '%s\n' "$@" | xargs -P 2 -I '{}' "$0" --one "$seconds" '{}'
+status=$?
+if [ -n "$mutator" ]; then
+    wait $! || status=1
+fi
+[ "$status" -eq 0 ]

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "format/corm_read.h"
+
 const char archive_tokenizer[] = "not a tokenizer, only bytes in its section";
 const char archive_license[] = "Do what you like.\n";
 const char archive_provenance[] = "source: made up\noptions: none\n";
@@ -357,4 +359,75 @@ uint8_t *archive_load(const char *path, size_t *bytes) {
     memcpy(aligned, data, *bytes);
     free(data);
     return aligned;
+}
+
+/* ---- checksums ---- */
+
+uint32_t archive_table(const uint8_t *file, size_t size, struct corm_header *h,
+                       struct corm_section *out) {
+    if (size < CORM_HEADER_BYTES) {
+        return 0;
+    }
+    memcpy(h, file, sizeof *h);
+    if (h->section_count > CORM_MAX_SECTIONS ||
+        !archive_inside(size, h->table_offset, h->section_count * sizeof *out)) {
+        return 0;
+    }
+    memcpy(out, file + h->table_offset, h->section_count * sizeof *out);
+    return h->section_count;
+}
+
+static void rehash_tensors(uint8_t *file, size_t size, const struct corm_section *s) {
+    for (uint64_t at = 0; at + sizeof(struct corm_tensor) <= s->bytes;
+         at += sizeof(struct corm_tensor)) {
+        struct corm_tensor t;
+        memcpy(&t, file + s->offset + at, sizeof t);
+        if (archive_inside(size, t.offset, t.bytes)) {
+            t.hash = hash64(file + t.offset, t.bytes);
+            memcpy(file + s->offset + at, &t, sizeof t);
+        }
+    }
+}
+
+static void rehash_chunks(uint8_t *file, size_t size, const struct corm_section *s) {
+    struct corm_index_header h;
+    if (s->bytes < sizeof h) {
+        return;
+    }
+    memcpy(&h, file + s->offset, sizeof h);
+    uint64_t at = sizeof h + h.n_records * (uint64_t)sizeof(struct corm_record);
+    for (; at + sizeof(struct corm_chunk) <= s->bytes; at += sizeof(struct corm_chunk)) {
+        struct corm_chunk k;
+        memcpy(&k, file + s->offset + at, sizeof k);
+        if (archive_inside(size, k.offset, k.stored_bytes)) {
+            k.hash = hash64(file + k.offset, k.stored_bytes);
+            memcpy(file + s->offset + at, &k, sizeof k);
+        }
+    }
+}
+
+void archive_rehash(uint8_t *file, size_t size) {
+    struct corm_section sections[CORM_MAX_SECTIONS];
+    struct corm_header h;
+    uint32_t n = archive_table(file, size, &h, sections);
+    for (uint32_t i = 0; i < n; i++) {
+        struct corm_section *s = &sections[i];
+        if (!archive_inside(size, s->offset, s->bytes) || !corm_section_has_hash(s->type)) {
+            continue;
+        }
+        if (s->type == CORM_SECTION_TENSORS) {
+            rehash_tensors(file, size, s);
+        } else if (s->type == CORM_SECTION_INDEX) {
+            rehash_chunks(file, size, s);
+        }
+        s->hash = hash64(file + s->offset, s->bytes);
+    }
+    if (n == 0) {
+        return;
+    }
+    memcpy(file + h.table_offset, sections, n * sizeof *sections);
+    h.table_hash = hash64(file + h.table_offset, n * sizeof *sections);
+    h.file_bytes = size;
+    h.header_hash = hash64(&h, offsetof(struct corm_header, header_hash));
+    memcpy(file, &h, sizeof h);
 }

@@ -59,4 +59,17 @@ int archive_write(const char *path, const struct arch *a, const struct archive_o
 /* A file's bytes at an address aligned as corm_open_memory wants them. free(). */
 uint8_t *archive_load(const char *path, size_t *bytes);
 
+/* ---- any bytes as an archive ---- */
+
+/* Whether `bytes` at `offset` lie in a file of `size`. */
+static inline bool archive_inside(size_t size, uint64_t offset, uint64_t bytes) {
+    return offset <= size && bytes <= size - offset;
+}
+/* Copies of the header and the section table; `out` has CORM_MAX_SECTIONS. Returns the number of
+ * sections, 0 where there is no table inside the file. */
+uint32_t archive_table(const uint8_t *file, size_t size, struct corm_header *h,
+                       struct corm_section *out);
+/* Compute every checksum anew, of what lies inside the file, and the file's size in the header. */
+void archive_rehash(uint8_t *file, size_t size);
+
 #endif
