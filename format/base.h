@@ -173,5 +173,14 @@ static inline float bf16_to_f32(uint16_t h) {
     return v.f;
 }
 uint16_t f32_to_bf16(float f);
+/* Whether a finite number becomes infinite as f16, which holds up to 65504 and rounds what is
+ * below 65520 to that. */
+static inline bool f32_beyond_f16(float f) {
+    union {
+        float f;
+        uint32_t u;
+    } v = {f};
+    return (v.u & 0x7fffffffu) - 0x477ff000u < 0x7f800000u - 0x477ff000u;
+}
 
 #endif

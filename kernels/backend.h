@@ -88,6 +88,10 @@ struct kv {
     enum kv_type type;
     uint32_t n_kv_heads, head_dim, capacity_tok;
     void *k, *v;
+    /* Backend memory [2], or NULL: where KV_F16 cannot hold a finite key (word 0) or value (word
+     * 1), which then becomes infinite, kv_store raises the word to UINT32_MAX - position. So the
+     * earliest position stands there, however the rows were cut into calls; 0: there was none. */
+    uint32_t *beyond;
 };
 static inline size_t kv_bytes(const struct kv *kv) {
     return (size_t)kv->n_kv_heads * kv->capacity_tok * kv->head_dim * (kv->type == KV_F16 ? 2 : 4);
@@ -183,7 +187,8 @@ struct backend_ops {
     void (*rope)(void *self, float *x, uint32_t rows, uint32_t n_heads, uint32_t head_dim,
                  const float *cs, uint32_t half);
 
-    /* Store k, v [rows, n_kv_heads, head_dim] at positions pos0 ...; rows <= capacity_tok. */
+    /* Store k, v [rows, n_kv_heads, head_dim] at positions pos0 ...; rows <= capacity_tok. Tells
+     * in kv.beyond what the type cannot hold. */
     void (*kv_store)(void *self, const struct kv *kv, const float *k, const float *v, uint32_t pos0,
                      uint32_t rows);
     /* Causal attention of q [rows, rule.n_heads, head_dim] at positions pos0 .. over the stored

@@ -190,6 +190,11 @@ static int run_batch(struct corm_engine *e, const struct batch *b, const int32_t
         }
     }
     for (uint32_t i = 0; i < b->n_spans; i++) {
+        if (state_check(b->spans[i].state, ": --kv f32 keeps them as they are", err) < 0) {
+            return b->n_spans > 1 ? err_prefix(err, "session %u of the batch", i) : -1;
+        }
+    }
+    for (uint32_t i = 0; i < b->n_spans; i++) {
         state_advance(b->spans[i].state, b->spans[i].rows);
     }
     e->trunk_bytes += e->trunk_step_bytes;

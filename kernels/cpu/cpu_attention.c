@@ -33,16 +33,43 @@ struct store {
     uint32_t pos0;
 };
 
+/* Whether any number is infinite or NaN: then the sum carries into the sign. */
+static bool any_not_finite(const uint16_t *h, uint32_t n) {
+    uint16_t carry = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        carry |= (uint16_t)((h[i] & 0x7fff) + 0x0400);
+    }
+    return carry & 0x8000;
+}
+
+/* Store x [n] as f16. Where one of the numbers does not fit, raise the word to UINT32_MAX - pos;
+ * items that run at the same time may share the word. */
+static void store_f16(const struct cpu *c, const float *x, uint32_t n, uint16_t *to, uint32_t *word,
+                      uint32_t pos) {
+    bool beyond = false;
+    c->isa->to_f16(x, n, to);
+    bool looked = word && any_not_finite(to, n);
+    for (uint32_t i = 0; looked && i < n; i++) {
+        beyond |= f32_beyond_f16(x[i]);
+    }
+    uint32_t held = beyond ? __atomic_load_n(word, __ATOMIC_RELAXED) : UINT32_MAX;
+    while (held < UINT32_MAX - pos &&
+           !__atomic_compare_exchange_n(word, &held, UINT32_MAX - pos, true, __ATOMIC_RELAXED,
+                                        __ATOMIC_RELAXED)) {
+    }
+}
+
 static void kv_store_item(void *ctx, uint32_t item, uint32_t worker) {
     const struct store *s = ctx;
     const struct kv *kv = s->kv;
     uint32_t row = item / kv->n_kv_heads, head = item % kv->n_kv_heads, dim = kv->head_dim;
-    uint32_t slot = (s->pos0 + row) % kv->capacity_tok;
+    uint32_t pos = s->pos0 + row, slot = pos % kv->capacity_tok;
     size_t at = ((size_t)head * kv->capacity_tok + slot) * dim, from = (size_t)item * dim;
     (void)worker;
     if (kv->type == KV_F16) {
-        s->c->isa->to_f16(s->k + from, dim, (uint16_t *)kv->k + at);
-        s->c->isa->to_f16(s->v + from, dim, (uint16_t *)kv->v + at);
+        uint32_t *words = kv->beyond;
+        store_f16(s->c, s->k + from, dim, (uint16_t *)kv->k + at, words, pos);
+        store_f16(s->c, s->v + from, dim, (uint16_t *)kv->v + at, words ? words + 1 : NULL, pos);
     } else {
         memcpy((float *)kv->k + at, s->k + from, dim * sizeof(float));
         memcpy((float *)kv->v + at, s->v + from, dim * sizeof(float));

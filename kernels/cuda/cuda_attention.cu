@@ -32,6 +32,14 @@ struct attend {
 
 /* ---- store ---------------------------------------------------------------------------------- */
 
+/* Raise the word where f16 cannot hold x, as struct kv says. */
+static __device__ void tell_beyond(uint32_t *word, float x, uint32_t pos) {
+    float size = fabsf(x);
+    if (word && size >= 65520.0f && size < INFINITY) {
+        atomicMax(word, 0xffffffffu - pos);
+    }
+}
+
 template <int TYPE>
 __global__ void kv_store_each(struct kv kv, const float *k, const float *v, uint32_t pos0,
                               size_t n) {
@@ -44,6 +52,8 @@ __global__ void kv_store_each(struct kv kv, const float *k, const float *v, uint
         if (TYPE == KV_F16) {
             ((uint16_t *)kv.k)[at] = cuda_to_half(k[i]);
             ((uint16_t *)kv.v)[at] = cuda_to_half(v[i]);
+            tell_beyond(kv.beyond, k[i], pos0 + (uint32_t)row);
+            tell_beyond(kv.beyond ? kv.beyond + 1 : NULL, v[i], pos0 + (uint32_t)row);
         } else {
             ((float *)kv.k)[at] = k[i];
             ((float *)kv.v)[at] = v[i];

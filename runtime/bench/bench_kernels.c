@@ -249,7 +249,8 @@ static void report(const struct kernels *k, const struct figures *f, double memo
 /* A token that is decoded reads the whole KV cache. Of a prompt every row multiplies with all keys
  * and values. */
 static void measure_attention(struct kernels *k, double memory) {
-    k->kv = (struct kv){KV_F16, N_HEADS, HEAD_DIM, CONTEXT, NULL, NULL};
+    k->kv = (struct kv){
+        .type = KV_F16, .n_kv_heads = N_HEADS, .head_dim = HEAD_DIM, .capacity_tok = CONTEXT};
     size_t bytes = kv_bytes(&k->kv);
     k->kv.k = k->be.ops->alloc(k->be.self, bytes);
     k->kv.v = k->be.ops->alloc(k->be.self, bytes);

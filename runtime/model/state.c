@@ -12,19 +12,27 @@ static struct layer_state shape_of(const struct arch *a, uint32_t layer,
     return out;
 }
 
+/* Words that tell of keys and values that f16 cannot hold. */
+static size_t beyond_bytes(const struct arch *a, const struct state_size *size) {
+    return size->type == KV_F16 ? (size_t)a->n_layers * 2 * sizeof(uint32_t) : 0;
+}
+
 uint64_t state_bytes(const struct arch *a, const struct state_size *size) {
     uint64_t bytes = 0;
     for (uint32_t l = 0; l < a->n_layers; l++) {
         struct layer_state s = shape_of(a, l, size);
         bytes += 2 * (uint64_t)kv_bytes(&s.kv) + s.tail_bytes + s.recurrent_bytes;
     }
-    return bytes;
+    return bytes + beyond_bytes(a, size);
 }
 
 void state_open(struct state *s, const struct arch *a, struct backend *be,
                 const struct state_size *size, const bool *only) {
     *s = (struct state){.arch = a, .be = be, .size = *size};
     s->layers = mem_calloc(a->n_layers, sizeof *s->layers);
+    if (beyond_bytes(a, size) > 0) {
+        s->beyond = be->ops->alloc(be->self, beyond_bytes(a, size));
+    }
     for (uint32_t l = 0; l < a->n_layers; l++) {
         struct layer_state *st = &s->layers[l];
         if (only && !only[l]) {
@@ -34,6 +42,7 @@ void state_open(struct state *s, const struct arch *a, struct backend *be,
         if (st->kv.capacity_tok > 0) {
             st->kv.k = be->ops->alloc(be->self, kv_bytes(&st->kv));
             st->kv.v = be->ops->alloc(be->self, kv_bytes(&st->kv));
+            st->kv.beyond = s->beyond ? s->beyond + 2 * (size_t)l : NULL;
         }
         if (st->tail_bytes > 0) {
             st->tail = be->ops->alloc(be->self, st->tail_bytes);
@@ -52,8 +61,39 @@ void state_close(struct state *s) {
             s->be->ops->free(s->be->self, all[i]);
         }
     }
+    if (s->beyond) {
+        s->be->ops->free(s->be->self, s->beyond);
+    }
     free(s->layers);
     *s = (struct state){0};
+}
+
+/* Forget what the layers told of keys and values. */
+static void clear_beyond(struct state *s) {
+    if (s->beyond) {
+        s->be->ops->clear(s->be->self, s->beyond, beyond_bytes(s->arch, &s->size));
+    }
+}
+
+int state_check(struct state *s, const char *advice, struct err *err) {
+    const uint32_t n = 2 * s->arch->n_layers;
+    uint32_t greatest = 0, at = 0;
+    if (!s->beyond) {
+        return 0;
+    }
+    uint32_t *words = mem_calloc(n, sizeof *words);
+    s->be->ops->read(s->be->self, words, s->beyond, n * sizeof *words);
+    for (uint32_t i = 0; i < n; i++) {
+        at = words[i] > greatest ? i : at;
+        greatest = words[i] > greatest ? words[i] : greatest;
+    }
+    free(words);
+    if (greatest == 0) {
+        return 0;
+    }
+    clear_beyond(s);
+    return err_set(err, "the token at position %u has %s in layer %u that f16 cannot hold%s",
+                   UINT32_MAX - greatest, at % 2 ? "values" : "keys", at / 2, advice);
 }
 
 void state_advance(struct state *s, uint32_t rows) {
@@ -94,6 +134,7 @@ uint32_t state_undo(struct state *s, uint32_t n_tok) {
     reached = reached < s->size.ctx_tok ? reached : s->size.ctx_tok;
     s->farthest = reached > s->farthest ? (uint32_t)reached : s->farthest;
     s->torn = true;
+    clear_beyond(s);
     uint32_t held = state_cut(s, n_tok < s->end ? n_tok : s->end);
     s->torn = false;
     return held;

@@ -38,6 +38,7 @@ struct state {
     struct backend *be;
     struct state_size size;
     struct layer_state *layers; /* [n_layers] */
+    uint32_t *beyond;           /* backend memory [n_layers, 2]: struct kv's words; NULL for f32 */
     uint32_t end;               /* tokens that it stands for */
     uint32_t farthest;          /* the most of them since it stood for none */
     bool torn;                  /* some layers have taken up more than `end` tokens */
@@ -51,6 +52,11 @@ void state_open(struct state *s, const struct arch *arch, struct backend *be,
                 const struct state_size *size, const bool *only);
 void state_close(struct state *s); /* accepts a zeroed struct */
 
+/* Whether the keys and values of the layers that have run since the last call of this function fit
+ * their type. Where f16 could not hold one it is an error, which names the earliest token with such
+ * a key or value and the first layer of that token, so that it is the same however the rows were
+ * cut into batches; `advice` ends it. What it told of is forgotten. */
+int state_check(struct state *s, const char *advice, struct err *err);
 /* A call has added `rows` tokens in all layers. */
 void state_advance(struct state *s, uint32_t rows);
 /* Cut the sequence back to its first `n_tok` tokens, n_tok <= end. Returns how many tokens the

@@ -83,7 +83,11 @@ static const struct cli_option machine_rows[] = {
      "speed of the disk, of decoding and of computing finds faster. The result does not depend on "
      "it.",
      .words = keep_words},
-    {"kv", 0, CLI_ENUM, FIELD(kv), "TYPE", "Type of the KV cache: f16 or f32.", .words = kv_words},
+    {"kv", 0, CLI_ENUM, FIELD(kv), "TYPE",
+     "Type of the KV cache: f16, which halves it, or f32. A key or value that f16 cannot hold "
+     "(above "
+     "65504) is an error.",
+     .words = kv_words},
     {0},
 };
 

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/logits.h"
 #include "runtime/run/npy.h"
 #include "runtime/run/run.h"
 
@@ -73,6 +74,12 @@ static int write_logits(struct run *r, const struct run_ids *ids, struct npy *fi
         struct corm_error error;
         if (corm_session_eval(r->session, ids->ids + done, rows, true, &logits, &error) < 0) {
             return run_fail(err, &error);
+        }
+        for (size_t i = 0; i < rows; i++) {
+            if (!logits_finite(logits + i * r->info->vocab, r->info->vocab)) {
+                return err_set(err, "the logits of the id at position %zu are not finite",
+                               done + i);
+            }
         }
         if (file->open && npy_append(file, logits, rows, err) < 0) {
             return -1;

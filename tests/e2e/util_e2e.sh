@@ -19,6 +19,21 @@ enter_work() {
     cd "$work" || exit 1
 }
 
+# fill_tensor DIR TENSOR OCTAL: every byte of a tensor of the checkpoint in DIR becomes that.
+fill_tensor() {
+    for shard in "$1"/*.safetensors; do
+        n=$(od -An -tu8 -N8 "$shard")
+        tail -c +9 "$shard" | head -c $n | grep -o "\"$2\": *{[^}]*}" |
+            sed 's/.*"data_offsets": *\[\([0-9]*\), *\([0-9]*\)\].*/\1 \2/' >place
+        read -r first end <place || continue
+        tr '\0' "\\$3" </dev/zero | head -c $((end - first)) |
+            dd of="$shard" bs=1 seek=$((8 + n + first)) conv=notrunc 2>/dev/null
+        return
+    done
+    echo "$1: no tensor $2"
+    return 1
+}
+
 failed=0
 # case_ NAME COMMAND...: ok where the command succeeds.
 case_() {

@@ -30,7 +30,10 @@ struct calls {
 static void run_sequence(const struct backend *b, const struct sequence *s,
                          const struct calls *calls, float *out) {
     const struct attention_rule *rule = &s->rule;
-    struct kv kv = {s->type, rule->n_kv_heads, rule->head_dim, calls->capacity_tok, NULL, NULL};
+    struct kv kv = {.type = s->type,
+                    .n_kv_heads = rule->n_kv_heads,
+                    .head_dim = rule->head_dim,
+                    .capacity_tok = calls->capacity_tok};
     struct weight sinks = kernels_row(rule->sinks ? s->sinks : NULL, rule->n_heads);
     size_t q_row = attention_q_dim(rule), kv_row = attention_kv_dim(rule);
     kv.k = test_guard(kv_bytes(&kv));
@@ -172,9 +175,60 @@ static void test_attention(void **state) {
     }
 }
 
+/* What f16 cannot hold is told by the earliest position, of keys and of values, however rows are
+ * cut into calls; what is infinite or NaN already is not f16's affair. */
+static void test_beyond_f16(void **state) {
+    enum { ROWS = 9, HEADS = 3, DIM = 24, N = ROWS * HEADS * DIM };
+    static const struct {
+        float value;
+        uint32_t row, want; /* the position told; UINT32_MAX: none */
+    } cases[] = {
+        {65504, 3, UINT32_MAX},
+        {65519.99f, 3, UINT32_MAX},
+        {-65519.99f, 0, UINT32_MAX},
+        {65520, 0, 7},
+        {-65520, 8, 15},
+        {3e38f, 4, 11},
+        {INFINITY, 4, UINT32_MAX},
+        {-INFINITY, 4, UINT32_MAX},
+        {NAN, 4, UINT32_MAX},
+    };
+    const struct backend *b;
+    (void)state;
+    for (size_t i = 0; (b = backends_at(i)); i++) {
+        for (size_t n = 0; n < 2 * TEST_COUNT(cases); n++) {
+            static const uint32_t steps[] = {1, 2, ROWS};
+            float k[N] = {0}, v[N] = {0}, *x = n % 2 ? v : k;
+            uint16_t stored[2][16 * HEADS * DIM];
+            const uint32_t row = cases[n / 2].row;
+            x[(row * HEADS + n % HEADS) * DIM + n % DIM] = cases[n / 2].value;
+            x[N - 1] = 1e5f; /* a later one, told where the case's is none or comes later */
+            for (size_t c = 0; c < TEST_COUNT(steps); c++) {
+                uint32_t beyond[2] = {0}, told[2] = {0},
+                         first = cases[n / 2].want < 15 ? cases[n / 2].want : 15;
+                struct kv kv = {.type = KV_F16,
+                                .n_kv_heads = HEADS,
+                                .head_dim = DIM,
+                                .capacity_tok = 16,
+                                .k = stored[0],
+                                .v = stored[1],
+                                .beyond = beyond};
+                told[n % 2] = UINT32_MAX - first;
+                for (uint32_t r = 0; r < ROWS; r += steps[c]) {
+                    uint32_t rows = ROWS - r < steps[c] ? ROWS - r : steps[c];
+                    b->ops->kv_store(b->self, &kv, k + r * HEADS * DIM, v + r * HEADS * DIM, 7 + r,
+                                     rows);
+                }
+                assert_memory_equal(beyond, told, sizeof told);
+            }
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_beyond_f16),
     };
     return cmocka_run_group_tests(tests, backends_open, backends_close);
 }

@@ -36,8 +36,25 @@ static void far_from_zero(void **state) {
     assert_true(logits_log_sum_exp(one, 2) == 1e4);
 }
 
+static void finite_rows(void **state) {
+    (void)state;
+    float z[100] = {3e38f, -3e38f};
+    const float bad[] = {INFINITY, -INFINITY, NAN};
+    assert_true(logits_finite(z, 100));
+    for (uint32_t i = 0; i < 100; i += 33) {
+        for (size_t k = 0; k < TEST_COUNT(bad); k++) {
+            float held = z[i];
+            z[i] = bad[k];
+            assert_false(logits_finite(z, 100));
+            assert_true(logits_finite(z, i));
+            z[i] = held;
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(finite_rows),
         cmocka_unit_test(equal_logits),
         cmocka_unit_test(a_geometric_series),
         cmocka_unit_test(far_from_zero),

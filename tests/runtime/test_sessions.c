@@ -4,6 +4,7 @@
 #include "tests/util/test.h"
 
 #include "runtime/engine.h"
+#include "tests/util/test_util_changed.h"
 #include "tests/util/test_util_golden.h"
 
 static const char *const CASES[] = {GOLDEN_TINY};
@@ -98,7 +99,8 @@ static void no_more_sessions_than_planned(void **state) {
     free(ids);
 }
 
-/* gptoss-tiny: two layers see 12 tokens, two see all; 2 key heads of 16. */
+/* gptoss-tiny: two layers see 12 tokens, two see all; 2 key heads of 16. Each layer has two words
+ * that tell of what f16 cannot hold. */
 static void a_window_holds_no_more_than_it_needs(void **state) {
     int32_t *ids;
     size_t n;
@@ -107,7 +109,8 @@ static void a_window_holds_no_more_than_it_needs(void **state) {
     const struct corm_engine_options opt = {.ctx_tok = 200, .batch_rows = 8};
     struct corm_engine *e = model_open(path, &opt);
     const uint64_t a_token = 2 * 2 * 16 * sizeof(uint16_t); /* of one layer, keys and values */
-    assert_int_equal(corm_engine_plan(e)->kv_bytes, 2 * (12 + 8) * a_token + 2 * 200 * a_token);
+    assert_int_equal(corm_engine_plan(e)->kv_bytes,
+                     2 * (12 + 8) * a_token + 2 * 200 * a_token + 4 * 2 * sizeof(uint32_t));
     corm_engine_close(e);
     free(path);
     free(ids);
@@ -239,6 +242,79 @@ static void a_broken_evaluation_adds_no_token(void **state) {
     }
 }
 
+/* ---- keys and values beyond f16 ---- */
+
+/* Evaluate ids [n], `rows` in a call. Returns the hash of the last logits, or 0 after an error,
+ * which leaves the session as long as before the call. */
+static uint64_t eval_in_calls(struct corm_session *s, const int32_t *ids, size_t n, size_t rows,
+                              struct corm_error *error) {
+    struct corm_stats stats;
+    for (size_t at = 0; at < n; at += rows) {
+        size_t some = n - at < rows ? n - at : rows;
+        if (corm_session_eval(s, ids + at, some, false, NULL, error) < 0) {
+            assert_int_equal(corm_session_length(s), at);
+            return 0;
+        }
+    }
+    corm_session_stats(s, &stats);
+    return stats.logits_hash;
+}
+
+/* A model whose keys (or values) are greater by a factor, and what they meet smaller: the same
+ * function, to the bit where the cache holds them. Where it does not, that is an error, the same
+ * one for any threads and calls. */
+static void beyond_f16_is_an_error(void **state) {
+    static const struct {
+        const char *model, *greater, *smaller, *say;
+        float factor;
+    } cases[] = {
+        {"qwen3moe-tiny", "*.k_norm.weight", "*.q_norm.weight", "keys in layer", 0x1p15f},
+        {"qwen2moe-tiny", "*.k_proj.*", "*.q_proj.*", "keys in layer", 0x1p18f},
+        {"qwen2moe-tiny", "*.v_proj.*", "*.o_proj.weight", "values in layer", 0x1p18f},
+    };
+    static const struct {
+        uint32_t threads, batch, rows;
+    } calls[] = {{1, 256, 40}, {2, 256, 40}, {2, 4, 40}, {1, 256, 3}, {2, 1, 1}};
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(cases); i++) {
+        struct changed c = changed_open(cases[i].model);
+        struct corm_error first = {0}, error = {0};
+        size_t n;
+        int32_t *ids = golden_ids(cases[i].model, "ids", &n);
+        uint64_t hash[2];
+        for (int scaled = 0; scaled < 2; scaled++) {
+            char *path = model_archive(changed_write(&c), c.dir, "model", NULL, false);
+            struct corm_engine *e =
+                model_open(path, &(struct corm_engine_options){.threads = 1, .kv_f32 = true});
+            struct corm_session *s = model_session(e);
+            hash[scaled] = eval_in_calls(s, ids, 40, 40, &error);
+            corm_session_close(s);
+            corm_engine_close(e);
+            free(path);
+            changed_scale(&c, cases[i].greater, scaled ? 1 : cases[i].factor);
+            changed_scale(&c, cases[i].smaller, scaled ? 1 : 1 / cases[i].factor);
+        }
+        assert_true(hash[0] != 0 && hash[0] == hash[1]);
+        char *path = model_archive(c.dir, c.dir, "model", NULL, false);
+        for (size_t k = 0; k < TEST_COUNT(calls); k++) {
+            struct corm_engine *e =
+                model_open(path, &(struct corm_engine_options){.threads = calls[k].threads,
+                                                               .batch_rows = calls[k].batch});
+            struct corm_session *s = model_session(e);
+            assert_true(eval_in_calls(s, ids, 40, calls[k].rows, &error) == 0);
+            assert_non_null(strstr(error.message, cases[i].say));
+            assert_non_null(strstr(error.message, "--kv f32"));
+            first = k == 0 ? error : first;
+            assert_string_equal(error.message, first.message);
+            corm_session_close(s);
+            corm_engine_close(e);
+        }
+        free(path);
+        free(ids);
+        changed_close(&c);
+    }
+}
+
 /* ---- guesses ---- */
 
 /* Guesses of the first layer that is guessed in a token, one layer ahead. */
@@ -332,6 +408,7 @@ int main(void) {
         cmocka_unit_test(statistics_are_a_sessions_own),
         cmocka_unit_test(bad_batches_are_refused),
         cmocka_unit_test(a_broken_evaluation_adds_no_token),
+        cmocka_unit_test(beyond_f16_is_an_error),
         cmocka_unit_test(guesses_of_a_batch_are_joined),
         cmocka_unit_test(guesses_are_tried),
     };

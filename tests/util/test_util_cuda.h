@@ -20,6 +20,7 @@ void cuda_test_experts(void **state);
 void cuda_test_experts_empty(void **state);
 void cuda_test_experts_tables(void **state);
 void cuda_test_attention(void **state);
+void cuda_test_beyond_f16(void **state);
 void cuda_test_delta_conv(void **state);
 void cuda_test_delta_net(void **state);
 void cuda_test_upload(void **state);
@@ -32,8 +33,9 @@ void cuda_test_put_rows(void **state);
         cmocka_unit_test(cuda_test_route), cmocka_unit_test(cuda_test_route_ties),                 \
         cmocka_unit_test(cuda_test_matmul), cmocka_unit_test(cuda_test_experts),                   \
         cmocka_unit_test(cuda_test_experts_empty), cmocka_unit_test(cuda_test_experts_tables),     \
-        cmocka_unit_test(cuda_test_attention), cmocka_unit_test(cuda_test_delta_conv),             \
-        cmocka_unit_test(cuda_test_delta_net), cmocka_unit_test(cuda_test_upload),                 \
-        cmocka_unit_test(cuda_test_upload_many), cmocka_unit_test(cuda_test_put_rows)
+        cmocka_unit_test(cuda_test_attention), cmocka_unit_test(cuda_test_beyond_f16),             \
+        cmocka_unit_test(cuda_test_delta_conv), cmocka_unit_test(cuda_test_delta_net),             \
+        cmocka_unit_test(cuda_test_upload), cmocka_unit_test(cuda_test_upload_many),               \
+        cmocka_unit_test(cuda_test_put_rows)
 
 #endif

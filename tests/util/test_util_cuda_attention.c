@@ -28,7 +28,10 @@ static uint32_t capacity_of(const struct sequence *s) {
 
 static void run_sequence(const struct backend *b, const void *ctx, float *out) {
     const struct sequence *s = ctx;
-    struct kv kv = {s->type, s->n_kv_heads, s->head_dim, capacity_of(s), NULL, NULL};
+    struct kv kv = {.type = s->type,
+                    .n_kv_heads = s->n_kv_heads,
+                    .head_dim = s->head_dim,
+                    .capacity_tok = capacity_of(s)};
     struct attention_rule rule = {.n_heads = s->n_heads,
                                   .n_kv_heads = s->n_kv_heads,
                                   .head_dim = s->head_dim,
@@ -117,4 +120,41 @@ void cuda_test_attention(void **state) {
         test_guard_free(s.k, kv * sizeof *s.k);
         test_guard_free(s.v, kv * sizeof *s.v);
     }
+}
+
+/* Keys and values that f16 cannot hold are told as the CPU tells them. */
+void cuda_test_beyond_f16(void **state) {
+    enum { ROWS = 40, HEADS = 2, DIM = 16, N = ROWS * HEADS * DIM, BLOCK = HEADS * DIM };
+    static const uint32_t steps[] = {ROWS, 7, 1};
+    const struct cuda_rig *g = *state;
+    float *k = cuda_rig_zeros(N), *v = cuda_rig_zeros(N);
+    k[0] = v[0] = INFINITY;
+    k[1] = v[2] = NAN;
+    k[3] = 65519.99f;
+    k[9 * BLOCK + 5] = -65520;
+    k[30 * BLOCK] = v[22 * BLOCK + BLOCK - 1] = 3e38f;
+    v[39 * BLOCK] = -1e5f;
+    const struct backend *b = &g->device;
+    for (size_t i = 0; i < TEST_COUNT(steps); i++) {
+        const uint32_t want[2] = {UINT32_MAX - 109, UINT32_MAX - 122};
+        uint32_t told[2];
+        struct kv kv = {
+            .type = KV_F16, .n_kv_heads = HEADS, .head_dim = DIM, .capacity_tok = ROWS + 3};
+        float *on_k = cuda_rig_put(b, k, N * sizeof *k), *on_v = cuda_rig_put(b, v, N * sizeof *v);
+        kv.k = b->ops->alloc(b->self, kv_bytes(&kv));
+        kv.v = b->ops->alloc(b->self, kv_bytes(&kv));
+        kv.beyond = b->ops->alloc(b->self, sizeof want);
+        for (uint32_t r = 0; r < ROWS; r += steps[i]) {
+            uint32_t rows = ROWS - r < steps[i] ? ROWS - r : steps[i];
+            b->ops->kv_store(b->self, &kv, on_k + r * BLOCK, on_v + r * BLOCK, 100 + r, rows);
+        }
+        b->ops->read(b->self, told, kv.beyond, sizeof told);
+        assert_memory_equal(told, want, sizeof want);
+        void *all[] = {on_k, on_v, kv.k, kv.v, kv.beyond};
+        for (size_t j = 0; j < TEST_COUNT(all); j++) {
+            cuda_rig_release(b, all[j]);
+        }
+    }
+    free(k);
+    free(v);
 }

@@ -170,10 +170,8 @@ static struct weight real_weight(const struct fake *f, const struct weight *w) {
 }
 
 static struct kv real_kv(const struct fake *f, const struct kv *kv) {
-    struct kv r = *kv;
-    r.k = REAL(kv->k);
-    r.v = REAL(kv->v);
-    return r;
+    return (struct kv){kv->type,    kv->n_kv_heads, kv->head_dim,    kv->capacity_tok,
+                       REAL(kv->k), REAL(kv->v),    REAL(kv->beyond)};
 }
 
 static void *host_alloc(void *self, size_t bytes) {

@@ -69,6 +69,11 @@ static inline float cuda_half(uint16_t h) {
 static inline uint16_t cuda_to_half(float f) {
     return f32_to_f16(f);
 }
+static inline uint32_t atomicMax(uint32_t *word, uint32_t value) {
+    uint32_t held = *word;
+    *word = value > held ? value : held;
+    return held;
+}
 static inline float __fmul_rn(float a, float b) {
     return a * b;
 }
