@@ -1,7 +1,7 @@
 /*
  * arch: see arch.h. The table of the fields of struct arch, their ranges, and the rules that tie
  * several fields together. What is made of the table on disk and for people is in arch_meta.c, the
- * tensor slots are in arch_slots.c.
+ * tensor slots are in arch_slots.c, rope sets in arch_rope.c.
  */
 #include "format/arch.h"
 
@@ -156,6 +156,30 @@ const struct arch_field arch_fields[] = {
     KIND_LATER("ffn_bias", ffn.bias, FIELD_U32, 0, 1, 0),
     KIND_LATER("ffn_limit", ffn.limit, FIELD_F32, 0, 0x1p20, 0),
     KIND_LATER("ffn_alpha", ffn.alpha, FIELD_F32, 0, 0x1p10, 0),
+    {.key = "rope_long_tok",
+     .of = FIELD_ARRAY,
+     .type = FIELD_U32,
+     .at = offsetof(struct arch, rope_long_tok),
+     .max = INT32_MAX,
+     .optional = true,
+     .length_at = offsetof(struct arch, n_rope_long),
+     .sets_length = true},
+    {.key = "rope_long_scale",
+     .of = FIELD_ARRAY,
+     .type = FIELD_F32,
+     .at = offsetof(struct arch, rope_long_scale),
+     .min = 0x1p-10,
+     .max = 0x1p10,
+     .optional = true,
+     .length_at = offsetof(struct arch, n_rope_long)},
+    {.key = "rope_long_inv_freq",
+     .of = FIELD_ARRAY,
+     .type = FIELD_F32,
+     .at = offsetof(struct arch, rope_long_inv_freq),
+     .max = 0x1p10,
+     .optional = true,
+     .length_at = offsetof(struct arch, n_long_inv_freq),
+     .sets_length = true},
     {.key = "kind",
      .of = FIELD_ARRAY,
      .type = FIELD_U32,
@@ -378,6 +402,20 @@ static int check_kv_layers(const struct arch *a, struct err *err) {
     return 0;
 }
 
+/* Long forms are given for all sets or for none. */
+static int check_long_ropes(const struct arch *a, struct err *err) {
+    if (a->n_rope_long != 0 && a->n_rope_long != a->n_ropes) {
+        return err_set(err, "rope_long_tok has %u values, expected none or %u", a->n_rope_long,
+                       a->n_ropes);
+    }
+    uint32_t expected = a->n_rope_long > 0 ? a->n_inv_freq : 0;
+    if (a->n_long_inv_freq != expected) {
+        return err_set(err, "rope_long_inv_freq has %u values, expected %u", a->n_long_inv_freq,
+                       expected);
+    }
+    return 0;
+}
+
 static int check_rules(const struct arch *a, struct err *err) {
     uint64_t inv_freqs = 0;
     for (uint32_t i = 0; i < a->n_ropes; i++) {
@@ -408,7 +446,7 @@ static int check_rules(const struct arch *a, struct err *err) {
     if (arch_moe_layers(a) > 0 && a->n_active > a->n_experts) {
         return err_set(err, "n_active = %u is above n_experts = %u", a->n_active, a->n_experts);
     }
-    if (check_kv_layers(a, err) < 0) {
+    if (check_long_ropes(a, err) < 0 || check_kv_layers(a, err) < 0) {
         return -1;
     }
     uint64_t params = arch_params(a);
@@ -451,7 +489,7 @@ void arch_free(struct arch *a) {
     memset(a, 0, sizeof *a);
 }
 
-/* ---- kinds and rope sets ---- */
+/* ---- kinds ---- */
 
 struct layer_kind arch_plain_kind(void) {
     struct layer_kind kind = {0};
@@ -509,29 +547,6 @@ uint32_t arch_derive_kinds(uint32_t n_layers,
         kind[l] = k;
     }
     return n_kinds;
-}
-
-struct rope_set arch_rope(const struct arch *a, uint32_t index) {
-    size_t first = 0;
-    for (uint32_t i = 0; i < index; i++) {
-        first += a->rope_dim[i] / 2;
-    }
-    return (struct rope_set){a->rope_dim[index], a->rope_inv_freq + first, a->rope_scale[index]};
-}
-
-uint32_t arch_add_rope(struct arch *a, uint32_t dim, const float *inv_freq, float scale) {
-    uint32_t i = a->n_ropes++, half = dim / 2;
-    a->rope_dim = mem_realloc(a->rope_dim, a->n_ropes * sizeof *a->rope_dim);
-    a->rope_scale = mem_realloc(a->rope_scale, a->n_ropes * sizeof *a->rope_scale);
-    a->rope_inv_freq =
-        mem_realloc(a->rope_inv_freq, (a->n_inv_freq + half + 1) * sizeof *a->rope_inv_freq);
-    a->rope_dim[i] = dim;
-    a->rope_scale[i] = scale;
-    if (half > 0) {
-        memcpy(a->rope_inv_freq + a->n_inv_freq, inv_freq, half * sizeof *inv_freq);
-    }
-    a->n_inv_freq += half;
-    return i;
 }
 
 float attention_scale(const struct attention_rule *r) {

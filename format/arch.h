@@ -170,6 +170,12 @@ struct arch {
     float *rope_inv_freq; /* [n_inv_freq] radians per position, rope_dim / 2 for each set, scaling
                              already applied by the importer */
     uint32_t n_inv_freq;
+    /* Sets that turn otherwise in long contexts (LongRoPE); empty: none does. */
+    uint32_t *rope_long_tok;   /* [n_rope_long] 0 or n_ropes: a context of more tokens is turned by
+                                  what follows; 0 = never */
+    float *rope_long_scale;    /* [n_rope_long] */
+    float *rope_long_inv_freq; /* [n_long_inv_freq] as rope_inv_freq */
+    uint32_t n_rope_long, n_long_inv_freq;
 
     uint32_t *stop_ids; /* [n_stop] tokens that end a generation */
     uint32_t n_stop;
@@ -199,6 +205,15 @@ struct rope_set {
 struct rope_set arch_rope(const struct arch *a, uint32_t index);
 /* Add a rope set; inv_freq [dim / 2] is copied. Returns its index. */
 uint32_t arch_add_rope(struct arch *a, uint32_t dim, const float *inv_freq, float scale);
+
+/* Give set `index` another form for contexts of more than `tok` tokens, tok > 0; inv_freq [dim / 2]
+ * is copied. */
+void arch_add_long_rope(struct arch *a, uint32_t index, uint32_t tok, const float *inv_freq,
+                        float scale);
+/* Settle which form of each set turns a context of `ctx_tok` tokens: from now on rope_inv_freq and
+ * rope_scale have it. It holds for every token of the context, however few there are yet, because
+ * keys that are stored cannot be turned again. */
+void arch_settle_ropes(struct arch *a, uint32_t ctx_tok);
 
 /* The layer whose keys and values an attention layer reads: its own, or an earlier one's. */
 static inline uint32_t arch_kv_layer(const struct arch *a, uint32_t layer) {

@@ -64,10 +64,15 @@ static int read_text(struct corpus *c, const struct tokenizer *tok, const struct
 }
 
 /* A sequence is no longer than the model's context, nor than a sixteenth of the text, so that some
- * are held out; and the engine, which measures loss, takes it in one batch. */
+ * are held out; and the engine, which measures loss, takes it in one batch. Nor is it so long that
+ * the model would turn it in its long form. */
 static uint32_t sequence_tok(const struct convert_options *o, const struct arch *a) {
     uint32_t n = (uint32_t)o->calib_seq, most = (uint32_t)o->calib_tok / 16;
     most = a->ctx_max_tok < most ? a->ctx_max_tok : most;
+    for (uint32_t i = 0; i < a->n_rope_long; i++) {
+        uint32_t tok = a->rope_long_tok[i];
+        most = tok > 0 && tok < most ? tok : most;
+    }
     n = n < most ? n : most;
     return n < 4096 ? n : 4096;
 }

@@ -274,6 +274,14 @@ static json_t *json_arch(const struct arch *a) {
     free(window);
     json_object_set_new(arch, "stop_ids", json_u32s(a->stop_ids, a->n_stop));
     json_object_set_new(arch, "rope_inv_freq", freqs);
+    if (a->n_rope_long > 0) {
+        json_t *longs = json_array();
+        for (uint32_t i = 0; i < a->n_long_inv_freq; i++) {
+            json_array_append_new(longs, json_real(a->rope_long_inv_freq[i]));
+        }
+        json_object_set_new(arch, "rope_long_tok", json_u32s(a->rope_long_tok, a->n_rope_long));
+        json_object_set_new(arch, "rope_long_inv_freq", longs);
+    }
     return arch;
 }
 

@@ -66,7 +66,7 @@ static int bind_weights(struct corm_engine *e, struct err *err) {
 
 static int fill_options(struct corm_engine *e, const struct corm_engine_options *options,
                         struct err *err) {
-    const struct arch *a = &e->archive.arch;
+    struct arch *a = &e->archive.arch;
     if (options) {
         e->opt = *options;
     }
@@ -107,12 +107,10 @@ static int fill_options(struct corm_engine *e, const struct corm_engine_options 
     if (o->threads > 1024) {
         return err_set(err, "%u threads: at most 1024", o->threads);
     }
-    uint32_t longest =
-        a->ctx_max_tok && a->ctx_max_tok < MAX_CTX_TOK ? a->ctx_max_tok : MAX_CTX_TOK;
-    if (o->ctx_tok > longest) {
-        return err_set(err, "%s: a context of %u tokens: the model was made for at most %u",
-                       e->archive.map.path, o->ctx_tok, longest);
+    if (o->ctx_tok > MAX_CTX_TOK) {
+        return err_set(err, "a context of %u tokens: at most %d", o->ctx_tok, MAX_CTX_TOK);
     }
+    arch_settle_ropes(a, o->ctx_tok);
     if (o->batch_rows > o->ctx_tok) {
         o->batch_rows = o->ctx_tok;
     }

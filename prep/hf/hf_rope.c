@@ -15,13 +15,19 @@ struct rope_value {
 struct rope {
     struct rope_value theta, factor, original_tok, attention_factor, beta_fast, beta_slow, mscale,
         mscale_all_dim, low_freq_factor, high_freq_factor, partial_rotary_factor;
+    struct rope_value alpha, short_mscale, long_mscale;
     bool truncate;
     const char *type;
+    const json_t *short_factor, *long_factor; /* lists, or NULL; borrowed */
     uint32_t head_dim, ctx_max_tok;
     /* What comes of it. */
     uint32_t dim;    /* of a head's components that are turned */
     float *inv_freq; /* [dim / 2] */
     float scale;
+    /* The same for contexts of more than long_tok tokens; 0: there is no such form. */
+    uint32_t long_tok;
+    float *long_inv_freq; /* [dim / 2] */
+    float long_scale;
 };
 
 /* Keys of the object that are numbers. */
@@ -40,6 +46,9 @@ static const struct rope_key {
     {"low_freq_factor", offsetof(struct rope, low_freq_factor)},
     {"high_freq_factor", offsetof(struct rope, high_freq_factor)},
     {"partial_rotary_factor", offsetof(struct rope, partial_rotary_factor)},
+    {"alpha", offsetof(struct rope, alpha)},
+    {"short_mscale", offsetof(struct rope, short_mscale)},
+    {"long_mscale", offsetof(struct rope, long_mscale)},
 };
 
 static int parse_value(struct rope_value *out, const json_t *v, const char *key, const char *path,
@@ -75,6 +84,13 @@ static int parse_object_key(struct rope *r, const struct settle *s, const char *
             strcmp(key, "rope_type") == 0) { /* rope_type wins over the older spelling */
             r->type = json_string_value(v);
         }
+        return 0;
+    }
+    if (strcmp(key, "short_factor") == 0 || strcmp(key, "long_factor") == 0) {
+        if (!json_is_array(v) && !json_is_null(v)) {
+            return err_set(err, "%s: RoPE key %s must be a list of numbers", path, key);
+        }
+        *(key[0] == 's' ? &r->short_factor : &r->long_factor) = json_is_array(v) ? v : NULL;
         return 0;
     }
     if (strcmp(key, "truncate") == 0) {
@@ -268,14 +284,80 @@ static int fill_yarn(struct rope *r, const char *path, struct err *err) {
 
 /* The first components of the whole head turn as in the default type, the others not at all. */
 static int fill_proportional(struct rope *r, const char *path, struct err *err) {
-    double part = r->partial_rotary_factor.value, factor = or_default(&r->factor, 1);
+    double part = r->partial_rotary_factor.value, factor = r->factor.given ? r->factor.value : 1;
     uint32_t turned = (uint32_t)(part * r->head_dim / 2);
-    (void)path;
-    (void)err;
+    if (!(factor >= 0x1p-20)) {
+        return err_set(err, "%s: rope_type proportional needs factor > 0, got %g", path, factor);
+    }
     for (uint32_t i = 0; i < turned; i++) {
         r->inv_freq[i] = 1.0f / pair_period(r, i, r->dim) / (float)factor;
     }
     return 0;
+}
+
+/* Frequencies of the default type, each divided by its factor of a list. */
+static int fill_by_factors(const struct rope *r, const json_t *list, const char *key,
+                           float *inv_freq, const char *path, struct err *err) {
+    uint32_t half = r->dim / 2;
+    if (!list || json_array_size(list) != half) {
+        return err_set(err,
+                       "%s: rope_type %s needs a list of %u numbers under %s, one for each pair "
+                       "of components that is turned",
+                       path, r->type, half, key);
+    }
+    for (uint32_t i = 0; i < half; i++) {
+        const json_t *v = json_array_get(list, i);
+        float factor = (float)json_number_value(v);
+        if (!json_is_number(v) || !(factor >= 0x1p-20f) || !isfinite(factor)) {
+            return err_set(err, "%s: entry %u of RoPE key %s must be a positive number", path, i,
+                           key);
+        }
+        inv_freq[i] = 1.0f / (factor * pair_period(r, i, r->dim));
+    }
+    return 0;
+}
+
+/* LongRoPE (https://arxiv.org/abs/2402.13753): factors for contexts up to those that the model was
+ * first trained for, and others beyond. */
+static int fill_longrope(struct rope *r, const char *path, struct err *err) {
+    double original = r->original_tok.given ? r->original_tok.value : r->ctx_max_tok;
+    if (!(original >= 2) || !(original <= INT32_MAX)) {
+        return err_set(err, "%s: RoPE original_max_position_embeddings must be at least 2", path);
+    }
+    double factor = r->factor.given ? r->factor.value : r->ctx_max_tok / original;
+    double scale = r->attention_factor.given ? r->attention_factor.value
+                   : factor <= 1             ? 1
+                                             : sqrt(1 + log(factor) / log(original));
+    r->long_inv_freq = mem_calloc(r->dim / 2 + 1, sizeof *r->long_inv_freq);
+    if (fill_by_factors(r, r->short_factor, "short_factor", r->inv_freq, path, err) < 0 ||
+        fill_by_factors(r, r->long_factor, "long_factor", r->long_inv_freq, path, err) < 0) {
+        return -1;
+    }
+    r->long_tok = (uint32_t)original;
+    r->scale = (float)(r->short_mscale.given ? r->short_mscale.value : scale);
+    r->long_scale = (float)(r->long_mscale.given ? r->long_mscale.value : scale);
+    return 0;
+}
+
+/* NTK with a constant factor on the base, as Hunyuan models have it under this name. What others
+ * mean by it is a base that grows while the text does. */
+static int fill_dynamic(struct rope *r, const char *path, struct err *err) {
+    if (or_default(&r->alpha, 0) == 0) {
+        return err_set(err,
+                       "%s: rope_type dynamic without alpha is not supported: its base grows with "
+                       "the length of the text, so that keys that are stored would have to be "
+                       "turned again",
+                       path);
+    }
+    if (need(&r->alpha, "alpha", 0x1p-20, r, path, err)) {
+        return -1;
+    }
+    if (r->dim <= 2) {
+        return err_set(err, "%s: rope_type dynamic needs more than 2 components that are turned",
+                       path);
+    }
+    r->theta.value *= pow(r->alpha.value, r->dim / (r->dim - 2.0));
+    return fill_default(r, path, err);
 }
 
 static const struct rope_type {
@@ -287,6 +369,8 @@ static const struct rope_type {
     {"linear", fill_linear},
     {"llama3", fill_llama3},
     {"yarn", fill_yarn},
+    {"longrope", fill_longrope},
+    {"dynamic", fill_dynamic},
     {"proportional", fill_proportional, true},
 };
 
@@ -323,7 +407,7 @@ static int fill_rope(struct rope *r, struct settle *s, struct err *err) {
     }
     return err_set(err,
                    "%s: rope_type \"%s\" is not supported; supported: default, linear, llama3, "
-                   "yarn, proportional",
+                   "yarn, longrope, dynamic with alpha, proportional",
                    s->path, r->type);
 }
 
@@ -340,8 +424,12 @@ int hf_rope_add(struct settle *s, const struct hf_rope_ask *ask, uint32_t *index
     }
     if (rc == 0) {
         *index = arch_add_rope(s->arch, r.dim, r.inv_freq, r.scale);
+        if (r.long_tok > 0) {
+            arch_add_long_rope(s->arch, *index, r.long_tok, r.long_inv_freq, r.long_scale);
+        }
     }
     free(r.inv_freq);
+    free(r.long_inv_freq);
     json_decref(object);
     return rc;
 }

@@ -259,6 +259,12 @@ int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struc
         return run_fail(err, &error);
     }
     r->info = corm_engine_info(r->engine);
+    if (r->info->ctx_max_tok > 0 && r->info->ctx_tok > r->info->ctx_max_tok && !o->quiet) {
+        fprintf(stderr,
+                "corm-run: a context of %u tokens, the model was trained for %u: what it makes of "
+                "those beyond may be poor\n",
+                r->info->ctx_tok, r->info->ctx_max_tok);
+    }
     if (corm_session_open(&r->session, r->engine, &error) < 0) {
         return run_fail(err, &error);
     }

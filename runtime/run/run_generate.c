@@ -70,13 +70,6 @@ static int read_prompt(const struct cli_call *call, struct buf *text, struct err
     return 0;
 }
 
-/* What to do about a context that is too small. */
-static const char *larger_ctx(const struct corm_model_info *info) {
-    return info->ctx_max_tok == 0 || info->ctx_tok < info->ctx_max_tok
-               ? "; --ctx N makes it larger"
-               : ", the most that the model was made for";
-}
-
 static int take_prompt(struct generation *g, const struct buf *text, struct err *err) {
     const struct run *r = &g->run;
     if (run_tokenize(r, text, !g->o->no_bos, !g->o->no_special, &g->prompt, err) < 0) {
@@ -87,8 +80,9 @@ static int take_prompt(struct generation *g, const struct buf *text, struct err 
                        "the prompt is empty, and the model's tokenizer begins no text by itself");
     }
     if (g->prompt.n > r->info->ctx_tok) {
-        return err_set(err, "the prompt has %zu tokens, the context holds %u%s", g->prompt.n,
-                       r->info->ctx_tok, larger_ctx(r->info));
+        return err_set(err,
+                       "the prompt has %zu tokens, the context holds %u; --ctx N makes it larger",
+                       g->prompt.n, r->info->ctx_tok);
     }
     return 0;
 }
@@ -173,8 +167,8 @@ static void report(struct generation *g) {
     const struct run *r = &g->run;
     struct corm_stats end = run_stats(r);
     if (g->end == END_CONTEXT && !r->o->quiet) {
-        fprintf(stderr, "corm-run: the context of %u tokens is full%s\n", r->info->ctx_tok,
-                larger_ctx(r->info));
+        fprintf(stderr, "corm-run: the context of %u tokens is full; --ctx N makes it larger\n",
+                r->info->ctx_tok);
     }
     struct run_json j;
     bool json = run_report_begin(r, &g->after_prompt, &end, &j);
@@ -315,7 +309,9 @@ static const struct cli_option prompt_rows[] = {
      .help = "Special tokens that are written out in the prompt, such as <|im_end|>, are plain "
              "text: for text of unknown origin."},
     {"ctx", 'c', CLI_INT, FIELD(ctx), "N",
-     "Context: prompt and generated tokens together. Its KV cache is part of the memory plan.",
+     "Context: prompt and generated tokens together. Its KV cache is part of the memory plan. More "
+     "than the model was trained for is allowed, with a remark. A model with rotary factors for "
+     "short and for long contexts (LongRoPE) uses those that N asks for.",
      .min = 1, .max = 1 << 20, .fallback = "the model's own, at most 4096"},
     {0},
 };

@@ -160,6 +160,61 @@ case_ 'logits as .npy' npy
 case_ 'logits --json' eval 'go 0 logits fable.corm -q --json --ids 1,2 -o c.npy && json &&
     test "$(number output)" = "\"c.npy\"" && test "$(number vocab)" = 4096'
 
+# A key's norm of 51016 (bf16 0x4747) makes keys that f16 cannot hold; f32 can.
+beyond_f16() {
+    rm -rf wide && cp -r "$golden/models/qwen3moe-tiny" wide && chmod -R u+w wide &&
+        fill_tensor wide model.layers.1.self_attn.k_norm.weight 107 &&
+        "$build/corm-prep" convert -q wide -o wide.corm || return 1
+    head -c 2000 "$root/README.md" >wide.txt
+    for command in 'logits wide.corm -q --ids 1,2,3,4 -o wide.npy' 'perplexity wide.corm -q -f wide.txt' \
+        'wide.corm -q -p Once' 'bench wide.corm -q --prompt-tokens 8 --decode-tokens 4'; do
+        go 1 $command && cat err || return 1
+        grep -q '^corm-run: .*position [0-9]* has keys in layer 1 that f16 cannot hold: --kv f32' err &&
+            [ "$(wc -l <err)" -eq 1 ] && [ ! -e wide.npy ] || return 1
+        go 0 $command --kv f32 || return 1
+        rm -f wide.npy
+    done
+}
+case_ 'keys that f16 cannot hold' beyond_f16
+not_finite() {
+    fill_tensor wide model.norm.weight 177 && "$build/corm-prep" convert -q -f wide -o wide.corm &&
+        go 1 logits wide.corm -q --kv f32 --ids 1,2,3,4 -o wide.npy && cat err &&
+        grep -q 'the logits of the id at position 0 are not finite' err && [ ! -e wide.npy ] || return 1
+    go 1 perplexity wide.corm -q --kv f32 -f wide.txt && grep -q 'not finite' err
+}
+case_ 'logits that are not finite' not_finite
+
+# ---- BOS written out in a text that gets one anyway -----------------------------------------------------
+
+twice() {
+    remark='the text has <|endoftext|> where the tokenizer adds one'
+    printf '<|endoftext|>Once upon a time' >bos.txt
+    [ "$("$build/corm-prep" tokenize fable.corm -p '<|endoftext|>Once' 2>err)" = '0 0 761' ] &&
+        grep -q "^corm-prep: $remark" err || return 1
+    for command in 'fable.corm -n 1 --temp 0 -f bos.txt' 'perplexity fable.corm --bos -f bos.txt'; do
+        go 0 $command && grep -q "^corm-run: $remark" err && go 0 $command -q && [ ! -s err ] &&
+            go 0 $command --no-special && ! grep "$remark" err || return 1
+    done
+    go 0 fable.corm -n 1 --no-bos -f bos.txt && ! grep "$remark" err &&
+        go 0 perplexity fable.corm -f bos.txt && ! grep "$remark" err &&
+        go 0 fable.corm -n 1 -p 'Once <|endoftext|>' && ! grep "$remark" err
+}
+case_ 'a text that begins with BOS' twice
+
+# ---- positions beyond those of training --------------------------------------------------------------
+
+further() {
+    long='corm-run: a context of 2000 tokens, the model was trained for 1024'
+    go 0 fable.corm -p 'Once upon a time' -n 5 --ctx 2000 --temp 0 && cp out beyond &&
+        grep -q "^$long" err && go 0 fable.corm -q -p 'Once upon a time' -n 5 --ctx 1024 --temp 0 &&
+        [ ! -s err ] && cmp out beyond || return 1
+    yes 'a dog and a cat ' | head -n 270 >far.txt
+    go 0 perplexity fable.corm -f far.txt --ctx 2000 -n 1500 && grep -q "^$long" err &&
+        go 0 fable.corm -f far.txt -n 5 --ctx 2000 && go 1 fable.corm -q -f far.txt -n 5 --ctx 1024 &&
+        grep -q 'the prompt has .*, the context holds 1024.*--ctx N makes it larger' err
+}
+case_ 'more positions than the model was trained for' further
+
 # ---- perplexity and bench --------------------------------------------------------------------------
 
 perplexity() { "$run" perplexity fable.corm -q -f "$golden/heldout.txt" "$@" 2>err | tail -n 1; }
@@ -319,7 +374,6 @@ case_ 'an empty file' bad 1 'empty.corm' empty.corm $p
 case_ 'a truncated header' bad 1 'tiny.corm' tiny.corm $p
 case_ 'a truncated archive' bad 1 'short.corm: truncated: 100000 bytes' short.corm $p
 case_ 'a damaged archive' bad 1 'flipped.corm' flipped.corm $p
-case_ 'a context too long for the model' bad 1 '2000.*1024' fable.corm $p --ctx 2000
 case_ 'a prompt too long for the context' bad 1 'tokens.*--ctx' fable.corm -q -p 'a b c d e f' --ctx 3
 case_ 'an unknown instruction set' bad 1 'mmx' fable.corm $p --isa mmx
 case_ 'an id too great' bad 1 'id 4096 at position 2.*4096' logits fable.corm --ids 0,1,4096

@@ -90,6 +90,27 @@ SPOIL(no_limit, k->ffn.act = FFN_SWIGLU_OAI)
 SPOIL(act_three, k->ffn.act = 3)
 SPOIL(scale_embed, a->embed_scale = 0)
 
+/* Long forms of its only set, which the other rules spoil. */
+static void add_long(struct arch *a) {
+    const float inv_freq[4] = {0.5f, 0.25f, 0.125f, 0};
+    arch_add_long_rope(a, 0, 64, inv_freq, 1.5f);
+}
+SPOIL(long_few, (add_long(a), a->n_long_inv_freq = 3))
+SPOIL(long_missing, (add_long(a), a->n_long_inv_freq = 0))
+SPOIL(long_alone, (add_long(a), a->n_rope_long = 0))
+static void long_many(struct arch *a, struct layer_kind *k) {
+    (void)k;
+    add_long(a);
+    a->n_rope_long = 2;
+    a->rope_long_tok = mem_realloc(a->rope_long_tok, 2 * sizeof *a->rope_long_tok);
+    a->rope_long_scale = mem_realloc(a->rope_long_scale, 2 * sizeof *a->rope_long_scale);
+    a->rope_long_tok[1] = 0;
+    a->rope_long_scale[1] = 1;
+}
+SPOIL(long_scale, (add_long(a), a->rope_long_scale[0] = 0))
+SPOIL(long_nan, (add_long(a), a->rope_long_inv_freq[2] = NAN))
+SPOIL(long_far, (add_long(a), a->rope_long_tok[0] = UINT32_MAX))
+
 static const struct rule_row {
     void (*spoil)(struct arch *a, struct layer_kind *k);
     const char *message;
@@ -137,6 +158,13 @@ static const struct rule_row {
     {no_limit, "ffn_act = 2 needs ffn_limit"},
     {act_three, "ffn_act[1] = 3"},
     {scale_embed, "embed_scale = 0"},
+    {long_few, "rope_long_inv_freq has 3 values, expected 4"},
+    {long_missing, "rope_long_inv_freq has 0 values, expected 4"},
+    {long_alone, "rope_long_inv_freq has 4 values, expected 0"},
+    {long_many, "rope_long_tok has 2 values, expected none or 1"},
+    {long_scale, "rope_long_scale[0] = 0"},
+    {long_nan, "rope_long_inv_freq[2] = nan"},
+    {long_far, "rope_long_tok[0] = 4294967295"},
 };
 
 static void test_rules(void **state) {
@@ -151,6 +179,33 @@ static void test_rules(void **state) {
         assert_err(&err, rules[i].message);
         arch_free(&a);
     }
+}
+
+/* Sets with and without long forms, in whatever order they are added; and which one turns a
+ * context. */
+static void test_long_ropes(void **state) {
+    (void)state;
+    const float second[2] = {1, 0.5f}, second_long[2] = {1, 0.25f}, third[1] = {2};
+    struct err err = {0};
+    struct arch a = two_layers();
+    uint32_t plain_freqs = a.n_inv_freq;
+    arch_add_rope(&a, 4, second, 1.25f);
+    arch_add_long_rope(&a, 1, 100, second_long, 1.5f);
+    arch_add_rope(&a, 2, third, 1);
+    assert_int_equal(arch_check(&a, &err), 0);
+    assert_int_equal(a.n_rope_long, 3);
+    assert_int_equal(a.n_long_inv_freq, plain_freqs + 3);
+    static const struct {
+        uint32_t tok;
+        float freq, scale;
+    } contexts[] = {{1, 0.5f, 1.25f}, {100, 0.5f, 1.25f}, {101, 0.25f, 1.5f}, {5000, 0.25f, 1.5f}};
+    for (size_t i = 0; i < TEST_COUNT(contexts); i++) {
+        arch_settle_ropes(&a, contexts[i].tok);
+        struct rope_set set = arch_rope(&a, 1), last = arch_rope(&a, 2), first = arch_rope(&a, 0);
+        assert_true(set.inv_freq[1] == contexts[i].freq && set.scale == contexts[i].scale);
+        assert_true(first.scale == 1 && last.scale == 1 && last.inv_freq[0] == 2);
+    }
+    arch_free(&a);
 }
 
 static void window_in_turn(struct layer_kind *k, uint32_t layer) {
@@ -311,9 +366,9 @@ static void test_params(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rules),  cmocka_unit_test(test_kv_layers),
-        cmocka_unit_test(test_slots),  cmocka_unit_test(test_slot_shapes),
-        cmocka_unit_test(test_params),
+        cmocka_unit_test(test_rules),       cmocka_unit_test(test_long_ropes),
+        cmocka_unit_test(test_kv_layers),   cmocka_unit_test(test_slots),
+        cmocka_unit_test(test_slot_shapes), cmocka_unit_test(test_params),
     };
     return cmocka_run_group_tests_name("arch", tests, NULL, NULL);
 }

@@ -37,6 +37,9 @@ static void print_metadata(struct buf *out, const struct arch *a) {
     SCALAR(norm_eps);
     ARRAY(rope_dim, a->n_ropes);
     ARRAY(rope_inv_freq, a->n_inv_freq);
+    ARRAY(rope_long_inv_freq, a->n_long_inv_freq);
+    ARRAY(rope_long_scale, a->n_rope_long);
+    ARRAY(rope_long_tok, a->n_rope_long);
     ARRAY(rope_scale, a->n_ropes);
     ARRAY(stop_ids, a->n_stop);
     SCALAR(tied);

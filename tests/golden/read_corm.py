@@ -220,7 +220,7 @@ MODEL_KEYS = {"family": None, "n_layers": None, "dim": None, "vocab": None, "ctx
               "rope_dim": None, "rope_inv_freq": None, "rope_scale": None, "n_experts": None, "n_active": None,
               "ffn_dim": None, "tied": None, "stop_ids": (), "gen_temperature": (-1.0,), "gen_top_p": (-1.0,),
               "gen_top_k": (-1.0,), "gen_repeat_penalty": (-1.0,), "embed_scale": (1.0,), "logit_cap": (0.0,),
-              "kv_layer": ()}
+              "kv_layer": (), "rope_long_tok": (), "rope_long_scale": (), "rope_long_inv_freq": ()}
 LAYER_KEYS = ("window", "moe")
 # Keys of kinds: one value for all, or one for each kind.
 KIND_KEYS = {"n_heads": None, "n_kv_heads": None, "head_dim": None, "qkv_bias": None, "o_bias": None, "qk_norm": None,
@@ -280,6 +280,9 @@ def complete(m):
         need(len(m[key]) in (1, n_kinds), "values of " + key)
     need(len(m["rope_scale"]) == len(m["rope_dim"]), "values of rope_scale")
     need(len(m["rope_inv_freq"]) == sum(m["rope_dim"]) // 2, "values of rope_inv_freq")
+    long = len(m["rope_long_tok"])
+    need(long in (0, len(m["rope_dim"])) and len(m["rope_long_scale"]) == long, "values of rope_long_tok")
+    need(len(m["rope_long_inv_freq"]) == (len(m["rope_inv_freq"]) if long else 0), "values of rope_long_inv_freq")
     need(len(m["kv_layer"]) in (0, len(layers)), "values of kv_layer")
 
 

@@ -96,6 +96,10 @@ static void vary_layers(struct arch *a, uint64_t *s) {
     static const float inv_freq[2] = {1.0f, 0.0f};
     struct layer_kind *kinds = mem_calloc(a->n_layers, sizeof *kinds);
     arch_add_rope(a, 4, inv_freq, 1.25f);
+    if (below(s, 2)) {
+        const float long_freq[2] = {0.5f, 0.0f};
+        arch_add_long_rope(a, 1, 1 + below(s, 100), long_freq, 1.5f);
+    }
     for (uint32_t l = 0; l < a->n_layers; l++) {
         kinds[l] = *arch_kind(a, l);
         vary_layer(a, &kinds[l], s);
