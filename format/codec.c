@@ -8,6 +8,7 @@
 #include "format/codec.h"
 
 #include <assert.h>
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -19,6 +20,12 @@
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "rows are stored as the host holds them");
 
 static const float f16_max = 65504.0f;
+
+/* Ranges. What is rounded may lie half a step beyond the greatest number of a codec. The greatest
+ * scale of q8 is f16's; the range of a group of q4 is the difference of two weights. */
+#define bf16_max 0x1.fefffep127f
+#define f16_rounds_to_max 0x1.ffdffep15f
+#define q8_max (127.5f * 65504.0f)
 
 static uint16_t load_u16(const uint8_t *p) {
     uint16_t v;
@@ -326,11 +333,11 @@ enum {
 };
 
 static const struct codec codecs[] = {
-    {CODEC_F32, "f32", 1, 4, 0, true, f32_encode_row, f32_decode_row},
-    {CODEC_BF16, "bf16", 1, 2, 0, true, bf16_encode_row, bf16_decode_row},
-    {CODEC_F16, "f16", 1, 2, 0, false, f16_encode_row, f16_decode_row},
-    {CODEC_Q8, "q8", CODEC_GROUP, Q8_GROUP_BYTES, 0, false, q8_encode_row, q8_decode_row},
-    {CODEC_Q4, "q4", CODEC_GROUP, Q4_GROUP_BYTES, Q4_ROW_BYTES, false, q4_encode_row,
+    {CODEC_F32, "f32", 1, 4, 0, true, FLT_MAX, f32_encode_row, f32_decode_row},
+    {CODEC_BF16, "bf16", 1, 2, 0, true, bf16_max, bf16_encode_row, bf16_decode_row},
+    {CODEC_F16, "f16", 1, 2, 0, false, f16_rounds_to_max, f16_encode_row, f16_decode_row},
+    {CODEC_Q8, "q8", CODEC_GROUP, Q8_GROUP_BYTES, 0, false, q8_max, q8_encode_row, q8_decode_row},
+    {CODEC_Q4, "q4", CODEC_GROUP, Q4_GROUP_BYTES, Q4_ROW_BYTES, false, FLT_MAX / 2, q4_encode_row,
      q4_decode_row},
 };
 

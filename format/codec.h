@@ -45,6 +45,7 @@ struct codec {
     uint32_t block_bytes;     /* bytes per block_cols columns */
     uint32_t row_extra_bytes; /* bytes a row beyond its blocks */
     bool lossless_bf16;       /* decode(encode(x)) == x for every bf16-representable x */
+    float max_abs;            /* the greatest magnitude that a row may hold: its range */
     /* Encode `cols` finite weights `src` into `dst` (codec_row_bytes long, any alignment). */
     void (*encode_row)(const float *src, uint32_t cols, void *dst);
     /* Decode a whole row into `dst` [cols]. The definition of the codec. */
@@ -107,9 +108,9 @@ static inline const float *weight_floats(const struct weight *w) {
 }
 
 /* The greatest |decode(encode(x)) - x| that is allowed for a row whose greatest magnitude is
- * `amax`. encode_row keeps to it for every row of finite weights inside the codec's range. (f16
- * holds |x| up to 65504 and q8 up to 127 * 65504; weights beyond saturate.) Relative to amax it is
- * 2^-8 for bf16, 2^-11 for f16, half of 1/127 for q8 and 1/10 for q4; for f16 and q8 half the
+ * `amax`. encode_row keeps to it for every row of finite weights inside the codec's range. (Weights
+ * beyond max_abs saturate; whoever encodes what people made checks them first.) Relative to amax it
+ * is 2^-8 for bf16, 2^-11 for f16, half of 1/127 for q8 and 1/10 for q4; for f16 and q8 half the
  * smallest f16 is added. */
 float codec_tolerance(const struct codec *c, float amax);
 

@@ -245,6 +245,12 @@ static int convert_dir(const struct convert_options *o, const char *dir, struct 
     if (rc == 0 && model.warnings.len && !o->prep.quiet) {
         fprintf(stderr, "%s", model.warnings.data);
     }
+    if (rc == 0 && !o->prep.quiet && !pack.expert_codec && pack_experts_mixed(&model)) {
+        fprintf(stderr,
+                "%s: experts are of several types (BF16, F16, F32): they are kept as f32, which "
+                "holds all of them exactly and takes more space; --codec bf16 or f16 rounds them\n",
+                dir);
+    }
     if (rc == 0) {
         rc = check_output_in(o->output, &model, err);
     }

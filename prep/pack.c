@@ -35,14 +35,16 @@ struct pack {
 
 /* One codec serves all experts: the one that all of them have, or else f32, which holds any of
  * them. */
-static const struct codec *exact_expert_codec(const struct hf_model *m) {
+static const struct codec *exact_expert_codec(const struct hf_model *m, bool *mixed) {
     const struct arch *a = hf_arch(m);
     const struct codec *common = NULL;
+    *mixed = false;
     for (uint32_t l = 0; l < a->n_layers; l++) {
         for (uint32_t e = 0; arch_is_moe(a, l) && e < a->n_experts; e++) {
             for (uint32_t s = SLOT_EXPERT_GATE; s <= SLOT_EXPERT_DOWN; s++) {
                 const struct codec *c = hf_weight(m, s, l, e).codec;
                 if (common && c != common) {
+                    *mixed = true;
                     return codec_by_id(CODEC_F32);
                 }
                 common = c;
@@ -50,6 +52,12 @@ static const struct codec *exact_expert_codec(const struct hf_model *m) {
         }
     }
     return common;
+}
+
+bool pack_experts_mixed(const struct hf_model *m) {
+    bool mixed;
+    exact_expert_codec(m, &mixed);
+    return mixed;
 }
 
 static const struct codec *trunk_codec(const struct pack *p, enum slot_id slot, uint32_t layer) {
@@ -123,6 +131,41 @@ static int check_choices(struct pack *p, struct err *err) {
     return 0;
 }
 
+/* ---- ranges ---- */
+
+/* Where a weight was read from. */
+struct origin {
+    enum slot_id slot;
+    uint32_t layer, expert;
+    uint32_t first; /* row of the matrix, or column where it is `turned`, of the first n numbers */
+    bool turned;
+};
+
+/* Whether the codec can hold [n, cols] numbers: one that is beyond its range would become another
+ * one. */
+static int check_range(const struct pack *p, const struct codec *codec, const struct origin *from,
+                       const float *x, uint32_t n, uint32_t cols, struct err *err) {
+    const size_t count = (size_t)n * cols;
+    float greatest = 0;
+    for (size_t i = 0; i < count; i++) {
+        greatest = fabsf(x[i]) > greatest ? fabsf(x[i]) : greatest;
+    }
+    for (size_t i = 0; greatest > codec->max_abs && i < count; i++) {
+        if (fabsf(x[i]) > codec->max_abs) {
+            bool expert = slot_at(from->slot)->scope == SLOT_OF_EXPERT;
+            uint32_t along = from->first + (uint32_t)(i / cols), across = (uint32_t)(i % cols);
+            char what[128];
+            snprintf(what, sizeof what,
+                     "is %.9g, which codec %s cannot hold: choose keep, bf16 or f32 for --%s",
+                     (double)x[i], codec->name, expert ? "codec" : "trunk");
+            return hf_refuse_weight(p->m, from->slot, from->layer, from->expert,
+                                    from->turned ? across : along, from->turned ? along : across,
+                                    what, err);
+        }
+    }
+    return 0;
+}
+
 /* ---- trunk ---- */
 
 /* Put the biases of experts [first, first + n) into the order in which their records have the
@@ -164,6 +207,11 @@ static int write_tensor(struct pack *p, enum slot_id slot, uint32_t layer, struc
             break;
         }
         hf_rows_done(p->m, slot, layer, 0, first, n);
+        const struct origin from = {.slot = slot, .layer = layer, .first = first};
+        if (check_range(p, codec, &from, values, n, cols, err) < 0) {
+            rc = -1;
+            break;
+        }
         if (slot == SLOT_EXPERT_GATE_BIAS || slot == SLOT_EXPERT_UP_BIAS) {
             order_neurons(p, layer, first, n, values);
         }
@@ -189,29 +237,51 @@ struct convert {
     const struct pack *p;
     uint32_t layer, expert;
     size_t row_bytes;
-    uint8_t *neurons;   /* [ffn_dim, 3 * row_bytes] */
-    uint32_t *place;    /* [ffn_dim] where each neuron goes */
-    float **scratch;    /* [threads] of [3, BLOCK_NEURONS, dim] */
-    struct err *errors; /* [threads] */
+    uint8_t *neurons; /* [ffn_dim, 3 * row_bytes] */
+    uint32_t *place;  /* [ffn_dim] where each neuron goes */
+    float **scratch;  /* [threads] of [3, BLOCK_NEURONS, dim] */
+    /* [threads] of the first item that each worker failed at: the first of all is told, so that a
+     * message does not depend on who came first. */
+    struct err *errors;
+    uint32_t *failed;
 };
 
-static void convert_block(void *ctx, uint32_t item, uint32_t worker) {
-    struct convert *c = ctx;
+static int convert_neurons(struct convert *c, uint32_t item, float *values, struct err *err) {
     const struct arch *a = c->p->a;
     const struct codec *codec = c->p->expert_codec;
     uint32_t first = item * BLOCK_NEURONS;
     uint32_t n = a->ffn_dim - first < BLOCK_NEURONS ? a->ffn_dim - first : BLOCK_NEURONS;
     size_t part = (size_t)BLOCK_NEURONS * a->dim;
-    float *values = c->scratch[worker];
     if (hf_expert_neurons(c->p->m, c->layer, c->expert, first, n, values, values + part,
-                          values + 2 * part, &c->errors[worker])) {
-        return;
+                          values + 2 * part, err)) {
+        return -1;
+    }
+    for (uint32_t k = 0; k < 3; k++) {
+        const struct origin from = {.slot = SLOT_EXPERT_GATE + k,
+                                    .layer = c->layer,
+                                    .expert = c->expert,
+                                    .first = first,
+                                    .turned = k == 2};
+        if (check_range(c->p, codec, &from, values + k * part, n, a->dim, err) < 0) {
+            return -1;
+        }
     }
     for (uint32_t i = 0; i < n; i++) {
         for (uint32_t k = 0; k < 3; k++) {
             codec->encode_row(values + k * part + (size_t)i * a->dim, a->dim,
                               c->neurons + (3 * (size_t)c->place[first + i] + k) * c->row_bytes);
         }
+    }
+    return 0;
+}
+
+static void convert_block(void *ctx, uint32_t item, uint32_t worker) {
+    struct convert *c = ctx;
+    struct err err = {0};
+    if (convert_neurons(c, item, c->scratch[worker], &err) < 0 &&
+        (!c->errors[worker].set || item < c->failed[worker])) {
+        c->errors[worker] = err;
+        c->failed[worker] = item;
     }
 }
 
@@ -231,10 +301,15 @@ static int write_expert(struct pack *p, struct convert *c, struct err *err) {
     uint32_t threads = pool_threads(p->pool);
     uint32_t items = (p->a->ffn_dim + BLOCK_NEURONS - 1) / BLOCK_NEURONS;
     pool_run(p->pool, convert_block, c, items);
-    for (uint32_t t = 0; t < threads; t++) {
-        if (c->errors[t].set) {
-            return err_set(err, "%s", c->errors[t].msg);
+    const struct err *first = NULL;
+    for (uint32_t t = 0, item = items; t < threads; t++) {
+        if (c->errors[t].set && c->failed[t] < item) {
+            first = &c->errors[t];
+            item = c->failed[t];
         }
+    }
+    if (first) {
+        return err_set(err, "%s", first->msg);
     }
     hf_expert_done(p->m, c->layer, c->expert);
     return corm_write_record(p->w, c->layer, c->expert, c->neurons, hot, err);
@@ -248,6 +323,7 @@ static int write_experts(struct pack *p, struct err *err) {
     c.place = mem_calloc(a->ffn_dim, sizeof *c.place);
     c.scratch = mem_calloc(threads, sizeof *c.scratch);
     c.errors = mem_calloc(threads, sizeof *c.errors);
+    c.failed = mem_calloc(threads, sizeof *c.failed);
     for (uint32_t t = 0; t < threads; t++) {
         c.scratch[t] = mem_alloc_aligned(3 * (size_t)BLOCK_NEURONS * a->dim * sizeof(float));
     }
@@ -271,6 +347,7 @@ static int write_experts(struct pack *p, struct err *err) {
     }
     free(c.scratch);
     free(c.errors);
+    free(c.failed);
     free(c.neurons);
     free(c.place);
     return rc;
@@ -367,11 +444,12 @@ static void run_on_pool(void *ctx, void (*fn)(void *arg, uint32_t item, uint32_t
 
 /* What is known before anything is written. */
 static struct pack begin(const struct hf_model *m, const struct pack_options *opt) {
+    bool mixed;
     return (struct pack){.m = m,
                          .a = hf_arch(m),
                          .opt = opt,
-                         .expert_codec =
-                             opt->expert_codec ? opt->expert_codec : exact_expert_codec(m)};
+                         .expert_codec = opt->expert_codec ? opt->expert_codec
+                                                           : exact_expert_codec(m, &mixed)};
 }
 
 int pack_check(const struct hf_model *m, const struct pack_options *opt, struct err *err) {

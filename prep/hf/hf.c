@@ -167,6 +167,11 @@ int hf_tensor_rows(const struct hf_model *m, enum slot_id slot, uint32_t layer, 
     return hf_matrix_rows(matrix_of(m, slot, layer, expert), first_row, n_rows, dst, err);
 }
 
+int hf_refuse_weight(const struct hf_model *m, enum slot_id slot, uint32_t layer, uint32_t expert,
+                     uint32_t row, uint32_t col, const char *what, struct err *err) {
+    return hf_matrix_refuse(matrix_of(m, slot, layer, expert), row, col, what, err);
+}
+
 int hf_expert_neurons(const struct hf_model *m, uint32_t layer, uint32_t expert, uint32_t first,
                       uint32_t n, float *gate, float *up, float *down_t, struct err *err) {
     if (hf_tensor_rows(m, SLOT_EXPERT_GATE, layer, expert, first, n, gate, err) < 0 ||

@@ -55,6 +55,11 @@ uint64_t hf_weight_bytes(const struct hf_model *m, enum slot_id slot, uint32_t l
 int hf_tensor_rows(const struct hf_model *m, enum slot_id slot, uint32_t layer, uint32_t expert,
                    uint32_t first_row, uint32_t n_rows, float *dst, struct err *err);
 
+/* "FILE: tensor NAME: weight [INDEX] " and `what`, for the number in this row and column of a slot.
+ * Returns -1. */
+int hf_refuse_weight(const struct hf_model *m, enum slot_id slot, uint32_t layer, uint32_t expert,
+                     uint32_t row, uint32_t col, const char *what, struct err *err);
+
 /* Neurons [first, first + n) of a routed expert as f32, each [n, dim]: rows of gate, rows of up,
  * columns of down as rows. Errors as above. */
 int hf_expert_neurons(const struct hf_model *m, uint32_t layer, uint32_t expert, uint32_t first,

@@ -250,7 +250,8 @@ static void read_raw(const struct hf_matrix *m, uint64_t first, uint64_t n, floa
 }
 
 /* The index of the element in its tensor becomes a message. */
-static int refuse_element(const struct hf_matrix *m, uint64_t element, float x, struct err *err) {
+static int refuse_element(const struct hf_matrix *m, uint64_t element, const char *what,
+                          struct err *err) {
     const struct st_tensor *t = m->tensor;
     struct st_tensor at = *t; /* its "shape" becomes the element's index */
     uint64_t rest = m->scales ? element / 2 : element;
@@ -259,8 +260,13 @@ static int refuse_element(const struct hf_matrix *m, uint64_t element, float x, 
         rest /= t->shape[d];
     }
     char text[192];
-    return err_set(err, "%s: tensor \"%s\": weight %s is %s", t->file, t->name,
-                   st_shape_text(&at, text), isnan(x) ? "NaN" : "infinite");
+    return err_set(err, "%s: tensor \"%s\": weight %s %s", t->file, t->name,
+                   st_shape_text(&at, text), what);
+}
+
+int hf_matrix_refuse(const struct hf_matrix *m, uint32_t row, uint32_t col, const char *what,
+                     struct err *err) {
+    return refuse_element(m, element_of(m, row, col), what, err);
 }
 
 /* `x` holds n weights that lie `step` apart from element `first`: all finite? */
@@ -274,7 +280,7 @@ static int check_finite(const struct hf_matrix *m, uint64_t first, uint64_t step
     }
     for (uint32_t i = 0; bad && i < n; i++) {
         if (!isfinite(x[i])) {
-            return refuse_element(m, first + i * step, x[i], err);
+            return refuse_element(m, first + i * step, isnan(x[i]) ? "is NaN" : "is infinite", err);
         }
     }
     return 0;

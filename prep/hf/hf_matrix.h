@@ -79,6 +79,11 @@ int hf_matrix_rows(const struct hf_matrix *m, uint32_t first, uint32_t n, float 
 int hf_matrix_columns(const struct hf_matrix *m, uint32_t first, uint32_t n, float *dst,
                       struct err *err);
 
+/* "FILE: tensor NAME: weight [INDEX] " and `what`, of the element in this row and column. Returns
+ * -1. */
+int hf_matrix_refuse(const struct hf_matrix *m, uint32_t row, uint32_t col, const char *what,
+                     struct err *err);
+
 /* The codec that holds the matrix exactly, and a view of it where its bytes can be used as they lie
  * (at any alignment); else data is NULL. */
 struct weight hf_matrix_view(const struct hf_matrix *m);

@@ -197,6 +197,41 @@ static void test_tolerance(void **state) {
     }
 }
 
+/* A row that reaches to the end of the range is held as well as any other. */
+static void test_range(void **state) {
+    (void)state;
+    for (size_t k = 0; codec_at(k); k++) {
+        const struct codec *c = codec_at(k);
+        for (size_t s = 0; s < TEST_COUNT(sources); s++) {
+            struct test_rng rng = {78};
+            float x[COLS], y[COLS], amax = 0;
+            uint8_t row[COLS * 4];
+            for (int i = 0; i < COLS; i++) {
+                x[i] = sources[s].draw(&rng);
+                amax = fmaxf(amax, fabsf(x[i]));
+            }
+            for (int i = 0; i < COLS; i++) {
+                x[i] = x[i] / amax * c->max_abs;
+            }
+            c->encode_row(x, COLS, row);
+            c->decode_row(row, COLS, y);
+            for (int i = 0; i < COLS; i++) {
+                assert_true(isfinite(y[i]));
+                assert_true(fabs((double)x[i] - (double)y[i]) <=
+                            (double)codec_tolerance(c, c->max_abs));
+            }
+        }
+        if (c->id == CODEC_F16 || c->id == CODEC_Q8) { /* what lies beyond becomes another number */
+            float beyond[CODEC_GROUP] = {1.01f * c->max_abs}, back[CODEC_GROUP];
+            uint8_t encoded[CODEC_GROUP * 4];
+            c->encode_row(beyond, CODEC_GROUP, encoded);
+            c->decode_row(encoded, CODEC_GROUP, back);
+            assert_true(fabs((double)back[0] - (double)beyond[0]) >
+                        (double)codec_tolerance(c, beyond[0]));
+        }
+    }
+}
+
 static void test_rms(void **state) {
     (void)state;
     /* Normal weights: bf16 and f16 by their significant bits, q8 a uniform quantizer of about 2.1
@@ -315,11 +350,17 @@ static void test_long_row(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_table),     cmocka_unit_test(test_q8_layout),
-        cmocka_unit_test(test_q4_layout), cmocka_unit_test(test_lossless),
-        cmocka_unit_test(test_tolerance), cmocka_unit_test(test_rms),
-        cmocka_unit_test(test_zero),      cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_any_bytes), cmocka_unit_test(test_large_stays_finite),
+        cmocka_unit_test(test_table),
+        cmocka_unit_test(test_q8_layout),
+        cmocka_unit_test(test_q4_layout),
+        cmocka_unit_test(test_lossless),
+        cmocka_unit_test(test_tolerance),
+        cmocka_unit_test(test_range),
+        cmocka_unit_test(test_rms),
+        cmocka_unit_test(test_zero),
+        cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_any_bytes),
+        cmocka_unit_test(test_large_stays_finite),
         cmocka_unit_test(test_long_row),
     };
     return cmocka_run_group_tests_name("codec", tests, NULL, NULL);

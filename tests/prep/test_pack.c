@@ -4,8 +4,11 @@
  */
 #include "tests/util/test.h"
 
+#include <math.h>
+
 #include "format/corm_read.h"
 #include "prep/pack.h"
+#include "tests/util/test_util_changed.h"
 #include "tests/util/test_util_family.h"
 #include "tests/util/test_util_model.h"
 
@@ -350,12 +353,80 @@ static void ordered(void **state) {
     test_rmdir(temp);
 }
 
+/* A weight beyond a codec's range is refused by tensor, place and value; what a codec rounds into
+ * its range is not. Codecs that hold it take it. */
+static void ranges(void **state) {
+#define HEAD "lm_head.weight"
+#define LAYER "model.layers.1."
+#define EXPERT LAYER "mlp.experts.3."
+    static const struct {
+        const char *tensor;
+        uint64_t element;
+        float value;
+        const char *expert, *trunk; /* codecs; NULL: exact */
+        const char *say, *say_too;  /* NULL: nothing is refused */
+    } rows[] = {
+        {HEAD, 64 * 7 + 5, 305152, NULL, "f16", "weight [7, 5] is 305152", "--trunk"},
+        {HEAD, 64 * 7 + 5, -305152, NULL, "f16", "weight [7, 5] is -305152", "codec f16"},
+        {HEAD, 3, 305152, NULL, NULL, NULL, NULL},
+        {HEAD, 3, 305152, NULL, "bf16", NULL, NULL},
+        {HEAD, 3, 305152, NULL, "q8", NULL, NULL},
+        {HEAD, 3, 65280, NULL, "f16", NULL, NULL},
+        {HEAD, 3, 9e6f, NULL, "q8", "weight [0, 3] is 8978432", "codec q8"},
+        {HEAD, 3, 9e6f, NULL, "f32", NULL, NULL},
+        {LAYER "self_attn.q_proj.weight", 64 * 2 + 1, 1e10f, NULL, "q8", "weight [2, 1]",
+         "self_attn.q_proj"},
+        {EXPERT "gate_proj.weight", 64 * 3 + 2, 70144, "f16", NULL,
+         "gate_proj.weight\": weight [3, 2]",
+         "is 70144, which codec f16 cannot hold: choose keep, bf16 or f32 for --codec"},
+        {EXPERT "down_proj.weight", 32 * 9 + 4, 1e30f, "q8", NULL,
+         "down_proj.weight\": weight [9, 4]", "--codec"},
+        {EXPERT "up_proj.weight", 1, 1e30f, "q4", NULL, NULL, NULL},
+        {EXPERT "up_proj.weight", 1, 3e38f, "q4", NULL, "up_proj.weight\": weight [0, 1]",
+         "codec q4"},
+        {EXPERT "up_proj.weight", 1, INFINITY, "q4", NULL, "weight [0, 1] is infinite", ""},
+        {HEAD, 64, NAN, NULL, NULL, "weight [1, 0] is NaN", ""},
+        /* always exact, whatever is asked for */
+        {"model.norm.weight", 1, 1e30f, "f16", "f16", NULL, NULL},
+        {LAYER "mlp.gate.weight", 1, 1e6f, "f16", "f16", NULL, NULL},
+    };
+    char *temp = test_mkdir();
+    char *path = mem_printf("%s/a.corm", temp);
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        struct changed c = changed_open("olmoe-tiny");
+        struct pack_options opt = plain_options();
+        struct pack_result result;
+        struct hf_model m;
+        struct err err = {0};
+        opt.expert_codec = rows[i].expert ? codec_by_name(rows[i].expert) : NULL;
+        opt.trunk_codec = rows[i].trunk ? codec_by_name(rows[i].trunk) : NULL;
+        changed_set(&c, rows[i].tensor, rows[i].element, rows[i].value);
+        hf_open(&m, changed_write(&c), &err);
+        assert_no_err(&err);
+        int rc = pack_model(&m, path, &opt, NULL, NULL, &result, &err);
+        if (rows[i].say) {
+            assert_int_equal(rc, -1);
+            assert_err(&err, rows[i].tensor, rows[i].say, rows[i].say_too);
+            assert_int_equal(access(path, F_OK), -1);
+        } else {
+            assert_no_err(&err);
+            unlink(path);
+        }
+        hf_close(&m);
+        changed_close(&c);
+    }
+    free(path);
+    test_rmdir(temp);
+}
+
 int main(void) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_bytes),
         cmocka_unit_test(exact_codecs),
         cmocka_unit_test(each_way),
         cmocka_unit_test(ordered),
+        cmocka_unit_test(ranges),
     };
     return cmocka_run_group_tests_name("pack", tests, NULL, NULL);
 }
