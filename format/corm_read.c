@@ -72,6 +72,17 @@ static int copy_part(const struct corm *c, const char *name, uint64_t offset, vo
     return 0;
 }
 
+/* What people take for an archive, by its first bytes. */
+static const char *mistaken(const uint8_t *data) {
+    return memcmp(data, "version https://git-lfs", 23) == 0
+               ? "but a pointer of Git LFS: run \"git lfs pull\""
+           : memcmp(data, "GGUF", 4) == 0
+               ? "but GGUF, of llama.cpp: corm-prep convert reads checkpoints in safetensors"
+           : memcmp(data + 8, "{\"", 2) == 0
+               ? "but safetensors: give the folder to corm-prep convert"
+               : "its first 8 bytes say something else";
+}
+
 static int check_header(struct corm *c, struct err *err) {
     uint8_t data[CORM_HEADER_BYTES] = {0};
     size_t size = c->map.size_bytes;
@@ -79,7 +90,7 @@ static int check_header(struct corm *c, struct err *err) {
         return -1;
     }
     if (memcmp(data, CORM_MAGIC, sizeof c->header.magic) != 0) {
-        return err_set(err, "not a .corm archive (its first 8 bytes say something else)");
+        return err_set(err, "not a .corm archive (%s)", mistaken(data));
     }
     if (size < sizeof data) {
         return err_set(err, "truncated: %zu bytes, the header page alone has %d", size,

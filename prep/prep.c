@@ -12,6 +12,7 @@
 #include "format/corm_read.h"
 #include "format/text/tokenizer.h"
 #include "prep/compare.h"
+#include "prep/foreign.h"
 #include "prep/hf/hf.h"
 #include "prep/inspect.h"
 #include "prep/report.h"
@@ -103,7 +104,7 @@ static int describe_all(const struct corm *c, const char *path, bool json, struc
 static int inspect_checkpoint(const char *dir, bool json, struct err *err) {
     struct hf_config config = {0};
     struct buf out = {0};
-    int rc = hf_config_read(&config, dir, err);
+    int rc = foreign_check_dir(dir, false, err) < 0 ? -1 : hf_config_read(&config, dir, err);
     if (rc == 0) {
         inspect_config(&config.arch, dir, json, &out);
         fwrite(out.data, 1, out.len, stdout);
@@ -117,7 +118,11 @@ static int inspect(const struct cli_call *call, struct err *err) {
     const struct inspect_options *o = call->values;
     const char *path = call->args.items[0];
     struct stat info;
-    if (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) {
+    bool there = stat(path, &info) == 0;
+    if (!there && foreign_check_path(path, err) < 0) {
+        return -1;
+    }
+    if (there && S_ISDIR(info.st_mode)) {
         if (o->compare_compression) {
             err_set(err, "%s: --compare-compression expected an archive, not a directory", path);
             return CLI_USAGE;

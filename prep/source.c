@@ -16,6 +16,8 @@
 #include <archive.h>
 #include <archive_entry.h>
 
+#include "prep/foreign.h"
+
 enum {
     BLOCK_BYTES = 1 << 20,
     MAX_PREFIXES = 16, /* directories of an archive that hold wanted files */
@@ -335,6 +337,9 @@ int source_open(struct source *s, const char *path, const char *unpack_dir,
                 struct progress *progress, const volatile sig_atomic_t *stop, struct err *err) {
     struct stat info;
     memset(s, 0, sizeof *s);
+    if (foreign_check_path(path, err) < 0) {
+        return -1;
+    }
     if (stat(path, &info) != 0) {
         return err_errno(err, errno, "%s", path);
     }

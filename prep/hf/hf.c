@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include "format/text/tokenizer.h"
+#include "prep/foreign.h"
 #include "prep/hf/hf_names.h"
+#include "prep/hf/hf_quant.h"
 #include "prep/hf/hf_tokenizer.h"
 #include "prep/hf/remark.h"
 
@@ -111,7 +113,8 @@ static void note_skipped(struct hf_model *m) {
 int hf_open(struct hf_model *m, const char *dir, struct err *err) {
     memset(m, 0, sizeof *m);
     m->dir = mem_strdup(dir);
-    if (hf_config_read(&m->config, dir, err) < 0 || st_open(&m->st, dir, err) < 0) {
+    if (foreign_check_dir(dir, true, err) < 0 || hf_config_read(&m->config, dir, err) < 0 ||
+        st_open(&m->st, dir, err) < 0) {
         return -1;
     }
     buf_append(&m->warnings, m->config.remarks.data, m->config.remarks.len);
@@ -122,8 +125,14 @@ int hf_open(struct hf_model *m, const char *dir, struct err *err) {
     m->trunk = mem_calloc((1 + (size_t)a->n_layers) * SLOT_COUNT, sizeof *m->trunk);
     m->experts =
         mem_calloc((size_t)a->n_layers * a->n_experts * HF_EXPERT_PARTS, sizeof *m->experts);
-    if (hf_names_bind(&names, a, m->trunk, m->experts, err) < 0 ||
-        hf_tokenizer_read(dir, a->vocab, &m->tokenizer, &m->warnings, err) < 0) {
+    if (hf_names_bind(&names, a, m->trunk, m->experts, err) < 0) {
+        struct err why = {0};
+        if (hf_quant_check_tensors(m->st, m->config.family->mxfp4, &why) < 0) {
+            *err = why;
+        }
+        return -1;
+    }
+    if (hf_tokenizer_read(dir, a->vocab, &m->tokenizer, &m->warnings, err) < 0) {
         return -1;
     }
     return settle_stops(m, err);

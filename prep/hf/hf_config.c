@@ -9,6 +9,7 @@
 
 #include "prep/hf/hf_generation.h"
 #include "prep/hf/hf_keys.h"
+#include "prep/hf/hf_quant.h"
 #include "prep/hf/settle.h"
 
 enum { HF_MAX_CONFIG_BYTES = 16 << 20, MAX_SPELLINGS = 5 };
@@ -246,19 +247,6 @@ static int check_act(const struct settle *s, struct err *err) {
     return 0;
 }
 
-/* Of quantised checkpoints only what the family's names read. */
-static int check_quantization(const struct settle *s, struct err *err) {
-    const json_t *q = json_object_get(s->root, "quantization_config");
-    if (!s->family->mxfp4 || !q || hf_keys_neutral(q, 0)) {
-        return 0;
-    }
-    const char *method = json_string_value(json_object_get(q, "quant_method"));
-    if (!method || strcmp(method, "mxfp4") != 0) {
-        return settle_refuse(s, "quantization_config", q, "quant_method \"mxfp4\"", err);
-    }
-    return 0;
-}
-
 /* Attention with the keys' heads, and experts, in every layer. */
 static int begin_kinds(struct settle *s, struct err *err) {
     struct layer_kind plain = arch_plain_kind();
@@ -325,8 +313,8 @@ static int fill_arch(struct settle *s, struct err *err) {
         .tied = settle_u32(s, KEY_TIED),
     };
     s->kinds = mem_calloc(layers, sizeof *s->kinds);
-    if (check_act(s, err) < 0 || check_quantization(s, err) < 0 || begin_kinds(s, err) < 0 ||
-        s->family->settle(s, err) < 0 || check_moe(s, err) < 0) {
+    if (check_act(s, err) < 0 || begin_kinds(s, err) < 0 || s->family->settle(s, err) < 0 ||
+        check_moe(s, err) < 0) {
         return -1;
     }
     arch_set_kinds(a, s->kinds);
@@ -358,11 +346,15 @@ int hf_config_parse(struct hf_config *out, struct hf_json config, struct hf_json
     struct settle s = {.path = config.path, .arch = &out->arch};
     if (!root || (generation.text && !(gen = parse_object(generation, err))) ||
         find_family(&out->family, root, config.path, err) < 0 ||
+        hf_quant_check_config(root, config.path, out->family->mxfp4, err) < 0 ||
         !(text = unwrap(out->family, root, config.path, err))) {
         goto out;
     }
     s.family = out->family;
     s.root = text;
+    if (hf_quant_check_config(text, config.path, s.family->mxfp4, err) < 0) {
+        goto out;
+    }
     out->tied_given = json_object_get(text, "tie_word_embeddings") != NULL;
     if (fill_arch(&s, err) < 0) {
         goto out;

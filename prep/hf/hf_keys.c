@@ -136,9 +136,6 @@ static const struct neutral_key {
     const char *name;
     double neutral;
 } refused[] = {
-    {"quantization_config", 0},
-    {"quantization", 0},
-    {"compression_config", 0},
     {"per_layer_config", 0},
     {"text_config", 0},
     {"vision_config", 0},

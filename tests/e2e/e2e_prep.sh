@@ -283,6 +283,37 @@ case_ missing_tokenizer refused out/x.corm 1 'no tokenizer.json' -- broken
 broken olmoe-tiny && echo '{' >broken/tokenizer.json
 case_ broken_tokenizer refused out/x.corm 1 tokenizer.json -- broken
 case_ missing_checkpoint refused out/x.corm 1 nowhere -- nowhere
+# What only looks like a checkpoint: test_foreign has all kinds.
+case_ name_on_the_hub refused out/x.corm 1 'Hugging Face Hub' \
+    'huggingface-cli download Qwen/Qwen3-30B-A3B' -- Qwen/Qwen3-30B-A3B
+broken olmoe-tiny && printf 'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n' >broken/tokenizer.json
+case_ pointer_of_git_lfs refused out/x.corm 1 broken/tokenizer.json 'git lfs pull' -- broken
+tar -cf pointer.tar broken
+case_ pointer_of_git_lfs_in_a_tar refused out/x.corm 1 tokenizer.json 'git lfs pull' -- pointer.tar
+broken olmoe-tiny && rm broken/model.safetensors && ln -s ../../blobs/0.incomplete broken/model.safetensors
+case_ download_not_finished refused out/x.corm 1 broken/model.safetensors 'download again' -- broken
+broken olmoe-tiny && mv broken/model.safetensors broken/adapter_model.safetensors && echo '{}' >broken/adapter_config.json
+case_ adapter refused out/x.corm 1 adapter_config.json merge_and_unload -- broken
+inspects_no_adapter() {
+    "$prep" inspect broken >said 2>&1
+    [ $? -eq 1 ] && grep -q merge_and_unload said || return 1
+    "$prep" inspect Qwen/Qwen3-30B-A3B >said 2>&1
+    [ $? -eq 1 ] && grep -q 'huggingface-cli download Qwen/Qwen3-30B-A3B' said
+}
+case_ inspect_adapter inspects_no_adapter
+broken qwen3moe-tiny && sed -i 's/layers.1.mlp.gate_proj.weight/layers.1.mlp.gate_proj.scales/' broken/model.safetensors
+case_ quantised_by_tensors refused out/x.corm 1 'layers.1.mlp.gate_proj.scales"' 'quantised by MLX' -- broken
+broken olmoe-tiny && fill_tensor broken lm_head.weight 110
+case_ weights_beyond_a_codec refused out/x.corm 1 'tensor "lm_head.weight": weight [0, 0] is 204800' 'codec f16' \
+    -- --trunk f16 broken
+mixed_experts() {
+    broken olmoe-tiny && sed -i 's/\("[a-z0-9._]*experts.3.up_proj.weight": *{"dtype": *\)"BF16"/\1"F16" /' broken/model.safetensors &&
+        "$prep" convert broken -o out/mixed.corm >said 2>err || { cat err; return 1; }
+    grep -q '^broken: experts are of several types' err && grep -q ' in f32,' said &&
+        "$prep" convert -f --codec bf16 broken -o out/mixed.corm 2>err && ! grep several err &&
+        "$prep" convert -f "$fable" -o out/mixed.corm 2>err && ! grep several err
+}
+case_ experts_of_several_types mixed_experts
 case_ chunk_not_of_32 refused out/x.corm 1 'multiple of 32' -- --chunk-neurons 40 "$fable"
 
 # ---- where the output lies -----------------------------------------------------------------------

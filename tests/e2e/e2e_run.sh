@@ -370,6 +370,12 @@ p='-q -p x'
 case_ 'no such file' bad 1 'absent.corm: .*No such file' absent.corm $p
 case_ 'a directory' bad 1 'directory' . $p
 case_ 'no archive' bad 1 'text.corm: not a .corm archive' text.corm $p
+printf 'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n' >pointer.corm
+case_ 'a pointer of Git LFS' bad 1 'pointer.corm: not a .corm archive (but a pointer of Git LFS' pointer.corm $p
+printf 'GGUF\3\0\0\0' >model.gguf
+case_ 'a GGUF file' bad 1 'model.gguf: not a .corm archive (but GGUF' model.gguf $p
+case_ 'a file of a checkpoint' bad 1 'not a .corm archive (but safetensors.*corm-prep convert' \
+    "$golden/models/olmoe-tiny/model.safetensors" $p
 case_ 'an empty file' bad 1 'empty.corm' empty.corm $p
 case_ 'a truncated header' bad 1 'tiny.corm' tiny.corm $p
 case_ 'a truncated archive' bad 1 'short.corm: truncated: 100000 bytes' short.corm $p

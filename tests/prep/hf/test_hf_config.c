@@ -377,7 +377,7 @@ static void refuses_config(void **state) {
         {MIXTRAL "\"mlp_only_layers\":[1]}", "unknown key mlp_only_layers is [1]", "mixtral"},
         {MIXTRAL "\"surprise\":17}", "unknown key surprise is 17", "mixtral"},
         {MIXTRAL "\"quantization_config\":{\"quant_method\":\"gptq\"}}", "quantization_config",
-         "gptq"},
+         "GPTQ"},
         {MIXTRAL "\"attention_multiplier\":0.5}", "attention_multiplier is 0.5", "arithmetic"},
         {MIXTRAL "\"routed_scaling_factor\":2.5}", "routed_scaling_factor is 2.5", "arithmetic"},
         {MIXTRAL "\"final_logit_softcapping\":30}", "final_logit_softcapping is 30", "arithmetic"},
