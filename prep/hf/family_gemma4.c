@@ -152,6 +152,10 @@ static int override_layers(struct settle *s, const json_t *map, struct err *err)
 static int settle_heads(struct settle *s, const uint32_t *type, struct err *err) {
     const json_t *map = json_object_get(s->root, "per_layer_config");
     uint32_t kv_heads = settle_u32(s, KEY_K_EQ_V) ? settle_u32(s, KEY_GLOBAL_KV_HEADS) : 0;
+    uint32_t window;
+    if (settle_window_key(s, &window, err) < 0) {
+        return -1;
+    }
     for (uint32_t l = 0; l < s->arch->n_layers; l++) {
         struct attention_rule *r = &s->kinds[l].att;
         if (type[l] == FULL && !map) {
@@ -162,7 +166,7 @@ static int settle_heads(struct settle *s, const uint32_t *type, struct err *err)
         r->qk_norm = ARCH_QK_NORM_HEAD;
         r->v_norm = 1;
         r->v_from_k = type[l] == FULL && settle_u32(s, KEY_K_EQ_V);
-        r->window = type[l] == SLIDING ? settle_u32(s, KEY_WINDOW) : 0;
+        r->window = type[l] == SLIDING ? window : 0;
         r->scale = 1;
     }
     return map ? override_layers(s, map, err) : 0;

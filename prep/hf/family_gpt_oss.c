@@ -53,7 +53,9 @@ static bool slides(const struct settle *s, uint32_t layer) {
 }
 
 static int settle(struct settle *s, struct err *err) {
-    if (settle_windows(s, settle_u32(s, KEY_WINDOW), slides, true, err) < 0) {
+    uint32_t window;
+    if (settle_window_key(s, &window, err) < 0 ||
+        settle_windows(s, window, slides, true, err) < 0) {
         return -1;
     }
     s->arch->ffn_dim = settle_u32(s, KEY_MLP_DIM);

@@ -28,8 +28,9 @@ static const struct family_name names[] = {
 };
 
 static int settle(struct settle *s, struct err *err) {
-    if (settle_only(s, KEY_NORM_TOPK, 1, err) < 0 ||
-        settle_windows(s, settle_u32(s, KEY_WINDOW), NULL, false, err) < 0) {
+    uint32_t window;
+    if (settle_only(s, KEY_NORM_TOPK, 1, err) < 0 || settle_window_key(s, &window, err) < 0 ||
+        settle_windows(s, window, NULL, false, err) < 0) {
         return -1;
     }
     s->arch->ffn_dim = settle_u32(s, KEY_MLP_DIM);

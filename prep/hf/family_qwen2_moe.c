@@ -35,8 +35,9 @@ static bool slides(const struct settle *s, uint32_t layer) {
 }
 
 static int settle(struct settle *s, struct err *err) {
-    uint32_t window = settle_u32(s, KEY_USE_WINDOW) ? settle_u32(s, KEY_WINDOW) : 0;
-    if (settle_sparse(s, err) < 0 || settle_windows(s, window, slides, true, err) < 0) {
+    uint32_t window = 0;
+    if ((settle_u32(s, KEY_USE_WINDOW) && settle_window_key(s, &window, err) < 0) ||
+        settle_sparse(s, err) < 0 || settle_windows(s, window, slides, true, err) < 0) {
         return -1;
     }
     for (uint32_t l = 0; l < s->arch->n_layers; l++) {

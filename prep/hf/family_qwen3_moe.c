@@ -30,8 +30,9 @@ static const struct family_key keys[] = {
 static const char *const reads[] = {"layer_types", "mlp_only_layers", NULL};
 
 static int settle(struct settle *s, struct err *err) {
-    uint32_t window = settle_u32(s, KEY_USE_WINDOW) ? settle_u32(s, KEY_WINDOW) : 0;
-    if (settle_only(s, KEY_QK_NORM, 1, err) < 0 || settle_sparse(s, err) < 0 ||
+    uint32_t window = 0;
+    if ((settle_u32(s, KEY_USE_WINDOW) && settle_window_key(s, &window, err) < 0) ||
+        settle_only(s, KEY_QK_NORM, 1, err) < 0 || settle_sparse(s, err) < 0 ||
         settle_windows(s, window, NULL, false, err) < 0) {
         return -1;
     }

@@ -1,5 +1,6 @@
 #include "prep/hf/hf_config.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,16 +24,19 @@ static const struct key {
     const char *name[MAX_SPELLINGS]; /* the first is the one that messages use */
     enum key_kind kind;
     double null;
+    /* 0 in a file is no way to say "none": transformers takes it as the number that it is, which no
+     * model can have been trained with. Only null, or a missing key, is one. */
+    bool positive;
 } keys[KEY_COUNT] = {
-    [KEY_VOCAB] = {{"vocab_size"}, KIND_U32, FALLBACK},
-    [KEY_DIM] = {{"hidden_size"}, KIND_U32, FALLBACK},
+    [KEY_VOCAB] = {{"vocab_size"}, KIND_U32, FALLBACK, true},
+    [KEY_DIM] = {{"hidden_size"}, KIND_U32, FALLBACK, true},
     [KEY_MLP_DIM] = {{"intermediate_size"}, KIND_U32, FALLBACK},
     [KEY_LAYERS] = {{"num_hidden_layers"}, KIND_U32, FALLBACK},
     [KEY_HEADS] = {{"num_attention_heads"}, KIND_U32, FALLBACK},
-    [KEY_KV_HEADS] = {{"num_key_value_heads"}, KIND_U32, 0},
-    [KEY_HEAD_DIM] = {{"head_dim"}, KIND_U32, 0},
-    [KEY_CONTEXT] = {{"max_position_embeddings"}, KIND_U32, FALLBACK},
-    [KEY_NORM_EPS] = {{"rms_norm_eps"}, KIND_REAL, FALLBACK},
+    [KEY_KV_HEADS] = {{"num_key_value_heads"}, KIND_U32, 0, true},
+    [KEY_HEAD_DIM] = {{"head_dim"}, KIND_U32, 0, true},
+    [KEY_CONTEXT] = {{"max_position_embeddings"}, KIND_U32, FALLBACK, true},
+    [KEY_NORM_EPS] = {{"rms_norm_eps"}, KIND_REAL, FALLBACK, true},
     [KEY_TIED] = {{"tie_word_embeddings"}, KIND_BOOL, 0},
     [KEY_EXPERTS] = {{"num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"},
                      KIND_U32,
@@ -48,11 +52,11 @@ static const struct key {
     [KEY_QKV_BIAS] = {{"qkv_bias"}, KIND_BOOL, FALLBACK},
     [KEY_ATTENTION_BIAS] = {{"attention_bias"}, KIND_BOOL, FALLBACK},
     [KEY_QK_NORM] = {{"use_qk_norm"}, KIND_BOOL, FALLBACK},
-    [KEY_CLIP_QKV] = {{"clip_qkv"}, KIND_REAL, 0},
+    [KEY_CLIP_QKV] = {{"clip_qkv"}, KIND_REAL, 0, true},
     [KEY_WINDOW] = {{"sliding_window"}, KIND_U32, 0},
     [KEY_USE_WINDOW] = {{"use_sliding_window"}, KIND_BOOL, 0},
     [KEY_MAX_WINDOW_LAYERS] = {{"max_window_layers"}, KIND_U32, FALLBACK},
-    [KEY_SWIGLU_LIMIT] = {{"swiglu_limit"}, KIND_REAL, FALLBACK},
+    [KEY_SWIGLU_LIMIT] = {{"swiglu_limit"}, KIND_REAL, FALLBACK, true},
     [KEY_SWIGLU_ALPHA] = {{"swiglu_alpha"}, KIND_REAL, FALLBACK},
     [KEY_FULL_INTERVAL] = {{"full_attention_interval"}, KIND_U32, FALLBACK},
     [KEY_OUTPUT_GATE] = {{"attn_output_gate"}, KIND_BOOL, FALLBACK},
@@ -63,17 +67,17 @@ static const struct key {
     [KEY_DELTA_CONV] = {{"linear_conv_kernel_dim"}, KIND_U32, FALLBACK},
     [KEY_MOE_BLOCK] = {{"enable_moe_block"}, KIND_BOOL, 0},
     [KEY_LAYER_INPUT_DIM] = {{"hidden_size_per_layer_input"}, KIND_U32, 0},
-    [KEY_GLOBAL_HEAD_DIM] = {{"global_head_dim"}, KIND_U32, FALLBACK},
-    [KEY_GLOBAL_KV_HEADS] = {{"num_global_key_value_heads"}, KIND_U32, 0},
+    [KEY_GLOBAL_HEAD_DIM] = {{"global_head_dim"}, KIND_U32, FALLBACK, true},
+    [KEY_GLOBAL_KV_HEADS] = {{"num_global_key_value_heads"}, KIND_U32, 0, true},
     [KEY_K_EQ_V] = {{"attention_k_eq_v"}, KIND_BOOL, 0},
     [KEY_SHARED_KV_LAYERS] = {{"num_kv_shared_layers"}, KIND_U32, 0},
     [KEY_DOUBLE_MLP] = {{"use_double_wide_mlp"}, KIND_BOOL, 0},
-    [KEY_LOGIT_CAP] = {{"final_logit_softcapping"}, KIND_REAL, 0},
+    [KEY_LOGIT_CAP] = {{"final_logit_softcapping"}, KIND_REAL, 0, true},
     [KEY_DENSE_FIRST] = {{"first_k_dense_replace"}, KIND_U32, FALLBACK},
     [KEY_SHARED_EXPERTS] = {{"n_shared_experts"}, KIND_U32, 0},
-    [KEY_GROUPS] = {{"n_group"}, KIND_U32, FALLBACK},
-    [KEY_TOP_GROUPS] = {{"topk_group"}, KIND_U32, FALLBACK},
-    [KEY_ROUTE_SCALE] = {{"routed_scaling_factor"}, KIND_REAL, FALLBACK},
+    [KEY_GROUPS] = {{"n_group"}, KIND_U32, FALLBACK, true},
+    [KEY_TOP_GROUPS] = {{"topk_group"}, KIND_U32, FALLBACK, true},
+    [KEY_ROUTE_SCALE] = {{"routed_scaling_factor"}, KIND_REAL, FALLBACK, true},
     [KEY_FURTHER_LAYERS] = {{"num_nextn_predict_layers", "num_mtp_layers"}, KIND_U32, 0},
 };
 
@@ -83,22 +87,33 @@ const char *hf_config_key(enum family_key_id id) {
 
 /* Whether the file's value of a key can be read as its kind; then `*value` is it. */
 static bool key_value(const struct key *k, const json_t *v, double *value) {
+    const double least = !k->positive ? 0 : k->kind == KIND_U32 ? 1 : FLT_MIN;
     switch (k->kind) {
     case KIND_U32:
         *value = (double)json_integer_value(v);
-        return json_is_integer(v) && *value >= 0 && *value <= INT32_MAX;
+        return json_is_integer(v) && *value >= least && *value <= INT32_MAX;
     case KIND_BOOL:
         *value = json_is_true(v);
         return json_is_boolean(v);
     case KIND_REAL:
         *value = json_number_value(v);
-        return json_is_number(v) && isfinite(*value) && *value >= 0;
+        return json_is_number(v) && isfinite(*value) && *value >= least;
     }
     return false;
 }
 
 static const char *const kind_text[] = {"a non-negative integer", "true or false",
                                         "a non-negative number"};
+static const char *const positive_text[] = {"a positive integer", "true or false",
+                                            "a positive number"};
+
+/* What messages expect of a key. */
+static const char *expected(const struct key *k, char text[64]) {
+    bool or_null = k->positive && k->null != FALLBACK;
+    snprintf(text, 64, "%s%s", (k->positive ? positive_text : kind_text)[k->kind],
+             or_null ? ", or null" : "");
+    return text;
+}
 
 /* Read one of the family's keys, in whichever spelling the file has it. */
 static int read_key(struct settle *s, const struct family_key *f, struct err *err) {
@@ -108,11 +123,12 @@ static int read_key(struct settle *s, const struct family_key *f, struct err *er
     for (size_t i = 0; i < MAX_SPELLINGS && k->name[i]; i++) {
         const json_t *v = json_object_get(s->root, k->name[i]);
         double this_value = k->null == FALLBACK ? value : k->null;
+        char text[64];
         if (!v) {
             continue;
         }
         if (!json_is_null(v) && !key_value(k, v, &this_value)) {
-            return settle_refuse(s, k->name[i], v, kind_text[k->kind], err);
+            return settle_refuse(s, k->name[i], v, expected(k, text), err);
         }
         if (seen && this_value != value) {
             return err_set(err, "%s: %s and %s contradict each other", s->path, seen, k->name[i]);

@@ -86,6 +86,15 @@ int settle_sparse(struct settle *s, struct err *err) {
     return 0;
 }
 
+int settle_window_key(const struct settle *s, uint32_t *window, struct err *err) {
+    const char *key = hf_config_key(KEY_WINDOW);
+    const json_t *v = json_object_get(s->root, key);
+    *window = settle_u32(s, KEY_WINDOW);
+    return json_is_integer(v) && *window == 0
+               ? settle_refuse(s, key, v, "a positive integer, or null for no window", err)
+               : 0;
+}
+
 int settle_windows(struct settle *s, uint32_t window,
                    bool (*slides)(const struct settle *s, uint32_t layer), bool obeys,
                    struct err *err) {

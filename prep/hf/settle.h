@@ -45,6 +45,10 @@ int settle_layer_types(const struct settle *s, const char *const *words, uint32_
 /* decoder_sparse_step and mlp_only_layers: which layers have experts. */
 int settle_sparse(struct settle *s, struct err *err);
 
+/* sliding_window, of a model whose layers slide: *window is 0 where it is null. A window of 0
+ * tokens, which would hide a token from itself, is refused. */
+int settle_window_key(const struct settle *s, uint32_t *window, struct err *err);
+
 /* Windows of `window` tokens (0 = none) for the layers that slide: as layer_types says, where it is
  * there, else by the rule (NULL: every layer does). Where the family does not obey its list (the
  * rule rules), a list that says otherwise is an error. */
