@@ -124,6 +124,17 @@ static int tokenize(const struct cli_call *call, struct err *err) {
     unsigned flags = TOKENIZER_PARSE_SPECIAL | (o->no_special ? 0 : TOKENIZER_ADD_SPECIAL);
     rc = tokenizer_encode(tok, in.data ? in.data : "", in.len, flags, &ids, err);
     if (rc == 0) {
+        size_t bytes = 0;
+        const char *twice = o->no_special ? NULL : tokenizer_doubled(tok, ids.ids, ids.n, &bytes);
+        if (twice) {
+            char token[64];
+            snprintf(token, sizeof token, "%.*s", (int)(bytes < 63 ? bytes : 63), twice);
+            text_clean(token, strlen(token));
+            fprintf(stderr,
+                    "corm-prep: the text has %s where the tokenizer adds one: it stands there "
+                    "twice\n",
+                    token);
+        }
         print_ids(o, tok, &ids);
     }
 out:

@@ -211,6 +211,11 @@ CORM_API uint64_t corm_memory_peak(void);
 CORM_API int corm_tokenize(const struct corm_engine *engine, const char *text, size_t text_bytes,
                            bool add_special, bool parse_special, int32_t **ids, size_t *n_ids,
                            struct corm_error *error);
+/* Of ids that corm_tokenize made with `add_special`: whether the text itself begins (or ends) with
+ * the token that was added there, so that the model reads it twice. That token's text,
+ * NUL-terminated and cut to 63 bytes, goes to `token`. */
+CORM_API bool corm_special_doubled(const struct corm_engine *engine, const int32_t *ids,
+                                   size_t n_ids, char token[64]);
 /* True for a token that ends a generation. */
 CORM_API bool corm_is_stop(const struct corm_engine *engine, int32_t id);
 /* The chat template (Jinja text) or NULL; borrowed until corm_engine_close. */

@@ -397,6 +397,16 @@ int corm_tokenize(const struct corm_engine *engine, const char *text, size_t tex
     return 0;
 }
 
+bool corm_special_doubled(const struct corm_engine *engine, const int32_t *ids, size_t n_ids,
+                          char token[64]) {
+    size_t bytes = 0;
+    /* Ids are no negative numbers: as unsigned ones they are the tokenizer's. */
+    const char *piece = tokenizer_doubled(engine->tokenizer, (const uint32_t *)ids, n_ids, &bytes);
+    snprintf(token, 64, "%.*s", piece ? (int)(bytes < 63 ? bytes : 63) : 0, piece ? piece : "");
+    text_clean(token, strlen(token));
+    return piece != NULL;
+}
+
 bool corm_is_stop(const struct corm_engine *engine, int32_t id) {
     const struct arch *a = &engine->archive.arch;
     for (uint32_t i = 0; i < a->n_stop; i++) {

@@ -79,6 +79,18 @@ bool tokenizer_adds_bos(const struct tokenizer *tok) {
     return tok->n_prefix > 0;
 }
 
+const char *tokenizer_doubled(const struct tokenizer *tok, const uint32_t *ids, size_t n,
+                              size_t *bytes) {
+    const size_t begin = tok->n_prefix, end = tok->n_suffix;
+    if (begin + end < n && begin > 0 && ids[begin - 1] == ids[begin]) {
+        return tokenizer_piece(tok, ids[begin], bytes);
+    }
+    if (begin + end < n && end > 0 && ids[n - end] == ids[n - end - 1]) {
+        return tokenizer_piece(tok, ids[n - end], bytes);
+    }
+    return NULL;
+}
+
 bool tokenizer_is_special(const struct tokenizer *tok, uint32_t id) {
     return id < tok->n_tokens && (tok->flags[id] & TOK_TOKEN_SKIP);
 }

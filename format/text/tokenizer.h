@@ -100,6 +100,12 @@ uint32_t tokenizer_eos(const struct tokenizer *tok);
  * must not get a second one. */
 bool tokenizer_adds_bos(const struct tokenizer *tok);
 
+/* Of ids that ADD_SPECIAL was asked for: whether the text itself begins (or ends) with the token
+ * that was put there, so that it stands there twice. What that token is called, for people, or
+ * NULL. */
+const char *tokenizer_doubled(const struct tokenizer *tok, const uint32_t *ids, size_t n,
+                              size_t *bytes);
+
 /* True for a token that SKIP_SPECIAL leaves out. */
 bool tokenizer_is_special(const struct tokenizer *tok, uint32_t id);
 

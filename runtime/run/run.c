@@ -321,6 +321,13 @@ int run_tokenize(const struct run *r, const struct buf *text, bool add_special, 
                       &out->ids, &out->n, &error) < 0) {
         return run_fail(err, &error);
     }
+    char token[64];
+    if (add_special && !r->o->quiet && corm_special_doubled(r->engine, out->ids, out->n, token)) {
+        fprintf(stderr,
+                "corm-run: the text has %s where the tokenizer adds one: the model reads it "
+                "twice\n",
+                token);
+    }
     return 0;
 }
 

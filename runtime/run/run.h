@@ -72,8 +72,8 @@ void run_close(struct run *r);
 
 /* Append a whole file, or standard input for "-". At most 1 GiB. */
 int run_read(const char *path, struct buf *out, struct err *err);
-/* `add_special`: with what the tokenizer puts around a text; `parse_special`: special tokens that
- * are written out in the text are such. */
+/* `add_special`: with what the tokenizer puts around a text, and a remark where the text has that
+ * there already; `parse_special`: special tokens that are written out in the text are such. */
 int run_tokenize(const struct run *r, const struct buf *text, bool add_special, bool parse_special,
                  struct run_ids *out, struct err *err);
 
