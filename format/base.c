@@ -13,13 +13,66 @@
 
 /* -- errors --------------------------------------------------------------------------------- */
 
+/* The length of the UTF-8 character that s[0..n) begins with, 0 where it begins with none (RFC
+ * 3629, section 4). */
+static size_t utf8_bytes(const uint8_t *s, size_t n) {
+    uint8_t c = s[0];
+    size_t len = c < 0x80                ? 1
+                 : c >= 0xc2 && c < 0xe0 ? 2
+                 : (c & 0xf0) == 0xe0    ? 3
+                 : c >= 0xf0 && c < 0xf5 ? 4
+                                         : 0;
+    if (len == 0 || len > n) {
+        return 0;
+    }
+    for (size_t i = 1; i < len; i++) {
+        if ((s[i] & 0xc0) != 0x80) {
+            return 0;
+        }
+    }
+    bool bad = (c == 0xe0 && s[1] < 0xa0) ||
+               (c == 0xed && s[1] >= 0xa0) ||                             /* overlong, surrogate */
+               (c == 0xf0 && s[1] < 0x90) || (c == 0xf4 && s[1] >= 0x90); /* overlong, too great */
+    return bad ? 0 : len;
+}
+
+enum text_kind text_next(const char *text, size_t n, size_t *bytes) {
+    const uint8_t *s = (const uint8_t *)text;
+    *bytes = utf8_bytes(s, n);
+    if (*bytes == 0) {
+        *bytes = 1;
+        return TEXT_MALFORMED;
+    }
+    bool c1 = s[0] == 0xc2 && s[1] < 0xa0;
+    return s[0] < 0x20 || s[0] == 0x7f || c1 ? TEXT_CONTROL : TEXT_PLAIN;
+}
+
 void text_clean(char *text, size_t bytes) {
-    unsigned char *s = (unsigned char *)text;
-    for (size_t i = 0; i < bytes; i++) {
-        if (s[i] < 0x20 || s[i] == 0x7f) {
-            s[i] = '?';
-        } else if (s[i] == 0xc2 && i + 1 < bytes && s[i + 1] >= 0x80 && s[i + 1] <= 0x9f) {
-            s[i] = s[i + 1] = '?';
+    for (size_t i = 0, n; i < bytes; i += n) {
+        if (text_next(text + i, bytes - i, &n) != TEXT_PLAIN) {
+            memset(text + i, '?', n);
+        }
+    }
+}
+
+char *text_cleaned(const char *text) {
+    char *copy = mem_strdup(text);
+    text_clean(copy, strlen(copy));
+    return copy;
+}
+
+void buf_show(struct buf *b, const char *text, size_t bytes) {
+    for (size_t i = 0, n; i < bytes; i += n) {
+        enum text_kind kind = text_next(text + i, bytes - i, &n);
+        uint8_t last = (uint8_t)text[i + n - 1]; /* of C0, DEL and C1 the code point itself */
+        if (kind == TEXT_MALFORMED) {
+            buf_append(b, "\xef\xbf\xbd", 3);
+        } else if (kind == TEXT_PLAIN || last == '\n' || last == '\t') {
+            buf_append(b, text + i, n);
+        } else if (n == 1) {
+            buf_printf(b, "^%c", last ^ 0x40);
+        } else {
+            buf_printf(b, "<U+%04X>", last);
         }
     }
 }
@@ -87,13 +140,19 @@ _Noreturn void die_at(const char *file, int line, const char *fmt, ...) {
     abort();
 }
 
+_Noreturn void die_memory(size_t bytes) {
+    fprintf(stderr, "%s: out of memory: %zu bytes cannot be had\n", program_invocation_short_name,
+            bytes);
+    quick_exit(EXIT_FAILURE);
+}
+
 /* -- memory --------------------------------------------------------------------------------- */
 
 enum { ALIGN_BYTES = 64, ARENA_BLOCK_BYTES = 64 * 1024, GROW_MIN = 16 };
 
 static void *must(void *p, size_t bytes) {
     if (!p) {
-        die("out of memory (%zu bytes wanted)", bytes);
+        die_memory(bytes);
     }
     return p;
 }
@@ -105,7 +164,7 @@ void *mem_alloc(size_t bytes) {
 void *mem_calloc(size_t count, size_t size) {
     size_t bytes;
     if (__builtin_mul_overflow(count, size, &bytes)) {
-        die("out of memory (%zu times %zu bytes wanted)", count, size);
+        die_memory(SIZE_MAX);
     }
     return must(calloc(1, bytes ? bytes : 1), bytes);
 }
@@ -126,7 +185,7 @@ void *mem_grow(void *p, size_t n, size_t *cap, size_t element_bytes) {
         grown = n;
     }
     if (__builtin_mul_overflow(grown, element_bytes, &bytes)) {
-        die("out of memory (%zu times %zu bytes wanted)", grown, element_bytes);
+        die_memory(SIZE_MAX);
     }
     *cap = grown;
     return mem_realloc(p, bytes);
@@ -144,14 +203,14 @@ char *mem_printf(const char *fmt, ...) {
     int n = vasprintf(&s, fmt, ap);
     va_end(ap);
     if (n < 0) {
-        die("out of memory (formatting a string)");
+        die_memory(strlen(fmt));
     }
     return s;
 }
 
 void *mem_alloc_aligned(size_t bytes) {
     if (bytes > SIZE_MAX - ALIGN_BYTES) {
-        die("out of memory (%zu bytes wanted)", bytes);
+        die_memory(bytes);
     }
     size_t rounded = align_up(bytes ? bytes : 1, ALIGN_BYTES);
     return must(aligned_alloc(ALIGN_BYTES, rounded), rounded);
@@ -160,7 +219,7 @@ void *mem_alloc_aligned(size_t bytes) {
 static void buf_reserve(struct buf *b, size_t more) {
     size_t need;
     if (__builtin_add_overflow(b->len, more, &need) || need == SIZE_MAX) {
-        die("out of memory (string of %zu + %zu bytes)", b->len, more);
+        die_memory(more);
     }
     b->data = mem_grow(b->data, need + 1, &b->cap, 1); /* one for the NUL */
 }
@@ -207,7 +266,7 @@ struct arena_block {
 
 static struct arena_block *arena_block_new(size_t cap) {
     if (cap > SIZE_MAX - ALIGN_BYTES) {
-        die("out of memory (arena of %zu bytes wanted)", cap);
+        die_memory(cap);
     }
     struct arena_block *b = mem_calloc(1, sizeof *b);
     b->raw = mem_calloc(1, cap + ALIGN_BYTES);
@@ -223,7 +282,7 @@ static void arena_block_free(struct arena_block *b) {
 
 static size_t arena_round(size_t bytes) {
     if (bytes > SIZE_MAX - ALIGN_BYTES) {
-        die("out of memory (%zu bytes of an arena wanted)", bytes);
+        die_memory(bytes);
     }
     return align_up(bytes ? bytes : 1, ALIGN_BYTES);
 }
@@ -235,6 +294,10 @@ void arena_init(struct arena *a, size_t bytes) {
 void *arena_alloc(struct arena *a, size_t bytes) {
     size_t want = arena_round(bytes);
     struct arena_block *b = a->head;
+    if (a->counts) {
+        a->used_bytes += want;
+        return NULL;
+    }
     if (!b || b->cap - b->used < want) {
         if (a->fixed) {
             die("arena full: %zu bytes wanted, %zu of %zu in use", want, a->used_bytes,
@@ -364,7 +427,7 @@ struct hasher *hasher_new(void) {
     struct hasher *h = mem_alloc(sizeof *h);
     h->state = XXH3_createState();
     if (!h->state) {
-        die("out of memory (XXH3 state)");
+        die_memory(0);
     }
     XXH3_64bits_reset(h->state);
     return h;

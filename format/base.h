@@ -26,10 +26,19 @@ struct err {
     char msg[1024];
 };
 
-/* Text from untrusted files ends up on a terminal, which nothing in it may drive: every byte of a
- * control character becomes '?', of C0 (so also of newlines), of DEL, and of C1 in UTF-8 (U+0080 to
- * U+009F). */
+/* Text from untrusted files (names, messages, what a model writes) ends up on a terminal, which
+ * nothing in it may drive. text_next says what that is made of, and the functions below go by it. */
+enum text_kind {
+    TEXT_PLAIN,
+    TEXT_CONTROL,   /* C0 (so also a newline), DEL, and C1 (U+0080 to U+009F) */
+    TEXT_MALFORMED, /* a byte that is no part of UTF-8; some terminals take 0x80 to 0x9f for C1 */
+};
+/* The kind of the character that text[0 .. n) begins with, n > 0, and how many bytes it has. */
+enum text_kind text_next(const char *text, size_t n, size_t *bytes);
+/* For a line: every byte of a control character, and every malformed one, becomes '?'. */
 void text_clean(char *text, size_t bytes);
+/* A copy of a name, cleaned; free(). */
+char *text_cleaned(const char *text);
 
 /* Fill `e` unless it is filled already (`e` may be NULL). Always returns -1, so that callers can
  * write `return err_set(err, ...)`. Control characters become '?' (text_clean). */
@@ -48,7 +57,11 @@ int err_prefix(struct err *e, const char *fmt, ...) __attribute__((format(printf
 _Noreturn void die_at(const char *file, int line, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* malloc/calloc/realloc/strdup that never return NULL (die on exhaustion). Sizes of zero give a
+/* The end where memory is exhausted: one line on stderr, then quick_exit(EXIT_FAILURE), so that
+ * what a program registered with at_quick_exit is done. `bytes` is how many were wanted. */
+_Noreturn void die_memory(size_t bytes);
+
+/* malloc/calloc/realloc/strdup that never return NULL (die_memory on exhaustion). Sizes of zero give a
  * unique pointer. Free with free(). mem_calloc checks count * size for overflow. */
 void *mem_alloc(size_t bytes);
 void *mem_calloc(size_t count, size_t size);
@@ -76,15 +89,19 @@ struct buf {
 void buf_append(struct buf *b, const void *bytes, size_t n);
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void buf_free(struct buf *b);
+/* Append text of several lines so that a terminal only shows it: newlines and tabs stay, other
+ * control characters become visible (^[ for ESC, <U+009B> for a C1), malformed bytes U+FFFD. */
+void buf_show(struct buf *b, const char *text, size_t bytes);
 
 /* A bump allocator with one lifetime: many allocations, one free. Zero-initialise, or arena_init to
- * take the whole size up front; then an allocation past it dies instead of growing (`fixed`).
+ * take the whole size up front; then an allocation past it dies instead of growing (`fixed`). One
+ * that only `counts` gives NULL for everything, and its used_bytes are what it would have given.
  * Returned memory is zeroed, 64-byte aligned, and lives until arena_reset or arena_free. */
 struct arena_block;
 struct arena {
     struct arena_block *head;
     size_t used_bytes; /* handed out since the last reset, each piece rounded up to 64 */
-    bool fixed;
+    bool fixed, counts;
 };
 void arena_init(struct arena *a, size_t bytes);
 void *arena_alloc(struct arena *a, size_t bytes);
@@ -119,6 +136,10 @@ void map_close(struct map *m);
  * longer file is an error). */
 int file_read(const char *path, size_t max_bytes, uint8_t **data, size_t *size_bytes,
               struct err *err);
+
+/* 1 where something has that name, 0 where nothing has; -1 and `err` where that cannot be told, as
+ * on a disk that fails: what is there must not pass for missing. */
+int file_exists(const char *path, struct err *err);
 
 /* write(2) all of it, through EINTR and short writes. `path` is for the message. */
 int file_write_all(int fd, const void *data, size_t bytes, const char *path, struct err *err);

@@ -138,6 +138,14 @@ out:
     return rc;
 }
 
+int file_exists(const char *path, struct err *err) {
+    struct stat st;
+    if (stat(path, &st) == 0) {
+        return 1;
+    }
+    return errno == ENOENT || errno == ENOTDIR ? 0 : err_errno(err, errno, "%s: cannot stat", path);
+}
+
 int file_write_all(int fd, const void *data, size_t bytes, const char *path, struct err *err) {
     const uint8_t *p = data;
     size_t left = bytes;
@@ -176,7 +184,8 @@ int file_read_at(int fd, void *data, size_t bytes, uint64_t offset, const char *
 }
 
 int file_scratch(const char *path, struct err *err) {
-    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    unlink(path); /* of a killed process; or a link, which must not be followed */
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0) {
         return err_errno(err, errno, "%s: cannot be made", path);
     }

@@ -126,7 +126,7 @@ struct corm_packer *corm_packer_new(const struct codec *codec) {
     p->codec = codec;
     p->zstd = ZSTD_createCCtx();
     if (!p->zstd) {
-        die("out of memory (zstd compressor)");
+        die_memory(0);
     }
     set_parameter(p->zstd, ZSTD_c_compressionLevel, usual_level(codec));
     if (has_two_bytes(codec)) {
@@ -225,7 +225,7 @@ struct corm_decoder *corm_decoder_sized(size_t max_raw_bytes) {
     struct corm_decoder *d = mem_calloc(1, sizeof *d);
     d->zstd = ZSTD_createDCtx();
     if (!d->zstd) {
-        die("out of memory (zstd decompressor)");
+        die_memory(0);
     }
     d->plane_bytes = max_raw_bytes / 2;
     d->plane = mem_alloc_aligned(d->plane_bytes);

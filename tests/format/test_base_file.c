@@ -134,6 +134,25 @@ static void file_write_all_writes_all(void **state) {
     close(full);
 }
 
+/* What cannot be told is an error: here, a name that is longer than names can be. */
+static void file_exists_or_not(void **state) {
+    (void)state;
+    struct err err = {0};
+    char *path = test_write(test_dir(), "there", "x", 1), *below = mem_printf("%s/x", path);
+    char *none = mem_printf("%s.none", path), *long_name = mem_calloc(1, 301);
+    memset(long_name, 'x', 300);
+    assert_int_equal(file_exists(path, &err), 1);
+    assert_int_equal(file_exists(none, &err), 0);
+    assert_int_equal(file_exists(below, &err), 0);
+    assert_no_err(&err);
+    assert_int_equal(file_exists(long_name, &err), -1);
+    assert_err(&err, strerror(ENAMETOOLONG));
+    free(path);
+    free(below);
+    free(none);
+    free(long_name);
+}
+
 static void file_scratch_and_read_at(void **state) {
     (void)state;
     char *dir = test_mkdir(), *path = mem_printf("%s/scratch", dir);
@@ -167,6 +186,7 @@ int main(void) {
         cmocka_unit_test(files_that_cannot_be_read),
         cmocka_unit_test(file_read_whole_and_limited),
         cmocka_unit_test(file_write_all_writes_all),
+        cmocka_unit_test(file_exists_or_not),
         cmocka_unit_test(file_scratch_and_read_at),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
