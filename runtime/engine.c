@@ -193,7 +193,8 @@ static int open_archive(struct corm_engine *e, const char *path,
         return -1;
     }
     const struct corm *c = &e->archive;
-    if (tokenizer_open(c->tokenizer.data, c->tokenizer.size_bytes, &e->tokenizer, err) < 0) {
+    if (tokenizer_open_for(c->tokenizer.data, c->tokenizer.size_bytes, c->arch.vocab, &e->tokenizer,
+                           err) < 0) {
         return err_prefix(err, "%s: tokenizer section", path);
     }
     size_t n = 0;

@@ -43,6 +43,11 @@ void token_list_free(struct token_list *list);
  * never a crash; after opening, encoding and decoding stay inside the section whatever it holds. */
 int tokenizer_open(const void *section, size_t section_bytes, struct tokenizer **out,
                    struct err *err);
+/* As tokenizer_open, for a model with `vocab` rows of the embedding. An id of the tokenizer at or
+ * above that number would be looked up behind the last row, so such a tokenizer is refused here.
+ * Whoever has a model at hand opens its tokenizer so, and need not look at ids again. */
+int tokenizer_open_for(const void *section, size_t section_bytes, uint32_t vocab,
+                       struct tokenizer **out, struct err *err);
 void tokenizer_close(struct tokenizer *tok); /* NULL is fine */
 
 enum tokenizer_encode_flag {

@@ -400,6 +400,22 @@ int tokenizer_open(const void *section, size_t section_bytes, struct tokenizer *
     return 0;
 }
 
+int tokenizer_open_for(const void *section, size_t section_bytes, uint32_t vocab,
+                       struct tokenizer **out, struct err *err) {
+    if (tokenizer_open(section, section_bytes, out, err) < 0) {
+        return -1;
+    }
+    uint32_t n = tokenizer_vocab_size(*out);
+    if (n <= vocab) {
+        return 0;
+    }
+    tokenizer_close(*out);
+    *out = NULL;
+    return err_set(err,
+                   "token ids up to %u, the model's vocabulary has %u rows: expected ids below",
+                   n - 1, vocab);
+}
+
 void tokenizer_close(struct tokenizer *tok) {
     if (!tok) {
         return;

@@ -49,14 +49,14 @@ static void settle_tied(struct hf_model *m, const struct hf_names *names) {
     }
 }
 
-/* The tokenizer's end token ends a text, too; where the configurations name none, it alone. */
+/* All of the tokenizer's ids have rows, or else it is refused. Its end token ends a text, too; where the configurations name none, it alone. */
 static int settle_stops(struct hf_model *m, struct err *err) {
     struct arch *a = &m->config.arch;
     struct tokenizer *tok;
     if (m->tokenizer.len == 0) {
         return 0;
     }
-    if (tokenizer_open(m->tokenizer.data, m->tokenizer.len, &tok, err) < 0) {
+    if (tokenizer_open_for(m->tokenizer.data, m->tokenizer.len, a->vocab, &tok, err) < 0) {
         return err_prefix(err, "%s", m->dir);
     }
     size_t bytes = 0;

@@ -12,6 +12,7 @@
 #include "kernels/logits.h"
 #include "runtime/reader.h"
 #include "tests/util/test_util_golden.h"
+#include "tests/util/test_util_tokenizer.h"
 
 static const char *const CASES[] = {GOLDEN_TINY, "qwen3moe-f32", "fable", "fable-fine"};
 
@@ -342,6 +343,47 @@ static void a_budget_under_the_floor_names_the_floor(void **state) {
     free(path);
 }
 
+/* A tokenizer whose ids the embedding has no rows for: a text would be read behind the last one. */
+static void a_tokenizer_beyond_the_vocabulary_is_refused(void **state) {
+    (void)state;
+    static const char vocab[] = "\"vocab\":{";
+    const struct {
+        uint32_t id;
+        bool fits;
+    } cases[] = {{287, true}, {288, false}, {4095, false}};
+    struct err err = {0};
+    char *good = golden_archive("olmoe-tiny", NULL);
+    uint8_t *json;
+    size_t n;
+    file_read("tests/golden/models/olmoe-tiny/tokenizer.json", 1 << 20, &json, &n, &err);
+    assert_no_err(&err);
+    const char *at = strstr((const char *)json, vocab);
+    assert_non_null(at);
+    at += strlen(vocab);
+    for (size_t i = 0; i < TEST_COUNT(cases); i++) {
+        struct loaded l;
+        struct corm_engine *e = NULL;
+        struct corm_error error;
+        char *text = mem_printf("%.*s\"far\":%u,%s", (int)(at - (const char *)json),
+                                (const char *)json, cases[i].id, at);
+        loaded_compile(text, strlen(text), NULL, &l);
+        char *path = model_retokenize(good, test_dir(), "far", &l.section);
+        if (cases[i].fits) {
+            e = model_open(path, &(struct corm_engine_options){.threads = 1});
+            corm_engine_close(e);
+        } else {
+            assert_int_equal(corm_engine_open(&e, path, NULL, &error), -1);
+            assert_non_null(strstr(error.message, "far.corm: tokenizer section"));
+            assert_non_null(strstr(error.message, "vocabulary has 288 rows"));
+        }
+        loaded_close(&l);
+        free(path);
+        free(text);
+    }
+    free(json);
+    free(good);
+}
+
 static void bad_calls_are_refused(void **state) {
     (void)state;
     char *path = golden_archive("mixtral-tiny", NULL);
@@ -544,6 +586,7 @@ int main(void) {
         cmocka_unit_test(packed_experts_are_exact_however_they_are_read),
         cmocka_unit_test(batch_size_changes_no_bit),
         cmocka_unit_test(a_budget_under_the_floor_names_the_floor),
+        cmocka_unit_test(a_tokenizer_beyond_the_vocabulary_is_refused),
         cmocka_unit_test(bad_calls_are_refused),
         cmocka_unit_test(a_damaged_trunk_is_found_after_the_plan),
         cmocka_unit_test(a_corrupt_chunk_stops_the_run),

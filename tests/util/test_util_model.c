@@ -2,6 +2,7 @@
  * test_util_model: see test_util_model.h.
  */
 #include "tests/util/test_util_model.h"
+#include "format/corm_read.h"
 #include "tests/util/test.h"
 
 struct pack_options model_packing(void) {
@@ -34,6 +35,54 @@ char *model_archive(const char *checkpoint, const char *dir, const char *name, c
     assert_no_err(&err);
     char *path = model_pack(&m, dir, name, &how);
     hf_close(&m);
+    return path;
+}
+
+static void copy_weights(const struct corm *c, struct corm_writer *w, struct err *err) {
+    const struct arch *a = &c->arch;
+    for (struct slot_place at = {0}; slot_next(a, &at);) {
+        struct weight t = corm_tensor_get(c, at.slot, at.layer);
+        corm_write_tensor_begin(w, at.slot, at.layer, t.codec, t.rows, t.cols, err);
+        corm_write_tensor_rows(w, t.data, t.rows, err);
+        corm_write_tensor_end(w, err);
+    }
+    uint8_t *neurons = mem_alloc_aligned(a->ffn_dim * c->neuron_bytes);
+    struct corm_decoder *d = corm_decoder_new(c);
+    for (uint32_t r = 0; r < c->n_records; r++) {
+        uint8_t *to = neurons;
+        uint32_t layer = 0;
+        for (uint32_t l = 0; l < a->n_layers; l++) {
+            layer = arch_is_moe(a, l) && c->layer_record[l] <= r ? l : layer;
+        }
+        for (uint32_t i = 0; i < c->records[r].n_chunks; i++) {
+            const struct corm_chunk *k = &c->chunks[c->records[r].first_chunk + i];
+            corm_chunk_decode(d, c, k, c->map.data + k->offset, to, err);
+            to += corm_chunk_raw_bytes(c, k);
+        }
+        corm_write_record(w, layer, r - c->layer_record[layer], neurons, 0, err);
+    }
+    corm_decoder_free(d);
+    free(neurons);
+}
+
+char *model_retokenize(const char *from, const char *dir, const char *name,
+                       const struct buf *tokenizer) {
+    struct err err = {0};
+    struct corm c;
+    struct corm_writer *w;
+    struct corm_write_stats stats;
+    char *path = mem_printf("%s/%s.corm", dir, name);
+    corm_open(&c, from, 0, &err);
+    assert_no_err(&err);
+    struct corm_write_options how = {.expert_codec = c.expert_codec,
+                                     .chunk_neurons = c.chunk_neurons};
+    corm_write_open(&w, path, &c.arch, &how, &err);
+    assert_no_err(&err);
+    copy_weights(&c, w, &err);
+    corm_write_blob(w, CORM_SECTION_TOKENIZER, tokenizer->data, tokenizer->len, &err);
+    corm_write_finish(w, &stats, &err);
+    assert_no_err(&err);
+    corm_close(&c);
     return path;
 }
 

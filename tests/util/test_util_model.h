@@ -20,6 +20,11 @@ char *model_pack(const struct hf_model *m, const char *dir, const char *name,
 char *model_archive(const char *checkpoint, const char *dir, const char *name, const char *codec,
                     bool compress);
 
+/* Writes the archive `from` again as <dir>/<name>.corm, with another tokenizer, which need not fit the
+ * model: every chunk raw, no other texts. Returns the path, to free(). */
+char *model_retokenize(const char *from, const char *dir, const char *name,
+                       const struct buf *tokenizer);
+
 /* As the corm_* functions of these names, whose errors fail the test. */
 struct corm_engine *model_open(const char *path, const struct corm_engine_options *opt);
 struct corm_session *model_session(struct corm_engine *e);
