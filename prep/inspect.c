@@ -8,6 +8,7 @@
 
 #include "format/cli.h"
 #include "format/text/tokenizer.h"
+#include "prep/json_out.h"
 
 enum { LICENSE_LINES_SHOWN = 3, MAX_CODECS = 16 };
 
@@ -82,7 +83,7 @@ static double ratio(uint64_t part, uint64_t whole) {
 }
 
 static int open_tokenizer(const struct corm *c, struct tokenizer **tok, struct err *err) {
-    if (tokenizer_open(c->tokenizer.data, c->tokenizer.size_bytes, tok, err)) {
+    if (tokenizer_open_for(c->tokenizer.data, c->tokenizer.size_bytes, c->arch.vocab, tok, err)) {
         return err_prefix(err, "tokenizer");
     }
     return 0;
@@ -90,8 +91,17 @@ static int open_tokenizer(const struct corm *c, struct tokenizer **tok, struct e
 
 /* ---- text ---- */
 
+/* The text is anybody's. */
+static void put_text(const char *text, size_t n, struct buf *out) {
+    size_t at = out->len;
+    buf_append(out, text, n);
+    text_clean(out->data + at, n);
+}
+
 static void text_field(void *ctx, const char *key, const char *value) {
-    buf_printf(ctx, "  %-20s %s\n", key, value);
+    buf_printf(ctx, "  %-20s ", key);
+    put_text(value, strlen(value), ctx);
+    buf_append(ctx, "\n", 1);
 }
 
 static void text_sections(const struct corm *c, struct buf *out) {
@@ -153,13 +163,6 @@ static void text_experts(const struct corm *c, struct buf *out) {
     }
 }
 
-/* The text is anybody's. */
-static void put_text(const char *text, size_t n, struct buf *out) {
-    size_t at = out->len;
-    buf_append(out, text, n);
-    text_clean(out->data + at, n);
-}
-
 static void text_token(const struct tokenizer *tok, const char *name, uint32_t id,
                        struct buf *out) {
     size_t n = 0;
@@ -207,7 +210,8 @@ int inspect_text(const struct corm *c, const char *path, struct buf *out, struct
         return -1;
     }
     char size[CLI_SIZE_TEXT];
-    buf_printf(out, "%s: CORM version %u, %s, %.4g M parameters, %.4g M used by a token\n", path,
+    put_text(path, strlen(path), out);
+    buf_printf(out, ": CORM version %u, %s, %.4g M parameters, %.4g M used by a token\n",
                c->header.version, cli_size_text(size, c->header.file_bytes),
                (double)arch_params(&c->arch) / 1e6, (double)arch_params_active(&c->arch) / 1e6);
     text_parameters(&c->arch, out);
@@ -390,13 +394,7 @@ static void json_parameters(const struct arch *a, json_t *root) {
 
 /* Append the report's text, and free it. */
 static void json_print(json_t *root, struct buf *out) {
-    char *text = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-    if (!text) {
-        die("jansson: cannot write the report");
-    }
-    buf_printf(out, "%s\n", text);
-    free(text);
-    json_decref(root);
+    json_out(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9), out);
 }
 
 int inspect_json(const struct corm *c, const char *path, struct buf *out, struct err *err) {
@@ -437,8 +435,9 @@ void inspect_config(const struct arch *a, const char *path, bool json, struct bu
         json_print(root, out);
         return;
     }
-    buf_printf(out, "%s: a checkpoint of family %s, %.4g M parameters, %.4g M used by a token\n",
-               path, a->family, (double)arch_params(a) / 1e6, (double)arch_params_active(a) / 1e6);
+    put_text(path, strlen(path), out);
+    buf_printf(out, ": a checkpoint of family %s, %.4g M parameters, %.4g M used by a token\n",
+               a->family, (double)arch_params(a) / 1e6, (double)arch_params_active(a) / 1e6);
     text_parameters(a, out);
     buf_printf(out, "\nArchitecture\n");
     arch_describe(a, text_field, out);

@@ -141,7 +141,8 @@ static void verify_progress(void *ctx, uint64_t done, uint64_t total) {
 static int verify_archive(const char *path, struct corm *c, struct progress *progress,
                           struct err *err) {
     struct tokenizer *tok;
-    if (tokenizer_open(c->tokenizer.data, c->tokenizer.size_bytes, &tok, err) < 0) {
+    if (tokenizer_open_for(c->tokenizer.data, c->tokenizer.size_bytes, c->arch.vocab, &tok, err) <
+        0) {
         return err_prefix(err, "%s: tokenizer", path);
     }
     tokenizer_close(tok);
@@ -171,9 +172,11 @@ static int verify(const struct cli_call *call, struct err *err) {
                c.header.file_bytes, c.header.section_count, c.n_tensors, c.n_chunks);
     } else if (rc == 0 && !o->quiet) {
         char size[CLI_SIZE_TEXT];
-        printf("%s: ok: %s, %u sections, %u tensors, %u chunks\n", path,
+        char *name = text_cleaned(path);
+        printf("%s: ok: %s, %u sections, %u tensors, %u chunks\n", name,
                cli_size_text(size, c.header.file_bytes), c.header.section_count, c.n_tensors,
                c.n_chunks);
+        free(name);
     }
     corm_close(&c);
     return rc;

@@ -9,11 +9,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <jansson.h>
 
 #include "format/corm_read.h"
 #include "format/text/tokenizer.h"
+#include "prep/json_out.h"
 #include "prep/prep.h"
 
 enum { MAX_INPUT_BYTES = 1 << 30 };
@@ -21,7 +23,7 @@ enum { MAX_INPUT_BYTES = 1 << 30 };
 struct tokenize_options {
     struct prep_options prep;
     const char *prompt;
-    bool decode, no_special;
+    bool decode, no_special, raw;
 };
 
 static int read_input(const struct tokenize_options *o, struct buf *in, struct err *err) {
@@ -75,10 +77,7 @@ static void print_ids(const struct tokenize_options *o, const struct tokenizer *
         json_array_append_new(pieces, text ? text : json_null());
     }
     json_t *root = json_pack("{s:o, s:o}", "ids", list, "pieces", pieces);
-    char *text = json_dumps(root, JSON_COMPACT);
-    printf("%s\n", text ? text : "{}");
-    free(text);
-    json_decref(root);
+    json_out_print(root, JSON_COMPACT);
 }
 
 static int print_text(const struct tokenize_options *o, const struct tokenizer *tok,
@@ -87,13 +86,17 @@ static int print_text(const struct tokenize_options *o, const struct tokenizer *
     int rc = tokenizer_decode(tok, ids->ids, ids->n, o->no_special ? TOKENIZER_SKIP_SPECIAL : 0,
                               &out, err);
     if (rc == 0 && o->prep.json) {
-        json_t *root = json_pack("{s:s%}", "text", out.data ? out.data : "", out.len);
-        char *text = json_dumps(root, JSON_COMPACT);
-        printf("%s\n", text ? text : "{}");
-        free(text);
-        json_decref(root);
+        json_out_print(json_pack("{s:s%}", "text", out.data ? out.data : "", out.len),
+                       JSON_COMPACT);
     } else if (rc == 0) {
-        fwrite(out.data ? out.data : "", 1, out.len, stdout);
+        struct buf shown = {0};
+        bool shows = isatty(STDOUT_FILENO) && !o->raw;
+        if (shows) {
+            buf_show(&shown, out.data, out.len);
+        }
+        const struct buf *text = shows ? &shown : &out;
+        fwrite(text->data ? text->data : "", 1, text->len, stdout);
+        buf_free(&shown);
     }
     buf_free(&out);
     return rc;
@@ -110,7 +113,7 @@ static int tokenize(const struct cli_call *call, struct err *err) {
     if (corm_open(&c, path, CORM_OPEN_SKIP_TRUNK_HASH, err) < 0) {
         return -1;
     }
-    if (tokenizer_open(c.tokenizer.data, c.tokenizer.size_bytes, &tok, err) < 0) {
+    if (tokenizer_open_for(c.tokenizer.data, c.tokenizer.size_bytes, c.arch.vocab, &tok, err) < 0) {
         err_prefix(err, "%s: tokenizer", path);
         goto out;
     }
@@ -153,6 +156,9 @@ static const struct cli_option token_rows[] = {
     {"decode", 'd', CLI_FLAG, FIELD(decode), .help = "From ids to text."},
     {"no-special", 0, CLI_FLAG, FIELD(no_special),
      .help = "Add no BOS or EOS token; with --decode, leave special tokens out."},
+    {"raw", 0, CLI_FLAG, FIELD(raw),
+     .help = "With --decode: send control characters to a terminal as they are, and do not show "
+             "them as ^[ and the like."},
     {0}};
 static const struct cli_group token_group = {"Tokenizing", token_rows};
 

@@ -110,9 +110,11 @@ int provenance_files(const struct hf_model *m, struct buf *out, struct progress 
     for (size_t i = 0; rc == 0 && i < n; i++) {
         uint64_t bytes = 0, hash = 0;
         rc = hash_file(&r, paths[i], &bytes, &hash, err);
-        /* All paths begin with the directory: shards may lie in folders of it. */
-        buf_printf(out, "source: %s %" PRIu64 " bytes xxh3 %016" PRIx64 "\n",
-                   paths[i] + strlen(m->dir) + 1, bytes, hash);
+        /* All paths begin with the directory: shards may lie in folders of it. A name may hold
+         * newlines, and what follows one must not pass for a line of ours. */
+        char *name = text_cleaned(paths[i] + strlen(m->dir) + 1);
+        buf_printf(out, "source: %s %" PRIu64 " bytes xxh3 %016" PRIx64 "\n", name, bytes, hash);
+        free(name);
     }
     progress_finish(progress);
     free(r.block);
@@ -168,7 +170,9 @@ int provenance_license(const char *dir, struct buf *out, struct err *err) {
         rc = file_read(path, license ? MAX_LICENSE_BYTES : MAX_README_BYTES, &text, &bytes, err);
         if (rc == 0 && license) {
             if (n_licenses > 1) {
-                buf_printf(out, "%s==== %s ====\n", out->len ? "\n" : "", names[i]);
+                char *name = text_cleaned(names[i]); /* see provenance_files */
+                buf_printf(out, "%s==== %s ====\n", out->len ? "\n" : "", name);
+                free(name);
             }
             buf_append(out, text, bytes);
         } else if (rc == 0) {

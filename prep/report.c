@@ -6,6 +6,7 @@
 #include <jansson.h>
 
 #include "format/cli.h"
+#include "prep/json_out.h"
 
 enum { AHEADS = PREDICT_MAX_AHEAD + 1 };
 
@@ -212,10 +213,7 @@ int report_print(const struct corm *c, bool json, struct buf *out, struct err *e
     if (json) {
         json_t *root = json_pack("{s:s, s:o}", "compression", corm_compress_of(c), "layers",
                                  json_layers(&p, c->arch.n_layers));
-        char *text = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(5));
-        buf_printf(out, "%s\n", text ? text : "{}");
-        free(text);
-        json_decref(root);
+        json_out(root, JSON_INDENT(2) | JSON_REAL_PRECISION(5), out);
         return 0;
     }
     buf_printf(out,

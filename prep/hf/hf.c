@@ -35,21 +35,22 @@ static void settle_tied(struct hf_model *m, const struct hf_names *names) {
     const struct st_tensor *embed = hf_names_find(names, SLOT_EMBED);
     if (!head && !m->config.tied_given && !a->tied) {
         a->tied = 1;
-        buf_printf(&m->warnings, "%s: no lm_head.weight: the embedding is used as output head\n",
+        remark_add(&m->warnings, "%s: no lm_head.weight: the embedding is used as output head",
                    m->dir);
     } else if (head && embed && a->tied) {
         if (!same_bytes(head, embed)) {
             a->tied = 0;
-            buf_printf(
+            remark_add(
                 &m->warnings,
                 "%s: tie_word_embeddings is true, but lm_head.weight differs from the embedding: "
-                "both are kept\n",
+                "both are kept",
                 m->dir);
         }
     }
 }
 
-/* All of the tokenizer's ids have rows, or else it is refused. Its end token ends a text, too; where the configurations name none, it alone. */
+/* All of the tokenizer's ids have rows, or else it is refused. Its end token ends a text, too; where
+ * the configurations name none, it alone. */
 static int settle_stops(struct hf_model *m, struct err *err) {
     struct arch *a = &m->config.arch;
     struct tokenizer *tok;

@@ -92,7 +92,9 @@ static struct plan make_plan(const struct bench_options *o, bool direct_works) {
 }
 
 static void print_head(const struct plan *p, const char *path, bool direct_works) {
-    printf("%s: MB/s%s\n", path, direct_works ? "" : "; the file system refuses O_DIRECT");
+    char *name = text_cleaned(path);
+    printf("%s: MB/s%s\n", name, direct_works ? "" : "; the file system refuses O_DIRECT");
+    free(name);
     printf("%-10s %8s", "way", "block");
     for (size_t t = 0; t < p->n_threads; t++) {
         printf(" %3u thread%s", p->threads[t], p->threads[t] == 1 ? " " : "s");

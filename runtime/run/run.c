@@ -161,13 +161,15 @@ static void print_plan(void *ctx, const struct corm_model_info *m,
                        const struct corm_memory_plan *p) {
     const struct run *r = ctx;
     char a[CLI_SIZE_TEXT], b[CLI_SIZE_TEXT], c[CLI_SIZE_TEXT], d[CLI_SIZE_TEXT];
-    char all[16], active[16];
+    char all[16], active[16], *name = text_cleaned(r->model), *family = text_cleaned(m->family);
     fprintf(stderr,
             "model    %s: %s, %s parameters, %s active, %u layers, experts %u of %u in %s, "
             "compression %s, file %s\n",
-            r->model, m->family, count_text(all, m->params), count_text(active, m->params_active),
+            name, family, count_text(all, m->params), count_text(active, m->params_active),
             m->n_layers, m->n_active, m->n_experts, m->expert_codec, m->compression,
             cli_size_text(a, m->file_bytes));
+    free(name);
+    free(family);
     fprintf(stderr, "memory   trunk %s, experts %s of %s, KV cache %s, scratch %s",
             cli_size_text(a, p->trunk_bytes), cli_size_text(b, p->cache_bytes),
             cli_size_text(c, p->cache_need_bytes), cli_size_text(d, p->kv_bytes),

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include "runtime/run/run.h"
 
@@ -29,7 +30,7 @@ struct generate_options {
     uint64_t seed;
     bool ignore_eos;
     /* text */
-    bool echo, show_special;
+    bool echo, show_special, raw;
 };
 
 enum end { END_NONE, END_STOP_TOKEN, END_MAX_TOKENS, END_CONTEXT, END_INTERRUPT };
@@ -41,6 +42,8 @@ struct generation {
     struct run_ids prompt;
     struct corm_sampling sampling;
     struct buf text; /* what was generated, for --json */
+    bool shows;      /* standard output is a terminal, which the text must not drive */
+    struct buf shown;
     char last;       /* last byte printed, 0 = none */
     uint64_t tokens; /* generated */
     enum end end;
@@ -132,6 +135,12 @@ static int put_text(struct generation *g, const char *text, size_t bytes, struct
     if (g->run.o->json) {
         buf_append(&g->text, text, bytes);
         return 0;
+    }
+    if (g->shows) {
+        g->shown.len = 0;
+        buf_show(&g->shown, text, bytes);
+        text = g->shown.data;
+        bytes = g->shown.len;
     }
     if (fwrite(text, 1, bytes, stdout) != bytes || fflush(stdout) != 0) {
         return err_errno(err, errno, "cannot write to standard output");
@@ -262,6 +271,7 @@ static int generate(struct generation *g, struct err *err) {
 static int run(const struct cli_call *call, struct err *err) {
     struct generation g = {.o = call->values};
     struct buf text = {0};
+    g.shows = isatty(STDOUT_FILENO) && !g.o->raw;
     int status = read_prompt(call, &text, err);
     if (status == 0) {
         status = run_open(&g.run, call, (uint32_t)g.o->ctx, err);
@@ -289,6 +299,7 @@ static int run(const struct cli_call *call, struct err *err) {
     run_close(&g.run);
     free(g.prompt.ids);
     buf_free(&g.text);
+    buf_free(&g.shown);
     buf_free(&text);
     return status;
 }
@@ -347,6 +358,10 @@ static const struct cli_option generate_rows[] = {
 static const struct cli_option text_rows[] = {
     {"echo", 0, CLI_FLAG, FIELD(echo), .help = "Print the prompt before its continuation."},
     {"show-special", 0, CLI_FLAG, FIELD(show_special), .help = "Print special tokens too."},
+    {"raw", 0, CLI_FLAG, FIELD(raw),
+     .help = "Send control characters of the text to a terminal as they are: it may obey them. "
+             "Without --raw it shows them (^[ for ESC). Pipes and files always get the text as it "
+             "is."},
     {0},
 };
 

@@ -30,50 +30,25 @@ void run_json_close(struct run_json *j, char bracket) {
     j->comma = true;
 }
 
-/* The bytes of the UTF-8 character that s[0..n) begins with, 0 where it begins with none (RFC 3629,
- * section 4). */
-static size_t utf8_bytes(const uint8_t *s, size_t n) {
-    uint8_t c = s[0];
-    size_t len = c < 0x80                ? 1
-                 : c >= 0xc2 && c < 0xe0 ? 2
-                 : (c & 0xf0) == 0xe0    ? 3
-                 : c >= 0xf0 && c < 0xf5 ? 4
-                                         : 0;
-    if (len == 0 || len > n) {
-        return 0;
-    }
-    for (size_t i = 1; i < len; i++) {
-        if ((s[i] & 0xc0) != 0x80) {
-            return 0;
-        }
-    }
-    bool bad = (c == 0xe0 && s[1] < 0xa0) ||
-               (c == 0xed && s[1] >= 0xa0) ||                             /* overlong, surrogate */
-               (c == 0xf0 && s[1] < 0x90) || (c == 0xf4 && s[1] >= 0x90); /* overlong, too great */
-    return bad ? 0 : len;
-}
-
 void run_json_text(struct run_json *j, const char *key, const char *text, size_t bytes) {
     begin_value(j, key);
     struct buf *out = &j->text;
     buf_append(out, "\"", 1);
-    const uint8_t *s = (const uint8_t *)text;
-    for (size_t i = 0; i < bytes;) {
-        size_t len = utf8_bytes(s + i, bytes - i);
-        if (len == 0) {
+    for (size_t i = 0, n; i < bytes; i += n) {
+        enum text_kind kind = text_next(text + i, bytes - i, &n);
+        if (kind == TEXT_MALFORMED) {
             buf_append(out, "\xef\xbf\xbd", 3);
-            len = 1;
-        } else if (s[i] == '"' || s[i] == '\\') {
-            char escaped[] = {'\\', (char)s[i]};
+        } else if (text[i] == '"' || text[i] == '\\') {
+            char escaped[] = {'\\', text[i]};
             buf_append(out, escaped, 2);
-        } else if (s[i] == '\n') {
+        } else if (text[i] == '\n') {
             buf_append(out, "\\n", 2);
-        } else if (s[i] < 0x20 || s[i] == 0x7f) {
-            buf_printf(out, "\\u%04x", s[i]);
+        } else if (kind == TEXT_CONTROL) {
+            /* The last byte of these is the code point, of C1 too. */
+            buf_printf(out, "\\u%04x", (uint8_t)text[i + n - 1]);
         } else {
-            buf_append(out, s + i, len);
+            buf_append(out, text + i, n);
         }
-        i += len;
     }
     buf_append(out, "\"", 1);
 }
