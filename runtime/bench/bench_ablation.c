@@ -504,6 +504,9 @@ int bench_ablation(const struct cli_call *call, struct err *err) {
         err_set(err, "--keep and --missed do not go with --ablation: its rows choose");
         status = CLI_USAGE;
     }
+    if (status == 0) {
+        status = bench_check_experts(call, "compare", err);
+    }
     uint64_t n_on = 0;
     for (size_t i = 0; i < N_ROWS; i++) {
         a.on[i] = (!ROWS[i].other || o->other) && (!ROWS[i].by_cpu || on_a_device(o)) &&

@@ -211,6 +211,9 @@ int bench_trace(const struct cli_call *call, struct err *err) {
         return CLI_USAGE;
     }
     int status = bench_measure(o, &m, err);
+    if (status == 0) {
+        status = bench_check_experts(call, "trace", err);
+    }
     m.on_route = on_route;
     m.on_guess = on_guess;
     m.on_route_ctx = m.on_guess_ctx = &trace;
@@ -219,10 +222,10 @@ int bench_trace(const struct cli_call *call, struct err *err) {
         status = run_open(&r, call, (uint32_t)(o->prompt_tokens + o->decode_tokens), err);
     }
     if (status == 0) {
-        status = record(&r, &trace, err);
+        status = corm_open(&archive, call->args.items[0], CORM_OPEN_SKIP_TRUNK_HASH, err);
     }
     if (status == 0) {
-        status = corm_open(&archive, call->args.items[0], CORM_OPEN_SKIP_TRUNK_HASH, err);
+        status = record(&r, &trace, err);
     }
     if (status == 0) {
         status = replay(&r, &trace, &archive, err);
