@@ -92,6 +92,8 @@ const char *corm_chunk_name(const struct corm *c, const struct corm_chunk *k, ch
 /* Scratch for decoding on one thread, large enough for the archive's chunks. More about decoders,
  * which end with corm_decoder_free: corm_chunk.h. */
 struct corm_decoder *corm_decoder_new(const struct corm *c);
+/* The memory that such a decoder takes, but for a constant that is zstd's. */
+size_t corm_decoder_bytes(const struct corm *c);
 
 /* Check the checksum of the stored bytes `stored` [k->stored_bytes] and decode them into `dst`
  * (corm_chunk_raw_bytes, 64-byte aligned, not overlapping). `stored` is the map's own bytes or a

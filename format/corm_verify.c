@@ -11,8 +11,22 @@
 
 /* ---- chunks ---- */
 
+/* Only planes are decoded by way of memory of the decoder's own. */
+static size_t decoded_aside(const struct corm *c) {
+    for (uint32_t i = 0; i < c->n_chunks; i++) {
+        if (c->chunks[i].encoding == CORM_ENCODING_PLANES) {
+            return (size_t)c->chunk_neurons * c->neuron_bytes;
+        }
+    }
+    return 0;
+}
+
+size_t corm_decoder_bytes(const struct corm *c) {
+    return decoded_aside(c) / 2;
+}
+
 struct corm_decoder *corm_decoder_new(const struct corm *c) {
-    return corm_decoder_sized((size_t)c->chunk_neurons * c->neuron_bytes);
+    return corm_decoder_sized(decoded_aside(c));
 }
 
 static int check_hash(const struct corm_chunk *k, const uint8_t *stored, struct err *err) {

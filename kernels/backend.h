@@ -285,6 +285,8 @@ struct backend_ops {
  * ops->close. */
 int backend_cpu_open(struct backend *b, const char *isa, uint32_t threads,
                      const struct backend_limits *limits, struct err *err);
+/* The backend's scratch_bytes, without opening it. */
+uint64_t backend_cpu_scratch_bytes(uint32_t threads, const struct backend_limits *limits);
 /* Names of the ISA tables built in, best last; NULL past the end. `usable` (may be NULL) tells
  * whether this processor has it. */
 const char *backend_cpu_isa_at(size_t i, bool *usable);

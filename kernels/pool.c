@@ -133,7 +133,7 @@ static void *worker_main(void *arg) {
     return NULL;
 }
 
-struct pool *pool_new(uint32_t threads) {
+struct pool *pool_new(uint32_t threads, struct err *err) {
     struct pool *p = mem_alloc_aligned(sizeof *p);
     memset(p, 0, sizeof *p);
     p->n_threads = threads ? threads : 1;
@@ -146,7 +146,13 @@ struct pool *pool_new(uint32_t threads) {
         p->workers[i] = (struct worker){.pool = p, .index = i};
         int rc = pthread_create(&p->workers[i].thread, NULL, worker_main, &p->workers[i]);
         if (rc != 0) {
-            die("cannot start worker thread %u of %u: %s", i, p->n_threads, strerror(rc));
+            err_errno(err, rc,
+                      "thread %u of %u cannot be started (--threads, or a limit: ulimit -u "
+                      "and -v, pids.max)",
+                      i + 1, p->n_threads);
+            p->n_threads = i; /* those that are to be joined */
+            pool_free(p);
+            return NULL;
         }
     }
     return p;

@@ -12,10 +12,13 @@
 
 #include <stdint.h>
 
+#include "format/base.h"
+
 struct pool;
 
-/* `threads` >= 1 counts the caller; 1 starts no thread. Dies where a thread cannot be started. */
-struct pool *pool_new(uint32_t threads);
+/* `threads` >= 1 counts the caller; 1 starts no thread. NULL and `err` where a thread cannot be
+ * started: a limit on memory or on processes forbids it. */
+struct pool *pool_new(uint32_t threads, struct err *err);
 void pool_free(struct pool *p); /* joins; NULL is allowed */
 uint32_t pool_threads(const struct pool *p);
 

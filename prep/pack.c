@@ -468,7 +468,10 @@ int pack_model(const struct hf_model *m, const char *out_path, const struct pack
     if (check_choices(&p, err) || pack_tokenizer(m, err)) {
         goto out;
     }
-    p.pool = pool_new(opt->threads);
+    p.pool = pool_new(opt->threads, err);
+    if (!p.pool) {
+        goto out;
+    }
     struct corm_write_options write = {
         .expert_codec = p.expert_codec,
         .chunk_neurons = p.chunk_neurons,

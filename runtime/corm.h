@@ -8,7 +8,8 @@
  * contract says for how long.
  *
  * Errors: functions that can fail return 0 or -1 and fill the `struct corm_error` (may be NULL)
- * with one line. Nothing prints; nothing exits, except that exhausted memory aborts.
+ * with one line. Nothing prints; nothing exits, except that exhausted memory ends the process with
+ * a line on standard error and quick_exit(EXIT_FAILURE).
  */
 #ifndef CORM_H
 #define CORM_H

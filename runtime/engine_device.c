@@ -73,8 +73,8 @@ int engine_plan_missed(struct corm_engine *e, uint64_t in_place_bytes, uint64_t 
     if (e->opt.missed == CORM_MISSED_DEVICE || !p->streams) {
         return 0;
     }
-    uint64_t own =
-        e->offload.cpu.scratch_bytes + offload_bytes(c, engine_predict_rows(e), e->io_threads);
+    uint64_t own = offload_cpu_bytes(c, e->opt.threads, engine_predict_rows(e)) +
+                   offload_bytes(c, engine_predict_rows(e), e->io_threads);
     uint64_t fixed = p->host_bytes + own;
     uint32_t all_slots = cache_slots_needed(c, CACHE_IN_PLACE);
     uint64_t all = in_place_bytes + all_slots * slot;
@@ -128,11 +128,6 @@ static int open_device(struct corm_engine *e, const char *device,
     if (!given && !cuda_number(device, &number)) {
         return err_set(err, "device \"%s\" is unknown: auto, cpu, cuda or cuda:N", device);
     }
-    if (e->opt.missed != CORM_MISSED_DEVICE &&
-        offload_open_cpu(&e->offload, &e->archive, e->opt.isa, e->opt.threads,
-                         engine_predict_rows(e), err) < 0) {
-        return -1;
-    }
     if (!given && open_cuda(e, number, limits, err) < 0) {
         return -1;
     }
@@ -141,6 +136,11 @@ static int open_device(struct corm_engine *e, const char *device,
             return -1;
         }
         e->backend = *given;
+    }
+    if (e->plan.missed == CORM_MISSED_CPU &&
+        offload_open_cpu(&e->offload, &e->archive, e->opt.isa, e->opt.threads,
+                         engine_predict_rows(e), err) < 0) {
+        return -1;
     }
     decide_missed(e);
     return 0;
@@ -168,10 +168,10 @@ int engine_open_backend(struct corm_engine *e, struct err *err) {
     if (e->opt.missed != CORM_MISSED_DEVICE) {
         return err_set(err, "what computes experts that a device misses, and no device: name one");
     }
-    if (backend_cpu_open(&e->backend, e->opt.isa, e->opt.threads, &limits, err) < 0) {
+    if (engine_plan(e, backend_cpu_scratch_bytes(e->opt.threads, &limits), err) < 0) {
         return -1;
     }
-    return engine_plan(e, err);
+    return backend_cpu_open(&e->backend, e->opt.isa, e->opt.threads, &limits, err);
 }
 
 int engine_open_slots(struct corm_engine *e, bool whole_lru, struct err *err) {

@@ -23,8 +23,13 @@ static const uint64_t OVERHEAD_BYTES = UINT64_C(24) << 20;
 
 /* An automatic budget leaves the last eighth of what is available, because that is where paging
  * starts. */
-static uint64_t usable_bytes(void) {
-    return machine_available_bytes() / 8 * 7;
+static uint64_t usable_bytes(const struct corm_engine *e) {
+    uint64_t bytes = machine_available_bytes(), room = machine_address_bytes();
+    if (room < UINT64_MAX) { /* stacks take addresses, though hardly any memory */
+        uint64_t stacks = (e->opt.threads + e->io_threads) * machine_stack_bytes();
+        room -= stacks < room ? stacks : room;
+    }
+    return (room < bytes ? room : bytes) / 8 * 7;
 }
 
 uint32_t engine_predict_rows(const struct corm_engine *e) {
@@ -41,16 +46,21 @@ struct state_size engine_state_size(const struct corm_engine *e) {
                                .type = e->opt.kv_f32 ? KV_F32 : KV_F16};
 }
 
-/* Chunks that are used from the map. */
+/* Chunks that are used from the map: the pages that they lie in, for a page comes to memory as a
+ * whole. Many small experts take many times their bytes. */
 static uint64_t in_place_bytes(const struct corm *c, unsigned keeps) {
     const struct cache cache = {.archive = c, .opt.how = keeps};
-    uint64_t bytes = 0;
+    const uint64_t page = machine_page_bytes();
+    uint64_t pages = 0, counted = UINT64_MAX; /* the last page that was counted */
     for (uint32_t i = 0; i < c->n_chunks; i++) {
-        if (!cache_uses_slot(&cache, i)) {
-            bytes += c->chunks[i].stored_bytes;
+        const struct corm_chunk *k = &c->chunks[i];
+        if (!cache_uses_slot(&cache, i) && k->stored_bytes > 0) {
+            uint64_t first = k->offset / page, last = (k->offset + k->stored_bytes - 1) / page;
+            pages += last - first + (first != counted);
+            counted = last;
         }
     }
-    return bytes;
+    return pages * page;
 }
 
 /* What the cache takes with every expert in it. */
@@ -58,16 +68,17 @@ static uint64_t need_bytes(const struct corm *c, unsigned keeps) {
     return in_place_bytes(c, keeps) + cache_slots_needed(c, keeps) * cache_slot_bytes(c, keeps);
 }
 
-/* What the host holds that is neither weights nor results of the backend. */
-static uint64_t host_bytes(const struct corm_engine *e) {
+/* What the host holds that is neither weights nor results of the backend, of which the backend
+ * itself takes `backend_bytes`. */
+static uint64_t host_bytes(const struct corm_engine *e, uint64_t backend_bytes) {
     const struct corm *c = &e->archive;
     const uint64_t a_session = (uint64_t)e->opt.logits_rows * c->arch.vocab * sizeof(float) +
                                sample_bytes(c->arch.vocab) +
                                (uint64_t)e->opt.ctx_tok * sizeof(int32_t);
     /* The most there can be, so that the plan does not depend on how many processors are free. */
     uint32_t io = e->io_threads > ENGINE_IO_THREADS ? e->io_threads : ENGINE_IO_THREADS;
-    return e->backend.scratch_bytes + experts_scratch_bytes(c, engine_max_rows(e)) +
-           e->opt.max_sessions * a_session + prefetch_fillers(io) * filler_buffer_bytes(c) +
+    return backend_bytes + experts_scratch_bytes(c, engine_max_rows(e)) +
+           e->opt.max_sessions * a_session + prefetch_fillers(io) * filler_bytes(c) +
            cache_table_bytes(c, cache_slots_needed(c, 0)) + c->copied_bytes + OVERHEAD_BYTES;
 }
 
@@ -169,11 +180,11 @@ static int refuse_packing(const struct corm *c, struct err *err) {
 /* Keep experts decoded where all fit so, else packed where all fit so. Where only some fit, they
  * are packed only if the caller asks for it or the budget leaves no choice; choose_packing may
  * change that later. */
-int engine_plan(struct corm_engine *e, struct err *err) {
+int engine_plan(struct corm_engine *e, uint64_t scratch_bytes, struct err *err) {
     const struct corm *c = &e->archive;
     const struct corm_mechanisms *m = e->opt.measure;
     struct corm_memory_plan *p = &e->plan;
-    uint64_t fixed = plan_fixed(e, 0, host_bytes(e)), budget = e->opt.ram_bytes;
+    uint64_t fixed = plan_fixed(e, 0, host_bytes(e, scratch_bytes)), budget = e->opt.ram_bytes;
     bool decoded = e->opt.keeping != CORM_KEEP_PACKED, share = m && m->cache_share > 0;
     bool packed = e->opt.keeping != CORM_KEEP_DECODED && cache_can_pack(c);
     p->no_code = c->n_chunks > 0 && !has_code(c);
@@ -181,7 +192,7 @@ int engine_plan(struct corm_engine *e, struct err *err) {
         return refuse_packing(c, err);
     }
     if (budget == 0) {
-        budget = usable_bytes();
+        budget = usable_bytes(e);
     }
     p->cache_need_bytes = need_bytes(c, packed ? CACHE_PACKED : CACHE_IN_PLACE);
     if (plan_budget(e, fixed, packed ? CACHE_PACKED : 0, budget, "a memory budget of ",
@@ -217,8 +228,8 @@ int engine_plan_device(struct corm_engine *e, uint64_t scratch_bytes, uint64_t f
     }
     plan_experts(e, fixed, 0);
     p->streams = e->n_slots < cache_slots_needed(c, 0);
-    p->host_bytes = host_bytes(e) + prefetch_fillers(e->io_threads) * filler_landing_bytes(c);
-    return engine_plan_missed(e, in_place_bytes(c, CACHE_IN_PLACE), usable_bytes(), err);
+    p->host_bytes = host_bytes(e, 0) + prefetch_fillers(e->io_threads) * filler_landing_bytes(c);
+    return engine_plan_missed(e, in_place_bytes(c, CACHE_IN_PLACE), usable_bytes(e), err);
 }
 
 /* ---- reading ---- */
@@ -249,7 +260,7 @@ static bool has_room(const struct corm_engine *e, uint64_t file_bytes) {
     if (p->missed == CORM_MISSED_CPU && e->host_in_place) {
         own -= in_place_bytes(&e->archive, CACHE_IN_PLACE);
     }
-    return own + file_bytes <= usable_bytes();
+    return own + file_bytes <= usable_bytes(e);
 }
 
 /* Where experts are read through the page cache, they are in memory twice, and the second time

@@ -38,8 +38,12 @@ static size_t longest_run_bytes(const struct corm *a) {
     return longest < most ? longest : most;
 }
 
-size_t filler_buffer_bytes(const struct corm *archive) {
+static size_t filler_buffer_bytes(const struct corm *archive) {
     return reader_buffer_bytes(longest_run_bytes(archive));
+}
+
+size_t filler_bytes(const struct corm *archive) {
+    return filler_buffer_bytes(archive) + corm_decoder_bytes(archive);
 }
 
 size_t filler_landing_bytes(const struct corm *archive) {
@@ -51,7 +55,7 @@ struct filler filler_new(const struct fill *fill) {
     const struct corm *a = fill->archive;
     void *buffer = NULL;
     if (posix_memalign(&buffer, READER_ALIGN, filler_buffer_bytes(a)) != 0) {
-        die("out of memory for a read buffer");
+        die_memory(filler_buffer_bytes(a));
     }
     size_t slot = cache_slot_bytes(a, 0);
     struct landing *landing =

@@ -71,8 +71,8 @@ void fill_close(struct fill *fill);
 
 struct filler filler_new(const struct fill *fill);
 void filler_free(struct filler *f); /* accepts a zeroed struct */
-/* Memory of a filler, and with a device page-locked memory besides. */
-size_t filler_buffer_bytes(const struct corm *archive);
+/* Memory of a filler (its buffer and its decoder), and with a device page-locked memory besides. */
+size_t filler_bytes(const struct corm *archive);
 size_t filler_landing_bytes(const struct corm *archive);
 
 /* Stored bytes from chunk `first` to chunk `last`, with the gaps between. */

@@ -1,10 +1,13 @@
 #include "runtime/machine.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 /* A file that holds one number, or "max". */
 static bool read_number(const char *path, uint64_t *out) {
@@ -120,6 +123,40 @@ uint64_t machine_available_bytes(void) {
     if (read_keyed("/proc/meminfo", "MemAvailable", &kb)) {
         available = kb * 1024;
     }
-    uint64_t room = all_cgroups_room();
+    uint64_t room = all_cgroups_room(), addresses = machine_address_bytes();
+    room = addresses < room ? addresses : room;
     return room < available ? room : available;
+}
+
+uint64_t machine_address_bytes(void) {
+    static const struct {
+        int limit;
+        const char *used;
+    } rows[] = {{RLIMIT_AS, "VmSize"}, {RLIMIT_DATA, "VmData"}};
+    uint64_t least = UINT64_MAX;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct rlimit limit;
+        uint64_t kb;
+        if (getrlimit((__rlimit_resource_t)rows[i].limit, &limit) == 0 &&
+            limit.rlim_cur != RLIM_INFINITY && read_keyed("/proc/self/status", rows[i].used, &kb)) {
+            uint64_t used = kb * 1024, left = limit.rlim_cur > used ? limit.rlim_cur - used : 0;
+            least = left < least ? left : least;
+        }
+    }
+    return least;
+}
+
+uint64_t machine_page_bytes(void) {
+    long bytes = sysconf(_SC_PAGESIZE);
+    return bytes > 0 ? (uint64_t)bytes : 4096;
+}
+
+uint64_t machine_stack_bytes(void) {
+    pthread_attr_t attr;
+    size_t bytes = 0;
+    if (pthread_attr_init(&attr) == 0) {
+        pthread_attr_getstacksize(&attr, &bytes);
+        pthread_attr_destroy(&attr);
+    }
+    return bytes;
 }

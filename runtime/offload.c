@@ -182,10 +182,15 @@ int offload_open_cpu(struct offload *o, const struct corm *archive, const char *
     return backend_cpu_open(&o->cpu, isa, threads, &limits, err);
 }
 
+uint64_t offload_cpu_bytes(const struct corm *archive, uint32_t threads, uint32_t max_rows) {
+    const struct backend_limits limits = forward_limits(&archive->arch, max_rows, 1);
+    return backend_cpu_scratch_bytes(threads, &limits);
+}
+
 uint64_t offload_bytes(const struct corm *archive, uint32_t max_rows, uint32_t io_threads) {
     const struct arch *a = &archive->arch;
     return experts_scratch_bytes(archive, max_rows) +
-           prefetch_fillers(io_threads) * filler_buffer_bytes(archive) +
+           prefetch_fillers(io_threads) * filler_bytes(archive) +
            cache_table_bytes(archive, cache_slots_needed(archive, 0)) +
            (uint64_t)a->n_layers * a->n_experts * (sizeof(uint32_t) + sizeof(bool)) +
            max_rows * ((uint64_t)a->n_active + 1) * a->dim * sizeof(float);

@@ -93,10 +93,11 @@ struct offload {
     } run;
 };
 
-/* Opens the CPU backend alone, which the plan and the rule need. offload_close is called in any
- * case. */
+/* Opens the CPU backend alone, which the rule needs. offload_close is called in any case. */
 int offload_open_cpu(struct offload *o, const struct corm *archive, const char *isa,
                      uint32_t threads, uint32_t max_rows, struct err *err);
+/* Host memory that it takes. */
+uint64_t offload_cpu_bytes(const struct corm *archive, uint32_t threads, uint32_t max_rows);
 /* Host memory that offload_open takes beside `n_slots` slots and what the CPU backend has; decoding
  * batches have at most max_rows rows. */
 uint64_t offload_bytes(const struct corm *archive, uint32_t max_rows, uint32_t io_threads);

@@ -45,7 +45,7 @@ static void *read_spans(void *arg) {
     struct job *j = w->job;
     void *buffer;
     if (posix_memalign(&buffer, READER_ALIGN, j->buffer_bytes) != 0) {
-        die("out of memory for a read buffer");
+        die_memory(j->buffer_bytes);
     }
     uint64_t start = clock_ns(), now = start;
     double bytes = 0;

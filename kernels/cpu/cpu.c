@@ -65,17 +65,9 @@ static size_t at_least(size_t n, size_t least) {
     return n > least ? n : least;
 }
 
-int cpu_open(struct cpu *c, const char *isa, uint32_t threads, const struct backend_limits *limits,
-             struct err *err) {
-    c->isa = choose_isa(isa, err);
-    if (!c->isa) {
-        return -1;
-    }
-    c->exponents = exponents_isa_best(isa);
-    /* Products with packed rows have to have the bits of those with raw ones. */
-    assert(!c->exponents->rows_open || strcmp(c->exponents->name, c->isa->name) == 0);
-    c->limits = *limits;
-    c->pool = pool_new(threads);
+/* Take all memory from c->arena, for so many threads; where that only counts, nothing is written. */
+static void take_memory(struct cpu *c, uint32_t threads) {
+    const struct backend_limits *limits = &c->limits;
     c->panel_floats = at_least(PANEL_FLOATS, (size_t)limits->max_cols * CPU_PANEL_MIN_ROWS);
     c->panel_floats = at_least(c->panel_floats, limits->max_experts);
     uint32_t max_in = limits->max_in ? limits->max_in : limits->max_cols;
@@ -87,9 +79,9 @@ int cpu_open(struct cpu *c, const char *isa, uint32_t threads, const struct back
     size_t packed = limits->max_packed_bytes;
     size_t delta = 2 * (size_t)limits->delta_k_dim + limits->delta_v_dim;
     packed = packed ? exponents_scratch_bytes(packed / 2) : 0; /* decoded chunks fit as well */
-    c->workers = arena_alloc(a, pool_threads(c->pool) * sizeof *c->workers);
-    for (uint32_t i = 0; i < pool_threads(c->pool); i++) {
-        c->workers[i] = (struct cpu_worker){
+    c->workers = arena_alloc(a, threads * sizeof *c->workers);
+    for (uint32_t i = 0; i < threads; i++) {
+        const struct cpu_worker worker = {
             .panel = arena_alloc(a, c->panel_floats * sizeof(float)),
             .chunk = arena_alloc(a, packed),
             .slice = arena_alloc(a, sizeof(float) * FFN_BLOCK * CPU_FFN_COLS),
@@ -101,12 +93,38 @@ int cpu_open(struct cpu *c, const char *isa, uint32_t threads, const struct back
             .ys = arena_alloc(a, CPU_FFN_USES * sizeof(float *)),
             .quants = arena_alloc(a, CPU_FFN_USES * sizeof(struct dot_quant)),
         };
+        if (c->workers) {
+            c->workers[i] = worker;
+        }
     }
     c->partial = arena_alloc(a, c->partial_floats * sizeof(float));
     c->blocks = arena_alloc(a, CPU_FFN_ITEMS * sizeof *c->blocks);
     c->sums = arena_alloc(a, CPU_FFN_SUMS * sizeof *c->sums);
     c->quants = arena_alloc(a, limits->max_rows * sizeof *c->quants);
     c->quant_bytes = arena_alloc(a, limits->max_rows * dot_quant_bytes(max_in));
+}
+
+uint64_t backend_cpu_scratch_bytes(uint32_t threads, const struct backend_limits *limits) {
+    struct cpu c = {.limits = *limits, .arena.counts = true};
+    take_memory(&c, threads);
+    return c.arena.used_bytes;
+}
+
+int cpu_open(struct cpu *c, const char *isa, uint32_t threads, const struct backend_limits *limits,
+             struct err *err) {
+    c->isa = choose_isa(isa, err);
+    if (!c->isa) {
+        return -1;
+    }
+    c->exponents = exponents_isa_best(isa);
+    /* Products with packed rows have to have the bits of those with raw ones. */
+    assert(!c->exponents->rows_open || strcmp(c->exponents->name, c->isa->name) == 0);
+    c->limits = *limits;
+    c->pool = pool_new(threads, err);
+    if (!c->pool) {
+        return -1;
+    }
+    take_memory(c, threads);
     return 0;
 }
 

@@ -113,21 +113,24 @@ static void join_pass(void *ctx) {
     }
 }
 
-/* Returns the GB/s of plain reading. *join_ns becomes the time of a fork-join in which all threads
+/* *memory becomes the GB/s of plain reading, *join_ns the time of a fork-join in which all threads
  * take part. */
-static double read_rate(uint32_t threads, double *join_ns) {
+static int read_rate(uint32_t threads, double *memory, double *join_ns, struct err *err) {
     size_t bytes = (size_t)ITEM_BYTES * READ_ITEMS;
-    struct reading r = {.pool = pool_new(threads)};
+    struct reading r = {.pool = pool_new(threads, err)};
+    if (!r.pool) {
+        return -1;
+    }
     uint64_t *data = mem_alloc_aligned(bytes);
     memset(data, 1, bytes);
     r.data = data;
     r.sums = mem_calloc((size_t)threads * 8, sizeof *r.sums);
-    double rate = best_rate((double)ITEM_BYTES * ITEMS_A_PASS, read_pass, &r);
+    *memory = best_rate((double)ITEM_BYTES * ITEMS_A_PASS, read_pass, &r);
     *join_ns = 1 / best_rate(JOINS, join_pass, &r);
     free(data);
     free(r.sums);
     pool_free(r.pool);
-    return rate;
+    return 0;
 }
 
 /* Multiply with a matrix of as many weights as the active experts have. */
@@ -476,7 +479,10 @@ static void report_memory(const struct kernels *k, double memory, double join_ns
 }
 
 static int measure_threads(struct kernels *k, const char *only, struct err *err) {
-    double join_ns, memory = read_rate(k->threads, &join_ns);
+    double join_ns, memory;
+    if (read_rate(k->threads, &memory, &join_ns, err) < 0) {
+        return -1;
+    }
     report_memory(k, memory, join_ns);
     const char *isa;
     bool usable;

@@ -435,6 +435,7 @@ static void test_isa(void **state) {
             assert_int_equal(backend_cpu_open(&b, isa, 1, &limits, &err), 0);
             assert_string_equal(b.isa, isa);
             assert_string_equal(b.name, "cpu");
+            assert_int_equal(b.scratch_bytes, backend_cpu_scratch_bytes(1, &limits));
             backend_close(&b);
         } else {
             assert_int_equal(backend_cpu_open(&b, isa, 1, &limits, &err), -1);
@@ -448,6 +449,17 @@ static void test_isa(void **state) {
     assert_int_equal(backend_cpu_open(&b, "mmx", 1, &limits, &err), -1);
     assert_err(&err, "mmx", "unknown", "scalar");
     backend_close(&b); /* a failed open leaves nothing to close */
+    /* What is foretold is what is taken, however many threads and whatever the model is like. */
+    for (uint32_t threads = 1; threads <= 3; threads++) {
+        limits.max_ctx_tok = 1000 * threads;
+        limits.max_cols = 70000 * threads;
+        limits.max_packed_bytes = threads % 2 ? 6000 : 0;
+        limits.delta_k_dim = 33 * threads;
+        err.set = false;
+        assert_int_equal(backend_cpu_open(&b, NULL, threads, &limits, &err), 0);
+        assert_int_equal(b.scratch_bytes, backend_cpu_scratch_bytes(threads, &limits));
+        backend_close(&b);
+    }
 }
 
 int main(void) {

@@ -47,7 +47,7 @@ static void test_every_item_once(void **state) {
     struct job *j = mem_calloc(1, sizeof *j);
     (void)state;
     for (uint32_t threads = 1; threads <= MAX_THREADS; threads++) {
-        struct pool *p = pool_new(threads);
+        struct pool *p = pool_new(threads, NULL);
         assert_int_equal(pool_threads(p), threads);
         j->n_threads = threads;
         for (int round = 0; round < 20; round++) {
@@ -63,7 +63,7 @@ static void test_every_item_once(void **state) {
 /* Pauses longer than the spin send workers to sleep: they must wake, or not be missed. */
 static void test_after_sleep(void **state) {
     struct job *j = mem_calloc(1, sizeof *j);
-    struct pool *p = pool_new(3);
+    struct pool *p = pool_new(3, NULL);
     (void)state;
     j->n_threads = 3;
     for (int round = 0; round < 200; round++) {
@@ -83,7 +83,7 @@ static void slow_item(void *ctx, uint32_t item, uint32_t worker) {
 
 static void test_slow_items(void **state) {
     (void)state;
-    struct pool *p = pool_new(2);
+    struct pool *p = pool_new(2, NULL);
     for (int round = 0; round < 20; round++) {
         uint32_t out[5] = {0};
         pool_run(p, slow_item, out, 5);
@@ -98,7 +98,7 @@ static void test_start_and_stop(void **state) {
     (void)state;
     pool_free(NULL);
     for (int round = 0; round < 50; round++) {
-        struct pool *p = pool_new(1 + (uint32_t)round % 5);
+        struct pool *p = pool_new(1 + (uint32_t)round % 5, NULL);
         if (round % 2) {
             usleep(100);
         }
@@ -125,7 +125,7 @@ static void test_print_cost(void **state) {
     (void)state;
     uint32_t most = (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
     for (uint32_t threads = 2; threads <= most && threads <= MAX_THREADS; threads *= 2) {
-        struct pool *p = pool_new(threads);
+        struct pool *p = pool_new(threads, NULL);
         uint64_t best = UINT64_MAX, sum = 0;
         for (int i = 0; i < ROUNDS; i++) {
             atomic_uint to_come = threads;

@@ -255,7 +255,7 @@ int straight_write(const struct plant *p, const char *path, const struct straigh
     if (check_disk(&s, path, err) < 0) {
         return -1;
     }
-    s.pool = pool_new(o->threads);
+    s.pool = pool_new(o->threads, NULL);
     const struct corm_write_options write = {
         .expert_codec = codec_by_id(CODEC_Q4),
         .chunk_neurons = o->chunk_neurons,

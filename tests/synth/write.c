@@ -241,7 +241,7 @@ out:
 
 static int write_shards(const struct plant *p, const struct plan *plan, const char *dir,
                         uint32_t threads, struct progress *progress, struct err *err) {
-    struct writer w = {.p = p, .pool = pool_new(threads)};
+    struct writer w = {.p = p, .pool = pool_new(threads, NULL)};
     uint32_t cols = 0;
     for (size_t i = 0; i < plan->n; i++) {
         cols = plan->entries[i].tensor.cols > cols ? plan->entries[i].tensor.cols : cols;
