@@ -308,3 +308,50 @@ void corm_predict_finish(struct corm_predict_builder *b, struct buf *out) {
     buf_append(out, b->body.data, b->body.len);
     corm_predict_drop(b);
 }
+
+uint32_t corm_predict_first_target(const struct arch *a, uint32_t layer) {
+    for (uint32_t l = layer + 1; l < a->n_layers && l <= layer + PREDICT_MAX_AHEAD; l++) {
+        if (arch_is_moe(a, l)) {
+            return arch_is_moe(a, layer) ? l : UINT32_MAX;
+        }
+    }
+    return UINT32_MAX;
+}
+
+/* Whether calibration adds a matrix of this name when it has seen `layer`. What it adds at its end
+ * is not among them. */
+static bool is_of_layer(const struct corm_predict_entry *e, const struct arch *a, uint32_t layer) {
+    if (e->kind == PREDICT_LOSS_DROP || e->kind == PREDICT_SCORES || e->layer > layer) {
+        return false;
+    }
+    return e->kind == PREDICT_MEAN_OUT ? corm_predict_first_target(a, e->layer) == layer
+                                       : e->ahead == layer - e->layer;
+}
+
+int corm_predict_check(const struct corm_predict_builder *b, const struct arch *arch,
+                       uint32_t chunks_per_expert, uint32_t layer, struct err *err) {
+    enum { MOST_ENTRIES = PREDICT_KINDS * (PREDICT_MAX_AHEAD + 1) };
+    for (uint32_t i = 0; i < b->n_entries; i++) {
+        const struct corm_predict_entry *e = &b->entries[i];
+        bool twice = i >= MOST_ENTRIES;
+        for (uint32_t j = 0; j < i && !twice; j++) {
+            twice = compare(&b->entries[j], e->kind, e->layer, e->ahead) == 0;
+        }
+        if (twice || !is_of_layer(e, arch, layer) || e->offset > b->body.len) {
+            return err_set(err, "predictors: entry %u is not one of layer %u, or there twice", i,
+                           layer);
+        }
+    }
+    struct corm_predict_builder copy = {.n_entries = b->n_entries, .cap = b->n_entries};
+    copy.entries = mem_alloc(b->n_entries * sizeof *copy.entries);
+    if (b->n_entries > 0) {
+        memcpy(copy.entries, b->entries, b->n_entries * sizeof *copy.entries);
+    }
+    buf_append(&copy.body, b->body.data, b->body.len);
+    struct buf section = {0};
+    struct corm_predict view;
+    corm_predict_finish(&copy, &section);
+    int status = corm_predict_open(&view, section.data, section.len, arch, chunks_per_expert, err);
+    buf_free(&section);
+    return status;
+}

@@ -95,6 +95,14 @@ void corm_predict_add(struct corm_predict_builder *b, enum predict_kind kind, ui
                       uint32_t cols);
 /* Move the matrices of `from` behind those of `b`; `from` is empty afterwards. */
 void corm_predict_merge(struct corm_predict_builder *b, struct corm_predict_builder *from);
+/* The layer whose guesses first start from `layer`: the next one with experts, within reach;
+ * UINT32_MAX where there is none. It decides on MEAN_OUT of `layer`. */
+uint32_t corm_predict_first_target(const struct arch *a, uint32_t layer);
+/* Check a builder that was read from a file, as corm_predict_open checks a section: each name must
+ * occur once, and be one that is added when calibration has seen `layer`. So the builders of
+ * different layers have no name in common. */
+int corm_predict_check(const struct corm_predict_builder *b, const struct arch *arch,
+                       uint32_t chunks_per_expert, uint32_t layer, struct err *err);
 void corm_predict_drop(struct corm_predict_builder *b); /* free; accepts a zeroed one */
 /* Append the section to `out`, which is empty or ends at a multiple of 64, and free the builder.
  * The order in which matrices were added does not matter; two with the same name die. */

@@ -1,6 +1,7 @@
 #include "prep/convert_calib.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <libgen.h>
@@ -130,6 +131,14 @@ static int read_texts(struct calibration *c, const struct convert_options *o,
     return 0;
 }
 
+__attribute__((format(printf, 1, 0))) static void tell_resumed(const char *format, uint32_t n,
+                                                               const char *state_dir) {
+    char *from = text_cleaned(state_dir);
+    fprintf(stderr, format, n);
+    fprintf(stderr, ", from %s\n", from);
+    free(from);
+}
+
 /* Append text that the model itself writes. */
 static int generate(struct calibration *c, const struct convert_options *o,
                     const struct hf_model *model, const struct pack_options *pack, uint32_t seq_tok,
@@ -149,7 +158,7 @@ static int generate(struct calibration *c, const struct convert_options *o,
     int rc = calib_sample(model, pack, &opt, progress, o->stop, train, &resumed, err);
     free(key);
     if (rc == 0 && resumed > 0 && !o->prep.quiet) {
-        fprintf(stderr, "sampling went on after %u tokens, from %s\n", resumed, c->state_dir);
+        tell_resumed("sampling went on after %u tokens", resumed, c->state_dir);
     }
     c->generated_tok = train->n_tok - before;
     return rc;
@@ -178,9 +187,12 @@ static int calibrate(struct calibration *c, const struct convert_options *o,
     int rc = calib_run(model, train, &c->held, &opt, progress, o->stop, &c->result, err);
     free(key);
     free(spill);
+    if (c->result.refused.set && !o->prep.quiet) {
+        fprintf(stderr, "%s: computed again\n", c->result.refused.msg);
+    }
     if (rc == 0 && c->result.resumed_layers > 0 && !o->prep.quiet) {
-        fprintf(stderr, "calibration went on after layer %u, from %s\n",
-                c->result.resumed_layers - 1, c->state_dir);
+        tell_resumed("calibration went on after layer %u", c->result.resumed_layers - 1,
+                     c->state_dir);
     }
     return rc;
 }
@@ -258,8 +270,14 @@ void calibration_done(const struct calibration *c) {
 static bool all_before(const char *dir, struct timespec time) {
     DIR *d = opendir(dir);
     bool before = d != NULL;
-    for (struct dirent *entry; before && (entry = readdir(d));) {
+    while (before) {
         struct stat info;
+        errno = 0;
+        const struct dirent *entry = readdir(d);
+        if (!entry) {
+            before = errno == 0;
+            break;
+        }
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) {
             continue;
         }

@@ -227,7 +227,7 @@ static int run_layers(struct calib *c, struct corm_predict_builder *builders,
     /* Keys that later layers read are not saved, so that calibration of such a model begins
      * again: nothing is saved for it either. */
     if (!c->kept) {
-        calib_state_load(c, builders, &done);
+        calib_state_load(c, builders, &done, &c->result->refused);
     }
     c->result->resumed_layers = done;
     if (done == 0) {
@@ -244,7 +244,7 @@ static int run_layers(struct calib *c, struct corm_predict_builder *builders,
     return 0;
 }
 
-static void unmeasured(struct calib_scores *s) {
+void calib_scores_clear(struct calib_scores *s) {
     *s = (struct calib_scores){.previous_token = -1, .hot_energy = -1};
     for (int a = 0; a <= PREDICT_MAX_AHEAD; a++) {
         s->stale[a] = s->stale_wide[a] = s->corrected[a] = s->learned[a] = s->learned_wide[a] = -1;
@@ -273,7 +273,7 @@ int calib_run(const struct hf_model *model, const struct corpus *train, const st
     result->hot = mem_calloc(experts, sizeof *result->hot);
     result->scores = mem_calloc(a->n_layers, sizeof *result->scores);
     for (uint32_t l = 0; l < a->n_layers; l++) {
-        unmeasured(&result->scores[l]);
+        calib_scores_clear(&result->scores[l]);
     }
     struct corm_predict_builder *builders = mem_calloc(a->n_layers, sizeof *builders);
     join_texts(&c, train, held);

@@ -66,6 +66,7 @@ struct calib_result {
     struct calib_scores *scores; /* [n_layers] */
     uint32_t train_tok, held_tok;
     uint32_t resumed_layers;
+    struct err refused; /* why saved state was not taken up further, where it is at fault */
 };
 
 /* `result` is zeroed by the call; calib_result_free accepts it after an error too. */

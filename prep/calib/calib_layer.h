@@ -97,6 +97,8 @@ struct experts_hook calib_experts_hook(struct calib *c);
 void calib_tap(void *ctx, enum tap tap, uint32_t layer, const float *data, const struct batch *b,
                uint32_t cols, const int32_t *ids);
 
+/* Nothing is measured yet. */
+void calib_scores_clear(struct calib_scores *s);
 void calib_layer_begin(struct calib *c, uint32_t layer);
 /* Fit all that the finished layer allows, into `builder` and the result's rows of this layer. */
 int calib_layer_fit(struct calib *c, struct corm_predict_builder *builder, struct err *err);

@@ -61,8 +61,11 @@ static int save_text(struct sampler *s, uint32_t n, struct err *err) {
     return status;
 }
 
-/* Read the saved text at `pos` into s->ids; 0 where there is no whole one. */
-static uint32_t saved_text(struct sampler *s, const struct map *m, uint64_t pos) {
+/* Read the saved text at `pos` into s->ids; 0 where there is no whole one, or not one that a model
+ * with `vocab` rows can have written within the `left` tokens that are wanted: the file may be
+ * anybody's. */
+static uint32_t saved_text(struct sampler *s, const struct map *m, uint64_t pos, uint32_t vocab,
+                           uint32_t left) {
     uint32_t n;
     uint64_t sum;
     if (m->size_bytes - pos < sizeof n) {
@@ -70,7 +73,8 @@ static uint32_t saved_text(struct sampler *s, const struct map *m, uint64_t pos)
     }
     memcpy(&n, m->data + pos, sizeof n);
     size_t bytes = sizeof n + (size_t)n * sizeof *s->ids;
-    if (n == 0 || n > s->opt->seq_tok || m->size_bytes - pos < bytes + sizeof sum) {
+    if (n < CORPUS_MIN_SEQ_TOK || n > s->opt->seq_tok || n > left ||
+        m->size_bytes - pos < bytes + sizeof sum) {
         return 0;
     }
     memcpy(&sum, m->data + pos + bytes, sizeof sum);
@@ -78,13 +82,20 @@ static uint32_t saved_text(struct sampler *s, const struct map *m, uint64_t pos)
         return 0;
     }
     memcpy(s->ids, m->data + pos + sizeof n, n * sizeof *s->ids);
+    for (uint32_t i = 0; i < n; i++) {
+        if ((uint32_t)s->ids[i] >= vocab) {
+            return 0;
+        }
+    }
     return n;
 }
 
 /* Take up what is saved for this key; else begin a new file. Fills *n_texts, appends to `train`. */
-static int open_texts(struct sampler *s, struct corpus *train, uint32_t *n_texts, struct err *err) {
+static int open_texts(struct sampler *s, uint32_t vocab, struct corpus *train, uint32_t *n_texts,
+                      struct err *err) {
     struct map m = {0};
     uint64_t pos = 0, found;
+    uint32_t left = s->opt->n_tok;
     *n_texts = 0;
     if (access(s->texts_path, F_OK) == 0 && map_open(&m, s->texts_path, NULL) == 0) {
         bool ours = m.size_bytes >= sizeof found;
@@ -93,8 +104,9 @@ static int open_texts(struct sampler *s, struct corpus *train, uint32_t *n_texts
         }
         if (ours && found == s->key) {
             pos = sizeof found;
-            for (uint32_t n; (n = saved_text(s, &m, pos)) > 0; (*n_texts)++) {
+            for (uint32_t n; (n = saved_text(s, &m, pos, vocab, left)) > 0; (*n_texts)++) {
                 corpus_add_ids(train, s->ids, n);
+                left -= n;
                 pos += sizeof n + (size_t)n * sizeof *s->ids + sizeof found;
             }
         }
@@ -103,7 +115,8 @@ static int open_texts(struct sampler *s, struct corpus *train, uint32_t *n_texts
     if (pos == 0 && unlink(s->model_path) < 0 && errno != ENOENT) { /* of another run */
         return err_errno(err, errno, "%s", s->model_path);
     }
-    s->fd = open(s->texts_path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    /* A link is not followed: what it points to is not ours to cut. */
+    s->fd = open(s->texts_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
     if (s->fd < 0 || ftruncate(s->fd, (off_t)pos) < 0 || lseek(s->fd, (off_t)pos, SEEK_SET) < 0) {
         return err_errno(err, errno, "%s", s->texts_path);
     }
@@ -112,6 +125,34 @@ static int open_texts(struct sampler *s, struct corpus *train, uint32_t *n_texts
 
 /* ---- the model ---- */
 
+/* Whether two descriptions of a model are the same. */
+static bool same_arch(const struct arch *a, const struct arch *b) {
+    struct buf x = {0}, y = {0};
+    arch_encode(a, &x);
+    arch_encode(b, &y);
+    bool same = x.len == y.len && memcmp(x.data, y.data, x.len) == 0;
+    buf_free(&x);
+    buf_free(&y);
+    return same;
+}
+
+/* Open the archive that an earlier run left. What is there may be anybody's: an archive of another
+ * model, whose numbers this one's memory is not made for, or of none. */
+static bool open_left(struct sampler *s, const struct hf_model *m,
+                      const struct corm_engine_options *opt) {
+    struct corm_error error;
+    if (access(s->model_path, F_OK) < 0 ||
+        corm_engine_open(&s->engine, s->model_path, opt, &error) < 0) {
+        return false;
+    }
+    if (same_arch(&s->engine->archive.arch, hf_arch(m))) {
+        return true;
+    }
+    corm_engine_close(s->engine);
+    s->engine = NULL;
+    return false;
+}
+
 static int open_model(struct sampler *s, const struct hf_model *m, const struct pack_options *pack,
                       struct err *err) {
     struct pack_options plain = *pack;
@@ -119,14 +160,17 @@ static int open_model(struct sampler *s, const struct hf_model *m, const struct 
     struct corm_error error;
     plain.calib = NULL;
     plain.predictors = NULL;
-    if (access(s->model_path, F_OK) < 0 &&
-        pack_model(m, s->model_path, &plain, s->progress, s->stop, &result, err) < 0) {
-        return -1;
-    }
     struct corm_engine_options opt = {
         .threads = s->opt->threads, .ctx_tok = s->opt->seq_tok, .batch_rows = 16};
-    if (corm_engine_open(&s->engine, s->model_path, &opt, &error) < 0 ||
-        corm_session_open(&s->session, s->engine, &error) < 0) {
+    if (!open_left(s, m, &opt)) {
+        if (pack_model(m, s->model_path, &plain, s->progress, s->stop, &result, err) < 0) {
+            return -1;
+        }
+        if (corm_engine_open(&s->engine, s->model_path, &opt, &error) < 0) {
+            return err_set(err, "%s", error.message);
+        }
+    }
+    if (corm_session_open(&s->session, s->engine, &error) < 0) {
         return err_set(err, "%s", error.message);
     }
     uint32_t vocab = hf_arch(m)->vocab;
@@ -242,7 +286,7 @@ int calib_sample(const struct hf_model *m, const struct pack_options *pack,
         err_errno(err, errno, "%s", opt->state_dir);
         goto out;
     }
-    if (open_texts(&s, train, &n_texts, err) < 0) {
+    if (open_texts(&s, hf_arch(m)->vocab, train, &n_texts, err) < 0) {
         goto out;
     }
     *resumed_tok = train->n_tok - before;

@@ -39,7 +39,10 @@ int npy_create(struct npy *n, const char *path, uint64_t rows, uint64_t cols, st
     *n = (struct npy){.rows = rows, .cols = cols};
     n->path = mem_strdup(path);
     n->part = direct ? NULL : mem_printf("%s.part", path);
-    n->fd = open(written_name(n), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (n->part) {
+        unlink(n->part); /* of a killed run; or a link, which must not be followed */
+    }
+    n->fd = open(written_name(n), O_WRONLY | O_CREAT | (direct ? 0 : O_EXCL) | O_CLOEXEC, 0666);
     if (n->fd < 0) {
         return err_errno(err, errno, "%s: cannot create", written_name(n));
     }

@@ -5,6 +5,7 @@
  */
 #include "tests/util/test.h"
 
+#include <math.h>
 #include <sys/stat.h>
 
 #include "prep/calib/calib_state.h"
@@ -287,6 +288,118 @@ static void a_state_that_does_not_fit_is_left_alone(void **state) {
     calib_rig_close(&r);
 }
 
+/* ---- a state that somebody made ---- */
+
+/* Put bytes into a file of the state at `at` (from its end where that is negative), and make its
+ * checksum right again. */
+static void tamper(const char *state_dir, const char *name, long at, const void *bytes, size_t n) {
+    struct err err = {0};
+    uint8_t *data;
+    size_t size;
+    char *path = mem_printf("%s/%s", state_dir, name);
+    file_read(path, 1 << 30, &data, &size, &err);
+    assert_no_err(&err);
+    memcpy(data + (at < 0 ? (long)size + at : at), bytes, n);
+    uint64_t sum = hash64(data, size - sizeof sum);
+    memcpy(data + size - sizeof sum, &sum, sizeof sum);
+    free(test_write(state_dir, name, data, size));
+    free(data);
+    free(path);
+}
+
+/* Every checksum is right, and one number is what no run writes: it is refused, and the result is
+ * the same, because the layer is computed again. */
+static void a_state_with_wrong_numbers_is_refused(void **state) {
+    (void)state;
+    struct calib_rig r;
+    struct calib_result want, got;
+    calib_rig_open(&r, test_dir(), "mixtral-tiny", 8);
+    corpus_thin(&r.train, 192); /* little, for there are many runs */
+    corpus_thin(&r.held, 64);
+    calib_rig_run(&r, &want);
+    const struct arch *a = hf_arch(&r.model);
+    const uint32_t rows = r.train.n_tok + r.held.n_tok, ffn = a->ffn_dim;
+    const long scores = 8, order = scores + (long)sizeof(struct calib_scores);
+    const long hot = order + 4L * (long)(a->n_experts * ffn), entries = hot + 4L * a->n_experts;
+    const long past = 8 + 4L * (long)(rows * a->dim); /* its first flag, in rows-0001 */
+    static const uint64_t huge = UINT64_C(1) << 60;
+    static const float nan_value = NAN;
+    const uint32_t beyond = ffn, most = UINT32_MAX, odd = 3, scores_kind = PREDICT_SCORES;
+    const uint8_t no_flag = 7;
+    const struct {
+        const char *name;
+        long at;
+        const void *bytes;
+        size_t n;
+        const char *said;
+    } cases[] = {
+        {"layer-0000", order, &beyond, 4, "at place 0"},
+        {"layer-0001", order, &most, 4, "at place 0"},
+        {"layer-0000", order, &want.order[1], 4, "each of"},
+        {"layer-0000", hot, &most, 4, "hot neurons"},
+        {"layer-0000", hot, &odd, 4, "hot neurons"},
+        {"layer-0000", scores, &nan_value, 4, "scores"},
+        {"layer-0000", scores + (long)offsetof(struct calib_scores, chunks_stored), &no_flag, 1,
+         "scores"},
+        {"layer-0001", entries, &scores_kind, 4, "predictors"},
+        {"layer-0001", entries + 4, &most, 4, "predictors"},
+        {"layer-0001", entries + 16, &most, 4, "predictors"},
+        {"layer-0001", entries + 24, &huge, 8, "predictors"},
+        {"size-0000", 8, &huge, 8, "sizes"},
+        {"size-0000", 16, &huge, 8, "sizes"},
+        {"rows-0001", 8, &nan_value, 4, "rows"},
+        {"rows-0001", past, &no_flag, 1, "rows"},
+        {"rows-0001", past + 2, "", 1, "rows"},
+    };
+    char *state_dir = mem_printf("%s/state", test_dir());
+    r.opt.state_dir = state_dir;
+    for (size_t i = 0; i < TEST_COUNT(cases); i++) {
+        interrupt(&r, UINT64_C(2) * rows);
+        tamper(state_dir, cases[i].name, cases[i].at, cases[i].bytes, cases[i].n);
+        calib_rig_run(&r, &got);
+        assert_int_equal(got.resumed_layers, 0);
+        assert_err(&got.refused, cases[i].name, cases[i].said);
+        same_result(&want, &got);
+        calib_result_free(&got);
+        calib_state_remove(state_dir, want.n_layers);
+    }
+    free(state_dir);
+    calib_result_free(&want);
+    calib_rig_close(&r);
+}
+
+/* What is written goes to files of its own, not through a link that lies in their place. */
+static void links_in_the_state_are_not_followed(void **state) {
+    (void)state;
+    struct calib_rig r;
+    struct calib_result c;
+    calib_rig_open(&r, test_dir(), "mixtral-tiny", 8);
+    corpus_thin(&r.train, 192);
+    corpus_thin(&r.held, 64);
+    char *precious = test_write(test_dir(), "precious", "mine", 4), *state_dir = test_mkdir();
+    static const char *const names[] = {"size-0000.tmp", "layer-0000.tmp", "rows-0000.tmp"};
+    for (size_t i = 0; i < TEST_COUNT(names); i++) {
+        char *link = mem_printf("%s/%s", state_dir, names[i]);
+        assert_int_equal(symlink(precious, link), 0);
+        free(link);
+    }
+    assert_int_equal(symlink(precious, r.spill_path), 0);
+    r.opt.state_dir = state_dir;
+    calib_rig_run(&r, &c);
+    struct err err = {0};
+    uint8_t *data;
+    size_t n;
+    file_read(precious, 100, &data, &n, &err);
+    assert_no_err(&err);
+    assert_int_equal(n, 4);
+    assert_memory_equal(data, "mine", 4);
+    free(data);
+    free(precious);
+    test_rmdir(state_dir);
+    calib_result_free(&c);
+    calib_rig_close(&r);
+}
+
 static void a_state_that_cannot_be_written_is_an_error(void **state) {
     (void)state;
     struct calib_rig r;
@@ -332,6 +445,8 @@ int main(void) {
         cmocka_unit_test(an_interrupted_run_goes_on_to_the_same),
         cmocka_unit_test(shared_keys_begin_again),
         cmocka_unit_test(a_state_that_does_not_fit_is_left_alone),
+        cmocka_unit_test(a_state_with_wrong_numbers_is_refused),
+        cmocka_unit_test(links_in_the_state_are_not_followed),
         cmocka_unit_test(a_state_that_cannot_be_written_is_an_error),
         cmocka_unit_test(without_text_there_is_nothing_to_do),
     };
