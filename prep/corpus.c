@@ -8,6 +8,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "prep/archive_input.h"
+
 static const char SEPARATOR[] = "<|endoftext|>";
 enum { MAX_TEXT_BYTES = 1 << 30, READ_BYTES = 1 << 16 };
 
@@ -88,7 +90,8 @@ static int add_text(struct corpus *c, const struct tokenizer *tok, const char *n
 
 /* ---- files and archives ---- */
 
-static int read_entry(struct archive *a, const char *name, struct buf *out, struct err *err) {
+static int read_entry(struct archive *a, const struct archive_input *in, const char *name,
+                      struct buf *out, struct err *err) {
     char *block = mem_alloc(READ_BYTES);
     la_ssize_t n;
     out->len = 0;
@@ -97,7 +100,9 @@ static int read_entry(struct archive *a, const char *name, struct buf *out, stru
     }
     free(block);
     if (n < 0) {
-        return err_set(err, "%s: %s", name, archive_error_string(a));
+        return archive_input_check(in, err) < 0
+                   ? -1
+                   : err_set(err, "%s: %s", name, archive_error_string(a));
     }
     if (out->len > MAX_TEXT_BYTES) {
         return err_set(err, "%s: more than %d bytes of text", name, MAX_TEXT_BYTES);
@@ -109,6 +114,7 @@ static int read_entry(struct archive *a, const char *name, struct buf *out, stru
 static int add_file(struct corpus *c, const struct tokenizer *tok, const char *path,
                     uint32_t seq_tok, struct err *err) {
     struct archive *a = archive_read_new();
+    struct archive_input in = {.fd = -1};
     struct archive_entry *entry;
     struct buf text = {0};
     int status = -1, r;
@@ -121,8 +127,7 @@ static int add_file(struct corpus *c, const struct tokenizer *tok, const char *p
     archive_read_support_format_zip(a);
     archive_read_support_format_raw(a);
     archive_read_support_format_empty(a);
-    if (archive_read_open_filename(a, path, READ_BYTES) != ARCHIVE_OK) {
-        err_set(err, "%s: %s", path, archive_error_string(a));
+    if (archive_input_open(&in, a, path, READ_BYTES, "not a text", err) < 0) {
         goto out;
     }
     /* A warning is about the entry's name, which is for messages only. */
@@ -133,7 +138,9 @@ static int add_file(struct corpus *c, const struct tokenizer *tok, const char *p
             continue;
         }
         char *name = raw ? mem_strdup(path) : mem_printf("%s:%s", path, inside ? inside : "?");
-        int e = read_entry(a, name, &text, err);
+        int e = read_entry(a, &in, name, &text, err);
+        /* Before what was read is used: it may be only the part before the error. */
+        e = archive_input_check(&in, err) < 0 ? -1 : e;
         if (e == 0 && text.len > 0) {
             e = add_text(c, tok, name, text.data, text.len, seq_tok, err);
         }
@@ -142,6 +149,9 @@ static int add_file(struct corpus *c, const struct tokenizer *tok, const char *p
             goto out;
         }
     }
+    if (archive_input_check(&in, err) < 0) {
+        goto out;
+    }
     if (r != ARCHIVE_EOF) {
         err_set(err, "%s: %s", path, archive_error_string(a));
         goto out;
@@ -149,6 +159,7 @@ static int add_file(struct corpus *c, const struct tokenizer *tok, const char *p
     status = 0;
 out:
     archive_read_free(a);
+    archive_input_close(&in);
     buf_free(&text);
     return status;
 }

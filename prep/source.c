@@ -16,6 +16,7 @@
 #include <archive.h>
 #include <archive_entry.h>
 
+#include "prep/archive_input.h"
 #include "prep/foreign.h"
 
 enum {
@@ -74,15 +75,31 @@ int source_names(const char *dir, char ***names, size_t *n, struct err *err) {
     if (!d) {
         return err_errno(err, errno, "%s", dir);
     }
-    for (const struct dirent *e; (e = readdir(d)) && *n < MAX_NAMES;) {
+    int rc = 0;
+    while (rc == 0 && *n < MAX_NAMES) {
         struct stat info;
-        if (source_wants(e->d_name) && fstatat(dirfd(d), e->d_name, &info, 0) == 0 &&
-            S_ISREG(info.st_mode)) {
+        errno = 0; /* the end, and an error, are both NULL */
+        const struct dirent *e = readdir(d);
+        if (!e) {
+            rc = errno ? err_errno(err, errno, "%s: cannot be listed", dir) : 1;
+        } else if (!source_wants(e->d_name)) {
+            continue;
+        } else if (fstatat(dirfd(d), e->d_name, &info, 0) < 0) {
+            if (errno != ENOENT) { /* that is a link to nothing */
+                rc = err_errno(err, errno, "%s/%s", dir, e->d_name);
+            }
+        } else if (S_ISREG(info.st_mode)) {
             *names = mem_realloc(*names, (*n + 1) * sizeof **names);
             (*names)[(*n)++] = mem_strdup(e->d_name);
         }
     }
     closedir(d);
+    if (rc < 0) {
+        source_names_free(*names, *n);
+        *names = NULL;
+        *n = 0;
+        return -1;
+    }
     if (*n) {
         qsort(*names, *n, sizeof **names, name_order);
     }
@@ -102,6 +119,7 @@ struct unpack {
     const char *path; /* of the archive, for messages */
     struct source *source;
     struct archive *a;
+    struct archive_input in;
     char *prefixes[MAX_PREFIXES]; /* directories inside the archive, ending in '/' or empty */
     int n_prefixes;
     uint8_t *block;
@@ -109,8 +127,10 @@ struct unpack {
     const volatile sig_atomic_t *stop;
 };
 
-static struct archive *open_archive(const char *path, struct err *err) {
+/* In any case archive_input_close follows, after the archive is freed. */
+static struct archive *open_archive(struct archive_input *in, const char *path, struct err *err) {
     struct archive *a = archive_read_new();
+    *in = (struct archive_input){.fd = -1};
     if (!a) {
         die("libarchive: out of memory");
     }
@@ -120,9 +140,8 @@ static struct archive *open_archive(const char *path, struct err *err) {
     archive_read_support_filter_zstd(a);
     archive_read_support_filter_xz(a);
     archive_read_support_filter_bzip2(a);
-    if (archive_read_open_filename(a, path, BLOCK_BYTES) != ARCHIVE_OK) {
-        err_set(err, "%s: neither a directory nor a .tar, .tar.zst, .tar.gz or .zip: %s", path,
-                archive_error_string(a));
+    if (archive_input_open(in, a, path, BLOCK_BYTES,
+                           "neither a directory nor a .tar, .tar.zst, .tar.gz or .zip", err) < 0) {
         archive_read_free(a);
         return NULL;
     }
@@ -131,9 +150,13 @@ static struct archive *open_archive(const char *path, struct err *err) {
 
 /* Go to the next entry. Returns 1, 0 at the end, or -1. `*name` is its path without a leading
  * "./". */
-static int next_entry(struct archive *a, const char *path, struct archive_entry **e,
+static int next_entry(struct archive *a, const struct archive_input *in, struct archive_entry **e,
                       const char **name, struct err *err) {
+    const char *path = in->path;
     int rc = archive_read_next_header(a, e);
+    if (archive_input_check(in, err) < 0) {
+        return -1;
+    }
     if (rc == ARCHIVE_EOF) {
         return 0;
     }
@@ -191,21 +214,24 @@ static int check_space(const char *dir, uint64_t bytes, const char *path, struct
 /* The size of all wanted entries together, or 0 where it takes decompressing everything to know
  * it. */
 static int wanted_bytes(const char *path, uint64_t *bytes, struct err *err) {
-    struct archive *a = open_archive(path, err);
+    struct archive_input in;
+    struct archive *a = open_archive(&in, path, err);
     *bytes = 0;
     if (!a) {
+        archive_input_close(&in);
         return -1;
     }
     int rc;
     struct archive_entry *e;
     const char *name;
-    while ((rc = next_entry(a, path, &e, &name, err)) > 0 && archive_filter_count(a) <= 1) {
+    while ((rc = next_entry(a, &in, &e, &name, err)) > 0 && archive_filter_count(a) <= 1) {
         if (entry_wanted(e, name) && archive_entry_size_is_set(e) && archive_entry_size(e) > 0 &&
             !size_add(*bytes, (uint64_t)archive_entry_size(e), bytes)) {
             *bytes = UINT64_MAX;
         }
     }
     archive_read_free(a);
+    archive_input_close(&in);
     return rc < 0 ? -1 : 0;
 }
 
@@ -241,6 +267,9 @@ static int copy_data(struct unpack *u, int fd, const char *file, const char *nam
                      struct err *err) {
     for (;;) {
         la_ssize_t n = archive_read_data(u->a, u->block, BLOCK_BYTES);
+        if (archive_input_check(&u->in, err) < 0) {
+            return -1;
+        }
         if (n < 0) {
             return err_set(err, "%s: entry \"%s\": %s", u->path, name, archive_error_string(u->a));
         }
@@ -293,8 +322,11 @@ static int choose_dir(struct unpack *u, struct err *err) {
     int found = -1;
     for (int i = 0; i < u->n_prefixes; i++) {
         char *config = mem_printf("%s/%sconfig.json", u->source->temp, u->prefixes[i]);
-        bool has = access(config, F_OK) == 0;
+        int has = file_exists(config, err);
         free(config);
+        if (has < 0) {
+            return -1;
+        }
         if (has && found >= 0) {
             return err_set(err,
                            "%s: two checkpoints, in \"%s\" and \"%s\": expected one config.json",
@@ -318,14 +350,14 @@ static int unpack_all(struct unpack *u, struct err *err) {
     if (wanted_bytes(u->path, &bytes, err) || check_space(u->source->temp, bytes, u->path, err)) {
         return -1;
     }
-    u->a = open_archive(u->path, err);
+    u->a = open_archive(&u->in, u->path, err);
     if (!u->a) {
         return -1;
     }
     struct archive_entry *e;
     const char *name;
     int rc;
-    while ((rc = next_entry(u->a, u->path, &e, &name, err)) > 0) {
+    while ((rc = next_entry(u->a, &u->in, &e, &name, err)) > 0) {
         if (stop_check(u->stop, err) || (entry_wanted(e, name) && unpack_entry(u, e, name, err))) {
             return -1;
         }
@@ -351,7 +383,7 @@ int source_open(struct source *s, const char *path, const char *unpack_dir,
         return err_errno(err, errno, "%s: cannot make a directory for unpacking", unpack_dir);
     }
     s->temp = mem_strdup(unpack_dir);
-    struct unpack u = {.path = path, .source = s, .progress = progress, .stop = stop};
+    struct unpack u = {.path = path, .source = s, .progress = progress, .stop = stop, .in.fd = -1};
     u.block = mem_alloc(BLOCK_BYTES);
     progress_start(progress, "unpacking", (uint64_t)info.st_size, PROGRESS_BYTES);
     int rc = unpack_all(&u, err);
@@ -359,6 +391,7 @@ int source_open(struct source *s, const char *path, const char *unpack_dir,
     if (u.a) {
         archive_read_free(u.a);
     }
+    archive_input_close(&u.in);
     for (int i = 0; i < u.n_prefixes; i++) {
         free(u.prefixes[i]);
     }

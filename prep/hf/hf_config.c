@@ -399,10 +399,10 @@ int hf_config_read(struct hf_config *out, const char *dir, struct err *err) {
         err_set(err, "%s: no config.json: not a Hugging Face checkpoint", dir);
         goto out;
     }
-    if (file_read(config_path, HF_MAX_CONFIG_BYTES, &config, &config_bytes, err) < 0 ||
-        (access(generation_path, F_OK) == 0 &&
-         file_read(generation_path, HF_MAX_CONFIG_BYTES, &generation, &generation_bytes, err) <
-             0)) {
+    int more = file_exists(generation_path, err);
+    if (more < 0 || file_read(config_path, HF_MAX_CONFIG_BYTES, &config, &config_bytes, err) < 0 ||
+        (more && file_read(generation_path, HF_MAX_CONFIG_BYTES, &generation, &generation_bytes,
+                           err) < 0)) {
         goto out;
     }
     rc = hf_config_parse(

@@ -4,10 +4,12 @@
  */
 #include "tests/util/test.h"
 
+#include <errno.h>
 #include <sys/stat.h>
 
 #include "prep/corpus.h"
 #include "prep/hf/hf_tokenizer.h"
+#include "prep/source.h"
 
 static char *dir;
 static struct buf section;
@@ -302,6 +304,37 @@ static void thinning_keeps_whole_sequences_all_over(void **state) {
     }
 }
 
+/* Reading the memory of a process at address 0 gives EIO: a regular file, of size 0, on a disk that
+ * fails. It is neither an empty text nor an archive of nothing. */
+static void a_disk_that_fails_is_no_empty_file(void **state) {
+    (void)state;
+    static const char *const names[] = {"broken.txt", "broken.txt.gz", "broken.tar", "broken.zip"};
+    struct source s;
+    char *unpacked = mem_printf("%s/unpacked", dir);
+    for (size_t i = 0; i < TEST_COUNT(names); i++) {
+        struct corpus c = {0};
+        struct err err = {0}, refused = {0};
+        char *path = mem_printf("%s/%s", dir, names[i]);
+        assert_int_equal(symlink("/proc/self/mem", path), 0);
+        assert_int_equal(add(&c, names[i], 512, &err), -1);
+        assert_err(&err, names[i], "cannot read at byte 0", strerror(EIO));
+        assert_int_equal(source_open(&s, path, unpacked, NULL, NULL, &refused), -1);
+        assert_err(&refused, names[i], "cannot read at byte 0", strerror(EIO));
+        source_close(&s);
+        corpus_free(&c);
+        unlink(path);
+        free(path);
+    }
+    /* In a directory it is not left out either. */
+    struct corpus c = {0};
+    struct err err = {0};
+    run("mkdir -p fails && cp both.txt fails/a.txt && ln -sf /proc/self/mem fails/b.txt");
+    assert_int_equal(add(&c, "fails", 512, &err), -1);
+    assert_err(&err, "fails/b.txt", strerror(EIO));
+    corpus_free(&c);
+    free(unpacked);
+}
+
 static void thinning_leaves_something(void **state) {
     (void)state;
     struct test_rng rng = {4};
@@ -331,6 +364,7 @@ int main(void) {
         cmocka_unit_test(what_is_not_text_is_named),
         cmocka_unit_test(thinning_keeps_whole_sequences_all_over),
         cmocka_unit_test(thinning_leaves_something),
+        cmocka_unit_test(a_disk_that_fails_is_no_empty_file),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
