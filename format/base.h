@@ -27,7 +27,7 @@ struct err {
 };
 
 /* Text from untrusted files (names, messages, what a model writes) ends up on a terminal, which
- * nothing in it may drive. text_next says what that is made of, and the functions below go by it. */
+ * nothing in it may drive. text_next says what it is made of; the functions below go by that. */
 enum text_kind {
     TEXT_PLAIN,
     TEXT_CONTROL,   /* C0 (so also a newline), DEL, and C1 (U+0080 to U+009F) */
@@ -61,8 +61,8 @@ _Noreturn void die_at(const char *file, int line, const char *fmt, ...)
  * what a program registered with at_quick_exit is done. `bytes` is how many were wanted. */
 _Noreturn void die_memory(size_t bytes);
 
-/* malloc/calloc/realloc/strdup that never return NULL (die_memory on exhaustion). Sizes of zero give a
- * unique pointer. Free with free(). mem_calloc checks count * size for overflow. */
+/* malloc/calloc/realloc/strdup that never return NULL (die_memory on exhaustion). Sizes of zero
+ * give a unique pointer. Free with free(). mem_calloc checks count * size for overflow. */
 void *mem_alloc(size_t bytes);
 void *mem_calloc(size_t count, size_t size);
 void *mem_realloc(void *p, size_t bytes);

@@ -1,5 +1,6 @@
 #include "prep/claim.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -58,8 +59,50 @@ static bool is_current(const struct claim *c) {
            held.st_ino == named.st_ino;
 }
 
+enum { MAX_DEPTH = 16 }; /* of folders in an unpacked checkpoint */
+
+/* Remove what is in a directory that is open as `fd`, and in those in it, `depth` deep. */
+static void empty_dir(int fd, int depth) {
+    _Alignas(struct dirent64) char entries[4096];
+    ssize_t n;
+    while ((n = getdents64(fd, entries, sizeof entries)) > 0) {
+        for (ssize_t at = 0; at < n;) {
+            const struct dirent64 *e = (const void *)(entries + at);
+            at += e->d_reclen;
+            if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
+                unlinkat(fd, e->d_name, 0) == 0 || depth == 0) {
+                continue;
+            }
+            int inside = openat(fd, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+            if (inside >= 0) {
+                empty_dir(inside, depth - 1);
+                close(inside);
+                unlinkat(fd, e->d_name, AT_REMOVEDIR);
+            }
+        }
+    }
+}
+
+void claim_remove_now(const struct claim *c) {
+    for (int part = CLAIM_WRITTEN; part < CLAIM_PARTS; part++) {
+        if (part != CLAIM_UNPACKED) {
+            unlink(c->parts[part]);
+        }
+    }
+    int fd = open(c->parts[CLAIM_UNPACKED], O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd >= 0) {
+        empty_dir(fd, MAX_DEPTH);
+        close(fd);
+        rmdir(c->parts[CLAIM_UNPACKED]);
+    }
+    unlink(c->path);
+}
+
 int claim_open(struct claim *c, const char *output, struct err *err) {
-    *c = (struct claim){claim_path(output, CLAIM_LOCK), -1};
+    *c = (struct claim){.path = claim_path(output, CLAIM_LOCK), .fd = -1};
+    for (int part = CLAIM_WRITTEN; part < CLAIM_PARTS; part++) {
+        c->parts[part] = claim_path(output, (enum claim_part)part);
+    }
     for (;;) {
         c->fd = open(c->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
         if (c->fd < 0) {
@@ -99,5 +142,8 @@ void claim_close(struct claim *c) {
         close(c->fd);
     }
     free(c->path);
-    *c = (struct claim){NULL, -1};
+    for (int part = 0; part < CLAIM_PARTS; part++) {
+        free(c->parts[part]);
+    }
+    *c = (struct claim){.fd = -1};
 }

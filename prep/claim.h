@@ -29,6 +29,7 @@ enum claim_part {
 struct claim {
     char *path; /* of the lock's file */
     int fd;
+    char *parts[CLAIM_PARTS]; /* paths of the others, where they are at hand without memory */
 };
 
 /* Take the lock, and remove what a killed conversion left. Where another process holds the lock,
@@ -39,6 +40,9 @@ int claim_open(struct claim *c, const char *output, struct err *err);
 bool claim_left(const char *output);
 /* Give the lock back and remove its file. Accepts a struct that claim_open failed on. */
 void claim_close(struct claim *c);
+/* Remove all that the conversion has beside its output, and the lock's file: for an end that leaves
+ * no time to close anything. Safe in a signal handler. The claim is open. */
+void claim_remove_now(const struct claim *c);
 /* The path of a part, which the caller frees. */
 char *claim_path(const char *output, enum claim_part part);
 

@@ -17,6 +17,7 @@
 #include "prep/claim.h"
 #include "prep/convert_calib.h"
 #include "prep/hf/hf.h"
+#include "prep/json_out.h"
 #include "prep/source.h"
 
 enum { EXIT_INTERRUPTED = 130 };
@@ -58,7 +59,7 @@ static int check_output(const struct convert_options *o, const char *input, bool
 static int claim_output(struct claim *claim, const struct convert_options *o, const char *input,
                         struct err *err) {
     bool taken;
-    *claim = (struct claim){NULL, -1};
+    *claim = (struct claim){.fd = -1};
     int rc = check_output(o, input, &taken, err);
     if (rc < 0 && !(taken && claim_left(o->output))) {
         return rc;
@@ -152,10 +153,7 @@ static void print_json(const struct convert_options *o, const struct arch *a,
     if (out->measured) {
         json_object_set_new(root, "loss", loss_json(out->points));
     }
-    char *text = json_dumps(root, JSON_INDENT(2));
-    printf("%s\n", text ? text : "{}");
-    free(text);
-    json_decref(root);
+    json_out_print(root, JSON_INDENT(2));
 }
 
 static void print_loss(const struct outcome *out) {
@@ -180,8 +178,10 @@ static void print_text(const struct convert_options *o, const struct arch *a,
     const struct corm_write_stats *s = &r->stats;
     char file[CLI_SIZE_TEXT], source[CLI_SIZE_TEXT], trunk[CLI_SIZE_TEXT], stored[CLI_SIZE_TEXT];
     char raw[CLI_SIZE_TEXT], peak[CLI_SIZE_TEXT];
-    printf("%s: %s, %.3f of the checkpoint's %s\n", o->output, cli_size_text(file, s->file_bytes),
+    char *name = text_cleaned(o->output);
+    printf("%s: %s, %.3f of the checkpoint's %s\n", name, cli_size_text(file, s->file_bytes),
            (double)s->file_bytes / (double)r->source_bytes, cli_size_text(source, r->source_bytes));
+    free(name);
     printf("  model    %s, %u layers, %.4g M parameters, %.4g M used by a token\n", a->family,
            a->n_layers, (double)arch_params(a) / 1e6, (double)arch_params_active(a) / 1e6);
     printf("  trunk    %s\n", cli_size_text(trunk, s->trunk_bytes));
@@ -243,7 +243,10 @@ static int convert_dir(const struct convert_options *o, const char *dir, struct 
     };
     int rc = hf_open(&model, dir, err);
     if (rc == 0 && model.warnings.len && !o->prep.quiet) {
-        fprintf(stderr, "%s", model.warnings.data);
+        struct buf shown = {0};
+        buf_show(&shown, model.warnings.data, model.warnings.len);
+        fprintf(stderr, "%s", shown.data);
+        buf_free(&shown);
     }
     if (rc == 0 && !o->prep.quiet && !pack.expert_codec && pack_experts_mixed(&model)) {
         fprintf(stderr,
@@ -301,7 +304,6 @@ static int run(const struct cli_call *call, struct err *err) {
     struct convert_options *o = call->values;
     const char *input = call->args.items[0];
     uint64_t start_ns = clock_ns();
-    signal(SIGXFSZ, SIG_IGN); /* a file size limit then is an error of write(2) */
     o->stop = prep_catch_stop();
     int usage = check_options(call, err);
     if (usage != 0) {
@@ -312,6 +314,7 @@ static int run(const struct cli_call *call, struct err *err) {
         claim_close(&claim);
         return -1;
     }
+    prep_clean_at_end(&claim);
     struct progress_terminal terminal;
     struct progress *progress = progress_terminal_init(&terminal, stderr, o->prep.quiet);
     struct source source = {0};
@@ -321,6 +324,7 @@ static int run(const struct cli_call *call, struct err *err) {
         rc = convert_dir(o, source.dir, progress, start_ns, err);
     }
     source_close(&source);
+    prep_clean_at_end(NULL);
     claim_close(&claim);
     free(unpacked);
     if (rc != 0 && *o->stop) {

@@ -2,13 +2,22 @@
  * corm_prep: main of corm-prep, which turns Hugging Face checkpoints into .corm archives and looks
  * at them.
  *
- * Owns: the table of commands, and what Ctrl-C sets.
+ * Owns: the table of commands, what Ctrl-C sets, and what must not be left behind at other ends.
  * Leaves to others: the commands, each with its options (convert, prep, prep_tokenize).
  */
 #include <signal.h>
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <jansson.h>
 
 #include "format/cli.h"
+#include "format/fatal.h"
+#include "prep/claim.h"
 #include "prep/convert.h"
 #include "prep/prep.h"
 
@@ -20,17 +29,58 @@ static void on_signal(int number) {
 }
 
 const volatile sig_atomic_t *prep_catch_stop(void) {
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    static const int signals[] = {SIGINT, SIGTERM, SIGXCPU, SIGHUP};
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND}, before;
     sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
+        /* nohup has it ignored, so that the program outlives its terminal. */
+        bool asked_to_stay = signals[i] == SIGHUP && sigaction(SIGHUP, NULL, &before) == 0 &&
+                             before.sa_handler == SIG_IGN;
+        if (!asked_to_stay) {
+            sigaction(signals[i], &action, NULL);
+        }
+    }
+    signal(SIGPIPE, SIG_IGN);
     return &stop_flag;
+}
+
+static const struct claim *volatile claimed;
+
+void prep_clean_at_end(const struct claim *claim) {
+    claimed = claim;
+}
+
+static void clean_up(void) {
+    const struct claim *claim = claimed;
+    if (claim) {
+        claim_remove_now(claim);
+    }
 }
 
 static const struct cli_command *const commands[] = {
     &convert_command,     &prep_inspect_command,  &prep_report_command,
     &prep_verify_command, &prep_tokenize_command, NULL,
 };
+
+/* OpenBLAS starts threads when it is loaded, before main and for all commands. One that gets no
+ * memory for its buffer, because of a limit on addresses (ulimit -v), tries again for ever, and the
+ * end of the program waits for it. So under such a limit the program begins again, and tells
+ * OpenBLAS to start none; calibration sets their number when it needs them. */
+static void begin_without_threads(char **argv) {
+    static const char name[] = "OPENBLAS_NUM_THREADS", mark[] = "OPENBLAS_NUM_THREADS=1";
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_AS, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY) {
+        return;
+    }
+    for (char **e = environ; *e; e++) {
+        if (strcmp(*e, mark) == 0) {
+            return;
+        }
+    }
+    if (setenv(name, "1", 1) == 0) {
+        execv("/proc/self/exe", argv); /* where that fails, it goes on as it is */
+    }
+}
 
 int main(int argc, char **argv) {
     static const struct cli_program program = {
@@ -39,7 +89,10 @@ int main(int argc, char **argv) {
         .version = CORM_VERSION_TEXT,
         .commands = commands,
         .default_command = -1,
-        .exit_status = "130 convert was ended by Ctrl-C or SIGTERM\n",
+        .exit_status = "130 convert was ended by Ctrl-C, SIGTERM, SIGHUP or SIGXCPU\n",
     };
+    begin_without_threads(argv);
+    fatal_catch(clean_up);
+    json_set_alloc_funcs(mem_alloc, free); /* so that no value is missing for want of memory */
     return cli_main(&program, argc, argv);
 }

@@ -26,9 +26,14 @@ extern const struct cli_group prep_report_group; /* --quiet and --json */
 extern const struct cli_group
     prep_json_group; /* --json alone, of commands that are nothing but output */
 
-/* From now on the first SIGINT or SIGTERM sets the flag that is returned, and a second one kills.
- * (In corm_prep.c: a signal handler needs a variable that outlives every call.) */
+/* From now on the first SIGINT, SIGTERM, SIGHUP or SIGXCPU sets the flag that is returned, and a
+ * second one kills. A reader of the output who goes away ends nothing. (These two in corm_prep.c: a
+ * signal handler needs a variable that outlives every call.) */
 const volatile sig_atomic_t *prep_catch_stop(void);
+/* What a conversion has beside its output is to be removed where the program ends before it could
+ * do so itself (fatal.h); NULL when that is over. */
+struct claim;
+void prep_clean_at_end(const struct claim *claim);
 
 extern const struct cli_command prep_inspect_command, prep_report_command, prep_verify_command;
 extern const struct cli_command prep_tokenize_command; /* in prep_tokenize.c */

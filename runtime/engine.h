@@ -72,13 +72,15 @@ enum {
     ENGINE_IO_THREADS = 3, /* two have a read under way while one checks and decodes */
 };
 
-/* engine_device.c: engine_open_backend chooses and opens the backend, after its memory is planned; engine_open_slots takes the memory of the cache. */
+/* engine_device.c: engine_open_backend chooses and opens the backend, after its memory is
+ * planned; engine_open_slots takes the memory of the cache. */
 int engine_open_backend(struct corm_engine *e, struct err *err);
 int engine_open_slots(struct corm_engine *e, bool whole_lru, struct err *err);
 
 /* engine_plan.c: fill in the plan, n_slots and keeps, before the backend takes any memory: it will
- * take `scratch_bytes`. engine_plan is for the CPU, engine_plan_device for a device with `free_bytes`
- * of memory. A budget that is too small is an error, which names the one that would do. */
+ * take `scratch_bytes`. engine_plan is for the CPU, engine_plan_device for a device with
+ * `free_bytes` of memory. A budget that is too small is an error, which names the one that would
+ * do. */
 int engine_plan(struct corm_engine *e, uint64_t scratch_bytes, struct err *err);
 int engine_plan_device(struct corm_engine *e, uint64_t scratch_bytes, uint64_t free_bytes,
                        struct err *err);

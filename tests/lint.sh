@@ -15,6 +15,7 @@ trap 'rm -f "$findings"' EXIT
 
 folders="format kernels runtime prep"
 mains="prep/corm_prep.c runtime/run/corm_run.c"
+signals="$mains format/fatal.c" # what handles signals
 sources() { # the C and CUDA files in the given folders and below
     find "$@" \( -name '*.[ch]' -o -name '*.cu' -o -name '*.inc' \) | sort
 }
@@ -141,7 +142,7 @@ home 'pthread\.h|stdatomic\.h|threads\.h' 'kernels/*' 'runtime/*' 'prep/*'
 # ---- what only some may do -----------------------------------------------------------------------
 
 report_matches 'getenv: users have flags' '(^|[^a-z_])(secure_)?getenv *\(' $code
-speakers=$(except $mains 'runtime/run/run*' 'runtime/bench/bench*' 'prep/convert*' 'prep/prep*' format/base.c \
+speakers=$(except $signals 'runtime/run/run*' 'runtime/bench/bench*' 'prep/convert*' 'prep/prep*' format/base.c \
     format/cli.c format/progress.c -- $code)
 report_matches 'only the mains and their commands print and exit' \
     '(^|[^a-z_])(v?printf|puts|putchar|perror|_?exit|abort|f(printf|puts|putc)\(.*std(err|out).*) *\(?' \
@@ -194,9 +195,9 @@ done | report
 
 # ---- what was built ------------------------------------------------------------------------------
 
-# Global state: nothing writable but constants that the loader relocates. The mains may hold a flag that
-# a signal handler sets.
-for source in $(except '*.h' '*.cu' '*.inc' $mains -- $code); do
+# Global state: nothing writable but constants that the loader relocates. What handles signals may hold
+# what a handler sets or needs.
+for source in $(except '*.h' '*.cu' '*.inc' $signals -- $code); do
     object=$out/${source%.c}.o
     [ ! -f "$object" ] || objdump -t "$object" |
         grep -E '^[0-9a-f]+ [^d]{7} (\.(data|bss|tdata|tbss)|\*COM\*)' | grep -v '\.data\.rel\.ro' | awk -v source="$source" '{print source ":0: global state: " $NF}'

@@ -65,7 +65,7 @@ static size_t at_least(size_t n, size_t least) {
     return n > least ? n : least;
 }
 
-/* Take all memory from c->arena, for so many threads; where that only counts, nothing is written. */
+/* Take all memory from c->arena, for so many threads; where that only counts, nothing is set. */
 static void take_memory(struct cpu *c, uint32_t threads) {
     const struct backend_limits *limits = &c->limits;
     c->panel_floats = at_least(PANEL_FLOATS, (size_t)limits->max_cols * CPU_PANEL_MIN_ROWS);

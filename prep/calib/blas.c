@@ -11,6 +11,7 @@
 #include <cblas.h>
 
 #include "kernels/cpu/cpu.h"
+#include "runtime/machine.h"
 
 enum {
     PANEL_FLOATS = 4 * 1024 * 1024, /* 16 MiB of decoded weights at a time, and of gathered rows */
@@ -215,9 +216,28 @@ static void close_blas(void *self) {
     free(b);
 }
 
+/* A thread of OpenBLAS that gets no memory tries again for ever. So where the process has a limit
+ * on addresses, what they take has to fit into it: a buffer, a stack and a heap for each. */
+static int check_addresses(uint32_t threads, struct err *err) {
+    enum { BUFFER_BYTES = 129 << 20, HEAP_BYTES = 64 << 20 };
+    uint64_t left = machine_address_bytes();
+    uint64_t need = threads * (BUFFER_BYTES + HEAP_BYTES + machine_stack_bytes());
+    if (need <= left) {
+        return 0;
+    }
+    return err_set(err,
+                   "calibration with %u threads takes %ju MiB of addresses, of which the limit "
+                   "(ulimit -v) leaves %ju MiB: fewer --threads take less",
+                   threads, (uintmax_t)(need >> 20), (uintmax_t)(left >> 20));
+}
+
 int backend_blas_open(struct backend *out, uint32_t threads, const struct backend_limits *limits,
                       struct err *err) {
     struct blas *b = mem_calloc(1, sizeof *b);
+    if (check_addresses(threads, err) < 0) {
+        close_blas(b);
+        return -1;
+    }
     openblas_set_num_threads((int)(threads ? threads : 1));
     if (check_openblas(err) < 0 || cpu_open(&b->cpu, NULL, threads, limits, err) < 0) {
         close_blas(b);

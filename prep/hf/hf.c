@@ -49,8 +49,8 @@ static void settle_tied(struct hf_model *m, const struct hf_names *names) {
     }
 }
 
-/* All of the tokenizer's ids have rows, or else it is refused. Its end token ends a text, too; where
- * the configurations name none, it alone. */
+/* All of the tokenizer's ids have rows, or else it is refused. Its end token ends a text, too;
+ * where the configurations name none, it alone. */
 static int settle_stops(struct hf_model *m, struct err *err) {
     struct arch *a = &m->config.arch;
     struct tokenizer *tok;

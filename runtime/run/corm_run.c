@@ -1,19 +1,18 @@
 /*
  * corm_run: the main of corm-run, the lean program that runs archives.
  *
- * Owns: the table of commands, and what Ctrl-C sets. The commands, each with its options, are in
- * run_<name>.c and runtime/bench.
+ * Owns: the table of commands, what Ctrl-C sets, and what must not be left behind at other ends.
+ * The commands, each with its options, are in run_<name>.c and runtime/bench.
  */
 #include <signal.h>
-#include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include <stddef.h>
 #include <unistd.h>
 
+#include "format/fatal.h"
 #include "runtime/bench/bench.h"
 #include "runtime/run/run.h"
 
-/* -- Ctrl-C --------------------------------------------------------------------------------- */
+/* -- ends ----------------------------------------------------------------------------------- */
 
 static volatile sig_atomic_t interrupted;
 
@@ -23,11 +22,14 @@ static void on_interrupt(int signal_number) {
 }
 
 void run_catch_interrupt(void) {
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
     struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = SA_RESETHAND | SA_RESTART};
     struct sigaction before;
     sigemptyset(&action.sa_mask);
-    if (sigaction(SIGINT, NULL, &before) == 0 && before.sa_handler != SIG_IGN) {
-        sigaction(SIGINT, &action, NULL); /* else it runs in the background: not for us */
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
+        if (sigaction(signals[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN) {
+            sigaction(signals[i], &action, NULL); /* else it runs in the background: not for us */
+        }
     }
 }
 
@@ -35,26 +37,17 @@ bool run_interrupted(void) {
     return interrupted;
 }
 
-/* The archive is used where it is mapped: what can no longer be read of it arrives as a signal,
- * which leaves nothing to be done but to say so. Several threads may meet such a page at once: the
- * first one speaks, and the others wait for the end. */
-static void on_lost_page(int signal_number) {
-    static atomic_flag told = ATOMIC_FLAG_INIT;
-    static const char text[] = "corm-run: the archive can no longer be read: it was truncated or "
-                               "replaced while in use, or its disk fails\n";
-    (void)signal_number;
-    while (atomic_flag_test_and_set(&told)) {
-        pause();
-    }
-    ssize_t ignored = write(STDERR_FILENO, text, sizeof text - 1);
-    (void)ignored;
-    _exit(EXIT_FAILURE);
+static const char *volatile half_written;
+
+void run_remove_at_end(const char *path) {
+    half_written = path;
 }
 
-static void catch_lost_pages(void) {
-    struct sigaction action = {.sa_handler = on_lost_page};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGBUS, &action, NULL);
+static void clean_up(void) {
+    const char *path = half_written;
+    if (path) {
+        unlink(path);
+    }
 }
 
 /* -- commands ------------------------------------------------------------------------------- */
@@ -66,7 +59,7 @@ static const struct cli_command *const commands[] = {
 int main(int argc, char **argv) {
     /* A reader that goes away (head) ends the program quietly, whatever the parent had set. */
     signal(SIGPIPE, SIG_DFL);
-    catch_lost_pages();
+    fatal_catch(clean_up);
     const struct cli_program program = {
         .name = "corm-run",
         .summary = "run sparse mixture-of-experts models, also those larger than memory",
@@ -84,7 +77,7 @@ int main(int argc, char **argv) {
                     "corm-run generate --help\n",
         .commands = commands,
         .default_command = 0,
-        .exit_status = "130 ended by Ctrl-C\n",
+        .exit_status = "130 ended by Ctrl-C, SIGTERM or SIGHUP\n",
     };
     return cli_main(&program, argc, argv);
 }

@@ -77,10 +77,14 @@ int run_read(const char *path, struct buf *out, struct err *err);
 int run_tokenize(const struct run *r, const struct buf *text, bool add_special, bool parse_special,
                  struct run_ids *out, struct err *err);
 
-/* From now on the first Ctrl-C (SIGINT) makes run_interrupted true and the second one kills. (Both
- * in corm_run.c: a signal handler needs a variable that outlives every call.) */
+/* From now on the first Ctrl-C (SIGINT), SIGTERM or SIGHUP makes run_interrupted true and a second
+ * one kills. (All of these in corm_run.c: a signal handler needs a variable that outlives every
+ * call.) */
 void run_catch_interrupt(void);
 bool run_interrupted(void);
+/* A file that is to be removed where the program ends before it could do so itself (fatal.h); NULL
+ * when that is over. */
+void run_remove_at_end(const char *path);
 
 /* Append ids to the session, a batch at a time. Returns 0; -1; or RUN_INTERRUPTED, between two
  * batches. `progress` (may be NULL) is told the tokens done. */

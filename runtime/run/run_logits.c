@@ -104,7 +104,9 @@ static void report(const struct run *r, const struct run_ids *ids) {
         return;
     }
     if (output) {
-        printf("%s: float32 [%zu, %u]\n", output, ids->n, r->info->vocab);
+        char *name = text_cleaned(output);
+        printf("%s: float32 [%zu, %u]\n", name, ids->n, r->info->vocab);
+        free(name);
     }
     printf("logits hash %016" PRIx64 "\n", stats.logits_hash);
 }
@@ -114,6 +116,7 @@ static int run(const struct cli_call *call, struct err *err) {
     struct run r = {0};
     struct run_ids ids = {0};
     struct npy file = {0};
+    char *part = NULL; /* a copy, because that of `file` goes when it has its name */
     int status = read_ids(o, &ids, err);
     if (status == 0) {
         r.loss_in_batches = true;
@@ -125,6 +128,8 @@ static int run(const struct cli_call *call, struct err *err) {
     }
     if (status == 0 && o->output) {
         status = npy_create(&file, o->output, ids.n, r.info->vocab, err);
+        part = file.part ? mem_strdup(file.part) : NULL;
+        run_remove_at_end(part);
     }
     if (status == 0) {
         progress_start(r.progress, "logits", ids.n, PROGRESS_TOKENS);
@@ -135,6 +140,8 @@ static int run(const struct cli_call *call, struct err *err) {
         report(&r, &ids);
     }
     npy_close(&file);
+    run_remove_at_end(NULL);
+    free(part);
     run_close(&r);
     free(ids.ids);
     return status;

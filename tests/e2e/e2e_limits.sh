@@ -10,6 +10,7 @@ build=${CORM_BUILD:-build/release}
 case $build in /*) ;; *) build=$(pwd)/$build ;; esac
 run=$build/corm-run
 text=$(pwd)/tests/golden/heldout.txt
+calib=$(pwd)/calib-data/stories
 util=$(pwd)/tests/e2e/util_e2e.sh
 . "$(pwd)/tests/limits/cgroup.sh"
 case $(basename "$build") in
@@ -114,6 +115,62 @@ side_by_side() {
     grep -q '^direct  *256K  *[1-9][0-9]*$' out || grep -q 'refuses O_DIRECT$' out
 }
 case_ 'bench --io has all ways side by side' side_by_side
+
+# ---- limits of the process: an answer in one line, and nothing left ----------------------------------
+
+# answer STATUS PATTERN COMMAND...: the status, one line on standard error that holds the pattern.
+answer() {
+    want=$1 pattern=$2
+    shift 2
+    "$@" >out 2>err
+    got=$?
+    cat err
+    [ $got -eq "$want" ] && [ "$(wc -l <err)" -eq 1 ] && grep -q "$pattern" err
+}
+# addresses KIB COMMAND...: with a limit on addresses.
+addresses() { (ulimit -v "$1" && shift && exec "$@"); }
+if (ulimit -v 300000) 2>/dev/null; then
+    few_addresses() {
+        answer 1 'memory budget of [0-9]* MiB is too small' addresses 60000 "$run" fable.corm -q -p Once -n 3 &&
+            addresses 400000 "$run" fable.corm -p Once -n 3 >out 2>err || { cat err; return 1; }
+        cat err
+        [ "$(sed -n 's/^memory .*: .* of \([0-9]*\)[.0-9]* MiB.*/\1/p' err)" -lt 400 ]
+    }
+    case_ 'an automatic budget heeds a limit on addresses' few_addresses
+    # The budget is checked before threads start and scratch is taken for them.
+    case_ 'nothing is taken before the plan is accepted' answer 1 'memory budget of 1 MiB is too small' \
+        addresses 200000 "$run" fable.corm -q -p x --ram 1M --threads 1024
+    case_ 'threads that cannot start' answer 1 'thread [0-9]* of 1024 cannot be started' \
+        addresses 200000 "$run" fable.corm -q -p x --ram 4G --threads 1024 --ctx 16
+    # Whatever it is that does not fit, at the moment when it does not: one line, never an abort.
+    any_addresses() {
+        said=
+        for kib in 28000 32000 36000 44000 52000 60000; do
+            addresses $kib "$run" logits fable.corm -q --ids 1,2,3,4 -o m.npy --ram 4G --batch 1024 --threads 1 \
+                >out 2>err
+            got=$?
+            echo "$kib: $got, $(cat err)"
+            [ $got -eq 0 ] || { [ $got -eq 1 ] && [ "$(wc -l <err)" -eq 1 ] && [ ! -e m.npy ]; } || return 1
+            [ ! -e m.npy.part ] || return 1
+            said="$said$(cat err)"
+        done
+        echo "$said" | grep -q 'corm-run: out of memory: [0-9]* bytes cannot be had'
+    }
+    case_ 'memory that is not to be had' any_addresses
+    prep_addresses() {
+        addresses 150000 "$build/corm-prep" convert -q "$fable" -o small.corm && cmp fable.corm small.corm &&
+            answer 1 'calibration with 8 threads takes' addresses 400000 "$build/corm-prep" convert -q "$fable" \
+                -o no.corm -t 8 --calib "$calib" --calib-tokens 512 && [ -z "$(ls | grep '^no\.corm')" ]
+    }
+    case_ 'conversion under a limit on addresses' prep_addresses
+else
+    skip 'limits on addresses' 'ulimit -v is refused'
+fi
+large_file() {
+    (ulimit -f 10 && answer 1 'l.npy.part: .*File too large' "$run" logits fable.corm -q --ids 1,2,3,4,5,6,7,8 \
+        -o l.npy) && [ -z "$(ls | grep '^l\.npy')" ]
+}
+case_ 'a limit on the size of files' large_file
 
 limited() {
     cgroup_run "$run" bench fable.corm --json -f "$text" --reps 2 >out 2>err || { cat err; return 1; }

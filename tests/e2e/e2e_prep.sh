@@ -245,6 +245,27 @@ remarks() {
         "$prep" convert -q -f remarks -o out/remarks.corm >said 2>&1 && [ ! -s said ]
 }
 case_ remarks remarks
+# Names with newlines and escape sequences forge no line, in whatever prints them, and drive no terminal.
+forged() {
+    rm -rf forged && cp -r model forged || return 1
+    echo mine >"forged/LICENSE
+license: MIT
+source: forged"
+    echo mine >"forged/COPYING$(printf '\033[31m\302\233')"
+    tar -cf forged.tar forged && "$prep" convert -q -f forged.tar -o out/forged.corm &&
+        "$prep" inspect out/forged.corm >text && "$prep" inspect --json out/forged.corm >json || return 1
+    cat text
+    ! grep -q '^ *license: MIT\|^ *source: forged' text && ! grep -q '"MIT"\|"forged' json &&
+        grep -q 'LICENSE?license: MIT?source: forged' text || return 1
+    ! LC_ALL=C grep -q "$(printf '\033')" text json && ! LC_ALL=C grep -q "$(printf '\302\233')" text json || return 1
+    cp out/forged.corm "new
+line$(printf '\033\302\233').corm" && rm out/forged.corm && for command in verify inspect 'inspect --json' report; do
+        "$prep" $command new*line*.corm >text 2>&1
+        ! LC_ALL=C grep -q "$(printf '\033')" text && ! LC_ALL=C grep -q "$(printf '\302\233')" text &&
+            ! grep -q '^line' text || { cat -v text; return 1; }
+    done
+}
+case_ names_forge_no_lines forged
 
 mkdir -p evil/sub && cp model/* evil/ && (cd evil/sub && tar -P -cf ../../evil.tar ../config.json)
 case_ tar_leading_out refused out/x.corm 1 evil.tar 'leads out of the archive' -- evil.tar
@@ -280,6 +301,15 @@ broken olmoe-tiny && sed -i 's/Olmoe/Llama/; s/olmoe/llama/' broken/config.json
 case_ unknown_family refused out/x.corm 1 LlamaForCausalLM 'supported families: ' olmoe -- broken
 broken olmoe-tiny && rm broken/tokenizer.json
 case_ missing_tokenizer refused out/x.corm 1 'no tokenizer.json' -- broken
+# The tokenizer has 280 ids and the embedding 288 rows; then one id more than rows.
+far() {
+    broken olmoe-tiny && sed -i 's/"vocab":{/&"far":'$1',/' broken/tokenizer.json &&
+        ! cmp -s broken/tokenizer.json "$golden/olmoe-tiny/tokenizer.json"
+}
+far 287 && case_ id_of_the_last_row eval 'converts broken far && rm out/far.corm'
+far 288 && case_ id_beyond_the_vocabulary refused out/x.corm 1 'broken: token ids up to 288' '288 rows' -- broken
+case_ id_beyond_the_vocabulary_calibrating refused out/x.corm 1 'broken: token ids up to 288' '288 rows' -- \
+    broken --calib "$calib_text/stories"
 broken olmoe-tiny && echo '{' >broken/tokenizer.json
 case_ broken_tokenizer refused out/x.corm 1 tokenizer.json -- broken
 case_ missing_checkpoint refused out/x.corm 1 nowhere -- nowhere
@@ -412,6 +442,50 @@ case_ two_at_once two_at_once
 stopped() { interrupted "$1" 130 && grep -q 'interrupted: out/killed.corm has not been written' said && clean; }
 case_ ctrl_c stopped INT
 case_ sigterm stopped TERM
+case_ sighup stopped HUP
+# An end that the program cannot put off, as when it finds itself in an impossible state: nothing is left.
+aborted() { (ulimit -c 0 && interrupted ABRT 134) && clean; }
+case_ abort_leaves_nothing aborted
+aborted_unpacking() {
+    for try in 1 2 3 4 5 6 7 8 9 10; do
+        rm -f out/killed.corm*
+        (ulimit -c 0 && exec "$prep" convert -q model.tar.gz -o out/killed.corm) 2>said &
+        pid=$!
+        while [ ! -e out/.killed.corm.corm-prep-unpacked/model/tokenizer.json ] && kill -0 $pid 2>/dev/null; do :; done
+        kill -ABRT $pid 2>/dev/null
+        wait $pid
+        [ $? -eq 134 ] || continue
+        clean
+        return
+    done
+    echo "never interrupted"
+    return 1
+}
+case_ abort_while_unpacking aborted_unpacking
+# A file of weights is cut while it is read: one line with its name, and nothing is left. Again, where the
+# conversion was faster than that.
+cut_while_reading() {
+    for try in 1 2 3 4 5 6 7 8 9 10; do
+        rm -rf cut out/killed.corm* && cp -r model cut
+        "$prep" convert -q -t 1 --codec q4 cut -o out/killed.corm 2>said &
+        pid=$!
+        while [ ! -e out/killed.corm.tmp ] && kill -0 $pid 2>/dev/null; do :; done
+        kill -STOP $pid 2>/dev/null
+        : >cut/model-00002-of-00002.safetensors
+        kill -CONT $pid 2>/dev/null
+        wait $pid
+        status=$?
+        cat said
+        [ $status -ne 0 ] || continue
+        [ $status -eq 1 ] && [ "$(wc -l <said)" -eq 1 ] || { echo "status $status"; return 1; }
+        grep -q "^corm-prep: .*cut/model-00002-of-00002.safetensors: cannot be read at byte [0-9]*: it was" said &&
+            clean
+        return
+    done
+    echo "never cut in time"
+    return 1
+}
+case_ weights_truncated_while_read cut_while_reading
 stopped_unpacking() {
     for try in 1 2 3 4 5 6 7 8 9 10; do
         rm -f out/killed.corm*

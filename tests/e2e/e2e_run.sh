@@ -332,6 +332,30 @@ if env --default-signal=INT true 2>/dev/null; then
 else
     skip 'Ctrl-C ends the text that streams out, with figures' 'env cannot reset signals'
 fi
+# Others who ask for an end leave no half-written file either; nor does an end that cannot be put off.
+ended() { # SIGNAL STATUS
+    awk 'BEGIN { for (i = 0; i < 1000; i++) print i }' >many
+    for try in 1 2 3 4 5 6 7 8 9 10; do
+        rm -f z.npy*
+        (ulimit -c 0 && exec "$run" logits fable.corm -q --ids-file many --isa scalar --threads 1 --batch 4 \
+            -o z.npy) >out 2>err </dev/null &
+        pid=$!
+        while [ ! -e z.npy.part ] && kill -0 $pid 2>/dev/null; do :; done
+        sleep 0.05
+        kill -"$1" "$pid" 2>/dev/null
+        wait "$pid"
+        got=$?
+        [ $got -ne 0 ] || continue
+        ls z.npy* 2>/dev/null
+        [ $got -eq "$2" ] && [ ! -e z.npy ] && [ ! -e z.npy.part ]
+        return
+    done
+    echo 'never ended in time'
+    return 1
+}
+case_ 'SIGTERM leaves no half-written file' ended TERM 130
+case_ 'SIGHUP leaves no half-written file' ended HUP 130
+case_ 'an abort leaves no half-written file' ended ABRT 134
 reader_gone() {
     { "$run" fable.corm -q -p x -n -1 --ignore-eos 2>err; echo $? >status; } | head -c 5 >out
     test ! -s err && test "$(cat status)" -eq 141
@@ -413,7 +437,8 @@ cut_while_running() {
     wait $pid
     status=$?
     cat err
-    [ $status -eq 1 ] && [ "$(wc -l <err)" -eq 1 ] && grep -q truncated err
+    [ $status -eq 1 ] && [ "$(wc -l <err)" -eq 1 ] &&
+        grep -q '^corm-run: .*/cut.corm: cannot be read at byte [0-9]*: it was truncated' err
 }
 case_ 'an archive truncated while in use' cut_while_running
 

@@ -62,7 +62,7 @@ static void text_without_controls(void **state) {
     text_clean(part, 0);
 }
 
-/* Half a character, C1 as a byte, overlong and surrogate spellings: no part of them is let through. */
+/* Half a character, C1 as a byte, overlong and surrogate spellings: nothing gets through. */
 static void malformed_text(void **state) {
     (void)state;
     static const struct {

@@ -20,8 +20,8 @@ char *model_pack(const struct hf_model *m, const char *dir, const char *name,
 char *model_archive(const char *checkpoint, const char *dir, const char *name, const char *codec,
                     bool compress);
 
-/* Writes the archive `from` again as <dir>/<name>.corm, with another tokenizer, which need not fit the
- * model: every chunk raw, no other texts. Returns the path, to free(). */
+/* Writes the archive `from` again as <dir>/<name>.corm, with another tokenizer, which need not fit
+ * the model: every chunk raw, no other texts. Returns the path, to free(). */
 char *model_retokenize(const char *from, const char *dir, const char *name,
                        const struct buf *tokenizer);
 
