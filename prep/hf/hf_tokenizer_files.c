@@ -2,7 +2,6 @@
 #include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "prep/hf/hf_tokenizer.h"
 #include "prep/hf/remark.h"
@@ -32,8 +31,8 @@ static int read_text(const char *dir, const char *name, struct hf_text *text, ui
                      struct err *err) {
     char *path = mem_printf("%s/%s", dir, name);
     size_t bytes = 0;
-    int rc = 0;
-    if (!text->data && access(path, F_OK) == 0) {
+    int there = text->data ? 0 : file_exists(path, err), rc = there < 0 ? -1 : 0;
+    if (there > 0) {
         rc = file_read(path, MAX_TEXT_BYTES, data, &bytes, err);
         *text = (struct hf_text){name, (const char *)*data, bytes};
     }
