@@ -7,6 +7,7 @@
 
 #include "format/cli.h"
 #include "kernels/cpu/exponents.h"
+#include "prep/json_out.h"
 #include "prep/pack.h"
 
 /* How much is sampled, and how long each way is decoded at least; the best of the passes counts. */
@@ -219,10 +220,7 @@ int compare_print(const struct corm *c, const char *path, bool json, struct buf 
             json_pack("{s:s, s:s, s:b, s:I, s:I, s:O}", "codec", c->expert_codec->name,
                       "compression", corm_compress_of(c), "cold", s.cold, "sample_chunks",
                       (json_int_t)s.n, "sample_bytes", (json_int_t)s.raw_bytes, "ways", rows);
-        char *text = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-        buf_printf(out, "%s\n", text ? text : "{}");
-        free(text);
-        json_decref(root);
+        json_out(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9), out);
     } else if (rc == 0) {
         buf_printf(out, "Each chunk came back to the bit from each. One thread of this machine "
                         "decodes, from memory; none is copying.\n");

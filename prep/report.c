@@ -288,10 +288,7 @@ int report_brief(const struct corm *c, bool json, struct buf *out, struct err *e
                                  "hot_neurons", mean_of(&hot), "hot_energy", mean_of(&energy),
                                  "file_bytes", (json_int_t)c->header.file_bytes, "raw_file_bytes",
                                  (json_int_t)raw, "compression", corm_compress_of(c));
-        char *text = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(5));
-        buf_printf(out, "%s\n", text ? text : "{}");
-        free(text);
-        json_decref(root);
+        json_out(root, JSON_INDENT(2) | JSON_REAL_PRECISION(5), out);
         return 0;
     }
     char size[CLI_SIZE_TEXT], raw_size[CLI_SIZE_TEXT];
