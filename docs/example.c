@@ -34,13 +34,17 @@ int main(int argc, char **argv) {
         if (id < 0 || corm_is_stop(engine, id)) {
             break;
         }
-        corm_session_text(session, id, true, &text, &bytes);
+        if (corm_session_text(session, id, true, &text, &bytes, &error) < 0) {
+            goto out;
+        }
         fwrite(text, 1, bytes, stdout);
         if (corm_session_eval(session, &id, 1, false, NULL, &error) < 0) {
             goto out;
         }
     }
-    corm_session_text_end(session, &text, &bytes);
+    if (corm_session_text_end(session, &text, &bytes, &error) < 0) {
+        goto out;
+    }
     fwrite(text, 1, bytes, stdout);
     putchar('\n');
     status = 0;

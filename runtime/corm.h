@@ -257,11 +257,12 @@ CORM_API const float *corm_session_logits(const struct corm_session *session);
 /* Streaming text of the ids pushed so far: never ends inside a UTF-8 character. *text is borrowed
  * until the next call on the session's stream; corm_session_text_end gives what was held back, and
  * the stream is as new. `skip_special` drops special tokens. The stream and the KV cache know
- * nothing of each other. */
+ * nothing of each other. Fails only where the archive's decoders multiply a token's text without
+ * end; `error` names the step. */
 CORM_API int corm_session_text(struct corm_session *session, int32_t id, bool skip_special,
-                               const char **text, size_t *text_bytes);
+                               const char **text, size_t *text_bytes, struct corm_error *error);
 CORM_API int corm_session_text_end(struct corm_session *session, const char **text,
-                                   size_t *text_bytes);
+                                   size_t *text_bytes, struct corm_error *error);
 
 /* How to choose a token. corm_sampling_defaults gives the publisher's suggestions, else temperature
  * 0.8, top_k 40, top_p 0.95, min_p 0.05, no penalty. temperature 0 = greedy (lowest id among

@@ -360,14 +360,16 @@ const float *corm_session_logits(const struct corm_session *s) {
 
 /* ---- text ---- */
 
-static int push_text(struct corm_session *s, const char **text, size_t *text_bytes, int status) {
+static int push_text(struct corm_session *s, const char **text, size_t *text_bytes, int status,
+                     const struct err *err, struct corm_error *error) {
     *text = s->text.data ? s->text.data : "";
     *text_bytes = s->text.len;
-    return status;
+    return status < 0 ? engine_fail(error, err) : 0;
 }
 
 int corm_session_text(struct corm_session *s, int32_t id, bool skip_special, const char **text,
-                      size_t *text_bytes) {
+                      size_t *text_bytes, struct corm_error *error) {
+    struct err err = {0};
     if (s->stream && s->stream_skips_special != skip_special) {
         token_stream_free(s->stream);
         s->stream = NULL;
@@ -378,14 +380,16 @@ int corm_session_text(struct corm_session *s, int32_t id, bool skip_special, con
     }
     s->stream_skips_special = skip_special;
     s->text.len = 0;
-    return push_text(s, text, text_bytes,
-                     token_stream_push(s->stream, (uint32_t)id, &s->text, NULL));
+    int status = token_stream_push(s->stream, (uint32_t)id, &s->text, &err);
+    return push_text(s, text, text_bytes, status, &err, error);
 }
 
-int corm_session_text_end(struct corm_session *s, const char **text, size_t *text_bytes) {
+int corm_session_text_end(struct corm_session *s, const char **text, size_t *text_bytes,
+                          struct corm_error *error) {
+    struct err err = {0};
     s->text.len = 0;
-    int status = s->stream ? token_stream_finish(s->stream, &s->text, NULL) : 0;
-    return push_text(s, text, text_bytes, status);
+    int status = s->stream ? token_stream_finish(s->stream, &s->text, &err) : 0;
+    return push_text(s, text, text_bytes, status, &err, error);
 }
 
 /* ---- sampling ---- */

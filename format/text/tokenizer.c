@@ -119,13 +119,14 @@ void encoder_free(struct encoder *enc) {
 }
 
 /* The longest added token that `text` starts with, NULL for none: the candidates are a sorted
- * range, which each further byte narrows. */
+ * range, which each further byte narrows. *looked becomes the number of bytes that took. */
 static const struct tok_added *match_here(const struct tokenizer *tok, const struct matcher *m,
-                                          const char *text, size_t bytes) {
+                                          const char *text, size_t bytes, size_t *looked) {
     uint32_t low = m->first[(uint8_t)text[0]], high = m->first[(uint8_t)text[0] + 1];
     const struct tok_added *best = NULL;
     for (size_t depth = 1; low < high; depth++) {
         const struct tok_added *a = &tok->added[m->order[low]];
+        *looked = depth;
         if (a->match.bytes == depth) { /* the shortest of the range comes first */
             best = a;
             low++;
@@ -213,7 +214,11 @@ static int split_added(struct encoder *enc, const struct matcher *m, const char 
             i++;
             continue;
         }
-        const struct tok_added *a = match_here(tok, m, text + i, bytes - i);
+        size_t looked = 0;
+        const struct tok_added *a = match_here(tok, m, text + i, bytes - i, &looked);
+        if (budget_look(&enc->budget, looked, enc->err) < 0) {
+            return -1;
+        }
         if (!a) {
             i++;
             continue;
@@ -229,6 +234,9 @@ static int split_added(struct encoder *enc, const struct matcher *m, const char 
         }
         if (a->flags & TOK_ADDED_RSTRIP) {
             end = space_behind(text, bytes, end);
+            if (budget_look(&enc->budget, end - i, enc->err) < 0) {
+                return -1;
+            }
         }
         if (start > done && rest(enc, text + done, start - done, at_start && done == 0)) {
             return -1;
@@ -255,6 +263,7 @@ int tokenizer_encode(const struct tokenizer *tok, const char *text, size_t bytes
                        TOK_TEXT_MAX_BYTES);
     }
     encoder_init(&enc, tok, flags, out, err);
+    budget_encode(&enc.budget, tok, bytes);
     if (text_valid(text, bytes) < bytes) {
         text_sanitize(text, bytes, &clean);
         text = clean.data;
@@ -280,6 +289,7 @@ int tokenizer_normalize(const struct tokenizer *tok, const char *text, size_t by
         return err_set(err, "text to normalize is no UTF-8, or above 1 GiB");
     }
     encoder_init(&enc, tok, 0, NULL, err);
+    budget_encode(&enc.budget, tok, bytes);
     int rc = pre_normalize(&enc, &text, &bytes, &at_start);
     if (rc == 0) {
         buf_append(out, text, bytes);

@@ -13,8 +13,9 @@
  * maximal subpart (WHATWG Encoding, "UTF-8 decoder"; the same as Python's errors="replace").
  *
  * Rooms: tokenizer_open.c checks; tokenizer.c added tokens; tokenizer_pre.c normalizers and
- * pre-tokenizers; tokenizer_bpe.c the merges; tokenizer_decode.c ids -> text; tokenizer_regex.c
- * patterns; tokenizer_text.c Unicode. tokenizer_file.h has the section's structs.
+ * pre-tokenizers; tokenizer_bpe.c the merges; tokenizer_decode.c ids -> text; tokenizer_budget.c
+ * limits; tokenizer_regex.c patterns, _dialect.c their spelling, _published.c those that are known;
+ * tokenizer_text.c Unicode. tokenizer_file.h has the section's structs.
  */
 #ifndef FORMAT_TEXT_TOKENIZER_H
 #define FORMAT_TEXT_TOKENIZER_H
@@ -58,8 +59,9 @@ enum tokenizer_encode_flag {
 };
 
 /* Append the ids of `text` to `out`. At most 1 GiB of text. Fails on an unknown character where
- * the model names an unk token that it does not have, and where a pattern exceeds its match
- * limit. */
+ * the model names an unk token that it does not have, and where the steps take more than a budget
+ * of bytes and steps (tokenizer_budget.c), naming the step: chains that multiply the text or cut it
+ * again and again, patterns that backtrack. */
 int tokenizer_encode(const struct tokenizer *tok, const char *text, size_t bytes, unsigned flags,
                      struct token_list *out, struct err *err);
 
@@ -69,7 +71,7 @@ enum tokenizer_decode_flag {
 
 /* Append the text of ids[0..n) to `out`: valid UTF-8 (bytes that form no character come out as
  * U+FFFD). Ids that the tokenizer does not have (a padded embedding's last rows) give nothing.
- * Fails only where a decoder's pattern exceeds its match limit. */
+ * Fails only where a token takes more than its budget, as encoding does. */
 int tokenizer_decode(const struct tokenizer *tok, const uint32_t *ids, size_t n, unsigned flags,
                      struct buf *out, struct err *err);
 

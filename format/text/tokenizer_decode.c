@@ -23,7 +23,8 @@ struct step_state {
 struct token_stream {
     const struct tokenizer *tok; /* borrowed */
     unsigned flags;
-    uint32_t first, n_steps; /* the decoders among the tokenizer's steps */
+    uint32_t first, n_steps;  /* the decoders among the tokenizer's steps */
+    struct tok_budget budget; /* of the token that is pushed */
     struct regex_scratch *regex;
     struct buf *out; /* of the call that runs */
     struct err *err;
@@ -184,6 +185,9 @@ static int push_strip(struct token_stream *s, uint32_t step, bool fused, const c
 }
 
 static int push(struct token_stream *s, uint32_t step, bool fused, const char *text, size_t bytes) {
+    if (step && budget_steps(&s->budget, s->first + step - 1, 1, s->err) < 0) {
+        return -1;
+    }
     if (step == s->n_steps) {
         buf_append(s->out, text, bytes);
         return 0;
@@ -210,12 +214,15 @@ static int push(struct token_stream *s, uint32_t step, bool fused, const char *t
         return push_strip(s, step, fused, text, bytes);
     case TOK_DEC_REPLACE:
         st->text.len = 0;
-        if (pre_replace(s->tok, s->first + step, s->regex, text, bytes, pre_growth_limit(bytes),
-                        &st->text, NULL, s->err) < 0) {
+        if (pre_replace(&s->budget, s->first + step, s->regex, text, bytes, &st->text, NULL,
+                        s->err) < 0) {
             return -1;
         }
         return push(s, step + 1, fused, st->text.data, st->text.len);
     case TOK_DEC_JOIN:
+        if (budget_bytes(&s->budget, s->first + step, t->content.bytes, s->err) < 0) {
+            return -1;
+        }
         if (st->n_tokens++ &&
             push(s, step + 1, fused, tokenizer_span(s->tok, t->content), t->content.bytes) < 0) {
             return -1;
@@ -224,6 +231,21 @@ static int push(struct token_stream *s, uint32_t step, bool fused, const char *t
     default:
         return err_set(s->err, "tokenizer decoder %u has kind %u", step, t->kind);
     }
+}
+
+/* A budget for `bytes` of new text and for all that the steps hold back. */
+static void start_budget(struct token_stream *s, size_t bytes) {
+    for (uint32_t i = 0; i < s->n_steps; i++) {
+        uint16_t kind = s->tok->steps[s->first + i].kind;
+        bool holds = kind == TOK_DEC_BYTE_FALLBACK || kind == TOK_DEC_BYTE_LEVEL;
+        bytes += holds ? s->state[i].text.len : 0;
+    }
+    budget_decode(&s->budget, s->tok, bytes);
+}
+
+static int push_token(struct token_stream *s, struct tok_span token) {
+    start_budget(s, token.bytes);
+    return push(s, 0, false, tokenizer_span(s->tok, token), token.bytes);
 }
 
 int token_stream_push(struct token_stream *s, uint32_t id, struct buf *out, struct err *err) {
@@ -235,13 +257,9 @@ int token_stream_push(struct token_stream *s, uint32_t id, struct buf *out, stru
         return 0;
     }
     if (tok->flags[id] & TOK_TOKEN_ADDED) {
-        struct tok_span match = tokenizer_added_find(tok, id)->match;
-        return push(s, 0, false, tokenizer_span(tok, match), match.bytes);
+        return push_token(s, tokenizer_added_find(tok, id)->match);
     }
-    if (tok->flags[id] & TOK_TOKEN_MODEL) {
-        return push(s, 0, false, tokenizer_span(tok, tok->spans[id]), tok->spans[id].bytes);
-    }
-    return 0;
+    return tok->flags[id] & TOK_TOKEN_MODEL ? push_token(s, tok->spans[id]) : 0;
 }
 
 int token_stream_finish(struct token_stream *s, struct buf *out, struct err *err) {
@@ -249,6 +267,7 @@ int token_stream_finish(struct token_stream *s, struct buf *out, struct err *err
     bool fused = false;
     s->out = out;
     s->err = err;
+    start_budget(s, 0);
     for (uint32_t i = 0; i < s->n_steps && rc == 0; i++) {
         uint16_t kind = s->tok->steps[s->first + i].kind;
         if (kind == TOK_DEC_BYTE_FALLBACK) {

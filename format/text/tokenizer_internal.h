@@ -54,9 +54,17 @@ struct bpe_scratch {
     size_t n, cap, links_cap, n_heap, heap_cap;
 };
 
+/* What is left of what an encode, or a push through the decoders, may take (tokenizer_budget.c). */
+struct tok_budget {
+    const struct tokenizer *tok;
+    uint64_t bytes; /* that steps may write, all together */
+    uint64_t steps; /* pieces handed on, and steps of counted patterns */
+};
+
 struct encoder {
     const struct tokenizer *tok;
     unsigned flags;
+    struct tok_budget budget;
     struct token_list *out; /* borrowed */
     struct err *err;        /* borrowed */
     struct regex_scratch *regex;
@@ -75,6 +83,21 @@ void encoder_init(struct encoder *enc, const struct tokenizer *tok, unsigned fla
                   struct token_list *out, struct err *err);
 void encoder_free(struct encoder *enc);
 
+/* tokenizer_open.c */
+/* Put the step's place and name in front of a filled error, such as "pre-tokenizer step 3, Split".
+ * Returns -1. */
+int tokenizer_step_error(const struct tokenizer *tok, uint32_t step, struct err *err);
+
+/* tokenizer_budget.c */
+/* The whole budget for a text of `bytes`, or for a token's text and what the decoders hold back. */
+void budget_encode(struct tok_budget *b, const struct tokenizer *tok, size_t bytes);
+void budget_decode(struct tok_budget *b, const struct tokenizer *tok, size_t bytes);
+/* Take from it; -1 and `err`, which names the step, where less is left. */
+int budget_bytes(struct tok_budget *b, uint32_t step, uint64_t bytes, struct err *err);
+int budget_steps(struct tok_budget *b, uint32_t step, uint64_t steps, struct err *err);
+/* Take what looking at `looked` bytes for one added token costs. */
+int budget_look(struct tok_budget *b, size_t looked, struct err *err);
+
 /* tokenizer_pre.c */
 /* Run the normalizers. *text and *bytes become the result, which is the input itself or lies in
  * enc->normal until the next call. *at_start is cleared where the text's first characters are
@@ -83,15 +106,12 @@ int pre_normalize(struct encoder *enc, const char **text, size_t *bytes, bool *a
 /* Cut a piece with the pre-tokenizers and encode what results. `at_start` says that the piece is
  * the beginning of the whole text. */
 int pre_encode(struct encoder *enc, const char *text, size_t bytes, bool at_start);
-/* Replace every match of the step's pattern by its content, refusing to grow past `limit` bytes.
- * *at_front (may be NULL) is set where the text's first character is gone, because a match at byte
- * 0 left nothing or took more than that character. In the latter case, as in `tokenizers`, what
- * replaces the match counts as its last character. */
-int pre_replace(const struct tokenizer *tok, uint32_t step, struct regex_scratch *scratch,
-                const char *text, size_t bytes, size_t limit, struct buf *out, bool *at_front,
-                struct err *err);
-/* The size to which replacements may make a text of `bytes` grow. */
-size_t pre_growth_limit(size_t bytes);
+/* Replace every match of the step's pattern by its content. *at_front (may be NULL) is set where the
+ * text's first character is gone, because a match at byte 0 left nothing or took more than that
+ * character. In the latter case, as in `tokenizers`, what replaces the match counts as its last
+ * character. */
+int pre_replace(struct tok_budget *budget, uint32_t step, struct regex_scratch *scratch,
+                const char *text, size_t bytes, struct buf *out, bool *at_front, struct err *err);
 
 /* tokenizer_bpe.c */
 int bpe_encode(struct encoder *enc, const char *text, size_t bytes);

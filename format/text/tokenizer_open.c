@@ -255,29 +255,30 @@ enum { NEEDS_PATTERN = 1, NEEDS_CONTENT = 2, NEEDS_CHAR = 4, FUSES = 8, AFTER_FU
 static const struct {
     uint16_t kind;
     uint8_t stage, needs;
+    const char *name; /* as tokenizer.json calls it */
 } step_kinds[] = {
-    {TOK_NORM_NFC, STAGE_NORMALIZER, 0},
-    {TOK_NORM_NFD, STAGE_NORMALIZER, 0},
-    {TOK_NORM_NFKC, STAGE_NORMALIZER, 0},
-    {TOK_NORM_NFKD, STAGE_NORMALIZER, 0},
-    {TOK_NORM_REPLACE, STAGE_NORMALIZER, NEEDS_PATTERN},
-    {TOK_NORM_PREPEND, STAGE_NORMALIZER, 0},
-    {TOK_NORM_STRIP, STAGE_NORMALIZER, 0},
-    {TOK_NORM_LOWERCASE, STAGE_NORMALIZER, 0},
-    {TOK_PRE_SPLIT, STAGE_PRE_TOKENIZER, NEEDS_PATTERN},
-    {TOK_PRE_BYTE_LEVEL, STAGE_PRE_TOKENIZER, 0},
-    {TOK_PRE_METASPACE, STAGE_PRE_TOKENIZER, NEEDS_CHAR},
-    {TOK_PRE_DIGITS, STAGE_PRE_TOKENIZER, 0},
-    {TOK_PRE_PUNCTUATION, STAGE_PRE_TOKENIZER, 0},
-    {TOK_PRE_WHITESPACE, STAGE_PRE_TOKENIZER, 0},
-    {TOK_PRE_WHITESPACE_SPLIT, STAGE_PRE_TOKENIZER, 0},
-    {TOK_DEC_BYTE_LEVEL, STAGE_DECODER, FUSES},
-    {TOK_DEC_METASPACE, STAGE_DECODER, NEEDS_CHAR},
-    {TOK_DEC_BYTE_FALLBACK, STAGE_DECODER, 0},
-    {TOK_DEC_FUSE, STAGE_DECODER, FUSES | AFTER_FUSE},
-    {TOK_DEC_STRIP, STAGE_DECODER, NEEDS_CHAR | AFTER_FUSE},
-    {TOK_DEC_REPLACE, STAGE_DECODER, NEEDS_PATTERN},
-    {TOK_DEC_JOIN, STAGE_DECODER, 0},
+    {TOK_NORM_NFC, STAGE_NORMALIZER, 0, "NFC"},
+    {TOK_NORM_NFD, STAGE_NORMALIZER, 0, "NFD"},
+    {TOK_NORM_NFKC, STAGE_NORMALIZER, 0, "NFKC"},
+    {TOK_NORM_NFKD, STAGE_NORMALIZER, 0, "NFKD"},
+    {TOK_NORM_REPLACE, STAGE_NORMALIZER, NEEDS_PATTERN, "Replace"},
+    {TOK_NORM_PREPEND, STAGE_NORMALIZER, 0, "Prepend"},
+    {TOK_NORM_STRIP, STAGE_NORMALIZER, 0, "Strip"},
+    {TOK_NORM_LOWERCASE, STAGE_NORMALIZER, 0, "Lowercase"},
+    {TOK_PRE_SPLIT, STAGE_PRE_TOKENIZER, NEEDS_PATTERN, "Split"},
+    {TOK_PRE_BYTE_LEVEL, STAGE_PRE_TOKENIZER, 0, "ByteLevel"},
+    {TOK_PRE_METASPACE, STAGE_PRE_TOKENIZER, NEEDS_CHAR, "Metaspace"},
+    {TOK_PRE_DIGITS, STAGE_PRE_TOKENIZER, 0, "Digits"},
+    {TOK_PRE_PUNCTUATION, STAGE_PRE_TOKENIZER, 0, "Punctuation"},
+    {TOK_PRE_WHITESPACE, STAGE_PRE_TOKENIZER, 0, "Whitespace"},
+    {TOK_PRE_WHITESPACE_SPLIT, STAGE_PRE_TOKENIZER, 0, "WhitespaceSplit"},
+    {TOK_DEC_BYTE_LEVEL, STAGE_DECODER, FUSES, "ByteLevel"},
+    {TOK_DEC_METASPACE, STAGE_DECODER, NEEDS_CHAR, "Metaspace"},
+    {TOK_DEC_BYTE_FALLBACK, STAGE_DECODER, 0, "ByteFallback"},
+    {TOK_DEC_FUSE, STAGE_DECODER, FUSES | AFTER_FUSE, "Fuse"},
+    {TOK_DEC_STRIP, STAGE_DECODER, NEEDS_CHAR | AFTER_FUSE, "Strip"},
+    {TOK_DEC_REPLACE, STAGE_DECODER, NEEDS_PATTERN, "Replace"},
+    {TOK_DEC_JOIN, STAGE_DECODER, 0, "Join"},
 };
 
 static int step_needs(uint16_t kind, enum stage stage) {
@@ -287,6 +288,26 @@ static int step_needs(uint16_t kind, enum stage stage) {
         }
     }
     return -1;
+}
+
+static enum stage stage_of(const struct tok_header *h, uint32_t step) {
+    return step < h->n_normalizers                         ? STAGE_NORMALIZER
+           : step < h->n_normalizers + h->n_pre_tokenizers ? STAGE_PRE_TOKENIZER
+                                                           : STAGE_DECODER;
+}
+
+int tokenizer_step_error(const struct tokenizer *tok, uint32_t step, struct err *err) {
+    static const char *const stages[] = {"normalizer", "pre-tokenizer", "decoder"};
+    const struct tok_header *h = tok->header;
+    enum stage stage = stage_of(h, step);
+    uint32_t first = stage == STAGE_NORMALIZER      ? 0
+                     : stage == STAGE_PRE_TOKENIZER ? h->n_normalizers
+                                                    : h->n_normalizers + h->n_pre_tokenizers;
+    const char *name = "?";
+    for (size_t i = 0; i < sizeof step_kinds / sizeof step_kinds[0]; i++) {
+        name = step_kinds[i].kind == tok->steps[step].kind ? step_kinds[i].name : name;
+    }
+    return err_prefix(err, "%s step %u, %s", stages[stage], step - first + 1, name);
 }
 
 static int open_step(struct tokenizer *tok, uint32_t i, enum stage stage, bool *fused,
@@ -344,10 +365,7 @@ static int open_steps(struct tokenizer *tok, struct err *err) {
     }
     tok->n_steps = (uint32_t)n;
     for (uint32_t i = 0; i < tok->n_steps; i++) {
-        enum stage stage = i < h->n_normalizers                         ? STAGE_NORMALIZER
-                           : i < h->n_normalizers + h->n_pre_tokenizers ? STAGE_PRE_TOKENIZER
-                                                                        : STAGE_DECODER;
-        if (open_step(tok, i, stage, &fused, err) < 0) {
+        if (open_step(tok, i, stage_of(h, i), &fused, err) < 0) {
             return -1;
         }
     }

@@ -8,14 +8,6 @@
 #include "format/text/tokenizer_internal.h"
 #include "format/text/tokenizer_text.h"
 
-/* How much longer than its input a normalized text may be: honest rules add little, and a file
- * made of Replace steps must not take all memory. */
-enum { GROWTH_BYTES = 1 << 16, GROWTH_FACTOR = 64 };
-
-size_t pre_growth_limit(size_t bytes) {
-    return GROWTH_BYTES + bytes * GROWTH_FACTOR;
-}
-
 static int run_piece(struct encoder *enc, uint32_t step, const char *text, size_t bytes,
                      bool at_start);
 
@@ -85,7 +77,7 @@ static int cut_by_pattern(struct cutter *c, uint32_t step, size_t bytes) {
     size_t done = 0, start = 0, end = 0;
     if (tok->regexes[step]) {
         struct regex_iter it;
-        regex_start(&it, tok->regexes[step], c->text, bytes);
+        regex_start(&it, tok->regexes[step], c->text, bytes, &c->enc->budget.steps);
         int more;
         while ((more = regex_next(&it, c->enc->regex, &start, &end, c->enc->err)) > 0) {
             if ((start > done && cut_stretch(c, done, start, false) < 0) ||
@@ -95,7 +87,7 @@ static int cut_by_pattern(struct cutter *c, uint32_t step, size_t bytes) {
             done = end;
         }
         if (more < 0) {
-            return -1;
+            return tokenizer_step_error(tok, step, c->enc->err);
         }
     } else {
         const char *want = tokenizer_span(tok, tok->steps[step].pattern), *hit;
@@ -167,6 +159,9 @@ static int cut_words(struct cutter *c, size_t bytes) {
 static int run_bytes(struct encoder *enc, uint32_t step, const char *text, size_t bytes,
                      bool at_start) {
     struct buf *out = &enc->step_text[step];
+    if (budget_bytes(&enc->budget, step, 2 * (uint64_t)bytes, enc->err) < 0) {
+        return -1;
+    }
     out->len = 0;
     text_to_byte_alphabet(text, bytes, out);
     return run_piece(enc, step + 1, out->data, out->len, at_start);
@@ -178,6 +173,9 @@ static int run_byte_level(struct encoder *enc, uint32_t step, const char *text, 
     struct buf spaced = {0};
     int rc;
     if ((s->flags & TOK_STEP_PREFIX_SPACE) && text[0] != ' ') {
+        if (budget_bytes(&enc->budget, step, bytes + 1, enc->err) < 0) {
+            return -1;
+        }
         buf_append(&spaced, " ", 1);
         buf_append(&spaced, text, bytes);
         text = spaced.data;
@@ -204,6 +202,9 @@ static int run_metaspace(struct encoder *enc, uint32_t step, const char *text, s
     const char *mark = tokenizer_span(tok, s->content);
     size_t mark_bytes = s->content.bytes;
     struct buf *out = &enc->step_text[step];
+    if (budget_bytes(&enc->budget, step, bytes + mark_bytes, enc->err) < 0) {
+        return -1;
+    }
     out->len = 0;
     bool marked = text[0] == ' ' || (bytes >= mark_bytes && memcmp(text, mark, mark_bytes) == 0);
     if (!marked && (s->a == TOK_SCHEME_ALWAYS || (s->a == TOK_SCHEME_FIRST && at_start))) {
@@ -249,6 +250,9 @@ static int run_piece(struct encoder *enc, uint32_t step, const char *text, size_
     if (step & BYTES_OF(0)) {
         return run_bytes(enc, step & ~BYTES_OF(0), text, bytes, at_start);
     }
+    if (step && budget_steps(&enc->budget, step - 1, 1, enc->err) < 0) {
+        return -1;
+    }
     if (step == tok->header->n_normalizers + tok->header->n_pre_tokenizers) {
         return bpe_encode(enc, text, bytes);
     }
@@ -286,21 +290,21 @@ int pre_encode(struct encoder *enc, const char *text, size_t bytes, bool at_star
 
 /* ---- normalizers ----------------------------------------------------------------------------- */
 
-int pre_replace(const struct tokenizer *tok, uint32_t step, struct regex_scratch *scratch,
-                const char *text, size_t bytes, size_t limit, struct buf *out, bool *at_front,
-                struct err *err) {
+int pre_replace(struct tok_budget *budget, uint32_t step, struct regex_scratch *scratch,
+                const char *text, size_t bytes, struct buf *out, bool *at_front, struct err *err) {
+    const struct tokenizer *tok = budget->tok;
     const struct tok_step *s = &tok->steps[step];
     const char *content = tokenizer_span(tok, s->content), *want = tokenizer_span(tok, s->pattern);
     size_t done = 0, start = 0, end = 0;
     struct regex_iter it;
     if (tok->regexes[step]) {
-        regex_start(&it, tok->regexes[step], text, bytes);
+        regex_start(&it, tok->regexes[step], text, bytes, &budget->steps);
     }
     while (bytes) {
         if (tok->regexes[step]) {
             int more = regex_next(&it, scratch, &start, &end, err);
             if (more < 0) {
-                return -1;
+                return tokenizer_step_error(tok, step, err);
             }
             if (more == 0) {
                 break;
@@ -313,9 +317,8 @@ int pre_replace(const struct tokenizer *tok, uint32_t step, struct regex_scratch
             start = (size_t)(hit - text);
             end = start + s->pattern.bytes;
         }
-        if (out->len > limit) {
-            return err_set(err, "the Replace rules make the text more than %d times as long",
-                           GROWTH_FACTOR);
+        if (budget_bytes(budget, step, start - done + s->content.bytes, err) < 0) {
+            return -1;
         }
         if (start == 0 && end > 0 && at_front) {
             uint32_t cp;
@@ -324,6 +327,9 @@ int pre_replace(const struct tokenizer *tok, uint32_t step, struct regex_scratch
         buf_append(out, text + done, start - done);
         buf_append(out, content, s->content.bytes);
         done = end;
+    }
+    if (budget_bytes(budget, step, bytes - done, err) < 0) {
+        return -1;
     }
     buf_append(out, text + done, bytes - done);
     return 0;
@@ -349,7 +355,6 @@ static void strip(const struct tok_step *s, const char **text, size_t *bytes, bo
 
 int pre_normalize(struct encoder *enc, const char **text, size_t *bytes, bool *at_start) {
     const struct tokenizer *tok = enc->tok;
-    const size_t limit = pre_growth_limit(*bytes);
     for (uint32_t i = 0; i < tok->header->n_normalizers; i++) {
         const struct tok_step *s = &tok->steps[i];
         struct buf *out = &enc->normal[*text == enc->normal[0].data];
@@ -372,7 +377,7 @@ int pre_normalize(struct encoder *enc, const char **text, size_t *bytes, bool *a
             text_lowercase(*text, *bytes, out);
             break;
         case TOK_NORM_REPLACE:
-            if (pre_replace(tok, i, enc->regex, *text, *bytes, limit, out, &gone, enc->err) < 0) {
+            if (pre_replace(&enc->budget, i, enc->regex, *text, *bytes, out, &gone, enc->err) < 0) {
                 return -1;
             }
             break;
@@ -391,6 +396,9 @@ int pre_normalize(struct encoder *enc, const char **text, size_t *bytes, bool *a
         }
         default:
             return err_set(enc->err, "tokenizer step %u has kind %u", i, s->kind);
+        }
+        if (s->kind != TOK_NORM_REPLACE && budget_bytes(&enc->budget, i, out->len, enc->err) < 0) {
+            return -1;
         }
         *at_start = *at_start && !gone;
         *text = out->len ? out->data : "";

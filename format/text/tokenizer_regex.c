@@ -14,15 +14,28 @@ enum {
     JIT_STACK_MIN_BYTES = 32 << 10,
     JIT_STACK_MAX_BYTES = 16 << 20,
     HEAP_LIMIT_KIB = 256 << 10,
-    /* Steps that one search may take: enough for the honest patterns, which look at each
-     * character a few times, and short enough that a pattern made to backtrack for ever ends in
-     * a second. */
+    HEAP_LIMIT_BASE_KIB = 32 << 10,
+    HEAP_BYTES_PER_BYTE = 256, /* what the interpreter keeps for each character of a long match */
+    /* Steps that one search of a published pattern may take: each looks at a character a few
+     * times. */
     MATCH_LIMIT_BASE = 1000000,
-    MATCH_LIMIT_PER_BYTE = 64
+    MATCH_LIMIT_PER_BYTE = 64,
+    /* A counted search. PCRE2 does not say how many steps a search took, and counts them anew at
+     * each place where a match may start. So we give few steps at first, over a stride of places,
+     * and more of them over fewer places where those were not enough. */
+    FIRST_LIMIT = 16,
+    LIMIT_GROWTH = 4,
+    STRIDE_STEPS = 1024, /* limit * places, as long as there is more than one place */
+    /* One step may scan all the text that a search sees, which therefore grows from a window, and
+     * has a price from this size on. */
+    WINDOW_BYTES = 1024,
+    WINDOW_GROWTH = 4,
+    FREE_SCAN_BYTES = 4096
 };
 
 struct regex {
     pcre2_code *code;
+    bool published;
 };
 
 struct regex_scratch {
@@ -49,8 +62,10 @@ struct regex *regex_compile(const char *pattern, size_t bytes, struct err *err) 
     pcre2_set_newline(context, PCRE2_NEWLINE_LF);
     int code = 0;
     PCRE2_SIZE at = 0;
+    bool published = regex_is_published(pattern, bytes);
     uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NO_UTF_CHECK |
-                       PCRE2_NEVER_BACKSLASH_C | PCRE2_NO_AUTO_CAPTURE;
+                       PCRE2_NEVER_BACKSLASH_C | PCRE2_NO_AUTO_CAPTURE |
+                       (published ? 0 : PCRE2_USE_OFFSET_LIMIT);
     pcre2_code *compiled = pcre2_compile((PCRE2_SPTR)(translated.len ? translated.data : ""),
                                          translated.len, options, &code, &at, context);
     if (!compiled) {
@@ -59,11 +74,13 @@ struct regex *regex_compile(const char *pattern, size_t bytes, struct err *err) 
         err_set(err, "pattern is not supported: %s", (const char *)text);
         goto out;
     }
-    /* No JIT on this machine or for this pattern: the interpreter runs it, slower, with the same
-     * result. */
-    (void)pcre2_jit_compile(compiled, PCRE2_JIT_COMPLETE);
+    if (published) {
+        /* No JIT on this machine: the interpreter runs it, slower, with the same result. */
+        (void)pcre2_jit_compile(compiled, PCRE2_JIT_COMPLETE);
+    }
     re = mem_calloc(1, sizeof *re);
     re->code = compiled;
+    re->published = published;
 out:
     pcre2_compile_context_free(context);
     buf_free(&translated);
@@ -77,6 +94,10 @@ void regex_free(struct regex *re) {
     }
 }
 
+bool regex_is_counted(const struct regex *re) {
+    return !re->published;
+}
+
 struct regex_scratch *regex_scratch_new(void) {
     struct regex_scratch *s = mem_calloc(1, sizeof *s);
     s->data = pcre2_match_data_create(1, NULL); /* only the whole match is of interest */
@@ -84,7 +105,6 @@ struct regex_scratch *regex_scratch_new(void) {
     if (!s->data || !s->context) {
         die("out of memory");
     }
-    pcre2_set_heap_limit(s->context, HEAP_LIMIT_KIB);
     return s;
 }
 
@@ -97,38 +117,99 @@ void regex_scratch_free(struct regex_scratch *s) {
     }
 }
 
-void regex_start(struct regex_iter *it, const struct regex *re, const char *text, size_t bytes) {
-    *it = (struct regex_iter){.re = re, .text = text, .bytes = bytes, .last_end = SIZE_MAX};
+void regex_start(struct regex_iter *it, const struct regex *re, const char *text, size_t bytes,
+                 uint64_t *steps) {
+    *it = (struct regex_iter){.re = re,
+                              .text = text,
+                              .bytes = bytes,
+                              .last_end = SIZE_MAX,
+                              .window_bytes = WINDOW_BYTES,
+                              .steps = steps};
 }
 
-static int search(const struct regex_iter *it, struct regex_scratch *s) {
-    const PCRE2_UCHAR *text = (const PCRE2_UCHAR *)it->text;
-    int rc = pcre2_match(it->re->code, text, it->bytes, it->from, PCRE2_NO_UTF_CHECK, s->data,
-                         s->context);
+static int match(const struct regex_iter *it, struct regex_scratch *s, size_t from, size_t end,
+                 uint32_t options) {
+    return pcre2_match(it->re->code, (const PCRE2_UCHAR *)it->text, end, from,
+                       PCRE2_NO_UTF_CHECK | options, s->data, s->context);
+}
+
+static int search_published(const struct regex_iter *it, struct regex_scratch *s) {
+    uint64_t limit = MATCH_LIMIT_BASE + (uint64_t)MATCH_LIMIT_PER_BYTE * it->bytes;
+    pcre2_set_match_limit(s->context, limit < UINT32_MAX ? (uint32_t)limit : UINT32_MAX);
+    pcre2_set_offset_limit(s->context, PCRE2_UNSET);
+    int rc = match(it, s, it->from, it->bytes, 0);
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT && !s->stack) {
         s->stack = pcre2_jit_stack_create(JIT_STACK_MIN_BYTES, JIT_STACK_MAX_BYTES, NULL);
         if (s->stack) {
             pcre2_jit_stack_assign(s->context, NULL, s->stack);
-            rc = pcre2_match(it->re->code, text, it->bytes, it->from, PCRE2_NO_UTF_CHECK, s->data,
-                             s->context);
+            rc = match(it, s, it->from, it->bytes, 0);
         }
     }
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT) {
-        rc = pcre2_match(it->re->code, text, it->bytes, it->from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
-                         s->data, s->context);
+        rc = match(it, s, it->from, it->bytes, PCRE2_NO_JIT);
     }
     return rc;
 }
 
+/* The start of the character at `at`, or the end of the text. */
+static size_t next_start(const struct regex_iter *it, size_t at) {
+    while (at < it->bytes && ((uint8_t)it->text[at] & 0xc0) == 0x80) {
+        at++;
+    }
+    return at < it->bytes ? at : it->bytes;
+}
+
+/*
+ * A search that pays for its steps from *it->steps, before it takes them. A window's end is not the
+ * text's end: whatever looks there stops the search (PCRE2_PARTIAL_HARD), which then is done again
+ * with a longer window; so the result is that of the whole text.
+ */
+static int search_counted(const struct regex_iter *it, struct regex_scratch *s) {
+    size_t from = it->from, window = it->window_bytes;
+    uint64_t limit = FIRST_LIMIT;
+    for (;;) {
+        size_t end = next_start(it, it->bytes - from > window ? from + window : it->bytes);
+        size_t places = limit < STRIDE_STEPS ? (size_t)(STRIDE_STEPS / limit) : 1;
+        places = end < it->bytes && end - from < places ? end - from : places;
+        size_t last = it->bytes - from < places ? it->bytes : from + places - 1;
+        uint64_t price = limit * (1 + (end - from) / FREE_SCAN_BYTES);
+        if (limit > UINT32_MAX || *it->steps / price < places) {
+            return PCRE2_ERROR_MATCHLIMIT;
+        }
+        pcre2_set_match_limit(s->context, (uint32_t)limit);
+        pcre2_set_offset_limit(s->context, last);
+        int rc = match(it, s, from, end, end < it->bytes ? PCRE2_PARTIAL_HARD : 0);
+        size_t tried = rc > 0 ? pcre2_get_ovector_pointer(s->data)[0] - from + 1 : places;
+        *it->steps -= price * (tried < places ? tried : places);
+        if (rc == PCRE2_ERROR_MATCHLIMIT) {
+            limit *= LIMIT_GROWTH;
+        } else if (rc == PCRE2_ERROR_PARTIAL) {
+            window *= WINDOW_GROWTH;
+        } else if (rc != PCRE2_ERROR_NOMATCH || last == it->bytes) {
+            return rc;
+        } else {
+            from = next_start(it, last + 1);
+            window = it->window_bytes;
+            limit = FIRST_LIMIT;
+        }
+    }
+}
+
 int regex_next(struct regex_iter *it, struct regex_scratch *s, size_t *start, size_t *end,
                struct err *err) {
-    uint64_t limit = MATCH_LIMIT_BASE + (uint64_t)MATCH_LIMIT_PER_BYTE * it->bytes;
-    pcre2_set_match_limit(s->context, limit < UINT32_MAX ? (uint32_t)limit : UINT32_MAX);
+    uint64_t heap = HEAP_LIMIT_BASE_KIB + (uint64_t)it->bytes * HEAP_BYTES_PER_BYTE / 1024;
+    pcre2_set_heap_limit(s->context, heap < HEAP_LIMIT_KIB ? (uint32_t)heap : HEAP_LIMIT_KIB);
     while (it->from <= it->bytes) {
-        int rc = search(it, s);
+        int rc = it->re->published ? search_published(it, s) : search_counted(it, s);
         if (rc == PCRE2_ERROR_NOMATCH) {
             it->from = it->bytes + 1;
             return 0;
+        }
+        if (rc == PCRE2_ERROR_MATCHLIMIT) {
+            return err_set(err,
+                           "the pattern takes more steps than this text may cost: it backtracks"
+                           " too much (at byte %zu of %zu)",
+                           it->from, it->bytes);
         }
         if (rc < 0) {
             PCRE2_UCHAR text[160];

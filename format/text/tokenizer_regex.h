@@ -2,7 +2,14 @@
  * tokenizer_regex: the patterns of tokenizer files, which are written for Oniguruma, run by PCRE2.
  *
  * Owns: translating the dialect (so that both match the same text), compiling, and iterating over
- * matches with a bound on the work of each. Leaves to others: what is done with the matches.
+ * matches with a bound on their work. Leaves to others: what is done with the matches.
+ *
+ * The bound is counted in steps and never in time, so that the same text gives the same answer on a
+ * slow machine. Patterns of published tokenizers (tokenizer_published.c) look at each character a
+ * few times whatever the text is; they run as machine code, with a limit for each search. All
+ * others run in PCRE2's interpreter and take their steps from a budget that the caller hands to
+ * regex_start, and that many searches share.
+ *
  * Threads: a struct regex does not change after compiling; a struct regex_scratch belongs to one
  * thread.
  *
@@ -38,16 +45,25 @@ struct regex_iter {
     const struct regex *re;
     const char *text;
     size_t bytes;
-    size_t from;     /* where the next search starts */
-    size_t last_end; /* end of the last match, SIZE_MAX before the first */
+    size_t from;         /* where the next search starts */
+    size_t last_end;     /* end of the last match, SIZE_MAX before the first */
+    size_t window_bytes; /* how far a counted search looks at first; the result is the same */
+    uint64_t *steps;     /* left to take, borrowed */
 };
-void regex_start(struct regex_iter *it, const struct regex *re, const char *text, size_t bytes);
+void regex_start(struct regex_iter *it, const struct regex *re, const char *text, size_t bytes,
+                 uint64_t *steps);
 
 /* Find the next match. Returns 1 with [*start, *end), 0 at the end, or -1 with `err` where the
- * search exceeds its limit. The text is valid UTF-8. An empty match right behind the previous match
+ * search exceeds its limit, or *steps. The text is valid UTF-8. An empty match right behind the previous match
  * is passed over. */
 int regex_next(struct regex_iter *it, struct regex_scratch *s, size_t *start, size_t *end,
                struct err *err);
+
+/* Whether the pattern is that of a published tokenizer, or so plain that nothing in it can go back
+ * over the text. */
+bool regex_is_published(const char *pattern, size_t bytes);
+/* Whether the steps of `re` are counted. */
+bool regex_is_counted(const struct regex *re);
 
 /* Append the PCRE2 spelling of `pattern`, or refuse it. (regex_compile calls it; it is here for
  * tests.) */

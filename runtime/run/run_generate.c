@@ -153,8 +153,10 @@ static int put_text(struct generation *g, const char *text, size_t bytes, struct
 static int put_token(struct generation *g, int32_t id, bool print, struct err *err) {
     const char *text;
     size_t bytes;
-    if (corm_session_text(g->run.session, id, !g->o->show_special, &text, &bytes) < 0) {
-        return err_set(err, "token %" PRId32 " cannot be turned into text", id);
+    struct corm_error error;
+    if (corm_session_text(g->run.session, id, !g->o->show_special, &text, &bytes, &error) < 0) {
+        run_fail(err, &error);
+        return err_prefix(err, "token %" PRId32 " cannot be turned into text", id);
     }
     return print ? put_text(g, text, bytes, err) : 0;
 }
@@ -162,8 +164,10 @@ static int put_token(struct generation *g, int32_t id, bool print, struct err *e
 static int put_end(struct generation *g, struct err *err) {
     const char *text;
     size_t bytes;
-    if (corm_session_text_end(g->run.session, &text, &bytes) < 0) {
-        return err_set(err, "the last tokens cannot be turned into text");
+    struct corm_error error;
+    if (corm_session_text_end(g->run.session, &text, &bytes, &error) < 0) {
+        run_fail(err, &error);
+        return err_prefix(err, "the last tokens cannot be turned into text");
     }
     if (put_text(g, text, bytes, err) < 0) {
         return -1;

@@ -1,0 +1,69 @@
+/*
+ * What one encode, or one token on its way through the decoders, may take: a number of bytes that
+ * steps write and a number of steps. A chain of steps can multiply where each of them alone is
+ * harmless, so the budget is one for the whole chain. It counts and never measures time: the same
+ * text gives the same answer on every machine. One budget belongs to one thread.
+ */
+#include "format/text/tokenizer_internal.h"
+
+enum {
+    /* The longest honest growth is a normal form's (11 times), and each of a few steps writes the
+     * text once more. */
+    BYTES_BASE = 256 << 10,
+    BYTES_PER_BYTE = 256,
+    /* A piece costs a step, a search that is counted 16 and more: enough for each character to be
+     * a piece of its own in every step, and a fraction of a second for a short text. */
+    ENCODE_STEPS_BASE = 4 << 20,
+    DECODE_STEPS_BASE = 256 << 10,
+    LOOKS_PER_STEP = 4,   /* bytes of an added token that are compared at one place of the text */
+    STEPS_PER_BYTE = 256, /* and as many for each pattern that is counted */
+};
+
+static void start(struct tok_budget *b, const struct tokenizer *tok, uint64_t base, size_t bytes) {
+    uint64_t counted = 1;
+    for (uint32_t i = 0; i < tok->n_steps; i++) {
+        counted += tok->regexes[i] && regex_is_counted(tok->regexes[i]);
+    }
+    *b = (struct tok_budget){.tok = tok,
+                             .bytes = BYTES_BASE + (uint64_t)BYTES_PER_BYTE * bytes,
+                             .steps = base + counted * STEPS_PER_BYTE * bytes};
+}
+
+void budget_encode(struct tok_budget *b, const struct tokenizer *tok, size_t bytes) {
+    start(b, tok, ENCODE_STEPS_BASE, bytes);
+}
+
+void budget_decode(struct tok_budget *b, const struct tokenizer *tok, size_t bytes) {
+    start(b, tok, DECODE_STEPS_BASE, bytes);
+}
+
+int budget_bytes(struct tok_budget *b, uint32_t step, uint64_t bytes, struct err *err) {
+    if (bytes > b->bytes) {
+        b->bytes = 0;
+        err_set(err, "the steps up to this one write more than %d KiB and %d times the text",
+                BYTES_BASE >> 10, BYTES_PER_BYTE);
+        return tokenizer_step_error(b->tok, step, err);
+    }
+    b->bytes -= bytes;
+    return 0;
+}
+
+int budget_steps(struct tok_budget *b, uint32_t step, uint64_t steps, struct err *err) {
+    if (steps > b->steps) {
+        b->steps = 0;
+        err_set(err, "the steps up to this one cut the text into too many pieces, again and again");
+        return tokenizer_step_error(b->tok, step, err);
+    }
+    b->steps -= steps;
+    return 0;
+}
+
+int budget_look(struct tok_budget *b, size_t looked, struct err *err) {
+    uint64_t steps = looked / LOOKS_PER_STEP;
+    if (steps > b->steps) {
+        b->steps = 0;
+        return err_set(err, "added tokens: the text nearly holds long ones too many times");
+    }
+    b->steps -= steps;
+    return 0;
+}
