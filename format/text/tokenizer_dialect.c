@@ -3,7 +3,48 @@
  *
  * The output is built from an allow-list, so a construct that means something else to PCRE2
  * (callouts, verbs, \K, \R ...) cannot pass through. Sources: Oniguruma doc/RE (syntax
- * ONIG_SYNTAX_ONIGURUMA); pcre2pattern(3). Pure functions: any thread.
+ * ONIG_SYNTAX_ONIGURUMA); pcre2pattern(3); and what the `tokenizers` package does, which was asked
+ * about every code point and every construct below (tests/golden/make_tokenizers.py dialect).
+ *
+ * construct          Oniguruma                             PCRE2 (UTF, UCP)          here
+ * \s \S              White_Space                           without U+0085, U+180E    \p{wspace}
+ * \d \D              Nd                                    the same                  \p{Nd}
+ * \w \W \b \B        Alphabetic M Nd Pc, and these six     L N M Pc                  spelled out
+ *                    that are none of them: ² ³ ¹ ¼ ½ ¾
+ * [\w]               the same without the six              L N M Pc                  spelled out
+ * \h \H              hexadecimal digit                     blank                     spelled out
+ * \p{Han}, scripts   Script                                Script_Extensions         \p{sc:Han}
+ * \p{name}           categories by short and long name,    some names, some other    a table
+ *                    POSIX names, binary properties        sets (tokenizer_property.c)
+ * [:name:]           as \p{name}; punct is P and S         ASCII, or other sets      as \p{name}
+ * \R \X \N \O \G \K  line end, cluster, not \n, any, ...   some of it                refused
+ * ^ $                at every line, ^ not behind the last  with MULTILINE            the same
+ * \A \z \Z           the text's ends                       the same                  the same
+ * .                  not \n                                the same                  the same
+ * (?m:..)            . matches \n                          ^ $ at every line         (?s:..)
+ * (?i) one letter    simple folding, ſ is s, K is k        the same                  the same
+ * (?i:ss) (?i:ß)     full folding, each matches the other  simple folding            refused
+ * (?i:[\p{Lu}])      the other case is added               is not                    added, refused
+ * (?i) in the middle to the end of the group, past |       to the next |             refused
+ * [a&&b] [a[b]]      intersection, nested class            literals                  lookahead; a
+ *                                                          class beside others is refused
+ * []a] [^]a]         the ] is a literal                    the same                  refused
+ * [\W] [\H]          the complement                        the same                  refused
+ * {,n}               0 to n                                literal                   {0,n}
+ * {n,m} with n > m   possessive {m,n}                      an error                  refused
+ * {n}+ {n}?          {n} repeated, {n} or nothing          possessive, lazy          refused
+ * a** a+{2}          nested                                an error                  refused
+ * ?+ *+ ++           possessive                            the same                  the same
+ * (?<=a+)            any length                            fixed length              refused
+ * \xHH above 7f      a byte                                a code point              refused
+ * \uHHHH \x{..}      a code point                          \u is unknown             \x{..}
+ * \1 \k \g (?<n>)    references                            others                    refused
+ * (?~..) (?x) (?W)   absent, extended, ASCII               unknown, the same         refused
+ *
+ * The libraries' Unicode versions differ besides: what only the newer one has assigned is, to the
+ * older one, no letter yet.
+ *
+ * Pure functions: any thread.
  */
 #include "format/text/tokenizer_regex.h"
 
@@ -15,12 +56,16 @@ enum { MAX_DEPTH = 64 };
 
 #define SPACE_SET "\\p{wspace}"
 #define WORD_SET "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+/* Not in a class: the six characters below U+0100 that are numbers in the old Latin-1 tables. */
+#define WORD_OUTSIDE WORD_SET "²³¹¼½¾"
 #define HEX_SET "0-9A-Fa-f"
 
 struct dialect {
     const char *p, *end;
     const char *start;
     int depth;
+    bool fold[MAX_DEPTH + 2]; /* (?i) holds, in the group at each depth */
+    uint32_t last_folded;     /* the literal before under (?i), 0 where something else is */
     struct err *err;
 };
 
@@ -56,6 +101,23 @@ static void put_literal(struct buf *out, uint32_t cp) {
     buf_append(out, utf8, n);
 }
 
+static bool folds(const struct dialect *d) {
+    return d->fold[d->depth];
+}
+
+/* Under (?i), letters that are written as one in the other case, such as ss and ß, are one to
+ * Oniguruma and two to PCRE2. */
+static int check_folded(struct dialect *d, uint32_t cp) {
+    if (!folds(d)) {
+        return 0;
+    }
+    if (text_folds_to_many(cp, cp) || (d->last_folded && text_folds_together(d->last_folded, cp))) {
+        return refuse(d, "letters under (?i) that other letters stand for together");
+    }
+    d->last_folded = cp;
+    return 0;
+}
+
 static int hex_digit(char c) {
     return c >= '0' && c <= '9'   ? c - '0'
            : c >= 'a' && c <= 'f' ? c - 'a' + 10
@@ -87,7 +149,7 @@ static int read_hex(struct dialect *d, int digits, uint32_t *cp) {
 }
 
 /* \p{name}, \P{name}, \p{^name}; d->p is behind the p. */
-static int property(struct dialect *d, bool negated, struct buf *out) {
+static int property(struct dialect *d, bool negated, bool in_class, struct buf *out) {
     const char *close =
         d->p < d->end && *d->p == '{' ? memchr(d->p, '}', (size_t)(d->end - d->p)) : NULL;
     if (!close) {
@@ -98,15 +160,10 @@ static int property(struct dialect *d, bool negated, struct buf *out) {
         negated = !negated;
         name++;
     }
-    for (const char *c = name; c < close; c++) {
-        if (!(*c >= 'a' && *c <= 'z') && !(*c >= 'A' && *c <= 'Z') && *c != '_' && *c != ' ' &&
-            *c != '-') {
-            return refuse(d, "a property name that is not made of letters");
-        }
-    }
-    buf_printf(out, "\\%c{%.*s}", negated ? 'P' : 'p', (int)(close - name), name);
-    d->p = close + 1;
-    return 0;
+    const char *why =
+        regex_property(name, (size_t)(close - name), negated, in_class, folds(d), out);
+    d->p = why ? d->p : close + 1;
+    return why ? refuse(d, why) : 0;
 }
 
 enum escape { ESCAPE_CHAR, ESCAPE_SET, ESCAPE_NEGATED_SET, ESCAPE_PROPERTY, ESCAPE_OTHER };
@@ -114,8 +171,8 @@ enum escape { ESCAPE_CHAR, ESCAPE_SET, ESCAPE_NEGATED_SET, ESCAPE_PROPERTY, ESCA
 /* Read an escape (d->p is behind the backslash). A character goes to *cp; of a set, the items
  * that stand between brackets go to *set; a property is appended to `out`; OTHER leaves its
  * letter in *cp. */
-static int escape(struct dialect *d, enum escape *kind, uint32_t *cp, const char **set,
-                  struct buf *out) {
+static int escape(struct dialect *d, bool in_class, enum escape *kind, uint32_t *cp,
+                  const char **set, struct buf *out) {
     static const struct {
         char letter;
         uint32_t cp;
@@ -146,7 +203,7 @@ static int escape(struct dialect *d, enum escape *kind, uint32_t *cp, const char
         break;
     case 'w':
     case 'W':
-        *set = WORD_SET;
+        *set = in_class ? WORD_SET : WORD_OUTSIDE;
         break;
     case 'h':
     case 'H':
@@ -155,7 +212,7 @@ static int escape(struct dialect *d, enum escape *kind, uint32_t *cp, const char
     case 'p':
     case 'P':
         *kind = ESCAPE_PROPERTY;
-        return property(d, *cp == 'P', out);
+        return property(d, *cp == 'P', in_class, out);
     case 'u':
         return read_hex(d, 4, cp);
     case 'x':
@@ -185,9 +242,9 @@ static int class_item(struct dialect *d, struct buf *out, bool *single, uint32_t
         return 0;
     }
     d->p++;
-    enum escape kind;
+    enum escape kind = ESCAPE_CHAR;
     const char *set = NULL;
-    if (escape(d, &kind, cp, &set, out) < 0) {
+    if (escape(d, true, &kind, cp, &set, out) < 0) {
         return -1;
     }
     *single = kind == ESCAPE_CHAR;
@@ -211,13 +268,42 @@ static int class_item(struct dialect *d, struct buf *out, bool *single, uint32_t
     return 0;
 }
 
+/* [:name:] or [:^name:], inside a class. */
+static int posix_bracket(struct dialect *d, struct buf *items) {
+    static const char *const names[] = {"alpha", "alnum", "ascii", "blank",  "cntrl", "digit",
+                                        "lower", "space", "upper", "xdigit", "punct", "word"};
+    const char *name = d->p + 2, *close;
+    bool negated = name < d->end && *name == '^';
+    name += negated;
+    close = memmem(name, (size_t)(d->end - name), ":]", 2);
+    for (size_t i = 0; close && i < sizeof names / sizeof names[0]; i++) {
+        size_t n = strlen(names[i]);
+        if ((size_t)(close - name) != n || memcmp(name, names[i], n) != 0) {
+            continue;
+        }
+        d->p = close + 2;
+        bool punct = strcmp(names[i], "punct") == 0, word = strcmp(names[i], "word") == 0;
+        if ((punct || word) && !negated) {
+            put(items, punct ? "\\p{P}\\p{S}" : WORD_SET);
+            return 0;
+        }
+        const char *why = punct || word ? "a negated POSIX bracket of several sets"
+                                        : regex_property(name, n, negated, true, folds(d), items);
+        return why ? refuse(d, why) : 0;
+    }
+    return refuse(d, "this POSIX bracket");
+}
+
 /* The items up to `]` or `&&`: appended to `items` as they stand between PCRE2 brackets. A
  * nested class that is the whole operand goes to *nested instead, as a complete expression. */
 static int class_operand(struct dialect *d, struct buf *items, struct buf *nested) {
     while (d->p < d->end && *d->p != ']' && !at(d, "&&")) {
         if (*d->p == '[') {
             if (at(d, "[:")) {
-                return refuse(d, "a POSIX bracket");
+                if (posix_bracket(d, items) < 0) {
+                    return -1;
+                }
+                continue;
             }
             if (items->len || nested->len) {
                 return refuse(d, "a nested class beside other items");
@@ -240,6 +326,10 @@ static int class_operand(struct dialect *d, struct buf *items, struct buf *neste
             continue;
         }
         put_literal(items, low);
+        high = low;
+        if (folds(d) && text_folds_to_many(low, low)) {
+            return refuse(d, "a letter under (?i) that other letters stand for together");
+        }
         if (d->end - d->p < 2 || d->p[0] != '-' || d->p[1] == ']' || d->p[1] == '[') {
             continue;
         }
@@ -252,6 +342,9 @@ static int class_operand(struct dialect *d, struct buf *items, struct buf *neste
         }
         if (!high_single || high < low) {
             return refuse(d, "a class range that ends in a set or runs backwards");
+        }
+        if (folds(d) && text_folds_to_many(low, high)) {
+            return refuse(d, "a range under (?i) with letters that others stand for together");
         }
         put(items, "-");
         put_literal(items, high);
@@ -269,6 +362,7 @@ static int class_body(struct dialect *d, struct buf *out) {
         refuse(d, "a class nested too deep");
         goto out;
     }
+    d->fold[d->depth] = d->fold[d->depth - 1];
     if (at(d, "]")) {
         refuse(d, "an empty class");
         goto out;
@@ -320,6 +414,7 @@ out:
 /* Behind `(`: what follows decides the kind. Oniguruma's m is PCRE2's s. */
 static int group(struct dialect *d, struct buf *out) {
     static const char *const plain[] = {"?:", "?=", "?!", "?>", "?<=", "?<!"};
+    d->fold[d->depth] = d->fold[d->depth - 1];
     if (!at(d, "?")) {
         if (at(d, "*")) {
             return refuse(d, "(*");
@@ -339,7 +434,10 @@ static int group(struct dialect *d, struct buf *out) {
     put(out, "(?");
     d->p++;
     const char *first = d->p;
+    bool on = true;
     while (d->p < d->end && (*d->p == 'i' || *d->p == 'm' || *d->p == '-')) {
+        on = on && *d->p != '-';
+        d->fold[d->depth] = *d->p == 'i' ? on : d->fold[d->depth];
         buf_printf(out, "%c", *d->p == 'm' ? 's' : *d->p);
         d->p++;
     }
@@ -350,7 +448,10 @@ static int group(struct dialect *d, struct buf *out) {
         return refuse(d, "an option that is not at the start of the pattern");
     }
     buf_printf(out, "%c", *d->p == ':' ? ':' : ')');
-    d->depth -= *d->p == ')';
+    if (*d->p == ')') {
+        d->depth--;
+        d->fold[d->depth] = d->fold[d->depth + 1];
+    }
     d->p++;
     return 0;
 }
@@ -392,15 +493,18 @@ static int interval(struct dialect *d, struct buf *out) {
 }
 
 static int escaped_atom(struct dialect *d, struct buf *out) {
-    enum escape kind;
+    enum escape kind = ESCAPE_CHAR;
     uint32_t cp = 0;
     const char *set = NULL;
-    if (escape(d, &kind, &cp, &set, out) < 0) {
+    if (escape(d, false, &kind, &cp, &set, out) < 0) {
         return -1;
     }
+    d->last_folded = kind == ESCAPE_CHAR ? d->last_folded : 0;
     if (kind == ESCAPE_CHAR) {
         put_literal(out, cp);
-    } else if (kind == ESCAPE_SET || kind == ESCAPE_NEGATED_SET) {
+        return check_folded(d, cp);
+    }
+    if (kind == ESCAPE_SET || kind == ESCAPE_NEGATED_SET) {
         buf_printf(out, "[%s%s]", kind == ESCAPE_SET ? "" : "^", set);
     } else if (kind == ESCAPE_OTHER) {
         switch (cp) {
@@ -414,12 +518,12 @@ static int escaped_atom(struct dialect *d, struct buf *out) {
             put(out, "\\Z");
             break;
         case 'b':
-            put(out,
-                "(?:(?<=[" WORD_SET "])(?![" WORD_SET "])|(?<![" WORD_SET "])(?=[" WORD_SET "]))");
+            put(out, "(?:(?<=[" WORD_OUTSIDE "])(?![" WORD_OUTSIDE "])|(?<![" WORD_OUTSIDE
+                     "])(?=[" WORD_OUTSIDE "]))");
             break;
         case 'B':
-            put(out,
-                "(?:(?<=[" WORD_SET "])(?=[" WORD_SET "])|(?<![" WORD_SET "])(?![" WORD_SET "]))");
+            put(out, "(?:(?<=[" WORD_OUTSIDE "])(?=[" WORD_OUTSIDE "])|(?<![" WORD_OUTSIDE
+                     "])(?![" WORD_OUTSIDE "]))");
             break;
         default:
             return refuse(d, "an unknown escape");
@@ -441,6 +545,7 @@ int regex_translate(const char *pattern, size_t bytes, struct buf *out, struct e
             break;
         case '[':
             d.p++;
+            d.last_folded = 0;
             rc = class_body(&d, out);
             break;
         case '(':
@@ -467,11 +572,13 @@ int regex_translate(const char *pattern, size_t bytes, struct buf *out, struct e
         case '*':
         case '+':
             d.p++;
+            d.last_folded = 0;
             buf_printf(out, "%c", (char)cp);
             break;
         default:
             d.p += len;
             put_literal(out, cp);
+            rc = check_folded(&d, cp);
         }
         if (rc < 0) {
             return -1;

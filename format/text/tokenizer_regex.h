@@ -13,13 +13,15 @@
  * Threads: a struct regex does not change after compiling; a struct regex_scratch belongs to one
  * thread.
  *
- * Dialect: literals, `.` (no line feed), classes with ranges, escapes, nesting and `&&`; \s \S
- * (White_Space) \d \D (Nd) \w \W (Alphabetic, M, Nd, Pc) \h \H (hex digit) \p{..} \P{..} \p{^..};
- * \t \n \r \f \v \a \e \xHH \x{H..} \uHHHH; ^ $ at every line; \A \z \Z \b \B; groups ( (?: (?> (?=
- * (?! (?<= (?<! ; options i and m (dot matches line feed) as (?i:..), or as (?i) at the start of
- * the pattern; ? * + {n} {n,} {n,m} {,m}, each but {n} lazy with ?, and ?+ *+ ++ possessive.
+ * Dialect: literals, `.` (no line feed), classes with ranges, escapes, nesting, `&&` and [:..:]; \s
+ * \S (White_Space) \d \D (Nd) \w \W (Alphabetic, M, Nd, Pc, and outside a class ² ³ ¹ ¼ ½ ¾) \h \H
+ * (hex digit) \p{..} \P{..} \p{^..} (categories, POSIX names, some binary properties, Script); \t \n
+ * \r \f \v \a \e \xHH \x{H..} \uHHHH; ^ $ at every line; \A \z \Z \b \B; groups ( (?: (?> (?= (?!
+ * (?<= (?<! ; options i and m (dot matches line feed) as (?i:..), or as (?i) at the start of the
+ * pattern; ? * + {n} {n,} {n,m} {,m}, each but {n} lazy with ?, and ?+ *+ ++ possessive.
  * Case-insensitive matching folds single characters (so `s` matches U+017F). Anything else, where
- * the two engines differ or might, is refused by name.
+ * the two engines differ or might, is refused by name; tokenizer_dialect.c has a table of what
+ * differs.
  */
 #ifndef FORMAT_TEXT_TOKENIZER_REGEX_H
 #define FORMAT_TEXT_TOKENIZER_REGEX_H
@@ -64,6 +66,11 @@ int regex_next(struct regex_iter *it, struct regex_scratch *s, size_t *start, si
 bool regex_is_published(const char *pattern, size_t bytes);
 /* Whether the steps of `re` are counted. */
 bool regex_is_counted(const struct regex *re);
+
+/* Append PCRE2's spelling of a property to `out`: an expression, or `in_class` items of a class.
+ * `fold`: (?i) holds. Returns NULL, or why not. (The translation's own.) */
+const char *regex_property(const char *name, size_t bytes, bool negated, bool in_class, bool fold,
+                           struct buf *out);
 
 /* Append the PCRE2 spelling of `pattern`, or refuse it. (regex_compile calls it; it is here for
  * tests.) */

@@ -176,6 +176,45 @@ bool text_is_punctuation(uint32_t cp) {
     return c >= UTF8PROC_CATEGORY_PC && c <= UTF8PROC_CATEGORY_PO;
 }
 
+/* What the character folds to, at most four characters, and their number. */
+static size_t fold(uint32_t cp, utf8proc_int32_t out[4]) {
+    int boundary = 0;
+    utf8proc_ssize_t n = utf8proc_decompose_char((utf8proc_int32_t)cp, out, 4,
+                                                 UTF8PROC_STABLE | UTF8PROC_CASEFOLD, &boundary);
+    return n > 0 && n <= 4 ? (size_t)n : 0;
+}
+
+/* All that fold to several are in these two stretches. */
+static const uint32_t folding[][2] = {{0xdf, 0x1fff}, {0xfb00, 0xfb17}};
+
+bool text_folds_to_many(uint32_t low, uint32_t high) {
+    utf8proc_int32_t to[4];
+    for (int i = 0; i < 2; i++) {
+        uint32_t from = low > folding[i][0] ? low : folding[i][0];
+        for (uint32_t cp = from; cp <= high && cp <= folding[i][1]; cp++) {
+            if (fold(cp, to) > 1) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+bool text_folds_together(uint32_t first, uint32_t second) {
+    utf8proc_int32_t a[4], b[4], to[4];
+    if (fold(first, a) != 1 || fold(second, b) != 1) {
+        return false;
+    }
+    for (int i = 0; i < 2; i++) {
+        for (uint32_t cp = folding[i][0]; cp <= folding[i][1]; cp++) {
+            if (fold(cp, to) > 1 && to[0] == a[0] && to[1] == b[0]) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 static int combining_class(utf8proc_int32_t cp) {
     return (int)utf8proc_get_property(cp)->combining_class;
 }

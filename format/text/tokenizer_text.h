@@ -39,6 +39,11 @@ bool text_is_word(uint32_t cp);        /* UTS 18 \w: Alphabetic, M, Nd, Pc, Join
 bool text_is_numeric(uint32_t cp);     /* Nd, Nl, No */
 bool text_is_punctuation(uint32_t cp); /* P*, and ASCII punctuation */
 
+/* Full case folding (Unicode, CaseFolding.txt): whether a character in low..high folds to several;
+ * whether some character folds to several that begin with what `first` and `second` fold to. */
+bool text_folds_to_many(uint32_t low, uint32_t high);
+bool text_folds_together(uint32_t first, uint32_t second);
+
 enum text_form { TEXT_NFC, TEXT_NFD, TEXT_NFKC, TEXT_NFKD };
 /* Append `text` in the given normal form. */
 void text_normalize(enum text_form form, const char *text, size_t bytes, struct buf *out);
