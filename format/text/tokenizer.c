@@ -198,7 +198,15 @@ static size_t space_behind(const char *text, size_t bytes, size_t from) {
     return from;
 }
 
-typedef int (*stretch_fn)(struct encoder *enc, const char *text, size_t bytes, bool at_start);
+typedef int (*stretch_fn)(struct encoder *enc, const char *text, size_t bytes, size_t front);
+
+/* Hand on text[begin, end), where there is some. */
+static int encode_stretch(struct encoder *enc, const char *text, size_t begin, size_t end,
+                          size_t front, stretch_fn rest) {
+    front = front < end ? front : end;
+    return begin < end ? rest(enc, text + begin, end - begin, front > begin ? front - begin : 0)
+                       : 0;
+}
 
 /*
  * Find the added tokens of one matcher, leftmost then longest, write their ids, and hand the
@@ -206,7 +214,7 @@ typedef int (*stretch_fn)(struct encoder *enc, const char *text, size_t bytes, b
  * or not a single word) still uses up its characters for the search, but stays in its stretch.
  */
 static int split_added(struct encoder *enc, const struct matcher *m, const char *text, size_t bytes,
-                       bool at_start, stretch_fn rest) {
+                       size_t front, stretch_fn rest) {
     const struct tokenizer *tok = enc->tok;
     size_t done = 0; /* text before it is encoded */
     for (size_t i = 0; m->n && i < bytes;) {
@@ -229,8 +237,8 @@ static int split_added(struct encoder *enc, const struct matcher *m, const char 
             ((a->flags & TOK_ADDED_SINGLE_WORD) && touches_word(text, bytes, start, end))) {
             continue;
         }
-        if ((a->flags & TOK_ADDED_LSTRIP) && start > done) {
-            start = space_before(text, done, start);
+        if (a->flags & TOK_ADDED_LSTRIP) {
+            start = start > done ? space_before(text, done, start) : done;
         }
         if (a->flags & TOK_ADDED_RSTRIP) {
             end = space_behind(text, bytes, end);
@@ -238,20 +246,23 @@ static int split_added(struct encoder *enc, const struct matcher *m, const char 
                 return -1;
             }
         }
-        if (start > done && rest(enc, text + done, start - done, at_start && done == 0)) {
+        if (encode_stretch(enc, text, done, start, front, rest) < 0) {
             return -1;
         }
-        token_list_add(enc->out, a->id);
-        done = end;
+        /* Where the token before has taken all of it, nothing is left to stand for. */
+        if (start < end) {
+            token_list_add(enc->out, a->id);
+            done = end;
+        }
     }
-    return done < bytes ? rest(enc, text + done, bytes - done, at_start && done == 0) : 0;
+    return encode_stretch(enc, text, done, bytes, front, rest);
 }
 
-static int encode_raw_stretch(struct encoder *enc, const char *text, size_t bytes, bool at_start) {
-    if (pre_normalize(enc, &text, &bytes, &at_start) < 0) {
+static int encode_raw_stretch(struct encoder *enc, const char *text, size_t bytes, size_t front) {
+    if (pre_normalize(enc, &text, &bytes, &front) < 0) {
         return -1;
     }
-    return split_added(enc, &enc->tok->normalized, text, bytes, at_start, pre_encode);
+    return split_added(enc, &enc->tok->normalized, text, bytes, front, pre_encode);
 }
 
 int tokenizer_encode(const struct tokenizer *tok, const char *text, size_t bytes, unsigned flags,
@@ -272,7 +283,9 @@ int tokenizer_encode(const struct tokenizer *tok, const char *text, size_t bytes
     for (uint32_t i = 0; i < tok->n_prefix && (flags & TOKENIZER_ADD_SPECIAL); i++) {
         token_list_add(out, tok->prefix[i]);
     }
-    int rc = split_added(&enc, &tok->raw, text, bytes, true, encode_raw_stretch);
+    uint32_t cp;
+    size_t front = bytes ? text_get(text, &cp) : 0;
+    int rc = split_added(&enc, &tok->raw, text, bytes, front, encode_raw_stretch);
     for (uint32_t i = 0; i < tok->n_suffix && (flags & TOKENIZER_ADD_SPECIAL); i++) {
         token_list_add(out, tok->suffix[i]);
     }
@@ -284,13 +297,13 @@ int tokenizer_encode(const struct tokenizer *tok, const char *text, size_t bytes
 int tokenizer_normalize(const struct tokenizer *tok, const char *text, size_t bytes,
                         struct buf *out, struct err *err) {
     struct encoder enc;
-    bool at_start = true;
+    size_t front = 0;
     if (bytes > TOK_TEXT_MAX_BYTES || text_valid(text, bytes) < bytes) {
         return err_set(err, "text to normalize is no UTF-8, or above 1 GiB");
     }
     encoder_init(&enc, tok, 0, NULL, err);
     budget_encode(&enc.budget, tok, bytes);
-    int rc = pre_normalize(&enc, &text, &bytes, &at_start);
+    int rc = pre_normalize(&enc, &text, &bytes, &front);
     if (rc == 0) {
         buf_append(out, text, bytes);
     }

@@ -100,18 +100,16 @@ int budget_look(struct tok_budget *b, size_t looked, struct err *err);
 
 /* tokenizer_pre.c */
 /* Run the normalizers. *text and *bytes become the result, which is the input itself or lies in
- * enc->normal until the next call. *at_start is cleared where the text's first characters are
- * gone. */
-int pre_normalize(struct encoder *enc, const char **text, size_t *bytes, bool *at_start);
-/* Cut a piece with the pre-tokenizers and encode what results. `at_start` says that the piece is
- * the beginning of the whole text. */
-int pre_encode(struct encoder *enc, const char *text, size_t bytes, bool at_start);
-/* Replace every match of the step's pattern by its content. *at_front (may be NULL) is set where the
- * text's first character is gone, because a match at byte 0 left nothing or took more than that
- * character. In the latter case, as in `tokenizers`, what replaces the match counts as its last
- * character. */
+ * enc->normal until the next call. *front is the number of its first bytes that `tokenizers` would
+ * trace back to the first character of the whole text (0: none), and becomes that of the result. */
+int pre_normalize(struct encoder *enc, const char **text, size_t *bytes, size_t *front);
+/* Cut a piece with the pre-tokenizers and encode what results. Its first `front` bytes count as the
+ * beginning of the whole text. */
+int pre_encode(struct encoder *enc, const char *text, size_t bytes, size_t front);
+/* Replace every match of the step's pattern by its content, which counts as the last character of
+ * the match. *front (may be NULL) as above. */
 int pre_replace(struct tok_budget *budget, uint32_t step, struct regex_scratch *scratch,
-                const char *text, size_t bytes, struct buf *out, bool *at_front, struct err *err);
+                const char *text, size_t bytes, struct buf *out, size_t *front, struct err *err);
 
 /* tokenizer_bpe.c */
 int bpe_encode(struct encoder *enc, const char *text, size_t bytes);

@@ -9,7 +9,7 @@
 #include "format/text/tokenizer_text.h"
 
 static int run_piece(struct encoder *enc, uint32_t step, const char *text, size_t bytes,
-                     bool at_start);
+                     size_t front);
 
 /* ---- cutting --------------------------------------------------------------------------------- */
 
@@ -19,7 +19,8 @@ struct cutter {
     struct encoder *enc;
     uint32_t next_step;
     enum tok_behavior behavior;
-    bool invert, at_start;
+    bool invert;
+    size_t front; /* bytes of `text` that count as the beginning of the whole text */
     const char *text;
     size_t begin, end;
     bool waiting, last_match;
@@ -29,7 +30,9 @@ static int cut_piece(struct cutter *c, size_t begin, size_t end) {
     if (begin == end) {
         return 0;
     }
-    return run_piece(c->enc, c->next_step, c->text + begin, end - begin, c->at_start && begin == 0);
+    size_t front = c->front < end ? c->front : end;
+    return run_piece(c->enc, c->next_step, c->text + begin, end - begin,
+                     front > begin ? front - begin : 0);
 }
 
 static int cut_finish(struct cutter *c) {
@@ -157,18 +160,20 @@ static int cut_words(struct cutter *c, size_t bytes) {
 #define BYTES_OF(step) ((step) | 0x80000000u)
 
 static int run_bytes(struct encoder *enc, uint32_t step, const char *text, size_t bytes,
-                     bool at_start) {
+                     size_t front) {
     struct buf *out = &enc->step_text[step];
     if (budget_bytes(&enc->budget, step, 2 * (uint64_t)bytes, enc->err) < 0) {
         return -1;
     }
     out->len = 0;
-    text_to_byte_alphabet(text, bytes, out);
-    return run_piece(enc, step + 1, out->data, out->len, at_start);
+    text_to_byte_alphabet(text, front, out);
+    size_t out_front = out->len;
+    text_to_byte_alphabet(text + front, bytes - front, out);
+    return run_piece(enc, step + 1, out->data, out->len, out_front);
 }
 
 static int run_byte_level(struct encoder *enc, uint32_t step, const char *text, size_t bytes,
-                          bool at_start) {
+                          size_t front) {
     const struct tok_step *s = &enc->tok->steps[step];
     struct buf spaced = {0};
     int rc;
@@ -180,23 +185,24 @@ static int run_byte_level(struct encoder *enc, uint32_t step, const char *text, 
         buf_append(&spaced, text, bytes);
         text = spaced.data;
         bytes = spaced.len;
+        front += front > 0;
     }
     if (s->flags & TOK_STEP_USE_REGEX) {
         struct cutter c = {.enc = enc,
                            .next_step = BYTES_OF(step),
                            .text = text,
-                           .at_start = at_start,
+                           .front = front,
                            .behavior = TOK_ISOLATED};
         rc = cut_by_pattern(&c, step, bytes);
     } else {
-        rc = run_bytes(enc, step, text, bytes, at_start);
+        rc = run_bytes(enc, step, text, bytes, front);
     }
     buf_free(&spaced);
     return rc;
 }
 
 static int run_metaspace(struct encoder *enc, uint32_t step, const char *text, size_t bytes,
-                         bool at_start) {
+                         size_t front) {
     const struct tokenizer *tok = enc->tok;
     const struct tok_step *s = &tok->steps[step];
     const char *mark = tokenizer_span(tok, s->content);
@@ -207,8 +213,12 @@ static int run_metaspace(struct encoder *enc, uint32_t step, const char *text, s
     }
     out->len = 0;
     bool marked = text[0] == ' ' || (bytes >= mark_bytes && memcmp(text, mark, mark_bytes) == 0);
-    if (!marked && (s->a == TOK_SCHEME_ALWAYS || (s->a == TOK_SCHEME_FIRST && at_start))) {
+    if (!marked && (s->a == TOK_SCHEME_ALWAYS || (s->a == TOK_SCHEME_FIRST && front > 0))) {
         buf_append(out, mark, mark_bytes);
+    }
+    size_t out_front = front ? out->len + front : 0;
+    for (size_t i = 0; i < front; i++) {
+        out_front += text[i] == ' ' ? mark_bytes - 1 : 0;
     }
     for (size_t i = 0; i < bytes;) {
         const char *space = memchr(text + i, ' ', bytes - i);
@@ -220,12 +230,12 @@ static int run_metaspace(struct encoder *enc, uint32_t step, const char *text, s
         i = end + (space != NULL);
     }
     if (!(s->flags & TOK_STEP_SPLIT)) {
-        return run_piece(enc, step + 1, out->data, out->len, at_start);
+        return run_piece(enc, step + 1, out->data, out->len, out_front);
     }
     struct cutter c = {.enc = enc,
                        .next_step = step + 1,
                        .text = out->data,
-                       .at_start = at_start,
+                       .front = out_front,
                        .behavior = TOK_MERGED_NEXT};
     size_t done = 0;
     const char *hit;
@@ -245,10 +255,10 @@ static int run_metaspace(struct encoder *enc, uint32_t step, const char *text, s
 
 /* Run a piece (never empty) through the chain from `step` on. */
 static int run_piece(struct encoder *enc, uint32_t step, const char *text, size_t bytes,
-                     bool at_start) {
+                     size_t front) {
     const struct tokenizer *tok = enc->tok;
     if (step & BYTES_OF(0)) {
-        return run_bytes(enc, step & ~BYTES_OF(0), text, bytes, at_start);
+        return run_bytes(enc, step & ~BYTES_OF(0), text, bytes, front);
     }
     if (step && budget_steps(&enc->budget, step - 1, 1, enc->err) < 0) {
         return -1;
@@ -262,14 +272,14 @@ static int run_piece(struct encoder *enc, uint32_t step, const char *text, size_
                        .behavior = s->behavior,
                        .text = text,
                        .invert = s->flags & TOK_STEP_INVERT,
-                       .at_start = at_start};
+                       .front = front};
     switch (s->kind) {
     case TOK_PRE_SPLIT:
         return cut_by_pattern(&c, step, bytes);
     case TOK_PRE_BYTE_LEVEL:
-        return run_byte_level(enc, step, text, bytes, at_start);
+        return run_byte_level(enc, step, text, bytes, front);
     case TOK_PRE_METASPACE:
-        return run_metaspace(enc, step, text, bytes, at_start);
+        return run_metaspace(enc, step, text, bytes, front);
     case TOK_PRE_DIGITS:
         return cut_by_class(&c, text_is_numeric, bytes);
     case TOK_PRE_PUNCTUATION:
@@ -284,18 +294,21 @@ static int run_piece(struct encoder *enc, uint32_t step, const char *text, size_
     }
 }
 
-int pre_encode(struct encoder *enc, const char *text, size_t bytes, bool at_start) {
-    return bytes ? run_piece(enc, enc->tok->header->n_normalizers, text, bytes, at_start) : 0;
+int pre_encode(struct encoder *enc, const char *text, size_t bytes, size_t front) {
+    return bytes ? run_piece(enc, enc->tok->header->n_normalizers, text, bytes, front) : 0;
 }
 
 /* ---- normalizers ----------------------------------------------------------------------------- */
 
 int pre_replace(struct tok_budget *budget, uint32_t step, struct regex_scratch *scratch,
-                const char *text, size_t bytes, struct buf *out, bool *at_front, struct err *err) {
+                const char *text, size_t bytes, struct buf *out, size_t *front, struct err *err) {
     const struct tokenizer *tok = budget->tok;
     const struct tok_step *s = &tok->steps[step];
     const char *content = tokenizer_span(tok, s->content), *want = tokenizer_span(tok, s->pattern);
     size_t done = 0, start = 0, end = 0;
+    const size_t in_front = front ? *front : 0;
+    size_t out_front = 0;
+    bool open = in_front > 0; /* all of `out` until here is of the front */
     struct regex_iter it;
     if (tok->regexes[step]) {
         regex_start(&it, tok->regexes[step], text, bytes, &budget->steps);
@@ -320,9 +333,11 @@ int pre_replace(struct tok_budget *budget, uint32_t step, struct regex_scratch *
         if (budget_bytes(budget, step, start - done + s->content.bytes, err) < 0) {
             return -1;
         }
-        if (start == 0 && end > 0 && at_front) {
-            uint32_t cp;
-            *at_front = s->content.bytes == 0 || text_get(text, &cp) < end;
+        if (open) {
+            bool counts = end <= in_front;
+            out_front += (start < in_front ? start : in_front) - done;
+            out_front += counts ? s->content.bytes : 0;
+            open = counts;
         }
         buf_append(out, text + done, start - done);
         buf_append(out, content, s->content.bytes);
@@ -332,16 +347,19 @@ int pre_replace(struct tok_budget *budget, uint32_t step, struct regex_scratch *
         return -1;
     }
     buf_append(out, text + done, bytes - done);
+    if (front) {
+        *front = out_front + (open && in_front > done ? in_front - done : 0);
+    }
     return 0;
 }
 
-static void strip(const struct tok_step *s, const char **text, size_t *bytes, bool *at_start) {
+static void strip(const struct tok_step *s, const char **text, size_t *bytes, size_t *front) {
     uint32_t cp;
     size_t n;
     while ((s->flags & TOK_STEP_LEFT) && *bytes && (n = text_get(*text, &cp), text_is_space(cp))) {
         *text += n;
         *bytes -= n;
-        *at_start = false;
+        *front -= n < *front ? n : *front;
     }
     while ((s->flags & TOK_STEP_RIGHT) && *bytes) {
         n = text_before(*text, *text + *bytes);
@@ -353,44 +371,66 @@ static void strip(const struct tok_step *s, const char **text, size_t *bytes, bo
     }
 }
 
-int pre_normalize(struct encoder *enc, const char **text, size_t *bytes, bool *at_start) {
+/* A composed character counts as the first of what it is made of, so the front is as many
+ * characters as it makes alone. */
+static void normal_form(enum text_form form, const char *text, size_t bytes, size_t *front,
+                        struct buf *out) {
+    text_normalize(form, text, *front, out);
+    size_t chars = 0, end = 0;
+    for (size_t i = 0; i < out->len; i++) {
+        chars += ((uint8_t)out->data[i] & 0xc0) != 0x80;
+    }
+    out->len = 0;
+    text_normalize(form, text, bytes, out);
+    for (; chars && end < out->len; chars--) {
+        uint32_t cp;
+        end += text_get(out->data + end, &cp);
+    }
+    *front = end;
+}
+
+int pre_normalize(struct encoder *enc, const char **text, size_t *bytes, size_t *front) {
     const struct tokenizer *tok = enc->tok;
     for (uint32_t i = 0; i < tok->header->n_normalizers; i++) {
         const struct tok_step *s = &tok->steps[i];
         struct buf *out = &enc->normal[*text == enc->normal[0].data];
-        bool gone = false;
+        size_t lowered;
         out->len = 0;
         switch (s->kind) {
         case TOK_NORM_NFC:
-            text_normalize(TEXT_NFC, *text, *bytes, out);
+            normal_form(TEXT_NFC, *text, *bytes, front, out);
             break;
         case TOK_NORM_NFD:
-            text_normalize(TEXT_NFD, *text, *bytes, out);
+            normal_form(TEXT_NFD, *text, *bytes, front, out);
             break;
         case TOK_NORM_NFKC:
-            text_normalize(TEXT_NFKC, *text, *bytes, out);
+            normal_form(TEXT_NFKC, *text, *bytes, front, out);
             break;
         case TOK_NORM_NFKD:
-            text_normalize(TEXT_NFKD, *text, *bytes, out);
+            normal_form(TEXT_NFKD, *text, *bytes, front, out);
             break;
         case TOK_NORM_LOWERCASE:
-            text_lowercase(*text, *bytes, out);
+            text_lowercase(*text, *front, out);
+            lowered = out->len;
+            text_lowercase(*text + *front, *bytes - *front, out);
+            *front = lowered;
             break;
         case TOK_NORM_REPLACE:
-            if (pre_replace(&enc->budget, i, enc->regex, *text, *bytes, out, &gone, enc->err) < 0) {
+            if (pre_replace(&enc->budget, i, enc->regex, *text, *bytes, out, front, enc->err) < 0) {
                 return -1;
             }
             break;
         case TOK_NORM_PREPEND:
             if (*bytes) {
                 buf_append(out, tokenizer_span(tok, s->content), s->content.bytes);
+                *front += *front ? s->content.bytes : 0;
             }
             buf_append(out, *text, *bytes);
             break;
         case TOK_NORM_STRIP: {
             const char *t = *text;
             size_t n = *bytes;
-            strip(s, &t, &n, at_start);
+            strip(s, &t, &n, front);
             buf_append(out, t, n);
             break;
         }
@@ -400,7 +440,6 @@ int pre_normalize(struct encoder *enc, const char **text, size_t *bytes, bool *a
         if (s->kind != TOK_NORM_REPLACE && budget_bytes(&enc->budget, i, out->len, enc->err) < 0) {
             return -1;
         }
-        *at_start = *at_start && !gone;
         *text = out->len ? out->data : "";
         *bytes = out->len;
     }
