@@ -265,6 +265,23 @@ def odd_styles():
         {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": True}]}
     yield "first", finish(doc, SPM_TOKENS, byte_level_post=False,
                           decoder={"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": True})
+    # tokens across places where only Oniguruma cuts, or only PCRE2 would
+    doc = train(pre_tokenizers.WhitespaceSplit(), vocab=600, specials=["[UNK]"], byte_alphabet=False,
+                more=["世界！ 界！ 年。 。 好， 字。 ，世 世。 x² ²x ½x a² 2² é½ ア・ ー・ カー・ ΑΣ。 ½① ②½ ²½"] * 30)
+    doc["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": r}, "behavior": "Isolated", "invert": False}
+        for r in (r"[\p{Han}]+", r"\p{Katakana}+", r"\w+|\W", r"[\w]+|\b", r"[[:punct:]]+", r"(?i)[\p{L}]+x?")]}
+    doc["model"]["unk_token"] = "[UNK]"
+    yield "dialect", finish(doc, [added("[UNK]"), added("[R]", rstrip=True), added("\n\n", False, lstrip=True)],
+                            byte_level_post=False, decoder=None)
+    # what stands in place of the text's first character
+    doc = train(pre_tokenizers.Metaspace(), vocab=500, specials=["[UNK]"], byte_alphabet=False)
+    doc["normalizer"] = {"type": "Sequence", "normalizers": [
+        {"type": "Replace", "pattern": {"String": "ﬁ"}, "content": "fi"}, {"type": "Replace", "pattern": {"Regex": "[fFdD]+"}, "content": "x y"},
+        {"type": "Lowercase"}]}
+    doc["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": True}
+    doc["model"]["unk_token"] = "[UNK]"
+    yield "front", finish(doc, [added("[UNK]")], byte_level_post=False, decoder=None)
     doc = train(pre_tokenizers.Sequence([split(r"\bthe\b|^\s+|\s+$|[\d]+?|\h{4}", "isolated"), byte_level()]), normalizers.NFKD())
     yield "anchors", finish(doc, [added("<s>", normalized=True), added("ﬁ", False, normalized=True)], behind=["<s>"])
 
