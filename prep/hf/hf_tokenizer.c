@@ -11,6 +11,8 @@
 
 /* Ids may leave holes, but a file of a few tokens must not ask for millions of rows. */
 enum { HOLES_BASE = 65536, HOLES_FACTOR = 4 };
+/* How long added tokens may be once normalized, all together. */
+enum { NORMAL_BASE = 64 << 10, NORMAL_FACTOR = 64 };
 
 /* ---- model ----------------------------------------------------------------------------------- */
 
@@ -249,12 +251,26 @@ static int read_added(const struct place *root, struct tokenizer_pack *p) {
     return 0;
 }
 
+/* The texts of all special tokens, as keys. */
+static json_t *special_texts(const struct tokenizer_pack *p) {
+    json_t *texts = json_object();
+    for (size_t i = 0; i < p->n_added; i++) {
+        struct tok_span own = p->spans[p->added[i].id];
+        if ((p->added[i].flags & TOK_ADDED_SPECIAL) && own.bytes) {
+            json_object_setn_new_nocheck(texts, p->blob.data + own.offset, own.bytes, json_true());
+        }
+    }
+    return texts;
+}
+
 /* Tokens that are looked for in normalized text are stored as the normalizers leave them, and
  * decode to that. A token is skipped with the special ones if what it decodes to is a special
  * token's text. */
 static int settle_added(struct tokenizer_pack *p, struct err *err) {
     struct buf section = {0}, normal = {0};
     struct tokenizer *tok = NULL;
+    json_t *special = NULL;
+    uint64_t own_bytes = 0, normal_bytes = 0;
     int rc = -1;
     bool wanted = false;
     for (size_t i = 0; i < p->n_added; i++) {
@@ -274,24 +290,31 @@ static int settle_added(struct tokenizer_pack *p, struct err *err) {
                                     err)) {
                 goto out;
             }
+            /* Each of them may grow within its budget; all together no more than one text may. */
+            own_bytes += a->match.bytes;
+            normal_bytes += normal.len;
+            if (normal_bytes > NORMAL_BASE + NORMAL_FACTOR * own_bytes) {
+                err_set(err, "the normalizers make the added tokens more than %d times as long",
+                        NORMAL_FACTOR);
+                goto out;
+            }
             if (!same_text(p, a->match, normal.data, normal.len)) {
                 a->match = pack_text(p, normal.data, normal.len);
             }
         }
     }
+    special = special_texts(p);
     for (size_t i = 0; i < p->n_added; i++) {
         const struct tok_added *a = &p->added[i];
+        const char *text = p->blob.len ? p->blob.data + a->match.offset : "";
         bool renamed = a->match.offset != p->spans[a->id].offset;
-        bool skip = !renamed && (a->flags & TOK_ADDED_SPECIAL);
-        for (size_t k = 0; renamed && k < p->n_added && !skip; k++) {
-            skip = (p->added[k].flags & TOK_ADDED_SPECIAL) &&
-                   same_text(p, p->spans[p->added[k].id], p->blob.data + a->match.offset,
-                             a->match.bytes);
-        }
+        bool skip = renamed ? json_object_getn(special, text, a->match.bytes) != NULL
+                            : (a->flags & TOK_ADDED_SPECIAL) != 0;
         p->token_flags[a->id] |= skip ? TOK_TOKEN_SKIP : 0;
     }
     rc = 0;
 out:
+    json_decref(special);
     tokenizer_close(tok);
     buf_free(&section);
     buf_free(&normal);

@@ -4,6 +4,7 @@
  */
 #include "format/text/tokenizer_file.h"
 #include "format/text/tokenizer_regex.h"
+#include "prep/hf/hf_tokenizer.h"
 #include "tests/util/test.h"
 #include "tests/util/test_util_tokenizer.h"
 
@@ -20,7 +21,7 @@ static const char base_json[] =
     "\"},\"behavior\":\"Isolated\",\"invert\":false}"
 #define REPLACE(kind, pattern, content)                                                            \
     "{\"type\":\"Replace\",\"pattern\":{\"" kind "\":\"" pattern "\"},\"content\":\"" content "\"" \
-                                                                                              "}"
+    "}"
 #define TEN(x) x x x x x x x x x x
 
 /* `key` becomes a Sequence of `times` times `step`. */
@@ -128,6 +129,43 @@ static void added_tokens_look_no_further_than_the_budget(void **state) {
         buf_free(&json);
         buf_free(&text);
         buf_free(&content);
+    }
+}
+
+/* Many added tokens take no longer than their file is, and do not multiply the normalizers. */
+static void many_added_tokens_are_settled_at_once(void **state) {
+    (void)state;
+    enum { MANY = 20000 };
+    static const char *const normalizers[] = {
+        "{\"type\":\"Lowercase\"}",
+        "{\"type\":\"Prepend\",\"prepend\":\"" TEN(TEN(TEN("xxxx"))) "\"}"};
+    for (int grows = 0; grows < 2; grows++) {
+        struct buf json = {0}, section = {0};
+        struct err err = {0};
+        buf_printf(&json, "{\"version\":\"1.0\",\"normalizer\":%s,\"added_tokens\":[",
+                   normalizers[grows]);
+        for (int i = 0; i < MANY; i++) {
+            buf_printf(&json,
+                       "%s{\"id\":%d,\"content\":\"A%06d\",\"single_word\":false,\"lstrip\":"
+                       "false,\"rstrip\":false,\"normalized\":true,\"special\":true}",
+                       i ? "," : "", 6 + i, i);
+        }
+        buf_printf(&json, "]%s", strstr(base_json, ",\"pre_tokenizer\""));
+        struct hf_tokenizer_files files = {.tokenizer = {"tokenizer.json", json.data, json.len}};
+        int rc = hf_tokenizer_compile(&files, &section, &err);
+        if (grows) {
+            assert_int_equal(rc, -1);
+            assert_err(&err, "normalizers make the added tokens", "times as long");
+        } else {
+            struct tokenizer *tok;
+            assert_no_err(&err);
+            assert_int_equal(tokenizer_open(section.data, section.len, &tok, &err), 0);
+            assert_int_equal(tokenizer_vocab_size(tok), 6 + MANY);
+            assert_false(tokenizer_is_special(tok, 6)); /* it decodes to a000000, which is none */
+            tokenizer_close(tok);
+        }
+        buf_free(&json);
+        buf_free(&section);
     }
 }
 
@@ -271,6 +309,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(chains_that_multiply_end_with_the_step),
         cmocka_unit_test(added_tokens_look_no_further_than_the_budget),
+        cmocka_unit_test(many_added_tokens_are_settled_at_once),
         cmocka_unit_test(decoders_that_multiply_end_with_the_step),
         cmocka_unit_test(small_windows_find_what_the_whole_text_gives),
         cmocka_unit_test(published_patterns_are_known),
