@@ -11,7 +11,13 @@
 #include "prep/archive_input.h"
 
 static const char SEPARATOR[] = "<|endoftext|>";
-enum { MAX_TEXT_BYTES = 1 << 30, READ_BYTES = 1 << 16 };
+enum {
+    MAX_TEXT_BYTES = 1 << 30,
+    READ_BYTES = 1 << 16,
+    /* No text packs better than this: what unpacks to more is not worth its memory. */
+    UNPACKED_BASE = 16 << 20,
+    UNPACKED_FACTOR = 64
+};
 
 void corpus_free(struct corpus *c) {
     free(c->ids);
@@ -90,15 +96,25 @@ static int add_text(struct corpus *c, const struct tokenizer *tok, const char *n
 
 /* ---- files and archives ---- */
 
+/* *unpacked counts the bytes of all entries so far. */
 static int read_entry(struct archive *a, const struct archive_input *in, const char *name,
-                      struct buf *out, struct err *err) {
+                      uint64_t *unpacked, struct buf *out, struct err *err) {
     char *block = mem_alloc(READ_BYTES);
     la_ssize_t n;
     out->len = 0;
-    while ((n = archive_read_data(a, block, READ_BYTES)) > 0 && out->len <= MAX_TEXT_BYTES) {
+    bool bomb = false;
+    while (!bomb && (n = archive_read_data(a, block, READ_BYTES)) > 0 &&
+           out->len <= MAX_TEXT_BYTES) {
+        int64_t packed = archive_filter_bytes(a, -1);
+        *unpacked += (uint64_t)n;
+        bomb = *unpacked > UNPACKED_BASE + UNPACKED_FACTOR * (uint64_t)(packed > 0 ? packed : 0);
         buf_append(out, block, (size_t)n);
     }
     free(block);
+    if (bomb) {
+        return err_set(err, "%s: unpacks to more than %d times its size: that is no text", name,
+                       UNPACKED_FACTOR);
+    }
     if (n < 0) {
         return archive_input_check(in, err) < 0
                    ? -1
@@ -117,6 +133,7 @@ static int add_file(struct corpus *c, const struct tokenizer *tok, const char *p
     struct archive_input in = {.fd = -1};
     struct archive_entry *entry;
     struct buf text = {0};
+    uint64_t unpacked = 0;
     int status = -1, r;
     /* By name, not "all": some of all are found in plain text (uuencode). */
     archive_read_support_filter_gzip(a);
@@ -138,7 +155,7 @@ static int add_file(struct corpus *c, const struct tokenizer *tok, const char *p
             continue;
         }
         char *name = raw ? mem_strdup(path) : mem_printf("%s:%s", path, inside ? inside : "?");
-        int e = read_entry(a, &in, name, &text, err);
+        int e = read_entry(a, &in, name, &unpacked, &text, err);
         /* Before what was read is used: it may be only the part before the error. */
         e = archive_input_check(&in, err) < 0 ? -1 : e;
         if (e == 0 && text.len > 0) {

@@ -61,7 +61,8 @@ enum tokenizer_encode_flag {
 /* Append the ids of `text` to `out`. At most 1 GiB of text. Fails on an unknown character where
  * the model names an unk token that it does not have, and where the steps take more than a budget
  * of bytes and steps (tokenizer_budget.c), naming the step: chains that multiply the text or cut it
- * again and again, patterns that backtrack. */
+ * again and again, patterns that backtrack. Fails on 4 MiB of text in which nothing is certainly a
+ * boundary between tokens; longer pieces are merged in parts, with the same ids. */
 int tokenizer_encode(const struct tokenizer *tok, const char *text, size_t bytes, unsigned flags,
                      struct token_list *out, struct err *err);
 

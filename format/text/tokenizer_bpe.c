@@ -11,7 +11,12 @@
 #include "format/text/tokenizer_internal.h"
 #include "format/text/tokenizer_text.h"
 
-enum { SCAN_LIMIT = 40 }; /* symbols up to which scanning beats the heap */
+enum {
+    SCAN_LIMIT = 40, /* symbols up to which scanning beats the heap */
+    /* A piece is merged in parts where it can be cut, and refused where it cannot: what is merged
+     * at once takes up to 40 bytes for each of its own. */
+    UNCUT_MAX_BYTES = 4 << 20
+};
 
 #define NO_RANK UINT32_MAX
 #define NO_LINK UINT32_MAX
@@ -19,6 +24,13 @@ enum { SCAN_LIMIT = 40 }; /* symbols up to which scanning beats the heap */
 struct bpe_entry {
     uint64_t key; /* rank << 32 | position of the left symbol */
     uint32_t result;
+};
+
+/* Pairs of characters between which some rule merges: an open hash table of first << 32 | second. */
+struct bpe_joints {
+    uint64_t *pairs; /* [mask + 1], UINT64_MAX for free slots */
+    size_t mask;
+    bool usable; /* every rule's result is spelled as its two sides are, one after the other */
 };
 
 const struct tok_merge *bpe_find(const struct tokenizer *tok, uint32_t left, uint32_t right) {
@@ -43,14 +55,16 @@ void bpe_scratch_free(struct bpe_scratch *s) {
     free(s->prev);
     free(s->next);
     free(s->heap);
+    if (s->joints) {
+        free(s->joints->pairs);
+        free(s->joints);
+    }
     *s = (struct bpe_scratch){0};
 }
 
 static void add_symbol(struct bpe_scratch *s, uint32_t id) {
     if (s->n == s->cap) {
         s->ids = mem_grow(s->ids, s->n + 1, &s->cap, sizeof *s->ids);
-        s->ranks = mem_realloc(s->ranks, s->cap * sizeof *s->ranks);
-        s->results = mem_realloc(s->results, s->cap * sizeof *s->results);
     }
     s->ids[s->n++] = id;
 }
@@ -118,6 +132,10 @@ static void rank_pair(const struct tokenizer *tok, struct bpe_scratch *s, size_t
 
 static void merge_by_scan(const struct tokenizer *tok, struct bpe_scratch *s) {
     size_t n = s->n;
+    if (!s->ranks) {
+        s->ranks = mem_alloc(SCAN_LIMIT * sizeof *s->ranks);
+        s->results = mem_alloc(SCAN_LIMIT * sizeof *s->results);
+    }
     for (size_t i = 0; i < n; i++) {
         rank_pair(tok, s, i, n);
     }
@@ -227,15 +245,86 @@ static void merge_by_heap(const struct tokenizer *tok, struct bpe_scratch *s) {
     s->n = kept;
 }
 
-int bpe_encode(struct encoder *enc, const char *text, size_t bytes) {
+/* ---- long pieces ----------------------------------------------------------------------------- */
+
+static size_t joint_slot(const struct bpe_joints *j, uint64_t pair) {
+    size_t slot = (size_t)((pair * UINT64_C(0x9e3779b97f4a7c15)) >> 20);
+    while (j->pairs[slot & j->mask] != UINT64_MAX && j->pairs[slot & j->mask] != pair) {
+        slot++;
+    }
+    return slot & j->mask;
+}
+
+static bool is_concatenation(const struct tokenizer *tok, const struct tok_merge *m) {
+    struct tok_span left = tok->spans[m->left], right = tok->spans[m->right];
+    struct tok_span whole = tok->spans[m->result];
+    const char *text = tokenizer_span(tok, whole);
+    return left.bytes && right.bytes && whole.bytes == (uint64_t)left.bytes + right.bytes &&
+           memcmp(text, tokenizer_span(tok, left), left.bytes) == 0 &&
+           memcmp(text + left.bytes, tokenizer_span(tok, right), right.bytes) == 0;
+}
+
+static struct bpe_joints *joints_new(const struct tokenizer *tok) {
+    struct bpe_joints *j = mem_calloc(1, sizeof *j);
+    size_t slots = 2 * ((size_t)tok->merge_mask + 1);
+    j->pairs = mem_alloc(slots * sizeof *j->pairs);
+    memset(j->pairs, 0xff, slots * sizeof *j->pairs);
+    j->mask = slots - 1;
+    j->usable = true;
+    for (size_t i = 0; i <= tok->merge_mask && j->usable; i++) {
+        const struct tok_merge *m = &tok->merges[i];
+        if (m->left == TOK_NONE) {
+            continue;
+        }
+        j->usable = is_concatenation(tok, m);
+        if (j->usable) {
+            uint32_t first, second;
+            const char *left = tokenizer_span(tok, tok->spans[m->left]);
+            const char *end = left + tok->spans[m->left].bytes;
+            text_get(end - text_before(left, end), &first);
+            text_get(tokenizer_span(tok, tok->spans[m->right]), &second);
+            uint64_t pair = (uint64_t)first << 32 | second;
+            j->pairs[joint_slot(j, pair)] = pair;
+        }
+    }
+    return j;
+}
+
+/*
+ * The first place behind `from` where the piece can be cut: between two characters that are tokens,
+ * and that no rule merges across. A token that merging makes is spelled as its characters are, so
+ * no other rule could reach across either, and both parts give the ids that they give in the whole.
+ */
+static size_t cut_behind(struct encoder *enc, const char *text, size_t bytes, size_t from) {
     const struct tokenizer *tok = enc->tok;
     struct bpe_scratch *s = &enc->bpe;
-    if (tok->header->flags & TOK_IGNORE_MERGES) {
-        uint32_t id = tokenizer_vocab_find(tok, text, bytes);
-        if (id != TOK_NONE) {
-            token_list_add(enc->out, id);
-            return 0;
+    s->joints = s->joints ? s->joints : joints_new(tok);
+    while (from < bytes && ((uint8_t)text[from] & 0xc0) == 0x80) {
+        from++;
+    }
+    for (size_t at = from, len; s->joints->usable && at < bytes; at += len) {
+        uint32_t first, second;
+        size_t before = text_before(text, text + at);
+        text_get(text + at - before, &first);
+        len = text_get(text + at, &second);
+        uint64_t pair = (uint64_t)first << 32 | second;
+        if (s->joints->pairs[joint_slot(s->joints, pair)] == UINT64_MAX &&
+            tokenizer_vocab_find(tok, text + at - before, before) != TOK_NONE &&
+            tokenizer_vocab_find(tok, text + at, len) != TOK_NONE) {
+            return at;
         }
+    }
+    return bytes;
+}
+
+static int encode_part(struct encoder *enc, const char *text, size_t bytes) {
+    const struct tokenizer *tok = enc->tok;
+    struct bpe_scratch *s = &enc->bpe;
+    if (bytes > UNCUT_MAX_BYTES) {
+        return err_set(enc->err,
+                       "%zu bytes of text without a place where the tokenizer certainly cuts; at"
+                       " most %d are merged at once",
+                       bytes, UNCUT_MAX_BYTES);
     }
     s->n = 0;
     if (add_characters(enc, text, bytes) < 0) {
@@ -250,4 +339,24 @@ int bpe_encode(struct encoder *enc, const char *text, size_t bytes) {
         token_list_add(enc->out, s->ids[i]);
     }
     return 0;
+}
+
+int bpe_encode(struct encoder *enc, const char *text, size_t bytes) {
+    const struct tokenizer *tok = enc->tok;
+    if (tok->header->flags & TOK_IGNORE_MERGES) {
+        uint32_t id = tokenizer_vocab_find(tok, text, bytes);
+        if (id != TOK_NONE) {
+            token_list_add(enc->out, id);
+            return 0;
+        }
+    }
+    while (bytes > tok->part_bytes) {
+        size_t part = cut_behind(enc, text, bytes, tok->part_bytes);
+        if (encode_part(enc, text, part) < 0) {
+            return -1;
+        }
+        text += part;
+        bytes -= part;
+    }
+    return bytes ? encode_part(enc, text, bytes) : 0;
 }

@@ -12,7 +12,7 @@
 #include "format/text/tokenizer_file.h"
 #include "format/text/tokenizer_regex.h"
 
-enum { TOK_TEXT_MAX_BYTES = 1 << 30 };
+enum { TOK_TEXT_MAX_BYTES = 1 << 30, TOK_PART_BYTES = 64 << 10 };
 
 /* The added tokens to look for, sorted by the text that they match. Those that start with byte b
  * are order[first[b]..first[b + 1]). */
@@ -41,16 +41,18 @@ struct tokenizer {
     struct matcher raw, normalized;
     uint32_t char_ids[0x180]; /* ids of the one-character tokens below U+0180, TOK_NONE for none */
     uint32_t byte_ids[256];   /* ids of <0x00>..<0xFF>, TOK_NONE for none */
+    size_t part_bytes; /* pieces above this are merged in parts, with the same ids (tests: less) */
 };
 
 /* The symbols of one word while it is merged. Short words use only ids and ranks, long ones all of
  * it. */
 struct bpe_scratch {
     uint32_t *ids;         /* [cap] */
-    uint32_t *ranks;       /* [cap] rank of the pair (i, i + 1) */
-    uint32_t *results;     /* [cap] what that pair merges into */
+    uint32_t *ranks;       /* of a short word: rank of the pair (i, i + 1) */
+    uint32_t *results;     /* what that pair merges into */
     uint32_t *prev, *next; /* [links_cap] */
     struct bpe_entry *heap;
+    struct bpe_joints *joints; /* NULL until a piece is long */
     size_t n, cap, links_cap, n_heap, heap_cap;
 };
 

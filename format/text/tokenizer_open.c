@@ -395,6 +395,7 @@ int tokenizer_open(const void *section, size_t section_bytes, struct tokenizer *
     const struct tok_header *h = section;
     struct tokenizer *tok = mem_calloc(1, sizeof *tok);
     tok->header = h;
+    tok->part_bytes = TOK_PART_BYTES;
     tok->blob = (const char *)base + h->tables[TOK_BLOB].offset;
     tok->spans = (const void *)(base + h->tables[TOK_SPANS].offset);
     tok->flags = base + h->tables[TOK_TOKEN_FLAGS].offset;

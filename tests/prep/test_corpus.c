@@ -254,6 +254,17 @@ static void what_is_not_text_is_named(void **state) {
     assert_int_equal(add(&c, "absent.txt", 512, &err), -1);
     assert_err(&err, "absent.txt", "No such file");
 
+    /* Text that packs a thousandfold is none: from a file, and in an archive of many entries. */
+    run("head -c 40000000 /dev/zero | tr '\\0' a | gzip -1 >bomb.gz");
+    err = (struct err){0};
+    assert_int_equal(add(&c, "bomb.gz", 512, &err), -1);
+    assert_err(&err, "bomb.gz", "unpacks to more than 64 times");
+    run("mkdir -p many && head -c 9000000 /dev/zero | tr '\\0' a >many/b && echo hello >many/a && "
+        "cat many/b many/b >many/c && rm many/b && tar czf many.tar.gz many && rm -r many");
+    err = (struct err){0};
+    assert_int_equal(add(&c, "many.tar.gz", 512, &err), -1);
+    assert_err(&err, "many.tar.gz:many/c", "unpacks to more than 64 times");
+
     put_both("cut.txt", "<|endoftext|>\n");
     run("gzip -f cut.txt && head -c 60 cut.txt.gz >half.gz");
     err = (struct err){0};

@@ -5,6 +5,7 @@
  */
 #include <dirent.h>
 
+#include "format/text/tokenizer_internal.h"
 #include "format/text/tokenizer_text.h"
 #include "tests/util/test.h"
 #include "tests/util/test_util_tokenizer.h"
@@ -301,6 +302,62 @@ static void long_texts(void **state) {
     buf_free(&text);
 }
 
+/* Parts of every size, down to single characters, give the ids of the whole piece: on the texts of
+ * the vectors joined to one, for styles that do not cut before they merge and for some that do. */
+static void parts_of_a_piece_give_the_same_ids(void **state) {
+    (void)state;
+    static const char *const styles[] = {"mixtral", "llama1", "mistral", "gemma",
+                                         "gpt2",    "qwen2",  "front",   "dialect"};
+    static const size_t parts[] = {1, 2, 7, 50, 1000};
+    json_t *texts = loaded_json(TOKENIZERS "texts.json"), *row;
+    struct buf all = {0};
+    size_t i;
+    json_array_foreach(texts, i, row) {
+        struct buf text = from_hex(json_string_value(row));
+        buf_append(&all, text.data, text.len);
+        buf_free(&text);
+    }
+    for (i = 0; i < TEST_COUNT(styles); i++) {
+        struct loaded l;
+        struct token_list whole = {0}, got = {0};
+        loaded_style(styles[i], &l);
+        l.tok->part_bytes = SIZE_MAX;
+        loaded_encode(l.tok, all.data, all.len, TOKENIZER_PARSE_SPECIAL, &whole);
+        for (size_t k = 0; k < TEST_COUNT(parts); k++) {
+            l.tok->part_bytes = parts[k];
+            loaded_encode(l.tok, all.data, all.len, TOKENIZER_PARSE_SPECIAL, &got);
+            assert_int_equal(got.n, whole.n);
+            assert_memory_equal(got.ids, whole.ids, whole.n * sizeof *whole.ids);
+        }
+        token_list_free(&whole);
+        token_list_free(&got);
+        loaded_close(&l);
+    }
+    buf_free(&all);
+    json_decref(texts);
+}
+
+/* A piece that cannot be cut is refused above a bound, and one that can be is not. */
+static void a_piece_without_a_place_to_cut_is_bounded(void **state) {
+    (void)state;
+    struct loaded l;
+    struct err err = {0};
+    struct buf text = {0};
+    struct token_list ids = {0};
+    loaded_style("mixtral", &l);
+    while (text.len <= 5 << 20) {
+        buf_append(&text, "the river  ", 11);
+    }
+    loaded_encode(l.tok, text.data, text.len, 0, &ids);
+    assert_true(ids.n > 0);
+    memset(text.data, 'l', text.len); /* "ll" is a token */
+    assert_int_equal(tokenizer_encode(l.tok, text.data, text.len, 0, &ids, &err), -1);
+    assert_err(&err, "bytes of text without a place", "certainly cuts");
+    buf_free(&text);
+    token_list_free(&ids);
+    loaded_close(&l);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(vectors_of_all_styles),
@@ -308,6 +365,8 @@ int main(void) {
         cmocka_unit_test(config_decides_bos_and_eos),
         cmocka_unit_test(accessors),
         cmocka_unit_test(long_texts),
+        cmocka_unit_test(parts_of_a_piece_give_the_same_ids),
+        cmocka_unit_test(a_piece_without_a_place_to_cut_is_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
