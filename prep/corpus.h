@@ -33,10 +33,9 @@ struct corpus {
     uint64_t text_bytes;
 };
 
-/* Append the text at `path`; of a directory, that of all files in it. A file that holds zero bytes
- * is refused by its name, and so is one that cannot be read, or that unpacks to more than 16 MiB and
- * 64 times its size. More than CORPUS_MAX_TOK tokens in all
- * are refused. */
+/* Append the text at `path`; of a directory, that of all files in it. A file that holds zero
+ * bytes is refused by its name, and so is one that cannot be read, or that unpacks to more than
+ * 16 MiB and 64 times its size. More than CORPUS_MAX_TOK tokens in all are refused. */
 int corpus_add(struct corpus *c, const struct tokenizer *tok, const char *path, uint32_t seq_tok,
                struct err *err);
 /* Append one sequence of tokens, n >= CORPUS_MIN_SEQ_TOK. */

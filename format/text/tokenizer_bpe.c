@@ -26,7 +26,8 @@ struct bpe_entry {
     uint32_t result;
 };
 
-/* Pairs of characters between which some rule merges: an open hash table of first << 32 | second. */
+/* Pairs of characters between which some rule merges: an open hash table of
+ * first << 32 | second. */
 struct bpe_joints {
     uint64_t *pairs; /* [mask + 1], UINT64_MAX for free slots */
     size_t mask;

@@ -4,6 +4,7 @@
  * PCRE2 means Script_Extensions unless told otherwise (so that it counts U+3002 as Han). Constant
  * tables: any thread.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "format/text/tokenizer_regex.h"
@@ -162,7 +163,7 @@ const char *regex_property(const char *name, size_t bytes, bool negated, bool in
         for (size_t i = 0; i < sizeof open_scripts / sizeof open_scripts[0]; i++) {
             closed = closed && strcmp(plain, open_scripts[i]) != 0;
         }
-        strcat(strcat(strcpy(script, "\\p{sc:"), plain), "}");
+        snprintf(script, sizeof script, "\\p{sc:%s}", plain);
         items = script;
     }
     if (in_class && fold && !closed) {

@@ -2,8 +2,9 @@
  * The patterns of published tokenizers, which run compiled to machine code without counted steps:
  * each looks at a character a few times at most, whatever the text. Every other pattern is run by
  * the interpreter, whose steps are counted (tokenizer_regex.h), with the same matches. A pattern is
- * looked up by its text as tokenizer.json spells it, byte for byte; the many patterns of one class and
- * little else, such as \p{N}{1,3} or \s?[a-z]+, are told by their form. Constant table: any thread.
+ * looked up by its text as tokenizer.json spells it, byte for byte; the many patterns of one class
+ * and little else, such as \p{N}{1,3} or \s?[a-z]+, are told by their form. Constant table: any
+ * thread.
  */
 #include <string.h>
 
@@ -54,7 +55,8 @@ static const struct {
     {"falcon, digits", "[0-9][0-9][0-9]"},
 };
 
-/* The end of the one character, escape or class that starts at p, NULL where something else does. */
+/* The end of the one character, escape or class that starts at p, NULL where something else
+ * does. */
 static const char *item_end(const char *p, const char *end) {
     if (p == end) {
         return NULL;

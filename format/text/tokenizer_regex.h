@@ -13,15 +13,15 @@
  * Threads: a struct regex does not change after compiling; a struct regex_scratch belongs to one
  * thread.
  *
- * Dialect: literals, `.` (no line feed), classes with ranges, escapes, nesting, `&&` and [:..:]; \s
- * \S (White_Space) \d \D (Nd) \w \W (Alphabetic, M, Nd, Pc, and outside a class ² ³ ¹ ¼ ½ ¾) \h \H
- * (hex digit) \p{..} \P{..} \p{^..} (categories, POSIX names, some binary properties, Script); \t \n
- * \r \f \v \a \e \xHH \x{H..} \uHHHH; ^ $ at every line; \A \z \Z \b \B; groups ( (?: (?> (?= (?!
- * (?<= (?<! ; options i and m (dot matches line feed) as (?i:..), or as (?i) at the start of the
- * pattern; ? * + {n} {n,} {n,m} {,m}, each but {n} lazy with ?, and ?+ *+ ++ possessive.
- * Case-insensitive matching folds single characters (so `s` matches U+017F). Anything else, where
- * the two engines differ or might, is refused by name; tokenizer_dialect.c has a table of what
- * differs.
+ * Dialect: literals, `.` (no line feed), classes with ranges, escapes, nesting, `&&` and
+ * [:..:]; \s \S (White_Space) \d \D (Nd) \w \W (Alphabetic, M, Nd, Pc, and outside a class
+ * ² ³ ¹ ¼ ½ ¾) \h \H (hex digit) \p{..} \P{..} \p{^..} (categories, POSIX names, some
+ * binary properties, Script); \t \n \r \f \v \a \e \xHH \x{H..} \uHHHH; ^ $ at every line;
+ * \A \z \Z \b \B; groups ( (?: (?> (?= (?! (?<= (?<! ; options i and m (dot matches line
+ * feed) as (?i:..), or as (?i) at the start of the pattern; ? * + {n} {n,} {n,m} {,m},
+ * each but {n} lazy with ?, and ?+ *+ ++ possessive. Case-insensitive matching folds
+ * single characters (so `s` matches U+017F). Anything else, where the two engines differ
+ * or might, is refused by name; tokenizer_dialect.c has a table of what differs.
  */
 #ifndef FORMAT_TEXT_TOKENIZER_REGEX_H
 #define FORMAT_TEXT_TOKENIZER_REGEX_H
@@ -56,8 +56,8 @@ void regex_start(struct regex_iter *it, const struct regex *re, const char *text
                  uint64_t *steps);
 
 /* Find the next match. Returns 1 with [*start, *end), 0 at the end, or -1 with `err` where the
- * search exceeds its limit, or *steps. The text is valid UTF-8. An empty match right behind the previous match
- * is passed over. */
+ * search exceeds its limit, or *steps. The text is valid UTF-8. An empty match right behind the
+ * previous match is passed over. */
 int regex_next(struct regex_iter *it, struct regex_scratch *s, size_t *start, size_t *end,
                struct err *err);
 
