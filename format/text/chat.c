@@ -1,0 +1,121 @@
+#include "format/text/chat.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "format/text/template.h"
+
+static const char *const reasoning_names[] = {"reasoning_content", "thinking", "reasoning"};
+
+static int no_memory(struct err *err) {
+    return err_set(err, "the conversation takes more memory than allowed");
+}
+
+static int set(struct value_arena *arena, struct value *dict, const char *key,
+               const struct value *v) {
+    return value_dict_set_text(arena, dict->dict, key, strlen(key), v);
+}
+
+static const struct value *get(const struct value *dict, const char *key) {
+    const struct value *v = value_dict_get_text(dict->dict, key, strlen(key));
+    return v && v->type != VALUE_NONE ? v : NULL;
+}
+
+/* One message: without what is null, and with its reasoning under the names that templates read. */
+static int prepare_message(struct value_arena *arena, const struct value *message,
+                           struct value *out) {
+    const struct value *reasoning = NULL;
+    for (size_t i = 0; i < sizeof reasoning_names / sizeof reasoning_names[0] && !reasoning; i++) {
+        reasoning = get(message, reasoning_names[i]);
+    }
+    if (value_make_dict(arena, out) || (reasoning && set(arena, out, "thinking", reasoning))) {
+        return -1;
+    }
+    for (size_t i = 0; i < message->dict->n; i++) {
+        const struct value_pair *p = &message->dict->pairs[i];
+        if (p->value.type != VALUE_NONE && value_dict_set(arena, out->dict, &p->key, &p->value)) {
+            return -1;
+        }
+    }
+    return reasoning ? set(arena, out, "reasoning_content", reasoning) : 0;
+}
+
+static int prepare_messages(struct value_arena *arena, const struct value *messages,
+                            struct value *out, struct err *err) {
+    size_t n = messages->list->n;
+    struct value *items = value_alloc(arena, n * sizeof *items);
+    for (size_t i = 0; items && i < n; i++) {
+        const struct value *message = &messages->list->items[i];
+        if (message->type != VALUE_DICT) {
+            return err_set(err, "messages[%zu]: expected an object with role and content", i);
+        }
+        if (prepare_message(arena, message, &items[i])) {
+            return no_memory(err);
+        }
+    }
+    return !items || value_make_list(arena, VALUE_LIST, items, n, out) ? no_memory(err) : 0;
+}
+
+static int set_token(struct value_arena *arena, struct value *context, const char *name,
+                     const struct tokenizer *tok, uint32_t id) {
+    size_t n = 0;
+    const char *piece = id == TOKEN_NONE ? NULL : tokenizer_piece(tok, id, &n);
+    struct value text;
+    return piece && (value_make_string(arena, piece, n, &text) || set(arena, context, name, &text))
+               ? -1
+               : 0;
+}
+
+int chat_context(struct value_arena *arena, const struct value *request,
+                 const struct tokenizer *tok, struct value *context, struct err *err) {
+    const struct value *messages = request;
+    const struct value none = value_none(), no = value_bool(false);
+    struct value prepared;
+    if (request->type == VALUE_DICT) {
+        messages = get(request, "messages");
+    }
+    if (!messages || messages->type != VALUE_LIST) {
+        return err_set(err, "expected a list of messages, or an object with one as messages");
+    }
+    if (prepare_messages(arena, messages, &prepared, err)) {
+        return -1;
+    }
+    if (value_make_dict(arena, context) || set(arena, context, "messages", &prepared) ||
+        set(arena, context, "tools", &none) || set(arena, context, "documents", &none) ||
+        set(arena, context, "add_generation_prompt", &no) ||
+        (tok && (set_token(arena, context, "bos_token", tok, tokenizer_bos(tok)) ||
+                 set_token(arena, context, "eos_token", tok, tokenizer_eos(tok))))) {
+        return no_memory(err);
+    }
+    for (size_t i = 0; request->type == VALUE_DICT && i < request->dict->n; i++) {
+        const struct value_pair *p = &request->dict->pairs[i];
+        if (!value_is_string(&p->key, "messages") &&
+            value_dict_set(arena, context->dict, &p->key, &p->value)) {
+            return no_memory(err);
+        }
+    }
+    return 0;
+}
+
+int chat_try(const char *text, size_t len, const struct tokenizer *tok, struct err *err) {
+    static const char question[] =
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}], \"add_generation_prompt\": "
+        "true}";
+    /* Any time will do: whether the template asks for it is no reason to refuse it. */
+    struct tm now = {.tm_year = 124, .tm_mday = 1, .tm_wday = 1};
+    struct value_arena arena = {.limit_bytes = 1 << 20};
+    struct value request, context;
+    struct template *t = NULL;
+    char *out = NULL;
+    size_t n;
+    int rc = template_compile(&t, text, len, err) ||
+                     value_json_read(&arena, question, sizeof question - 1, &request, err) ||
+                     chat_context(&arena, &request, tok, &context, err) ||
+                     template_render(t, &context, &template_usual_limits, &now, &out, &n, err)
+                 ? -1
+                 : 0;
+    free(out);
+    template_free(t);
+    value_arena_free(&arena);
+    return rc;
+}
