@@ -22,6 +22,8 @@ struct generate_options {
     /* prompt */
     const char *prompt, *file;
     bool no_bos, no_special;
+    bool chat;
+    const char *system, *chat_template;
     int ctx; /* 0 = the model's own */
     /* generation */
     int max_tokens;
@@ -55,6 +57,14 @@ struct generation {
 static int read_prompt(const struct cli_call *call, struct buf *text, struct err *err) {
     const struct generate_options *o = call->values;
     bool given = cli_given(call, "prompt");
+    if (!o->chat && (o->system || o->chat_template)) {
+        err_set(err, "--system and --chat-template are for --chat");
+        return CLI_USAGE;
+    }
+    if (o->chat && (o->no_bos || o->no_special)) {
+        err_set(err, "--chat writes special tokens: --no-bos and --no-special are not for it");
+        return CLI_USAGE;
+    }
     if (given == cli_given(call, "file")) {
         err_set(err,
                 given ? "-p and -f exclude each other" : "a prompt is missing: -p TEXT or -f FILE");
@@ -73,9 +83,52 @@ static int read_prompt(const struct cli_call *call, struct buf *text, struct err
     return 0;
 }
 
-static int take_prompt(struct generation *g, const struct buf *text, struct err *err) {
+/* With --chat: what was asked, as the chat template has it. */
+static int put_as_chat(const struct generation *g, struct buf *text, struct err *err) {
+    const struct generate_options *o = g->o;
+    struct corm_message messages[2];
+    struct corm_error error;
+    struct buf source = {0};
+    size_t n = 0, bytes = 0;
+    char *rendered = NULL;
+    buf_append(&source, "", 0); /* an empty file is an empty template, and not the archive's */
+    if (o->chat_template && run_read(o->chat_template, &source, err) < 0) {
+        buf_free(&source);
+        return -1;
+    }
+    if (source.len != strlen(source.data) || (text->len && text->len != strlen(text->data))) {
+        buf_free(&source);
+        return err_set(err, "--chat takes no text with a NUL in it");
+    }
+    if (o->system) {
+        messages[n++] = (struct corm_message){"system", o->system};
+    }
+    messages[n++] = (struct corm_message){"user", text->len ? text->data : ""};
+    int rc = corm_chat_prompt(g->run.engine, o->chat_template ? source.data : NULL, messages, n,
+                              &rendered, &bytes, &error);
+    if (rc == 0) {
+        text->len = 0;
+        buf_append(text, rendered, bytes);
+    } else {
+        run_fail(err, &error);
+        if (o->chat_template) {
+            err_prefix(err, "%s", o->chat_template);
+        }
+    }
+    free(rendered);
+    buf_free(&source);
+    return rc;
+}
+
+static int take_prompt(struct generation *g, struct buf *text, struct err *err) {
     const struct run *r = &g->run;
-    if (run_tokenize(r, text, !g->o->no_bos, !g->o->no_special, &g->prompt, err) < 0) {
+    bool chat = g->o->chat;
+    if (chat && put_as_chat(g, text, err) < 0) {
+        return -1;
+    }
+    /* A template writes all the special tokens that there are to be. */
+    if (run_tokenize(r, text, !chat && !g->o->no_bos, chat || !g->o->no_special, &g->prompt, err) <
+        0) {
         return -1;
     }
     if (g->prompt.n == 0) {
@@ -323,6 +376,13 @@ static const struct cli_option prompt_rows[] = {
     {"no-special", 0, CLI_FLAG, FIELD(no_special),
      .help = "Special tokens that are written out in the prompt, such as <|im_end|>, are plain "
              "text: for text of unknown origin."},
+    {"chat", 0, CLI_FLAG, FIELD(chat),
+     .help = "The prompt is what a user says to a model that was trained to answer: it is put as "
+             "the chat template has it. Special tokens that are written out in it are such."},
+    {"system", 0, CLI_STRING, FIELD(system), "TEXT",
+     .help = "With --chat: what the system's message says, before the user's."},
+    {"chat-template", 0, CLI_STRING, FIELD(chat_template), "FILE",
+     .help = "With --chat: a Jinja template to use instead of the archive's."},
     {"ctx", 'c', CLI_INT, FIELD(ctx), "N",
      "Context: prompt and generated tokens together. Its KV cache is part of the memory plan. More "
      "than the model was trained for is allowed, with a remark. A model with rotary factors for "

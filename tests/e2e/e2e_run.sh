@@ -72,6 +72,22 @@ prompts() {
     "$run" generate fable.corm -q --prompt='Once upon a time' -n40 --temp 0 | cmp - greedy.txt
 }
 case_ 'prompt from an argument, standard input, a file' prompts
+chat() {
+    nl='
+'
+    "$run" fable.corm -q --chat --system ' Be é ' -p ' Hi ' -n 0 --echo --show-special >a &&
+        printf '<|endoftext|>Be é\nHi\n' | cmp - a || return 1
+    "$run" fable.corm -q --chat -p Hi -n 20 --temp 0 >a &&
+        "$run" fable.corm -q --no-bos -p "<|endoftext|>Hi$nl" -n 20 --temp 0 | cmp - a || return 1
+    printf '{{ bos_token }}{%% for m in messages %%}{{ m.role }}:{{ m.content }};{%% endfor %%}{{ add_generation_prompt }}' >own
+    "$run" fable.corm -q --chat --chat-template own -p Hi -n 0 --echo >a && printf 'user:Hi;True\n' | cmp - a || return 1
+    printf 'a\n{{ raise_exception("no") }}' >own
+    go 1 fable.corm -q --chat --chat-template own -p Hi && grep -q 'own: .*line 2, column 19: the template refuses: no' err ||
+        { cat err; return 1; }
+    go 2 fable.corm -q --system x -p Hi && grep -q 'are for --chat' err &&
+        go 2 fable.corm -q --chat --no-bos -p Hi && grep -q 'not for it' err
+}
+case_ '--chat puts the prompt as the template has it' chat
 echo_() { printf 'Once upon a time' | cat - greedy.txt >both && text --echo | cmp - both; }
 case_ '--echo puts the prompt in front' echo_
 case_ '-n 0 writes nothing' eval 'go 0 fable.corm -q -p x -n 0 && test ! -s out'
