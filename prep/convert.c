@@ -12,6 +12,8 @@
 
 #include <jansson.h>
 
+#include "format/text/chat.h"
+#include "format/text/tokenizer.h"
 #include "kernels/processor.h"
 #include "prep/calib/loss.h"
 #include "prep/claim.h"
@@ -227,6 +229,27 @@ static int write_archive(const struct convert_options *o, const struct hf_model 
     return rc;
 }
 
+/* A chat template that does not work is stored all the same, as it may work elsewhere: a remark. */
+static int try_chat_template(struct hf_model *model, struct err *err) {
+    struct tokenizer *tok = NULL;
+    struct err why = {0};
+    size_t n = 0;
+    if (!model->tokenizer.len) {
+        return 0;
+    }
+    if (tokenizer_open(model->tokenizer.data, model->tokenizer.len, &tok, err) < 0) {
+        return -1;
+    }
+    const char *text = tokenizer_chat_template(tok, &n);
+    if (text && chat_try(text, n, tok, &why) < 0) {
+        buf_printf(&model->warnings,
+                   "%s: the chat template is stored, but does not render here: %s\n", model->dir,
+                   why.msg);
+    }
+    tokenizer_close(tok);
+    return 0;
+}
+
 static int convert_dir(const struct convert_options *o, const char *dir, struct progress *progress,
                        uint64_t start_ns, struct err *err) {
     struct hf_model model;
@@ -242,6 +265,9 @@ static int convert_dir(const struct convert_options *o, const char *dir, struct 
         .version = CORM_VERSION_TEXT,
     };
     int rc = hf_open(&model, dir, err);
+    if (rc == 0) {
+        rc = try_chat_template(&model, err);
+    }
     if (rc == 0 && model.warnings.len && !o->prep.quiet) {
         struct buf shown = {0};
         buf_show(&shown, model.warnings.data, model.warnings.len);

@@ -3,7 +3,8 @@
  * at them.
  *
  * Owns: the table of commands, what Ctrl-C sets, and what must not be left behind at other ends.
- * Leaves to others: the commands, each with its options (convert, prep, prep_tokenize).
+ * Leaves to others: the commands, each with its options (convert, prep, prep_tokenize,
+ * prep_template).
  */
 #include <signal.h>
 #include <stdbool.h>
@@ -58,8 +59,13 @@ static void clean_up(void) {
 }
 
 static const struct cli_command *const commands[] = {
-    &convert_command,     &prep_inspect_command,  &prep_report_command,
-    &prep_verify_command, &prep_tokenize_command, NULL,
+    &convert_command,
+    &prep_inspect_command,
+    &prep_report_command,
+    &prep_verify_command,
+    &prep_tokenize_command,
+    &prep_template_command,
+    NULL,
 };
 
 /* OpenBLAS starts threads when it is loaded, before main and for all commands. One that gets no

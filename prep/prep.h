@@ -3,8 +3,8 @@
  *
  * Owns: the options of the report, which every command has; `inspect`, `report` and `verify`, and
  * what they print.
- * Leaves to others: the commands with options of their own (convert, prep_tokenize), the list of
- * commands (corm_prep), what a report says (inspect, report).
+ * Leaves to others: the commands with options of their own (convert, prep_tokenize,
+ * prep_template), the list of commands (corm_prep), what a report says (inspect, report).
  * Threads: the main thread.
  *
  * A command is a `struct cli_command` (format/cli.h) and a row in the table of corm_prep.c. Its
@@ -37,5 +37,6 @@ void prep_clean_at_end(const struct claim *claim);
 
 extern const struct cli_command prep_inspect_command, prep_report_command, prep_verify_command;
 extern const struct cli_command prep_tokenize_command; /* in prep_tokenize.c */
+extern const struct cli_command prep_template_command; /* in prep_template.c */
 
 #endif

@@ -203,6 +203,40 @@ tokenizes() {
 }
 case_ tokenize tokenizes
 
+# The conversation as its template renders it; the special tokens are the archive's.
+renders() {
+    cat >chat.json <<'EOF'
+{"messages": [{"role": "system", "content": " Be \u00e9 "}, {"role": "user", "content": "Hi"},
+              {"role": "assistant", "content": "Yo", "tool_calls": null}], "x": 1.50}
+EOF
+    printf '<|endoftext|>Be \303\251\nHi\nYo<|endoftext|>' >wanted
+    "$prep" template out/fable.corm -m chat.json >text && cmp text wanted || return 1
+    printf '{{ bos_token }}{%% for m in messages %%}{{ m|tojson }}{%% endfor %%}{{ x }}{{ tools }}{{ add_generation_prompt }}' >own.jinja
+    printf '<|endoftext|>{"role": "system", "content": " Be \303\251 "}{"role": "user", "content": "Hi"}' >wanted
+    printf '{"role": "assistant", "content": "Yo"}1.5NoneTrue' >>wanted
+    "$prep" template out/fable.corm -m chat.json -g --chat-template own.jinja >text && cmp text wanted || return 1
+    echo '[{"role": "tool", "content": ""}]' >chat.json
+    "$prep" template out/fable.corm -m chat.json >said 2>&1 && return 1
+    grep -q 'line 1, column [0-9]*: the template refuses: unknown role: tool$' said || return 1
+    echo '[{"role": "user",}]' >chat.json
+    "$prep" template out/fable.corm -m chat.json >said 2>&1 && return 1
+    grep -q 'chat.json: line 1, column 18: expected a key' said || return 1
+    "$prep" template out/fable.corm >said 2>&1
+    [ $? -eq 2 ] && grep -q 'needs --messages' said
+}
+case_ template renders
+
+# A template that does not work is stored, and told in one line.
+remarks() {
+    rm -rf remark && cp -r "$golden/olmoe-tiny" remark && chmod -R u+w remark || return 1
+    printf 'a\n{{ messages.role.x }}' >remark/chat_template.jinja
+    "$prep" convert -f remark -o out/remark.corm >text 2>said || return 1
+    [ "$(grep -c '^remark: the chat template is stored, but does not render here: line 2, column' said)" = 1 ] || return 1
+    printf '{{ messages[0].content }}' >remark/chat_template.jinja
+    "$prep" convert -f remark -o out/remark.corm >text 2>said && ! grep -q 'chat template' said
+}
+case_ template_that_does_not_render remarks
+
 # ---- packed checkpoints --------------------------------------------------------------------------
 
 mkdir model && cp -r "$fable"/. model && chmod -R u+w model

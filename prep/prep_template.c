@@ -1,0 +1,146 @@
+/*
+ * prep_template: the command `corm-prep template`, which shows what a chat template makes of a
+ * conversation.
+ *
+ * Owns: its options, where template and conversation come from, what is printed.
+ * Leaves to others: all that prep.h lists; templates and conversations (format/text).
+ * Threads: the main thread.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "format/corm_read.h"
+#include "format/text/chat.h"
+#include "format/text/template.h"
+#include "format/text/tokenizer.h"
+#include "format/text/value.h"
+#include "prep/prep.h"
+
+enum { MAX_CONVERSATION_BYTES = 64 << 20 };
+
+struct template_command {
+    struct prep_options prep;
+    const char *messages, *chat_template;
+    bool prompt;
+};
+
+/* The template: the option's file, or what the archive holds; `*file` is to be freed. */
+static int find_template(const struct template_command *o, const struct tokenizer *tok,
+                         uint8_t **file, const char **text, size_t *bytes, struct err *err) {
+    *file = NULL;
+    if (o->chat_template) {
+        int rc = file_read(o->chat_template, TEMPLATE_MAX_BYTES, file, bytes, err);
+        *text = (const char *)*file;
+        return rc;
+    }
+    *text = tokenizer_chat_template(tok, bytes);
+    return *text ? 0 : err_set(err, "the archive holds no chat template: give --chat-template");
+}
+
+static int read_request(const struct template_command *o, struct value_arena *arena,
+                        struct value *request, struct err *err) {
+    uint8_t *file = NULL;
+    size_t bytes;
+    const struct value yes = value_bool(true);
+    int rc = file_read(o->messages, MAX_CONVERSATION_BYTES, &file, &bytes, err);
+    if (!rc && value_json_read(arena, (const char *)file, bytes, request, err)) {
+        rc = err_prefix(err, "%s", o->messages);
+    }
+    free(file);
+    if (rc || !o->prompt) {
+        return rc;
+    }
+    if (request->type != VALUE_DICT) { /* so that there is a place for what is asked */
+        struct value list = *request;
+        rc = value_make_dict(arena, request) ||
+             value_dict_set_text(arena, request->dict, "messages", 8, &list);
+    }
+    rc = rc || value_dict_set_text(arena, request->dict, "add_generation_prompt", 21, &yes);
+    return rc ? err_set(err, "%s: more than the memory allowed", o->messages) : 0;
+}
+
+static int render(const struct template_command *o, const struct tokenizer *tok, struct err *err) {
+    struct value_arena arena = {.limit_bytes = 4 * (size_t)MAX_CONVERSATION_BYTES};
+    struct value request, context;
+    struct template *t = NULL;
+    uint8_t *file = NULL;
+    const char *text;
+    char *out = NULL;
+    size_t bytes, n = 0;
+    time_t seconds = time(NULL);
+    struct tm now;
+    int rc = -1;
+    localtime_r(&seconds, &now);
+    if (find_template(o, tok, &file, &text, &bytes, err) ||
+        read_request(o, &arena, &request, err)) {
+        goto out;
+    }
+    if (chat_context(&arena, &request, tok, &context, err)) {
+        err_prefix(err, "%s", o->messages);
+        goto out;
+    }
+    if (template_compile(&t, text, bytes, err) ||
+        template_render(t, &context, &template_usual_limits, &now, &out, &n, err)) {
+        err_prefix(err, "%s", o->chat_template ? o->chat_template : "chat template");
+        goto out;
+    }
+    fwrite(out, 1, n, stdout);
+    rc = 0;
+out:
+    free(out);
+    free(file);
+    template_free(t);
+    value_arena_free(&arena);
+    return rc;
+}
+
+static int show(const struct cli_call *call, struct err *err) {
+    const struct template_command *o = call->values;
+    const char *path = call->args.items[0];
+    struct tokenizer *tok = NULL;
+    struct corm c;
+    if (!o->messages) {
+        err_set(err, "template needs --messages FILE.json");
+        return CLI_USAGE;
+    }
+    if (corm_open(&c, path, CORM_OPEN_SKIP_TRUNK_HASH, err) < 0) {
+        return -1;
+    }
+    int rc = tokenizer_open(c.tokenizer.data, c.tokenizer.size_bytes, &tok, err);
+    if (rc < 0) {
+        err_prefix(err, "%s: tokenizer", path);
+    } else if ((rc = render(o, tok, err)) < 0) {
+        err_prefix(err, "%s", path);
+    }
+    tokenizer_close(tok);
+    corm_close(&c);
+    return rc;
+}
+
+#define FIELD(member) CLI_FIELD(struct template_command, member)
+
+static const struct cli_option template_rows[] = {
+    {"messages", 'm', CLI_STRING, FIELD(messages), "FILE.json",
+     .help = "The conversation: a list of messages, or an object with messages and what else the "
+             "template is to see (tools, add_generation_prompt, enable_thinking)."},
+    {"generation-prompt", 'g', CLI_FLAG, FIELD(prompt),
+     .help = "End where the model's answer begins: add_generation_prompt is true."},
+    {"chat-template", 0, CLI_STRING, FIELD(chat_template), "FILE",
+     .help = "Use this template instead of the archive's."},
+    {0}};
+static const struct cli_group template_group = {"Rendering", template_rows};
+
+const struct cli_command prep_template_command = {
+    "template",
+    "show what the chat template makes of a conversation",
+    show,
+    .args = "MODEL.corm",
+    .min_args = 1,
+    .max_args = 1,
+    .groups = {&template_group},
+    .values_bytes = sizeof(struct template_command),
+    .examples = "corm-prep template model.corm -m chat.json --generation-prompt",
+    .description = "Prints the text that a model is given, byte for byte as transformers' "
+                   "apply_chat_template makes it. What fails is told with its line and column."};
