@@ -448,8 +448,8 @@ static struct pack begin(const struct hf_model *m, const struct pack_options *op
     return (struct pack){.m = m,
                          .a = hf_arch(m),
                          .opt = opt,
-                         .expert_codec = opt->expert_codec ? opt->expert_codec
-                                                           : exact_expert_codec(m, &mixed)};
+                         .expert_codec =
+                             opt->expert_codec ? opt->expert_codec : exact_expert_codec(m, &mixed)};
 }
 
 int pack_check(const struct hf_model *m, const struct pack_options *opt, struct err *err) {

@@ -158,7 +158,7 @@ if (ulimit -v 300000) 2>/dev/null; then
     }
     case_ 'memory that is not to be had' any_addresses
     prep_addresses() {
-        addresses 150000 "$build/corm-prep" convert -q "$fable" -o small.corm && cmp fable.corm small.corm &&
+        addresses 250000 "$build/corm-prep" convert -q "$fable" -o small.corm && cmp fable.corm small.corm &&
             answer 1 'calibration with 8 threads takes' addresses 400000 "$build/corm-prep" convert -q "$fable" \
                 -o no.corm -t 8 --calib "$calib" --calib-tokens 512 && [ -z "$(ls | grep '^no\.corm')" ]
     }

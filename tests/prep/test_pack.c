@@ -422,11 +422,8 @@ static void ranges(void **state) {
 
 int main(void) {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(same_bytes),
-        cmocka_unit_test(exact_codecs),
-        cmocka_unit_test(each_way),
-        cmocka_unit_test(ordered),
-        cmocka_unit_test(ranges),
+        cmocka_unit_test(same_bytes), cmocka_unit_test(exact_codecs), cmocka_unit_test(each_way),
+        cmocka_unit_test(ordered),    cmocka_unit_test(ranges),
     };
     return cmocka_run_group_tests_name("pack", tests, NULL, NULL);
 }

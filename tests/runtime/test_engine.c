@@ -405,7 +405,7 @@ static void bad_calls_are_refused(void **state) {
     assert_int_equal(corm_session_eval(s, ids, 1, false, &logits, &error), -1);
     corm_session_close(s);
     corm_engine_close(e);
-    struct corm_engine_options longer = {.ctx_tok = 1 << 19};
+    struct corm_engine_options longer = {.ctx_tok = (1 << 20) + 1};
     assert_int_equal(corm_engine_open(&e, path, &longer, &error), -1);
     assert_non_null(strstr(error.message, "context"));
     free(path);

@@ -124,8 +124,8 @@ static float expected_recall(const struct calib_scores *s, const struct corm_pre
 }
 
 /* Two programs, one formula: calib over many rows at once, lookahead token by token. */
-/* With somebody who watches, the engine guesses in each token; else not where a fast disk has made it
- * unnecessary, and how often that is depends on the machine. */
+/* With somebody who watches, the engine guesses in each token; else not where a fast disk has made
+ * it unnecessary, and how often that is depends on the machine. */
 static void watch(void *ctx, uint32_t layer, uint32_t ahead, uint32_t n, const int32_t *ids,
                   const float *prob) {
     (void)layer, (void)ahead, (void)n, (void)ids, (void)prob;
