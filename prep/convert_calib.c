@@ -120,6 +120,7 @@ static int read_texts(struct calibration *c, const struct convert_options *o,
     static const char *const own_train[] = {"/stories", "/dialogue",  "/questions", "/technical",
                                             "/code",    "/languages", NULL};
     static const char *const own_held[] = {"/heldout", NULL};
+    train->stop = c->held.stop = o->stop;
     if (!no_text(o) && read_text(train, tok, &o->calib, "--calib", own_train, seq_tok, err) < 0) {
         return -1;
     }

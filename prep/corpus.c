@@ -74,6 +74,9 @@ static int add_text(struct corpus *c, const struct tokenizer *tok, const char *n
     c->text_bytes += bytes;
     size_t start = 0, sep = strlen(SEPARATOR);
     while (start < bytes) {
+        if (stop_check(c->stop, err) < 0) {
+            return -1;
+        }
         size_t end = start, next = bytes;
         for (; end < bytes; end++) {
             bool line_start = end == start || text[end - 1] == '\n';
@@ -97,20 +100,23 @@ static int add_text(struct corpus *c, const struct tokenizer *tok, const char *n
 /* ---- files and archives ---- */
 
 /* *unpacked counts the bytes of all entries so far. */
-static int read_entry(struct archive *a, const struct archive_input *in, const char *name,
-                      uint64_t *unpacked, struct buf *out, struct err *err) {
+static int read_entry(const struct corpus *c, struct archive *a, const struct archive_input *in,
+                      const char *name, uint64_t *unpacked, struct buf *out, struct err *err) {
     char *block = mem_alloc(READ_BYTES);
-    la_ssize_t n;
+    la_ssize_t n = 0;
     out->len = 0;
-    bool bomb = false;
-    while (!bomb && (n = archive_read_data(a, block, READ_BYTES)) > 0 &&
-           out->len <= MAX_TEXT_BYTES) {
+    bool bomb = false, stopped = false;
+    while (!bomb && !(stopped = stop_check(c->stop, err) < 0) &&
+           (n = archive_read_data(a, block, READ_BYTES)) > 0 && out->len <= MAX_TEXT_BYTES) {
         int64_t packed = archive_filter_bytes(a, -1);
         *unpacked += (uint64_t)n;
         bomb = *unpacked > UNPACKED_BASE + UNPACKED_FACTOR * (uint64_t)(packed > 0 ? packed : 0);
         buf_append(out, block, (size_t)n);
     }
     free(block);
+    if (stopped) {
+        return -1;
+    }
     if (bomb) {
         return err_set(err, "%s: unpacks to more than %d times its size: that is no text", name,
                        UNPACKED_FACTOR);
@@ -155,7 +161,7 @@ static int add_file(struct corpus *c, const struct tokenizer *tok, const char *p
             continue;
         }
         char *name = raw ? mem_strdup(path) : mem_printf("%s:%s", path, inside ? inside : "?");
-        int e = read_entry(a, &in, name, &unpacked, &text, err);
+        int e = read_entry(c, a, &in, name, &unpacked, &text, err);
         /* Before what was read is used: it may be only the part before the error. */
         e = archive_input_check(&in, err) < 0 ? -1 : e;
         if (e == 0 && text.len > 0) {

@@ -31,11 +31,13 @@ struct corpus {
     uint32_t n_seqs;
     size_t cap_seqs;
     uint64_t text_bytes;
+    const volatile sig_atomic_t *stop; /* looked at between documents; NULL: never */
 };
 
 /* Append the text at `path`; of a directory, that of all files in it. A file that holds zero
  * bytes is refused by its name, and so is one that cannot be read, or that unpacks to more than
- * 16 MiB and 64 times its size. More than CORPUS_MAX_TOK tokens in all are refused. */
+ * 16 MiB and 64 times its size. More than CORPUS_MAX_TOK tokens in all are refused. -1 with
+ * "interrupted" when c->stop says so. */
 int corpus_add(struct corpus *c, const struct tokenizer *tok, const char *path, uint32_t seq_tok,
                struct err *err);
 /* Append one sequence of tokens, n >= CORPUS_MIN_SEQ_TOK. */

@@ -4,7 +4,8 @@
  * The output is built from an allow-list, so a construct that means something else to PCRE2
  * (callouts, verbs, \K, \R ...) cannot pass through. Sources: Oniguruma doc/RE (syntax
  * ONIG_SYNTAX_ONIGURUMA); pcre2pattern(3); and what the `tokenizers` package does, which was asked
- * about every code point and every construct below (tests/golden/make_tokenizers.py dialect).
+ * about every code point and every construct below; some of its answers are kept as vectors
+ * (tests/golden/make_tokenizers.py, style `dialect`).
  *
  * construct          Oniguruma                             PCRE2 (UTF, UCP)          here
  * \s \S              White_Space                           without U+0085, U+180E    \p{wspace}

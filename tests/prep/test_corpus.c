@@ -362,6 +362,22 @@ static void thinning_leaves_something(void **state) {
     corpus_free(&c);
 }
 
+static void stops(void **state) {
+    (void)state;
+    static const volatile sig_atomic_t now = 1;
+    put("stops.txt", FIRST);
+    run("gzip -k stops.txt && mkdir stops && cp stops.txt stops");
+    static const char *const names[] = {"stops.txt", "stops.txt.gz", "stops"};
+    for (size_t i = 0; i < TEST_COUNT(names); i++) {
+        struct corpus c = {.stop = &now};
+        struct err err = {0};
+        assert_int_equal(add(&c, names[i], 64, &err), -1);
+        assert_non_null(strstr(err.msg, "interrupted"));
+        assert_int_equal(c.n_tok, 0);
+        corpus_free(&c);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(separator_lines_end_documents),
@@ -376,6 +392,7 @@ int main(void) {
         cmocka_unit_test(thinning_keeps_whole_sequences_all_over),
         cmocka_unit_test(thinning_leaves_something),
         cmocka_unit_test(a_disk_that_fails_is_no_empty_file),
+        cmocka_unit_test(stops),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
