@@ -25,7 +25,10 @@
 static volatile sig_atomic_t stop_flag;
 
 static void on_signal(int number) {
-    (void)number;
+    if (stop_flag) { /* the second one, of whatever kind, is not put off */
+        signal(number, SIG_DFL);
+        raise(number);
+    }
     stop_flag = 1;
 }
 

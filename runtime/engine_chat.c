@@ -65,7 +65,7 @@ int corm_chat_prompt(const struct corm_engine *engine, const char *chat_template
     limits.bytes = CHAT_BYTES;
     localtime_r(&seconds, &now);
     if (!source) {
-        err_set(&err, "the archive holds no chat template");
+        err_set(&err, "%s: holds no chat template", engine->archive.map.path);
         goto out;
     }
     if (make_request(&arena, messages, n_messages, &request, &err) ||

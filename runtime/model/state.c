@@ -32,6 +32,7 @@ void state_open(struct state *s, const struct arch *a, struct backend *be,
     s->layers = mem_calloc(a->n_layers, sizeof *s->layers);
     if (beyond_bytes(a, size) > 0) {
         s->beyond = be->ops->alloc(be->self, beyond_bytes(a, size));
+        s->words = mem_calloc(1, beyond_bytes(a, size));
     }
     for (uint32_t l = 0; l < a->n_layers; l++) {
         struct layer_state *st = &s->layers[l];
@@ -64,6 +65,7 @@ void state_close(struct state *s) {
     if (s->beyond) {
         s->be->ops->free(s->be->self, s->beyond);
     }
+    free(s->words);
     free(s->layers);
     *s = (struct state){0};
 }
@@ -81,13 +83,12 @@ int state_check(struct state *s, const char *advice, struct err *err) {
     if (!s->beyond) {
         return 0;
     }
-    uint32_t *words = mem_calloc(n, sizeof *words);
+    uint32_t *words = s->words;
     s->be->ops->read(s->be->self, words, s->beyond, n * sizeof *words);
     for (uint32_t i = 0; i < n; i++) {
         at = words[i] > greatest ? i : at;
         greatest = words[i] > greatest ? words[i] : greatest;
     }
-    free(words);
     if (greatest == 0) {
         return 0;
     }

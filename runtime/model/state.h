@@ -38,6 +38,7 @@ struct state {
     struct backend *be;
     struct state_size size;
     struct layer_state *layers; /* [n_layers] */
+    uint32_t *words;            /* a copy of `beyond` that the processor reads */
     uint32_t *beyond;           /* backend memory [n_layers, 2]: struct kv's words; NULL for f32 */
     uint32_t end;               /* tokens that it stands for */
     uint32_t farthest;          /* the most of them since it stood for none */

@@ -17,7 +17,10 @@
 static volatile sig_atomic_t interrupted;
 
 static void on_interrupt(int signal_number) {
-    (void)signal_number;
+    if (interrupted) { /* the second one, of whatever kind, is not put off */
+        signal(signal_number, SIG_DFL);
+        raise(signal_number);
+    }
     interrupted = 1;
 }
 

@@ -33,16 +33,20 @@ static int write_header(struct npy *n, struct err *err) {
     return file_write_all(n->fd, text, HEADER_BYTES, written_name(n), err);
 }
 
-int npy_create(struct npy *n, const char *path, uint64_t rows, uint64_t cols, struct err *err) {
+char *npy_part(const char *path) {
     struct stat st;
     bool direct = stat(path, &st) == 0 && !S_ISREG(st.st_mode);
+    return direct ? NULL : mem_printf("%s.part", path);
+}
+
+int npy_create(struct npy *n, const char *path, uint64_t rows, uint64_t cols, struct err *err) {
     *n = (struct npy){.rows = rows, .cols = cols};
     n->path = mem_strdup(path);
-    n->part = direct ? NULL : mem_printf("%s.part", path);
+    n->part = npy_part(path);
     if (n->part) {
         unlink(n->part); /* of a killed run; or a link, which must not be followed */
     }
-    n->fd = open(written_name(n), O_WRONLY | O_CREAT | (direct ? 0 : O_EXCL) | O_CLOEXEC, 0666);
+    n->fd = open(written_name(n), O_WRONLY | O_CREAT | (n->part ? O_EXCL : 0) | O_CLOEXEC, 0666);
     if (n->fd < 0) {
         return err_errno(err, errno, "%s: cannot create", written_name(n));
     }

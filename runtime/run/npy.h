@@ -21,6 +21,9 @@ struct npy {
     uint64_t rows, cols, done;
 };
 
+/* The name under which npy_create writes what will be `path`; NULL where that is written directly.
+ * To be freed. */
+char *npy_part(const char *path);
 /* Begin a file of shape [rows, cols]. Where `path` names a device or a pipe, it is written
  * directly. */
 int npy_create(struct npy *n, const char *path, uint64_t rows, uint64_t cols, struct err *err);

@@ -111,7 +111,7 @@ static int put_as_chat(const struct generation *g, struct buf *text, struct err 
         buf_append(text, rendered, bytes);
     } else {
         run_fail(err, &error);
-        if (o->chat_template) {
+        if (o->chat_template && strncmp(err->msg, "chat template", 13) == 0) {
             err_prefix(err, "%s", o->chat_template);
         }
     }

@@ -64,7 +64,6 @@ static int check_ids(const struct run *r, const struct run_ids *ids, struct err 
 /* Evaluate in batches. The logits of each batch go to the file, where one is wanted. */
 static int write_logits(struct run *r, const struct run_ids *ids, struct npy *file,
                         struct err *err) {
-    run_catch_interrupt();
     for (size_t done = 0, rows; done < ids->n; done += rows) {
         if (run_interrupted()) {
             return RUN_INTERRUPTED;
@@ -77,8 +76,8 @@ static int write_logits(struct run *r, const struct run_ids *ids, struct npy *fi
         }
         for (size_t i = 0; i < rows; i++) {
             if (!logits_finite(logits + i * r->info->vocab, r->info->vocab)) {
-                return err_set(err, "the logits of the id at position %zu are not finite",
-                               done + i);
+                return err_set(err, "%s: the logits of the id at position %zu are not finite",
+                               r->model, done + i);
             }
         }
         if (file->open && npy_append(file, logits, rows, err) < 0) {
@@ -116,7 +115,7 @@ static int run(const struct cli_call *call, struct err *err) {
     struct run r = {0};
     struct run_ids ids = {0};
     struct npy file = {0};
-    char *part = NULL; /* a copy, because that of `file` goes when it has its name */
+    char *part = NULL;
     int status = read_ids(o, &ids, err);
     if (status == 0) {
         r.loss_in_batches = true;
@@ -126,10 +125,12 @@ static int run(const struct cli_call *call, struct err *err) {
     if (status == 0) {
         status = check_ids(&r, &ids, err);
     }
+    run_catch_interrupt();
     if (status == 0 && o->output) {
-        status = npy_create(&file, o->output, ids.n, r.info->vocab, err);
-        part = file.part ? mem_strdup(file.part) : NULL;
+        /* It is known before it is there, so that no end leaves it. */
+        part = npy_part(o->output);
         run_remove_at_end(part);
+        status = npy_create(&file, o->output, ids.n, r.info->vocab, err);
     }
     if (status == 0) {
         progress_start(r.progress, "logits", ids.n, PROGRESS_TOKENS);

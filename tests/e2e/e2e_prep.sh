@@ -407,10 +407,15 @@ case_ output_must_be_named needs_output
 # ---- interruption and full disks -----------------------------------------------------------------
 
 # Start a conversion and send a signal as soon as its temporary file is there; again, where it was faster.
+# What is ignored when a shell starts, as SIGHUP is under nohup, is ignored in what it runs.
+default=
+if env --default-signal=HUP true 2>/dev/null; then
+    default='env --default-signal=HUP'
+fi
 interrupted() { # SIGNAL STATUS
     for try in 1 2 3 4 5 6 7 8 9 10; do
         rm -f out/killed.corm*
-        "$prep" convert -q -t 1 --codec q4 "$fable" -o out/killed.corm 2>said &
+        $default "$prep" convert -q -t 1 --codec q4 "$fable" -o out/killed.corm 2>said &
         pid=$!
         while [ ! -e out/killed.corm.tmp ] && kill -0 $pid 2>/dev/null; do :; done
         kill -"$1" $pid 2>/dev/null

@@ -44,10 +44,14 @@ fi
 mkdir -p "$(dirname "$1")/found"
 if [ -n "$mutator" ]; then
     $mutator -t "$seconds" &
+    mutator_pid=$!
+    trap 'kill "$mutator_pid" 2>/dev/null' EXIT
+    trap 'exit 130' HUP INT TERM
 fi
 printf '%s\n' "$@" | xargs -P 2 -I '{}' "$0" --one "$seconds" '{}'
 status=$?
 if [ -n "$mutator" ]; then
-    wait $! || status=1
+    wait "$mutator_pid" || status=1
+    trap - EXIT
 fi
 [ "$status" -eq 0 ]

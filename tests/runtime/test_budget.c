@@ -43,7 +43,8 @@ static char *write_archive(const struct shape *s) {
     o.hot_neurons = 0;
     const struct corm_write_options how = {.expert_codec = o.expert,
                                            .chunk_neurons = s->chunk_neurons,
-                                           .compress = s->compress,
+                                           .compress = s->compress ? CORM_COMPRESS_AUTO
+                                                                   : CORM_COMPRESS_NONE,
                                            .raw_above_ratio = 1};
     loaded_file("tests/golden/models/olmoe-tiny/tokenizer.json", NULL, &l);
     corm_write_open(&w, path, &a, &how, &err);

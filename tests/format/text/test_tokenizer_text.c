@@ -121,8 +121,7 @@ static void patterns_mean_what_oniguruma_means(void **state) {
         "[[:^punct:]]",
         "[\\P{Alnum}]",
         "(?i:ss)",
-        "(?i:stra\xc3\x9f"
-        "e)",
+        "(?i:stra\303\237e)",
         "(?i:f(?:i))",
         "(?i)a|st",
         "(?i:[\xc3\x9f])",
