@@ -141,8 +141,12 @@ _Noreturn void die_at(const char *file, int line, const char *fmt, ...) {
 }
 
 _Noreturn void die_memory(size_t bytes) {
-    fprintf(stderr, "%s: out of memory: %zu bytes cannot be had\n", program_invocation_short_name,
-            bytes);
+    if (bytes > 0) {
+        fprintf(stderr, "%s: out of memory: %zu bytes cannot be had\n",
+                program_invocation_short_name, bytes);
+    } else {
+        fprintf(stderr, "%s: out of memory\n", program_invocation_short_name);
+    }
     quick_exit(EXIT_FAILURE);
 }
 

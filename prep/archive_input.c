@@ -64,7 +64,10 @@ int archive_input_open(struct archive_input *in, struct archive *a, const char *
     }
     in->block = mem_alloc(block_bytes);
     archive_read_set_read_callback(a, read_block);
-    archive_read_set_seek_callback(a, seek_to);
+    struct stat st;
+    if (fstat(in->fd, &st) == 0 && S_ISREG(st.st_mode)) { /* a pipe is read on */
+        archive_read_set_seek_callback(a, seek_to);
+    }
     archive_read_set_skip_callback(a, skip_over);
     archive_read_set_callback_data(a, in);
     int rc = archive_read_open1(a);

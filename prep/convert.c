@@ -242,9 +242,11 @@ static int try_chat_template(struct hf_model *model, struct err *err) {
     }
     const char *text = tokenizer_chat_template(tok, &n);
     if (text && chat_try(text, n, tok, &why) < 0) {
+        char *name = text_cleaned(model->dir);
         buf_printf(&model->warnings,
-                   "%s: the chat template is stored, but does not render here: %s\n", model->dir,
+                   "%s: the chat template is stored, but does not render here: %s\n", name,
                    why.msg);
+        free(name);
     }
     tokenizer_close(tok);
     return 0;
@@ -275,10 +277,12 @@ static int convert_dir(const struct convert_options *o, const char *dir, struct 
         buf_free(&shown);
     }
     if (rc == 0 && !o->prep.quiet && !pack.expert_codec && pack_experts_mixed(&model)) {
+        char *name = text_cleaned(dir);
         fprintf(stderr,
                 "%s: experts are of several types (BF16, F16, F32): they are kept as f32, which "
                 "holds all of them exactly and takes more space; --codec bf16 or f16 rounds them\n",
-                dir);
+                name);
+        free(name);
     }
     if (rc == 0) {
         rc = check_output_in(o->output, &model, err);

@@ -120,7 +120,6 @@ static int split_space(struct template_run *run, const struct value *v, int64_t 
             end = i;
         } else {
             begin = i;
-            end = v->text->len;
         }
     }
 }
@@ -301,6 +300,9 @@ static int affix(struct template_run *run, const struct value *v, const struct v
             return -1;
         }
         const struct value_string *p = parts[i].text;
+        if (template_spend(run, 1 + p->len / 64)) {
+            return -1;
+        }
         is = any && stop - begin >= p->len &&
              !memcmp(v->text->data + (end ? stop - p->len : begin), p->data, p->len);
     }

@@ -57,7 +57,7 @@ struct regex *regex_compile(const char *pattern, size_t bytes, struct err *err) 
     }
     context = pcre2_compile_context_create(NULL);
     if (!context) {
-        die("out of memory");
+        die_memory(0);
     }
     pcre2_set_newline(context, PCRE2_NEWLINE_LF);
     int code = 0;
@@ -103,7 +103,7 @@ struct regex_scratch *regex_scratch_new(void) {
     s->data = pcre2_match_data_create(1, NULL); /* only the whole match is of interest */
     s->context = pcre2_match_context_create(NULL);
     if (!s->data || !s->context) {
-        die("out of memory");
+        die_memory(0);
     }
     return s;
 }

@@ -349,12 +349,14 @@ static uint64_t hash_of(const struct value *v) {
     case VALUE_INT:
         return hash64(&v->integer, sizeof v->integer);
     case VALUE_FLOAT:
-        if (v->number >= -9e18 && v->number <= 9e18 && floor(v->number) == v->number) {
+        if (v->number >= -0x1p63 && v->number < 0x1p63 && floor(v->number) == v->number) {
             return hash64(&(int64_t){(int64_t)v->number}, sizeof(int64_t));
         }
-        return 1; /* a large one may equal a big integer: both share a place */
-    case VALUE_BIGINT:
-        return 1;
+        return hash64(&v->number, sizeof v->number);
+    case VALUE_BIGINT: { /* that of the float that it may be equal to */
+        double number = value_to_double(v);
+        return hash64(&number, sizeof number);
+    }
     case VALUE_STRING:
         return hash64(v->text->data, v->text->len);
     case VALUE_TUPLE: {

@@ -263,7 +263,7 @@ json_t *hf_read_tiktoken(const struct hf_tokenizer_files *files, const struct pl
         "type", "Split", "pattern", "Regex", c->pattern, "behavior", "Isolated", "invert", 0,
         "type", "ByteLevel", "add_prefix_space", 0, "use_regex", 0, "decoder", "type", "ByteLevel");
     if (!json) {
-        die("jansson: out of memory");
+        die("json_pack of a tiktoken file");
     }
     if (c->nfc) {
         json_object_set_new(json, "normalizer", json_pack("{s:s}", "type", "NFC"));

@@ -362,6 +362,16 @@ static void thinning_leaves_something(void **state) {
     corpus_free(&c);
 }
 
+static void a_pipe_is_read(void **state) {
+    (void)state;
+    put("piped.txt", FIRST);
+    run("mkfifo pipe && (cat piped.txt >pipe &)");
+    struct corpus file = read_of("piped.txt", 64), pipe = read_of("pipe", 64);
+    same(&file, &pipe);
+    corpus_free(&file);
+    corpus_free(&pipe);
+}
+
 static void stops(void **state) {
     (void)state;
     static const volatile sig_atomic_t now = 1;
@@ -392,6 +402,7 @@ int main(void) {
         cmocka_unit_test(thinning_keeps_whole_sequences_all_over),
         cmocka_unit_test(thinning_leaves_something),
         cmocka_unit_test(a_disk_that_fails_is_no_empty_file),
+        cmocka_unit_test(a_pipe_is_read),
         cmocka_unit_test(stops),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
