@@ -116,10 +116,15 @@ missed_figures() {
 }
 case_ 'bench tells what the CPU computed' missed_figures
 # The CUDA backend tells how much of copying was hidden, by its events.
+# Copies of two tokens may all come between computations on a busy machine.
 told() {
-    bench emulated:2e9,20000 --prompt-tokens 4 --decode-tokens 2 --vram 44M --json || return 1
-    cat out
-    compare "$(number copy_hidden_share)" '>' 0 && compare "$(number copy_hidden_share)" '<' 1
+    for try in 1 2 3 4 5; do
+        bench emulated:2e9,20000 --prompt-tokens 4 --decode-tokens 2 --vram 44M --json || return 1
+        cat out
+        compare "$(number copy_hidden_share)" '<' 1 || return 1
+        compare "$(number copy_hidden_share)" '==' 0 || return 0
+    done
+    return 1
 }
 case_ 'bench tells what of copying was hidden' told
 # Where copying took no time, nothing is made up.
