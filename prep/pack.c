@@ -423,7 +423,7 @@ static void describe_options(const struct pack *p, struct buf *out) {
         buf_printf(out, " --hot %g", p->opt->hot_fraction);
     }
     buf_printf(out, " --chunk-neurons %u", p->chunk_neurons);
-    if (p->opt->compress == CORM_COMPRESS_NONE) { /* one spelling, so that equal options look equal */
+    if (p->opt->compress == CORM_COMPRESS_NONE) { /* one spelling for both */
         buf_printf(out, " --no-compress");
     } else if (p->opt->compress != CORM_COMPRESS_AUTO) {
         buf_printf(out, " --compress %s", corm_compress_words[p->opt->compress]);

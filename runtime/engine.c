@@ -387,6 +387,7 @@ int corm_tokenize(const struct corm_engine *engine, const char *text, size_t tex
         (add_special ? TOKENIZER_ADD_SPECIAL : 0) | (parse_special ? TOKENIZER_PARSE_SPECIAL : 0);
     if (tokenizer_encode(engine->tokenizer, text, text_bytes, flags, &list, &err) < 0) {
         token_list_free(&list);
+        err_prefix(&err, "%s", engine->archive.map.path);
         return engine_fail(error, &err);
     }
     *ids = mem_alloc(list.n * sizeof **ids);

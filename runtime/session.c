@@ -191,7 +191,10 @@ static int run_batch(struct corm_engine *e, const struct batch *b, const int32_t
     }
     for (uint32_t i = 0; i < b->n_spans; i++) {
         if (state_check(b->spans[i].state, ": --kv f32 keeps them as they are", err) < 0) {
-            return b->n_spans > 1 ? err_prefix(err, "session %u of the batch", i) : -1;
+            if (b->n_spans > 1) {
+                err_prefix(err, "session %u of the batch", i);
+            }
+            return err_prefix(err, "%s", e->archive.map.path);
         }
     }
     for (uint32_t i = 0; i < b->n_spans; i++) {
@@ -361,10 +364,14 @@ const float *corm_session_logits(const struct corm_session *s) {
 /* ---- text ---- */
 
 static int push_text(struct corm_session *s, const char **text, size_t *text_bytes, int status,
-                     const struct err *err, struct corm_error *error) {
+                     struct err *err, struct corm_error *error) {
     *text = s->text.data ? s->text.data : "";
     *text_bytes = s->text.len;
-    return status < 0 ? engine_fail(error, err) : 0;
+    if (status < 0) {
+        err_prefix(err, "%s", s->engine->archive.map.path);
+        return engine_fail(error, err);
+    }
+    return 0;
 }
 
 int corm_session_text(struct corm_session *s, int32_t id, bool skip_special, const char **text,
