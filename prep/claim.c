@@ -40,15 +40,13 @@ static int remove_one(const char *path, const struct stat *info, int type, struc
     return 0;
 }
 
-static void remove_leftovers(const char *output) {
+static void remove_leftovers(const struct claim *c) {
     for (int part = CLAIM_WRITTEN; part < CLAIM_PARTS; part++) {
-        char *path = claim_path(output, (enum claim_part)part);
         if (part == CLAIM_UNPACKED) {
-            nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+            nftw(c->parts[part], remove_one, 16, FTW_DEPTH | FTW_PHYS);
         } else {
-            unlink(path);
+            unlink(c->parts[part]);
         }
-        free(path);
     }
 }
 
@@ -113,7 +111,7 @@ int claim_open(struct claim *c, const char *output, struct err *err) {
             rc = flock(c->fd, LOCK_EX | LOCK_NB);
         } while (rc < 0 && errno == EINTR);
         if (rc == 0 && is_current(c)) {
-            remove_leftovers(output);
+            remove_leftovers(c);
             return 0;
         }
         int code = errno;

@@ -19,6 +19,7 @@
 #include "prep/claim.h"
 #include "prep/convert_calib.h"
 #include "prep/hf/hf.h"
+#include "prep/hf/remark.h"
 #include "prep/json_out.h"
 #include "prep/source.h"
 
@@ -33,16 +34,21 @@ static uint64_t peak_rss_bytes(void) {
     return (uint64_t)usage.ru_maxrss << 10;
 }
 
+static bool same_file(const struct stat *a, const char *path) {
+    struct stat b;
+    return stat(path, &b) == 0 && a->st_dev == b.st_dev && a->st_ino == b.st_ino;
+}
+
 /* The output must not be the input, and must not replace a file unless the user allowed it.
  * `*taken` tells whether the latter is what was wrong. */
 static int check_output(const struct convert_options *o, const char *input, bool *taken,
                         struct err *err) {
-    struct stat in, out;
+    struct stat out;
     *taken = false;
     if (stat(o->output, &out) != 0) {
         return errno == ENOENT ? 0 : err_errno(err, errno, "%s", o->output);
     }
-    if (stat(input, &in) == 0 && in.st_dev == out.st_dev && in.st_ino == out.st_ino) {
+    if (same_file(&out, input)) {
         return err_set(err, "%s: is input and output at once", o->output);
     }
     if (!S_ISREG(out.st_mode)) {
@@ -76,11 +82,6 @@ static int claim_output(struct claim *claim, const struct convert_options *o, co
         calibration_tidy(o->output);
     }
     return rc;
-}
-
-static bool same_file(const struct stat *a, const char *path) {
-    struct stat b;
-    return stat(path, &b) == 0 && a->st_dev == b.st_dev && a->st_ino == b.st_ino;
 }
 
 /* The output must not be a file of the checkpoint either, nor a shard in a folder of it. */
@@ -230,26 +231,15 @@ static int write_archive(const struct convert_options *o, const struct hf_model 
 }
 
 /* A chat template that does not work is stored all the same, as it may work elsewhere: a remark. */
-static int try_chat_template(struct hf_model *model, struct err *err) {
-    struct tokenizer *tok = NULL;
+static void try_chat_template(struct hf_model *model) {
     struct err why = {0};
     size_t n = 0;
-    if (!model->tokenizer.len) {
-        return 0;
-    }
-    if (tokenizer_open(model->tokenizer.data, model->tokenizer.len, &tok, err) < 0) {
-        return -1;
-    }
-    const char *text = tokenizer_chat_template(tok, &n);
-    if (text && chat_try(text, n, tok, &why) < 0) {
-        char *name = text_cleaned(model->dir);
-        buf_printf(&model->warnings,
-                   "%s: the chat template is stored, but does not render here: %s\n", name,
+    const char *text = model->tok ? tokenizer_chat_template(model->tok, &n) : NULL;
+    if (text && chat_try(text, n, model->tok, &why) < 0) {
+        remark_add(&model->warnings,
+                   "%s: the chat template is stored, but does not render here: %s", model->dir,
                    why.msg);
-        free(name);
     }
-    tokenizer_close(tok);
-    return 0;
 }
 
 static int convert_dir(const struct convert_options *o, const char *dir, struct progress *progress,
@@ -268,21 +258,17 @@ static int convert_dir(const struct convert_options *o, const char *dir, struct 
     };
     int rc = hf_open(&model, dir, err);
     if (rc == 0) {
-        rc = try_chat_template(&model, err);
+        try_chat_template(&model);
+    }
+    if (rc == 0 && !pack.expert_codec && pack_experts_mixed(&model)) {
+        remark_add(
+            &model.warnings,
+            "%s: experts are of several types (BF16, F16, F32): they are kept as f32, which "
+            "holds all of them exactly and takes more space; --codec bf16 or f16 rounds them",
+            dir);
     }
     if (rc == 0 && model.warnings.len && !o->prep.quiet) {
-        struct buf shown = {0};
-        buf_show(&shown, model.warnings.data, model.warnings.len);
-        fprintf(stderr, "%s", shown.data);
-        buf_free(&shown);
-    }
-    if (rc == 0 && !o->prep.quiet && !pack.expert_codec && pack_experts_mixed(&model)) {
-        char *name = text_cleaned(dir);
-        fprintf(stderr,
-                "%s: experts are of several types (BF16, F16, F32): they are kept as f32, which "
-                "holds all of them exactly and takes more space; --codec bf16 or f16 rounds them\n",
-                name);
-        free(name);
+        fputs(model.warnings.data, stderr);
     }
     if (rc == 0) {
         rc = check_output_in(o->output, &model, err);

@@ -225,7 +225,6 @@ int calibration_run(struct calibration *c, const struct convert_options *o,
                     const struct hf_model *model, struct pack_options *pack,
                     struct progress *progress, struct err *err) {
     struct corpus train = {0};
-    struct tokenizer *tok = NULL;
     uint32_t seq_tok = sequence_tok(o, hf_arch(model));
     uint64_t hash;
     int rc = -1;
@@ -239,9 +238,8 @@ int calibration_run(struct calibration *c, const struct convert_options *o,
     if (no_text(o) && !o->generate_calib) {
         return err_set(err, "--calib none leaves no text: add --generate-calib");
     }
-    if (pack_tokenizer(model, err) < 0 ||
-        tokenizer_open(model->tokenizer.data, model->tokenizer.len, &tok, err) < 0 ||
-        read_texts(c, o, tok, seq_tok, &train, err) < 0 || checkpoint_hash(model, &hash, err) < 0 ||
+    if (pack_tokenizer(model, err) < 0 || read_texts(c, o, model->tok, seq_tok, &train, err) < 0 ||
+        checkpoint_hash(model, &hash, err) < 0 ||
         (o->generate_calib &&
          generate(c, o, model, pack, seq_tok, hash, progress, &train, err) < 0) ||
         calibrate(c, o, model, hash, &train, progress, err) < 0) {
@@ -250,7 +248,6 @@ int calibration_run(struct calibration *c, const struct convert_options *o,
     hand_over(c, o, model, pack);
     rc = 0;
 out:
-    tokenizer_close(tok);
     corpus_free(&train);
     return rc;
 }

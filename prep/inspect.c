@@ -260,13 +260,18 @@ static json_t *json_u32s(const uint32_t *values, uint32_t n) {
     return list;
 }
 
+static json_t *json_floats(const float *values, uint32_t n) {
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < n; i++) {
+        json_array_append_new(list, json_real((double)values[i]));
+    }
+    return list;
+}
+
 /* Scalars are as arch_describe gives them. Lists, which that shortens, are whole here. */
 static json_t *json_arch(const struct arch *a) {
-    json_t *arch = json_object(), *freqs = json_array();
+    json_t *arch = json_object();
     arch_describe(a, json_field, arch);
-    for (uint32_t i = 0; i < a->n_inv_freq; i++) {
-        json_array_append_new(freqs, json_real(a->rope_inv_freq[i]));
-    }
     uint32_t *window = mem_calloc(2 * (size_t)a->n_layers, sizeof *window);
     uint32_t *moe = window + a->n_layers;
     for (uint32_t l = 0; l < a->n_layers; l++) {
@@ -277,14 +282,11 @@ static json_t *json_arch(const struct arch *a) {
     json_object_set_new(arch, "moe", json_u32s(moe, a->n_layers));
     free(window);
     json_object_set_new(arch, "stop_ids", json_u32s(a->stop_ids, a->n_stop));
-    json_object_set_new(arch, "rope_inv_freq", freqs);
+    json_object_set_new(arch, "rope_inv_freq", json_floats(a->rope_inv_freq, a->n_inv_freq));
     if (a->n_rope_long > 0) {
-        json_t *longs = json_array();
-        for (uint32_t i = 0; i < a->n_long_inv_freq; i++) {
-            json_array_append_new(longs, json_real(a->rope_long_inv_freq[i]));
-        }
         json_object_set_new(arch, "rope_long_tok", json_u32s(a->rope_long_tok, a->n_rope_long));
-        json_object_set_new(arch, "rope_long_inv_freq", longs);
+        json_object_set_new(arch, "rope_long_inv_freq",
+                            json_floats(a->rope_long_inv_freq, a->n_long_inv_freq));
     }
     return arch;
 }

@@ -6,6 +6,7 @@
 
 #include "format/text/tokenizer.h"
 #include "prep/foreign.h"
+#include "prep/hf/hf_generation.h"
 #include "prep/hf/hf_names.h"
 #include "prep/hf/hf_quant.h"
 #include "prep/hf/hf_tokenizer.h"
@@ -53,33 +54,26 @@ static void settle_tied(struct hf_model *m, const struct hf_names *names) {
  * where the configurations name none, it alone. */
 static int settle_stops(struct hf_model *m, struct err *err) {
     struct arch *a = &m->config.arch;
-    struct tokenizer *tok;
     if (m->tokenizer.len == 0) {
         return 0;
     }
-    if (tokenizer_open_for(m->tokenizer.data, m->tokenizer.len, a->vocab, &tok, err) < 0) {
+    if (tokenizer_open_for(m->tokenizer.data, m->tokenizer.len, a->vocab, &m->tok, err) < 0) {
         return err_prefix(err, "%s", m->dir);
     }
     size_t bytes = 0;
-    uint32_t eos = tokenizer_eos(tok);
-    const char *text = tokenizer_piece(tok, eos, &bytes);
-    bool known = eos >= a->vocab; /* none, or none of the model's: it is never chosen */
-    a->n_stop = m->config.stops_named || known ? a->n_stop : 0;
-    for (uint32_t i = 0; i < a->n_stop; i++) {
-        known = known || a->stop_ids[i] == eos;
-    }
-    if (!known) {
+    uint32_t eos = tokenizer_eos(m->tok);
+    const char *text = tokenizer_piece(m->tok, eos, &bytes);
+    bool chosen = eos < a->vocab; /* else none, or none of the model's: it is never chosen */
+    a->n_stop = m->config.stops_named || !chosen ? a->n_stop : 0;
+    uint32_t others = a->n_stop;
+    if (chosen && hf_generation_add_stop(a, eos)) {
         remark_add(&m->warnings,
-                   a->n_stop
-                       ? "%s: texts end with the tokenizer's end token, too, which eos_token_id "
-                         "does not name: %u, '%.*s'"
-                       : "%s: no eos_token_id: texts end with the tokenizer's end token, %u, "
-                         "'%.*s'",
+                   others ? "%s: texts end with the tokenizer's end token, too, which eos_token_id "
+                            "does not name: %u, '%.*s'"
+                          : "%s: no eos_token_id: texts end with the tokenizer's end token, %u, "
+                            "'%.*s'",
                    m->dir, eos, (int)bytes, text);
-        a->stop_ids = mem_realloc(a->stop_ids, (a->n_stop + 1) * sizeof *a->stop_ids);
-        a->stop_ids[a->n_stop++] = eos;
     }
-    tokenizer_close(tok);
     return 0;
 }
 
@@ -146,6 +140,7 @@ void hf_close(struct hf_model *m) {
     st_close(m->st);
     hf_config_free(&m->config);
     buf_free(&m->warnings);
+    tokenizer_close(m->tok);
     buf_free(&m->tokenizer);
     memset(m, 0, sizeof *m);
 }

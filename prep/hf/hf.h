@@ -18,11 +18,14 @@
 #include "prep/hf/hf_config.h"
 #include "prep/hf/hf_matrix.h"
 
+struct tokenizer;
+
 struct hf_model {
     char *dir;
     struct hf_config config; /* `config.arch.tied` is settled against the tensors */
     struct buf warnings;     /* lines ending in '\n', for people */
-    struct buf tokenizer; /* the archive's section; empty where the checkpoint has none to read */
+    struct buf tokenizer;  /* the archive's section; empty where the checkpoint has none to read */
+    struct tokenizer *tok; /* the same, open; NULL where it is empty */
     struct safetensors *st;
     struct hf_matrix *trunk;   /* [1 + n_layers, SLOT_COUNT]: model scope first */
     struct hf_matrix *experts; /* [n_layers, n_experts, 3]: gate, up, down */

@@ -10,6 +10,17 @@ enum { MAX_STOPS = 1024 };
 
 /* ---- stop tokens ---- */
 
+bool hf_generation_add_stop(struct arch *a, uint32_t id) {
+    for (uint32_t i = 0; i < a->n_stop; i++) {
+        if (a->stop_ids[i] == id) {
+            return false;
+        }
+    }
+    a->stop_ids = mem_realloc(a->stop_ids, (a->n_stop + 1) * sizeof *a->stop_ids);
+    a->stop_ids[a->n_stop++] = id;
+    return true;
+}
+
 static int add_stop(struct arch *a, const json_t *v, const char *path, struct buf *remarks,
                     struct err *err) {
     char text[64];
@@ -21,13 +32,7 @@ static int add_stop(struct arch *a, const json_t *v, const char *path, struct bu
         return err_set(err, "%s: eos_token_id: %s is not a token id below vocab_size %u", path,
                        hf_keys_text(v, text), a->vocab);
     }
-    for (uint32_t i = 0; i < a->n_stop; i++) {
-        if (a->stop_ids[i] == (uint32_t)json_integer_value(v)) {
-            return 0;
-        }
-    }
-    a->stop_ids = mem_realloc(a->stop_ids, (a->n_stop + 1) * sizeof *a->stop_ids);
-    a->stop_ids[a->n_stop++] = (uint32_t)json_integer_value(v);
+    hf_generation_add_stop(a, (uint32_t)json_integer_value(v));
     return 0;
 }
 
@@ -63,8 +68,7 @@ static int fill_stops(const struct settle *s, const json_t *gen, const char *gen
     *named = a->n_stop > 0;
     if (!*named && !json_object_get(s->root, "eos_token_id") && s->family->eos >= 0 &&
         s->family->eos < a->vocab) {
-        a->stop_ids = mem_calloc(1, sizeof *a->stop_ids);
-        a->stop_ids[a->n_stop++] = (uint32_t)s->family->eos;
+        hf_generation_add_stop(a, (uint32_t)s->family->eos);
     }
     return 0;
 }

@@ -13,6 +13,8 @@
 
 #include "prep/hf/settle.h"
 
+/* Add a stop token; false where it is one already. */
+bool hf_generation_add_stop(struct arch *a, uint32_t id);
 /* Fill stop_ids and the gen_ fields of s->arch. `gen` is generation_config.json's object, NULL
  * where there is no such file; `path` names it in messages. *named: some file names a stop token;
  * else the stop token is the family's, where it has one. Remarks are lines ending in '\n'. */

@@ -63,6 +63,7 @@ struct hf_tokenizer_files {
     struct hf_text chat_json;     /* chat_template.json */
     uint32_t rows;                /* of the model's embedding; 0: not known, names may get any id */
     struct buf *remarks; /* gets lines ending in '\n', for people; NULL: they are not wanted */
+    const char *dir;     /* remarks begin with it; NULL: with the file's name */
 };
 
 /* Append the section to `section` (empty before). The result has passed tokenizer_open. */

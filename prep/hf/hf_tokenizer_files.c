@@ -65,8 +65,7 @@ static void note_templates(const char *dir, struct buf *remarks) {
 
 int hf_tokenizer_read(const char *dir, uint32_t rows, struct buf *section, struct buf *remarks,
                       struct err *err) {
-    struct buf inner = {0};
-    struct hf_tokenizer_files files = {.rows = rows, .remarks = remarks ? &inner : NULL};
+    struct hf_tokenizer_files files = {.rows = rows, .remarks = remarks, .dir = dir};
     uint8_t *data[N_TEXTS] = {NULL};
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < N_TEXTS; i++) {
@@ -76,13 +75,7 @@ int hf_tokenizer_read(const char *dir, uint32_t rows, struct buf *section, struc
     if (rc == 0 && (files.tokenizer.data || files.tiktoken.data)) {
         rc = hf_tokenizer_compile(&files, section, err) < 0 ? err_prefix(err, "%s", dir) : 0;
     }
-    for (const char *line = inner.data; line && *line;) {
-        size_t n = strcspn(line, "\n");
-        remark_add(remarks, "%s/%.*s", dir, (int)n, line);
-        line += n + (line[n] == '\n');
-    }
     note_templates(dir, remarks);
-    buf_free(&inner);
     for (size_t i = 0; i < N_TEXTS; i++) {
         free(data[i]);
     }

@@ -49,6 +49,12 @@ struct place place_item(const struct place *at, size_t i) {
     return child(at, json_array_get(at->value, i), step);
 }
 
+/* What stands between the name of a place and what is said of it. */
+static const char *separator(const struct place *at) {
+    size_t n = strlen(at->path);
+    return n && at->path[n - 1] == ':' ? " " : ": ";
+}
+
 void place_remark(const struct place *at, const struct hf_tokenizer_files *files, const char *fmt,
                   ...) {
     char text[600];
@@ -56,8 +62,8 @@ void place_remark(const struct place *at, const struct hf_tokenizer_files *files
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    size_t n = strlen(at->path);
-    remark_add(files->remarks, "%s%s %s", at->path, n && at->path[n - 1] == ':' ? "" : ":", text);
+    remark_add(files->remarks, "%s%s%s%s%s", files->dir ? files->dir : "", files->dir ? "/" : "",
+               at->path, separator(at), text);
 }
 
 int place_error(const struct place *at, const char *fmt, ...) {
@@ -66,8 +72,7 @@ int place_error(const struct place *at, const char *fmt, ...) {
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    size_t n = strlen(at->path);
-    return err_set(at->err, "%s%s %s", at->path, n && at->path[n - 1] == ':' ? "" : ":", text);
+    return err_set(at->err, "%s%s%s", at->path, separator(at), text);
 }
 
 int place_bool(const struct place *at, const char *key, bool optional, bool *out) {

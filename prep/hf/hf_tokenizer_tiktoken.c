@@ -154,12 +154,13 @@ static int read_line(const struct place *root, size_t line, const char *text, si
         struct buf token = {0};
         text_to_byte_alphabet(bytes, (size_t)len, &token);
         bool twice = json_object_getn(vocab, token.data, token.len) != NULL;
-        if (*end == '\0' && !twice && rank < TOK_MAX_TOKENS) {
+        bool ok = *end == '\0' && !twice && rank < TOK_MAX_TOKENS;
+        if (ok) {
             json_object_setn_new_nocheck(vocab, token.data, token.len,
                                          json_integer((json_int_t)rank));
         }
         buf_free(&token);
-        if (*end == '\0' && !twice && rank < TOK_MAX_TOKENS) {
+        if (ok) {
             return 0;
         }
         if (twice) {
