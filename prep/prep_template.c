@@ -43,7 +43,6 @@ static int read_request(const struct template_command *o, struct value_arena *ar
                         struct value *request, struct err *err) {
     uint8_t *file = NULL;
     size_t bytes;
-    const struct value yes = value_bool(true);
     int rc = file_read(o->messages, MAX_CONVERSATION_BYTES, &file, &bytes, err);
     if (!rc && value_json_read(arena, (const char *)file, bytes, request, err)) {
         rc = err_prefix(err, "%s", o->messages);
@@ -52,13 +51,8 @@ static int read_request(const struct template_command *o, struct value_arena *ar
     if (rc || !o->prompt) {
         return rc;
     }
-    if (request->type != VALUE_DICT) { /* so that there is a place for what is asked */
-        struct value list = *request;
-        rc = value_make_dict(arena, request) ||
-             value_dict_set_text(arena, request->dict, "messages", 8, &list);
-    }
-    rc = rc || value_dict_set_text(arena, request->dict, "add_generation_prompt", 21, &yes);
-    return rc ? err_set(err, "%s: more than the memory allowed", o->messages) : 0;
+    return chat_ask(arena, request) ? err_set(err, "%s: more than the memory allowed", o->messages)
+                                    : 0;
 }
 
 static int render(const struct template_command *o, const struct tokenizer *tok, struct err *err) {

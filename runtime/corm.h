@@ -228,12 +228,14 @@ struct corm_message {
 };
 /* The text that a model continues with its answer: the messages as a chat template has them, byte
  * for byte as transformers' apply_chat_template with add_generation_prompt. `chat_template` is
- * Jinja text; NULL: the archive's. *text is the caller's (free()); its ids are those of
+ * Jinja text and `template_name` what errors in it begin with, such as its path; NULL and NULL: the
+ * archive's. *text is the caller's (free()); its ids are those of
  * corm_tokenize without add_special and with parse_special, which takes special tokens that are
  * written out in a message for such. An error where the template refuses, with line and column. */
 CORM_API int corm_chat_prompt(const struct corm_engine *engine, const char *chat_template,
-                              const struct corm_message *messages, size_t n_messages, char **text,
-                              size_t *text_bytes, struct corm_error *error);
+                              const char *template_name, const struct corm_message *messages,
+                              size_t n_messages, char **text, size_t *text_bytes,
+                              struct corm_error *error);
 
 /* An empty sequence. An error where the engine's max_sessions are open. */
 CORM_API int corm_session_open(struct corm_session **session, struct corm_engine *engine,

@@ -29,8 +29,7 @@ static int set(struct value_arena *arena, struct value *dict, const char *key, c
 /* The request that chat_context takes. */
 static int make_request(struct value_arena *arena, const struct corm_message *messages, size_t n,
                         struct value *request, struct err *err) {
-    const struct value yes = value_bool(true);
-    struct value *items = value_alloc(arena, n * sizeof *items), list;
+    struct value *items = value_alloc(arena, n * sizeof *items);
     size_t bad;
     for (size_t i = 0; items && i < n; i++) {
         if (!value_utf8_check(messages[i].content, strlen(messages[i].content), &bad)) {
@@ -41,18 +40,16 @@ static int make_request(struct value_arena *arena, const struct corm_message *me
             items = NULL;
         }
     }
-    if (!items || value_make_list(arena, VALUE_LIST, items, n, &list) ||
-        value_make_dict(arena, request) ||
-        value_dict_set_text(arena, request->dict, "messages", 8, &list) ||
-        value_dict_set_text(arena, request->dict, "add_generation_prompt", 21, &yes)) {
+    if (!items || value_make_list(arena, VALUE_LIST, items, n, request) ||
+        chat_ask(arena, request)) {
         return err_set(err, "the conversation is longer than %d bytes", CHAT_BYTES);
     }
     return 0;
 }
 
 int corm_chat_prompt(const struct corm_engine *engine, const char *chat_template,
-                     const struct corm_message *messages, size_t n_messages, char **text,
-                     size_t *text_bytes, struct corm_error *error) {
+                     const char *template_name, const struct corm_message *messages,
+                     size_t n_messages, char **text, size_t *text_bytes, struct corm_error *error) {
     struct template_limits limits = template_usual_limits;
     struct value_arena arena = {.limit_bytes = CHAT_BYTES};
     struct value request, context;
@@ -75,6 +72,9 @@ int corm_chat_prompt(const struct corm_engine *engine, const char *chat_template
     if (template_compile(&t, source, strlen(source), &err) ||
         template_render(t, &context, &limits, &now, text, text_bytes, &err)) {
         err_prefix(&err, "chat template");
+        if (template_name) {
+            err_prefix(&err, "%s", template_name);
+        }
         goto out;
     }
     rc = 0;

@@ -97,6 +97,15 @@ int chat_context(struct value_arena *arena, const struct value *request,
     return 0;
 }
 
+int chat_ask(struct value_arena *arena, struct value *request) {
+    const struct value yes = value_bool(true), list = *request;
+    if (list.type != VALUE_DICT &&
+        (value_make_dict(arena, request) || set(arena, request, "messages", &list))) {
+        return -1;
+    }
+    return set(arena, request, "add_generation_prompt", &yes);
+}
+
 int chat_try(const char *text, size_t len, const struct tokenizer *tok, struct err *err) {
     static const char question[] =
         "{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}], \"add_generation_prompt\": "

@@ -30,6 +30,10 @@
 int chat_context(struct value_arena *arena, const struct value *request,
                  const struct tokenizer *tok, struct value *context, struct err *err);
 
+/* Makes a list of messages, or a dict that has one, a request for an answer: a dict with
+ * `add_generation_prompt`. -1: budget. */
+int chat_ask(struct value_arena *arena, struct value *request);
+
 /* Compiles a template and renders one short question with it. -1 and `err`, which says where and
  * why it does not work. */
 int chat_try(const char *text, size_t len, const struct tokenizer *tok, struct err *err);

@@ -104,16 +104,13 @@ static int put_as_chat(const struct generation *g, struct buf *text, struct err 
         messages[n++] = (struct corm_message){"system", o->system};
     }
     messages[n++] = (struct corm_message){"user", text->len ? text->data : ""};
-    int rc = corm_chat_prompt(g->run.engine, o->chat_template ? source.data : NULL, messages, n,
-                              &rendered, &bytes, &error);
+    int rc = corm_chat_prompt(g->run.engine, o->chat_template ? source.data : NULL,
+                              o->chat_template, messages, n, &rendered, &bytes, &error);
     if (rc == 0) {
         text->len = 0;
         buf_append(text, rendered, bytes);
     } else {
         run_fail(err, &error);
-        if (o->chat_template && strncmp(err->msg, "chat template", 13) == 0) {
-            err_prefix(err, "%s", o->chat_template);
-        }
     }
     free(rendered);
     buf_free(&source);
