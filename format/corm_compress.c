@@ -20,12 +20,9 @@ int corm_compress_check(enum corm_compress how, const struct codec *codec, struc
 }
 
 const char *corm_compress_of(const struct corm *c) {
-    bool zstd = false, exponents = false;
-    for (uint32_t i = 0; i < c->n_chunks; i++) {
-        uint32_t encoding = c->chunks[i].encoding;
-        exponents |= encoding == CORM_ENCODING_EXPONENTS;
-        zstd |= encoding == CORM_ENCODING_ZSTD || encoding == CORM_ENCODING_PLANES;
-    }
+    bool exponents = corm_chunk_encoded(c, CORM_ENCODING_EXPONENTS);
+    bool zstd =
+        corm_chunk_encoded(c, CORM_ENCODING_ZSTD) || corm_chunk_encoded(c, CORM_ENCODING_PLANES);
     return zstd && exponents ? "zstd and exponents"
            : zstd            ? corm_compress_words[CORM_COMPRESS_ZSTD]
            : exponents       ? corm_compress_words[CORM_COMPRESS_EXPONENTS]

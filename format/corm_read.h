@@ -86,6 +86,16 @@ static inline uint32_t corm_chunks_per_expert(const struct corm *c) {
 static inline size_t corm_chunk_raw_bytes(const struct corm *c, const struct corm_chunk *k) {
     return (size_t)k->n_neurons * c->neuron_bytes;
 }
+/* The first chunk with an encoding, NULL where there is none. */
+static inline const struct corm_chunk *corm_chunk_encoded(const struct corm *c,
+                                                          enum corm_encoding encoding) {
+    for (uint32_t i = 0; i < c->n_chunks; i++) {
+        if (c->chunks[i].encoding == encoding) {
+            return &c->chunks[i];
+        }
+    }
+    return NULL;
+}
 /* Human name of a chunk for messages: "layer 3 expert 5 chunk 2". Returns `text`. */
 const char *corm_chunk_name(const struct corm *c, const struct corm_chunk *k, char text[64]);
 

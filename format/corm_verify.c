@@ -13,12 +13,8 @@
 
 /* Only planes are decoded by way of memory of the decoder's own. */
 static size_t decoded_aside(const struct corm *c) {
-    for (uint32_t i = 0; i < c->n_chunks; i++) {
-        if (c->chunks[i].encoding == CORM_ENCODING_PLANES) {
-            return (size_t)c->chunk_neurons * c->neuron_bytes;
-        }
-    }
-    return 0;
+    return corm_chunk_encoded(c, CORM_ENCODING_PLANES) ? (size_t)c->chunk_neurons * c->neuron_bytes
+                                                       : 0;
 }
 
 size_t corm_decoder_bytes(const struct corm *c) {

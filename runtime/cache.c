@@ -27,11 +27,7 @@ const struct corm_chunk *cache_unpackable(const struct corm *archive) {
 }
 
 bool cache_can_pack(const struct corm *archive) {
-    bool smaller = false;
-    for (uint32_t i = 0; i < archive->n_chunks; i++) {
-        smaller |= archive->chunks[i].encoding == CORM_ENCODING_EXPONENTS;
-    }
-    return smaller && !cache_unpackable(archive);
+    return corm_chunk_encoded(archive, CORM_ENCODING_EXPONENTS) && !cache_unpackable(archive);
 }
 
 size_t cache_slot_bytes(const struct corm *archive, unsigned how) {

@@ -149,22 +149,12 @@ static void plan_experts(struct corm_engine *e, uint64_t fixed, unsigned keeps) 
     p->packed = keeps & CACHE_PACKED;
 }
 
-/* Whether some chunk has the exponents code, which is what keeping experts packed is about. */
-static bool has_code(const struct corm *c) {
-    for (uint32_t i = 0; i < c->n_chunks; i++) {
-        if (c->chunks[i].encoding == CORM_ENCODING_EXPONENTS) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* Refuse to keep experts packed; where the archive has the code, the message names the chunk that
  * forbids it. */
 static int refuse_packing(const struct corm *c, struct err *err) {
     const struct corm_chunk *k = cache_unpackable(c);
     char name[64];
-    if (!has_code(c)) {
+    if (!corm_chunk_encoded(c, CORM_ENCODING_EXPONENTS)) {
         return err_set(err,
                        "%s: experts cannot be kept packed: that needs the exponents code, expected "
                        "bf16 with compression exponents, but they are %s with compression %s",
@@ -187,7 +177,7 @@ int engine_plan(struct corm_engine *e, uint64_t scratch_bytes, struct err *err) 
     uint64_t fixed = plan_fixed(e, 0, host_bytes(e, scratch_bytes)), budget = e->opt.ram_bytes;
     bool decoded = e->opt.keeping != CORM_KEEP_PACKED, share = m && m->cache_share > 0;
     bool packed = e->opt.keeping != CORM_KEEP_DECODED && cache_can_pack(c);
-    p->no_code = c->n_chunks > 0 && !has_code(c);
+    p->no_code = c->n_chunks > 0 && !corm_chunk_encoded(c, CORM_ENCODING_EXPONENTS);
     if (!packed && !decoded) {
         return refuse_packing(c, err);
     }

@@ -27,13 +27,9 @@ double packing_packed_s(const struct packing *p) {
 }
 
 const struct corm_chunk *packing_sample(const struct corm *archive) {
-    const struct corm_chunk *k = archive->chunks, *end = k + archive->n_chunks;
-    while (k < end && k->encoding != CORM_ENCODING_EXPONENTS) {
-        k++;
-    }
+    const struct corm_chunk *k = corm_chunk_encoded(archive, CORM_ENCODING_EXPONENTS);
     struct err err = {0};
-    return k == end || corm_chunk_check(archive, k, archive->map.data + k->offset, &err) < 0 ? NULL
-                                                                                             : k;
+    return !k || corm_chunk_check(archive, k, archive->map.data + k->offset, &err) < 0 ? NULL : k;
 }
 
 double packing_decode_rate(const struct corm *archive, const struct corm_chunk *k,
