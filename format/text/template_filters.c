@@ -8,7 +8,7 @@
 
 static int filter_default(struct template_run *run, const struct value *v, struct value *args,
                           struct value *out) {
-    bool also_false = template_given(&args[1]) && value_truth(&args[1]);
+    bool also_false = value_truth(&args[1]);
     if (v->type != VALUE_UNDEFINED && !(also_false && !value_truth(v))) {
         *out = *v;
         return 0;
@@ -55,8 +55,8 @@ static int json_style(struct template_run *run, const struct value *args,
                       struct value_json_style *style) {
     const struct value *indent = &args[1], *separators = &args[2];
     struct value text;
-    style->ascii = template_given(&args[0]) && value_truth(&args[0]);
-    style->sort_keys = template_given(&args[3]) && value_truth(&args[3]);
+    style->ascii = value_truth(&args[0]);
+    style->sort_keys = value_truth(&args[3]);
     if (template_given(indent) && indent->type != VALUE_NONE) {
         style->indented = true;
         if (indent->type == VALUE_STRING) {

@@ -175,7 +175,7 @@ static int extreme(struct template_run *run, const struct value *v, struct value
                    struct value *out) {
     struct template_iter *it = NULL;
     struct value item, key, best = value_none(), none = value_none();
-    bool sensitive = template_given(&args[0]) && value_truth(&args[0]), any = false;
+    bool sensitive = value_truth(&args[0]), any = false;
     const struct value *attribute = template_given(&args[1]) ? &args[1] : &none;
     int more;
     if (template_iterate(run, v, &it)) {

@@ -98,8 +98,8 @@ static int filter_replace(struct template_run *run, const struct value *v, struc
 static int filter_indent(struct template_run *run, const struct value *v, struct value *args,
                          struct value *out) {
     int64_t width = 4;
-    bool first = template_given(&args[1]) && value_truth(&args[1]);
-    bool blank = template_given(&args[2]) && value_truth(&args[2]);
+    bool first = value_truth(&args[1]);
+    bool blank = value_truth(&args[2]);
     struct value by, text;
     size_t begin = run->scratch.len;
     if (template_need_defined(run, v)) {
@@ -144,7 +144,7 @@ static int filter_indent(struct template_run *run, const struct value *v, struct
 static int filter_truncate(struct template_run *run, const struct value *v, struct value *args,
                            struct value *out) {
     int64_t length = 255, leeway = 5;
-    bool kill = template_given(&args[1]) && value_truth(&args[1]);
+    bool kill = value_truth(&args[1]);
     struct value end = args[2], head;
     if (template_need_defined(run, v) ||
         (template_given(&args[0]) &&
@@ -250,7 +250,7 @@ static int filter_wordcount(struct template_run *run, const struct value *v, str
 static int filter_filesize(struct template_run *run, const struct value *v, struct value *args,
                            struct value *out) {
     static const char *const units[] = {"k", "M", "G", "T", "P", "E", "Z", "Y"};
-    bool binary = template_given(&args[0]) && value_truth(&args[0]);
+    bool binary = value_truth(&args[0]);
     double base = binary ? 1024 : 1000, d = value_to_double(v), unit = base;
     char text[64];
     if (template_need_defined(run, v)) {

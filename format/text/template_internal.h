@@ -321,7 +321,6 @@ int template_to_int(struct template_run *run, const struct value *v, const char 
 struct template_iter {
     struct value_object object; /* an iterator is a value too: Python's generators */
     uint8_t kind;
-    bool reversed;
     unsigned depth;
     size_t pos, n;
     int64_t start, step;

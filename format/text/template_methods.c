@@ -217,7 +217,7 @@ static int str_rsplit(struct template_run *run, const struct value *v, struct va
 
 static int str_splitlines(struct template_run *run, const struct value *v, struct value *args,
                           struct value *out) {
-    bool keep = template_given(&args[0]) && value_truth(&args[0]);
+    bool keep = value_truth(&args[0]);
     struct parts parts = {0};
     for (size_t pos = 0, begin, end; template_next_line(v->text, &pos, &begin, &end);) {
         if (add_part(run, &parts, v, begin, keep ? pos : end)) {

@@ -185,28 +185,26 @@ TEST(upper) {
     return has_case(run, v, true, out);
 }
 
-TEST(filter) {
-    (void)args;
+/* What is looked up by name has to be a key; one that is no string names nothing. */
+static int check_name(struct template_run *run, const struct value *v) {
     if (template_spend_on(run, v)) {
         return -1;
     }
-    if (!value_hashable(v)) {
-        return template_fail(run, "a value of type %s has no name", value_type_name(v));
-    }
+    return value_hashable(v)
+               ? 0
+               : template_fail(run, "a value of type %s has no name", value_type_name(v));
+}
+
+TEST(filter) {
+    (void)args;
     *out = v->type == VALUE_STRING && template_find_filter(v->text);
-    return 0;
+    return check_name(run, v);
 }
 
 TEST(test) {
     (void)args;
-    if (template_spend_on(run, v)) {
-        return -1;
-    }
-    if (!value_hashable(v)) {
-        return template_fail(run, "a value of type %s has no name", value_type_name(v));
-    }
     *out = v->type == VALUE_STRING && template_find_test(v->text);
-    return 0;
+    return check_name(run, v);
 }
 
 /* ---- the table ----------------------------------------------------------------------------- */

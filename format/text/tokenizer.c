@@ -203,9 +203,7 @@ typedef int (*stretch_fn)(struct encoder *enc, const char *text, size_t bytes, s
 /* Hand on text[begin, end), where there is some. */
 static int encode_stretch(struct encoder *enc, const char *text, size_t begin, size_t end,
                           size_t front, stretch_fn rest) {
-    front = front < end ? front : end;
-    return begin < end ? rest(enc, text + begin, end - begin, front > begin ? front - begin : 0)
-                       : 0;
+    return begin < end ? rest(enc, text + begin, end - begin, front_within(front, begin, end)) : 0;
 }
 
 /*

@@ -20,10 +20,7 @@ enum {
 };
 
 static void start(struct tok_budget *b, const struct tokenizer *tok, uint64_t base, size_t bytes) {
-    uint64_t counted = 1;
-    for (uint32_t i = 0; i < tok->n_steps; i++) {
-        counted += tok->regexes[i] && regex_is_counted(tok->regexes[i]);
-    }
+    const uint64_t counted = 1 + (uint64_t)tok->n_counted;
     *b = (struct tok_budget){.tok = tok,
                              .bytes = BYTES_BASE + (uint64_t)BYTES_PER_BYTE * bytes,
                              .steps = base + counted * STEPS_PER_BYTE * bytes};
@@ -37,33 +34,32 @@ void budget_decode(struct tok_budget *b, const struct tokenizer *tok, size_t byt
     start(b, tok, DECODE_STEPS_BASE, bytes);
 }
 
+/* Take n of what is left; where less is, all of it, and false. */
+static bool take(uint64_t *left, uint64_t n) {
+    bool enough = n <= *left;
+    *left = enough ? *left - n : 0;
+    return enough;
+}
+
 int budget_bytes(struct tok_budget *b, uint32_t step, uint64_t bytes, struct err *err) {
-    if (bytes > b->bytes) {
-        b->bytes = 0;
-        err_set(err, "the steps up to this one write more than %d KiB and %d times the text",
-                BYTES_BASE >> 10, BYTES_PER_BYTE);
-        return tokenizer_step_error(b->tok, step, err);
+    if (take(&b->bytes, bytes)) {
+        return 0;
     }
-    b->bytes -= bytes;
-    return 0;
+    err_set(err, "the steps up to this one write more than %d KiB and %d times the text",
+            BYTES_BASE >> 10, BYTES_PER_BYTE);
+    return tokenizer_step_error(b->tok, step, err);
 }
 
 int budget_steps(struct tok_budget *b, uint32_t step, uint64_t steps, struct err *err) {
-    if (steps > b->steps) {
-        b->steps = 0;
-        err_set(err, "the steps up to this one cut the text into too many pieces, again and again");
-        return tokenizer_step_error(b->tok, step, err);
+    if (take(&b->steps, steps)) {
+        return 0;
     }
-    b->steps -= steps;
-    return 0;
+    err_set(err, "the steps up to this one cut the text into too many pieces, again and again");
+    return tokenizer_step_error(b->tok, step, err);
 }
 
 int budget_look(struct tok_budget *b, size_t looked, struct err *err) {
-    uint64_t steps = looked / LOOKS_PER_STEP;
-    if (steps > b->steps) {
-        b->steps = 0;
-        return err_set(err, "added tokens: the text nearly holds long ones too many times");
-    }
-    b->steps -= steps;
-    return 0;
+    return take(&b->steps, looked / LOOKS_PER_STEP)
+               ? 0
+               : err_set(err, "added tokens: the text nearly holds long ones too many times");
 }

@@ -38,6 +38,7 @@ struct tokenizer {
     size_t chat_template_bytes;
     int merge_shift;
     struct regex *regexes[TOK_MAX_STEPS]; /* owned; NULL for steps without a pattern to run */
+    uint32_t n_counted;                   /* of them, those whose steps are counted */
     struct matcher raw, normalized;
     uint32_t char_ids[0x180]; /* ids of the one-character tokens below U+0180, TOK_NONE for none */
     uint32_t byte_ids[256];   /* ids of <0x00>..<0xFF>, TOK_NONE for none */
@@ -84,6 +85,12 @@ const struct tok_added *tokenizer_added_find(const struct tokenizer *tok, uint32
 void encoder_init(struct encoder *enc, const struct tokenizer *tok, unsigned flags,
                   struct token_list *out, struct err *err);
 void encoder_free(struct encoder *enc);
+
+/* How many of the first `front` bytes of a text lie in its stretch [begin, end), begin <= end. */
+static inline size_t front_within(size_t front, size_t begin, size_t end) {
+    front = front < end ? front : end;
+    return front > begin ? front - begin : 0;
+}
 
 /* tokenizer_open.c */
 /* Put the step's place and name in front of a filled error, such as "pre-tokenizer step 3, Split".

@@ -347,7 +347,10 @@ static int open_step(struct tokenizer *tok, uint32_t i, enum stage stage, bool *
     }
     if (pattern) {
         tok->regexes[i] = regex_compile(pattern, bytes, err);
-        return tok->regexes[i] ? 0 : err_prefix(err, "tokenizer section: step %u", i);
+        if (!tok->regexes[i]) {
+            return err_prefix(err, "tokenizer section: step %u", i);
+        }
+        tok->n_counted += regex_is_counted(tok->regexes[i]);
     }
     return 0;
 }

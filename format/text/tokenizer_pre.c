@@ -30,9 +30,8 @@ static int cut_piece(struct cutter *c, size_t begin, size_t end) {
     if (begin == end) {
         return 0;
     }
-    size_t front = c->front < end ? c->front : end;
     return run_piece(c->enc, c->next_step, c->text + begin, end - begin,
-                     front > begin ? front - begin : 0);
+                     front_within(c->front, begin, end));
 }
 
 static int cut_finish(struct cutter *c) {
