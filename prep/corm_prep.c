@@ -25,9 +25,8 @@
 static volatile sig_atomic_t stop_flag;
 
 static void on_signal(int number) {
-    if (stop_flag) { /* the second one, of whatever kind, is not put off */
-        signal(number, SIG_DFL);
-        raise(number);
+    if (stop_flag) {   /* the second one, of whatever kind, is not put off */
+        raise(number); /* SA_RESETHAND: not to this function again */
     }
     stop_flag = 1;
 }

@@ -17,9 +17,8 @@
 static volatile sig_atomic_t interrupted;
 
 static void on_interrupt(int signal_number) {
-    if (interrupted) { /* the second one, of whatever kind, is not put off */
-        signal(signal_number, SIG_DFL);
-        raise(signal_number);
+    if (interrupted) {        /* the second one, of whatever kind, is not put off */
+        raise(signal_number); /* SA_RESETHAND: not to this function again */
     }
     interrupted = 1;
 }
