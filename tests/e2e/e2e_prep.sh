@@ -227,7 +227,7 @@ EOF
 case_ template renders
 
 # A template that does not work is stored, and told in one line.
-remarks() {
+no_rendering() {
     rm -rf remark && cp -r "$golden/olmoe-tiny" remark && chmod -R u+w remark || return 1
     printf 'a\n{{ messages.role.x }}' >remark/chat_template.jinja
     "$prep" convert -f remark -o out/remark.corm >text 2>said || return 1
@@ -235,7 +235,7 @@ remarks() {
     printf '{{ messages[0].content }}' >remark/chat_template.jinja
     "$prep" convert -f remark -o out/remark.corm >text 2>said && ! grep -q 'chat template' said
 }
-case_ template_that_does_not_render remarks
+case_ template_that_does_not_render no_rendering
 
 # ---- packed checkpoints --------------------------------------------------------------------------
 
@@ -407,15 +407,10 @@ case_ output_must_be_named needs_output
 # ---- interruption and full disks -----------------------------------------------------------------
 
 # Start a conversion and send a signal as soon as its temporary file is there; again, where it was faster.
-# What is ignored when a shell starts, as SIGHUP is under nohup, is ignored in what it runs.
-default=
-if env --default-signal=HUP true 2>/dev/null; then
-    default='env --default-signal=HUP'
-fi
 interrupted() { # SIGNAL STATUS
     for try in 1 2 3 4 5 6 7 8 9 10; do
         rm -f out/killed.corm*
-        $default "$prep" convert -q -t 1 --codec q4 "$fable" -o out/killed.corm 2>said &
+        $default_hup "$prep" convert -q -t 1 --codec q4 "$fable" -o out/killed.corm 2>said &
         pid=$!
         while [ ! -e out/killed.corm.tmp ] && kill -0 $pid 2>/dev/null; do :; done
         kill -"$1" $pid 2>/dev/null
@@ -485,22 +480,6 @@ case_ sighup stopped HUP
 # An end that the program cannot put off, as when it finds itself in an impossible state: nothing is left.
 aborted() { (ulimit -c 0 && interrupted ABRT 134) && clean; }
 case_ abort_leaves_nothing aborted
-aborted_unpacking() {
-    for try in 1 2 3 4 5 6 7 8 9 10; do
-        rm -f out/killed.corm*
-        (ulimit -c 0 && exec "$prep" convert -q model.tar.gz -o out/killed.corm) 2>said &
-        pid=$!
-        while [ ! -e out/.killed.corm.corm-prep-unpacked/model/tokenizer.json ] && kill -0 $pid 2>/dev/null; do :; done
-        kill -ABRT $pid 2>/dev/null
-        wait $pid
-        [ $? -eq 134 ] || continue
-        clean
-        return
-    done
-    echo "never interrupted"
-    return 1
-}
-case_ abort_while_unpacking aborted_unpacking
 # A file of weights is cut while it is read: one line with its name, and nothing is left. Again, where the
 # conversion was faster than that.
 cut_while_reading() {
@@ -525,22 +504,25 @@ cut_while_reading() {
     return 1
 }
 case_ weights_truncated_while_read cut_while_reading
-stopped_unpacking() {
+# The same while an archive is unpacked, as soon as PLACE is there below the folder for it.
+ended_unpacking() { # SIGNAL STATUS PLACE
     for try in 1 2 3 4 5 6 7 8 9 10; do
         rm -f out/killed.corm*
-        "$prep" convert -q model.tar.gz -o out/killed.corm 2>said &
+        (ulimit -c 0 && exec "$prep" convert -q model.tar.gz -o out/killed.corm) 2>said &
         pid=$!
-        while [ ! -e out/.killed.corm.corm-prep-unpacked ] && kill -0 $pid 2>/dev/null; do :; done
-        kill -INT $pid 2>/dev/null
+        while [ ! -e "out/.killed.corm.corm-prep-unpacked$3" ] && kill -0 $pid 2>/dev/null; do :; done
+        kill -"$1" $pid 2>/dev/null
         wait $pid
-        [ $? -eq 130 ] || continue
+        [ $? -eq "$2" ] || continue
         cat said
-        [ ! -e out/killed.corm ] && grep -q interrupted said && clean
+        [ ! -e out/killed.corm ] && clean
         return
     done
     echo "never interrupted"
     return 1
 }
+case_ abort_while_unpacking ended_unpacking ABRT 134 /model/tokenizer.json
+stopped_unpacking() { ended_unpacking INT 130 '' && grep -q interrupted said; }
 case_ ctrl_c_while_unpacking stopped_unpacking
 
 file_limit() {

@@ -310,10 +310,10 @@ struct.pack_into("<Q", b, 48, xxh3(bytes(b[table:])))
 struct.pack_into("<Q", b, 120, xxh3(bytes(b[:120])))
 open(sys.argv[3], "wb").write(b)
 END
-    not_finite infinite.corm -p x -n 3 && not_finite perplexity infinite.corm -n 40 -f "$golden/heldout.txt" &&
-        not_finite bench infinite.corm --trace --prompt-tokens 3
+    ends_not_finite infinite.corm -p x -n 3 && ends_not_finite perplexity infinite.corm -n 40 -f "$golden/heldout.txt" &&
+        ends_not_finite bench infinite.corm --trace --prompt-tokens 3
 }
-not_finite() {
+ends_not_finite() {
     go 1 "$@" -q && test "$(wc -l <err)" -eq 1 &&
         grep '^corm-run: infinite.corm: .*logits.* are not finite$' err
 }
@@ -349,16 +349,11 @@ else
     skip 'Ctrl-C ends the text that streams out, with figures' 'env cannot reset signals'
 fi
 # Others who ask for an end leave no half-written file either; nor does an end that cannot be put off.
-# What is ignored when a shell starts, as SIGHUP is under nohup, is ignored in what it runs.
-default=
-if env --default-signal=HUP true 2>/dev/null; then
-    default='env --default-signal=HUP'
-fi
 ended() { # SIGNAL STATUS
     awk 'BEGIN { for (i = 0; i < 1000; i++) print i }' >many
     for try in 1 2 3 4 5 6 7 8 9 10; do
         rm -f z.npy*
-        (ulimit -c 0 && exec $default "$run" logits fable.corm -q --ids-file many --isa scalar --threads 1 --batch 4 \
+        (ulimit -c 0 && exec $default_hup "$run" logits fable.corm -q --ids-file many --isa scalar --threads 1 --batch 4 \
             -o z.npy) >out 2>err </dev/null &
         pid=$!
         while [ ! -e z.npy.part ] && kill -0 $pid 2>/dev/null; do :; done

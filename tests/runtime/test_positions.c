@@ -20,14 +20,19 @@ static char *archive_with(const char *keys, const char *dir) {
     return model_archive(dir, dir, "model", NULL, false);
 }
 
-static uint64_t hash_with(const char *keys, uint32_t ctx_tok, const int32_t *ids) {
-    char *dir = test_mkdir(), *path = archive_with(keys, dir);
+static uint64_t hash_of(const char *path, uint32_t ctx_tok, const int32_t *ids) {
     struct corm_engine *e =
         model_open(path, &(struct corm_engine_options){.threads = 2, .ctx_tok = ctx_tok});
     struct corm_session *s = model_session(e);
     uint64_t hash = model_hash(e, s, ids, N_IDS / 2, N_IDS);
     corm_session_close(s);
     corm_engine_close(e);
+    return hash;
+}
+
+static uint64_t hash_with(const char *keys, uint32_t ctx_tok, const int32_t *ids) {
+    char *dir = test_mkdir(), *path = archive_with(keys, dir);
+    uint64_t hash = hash_of(path, ctx_tok, ids);
     free(path);
     test_rmdir(dir);
     return hash;
@@ -52,10 +57,13 @@ static void the_context_chooses_the_form(void **state) {
     assert_true(n >= N_IDS);
     uint64_t two = hash_with(LINEAR(2), 64, ids), four = hash_with(LINEAR(4), 64, ids);
     assert_true(two != four);
-    assert_true(hash_with(LONGROPE, N_IDS, ids) == two);
-    assert_true(hash_with(LONGROPE, 64, ids) == two);
-    assert_true(hash_with(LONGROPE, 65, ids) == four);
-    assert_true(hash_with(LONGROPE, 300, ids) == four); /* beyond max_position_embeddings, too */
+    char *dir = test_mkdir(), *path = archive_with(LONGROPE, dir);
+    assert_true(hash_of(path, N_IDS, ids) == two);
+    assert_true(hash_of(path, 64, ids) == two);
+    assert_true(hash_of(path, 65, ids) == four);
+    assert_true(hash_of(path, 300, ids) == four); /* beyond max_position_embeddings, too */
+    free(path);
+    test_rmdir(dir);
     free(ids);
 }
 

@@ -123,7 +123,6 @@ static float expected_recall(const struct calib_scores *s, const struct corm_pre
     return mean && ahead > 0 ? s[target].corrected[ahead] : s[target].stale[ahead];
 }
 
-/* Two programs, one formula: calib over many rows at once, lookahead token by token. */
 /* With somebody who watches, the engine guesses in each token; else not where a fast disk has made
  * it unnecessary, and how often that is depends on the machine. */
 static void watch(void *ctx, uint32_t layer, uint32_t ahead, uint32_t n, const int32_t *ids,
@@ -132,6 +131,7 @@ static void watch(void *ctx, uint32_t layer, uint32_t ahead, uint32_t n, const i
     ++*(uint64_t *)ctx;
 }
 
+/* Two programs, one formula: calib over many rows at once, lookahead token by token. */
 static void the_engine_guesses_as_well_as_was_measured(void **state) {
     (void)state;
     static const char *const names[] = {GOLDEN_TINY};
