@@ -80,11 +80,14 @@ static void print_ids(const struct tokenize_options *o, const struct tokenizer *
     json_out_print(root, JSON_COMPACT);
 }
 
-static int print_text(const struct tokenize_options *o, const struct tokenizer *tok,
-                      const struct token_list *ids, struct err *err) {
+static int print_text(const struct tokenize_options *o, const char *path,
+                      const struct tokenizer *tok, const struct token_list *ids, struct err *err) {
     struct buf out = {0};
     int rc = tokenizer_decode(tok, ids->ids, ids->n, o->no_special ? TOKENIZER_SKIP_SPECIAL : 0,
                               &out, err);
+    if (rc < 0) {
+        err_prefix(err, "%s", path);
+    }
     if (rc == 0 && o->prep.json) {
         json_out_print(json_pack("{s:s%}", "text", out.data ? out.data : "", out.len),
                        JSON_COMPACT);
@@ -121,12 +124,14 @@ static int tokenize(const struct cli_call *call, struct err *err) {
         goto out;
     }
     if (o->decode) {
-        rc = parse_ids(o, &in, &ids, err) < 0 ? -1 : print_text(o, tok, &ids, err);
+        rc = parse_ids(o, &in, &ids, err) < 0 ? -1 : print_text(o, path, tok, &ids, err);
         goto out;
     }
     unsigned flags = TOKENIZER_PARSE_SPECIAL | (o->no_special ? 0 : TOKENIZER_ADD_SPECIAL);
     rc = tokenizer_encode(tok, in.data ? in.data : "", in.len, flags, &ids, err);
-    if (rc == 0) {
+    if (rc < 0) {
+        err_prefix(err, "%s", path);
+    } else {
         size_t bytes = 0;
         const char *twice = o->no_special ? NULL : tokenizer_doubled(tok, ids.ids, ids.n, &bytes);
         if (twice) {

@@ -297,12 +297,11 @@ static int run_one(struct run_case *c, const struct command *k, bool sanitized, 
 }
 
 /* One command with each build. */
-static int run_command(struct run_case *c, const struct command *k, bool loss) {
-    int status = -1;
+static void run_command(struct run_case *c, const struct command *k, bool loss) {
     struct mutate_rng from = c->r;
     char *first = NULL, *second = NULL;
     if (c->s->programs.release) {
-        status = run_one(c, k, false, loss, &c->r, &first);
+        int status = run_one(c, k, false, loss, &c->r, &first);
         if (k->twice && status == 0 && !loss && run_one(c, k, false, loss, &c->r, &second) == 0 &&
             strcmp(first, second) != 0) {
             const char *const argv[] = {k->program, k->words, NULL};
@@ -314,19 +313,17 @@ static int run_command(struct run_case *c, const struct command *k, bool loss) {
     }
     if (c->s->programs.sanitized) {
         c->r = from;
-        int other = run_one(c, k, true, loss, &c->r, NULL);
-        status = c->s->programs.release ? status : other;
+        run_one(c, k, true, loss, &c->r, NULL);
     }
     free(first);
     free(second);
-    return status;
 }
 
 static void run_commands(struct run_case *c, const struct command *list, size_t n, bool loss) {
     bool taken[16] = {false};
     for (size_t i = 0; i < n && (c->s->all_commands || i < DRAWN); i++) {
-        size_t k = i;
-        while (!c->s->all_commands && taken[k]) {
+        size_t k = c->s->all_commands ? i : mutate_below(&c->r, n);
+        while (taken[k]) { /* never where all are run */
             k = mutate_below(&c->r, n);
         }
         taken[k] = true;

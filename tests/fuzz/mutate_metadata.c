@@ -406,7 +406,10 @@ static bool write_small(struct image *m, const struct arch *a, struct mutate_rng
     struct archive_options o = {.trunk = trunk, .expert = expert};
     o.chunk_neurons = 1 + mutate_below(r, 40);
     o.hot_neurons = o.chunk_neurons * mutate_below(r, 4);
-    o.compress = !mutate_one_in(r, 4);
+    o.compress = (enum corm_compress)mutate_below(r, CORM_COMPRESS_WAYS);
+    if (corm_compress_check(o.compress, o.expert, NULL) < 0) {
+        o.compress = CORM_COMPRESS_AUTO;
+    }
     o.compress_hot = mutate_one_in(r, 2);
     o.raw_above_ratio = mutate_one_in(r, 2) ? 0.93f : 1.0f;
     bool memory = access("/dev/shm", W_OK) == 0; /* spares an fsync */
