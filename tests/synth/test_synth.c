@@ -131,8 +131,8 @@ static void a_word_is_a_token(void **state) {
     struct plant_shape shape = plant_preset(0);
     shape.vocab = 12000; /* words of one, two and three syllables */
     char *dir = make(&shape, WHOLE, 2);
-    struct hf_tokenizer_files files = {
-        slurp(dir, "tokenizer.json"), slurp(dir, "tokenizer_config.json"), {0}};
+    struct hf_tokenizer_files files = {.tokenizer = slurp(dir, "tokenizer.json"),
+                                       .config = slurp(dir, "tokenizer_config.json")};
     struct buf section = {0}, text = {0}, back = {0};
     struct tokenizer *tok;
     struct token_list ids = {0};
