@@ -27,8 +27,9 @@ struct template_command {
 };
 
 /* The template: the option's file, or what the archive holds; `*file` is to be freed. */
-static int find_template(const struct template_command *o, const struct tokenizer *tok,
-                         uint8_t **file, const char **text, size_t *bytes, struct err *err) {
+static int find_template(const struct template_command *o, const char *path,
+                         const struct tokenizer *tok, uint8_t **file, const char **text,
+                         size_t *bytes, struct err *err) {
     *file = NULL;
     if (o->chat_template) {
         int rc = file_read(o->chat_template, TEMPLATE_MAX_BYTES, file, bytes, err);
@@ -36,7 +37,9 @@ static int find_template(const struct template_command *o, const struct tokenize
         return rc;
     }
     *text = tokenizer_chat_template(tok, bytes);
-    return *text ? 0 : err_set(err, "the archive holds no chat template: give --chat-template");
+    return *text
+               ? 0
+               : err_set(err, "%s: the archive holds no chat template: give --chat-template", path);
 }
 
 static int read_request(const struct template_command *o, struct value_arena *arena,
@@ -55,7 +58,10 @@ static int read_request(const struct template_command *o, struct value_arena *ar
                                     : 0;
 }
 
-static int render(const struct template_command *o, const struct tokenizer *tok, struct err *err) {
+/* Prints what the template makes of the conversation. Errors name the file that is at fault: of the
+ * archive only those of what it holds. */
+static int render(const struct template_command *o, const char *path, const struct tokenizer *tok,
+                  struct err *err) {
     struct value_arena arena = {.limit_bytes = 4 * (size_t)MAX_CONVERSATION_BYTES};
     struct value request, context;
     struct template *t = NULL;
@@ -67,7 +73,7 @@ static int render(const struct template_command *o, const struct tokenizer *tok,
     struct tm now;
     int rc = -1;
     localtime_r(&seconds, &now);
-    if (find_template(o, tok, &file, &text, &bytes, err) ||
+    if (find_template(o, path, tok, &file, &text, &bytes, err) ||
         read_request(o, &arena, &request, err)) {
         goto out;
     }
@@ -77,7 +83,11 @@ static int render(const struct template_command *o, const struct tokenizer *tok,
     }
     if (template_compile(&t, text, bytes, err) ||
         template_render(t, &context, &template_usual_limits, &now, &out, &n, err)) {
-        err_prefix(err, "%s", o->chat_template ? o->chat_template : "chat template");
+        if (o->chat_template) {
+            err_prefix(err, "%s", o->chat_template);
+        } else {
+            err_prefix(err, "%s: chat template", path);
+        }
         goto out;
     }
     fwrite(out, 1, n, stdout);
@@ -105,8 +115,8 @@ static int show(const struct cli_call *call, struct err *err) {
     int rc = tokenizer_open(c.tokenizer.data, c.tokenizer.size_bytes, &tok, err);
     if (rc < 0) {
         err_prefix(err, "%s: tokenizer", path);
-    } else if ((rc = render(o, tok, err)) < 0) {
-        err_prefix(err, "%s", path);
+    } else {
+        rc = render(o, path, tok, err);
     }
     tokenizer_close(tok);
     corm_close(&c);

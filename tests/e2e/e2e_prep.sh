@@ -217,10 +217,21 @@ EOF
     "$prep" template out/fable.corm -m chat.json -g --chat-template own.jinja >text && cmp text wanted || return 1
     echo '[{"role": "tool", "content": ""}]' >chat.json
     "$prep" template out/fable.corm -m chat.json >said 2>&1 && return 1
-    grep -q 'line 1, column [0-9]*: the template refuses: unknown role: tool$' said || return 1
+    grep -q '^corm-prep: out/fable.corm: chat template: line 1, column [0-9]*: the template refuses: unknown role: tool$' \
+        said || return 1
     echo '[{"role": "user",}]' >chat.json
     "$prep" template out/fable.corm -m chat.json >said 2>&1 && return 1
-    grep -q 'chat.json: line 1, column 18: expected a key' said || return 1
+    grep -q '^corm-prep: chat.json: line 1, column 18: expected a key' said || return 1
+    echo '{"messages": 3}' >chat.json
+    "$prep" template out/fable.corm -m chat.json >said 2>&1 && return 1
+    grep -q '^corm-prep: chat.json: ' said || return 1
+    "$prep" template out/fable.corm -m absent.json >said 2>&1 && return 1
+    grep -q '^corm-prep: absent.json: ' said || return 1
+    echo '[]' >chat.json && printf 'a\n{{ 1 +' >own.jinja
+    "$prep" template out/fable.corm -m chat.json --chat-template own.jinja >said 2>&1 && return 1
+    grep -q '^corm-prep: own.jinja: line 2, column' said || return 1
+    "$prep" template out/fable.corm -m chat.json --chat-template absent.jinja >said 2>&1 && return 1
+    grep -q '^corm-prep: absent.jinja: ' said || return 1
     "$prep" template out/fable.corm >said 2>&1
     [ $? -eq 2 ] && grep -q 'needs --messages' said
 }
