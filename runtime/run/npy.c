@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -33,22 +34,80 @@ static int write_header(struct npy *n, struct err *err) {
     return file_write_all(n->fd, text, HEADER_BYTES, written_name(n), err);
 }
 
-char *npy_part(const char *path) {
-    struct stat st;
-    bool direct = stat(path, &st) == 0 && !S_ISREG(st.st_mode);
-    return direct ? NULL : mem_printf("%s.part", path);
+/* Whether the file that is open as `fd` still has the name. */
+static bool has_name(int fd, const char *name) {
+    struct stat held, named;
+    return fstat(fd, &held) == 0 && lstat(name, &named) == 0 && held.st_dev == named.st_dev &&
+           held.st_ino == named.st_ino;
 }
 
-int npy_create(struct npy *n, const char *path, uint64_t rows, uint64_t cols, struct err *err) {
-    *n = (struct npy){.rows = rows, .cols = cols};
-    n->path = mem_strdup(path);
-    n->part = npy_part(path);
-    if (n->part) {
-        unlink(n->part); /* of a killed run; or a link, which must not be followed */
+/* 1: the lock is this process's, or the file system has no locks; 0: it is another one's. */
+static int lock(int fd) {
+    int rc;
+    do {
+        rc = flock(fd, LOCK_EX | LOCK_NB);
+    } while (rc < 0 && errno == EINTR);
+    return rc == 0 || errno != EWOULDBLOCK;
+}
+
+/* Remove what a killed run left, or a link, which must not be followed. -1: another process is at
+ * it. A file is removed under its lock, which whoever made it either has or fails to get. */
+static int remove_left(const char *part) {
+    int fd = open(part, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    int rc = 0;
+    if (fd >= 0 && !lock(fd)) {
+        rc = -1;
+    } else if (fd < 0 ? errno != ENOENT : has_name(fd, part)) {
+        unlink(part);
     }
-    n->fd = open(written_name(n), O_WRONLY | O_CREAT | (n->part ? O_EXCL : 0) | O_CLOEXEC, 0666);
-    if (n->fd < 0) {
-        return err_errno(err, errno, "%s: cannot create", written_name(n));
+    if (fd >= 0) {
+        close(fd);
+    }
+    return rc;
+}
+
+/* Make `part` anew, for this process alone. */
+static int create_part(struct npy *n, const char *part, struct err *err) {
+    enum { TRIES = 100 };
+    for (int i = 0; i < TRIES && remove_left(part) == 0; i++) {
+        n->fd = open(part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (n->fd < 0 && errno != EEXIST) {
+            return err_errno(err, errno, "%s: cannot create", part);
+        }
+        if (n->fd >= 0) {
+            if (lock(n->fd) && has_name(n->fd, part)) {
+                return 0;
+            }
+            close(n->fd);
+        }
+    }
+    return err_set(err, "%s: another process is writing it", n->path);
+}
+
+static int open_file(struct npy *n, struct err *err) {
+    struct stat st;
+    if (stat(n->path, &st) == 0 && !S_ISREG(st.st_mode)) {
+        n->fd = open(n->path, O_WRONLY | O_CLOEXEC);
+        return n->fd < 0 ? err_errno(err, errno, "%s: cannot create", n->path) : 0;
+    }
+    char *part = mem_printf("%s.part", n->path);
+    if (create_part(n, part, err) < 0) {
+        free(part);
+        return -1;
+    }
+    n->part = part;
+    if (n->tell) {
+        n->tell(part);
+    }
+    return 0;
+}
+
+int npy_create(struct npy *n, const char *path, uint64_t rows, uint64_t cols,
+               void (*tell)(const char *part), struct err *err) {
+    *n = (struct npy){.rows = rows, .cols = cols, .tell = tell};
+    n->path = mem_strdup(path);
+    if (open_file(n, err) < 0) {
+        return -1;
     }
     n->open = true;
     return write_header(n, err);
@@ -63,6 +122,15 @@ int npy_append(struct npy *n, const float *values, uint64_t rows, struct err *er
     return file_write_all(n->fd, values, bytes, written_name(n), err);
 }
 
+/* The file no longer has that name. */
+static void forget_part(struct npy *n) {
+    if (n->part && n->tell) {
+        n->tell(NULL);
+    }
+    free(n->part);
+    n->part = NULL;
+}
+
 int npy_finish(struct npy *n, struct err *err) {
     if (n->done != n->rows) {
         return err_set(err, "%s: only %" PRIu64 " of %" PRIu64 " rows were written", n->path,
@@ -71,26 +139,23 @@ int npy_finish(struct npy *n, struct err *err) {
     if (n->part && fsync(n->fd) < 0) {
         return err_errno(err, errno, "%s: cannot write", n->part);
     }
-    n->open = false;
-    if (close(n->fd) < 0) {
-        return err_errno(err, errno, "%s: cannot write", written_name(n));
-    }
+    /* Renamed while it is locked, as the name may be another process's afterwards. */
     if (n->part && rename(n->part, n->path) < 0) {
         return err_errno(err, errno, "%s: cannot rename to %s", n->part, n->path);
     }
-    free(n->part);
-    n->part = NULL;
-    return 0;
+    forget_part(n);
+    n->open = false;
+    return close(n->fd) < 0 ? err_errno(err, errno, "%s: cannot write", n->path) : 0;
 }
 
 void npy_close(struct npy *n) {
-    if (n->open) {
-        close(n->fd);
-    }
     if (n->part) {
         unlink(n->part);
     }
-    free(n->part);
+    if (n->open) {
+        close(n->fd);
+    }
+    forget_part(n);
     free(n->path);
     *n = (struct npy){0};
 }

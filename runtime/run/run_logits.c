@@ -115,7 +115,6 @@ static int run(const struct cli_call *call, struct err *err) {
     struct run r = {0};
     struct run_ids ids = {0};
     struct npy file = {0};
-    char *part = NULL;
     int status = read_ids(o, &ids, err);
     if (status == 0) {
         r.loss_in_batches = true;
@@ -127,10 +126,7 @@ static int run(const struct cli_call *call, struct err *err) {
     }
     run_catch_interrupt();
     if (status == 0 && o->output) {
-        /* It is known before it is there, so that no end leaves it. */
-        part = npy_part(o->output);
-        run_remove_at_end(part);
-        status = npy_create(&file, o->output, ids.n, r.info->vocab, err);
+        status = npy_create(&file, o->output, ids.n, r.info->vocab, run_remove_at_end, err);
     }
     if (status == 0) {
         progress_start(r.progress, "logits", ids.n, PROGRESS_TOKENS);
@@ -141,8 +137,6 @@ static int run(const struct cli_call *call, struct err *err) {
         report(&r, &ids);
     }
     npy_close(&file);
-    run_remove_at_end(NULL);
-    free(part);
     run_close(&r);
     free(ids.ids);
     return status;

@@ -23,7 +23,7 @@ static void npy_whole_file(void **state) {
     struct npy n = {0};
     struct err err = {0};
     const float values[] = {1, -2.5f, 3e-39f, NAN, INFINITY, 0};
-    assert_int_equal(npy_create(&n, path, 3, 2, &err), 0);
+    assert_int_equal(npy_create(&n, path, 3, 2, NULL, &err), 0);
     assert_int_equal(npy_append(&n, values, 2, &err), 0);
     assert_false(exists(path)); /* the name appears with the whole file */
     assert_int_equal(npy_append(&n, values + 4, 1, &err), 0);
@@ -54,7 +54,7 @@ static void npy_broken_off(void **state) {
     struct npy n = {0};
     struct err err = {0}, over = {0}, missing = {0};
     const float values[4] = {0};
-    assert_int_equal(npy_create(&n, path, 2, 2, &err), 0);
+    assert_int_equal(npy_create(&n, path, 2, 2, NULL, &err), 0);
     assert_int_equal(npy_append(&n, values, 1, &err), 0);
     assert_int_equal(npy_append(&n, values, 2, &over), -1);
     assert_err(&over, "a.npy", "2 rows");
@@ -70,19 +70,65 @@ static void npy_broken_off(void **state) {
     test_rmdir(dir);
 }
 
+static const char *told;
+
+static void tell(const char *part) {
+    told = part;
+}
+
+/* Two with the same output: the second is refused, and changes nothing for the first. What a killed
+ * one left, and a link, is replaced. */
+static void npy_two_at_once(void **state) {
+    (void)state;
+    char *dir = test_mkdir(), *path = mem_printf("%s/a.npy", dir),
+         *part = mem_printf("%s.part", path);
+    char *precious = test_write(dir, "precious", "mine", 4);
+    struct npy first = {0}, second = {0};
+    struct err err = {0}, busy = {0};
+    const float values[2] = {3, 4};
+    struct stat st;
+    free(test_write(dir, "a.npy.part", "half", 4));
+    assert_int_equal(npy_create(&first, path, 1, 2, tell, &err), 0);
+    assert_string_equal(told, part);
+    assert_int_equal(npy_create(&second, path, 1, 2, tell, &busy), -1);
+    assert_err(&busy, path, "another process is writing it");
+    npy_close(&second);
+    assert_string_equal(told, part);
+    assert_int_equal(npy_append(&first, values, 1, &err), 0);
+    assert_int_equal(npy_finish(&first, &err), 0);
+    assert_null(told);
+    npy_close(&first);
+    assert_no_err(&err);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_size, 128 + sizeof values);
+
+    assert_int_equal(symlink(precious, part), 0);
+    assert_int_equal(npy_create(&second, path, 1, 2, tell, &err), 0);
+    npy_close(&second);
+    assert_null(told);
+    assert_false(exists(part));
+    assert_int_equal(stat(precious, &st), 0);
+    assert_int_equal(st.st_size, 4);
+    assert_int_equal(stat(path, &st), 0); /* the whole file of before stays */
+    free(precious);
+    free(path);
+    free(part);
+    test_rmdir(dir);
+}
+
 static void npy_bad_places(void **state) {
     (void)state;
     struct npy n = {0};
     struct err nowhere = {0}, full = {0}, err = {0};
     const float values[1024] = {0};
-    assert_int_equal(npy_create(&n, "/nonexistent/a.npy", 1, 1, &nowhere), -1);
+    assert_int_equal(npy_create(&n, "/nonexistent/a.npy", 1, 1, NULL, &nowhere), -1);
     assert_err(&nowhere, "/nonexistent/a.npy", "No such file");
     npy_close(&n);
     /* A device is written directly, and is not removed. */
-    assert_int_equal(npy_create(&n, "/dev/full", 1, 1024, &full), -1);
+    assert_int_equal(npy_create(&n, "/dev/full", 1, 1024, NULL, &full), -1);
     assert_err(&full, "/dev/full", "No space left");
     npy_close(&n);
-    assert_int_equal(npy_create(&n, "/dev/null", 1, 1024, &err), 0);
+    assert_int_equal(npy_create(&n, "/dev/null", 1, 1024, NULL, &err), 0);
     assert_int_equal(npy_append(&n, values, 1, &err), 0);
     assert_int_equal(npy_finish(&n, &err), 0);
     npy_close(&n);
@@ -178,9 +224,9 @@ static void json_bad_utf8(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(npy_whole_file), cmocka_unit_test(npy_broken_off),
-        cmocka_unit_test(npy_bad_places), cmocka_unit_test(json_reads_back),
-        cmocka_unit_test(json_bad_utf8),
+        cmocka_unit_test(npy_whole_file),  cmocka_unit_test(npy_broken_off),
+        cmocka_unit_test(npy_two_at_once), cmocka_unit_test(npy_bad_places),
+        cmocka_unit_test(json_reads_back), cmocka_unit_test(json_bad_utf8),
     };
     return cmocka_run_group_tests_name("npy", tests, NULL, NULL);
 }
