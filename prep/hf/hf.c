@@ -121,9 +121,11 @@ int hf_open(struct hf_model *m, const char *dir, struct err *err) {
     m->experts =
         mem_calloc((size_t)a->n_layers * a->n_experts * HF_EXPERT_PARTS, sizeof *m->experts);
     if (hf_names_bind(&names, a, m->trunk, m->experts, err) < 0) {
-        struct err why = {0};
-        if (hf_quant_check_tensors(m->st, m->config.family->mxfp4, &why) < 0) {
-            *err = why;
+        struct err guess = {0}; /* names alone prove nothing: what failed is told beside it */
+        if (hf_quant_check_tensors(m->st, m->config.family->mxfp4, &guess) < 0) {
+            struct err failed = *err;
+            *err = (struct err){0};
+            err_set(err, "%.600s (what failed: %.300s)", guess.msg, failed.msg);
         }
         return -1;
     }

@@ -1,5 +1,6 @@
 /* Where in a checkpoint's directory the tokenizer's files are; see hf_tokenizer.h. One thread. */
 #include <dirent.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,27 +41,33 @@ static int read_text(const char *dir, const char *name, struct hf_text *text, ui
     return rc;
 }
 
-/* Tell of chat templates with names of their own, which an archive has no place for. */
-static void note_templates(const char *dir, struct buf *remarks) {
+static int is_template(const struct dirent *e) {
     static const char suffix[] = ".jinja";
+    size_t n = strlen(e->d_name), k = sizeof suffix - 1;
+    return n > k && strcmp(e->d_name + n - k, suffix) == 0;
+}
+
+/* Tell of chat templates with names of their own, which an archive has no place for. */
+static int note_templates(const char *dir, struct buf *remarks, struct err *err) {
     char *path = mem_printf("%s/additional_chat_templates", dir);
+    struct dirent **entries = NULL;
     struct buf names = {0};
-    DIR *d = opendir(path);
-    for (const struct dirent *e; d && (e = readdir(d));) {
-        size_t n = strlen(e->d_name), k = sizeof suffix - 1;
-        if (n > k && strcmp(e->d_name + n - k, suffix) == 0) {
-            buf_printf(&names, "%s%s", names.len ? ", " : "", e->d_name);
-        }
+    int n = scandir(path, &entries, is_template, alphasort), rc = 0;
+    if (n < 0 && errno != ENOENT && errno != ENOTDIR) {
+        rc = err_errno(err, errno, "%s: cannot be listed", path);
     }
-    if (d) {
-        closedir(d);
+    for (int i = 0; i < n; i++) {
+        buf_printf(&names, "%s%s", names.len ? ", " : "", entries[i]->d_name);
+        free(entries[i]);
     }
     if (names.len) {
         remark_add(remarks, "%s: only the default chat template is kept; left out: %s", path,
                    names.data);
     }
+    free(entries);
     buf_free(&names);
     free(path);
+    return rc;
 }
 
 int hf_tokenizer_read(const char *dir, uint32_t rows, struct buf *section, struct buf *remarks,
@@ -75,7 +82,9 @@ int hf_tokenizer_read(const char *dir, uint32_t rows, struct buf *section, struc
     if (rc == 0 && (files.tokenizer.data || files.tiktoken.data)) {
         rc = hf_tokenizer_compile(&files, section, err) < 0 ? err_prefix(err, "%s", dir) : 0;
     }
-    note_templates(dir, remarks);
+    if (rc == 0) {
+        rc = note_templates(dir, remarks, err);
+    }
     for (size_t i = 0; i < N_TEXTS; i++) {
         free(data[i]);
     }

@@ -188,6 +188,12 @@ static void refuses_tensors(void **state) {
          {"\"model.layers.2.block_sparse_moe.experts.0.w2.weight\" or",
           "\"model.layers.2.mlp.experts.down_proj\"", "is missing"}},
         {"olmoe-tiny", "lm_head.weight", "lm_heed.weight", {"lm_head.weight", "is missing", ""}},
+        /* what a name lets guess, and what failed */
+        {"olmoe-tiny",
+         "model.layers.0.self_attn.q_norm.weight",
+         "model.layers.0.self_attn.q_norm.scales",
+         {"\"model.layers.0.self_attn.q_norm.scales\": weights quantised by MLX",
+          "what failed: ", "tensor \"model.layers.0.self_attn.q_norm.weight\" is missing"}},
     };
     for (size_t i = 0; i < TEST_COUNT(bad); i++) {
         struct broken b = break_open(bad[i].model);
@@ -540,7 +546,8 @@ static void remarks(void **state) {
     struct hf_model m;
     struct err err = {0};
     char *command = mem_printf("mkdir '%s/additional_chat_templates' && "
-                               "echo x >'%s/additional_chat_templates/rag.jinja'",
+                               "cd '%s/additional_chat_templates' && "
+                               "touch tool_use.jinja b.txt rag.jinja zebra.jinja a.jinja .jinja",
                                dir, dir);
     assert_int_equal(system(command), 0);
     free(command);
@@ -553,10 +560,19 @@ static void remarks(void **state) {
                    "%s/tokenizer_config.json: pad_token: '[PAD]' is in no vocabulary: it gets "
                    "the next free id, 280\n"
                    "%s/additional_chat_templates: only the default chat template is kept; "
-                   "left out: rag.jinja\n",
+                   "left out: a.jinja, rag.jinja, tool_use.jinja, zebra.jinja\n",
                    dir, dir, dir);
     assert_string_equal(m.warnings.data, want);
     free(want);
+    hf_close(&m);
+    /* A folder that cannot be listed is no folder without templates. */
+    command = mem_printf("cd '%s' && rm -r additional_chat_templates && "
+                         "ln -s additional_chat_templates additional_chat_templates",
+                         dir);
+    assert_int_equal(system(command), 0);
+    free(command);
+    assert_int_equal(hf_open(&m, dir, &err), -1);
+    assert_err(&err, dir, "/additional_chat_templates: cannot be listed");
     hf_close(&m);
     test_rmdir(dir);
 }
