@@ -190,7 +190,7 @@ static int normalize(struct template *t, const char *text, size_t len, struct er
     n -= n && copy[n - 1] == '\n';
     t->source = value_string_new(&t->arena, copy, n);
     free(copy);
-    return t->source ? 0 : err_set(err, "the template takes more memory than allowed");
+    return t->source ? 0 : err_set(err, TEMPLATE_NO_MEMORY);
 }
 
 int template_compile(struct template **out, const char *text, size_t len, struct err *err) {
@@ -209,8 +209,11 @@ int template_compile(struct template **out, const char *text, size_t len, struct
     if (normalize(t, text, len, err)) {
         goto fail;
     }
-    if (value_make_dict(&t->arena, &t->names) || template_parse(t, err) ||
-        template_settle_names(t, err)) {
+    if (value_make_dict(&t->arena, &t->names)) {
+        err_set(err, TEMPLATE_NO_MEMORY);
+        goto fail;
+    }
+    if (template_parse(t, err) || template_settle_names(t, err)) {
         goto fail;
     }
     *out = t;

@@ -151,7 +151,6 @@ static int loop_new(struct template_run *run, const struct template_node *node,
     loop->object.class = &template_class_loop;
     loop->node = node;
     loop->scope = scope;
-    loop->iterable = *iterable;
     loop->depth0 = depth0;
     loop->index0 = SIZE_MAX;
     loop->length = SIZE_MAX;

@@ -149,10 +149,10 @@ static int parse_compare(struct template_parser *p, struct template_node **out) 
         return -1;
     }
     node->a = *out;
-    node->ops = value_alloc(&p->t->arena, n);
+    node->ops = template_parse_alloc(p, n);
     *out = node;
     if (!node->ops) {
-        return template_parse_error(p, p->at, "the template takes more memory than allowed");
+        return -1;
     }
     memcpy(node->ops, ops, n);
     return template_take_items(p, begin, node);

@@ -23,35 +23,27 @@ static int key_of(struct template_run *run, const struct value *v, const struct 
                : 0;
 }
 
-/* Sorts `order` by `keys`, stably: a merge of runs. */
+struct keys_order {
+    struct template_run *run;
+    const struct value *keys;
+    bool reverse;
+};
+
+static int key_before(void *ctx, size_t a, size_t b, bool *is) {
+    const struct keys_order *o = ctx;
+    const struct value *x = &o->keys[a], *y = &o->keys[b];
+    return template_spend(o->run, 1) ||
+                   template_less(o->run, o->reverse ? y : x, o->reverse ? x : y, is)
+               ? -1
+               : 0;
+}
+
+/* Sorts `order` by `keys`; those that are equal stay in their order, in reverse as well. */
 static int sort_by(struct template_run *run, const struct value *keys, size_t n, bool reverse,
                    size_t *order) {
-    size_t *merged = value_alloc(&run->arena, n * sizeof *merged);
-    if (!merged) {
-        return template_no_memory(run);
-    }
-    for (size_t i = 0; i < n; i++) {
-        order[i] = i;
-    }
-    for (size_t width = 1; width < n; width *= 2) {
-        for (size_t begin = 0; begin < n; begin += 2 * width) {
-            size_t mid = begin + width < n ? begin + width : n;
-            size_t end = begin + 2 * width < n ? begin + 2 * width : n;
-            for (size_t i = begin, a = begin, b = mid; i < end; i++) {
-                bool second = a == mid;
-                if (a < mid && b < end) {
-                    const struct value *x = &keys[order[a]], *y = &keys[order[b]];
-                    if (template_spend(run, 1) ||
-                        template_less(run, reverse ? x : y, reverse ? y : x, &second)) {
-                        return -1;
-                    }
-                }
-                merged[i] = second ? order[b++] : order[a++];
-            }
-        }
-        memcpy(order, merged, n * sizeof *order);
-    }
-    return 0;
+    struct keys_order how = {run, keys, reverse};
+    size_t *scratch = value_alloc(&run->arena, n * sizeof *scratch);
+    return scratch ? value_sort(order, scratch, n, key_before, &how) : template_no_memory(run);
 }
 
 /* The elements of `items` by the order of `keys`. */

@@ -83,7 +83,6 @@ static int selecting(struct template_run *run, const struct value *v, struct tem
         return template_fail(run, "the name of an attribute is missing");
     }
     it->negate = negate;
-    it->has_attribute = attribute;
     if (attribute) {
         it->attribute = call->args[0];
     }

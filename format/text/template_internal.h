@@ -133,6 +133,8 @@ struct template {
     struct template_node *body;
 };
 
+#define TEMPLATE_NO_MEMORY "the template takes more memory than allowed"
+
 /* `err` gets "line L, column C: ..." of a place in the source. Returns -1. */
 int template_fail_at(const struct template *t, size_t pos, struct err *err, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
@@ -164,6 +166,10 @@ int template_settle_names(struct template *t, struct err *err);
 
 int template_parse_error(struct template_parser *p, const struct template_token *at,
                          const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* The error for what the template's arena could not give. Returns -1. */
+int template_parse_memory(struct template_parser *p);
+/* Zeroed bytes of the template's arena, or NULL with that error. */
+void *template_parse_alloc(struct template_parser *p, size_t bytes);
 struct template_node *template_node_new(struct template_parser *p, enum template_node_type type,
                                         size_t pos);
 bool template_is_op(const struct template_parser *p, const char *op);
@@ -334,7 +340,7 @@ struct template_iter {
     struct template_call call; /* its arguments */
     struct value attribute;    /* undefined: none */
     struct value fallback;     /* `default`; undefined: none */
-    bool negate, has_attribute;
+    bool negate;
 };
 /* -1: not iterable. */
 int template_iterate(struct template_run *run, const struct value *v, struct template_iter **out);
@@ -442,13 +448,12 @@ struct template_loop {
     const struct template_node *node;
     struct template_scope *scope; /* around the loop */
     struct template_iter *iter;
-    struct value iterable;
     size_t index0;
     unsigned depth0;
     bool has_after, at_end;
     size_t length; /* SIZE_MAX: not known yet */
-    struct value before, current, after, changed;
-    bool has_changed;
+    struct value before, current, after;
+    struct value changed; /* what changed() was called with last; undefined: it was not */
 };
 struct template_namespace {
     struct value_object object;

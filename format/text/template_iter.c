@@ -145,8 +145,8 @@ static int passes(struct template_run *run, struct template_iter *it, const stru
 
 static int selects(struct template_run *run, struct template_iter *it, const struct value *v,
                    bool *is) {
-    struct value subject = *v;
-    if (it->has_attribute && template_attribute(run, v, &it->attribute, NULL, &subject)) {
+    struct value subject;
+    if (template_attribute(run, v, &it->attribute, NULL, &subject)) {
         return -1;
     }
     if (!it->row) {

@@ -37,7 +37,7 @@ static int add_text(struct lexer *x, enum template_token_kind kind, size_t pos, 
                     size_t len) {
     struct template_token *token = add(x, kind, pos);
     if (value_make_string(&x->t->arena, text, len, &token->value)) {
-        return lex_error(x, pos, "the template takes more memory than allowed");
+        return lex_error(x, pos, TEMPLATE_NO_MEMORY);
     }
     return 0;
 }
@@ -170,7 +170,7 @@ static void copy_digits(struct lexer *x, size_t begin, size_t end) {
             buf_append(&x->scratch, x->s + i, 1);
         }
     }
-    buf_append(&x->scratch, "", 1); /* numbers are read up to a NUL */
+    buf_append(&x->scratch, "", 0); /* numbers are read up to its NUL */
 }
 
 /* An integer with a prefix such as 0x; 0 where there is none, else behind it. */
@@ -236,7 +236,7 @@ static int lex_number(struct lexer *x) {
         if (x->scratch.len > VALUE_MAX_DIGITS) {
             return lex_error(x, begin, "an integer of more than 4300 digits");
         }
-        if (add_text(x, TOKEN_INTEGER, begin, x->scratch.data, x->scratch.len - 1)) {
+        if (add_text(x, TOKEN_INTEGER, begin, x->scratch.data, x->scratch.len)) {
             return -1;
         }
         x->tokens[x->n - 1].value.type = VALUE_BIGINT;

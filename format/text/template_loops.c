@@ -139,8 +139,7 @@ int template_loop_method(struct template_run *run, const struct value *callee,
         template_spend_on(run, &now)) {
         return -1;
     }
-    *out = value_bool(!loop->has_changed || !value_equal(&loop->changed, &now));
-    loop->has_changed = true;
+    *out = value_bool(!value_equal(&loop->changed, &now));
     loop->changed = now;
     return 0;
 }

@@ -183,8 +183,7 @@ static int scope(struct names *x, const struct template_node *opener,
     if (x->n_missing) {
         body->missing = value_alloc(&x->t->arena, x->n_missing * sizeof *x->missing);
         if (!body->missing) {
-            return template_fail_at(x->t, body->pos, x->err,
-                                    "the template takes more memory than allowed");
+            return template_fail_at(x->t, body->pos, x->err, TEMPLATE_NO_MEMORY);
         }
         memcpy(body->missing, x->missing, x->n_missing * sizeof *x->missing);
         body->n_missing = (uint32_t)x->n_missing;

@@ -20,11 +20,22 @@ int template_parse_error(struct template_parser *p, const struct template_token 
     return template_fail_at(p->t, at->pos, p->err, "%s", what);
 }
 
+int template_parse_memory(struct template_parser *p) {
+    return template_parse_error(p, p->at, TEMPLATE_NO_MEMORY);
+}
+
+void *template_parse_alloc(struct template_parser *p, size_t bytes) {
+    void *made = value_alloc(&p->t->arena, bytes);
+    if (!made) {
+        template_parse_memory(p);
+    }
+    return made;
+}
+
 struct template_node *template_node_new(struct template_parser *p, enum template_node_type type,
                                         size_t pos) {
-    struct template_node *node = value_alloc(&p->t->arena, sizeof *node);
+    struct template_node *node = template_parse_alloc(p, sizeof *node);
     if (!node) {
-        template_parse_error(p, p->at, "the template takes more memory than allowed");
         return NULL;
     }
     node->type = (uint8_t)type;
@@ -76,9 +87,9 @@ int template_push(struct template_parser *p, struct template_node *node) {
 
 int template_take_items(struct template_parser *p, size_t begin, struct template_node *node) {
     size_t n = p->n_stack - begin;
-    node->items = value_alloc(&p->t->arena, n * sizeof(struct template_node *));
+    node->items = template_parse_alloc(p, n * sizeof(struct template_node *));
     if (!node->items) {
-        return template_parse_error(p, p->at, "the template takes more memory than allowed");
+        return -1;
     }
     for (size_t i = 0; i < n; i++) {
         node->items[i] = p->stack[begin + i];
@@ -100,9 +111,7 @@ int template_name_id(struct template_parser *p, const struct value_string *name,
     t->name_of = mem_grow(t->name_of, t->n_names + 1, &t->cap_names, sizeof(void *));
     t->name_of[t->n_names++] = name;
     struct value number = value_int(*id);
-    return value_dict_set(&t->arena, t->names.dict, &key, &number)
-               ? template_parse_error(p, p->at, "the template takes more memory than allowed")
-               : 0;
+    return value_dict_set(&t->arena, t->names.dict, &key, &number) ? template_parse_memory(p) : 0;
 }
 
 /* ---- bodies -------------------------------------------------------------------------------- */
@@ -258,7 +267,7 @@ static int parse_for(struct template_parser *p, struct template_node *node) {
     static const char *const ends[] = {"else", "endfor", NULL};
     node->type = NODE_FOR;
     node->n = 2;
-    node->items = value_alloc(&p->t->arena, 2 * sizeof(void *));
+    node->items = template_parse_alloc(p, 2 * sizeof(void *));
     p->for_depth++;
     if (!node->items || template_parse_target(p, false, "in", &node->a) ||
         check_target(p, node->a) || template_expect_name(p, "in") ||
@@ -500,6 +509,7 @@ int template_parse(struct template *t, struct err *err) {
         const struct value_string *name =
             value_string_new(&t->arena, special[i], strlen(special[i]));
         if (!name || template_name_id(&p, name, &id)) {
+            rc = name ? -1 : template_parse_memory(&p);
             goto out;
         }
     }

@@ -64,12 +64,11 @@ static int parse_argument(struct template_parser *p, struct template_args *args)
 }
 
 static int finish_args(struct template_parser *p, size_t begin, struct template_args *args) {
-    struct value_arena *arena = &p->t->arena;
-    args->items = value_alloc(arena, args->n * sizeof(void *));
-    args->names = value_alloc(arena, args->n_named * sizeof(void *));
-    args->values = value_alloc(arena, args->n_named * sizeof(void *));
-    if (!args->items || !args->names || !args->values) {
-        return template_parse_error(p, p->at, "the template takes more memory than allowed");
+    args->items = template_parse_alloc(p, args->n * sizeof(void *));
+    args->names = args->items ? template_parse_alloc(p, args->n_named * sizeof(void *)) : NULL;
+    args->values = args->names ? template_parse_alloc(p, args->n_named * sizeof(void *)) : NULL;
+    if (!args->values) {
+        return -1;
     }
     for (uint32_t i = 0; i < args->n; i++) {
         args->items[i] = p->stack[begin + i];
@@ -91,7 +90,7 @@ static int finish_args(struct template_parser *p, size_t begin, struct template_
 }
 
 static int parse_args(struct template_parser *p, const struct template_args **out) {
-    struct template_args *args = value_alloc(&p->t->arena, sizeof *args);
+    struct template_args *args = template_parse_alloc(p, sizeof *args);
     size_t begin = p->n_stack;
     bool comma = false;
     if (!args || template_expect_op(p, "(")) {
@@ -291,7 +290,7 @@ static int parse_test(struct template_parser *p, struct template_node **node) {
             return -1;
         }
     } else if (begins_argument(p)) {
-        struct template_args *args = value_alloc(&p->t->arena, sizeof *args);
+        struct template_args *args = template_parse_alloc(p, sizeof *args);
         size_t begin = p->n_stack;
         if (template_is_name(p, "is")) {
             return template_parse_error(p, p->at, "a test of a test");
@@ -424,7 +423,7 @@ static int parse_string(struct template_parser *p, struct template_node **out) {
         buf_append(&joined, p->at->value.text->data, p->at->value.text->len);
     }
     if (value_make_string(&p->t->arena, joined.data, joined.len, &node->value)) {
-        rc = template_parse_error(p, p->at, "the template takes more memory than allowed");
+        rc = template_parse_memory(p);
     }
     buf_free(&joined);
     return rc;

@@ -477,3 +477,29 @@ int value_dict_set_text(struct value_arena *arena, struct value_dict *dict, cons
     struct value k;
     return value_make_string(arena, key, len, &k) ? -1 : value_dict_set(arena, dict, &k, value);
 }
+
+/* ---- sorting ------------------------------------------------------------------------------- */
+
+/* A merge of runs. */
+int value_sort(size_t *order, size_t *scratch, size_t n,
+               int (*before)(void *ctx, size_t a, size_t b, bool *is), void *ctx) {
+    for (size_t i = 0; i < n; i++) {
+        order[i] = i;
+    }
+    for (size_t width = 1; width < n; width *= 2) {
+        for (size_t begin = 0; begin < n; begin += 2 * width) {
+            size_t mid = begin + width < n ? begin + width : n;
+            size_t end = begin + 2 * width < n ? begin + 2 * width : n;
+            for (size_t i = begin, a = begin, b = mid; i < end; i++) {
+                bool second = a == mid;
+                int rc = a < mid && b < end ? before(ctx, order[b], order[a], &second) : 0;
+                if (rc) {
+                    return rc;
+                }
+                scratch[i] = second ? order[b++] : order[a++];
+            }
+        }
+        memcpy(order, scratch, n * sizeof *order);
+    }
+    return 0;
+}

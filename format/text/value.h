@@ -165,6 +165,11 @@ bool value_equal(const struct value *a, const struct value *b);
 /* As Python's < and >: negative, 0 or positive into `*order`; false where the two have no order. A
  * NaN has `*order` 2, which is neither. */
 bool value_compare(const struct value *a, const struct value *b, int *order);
+/* Puts the places 0 to n-1 of elements into their order, stably; `scratch` has room for n, too.
+ * `before` tells into `*is` whether element a is to come before b, which stands before it now; what
+ * it returns other than 0 ends the sorting and is returned. */
+int value_sort(size_t *order, size_t *scratch, size_t n,
+               int (*before)(void *ctx, size_t a, size_t b, bool *is), void *ctx);
 /* Whether it may be a key: lists, dicts, and tuples that hold such, may not. */
 bool value_hashable(const struct value *v);
 /* How much there is to walk through: 1 for a list or dict, and all that its elements have, however

@@ -105,29 +105,20 @@ static int put_key(struct value_writer *w, const struct value *key,
     }
 }
 
-/* The places of a dict's pairs by the order of keys: a stable merge of runs. */
-static int sort_pairs(const struct value_dict *dict, size_t *order, size_t *scratch,
-                      struct err *err) {
-    for (size_t i = 0; i < dict->n; i++) {
-        order[i] = i;
+struct pairs_order {
+    const struct value_pair *pairs;
+    struct err *err;
+};
+
+static int pair_before(void *ctx, size_t a, size_t b, bool *is) {
+    const struct pairs_order *o = ctx;
+    const struct value *x = &o->pairs[a].key, *y = &o->pairs[b].key;
+    int order = 0;
+    if (!value_compare(x, y, &order)) {
+        return err_set(o->err, "keys of types %s and %s have no order", value_type_name(x),
+                       value_type_name(y));
     }
-    for (size_t width = 1; width < dict->n; width *= 2) {
-        for (size_t begin = 0; begin < dict->n; begin += 2 * width) {
-            size_t mid = begin + width < dict->n ? begin + width : dict->n;
-            size_t end = begin + 2 * width < dict->n ? begin + 2 * width : dict->n;
-            for (size_t i = begin, a = begin, b = mid; i < end; i++) {
-                int less = 0;
-                if (a < mid && b < end &&
-                    !value_compare(&dict->pairs[order[b]].key, &dict->pairs[order[a]].key, &less)) {
-                    return err_set(err, "keys of types %s and %s have no order",
-                                   value_type_name(&dict->pairs[order[b]].key),
-                                   value_type_name(&dict->pairs[order[a]].key));
-                }
-                scratch[i] = a < mid && (b == end || less >= 0) ? order[a++] : order[b++];
-            }
-        }
-        memcpy(order, scratch, dict->n * sizeof *order);
-    }
+    *is = order < 0;
     return 0;
 }
 
@@ -135,7 +126,8 @@ static int put_dict(struct value_writer *w, const struct value_dict *dict,
                     const struct value_json_style *s, unsigned level, struct err *err) {
     int rc = -1;
     size_t *order = s->sort_keys ? mem_calloc(2 * dict->n + 1, sizeof *order) : NULL;
-    if (order && sort_pairs(dict, order, order + dict->n, err)) {
+    struct pairs_order by_key = {dict->pairs, err};
+    if (order && value_sort(order, order + dict->n, dict->n, pair_before, &by_key)) {
         goto out;
     }
     put_text(w, "{");

@@ -240,6 +240,29 @@ static void nesting_of_text_is_bounded(void **state) {
     }
 }
 
+/* Python's bound for reading an integer is 4300 digits. */
+static void integers_of_many_digits(void **state) {
+    (void)state;
+    for (size_t n = 4299; n <= 4301; n++) {
+        char text[4400], *out;
+        struct value none = {.type = VALUE_NONE};
+        struct err err = {0};
+        size_t len = 0;
+        snprintf(text, sizeof text, "{{ %0*d }}", (int)n, 0);
+        memset(text + 3, '7', n);
+        out = render(text, strlen(text), &none, NULL, &len, &err);
+        if (n > 4300) {
+            assert_null(out);
+            assert_err(&err, "line 1, column 4: an integer of more than 4300 digits");
+        } else {
+            assert_no_err(&err);
+            assert_int_equal(len, n);
+            assert_memory_equal(out, text + 3, n);
+        }
+        free(out);
+    }
+}
+
 /* ---- values -------------------------------------------------------------------------------- */
 
 static void json_is_read_and_written(void **state) {
@@ -392,6 +415,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(errors_tell_the_place),
         cmocka_unit_test(limits_are_kept),
         cmocka_unit_test(nesting_of_text_is_bounded),
+        cmocka_unit_test(integers_of_many_digits),
         cmocka_unit_test(json_is_read_and_written),
         cmocka_unit_test(dicts_find_keys),
         cmocka_unit_test(memory_of_values_is_bounded),
