@@ -61,6 +61,9 @@ struct corm_engine {
     struct forward forward;
     float *logits; /* backend memory [LOGITS_ROWS, vocab] */
     char *chat_template;
+    /* Ends the error of a key or value that f16 cannot hold; NULL: corm-run's option. For prep,
+     * which has none. */
+    const char *kv_advice;
 
     uint32_t n_sessions;            /* open */
     struct span *spans;             /* [opt.max_sessions] of a decoding batch */

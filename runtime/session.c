@@ -189,8 +189,9 @@ static int run_batch(struct corm_engine *e, const struct batch *b, const int32_t
             return -1;
         }
     }
+    const char *advice = e->kv_advice ? e->kv_advice : ": --kv f32 keeps them as they are";
     for (uint32_t i = 0; i < b->n_spans; i++) {
-        if (state_check(b->spans[i].state, ": --kv f32 keeps them as they are", err) < 0) {
+        if (state_check(b->spans[i].state, advice, err) < 0) {
             if (b->n_spans > 1) {
                 err_prefix(err, "session %u of the batch", i);
             }

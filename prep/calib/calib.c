@@ -168,13 +168,7 @@ static int mix_sequences(struct calib *c, uint32_t layer, const volatile sig_ato
         c->batch_first = c->seqs[i].first;
         state_cut(&c->state, 0);
         forward_mixer(&c->forward, &c->weights, layer, &b, c->x + (size_t)c->batch_first * a->dim);
-        status = state_check(state,
-                             ": calibration keeps them in f16; convert without --calibrate, and "
-                             "run with --kv f32",
-                             err) < 0 ||
-                         stop_check(stop, err) < 0
-                     ? -1
-                     : 0;
+        status = state_check(state, CALIB_KV_ADVICE, err) < 0 || stop_check(stop, err) < 0 ? -1 : 0;
     }
     state_close(&c->state);
     free(only);

@@ -28,6 +28,10 @@
 
 enum { CALIB_CUTS = 3 }; /* shares of the cold chunks that are scored: 25, 50, 75 % */
 
+/* What is told where keys or values need more than f16 (state_check). */
+#define CALIB_KV_ADVICE                                                                            \
+    ": calibration keeps them in f16; convert without calibration, and run with corm-run --kv f32"
+
 struct calib_options {
     uint32_t chunk_neurons;
     double hot_share; /* share of an expert's mean energy that the hot prefix holds */

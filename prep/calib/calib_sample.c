@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "prep/calib/calib.h"
 #include "runtime/engine.h"
 #include "runtime/sample.h"
 
@@ -170,6 +171,7 @@ static int open_model(struct sampler *s, const struct hf_model *m, const struct 
             return err_set(err, "%s", error.message);
         }
     }
+    s->engine->kv_advice = CALIB_KV_ADVICE;
     if (corm_session_open(&s->session, s->engine, &error) < 0) {
         return err_set(err, "%s", error.message);
     }

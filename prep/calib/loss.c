@@ -7,6 +7,7 @@
 
 #include "format/corm_patch.h"
 #include "kernels/logits.h"
+#include "prep/calib/calib.h"
 #include "runtime/engine.h"
 
 const float loss_levels[LOSS_LEVELS] = {0.5f, 1, 2};
@@ -278,6 +279,7 @@ static int open_meter(struct meter *m, const char *path, const struct corpus *he
         corm_session_open(&m->session, m->engine, &error) < 0) {
         return err_set(err, "%s", error.message);
     }
+    m->engine->kv_advice = CALIB_KV_ADVICE;
     uint32_t vocab = m->engine->archive.arch.vocab;
     m->row = mem_alloc(vocab * sizeof *m->row);
     m->p = mem_alloc(vocab * sizeof *m->p);

@@ -323,4 +323,19 @@ overflows() {
 }
 case_ 'logits that are not finite: no loss is made up' overflows
 
+# Keys that f16 cannot hold: whichever step meets them first, the advice is of options that corm-prep has.
+beyond_f16() {
+    rm -rf wide && cp -r "$root/tests/golden/models/qwen3moe-tiny" wide && chmod -R u+w wide &&
+        fill_tensor wide model.layers.1.self_attn.k_norm.weight 107 || return 1
+    for more in '' '--generate-calib 100'; do
+        "$prep" convert -q wide -o no.corm --calib "$text/stories" --calib-held "$text/heldout" --calib-tokens 512 \
+            $more >said 2>&1 && return 1
+        cat said
+        [ "$(wc -l <said)" -eq 1 ] && grep -q 'has keys in layer 1 that f16 cannot hold: .*convert without calibration, and run with corm-run --kv f32$' said ||
+            return 1
+        rm -rf no.corm*
+    done
+}
+case_ 'keys that f16 cannot hold' beyond_f16
+
 exit $failed
