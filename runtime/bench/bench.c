@@ -13,8 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "format/corm_read.h"
-
 /* The figures of one kind of work, in each repetition. */
 struct series {
     const char *name;
@@ -73,18 +71,6 @@ static int latency_ns(const char *text, uint64_t *ns, struct err *err) {
     }
     *ns = (uint64_t)(value * unit);
     return 0;
-}
-
-int bench_check_experts(const struct cli_call *call, const char *what, struct err *err) {
-    const char *path = call->args.items[0];
-    struct corm archive;
-    if (corm_open(&archive, path, CORM_OPEN_SKIP_TRUNK_HASH, err) < 0) {
-        return -1;
-    }
-    uint32_t n = archive.n_records;
-    corm_close(&archive);
-    return n > 0 ? 0
-                 : err_set(err, "%s: has no experts, so that there is nothing to %s", path, what);
 }
 
 int bench_measure(const struct bench_options *o, struct corm_mechanisms *m, struct err *err) {

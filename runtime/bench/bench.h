@@ -34,8 +34,6 @@ struct bench_options {
 int bench_tokens(const struct run *r, size_t n, struct run_ids *out, struct err *err);
 /* Fill `m` in as the options say. Returns 0 or CLI_USAGE. */
 int bench_measure(const struct bench_options *o, struct corm_mechanisms *m, struct err *err);
-/* Refuse a model without experts, which has nothing to `what`. */
-int bench_check_experts(const struct cli_call *call, const char *what, struct err *err);
 /* Measure for about `seconds` how many bytes a second reading `path` gives in blocks of
  * `block_bytes` with `threads` threads. With `direct` it is read directly, which leaves the page
  * cache alone; else through the page cache, from which the file is dropped before. */

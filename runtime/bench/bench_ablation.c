@@ -34,6 +34,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "format/corm_read.h"
 #include "runtime/bench/bench.h"
 
 struct row {
@@ -482,6 +483,18 @@ static int run_rows(struct ablation *a, struct progress *progress, struct err *e
     return status;
 }
 
+/* Refuse a model without experts. */
+static int check_experts(const char *path, struct err *err) {
+    struct corm archive;
+    if (corm_open(&archive, path, CORM_OPEN_SKIP_TRUNK_HASH, err) < 0) {
+        return -1;
+    }
+    uint32_t n = archive.n_records;
+    corm_close(&archive);
+    return n > 0 ? 0
+                 : err_set(err, "%s: has no experts, so that there is nothing to compare", path);
+}
+
 static bool on_a_device(const struct bench_options *o) {
     return o->run.device && strcmp(o->run.device, "cpu") != 0 && strcmp(o->run.device, "auto") != 0;
 }
@@ -505,7 +518,7 @@ int bench_ablation(const struct cli_call *call, struct err *err) {
         status = CLI_USAGE;
     }
     if (status == 0) {
-        status = bench_check_experts(call, "compare", err);
+        status = check_experts(call->args.items[0], err);
     }
     uint64_t n_on = 0;
     for (size_t i = 0; i < N_ROWS; i++) {

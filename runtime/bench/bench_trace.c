@@ -21,6 +21,7 @@
 
 #include "runtime/bench/bench.h"
 #include "runtime/bench/simulate.h"
+#include "runtime/engine.h"
 
 static void on_route(void *ctx, uint32_t layer, uint32_t rows, bool decode, const int32_t *ids) {
     if (decode && rows == 1) {
@@ -204,16 +205,12 @@ int bench_trace(const struct cli_call *call, struct err *err) {
     const struct bench_options *o = call->values;
     struct simulate_trace trace = {0};
     struct corm_mechanisms m;
-    struct corm archive = {0};
     struct run r = {.measure = &m};
     if (o->prompt_tokens == 0 || o->decode_tokens == 0) {
         err_set(err, "a trace needs tokens: --prompt-tokens and --decode-tokens over 0");
         return CLI_USAGE;
     }
     int status = bench_measure(o, &m, err);
-    if (status == 0) {
-        status = bench_check_experts(call, "trace", err);
-    }
     m.on_route = on_route;
     m.on_guess = on_guess;
     m.on_route_ctx = m.on_guess_ctx = &trace;
@@ -221,16 +218,15 @@ int bench_trace(const struct cli_call *call, struct err *err) {
         run_catch_interrupt();
         status = run_open(&r, call, (uint32_t)(o->prompt_tokens + o->decode_tokens), err);
     }
-    if (status == 0) {
-        status = corm_open(&archive, call->args.items[0], CORM_OPEN_SKIP_TRUNK_HASH, err);
+    if (status == 0 && r.engine->archive.n_records == 0) {
+        status = err_set(err, "%s: has no experts, so that there is nothing to trace", r.model);
     }
     if (status == 0) {
         status = record(&r, &trace, err);
     }
     if (status == 0) {
-        status = replay(&r, &trace, &archive, err);
+        status = replay(&r, &trace, &r.engine->archive, err);
     }
-    corm_close(&archive);
     run_close(&r);
     simulate_free(&trace);
     return status;
