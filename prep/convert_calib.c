@@ -238,7 +238,7 @@ int calibration_run(struct calibration *c, const struct convert_options *o,
     if (no_text(o) && !o->generate_calib) {
         return err_set(err, "--calib none leaves no text: add --generate-calib");
     }
-    if (pack_tokenizer(model, err) < 0 || read_texts(c, o, model->tok, seq_tok, &train, err) < 0 ||
+    if (read_texts(c, o, model->tok, seq_tok, &train, err) < 0 ||
         checkpoint_hash(model, &hash, err) < 0 ||
         (o->generate_calib &&
          generate(c, o, model, pack, seq_tok, hash, progress, &train, err) < 0) ||

@@ -117,8 +117,19 @@ static int choose_chunks(struct pack *p, struct err *err) {
     return 0;
 }
 
+static int check_tokenizer(const struct hf_model *m, struct err *err) {
+    return m->tokenizer.len
+               ? 0
+               : err_set(
+                     err,
+                     "%s: no tokenizer.json: only checkpoints with one, or with the tiktoken file "
+                     "of a known class, can be converted",
+                     m->dir);
+}
+
+/* All that can be told before anything is written. */
 static int check_choices(struct pack *p, struct err *err) {
-    if (check_codec(p->expert_codec, p->a->dim, "an expert", err) ||
+    if (check_tokenizer(p->m, err) || check_codec(p->expert_codec, p->a->dim, "an expert", err) ||
         corm_compress_check(p->opt->compress, p->expert_codec, err) || choose_chunks(p, err)) {
         return -1;
     }
@@ -385,16 +396,6 @@ static int write_weights(struct pack *p, struct err *err) {
     return rc;
 }
 
-int pack_tokenizer(const struct hf_model *m, struct err *err) {
-    return m->tokenizer.len
-               ? 0
-               : err_set(
-                     err,
-                     "%s: no tokenizer.json: only checkpoints with one, or with the tiktoken file "
-                     "of a known class, can be converted",
-                     m->dir);
-}
-
 static int write_texts(struct pack *p, const struct buf *provenance, struct err *err) {
     const struct buf *tokenizer = &p->m->tokenizer;
     struct buf license = {0};
@@ -465,7 +466,7 @@ int pack_model(const struct hf_model *m, const char *out_path, const struct pack
     int rc = -1;
     p.progress = progress;
     p.stop = stop;
-    if (check_choices(&p, err) || pack_tokenizer(m, err)) {
+    if (check_choices(&p, err)) {
         goto out;
     }
     p.pool = pool_new(opt->threads, err);

@@ -41,15 +41,14 @@ struct pack_options {
  * q4 hardly. */
 static const float PACK_RAW_ABOVE = 0.9f;
 
-/* Whether the model can be packed so: what pack_model would refuse before it writes. */
+/* Whether the model can be packed so, and has a tokenizer: what pack_model would refuse before it
+ * writes. */
 int pack_check(const struct hf_model *m, const struct pack_options *opt, struct err *err);
 
 /* Whether experts are of several types, so that f32 alone holds all of them exactly. */
 bool pack_experts_mixed(const struct hf_model *m);
 /* The neurons of a chunk of this model: `wanted`, or all of an expert's where it has fewer. */
 uint32_t pack_chunk_neurons(const struct arch *a, uint32_t wanted);
-/* An error where the checkpoint has no tokenizer. */
-int pack_tokenizer(const struct hf_model *m, struct err *err);
 
 struct pack_result {
     struct corm_write_stats stats;

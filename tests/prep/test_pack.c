@@ -206,7 +206,9 @@ static void exact_codecs(void **state) {
     test_rmdir(temp);
 }
 
-static void refuse(const char *dir, const char *path, const struct pack_options *opt) {
+/* Before an hour of calibration, and before a file is there. */
+static void refuse(const char *dir, const char *path, const struct pack_options *opt,
+                   const char *say, const char *say_too) {
     struct hf_model m;
     struct pack_result result;
     struct err err = {0}, early = {0}, late = {0};
@@ -214,7 +216,7 @@ static void refuse(const char *dir, const char *path, const struct pack_options 
     hf_open(&m, dir, &err);
     assert_no_err(&err);
     assert_int_equal(pack_check(&m, opt, &early), -1);
-    assert_err(&early, "--compress exponents: codec ", "has no exponents code");
+    assert_err(&early, say, say_too);
     assert_int_equal(pack_model(&m, path, opt, NULL, &stop, &result, &late), -1);
     assert_string_equal(early.msg, late.msg);
     assert_int_equal(access(path, F_OK), -1);
@@ -294,7 +296,8 @@ static void each_way(void **state) {
             opt.raw_hot = rows[i].raw_hot;
             opt.compress = (enum corm_compress)how;
             if (how == CORM_COMPRESS_EXPONENTS && !rows[i].exponents) {
-                refuse(rows[i].dir, never, &opt);
+                refuse(rows[i].dir, never, &opt, "--compress exponents: codec ",
+                       "has no exponents code");
                 continue;
             }
             pack(rows[i].dir, path, &opt, &result);
@@ -307,6 +310,19 @@ static void each_way(void **state) {
         }
     }
     free(path);
+    free(never);
+    test_rmdir(temp);
+}
+
+static void no_tokenizer(void **state) {
+    (void)state;
+    char *temp = test_mkdir(), *never = mem_printf("%s/never.corm", temp);
+    char *command =
+        mem_printf("cp " MODELS "olmoe-tiny/* '%s' && rm -f '%s/tokenizer.json'", temp, temp);
+    struct pack_options opt = plain_options();
+    assert_int_equal(system(command), 0);
+    refuse(temp, never, &opt, temp, "no tokenizer.json");
+    free(command);
     free(never);
     test_rmdir(temp);
 }
@@ -422,8 +438,8 @@ static void ranges(void **state) {
 
 int main(void) {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(same_bytes), cmocka_unit_test(exact_codecs), cmocka_unit_test(each_way),
-        cmocka_unit_test(ordered),    cmocka_unit_test(ranges),
+        cmocka_unit_test(same_bytes),   cmocka_unit_test(exact_codecs), cmocka_unit_test(each_way),
+        cmocka_unit_test(no_tokenizer), cmocka_unit_test(ordered),      cmocka_unit_test(ranges),
     };
     return cmocka_run_group_tests_name("pack", tests, NULL, NULL);
 }
