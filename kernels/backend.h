@@ -138,7 +138,6 @@ struct backend {
     const char *isa;  /* "scalar", "avx2", ...; for printing */
     void *self;       /* the implementation's state, first argument of every operation */
     const struct backend_ops *ops;
-    uint64_t scratch_bytes; /* host memory that it took when it was opened, for its whole life */
 };
 
 struct backend_ops {
@@ -285,7 +284,7 @@ struct backend_ops {
  * ops->close. */
 int backend_cpu_open(struct backend *b, const char *isa, uint32_t threads,
                      const struct backend_limits *limits, struct err *err);
-/* The backend's scratch_bytes, without opening it. */
+/* Memory that it takes when it is opened, for its whole life. */
 uint64_t backend_cpu_scratch_bytes(uint32_t threads, const struct backend_limits *limits);
 /* Names of the ISA tables built in, best last; NULL past the end. `usable` (may be NULL) tells
  * whether this processor has it. */
@@ -299,6 +298,8 @@ const char *backend_cpu_isa_at(size_t i, bool *usable);
 int backend_cuda_open(struct backend *b, uint32_t device, uint64_t vram_bytes,
                       const struct backend_limits *limits, struct err *err);
 uint64_t backend_cuda_scratch_bytes(const struct backend_limits *limits);
+/* Host memory, page-locked, that it takes when it is opened. */
+enum { BACKEND_CUDA_HOST_BYTES = (4 << 20) + (64 << 10) };
 
 struct backend_device {
     char name[128];

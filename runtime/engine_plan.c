@@ -218,7 +218,8 @@ int engine_plan_device(struct corm_engine *e, uint64_t scratch_bytes, uint64_t f
     }
     plan_experts(e, fixed, 0);
     p->streams = e->n_slots < cache_slots_needed(c, 0);
-    p->host_bytes = host_bytes(e, 0) + prefetch_fillers(e->io_threads) * filler_landing_bytes(c);
+    p->host_bytes = host_bytes(e, BACKEND_CUDA_HOST_BYTES) +
+                    prefetch_fillers(e->io_threads) * filler_landing_bytes(c);
     return engine_plan_missed(e, in_place_bytes(c, CACHE_IN_PLACE), usable_bytes(e), err);
 }
 

@@ -141,11 +141,7 @@ int backend_cpu_open(struct backend *b, const char *isa, uint32_t threads,
         free(c);
         return -1;
     }
-    *b = (struct backend){.name = "cpu",
-                          .isa = c->isa->name,
-                          .self = c,
-                          .ops = &cpu_ops,
-                          .scratch_bytes = c->arena.used_bytes};
+    *b = (struct backend){.name = "cpu", .isa = c->isa->name, .self = c, .ops = &cpu_ops};
     return 0;
 }
 

@@ -11,6 +11,8 @@ enum {
     BOUNCE_BYTES = 64 << 10, /* greatest read that goes through page-locked memory */
     SEGMENT_BYTES = 1 << 20,
 };
+static_assert(BACKEND_CUDA_HOST_BYTES == CUDA_SEGMENTS * SEGMENT_BYTES + BOUNCE_BYTES,
+              "what is page-locked when a device is opened");
 
 #ifndef CUDA_PARTIAL_FLOATS
 #define CUDA_PARTIAL_FLOATS (8 << 20) /* 32 MiB of scratch */
@@ -379,7 +381,6 @@ extern "C" int backend_cuda_open(struct backend *b, uint32_t device, uint64_t vr
     *b = (struct backend){.name = "cuda",
                           .isa = c->name,
                           .self = c,
-                          .ops = &cuda_ops,
-                          .scratch_bytes = CUDA_SEGMENTS * (uint64_t)SEGMENT_BYTES + BOUNCE_BYTES};
+                          .ops = &cuda_ops};
     return 0;
 }

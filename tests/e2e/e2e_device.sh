@@ -61,7 +61,7 @@ least() {
 }
 least=$(least fable.corm)
 for options in '' "--vram ${least:-no}M" "--vram ${least:-no}M --missed cpu" \
-    "--vram ${least:-no}M --missed auto" "--vram ${least:-no}M --missed cpu --ram 40M"; do
+    "--vram ${least:-no}M --missed auto" "--vram ${least:-no}M --missed cpu --ram 45M"; do
     case_ "text of the fake device $options" eval "text fake $options | cmp - cpu.txt"
 done
 case_ 'text of the emulated device' eval "text emulated --vram 64M | cmp - cpu.txt"
