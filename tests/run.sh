@@ -7,8 +7,9 @@
 # tests print them). A crash, a timeout, a failing exit status without a failed test, no test at all, or a
 # file left in TMPDIR (a folder for each program) counts as one more failure. What a program printed is
 # shown only when it failed. WRAPPER is put in front of each program (valgrind). Programs start in the
-# order given, so that a long one is better named early; each prints its line when it ends. The last line
-# is `N passed, N failed`; the exit status is 1 unless something passed and nothing failed.
+# order given, so that a long one is better named early; each prints its line when it ends. What failed is
+# listed again at the end, where the last lines of a log have it. The last line is `N passed, N failed`; the
+# exit status is 1 unless something passed and nothing failed.
 set -u
 
 lanes=$(nproc 2>/dev/null || echo 1)
@@ -35,7 +36,7 @@ trap 'exit 130' HUP INT TERM
 export CMOCKA_MESSAGE_OUTPUT=TAP
 
 # run PROGRAM FOLDER: runs it, with all it writes in FOLDER, and leaves there `counts` (passed, failed,
-# skipped) and `report`, what is shown of it.
+# skipped), `report`, what is shown of it, and `failures`, a line for each.
 run() {
     program=$1 folder=$2
     name=$(basename "$program")
@@ -80,6 +81,8 @@ run() {
             { grep -v '^ok ' "$folder/out"; cat "$folder/err"; } | tail -n 100 | sed 's/^/    | /'
         fi
     } >"$folder/report"
+    grep -E '^not ok ' "$folder/out" | grep -Ev '# *SKIP' | sed "s/^not ok /$name: /" >"$folder/failures"
+    [ -z "$why" ] || echo "$name: $why" >>"$folder/failures"
     echo "$p $f $s" >"$folder/counts"
     rm -f "$folder/out" "$folder/err"
 }
@@ -112,12 +115,21 @@ passed=0 failed=0 skipped=0 index=0
 for program; do
     index=$((index + 1))
     if ! read -r p f s <"$work/$index/counts"; then
-        echo "$(basename "$program"): its lane ended before it did"
+        mkdir -p "$work/$index"
+        echo "$(basename "$program"): its lane ended before it did" >"$work/$index/failures"
         p=0 f=1 s=0
     fi
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 done
 
+if [ "$failed" -ne 0 ]; then
+    echo "failed:"
+    index=0
+    for program; do
+        index=$((index + 1))
+        sed 's/^/  /' "$work/$index/failures"
+    done
+fi
 [ "$skipped" -eq 0 ] || echo "$skipped skipped"
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -147,7 +147,10 @@ if (ulimit -v 300000) 2>/dev/null; then
         said=
         # From what the program itself and its libraries take, which builds differ in.
         least=20000
-        until addresses $least "$run" --version >/dev/null 2>&1; do least=$((least + 2000)); done
+        until addresses $least "$run" --version >/dev/null 2>err; do
+            least=$((least + 2000))
+            [ $least -lt 1000000 ] || { echo "--version does not run in $least KiB"; cat err; return 1; }
+        done
         for more in 2000 6000 10000 18000 26000 34000; do
             kib=$((least + more))
             addresses $kib "$run" logits fable.corm -q --ids 1,2,3,4 -o m.npy --ram 4G --batch 1024 --threads 1 \
