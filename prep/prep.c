@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "format/corm_predict.h"
 #include "format/corm_read.h"
@@ -53,6 +54,21 @@ static const struct cli_option brief_rows[] = {{"brief", 0, CLI_FLAG,
                                                 .help = "Three lines for all layers together."},
                                                {0}};
 static const struct cli_group brief_group = {"Length", brief_rows};
+
+/* ---- texts ---- */
+
+void prep_print_text(const char *text, size_t bytes, bool raw) {
+    struct buf shown = {0};
+    if (!raw && isatty(STDOUT_FILENO)) {
+        buf_show(&shown, text, bytes);
+        text = shown.data;
+        bytes = shown.len;
+    }
+    if (bytes) {
+        fwrite(text, 1, bytes, stdout);
+    }
+    buf_free(&shown);
+}
 
 /* ---- inspect, report and verify ---- */
 

@@ -35,6 +35,10 @@ const volatile sig_atomic_t *prep_catch_stop(void);
 struct claim;
 void prep_clean_at_end(const struct claim *claim);
 
+/* Print a text that an archive has a part in to standard output: to a terminal unless `raw` as
+ * buf_show makes it, so that it drives none. */
+void prep_print_text(const char *text, size_t bytes, bool raw);
+
 extern const struct cli_command prep_inspect_command, prep_report_command, prep_verify_command;
 extern const struct cli_command prep_tokenize_command; /* in prep_tokenize.c */
 extern const struct cli_command prep_template_command; /* in prep_template.c */

@@ -23,7 +23,7 @@ enum { MAX_CONVERSATION_BYTES = 64 << 20 };
 struct template_command {
     struct prep_options prep;
     const char *messages, *chat_template;
-    bool prompt;
+    bool prompt, raw;
 };
 
 /* The template: the option's file, or what the archive holds; `*file` is to be freed. */
@@ -90,7 +90,7 @@ static int render(const struct template_command *o, const char *path, const stru
         }
         goto out;
     }
-    fwrite(out, 1, n, stdout);
+    prep_print_text(out, n, o->raw);
     rc = 0;
 out:
     free(out);
@@ -133,6 +133,9 @@ static const struct cli_option template_rows[] = {
      .help = "End where the model's answer begins: add_generation_prompt is true."},
     {"chat-template", 0, CLI_STRING, FIELD(chat_template), "FILE",
      .help = "Use this template instead of the archive's."},
+    {"raw", 0, CLI_FLAG, FIELD(raw),
+     .help = "Send control characters to a terminal as they are, and do not show them as ^[ and "
+             "the like."},
     {0}};
 static const struct cli_group template_group = {"Rendering", template_rows};
 
@@ -147,4 +150,5 @@ const struct cli_command prep_template_command = {
     .values_bytes = sizeof(struct template_command),
     .examples = "corm-prep template model.corm -m chat.json --generation-prompt",
     .description = "Prints the text that a model is given, byte for byte as transformers' "
-                   "apply_chat_template makes it. What fails is told with its line and column."};
+                   "apply_chat_template makes it; a terminal is shown its control characters as ^[ "
+                   "and the like. What fails is told with its line and column."};

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <jansson.h>
 
@@ -92,14 +91,7 @@ static int print_text(const struct tokenize_options *o, const char *path,
         json_out_print(json_pack("{s:s%}", "text", out.data ? out.data : "", out.len),
                        JSON_COMPACT);
     } else if (rc == 0) {
-        struct buf shown = {0};
-        bool shows = isatty(STDOUT_FILENO) && !o->raw;
-        if (shows) {
-            buf_show(&shown, out.data, out.len);
-        }
-        const struct buf *text = shows ? &shown : &out;
-        fwrite(text->data ? text->data : "", 1, text->len, stdout);
-        buf_free(&shown);
+        prep_print_text(out.data, out.len, o->raw);
     }
     buf_free(&out);
     return rc;

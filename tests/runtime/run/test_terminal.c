@@ -118,10 +118,36 @@ static void decoded_text_drives_no_terminal(void **state) {
     free(model);
 }
 
+/* The same for what a chat template makes of a conversation, which both have a part in. */
+static void templates_drive_no_terminal(void **state) {
+    (void)state;
+    char *model = golden_archive("olmoe-tiny", NULL);
+    static const char chat[] = "[{\"role\":\"user\",\"content\":\"\\u001b[2J\\u009b31mb\"}]";
+    static const char jinja[] = "a\x1b]0;t\a{{ messages[0].content }}{{ '\\r' }}\x7f";
+    char *messages = test_write(test_dir(), "chat.json", chat, sizeof chat - 1);
+    char *template = test_write(test_dir(), "own.jinja", jinja, sizeof jinja - 1);
+    const char *argv[] = {"x",      "template", model, "-m", messages, "--chat-template",
+                          template, NULL,       NULL};
+    check(argv, "corm-prep",
+          "a\x1b]0;t\a\x1b[2J\xc2\x9b"
+          "31mb\r\x7f",
+          false);
+    check(argv, "corm-prep", "a^[]0;t^G^[[2J<U+009B>31mb^M^?", true);
+    argv[TEST_COUNT(argv) - 2] = "--raw";
+    check(argv, "corm-prep",
+          "a\x1b]0;t\a\x1b[2J\xc2\x9b"
+          "31mb\r\x7f",
+          true);
+    free(messages);
+    free(template);
+    free(model);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(text_of_a_model_drives_no_terminal),
         cmocka_unit_test(decoded_text_drives_no_terminal),
+        cmocka_unit_test(templates_drive_no_terminal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
