@@ -148,22 +148,35 @@ static void on_lost_page(int number, siginfo_t *info, void *context) {
     _exit(EXIT_FAILURE);
 }
 
-/* By `die` or a library's abort: cleaned up, it ends as it would have. */
-static void on_abort(int number) {
+void fatal_end(int number) {
     clean_once();
     signal(number, SIG_DFL);
     raise(number);
 }
 
+/* Signals that end a program unless it does something about them. What a sanitizer, or whoever
+ * started the program, has arranged for one stays. */
+static void catch_ends(void) {
+    static const int ends[] = {SIGABRT,   SIGQUIT, SIGPIPE, SIGXCPU, SIGALRM,
+                               SIGVTALRM, SIGPROF, SIGUSR1, SIGUSR2, SIGPOLL,
+                               SIGSEGV,   SIGFPE,  SIGILL,  SIGSYS,  SIGTRAP};
+    struct sigaction end = {.sa_handler = fatal_end}, before;
+    sigemptyset(&end.sa_mask);
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        if (sigaction(ends[i], NULL, &before) == 0 && !(before.sa_flags & SA_SIGINFO) &&
+            before.sa_handler == SIG_DFL) {
+            sigaction(ends[i], &end, NULL);
+        }
+    }
+}
+
 void fatal_catch(void (*clean)(void)) {
     struct sigaction lost = {.sa_sigaction = on_lost_page, .sa_flags = SA_SIGINFO};
-    struct sigaction aborted = {.sa_handler = on_abort, .sa_flags = (int)SA_RESETHAND};
     sigemptyset(&lost.sa_mask);
-    sigemptyset(&aborted.sa_mask);
     clean_up = clean;
     sigaction(SIGBUS, &lost, NULL);
     if (clean) {
-        sigaction(SIGABRT, &aborted, NULL);
+        catch_ends();
         at_quick_exit(clean_once);
     }
     signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files then is an error of write(2) */

@@ -25,15 +25,15 @@
 static volatile sig_atomic_t stop_flag;
 
 static void on_signal(int number) {
-    if (stop_flag) {   /* the second one, of whatever kind, is not put off */
-        raise(number); /* SA_RESETHAND: not to this function again */
+    if (stop_flag) { /* the second one, of whatever kind, is not put off */
+        fatal_end(number);
     }
     stop_flag = 1;
 }
 
 const volatile sig_atomic_t *prep_catch_stop(void) {
     static const int signals[] = {SIGINT, SIGTERM, SIGXCPU, SIGHUP};
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND}, before;
+    struct sigaction action = {.sa_handler = on_signal}, before;
     sigemptyset(&action.sa_mask);
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
         /* nohup has it ignored, so that the program outlives its terminal. */

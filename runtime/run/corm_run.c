@@ -17,15 +17,15 @@
 static volatile sig_atomic_t interrupted;
 
 static void on_interrupt(int signal_number) {
-    if (interrupted) {        /* the second one, of whatever kind, is not put off */
-        raise(signal_number); /* SA_RESETHAND: not to this function again */
+    if (interrupted) { /* the second one, of whatever kind, is not put off */
+        fatal_end(signal_number);
     }
     interrupted = 1;
 }
 
 void run_catch_interrupt(void) {
     static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
-    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = SA_RESETHAND | SA_RESTART};
+    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};
     struct sigaction before;
     sigemptyset(&action.sa_mask);
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {

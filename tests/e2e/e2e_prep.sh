@@ -489,8 +489,31 @@ case_ ctrl_c stopped INT
 case_ sigterm stopped TERM
 case_ sighup stopped HUP
 # An end that the program cannot put off, as when it finds itself in an impossible state: nothing is left.
-aborted() { (ulimit -c 0 && interrupted ABRT 134) && clean; }
-case_ abort_leaves_nothing aborted
+ended() { (ulimit -c 0 && interrupted "$1" "$2") && clean; }
+case_ abort_leaves_nothing ended ABRT 134
+case_ a_call_that_is_forbidden_leaves_nothing ended SYS 159
+case_ alarm_leaves_nothing ended ALRM 142
+[ -z "$default_hup" ] || case_ sigquit_leaves_nothing ended QUIT 131
+# Whoever asks twice does not wait: it is cleaned up all the same.
+asked_twice() {
+    for try in 1 2 3 4 5 6 7 8 9 10; do
+        rm -f out/killed.corm*
+        "$prep" convert -q -t 1 --codec q4 "$fable" -o out/killed.corm 2>said &
+        pid=$!
+        while [ ! -e out/killed.corm.tmp ] && kill -0 $pid 2>/dev/null; do :; done
+        kill -STOP $pid && kill -TERM $pid && kill -XCPU $pid && kill -CONT $pid
+        wait $pid
+        status=$?
+        [ $status -ne 0 ] || continue
+        echo "status $status"
+        [ $status -eq 143 ] || [ $status -eq 152 ] || return 1
+        [ ! -e out/killed.corm ] && [ ! -s said ] && clean
+        return
+    done
+    echo "never interrupted"
+    return 1
+}
+case_ asked_twice_leaves_nothing asked_twice
 # A file of weights is cut while it is read: one line with its name, and nothing is left. Again, where the
 # conversion was faster than that.
 cut_while_reading() {

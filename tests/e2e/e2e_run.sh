@@ -371,6 +371,8 @@ ended() { # SIGNAL STATUS
 case_ 'SIGTERM leaves no half-written file' ended TERM 130
 case_ 'SIGHUP leaves no half-written file' ended HUP 130
 case_ 'an abort leaves no half-written file' ended ABRT 134
+case_ 'a limit on time leaves no half-written file' ended XCPU 152
+case_ 'an alarm leaves no half-written file' ended ALRM 142
 reader_gone() {
     { "$run" fable.corm -q -p x -n -1 --ignore-eos 2>err; echo $? >status; } | head -c 5 >out
     test ! -s err && test "$(cat status)" -eq 141

@@ -11,11 +11,12 @@ run=$build/corm-run
 fable=${FABLE:-$root/tests/models/fable}
 case $fable in /*) ;; *) fable=$root/$fable ;; esac
 
-# What is ignored when a shell starts, as SIGHUP is under nohup, is ignored in what it runs: put in front of a
-# command that a signal is to end. Empty where env cannot reset signals.
+# What is ignored when a shell starts, as SIGHUP is under nohup, is ignored in what it runs, and so is SIGQUIT in
+# what it runs in the background: put in front of a command that a signal is to end. Empty where env cannot
+# reset signals.
 default_hup=
-if env --default-signal=HUP true 2>/dev/null; then
-    default_hup='env --default-signal=HUP'
+if env --default-signal=HUP,QUIT true 2>/dev/null; then
+    default_hup='env --default-signal=HUP,QUIT'
 fi
 
 # Makes a folder, which goes when the test ends, and enters it.
