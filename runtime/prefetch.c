@@ -163,7 +163,9 @@ int prefetch_open(struct prefetch **out, struct cache *cache, const struct prefe
     for (uint32_t i = 0; i < opt->io_threads; i++) {
         int e = pthread_create(&p->threads[i], NULL, io_main, p);
         if (e != 0) {
-            err_errno(err, e, "start of I/O thread %u", i);
+            err_errno(err, e,
+                      "I/O thread %u of %u cannot be started (a limit: ulimit -u and -v, pids.max)",
+                      i + 1, opt->io_threads);
             prefetch_close(p);
             return -1;
         }

@@ -140,6 +140,10 @@ if (ulimit -v 300000) 2>/dev/null; then
     # The budget is checked before threads start and scratch is taken for them.
     case_ 'nothing is taken before the plan is accepted' answer 1 'memory budget of 1 MiB is too small' \
         addresses 200000 "$run" fable.corm -q -p x --ram 1M --threads 1024
+    case_ 'nor for a context that is too long' answer 1 'memory budget of 1 MiB is too small: [0-9]* MiB would do' \
+        addresses 200000 "$run" fable.corm -q -p x --ram 1M --ctx 1048576
+    case_ 'nor for large passes of a text' answer 1 'memory budget of 1 MiB is too small: [0-9]* MiB would do' \
+        addresses 200000 "$run" perplexity fable.corm -q --ram 1M --batch 4096 --ctx 100000 -f "$text"
     case_ 'threads that cannot start' answer 1 'thread [0-9]* of 1024 cannot be started' \
         addresses 200000 "$run" fable.corm -q -p x --ram 4G --threads 1024 --ctx 16
     # Whatever it is that does not fit, at the moment when it does not: one line, never an abort.
@@ -173,6 +177,22 @@ if (ulimit -v 300000) 2>/dev/null; then
 else
     skip 'limits on addresses' 'ulimit -v is refused'
 fi
+# With no more tasks than one, as nobody, for whom the limit holds.
+shm=$(mktemp -d /dev/shm/corm.XXXXXX 2>/dev/null) && chmod 777 "$shm" && cp fable.corm "$shm/m.corm" && chmod 644 "$shm/m.corm"
+alone() { setpriv --reuid 65534 --regid 65534 --clear-groups prlimit --nproc=1 "$@"; }
+few_tasks() {
+    answer 1 '^corm-run: .*thread 1 of [0-9]* cannot be started (.*ulimit -u' alone "$run" "$shm/m.corm" -q -p x -n 1 --threads 1 &&
+        answer 1 '^corm-run: thread 2 of 2 cannot be started (.*ulimit -u' alone "$run" perplexity "$shm/m.corm" -q --threads 2 \
+            -f "$text" &&
+        answer 1 '^corm-prep: thread 2 of 2 cannot be started (.*ulimit -u' alone env OPENBLAS_NUM_THREADS=1 \
+            "$build/corm-prep" convert -q -t 2 "$fable" -o "$shm/n.corm" && [ "$(ls -A "$shm")" = m.corm ]
+}
+if [ -n "$shm" ] && alone test -x "$run" -a -r "$fable/config.json" 2>/dev/null; then
+    case_ 'a limit on tasks' few_tasks
+else
+    skip 'a limit on tasks' 'no right to become nobody, or no place for it'
+fi
+rm -rf "$shm"
 large_file() {
     (ulimit -f 10 && answer 1 'l.npy.part: .*File too large' "$run" logits fable.corm -q --ids 1,2,3,4,5,6,7,8 \
         -o l.npy) && [ -z "$(ls | grep '^l\.npy')" ]
