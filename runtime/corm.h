@@ -219,6 +219,8 @@ CORM_API bool corm_special_doubled(const struct corm_engine *engine, const int32
                                    size_t n_ids, char token[64]);
 /* True for a token that ends a generation. */
 CORM_API bool corm_is_stop(const struct corm_engine *engine, int32_t id);
+/* All of them, [*n], borrowed until corm_engine_close. */
+CORM_API const int32_t *corm_stop_ids(const struct corm_engine *engine, size_t *n);
 /* The chat template (Jinja text) or NULL; borrowed until corm_engine_close. */
 CORM_API const char *corm_chat_template(const struct corm_engine *engine);
 /* What somebody says in a conversation: `role` is "system", "user" or "assistant". Both are UTF-8
@@ -279,11 +281,19 @@ CORM_API int corm_session_text(struct corm_session *session, int32_t id, bool sk
 CORM_API int corm_session_text_end(struct corm_session *session, const char **text,
                                    size_t *text_bytes, struct corm_error *error);
 
+/* A number that is added to the logit of an id; -INFINITY: never drawn. */
+struct corm_logit_bias {
+    int32_t id;
+    float bias;
+};
+
 /* How to choose a token. corm_sampling_defaults gives the publisher's suggestions, else temperature
  * 0.8, top_k 40, top_p 0.95, min_p 0.05, no penalty. temperature 0 = greedy (lowest id among
- * equals). Filters apply in the order: repeat penalty (each id among the session's last
- * `repeat_last_tok` tokens, once), top-k, top-p, min-p, temperature; so top-p and min-p see the
- * probabilities of temperature 1. */
+ * equals). What changes logits comes first, in the order: bias; repeat penalty (each id among the
+ * session's last `repeat_last_tok` tokens, once); presence and frequency penalties, which are
+ * subtracted: presence once for an id that was generated, frequency as often as it was. Filters
+ * follow in the order: the ids that are allowed, top-k, top-p, min-p, temperature; so top-p and
+ * min-p see the probabilities of temperature 1. */
 struct corm_sampling {
     float temperature;
     uint32_t top_k;       /* 0 = off */
@@ -292,14 +302,58 @@ struct corm_sampling {
     float repeat_penalty; /* 1 = off */
     uint32_t repeat_last_tok;
     uint64_t seed;
+    /* Which of several answers to one prompt this is: each draws numbers of its own. */
+    uint32_t choice;
+    float presence_penalty, frequency_penalty; /* 0 = off */
+    /* The session's first so many tokens were not generated: they do not count for these two. */
+    uint32_t prompt_tok;
+    /* [n_bias], borrowed during a draw. Ids outside of the vocabulary are passed over; of an id
+     * that stands there more than once the numbers add up. */
+    const struct corm_logit_bias *bias;
+    size_t n_bias;
+    /* Bit id % 64 of word id / 64 is set for the ids that may be drawn: [(vocab + 63) / 64],
+     * borrowed during a draw. NULL = all. */
+    const uint64_t *allowed;
 };
 CORM_API struct corm_sampling corm_sampling_defaults(const struct corm_engine *engine);
-/* Draw from the logits of the last eval. The random number is a function of the seed and the
- * session's length, so the same tokens, seed and options give the same draw, also after a truncate.
- * Rows of the vocabulary that the tokenizer does not know, NaN and -inf are never drawn. -1 where
- * that leaves nothing, or nothing was evaluated. */
+/* Draw from the logits of the last eval. The random number is a function of the seed, the choice
+ * and the session's length, so the same tokens and options give the same draw, also after a
+ * truncate. Rows of the vocabulary that the tokenizer does not know, NaN and -inf are never drawn.
+ * -1 where that leaves nothing, or nothing was evaluated. */
 CORM_API int32_t corm_session_sample(struct corm_session *session,
                                      const struct corm_sampling *sampling);
+
+/* The natural logarithm of a token's probability. */
+struct corm_logprob {
+    int32_t id;
+    float logprob;
+};
+/* Probabilities of a row of logits [vocab], such as corm_session_logits gives, as they are: before
+ * any bias, penalty or filter, at temperature 1, over all rows of the vocabulary. `chosen` (may be
+ * NULL) is filled in for the id that it holds: -INFINITY where the vocabulary has no such id. The
+ * likeliest go to `top` [n_top], the likeliest first, the lowest id among equals; where an id is
+ * both, both numbers are the same. Returns how many went there: at most as many as the tokenizer
+ * has ids, and none where logits are NaN or +inf, when `chosen` is NaN. */
+CORM_API size_t corm_logprobs(const struct corm_engine *engine, const float *logits,
+                              struct corm_logprob *chosen, struct corm_logprob *top, size_t n_top);
+
+/* Texts that end a generation, looked for in text that comes in pieces. What may be the beginning
+ * of one is held back, so that no part of it is ever shown. The one whose last byte comes first
+ * counts, of those that end together the longest: however the text was cut into pieces. An object
+ * of its own, of one thread at a time; it knows no session. */
+struct corm_stops;
+/* strings [n], each NUL-terminated, are copied; an empty one is an error. */
+CORM_API int corm_stops_open(struct corm_stops **stops, const char *const *strings, size_t n,
+                             struct corm_error *error);
+CORM_API void corm_stops_close(struct corm_stops *stops); /* NULL is allowed */
+/* The text went on by `piece`. *text becomes what is certain to stand before any stop string,
+ * borrowed until the next call on `stops`; it ends inside no UTF-8 character where pieces and
+ * strings do not. Returns the index of the string that was met, else -1. Once one was met, all
+ * further text is swallowed. */
+CORM_API int corm_stops_push(struct corm_stops *stops, const char *piece, size_t piece_bytes,
+                             const char **text, size_t *text_bytes);
+/* The text has ended: what was held back. Then `stops` is as new. */
+CORM_API void corm_stops_end(struct corm_stops *stops, const char **text, size_t *text_bytes);
 
 /* Counters of the session's own evaluations since it was opened (or last corm_session_reset_stats).
  * What is read between two evaluations counts for the later one, whichever session that belongs to.

@@ -409,6 +409,11 @@ bool corm_special_doubled(const struct corm_engine *engine, const int32_t *ids, 
     return piece != NULL;
 }
 
+const int32_t *corm_stop_ids(const struct corm_engine *engine, size_t *n) {
+    *n = engine->archive.arch.n_stop;
+    return (const int32_t *)engine->archive.arch.stop_ids;
+}
+
 bool corm_is_stop(const struct corm_engine *engine, int32_t id) {
     const struct arch *a = &engine->archive.arch;
     for (uint32_t i = 0; i < a->n_stop; i++) {

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "format/base.h"
+#include "kernels/logits.h"
 
 /* -- random numbers ------------------------------------------------------------------------- */
 
@@ -24,6 +25,10 @@ double sample_uniform(uint64_t seed, uint64_t position) {
     return (double)(mix64(start + (position + 1) * gamma) >> 11) * 0x1p-53;
 }
 
+uint64_t sample_choice_seed(uint64_t seed, uint32_t choice) {
+    return choice == 0 ? seed : mix64(seed ^ mix64(choice));
+}
+
 /* -- workspace ------------------------------------------------------------------------------ */
 
 void sample_open(struct sample *s, uint32_t vocab) {
@@ -31,18 +36,20 @@ void sample_open(struct sample *s, uint32_t vocab) {
     s->ids = mem_calloc(vocab, sizeof *s->ids);
     s->logits = mem_calloc(vocab, sizeof *s->logits);
     s->weights = mem_calloc(vocab, sizeof *s->weights);
+    s->counts = mem_calloc(vocab, sizeof *s->counts);
 }
 
 void sample_close(struct sample *s) {
     free(s->ids);
     free(s->logits);
     free(s->weights);
+    free(s->counts);
     *s = (struct sample){0};
 }
 
 size_t sample_bytes(uint32_t vocab) {
     struct sample *s = NULL;
-    return vocab * (sizeof *s->ids + sizeof *s->logits + sizeof *s->weights);
+    return vocab * (sizeof *s->ids + sizeof *s->logits + sizeof *s->weights + sizeof *s->counts);
 }
 
 /* -- candidates ----------------------------------------------------------------------------- */
@@ -52,23 +59,71 @@ static float penalised(float logit, float penalty) {
     return logit > 0 ? logit / penalty : logit * penalty;
 }
 
-/* Fill the candidates. Each penalised value comes from the original, so an id counts once however
- * often it was said. */
+static bool within(int32_t id, uint32_t n_valid) {
+    return id >= 0 && (uint32_t)id < n_valid;
+}
+
+/* Each id among the last tokens, once however often it was said: logits that are penalised are
+ * marked in counts. */
+static void penalise_repeats(struct sample *s, const struct corm_sampling *how, uint32_t n_valid,
+                             const int32_t *history, size_t n_history) {
+    size_t n = n_history < how->repeat_last_tok ? n_history : how->repeat_last_tok;
+    const int32_t *last = history + (n_history - n);
+    if (!(how->repeat_penalty > 0) || how->repeat_penalty == 1) {
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (within(last[i], n_valid) && s->counts[last[i]]++ == 0) {
+            s->logits[last[i]] = penalised(s->logits[last[i]], how->repeat_penalty);
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (within(last[i], n_valid)) {
+            s->counts[last[i]] = 0;
+        }
+    }
+}
+
+/* What was generated becomes less likely, once for having been said and once for each time. */
+static void penalise_generated(struct sample *s, const struct corm_sampling *how, uint32_t n_valid,
+                               const int32_t *history, size_t n_history) {
+    const bool presence = how->presence_penalty != 0 && !isnan(how->presence_penalty);
+    const bool frequency = how->frequency_penalty != 0 && !isnan(how->frequency_penalty);
+    if (!presence && !frequency) {
+        return;
+    }
+    for (size_t i = how->prompt_tok; i < n_history; i++) {
+        if (within(history[i], n_valid)) {
+            s->counts[history[i]]++;
+        }
+    }
+    for (size_t i = how->prompt_tok; i < n_history; i++) {
+        int32_t id = history[i];
+        if (within(id, n_valid) && s->counts[id] > 0) {
+            s->logits[id] -= (presence ? how->presence_penalty : 0) +
+                             (frequency ? how->frequency_penalty * (float)s->counts[id] : 0);
+            s->counts[id] = 0;
+        }
+    }
+}
+
+/* Fill the candidates. */
 static void collect(struct sample *s, const struct corm_sampling *how, const float *logits,
                     uint32_t n_valid, const int32_t *history, size_t n_history) {
     memcpy(s->logits, logits, n_valid * sizeof *logits);
-    if (how->repeat_penalty > 0 && how->repeat_penalty != 1) {
-        size_t n = n_history < how->repeat_last_tok ? n_history : how->repeat_last_tok;
-        for (size_t i = n_history - n; i < n_history; i++) {
-            int32_t id = history[i];
-            if (id >= 0 && (uint32_t)id < n_valid) {
-                s->logits[id] = penalised(logits[id], how->repeat_penalty);
-            }
+    for (size_t i = 0; i < how->n_bias; i++) {
+        if (within(how->bias[i].id, n_valid)) {
+            s->logits[how->bias[i].id] += how->bias[i].bias;
         }
     }
+    penalise_repeats(s, how, n_valid, history, n_history);
+    penalise_generated(s, how, n_valid, history, n_history);
     s->n = 0;
     for (uint32_t id = 0; id < n_valid; id++) {
         float v = s->logits[id];
+        if (how->allowed && !(how->allowed[id / 64] >> id % 64 & 1)) {
+            continue;
+        }
         if (v > -INFINITY) { /* false for NaN */
             s->ids[s->n] = id;
             s->logits[s->n++] = v + 0.0f; /* -0 becomes 0: equal numbers must have equal bits */
@@ -205,7 +260,8 @@ int32_t sample_draw(struct sample *s, const struct corm_sampling *how, const flo
             keep_min(s, how->min_p < 1 ? how->min_p : 1);
         }
     }
-    double left = sample_uniform(how->seed, position) * weigh(s, how->temperature);
+    const uint64_t seed = sample_choice_seed(how->seed, how->choice);
+    double left = sample_uniform(seed, position) * weigh(s, how->temperature);
     uint32_t chosen = 0; /* the last one with any weight, where rounding leaves a rest */
     for (uint32_t i = 0; i < s->n; i++) {
         if (s->weights[i] > 0) {
@@ -217,4 +273,41 @@ int32_t sample_draw(struct sample *s, const struct corm_sampling *how, const flo
         }
     }
     return (int32_t)s->ids[chosen];
+}
+
+/* -- probabilities -------------------------------------------------------------------------- */
+
+/* Put candidate `id` into the list of the n best, greatest first; of equals the one that came
+ * first stays in front. Returns how many there are now. */
+static size_t put_top(struct corm_logprob *top, size_t n, size_t most, int32_t id, float logit) {
+    if (n == most && !(logit > top[n - 1].logprob)) {
+        return n;
+    }
+    size_t i = n < most ? n++ : n - 1;
+    for (; i > 0 && logit > top[i - 1].logprob; i--) {
+        top[i] = top[i - 1];
+    }
+    top[i] = (struct corm_logprob){id, logit};
+    return n;
+}
+
+size_t sample_logprobs(const float *logits, uint32_t vocab, uint32_t n_valid,
+                       struct corm_logprob *chosen, struct corm_logprob *top, size_t n_top) {
+    const double sum = logits_log_sum_exp(logits, vocab);
+    size_t n = 0;
+    if (chosen) {
+        chosen->logprob = !isfinite(sum)               ? NAN
+                          : !within(chosen->id, vocab) ? -INFINITY
+                                                       : (float)(logits[chosen->id] - sum);
+    }
+    if (!isfinite(sum) || n_top == 0) {
+        return 0;
+    }
+    for (uint32_t id = 0; id < n_valid; id++) {
+        n = put_top(top, n, n_top, (int32_t)id, logits[id]);
+    }
+    for (size_t i = 0; i < n; i++) {
+        top[i].logprob = (float)(top[i].logprob - sum);
+    }
+    return n;
 }

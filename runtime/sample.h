@@ -1,7 +1,8 @@
 /*
  * sample: which token comes next, from one row of logits.
  *
- * Owns: greedy choice, repeat penalty, top-k, top-p, min-p, temperature, the random numbers.
+ * Owns: greedy choice, bias and penalties, the ids that are allowed, top-k, top-p, min-p,
+ * temperature, the random numbers; and how likely tokens are without any of these.
  * Leaves to others: what the options mean to a user and their order (struct corm_sampling in corm.h
  * says it), where logits and history come from, which tokens end a text.
  * Threads: one struct sample belongs to one thread at a time.
@@ -24,9 +25,10 @@ enum { SAMPLE_RADIX = 1 << 11 };
 struct sample {
     uint32_t vocab;
     uint32_t n;
-    uint32_t *ids;   /* [vocab] */
-    float *logits;   /* [vocab], after the repeat penalty */
-    double *weights; /* [vocab], exp((logit - greatest) / temperature) */
+    uint32_t *ids;    /* [vocab] */
+    float *logits;    /* [vocab], after bias and penalties */
+    double *weights;  /* [vocab], exp((logit - greatest) / temperature) */
+    uint32_t *counts; /* [vocab], zeros between draws: how often an id was generated */
     double histogram[SAMPLE_RADIX];
 };
 
@@ -39,9 +41,9 @@ size_t sample_bytes(uint32_t vocab);
 /*
  * Draw an id below `n_valid` (<= vocab) from `logits` [n_valid], which may hold NaN and infinities:
  * NaN and -inf are never drawn, +inf beats everything. `history` [n_history] are the tokens so far,
- * oldest first (ids outside 0..n_valid-1 are passed over); the penalty sees the last
- * how->repeat_last_tok of them. `position` picks the random number. Returns -1 where no candidate
- * is left.
+ * oldest first (ids outside 0..n_valid-1 are passed over); the repeat penalty sees the last
+ * how->repeat_last_tok of them, presence and frequency all but the first how->prompt_tok.
+ * `position` picks the random number. Returns -1 where no candidate is left.
  */
 int32_t sample_draw(struct sample *s, const struct corm_sampling *how, const float *logits,
                     uint32_t n_valid, const int32_t *history, size_t n_history, uint64_t position);
@@ -53,5 +55,11 @@ int32_t sample_draw(struct sample *s, const struct corm_sampling *how, const flo
  * start is the seed, mixed, so that the sequences of neighbouring seeds do not overlap.
  */
 double sample_uniform(uint64_t seed, uint64_t position);
+/* The seed of one of several answers; that of answer 0 is `seed` itself. */
+uint64_t sample_choice_seed(uint64_t seed, uint32_t choice);
+
+/* corm_logprobs of corm.h for logits [vocab], whose first n_valid rows are ids. */
+size_t sample_logprobs(const float *logits, uint32_t vocab, uint32_t n_valid,
+                       struct corm_logprob *chosen, struct corm_logprob *top, size_t n_top);
 
 #endif

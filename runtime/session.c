@@ -414,13 +414,23 @@ struct corm_sampling corm_sampling_defaults(const struct corm_engine *engine) {
     };
 }
 
+/* Rows of logits that are ids. */
+static uint32_t known_ids(const struct corm_engine *e) {
+    uint32_t vocab = e->archive.arch.vocab, known = tokenizer_vocab_size(e->tokenizer);
+    return known < vocab ? known : vocab;
+}
+
 int32_t corm_session_sample(struct corm_session *s, const struct corm_sampling *sampling) {
     const float *logits = corm_session_logits(s);
     if (!logits) {
         return -1;
     }
-    uint32_t vocab = s->engine->archive.arch.vocab,
-             known = tokenizer_vocab_size(s->engine->tokenizer);
-    return sample_draw(&s->sample, sampling, logits, known < vocab ? known : vocab, s->history,
-                       s->n_tok, s->n_tok);
+    return sample_draw(&s->sample, sampling, logits, known_ids(s->engine), s->history, s->n_tok,
+                       s->n_tok);
+}
+
+size_t corm_logprobs(const struct corm_engine *engine, const float *logits,
+                     struct corm_logprob *chosen, struct corm_logprob *top, size_t n_top) {
+    return sample_logprobs(logits, engine->archive.arch.vocab, known_ids(engine), chosen, top,
+                           n_top);
 }

@@ -256,6 +256,146 @@ static void repeat_penalty(void **state) {
     sample_close(&s);
 }
 
+static void bias(void **state) {
+    (void)state;
+    const float logits[] = {2, 1.5f, 1, -1};
+    const struct corm_logit_bias one[] = {{2, 1.25f}}, ban[] = {{0, -INFINITY}, {1, -INFINITY}},
+                                 odd[] = {{-1, 100}, {4, 100}, {INT32_MAX, 100}},
+                                 twice[] = {{3, 2}, {3, 1.5f}};
+    const struct {
+        const struct corm_logit_bias *bias;
+        size_t n;
+        int32_t id;
+    } rows[] = {{NULL, 0, 0}, {one, 1, 2}, {ban, 2, 2}, {odd, 3, 0}, {twice, 2, 3}, {twice, 1, 0}};
+    struct sample s;
+    sample_open(&s, 4);
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        struct corm_sampling how = plain(0);
+        how.bias = rows[i].bias;
+        how.n_bias = rows[i].n;
+        assert_int_equal(sample_draw(&s, &how, logits, 4, NULL, 0, 0), rows[i].id);
+    }
+    /* The bias comes before the repeat penalty, and before top-k. */
+    struct corm_sampling how = plain(0);
+    const int32_t said[] = {2};
+    how.bias = one;
+    how.n_bias = 1;
+    how.repeat_penalty = 1.2f; /* 2.25 / 1.2 */
+    how.repeat_last_tok = 1;
+    assert_int_equal(sample_draw(&s, &how, logits, 4, said, 1, 0), 0);
+    how.repeat_penalty = 1.1f;
+    assert_int_equal(sample_draw(&s, &how, logits, 4, said, 1, 0), 2);
+    how = plain(1);
+    how.top_k = 1;
+    how.bias = one;
+    how.n_bias = 1;
+    assert_int_equal(drawn(&how, logits, 4, NULL, 0), 0x04);
+    sample_close(&s);
+}
+
+static void presence_and_frequency(void **state) {
+    (void)state;
+    const float logits[] = {2, 1.5f, 1, -1};
+    const int32_t said[] = {0, 0, 1, 0, -1, 99};
+    struct sample s;
+    sample_open(&s, 4);
+    static const struct {
+        float presence, frequency;
+        uint32_t prompt_tok;
+        int32_t id;
+    } rows[] = {
+        {0, 0, 0, 0},          {0.4f, 0, 0, 0}, /* 1.6, 1.1, 1 */
+        {1.2f, 0, 0, 2},                        /* 0.8, 0.3, 1: however often 0 was said */
+        {0, 0.2f, 0, 0},                        /* 1.4, 1.3, 1 */
+        {0, 0.3f, 0, 1},                        /* 1.1, 1.2, 1 */
+        {0, 0.3f, 2, 0},                        /* one 0 and one 1 count: 1.7, 1.2 */
+        {0.4f, 0.3f, 0, 2},                     /* 0.7, 0.8, 1 */
+        {1.2f, 0, 3, 1},                        /* the last 0 counts: 0.8, 1.5 */
+        {1.2f, 0, 4, 0},                        /* none counts */
+        {5, 5, UINT32_MAX, 0},                  /* none counts */
+        {-4, 0, 0, 0},                          /* what was said is likelier */
+        {NAN, NAN, 0, 0},
+    };
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        for (int again = 0; again < 2; again++) { /* a draw leaves nothing behind */
+            struct corm_sampling how = plain(0);
+            how.presence_penalty = rows[i].presence;
+            how.frequency_penalty = rows[i].frequency;
+            how.prompt_tok = rows[i].prompt_tok;
+            assert_int_equal(sample_draw(&s, &how, logits, 4, said, TEST_COUNT(said), 0),
+                             rows[i].id);
+        }
+    }
+    /* Before top-k. */
+    struct corm_sampling how = plain(1);
+    how.presence_penalty = 1.2f;
+    how.top_k = 1;
+    assert_int_equal(drawn(&how, logits, 4, said, 4), 0x04);
+    sample_close(&s);
+}
+
+static void only_what_is_allowed(void **state) {
+    (void)state;
+    enum { N = 130 };
+    struct sample s;
+    uint64_t allowed[3] = {0};
+    float *logits = random_logits(3, N, 1);
+    struct corm_sampling how = plain(1);
+    sample_open(&s, N);
+    how.allowed = allowed;
+    assert_int_equal(sample_draw(&s, &how, logits, N, NULL, 0, 0), -1);
+    static const int32_t ids[] = {0, 63, 64, 129};
+    for (size_t i = 0; i < TEST_COUNT(ids); i++) {
+        memset(allowed, 0, sizeof allowed);
+        allowed[ids[i] / 64] = UINT64_C(1) << ids[i] % 64;
+        for (how.top_k = 0; how.top_k < 2; how.top_k++) { /* a filter before all others */
+            assert_int_equal(sample_draw(&s, &how, logits, N, NULL, 0, 0), ids[i]);
+        }
+    }
+    sample_close(&s);
+    free(logits);
+}
+
+static void logprobs(void **state) {
+    (void)state;
+    /* Probabilities 1/2, 1/4, 1/8, 1/16, 1/16, out of order. */
+    const float ln2 = 0.69314718f;
+    const float logits[] = {-4 * ln2, -1 * ln2, -3 * ln2, -2 * ln2, -4 * ln2};
+    static const int32_t best[] = {1, 3, 2, 0, 4};
+    struct corm_logprob top[9], chosen;
+    for (size_t n = 0; n < 9; n++) {
+        size_t got = sample_logprobs(logits, 5, 5, NULL, top, n);
+        assert_int_equal(got, n < 5 ? n : 5);
+        for (size_t i = 0; i < got; i++) {
+            assert_int_equal(top[i].id, best[i]);
+            chosen.id = best[i];
+            sample_logprobs(logits, 5, 5, &chosen, NULL, 0);
+            assert_true(chosen.logprob == top[i].logprob);
+            assert_float_equal(chosen.logprob, logits[best[i]], 1e-6);
+        }
+    }
+    /* Rows that the tokenizer does not know have their share, but no place in the list. */
+    assert_int_equal(sample_logprobs(logits, 5, 3, NULL, top, 9), 3);
+    assert_int_equal(top[2].id, 0);
+    assert_float_equal(top[0].logprob, -ln2, 1e-6);
+    static const int32_t outside[] = {-1, 5, INT32_MIN};
+    for (size_t i = 0; i < TEST_COUNT(outside); i++) {
+        chosen.id = outside[i];
+        sample_logprobs(logits, 5, 5, &chosen, NULL, 0);
+        assert_true(chosen.logprob == -INFINITY);
+    }
+    const float nan[] = {0, NAN}, inf[] = {INFINITY, 0}, low[] = {-INFINITY, 0},
+                huge[] = {3e38f, -3e38f};
+    chosen.id = 0;
+    assert_int_equal(sample_logprobs(nan, 2, 2, &chosen, top, 2), 0);
+    assert_true(isnan(chosen.logprob));
+    assert_int_equal(sample_logprobs(inf, 2, 2, &chosen, top, 2), 0);
+    assert_int_equal(sample_logprobs(low, 2, 2, &chosen, top, 2), 2);
+    assert_true(chosen.logprob == -INFINITY && top[0].id == 1 && top[0].logprob == 0);
+    assert_int_equal(sample_logprobs(huge, 2, 2, &chosen, top, 2), 2);
+    assert_true(chosen.logprob == 0);
+}
+
 static void greedy(void **state) {
     (void)state;
     struct sample s;
@@ -363,6 +503,35 @@ static void draws_repeat(void **state) {
     free(logits);
 }
 
+/* The answers to one prompt draw numbers that have nothing to do with each other. */
+static void choices_differ(void **state) {
+    (void)state;
+    float *logits = random_logits(9, 500, 2);
+    struct sample s;
+    struct corm_sampling how = plain(1);
+    sample_open(&s, 500);
+    for (uint32_t choice = 1; choice < 6; choice++) {
+        int same = 0, again = 0;
+        for (uint64_t i = 0; i < 500; i++) {
+            how.choice = 0;
+            int32_t first = sample_draw(&s, &how, logits, 500, NULL, 0, i);
+            how.choice = choice;
+            int32_t id = sample_draw(&s, &how, logits, 500, NULL, 0, i);
+            same += id == first;
+            again += id == sample_draw(&s, &how, logits, 500, NULL, 0, i);
+        }
+        assert_int_equal(again, 500);
+        assert_true(same < 100);
+        for (uint64_t seed = 0; seed < 50; seed++) { /* nor with those of neighbouring seeds */
+            assert_true(sample_choice_seed(7, choice) != sample_choice_seed(seed, 0));
+            assert_true(sample_choice_seed(7, choice) != sample_choice_seed(seed, choice + 1));
+        }
+    }
+    assert_true(sample_choice_seed(7, 0) == 7);
+    sample_close(&s);
+    free(logits);
+}
+
 /* Against SplitMix64 run as a stream, as its paper does. */
 static void uniform_is_splitmix(void **state) {
     (void)state;
@@ -383,10 +552,15 @@ int main(void) {
         cmocka_unit_test(frequencies_with_ties),
         cmocka_unit_test(cuts_are_exact),
         cmocka_unit_test(repeat_penalty),
+        cmocka_unit_test(bias),
+        cmocka_unit_test(presence_and_frequency),
+        cmocka_unit_test(only_what_is_allowed),
+        cmocka_unit_test(logprobs),
         cmocka_unit_test(greedy),
         cmocka_unit_test(strange_logits),
         cmocka_unit_test(strange_options),
         cmocka_unit_test(draws_repeat),
+        cmocka_unit_test(choices_differ),
         cmocka_unit_test(uniform_is_splitmix),
     };
     return cmocka_run_group_tests_name("sample", tests, NULL, NULL);
