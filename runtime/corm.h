@@ -223,10 +223,11 @@ CORM_API bool corm_is_stop(const struct corm_engine *engine, int32_t id);
 CORM_API const int32_t *corm_stop_ids(const struct corm_engine *engine, size_t *n);
 /* The chat template (Jinja text) or NULL; borrowed until corm_engine_close. */
 CORM_API const char *corm_chat_template(const struct corm_engine *engine);
-/* What somebody says in a conversation: `role` is "system", "user" or "assistant". Both are UTF-8
- * and NUL-terminated. */
+/* What somebody says in a conversation: `role` is "system", "user" or "assistant". `thinking` is
+ * what an assistant thought before, or NULL; whether the model sees it again is its template's
+ * choice. All are UTF-8 and NUL-terminated. */
 struct corm_message {
-    const char *role, *content;
+    const char *role, *content, *thinking;
 };
 /* The text that a model continues with its answer: the messages as a chat template has them, byte
  * for byte as transformers' apply_chat_template with add_generation_prompt. `chat_template` is
@@ -238,6 +239,27 @@ CORM_API int corm_chat_prompt(const struct corm_engine *engine, const char *chat
                               const char *template_name, const struct corm_message *messages,
                               size_t n_messages, char **text, size_t *text_bytes,
                               struct corm_error *error);
+/* A conversation and how it is put. Zero-initialise. */
+struct corm_chat {
+    /* What was said: messages, or (`json` not NULL) JSON text, which is a list of messages, or an
+     * object that has one under `messages` and besides what else the template is to see: `tools`,
+     * `documents`, `enable_thinking`. Arguments of tool calls that are JSON text themselves are
+     * parsed. */
+    const struct corm_message *messages;
+    size_t n_messages;
+    const char *json;
+    size_t json_bytes;
+    const char *chat_template, *template_name; /* as for corm_chat_prompt */
+};
+/* The ids that a model continues with its answer, and their text (`text` may be NULL). As
+ * corm_chat_prompt and corm_tokenize together, but for control tokens that are written out in what
+ * is said, such as <|im_end|>: they are text to the model and end nothing. The ids are those of
+ * transformers' apply_chat_template with sanitize_control_tokens. *ids and *text are the caller's
+ * (free()). A longer conversation mostly begins with the ids of a shorter one: what a session has
+ * of them need not be evaluated again. */
+CORM_API int corm_chat_ids(const struct corm_engine *engine, const struct corm_chat *chat,
+                           int32_t **ids, size_t *n_ids, char **text, size_t *text_bytes,
+                           struct corm_error *error);
 
 /* An empty sequence. An error where the engine's max_sessions are open. */
 CORM_API int corm_session_open(struct corm_session **session, struct corm_engine *engine,

@@ -1,7 +1,7 @@
 /*
- * engine_chat: from what is said to the text that a model continues.
+ * engine_chat: from what is said to the text and the ids that a model continues.
  *
- * Owns: corm_chat_prompt.
+ * Owns: corm_chat_prompt, corm_chat_ids.
  * Leaves to others: conversations and templates (format/text), whose memory is bounded here by what
  * the plan leaves for small things.
  */
@@ -15,8 +15,8 @@
 #include "format/text/template.h"
 #include "format/text/value.h"
 
-/* Of text and of values; a conversation that a person types is far below. */
-enum { CHAT_BYTES = 8 << 20 };
+/* Of text and of values each; what a person types is far below. */
+enum { CHAT_BYTES = 32 << 20 };
 
 static int set(struct value_arena *arena, struct value *dict, const char *key, const char *text) {
     struct value v;
@@ -26,60 +26,123 @@ static int set(struct value_arena *arena, struct value *dict, const char *key, c
                : 0;
 }
 
-/* The request that chat_context takes. */
-static int make_request(struct value_arena *arena, const struct corm_message *messages, size_t n,
-                        struct value *request, struct err *err) {
+/* The request that chat_context takes, of messages. */
+static int make_messages(struct value_arena *arena, const struct corm_message *messages, size_t n,
+                         struct value *request, struct err *err) {
     struct value *items = value_alloc(arena, n * sizeof *items);
-    size_t bad;
     for (size_t i = 0; items && i < n; i++) {
-        if (!value_utf8_check(messages[i].content, strlen(messages[i].content), &bad)) {
-            return err_set(err, "byte %zu of what the %s says is not UTF-8", bad, messages[i].role);
+        const struct corm_message *m = &messages[i];
+        size_t bad;
+        if (!value_utf8_check(m->content, strlen(m->content), &bad) ||
+            (m->thinking && !value_utf8_check(m->thinking, strlen(m->thinking), &bad))) {
+            return err_set(err, "byte %zu of what the %s says is not UTF-8", bad, m->role);
         }
-        if (value_make_dict(arena, &items[i]) || set(arena, &items[i], "role", messages[i].role) ||
-            set(arena, &items[i], "content", messages[i].content)) {
+        if (value_make_dict(arena, &items[i]) || set(arena, &items[i], "role", m->role) ||
+            set(arena, &items[i], "content", m->content) ||
+            (m->thinking && set(arena, &items[i], "reasoning_content", m->thinking))) {
             items = NULL;
         }
     }
-    if (!items || value_make_list(arena, VALUE_LIST, items, n, request) ||
-        chat_ask(arena, request)) {
+    if (!items || value_make_list(arena, VALUE_LIST, items, n, request)) {
         return err_set(err, "the conversation is longer than %d bytes", CHAT_BYTES);
     }
     return 0;
 }
 
-int corm_chat_prompt(const struct corm_engine *engine, const char *chat_template,
-                     const char *template_name, const struct corm_message *messages,
-                     size_t n_messages, char **text, size_t *text_bytes, struct corm_error *error) {
+static int make_request(struct value_arena *arena, const struct corm_chat *chat,
+                        struct value *request, struct err *err) {
+    if (!chat->json) {
+        if (make_messages(arena, chat->messages, chat->n_messages, request, err)) {
+            return -1;
+        }
+    } else if (value_json_read(arena, chat->json, chat->json_bytes, request, err)) {
+        return err_prefix(err, "the conversation");
+    } else if (request->type != VALUE_LIST && request->type != VALUE_DICT) {
+        return err_set(err, "expected a list of messages, or an object with one as messages");
+    }
+    return chat_ask(arena, request)
+               ? err_set(err, "the conversation is longer than %d bytes", CHAT_BYTES)
+               : 0;
+}
+
+/* What fails in a template is told with the template's name. */
+static int name_template(struct err *err, const char *name) {
+    err_prefix(err, "chat template");
+    return name ? err_prefix(err, "%s", name) : -1;
+}
+
+/* The text of a conversation; with `ids`, those too. */
+static int render(const struct corm_engine *engine, const struct corm_chat *chat,
+                  struct chat_rendered *out, bool ids, struct err *err) {
     struct template_limits limits = template_usual_limits;
     struct value_arena arena = {.limit_bytes = CHAT_BYTES};
+    const char *source = chat->chat_template ? chat->chat_template : engine->chat_template;
+    time_t seconds = time(NULL);
     struct value request, context;
     struct template *t = NULL;
-    struct err err = {0};
     struct tm now;
-    time_t seconds = time(NULL);
-    const char *source = chat_template ? chat_template : engine->chat_template;
     int rc = -1;
     limits.bytes = CHAT_BYTES;
     localtime_r(&seconds, &now);
     if (!source) {
-        err_set(&err, "%s: holds no chat template", engine->archive.map.path);
+        err_set(err, "%s: holds no chat template", engine->archive.map.path);
         goto out;
     }
-    if (make_request(&arena, messages, n_messages, &request, &err) ||
-        chat_context(&arena, &request, engine->tokenizer, &context, &err)) {
+    if (make_request(&arena, chat, &request, err)) {
         goto out;
     }
-    if (template_compile(&t, source, strlen(source), &err) ||
-        template_render(t, &context, &limits, &now, text, text_bytes, &err)) {
-        err_prefix(&err, "chat template");
-        if (template_name) {
-            err_prefix(&err, "%s", template_name);
-        }
+    if (template_compile(&t, source, strlen(source), err)) {
+        name_template(err, chat->template_name);
         goto out;
     }
-    rc = 0;
+    if (ids) {
+        rc = chat_render(&arena, &request, engine->tokenizer, t, NULL, &limits, &now, out, err);
+    } else if (!chat_context(&arena, &request, engine->tokenizer, &context, err)) {
+        rc = template_render(t, &context, &limits, &now, &out->text, &out->bytes, err);
+    }
+    if (rc && err->set && !strncmp(err->msg, "line ", 5)) {
+        name_template(err, chat->template_name);
+    }
 out:
     template_free(t);
     value_arena_free(&arena);
-    return rc ? engine_fail(error, &err) : 0;
+    return rc;
+}
+
+int corm_chat_prompt(const struct corm_engine *engine, const char *chat_template,
+                     const char *template_name, const struct corm_message *messages,
+                     size_t n_messages, char **text, size_t *text_bytes, struct corm_error *error) {
+    const struct corm_chat chat = {.messages = messages,
+                                   .n_messages = n_messages,
+                                   .chat_template = chat_template,
+                                   .template_name = template_name};
+    struct chat_rendered out = {0};
+    struct err err = {0};
+    if (render(engine, &chat, &out, false, &err)) {
+        free(out.text);
+        return engine_fail(error, &err);
+    }
+    *text = out.text;
+    *text_bytes = out.bytes;
+    return 0;
+}
+
+int corm_chat_ids(const struct corm_engine *engine, const struct corm_chat *chat, int32_t **ids,
+                  size_t *n_ids, char **text, size_t *text_bytes, struct corm_error *error) {
+    struct chat_rendered out = {0};
+    struct err err = {0};
+    if (render(engine, chat, &out, true, &err)) {
+        free(out.text);
+        token_list_free(&out.ids);
+        return engine_fail(error, &err);
+    }
+    *ids = (int32_t *)out.ids.ids; /* below the vocabulary, so below 2^31 */
+    *n_ids = out.ids.n;
+    if (text) {
+        *text = out.text;
+        *text_bytes = out.bytes;
+    } else {
+        free(out.text);
+    }
+    return 0;
 }

@@ -3,8 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "format/text/template.h"
-
 static const char *const reasoning_names[] = {"reasoning_content", "thinking", "reasoning"};
 
 static int no_memory(struct err *err) {
@@ -104,6 +102,119 @@ int chat_ask(struct value_arena *arena, struct value *request) {
         return -1;
     }
     return set(arena, request, "add_generation_prompt", &yes);
+}
+
+/* ---- calls ---------------------------------------------------------------------------------- */
+
+/* A copy of a dict with another value for one of its keys. */
+static int with(struct value_arena *arena, const struct value *dict, const char *key,
+                const struct value *v, struct value *out) {
+    if (value_make_dict(arena, out)) {
+        return -1;
+    }
+    for (size_t i = 0; i < dict->dict->n; i++) {
+        const struct value_pair *p = &dict->dict->pairs[i];
+        if (value_dict_set(arena, out->dict, &p->key,
+                           value_is_string(&p->key, key) ? v : &p->value)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Applies `each` to the elements of the list that a dict has under `key`; `*out` is the dict with
+ * what that made of them. */
+static int with_each(struct value_arena *arena, const struct value *dict, const char *key,
+                     int (*each)(struct value_arena *arena, const struct value *v,
+                                 struct value *out),
+                     struct value *out) {
+    const struct value *list = dict->type == VALUE_DICT ? get(dict, key) : NULL;
+    struct value made;
+    *out = *dict;
+    if (!list || list->type != VALUE_LIST) {
+        return 0;
+    }
+    struct value *items = value_alloc(arena, list->list->n * sizeof *items);
+    for (size_t i = 0; items && i < list->list->n; i++) {
+        if (each(arena, &list->list->items[i], &items[i])) {
+            return -1;
+        }
+    }
+    return !items || value_make_list(arena, VALUE_LIST, items, list->list->n, &made) ||
+                   with(arena, dict, key, &made, out)
+               ? -1
+               : 0;
+}
+
+static int parse_arguments(struct value_arena *arena, const struct value *call, struct value *out) {
+    const struct value *text = call->type == VALUE_DICT ? get(call, "arguments") : NULL;
+    struct value parsed;
+    *out = *call;
+    if (!text || text->type != VALUE_STRING) {
+        return 0;
+    }
+    if (text->text->len == 0) {
+        return value_make_dict(arena, &parsed) ? -1 : with(arena, call, "arguments", &parsed, out);
+    }
+    if (value_json_read(arena, text->text->data, text->text->len, &parsed, NULL) ||
+        parsed.type != VALUE_DICT) {
+        return 0; /* as the template takes it */
+    }
+    return with(arena, call, "arguments", &parsed, out);
+}
+
+static int parse_call(struct value_arena *arena, const struct value *call, struct value *out) {
+    const struct value *function = call->type == VALUE_DICT ? get(call, "function") : NULL;
+    struct value parsed;
+    if (!function) {
+        return parse_arguments(arena, call, out);
+    }
+    return parse_arguments(arena, function, &parsed) || with(arena, call, "function", &parsed, out)
+               ? -1
+               : 0;
+}
+
+static int parse_calls_of(struct value_arena *arena, const struct value *message,
+                          struct value *out) {
+    return with_each(arena, message, "tool_calls", parse_call, out);
+}
+
+int chat_parse_calls(struct value_arena *arena, const struct value *request, struct value *out) {
+    struct value wrapped;
+    if (request->type == VALUE_DICT) {
+        return with_each(arena, request, "messages", parse_calls_of, out);
+    }
+    if (request->type != VALUE_LIST) {
+        *out = *request;
+        return 0;
+    }
+    if (value_make_dict(arena, &wrapped) || set(arena, &wrapped, "messages", request) ||
+        with_each(arena, &wrapped, "messages", parse_calls_of, out)) {
+        return -1;
+    }
+    *out = *get(out, "messages");
+    return 0;
+}
+
+/* ---- all of it ------------------------------------------------------------------------------- */
+
+int chat_render(struct value_arena *arena, const struct value *request, const struct tokenizer *tok,
+                const struct template *t, const struct chat_rules *rules,
+                const struct template_limits *limits, const struct tm *now,
+                struct chat_rendered *out, struct err *err) {
+    struct value parsed, marked, context;
+    if (chat_parse_calls(arena, request, &parsed) ||
+        chat_mark(arena, tok, t, rules, &parsed, &marked)) {
+        return no_memory(err);
+    }
+    if (chat_context(arena, &marked, tok, &context, err) ||
+        template_render(t, &context, limits, now, &out->text, &out->bytes, err) ||
+        chat_encode(tok, out->text, out->bytes, &out->ids, err)) {
+        return -1;
+    }
+    out->bytes = chat_unmark(out->text, out->bytes);
+    out->text[out->bytes] = 0;
+    return 0;
 }
 
 int chat_try(const char *text, size_t len, const struct tokenizer *tok, struct err *err) {

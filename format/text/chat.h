@@ -1,8 +1,9 @@
 /*
- * chat: conversations, made ready for a chat template.
+ * chat: conversations, made ready for a chat template, and their ids.
  *
  * Owns: the context that a template is rendered with, as transformers' apply_chat_template prepares
- * it, and the trial that says whether a template works at all.
+ * it; which tokens of what was rendered are the template's; the trial that says whether a template
+ * works at all.
  * Leaves to others: the language of templates (template.h), trees (value.h), where conversations
  * come from.
  * Threads: each call is its own.
@@ -22,6 +23,7 @@
 #ifndef FORMAT_TEXT_CHAT_H
 #define FORMAT_TEXT_CHAT_H
 
+#include "format/text/template.h"
 #include "format/text/tokenizer.h"
 #include "format/text/value.h"
 
@@ -33,6 +35,51 @@ int chat_context(struct value_arena *arena, const struct value *request,
 /* Makes a list of messages, or a dict that has one, a request for an answer: a dict with
  * `add_generation_prompt`. -1: budget. */
 int chat_ask(struct value_arena *arena, struct value *request);
+
+/* The same request with `tool_calls[].function.arguments` that are JSON text of an object, as clients
+ * send them, made that object, its keys in their order: templates go through it, and would write
+ * the text as JSON once more. Text that is empty is an object without keys. -1: budget. */
+int chat_parse_calls(struct value_arena *arena, const struct value *request, struct value *out);
+
+/*
+ * Control tokens are what parts a conversation into turns, and whoever writes `<|im_end|>` into a
+ * message must not end it. So what is said is marked before it is rendered: U+F0000 and U+F0001
+ * around each control token (such characters that are in it already are left out). Text that was
+ * rendered and is between them becomes the ids of plain text; the template's own tokens are found
+ * as always. Marked are all strings of a request but the keys of its objects. A template sees the
+ * marks: where it takes a message apart at a control token, the two marks part, and the text at
+ * both sides cannot become that token again.
+ *
+ * Ids are those of transformers' apply_chat_template(sanitize_control_tokens=True). Control tokens
+ * are the special ones, and of the other added tokens those that the template's text or strings
+ * hold (not those that are white space), or, where the checkpoint lists some, those of its list.
+ */
+struct chat_rules {
+    const char *const *control; /* the checkpoint's list [n_control], or NULL: none */
+    size_t n_control;
+};
+/* `*out` is the request, marked for a template. `rules` may be NULL. -1: budget. */
+int chat_mark(struct value_arena *arena, const struct tokenizer *tok, const struct template *t,
+              const struct chat_rules *rules, const struct value *request, struct value *out);
+/* Append the ids of a rendered text with marks. -1 and `err`: as tokenizer_encode; or a marked token
+ * that the tokenizer makes of plain text too. */
+int chat_encode(const struct tokenizer *tok, const char *text, size_t bytes, struct token_list *ids,
+                struct err *err);
+/* Leaves the marks out of a text; returns the bytes that stay. */
+size_t chat_unmark(char *text, size_t bytes);
+
+/* What a conversation was rendered to. Zero-initialise; free both. */
+struct chat_rendered {
+    char *text; /* without marks, and a NUL */
+    size_t bytes;
+    struct token_list ids;
+};
+/* All of it: calls are parsed, the request is marked, rendered and encoded. `now` as in template_render. -1 and `err`: the request has no messages, the
+ * template refuses or fails (then the message begins with "line "), or a token cannot be text. */
+int chat_render(struct value_arena *arena, const struct value *request, const struct tokenizer *tok,
+                const struct template *t, const struct chat_rules *rules,
+                const struct template_limits *limits, const struct tm *now,
+                struct chat_rendered *out, struct err *err);
 
 /* Compiles a template and renders one short question with it. -1 and `err`, which says where and
  * why it does not work. */

@@ -223,10 +223,20 @@ fail:
     return -1;
 }
 
+void template_note_literal(struct template_parser *p, const struct value *text) {
+    buf_append(&p->t->literals, text->text->data, text->text->len + 1); /* and its NUL */
+}
+
+const char *template_literals(const struct template *t, size_t *len) {
+    *len = t->literals.len;
+    return *len ? t->literals.data : "";
+}
+
 void template_free(struct template *t) {
     if (t) {
         value_arena_free(&t->arena);
         free(t->name_of);
+        buf_free(&t->literals);
         free(t);
     }
 }

@@ -72,6 +72,10 @@ extern const struct template_limits template_usual_limits;
 int template_compile(struct template **t, const char *text, size_t len, struct err *err);
 void template_free(struct template *t);
 
+/* All that the template writes out: its text between tags and its strings, a NUL behind each.
+ * Borrowed until template_free. */
+const char *template_literals(const struct template *t, size_t *len);
+
 /* Render with the names of `context`, a dict whose keys are strings. `now` is the time that
  * strftime_now tells, broken down as the user's clock shows it; NULL makes asking for it an error,
  * so that a rendering that gave no time cannot depend on one. On success `*out` is a fresh block

@@ -131,6 +131,7 @@ struct template {
     const struct value_string **name_of; /* [n_names] */
     size_t n_names, cap_names;
     struct template_node *body;
+    struct buf literals; /* its text and strings, a NUL behind each */
 };
 
 #define TEMPLATE_NO_MEMORY "the template takes more memory than allowed"
@@ -180,6 +181,8 @@ int template_expect_op(struct template_parser *p, const char *op);
 int template_expect_name(struct template_parser *p, const char *name);
 int template_expect(struct template_parser *p, enum template_token_kind kind, const char *what);
 int template_push(struct template_parser *p, struct template_node *node);
+/* Notes a text or string that the template writes out, for template_literals. */
+void template_note_literal(struct template_parser *p, const struct value *text);
 /* Moves what was pushed since `begin` to `node->items`. */
 int template_take_items(struct template_parser *p, size_t begin, struct template_node *node);
 int template_name_id(struct template_parser *p, const struct value_string *name, uint32_t *id);

@@ -165,6 +165,7 @@ static int parse_body(struct template_parser *p, const char *const *ends,
                 return -1;
             }
             node->value = p->at++->value;
+            template_note_literal(p, &node->value);
         } else if (kind == TOKEN_PRINT_BEGIN) {
             p->at++;
             node = template_node_new(p, NODE_PRINT, pos);

@@ -416,6 +416,7 @@ static int parse_string(struct template_parser *p, struct template_node **out) {
     }
     node->value = p->at++->value;
     if (p->at->kind != TOKEN_STRING) {
+        template_note_literal(p, &node->value);
         return 0;
     }
     buf_append(&joined, node->value.text->data, node->value.text->len);
@@ -424,6 +425,8 @@ static int parse_string(struct template_parser *p, struct template_node **out) {
     }
     if (value_make_string(&p->t->arena, joined.data, joined.len, &node->value)) {
         rc = template_parse_memory(p);
+    } else {
+        template_note_literal(p, &node->value);
     }
     buf_free(&joined);
     return rc;

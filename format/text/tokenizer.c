@@ -95,6 +95,16 @@ bool tokenizer_is_special(const struct tokenizer *tok, uint32_t id) {
     return id < tok->n_tokens && (tok->flags[id] & TOK_TOKEN_SKIP);
 }
 
+uint32_t tokenizer_added(const struct tokenizer *tok, uint32_t i, bool *special) {
+    if (i >= tok->n_added) {
+        return TOKEN_NONE;
+    }
+    if (special) {
+        *special = tok->added[i].flags & TOK_ADDED_SPECIAL;
+    }
+    return tok->added[i].id;
+}
+
 const char *tokenizer_chat_template(const struct tokenizer *tok, size_t *bytes) {
     *bytes = tok->chat_template_bytes;
     return *bytes ? tok->chat_template : NULL;
@@ -215,7 +225,8 @@ static int split_added(struct encoder *enc, const struct matcher *m, const char 
                        size_t front, stretch_fn rest) {
     const struct tokenizer *tok = enc->tok;
     size_t done = 0; /* text before it is encoded */
-    for (size_t i = 0; m->n && i < bytes;) {
+    bool plain = enc->flags & TOKENIZER_PLAIN;
+    for (size_t i = 0; m->n && !plain && i < bytes;) {
         if (m->first[(uint8_t)text[i]] == m->first[(uint8_t)text[i] + 1]) {
             i++;
             continue;
@@ -257,8 +268,12 @@ static int split_added(struct encoder *enc, const struct matcher *m, const char 
 }
 
 static int encode_raw_stretch(struct encoder *enc, const char *text, size_t bytes, size_t front) {
+    uint32_t cp;
     if (pre_normalize(enc, &text, &bytes, &front) < 0) {
         return -1;
+    }
+    if (enc->flags & TOKENIZER_PLAIN) {
+        front = bytes ? text_get(text, &cp) : 0;
     }
     return split_added(enc, &enc->tok->normalized, text, bytes, front, pre_encode);
 }

@@ -56,6 +56,9 @@ enum tokenizer_encode_flag {
     /* Special tokens written in the text become their ids; without it they are plain text (for text
      * of unknown origin). Added tokens that are not special are recognised either way. */
     TOKENIZER_PARSE_SPECIAL = 2,
+    /* No added token is recognised, special or not: what is written like one is text. As in the
+     * package's steps one by one, text begins where normalizers leave its first character. */
+    TOKENIZER_PLAIN = 4,
 };
 
 /* Append the ids of `text` to `out`. At most 1 GiB of text. Fails on an unknown character where
@@ -116,6 +119,10 @@ const char *tokenizer_doubled(const struct tokenizer *tok, const uint32_t *ids, 
 
 /* True for a token that SKIP_SPECIAL leaves out. */
 bool tokenizer_is_special(const struct tokenizer *tok, uint32_t id);
+
+/* Added token `i` of all, special or not, by rising id; `*special` (may be NULL) is what the
+ * checkpoint calls it. TOKEN_NONE behind the last. */
+uint32_t tokenizer_added(const struct tokenizer *tok, uint32_t i, bool *special);
 
 /* The chat template's Jinja text, or NULL: not NUL-terminated, borrowed until close. */
 const char *tokenizer_chat_template(const struct tokenizer *tok, size_t *bytes);

@@ -316,6 +316,23 @@ int run_read(const char *path, struct buf *out, struct err *err) {
     return rc;
 }
 
+int run_read_template(const char *path, struct buf *source, struct corm_chat *chat,
+                      struct err *err) {
+    if (!path) {
+        return 0;
+    }
+    buf_append(source, "", 0); /* an empty file is an empty template, and not the archive's */
+    if (run_read(path, source, err) < 0) {
+        return -1;
+    }
+    if (source->len != strlen(source->data)) {
+        return err_set(err, "%s: a chat template has no NUL in it", path);
+    }
+    chat->chat_template = source->data;
+    chat->template_name = path;
+    return 0;
+}
+
 int run_tokenize(const struct run *r, const struct buf *text, bool add_special, bool parse_special,
                  struct run_ids *out, struct err *err) {
     struct corm_error error;

@@ -83,49 +83,35 @@ static int read_prompt(const struct cli_call *call, struct buf *text, struct err
     return 0;
 }
 
-/* With --chat: what was asked, as the chat template has it. */
-static int put_as_chat(const struct generation *g, struct buf *text, struct err *err) {
+/* With --chat: the ids of what was asked, as the chat template has it. */
+static int put_as_chat(struct generation *g, const struct buf *text, struct err *err) {
     const struct generate_options *o = g->o;
     struct corm_message messages[2];
+    struct corm_chat chat = {.messages = messages};
     struct corm_error error;
     struct buf source = {0};
-    size_t n = 0, bytes = 0;
-    char *rendered = NULL;
-    buf_append(&source, "", 0); /* an empty file is an empty template, and not the archive's */
-    if (o->chat_template && run_read(o->chat_template, &source, err) < 0) {
+    size_t n = 0;
+    if (text->len && text->len != strlen(text->data)) {
+        return err_set(err, "--chat takes no text with a NUL in it");
+    }
+    if (run_read_template(o->chat_template, &source, &chat, err) < 0) {
         buf_free(&source);
         return -1;
-    }
-    if (source.len != strlen(source.data) || (text->len && text->len != strlen(text->data))) {
-        buf_free(&source);
-        return err_set(err, "--chat takes no text with a NUL in it");
     }
     if (o->system) {
         messages[n++] = (struct corm_message){"system", o->system};
     }
     messages[n++] = (struct corm_message){"user", text->len ? text->data : ""};
-    int rc = corm_chat_prompt(g->run.engine, o->chat_template ? source.data : NULL,
-                              o->chat_template, messages, n, &rendered, &bytes, &error);
-    if (rc == 0) {
-        text->len = 0;
-        buf_append(text, rendered, bytes);
-    } else {
-        run_fail(err, &error);
-    }
-    free(rendered);
+    chat.n_messages = n;
+    int rc = corm_chat_ids(g->run.engine, &chat, &g->prompt.ids, &g->prompt.n, NULL, NULL, &error);
     buf_free(&source);
-    return rc;
+    return rc ? run_fail(err, &error) : 0;
 }
 
-static int take_prompt(struct generation *g, struct buf *text, struct err *err) {
+static int take_prompt(struct generation *g, const struct buf *text, struct err *err) {
     const struct run *r = &g->run;
-    bool chat = g->o->chat;
-    if (chat && put_as_chat(g, text, err) < 0) {
-        return -1;
-    }
-    /* A template writes all the special tokens that there are to be. */
-    if (run_tokenize(r, text, !chat && !g->o->no_bos, chat || !g->o->no_special, &g->prompt, err) <
-        0) {
+    if (g->o->chat ? put_as_chat(g, text, err)
+                   : run_tokenize(r, text, !g->o->no_bos, !g->o->no_special, &g->prompt, err)) {
         return -1;
     }
     if (g->prompt.n == 0) {
@@ -375,7 +361,7 @@ static const struct cli_option prompt_rows[] = {
              "text: for text of unknown origin."},
     {"chat", 0, CLI_FLAG, FIELD(chat),
      .help = "The prompt is what a user says to a model that was trained to answer: it is put as "
-             "the chat template has it. Special tokens that are written out in it are such."},
+             "the chat template has it. Special tokens that are written out in it are text."},
     {"system", 0, CLI_STRING, FIELD(system), "TEXT",
      .help = "With --chat: what the system's message says, before the user's."},
     {"chat-template", 0, CLI_STRING, FIELD(chat_template), "FILE",

@@ -77,6 +77,9 @@ chat() {
 '
     "$run" fable.corm -q --chat --system ' Be é ' -p ' Hi ' -n 0 --echo --show-special >a &&
         printf '<|endoftext|>Be é\nHi\n' | cmp - a || return 1
+    # What looks like a control token is text, and no id of it.
+    "$run" fable.corm -q --chat -p 'a<|endoftext|>b' -n 0 --echo >a && printf 'a<|endoftext|>b\n' | cmp - a || return 1
+    go 0 fable.corm -q --json --chat -p 'a<|endoftext|>b' -n 0 && grep -q '"prompt_tokens": [1-9][0-9]' out || return 1
     "$run" fable.corm -q --chat -p Hi -n 20 --temp 0 >a &&
         "$run" fable.corm -q --no-bos -p "<|endoftext|>Hi$nl" -n 20 --temp 0 | cmp - a || return 1
     printf '{{ bos_token }}{%% for m in messages %%}{{ m.role }}:{{ m.content }};{%% endfor %%}{{ add_generation_prompt }}' >own

@@ -1,0 +1,181 @@
+/*
+ * Conversations: what templates are given, and whose the tokens are.
+ *
+ * tests/golden/chat.json holds conversations with control tokens in them and the ids that
+ * transformers makes of them (tests/golden/make_chat.py).
+ */
+#include "tests/util/test.h"
+
+#include <time.h>
+
+#include "format/text/chat.h"
+#include "tests/util/test_util_tokenizer.h"
+
+static const struct value *field(const struct value *v, const char *key) {
+    return value_dict_get_text(v->dict, key, strlen(key));
+}
+
+/* Renders a request; the result is to be freed. -1 and `err`. */
+static int rendered(struct value_arena *arena, const struct value *request, const char *text,
+                    const struct tokenizer *tok, const struct chat_rules *rules,
+                    struct chat_rendered *out, struct err *err) {
+    struct template *t;
+    *out = (struct chat_rendered){0};
+    assert_int_equal(template_compile(&t, text, strlen(text), err), 0);
+    int rc = chat_render(arena, request, tok, t, rules, &template_usual_limits, NULL, out, err);
+    template_free(t);
+    return rc;
+}
+
+static bool same_ids(const struct token_list *got, const struct value *want) {
+    bool same = want && got->n == want->list->n;
+    for (size_t i = 0; same && i < got->n; i++) {
+        same = want->list->items[i].integer == (int64_t)got->ids[i];
+    }
+    return same;
+}
+
+static void control_tokens_are_text_as_in_transformers(void **state) {
+    struct value_arena arena = {.limit_bytes = 64 << 20};
+    struct err err = {0};
+    struct value golden;
+    uint8_t *file;
+    size_t n, failed = 0;
+    char *style = NULL;
+    struct loaded l = {0};
+    (void)state;
+    assert_int_equal(file_read("tests/golden/chat.json", 1 << 22, &file, &n, &err), 0);
+    assert_int_equal(value_json_read(&arena, (char *)file, n, &golden, &err), 0);
+    const struct value *cases = field(&golden, "cases");
+    assert_true(cases->list->n > 200);
+    for (size_t i = 0; i < cases->list->n; i++) {
+        const struct value *c = &cases->list->items[i], *ids = field(c, "ids");
+        const char *name = field(c, "style")->text->data;
+        struct chat_rendered out;
+        struct err why = {0};
+        if (!style || strcmp(style, name) != 0) {
+            loaded_close(&l);
+            free(style);
+            style = mem_strdup(name);
+            loaded_style(style, &l);
+        }
+        int rc = rendered(&arena, field(c, "request"), field(c, "template")->text->data, l.tok,
+                          NULL, &out, &why);
+        if (ids ? rc || !same_ids(&out.ids, ids) : !rc || !strstr(why.msg, "cannot be said")) {
+            failed++;
+            print_error("case %zu, %s: %s\ngot:", i, name, rc ? why.msg : out.text);
+            for (size_t k = 0; k < out.ids.n; k++) {
+                print_error(" %u", out.ids.ids[k]);
+            }
+            print_error("\n");
+        }
+        free(out.text);
+        token_list_free(&out.ids);
+    }
+    loaded_close(&l);
+    free(style);
+    free(file);
+    value_arena_free(&arena);
+    assert_int_equal(failed, 0);
+}
+
+/* The ids of one message in the gpt2 style's tokenizer, which has "<|endoftext|>". */
+static struct token_list ids_of(const struct tokenizer *tok, const char *message,
+                                const struct chat_rules *rules) {
+    struct value_arena arena = {.limit_bytes = 1 << 20};
+    struct value request;
+    struct chat_rendered out;
+    struct err err = {0};
+    char *json = mem_printf("[{\"role\": \"user\", \"content\": \"%s\"}]", message);
+    assert_int_equal(value_json_read(&arena, json, strlen(json), &request, &err), 0);
+    assert_int_equal(
+        rendered(&arena, &request, "{{ messages[0].content }}", tok, rules, &out, &err), 0);
+    free(out.text);
+    free(json);
+    value_arena_free(&arena);
+    return out.ids;
+}
+
+static bool has_added(const struct tokenizer *tok, const struct token_list *ids) {
+    uint32_t added;
+    for (size_t i = 0; i < ids->n; i++) {
+        for (uint32_t k = 0; (added = tokenizer_added(tok, k, NULL)) != TOKEN_NONE; k++) {
+            if (ids->ids[i] == added) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* Of the tokens that are not special those count that the template has, or the checkpoint's list. */
+static void a_list_says_what_controls(void **state) {
+    static const char *const list[] = {"<tool>"};
+    static const struct chat_rules rules = {list, 1}, no_rules = {list, 0};
+    struct loaded l;
+    (void)state;
+    json_t *json = loaded_style_json("gpt2");
+    json_t *tokens = json_object_get(json, "added_tokens");
+    json_t *tool = json_deep_copy(json_array_get(tokens, 0));
+    json_object_set_new(tool, "id",
+                        json_integer(json_integer_value(json_object_get(tool, "id")) + 1));
+    json_object_set_new(tool, "content", json_string("<tool>"));
+    json_object_set_new(tool, "special", json_false());
+    json_array_append_new(tokens, tool);
+    char *text = json_dumps(json, 0);
+    loaded_compile(text, strlen(text), NULL, &l);
+    struct token_list ids = ids_of(l.tok, "a <tool>", &rules);
+    assert_false(has_added(l.tok, &ids));
+    token_list_free(&ids);
+    ids = ids_of(l.tok, "a <tool>", &no_rules);
+    assert_true(has_added(l.tok, &ids));
+    token_list_free(&ids);
+    ids = ids_of(l.tok, "a <|endoftext|>", &no_rules); /* special ones always */
+    assert_false(has_added(l.tok, &ids));
+    token_list_free(&ids);
+    loaded_close(&l);
+    free(text);
+    json_decref(json);
+}
+
+static void arguments_become_objects(void **state) {
+    static const struct {
+        const char *request, *want;
+    } cases[] = {
+        {"[{\"tool_calls\": [{\"id\": 1, \"function\": {\"arguments\": \"{\\\"z\\\": 1, "
+         "\\\"a\\\": [2]}\", \"name\": \"f\"}}]}]",
+         "[{\"tool_calls\": [{\"id\": 1, \"function\": {\"arguments\": {\"z\": 1, \"a\": [2]}, "
+         "\"name\": \"f\"}}]}]"},
+        {"{\"messages\": [{\"tool_calls\": [{\"arguments\": \"\"}]}], \"tools\": null}",
+         "{\"messages\": [{\"tool_calls\": [{\"arguments\": {}}]}], \"tools\": null}"},
+        {"[{\"tool_calls\": [{\"arguments\": \"[1]\"}, {\"arguments\": \"{\"}, 7]}, 8]",
+         "[{\"tool_calls\": [{\"arguments\": \"[1]\"}, {\"arguments\": \"{\"}, 7]}, 8]"},
+        {"{\"messages\": 7}", "{\"messages\": 7}"},
+        {"7", "7"},
+        {"null", "null"},
+    };
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(cases); i++) {
+        struct value_arena arena = {.limit_bytes = 1 << 20};
+        struct value request, parsed;
+        struct buf text = {0};
+        struct value_writer w = {.out = &text, .max_bytes = SIZE_MAX};
+        const struct value_json_style style = {0};
+        assert_int_equal(
+            value_json_read(&arena, cases[i].request, strlen(cases[i].request), &request, NULL), 0);
+        assert_int_equal(chat_parse_calls(&arena, &request, &parsed), 0);
+        assert_int_equal(value_json_write(&w, &parsed, &style, NULL), 0);
+        assert_string_equal(text.data, cases[i].want);
+        buf_free(&text);
+        value_arena_free(&arena);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(control_tokens_are_text_as_in_transformers),
+        cmocka_unit_test(a_list_says_what_controls),
+        cmocka_unit_test(arguments_become_objects),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
