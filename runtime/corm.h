@@ -4,11 +4,11 @@
  *
  * Two objects. An engine is an opened archive: weights, tokenizer, caches, threads. A session is
  * one sequence of tokens with its KV cache. An engine serves one thread at a time; sessions of one
- * engine may be used in turn, not at once. Pointers that a function returns are borrowed: each
- * contract says for how long.
+ * engine may be used in turn, not at once. Only corm_session_cancel may be called by any thread.
+ * Pointers that a function returns are borrowed: each contract says for how long.
  *
  * Errors: functions that can fail return 0 or -1 and fill the `struct corm_error` (may be NULL)
- * with one line. Nothing prints; nothing exits, except that exhausted memory ends the process with
+ * with one line, and with a code where programs have to tell errors apart. Nothing prints; nothing exits, except that exhausted memory ends the process with
  * a line on standard error and quick_exit(EXIT_FAILURE).
  */
 #ifndef CORM_H
@@ -25,8 +25,15 @@ extern "C" {
 #define CORM_API __attribute__((visibility("default")))
 #define CORM_API_VERSION 1
 
+enum corm_error_code {
+    CORM_ERROR_OTHER,
+    CORM_ERROR_CANCELLED, /* corm_session_cancel */
+    CORM_ERROR_CONTEXT,   /* more tokens than the context holds */
+};
+
 struct corm_error {
     char message[1024];
+    enum corm_error_code code;
 };
 
 struct corm_engine;
@@ -123,6 +130,9 @@ struct corm_engine_options {
     /* Sessions that may be open at once, all of them part of the memory plan; 0 = 1. */
     uint32_t max_sessions;
     uint32_t batch_rows; /* greatest rows of one forward call in prefill; 0 = 256 */
+    /* Passes (corm_pass_open) that may be open at once, each with hidden rows of its own in the
+     * memory plan; 0 = none. */
+    uint32_t max_passes;
     /* Most tokens of one corm_session_eval with all_logits: their logits are part of the memory
      * plan. 0 = batch_rows. */
     uint32_t logits_rows;
@@ -289,8 +299,65 @@ CORM_API int corm_session_eval(struct corm_session *session, const int32_t *ids,
  * session has moved on. */
 CORM_API int corm_sessions_decode(struct corm_session *const *sessions, const int32_t *ids,
                                   size_t n, struct corm_error *error);
-/* Logits of the session's last token [vocab], NULL before the first evaluation; host memory,
- * borrowed until the next call that evaluates or closes the session. */
+
+/* Tokens that are appended to one of several sessions. */
+struct corm_span {
+    struct corm_session *session;
+    const int32_t *ids; /* [n], borrowed until the call returns */
+    size_t n;
+    /* Called with the logits of each of the tokens, in order: [vocab], host memory, borrowed during
+     * the call; `position` is the token's place in the sequence. Rows are made one after the other,
+     * so that a long prompt takes no more memory than a short one. Of this engine it may call
+     * functions that evaluate and change nothing, such as corm_logprobs. May be NULL. */
+    void (*on_logits)(void *ctx, uint32_t position, const float *logits);
+    void *ctx;
+    /* Filled in where this session's tokens were not all evaluated, and why; may be NULL. */
+    struct corm_error *error;
+};
+/* Evaluate spans of different sessions of one engine together: prompts of any length, single tokens
+ * that decode, and both beside each other. Each session gets the bits that it would get alone (not
+ * on a device, where calls of more than 8 rows may differ in the last ones). The spans go through
+ * the layers in pieces of at most batch_rows rows. With loss_percent, or on a device, tokens that
+ * decode are a piece of their own, behind the prompts.
+ *
+ * An error ends the spans that it concerns, and not the others. (An archive that cannot be read ends
+ * all of them, and all later ones.) Whole pieces that were finished are kept, so that
+ * corm_session_length tells how far each session has come. Returns -1 where any span has failed,
+ * with the first error. What is wrong with the spans themselves (ids, the context, a session twice)
+ * is refused before anything is evaluated. */
+CORM_API int corm_sessions_eval(const struct corm_span *spans, size_t n, struct corm_error *error);
+
+/* The same, a layer at a time: in between, the thread may evaluate other sessions, so that these
+ * decode while a long prompt is read; a larger batch_rows then costs them no time. Sessions of an
+ * open pass are not to be evaluated, cut back, copied or closed elsewhere: an error where the
+ * function can tell of one, else the end of the process. */
+struct corm_pass;
+/* Nothing is evaluated yet. An error where the engine's max_passes are open, and for spans that
+ * corm_sessions_eval refuses. `ctx` and `error` of the spans are borrowed until corm_pass_close. */
+CORM_API int corm_pass_open(struct corm_pass **pass, const struct corm_span *spans, size_t n,
+                            struct corm_error *error);
+/* One layer of one piece; with the last layer of a piece, its logits. *more becomes whether there
+ * is anything left to do. Errors are those of corm_sessions_eval, returned by the last step. */
+CORM_API int corm_pass_step(struct corm_pass *pass, bool *more, struct corm_error *error);
+/* What is not finished is broken off: whole pieces are kept. NULL is allowed. */
+CORM_API void corm_pass_close(struct corm_pass *pass);
+
+/* Any thread: end the session's evaluation (`cancelled` true), at the latest before the next layer,
+ * or, where others are evaluated in the same piece, after that piece. It fails with
+ * CORM_ERROR_CANCELLED, and so does every later one, until `cancelled` is false again. A session
+ * that was evaluated by corm_sessions_eval keeps whole pieces that were finished; by the other
+ * functions it is as long as it was before. corm_sessions_decode ends only where all of its
+ * sessions are cancelled. The session must not be closed meanwhile. */
+CORM_API void corm_session_cancel(struct corm_session *session, bool cancelled);
+
+/* Make `to` the same sequence as `from`, of the same engine: tokens, what the layers hold, and the
+ * last logits; exact. What `to` held is forgotten; its text stream and statistics are not. */
+CORM_API int corm_session_copy(struct corm_session *to, const struct corm_session *from,
+                               struct corm_error *error);
+
+/* Logits of the session's last token [vocab]; NULL where they were not made, as before the first
+ * evaluation and after corm_session_truncate. Host memory, borrowed until the next call that
+ * evaluates, cuts back or closes the session. */
 CORM_API const float *corm_session_logits(const struct corm_session *session);
 
 /* Streaming text of the ids pushed so far: never ends inside a UTF-8 character. *text is borrowed

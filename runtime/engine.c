@@ -7,19 +7,26 @@
 
 #include "kernels/processor.h"
 #include "runtime/machine.h"
+#include "runtime/session.h"
 
 enum {
     DEFAULT_BATCH_ROWS = 256,
     DEFAULT_CTX_TOK = 4096,
     MAX_CTX_TOK = 1 << 20,
     MAX_SESSIONS = 256,
+    MAX_PASSES = 16,
     DEFAULT_AHEAD = 2, /* layers whose experts are guessed */
 };
-int engine_fail(struct corm_error *error, const struct err *err) {
+int engine_fail_as(struct corm_error *error, const struct err *err, enum corm_error_code code) {
     if (error) {
         snprintf(error->message, sizeof error->message, "%s", err->msg);
+        error->code = code;
     }
     return -1;
+}
+
+int engine_fail(struct corm_error *error, const struct err *err) {
+    return engine_fail_as(error, err, CORM_ERROR_OTHER);
 }
 
 const char *corm_version(void) {
@@ -97,6 +104,9 @@ static int fill_options(struct corm_engine *e, const struct corm_engine_options 
     }
     if (o->max_sessions > MAX_SESSIONS) {
         return err_set(err, "%u sessions: at most %d", o->max_sessions, MAX_SESSIONS);
+    }
+    if (o->max_passes > MAX_PASSES) {
+        return err_set(err, "%u passes: at most %d", o->max_passes, MAX_PASSES);
     }
     if (o->ctx_tok == 0) {
         o->ctx_tok = a->ctx_max_tok;
@@ -272,6 +282,21 @@ static int open_forward(struct corm_engine *e, const struct corm_mechanisms *m,
     return 0;
 }
 
+/* What evaluations need: hidden rows of the passes that programs open, beside those of the forward
+ * pass, and rows of logits. */
+static void open_passes(struct corm_engine *e) {
+    const size_t rows = (size_t)engine_max_rows(e) * e->archive.arch.dim;
+    e->passes = mem_calloc((size_t)1 + e->opt.max_passes, sizeof *e->passes);
+    if (e->opt.max_passes > 0) {
+        e->pass_rows = e->backend.ops->alloc(e->backend.self, engine_pass_bytes(e));
+    }
+    for (uint32_t i = 0; i <= e->opt.max_passes; i++) {
+        pass_open(&e->passes[i], e, i == 0 ? e->forward.x : e->pass_rows + (i - 1) * rows);
+    }
+    e->asked = mem_calloc(e->opt.max_sessions, sizeof *e->asked);
+    e->host_row = mem_calloc(engine_host_row(&e->archive.arch), sizeof *e->host_row);
+}
+
 static int open_steps(struct corm_engine *e, const char *path,
                       const struct corm_engine_options *options, struct err *err) {
     if (open_archive(e, path, options, err) < 0 || engine_open_backend(e, err) < 0) {
@@ -296,7 +321,7 @@ static int open_steps(struct corm_engine *e, const char *path,
     }
     e->logits = e->backend.ops->alloc(e->backend.self,
                                       (size_t)LOGITS_ROWS * e->archive.arch.vocab * sizeof(float));
-    e->spans = mem_calloc(e->opt.max_sessions, sizeof *e->spans);
+    open_passes(e);
     e->counted = engine_count(e);
     return 0;
 }
@@ -328,11 +353,17 @@ void corm_engine_close(struct corm_engine *e) {
     cache_close(&e->cache);
     if (e->backend.ops) {
         e->backend.ops->free(e->backend.self, e->logits);
+        e->backend.ops->free(e->backend.self, e->pass_rows);
         e->backend.ops->free(e->backend.self, e->device_slots);
     }
     free(e->layers);
     free(e->drop);
-    free(e->spans);
+    for (uint32_t i = 0; e->passes && i <= e->opt.max_passes; i++) {
+        pass_close(&e->passes[i]);
+    }
+    free(e->passes);
+    free(e->asked);
+    free(e->host_row);
     backend_close(&e->backend);
     tokenizer_close(e->tokenizer);
     free(e->chat_template);

@@ -1,7 +1,7 @@
 /*
  * engine: the inside of struct corm_engine, shared by engine.c (archive, lifetimes), engine_plan.c
- * (memory), engine_device.c (the backend) and session.c (sequences, evaluation). Programs see
- * runtime/corm.h only.
+ * (memory), engine_device.c (the backend) and what runtime/session.h lists (sequences, evaluation).
+ * Programs see runtime/corm.h only.
  *
  * Lifetimes: the archive map, weights, caches and threads live as long as the engine is open; the
  * KV cache, the history and the logits live as long as their session is open. There is one scratch
@@ -66,7 +66,10 @@ struct corm_engine {
     const char *kv_advice;
 
     uint32_t n_sessions;            /* open */
-    struct span *spans;             /* [opt.max_sessions] of a decoding batch */
+    struct corm_pass *passes;       /* [1 + opt.max_passes]; 0: what is evaluated in one call */
+    float *pass_rows;               /* backend memory of the others' hidden rows */
+    struct corm_span *asked;        /* [opt.max_sessions] of corm_sessions_decode */
+    float *host_row;                /* host memory for one row of logits, or of the layers */
     struct engine_counters counted; /* the part that sessions' statistics have so far */
 };
 
@@ -106,7 +109,13 @@ struct state_size engine_state_size(const struct corm_engine *e);
 /* What the counters say now. */
 struct engine_counters engine_count(struct corm_engine *e);
 
-/* Copy a struct err into the public error. Returns -1. */
+/* Copy a struct err into the public error, as CORM_ERROR_OTHER or another one. Returns -1. */
 int engine_fail(struct corm_error *error, const struct err *err);
+int engine_fail_as(struct corm_error *error, const struct err *err, enum corm_error_code code);
+
+/* Bytes of backend memory for the hidden rows of passes that programs open. */
+uint64_t engine_pass_bytes(const struct corm_engine *e);
+/* Floats of `host_row`. */
+size_t engine_host_row(const struct arch *arch);
 
 #endif

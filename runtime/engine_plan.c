@@ -15,7 +15,7 @@
 
 #include "runtime/machine.h"
 #include "runtime/packing.h"
-#include "runtime/sample.h"
+#include "runtime/session.h"
 
 /* An allowance for what is not counted one by one: the program, libraries, patterns of the
  * tokenizer, stacks of threads. */
@@ -38,6 +38,14 @@ uint32_t engine_predict_rows(const struct corm_engine *e) {
 
 uint32_t engine_max_rows(const struct corm_engine *e) {
     return e->opt.batch_rows > e->opt.max_sessions ? e->opt.batch_rows : e->opt.max_sessions;
+}
+
+uint64_t engine_pass_bytes(const struct corm_engine *e) {
+    return (uint64_t)e->opt.max_passes * engine_max_rows(e) * e->archive.arch.dim * sizeof(float);
+}
+
+size_t engine_host_row(const struct arch *a) {
+    return a->vocab > a->dim ? a->vocab : a->dim;
 }
 
 struct state_size engine_state_size(const struct corm_engine *e) {
@@ -78,7 +86,8 @@ static uint64_t host_bytes(const struct corm_engine *e, uint64_t backend_bytes) 
     /* The most there can be, so that the plan does not depend on how many processors are free. */
     uint32_t io = e->io_threads > ENGINE_IO_THREADS ? e->io_threads : ENGINE_IO_THREADS;
     return backend_bytes + experts_scratch_bytes(c, engine_max_rows(e)) +
-           e->opt.max_sessions * a_session + prefetch_fillers(io) * filler_bytes(c) +
+           e->opt.max_sessions * a_session + (1 + e->opt.max_passes) * pass_bytes(e) +
+           engine_host_row(&c->arch) * sizeof(float) + prefetch_fillers(io) * filler_bytes(c) +
            cache_table_bytes(c, cache_slots_needed(c, 0)) + c->copied_bytes + OVERHEAD_BYTES;
 }
 
@@ -100,7 +109,7 @@ static uint64_t plan_fixed(struct corm_engine *e, uint32_t row_padding, uint64_t
                        predict_scratch_bytes(&e->predictors, a, corm_chunks_per_expert(c),
                                              engine_predict_rows(e)) +
                        lookahead_bytes(c, engine_predict_rows(e), e->opt.loss_percent > 0) +
-                       (uint64_t)LOGITS_ROWS * a->vocab * sizeof(float);
+                       (uint64_t)LOGITS_ROWS * a->vocab * sizeof(float) + engine_pass_bytes(e);
     return p->trunk_bytes + p->kv_bytes + p->scratch_bytes;
 }
 

@@ -70,6 +70,42 @@ void state_close(struct state *s) {
     *s = (struct state){0};
 }
 
+/* Backend memory to backend memory, by way of the host. */
+static void copy_bytes(struct backend *be, void *to, const void *from, size_t bytes) {
+    uint8_t piece[1 << 14];
+    for (size_t at = 0; at < bytes; at += sizeof piece) {
+        const size_t n = bytes - at < sizeof piece ? bytes - at : sizeof piece;
+        be->ops->read(be->self, piece, (const uint8_t *)from + at, n);
+        be->ops->write(be->self, (uint8_t *)to + at, piece, n);
+    }
+}
+
+/* Keys or values: of each head those of the first `n_tok` places. */
+static void copy_heads(struct backend *be, const struct kv *kv, void *to, const void *from,
+                       uint32_t n_tok) {
+    const size_t row = kv_bytes(kv) / kv->n_kv_heads / kv->capacity_tok;
+    for (uint32_t h = 0; h < kv->n_kv_heads; h++) {
+        const size_t first = (size_t)h * kv->capacity_tok * row;
+        copy_bytes(be, (uint8_t *)to + first, (const uint8_t *)from + first, n_tok * row);
+    }
+}
+
+void state_copy(struct state *to, const struct state *from) {
+    for (uint32_t l = 0; l < from->arch->n_layers; l++) {
+        const struct layer_state *src = &from->layers[l], *dst = &to->layers[l];
+        const uint32_t most = src->kv.capacity_tok;
+        const uint32_t n_tok = from->farthest < most ? from->farthest : most;
+        if (most > 0) {
+            copy_heads(from->be, &src->kv, dst->kv.k, src->kv.k, n_tok);
+            copy_heads(from->be, &src->kv, dst->kv.v, src->kv.v, n_tok);
+        }
+        copy_bytes(from->be, dst->tail, src->tail, src->tail_bytes);
+        copy_bytes(from->be, dst->recurrent, src->recurrent, src->recurrent_bytes);
+    }
+    to->end = from->end;
+    to->farthest = from->farthest;
+}
+
 /* Forget what the layers told of keys and values. */
 static void clear_beyond(struct state *s) {
     if (s->beyond) {

@@ -53,6 +53,9 @@ void state_open(struct state *s, const struct arch *arch, struct backend *be,
                 const struct state_size *size, const bool *only);
 void state_close(struct state *s); /* accepts a zeroed struct */
 
+/* Make `to` the same as `from`, which has the same shape in the same backend. */
+void state_copy(struct state *to, const struct state *from);
+
 /* Whether the keys and values of the layers that have run since the last call of this function fit
  * their type. Where f16 could not hold one it is an error, which names the earliest token with such
  * a key or value and the first layer of that token, so that it is the same however the rows were

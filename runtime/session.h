@@ -1,0 +1,89 @@
+/*
+ * session: the inside of struct corm_session and struct corm_pass, shared by session.c (lifetimes,
+ * text, sampling), session_eval.c (what may be evaluated), session_stats.c (counters) and pass.c
+ * (evaluation). Programs see runtime/corm.h only.
+ *
+ * An evaluation is a pass: some tokens for each of some sessions. It goes through the layers in
+ * pieces, each a batch (runtime/model/batch.h) whose rows are those that still have to be computed:
+ * also those of tokens that a session has, but that its state could not be cut back to.
+ *
+ * Threads: the forward thread, but for `cancelled`.
+ */
+#ifndef RUNTIME_SESSION_H
+#define RUNTIME_SESSION_H
+
+#include <stdatomic.h>
+
+#include "runtime/engine.h"
+#include "runtime/sample.h"
+
+struct corm_session {
+    struct corm_engine *engine;
+    struct state state; /* stands for the first state.end tokens of `history` */
+    int32_t *history;   /* [ctx_tok] */
+    uint32_t n_tok;     /* of it; where the state could not be cut back to them, they are evaluated
+                           again before anything else is */
+    float *logits; /* host memory [opt.logits_rows, vocab], of which so many rows are in use: */
+    uint32_t logits_rows;
+    uint32_t logits_end; /* the last of them is that of the last one of so many tokens */
+    struct sample sample;
+    struct token_stream *stream;
+    bool stream_skips_special;
+    struct buf text;
+    struct corm_stats stats;
+    atomic_bool cancelled;
+    struct corm_pass *pass; /* that it is part of; NULL = none */
+};
+
+/* What a pass does with one session. */
+struct pass_span {
+    struct corm_session *session;
+    uint32_t start, end; /* tokens that the session had at first, and is going to have */
+    bool decode;         /* a single token was asked for */
+    bool keep_all;       /* logits of all new tokens go to the session's */
+    void (*on_logits)(void *ctx, uint32_t position, const float *logits);
+    void *ctx;
+    struct corm_error *error; /* may be NULL */
+    bool failed;
+    /* Of the piece at hand: its first row, how many, and their position. 0 rows: not in it. */
+    uint32_t row, rows, pos;
+};
+
+struct corm_pass {
+    struct corm_engine *engine;
+    bool open;
+    bool all_or_none; /* where one session fails, none of them moves on */
+    uint32_t n;
+    struct pass_span *parts; /* [max_sessions] */
+    struct err err;          /* the first error */
+    enum corm_error_code code;
+    float *x; /* backend memory [max_rows, dim]: hidden rows of the piece at hand */
+    /* The piece at hand. */
+    struct batch batch; /* 0 rows: none */
+    struct span *spans; /* [max_sessions] */
+    int32_t *ids;       /* [max_rows] */
+    uint32_t layer;     /* the next one */
+    uint64_t ns;        /* spent on it, as far as it is not counted yet */
+};
+
+/* pass.c: memory of a pass over rows in `x`, for an engine whose plan is made. */
+void pass_open(struct corm_pass *p, struct corm_engine *e, float *x);
+void pass_close(struct corm_pass *p); /* accepts a zeroed struct */
+/* Host memory that pass_open takes. */
+uint64_t pass_bytes(const struct corm_engine *e);
+/* Begin with the parts [n], which are filled in up to `error`; their sessions have the ids in their
+ * history. */
+void pass_begin(struct corm_pass *p, uint32_t n, bool all_or_none);
+/* A layer. Whether there is more to do. */
+bool pass_step(struct corm_pass *p);
+/* All of it. Returns -1 where a part has failed, with the first error. */
+int pass_run(struct corm_pass *p, struct corm_error *error);
+/* Break off what is under way, and let go of the sessions. */
+void pass_end(struct corm_pass *p);
+
+/* session_stats.c: `ns` were spent on rows of the pass's piece; with `done` its tokens are
+ * evaluated. Adds to the statistics of each session its share of what the engine's parts did since
+ * the call before. */
+void session_count(const struct corm_pass *p, uint64_t ns, bool done);
+
+#endif
