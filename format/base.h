@@ -146,6 +146,9 @@ int file_write_all(int fd, const void *data, size_t bytes, const char *path, str
 /* pread(2) all of it, through EINTR and short reads; a file that ends before is an error. */
 int file_read_at(int fd, void *data, size_t bytes, uint64_t offset, const char *path,
                  struct err *err);
+/* Make the name of a file durable, which was made or renamed: its directory is synced, where the
+ * file system can do that. */
+int file_sync_name(const char *path, struct err *err);
 /* A fresh file for reading and writing that is without a name already, so that nothing is left of
  * it however the process ends; `path` tells the file system. The descriptor, or -1 and `err`. */
 int file_scratch(const char *path, struct err *err);

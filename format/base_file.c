@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -181,6 +182,22 @@ int file_read_at(int fd, void *data, size_t bytes, uint64_t offset, const char *
         done += (size_t)n;
     }
     return 0;
+}
+
+int file_sync_name(const char *path, struct err *err) {
+    const char *slash = strrchr(path, '/');
+    char *dir = slash ? mem_printf("%.*s", (int)(slash - path + 1), path) : mem_strdup(".");
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = 0;
+    /* A file system that cannot sync directories says EINVAL. */
+    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL)) {
+        rc = err_errno(err, errno, "%s: cannot sync the directory", dir);
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    free(dir);
+    return rc;
 }
 
 int file_scratch(const char *path, struct err *err) {

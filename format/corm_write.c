@@ -470,22 +470,6 @@ static int write_header(struct corm_writer *w, uint64_t table_offset, struct err
     return file_write_all(w->fd, &h, sizeof h, w->tmp_path, err);
 }
 
-/* Make the name durable too. A file system that cannot sync directories says EINVAL. */
-static int sync_directory(const char *path, struct err *err) {
-    const char *slash = strrchr(path, '/');
-    char *dir = slash ? mem_printf("%.*s", (int)(slash - path + 1), path) : mem_strdup(".");
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int rc = 0;
-    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL)) {
-        rc = err_errno(err, errno, "%s: cannot sync the directory", dir);
-    }
-    if (fd >= 0) {
-        close(fd);
-    }
-    free(dir);
-    return rc;
-}
-
 static int publish(struct corm_writer *w, struct err *err) {
     if (fsync(w->fd) != 0) {
         return err_errno(err, errno, "%s: cannot sync", w->tmp_path);
@@ -498,7 +482,7 @@ static int publish(struct corm_writer *w, struct err *err) {
     if (rename(w->tmp_path, w->path) != 0) {
         return err_errno(err, errno, "%s: cannot rename from %s", w->path, w->tmp_path);
     }
-    return sync_directory(w->path, err);
+    return file_sync_name(w->path, err);
 }
 
 static int finish(struct corm_writer *w, struct err *err) {

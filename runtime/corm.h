@@ -360,6 +360,25 @@ CORM_API int corm_session_copy(struct corm_session *to, const struct corm_sessio
  * evaluates, cuts back or closes the session. */
 CORM_API const float *corm_session_logits(const struct corm_session *session);
 
+/* Write the session to a file, which is replaced: its tokens, what the layers hold of them, and the
+ * last logits. `path` is only ever a whole file: it is written as <path>.tmp (readable by its
+ * owner only), synced and renamed. docs/FORMAT-session.md has the format. */
+CORM_API int corm_session_save(struct corm_session *session, const char *path,
+                               struct corm_error *error);
+/* Make the session what a file holds: exact, in an engine of the same archive, as if its tokens had
+ * been evaluated there. What layers hold is taken where it was computed in the same way: by the
+ * same version of the program, device, instruction set, type of the KV cache, loss and rotary
+ * factors. Else the tokens alone are taken, the next evaluation computes them again, and there are
+ * no last logits; corm_session_held tells. A file of another archive, a damaged one, or one of
+ * more tokens than the context holds is refused in one line, and the session stays as it was. */
+CORM_API int corm_session_load(struct corm_session *session, const char *path,
+                               struct corm_error *error);
+/* How many of its tokens the layers hold: those past these are computed again by the next
+ * evaluation. */
+CORM_API uint32_t corm_session_held(const struct corm_session *session);
+/* The session's tokens [*n], borrowed until the next call that changes them. */
+CORM_API const int32_t *corm_session_ids(const struct corm_session *session, size_t *n);
+
 /* Streaming text of the ids pushed so far: never ends inside a UTF-8 character. *text is borrowed
  * until the next call on the session's stream; corm_session_text_end gives what was held back, and
  * the stream is as new. `skip_special` drops special tokens. The stream and the KV cache know

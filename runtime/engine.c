@@ -8,11 +8,12 @@
 #include "kernels/processor.h"
 #include "runtime/machine.h"
 #include "runtime/session.h"
+#include "runtime/session_file.h"
 
 enum {
     DEFAULT_BATCH_ROWS = 256,
     DEFAULT_CTX_TOK = 4096,
-    MAX_CTX_TOK = 1 << 20,
+    MAX_CTX_TOK = SESSION_MAX_TOK,
     MAX_SESSIONS = 256,
     MAX_PASSES = 16,
     DEFAULT_AHEAD = 2, /* layers whose experts are guessed */

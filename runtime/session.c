@@ -98,6 +98,15 @@ uint32_t corm_session_length(const struct corm_session *session) {
     return session->n_tok;
 }
 
+uint32_t corm_session_held(const struct corm_session *session) {
+    return session->state.end < session->n_tok ? session->state.end : session->n_tok;
+}
+
+const int32_t *corm_session_ids(const struct corm_session *session, size_t *n) {
+    *n = session->n_tok;
+    return session->history;
+}
+
 const float *corm_session_logits(const struct corm_session *s) {
     if (s->logits_rows == 0 || s->logits_end != s->n_tok) {
         return NULL;

@@ -30,6 +30,9 @@ struct mixer_ops {
      * what the first n_tok <= end of them left behind; where it is `torn`, in this layer it may
      * have taken up more than `end`. */
     bool (*holds)(const struct arch *arch, uint32_t layer, const struct state *s, uint32_t n_tok);
+    /* Where keys and values are kept: the first position that any token from `n_tok` on sees. May be
+     * NULL in a mixer that keeps none. */
+    uint32_t (*first_seen)(const struct arch *arch, uint32_t layer, uint32_t n_tok);
     /* Whether the backend has all operations that it needs. */
     bool (*supported)(const struct backend *be);
     /* f->out [rows, dim] becomes the mixer applied to f->norm [rows, dim]. The states of the

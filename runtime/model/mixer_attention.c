@@ -37,16 +37,20 @@ static void shape(const struct arch *a, uint32_t layer, const struct state_size 
     }
 }
 
-/* Without a window, all positions are held. Else the ring holds those from farthest - capacity on,
- * and the next token needs those from n_tok - window + 1 on. */
+static uint32_t first_seen(const struct arch *a, uint32_t layer, uint32_t n_tok) {
+    const uint32_t window = rule_of(a, layer)->window;
+    return window > 0 && n_tok + 1 > window ? n_tok + 1 - window : 0;
+}
+
+/* Without a window, all positions are held. Else the ring holds those from farthest - capacity on.
+ */
 static bool holds(const struct arch *a, uint32_t layer, const struct state *s, uint32_t n_tok) {
     const struct attention_rule *r = rule_of(a, layer);
     uint32_t capacity = s->layers[arch_kv_layer(a, layer)].kv.capacity_tok;
     if (r->window == 0 || s->farthest <= capacity) {
         return true;
     }
-    uint32_t needed = n_tok + 1 > r->window ? n_tok + 1 - r->window : 0;
-    return needed >= s->farthest - capacity;
+    return first_seen(a, layer, n_tok) >= s->farthest - capacity;
 }
 
 static bool supported(const struct backend *be) {
@@ -136,6 +140,7 @@ const struct mixer_ops mixer_attention = {
     .limits = limits,
     .shape = shape,
     .holds = holds,
+    .first_seen = first_seen,
     .supported = supported,
     .run = run,
 };

@@ -106,6 +106,71 @@ void state_copy(struct state *to, const struct state *from) {
     to->farthest = from->farthest;
 }
 
+/* Keys or values at the positions from `first` to `end`: of each head one piece, or two where they
+ * go around the ring. */
+static int walk_heads(const struct kv *kv, uint8_t *base, uint32_t first, uint32_t end,
+                      int (*on)(void *ctx, void *piece, size_t bytes), void *ctx) {
+    const size_t row = kv_bytes(kv) / kv->n_kv_heads / kv->capacity_tok;
+    for (uint32_t h = 0; h < kv->n_kv_heads; h++) {
+        for (uint32_t pos = first; pos < end;) {
+            const uint32_t place = pos % kv->capacity_tok, left = kv->capacity_tok - place;
+            const uint32_t n = end - pos < left ? end - pos : left;
+            if (on(ctx, base + ((size_t)h * kv->capacity_tok + place) * row, n * row) < 0) {
+                return -1;
+            }
+            pos += n;
+        }
+    }
+    return 0;
+}
+
+int state_walk(const struct state *s, uint32_t n_tok,
+               int (*on)(void *ctx, void *piece, size_t bytes), void *ctx) {
+    for (uint32_t l = 0; l < s->arch->n_layers && n_tok > 0; l++) {
+        const struct layer_state *st = &s->layers[l];
+        if (st->kv.capacity_tok > 0) {
+            const uint32_t first = mixer_of(s->arch, l)->first_seen(s->arch, l, n_tok);
+            if (walk_heads(&st->kv, st->kv.k, first, n_tok, on, ctx) < 0 ||
+                walk_heads(&st->kv, st->kv.v, first, n_tok, on, ctx) < 0) {
+                return -1;
+            }
+        }
+        if ((st->tail_bytes > 0 && on(ctx, st->tail, st->tail_bytes) < 0) ||
+            (st->recurrent_bytes > 0 && on(ctx, st->recurrent, st->recurrent_bytes) < 0)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+uint64_t state_walk_bytes(const struct arch *a, enum kv_type type, uint32_t n_tok) {
+    const struct state_size size = {.ctx_tok = 1, .batch_rows = 1, .type = type};
+    uint64_t bytes = 0;
+    for (uint32_t l = 0; l < a->n_layers && n_tok > 0; l++) {
+        const struct layer_state st = shape_of(a, l, &size); /* with keys of one token */
+        bytes += st.tail_bytes + st.recurrent_bytes;
+        if (st.kv.capacity_tok > 0) {
+            const uint32_t seen = n_tok - mixer_of(a, l)->first_seen(a, l, n_tok);
+            bytes += 2 * (uint64_t)kv_bytes(&st.kv) * seen;
+        }
+    }
+    return bytes;
+}
+
+/* A ring holds the positions of the walk, and nothing before them. */
+void state_restored(struct state *s, uint32_t n_tok) {
+    s->end = s->farthest = n_tok;
+    s->torn = false;
+    for (uint32_t l = 0; l < s->arch->n_layers && n_tok > 0; l++) {
+        const uint32_t capacity = s->layers[l].kv.capacity_tok;
+        const uint32_t first =
+            capacity > 0 ? mixer_of(s->arch, l)->first_seen(s->arch, l, n_tok) : 0;
+        if (first > 0 && first + capacity > s->farthest) {
+            s->farthest = first + capacity;
+        }
+    }
+}
+
 /* Forget what the layers told of keys and values. */
 static void clear_beyond(struct state *s) {
     if (s->beyond) {

@@ -56,6 +56,18 @@ void state_close(struct state *s); /* accepts a zeroed struct */
 /* Make `to` the same as `from`, which has the same shape in the same backend. */
 void state_copy(struct state *to, const struct state *from);
 
+/* All that the first `n_tok` tokens left behind for those after them, as pieces of backend memory in
+ * an order that depends on the arch, the type and n_tok only, and not on what room the state has:
+ * layer by layer the keys, then the values of each head by position, the tail, the recurrent state.
+ * For a state that stands for n_tok tokens, or is going to. Ends where `on` gives -1, and returns
+ * that. */
+int state_walk(const struct state *s, uint32_t n_tok,
+               int (*on)(void *ctx, void *piece, size_t bytes), void *ctx);
+/* The sum of its pieces' bytes. */
+uint64_t state_walk_bytes(const struct arch *arch, enum kv_type type, uint32_t n_tok);
+/* The pieces of the walk were filled in: the state stands for n_tok tokens. */
+void state_restored(struct state *s, uint32_t n_tok);
+
 /* Whether the keys and values of the layers that have run since the last call of this function fit
  * their type. Where f16 could not hold one it is an error, which names the earliest token with such
  * a key or value and the first layer of that token, so that it is the same however the rows were

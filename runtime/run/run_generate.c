@@ -24,7 +24,8 @@ struct generate_options {
     bool no_bos, no_special;
     bool chat;
     const char *system, *chat_template;
-    int ctx; /* 0 = the model's own */
+    const char *session; /* file; NULL = none */
+    int ctx;             /* 0 = the model's own */
     /* generation */
     int max_tokens;
     double temp, top_p, min_p, repeat_penalty;
@@ -41,20 +42,38 @@ static const char *const end_names[] = {"none", "stop_token", "max_tokens", "con
 struct generation {
     struct run run;
     const struct generate_options *o;
-    struct run_ids prompt;
+    struct run_ids prompt; /* of this call: behind what a session file has */
+    bool goes_on;          /* there is a session file */
     struct corm_sampling sampling;
     struct buf text; /* what was generated, for --json */
     bool shows;      /* standard output is a terminal, which the text must not drive */
     struct buf shown;
     char last;       /* last byte printed, 0 = none */
     uint64_t tokens; /* generated */
+    int32_t pending; /* the last of them where it was not evaluated, else -1 */
     enum end end;
     struct corm_stats after_prompt;
 };
 
 /* -- input ---------------------------------------------------------------------------------- */
 
-static int read_prompt(const struct cli_call *call, struct buf *text, struct err *err) {
+/* Whether there is a session to go on with, to *goes_on. */
+static int find_session(const struct cli_call *call, bool *goes_on, struct err *err) {
+    const struct generate_options *o = call->values;
+    if (!o->session) {
+        return 0;
+    }
+    if (o->chat) {
+        err_set(err, "--session and --chat exclude each other");
+        return CLI_USAGE;
+    }
+    int exists = file_exists(o->session, err);
+    *goes_on = exists > 0;
+    return exists < 0 ? -1 : 0;
+}
+
+static int read_prompt(const struct cli_call *call, bool goes_on, struct buf *text,
+                       struct err *err) {
     const struct generate_options *o = call->values;
     bool given = cli_given(call, "prompt");
     if (!o->chat && (o->system || o->chat_template)) {
@@ -64,6 +83,9 @@ static int read_prompt(const struct cli_call *call, struct buf *text, struct err
     if (o->chat && (o->no_bos || o->no_special)) {
         err_set(err, "--chat writes special tokens: --no-bos and --no-special are not for it");
         return CLI_USAGE;
+    }
+    if (goes_on && !given && !cli_given(call, "file")) {
+        return 0; /* the session goes on by itself */
     }
     if (given == cli_given(call, "file")) {
         err_set(err,
@@ -110,20 +132,78 @@ static int put_as_chat(struct generation *g, const struct buf *text, struct err 
 
 static int take_prompt(struct generation *g, const struct buf *text, struct err *err) {
     const struct run *r = &g->run;
+    const uint32_t before = corm_session_length(r->session);
     if (g->o->chat ? put_as_chat(g, text, err)
-                   : run_tokenize(r, text, !g->o->no_bos, !g->o->no_special, &g->prompt, err)) {
+                   : run_tokenize(r, text, !g->o->no_bos && before == 0, !g->o->no_special,
+                                  &g->prompt, err)) {
         return -1;
     }
-    if (g->prompt.n == 0) {
+    if (g->prompt.n == 0 && before == 0) {
         return err_set(err,
                        "the prompt is empty, and the model's tokenizer begins no text by itself");
     }
-    if (g->prompt.n > r->info->ctx_tok) {
-        return err_set(err,
-                       "the prompt has %zu tokens, the context holds %u; --ctx N makes it larger",
-                       g->prompt.n, r->info->ctx_tok);
+    if (g->prompt.n > r->info->ctx_tok - before) {
+        return before == 0
+                   ? err_set(
+                         err,
+                         "the prompt has %zu tokens, the context holds %u; --ctx N makes it larger",
+                         g->prompt.n, r->info->ctx_tok)
+                   : err_set(err,
+                             "the session has %u tokens and the prompt %zu, the context holds %u; "
+                             "--ctx N makes it larger",
+                             before, g->prompt.n, r->info->ctx_tok);
     }
     return 0;
+}
+
+/* -- the session's file --------------------------------------------------------------------- */
+
+/* The session as the file has it. Its tokens go through the text stream, because how a token reads
+ * may depend on the one before. Where it has no logits, its last token is evaluated again. */
+static int load_session(struct generation *g, struct err *err) {
+    struct run *r = &g->run;
+    struct corm_error error;
+    const char *text;
+    size_t n, bytes;
+    if (!g->goes_on) {
+        return 0;
+    }
+    if (corm_session_load(r->session, g->o->session, &error) < 0) {
+        return run_fail(err, &error);
+    }
+    const int32_t *ids = corm_session_ids(r->session, &n);
+    for (size_t i = 0; i < n; i++) {
+        if (corm_session_text(r->session, ids[i], !g->o->show_special, &text, &bytes, &error) < 0) {
+            return run_fail(err, &error);
+        }
+    }
+    if (corm_session_held(r->session) < n && !r->o->quiet) {
+        fprintf(stderr, "corm-run: %s was computed in another way: its %zu tokens are read again\n",
+                g->o->session, n);
+    }
+    if (n > 0 && !corm_session_logits(r->session)) {
+        const int32_t last = ids[n - 1];
+        corm_session_truncate(r->session, (uint32_t)n - 1);
+        if (corm_session_eval(r->session, &last, 1, false, NULL, &error) < 0) {
+            return run_fail(err, &error);
+        }
+    }
+    return 0;
+}
+
+/* What was said last may not have been evaluated: a file has all of it, as far as the context
+ * holds it. */
+static int save_session(struct generation *g, struct err *err) {
+    struct run *r = &g->run;
+    struct corm_error error;
+    if (!g->o->session || (g->end == END_INTERRUPT && g->tokens == 0)) {
+        return 0;
+    }
+    if (g->pending >= 0 && corm_session_length(r->session) < r->info->ctx_tok &&
+        corm_session_eval(r->session, &g->pending, 1, false, NULL, &error) < 0) {
+        return run_fail(err, &error);
+    }
+    return corm_session_save(r->session, g->o->session, &error) < 0 ? run_fail(err, &error) : 0;
 }
 
 /* Take the publisher's suggestions, and in their place what the user gave. */
@@ -233,6 +313,7 @@ static void report(struct generation *g) {
         run_json_string(&j, "ended_by", end_names[g->end]);
         run_json_u64(&j, "prompt_tokens", g->prompt.n);
         run_json_u64(&j, "generated_tokens", g->tokens);
+        run_json_u64(&j, "session_tokens", corm_session_length(r->session));
         run_json_u64(&j, "seed", g->sampling.seed);
         run_json_f32(&j, "temperature", g->sampling.temperature);
         run_json_u64(&j, "top_k", g->sampling.top_k);
@@ -291,6 +372,7 @@ static int generate(struct generation *g, struct err *err) {
             return 0;
         }
         g->tokens++;
+        g->pending = id;
         if (put_token(g, id, true, err) < 0) {
             return -1;
         }
@@ -305,16 +387,23 @@ static int generate(struct generation *g, struct err *err) {
         if (status < 0) {
             return -1;
         }
+        g->pending = status == RUN_INTERRUPTED ? id : -1;
     }
 }
 
 static int run(const struct cli_call *call, struct err *err) {
-    struct generation g = {.o = call->values};
+    struct generation g = {.o = call->values, .pending = -1};
     struct buf text = {0};
     g.shows = isatty(STDOUT_FILENO) && !g.o->raw;
-    int status = read_prompt(call, &text, err);
+    int status = find_session(call, &g.goes_on, err);
+    if (status == 0) {
+        status = read_prompt(call, g.goes_on, &text, err);
+    }
     if (status == 0) {
         status = run_open(&g.run, call, (uint32_t)g.o->ctx, err);
+    }
+    if (status == 0) {
+        status = load_session(&g, err);
     }
     if (status == 0) {
         status = take_prompt(&g, &text, err);
@@ -331,6 +420,9 @@ static int run(const struct cli_call *call, struct err *err) {
     }
     if (status == 0) {
         status = put_end(&g, err);
+    }
+    if (status == 0) {
+        status = save_session(&g, err);
     }
     if (status == 0) {
         report(&g);
@@ -366,6 +458,11 @@ static const struct cli_option prompt_rows[] = {
      .help = "With --chat: what the system's message says, before the user's."},
     {"chat-template", 0, CLI_STRING, FIELD(chat_template), "FILE",
      .help = "With --chat: a Jinja template to use instead of the archive's."},
+    {"session", 0, CLI_STRING, FIELD(session), "FILE",
+     .help =
+         "Keep the sequence in a file: where it exists, the prompt goes on behind what it holds, "
+         "without computing that again (and may be left out); at the end it is replaced. It "
+         "belongs to one archive. The same text as in one go, where the seed is the same."},
     {"ctx", 'c', CLI_INT, FIELD(ctx), "N",
      "Context: prompt and generated tokens together. Its KV cache is part of the memory plan. More "
      "than the model was trained for is allowed, with a remark. A model with rotary factors for "
@@ -443,5 +540,8 @@ const struct cli_command run_generate_command = {
                 "corm-run model.corm -p \"Once upon a time\" --temp 0\n"
                 "#In 4 GiB, with figures at the end:\n"
                 "corm-run model.corm -f prompt.txt --ram 4G --stats\n"
+                "#In two parts, the second where the first one ended:\n"
+                "corm-run model.corm -p \"Once upon a time\" -n 50 --session tale.session\n"
+                "corm-run model.corm -n 50 --session tale.session\n"
                 "#From another program:\n"
                 "echo \"Dear\" | corm-run model.corm -p - --json --quiet\n"};

@@ -99,6 +99,47 @@ case_ 'golden greedy text' eval \
     >out && printf "%s\n" "$(cat out)" >out2 && printf "%s\n" "$(cat "$golden/models/fable/greedy.txt")" >want &&
     { cmp out2 want || { cat prompt.txt out2; false; } }'
 
+# parts N...: a sampled text in parts of so many tokens, through a session file, is that of one go.
+parts() {
+    rm -f tale
+    total=0 prompt='-p Once'
+    : >whole
+    for n in "$@"; do
+        "$run" fable.corm -q $prompt -n "$n" --temp 1 --seed 3 --session tale $options </dev/null >part || return 1
+        [ ! -e tale.tmp ] || return 1
+        head -c -1 part >>whole # less the newline behind the text
+        total=$((total + n)) prompt=
+    done
+    "$run" fable.corm -q -p Once -n "$total" --temp 1 --seed 3 </dev/null >part
+    head -c -1 part | cmp - whole || { cat part whole; return 1; }
+}
+options=
+case_ 'a text in parts through a session file is that of one go' parts 1 19 0 12 8
+options='--threads 1 --batch 3 --ctx 300'
+case_ 'also with other threads, batch and context' parts 21 19
+session_prompt() { # further prompts go on where it is, and get no BOS
+    rm -f tale
+    "$run" fable.corm -q -p 'Once upon' -n 0 --session tale </dev/null &&
+        "$run" fable.corm -q -p ' a time' -n 40 --temp 0 --session tale </dev/null | cmp - greedy.txt || return 1
+    go 0 fable.corm --isa scalar -n 3 --session tale && grep -q 'another way: its [0-9]* tokens are read again' err &&
+        go 0 fable.corm -q -n 3 --session tale --isa scalar --json && json && test ! -s err &&
+        test "$(number prompt_tokens)" -eq 0 && test "$(number generated_tokens)" -eq 3
+}
+case_ '--session takes further prompts, and reads again what was computed in another way' session_prompt
+session_refused() {
+    cp tale good && head -c 1000 good >tale
+    go 1 fable.corm -q -n 3 --session tale && [ "$(wc -l <err)" -eq 1 ] && grep -q 'tale: cut short' err || return 1
+    echo hello >tale
+    go 1 fable.corm -q -n 3 --session tale && grep -q 'tale: not a session file' err || return 1
+    [ "$(cat tale)" = hello ] || return 1 # what was refused is not replaced
+    cp good tale
+    go 1 fable.corm -q -n 3 --session tale --ctx 8 && grep -q 'a session of [0-9]* tokens, the context holds 8' err &&
+        go 2 fable.corm -q --chat -p x --session tale && grep -q 'exclude each other' err &&
+        go 2 fable.corm -q --session none && grep -q 'a prompt is missing' err &&
+        go 1 fable.corm -q -p x -n 1 --session none/none && grep -q 'none/none.tmp: cannot create' err && cmp good tale
+}
+case_ 'session files that do not fit are refused in one line' session_refused
+
 utf8() {
     for seed in 1 2; do
         "$run" fable.corm -q -p 'x' -n 500 --temp 50 --top-k 0 --top-p 1 --min-p 0 --ignore-eos \
