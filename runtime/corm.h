@@ -133,6 +133,8 @@ struct corm_engine_options {
     /* Passes (corm_pass_open) that may be open at once, each with hidden rows of its own in the
      * memory plan; 0 = none. */
     uint32_t max_passes;
+    /* Memory for snapshots of all sessions, part of the plan; 0 = none. See struct corm_span. */
+    uint64_t snapshot_bytes;
     /* Most tokens of one corm_session_eval with all_logits: their logits are part of the memory
      * plan. 0 = batch_rows. */
     uint32_t logits_rows;
@@ -158,6 +160,8 @@ struct corm_memory_plan {
     uint64_t cache_bytes;      /* granted to the expert cache */
     uint64_t cache_need_bytes; /* what the cache would take with every expert in it */
     uint64_t kv_bytes;         /* what all sessions leave behind in the layers, at ctx_tok */
+    uint64_t snapshot_bytes;   /* of snapshots, for which there is room: */
+    uint32_t n_snapshots;
     uint64_t scratch_bytes;
     uint64_t total_bytes;
     uint64_t budget_bytes;
@@ -276,10 +280,14 @@ CORM_API int corm_session_open(struct corm_session **session, struct corm_engine
                                struct corm_error *error);
 CORM_API void corm_session_close(struct corm_session *session);
 /* Forget all tokens (0), or all past the first `n_tok`. What the layers hold of a sequence cannot
- * always be cut back: windows hold the last tokens only, a recurrence its last moment. The next
- * evaluation then computes what is missing again, from the first token on: to the same bits as far
- * as corm_session_eval promises them. */
+ * always be cut back: windows hold the last tokens only, a recurrence its last moment. They then go
+ * back to the nearest snapshot (struct corm_span), or to none, and the next evaluation computes
+ * what is missing again: to the same bits as far as corm_session_eval promises them. Where a
+ * snapshot was taken at just n_tok tokens, corm_session_logits has their last logits again. */
 CORM_API void corm_session_truncate(struct corm_session *session, uint32_t n_tok);
+/* How many of its first `n_tok` tokens the layers would hold after corm_session_truncate to these:
+ * what a program saves that goes on from there. */
+CORM_API uint32_t corm_session_reach(const struct corm_session *session, uint32_t n_tok);
 CORM_API uint32_t corm_session_length(const struct corm_session *session);
 
 /* Append `n` tokens and compute. *logits (may be NULL) becomes the logits of the last token
@@ -313,6 +321,14 @@ struct corm_span {
     void *ctx;
     /* Filled in where this session's tokens were not all evaluated, and why; may be NULL. */
     struct corm_error *error;
+    /* Snapshots of what the layers hold, where corm_session_truncate may go back to later: at these
+     * lengths of the session, ascending, [n_snapshots], borrowed as long as `error`; lengths that
+     * it does not come to, or is past, are passed over. At most 64 in one piece are taken. Besides,
+     * for models with windows or recurrences, each piece of a prompt ends with one. Where
+     * snapshot_bytes has no room, those that were not asked for go first, of these the one that
+     * follows another most closely; then those of the session that was evaluated least recently. */
+    const uint32_t *snapshots;
+    size_t n_snapshots;
 };
 /* Evaluate spans of different sessions of one engine together: prompts of any length, single tokens
  * that decode, and both beside each other. Each session gets the bits that it would get alone (not
@@ -490,6 +506,7 @@ struct corm_stats {
     uint64_t copy_ns, copy_hidden_ns;
     uint64_t stall_ns;    /* time the math waited for experts */
     uint64_t logits_hash; /* XXH3-64 of the last logits row */
+    uint64_t again_tok;   /* tokens that were evaluated again, after corm_session_truncate */
 };
 CORM_API void corm_session_stats(const struct corm_session *session, struct corm_stats *stats);
 CORM_API void corm_session_reset_stats(struct corm_session *session);

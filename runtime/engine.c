@@ -294,6 +294,8 @@ static void open_passes(struct corm_engine *e) {
     for (uint32_t i = 0; i <= e->opt.max_passes; i++) {
         pass_open(&e->passes[i], e, i == 0 ? e->forward.x : e->pass_rows + (i - 1) * rows);
     }
+    e->sessions = mem_calloc(e->opt.max_sessions, sizeof *e->sessions);
+    snapshot_pool_open(e);
     e->asked = mem_calloc(e->opt.max_sessions, sizeof *e->asked);
     e->host_row = mem_calloc(engine_host_row(&e->archive.arch), sizeof *e->host_row);
 }
@@ -355,6 +357,7 @@ void corm_engine_close(struct corm_engine *e) {
     if (e->backend.ops) {
         e->backend.ops->free(e->backend.self, e->logits);
         e->backend.ops->free(e->backend.self, e->pass_rows);
+        snapshot_pool_close(e);
         e->backend.ops->free(e->backend.self, e->device_slots);
     }
     free(e->layers);
@@ -364,6 +367,7 @@ void corm_engine_close(struct corm_engine *e) {
     }
     free(e->passes);
     free(e->asked);
+    free(e->sessions);
     free(e->host_row);
     backend_close(&e->backend);
     tokenizer_close(e->tokenizer);

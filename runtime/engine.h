@@ -19,6 +19,14 @@
 #include "runtime/model/state.h"
 #include "runtime/offload.h"
 
+/* Snapshots of sessions: runtime/snapshot.h. */
+struct snapshot_pool {
+    uint8_t *memory;               /* backend memory [n_slots, slot_bytes]; NULL: there are none */
+    size_t slot_bytes, kept_bytes; /* what state_keep copies; behind it the last hidden row */
+    uint32_t n_slots;
+    uint32_t *uses; /* [n_slots] sessions, or an evaluation, that have it */
+};
+
 /* Counters of the engine's parts. They only grow; the statistics of sessions are differences
  * between two of their states. */
 struct engine_counters {
@@ -66,6 +74,9 @@ struct corm_engine {
     const char *kv_advice;
 
     uint32_t n_sessions;            /* open */
+    struct corm_session **sessions; /* [opt.max_sessions] of them, in no order */
+    uint64_t evaluations;           /* by which sessions tell when they were used */
+    struct snapshot_pool snapshots;
     struct corm_pass *passes;       /* [1 + opt.max_passes]; 0: what is evaluated in one call */
     float *pass_rows;               /* backend memory of the others' hidden rows */
     struct corm_span *asked;        /* [opt.max_sessions] of corm_sessions_decode */

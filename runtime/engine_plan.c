@@ -110,7 +110,9 @@ static uint64_t plan_fixed(struct corm_engine *e, uint32_t row_padding, uint64_t
                                              engine_predict_rows(e)) +
                        lookahead_bytes(c, engine_predict_rows(e), e->opt.loss_percent > 0) +
                        (uint64_t)LOGITS_ROWS * a->vocab * sizeof(float) + engine_pass_bytes(e);
-    return p->trunk_bytes + p->kv_bytes + p->scratch_bytes;
+    p->n_snapshots = snapshot_slots(e);
+    p->snapshot_bytes = p->n_snapshots * snapshot_slot_bytes(e);
+    return p->trunk_bytes + p->kv_bytes + p->snapshot_bytes + p->scratch_bytes;
 }
 
 static double mib(uint64_t bytes) {

@@ -17,14 +17,14 @@
 
 uint64_t pass_bytes(const struct corm_engine *e) {
     const struct corm_pass *p = NULL;
-    return e->opt.max_sessions * (sizeof *p->parts + sizeof *p->spans) +
-           engine_max_rows(e) * sizeof *p->ids;
+    return sizeof *p + e->opt.max_sessions * (sizeof *p->parts + sizeof *p->spans) +
+           PASS_SNAPSHOTS * sizeof *p->spans + engine_max_rows(e) * sizeof *p->ids;
 }
 
 void pass_open(struct corm_pass *p, struct corm_engine *e, float *x) {
     *p = (struct corm_pass){.engine = e, .x = x};
     p->parts = mem_calloc(e->opt.max_sessions, sizeof *p->parts);
-    p->spans = mem_calloc(e->opt.max_sessions, sizeof *p->spans);
+    p->spans = mem_calloc((size_t)e->opt.max_sessions + PASS_SNAPSHOTS, sizeof *p->spans);
     p->ids = mem_calloc(engine_max_rows(e), sizeof *p->ids);
 }
 
@@ -43,6 +43,7 @@ void pass_begin(struct corm_pass *p, uint32_t n, bool all_or_none) {
     p->batch = (struct batch){0};
     for (uint32_t i = 0; i < n; i++) {
         p->parts[i].session->pass = p;
+        p->parts[i].session->used = ++p->engine->evaluations;
     }
 }
 
@@ -55,7 +56,7 @@ static void fail_part(struct corm_pass *p, struct pass_span *part, const struct 
     struct corm_session *s = part->session;
     part->failed = true;
     if (part->rows > 0) {
-        state_undo(&s->state, s->n_tok);
+        session_go_back(s, s->n_tok, true);
     }
     if (part->error) {
         engine_fail_as(part->error, err, code);
@@ -72,17 +73,22 @@ static void take_all_back(struct corm_pass *p) {
         struct pass_span *part = &p->parts[i];
         struct corm_session *s = part->session;
         if (!part->failed && part->rows > 0) {
-            state_undo(&s->state, s->n_tok);
+            session_go_back(s, s->n_tok, true);
         }
         part->failed = true;
         s->n_tok = part->start;
+        snapshot_cut(s, s->n_tok);
         if (s->state.end > s->n_tok) {
-            state_cut(&s->state, s->n_tok);
+            session_go_back(s, s->n_tok, false);
         }
     }
 }
 
 static void drop_piece(struct corm_pass *p) {
+    for (uint32_t i = 0; i < p->n_snapshots; i++) {
+        snapshot_give(p->engine, p->snapshots[i].slot);
+    }
+    p->n_snapshots = 0;
     for (uint32_t i = 0; i < p->n; i++) {
         p->parts[i].rows = 0;
     }
@@ -160,15 +166,47 @@ static bool decodes_next(const struct pass_span *part) {
     return !part->failed && part->decode && part->session->state.end == part->start;
 }
 
+/* Add rows of the part, up to position `end`, with a snapshot behind them where one is wanted and
+ * there is room. */
+static void add_span(struct corm_pass *p, struct pass_span *part, uint32_t end, bool keep,
+                     bool named) {
+    const struct span *last = p->batch.n_spans > 0 ? &p->spans[p->batch.n_spans - 1] : NULL;
+    const bool first = !last || last->state != &part->session->state;
+    /* A part has several spans only where a snapshot lies between them. */
+    const uint32_t pos = first ? part->pos : last->pos + last->rows;
+    void *kept = NULL;
+    if (keep && p->n_snapshots < PASS_SNAPSHOTS) {
+        const int64_t slot = snapshot_take(part->session, end, first ? 0 : pos, named);
+        if (slot >= 0) {
+            p->snapshots[p->n_snapshots++] =
+                (struct pass_snapshot){part, end, (uint32_t)slot, named};
+            kept = snapshot_kept(&p->engine->snapshots, (uint32_t)slot);
+        }
+    }
+    if (kept || end == part->pos + part->rows) {
+        p->spans[p->batch.n_spans++] =
+            (struct span){&part->session->state, part->row + pos - part->pos, end - pos, pos, kept};
+    }
+}
+
+/* The next rows of a part. A prompt ends with a snapshot by the rule, where that can save work. */
 static void add_rows(struct corm_pass *p, uint32_t i, uint32_t rows) {
     struct pass_span *part = &p->parts[i];
-    struct state *state = &part->session->state;
+    const uint32_t pos = part->session->state.end, end = pos + rows;
+    const bool rule = p->engine->snapshots.kept_bytes > 0 && !decodes_next(part);
     part->row = p->batch.rows;
     part->rows = rows;
-    part->pos = state->end;
-    p->spans[p->batch.n_spans++] = (struct span){state, part->row, rows, state->end};
-    memcpy(p->ids + part->row, part->session->history + state->end, rows * sizeof *p->ids);
+    part->pos = pos;
+    memcpy(p->ids + part->row, part->session->history + pos, rows * sizeof *p->ids);
     p->batch.rows += rows;
+    bool named = false;
+    for (size_t k = 0; k < part->n_snapshots && part->snapshots[k] <= end; k++) {
+        named |= part->snapshots[k] == end;
+        if (part->snapshots[k] > pos && part->snapshots[k] < end) {
+            add_span(p, part, part->snapshots[k], true, true);
+        }
+    }
+    add_span(p, part, end, rule || named, named);
 }
 
 /* Put parts of a kind, tokens that decode or prompts, into the piece as long as there is room. */
@@ -284,6 +322,28 @@ static void give_last_logits(struct corm_pass *p) {
 
 /* ---- a step ---- */
 
+/* Snapshots of the piece, with the hidden row of their last token, are their sessions' now. */
+static void keep_snapshots(struct corm_pass *p) {
+    struct corm_engine *e = p->engine;
+    const struct backend_ops *op = e->backend.ops;
+    const size_t dim = e->archive.arch.dim;
+    uint32_t left = 0;
+    for (uint32_t i = 0; i < p->n_snapshots; i++) {
+        const struct pass_snapshot *one = &p->snapshots[i];
+        const struct pass_span *part = one->part;
+        if (part->failed) {
+            p->snapshots[left++] = *one;
+            continue;
+        }
+        const uint32_t row = part->row + one->n_tok - 1 - part->pos;
+        op->read(e->backend.self, e->host_row, p->x + row * dim, dim * sizeof(float));
+        op->write(e->backend.self, snapshot_row(&e->snapshots, one->slot), e->host_row,
+                  dim * sizeof(float));
+        snapshot_add(part->session, one->n_tok, one->slot, one->named);
+    }
+    p->n_snapshots = left;
+}
+
 /* All layers are passed: the states move on, but for those that could not hold what was computed.
  */
 static void finish_piece(struct corm_pass *p) {
@@ -316,6 +376,7 @@ static void finish_piece(struct corm_pass *p) {
         }
     }
     give_last_logits(p);
+    keep_snapshots(p);
     e->trunk_bytes += e->trunk_step_bytes;
 }
 

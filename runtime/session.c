@@ -27,7 +27,7 @@ int corm_session_open(struct corm_session **session, struct corm_engine *engine,
     s->history = mem_calloc(engine->opt.ctx_tok, sizeof *s->history);
     s->logits = mem_calloc((size_t)engine->opt.logits_rows * a->vocab, sizeof *s->logits);
     sample_open(&s->sample, a->vocab);
-    engine->n_sessions++;
+    engine->sessions[engine->n_sessions++] = s;
     *session = s;
     return 0;
 }
@@ -44,7 +44,14 @@ void corm_session_close(struct corm_session *s) {
         return;
     }
     only_alone(s);
-    s->engine->n_sessions--;
+    struct corm_engine *e = s->engine;
+    uint32_t at = 0;
+    while (e->sessions[at] != s) {
+        at++;
+    }
+    e->sessions[at] = e->sessions[--e->n_sessions];
+    snapshot_cut(s, 0);
+    free(s->snapshots.all);
     state_close(&s->state);
     free(s->history);
     free(s->logits);
@@ -61,9 +68,31 @@ void corm_session_truncate(struct corm_session *session, uint32_t n_tok) {
     }
     session->n_tok = n_tok;
     session->logits_rows = 0;
+    snapshot_cut(session, n_tok);
     if (n_tok < session->state.end) {
-        state_cut(&session->state, n_tok);
+        session_go_back(session, n_tok, false);
     }
+}
+
+void session_go_back(struct corm_session *s, uint32_t n_tok, bool broken) {
+    struct state *state = &s->state;
+    const uint32_t end = n_tok < state->end ? n_tok : state->end;
+    const struct snapshot *at = snapshot_before(s, n_tok);
+    if (broken) {
+        state_break(state);
+    }
+    if (at && (at->n_tok > end || !state_holds(state, end))) {
+        state_return(state, at->n_tok, snapshot_kept(&s->engine->snapshots, at->slot));
+    } else {
+        state_cut(state, end);
+    }
+}
+
+uint32_t corm_session_reach(const struct corm_session *s, uint32_t n_tok) {
+    const uint32_t end = n_tok < corm_session_held(s) ? n_tok : corm_session_held(s);
+    const struct snapshot *at = snapshot_before(s, n_tok);
+    const uint32_t held = state_holds(&s->state, end) ? end : 0;
+    return at && at->n_tok > held ? at->n_tok : held;
 }
 
 int corm_session_copy(struct corm_session *to, const struct corm_session *from,
@@ -81,12 +110,13 @@ int corm_session_copy(struct corm_session *to, const struct corm_session *from,
         return 0;
     }
     const size_t vocab = to->engine->archive.arch.vocab;
-    state_copy(&to->state, &from->state);
+    state_copy(&to->state, &from->state, from->n_tok);
     memcpy(to->history, from->history, from->n_tok * sizeof *to->history);
     memcpy(to->logits, from->logits, from->logits_rows * vocab * sizeof *to->logits);
     to->n_tok = from->n_tok;
     to->logits_rows = from->logits_rows;
     to->logits_end = from->logits_end;
+    snapshot_share(to, from);
     return 0;
 }
 
@@ -107,8 +137,24 @@ const int32_t *corm_session_ids(const struct corm_session *session, size_t *n) {
     return session->history;
 }
 
-const float *corm_session_logits(const struct corm_session *s) {
-    if (s->logits_rows == 0 || s->logits_end != s->n_tok) {
+/* Make the last token's logits of the hidden row that a snapshot kept. */
+static void logits_of(struct corm_session *s, const struct snapshot *at) {
+    struct corm_engine *e = s->engine;
+    forward_logits(&e->forward, &e->model, snapshot_row(&e->snapshots, at->slot), 1, e->logits);
+    e->backend.ops->read(e->backend.self, s->logits, e->logits,
+                         e->archive.arch.vocab * sizeof *s->logits);
+    s->logits_rows = 1;
+    s->logits_end = at->n_tok;
+}
+
+const float *corm_session_logits(const struct corm_session *session) {
+    /* To programs a session does not change by being asked for what it has to give. */
+    struct corm_session *s = (struct corm_session *)(uintptr_t)session;
+    const bool known = s->logits_rows > 0 && s->logits_end == s->n_tok;
+    const struct snapshot *at = known ? NULL : snapshot_before(s, s->n_tok);
+    if (at && at->n_tok == s->n_tok && !s->pass) {
+        logits_of(s, at);
+    } else if (!known) {
         return NULL;
     }
     return s->logits + (size_t)(s->logits_rows - 1) * s->engine->archive.arch.vocab;

@@ -1,7 +1,7 @@
 /*
  * session: the inside of struct corm_session and struct corm_pass, shared by session.c (lifetimes,
- * text, sampling), session_eval.c (what may be evaluated), session_stats.c (counters) and pass.c
- * (evaluation). Programs see runtime/corm.h only.
+ * text, sampling), session_eval.c (what may be evaluated), session_stats.c (counters),
+ * session_save.c (files), snapshot.c and pass.c (evaluation). Programs see runtime/corm.h only.
  *
  * An evaluation is a pass: some tokens for each of some sessions. It goes through the layers in
  * pieces, each a batch (runtime/model/batch.h) whose rows are those that still have to be computed:
@@ -16,6 +16,7 @@
 
 #include "runtime/engine.h"
 #include "runtime/sample.h"
+#include "runtime/snapshot.h"
 
 struct corm_session {
     struct corm_engine *engine;
@@ -31,6 +32,8 @@ struct corm_session {
     bool stream_skips_special;
     struct buf text;
     struct corm_stats stats;
+    struct snapshot_list snapshots;
+    uint64_t used; /* engine->evaluations when it was evaluated last */
     atomic_bool cancelled;
     struct corm_pass *pass; /* that it is part of; NULL = none */
 };
@@ -43,10 +46,21 @@ struct pass_span {
     bool keep_all;       /* logits of all new tokens go to the session's */
     void (*on_logits)(void *ctx, uint32_t position, const float *logits);
     void *ctx;
+    const uint32_t *snapshots; /* [n_snapshots] lengths at which they are asked for, ascending */
+    size_t n_snapshots;
     struct corm_error *error; /* may be NULL */
     bool failed;
     /* Of the piece at hand: its first row, how many, and their position. 0 rows: not in it. */
     uint32_t row, rows, pos;
+};
+
+enum { PASS_SNAPSHOTS = 64 }; /* most of one piece */
+
+/* A snapshot that is taken while the piece goes through the layers. */
+struct pass_snapshot {
+    struct pass_span *part;
+    uint32_t n_tok, slot;
+    bool named;
 };
 
 struct corm_pass {
@@ -60,10 +74,12 @@ struct corm_pass {
     float *x; /* backend memory [max_rows, dim]: hidden rows of the piece at hand */
     /* The piece at hand. */
     struct batch batch; /* 0 rows: none */
-    struct span *spans; /* [max_sessions] */
-    int32_t *ids;       /* [max_rows] */
-    uint32_t layer;     /* the next one */
-    uint64_t ns;        /* spent on it, as far as it is not counted yet */
+    struct span *spans; /* [max_sessions + PASS_SNAPSHOTS] */
+    struct pass_snapshot snapshots[PASS_SNAPSHOTS];
+    uint32_t n_snapshots;
+    int32_t *ids;   /* [max_rows] */
+    uint32_t layer; /* the next one */
+    uint64_t ns;    /* spent on it, as far as it is not counted yet */
 };
 
 /* pass.c: memory of a pass over rows in `x`, for an engine whose plan is made. */
@@ -80,6 +96,10 @@ bool pass_step(struct corm_pass *p);
 int pass_run(struct corm_pass *p, struct corm_error *error);
 /* Break off what is under way, and let go of the sessions. */
 void pass_end(struct corm_pass *p);
+
+/* session.c: cut what the layers hold of the session back to n_tok tokens, or to those of the
+ * nearest snapshot before, or to none; `broken`: an evaluation was broken off in the middle. */
+void session_go_back(struct corm_session *s, uint32_t n_tok, bool broken);
 
 /* session_stats.c: `ns` were spent on rows of the pass's piece; with `done` its tokens are
  * evaluated. Adds to the statistics of each session its share of what the engine's parts did since

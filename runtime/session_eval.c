@@ -65,6 +65,8 @@ static void begin(struct corm_pass *p, const struct corm_span *spans, size_t n) 
         p->parts[i] = part_of(span->session, span->ids, span->n);
         p->parts[i].on_logits = span->on_logits;
         p->parts[i].ctx = span->ctx;
+        p->parts[i].snapshots = span->snapshots;
+        p->parts[i].n_snapshots = span->n_snapshots;
         p->parts[i].error = span->error;
     }
     pass_begin(p, (uint32_t)n, false);

@@ -72,6 +72,7 @@ void session_count(const struct corm_pass *p, uint64_t ns, bool done) {
         const uint32_t rows = p->batch.rows;
         add_share(s, &now, &e->counted, rows, part->row, part->rows);
         *(decode ? &s->decode_tok : &s->prefill_tok) += done ? fresh : 0;
+        s->again_tok += done ? part->rows - fresh : 0;
         *(decode ? &s->decode_ns : &s->prefill_ns) += share(ns, 0, rows, part->row, part->rows);
     }
     e->counted = now;

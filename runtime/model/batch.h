@@ -14,11 +14,14 @@
 
 struct state;
 
-/* Neighbouring rows of one sequence, at positions pos ... */
+/* Neighbouring rows of one sequence, at positions pos ... A sequence may have several, in order. */
 struct span {
     struct state *state;
     uint32_t first, rows; /* of the batch */
     uint32_t pos;
+    /* A snapshot (state_keep) of the sequence as it is behind these rows; NULL = none. Each mixer
+     * copies its layer's part when its layer is there. */
+    void *kept;
 };
 
 struct batch {

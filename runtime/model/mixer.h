@@ -48,6 +48,14 @@ static inline const struct mixer_ops *mixer_of(const struct arch *arch, uint32_t
     return mixer_at(arch_kind(arch, layer)->mixer);
 }
 
+/* To be called by `run`, when the layer's state has taken up the rows of the span, and not yet those
+ * of the sequence's next one. */
+static inline void mixer_keep(const struct span *s, uint32_t layer) {
+    if (s->kept) {
+        state_keep(s->state, layer, s->pos + s->rows, s->kept);
+    }
+}
+
 /* For limits: the greater one stays. */
 static inline void mixer_raise(uint32_t *limit, uint32_t n) {
     *limit = n > *limit ? n : *limit;

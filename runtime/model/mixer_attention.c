@@ -125,6 +125,7 @@ static void run(struct forward *f, const struct layer_weights *lw, uint32_t laye
         const struct span *s = &b->spans[i];
         op->attention(be, r, &s->state->layers[source].kv, &lw->w[SLOT_SINKS], q + s->first * q_dim,
                       s->pos, s->rows, att + s->first * q_dim);
+        mixer_keep(s, layer); /* a ring has room for the rows behind these */
     }
     if (r->gate) {
         float *gate = mixer_take(f, &used, q_dim);

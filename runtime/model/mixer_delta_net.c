@@ -67,6 +67,7 @@ static void run(struct forward *f, const struct layer_weights *lw, uint32_t laye
         op->delta_net(be, r, &vectors, a->norm_eps, qkv + first * cols, z + first * v_dim,
                       decay + first * heads, beta + first * heads, s->rows, st->recurrent,
                       y + first * v_dim);
+        mixer_keep(s, layer);
     }
     op->matmul(be, &lw->w[SLOT_DELTA_OUT], &none, y, b->rows, f->out);
 }

@@ -5,11 +5,34 @@
 
 #include "runtime/model/mixer.h"
 
+/* Keys and values of so many tokens that a snapshot needs: those of a ring that goes around. */
+static uint32_t kept_tok(const struct arch *a, uint32_t layer, const struct state_size *size,
+                         const struct kv *kv) {
+    return kv->capacity_tok > 0 && kv->capacity_tok < size->ctx_tok
+               ? size->ctx_tok - mixer_of(a, layer)->first_seen(a, layer, size->ctx_tok)
+               : 0;
+}
+
+static size_t token_bytes(const struct kv *kv) {
+    return kv->capacity_tok > 0 ? kv_bytes(kv) / kv->capacity_tok : 0;
+}
+
+/* All but `kept_at`. */
 static struct layer_state shape_of(const struct arch *a, uint32_t layer,
                                    const struct state_size *size) {
     struct layer_state out = {0};
     mixer_of(a, layer)->shape(a, layer, size, &out);
+    out.kept_bytes = 2 * token_bytes(&out.kv) * kept_tok(a, layer, size, &out.kv) + out.tail_bytes +
+                     out.recurrent_bytes;
     return out;
+}
+
+size_t state_kept_bytes(const struct arch *a, const struct state_size *size) {
+    size_t bytes = 0;
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        bytes += shape_of(a, l, size).kept_bytes;
+    }
+    return bytes;
 }
 
 /* Words that tell of keys and values that f16 cannot hold. */
@@ -34,12 +57,15 @@ void state_open(struct state *s, const struct arch *a, struct backend *be,
         s->beyond = be->ops->alloc(be->self, beyond_bytes(a, size));
         s->words = mem_calloc(1, beyond_bytes(a, size));
     }
+    size_t kept = 0;
     for (uint32_t l = 0; l < a->n_layers; l++) {
         struct layer_state *st = &s->layers[l];
         if (only && !only[l]) {
             continue;
         }
         *st = shape_of(a, l, size);
+        st->kept_at = kept;
+        kept += st->kept_bytes;
         if (st->kv.capacity_tok > 0) {
             st->kv.k = be->ops->alloc(be->self, kv_bytes(&st->kv));
             st->kv.v = be->ops->alloc(be->self, kv_bytes(&st->kv));
@@ -90,14 +116,15 @@ static void copy_heads(struct backend *be, const struct kv *kv, void *to, const 
     }
 }
 
-void state_copy(struct state *to, const struct state *from) {
+void state_copy(struct state *to, const struct state *from, uint32_t n_tok) {
+    const uint32_t places = from->farthest > n_tok ? from->farthest : n_tok;
     for (uint32_t l = 0; l < from->arch->n_layers; l++) {
         const struct layer_state *src = &from->layers[l], *dst = &to->layers[l];
         const uint32_t most = src->kv.capacity_tok;
-        const uint32_t n_tok = from->farthest < most ? from->farthest : most;
+        const uint32_t n = places < most ? places : most;
         if (most > 0) {
-            copy_heads(from->be, &src->kv, dst->kv.k, src->kv.k, n_tok);
-            copy_heads(from->be, &src->kv, dst->kv.v, src->kv.v, n_tok);
+            copy_heads(from->be, &src->kv, dst->kv.k, src->kv.k, n);
+            copy_heads(from->be, &src->kv, dst->kv.v, src->kv.v, n);
         }
         copy_bytes(from->be, dst->tail, src->tail, src->tail_bytes);
         copy_bytes(from->be, dst->recurrent, src->recurrent, src->recurrent_bytes);
@@ -124,19 +151,33 @@ static int walk_heads(const struct kv *kv, uint8_t *base, uint32_t first, uint32
     return 0;
 }
 
+/* Keys and values of a layer that any token from n_tok on sees. */
+static int walk_keys(const struct state *s, uint32_t layer, uint32_t n_tok,
+                     int (*on)(void *ctx, void *piece, size_t bytes), void *ctx) {
+    const struct kv *kv = &s->layers[layer].kv;
+    const uint32_t first = mixer_of(s->arch, layer)->first_seen(s->arch, layer, n_tok);
+    return walk_heads(kv, kv->k, first, n_tok, on, ctx) < 0
+               ? -1
+               : walk_heads(kv, kv->v, first, n_tok, on, ctx);
+}
+
+/* What a layer holds of its last moment. */
+static int walk_moment(const struct state *s, uint32_t layer,
+                       int (*on)(void *ctx, void *piece, size_t bytes), void *ctx) {
+    const struct layer_state *st = &s->layers[layer];
+    if (st->tail_bytes > 0 && on(ctx, st->tail, st->tail_bytes) < 0) {
+        return -1;
+    }
+    return st->recurrent_bytes > 0 ? on(ctx, st->recurrent, st->recurrent_bytes) : 0;
+}
+
 int state_walk(const struct state *s, uint32_t n_tok,
                int (*on)(void *ctx, void *piece, size_t bytes), void *ctx) {
     for (uint32_t l = 0; l < s->arch->n_layers && n_tok > 0; l++) {
-        const struct layer_state *st = &s->layers[l];
-        if (st->kv.capacity_tok > 0) {
-            const uint32_t first = mixer_of(s->arch, l)->first_seen(s->arch, l, n_tok);
-            if (walk_heads(&st->kv, st->kv.k, first, n_tok, on, ctx) < 0 ||
-                walk_heads(&st->kv, st->kv.v, first, n_tok, on, ctx) < 0) {
-                return -1;
-            }
+        if (s->layers[l].kv.capacity_tok > 0 && walk_keys(s, l, n_tok, on, ctx) < 0) {
+            return -1;
         }
-        if ((st->tail_bytes > 0 && on(ctx, st->tail, st->tail_bytes) < 0) ||
-            (st->recurrent_bytes > 0 && on(ctx, st->recurrent, st->recurrent_bytes) < 0)) {
+        if (walk_moment(s, l, on, ctx) < 0) {
             return -1;
         }
     }
@@ -220,24 +261,76 @@ static uint32_t start_again(struct state *s) {
     return 0;
 }
 
-uint32_t state_cut(struct state *s, uint32_t n_tok) {
-    for (uint32_t l = 0; l < s->arch->n_layers; l++) {
-        if (n_tok == 0 || !mixer_of(s->arch, l)->holds(s->arch, l, s, n_tok)) {
-            return start_again(s);
+bool state_holds(const struct state *s, uint32_t n_tok) {
+    for (uint32_t l = 0; l < s->arch->n_layers && n_tok > 0; l++) {
+        if (!mixer_of(s->arch, l)->holds(s->arch, l, s, n_tok)) {
+            return false;
         }
     }
+    return true;
+}
+
+uint32_t state_cut(struct state *s, uint32_t n_tok) {
+    if (n_tok == 0 || !state_holds(s, n_tok)) {
+        return start_again(s);
+    }
     s->end = n_tok;
+    s->torn = false;
     return n_tok;
 }
 
-uint32_t state_undo(struct state *s, uint32_t n_tok) {
+void state_break(struct state *s) {
     /* Some layers may have taken up a whole call. */
     uint64_t reached = (uint64_t)s->end + s->size.batch_rows;
     reached = reached < s->size.ctx_tok ? reached : s->size.ctx_tok;
     s->farthest = reached > s->farthest ? (uint32_t)reached : s->farthest;
     s->torn = true;
     clear_beyond(s);
-    uint32_t held = state_cut(s, n_tok < s->end ? n_tok : s->end);
-    s->torn = false;
-    return held;
+}
+
+uint32_t state_undo(struct state *s, uint32_t n_tok) {
+    state_break(s);
+    return state_cut(s, n_tok < s->end ? n_tok : s->end);
+}
+
+/* ---- snapshots ---- */
+
+struct keeper {
+    struct backend *be;
+    uint8_t *next; /* in the snapshot */
+};
+
+static int keep_piece(void *ctx, void *piece, size_t bytes) {
+    struct keeper *k = ctx;
+    copy_bytes(k->be, k->next, piece, bytes);
+    k->next += bytes;
+    return 0;
+}
+
+static int return_piece(void *ctx, void *piece, size_t bytes) {
+    struct keeper *k = ctx;
+    copy_bytes(k->be, piece, k->next, bytes);
+    k->next += bytes;
+    return 0;
+}
+
+static void walk_kept(const struct state *s, uint32_t layer, uint32_t n_tok, void *kept,
+                      int (*on)(void *ctx, void *piece, size_t bytes)) {
+    const struct layer_state *st = &s->layers[layer];
+    struct keeper k = {s->be, (uint8_t *)kept + st->kept_at};
+    if (kept_tok(s->arch, layer, &s->size, &st->kv) > 0) {
+        walk_keys(s, layer, n_tok, on, &k);
+    }
+    walk_moment(s, layer, on, &k);
+}
+
+void state_keep(const struct state *s, uint32_t layer, uint32_t n_tok, void *kept) {
+    walk_kept(s, layer, n_tok, kept, keep_piece);
+}
+
+void state_return(struct state *s, uint32_t n_tok, const void *kept) {
+    for (uint32_t l = 0; l < s->arch->n_layers; l++) {
+        walk_kept(s, l, n_tok, (void *)(uintptr_t)kept, return_piece);
+    }
+    state_restored(s, n_tok);
 }

@@ -10,7 +10,7 @@
  * Cutting back. A layer without a window holds all keys and values, so that the state of a shorter
  * sequence is part of it. A layer with a window holds only as many positions as a call needs, and a
  * recurrence holds only its last state. Where these cannot be cut back, the sequence has to be
- * computed again from the first token on.
+ * computed again from the first token on, or from a snapshot (state_keep).
  */
 #ifndef RUNTIME_MODEL_STATE_H
 #define RUNTIME_MODEL_STATE_H
@@ -31,6 +31,7 @@ struct layer_state {
     float *tail;      /* the last inputs of a convolution */
     float *recurrent; /* a recurrence's matrices */
     size_t tail_bytes, recurrent_bytes;
+    size_t kept_at, kept_bytes; /* of the layer in what state_keep copies */
 };
 
 struct state {
@@ -53,8 +54,10 @@ void state_open(struct state *s, const struct arch *arch, struct backend *be,
                 const struct state_size *size, const bool *only);
 void state_close(struct state *s); /* accepts a zeroed struct */
 
-/* Make `to` the same as `from`, which has the same shape in the same backend. */
-void state_copy(struct state *to, const struct state *from);
+/* Make `to` the same as `from`, which has the same shape in the same backend: with the keys and
+ * values of the sequence's first n_tok tokens, also where the state had to begin again, for
+ * snapshots of these. */
+void state_copy(struct state *to, const struct state *from, uint32_t n_tok);
 
 /* All that the first `n_tok` tokens left behind for those after them, as pieces of backend memory in
  * an order that depends on the arch, the type and n_tok only, and not on what room the state has:
@@ -79,8 +82,23 @@ void state_advance(struct state *s, uint32_t rows);
  * state stands for afterwards: n_tok where it holds what these left behind; else 0, and the caller
  * evaluates them again. */
 uint32_t state_cut(struct state *s, uint32_t n_tok);
-/* A call was broken off, so that some layers have taken up its tokens and others have not. Go back
- * to the `n_tok` tokens before the call, or to fewer. Returns how many, as state_cut does. */
+/* Whether it could be cut back to so many tokens, n_tok <= end. */
+bool state_holds(const struct state *s, uint32_t n_tok);
+/* A call was broken off, so that some layers have taken up its tokens and others have not: the
+ * state stands for nothing until it is cut back, to no more than `end`, or restored. */
+void state_break(struct state *s);
+/* Both: go back to the `n_tok` tokens before the call, or to fewer. Returns how many, as state_cut
+ * does. */
 uint32_t state_undo(struct state *s, uint32_t n_tok);
+
+/* Snapshots. What a state cannot be cut back to is copied while it is there: tails, recurrences,
+ * and what windows hold. Keys and values of layers without a window are not, so that a snapshot is
+ * good for a sequence whose first tokens have stayed the same. Backend memory of so many bytes: */
+size_t state_kept_bytes(const struct arch *arch, const struct state_size *size);
+/* Copy the layer's part of what the first `n_tok` tokens have left behind, when the layer has taken
+ * up these and no more, or, of a window, not more than a call's rows beyond them. */
+void state_keep(const struct state *s, uint32_t layer, uint32_t n_tok, void *kept);
+/* Go back, or forth, to the n_tok tokens that all layers were kept of. */
+void state_return(struct state *s, uint32_t n_tok, const void *kept);
 
 #endif
