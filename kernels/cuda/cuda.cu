@@ -378,9 +378,6 @@ extern "C" int backend_cuda_open(struct backend *b, uint32_t device, uint64_t vr
     c->partial_floats = partial_floats(limits);
     c->partial = (float *)device_alloc(c, c->partial_floats * sizeof(float));
     c->plan = cuda_plan_new();
-    *b = (struct backend){.name = "cuda",
-                          .isa = c->name,
-                          .self = c,
-                          .ops = &cuda_ops};
+    *b = (struct backend){.name = "cuda", .isa = c->name, .self = c, .ops = &cuda_ops};
     return 0;
 }

@@ -133,6 +133,12 @@ struct broken {
     size_t bytes;
 };
 
+static void run_in(const char *dir, const char *commands) {
+    char *line = mem_printf("cd '%s' && %s", dir, commands);
+    assert_int_equal(system(line), 0);
+    free(line);
+}
+
 static struct broken break_open(const char *name) {
     struct err err = {0};
     struct broken b = {.dir = test_mkdir()};
@@ -213,10 +219,7 @@ static void refuses_left_over(void **state) {
     struct hf_model m;
     struct err err;
     /* a config with fewer layers leaves tensors over */
-    char *command = mem_printf(
-        "sed -i 's/\"num_hidden_layers\": 2/\"num_hidden_layers\": 1/' '%s/config.json'", b.dir);
-    assert_int_equal(system(command), 0);
-    free(command);
+    run_in(b.dir, "sed -i 's/\"num_hidden_layers\": 2/\"num_hidden_layers\": 1/' config.json");
     assert_int_equal(break_try(&b, &m, &err), -1);
     assert_err(&err, "tensor \"model.layers.1.", "has no place in a qwen3_moe model with 1 layers");
     hf_close(&m);
@@ -294,12 +297,8 @@ static void ties_what_has_no_head(void **state) {
     struct broken b = break_open("qwen3moe-tiny");
     struct hf_model m;
     struct err err;
-    char *command =
-        mem_printf("sed -i 's/\"tie_word_embeddings\": true/\"use_cache\": true/;"
-                   "0,/\"use_cache\"/s/\"use_cache\"/\"return_dict\"/' '%s/config.json'",
-                   b.dir);
-    assert_int_equal(system(command), 0);
-    free(command);
+    run_in(b.dir, "sed -i 's/\"tie_word_embeddings\": true/\"use_cache\": true/;"
+                  "0,/\"use_cache\"/s/\"use_cache\"/\"return_dict\"/' config.json");
     assert_int_equal(break_try(&b, &m, &err), 0);
     assert_int_equal(hf_arch(&m)->tied, 1);
     assert_non_null(strstr(m.warnings.data, "no lm_head.weight"));
@@ -307,11 +306,8 @@ static void ties_what_has_no_head(void **state) {
     break_close(&b);
 
     b = break_open("qwen3moe-tiny");
-    command = mem_printf(
-        "sed -i 's/\"tie_word_embeddings\": true/\"tie_word_embeddings\": false/' '%s/config.json'",
-        b.dir);
-    assert_int_equal(system(command), 0);
-    free(command);
+    run_in(b.dir,
+           "sed -i 's/\"tie_word_embeddings\": true/\"tie_word_embeddings\": false/' config.json");
     assert_int_equal(break_try(&b, &m, &err), -1);
     assert_err(&err, "tensor \"lm_head.weight\" is missing");
     hf_close(&m);
@@ -319,11 +315,8 @@ static void ties_what_has_no_head(void **state) {
 
     /* a tied model that stores a head of its own keeps it, as transformers does */
     b = break_open("olmoe-tiny");
-    command = mem_printf(
-        "sed -i 's/\"tie_word_embeddings\": false/\"tie_word_embeddings\": true/' '%s/config.json'",
-        b.dir);
-    assert_int_equal(system(command), 0);
-    free(command);
+    run_in(b.dir,
+           "sed -i 's/\"tie_word_embeddings\": false/\"tie_word_embeddings\": true/' config.json");
     assert_int_equal(break_try(&b, &m, &err), 0);
     assert_int_equal(hf_arch(&m)->tied, 0);
     assert_non_null(strstr(m.warnings.data, "differs from the embedding"));
@@ -341,12 +334,8 @@ static void ties_what_has_no_head(void **state) {
 
 static char *copy_sharded(void) {
     char *dir = test_mkdir();
-    char *command =
-        mem_printf("cp " MODELS "mixtral-tiny/*.json " MODELS "mixtral-tiny/model-* '%s' && "
-                   "mkdir '%s/overlay'",
-                   dir, dir);
-    assert_int_equal(system(command), 0);
-    free(command);
+    run_in(dir, "mkdir overlay && cd - >/dev/null && cp " MODELS "mixtral-tiny/*.json " MODELS
+                "mixtral-tiny/model-* \"$OLDPWD\"");
     static const char header[] = "{\"" NORM "\":{\"dtype\":\"BF16\",\"shape\":[64],"
                                  "\"data_offsets\":[0,128]},\"left_over\":{\"dtype\":\"F8_E4M3\","
                                  "\"shape\":[4],\"data_offsets\":[128,132]}}";
@@ -545,12 +534,8 @@ static void remarks(void **state) {
     char *dir = copy_sharded();
     struct hf_model m;
     struct err err = {0};
-    char *command = mem_printf("mkdir '%s/additional_chat_templates' && "
-                               "cd '%s/additional_chat_templates' && "
-                               "touch tool_use.jinja b.txt rag.jinja zebra.jinja a.jinja .jinja",
-                               dir, dir);
-    assert_int_equal(system(command), 0);
-    free(command);
+    run_in(dir, "mkdir additional_chat_templates && cd additional_chat_templates && "
+                "touch tool_use.jinja b.txt rag.jinja zebra.jinja a.jinja .jinja");
     replace(dir, "generation_config.json", "{", "{\"top_p\": 7, ");
     replace(dir, "tokenizer_config.json", "{", "{\"pad_token\": \"[PAD]\", ");
     hf_open(&m, dir, &err);
@@ -566,11 +551,8 @@ static void remarks(void **state) {
     free(want);
     hf_close(&m);
     /* A folder that cannot be listed is no folder without templates. */
-    command = mem_printf("cd '%s' && rm -r additional_chat_templates && "
-                         "ln -s additional_chat_templates additional_chat_templates",
-                         dir);
-    assert_int_equal(system(command), 0);
-    free(command);
+    run_in(dir, "rm -r additional_chat_templates && "
+                "ln -s additional_chat_templates additional_chat_templates");
     assert_int_equal(hf_open(&m, dir, &err), -1);
     assert_err(&err, dir, "/additional_chat_templates: cannot be listed");
     hf_close(&m);
