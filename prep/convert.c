@@ -23,8 +23,6 @@
 #include "prep/json_out.h"
 #include "prep/source.h"
 
-enum { EXIT_INTERRUPTED = 130 };
-
 static const char *const codec_words[] = {"keep", "bf16", "f16", "f32", "q8", "q4", NULL};
 static const char *const trunk_words[] = {"keep", "bf16", "f16", "f32", "q8", NULL};
 
@@ -242,9 +240,22 @@ static void try_chat_template(struct hf_model *model) {
     }
 }
 
+/* Open the checkpoint. That takes seconds where its files are large, in libraries that know of no
+ * end; nothing is lost when it ends at once. */
+static int open_checkpoint(const struct convert_options *o, const char *dir, struct hf_model *model,
+                           struct err *err) {
+    char *line = mem_printf("corm-prep: interrupted: %s has not been written\n", o->output);
+    text_clean(line, strlen(line) - 1);
+    prep_stop_at_once(line);
+    int rc = *o->stop ? err_set(err, "interrupted") : hf_open(model, dir, err);
+    prep_stop_at_once(NULL);
+    free(line);
+    return rc;
+}
+
 static int convert_dir(const struct convert_options *o, const char *dir, struct progress *progress,
                        uint64_t start_ns, struct err *err) {
-    struct hf_model model;
+    struct hf_model model = {0};
     struct outcome out = {0};
     struct pack_options pack = {
         .expert_codec = codec_by_name(codec_words[o->codec]),
@@ -256,7 +267,7 @@ static int convert_dir(const struct convert_options *o, const char *dir, struct 
         .threads = (uint32_t)o->threads,
         .version = CORM_VERSION_TEXT,
     };
-    int rc = hf_open(&model, dir, err);
+    int rc = open_checkpoint(o, dir, &model, err);
     if (rc == 0) {
         try_chat_template(&model);
     }
@@ -346,7 +357,7 @@ static int run(const struct cli_call *call, struct err *err) {
     if (rc != 0 && *o->stop) {
         *err = (struct err){0};
         err_set(err, "interrupted: %s has not been written", o->output);
-        return EXIT_INTERRUPTED;
+        return PREP_INTERRUPTED;
     }
     return rc;
 }

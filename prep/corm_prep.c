@@ -23,8 +23,21 @@
 #include "prep/prep.h"
 
 static volatile sig_atomic_t stop_flag;
+static const char *volatile stop_line;
+static void clean_up(void);
+
+void prep_stop_at_once(const char *line) {
+    stop_line = line;
+}
 
 static void on_signal(int number) {
+    const char *line = stop_line;
+    if (line) {
+        clean_up();
+        ssize_t ignored = write(STDERR_FILENO, line, strlen(line));
+        (void)ignored;
+        _exit(PREP_INTERRUPTED);
+    }
     if (stop_flag) { /* the second one, of whatever kind, is not put off */
         fatal_end(number);
     }

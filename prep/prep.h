@@ -26,10 +26,16 @@ extern const struct cli_group prep_report_group; /* --quiet and --json */
 extern const struct cli_group
     prep_json_group; /* --json alone, of commands that are nothing but output */
 
+enum { PREP_INTERRUPTED = 130 }; /* the exit status of a command that was told to end */
+
 /* From now on the first SIGINT, SIGTERM, SIGHUP or SIGXCPU sets the flag that is returned, and a
  * second one kills. A reader of the output who goes away ends nothing. (These two in corm_prep.c: a
  * signal handler needs a variable that outlives every call.) */
 const volatile sig_atomic_t *prep_catch_stop(void);
+/* From now on the first of these signals ends the program at once, cleaned up, with `line` on
+ * standard error and exit status PREP_INTERRUPTED: for work that cannot look at a flag, as a library that reads
+ * a large file. NULL: no longer. */
+void prep_stop_at_once(const char *line);
 /* What a conversion has beside its output is to be removed where the program ends before it could
  * do so itself (fatal.h); NULL when that is over. */
 struct claim;

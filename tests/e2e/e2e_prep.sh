@@ -514,6 +514,20 @@ asked_twice() {
     return 1
 }
 case_ asked_twice_leaves_nothing asked_twice
+# A tokenizer that takes seconds to read: the soft limit on time asks for an end after the first one, long before
+# the hard one kills. A machine that is faster than that gets the error of its ids.
+slow_to_read() {
+    rm -rf slow && cp -r "$golden/olmoe-tiny" slow && chmod -R u+w slow && {
+        printf '{"model":{"vocab":{' && seq 1000000 4500000 | sed 's/.*/"&":1,/' && echo '"x":2}}}'
+    } >slow/tokenizer.json || return 1
+    (ulimit -c 0 && ulimit -S -t 1 && ulimit -H -t 2 && exec "$prep" convert -q slow -o out/killed.corm) 2>said
+    status=$?
+    cat said
+    rm -rf slow
+    [ $status -eq 1 ] || { [ $status -eq 130 ] && grep -q '^corm-prep: interrupted: out/killed.corm has not' said; } || return 1
+    [ ! -e out/killed.corm ] && clean
+}
+case_ ended_while_the_tokenizer_is_read slow_to_read
 # A file of weights is cut while it is read: one line with its name, and nothing is left. Again, where the
 # conversion was faster than that.
 cut_while_reading() {
