@@ -115,12 +115,14 @@ static bool no_text(const struct convert_options *o) {
 
 /* Training and held-out text, thinned to what was asked for. */
 static int read_texts(struct calibration *c, const struct convert_options *o,
-                      const struct tokenizer *tok, uint32_t seq_tok, struct corpus *train,
+                      const struct hf_model *model, uint32_t seq_tok, struct corpus *train,
                       struct err *err) {
+    const struct tokenizer *tok = model->tok;
     static const char *const own_train[] = {"/stories", "/dialogue",  "/questions", "/technical",
                                             "/code",    "/languages", NULL};
     static const char *const own_held[] = {"/heldout", NULL};
     train->stop = c->held.stop = o->stop;
+    train->tokenizer_of = c->held.tokenizer_of = model->dir;
     if (!no_text(o) && read_text(train, tok, &o->calib, "--calib", own_train, seq_tok, err) < 0) {
         return -1;
     }
@@ -238,7 +240,7 @@ int calibration_run(struct calibration *c, const struct convert_options *o,
     if (no_text(o) && !o->generate_calib) {
         return err_set(err, "--calib none leaves no text: add --generate-calib");
     }
-    if (read_texts(c, o, model->tok, seq_tok, &train, err) < 0 ||
+    if (read_texts(c, o, model, seq_tok, &train, err) < 0 ||
         checkpoint_hash(model, &hash, err) < 0 ||
         (o->generate_calib &&
          generate(c, o, model, pack, seq_tok, hash, progress, &train, err) < 0) ||

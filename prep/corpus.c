@@ -50,7 +50,7 @@ static int add_document(struct corpus *c, const struct tokenizer *tok, const cha
     struct token_list list = {0};
     if (tokenizer_encode(tok, text, bytes, TOKENIZER_ADD_SPECIAL, &list, err) < 0) {
         token_list_free(&list);
-        return -1;
+        return c->tokenizer_of ? err_prefix(err, "the tokenizer of %s", c->tokenizer_of) : -1;
     }
     for (size_t first = 0; first < list.n; first += seq_tok) {
         size_t n = list.n - first < seq_tok ? list.n - first : seq_tok;

@@ -32,6 +32,7 @@ struct corpus {
     size_t cap_seqs;
     uint64_t text_bytes;
     const volatile sig_atomic_t *stop; /* looked at between documents; NULL: never */
+    const char *tokenizer_of;          /* whose tokenizer it is, for errors; may be NULL */
 };
 
 /* Append the text at `path`; of a directory, that of all files in it. A file that holds zero

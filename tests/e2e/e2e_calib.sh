@@ -311,6 +311,19 @@ printf 'Hi.\n' >short.txt
 case_ 'too little text' refused 'calibration text holds no sequence' --calib short.txt \
     --calib-held "$text/heldout"
 
+# A pattern that is too slow for a text: the error names the text, and the checkpoint that has the pattern.
+slow_pattern() {
+    rm -rf slow && cp -r "$root/tests/golden/models/olmoe-tiny" slow && chmod -R u+w slow || return 1
+    sed -i 's/"pre_tokenizer":/"pre_tokenizer":{"type":"Split","pattern":{"Regex":"(?:a|a?)+[xy]"},"behavior":"Isolated","invert":false},"x":/' \
+        slow/tokenizer.json && ! cmp -s slow/tokenizer.json "$root/tests/golden/models/olmoe-tiny/tokenizer.json" || return 1
+    printf 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!\n' >slow.txt
+    "$prep" convert -q slow -o no.corm --calib slow.txt >said 2>&1 && return 1
+    cat said
+    [ "$(wc -l <said)" -eq 1 ] && grep -q -e '--calib: slow.txt: the tokenizer of slow: pre-tokenizer step 1, Split: the pattern takes' said &&
+        [ -z "$(ls | grep '^no\.corm')" ]
+}
+case_ 'a pattern that is too slow for the text' slow_pattern
+
 # The last norm's weights as large as bf16 can be: finite, but the logits are not.
 overflows() {
     rm -rf big && cp -r "$fable" big && chmod -R u+w big || return 1
