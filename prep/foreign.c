@@ -29,6 +29,12 @@ enum { HEAD_BYTES = 64, MAX_INDEX_BYTES = 256 << 20 };
     "AutoPeftModelForCausalLM.from_pretrained(DIR).merge_and_unload().save_pretrained(OUT)) and "  \
     "convert OUT"
 #define WEB_PAGE "a web page, not the file itself", "download it again (" DOWNLOAD ")"
+#define HUB_ERROR "an error message of the server, not the file itself", AGAIN
+#define AGAIN "download it again (" DOWNLOAD "; with a token where the model asks for one)"
+#define UNFINISHED                                                                                 \
+    "a download that was not finished",                                                            \
+        "download again (huggingface-cli download NAME goes on where it stopped)"
+#define PACKED "packed weights, which are not read", "unpack them"
 #define WHOLE_FOLDER "give the folder that it lies in, with its config.json and tokenizer.json"
 
 /* ---- files that are not themselves ---- */
@@ -47,6 +53,16 @@ static const struct {
     {"<!DOCTYPE html", true, "*.safetensors", WEB_PAGE},
     {"<html", true, "*.json", WEB_PAGE},
     {"<html", true, "*.safetensors", WEB_PAGE},
+    {"<?xml", true, "*.json", HUB_ERROR},
+    {"<?xml", true, "*.safetensors", HUB_ERROR},
+    {"{\"error\"", false, "*.json", HUB_ERROR},
+    {"{\"error\"", false, "*.safetensors", HUB_ERROR},
+    {"Entry not found", false, "*.json", HUB_ERROR},
+    {"Entry not found", false, "*.safetensors", HUB_ERROR},
+    {"Access to model", false, "*.json", HUB_ERROR},
+    {"Access to model", false, "*.safetensors", HUB_ERROR},
+    {"Invalid username", false, "*.json", HUB_ERROR},
+    {"Invalid username", false, "*.safetensors", HUB_ERROR},
 };
 
 /* The first bytes of a regular file, zeros behind its end; false where it cannot be read. */
@@ -118,6 +134,13 @@ static const struct {
     {"quant_config.json", ALWAYS, "weights quantised by AWQ, which are not read", FROM_SOURCE},
     {"hf_quant_config.json", ALWAYS, "weights quantised by NVIDIA's ModelOpt, which are not read",
      FROM_SOURCE},
+    {"*.safetensors.aria2", ALWAYS, UNFINISHED}, /* it lies beside the file as long as that grows */
+    {"*.safetensors.part*", NO_WEIGHTS, UNFINISHED},
+    {"*.crdownload", NO_WEIGHTS, UNFINISHED},
+    {"*.incomplete", NO_WEIGHTS, UNFINISHED},
+    {"*.safetensors.gz", NO_WEIGHTS, PACKED},
+    {"*.safetensors.zst", NO_WEIGHTS, PACKED},
+    {"*.safetensors.xz", NO_WEIGHTS, PACKED},
     {"model-*-of-*.safetensors", NO_WEIGHTS, "a part of the weights without their index",
      "download model.safetensors.index.json as well"},
     {"consolidated*", NO_MODEL, "weights under their publisher's own names, which are not read",
