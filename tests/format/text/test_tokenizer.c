@@ -271,6 +271,37 @@ static void accessors(void **state) {
     loaded_close(&l);
 }
 
+/* A token that a tokenizer adds and that the text has at that end itself. */
+static void what_stands_twice_is_told(void **state) {
+    (void)state;
+    static const struct {
+        const char *style, *text, *twice; /* NULL: nothing */
+    } rows[] = {
+        {"mixtral", "<s>Once", "<s>"},    {"mixtral", "<s>", "<s>"},
+        {"mixtral", "Once<s>", NULL},     {"mixtral", " <s>Once", NULL},
+        {"mixtral", "Once", NULL},        {"mixtral", "", NULL},
+        {"metaspace", "a<sep>", "<sep>"}, {"metaspace", "<sep>", "<sep>"},
+        {"metaspace", "<sep>a", NULL},    {"metaspace", "a", NULL},
+        {"metaspace", "", NULL},          {"qwen2", "<|endoftext|>a", NULL},
+    };
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        struct loaded l;
+        struct token_list ids = {0};
+        size_t n = 0;
+        loaded_style(rows[i].style, &l);
+        loaded_encode(l.tok, rows[i].text, strlen(rows[i].text),
+                      TOKENIZER_ADD_SPECIAL | TOKENIZER_PARSE_SPECIAL, &ids);
+        const char *twice = tokenizer_doubled(l.tok, ids.ids, ids.n, &n);
+        if (rows[i].twice
+                ? !twice || n != strlen(rows[i].twice) || memcmp(twice, rows[i].twice, n) != 0
+                : twice != NULL) {
+            fail_msg("%s: '%s': %.*s", rows[i].style, rows[i].text, (int)n, twice ? twice : "");
+        }
+        token_list_free(&ids);
+        loaded_close(&l);
+    }
+}
+
 /* ---- size ---- */
 
 /* A megabyte without a place to cut, and a megabyte of combining marks: the time stays near
@@ -364,6 +395,7 @@ int main(void) {
         cmocka_unit_test(merges_in_both_spellings),
         cmocka_unit_test(config_decides_bos_and_eos),
         cmocka_unit_test(accessors),
+        cmocka_unit_test(what_stands_twice_is_told),
         cmocka_unit_test(long_texts),
         cmocka_unit_test(parts_of_a_piece_give_the_same_ids),
         cmocka_unit_test(a_piece_without_a_place_to_cut_is_bounded),
