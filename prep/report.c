@@ -292,11 +292,20 @@ int report_brief(const struct corm *c, bool json, struct buf *out, struct err *e
         return 0;
     }
     char size[CLI_SIZE_TEXT], raw_size[CLI_SIZE_TEXT];
-    buf_printf(out,
-               "experts     %.1f %% are guessed a layer ahead by the trained predictor; %.1f %% by "
-               "the layer's own router on the earlier state, for free\n",
-               100 * mean_of(&learned), 100 * mean_of(&free_guess));
-    buf_printf(out, "hot prefix  %.1f %% of an expert's neurons, ", 100 * mean_of(&hot));
+    if (learned.n > 0 && free_guess.n > 0) {
+        buf_printf(
+            out,
+            "experts     %.1f %% are guessed a layer ahead by the trained predictor; %.1f %% "
+            "by the layer's own router on the earlier state, for free\n",
+            100 * mean_of(&learned), 100 * mean_of(&free_guess));
+    } else {
+        buf_printf(out, "experts     how many are guessed a layer ahead was not measured\n");
+    }
+    if (hot.n > 0) {
+        buf_printf(out, "hot prefix  %.1f %% of an expert's neurons, ", 100 * mean_of(&hot));
+    } else {
+        buf_printf(out, "hot prefix  its size was not measured; ");
+    }
     if (energy.n > 0) {
         buf_printf(out, "%.1f %% of its energy\n", 100 * mean_of(&energy));
     } else {

@@ -121,6 +121,34 @@ static void test_brief(void **state) {
     free(path);
 }
 
+/* What no layer has was not measured, which is no share of -100 %. */
+static void test_not_measured(void **state) {
+    (void)state;
+    char *path = mem_printf("%s/a.corm", test_dir());
+    struct calib_scores scores[LAYERS];
+    struct buf section = {0}, out = {0};
+    struct err err = {0};
+    struct arch a;
+    fill(scores);
+    for (int l = 0; l < LAYERS; l++) {
+        scores[l].stale[0] = scores[l].stale[1] = -1;
+        scores[l].corrected[0] = scores[l].corrected[1] = -1;
+        scores[l].learned[0] = scores[l].learned[1] = -1;
+        scores[l].hot_fraction = scores[l].hot_energy = -1;
+    }
+    archive_moe_arch(&a, LAYERS, 4, 16);
+    make_section(&a, scores, 0, &section);
+    write_archive(path, &a, &section);
+    assert_int_equal(report(path, true, false, &out, &err), 0);
+    expect(&out, "experts     how many are guessed a layer ahead was not measured\n");
+    expect(&out, "hot prefix  its size was not measured; their energy was not measured");
+    assert_null(strstr(out.data, "-100"));
+    arch_free(&a);
+    buf_free(&section);
+    buf_free(&out);
+    free(path);
+}
+
 static void test_without_calibration(void **state) {
     (void)state;
     char *path = mem_printf("%s/b.corm", test_dir());
@@ -141,6 +169,7 @@ static void test_without_calibration(void **state) {
 int main(void) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_brief),
+        cmocka_unit_test(test_not_measured),
         cmocka_unit_test(test_without_calibration),
     };
     return cmocka_run_group_tests_name("report", tests, NULL, NULL);
