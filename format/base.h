@@ -152,6 +152,11 @@ int file_sync_name(const char *path, struct err *err);
 /* A fresh file for reading and writing that is without a name already, so that nothing is left of
  * it however the process ends; `path` tells the file system. The descriptor, or -1 and `err`. */
 int file_scratch(const char *path, struct err *err);
+/* Make the file `part` anew, which becomes `whole` by rename(2) when it is written, and return its
+ * descriptor, or -1 and `err`. It is locked as long as that is open, so that a second process with
+ * the same `whole` is refused, and never touches what the first one writes: rename before closing.
+ * What a killed process left under the name is removed. */
+int file_create_part(const char *part, const char *whole, unsigned mode, struct err *err);
 
 /* Read cursor over untrusted bytes with a sticky first error: reads past the end give zeros and set
  * `failed`, so a parser reads straight and checks once. Numbers are little-endian. */

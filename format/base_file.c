@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -212,4 +213,53 @@ int file_scratch(const char *path, struct err *err) {
         return -1;
     }
     return fd;
+}
+
+/* Whether the file that is open as `fd` still has the name. */
+static bool has_name(int fd, const char *name) {
+    struct stat held, named;
+    return fstat(fd, &held) == 0 && lstat(name, &named) == 0 && held.st_dev == named.st_dev &&
+           held.st_ino == named.st_ino;
+}
+
+/* Whether the lock is this process's, or the file system has no locks. */
+static bool lock(int fd) {
+    int rc;
+    do {
+        rc = flock(fd, LOCK_EX | LOCK_NB);
+    } while (rc < 0 && errno == EINTR);
+    return rc == 0 || errno != EWOULDBLOCK;
+}
+
+/* Remove what a killed process left, or a link, which must not be followed. A file is removed under
+ * its lock, which whoever made it either has or fails to get. False: another process is at it. */
+static bool remove_left(const char *part) {
+    int fd = open(part, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    bool ours = fd < 0 || lock(fd);
+    if (ours && (fd < 0 ? errno != ENOENT : has_name(fd, part))) {
+        unlink(part);
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    return ours;
+}
+
+int file_create_part(const char *part, const char *whole, unsigned mode, struct err *err) {
+    enum { TRIES = 100 }; /* others may make, and end with, the same file meanwhile */
+    int code = EWOULDBLOCK;
+    for (int i = 0; i < TRIES && remove_left(part); i++) {
+        int fd = open(part, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+        if (fd >= 0 && lock(fd) && has_name(fd, part)) {
+            return fd;
+        }
+        code = fd < 0 ? errno : EWOULDBLOCK;
+        if (fd >= 0) {
+            close(fd);
+        } else if (code != EEXIST) {
+            break;
+        }
+    }
+    return code == EWOULDBLOCK ? err_set(err, "%s: another process is writing it", whole)
+                               : err_errno(err, code, "%s: cannot create", part);
 }

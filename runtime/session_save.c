@@ -93,19 +93,24 @@ static int write_all(struct writer *w) {
     return fsync(w->fd) < 0 ? err_errno(w->err, errno, "%s: cannot sync", w->path) : 0;
 }
 
-/* The file `tmp`, closed and whole, or -1. */
-static int write_tmp(struct corm_session *s, const char *tmp, struct err *err) {
+/* Write `tmp`, and make it `path` when it is whole. */
+static int write_file(struct corm_session *s, const char *tmp, const char *path, struct err *err) {
     struct writer w = {.session = s, .path = tmp, .err = err};
-    unlink(tmp); /* of a killed process; or a link, which must not be followed */
-    w.fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    w.fd = file_create_part(tmp, path, 0600, err);
     if (w.fd < 0) {
-        return err_errno(err, errno, "%s: cannot create", tmp);
+        return -1;
     }
     w.hash = hasher_new();
     w.piece = mem_alloc(PIECE_BYTES);
     int status = write_all(&w);
+    if (status == 0 && rename(tmp, path) < 0) {
+        status = err_errno(err, errno, "%s: cannot rename from %s", path, tmp);
+    }
+    if (status < 0) {
+        unlink(tmp);
+    }
     if (close(w.fd) < 0 && status == 0) {
-        status = err_errno(err, errno, "%s: cannot close", tmp);
+        status = err_errno(err, errno, "%s: cannot close", path);
     }
     hasher_free(w.hash);
     free(w.piece);
@@ -116,13 +121,7 @@ int corm_session_save(struct corm_session *s, const char *path, struct corm_erro
     struct err err = {0};
     char *tmp = mem_printf("%s.tmp", path);
     int status = s->pass ? err_set(&err, "%s: a session of an open pass cannot be saved", path)
-                         : write_tmp(s, tmp, &err);
-    if (status == 0 && rename(tmp, path) < 0) {
-        status = err_errno(&err, errno, "%s: cannot rename from %s", path, tmp);
-    }
-    if (status < 0 && !s->pass) {
-        unlink(tmp);
-    }
+                         : write_file(s, tmp, path, &err);
     if (status == 0) {
         status = file_sync_name(path, &err);
     }

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -34,56 +33,6 @@ static int write_header(struct npy *n, struct err *err) {
     return file_write_all(n->fd, text, HEADER_BYTES, written_name(n), err);
 }
 
-/* Whether the file that is open as `fd` still has the name. */
-static bool has_name(int fd, const char *name) {
-    struct stat held, named;
-    return fstat(fd, &held) == 0 && lstat(name, &named) == 0 && held.st_dev == named.st_dev &&
-           held.st_ino == named.st_ino;
-}
-
-/* 1: the lock is this process's, or the file system has no locks; 0: it is another one's. */
-static int lock(int fd) {
-    int rc;
-    do {
-        rc = flock(fd, LOCK_EX | LOCK_NB);
-    } while (rc < 0 && errno == EINTR);
-    return rc == 0 || errno != EWOULDBLOCK;
-}
-
-/* Remove what a killed run left, or a link, which must not be followed. -1: another process is at
- * it. A file is removed under its lock, which whoever made it either has or fails to get. */
-static int remove_left(const char *part) {
-    int fd = open(part, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    int rc = 0;
-    if (fd >= 0 && !lock(fd)) {
-        rc = -1;
-    } else if (fd < 0 ? errno != ENOENT : has_name(fd, part)) {
-        unlink(part);
-    }
-    if (fd >= 0) {
-        close(fd);
-    }
-    return rc;
-}
-
-/* Make `part` anew, for this process alone. */
-static int create_part(struct npy *n, const char *part, struct err *err) {
-    enum { TRIES = 100 };
-    for (int i = 0; i < TRIES && remove_left(part) == 0; i++) {
-        n->fd = open(part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (n->fd < 0 && errno != EEXIST) {
-            return err_errno(err, errno, "%s: cannot create", part);
-        }
-        if (n->fd >= 0) {
-            if (lock(n->fd) && has_name(n->fd, part)) {
-                return 0;
-            }
-            close(n->fd);
-        }
-    }
-    return err_set(err, "%s: another process is writing it", n->path);
-}
-
 static int open_file(struct npy *n, struct err *err) {
     struct stat st;
     if (stat(n->path, &st) == 0 && !S_ISREG(st.st_mode)) {
@@ -91,7 +40,8 @@ static int open_file(struct npy *n, struct err *err) {
         return n->fd < 0 ? err_errno(err, errno, "%s: cannot create", n->path) : 0;
     }
     char *part = mem_printf("%s.part", n->path);
-    if (create_part(n, part, err) < 0) {
+    n->fd = file_create_part(part, n->path, 0666, err);
+    if (n->fd < 0) {
         free(part);
         return -1;
     }

@@ -180,6 +180,95 @@ static void file_scratch_and_read_at(void **state) {
     test_rmdir(dir);
 }
 
+/* A part is one process's as long as it is open; what is left under its name is replaced. */
+static void parts_are_made_alone(void **state) {
+    (void)state;
+    char *dir = test_mkdir(), *part = mem_printf("%s/a.part", dir),
+         *whole = mem_printf("%s/a", dir);
+    char *precious = test_write(dir, "precious", "mine", 4);
+    struct err err = {0}, busy = {0}, bad = {0};
+    struct stat st;
+    free(test_write(dir, "a.part", "half", 4));
+    int fd = file_create_part(part, whole, 0600, &err);
+    assert_no_err(&err);
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_int_equal(st.st_size, 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    assert_int_equal(file_create_part(part, whole, 0600, &busy), -1);
+    assert_err(&busy, whole, "another process is writing it");
+    assert_int_equal(write(fd, "x", 1), 1);
+    assert_int_equal(stat(part, &st), 0); /* the refused one has not touched it */
+    assert_int_equal(st.st_size, 1);
+    close(fd);
+
+    assert_int_equal(unlink(part), 0);
+    assert_int_equal(symlink(precious, part), 0);
+    fd = file_create_part(part, whole, 0600, &err);
+    assert_no_err(&err);
+    close(fd);
+    assert_int_equal(stat(precious, &st), 0);
+    assert_int_equal(st.st_size, 4);
+    assert_int_equal(unlink(part), 0);
+    assert_int_equal(mkdir(part, 0700), 0);
+    assert_int_equal(file_create_part(part, whole, 0600, &bad), -1);
+    assert_err(&bad, part, "cannot create", "File exists");
+    bad = (struct err){0};
+    assert_int_equal(file_create_part("/nonexistent/a.part", "/nonexistent/a", 0600, &bad), -1);
+    assert_err(&bad, "/nonexistent/a.part", "No such file");
+    free(precious);
+    free(whole);
+    free(part);
+    test_rmdir(dir);
+}
+
+struct makers {
+    const char *part, *whole;
+    int made; /* by all threads together */
+};
+
+/* Makes the file again and again; while it is this one's, nobody else's is whole under that name. */
+static void *make_parts(void *arg) {
+    struct makers *m = arg;
+    for (int i = 0; i < 300; i++) {
+        struct err err = {0};
+        int fd = file_create_part(m->part, m->whole, 0600, &err);
+        if (fd < 0) {
+            continue;
+        }
+        struct stat held, named;
+        bool ours = write(fd, "xy", 2) == 2 && fstat(fd, &held) == 0 &&
+                    lstat(m->part, &named) == 0 && held.st_ino == named.st_ino &&
+                    held.st_size == 2 && rename(m->part, m->whole) == 0;
+        close(fd);
+        if (!ours) {
+            return m;
+        }
+        __atomic_add_fetch(&m->made, 1, __ATOMIC_RELAXED);
+    }
+    return NULL;
+}
+
+static void parts_made_by_many_at_once(void **state) {
+    (void)state;
+    enum { THREADS = 4 };
+    char *dir = test_mkdir(), *part = mem_printf("%s/a.part", dir),
+         *whole = mem_printf("%s/a", dir);
+    struct makers m = {.part = part, .whole = whole};
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, make_parts, &m), 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        void *failed;
+        pthread_join(threads[i], &failed);
+        assert_null(failed);
+    }
+    assert_true(m.made > 0);
+    free(whole);
+    free(part);
+    test_rmdir(dir);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(map_reads_a_file),
@@ -188,6 +277,8 @@ int main(void) {
         cmocka_unit_test(file_write_all_writes_all),
         cmocka_unit_test(file_exists_or_not),
         cmocka_unit_test(file_scratch_and_read_at),
+        cmocka_unit_test(parts_are_made_alone),
+        cmocka_unit_test(parts_made_by_many_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -298,6 +298,16 @@ static void a_file_is_written_whole_or_not(void **state) {
     assert_int_equal(stat(r.file, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
     assert_int_equal(stat(tmp, &st), -1);
+    /* Another process that writes the same: it loses nothing. */
+    struct err err = {0};
+    int other = file_create_part(tmp, r.file, 0600, &err);
+    assert_true(other >= 0);
+    assert_int_equal(corm_session_save(r.s, r.file, &error), -1);
+    assert_non_null(strstr(error.message, "another process is writing it"));
+    assert_int_equal(stat(tmp, &st), 0);
+    close(other);
+    saved(&r);
+    assert_int_equal(stat(tmp, &st), -1);
     assert_int_equal(corm_session_save(r.s, nowhere, &error), -1);
     assert_non_null(strstr(error.message, "cannot create"));
     assert_int_equal(corm_session_save(r.s, test_dir(), &error), -1); /* a folder's name */
