@@ -137,16 +137,7 @@ static void q8_decode_row(const void *src, uint32_t cols, float *dst) {
 
 /* ---- q4 ---- */
 
-enum {
-    Q4_MAX = 15,
-    LANES = 8, /* independent partial sums, so that the compiler may use vector registers */
-};
-
-/* Greatest error of a weight, relative to the row's greatest magnitude: what the search may accept,
- * and what is left once scales and minimums are coded in 8 bits. Half a step of the widest possible
- * group
- * (-amax .. amax) is 1/15 = 0.067. */
-static const float q4_search_limit = 0.09f, q4_tolerance = 0.1f;
+enum { LANES = CODEC_Q4_SUMS }; /* so that the compiler may use vector registers */
 
 /* A group as q * d - m, with d >= 0 and m >= 0. */
 struct q4_fit {
@@ -164,7 +155,7 @@ struct q4_sums {
 };
 
 static inline float q4_code(float x, float inverse_d, float m) {
-    return round_small(clamp((x + m) * inverse_d, 0.0f, (float)Q4_MAX));
+    return round_small(clamp((x + m) * inverse_d, 0.0f, (float)CODEC_Q4_MAX));
 }
 
 static float q4_inverse(float d) {
@@ -228,18 +219,17 @@ static struct q4_fit q4_refit(const float x[CODEC_GROUP], struct q4_fit f) {
  * each refined by least squares. Narrowing trades the outermost weights for all others; no weight
  * may pay more than `limit` for it. */
 static struct q4_fit q4_search(const float x[CODEC_GROUP], float limit) {
-    static const float narrow[] = {1.0f, 0.9f};
-    enum { REFITS = 2 };
+    static const float narrow[] = CODEC_Q4_NARROW;
     float lo = 0.0f, hi = 0.0f;
     for (int i = 0; i < CODEC_GROUP; i++) {
         lo = x[i] < lo ? x[i] : lo;
         hi = x[i] > hi ? x[i] : hi;
     }
-    struct q4_fit best = {(hi - lo) / (float)Q4_MAX, -lo};
+    struct q4_fit best = {(hi - lo) / (float)CODEC_Q4_MAX, -lo};
     float least = INFINITY;
     for (size_t k = 0; k < sizeof narrow / sizeof narrow[0]; k++) {
-        struct q4_fit f = {(hi - lo) / (float)Q4_MAX * narrow[k], -lo * narrow[k]};
-        for (int i = 0; i < REFITS; i++) {
+        struct q4_fit f = {(hi - lo) / (float)CODEC_Q4_MAX * narrow[k], -lo * narrow[k]};
+        for (int i = 0; i < CODEC_Q4_REFITS; i++) {
             f = q4_refit(x, f);
         }
         struct q4_error e = q4_measure(x, f.d, f.m);
@@ -252,7 +242,7 @@ static struct q4_fit q4_search(const float x[CODEC_GROUP], float limit) {
 }
 
 static uint8_t q4_step(float value, float unit) {
-    return unit > 0.0f ? (uint8_t)round_small(clamp(value / unit, 0.0f, 255.0f)) : 0;
+    return unit > 0.0f ? (uint8_t)round_small(clamp(value / unit, 0.0f, (float)CODEC_Q4_STEPS)) : 0;
 }
 
 /* Code d in units of S, then the m that is best for it in units of M (unless a weight would be off
@@ -288,20 +278,20 @@ static void q4_encode_row(const float *src, uint32_t cols, void *dst) {
     enum { FITS = 512 };
     struct q4_fit fits[FITS];
     for (uint32_t g = 0; g < groups; g++) {
-        struct q4_fit f = q4_search(src + (size_t)g * CODEC_GROUP, q4_search_limit * amax);
+        struct q4_fit f = q4_search(src + (size_t)g * CODEC_GROUP, CODEC_Q4_SEARCH_LIMIT * amax);
         S = f.d > S ? f.d : S;
         M = f.m > M ? f.m : M;
         if (g < FITS) {
             fits[g] = f;
         }
     }
-    S /= 255.0f;
-    M /= 255.0f;
+    S /= (float)CODEC_Q4_STEPS;
+    M /= (float)CODEC_Q4_STEPS;
     for (uint32_t g = 0; g < groups; g++) {
         const float *x = src + (size_t)g * CODEC_GROUP;
-        struct q4_fit f = g < FITS ? fits[g] : q4_search(x, q4_search_limit * amax);
-        q4_encode_group(x, f, S, M, q4_tolerance * amax, nibbles + (size_t)g * (CODEC_GROUP / 2),
-                        &sc[g], &mn[g]);
+        struct q4_fit f = g < FITS ? fits[g] : q4_search(x, CODEC_Q4_SEARCH_LIMIT * amax);
+        q4_encode_group(x, f, S, M, CODEC_Q4_TOLERANCE * amax,
+                        nibbles + (size_t)g * (CODEC_GROUP / 2), &sc[g], &mn[g]);
     }
     memcpy(mn + groups, &S, sizeof S);
     memcpy(mn + groups + sizeof S, &M, sizeof M);
@@ -374,7 +364,7 @@ float codec_tolerance(const struct codec *c, float amax) {
     case CODEC_Q8: /* half a step; the scale is rounded to 11 bits, or to a multiple of 2^-24 */
         return amax / 127.0f * 0.5f * 1.001f + 0x1p-25f;
     case CODEC_Q4:
-        return amax * q4_tolerance;
+        return amax * CODEC_Q4_TOLERANCE;
     }
     die("codec %d has no tolerance", (int)c->id);
 }

@@ -84,6 +84,22 @@ static inline size_t codec_row_bytes(const struct codec *c, uint32_t cols) {
     return (size_t)(cols / c->block_cols) * c->block_bytes + c->row_extra_bytes;
 }
 
+/* The numbers of q4's encoder: what it searches a group's fit by. Its fast forms
+ * (kernels/cpu/encode.h) take the same steps, for the same bytes. Limits are relative to a row's
+ * greatest magnitude: the greatest error of a weight that the search may accept, and the one that
+ * is left once scales and minimums are coded in 8 bits. Half a step of the widest possible group
+ * (-amax .. amax) is 1/15 = 0.067. */
+enum {
+    CODEC_Q4_MAX = 15,    /* the greatest code */
+    CODEC_Q4_SUMS = 8,    /* partial sums over a group: weight i goes to sum i % 8 */
+    CODEC_Q4_REFITS = 2,  /* steps of least squares from each beginning */
+    CODEC_Q4_STEPS = 255, /* of scales and minimums */
+};
+#define CODEC_Q4_NARROW                                                                            \
+    { 1.0f, 0.9f } /* beginnings: parts of a group's range */
+#define CODEC_Q4_SEARCH_LIMIT 0.09f
+#define CODEC_Q4_TOLERANCE 0.1f
+
 /*
  * The only handle on a weight matrix [rows, cols], row-major; row r starts at data + r *
  * stride_bytes. A stride wider than the row lets a matrix be a view into interleaved storage (the

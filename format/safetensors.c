@@ -362,11 +362,15 @@ void st_read_f32(const struct st_tensor *t, uint64_t first, uint64_t n, float *d
         return;
     }
     const uint8_t *src = t->data + 2 * first;
-    bool bf16 = t->dtype == ST_BF16;
-    for (uint64_t i = 0; i < n; i++) {
-        uint16_t h;
+    const bool bf16 = t->dtype == ST_BF16;
+    uint16_t h;
+    for (uint64_t i = 0; bf16 && i < n; i++) {
         memcpy(&h, src + 2 * i, sizeof h);
-        dst[i] = bf16 ? bf16_to_f32(h) : f16_to_f32(h);
+        dst[i] = bf16_to_f32(h);
+    }
+    for (uint64_t i = 0; !bf16 && i < n; i++) {
+        memcpy(&h, src + 2 * i, sizeof h);
+        dst[i] = f16_to_f32(h);
     }
 }
 

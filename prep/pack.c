@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "kernels/cpu/encode.h"
 #include "kernels/pool.h"
 #include "prep/provenance.h"
 
@@ -23,6 +24,7 @@ struct pack {
     const struct arch *a;
     const struct pack_options *opt;
     const struct codec *expert_codec;
+    const struct encode_isa *encode;
     uint32_t chunk_neurons, hot_neurons;
     struct corm_writer *w;
     struct pool *pool;
@@ -157,11 +159,16 @@ struct origin {
 static int check_range(const struct pack *p, const struct codec *codec, const struct origin *from,
                        const float *x, uint32_t n, uint32_t cols, struct err *err) {
     const size_t count = (size_t)n * cols;
-    float greatest = 0;
+    int32_t greatest = 0; /* magnitudes are ordered as their bits are, which needs no branches */
     for (size_t i = 0; i < count; i++) {
-        greatest = fabsf(x[i]) > greatest ? fabsf(x[i]) : greatest;
+        int32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bits &= INT32_MAX;
+        greatest = bits > greatest ? bits : greatest;
     }
-    for (size_t i = 0; greatest > codec->max_abs && i < count; i++) {
+    float magnitude;
+    memcpy(&magnitude, &greatest, sizeof magnitude);
+    for (size_t i = 0; magnitude > codec->max_abs && i < count; i++) {
         if (fabsf(x[i]) > codec->max_abs) {
             bool expert = slot_at(from->slot)->scope == SLOT_OF_EXPERT;
             uint32_t along = from->first + (uint32_t)(i / cols), across = (uint32_t)(i % cols);
@@ -227,7 +234,7 @@ static int write_tensor(struct pack *p, enum slot_id slot, uint32_t layer, struc
             order_neurons(p, layer, first, n, values);
         }
         for (uint32_t r = 0; r < n; r++) {
-            codec->encode_row(values + (size_t)r * cols, cols, encoded + r * row_bytes);
+            encode_row(p->encode, codec, values + (size_t)r * cols, cols, encoded + r * row_bytes);
         }
         rc = corm_write_tensor_rows(p->w, encoded, n, err);
         p->done_bytes += n * source_row;
@@ -279,8 +286,8 @@ static int convert_neurons(struct convert *c, uint32_t item, float *values, stru
     }
     for (uint32_t i = 0; i < n; i++) {
         for (uint32_t k = 0; k < 3; k++) {
-            codec->encode_row(values + k * part + (size_t)i * a->dim, a->dim,
-                              c->neurons + (3 * (size_t)c->place[first + i] + k) * c->row_bytes);
+            encode_row(c->p->encode, codec, values + k * part + (size_t)i * a->dim, a->dim,
+                       c->neurons + (3 * (size_t)c->place[first + i] + k) * c->row_bytes);
         }
     }
     return 0;
@@ -469,6 +476,7 @@ int pack_model(const struct hf_model *m, const char *out_path, const struct pack
     if (check_choices(&p, err)) {
         goto out;
     }
+    p.encode = encode_isa_best();
     p.pool = pool_new(opt->threads, err);
     if (!p.pool) {
         goto out;
