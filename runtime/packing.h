@@ -13,7 +13,7 @@
  * reading with computing, so the estimate takes a token to last as long as the longer of the two.
  * How many experts are found in memory is estimated from the room: misses = (1 - share of experts
  * in memory)^1.5. This lies within 4 points of what the cache reaches on the OLMoE shape, and
- * within 5 on fable (docs/SPEED.md, beside Belady).
+ * within 5 on fable (docs/SPEED-tables.md, beside Belady).
  */
 #ifndef RUNTIME_PACKING_H
 #define RUNTIME_PACKING_H

@@ -1,13 +1,15 @@
 #!/bin/sh
-# Measures what docs/SPEED.md shows. `make bench` builds and runs
+# Measures what docs/SPEED-tables.md shows. `make bench` builds and runs
 #
 #   tests/bench.sh BUILD_DIR WORK_DIR [SECTION...]
 #
 # A section is a group of tables: fable loss olmoe reading limit. Without names: fable and loss; with
 # BENCH_BIG=1 olmoe and reading too (a synthetic model of 0.9 B parameters); with BENCH_BIG=7b all of
-# them. Models and tables are kept in WORK_DIR. The tables go to standard output, and those of all
-# sections that were ever measured into docs/SPEED.md between its markers.
+# them. Models and tables are kept in WORK_DIR. The tables go to standard output, and behind them the
+# published figures beside those of this machine, row by row.
 #
+# BENCH_PUBLISH=1 puts the tables of all sections that were ever measured into docs/SPEED-tables.md, between
+# its markers: for whoever publishes figures, with the text of docs/SPEED.md.
 # BENCH_7B names a folder with the 7 B model (bf16.corm, text.txt) that is used in place of making one.
 # BENCH_WRAP is put in front of each measurement (chrt, taskset, a lock).
 set -eu
@@ -16,6 +18,7 @@ export LC_ALL
 
 out=$1
 work=$2
+published=docs/SPEED-tables.md
 shift 2
 run=$out/corm-run
 text=tests/golden/heldout.txt
@@ -70,10 +73,16 @@ fi
 
 # ---- tables ----------------------------------------------------------------------------------------
 
+machine() {
+    name=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
+    ids=$(sed -n 's/^\(cpu family\|model\)[^:n]*: //p' /proc/cpuinfo | head -n 2 | paste -sd /)
+    memory=$(awk '/^MemTotal/ { printf "%.0f", $2 / 1e6 }' /proc/meminfo)
+    echo "$(nproc) cores of ${name:-a processor without a name} ($ids), $memory GB of memory"
+}
 # begin SECTION HEADING: what follows goes into this section's tables.
 begin() {
     tables=$work/tables/$1.part
-    printf '## %s\n\n' "$2" >"$tables"
+    printf '## %s\n\nOn %s.\n\n' "$2" "$(machine)" >"$tables"
 }
 end() { mv "$tables" "${tables%.part}.md"; }
 # shown COMMAND...: as the tables show it.
@@ -225,6 +234,15 @@ for section; do
     "section_$section"
 done
 
+# What is published, read before anything is put there.
+echo
+echo "Published, and here ($(machine)); the third column of tok/s is here over published."
+for section; do
+    cat "$work/tables/$section.md" 2>/dev/null || :
+done >"$printed.md"
+awk -f "$here/beside.awk" "$published" "$printed.md"
+[ "${BENCH_PUBLISH:-0}" = 1 ] || exit 0
+
 # The tables replace what stands between the markers.
 for section in fable loss olmoe limit reading; do
     cat "$work/tables/$section.md" 2>/dev/null || :
@@ -233,5 +251,5 @@ awk -v tables="$work/tables.md" '
 /<!-- tables: end -->/ { skip = 0 }
 !skip { print }
 /<!-- tables: begin/ { print ""; while ((getline line < tables) > 0) print line; skip = 1 }
-' docs/SPEED.md >"$work/SPEED.md"
-cp "$work/SPEED.md" docs/SPEED.md
+' "$published" >"$work/SPEED.md"
+cp "$work/SPEED.md" "$published"

@@ -124,7 +124,7 @@ static double perplexity_of(const char *name, const char *codec, double *golden_
 
 static void perplexity_is_that_of_transformers(void **state) {
     (void)state;
-    /* What the codec may cost: docs/SPEED.md, "Quality". */
+    /* What the codec may cost: docs/SPEED.md, "Codecs". */
     static const struct {
         const char *codec;
         double tolerance;
