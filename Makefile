@@ -202,7 +202,7 @@ format: ## Rewrite the sources in the style of .clang-format
 	@tests/deps.sh lint
 	find format kernels runtime prep tests docs -name '*.[ch]' -o -name '*.cu' -o -name '*.inc' | xargs clang-format-16 -i
 
-bench: ## Measure speed and what each mechanism brings; tables go to docs/SPEED.md (BENCH_BIG=1: more)
+bench: ## Measure speed and what each mechanism brings, beside the published figures (BENCH_BIG=1: more)
 	@CC='$(CC)' tests/deps.sh build test
 	@$(again) all $(OUT)/synth
 	@tests/bench.sh $(OUT) $(BUILD)/bench
@@ -219,9 +219,9 @@ soak: ## See that the memory budget is kept under a real limit: MINUTES=10 MODEL
 	@$(again) all $(OUT)/synth
 	@tests/limits/soak.sh $(OUT) $(BUILD)/bench $(or $(MINUTES),10) $(MODEL) $(TEXT)
 
-LLAMA_PYTHON ?= python3
-bench-llama: ## Compare with llama.cpp; tests/llama/README.md says what that needs
-	@CC='$(CC)' tests/deps.sh build
+# Without LLAMA_PYTHON, a Python of its own gets the newest llama.cpp that PyPI has, compiled here.
+bench-llama: ## Compare with llama.cpp, which is fetched and compiled; tests/llama/README.md says how
+	@CC='$(CC)' tests/deps.sh build $(if $(LLAMA_PYTHON),,llama)
 	@$(again) all $(OUT)/synth
 	@CC='$(CC)' LLAMA_PYTHON='$(LLAMA_PYTHON)' LLAMA='$(LLAMA)' tests/llama/bench.sh $(OUT) \
 	    $(BUILD)/bench-llama $(LLAMA_ARGS)
@@ -333,7 +333,7 @@ $(OUT)/docs/%.o: EXTRA = -Iruntime
 $(EXAMPLES): $(OUT)/docs/%: $(OUT)/docs/%.o $(OUT)/libcorm.a
 	$(link)
 $(OUT)/synth: LIBS = $(LIBS_PREP) $(LIBS_RUN)
-$(OUT)/synth: $(OUT)/tests/synth/synth.o $(OUT)/tests/libutil.a $(OUT)/libeverything.a
+$(OUT)/synth: $(OUT)/tests/synth/synth.o $(call objects,$(SYNTH_SRC)) $(OUT)/libeverything.a
 	$(link)
 $(OUT)/mutate: LIBS = $(LIBS_TEST) $(LIBS_PREP) $(LIBS_RUN)
 $(OUT)/mutate: $(MUTATE_OBJ) $(OUT)/tests/libutil.a $(OUT)/libeverything.a

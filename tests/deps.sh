@@ -1,11 +1,11 @@
 #!/bin/sh
 # Finds what the build needs and installs what is missing, from Debian packages.
 #
-#   tests/deps.sh [--check] GROUP...     GROUP: build test lint clang valgrind
+#   tests/deps.sh [--check] GROUP...     GROUP: build test lint clang valgrind llama
 #
 # Silent and quick where everything is there. --check only reports: one line, exit status 1.
-# Each need is a row: group, Debian package, and how to see that it is there: a program on PATH, or a
-# header (h:) that the compiler finds. So it works on other systems too; it only installs with apt-get.
+# Each need is a row: group, Debian package, and how to see that it is there: a program on PATH, a header
+# (h:) that the compiler finds, or a module (m:) that python3 has. So it works on other systems too; it only installs with apt-get.
 # openblas_config.h, as the cblas.h of another BLAS is not enough.
 set -u
 
@@ -34,6 +34,10 @@ lint  g++              g++
 clang clang            clang
 clang llvm             llvm-symbolizer
 valgrind valgrind      valgrind
+llama cmake            cmake
+llama g++              g++
+llama python3          python3
+llama python3-venv     m:ensurepip
 TABLE
 }
 
@@ -52,6 +56,10 @@ have_headers() {
     } | "$compiler" $flags -fsyntax-only -x c - >/dev/null 2>&1
 }
 
+have_module() {
+    python3 -c "import $1" >/dev/null 2>&1
+}
+
 check_only=
 if [ "${1:-}" = --check ]; then
     check_only=1
@@ -63,11 +71,12 @@ compiler=$CC
 command -v "$compiler" >/dev/null 2>&1 || compiler=gcc
 flags=$(include_flags)
 
-headers= programs=
+headers= programs= modules=
 while read -r group package what; do
     case "$groups" in *" $group "*) ;; *) continue ;; esac
     case "$what" in
     h:*) headers="$headers ${what#h:}" ;;
+    m:*) modules="$modules ${what#m:}" ;;
     *) programs="$programs $what" ;;
     esac
 done <<LIST
@@ -78,6 +87,9 @@ ok=1
 for program in $programs; do
     command -v "$program" >/dev/null 2>&1 || ok=
 done
+for module in $modules; do
+    have_module "$module" || ok=
+done
 if [ -n "$ok" ] && have_headers $headers; then
     exit 0
 fi
@@ -87,6 +99,7 @@ while read -r group package what; do
     case "$groups" in *" $group "*) ;; *) continue ;; esac
     case "$what" in
     h:*) have_headers "${what#h:}" || missing="$missing $package" ;;
+    m:*) have_module "${what#m:}" || missing="$missing $package" ;;
     *) command -v "$what" >/dev/null 2>&1 || missing="$missing $package" ;;
     esac
 done <<LIST

@@ -3,20 +3,22 @@
 #
 #   tests/llama/bench.sh BUILD_DIR WORK_DIR [OPTION of tests/llama/bench.py ...]
 #
-# Developer-only. From the environment: LLAMA_PYTHON, a Python with the packages llama-cpp-python, gguf
-# and numpy; LLAMA, optional, a llama.cpp build or installation to use in place of the library that
+# Developer-only. From the environment, both optional: LLAMA_PYTHON, a Python with the packages
+# llama-cpp-python, gguf and numpy; without it one is made in WORK_DIR/venv and gets the newest that PyPI has,
+# compiled for this machine. LLAMA, a llama.cpp build or installation to use in place of the library that
 # llama-cpp-python brought. tests/llama/README.md tells the rest.
 set -eu
 
 out=$1
 work=$2
 shift 2
-python=${LLAMA_PYTHON:-python3}
+mkdir -p "$work"
+python=${LLAMA_PYTHON:-$work/venv/bin/python}
 
 fail() {
     echo "bench-llama: $1" >&2
     cat >&2 <<'END'
-It needs a Python with two packages from PyPI; compiling takes some ten minutes:
+By itself, make bench-llama fetches and compiles what it needs. To give it a Python of your own:
     python3 -m venv llama-venv
     CMAKE_ARGS=-DGGML_NATIVE=ON llama-venv/bin/pip install --no-binary llama-cpp-python llama-cpp-python gguf
     make bench-llama LLAMA_PYTHON=llama-venv/bin/python
@@ -26,6 +28,15 @@ END
     exit 1
 }
 
+wanted='gguf, numpy' packages=gguf
+[ -n "${LLAMA:-}" ] || wanted="$wanted, llama_cpp" packages="$packages llama-cpp-python"
+if [ -z "${LLAMA_PYTHON:-}" ] && ! "$python" -c "import $wanted" 2>/dev/null; then
+    echo "bench-llama: fetching $packages from PyPI into $work/venv; compiling llama.cpp takes some ten minutes" >&2
+    [ -x "$python" ] || python3 -m venv "$work/venv" || fail 'no Python environment can be made'
+    # shellcheck disable=SC2086
+    CMAKE_ARGS="-DGGML_NATIVE=ON ${CMAKE_ARGS:-}" "$python" -m pip install -q --disable-pip-version-check \
+        --no-binary llama-cpp-python $packages >&2 || fail "pip could not install $packages"
+fi
 "$python" -c 'import gguf, numpy' 2>/dev/null || fail "'$python' has no gguf and numpy"
 if [ -n "${LLAMA:-}" ]; then
     root=$LLAMA
@@ -52,7 +63,6 @@ lib=$(first libllama.so "$root/llama_cpp/lib" "$root/lib" "$root/bin" "$root/src
 include=$(first llama.h "$root/include" "$root/../include" "$root/llama_cpp/include")
 ggml=$(first ggml.h "$include" "$root/ggml/include" "$root/../ggml/include")
 
-mkdir -p "$work"
 flags='-O2 -std=c11 -D_GNU_SOURCE -Wall -Wextra'
 # shellcheck disable=SC2086
 ${CC:-gcc} $flags -I"$include" -I"$ggml" tests/llama/peer.c -o "$work/peer" -L"$lib" -lllama -lggml \

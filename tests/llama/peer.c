@@ -5,6 +5,7 @@
  *   peer version
  *   peer bench  MODEL.gguf IDS PROMPT DECODE REPS THREADS WAY
  *   peer logits MODEL.gguf IDS OUT.f32 THREADS WAY
+ *   peer quantise MODEL.gguf OUT.gguf          llama.cpp's own Q4_K_M of a model in bf16
  *
  * bench evaluates the first PROMPT ids of the file IDS in batches, then DECODE ids one by one, REPS
  * times, and prints one JSON line: seconds, and the bytes that the process had read from storage
@@ -210,6 +211,14 @@ static void logits(char **a) {
     }
 }
 
+static void quantise(const char *from, const char *to) {
+    struct llama_model_quantize_params p = llama_model_quantize_default_params();
+    p.ftype = LLAMA_FTYPE_MOSTLY_Q4_K_M;
+    if (llama_model_quantize(from, to, &p) != 0) {
+        fail("llama.cpp cannot make Q4_K_M of it", from);
+    }
+}
+
 int main(int argc, char **argv) {
     llama_log_set(quiet, NULL);
     llama_backend_init();
@@ -219,6 +228,8 @@ int main(int argc, char **argv) {
         bench(argv + 2);
     } else if (argc == 7 && strcmp(argv[1], "logits") == 0) {
         logits(argv + 2);
+    } else if (argc == 4 && strcmp(argv[1], "quantise") == 0) {
+        quantise(argv[2], argv[3]);
     } else {
         fail("usage is at the top of tests/llama/peer.c", "arguments");
     }
