@@ -40,12 +40,13 @@ opt.fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link $(sanitize.
 # $(call pc,package,fallback): what pkg-config says about linking it, or the plain fallback.
 pc = $(or $(shell pkg-config --libs $(1) 2>/dev/null),$(2))
 
-# corm-run and libcorm need no more than LIBS_RUN; a program that uses prep/ needs LIBS_PREP besides.
+# libcorm needs no more than LIBS_RUN, corm-run LIBS_EDIT besides; a program that uses prep/ needs LIBS_PREP.
 LIBS_RUN = $(call pc,libzstd,-lzstd) $(call pc,libxxhash,-lxxhash) $(call pc,libpcre2-8,-lpcre2-8) \
 	$(call pc,libutf8proc,-lutf8proc) -lm -pthread
+LIBS_EDIT = $(call pc,libedit,-ledit)
 LIBS_PREP = $(call pc,libarchive,-larchive) $(call pc,lapacke,-llapacke) \
 	$(call pc,openblas,-lopenblas) $(call pc,jansson,-ljansson)
-LIBS_TEST = $(call pc,cmocka,-lcmocka)
+LIBS_TEST = $(call pc,cmocka,-lcmocka) $(LIBS_EDIT)
 
 # Rows of tables leave their last fields zero; snprintf cuts on purpose. With sanitizers gcc warns of
 # what is not there, so that WERROR is for the plain configurations.
@@ -322,7 +323,7 @@ define newline
 
 endef
 
-$(OUT)/corm-run: LIBS = $(LIBS_RUN)
+$(OUT)/corm-run: LIBS = $(LIBS_EDIT) $(LIBS_RUN)
 $(OUT)/corm-run: $(OUT)/runtime/run/corm_run.o $(call objects,$(RUN_SRC)) $(OUT)/libcorm.a
 	$(link)
 $(OUT)/corm-prep: LIBS = $(LIBS_PREP) $(LIBS_RUN)
@@ -346,13 +347,13 @@ comma := ,
 wrap_cuda := $(patsubst %,-Wl$(comma)--wrap=backend_cuda_%,open devices scratch_bytes)
 $(OUT)/tests/kernels/cuda/test_cuda $(OUT)/tests/runtime/test_tier: $(CUDA_OUT)/emulated.o
 # corm-run on devices that are not there.
-$(OUT)/tests/kernels/cuda/run_device: LIBS = $(wrap_cuda) $(LIBS_RUN)
+$(OUT)/tests/kernels/cuda/run_device: LIBS = $(wrap_cuda) $(LIBS_EDIT) $(LIBS_RUN)
 $(OUT)/tests/kernels/cuda/run_device: $(OUT)/tests/kernels/cuda/run_device.o $(OUT)/runtime/run/corm_run.o \
     $(call objects,$(RUN_SRC)) $(OUT)/tests/libutil.a $(OUT)/libcorm.a $(CUDA_OUT)/emulated.o
 	$(link)
 $(OUT)/tests/kernels/cuda/device: $(OUT)/tests/kernels/cuda/device.o $(OUT)/tests/libutil.a $(OUT)/libeverything.a
 	$(link)
-$(OUT)/fuzz/%: LIBS = -fsanitize=fuzzer $(LIBS_PREP) $(LIBS_RUN)
+$(OUT)/fuzz/%: LIBS = -fsanitize=fuzzer $(LIBS_EDIT) $(LIBS_PREP) $(LIBS_RUN)
 $(FUZZERS): $(OUT)/fuzz/%: $(OUT)/tests/fuzz/%.o $(OUT)/tests/libutil.a $(OUT)/libeverything.a
 	$(link)
 

@@ -24,6 +24,7 @@ build libarchive-dev   h:archive.h
 build libopenblas-dev  h:openblas_config.h
 build liblapacke-dev   h:lapacke.h
 build libjansson-dev   h:jansson.h
+build libedit-dev      h:histedit.h
 test  libcmocka-dev    h:cmocka.h
 test  g++              g++
 test  python3          python3

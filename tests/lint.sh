@@ -133,6 +133,7 @@ home 'archive.*\.h' 'prep/*'
 home 'zstd.*\.h' 'format/corm_*' 'format/codec*'
 home 'jansson\.h' 'prep/*' 'format/safetensors*'
 home 'pcre2\.h|utf8proc\.h' 'format/text/*'
+home 'histedit\.h|editline/.*' 'runtime/run/*'
 home 'xxh.*\.h' format/base.c
 home 'cuda.*|cublas.*' 'kernels/cuda/*'
 home '[a-z]*mmintrin\.h|arm_neon\.h' 'kernels/cpu/*_avx*' 'kernels/cpu/*_neon*' \
@@ -141,7 +142,9 @@ home 'pthread\.h|stdatomic\.h|threads\.h' 'kernels/*' 'runtime/*' 'prep/*'
 
 # ---- what only some may do -----------------------------------------------------------------------
 
-report_matches 'getenv: users have flags' '(^|[^a-z_])(secure_)?getenv *\(' $code
+# The history's place is where the XDG Base Directory Specification says.
+report_matches 'getenv: users have flags' '(^|[^a-z_])(secure_)?getenv *\(' \
+    $(except runtime/run/run_chat_file.c -- $code)
 speakers=$(except $signals 'runtime/run/run*' 'runtime/bench/bench*' 'prep/convert*' 'prep/prep*' format/base.c \
     format/cli.c format/progress.c -- $code)
 report_matches 'only the mains and their commands print and exit' \
@@ -205,8 +208,9 @@ done | report
 
 allowed='lib(c|m|pthread|dl|rt|zstd|xxhash|pcre2-8|utf8proc|stdc\+\+|gcc_s)\.so[.0-9]*|ld-linux.*'
 for program in corm-run libcorm.so; do
+    [ $program = libcorm.so ] && more=none || more='libedit\.so[.0-9]*'
     [ ! -e "$out/$program" ] || readelf -d "$out/$program" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' |
-        grep -vxE "$allowed" | sed "s|^|$out/$program:0: must not need |"
+        grep -vxE "$allowed|$more" | sed "s|^|$out/$program:0: must not need |"
 done | report
 if [ -e "$out/libcorm.so" ]; then
     nm -D --defined-only "$out/libcorm.so" | awk '$3 !~ /^corm_/ {print $3}' |

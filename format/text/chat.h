@@ -36,9 +36,9 @@ int chat_context(struct value_arena *arena, const struct value *request,
  * `add_generation_prompt`. -1: budget. */
 int chat_ask(struct value_arena *arena, struct value *request);
 
-/* The same request with `tool_calls[].function.arguments` that are JSON text of an object, as clients
- * send them, made that object, its keys in their order: templates go through it, and would write
- * the text as JSON once more. Text that is empty is an object without keys. -1: budget. */
+/* The same request with `tool_calls[].function.arguments` that are JSON text of an object, as
+ * clients send them, made that object, its keys in their order: templates go through it, and would
+ * write the text as JSON once more. Text that is empty is an object without keys. -1: budget. */
 int chat_parse_calls(struct value_arena *arena, const struct value *request, struct value *out);
 
 /*
@@ -61,8 +61,8 @@ struct chat_rules {
 /* `*out` is the request, marked for a template. `rules` may be NULL. -1: budget. */
 int chat_mark(struct value_arena *arena, const struct tokenizer *tok, const struct template *t,
               const struct chat_rules *rules, const struct value *request, struct value *out);
-/* Append the ids of a rendered text with marks. -1 and `err`: as tokenizer_encode; or a marked token
- * that the tokenizer makes of plain text too. */
+/* Append the ids of a rendered text with marks. -1 and `err`: as tokenizer_encode; or a marked
+ * token that the tokenizer makes of plain text too. */
 int chat_encode(const struct tokenizer *tok, const char *text, size_t bytes, struct token_list *ids,
                 struct err *err);
 /* Leaves the marks out of a text; returns the bytes that stay. */
@@ -74,8 +74,9 @@ struct chat_rendered {
     size_t bytes;
     struct token_list ids;
 };
-/* All of it: calls are parsed, the request is marked, rendered and encoded. `now` as in template_render. -1 and `err`: the request has no messages, the
- * template refuses or fails (then the message begins with "line "), or a token cannot be text. */
+/* All of it: calls are parsed, the request is marked, rendered and encoded. `now` as in
+ * template_render. -1 and `err`: the request has no messages, the template refuses or fails (then
+ * the message begins with "line "), or a token cannot be text. */
 int chat_render(struct value_arena *arena, const struct value *request, const struct tokenizer *tok,
                 const struct template *t, const struct chat_rules *rules,
                 const struct template_limits *limits, const struct tm *now,

@@ -39,6 +39,58 @@ bool run_interrupted(void) {
     return interrupted;
 }
 
+/* A talk goes on after a Ctrl-C, so each kind of signal has a flag that is taken. */
+static volatile sig_atomic_t asked_stop, asked_end, screen_changed;
+
+static void on_talk_signal(int signal_number) {
+    switch (signal_number) {
+    case SIGINT:
+        asked_stop = interrupted = 1;
+        break;
+    case SIGTERM:
+    case SIGHUP:
+        asked_end = interrupted = 1;
+        break;
+    default:
+        screen_changed = 1;
+    }
+}
+
+static const int talk_signals[] = {SIGINT, SIGTERM, SIGHUP, SIGWINCH, SIGCONT};
+enum { N_TALK_SIGNALS = sizeof talk_signals / sizeof *talk_signals };
+
+void run_catch_talk(void) {
+    struct sigaction action = {.sa_handler = on_talk_signal, .sa_flags = SA_RESTART};
+    struct sigaction before;
+    sigemptyset(&action.sa_mask);
+    for (size_t i = 0; i < N_TALK_SIGNALS; i++) {
+        if (sigaction(talk_signals[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN) {
+            sigaction(talk_signals[i], &action, NULL);
+        }
+    }
+}
+
+void run_signal_set(sigset_t *set) {
+    sigemptyset(set);
+    for (size_t i = 0; i < N_TALK_SIGNALS; i++) {
+        sigaddset(set, talk_signals[i]);
+    }
+}
+
+unsigned run_take_signals(unsigned kinds) {
+    unsigned taken = asked_end ? kinds & RUN_SIGNAL_END : 0;
+    if (kinds & RUN_SIGNAL_STOP && asked_stop) {
+        asked_stop = 0;
+        interrupted = asked_end;
+        taken |= RUN_SIGNAL_STOP;
+    }
+    if (kinds & RUN_SIGNAL_SCREEN && screen_changed) {
+        screen_changed = 0;
+        taken |= RUN_SIGNAL_SCREEN;
+    }
+    return taken;
+}
+
 static const char *volatile half_written;
 
 void run_remove_at_end(const char *path) {
@@ -55,7 +107,8 @@ static void clean_up(void) {
 /* -- commands ------------------------------------------------------------------------------- */
 
 static const struct cli_command *const commands[] = {
-    &run_generate_command, &run_perplexity_command, &bench_command, &run_logits_command, NULL,
+    &run_generate_command, &run_chat_command,   &run_perplexity_command,
+    &bench_command,        &run_logits_command, NULL,
 };
 
 int main(int argc, char **argv) {
@@ -73,6 +126,7 @@ int main(int argc, char **argv) {
             "than the model takes, experts come from the archive as they are needed, and the text "
             "stays the same, only later.",
         .examples = "corm-run model.corm -p \"Once upon a time\" -n 200\n"
+                    "corm-run chat model.corm\n"
                     "corm-run model.corm -p \"Once upon a time\" --ram 4G --stats\n"
                     "corm-run perplexity model.corm -f text.txt\n"
                     "#All options of a command:\n"

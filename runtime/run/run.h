@@ -18,6 +18,8 @@
 #ifndef RUNTIME_RUN_RUN_H
 #define RUNTIME_RUN_RUN_H
 
+#include <signal.h>
+
 #include "format/cli.h"
 #include "runtime/corm.h"
 #include "runtime/run/run_json.h"
@@ -36,6 +38,25 @@ struct run_options {
 extern const struct cli_group run_machine_group, run_figures_group;
 /* Put the defaults into a zeroed struct run_options. */
 void run_defaults(void *values);
+
+/* What commands that write text have besides; their options struct begins with it. */
+struct run_writing {
+    struct run_options run;
+    const char *system, *chat_template; /* of a conversation, or NULL */
+    int ctx;                            /* 0 = the model's own */
+    int max_tokens;                     /* -1 = no bound */
+    /* of run_sampling_group */
+    double temp, top_p, min_p, repeat_penalty;
+    int top_k, repeat_last;
+    uint64_t seed;
+};
+extern const struct cli_group run_sampling_group;
+/* How tokens are chosen: the publisher's suggestions, and in their place what the user gave. The
+ * command has run_sampling_group. */
+int run_sampling_set(const struct cli_call *call, const struct corm_engine *engine,
+                     struct corm_sampling *s, struct err *err);
+/* Print it on stderr, as options that say it again, for --stats. */
+void run_sampling_print(const struct corm_sampling *s);
 
 enum run_kv { RUN_KV_F16, RUN_KV_F32 };
 
@@ -86,6 +107,13 @@ int run_tokenize(const struct run *r, const struct buf *text, bool add_special, 
  * call.) */
 void run_catch_interrupt(void);
 bool run_interrupted(void);
+/* For a talk: a Ctrl-C makes run_interrupted true till it is taken, SIGTERM and SIGHUP for ever.
+ * run_take_signals returns which of the `kinds` came since they were last taken (that of the end
+ * stays); run_signal_set makes `set` the signals that are caught. */
+enum { RUN_SIGNAL_STOP = 1, RUN_SIGNAL_END = 2, RUN_SIGNAL_SCREEN = 4 };
+void run_catch_talk(void);
+unsigned run_take_signals(unsigned kinds);
+void run_signal_set(sigset_t *set);
 /* A file that is to be removed where the program ends before it could do so itself (fatal.h); NULL
  * when that is over. */
 void run_remove_at_end(const char *path);
@@ -145,6 +173,11 @@ int run_score(const struct cli_call *call, const char *file, double *nats_per_to
 int run_fail(struct err *err, const struct corm_error *error);
 
 /* The commands; that which measures is in runtime/bench/bench.h. */
-extern const struct cli_command run_generate_command, run_perplexity_command, run_logits_command;
+extern const struct cli_command run_generate_command, run_chat_command, run_perplexity_command,
+    run_logits_command;
+
+/* The command chat, with the options of another one that begin with struct run_writing: what
+ * `generate` does on a terminal where it is given no prompt. */
+int run_chat_instead(const struct cli_call *call, struct err *err);
 
 #endif

@@ -12,25 +12,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include "runtime/run/run.h"
 
 struct generate_options {
-    struct run_options run;
+    struct run_writing writing;
     /* prompt */
     const char *prompt, *file;
     bool no_bos, no_special;
     bool chat;
-    const char *system, *chat_template;
     const char *session; /* file; NULL = none */
-    int ctx;             /* 0 = the model's own */
     /* generation */
-    int max_tokens;
-    double temp, top_p, min_p, repeat_penalty;
-    int top_k, repeat_last;
-    uint64_t seed;
     bool ignore_eos;
     /* text */
     bool echo, show_special, raw;
@@ -76,7 +69,7 @@ static int read_prompt(const struct cli_call *call, bool goes_on, struct buf *te
                        struct err *err) {
     const struct generate_options *o = call->values;
     bool given = cli_given(call, "prompt");
-    if (!o->chat && (o->system || o->chat_template)) {
+    if (!o->chat && (o->writing.system || o->writing.chat_template)) {
         err_set(err, "--system and --chat-template are for --chat");
         return CLI_USAGE;
     }
@@ -116,12 +109,12 @@ static int put_as_chat(struct generation *g, const struct buf *text, struct err 
     if (text->len && text->len != strlen(text->data)) {
         return err_set(err, "--chat takes no text with a NUL in it");
     }
-    if (run_read_template(o->chat_template, &source, &chat, err) < 0) {
+    if (run_read_template(o->writing.chat_template, &source, &chat, err) < 0) {
         buf_free(&source);
         return -1;
     }
-    if (o->system) {
-        messages[n++] = (struct corm_message){"system", o->system};
+    if (o->writing.system) {
+        messages[n++] = (struct corm_message){"system", o->writing.system};
     }
     messages[n++] = (struct corm_message){"user", text->len ? text->data : ""};
     chat.n_messages = n;
@@ -206,41 +199,6 @@ static int save_session(struct generation *g, struct err *err) {
     return corm_session_save(r->session, g->o->session, &error) < 0 ? run_fail(err, &error) : 0;
 }
 
-/* Take the publisher's suggestions, and in their place what the user gave. */
-static int set_sampling(struct generation *g, struct err *err) {
-    const struct cli_call *call = g->run.call;
-    const struct generate_options *o = g->o;
-    struct corm_sampling *s = &g->sampling;
-    *s = corm_sampling_defaults(g->run.engine);
-    if (cli_given(call, "temp")) {
-        s->temperature = (float)o->temp;
-    }
-    if (cli_given(call, "top-k")) {
-        s->top_k = (uint32_t)o->top_k;
-    }
-    if (cli_given(call, "top-p")) {
-        s->top_p = (float)o->top_p;
-    }
-    if (cli_given(call, "min-p")) {
-        s->min_p = (float)o->min_p;
-    }
-    if (cli_given(call, "repeat-penalty")) {
-        s->repeat_penalty = (float)o->repeat_penalty;
-    }
-    if (cli_given(call, "repeat-last")) {
-        s->repeat_last_tok = (uint32_t)o->repeat_last;
-    }
-    s->seed = o->seed;
-    if (!cli_given(call, "seed")) {
-        uint32_t fresh; /* short enough to be typed again */
-        if (getrandom(&fresh, sizeof fresh, 0) != sizeof fresh) {
-            return err_errno(err, errno, "no random seed to be had; give one with --seed");
-        }
-        s->seed = fresh;
-    }
-    return 0;
-}
-
 /* -- output --------------------------------------------------------------------------------- */
 
 static int put_text(struct generation *g, const char *text, size_t bytes, struct err *err) {
@@ -302,11 +260,7 @@ static void report(struct generation *g) {
     struct run_json j;
     bool json = run_report_begin(r, &g->after_prompt, &end, &j);
     if (r->o->stats) {
-        fprintf(stderr, "sampling --seed %" PRIu64 " --temp %g --top-k %u --top-p %g --min-p %g",
-                g->sampling.seed, g->sampling.temperature, g->sampling.top_k, g->sampling.top_p,
-                g->sampling.min_p);
-        fprintf(stderr, " --repeat-penalty %g --repeat-last %u\n", g->sampling.repeat_penalty,
-                g->sampling.repeat_last_tok);
+        run_sampling_print(&g->sampling);
     }
     if (json) {
         run_json_text(&j, "text", g->text.len ? g->text.data : "", g->text.len);
@@ -351,7 +305,7 @@ static int eval_prompt(struct generation *g, struct err *err) {
 }
 
 static enum end next_end(const struct generation *g) {
-    if (g->o->max_tokens >= 0 && g->tokens >= (uint64_t)g->o->max_tokens) {
+    if (g->o->writing.max_tokens >= 0 && g->tokens >= (uint64_t)g->o->writing.max_tokens) {
         return END_MAX_TOKENS;
     }
     return run_interrupted() ? END_INTERRUPT : END_NONE;
@@ -391,16 +345,26 @@ static int generate(struct generation *g, struct err *err) {
     }
 }
 
+/* On a terminal, without anything to continue. */
+static bool wants_talk(const struct cli_call *call) {
+    const struct generate_options *o = call->values;
+    return !cli_given(call, "prompt") && !cli_given(call, "file") && !o->session &&
+           !o->writing.run.json && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+}
+
 static int run(const struct cli_call *call, struct err *err) {
     struct generation g = {.o = call->values, .pending = -1};
     struct buf text = {0};
+    if (wants_talk(call)) {
+        return run_chat_instead(call, err);
+    }
     g.shows = isatty(STDOUT_FILENO) && !g.o->raw;
     int status = find_session(call, &g.goes_on, err);
     if (status == 0) {
         status = read_prompt(call, g.goes_on, &text, err);
     }
     if (status == 0) {
-        status = run_open(&g.run, call, (uint32_t)g.o->ctx, err);
+        status = run_open(&g.run, call, (uint32_t)g.o->writing.ctx, err);
     }
     if (status == 0) {
         status = load_session(&g, err);
@@ -409,7 +373,7 @@ static int run(const struct cli_call *call, struct err *err) {
         status = take_prompt(&g, &text, err);
     }
     if (status == 0) {
-        status = set_sampling(&g, err);
+        status = run_sampling_set(call, g.run.engine, &g.sampling, err);
     }
     if (status == 0) {
         run_catch_interrupt();
@@ -454,16 +418,16 @@ static const struct cli_option prompt_rows[] = {
     {"chat", 0, CLI_FLAG, FIELD(chat),
      .help = "The prompt is what a user says to a model that was trained to answer: it is put as "
              "the chat template has it. Special tokens that are written out in it are text."},
-    {"system", 0, CLI_STRING, FIELD(system), "TEXT",
+    {"system", 0, CLI_STRING, FIELD(writing.system), "TEXT",
      .help = "With --chat: what the system's message says, before the user's."},
-    {"chat-template", 0, CLI_STRING, FIELD(chat_template), "FILE",
+    {"chat-template", 0, CLI_STRING, FIELD(writing.chat_template), "FILE",
      .help = "With --chat: a Jinja template to use instead of the archive's."},
     {"session", 0, CLI_STRING, FIELD(session), "FILE",
      .help =
          "Keep the sequence in a file: where it exists, the prompt goes on behind what it holds, "
          "without computing that again (and may be left out); at the end it is replaced. It "
          "belongs to one archive. The same text as in one go, where the seed is the same."},
-    {"ctx", 'c', CLI_INT, FIELD(ctx), "N",
+    {"ctx", 'c', CLI_INT, FIELD(writing.ctx), "N",
      "Context: prompt and generated tokens together. Its KV cache is part of the memory plan. More "
      "than the model was trained for is allowed, with a remark. A model with rotary factors for "
      "short and for long contexts (LongRoPE) uses those that N asks for.",
@@ -472,29 +436,10 @@ static const struct cli_option prompt_rows[] = {
 };
 
 static const struct cli_option generate_rows[] = {
-    {"max-tokens", 'n', CLI_INT, FIELD(max_tokens), "N",
+    {"max-tokens", 'n', CLI_INT, FIELD(writing.max_tokens), "N",
      "Most tokens to generate; 0 only reads the prompt, -1 goes on until the model stops or the "
      "context is full.",
      .min = -1, .max = 1 << 30},
-    {"temp", 0, CLI_DOUBLE, FIELD(temp), "X",
-     "Temperature: below 1 keeps to likely tokens, above 1 wanders; 0 always takes the likeliest.",
-     .min = 0, .max = 100, .fallback = "the model's own, else 0.8"},
-    {"top-k", 0, CLI_INT, FIELD(top_k), "N", "Draw from the N likeliest tokens only; 0 = from all.",
-     .min = 0, .max = 1 << 30, .fallback = "the model's own, else 40"},
-    {"top-p", 0, CLI_DOUBLE, FIELD(top_p), "X",
-     "Draw from the fewest tokens that hold this much of the probability; 1 = from all.", .min = 0,
-     .max = 1, .fallback = "the model's own, else 0.95"},
-    {"min-p", 0, CLI_DOUBLE, FIELD(min_p), "X",
-     "Draw from tokens with at least this part of the likeliest one's probability; 0 = from all.",
-     .min = 0, .max = 1, .fallback = "0.05"},
-    {"repeat-penalty", 0, CLI_DOUBLE, FIELD(repeat_penalty), "X",
-     "Make tokens that occurred lately less likely: above 1; 1 = no penalty.", .min = 0.01,
-     .max = 100, .fallback = "the model's own, else 1"},
-    {"repeat-last", 0, CLI_INT, FIELD(repeat_last), "N", "How far back lately reaches, in tokens.",
-     .min = 0, .max = 1 << 30, .fallback = "64"},
-    {"seed", 's', CLI_U64, FIELD(seed), "N",
-     "The same seed, prompt and options give the same text. --stats tells the seed of a run.",
-     .fallback = "a fresh one every time"},
     {"ignore-eos", 0, CLI_FLAG, FIELD(ignore_eos), .help = "Go on after a token that ends a text."},
     {0},
 };
@@ -515,7 +460,7 @@ static const struct cli_group text = {"Text", text_rows};
 
 static void set_defaults(void *values) {
     run_defaults(values);
-    ((struct generate_options *)values)->max_tokens = 128;
+    ((struct generate_options *)values)->writing.max_tokens = 128;
 }
 
 const struct cli_command run_generate_command = {
@@ -525,7 +470,8 @@ const struct cli_command run_generate_command = {
     .args = "MODEL.corm",
     .min_args = 1,
     .max_args = 1,
-    .groups = {&prompt, &generation, &text, &run_machine_group, &run_figures_group},
+    .groups = {&prompt, &generation, &run_sampling_group, &text, &run_machine_group,
+               &run_figures_group},
     .values_bytes = sizeof(struct generate_options),
     .defaults = set_defaults,
     .description = "Reads the prompt, then prints the continuation as it is made. It ends when "

@@ -108,7 +108,7 @@ static bool has_added(const struct tokenizer *tok, const struct token_list *ids)
     return false;
 }
 
-/* Of the tokens that are not special those count that the template has, or the checkpoint's list. */
+/* Of the tokens that are not special those count that the template has, or those of a list. */
 static void a_list_says_what_controls(void **state) {
     static const char *const list[] = {"<tool>"};
     static const struct chat_rules rules = {list, 1}, no_rules = {list, 0};

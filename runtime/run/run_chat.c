@@ -1,0 +1,351 @@
+#include "runtime/run/run_chat.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "runtime/run/run_chat_line.h"
+
+/* ---- what is shown -------------------------------------------------------------------------- */
+
+static int show_bytes(struct chat *c, const char *text, size_t bytes, struct err *err) {
+    if (bytes && (fwrite(text, 1, bytes, stdout) != bytes || fflush(stdout) != 0)) {
+        return err_errno(err, errno, "cannot write to standard output");
+    }
+    c->last = bytes ? text[bytes - 1] : c->last;
+    return 0;
+}
+
+static int show_text(struct chat *c, const char *text, size_t bytes, struct err *err) {
+    if (c->shows) {
+        c->shown.len = 0;
+        buf_show(&c->shown, text, bytes);
+        text = c->shown.data;
+        bytes = c->shown.len;
+    }
+    return show_bytes(c, text, bytes, err);
+}
+
+static int show_mark(struct chat *c, const char *terminal, const char *pipe, struct err *err) {
+    const char *mark = c->shows ? terminal : pipe;
+    return show_bytes(c, mark, strlen(mark), err);
+}
+
+/* Thoughts are dim on a terminal, and else between two lines that say so. */
+static int dim(struct chat *c, bool on, struct err *err) {
+    if (on == c->dimmed) {
+        return 0;
+    }
+    c->dimmed = on;
+    if (on) {
+        return show_mark(c, "\x1b[2m", "[thinking]\n", err);
+    }
+    return show_mark(c, "\x1b[22m\n\n", "\n[/thinking]\n", err);
+}
+
+/* A struct talk_sink. */
+static int put(void *ctx, bool thought, const char *text, size_t bytes, struct err *err) {
+    struct chat *c = ctx;
+    c->thought = thought;
+    if (thought && !c->shows_thinking) {
+        return 0;
+    }
+    return dim(c, thought, err) || show_text(c, text, bytes, err) ? -1 : 0;
+}
+
+static void remark(const struct chat *c, const char *text) {
+    if (!c->o->run.quiet) {
+        fprintf(stderr, "corm-run: %s\n", text);
+    }
+}
+
+/* What happened to the context, and why an answer ends. */
+static void tell(const struct chat *c, const struct talk_turn *turn) {
+    char text[256];
+    if (turn->left_out) {
+        snprintf(
+            text, sizeof text,
+            "the context of %u tokens is full: the model no longer sees the oldest %zu messages",
+            c->run.info->ctx_tok, c->talk.hidden);
+        remark(c, text);
+    }
+    if (turn->end == TALK_CONTEXT) {
+        snprintf(text, sizeof text,
+                 "the answer ends here, the context of %u tokens is full; --ctx N makes it larger",
+                 c->run.info->ctx_tok);
+        remark(c, text);
+    } else if (turn->end == TALK_MAX_TOKENS) {
+        remark(c, "the answer ends here, --max-tokens allows no more");
+    }
+    if (turn->nearly_full) {
+        snprintf(text, sizeof text,
+                 "the context is nearly full (%zu of %u tokens): soon the model will no longer see "
+                 "the oldest messages",
+                 c->talk.n_held, c->run.info->ctx_tok);
+        remark(c, text);
+    }
+}
+
+static void print_figures(const struct talk_turn *turn) {
+    struct run_phase prompt = run_phase(&turn->before, &turn->after_prompt);
+    struct run_phase answer = run_phase(&turn->after_prompt, &turn->after);
+    struct run_phase all = run_phase(&turn->before, &turn->after);
+    fprintf(stderr,
+            "prompt   %zu tokens, %zu kept, %zu evaluated in %.2f s (%.1f tok/s); answer %zu "
+            "tokens, %.1f tok/s; cache %.1f %% hits\n",
+            turn->prompt_tok, turn->kept_tok, turn->prompt_tok - turn->kept_tok,
+            (double)prompt.ns / 1e9, prompt.tok_per_s, turn->answer_tok, answer.tok_per_s,
+            100 * all.hit_share);
+}
+
+/* ---- asking --------------------------------------------------------------------------------- */
+
+int chat_answer(struct chat *c, struct err *err) {
+    const struct talk_sink sink = {put, c};
+    struct talk_turn turn;
+    c->last = 0;
+    c->dimmed = c->thought = false;
+    int rc = talk_answer(&c->talk, &sink, &turn, err);
+    if (c->dimmed) { /* the answer ended within a thought */
+        dim(c, false, err);
+    }
+    if (c->last && c->last != '\n') {
+        show_bytes(c, "\n", 1, err);
+    }
+    if (rc < 0) {
+        return -1;
+    }
+    if (c->thought && c->last == 0) {
+        remark(c, "the model only thought; --thinking show prints that");
+    }
+    tell(c, &turn);
+    if (c->o->run.stats) {
+        print_figures(&turn);
+    }
+    return 0;
+}
+
+int chat_ask_model(struct chat *c, const char *text, struct err *err) {
+    size_t before = c->talk.n;
+    struct buf message = {0};
+    buf_append(&message, c->attached.len ? c->attached.data : "", c->attached.len);
+    buf_append(&message, text, strlen(text));
+    talk_add(&c->talk, "user", message.data, NULL);
+    buf_free(&message);
+    if (chat_answer(c, err) < 0) {
+        talk_cut(&c->talk, before); /* as if nothing was said */
+        return -1;
+    }
+    c->attached.len = 0;
+    return 0;
+}
+
+/* ---- the loop ------------------------------------------------------------------------------- */
+
+/* One message or command. On a terminal an error is told and the talk goes on. */
+static int obey(struct chat *c, const struct buf *line, struct err *err) {
+    const char *text = line->len ? line->data : "";
+    struct err mine = {0};
+    int rc = 0;
+    if (strlen(text) != line->len) {
+        rc = err_set(&mine, "a message has no NUL in it");
+    } else if (text[0] == '/' && text[1] != '/' && !strchr(text, '\n')) {
+        rc = chat_command(c, text, &mine);
+    } else if (text[strspn(text, " \t\n")]) {
+        rc = chat_ask_model(c, text + (text[0] == '/' && text[1] == '/'), &mine);
+    }
+    if (rc < 0 && c->edits) {
+        fprintf(stderr, "corm-run: %s\n", mine.msg);
+        return 0;
+    }
+    return rc < 0 ? err_set(err, "%s", mine.msg) : 0;
+}
+
+static int loop(struct chat *c, struct err *err) {
+    while (!c->quits) {
+        struct buf line = {0};
+        run_take_signals(RUN_SIGNAL_STOP); /* it was for an answer */
+        int end = chat_line_read(c->line, &line, err), rc = 0;
+        if (end == CHAT_LINE) {
+            rc = obey(c, &line, err);
+        }
+        buf_free(&line);
+        if (end < 0 || rc < 0) {
+            return -1;
+        }
+        if (end == CHAT_LINE_KILL || (!c->edits && (end == CHAT_LINE_STOP || run_interrupted()))) {
+            return RUN_INTERRUPTED;
+        }
+        if (end == CHAT_LINE_LAST) {
+            return 0;
+        }
+        if (end == CHAT_LINE_STOP) {
+            fprintf(stderr, "(/quit or Ctrl-D ends)\n");
+        }
+    }
+    return 0;
+}
+
+static void greet(const struct chat *c) {
+    if (c->edits && !c->o->run.quiet) {
+        fprintf(stderr,
+                "\nEnter sends, Alt-Enter begins a line, Ctrl-C stops an answer; /help lists "
+                "commands, Ctrl-D ends.\n");
+    }
+}
+
+/* Where the history goes: `path` is empty where none is kept. */
+static void place_history(const struct chat *c, const struct chat_options *own, struct buf *path) {
+    struct err err = {0};
+    if (!c->edits || (own && own->no_history)) {
+        return;
+    }
+    if (own && own->history) {
+        buf_append(path, own->history, strlen(own->history));
+    } else if (chat_history_path(path, &err) < 0) {
+        path->len = 0;
+        fprintf(stderr, "corm-run: no history is kept: %s\n", err.msg);
+    }
+}
+
+static int talk(struct chat *c, const struct cli_call *call, const struct chat_options *own,
+                struct err *err) {
+    struct buf source = {0}, history = {0};
+    struct corm_chat how = {0};
+    struct err late = {0};
+    int status = run_read_template(c->o->chat_template, &source, &how, err);
+    if (status == 0) {
+        status = run_open(&c->run, call, (uint32_t)c->o->ctx, err);
+    }
+    if (status == 0 && !how.chat_template && !corm_chat_template(c->run.engine)) {
+        status =
+            err_set(err,
+                    "%s: holds no chat template: give one with --chat-template FILE, or a text "
+                    "to continue with -p",
+                    c->run.model);
+    }
+    if (status == 0) {
+        talk_open(&c->talk, &c->run, how.chat_template, how.template_name);
+        c->talk.max_tokens = own || cli_given(call, "max-tokens") ? c->o->max_tokens : -1;
+        talk_set_system(&c->talk, c->o->system ? c->o->system : "");
+        status = run_sampling_set(call, c->run.engine, &c->talk.sampling, err);
+    }
+    if (status == 0) {
+        place_history(c, own, &history);
+        greet(c);
+        run_catch_talk();
+        c->line = chat_line_open(c->edits, history.len ? history.data : NULL);
+        status = loop(c, err);
+        if (chat_line_close(c->line, &late) < 0) {
+            fprintf(stderr, "corm-run: the history is not saved: %s\n", late.msg);
+        }
+    }
+    talk_close(&c->talk);
+    run_close(&c->run);
+    buf_free(&c->attached);
+    buf_free(&c->shown);
+    buf_free(&source);
+    buf_free(&history);
+    return status;
+}
+
+/* ---- the command ---------------------------------------------------------------------------- */
+
+int run_chat_instead(const struct cli_call *call, struct err *err) {
+    struct chat c = {.o = call->values, .edits = true, .shows = true, .shows_thinking = true};
+    return talk(&c, call, NULL, err);
+}
+
+static int run(const struct cli_call *call, struct err *err) {
+    const struct chat_options *o = call->values;
+    struct chat c = {.o = &o->writing, .shows = isatty(STDOUT_FILENO)};
+    c.edits = c.shows && isatty(STDIN_FILENO);
+    c.shows_thinking =
+        o->thinking == CHAT_THINKING_AUTO ? c.shows : o->thinking == CHAT_THINKING_SHOW;
+    return talk(&c, call, o, err);
+}
+
+#define FIELD(member) CLI_FIELD(struct chat_options, member)
+
+static const char *const thinking_words[] = {[CHAT_THINKING_AUTO] = "auto",
+                                             [CHAT_THINKING_SHOW] = "show",
+                                             [CHAT_THINKING_HIDE] = "hide",
+                                             NULL};
+
+static const struct cli_option talk_rows[] = {
+    {"system", 0, CLI_STRING, FIELD(writing.system), "TEXT",
+     .help = "What the system's message says, before all others."},
+    {"chat-template", 0, CLI_STRING, FIELD(writing.chat_template), "FILE",
+     .help = "A Jinja template to use instead of the archive's."},
+    {"ctx", 'c', CLI_INT, FIELD(writing.ctx), "N",
+     "Context: all that was said and the next answer, in tokens. Its KV cache is part of the "
+     "memory "
+     "plan.",
+     .min = 1, .max = 1 << 20, .fallback = "the model's own, at most 4096"},
+    {"max-tokens", 'n', CLI_INT, FIELD(writing.max_tokens), "N",
+     "Most tokens of an answer; -1 goes on until the model ends it or the context is full.",
+     .min = -1, .max = 1 << 30},
+    {"thinking", 0, CLI_ENUM, FIELD(thinking), "HOW",
+     "What the model thinks before it answers: show it (dimmed on a terminal), hide it, or auto: "
+     "show it on a terminal only.",
+     .words = thinking_words},
+    {"history", 0, CLI_STRING, FIELD(history), "FILE",
+     .help = "Where to keep what was typed on a terminal, with mode 0600.",
+     .fallback = "corm/history in $XDG_STATE_HOME, else in ~/.local/state"},
+    {"no-history", 0, CLI_FLAG, FIELD(no_history), .help = "Keep no history, and read none."},
+    {0},
+};
+
+static const struct cli_option figure_rows[] = {
+    {"stats", 0, CLI_FLAG, FIELD(writing.run.stats),
+     .help = "Print figures after each answer: tokens of the prompt that were kept from the turns "
+             "before and that were evaluated, speed, cache hits."},
+    {"quiet", 'q', CLI_FLAG, FIELD(writing.run.quiet),
+     .help = "No memory plan, progress or remarks."},
+    {0},
+};
+
+static const struct cli_group talking = {"Talking", talk_rows}, figures = {"Figures", figure_rows};
+
+static void set_defaults(void *values) {
+    run_defaults(values);
+    ((struct chat_options *)values)->writing.max_tokens = -1;
+}
+
+const struct cli_command run_chat_command = {
+    "chat",
+    "talk with a model that was trained to answer",
+    run,
+    .args = "MODEL.corm",
+    .min_args = 1,
+    .max_args = 1,
+    .groups = {&talking, &run_sampling_group, &run_machine_group, &figures},
+    .values_bytes = sizeof(struct chat_options),
+    .defaults = set_defaults,
+    .description =
+        "Each line is a message, and the model answers it. On a terminal, Enter sends, Alt-Enter "
+        "begins a line, a pasted text is part of one message, and the arrow keys bring back what "
+        "was typed before. A backslash at a line's end goes on with the next line. Ctrl-C stops an "
+        "answer, what was said so far stays; Ctrl-D ends. From a pipe, each line is a message as "
+        "well, and standard output has the answers alone; an error ends the talk.\n"
+        "A line that begins with / is a command:\n"
+        "  /help              the list of commands\n"
+        "  /system TEXT       what the system's message says from now on\n"
+        "  /clear /undo       forget all, or the last question and its answer\n"
+        "  /regenerate        another answer to the last question\n"
+        "  /save /load PATH   the talk as JSON, with mode 0600\n"
+        "  /set temp 0.7      change how tokens are chosen; /set alone lists it\n"
+        "  /file PATH         put a text file in front of the next message\n"
+        "  /stats /quit       figures; the end\n"
+        "A turn evaluates only the tokens that the turns before did not have. When three quarters "
+        "of the context are used, that is told. When less than an eighth would be left for the "
+        "answer, the model no longer sees the oldest questions and answers, so many that the rest "
+        "takes at most half of the context; the system's message and the last question stay, and "
+        "what is saved has all.\n"
+        "Special tokens that are written out in a message are text to the model.",
+    .examples = "corm-run chat model.corm\n"
+                "corm-run chat model.corm --system \"Answer in one sentence.\" --stats\n"
+                "#From another program:\n"
+                "echo \"What is an expert?\" | corm-run chat model.corm -q\n"};

@@ -1,0 +1,81 @@
+/*
+ * run_talk: a conversation with a model: what was said, and the answer to it.
+ *
+ * Owns: the messages; the ids that the session holds, so that a later turn evaluates its new tokens
+ * only; the rule for a context that gets full; the loop that makes an answer.
+ * Leaves to others: keyboard, terminal and files (run_chat*), templates and tokens (corm.h).
+ * Threads: the forward thread.
+ *
+ * The ids of a turn are those of the whole conversation, rendered anew. The session is cut back to
+ * what it has in common with them, and the rest is evaluated. A template that strips what was
+ * thought earlier, or another system message, moves that point back by itself.
+ *
+ * The rule for the context: where a prompt would leave less than an eighth of the context for the
+ * answer, the oldest turns (a question and what followed it) are no longer shown to the model,
+ * until the rest takes at most half of the context. So that happens rarely, and each time all that
+ * is left is evaluated again. The system message and the last question stay. The messages
+ * themselves are kept.
+ */
+#ifndef RUNTIME_RUN_RUN_TALK_H
+#define RUNTIME_RUN_RUN_TALK_H
+
+#include "runtime/run/run.h"
+
+struct talk_message {
+    char *role, *content, *thinking; /* thinking may be NULL */
+};
+
+struct talk {
+    struct run *run;               /* borrowed: an open model */
+    struct corm_sampling sampling; /* the seed is that of the first answer */
+    int max_tokens;                /* of an answer; -1 = no bound */
+    struct corm_chat how;          /* template; its messages are set here */
+    struct talk_message *messages;
+    size_t n, cap;
+    size_t hidden; /* messages behind the system's that the model no longer sees */
+    bool told;     /* that the context is nearly full */
+    uint64_t answers;
+    int32_t *held; /* ids that the session stands for [n_held] */
+    size_t n_held;
+};
+
+enum talk_end { TALK_STOP_TOKEN, TALK_MAX_TOKENS, TALK_CONTEXT, TALK_INTERRUPT };
+
+/* What an answer took. */
+struct talk_turn {
+    enum talk_end end;
+    size_t prompt_tok, kept_tok; /* of the prompt, and of it what was there already */
+    size_t answer_tok;
+    size_t left_out;  /* messages that the model no longer sees since this turn */
+    bool nearly_full; /* three quarters of the context are used, and this is the first time */
+    struct corm_stats before, after_prompt, after;
+};
+
+/* Where an answer goes as it is made. */
+struct talk_sink {
+    int (*put)(void *ctx, bool thought, const char *text, size_t bytes, struct err *err);
+    void *ctx;
+};
+
+/* `run` is open; `template_text` and `name` are --chat-template's or NULL, borrowed. */
+void talk_open(struct talk *t, struct run *run, const char *template_text, const char *name);
+void talk_close(struct talk *t);
+
+/* Texts are copied; `thinking` may be NULL. */
+void talk_add(struct talk *t, const char *role, const char *content, const char *thinking);
+/* Set, change or (with an empty text) remove the system message, which comes first. */
+void talk_set_system(struct talk *t, const char *content);
+/* Whether the first message is the system's. */
+bool talk_has_system(const struct talk *t);
+/* Forget all messages past the first `n`. */
+void talk_cut(struct talk *t, size_t n);
+/* The place of the last message of a user, or t->n where there is none. */
+size_t talk_last_question(const struct talk *t);
+
+/* Answer the last message, which is a user's, and add the answer. Ctrl-C (run_interrupted) ends it:
+ * what was said so far is the answer. Each answer draws anew. 0; or -1 and `err`: then no message
+ * was added. */
+int talk_answer(struct talk *t, const struct talk_sink *sink, struct talk_turn *turn,
+                struct err *err);
+
+#endif
