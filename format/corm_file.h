@@ -53,6 +53,7 @@ enum corm_section_type {
     CORM_SECTION_PROVENANCE = 7, /* UTF-8 lines "key: value" */
     CORM_SECTION_LICENSE = 8,    /* UTF-8 text of the checkpoint's licence file; may be absent */
     CORM_SECTION_PREDICTORS = 9, /* what calibration learned: corm_predict.h; may be absent */
+    CORM_SECTION_CONVERSATIONS = 10, /* text/chat_book.h; may be absent */
 };
 
 enum {

@@ -22,7 +22,7 @@ static const char *const section_names[] = {
     [CORM_SECTION_TENSORS] = "tensors",       [CORM_SECTION_TRUNK] = "trunk",
     [CORM_SECTION_RECORDS] = "records",       [CORM_SECTION_INDEX] = "index",
     [CORM_SECTION_PROVENANCE] = "provenance", [CORM_SECTION_LICENSE] = "license",
-    [CORM_SECTION_PREDICTORS] = "predictors",
+    [CORM_SECTION_PREDICTORS] = "predictors", [CORM_SECTION_CONVERSATIONS] = "conversations",
 };
 enum { SECTION_TYPES = sizeof section_names / sizeof section_names[0] };
 
@@ -143,6 +143,7 @@ uint64_t corm_section_most_bytes(uint32_t type, const struct arch *a) {
         return CORM_MAX_TOKENIZER_BYTES;
     case CORM_SECTION_PROVENANCE:
     case CORM_SECTION_LICENSE:
+    case CORM_SECTION_CONVERSATIONS:
         return CORM_MAX_TEXT_BYTES;
     case CORM_SECTION_TENSORS:
         while (slot_next(a, &place)) {
@@ -563,6 +564,7 @@ static int open_checked(struct corm *c, unsigned flags, struct err *err) {
     c->provenance = section_bytes(c, CORM_SECTION_PROVENANCE);
     c->license = section_bytes(c, CORM_SECTION_LICENSE);
     c->predictors = section_bytes(c, CORM_SECTION_PREDICTORS);
+    c->conversations = section_bytes(c, CORM_SECTION_CONVERSATIONS);
     return 0;
 }
 

@@ -37,7 +37,7 @@ struct corm {
     uint8_t *copies[CORM_MAX_SECTIONS];              /* of sections, 64-byte aligned, or NULL */
     uint64_t copied_bytes;                           /* their sum: memory that the view takes */
 
-    struct corm_bytes tokenizer, provenance, license, predictors; /* copies */
+    struct corm_bytes tokenizer, provenance, license, predictors, conversations; /* copies */
 
     const struct corm_tensor *tensors; /* [n_tensors] */
     uint32_t n_tensors;

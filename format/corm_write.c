@@ -18,7 +18,7 @@
 enum {
     BUFFER_BYTES = 1 << 20,
     FIRST_BLOB = CORM_SECTION_TOKENIZER, /* smallest and greatest section type that can be a blob */
-    LAST_BLOB = CORM_SECTION_PREDICTORS,
+    LAST_BLOB = CORM_SECTION_CONVERSATIONS,
 };
 
 enum stage { STAGE_TRUNK, STAGE_RECORDS, STAGE_DONE };
@@ -97,7 +97,7 @@ static int pad(struct corm_writer *w, uint64_t align, struct err *err) {
 
 static int section_begin(struct corm_writer *w, uint32_t type, struct err *err) {
     bool optional = type == CORM_SECTION_PROVENANCE || type == CORM_SECTION_LICENSE ||
-                    type == CORM_SECTION_PREDICTORS;
+                    type == CORM_SECTION_PREDICTORS || type == CORM_SECTION_CONVERSATIONS;
     if (pad(w, CORM_SECTION_ALIGN, err) < 0) {
         return -1;
     }
@@ -421,9 +421,10 @@ int corm_write_record(struct corm_writer *w, uint32_t layer, uint32_t expert,
 
 int corm_write_blob(struct corm_writer *w, uint32_t section_type, const void *data, size_t bytes,
                     struct err *err) {
-    bool allowed = section_type == CORM_SECTION_TOKENIZER ||
-                   section_type == CORM_SECTION_PROVENANCE ||
-                   section_type == CORM_SECTION_LICENSE || section_type == CORM_SECTION_PREDICTORS;
+    bool allowed =
+        section_type == CORM_SECTION_TOKENIZER || section_type == CORM_SECTION_PROVENANCE ||
+        section_type == CORM_SECTION_LICENSE || section_type == CORM_SECTION_PREDICTORS ||
+        section_type == CORM_SECTION_CONVERSATIONS;
     if (w->failed || !allowed || w->has_blob[section_type]) {
         err_set(err, "%s: section type %u is not a blob, or was given already", w->path,
                 section_type);

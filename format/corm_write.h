@@ -73,8 +73,8 @@ int corm_write_tensor_end(struct corm_writer *w, struct err *err);
 int corm_write_record(struct corm_writer *w, uint32_t layer, uint32_t expert,
                       const uint8_t *neurons, uint32_t hot_neurons, struct err *err);
 
-/* A whole small section: TOKENIZER, PROVENANCE, LICENSE, PREDICTORS. METADATA is written from
- * `arch`. */
+/* A whole small section: TOKENIZER, PROVENANCE, LICENSE, PREDICTORS, CONVERSATIONS. METADATA is
+ * written from `arch`. */
 int corm_write_blob(struct corm_writer *w, uint32_t section_type, const void *data, size_t bytes,
                     struct err *err);
 

@@ -231,13 +231,29 @@ static int write_archive(const struct convert_options *o, const struct hf_model 
 /* A chat template that does not work is stored all the same, as it may work elsewhere: a remark. */
 static void try_chat_template(struct hf_model *model) {
     struct err why = {0};
+    struct chat_book book;
     size_t n = 0;
     const char *text = model->tok ? tokenizer_chat_template(model->tok, &n) : NULL;
-    if (text && chat_try(text, n, model->tok, &why) < 0) {
+    if (chat_book_open(&book, model->book.data, model->book.len, &why) < 0) {
+        die("%s", why.msg); /* made here */
+    }
+    if (text && chat_try(text, n, model->tok, &book, false, &why) < 0) {
         remark_add(&model->warnings,
                    "%s: the chat template is stored, but does not render here: %s", model->dir,
                    why.msg);
     }
+    for (size_t i = 0; i < book.n; i++) {
+        const struct chat_entry *e = &book.entries[i];
+        bool tools = e->name_bytes == 8 && !memcmp(e->name, "tool_use", 8);
+        why = (struct err){0};
+        if (e->kind == CHAT_ENTRY_TEMPLATE &&
+            chat_try(e->text, e->bytes, model->tok, &book, tools, &why)) {
+            remark_add(&model->warnings,
+                       "%s: the chat template %.*s is stored, but does not render here: %s",
+                       model->dir, (int)e->name_bytes, e->name, why.msg);
+        }
+    }
+    chat_book_close(&book);
 }
 
 /* Open the checkpoint. That takes seconds where its files are large, in libraries that know of no

@@ -7,6 +7,7 @@
 #include <jansson.h>
 
 #include "format/cli.h"
+#include "format/text/chat_book.h"
 #include "format/text/tokenizer.h"
 #include "prep/json_out.h"
 
@@ -82,9 +83,14 @@ static double ratio(uint64_t part, uint64_t whole) {
     return whole ? (double)part / (double)whole : 0;
 }
 
-static int open_tokenizer(const struct corm *c, struct tokenizer **tok, struct err *err) {
+static int open_texts(const struct corm *c, struct tokenizer **tok, struct chat_book *book,
+                      struct err *err) {
     if (tokenizer_open_for(c->tokenizer.data, c->tokenizer.size_bytes, c->arch.vocab, tok, err)) {
         return err_prefix(err, "tokenizer");
+    }
+    if (chat_book_open(book, c->conversations.data, c->conversations.size_bytes, err)) {
+        tokenizer_close(*tok);
+        return -1;
     }
     return 0;
 }
@@ -104,12 +110,29 @@ static void text_field(void *ctx, const char *key, const char *value) {
     buf_append(ctx, "\n", 1);
 }
 
+/* What conversations have beside the tokenizer. */
+static void text_entry(const struct chat_entry *e, struct buf *out) {
+    char size[CLI_SIZE_TEXT];
+    if (e->kind == CHAT_ENTRY_TEMPLATE) {
+        buf_printf(out, "  %-20s ", "chat template");
+        put_text(e->name, e->name_bytes, out);
+        buf_printf(out, ", %s\n", cli_size_text(size, e->bytes));
+        return;
+    }
+    buf_printf(out, "  ");
+    put_text(e->kind == CHAT_ENTRY_TOKEN ? e->name : "control token",
+             e->kind == CHAT_ENTRY_TOKEN ? e->name_bytes : sizeof "control token" - 1, out);
+    buf_printf(out, " ");
+    put_text(e->text, e->bytes, out);
+    buf_printf(out, "\n");
+}
+
 static void text_sections(const struct corm *c, struct buf *out) {
-    buf_printf(out, "\nSections\n  %-12s %16s %14s  %s\n", "name", "offset", "size", "checksum");
+    buf_printf(out, "\nSections\n  %-13s %16s %14s  %s\n", "name", "offset", "size", "checksum");
     for (uint32_t i = 0; i < c->header.section_count; i++) {
         const struct corm_section *s = &c->sections[i];
         char size[CLI_SIZE_TEXT];
-        buf_printf(out, "  %-12s %16" PRIu64 " %14s  ", corm_section_name(s->type), s->offset,
+        buf_printf(out, "  %-13s %16" PRIu64 " %14s  ", corm_section_name(s->type), s->offset,
                    cli_size_text(size, s->bytes));
         if (s->hash) {
             buf_printf(out, "%016" PRIx64 "\n", s->hash);
@@ -206,7 +229,8 @@ static void text_parameters(const struct arch *a, struct buf *out) {
 
 int inspect_text(const struct corm *c, const char *path, struct buf *out, struct err *err) {
     struct tokenizer *tok;
-    if (open_tokenizer(c, &tok, err)) {
+    struct chat_book book;
+    if (open_texts(c, &tok, &book, err)) {
         return -1;
     }
     char size[CLI_SIZE_TEXT];
@@ -228,6 +252,9 @@ int inspect_text(const struct corm *c, const char *path, struct buf *out, struct
     buf_printf(out, "  %-20s %s\n", "adds bos", tokenizer_adds_bos(tok) ? "yes" : "no");
     buf_printf(out, "  %-20s %s\n", "chat template",
                template ? cli_size_text(size, template_bytes) : "none");
+    for (size_t i = 0; i < book.n; i++) {
+        text_entry(&book.entries[i], out);
+    }
     buf_printf(out, "\nProvenance\n");
     text_lines(&c->provenance, INT32_MAX, out);
     buf_printf(out, "\nLicence%s\n", c->license.data ? "" : ": none given");
@@ -236,6 +263,7 @@ int inspect_text(const struct corm *c, const char *path, struct buf *out, struct
         buf_printf(out, "  (%zu bytes in all; --json shows the whole text)\n",
                    c->license.size_bytes);
     }
+    chat_book_close(&book);
     tokenizer_close(tok);
     return 0;
 }
@@ -399,9 +427,27 @@ static void json_print(json_t *root, struct buf *out) {
     json_out(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9), out);
 }
 
+/* {"templates": {name: text}, "tokens": {name: text}, "control_tokens": [text]} */
+static json_t *json_conversations(const struct chat_book *book) {
+    json_t *templates = json_object(), *tokens = json_object(), *control = json_array();
+    for (size_t i = 0; i < book->n; i++) {
+        const struct chat_entry *e = &book->entries[i];
+        json_t *text = json_text(e->text, e->bytes);
+        if (e->kind == CHAT_ENTRY_CONTROL) {
+            json_array_append_new(control, text);
+        } else {
+            json_object_setn_new(e->kind == CHAT_ENTRY_TEMPLATE ? templates : tokens, e->name,
+                                 e->name_bytes, text);
+        }
+    }
+    return json_pack("{s:o, s:o, s:o}", "templates", templates, "tokens", tokens, "control_tokens",
+                     control);
+}
+
 int inspect_json(const struct corm *c, const char *path, struct buf *out, struct err *err) {
     struct tokenizer *tok;
-    if (open_tokenizer(c, &tok, err)) {
+    struct chat_book book;
+    if (open_texts(c, &tok, &book, err)) {
         return -1;
     }
     json_t *root = json_object(), *token = json_object();
@@ -420,9 +466,11 @@ int inspect_json(const struct corm *c, const char *path, struct buf *out, struct
     json_object_set_new(root, "trunk", json_trunk(c));
     json_object_set_new(root, "experts", json_experts(c));
     json_object_set_new(root, "tokenizer", token);
+    json_object_set_new(root, "conversations", json_conversations(&book));
     json_object_set_new(root, "provenance", json_provenance(c));
     json_object_set_new(root, "license", json_text(c->license.data, c->license.size_bytes));
     json_print(root, out);
+    chat_book_close(&book);
     tokenizer_close(tok);
     return 0;
 }

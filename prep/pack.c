@@ -412,6 +412,8 @@ static int write_texts(struct pack *p, const struct buf *provenance, struct err 
         (p->opt->predictors &&
          corm_write_blob(p->w, CORM_SECTION_PREDICTORS, p->opt->predictors->data,
                          p->opt->predictors->len, err)) ||
+        (p->m->book.len &&
+         corm_write_blob(p->w, CORM_SECTION_CONVERSATIONS, p->m->book.data, p->m->book.len, err)) ||
         provenance_license(p->m->dir, &license, err)) {
         goto out;
     }

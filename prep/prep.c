@@ -11,6 +11,7 @@
 
 #include "format/corm_predict.h"
 #include "format/corm_read.h"
+#include "format/text/chat_book.h"
 #include "format/text/tokenizer.h"
 #include "prep/compare.h"
 #include "prep/foreign.h"
@@ -153,7 +154,8 @@ static void verify_progress(void *ctx, uint64_t done, uint64_t total) {
     progress_update(ctx, done);
 }
 
-/* Also what no checksum can tell: that the tokenizer and predictors sections are such. */
+/* Also what no checksum can tell: that the sections tokenizer, conversations and predictors are
+ * such. */
 static int verify_archive(const char *path, struct corm *c, struct progress *progress,
                           struct err *err) {
     struct tokenizer *tok;
@@ -162,6 +164,11 @@ static int verify_archive(const char *path, struct corm *c, struct progress *pro
         return err_prefix(err, "%s: tokenizer", path);
     }
     tokenizer_close(tok);
+    struct chat_book book;
+    if (chat_book_open(&book, c->conversations.data, c->conversations.size_bytes, err) < 0) {
+        return err_prefix(err, "%s", path);
+    }
+    chat_book_close(&book);
     struct corm_predict predictors;
     if (corm_predict_open(&predictors, c->predictors.data, c->predictors.size_bytes, &c->arch,
                           corm_chunks_per_expert(c), err) < 0) {

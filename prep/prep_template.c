@@ -26,20 +26,28 @@ struct template_command {
     bool prompt, raw;
 };
 
-/* The template: the option's file, or what the archive holds; `*file` is to be freed. */
+/* The template: of the archive, by the option's name or as the request asks; else the option's
+ * file, `*file`, which is to be freed. */
 static int find_template(const struct template_command *o, const char *path,
-                         const struct tokenizer *tok, uint8_t **file, const char **text,
+                         const struct tokenizer *tok, const struct chat_book *book,
+                         const struct value *request, uint8_t **file, const char **text,
                          size_t *bytes, struct err *err) {
+    const char *name = o->chat_template;
+    const struct chat_entry *e =
+        name ? chat_book_find(book, CHAT_ENTRY_TEMPLATE, name, strlen(name)) : NULL;
     *file = NULL;
-    if (o->chat_template) {
-        int rc = file_read(o->chat_template, TEMPLATE_MAX_BYTES, file, bytes, err);
+    *text = tokenizer_chat_template(tok, bytes);
+    if (e) {
+        *text = e->text;
+        *bytes = e->bytes;
+    } else if (name && (!*text || strcmp(name, "default") != 0)) {
+        int rc = file_read(name, TEMPLATE_MAX_BYTES, file, bytes, err);
         *text = (const char *)*file;
         return rc;
+    } else if (!name && chat_book_choose(book, request, text, bytes, err) < 0) {
+        return err_prefix(err, "%s", path);
     }
-    *text = tokenizer_chat_template(tok, bytes);
-    return *text
-               ? 0
-               : err_set(err, "%s: the archive holds no chat template: give --chat-template", path);
+    return 0;
 }
 
 static int read_request(const struct template_command *o, struct value_arena *arena,
@@ -61,7 +69,7 @@ static int read_request(const struct template_command *o, struct value_arena *ar
 /* Prints what the template makes of the conversation. Errors name the file that is at fault: of the
  * archive only those of what it holds. */
 static int render(const struct template_command *o, const char *path, const struct tokenizer *tok,
-                  struct err *err) {
+                  const struct chat_book *book, struct err *err) {
     struct value_arena arena = {.limit_bytes = 4 * (size_t)MAX_CONVERSATION_BYTES};
     struct value request, context;
     struct template *t = NULL;
@@ -73,11 +81,11 @@ static int render(const struct template_command *o, const char *path, const stru
     struct tm now;
     int rc = -1;
     localtime_r(&seconds, &now);
-    if (find_template(o, path, tok, &file, &text, &bytes, err) ||
-        read_request(o, &arena, &request, err)) {
+    if (read_request(o, &arena, &request, err) ||
+        find_template(o, path, tok, book, &request, &file, &text, &bytes, err)) {
         goto out;
     }
-    if (chat_context(&arena, &request, tok, &context, err)) {
+    if (chat_context(&arena, &request, tok, book, &context, err)) {
         err_prefix(err, "%s", o->messages);
         goto out;
     }
@@ -104,6 +112,7 @@ static int show(const struct cli_call *call, struct err *err) {
     const struct template_command *o = call->values;
     const char *path = call->args.items[0];
     struct tokenizer *tok = NULL;
+    struct chat_book book = {0};
     struct corm c;
     if (!o->messages) {
         err_set(err, "template needs --messages FILE.json");
@@ -115,9 +124,13 @@ static int show(const struct cli_call *call, struct err *err) {
     int rc = tokenizer_open(c.tokenizer.data, c.tokenizer.size_bytes, &tok, err);
     if (rc < 0) {
         err_prefix(err, "%s: tokenizer", path);
+    } else if ((rc = chat_book_open(&book, c.conversations.data, c.conversations.size_bytes, err)) <
+               0) {
+        err_prefix(err, "%s", path);
     } else {
-        rc = render(o, path, tok, err);
+        rc = render(o, path, tok, &book, err);
     }
+    chat_book_close(&book);
     tokenizer_close(tok);
     corm_close(&c);
     return rc;
@@ -131,8 +144,9 @@ static const struct cli_option template_rows[] = {
              "template is to see (tools, add_generation_prompt, enable_thinking)."},
     {"generation-prompt", 'g', CLI_FLAG, FIELD(prompt),
      .help = "End where the model's answer begins: add_generation_prompt is true."},
-    {"chat-template", 0, CLI_STRING, FIELD(chat_template), "FILE",
-     .help = "Use this template instead of the archive's."},
+    {"chat-template", 0, CLI_STRING, FIELD(chat_template), "NAME",
+     .help = "Another of the archive's templates by its name, else a file. By itself the template "
+             "is tool_use where there is one and the conversation has tools, else default."},
     {"raw", 0, CLI_FLAG, FIELD(raw),
      .help = "Send control characters to a terminal as they are, and do not show them as ^[ and "
              "the like."},

@@ -237,6 +237,10 @@ CORM_API bool corm_is_stop(const struct corm_engine *engine, int32_t id);
 CORM_API const int32_t *corm_stop_ids(const struct corm_engine *engine, size_t *n);
 /* The chat template (Jinja text) or NULL; borrowed until corm_engine_close. */
 CORM_API const char *corm_chat_template(const struct corm_engine *engine);
+/* Another of the archive's chat templates, by its name; NULL: there is no such one. [*bytes] of
+ * text, not NUL-terminated, borrowed until corm_engine_close. "default" is the one above. */
+CORM_API const char *corm_chat_template_named(const struct corm_engine *engine, const char *name,
+                                              size_t *bytes);
 /* What somebody says in a conversation: `role` is "system", "user" or "assistant". `thinking` is
  * what an assistant thought before, or NULL; whether the model sees it again is its template's
  * choice. All are UTF-8 and NUL-terminated. */
@@ -263,7 +267,9 @@ struct corm_chat {
     size_t n_messages;
     const char *json;
     size_t json_bytes;
-    const char *chat_template, *template_name; /* as for corm_chat_prompt */
+    /* As for corm_chat_prompt; but of the archive's, it is that with the name tool_use where there
+     * is one and the object has `tools`. */
+    const char *chat_template, *template_name;
 };
 /* The ids that a model continues with its answer, and their text (`text` may be NULL). As
  * corm_chat_prompt and corm_tokenize together, but for control tokens that are written out in what

@@ -214,6 +214,9 @@ static int open_archive(struct corm_engine *e, const char *path,
         e->chat_template = mem_calloc(n + 1, 1);
         memcpy(e->chat_template, template, n);
     }
+    if (chat_book_open(&e->book, c->conversations.data, c->conversations.size_bytes, err) < 0) {
+        return err_prefix(err, "%s", path);
+    }
     if (corm_predict_open(&e->predictors, c->predictors.data, c->predictors.size_bytes, &c->arch,
                           corm_chunks_per_expert(c), err) < 0) {
         return err_prefix(err, "%s", path);
@@ -372,6 +375,7 @@ void corm_engine_close(struct corm_engine *e) {
     backend_close(&e->backend);
     tokenizer_close(e->tokenizer);
     free(e->chat_template);
+    chat_book_close(&e->book);
     corm_close(&e->archive);
     free(e);
 }
@@ -410,6 +414,18 @@ uint64_t corm_memory_peak(void) {
 
 const char *corm_chat_template(const struct corm_engine *engine) {
     return engine->chat_template;
+}
+
+const char *corm_chat_template_named(const struct corm_engine *engine, const char *name,
+                                     size_t *bytes) {
+    const struct chat_entry *e =
+        chat_book_find(&engine->book, CHAT_ENTRY_TEMPLATE, name, strlen(name));
+    if (!e && engine->chat_template && strcmp(name, "default") == 0) {
+        *bytes = strlen(engine->chat_template);
+        return engine->chat_template;
+    }
+    *bytes = e ? e->bytes : 0;
+    return e ? e->text : NULL;
 }
 
 /* ---- tokens ---- */

@@ -12,6 +12,7 @@
 #ifndef RUNTIME_ENGINE_H
 #define RUNTIME_ENGINE_H
 
+#include "format/text/chat_book.h"
 #include "format/text/tokenizer.h"
 #include "runtime/corm.h"
 #include "runtime/experts.h"
@@ -69,6 +70,7 @@ struct corm_engine {
     struct forward forward;
     float *logits; /* backend memory [LOGITS_ROWS, vocab] */
     char *chat_template;
+    struct chat_book book; /* views of the archive's section */
     /* Ends the error of a key or value that f16 cannot hold; NULL: corm-run's option. For prep,
      * which has none. */
     const char *kv_advice;

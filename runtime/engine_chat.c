@@ -77,6 +77,7 @@ static int render(const struct corm_engine *engine, const struct corm_chat *chat
     struct template_limits limits = template_usual_limits;
     struct value_arena arena = {.limit_bytes = CHAT_BYTES};
     const char *source = chat->chat_template ? chat->chat_template : engine->chat_template;
+    size_t bytes = source ? strlen(source) : 0;
     time_t seconds = time(NULL);
     struct value request, context;
     struct template *t = NULL;
@@ -84,20 +85,21 @@ static int render(const struct corm_engine *engine, const struct corm_chat *chat
     int rc = -1;
     limits.bytes = CHAT_BYTES;
     localtime_r(&seconds, &now);
-    if (!source) {
-        err_set(err, "%s: holds no chat template", engine->archive.map.path);
-        goto out;
-    }
     if (make_request(&arena, chat, &request, err)) {
         goto out;
     }
-    if (template_compile(&t, source, strlen(source), err)) {
+    if (!chat->chat_template && chat_book_choose(&engine->book, &request, &source, &bytes, err)) {
+        err_prefix(err, "%s", engine->archive.map.path);
+        goto out;
+    }
+    if (template_compile(&t, source, bytes, err)) {
         name_template(err, chat->template_name);
         goto out;
     }
     if (ids) {
-        rc = chat_render(&arena, &request, engine->tokenizer, t, NULL, &limits, &now, out, err);
-    } else if (!chat_context(&arena, &request, engine->tokenizer, &context, err)) {
+        rc = chat_render(&arena, &request, engine->tokenizer, t, &engine->book, &limits, &now, out,
+                         err);
+    } else if (!chat_context(&arena, &request, engine->tokenizer, &engine->book, &context, err)) {
         rc = template_render(t, &context, &limits, &now, &out->text, &out->bytes, err);
     }
     if (rc && err->set && !strncmp(err->msg, "line ", 5)) {

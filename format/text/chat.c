@@ -65,7 +65,8 @@ static int set_token(struct value_arena *arena, struct value *context, const cha
 }
 
 int chat_context(struct value_arena *arena, const struct value *request,
-                 const struct tokenizer *tok, struct value *context, struct err *err) {
+                 const struct tokenizer *tok, const struct chat_book *book, struct value *context,
+                 struct err *err) {
     const struct value *messages = request;
     const struct value none = value_none(), no = value_bool(false);
     struct value prepared;
@@ -84,6 +85,15 @@ int chat_context(struct value_arena *arena, const struct value *request,
         (tok && (set_token(arena, context, "bos_token", tok, tokenizer_bos(tok)) ||
                  set_token(arena, context, "eos_token", tok, tokenizer_eos(tok))))) {
         return no_memory(err);
+    }
+    for (size_t i = 0; book && i < book->n; i++) {
+        const struct chat_entry *e = &book->entries[i];
+        struct value text;
+        if (e->kind == CHAT_ENTRY_TOKEN &&
+            (value_make_string(arena, e->text, e->bytes, &text) ||
+             value_dict_set_text(arena, context->dict, e->name, e->name_bytes, &text))) {
+            return no_memory(err);
+        }
     }
     for (size_t i = 0; request->type == VALUE_DICT && i < request->dict->n; i++) {
         const struct value_pair *p = &request->dict->pairs[i];
@@ -199,15 +209,15 @@ int chat_parse_calls(struct value_arena *arena, const struct value *request, str
 /* ---- all of it ------------------------------------------------------------------------------- */
 
 int chat_render(struct value_arena *arena, const struct value *request, const struct tokenizer *tok,
-                const struct template *t, const struct chat_rules *rules,
+                const struct template *t, const struct chat_book *book,
                 const struct template_limits *limits, const struct tm *now,
                 struct chat_rendered *out, struct err *err) {
     struct value parsed, marked, context;
     if (chat_parse_calls(arena, request, &parsed) ||
-        chat_mark(arena, tok, t, rules, &parsed, &marked)) {
+        chat_mark(arena, tok, t, book, &parsed, &marked)) {
         return no_memory(err);
     }
-    if (chat_context(arena, &marked, tok, &context, err) ||
+    if (chat_context(arena, &marked, tok, book, &context, err) ||
         template_render(t, &context, limits, now, &out->text, &out->bytes, err) ||
         chat_encode(tok, out->text, out->bytes, &out->ids, err)) {
         return -1;
@@ -217,10 +227,17 @@ int chat_render(struct value_arena *arena, const struct value *request, const st
     return 0;
 }
 
-int chat_try(const char *text, size_t len, const struct tokenizer *tok, struct err *err) {
-    static const char question[] =
-        "{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}], \"add_generation_prompt\": "
-        "true}";
+int chat_try(const char *text, size_t len, const struct tokenizer *tok,
+             const struct chat_book *book, bool tools, struct err *err) {
+    static const char *const questions[] = {
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}], "
+        "\"add_generation_prompt\": true}",
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}], "
+        "\"add_generation_prompt\": true, \"tools\": [{\"type\": \"function\", \"function\": {"
+        "\"name\": \"look\", \"description\": \"Look\", \"parameters\": {\"type\": \"object\", "
+        "\"properties\": {\"at\": {\"type\": \"string\", \"description\": \"What\"}}, "
+        "\"required\": [\"at\"]}}}]}"};
+    const char *question = questions[tools];
     /* Any time will do: whether the template asks for it is no reason to refuse it. */
     struct tm now = {.tm_year = 124, .tm_mday = 1, .tm_wday = 1};
     struct value_arena arena = {.limit_bytes = 1 << 20};
@@ -229,8 +246,8 @@ int chat_try(const char *text, size_t len, const struct tokenizer *tok, struct e
     char *out = NULL;
     size_t n;
     int rc = template_compile(&t, text, len, err) ||
-                     value_json_read(&arena, question, sizeof question - 1, &request, err) ||
-                     chat_context(&arena, &request, tok, &context, err) ||
+                     value_json_read(&arena, question, strlen(question), &request, err) ||
+                     chat_context(&arena, &request, tok, book, &context, err) ||
                      template_render(t, &context, &template_usual_limits, &now, &out, &n, err)
                  ? -1
                  : 0;

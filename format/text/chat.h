@@ -17,20 +17,22 @@
  *   `reasoning` that is there is what `reasoning_content` says, and `thinking` where that is
  *   missing;
  * - `tools`, `documents` and `add_generation_prompt` are there always (null and false);
- * - the special tokens that the archive knows, under their names, `bos_token` and `eos_token`, but
- *   not where the request says otherwise.
+ * - the special tokens that the archive knows, under their names: `bos_token` and `eos_token` by
+ *   the tokenizer, others by its book; but not where the request says otherwise.
  */
 #ifndef FORMAT_TEXT_CHAT_H
 #define FORMAT_TEXT_CHAT_H
 
+#include "format/text/chat_book.h"
 #include "format/text/template.h"
 #include "format/text/tokenizer.h"
 #include "format/text/value.h"
 
-/* Makes `*context` of a request, both in `arena`. `tok` may be NULL: no special tokens. -1 and
- * `err`: the request is neither of the two, or a message is no dict. */
+/* Makes `*context` of a request, both in `arena`. `tok` and `book` may be NULL: no special tokens.
+ * -1 and `err`: the request is neither of the two, or a message is no dict. */
 int chat_context(struct value_arena *arena, const struct value *request,
-                 const struct tokenizer *tok, struct value *context, struct err *err);
+                 const struct tokenizer *tok, const struct chat_book *book, struct value *context,
+                 struct err *err);
 
 /* Makes a list of messages, or a dict that has one, a request for an answer: a dict with
  * `add_generation_prompt`. -1: budget. */
@@ -52,15 +54,11 @@ int chat_parse_calls(struct value_arena *arena, const struct value *request, str
  *
  * Ids are those of transformers' apply_chat_template(sanitize_control_tokens=True). Control tokens
  * are the special ones, and of the other added tokens those that the template's text or strings
- * hold (not those that are white space), or, where the checkpoint lists some, those of its list.
+ * hold (not those that are white space), or, where the book lists some, those of its list.
  */
-struct chat_rules {
-    const char *const *control; /* the checkpoint's list [n_control], or NULL: none */
-    size_t n_control;
-};
-/* `*out` is the request, marked for a template. `rules` may be NULL. -1: budget. */
+/* `*out` is the request, marked for a template. `book` may be NULL. -1: budget. */
 int chat_mark(struct value_arena *arena, const struct tokenizer *tok, const struct template *t,
-              const struct chat_rules *rules, const struct value *request, struct value *out);
+              const struct chat_book *book, const struct value *request, struct value *out);
 /* Append the ids of a rendered text with marks. -1 and `err`: as tokenizer_encode; or a marked
  * token that the tokenizer makes of plain text too. */
 int chat_encode(const struct tokenizer *tok, const char *text, size_t bytes, struct token_list *ids,
@@ -78,12 +76,13 @@ struct chat_rendered {
  * template_render. -1 and `err`: the request has no messages, the template refuses or fails (then
  * the message begins with "line "), or a token cannot be text. */
 int chat_render(struct value_arena *arena, const struct value *request, const struct tokenizer *tok,
-                const struct template *t, const struct chat_rules *rules,
+                const struct template *t, const struct chat_book *book,
                 const struct template_limits *limits, const struct tm *now,
                 struct chat_rendered *out, struct err *err);
 
-/* Compiles a template and renders one short question with it. -1 and `err`, which says where and
- * why it does not work. */
-int chat_try(const char *text, size_t len, const struct tokenizer *tok, struct err *err);
+/* Compiles a template and renders one short question with it, which has `tools` or none. -1 and
+ * `err`, which says where and why it does not work. */
+int chat_try(const char *text, size_t len, const struct tokenizer *tok,
+             const struct chat_book *book, bool tools, struct err *err);
 
 #endif

@@ -103,13 +103,26 @@ static bool may_hold(const struct pairs *p, const char *text, size_t bytes) {
     return bytes < 2 || p->bits[pair / 64] >> pair % 64 & 1;
 }
 
+static bool is_listed(const struct chat_book *book, const char *text, size_t bytes) {
+    for (size_t i = 0; i < book->n; i++) {
+        const struct chat_entry *e = &book->entries[i];
+        if (e->kind == CHAT_ENTRY_CONTROL && e->bytes == bytes && !memcmp(e->text, text, bytes)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Those of the tokenizer's added tokens that count, or all of them. */
-static void collect_tokens(const struct tokenizer *tok, const struct chat_rules *rules,
+static void collect_tokens(const struct tokenizer *tok, const struct chat_book *book,
                            const char *literals, size_t len, bool all, struct chat_tokens *set) {
     struct pairs *pairs = mem_calloc(1, sizeof *pairs);
-    bool special;
+    bool special, listed = false;
     uint32_t id;
     note_pairs(pairs, literals, len);
+    for (size_t k = 0; book && k < book->n; k++) {
+        listed |= book->entries[k].kind == CHAT_ENTRY_CONTROL;
+    }
     for (uint32_t i = 0; (id = tokenizer_added(tok, i, &special)) != TOKEN_NONE; i++) {
         size_t bytes;
         const char *text = tokenizer_piece(tok, id, &bytes);
@@ -117,10 +130,9 @@ static void collect_tokens(const struct tokenizer *tok, const struct chat_rules 
         if (!text || !bytes) {
             continue;
         }
-        for (size_t k = 0; !counts && rules && k < rules->n_control; k++) {
-            counts = strlen(rules->control[k]) == bytes && !memcmp(rules->control[k], text, bytes);
-        }
-        if (!counts && !(rules && rules->control)) {
+        if (!counts && listed) {
+            counts = is_listed(book, text, bytes);
+        } else if (!counts) {
             counts = may_hold(pairs, text, bytes) && memmem(literals, len, text, bytes) &&
                      !is_white(text, bytes);
         }
@@ -215,11 +227,11 @@ static int mark_value(struct value_arena *arena, const struct chat_tokens *set,
 }
 
 int chat_mark(struct value_arena *arena, const struct tokenizer *tok, const struct template *t,
-              const struct chat_rules *rules, const struct value *request, struct value *out) {
+              const struct chat_book *book, const struct value *request, struct value *out) {
     struct chat_tokens set = {0};
     size_t len;
     const char *literals = template_literals(t, &len);
-    collect_tokens(tok, rules, literals, len, false, &set);
+    collect_tokens(tok, book, literals, len, false, &set);
     int rc = mark_value(arena, &set, request, out);
     free(set.items);
     return rc;

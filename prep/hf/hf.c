@@ -129,7 +129,7 @@ int hf_open(struct hf_model *m, const char *dir, struct err *err) {
         }
         return -1;
     }
-    if (hf_tokenizer_read(dir, a->vocab, &m->tokenizer, &m->warnings, err) < 0) {
+    if (hf_tokenizer_read(dir, a->vocab, &m->tokenizer, &m->book, &m->warnings, err) < 0) {
         return -1;
     }
     return settle_stops(m, err);
@@ -144,6 +144,7 @@ void hf_close(struct hf_model *m) {
     buf_free(&m->warnings);
     tokenizer_close(m->tok);
     buf_free(&m->tokenizer);
+    buf_free(&m->book);
     memset(m, 0, sizeof *m);
 }
 

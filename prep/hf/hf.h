@@ -25,6 +25,7 @@ struct hf_model {
     struct hf_config config; /* `config.arch.tied` is settled against the tensors */
     struct buf warnings;     /* lines ending in '\n', for people */
     struct buf tokenizer;  /* the archive's section; empty where the checkpoint has none to read */
+    struct buf book;       /* its section of conversations; empty where there is nothing for it */
     struct tokenizer *tok; /* the same, open; NULL where it is empty */
     struct safetensors *st;
     struct hf_matrix *trunk;   /* [1 + n_layers, SLOT_COUNT]: model scope first */

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "format/text/chat_book.h"
 #include "format/text/tokenizer.h"
 #include "prep/hf/hf_tokenizer_json.h"
 
@@ -382,6 +383,7 @@ int hf_tokenizer_compile(const struct hf_tokenizer_files *files, struct buf *sec
                          struct err *err) {
     struct tokenizer_pack p = {0};
     struct tokenizer *tok = NULL;
+    struct chat_book book;
     struct place root, config = {.err = err};
     const struct hf_text *main_file = files->tokenizer.data ? &files->tokenizer : &files->tiktoken;
     json_t *json = NULL, *config_json = NULL;
@@ -400,6 +402,13 @@ int hf_tokenizer_compile(const struct hf_tokenizer_files *files, struct buf *sec
         tokenizer_open(section->data, section->len, &tok, err)) {
         err_prefix(err, "%s", main_file->name);
         goto out;
+    }
+    if (chat_book_open(&book, p.book.data, p.book.len, err) < 0) { /* more than an archive holds */
+        goto out;
+    }
+    chat_book_close(&book);
+    if (files->book) {
+        buf_append(files->book, p.book.len ? p.book.data : "", p.book.len);
     }
     rc = 0;
 out:

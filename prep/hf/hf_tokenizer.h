@@ -33,8 +33,10 @@
  * error that names both files. What does not count although it says something else is told in a
  * remark.
  *
- * The chat template: chat_template.jinja; else the one in tokenizer_config.json; else in
- * chat_template.json. Of several templates with names, "default" is kept.
+ * The chat templates: chat_template.jinja and those of additional_chat_templates; where there is
+ * none of these, what tokenizer_config.json has; else chat_template.json. Of several with names,
+ * "default" is the tokenizer section's, and the others go to the archive's section of
+ * conversations, with the names of special tokens that are not BOS or EOS, and chat_control_tokens.
  *
  * BOS and EOS: what the post-processor adds, except that an explicit add_bos_token or add_eos_token
  * in tokenizer_config.json decides its side.
@@ -57,11 +59,14 @@ struct hf_tokenizer_files {
     struct hf_text tokenizer; /* tokenizer.json */
     struct hf_text tiktoken;  /* tiktoken.model or another of its kind; one of both is required */
     struct hf_text config;    /* tokenizer_config.json */
-    struct hf_text added_tokens;  /* added_tokens.json */
-    struct hf_text special_map;   /* special_tokens_map.json */
-    struct hf_text chat_template; /* chat_template.jinja */
-    struct hf_text chat_json;     /* chat_template.json */
-    uint32_t rows;                /* of the model's embedding; 0: not known, names may get any id */
+    struct hf_text added_tokens;     /* added_tokens.json */
+    struct hf_text special_map;      /* special_tokens_map.json */
+    struct hf_text chat_template;    /* chat_template.jinja */
+    struct hf_text chat_json;        /* chat_template.json */
+    const struct hf_text *templates; /* [n_templates] additional_chat_templates, by their names */
+    size_t n_templates;
+    struct buf *book; /* gets the section of conversations, where there is one; NULL: not wanted */
+    uint32_t rows;    /* of the model's embedding; 0: not known, names may get any id */
     struct buf *remarks; /* gets lines ending in '\n', for people; NULL: they are not wanted */
     const char *dir;     /* remarks begin with it; NULL: with the file's name */
 };
@@ -73,7 +78,7 @@ int hf_tokenizer_compile(const struct hf_tokenizer_files *files, struct buf *sec
 /* The same from the files of directory `dir`, for a model with `rows` rows of the embedding. Where
  * there is no tokenizer that can be read, `section` stays empty, which is no error. Messages and
  * remarks begin with `dir`. */
-int hf_tokenizer_read(const char *dir, uint32_t rows, struct buf *section, struct buf *remarks,
-                      struct err *err);
+int hf_tokenizer_read(const char *dir, uint32_t rows, struct buf *section, struct buf *book,
+                      struct buf *remarks, struct err *err);
 
 #endif

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "format/text/chat_book.h"
 #include "prep/hf/hf_tokenizer_json.h"
 
 /* Special names in the order in which transformers adds their tokens; others come behind. */
@@ -472,6 +473,13 @@ static int add_all(struct adder *a, const struct place *map, const struct place 
     const struct token *bos = &a->names[0].token, *eos = &a->names[1].token;
     a->p->bos_id = bos->at.value ? id_of(a, bos) : TOK_NONE;
     a->p->eos_id = eos->at.value ? id_of(a, eos) : TOK_NONE;
+    for (size_t i = 2; i < a->n_names; i++) { /* those two have fields of their own */
+        const struct token *t = &a->names[i].token;
+        if (t->at.value && t->bytes) {
+            chat_book_add(&a->p->book, CHAT_ENTRY_TOKEN, a->names[i].key, strlen(a->names[i].key),
+                          t->text, t->bytes);
+        }
+    }
     return 0;
 }
 

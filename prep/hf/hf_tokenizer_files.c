@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "prep/hf/hf_tokenizer.h"
-#include "prep/hf/remark.h"
 
 enum { MAX_TEXT_BYTES = 256 << 20 };
 
@@ -47,34 +46,54 @@ static int is_template(const struct dirent *e) {
     return n > k && strcmp(e->d_name + n - k, suffix) == 0;
 }
 
-/* Tell of chat templates with names of their own, which an archive has no place for. */
-static int note_templates(const char *dir, struct buf *remarks, struct err *err) {
+/* additional_chat_templates: texts whose names are those of their files, without the suffix. The
+ * caller frees them (free_templates), after an error too. */
+struct templates {
+    struct hf_text *texts; /* [n], by name */
+    size_t n;
+};
+
+static int read_templates(const char *dir, struct templates *t, struct err *err) {
     char *path = mem_printf("%s/additional_chat_templates", dir);
     struct dirent **entries = NULL;
-    struct buf names = {0};
     int n = scandir(path, &entries, is_template, alphasort), rc = 0;
     if (n < 0 && errno != ENOENT && errno != ENOTDIR) {
         rc = err_errno(err, errno, "%s: cannot be listed", path);
     }
+    t->texts = mem_calloc(n > 0 ? (size_t)n : 1, sizeof *t->texts);
     for (int i = 0; i < n; i++) {
-        buf_printf(&names, "%s%s", names.len ? ", " : "", entries[i]->d_name);
+        struct hf_text *text = &t->texts[t->n];
+        uint8_t *data = NULL;
+        if (rc == 0 && (rc = read_text(path, entries[i]->d_name, text, &data, err)) == 0 && data) {
+            text->name =
+                mem_printf("%.*s", (int)strlen(entries[i]->d_name) - 6, entries[i]->d_name);
+            t->n++;
+        } else {
+            free(data);
+        }
         free(entries[i]);
     }
-    if (names.len) {
-        remark_add(remarks, "%s: only the default chat template is kept; left out: %s", path,
-                   names.data);
-    }
     free(entries);
-    buf_free(&names);
     free(path);
     return rc;
 }
 
-int hf_tokenizer_read(const char *dir, uint32_t rows, struct buf *section, struct buf *remarks,
-                      struct err *err) {
-    struct hf_tokenizer_files files = {.rows = rows, .remarks = remarks, .dir = dir};
+static void free_templates(struct templates *t) {
+    for (size_t i = 0; i < t->n; i++) {
+        free((char *)(uintptr_t)t->texts[i].name);
+        free((char *)(uintptr_t)t->texts[i].data);
+    }
+    free(t->texts);
+}
+
+int hf_tokenizer_read(const char *dir, uint32_t rows, struct buf *section, struct buf *book,
+                      struct buf *remarks, struct err *err) {
+    struct hf_tokenizer_files files = {.rows = rows, .remarks = remarks, .dir = dir, .book = book};
     uint8_t *data[N_TEXTS] = {NULL};
-    int rc = 0;
+    struct templates templates = {0};
+    int rc = read_templates(dir, &templates, err);
+    files.templates = templates.texts;
+    files.n_templates = templates.n;
     for (size_t i = 0; rc == 0 && i < N_TEXTS; i++) {
         struct hf_text *text = (struct hf_text *)(void *)((char *)&files + texts[i].at);
         rc = read_text(dir, texts[i].name, text, &data[i], err);
@@ -82,11 +101,9 @@ int hf_tokenizer_read(const char *dir, uint32_t rows, struct buf *section, struc
     if (rc == 0 && (files.tokenizer.data || files.tiktoken.data)) {
         rc = hf_tokenizer_compile(&files, section, err) < 0 ? err_prefix(err, "%s", dir) : 0;
     }
-    if (rc == 0) {
-        rc = note_templates(dir, remarks, err);
-    }
     for (size_t i = 0; i < N_TEXTS; i++) {
         free(data[i]);
     }
+    free_templates(&templates);
     return rc;
 }

@@ -28,6 +28,7 @@ void pack_reach(struct tokenizer_pack *p, uint32_t id) {
 void pack_free(struct tokenizer_pack *p) {
     buf_free(&p->blob);
     buf_free(&p->chat_template);
+    buf_free(&p->book);
     free(p->spans);
     free(p->token_flags);
     free(p->merges);

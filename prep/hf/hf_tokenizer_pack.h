@@ -30,6 +30,7 @@ struct tokenizer_pack {
     uint32_t prefix[64], suffix[64];
     uint32_t n_prefix, n_suffix;
     struct buf chat_template;
+    struct buf book; /* the conversations section (format/text/chat_book.h); empty: none */
 };
 
 /* Put bytes into the blob. */

@@ -316,20 +316,22 @@ int run_read(const char *path, struct buf *out, struct err *err) {
     return rc;
 }
 
-int run_read_template(const char *path, struct buf *source, struct corm_chat *chat,
-                      struct err *err) {
-    if (!path) {
+int run_read_template(const struct run *r, const char *name, struct buf *source,
+                      struct corm_chat *chat, struct err *err) {
+    size_t bytes;
+    if (!name) {
         return 0;
     }
-    buf_append(source, "", 0); /* an empty file is an empty template, and not the archive's */
-    if (run_read(path, source, err) < 0) {
-        return -1;
+    const char *text = corm_chat_template_named(r->engine, name, &bytes);
+    buf_append(source, text ? text : "", bytes); /* an empty file is an empty template */
+    if (!text && run_read(name, source, err) < 0) {
+        return err_prefix(err, "--chat-template: the archive has no template of that name");
     }
     if (source->len != strlen(source->data)) {
-        return err_set(err, "%s: a chat template has no NUL in it", path);
+        return err_set(err, "%s: a chat template has no NUL in it", name);
     }
     chat->chat_template = source->data;
-    chat->template_name = path;
+    chat->template_name = name;
     return 0;
 }
 

@@ -93,10 +93,10 @@ void run_close(struct run *r);
 
 /* Append a whole file, or standard input for "-". At most 1 GiB. */
 int run_read(const char *path, struct buf *out, struct err *err);
-/* Read the file that --chat-template names into `source`, which the caller frees, and have `chat`
- * say so; NULL: the archive's own. */
-int run_read_template(const char *path, struct buf *source, struct corm_chat *chat,
-                      struct err *err);
+/* The template that --chat-template names, one of the archive's or else a file, into `source`,
+ * which the caller frees, and have `chat` say so; NULL: the archive's default. */
+int run_read_template(const struct run *r, const char *name, struct buf *source,
+                      struct corm_chat *chat, struct err *err);
 /* `add_special`: with what the tokenizer puts around a text, and a remark where the text has that
  * there already; `parse_special`: special tokens that are written out in the text are such. */
 int run_tokenize(const struct run *r, const struct buf *text, bool add_special, bool parse_special,

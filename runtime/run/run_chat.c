@@ -81,9 +81,9 @@ static void tell(const struct chat *c, const struct talk_turn *turn) {
     }
     if (turn->nearly_full) {
         snprintf(text, sizeof text,
-                 "the context is nearly full (%zu of %u tokens): soon the model will no longer see "
+                 "the context is nearly full (%u of %u tokens): soon the model will no longer see "
                  "the oldest messages",
-                 c->talk.n_held, c->run.info->ctx_tok);
+                 corm_session_length(c->run.session), c->run.info->ctx_tok);
         remark(c, text);
     }
 }
@@ -215,14 +215,14 @@ static int talk(struct chat *c, const struct cli_call *call, const struct chat_o
     struct buf source = {0}, history = {0};
     struct corm_chat how = {0};
     struct err late = {0};
-    int status = run_read_template(c->o->chat_template, &source, &how, err);
+    int status = run_open(&c->run, call, (uint32_t)c->o->ctx, err);
     if (status == 0) {
-        status = run_open(&c->run, call, (uint32_t)c->o->ctx, err);
+        status = run_read_template(&c->run, c->o->chat_template, &source, &how, err);
     }
     if (status == 0 && !how.chat_template && !corm_chat_template(c->run.engine)) {
         status =
             err_set(err,
-                    "%s: holds no chat template: give one with --chat-template FILE, or a text "
+                    "%s: holds no default chat template: give one with --chat-template, or a text "
                     "to continue with -p",
                     c->run.model);
     }
@@ -277,8 +277,9 @@ static const char *const thinking_words[] = {[CHAT_THINKING_AUTO] = "auto",
 static const struct cli_option talk_rows[] = {
     {"system", 0, CLI_STRING, FIELD(writing.system), "TEXT",
      .help = "What the system's message says, before all others."},
-    {"chat-template", 0, CLI_STRING, FIELD(writing.chat_template), "FILE",
-     .help = "A Jinja template to use instead of the archive's."},
+    {"chat-template", 0, CLI_STRING, FIELD(writing.chat_template), "NAME",
+     .help = "Another of the archive's chat templates by its name, else a file with a Jinja "
+             "template."},
     {"ctx", 'c', CLI_INT, FIELD(writing.ctx), "N",
      "Context: all that was said and the next answer, in tokens. Its KV cache is part of the "
      "memory "

@@ -109,7 +109,7 @@ static int put_as_chat(struct generation *g, const struct buf *text, struct err 
     if (text->len && text->len != strlen(text->data)) {
         return err_set(err, "--chat takes no text with a NUL in it");
     }
-    if (run_read_template(o->writing.chat_template, &source, &chat, err) < 0) {
+    if (run_read_template(&g->run, o->writing.chat_template, &source, &chat, err) < 0) {
         buf_free(&source);
         return -1;
     }
@@ -420,8 +420,9 @@ static const struct cli_option prompt_rows[] = {
              "the chat template has it. Special tokens that are written out in it are text."},
     {"system", 0, CLI_STRING, FIELD(writing.system), "TEXT",
      .help = "With --chat: what the system's message says, before the user's."},
-    {"chat-template", 0, CLI_STRING, FIELD(writing.chat_template), "FILE",
-     .help = "With --chat: a Jinja template to use instead of the archive's."},
+    {"chat-template", 0, CLI_STRING, FIELD(writing.chat_template), "NAME",
+     .help = "With --chat: another of the archive's chat templates by its name, else a file with a "
+             "Jinja template."},
     {"session", 0, CLI_STRING, FIELD(session), "FILE",
      .help =
          "Keep the sequence in a file: where it exists, the prompt goes on behind what it holds, "

@@ -11,7 +11,6 @@ void talk_open(struct talk *t, struct run *run, const char *template_text, const
     *t = (struct talk){.run = run, .max_tokens = -1};
     t->how.chat_template = template_text;
     t->how.template_name = name;
-    t->held = mem_calloc(run->info->ctx_tok, sizeof *t->held);
 }
 
 static void free_message(struct talk_message *m) {
@@ -23,7 +22,6 @@ static void free_message(struct talk_message *m) {
 void talk_close(struct talk *t) {
     talk_cut(t, 0);
     free(t->messages);
-    free(t->held);
     *t = (struct talk){0};
 }
 
@@ -193,33 +191,22 @@ static int put_end(struct answer *a, struct err *err) {
     return put(a, text, bytes, true, err);
 }
 
-/* Evaluate `n` ids that come behind what is held. */
-static int evaluate(struct talk *t, const int32_t *ids, size_t n, struct progress *progress,
-                    struct err *err) {
-    size_t before = corm_session_length(t->run->session);
-    int status = run_eval(t->run, ids, n, progress, err);
-    size_t done = corm_session_length(t->run->session) - before;
-    memcpy(t->held + before, ids, done * sizeof *ids);
-    t->n_held = before + done;
-    return status;
-}
-
 static int read_prompt(struct talk *t, const struct prompt *p, struct talk_turn *turn,
                        struct err *err) {
     struct run *r = t->run;
-    size_t same = 0;
-    while (same < p->n && same < t->n_held && p->ids[same] == t->held[same]) {
+    size_t same = 0, n_held;
+    const int32_t *held = corm_session_ids(r->session, &n_held);
+    while (same < p->n && same < n_held && p->ids[same] == held[same]) {
         same++;
     }
     same -= same == p->n; /* the last one gives the logits */
     corm_session_truncate(r->session, (uint32_t)same);
-    t->n_held = same;
     turn->prompt_tok = p->n;
     turn->kept_tok = same;
     bool lengthy = p->n - same > r->info->batch_rows;
     struct progress *progress = lengthy ? r->progress : NULL;
     progress_start(progress, "reading the prompt", p->n - same, PROGRESS_TOKENS);
-    int status = evaluate(t, p->ids + same, p->n - same, progress, err);
+    int status = run_eval(r, p->ids + same, p->n - same, progress, err);
     progress_finish(progress);
     return status;
 }
@@ -238,7 +225,7 @@ static int generate(struct answer *a, struct talk_turn *turn, struct err *err) {
             turn->end = TALK_MAX_TOKENS;
             return 0;
         }
-        if (t->n_held == t->run->info->ctx_tok) {
+        if (corm_session_length(t->run->session) == t->run->info->ctx_tok) {
             turn->end = TALK_CONTEXT;
             return 0;
         }
@@ -253,8 +240,7 @@ static int generate(struct answer *a, struct talk_turn *turn, struct err *err) {
         if (put_token(a, id, true, err) < 0) {
             return -1;
         }
-        int status = evaluate(t, &id, 1, NULL, err);
-        if (status < 0) {
+        if (run_eval(t->run, &id, 1, NULL, err) < 0) {
             return -1;
         }
     }
@@ -292,7 +278,8 @@ int talk_answer(struct talk *t, const struct talk_sink *sink, struct talk_turn *
     }
     status = 0;
     talk_add(t, "assistant", a.said.len ? a.said.data : "", a.thought.len ? a.thought.data : NULL);
-    turn->nearly_full = !t->told && t->n_held > (size_t)t->run->info->ctx_tok / 4 * 3;
+    turn->nearly_full =
+        !t->told && corm_session_length(t->run->session) > t->run->info->ctx_tok / 4 * 3;
     t->told |= turn->nearly_full;
     turn->after = run_stats(t->run);
 out:

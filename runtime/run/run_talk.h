@@ -1,8 +1,8 @@
 /*
  * run_talk: a conversation with a model: what was said, and the answer to it.
  *
- * Owns: the messages; the ids that the session holds, so that a later turn evaluates its new tokens
- * only; the rule for a context that gets full; the loop that makes an answer.
+ * Owns: the messages; what of a session a later turn goes on with, so that it evaluates its new
+ * tokens only; the rule for a context that gets full; the loop that makes an answer.
  * Leaves to others: keyboard, terminal and files (run_chat*), templates and tokens (corm.h).
  * Threads: the forward thread.
  *
@@ -35,8 +35,6 @@ struct talk {
     size_t hidden; /* messages behind the system's that the model no longer sees */
     bool told;     /* that the context is nearly full */
     uint64_t answers;
-    int32_t *held; /* ids that the session stands for [n_held] */
-    size_t n_held;
 };
 
 enum talk_end { TALK_STOP_TOKEN, TALK_MAX_TOKENS, TALK_CONTEXT, TALK_INTERRUPT };

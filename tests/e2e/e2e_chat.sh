@@ -167,7 +167,7 @@ case_ 'a full context is told, and the oldest turns are left out' full
 no_template() {
     mkdir -p bare && cp "$fable"/* bare/ && sed -i '/"chat_template"/d; s/\("clean_up.*\),$/\1/' bare/tokenizer_config.json &&
         "$prep" convert -q bare -o bare.corm >log 2>&1 || { cat log; return 1; }
-    fails "$run" chat bare.corm -q </dev/null 2>err && has_text 'holds no chat template: give one with --chat-template FILE' err
+    fails "$run" chat bare.corm -q </dev/null 2>err && has_text 'holds no default chat template: give one with --chat-template' err
 }
 case_ 'an archive without a chat template' no_template
 usage() {

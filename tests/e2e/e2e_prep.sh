@@ -237,6 +237,32 @@ EOF
 }
 case_ template renders
 
+# Templates with names, and special tokens with names of their own, are in the archive.
+named() {
+    rm -rf named && cp -r "$golden/olmoe-tiny" named && chmod -R u+w named && mkdir -p named/additional_chat_templates || return 1
+    printf 'usual {{ pad_token }}' >named/chat_template.jinja
+    printf 'tools {{ tools[0].function.name }}' >named/additional_chat_templates/tool_use.jinja
+    printf 'r {{ messages.role.x }}' >named/additional_chat_templates/rag.jinja
+    sed -i 's/"bos_token"/"pad_token": "<|endoftext|>", "bos_token"/' named/tokenizer_config.json
+    "$prep" convert -f named -o out/named.corm >text 2>said || { cat said; return 1; }
+    grep -q 'the chat template rag is stored, but does not render here: line 1, column' said && ! grep -q tool_use said || { cat said; return 1; }
+    "$prep" verify out/named.corm >text 2>&1 || return 1
+    echo '{"messages": [], "tools": [{"function": {"name": "f"}}]}' >chat.json
+    "$prep" template out/named.corm -m chat.json >text && [ "$(cat text)" = 'tools f' ] || return 1
+    "$prep" template out/named.corm -m chat.json --chat-template default >text && [ "$(cat text)" = 'usual <|endoftext|>' ] || return 1
+    echo '[]' >chat.json
+    "$prep" template out/named.corm -m chat.json >text && [ "$(cat text)" = 'usual <|endoftext|>' ] || return 1
+    "$prep" inspect out/named.corm >text && grep -q 'chat template *tool_use, 34 B' text && grep -q 'pad_token <|endoftext|>' text || return 1
+    "$prep" inspect out/named.corm --json >text && grep -q '"rag": "r {{ messages.role.x }}"' text || return 1
+    "$run" out/named.corm -q --chat --chat-template tool_use -p x -n 0 --echo >said 2>&1 && return 1
+    grep -q "tool_use: chat template: line 1, column" said || { cat said; return 1; }
+    "$run" out/named.corm -q --chat --chat-template nix -p x -n 0 >said 2>&1 && return 1
+    grep -q 'has no template of that name: nix: cannot open' said || { cat said; return 1; }
+    # A section that is not needed is not written.
+    "$prep" inspect out/fable.corm >text && ! grep -q conversations text
+}
+case_ chat_templates_by_name named
+
 # A template that does not work is stored, and told in one line.
 no_rendering() {
     rm -rf remark && cp -r "$golden/olmoe-tiny" remark && chmod -R u+w remark || return 1

@@ -219,7 +219,9 @@ static void change_text(struct image *m, struct mutate_rng *r, struct buf *log) 
                                         "a: b",
                                         "key: value\r\nkey: value\r\n",
                                         "options: \x01\n"};
-    uint32_t type = mutate_one_in(r, 2) ? CORM_SECTION_PROVENANCE : CORM_SECTION_LICENSE;
+    static const uint32_t types[] = {CORM_SECTION_PROVENANCE, CORM_SECTION_LICENSE,
+                                     CORM_SECTION_CONVERSATIONS};
+    uint32_t type = types[mutate_below(r, sizeof types / sizeof *types)];
     struct buf b = {0};
     uint32_t n = mutate_one_in(r, 8) ? 1u << mutate_below(r, 16) : mutate_below(r, 3);
     for (uint32_t i = 0; i < n; i++) {

@@ -185,7 +185,7 @@ def up(n, a):
 
 
 SECTIONS = {1: "metadata", 2: "tokenizer", 3: "tensors", 4: "trunk", 5: "records", 6: "index",
-            7: "provenance", 8: "license", 9: "predictors"}
+            7: "provenance", 8: "license", 9: "predictors", 10: "conversations"}
 
 
 def read_sections(f):

@@ -19,7 +19,7 @@ static int set_up(void **state) {
     (void)state;
     struct err err = {0};
     dir = test_mkdir();
-    hf_tokenizer_read("tests/golden/models/mixtral-tiny", 0, &section, NULL, &err);
+    hf_tokenizer_read("tests/golden/models/mixtral-tiny", 0, &section, NULL, NULL, &err);
     assert_no_err(&err);
     tokenizer_open(section.data, section.len, &tok, &err);
     assert_no_err(&err);

@@ -17,12 +17,12 @@ static const struct value *field(const struct value *v, const char *key) {
 
 /* Renders a request; the result is to be freed. -1 and `err`. */
 static int rendered(struct value_arena *arena, const struct value *request, const char *text,
-                    const struct tokenizer *tok, const struct chat_rules *rules,
+                    const struct tokenizer *tok, const struct chat_book *book,
                     struct chat_rendered *out, struct err *err) {
     struct template *t;
     *out = (struct chat_rendered){0};
     assert_int_equal(template_compile(&t, text, strlen(text), err), 0);
-    int rc = chat_render(arena, request, tok, t, rules, &template_usual_limits, NULL, out, err);
+    int rc = chat_render(arena, request, tok, t, book, &template_usual_limits, NULL, out, err);
     template_free(t);
     return rc;
 }
@@ -81,15 +81,15 @@ static void control_tokens_are_text_as_in_transformers(void **state) {
 
 /* The ids of one message in the gpt2 style's tokenizer, which has "<|endoftext|>". */
 static struct token_list ids_of(const struct tokenizer *tok, const char *message,
-                                const struct chat_rules *rules) {
+                                const struct chat_book *book) {
     struct value_arena arena = {.limit_bytes = 1 << 20};
     struct value request;
     struct chat_rendered out;
     struct err err = {0};
     char *json = mem_printf("[{\"role\": \"user\", \"content\": \"%s\"}]", message);
     assert_int_equal(value_json_read(&arena, json, strlen(json), &request, &err), 0);
-    assert_int_equal(
-        rendered(&arena, &request, "{{ messages[0].content }}", tok, rules, &out, &err), 0);
+    assert_int_equal(rendered(&arena, &request, "{{ messages[0].content }}", tok, book, &out, &err),
+                     0);
     free(out.text);
     free(json);
     value_arena_free(&arena);
@@ -110,10 +110,13 @@ static bool has_added(const struct tokenizer *tok, const struct token_list *ids)
 
 /* Of the tokens that are not special those count that the template has, or those of a list. */
 static void a_list_says_what_controls(void **state) {
-    static const char *const list[] = {"<tool>"};
-    static const struct chat_rules rules = {list, 1}, no_rules = {list, 0};
+    struct chat_book book, none = {0};
+    struct buf section = {0};
+    struct err err = {0};
     struct loaded l;
     (void)state;
+    chat_book_add(&section, CHAT_ENTRY_CONTROL, "", 0, "<tool>", 6);
+    assert_int_equal(chat_book_open(&book, section.data, section.len, &err), 0);
     json_t *json = loaded_style_json("gpt2");
     json_t *tokens = json_object_get(json, "added_tokens");
     json_t *tool = json_deep_copy(json_array_get(tokens, 0));
@@ -124,16 +127,18 @@ static void a_list_says_what_controls(void **state) {
     json_array_append_new(tokens, tool);
     char *text = json_dumps(json, 0);
     loaded_compile(text, strlen(text), NULL, &l);
-    struct token_list ids = ids_of(l.tok, "a <tool>", &rules);
+    struct token_list ids = ids_of(l.tok, "a <tool>", &book);
     assert_false(has_added(l.tok, &ids));
     token_list_free(&ids);
-    ids = ids_of(l.tok, "a <tool>", &no_rules);
+    ids = ids_of(l.tok, "a <tool>", &none);
     assert_true(has_added(l.tok, &ids));
     token_list_free(&ids);
-    ids = ids_of(l.tok, "a <|endoftext|>", &no_rules); /* special ones always */
+    ids = ids_of(l.tok, "a <|endoftext|>", &none); /* special ones always */
     assert_false(has_added(l.tok, &ids));
     token_list_free(&ids);
     loaded_close(&l);
+    chat_book_close(&book);
+    buf_free(&section);
     free(text);
     json_decref(json);
 }

@@ -54,8 +54,8 @@ static void answer(const char *line, size_t len, struct buf *out) {
         const struct value *context = value_dict_get_text(request.dict, "context", 7);
         struct value prepared;
         if (!context) { /* a conversation as chat takes it */
-            chat_context(&arena, value_dict_get_text(request.dict, "request", 7), NULL, &prepared,
-                         &err);
+            chat_context(&arena, value_dict_get_text(request.dict, "request", 7), NULL, NULL,
+                         &prepared, &err);
             context = &prepared;
         }
         rendered = render(t->text->data, t->text->len, context, &now, &n, &err);
@@ -387,7 +387,7 @@ static void conversations_are_prepared(void **state) {
         struct value_json_style style = {0};
         assert_int_equal(
             value_json_read(&arena, cases[i].request, strlen(cases[i].request), &request, &err), 0);
-        if (chat_context(&arena, &request, NULL, &context, &err)) {
+        if (chat_context(&arena, &request, NULL, NULL, &context, &err)) {
             assert_err(&err, cases[i].context);
         } else {
             assert_int_equal(value_json_write(&w, &context, &style, &err), 0);
@@ -404,8 +404,8 @@ static void templates_are_tried(void **state) {
     static const char bad[] = "{{ messages[0].content.text.x }}";
     struct err err = {0};
     (void)state;
-    assert_int_equal(chat_try(good, sizeof good - 1, NULL, &err), 0);
-    assert_int_equal(chat_try(bad, sizeof bad - 1, NULL, &err), -1);
+    assert_int_equal(chat_try(good, sizeof good - 1, NULL, NULL, false, &err), 0);
+    assert_int_equal(chat_try(bad, sizeof bad - 1, NULL, NULL, true, &err), -1);
     assert_err(&err, "line 1, column 29: there is no attribute or element 'text'");
 }
 

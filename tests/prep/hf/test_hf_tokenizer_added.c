@@ -2,6 +2,7 @@
  * Added tokens, special names and chat templates that stand in other files than tokenizer.json: ids
  * as transformers gives them, what is told, and what is refused.
  */
+#include "format/text/chat_book.h"
 #include "format/text/tokenizer.h"
 #include "prep/hf/hf_tokenizer.h"
 #include "tests/util/test.h"
@@ -12,6 +13,7 @@
 #define END "<|im_end|>"
 
 struct files {
+    const char *more; /* in additional_chat_templates */
     const char *config, *added, *map, *jinja, *chat;
     uint32_t rows;
 };
@@ -37,8 +39,9 @@ static struct hf_text text_of(const char *name, const char *text) {
     return (struct hf_text){name, text, text ? strlen(text) : 0};
 }
 
-static int compile(const struct files *f, struct buf *section, struct buf *remarks,
-                   struct err *err) {
+static int compile_all(const struct files *f, struct buf *section, struct buf *book,
+                       struct buf *remarks, struct err *err) {
+    const struct hf_text more = text_of("more", f->more);
     struct hf_tokenizer_files files = {
         .tokenizer = {"tokenizer.json", (const char *)base, base_bytes},
         .config = text_of("tokenizer_config.json", f->config),
@@ -47,9 +50,17 @@ static int compile(const struct files *f, struct buf *section, struct buf *remar
         .chat_template = text_of("chat_template.jinja", f->jinja),
         .chat_json = text_of("chat_template.json", f->chat),
         .rows = f->rows,
+        .templates = &more,
+        .n_templates = f->more != NULL,
+        .book = book,
         .remarks = remarks,
     };
     return hf_tokenizer_compile(&files, section, err);
+}
+
+static int compile(const struct files *f, struct buf *section, struct buf *remarks,
+                   struct err *err) {
+    return compile_all(f, section, NULL, remarks, err);
 }
 
 #define TOKEN(text, more) "{\"content\":\"" text "\"" more "}"
@@ -263,6 +274,8 @@ static void refusals(void **state) {
          "chat_template.json: chat_template",
          "expected a string"},
         {{.chat = "{}"}, "chat_template.json: chat_template", "expected a string"},
+        {{.config = "{\"chat_control_tokens\":\"a\"}"}, "chat_control_tokens", "a list of strings"},
+        {{.config = "{\"chat_control_tokens\":[1]}"}, "chat_control_tokens", "a list of strings"},
     };
     for (size_t i = 0; i < TEST_COUNT(rows); i++) {
         struct buf section = {0};
@@ -273,35 +286,64 @@ static void refusals(void **state) {
     }
 }
 
+/* The entries of a section of conversations, "name=text" or "!text" each. */
+static char *entries_of(const struct buf *section) {
+    struct chat_book book;
+    struct err err = {0};
+    struct buf text = {0};
+    buf_append(&text, "", 0);
+    assert_int_equal(chat_book_open(&book, section->data, section->len, &err), 0);
+    for (size_t i = 0; i < book.n; i++) {
+        const struct chat_entry *e = &book.entries[i];
+        buf_printf(&text, "%s%.*s%s%.*s", i ? " " : "", (int)e->name_bytes, e->name,
+                   e->kind == CHAT_ENTRY_TEMPLATE ? "="
+                   : e->kind == CHAT_ENTRY_TOKEN  ? ":"
+                                                  : "!",
+                   (int)e->bytes, e->text);
+    }
+    chat_book_close(&book);
+    return text.data;
+}
+
 static void chat_templates(void **state) {
     (void)state;
     static const struct {
         struct files files;
-        const char *template, *told;
+        const char *template, *entries, *told;
     } rows[] = {
         {{.config = "{\"chat_template\":\"c\"}", .jinja = "j", .chat = "{\"chat_template\":\"p\"}"},
          "j",
-         NULL},
-        {{.config = "{\"chat_template\":\"c\"}", .chat = "{\"chat_template\":\"p\"}"}, "c", NULL},
-        {{.config = "{\"chat_template\":null}", .chat = "{\"chat_template\":\"p\"}"}, "p", NULL},
-        {{.chat = "{\"chat_template\":\"p\"}"}, "p", NULL},
+         ""},
+        {{.config = "{\"chat_template\":\"c\"}", .chat = "{\"chat_template\":\"p\"}"}, "c", ""},
+        {{.config = "{\"chat_template\":null}", .chat = "{\"chat_template\":\"p\"}"}, "p", ""},
+        {{.chat = "{\"chat_template\":\"p\"}"}, "p", ""},
         {{.config = "{\"chat_template\":[{\"name\":\"rag\",\"template\":\"r\"},"
                     "{\"name\":\"default\",\"template\":\"d\"},{\"name\":\"tool_use\","
-                    "\"template\":\"t\"}]}"},
+                    "\"template\":\"t\"},{\"name\":\"rag\",\"template\":\"R\"}]}"},
          "d",
-         "tokenizer_config.json: chat_template: only the template \"default\" is kept; left out: "
-         "rag, tool_use"},
-        {{.config = "{\"chat_template\":{\"default\":\"d\",\"rag\":\"r\"}}"}, "d", "left out: rag"},
-        {{.config = "{\"chat_template\":{\"rag\":\"r\"}}"},
+         "rag=R tool_use=t"},
+        {{.config = "{\"chat_template\":{\"default\":\"d\",\"rag\":\"r\"}}"}, "d", "rag=r"},
+        {{.config = "{\"chat_template\":{\"rag\":\"r\"}}"}, NULL, "rag=r"},
+        {{.config = "{\"chat_template\":{\"\":\"r\",\"a\\nb\":\"r\"}}"}, NULL, "", "is left out"},
+        /* Files of their own come before all that the configuration has. */
+        {{.config = "{\"chat_template\":{\"default\":\"d\",\"rag\":\"r\"}}", .more = "m"},
          NULL,
-         "is kept, and there is none; left out: rag"},
+         "more=m"},
+        {{.jinja = "j", .more = "m"}, "j", "more=m"},
+        {{.more = "\xff"}, NULL, "", "it is not UTF-8"},
+        {{.config = "{\"chat_control_tokens\":[\"<a>\",\"<b>\"]}"}, NULL, "!<a> !<b>"},
+        {{.config = "{\"chat_control_tokens\":[]}"}, NULL, "!"},
+        {{.config = "{\"bos_token\":\"" START "\",\"pad_token\":\"" START
+                    "\",\"image_token\":{\"content\":\"" START "\"}}"},
+         NULL,
+         "pad_token:" START " image_token:" START},
     };
     for (size_t i = 0; i < TEST_COUNT(rows); i++) {
-        struct buf section = {0}, remarks = {0};
+        struct buf section = {0}, remarks = {0}, book = {0};
         struct err err = {0};
         struct tokenizer *tok;
         size_t bytes = 0;
-        compile(&rows[i].files, &section, &remarks, &err);
+        compile_all(&rows[i].files, &section, &book, &remarks, &err);
         assert_no_err(&err);
         tokenizer_open(section.data, section.len, &tok, &err);
         const char *text = tokenizer_chat_template(tok, &bytes);
@@ -311,10 +353,17 @@ static void chat_templates(void **state) {
         } else {
             assert_null(text);
         }
-        assert_true(rows[i].told ? strstr(remarks.data, rows[i].told) != NULL : remarks.len == 0);
+        char *entries = entries_of(&book);
+        assert_string_equal(entries, rows[i].entries);
+        assert_int_equal(book.len > 0, rows[i].entries[0] != 0);
+        if (rows[i].told) {
+            assert_non_null(strstr(remarks.data, rows[i].told));
+        }
+        free(entries);
         tokenizer_close(tok);
         buf_free(&remarks);
         buf_free(&section);
+        buf_free(&book);
     }
 }
 
