@@ -27,6 +27,7 @@ struct generate_options {
     bool ignore_eos;
     /* text */
     bool echo, show_special, raw;
+    bool json_events;
 };
 
 enum end { END_NONE, END_STOP_TOKEN, END_MAX_TOKENS, END_CONTEXT, END_INTERRUPT };
@@ -201,6 +202,25 @@ static int save_session(struct generation *g, struct err *err) {
 
 /* -- output --------------------------------------------------------------------------------- */
 
+/* With --json-events: a line of its own. `id` is negative for text that is no token's. */
+static int put_event(const struct generation *g, int32_t id, const char *text, size_t bytes,
+                     struct err *err) {
+    struct run_json j = {0};
+    run_json_open(&j, NULL, '{');
+    run_json_string(&j, "event", id < 0 ? "text" : "token");
+    if (id >= 0) {
+        run_json_u64(&j, "index", g->tokens - 1);
+        run_json_u64(&j, "id", (uint64_t)id);
+    }
+    run_json_text(&j, "text", text, bytes);
+    run_json_close(&j, '}');
+    int rc = printf("%s\n", j.text.data) < 0 || fflush(stdout) != 0
+                 ? err_errno(err, errno, "cannot write to standard output")
+                 : 0;
+    buf_free(&j.text);
+    return rc;
+}
+
 static int put_text(struct generation *g, const char *text, size_t bytes, struct err *err) {
     if (bytes == 0) {
         return 0;
@@ -232,6 +252,9 @@ static int put_token(struct generation *g, int32_t id, bool print, struct err *e
         run_fail(err, &error);
         return err_prefix(err, "token %" PRId32 " cannot be turned into text", id);
     }
+    if (print && g->o->json_events && put_event(g, g->tokens > 0 ? id : -1, text, bytes, err) < 0) {
+        return -1;
+    }
     return print ? put_text(g, text, bytes, err) : 0;
 }
 
@@ -243,7 +266,8 @@ static int put_end(struct generation *g, struct err *err) {
         run_fail(err, &error);
         return err_prefix(err, "the last tokens cannot be turned into text");
     }
-    if (put_text(g, text, bytes, err) < 0) {
+    if ((bytes > 0 && g->o->json_events && put_event(g, -1, text, bytes, err) < 0) ||
+        put_text(g, text, bytes, err) < 0) {
         return -1;
     }
     bool newline = !g->run.o->json && (g->end == END_INTERRUPT || (g->last && g->last != '\n'));
@@ -355,6 +379,9 @@ static bool wants_talk(const struct cli_call *call) {
 static int run(const struct cli_call *call, struct err *err) {
     struct generation g = {.o = call->values, .pending = -1};
     struct buf text = {0};
+    if (g.o->json_events) {
+        ((struct generate_options *)call->values)->writing.run.json = true; /* its object is last */
+    }
     if (wants_talk(call)) {
         return run_chat_instead(call, err);
     }
@@ -448,6 +475,12 @@ static const struct cli_option generate_rows[] = {
 static const struct cli_option text_rows[] = {
     {"echo", 0, CLI_FLAG, FIELD(echo), .help = "Print the prompt before its continuation."},
     {"show-special", 0, CLI_FLAG, FIELD(show_special), .help = "Print special tokens too."},
+    {"json-events", 0, CLI_FLAG, FIELD(json_events),
+     .help =
+         "Print a line with a JSON object for each token, as it is made: its index, its id, and "
+         "the text that became certain with it (perhaps none). The object of --json is the last "
+         "line. Lines with the event text have text that is no token's: an echoed prompt, or "
+         "what was held back till the end."},
     {"raw", 0, CLI_FLAG, FIELD(raw),
      .help = "Send control characters of the text to a terminal as they are: it may obey them. "
              "Without --raw it shows them (^[ for ESC). Pipes and files always get the text as it "

@@ -152,6 +152,15 @@ END
 }
 case_ 'what a model thinks is kept apart' thoughts
 
+# The program that docs/example_chat.c is says what corm-run chat says.
+example() {
+    printf 'Once upon a time\nAnd then she\n' | "$build/docs/example_chat" fable.corm 12 >example.out 2>err || { cat err; return 1; }
+    chat 'Once upon a time\nAnd then she\n' -q --repeat-penalty 1 && tr -s '\n' <out >a && tr -s '\n' <example.out | cmp - a || return 1
+    printf 'Hi\n' | "$build/docs/example_chat" nix.corm 2>err
+    [ $? -eq 1 ] && has_text 'nix.corm' err
+}
+case_ 'the example chats as corm-run does' example
+
 # ---- the context ------------------------------------------------------------------------------------
 
 full() {

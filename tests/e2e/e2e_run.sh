@@ -91,6 +91,25 @@ chat() {
         go 2 fable.corm -q --chat --no-bos -p Hi && grep -q 'not for it' err
 }
 case_ '--chat puts the prompt as the template has it' chat
+events() {
+    go 0 fable.corm -q --json-events -p 'Once upon a time' -n 40 --temp 0 || return 1
+    [ "$(wc -l <out)" = 41 ] && head -n 1 out | grep -q '^{"event": "token", "index": 0, "id": [0-9]*, "text": ".*"}$' || return 1
+    cp out events.txt
+    tail -n 1 events.txt >out && json && [ "$(number generated_tokens)" = 40 ] || return 1
+    command -v python3 >/dev/null 2>&1 || return 0
+    python3 - <<'END' || return 1
+import json
+*events, last = map(json.loads, open("events.txt"))
+assert [e["index"] for e in events] == list(range(40)), events
+assert "".join(e["text"] for e in events) == last["text"], last
+END
+    # The object is that of --json, but for times; and an echoed prompt is no token.
+    go 0 fable.corm -q --ram 1G --json -p 'Once upon a time' -n 40 --temp 0 --seed 1 && sed 's/"prefill.*//' out >a && [ "$(wc -l <out)" = 1 ] &&
+        go 0 fable.corm -q --ram 1G --json-events -p 'Once upon a time' -n 40 --temp 0 --seed 1 && tail -n 1 out | sed 's/"prefill.*//' | cmp - a || return 1
+    go 0 fable.corm -q --json-events --echo -p Once -n 1 --temp 0 && head -n 1 out | grep -q '^{"event": "text", "text": ' &&
+        [ "$(grep -c '"event": "token"' out)" = 1 ]
+}
+case_ '--json-events tells each token' events
 echo_() { printf 'Once upon a time' | cat - greedy.txt >both && text --echo | cmp - both; }
 case_ '--echo puts the prompt in front' echo_
 case_ '-n 0 writes nothing' eval 'go 0 fable.corm -q -p x -n 0 && test ! -s out'
