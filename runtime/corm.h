@@ -138,6 +138,9 @@ struct corm_engine_options {
     /* Most tokens of one corm_session_eval with all_logits: their logits are part of the memory
      * plan. 0 = batch_rows. */
     uint32_t logits_rows;
+    /* Sessions whose last logits are in memory at once, and most sessions of one evaluation: the
+     * one that was evaluated least recently loses its own to another. 0 = max_sessions. */
+    uint32_t max_running;
     bool kv_f32; /* KV cache in f32 in place of f16 */
     /* 0 = exact; else a loss in percent of perplexity that the archive was calibrated for: neurons
      * that are predicted to add little are left out when decoding. A level that it does not have is
@@ -298,7 +301,7 @@ CORM_API uint32_t corm_session_length(const struct corm_session *session);
 
 /* Append `n` tokens and compute. *logits (may be NULL) becomes the logits of the last token
  * [vocab], or with `all_logits` of every token [n, vocab] (then n <= logits_rows); host memory,
- * borrowed until the next call on the session.
+ * borrowed until the next call on the session; with `all_logits`, until the next evaluation of any.
  *
  * A call of one token decodes: experts of later layers are guessed, and with loss_percent neurons
  * are left out. Any other call is a prompt, computed exactly. On the CPU, with loss_percent 0,
@@ -378,7 +381,7 @@ CORM_API int corm_session_copy(struct corm_session *to, const struct corm_sessio
                                struct corm_error *error);
 
 /* Logits of the session's last token [vocab]; NULL where they were not made, as before the first
- * evaluation and after corm_session_truncate. Host memory, borrowed until the next call that
+ * evaluation and after corm_session_truncate, or lost to another session (max_running). Host memory, borrowed until the next call that
  * evaluates, cuts back or closes the session. */
 CORM_API const float *corm_session_logits(const struct corm_session *session);
 

@@ -106,6 +106,9 @@ static int fill_options(struct corm_engine *e, const struct corm_engine_options 
     if (o->max_sessions > MAX_SESSIONS) {
         return err_set(err, "%u sessions: at most %d", o->max_sessions, MAX_SESSIONS);
     }
+    if (o->max_running == 0 || o->max_running > o->max_sessions) {
+        o->max_running = o->max_sessions;
+    }
     if (o->max_passes > MAX_PASSES) {
         return err_set(err, "%u passes: at most %d", o->max_passes, MAX_PASSES);
     }
@@ -299,6 +302,11 @@ static void open_passes(struct corm_engine *e) {
     }
     e->sessions = mem_calloc(e->opt.max_sessions, sizeof *e->sessions);
     snapshot_pool_open(e);
+    const size_t vocab = e->archive.arch.vocab;
+    e->all_logits = mem_calloc(e->opt.logits_rows * vocab, sizeof *e->all_logits);
+    e->last_logits = mem_calloc(e->opt.max_running * vocab, sizeof *e->last_logits);
+    e->running = mem_calloc(e->opt.max_running, sizeof *e->running);
+    sample_open(&e->sample, e->archive.arch.vocab);
     e->asked = mem_calloc(e->opt.max_sessions, sizeof *e->asked);
     e->host_row = mem_calloc(engine_host_row(&e->archive.arch), sizeof *e->host_row);
 }
@@ -371,6 +379,10 @@ void corm_engine_close(struct corm_engine *e) {
     free(e->passes);
     free(e->asked);
     free(e->sessions);
+    free(e->all_logits);
+    free(e->last_logits);
+    free(e->running);
+    sample_close(&e->sample);
     free(e->host_row);
     backend_close(&e->backend);
     tokenizer_close(e->tokenizer);

@@ -4,8 +4,9 @@
  * Programs see runtime/corm.h only.
  *
  * Lifetimes: the archive map, weights, caches and threads live as long as the engine is open; the
- * KV cache, the history and the logits live as long as their session is open. There is one scratch
- * memory for the forward pass, which the engine owns and the session that evaluates uses.
+ * KV cache and the history live as long as their session is open. There is one scratch memory for
+ * the forward pass, which the engine owns and the session that evaluates uses; rows of logits are
+ * the engine's too, and lent to the sessions that were evaluated last.
  * Start order: archive, tokenizer, backend, plan, weights, cache, I/O threads. corm_engine_close
  * undoes this in reverse order, and works wherever opening has stopped.
  */
@@ -19,6 +20,7 @@
 #include "runtime/lookahead.h"
 #include "runtime/model/state.h"
 #include "runtime/offload.h"
+#include "runtime/sample.h"
 
 /* Snapshots of sessions: runtime/snapshot.h. */
 struct snapshot_pool {
@@ -83,6 +85,10 @@ struct corm_engine {
     float *pass_rows;               /* backend memory of the others' hidden rows */
     struct corm_span *asked;        /* [opt.max_sessions] of corm_sessions_decode */
     float *host_row;                /* host memory for one row of logits, or of the layers */
+    struct sample sample;           /* of whoever samples */
+    float *all_logits;              /* host memory [opt.logits_rows, vocab] of who asks for all */
+    float *last_logits;             /* host memory [opt.max_running, vocab] of last tokens */
+    struct corm_session **running;  /* [opt.max_running] whose each row is; NULL: nobody's */
     struct engine_counters counted; /* the part that sessions' statistics have so far */
 };
 

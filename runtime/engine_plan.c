@@ -80,15 +80,15 @@ static uint64_t need_bytes(const struct corm *c, unsigned keeps) {
  * itself takes `backend_bytes`. */
 static uint64_t host_bytes(const struct corm_engine *e, uint64_t backend_bytes) {
     const struct corm *c = &e->archive;
-    const uint64_t a_session = (uint64_t)e->opt.logits_rows * c->arch.vocab * sizeof(float) +
-                               sample_bytes(c->arch.vocab) +
-                               (uint64_t)e->opt.ctx_tok * sizeof(int32_t);
+    const uint64_t rows = (uint64_t)e->opt.logits_rows + e->opt.max_running;
+    const uint64_t logits = rows * c->arch.vocab * sizeof(float) + sample_bytes(c->arch.vocab);
+    const uint64_t ids = (uint64_t)e->opt.max_sessions * e->opt.ctx_tok * sizeof(int32_t);
     /* The most there can be, so that the plan does not depend on how many processors are free. */
     uint32_t io = e->io_threads > ENGINE_IO_THREADS ? e->io_threads : ENGINE_IO_THREADS;
-    return backend_bytes + experts_scratch_bytes(c, engine_max_rows(e)) +
-           e->opt.max_sessions * a_session + (1 + e->opt.max_passes) * pass_bytes(e) +
-           engine_host_row(&c->arch) * sizeof(float) + prefetch_fillers(io) * filler_bytes(c) +
-           cache_table_bytes(c, cache_slots_needed(c, 0)) + c->copied_bytes + OVERHEAD_BYTES;
+    return backend_bytes + experts_scratch_bytes(c, engine_max_rows(e)) + logits + ids +
+           (1 + e->opt.max_passes) * pass_bytes(e) + engine_host_row(&c->arch) * sizeof(float) +
+           prefetch_fillers(io) * filler_bytes(c) + cache_table_bytes(c, cache_slots_needed(c, 0)) +
+           c->copied_bytes + OVERHEAD_BYTES;
 }
 
 /* Fill in the parts that do not come and go, where the backend computes. Tensors begin each row

@@ -263,13 +263,11 @@ static void give_all_logits(struct corm_pass *p, struct pass_span *part) {
         const uint32_t n = end - pos < LOGITS_ROWS ? end - pos : LOGITS_ROWS;
         make_logits(e, p->x + (size_t)(part->row + pos - part->pos) * a->dim, n);
         for (uint32_t i = 0; i < n; i++, pos++) {
-            const uint32_t row = part->keep_all ? pos - part->start : 0;
-            float *host = part->keep_all || pos + 1 == part->end ? s->logits : e->host_row;
-            host += (size_t)row * a->vocab;
+            float *host = !part->keep_all ? e->host_row
+                                          : e->all_logits + (size_t)(pos - part->start) * a->vocab;
             read_row(e, i, host);
-            if (host != e->host_row) {
-                s->logits_rows = row + 1;
-                s->logits_end = pos + 1;
+            if (pos + 1 == part->end) {
+                memcpy(session_row(s), host, a->vocab * sizeof *host);
             }
             if (part->on_logits) {
                 part->on_logits(part->ctx, pos, host);
@@ -311,10 +309,7 @@ static void give_last_logits(struct corm_pass *p) {
         }
         make_logits(e, side_by_side ? p->x + (size_t)first * dim : e->forward.mlp, n);
         for (uint32_t k = 0; k < n; k++) {
-            struct corm_session *s = p->parts[parts[k]].session;
-            read_row(e, k, s->logits);
-            s->logits_rows = 1;
-            s->logits_end = s->n_tok;
+            read_row(e, k, session_row(p->parts[parts[k]].session));
         }
         n = 0;
     }
@@ -370,6 +365,7 @@ static void finish_piece(struct corm_pass *p) {
             continue;
         }
         state_advance(&s->state, part->rows);
+        s->used = ++e->evaluations;
         s->n_tok = s->state.end > s->n_tok ? s->state.end : s->n_tok;
         if (part->keep_all || part->on_logits) {
             give_all_logits(p, part);

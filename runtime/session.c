@@ -7,6 +7,35 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* ---- rows of logits ---- */
+
+static void lose_row(struct corm_session *s) {
+    if (s->row >= 0) {
+        s->engine->running[s->row] = NULL;
+        s->row = -1;
+    }
+}
+
+float *session_row(struct corm_session *s) {
+    struct corm_engine *e = s->engine;
+    uint32_t best = 0;
+    for (uint32_t i = 0; i < e->opt.max_running && s->row < 0; i++) {
+        const struct corm_session *has = e->running[i], *worst = e->running[best];
+        if (worst && (!has || has->used < worst->used)) {
+            best = i;
+        }
+    }
+    if (s->row < 0) {
+        if (e->running[best]) {
+            e->running[best]->row = -1;
+        }
+        e->running[best] = s;
+        s->row = best;
+    }
+    s->row_end = s->n_tok;
+    return e->last_logits + (size_t)s->row * e->archive.arch.vocab;
+}
+
 /* ---- life ---- */
 
 int corm_session_open(struct corm_session **session, struct corm_engine *engine,
@@ -25,8 +54,7 @@ int corm_session_open(struct corm_session **session, struct corm_engine *engine,
     state_open(&s->state, a, &engine->backend, &size, NULL);
     s->engine = engine;
     s->history = mem_calloc(engine->opt.ctx_tok, sizeof *s->history);
-    s->logits = mem_calloc((size_t)engine->opt.logits_rows * a->vocab, sizeof *s->logits);
-    sample_open(&s->sample, a->vocab);
+    s->row = -1;
     engine->sessions[engine->n_sessions++] = s;
     *session = s;
     return 0;
@@ -50,12 +78,11 @@ void corm_session_close(struct corm_session *s) {
         at++;
     }
     e->sessions[at] = e->sessions[--e->n_sessions];
+    lose_row(s);
     snapshot_cut(s, 0);
     free(s->snapshots.all);
     state_close(&s->state);
     free(s->history);
-    free(s->logits);
-    sample_close(&s->sample);
     token_stream_free(s->stream);
     buf_free(&s->text);
     free(s);
@@ -67,7 +94,7 @@ void corm_session_truncate(struct corm_session *session, uint32_t n_tok) {
         return;
     }
     session->n_tok = n_tok;
-    session->logits_rows = 0;
+    lose_row(session);
     snapshot_cut(session, n_tok);
     if (n_tok < session->state.end) {
         session_go_back(session, n_tok, false);
@@ -112,10 +139,14 @@ int corm_session_copy(struct corm_session *to, const struct corm_session *from,
     const size_t vocab = to->engine->archive.arch.vocab;
     state_copy(&to->state, &from->state, from->n_tok);
     memcpy(to->history, from->history, from->n_tok * sizeof *to->history);
-    memcpy(to->logits, from->logits, from->logits_rows * vocab * sizeof *to->logits);
     to->n_tok = from->n_tok;
-    to->logits_rows = from->logits_rows;
-    to->logits_end = from->logits_end;
+    lose_row(to);
+    to->used = ++to->engine->evaluations;
+    if (from->row >= 0 && from->row_end == from->n_tok) {
+        struct corm_engine *e = to->engine;
+        memcpy(e->host_row, e->last_logits + (size_t)from->row * vocab, vocab * sizeof(float));
+        memcpy(session_row(to), e->host_row, vocab * sizeof(float)); /* perhaps it was from's */
+    }
     snapshot_share(to, from);
     return 0;
 }
@@ -141,23 +172,21 @@ const int32_t *corm_session_ids(const struct corm_session *session, size_t *n) {
 static void logits_of(struct corm_session *s, const struct snapshot *at) {
     struct corm_engine *e = s->engine;
     forward_logits(&e->forward, &e->model, snapshot_row(&e->snapshots, at->slot), 1, e->logits);
-    e->backend.ops->read(e->backend.self, s->logits, e->logits,
-                         e->archive.arch.vocab * sizeof *s->logits);
-    s->logits_rows = 1;
-    s->logits_end = at->n_tok;
+    e->backend.ops->read(e->backend.self, session_row(s), e->logits,
+                         e->archive.arch.vocab * sizeof *e->logits);
 }
 
 const float *corm_session_logits(const struct corm_session *session) {
     /* To programs a session does not change by being asked for what it has to give. */
     struct corm_session *s = (struct corm_session *)(uintptr_t)session;
-    const bool known = s->logits_rows > 0 && s->logits_end == s->n_tok;
+    const bool known = s->row >= 0 && s->row_end == s->n_tok;
     const struct snapshot *at = known ? NULL : snapshot_before(s, s->n_tok);
     if (at && at->n_tok == s->n_tok && !s->pass) {
         logits_of(s, at);
     } else if (!known) {
         return NULL;
     }
-    return s->logits + (size_t)(s->logits_rows - 1) * s->engine->archive.arch.vocab;
+    return s->engine->last_logits + (size_t)s->row * s->engine->archive.arch.vocab;
 }
 
 /* ---- text ---- */
@@ -223,8 +252,8 @@ int32_t corm_session_sample(struct corm_session *s, const struct corm_sampling *
     if (!logits) {
         return -1;
     }
-    return sample_draw(&s->sample, sampling, logits, known_ids(s->engine), s->history, s->n_tok,
-                       s->n_tok);
+    return sample_draw(&s->engine->sample, sampling, logits, known_ids(s->engine), s->history,
+                       s->n_tok, s->n_tok);
 }
 
 size_t corm_logprobs(const struct corm_engine *engine, const float *logits,

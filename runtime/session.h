@@ -15,7 +15,6 @@
 #include <stdatomic.h>
 
 #include "runtime/engine.h"
-#include "runtime/sample.h"
 #include "runtime/snapshot.h"
 
 struct corm_session {
@@ -24,10 +23,8 @@ struct corm_session {
     int32_t *history;   /* [ctx_tok] */
     uint32_t n_tok;     /* of it; where the state could not be cut back to them, they are evaluated
                            again before anything else is */
-    float *logits; /* host memory [opt.logits_rows, vocab], of which so many rows are in use: */
-    uint32_t logits_rows;
-    uint32_t logits_end; /* the last of them is that of the last one of so many tokens */
-    struct sample sample;
+    int64_t row;        /* of engine->last_logits that it has; -1: none */
+    uint32_t row_end;   /* tokens of which that row is the last one's */
     struct token_stream *stream;
     bool stream_skips_special;
     struct buf text;
@@ -97,7 +94,10 @@ int pass_run(struct corm_pass *p, struct corm_error *error);
 /* Break off what is under way, and let go of the sessions. */
 void pass_end(struct corm_pass *p);
 
-/* session.c: cut what the layers hold of the session back to n_tok tokens, or to those of the
+/* session.c: the session's row of logits [vocab], which it gets where it has none; it is going to be
+ * that of its last token. */
+float *session_row(struct corm_session *s);
+/* Cut what the layers hold of the session back to n_tok tokens, or to those of the
  * nearest snapshot before, or to none; `broken`: an evaluation was broken off in the middle. */
 void session_go_back(struct corm_session *s, uint32_t n_tok, bool broken);
 

@@ -29,12 +29,14 @@ static int check_span(const struct corm_session *s, const int32_t *ids, size_t n
     return 0;
 }
 
-/* No engine has more sessions than its passes have room for, so that n fits where no session
- * stands there twice. */
 static int check_spans(const struct corm_span *spans, size_t n, struct err *err,
                        enum corm_error_code *code) {
     if (n == 0) {
         return err_set(err, "no sessions to evaluate");
+    }
+    if (n > spans[0].session->engine->opt.max_running) {
+        return err_set(err, "%zu sessions at once: the engine was opened for %u (max_running)", n,
+                       spans[0].session->engine->opt.max_running);
     }
     for (size_t i = 0; i < n; i++) {
         if (spans[i].session->engine != spans[0].session->engine) {
@@ -93,7 +95,7 @@ int corm_session_eval(struct corm_session *s, const int32_t *ids, size_t n, bool
         return -1;
     }
     if (logits) {
-        *logits = s->logits;
+        *logits = all_logits ? e->all_logits : corm_session_logits(s);
     }
     return 0;
 }
@@ -107,11 +109,8 @@ int corm_sessions_decode(struct corm_session *const *sessions, const int32_t *id
         return engine_fail(error, &err);
     }
     struct corm_engine *e = sessions[0]->engine;
-    if (n > e->opt.max_sessions) {
-        err_set(&err, "%zu sessions to decode, the engine has at most %u", n, e->opt.max_sessions);
-        return engine_fail(error, &err);
-    }
-    for (size_t i = 0; i < n; i++) {
+    const size_t some = n < e->opt.max_running ? n : e->opt.max_running; /* else it is refused */
+    for (size_t i = 0; i < some; i++) {
         e->asked[i] = (struct corm_span){.session = sessions[i], .ids = &ids[i], .n = 1};
     }
     if (check_spans(e->asked, n, &err, &code) < 0) {

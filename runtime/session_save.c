@@ -149,6 +149,7 @@ static void take(struct corm_session *s, const struct session_file *f) {
     const bool same_way = h->way == way_of(e) && h->kv_type == (e->opt.kv_f32 ? KV_F32 : KV_F16);
     struct taker r = {&e->backend, f->state};
     corm_session_truncate(s, 0);
+    s->used = ++s->engine->evaluations;
     memcpy(s->history, f->ids, (size_t)h->n_tok * sizeof *s->history);
     s->n_tok = h->n_tok;
     if (!same_way) {
@@ -157,9 +158,7 @@ static void take(struct corm_session *s, const struct session_file *f) {
     state_walk(&s->state, h->n_held, take_piece, &r);
     state_restored(&s->state, h->n_held);
     if (h->n_logits > 0) {
-        memcpy(s->logits, f->logits, h->n_logits * sizeof *s->logits);
-        s->logits_rows = 1;
-        s->logits_end = s->n_tok;
+        memcpy(session_row(s), f->logits, h->n_logits * sizeof(float));
     }
 }
 

@@ -30,8 +30,10 @@ static struct rig rig_open(const char *name, struct corm_engine_options opt) {
     struct rig r = {.ids = golden_ids(name, "ids", &r.n)};
     r.path = golden_archive(name, NULL);
     assert_true(r.n >= TOKENS + SESSIONS);
+    const uint32_t running = opt.max_running, rows = opt.logits_rows;
     opt.batch_rows = TOKENS;
     opt.max_sessions = SESSIONS;
+    opt.max_running = opt.logits_rows = 0;
     for (int own = 0; own < 2; own++) { /* first the engine for what each gets alone */
         r.e = model_open(r.path, &opt);
         r.vocab = corm_engine_info(r.e)->vocab;
@@ -48,6 +50,8 @@ static struct rig rig_open(const char *name, struct corm_engine_options opt) {
             corm_engine_close(r.e);
             opt.batch_rows = BATCH;
             opt.threads = 2;
+            opt.max_running = running;
+            opt.logits_rows = rows;
         }
     }
     return r;
@@ -208,6 +212,35 @@ static void copies_are_exact(void **state) {
         assert_int_equal(corm_session_copy(r.s[0], r.s[0], NULL), 0);
         rig_close(&r);
     }
+}
+
+/* Rows of logits belong to those that were evaluated last. */
+static void last_logits_are_of_those_who_run(void **state) {
+    (void)state;
+    struct rig r =
+        rig_open("olmoe-tiny", (struct corm_engine_options){.max_running = 2, .logits_rows = 1});
+    const int32_t next[] = {1, 2, 3};
+    for (int i = 0; i < 4; i++) {
+        model_eval(r.s[i], r.ids + i, 5, false);
+        for (int k = 0; k <= i; k++) {
+            assert_int_equal(corm_session_logits(r.s[k]) != NULL, k > i - 2);
+        }
+        check(&r, i, 5);
+    }
+    assert_int_equal(corm_session_sample(r.s[0], &(struct corm_sampling){.temperature = 0}), -1);
+    assert_int_equal(corm_sessions_decode(r.s, next, 3, &r.error), -1);
+    assert_non_null(strstr(r.error.message, "max_running"));
+    const struct corm_span spans[] = {span_of(&r, 0, 5, 6), span_of(&r, 1, 5, 12)};
+    assert_int_equal(corm_sessions_eval(spans, 2, &r.error), 0);
+    check(&r, 0, 6);
+    check(&r, 1, 12);
+    assert_null(corm_session_logits(r.s[3]));
+    corm_session_close(r.s[1]);
+    r.s[1] = model_session(r.e);
+    assert_int_equal(corm_session_copy(r.s[1], r.s[0], &r.error),
+                     0); /* takes the row that is free */
+    assert_memory_equal(corm_session_logits(r.s[1]), corm_session_logits(r.s[0]), r.row_bytes);
+    rig_close(&r);
 }
 
 /* ---- what ends an evaluation ---- */
@@ -450,6 +483,7 @@ int main(void) {
         cmocka_unit_test(mixed_spans_change_no_bit),
         cmocka_unit_test(others_decode_between_layers),
         cmocka_unit_test(copies_are_exact),
+        cmocka_unit_test(last_logits_are_of_those_who_run),
         cmocka_unit_test(cancelling_keeps_what_is_said),
         cmocka_unit_test(anybody_may_cancel),
         cmocka_unit_test(an_error_concerns_one_session),
