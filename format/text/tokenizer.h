@@ -100,6 +100,13 @@ uint32_t tokenizer_vocab_size(const struct tokenizer *tok);
  * NUL-terminated, borrowed until close; NULL and 0 for an id without a token. */
 const char *tokenizer_piece(const struct tokenizer *tok, uint32_t id, size_t *bytes);
 
+/* Append the bytes that the token puts into the middle of a text, which may be a part of a
+ * character: what decoding appends, before bytes that form no character become U+FFFD. (What a
+ * tokenizer strips at the ends of a whole text is there.) *added: it is an added token, whose text
+ * means the token and not what it is written with. Nothing for an id without a token. */
+int tokenizer_raw(const struct tokenizer *tok, uint32_t id, struct buf *out, bool *added,
+                  struct err *err);
+
 /* The id of the token spelled so (added tokens first, then the model's), or TOKEN_NONE. */
 uint32_t tokenizer_find(const struct tokenizer *tok, const char *piece, size_t bytes);
 

@@ -298,3 +298,98 @@ int tokenizer_decode(const struct tokenizer *tok, const uint32_t *ids, size_t n,
     token_stream_free(s);
     return rc;
 }
+
+/* ---- the bytes of one token ------------------------------------------------------------------ */
+
+/* Take what one decoder step leaves of `text` in the middle of a text. */
+static int raw_step(const struct tokenizer *tok, uint32_t step, struct tok_budget *budget,
+                    struct regex_scratch *regex, bool fused, struct buf *text, struct buf *spare,
+                    struct err *err) {
+    const struct tok_step *t = &tok->steps[step];
+    const char *content = tokenizer_span(tok, t->content), *p = text->data;
+    size_t n = t->content.bytes, len = text->len, at = 0;
+    spare->len = 0;
+    switch (t->kind) {
+    case TOK_DEC_BYTE_LEVEL:
+        for (uint32_t cp; at < len;) {
+            at += text_get(p + at, &cp);
+            int byte = text_from_byte_alphabet(cp);
+            if (byte < 0) {
+                return 0;
+            }
+            buf_append(spare, &(char){(char)byte}, 1);
+        }
+        break;
+    case TOK_DEC_METASPACE:
+        for (const char *hit; (hit = memmem(p + at, len - at, content, n));) {
+            buf_append(spare, p + at, (size_t)(hit - p) - at);
+            buf_append(spare, " ", 1);
+            at = (size_t)(hit - p) + n;
+        }
+        buf_append(spare, p + at, len - at);
+        break;
+    case TOK_DEC_BYTE_FALLBACK:
+        if (byte_token(p, len) < 0) {
+            return 0;
+        }
+        buf_append(spare, &(char){(char)byte_token(p, len)}, 1);
+        break;
+    case TOK_DEC_STRIP: /* of fused text it strips the ends of the whole */
+        for (uint32_t i = 0; !fused && i < t->a && starts_with(p + at, len - at, content, n); i++) {
+            at += n;
+        }
+        for (uint32_t i = 0; !fused && i < t->b && len - at >= n; i++) {
+            len -= memcmp(p + len - n, content, n) == 0 ? n : 0;
+        }
+        buf_append(spare, p + at, len - at);
+        break;
+    case TOK_DEC_REPLACE:
+        if (text_valid(p, len) < len) {
+            return 0; /* a part of a character is no text yet */
+        }
+        if (pre_replace(budget, step, regex, p, len, spare, NULL, err) < 0) {
+            return -1;
+        }
+        break;
+    case TOK_DEC_JOIN:
+        buf_append(spare, content, n);
+        buf_append(spare, p, len);
+        break;
+    default:
+        return 0;
+    }
+    struct buf taken = *text;
+    *text = *spare;
+    *spare = taken;
+    return 0;
+}
+
+int tokenizer_raw(const struct tokenizer *tok, uint32_t id, struct buf *out, bool *added,
+                  struct err *err) {
+    *added = id < tok->n_tokens && (tok->flags[id] & TOK_TOKEN_ADDED);
+    if (id >= tok->n_tokens || !(tok->flags[id] & (TOK_TOKEN_MODEL | TOK_TOKEN_ADDED))) {
+        return 0;
+    }
+    struct tok_span span = *added ? tokenizer_added_find(tok, id)->match : tok->spans[id];
+    if (*added) {
+        buf_append(out, tokenizer_span(tok, span), span.bytes);
+        return 0;
+    }
+    uint32_t first = tok->header->n_normalizers + tok->header->n_pre_tokenizers;
+    struct buf text = {0}, spare = {0};
+    struct tok_budget budget;
+    struct regex_scratch *regex = regex_scratch_new();
+    bool fused = false;
+    int rc = 0;
+    budget_decode(&budget, tok, span.bytes);
+    buf_append(&text, tokenizer_span(tok, span), span.bytes);
+    for (uint32_t i = 0; i < tok->header->n_decoders && rc == 0; i++) {
+        rc = raw_step(tok, first + i, &budget, regex, fused, &text, &spare, err);
+        fused = fused || tok->steps[first + i].kind == TOK_DEC_FUSE;
+    }
+    buf_append(out, text.data, rc ? 0 : text.len);
+    regex_scratch_free(regex);
+    buf_free(&text);
+    buf_free(&spare);
+    return rc;
+}
