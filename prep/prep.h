@@ -33,8 +33,8 @@ enum { PREP_INTERRUPTED = 130 }; /* the exit status of a command that was told t
  * signal handler needs a variable that outlives every call.) */
 const volatile sig_atomic_t *prep_catch_stop(void);
 /* From now on the first of these signals ends the program at once, cleaned up, with `line` on
- * standard error and exit status PREP_INTERRUPTED: for work that cannot look at a flag, as a library that reads
- * a large file. NULL: no longer. */
+ * standard error and exit status PREP_INTERRUPTED: for work that cannot look at a flag, as a
+ * library that reads a large file. NULL: no longer. */
 void prep_stop_at_once(const char *line);
 /* What a conversion has beside its output is to be removed where the program ends before it could
  * do so itself (fatal.h); NULL when that is over. */

@@ -226,7 +226,7 @@ struct makers {
     int made; /* by all threads together */
 };
 
-/* Makes the file again and again; while it is this one's, nobody else's is whole under that name. */
+/* Makes the file again and again; while it is this thread's, no other one's has the name. */
 static void *make_parts(void *arg) {
     struct makers *m = arg;
     for (int i = 0; i < 300; i++) {
