@@ -258,6 +258,9 @@ named() {
     grep -q "tool_use: chat template: line 1, column" said || { cat said; return 1; }
     "$run" out/named.corm -q --chat --chat-template nix -p x -n 0 >said 2>&1 && return 1
     grep -q 'has no template of that name: nix: cannot open' said || { cat said; return 1; }
+    if command -v python3 >/dev/null 2>&1; then # a second reader finds it, too
+        python3 "$root/tests/golden/read_corm.py" out/named.corm >text && grep -q '^section conversations [0-9]* ' text || return 1
+    fi
     # A section that is not needed is not written.
     "$prep" inspect out/fable.corm >text && ! grep -q conversations text
 }

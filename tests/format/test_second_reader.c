@@ -181,6 +181,7 @@ static void print_archive(struct buf *out, const char *path, uint32_t seen[ENCOD
     print_section(out, "provenance", c.provenance);
     print_section(out, "license", c.license);
     print_section(out, "predictors", c.predictors);
+    print_section(out, "conversations", c.conversations);
     corm_close(&c);
 }
 

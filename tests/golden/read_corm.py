@@ -453,6 +453,23 @@ def read_records(f, m, index, records):
     need(chunk == n_chunks and end == sum(records), "end of the records")
 
 
+def read_conversations(data):
+    (n,), at, seen = struct.unpack_from("<I", data), 4, set()
+    need(n <= 4096, "entries of conversations")
+    for _ in range(n):
+        kind, name_bytes, text_bytes = struct.unpack_from("<HHI", data, at)
+        name, text = data[at + 8:at + 8 + name_bytes], data[at + 8 + name_bytes:at + 8 + name_bytes + text_bytes]
+        at += 8 + name_bytes + text_bytes
+        need(at <= len(data), "an entry of conversations")
+        if kind in (1, 2, 3):
+            need(name_bytes == 0 if kind == 3 else 1 <= name_bytes <= 64, "a name of conversations")
+            need(kind == 3 or (kind, name) not in seen, "a name of conversations twice")
+            need(name.decode().isprintable(), "a control character in a name of conversations")
+            text.decode()
+            seen.add((kind, name))
+    need(at == len(data), "bytes behind the entries of conversations")
+
+
 def main(path):
     with open(path, "rb") as file:
         f = file.read()
@@ -469,7 +486,9 @@ def main(path):
         print("layer", layer, *("%s=%.9g" % pair for pair in sorted(layer_values(m, layer).items())))
     read_trunk(f, m, s[3], s[4])
     read_records(f, m, s[6], s[5])
-    for kind in (2, 7, 8, 9):
+    if 10 in s:
+        read_conversations(f[s[10][0]:sum(s[10])])
+    for kind in (2, 7, 8, 9, 10):
         if kind in s:
             print("section", SECTIONS[kind], s[kind][1], "%016x" % xxh3(f[s[kind][0]:sum(s[kind])]))
 
