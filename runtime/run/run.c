@@ -225,6 +225,7 @@ int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struc
                       .o = o,
                       .model = call->args.items[0],
                       .loss_in_batches = r->loss_in_batches && o->loss > 0,
+                      .max_passes = r->max_passes,
                       .all_logits = r->all_logits,
                       .measure = r->measure};
     r->progress = progress_terminal_init(&r->terminal, stderr, o->quiet);
@@ -237,6 +238,7 @@ int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struc
         .keeping = (enum corm_keeping)o->keep,
         .ctx_tok = ctx_tok,
         .batch_rows = (uint32_t)o->batch,
+        .max_passes = r->max_passes,
         .logits_rows = r->all_logits ? 0 : 1,
         .kv_f32 = o->kv == RUN_KV_F32,
         .loss_percent = (float)o->loss,

@@ -76,6 +76,7 @@ struct run {
     const char *model;           /* path as given */
     /* Set before run_open: */
     bool loss_in_batches; /* leave neurons out in batches too: measures what decoding would lose */
+    uint32_t max_passes;  /* of corm_pass_open */
     bool all_logits;      /* have room for the logits of every token of a batch */
     const struct corm_mechanisms *measure;
     /* After it: */

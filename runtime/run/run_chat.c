@@ -215,6 +215,7 @@ static int talk(struct chat *c, const struct cli_call *call, const struct chat_o
     struct buf source = {0}, history = {0};
     struct corm_chat how = {0};
     struct err late = {0};
+    c->run.max_passes = 1;
     int status = run_open(&c->run, call, (uint32_t)c->o->ctx, err);
     if (status == 0) {
         status = run_read_template(&c->run, c->o->chat_template, &source, &how, err);

@@ -155,8 +155,18 @@ static int do_regenerate(struct chat *c, const char *arg, struct err *err) {
     if (last_question(c, "/regenerate", &at, err) < 0) {
         return -1;
     }
+    /* What was said is kept where nothing else comes. */
+    const struct talk_message *old = at + 1 < c->talk.n ? &c->talk.messages[at + 1] : NULL;
+    char *said = old ? mem_strdup(old->content) : NULL;
+    char *thought = old && old->thinking ? mem_strdup(old->thinking) : NULL;
     talk_cut(&c->talk, at + 1);
-    return chat_answer(c, err);
+    int rc = chat_answer(c, err);
+    if (rc < 0 && said) {
+        talk_add(&c->talk, "assistant", said, thought);
+    }
+    free(said);
+    free(thought);
+    return rc;
 }
 
 static int do_save(struct chat *c, const char *arg, struct err *err) {

@@ -181,8 +181,9 @@ static unsigned char on_paste(EditLine *el, int key) {
 /* ---- life ----------------------------------------------------------------------------------- */
 
 static void bind_keys(struct chat_line *l) {
-    el_set(l->el, EL_ADDFN, "corm-paste", "Insert a text that is pasted", on_paste);
-    el_set(l->el, EL_ADDFN, "corm-newline", "Begin a line", on_newline);
+    /* Wide, as libedit never frees the copies that it makes of others. */
+    el_wset(l->el, EL_ADDFN, L"corm-paste", L"Insert a text that is pasted", on_paste);
+    el_wset(l->el, EL_ADDFN, L"corm-newline", L"Begin a line", on_newline);
     el_set(l->el, EL_BIND, "\\e[200~", "corm-paste", NULL);
     el_set(l->el, EL_BIND, "\\e\\n", "corm-newline", NULL);
     el_set(l->el, EL_BIND, "\\e\\r", "corm-newline", NULL);

@@ -510,7 +510,8 @@ const struct cli_command run_generate_command = {
     .defaults = set_defaults,
     .description = "Reads the prompt, then prints the continuation as it is made. It ends when "
                    "the model ends the text, after -n tokens, or when the context is full. Ctrl-C "
-                   "ends it after the token in work; a second Ctrl-C kills.\n"
+                   "ends it after the token in work; a second Ctrl-C kills. Without a prompt, on a "
+                   "terminal, it is corm-run chat.\n"
                    "Tokens are chosen so: repeat penalty, then the filters top-k, top-p and min-p "
                    "(at temperature 1), then one is drawn at the temperature. What is not given "
                    "is as the model's publisher suggests.\n"

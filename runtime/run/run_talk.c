@@ -191,6 +191,29 @@ static int put_end(struct answer *a, struct err *err) {
     return put(a, text, bytes, true, err);
 }
 
+/* Evaluate ids a layer at a time, so that Ctrl-C need not wait for a piece of a prompt. 0; -1; or
+ * RUN_INTERRUPTED: then whole pieces are kept. */
+static int evaluate(struct run *r, const int32_t *ids, size_t n, struct err *err) {
+    const struct corm_span span = {.session = r->session, .ids = ids, .n = n};
+    const size_t before = corm_session_length(r->session);
+    struct progress *progress = n > r->info->batch_rows ? r->progress : NULL;
+    struct corm_error error;
+    struct corm_pass *pass;
+    bool more = true;
+    int rc = corm_pass_open(&pass, &span, 1, &error);
+    if (rc < 0) {
+        return run_fail(err, &error);
+    }
+    progress_start(progress, "reading the prompt", n, PROGRESS_TOKENS);
+    while (rc == 0 && more && !run_interrupted()) {
+        rc = corm_pass_step(pass, &more, &error);
+        progress_update(progress, corm_session_length(r->session) - before);
+    }
+    progress_finish(progress);
+    corm_pass_close(pass);
+    return rc < 0 ? run_fail(err, &error) : more ? RUN_INTERRUPTED : 0;
+}
+
 static int read_prompt(struct talk *t, const struct prompt *p, struct talk_turn *turn,
                        struct err *err) {
     struct run *r = t->run;
@@ -203,12 +226,7 @@ static int read_prompt(struct talk *t, const struct prompt *p, struct talk_turn 
     corm_session_truncate(r->session, (uint32_t)same);
     turn->prompt_tok = p->n;
     turn->kept_tok = same;
-    bool lengthy = p->n - same > r->info->batch_rows;
-    struct progress *progress = lengthy ? r->progress : NULL;
-    progress_start(progress, "reading the prompt", p->n - same, PROGRESS_TOKENS);
-    int status = run_eval(r, p->ids + same, p->n - same, progress, err);
-    progress_finish(progress);
-    return status;
+    return evaluate(r, p->ids + same, p->n - same, err);
 }
 
 static int generate(struct answer *a, struct talk_turn *turn, struct err *err) {

@@ -55,7 +55,8 @@ struct talk_sink {
     void *ctx;
 };
 
-/* `run` is open; `template_text` and `name` are --chat-template's or NULL, borrowed. */
+/* `run` is open, with max_passes; `template_text` and `name` are --chat-template's or NULL,
+ * borrowed. */
 void talk_open(struct talk *t, struct run *run, const char *template_text, const char *name);
 void talk_close(struct talk *t);
 

@@ -298,6 +298,27 @@ assert len(m) == 2 and m[1]["content"], m
 END
 }
 case_ 'Ctrl-C stops an answer and keeps the talk' stops
+# A prompt that is being read stops as well, between two layers: nothing of this piece is kept.
+early() {
+    long=$(printf 'Once upon a time there was a bird. %.0s' $(seq 60))
+    on_terminal "$run" chat fable.corm --temp 0 --stats --isa scalar --threads 1 --batch 1000 $turns <<END || return 1
+wait \x1b\[\?2004h
+type $long\r
+wait 2004l
+type \x03
+wait tokens, 0 kept, .*answer 0 tokens
+wait \x1b\[\?2004h
+type /stats\r
+wait context +0 of 1024 tokens, 2 messages
+wait \x1b\[\?2004h
+type /undo\r
+wait forgotten: Once upon a time
+wait \x1b\[\?2004h
+type \x04
+end 0
+END
+}
+case_ 'Ctrl-C stops reading a prompt' early
 ended() {
     for name in SIGTERM SIGHUP; do
         on_terminal $default_hup "$run" chat fable.corm -q <<END || return 1
