@@ -68,6 +68,7 @@ class Bench:
         self.path = os.path.join(args.work, "measured.json")
         self.results = json.load(open(self.path)) if os.path.exists(self.path) else {}
         self.root = os.geteuid() == 0
+        self.raised = set()  # models and codecs that were measured in the least memory that ours works in
 
     def tool(self, name):
         return os.path.join(self.a.work if name in ("peer", "trace") else self.a.build, name)
@@ -276,7 +277,12 @@ class Bench:
         limit = os.path.getsize(theirs) * percent // 100
         least = least_budget(command) + a.margin * MIB
         if limit < least:
-            say(f"{name} {codec} {percent} %: {limit >> 20} MiB are too few, the limit is {least >> 20} MiB")
+            too_few = f"{name} {codec} {percent} %: {limit >> 20} MiB are too few, ours needs {least >> 20} MiB"
+            if least >= os.path.getsize(theirs) or (name, codec) in self.raised:
+                say(f"{too_few}: left out, as that is {'measured' if (name, codec) in self.raised else 'the whole'}")
+                return
+            say(f"{too_few}, which is the limit")
+            self.raised.add((name, codec))
             limit = least
         commands = [command + ["--ram", limit - a.margin * MIB],
                     [self.tool("peer"), "bench", theirs, MODELS[name]["ids"], prompt, n, 1, 2, "plain"]]
