@@ -149,6 +149,10 @@ struct backend_ops {
     void (*read)(void *self, void *host_dst, const void *src, size_t bytes);
     void (*write)(void *self, void *dst, const void *host_src, size_t bytes);
     void (*clear)(void *self, void *p, size_t bytes); /* zeros */
+    /* What lies there is not needed any more, and the memory may serve others until it is written
+     * again. NULL where memory is taken for good when it is allocated; else what is not written yet
+     * takes none. */
+    void (*forget)(void *self, void *p, size_t bytes);
     /* Make a host weight usable by the other operations (CPU: as it is; device: uploaded, and freed
      * by close). */
     struct weight (*place)(void *self, const struct weight *host_weight);

@@ -29,6 +29,7 @@ enum corm_error_code {
     CORM_ERROR_OTHER,
     CORM_ERROR_CANCELLED, /* corm_session_cancel */
     CORM_ERROR_CONTEXT,   /* more tokens than the context holds */
+    CORM_ERROR_MEMORY,    /* no room for them, as long as other sessions have theirs (kv_bytes) */
 };
 
 struct corm_error {
@@ -133,6 +134,11 @@ struct corm_engine_options {
     /* Passes (corm_pass_open) that may be open at once, each with hidden rows of its own in the
      * memory plan; 0 = none. */
     uint32_t max_passes;
+    /* Memory for what all sessions leave behind in the layers. A session takes as much as it has
+     * tokens (corm_session_bytes); where an evaluation needs more than is free, it is refused with
+     * CORM_ERROR_MEMORY before anything has changed. At least what one session of ctx_tok takes;
+     * not with a device. 0 = enough for max_sessions of ctx_tok. */
+    uint64_t kv_bytes;
     /* Memory for snapshots of all sessions, part of the plan; 0 = none. See struct corm_span. */
     uint64_t snapshot_bytes;
     /* Most tokens of one corm_session_eval with all_logits: their logits are part of the memory
@@ -162,7 +168,7 @@ struct corm_memory_plan {
     uint64_t expert_bytes;     /* all expert records, decoded */
     uint64_t cache_bytes;      /* granted to the expert cache */
     uint64_t cache_need_bytes; /* what the cache would take with every expert in it */
-    uint64_t kv_bytes;         /* what all sessions leave behind in the layers, at ctx_tok */
+    uint64_t kv_bytes;         /* what all sessions may leave behind in the layers */
     uint64_t snapshot_bytes;   /* of snapshots, for which there is room: */
     uint32_t n_snapshots;
     uint64_t scratch_bytes;
@@ -401,6 +407,9 @@ CORM_API int corm_session_load(struct corm_session *session, const char *path,
 /* How many of its tokens the layers hold: those past these are computed again by the next
  * evaluation. */
 CORM_API uint32_t corm_session_held(const struct corm_session *session);
+/* Memory that it takes in the layers, as it counts for kv_bytes: by its length, in whole pages.
+ * Cutting it back gives memory back, but for what windows and recurrences hold. */
+CORM_API uint64_t corm_session_bytes(const struct corm_session *session);
 /* The session's tokens [*n], borrowed until the next call that changes them. */
 CORM_API const int32_t *corm_session_ids(const struct corm_session *session, size_t *n);
 

@@ -289,6 +289,22 @@ static int open_forward(struct corm_engine *e, const struct corm_mechanisms *m,
     return 0;
 }
 
+/* A budget for sessions by their length. */
+static int check_kv_bytes(const struct corm_engine *e, struct err *err) {
+    const struct state_size size = engine_state_size(e);
+    const uint64_t least = state_bytes(&e->archive.arch, &size);
+    if (e->opt.kv_bytes > 0 && !e->backend.ops->forget) {
+        return err_set(err, "kv_bytes: %s takes memory for the whole context of each session",
+                       e->backend.name);
+    }
+    if (e->opt.kv_bytes > 0 && e->opt.kv_bytes < least) {
+        return err_set(err, "kv_bytes of %.1f MiB: one session of %u tokens takes %.1f",
+                       (double)e->opt.kv_bytes / (1 << 20), e->opt.ctx_tok,
+                       (double)least / (1 << 20));
+    }
+    return 0;
+}
+
 /* What evaluations need: hidden rows of the passes that programs open, beside those of the forward
  * pass, and rows of logits. */
 static void open_passes(struct corm_engine *e) {
@@ -319,7 +335,7 @@ static int open_steps(struct corm_engine *e, const char *path,
     if (forward_supported(&e->archive.arch, &e->backend, err) < 0) {
         return err_prefix(err, "%s", path);
     }
-    if (engine_plan_reading(e, err) < 0) {
+    if (check_kv_bytes(e, err) < 0 || engine_plan_reading(e, err) < 0) {
         return -1;
     }
     fill_info(e);

@@ -79,6 +79,7 @@ struct corm_engine {
 
     uint32_t n_sessions;            /* open */
     struct corm_session **sessions; /* [opt.max_sessions] of them, in no order */
+    uint64_t kv_used;               /* of plan.kv_bytes, sum of the sessions' */
     uint64_t evaluations;           /* by which sessions tell when they were used */
     struct snapshot_pool snapshots;
     struct corm_pass *passes;       /* [1 + opt.max_passes]; 0: what is evaluated in one call */

@@ -105,6 +105,9 @@ static uint64_t plan_fixed(struct corm_engine *e, uint32_t row_padding, uint64_t
     }
     const struct state_size size = engine_state_size(e);
     p->kv_bytes = e->opt.max_sessions * state_bytes(a, &size);
+    if (e->opt.kv_bytes > 0 && e->opt.kv_bytes < p->kv_bytes) {
+        p->kv_bytes = e->opt.kv_bytes;
+    }
     p->scratch_bytes = other_bytes + forward_scratch_bytes(a, engine_max_rows(e)) +
                        predict_scratch_bytes(&e->predictors, a, corm_chunks_per_expert(c),
                                              engine_predict_rows(e)) +

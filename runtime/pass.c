@@ -438,6 +438,7 @@ void pass_end(struct corm_pass *p) {
     }
     for (uint32_t i = 0; i < p->n; i++) {
         p->parts[i].session->pass = NULL;
+        session_settle(p->parts[i].session);
     }
     p->n = 0;
     p->open = false;

@@ -36,6 +36,49 @@ float *session_row(struct corm_session *s) {
     return e->last_logits + (size_t)s->row * e->archive.arch.vocab;
 }
 
+/* ---- memory ---- */
+
+static uint64_t bytes_at(const struct corm_session *s, uint32_t n_tok) {
+    return state_bytes_at(&s->engine->archive.arch, &s->state.size, n_tok);
+}
+
+uint64_t session_growth(const struct corm_session *s, uint32_t n_tok) {
+    const uint64_t bytes = bytes_at(s, n_tok);
+    return bytes > s->kv_bytes ? bytes - s->kv_bytes : 0;
+}
+
+int session_room(const struct corm_engine *e, uint64_t bytes, struct err *err) {
+    const uint64_t most = e->plan.kv_bytes, left = most - e->kv_used;
+    return bytes <= left ? 0
+                         : err_set(err,
+                                   "the sessions' memory is full: %.1f MiB more are needed, %.1f "
+                                   "of %.1f are free",
+                                   (double)bytes / (1 << 20), (double)left / (1 << 20),
+                                   (double)most / (1 << 20));
+}
+
+int session_reserve(struct corm_session *s, uint32_t n_tok, struct err *err) {
+    const uint64_t bytes = session_growth(s, n_tok);
+    if (session_room(s->engine, bytes, err) < 0) {
+        return -1;
+    }
+    s->kv_bytes += bytes;
+    s->engine->kv_used += bytes;
+    state_touch(&s->state, n_tok);
+    return 0;
+}
+
+void session_settle(struct corm_session *s) {
+    const uint64_t bytes = bytes_at(s, s->n_tok);
+    state_forget(&s->state, s->n_tok);
+    s->engine->kv_used -= s->kv_bytes - bytes;
+    s->kv_bytes = bytes;
+}
+
+uint64_t corm_session_bytes(const struct corm_session *s) {
+    return s->kv_bytes;
+}
+
 /* ---- life ---- */
 
 int corm_session_open(struct corm_session **session, struct corm_engine *engine,
@@ -50,7 +93,13 @@ int corm_session_open(struct corm_session **session, struct corm_engine *engine,
                 engine->n_sessions);
         return engine_fail(error, &err);
     }
+    const uint64_t bytes = state_bytes_at(a, &size, 0);
+    if (session_room(engine, bytes, &err) < 0) {
+        return engine_fail_as(error, &err, CORM_ERROR_MEMORY);
+    }
     struct corm_session *s = mem_calloc(1, sizeof *s);
+    s->kv_bytes = bytes;
+    engine->kv_used += bytes;
     state_open(&s->state, a, &engine->backend, &size, NULL);
     s->engine = engine;
     s->history = mem_calloc(engine->opt.ctx_tok, sizeof *s->history);
@@ -78,6 +127,7 @@ void corm_session_close(struct corm_session *s) {
         at++;
     }
     e->sessions[at] = e->sessions[--e->n_sessions];
+    e->kv_used -= s->kv_bytes;
     lose_row(s);
     snapshot_cut(s, 0);
     free(s->snapshots.all);
@@ -99,6 +149,7 @@ void corm_session_truncate(struct corm_session *session, uint32_t n_tok) {
     if (n_tok < session->state.end) {
         session_go_back(session, n_tok, false);
     }
+    session_settle(session);
 }
 
 void session_go_back(struct corm_session *s, uint32_t n_tok, bool broken) {
@@ -137,9 +188,13 @@ int corm_session_copy(struct corm_session *to, const struct corm_session *from,
         return 0;
     }
     const size_t vocab = to->engine->archive.arch.vocab;
+    if (session_reserve(to, from->n_tok, &err) < 0) {
+        return engine_fail_as(error, &err, CORM_ERROR_MEMORY);
+    }
     state_copy(&to->state, &from->state, from->n_tok);
     memcpy(to->history, from->history, from->n_tok * sizeof *to->history);
     to->n_tok = from->n_tok;
+    session_settle(to);
     lose_row(to);
     to->used = ++to->engine->evaluations;
     if (from->row >= 0 && from->row_end == from->n_tok) {

@@ -29,6 +29,7 @@ struct corm_session {
     bool stream_skips_special;
     struct buf text;
     struct corm_stats stats;
+    uint64_t kv_bytes; /* that it takes of the engine's */
     struct snapshot_list snapshots;
     uint64_t used; /* engine->evaluations when it was evaluated last */
     atomic_bool cancelled;
@@ -94,7 +95,15 @@ int pass_run(struct corm_pass *p, struct corm_error *error);
 /* Break off what is under way, and let go of the sessions. */
 void pass_end(struct corm_pass *p);
 
-/* session.c: the session's row of logits [vocab], which it gets where it has none; it is going to be
+/* session.c: take memory for so many tokens. An error where the engine has no room. */
+int session_reserve(struct corm_session *s, uint32_t n_tok, struct err *err);
+/* It has its tokens, and takes memory for no more. */
+void session_settle(struct corm_session *s);
+/* What it would take in addition. */
+uint64_t session_growth(const struct corm_session *s, uint32_t n_tok);
+/* An error where the engine has not so much room. */
+int session_room(const struct corm_engine *e, uint64_t bytes, struct err *err);
+/* The session's row of logits [vocab], which it gets where it has none; it is going to be
  * that of its last token. */
 float *session_row(struct corm_session *s);
 /* Cut what the layers hold of the session back to n_tok tokens, or to those of the

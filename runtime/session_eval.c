@@ -54,6 +54,25 @@ static int check_spans(const struct corm_span *spans, size_t n, struct err *err,
     return 0;
 }
 
+/* Memory for all of the spans, or for none. */
+static int reserve(const struct corm_span *spans, size_t n, struct err *err,
+                   enum corm_error_code *code) {
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct corm_session *s = spans[i].session;
+        bytes += session_growth(s, s->n_tok + (uint32_t)spans[i].n);
+    }
+    if (session_room(spans[0].session->engine, bytes, err) < 0) {
+        *code = CORM_ERROR_MEMORY;
+        return -1;
+    }
+    for (size_t i = 0; i < n; i++) {
+        struct corm_session *s = spans[i].session;
+        session_reserve(s, s->n_tok + (uint32_t)spans[i].n, err);
+    }
+    return 0;
+}
+
 static struct pass_span part_of(struct corm_session *s, const int32_t *ids, size_t n) {
     memcpy(s->history + s->n_tok, ids, n * sizeof *ids);
     return (struct pass_span){
@@ -88,6 +107,9 @@ int corm_session_eval(struct corm_session *s, const int32_t *ids, size_t n, bool
         err_set(&err, "logits of %zu tokens at once: at most %u", n, e->opt.logits_rows);
         return engine_fail(error, &err);
     }
+    if (reserve(&span, 1, &err, &code) < 0) {
+        return engine_fail_as(error, &err, code);
+    }
     p->parts[0] = part_of(s, ids, n);
     p->parts[0].keep_all = all_logits;
     pass_begin(p, 1, true);
@@ -113,7 +135,7 @@ int corm_sessions_decode(struct corm_session *const *sessions, const int32_t *id
     for (size_t i = 0; i < some; i++) {
         e->asked[i] = (struct corm_span){.session = sessions[i], .ids = &ids[i], .n = 1};
     }
-    if (check_spans(e->asked, n, &err, &code) < 0) {
+    if (check_spans(e->asked, n, &err, &code) < 0 || reserve(e->asked, n, &err, &code) < 0) {
         return engine_fail_as(error, &err, code);
     }
     begin(&e->passes[0], e->asked, n);
@@ -124,7 +146,7 @@ int corm_sessions_decode(struct corm_session *const *sessions, const int32_t *id
 int corm_sessions_eval(const struct corm_span *spans, size_t n, struct corm_error *error) {
     enum corm_error_code code = CORM_ERROR_OTHER;
     struct err err = {0};
-    if (check_spans(spans, n, &err, &code) < 0) {
+    if (check_spans(spans, n, &err, &code) < 0 || reserve(spans, n, &err, &code) < 0) {
         return engine_fail_as(error, &err, code);
     }
     struct corm_pass *p = &spans[0].session->engine->passes[0];
@@ -148,6 +170,9 @@ int corm_pass_open(struct corm_pass **pass, const struct corm_span *spans, size_
         err_set(&err, "%u passes are open already: the engine was opened for so many (max_passes)",
                 e->opt.max_passes);
         return engine_fail(error, &err);
+    }
+    if (reserve(spans, n, &err, &code) < 0) {
+        return engine_fail_as(error, &err, code);
     }
     begin(&e->passes[i], spans, n);
     *pass = &e->passes[i];

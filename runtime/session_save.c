@@ -152,6 +152,7 @@ static void take(struct corm_session *s, const struct session_file *f) {
     s->used = ++s->engine->evaluations;
     memcpy(s->history, f->ids, (size_t)h->n_tok * sizeof *s->history);
     s->n_tok = h->n_tok;
+    session_reserve(s, s->n_tok, NULL); /* there is room: it was asked for before */
     if (!same_way) {
         return;
     }
@@ -177,6 +178,10 @@ int corm_session_load(struct corm_session *s, const char *path, struct corm_erro
         code = CORM_ERROR_CONTEXT;
         status = err_set(&err, "%s: a session of %u tokens, the context holds %u", path,
                          f.header.n_tok, e->opt.ctx_tok);
+    }
+    if (status == 0 && session_reserve(s, f.header.n_tok, &err) < 0) {
+        code = CORM_ERROR_MEMORY;
+        status = -1;
     }
     if (status == 0) {
         take(s, &f);

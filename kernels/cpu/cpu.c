@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 enum {
     PANEL_FLOATS = 64 * 1024,     /* 256 KiB: stays in a second-level cache */
@@ -152,26 +154,59 @@ static void close_and_free(void *self) {
 
 /* ---- memory --------------------------------------------------------------------------------- */
 
-/* What calloc takes fresh from the system is zero already and costs nothing until it is touched, so
- * that a session with room for a long context opens at once. The address to free is kept in
- * front. */
+/* In front of backend memory: how to give it back. */
+struct block {
+    void *raw;
+    size_t mapped_bytes; /* 0: from calloc */
+};
+
+/* Pages are zero and cost nothing until they are touched, so that a session with room for a long
+ * context opens at once. For large blocks that holds whatever was freed before, and pages can be
+ * given back one by one, so that these are mappings of their own. */
 static void *alloc(void *self, size_t bytes) {
-    enum { ALIGN = 64 };
+    enum { ALIGN = 64, LARGE = 1 << 16 };
     (void)self;
     uint64_t want;
-    uint8_t *raw = mem_calloc(1, size_add(bytes, ALIGN, &want) ? want : SIZE_MAX);
+    struct block b = {.raw = MAP_FAILED};
+    want = size_add(bytes, ALIGN, &want) ? want : SIZE_MAX;
+    if (bytes >= LARGE) {
+        b.mapped_bytes = want;
+        b.raw = mmap(NULL, want, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (b.raw == MAP_FAILED) {
+            die_memory(bytes);
+        }
+    } else {
+        b.raw = mem_calloc(1, want);
+    }
     /* malloc aligns to 16: at least so much lies before p. */
-    uint8_t *p = raw + (ALIGN - (uintptr_t)raw % ALIGN);
-    memcpy(p - sizeof raw, &raw, sizeof raw);
+    uint8_t *p = (uint8_t *)b.raw + (ALIGN - (uintptr_t)b.raw % ALIGN);
+    static_assert(sizeof b <= 16, "the block's head lies before it");
+    memcpy(p - sizeof b, &b, sizeof b);
     return p;
 }
 
 static void free_memory(void *self, void *p) {
+    struct block b;
     (void)self;
-    if (p) {
-        uint8_t *raw;
-        memcpy(&raw, (uint8_t *)p - sizeof raw, sizeof raw);
-        free(raw);
+    if (!p) {
+        return;
+    }
+    memcpy(&b, (uint8_t *)p - sizeof b, sizeof b);
+    if (b.mapped_bytes > 0) {
+        munmap(b.raw, b.mapped_bytes);
+    } else {
+        free(b.raw);
+    }
+}
+
+/* Whole pages, that is. */
+static void forget_memory(void *self, void *p, size_t bytes) {
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t first = align_up((uintptr_t)p, page),
+                    end = ((uintptr_t)p + bytes) & ~(page - 1);
+    (void)self;
+    if (first < end) {
+        madvise((void *)first, end - first, MADV_DONTNEED);
     }
 }
 
@@ -478,6 +513,7 @@ const struct backend_ops cpu_ops = {
     .read = read_memory,
     .write = write_memory,
     .clear = clear_memory,
+    .forget = forget_memory,
     .place = place,
     .embed = embed,
     .rmsnorm = rmsnorm,

@@ -49,6 +49,29 @@ uint64_t state_bytes(const struct arch *a, const struct state_size *size) {
     return bytes + beyond_bytes(a, size);
 }
 
+/* Whether a layer's keys and values are those of the whole context. */
+static bool grows(const struct kv *kv, const struct state_size *size) {
+    return kv->capacity_tok > 0 && kv->capacity_tok == size->ctx_tok;
+}
+
+uint64_t state_bytes_at(const struct arch *a, const struct state_size *size, uint32_t n_tok) {
+    enum { PAGE = 4096 };
+    uint64_t bytes = beyond_bytes(a, size);
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        const struct layer_state s = shape_of(a, l, size);
+        const uint64_t whole = kv_bytes(&s.kv);
+        uint64_t kv = whole;
+        if (grows(&s.kv, size)) {
+            /* A head's keys lie side by side, and begin and end inside of a page. */
+            const uint64_t of_head =
+                align_up(whole / size->ctx_tok / s.kv.n_kv_heads * n_tok, PAGE);
+            kv = n_tok > 0 ? s.kv.n_kv_heads * (of_head + PAGE) : 0;
+        }
+        bytes += 2 * (kv < whole ? kv : whole) + s.tail_bytes + s.recurrent_bytes;
+    }
+    return bytes;
+}
+
 void state_open(struct state *s, const struct arch *a, struct backend *be,
                 const struct state_size *size, const bool *only) {
     *s = (struct state){.arch = a, .be = be, .size = *size};
@@ -117,11 +140,11 @@ static void copy_heads(struct backend *be, const struct kv *kv, void *to, const 
 }
 
 void state_copy(struct state *to, const struct state *from, uint32_t n_tok) {
-    const uint32_t places = from->farthest > n_tok ? from->farthest : n_tok;
     for (uint32_t l = 0; l < from->arch->n_layers; l++) {
         const struct layer_state *src = &from->layers[l], *dst = &to->layers[l];
         const uint32_t most = src->kv.capacity_tok;
-        const uint32_t n = places < most ? places : most;
+        const uint32_t held = grows(&src->kv, &from->size) ? n_tok : from->farthest;
+        const uint32_t n = held < most ? held : most;
         if (most > 0) {
             copy_heads(from->be, &src->kv, dst->kv.k, src->kv.k, n);
             copy_heads(from->be, &src->kv, dst->kv.v, src->kv.v, n);
@@ -237,6 +260,26 @@ int state_check(struct state *s, const char *advice, struct err *err) {
     clear_beyond(s);
     return err_set(err, "the token at position %u has %s in layer %u that f16 cannot hold%s",
                    UINT32_MAX - greatest, at % 2 ? "values" : "keys", at / 2, advice);
+}
+
+void state_touch(struct state *s, uint32_t n_tok) {
+    s->touched = n_tok > s->touched ? n_tok : s->touched;
+}
+
+void state_forget(struct state *s, uint32_t n_tok) {
+    for (uint32_t l = 0; l < s->arch->n_layers && n_tok < s->touched && s->be->ops->forget; l++) {
+        const struct kv *kv = &s->layers[l].kv;
+        if (!grows(kv, &s->size)) {
+            continue;
+        }
+        const size_t row = token_bytes(kv) / kv->n_kv_heads;
+        for (uint32_t h = 0; h < kv->n_kv_heads; h++) {
+            const size_t at = ((size_t)h * kv->capacity_tok + n_tok) * row;
+            s->be->ops->forget(s->be->self, (uint8_t *)kv->k + at, (s->touched - n_tok) * row);
+            s->be->ops->forget(s->be->self, (uint8_t *)kv->v + at, (s->touched - n_tok) * row);
+        }
+    }
+    s->touched = n_tok < s->touched ? n_tok : s->touched;
 }
 
 void state_advance(struct state *s, uint32_t rows) {

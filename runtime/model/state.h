@@ -43,11 +43,15 @@ struct state {
     uint32_t *beyond;           /* backend memory [n_layers, 2]: struct kv's words; NULL for f32 */
     uint32_t end;               /* tokens that it stands for */
     uint32_t farthest;          /* the most of them since it stood for none */
+    uint32_t touched;           /* tokens for which layers without a ring may have taken memory */
     bool torn;                  /* some layers have taken up more than `end` tokens */
 };
 
-/* Backend memory that a sequence takes. */
+/* Backend memory that a sequence takes with room for all of its context; and what it takes of that
+ * with so many tokens, where the backend has `forget`: all but the keys and values of layers that
+ * hold the whole context, and of these the pages of n_tok tokens. */
 uint64_t state_bytes(const struct arch *arch, const struct state_size *size);
+uint64_t state_bytes_at(const struct arch *arch, const struct state_size *size, uint32_t n_tok);
 /* Open an empty sequence for the layers l with only[l], [n_layers]; NULL: for all layers. (prep
  * runs one layer at a time.) */
 void state_open(struct state *s, const struct arch *arch, struct backend *be,
@@ -76,6 +80,10 @@ void state_restored(struct state *s, uint32_t n_tok);
  * a key or value and the first layer of that token, so that it is the same however the rows were
  * cut into batches; `advice` ends it. What it told of is forgotten. */
 int state_check(struct state *s, const char *advice, struct err *err);
+/* Layers may take memory for so many tokens. */
+void state_touch(struct state *s, uint32_t n_tok);
+/* Give back what they took for tokens past the first n_tok. */
+void state_forget(struct state *s, uint32_t n_tok);
 /* A call has added `rows` tokens in all layers. */
 void state_advance(struct state *s, uint32_t rows);
 /* Cut the sequence back to its first `n_tok` tokens, n_tok <= end. Returns how many tokens the
