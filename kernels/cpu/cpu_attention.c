@@ -133,8 +133,9 @@ static uint32_t side_by_side(const struct tile *t, uint32_t pos, uint32_t n) {
 static struct dot_rows rows_of(const struct tile *t, const uint8_t *base, uint32_t first,
                                uint32_t n, bool ask) {
     size_t bytes = t->s->row_bytes;
-    return (struct dot_rows){row_at(t, base, first), bytes, n, t->s->kv->head_dim,
-                             ask ? (ptrdiff_t)(CPU_KEYS * bytes) : 0};
+    return (struct dot_rows){
+        row_at(t, base, first), bytes,    n,
+        t->s->kv->head_dim,     CPU_KEYS, ask ? (ptrdiff_t)(CPU_KEYS * bytes) : 0};
 }
 
 /* Keys of the block from position `first` on, of those before `end`. */

@@ -103,7 +103,7 @@ static void block_use(const struct ffn *f, const struct cpu_block *b, const uint
     for (uint32_t i = 0; i < n; i += RUN) {
         uint32_t rest = n - i;
         const uint8_t *gates = data + i * neuron_bytes, *ups = gates + f->row_bytes;
-        struct dot_rows rows = {gates, neuron_bytes, rest < RUN ? rest : RUN, f->dim, 0};
+        struct dot_rows rows = {gates, neuron_bytes, rest < RUN ? rest : RUN, f->dim, RUN, 0};
         rows.ahead_bytes = (ptrdiff_t)f->row_bytes;
         use_dot(f, &rows, use, own->gate + i);
         rows.data = ups;
@@ -115,7 +115,7 @@ static void block_use(const struct ffn *f, const struct cpu_block *b, const uint
     for (uint32_t i = 0; i < n; i += RUN) {
         uint32_t rest = n - i;
         const uint8_t *here = downs + i * neuron_bytes;
-        struct dot_rows rows = {here, neuron_bytes, rest < RUN ? rest : RUN, f->dim, 0};
+        struct dot_rows rows = {here, neuron_bytes, rest < RUN ? rest : RUN, f->dim, RUN, 0};
         rows.ahead_bytes = bytes_between(here, rest > RUN ? here + RUN * neuron_bytes : next);
         f->k->axpy(&rows, own->gate + i, out);
     }
@@ -273,7 +273,7 @@ static void queue_job(struct ffn *f, const struct expert_job *job) {
 static void panel_dots(const struct ffn *f, struct cpu_worker *own, const uint8_t *rows, uint32_t n,
                        uint32_t n_uses, float *out) {
     if (f->k->qdot) {
-        struct dot_rows w = {rows, 3 * f->row_bytes, n, f->dim, 0};
+        struct dot_rows w = {rows, 3 * f->row_bytes, n, f->dim, 0, 0};
         uint8_t *panel = (uint8_t *)own->panel;
         f->k->qpack(&w, panel);
         f->k->qtile(panel, n, f->dim, own->quants, n_uses, out, FFN_BLOCK);

@@ -38,7 +38,7 @@ static void stream_item(void *ctx, uint32_t item, uint32_t worker) {
     const struct matmul *m = ctx;
     const struct weight *w = m->w;
     uint32_t first = item * m->rows_an_item, n = item_rows(m, first);
-    struct dot_rows rows = {weight_row(w, first), w->stride_bytes, n, w->cols, m->ahead_bytes};
+    struct dot_rows rows = {weight_row(w, first), w->stride_bytes, n, w->cols, 8, m->ahead_bytes};
     const struct dot_codec *k = cpu_codec(m->c, w->codec);
     (void)worker;
     for (uint32_t r = 0; r < m->rows; r++) {
@@ -61,7 +61,7 @@ static void panel_item(void *ctx, uint32_t item, uint32_t worker) {
     uint32_t first = item * m->rows_an_item, n = item_rows(m, first);
     if (k->qdot) {
         uint8_t *panel = (uint8_t *)own->panel;
-        struct dot_rows rows = {weight_row(w, first), w->stride_bytes, n, w->cols, 0};
+        struct dot_rows rows = {weight_row(w, first), w->stride_bytes, n, w->cols, 0, 0};
         k->qpack(&rows, panel);
         k->qtile(panel, n, w->cols, m->c->quants, m->rows, m->y + first, w->rows);
     } else {

@@ -8,20 +8,24 @@
  * Threads: the tables are constant; all functions are pure.
  *
  * What keeps results independent of how work is cut up:
- *   - A dot product has ONE accumulator vector, of the ISA's width, that walks the columns in
- *   order, and a
- *     fixed tree that adds its lanes. Speed comes from doing several rows at once, never from
- *     splitting one. So dot (encoded rows) and tile (decoded panels) give the same bits.
+ *   - A dot product of floats has DOT_SUMS accumulator vectors of the ISA's width: vector i of the
+ *     columns, counted from the row's first, goes to accumulator i mod DOT_SUMS, in order. In the
+ *     end ((0 + 1) + (2 + 3)) are added, and then the lanes, the upper half onto the lower one,
+ *     again and again. So one row alone keeps the processor busy, and several side by side, or a
+ *     tile of decoded panels that goes over its columns once for each accumulator, give the same
+ *     bits: dot (encoded rows) and tile (decoded panels).
  *   - axpy and mix add rows in order, element by element.
  *   - Rows are decoded to the very floats that codec->decode_row gives, on every ISA.
  *
  * Rows with scales (codec_has_scales) meet their inputs in integers: the input is quantised too
  * (struct dot_quant), the products of a group are summed exactly, and scales are applied group by
- * group, in order:
- *   without minimums   y = fma(sum of w.q x.q over the group, w.scale * x.scale, y) from y = 0,
- *                      over all groups
+ * group. Group g goes to partial sum g mod DOT_GROUPS, in order, so that scales are used as they
+ * lie, many at once; in the end the partial sums are added, the upper half onto the lower one, again
+ * and again:
+ *   without minimums   y = fma(sum of w.q x.q over the group, w.scale * x.scale, y), each partial
+ *                      sum from 0
  *   with minimums      a = fma(sum of w.q x.q, w.sc * x.scale, a) and b = fma(w.mn, x.sum, b)
- *                      likewise; y = w.S * a - w.M * b, both products rounded
+ *                      likewise; y = w.S * a - w.M * b of the added sums, both products rounded
  * All is IEEE arithmetic in f32, fused only where it says fma, so that every ISA gives the bits of
  * the scalar table: qdot and qtile alike.
  *
@@ -33,14 +37,25 @@
 
 #include "format/arch.h"
 
-/* Encoded rows of `cols` columns, stride_bytes apart. As a kernel reads a byte it asks the cache
- * for the one `ahead_bytes` further on, which should be one that is read soon after, wherever it
- * is: the processor by itself foresees little beyond a row. 0 for rows that are in cache. */
+/* Encoded rows of `cols` columns, stride_bytes apart, and the shape of the loop over them, which
+ * changes no bit of what comes out (shape.h finds the fastest).
+ * together: so many rows are read side by side, column by column (the kernels take what they can of
+ * it); at 0 or 1 one row is read after the other. Some processors foresee a single stream of bytes
+ * well and several neighbouring ones badly, others are the faster the more they are given.
+ * ahead_bytes: as a kernel reads a byte it asks the cache for the one so much further on, which
+ * should be one that is read soon after, wherever it is. 0: it asks for nothing, as is right for
+ * rows that are in cache and for a processor whom being asked disturbs in foreseeing by itself. */
 struct dot_rows {
     const uint8_t *data;
     size_t stride_bytes;
     uint32_t n, cols;
+    uint32_t together;
     ptrdiff_t ahead_bytes;
+};
+
+enum {
+    DOT_SUMS = 4,   /* accumulator vectors of a dot product of floats */
+    DOT_GROUPS = 8, /* partial sums, by group, of one of integers */
 };
 
 /* One row of inputs in 8 bits, by groups of CODEC_GROUP columns. In a group whose greatest
@@ -54,7 +69,6 @@ struct dot_quant {
     float *sum;      /* [groups]: the sum of the group's q, times scale */
     int32_t *offset; /* [groups]: -128 times the sum of the group's q */
 };
-enum { DOT_GROUPS = 8 };
 #define DOT_QUANT_LEAST 0x1p-100f
 
 static inline size_t dot_quant_groups(uint32_t cols) {
@@ -80,7 +94,7 @@ static inline size_t dot_panel_bytes(uint32_t cols) {
 }
 
 struct dot_codec {
-    /* out[r] = row r . x. */
+    /* out[r] = row r . x. NULL for codecs with scales. */
     void (*dot)(const struct dot_rows *w, const float *x, float *out);
     /* y[c] += a[0] * row 0 [c], then a[1] * row 1 [c], ... */
     void (*axpy)(const struct dot_rows *w, const float *a, float *y);

@@ -15,7 +15,7 @@
 #endif
 
 typedef __m256 V;
-enum { LANES = 8, TILE_X = 3 };
+enum { LANES = 8, TILE_X = 3, TOGETHER = 2, SHORT_COLS = 256, SHORT_ROWS = 1, SHORT_X = 3 };
 
 static inline V v_zero(void) {
     return _mm256_setzero_ps();
@@ -148,6 +148,40 @@ static inline V w_float(W w) {
 }
 static inline W w_dot(enum codec_id c, W acc, W w, W x) {
     return dot_codes(c, acc, w, x);
+}
+
+/* ---- sums of groups ------------------------------------------------------------------------- */
+
+/* Lane i: the sum of v[i]'s lanes. */
+static inline __m256i sum8(const __m256i v[8]) {
+    __m256i t[4], u[2];
+    for (int i = 0; i < 4; i++) {
+        t[i] = _mm256_add_epi32(_mm256_unpacklo_epi32(v[2 * i], v[2 * i + 1]),
+                                _mm256_unpackhi_epi32(v[2 * i], v[2 * i + 1]));
+    }
+    for (int i = 0; i < 2; i++) {
+        u[i] = _mm256_add_epi32(_mm256_unpacklo_epi64(t[2 * i], t[2 * i + 1]),
+                                _mm256_unpackhi_epi64(t[2 * i], t[2 * i + 1]));
+    }
+    return _mm256_add_epi32(_mm256_permute2x128_si256(u[0], u[1], 0x20),
+                            _mm256_permute2x128_si256(u[0], u[1], 0x31));
+}
+
+INLINE __m256i codes_load(enum codec_id c, const uint8_t *row, size_t g);
+
+enum { STEP = 1 };
+
+static inline void group_sums(enum codec_id c, const uint8_t *row, uint32_t g, uint32_t n,
+                              const int8_t *x, __m256i sums[STEP]) {
+    W v[8];
+    for (uint32_t i = 0; i < 8; i++) {
+        v[i] = _mm256_setzero_si256();
+        if (i < n) {
+            v[i] = dot_codes(c, v[i], codes_load(c, row, g + i),
+                             w_load((const uint8_t *)x + i * CODEC_GROUP));
+        }
+    }
+    sums[0] = sum8(v);
 }
 
 #include "kernels/cpu/dot_simd_quant.inc"

@@ -16,7 +16,7 @@
 #endif
 
 typedef __m512 V;
-enum { LANES = 16, TILE_X = 6 };
+enum { LANES = 16, TILE_X = 6, TOGETHER = 4, SHORT_COLS = 512, SHORT_ROWS = 2, SHORT_X = 3 };
 
 static inline V v_zero(void) {
     return _mm512_setzero_ps();
@@ -137,6 +137,76 @@ static inline V w_float(W w) {
 static inline W w_dot(enum codec_id c, W acc, W w, W x) {
     (void)c;
     return _mm512_dpbusd_epi32(acc, w, x);
+}
+
+/* ---- sums of groups ------------------------------------------------------------------------- */
+
+/* The bytes of a vector that are among the first n of them, of bytes of which `before` came in
+ * earlier vectors. */
+static inline __mmask64 bytes_left(uint32_t n, uint32_t before) {
+    uint32_t left = n > before ? n - before : 0;
+    return left >= 64 ? ~(__mmask64)0 : ((__mmask64)1 << left) - 1;
+}
+static inline W load_left(const void *p, uint32_t n, uint32_t before) {
+    const uint8_t *from = (const uint8_t *)p + before;
+    return before + 64 <= n ? _mm512_loadu_si512(from)
+                            : _mm512_maskz_loadu_epi8(bytes_left(n, before), from);
+}
+
+/* Sums of pairs of lanes: a's and b's in turn, within 128 bits. */
+static inline W add_pairs_32(W a, W b) {
+    return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+}
+static inline W add_pairs_64(W a, W b) {
+    return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+}
+
+/* v[i] has lanes 4 k .. 4 k + 3 for group 4 i + k, which are to be added. */
+static inline W sums_of_fours(const W v[4]) {
+    const W order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    W sums = add_pairs_64(add_pairs_32(v[0], v[1]), add_pairs_32(v[2], v[3]));
+    return _mm512_permutexvar_epi32(order, sums);
+}
+
+/* v[i] has lanes 8 k .. 8 k + 7 for group 2 i + k. */
+static inline W sums_of_eights(const W v[8]) {
+    const W order = _mm512_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
+    W low = add_pairs_64(add_pairs_32(v[0], v[1]), add_pairs_32(v[2], v[3]));
+    W high = add_pairs_64(add_pairs_32(v[4], v[5]), add_pairs_32(v[6], v[7]));
+    W sums = _mm512_add_epi32(_mm512_shuffle_i64x2(low, high, 0x88),
+                              _mm512_shuffle_i64x2(low, high, 0xdd));
+    return _mm512_permutexvar_epi32(order, sums);
+}
+
+enum { STEP = 2 };
+
+static inline void group_sums(enum codec_id c, const uint8_t *row, uint32_t g, uint32_t n,
+                              const int8_t *x, __m256i sums[STEP]) {
+    const W zero = _mm512_setzero_si512(), up = _mm512_set1_epi8((char)0x80);
+    const W nibble = _mm512_set1_epi8(15);
+    const uint32_t n_x = n * CODEC_GROUP;
+    W v[8], all;
+    if (c == CODEC_Q8) {
+        for (uint32_t i = 0; i < 8; i++) {
+            W codes = load_left(row + (size_t)g * CODEC_GROUP, n_x, i * 64);
+            v[i] =
+                _mm512_dpbusd_epi32(zero, _mm512_xor_si512(codes, up), load_left(x, n_x, i * 64));
+        }
+        all = sums_of_eights(v);
+    } else {
+        /* 64 bytes have the codes of four groups, the first half of whose columns are low nibbles. */
+        for (uint32_t i = 0; i < 4; i++) {
+            W codes = load_left(row + (size_t)g * (CODEC_GROUP / 2), n_x / 2, i * 64);
+            W x0 = load_left(x, n_x, i * 128), x1 = load_left(x, n_x, i * 128 + 64);
+            W low = _mm512_and_si512(codes, nibble);
+            W high = _mm512_and_si512(_mm512_srli_epi16(codes, 4), nibble);
+            v[i] = _mm512_dpbusd_epi32(zero, low, _mm512_shuffle_i64x2(x0, x1, 0x88));
+            v[i] = _mm512_dpbusd_epi32(v[i], high, _mm512_shuffle_i64x2(x0, x1, 0xdd));
+        }
+        all = sums_of_fours(v);
+    }
+    sums[0] = _mm512_castsi512_si256(all);
+    sums[1] = _mm512_extracti64x4_epi64(all, 1);
 }
 
 #include "kernels/cpu/dot_simd_quant.inc"

@@ -1,7 +1,7 @@
 /*
  * dot_ref: the tables of dot.h in plain C, on any machine: the definition that the other files are
- * compared with. Sums run over 8 lanes in the same fixed tree as theirs, so that the compiler may
- * use what vectors the base instruction set has; nothing is fused but where dot.h says fma.
+ * compared with. Floats are summed in vectors of 8 lanes, in the same fixed tree as theirs, so that
+ * the compiler may use what vectors the base instruction set has; nothing is fused but where dot.h says fma.
  */
 #include "kernels/cpu/dot.h"
 
@@ -12,24 +12,38 @@
 #pragma STDC FP_CONTRACT OFF
 #endif
 
-enum { LANES = 8 };
+enum { LANES = 8, SPAN = DOT_SUMS * LANES };
 
 static float sum_lanes(const float acc[LANES]) {
     return ((acc[0] + acc[4]) + (acc[2] + acc[6])) + ((acc[1] + acc[5]) + (acc[3] + acc[7]));
 }
 
-static float dot_floats(const float *a, const float *b, uint32_t n) {
-    float acc[LANES] = {0};
+/* The accumulator vectors of a dot product, one after the other. */
+static float sum_spans(const float acc[SPAN]) {
+    float sum[LANES];
+    for (int l = 0; l < LANES; l++) {
+        sum[l] = (acc[l] + acc[l + LANES]) + (acc[l + 2 * LANES] + acc[l + 3 * LANES]);
+    }
+    return sum_lanes(sum);
+}
+
+/* acc += products of n numbers, the first of which belong to acc[0]. */
+static void add_products(float acc[SPAN], const float *a, const float *b, uint32_t n) {
     uint32_t k = 0;
-    for (; k + LANES <= n; k += LANES) {
-        for (int l = 0; l < LANES; l++) {
-            acc[l] += a[k + (uint32_t)l] * b[k + (uint32_t)l];
+    for (; k + SPAN <= n; k += SPAN) {
+        for (uint32_t l = 0; l < SPAN; l++) {
+            acc[l] += a[k + l] * b[k + l];
         }
     }
     for (uint32_t l = 0; k + l < n; l++) {
         acc[l] += a[k + l] * b[k + l];
     }
-    return sum_lanes(acc);
+}
+
+static float dot_floats(const float *a, const float *b, uint32_t n) {
+    float acc[SPAN] = {0};
+    add_products(acc, a, b, n);
+    return sum_spans(acc);
 }
 
 /* ---- encoded rows --------------------------------------------------------------------------- */
@@ -83,7 +97,7 @@ static void q4_decode(const uint8_t *row, uint32_t cols, uint32_t first, uint32_
     }
 }
 
-/* The decode functions do a stretch of columns at a time; a stretch is a multiple of LANES, so that
+/* The decode functions do a stretch of columns at a time; a stretch is a multiple of SPAN, so that
  * the sums are those of the whole row. */
 enum { STRETCH = 256 };
 typedef void decode_fn(const uint8_t *row, uint32_t cols, uint32_t first, uint32_t n, float *dst);
@@ -91,21 +105,13 @@ typedef void decode_fn(const uint8_t *row, uint32_t cols, uint32_t first, uint32
 static void dot_by(decode_fn *decode, const struct dot_rows *w, const float *x, float *out) {
     const uint32_t cols = w->cols;
     for (uint32_t r = 0; r < w->n; r++) {
-        float acc[LANES] = {0}, part[STRETCH];
+        float acc[SPAN] = {0}, part[STRETCH];
         for (uint32_t k = 0; k < cols; k += STRETCH) {
             uint32_t n = cols - k < STRETCH ? cols - k : STRETCH;
             decode(w->data + r * w->stride_bytes, cols, k, n, part);
-            uint32_t i = 0;
-            for (; i + LANES <= n; i += LANES) {
-                for (uint32_t l = 0; l < LANES; l++) {
-                    acc[l] += part[i + l] * x[k + i + l];
-                }
-            }
-            for (uint32_t l = 0; i + l < n; l++) {
-                acc[l] += part[i + l] * x[k + i + l];
-            }
+            add_products(acc, part, x + k, n);
         }
-        out[r] = sum_lanes(acc);
+        out[r] = sum_spans(acc);
     }
 }
 
@@ -123,18 +129,22 @@ static void axpy_by(decode_fn *decode, const struct dot_rows *w, const float *a,
     }
 }
 
-#define REF_CODEC(name)                                                                            \
+#define REF_DOT(name)                                                                              \
     static void name##_dot(const struct dot_rows *w, const float *x, float *out) {                 \
         dot_by(name##_decode, w, x, out);                                                          \
-    }                                                                                              \
+    }
+#define REF_AXPY(name)                                                                             \
     static void name##_axpy(const struct dot_rows *w, const float *a, float *y) {                  \
         axpy_by(name##_decode, w, a, y);                                                           \
     }
-REF_CODEC(f32)
-REF_CODEC(bf16)
-REF_CODEC(f16)
-REF_CODEC(q8)
-REF_CODEC(q4)
+REF_DOT(f32)
+REF_DOT(bf16)
+REF_DOT(f16)
+REF_AXPY(f32)
+REF_AXPY(bf16)
+REF_AXPY(f16)
+REF_AXPY(q8)
+REF_AXPY(q4)
 
 /* ---- quantised inputs ----------------------------------------------------------------------- */
 
@@ -197,27 +207,38 @@ static void group_codes(enum codec_id c, const uint8_t *row, uint32_t g, int32_t
     }
 }
 
+static float sum_groups(float sums[DOT_GROUPS]) {
+    for (int half = DOT_GROUPS / 2; half > 0; half /= 2) {
+        for (int i = 0; i < half; i++) {
+            sums[i] += sums[i + half];
+        }
+    }
+    return sums[0];
+}
+
 static float qdot_row(enum codec_id c, const uint8_t *row, uint32_t cols,
                       const struct dot_quant *x) {
     const uint32_t groups = cols / CODEC_GROUP;
     const uint8_t *scales = row + codec_scales_at(c, cols);
     const bool minimums = codec_has_minimums(c);
-    float y = 0, b = 0, whole[2];
+    float a[DOT_GROUPS] = {0}, b[DOT_GROUPS] = {0}, whole[2], y;
     for (uint32_t g = 0; g < groups; g++) {
         int32_t codes[CODEC_GROUP], sum = 0;
+        const uint32_t i = g % DOT_GROUPS;
         group_codes(c, row, g, codes);
-        for (uint32_t i = 0; i < CODEC_GROUP; i++) {
-            sum += codes[i] * x->q[(size_t)g * CODEC_GROUP + i];
+        for (uint32_t k = 0; k < CODEC_GROUP; k++) {
+            sum += codes[k] * x->q[(size_t)g * CODEC_GROUP + k];
         }
         float d = minimums ? (float)scales[g] : f16_to_f32(load_u16(scales + (size_t)g * 2));
-        y = fmaf((float)sum, d * x->scale[g], y);
+        a[i] = fmaf((float)sum, d * x->scale[g], a[i]);
         if (minimums) {
-            b = fmaf((float)scales[groups + g], x->sum[g], b);
+            b[i] = fmaf((float)scales[groups + g], x->sum[g], b[i]);
         }
     }
+    y = sum_groups(a);
     if (minimums) {
         memcpy(whole, scales + (size_t)groups * 2, sizeof whole);
-        y = whole[0] * y - whole[1] * b;
+        y = whole[0] * y - whole[1] * sum_groups(b);
     }
     return y;
 }
@@ -380,8 +401,8 @@ const struct dot_isa dot_ref = {
             [CODEC_F32] = {f32_dot, f32_axpy, f32_decode},
             [CODEC_BF16] = {bf16_dot, bf16_axpy, bf16_decode},
             [CODEC_F16] = {f16_dot, f16_axpy, f16_decode},
-            [CODEC_Q8] = {q8_dot, q8_axpy, q8_decode, q8_qdot, q8_qpack, q8_qtile},
-            [CODEC_Q4] = {q4_dot, q4_axpy, q4_decode, q4_qdot, q4_qpack, q4_qtile},
+            [CODEC_Q8] = {NULL, q8_axpy, q8_decode, q8_qdot, q8_qpack, q8_qtile},
+            [CODEC_Q4] = {NULL, q4_axpy, q4_decode, q4_qdot, q4_qpack, q4_qtile},
         },
     .tile = tile,
     .mix = mix,

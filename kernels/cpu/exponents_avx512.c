@@ -264,13 +264,23 @@ static inline struct blocks row_next(struct exponents_rows *r) {
     return b;
 }
 
-static inline V block_dot(const struct walk *walk, struct blocks *b, const float *x, V sum) {
+/* The sums of a row's products: a block's vectors go to each in turn (dot.h). */
+struct row_sums {
+    V v[4];
+};
+
+static inline void block_dot(const struct walk *walk, struct blocks *b, const float *x,
+                             struct row_sums *sums) {
     V w[4];
     next_floats(walk, b, w);
-    sum = _mm512_fmadd_ps(w[0], _mm512_loadu_ps(x), sum);
-    sum = _mm512_fmadd_ps(w[1], _mm512_loadu_ps(x + 16), sum);
-    sum = _mm512_fmadd_ps(w[2], _mm512_loadu_ps(x + 32), sum);
-    return _mm512_fmadd_ps(w[3], _mm512_loadu_ps(x + 48), sum);
+    for (int i = 0; i < 4; i++) {
+        sums->v[i] = _mm512_fmadd_ps(w[i], _mm512_loadu_ps(x + 16 * i), sums->v[i]);
+    }
+}
+
+static inline float row_sum(const struct row_sums *sums) {
+    const V *v = sums->v;
+    return avx512_sum(_mm512_add_ps(_mm512_add_ps(v[0], v[1]), _mm512_add_ps(v[2], v[3])));
 }
 
 static inline void neurons_dot(struct exponents_rows *r, bool two, const float *x, float *gate,
@@ -285,20 +295,21 @@ static inline void neurons_dot(struct exponents_rows *r, bool two, const float *
         downs[1] = *r;
         row_next(r);
     }
-    V g0 = _mm512_setzero_ps(), u0 = g0, g1 = g0, u1 = g0;
+    const V zero = _mm512_setzero_ps();
+    struct row_sums g0 = {{zero, zero, zero, zero}}, u0 = g0, g1 = g0, u1 = g0;
     for (uint32_t k = 0; k < r->cols; k += CORM_EXPONENTS_BLOCK) {
-        g0 = block_dot(&walk, &gate0, x + k, g0);
-        u0 = block_dot(&walk, &up0, x + k, u0);
+        block_dot(&walk, &gate0, x + k, &g0);
+        block_dot(&walk, &up0, x + k, &u0);
         if (two) {
-            g1 = block_dot(&walk, &gate1, x + k, g1);
-            u1 = block_dot(&walk, &up1, x + k, u1);
+            block_dot(&walk, &gate1, x + k, &g1);
+            block_dot(&walk, &up1, x + k, &u1);
         }
     }
-    gate[0] = avx512_sum(g0);
-    up[0] = avx512_sum(u0);
+    gate[0] = row_sum(&g0);
+    up[0] = row_sum(&u0);
     if (two) {
-        gate[1] = avx512_sum(g1);
-        up[1] = avx512_sum(u1);
+        gate[1] = row_sum(&g1);
+        up[1] = row_sum(&u1);
     }
 }
 

@@ -125,7 +125,7 @@ static float simple_qdot(const struct weight *w, uint32_t r, const struct dot_qu
     const uint8_t *row = weight_row(w, r), *scales = row + codec_scales_at(w->codec->id, w->cols);
     const bool minimums = codec_has_minimums(w->codec->id);
     uint32_t groups = w->cols / CODEC_GROUP;
-    float *codes = codes_of(w, row), y = 0, b = 0, whole[2] = {1, 0};
+    float *codes = codes_of(w, row), y[DOT_GROUPS] = {0}, b[DOT_GROUPS] = {0}, whole[2] = {1, 0};
     for (uint32_t g = 0; g < groups; g++) {
         int sum = 0;
         for (uint32_t i = g * CODEC_GROUP; i < (g + 1) * CODEC_GROUP; i++) {
@@ -133,17 +133,24 @@ static float simple_qdot(const struct weight *w, uint32_t r, const struct dot_qu
         }
         uint16_t half;
         memcpy(&half, scales + (size_t)g * (minimums ? 1 : 2), sizeof half);
-        y = fmaf((float)sum, (minimums ? (float)scales[g] : f16_to_f32(half)) * x->scale[g], y);
+        float d = (minimums ? (float)scales[g] : f16_to_f32(half)) * x->scale[g];
+        y[g % DOT_GROUPS] = fmaf((float)sum, d, y[g % DOT_GROUPS]);
         if (minimums) {
-            b = fmaf(scales[groups + g], x->sum[g], b);
+            b[g % DOT_GROUPS] = fmaf(scales[groups + g], x->sum[g], b[g % DOT_GROUPS]);
+        }
+    }
+    for (uint32_t half = DOT_GROUPS / 2; half > 0; half /= 2) {
+        for (uint32_t i = 0; i < half; i++) {
+            y[i] += y[i + half];
+            b[i] += b[i + half];
         }
     }
     if (minimums) {
         memcpy(whole, scales + groups * 2, sizeof whole);
-        y = whole[0] * y - whole[1] * b;
+        y[0] = whole[0] * y[0] - whole[1] * b[0];
     }
     free(codes);
-    return y;
+    return y[0];
 }
 
 /* Every ISA: the numbers of the formula, which are near the exact product where all is finite; the
@@ -155,6 +162,8 @@ static void check_qdot(const struct place *p, const struct weight *w, struct inp
     float *y = test_guard(n_y * sizeof *y), *got = test_guard(p->rows * sizeof *got);
     struct dot_quant quants[16];
     uint8_t *panel = mem_alloc_aligned(dot_panel_bytes(p->cols));
+    static const uint32_t together[] = {0, 2, 8};
+    static const ptrdiff_t ahead_bytes[] = {0, 1024, 16384};
     struct dot_rows rows = dot_rows_of(w, 0, p->rows);
     for (uint32_t j = 0; j < n_in; j++) {
         quants[j] = in[j].quant;
@@ -163,6 +172,9 @@ static void check_qdot(const struct place *p, const struct weight *w, struct inp
     k->qpack(&rows, panel);
     k->qtile(panel, p->rows, p->cols, quants, n_in, y, y_stride);
     for (uint32_t j = 0; j < n_in; j++) {
+        /* The shape of the loop changes nothing. */
+        rows.together = together[j % TEST_COUNT(together)];
+        rows.ahead_bytes = ahead_bytes[j / TEST_COUNT(together) % TEST_COUNT(ahead_bytes)];
         k->qdot(&rows, &quants[j], got);
         for (uint32_t r = 0; r < p->rows; r++) {
             float want = simple_qdot(w, r, &quants[j]), tiled = y[j * y_stride + r];

@@ -206,8 +206,8 @@ static void check_rows(const struct exponents_isa *d, size_t kind, uint32_t cols
         d->add_downs(downs, run, a, y);
         for (uint32_t k = 0; k < run; k++) {
             const uint8_t *here = raw + 3 * (i + k) * row_bytes;
-            struct dot_rows both = {here, row_bytes, 2, cols, 0};
-            struct dot_rows down = {here + 2 * row_bytes, row_bytes, 1, cols, 0};
+            struct dot_rows both = {here, row_bytes, 2, cols, 0, 0};
+            struct dot_rows down = {here + 2 * row_bytes, row_bytes, 1, cols, 0, 0};
             float dots[2], got[2] = {gate[k], up[k]};
             want->dot(&both, x, dots);
             want->axpy(&down, &a[k], sum);
