@@ -19,6 +19,7 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/dot.h"
 #include "kernels/cpu/exponents.h"
+#include "kernels/cpu/shape.h"
 #include "kernels/pool.h"
 
 enum {
@@ -45,6 +46,18 @@ struct cpu_worker {
     const float **xs;         /* [max(max_rows, CPU_FFN_USES)] */
     float **ys;               /* [CPU_FFN_USES] */
     struct dot_quant *quants; /* [CPU_FFN_USES] */
+};
+
+/* Which shape each loop over weights has, by what tells them apart (shape.h). The shapes themselves
+ * are tables in the files of the operations. */
+struct cpu_shapes {
+    struct shape_trial matmul[CODEC_IDS], experts[CODEC_IDS], packed, attention[CODEC_IDS];
+};
+enum {
+    CPU_MATMUL_SHAPES = 5,
+    CPU_EXPERT_SHAPES = 6,
+    CPU_PACKED_SHAPES = 4,
+    CPU_ATTENTION_SHAPES = 4,
 };
 
 /* A block of neurons of one job (see cpu_experts.c). */
@@ -77,8 +90,9 @@ struct cpu {
     struct cpu_sum *sums;     /* [CPU_FFN_SUMS] */
     /* The inputs of the operation in work, where they are quantised. */
     struct dot_quant *quants; /* [max_rows] */
-    uint8_t *quant_bytes;     /* [max_rows, dot_quant_bytes(max_in)] */
-    struct arena arena;       /* all of the above */
+    struct cpu_shapes shapes;
+    uint8_t *quant_bytes; /* [max_rows, dot_quant_bytes(max_in)] */
+    struct arena arena;   /* all of the above */
 };
 
 /* Fill a zeroed `c`; cpu_close frees what it holds, but not `c` itself, and takes a zeroed one. */

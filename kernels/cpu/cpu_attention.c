@@ -10,14 +10,23 @@
  */
 #include "kernels/cpu/cpu.h"
 
+#include <assert.h>
 #include <string.h>
 
 enum { DECODE_QUERIES = 4 }; /* queries from which on decoding a block pays */
+
+/* Shapes of a walk over encoded keys or values (dot.h). */
+static const struct attention_shape {
+    uint32_t together;
+    ptrdiff_t ahead_bytes;
+} shapes[] = {{CPU_KEYS, 0}, {1, 0}, {CPU_KEYS, 2 * 1024}, {CPU_KEYS, 16 * 1024}};
+static_assert(sizeof shapes / sizeof *shapes == CPU_ATTENTION_SHAPES, "a row each");
 
 struct attend {
     const struct cpu *c;
     const struct kv *kv;
     const struct dot_codec *k;
+    const struct attention_shape *shape;
     const float *q, *sinks;
     float *out;
     size_t row_bytes;
@@ -129,13 +138,13 @@ static uint32_t side_by_side(const struct tile *t, uint32_t pos, uint32_t n) {
     return n < left ? n : left;
 }
 
-/* The first query to read a block of encoded keys or values asks for the next block. */
+/* The first query to read a block of encoded keys or values brings it; others find it in cache. */
 static struct dot_rows rows_of(const struct tile *t, const uint8_t *base, uint32_t first,
-                               uint32_t n, bool ask) {
-    size_t bytes = t->s->row_bytes;
-    return (struct dot_rows){
-        row_at(t, base, first), bytes,    n,
-        t->s->kv->head_dim,     CPU_KEYS, ask ? (ptrdiff_t)(CPU_KEYS * bytes) : 0};
+                               uint32_t n, bool brings) {
+    const struct attention_shape *shape =
+        brings ? t->s->shape : &(struct attention_shape){CPU_KEYS, 0};
+    return (struct dot_rows){row_at(t, base, first), t->s->row_bytes, n,
+                             t->s->kv->head_dim,     shape->together, shape->ahead_bytes};
 }
 
 /* Keys of the block from position `first` on, of those before `end`. */
@@ -287,7 +296,7 @@ static void choose_tiles(struct attend *s) {
 void cpu_attention(void *self, const struct attention_rule *rule, const struct kv *kv,
                    const struct weight *sinks, const float *q, uint32_t pos0, uint32_t rows,
                    float *out) {
-    const struct cpu *c = self;
+    struct cpu *c = self;
     struct attend s = {
         .c = c,
         .kv = kv,
@@ -303,7 +312,18 @@ void cpu_attention(void *self, const struct attention_rule *rule, const struct k
         .scale = attention_scale(rule),
     };
     choose_tiles(&s);
+    /* Shapes take turns where there is one row, as when a token is decoded. */
+    struct shape_trial *trial = &c->shapes.attention[kv->type == KV_F16 ? CODEC_F16 : CODEC_F32];
+    const uint32_t keys = rule->window > 0 && pos0 >= rule->window ? rule->window : pos0 + 1;
+    const uint64_t bytes =
+        rows == 1 && s.heads_an_item < DECODE_QUERIES ? 2 * keys * s.row_bytes * kv->n_kv_heads : 0;
+    const bool tries = shape_tries(trial);
+    s.shape = &shapes[shape_next(trial, bytes)];
+    const uint64_t start = tries ? clock_ns() : 0;
     cpu_run(c, attention_item, &s,
             cpu_ceil_div(rows, s.rows_an_item) * kv->n_kv_heads * s.items_a_kv_head,
             (uint64_t)rows * rule->n_heads * (pos0 + rows) * kv->head_dim * 2);
+    if (tries) {
+        shape_took(trial, bytes, clock_ns() - start);
+    }
 }

@@ -19,10 +19,30 @@
 
 static_assert((int)FFN_BLOCK <= (int)DOT_PANEL_ROWS, "the gates of a block are one panel");
 
-enum {
-    SUM_COLS = 512, /* columns of a summing item */
-    RUN = 8,        /* neurons whose gates are read before their ups */
+enum { SUM_COLS = 512 }; /* columns of a summing item */
+
+/* Shapes of the fused way. Of so many neurons gates and ups are read before their downs; the gates
+ * of `run` neurons before their ups, side by side. So with 1 and 1 bytes are read in the order in
+ * which they lie. It asks ahead for what comes so many bytes later, or for what it reads next. */
+static const struct expert_shape {
+    uint32_t neurons, run;
+    bool ask_next;
+    ptrdiff_t ahead_bytes;
+} shapes[] = {
+    {1, 1, false, 0}, {1, 1, false, 1024},      {1, 1, false, 4096},
+    {4, 1, false, 0}, {FFN_BLOCK, 8, false, 0}, {FFN_BLOCK, 8, true, 0},
 };
+static_assert(sizeof shapes / sizeof *shapes == CPU_EXPERT_SHAPES, "a row each");
+
+/* For rows that are in cache. */
+static const struct expert_shape in_cache = {FFN_BLOCK, 8, false, 0};
+
+/* Shapes of products with rows as they are decoded: as many neurons at once as is best, or one; with
+ * looks ahead or without. */
+static const struct packed_shape {
+    bool one, ask;
+} packed_shapes[] = {{true, false}, {false, false}, {true, true}, {false, true}};
+static_assert(sizeof packed_shapes / sizeof *packed_shapes == CPU_PACKED_SHAPES, "a row each");
 
 struct ffn {
     struct cpu *c;
@@ -37,6 +57,11 @@ struct ffn {
     uint32_t n_blocks, n_sums;
     size_t used_floats;
     struct cpu_sum *open;
+    uint64_t wave_bytes; /* of its weights */
+    bool wave_packed;    /* whether all are packed, and all of one use; */
+    bool wave_raw;       /* or raw */
+    const struct expert_shape *shape;
+    const struct packed_shape *packed_shape;
     /* The panel way. */
     const struct expert_job *jobs;
     uint32_t uses_an_item;
@@ -92,32 +117,64 @@ static const uint8_t *chunk_rows(const struct ffn *f, struct cpu_worker *own, co
     return own->chunk;
 }
 
-/* out [dim] = the sum of a block's neurons, at `data`, for one use. Rows are read in runs of RUN
- * neurons: gates, ups, the next neurons' gates, ..., then all downs; each run asks for the one
- * after it, the last for `next`. */
-static void block_use(const struct ffn *f, const struct cpu_block *b, const uint8_t *data,
-                      struct cpu_worker *own, uint32_t use, const uint8_t *next, float *out) {
-    const uint32_t n = b->n_neurons;
-    const size_t neuron_bytes = 3 * f->row_bytes;
-    const uint8_t *downs = data + 2 * f->row_bytes;
-    for (uint32_t i = 0; i < n; i += RUN) {
-        uint32_t rest = n - i;
-        const uint8_t *gates = data + i * neuron_bytes, *ups = gates + f->row_bytes;
-        struct dot_rows rows = {gates, neuron_bytes, rest < RUN ? rest : RUN, f->dim, RUN, 0};
-        rows.ahead_bytes = (ptrdiff_t)f->row_bytes;
-        use_dot(f, &rows, use, own->gate + i);
-        rows.data = ups;
-        rows.ahead_bytes = bytes_between(ups, rest > RUN ? gates + RUN * neuron_bytes : downs);
-        use_dot(f, &rows, use, own->up + i);
+/* gate [n], up [n] = products of n neurons' rows, at `data`, with the input of `use`; `after` is
+ * what is read next. */
+static void block_dots(const struct ffn *f, const struct expert_shape *shape, const uint8_t *data,
+                       uint32_t n, const uint8_t *after, uint32_t use, float *gate, float *up) {
+    const size_t row_bytes = f->row_bytes, neuron_bytes = 3 * row_bytes;
+    for (uint32_t i = 0; i < n && shape->run == 1; i++) {
+        const struct dot_rows rows = {data + i * neuron_bytes, row_bytes, 2, f->dim, 1,
+                                      shape->ahead_bytes};
+        float both[2];
+        use_dot(f, &rows, use, both);
+        gate[i] = both[0];
+        up[i] = both[1];
     }
-    activate(f, b->job, b->first, n, own->gate, own->up);
-    memset(out, 0, f->dim * sizeof *out);
-    for (uint32_t i = 0; i < n; i += RUN) {
-        uint32_t rest = n - i;
+    for (uint32_t i = 0; i < n && shape->run > 1; i += shape->run) {
+        const uint32_t rest = n - i, run = rest < shape->run ? rest : shape->run;
+        const uint8_t *gates = data + i * neuron_bytes, *ups = gates + row_bytes;
+        struct dot_rows rows = {gates, neuron_bytes, run, f->dim, run, 0};
+        rows.ahead_bytes = shape->ask_next ? (ptrdiff_t)row_bytes : 0;
+        use_dot(f, &rows, use, gate + i);
+        rows.data = ups;
+        if (shape->ask_next) {
+            rows.ahead_bytes = bytes_between(ups, rest > run ? gates + run * neuron_bytes : after);
+        }
+        use_dot(f, &rows, use, up + i);
+    }
+}
+
+/* out [dim] += a[i] * down row i of n neurons, the first of which lies at `downs`; `after` is what
+ * is read next. */
+static void block_downs(const struct ffn *f, const struct expert_shape *shape, const uint8_t *downs,
+                        uint32_t n, const uint8_t *after, const float *a, float *out) {
+    const size_t neuron_bytes = 3 * f->row_bytes;
+    for (uint32_t i = 0, run; i < n; i += run) {
+        const uint32_t rest = n - i, most = shape->run > 1 ? shape->run : shape->neurons;
+        run = rest < most ? rest : most;
         const uint8_t *here = downs + i * neuron_bytes;
-        struct dot_rows rows = {here, neuron_bytes, rest < RUN ? rest : RUN, f->dim, RUN, 0};
-        rows.ahead_bytes = bytes_between(here, rest > RUN ? here + RUN * neuron_bytes : next);
-        f->k->axpy(&rows, own->gate + i, out);
+        struct dot_rows rows = {here, neuron_bytes, run, f->dim, run, shape->ahead_bytes};
+        if (shape->ask_next) {
+            rows.ahead_bytes = bytes_between(here, rest > run ? here + run * neuron_bytes : after);
+        }
+        f->k->axpy(&rows, a + i, out);
+    }
+}
+
+/* out [dim] = the sum of a block's neurons, at `data`, for one use; `next` is what is read after
+ * it. */
+static void block_use(const struct ffn *f, const struct expert_shape *shape,
+                      const struct cpu_block *b, const uint8_t *data, struct cpu_worker *own,
+                      uint32_t use, const uint8_t *next, float *out) {
+    const size_t neuron_bytes = 3 * f->row_bytes;
+    memset(out, 0, f->dim * sizeof *out);
+    for (uint32_t i = 0, n; i < b->n_neurons; i += n) {
+        const uint32_t rest = b->n_neurons - i;
+        n = rest < shape->neurons ? rest : shape->neurons;
+        const uint8_t *here = data + i * neuron_bytes, *downs = here + 2 * f->row_bytes;
+        block_dots(f, shape, here, n, downs, use, own->gate, own->up);
+        activate(f, b->job, b->first + i, n, own->gate, own->up);
+        block_downs(f, shape, downs, n, rest > n ? here + n * neuron_bytes : next, own->gate, out);
     }
 }
 
@@ -152,16 +209,18 @@ static void rows_use(const struct ffn *f, const struct cpu_block *b, const struc
     const size_t n = (size_t)b->n_neurons * 3 * f->dim;
     assert(f->k == &f->c->isa->codec[CODEC_BF16] && 2 * n <= f->c->limits.max_packed_bytes);
     struct corm_exponents e = corm_exponents_open(b->data, b->packed_bytes, n);
-    struct exponents_rows rows = isa->rows_open(&e, f->dim, own->chunk),
+    struct exponents_rows rows = isa->rows_open(&e, f->dim, own->chunk, f->packed_shape->ask),
                           downs[EXPONENTS_TOGETHER_MAX];
     memset(b->partial, 0, f->dim * sizeof *b->partial);
-    const uint32_t together = exponents_together(f->dim);
+    const uint32_t together = f->packed_shape->one ? 1 : exponents_together(f->dim);
     for (uint32_t i = 0, run; i < b->n_neurons; i += run) {
         run = b->n_neurons - i < together ? b->n_neurons - i : together;
         isa->gates_ups(&rows, run, x, own->gate, own->up, downs);
         activate(f, b->job, b->first + i, run, own->gate, own->up);
         isa->add_downs(downs, run, own->gate, b->partial);
-        ask_for_lists(&e, b, next, i, i + run, b->n_neurons);
+        if (f->packed_shape->ask) {
+            ask_for_lists(&e, b, next, i, i + run, b->n_neurons);
+        }
     }
 }
 
@@ -178,7 +237,10 @@ static void block_item(void *ctx, uint32_t item, uint32_t worker) {
     }
     const uint8_t *rows = chunk_rows(f, own, b->data, b->n_neurons, b->packed_bytes);
     for (uint32_t j = 0; j < b->job->n_uses; j++) {
-        block_use(f, b, rows, own, b->job->uses[j], next->data, b->partial + (size_t)j * f->dim);
+        /* The first use brings rows that are not packed; the others find them in cache. */
+        const struct expert_shape *shape = j > 0 || b->packed_bytes > 0 ? &in_cache : f->shape;
+        block_use(f, shape, b, rows, own, b->job->uses[j], next->data,
+                  b->partial + (size_t)j * f->dim);
     }
 }
 
@@ -203,12 +265,26 @@ static void sum_item(void *ctx, uint32_t item, uint32_t worker) {
 }
 
 static void run_wave(struct ffn *f) {
+    /* Shapes take turns where all experts have one use, as when a token is decoded. */
+    struct cpu_shapes *all = &f->c->shapes;
+    struct shape_trial *trial = f->wave_packed ? &all->packed : &all->experts[f->layer->codec->id];
+    const uint64_t bytes = f->wave_packed || f->wave_raw ? f->wave_bytes : 0;
+    const bool tries = shape_tries(trial);
+    const uint32_t turn = shape_next(trial, bytes);
+    f->packed_shape = &packed_shapes[f->wave_packed ? turn : all->packed.best];
+    f->shape = &shapes[f->wave_packed ? all->experts[f->layer->codec->id].best : turn];
+    const uint64_t start = tries ? clock_ns() : 0;
     cpu_run(f->c, block_item, f, f->n_blocks, (uint64_t)f->n_blocks * FFN_BLOCK * 3 * f->dim);
+    if (tries) {
+        shape_took(trial, bytes, clock_ns() - start);
+    }
     cpu_run(f->c, sum_item, f, f->n_sums * cpu_ceil_div(f->dim, SUM_COLS),
             ((uint64_t)f->n_blocks + f->n_sums) * f->dim);
     f->n_blocks = 0;
     f->n_sums = 0;
     f->used_floats = 0;
+    f->wave_bytes = 0;
+    f->wave_packed = f->wave_raw = true;
 }
 
 static bool has_room(const struct ffn *f, const struct expert_job *job) {
@@ -249,6 +325,9 @@ static void queue_block(struct ffn *f, const struct expert_job *job, const struc
         .partial = f->c->partial + f->used_floats,
     };
     f->used_floats += (size_t)f->dim * job->n_uses;
+    f->wave_bytes += chunk->packed_bytes ? chunk->packed_bytes : n * 3 * f->row_bytes;
+    f->wave_packed = f->wave_packed && goes_by_rows(f, &f->c->blocks[f->n_blocks - 1]);
+    f->wave_raw = f->wave_raw && chunk->packed_bytes == 0 && job->n_uses == 1;
     for (uint32_t j = 0; j < job->n_uses; j++) {
         f->open[j].n++;
     }
@@ -371,6 +450,8 @@ void cpu_experts(void *self, const struct expert_layer *layer, const struct expe
         .x = x,
         .parts = parts,
         .jobs = jobs,
+        .wave_packed = true,
+        .wave_raw = true,
     };
     uint32_t panel_uses = 0, n_items = 0, rows = 0;
     for (uint32_t i = 0; i < n_jobs && f.k->qdot; i++) {

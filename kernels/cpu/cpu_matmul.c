@@ -5,16 +5,30 @@
  */
 #include "kernels/cpu/cpu.h"
 
+#include <assert.h>
+
 enum {
     STREAM_BYTES = 128 * 1024, /* encoded weights of one streaming item */
-    AHEAD_BYTES = 8 * 1024,    /* what is asked for lies at least so far ahead */
+    AHEAD_BYTES = 8 * 1024,    /* what is asked for in rows to come lies at least so far ahead */
+    TOGETHER = 8,              /* rows side by side, where they are */
 };
+
+/* Shapes of a stream: one row after the other, or some side by side, which ask ahead for what comes
+ * so many bytes later, or for the same columns of rows to come. */
+static const struct matmul_shape {
+    uint32_t together;
+    bool ask_rows;
+    ptrdiff_t ahead_bytes;
+} shapes[] = {
+    {1, false, 0}, {1, false, 1024}, {1, false, 4096}, {TOGETHER, false, 0}, {TOGETHER, true, 0},
+};
+static_assert(sizeof shapes / sizeof *shapes == CPU_MATMUL_SHAPES, "a row each");
 
 struct matmul {
     const struct cpu *c;
     const struct weight *w, *bias;
     const float *x;
-    uint32_t rows, rows_an_item;
+    uint32_t rows, rows_an_item, together;
     ptrdiff_t ahead_bytes;
     float *y;
 };
@@ -38,7 +52,8 @@ static void stream_item(void *ctx, uint32_t item, uint32_t worker) {
     const struct matmul *m = ctx;
     const struct weight *w = m->w;
     uint32_t first = item * m->rows_an_item, n = item_rows(m, first);
-    struct dot_rows rows = {weight_row(w, first), w->stride_bytes, n, w->cols, 8, m->ahead_bytes};
+    struct dot_rows rows = {weight_row(w, first), w->stride_bytes, n, w->cols,
+                            m->together,          m->ahead_bytes};
     const struct dot_codec *k = cpu_codec(m->c, w->codec);
     (void)worker;
     for (uint32_t r = 0; r < m->rows; r++) {
@@ -50,6 +65,7 @@ static void stream_item(void *ctx, uint32_t item, uint32_t worker) {
         }
         cpu_add_bias(m->bias, first, n, y);
         rows.ahead_bytes = 0; /* the next input finds the rows in cache */
+        rows.together = TOGETHER;
     }
 }
 
@@ -87,9 +103,33 @@ static uint32_t split(const struct cpu *c, uint32_t n, uint64_t most, uint32_t u
     return some < unit ? unit : (uint32_t)(some - some % unit);
 }
 
+/* One shape's stream; shapes take turns where there is one input, as when a token is decoded. */
+static void run_streams(struct cpu *c, struct matmul *m, uint32_t unit) {
+    const struct weight *w = m->w;
+    struct shape_trial *trial = &c->shapes.matmul[w->codec->id];
+    const uint64_t bytes = m->rows == 1 ? (uint64_t)w->rows * w->stride_bytes : 0;
+    const bool tries = shape_tries(trial);
+    const struct matmul_shape *shape = &shapes[shape_next(trial, bytes)];
+    m->together = shape->together;
+    m->ahead_bytes = shape->ahead_bytes;
+    if (shape->ask_rows) {
+        /* The same columns of rows that come after these: whole units further on. */
+        m->ahead_bytes = (ptrdiff_t)(unit * w->stride_bytes);
+        while (m->ahead_bytes < AHEAD_BYTES) {
+            m->ahead_bytes *= 2;
+        }
+    }
+    const uint64_t start = tries ? clock_ns() : 0;
+    cpu_run(c, stream_item, m, cpu_ceil_div(w->rows, m->rows_an_item),
+            (uint64_t)m->rows * w->rows * w->cols);
+    if (tries) {
+        shape_took(trial, bytes, clock_ns() - start);
+    }
+}
+
 void cpu_matmul(void *self, const struct weight *w, const struct weight *bias, const float *x,
                 uint32_t rows, float *y) {
-    const struct cpu *c = self;
+    struct cpu *c = self;
     struct matmul m = {.c = c, .w = w, .bias = bias, .x = x, .rows = rows, .y = y};
     bool panel = rows >= CPU_PANEL_MIN_ROWS, quantised = cpu_codec(c, w->codec)->qdot != NULL;
     uint64_t most = STREAM_BYTES / (codec_row_bytes(w->codec, w->cols) + 1);
@@ -104,11 +144,10 @@ void cpu_matmul(void *self, const struct weight *w, const struct weight *bias, c
     }
     const uint32_t unit = quantised ? 8 : 4; /* rows that the kernels do at once */
     m.rows_an_item = split(c, w->rows, most, unit);
-    /* The same columns of rows that come after these: whole units further on. */
-    m.ahead_bytes = (ptrdiff_t)(unit * w->stride_bytes);
-    while (m.ahead_bytes < AHEAD_BYTES) {
-        m.ahead_bytes *= 2;
+    if (panel) {
+        cpu_run(c, panel_item, &m, cpu_ceil_div(w->rows, m.rows_an_item),
+                (uint64_t)rows * w->rows * w->cols);
+    } else {
+        run_streams(c, &m, unit);
     }
-    cpu_run(c, panel ? panel_item : stream_item, &m, cpu_ceil_div(w->rows, m.rows_an_item),
-            (uint64_t)rows * w->rows * w->cols);
 }

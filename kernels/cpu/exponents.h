@@ -33,7 +33,8 @@ struct exponents_rows {
     const uint8_t *pair, *low; /* of its first block */
     const uint8_t *later;      /* exponents that list 1 leaves to the others, from this row on */
     uint32_t cols;
-    uint32_t ahead; /* how far ahead of use low bytes are asked for: some neurons, in weights */
+    uint32_t
+        ahead; /* how far ahead of use low bytes are asked for: some neurons, in weights; or 0 */
     uint8_t exponents[3]; /* of list 1 */
 };
 
@@ -49,12 +50,13 @@ struct exponents_isa {
      *
      * rows_open: the place of the first row. `e` is at its beginning; `cols` is a multiple of
      * CORM_EXPONENTS_BLOCK; `scratch` [exponents_scratch_bytes(e->n)] is the walk's as long as it
-     * goes on. Of stored bytes that changed since they were checked some products or others come;
+     * goes on; `ask`: the cache is asked for bytes ahead of their use. Of stored bytes that changed since they were checked some products or others come;
      * nothing outside of both is read, as long as the chunk has the neurons that are asked for. */
     struct exponents_rows (*rows_open)(const struct corm_exponents *e, uint32_t cols,
-                                       uint8_t *scratch);
+                                       uint8_t *scratch, bool ask);
     /* Of the next n <= EXPONENTS_TOGETHER_MAX neurons: gate[i], up[i] = their rows . x [cols], and
-     * downs[i], the place of the third. r goes past them. n is best exponents_together(cols). */
+     * downs[i], the place of the third. r goes past them. A single neuron's rows are read one after
+     * the other, more side by side, exponents_together(cols) at best. */
     void (*gates_ups)(struct exponents_rows *r, uint32_t n, const float *x, float *gate, float *up,
                       struct exponents_rows *downs);
     /* y [cols] += a[i] * row downs[i], for i = 0 up to n - 1 < EXPONENTS_TOGETHER_MAX; rows of one

@@ -83,12 +83,14 @@ static size_t list_decode(const struct corm_exponents *e, int list, size_t at, s
 }
 
 /* The same for a whole list, whose words lie as they are used. */
-static void list_decode_all(const struct corm_exponents *e, int list, const uint8_t *behind,
-                            uint8_t *out) {
+static inline void list_decode_all(const struct corm_exponents *e, int list, bool ask,
+                                   const uint8_t *behind, uint8_t *out) {
     const struct common common = common_of(e->exponents + 4 * list);
     const uint8_t *pair = e->lists[list];
     for (size_t i = 0, n = e->said[list - 1]; i < n; i += 64, pair += 16) {
-        _mm_prefetch((const char *)pair + AHEAD / 4, _MM_HINT_T0);
+        if (ask) {
+            _mm_prefetch((const char *)pair + AHEAD / 4, _MM_HINT_T0);
+        }
         uint64_t low = corm_exponents_word(pair), high = corm_exponents_word(pair + 8);
         uint64_t left = threes_of(low, high, i, n);
         behind += list_block(&common, low, high, left, behind, out + i);
@@ -105,8 +107,10 @@ struct blocks {
 /* Exponents of the next 64 weights, and their low bytes. */
 static inline W next_block(const struct common *common, struct blocks *b, size_t ahead,
                            W *low_bytes) {
-    _mm_prefetch((const char *)b->low + ahead, _MM_HINT_T0);
-    _mm_prefetch((const char *)b->pair + ahead / 4, _MM_HINT_T0);
+    if (ahead > 0) {
+        _mm_prefetch((const char *)b->low + ahead, _MM_HINT_T0);
+        _mm_prefetch((const char *)b->pair + ahead / 4, _MM_HINT_T0);
+    }
     uint64_t low = corm_exponents_word(b->pair), high = corm_exponents_word(b->pair + 8);
     uint64_t later = low & high;
     W x = exponents_of(common, low, high, later, b->later);
@@ -205,11 +209,11 @@ static void decode(struct corm_exponents *place, size_t n, uint8_t *dst) {
  * place moves by at most 64 a block, whether a walk moves it or a count before the walk, which may
  * have seen other bytes. */
 static struct exponents_rows rows_open(const struct corm_exponents *e, uint32_t cols,
-                                       uint8_t *scratch) {
+                                       uint8_t *scratch, bool ask) {
     assert(e->at == 0 && cols > 0 && cols % CORM_EXPONENTS_BLOCK == 0);
     uint8_t *third = scratch + align_up(e->n, CORM_EXPONENTS_BLOCK);
-    list_decode_all(e, 2, e->literals, third);
-    list_decode_all(e, 1, third, scratch);
+    list_decode_all(e, 2, ask, e->literals, third);
+    list_decode_all(e, 1, ask, third, scratch);
     /* Rows are not met in order. Each asks for the same one of a neuron some runs later, of those
      * that are met at once: the nearest that is far enough, which for rows is twice as far, as
      * several are read side by side. */
@@ -219,7 +223,7 @@ static struct exponents_rows rows_open(const struct corm_exponents *e, uint32_t 
         .low = e->low,
         .later = scratch,
         .cols = cols,
-        .ahead = (2 * AHEAD + run - 1) / run * run,
+        .ahead = ask ? (2 * AHEAD + run - 1) / run * run : 0,
         .exponents = {e->exponents[0], e->exponents[1], e->exponents[2]},
     };
 }
@@ -283,44 +287,57 @@ static inline float row_sum(const struct row_sums *sums) {
     return avx512_sum(_mm512_add_ps(_mm512_add_ps(v[0], v[1]), _mm512_add_ps(v[2], v[3])));
 }
 
-static inline void neurons_dot(struct exponents_rows *r, bool two, const float *x, float *gate,
-                               float *up, struct exponents_rows *downs) {
+/* Of the next two neurons, all rows side by side. */
+static void neurons_dot(struct exponents_rows *r, const float *x, float *gate, float *up,
+                        struct exponents_rows *downs) {
     const struct walk walk = walk_of(r);
-    struct blocks gate0 = row_next(r), up0 = row_next(r), gate1 = gate0, up1 = up0;
-    downs[0] = *r;
-    row_next(r);
-    if (two) {
-        gate1 = row_next(r);
-        up1 = row_next(r);
-        downs[1] = *r;
+    const V zero = _mm512_setzero_ps();
+    struct blocks gates[2], ups[2];
+    struct row_sums g0 = {{zero, zero, zero, zero}}, u0 = g0, g1 = g0, u1 = g0;
+    for (int i = 0; i < 2; i++) {
+        gates[i] = row_next(r);
+        ups[i] = row_next(r);
+        downs[i] = *r;
         row_next(r);
     }
-    const V zero = _mm512_setzero_ps();
-    struct row_sums g0 = {{zero, zero, zero, zero}}, u0 = g0, g1 = g0, u1 = g0;
     for (uint32_t k = 0; k < r->cols; k += CORM_EXPONENTS_BLOCK) {
-        block_dot(&walk, &gate0, x + k, &g0);
-        block_dot(&walk, &up0, x + k, &u0);
-        if (two) {
-            block_dot(&walk, &gate1, x + k, &g1);
-            block_dot(&walk, &up1, x + k, &u1);
-        }
+        block_dot(&walk, &gates[0], x + k, &g0);
+        block_dot(&walk, &ups[0], x + k, &u0);
+        block_dot(&walk, &gates[1], x + k, &g1);
+        block_dot(&walk, &ups[1], x + k, &u1);
     }
     gate[0] = row_sum(&g0);
     up[0] = row_sum(&u0);
-    if (two) {
-        gate[1] = row_sum(&g1);
-        up[1] = row_sum(&u1);
+    gate[1] = row_sum(&g1);
+    up[1] = row_sum(&u1);
+}
+
+/* Of the next row alone. */
+static float row_dot(struct exponents_rows *r, const float *x) {
+    const struct walk walk = walk_of(r);
+    const V zero = _mm512_setzero_ps();
+    struct row_sums sums = {{zero, zero, zero, zero}};
+    struct blocks b = {r->pair, r->low, r->later};
+    for (uint32_t k = 0; k < r->cols; k += CORM_EXPONENTS_BLOCK) {
+        block_dot(&walk, &b, x + k, &sums);
     }
+    r->pair = b.pair;
+    r->low = b.low;
+    r->later = b.later;
+    return row_sum(&sums);
 }
 
 static void gates_ups(struct exponents_rows *r, uint32_t n, const float *x, float *gate, float *up,
                       struct exponents_rows *downs) {
     uint32_t i = 0;
     for (; i + 1 < n; i += 2) {
-        neurons_dot(r, true, x, gate + i, up + i, downs + i);
+        neurons_dot(r, x, gate + i, up + i, downs + i);
     }
     if (i < n) {
-        neurons_dot(r, false, x, gate + i, up + i, downs + i);
+        gate[i] = row_dot(r, x);
+        up[i] = row_dot(r, x);
+        downs[i] = *r;
+        row_next(r);
     }
 }
 

@@ -192,7 +192,7 @@ static void check_rows(const struct exponents_isa *d, size_t kind, uint32_t cols
     size_t bytes;
     uint8_t *stored = pack(raw, n_weights, &bytes);
     struct corm_exponents e = corm_exponents_open(stored, bytes, n_weights);
-    struct exponents_rows rows = d->rows_open(&e, cols, scratch), downs[EXPONENTS_TOGETHER_MAX];
+    struct exponents_rows rows = d->rows_open(&e, cols, scratch, n % 2 == 1), downs[EXPONENTS_TOGETHER_MAX];
     bool same = true;
     for (uint32_t i = 0, run; i < n; i += run) {
         enum { MOST = EXPONENTS_TOGETHER_MAX };
@@ -417,7 +417,7 @@ static void walk_changing(struct test_rng *rng, uint8_t *stored, size_t bytes, s
         uint8_t *scratch = test_guard(exponents_scratch_bytes(n));
         scribble(rng, threes, stored, bytes);
         struct corm_exponents e = corm_exponents_open(stored, bytes, n);
-        struct exponents_rows rows = d->rows_open(&e, COLS, scratch);
+        struct exponents_rows rows = d->rows_open(&e, COLS, scratch, true);
         for (uint32_t at = 0, neurons = (uint32_t)(n / COLS / 3), run; at < neurons; at += run) {
             struct exponents_rows downs[EXPONENTS_TOGETHER_MAX];
             float gate[EXPONENTS_TOGETHER_MAX] = {0}, up[EXPONENTS_TOGETHER_MAX];
