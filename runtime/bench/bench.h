@@ -2,8 +2,9 @@
  * bench: the command `bench` of corm-run, which measures.
  *
  * Owns: the command's options, how fast a model runs here (bench), what each mechanism of the
- * engine is worth (bench_ablation), how near the cache comes to the best one (bench_trace), and how
- * fast the disk (bench_io) and the kernels (bench_kernels) are.
+ * engine is worth (bench_ablation), how near the cache comes to the best one (bench_trace), where a
+ * token's time goes (bench_token), and how fast the disk (bench_io) and the kernels (bench_kernels)
+ * are.
  * Leaves to others: the options that all commands have, the open model, texts and reports (run). It
  * may look inside the engine, where the other commands know runtime/corm.h only.
  * Threads: the forward thread, which is corm-run's main thread.
@@ -21,7 +22,7 @@ struct bench_options {
     double minutes;
     const char *file;
     /* measurement */
-    bool ablation, io, trace, kernels;
+    bool ablation, io, trace, token, kernels;
     const char *other, *latency;
     uint64_t throttle; /* bytes/s */
     uint64_t block_bytes;
@@ -40,11 +41,16 @@ int bench_measure(const struct bench_options *o, struct corm_mechanisms *m, stru
 int bench_io_rate(const char *path, bool direct, size_t block_bytes, uint32_t threads,
                   double seconds, double *bytes_per_s, struct err *err);
 
+/* *memory becomes the GB/s of plain reading of 1 GiB by so many threads; *join_ns (may be NULL) the
+ * time of a fork-join in which all take part. */
+int bench_read_rate(uint32_t threads, double *memory, double *join_ns, struct err *err);
+
 /* The command, and what its options choose in place of it. */
 extern const struct cli_command bench_command;
 int bench_ablation(const struct cli_call *call, struct err *err); /* bench --ablation */
 int bench_io(const struct cli_call *call, struct err *err);       /* bench --io */
 int bench_trace(const struct cli_call *call, struct err *err);    /* bench --trace */
+int bench_token(const struct cli_call *call, struct err *err);    /* bench --token */
 int bench_kernels(const struct cli_call *call, struct err *err);  /* bench --kernels */
 
 #endif

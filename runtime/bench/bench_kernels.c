@@ -113,9 +113,7 @@ static void join_pass(void *ctx) {
     }
 }
 
-/* *memory becomes the GB/s of plain reading, *join_ns the time of a fork-join in which all threads
- * take part. */
-static int read_rate(uint32_t threads, double *memory, double *join_ns, struct err *err) {
+int bench_read_rate(uint32_t threads, double *memory, double *join_ns, struct err *err) {
     size_t bytes = (size_t)ITEM_BYTES * READ_ITEMS;
     struct reading r = {.pool = pool_new(threads, err)};
     if (!r.pool) {
@@ -126,7 +124,9 @@ static int read_rate(uint32_t threads, double *memory, double *join_ns, struct e
     r.data = data;
     r.sums = mem_calloc((size_t)threads * 8, sizeof *r.sums);
     *memory = best_rate((double)ITEM_BYTES * ITEMS_A_PASS, read_pass, &r);
-    *join_ns = 1 / best_rate(JOINS, join_pass, &r);
+    if (join_ns) {
+        *join_ns = 1 / best_rate(JOINS, join_pass, &r);
+    }
     free(data);
     free(r.sums);
     pool_free(r.pool);
@@ -480,7 +480,7 @@ static void report_memory(const struct kernels *k, double memory, double join_ns
 
 static int measure_threads(struct kernels *k, const char *only, struct err *err) {
     double join_ns, memory;
-    if (read_rate(k->threads, &memory, &join_ns, err) < 0) {
+    if (bench_read_rate(k->threads, &memory, &join_ns, err) < 0) {
         return -1;
     }
     report_memory(k, memory, join_ns);

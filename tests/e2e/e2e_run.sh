@@ -503,6 +503,12 @@ case_ 'a wrong temperature' bad 2 'temp' fable.corm $p --temp -1
 case_ 'a wrong stride' bad 2 'stride' perplexity fable.corm -f empty.corm --stride 1000
 case_ 'an unknown option' bad 2 'seet.*seed' fable.corm $p --seet 1
 case_ 'kernels of an unknown instruction set' bad 2 "isa.*'mmx'" bench --kernels --isa mmx
+token_table() {
+    "$run" bench fable.corm -q --token >out 2>err && grep -q "  experts bf16 .*%" out &&
+        grep -q '  attention' out && grep -q ' 4096 tokens of context: ' out && grep -q 'no weights, no KV' out
+}
+case_ 'where the time of a token goes' token_table
+case_ 'a measurement and another' bad 2 'one at a time' bench fable.corm --token --trace
 case_ 'a model and none' eval 'bad 2 "without a model" bench fable.corm --kernels && bad 2 "MODEL.corm" bench'
 case_ 'no ids' bad 2 'ids are missing' logits fable.corm
 case_ 'nothing to bench' bad 2 'nothing to do' bench fable.corm --prompt-tokens 0 --decode-tokens 0
