@@ -8,8 +8,9 @@
  * Pointers that a function returns are borrowed: each contract says for how long.
  *
  * Errors: functions that can fail return 0 or -1 and fill the `struct corm_error` (may be NULL)
- * with one line, and with a code where programs have to tell errors apart. Nothing prints; nothing exits, except that exhausted memory ends the process with
- * a line on standard error and quick_exit(EXIT_FAILURE).
+ * with one line, and with a code where programs have to tell errors apart. Nothing prints; nothing
+ * exits, except that exhausted memory ends the process with a line on standard error and
+ * quick_exit(EXIT_FAILURE).
  */
 #ifndef CORM_H
 #define CORM_H
@@ -351,8 +352,8 @@ struct corm_span {
  * the layers in pieces of at most batch_rows rows. With loss_percent, or on a device, tokens that
  * decode are a piece of their own, behind the prompts.
  *
- * An error ends the spans that it concerns, and not the others. (An archive that cannot be read ends
- * all of them, and all later ones.) Whole pieces that were finished are kept, so that
+ * An error ends the spans that it concerns, and not the others. (An archive that cannot be read
+ * ends all of them, and all later ones.) Whole pieces that were finished are kept, so that
  * corm_session_length tells how far each session has come. Returns -1 where any span has failed,
  * with the first error. What is wrong with the spans themselves (ids, the context, a session twice)
  * is refused before anything is evaluated. */
@@ -387,8 +388,8 @@ CORM_API int corm_session_copy(struct corm_session *to, const struct corm_sessio
                                struct corm_error *error);
 
 /* Logits of the session's last token [vocab]; NULL where they were not made, as before the first
- * evaluation and after corm_session_truncate, or lost to another session (max_running). Host memory, borrowed until the next call that
- * evaluates, cuts back or closes the session. */
+ * evaluation and after corm_session_truncate, or lost to another session (max_running). Host
+ * memory, borrowed until the next call that evaluates, cuts back or closes the session. */
 CORM_API const float *corm_session_logits(const struct corm_session *session);
 
 /* Write the session to a file, which is replaced: its tokens, what the layers hold of them, and the

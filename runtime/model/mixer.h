@@ -30,8 +30,8 @@ struct mixer_ops {
      * what the first n_tok <= end of them left behind; where it is `torn`, in this layer it may
      * have taken up more than `end`. */
     bool (*holds)(const struct arch *arch, uint32_t layer, const struct state *s, uint32_t n_tok);
-    /* Where keys and values are kept: the first position that any token from `n_tok` on sees. May be
-     * NULL in a mixer that keeps none. */
+    /* Where keys and values are kept: the first position that any token from `n_tok` on sees.
+     * May be NULL in a mixer that keeps none. */
     uint32_t (*first_seen)(const struct arch *arch, uint32_t layer, uint32_t n_tok);
     /* Whether the backend has all operations that it needs. */
     bool (*supported)(const struct backend *be);
@@ -48,8 +48,8 @@ static inline const struct mixer_ops *mixer_of(const struct arch *arch, uint32_t
     return mixer_at(arch_kind(arch, layer)->mixer);
 }
 
-/* To be called by `run`, when the layer's state has taken up the rows of the span, and not yet those
- * of the sequence's next one. */
+/* To be called by `run`, when the layer's state has taken up the rows of the span, and not yet
+ * those of the sequence's next one. */
 static inline void mixer_keep(const struct span *s, uint32_t layer) {
     if (s->kept) {
         state_keep(s->state, layer, s->pos + s->rows, s->kept);

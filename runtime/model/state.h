@@ -63,11 +63,11 @@ void state_close(struct state *s); /* accepts a zeroed struct */
  * snapshots of these. */
 void state_copy(struct state *to, const struct state *from, uint32_t n_tok);
 
-/* All that the first `n_tok` tokens left behind for those after them, as pieces of backend memory in
- * an order that depends on the arch, the type and n_tok only, and not on what room the state has:
- * layer by layer the keys, then the values of each head by position, the tail, the recurrent state.
- * For a state that stands for n_tok tokens, or is going to. Ends where `on` gives -1, and returns
- * that. */
+/* All that the first `n_tok` tokens left behind for those after them, as pieces of backend
+ * memory in an order that depends on the arch, the type and n_tok only, and not on what room the
+ * state has: layer by layer the keys, then the values of each head by position, the tail, the
+ * recurrent state. For a state that stands for n_tok tokens, or is going to. Ends where `on`
+ * gives -1, and returns that. */
 int state_walk(const struct state *s, uint32_t n_tok,
                int (*on)(void *ctx, void *piece, size_t bytes), void *ctx);
 /* The sum of its pieces' bytes. */
