@@ -114,7 +114,8 @@ const char *tokenizer_chat_template(const struct tokenizer *tok, size_t *bytes) 
 
 void encoder_init(struct encoder *enc, const struct tokenizer *tok, unsigned flags,
                   struct token_list *out, struct err *err) {
-    *enc = (struct encoder){.tok = tok, .flags = flags, .out = out, .err = err};
+    *enc = (struct encoder){
+        .tok = tok, .flags = flags, .merge_max_bytes = TOK_MERGE_MAX_BYTES, .out = out, .err = err};
     enc->regex = regex_scratch_new();
 }
 
@@ -128,10 +129,9 @@ void encoder_free(struct encoder *enc) {
     }
 }
 
-/* The longest added token that `text` starts with, NULL for none: the candidates are a sorted
- * range, which each further byte narrows. *looked becomes the number of bytes that took. */
-static const struct tok_added *match_here(const struct tokenizer *tok, const struct matcher *m,
-                                          const char *text, size_t bytes, size_t *looked) {
+/* The candidates are a sorted range, which each further byte narrows. */
+const struct tok_added *match_here(const struct tokenizer *tok, const struct matcher *m,
+                                   const char *text, size_t bytes, size_t *looked) {
     uint32_t low = m->first[(uint8_t)text[0]], high = m->first[(uint8_t)text[0] + 1];
     const struct tok_added *best = NULL;
     for (size_t depth = 1; low < high; depth++) {
@@ -269,42 +269,19 @@ static int split_added(struct encoder *enc, const struct matcher *m, const char 
 
 static int encode_raw_stretch(struct encoder *enc, const char *text, size_t bytes, size_t front) {
     uint32_t cp;
+    enc->after_cut = text == enc->cut_front;
+    enc->before_cut = text + bytes == enc->cut_behind;
     if (pre_normalize(enc, &text, &bytes, &front) < 0) {
         return -1;
     }
-    if (enc->flags & TOKENIZER_PLAIN) {
+    if ((enc->flags & TOKENIZER_PLAIN) && !enc->after_cut) {
         front = bytes ? text_get(text, &cp) : 0;
     }
     return split_added(enc, &enc->tok->normalized, text, bytes, front, pre_encode);
 }
 
-int tokenizer_encode(const struct tokenizer *tok, const char *text, size_t bytes, unsigned flags,
-                     struct token_list *out, struct err *err) {
-    struct buf clean = {0};
-    struct encoder enc;
-    if (bytes > TOK_TEXT_MAX_BYTES) {
-        return err_set(err, "a text of %zu bytes to tokenize; at most %d at a time", bytes,
-                       TOK_TEXT_MAX_BYTES);
-    }
-    encoder_init(&enc, tok, flags, out, err);
-    budget_encode(&enc.budget, tok, bytes);
-    if (text_valid(text, bytes) < bytes) {
-        text_sanitize(text, bytes, &clean);
-        text = clean.data;
-        bytes = clean.len;
-    }
-    for (uint32_t i = 0; i < tok->n_prefix && (flags & TOKENIZER_ADD_SPECIAL); i++) {
-        token_list_add(out, tok->prefix[i]);
-    }
-    uint32_t cp;
-    size_t front = bytes ? text_get(text, &cp) : 0;
-    int rc = split_added(&enc, &tok->raw, text, bytes, front, encode_raw_stretch);
-    for (uint32_t i = 0; i < tok->n_suffix && (flags & TOKENIZER_ADD_SPECIAL); i++) {
-        token_list_add(out, tok->suffix[i]);
-    }
-    encoder_free(&enc);
-    buf_free(&clean);
-    return rc;
+int encode_piece(struct encoder *enc, const char *text, size_t bytes, size_t front) {
+    return split_added(enc, &enc->tok->raw, text, bytes, front, encode_raw_stretch);
 }
 
 int tokenizer_normalize(const struct tokenizer *tok, const char *text, size_t bytes,
@@ -315,7 +292,8 @@ int tokenizer_normalize(const struct tokenizer *tok, const char *text, size_t by
         return err_set(err, "text to normalize is no UTF-8, or above 1 GiB");
     }
     encoder_init(&enc, tok, 0, NULL, err);
-    budget_encode(&enc.budget, tok, bytes);
+    budget_encode(&enc.budget, tok);
+    budget_more(&enc.budget, bytes);
     int rc = pre_normalize(&enc, &text, &bytes, &front);
     if (rc == 0) {
         buf_append(out, text, bytes);

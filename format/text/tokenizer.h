@@ -12,7 +12,8 @@
  * Text is UTF-8 of any content, NUL included. Bytes that are no UTF-8 count as U+FFFD, one for each
  * maximal subpart (WHATWG Encoding, "UTF-8 decoder"; the same as Python's errors="replace").
  *
- * Rooms: tokenizer_open.c checks; tokenizer.c added tokens; tokenizer_pre.c normalizers and
+ * Rooms: tokenizer_open.c checks; tokenizer_encoder.c long texts, tokenizer_cut.c where they can be
+ * cut; tokenizer.c added tokens; tokenizer_pre.c normalizers and
  * pre-tokenizers; tokenizer_bpe.c the merges; tokenizer_decode.c ids -> text; tokenizer_budget.c
  * limits; tokenizer_regex.c patterns, _dialect.c their spelling, _published.c those that are known;
  * tokenizer_text.c Unicode. tokenizer_file.h has the section's structs.
@@ -61,13 +62,34 @@ enum tokenizer_encode_flag {
     TOKENIZER_PLAIN = 4,
 };
 
-/* Append the ids of `text` to `out`. At most 1 GiB of text. Fails on an unknown character where
+/* Append the ids of `text` to `out`, as a token_encoder makes them. At most 1 GiB of text. Fails on
+ * an unknown character where
  * the model names an unk token that it does not have, and where the steps take more than a budget
  * of bytes and steps (tokenizer_budget.c), naming the step: chains that multiply the text or cut it
  * again and again, patterns that backtrack. Fails on 4 MiB of text in which nothing is certainly a
  * boundary between tokens; longer pieces are merged in parts, with the same ids. */
 int tokenizer_encode(const struct tokenizer *tok, const char *text, size_t bytes, unsigned flags,
                      struct token_list *out, struct err *err);
+
+/*
+ * Encoding a text that comes in pieces of any length. All that the pushes and the finish append is,
+ * together, what tokenizer_encode gives for the whole text. The text is encoded in stretches of
+ * about 256 KiB, cut at places where it is certain that the ids of the parts are those of the whole
+ * (tokenizer_cut.c); so encoding takes some MiB, however long the text is. Where no such place
+ * comes, or where the tokenizer has steps of which nothing can be proved (patterns that are no
+ * published tokenizer's, replacing by patterns), a stretch is encoded as a whole up to a limit, and
+ * refused beyond.
+ */
+struct token_encoder;
+/* What encoding may take, apart from the ids: 0 for as much as it may ever (a stretch of 64 MiB, of
+ * which 4 MiB merged at once), else about that many bytes, at least 8 MiB. */
+struct token_encoder *token_encoder_new(const struct tokenizer *tok, unsigned flags,
+                                        uint64_t memory_bytes);
+int token_encoder_push(struct token_encoder *e, const char *text, size_t bytes,
+                       struct token_list *out, struct err *err);
+/* After it the encoder is as new. After an error of either, it can only be freed. */
+int token_encoder_finish(struct token_encoder *e, struct token_list *out, struct err *err);
+void token_encoder_free(struct token_encoder *e); /* NULL is fine */
 
 enum tokenizer_decode_flag {
     TOKENIZER_SKIP_SPECIAL = 1, /* leave special tokens out */

@@ -11,12 +11,7 @@
 #include "format/text/tokenizer_internal.h"
 #include "format/text/tokenizer_text.h"
 
-enum {
-    SCAN_LIMIT = 40, /* symbols up to which scanning beats the heap */
-    /* A piece is merged in parts where it can be cut, and refused where it cannot: what is merged
-     * at once takes up to 40 bytes for each of its own. */
-    UNCUT_MAX_BYTES = 4 << 20
-};
+enum { SCAN_LIMIT = 40 }; /* symbols up to which scanning beats the heap */
 
 #define NO_RANK UINT32_MAX
 #define NO_LINK UINT32_MAX
@@ -27,10 +22,10 @@ struct bpe_entry {
 };
 
 /* Pairs of characters between which some rule merges: an open hash table of
- * first << 32 | second. */
+ * first << 32 | second, at most half full. */
 struct bpe_joints {
     uint64_t *pairs; /* [mask + 1], UINT64_MAX for free slots */
-    size_t mask;
+    size_t mask, n;
     bool usable; /* every rule's result is spelled as its two sides are, one after the other */
 };
 
@@ -256,6 +251,30 @@ static size_t joint_slot(const struct bpe_joints *j, uint64_t pair) {
     return slot & j->mask;
 }
 
+/* Double the table, or make it. */
+static void joints_grow(struct bpe_joints *j) {
+    struct bpe_joints old = *j;
+    j->mask = old.pairs ? 2 * old.mask + 1 : 1023;
+    j->pairs = mem_alloc((j->mask + 1) * sizeof *j->pairs);
+    memset(j->pairs, 0xff, (j->mask + 1) * sizeof *j->pairs);
+    for (size_t i = 0; old.pairs && i <= old.mask; i++) {
+        if (old.pairs[i] != UINT64_MAX) {
+            j->pairs[joint_slot(j, old.pairs[i])] = old.pairs[i];
+        }
+    }
+    free(old.pairs);
+}
+
+static void joints_add(struct bpe_joints *j, uint64_t pair) {
+    size_t slot = joint_slot(j, pair);
+    if (j->pairs[slot] == UINT64_MAX) {
+        j->pairs[slot] = pair;
+        if (2 * ++j->n > j->mask) {
+            joints_grow(j);
+        }
+    }
+}
+
 static bool is_concatenation(const struct tokenizer *tok, const struct tok_merge *m) {
     struct tok_span left = tok->spans[m->left], right = tok->spans[m->right];
     struct tok_span whole = tok->spans[m->result];
@@ -267,10 +286,7 @@ static bool is_concatenation(const struct tokenizer *tok, const struct tok_merge
 
 static struct bpe_joints *joints_new(const struct tokenizer *tok) {
     struct bpe_joints *j = mem_calloc(1, sizeof *j);
-    size_t slots = 2 * ((size_t)tok->merge_mask + 1);
-    j->pairs = mem_alloc(slots * sizeof *j->pairs);
-    memset(j->pairs, 0xff, slots * sizeof *j->pairs);
-    j->mask = slots - 1;
+    joints_grow(j);
     j->usable = true;
     for (size_t i = 0; i <= tok->merge_mask && j->usable; i++) {
         const struct tok_merge *m = &tok->merges[i];
@@ -284,35 +300,64 @@ static struct bpe_joints *joints_new(const struct tokenizer *tok) {
             const char *end = left + tok->spans[m->left].bytes;
             text_get(end - text_before(left, end), &first);
             text_get(tokenizer_span(tok, tok->spans[m->right]), &second);
-            uint64_t pair = (uint64_t)first << 32 | second;
-            j->pairs[joint_slot(j, pair)] = pair;
+            joints_add(j, (uint64_t)first << 32 | second);
         }
     }
     return j;
 }
 
-/*
- * The first place behind `from` where the piece can be cut: between two characters that are tokens,
- * and that no rule merges across. A token that merging makes is spelled as its characters are, so
- * no other rule could reach across either, and both parts give the ids that they give in the whole.
- */
-static size_t cut_behind(struct encoder *enc, const char *text, size_t bytes, size_t from) {
-    const struct tokenizer *tok = enc->tok;
-    struct bpe_scratch *s = &enc->bpe;
+/* The token that stands for the character, TOK_NONE where there is none. */
+static uint32_t char_token(const struct tokenizer *tok, uint32_t cp) {
+    char utf8[4];
+    size_t n = text_put(cp, utf8);
+    return tokenizer_vocab_find(tok, utf8, n);
+}
+
+/* The first character of the token or tokens that stand for the character: its own, or the < of
+ * <0xHH>. 0 where something else may stand for it. */
+static uint32_t spelled_first(const struct tokenizer *tok, uint32_t cp) {
+    char utf8[4];
+    size_t n = text_put(cp, utf8);
+    if (tokenizer_vocab_find(tok, utf8, n) != TOK_NONE) {
+        return cp;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (tok->byte_ids[(uint8_t)utf8[i]] == TOK_NONE) {
+            return 0;
+        }
+    }
+    return tok->header->flags & TOK_BYTE_FALLBACK ? '<' : 0;
+}
+
+/* A token that merging makes is spelled as its characters are, so where no rule joins the last
+ * character of one token and the first of the next, no other rule could reach across either. x is a
+ * token, so that no unk waits behind it. */
+bool bpe_parts(const struct tokenizer *tok, struct bpe_scratch *s, uint32_t x, uint32_t y) {
     s->joints = s->joints ? s->joints : joints_new(tok);
+    if (!s->joints->usable) {
+        return false;
+    }
+    uint32_t second = spelled_first(tok, y);
+    uint64_t pair = (uint64_t)x << 32 | second;
+    return second && s->joints->pairs[joint_slot(s->joints, pair)] == UINT64_MAX &&
+           char_token(tok, x) != TOK_NONE;
+}
+
+/* The first place behind `from` where the piece can be cut, so that both parts give the ids that
+ * they give in the whole. */
+static size_t cut_behind(struct encoder *enc, const char *text, size_t bytes, size_t from) {
     while (from < bytes && ((uint8_t)text[from] & 0xc0) == 0x80) {
         from++;
     }
-    for (size_t at = from, len; s->joints->usable && at < bytes; at += len) {
-        uint32_t first, second;
-        size_t before = text_before(text, text + at);
-        text_get(text + at - before, &first);
-        len = text_get(text + at, &second);
-        uint64_t pair = (uint64_t)first << 32 | second;
-        if (s->joints->pairs[joint_slot(s->joints, pair)] == UINT64_MAX &&
-            tokenizer_vocab_find(tok, text + at - before, before) != TOK_NONE &&
-            tokenizer_vocab_find(tok, text + at, len) != TOK_NONE) {
+    for (size_t at = from, len; at < bytes; at += len) {
+        uint32_t x, y;
+        text_get(text + at - text_before(text, text + at), &x);
+        len = text_get(text + at, &y);
+        if (bpe_parts(enc->tok, &enc->bpe, x, y)) {
             return at;
+        }
+        if (!enc->bpe.joints->usable) {
+            break;
         }
     }
     return bytes;
@@ -321,11 +366,11 @@ static size_t cut_behind(struct encoder *enc, const char *text, size_t bytes, si
 static int encode_part(struct encoder *enc, const char *text, size_t bytes) {
     const struct tokenizer *tok = enc->tok;
     struct bpe_scratch *s = &enc->bpe;
-    if (bytes > UNCUT_MAX_BYTES) {
+    if (bytes > enc->merge_max_bytes) {
         return err_set(enc->err,
                        "%zu bytes of text without a place where the tokenizer certainly cuts; at"
-                       " most %d are merged at once",
-                       bytes, UNCUT_MAX_BYTES);
+                       " most %zu are merged at once",
+                       bytes, enc->merge_max_bytes);
     }
     s->n = 0;
     if (add_characters(enc, text, bytes) < 0) {

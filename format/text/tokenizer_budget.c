@@ -19,19 +19,22 @@ enum {
     STEPS_PER_BYTE = 256, /* and as many for each pattern that is counted */
 };
 
-static void start(struct tok_budget *b, const struct tokenizer *tok, uint64_t base, size_t bytes) {
-    const uint64_t counted = 1 + (uint64_t)tok->n_counted;
-    *b = (struct tok_budget){.tok = tok,
-                             .bytes = BYTES_BASE + (uint64_t)BYTES_PER_BYTE * bytes,
-                             .steps = base + counted * STEPS_PER_BYTE * bytes};
+static uint64_t counted(const struct tokenizer *tok) {
+    return 1 + (uint64_t)tok->n_counted;
 }
 
-void budget_encode(struct tok_budget *b, const struct tokenizer *tok, size_t bytes) {
-    start(b, tok, ENCODE_STEPS_BASE, bytes);
+void budget_encode(struct tok_budget *b, const struct tokenizer *tok) {
+    *b = (struct tok_budget){.tok = tok, .bytes = BYTES_BASE, .steps = ENCODE_STEPS_BASE};
 }
 
 void budget_decode(struct tok_budget *b, const struct tokenizer *tok, size_t bytes) {
-    start(b, tok, DECODE_STEPS_BASE, bytes);
+    *b = (struct tok_budget){.tok = tok, .bytes = BYTES_BASE, .steps = DECODE_STEPS_BASE};
+    budget_more(b, bytes);
+}
+
+void budget_more(struct tok_budget *b, size_t bytes) {
+    b->bytes += (uint64_t)BYTES_PER_BYTE * bytes;
+    b->steps += counted(b->tok) * STEPS_PER_BYTE * bytes;
 }
 
 /* Take n of what is left; where less is, all of it, and false. */

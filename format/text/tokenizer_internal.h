@@ -12,7 +12,14 @@
 #include "format/text/tokenizer_file.h"
 #include "format/text/tokenizer_regex.h"
 
-enum { TOK_TEXT_MAX_BYTES = 1 << 30, TOK_PART_BYTES = 64 << 10 };
+enum {
+    TOK_TEXT_MAX_BYTES = 1 << 30,
+    TOK_PIECE_BYTES = 256 << 10,
+    TOK_PART_BYTES = 64 << 10,
+    /* A piece between pre-tokenizers and merges is merged in parts where it can be cut, and refused
+     * where it cannot: what is merged at once takes up to 40 bytes for each of its own. */
+    TOK_MERGE_MAX_BYTES = 4 << 20,
+};
 
 /* The added tokens to look for, sorted by the text that they match. Those that start with byte b
  * are order[first[b]..first[b + 1]). */
@@ -42,7 +49,9 @@ struct tokenizer {
     struct matcher raw, normalized;
     uint32_t char_ids[0x180]; /* ids of the one-character tokens below U+0180, TOK_NONE for none */
     uint32_t byte_ids[256];   /* ids of <0x00>..<0xFF>, TOK_NONE for none */
-    size_t part_bytes; /* pieces above this are merged in parts, with the same ids (tests: less) */
+    /* A text is encoded in pieces of about this many bytes, and what is merged in parts of this
+     * many; with the same ids (tests: less). */
+    size_t piece_bytes, part_bytes;
 };
 
 /* The symbols of one word while it is merged. Short words use only ids and ranks, long ones all of
@@ -68,8 +77,13 @@ struct encoder {
     const struct tokenizer *tok;
     unsigned flags;
     struct tok_budget budget;
+    size_t merge_max_bytes; /* TOK_MERGE_MAX_BYTES or less */
     struct token_list *out; /* borrowed */
     struct err *err;        /* borrowed */
+    /* Where the piece of a text that is encoded was cut from what lies in front of it, and behind
+     * it; NULL for the text's ends. What begins and ends there is no beginning and no end. */
+    const char *cut_front, *cut_behind;
+    bool after_cut, before_cut; /* of the stretch that is normalized */
     struct regex_scratch *regex;
     struct bpe_scratch bpe;
     struct buf normal[2];                /* the normalizers write their text to them in turn */
@@ -96,10 +110,33 @@ static inline size_t front_within(size_t front, size_t begin, size_t end) {
 /* Put the step's place and name in front of a filled error, such as "pre-tokenizer step 3, Split".
  * Returns -1. */
 int tokenizer_step_error(const struct tokenizer *tok, uint32_t step, struct err *err);
+/* The regular expression that the step runs, NULL where it runs none. */
+const char *tokenizer_step_pattern(const struct tokenizer *tok, uint32_t step, size_t *bytes);
+
+/* The longest added token of `m` that `text` starts with, NULL for none. *looked becomes the number
+ * of bytes that took. */
+const struct tok_added *match_here(const struct tokenizer *tok, const struct matcher *m,
+                                   const char *text, size_t bytes, size_t *looked);
+/* Append the ids of one piece of a text, of which `front` bytes are the text's first character. */
+int encode_piece(struct encoder *enc, const char *text, size_t bytes, size_t front);
+
+/* tokenizer_cut.c */
+/* Where a text can be cut in two so that its ids are those of the parts, one after the other. */
+struct tok_cutter;
+struct tok_cutter *cutter_new(const struct tokenizer *tok);
+void cutter_free(struct tok_cutter *k); /* NULL is fine */
+/* The first such place of `text` in [from, to), 0 < from, or 0 where there is none; -1 and
+ * enc->err where looking takes more than the budget. What a place's certainty hangs on lies within
+ * cutter_reach bytes behind it, which have to be there unless the text ends before. */
+int64_t cutter_find(struct tok_cutter *k, struct encoder *enc, const char *text, size_t bytes,
+                    size_t from, size_t to);
+size_t cutter_reach(const struct tok_cutter *k);
 
 /* tokenizer_budget.c */
-/* The whole budget for a text of `bytes`, or for a token's text and what the decoders hold back. */
-void budget_encode(struct tok_budget *b, const struct tokenizer *tok, size_t bytes);
+/* The whole budget for a token's text and what the decoders hold back, or the beginning of one for
+ * encoding, to which budget_more adds the share of so many bytes of text. */
+void budget_encode(struct tok_budget *b, const struct tokenizer *tok);
+void budget_more(struct tok_budget *b, size_t bytes);
 void budget_decode(struct tok_budget *b, const struct tokenizer *tok, size_t bytes);
 /* Take from it; -1 and `err`, which names the step, where less is left. */
 int budget_bytes(struct tok_budget *b, uint32_t step, uint64_t bytes, struct err *err);
@@ -121,6 +158,9 @@ int pre_replace(struct tok_budget *budget, uint32_t step, struct regex_scratch *
                 const char *text, size_t bytes, struct buf *out, size_t *front, struct err *err);
 
 /* tokenizer_bpe.c */
+/* Whether no rule merges across the place between two characters, x and y, whatever lies around
+ * them. */
+bool bpe_parts(const struct tokenizer *tok, struct bpe_scratch *s, uint32_t x, uint32_t y);
 int bpe_encode(struct encoder *enc, const char *text, size_t bytes);
 void bpe_scratch_free(struct bpe_scratch *s);
 /* The rule that merges (left, right), NULL where there is none. */

@@ -310,6 +310,18 @@ int tokenizer_step_error(const struct tokenizer *tok, uint32_t step, struct err 
     return err_prefix(err, "%s step %u, %s", stages[stage], step - first + 1, name);
 }
 
+const char *tokenizer_step_pattern(const struct tokenizer *tok, uint32_t step, size_t *bytes) {
+    const struct tok_step *s = &tok->steps[step];
+    if (s->kind == TOK_PRE_BYTE_LEVEL && (s->flags & TOK_STEP_USE_REGEX)) {
+        *bytes = sizeof gpt2_pattern - 1;
+        return gpt2_pattern;
+    }
+    *bytes = s->pattern.bytes;
+    bool runs =
+        s->kind == TOK_NORM_REPLACE || s->kind == TOK_PRE_SPLIT || s->kind == TOK_DEC_REPLACE;
+    return runs && (s->flags & TOK_STEP_REGEX) ? tokenizer_span(tok, s->pattern) : NULL;
+}
+
 static int open_step(struct tokenizer *tok, uint32_t i, enum stage stage, bool *fused,
                      struct err *err) {
     const struct tok_step *s = &tok->steps[i];
@@ -336,15 +348,8 @@ static int open_step(struct tokenizer *tok, uint32_t i, enum stage stage, bool *
         return err_set(err, "tokenizer section: step %u cannot follow a step that fuses tokens", i);
     }
     *fused = *fused || (needs & FUSES);
-    const char *pattern = NULL;
-    size_t bytes = 0;
-    if ((needs & NEEDS_PATTERN) && regex) {
-        pattern = tokenizer_span(tok, s->pattern);
-        bytes = s->pattern.bytes;
-    } else if (s->kind == TOK_PRE_BYTE_LEVEL && (s->flags & TOK_STEP_USE_REGEX)) {
-        pattern = gpt2_pattern;
-        bytes = sizeof gpt2_pattern - 1;
-    }
+    size_t bytes;
+    const char *pattern = tokenizer_step_pattern(tok, i, &bytes);
     if (pattern) {
         tok->regexes[i] = regex_compile(pattern, bytes, err);
         if (!tok->regexes[i]) {
@@ -398,6 +403,7 @@ int tokenizer_open(const void *section, size_t section_bytes, struct tokenizer *
     const struct tok_header *h = section;
     struct tokenizer *tok = mem_calloc(1, sizeof *tok);
     tok->header = h;
+    tok->piece_bytes = TOK_PIECE_BYTES;
     tok->part_bytes = TOK_PART_BYTES;
     tok->blob = (const char *)base + h->tables[TOK_BLOB].offset;
     tok->spans = (const void *)(base + h->tables[TOK_SPANS].offset);

@@ -352,15 +352,18 @@ int pre_replace(struct tok_budget *budget, uint32_t step, struct regex_scratch *
     return 0;
 }
 
-static void strip(const struct tok_step *s, const char **text, size_t *bytes, size_t *front) {
+static void strip(const struct encoder *enc, const struct tok_step *s, const char **text,
+                  size_t *bytes, size_t *front) {
     uint32_t cp;
     size_t n;
-    while ((s->flags & TOK_STEP_LEFT) && *bytes && (n = text_get(*text, &cp), text_is_space(cp))) {
+    bool left = (s->flags & TOK_STEP_LEFT) && !enc->after_cut,
+         right = (s->flags & TOK_STEP_RIGHT) && !enc->before_cut;
+    while (left && *bytes && (n = text_get(*text, &cp), text_is_space(cp))) {
         *text += n;
         *bytes -= n;
         *front -= n < *front ? n : *front;
     }
-    while ((s->flags & TOK_STEP_RIGHT) && *bytes) {
+    while (right && *bytes) {
         n = text_before(*text, *text + *bytes);
         text_get(*text + *bytes - n, &cp);
         if (!text_is_space(cp)) {
@@ -420,7 +423,7 @@ int pre_normalize(struct encoder *enc, const char **text, size_t *bytes, size_t 
             }
             break;
         case TOK_NORM_PREPEND:
-            if (*bytes) {
+            if (*bytes && !enc->after_cut) {
                 buf_append(out, tokenizer_span(tok, s->content), s->content.bytes);
                 *front += *front ? s->content.bytes : 0;
             }
@@ -429,7 +432,7 @@ int pre_normalize(struct encoder *enc, const char **text, size_t *bytes, size_t 
         case TOK_NORM_STRIP: {
             const char *t = *text;
             size_t n = *bytes;
-            strip(s, &t, &n, front);
+            strip(enc, s, &t, &n, front);
             buf_append(out, t, n);
             break;
         }

@@ -62,7 +62,7 @@ struct regex *regex_compile(const char *pattern, size_t bytes, struct err *err) 
     pcre2_set_newline(context, PCRE2_NEWLINE_LF);
     int code = 0;
     PCRE2_SIZE at = 0;
-    bool published = regex_is_published(pattern, bytes);
+    bool published = regex_is_published(pattern, bytes, NULL);
     uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NO_UTF_CHECK |
                        PCRE2_NEVER_BACKSLASH_C | PCRE2_NO_AUTO_CAPTURE |
                        (published ? 0 : PCRE2_USE_OFFSET_LIMIT);
@@ -229,4 +229,13 @@ int regex_next(struct regex_iter *it, struct regex_scratch *s, size_t *start, si
         return 1;
     }
     return 0;
+}
+
+bool regex_fits(const struct regex *re, struct regex_scratch *s, const char *text, size_t bytes) {
+    struct regex_iter it;
+    struct err err = {0};
+    size_t start, end;
+    regex_start(&it, re, text, bytes, NULL);
+    return re->published && regex_next(&it, s, &start, &end, &err) > 0 && start == 0 &&
+           end == bytes;
 }

@@ -61,9 +61,30 @@ void regex_start(struct regex_iter *it, const struct regex *re, const char *text
 int regex_next(struct regex_iter *it, struct regex_scratch *s, size_t *start, size_t *end,
                struct err *err);
 
+/* What is known of the matches of a published pattern at a place between two characters. A place is
+ * safe where no match lies across it, the matches before it are those of the text before it alone,
+ * and the matches behind it those of the text behind it. `blank` is a space or a tab, `newline` a
+ * line feed or carriage return, `visible` as in text_is_visible, or a mark. */
+enum regex_place {
+    REGEX_BLANK = 1,       /* safe: visible | blank */
+    REGEX_LETTER_LINE = 2, /* safe: letter or number | newline */
+    REGEX_LINE = 4,        /* safe: visible | newline */
+    REGEX_NEXT_LINE = 8,   /* safe: line feed | visible, but no mark and no slash */
+    REGEX_NO_EDGE = 16,    /* there no match need begin or end (otherwise one always does) */
+    REGEX_ANYWHERE = 32,   /* safe everywhere, though a run of matching characters may lie across */
+};
+struct regex_places {
+    unsigned flags; /* enum regex_place, 0: nothing is known */
+    /* NULL, or: the spelling of one character or class; places before others are safe, and with
+     * REGEX_ANYWHERE it is all that a match can have */
+    const char *item;
+    size_t item_bytes;
+};
 /* Whether the pattern is that of a published tokenizer, or so plain that nothing in it can go back
- * over the text. */
-bool regex_is_published(const char *pattern, size_t bytes);
+ * over the text. `places` (may be NULL) is what is known of its matches. */
+bool regex_is_published(const char *pattern, size_t bytes, struct regex_places *places);
+/* Whether the pattern's first match in `text` is all of it. Of published patterns only. */
+bool regex_fits(const struct regex *re, struct regex_scratch *s, const char *text, size_t bytes);
 /* Whether the steps of `re` are counted. */
 bool regex_is_counted(const struct regex *re);
 

@@ -176,6 +176,15 @@ bool text_is_punctuation(uint32_t cp) {
     return c >= UTF8PROC_CATEGORY_PC && c <= UTF8PROC_CATEGORY_PO;
 }
 
+bool text_is_visible(uint32_t cp) {
+    if (cp < 0x80) {
+        return cp > ' ' && cp < 0x7f;
+    }
+    utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
+    return (c >= UTF8PROC_CATEGORY_LU && c <= UTF8PROC_CATEGORY_LO) ||
+           (c >= UTF8PROC_CATEGORY_ND && c <= UTF8PROC_CATEGORY_SO);
+}
+
 /* What the character folds to, at most four characters, and their number. */
 static size_t fold(uint32_t cp, utf8proc_int32_t out[4]) {
     int boundary = 0;

@@ -38,6 +38,7 @@ bool text_is_space(uint32_t cp);       /* White_Space */
 bool text_is_word(uint32_t cp);        /* UTS 18 \w: Alphabetic, M, Nd, Pc, Join_Control */
 bool text_is_numeric(uint32_t cp);     /* Nd, Nl, No */
 bool text_is_punctuation(uint32_t cp); /* P*, and ASCII punctuation */
+bool text_is_visible(uint32_t cp);     /* L*, N*, P*, S* */
 
 /* Full case folding (Unicode, CaseFolding.txt): whether a character in low..high folds to several;
  * whether some character folds to several that begin with what `first` and `second` fold to. */
