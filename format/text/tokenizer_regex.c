@@ -22,10 +22,11 @@ enum {
     MATCH_LIMIT_PER_BYTE = 64,
     /* A counted search. PCRE2 does not say how many steps a search took, and counts them anew at
      * each place where a match may start. So we give few steps at first, over a stride of places,
-     * and more of them over fewer places where those were not enough. */
+     * and more of them where those were not enough; a callout tells which places were tried. */
     FIRST_LIMIT = 16,
     LIMIT_GROWTH = 4,
     STRIDE_STEPS = 1024, /* limit * places, as long as there is more than one place */
+    PLACE_CALLOUT = 1,   /* stands in front of a counted pattern */
     /* One step may scan all the text that a search sees, which therefore grows from a window, and
      * has a price from this size on. */
     WINDOW_BYTES = 1024,
@@ -41,8 +42,16 @@ struct regex {
 struct regex_scratch {
     pcre2_match_data *data;
     pcre2_match_context *context;
-    pcre2_jit_stack *stack; /* NULL until a match outgrows the machine stack's share */
+    pcre2_jit_stack *stack;   /* NULL until a match outgrows the machine stack's share */
+    size_t tried, last_tried; /* of one search: how many places, and the last of them */
 };
+
+static int count_place(pcre2_callout_block *block, void *scratch) {
+    struct regex_scratch *s = scratch;
+    s->tried++;
+    s->last_tried = block->start_match;
+    return 0;
+}
 
 struct regex *regex_compile(const char *pattern, size_t bytes, struct err *err) {
     struct buf translated = {0};
@@ -52,8 +61,15 @@ struct regex *regex_compile(const char *pattern, size_t bytes, struct err *err) 
         err_set(err, "pattern of %zu bytes; at most %d are supported", bytes, TOK_MAX_PATTERN);
         goto out;
     }
+    bool published = regex_is_published(pattern, bytes, NULL);
+    if (!published) {
+        buf_printf(&translated, "(?C%d)(?:", PLACE_CALLOUT);
+    }
     if (regex_translate(pattern, bytes, &translated, err) < 0) {
         goto out;
+    }
+    if (!published) {
+        buf_append(&translated, ")", 1);
     }
     context = pcre2_compile_context_create(NULL);
     if (!context) {
@@ -62,7 +78,6 @@ struct regex *regex_compile(const char *pattern, size_t bytes, struct err *err) 
     pcre2_set_newline(context, PCRE2_NEWLINE_LF);
     int code = 0;
     PCRE2_SIZE at = 0;
-    bool published = regex_is_published(pattern, bytes, NULL);
     uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NO_UTF_CHECK |
                        PCRE2_NEVER_BACKSLASH_C | PCRE2_NO_AUTO_CAPTURE |
                        (published ? 0 : PCRE2_USE_OFFSET_LIMIT);
@@ -105,6 +120,7 @@ struct regex_scratch *regex_scratch_new(void) {
     if (!s->data || !s->context) {
         die_memory(0);
     }
+    pcre2_set_callout(s->context, count_place, s);
     return s;
 }
 
@@ -160,9 +176,10 @@ static size_t next_start(const struct regex_iter *it, size_t at) {
 }
 
 /*
- * A search that pays for its steps from *it->steps, before it takes them. A window's end is not the
- * text's end: whatever looks there stops the search (PCRE2_PARTIAL_HARD), which then is done again
- * with a longer window; so the result is that of the whole text.
+ * A search that pays for its steps from *it->steps. It takes no more than are left: that many places
+ * are tried. A window's end is not the text's end: whatever looks there stops the search
+ * (PCRE2_PARTIAL_HARD), which then is done again with a longer window; so the result is that of the
+ * whole text. Where a place takes more, the search goes on from that place.
  */
 static int search_counted(const struct regex_iter *it, struct regex_scratch *s) {
     size_t from = it->from, window = it->window_bytes;
@@ -171,20 +188,25 @@ static int search_counted(const struct regex_iter *it, struct regex_scratch *s) 
         size_t end = next_start(it, it->bytes - from > window ? from + window : it->bytes);
         size_t places = limit < STRIDE_STEPS ? (size_t)(STRIDE_STEPS / limit) : 1;
         places = end < it->bytes && end - from < places ? end - from : places;
-        size_t last = it->bytes - from < places ? it->bytes : from + places - 1;
-        uint64_t price = limit * (1 + (end - from) / FREE_SCAN_BYTES);
-        if (limit > UINT32_MAX || *it->steps / price < places) {
+        uint64_t price = limit * (1 + (end - from) / FREE_SCAN_BYTES), left = *it->steps / price;
+        if (limit > UINT32_MAX || left == 0) {
             return PCRE2_ERROR_MATCHLIMIT;
         }
+        places = left < places ? (size_t)left : places;
+        size_t last = it->bytes - from < places ? it->bytes : from + places - 1;
         pcre2_set_match_limit(s->context, (uint32_t)limit);
         pcre2_set_offset_limit(s->context, last);
+        s->tried = 0;
+        s->last_tried = from;
         int rc = match(it, s, from, end, end < it->bytes ? PCRE2_PARTIAL_HARD : 0);
-        size_t tried = rc > 0 ? pcre2_get_ovector_pointer(s->data)[0] - from + 1 : places;
-        *it->steps -= price * (tried < places ? tried : places);
+        uint64_t cost = price * (s->tried ? s->tried : 1);
+        *it->steps -= cost < *it->steps ? cost : *it->steps;
         if (rc == PCRE2_ERROR_MATCHLIMIT) {
             limit *= LIMIT_GROWTH;
+            from = s->last_tried;
         } else if (rc == PCRE2_ERROR_PARTIAL) {
             window *= WINDOW_GROWTH;
+            from = s->last_tried;
         } else if (rc != PCRE2_ERROR_NOMATCH || last == it->bytes) {
             return rc;
         } else {

@@ -101,6 +101,43 @@ static void chains_that_multiply_end_with_the_step(void **state) {
     }
 }
 
+/* Patterns that backtrack a little, as published ones do, on long tables of short cells: each place
+ * takes few steps, so the budget is enough for all of them. */
+static void tables_of_short_cells_are_encoded(void **state) {
+    (void)state;
+    enum { BYTES = 256 << 10 };
+    static const char *const patterns[] = {
+        "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}|"
+        " ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+|x{3}",
+        "(?: ?\\\\w+(?:[.,]\\\\w+)*)|\\\\s*\\\\n|\\\\s+(?!\\\\S)|.",
+        "\\\\d+(?:[.,]\\\\d+)*(?=\\\\s|$)|[a-z]+(?:-[a-z]+)*|\\\\s+",
+    };
+    static const char *const rows[] = {"| 1 | 2 | 3 |\n", "1\t2\t3\n", "1 2 3 4 ",
+                                       "1,2,3\n",         "1  2  3\n", "1;;2;;3;;\n"};
+    for (size_t i = 0; i < TEST_COUNT(patterns); i++) {
+        char *step = mem_printf("{\"type\":\"Split\",\"pattern\":{\"Regex\":\"%s\"},"
+                                "\"behavior\":\"Isolated\",\"invert\":false}",
+                                patterns[i]);
+        struct loaded l;
+        load_chain("pre_tokenizer", step, 1, &l);
+        free(step);
+        for (size_t k = 0; k < TEST_COUNT(rows); k++) {
+            struct buf text = {0};
+            struct token_list ids = {0};
+            struct err err = {0};
+            while (text.len < BYTES) {
+                buf_append(&text, rows[k], strlen(rows[k]));
+            }
+            if (tokenizer_encode(l.tok, text.data, text.len, 0, &ids, &err) < 0) {
+                fail_msg("pattern %zu, row %zu: %s", i, k, err.msg);
+            }
+            token_list_free(&ids);
+            buf_free(&text);
+        }
+        loaded_close(&l);
+    }
+}
+
 /* A token that the text holds nearly, at every place, and one that strips what the next one is. */
 static void added_tokens_look_no_further_than_the_budget(void **state) {
     (void)state;
@@ -308,6 +345,7 @@ static void published_patterns_are_known(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(chains_that_multiply_end_with_the_step),
+        cmocka_unit_test(tables_of_short_cells_are_encoded),
         cmocka_unit_test(added_tokens_look_no_further_than_the_budget),
         cmocka_unit_test(many_added_tokens_are_settled_at_once),
         cmocka_unit_test(decoders_that_multiply_end_with_the_step),
