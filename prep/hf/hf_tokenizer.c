@@ -185,8 +185,9 @@ static bool same_text(const struct tokenizer_pack *p, struct tok_span a, const c
     return a.bytes == bytes && memcmp(p->blob.data + a.offset, text, bytes) == 0;
 }
 
-static int read_added_token(const struct place *at, const struct place *vocab, uint32_t *next_id,
-                            struct tokenizer_pack *p) {
+/* Returns 1 for a token that is none of the vocabulary's, and for which the model has no row. */
+static int read_added_token(const struct place *at, const struct place *vocab, uint32_t rows,
+                            uint32_t *free_id, struct tokenizer_pack *p) {
     static const struct {
         const char *key;
         uint32_t flag;
@@ -215,10 +216,15 @@ static int read_added_token(const struct place *at, const struct place *vocab, u
     /* `tokenizers` gives ids by itself: the vocabulary's, else the next free one. A file that
      * says otherwise has no one meaning. */
     uint32_t id = memchr(text, 0, bytes) ? TOK_NONE : vocab_id(vocab, text, bytes);
-    id = id == TOK_NONE ? (*next_id)++ : id;
+    bool of_model = id != TOK_NONE;
+    id = of_model ? id : (*free_id)++;
     if (id != a.id) {
         return place_error(at, "token '%.64s' has id %u, but its place in the vocabulary is %u",
                            text, a.id, id);
+    }
+    p->next_id = id >= p->next_id ? id + 1 : p->next_id;
+    if (rows && id >= rows && !of_model) {
+        return 1;
     }
     pack_reach(p, id);
     if (p->token_flags[id] & TOK_TOKEN_ADDED ||
@@ -234,20 +240,35 @@ static int read_added_token(const struct place *at, const struct place *vocab, u
     return 0;
 }
 
-static int read_added(const struct place *root, struct tokenizer_pack *p) {
+/* Free ids count from the number of the vocabulary's tokens here, whatever their ids are: so
+ * `tokenizers` (0.23) does for all tokens of one call, and a file is one. For tokens that come later
+ * they also count from the added ones (p->next_id). */
+static int read_added(const struct hf_tokenizer_files *files, const struct place *root,
+                      struct tokenizer_pack *p) {
     struct place list = place_get(root, "added_tokens"), model = place_get(root, "model");
-    struct place vocab = place_get(&model, "vocab");
-    uint32_t next_id = (uint32_t)json_object_size(vocab.value);
+    struct place vocab = place_get(&model, "vocab"), first = {0};
+    uint32_t free_id = (uint32_t)json_object_size(vocab.value);
+    size_t left_out = 0;
     if (list.value && !json_is_array(list.value)) {
         return place_error(&list, "expected a list");
     }
+    p->next_id = free_id;
     p->added_cap = json_array_size(list.value) + 1;
     p->added = mem_calloc(p->added_cap, sizeof *p->added);
     for (size_t i = 0; i < json_array_size(list.value); i++) {
         struct place at = place_item(&list, i);
-        if (read_added_token(&at, &vocab, &next_id, p)) {
+        int rc = read_added_token(&at, &vocab, files->rows, &free_id, p);
+        if (rc < 0) {
             return -1;
         }
+        if (rc > 0 && left_out++ == 0) {
+            first = at;
+        }
+    }
+    if (left_out) {
+        place_remark(&first, files, "'%.64s'%s: the model has %u rows, none for it: left out",
+                     json_string_value(json_object_get(first.value, "content")),
+                     left_out > 1 ? " and more" : "", files->rows);
     }
     return 0;
 }
@@ -370,13 +391,13 @@ static int read_file(const struct hf_tokenizer_files *files, const struct place 
             return -1;
         }
         hf_read_tiktoken_merges(&vocab, p);
-        return read_added(root, p);
+        return read_added(files, root, p);
     }
     if (version.value &&
         (!json_is_string(version.value) || strcmp(json_string_value(version.value), "1.0") != 0)) {
         return place_error(&version, "expected \"1.0\"");
     }
-    return read_model(root, p) || read_added(root, p) ? -1 : 0;
+    return read_model(root, p) || read_added(files, root, p) ? -1 : 0;
 }
 
 int hf_tokenizer_compile(const struct hf_tokenizer_files *files, struct buf *section,

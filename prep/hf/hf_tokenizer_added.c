@@ -34,7 +34,6 @@ struct adder {
     const struct place *vocab, *config;
     struct tokenizer_pack *p;
     json_t *rows;                 /* text of an added token -> its row in p->added */
-    uint32_t next_id;             /* of a token that is in no vocabulary */
     bool old_files;               /* special_tokens_map.json and added_tokens.json count */
     struct name names[MAX_NAMES]; /* [n_names]; the standard ones first, with a token or without */
     size_t n_names;
@@ -57,14 +56,14 @@ static uint32_t find_model(const struct adder *a, const char *text, size_t bytes
     return id ? (uint32_t)json_integer_value(id) : TOK_NONE;
 }
 
-/* Take note of a row of p->added. Like in `tokenizers`, the next new token comes behind the
+/* Take note of a row of p->added. Like in `tokenizers` (0.23), the next new token comes behind the
  * vocabulary and all added tokens. */
 static void count_row(struct adder *a, size_t row) {
     const struct tok_added *t = &a->p->added[row];
     struct tok_span text = a->p->spans[t->id];
     json_object_setn_new_nocheck(a->rows, text.bytes ? a->p->blob.data + text.offset : "",
                                  text.bytes, json_integer((json_int_t)row));
-    a->next_id = t->id >= a->next_id ? t->id + 1 : a->next_id;
+    a->p->next_id = t->id >= a->p->next_id ? t->id + 1 : a->p->next_id;
 }
 
 /* The file that the vocabulary came from. */
@@ -124,14 +123,24 @@ static int add_with_id(struct adder *a, const struct token *t, bool set_flags, u
     if (check_id(a, t, id)) {
         return -1;
     }
-    if (id_of(a, t) == TOK_NONE && id != a->next_id) {
+    bool no_row = id_of(a, t) == TOK_NONE && a->files->rows && id >= a->files->rows;
+    if (no_row && id < a->p->next_id) {
+        return 0; /* it was left out before */
+    }
+    if (id_of(a, t) == TOK_NONE && id != a->p->next_id) {
         bool taken = id < a->p->n_tokens && a->p->token_flags[id];
         return taken
                    ? place_error(&t->at, "token '%.64s' has id %u, which another one has in %s",
                                  t->text, id, home(a))
                    : place_error(&t->at,
                                  "token '%.64s' has id %u, but its place behind those of %s is %u",
-                                 t->text, id, home(a), a->next_id);
+                                 t->text, id, home(a), a->p->next_id);
+    }
+    if (no_row) {
+        place_remark(&t->at, a->files, "'%.64s': the model has %u rows, none for it: left out",
+                     t->text, a->files->rows);
+        a->p->next_id++;
+        return 0;
     }
     if (!added) {
         return add_token(a, t, id);
@@ -151,14 +160,14 @@ static int add_special(struct adder *a, const struct token *t) {
     if (t->bytes == 0) {
         return 0; /* no token has this name, and none can be made for it */
     }
-    if (id == TOK_NONE && a->files->rows && a->next_id >= a->files->rows) {
+    if (id == TOK_NONE && a->files->rows && a->p->next_id >= a->files->rows) {
         place_remark(&t->at, a->files,
                      "'%.64s' is in no vocabulary, and the model has no row for it: left out",
                      t->text);
         return 0;
     }
     if (id == TOK_NONE) {
-        id = a->next_id;
+        id = a->p->next_id;
         place_remark(&t->at, a->files, "'%.64s' is in no vocabulary: it gets the next free id, %u",
                      t->text, id);
     }
@@ -503,7 +512,6 @@ int hf_read_added_elsewhere(const struct hf_tokenizer_files *files, const struct
                         .p = p,
                         .rows = json_object(),
                         .special = json_object(),
-                        .next_id = (uint32_t)json_object_size(vocab->value),
                         .old_files = !decoder.value};
     a->n_own = p->n_added;
     for (size_t i = 0; i < p->n_added; i++) {

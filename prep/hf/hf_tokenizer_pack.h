@@ -25,6 +25,8 @@ struct tokenizer_pack {
     size_t n_merges;
     struct tok_added *added; /* [n_added], any order */
     size_t n_added, added_cap;
+    uint32_t next_id; /* above the ids of all added tokens, those that were left out too, and
+                              * at least the number of the vocabulary's tokens */
     struct tok_step steps[TOK_MAX_STEPS];
     uint32_t n_normalizers, n_pre_tokenizers, n_decoders;
     uint32_t prefix[64], suffix[64];

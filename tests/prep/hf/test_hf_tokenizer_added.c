@@ -168,6 +168,12 @@ static void ids_of_transformers(void **state) {
          -1,
          "eos_token: '" END "' is in no vocabulary, and the model has no row",
          {FRONT, PIECES_START, 222, 89, 222, PIECES_END, 222, 90, PIECES_END, 91}},
+        /* ids without rows, in the list that gives them */
+        {{.config = "{" DECODER("\"280\":" TOKEN(START, PLAIN) ",\"281\":" TOKEN(END, PLAIN)) "}",
+          .rows = 281},
+         -1,
+         "added_tokens_decoder.281: '" END "': the model has 281 rows, none for it: left out",
+         {FRONT, 280, 222, 89, 222, PIECES_END, 222, 90, PIECES_END, 91}},
     };
     for (size_t i = 0; i < TEST_COUNT(rows); i++) {
         struct buf section = {0}, remarks = {0};
@@ -217,6 +223,54 @@ static void names_of_the_map(void **state) {
         tokenizer_close(tok);
         buf_free(&section);
     }
+}
+
+/* Added tokens of tokenizer.json itself without a row: left out with a remark, also where another
+ * file has them again; later ones count on from them, and what needs one is refused. */
+static void added_tokens_without_rows_are_left_out(void **state) {
+    (void)state;
+    const char more[] = ",{\"id\":280,\"content\":\"" START "\",\"single_word\":false,"
+                        "\"lstrip\":false,\"rstrip\":false,\"normalized\":false,\"special\":true}"
+                        ",{\"id\":281,\"content\":\"" END "\",\"single_word\":false,"
+                        "\"lstrip\":false,\"rstrip\":false,\"normalized\":false,\"special\":true}";
+    struct buf json = {0}, section = {0}, remarks = {0};
+    struct err err = {0};
+    struct tokenizer *tok;
+    char *list = memmem(base, base_bytes, "\"added_tokens\":", 15);
+    assert_non_null(list);
+    char *end = memchr(list, ']', base_bytes - (size_t)(list - (char *)base));
+    buf_append(&json, base, (size_t)(end - (char *)base));
+    buf_append(&json, more, sizeof more - 1);
+    buf_append(&json, end, base_bytes - (size_t)(end - (char *)base));
+    uint8_t *own = base;
+    const size_t own_bytes = base_bytes;
+    base = (uint8_t *)json.data;
+    base_bytes = json.len;
+    const struct files files = {.config = "{\"pad_token\":\"<new>\"," DECODER("\"280\":" TOKEN(
+                                    START, PLAIN) ",\"281\":" TOKEN(END, PLAIN)) "}",
+                                .rows = 281};
+    compile(&files, &section, &remarks, &err);
+    assert_no_err(&err);
+    buf_append(&remarks, "", 1);
+    assert_non_null(strstr(remarks.data, "added_tokens[3]: '" END "': the model has 281 rows, none "
+                                         "for it: left out"));
+    assert_non_null(strstr(remarks.data, "'<new>' is in no vocabulary, and the model has no row"));
+    assert_null(strstr(remarks.data, "added_tokens_decoder"));
+    assert_int_equal(tokenizer_open(section.data, section.len, &tok, &err), 0);
+    assert_int_equal(tokenizer_vocab_size(tok), 281);
+    assert_int_equal(tokenizer_find(tok, START, sizeof START - 1), 280);
+    assert_int_equal(tokenizer_find(tok, END, sizeof END - 1), TOKEN_NONE);
+    tokenizer_close(tok);
+    section.len = 0;
+    const struct files bos = {.config = "{\"bos_token\":\"" END "\",\"add_bos_token\":true}",
+                              .rows = 281};
+    assert_int_equal(compile(&bos, &section, NULL, &err), -1);
+    assert_err(&err, "add_bos_token", "the token to add is missing");
+    base = own;
+    base_bytes = own_bytes;
+    buf_free(&json);
+    buf_free(&section);
+    buf_free(&remarks);
 }
 
 static void refusals(void **state) {
@@ -371,6 +425,7 @@ int main(void) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(ids_of_transformers),
         cmocka_unit_test(names_of_the_map),
+        cmocka_unit_test(added_tokens_without_rows_are_left_out),
         cmocka_unit_test(refusals),
         cmocka_unit_test(chat_templates),
     };
