@@ -22,7 +22,6 @@
 enum {
     BLOCK_BYTES = 1 << 20,
     MAX_PREFIXES = 16, /* directories of an archive that hold wanted files */
-    MAX_NAMES = 4096,
 };
 
 /* ---- which files ---- */
@@ -76,7 +75,8 @@ int source_names(const char *dir, char ***names, size_t *n, struct err *err) {
         return err_errno(err, errno, "%s", dir);
     }
     int rc = 0;
-    while (rc == 0 && *n < MAX_NAMES) {
+    size_t cap = 0;
+    while (rc == 0) {
         struct stat info;
         errno = 0; /* the end, and an error, are both NULL */
         const struct dirent *e = readdir(d);
@@ -89,7 +89,7 @@ int source_names(const char *dir, char ***names, size_t *n, struct err *err) {
                 rc = err_errno(err, errno, "%s/%s", dir, e->d_name);
             }
         } else if (S_ISREG(info.st_mode)) {
-            *names = mem_realloc(*names, (*n + 1) * sizeof **names);
+            *names = mem_grow(*names, *n + 1, &cap, sizeof **names);
             (*names)[(*n)++] = mem_strdup(e->d_name);
         }
     }

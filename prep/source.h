@@ -33,7 +33,7 @@ void source_close(struct source *s);
 bool source_wants(const char *name);
 bool source_is_license(const char *name);
 
-/* The names of the wanted files in directory `dir`, sorted: `*names` [*n]. The caller frees them
+/* The names of all wanted files in directory `dir`, sorted: `*names` [*n]. The caller frees them
  * with source_names_free. */
 int source_names(const char *dir, char ***names, size_t *n, struct err *err);
 void source_names_free(char **names, size_t n);
