@@ -115,14 +115,20 @@ static bool no_text(const struct convert_options *o) {
 
 /* Training and held-out text, thinned to what was asked for. */
 static int read_texts(struct calibration *c, const struct convert_options *o,
-                      const struct hf_model *model, uint32_t seq_tok, struct corpus *train,
+                      const struct hf_model *m, uint32_t seq_tok, struct corpus *train,
                       struct err *err) {
-    const struct tokenizer *tok = model->tok;
     static const char *const own_train[] = {"/stories", "/dialogue",  "/questions", "/technical",
                                             "/code",    "/languages", NULL};
     static const char *const own_held[] = {"/heldout", NULL};
+    const struct tokenizer *tok = m->tok;
+    /* Many more than are wanted, so that thinning has a choice, and all of most texts. */
+    enum { LEAST = 4 << 20, FACTOR = 4 };
+    uint64_t most = (uint64_t)o->calib_tok * FACTOR;
+    most = most > LEAST ? most : LEAST;
     train->stop = c->held.stop = o->stop;
-    train->tokenizer_of = c->held.tokenizer_of = model->dir;
+    train->tokenizer_of = c->held.tokenizer_of = m->dir;
+    train->most_tok = c->held.most_tok =
+        o->calib_tok > 0 && most < CORPUS_MAX_TOK ? (uint32_t)most : 0;
     if (!no_text(o) && read_text(train, tok, &o->calib, "--calib", own_train, seq_tok, err) < 0) {
         return -1;
     }

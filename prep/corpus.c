@@ -12,7 +12,7 @@
 
 static const char SEPARATOR[] = "<|endoftext|>";
 enum {
-    MAX_TEXT_BYTES = 1 << 30,
+    SEPARATOR_BYTES = sizeof SEPARATOR - 1,
     READ_BYTES = 1 << 16,
     /* No text packs better than this: what unpacks to more is not worth its memory. */
     UNPACKED_BASE = 16 << 20,
@@ -45,91 +45,176 @@ void corpus_add_ids(struct corpus *c, const int32_t *ids, uint32_t n) {
     c->n_tok += n;
 }
 
-static int add_document(struct corpus *c, const struct tokenizer *tok, const char *text,
-                        size_t bytes, uint32_t seq_tok, struct err *err) {
-    struct token_list list = {0};
-    if (tokenizer_encode(tok, text, bytes, TOKENIZER_ADD_SPECIAL, &list, err) < 0) {
-        token_list_free(&list);
-        return c->tokenizer_of ? err_prefix(err, "the tokenizer of %s", c->tokenizer_of) : -1;
-    }
-    for (size_t first = 0; first < list.n; first += seq_tok) {
-        size_t n = list.n - first < seq_tok ? list.n - first : seq_tok;
-        if (n >= CORPUS_MIN_SEQ_TOK && n <= CORPUS_MAX_TOK - c->n_tok) {
-            corpus_add_ids(c, (const int32_t *)list.ids + first, (uint32_t)n);
-        } else if (n >= CORPUS_MIN_SEQ_TOK) {
-            token_list_free(&list);
-            return err_set(err, "more than %d tokens of text", CORPUS_MAX_TOK);
+/* Drop every second sequence, until few enough tokens are left. */
+static void thin_out(struct corpus *c) {
+    while (c->most_tok && c->n_tok > c->most_tok && c->n_seqs > 1) {
+        uint32_t n_tok = 0, n_seqs = 0;
+        for (uint32_t i = 0; i < c->n_seqs; i += 2) {
+            struct corpus_seq s = c->seqs[i];
+            memmove(c->ids + n_tok, c->ids + s.first, s.n * sizeof *c->ids);
+            c->seqs[n_seqs++] = (struct corpus_seq){n_tok, s.n};
+            n_tok += s.n;
         }
+        c->n_tok = n_tok;
+        c->n_seqs = n_seqs;
+        c->every = 2 * (c->every ? c->every : 1);
     }
-    token_list_free(&list);
+}
+
+/* ---- text as it comes ---- */
+
+/* A text between two reads. Its documents end at separator lines. */
+struct reading {
+    struct corpus *corpus;
+    const char *name; /* of the text, for messages */
+    uint32_t seq_tok;
+    struct token_encoder *encoder;
+    struct token_list ids;   /* of the document, which are in no sequence yet */
+    uint64_t document_bytes; /* of the document, so far */
+    enum { IN_LINE, LINE_BEGINS, BEHIND_SEPARATOR } at;
+    size_t matched; /* LINE_BEGINS: bytes of SEPARATOR that the line begins with */
+};
+
+/* Take whole sequences of the ids that have come. `last`: the rest too. */
+static int take_sequences(struct reading *r, bool last, struct err *err) {
+    struct corpus *c = r->corpus;
+    size_t first = 0;
+    while (first < r->ids.n && (last || r->ids.n - first >= r->seq_tok)) {
+        size_t n = r->ids.n - first < r->seq_tok ? r->ids.n - first : r->seq_tok;
+        if (n >= CORPUS_MIN_SEQ_TOK && n > CORPUS_MAX_TOK - c->n_tok) {
+            return err_set(err, "%s: more than %d tokens of text", r->name, CORPUS_MAX_TOK);
+        }
+        if (n >= CORPUS_MIN_SEQ_TOK && c->seen_seqs++ % (c->every ? c->every : 1) == 0) {
+            corpus_add_ids(c, (const int32_t *)r->ids.ids + first, (uint32_t)n);
+            thin_out(c);
+        }
+        first += n;
+    }
+    r->ids.n -= first;
+    if (r->ids.n && first) {
+        memmove(r->ids.ids, r->ids.ids + first, r->ids.n * sizeof *r->ids.ids);
+    }
     return 0;
 }
 
-/* Append the whole text of one file, which is cut into documents at separator lines. */
-static int add_text(struct corpus *c, const struct tokenizer *tok, const char *name,
-                    const char *text, size_t bytes, uint32_t seq_tok, struct err *err) {
-    if (memchr(text, 0, bytes)) {
-        return err_set(err, "%s: not a text file: it holds a zero byte", name);
+/* What the tokenizer cannot do is told with whose it is. */
+static int encode_error(const struct reading *r, struct err *err) {
+    const char *from = r->corpus->tokenizer_of;
+    if (from) {
+        err_prefix(err, "the tokenizer of %s", from);
     }
-    c->text_bytes += bytes;
-    size_t start = 0, sep = strlen(SEPARATOR);
-    while (start < bytes) {
-        if (stop_check(c->stop, err) < 0) {
-            return -1;
-        }
-        size_t end = start, next = bytes;
-        for (; end < bytes; end++) {
-            bool line_start = end == start || text[end - 1] == '\n';
-            if (line_start && bytes - end >= sep && memcmp(text + end, SEPARATOR, sep) == 0 &&
-                (end + sep == bytes || text[end + sep] == '\n' || text[end + sep] == '\r')) {
-                next = end + sep;
-                while (next < bytes && (text[next] == '\n' || text[next] == '\r')) {
-                    next++;
-                }
-                break;
+    return err_prefix(err, "%s", r->name);
+}
+
+static int put_text(struct reading *r, const char *text, size_t bytes, struct err *err) {
+    if (bytes == 0) {
+        return 0;
+    }
+    r->document_bytes += bytes;
+    if (token_encoder_push(r->encoder, text, bytes, &r->ids, err) < 0) {
+        return encode_error(r, err);
+    }
+    return take_sequences(r, false, err);
+}
+
+static int end_document(struct reading *r, struct err *err) {
+    if (r->document_bytes == 0) {
+        return 0;
+    }
+    r->document_bytes = 0;
+    if (token_encoder_finish(r->encoder, &r->ids, err) < 0) {
+        return encode_error(r, err);
+    }
+    return take_sequences(r, true, err);
+}
+
+/* The bytes of the line that begins, as far as they may be a separator. Returns how many of `text`
+ * it took. */
+static int begin_line(struct reading *r, const char *text, size_t bytes, size_t *taken,
+                      struct err *err) {
+    size_t n = 0;
+    while (n < bytes && r->matched < SEPARATOR_BYTES && text[n] == SEPARATOR[r->matched]) {
+        n++;
+        r->matched++;
+    }
+    *taken = n;
+    if (n == bytes) {
+        return 0;
+    }
+    bool separates = r->matched == SEPARATOR_BYTES && (text[n] == '\n' || text[n] == '\r');
+    size_t held = r->matched;
+    r->at = separates ? BEHIND_SEPARATOR : IN_LINE;
+    r->matched = 0;
+    return separates ? end_document(r, err) : put_text(r, SEPARATOR, held, err);
+}
+
+static int read_block(struct reading *r, const char *text, size_t bytes, struct err *err) {
+    if (memchr(text, 0, bytes)) {
+        return err_set(err, "%s: not a text file: it holds a zero byte", r->name);
+    }
+    r->corpus->text_bytes += bytes;
+    for (size_t i = 0, n; i < bytes; i += n) {
+        if (r->at == LINE_BEGINS) {
+            if (begin_line(r, text + i, bytes - i, &n, err) < 0) {
+                return -1;
+            }
+        } else if (r->at == BEHIND_SEPARATOR) {
+            n = text[i] == '\n' || text[i] == '\r';
+            r->at = n ? BEHIND_SEPARATOR : LINE_BEGINS;
+        } else {
+            /* Whole lines, up to one that may be a separator. */
+            const char *line = text + i, *end = text + bytes;
+            while (line < end && (line == text + i || *line != SEPARATOR[0])) {
+                const char *newline = memchr(line, '\n', (size_t)(end - line));
+                line = newline ? newline + 1 : end;
+                r->at = newline ? LINE_BEGINS : IN_LINE;
+            }
+            n = (size_t)(line - text) - i;
+            if (put_text(r, text + i, n, err) < 0) {
+                return -1;
             }
         }
-        if (end > start && add_document(c, tok, text + start, end - start, seq_tok, err) < 0) {
-            return err_prefix(err, "%s", name);
-        }
-        start = next;
     }
     return 0;
+}
+
+static int end_text(struct reading *r, struct err *err) {
+    bool separates = r->at == LINE_BEGINS && r->matched == SEPARATOR_BYTES;
+    size_t held = r->at == LINE_BEGINS && !separates ? r->matched : 0;
+    return put_text(r, SEPARATOR, held, err) < 0 ? -1 : end_document(r, err);
 }
 
 /* ---- files and archives ---- */
 
 /* *unpacked counts the bytes of all entries so far. */
-static int read_entry(const struct corpus *c, struct archive *a, const struct archive_input *in,
-                      const char *name, uint64_t *unpacked, struct buf *out, struct err *err) {
+static int read_entry(struct reading *r, struct archive *a, const struct archive_input *in,
+                      uint64_t *unpacked, struct err *err) {
     char *block = mem_alloc(READ_BYTES);
-    la_ssize_t n = 0;
-    out->len = 0;
-    bool bomb = false, stopped = false;
-    while (!bomb && !(stopped = stop_check(c->stop, err) < 0) &&
-           (n = archive_read_data(a, block, READ_BYTES)) > 0 && out->len <= MAX_TEXT_BYTES) {
+    int rc = 0;
+    while (rc == 0) {
+        if (stop_check(r->corpus->stop, err) < 0) {
+            rc = -1;
+            break;
+        }
+        la_ssize_t n = archive_read_data(a, block, READ_BYTES);
         int64_t packed = archive_filter_bytes(a, -1);
-        *unpacked += (uint64_t)n;
-        bomb = *unpacked > UNPACKED_BASE + UNPACKED_FACTOR * (uint64_t)(packed > 0 ? packed : 0);
-        buf_append(out, block, (size_t)n);
+        /* Before what was read is used: it may be only the part before the error. */
+        if (archive_input_check(in, err) < 0) {
+            rc = -1;
+        } else if (n < 0) {
+            rc = err_set(err, "%s: %s", r->name, archive_error_string(a));
+        } else if (n == 0) {
+            break;
+        } else if ((*unpacked += (uint64_t)n) >
+                   UNPACKED_BASE + UNPACKED_FACTOR * (uint64_t)(packed > 0 ? packed : 0)) {
+            rc = err_set(err, "%s: unpacks to more than %d times its size: that is no text",
+                         r->name, UNPACKED_FACTOR);
+        } else {
+            rc = read_block(r, block, (size_t)n, err);
+        }
     }
     free(block);
-    if (stopped) {
-        return -1;
-    }
-    if (bomb) {
-        return err_set(err, "%s: unpacks to more than %d times its size: that is no text", name,
-                       UNPACKED_FACTOR);
-    }
-    if (n < 0) {
-        return archive_input_check(in, err) < 0
-                   ? -1
-                   : err_set(err, "%s: %s", name, archive_error_string(a));
-    }
-    if (out->len > MAX_TEXT_BYTES) {
-        return err_set(err, "%s: more than %d bytes of text", name, MAX_TEXT_BYTES);
-    }
-    return 0;
+    return rc < 0 ? -1 : end_text(r, err);
 }
 
 /* Append a file, or every regular file of an archive; libarchive tells which of both it is. */
@@ -138,7 +223,6 @@ static int add_file(struct corpus *c, const struct tokenizer *tok, const char *p
     struct archive *a = archive_read_new();
     struct archive_input in = {.fd = -1};
     struct archive_entry *entry;
-    struct buf text = {0};
     uint64_t unpacked = 0;
     int status = -1, r;
     /* By name, not "all": some of all are found in plain text (uuencode). */
@@ -161,12 +245,14 @@ static int add_file(struct corpus *c, const struct tokenizer *tok, const char *p
             continue;
         }
         char *name = raw ? mem_strdup(path) : mem_printf("%s:%s", path, inside ? inside : "?");
-        int e = read_entry(c, a, &in, name, &unpacked, &text, err);
-        /* Before what was read is used: it may be only the part before the error. */
-        e = archive_input_check(&in, err) < 0 ? -1 : e;
-        if (e == 0 && text.len > 0) {
-            e = add_text(c, tok, name, text.data, text.len, seq_tok, err);
-        }
+        struct reading reading = {.corpus = c,
+                                  .name = name,
+                                  .seq_tok = seq_tok,
+                                  .encoder = token_encoder_new(tok, TOKENIZER_ADD_SPECIAL, 0),
+                                  .at = LINE_BEGINS};
+        int e = read_entry(&reading, a, &in, &unpacked, err);
+        token_encoder_free(reading.encoder);
+        token_list_free(&reading.ids);
         free(name);
         if (e < 0) {
             goto out;
@@ -183,7 +269,6 @@ static int add_file(struct corpus *c, const struct tokenizer *tok, const char *p
 out:
     archive_read_free(a);
     archive_input_close(&in);
-    buf_free(&text);
     return status;
 }
 

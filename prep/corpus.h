@@ -9,7 +9,8 @@
  * A line that is `<|endoftext|>` ends a document. Each document is tokenized by itself, as a prompt
  * is (BOS where the model has one), and cut into sequences of at most `seq_tok` tokens; a sequence
  * of fewer than CORPUS_MIN_SEQ_TOK is dropped. Files of a directory come in the order of their
- * names.
+ * names. Text is read and tokenized piece by piece, so that only its tokens take memory; and where
+ * few of them are wanted, the corpus need not hold many more (most_tok).
  */
 #ifndef PREP_CORPUS_H
 #define PREP_CORPUS_H
@@ -31,8 +32,13 @@ struct corpus {
     uint32_t n_seqs;
     size_t cap_seqs;
     uint64_t text_bytes;
-    const volatile sig_atomic_t *stop; /* looked at between documents; NULL: never */
-    const char *tokenizer_of;          /* whose tokenizer it is, for errors; may be NULL */
+    const volatile sig_atomic_t *stop; /* looked at between blocks of text; NULL: never */
+    const char *tokenizer_of; /* what the tokenizer belongs to, for messages about it, or NULL */
+    /* 0, or: as soon as there are more tokens, every second sequence is dropped, and of those that
+     * follow only as many come in, so that the corpus stays evenly spread over the text. */
+    uint32_t most_tok;
+    uint32_t every;     /* one of so many sequences is kept; 0: all */
+    uint64_t seen_seqs; /* kept or not */
 };
 
 /* Append the text at `path`; of a directory, that of all files in it. A file that holds zero

@@ -120,6 +120,94 @@ static void separator_lines_end_documents(void **state) {
     free(text);
 }
 
+/* Wherever the blocks end in which a file is read: a separator is found, and what only begins like
+ * one stays text. */
+static void separators_lie_across_blocks(void **state) {
+    (void)state;
+    enum { BLOCK = 1 << 16 };
+    struct err err = {0};
+    for (int before = 0; before < 20; before++) {
+        struct buf text = {0};
+        while (text.len < BLOCK - 200) {
+            buf_append(&text, FIRST, strlen(FIRST));
+        }
+        while (text.len < (size_t)(BLOCK - before - 1)) {
+            buf_append(&text, "x", 1);
+        }
+        buf_append(&text, "\n", 1);
+        const size_t first = text.len;
+        buf_printf(&text, "%s%s", before % 2 ? "<|endoftext|>\n" : "<|endoftexx|>\n", SECOND);
+        free(test_write(dir, "across.txt", text.data, text.len));
+        struct corpus c = read_of("across.txt", 1 << 20);
+        struct token_list ids = {0};
+        const size_t parts[2] = {before % 2 ? first : text.len, text.len - strlen(SECOND)};
+        tokenizer_encode(tok, text.data, parts[0], TOKENIZER_ADD_SPECIAL, &ids, &err);
+        assert_int_equal(c.n_seqs, before % 2 ? 2 : 1);
+        assert_int_equal(c.seqs[0].n, ids.n);
+        assert_memory_equal(c.ids, ids.ids, ids.n * sizeof *ids.ids);
+        if (before % 2) {
+            ids.n = 0;
+            tokenizer_encode(tok, text.data + parts[1], strlen(SECOND), TOKENIZER_ADD_SPECIAL, &ids,
+                             &err);
+            assert_int_equal(c.seqs[1].n, ids.n);
+            assert_memory_equal(c.ids + c.seqs[1].first, ids.ids, ids.n * sizeof *ids.ids);
+        }
+        token_list_free(&ids);
+        corpus_free(&c);
+        buf_free(&text);
+    }
+}
+
+/* Where few tokens are wanted not all are kept, and what is kept is spread over the text. */
+static void no_more_is_held_than_is_wanted(void **state) {
+    (void)state;
+    struct buf text = {0};
+    while (text.len < 400000) {
+        buf_append(&text, FIRST, strlen(FIRST));
+    }
+    free(test_write(dir, "long.txt", text.data, text.len));
+    struct corpus all = read_of("long.txt", 64), some = {.most_tok = 10000};
+    struct err err = {0};
+    assert_int_equal(add(&some, "long.txt", 64, &err), 0);
+    assert_true(all.n_tok > 100000);
+    assert_in_range(some.n_tok, 4900, 10000);
+    assert_true(some.cap_tok <= 20000);
+    const uint32_t every = some.every;
+    assert_true(every >= 8 && some.n_seqs == (all.n_seqs + every - 1) / every);
+    for (uint32_t i = 0; i < some.n_seqs; i++) {
+        const struct corpus_seq *a = &all.seqs[i * every], *b = &some.seqs[i];
+        assert_int_equal(a->n, b->n);
+        assert_memory_equal(all.ids + a->first, some.ids + b->first, a->n * sizeof *all.ids);
+    }
+    corpus_free(&all);
+    corpus_free(&some);
+    buf_free(&text);
+}
+
+/* A text that the tokenizer cannot encode is told with whose tokenizer it is. */
+static void whose_tokenizer_fails_is_told(void **state) {
+    (void)state;
+    struct corpus c = {.tokenizer_of = "checkpoint"};
+    struct err err = {0};
+    struct tokenizer *usual = tok;
+    struct buf own = {0};
+    static const char json[] =
+        "{\"version\":\"1.0\",\"added_tokens\":[],\"normalizer\":null,\"pre_tokenizer\":null,"
+        "\"post_processor\":null,\"decoder\":null,\"model\":{\"type\":\"BPE\",\"unk_token\":"
+        "\"<unk>\",\"vocab\":{\"a\":0},\"merges\":[]}}";
+    const struct hf_tokenizer_files files = {.tokenizer = {"t", json, sizeof json - 1}};
+    hf_tokenizer_compile(&files, &own, &err);
+    assert_no_err(&err);
+    assert_int_equal(tokenizer_open(own.data, own.len, &tok, &err), 0);
+    put("b.txt", "aaab");
+    assert_int_equal(add(&c, "b.txt", 64, &err), -1);
+    assert_err(&err, "b.txt: the tokenizer of checkpoint: cannot encode");
+    tokenizer_close(tok);
+    tok = usual;
+    corpus_free(&c);
+    buf_free(&own);
+}
+
 static void a_separator_inside_a_line_is_text(void **state) {
     (void)state;
     put("inside.txt", "The word <|endoftext|> in a line is only text, and so is\n"
@@ -391,6 +479,9 @@ static void stops(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(separator_lines_end_documents),
+        cmocka_unit_test(separators_lie_across_blocks),
+        cmocka_unit_test(no_more_is_held_than_is_wanted),
+        cmocka_unit_test(whose_tokenizer_fails_is_told),
         cmocka_unit_test(a_separator_inside_a_line_is_text),
         cmocka_unit_test(long_documents_are_cut_and_short_ends_dropped),
         cmocka_unit_test(nothing_comes_of_nothing),
