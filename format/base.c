@@ -13,32 +13,46 @@
 
 /* -- errors --------------------------------------------------------------------------------- */
 
-/* The length of the UTF-8 character that s[0..n) begins with, 0 where it begins with none (RFC
- * 3629, section 4). */
-static size_t utf8_bytes(const uint8_t *s, size_t n) {
-    uint8_t c = s[0];
-    size_t len = c < 0x80                ? 1
-                 : c >= 0xc2 && c < 0xe0 ? 2
-                 : (c & 0xf0) == 0xe0    ? 3
-                 : c >= 0xf0 && c < 0xf5 ? 4
-                                         : 0;
-    if (len == 0 || len > n) {
+/* Well-formed sequences, Unicode core specification table 3-7: the second byte's range depends
+ * on the first. */
+size_t text_char_bytes(const uint8_t *p, size_t n, size_t *bad, bool *cut) {
+    size_t bad_dummy;
+    bool cut_dummy;
+    bad = bad ? bad : &bad_dummy;
+    cut = cut ? cut : &cut_dummy;
+    *bad = 0;
+    *cut = false;
+    uint8_t c = p[0];
+    if (c < 0x80) {
+        return 1;
+    }
+    *bad = 1;
+    size_t need = c < 0xc2 ? 0 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : c < 0xf5 ? 4 : 0;
+    if (need == 0) {
         return 0;
     }
-    for (size_t i = 1; i < len; i++) {
-        if ((s[i] & 0xc0) != 0x80) {
+    uint8_t low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80;
+    uint8_t high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
+    for (size_t i = 1; i < need; i++) {
+        if (i >= n) {
+            *bad = i;
+            *cut = true;
             return 0;
         }
+        if (p[i] < low || p[i] > high) {
+            *bad = i;
+            return 0;
+        }
+        low = 0x80;
+        high = 0xbf;
     }
-    bool bad = (c == 0xe0 && s[1] < 0xa0) ||
-               (c == 0xed && s[1] >= 0xa0) ||                             /* overlong, surrogate */
-               (c == 0xf0 && s[1] < 0x90) || (c == 0xf4 && s[1] >= 0x90); /* overlong, too great */
-    return bad ? 0 : len;
+    *bad = 0;
+    return need;
 }
 
 enum text_kind text_next(const char *text, size_t n, size_t *bytes) {
     const uint8_t *s = (const uint8_t *)text;
-    *bytes = utf8_bytes(s, n);
+    *bytes = text_char_bytes(s, n, NULL, NULL);
     if (*bytes == 0) {
         *bytes = 1;
         return TEXT_MALFORMED;

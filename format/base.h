@@ -26,6 +26,11 @@ struct err {
     char msg[1024];
 };
 
+/* The length of the well-formed character at p, where n >= 1 bytes lie, or 0 where there is none.
+ * In the latter case *bad is the length of the maximal subpart that one U+FFFD stands for, and *cut
+ * says whether more bytes could still complete it. `bad` and `cut` may be NULL. */
+size_t text_char_bytes(const uint8_t *p, size_t n, size_t *bad, bool *cut);
+
 /* Text from untrusted files (names, messages, what a model writes) ends up on a terminal, which
  * nothing in it may drive. text_next says what it is made of; the functions below go by that. */
 enum text_kind {

@@ -167,17 +167,9 @@ static int search_published(const struct regex_iter *it, struct regex_scratch *s
     return rc;
 }
 
-/* The start of the character at `at`, or the end of the text. */
-static size_t next_start(const struct regex_iter *it, size_t at) {
-    while (at < it->bytes && ((uint8_t)it->text[at] & 0xc0) == 0x80) {
-        at++;
-    }
-    return at < it->bytes ? at : it->bytes;
-}
-
 /*
- * A search that pays for its steps from *it->steps. It takes no more than are left: that many places
- * are tried. A window's end is not the text's end: whatever looks there stops the search
+ * A search that pays for its steps from *it->steps. It takes no more than are left: so many are
+ * tried. A window's end is not the text's end: whatever looks there stops the search
  * (PCRE2_PARTIAL_HARD), which then is done again with a longer window; so the result is that of the
  * whole text. Where a place takes more, the search goes on from that place.
  */
@@ -185,7 +177,8 @@ static int search_counted(const struct regex_iter *it, struct regex_scratch *s) 
     size_t from = it->from, window = it->window_bytes;
     uint64_t limit = FIRST_LIMIT;
     for (;;) {
-        size_t end = next_start(it, it->bytes - from > window ? from + window : it->bytes);
+        size_t end = text_next_start(it->text, it->bytes,
+                                     it->bytes - from > window ? from + window : it->bytes);
         size_t places = limit < STRIDE_STEPS ? (size_t)(STRIDE_STEPS / limit) : 1;
         places = end < it->bytes && end - from < places ? end - from : places;
         uint64_t price = limit * (1 + (end - from) / FREE_SCAN_BYTES), left = *it->steps / price;
@@ -210,7 +203,7 @@ static int search_counted(const struct regex_iter *it, struct regex_scratch *s) 
         } else if (rc != PCRE2_ERROR_NOMATCH || last == it->bytes) {
             return rc;
         } else {
-            from = next_start(it, last + 1);
+            from = text_next_start(it->text, it->bytes, last + 1);
             window = it->window_bytes;
             limit = FIRST_LIMIT;
         }

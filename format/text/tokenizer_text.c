@@ -6,43 +6,6 @@
 
 #include <utf8proc.h>
 
-/* Well-formed sequences, Unicode core specification table 3-7: the second byte's range depends
- * on the first. */
-size_t text_char_bytes(const uint8_t *p, size_t n, size_t *bad, bool *cut) {
-    size_t bad_dummy;
-    bool cut_dummy;
-    bad = bad ? bad : &bad_dummy;
-    cut = cut ? cut : &cut_dummy;
-    *bad = 0;
-    *cut = false;
-    uint8_t c = p[0];
-    if (c < 0x80) {
-        return 1;
-    }
-    *bad = 1;
-    size_t need = c < 0xc2 ? 0 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : c < 0xf5 ? 4 : 0;
-    if (need == 0) {
-        return 0;
-    }
-    uint8_t low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80;
-    uint8_t high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
-    for (size_t i = 1; i < need; i++) {
-        if (i >= n) {
-            *bad = i;
-            *cut = true;
-            return 0;
-        }
-        if (p[i] < low || p[i] > high) {
-            *bad = i;
-            return 0;
-        }
-        low = 0x80;
-        high = 0xbf;
-    }
-    *bad = 0;
-    return need;
-}
-
 size_t text_valid(const char *text, size_t bytes) {
     const uint8_t *p = (const uint8_t *)text;
     size_t i = 0;
@@ -96,6 +59,13 @@ size_t text_get(const char *text, uint32_t *cp) {
     *cp = (uint32_t)(p[0] & 0x07) << 18 | (uint32_t)(p[1] & 0x3f) << 12 |
           (uint32_t)(p[2] & 0x3f) << 6 | (p[3] & 0x3f);
     return 4;
+}
+
+size_t text_next_start(const char *text, size_t bytes, size_t at) {
+    while (at < bytes && ((uint8_t)text[at] & 0xc0) == 0x80) {
+        at++;
+    }
+    return at < bytes ? at : bytes;
 }
 
 size_t text_before(const char *start, const char *p) {

@@ -16,11 +16,6 @@
 
 #define TEXT_REPLACEMENT "\xef\xbf\xbd" /* U+FFFD */
 
-/* The length of the well-formed character at p, where n >= 1 bytes lie, or 0 where there is none.
- * In the latter case *bad is the length of the maximal subpart that one U+FFFD stands for, and *cut
- * says whether more bytes could still complete it. `bad` and `cut` may be NULL. */
-size_t text_char_bytes(const uint8_t *p, size_t n, size_t *bad, bool *cut);
-
 /* The length of the longest well-formed prefix of `text`. */
 size_t text_valid(const char *text, size_t bytes);
 
@@ -29,6 +24,8 @@ void text_sanitize(const char *text, size_t bytes, struct buf *out);
 
 /* Puts the code point at p into *cp and returns its length in bytes. */
 size_t text_get(const char *p, uint32_t *cp);
+/* The place of the first character that starts at `at` or behind it, or `bytes`. */
+size_t text_next_start(const char *text, size_t bytes, size_t at);
 /* The length of the character that ends before p. */
 size_t text_before(const char *start, const char *p);
 /* Writes cp to out[4] as UTF-8 and returns its length in bytes. */

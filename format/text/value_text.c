@@ -5,26 +5,17 @@
 #include <string.h>
 #include <utf8proc.h>
 
+#include "format/text/tokenizer_text.h"
 #include "format/text/value.h"
 
 /* ---- UTF-8 --------------------------------------------------------------------------------- */
 
 bool value_utf8_check(const char *data, size_t len, size_t *bad) {
-    for (size_t i = 0; i < len;) {
-        utf8proc_int32_t c;
-        if (!((unsigned char)data[i] & 0x80)) {
-            i++;
-            continue;
-        }
-        utf8proc_ssize_t n =
-            utf8proc_iterate((const utf8proc_uint8_t *)data + i, (utf8proc_ssize_t)(len - i), &c);
-        if (n <= 0) {
-            *bad = i;
-            return false;
-        }
-        i += (size_t)n;
+    size_t valid = text_valid(data, len);
+    if (valid < len) {
+        *bad = valid;
     }
-    return true;
+    return valid == len;
 }
 
 uint32_t value_utf8_get(const char *p, size_t *bytes) {
