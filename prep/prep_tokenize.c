@@ -25,24 +25,48 @@ struct tokenize_options {
     bool decode, no_special, raw;
 };
 
+/* Up to `bytes` of standard input, 0 at its end; -1 on an error. */
+static ssize_t read_some(char *block, size_t bytes, struct err *err) {
+    size_t n = fread(block, 1, bytes, stdin);
+    return n == 0 && ferror(stdin) ? err_errno(err, errno, "standard input") : (ssize_t)n;
+}
+
 static int read_input(const struct tokenize_options *o, struct buf *in, struct err *err) {
     char block[65536];
-    size_t n;
+    ssize_t n;
     if (o->prompt) {
         buf_append(in, o->prompt, strlen(o->prompt));
         return 0;
     }
-    while ((n = fread(block, 1, sizeof block, stdin)) > 0) {
-        buf_append(in, block, n);
+    while ((n = read_some(block, sizeof block, err)) > 0) {
+        buf_append(in, block, (size_t)n);
         if (in->len > MAX_INPUT_BYTES) {
             return err_set(err, "standard input: more than %d bytes", MAX_INPUT_BYTES);
         }
     }
-    if (ferror(stdin)) {
-        return err_errno(err, errno, "standard input");
-    }
     buf_append(in, "", 0);
-    return 0;
+    return n < 0 ? -1 : 0;
+}
+
+/* The text's ids, piece by piece. */
+static int encode_input(const struct tokenize_options *o, const struct tokenizer *tok,
+                        const char *path, struct token_list *ids, struct err *err) {
+    unsigned flags = TOKENIZER_PARSE_SPECIAL | (o->no_special ? 0 : TOKENIZER_ADD_SPECIAL);
+    struct token_encoder *e = token_encoder_new(tok, flags, 0);
+    char block[65536];
+    ssize_t n = 0;
+    int rc = o->prompt ? token_encoder_push(e, o->prompt, strlen(o->prompt), ids, err) : 0;
+    while (!o->prompt && rc == 0 && (n = read_some(block, sizeof block, err)) > 0) {
+        rc = token_encoder_push(e, block, (size_t)n, ids, err);
+    }
+    if (rc == 0 && n == 0) {
+        rc = token_encoder_finish(e, ids, err);
+    }
+    token_encoder_free(e);
+    if (n < 0) {
+        return -1;
+    }
+    return rc < 0 ? err_prefix(err, "%s", path) : 0;
 }
 
 static int parse_ids(const struct tokenize_options *o, const struct buf *in, struct token_list *ids,
@@ -112,18 +136,14 @@ static int tokenize(const struct cli_call *call, struct err *err) {
         err_prefix(err, "%s: tokenizer", path);
         goto out;
     }
-    if (read_input(o, &in, err) < 0) {
-        goto out;
-    }
     if (o->decode) {
-        rc = parse_ids(o, &in, &ids, err) < 0 ? -1 : print_text(o, path, tok, &ids, err);
+        rc = read_input(o, &in, err) < 0 || parse_ids(o, &in, &ids, err) < 0
+                 ? -1
+                 : print_text(o, path, tok, &ids, err);
         goto out;
     }
-    unsigned flags = TOKENIZER_PARSE_SPECIAL | (o->no_special ? 0 : TOKENIZER_ADD_SPECIAL);
-    rc = tokenizer_encode(tok, in.data ? in.data : "", in.len, flags, &ids, err);
-    if (rc < 0) {
-        err_prefix(err, "%s", path);
-    } else {
+    rc = encode_input(o, tok, path, &ids, err);
+    if (rc == 0) {
         size_t bytes = 0;
         const char *twice = o->no_special ? NULL : tokenizer_doubled(tok, ids.ids, ids.n, &bytes);
         if (twice) {

@@ -148,6 +148,11 @@ struct corm_engine_options {
     /* Sessions whose last logits are in memory at once, and most sessions of one evaluation: the
      * one that was evaluated least recently loses its own to another. 0 = max_sessions. */
     uint32_t max_running;
+    /* The longest text, in bytes, that is to be tokenized: what that takes beside the text and its
+     * ids is part of the memory plan. 0: short texts, up to 64 KiB; UINT64_MAX: any. */
+    uint64_t text_bytes;
+    /* What the caller itself holds in memory, such as texts and ids: part of the memory plan. */
+    uint64_t caller_bytes;
     bool kv_f32; /* KV cache in f32 in place of f16 */
     /* 0 = exact; else a loss in percent of perplexity that the archive was calibrated for: neurons
      * that are predicted to add little are left out when decoding. A level that it does not have is
@@ -173,6 +178,7 @@ struct corm_memory_plan {
     uint64_t snapshot_bytes;   /* of snapshots, for which there is room: */
     uint32_t n_snapshots;
     uint64_t scratch_bytes;
+    uint64_t text_bytes; /* of that, or of host_bytes: for tokenizing long texts */
     uint64_t total_bytes;
     uint64_t budget_bytes;
     uint64_t floor_bytes; /* the least budget that works */
@@ -236,6 +242,17 @@ CORM_API uint64_t corm_memory_peak(void);
 CORM_API int corm_tokenize(const struct corm_engine *engine, const char *text, size_t text_bytes,
                            bool add_special, bool parse_special, int32_t **ids, size_t *n_ids,
                            struct corm_error *error);
+/* The same for a text that comes in pieces of any length: all ids that the pushes give are,
+ * together, those of the whole text. Each push gives the ids that have become certain, borrowed
+ * until the next call; `text` NULL ends the text. Encoding takes no more memory than was planned
+ * (text_bytes): a text with a long stretch that cannot be cut in two is refused, with the budget
+ * that would do. Free with corm_encoder_close, before the engine is closed. */
+struct corm_encoder;
+CORM_API int corm_encoder_open(struct corm_encoder **encoder, const struct corm_engine *engine,
+                               bool add_special, bool parse_special, struct corm_error *error);
+CORM_API int corm_encoder_push(struct corm_encoder *encoder, const char *text, size_t text_bytes,
+                               const int32_t **ids, size_t *n_ids, struct corm_error *error);
+CORM_API void corm_encoder_close(struct corm_encoder *encoder); /* NULL is allowed */
 /* Of ids that corm_tokenize made with `add_special`: whether the text itself begins (or ends) with
  * the token that was added there, so that the model reads it twice. That token's text,
  * NUL-terminated and cut to 63 bytes, goes to `token`. */

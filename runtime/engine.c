@@ -458,37 +458,6 @@ const char *corm_chat_template_named(const struct corm_engine *engine, const cha
 
 /* ---- tokens ---- */
 
-int corm_tokenize(const struct corm_engine *engine, const char *text, size_t text_bytes,
-                  bool add_special, bool parse_special, int32_t **ids, size_t *n_ids,
-                  struct corm_error *error) {
-    struct err err = {0};
-    struct token_list list = {0};
-    unsigned flags =
-        (add_special ? TOKENIZER_ADD_SPECIAL : 0) | (parse_special ? TOKENIZER_PARSE_SPECIAL : 0);
-    if (tokenizer_encode(engine->tokenizer, text, text_bytes, flags, &list, &err) < 0) {
-        token_list_free(&list);
-        err_prefix(&err, "%s", engine->archive.map.path);
-        return engine_fail(error, &err);
-    }
-    *ids = mem_alloc(list.n * sizeof **ids);
-    for (size_t i = 0; i < list.n; i++) {
-        (*ids)[i] = (int32_t)list.ids[i];
-    }
-    *n_ids = list.n;
-    token_list_free(&list);
-    return 0;
-}
-
-bool corm_special_doubled(const struct corm_engine *engine, const int32_t *ids, size_t n_ids,
-                          char token[64]) {
-    size_t bytes = 0;
-    /* Ids are no negative numbers: as unsigned ones they are the tokenizer's. */
-    const char *piece = tokenizer_doubled(engine->tokenizer, (const uint32_t *)ids, n_ids, &bytes);
-    snprintf(token, 64, "%.*s", piece ? (int)(bytes < 63 ? bytes : 63) : 0, piece ? piece : "");
-    text_clean(token, strlen(token));
-    return piece != NULL;
-}
-
 const int32_t *corm_stop_ids(const struct corm_engine *engine, size_t *n) {
     *n = engine->archive.arch.n_stop;
     return (const int32_t *)engine->archive.arch.stop_ids;

@@ -78,8 +78,9 @@ static uint64_t need_bytes(const struct corm *c, unsigned keeps) {
 
 /* What the host holds that is neither weights nor results of the backend, of which the backend
  * itself takes `backend_bytes`. */
-static uint64_t host_bytes(const struct corm_engine *e, uint64_t backend_bytes) {
+static uint64_t host_bytes(struct corm_engine *e, uint64_t backend_bytes) {
     const struct corm *c = &e->archive;
+    e->plan.text_bytes = engine_text_bytes(e);
     const uint64_t rows = (uint64_t)e->opt.logits_rows + e->opt.max_running;
     const uint64_t logits = rows * c->arch.vocab * sizeof(float) + sample_bytes(c->arch.vocab);
     const uint64_t ids = (uint64_t)e->opt.max_sessions * e->opt.ctx_tok * sizeof(int32_t);
@@ -88,7 +89,7 @@ static uint64_t host_bytes(const struct corm_engine *e, uint64_t backend_bytes) 
     return backend_bytes + experts_scratch_bytes(c, engine_max_rows(e)) + logits + ids +
            (1 + e->opt.max_passes) * pass_bytes(e) + engine_host_row(&c->arch) * sizeof(float) +
            prefetch_fillers(io) * filler_bytes(c) + cache_table_bytes(c, cache_slots_needed(c, 0)) +
-           c->copied_bytes + OVERHEAD_BYTES;
+           c->copied_bytes + OVERHEAD_BYTES + e->plan.text_bytes + e->opt.caller_bytes;
 }
 
 /* Fill in the parts that do not come and go, where the backend computes. Tensors begin each row

@@ -82,7 +82,7 @@ int tokenizer_encode(const struct tokenizer *tok, const char *text, size_t bytes
  */
 struct token_encoder;
 /* What encoding may take, apart from the ids: 0 for as much as it may ever (a stretch of 64 MiB, of
- * which 4 MiB merged at once), else about that many bytes, at least 8 MiB. */
+ * which 4 MiB merged at once), else about that many bytes. */
 struct token_encoder *token_encoder_new(const struct tokenizer *tok, unsigned flags,
                                         uint64_t memory_bytes);
 int token_encoder_push(struct token_encoder *e, const char *text, size_t bytes,
@@ -90,6 +90,15 @@ int token_encoder_push(struct token_encoder *e, const char *text, size_t bytes,
 /* After it the encoder is as new. After an error of either, it can only be freed. */
 int token_encoder_finish(struct token_encoder *e, struct token_list *out, struct err *err);
 void token_encoder_free(struct token_encoder *e); /* NULL is fine */
+
+/* The least that encoding takes, whatever a token_encoder is given. */
+enum { TOKEN_ENCODER_BYTES = 8 << 20 };
+/* What to give one for texts of `text_bytes`: enough for a whole text where texts are never cut, at
+ * most 24 MiB where they are. */
+uint64_t token_encoder_bytes(const struct tokenizer *tok, uint64_t text_bytes);
+/* Of an encoder that has failed: what it would have had to be given for a text of `text_bytes`, 0
+ * where it did not fail for want of that. */
+uint64_t token_encoder_wants(const struct token_encoder *e, uint64_t text_bytes);
 
 enum tokenizer_decode_flag {
     TOKENIZER_SKIP_SPECIAL = 1, /* leave special tokens out */

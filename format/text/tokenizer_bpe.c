@@ -346,10 +346,7 @@ bool bpe_parts(const struct tokenizer *tok, struct bpe_scratch *s, uint32_t x, u
 /* The first place behind `from` where the piece can be cut, so that both parts give the ids that
  * they give in the whole. */
 static size_t cut_behind(struct encoder *enc, const char *text, size_t bytes, size_t from) {
-    while (from < bytes && ((uint8_t)text[from] & 0xc0) == 0x80) {
-        from++;
-    }
-    for (size_t at = from, len; at < bytes; at += len) {
+    for (size_t at = text_next_start(text, bytes, from), len; at < bytes; at += len) {
         uint32_t x, y;
         text_get(text + at - text_before(text, text + at), &x);
         len = text_get(text + at, &y);
@@ -367,6 +364,7 @@ static int encode_part(struct encoder *enc, const char *text, size_t bytes) {
     const struct tokenizer *tok = enc->tok;
     struct bpe_scratch *s = &enc->bpe;
     if (bytes > enc->merge_max_bytes) {
+        enc->merge_wanted_bytes = bytes;
         return err_set(enc->err,
                        "%zu bytes of text without a place where the tokenizer certainly cuts; at"
                        " most %zu are merged at once",

@@ -495,3 +495,13 @@ int64_t cutter_find(struct tok_cutter *k, struct encoder *enc, const char *text,
     }
     return 0;
 }
+
+bool cutter_cuts(struct tok_cutter *k, struct encoder *enc) {
+    static const struct place usual[] = {{'e', ' '}, {'e', '\n'}, {'\n', 'e'}};
+    for (size_t i = 0; !k->never && i < sizeof usual / sizeof *usual; i++) {
+        if (is_safe_place(k, enc, usual[i])) {
+            return true;
+        }
+    }
+    return false;
+}

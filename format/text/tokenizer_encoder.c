@@ -16,7 +16,7 @@ enum {
      * each may take half of what encoding may. */
     STRETCH_COST = 12,
     MERGE_COST = 48,
-    MEMORY_MIN_BYTES = 8 << 20
+    HONEST_BYTES = 24 << 20 /* enough for what lies between two places of an honest text */
 };
 
 struct token_encoder {
@@ -27,7 +27,8 @@ struct token_encoder {
     size_t stretch_max_bytes;
     char part[4]; /* the bytes of a character whose end has not come */
     size_t part_bytes;
-    bool begun; /* something of the text has been encoded */
+    bool begun;    /* something of the text has been encoded */
+    bool too_long; /* what waited was longer than may be encoded at once */
 };
 
 struct token_encoder *token_encoder_new(const struct tokenizer *tok, unsigned flags,
@@ -37,7 +38,8 @@ struct token_encoder *token_encoder_new(const struct tokenizer *tok, unsigned fl
     budget_encode(&e->enc.budget, tok);
     e->stretch_max_bytes = STRETCH_MAX_BYTES;
     if (memory_bytes) {
-        uint64_t half = (memory_bytes > MEMORY_MIN_BYTES ? memory_bytes : MEMORY_MIN_BYTES) / 2;
+        uint64_t half =
+            (memory_bytes > TOKEN_ENCODER_BYTES ? memory_bytes : TOKEN_ENCODER_BYTES) / 2;
         uint64_t stretch = half / STRETCH_COST, merge = half / MERGE_COST;
         e->stretch_max_bytes = stretch < STRETCH_MAX_BYTES ? (size_t)stretch : STRETCH_MAX_BYTES;
         e->enc.merge_max_bytes = merge < TOK_MERGE_MAX_BYTES ? (size_t)merge : TOK_MERGE_MAX_BYTES;
@@ -52,6 +54,34 @@ void token_encoder_free(struct token_encoder *e) {
         buf_free(&e->waiting);
         free(e);
     }
+}
+
+uint64_t token_encoder_bytes(const struct tokenizer *tok, uint64_t text_bytes) {
+    uint64_t n = text_bytes < STRETCH_MAX_BYTES ? text_bytes : STRETCH_MAX_BYTES, bytes;
+    struct tok_cutter *k = cutter_new(tok);
+    struct encoder enc;
+    encoder_init(&enc, tok, 0, NULL, NULL);
+    if (cutter_cuts(k, &enc)) {
+        bytes = 2 * MERGE_COST * n < HONEST_BYTES ? 2 * MERGE_COST * n : HONEST_BYTES;
+    } else {
+        bytes = 2 * STRETCH_COST * n;
+    }
+    cutter_free(k);
+    encoder_free(&enc);
+    return bytes > TOKEN_ENCODER_BYTES ? bytes : TOKEN_ENCODER_BYTES;
+}
+
+uint64_t token_encoder_wants(const struct token_encoder *e, uint64_t text_bytes) {
+    if (e->enc.merge_wanted_bytes) {
+        return e->enc.merge_wanted_bytes <= TOK_MERGE_MAX_BYTES
+                   ? 2 * (uint64_t)MERGE_COST * e->enc.merge_wanted_bytes
+                   : 0;
+    }
+    uint64_t n = text_bytes < STRETCH_MAX_BYTES ? text_bytes : STRETCH_MAX_BYTES;
+    uint64_t merge =
+        n < TOK_MERGE_MAX_BYTES ? n : TOK_MERGE_MAX_BYTES; /* it may all be one piece */
+    uint64_t wants = STRETCH_COST * n > MERGE_COST * merge ? STRETCH_COST * n : MERGE_COST * merge;
+    return e->too_long && n > e->stretch_max_bytes ? 2 * wants : 0;
 }
 
 /* Encode the first `bytes` of what waits. `last`: there the text ends. */
@@ -98,6 +128,7 @@ static int encode_pieces(struct token_encoder *e) {
         }
     }
     if (e->waiting.len > e->stretch_max_bytes && e->waiting.len > piece) {
+        e->too_long = true;
         return err_set(enc->err,
                        "more than %zu KiB of text without a place where it can certainly be cut in "
                        "two; at most that much is encoded at once",

@@ -77,9 +77,10 @@ struct encoder {
     const struct tokenizer *tok;
     unsigned flags;
     struct tok_budget budget;
-    size_t merge_max_bytes; /* TOK_MERGE_MAX_BYTES or less */
-    struct token_list *out; /* borrowed */
-    struct err *err;        /* borrowed */
+    size_t merge_max_bytes;    /* TOK_MERGE_MAX_BYTES or less */
+    size_t merge_wanted_bytes; /* where more would have had to be merged at once, how many */
+    struct token_list *out;    /* borrowed */
+    struct err *err;           /* borrowed */
     /* Where the piece of a text that is encoded was cut from what lies in front of it, and behind
      * it; NULL for the text's ends. What begins and ends there is no beginning and no end. */
     const char *cut_front, *cut_behind;
@@ -131,6 +132,8 @@ void cutter_free(struct tok_cutter *k); /* NULL is fine */
 int64_t cutter_find(struct tok_cutter *k, struct encoder *enc, const char *text, size_t bytes,
                     size_t from, size_t to);
 size_t cutter_reach(const struct tok_cutter *k);
+/* Whether usual places of a text are safe: between words or lines. */
+bool cutter_cuts(struct tok_cutter *k, struct encoder *enc);
 
 /* tokenizer_budget.c */
 /* The whole budget for a token's text and what the decoders hold back, or the beginning of one for

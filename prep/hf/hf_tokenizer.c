@@ -241,8 +241,8 @@ static int read_added_token(const struct place *at, const struct place *vocab, u
 }
 
 /* Free ids count from the number of the vocabulary's tokens here, whatever their ids are: so
- * `tokenizers` (0.23) does for all tokens of one call, and a file is one. For tokens that come later
- * they also count from the added ones (p->next_id). */
+ * `tokenizers` (0.23) does for all tokens of one call, and a file is one. For tokens that come
+ * later they also count from the added ones (p->next_id). */
 static int read_added(const struct hf_tokenizer_files *files, const struct place *root,
                       struct tokenizer_pack *p) {
     struct place list = place_get(root, "added_tokens"), model = place_get(root, "model");

@@ -29,8 +29,9 @@
  * - Then every name of a special token that is no added token yet (bos_token, pad_token,
  *   image_token, extra_special_tokens, ...). One that is in no vocabulary gets the next free id, if
  *   the model has a row for it.
- * Added tokens for which the model has no row, by whatever file, are left out with a remark: no text
- * has them, and the model makes none. A token of the vocabulary itself without a row is refused.
+ * Added tokens for which the model has no row, by whatever file, are left out with a remark: no
+ * text has them, and the model makes none. A token of the vocabulary itself without a row is
+ * refused.
  * An id that a file gives must be the one that the tokenizer gives; a token with two ids is an
  * error that names both files. What does not count although it says something else is told in a
  * remark.

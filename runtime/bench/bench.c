@@ -28,7 +28,7 @@ struct bench {
     struct corm_stats mid, end; /* of the last repetition: after the prompt, after decoding */
 };
 
-enum { MADE_UP_ROUNDS = 64 }; /* after which --minutes begins anew */
+enum { MADE_UP_ROUNDS = 64, FILE_ROUNDS = 64 }; /* after which --minutes begins anew */
 
 /* Ids in 0 .. vocab-1 from a linear congruential generator (Knuth's MMIX constants), upper half. */
 static void made_up_ids(struct run_ids *out, size_t n, uint32_t vocab) {
@@ -43,20 +43,27 @@ static void made_up_ids(struct run_ids *out, size_t n, uint32_t vocab) {
 
 int bench_tokens(const struct run *r, size_t n, struct run_ids *out, struct err *err) {
     const struct bench_options *o = r->call->values;
-    struct buf text = {0};
+    struct run_text text = {.fd = -1};
+    struct run_tokens tokens = {0};
     if (!o->file) {
         made_up_ids(out, n, r->info->vocab);
         return 0;
     }
-    int status = run_read(o->file, &text, err);
+    int status = run_text_open(&text, o->file, err);
     if (status == 0) {
-        status = run_tokenize(r, &text, false, true, out, err);
+        status = run_tokens_open(&tokens, r, &text, false, true, err);
     }
-    if (status == 0 && out->n < n) {
+    if (status == 0) {
+        status = run_tokens_want(&tokens, FILE_ROUNDS * n, err);
+    }
+    if (status == 0 && tokens.n < n) {
         status = err_set(err, "%s: the text has %zu tokens; prompt and decoding need %zu", o->file,
-                         out->n, n);
+                         tokens.n, n);
     }
-    buf_free(&text);
+    *out = (struct run_ids){tokens.ids, tokens.n};
+    tokens.ids = NULL;
+    run_tokens_close(&tokens);
+    run_text_close(&text);
     return status;
 }
 

@@ -30,8 +30,8 @@ struct bench_options {
     int io_threads;
 };
 
-/* The tokens of a benchmark: all tokens of --file, which must be at least `n`, or `n` made-up
- * ones. */
+/* The tokens of a benchmark: those of --file, at least `n` and some rounds of them where it has so
+ * many, or `n` made-up ones. */
 int bench_tokens(const struct run *r, size_t n, struct run_ids *out, struct err *err);
 /* Fill `m` in as the options say. Returns 0 or CLI_USAGE. */
 int bench_measure(const struct bench_options *o, struct corm_mechanisms *m, struct err *err);

@@ -3,13 +3,10 @@
  */
 #include "runtime/run/run.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 int run_fail(struct err *err, const struct corm_error *error) {
     return err_set(err, "%s", error->message);
@@ -227,6 +224,8 @@ int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struc
                       .loss_in_batches = r->loss_in_batches && o->loss > 0,
                       .max_passes = r->max_passes,
                       .all_logits = r->all_logits,
+                      .text_bytes = r->text_bytes,
+                      .caller_bytes = r->caller_bytes,
                       .measure = r->measure};
     r->progress = progress_terminal_init(&r->terminal, stderr, o->quiet);
     struct corm_mechanisms asked = {.reading = (enum corm_reading)o->reading};
@@ -240,6 +239,8 @@ int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struc
         .batch_rows = (uint32_t)o->batch,
         .max_passes = r->max_passes,
         .logits_rows = r->all_logits ? 0 : 1,
+        .text_bytes = r->text_bytes,
+        .caller_bytes = r->caller_bytes,
         .kv_f32 = o->kv == RUN_KV_F32,
         .loss_percent = (float)o->loss,
         .loss_in_batches = r->loss_in_batches,
@@ -285,39 +286,6 @@ void run_close(struct run *r) {
 
 /* -- input ---------------------------------------------------------------------------------- */
 
-int run_read(const char *path, struct buf *out, struct err *err) {
-    enum { PIECE_BYTES = 1 << 16 };
-    const size_t max_bytes = (size_t)1 << 30;
-    bool standard = strcmp(path, "-") == 0;
-    const char *name = standard ? "standard input" : path;
-    int fd = standard ? 0 : open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        return err_errno(err, errno, "%s: cannot open", name);
-    }
-    char *piece = mem_alloc(PIECE_BYTES);
-    int rc = 0;
-    for (;;) {
-        ssize_t n = read(fd, piece, PIECE_BYTES);
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n < 0) {
-            rc = err_errno(err, errno, "%s: cannot read", name);
-        } else if (out->len + (size_t)n > max_bytes) {
-            rc = err_set(err, "%s: more than 1 GiB of text", name);
-        }
-        if (n <= 0 || rc < 0) {
-            break;
-        }
-        buf_append(out, piece, (size_t)n);
-    }
-    free(piece);
-    if (!standard) {
-        close(fd);
-    }
-    return rc;
-}
-
 int run_read_template(const struct run *r, const char *name, struct buf *source,
                       struct corm_chat *chat, struct err *err) {
     size_t bytes;
@@ -334,23 +302,6 @@ int run_read_template(const struct run *r, const char *name, struct buf *source,
     }
     chat->chat_template = source->data;
     chat->template_name = name;
-    return 0;
-}
-
-int run_tokenize(const struct run *r, const struct buf *text, bool add_special, bool parse_special,
-                 struct run_ids *out, struct err *err) {
-    struct corm_error error;
-    if (corm_tokenize(r->engine, text->len ? text->data : "", text->len, add_special, parse_special,
-                      &out->ids, &out->n, &error) < 0) {
-        return run_fail(err, &error);
-    }
-    char token[64];
-    if (add_special && !r->o->quiet && corm_special_doubled(r->engine, out->ids, out->n, token)) {
-        fprintf(stderr,
-                "corm-run: the text has %s where the tokenizer adds one: the model reads it "
-                "twice\n",
-                token);
-    }
     return 0;
 }
 

@@ -75,9 +75,11 @@ struct run {
     const struct run_options *o; /* where the call's values begin */
     const char *model;           /* path as given */
     /* Set before run_open: */
-    bool loss_in_batches; /* leave neurons out in batches too: measures what decoding would lose */
-    uint32_t max_passes;  /* of corm_pass_open */
-    bool all_logits;      /* have room for the logits of every token of a batch */
+    bool loss_in_batches;  /* leave neurons out in batches too: measures what decoding would lose */
+    uint32_t max_passes;   /* of corm_pass_open */
+    bool all_logits;       /* have room for the logits of every token of a batch */
+    uint64_t text_bytes;   /* of the text that will be tokenized */
+    uint64_t caller_bytes; /* what the command itself holds in memory */
     const struct corm_mechanisms *measure;
     /* After it: */
     struct corm_engine *engine;
@@ -102,6 +104,44 @@ int run_read_template(const struct run *r, const char *name, struct buf *source,
  * there already; `parse_special`: special tokens that are written out in the text are such. */
 int run_tokenize(const struct run *r, const struct buf *text, bool add_special, bool parse_special,
                  struct run_ids *out, struct err *err);
+
+/* A text that is to be tokenized: it is opened before the model, so that a wrong name is told at
+ * once, and read piece by piece while it is tokenized. */
+struct run_text {
+    const char *name; /* for messages */
+    int fd;           /* -1: it is in memory */
+    const char *data;
+    uint64_t bytes; /* of all of it; UINT64_MAX where that is not known */
+    uint64_t read_bytes;
+};
+/* Open a file, or standard input for "-"; a text in memory is borrowed. Close either. */
+int run_text_open(struct run_text *t, const char *path, struct err *err);
+void run_text_of(struct run_text *t, const char *data, size_t bytes);
+void run_text_close(struct run_text *t);
+
+/* Its ids, as far as they are wanted. Zero-initialise; run_tokens_close accepts any state of it. */
+struct run_tokens {
+    const struct run *run;
+    struct run_text *text;
+    struct corm_encoder *encoder;
+    int32_t *ids; /* [n], from the id number `dropped` of the text on */
+    size_t n, cap;
+    uint64_t dropped;
+    bool ended; /* these are all */
+    bool add_special;
+    int32_t *ends; /* the text's first ids and its last ones, for the remark below */
+    size_t n_ends, ends_cap;
+};
+/* `add_special`: with what the tokenizer puts around a text, and at its end a remark where the text
+ * has that there already; `parse_special`: special tokens that are written out in the text are
+ * such. `text` stays in its place. */
+int run_tokens_open(struct run_tokens *k, const struct run *r, struct run_text *text,
+                    bool add_special, bool parse_special, struct err *err);
+/* Read on until there are `n` ids or the text ends. */
+int run_tokens_want(struct run_tokens *k, size_t n, struct err *err);
+/* Drop the first n ids, n <= k->n. */
+void run_tokens_drop(struct run_tokens *k, size_t n);
+void run_tokens_close(struct run_tokens *k);
 
 /* From now on the first Ctrl-C (SIGINT), SIGTERM or SIGHUP makes run_interrupted true and a second
  * one kills. (All of these in corm_run.c: a signal handler needs a variable that outlives every

@@ -119,6 +119,7 @@ static int run(const struct cli_call *call, struct err *err) {
     if (status == 0) {
         r.loss_in_batches = true;
         r.all_logits = true;
+        r.caller_bytes = ids.n * sizeof *ids.ids;
         status = run_open(&r, call, ids.n < UINT32_MAX ? (uint32_t)ids.n : UINT32_MAX, err);
     }
     if (status == 0) {

@@ -29,38 +29,59 @@ struct window {
 struct perplexity {
     struct run run;
     const struct perplexity_options *o;
-    struct run_ids text;
+    struct run_text text;
+    struct run_tokens tokens; /* of the text, from the window's first on */
+    uint64_t text_tok;        /* of the text, so far */
     size_t ctx, stride;
-    uint64_t scored, to_score;
+    uint64_t scored;
     double sum, sum_of_squares; /* of the negative log-likelihoods, in nats */
 };
 
-/* The window after `w` (all zero: the first). False where the text is used up. */
-static bool next_window(const struct perplexity *p, struct window *w) {
-    size_t scored = w->end;
-    if (scored == p->text.n) {
-        return false;
+/* How many tokens of the text, at most `n`, count. */
+static uint64_t capped(const struct perplexity *p, uint64_t n) {
+    const uint64_t most = p->o->first_tokens > 0 ? (uint64_t)p->o->first_tokens : UINT64_MAX;
+    return n < most ? n : most;
+}
+
+/* The window after `w` (all zero: the first). Returns 1; 0 where the text is used up;
+ * RUN_INTERRUPTED; or -1. */
+static int next_window(struct perplexity *p, struct window *w, struct err *err) {
+    struct run_tokens *k = &p->tokens;
+    size_t scored = w->end, start = scored ? w->start + p->stride : 0;
+    /* A window that is not full is the last one. */
+    if (scored && (scored < w->start + p->ctx || scored == capped(p, UINT64_MAX))) {
+        return 0;
     }
-    w->start = scored ? w->start + p->stride : 0;
-    w->end = p->text.n - w->start < p->ctx ? p->text.n : w->start + p->ctx;
+    run_tokens_drop(k, start - k->dropped);
+    size_t wanted = (size_t)(capped(p, start + p->ctx) - start);
+    int status = run_tokens_want(k, wanted, err);
+    if (status != 0) {
+        return status;
+    }
+    w->start = start;
+    w->end = start + (k->n < wanted ? k->n : wanted);
+    p->text_tok = w->end;
+    if (w->end <= scored) {
+        return 0;
+    }
     /* The first token of a window has nothing before it that could foresee it. */
     w->first = w->start + 1 > scored ? w->start + 1 : scored;
-    return true;
+    return 1;
 }
 
 /* Evaluate one window in an empty session and add its scores up. The window's last token is scored
  * but not evaluated: nothing is foreseen from it. */
 static int score_window(struct perplexity *p, const struct window *w, struct err *err) {
     struct run *r = &p->run;
-    const int32_t *ids = p->text.ids;
+    const int32_t *ids = p->tokens.ids; /* of the window */
+    const size_t first = w->first - w->start, end = w->end - w->start;
     corm_session_truncate(r->session, 0);
-    int status = run_eval(r, ids + w->start, w->first - 1 - w->start, NULL, err);
-    for (size_t at = w->first - 1; status == 0 && at + 1 < w->end;) {
+    int status = run_eval(r, ids, first - 1, NULL, err);
+    for (size_t at = first - 1; status == 0 && at + 1 < end;) {
         if (run_interrupted()) {
             return RUN_INTERRUPTED;
         }
-        size_t left = w->end - 1 - at,
-               rows = left < r->info->batch_rows ? left : r->info->batch_rows;
+        size_t left = end - 1 - at, rows = left < r->info->batch_rows ? left : r->info->batch_rows;
         const float *logits;
         struct corm_error error;
         if (corm_session_eval(r->session, ids + at, rows, true, &logits, &error) < 0) {
@@ -71,7 +92,7 @@ static int score_window(struct perplexity *p, const struct window *w, struct err
             double nll = logits_log_sum_exp(row, r->info->vocab) - row[ids[at + 1]];
             if (!isfinite(nll)) {
                 return err_set(err, "%s: token %zu of the text: the logits are not finite",
-                               r->model, at + 1);
+                               r->model, w->start + at + 1);
             }
             p->sum += nll;
             p->sum_of_squares += nll * nll;
@@ -82,33 +103,37 @@ static int score_window(struct perplexity *p, const struct window *w, struct err
     return status;
 }
 
-static int prepare(struct perplexity *p, const struct buf *text, struct err *err) {
-    const struct perplexity_options *o = p->o;
-    if (run_tokenize(&p->run, text, o->bos, !o->no_special, &p->text, err) < 0) {
-        return -1;
+/* How many tokens will be scored: where the text has not been read to its end, by its length. 0
+ * where that is not known either. */
+static uint64_t expected(const struct perplexity *p) {
+    const struct run_tokens *k = &p->tokens;
+    double tok = (double)k->n;
+    if (!k->ended && p->text.bytes == UINT64_MAX) {
+        return 0;
     }
-    if (o->first_tokens > 0 && p->text.n > (size_t)o->first_tokens) {
-        p->text.n = (size_t)o->first_tokens;
+    if (!k->ended && p->text.read_bytes > 0) {
+        tok *= (double)p->text.bytes / (double)p->text.read_bytes;
     }
-    if (p->text.n < 2) {
-        return err_set(err, "%s: the text has %zu token%s; at least 2 are needed", o->file,
-                       p->text.n, p->text.n == 1 ? "" : "s");
-    }
-    for (struct window w = {0}; next_window(p, &w);) {
-        p->to_score += w.end - w.first;
-    }
-    return 0;
+    uint64_t n = capped(p, (uint64_t)tok);
+    return p->stride < p->ctx ? n - 1 : n - (n + p->ctx - 1) / p->ctx;
 }
 
 static int score(struct perplexity *p, struct err *err) {
+    struct window w = {0};
     run_catch_interrupt();
-    progress_start(p->run.progress, "perplexity", p->to_score, PROGRESS_TOKENS);
-    int status = 0;
-    for (struct window w = {0}; status == 0 && next_window(p, &w);) {
-        status = score_window(p, &w, err);
+    int status = run_tokens_open(&p->tokens, &p->run, &p->text, p->o->bos, !p->o->no_special, err);
+    int more = status < 0 ? -1 : next_window(p, &w, err);
+    if (more == 0 || (more == 1 && w.end < 2)) {
+        return err_set(err, "%s: the text has %zu token%s; at least 2 are needed", p->o->file,
+                       w.end, w.end == 1 ? "" : "s");
+    }
+    progress_start(p->run.progress, "perplexity", more == 1 ? expected(p) : 0, PROGRESS_TOKENS);
+    while (more == 1) {
+        int rc = score_window(p, &w, err);
+        more = rc ? rc : next_window(p, &w, err);
     }
     progress_finish(p->run.progress);
-    return status;
+    return more;
 }
 
 static void report(const struct perplexity *p) {
@@ -123,7 +148,7 @@ static void report(const struct perplexity *p) {
         run_json_u64(&j, "tokens", p->scored);
         run_json_f64(&j, "nats_per_token", mean);
         run_json_f64(&j, "nats_per_token_standard_error", error);
-        run_json_u64(&j, "text_tokens", p->text.n);
+        run_json_u64(&j, "text_tokens", p->text_tok);
         run_json_u64(&j, "window", p->ctx);
         run_json_u64(&j, "stride", p->stride);
         run_json_bool(&j, "bos", p->o->bos);
@@ -136,29 +161,28 @@ static void report(const struct perplexity *p) {
     printf("perplexity %.5f over %" PRIu64 " tokens\n", exp(mean), p->scored);
 }
 
-/* Open the model and score the text; p->run and p->text are the caller's to free in every case. */
+/* Open the model and score the text; `finish` follows in every case. */
 static int measure(struct perplexity *p, const struct cli_call *call, struct err *err) {
-    struct buf text = {0};
     p->o = call->values;
-    int status = run_read(p->o->file, &text, err);
+    int status = run_text_open(&p->text, p->o->file, err);
     if (status == 0) {
         p->run.loss_in_batches = true;
         p->run.all_logits = true;
+        p->run.text_bytes = p->text.bytes;
         status = run_open(&p->run, call, (uint32_t)p->ctx, err);
     }
-    if (status == 0) {
-        status = prepare(p, &text, err);
-    }
-    if (status == 0) {
-        status = score(p, err);
-    }
-    buf_free(&text);
-    return status;
+    return status == 0 ? score(p, err) : status;
+}
+
+static void finish(struct perplexity *p) {
+    run_tokens_close(&p->tokens);
+    run_text_close(&p->text);
+    run_close(&p->run);
 }
 
 static int run(const struct cli_call *call, struct err *err) {
     const struct perplexity_options *o = call->values;
-    struct perplexity p = {.ctx = (size_t)o->window, .stride = (size_t)o->window};
+    struct perplexity p = {.text.fd = -1, .ctx = (size_t)o->window, .stride = (size_t)o->window};
     if (cli_given(call, "stride")) {
         p.stride = (size_t)o->stride;
     }
@@ -175,8 +199,7 @@ static int run(const struct cli_call *call, struct err *err) {
     if (status == 0) {
         report(&p);
     }
-    run_close(&p.run);
-    free(p.text.ids);
+    finish(&p);
     return status;
 }
 
@@ -193,11 +216,10 @@ int run_score(const struct cli_call *call, const char *file, double *nats_per_to
     o.file = file;
     struct cli_call own = *call;
     own.values = &o;
-    struct perplexity p = {.ctx = (size_t)o.window, .stride = (size_t)o.window};
+    struct perplexity p = {.text.fd = -1, .ctx = (size_t)o.window, .stride = (size_t)o.window};
     int status = measure(&p, &own, err);
     *nats_per_tok = status == 0 ? p.sum / (double)p.scored : 0;
-    run_close(&p.run);
-    free(p.text.ids);
+    finish(&p);
     return status;
 }
 
@@ -232,7 +254,7 @@ const struct cli_command run_perplexity_command = {
     .values_bytes = sizeof(struct perplexity_options),
     .defaults = set_defaults,
     .description =
-        "The text is tokenized as a whole, without BOS unless --bos, and read in windows of --ctx "
+        "The text is tokenized as one, without BOS unless --bos, and read in windows of --ctx "
         "tokens; each window begins --stride tokens after the one before, with an empty KV cache. "
         "In each window the tokens are scored that no window before had scored, except a window's "
         "first, before which there is nothing: with windows side by side all tokens but the first "

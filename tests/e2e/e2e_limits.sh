@@ -46,6 +46,30 @@ for mib in 41 45 50; do
         --prompt-tokens 60 --decode-tokens 60
 done
 case_ 'perplexity in 48 MiB' within_budget 48 perplexity fable.corm --ram 48M -n 1000
+# A text is read and tokenized as it is used: of 40 MB as much as a window takes, and of what cannot be cut
+# in two no more than the budget allows.
+yes 'the river rose in spring, and the wheel sang' | head -c 40000000 >long.txt
+head -c 4000000 /dev/zero | tr '\0' a >uncut.txt
+long_text() {
+    "$run" perplexity fable.corm --ram 70M -f long.txt -n 600 --json >out 2>err || { cat err; return 1; }
+    budget=$(number budget_bytes) peak=$(number peak_memory_bytes)
+    echo "budget $budget, resident at most $peak"
+    [ "$peak" -gt 0 ] && [ "$peak" -le "$budget" ]
+}
+case_ 'perplexity of a text of 40 MB' long_text
+uncut() {
+    "$run" perplexity fable.corm --ram 70M -f uncut.txt -n 600 >out 2>err && return 1
+    cat err
+    would=$(sed -n 's/.* one of \([0-9]*\) MiB would do$/\1/p' err)
+    [ "$(grep -c "^corm-run: uncut.txt: " err)" = 1 ] && [ "$would" -gt 70 ] && [ "$would" -lt 2000 ] &&
+        "$run" perplexity fable.corm --ram "${would}M" -f uncut.txt -n 600 >out 2>err
+}
+case_ 'a text that cannot be cut is refused with the budget that would do' uncut
+tokenize_long() (
+    ulimit -v 300000
+    "$build/corm-prep" tokenize fable.corm <long.txt >ids 2>err || { cat err; return 1; }
+    [ "$(wc -w <ids)" -gt 5000000 ]
+)
 # Room that one run needs and a longer one does not grow.
 steady() {
     within_budget 42 bench fable.corm --ram 42M --reps 1 --prompt-tokens 100 --decode-tokens 20 ||
@@ -136,6 +160,7 @@ if (ulimit -v 300000) 2>/dev/null; then
         cat err
         [ "$(sed -n 's/^memory .*: .* of \([0-9]*\)[.0-9]* MiB.*/\1/p' err)" -lt 400 ]
     }
+    case_ 'tokenizing a text of 40 MB in 300 MB of addresses' tokenize_long
     case_ 'an automatic budget heeds a limit on addresses' few_addresses
     # The budget is checked before threads start and scratch is taken for them.
     case_ 'nothing is taken before the plan is accepted' answer 1 'memory budget of 1 MiB is too small' \

@@ -294,6 +294,35 @@ static void a_stretch_without_a_place_is_bounded(void **state) {
     assert_ok(token_encoder_push(e, text.data, text.len, &ids, &err), &err);
     assert_int_equal(token_encoder_push(e, text.data, text.len, &ids, &err), -1);
     assert_err(&err, "more than 1024 KiB of text", "certainly be cut");
+    err = (struct err){0};
+    assert_int_equal(token_encoder_wants(e, text.len), 0);
+    assert_int_equal(token_encoder_wants(e, 2 * text.len), 2 * 96 * text.len);
+    token_encoder_free(e);
+    /* As much as it asks for is enough, and so is what is asked for beforehand. */
+    const uint64_t asked[] = {2 * 96 * text.len, token_encoder_bytes(l.tok, 2 * text.len)};
+    for (int i = 0; i < 2; i++) {
+        e = token_encoder_new(l.tok, 0, asked[i]);
+        assert_ok(token_encoder_push(e, text.data, text.len, &ids, &err), &err);
+        assert_ok(token_encoder_push(e, text.data, text.len, &ids, &err), &err);
+        assert_ok(token_encoder_finish(e, &ids, &err), &err);
+        token_encoder_free(e);
+    }
+    loaded_close(&l);
+    /* What is merged at once has a limit too. */
+    loaded_style("mixtral", &l);
+    memset(text.data, 'l', text.len);
+    e = token_encoder_new(l.tok, 0, MEMORY);
+    assert_int_equal(token_encoder_bytes(l.tok, UINT64_MAX), MEMORY);
+    err = (struct err){0};
+    int rc = token_encoder_push(e, text.data, text.len, &ids, &err);
+    assert_int_equal(rc < 0 ? rc : token_encoder_finish(e, &ids, &err), -1);
+    const uint64_t wants = token_encoder_wants(e, text.len);
+    assert_in_range(wants, 96 * text.len, 96 * (text.len + 3)); /* and what is put in front */
+    token_encoder_free(e);
+    e = token_encoder_new(l.tok, 0, wants);
+    err = (struct err){0};
+    assert_ok(token_encoder_push(e, text.data, text.len, &ids, &err), &err);
+    assert_ok(token_encoder_finish(e, &ids, &err), &err);
     token_encoder_free(e);
     token_list_free(&ids);
     buf_free(&text);

@@ -1,0 +1,207 @@
+/*
+ * run_text: texts and their ids, piece by piece; see run.h.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "runtime/run/run.h"
+
+enum {
+    PIECE_BYTES = 1 << 16,
+    END_IDS = 80, /* more than a tokenizer puts around a text */
+};
+
+static const char *name_of(const char *path) {
+    return strcmp(path, "-") == 0 ? "standard input" : path;
+}
+
+/* Read up to PIECE_BYTES. Returns their number, 0 at the end, or -1. */
+static ssize_t read_piece(int fd, const char *name, char *piece, struct err *err) {
+    ssize_t n;
+    do {
+        n = read(fd, piece, PIECE_BYTES);
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? err_errno(err, errno, "%s: cannot read", name) : n;
+}
+
+static int open_path(const char *path, struct err *err) {
+    int fd = strcmp(path, "-") == 0 ? 0 : open(path, O_RDONLY | O_CLOEXEC);
+    return fd < 0 ? err_errno(err, errno, "%s: cannot open", path) : fd;
+}
+
+int run_read(const char *path, struct buf *out, struct err *err) {
+    const size_t max_bytes = (size_t)1 << 30;
+    int fd = open_path(path, err);
+    if (fd < 0) {
+        return -1;
+    }
+    char *piece = mem_alloc(PIECE_BYTES);
+    ssize_t n;
+    while ((n = read_piece(fd, name_of(path), piece, err)) > 0) {
+        if (out->len + (size_t)n > max_bytes) {
+            n = err_set(err, "%s: more than 1 GiB of text", name_of(path));
+            break;
+        }
+        buf_append(out, piece, (size_t)n);
+    }
+    free(piece);
+    if (fd != 0) {
+        close(fd);
+    }
+    return n < 0 ? -1 : 0;
+}
+
+/* -- texts ---------------------------------------------------------------------------------- */
+
+int run_text_open(struct run_text *t, const char *path, struct err *err) {
+    struct stat info;
+    *t = (struct run_text){.name = name_of(path), .bytes = UINT64_MAX};
+    t->fd = open_path(path, err);
+    if (t->fd < 0) {
+        return -1;
+    }
+    if (fstat(t->fd, &info) == 0 && S_ISDIR(info.st_mode)) {
+        return err_errno(err, EISDIR, "%s: cannot read", t->name);
+    }
+    if (fstat(t->fd, &info) == 0 && S_ISREG(info.st_mode) && info.st_size > 0) {
+        t->bytes = (uint64_t)info.st_size;
+    }
+    return 0;
+}
+
+void run_text_of(struct run_text *t, const char *data, size_t bytes) {
+    *t = (struct run_text){.fd = -1, .data = data, .bytes = bytes};
+}
+
+void run_text_close(struct run_text *t) {
+    if (t->fd > 0) {
+        close(t->fd);
+    }
+    t->fd = -1;
+}
+
+/* -- ids ------------------------------------------------------------------------------------ */
+
+int run_tokens_open(struct run_tokens *k, const struct run *r, struct run_text *text,
+                    bool add_special, bool parse_special, struct err *err) {
+    struct corm_error error;
+    *k = (struct run_tokens){.run = r, .text = text, .add_special = add_special};
+    if (corm_encoder_open(&k->encoder, r->engine, add_special, parse_special, &error) < 0) {
+        return run_fail(err, &error);
+    }
+    return 0;
+}
+
+/* Remember the first END_IDS ids of the text, and the last ones. */
+static void note_ends(struct run_tokens *k, const int32_t *ids, size_t n) {
+    if (n == 0 || !k->add_special) {
+        return;
+    }
+    k->ends = mem_grow(k->ends, k->n_ends + n, &k->ends_cap, sizeof *k->ends);
+    memcpy(k->ends + k->n_ends, ids, n * sizeof *ids);
+    k->n_ends += n;
+    if (k->n_ends > 2 * END_IDS) {
+        memmove(k->ends + END_IDS, k->ends + k->n_ends - END_IDS, END_IDS * sizeof *k->ends);
+        k->n_ends = 2 * END_IDS;
+    }
+}
+
+static void tell_doubled(const struct run_tokens *k) {
+    char token[64];
+    if (k->add_special && !k->run->o->quiet && k->n_ends > 0 &&
+        corm_special_doubled(k->run->engine, k->ends, k->n_ends, token)) {
+        fprintf(stderr,
+                "corm-run: the text has %s where the tokenizer adds one: the model reads it "
+                "twice\n",
+                token);
+    }
+}
+
+/* Hand text to the encoder, NULL for its end, and take the ids that come. */
+static int push(struct run_tokens *k, const char *text, size_t bytes, struct err *err) {
+    struct corm_error error;
+    const int32_t *ids;
+    size_t n;
+    if (corm_encoder_push(k->encoder, text, bytes, &ids, &n, &error) < 0) {
+        run_fail(err, &error);
+        return k->text->name ? err_prefix(err, "%s", k->text->name) : -1;
+    }
+    note_ends(k, ids, n);
+    if (n > 0) {
+        k->ids = mem_grow(k->ids, k->n + n, &k->cap, sizeof *k->ids);
+        memcpy(k->ids + k->n, ids, n * sizeof *ids);
+        k->n += n;
+    }
+    if (!text) {
+        k->ended = true;
+        tell_doubled(k);
+    }
+    return 0;
+}
+
+/* Read one piece of the text, or meet its end. */
+static int read_on(struct run_tokens *k, char *piece, struct err *err) {
+    struct run_text *t = k->text;
+    const char *text = piece;
+    ssize_t n;
+    if (t->fd >= 0) {
+        n = read_piece(t->fd, t->name, piece, err);
+    } else {
+        uint64_t left = t->bytes - t->read_bytes;
+        text = t->data + t->read_bytes;
+        n = left < PIECE_BYTES ? (ssize_t)left : PIECE_BYTES;
+    }
+    if (n < 0) {
+        return -1;
+    }
+    if (n == 0) {
+        return push(k, NULL, 0, err);
+    }
+    t->read_bytes += (uint64_t)n;
+    return push(k, text, (size_t)n, err);
+}
+
+int run_tokens_want(struct run_tokens *k, size_t n, struct err *err) {
+    char *piece = mem_alloc(PIECE_BYTES);
+    int rc = 0;
+    while (rc == 0 && k->n < n && !k->ended) {
+        rc = run_interrupted() ? RUN_INTERRUPTED : read_on(k, piece, err);
+    }
+    free(piece);
+    return rc;
+}
+
+void run_tokens_drop(struct run_tokens *k, size_t n) {
+    if (n > 0) {
+        k->n -= n;
+        k->dropped += n;
+        memmove(k->ids, k->ids + n, k->n * sizeof *k->ids);
+    }
+}
+
+void run_tokens_close(struct run_tokens *k) {
+    corm_encoder_close(k->encoder);
+    free(k->ids);
+    free(k->ends);
+    *k = (struct run_tokens){0};
+}
+
+int run_tokenize(const struct run *r, const struct buf *text, bool add_special, bool parse_special,
+                 struct run_ids *out, struct err *err) {
+    struct run_text whole;
+    struct run_tokens k = {0};
+    run_text_of(&whole, text->len ? text->data : "", text->len);
+    int rc = run_tokens_open(&k, r, &whole, add_special, parse_special, err);
+    rc = rc ? rc : run_tokens_want(&k, SIZE_MAX, err);
+    if (rc == 0) {
+        *out = (struct run_ids){k.ids, k.n};
+        k.ids = NULL;
+    }
+    run_tokens_close(&k);
+    return rc;
+}
