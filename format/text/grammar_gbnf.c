@@ -479,6 +479,7 @@ int grammar_parse_with(struct grammar **g, const char *text, size_t len,
                      .err = err};
     int rc = -1;
     *g = NULL;
+    p.kids = mem_grow(NULL, 1, &p.cap_kids, sizeof *p.kids);
     p.index_mask = 2 * GRAMMAR_MAX_RULES - 1;
     p.index = mem_alloc((p.index_mask + 1) * sizeof *p.index);
     memset(p.index, 0xff, (p.index_mask + 1) * sizeof *p.index);

@@ -122,7 +122,7 @@ uint32_t expr_list(struct grammar_tree *t, enum expr_kind kind, const uint32_t *
     if (n == 1) {
         return kids[0];
     }
-    if (!TREE_ROOM(t, kids, n)) {
+    if (!TREE_ROOM(t, kids, n + 1)) {
         return 0;
     }
     if (n) {
