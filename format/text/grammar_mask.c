@@ -268,7 +268,10 @@ int grammar_mask(struct grammar_state *s, size_t left, uint64_t *mask, struct er
     }
     k->used = ++m->clock;
     if (!k->any) {
-        return err_set(err, "no token of the vocabulary goes on with the text as the grammar asks");
+        return err_set(
+            err, a->states[s->state].may_end
+                     ? "the text is complete, and no token of the vocabulary ends it"
+                     : "no token of the vocabulary goes on with the text as the grammar asks");
     }
     memcpy(mask, m->masks + (size_t)(k - m->kept) * words, words * sizeof *mask);
     if (left && k->longest > left - 1) {

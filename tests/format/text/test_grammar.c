@@ -2,9 +2,10 @@
  * Grammars as texts (GBNF): what they allow, what is refused, and where.
  *
  * With the argument `serve` the program is no test: each line of its input is a JSON object with
- * `grammar` or `schema` (and `lenient`, `compact`), and perhaps with `texts`, `walks` and `seed`;
+ * `grammar` or `schema` (and `lenient`, `compact`), and perhaps `texts`, `walks`, `seed`, `ids`;
  * each line of its output is one with `error`, or with `has`, a list of true and false for the
- * texts, `walks`, texts that were drawn by masks, and `remarks`. tests/golden/grammars.py asks so.
+ * texts, `walks`, texts that were drawn by masks, `remarks`, and for `ids` the `masks` before each.
+ * tests/golden/grammars.py asks so.
  */
 #include "tests/util/test_util_grammar.h"
 
@@ -25,7 +26,10 @@ static void draw(struct grammar_masks *m, const struct grammar_vocab *v, const c
     struct grammar_state *s = grammar_state_new(m);
     uint64_t mask[64];
     uint32_t ids[4096];
-    size_t left = 200;
+    size_t left = grammar_shortest(s) + 150, n_words = 0;
+    while (words[n_words]) {
+        n_words++;
+    }
     out->len = 0;
     buf_append(out, "", 0);
     while (!grammar_is_over(s) && left > 0) {
@@ -45,7 +49,7 @@ static void draw(struct grammar_masks *m, const struct grammar_vocab *v, const c
         }
         if (id < 256) {
             buf_append(out, &(char){(char)id}, 1);
-        } else if (words[id - 256 < 60 ? id - 256 : 60]) {
+        } else if (id - 256 < n_words) {
             buf_append(out, words[id - 256], strlen(words[id - 256]));
         }
         grammar_accept(s, id, &err);
@@ -59,6 +63,33 @@ static const char *const serve_words[] = {
     "]",   "the", " a",   "true", "false",    "null", "12",
     "-1",  "0.5", "ab",   "name", "\xe4\xb8", "\xad", "\xf0\x9f\x98\x80",
     NULL};
+
+/* The allowed ids in front of each of the ids, and behind the last: a list of lists. */
+static void put_masks(struct value_arena *arena, struct grammar_masks *m,
+                      const struct grammar_vocab *v, const struct value_list *ids,
+                      struct value *out) {
+    struct grammar_state *s = grammar_state_new(m);
+    struct value *lists = mem_calloc(ids->n + 1, sizeof *lists), allowed[512];
+    size_t n_lists = 0;
+    for (size_t i = 0; i <= ids->n; i++) {
+        uint64_t mask[8] = {0};
+        struct err err = {0};
+        size_t n = 0;
+        grammar_mask(s, 0, mask, &err);
+        for (uint32_t id = 0; id < 64 * grammar_mask_words(v); id++) {
+            if (mask_has(mask, id)) {
+                allowed[n++] = value_int(id);
+            }
+        }
+        value_make_list(arena, VALUE_LIST, allowed, n, &lists[n_lists++]);
+        if (i == ids->n || grammar_accept(s, (uint32_t)ids->items[i].integer, &err) < 0) {
+            break;
+        }
+    }
+    value_make_list(arena, VALUE_LIST, lists, n_lists, out);
+    grammar_state_free(s);
+    free(lists);
+}
 
 static void answer(const char *line, size_t len, struct buf *out) {
     struct value_arena arena = {.limit_bytes = 256 << 20};
@@ -105,6 +136,10 @@ static void answer(const char *line, size_t len, struct buf *out) {
         }
         value_make_list(&arena, VALUE_LIST, items, n, &v);
         set(&arena, &reply, "walks", &v);
+        if (get(&request, "ids")) {
+            put_masks(&arena, m, vocab, get(&request, "ids")->list, &v);
+            set(&arena, &reply, "masks", &v);
+        }
         value_make_string(&arena, remarks.len ? remarks.data : "", remarks.len, &v);
         set(&arena, &reply, "remarks", &v);
         grammar_masks_close(m);

@@ -360,6 +360,76 @@ static void accepted_by_ids(void **state) {
     grammar_free(g);
 }
 
+/* A whole text by the masks, id by id, up to its end. */
+static bool by_masks(struct grammar_masks *m, const struct token_list *ids, uint64_t *mask) {
+    struct grammar_state *s = grammar_state_new(m);
+    struct err err = {0};
+    bool allowed = true;
+    for (size_t i = 0; i < ids->n && allowed; i++) {
+        if (grammar_mask(s, 0, mask, &err) < 0) { /* complete, and this tokenizer ends no text */
+            assert_err(&err, "the text is complete");
+            allowed = false;
+            break;
+        }
+        allowed = mask_has(mask, ids->ids[i]);
+        if (allowed) {
+            grammar_accept(s, ids->ids[i], &err);
+            assert_no_err(&err);
+        }
+    }
+    allowed = allowed && grammar_may_end(s);
+    grammar_state_free(s);
+    return allowed;
+}
+
+/* Random schemas with valid texts and others, which make_grammars.py has made with
+ * hypothesis-jsonschema and jsonschema. */
+static void golden_schemas(void **state) {
+    (void)state;
+    struct value_arena arena = {.limit_bytes = 64 << 20};
+    struct value rows;
+    struct loaded l;
+    struct grammar_vocab *v;
+    struct err err = {0};
+    uint8_t *text;
+    size_t n, checked = 0;
+    assert_int_equal(file_read("tests/golden/grammars.json", 1 << 20, &text, &n, &err), 0);
+    assert_int_equal(value_json_read(&arena, (const char *)text, n, &rows, &err), 0);
+    loaded_style("qwen2", &l);
+    uint32_t end = tokenizer_eos(l.tok);
+    assert_int_equal(grammar_vocab_open(&v, l.tok, &end, 1, &err), 0);
+    uint64_t *mask = mem_calloc(grammar_mask_words(v), sizeof *mask);
+    for (size_t i = 0; i < rows.list->n; i++) {
+        const struct value_dict *row = rows.list->items[i].dict;
+        struct grammar *g;
+        grammar_json(&g, value_dict_get_text(row, "schema", 6), GRAMMAR_COMPACT, NULL, &err);
+        assert_no_err(&err);
+        struct grammar_masks *m = masks(g, v, 1 << 20);
+        for (int valid = 0; valid < 2; valid++) {
+            const struct value *list =
+                valid ? value_dict_get_text(row, "valid", 5) : value_dict_get_text(row, "not", 3);
+            for (size_t k = 0; k < list->list->n; k++) {
+                const struct value_string *s = list->list->items[k].text;
+                struct token_list ids = {0};
+                loaded_encode(l.tok, s->data, s->len, 0, &ids);
+                if (by_masks(m, &ids, mask) != valid) {
+                    fail_msg("row %zu: %s is %s", i, s->data, valid ? "not allowed" : "allowed");
+                }
+                checked++;
+                token_list_free(&ids);
+            }
+        }
+        grammar_masks_close(m);
+        grammar_free(g);
+    }
+    assert_true(checked > 900);
+    free(mask);
+    free(text);
+    grammar_vocab_free(v);
+    loaded_close(&l);
+    value_arena_free(&arena);
+}
+
 /* ---- how long it takes --------------------------------------------------------------------- */
 
 static int by_time(const void *a, const void *b) {
@@ -434,6 +504,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(sweeping),        cmocka_unit_test(ends_and_names),
         cmocka_unit_test(few_left),        cmocka_unit_test(missing_bytes),
         cmocka_unit_test(raw_bytes),       cmocka_unit_test(accepted_by_ids),
+        cmocka_unit_test(golden_schemas),
     };
     if (argc > 1 && strcmp(argv[1], "bench") == 0) {
         return bench(argc, argv);
