@@ -9,6 +9,8 @@ enum {
     MOST_SEEN = SEEN / 2,
     END = 0, /* the bottom frame */
 };
+/* The count of a frame that a call leaves: its node, which may begin a loop, comes next. */
+#define RETURNS GRAMMAR_NONE
 
 static uint32_t mix(uint32_t a, uint32_t b) {
     uint64_t h = ((uint64_t)a << 32 | b) * UINT64_C(0x9e3779b97f4a7c15);
@@ -44,7 +46,7 @@ static uint32_t frame_shortest(const struct grammar_auto *a, uint32_t at, uint32
                                uint32_t parent) {
     const struct node *n = &a->g->nodes[at];
     uint32_t rest = a->frames[parent].shortest;
-    if (n->op != NODE_LOOP) {
+    if (count == RETURNS) {
         return grammar_plus(n->shortest, rest);
     }
     const struct loop *l = &a->g->loops[n->x];
@@ -160,7 +162,8 @@ static void close_set(struct grammar_auto *a) {
             break;
         case NODE_CALL: /* a call at a rule's end leaves no frame: lists written as recursion */
             reach(a, n->x,
-                  a->g->nodes[n->y].op == NODE_RETURN ? c.frame : frame_find(a, n->y, 0, c.frame));
+                  a->g->nodes[n->y].op == NODE_RETURN ? c.frame
+                                                      : frame_find(a, n->y, RETURNS, c.frame));
             break;
         case NODE_RETURN:
             if (c.frame == END) {

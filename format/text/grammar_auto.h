@@ -23,7 +23,7 @@ struct config {
 
 struct frame {
     uint32_t at;       /* node to go on at, or a NODE_LOOP */
-    uint32_t count;    /* of a loop: rounds that are finished */
+    uint32_t count;    /* of a loop: rounds that are finished; of a call: GRAMMAR_NONE */
     uint32_t parent;   /* frame */
     uint32_t shortest; /* bytes to the end of the text from where the frame is left */
     uint32_t depth;

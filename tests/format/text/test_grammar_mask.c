@@ -251,6 +251,29 @@ static void few_left(void **state) {
     grammar_vocab_free(v);
 }
 
+/* What is behind a call may be a loop that has to go round: its rounds are part of the shortest
+ * completion. */
+static void shortest_behind_calls(void **state) {
+    (void)state;
+    struct grammar_vocab *v = grammar_byte_vocab(NULL);
+    struct grammar *g =
+        parse("root ::= a (\",\" a){2,5} \"]\"\na ::= b [0-9]{1,3}\nb ::= \"x\"+ \"y\"");
+    struct grammar_masks *m = masks(g, v, 0);
+    struct grammar_state *s = grammar_state_new(m);
+    const char *text = "xxy12,xy1,xy3]";
+    const size_t left[] = {12, 11, 11, 10, 9, 9, 8, 7, 6, 5, 4, 3, 2, 1};
+    struct err err = {0};
+    for (size_t i = 0; text[i]; i++) {
+        assert_int_equal(grammar_shortest(s), left[i]);
+        assert_int_equal(grammar_accept(s, (uint8_t)text[i], &err), 0);
+    }
+    assert_int_equal(grammar_shortest(s), 0);
+    grammar_state_free(s);
+    grammar_masks_close(m);
+    grammar_free(g);
+    grammar_vocab_free(v);
+}
+
 /* Bytes that no token has: an error, and no endless empty mask. */
 static void missing_bytes(void **state) {
     (void)state;
@@ -504,7 +527,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(sweeping),        cmocka_unit_test(ends_and_names),
         cmocka_unit_test(few_left),        cmocka_unit_test(missing_bytes),
         cmocka_unit_test(raw_bytes),       cmocka_unit_test(accepted_by_ids),
-        cmocka_unit_test(golden_schemas),
+        cmocka_unit_test(golden_schemas),  cmocka_unit_test(shortest_behind_calls),
     };
     if (argc > 1 && strcmp(argv[1], "bench") == 0) {
         return bench(argc, argv);
