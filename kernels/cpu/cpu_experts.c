@@ -37,8 +37,8 @@ static_assert(sizeof shapes / sizeof *shapes == CPU_EXPERT_SHAPES, "a row each")
 /* For rows that are in cache. */
 static const struct expert_shape in_cache = {FFN_BLOCK, 8, false, 0};
 
-/* Shapes of products with rows as they are decoded: as many neurons at once as is best, or one; with
- * looks ahead or without. */
+/* Shapes of products with rows as they are decoded: as many neurons at once as is best, or one;
+ * with looks ahead or without. */
 static const struct packed_shape {
     bool one, ask;
 } packed_shapes[] = {{true, false}, {false, false}, {true, true}, {false, true}};

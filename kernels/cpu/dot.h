@@ -20,8 +20,8 @@
  * Rows with scales (codec_has_scales) meet their inputs in integers: the input is quantised too
  * (struct dot_quant), the products of a group are summed exactly, and scales are applied group by
  * group. Group g goes to partial sum g mod DOT_GROUPS, in order, so that scales are used as they
- * lie, many at once; in the end the partial sums are added, the upper half onto the lower one, again
- * and again:
+ * lie, many at once; in the end the partial sums are added, the upper half onto the lower one,
+ * again and again:
  *   without minimums   y = fma(sum of w.q x.q over the group, w.scale * x.scale, y), each partial
  *                      sum from 0
  *   with minimums      a = fma(sum of w.q x.q, w.sc * x.scale, a) and b = fma(w.mn, x.sum, b)

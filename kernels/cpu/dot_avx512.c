@@ -194,7 +194,7 @@ static inline void group_sums(enum codec_id c, const uint8_t *row, uint32_t g, u
         }
         all = sums_of_eights(v);
     } else {
-        /* 64 bytes have the codes of four groups, the first half of whose columns are low nibbles. */
+        /* 64 bytes have the codes of four groups: low nibbles are the first half of columns. */
         for (uint32_t i = 0; i < 4; i++) {
             W codes = load_left(row + (size_t)g * (CODEC_GROUP / 2), n_x / 2, i * 64);
             W x0 = load_left(x, n_x, i * 128), x1 = load_left(x, n_x, i * 128 + 64);

@@ -1,7 +1,8 @@
 /*
  * dot_ref: the tables of dot.h in plain C, on any machine: the definition that the other files are
  * compared with. Floats are summed in vectors of 8 lanes, in the same fixed tree as theirs, so that
- * the compiler may use what vectors the base instruction set has; nothing is fused but where dot.h says fma.
+ * the compiler may use what vectors the base instruction set has; nothing is fused but where dot.h
+ * says fma.
  */
 #include "kernels/cpu/dot.h"
 

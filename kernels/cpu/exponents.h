@@ -50,8 +50,9 @@ struct exponents_isa {
      *
      * rows_open: the place of the first row. `e` is at its beginning; `cols` is a multiple of
      * CORM_EXPONENTS_BLOCK; `scratch` [exponents_scratch_bytes(e->n)] is the walk's as long as it
-     * goes on; `ask`: the cache is asked for bytes ahead of their use. Of stored bytes that changed since they were checked some products or others come;
-     * nothing outside of both is read, as long as the chunk has the neurons that are asked for. */
+     * goes on; `ask`: the cache is asked for bytes ahead of their use. Of stored bytes that changed
+     * since they were checked some products or others come; nothing outside of both is read, as
+     * long as the chunk has the neurons that are asked for. */
     struct exponents_rows (*rows_open)(const struct corm_exponents *e, uint32_t cols,
                                        uint8_t *scratch, bool ask);
     /* Of the next n <= EXPONENTS_TOGETHER_MAX neurons: gate[i], up[i] = their rows . x [cols], and

@@ -55,8 +55,7 @@ static void give_verdict(struct shape_trial *t) {
         t->best = clear && medians[i] < medians[t->best] ? i : t->best;
     }
     uint32_t rarer = t->waiting * 4 < SHAPE_MOST_CALLS ? t->waiting * 4 : SHAPE_MOST_CALLS;
-    t->waiting =
-        t->best != before || rarer < SHAPE_NEXT_CALLS ? (uint32_t)SHAPE_NEXT_CALLS : rarer;
+    t->waiting = t->best != before || rarer < SHAPE_NEXT_CALLS ? (uint32_t)SHAPE_NEXT_CALLS : rarer;
     t->calls = 0;
 }
 

@@ -2,12 +2,13 @@
  * shape: finds out which shape of a loop over weights is the fastest here, on the work itself.
  *
  * Owns: whose turn a call is, the times of calls, the verdict.
- * Leaves to others: what a shape is (cpu_shapes.c), and the clock.
+ * Leaves to others: what a shape is (cpu_*.c), and the clock.
  * Threads: one, the forward thread.
  *
  * How fast weights come from memory depends on how they are asked for. One processor foresees a
  * single stream of bytes as well as reading can be, and is slowed down to half by instructions that
- * ask ahead, or by neighbouring rows that are read side by side; another is fastest with just those.
+ * ask ahead, or by neighbouring rows that are read side by side; another is fastest with just
+ * those.
  * No name of a processor tells, nor does a measurement before the work: the answer depends on the
  * encoding, on the operation, and on how many threads read. All shapes give the same bits, so calls
  * simply take them in turn, the order drawn anew for each round so that no shape always gets the

@@ -8,8 +8,8 @@
  *
  * A backend is a table of operations and what they work on. For the tokens that count the engine's
  * is replaced by one whose operations look at the clock, call those of the engine's, and note what
- * they took and read. Each figure is the median over the tokens, after as many that do not count: in
- * these the kernels find out their shapes (shape.h).
+ * they took and read. Each figure is the median over the tokens, after some that do not count, in
+ * which the kernels find out their shapes (shape.h).
  */
 #include <stdio.h>
 #include <stdlib.h>

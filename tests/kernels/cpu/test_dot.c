@@ -201,8 +201,8 @@ static float *panel_of(const struct weight *w, size_t stride) {
     return panel;
 }
 
-/* tile must give the bits of dot (on decoded rows), mix_on those of axpy, and mix those of axpy into zeros and one
- * addition. */
+/* tile must give the bits of dot (on decoded rows), mix_on those of axpy, and mix those of axpy
+ * into zeros and one addition. */
 static void check_panels(const struct place *p, struct test_rng *rng, uint32_t n_x) {
     const struct dot_codec *k = &p->isa->codec[p->codec->id];
     struct weight w = kernels_weight(rng, p->codec, p->kind, p->rows, p->cols, 0);

@@ -192,7 +192,8 @@ static void check_rows(const struct exponents_isa *d, size_t kind, uint32_t cols
     size_t bytes;
     uint8_t *stored = pack(raw, n_weights, &bytes);
     struct corm_exponents e = corm_exponents_open(stored, bytes, n_weights);
-    struct exponents_rows rows = d->rows_open(&e, cols, scratch, n % 2 == 1), downs[EXPONENTS_TOGETHER_MAX];
+    struct exponents_rows rows = d->rows_open(&e, cols, scratch, n % 2 == 1);
+    struct exponents_rows downs[EXPONENTS_TOGETHER_MAX];
     bool same = true;
     for (uint32_t i = 0, run; i < n; i += run) {
         enum { MOST = EXPONENTS_TOGETHER_MAX };
