@@ -89,6 +89,23 @@ struct run {
     struct progress *progress; /* NULL with --quiet */
 };
 
+/* How an engine is to be opened beside what its options say; zero-initialised as the options say.
+ * */
+struct run_wish {
+    uint32_t ctx_tok;      /* 0 = the model's own */
+    uint32_t max_sessions; /* 0 = 1 */
+    bool loss_in_batches;  /* as in struct run */
+    bool all_logits;
+    uint64_t text_bytes, caller_bytes;
+    const struct corm_mechanisms *measure;
+    const char *program; /* whose remarks they are; NULL = corm-run */
+};
+/* Open the archive at `model`; prints the memory plan unless --quiet, and a remark where the
+ * context is longer than the model was trained for. Returns as a command does: 0, -1, or CLI_USAGE.
+ * (In run_machine.c, which knows nothing else of this module: corm-serve links it too.) */
+int run_engine_open(struct corm_engine **engine, const struct run_options *o, const char *model,
+                    const struct run_wish *wish, struct err *err);
+
 /* Open the archive that the call names, for a context of `ctx_tok` (0 = the model's own); prints
  * the memory plan unless --quiet. Returns as a command does: 0, -1, or CLI_USAGE. */
 int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struct err *err);
@@ -213,9 +230,13 @@ int run_score(const struct cli_call *call, const char *file, double *nats_per_to
 /* Fill `err` from the public error. Returns -1. */
 int run_fail(struct err *err, const struct corm_error *error);
 
+/* Become the program corm-serve with the arguments from `argv` on. Returns only where that fails:
+ * -1. */
+int run_serve(char *const *argv, struct err *err);
+
 /* The commands; that which measures is in runtime/bench/bench.h. */
 extern const struct cli_command run_generate_command, run_chat_command, run_perplexity_command,
-    run_logits_command;
+    run_logits_command, run_serve_command;
 
 /* The command chat, with the options of another one that begin with struct run_writing: what
  * `generate` does on a terminal where it is given no prompt. */
