@@ -46,6 +46,7 @@ LIBS_RUN = $(call pc,libzstd,-lzstd) $(call pc,libxxhash,-lxxhash) $(call pc,lib
 LIBS_EDIT = $(call pc,libedit,-ledit)
 LIBS_PREP = $(call pc,libarchive,-larchive) $(call pc,lapacke,-llapacke) \
 	$(call pc,openblas,-lopenblas) $(call pc,jansson,-ljansson)
+LIBS_SERVE = $(call pc,libmicrohttpd,-lmicrohttpd)
 LIBS_TEST = $(call pc,cmocka,-lcmocka) $(LIBS_EDIT)
 
 # Rows of tables leave their last fields zero; snprintf cuts on purpose. With sanitizers gcc warns of
@@ -74,16 +75,20 @@ isa_off := $(filter-out $(isa_here),avx2 avx512 neon)
 # Which rooms make what. Of format, the reader of checkpoints is prep's alone.
 LIB_ROOMS := format format/text kernels kernels/cpu runtime runtime/model
 RUN_ROOMS := runtime/run runtime/bench
+SERVE_ROOMS := runtime/serve
 PREP_ROOMS := prep prep/hf prep/calib
 CHECKPOINT := $(wildcard format/safetensors*.c)
 
 sources = $(filter-out $(foreach i,$(isa_off),%_$(i).c),$(wildcard $(addsuffix /*.c,$(1))))
-MAINS := prep/corm_prep.c runtime/run/corm_run.c
+MAINS := prep/corm_prep.c runtime/run/corm_run.c runtime/serve/corm_serve.c
 LIB_SRC := $(filter-out $(CHECKPOINT),$(call sources,$(LIB_ROOMS)))
 RUN_SRC := $(filter-out $(MAINS),$(call sources,$(RUN_ROOMS)))
+# What corm-serve takes of corm-run: the options of the machine, and writing JSON.
+SERVE_SRC := $(filter-out $(MAINS),$(call sources,$(SERVE_ROOMS)))
+SERVE_ALSO := runtime/run/run_machine.c runtime/run/run_json.c
 PREP_SRC := $(CHECKPOINT) $(filter-out $(MAINS),$(call sources,$(PREP_ROOMS)))
-ALL_SRC := $(LIB_SRC) $(RUN_SRC) $(PREP_SRC)
-PROGRAMS := $(OUT)/corm-prep $(OUT)/corm-run
+ALL_SRC := $(LIB_SRC) $(RUN_SRC) $(SERVE_SRC) $(PREP_SRC)
+PROGRAMS := $(OUT)/corm-prep $(OUT)/corm-run $(OUT)/corm-serve
 # Tests mirror the rooms; a test is found by the name of its file.
 TEST_SRC := $(sort $(shell find tests -name 'test_*.c'))
 SYNTH_SRC := $(filter-out tests/synth/synth.c tests/synth/test_%,$(wildcard tests/synth/*.c))
@@ -174,7 +179,7 @@ install: all ## Install under PREFIX (/usr/local), below DESTDIR where given
 	chmod -R u=rwX,go=rX $(DESTDIR)$(PREFIX)/share/corm
 
 uninstall: ## Remove what install put there
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/corm-prep bin/corm-run include/corm.h lib/libcorm.a \
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/corm-prep bin/corm-run bin/corm-serve include/corm.h lib/libcorm.a \
 	    lib/libcorm.so lib/$(SONAME) lib/libcorm.so.$(VERSION) lib/pkgconfig/libcorm.pc)
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/corm $(DESTDIR)$(PREFIX)/share/corm
 
@@ -255,6 +260,7 @@ info: ## Show what was detected
 	@echo 'CUDA      $(cuda_note)'
 	@echo 'flags     $(BASE_FLAGS) $(CFLAGS)'
 	@echo 'link      corm-run: $(LIBS_RUN)'
+	@echo '          corm-serve: and $(LIBS_SERVE)'
 	@echo '          corm-prep: and $(LIBS_PREP)'
 
 help: ## Show this
@@ -326,6 +332,9 @@ endef
 $(OUT)/corm-run: LIBS = $(LIBS_EDIT) $(LIBS_RUN)
 $(OUT)/corm-run: $(OUT)/runtime/run/corm_run.o $(call objects,$(RUN_SRC)) $(OUT)/libcorm.a
 	$(link)
+$(OUT)/corm-serve: LIBS = $(LIBS_SERVE) $(LIBS_RUN)
+$(OUT)/corm-serve: $(OUT)/runtime/serve/corm_serve.o $(call objects,$(SERVE_SRC) $(SERVE_ALSO)) $(OUT)/libcorm.a
+	$(link)
 $(OUT)/corm-prep: LIBS = $(LIBS_PREP) $(LIBS_RUN)
 $(OUT)/corm-prep: $(OUT)/prep/corm_prep.o $(OUT)/libeverything.a
 	$(link)
@@ -336,10 +345,10 @@ $(EXAMPLES): $(OUT)/docs/%: $(OUT)/docs/%.o $(OUT)/libcorm.a
 $(OUT)/synth: LIBS = $(LIBS_PREP) $(LIBS_RUN)
 $(OUT)/synth: $(OUT)/tests/synth/synth.o $(call objects,$(SYNTH_SRC)) $(OUT)/libeverything.a
 	$(link)
-$(OUT)/mutate: LIBS = $(LIBS_TEST) $(LIBS_PREP) $(LIBS_RUN)
+$(OUT)/mutate: LIBS = $(LIBS_TEST) $(LIBS_SERVE) $(LIBS_PREP) $(LIBS_RUN)
 $(OUT)/mutate: $(MUTATE_OBJ) $(OUT)/tests/libutil.a $(OUT)/libeverything.a
 	$(link)
-$(OUT)/tests/%: LIBS = $(LIBS_TEST) $(LIBS_PREP) $(LIBS_RUN)
+$(OUT)/tests/%: LIBS = $(LIBS_TEST) $(LIBS_SERVE) $(LIBS_PREP) $(LIBS_RUN)
 $(OUT)/tests/fuzz/test_mutate: $(filter-out %/mutate.o,$(MUTATE_OBJ))
 $(TESTS): $(OUT)/tests/%: $(OUT)/tests/%.o $(OUT)/tests/libutil.a $(OUT)/libeverything.a
 	$(link)
@@ -353,7 +362,7 @@ $(OUT)/tests/kernels/cuda/run_device: $(OUT)/tests/kernels/cuda/run_device.o $(O
 	$(link)
 $(OUT)/tests/kernels/cuda/device: $(OUT)/tests/kernels/cuda/device.o $(OUT)/tests/libutil.a $(OUT)/libeverything.a
 	$(link)
-$(OUT)/fuzz/%: LIBS = -fsanitize=fuzzer $(LIBS_EDIT) $(LIBS_PREP) $(LIBS_RUN)
+$(OUT)/fuzz/%: LIBS = -fsanitize=fuzzer $(LIBS_EDIT) $(LIBS_SERVE) $(LIBS_PREP) $(LIBS_RUN)
 $(FUZZERS): $(OUT)/fuzz/%: $(OUT)/tests/fuzz/%.o $(OUT)/tests/libutil.a $(OUT)/libeverything.a
 	$(link)
 

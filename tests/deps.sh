@@ -25,6 +25,7 @@ build libopenblas-dev  h:openblas_config.h
 build liblapacke-dev   h:lapacke.h
 build libjansson-dev   h:jansson.h
 build libedit-dev      h:histedit.h
+build libmicrohttpd-dev h:microhttpd.h
 test  libcmocka-dev    h:cmocka.h
 test  g++              g++
 test  python3          python3

@@ -14,7 +14,7 @@ findings=$(mktemp) || exit 1
 trap 'rm -f "$findings"' EXIT
 
 folders="format kernels runtime prep"
-mains="prep/corm_prep.c runtime/run/corm_run.c"
+mains="prep/corm_prep.c runtime/run/corm_run.c runtime/serve/corm_serve.c"
 signals="$mains format/fatal.c" # what handles signals
 sources() { # the C and CUDA files in the given folders and below
     find "$@" \( -name '*.[ch]' -o -name '*.cu' -o -name '*.inc' \) | sort
@@ -131,6 +131,7 @@ home() {
 home 'cblas\.h|lapacke?\.h|openblas.*' prep/calib/blas.c prep/calib/fit.c
 home 'archive.*\.h' 'prep/*'
 home 'zstd.*\.h' 'format/corm_*' 'format/codec*'
+home 'microhttpd\.h' runtime/serve/http.c
 home 'jansson\.h' 'prep/*' 'format/safetensors*'
 home 'pcre2\.h|utf8proc\.h' 'format/text/*'
 home 'histedit\.h|editline/.*' 'runtime/run/*'

@@ -1,11 +1,15 @@
 /*
  * corm_run: the main of corm-run, the lean program that runs archives.
  *
- * Owns: the table of commands, what Ctrl-C sets, and what must not be left behind at other ends.
- * The commands, each with its options, are in run_<name>.c and runtime/bench.
+ * Owns: the table of commands (serve is another program), what Ctrl-C sets, and what must not be
+ * left behind at other ends. The commands, each with its options, are in run_<name>.c and
+ * runtime/bench.
  */
 #include <signal.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "format/fatal.h"
@@ -107,14 +111,20 @@ static void clean_up(void) {
 /* -- commands ------------------------------------------------------------------------------- */
 
 static const struct cli_command *const commands[] = {
-    &run_generate_command, &run_chat_command,   &run_perplexity_command,
-    &bench_command,        &run_logits_command, NULL,
+    &run_generate_command, &run_chat_command,  &run_perplexity_command, &bench_command,
+    &run_logits_command,   &run_serve_command, NULL,
 };
 
 int main(int argc, char **argv) {
     /* A reader that goes away (head) ends the program quietly, whatever the parent had set. */
     signal(SIGPIPE, SIG_DFL);
     fatal_catch(clean_up);
+    if (argc > 1 && strcmp(argv[1], run_serve_command.name) == 0) {
+        struct err err = {0};
+        run_serve(argv + 1, &err);
+        fprintf(stderr, "corm-run: %s\n", err.msg);
+        return EXIT_FAILURE;
+    }
     const struct cli_program program = {
         .name = "corm-run",
         .summary = "run sparse mixture-of-experts models, also those larger than memory",

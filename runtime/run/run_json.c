@@ -87,3 +87,13 @@ void run_json_bool(struct run_json *j, const char *key, bool value) {
     begin_value(j, key);
     buf_printf(&j->text, "%s", value ? "true" : "false");
 }
+
+void run_json_i64(struct run_json *j, const char *key, int64_t value) {
+    begin_value(j, key);
+    buf_printf(&j->text, "%" PRId64, value);
+}
+
+void run_json_null(struct run_json *j, const char *key) {
+    begin_value(j, key);
+    buf_append(&j->text, "null", 4);
+}

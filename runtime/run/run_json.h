@@ -1,5 +1,5 @@
 /*
- * run_json: writes JSON text, for the figures that corm-run prints.
+ * run_json: writes JSON text: the figures that corm-run prints, what corm-serve answers.
  *
  * Owns: commas, escapes, numbers. Text that is no UTF-8 gets U+FFFD for each bad byte; numbers that
  * JSON cannot express (NaN, infinities) become null.
@@ -31,5 +31,7 @@ void run_json_f64(struct run_json *j, const char *key, double value);
 /* Written with as few digits as give the same float again: 0.95, not 0.949999988. */
 void run_json_f32(struct run_json *j, const char *key, float value);
 void run_json_bool(struct run_json *j, const char *key, bool value);
+void run_json_i64(struct run_json *j, const char *key, int64_t value);
+void run_json_null(struct run_json *j, const char *key);
 
 #endif

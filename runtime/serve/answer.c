@@ -1,0 +1,199 @@
+/*
+ * answer: see answer.h.
+ */
+#include "runtime/serve/answer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void on_text(struct job *job, const char *text, size_t bytes, bool of_prompt);
+static void on_end(struct job *job);
+static bool on_gone(struct job *job);
+static const struct job_ops ops = {on_text, on_end, on_gone};
+
+/* ---- making ---- */
+
+struct answer *answer_new(struct call *call, const struct answer_form *form,
+                          const struct params *params, uint32_t n) {
+    struct answer *a = mem_calloc(1, sizeof *a + n * sizeof *a->choices);
+    const struct value_string *model = params->model;
+    a->s = call->s;
+    a->x = call->x;
+    a->form = form;
+    a->params = *params;
+    a->params.model = NULL; /* of the call, which ends */
+    a->params.stops = (struct stops){0};
+    a->model = mem_strdup(model && model->len ? model->data : call->s->name);
+    a->created = reply_now();
+    a->n_choices = a->left = n;
+    reply_id(a->id, form->id);
+    http_keep(a->x);
+    uint64_t request = scheduler_request(call->s->scheduler);
+    for (uint32_t i = 0; i < n; i++) {
+        struct job *job = &a->choices[i].job;
+        job->ops = &ops;
+        job->ctx = a;
+        job->index = i;
+        job->request = request;
+        job->sampling = params->sampling;
+        job->sampling.seed = params_seed(params, i);
+        job->echo = params->echo;
+        job->ignore_eos = params->ignore_eos;
+        for (size_t k = 0; k < params->stops.n; k++) {
+            stops_add(&job->stops, params->stops.texts[k], params->stops.bytes[k]);
+        }
+    }
+    return a;
+}
+
+void answer_set_prompt(struct answer *a, uint32_t i, const int32_t *ids, size_t n) {
+    struct job *job = &a->choices[i].job;
+    /* A text may be as long as the context, and one more, which is not evaluated. */
+    uint64_t room = a->s->info->ctx_tok - n + 1;
+    uint64_t most = a->params.max_tok < 0 ? room : (uint64_t)a->params.max_tok;
+    job->ids = mem_alloc(n * sizeof *ids);
+    memcpy(job->ids, ids, n * sizeof *ids);
+    job->n_ids = n;
+    job->max_tok = (uint32_t)(most < room ? most : room);
+}
+
+void answer_free(struct answer *a) {
+    for (uint32_t i = 0; i < a->n_choices; i++) {
+        free(a->choices[i].job.ids);
+        stops_free(&a->choices[i].job.stops);
+        buf_free(&a->choices[i].text);
+    }
+    http_release(a->x);
+    free(a->model);
+    free(a->alive);
+    free(a->extra);
+    free(a);
+}
+
+static void send(struct answer *a, struct buf *out) {
+    if (out->len > 0) {
+        http_write(a->x, out->data, out->len);
+    }
+    buf_free(out);
+}
+
+int answer_start(struct answer *a, struct problem *problem) {
+    struct buf out = {0};
+    if (scheduler_reserve(a->s->scheduler) < 0) {
+        answer_free(a);
+        return problem_set(problem, 429, "queue_full", NULL,
+                           "too many requests wait already; try again later");
+    }
+    if (a->params.stream) {
+        http_begin(a->x, a->form->type, a->alive ? a->alive : a->form->alive);
+        a->form->begin(a, &out);
+        send(a, &out);
+    } else {
+        http_wait(a->x);
+    }
+    struct job *first = NULL;
+    for (uint32_t i = a->n_choices; i-- > 0;) {
+        a->choices[i].job.next = first;
+        first = &a->choices[i].job;
+    }
+    scheduler_submit(a->s->scheduler, first);
+    return 0;
+}
+
+/* ---- what the scheduler calls ---- */
+
+static void on_text(struct job *job, const char *text, size_t bytes, bool of_prompt) {
+    (void)of_prompt;
+    struct answer *a = job->ctx;
+    struct choice *c = &a->choices[job->index];
+    struct buf out = {0};
+    if (!a->params.stream || a->form->keeps_text) {
+        buf_append(&c->text, text, bytes);
+    }
+    if (a->params.stream && !a->broken) {
+        a->form->text(a, c, text, bytes, &out);
+        send(a, &out);
+    }
+}
+
+static bool on_gone(struct job *job) {
+    struct answer *a = job->ctx;
+    return a->broken || http_gone(a->x);
+}
+
+static void finish(struct answer *a) {
+    struct buf out = {0};
+    struct run_json j = {0};
+    if (a->params.stream) {
+        if (!a->broken) {
+            a->form->end(a, &out);
+            send(a, &out);
+        }
+        http_end(a->x);
+    } else if (a->broken) {
+        reply_problem(a->x, a->form->api, &a->problem);
+    } else {
+        a->form->whole(a, &j);
+        reply_json(a->x, 200, &j);
+    }
+    answer_free(a);
+}
+
+static void on_end(struct job *job) {
+    struct answer *a = job->ctx;
+    struct choice *c = &a->choices[job->index];
+    struct buf out = {0};
+    if (job->end == JOB_FAILED && !a->broken) {
+        a->broken = true;
+        problem_set(&a->problem, 500, NULL, NULL, "%s", job->error.message);
+        if (a->params.stream) {
+            a->form->fail(a, &a->problem, &out);
+            send(a, &out);
+        }
+    } else if (a->params.stream && !a->broken && job->end != JOB_GONE) {
+        a->form->end_choice(a, c, &out);
+        send(a, &out);
+    }
+    if (--a->left == 0) {
+        finish(a);
+    }
+}
+
+/* ---- for forms ---- */
+
+uint32_t answer_made(const struct answer *a) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < a->n_choices; i++) {
+        n += a->choices[i].job.made_tok;
+    }
+    return n;
+}
+
+uint32_t answer_cached(const struct answer *a) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < a->n_choices; i++) {
+        n += a->choices[i].job.cached_tok;
+    }
+    return n < a->prompt_tok ? n : a->prompt_tok;
+}
+
+const char *answer_finish(const struct choice *c) {
+    return c->job.end == JOB_LENGTH ? "length" : "stop";
+}
+
+struct answer_times answer_times(const struct choice *c) {
+    const struct job *job = &c->job;
+    uint64_t now = clock_ns(), first = job->first_ns ? job->first_ns : now;
+    return (struct answer_times){first - job->started_ns, now - first, now - job->queued_ns};
+}
+
+void answer_event(struct buf *out, const char *name, struct run_json *j) {
+    if (name) {
+        buf_printf(out, "event: %s\n", name);
+    }
+    buf_printf(out, "data: ");
+    buf_append(out, j->text.data, j->text.len);
+    buf_append(out, "\n\n", 2);
+    buf_free(&j->text);
+    *j = (struct run_json){0};
+}

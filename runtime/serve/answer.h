@@ -1,0 +1,87 @@
+/*
+ * answer: a text that is generated for an exchange, whatever the API.
+ *
+ * Owns: the jobs of one exchange, what their texts are gathered in, the order in which things are
+ * sent, how much was used.
+ * Leaves to others: what is sent (a struct answer_form of each API), computing (scheduler).
+ * Threads: made by the thread that prepares calls, up to answer_start; from then on the forward
+ * thread's. It frees itself when all is sent.
+ */
+#ifndef RUNTIME_SERVE_ANSWER_H
+#define RUNTIME_SERVE_ANSWER_H
+
+#include "runtime/serve/params.h"
+#include "runtime/serve/serve.h"
+
+struct answer;
+
+/* One of the texts. */
+struct choice {
+    struct job job;
+    struct buf text; /* all of it, where it is not streamed or the API wants it again */
+};
+
+/* How an API says it. Functions append to `out`, which is then sent. */
+struct answer_form {
+    const char *type;  /* of the content, where it is streamed */
+    const char *alive; /* sent where nothing else is */
+    bool keeps_text;   /* gather texts although they are streamed */
+    enum api api;
+    const char *id; /* how the answer's id begins */
+    /* The whole answer, where it is not streamed. */
+    void (*whole)(struct answer *a, struct run_json *j);
+    /* The stream: at first, for each piece of text, at the end of a text, at the end of all. */
+    void (*begin)(struct answer *a, struct buf *out);
+    void (*text)(struct answer *a, struct choice *c, const char *text, size_t bytes,
+                 struct buf *out);
+    void (*end_choice)(struct answer *a, struct choice *c, struct buf *out);
+    void (*end)(struct answer *a, struct buf *out);
+    /* An error in the middle. */
+    void (*fail)(struct answer *a, const struct problem *problem, struct buf *out);
+};
+
+struct answer {
+    struct server *s;
+    struct http_exchange *x;
+    const struct answer_form *form;
+    struct params params;
+    char id[REPLY_ID], item[REPLY_ID];
+    char *model; /* as the request has it */
+    char *alive; /* of its own, or NULL */
+    int64_t created;
+    bool chat; /* of an API with both: turns, not a text */
+    uint32_t prompt_tok;
+    uint32_t n_choices, left;
+    uint32_t sequence; /* of events */
+    bool broken;       /* an error was sent: nothing follows */
+    struct problem problem;
+    char *extra; /* JSON that the API gives back, or NULL */
+    struct choice choices[];
+};
+
+/* An answer with `n` choices that are still to be given ids. It is the caller's until answer_start
+ * takes it; answer_free. */
+struct answer *answer_new(struct call *call, const struct answer_form *form,
+                          const struct params *params, uint32_t n);
+void answer_free(struct answer *a);
+/* Give choice `i` its prompt: `ids` are copied. */
+void answer_set_prompt(struct answer *a, uint32_t i, const int32_t *ids, size_t n);
+/* Queue it; 0: it will be answered, and belongs to the forward thread. -1 and `problem`: there is
+ * no room, and it was freed. */
+int answer_start(struct answer *a, struct problem *problem);
+
+/* What was generated, and what was used again, of all choices. */
+uint32_t answer_made(const struct answer *a);
+uint32_t answer_cached(const struct answer *a);
+/* "stop" or "length". */
+const char *answer_finish(const struct choice *c);
+/* Nanoseconds that its prompt and its text took, and since it was queued. */
+struct answer_times {
+    uint64_t prompt_ns, made_ns, all_ns;
+};
+struct answer_times answer_times(const struct choice *c);
+
+/* For forms: an event of a stream. `name` may be NULL. Frees `j`. */
+void answer_event(struct buf *out, const char *name, struct run_json *j);
+
+#endif

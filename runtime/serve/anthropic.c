@@ -1,0 +1,181 @@
+/*
+ * anthropic: /v1/messages.
+ *
+ * Owns: the endpoint, and what is answered, whole or as events.
+ * Leaves to others: fields that say how (params), messages (convo), the rest of an answer (answer).
+ * Threads: as answer.h.
+ */
+#include "runtime/serve/anthropic.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/serve/answer.h"
+
+int anthropic_convo(struct call *call, struct convo *convo, struct problem *problem) {
+    const struct value *system = field_get(call->body, "system");
+    if (system && convo_add(call, convo, "system", system, "system", problem) < 0) {
+        return -1;
+    }
+    return convo_add_list(call, convo, "messages", problem);
+}
+
+/* ---- what is answered ---- */
+
+/* Tokens that were known are not told again in input_tokens. */
+static void put_usage(const struct answer *a, struct run_json *j, uint32_t made) {
+    uint32_t cached = answer_cached(a);
+    run_json_open(j, "usage", '{');
+    run_json_u64(j, "input_tokens", a->prompt_tok - cached);
+    run_json_u64(j, "cache_creation_input_tokens", 0);
+    run_json_u64(j, "cache_read_input_tokens", cached);
+    run_json_u64(j, "output_tokens", made);
+    run_json_close(j, '}');
+}
+
+static void put_stop(const struct answer *a, struct run_json *j) {
+    const struct job *job = &a->choices[0].job;
+    const struct stops *stops = &job->stops;
+    run_json_string(j, "stop_reason",
+                    job->end == JOB_LENGTH      ? "max_tokens"
+                    : job->end == JOB_STOP_TEXT ? "stop_sequence"
+                                                : "end_turn");
+    if (job->end == JOB_STOP_TEXT && stops->found > 0) {
+        run_json_text(j, "stop_sequence", stops->texts[stops->found - 1],
+                      stops->bytes[stops->found - 1]);
+    } else {
+        run_json_null(j, "stop_sequence");
+    }
+}
+
+static void open_message(const struct answer *a, const char *key, struct run_json *j) {
+    run_json_open(j, key, '{');
+    run_json_string(j, "id", a->id);
+    run_json_string(j, "type", "message");
+    run_json_string(j, "role", "assistant");
+    run_json_string(j, "model", a->model);
+}
+
+static void put_block(struct run_json *j, const char *key, const char *text, size_t bytes) {
+    run_json_open(j, key, '{');
+    run_json_string(j, "type", "text");
+    run_json_text(j, "text", text, bytes);
+    run_json_close(j, '}');
+}
+
+static void whole(struct answer *a, struct run_json *j) {
+    const struct choice *c = &a->choices[0];
+    open_message(a, NULL, j);
+    run_json_open(j, "content", '[');
+    put_block(j, NULL, c->text.len ? c->text.data : "", c->text.len);
+    run_json_close(j, ']');
+    put_stop(a, j);
+    put_usage(a, j, c->job.made_tok);
+    run_json_close(j, '}');
+}
+
+static void open_event(struct run_json *j, const char *type) {
+    run_json_open(j, NULL, '{');
+    run_json_string(j, "type", type);
+}
+
+static void begin(struct answer *a, struct buf *out) {
+    struct run_json j = {0};
+    open_event(&j, "message_start");
+    open_message(a, "message", &j);
+    run_json_open(&j, "content", '[');
+    run_json_close(&j, ']');
+    run_json_null(&j, "stop_reason");
+    run_json_null(&j, "stop_sequence");
+    put_usage(a, &j, 0);
+    run_json_close(&j, '}');
+    run_json_close(&j, '}');
+    answer_event(out, "message_start", &j);
+    open_event(&j, "content_block_start");
+    run_json_u64(&j, "index", 0);
+    put_block(&j, "content_block", "", 0);
+    run_json_close(&j, '}');
+    answer_event(out, "content_block_start", &j);
+}
+
+static void piece(struct answer *a, struct choice *c, const char *text, size_t bytes,
+                  struct buf *out) {
+    struct run_json j = {0};
+    (void)a;
+    (void)c;
+    open_event(&j, "content_block_delta");
+    run_json_u64(&j, "index", 0);
+    run_json_open(&j, "delta", '{');
+    run_json_string(&j, "type", "text_delta");
+    run_json_text(&j, "text", text, bytes);
+    run_json_close(&j, '}');
+    run_json_close(&j, '}');
+    answer_event(out, "content_block_delta", &j);
+}
+
+static void end_choice(struct answer *a, struct choice *c, struct buf *out) {
+    struct run_json j = {0};
+    open_event(&j, "content_block_stop");
+    run_json_u64(&j, "index", 0);
+    run_json_close(&j, '}');
+    answer_event(out, "content_block_stop", &j);
+    open_event(&j, "message_delta");
+    run_json_open(&j, "delta", '{');
+    put_stop(a, &j);
+    run_json_close(&j, '}');
+    put_usage(a, &j, c->job.made_tok);
+    run_json_close(&j, '}');
+    answer_event(out, "message_delta", &j);
+}
+
+static void end(struct answer *a, struct buf *out) {
+    struct run_json j = {0};
+    (void)a;
+    open_event(&j, "message_stop");
+    run_json_close(&j, '}');
+    answer_event(out, "message_stop", &j);
+}
+
+static void fail(struct answer *a, const struct problem *problem, struct buf *out) {
+    struct run_json j = {0};
+    (void)a;
+    reply_error(&j, API_ANTHROPIC, problem);
+    answer_event(out, "error", &j);
+}
+
+static const struct answer_form form = {
+    .type = "text/event-stream",
+    .alive = "event: ping\ndata: {\"type\": \"ping\"}\n\n",
+    .api = API_ANTHROPIC,
+    .id = "msg_",
+    .whole = whole,
+    .begin = begin,
+    .text = piece,
+    .end_choice = end_choice,
+    .end = end,
+    .fail = fail,
+};
+
+int anthropic_messages(struct call *call, struct problem *problem) {
+    struct params params = {0};
+    struct convo convo = {0};
+    int32_t *ids = NULL;
+    size_t n = 0;
+    int rc = params_anthropic(call, &params, problem);
+    if (rc == 0) {
+        rc = anthropic_convo(call, &convo, problem);
+    }
+    if (rc == 0) {
+        rc = convo_ids(call, &convo, &ids, &n, problem);
+    }
+    if (rc == 0) {
+        struct answer *a = answer_new(call, &form, &params, 1);
+        a->prompt_tok = (uint32_t)n;
+        answer_set_prompt(a, 0, ids, n);
+        rc = answer_start(a, problem);
+    }
+    free(ids);
+    convo_free(&convo);
+    params_free(&params);
+    return rc;
+}

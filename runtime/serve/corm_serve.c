@@ -1,0 +1,378 @@
+/*
+ * corm_serve: the main of corm-serve, which answers over HTTP.
+ *
+ * Owns: options, opening the model, the order in which all is started and stopped, the log.
+ * Leaves to others: all that is done in between (serve.h).
+ * Threads: the main thread looks after connections each second and waits for a signal.
+ */
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "format/fatal.h"
+#include "runtime/run/run.h"
+#include "runtime/serve/serve.h"
+
+struct serve_options {
+    struct run_options run;
+    const char *model, *alias, *chat_template;
+    int ctx, parallel, sessions, queue, reuse, grace;
+    const char *host, *allowed_hosts, *api_key_file;
+    int port;
+    bool without_key;
+    uint64_t body_bytes;
+};
+
+static const char *const reuse_words[] = {
+    [REUSE_ALL] = "all", [REUSE_PROMPTS] = "prompts", [REUSE_NONE] = "none", NULL};
+
+#define FIELD(member) CLI_FIELD(struct serve_options, member)
+
+static const struct cli_option model_rows[] = {
+    {"model", 'm', CLI_STRING, FIELD(model), "FILE", "The archive; or name it without an option."},
+    {"alias", 'a', CLI_STRING, FIELD(alias), "NAME", "What the model is called in answers.",
+     .fallback = "the file's name"},
+    {"chat-template", 0, CLI_STRING, FIELD(chat_template), "FILE",
+     .help = "A Jinja template to use instead of the archive's."},
+    {"ctx-size", 'c', CLI_INT, FIELD(ctx), "N",
+     "Context of each sequence: prompt and answer together. The KV caches of all sessions are part "
+     "of the memory plan.",
+     .min = 1, .max = 1 << 20,
+     .fallback = "the model's own, as far as a quarter of the budget allows, but at least 32768 "
+                 "where that fits at all"},
+    {"parallel", 'n', CLI_INT, FIELD(parallel), "N",
+     "Sequences that are computed at the same time; what they share is read once.", .min = 1,
+     .max = 64},
+    {"sessions", 0, CLI_INT, FIELD(sessions), "N",
+     "Sessions, those that are computed and those that are kept: a request that begins as an "
+     "earlier one goes on where both part.",
+     .min = 1, .max = 256, .fallback = "1 more than --parallel"},
+    {"reuse", 0, CLI_ENUM, FIELD(reuse), "WHAT",
+     "What is used again of kept sessions: all; prompts, where generated tokens are to be computed "
+     "again as a prompt (with --loss these differ); none.",
+     .words = reuse_words},
+    {0},
+};
+
+static const struct cli_option server_rows[] = {
+    {"host", 0, CLI_STRING, FIELD(host), "ADDRESS",
+     "The address to listen on. One that others can reach is refused without --api-key-file."},
+    {"port", 0, CLI_INT, FIELD(port), "N", "0 = any free one, which is told.", .min = 0,
+     .max = 65535},
+    {"api-key-file", 0, CLI_STRING, FIELD(api_key_file), "FILE",
+     "Keys, one a line; requests need one of them, as `Authorization: Bearer KEY` or `x-api-key: "
+     "KEY`. The file should be readable by its owner only.",
+     .fallback = "no key is needed"},
+    {"without-key", 0, CLI_FLAG, FIELD(without_key),
+     .help = "Listen on an address that others can reach without asking for a key: anybody there "
+             "may use the model."},
+    {"allowed-hosts", 0, CLI_STRING, FIELD(allowed_hosts), "NAMES",
+     "Names, parted by commas, under which this server may be asked for, and of pages that may "
+     "ask, "
+     "besides localhost and --host.",
+     .fallback = "none"},
+    {"queue", 0, CLI_INT, FIELD(queue), "N",
+     "Most requests that wait; further ones are told to come again (429).", .min = 1, .max = 4096},
+    {"max-body", 0, CLI_SIZE, FIELD(body_bytes), "SIZE", "Longest body of a request.", .min = 1024,
+     .max = 1 << 30},
+    {"grace", 0, CLI_INT, FIELD(grace), "SECONDS",
+     "How long answers may go on after Ctrl-C, SIGTERM or SIGHUP; a second one ends them at once.",
+     .min = 0, .max = 86400},
+    {0},
+};
+
+static const struct cli_option figure_rows[] = {
+    {"quiet", 'q', CLI_FLAG, CLI_FIELD(struct serve_options, run.quiet),
+     .help = "No memory plan, remarks, or line for each request."},
+    {0},
+};
+
+static const struct cli_group model_group = {"Model", model_rows};
+static const struct cli_group server_group = {"Server", server_rows};
+static const struct cli_group figures_group = {"Figures", figure_rows};
+
+static void set_defaults(void *values) {
+    struct serve_options *o = values;
+    run_defaults(values);
+    o->host = "127.0.0.1";
+    o->port = 8080;
+    o->parallel = 2;
+    o->queue = 64;
+    o->grace = 30;
+    o->body_bytes = 16 << 20;
+}
+
+/* ---- the log ---- */
+
+struct serving {
+    struct server server; /* first: what is called with it finds the rest */
+    const struct serve_options *o;
+    struct guard guard;
+    char *name;
+};
+
+/* Paths come from strangers, so they are cleaned; prompts and answers are never written. */
+static void log_done(void *ctx, const struct http_exchange *x) {
+    const struct serving *v = ctx;
+    if (v->o->run.quiet) {
+        return;
+    }
+    char *path = text_cleaned(http_path(x)), *method = text_cleaned(http_method(x));
+    char when[40];
+    reply_time(when);
+    fprintf(stderr, "%s %.16s %.200s %u %.1f ms\n", when, method, path, http_status(x),
+            (double)(clock_ns() - http_started_ns(x)) / 1e6);
+    free(path);
+    free(method);
+}
+
+/* ---- opening ---- */
+
+/* The context that --ctx-size has by default, once the model is known: see its help. */
+static uint32_t wished_context(const struct corm_model_info *m, const struct corm_memory_plan *p) {
+    const uint64_t decent = 32768;
+    if (m->ctx_max_tok <= m->ctx_tok || p->kv_bytes == 0) {
+        return m->ctx_tok;
+    }
+    uint64_t token = p->kv_bytes / m->ctx_tok + 1;
+    uint64_t rest = p->budget_bytes > p->trunk_bytes ? p->budget_bytes - p->trunk_bytes : 0;
+    uint64_t most = p->budget_bytes + p->kv_bytes > p->floor_bytes
+                        ? (p->budget_bytes + p->kv_bytes - p->floor_bytes) / token
+                        : 0;
+    uint64_t want = rest / 4 / token;
+    want = want < decent ? decent : want;
+    want = want < m->ctx_max_tok ? want : m->ctx_max_tok;
+    want = want < most ? want : most;
+    return want > m->ctx_tok ? (uint32_t)want : m->ctx_tok;
+}
+
+static int open_model(struct serving *v, const char *model, struct err *err) {
+    const struct serve_options *o = v->o;
+    struct server *s = &v->server;
+    struct run_wish wish = {
+        .ctx_tok = (uint32_t)o->ctx, .max_sessions = s->sessions, .program = "corm-serve"};
+    int status = run_engine_open(&s->engine, &o->run, model, &wish, err);
+    if (status != 0 || o->ctx != 0) {
+        return status;
+    }
+    wish.ctx_tok = wished_context(corm_engine_info(s->engine), corm_engine_plan(s->engine));
+    if (wish.ctx_tok == corm_engine_info(s->engine)->ctx_tok) {
+        return 0;
+    }
+    if (!o->run.quiet) {
+        fprintf(stderr, "corm-serve: there is room for a context of %u: opening again for it\n",
+                wish.ctx_tok);
+    }
+    corm_engine_close(s->engine);
+    s->engine = NULL;
+    return run_engine_open(&s->engine, &o->run, model, &wish, err);
+}
+
+static int read_template(struct server *s, const char *path, struct err *err) {
+    uint8_t *data = NULL;
+    size_t bytes = 0;
+    if (!path) {
+        return 0;
+    }
+    if (file_read(path, 1 << 20, &data, &bytes, err) < 0) {
+        return -1;
+    }
+    s->chat_template = (char *)data;
+    s->template_name = path;
+    return memchr(data, 0, bytes) ? err_set(err, "%s: a chat template with a NUL in it", path) : 0;
+}
+
+static int check_options(const struct cli_call *call, const char **model, struct err *err) {
+    const struct serve_options *o = call->values;
+    if ((call->args.count > 0) == (o->model != NULL)) {
+        err_set(err, call->args.count > 0 ? "two archives are named, with -m and without"
+                                          : "an archive is missing: corm-serve MODEL.corm");
+        return CLI_USAGE;
+    }
+    *model = o->model ? o->model : call->args.items[0];
+    if (!guard_is_loopback(o->host) && !o->api_key_file && !o->without_key) {
+        err_set(err,
+                "--host %s: others may reach it, expected --api-key-file (or --without-key, where "
+                "anybody may use the model)",
+                o->host);
+        return CLI_USAGE;
+    }
+    if (o->sessions && o->sessions < o->parallel) {
+        err_set(err, "--sessions %d: fewer than --parallel %d", o->sessions, o->parallel);
+        return CLI_USAGE;
+    }
+    return 0;
+}
+
+static char *model_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    char *name = text_cleaned(slash ? slash + 1 : path);
+    size_t n = strlen(name);
+    if (n > 5 && strcmp(name + n - 5, ".corm") == 0) {
+        name[n - 5] = 0;
+    }
+    return name;
+}
+
+static int start(struct serving *v, const char *model, struct err *err) {
+    const struct serve_options *o = v->o;
+    struct server *s = &v->server;
+    s->parallel = (uint32_t)o->parallel;
+    s->sessions = (uint32_t)(o->sessions ? o->sessions : o->parallel + 1);
+    s->approximate = o->run.loss > 0;
+    s->created = reply_now();
+    s->started_ns = clock_ns();
+    v->name = o->alias ? text_cleaned(o->alias) : model_name(model);
+    s->name = v->name;
+    if (guard_open(&v->guard, o->host, o->allowed_hosts, o->api_key_file, err) < 0 ||
+        read_template(s, o->chat_template, err) < 0) {
+        return -1;
+    }
+    int status = open_model(v, model, err);
+    if (status != 0) {
+        return status;
+    }
+    s->info = corm_engine_info(s->engine);
+    s->sampling = corm_sampling_defaults(s->engine);
+    const struct scheduler_options scheduling = {.engine = s->engine,
+                                                 .parallel = s->parallel,
+                                                 .sessions = s->sessions,
+                                                 .queue = (uint32_t)o->queue,
+                                                 .reuse = (enum reuse)o->reuse};
+    const struct http_options serving = {.host = o->host,
+                                         .port = (unsigned)o->port,
+                                         .guard = &v->guard,
+                                         .body_bytes = o->body_bytes,
+                                         .flight_bytes = 4 * o->body_bytes,
+                                         .behind_bytes = 1 << 20,
+                                         .handle = routes_handle,
+                                         .is_open = routes_is_open,
+                                         .done = log_done,
+                                         .ctx = v};
+    if (scheduler_start(&s->scheduler, &scheduling, err) < 0 || desk_start(s, err) < 0 ||
+        http_start(&s->http, &serving, err) < 0) {
+        return -1;
+    }
+    fprintf(stderr, "corm-serve: %s listens on http://%s%s%s:%u\n", s->name,
+            strchr(o->host, ':') ? "[" : "", o->host, strchr(o->host, ':') ? "]" : "",
+            http_port(s->http));
+    return 0;
+}
+
+/* ---- the end ---- */
+
+/* Wait up to a second for a signal, and look after connections. True where one came. */
+static bool second(struct server *s, const sigset_t *signals) {
+    const struct timespec one = {.tv_sec = 1};
+    bool told = sigtimedwait(signals, NULL, &one) > 0;
+    http_tick(s->http);
+    return told;
+}
+
+static void serve(struct serving *v, const sigset_t *signals) {
+    struct server *s = &v->server;
+    while (!second(s, signals)) {
+    }
+    http_quiesce(s->http);
+    bool now = v->o->grace == 0;
+    for (int left = v->o->grace; scheduler_drain(s->scheduler, now) > 0; left--) {
+        now |= left <= 0;
+        now |= second(s, signals);
+    }
+    /* What was answered is still to be read by the clients. */
+    for (int left = 5; left > 0 && http_busy(s->http) > 0; left--) {
+        second(s, signals);
+    }
+}
+
+/* Nobody may hold an exchange when http stops, and what http calls must be there until then. */
+static void stop(struct serving *v) {
+    struct server *s = &v->server;
+    desk_stop(s);
+    while (s->scheduler && scheduler_drain(s->scheduler, true) > 0) {
+        clock_sleep_until(clock_ns() + 1000000);
+    }
+    if (s->http) {
+        http_stop(s->http);
+    }
+    if (s->scheduler) {
+        scheduler_stop(s->scheduler);
+    }
+    desk_free(s);
+    corm_engine_close(s->engine);
+    guard_free(&v->guard);
+    free(s->chat_template);
+    free(v->name);
+}
+
+static int run(const struct cli_call *call, struct err *err) {
+    struct serving v = {.o = call->values};
+    const char *model;
+    sigset_t signals;
+    int status = check_options(call, &model, err);
+    if (status != 0) {
+        return status;
+    }
+    /* Before there are threads, so that none of them gets these. */
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    status = start(&v, model, err);
+    if (status == 0) {
+        serve(&v, &signals);
+    }
+    stop(&v);
+    return status;
+}
+
+static const struct cli_command command = {
+    "serve",
+    "answer over HTTP",
+    run,
+    .args = "[MODEL.corm]",
+    .min_args = 0,
+    .max_args = 1,
+    .groups = {&model_group, &server_group, &run_machine_group, &figures_group},
+    .values_bytes = sizeof(struct serve_options),
+    .defaults = set_defaults,
+    .description =
+        "Opens an archive and answers requests as clients of OpenAI (chat/completions, "
+        "completions, "
+        "responses, models), Anthropic (messages) and Ollama (/api) send them, as HTTP on an "
+        "address of this machine. docs/SERVER.md says what of each there is and what is not.\n"
+        "Up to --parallel sequences are computed together. What earlier requests computed is kept "
+        "in --sessions sessions and used again where a request begins alike; on the CPU, without "
+        "--loss, answers have the same bits either way.",
+    .examples =
+        "corm-serve model.corm\n"
+        "corm-serve model.corm --port 8000 --parallel 4 --ram 8G\n"
+        "#For others in the network:\n"
+        "corm-serve model.corm --host 0.0.0.0 --api-key-file keys --allowed-hosts box.lan\n"
+        "#Ask it:\n"
+        "curl http://127.0.0.1:8080/v1/chat/completions -H 'Content-Type: application/json' "
+        "-d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'\n",
+};
+
+static const struct cli_command *const commands[] = {&command, NULL};
+
+int main(int argc, char **argv) {
+    signal(SIGPIPE, SIG_IGN);
+    fatal_catch(NULL);
+    const struct cli_program program = {
+        .name = "corm-serve",
+        .summary =
+            "serve sparse mixture-of-experts models over HTTP, also those larger than memory",
+        .version = corm_version(),
+        .description = "Serves a .corm archive, which corm-prep makes from a Hugging Face "
+                       "checkpoint. `corm-run serve` starts this program.",
+        .commands = commands,
+        .default_command = 0,
+        .exit_status = "",
+    };
+    return cli_main(&program, argc, argv);
+}

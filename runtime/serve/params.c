@@ -1,0 +1,270 @@
+/*
+ * params: see params.h.
+ */
+#include "runtime/serve/params.h"
+
+#include <string.h>
+#include <sys/random.h>
+
+/* As read: what is not said stays as it is here. */
+struct read_params {
+    struct params p;
+    int64_t seed, max_tok, max_more, max_most, top_k, n, best_of;
+};
+
+#define AT(member) offsetof(struct read_params, member)
+#define SAMPLING                                                                                   \
+    {"temperature", FIELD_FLOAT, AT(p.sampling.temperature), 0, 100},                              \
+        {"top_p", FIELD_FLOAT, AT(p.sampling.top_p), 0, 1}, {                                      \
+        "top_k", FIELD_INT, AT(top_k)                                                              \
+    }
+/* What the APIs of local servers have beside. */
+#define MORE_SAMPLING                                                                              \
+    {"min_p", FIELD_FLOAT, AT(p.sampling.min_p), 0, 1},                                            \
+        {"repeat_penalty", FIELD_FLOAT, AT(p.sampling.repeat_penalty), 0.01, 100},                 \
+        {"repeat_last_n", FIELD_U32, AT(p.sampling.repeat_last_tok)}, {                            \
+        "seed", FIELD_INT, AT(seed)                                                                \
+    }
+
+static const struct field openai_fields[] = {
+    SAMPLING,
+    MORE_SAMPLING,
+    {"repetition_penalty", FIELD_FLOAT, AT(p.sampling.repeat_penalty), 0.01, 100},
+    {"max_tokens", FIELD_INT, AT(max_tok), -1, 1e18},
+    {"max_completion_tokens", FIELD_INT, AT(max_more), -1, 1e18},
+    {"n_predict", FIELD_INT, AT(max_most), -1, 1e18},
+    {"n", FIELD_INT, AT(n), 1, PARAMS_MAX_CHOICES},
+    {"best_of", FIELD_INT, AT(best_of), 1, PARAMS_MAX_CHOICES},
+    {"stream", FIELD_BOOL, AT(p.stream)},
+    {"echo", FIELD_BOOL, AT(p.echo)},
+    {"ignore_eos", FIELD_BOOL, AT(p.ignore_eos)},
+    {"model", FIELD_TEXT, AT(p.model)},
+    {0},
+};
+static const char *const openai_refused[] = {"logit_bias",
+                                             "logprobs",
+                                             "top_logprobs",
+                                             "presence_penalty",
+                                             "frequency_penalty",
+                                             "tools",
+                                             "functions",
+                                             "grammar",
+                                             "json_schema",
+                                             "guided_json",
+                                             "guided_regex",
+                                             "guided_choice",
+                                             "guided_grammar",
+                                             "suffix",
+                                             "audio",
+                                             "web_search_options",
+                                             NULL};
+
+static const struct field responses_fields[] = {
+    SAMPLING,
+    MORE_SAMPLING,
+    {"max_output_tokens", FIELD_INT, AT(max_tok), -1, 1e18},
+    {"stream", FIELD_BOOL, AT(p.stream)},
+    {"model", FIELD_TEXT, AT(p.model)},
+    {0},
+};
+static const char *const responses_refused[] = {
+    "previous_response_id", "conversation", "background", "top_logprobs", "prompt", "tools", NULL};
+
+static const struct field anthropic_fields[] = {
+    SAMPLING,
+    MORE_SAMPLING,
+    {"max_tokens", FIELD_INT, AT(max_tok), 0, 1e18},
+    {"stream", FIELD_BOOL, AT(p.stream)},
+    {"model", FIELD_TEXT, AT(p.model)},
+    {0},
+};
+static const char *const anthropic_refused[] = {"tools", "mcp_servers", "container",
+                                                "output_format", NULL};
+
+static const struct field ollama_fields[] = {
+    {"stream", FIELD_BOOL, AT(p.stream)},
+    {"model", FIELD_TEXT, AT(p.model)},
+    {0},
+};
+static const struct field ollama_options[] = {
+    SAMPLING,
+    MORE_SAMPLING,
+    {"num_predict", FIELD_INT, AT(max_tok), -2, 1e18},
+    {0},
+};
+static const char *const ollama_refused[] = {"tools",    "format",  "images", "suffix",
+                                             "template", "context", "raw",    NULL};
+static const char *const ollama_options_refused[] = {"presence_penalty", "frequency_penalty",
+                                                     "mirostat", NULL};
+
+/* ---- what all share ---- */
+
+static void begin(const struct call *call, struct read_params *r) {
+    *r = (struct read_params){.seed = -1,
+                              .max_tok = -1,
+                              .max_more = -1,
+                              .max_most = -1,
+                              .top_k = -1,
+                              .n = 1,
+                              .best_of = 1};
+    r->p.sampling = call->s->sampling;
+    r->p.max_tok = -1;
+}
+
+static int64_t first_given(int64_t a, int64_t b) {
+    return a >= 0 ? a : b;
+}
+
+static int finish(struct read_params *r, struct params *p, struct problem *problem) {
+    if (r->top_k >= 0) {
+        r->p.sampling.top_k = r->top_k > UINT32_MAX ? UINT32_MAX : (uint32_t)r->top_k;
+    }
+    r->p.max_tok = first_given(r->max_tok, first_given(r->max_more, r->max_most));
+    r->p.n = (uint32_t)r->n;
+    r->p.sampling.seed = (uint64_t)r->seed;
+    if (r->seed < 0) {
+        uint32_t fresh; /* short enough to be typed again, and exact in every client's numbers */
+        if (getrandom(&fresh, sizeof fresh, 0) != sizeof fresh) {
+            return problem_set(problem, 500, NULL, "seed", "no random seed to be had");
+        }
+        r->p.sampling.seed = fresh;
+    }
+    *p = r->p;
+    return 0;
+}
+
+static int add_stop(struct params *p, const struct value *v, const char *name,
+                    struct problem *problem) {
+    if (v->type != VALUE_STRING) {
+        return problem_set(problem, 400, "invalid_type", name,
+                           "%s: expected a string or a list of strings", name);
+    }
+    if (v->text->len == 0) {
+        return 0; /* clients send it for none */
+    }
+    if (stops_add(&p->stops, v->text->data, v->text->len) < 0) {
+        return problem_set(problem, 400, "invalid_value", name,
+                           "%s: expected at most %d texts of at most %d bytes", name, STOPS_MAX,
+                           STOPS_MAX_BYTES);
+    }
+    return 0;
+}
+
+static int read_stops(const struct value_dict *dict, const char *name, struct params *p,
+                      struct problem *problem) {
+    const struct value *v = field_get(dict, name);
+    if (!v) {
+        return 0;
+    }
+    if (v->type != VALUE_LIST) {
+        return add_stop(p, v, name, problem);
+    }
+    for (size_t i = 0; i < v->list->n; i++) {
+        if (add_stop(p, &v->list->items[i], name, problem) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* A field that is an object, or NULL; -1 where it is something else. */
+static int get_dict(const struct value_dict *dict, const char *name, const struct value_dict **out,
+                    struct problem *problem) {
+    const struct value *v = field_get(dict, name);
+    *out = NULL;
+    if (v && v->type != VALUE_DICT) {
+        return problem_set(problem, 400, "invalid_type", name, "%s: expected an object", name);
+    }
+    *out = v ? v->dict : NULL;
+    return 0;
+}
+
+/* A format of the answer: text is what there is. */
+static int only_text(const struct value_dict *dict, const char *name, struct problem *problem) {
+    const struct value_dict *format;
+    if (get_dict(dict, name, &format, problem) < 0) {
+        return -1;
+    }
+    const struct value *type = format ? field_get(format, "type") : NULL;
+    if (type && !value_is_string(type, "text")) {
+        return problem_set(problem, 400, "unsupported_parameter", name,
+                           "%s: this server answers in text only", name);
+    }
+    return 0;
+}
+
+/* ---- each API ---- */
+
+int params_openai(struct call *call, struct params *p, struct problem *problem) {
+    struct read_params r;
+    const struct value_dict *stream;
+    static const struct field stream_fields[] = {{"include_usage", FIELD_BOOL, AT(p.include_usage)},
+                                                 {0}};
+    begin(call, &r);
+    if (fields_read(call->body, openai_fields, &r, problem) < 0 ||
+        get_dict(call->body, "stream_options", &stream, problem) < 0 ||
+        (stream && fields_read(stream, stream_fields, &r, problem) < 0) ||
+        only_text(call->body, "response_format", problem) < 0 ||
+        fields_refuse(call->body, openai_refused, problem) < 0) {
+        return -1;
+    }
+    if (r.best_of > r.n) {
+        return problem_set(problem, 400, "unsupported_parameter", "best_of",
+                           "best_of: this server has n only");
+    }
+    return finish(&r, p, problem) < 0 || read_stops(call->body, "stop", p, problem) < 0 ? -1 : 0;
+}
+
+int params_responses(struct call *call, struct params *p, struct problem *problem) {
+    struct read_params r;
+    const struct value_dict *text;
+    begin(call, &r);
+    if (fields_read(call->body, responses_fields, &r, problem) < 0 ||
+        fields_refuse(call->body, responses_refused, problem) < 0 ||
+        get_dict(call->body, "text", &text, problem) < 0 ||
+        (text && only_text(text, "format", problem) < 0)) {
+        return -1;
+    }
+    return finish(&r, p, problem);
+}
+
+int params_anthropic(struct call *call, struct params *p, struct problem *problem) {
+    struct read_params r;
+    begin(call, &r);
+    if (fields_read(call->body, anthropic_fields, &r, problem) < 0 ||
+        fields_refuse(call->body, anthropic_refused, problem) < 0) {
+        return -1;
+    }
+    if (r.max_tok < 0) {
+        return problem_set(problem, 400, NULL, "max_tokens", "max_tokens: Field required");
+    }
+    return finish(&r, p, problem) < 0 || read_stops(call->body, "stop_sequences", p, problem) < 0
+               ? -1
+               : 0;
+}
+
+int params_ollama(struct call *call, struct params *p, struct problem *problem) {
+    struct read_params r;
+    const struct value_dict *options;
+    begin(call, &r);
+    r.p.stream = true;
+    if (fields_read(call->body, ollama_fields, &r, problem) < 0 ||
+        fields_refuse(call->body, ollama_refused, problem) < 0 ||
+        get_dict(call->body, "options", &options, problem) < 0 ||
+        (options && (fields_read(options, ollama_options, &r, problem) < 0 ||
+                     fields_refuse(options, ollama_options_refused, problem) < 0))) {
+        return -1;
+    }
+    return finish(&r, p, problem) < 0 || (options && read_stops(options, "stop", p, problem) < 0)
+               ? -1
+               : 0;
+}
+
+void params_free(struct params *p) {
+    stops_free(&p->stops);
+}
+
+uint64_t params_seed(const struct params *p, uint32_t i) {
+    const uint64_t both[2] = {p->sampling.seed, i};
+    return i == 0 ? p->sampling.seed : hash64(both, sizeof both);
+}

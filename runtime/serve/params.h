@@ -1,0 +1,34 @@
+/*
+ * params: how a text is to be generated, as each API says it.
+ *
+ * Owns: the fields of requests that say how tokens are chosen and where the text ends.
+ * Leaves to others: prompts and conversations (convo), what is answered.
+ * Threads: each call is its own.
+ */
+#ifndef RUNTIME_SERVE_PARAMS_H
+#define RUNTIME_SERVE_PARAMS_H
+
+#include "runtime/serve/serve.h"
+
+enum { PARAMS_MAX_CHOICES = 128 };
+
+struct params {
+    struct corm_sampling sampling; /* with the seed of choice 0 */
+    int64_t max_tok;               /* negative: as many as there is room for */
+    uint32_t n;
+    bool stream, include_usage, echo, ignore_eos;
+    const struct value_string *model; /* NULL where none is named */
+    struct stops stops;               /* params_free */
+};
+
+/* Each reads what is the API's into `p`, which becomes the caller's in every case. -1 and
+ * `problem`. */
+int params_openai(struct call *call, struct params *p, struct problem *problem);
+int params_responses(struct call *call, struct params *p, struct problem *problem);
+int params_anthropic(struct call *call, struct params *p, struct problem *problem);
+int params_ollama(struct call *call, struct params *p, struct problem *problem);
+void params_free(struct params *p);
+/* The seed of choice `i`: that of the request for the first one. */
+uint64_t params_seed(const struct params *p, uint32_t i);
+
+#endif

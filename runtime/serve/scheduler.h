@@ -1,0 +1,107 @@
+/*
+ * scheduler: who is computed next.
+ *
+ * Owns: the forward thread, the queue of jobs, the sessions and what they remember, sampling, and
+ * the end of each text.
+ * Leaves to others: what a job's text is made into (its ops), HTTP, JSON.
+ * Threads: one forward thread of its own, which alone uses the engine's sessions and calls all ops.
+ * scheduler_reserve, _submit and _figures may be called by any thread.
+ *
+ * A job is one sequence: ids go in, text comes out by its ops. Jobs wait in one queue; from it the
+ * next goes to the request that has the fewest running, the earliest of these first, so that a
+ * request of many prompts leaves room for others. Up to `parallel` jobs run. Between two tokens of
+ * those that generate, which are decoded together, one piece of one prompt is computed, in turn.
+ *
+ * What a finished job has computed stays in its session. The next job goes to the session that has
+ * most of its prompt (session_choose): that is cut back to what both have in common and goes on
+ * there. On the CPU that changes no bit of what follows, with --loss 0. Where the client of a job
+ * has left, all that was computed stays as well, for when it comes again.
+ */
+#ifndef RUNTIME_SERVE_SCHEDULER_H
+#define RUNTIME_SERVE_SCHEDULER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "format/base.h"
+#include "runtime/corm.h"
+#include "runtime/serve/stops.h"
+
+struct scheduler;
+struct job;
+
+enum job_end { JOB_RUNS, JOB_STOP, JOB_STOP_TEXT, JOB_LENGTH, JOB_FAILED, JOB_GONE };
+
+struct job_ops {
+    /* More of the text, whole characters. `of_prompt`: of the prompt, with `echo`. */
+    void (*text)(struct job *job, const char *text, size_t bytes, bool of_prompt);
+    /* The last call: the job belongs to its maker again. */
+    void (*end)(struct job *job);
+    /* Whether nobody waits for the job any more. */
+    bool (*gone)(struct job *job);
+};
+
+struct job {
+    /* What the maker says; not changed before the end. */
+    const struct job_ops *ops;
+    void *ctx;
+    uint32_t index;   /* of the maker's jobs */
+    uint64_t request; /* jobs of the same request have the same */
+    int32_t *ids;     /* [n_ids], at least 1, at most the context */
+    size_t n_ids;
+    struct corm_sampling sampling;
+    uint32_t max_tok; /* most tokens to generate */
+    bool echo, ignore_eos;
+    bool
+        only_text; /* ids become text and nothing is computed; any number of ids, special ones too */
+    struct stops stops;
+    /* What came of it. */
+    enum job_end end;
+    struct corm_error error;       /* JOB_FAILED */
+    uint32_t cached_tok, made_tok; /* of the prompt, those not computed anew; generated ones */
+    uint64_t queued_ns, started_ns, first_ns; /* when it was: queued, begun, after its prompt */
+    struct job *next; /* the maker's before scheduler_submit, then private */
+    /* private */
+    int32_t pending; /* the token that was chosen last and is not evaluated yet */
+    size_t done;     /* of the prompt, evaluated */
+};
+
+/* Which tokens of earlier jobs are used again. */
+enum reuse {
+    REUSE_ALL,
+    REUSE_PROMPTS, /* not those that were generated */
+    REUSE_NONE,
+};
+
+struct scheduler_options {
+    struct corm_engine *engine; /* opened for `sessions` sessions */
+    uint32_t parallel, sessions;
+    uint32_t queue; /* most requests that wait */
+    enum reuse reuse;
+};
+
+int scheduler_start(struct scheduler **s, const struct scheduler_options *options, struct err *err);
+/* Take a place in the queue; -1 where there is none, or the scheduler stops. With a place,
+ * scheduler_submit or scheduler_cancel must follow. */
+int scheduler_reserve(struct scheduler *s);
+/* `jobs` is a list by `next`. */
+void scheduler_submit(struct scheduler *s, struct job *jobs);
+void scheduler_cancel(struct scheduler *s);
+/* A number for the jobs of one request. */
+uint64_t scheduler_request(struct scheduler *s);
+/* Take no more jobs. With `now`, end those that are there as failed. Returns how many there are. */
+size_t scheduler_drain(struct scheduler *s, bool now);
+/* After scheduler_drain said 0. */
+void scheduler_stop(struct scheduler *s);
+
+/* What was done since the start; times in nanoseconds. */
+struct scheduler_figures {
+    uint64_t prompt_tok, cached_tok, made_tok, prompt_ns, decode_ns;
+    uint64_t requests, refused, failed, left; /* of jobs: left by their client */
+    uint64_t decode_calls, read_bytes, cache_hits, cache_misses, stall_ns;
+    uint32_t running, waiting;
+};
+void scheduler_figures(struct scheduler *s, struct scheduler_figures *out);
+
+#endif

@@ -1,0 +1,565 @@
+"""Asks a running corm-serve: util_serve.py GROUP PORT FOLDER [...]. Prints `ok NAME` or `not ok NAME` for each check;
+the status is 1 where one failed. FOLDER has what corm-run said of the same prompts."""
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+import urllib.request
+import urllib.error
+
+PORT = int(sys.argv[2])
+FOLDER = sys.argv[3]
+ONCE = "Once upon a time"
+KEY = None
+
+
+class Answer:
+    def __init__(self, status, headers, body):
+        self.status, self.headers, self.body = status, headers, body
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+
+def ask(path, body=None, method=None, headers=None, timeout=120):
+    """One request; `body` is sent as JSON where it is no bytes."""
+    h = {"Content-Type": "application/json"} if body is not None else {}
+    if KEY:
+        h["Authorization"] = "Bearer " + KEY
+    h.update(headers or {})
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    r = urllib.request.Request(f"http://127.0.0.1:{PORT}{path}", data, h, method=method)
+    try:
+        with urllib.request.urlopen(r, timeout=timeout) as got:
+            return Answer(got.status, got.headers, got.read())
+    except urllib.error.HTTPError as e:
+        return Answer(e.code, e.headers, e.read())
+
+
+def raw(head, body=b"", wait=True, timeout=20):
+    """Bytes as they are; what comes back, or the socket."""
+    s = socket.create_connection(("127.0.0.1", PORT), timeout=timeout)
+    s.sendall(head.encode().replace(b"\n", b"\r\n") + b"\r\n" + body)
+    if not wait:
+        return s
+    got = b""
+    try:
+        while True:
+            piece = s.recv(65536)
+            if not piece:
+                break
+            got += piece
+    except socket.timeout:
+        pass
+    s.close()
+    return got.decode("utf-8", "replace")
+
+
+def events(answer):
+    """(name, data) of each event."""
+    out = []
+    for block in answer.body.decode().split("\n\n"):
+        lines = [l for l in block.split("\n") if l and not l.startswith(":")]
+        name = [l[7:] for l in lines if l.startswith("event: ")]
+        data = [l[6:] for l in lines if l.startswith("data: ")]
+        if data:
+            out.append((name[0] if name else None, data[0]))
+    return out
+
+
+def chunks(answer):
+    e = events(answer)
+    assert e[-1][1] == "[DONE]", e[-1]
+    return [json.loads(d) for _, d in e[:-1]]
+
+
+def metric(name):
+    for line in ask("/metrics").body.decode().split("\n"):
+        if line.startswith("corm_" + name + " "):
+            return float(line.split()[1])
+    raise AssertionError("no metric " + name)
+
+
+def until(what, seconds=30):
+    end = time.time() + seconds
+    while time.time() < end:
+        if what():
+            return
+        time.sleep(0.1)
+    raise AssertionError("waited in vain")
+
+
+def run_text(name):
+    with open(os.path.join(FOLDER, name + ".json"), encoding="utf-8") as f:
+        return json.load(f)["text"]
+
+
+def complete(**more):
+    return ask("/v1/completions", {"prompt": ONCE, "max_tokens": 40, "temperature": 0, **more})
+
+
+def chat(messages, **more):
+    return ask("/v1/chat/completions", {"messages": messages, "max_tokens": 30, "temperature": 0, **more})
+
+
+STORY = [{"role": "system", "content": "Tell a story."}, {"role": "user", "content": "About Tim"}]
+
+
+def refused(answer, status, text, param=None):
+    assert answer.status == status, (answer.status, answer.body)
+    error = answer.json["error"]
+    assert text in error["message"], error
+    assert param is None or error["param"] == param, error
+
+
+# ---- answers -----------------------------------------------------------------------------------------
+
+
+def test_answers_health():
+    assert ask("/health").json == {"status": "ok"}
+    assert ask("/", method="HEAD").status == 200
+    assert ask("/").status == 200
+    models = ask("/v1/models").json
+    assert models["object"] == "list" and models["data"][0]["id"] == "fable", models
+    assert ask("/models").json == models
+    assert ask("/v1/models/whatever").json["id"] == "fable"
+    anthropic = ask("/v1/models", headers={"anthropic-version": "2023-06-01"}).json
+    assert anthropic["data"][0]["type"] == "model" and anthropic["has_more"] is False, anthropic
+    props = ask("/props").json
+    assert props["total_slots"] == 3 and props["reuse"] == "exact", props
+    assert props["default_generation_settings"]["n_ctx"] == 1024
+    assert "# TYPE corm_requests_total counter" in ask("/metrics").body.decode()
+
+
+def test_answers_greedy_is_corm_run():
+    a = complete().json
+    assert a["choices"][0]["text"] == run_text("greedy"), a
+    assert a["choices"][0]["finish_reason"] == "length"
+    assert a["usage"]["completion_tokens"] == 40 and a["usage"]["prompt_tokens"] == 5, a
+    assert a["object"] == "text_completion" and a["model"] == "fable"
+    assert complete(model="any name").json["model"] == "any name"
+
+
+def test_answers_seed_is_corm_run():
+    a = complete(temperature=1, seed=7, max_tokens=30).json
+    assert a["choices"][0]["text"] == run_text("seed"), a
+
+
+def test_answers_chat_is_corm_run():
+    a = chat(STORY).json
+    assert a["choices"][0]["message"]["content"] == run_text("chat"), a
+    assert a["choices"][0]["message"]["role"] == "assistant"
+    bare = ask("/chat/completions", {"messages": STORY, "max_tokens": 30, "temperature": 0}).json
+    assert bare["choices"][0]["message"] == a["choices"][0]["message"]
+
+
+def test_answers_stream_of_a_chat():
+    a = chat(STORY, stream=True, stream_options={"include_usage": True})
+    assert a.headers["Content-Type"] == "text/event-stream"
+    c = chunks(a)
+    assert len({x["id"] for x in c}) == 1 and c[0]["object"] == "chat.completion.chunk"
+    assert c[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert all("role" not in x["choices"][0]["delta"] for x in c[1:-1])
+    text = "".join(x["choices"][0]["delta"].get("content", "") for x in c[:-1])
+    assert text == run_text("chat"), text
+    assert [x["choices"][0]["finish_reason"] for x in c[:-1]][-1] == "length"
+    assert c[-1]["choices"] == [] and c[-1]["usage"]["completion_tokens"] == 30, c[-1]
+    assert "usage" not in chunks(chat(STORY, stream=True))[-1]
+
+
+def test_answers_stream_of_a_text():
+    c = chunks(complete(stream=True))
+    assert "".join(x["choices"][0]["text"] for x in c) == run_text("greedy")
+    assert c[-1]["choices"][0]["finish_reason"] == "length"
+
+
+def test_answers_choices_draw_apart():
+    a = complete(temperature=1, seed=7, max_tokens=30, n=3).json
+    texts = [c["text"] for c in a["choices"]]
+    assert [c["index"] for c in a["choices"]] == [0, 1, 2]
+    assert texts[0] == run_text("seed") and len(set(texts)) == 3, texts
+    assert complete(temperature=1, seed=7, max_tokens=30, n=3).json["choices"] == a["choices"]
+    assert complete(temperature=1, max_tokens=30).json["choices"] != complete(temperature=1, max_tokens=30).json["choices"]
+    streamed = ["", "", ""]
+    for x in chunks(complete(temperature=1, seed=7, max_tokens=30, n=3, stream=True)):
+        streamed[x["choices"][0]["index"]] += x["choices"][0]["text"]
+    assert streamed == texts, streamed
+
+
+def test_answers_prompts_of_all_kinds():
+    ids = ask("/tokenize", {"content": ONCE, "add_special": True}).json["tokens"]
+    one = run_text("greedy")
+    assert complete(prompt=ids).json["choices"][0]["text"] == one
+    both = complete(prompt=[ONCE, "The dog"]).json
+    assert [c["text"] for c in both["choices"]][0] == one and len(both["choices"]) == 2
+    assert [c["text"] for c in complete(prompt=[ids, ids]).json["choices"]] == [one, one]
+    assert complete(prompt=["The dog"]).json["choices"][0]["text"] == both["choices"][1]["text"]
+    bare = ask("/tokenize", {"content": ONCE}).json["tokens"]
+    assert ids[1:] == bare, (ids, bare)
+    assert ask("/detokenize", {"tokens": bare}).json["content"] == ONCE
+    assert ask("/tokenize", {"prompt": ONCE}).json["count"] == len(ids)
+    many = complete(prompt=[ONCE] * 20, max_tokens=2).json["choices"]
+    assert [c["index"] for c in many] == list(range(20)) and len({c["text"] for c in many}) == 1
+
+
+def test_answers_echo_and_length():
+    assert complete(echo=True).json["choices"][0]["text"] == ONCE + run_text("greedy")
+    nothing = complete(echo=True, max_tokens=0).json
+    assert nothing["choices"][0]["text"] == ONCE and nothing["usage"]["completion_tokens"] == 0
+    assert complete(max_tokens=1).json["usage"]["completion_tokens"] == 1
+    assert ask("/v1/completions", {"prompt": ONCE}).json["usage"]["completion_tokens"] <= 16
+    huge = complete(max_tokens=10**9, ignore_eos=True).json
+    assert huge["usage"]["total_tokens"] == 1025 and huge["choices"][0]["finish_reason"] == "length", huge["usage"]
+
+
+def test_answers_stop_texts():
+    text = run_text("greedy")
+    word = text.split()[6]
+    a = complete(stop=["nowhere", word]).json["choices"][0]
+    assert a["text"] == text[: text.index(word)] and a["finish_reason"] == "stop", a
+    c = chunks(complete(stop=word, stream=True))
+    assert "".join(x["choices"][0]["text"] for x in c) == a["text"]
+    assert complete(stop=[]).json["choices"][0]["text"] == text
+    m = ask("/v1/messages", {"max_tokens": 40, "temperature": 0, "stop_sequences": ["Tim"],
+                             "messages": [{"role": "user", "content": ONCE}]}).json
+    assert m["stop_reason"] in ("stop_sequence", "max_tokens", "end_turn"), m
+
+
+def test_answers_parallel_are_the_same():
+    prompts = ["The dog", "A girl named Sue", "One day", "The sun", "Mom said", "In the park"]
+    alone = [complete(prompt=p).json["choices"][0]["text"] for p in prompts]
+    got = [None] * len(prompts)
+
+    def one(i):
+        got[i] = complete(prompt=prompts[i]).json["choices"][0]["text"]
+
+    for _ in range(3):
+        threads = [threading.Thread(target=one, args=(i,)) for i in range(len(prompts))]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        assert got == alone, (got, alone)
+    assert metric("decode_calls_total") < metric("tokens_predicted_total")
+
+
+def test_answers_second_turn_goes_on():
+    messages = [{"role": "user", "content": "Tell me of a little cat and a big tree, and of the rain."}]
+    first = chat(messages, max_tokens=60, seed=3, temperature=0.8).json
+    said = first["choices"][0]["message"]["content"]
+    messages += [{"role": "assistant", "content": said}, {"role": "user", "content": "And then?"}]
+    second = chat(messages, max_tokens=20).json
+    assert second["usage"]["prompt_tokens_details"]["cached_tokens"] > 10, second["usage"]
+    third = chat(messages, max_tokens=20).json
+    used = third["usage"]
+    assert used["prompt_tokens_details"]["cached_tokens"] == used["prompt_tokens"] - 2, used
+    assert third["choices"][0]["message"] == second["choices"][0]["message"]
+    m = ask("/v1/messages", {"max_tokens": 5, "messages": messages}).json["usage"]
+    assert m["input_tokens"] == 2 and m["cache_read_input_tokens"] == used["prompt_tokens"] - 2, m
+
+
+def test_answers_anthropic():
+    body = {"max_tokens": 30, "temperature": 0, "system": [{"type": "text", "text": "Tell a story."}],
+            "messages": [{"role": "user", "content": [{"type": "text", "text": "About Tim"}]}]}
+    a = ask("/v1/messages?beta=true", body, headers={"anthropic-version": "2023-06-01"}).json
+    assert a["type"] == "message" and a["content"] == [{"type": "text", "text": run_text("chat")}], a
+    assert a["stop_reason"] == "max_tokens" and a["stop_sequence"] is None
+    assert a["usage"]["output_tokens"] == 30
+    e = events(ask("/v1/messages", {**body, "stream": True}))
+    names = [n for n, _ in e]
+    assert names[:2] == ["message_start", "content_block_start"], names
+    assert names[-3:] == ["content_block_stop", "message_delta", "message_stop"], names
+    assert set(names[2:-3]) == {"content_block_delta"}
+    assert all(json.loads(d)["type"] == n for n, d in e)
+    assert "".join(json.loads(d)["delta"]["text"] for _, d in e[2:-3]) == run_text("chat")
+    assert json.loads(e[-2][1])["usage"]["output_tokens"] == 30
+    billed = [{"type": "text", "text": "x-anthropic-billing-header: abc"}] + body["system"]
+    n = ask("/v1/messages/count_tokens", {**body, "system": billed}).json
+    assert n == ask("/v1/messages/count_tokens", body).json and n["input_tokens"] > 5, n
+    bad = ask("/v1/messages", {"messages": body["messages"]})
+    assert bad.status == 400 and bad.json["type"] == "error", bad.body
+    assert bad.json["error"] == {"type": "invalid_request_error", "message": "max_tokens: Field required"}
+    long = ask("/v1/messages", {**body, "system": "word " * 3000}).json["error"]["message"]
+    assert long.startswith("prompt is too long: ") and long.endswith(" tokens > 1024 maximum"), long
+
+
+def test_answers_messages_are_read_leniently():
+    plain = ask("/apply-template", {"messages": STORY}).json["prompt"]
+    for system in ({"role": "developer", "content": "Tell a story."},
+                   {"role": "system", "content": [{"type": "text", "text": "Tell a story."}], "name": "x"}):
+        assert ask("/apply-template", {"messages": [system, STORY[1]]}).json["prompt"] == plain
+    more = [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+            {"role": "assistant", "content": None, "reasoning_content": "hm"},
+            {"role": "user", "content": []}]
+    assert ask("/apply-template", {"messages": more}).json["prompt"] == "<|endoftext|>a\nb\n<|endoftext|>\n"
+    assert chat(STORY, store=True, metadata={"a": 1}, user="u", service_tier="auto", logprobs=False, tools=[],
+                presence_penalty=0, logit_bias={}, unknown=[1], response_format={"type": "text"}).status == 200
+    begun = STORY + [{"role": "assistant", "content": "Tim had"}]
+    assert ask("/apply-template", {"messages": begun}).json["prompt"] == plain + "Tim had"
+
+
+def test_answers_refused_by_name():
+    refused(chat([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]), 400, "image_url",
+            "messages[0]")
+    refused(chat([]), 400, "expected a list", "messages")
+    refused(chat([{"role": "king", "content": "x"}]), 400, "king")
+    refused(chat([{"role": "user", "content": "a\0b"}]), 400, "NUL")
+    refused(chat([{"role": "user", "content": 5}]), 400, "expected a string")
+    for name, value in (("logit_bias", {"5": 1}), ("logprobs", True), ("tools", [{"type": "function"}]),
+                        ("presence_penalty", 0.5), ("grammar", "root ::= x"), ("response_format", {"type": "json_object"})):
+        refused(chat(STORY, **{name: value}), 400, name, name)
+    refused(chat(STORY, temperature="hot"), 400, "expected a number", "temperature")
+    refused(chat(STORY, temperature=-1), 400, "expected 0 to 100", "temperature")
+    refused(chat(STORY, n=0), 400, "expected 1 to 128", "n")
+    refused(chat(STORY, stream="yes"), 400, "true or false", "stream")
+    refused(chat(STORY, stop=[5]), 400, "list of strings", "stop")
+    refused(complete(prompt={}), 400, "expected a string", "prompt")
+    refused(complete(prompt=[10**6]), 400, "expected integers", "prompt")
+    refused(complete(prompt=[]), 400, "expected 1 to", "prompt")
+    refused(ask("/v1/completions", {}), 400, "missing", "prompt")
+    long = complete(prompt="word " * 3000)
+    refused(long, 400, "context holds 1024")
+    assert long.json["error"]["code"] == "context_length_exceeded"
+    for body in (b"", b"{", b"[1]", b'{"prompt": "x"} x', b"\xff\xfe"):
+        refused(ask("/v1/completions", body), 400, "no JSON")
+    for path in ("/v1/embeddings", "/infill", "/v1/rerank", "/api/embed"):
+        a = ask(path, {})
+        assert a.status == 501 and "does not have it" in a.body.decode(), a.body
+    refused(ask("/v1/nothing"), 404, "nothing of that name")
+    refused(ask("/v1/completions"), 405, "POST")
+    assert ask("/v1/completions").headers["Allow"] == "POST"
+
+
+# ---- doors -------------------------------------------------------------------------------------------
+
+
+def head(line, *more, host="127.0.0.1"):
+    return "\n".join([line + " HTTP/1.1", f"Host: {host}", "Connection: close", *more]) + "\n"
+
+
+def status(text):
+    return int(text.split(" ")[1]) if text.startswith("HTTP/") else 0
+
+
+def test_doors_host():
+    for host, want in (("127.0.0.1", 200), (f"localhost:{PORT}", 200), ("[::1]:1", 200), ("LOCALHOST", 200),
+                       ("evil.test", 403), ("127.0.0.1.evil.test", 403), ("", 403), ("[", 403)):
+        got = raw(head("GET /health", host=host))
+        assert status(got) == want, (host, got)
+    assert status(raw("GET /health HTTP/1.1\nHost: 127.0.0.1\nHost: 127.0.0.1\nConnection: close\n")) == 400
+    assert status(raw("GET /health HTTP/1.1\nConnection: close\n")) in (400, 403)
+
+
+def test_doors_origin():
+    for origin, want in (("null", 403), ("https://evil.test", 403), ("http://localhost:3000", 200),
+                         ("http://127.0.0.1", 200), ("file://", 403)):
+        got = raw(head("GET /health", f"Origin: {origin}"))
+        assert status(got) == want, (origin, got)
+        assert ("Access-Control-Allow-Origin: " + origin in got) == (want == 200), got
+    asked = raw(head("OPTIONS /v1/chat/completions", "Origin: http://localhost:3000",
+                     "Access-Control-Request-Method: POST",
+                     "Access-Control-Request-Headers: authorization,content-type,x-stainless-os"))
+    assert status(asked) == 204, asked
+    assert "Access-Control-Allow-Headers: authorization,content-type,x-stainless-os" in asked, asked
+
+
+def test_doors_content_type():
+    for kind, want in ((None, 415), ("text/plain", 415), ("application/x-www-form-urlencoded", 415),
+                       ("application/json; charset=utf-8", 200), ("Application/JSON", 200)):
+        body = b'{"content": "x"}'
+        more = [f"Content-Type: {kind}"] if kind else []
+        got = raw(head("POST /tokenize", *more, f"Content-Length: {len(body)}"), body)
+        assert status(got) == want, (kind, got)
+
+
+def test_doors_lengths():
+    post = "POST /tokenize"
+    kind = "Content-Type: application/json"
+    body = b'{"content": "x"}'
+    n = f"Content-Length: {len(body)}"
+    assert status(raw(head(post, kind, n, n), body)) == 400
+    assert status(raw(head(post, kind, n, "Content-Length: 5"), body)) == 400
+    assert status(raw(head(post, kind, n, "Transfer-Encoding: chunked"), b"0\r\n\r\n")) == 400
+    assert status(raw(head(post, kind, "Content-Length: 1x"), body)) == 400
+    assert status(raw(head(post, kind, "Content-Length: -1"), body)) == 400
+    assert status(raw(head(post, kind, "Content-Length: 100000000000"))) == 413
+    chunked = b"10\r\n" + body + b"\r\n0\r\n\r\n"
+    assert status(raw(head(post, kind, "Transfer-Encoding: chunked"), chunked)) == 200
+    assert status(raw(head("GET /health", "X-Long: " + "x" * 200000))) in (400, 413, 431)
+    assert status(raw("nonsense\n")) in (0, 400)
+    assert status(raw("GET /health HTTP/1.0\nHost: localhost\n")) == 200
+
+
+# ---- clients -----------------------------------------------------------------------------------------
+
+
+def post(body, path="/v1/completions"):
+    data = json.dumps(body).encode()
+    return raw(head("POST " + path, "Content-Type: application/json", f"Content-Length: {len(data)}"), data, wait=False)
+
+
+LONG = {"prompt": ONCE, "max_tokens": 900, "ignore_eos": True, "temperature": 1}
+
+
+def test_clients_leave():
+    left = metric("sequences_left_total")
+    for i in range(30):
+        s = post({**LONG, "stream": i % 2 == 0})
+        if i % 3:
+            s.recv(10 if i % 2 == 0 else 1, socket.MSG_DONTWAIT) if i % 6 == 0 else time.sleep(0.01)
+        if i % 3 == 0:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        s.close()
+    until(lambda: metric("requests_processing") == 0 and metric("requests_deferred") == 0)
+    assert metric("sequences_left_total") > left
+    test_answers_greedy_is_corm_run()
+
+
+def test_clients_half_closed():
+    left = metric("sequences_left_total")
+    s = post({**LONG, "prompt": ["x"] * 40, "max_tokens": 1000})
+    s.shutdown(socket.SHUT_WR)
+    until(lambda: metric("sequences_left_total") > left)
+    s.close()
+    until(lambda: metric("requests_processing") == 0 and metric("requests_deferred") == 0)
+
+
+def test_clients_read_slowly():
+    s = post({**LONG, "stream": True})
+    time.sleep(0.5)
+    assert complete().json["choices"][0]["text"] == run_text("greedy")
+    got = b""
+    while b"[DONE]" not in got:
+        piece = s.recv(1000)
+        assert piece, got[-200:]
+        got += piece
+    s.close()
+
+
+def test_clients_write_slowly():
+    data = json.dumps({"content": ONCE}).encode()
+    text = head("POST /tokenize", "Content-Type: application/json", f"Content-Length: {len(data)}")
+    s = socket.create_connection(("127.0.0.1", PORT), timeout=30)
+    for byte in text.encode().replace(b"\n", b"\r\n") + b"\r\n" + data:
+        s.sendall(bytes([byte]))
+    assert b'"count": 4' in b"".join(iter(lambda: s.recv(4096), b""))
+    s.close()
+
+
+def test_clients_many():
+    sockets = [socket.create_connection(("127.0.0.1", PORT), timeout=30) for _ in range(600)]
+    assert ask("/health").status == 200
+    for s in sockets[:300]:
+        s.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    for s in sockets[:300]:
+        assert s.recv(4096).startswith(b"HTTP/1.1 200")
+    for s in sockets:
+        s.close()
+
+
+def test_clients_one_connection():
+    import http.client
+
+    c = http.client.HTTPConnection("127.0.0.1", PORT, timeout=30)
+    for i in range(20):
+        body = json.dumps({"prompt": ONCE, "max_tokens": 3, "temperature": 0, "stream": i % 2 == 0})
+        c.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+        r = c.getresponse()
+        assert r.status == 200 and r.read()
+    c.close()
+
+
+# ---- keys, a full queue, the end ---------------------------------------------------------------------
+
+
+def test_keyed_keys():
+    global KEY
+    for path, want in (("/health", 200), ("/", 200), ("/metrics", 401), ("/props", 401), ("/v1/models", 401)):
+        assert ask(path).status == want, path
+    a = ask("/v1/completions", {"prompt": "x"})
+    assert a.status == 401 and a.headers["WWW-Authenticate"] == "Bearer", a.headers
+    for key, want in (("first-key", 200), ("second-key", 200), ("first", 401), ("first-keyy", 401), ("", 401),
+                      ("x" * 5000, 401)):
+        assert ask("/props", headers={"Authorization": "Bearer " + key}).status == want, key
+        assert ask("/props", headers={"x-api-key": key}).status == want, key
+    assert status(raw(head("OPTIONS /props", "Origin: http://example.test"))) == 204
+    assert status(raw(head("GET /health", host="example.test"))) == 200
+    KEY = "second-key"
+    assert complete(max_tokens=2).status == 200
+
+
+def test_full_queue():
+    global KEY
+    KEY = "first-key"
+    auth = f"Authorization: Bearer {KEY}"
+
+    def begin():
+        data = json.dumps({**LONG, "prompt": ["a", "b", "c"]}).encode()
+        return raw(head("POST /v1/completions", auth, "Content-Type: application/json",
+                        f"Content-Length: {len(data)}"), data, wait=False)
+
+    held = [begin() for _ in range(2)]
+    until(lambda: metric("requests_deferred") == 2)
+    a = complete(max_tokens=1)
+    assert a.status == 429 and a.headers["Retry-After"], (a.status, a.body)
+    assert ask("/health").status == 200
+    for s in held:
+        s.close()
+    until(lambda: metric("requests_processing") == 0 and metric("requests_deferred") == 0)
+    assert complete(max_tokens=1).status == 200
+    assert ask("/v1/completions", {"prompt": "x" * 100000}).status == 413
+
+
+def test_ends_gracefully():
+    global KEY
+    KEY = "first-key"
+    got = []
+
+    def one():
+        got.append(complete(max_tokens=300, ignore_eos=True, stream=True))
+
+    t = threading.Thread(target=one)
+    t.start()
+    until(lambda: metric("requests_processing") == 1)
+    os.kill(int(sys.argv[4]), signal.SIGTERM)
+    t.join()
+    assert sum(1 for _ in chunks(got[0])) >= 100
+    until(lambda: gone())
+
+
+def gone():
+    try:
+        ask("/health", timeout=2)
+        return False
+    except (OSError, urllib.error.URLError):
+        return True
+
+
+def test_own_template():
+    a = ask("/apply-template", {"messages": STORY}).json["prompt"]
+    assert a == "system:Tell a story.;user:About Tim;>", a
+    for _ in range(2):
+        b = chat(STORY, max_tokens=3).json
+        assert b["usage"]["prompt_tokens_details"]["cached_tokens"] == 0 and b["model"] == "a name", b
+
+
+# ------------------------------------------------------------------------------------------------------
+
+failed = 0
+for name, test in list(globals().items()):
+    if name.startswith(f"test_{sys.argv[1]}_"):
+        title = name[5:].replace("_", " ")
+        try:
+            test()
+            print("ok", title, flush=True)
+        except Exception:  # whatever it is, it is this check's
+            failed = 1
+            print("not ok", title, flush=True)
+            print("".join("# " + line + "\n" for line in traceback.format_exc().split("\n")), end="", flush=True)
+sys.exit(failed)

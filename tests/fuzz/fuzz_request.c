@@ -1,0 +1,66 @@
+/*
+ * libFuzzer: a byte that chooses the API, then a body -> what is read of it before anything is
+ * computed. What is refused must have a status and say why; what is not must be within its ranges.
+ */
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/serve/anthropic.h"
+#include "runtime/serve/params.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
+
+typedef int reader(struct call *call, struct params *p, struct problem *problem);
+
+static void check(int rc, const struct problem *problem) {
+    if (rc == 0 ? problem->status != 0 : problem->status < 400 || !problem->message[0]) {
+        abort();
+    }
+}
+
+static void read_params(struct call *call, reader *read) {
+    struct params p = {0};
+    struct problem problem = {0};
+    int rc = read(call, &p, &problem);
+    check(rc, &problem);
+    if (rc == 0 && (p.n < 1 || p.n > PARAMS_MAX_CHOICES || !(p.sampling.temperature >= 0) ||
+                    !(p.sampling.top_p >= 0 && p.sampling.top_p <= 1) || p.stops.n > STOPS_MAX)) {
+        abort();
+    }
+    params_free(&p);
+}
+
+static void read_convo(struct call *call, bool anthropic) {
+    struct convo c = {0};
+    struct problem problem = {0};
+    check(anthropic ? anthropic_convo(call, &c, &problem)
+                    : convo_add_list(call, &c, "messages", &problem),
+          &problem);
+    for (size_t i = 0; i < c.n; i++) {
+        if (strlen(c.messages[i].role) > 9) {
+            abort();
+        }
+    }
+    convo_free(&c);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
+    static reader *const readers[] = {params_openai, params_responses, params_anthropic,
+                                      params_ollama};
+    static const struct corm_model_info model = {.ctx_tok = 100, .vocab = 10};
+    struct server server = {.info = &model, .sampling = {.top_p = 1, .repeat_penalty = 1}};
+    struct call call = {.s = &server, .arena = {.limit_bytes = 4 << 20}};
+    struct value v;
+    struct err err = {0};
+    if (bytes > 0 &&
+        value_json_read(&call.arena, (const char *)data + 1, bytes - 1, &v, &err) == 0 &&
+        v.type == VALUE_DICT) {
+        call.body = v.dict;
+        read_params(&call, readers[data[0] % 4]);
+        read_convo(&call, data[0] & 4);
+    }
+    value_arena_free(&call.arena);
+    return 0;
+}
