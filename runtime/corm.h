@@ -4,8 +4,9 @@
  *
  * Two objects. An engine is an opened archive: weights, tokenizer, caches, threads. A session is
  * one sequence of tokens with its KV cache. An engine serves one thread at a time; sessions of one
- * engine may be used in turn, not at once. Only corm_session_cancel may be called by any thread.
- * Pointers that a function returns are borrowed: each contract says for how long.
+ * engine may be used in turn, not at once. Functions that take a `const` engine may be called by any
+ * thread meanwhile, and so may corm_session_cancel. Pointers that a function returns are borrowed:
+ * each contract says for how long.
  *
  * Errors: functions that can fail return 0 or -1 and fill the `struct corm_error` (may be NULL)
  * with one line, and with a code where programs have to tell errors apart. Nothing prints; nothing
@@ -253,6 +254,12 @@ CORM_API int corm_encoder_open(struct corm_encoder **encoder, const struct corm_
 CORM_API int corm_encoder_push(struct corm_encoder *encoder, const char *text, size_t text_bytes,
                                const int32_t **ids, size_t *n_ids, struct corm_error *error);
 CORM_API void corm_encoder_close(struct corm_encoder *encoder); /* NULL is allowed */
+/* Ids to text, which is valid UTF-8: bytes that form no character come out as U+FFFD. Ids that the
+ * tokenizer does not have give nothing; `skip_special` drops special tokens. *text is the caller's
+ * (free()) and NUL-terminated. */
+CORM_API int corm_detokenize(const struct corm_engine *engine, const int32_t *ids, size_t n_ids,
+                             bool skip_special, char **text, size_t *text_bytes,
+                             struct corm_error *error);
 /* Of ids that corm_tokenize made with `add_special`: whether the text itself begins (or ends) with
  * the token that was added there, so that the model reads it twice. That token's text,
  * NUL-terminated and cut to 63 bytes, goes to `token`. */

@@ -1,8 +1,8 @@
 /*
- * engine_text: text to ids, within the memory that the plan has for it.
+ * engine_text: text to ids and back, within the memory that the plan has for it.
  *
- * Owns: the public encoder and what it may take. Leaves to others: the tokenizer (format/text); ids
- * to text (session).
+ * Owns: the public encoder and what it may take. Leaves to others: the tokenizer (format/text);
+ * ids to text as it streams (session).
  * Threads: an encoder belongs to one thread.
  */
 #include "runtime/engine.h"
@@ -108,6 +108,22 @@ int corm_tokenize(const struct corm_engine *engine, const char *text, size_t tex
         free(*ids);
     }
     return rc;
+}
+
+int corm_detokenize(const struct corm_engine *engine, const int32_t *ids, size_t n_ids,
+                    bool skip_special, char **text, size_t *text_bytes, struct corm_error *error) {
+    struct err err = {0};
+    struct buf out = {0};
+    buf_append(&out, "", 0);
+    if (tokenizer_decode(engine->tokenizer, (const uint32_t *)ids, n_ids,
+                         skip_special ? TOKENIZER_SKIP_SPECIAL : 0, &out, &err) < 0) {
+        buf_free(&out);
+        err_prefix(&err, "%s", engine->archive.map.path);
+        return engine_fail(error, &err);
+    }
+    *text = out.data;
+    *text_bytes = out.len;
+    return 0;
 }
 
 bool corm_special_doubled(const struct corm_engine *engine, const int32_t *ids, size_t n_ids,

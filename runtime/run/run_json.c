@@ -62,13 +62,23 @@ void run_json_u64(struct run_json *j, const char *key, uint64_t value) {
     buf_printf(&j->text, "%" PRIu64, value);
 }
 
-void run_json_f64(struct run_json *j, const char *key, double value) {
-    begin_value(j, key);
+static void put_f64(struct run_json *j, double value) {
     if (isfinite(value)) {
         buf_printf(&j->text, "%.9g", value);
     } else {
         buf_append(&j->text, "null", 4);
     }
+}
+
+void run_json_f64(struct run_json *j, const char *key, double value) {
+    begin_value(j, key);
+    put_f64(j, value);
+}
+
+void run_json_member(struct run_json *j, const char *key_json, double value) {
+    begin_value(j, NULL);
+    buf_printf(&j->text, "%s: ", key_json);
+    put_f64(j, value);
 }
 
 void run_json_f32(struct run_json *j, const char *key, float value) {

@@ -9,7 +9,10 @@
 static void on_text(struct job *job, const char *text, size_t bytes, bool of_prompt);
 static void on_end(struct job *job);
 static bool on_gone(struct job *job);
-static const struct job_ops ops = {on_text, on_end, on_gone};
+static void on_token(struct job *job, const struct corm_logprob *chosen,
+                     const struct corm_logprob *top, size_t n_top);
+static const struct job_ops ops = {
+    .text = on_text, .token = on_token, .end = on_end, .gone = on_gone};
 
 /* ---- making ---- */
 
@@ -22,7 +25,15 @@ struct answer *answer_new(struct call *call, const struct answer_form *form,
     a->form = form;
     a->params = *params;
     a->params.model = NULL; /* of the call, which ends */
-    a->params.stops = (struct stops){0};
+    a->params.stops = mem_calloc(params->n_stops, sizeof *a->params.stops);
+    for (size_t i = 0; i < params->n_stops; i++) {
+        a->params.stops[i] = mem_strdup(params->stops[i]);
+    }
+    if (params->sampling.n_bias > 0) {
+        a->params.bias = mem_alloc(params->sampling.n_bias * sizeof *a->params.bias);
+        memcpy(a->params.bias, params->bias, params->sampling.n_bias * sizeof *a->params.bias);
+        a->params.sampling.bias = a->params.bias;
+    }
     a->model = mem_strdup(model && model->len ? model->data : call->s->name);
     a->created = reply_now();
     a->n_choices = a->left = n;
@@ -35,12 +46,14 @@ struct answer *answer_new(struct call *call, const struct answer_form *form,
         job->ctx = a;
         job->index = i;
         job->request = request;
-        job->sampling = params->sampling;
-        job->sampling.seed = params_seed(params, i);
+        job->sampling = a->params.sampling;
+        job->sampling.choice = i;
+        job->n_top = params->n_top;
         job->echo = params->echo;
         job->ignore_eos = params->ignore_eos;
-        for (size_t k = 0; k < params->stops.n; k++) {
-            stops_add(&job->stops, params->stops.texts[k], params->stops.bytes[k]);
+        if (params->n_stops > 0 && corm_stops_open(&job->stops, (const char *const *)params->stops,
+                                                   params->n_stops, NULL) < 0) {
+            die("an empty text that is to end an answer");
         }
     }
     return a;
@@ -54,19 +67,22 @@ void answer_set_prompt(struct answer *a, uint32_t i, const int32_t *ids, size_t 
     job->ids = mem_alloc(n * sizeof *ids);
     memcpy(job->ids, ids, n * sizeof *ids);
     job->n_ids = n;
+    job->sampling.prompt_tok = (uint32_t)n;
     job->max_tok = (uint32_t)(most < room ? most : room);
 }
 
 void answer_free(struct answer *a) {
     for (uint32_t i = 0; i < a->n_choices; i++) {
         free(a->choices[i].job.ids);
-        stops_free(&a->choices[i].job.stops);
+        corm_stops_close(a->choices[i].job.stops);
+        logprobs_free(a->choices[i].tokens, a->choices[i].n_tokens);
         buf_free(&a->choices[i].text);
     }
     http_release(a->x);
     free(a->model);
     free(a->alive);
     free(a->extra);
+    params_free(&a->params);
     free(a);
 }
 
@@ -114,6 +130,14 @@ static void on_text(struct job *job, const char *text, size_t bytes, bool of_pro
         a->form->text(a, c, text, bytes, &out);
         send(a, &out);
     }
+}
+
+static void on_token(struct job *job, const struct corm_logprob *chosen,
+                     const struct corm_logprob *top, size_t n_top) {
+    struct answer *a = job->ctx;
+    struct choice *c = &a->choices[job->index];
+    c->tokens = mem_grow(c->tokens, c->n_tokens + 1, &c->cap_tokens, sizeof *c->tokens);
+    logprobs_keep(&c->tokens[c->n_tokens++], chosen, top, n_top);
 }
 
 static bool on_gone(struct job *job) {

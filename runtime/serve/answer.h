@@ -10,6 +10,7 @@
 #ifndef RUNTIME_SERVE_ANSWER_H
 #define RUNTIME_SERVE_ANSWER_H
 
+#include "runtime/serve/logprobs.h"
 #include "runtime/serve/params.h"
 #include "runtime/serve/serve.h"
 
@@ -19,6 +20,10 @@ struct answer;
 struct choice {
     struct job job;
     struct buf text; /* all of it, where it is not streamed or the API wants it again */
+    /* With logprobs: what was chosen, and which of it was told. */
+    struct logprob_token *tokens; /* [n_tokens] */
+    size_t n_tokens, cap_tokens, told_tokens;
+    size_t offset; /* of the text of what was told, in characters */
 };
 
 /* How an API says it. Functions append to `out`, which is then sent. */

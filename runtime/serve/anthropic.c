@@ -35,14 +35,12 @@ static void put_usage(const struct answer *a, struct run_json *j, uint32_t made)
 
 static void put_stop(const struct answer *a, struct run_json *j) {
     const struct job *job = &a->choices[0].job;
-    const struct stops *stops = &job->stops;
     run_json_string(j, "stop_reason",
                     job->end == JOB_LENGTH      ? "max_tokens"
                     : job->end == JOB_STOP_TEXT ? "stop_sequence"
                                                 : "end_turn");
-    if (job->end == JOB_STOP_TEXT && stops->found > 0) {
-        run_json_text(j, "stop_sequence", stops->texts[stops->found - 1],
-                      stops->bytes[stops->found - 1]);
+    if (job->end == JOB_STOP_TEXT) {
+        run_json_string(j, "stop_sequence", a->params.stops[job->stop]);
     } else {
         run_json_null(j, "stop_sequence");
     }
@@ -159,22 +157,21 @@ static const struct answer_form form = {
 int anthropic_messages(struct call *call, struct problem *problem) {
     struct params params = {0};
     struct convo convo = {0};
-    int32_t *ids = NULL;
-    size_t n = 0;
+    struct convo_prompt prompt = {0};
     int rc = params_anthropic(call, &params, problem);
     if (rc == 0) {
         rc = anthropic_convo(call, &convo, problem);
     }
     if (rc == 0) {
-        rc = convo_ids(call, &convo, &ids, &n, problem);
+        rc = convo_render(call, &convo, false, &prompt, problem);
     }
     if (rc == 0) {
         struct answer *a = answer_new(call, &form, &params, 1);
-        a->prompt_tok = (uint32_t)n;
-        answer_set_prompt(a, 0, ids, n);
+        a->prompt_tok = (uint32_t)prompt.n_ids;
+        answer_set_prompt(a, 0, prompt.ids, prompt.n_ids);
         rc = answer_start(a, problem);
     }
-    free(ids);
+    convo_prompt_free(&prompt);
     convo_free(&convo);
     params_free(&params);
     return rc;

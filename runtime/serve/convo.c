@@ -8,16 +8,29 @@
 #include <string.h>
 
 void convo_free(struct convo *c) {
-    free(c->messages);
+    free(c->items);
     *c = (struct convo){0};
 }
 
-/* ---- contents ---- */
+void convo_prompt_free(struct convo_prompt *p) {
+    free(p->ids);
+    free(p->text);
+    *p = (struct convo_prompt){0};
+}
 
-/* Kinds of parts whose text is the `text` field. */
-static const char *const text_parts[] = {"text", "input_text", "output_text", NULL};
-/* Parts that say what was thought before, or are of no meaning to the model. */
-static const char *const skipped_parts[] = {"thinking", "redacted_thinking", "reasoning", NULL};
+static int no_room(struct problem *p, const char *where) {
+    return problem_set(p, 413, NULL, where, "%s: the request takes too much memory", where);
+}
+
+static int set(struct call *call, struct value *dict, const char *key, const struct value *v) {
+    return value_dict_set_text(&call->arena, dict->dict, key, strlen(key), v);
+}
+
+static int set_text(struct call *call, struct value *dict, const char *key, const char *text,
+                    size_t bytes) {
+    struct value v;
+    return value_make_string(&call->arena, text, bytes, &v) || set(call, dict, key, &v) ? -1 : 0;
+}
 
 static bool is_one_of(const struct value *v, const char *const *words) {
     for (; *words; words++) {
@@ -28,110 +41,228 @@ static bool is_one_of(const struct value *v, const char *const *words) {
     return false;
 }
 
-static int no_room(struct problem *p, const char *where) {
-    return problem_set(p, 413, NULL, where, "%s: the request takes too much memory", where);
+/* ---- contents ---- */
+
+/* What the parts of a content come to. */
+struct said {
+    struct buf text, thought;
+    struct value *calls; /* [n_calls] calls of tools, as OpenAI has them */
+    size_t n_calls, cap_calls;
+};
+
+static void said_free(struct said *s) {
+    buf_free(&s->text);
+    buf_free(&s->thought);
+    free(s->calls);
 }
 
-static int add_text(const struct value_string *text, struct buf *out, const char *where,
-                    struct problem *problem) {
-    if (memchr(text->data, 0, text->len)) {
-        return problem_set(problem, 400, "invalid_value", where, "%s: a text holds a NUL", where);
+static void add_text(struct buf *out, const struct value_string *text) {
+    if (out->len > 0) {
+        buf_append(out, "\n", 1);
     }
     buf_append(out, text->data, text->len);
+}
+
+/* Anthropic's system blocks that name a bill change with each request, and would keep the rest from
+ * being used again: they are left out. */
+static int take_text(struct call *call, const struct value_dict *part, struct said *s,
+                     const char *where, struct problem *problem) {
+    static const char billing[] = "x-anthropic-billing-header:";
+    const struct value *text = field_get(part, "text");
+    (void)call;
+    if (!text || text->type != VALUE_STRING) {
+        return problem_set(problem, 400, "invalid_type", where, "%s: a part without text", where);
+    }
+    if (strncmp(text->text->data, billing, sizeof billing - 1) != 0) {
+        add_text(&s->text, text->text);
+    }
     return 0;
 }
 
-/* Appends the text of one part. Anthropic's system blocks that name a bill change with each
- * request, and would keep the rest from being used again: they are left out. */
-static int add_part(const struct value *part, struct buf *out, const char *where,
-                    struct problem *problem) {
-    static const char billing[] = "x-anthropic-billing-header:";
+static int take_thought(struct call *call, const struct value_dict *part, struct said *s,
+                        const char *where, struct problem *problem) {
+    const struct value *text = field_get(part, "thinking");
+    (void)call;
+    (void)where;
+    (void)problem;
+    if (text && text->type == VALUE_STRING) {
+        add_text(&s->thought, text->text);
+    }
+    return 0;
+}
+
+/* What cannot be read by anybody else, such as thoughts that were encrypted. */
+static int take_nothing(struct call *call, const struct value_dict *part, struct said *s,
+                        const char *where, struct problem *problem) {
+    (void)call;
+    (void)part;
+    (void)s;
+    (void)where;
+    (void)problem;
+    return 0;
+}
+
+/* {type: tool_use, id, name, input} */
+static int take_call(struct call *call, const struct value_dict *part, struct said *s,
+                     const char *where, struct problem *problem) {
+    const struct value *id = field_get(part, "id"), *name = field_get(part, "name"),
+                       *input = field_get(part, "input");
+    struct value out, function, none;
+    if (!name || name->type != VALUE_STRING || (input && input->type != VALUE_DICT)) {
+        return problem_set(problem, 400, "invalid_type", where,
+                           "%s: a tool_use without a name, or whose input is no object", where);
+    }
+    if (value_make_dict(&call->arena, &out) || value_make_dict(&call->arena, &function) ||
+        value_make_dict(&call->arena, &none) || set(call, &function, "name", name) ||
+        set(call, &function, "arguments", input ? input : &none) ||
+        (id && set(call, &out, "id", id)) || set_text(call, &out, "type", "function", 8) ||
+        set(call, &out, "function", &function)) {
+        return no_room(problem, where);
+    }
+    s->calls = mem_grow(s->calls, s->n_calls + 1, &s->cap_calls, sizeof *s->calls);
+    s->calls[s->n_calls++] = out;
+    return 0;
+}
+
+static const struct {
+    const char *type;
+    int (*take)(struct call *call, const struct value_dict *part, struct said *s, const char *where,
+                struct problem *problem);
+} parts[] = {
+    {"text", take_text},           {"input_text", take_text},           {"output_text", take_text},
+    {"thinking", take_thought},    {"redacted_thinking", take_nothing}, {"reasoning", take_nothing},
+    {"tool_result", take_nothing}, /* a message of its own: add_results */
+    {"tool_use", take_call},
+};
+
+static int take_part(struct call *call, const struct value *part, struct said *s, const char *where,
+                     struct problem *problem) {
     if (part->type == VALUE_STRING) {
-        return add_text(part->text, out, where, problem);
+        add_text(&s->text, part->text);
+        return 0;
     }
     if (part->type != VALUE_DICT) {
         return problem_set(problem, 400, "invalid_type", where,
                            "%s: expected parts that are objects or strings", where);
     }
-    const struct value *type = field_get(part->dict, "type"), *text = field_get(part->dict, "text");
-    if (type && is_one_of(type, skipped_parts)) {
-        return 0;
+    const struct value *type = field_get(part->dict, "type");
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        if (!type || value_is_string(type, parts[i].type)) {
+            return parts[i].take(call, part->dict, s, where, problem);
+        }
     }
-    if (type && !is_one_of(type, text_parts)) {
-        char *name = text_cleaned(type->type == VALUE_STRING ? type->text->data : "?");
-        problem_set(problem, 400, "unsupported_content", where,
-                    "%s: a part of type %.60s: this server takes text only", where, name);
-        free(name);
-        return -1;
-    }
-    if (!text || text->type != VALUE_STRING) {
-        return problem_set(problem, 400, "invalid_type", where, "%s: a part without text", where);
-    }
-    if (strncmp(text->text->data, billing, sizeof billing - 1) == 0) {
-        return 0;
-    }
-    if (out->len > 0) {
-        buf_append(out, "\n", 1);
-    }
-    return add_text(text->text, out, where, problem);
+    char *name = text_cleaned(type->type == VALUE_STRING ? type->text->data : "?");
+    problem_set(problem, 400, "unsupported_content", where,
+                "%s: a part of type %.60s: this server takes text only", where, name);
+    free(name);
+    return -1;
 }
 
-const char *convo_text(struct call *call, const struct value *content, const char *where,
-                       struct problem *problem) {
-    struct buf text = {0};
-    const char *result = NULL;
-    int rc = 0;
-    buf_append(&text, "", 0);
+static int take_content(struct call *call, const struct value *content, struct said *s,
+                        const char *where, struct problem *problem) {
     if (!content || content->type == VALUE_NONE) {
-        /* nothing was said */
-    } else if (content->type == VALUE_STRING) {
-        rc = add_text(content->text, &text, where, problem);
-    } else if (content->type == VALUE_LIST) {
-        for (size_t i = 0; rc == 0 && i < content->list->n; i++) {
-            rc = add_part(&content->list->items[i], &text, where, problem);
-        }
-    } else {
-        rc = problem_set(problem, 400, "invalid_type", where,
-                         "%s: expected a string, a list of parts, or null", where);
+        return 0;
     }
-    if (rc == 0) {
-        const struct value_string *s = value_string_new(&call->arena, text.data, text.len);
-        result = s ? s->data : NULL;
-        if (!result) {
-            no_room(problem, where);
+    if (content->type == VALUE_STRING) {
+        buf_append(&s->text, content->text->data, content->text->len);
+        return 0;
+    }
+    if (content->type != VALUE_LIST) {
+        return problem_set(problem, 400, "invalid_type", where,
+                           "%s: expected a string, a list of parts, or null", where);
+    }
+    for (size_t i = 0; i < content->list->n; i++) {
+        if (take_part(call, &content->list->items[i], s, where, problem) < 0) {
+            return -1;
         }
     }
-    buf_free(&text);
-    return result;
+    return 0;
 }
 
 /* ---- messages ---- */
 
+static const char *data_of(const struct buf *b) {
+    return b->len ? b->data : "";
+}
+
+/* Appends what was said as a message; fields of `from` (may be NULL) that templates know stay. */
+static int put_message(struct call *call, struct convo *c, const char *role, const struct said *s,
+                       const struct value_dict *from, const char *where, struct problem *problem) {
+    static const char *const kept[] = {
+        "name", "tool_calls", "tool_call_id", "reasoning_content", "thinking", "reasoning", NULL};
+    struct value m, calls;
+    if (value_make_dict(&call->arena, &m) || set_text(call, &m, "role", role, strlen(role)) ||
+        set_text(call, &m, "content", data_of(&s->text), s->text.len)) {
+        return no_room(problem, where);
+    }
+    for (const char *const *k = kept; from && *k; k++) {
+        const struct value *v = field_get(from, *k);
+        if (v && set(call, &m, *k, v)) {
+            return no_room(problem, where);
+        }
+    }
+    if ((s->thought.len &&
+         set_text(call, &m, "reasoning_content", s->thought.data, s->thought.len)) ||
+        (s->n_calls && (value_make_list(&call->arena, VALUE_LIST, s->calls, s->n_calls, &calls) ||
+                        set(call, &m, "tool_calls", &calls)))) {
+        return no_room(problem, where);
+    }
+    c->items = mem_grow(c->items, c->n + 1, &c->cap, sizeof *c->items);
+    c->items[c->n++] = m;
+    return 0;
+}
+
+static int add(struct call *call, struct convo *c, const char *role, const struct value *content,
+               const struct value_dict *from, const char *where, struct problem *problem) {
+    struct said s = {0};
+    int rc = take_content(call, content, &s, where, problem);
+    bool system = strcmp(role, "developer") == 0 || strcmp(role, "system") == 0;
+    if (rc == 0 && !(system && s.text.len == 0)) {
+        rc = put_message(call, c, system ? "system" : role, &s, from, where, problem);
+    }
+    said_free(&s);
+    return rc;
+}
+
 int convo_add(struct call *call, struct convo *c, const char *role, const struct value *content,
               const char *where, struct problem *problem) {
-    const char *text = convo_text(call, content, where, problem);
-    if (!text) {
-        return -1;
+    return add(call, c, role, content, NULL, where, problem);
+}
+
+/* {type: tool_result, tool_use_id, content}: results of tools come before what else the user says.
+ * Returns how many there were, or -1; `others` becomes whether there is anything else. */
+static int add_results(struct call *call, struct convo *c, const struct value *content,
+                       const char *where, bool *others, struct problem *problem) {
+    int n = 0;
+    *others = !content || content->type != VALUE_LIST || content->list->n == 0;
+    for (size_t i = 0; content && content->type == VALUE_LIST && i < content->list->n; i++) {
+        const struct value *part = &content->list->items[i];
+        const struct value *type = part->type == VALUE_DICT ? field_get(part->dict, "type") : NULL;
+        if (!type || !value_is_string(type, "tool_result")) {
+            *others = true;
+            continue;
+        }
+        const struct value *id = field_get(part->dict, "tool_use_id");
+        if (add(call, c, "tool", field_get(part->dict, "content"), NULL, where, problem) < 0) {
+            return -1;
+        }
+        if (id && set(call, &c->items[c->n - 1], "tool_call_id", id)) {
+            return no_room(problem, where);
+        }
+        n++;
     }
-    if (strcmp(role, "developer") == 0) {
-        role = "system";
-    }
-    if (strcmp(role, "system") == 0 && !*text) {
-        return 0;
-    }
-    c->messages = mem_grow(c->messages, c->n + 1, &c->cap, sizeof *c->messages);
-    c->messages[c->n++] = (struct corm_message){role, text};
-    return 0;
+    return n;
 }
 
 static int add_message(struct call *call, struct convo *c, const struct value *m, const char *where,
                        struct problem *problem) {
-    static const char *const roles[] = {"system", "developer", "user", "assistant", NULL};
-    static const char *const refused[] = {"tool_calls", "function_call", "images", NULL};
+    static const char *const roles[] = {"system", "developer", "user", "assistant", "tool", NULL};
+    static const char *const refused[] = {"function_call", "images", "audio", NULL};
+    bool others;
     if (m->type != VALUE_DICT) {
         return problem_set(problem, 400, "invalid_type", where, "%s: expected an object", where);
     }
-    const struct value *role = field_get(m->dict, "role");
+    const struct value *role = field_get(m->dict, "role"), *content = field_get(m->dict, "content");
     if (!role || role->type != VALUE_STRING) {
         return problem_set(problem, 400, "missing_required_parameter", where, "%s: expected a role",
                            where);
@@ -139,15 +270,16 @@ static int add_message(struct call *call, struct convo *c, const struct value *m
     if (!is_one_of(role, roles)) {
         char *name = text_cleaned(role->text->data);
         problem_set(problem, 400, "invalid_value", where,
-                    "%s: the role %.60s, expected system, developer, user or assistant", where,
-                    name);
+                    "%s: the role %.60s, expected system, developer, user, assistant or tool",
+                    where, name);
         free(name);
         return -1;
     }
-    if (fields_refuse(m->dict, refused, problem) < 0) {
+    if (fields_refuse(m->dict, refused, problem) < 0 ||
+        add_results(call, c, content, where, &others, problem) < 0) {
         return -1;
     }
-    return convo_add(call, c, role->text->data, field_get(m->dict, "content"), where, problem);
+    return others ? add(call, c, role->text->data, content, m->dict, where, problem) : 0;
 }
 
 int convo_add_list(struct call *call, struct convo *c, const char *name, struct problem *problem) {
@@ -171,9 +303,9 @@ int convo_add_list(struct call *call, struct convo *c, const char *name, struct 
 int convo_check(const struct call *call, size_t n, struct problem *problem) {
     unsigned most = call->s->info->ctx_tok;
     if (n == 0) {
-        return problem_set(
-            problem, 400, "invalid_value", NULL,
-            "the prompt is empty, and the model's tokenizer begins no text by itself");
+        return problem_set(problem, 400, "invalid_value", NULL,
+                           "the prompt is empty, and the model's tokenizer begins no text by "
+                           "itself");
     }
     if (n <= most) {
         return 0;
@@ -196,42 +328,92 @@ int convo_tokenize(struct call *call, const char *text, size_t bytes, bool add_s
     return 0;
 }
 
-int convo_render(struct call *call, const struct convo *c, char **text, size_t *bytes,
-                 struct problem *problem) {
-    struct server *s = call->s;
-    struct corm_error error;
-    bool goes_on = c->n > 0 && strcmp(c->messages[c->n - 1].role, "assistant") == 0;
-    if (!s->chat_template && !corm_chat_template(s->engine)) {
-        return problem_set(problem, 400, "no_chat_template", "messages",
-                           "the model has no chat template; --chat-template gives it one");
+/* What the template is to see, as JSON: messages, and what the request has for it beside. */
+static int write_request(struct call *call, const struct convo *c, size_t n, struct buf *out,
+                         struct problem *problem) {
+    static const char *const passed[] = {"tools", "documents", NULL};
+    const struct value *more = call->body ? field_get(call->body, "chat_template_kwargs") : NULL;
+    struct value_writer w = {.out = out, .max_bytes = SIZE_MAX};
+    const struct value_json_style style = {0};
+    struct value all, list;
+    struct err err = {0};
+    if (more && more->type != VALUE_DICT) {
+        return problem_set(problem, 400, "invalid_type", "chat_template_kwargs",
+                           "chat_template_kwargs: expected an object");
     }
-    if (corm_chat_prompt(s->engine, s->chat_template, s->template_name, c->messages, c->n - goes_on,
-                         text, bytes, &error) < 0) {
-        return problem_set(problem, 400, "chat_template", "messages", "%s", error.message);
+    if (value_make_dict(&call->arena, &all)) {
+        return no_room(problem, "messages");
     }
-    if (goes_on) {
-        const char *begun = c->messages[c->n - 1].content;
-        size_t n = strlen(begun);
-        *text = mem_realloc(*text, *bytes + n + 1);
-        memcpy(*text + *bytes, begun, n + 1);
-        *bytes += n;
+    for (size_t i = 0; more && i < more->dict->n; i++) {
+        const struct value_pair *p = &more->dict->pairs[i];
+        if (value_dict_set(&call->arena, all.dict, &p->key, &p->value)) {
+            return no_room(problem, "chat_template_kwargs");
+        }
+    }
+    for (const char *const *k = passed; call->body && *k; k++) {
+        const struct value *v = field_get(call->body, *k);
+        if (v && value_truth(v) && set(call, &all, *k, v)) {
+            return no_room(problem, *k);
+        }
+    }
+    if (value_make_list(&call->arena, VALUE_LIST, c->items, n, &list) ||
+        set(call, &all, "messages", &list)) {
+        return no_room(problem, "messages");
+    }
+    if (value_json_write(&w, &all, &style, &err) < 0) {
+        return problem_set(problem, 400, "invalid_value", "messages", "%s", err.msg);
     }
     return 0;
 }
 
-int convo_ids(struct call *call, const struct convo *c, int32_t **ids, size_t *n,
-              struct problem *problem) {
-    char *text = NULL;
-    size_t bytes = 0;
-    *ids = NULL;
-    int rc = convo_render(call, c, &text, &bytes, problem);
-    if (rc == 0) {
-        /* A template writes all the special tokens that there are to be. */
-        rc = convo_tokenize(call, text, bytes, false, true, ids, n, problem);
+/* What the assistant has begun to say goes behind the prompt, as text. */
+static int go_on(struct call *call, const struct value *last, struct convo_prompt *out,
+                 struct problem *problem) {
+    const struct value_string *begun = field_get(last->dict, "content")->text;
+    int32_t *more = NULL;
+    size_t n = 0;
+    if (convo_tokenize(call, begun->data, begun->len, false, false, &more, &n, problem) < 0) {
+        return -1;
     }
-    if (rc == 0) {
-        rc = convo_check(call, *n, problem);
+    out->ids = mem_realloc(out->ids, (out->n_ids + n) * sizeof *out->ids);
+    memcpy(out->ids + out->n_ids, more, n * sizeof *more);
+    out->n_ids += n;
+    out->text = mem_realloc(out->text, out->text_bytes + begun->len + 1);
+    memcpy(out->text + out->text_bytes, begun->data, begun->len + 1);
+    out->text_bytes += begun->len;
+    free(more);
+    return 0;
+}
+
+int convo_render(struct call *call, const struct convo *c, bool any_length,
+                 struct convo_prompt *out, struct problem *problem) {
+    const struct server *s = call->s;
+    const struct value *last = c->n > 0 ? &c->items[c->n - 1] : NULL;
+    bool goes_on = last && value_is_string(field_get(last->dict, "role"), "assistant") &&
+                   !field_get(last->dict, "tool_calls");
+    struct corm_error error;
+    struct buf json = {0};
+    *out = (struct convo_prompt){0};
+    if (!s->chat_template && !corm_chat_template(s->engine)) {
+        return problem_set(problem, 400, "no_chat_template", "messages",
+                           "the model has no chat template; --chat-template gives it one");
     }
-    free(text);
+    int rc = write_request(call, c, c->n - goes_on, &json, problem);
+    const struct corm_chat chat = {.json = json.data,
+                                   .json_bytes = json.len,
+                                   .chat_template = s->chat_template,
+                                   .template_name = s->template_name};
+    if (rc == 0 && corm_chat_ids(s->engine, &chat, &out->ids, &out->n_ids, &out->text,
+                                 &out->text_bytes, &error) < 0) {
+        *out = (struct convo_prompt){0};
+        rc = problem_set(problem, 400, "chat_template", "messages", "%s", error.message);
+    }
+    if (rc == 0 && goes_on) {
+        rc = go_on(call, last, out, problem);
+    }
+    if (rc == 0 && !any_length) {
+        rc = convo_check(call, out->n_ids, problem);
+    }
+    buf_free(&json);
     return rc;
 }

@@ -22,9 +22,16 @@ static void open_chunk(const struct answer *a, const struct choice *c, struct ru
 }
 
 /* Closes the delta and what is around it. */
-static void close_chunk(struct run_json *j, const char *finish, struct buf *out) {
+static void close_chunk(const struct answer *a, struct choice *c, struct run_json *j,
+                        const char *finish, struct buf *out) {
+    bool tokens = c->n_tokens > c->told_tokens;
     run_json_close(j, '}');
-    run_json_null(j, "logprobs");
+    if (tokens) {
+        logprobs_chat(j, a->s->engine, c->tokens + c->told_tokens, c->n_tokens - c->told_tokens);
+        c->told_tokens = c->n_tokens;
+    } else {
+        run_json_null(j, "logprobs");
+    }
     if (finish) {
         run_json_string(j, "finish_reason", finish);
     } else {
@@ -42,7 +49,7 @@ static void begin(struct answer *a, struct buf *out) {
         open_chunk(a, &a->choices[i], &j);
         run_json_string(&j, "role", "assistant");
         run_json_string(&j, "content", "");
-        close_chunk(&j, NULL, out);
+        close_chunk(a, &a->choices[i], &j, NULL, out);
     }
 }
 
@@ -51,13 +58,13 @@ static void piece(struct answer *a, struct choice *c, const char *text, size_t b
     struct run_json j = {0};
     open_chunk(a, c, &j);
     run_json_text(&j, "content", text, bytes);
-    close_chunk(&j, NULL, out);
+    close_chunk(a, c, &j, NULL, out);
 }
 
 static void end_choice(struct answer *a, struct choice *c, struct buf *out) {
     struct run_json j = {0};
     open_chunk(a, c, &j);
-    close_chunk(&j, answer_finish(c), out);
+    close_chunk(a, c, &j, answer_finish(c), out);
 }
 
 static void end(struct answer *a, struct buf *out) {
@@ -76,7 +83,11 @@ static void whole(struct answer *a, struct run_json *j) {
         run_json_text(j, "content", c->text.len ? c->text.data : "", c->text.len);
         run_json_null(j, "refusal");
         run_json_close(j, '}');
-        run_json_null(j, "logprobs");
+        if (c->job.n_top >= 0) {
+            logprobs_chat(j, a->s->engine, c->tokens, c->n_tokens);
+        } else {
+            run_json_null(j, "logprobs");
+        }
         run_json_string(j, "finish_reason", answer_finish(c));
         run_json_close(j, '}');
     }
@@ -102,25 +113,24 @@ static const struct answer_form form = {
 int openai_chat(struct call *call, struct problem *problem) {
     struct params params = {0};
     struct convo convo = {0};
-    int32_t *ids = NULL;
-    size_t n = 0;
+    struct convo_prompt prompt = {0};
     int rc = params_openai(call, &params, problem);
     if (rc == 0) {
         params.echo = false;
         rc = convo_add_list(call, &convo, "messages", problem);
     }
     if (rc == 0) {
-        rc = convo_ids(call, &convo, &ids, &n, problem);
+        rc = convo_render(call, &convo, false, &prompt, problem);
     }
     if (rc == 0) {
         struct answer *a = answer_new(call, &form, &params, params.n);
-        a->prompt_tok = (uint32_t)n;
+        a->prompt_tok = (uint32_t)prompt.n_ids;
         for (uint32_t i = 0; i < params.n; i++) {
-            answer_set_prompt(a, i, ids, n);
+            answer_set_prompt(a, i, prompt.ids, prompt.n_ids);
         }
         rc = answer_start(a, problem);
     }
-    free(ids);
+    convo_prompt_free(&prompt);
     convo_free(&convo);
     params_free(&params);
     return rc;

@@ -90,12 +90,19 @@ static int take_prompts(struct call *call, struct prompts *p, struct problem *pr
 
 /* ---- what is answered ---- */
 
-static void put_choice(struct run_json *j, const struct choice *c, const char *text, size_t bytes,
-                       const char *finish) {
+static void put_choice(const struct answer *a, struct run_json *j, struct choice *c,
+                       const char *text, size_t bytes, const char *finish) {
+    bool tokens = c->job.n_top >= 0 && (!a->params.stream || c->n_tokens > c->told_tokens);
     run_json_open(j, NULL, '{');
     run_json_text(j, "text", text, bytes);
     run_json_u64(j, "index", c->job.index);
-    run_json_null(j, "logprobs");
+    if (tokens) {
+        logprobs_text(j, a->s->engine, c->tokens + c->told_tokens, c->n_tokens - c->told_tokens,
+                      &c->offset);
+        c->told_tokens = c->n_tokens;
+    } else {
+        run_json_null(j, "logprobs");
+    }
     if (finish) {
         run_json_string(j, "finish_reason", finish);
     } else {
@@ -109,7 +116,7 @@ static void chunk(struct answer *a, struct choice *c, const char *text, size_t b
     struct run_json j = {0};
     openai_open(a, &j, "text_completion");
     run_json_open(&j, "choices", '[');
-    put_choice(&j, c, text, bytes, finish);
+    put_choice(a, &j, c, text, bytes, finish);
     run_json_close(&j, ']');
     run_json_close(&j, '}');
     answer_event(out, NULL, &j);
@@ -134,8 +141,8 @@ static void whole(struct answer *a, struct run_json *j) {
     openai_open(a, j, "text_completion");
     run_json_open(j, "choices", '[');
     for (uint32_t i = 0; i < a->n_choices; i++) {
-        const struct choice *c = &a->choices[i];
-        put_choice(j, c, c->text.len ? c->text.data : "", c->text.len, answer_finish(c));
+        struct choice *c = &a->choices[i];
+        put_choice(a, j, c, c->text.len ? c->text.data : "", c->text.len, answer_finish(c));
     }
     run_json_close(j, ']');
     openai_usage(a, j);
@@ -163,6 +170,10 @@ int openai_completions(struct call *call, struct problem *problem) {
     if (rc == 0) {
         rc = take_prompts(call, &prompts, problem);
     }
+    if (rc == 0 && params.echo && params.n_top >= 0) {
+        rc = problem_set(problem, 400, "unsupported_parameter", "logprobs",
+                         "logprobs: this server does not have them of a prompt (echo)");
+    }
     if (rc == 0 && params.max_tok < 0) {
         params.max_tok = DEFAULT_MAX_TOK;
     }
@@ -170,7 +181,7 @@ int openai_completions(struct call *call, struct problem *problem) {
         struct answer *a = answer_new(call, &form, &params, (uint32_t)(prompts.n * params.n));
         for (uint32_t i = 0; i < a->n_choices; i++) {
             answer_set_prompt(a, i, prompts.ids[i / params.n], prompts.n_ids[i / params.n]);
-            a->choices[i].job.sampling.seed = params_seed(&params, i % params.n);
+            a->choices[i].job.sampling.choice = i % params.n;
         }
         for (size_t i = 0; i < prompts.n; i++) {
             a->prompt_tok += (uint32_t)prompts.n_ids[i];

@@ -3,6 +3,8 @@
  */
 #include "runtime/serve/params.h"
 
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -22,7 +24,9 @@ struct read_params {
 #define MORE_SAMPLING                                                                              \
     {"min_p", FIELD_FLOAT, AT(p.sampling.min_p), 0, 1},                                            \
         {"repeat_penalty", FIELD_FLOAT, AT(p.sampling.repeat_penalty), 0.01, 100},                 \
-        {"repeat_last_n", FIELD_U32, AT(p.sampling.repeat_last_tok)}, {                            \
+        {"repeat_last_n", FIELD_U32, AT(p.sampling.repeat_last_tok)},                              \
+        {"presence_penalty", FIELD_FLOAT, AT(p.sampling.presence_penalty), -100, 100},             \
+        {"frequency_penalty", FIELD_FLOAT, AT(p.sampling.frequency_penalty), -100, 100}, {         \
         "seed", FIELD_INT, AT(seed)                                                                \
     }
 
@@ -41,23 +45,10 @@ static const struct field openai_fields[] = {
     {"model", FIELD_TEXT, AT(p.model)},
     {0},
 };
-static const char *const openai_refused[] = {"logit_bias",
-                                             "logprobs",
-                                             "top_logprobs",
-                                             "presence_penalty",
-                                             "frequency_penalty",
-                                             "tools",
-                                             "functions",
-                                             "grammar",
-                                             "json_schema",
-                                             "guided_json",
-                                             "guided_regex",
-                                             "guided_choice",
-                                             "guided_grammar",
-                                             "suffix",
-                                             "audio",
-                                             "web_search_options",
-                                             NULL};
+static const char *const openai_refused[] = {"tools",         "functions",          "grammar",
+                                             "json_schema",   "guided_json",        "guided_regex",
+                                             "guided_choice", "guided_grammar",     "suffix",
+                                             "audio",         "web_search_options", NULL};
 
 static const struct field responses_fields[] = {
     SAMPLING,
@@ -93,9 +84,8 @@ static const struct field ollama_options[] = {
     {0},
 };
 static const char *const ollama_refused[] = {"tools",    "format",  "images", "suffix",
-                                             "template", "context", "raw",    NULL};
-static const char *const ollama_options_refused[] = {"presence_penalty", "frequency_penalty",
-                                                     "mirostat", NULL};
+                                             "template", "context", NULL};
+static const char *const ollama_options_refused[] = {"mirostat", NULL};
 
 /* ---- what all share ---- */
 
@@ -109,6 +99,7 @@ static void begin(const struct call *call, struct read_params *r) {
                               .best_of = 1};
     r->p.sampling = call->s->sampling;
     r->p.max_tok = -1;
+    r->p.n_top = -1;
 }
 
 static int64_t first_given(int64_t a, int64_t b) {
@@ -142,11 +133,14 @@ static int add_stop(struct params *p, const struct value *v, const char *name,
     if (v->text->len == 0) {
         return 0; /* clients send it for none */
     }
-    if (stops_add(&p->stops, v->text->data, v->text->len) < 0) {
+    if (p->n_stops == PARAMS_MAX_STOPS || v->text->len > PARAMS_MAX_STOP_BYTES ||
+        memchr(v->text->data, 0, v->text->len)) {
         return problem_set(problem, 400, "invalid_value", name,
-                           "%s: expected at most %d texts of at most %d bytes", name, STOPS_MAX,
-                           STOPS_MAX_BYTES);
+                           "%s: expected at most %d texts of at most %d bytes, without NUL", name,
+                           PARAMS_MAX_STOPS, PARAMS_MAX_STOP_BYTES);
     }
+    p->stops = mem_realloc(p->stops, (p->n_stops + 1) * sizeof *p->stops);
+    p->stops[p->n_stops++] = mem_strdup(v->text->data);
     return 0;
 }
 
@@ -193,6 +187,60 @@ static int only_text(const struct value_dict *dict, const char *name, struct pro
     return 0;
 }
 
+/* {"id": bias}: numbers from -100, which bans, to 100. */
+static int read_bias(const struct call *call, struct params *p, struct problem *problem) {
+    static const char name[] = "logit_bias";
+    const struct value_dict *dict;
+    if (get_dict(call->body, name, &dict, problem) < 0) {
+        return -1;
+    }
+    if (!dict || dict->n == 0) {
+        return 0;
+    }
+    if (dict->n > PARAMS_MAX_BIAS) {
+        return problem_set(problem, 400, "invalid_value", name, "%s: more than %d ids", name,
+                           PARAMS_MAX_BIAS);
+    }
+    p->bias = mem_calloc(dict->n, sizeof *p->bias);
+    for (size_t i = 0; i < dict->n; i++) {
+        const struct value *key = &dict->pairs[i].key, *v = &dict->pairs[i].value;
+        char *end = NULL;
+        long id = key->type == VALUE_STRING ? strtol(key->text->data, &end, 10) : -1;
+        if (id < 0 || id >= (long)call->s->info->vocab || *end || end == key->text->data) {
+            return problem_set(problem, 400, "invalid_value", name,
+                               "%s: expected ids from 0 to %u as keys", name,
+                               call->s->info->vocab - 1);
+        }
+        double bias = value_is_number(v) && v->type != VALUE_BOOL ? value_to_double(v) : NAN;
+        if (!(bias >= -100 && bias <= 100)) {
+            return problem_set(problem, 400, "invalid_value", name,
+                               "%s: expected numbers from -100 to 100", name);
+        }
+        p->bias[i] = (struct corm_logit_bias){(int32_t)id, bias <= -100 ? -INFINITY : (float)bias};
+    }
+    p->sampling.bias = p->bias;
+    p->sampling.n_bias = dict->n;
+    return 0;
+}
+
+/* `logprobs` is a number of texts' API, and of that of turns a word with `top_logprobs`. */
+static int read_logprobs(const struct value_dict *dict, struct params *p, struct problem *problem) {
+    const struct value *v = field_get(dict, "logprobs"), *top = field_get(dict, "top_logprobs");
+    const struct value *n = v && v->type == VALUE_BOOL ? top : v;
+    const char *name = n == v ? "logprobs" : "top_logprobs";
+    if (!v || (v->type == VALUE_BOOL && !v->boolean)) {
+        return top && value_truth(top) ? problem_set(problem, 400, "invalid_value", "top_logprobs",
+                                                     "top_logprobs: expected logprobs with it")
+                                       : 0;
+    }
+    if (n && (n->type != VALUE_INT || n->integer < 0 || n->integer > JOB_MAX_TOP)) {
+        return problem_set(problem, 400, "invalid_value", name, "%s: expected 0 to %d", name,
+                           JOB_MAX_TOP);
+    }
+    p->n_top = n ? (int)n->integer : 0;
+    return 0;
+}
+
 /* ---- each API ---- */
 
 int params_openai(struct call *call, struct params *p, struct problem *problem) {
@@ -212,7 +260,10 @@ int params_openai(struct call *call, struct params *p, struct problem *problem) 
         return problem_set(problem, 400, "unsupported_parameter", "best_of",
                            "best_of: this server has n only");
     }
-    return finish(&r, p, problem) < 0 || read_stops(call->body, "stop", p, problem) < 0 ? -1 : 0;
+    return finish(&r, p, problem) < 0 || read_stops(call->body, "stop", p, problem) < 0 ||
+                   read_bias(call, p, problem) < 0 || read_logprobs(call->body, p, problem) < 0
+               ? -1
+               : 0;
 }
 
 int params_responses(struct call *call, struct params *p, struct problem *problem) {
@@ -261,10 +312,12 @@ int params_ollama(struct call *call, struct params *p, struct problem *problem) 
 }
 
 void params_free(struct params *p) {
-    stops_free(&p->stops);
-}
-
-uint64_t params_seed(const struct params *p, uint32_t i) {
-    const uint64_t both[2] = {p->sampling.seed, i};
-    return i == 0 ? p->sampling.seed : hash64(both, sizeof both);
+    for (size_t i = 0; i < p->n_stops; i++) {
+        free(p->stops[i]);
+    }
+    free(p->stops);
+    free(p->bias);
+    p->stops = NULL;
+    p->bias = NULL;
+    p->n_stops = 0;
 }

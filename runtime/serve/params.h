@@ -10,7 +10,12 @@
 
 #include "runtime/serve/serve.h"
 
-enum { PARAMS_MAX_CHOICES = 128 };
+enum {
+    PARAMS_MAX_CHOICES = 128,
+    PARAMS_MAX_STOPS = 64,
+    PARAMS_MAX_STOP_BYTES = 4096,
+    PARAMS_MAX_BIAS = 4096,
+};
 
 struct params {
     struct corm_sampling sampling; /* with the seed of choice 0 */
@@ -18,7 +23,10 @@ struct params {
     uint32_t n;
     bool stream, include_usage, echo, ignore_eos;
     const struct value_string *model; /* NULL where none is named */
-    struct stops stops;               /* params_free */
+    char **stops;                     /* [n_stops]; params_free */
+    size_t n_stops;
+    struct corm_logit_bias *bias; /* what sampling.bias points to, [sampling.n_bias]; params_free */
+    int n_top; /* probabilities of so many tokens; negative: none are asked for */
 };
 
 /* Each reads what is the API's into `p`, which becomes the caller's in every case. -1 and
@@ -28,7 +36,5 @@ int params_responses(struct call *call, struct params *p, struct problem *proble
 int params_anthropic(struct call *call, struct params *p, struct problem *problem);
 int params_ollama(struct call *call, struct params *p, struct problem *problem);
 void params_free(struct params *p);
-/* The seed of choice `i`: that of the request for the first one. */
-uint64_t params_seed(const struct params *p, uint32_t i);
 
 #endif

@@ -34,7 +34,6 @@ struct scheduler {
     struct corm_session **together; /* [sessions], of one decoding */
     int32_t *ids;                   /* [sessions] */
     size_t *who;                    /* [sessions] */
-    struct buf text;
 };
 
 /* ---- the queue ---- */
@@ -136,16 +135,27 @@ static void fail_job(struct scheduler *s, size_t i, const char *message) {
 }
 
 /* Hands on text of the answer. Returns true where a stop ends it. */
-static bool put_text(struct scheduler *s, struct job *job, const char *text, size_t bytes) {
-    s->text.len = 0;
-    bool stopped = stops_push(&job->stops, text, bytes, &s->text);
-    if (s->text.len > 0) {
-        job->ops->text(job, s->text.data, s->text.len, false);
+static bool put_text(struct job *job, const char *text, size_t bytes) {
+    bool stopped = false;
+    if (job->stops) {
+        job->stop = corm_stops_push(job->stops, text, bytes, &text, &bytes);
+        stopped = job->stop >= 0;
+    }
+    if (bytes > 0) {
+        job->ops->text(job, text, bytes, false);
     }
     return stopped;
 }
 
-static void put_end(struct scheduler *s, struct slot *slot, enum job_end *end) {
+static void tell_probabilities(struct scheduler *s, const struct slot *slot, int32_t id) {
+    struct job *job = slot->job;
+    struct corm_logprob chosen = {.id = id}, top[JOB_MAX_TOP];
+    size_t n = corm_logprobs(s->o.engine, corm_session_logits(slot->session), &chosen, top,
+                             (size_t)job->n_top);
+    job->ops->token(job, &chosen, top, n);
+}
+
+static void put_end(struct slot *slot, enum job_end *end) {
     const char *text;
     size_t bytes;
     struct job *job = slot->job;
@@ -157,14 +167,15 @@ static void put_end(struct scheduler *s, struct slot *slot, enum job_end *end) {
     if (!ended) {
         return;
     }
-    if (bytes > 0 && put_text(s, job, text, bytes)) {
+    if (bytes > 0 && put_text(job, text, bytes)) {
         *end = JOB_STOP_TEXT;
         return;
     }
-    s->text.len = 0;
-    stops_end(&job->stops, &s->text);
-    if (s->text.len > 0) {
-        job->ops->text(job, s->text.data, s->text.len, false);
+    if (job->stops) {
+        corm_stops_end(job->stops, &text, &bytes);
+        if (bytes > 0) {
+            job->ops->text(job, text, bytes, false);
+        }
     }
 }
 
@@ -188,7 +199,7 @@ static void count_job(struct scheduler *s, const struct slot *slot, const struct
 static void end_job(struct scheduler *s, size_t i, enum job_end end) {
     struct slot *slot = &s->slots[i];
     struct job *job = slot->job;
-    put_end(s, slot, &end);
+    put_end(slot, &end);
     job->end = end;
     slot->job = NULL;
     s->kept[i].busy = false;
@@ -204,8 +215,7 @@ static int read_prompt(struct slot *slot) {
     const char *text;
     size_t bytes;
     for (size_t i = 0; i < job->n_ids; i++) {
-        if (corm_session_text(slot->session, job->ids[i], !job->only_text, &text, &bytes,
-                              &job->error) < 0) {
+        if (corm_session_text(slot->session, job->ids[i], true, &text, &bytes, &job->error) < 0) {
             return -1;
         }
         if (job->echo && bytes > 0) {
@@ -219,10 +229,6 @@ static void begin_job(struct scheduler *s, size_t i) {
     struct slot *slot = &s->slots[i];
     struct kept *k = &s->kept[i];
     struct job *job = slot->job;
-    if (job->only_text) {
-        end_job(s, i, read_prompt(slot) < 0 ? JOB_FAILED : JOB_LENGTH);
-        return;
-    }
     uint32_t common = s->o.reuse == REUSE_NONE
                           ? 0
                           : keep_common(k, job->ids, job->n_ids, s->o.reuse == REUSE_PROMPTS);
@@ -254,9 +260,12 @@ static void choose(struct scheduler *s, size_t i) {
         return;
     }
     job->made_tok++;
+    if (job->n_top >= 0) {
+        tell_probabilities(s, slot, id);
+    }
     if (corm_session_text(slot->session, id, true, &text, &bytes, &job->error) < 0) {
         end_job(s, i, JOB_FAILED);
-    } else if (put_text(s, job, text, bytes)) {
+    } else if (put_text(job, text, bytes)) {
         end_job(s, i, JOB_STOP_TEXT);
     } else if (job->made_tok >= job->max_tok ||
                corm_session_length(slot->session) == s->info->ctx_tok) {
@@ -457,7 +466,6 @@ static void free_all(struct scheduler *s) {
     free(s->together);
     free(s->ids);
     free(s->who);
-    buf_free(&s->text);
     pthread_mutex_destroy(&s->lock);
     pthread_cond_destroy(&s->more);
     free(s);

@@ -26,16 +26,19 @@
 
 #include "format/base.h"
 #include "runtime/corm.h"
-#include "runtime/serve/stops.h"
 
 struct scheduler;
 struct job;
 
+enum { JOB_MAX_TOP = 20 };
 enum job_end { JOB_RUNS, JOB_STOP, JOB_STOP_TEXT, JOB_LENGTH, JOB_FAILED, JOB_GONE };
 
 struct job_ops {
     /* More of the text, whole characters. `of_prompt`: of the prompt, with `echo`. */
     void (*text)(struct job *job, const char *text, size_t bytes, bool of_prompt);
+    /* With n_top: a token was chosen, whose text comes with a later call of `text`. */
+    void (*token)(struct job *job, const struct corm_logprob *chosen,
+                  const struct corm_logprob *top, size_t n_top);
     /* The last call: the job belongs to its maker again. */
     void (*end)(struct job *job);
     /* Whether nobody waits for the job any more. */
@@ -53,11 +56,11 @@ struct job {
     struct corm_sampling sampling;
     uint32_t max_tok; /* most tokens to generate */
     bool echo, ignore_eos;
-    bool
-        only_text; /* ids become text and nothing is computed; any number of ids, special ones too */
-    struct stops stops;
+    struct corm_stops *stops; /* NULL: no text ends it; the maker's */
+    int n_top; /* probabilities of each token and so many of the likeliest; negative: none */
     /* What came of it. */
     enum job_end end;
+    int stop;                      /* JOB_STOP_TEXT: which of the texts */
     struct corm_error error;       /* JOB_FAILED */
     uint32_t cached_tok, made_tok; /* of the prompt, those not computed anew; generated ones */
     uint64_t queued_ns, started_ns, first_ns; /* when it was: queued, begun, after its prompt */

@@ -3,13 +3,11 @@
  *
  * Owns: /tokenize, /detokenize, /apply-template, Anthropic's count_tokens.
  * Leaves to others: tokens and templates (corm.h), conversations (convo).
- * Threads: that which prepares calls; ids become text on the forward thread, which owns the
- * sessions.
+ * Threads: that which prepares calls.
  */
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/serve/answer.h"
 #include "runtime/serve/anthropic.h"
 #include "runtime/serve/convo.h"
 
@@ -48,117 +46,103 @@ static void reply_ids(struct call *call, const int32_t *ids, size_t n) {
 int text_tokenize(struct call *call, struct problem *problem) {
     struct tokenize_fields f = {.add_special_tokens = true, .parse_special = true};
     struct convo convo = {0};
-    char *text = NULL;
-    size_t bytes = 0, n = 0;
-    int32_t *ids = NULL;
+    struct convo_prompt p = {0};
     int rc = fields_read(call->body, tokenize_fields, &f, problem);
     if (rc == 0 && f.content) {
         rc = convo_tokenize(call, f.content->data, f.content->len, f.add_special, f.parse_special,
-                            &ids, &n, problem);
+                            &p.ids, &p.n_ids, problem);
     } else if (rc == 0 && f.prompt) {
-        rc = convo_tokenize(call, f.prompt->data, f.prompt->len, f.add_special_tokens, true, &ids,
-                            &n, problem);
+        rc = convo_tokenize(call, f.prompt->data, f.prompt->len, f.add_special_tokens, true, &p.ids,
+                            &p.n_ids, problem);
     } else if (rc == 0 && field_get(call->body, "messages")) {
-        rc = convo_add_list(call, &convo, "messages", problem);
-        if (rc == 0) {
-            rc = convo_render(call, &convo, &text, &bytes, problem);
-        }
-        if (rc == 0) {
-            rc = convo_tokenize(call, text, bytes, false, true, &ids, &n, problem);
-        }
+        rc = convo_add_list(call, &convo, "messages", problem) < 0
+                 ? -1
+                 : convo_render(call, &convo, true, &p, problem);
     } else if (rc == 0) {
         rc = problem_set(problem, 400, "missing_required_parameter", "content",
                          "expected content, prompt or messages");
     }
     if (rc == 0) {
-        reply_ids(call, ids, n);
+        reply_ids(call, p.ids, p.n_ids);
     }
-    free(ids);
-    free(text);
+    convo_prompt_free(&p);
     convo_free(&convo);
     return rc;
 }
 
-/* ---- detokenize ---- */
-
-static void detokenized(struct answer *a, struct run_json *j) {
-    const struct choice *c = &a->choices[0];
-    run_json_open(j, NULL, '{');
-    run_json_text(j, "content", c->text.len ? c->text.data : "", c->text.len);
-    run_json_text(j, "prompt", c->text.len ? c->text.data : "", c->text.len);
-    run_json_close(j, '}');
-}
-
-static const struct answer_form detokenize_form = {
-    .api = API_OPENAI, .id = "text-", .whole = detokenized};
-
 int text_detokenize(struct call *call, struct problem *problem) {
     const struct value *v = field_get(call->body, "tokens");
-    struct params params = {.n = 1, .echo = true};
+    struct run_json j = {0};
+    struct corm_error error;
+    char *text = NULL;
+    size_t bytes = 0;
     if (!v || v->type != VALUE_LIST) {
         return problem_set(problem, 400, "missing_required_parameter", "tokens",
                            "tokens: expected a list of ids");
     }
-    struct answer *a = answer_new(call, &detokenize_form, &params, 1);
-    struct job *job = &a->choices[0].job;
-    job->only_text = true;
-    job->n_ids = v->list->n;
-    job->ids = mem_alloc(job->n_ids * sizeof *job->ids);
-    for (size_t i = 0; i < job->n_ids; i++) {
+    int32_t *ids = mem_alloc(v->list->n * sizeof *ids);
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < v->list->n; i++) {
         const struct value *id = &v->list->items[i];
         if (id->type != VALUE_INT || id->integer < 0 || id->integer > INT32_MAX) {
-            answer_free(a);
-            return problem_set(problem, 400, "invalid_value", "tokens",
-                               "tokens: number %zu is no id", i);
+            rc = problem_set(problem, 400, "invalid_value", "tokens", "tokens: number %zu is no id",
+                             i);
+        } else {
+            ids[i] = (int32_t)id->integer;
         }
-        job->ids[i] = (int32_t)id->integer;
     }
-    return answer_start(a, problem);
+    if (rc == 0 &&
+        corm_detokenize(call->s->engine, ids, v->list->n, false, &text, &bytes, &error) < 0) {
+        rc = problem_set(problem, 400, "invalid_value", "tokens", "%s", error.message);
+    }
+    if (rc == 0) {
+        run_json_open(&j, NULL, '{');
+        run_json_text(&j, "content", text, bytes); /* as llama-server has it */
+        run_json_text(&j, "prompt", text, bytes);  /* as vLLM has it */
+        run_json_close(&j, '}');
+        reply_json(call->x, 200, &j);
+    }
+    free(text);
+    free(ids);
+    return rc;
 }
 
 /* ---- conversations ---- */
 
 int text_apply_template(struct call *call, struct problem *problem) {
     struct convo convo = {0};
+    struct convo_prompt p = {0};
     struct run_json j = {0};
-    char *text = NULL;
-    size_t bytes = 0;
     int rc = convo_add_list(call, &convo, "messages", problem);
     if (rc == 0) {
-        rc = convo_render(call, &convo, &text, &bytes, problem);
+        rc = convo_render(call, &convo, true, &p, problem);
     }
     if (rc == 0) {
         run_json_open(&j, NULL, '{');
-        run_json_text(&j, "prompt", text, bytes);
+        run_json_text(&j, "prompt", p.text, p.text_bytes);
         run_json_close(&j, '}');
         reply_json(call->x, 200, &j);
     }
-    free(text);
+    convo_prompt_free(&p);
     convo_free(&convo);
     return rc;
 }
 
 int text_count_anthropic(struct call *call, struct problem *problem) {
     struct convo convo = {0};
+    struct convo_prompt p = {0};
     struct run_json j = {0};
-    char *text = NULL;
-    size_t bytes = 0, n = 0;
-    int32_t *ids = NULL;
     int rc = anthropic_convo(call, &convo, problem);
     if (rc == 0) {
-        rc = convo_render(call, &convo, &text, &bytes, problem);
-    }
-    if (rc == 0) {
-        rc = convo_tokenize(call, text, bytes, false, true, &ids, &n, problem);
+        rc = convo_render(call, &convo, true, &p, problem);
     }
     if (rc == 0) {
         run_json_open(&j, NULL, '{');
-        run_json_u64(&j, "input_tokens", n);
+        run_json_u64(&j, "input_tokens", p.n_ids);
         run_json_close(&j, '}');
         reply_json(call->x, 200, &j);
     }
-    free(ids);
-    free(text);
+    convo_prompt_free(&p);
     convo_free(&convo);
     return rc;
 }

@@ -231,6 +231,32 @@ def test_answers_stop_texts():
     assert m["stop_reason"] in ("stop_sequence", "max_tokens", "end_turn"), m
 
 
+def test_answers_probabilities():
+    a = complete(max_tokens=5, logprobs=3).json["choices"][0]["logprobs"]
+    assert "".join(a["tokens"]) == complete(max_tokens=5).json["choices"][0]["text"], a
+    assert len(a["token_logprobs"]) == len(a["top_logprobs"]) == len(a["text_offset"]) == 5
+    assert all(p == max(top.values()) and len(top) == 3 for p, top in zip(a["token_logprobs"], a["top_logprobs"])), a
+    assert a["text_offset"][0] == 0 and a["text_offset"][1] == len(a["tokens"][0])
+    b = chat(STORY, max_tokens=5, logprobs=True, top_logprobs=2).json["choices"][0]["logprobs"]["content"]
+    assert len(b) == 5 and all(t["top_logprobs"][0]["token"] == t["token"] and len(t["top_logprobs"]) == 2 for t in b), b
+    assert bytes(b[1]["bytes"]).decode() == b[1]["token"]
+    told = []
+    for c in chunks(chat(STORY, max_tokens=5, logprobs=True, top_logprobs=2, stream=True)):
+        told += (c["choices"][0]["logprobs"] or {"content": []})["content"]
+    assert told == b, told
+    refused(complete(echo=True, logprobs=1), 400, "logprobs", "logprobs")
+
+
+def test_answers_bias_and_penalties():
+    first = complete(max_tokens=1, logprobs=1).json["choices"][0]["logprobs"]["tokens"][0]
+    banned = ask("/tokenize", {"content": first}).json["tokens"]
+    assert len(banned) == 1, banned
+    assert complete(max_tokens=1, logit_bias={str(banned[0]): -100}).json["choices"][0]["text"] != first
+    forced = complete(max_tokens=3, logit_bias={"500": 100}).json["choices"][0]["text"]
+    assert forced == ask("/detokenize", {"tokens": [500] * 3}).json["content"], forced
+    assert complete(frequency_penalty=1.5).json["choices"][0]["text"] != run_text("greedy")
+
+
 def test_answers_parallel_are_the_same():
     prompts = ["The dog", "A girl named Sue", "One day", "The sun", "Mom said", "In the park"]
     alone = [complete(prompt=p).json["choices"][0]["text"] for p in prompts]
@@ -289,6 +315,58 @@ def test_answers_anthropic():
     assert long.startswith("prompt is too long: ") and long.endswith(" tokens > 1024 maximum"), long
 
 
+def lines(answer):
+    return [json.loads(l) for l in answer.body.decode().strip().split("\n")]
+
+
+def test_answers_ollama():
+    assert ask("/api/version").json["version"] and ask("/api/tags").json["models"][0]["name"] == "fable"
+    assert ask("/api/ps").json["models"][0]["context_length"] == 1024
+    show = ask("/api/show", {"model": "fable"}).json
+    assert show["capabilities"] == ["completion"] and show["model_info"]["mixtral.context_length"] == 1024, show
+    body = {"model": "x", "messages": STORY, "options": {"num_predict": 30, "temperature": 0}}
+    a = ask("/api/chat", {**body, "stream": False}).json
+    assert a["message"] == {"role": "assistant", "content": run_text("chat")} and a["done"] is True, a
+    assert a["eval_count"] == 30 and a["done_reason"] == "length" and a["model"] == "x"
+    got = ask("/api/chat", body)
+    assert got.headers["Content-Type"] == "application/x-ndjson"
+    parts = lines(got)
+    assert "".join(p["message"]["content"] for p in parts) == run_text("chat")
+    assert [p["done"] for p in parts] == [False] * (len(parts) - 1) + [True]
+    raw_body = {"prompt": ONCE, "raw": True, "options": {"num_predict": 40, "temperature": 0}}
+    assert "".join(p["response"] for p in lines(ask("/api/generate", raw_body))) == run_text("greedy")
+    b = ask("/api/generate", {"prompt": "About Tim", "system": "Tell a story.", "stream": False,
+                              "options": {"num_predict": 30, "temperature": 0}}).json
+    assert b["response"] == run_text("chat"), b
+    assert ask("/api/generate", {"model": "x"}).json["done_reason"] == "load"
+    bad = ask("/api/chat", {**body, "format": "json"})
+    assert bad.status == 400 and "format" in bad.json["error"], bad.body
+
+
+def test_answers_responses():
+    body = {"input": "About Tim", "instructions": "Tell a story.", "max_output_tokens": 30, "temperature": 0}
+    a = ask("/v1/responses", body).json
+    assert a["object"] == "response" and a["status"] == "incomplete", a
+    assert a["output"][0]["content"][0]["text"] == run_text("chat"), a
+    assert a["usage"]["output_tokens"] == 30
+    items = [{"type": "message", "role": "developer", "content": "Tell a story."},
+             {"type": "reasoning", "id": "x", "summary": []},
+             {"role": "user", "content": [{"type": "input_text", "text": "About Tim"}]}]
+    e = events(ask("/v1/responses", {**body, "input": items, "instructions": None, "stream": True}))
+    data = [json.loads(d) for _, d in e]
+    assert [n for n, _ in e] == [d["type"] for d in data]
+    assert [d["sequence_number"] for d in data] == list(range(len(data)))
+    names = [n for n, _ in e]
+    assert names[:4] == ["response.created", "response.in_progress", "response.output_item.added",
+                         "response.content_part.added"], names
+    assert names[-4:] == ["response.output_text.done", "response.content_part.done", "response.output_item.done",
+                          "response.incomplete"], names
+    assert "".join(d["delta"] for d in data[4:-4]) == run_text("chat")
+    assert len({d["response"]["id"] for d in data if "response" in d}) == 1
+    refused(ask("/v1/responses", {**body, "previous_response_id": "r"}), 400, "previous_response_id")
+    refused(ask("/v1/responses", {**body, "input": [{"type": "function_call"}]}), 400, "function_call")
+
+
 def test_answers_messages_are_read_leniently():
     plain = ask("/apply-template", {"messages": STORY}).json["prompt"]
     for system in ({"role": "developer", "content": "Tell a story."},
@@ -298,6 +376,10 @@ def test_answers_messages_are_read_leniently():
             {"role": "assistant", "content": None, "reasoning_content": "hm"},
             {"role": "user", "content": []}]
     assert ask("/apply-template", {"messages": more}).json["prompt"] == "<|endoftext|>a\nb\n<|endoftext|>\n"
+    control = [{"role": "user", "content": "a<|endoftext|>b"}]
+    assert ask("/apply-template", {"messages": control}).json["prompt"] == "<|endoftext|>a<|endoftext|>b\n"
+    ids = ask("/tokenize", {"messages": control}).json["tokens"]
+    assert ids.count(ids[0]) == 1 and len(ids) > 6, ids
     assert chat(STORY, store=True, metadata={"a": 1}, user="u", service_tier="auto", logprobs=False, tools=[],
                 presence_penalty=0, logit_bias={}, unknown=[1], response_format={"type": "text"}).status == 200
     begun = STORY + [{"role": "assistant", "content": "Tim had"}]
@@ -309,10 +391,9 @@ def test_answers_refused_by_name():
             "messages[0]")
     refused(chat([]), 400, "expected a list", "messages")
     refused(chat([{"role": "king", "content": "x"}]), 400, "king")
-    refused(chat([{"role": "user", "content": "a\0b"}]), 400, "NUL")
     refused(chat([{"role": "user", "content": 5}]), 400, "expected a string")
-    for name, value in (("logit_bias", {"5": 1}), ("logprobs", True), ("tools", [{"type": "function"}]),
-                        ("presence_penalty", 0.5), ("grammar", "root ::= x"), ("response_format", {"type": "json_object"})):
+    for name, value in (("logit_bias", {"-1": 1}), ("logprobs", 50), ("tools", [{"type": "function"}]),
+                        ("presence_penalty", 500), ("grammar", "root ::= x"), ("response_format", {"type": "json_object"})):
         refused(chat(STORY, **{name: value}), 400, name, name)
     refused(chat(STORY, temperature="hot"), 400, "expected a number", "temperature")
     refused(chat(STORY, temperature=-1), 400, "expected 0 to 100", "temperature")

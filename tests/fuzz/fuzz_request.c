@@ -25,8 +25,9 @@ static void read_params(struct call *call, reader *read) {
     struct problem problem = {0};
     int rc = read(call, &p, &problem);
     check(rc, &problem);
-    if (rc == 0 && (p.n < 1 || p.n > PARAMS_MAX_CHOICES || !(p.sampling.temperature >= 0) ||
-                    !(p.sampling.top_p >= 0 && p.sampling.top_p <= 1) || p.stops.n > STOPS_MAX)) {
+    if (rc == 0 &&
+        (p.n < 1 || p.n > PARAMS_MAX_CHOICES || !(p.sampling.temperature >= 0) ||
+         !(p.sampling.top_p >= 0 && p.sampling.top_p <= 1) || p.n_stops > PARAMS_MAX_STOPS)) {
         abort();
     }
     params_free(&p);
@@ -39,7 +40,7 @@ static void read_convo(struct call *call, bool anthropic) {
                     : convo_add_list(call, &c, "messages", &problem),
           &problem);
     for (size_t i = 0; i < c.n; i++) {
-        if (strlen(c.messages[i].role) > 9) {
+        if (c.items[i].type != VALUE_DICT || !field_get(c.items[i].dict, "role")) {
             abort();
         }
     }

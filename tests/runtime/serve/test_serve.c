@@ -1,9 +1,10 @@
 /*
- * What corm-serve decides before and beside computing: who is let in, fields of requests, texts that
- * end an answer, which session a prompt goes to, what conversations come to.
+ * What corm-serve decides before and beside computing: who is let in, fields of requests, which
+ * session a prompt goes to, what conversations come to.
  */
 #include "tests/util/test.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,65 +13,6 @@
 #include "runtime/serve/guard.h"
 #include "runtime/serve/keep.h"
 #include "runtime/serve/params.h"
-#include "runtime/serve/stops.h"
-
-/* ---- stops ---- */
-
-static void stops_of(struct stops *s, const char *const *texts) {
-    *s = (struct stops){0};
-    for (; *texts; texts++) {
-        assert_int_equal(stops_add(s, *texts, strlen(*texts)), 0);
-    }
-}
-
-/* Whatever pieces a text comes in, what is let go is the same. */
-static void check_stops(const char *text, const char *const *texts, const char *want, int found) {
-    size_t n = strlen(text);
-    for (size_t piece = 1; piece <= n; piece++) {
-        struct stops s;
-        struct buf out = {0};
-        bool stopped = false;
-        stops_of(&s, texts);
-        buf_append(&out, "", 0);
-        for (size_t at = 0; at < n && !stopped; at += piece) {
-            stopped = stops_push(&s, text + at, n - at < piece ? n - at : piece, &out);
-            assert_int_equal(strncmp(out.data, want, out.len),
-                             0); /* nothing was let go too early */
-        }
-        if (!stopped) {
-            stops_end(&s, &out);
-        }
-        assert_string_equal(out.data, want);
-        assert_int_equal(s.found, found);
-        stops_free(&s);
-        buf_free(&out);
-    }
-}
-
-static void stops_are_found_in_pieces(void **state) {
-    (void)state;
-    check_stops("one two three", (const char *const[]){"two", NULL}, "one ", 1);
-    check_stops("one two three", (const char *const[]){"four", "three", NULL}, "one two ", 2);
-    check_stops("one two", (const char *const[]){"two three", NULL}, "one two", 0);
-    check_stops("aaab", (const char *const[]){"aab", NULL}, "a", 1);
-    check_stops("abab\xc3\xa9", (const char *const[]){"ba\xc3\xa9", "\xc3\xa9", NULL}, "abab", 2);
-    check_stops("text", (const char *const[]){NULL}, "text", 0);
-    check_stops("stop", (const char *const[]){"stop", NULL}, "", 1);
-}
-
-static void stops_have_bounds(void **state) {
-    (void)state;
-    struct stops s = {0};
-    char *long_text = mem_calloc(1, STOPS_MAX_BYTES + 1);
-    assert_int_equal(stops_add(&s, "", 0), -1);
-    assert_int_equal(stops_add(&s, long_text, STOPS_MAX_BYTES + 1), -1);
-    for (int i = 0; i < STOPS_MAX; i++) {
-        assert_int_equal(stops_add(&s, "x", 1), 0);
-    }
-    assert_int_equal(stops_add(&s, "x", 1), -1);
-    free(long_text);
-    stops_free(&s);
-}
 
 /* ---- keep ---- */
 
@@ -193,10 +135,26 @@ static void params_are_read(void **state) {
                  "\"tools\": [], \"logprobs\": null, \"n\": 2, \"junk\": {}}",
                  &p, NULL);
     assert_true(p.sampling.temperature == 0 && p.sampling.top_k == 40 && p.sampling.seed == 5);
-    assert_true(p.max_tok == 7 && p.n == 2 && p.include_usage && p.stops.n == 2 && !p.stream);
-    assert_int_equal(params_seed(&p, 0), 5);
-    assert_int_not_equal(params_seed(&p, 1), params_seed(&p, 2));
+    assert_true(p.max_tok == 7 && p.n == 2 && p.include_usage && p.n_stops == 2 && !p.stream);
     params_free(&p);
+    check_params(params_openai,
+                 "{\"logit_bias\": {\"9\": -100, \"3\": 2}, \"logprobs\": true, "
+                 "\"top_logprobs\": 4, \"presence_penalty\": 1}",
+                 &p, NULL);
+    assert_true(p.sampling.n_bias == 2 && p.bias[0].id == 9 && p.bias[0].bias == -INFINITY);
+    assert_true(p.bias[1].bias == 2 && p.n_top == 4 && p.sampling.presence_penalty == 1);
+    params_free(&p);
+    check_params(params_openai, "{\"logprobs\": 3, \"stop\": \"\"}", &p, NULL);
+    assert_true(p.n_top == 3 && p.n_stops == 0);
+    check_params(params_openai, "{\"logit_bias\": {\"10\": 1}}", &p, "logit_bias");
+    params_free(&p);
+    check_params(params_openai, "{\"logit_bias\": {\"1x\": 1}}", &p, "logit_bias");
+    params_free(&p);
+    check_params(params_openai, "{\"logit_bias\": {\"1\": 101}}", &p, "logit_bias");
+    params_free(&p);
+    check_params(params_openai, "{\"logprobs\": 21}", &p, "logprobs");
+    check_params(params_openai, "{\"top_logprobs\": 2}", &p, "top_logprobs");
+    check_params(params_openai, "{\"stop\": [\"\\u0000\"]}", &p, "stop");
     check_params(params_openai, "{\"max_tokens\": 1e30}", &p, "max_tokens");
     check_params(params_openai, "{\"max_tokens\": 123456789012345678901}", &p, "max_tokens");
     check_params(params_openai, "{\"top_p\": true}", &p, "top_p");
@@ -207,7 +165,7 @@ static void params_are_read(void **state) {
                  "response_format");
     check_params(params_anthropic, "{}", &p, "max_tokens");
     check_params(params_anthropic, "{\"max_tokens\": 5, \"stop_sequences\": \"x\"}", &p, NULL);
-    assert_int_equal(p.stops.n, 1);
+    assert_int_equal(p.n_stops, 1);
     params_free(&p);
     check_params(params_responses, "{\"previous_response_id\": \"x\"}", &p, "previous_response_id");
     check_params(params_ollama, "{\"options\": {\"num_predict\": -1, \"top_k\": 3}}", &p, NULL);
@@ -215,6 +173,11 @@ static void params_are_read(void **state) {
     params_free(&p);
     check_params(params_ollama, "{\"options\": {\"mirostat\": 2}}", &p, "mirostat");
     check_params(params_ollama, "{\"format\": \"json\"}", &p, "format");
+}
+
+static const char *field_text(const struct convo *c, size_t i, const char *name) {
+    const struct value *v = field_get(c->items[i].dict, name);
+    return v && v->type == VALUE_STRING ? v->text->data : NULL;
 }
 
 static void conversations_are_read(void **state) {
@@ -226,24 +189,34 @@ static void conversations_are_read(void **state) {
               "{\"messages\": [{\"role\": \"developer\", \"content\": [\"a\", {\"type\": "
               "\"input_text\", \"text\": \"b\"}]}, {\"role\": \"system\", \"content\": null}, "
               "{\"role\": \"assistant\", \"content\": [{\"type\": \"thinking\", \"thinking\": "
-              "\"x\", \"signature\": \"s\"}, {\"type\": \"text\", \"text\": \"c\"}]}]}");
+              "\"x\", \"signature\": \"s\"}, {\"type\": \"text\", \"text\": \"c\"}, {\"type\": "
+              "\"tool_use\", \"id\": \"i\", \"name\": \"f\", \"input\": {\"k\": 1}}]}, "
+              "{\"role\": \"user\", \"content\": [{\"type\": \"tool_result\", \"tool_use_id\": "
+              "\"i\", \"content\": [{\"type\": \"text\", \"text\": \"r\"}]}, {\"type\": \"text\", "
+              "\"text\": \"u\"}]}]}");
     assert_int_equal(convo_add_list(&call, &c, "messages", &problem), 0);
-    assert_int_equal(c.n, 2);
-    assert_string_equal(c.messages[0].role, "system");
-    assert_string_equal(c.messages[0].content, "a\nb");
-    assert_string_equal(c.messages[1].content, "c");
+    assert_int_equal(c.n, 4);
+    assert_string_equal(field_text(&c, 0, "role"), "system");
+    assert_string_equal(field_text(&c, 0, "content"), "a\nb");
+    assert_string_equal(field_text(&c, 1, "content"), "c");
+    assert_string_equal(field_text(&c, 1, "reasoning_content"), "x");
+    assert_int_equal(field_get(c.items[1].dict, "tool_calls")->list->n, 1);
+    assert_string_equal(field_text(&c, 2, "role"), "tool");
+    assert_string_equal(field_text(&c, 2, "content"), "r");
+    assert_string_equal(field_text(&c, 2, "tool_call_id"), "i");
+    assert_string_equal(field_text(&c, 3, "content"), "u");
     convo_free(&c);
     value_arena_free(&call.arena);
     static const char *const refused[] = {
         "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"image\"}]}]}",
         "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"text\"}]}]}",
         "{\"messages\": [{\"role\": \"user\", \"content\": [[]]}]}",
-        "{\"messages\": [{\"role\": \"tool\", \"content\": \"\"}]}",
+        "{\"messages\": [{\"role\": \"king\", \"content\": \"\"}]}",
         "{\"messages\": [{\"content\": \"\"}]}",
         "{\"messages\": [5]}",
         "{\"messages\": {}}",
-        "{\"messages\": [{\"role\": \"assistant\", \"tool_calls\": [{}]}]}",
-        "{\"messages\": [{\"role\": \"user\", \"content\": \"\\u0000\"}]}",
+        "{\"messages\": [{\"role\": \"assistant\", \"content\": [{\"type\": \"tool_use\"}]}]}",
+        "{\"messages\": [{\"role\": \"user\", \"content\": {}}]}",
     };
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         problem = (struct problem){0};
@@ -257,9 +230,11 @@ static void conversations_are_read(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(stops_are_found_in_pieces), cmocka_unit_test(stops_have_bounds),
-        cmocka_unit_test(sessions_are_chosen),       cmocka_unit_test(guard_lets_in),
-        cmocka_unit_test(params_are_read),           cmocka_unit_test(conversations_are_read),
+
+        cmocka_unit_test(sessions_are_chosen),
+        cmocka_unit_test(guard_lets_in),
+        cmocka_unit_test(params_are_read),
+        cmocka_unit_test(conversations_are_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,199 @@
+/*
+ * ollama: /api/chat and /api/generate.
+ *
+ * Owns: both endpoints, and their answers: an object, or one a line where it is streamed.
+ * Leaves to others: fields that say how (params), messages (convo), the rest of an answer (answer),
+ * what is told of the model (ollama_info).
+ * Threads: as answer.h.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/serve/answer.h"
+#include "runtime/serve/convo.h"
+
+static void open_line(const struct answer *a, struct run_json *j) {
+    char now[40];
+    reply_time(now);
+    run_json_open(j, NULL, '{');
+    run_json_string(j, "model", a->model);
+    run_json_string(j, "created_at", now);
+}
+
+static void put_text(const struct answer *a, struct run_json *j, const char *text, size_t bytes) {
+    if (a->chat) {
+        run_json_open(j, "message", '{');
+        run_json_string(j, "role", "assistant");
+        run_json_text(j, "content", text, bytes);
+        run_json_close(j, '}');
+    } else {
+        run_json_text(j, "response", text, bytes);
+    }
+}
+
+static void close_last(const struct answer *a, struct run_json *j) {
+    const struct choice *c = &a->choices[0];
+    struct answer_times t = answer_times(c);
+    run_json_bool(j, "done", true);
+    run_json_string(j, "done_reason", answer_finish(c));
+    run_json_u64(j, "total_duration", t.all_ns);
+    run_json_u64(j, "load_duration", 0);
+    run_json_u64(j, "prompt_eval_count", a->prompt_tok);
+    run_json_u64(j, "prompt_eval_duration", t.prompt_ns);
+    run_json_u64(j, "eval_count", c->job.made_tok);
+    run_json_u64(j, "eval_duration", t.made_ns);
+    run_json_close(j, '}');
+}
+
+static void put_line(struct buf *out, struct run_json *j) {
+    buf_append(out, j->text.data, j->text.len);
+    buf_append(out, "\n", 1);
+    buf_free(&j->text);
+}
+
+static void begin(struct answer *a, struct buf *out) {
+    (void)a;
+    (void)out;
+}
+
+static void line_of(const struct answer *a, const char *text, size_t bytes, struct buf *out) {
+    struct run_json j = {0};
+    open_line(a, &j);
+    put_text(a, &j, text, bytes);
+    run_json_bool(&j, "done", false);
+    run_json_close(&j, '}');
+    put_line(out, &j);
+}
+
+static void piece(struct answer *a, struct choice *c, const char *text, size_t bytes,
+                  struct buf *out) {
+    (void)c;
+    line_of(a, text, bytes, out);
+}
+
+static void end_choice(struct answer *a, struct choice *c, struct buf *out) {
+    (void)a;
+    (void)c;
+    (void)out;
+}
+
+static void end(struct answer *a, struct buf *out) {
+    struct run_json j = {0};
+    open_line(a, &j);
+    put_text(a, &j, "", 0);
+    close_last(a, &j);
+    put_line(out, &j);
+}
+
+static void whole(struct answer *a, struct run_json *j) {
+    const struct buf *text = &a->choices[0].text;
+    open_line(a, j);
+    put_text(a, j, text->len ? text->data : "", text->len);
+    close_last(a, j);
+}
+
+static void fail(struct answer *a, const struct problem *problem, struct buf *out) {
+    struct run_json j = {0};
+    (void)a;
+    reply_error(&j, API_OLLAMA, problem);
+    put_line(out, &j);
+}
+
+static const struct answer_form form = {
+    .type = "application/x-ndjson",
+    .api = API_OLLAMA,
+    .id = "ollama-",
+    .whole = whole,
+    .begin = begin,
+    .text = piece,
+    .end_choice = end_choice,
+    .end = end,
+    .fail = fail,
+};
+
+/* With no prompt, Ollama loads a model, or unloads it; here it is there always. */
+static int answer_loaded(struct call *call, const struct params *params, bool chat) {
+    struct answer a = {.s = call->s, .model = (char *)call->s->name, .chat = chat};
+    struct run_json j = {0};
+    (void)params;
+    open_line(&a, &j);
+    put_text(&a, &j, "", 0);
+    run_json_bool(&j, "done", true);
+    run_json_string(&j, "done_reason", "load");
+    run_json_close(&j, '}');
+    reply_json(call->x, 200, &j);
+    return 0;
+}
+
+static int start(struct call *call, const struct params *params, const struct convo_prompt *p,
+                 bool chat, struct problem *problem) {
+    struct answer *a = answer_new(call, &form, params, 1);
+    struct buf alive = {0};
+    a->chat = chat;
+    a->prompt_tok = (uint32_t)p->n_ids;
+    line_of(a, "", 0, &alive); /* its clients take no line that is empty */
+    a->alive = alive.data;
+    answer_set_prompt(a, 0, p->ids, p->n_ids);
+    return answer_start(a, problem);
+}
+
+static bool says_nothing(const struct call *call, const char *name) {
+    const struct value *v = field_get(call->body, name);
+    return !v || !value_truth(v);
+}
+
+int ollama_chat(struct call *call, struct problem *problem) {
+    struct params params = {0};
+    struct convo convo = {0};
+    struct convo_prompt prompt = {0};
+    int rc = params_ollama(call, &params, problem);
+    if (rc == 0 && says_nothing(call, "messages")) {
+        rc = answer_loaded(call, &params, true);
+    } else if (rc == 0) {
+        rc = convo_add_list(call, &convo, "messages", problem);
+        if (rc == 0) {
+            rc = convo_render(call, &convo, false, &prompt, problem);
+        }
+        if (rc == 0) {
+            rc = start(call, &params, &prompt, true, problem);
+        }
+    }
+    convo_prompt_free(&prompt);
+    convo_free(&convo);
+    params_free(&params);
+    return rc;
+}
+
+/* A prompt is what a user says, where the model knows turns; with `raw`, a text to continue. */
+int ollama_generate(struct call *call, struct problem *problem) {
+    static const struct field raw_field[] = {{"raw", FIELD_BOOL, 0}, {0}};
+    struct params params = {0};
+    struct convo convo = {0};
+    struct convo_prompt prompt = {0};
+    bool raw = false;
+    const struct value *text = field_get(call->body, "prompt");
+    int rc = params_ollama(call, &params, problem);
+    rc = rc < 0 ? rc : fields_read(call->body, raw_field, &raw, problem);
+    raw |= !call->s->chat_template && !corm_chat_template(call->s->engine);
+    if (rc == 0 && says_nothing(call, "prompt")) {
+        rc = answer_loaded(call, &params, false);
+    } else if (rc == 0 && text->type != VALUE_STRING) {
+        rc = problem_set(problem, 400, NULL, "prompt", "prompt: expected a string");
+    } else if (rc == 0) {
+        if (raw) {
+            rc = convo_tokenize(call, text->text->data, text->text->len, true, true, &prompt.ids,
+                                &prompt.n_ids, problem);
+            rc = rc < 0 ? rc : convo_check(call, prompt.n_ids, problem);
+        } else if (convo_add(call, &convo, "system", field_get(call->body, "system"), "system",
+                             problem) < 0 ||
+                   convo_add(call, &convo, "user", text, "prompt", problem) < 0 ||
+                   convo_render(call, &convo, false, &prompt, problem) < 0) {
+            rc = -1;
+        }
+        rc = rc < 0 ? rc : start(call, &params, &prompt, false, problem);
+    }
+    convo_prompt_free(&prompt);
+    convo_free(&convo);
+    params_free(&params);
+    return rc;
+}
