@@ -94,7 +94,9 @@ struct run {
 struct run_wish {
     uint32_t ctx_tok;      /* 0 = the model's own */
     uint32_t max_sessions; /* 0 = 1 */
-    bool loss_in_batches;  /* as in struct run */
+    uint32_t max_passes;   /* 0 = none */
+    uint64_t snapshot_bytes;
+    bool loss_in_batches; /* as in struct run */
     bool all_logits;
     uint64_t text_bytes, caller_bytes;
     const struct corm_mechanisms *measure;

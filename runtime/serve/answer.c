@@ -49,6 +49,7 @@ struct answer *answer_new(struct call *call, const struct answer_form *form,
         job->sampling = a->params.sampling;
         job->sampling.choice = i;
         job->n_top = params->n_top;
+        job->prompt_probabilities = params->echo && params->n_top >= 0;
         job->echo = params->echo;
         job->ignore_eos = params->ignore_eos;
         if (params->n_stops > 0 && corm_stops_open(&job->stops, (const char *const *)params->stops,

@@ -18,7 +18,7 @@
 
 struct serve_options {
     struct run_options run;
-    const char *model, *alias, *chat_template;
+    const char *model, *alias, *chat_template, *snapshots;
     int ctx, parallel, sessions, queue, reuse, grace;
     const char *host, *allowed_hosts, *api_key_file;
     int port;
@@ -50,6 +50,10 @@ static const struct cli_option model_rows[] = {
      "Sessions, those that are computed and those that are kept: a request that begins as an "
      "earlier one goes on where both part.",
      .min = 1, .max = 256, .fallback = "1 more than --parallel"},
+    {"snapshots", 0, CLI_STRING, FIELD(snapshots), "SIZE",
+     "Memory for moments that sessions can go back to. Attention needs next to none; a model with "
+     "windows or recurrences begins again without them.",
+     .fallback = "4M, and an eighth of the budget for such models"},
     {"reuse", 0, CLI_ENUM, FIELD(reuse), "WHAT",
      "What is used again of kept sessions: all; prompts, where generated tokens are to be computed "
      "again as a prompt (with --loss these differ); none.",
@@ -149,22 +153,41 @@ static uint32_t wished_context(const struct corm_model_info *m, const struct cor
     return want > m->ctx_tok ? (uint32_t)want : m->ctx_tok;
 }
 
+/* What was wished for by default, made fit the model that is open now. False where it did. */
+static bool make_fit(const struct serving *v, struct run_wish *wish) {
+    enum { FEW_SNAPSHOTS = 16 };
+    const struct corm_memory_plan *plan = corm_engine_plan(v->server.engine);
+    const struct corm_model_info *info = corm_engine_info(v->server.engine);
+    const struct run_wish before = *wish;
+    wish->ctx_tok = v->o->ctx ? wish->ctx_tok : wished_context(info, plan);
+    if (!v->o->snapshots && plan->n_snapshots < FEW_SNAPSHOTS) {
+        wish->snapshot_bytes = plan->budget_bytes / 8;
+    }
+    bool same_context = wish->ctx_tok == info->ctx_tok;
+    if (same_context) {
+        wish->ctx_tok = before.ctx_tok;
+    }
+    return !same_context || wish->snapshot_bytes != before.snapshot_bytes;
+}
+
 static int open_model(struct serving *v, const char *model, struct err *err) {
     const struct serve_options *o = v->o;
     struct server *s = &v->server;
-    struct run_wish wish = {
-        .ctx_tok = (uint32_t)o->ctx, .max_sessions = s->sessions, .program = "corm-serve"};
+    struct run_wish wish = {.ctx_tok = (uint32_t)o->ctx,
+                            .max_sessions = s->sessions,
+                            .max_passes = 1,
+                            .snapshot_bytes = 4 << 20,
+                            .program = "corm-serve"};
+    if (o->snapshots && cli_size_parse(o->snapshots, &wish.snapshot_bytes, err) < 0) {
+        err_prefix(err, "--snapshots");
+        return CLI_USAGE;
+    }
     int status = run_engine_open(&s->engine, &o->run, model, &wish, err);
-    if (status != 0 || o->ctx != 0) {
+    if (status != 0 || !make_fit(v, &wish)) {
         return status;
     }
-    wish.ctx_tok = wished_context(corm_engine_info(s->engine), corm_engine_plan(s->engine));
-    if (wish.ctx_tok == corm_engine_info(s->engine)->ctx_tok) {
-        return 0;
-    }
     if (!o->run.quiet) {
-        fprintf(stderr, "corm-serve: there is room for a context of %u: opening again for it\n",
-                wish.ctx_tok);
+        fprintf(stderr, "corm-serve: opens again, for a longer context or for snapshots\n");
     }
     corm_engine_close(s->engine);
     s->engine = NULL;

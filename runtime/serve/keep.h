@@ -17,18 +17,25 @@ struct kept {
     uint32_t n;
     uint32_t exact; /* of these, those at the beginning that were evaluated as a prompt */
     uint64_t used;  /* when it was last: the greater the later */
-    bool busy;
+    bool busy;      /* a job runs there: it may be copied, not taken */
+    bool locked;    /* it is in an open pass, and may not be copied either */
 };
 
-/* How many tokens of a prompt of `n` a session has, of those that may be used again: all but the
- * last one or two, which are evaluated (logits are wanted, and a call of one token would count as
- * decoding). With `prompts_only`, of its own prompts. */
+/* How many tokens of a prompt of `n` a session has; with `prompts_only`, of its own prompts. */
 uint32_t keep_common(const struct kept *k, const int32_t *ids, size_t n, bool prompts_only);
 
-/* The session for a prompt among those that are not busy: the one with most of it, where that is at
- * least a tenth of the prompt (what else that session remembers is lost, so a few tokens are not
- * worth it); else the one that was used least lately. -1 where all are busy. */
-int keep_choose(const struct kept *kept, size_t n_kept, const int32_t *ids, size_t n,
-                bool prompts_only);
+/* Where a prompt goes. */
+struct keep_choice {
+    int target; /* the session that it is given; -1: all are busy */
+    int source; /* the one that has most of it, which is copied to the target first; or the target
+                   itself; or -1: nothing is used again */
+    uint32_t common; /* tokens that are used again */
+};
+
+/* The session that has most of a prompt, where that is at least a tenth of it, goes on with it, if it
+ * is not busy and loses little by that (at most a quarter of what it remembers). Else it is copied
+ * to the one of the others that was used least lately. */
+struct keep_choice keep_choose(const struct kept *kept, size_t n_kept, const int32_t *ids, size_t n,
+                               bool prompts_only);
 
 #endif

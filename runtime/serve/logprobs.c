@@ -24,10 +24,11 @@ void logprobs_free(struct logprob_token *tokens, size_t n) {
     free(tokens);
 }
 
-/* A token's text (free()), special ones too. */
-static char *text_of(const struct corm_engine *engine, int32_t id, size_t *bytes) {
+/* A token's text (free()). */
+static char *text_of(const struct corm_engine *engine, int32_t id, bool skip_special,
+                     size_t *bytes) {
     char *text;
-    if (corm_detokenize(engine, &id, 1, false, &text, bytes, NULL) < 0) {
+    if (corm_detokenize(engine, &id, 1, skip_special, &text, bytes, NULL) < 0) {
         *bytes = 0;
         return mem_strdup("");
     }
@@ -44,7 +45,7 @@ static double told(float logprob) {
 static void put_entry(struct run_json *j, const struct corm_engine *engine, int32_t id,
                       float logprob) {
     size_t bytes;
-    char *text = text_of(engine, id, &bytes);
+    char *text = text_of(engine, id, false, &bytes);
     run_json_text(j, "token", text, bytes);
     run_json_f64(j, "logprob", told(logprob));
     if (strstr(text, "\xef\xbf\xbd")) {
@@ -96,7 +97,7 @@ static bool collides(const struct corm_engine *engine, const struct logprob_toke
     bool same = false;
     for (size_t i = 0; i < k && !same; i++) {
         size_t other_bytes;
-        char *other = text_of(engine, t->top[i].id, &other_bytes);
+        char *other = text_of(engine, t->top[i].id, false, &other_bytes);
         same = other_bytes == bytes && memcmp(other, text, bytes) == 0;
         free(other);
     }
@@ -110,7 +111,7 @@ static void put_top(struct run_json *j, const struct corm_engine *engine,
     for (size_t k = 0; k < t->n_top; k++) {
         struct run_json key = {0};
         size_t bytes;
-        char *text = text_of(engine, t->top[k].id, &bytes);
+        char *text = text_of(engine, t->top[k].id, false, &bytes);
         if (collides(engine, t, k, text, bytes)) {
             struct buf name = {0};
             buf_append(&name, text, bytes);
@@ -134,9 +135,11 @@ void logprobs_text(struct run_json *j, const struct corm_engine *engine,
     run_json_open(j, "tokens", '[');
     for (size_t i = 0; i < n; i++) {
         size_t bytes;
-        char *text = text_of(engine, tokens[i].id, &bytes);
+        char *text = text_of(engine, tokens[i].id, false, &bytes);
         run_json_text(j, NULL, text, bytes);
+        free(text);
         offsets[i] = *offset;
+        text = text_of(engine, tokens[i].id, true, &bytes); /* special tokens are not in the text */
         *offset += characters(text, bytes);
         free(text);
     }

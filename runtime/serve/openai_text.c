@@ -170,10 +170,6 @@ int openai_completions(struct call *call, struct problem *problem) {
     if (rc == 0) {
         rc = take_prompts(call, &prompts, problem);
     }
-    if (rc == 0 && params.echo && params.n_top >= 0) {
-        rc = problem_set(problem, 400, "unsupported_parameter", "logprobs",
-                         "logprobs: this server does not have them of a prompt (echo)");
-    }
     if (rc == 0 && params.max_tok < 0) {
         params.max_tok = DEFAULT_MAX_TOK;
     }

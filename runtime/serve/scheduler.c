@@ -3,6 +3,7 @@
  */
 #include "runtime/serve/scheduler.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include "runtime/serve/keep.h"
 
 struct slot {
+    struct scheduler *scheduler;
     struct corm_session *session;
     struct job *job; /* NULL: it only remembers */
 };
@@ -30,7 +32,12 @@ struct scheduler {
     struct slot *slots; /* [sessions] */
     struct kept *kept;  /* [sessions] */
     uint64_t used;
-    size_t turn;                    /* the slot whose prompt was computed last */
+    size_t turn;            /* the slot whose prompt was computed last */
+    struct corm_pass *pass; /* open over a piece of that slot's prompt, or NULL */
+    size_t pass_rows;
+    uint32_t mark; /* where a snapshot is wanted: the prompt's end */
+    struct corm_error pass_error;
+    uint64_t decode_ns;             /* what the last decoding took */
     struct corm_session **together; /* [sessions], of one decoding */
     int32_t *ids;                   /* [sessions] */
     size_t *who;                    /* [sessions] */
@@ -98,13 +105,26 @@ static uint32_t running_of(const struct scheduler *s, uint64_t request) {
     return n;
 }
 
+/* Whether the prompt of a job is being computed for another one of its request: it is then copied. */
+static bool is_read(const struct scheduler *s, const struct job *job) {
+    for (uint32_t i = 0; i < s->o.sessions; i++) {
+        const struct job *other = s->slots[i].job;
+        if (other && other->request == job->request && other->done < other->n_ids &&
+            other->n_ids == job->n_ids && s->o.reuse != REUSE_NONE &&
+            memcmp(other->ids, job->ids, job->n_ids * sizeof *job->ids) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The next job to run: of the request that has fewest running, the earliest. With the lock. */
 static struct job *take_next(struct scheduler *s) {
     struct job **best = NULL;
     uint32_t fewest = UINT32_MAX;
     for (struct job **at = &s->first; *at; at = &(*at)->next) {
         uint32_t n = running_of(s, (*at)->request);
-        if (n < fewest) {
+        if (n < fewest && !(n > 0 && is_read(s, *at))) {
             fewest = n;
             best = at;
         }
@@ -147,11 +167,10 @@ static bool put_text(struct job *job, const char *text, size_t bytes) {
     return stopped;
 }
 
-static void tell_probabilities(struct scheduler *s, const struct slot *slot, int32_t id) {
+static void tell_probabilities(const struct slot *slot, const float *logits, int32_t id) {
     struct job *job = slot->job;
     struct corm_logprob chosen = {.id = id}, top[JOB_MAX_TOP];
-    size_t n = corm_logprobs(s->o.engine, corm_session_logits(slot->session), &chosen, top,
-                             (size_t)job->n_top);
+    size_t n = corm_logprobs(slot->scheduler->o.engine, logits, &chosen, top, (size_t)job->n_top);
     job->ops->token(job, &chosen, top, n);
 }
 
@@ -225,21 +244,57 @@ static int read_prompt(struct slot *slot) {
     return 0;
 }
 
-static void begin_job(struct scheduler *s, size_t i) {
-    struct slot *slot = &s->slots[i];
+static void prompt_done(struct scheduler *s, size_t i);
+
+/* The session has its first `common` tokens already: cut it back to these, or to as many as leave
+ * something to compute, as the last token's logits are wanted. A call of one token would count as
+ * decoding, so two are left. */
+static void go_back(struct scheduler *s, size_t i, uint32_t common) {
+    struct corm_session *session = s->slots[i].session;
+    struct job *job = s->slots[i].job;
     struct kept *k = &s->kept[i];
-    struct job *job = slot->job;
-    uint32_t common = s->o.reuse == REUSE_NONE
-                          ? 0
-                          : keep_common(k, job->ids, job->n_ids, s->o.reuse == REUSE_PROMPTS);
-    job->started_ns = clock_ns();
-    job->cached_tok = common;
-    job->done = common;
-    corm_session_truncate(slot->session, common);
+    corm_session_truncate(session, common);
+    bool known = common == job->n_ids && corm_session_logits(session);
+    if (!known && common + 2 > job->n_ids) {
+        common = job->n_ids > 2 ? (uint32_t)job->n_ids - 2 : 0;
+        corm_session_truncate(session, common);
+    }
     k->n = common;
     k->exact = common < k->exact ? common : k->exact;
+    job->cached_tok = common;
+    job->done = common;
+}
+
+/* Make the target what the source is. Where that fails, the target is as it was: nothing of it is
+ * used then. */
+static uint32_t copy(struct scheduler *s, const struct keep_choice *c) {
+    struct kept *to = &s->kept[c->target], *from = &s->kept[c->source];
+    if (corm_session_copy(s->slots[c->target].session, s->slots[c->source].session, NULL) < 0) {
+        return 0;
+    }
+    memcpy(to->ids, from->ids, from->n * sizeof *to->ids);
+    to->n = from->n;
+    to->exact = from->exact;
+    return c->common;
+}
+
+static void begin_job(struct scheduler *s, const struct keep_choice *c) {
+    size_t i = (size_t)c->target;
+    struct slot *slot = &s->slots[i];
+    struct job *job = slot->job;
+    uint32_t common = c->source == c->target ? c->common : c->source < 0 ? 0 : copy(s, c);
+    job->started_ns = clock_ns();
+    go_back(s, i, job->prompt_probabilities ? 0 : common);
     if (read_prompt(slot) < 0) {
         end_job(s, i, JOB_FAILED);
+        return;
+    }
+    if (job->prompt_probabilities) {
+        const struct corm_logprob first = {.id = job->ids[0], .logprob = NAN};
+        job->ops->token(job, &first, NULL, 0);
+    }
+    if (job->done == job->n_ids) {
+        prompt_done(s, i);
     }
 }
 
@@ -261,7 +316,7 @@ static void choose(struct scheduler *s, size_t i) {
     }
     job->made_tok++;
     if (job->n_top >= 0) {
-        tell_probabilities(s, slot, id);
+        tell_probabilities(slot, corm_session_logits(slot->session), id);
     }
     if (corm_session_text(slot->session, id, true, &text, &bytes, &job->error) < 0) {
         end_job(s, i, JOB_FAILED);
@@ -277,17 +332,35 @@ static void choose(struct scheduler *s, size_t i) {
 
 /* ---- steps ---- */
 
-/* One piece of one prompt. */
-static uint64_t step_prompt(struct scheduler *s) {
+static void prompt_done(struct scheduler *s, size_t i) {
+    struct job *job = s->slots[i].job;
+    job->first_ns = clock_ns();
+    if (job->max_tok == 0) {
+        end_job(s, i, JOB_LENGTH);
+    } else {
+        choose(s, i);
+    }
+}
+
+/* Probabilities of the token behind one of the prompt's. */
+static void on_prompt_logits(void *ctx, uint32_t position, const float *logits) {
+    const struct slot *slot = ctx;
+    struct job *job = slot->job;
+    if (position + 1 < job->n_ids) {
+        tell_probabilities(slot, logits, job->ids[position + 1]);
+    }
+}
+
+/* Open a pass over the next piece of a prompt, in turn. False where there is none. */
+static bool open_pass(struct scheduler *s) {
     size_t i = s->turn, n = s->o.sessions;
     do {
         i = (i + 1) % n;
     } while (!(s->slots[i].job && s->slots[i].job->done < s->slots[i].job->n_ids) && i != s->turn);
     struct slot *slot = &s->slots[i];
-    struct kept *k = &s->kept[i];
     struct job *job = slot->job;
     if (!job || job->done == job->n_ids) {
-        return 0;
+        return false;
     }
     s->turn = i;
     size_t rest = job->n_ids - job->done;
@@ -295,22 +368,73 @@ static uint64_t step_prompt(struct scheduler *s) {
     if (rest - rows == 1 && rows > 1) {
         rows--; /* a call of one token would count as decoding */
     }
-    if (corm_session_eval(slot->session, job->ids + job->done, rows, false, NULL, &job->error) <
-        0) {
+    s->mark = (uint32_t)job->n_ids;
+    const struct corm_span span = {.session = slot->session,
+                                   .ids = job->ids + job->done,
+                                   .n = rows,
+                                   .on_logits = job->prompt_probabilities ? on_prompt_logits : NULL,
+                                   .ctx = slot,
+                                   .error = &s->pass_error,
+                                   .snapshots = &s->mark,
+                                   .n_snapshots = 1};
+    s->pass_error = (struct corm_error){0};
+    if (corm_pass_open(&s->pass, &span, 1, &job->error) < 0) {
+        s->pass = NULL;
         end_job(s, i, JOB_FAILED);
-        return 0;
+        return false;
     }
+    s->pass_rows = rows;
+    s->kept[i].locked = true;
+    return true;
+}
+
+/* Whole pieces stay, others are forgotten. */
+static void close_pass(struct scheduler *s) {
+    struct kept *k = &s->kept[s->turn];
+    struct job *job = s->slots[s->turn].job;
+    corm_pass_close(s->pass);
+    s->pass = NULL;
+    k->locked = false;
+    size_t rows = corm_session_length(s->slots[s->turn].session) - k->n;
     memcpy(k->ids + k->n, job->ids + job->done, rows * sizeof *k->ids);
     k->n += (uint32_t)rows;
     k->exact = k->n;
     job->done += rows;
-    if (job->done == job->n_ids) {
-        job->first_ns = clock_ns();
-        if (job->max_tok == 0) {
-            end_job(s, i, JOB_LENGTH);
-        } else {
-            choose(s, i);
+}
+
+static bool anybody_decodes(const struct scheduler *s) {
+    for (size_t i = 0; i < s->o.sessions; i++) {
+        if (s->slots[i].job && s->slots[i].job->pending >= 0) {
+            return true;
         }
+    }
+    return false;
+}
+
+/* Layers of a piece of a prompt, for as long as the last decoding took where somebody decodes. Returns
+ * the tokens that were finished. */
+static uint64_t step_prompt(struct scheduler *s) {
+    bool more = true;
+    uint64_t start = clock_ns(), most = anybody_decodes(s) ? s->decode_ns : UINT64_MAX;
+    if (!s->pass && !open_pass(s)) {
+        return 0;
+    }
+    size_t i = s->turn;
+    int rc = 0;
+    do {
+        rc = corm_pass_step(s->pass, &more, &s->slots[i].job->error);
+    } while (rc == 0 && more && clock_ns() - start < most);
+    if (rc == 0 && more) {
+        return 0;
+    }
+    uint64_t rows = s->pass_rows;
+    close_pass(s);
+    if (rc < 0) {
+        end_job(s, i, JOB_FAILED);
+        return 0;
+    }
+    if (s->slots[i].job->done == s->slots[i].job->n_ids) {
+        prompt_done(s, i);
     }
     return rows;
 }
@@ -385,9 +509,16 @@ static void drop_running(struct scheduler *s) {
     pthread_mutex_unlock(&s->lock);
     for (size_t i = 0; i < s->o.sessions; i++) {
         struct job *job = s->slots[i].job;
-        if (job && job->ops->gone(job)) {
+        bool gone = job && job->ops->gone(job);
+        if (!gone && !(job && now)) {
+            continue;
+        }
+        if (s->pass && i == s->turn) {
+            close_pass(s);
+        }
+        if (gone) {
             end_job(s, i, JOB_GONE);
-        } else if (job && now) {
+        } else {
             fail_job(s, i, "the server stops");
         }
     }
@@ -402,13 +533,17 @@ static bool admit(struct scheduler *s) {
     if (!job) {
         return false;
     }
-    int i = keep_choose(s->kept, s->o.sessions, job->ids, job->n_ids, s->o.reuse == REUSE_PROMPTS);
-    if (i < 0) {
+    struct keep_choice c =
+        keep_choose(s->kept, s->o.sessions, job->ids, job->n_ids, s->o.reuse == REUSE_PROMPTS);
+    if (c.target < 0) {
         die("no session is free for one of %u jobs", s->o.parallel);
     }
-    s->slots[i].job = job;
-    s->kept[i].busy = true;
-    begin_job(s, (size_t)i);
+    if (s->o.reuse == REUSE_NONE) {
+        c.source = -1;
+    }
+    s->slots[c.target].job = job;
+    s->kept[c.target].busy = true;
+    begin_job(s, &c);
     return true;
 }
 
@@ -435,9 +570,10 @@ static void *forward_thread(void *ctx) {
         uint64_t middle = clock_ns();
         uint64_t made = step_decode(s);
         uint64_t end = clock_ns();
+        s->decode_ns = made ? end - middle : s->decode_ns;
         pthread_mutex_lock(&s->lock);
         s->figures.prompt_tok += rows;
-        s->figures.prompt_ns += rows ? middle - start : 0;
+        s->figures.prompt_ns += rows || s->pass ? middle - start : 0;
         s->figures.made_tok += made;
         s->figures.decode_calls += made > 0;
         s->figures.decode_ns += made ? end - middle : 0;
@@ -487,6 +623,7 @@ int scheduler_start(struct scheduler **out, const struct scheduler_options *opti
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->more, NULL);
     for (uint32_t i = 0; i < n; i++) {
+        s->slots[i].scheduler = s;
         s->kept[i].ids = mem_calloc(s->info->ctx_tok, sizeof *s->kept[i].ids);
         if (corm_session_open(&s->slots[i].session, options->engine, &error) < 0) {
             err_set(err, "%s", error.message);

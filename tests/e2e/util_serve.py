@@ -185,6 +185,11 @@ def test_answers_choices_draw_apart():
     assert [c["index"] for c in a["choices"]] == [0, 1, 2]
     assert texts[0] == run_text("seed") and len(set(texts)) == 3, texts
     assert complete(temperature=1, seed=7, max_tokens=30, n=3).json["choices"] == a["choices"]
+    before = metric("prompt_tokens_total")
+    complete(prompt="A prompt that nobody had before: " * 20, n=3, max_tokens=3)
+    read = metric("prompt_tokens_total") - before
+    whole = ask("/tokenize", {"prompt": "A prompt that nobody had before: " * 20}).json["count"]
+    assert read < whole + 10, (read, whole)
     assert complete(temperature=1, max_tokens=30).json["choices"] != complete(temperature=1, max_tokens=30).json["choices"]
     streamed = ["", "", ""]
     for x in chunks(complete(temperature=1, seed=7, max_tokens=30, n=3, stream=True)):
@@ -244,7 +249,20 @@ def test_answers_probabilities():
     for c in chunks(chat(STORY, max_tokens=5, logprobs=True, top_logprobs=2, stream=True)):
         told += (c["choices"][0]["logprobs"] or {"content": []})["content"]
     assert told == b, told
-    refused(complete(echo=True, logprobs=1), 400, "logprobs", "logprobs")
+    ids = ask("/tokenize", {"content": ONCE}).json["tokens"]
+    for prompt, n in ((ONCE, 5), (ids, 4)):
+        for _ in range(2):
+            c = complete(prompt=prompt, max_tokens=1, logprobs=2, echo=True).json
+            p = c["choices"][0]["logprobs"]
+            assert c["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
+            assert [len(p[k]) for k in ("tokens", "token_logprobs", "top_logprobs", "text_offset")] == [n + 1] * 4, p
+            assert p["token_logprobs"][0] is None and p["top_logprobs"][0] is None
+            assert all(x < 0 and len(t) == 2 for x, t in zip(p["token_logprobs"][1:], p["top_logprobs"][1:])), p
+            assert c["choices"][0]["text"] == "".join(p["tokens"][n - 4:]), c
+            assert p["text_offset"][-1] == len(ONCE)
+    scored = complete(prompt=ONCE + run_text("greedy"), max_tokens=0, logprobs=1, echo=True).json["choices"][0]["logprobs"]
+    made = complete(logprobs=1).json["choices"][0]["logprobs"]
+    assert scored["token_logprobs"][5:45] == made["token_logprobs"], (scored, made)
 
 
 def test_answers_bias_and_penalties():
@@ -284,10 +302,10 @@ def test_answers_second_turn_goes_on():
     assert second["usage"]["prompt_tokens_details"]["cached_tokens"] > 10, second["usage"]
     third = chat(messages, max_tokens=20).json
     used = third["usage"]
-    assert used["prompt_tokens_details"]["cached_tokens"] == used["prompt_tokens"] - 2, used
+    assert used["prompt_tokens_details"]["cached_tokens"] == used["prompt_tokens"], used
     assert third["choices"][0]["message"] == second["choices"][0]["message"]
     m = ask("/v1/messages", {"max_tokens": 5, "messages": messages}).json["usage"]
-    assert m["input_tokens"] == 2 and m["cache_read_input_tokens"] == used["prompt_tokens"] - 2, m
+    assert m["input_tokens"] == 0 and m["cache_read_input_tokens"] == used["prompt_tokens"], m
 
 
 def test_answers_anthropic():

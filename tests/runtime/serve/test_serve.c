@@ -16,28 +16,39 @@
 
 /* ---- keep ---- */
 
+static void check_choice(const struct kept *kept, size_t n_kept, const int32_t *ids, size_t n,
+                         int target, int source, uint32_t common) {
+    struct keep_choice c = keep_choose(kept, n_kept, ids, n, false);
+    assert_int_equal(c.target, target);
+    assert_int_equal(c.source, source);
+    assert_int_equal(c.common, common);
+}
+
 static void sessions_are_chosen(void **state) {
     (void)state;
     int32_t a[] = {1, 2, 3, 4, 5, 6, 7, 8}, b[] = {1, 2, 9, 9}, c[1];
-    struct kept kept[] = {{a, 8, 8, 3, false}, {b, 4, 2, 2, false}, {c, 0, 0, 1, false}};
+    struct kept kept[] = {{a, 8, 8, 3}, {b, 4, 2, 2}, {c, 0, 0, 1}};
     const int32_t known[] = {1, 2, 3, 4, 5, 6}, other[] = {7, 7, 7}, near_b[] = {1, 2, 9, 9, 5, 5};
-    assert_int_equal(keep_common(&kept[0], known, 6, false), 4); /* the last two are computed */
-    assert_int_equal(keep_common(&kept[0], known, 1, false), 0);
-    assert_int_equal(keep_common(&kept[1], near_b, 6, false), 4);
+    const int32_t parts[] = {1, 2, 3, 7};
+    assert_int_equal(keep_common(&kept[0], known, 6, false), 6);
     assert_int_equal(keep_common(&kept[1], near_b, 6, true), 2); /* what was generated is not */
-    assert_int_equal(keep_choose(kept, 3, known, 6, false), 0);
-    assert_int_equal(keep_choose(kept, 3, near_b, 6, false), 1);
-    assert_int_equal(keep_choose(kept, 3, other, 3, false), 2); /* used least lately */
+    check_choice(kept, 3, known, 6, 0, 0, 6);
+    check_choice(kept, 3, near_b, 6, 1, 1, 4);
+    check_choice(kept, 3, other, 3, 2, -1, 0); /* used least lately */
+    check_choice(kept, 3, parts, 4, 2, 0, 3);  /* the first would lose most of what it has */
+    kept[0].busy = true;
+    check_choice(kept, 3, known, 6, 2, 0, 6); /* copied from where a job runs */
+    kept[0].locked = true;
+    check_choice(kept, 3, known, 6, 2, 1, 2);
     kept[2].busy = true;
-    assert_int_equal(keep_choose(kept, 3, other, 3, false), 1);
-    kept[1].busy = kept[0].busy = true;
-    assert_int_equal(keep_choose(kept, 3, other, 3, false), -1);
-    /* A beginning that all have is no reason to throw away what one remembers. */
+    check_choice(kept, 3, known, 6, 1, 1, 2); /* there is no other */
+    kept[1].busy = true;
+    check_choice(kept, 3, other, 3, -1, -1, 0);
+    /* A beginning that all have is no reason to copy what one remembers. */
     int32_t prompt[40] = {1, 2, 3};
-    struct kept few[] = {{a, 8, 8, 9, false}, {c, 0, 0, 1, false}};
-    assert_int_equal(keep_common(&few[0], prompt, 40, false), 3);
-    assert_int_equal(keep_choose(few, 2, prompt, 40, false), 1);
-    assert_int_equal(keep_choose(few, 2, prompt, 30, false), 0);
+    struct kept few[] = {{a, 8, 8, 9}, {c, 0, 0, 1}};
+    check_choice(few, 2, prompt, 40, 1, -1, 0);
+    check_choice(few, 2, prompt, 30, 1, 0, 3);
 }
 
 /* ---- guard ---- */
