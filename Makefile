@@ -219,6 +219,12 @@ bench-shapes: ## Measure published shapes under a limit of 8 GB beside what the 
 	@$(again) all $(OUT)/synth
 	@tests/limits/shapes.sh $(OUT) $(BUILD)/bench $(SHAPES)
 
+.PHONY: check-clients
+check-clients: ## Talk to corm-serve with the openai and anthropic packages, in a venv from PyPI
+	@CC='$(CC)' tests/deps.sh build test
+	@$(again) all
+	@tests/clients/run.sh $(OUT) $(BUILD)/clients
+
 .PHONY: soak
 soak: ## See that the memory budget is kept under a real limit: MINUTES=10 MODEL=a.corm TEXT=a.txt
 	@CC='$(CC)' tests/deps.sh build

@@ -96,10 +96,13 @@ static void send(struct answer *a, struct buf *out) {
 
 int answer_start(struct answer *a, struct problem *problem) {
     struct buf out = {0};
-    if (scheduler_reserve(a->s->scheduler) < 0) {
+    enum place place = scheduler_reserve(a->s->scheduler);
+    if (place != PLACE_TAKEN) {
         answer_free(a);
-        return problem_set(problem, 429, "queue_full", NULL,
-                           "too many requests wait already; try again later");
+        return place == PLACE_STOPS
+                   ? problem_set(problem, 503, "stopping", NULL, "the server stops")
+                   : problem_set(problem, 429, "queue_full", NULL,
+                                 "too many requests wait already; try again later");
     }
     if (a->params.stream) {
         http_begin(a->x, a->form->type, a->alive ? a->alive : a->form->alive);

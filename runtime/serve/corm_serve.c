@@ -26,6 +26,8 @@ struct serve_options {
     uint64_t body_bytes;
 };
 
+static const uint64_t second_ns = 1000000000;
+
 static const char *const reuse_words[] = {
     [REUSE_ALL] = "all", [REUSE_PROMPTS] = "prompts", [REUSE_NONE] = "none", NULL};
 
@@ -271,6 +273,9 @@ static int start(struct serving *v, const char *model, struct err *err) {
                                          .body_bytes = o->body_bytes,
                                          .flight_bytes = 4 * o->body_bytes,
                                          .behind_bytes = 1 << 20,
+                                         .alive_ns = 10 * second_ns,
+                                         .slow_ns = 60 * second_ns,
+                                         .request_ns = 120 * second_ns,
                                          .handle = routes_handle,
                                          .is_open = routes_is_open,
                                          .done = log_done,

@@ -299,8 +299,11 @@ static enum MHD_Result refuse(struct http_exchange *x, unsigned status, const st
 /* The whole request is there, or somebody woke the exchange. */
 static enum MHD_Result go_on(struct http_exchange *x) {
     enum MHD_Result rc = MHD_YES;
-    if (!x->handed) {
-        x->handed = true;
+    pthread_mutex_lock(&x->lock);
+    bool first = !x->handed;
+    x->handed = true;
+    pthread_mutex_unlock(&x->lock);
+    if (first) {
         if (x->conn) {
             pthread_mutex_lock(&x->http->lock);
             x->conn->busy = true;
@@ -456,9 +459,9 @@ int http_start(struct http **out, const struct http_options *options, struct err
             0, NULL, NULL, on_request, http, MHD_OPTION_EXTERNAL_LOGGER, say_nothing, NULL,
             MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, http,
             MHD_OPTION_NOTIFY_CONNECTION, on_connection, http, MHD_OPTION_CONNECTION_LIMIT,
-            http_most_connections(), MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)HTTP_REQUEST_S,
-            MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)LINE_BYTES, MHD_OPTION_STRICT_FOR_CLIENT, 1,
-            MHD_OPTION_END);
+            http_most_connections(), MHD_OPTION_CONNECTION_TIMEOUT,
+            (unsigned)(options->request_ns / 1000000000 + 1), MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+            (size_t)LINE_BYTES, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
         if (!http->daemon) {
             close(fd);
             err_set(err, "cannot serve on %s, port %u", options->host, http->port);

@@ -30,10 +30,6 @@
 struct http;
 struct http_exchange;
 
-/* What is sent where nothing else was for HTTP_ALIVE_S, so that neither the client nor what lies
- * between gives up. */
-enum { HTTP_ALIVE_S = 10, HTTP_SLOW_S = 60, HTTP_REQUEST_S = 120 };
-
 struct http_options {
     const char *host;
     unsigned port; /* 0 = any free one */
@@ -41,6 +37,10 @@ struct http_options {
     uint64_t body_bytes;   /* most of one body */
     uint64_t flight_bytes; /* most of all bodies that are read or worked on at once */
     uint64_t behind_bytes; /* a client that has not read so much is cut off */
+    /* How long nothing is sent before something is that says so, so that neither the client nor what
+     * lies between gives up; how long a client may read nothing of what there is; in what time a
+     * whole request has to come. Looked after by http_tick. */
+    uint64_t alive_ns, slow_ns, request_ns;
     /* Called by the thread of the sockets when a request is complete; must not take long. */
     void (*handle)(void *ctx, struct http_exchange *x);
     /* Whether an endpoint needs no key. */
@@ -86,8 +86,8 @@ void http_set_header(struct http_exchange *x, const char *name, const char *valu
 /* The whole answer. `body` is taken over. Where the answer was begun already (http_wait), the
  * status is what was sent then. */
 void http_answer(struct http_exchange *x, unsigned status, const char *type, struct buf *body);
-/* A whole answer is being made: after HTTP_ALIVE_S its head is sent with the status 200, and a
- * blank each HTTP_ALIVE_S, which may stand before JSON. */
+/* A whole answer is being made: after alive_ns its head is sent with the status 200, and a
+ * blank each alive_ns, which may stand before JSON. */
 void http_wait(struct http_exchange *x);
 /* Begin an answer that is sent as it is made. `alive` is sent where nothing else is; it must live
  * as long as the exchange. */

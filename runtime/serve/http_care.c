@@ -15,8 +15,6 @@
 
 enum { MAX_CONNECTIONS = 4000 };
 
-static const uint64_t second_ns = 1000000000;
-
 /* ---- looking after ---- */
 
 static bool has_left(int fd) {
@@ -31,12 +29,12 @@ static void look_after(struct http_exchange *x, uint64_t now) {
         /* nothing to look after */
     } else if (x->suspended && x->conn && has_left(x->conn->fd)) {
         http_do_give_up(x);
-    } else if (x->chosen && behind && !x->suspended && now - x->read_ns > HTTP_SLOW_S * second_ns) {
+    } else if (x->chosen && behind && !x->suspended && now - x->read_ns > x->http->o.slow_ns) {
         http_do_give_up(x);
         if (x->conn) {
             shutdown(x->conn->fd, SHUT_RDWR);
         }
-    } else if (!behind && !x->ended && now - x->write_ns >= HTTP_ALIVE_S * second_ns) {
+    } else if (!behind && !x->ended && now - x->write_ns >= x->http->o.alive_ns) {
         if (x->streamed && x->alive) {
             http_do_put(x, x->alive, strlen(x->alive));
             http_do_wake(x);
@@ -55,7 +53,7 @@ void http_tick(struct http *http) {
     uint64_t now = clock_ns();
     pthread_mutex_lock(&http->lock);
     for (struct conn *c = http->conns; c; c = c->next) {
-        if (!c->busy && now - c->since_ns > HTTP_REQUEST_S * second_ns) {
+        if (!c->busy && now - c->since_ns > http->o.request_ns) {
             shutdown(c->fd, SHUT_RDWR);
         }
     }

@@ -45,19 +45,14 @@ struct scheduler {
 
 /* ---- the queue ---- */
 
-int scheduler_reserve(struct scheduler *s) {
+enum place scheduler_reserve(struct scheduler *s) {
     pthread_mutex_lock(&s->lock);
     bool room = !s->draining && s->places < s->o.queue;
     s->places += room;
     s->figures.refused += !room;
+    enum place place = room ? PLACE_TAKEN : s->draining ? PLACE_STOPS : PLACE_NONE;
     pthread_mutex_unlock(&s->lock);
-    return room ? 0 : -1;
-}
-
-void scheduler_cancel(struct scheduler *s) {
-    pthread_mutex_lock(&s->lock);
-    s->places--;
-    pthread_mutex_unlock(&s->lock);
+    return place;
 }
 
 uint64_t scheduler_request(struct scheduler *s) {

@@ -5,7 +5,7 @@
  * the end of each text.
  * Leaves to others: what a job's text is made into (its ops), HTTP, JSON.
  * Threads: one forward thread of its own, which alone uses the engine's sessions and calls all ops.
- * scheduler_reserve, _submit and _figures may be called by any thread.
+ * scheduler_reserve, _submit, _request, _drain and _figures may be called by any thread.
  *
  * A job is one sequence: ids go in, text comes out by its ops. Jobs wait in one queue; from it the
  * next goes to the request that has the fewest running, the earliest of these first, so that a
@@ -89,12 +89,11 @@ struct scheduler_options {
 };
 
 int scheduler_start(struct scheduler **s, const struct scheduler_options *options, struct err *err);
-/* Take a place in the queue; -1 where there is none, or the scheduler stops. With a place,
- * scheduler_submit or scheduler_cancel must follow. */
-int scheduler_reserve(struct scheduler *s);
+/* Take a place in the queue. With one, scheduler_submit must follow. */
+enum place { PLACE_TAKEN, PLACE_NONE, PLACE_STOPS };
+enum place scheduler_reserve(struct scheduler *s);
 /* `jobs` is a list by `next`. */
 void scheduler_submit(struct scheduler *s, struct job *jobs);
-void scheduler_cancel(struct scheduler *s);
 /* A number for the jobs of one request. */
 uint64_t scheduler_request(struct scheduler *s);
 /* Take no more jobs. With `now`, end those that are there as failed. Returns how many there are. */
