@@ -94,6 +94,7 @@ struct run {
 struct run_wish {
     uint32_t ctx_tok;      /* 0 = the model's own */
     uint32_t max_sessions; /* 0 = 1 */
+    uint32_t max_running;  /* 0 = max_sessions */
     uint32_t max_passes;   /* 0 = none */
     uint64_t snapshot_bytes;
     bool loss_in_batches; /* as in struct run */

@@ -229,6 +229,7 @@ int run_engine_open(struct corm_engine **engine, const struct run_options *o, co
         .keeping = (enum corm_keeping)o->keep,
         .ctx_tok = wish->ctx_tok,
         .max_sessions = wish->max_sessions,
+        .max_running = wish->max_running,
         .max_passes = wish->max_passes,
         .snapshot_bytes = wish->snapshot_bytes,
         .batch_rows = (uint32_t)o->batch,

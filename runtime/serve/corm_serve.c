@@ -177,6 +177,7 @@ static int open_model(struct serving *v, const char *model, struct err *err) {
     struct server *s = &v->server;
     struct run_wish wish = {.ctx_tok = (uint32_t)o->ctx,
                             .max_sessions = s->sessions,
+                            .max_running = s->parallel,
                             .max_passes = 1,
                             .snapshot_bytes = 4 << 20,
                             .program = "corm-serve"};
