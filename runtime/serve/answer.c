@@ -78,6 +78,8 @@ void answer_free(struct answer *a) {
         corm_stops_close(a->choices[i].job.stops);
         logprobs_free(a->choices[i].tokens, a->choices[i].n_tokens);
         buf_free(&a->choices[i].text);
+        buf_free(&a->choices[i].thought);
+        thinking_free(&a->choices[i].thinking);
     }
     http_release(a->x);
     free(a->model);
@@ -85,6 +87,13 @@ void answer_free(struct answer *a) {
     free(a->extra);
     params_free(&a->params);
     free(a);
+}
+
+void answer_split(struct answer *a, const char *prompt, size_t bytes) {
+    a->splits = true;
+    for (uint32_t i = 0; i < a->n_choices; i++) {
+        thinking_begin(&a->choices[i].thinking, prompt, bytes);
+    }
 }
 
 static void send(struct answer *a, struct buf *out) {
@@ -122,10 +131,7 @@ int answer_start(struct answer *a, struct problem *problem) {
 
 /* ---- what the scheduler calls ---- */
 
-static void on_text(struct job *job, const char *text, size_t bytes, bool of_prompt) {
-    (void)of_prompt;
-    struct answer *a = job->ctx;
-    struct choice *c = &a->choices[job->index];
+static void put_answer(struct answer *a, struct choice *c, const char *text, size_t bytes) {
     struct buf out = {0};
     if (!a->params.stream || a->form->keeps_text) {
         buf_append(&c->text, text, bytes);
@@ -134,6 +140,40 @@ static void on_text(struct job *job, const char *text, size_t bytes, bool of_pro
         a->form->text(a, c, text, bytes, &out);
         send(a, &out);
     }
+}
+
+static void put_thought(struct answer *a, struct choice *c, const char *text, size_t bytes) {
+    struct buf out = {0};
+    if (!a->params.stream) {
+        buf_append(&c->thought, text, bytes);
+    } else if (a->form->thought && !a->broken) {
+        a->form->thought(a, c, text, bytes, &out);
+        send(a, &out);
+    }
+}
+
+/* What has become certain of both; frees them. */
+static void put_both(struct answer *a, struct choice *c, struct buf *thought, struct buf *said) {
+    if (thought->len > 0) {
+        put_thought(a, c, thought->data, thought->len);
+    }
+    if (said->len > 0) {
+        put_answer(a, c, said->data, said->len);
+    }
+    buf_free(thought);
+    buf_free(said);
+}
+
+static void on_text(struct job *job, const char *text, size_t bytes, bool of_prompt) {
+    struct answer *a = job->ctx;
+    struct choice *c = &a->choices[job->index];
+    struct buf thought = {0}, said = {0};
+    if (!a->splits || of_prompt) {
+        put_answer(a, c, text, bytes);
+        return;
+    }
+    thinking_push(&c->thinking, text, bytes, &thought, &said);
+    put_both(a, c, &thought, &said);
 }
 
 static void on_token(struct job *job, const struct corm_logprob *chosen,
@@ -170,7 +210,11 @@ static void finish(struct answer *a) {
 static void on_end(struct job *job) {
     struct answer *a = job->ctx;
     struct choice *c = &a->choices[job->index];
-    struct buf out = {0};
+    struct buf out = {0}, thought = {0}, said = {0};
+    if (a->splits) {
+        thinking_end(&c->thinking, &thought, &said);
+        put_both(a, c, &thought, &said);
+    }
     if (job->end == JOB_FAILED && !a->broken) {
         a->broken = true;
         problem_set(&a->problem, 500, NULL, NULL, "%s", job->error.message);

@@ -10,6 +10,7 @@
 #ifndef RUNTIME_SERVE_ANSWER_H
 #define RUNTIME_SERVE_ANSWER_H
 
+#include "format/text/thinking.h"
 #include "runtime/serve/logprobs.h"
 #include "runtime/serve/params.h"
 #include "runtime/serve/serve.h"
@@ -19,7 +20,10 @@ struct answer;
 /* One of the texts. */
 struct choice {
     struct job job;
-    struct buf text; /* all of it, where it is not streamed or the API wants it again */
+    /* All of it, where it is not streamed or the API wants it again. With answer_split, `text` is the
+     * answer alone, and `thought` what the model thought before. */
+    struct buf text, thought;
+    struct thinking thinking;
     /* With logprobs: what was chosen, and which of it was told. */
     struct logprob_token *tokens; /* [n_tokens] */
     size_t n_tokens, cap_tokens, told_tokens;
@@ -35,6 +39,9 @@ struct answer_form {
     const char *id; /* how the answer's id begins */
     /* The whole answer, where it is not streamed. */
     void (*whole)(struct answer *a, struct run_json *j);
+    /* What was thought, as `text` below; NULL: it is left out. */
+    void (*thought)(struct answer *a, struct choice *c, const char *text, size_t bytes,
+                    struct buf *out);
     /* The stream: at first, for each piece of text, at the end of a text, at the end of all. */
     void (*begin)(struct answer *a, struct buf *out);
     void (*text)(struct answer *a, struct choice *c, const char *text, size_t bytes,
@@ -54,7 +61,11 @@ struct answer {
     char *model; /* as the request has it */
     char *alive; /* of its own, or NULL */
     int64_t created;
-    bool chat; /* of an API with both: turns, not a text */
+    bool chat;   /* of an API with both: turns, not a text */
+    bool splits; /* answer_split */
+    uint32_t
+        blocks;  /* of an API with blocks: those that were begun, and whether the last one is of */
+    bool thinks; /* thoughts */
     uint32_t prompt_tok;
     uint32_t n_choices, left;
     uint32_t sequence; /* of events */
@@ -71,6 +82,8 @@ struct answer *answer_new(struct call *call, const struct answer_form *form,
 void answer_free(struct answer *a);
 /* Give choice `i` its prompt: `ids` are copied. */
 void answer_set_prompt(struct answer *a, uint32_t i, const int32_t *ids, size_t n);
+/* Part what the model thinks from what it answers. `prompt` says whether it thinks already. */
+void answer_split(struct answer *a, const char *prompt, size_t bytes);
 /* Queue it; 0: it will be answered, and belongs to the forward thread. -1 and `problem`: there is
  * no room, and it was freed. */
 int answer_start(struct answer *a, struct problem *problem);

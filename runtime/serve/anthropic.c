@@ -61,10 +61,22 @@ static void put_block(struct run_json *j, const char *key, const char *text, siz
     run_json_close(j, '}');
 }
 
+/* Thoughts are not signed: whoever sends them back is not asked for it. */
+static void put_thought(struct run_json *j, const char *key, const char *text, size_t bytes) {
+    run_json_open(j, key, '{');
+    run_json_string(j, "type", "thinking");
+    run_json_text(j, "thinking", text, bytes);
+    run_json_string(j, "signature", "");
+    run_json_close(j, '}');
+}
+
 static void whole(struct answer *a, struct run_json *j) {
     const struct choice *c = &a->choices[0];
     open_message(a, NULL, j);
     run_json_open(j, "content", '[');
+    if (c->thought.len > 0) {
+        put_thought(j, NULL, c->thought.data, c->thought.len);
+    }
     put_block(j, NULL, c->text.len ? c->text.data : "", c->text.len);
     run_json_close(j, ']');
     put_stop(a, j);
@@ -89,9 +101,49 @@ static void begin(struct answer *a, struct buf *out) {
     run_json_close(&j, '}');
     run_json_close(&j, '}');
     answer_event(out, "message_start", &j);
+}
+
+/* Begin a delta of the last block. */
+static void open_delta(const struct answer *a, struct run_json *j, const char *type) {
+    open_event(j, "content_block_delta");
+    run_json_u64(j, "index", a->blocks - 1);
+    run_json_open(j, "delta", '{');
+    run_json_string(j, "type", type);
+}
+
+static void close_delta(struct run_json *j, struct buf *out) {
+    run_json_close(j, '}');
+    run_json_close(j, '}');
+    answer_event(out, "content_block_delta", j);
+}
+
+static void end_block(const struct answer *a, struct buf *out) {
+    struct run_json j = {0};
+    if (a->thinks) {
+        open_delta(a, &j, "signature_delta");
+        run_json_string(&j, "signature", "");
+        close_delta(&j, out);
+    }
+    open_event(&j, "content_block_stop");
+    run_json_u64(&j, "index", a->blocks - 1);
+    run_json_close(&j, '}');
+    answer_event(out, "content_block_stop", &j);
+}
+
+/* See that the last block is one of thoughts, or of text. */
+static void see_block(struct answer *a, bool thinks, struct buf *out) {
+    struct run_json j = {0};
+    if (a->blocks > 0 && a->thinks == thinks) {
+        return;
+    }
+    if (a->blocks > 0) {
+        end_block(a, out);
+    }
+    a->blocks++;
+    a->thinks = thinks;
     open_event(&j, "content_block_start");
-    run_json_u64(&j, "index", 0);
-    put_block(&j, "content_block", "", 0);
+    run_json_u64(&j, "index", a->blocks - 1);
+    (thinks ? put_thought : put_block)(&j, "content_block", "", 0);
     run_json_close(&j, '}');
     answer_event(out, "content_block_start", &j);
 }
@@ -99,24 +151,29 @@ static void begin(struct answer *a, struct buf *out) {
 static void piece(struct answer *a, struct choice *c, const char *text, size_t bytes,
                   struct buf *out) {
     struct run_json j = {0};
-    (void)a;
     (void)c;
-    open_event(&j, "content_block_delta");
-    run_json_u64(&j, "index", 0);
-    run_json_open(&j, "delta", '{');
-    run_json_string(&j, "type", "text_delta");
+    see_block(a, false, out);
+    open_delta(a, &j, "text_delta");
     run_json_text(&j, "text", text, bytes);
-    run_json_close(&j, '}');
-    run_json_close(&j, '}');
-    answer_event(out, "content_block_delta", &j);
+    close_delta(&j, out);
+}
+
+static void thought(struct answer *a, struct choice *c, const char *text, size_t bytes,
+                    struct buf *out) {
+    struct run_json j = {0};
+    (void)c;
+    see_block(a, true, out);
+    open_delta(a, &j, "thinking_delta");
+    run_json_text(&j, "thinking", text, bytes);
+    close_delta(&j, out);
 }
 
 static void end_choice(struct answer *a, struct choice *c, struct buf *out) {
     struct run_json j = {0};
-    open_event(&j, "content_block_stop");
-    run_json_u64(&j, "index", 0);
-    run_json_close(&j, '}');
-    answer_event(out, "content_block_stop", &j);
+    if (a->blocks == 0) {
+        see_block(a, false, out);
+    }
+    end_block(a, out);
     open_event(&j, "message_delta");
     run_json_open(&j, "delta", '{');
     put_stop(a, &j);
@@ -149,6 +206,7 @@ static const struct answer_form form = {
     .whole = whole,
     .begin = begin,
     .text = piece,
+    .thought = thought,
     .end_choice = end_choice,
     .end = end,
     .fail = fail,
@@ -169,6 +227,7 @@ int anthropic_messages(struct call *call, struct problem *problem) {
         struct answer *a = answer_new(call, &form, &params, 1);
         a->prompt_tok = (uint32_t)prompt.n_ids;
         answer_set_prompt(a, 0, prompt.ids, prompt.n_ids);
+        answer_split(a, prompt.text, prompt.text_bytes);
         rc = answer_start(a, problem);
     }
     convo_prompt_free(&prompt);

@@ -190,8 +190,8 @@ static ssize_t on_read(void *ctx, uint64_t pos, char *to, size_t room) {
     return got;
 }
 
-/* Hands the chosen answer to libmicrohttpd; with the exchange's lock. */
-static enum MHD_Result send_head(struct http_exchange *x) {
+/* The chosen answer as libmicrohttpd has it, or NULL; with the exchange's lock. */
+static struct MHD_Response *make_response(struct http_exchange *x) {
     bool whole = x->ended && x->out_pos == 0;
     struct MHD_Response *r;
     if (whole) {
@@ -201,7 +201,7 @@ static enum MHD_Result send_head(struct http_exchange *x) {
         r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16 << 10, on_read, x, NULL);
     }
     if (!r) {
-        return MHD_NO;
+        return NULL;
     }
     if (x->type) {
         MHD_add_response_header(r, "Content-Type", x->type);
@@ -215,6 +215,14 @@ static enum MHD_Result send_head(struct http_exchange *x) {
     }
     for (size_t i = 0; i < x->n_headers; i++) {
         MHD_add_response_header(r, x->headers[i].name, x->headers[i].value);
+    }
+    return r;
+}
+
+/* Without the lock: libmicrohttpd locks a response when it is queued and while it calls on_read. */
+static enum MHD_Result queue_response(struct http_exchange *x, struct MHD_Response *r) {
+    if (!r) {
+        return MHD_NO;
     }
     enum MHD_Result rc = MHD_queue_response(x->connection, x->status, r);
     MHD_destroy_response(r);
@@ -299,6 +307,8 @@ static enum MHD_Result refuse(struct http_exchange *x, unsigned status, const st
 /* The whole request is there, or somebody woke the exchange. */
 static enum MHD_Result go_on(struct http_exchange *x) {
     enum MHD_Result rc = MHD_YES;
+    struct MHD_Response *r = NULL;
+    bool chosen = false;
     pthread_mutex_lock(&x->lock);
     bool first = !x->handed;
     x->handed = true;
@@ -315,7 +325,8 @@ static enum MHD_Result go_on(struct http_exchange *x) {
     if (x->gone) {
         rc = MHD_NO;
     } else if (x->chosen) {
-        rc = send_head(x);
+        chosen = true;
+        r = make_response(x);
     } else if (atomic_load(&x->http->stopping)) {
         rc = MHD_NO;
     } else {
@@ -323,7 +334,7 @@ static enum MHD_Result go_on(struct http_exchange *x) {
         MHD_suspend_connection(x->connection);
     }
     pthread_mutex_unlock(&x->lock);
-    return rc;
+    return chosen ? queue_response(x, r) : rc;
 }
 
 static enum MHD_Result on_request(void *ctx, struct MHD_Connection *connection, const char *path,
@@ -436,9 +447,9 @@ static enum MHD_Result refuse(struct http_exchange *x, unsigned status, const st
     }
     http_answer(x, status, "application/json", &body);
     pthread_mutex_lock(&x->lock);
-    enum MHD_Result rc = send_head(x);
+    struct MHD_Response *r = make_response(x);
     pthread_mutex_unlock(&x->lock);
-    return rc;
+    return queue_response(x, r);
 }
 
 static void say_nothing(void *ctx, const char *format, va_list args) {

@@ -20,14 +20,24 @@ static void open_line(const struct answer *a, struct run_json *j) {
     run_json_string(j, "created_at", now);
 }
 
-static void put_text(const struct answer *a, struct run_json *j, const char *text, size_t bytes) {
+static void put_thought(struct run_json *j, const struct buf *thought) {
+    if (thought && thought->len > 0) {
+        run_json_text(j, "thinking", thought->data, thought->len);
+    }
+}
+
+/* `thought` may be NULL. */
+static void put_text(const struct answer *a, struct run_json *j, const char *text, size_t bytes,
+                     const struct buf *thought) {
     if (a->chat) {
         run_json_open(j, "message", '{');
         run_json_string(j, "role", "assistant");
         run_json_text(j, "content", text, bytes);
+        put_thought(j, thought);
         run_json_close(j, '}');
     } else {
         run_json_text(j, "response", text, bytes);
+        put_thought(j, thought);
     }
 }
 
@@ -56,10 +66,11 @@ static void begin(struct answer *a, struct buf *out) {
     (void)out;
 }
 
-static void line_of(const struct answer *a, const char *text, size_t bytes, struct buf *out) {
+static void line_of(const struct answer *a, const char *text, size_t bytes,
+                    const struct buf *thought, struct buf *out) {
     struct run_json j = {0};
     open_line(a, &j);
-    put_text(a, &j, text, bytes);
+    put_text(a, &j, text, bytes, thought);
     run_json_bool(&j, "done", false);
     run_json_close(&j, '}');
     put_line(out, &j);
@@ -68,7 +79,14 @@ static void line_of(const struct answer *a, const char *text, size_t bytes, stru
 static void piece(struct answer *a, struct choice *c, const char *text, size_t bytes,
                   struct buf *out) {
     (void)c;
-    line_of(a, text, bytes, out);
+    line_of(a, text, bytes, NULL, out);
+}
+
+static void thought_piece(struct answer *a, struct choice *c, const char *text, size_t bytes,
+                          struct buf *out) {
+    const struct buf thought = {.data = (char *)text, .len = bytes};
+    (void)c;
+    line_of(a, "", 0, &thought, out);
 }
 
 static void end_choice(struct answer *a, struct choice *c, struct buf *out) {
@@ -80,7 +98,7 @@ static void end_choice(struct answer *a, struct choice *c, struct buf *out) {
 static void end(struct answer *a, struct buf *out) {
     struct run_json j = {0};
     open_line(a, &j);
-    put_text(a, &j, "", 0);
+    put_text(a, &j, "", 0, NULL);
     close_last(a, &j);
     put_line(out, &j);
 }
@@ -88,7 +106,7 @@ static void end(struct answer *a, struct buf *out) {
 static void whole(struct answer *a, struct run_json *j) {
     const struct buf *text = &a->choices[0].text;
     open_line(a, j);
-    put_text(a, j, text->len ? text->data : "", text->len);
+    put_text(a, j, text->len ? text->data : "", text->len, &a->choices[0].thought);
     close_last(a, j);
 }
 
@@ -106,6 +124,7 @@ static const struct answer_form form = {
     .whole = whole,
     .begin = begin,
     .text = piece,
+    .thought = thought_piece,
     .end_choice = end_choice,
     .end = end,
     .fail = fail,
@@ -117,7 +136,7 @@ static int answer_loaded(struct call *call, const struct params *params, bool ch
     struct run_json j = {0};
     (void)params;
     open_line(&a, &j);
-    put_text(&a, &j, "", 0);
+    put_text(&a, &j, "", 0, NULL);
     run_json_bool(&j, "done", true);
     run_json_string(&j, "done_reason", "load");
     run_json_close(&j, '}');
@@ -131,9 +150,12 @@ static int start(struct call *call, const struct params *params, const struct co
     struct buf alive = {0};
     a->chat = chat;
     a->prompt_tok = (uint32_t)p->n_ids;
-    line_of(a, "", 0, &alive); /* its clients take no line that is empty */
+    line_of(a, "", 0, NULL, &alive); /* its clients take no line that is empty */
     a->alive = alive.data;
     answer_set_prompt(a, 0, p->ids, p->n_ids);
+    if (p->text) { /* a turn, whose prompt a template made */
+        answer_split(a, p->text, p->text_bytes);
+    }
     return answer_start(a, problem);
 }
 

@@ -61,6 +61,14 @@ static void piece(struct answer *a, struct choice *c, const char *text, size_t b
     close_chunk(a, c, &j, NULL, out);
 }
 
+static void thought(struct answer *a, struct choice *c, const char *text, size_t bytes,
+                    struct buf *out) {
+    struct run_json j = {0};
+    open_chunk(a, c, &j);
+    run_json_text(&j, "reasoning_content", text, bytes);
+    close_chunk(a, c, &j, NULL, out);
+}
+
 static void end_choice(struct answer *a, struct choice *c, struct buf *out) {
     struct run_json j = {0};
     open_chunk(a, c, &j);
@@ -82,6 +90,9 @@ static void whole(struct answer *a, struct run_json *j) {
         run_json_string(j, "role", "assistant");
         run_json_text(j, "content", c->text.len ? c->text.data : "", c->text.len);
         run_json_null(j, "refusal");
+        if (c->thought.len > 0) {
+            run_json_text(j, "reasoning_content", c->thought.data, c->thought.len);
+        }
         run_json_close(j, '}');
         if (c->job.n_top >= 0) {
             logprobs_chat(j, a->s->engine, c->tokens, c->n_tokens);
@@ -105,6 +116,7 @@ static const struct answer_form form = {
     .whole = whole,
     .begin = begin,
     .text = piece,
+    .thought = thought,
     .end_choice = end_choice,
     .end = end,
     .fail = openai_fail,
@@ -128,6 +140,7 @@ int openai_chat(struct call *call, struct problem *problem) {
         for (uint32_t i = 0; i < params.n; i++) {
             answer_set_prompt(a, i, prompt.ids, prompt.n_ids);
         }
+        answer_split(a, prompt.text, prompt.text_bytes);
         rc = answer_start(a, problem);
     }
     convo_prompt_free(&prompt);

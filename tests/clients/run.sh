@@ -10,7 +10,7 @@ if ! [ -x "$folder/venv/bin/python" ] || ! cmp -s "$here/requirements.txt" "$fol
     python3 -m venv "$folder/venv" && "$folder/venv/bin/pip" install -q -r "$here/requirements.txt" &&
         cp "$here/requirements.txt" "$folder/have" || exit 1
 fi
-"$build/corm-prep" convert -q tests/models/fable -o "$folder/fable.corm" || exit 1
+"$build/corm-prep" convert -q --force tests/models/fable -o "$folder/fable.corm" || exit 1
 "$build/corm-serve" "$folder/fable.corm" --port 0 -q 2>"$folder/log" &
 server=$!
 trap 'kill "$server"; wait "$server"' EXIT

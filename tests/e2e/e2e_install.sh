@@ -34,7 +34,7 @@ model=$root/fable.corm
 prompt='Once upon a time'
 
 check install run_make install
-for file in bin/corm-prep bin/corm-run include/corm.h lib/libcorm.a lib/libcorm.so \
+for file in bin/corm-prep bin/corm-run bin/corm-serve include/corm.h lib/libcorm.a lib/libcorm.so \
     lib/pkgconfig/libcorm.pc share/doc/corm/LICENSE; do
     check "installed $file" test -s "$prefix/$file"
 done

@@ -93,6 +93,10 @@ case_ 'an answer in work is finished before the end' test $? -eq 0
 printf '{%% for m in messages %%}{{ m.role }}:{{ m.content }};{%% endfor %%}{%% if add_generation_prompt %%}>{%% endif %%}' >own
 start own --chat-template own --reuse none --alias 'a name' -q
 client own "$(cat own.port)" . || failed=1
+printf '{%% for m in messages %%}{{ m.content }}{%% endfor %%}<think>' >thinks
+start thinks --chat-template thinks -q
+client thinks "$(cat thinks.port)" . || failed=1
+case_ 'one that thinks ends well' stop thinks
 case_ 'a quiet one says where it listens, and no more' eval 'test "$(wc -l <own.log)" -eq 1'
 case_ 'SIGHUP ends it too' eval 'kill -HUP "$(cat own.pid)"; wait "$(cat own.pid)"'
 

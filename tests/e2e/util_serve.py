@@ -648,6 +648,29 @@ def test_own_template():
         assert b["usage"]["prompt_tokens_details"]["cached_tokens"] == 0 and b["model"] == "a name", b
 
 
+def test_thinks_apart():
+    """The template says that the model thinks already, and it never ends to: all is thought."""
+    want = ask("/v1/completions", {"prompt": ask("/tokenize", {"messages": STORY}).json["tokens"], "max_tokens": 30,
+                                   "temperature": 0}).json["choices"][0]["text"].strip()
+    assert want
+    a = chat(STORY).json["choices"][0]["message"]
+    assert a["content"] == "" and a["reasoning_content"].strip() == want, (a, want)
+    deltas = [c["choices"][0]["delta"] for c in chunks(chat(STORY, stream=True))]
+    assert "".join(d.get("reasoning_content", "") for d in deltas).strip() == want
+    assert "".join(d.get("content", "") for d in deltas) == ""
+    body = {"max_tokens": 30, "temperature": 0, "messages": STORY}
+    m = ask("/v1/messages", body).json["content"]
+    assert [b["type"] for b in m] == ["thinking", "text"] and m[0]["thinking"].strip() == want and m[1]["text"] == "", m
+    e = [json.loads(d) for _, d in events(ask("/v1/messages", {**body, "stream": True}))]
+    assert e[1]["content_block"] == {"type": "thinking", "thinking": "", "signature": ""}, e[1]
+    assert "".join(d["delta"]["thinking"] for d in e if d.get("delta", {}).get("type") == "thinking_delta").strip() == want
+    assert [d["type"] for d in e[-4:]] == ["content_block_delta", "content_block_stop", "message_delta", "message_stop"]
+    assert e[-4]["delta"]["type"] == "signature_delta"
+    o = ask("/api/chat", {"messages": STORY, "stream": False, "options": {"num_predict": 30, "temperature": 0}}).json
+    assert o["message"]["thinking"].strip() == want and o["message"]["content"] == "", o
+    assert ask("/v1/responses", {"input": STORY, "max_output_tokens": 30, "temperature": 0}).json["status"] == "incomplete"
+
+
 # ------------------------------------------------------------------------------------------------------
 
 failed = 0
