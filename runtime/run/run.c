@@ -22,6 +22,7 @@ int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struc
                       .caller_bytes = r->caller_bytes,
                       .measure = r->measure};
     const struct run_wish wish = {.ctx_tok = ctx_tok,
+                                  .max_passes = r->max_passes,
                                   .loss_in_batches = r->loss_in_batches,
                                   .all_logits = r->all_logits,
                                   .text_bytes = r->text_bytes,
