@@ -4,9 +4,9 @@
  *
  * Two objects. An engine is an opened archive: weights, tokenizer, caches, threads. A session is
  * one sequence of tokens with its KV cache. An engine serves one thread at a time; sessions of one
- * engine may be used in turn, not at once. Functions that take a `const` engine may be called by any
- * thread meanwhile, and so may corm_session_cancel. Pointers that a function returns are borrowed:
- * each contract says for how long.
+ * engine may be used in turn, not at once. Functions that take a `const` engine may be called by
+ * any thread meanwhile, and so may corm_session_cancel. Pointers that a function returns are
+ * borrowed: each contract says for how long.
  *
  * Errors: functions that can fail return 0 or -1 and fill the `struct corm_error` (may be NULL)
  * with one line, and with a code where programs have to tell errors apart. Nothing prints; nothing

@@ -111,8 +111,13 @@ static void clean_up(void) {
 /* -- commands ------------------------------------------------------------------------------- */
 
 static const struct cli_command *const commands[] = {
-    &run_generate_command, &run_chat_command,  &run_perplexity_command, &bench_command,
-    &run_logits_command,   &run_serve_command, NULL,
+    &run_generate_command,
+    &run_chat_command,
+    &run_perplexity_command,
+    &bench_command,
+    &run_logits_command,
+    &run_serve_command,
+    NULL,
 };
 
 int main(int argc, char **argv) {

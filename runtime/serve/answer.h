@@ -20,8 +20,8 @@ struct answer;
 /* One of the texts. */
 struct choice {
     struct job job;
-    /* All of it, where it is not streamed or the API wants it again. With answer_split, `text` is the
-     * answer alone, and `thought` what the model thought before. */
+    /* All of it, where it is not streamed or the API wants it again. With answer_split, `text` is
+     * the answer alone, and `thought` what the model thought before. */
     struct buf text, thought;
     struct thinking thinking;
     /* With logprobs: what was chosen, and which of it was told. */

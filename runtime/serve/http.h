@@ -37,9 +37,9 @@ struct http_options {
     uint64_t body_bytes;   /* most of one body */
     uint64_t flight_bytes; /* most of all bodies that are read or worked on at once */
     uint64_t behind_bytes; /* a client that has not read so much is cut off */
-    /* How long nothing is sent before something is that says so, so that neither the client nor what
-     * lies between gives up; how long a client may read nothing of what there is; in what time a
-     * whole request has to come. Looked after by http_tick. */
+    /* How long nothing is sent before something is that says so, so that neither the client nor
+     * what lies between gives up; how long a client may read nothing of what there is; in what
+     * time a whole request has to come. Looked after by http_tick. */
     uint64_t alive_ns, slow_ns, request_ns;
     /* Called by the thread of the sockets when a request is complete; must not take long. */
     void (*handle)(void *ctx, struct http_exchange *x);

@@ -32,9 +32,9 @@ struct keep_choice {
     uint32_t common; /* tokens that are used again */
 };
 
-/* The session that has most of a prompt, where that is at least a tenth of it, goes on with it, if it
- * is not busy and loses little by that (at most a quarter of what it remembers). Else it is copied
- * to the one of the others that was used least lately. */
+/* The session that has most of a prompt, where that is at least a tenth of it, goes on with it, if
+ * it is not busy and loses little by that (at most a quarter of what it remembers). Else it is
+ * copied to the one of the others that was used least lately. */
 struct keep_choice keep_choose(const struct kept *kept, size_t n_kept, const int32_t *ids, size_t n,
                                bool prompts_only);
 

@@ -104,7 +104,8 @@ static bool collides(const struct corm_engine *engine, const struct logprob_toke
     return same;
 }
 
-/* The keys are texts of strangers, which run_json takes as values only: so they are written by hand. */
+/* The keys are texts of strangers, which run_json takes as values only: so they are written by
+ * hand. */
 static void put_top(struct run_json *j, const struct corm_engine *engine,
                     const struct logprob_token *t) {
     run_json_open(j, NULL, '{');

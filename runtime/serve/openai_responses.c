@@ -1,6 +1,6 @@
 /*
- * openai_responses: /v1/responses, without state: nothing is stored, and each request brings all that
- * was said.
+ * openai_responses: /v1/responses, without state: nothing is stored, and each request brings all
+ * that was said.
  *
  * Owns: the endpoint: its items, which become messages, and its events.
  * Leaves to others: fields that say how (params), contents (convo), the rest of an answer (answer).

@@ -63,7 +63,8 @@ static uint32_t running_of(const struct scheduler *s, uint64_t request) {
     return n;
 }
 
-/* Whether the prompt of a job is being computed for another one of its request: it is then copied. */
+/* Whether the prompt of a job is being computed for another one of its request: it is then copied.
+ * */
 static bool is_read(const struct scheduler *s, const struct job *job) {
     for (uint32_t i = 0; i < s->o.sessions; i++) {
         const struct job *other = s->slots[i].job;

@@ -9,14 +9,14 @@
  *
  * A job is one sequence: ids go in, text comes out by its ops. Jobs wait in one queue; from it the
  * next goes to the request that has the fewest running, the earliest of these first, so that a
- * request of many prompts leaves room for others. Up to `parallel` jobs run. Those that generate are
- * decoded together. Prompts are computed a piece at a time, in turn, and each piece layer by layer:
- * in between the others decode, so that they get about half of the time.
+ * request of many prompts leaves room for others. Up to `parallel` jobs run. Those that generate
+ * are decoded together. Prompts are computed a piece at a time, in turn, and each piece layer by
+ * layer: in between the others decode, so that they get about half of the time.
  *
  * What a finished job has computed stays in its session. The next job goes to the session that has
- * most of its prompt, or to a copy of it (keep_choose): that is cut back to what both have in common
- * and goes on there. On the CPU that changes no bit of what follows, with --loss 0. Where the client of a job
- * has left, all that was computed stays as well, for when it comes again.
+ * most of its prompt, or to a copy of it (keep_choose): that is cut back to what both have in
+ * common and goes on there. On the CPU that changes no bit of what follows, with --loss 0. Where
+ * the client of a job has left, all that was computed stays as well, for when it comes again.
  */
 #ifndef RUNTIME_SERVE_SCHEDULER_H
 #define RUNTIME_SERVE_SCHEDULER_H
@@ -37,8 +37,8 @@ enum job_end { JOB_RUNS, JOB_STOP, JOB_STOP_TEXT, JOB_LENGTH, JOB_FAILED, JOB_GO
 struct job_ops {
     /* More of the text, whole characters. `of_prompt`: of the prompt, with `echo`. */
     void (*text)(struct job *job, const char *text, size_t bytes, bool of_prompt);
-    /* With n_top: a token was chosen, whose text comes with a later call of `text`. Of the first one
-     * of a prompt, `chosen` is NaN. */
+    /* With n_top: a token was chosen, whose text comes with a later call of `text`. Of the first
+     * one of a prompt, `chosen` is NaN. */
     void (*token)(struct job *job, const struct corm_logprob *chosen,
                   const struct corm_logprob *top, size_t n_top);
     /* The last call: the job belongs to its maker again. */
