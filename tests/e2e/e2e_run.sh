@@ -419,7 +419,9 @@ ended() { # SIGNAL STATUS
         (ulimit -c 0 && exec $default_hup "$run" logits fable.corm -q --ids-file many --isa scalar --threads 1 --batch 4 \
             -o z.npy) >out 2>err </dev/null &
         pid=$!
-        while [ ! -e z.npy.part ] && kill -0 $pid 2>/dev/null; do :; done
+        # Once something is in it, the program knows that it is to be removed. (What is left in the moment
+        # before, or by SIGKILL, the next one removes.)
+        while [ ! -s z.npy.part ] && kill -0 $pid 2>/dev/null; do :; done
         kill -"$1" "$pid" 2>/dev/null
         wait "$pid"
         got=$?
