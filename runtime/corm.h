@@ -504,6 +504,40 @@ struct corm_logprob {
 CORM_API size_t corm_logprobs(const struct corm_engine *engine, const float *logits,
                               struct corm_logprob *chosen, struct corm_logprob *top, size_t n_top);
 
+/* What a text has to look like: which tokens may come next, for `allowed` above. docs/GRAMMAR.md
+ * has the language of grammars, and what of JSON schemas is known. */
+enum corm_grammar_form {
+    CORM_GRAMMAR_GBNF,        /* rules, as llama.cpp has them */
+    CORM_GRAMMAR_JSON_SCHEMA, /* JSON that is valid by a schema */
+    CORM_GRAMMAR_JSON_OBJECT, /* any JSON object; there is no text */
+};
+struct corm_grammar;
+struct corm_grammar_state;
+/* Any thread. Errors tell line and column, or the place in the schema; a keyword that is not
+ * supported is refused by name. The first grammar makes an index of the engine's vocabulary, which
+ * stays: some 50 bytes an id. Each grammar keeps masks in up to 16 MiB, beside what its states
+ * need. None of this is in the memory plan: name it in caller_bytes. */
+CORM_API int corm_grammar_open(struct corm_grammar **grammar, const struct corm_engine *engine,
+                               enum corm_grammar_form form, const char *text, size_t text_bytes,
+                               struct corm_error *error);
+/* Any thread; also before its states are, which then keep it. All before the engine. NULL is
+ * allowed. */
+CORM_API void corm_grammar_close(struct corm_grammar *grammar);
+/* A text at its beginning. All states of a grammar belong to one thread at a time. */
+CORM_API struct corm_grammar_state *corm_grammar_begin(struct corm_grammar *grammar);
+CORM_API void corm_grammar_end(struct corm_grammar_state *state); /* NULL is allowed */
+/* *allowed becomes the ids that may come next, stop ids where the text may end; borrowed until the
+ * next call on any state of the grammar. `left_tok` > 0 is how many tokens may still be made, a
+ * stop id not counted: ids after which these could not complete the text, at a byte each, are left
+ * out as long as any others are there. An error where no id is allowed. */
+CORM_API int corm_grammar_allowed(struct corm_grammar_state *state, size_t left_tok,
+                                  const uint64_t **allowed, struct corm_error *error);
+/* The text went on by a token. An error where it is not allowed: then nothing has changed. */
+CORM_API int corm_grammar_accept(struct corm_grammar_state *state, int32_t id,
+                                 struct corm_error *error);
+/* Whether the text is complete and cannot go on. */
+CORM_API bool corm_grammar_is_over(const struct corm_grammar_state *state);
+
 /* Texts that end a generation, looked for in text that comes in pieces. What may be the beginning
  * of one is held back, so that no part of it is ever shown. The one whose last byte comes first
  * counts, of those that end together the longest: however the text was cut into pieces. An object

@@ -211,6 +211,7 @@ static int open_archive(struct corm_engine *e, const char *path,
                            err) < 0) {
         return err_prefix(err, "%s: tokenizer section", path);
     }
+    e->words = engine_words_new();
     size_t n = 0;
     const char *template = tokenizer_chat_template(e->tokenizer, &n);
     if (template) {
@@ -401,6 +402,7 @@ void corm_engine_close(struct corm_engine *e) {
     sample_close(&e->sample);
     free(e->host_row);
     backend_close(&e->backend);
+    engine_words_free(e->words);
     tokenizer_close(e->tokenizer);
     free(e->chat_template);
     chat_book_close(&e->book);

@@ -73,6 +73,7 @@ struct corm_engine {
     float *logits; /* backend memory [LOGITS_ROWS, vocab] */
     char *chat_template;
     struct chat_book book; /* views of the archive's section */
+    struct engine_words *words;
     /* Ends the error of a key or value that f16 cannot hold; NULL: corm-run's option. For prep,
      * which has none. */
     const char *kv_advice;
@@ -134,6 +135,11 @@ struct engine_counters engine_count(struct corm_engine *e);
 /* Copy a struct err into the public error, as CORM_ERROR_OTHER or another one. Returns -1. */
 int engine_fail(struct corm_error *error, const struct err *err);
 int engine_fail_as(struct corm_error *error, const struct err *err, enum corm_error_code code);
+
+/* engine_grammar.c: the bytes of the vocabulary's tokens, looked at when the first grammar is
+ * opened, by whatever thread. engine_words_free accepts NULL. */
+struct engine_words *engine_words_new(void);
+void engine_words_free(struct engine_words *w);
 
 /* Bytes of backend memory for the hidden rows of passes that programs open. */
 uint64_t engine_pass_bytes(const struct corm_engine *e);
