@@ -35,6 +35,14 @@ void thinking_begin(struct thinking *t, const char *prompt, size_t bytes) {
     }
 }
 
+bool thinking_goes_on(struct thinking *t, const char *text, size_t bytes) {
+    struct buf thought = {0}, answer = {0};
+    thinking_push(t, text, bytes, &thought, &answer);
+    buf_free(&thought);
+    buf_free(&answer);
+    return t->tags != NULL;
+}
+
 void thinking_free(struct thinking *t) {
     buf_free(&t->pending);
     buf_free(&t->white);

@@ -33,6 +33,8 @@ void thinking_push(struct thinking *t, const char *text, size_t bytes, struct bu
                    struct buf *answer);
 /* The rest, when the text has ended. */
 void thinking_end(struct thinking *t, struct buf *thought, struct buf *answer);
+/* The same for who only wants to know whether it still thinks: neither part is kept. */
+bool thinking_goes_on(struct thinking *t, const char *text, size_t bytes);
 void thinking_free(struct thinking *t);
 
 #endif

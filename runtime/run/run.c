@@ -97,6 +97,9 @@ int run_eval(struct run *r, const int32_t *ids, size_t n, struct progress *progr
 
 int run_sample(struct run *r, const struct corm_sampling *how, int32_t *id, struct err *err) {
     *id = corm_session_sample(r->session, how);
+    if (*id < 0 && how->allowed) {
+        return err_set(err, "%s: no token that the grammar allows can be chosen", r->model);
+    }
     if (*id < 0) {
         return err_set(err,
                        "%s: no token to choose: the logits of token %" PRIu32 " are not finite",

@@ -21,6 +21,7 @@
 #include <signal.h>
 
 #include "format/cli.h"
+#include "format/text/thinking.h"
 #include "runtime/corm.h"
 #include "runtime/run/run_json.h"
 
@@ -57,6 +58,35 @@ int run_sampling_set(const struct cli_call *call, const struct corm_engine *engi
                      struct corm_sampling *s, struct err *err);
 /* Print it on stderr, as options that say it again, for --stats. */
 void run_sampling_print(const struct corm_sampling *s);
+
+/* What a text has to look like (run_grammar.c): at most one of these is given. */
+struct run_form_options {
+    const char *grammar, *grammar_file, *json_schema, *json_schema_file;
+};
+/* Zero-initialise; run_form_close accepts any state of it. */
+struct run_form {
+    enum corm_grammar_form kind;
+    struct buf text; /* of the grammar or schema */
+    bool given;
+    const char *file; /* for messages; NULL: there is none */
+    struct corm_grammar *grammar;
+    struct corm_grammar_state *state; /* NULL: any text will do */
+    struct thinking thinking;         /* where the model thinks first: */
+    bool waits;                       /* it still does, and the form is for what follows */
+};
+enum { RUN_FORM_BYTES = 32 << 20 }; /* that it holds in memory, mostly less */
+/* Take what the options say, files read whole. Returns as a command does. */
+int run_form_read(struct run_form *f, const struct run_form_options *o, struct err *err);
+/* Make it ready for the engine. `prompt` tells whether the model thinks already. */
+int run_form_open(struct run_form *f, const struct corm_engine *engine, struct err *err);
+void run_form_begin(struct run_form *f, const char *prompt, size_t bytes);
+/* Set the ids that may be drawn, with so many tokens left. */
+int run_form_allow(struct run_form *f, uint64_t left_tok, struct corm_sampling *how,
+                   struct err *err);
+/* A token was drawn, no stop id, and became the text. *over: nothing may follow. */
+int run_form_accept(struct run_form *f, int32_t id, const char *text, size_t bytes, bool *over,
+                    struct err *err);
+void run_form_close(struct run_form *f);
 
 enum run_kv { RUN_KV_F16, RUN_KV_F32 };
 

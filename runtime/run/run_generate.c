@@ -25,13 +25,15 @@ struct generate_options {
     const char *session; /* file; NULL = none */
     /* generation */
     bool ignore_eos;
+    struct run_form_options form;
     /* text */
     bool echo, show_special, raw;
     bool json_events;
 };
 
-enum end { END_NONE, END_STOP_TOKEN, END_MAX_TOKENS, END_CONTEXT, END_INTERRUPT };
-static const char *const end_names[] = {"none", "stop_token", "max_tokens", "context", "interrupt"};
+enum end { END_NONE, END_STOP_TOKEN, END_GRAMMAR, END_MAX_TOKENS, END_CONTEXT, END_INTERRUPT };
+static const char *const end_names[] = {"none",       "stop_token", "grammar",
+                                        "max_tokens", "context",    "interrupt"};
 
 struct generation {
     struct run run;
@@ -39,6 +41,7 @@ struct generation {
     struct run_ids prompt; /* of this call: behind what a session file has */
     bool goes_on;          /* there is a session file */
     struct corm_sampling sampling;
+    struct run_form form;
     struct buf text; /* what was generated, for --json */
     bool shows;      /* standard output is a terminal, which the text must not drive */
     struct buf shown;
@@ -99,6 +102,16 @@ static int read_prompt(const struct cli_call *call, bool goes_on, struct buf *te
     return 0;
 }
 
+static int read_form(const struct cli_call *call, struct run_form *form, struct err *err) {
+    const struct generate_options *o = call->values;
+    int status = run_form_read(form, &o->form, err);
+    if (status == 0 && form->given && o->ignore_eos) {
+        err_set(err, "--ignore-eos is not for a text with a grammar or schema, which has its end");
+        return CLI_USAGE;
+    }
+    return status;
+}
+
 /* With --chat: the ids of what was asked, as the chat template has it. */
 static int put_as_chat(struct generation *g, const struct buf *text, struct err *err) {
     const struct generate_options *o = g->o;
@@ -106,7 +119,8 @@ static int put_as_chat(struct generation *g, const struct buf *text, struct err 
     struct corm_chat chat = {.messages = messages};
     struct corm_error error;
     struct buf source = {0};
-    size_t n = 0;
+    char *prompt = NULL;
+    size_t n = 0, bytes = 0;
     if (text->len && text->len != strlen(text->data)) {
         return err_set(err, "--chat takes no text with a NUL in it");
     }
@@ -119,7 +133,12 @@ static int put_as_chat(struct generation *g, const struct buf *text, struct err 
     }
     messages[n++] = (struct corm_message){"user", text->len ? text->data : ""};
     chat.n_messages = n;
-    int rc = corm_chat_ids(g->run.engine, &chat, &g->prompt.ids, &g->prompt.n, NULL, NULL, &error);
+    int rc =
+        corm_chat_ids(g->run.engine, &chat, &g->prompt.ids, &g->prompt.n, &prompt, &bytes, &error);
+    if (rc == 0) {
+        run_form_begin(&g->form, prompt, bytes);
+    }
+    free(prompt);
     buf_free(&source);
     return rc ? run_fail(err, &error) : 0;
 }
@@ -243,14 +262,17 @@ static int put_text(struct generation *g, const char *text, size_t bytes, struct
 }
 
 /* Push `id` into the stream of text, and print the text that it makes certain where `print` says
- * so. */
-static int put_token(struct generation *g, int32_t id, bool print, struct err *err) {
+ * so. *over: it was generated, and nothing may follow. */
+static int put_token(struct generation *g, int32_t id, bool print, bool *over, struct err *err) {
     const char *text;
     size_t bytes;
     struct corm_error error;
     if (corm_session_text(g->run.session, id, !g->o->show_special, &text, &bytes, &error) < 0) {
         run_fail(err, &error);
         return err_prefix(err, "token %" PRId32 " cannot be turned into text", id);
+    }
+    if (g->tokens > 0 && run_form_accept(&g->form, id, text, bytes, over, err) < 0) {
+        return -1;
     }
     if (print && g->o->json_events && put_event(g, g->tokens > 0 ? id : -1, text, bytes, err) < 0) {
         return -1;
@@ -310,8 +332,9 @@ static void report(struct generation *g) {
  * one before (a leading blank, an unfinished character). */
 static int eval_prompt(struct generation *g, struct err *err) {
     struct run *r = &g->run;
+    bool over;
     for (size_t i = 0; i < g->prompt.n; i++) {
-        if (put_token(g, g->prompt.ids[i], g->o->echo, err) < 0) {
+        if (put_token(g, g->prompt.ids[i], g->o->echo, &over, err) < 0) {
             return -1;
         }
     }
@@ -335,6 +358,14 @@ static enum end next_end(const struct generation *g) {
     return run_interrupted() ? END_INTERRUPT : END_NONE;
 }
 
+/* Tokens that may still be made; that which fills the context is not evaluated. */
+static uint64_t tokens_left(const struct generation *g) {
+    const struct run *r = &g->run;
+    const int most = g->o->writing.max_tokens;
+    uint64_t room = r->info->ctx_tok - corm_session_length(r->session) + 1;
+    return most >= 0 && (uint64_t)most - g->tokens < room ? (uint64_t)most - g->tokens : room;
+}
+
 static int generate(struct generation *g, struct err *err) {
     struct run *r = &g->run;
     for (;;) {
@@ -342,7 +373,9 @@ static int generate(struct generation *g, struct err *err) {
             return 0;
         }
         int32_t id;
-        if (run_sample(r, &g->sampling, &id, err) < 0) {
+        bool over = false;
+        if (run_form_allow(&g->form, tokens_left(g), &g->sampling, err) < 0 ||
+            run_sample(r, &g->sampling, &id, err) < 0) {
             return -1;
         }
         if (corm_is_stop(r->engine, id) && !g->o->ignore_eos) {
@@ -351,8 +384,12 @@ static int generate(struct generation *g, struct err *err) {
         }
         g->tokens++;
         g->pending = id;
-        if (put_token(g, id, true, err) < 0) {
+        if (put_token(g, id, true, &over, err) < 0) {
             return -1;
+        }
+        if (over) {
+            g->end = END_GRAMMAR;
+            return 0;
         }
         if ((g->end = next_end(g)) != END_NONE) {
             return 0; /* the last token need not be evaluated */
@@ -388,13 +425,20 @@ static int run(const struct cli_call *call, struct err *err) {
     g.shows = isatty(STDOUT_FILENO) && !g.o->raw;
     int status = find_session(call, &g.goes_on, err);
     if (status == 0) {
+        status = read_form(call, &g.form, err);
+    }
+    if (status == 0) {
         status = read_prompt(call, g.goes_on, &text, err);
     }
     if (status == 0) {
         enum { COPIES = 2, CHAT_COPIES = 8 }; /* of a text: its ids, and its way into a template */
         g.run.text_bytes = text.len;
         g.run.caller_bytes = (g.o->chat ? CHAT_COPIES : COPIES) * (uint64_t)text.len;
+        g.run.caller_bytes += g.form.given ? RUN_FORM_BYTES : 0;
         status = run_open(&g.run, call, (uint32_t)g.o->writing.ctx, err);
+    }
+    if (status == 0) {
+        status = run_form_open(&g.form, g.run.engine, err);
     }
     if (status == 0) {
         status = load_session(&g, err);
@@ -422,6 +466,7 @@ static int run(const struct cli_call *call, struct err *err) {
         report(&g);
         status = g.end == END_INTERRUPT ? RUN_INTERRUPTED : 0;
     }
+    run_form_close(&g.form);
     run_close(&g.run);
     free(g.prompt.ids);
     buf_free(&g.text);
@@ -475,6 +520,21 @@ static const struct cli_option generate_rows[] = {
     {0},
 };
 
+static const struct cli_option form_rows[] = {
+    {"grammar", 0, CLI_STRING, FIELD(form.grammar), "TEXT",
+     .help = "Only texts of this grammar, in llama.cpp's GBNF (docs/GRAMMAR.md): no other token is "
+             "drawn. Where -n or the context leaves few tokens, the text is brought to its end. "
+             "Each call begins with the grammar's root; with --chat, behind what is thought."},
+    {"grammar-file", 0, CLI_STRING, FIELD(form.grammar_file), "FILE",
+     .help = "The same of a file."},
+    {"json-schema", 'j', CLI_STRING, FIELD(form.json_schema), "TEXT",
+     .help = "Only JSON that is valid by this JSON schema: {} is any. What of a schema is not "
+             "supported is refused by name."},
+    {"json-schema-file", 0, CLI_STRING, FIELD(form.json_schema_file), "FILE",
+     .help = "The same of a file."},
+    {0},
+};
+
 static const struct cli_option text_rows[] = {
     {"echo", 0, CLI_FLAG, FIELD(echo), .help = "Print the prompt before its continuation."},
     {"show-special", 0, CLI_FLAG, FIELD(show_special), .help = "Print special tokens too."},
@@ -493,6 +553,7 @@ static const struct cli_option text_rows[] = {
 
 static const struct cli_group prompt = {"Prompt", prompt_rows};
 static const struct cli_group generation = {"Generation", generate_rows};
+static const struct cli_group form = {"Form of the text", form_rows};
 static const struct cli_group text = {"Text", text_rows};
 
 static void set_defaults(void *values) {
@@ -507,7 +568,7 @@ const struct cli_command run_generate_command = {
     .args = "MODEL.corm",
     .min_args = 1,
     .max_args = 1,
-    .groups = {&prompt, &generation, &run_sampling_group, &text, &run_machine_group,
+    .groups = {&prompt, &generation, &run_sampling_group, &form, &text, &run_machine_group,
                &run_figures_group},
     .values_bytes = sizeof(struct generate_options),
     .defaults = set_defaults,
@@ -527,5 +588,8 @@ const struct cli_command run_generate_command = {
                 "#In two parts, the second where the first one ended:\n"
                 "corm-run model.corm -p \"Once upon a time\" -n 50 --session tale.session\n"
                 "corm-run model.corm -n 50 --session tale.session\n"
+                "#JSON of a form:\n"
+                "corm-run model.corm -p \"Tim is\" --json-schema '{\"type\": \"object\", "
+                "\"properties\": {\"age\": {\"type\": \"integer\"}}}'\n"
                 "#From another program:\n"
                 "echo \"Dear\" | corm-run model.corm -p - --json --quiet\n"};

@@ -59,6 +59,17 @@ static void text_is_parted_in_any_pieces(void **state) {
     }
 }
 
+static void the_end_of_a_thought_is_told(void **state) {
+    (void)state;
+    struct thinking t = {0};
+    thinking_begin(&t, "user\n<think>", 12);
+    assert_true(thinking_goes_on(&t, "hm", 2));
+    assert_true(thinking_goes_on(&t, " </thi", 6));
+    assert_false(thinking_goes_on(&t, "nk>", 3));
+    assert_false(thinking_goes_on(&t, "\n\nHello", 7));
+    thinking_free(&t);
+}
+
 /* What is certain comes at once. */
 static void certain_text_does_not_wait(void **state) {
     struct thinking t = {0};
@@ -77,6 +88,7 @@ static void certain_text_does_not_wait(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(text_is_parted_in_any_pieces),
+        cmocka_unit_test(the_end_of_a_thought_is_told),
         cmocka_unit_test(certain_text_does_not_wait),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
