@@ -34,6 +34,10 @@ struct answer *answer_new(struct call *call, const struct answer_form *form,
         memcpy(a->params.bias, params->bias, params->sampling.n_bias * sizeof *a->params.bias);
         a->params.sampling.bias = a->params.bias;
     }
+    a->params.form_text = (struct buf){0};
+    if (params->form_text.len > 0) {
+        buf_append(&a->params.form_text, params->form_text.data, params->form_text.len);
+    }
     a->model = mem_strdup(model && model->len ? model->data : call->s->name);
     a->created = reply_now();
     a->n_choices = a->left = n;
@@ -76,6 +80,8 @@ void answer_free(struct answer *a) {
     for (uint32_t i = 0; i < a->n_choices; i++) {
         free(a->choices[i].job.ids);
         corm_stops_close(a->choices[i].job.stops);
+        corm_grammar_end(a->choices[i].job.grammar);
+        thinking_free(&a->choices[i].until);
         logprobs_free(a->choices[i].tokens, a->choices[i].n_tokens);
         buf_free(&a->choices[i].text);
         buf_free(&a->choices[i].thought);
@@ -92,7 +98,10 @@ void answer_free(struct answer *a) {
 void answer_split(struct answer *a, const char *prompt, size_t bytes) {
     a->splits = true;
     for (uint32_t i = 0; i < a->n_choices; i++) {
-        thinking_begin(&a->choices[i].thinking, prompt, bytes);
+        struct choice *c = &a->choices[i];
+        thinking_begin(&c->thinking, prompt, bytes);
+        thinking_begin(&c->until, prompt, bytes);
+        c->job.thinks = c->until.tags ? &c->until : NULL;
     }
 }
 
@@ -103,8 +112,32 @@ static void send(struct answer *a, struct buf *out) {
     buf_free(out);
 }
 
+/* Each choice gets a state of the form that is asked for. */
+static int begin_form(struct answer *a, struct problem *problem) {
+    const struct params *p = &a->params;
+    struct corm_grammar *grammar;
+    struct corm_error error;
+    if (!p->form_field) {
+        return 0;
+    }
+    if (corm_grammar_open(&grammar, a->s->engine, p->form, p->form_text.data, p->form_text.len,
+                          &error) < 0) {
+        return problem_set(problem, 400, "invalid_value", p->form_field, "%s: %s", p->form_field,
+                           error.message);
+    }
+    for (uint32_t i = 0; i < a->n_choices; i++) {
+        a->choices[i].job.grammar = corm_grammar_begin(grammar);
+    }
+    corm_grammar_close(grammar); /* the states keep it */
+    return 0;
+}
+
 int answer_start(struct answer *a, struct problem *problem) {
     struct buf out = {0};
+    if (begin_form(a, problem) < 0) {
+        answer_free(a);
+        return -1;
+    }
     enum place place = scheduler_reserve(a->s->scheduler);
     if (place != PLACE_TAKEN) {
         answer_free(a);

@@ -24,6 +24,7 @@ struct choice {
      * the answer alone, and `thought` what the model thought before. */
     struct buf text, thought;
     struct thinking thinking;
+    struct thinking until; /* the same for the scheduler, to see the end of a thought */
     /* With logprobs: what was chosen, and which of it was told. */
     struct logprob_token *tokens; /* [n_tokens] */
     size_t n_tokens, cap_tokens, told_tokens;
@@ -85,7 +86,7 @@ void answer_set_prompt(struct answer *a, uint32_t i, const int32_t *ids, size_t 
 /* Part what the model thinks from what it answers. `prompt` says whether it thinks already. */
 void answer_split(struct answer *a, const char *prompt, size_t bytes);
 /* Queue it; 0: it will be answered, and belongs to the forward thread. -1 and `problem`: there is
- * no room, and it was freed. */
+ * no room, or the form that it has to have is none, and it was freed. */
 int answer_start(struct answer *a, struct problem *problem);
 
 /* What was generated, and what was used again, of all choices. */

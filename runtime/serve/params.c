@@ -45,10 +45,9 @@ static const struct field openai_fields[] = {
     {"model", FIELD_TEXT, AT(p.model)},
     {0},
 };
-static const char *const openai_refused[] = {"tools",         "functions",          "grammar",
-                                             "json_schema",   "guided_json",        "guided_regex",
-                                             "guided_choice", "guided_grammar",     "suffix",
-                                             "audio",         "web_search_options", NULL};
+static const char *const openai_refused[] = {
+    "tools",          "functions", "guided_json", "guided_regex",       "guided_choice",
+    "guided_grammar", "suffix",    "audio",       "web_search_options", NULL};
 
 static const struct field responses_fields[] = {
     SAMPLING,
@@ -83,7 +82,7 @@ static const struct field ollama_options[] = {
     {"num_predict", FIELD_INT, AT(max_tok), -2, 1e18},
     {0},
 };
-static const char *const ollama_refused[] = {"tools",    "format",  "images", "suffix",
+static const char *const ollama_refused[] = {"tools",    "images",  "suffix",
                                              "template", "context", NULL};
 static const char *const ollama_options_refused[] = {"mirostat", NULL};
 
@@ -173,20 +172,6 @@ static int get_dict(const struct value_dict *dict, const char *name, const struc
     return 0;
 }
 
-/* A format of the answer: text is what there is. */
-static int only_text(const struct value_dict *dict, const char *name, struct problem *problem) {
-    const struct value_dict *format;
-    if (get_dict(dict, name, &format, problem) < 0) {
-        return -1;
-    }
-    const struct value *type = format ? field_get(format, "type") : NULL;
-    if (type && !value_is_string(type, "text")) {
-        return problem_set(problem, 400, "unsupported_parameter", name,
-                           "%s: this server answers in text only", name);
-    }
-    return 0;
-}
-
 /* {"id": bias}: numbers from -100, which bans, to 100. */
 static int read_bias(const struct call *call, struct params *p, struct problem *problem) {
     static const char name[] = "logit_bias";
@@ -252,7 +237,6 @@ int params_openai(struct call *call, struct params *p, struct problem *problem) 
     if (fields_read(call->body, openai_fields, &r, problem) < 0 ||
         get_dict(call->body, "stream_options", &stream, problem) < 0 ||
         (stream && fields_read(stream, stream_fields, &r, problem) < 0) ||
-        only_text(call->body, "response_format", problem) < 0 ||
         fields_refuse(call->body, openai_refused, problem) < 0) {
         return -1;
     }
@@ -261,7 +245,8 @@ int params_openai(struct call *call, struct params *p, struct problem *problem) 
                            "best_of: this server has n only");
     }
     return finish(&r, p, problem) < 0 || read_stops(call->body, "stop", p, problem) < 0 ||
-                   read_bias(call, p, problem) < 0 || read_logprobs(call->body, p, problem) < 0
+                   read_bias(call, p, problem) < 0 || read_logprobs(call->body, p, problem) < 0 ||
+                   params_form_openai(call->body, p, problem) < 0
                ? -1
                : 0;
 }
@@ -272,11 +257,10 @@ int params_responses(struct call *call, struct params *p, struct problem *proble
     begin(call, &r);
     if (fields_read(call->body, responses_fields, &r, problem) < 0 ||
         fields_refuse(call->body, responses_refused, problem) < 0 ||
-        get_dict(call->body, "text", &text, problem) < 0 ||
-        (text && only_text(text, "format", problem) < 0)) {
+        get_dict(call->body, "text", &text, problem) < 0 || finish(&r, p, problem) < 0) {
         return -1;
     }
-    return finish(&r, p, problem);
+    return text ? params_form_response(text, p, problem) : 0;
 }
 
 int params_anthropic(struct call *call, struct params *p, struct problem *problem) {
@@ -306,7 +290,8 @@ int params_ollama(struct call *call, struct params *p, struct problem *problem) 
                      fields_refuse(options, ollama_options_refused, problem) < 0))) {
         return -1;
     }
-    return finish(&r, p, problem) < 0 || (options && read_stops(options, "stop", p, problem) < 0)
+    return finish(&r, p, problem) < 0 || (options && read_stops(options, "stop", p, problem) < 0) ||
+                   params_form_ollama(call->body, p, problem) < 0
                ? -1
                : 0;
 }
@@ -317,6 +302,8 @@ void params_free(struct params *p) {
     }
     free(p->stops);
     free(p->bias);
+    buf_free(&p->form_text);
+    p->form_field = NULL;
     p->stops = NULL;
     p->bias = NULL;
     p->n_stops = 0;

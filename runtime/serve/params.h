@@ -15,6 +15,7 @@ enum {
     PARAMS_MAX_STOPS = 64,
     PARAMS_MAX_STOP_BYTES = 4096,
     PARAMS_MAX_BIAS = 4096,
+    PARAMS_MAX_FORM_BYTES = 1 << 20, /* of a grammar or schema */
 };
 
 struct params {
@@ -26,7 +27,10 @@ struct params {
     char **stops;                     /* [n_stops]; params_free */
     size_t n_stops;
     struct corm_logit_bias *bias; /* what sampling.bias points to, [sampling.n_bias]; params_free */
-    int n_top; /* probabilities of so many tokens; negative: none are asked for */
+    int n_top;              /* probabilities of so many tokens; negative: none are asked for */
+    const char *form_field; /* that says what the text has to look like; NULL: any will do */
+    enum corm_grammar_form form;
+    struct buf form_text; /* the grammar or schema; params_free */
 };
 
 /* Each reads what is the API's into `p`, which becomes the caller's in every case. -1 and
@@ -36,5 +40,11 @@ int params_responses(struct call *call, struct params *p, struct problem *proble
 int params_anthropic(struct call *call, struct params *p, struct problem *problem);
 int params_ollama(struct call *call, struct params *p, struct problem *problem);
 void params_free(struct params *p);
+
+/* params_form.c: the form of the answer, as each API says it; of the third the object is that around
+ * the field. Whether the grammar or schema is one is seen later (answer_start). */
+int params_form_openai(const struct value_dict *body, struct params *p, struct problem *problem);
+int params_form_ollama(const struct value_dict *body, struct params *p, struct problem *problem);
+int params_form_response(const struct value_dict *text, struct params *p, struct problem *problem);
 
 #endif

@@ -26,6 +26,7 @@
 #include <stdint.h>
 
 #include "format/base.h"
+#include "format/text/thinking.h"
 #include "runtime/corm.h"
 
 struct scheduler;
@@ -61,6 +62,10 @@ struct job {
     /* Of each token of the prompt too, with n_top: nothing is used again then. */
     bool prompt_probabilities;
     struct corm_stops *stops; /* NULL: no text ends it; the maker's */
+    /* What the text has to look like; NULL: any will do. Where the model thinks first, that holds
+     * for what follows: `thinks` is a stream of its own, and becomes NULL then. The maker's. */
+    struct corm_grammar_state *grammar;
+    struct thinking *thinks;
     int n_top; /* probabilities of each token and so many of the likeliest; negative: none */
     /* What came of it. */
     enum job_end end;

@@ -165,16 +165,50 @@ void sequence_begin(struct scheduler *s, const struct keep_choice *c) {
     }
 }
 
+/* The ids that the form of the text allows next, if it has one by now. */
+static int allow(struct job *job) {
+    job->sampling.allowed = NULL;
+    return job->grammar && !job->thinks
+               ? corm_grammar_allowed(job->grammar, job->max_tok - job->made_tok,
+                                      &job->sampling.allowed, &job->error)
+               : 0;
+}
+
+/* A token became the text. *over: nothing may follow. */
+static int accept(struct job *job, int32_t id, const char *text, size_t bytes, bool *over) {
+    *over = false;
+    if (!job->grammar) {
+        return 0;
+    }
+    if (job->thinks) {
+        job->thinks = thinking_goes_on(job->thinks, text, bytes) ? job->thinks : NULL;
+        return 0;
+    }
+    if (corm_grammar_accept(job->grammar, id, &job->error) < 0) {
+        return -1;
+    }
+    *over = corm_grammar_is_over(job->grammar);
+    return 0;
+}
+
 /* Choose the next token after the last evaluation, and see whether that is the end. */
 static void choose(struct scheduler *s, size_t i) {
     struct slot *slot = &s->slots[i];
     struct job *job = slot->job;
     const char *text;
     size_t bytes;
-    int32_t id = corm_session_sample(slot->session, &job->sampling);
+    bool over;
     job->pending = -1;
+    if (allow(job) < 0) {
+        sequence_end(s, i, JOB_FAILED);
+        return;
+    }
+    int32_t id = corm_session_sample(slot->session, &job->sampling);
     if (id < 0) {
-        sequence_fail(s, i, "no token to choose: the model's logits are not finite");
+        sequence_fail(s, i,
+                      job->sampling.allowed
+                          ? "no token that the grammar allows can be chosen"
+                          : "no token to choose: the model's logits are not finite");
         return;
     }
     if (!job->ignore_eos && corm_is_stop(s->o.engine, id)) {
@@ -185,10 +219,13 @@ static void choose(struct scheduler *s, size_t i) {
     if (job->n_top >= 0) {
         tell_probabilities(slot, corm_session_logits(slot->session), id);
     }
-    if (corm_session_text(slot->session, id, true, &text, &bytes, &job->error) < 0) {
+    if (corm_session_text(slot->session, id, true, &text, &bytes, &job->error) < 0 ||
+        accept(job, id, text, bytes, &over) < 0) {
         sequence_end(s, i, JOB_FAILED);
     } else if (put_text(job, text, bytes)) {
         sequence_end(s, i, JOB_STOP_TEXT);
+    } else if (over) {
+        sequence_end(s, i, JOB_STOP);
     } else if (job->made_tok >= job->max_tok ||
                corm_session_length(slot->session) == s->info->ctx_tok) {
         sequence_end(s, i, JOB_LENGTH); /* the last token need not be evaluated */

@@ -3,6 +3,7 @@ the status is 1 where one failed. FOLDER has what corm-run said of the same prom
 
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -357,7 +358,7 @@ def test_answers_ollama():
                               "options": {"num_predict": 30, "temperature": 0}}).json
     assert b["response"] == run_text("chat"), b
     assert ask("/api/generate", {"model": "x"}).json["done_reason"] == "load"
-    bad = ask("/api/chat", {**body, "format": "json"})
+    bad = ask("/api/chat", {**body, "format": "yaml"})
     assert bad.status == 400 and "format" in bad.json["error"], bad.body
 
 
@@ -383,6 +384,82 @@ def test_answers_responses():
     assert len({d["response"]["id"] for d in data if "response" in d}) == 1
     refused(ask("/v1/responses", {**body, "previous_response_id": "r"}), 400, "previous_response_id")
     refused(ask("/v1/responses", {**body, "input": [{"type": "function_call"}]}), 400, "function_call")
+
+
+CHILD = {"type": "object", "required": ["name", "age"], "properties": {
+    "name": {"type": "string", "minLength": 2, "maxLength": 30}, "age": {"type": "integer", "minimum": 0, "maximum": 99},
+    "likes": {"type": "array", "maxItems": 4, "items": {"enum": ["cats", "dogs", "tea"]}}}}
+
+
+def is_child(text):
+    v = json.loads(text)
+    assert 2 <= len(v["name"]) <= 30 and type(v["age"]) is int and 0 <= v["age"] <= 99, text
+    assert set(v) <= set(CHILD["properties"]) and all(l in ("cats", "dogs", "tea") for l in v.get("likes", [])), text
+
+
+def test_answers_have_a_form():
+    form = {"type": "json_schema", "json_schema": {"name": "child", "strict": True, "schema": CHILD}}
+    hot = {"temperature": 1.5, "max_tokens": 200}
+    for seed in range(4):
+        a = chat(STORY, **{**hot, "seed": seed}, response_format=form, n=2).json
+        for c in a["choices"]:
+            is_child(c["message"]["content"])
+            assert c["finish_reason"] == "stop", c
+    assert a["choices"][0] != a["choices"][1]
+    again = chat(STORY, **{**hot, "seed": 3}, json_schema=CHILD).json
+    assert again["choices"][0]["message"] == a["choices"][0]["message"], again
+    streamed = chunks(chat(STORY, **{**hot, "seed": 3}, response_format=form, stream=True))
+    assert "".join(c["choices"][0]["delta"].get("content", "") for c in streamed) == a["choices"][0]["message"]["content"]
+    is_child(chat(STORY, temperature=1.5, max_tokens=45, response_format=form).json["choices"][0]["message"]["content"])
+    b = complete(prompt=[ONCE, "Tim"], n=2, response_format={"type": "json_object"}, **hot).json
+    assert all(type(json.loads(c["text"])) is dict for c in b["choices"] if c["finish_reason"] == "stop"), b
+    c = complete(grammar='root ::= "yes" | "no"', logprobs=2, **hot).json["choices"][0]
+    assert c["text"] in ("yes", "no") and c["finish_reason"] == "stop" and c["logprobs"]["tokens"], c
+    o = {"messages": STORY, "stream": False, "options": {"num_predict": 200, "temperature": 1.5}}
+    is_child(ask("/api/chat", {**o, "format": CHILD}).json["message"]["content"])
+    is_child("".join(p["response"] for p in lines(ask("/api/generate", {"prompt": ONCE, "format": CHILD, "options": o["options"]}))))
+    j = ask("/api/chat", {**o, "format": "json"}).json
+    assert j["done_reason"] == "length" or type(json.loads(j["message"]["content"])) is dict, j
+    r = ask("/v1/responses", {"input": "About Tim", "temperature": 1.5, "max_output_tokens": 200,
+                              "text": {"format": {"type": "json_schema", "name": "child", "schema": CHILD}}}).json
+    is_child(r["output"][0]["content"][0]["text"])
+    plain = chat(STORY, response_format={"type": "text"}).json["choices"][0]["message"]["content"]
+    assert plain == run_text("chat"), plain
+
+
+def test_answers_forms_at_once():
+    """Each of several that are computed together keeps to its own form."""
+    got = {}
+
+    def one(i, words):
+        got[i] = complete(prompt=f"{ONCE} {i}", grammar=f'root ::= ("{words[0]}" | "{words[1]}"){{8}}', temperature=2,
+                          max_tokens=64).json["choices"][0]["text"]
+    pairs = [("a", "b"), ("cc", "dd"), ("0", "1"), ("x", "yz")]
+    threads = [threading.Thread(target=one, args=p) for p in enumerate(pairs)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    for i, (a, b) in enumerate(pairs):
+        assert re.fullmatch(f"({a}|{b}){{8}}", got[i]), (i, got[i])
+
+
+def test_answers_forms_refused():
+    def schema(s):
+        return {"response_format": {"type": "json_schema", "json_schema": {"schema": s}}}
+    refused(chat(STORY, **schema({"properties": {"a": {"not": {}}}})), 400, '"not" is not supported', "response_format")
+    refused(chat(STORY, **schema({"type": "thing"})), 400, "a type that there is not", "response_format")
+    refused(chat(STORY, response_format={"type": "json_schema"}), 400, "a schema is missing", "response_format")
+    refused(complete(json_schema={"multipleOf": 3}), 400, '"multipleOf" is not supported', "json_schema")
+    refused(complete(grammar='root ::= "a" |\n  foo'), 400, "line 2, column 3", "grammar")
+    refused(complete(grammar="root ::= [a]", json_schema={}), 400, "json_schema says the form already", "grammar")
+    refused(complete(grammar="root ::= [a]", ignore_eos=True), 400, "where the text ends", "ignore_eos")
+    refused(complete(grammar="root ::= [a]", stream=True, n=2, prompt=["a", "b"], stop="x", json_schema=5), 400, "already")
+    refused(ask("/v1/responses", {"input": "x", "text": {"format": {"type": "json_schema", "schema": {"if": {}}}}}), 400,
+            '"if" is not supported', "text.format")
+    bad = ask("/api/chat", {"messages": STORY, "format": {"uniqueItems": True}})
+    assert bad.status == 400 and '"uniqueItems" is not supported' in bad.json["error"], bad.body
+    assert complete().status == 200
 
 
 def test_answers_messages_are_read_leniently():
@@ -411,7 +488,7 @@ def test_answers_refused_by_name():
     refused(chat([{"role": "king", "content": "x"}]), 400, "king")
     refused(chat([{"role": "user", "content": 5}]), 400, "expected a string")
     for name, value in (("logit_bias", {"-1": 1}), ("logprobs", 50), ("tools", [{"type": "function"}]),
-                        ("presence_penalty", 500), ("grammar", "root ::= x"), ("response_format", {"type": "json_object"})):
+                        ("presence_penalty", 500), ("grammar", "root ::= x"), ("response_format", {"type": "xml"})):
         refused(chat(STORY, **{name: value}), 400, name, name)
     refused(chat(STORY, temperature="hot"), 400, "expected a number", "temperature")
     refused(chat(STORY, temperature=-1), 400, "expected 0 to 100", "temperature")
@@ -655,6 +732,8 @@ def test_thinks_apart():
     assert want
     a = chat(STORY).json["choices"][0]["message"]
     assert a["content"] == "" and a["reasoning_content"].strip() == want, (a, want)
+    formed = chat(STORY, grammar='root ::= "yes"').json["choices"][0]["message"]
+    assert formed == a, formed  # a thought has no form
     deltas = [c["choices"][0]["delta"] for c in chunks(chat(STORY, stream=True))]
     assert "".join(d.get("reasoning_content", "") for d in deltas).strip() == want
     assert "".join(d.get("content", "") for d in deltas) == ""

@@ -137,6 +137,49 @@ static void check_params(params_reader *read, const char *json, struct params *p
     value_arena_free(&call.arena);
 }
 
+/* Where the form is said, and what of it. */
+static void forms_are_read(void) {
+    static const struct {
+        int (*read)(struct call *call, struct params *p, struct problem *problem);
+        const char *body, *text; /* NULL: there is no form */
+    } cases[] = {
+        {params_openai, "{\"response_format\": {\"type\": \"text\"}, \"grammar\": \"\"}", NULL},
+        {params_openai,
+         "{\"response_format\": {\"type\": \"json_schema\", \"json_schema\": "
+         "{\"name\": \"a\", \"strict\": true, \"schema\": {\"type\": \"null\"}}}}",
+         "{\"type\": \"null\"}"},
+        {params_openai, "{\"response_format\": {\"type\": \"json_object\", \"schema\": {}}}", "{}"},
+        {params_openai, "{\"json_schema\": {}}", "{}"},
+        {params_openai, "{\"grammar\": \"root ::= [a]\"}", "root ::= [a]"},
+        {params_responses,
+         "{\"text\": {\"format\": {\"type\": \"json_schema\", \"name\": \"a\", \"schema\": true}}}",
+         "true"},
+        {params_responses, "{\"text\": {\"format\": {\"type\": \"text\"}}}", NULL},
+        {params_ollama, "{\"format\": {\"const\": 5}}", "{\"const\": 5}"},
+        {params_ollama, "{\"format\": \"\"}", NULL},
+    };
+    struct params p;
+    for (size_t i = 0; i < TEST_COUNT(cases); i++) {
+        check_params(cases[i].read, cases[i].body, &p, NULL);
+        assert_int_equal(p.form_field != NULL, cases[i].text != NULL);
+        if (cases[i].text) {
+            assert_string_equal(p.form_text.data, cases[i].text);
+        }
+        params_free(&p);
+    }
+    static const char *const refused[][2] = {
+        {"{\"response_format\": {\"type\": \"xml\"}}", "response_format"},
+        {"{\"response_format\": \"json\"}", "response_format"},
+        {"{\"grammar\": 5}", "grammar"},
+        {"{\"grammar\": \"root ::= [a]\", \"json_schema\": {}}", "grammar"},
+        {"{\"json_schema\": {}, \"ignore_eos\": true}", "ignore_eos"},
+    };
+    for (size_t i = 0; i < TEST_COUNT(refused); i++) {
+        check_params(params_openai, refused[i][0], &p, refused[i][1]);
+        params_free(&p);
+    }
+}
+
 static void params_are_read(void **state) {
     (void)state;
     struct params p;
@@ -174,6 +217,7 @@ static void params_are_read(void **state) {
     check_params(params_openai, "{\"best_of\": 2}", &p, "best_of");
     check_params(params_openai, "{\"response_format\": {\"type\": \"json_schema\"}}", &p,
                  "response_format");
+    forms_are_read();
     check_params(params_anthropic, "{}", &p, "max_tokens");
     check_params(params_anthropic, "{\"max_tokens\": 5, \"stop_sequences\": \"x\"}", &p, NULL);
     assert_int_equal(p.n_stops, 1);
@@ -183,7 +227,10 @@ static void params_are_read(void **state) {
     assert_true(p.max_tok == -1 && p.sampling.top_k == 3 && p.stream);
     params_free(&p);
     check_params(params_ollama, "{\"options\": {\"mirostat\": 2}}", &p, "mirostat");
-    check_params(params_ollama, "{\"format\": \"json\"}", &p, "format");
+    check_params(params_ollama, "{\"format\": \"yaml\"}", &p, "format");
+    check_params(params_ollama, "{\"format\": \"json\"}", &p, NULL);
+    assert_true(p.form_field && p.form == CORM_GRAMMAR_JSON_OBJECT);
+    params_free(&p);
 }
 
 static const char *field_text(const struct convo *c, size_t i, const char *name) {
