@@ -77,6 +77,9 @@ static void take_all_back(struct corm_pass *p) {
         }
         part->failed = true;
         s->n_tok = part->start;
+        if (s->row_end > s->n_tok) {
+            session_lose_row(s);
+        }
         snapshot_cut(s, s->n_tok);
         if (s->state.end > s->n_tok) {
             session_go_back(s, s->n_tok, false);
@@ -116,10 +119,10 @@ static void set_cancelled(struct err *err) {
     err_set(err, "the evaluation was cancelled");
 }
 
-/* Whether all sessions of the piece are cancelled. */
+/* Whether all sessions of the piece are cancelled; with all_or_none, all of the pass. */
 static bool piece_is_cancelled(const struct corm_pass *p) {
     for (uint32_t i = 0; i < p->n; i++) {
-        if (p->parts[i].rows > 0 && !is_cancelled(&p->parts[i])) {
+        if ((p->parts[i].rows > 0 || p->all_or_none) && !is_cancelled(&p->parts[i])) {
             return false;
         }
     }
@@ -431,12 +434,15 @@ int pass_run(struct corm_pass *p, struct corm_error *error) {
 
 void pass_end(struct corm_pass *p) {
     struct err err = {0};
+    set_cancelled(&err);
     if (p->batch.rows > 0) {
-        set_cancelled(&err);
         count_piece(p, false);
         break_piece(p, &err, CORM_ERROR_CANCELLED);
     }
     for (uint32_t i = 0; i < p->n; i++) {
+        if (rows_left(&p->parts[i]) > 0) { /* its turn has not come */
+            fail_part(p, &p->parts[i], &err, CORM_ERROR_CANCELLED);
+        }
         p->parts[i].session->pass = NULL;
         session_settle(p->parts[i].session);
     }

@@ -9,7 +9,7 @@
 
 /* ---- rows of logits ---- */
 
-static void lose_row(struct corm_session *s) {
+void session_lose_row(struct corm_session *s) {
     if (s->row >= 0) {
         s->engine->running[s->row] = NULL;
         s->row = -1;
@@ -128,7 +128,7 @@ void corm_session_close(struct corm_session *s) {
     }
     e->sessions[at] = e->sessions[--e->n_sessions];
     e->kv_used -= s->kv_bytes;
-    lose_row(s);
+    session_lose_row(s);
     snapshot_cut(s, 0);
     free(s->snapshots.all);
     state_close(&s->state);
@@ -144,7 +144,7 @@ void corm_session_truncate(struct corm_session *session, uint32_t n_tok) {
         return;
     }
     session->n_tok = n_tok;
-    lose_row(session);
+    session_lose_row(session);
     snapshot_cut(session, n_tok);
     if (n_tok < session->state.end) {
         session_go_back(session, n_tok, false);
@@ -195,7 +195,7 @@ int corm_session_copy(struct corm_session *to, const struct corm_session *from,
     memcpy(to->history, from->history, from->n_tok * sizeof *to->history);
     to->n_tok = from->n_tok;
     session_settle(to);
-    lose_row(to);
+    session_lose_row(to);
     to->used = ++to->engine->evaluations;
     if (from->row >= 0 && from->row_end == from->n_tok) {
         struct corm_engine *e = to->engine;

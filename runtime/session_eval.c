@@ -29,6 +29,18 @@ static int check_span(const struct corm_session *s, const int32_t *ids, size_t n
     return 0;
 }
 
+/* Pieces are cut at these lengths, each behind the one before. */
+static int check_snapshots(const struct corm_span *span, struct err *err) {
+    for (size_t i = 1; i < span->n_snapshots; i++) {
+        if (span->snapshots[i] < span->snapshots[i - 1]) {
+            return err_set(err,
+                           "a snapshot at %u tokens after one at %u: expected ascending lengths",
+                           span->snapshots[i], span->snapshots[i - 1]);
+        }
+    }
+    return 0;
+}
+
 static int check_spans(const struct corm_span *spans, size_t n, struct err *err,
                        enum corm_error_code *code) {
     if (n == 0) {
@@ -47,7 +59,8 @@ static int check_spans(const struct corm_span *spans, size_t n, struct err *err,
                 return err_set(err, "session %zu of the batch is also session %zu", i, j);
             }
         }
-        if (check_span(spans[i].session, spans[i].ids, spans[i].n, err, code) < 0) {
+        if (check_span(spans[i].session, spans[i].ids, spans[i].n, err, code) < 0 ||
+            check_snapshots(&spans[i], err) < 0) {
             return n > 1 ? err_prefix(err, "session %zu of the batch", i) : -1;
         }
     }

@@ -334,8 +334,87 @@ static void cancelling_keeps_what_is_said(void **state) {
         cancelled(&r.error);
         assert_int_equal(corm_session_length(r.s[2]), 12);
         assert_int_equal(corm_session_length(r.s[3]), 21);
+
+        /* Also where some pieces are one session's alone, which has tokens to compute again. */
+        struct corm_session *const two[] = {r.s[0], r.s[3]};
+        const int32_t after[] = {r.ids[10], r.ids[3 + 21]};
+        corm_session_cancel(r.s[3], false);
+        corm_session_cancel(r.s[0], true);
+        assert_int_equal(corm_sessions_decode(two, after, 2, &r.error), 0);
+        check(&r, 0, 11);
+        check(&r, 3, 22);
         rig_close(&r);
     }
+}
+
+/* A token that was decoded, and is taken back because another session is not done, leaves no logits
+ * behind for one that is evaluated in its place. */
+static void what_is_taken_back_leaves_no_logits(void **state) {
+    size_t taken_back = 0;
+    (void)state;
+    for (size_t c = 0; c < TEST_COUNT(CASES); c++) {
+        struct canceller by = {0};
+        const struct corm_mechanisms m = {.on_route = on_route, .on_route_ctx = &by};
+        struct rig r = rig_open(CASES[c], (struct corm_engine_options){.measure = &m});
+        const uint32_t layers = layers_with_experts(r.e);
+        struct corm_session *const two[] = {r.s[0], r.s[3]};
+        const int32_t next[] = {r.ids[10], 1};
+        begin(&r);
+        model_eval(r.s[3], r.ids + 3, BATCH - 1, false);
+        corm_session_cancel(r.s[0], true);
+        by = (struct canceller){r.s[3], layers}; /* when the first session computes again, alone */
+        if (corm_sessions_decode(two, next, 2, &r.error) < 0) {
+            cancelled(&r.error);
+            taken_back++;
+            assert_int_equal(corm_session_length(r.s[0]), 10);
+            assert_int_equal(corm_session_length(r.s[3]), BATCH - 1);
+            corm_session_cancel(r.s[3], false);
+            by = (struct canceller){r.s[3], layers};
+            const struct corm_span span = span_of(&r, 3, BATCH - 1, 20);
+            assert_int_equal(corm_sessions_eval(&span, 1, &r.error), -1);
+            const uint32_t kept = corm_session_length(r.s[3]);
+            assert_true(kept >= BATCH);
+            assert_null(corm_session_logits(r.s[3]));
+            corm_session_cancel(r.s[3], false);
+            model_eval(r.s[3], r.ids + 3 + kept, 20 - kept, false);
+            check(&r, 3, 20);
+        }
+        rig_close(&r);
+    }
+    assert_true(taken_back > 0);
+}
+
+/* Whoever closes a pass early is told of each session that is not done. */
+static void closing_ends_every_span(void **state) {
+    (void)state;
+    struct rig r = rig_open("olmoe-tiny", (struct corm_engine_options){.max_passes = 1});
+    struct corm_error errors[3] = {0};
+    struct corm_span spans[] = {span_of(&r, 0, 0, 2), span_of(&r, 1, 0, BATCH),
+                                span_of(&r, 2, 0, 4)};
+    struct corm_pass *pass;
+    bool more = true;
+    for (int i = 0; i < 3; i++) {
+        spans[i].error = &errors[i];
+    }
+    assert_int_equal(corm_pass_open(&pass, spans, 3, &r.error), 0);
+    for (uint32_t l = 0; l <= corm_engine_info(r.e)->n_layers; l++) { /* a piece and a layer */
+        assert_int_equal(corm_pass_step(pass, &more, &r.error), 0);
+    }
+    corm_pass_close(pass);
+    assert_string_equal(errors[0].message, "");
+    check(&r, 0, 2);
+    cancelled(&errors[1]);
+    assert_int_equal(corm_session_length(r.s[1]), BATCH - 2);
+    cancelled(&errors[2]);
+    assert_int_equal(corm_session_length(r.s[2]), 0);
+    /* One that is closed before its first step. */
+    errors[2] = (struct corm_error){0};
+    assert_int_equal(corm_pass_open(&pass, &spans[2], 1, &r.error), 0);
+    corm_pass_close(pass);
+    cancelled(&errors[2]);
+    model_eval(r.s[2], r.ids + 2, 4, false);
+    check(&r, 2, 4);
+    rig_close(&r);
 }
 
 struct clicks {
@@ -433,7 +512,10 @@ static void bad_spans_are_refused(void **state) {
     wrong.ids = ids;
     wrong.n = 2;
     int32_t *many = mem_calloc(65, sizeof *many);
-    struct corm_span far = {.session = r.s[1], .ids = many, .n = 65};
+    struct corm_span far = {.session = r.s[1], .ids = many, .n = 65}, mixed_up = more;
+    const uint32_t lengths[] = {3, 2};
+    mixed_up.snapshots = lengths;
+    mixed_up.n_snapshots = 2;
     const struct {
         struct corm_span spans[2];
         size_t n;
@@ -446,6 +528,7 @@ static void bad_spans_are_refused(void **state) {
         {{good, none}, 2, "session 1 of the batch: no tokens", CORM_ERROR_OTHER},
         {{good, wrong}, 2, "session 1 of the batch: token id 1073741824", CORM_ERROR_OTHER},
         {{good, far}, 2, "session 1 of the batch: context full", CORM_ERROR_CONTEXT},
+        {{good, mixed_up}, 2, "a snapshot at 2 tokens after one at 3", CORM_ERROR_OTHER},
     };
     struct corm_pass *pass = NULL, *second = NULL;
     for (size_t i = 0; i < TEST_COUNT(rows); i++) {
@@ -485,6 +568,8 @@ int main(void) {
         cmocka_unit_test(copies_are_exact),
         cmocka_unit_test(last_logits_are_of_those_who_run),
         cmocka_unit_test(cancelling_keeps_what_is_said),
+        cmocka_unit_test(what_is_taken_back_leaves_no_logits),
+        cmocka_unit_test(closing_ends_every_span),
         cmocka_unit_test(anybody_may_cancel),
         cmocka_unit_test(an_error_concerns_one_session),
         cmocka_unit_test(bad_spans_are_refused),
