@@ -97,8 +97,8 @@ static int render(const struct corm_engine *engine, const struct corm_chat *chat
         goto out;
     }
     if (ids) {
-        rc = chat_render(&arena, &request, engine->tokenizer, t, &engine->book, &limits, &now, out,
-                         err);
+        rc = chat_render(&arena, &request, engine->tokenizer, t, &engine->book, &limits,
+                         engine_encoder_bytes(engine), &now, out, err);
     } else if (!chat_context(&arena, &request, engine->tokenizer, &engine->book, &context, err)) {
         rc = template_render(t, &context, &limits, &now, &out->text, &out->bytes, err);
     }

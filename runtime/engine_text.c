@@ -25,8 +25,7 @@ uint64_t engine_text_bytes(const struct corm_engine *e) {
                : 0;
 }
 
-/* What encoding may take: what is planned for it, and what the plan leaves of the budget. */
-static uint64_t allowed_bytes(const struct corm_engine *e) {
+uint64_t engine_encoder_bytes(const struct corm_engine *e) {
     const struct corm_memory_plan *p = &e->plan;
     uint64_t planned = p->text_bytes, left = 0;
     if (p->host_bytes == 0 && p->budget_bytes > p->total_bytes) {
@@ -42,7 +41,7 @@ int corm_encoder_open(struct corm_encoder **encoder, const struct corm_engine *e
         (add_special ? TOKENIZER_ADD_SPECIAL : 0) | (parse_special ? TOKENIZER_PARSE_SPECIAL : 0);
     *encoder = mem_calloc(1, sizeof **encoder);
     (*encoder)->engine = engine;
-    (*encoder)->tokens = token_encoder_new(engine->tokenizer, flags, allowed_bytes(engine));
+    (*encoder)->tokens = token_encoder_new(engine->tokenizer, flags, engine_encoder_bytes(engine));
     return 0;
 }
 
@@ -96,7 +95,11 @@ int corm_tokenize(const struct corm_engine *engine, const char *text, size_t tex
     *ids = mem_alloc(sizeof **ids);
     *n_ids = 0;
     for (int part = 0; rc == 0 && part < 2; part++) {
-        rc = corm_encoder_push(encoder, part == 0 ? text : NULL, text_bytes, &some, &n, error);
+        rc = corm_encoder_push(encoder,
+                               part > 0 ? NULL
+                               : text   ? text
+                                        : "",
+                               text_bytes, &some, &n, error);
         if (rc == 0 && n > 0) {
             *ids = mem_grow(*ids, *n_ids + n, &cap, sizeof **ids);
             memcpy(*ids + *n_ids, some, n * sizeof *some);

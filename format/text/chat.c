@@ -210,7 +210,7 @@ int chat_parse_calls(struct value_arena *arena, const struct value *request, str
 
 int chat_render(struct value_arena *arena, const struct value *request, const struct tokenizer *tok,
                 const struct template *t, const struct chat_book *book,
-                const struct template_limits *limits, const struct tm *now,
+                const struct template_limits *limits, uint64_t memory_bytes, const struct tm *now,
                 struct chat_rendered *out, struct err *err) {
     struct value parsed, marked, context;
     if (chat_parse_calls(arena, request, &parsed) ||
@@ -219,7 +219,7 @@ int chat_render(struct value_arena *arena, const struct value *request, const st
     }
     if (chat_context(arena, &marked, tok, book, &context, err) ||
         template_render(t, &context, limits, now, &out->text, &out->bytes, err) ||
-        chat_encode(tok, out->text, out->bytes, &out->ids, err)) {
+        chat_encode(tok, out->text, out->bytes, memory_bytes, &out->ids, err)) {
         return -1;
     }
     out->bytes = chat_unmark(out->text, out->bytes);

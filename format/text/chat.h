@@ -59,10 +59,11 @@ int chat_parse_calls(struct value_arena *arena, const struct value *request, str
 /* `*out` is the request, marked for a template. `book` may be NULL. -1: budget. */
 int chat_mark(struct value_arena *arena, const struct tokenizer *tok, const struct template *t,
               const struct chat_book *book, const struct value *request, struct value *out);
-/* Append the ids of a rendered text with marks. -1 and `err`: as tokenizer_encode; or a marked
- * token that the tokenizer makes of plain text too. */
-int chat_encode(const struct tokenizer *tok, const char *text, size_t bytes, struct token_list *ids,
-                struct err *err);
+/* Append the ids of a rendered text with marks; encoding takes `memory_bytes`, as token_encoder_new
+ * has it. -1 and `err`: as tokenizer_encode; or a marked token that the tokenizer makes of plain
+ * text too. */
+int chat_encode(const struct tokenizer *tok, const char *text, size_t bytes, uint64_t memory_bytes,
+                struct token_list *ids, struct err *err);
 /* Leaves the marks out of a text; returns the bytes that stay. */
 size_t chat_unmark(char *text, size_t bytes);
 
@@ -73,11 +74,11 @@ struct chat_rendered {
     struct token_list ids;
 };
 /* All of it: calls are parsed, the request is marked, rendered and encoded. `now` as in
- * template_render. -1 and `err`: the request has no messages, the template refuses or fails (then
+ * template_render, `memory_bytes` as in chat_encode. -1 and `err`: the request has no messages, the template refuses or fails (then
  * the message begins with "line "), or a token cannot be text. */
 int chat_render(struct value_arena *arena, const struct value *request, const struct tokenizer *tok,
                 const struct template *t, const struct chat_book *book,
-                const struct template_limits *limits, const struct tm *now,
+                const struct template_limits *limits, uint64_t memory_bytes, const struct tm *now,
                 struct chat_rendered *out, struct err *err);
 
 /* Compiles a template and renders one short question with it, which has `tools` or none. -1 and

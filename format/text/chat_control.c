@@ -239,21 +239,36 @@ int chat_mark(struct value_arena *arena, const struct tokenizer *tok, const stru
 
 /* ---- encoding ------------------------------------------------------------------------------- */
 
+struct encoding {
+    const struct tokenizer *tok;
+    uint64_t memory_bytes;
+    struct token_list newline; /* its ids */
+};
+
+static int encode(const struct encoding *how, const char *text, size_t bytes, unsigned flags,
+                  struct token_list *ids, struct err *err) {
+    struct token_encoder *e = token_encoder_new(how->tok, flags, how->memory_bytes);
+    int rc = token_encoder_push(e, text, bytes, ids, err);
+    rc = rc ? rc : token_encoder_finish(e, ids, err);
+    token_encoder_free(e);
+    return rc;
+}
+
 /* A piece that has text before it is encoded behind a newline, whose ids are left out: some
  * tokenizers put a blank before what begins a text. */
-static int encode_behind(const struct tokenizer *tok, const char *piece, size_t bytes,
-                         unsigned flags, const struct token_list *newline, struct token_list *ids,
-                         struct err *err) {
+static int encode_behind(const struct encoding *how, const char *piece, size_t bytes,
+                         unsigned flags, struct token_list *ids, struct err *err) {
+    const struct token_list *newline = &how->newline;
     struct token_list list = {0};
     struct buf text = {0};
     buf_append(&text, "\n", 1);
     buf_append(&text, piece, bytes);
-    int rc = tokenizer_encode(tok, text.data, text.len, flags, &list, err);
+    int rc = encode(how, text.data, text.len, flags, &list, err);
     size_t skip = newline->n;
     if (!rc &&
         (list.n < skip || (skip && memcmp(list.ids, newline->ids, skip * sizeof *list.ids)))) {
         list.n = skip = 0;
-        rc = tokenizer_encode(tok, piece, bytes, flags, &list, err);
+        rc = encode(how, piece, bytes, flags, &list, err);
     }
     for (size_t i = skip; !rc && i < list.n; i++) {
         token_list_add(ids, list.ids[i]);
@@ -263,11 +278,10 @@ static int encode_behind(const struct tokenizer *tok, const char *piece, size_t 
     return rc;
 }
 
-static int encode_marked(const struct tokenizer *tok, const struct chat_token *t,
-                         const struct token_list *newline, struct token_list *ids,
-                         struct err *err) {
+static int encode_marked(const struct encoding *how, const struct chat_token *t,
+                         struct token_list *ids, struct err *err) {
     size_t before = ids->n;
-    if (encode_behind(tok, t->text, t->bytes, TOKENIZER_PLAIN, newline, ids, err)) {
+    if (encode_behind(how, t->text, t->bytes, TOKENIZER_PLAIN, ids, err)) {
         return -1;
     }
     for (size_t i = before; i < ids->n; i++) {
@@ -294,11 +308,11 @@ static const struct chat_token *marked_here(const struct chat_tokens *all, const
     return t && t->bytes == (size_t)(end - inner) ? t : NULL;
 }
 
-int chat_encode(const struct tokenizer *tok, const char *text, size_t bytes, struct token_list *ids,
-                struct err *err) {
+int chat_encode(const struct tokenizer *tok, const char *text, size_t bytes, uint64_t memory_bytes,
+                struct token_list *ids, struct err *err) {
     struct chat_tokens all = {0};
-    struct token_list newline = {0};
-    int rc = tokenizer_encode(tok, "\n", 1, TOKENIZER_PARSE_SPECIAL, &newline, err);
+    struct encoding how = {.tok = tok, .memory_bytes = memory_bytes};
+    int rc = encode(&how, "\n", 1, TOKENIZER_PARSE_SPECIAL, &how.newline, err);
     collect_tokens(tok, NULL, "", 0, true, &all);
     for (size_t i = 0, done = 0; !rc && i <= bytes;) {
         const char *next = memchr(text + i, mark_begin[0], bytes - i);
@@ -308,10 +322,9 @@ int chat_encode(const struct tokenizer *tok, const char *text, size_t bytes, str
             continue;
         }
         if (done == 0) {
-            rc = tokenizer_encode(tok, text, i, TOKENIZER_PARSE_SPECIAL, ids, err);
+            rc = encode(&how, text, i, TOKENIZER_PARSE_SPECIAL, ids, err);
         } else if (i > done) {
-            rc = encode_behind(tok, text + done, i - done, TOKENIZER_PARSE_SPECIAL, &newline, ids,
-                               err);
+            rc = encode_behind(&how, text + done, i - done, TOKENIZER_PARSE_SPECIAL, ids, err);
         }
         if (rc || i == bytes) {
             break;
@@ -319,12 +332,12 @@ int chat_encode(const struct tokenizer *tok, const char *text, size_t bytes, str
         const struct chat_token *t = marked_here(&all, text + i, bytes - i);
         i += MARK_BYTES;
         if (t) {
-            rc = encode_marked(tok, t, &newline, ids, err);
+            rc = encode_marked(&how, t, ids, err);
             i += t->bytes + MARK_BYTES;
         }
         done = i;
     }
-    token_list_free(&newline);
+    token_list_free(&how.newline);
     free(all.items);
     return rc;
 }

@@ -16,15 +16,22 @@ static const struct value *field(const struct value *v, const char *key) {
 }
 
 /* Renders a request; the result is to be freed. -1 and `err`. */
-static int rendered(struct value_arena *arena, const struct value *request, const char *text,
-                    const struct tokenizer *tok, const struct chat_book *book,
-                    struct chat_rendered *out, struct err *err) {
+static int rendered_within(struct value_arena *arena, const struct value *request, const char *text,
+                           const struct tokenizer *tok, const struct chat_book *book,
+                           uint64_t memory_bytes, struct chat_rendered *out, struct err *err) {
     struct template *t;
     *out = (struct chat_rendered){0};
     assert_int_equal(template_compile(&t, text, strlen(text), err), 0);
-    int rc = chat_render(arena, request, tok, t, book, &template_usual_limits, NULL, out, err);
+    int rc = chat_render(arena, request, tok, t, book, &template_usual_limits, memory_bytes, NULL,
+                         out, err);
     template_free(t);
     return rc;
+}
+
+static int rendered(struct value_arena *arena, const struct value *request, const char *text,
+                    const struct tokenizer *tok, const struct chat_book *book,
+                    struct chat_rendered *out, struct err *err) {
+    return rendered_within(arena, request, text, tok, book, 0, out, err);
 }
 
 static bool same_ids(const struct token_list *got, const struct value *want) {
@@ -176,11 +183,44 @@ static void arguments_become_objects(void **state) {
     }
 }
 
+/* A word that cannot be cut in two is encoded within the memory that there is for that. */
+static void encoding_is_bounded(void **state) {
+    enum { WORD = 1 << 20 };
+    struct value_arena arena = {.limit_bytes = 16 << 20};
+    struct chat_rendered out;
+    struct value request;
+    struct err err = {0};
+    struct loaded l;
+    (void)state;
+    loaded_style("mixtral", &l);
+    char *word = mem_calloc(WORD + 1, 1);
+    memset(word, 'l', WORD);
+    char *json = mem_printf("[{\"role\": \"user\", \"content\": \"%s\"}]", word);
+    assert_int_equal(value_json_read(&arena, json, strlen(json), &request, &err), 0);
+    const char *template = "{{ messages[0].content }}";
+    assert_int_equal(
+        rendered_within(&arena, &request, template, l.tok, NULL, TOKEN_ENCODER_BYTES, &out, &err),
+        -1);
+    assert_err(&err, "KiB of text");
+    free(out.text);
+    token_list_free(&out.ids);
+    err = (struct err){0};
+    assert_int_equal(rendered(&arena, &request, template, l.tok, NULL, &out, &err), 0);
+    assert_true(out.ids.n > 0);
+    free(out.text);
+    token_list_free(&out.ids);
+    free(json);
+    free(word);
+    value_arena_free(&arena);
+    loaded_close(&l);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(control_tokens_are_text_as_in_transformers),
         cmocka_unit_test(a_list_says_what_controls),
         cmocka_unit_test(arguments_become_objects),
+        cmocka_unit_test(encoding_is_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
