@@ -45,10 +45,12 @@
 #include "format/text/value.h"
 
 enum {
-    GRAMMAR_MAX_BYTES = 1 << 20,   /* of a grammar's text */
-    GRAMMAR_MAX_RULES = 1 << 16,   /* those that a schema becomes counted too */
-    GRAMMAR_MAX_NODES = 1 << 20,   /* of the program */
-    GRAMMAR_MAX_DEPTH = 200,       /* groups in each other, schemas in each other */
+    GRAMMAR_MAX_BYTES = 1 << 20, /* of a grammar's text */
+    GRAMMAR_MAX_RULES = 1 << 16, /* those that a schema becomes counted too */
+    GRAMMAR_MAX_NODES = 1 << 20, /* of the program */
+    GRAMMAR_MAX_NAMED =
+        1 << 10,             /* tokens that it names: each is looked for in every list of them */
+    GRAMMAR_MAX_DEPTH = 200, /* groups in each other, schemas in each other */
     GRAMMAR_MAX_REPEAT = 1 << 20,  /* of the numbers of a repetition */
     GRAMMAR_MAX_FRAMES = 1000,     /* calls and loops in each other while text is made; what would
                                       be nested deeper is not allowed */

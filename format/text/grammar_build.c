@@ -201,8 +201,10 @@ int grammar_build(struct grammar **out, struct grammar_tree *t, uint32_t root, s
         entries[r] = emit(&b, t->rules[r].expr, end, 0);
     }
     if (b.full) {
-        err_set(err, "the grammar is too large: more than %d rules, %d nodes or %d levels",
-                GRAMMAR_MAX_RULES, GRAMMAR_MAX_NODES, 4 * GRAMMAR_MAX_DEPTH);
+        err_set(
+            err,
+            "the grammar is too large: more than %d rules, %d nodes, %d named tokens or %d levels",
+            GRAMMAR_MAX_RULES, GRAMMAR_MAX_NODES, GRAMMAR_MAX_NAMED, 4 * GRAMMAR_MAX_DEPTH);
         goto out;
     }
     for (size_t i = 0; i < g->n_nodes; i++) {

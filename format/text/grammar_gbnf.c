@@ -208,8 +208,7 @@ out:
 static uint32_t parse_token(struct gbnf *p) {
     size_t start = p->at;
     const char *end = memchr(p->text + start, '>', p->len - start);
-    const char *line = memchr(p->text + start, '\n', p->len - start);
-    if (!end || (line && line < end)) {
+    if (!end || memchr(p->text + start, '\n', (size_t)(end - p->text) - start)) {
         fail(p, start, "a token without '>'");
         return GRAMMAR_NONE;
     }

@@ -146,6 +146,7 @@ uint32_t expr_token(struct grammar_tree *t, const char *name, size_t n) {
             return put(t, EXPR_TOKEN, (uint32_t)i, 0, 0);
         }
     }
+    t->full = t->full || t->n_tokens >= GRAMMAR_MAX_NAMED;
     if (!TREE_ROOM(t, tokens, 1)) {
         return 0;
     }

@@ -301,6 +301,15 @@ static void hostile(void **state) {
     }
     assert_int_equal(grammar_parse(&g, text.data, text.len, &err), -1);
     assert_err(&err, "more than 200 levels");
+    /* Very many tokens that are named, all in one line. */
+    err = (struct err){0};
+    text.len = 0;
+    buf_printf(&text, "root ::= \"a\"");
+    for (int i = 0; text.len < GRAMMAR_MAX_BYTES - 20; i++) {
+        buf_printf(&text, " | <[%d]>", i);
+    }
+    assert_int_equal(grammar_parse(&g, text.data, text.len, &err), -1);
+    assert_err(&err, "more than", "1024 named tokens");
     /* Repetitions in each other are small as a program, and endless as a text. */
     err = (struct err){0};
     text.len = 0;
