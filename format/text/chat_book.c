@@ -7,7 +7,7 @@ enum { MAX_ENTRIES = 4096, MAX_NAME_BYTES = 64, HEAD_BYTES = 8 };
 
 /* ---- reading -------------------------------------------------------------------------------- */
 
-static bool is_name(const char *name, size_t bytes) {
+bool chat_book_is_name(const char *name, size_t bytes) {
     for (size_t i = 0, n; i < bytes; i += n) {
         if (text_next(name + i, bytes - i, &n) != TEXT_PLAIN) {
             return false;
@@ -32,7 +32,8 @@ static int read_entry(struct cursor *c, uint32_t i, struct chat_entry *e, struct
     if (kind == 0 || kind >= CHAT_ENTRY_KINDS) {
         return 0;
     }
-    if (kind == CHAT_ENTRY_CONTROL ? e->name_bytes > 0 : !is_name(e->name, e->name_bytes)) {
+    if (kind == CHAT_ENTRY_CONTROL ? e->name_bytes > 0
+                                   : !chat_book_is_name(e->name, e->name_bytes)) {
         return err_set(err, "conversations: the name of entry %u: expected %s", i,
                        kind == CHAT_ENTRY_CONTROL ? "none" : "1 to 64 bytes of text");
     }

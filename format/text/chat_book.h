@@ -35,6 +35,8 @@ struct chat_book {
  * Entries of kinds that are not known are passed over. */
 int chat_book_open(struct chat_book *book, const void *section, size_t bytes, struct err *err);
 void chat_book_close(struct chat_book *book);
+/* Whether an entry may be called so: 1 to 64 bytes of UTF-8 without control characters. */
+bool chat_book_is_name(const char *name, size_t bytes);
 /* The entry of a kind and name, or NULL. */
 const struct chat_entry *chat_book_find(const struct chat_book *book, enum chat_entry_kind kind,
                                         const char *name, size_t name_bytes);

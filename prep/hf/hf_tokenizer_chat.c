@@ -5,8 +5,6 @@
 #include "format/text/value.h"
 #include "prep/hf/hf_tokenizer_json.h"
 
-enum { MAX_NAME_BYTES = 64 };
-
 /* One of several templates: the last of a name counts. */
 static void take_named(json_t *named, const char *name, const char *text, size_t bytes) {
     json_object_set_new_nocheck(named, name, json_stringn_nocheck(text, bytes));
@@ -96,16 +94,6 @@ static int read_control(const struct place *config, struct tokenizer_pack *p) {
     return 0;
 }
 
-static bool is_name(const char *name) {
-    size_t n, bytes = strlen(name);
-    for (size_t i = 0; i < bytes; i += n) {
-        if (text_next(name + i, bytes - i, &n) != TEXT_PLAIN) {
-            return false;
-        }
-    }
-    return bytes > 0 && bytes <= MAX_NAME_BYTES;
-}
-
 int hf_read_chat_template(const struct hf_tokenizer_files *files, const struct place *config,
                           struct tokenizer_pack *p) {
     json_t *named = json_object(), *value;
@@ -116,7 +104,7 @@ int hf_read_chat_template(const struct hf_tokenizer_files *files, const struct p
         size_t bytes = json_string_length(value), bad;
         if (strcmp(name, "default") == 0) {
             buf_append(&p->chat_template, text, bytes);
-        } else if (is_name(name) && value_utf8_check(text, bytes, &bad)) {
+        } else if (chat_book_is_name(name, strlen(name)) && value_utf8_check(text, bytes, &bad)) {
             chat_book_add(&p->book, CHAT_ENTRY_TEMPLATE, name, strlen(name), text, bytes);
         } else {
             place_remark(
