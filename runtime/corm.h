@@ -356,7 +356,7 @@ struct corm_span {
     /* Called with the logits of each of the tokens, in order: [vocab], host memory, borrowed during
      * the call; `position` is the token's place in the sequence. Rows are made one after the other,
      * so that a long prompt takes no more memory than a short one. Of this engine it may call
-     * functions that evaluate and change nothing, such as corm_logprobs. May be NULL. */
+     * functions that take a `const` engine only, such as corm_logprobs. May be NULL. */
     void (*on_logits)(void *ctx, uint32_t position, const float *logits);
     void *ctx;
     /* Filled in where this session's tokens were not all evaluated, and why; may be NULL. */
@@ -413,7 +413,9 @@ CORM_API int corm_session_copy(struct corm_session *to, const struct corm_sessio
 
 /* Logits of the session's last token [vocab]; NULL where they were not made, as before the first
  * evaluation and after corm_session_truncate, or lost to another session (max_running). Host
- * memory, borrowed until the next call that evaluates, cuts back or closes the session. */
+ * memory, borrowed until the next call that evaluates, cuts back or closes the session; where
+ * max_running is less than max_sessions, until the next one that gives another session logits:
+ * that evaluates, copies or loads it, or asks for logits that a snapshot has. */
 CORM_API const float *corm_session_logits(const struct corm_session *session);
 
 /* Write the session to a file, which is replaced: its tokens, what the layers hold of them, and the
