@@ -247,7 +247,8 @@ CORM_API int corm_tokenize(const struct corm_engine *engine, const char *text, s
  * together, those of the whole text. Each push gives the ids that have become certain, borrowed
  * until the next call; `text` NULL ends the text. Encoding takes no more memory than was planned
  * (text_bytes): a text with a long stretch that cannot be cut in two is refused, with the budget
- * that would do. Free with corm_encoder_close, before the engine is closed. */
+ * that would do. After an error it can only be closed: with corm_encoder_close, before the engine
+ * is. */
 struct corm_encoder;
 CORM_API int corm_encoder_open(struct corm_encoder **encoder, const struct corm_engine *engine,
                                bool add_special, bool parse_special, struct corm_error *error);
