@@ -6,6 +6,8 @@
 #include "format/text/grammar_pattern.h"
 #include "format/text/grammar_schema.h"
 
+enum { MOST_MEMBERS = 4096 /* each is compared with all before it */ };
+
 /* A key that the schemas of a set name. */
 struct member {
     const struct value *key;
@@ -20,11 +22,17 @@ struct members {
     bool closed; /* no other keys */
 };
 
-static struct member *find_member(struct members *m, const struct value *key) {
+/* NULL and `err`: there are too many. */
+static struct member *find_member(struct schema_compiler *c, struct members *m,
+                                  const struct value *key) {
     for (size_t i = 0; i < m->n; i++) {
         if (value_equal(m->list[i].key, key)) {
             return &m->list[i];
         }
+    }
+    if (m->n == MOST_MEMBERS) {
+        schema_fail(c, "an object of more than %d keys", MOST_MEMBERS);
+        return NULL;
     }
     m->list = mem_grow(m->list, m->n + 1, &m->cap, sizeof *m->list);
     m->list[m->n] = (struct member){.key = key};
@@ -40,7 +48,9 @@ static int collect(struct schema_compiler *c, const struct schema_set *s, struct
             return schema_fail(c, "\"properties\" has to be an object");
         }
         for (size_t k = 0; v && k < v->dict->n; k++) {
-            find_member(m, &v->dict->pairs[k].key);
+            if (!find_member(c, m, &v->dict->pairs[k].key)) {
+                return -1;
+            }
         }
         any_properties = any_properties || v;
         v = schema_get(s->items[i], "additionalProperties");
@@ -60,7 +70,11 @@ static int collect(struct schema_compiler *c, const struct schema_set *s, struct
             if (v->list->items[k].type != VALUE_STRING) {
                 return schema_fail(c, "\"required\" has to be a list of strings");
             }
-            find_member(m, &v->list->items[k])->required = true;
+            struct member *one = find_member(c, m, &v->list->items[k]);
+            if (!one) {
+                return -1;
+            }
+            one->required = true;
         }
     }
     return 0;

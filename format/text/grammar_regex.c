@@ -117,6 +117,9 @@ static bool escaped(struct regex_parse *p, uint32_t *c) {
             return false;
         }
         if (*c >= 0xd800 && *c < 0xdc00 && meet(p, "\\u") && hex(p, 4, &low)) {
+            if (low < 0xdc00 || low >= 0xe000) {
+                return false;
+            }
             *c = 0x10000 + ((*c - 0xd800) << 10) + (low - 0xdc00);
         }
         return *c < 0xd800 || (*c >= 0xe000 && *c <= 0x10ffff);

@@ -9,7 +9,6 @@
 #include "format/text/grammar_pattern.h"
 
 enum {
-    MOST_WORK = 20000, /* sets and choices that are looked at */
     MOST_CHOICES = 64, /* choices in each other */
 };
 
@@ -177,7 +176,11 @@ static int add_choice(struct schema_compiler *c, struct schema_set *s, const str
 static int check_one_of(struct schema_compiler *c, const struct value *list) {
     for (size_t i = 0; list->type == VALUE_LIST && i < list->list->n; i++) {
         for (size_t k = 0; k < i; k++) {
-            if (!schema_disjoint(c, &list->list->items[i], &list->list->items[k], 0)) {
+            bool apart = schema_disjoint(c, &list->list->items[i], &list->list->items[k], 0);
+            if (c->work > SCHEMA_MOST_WORK) {
+                return schema_fail(c, "\"oneOf\" has too many schemas, or too large ones");
+            }
+            if (!apart) {
                 return schema_fail(c,
                                    "\"oneOf\" is not supported where two of its schemas may be "
                                    "valid at the same time (%zu and %zu)",
@@ -362,7 +365,7 @@ static uint32_t plain_expr(struct schema_compiler *c, const struct schema_set *s
 }
 
 static uint32_t set_expr(struct schema_compiler *c, const struct schema_set *s, unsigned choices) {
-    if (++c->work > MOST_WORK || choices > MOST_CHOICES) {
+    if (++c->work > SCHEMA_MOST_WORK || choices > MOST_CHOICES) {
         schema_fail(c, "it has too many alternatives");
         return GRAMMAR_NONE;
     }

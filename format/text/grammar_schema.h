@@ -22,7 +22,10 @@ enum json_type {
     JSON_ANY = 127,
 };
 
-enum { SET_MOST = 64 /* schemas of a set */ };
+enum {
+    SET_MOST = 64, /* schemas of a set */
+    SCHEMA_MOST_WORK = 20000,
+};
 struct schema_set {
     const struct value *items[SET_MOST]; /* dicts */
     uint8_t parents[SET_MOST];           /* whose $ref, allOf or anyOf named it; itself: none */
@@ -47,7 +50,7 @@ struct schema_compiler {
     struct err *err;
     struct buf path; /* where in the schema, "#/properties/a" */
     unsigned depth;
-    uint64_t work;
+    uint64_t work; /* sets, choices and comparisons that were looked at: SCHEMA_MOST_WORK may be */
     struct set_rule *sets;
     size_t n_sets, cap_sets;
     /* Rules that are made when first used, plus one; 0: not yet. */

@@ -155,10 +155,20 @@ out:
     return e;
 }
 
+/* Counts comparing n things with m. False: that is more than may be looked at. */
+static bool may_compare(struct schema_compiler *c, size_t n, size_t m) {
+    enum { FOR_ONE = 1000 }; /* they are quick */
+    c->work += 1 + (uint64_t)n * m / FOR_ONE;
+    return c->work <= SCHEMA_MOST_WORK;
+}
+
 bool schema_disjoint(struct schema_compiler *c, const struct value *a, const struct value *b,
                      unsigned depth) {
-    size_t n;
+    size_t n, others;
     const struct value *both[2] = {a, b};
+    if (!may_compare(c, 1, 1)) {
+        return false;
+    }
     for (int i = 0; i < 2; i++) {
         struct err ignored = {0}, *mine = c->err;
         const struct value *ref;
@@ -182,7 +192,7 @@ bool schema_disjoint(struct schema_compiler *c, const struct value *a, const str
     for (int i = 0; i < 2; i++) {
         const struct value *list = schema_listed(both[i], &n), *other = both[!i];
         const struct value *type = schema_get(other, "type");
-        bool all = list != NULL;
+        bool all = list && schema_listed(other, &others) ? may_compare(c, n, others) : list != NULL;
         for (size_t k = 0; all && k < n; k++) {
             bool out = type && !(schema_types(other) & type_of(&list[k]));
             all = out || !within(other, &list[k]);
@@ -196,6 +206,9 @@ bool schema_disjoint(struct schema_compiler *c, const struct value *a, const str
     if (!pa || !pb || pa->type != VALUE_DICT || pb->type != VALUE_DICT || depth > 4 || !need[0] ||
         !need[1] || need[0]->type != VALUE_LIST || need[1]->type != VALUE_LIST || !ta || !tb ||
         schema_types(a) != JSON_OBJECT || schema_types(b) != JSON_OBJECT) {
+        return false;
+    }
+    if (!may_compare(c, need[0]->list->n, need[1]->list->n)) {
         return false;
     }
     for (size_t i = 0; i < need[0]->list->n; i++) {

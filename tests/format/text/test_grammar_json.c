@@ -223,6 +223,8 @@ static const struct {
     {"{\"type\": \"string\", \"pattern\": \"(?=a)\"}", "looking around is not supported"},
     {"{\"type\": \"string\", \"pattern\": \"(a)\\\\1\"}", "references are not supported"},
     {"{\"type\": \"string\", \"pattern\": \"(\"}", "a group that does not end"},
+    {"{\"type\": \"string\", \"pattern\": \"\\\\ud800\\\\u0041\"}",
+     "an escape that is not supported"},
     {"{\"type\": \"string\", \"pattern\": \"((a{100}){100}){100}\"}", "a pattern is too large"},
     {"{\"type\": \"string\", \"pattern\": \"(a|b)*a(a|b){20}\"}", "is too large"},
     {"{\"enum\": [\"a\"], \"pattern\": \"b\"}", "\"pattern\" beside \"enum\" or \"const\""},
@@ -253,6 +255,41 @@ static void refusals(void **state) {
         }
         assert_err(&err, refused[i].message);
     }
+}
+
+/* Two schemas of many keys that refer to themselves: whether both may hold is not followed without
+ * end. */
+static void comparing_ends(void **state) {
+    (void)state;
+    struct buf text = {0};
+    struct err err = {0};
+    buf_printf(&text, "{\"oneOf\": [{\"$ref\": \"#/$defs/a\"}, {\"$ref\": \"#/$defs/b\"}], ");
+    buf_printf(&text, "\"$defs\": {");
+    for (char name = 'a'; name <= 'b'; name++) {
+        buf_printf(&text, "%s\"%c\": {\"type\": \"object\", \"required\": [",
+                   name == 'a' ? "" : ", ", name);
+        for (int i = 0; i < 100; i++) {
+            buf_printf(&text, "%s\"k%d\"", i ? ", " : "", i);
+        }
+        buf_printf(&text, "], \"properties\": {");
+        for (int i = 0; i < 100; i++) {
+            buf_printf(&text, "%s\"k%d\": {\"$ref\": \"#/$defs/%c\"}", i ? ", " : "", i, name);
+        }
+        buf_printf(&text, "}}");
+    }
+    buf_printf(&text, "}}");
+    assert_null(grammar_of_schema(text.data, 0, NULL, &err));
+    assert_err(&err, "\"oneOf\" has too many schemas, or too large ones");
+    err = (struct err){0};
+    text.len = 0;
+    buf_printf(&text, "{\"required\": [\"k\"");
+    for (int i = 0; i < 4096; i++) {
+        buf_printf(&text, ", \"k%d\"", i);
+    }
+    buf_printf(&text, "]}");
+    assert_null(grammar_of_schema(text.data, 0, NULL, &err));
+    assert_err(&err, "an object of more than 4096 keys");
+    buf_free(&text);
 }
 
 /* Tools: what is not supported loosens the value that has it, and nothing else, with a remark. */
@@ -351,8 +388,8 @@ static void large(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tables),  cmocka_unit_test(refusals), cmocka_unit_test(lenient),
-        cmocka_unit_test(compact), cmocka_unit_test(large),
+        cmocka_unit_test(tables),  cmocka_unit_test(comparing_ends), cmocka_unit_test(refusals),
+        cmocka_unit_test(lenient), cmocka_unit_test(compact),        cmocka_unit_test(large),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
