@@ -121,10 +121,6 @@ enum { CODES_UP = 1, STRIPS = 2, STRIP_X = 6 };
 static inline __m128i load_64(const void *p) {
     return _mm_loadl_epi64((const __m128i *)p);
 }
-static inline __m256i dot_codes(enum codec_id c, __m256i acc, __m256i w, __m256i x) {
-    (void)c;
-    return _mm256_dpbusd_epi32(acc, w, x);
-}
 static inline W w_set(int32_t x) {
     return _mm512_set1_epi32(x);
 }
