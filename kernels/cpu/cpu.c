@@ -168,7 +168,8 @@ struct block {
 
 /* Pages are zero and cost nothing until they are touched, so that a session with room for a long
  * context opens at once. For large blocks that holds whatever was freed before, and pages can be
- * given back one by one, so that these are mappings of their own. */
+ * given back one by one, so that these are mappings of their own; of small pages, as a system that
+ * makes huge ones by itself would take 2 MiB for the first token of each head. */
 static void *alloc(void *self, size_t bytes) {
     enum { ALIGN = 64, LARGE = 1 << 16 };
     (void)self;
@@ -181,6 +182,8 @@ static void *alloc(void *self, size_t bytes) {
         if (b.raw == MAP_FAILED) {
             die_memory(bytes);
         }
+        madvise(b.raw, want,
+                MADV_NOHUGEPAGE); /* a kernel without huge pages refuses, and is right */
     } else {
         b.raw = mem_calloc(1, want);
     }

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "runtime/model/mixer.h"
 
@@ -55,7 +56,7 @@ static bool grows(const struct kv *kv, const struct state_size *size) {
 }
 
 uint64_t state_bytes_at(const struct arch *a, const struct state_size *size, uint32_t n_tok) {
-    enum { PAGE = 4096 };
+    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     uint64_t bytes = beyond_bytes(a, size);
     for (uint32_t l = 0; l < a->n_layers; l++) {
         const struct layer_state s = shape_of(a, l, size);
@@ -64,8 +65,8 @@ uint64_t state_bytes_at(const struct arch *a, const struct state_size *size, uin
         if (grows(&s.kv, size)) {
             /* A head's keys lie side by side, and begin and end inside of a page. */
             const uint64_t of_head =
-                align_up(whole / size->ctx_tok / s.kv.n_kv_heads * n_tok, PAGE);
-            kv = n_tok > 0 ? s.kv.n_kv_heads * (of_head + PAGE) : 0;
+                align_up(whole / size->ctx_tok / s.kv.n_kv_heads * n_tok, page);
+            kv = n_tok > 0 ? s.kv.n_kv_heads * (of_head + page) : 0;
         }
         bytes += 2 * (kv < whole ? kv : whole) + s.tail_bytes + s.recurrent_bytes;
     }

@@ -4,6 +4,8 @@
  */
 #include "tests/util/test.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -40,6 +42,24 @@ static size_t resident_keys(const struct corm_session *s) {
     return bytes;
 }
 
+/* Whether the system keeps the pages of a block small: the flag nh of its mapping. */
+static bool keeps_small(const void *block) {
+    FILE *maps = fopen("/proc/self/smaps", "r");
+    char line[512];
+    bool here = false, small = false;
+    assert_non_null(maps);
+    while (fgets(line, sizeof line, maps)) {
+        uintptr_t first, end;
+        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &first, &end) == 2) {
+            here = first <= (uintptr_t)block && (uintptr_t)block < end;
+        } else if (here && strncmp(line, "VmFlags:", 8) == 0) {
+            small = strstr(line, " nh") != NULL;
+        }
+    }
+    fclose(maps);
+    return small;
+}
+
 static void memory_goes_by_length(void **state) {
     (void)state;
     for (size_t c = 0; c < TEST_COUNT(CASES); c++) {
@@ -53,6 +73,10 @@ static void memory_goes_by_length(void **state) {
         const uint64_t empty = corm_session_bytes(s), most = corm_engine_plan(e)->kv_bytes;
         float *want = mem_alloc(row_bytes);
         assert_true(resident_keys(s) < 1 << 18);
+        for (uint32_t l = 0; l < s->state.arch->n_layers; l++) {
+            const struct kv *kv = &s->state.layers[l].kv;
+            assert_true(kv->capacity_tok < opt.ctx_tok || keeps_small(kv->k));
+        }
         memcpy(want, model_eval(s, ids, TOKENS, false), row_bytes);
         const uint64_t some = corm_session_bytes(s);
         const bool grows = most > empty; /* not where all layers have windows */
