@@ -585,7 +585,7 @@ struct corm_stats {
     uint64_t copied_chunks, copies;
     uint64_t copy_ns, copy_hidden_ns;
     uint64_t stall_ns;    /* time the math waited for experts */
-    uint64_t logits_hash; /* XXH3-64 of the last logits row */
+    uint64_t logits_hash; /* XXH3-64 of the last logits row; 0 where it is not in memory */
     uint64_t again_tok;   /* tokens that were evaluated again, after corm_session_truncate */
 };
 CORM_API void corm_session_stats(const struct corm_session *session, struct corm_stats *stats);

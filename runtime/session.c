@@ -36,6 +36,12 @@ float *session_row(struct corm_session *s) {
     return e->last_logits + (size_t)s->row * e->archive.arch.vocab;
 }
 
+const float *session_known_row(const struct corm_session *s) {
+    return s->row >= 0 && s->row_end == s->n_tok
+               ? s->engine->last_logits + (size_t)s->row * s->engine->archive.arch.vocab
+               : NULL;
+}
+
 /* ---- memory ---- */
 
 static uint64_t bytes_at(const struct corm_session *s, uint32_t n_tok) {
@@ -234,14 +240,11 @@ static void logits_of(struct corm_session *s, const struct snapshot *at) {
 const float *corm_session_logits(const struct corm_session *session) {
     /* To programs a session does not change by being asked for what it has to give. */
     struct corm_session *s = (struct corm_session *)(uintptr_t)session;
-    const bool known = s->row >= 0 && s->row_end == s->n_tok;
-    const struct snapshot *at = known ? NULL : snapshot_before(s, s->n_tok);
+    const struct snapshot *at = session_known_row(s) ? NULL : snapshot_before(s, s->n_tok);
     if (at && at->n_tok == s->n_tok && !s->pass) {
         logits_of(s, at);
-    } else if (!known) {
-        return NULL;
     }
-    return s->engine->last_logits + (size_t)s->row * s->engine->archive.arch.vocab;
+    return session_known_row(s);
 }
 
 /* ---- text ---- */

@@ -106,6 +106,8 @@ int session_room(const struct corm_engine *e, uint64_t bytes, struct err *err);
 /* The session's row of logits [vocab], which it gets where it has none; it is going to be
  * that of its last token. */
 float *session_row(struct corm_session *s);
+/* The row where it is in memory and its last token's, else NULL. */
+const float *session_known_row(const struct corm_session *s);
 /* It has none any more: what it had was of other tokens. */
 void session_lose_row(struct corm_session *s);
 /* Cut what the layers hold of the session back to n_tok tokens, or to those of the

@@ -81,7 +81,7 @@ void session_count(const struct corm_pass *p, uint64_t ns, bool done) {
 void corm_session_stats(const struct corm_session *s, struct corm_stats *stats) {
     *stats = s->stats;
     stats->guesses_off = s->engine->lookahead.trial.off;
-    const float *logits = corm_session_logits(s);
+    const float *logits = session_known_row(s);
     stats->logits_hash = logits ? hash64(logits, s->engine->archive.arch.vocab * sizeof(float)) : 0;
 }
 

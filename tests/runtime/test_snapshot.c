@@ -257,7 +257,12 @@ static void attention_has_its_keys(void **state) {
     assert_int_equal(corm_session_held(r.s[0]), 20);
     assert_null(corm_session_logits(r.s[0]));
     corm_session_truncate(r.s[0], 10);
+    struct corm_stats stats; /* whoever asks for these changes nothing */
+    corm_session_stats(r.s[0], &stats);
+    assert_int_equal(stats.logits_hash, 0);
     assert_memory_equal(corm_session_logits(r.s[0]), r.want + 9 * r.vocab, r.row_bytes);
+    corm_session_stats(r.s[0], &stats);
+    assert_true(stats.logits_hash != 0);
     rig_close(&r);
 }
 
