@@ -6,13 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+static void on_begin(struct job *job);
 static void on_text(struct job *job, const char *text, size_t bytes, bool of_prompt);
 static void on_end(struct job *job);
 static bool on_gone(struct job *job);
 static void on_token(struct job *job, const struct corm_logprob *chosen,
                      const struct corm_logprob *top, size_t n_top);
 static const struct job_ops ops = {
-    .text = on_text, .token = on_token, .end = on_end, .gone = on_gone};
+    .begin = on_begin, .text = on_text, .token = on_token, .end = on_end, .gone = on_gone};
 
 /* ---- making ---- */
 
@@ -56,10 +57,6 @@ struct answer *answer_new(struct call *call, const struct answer_form *form,
         job->prompt_probabilities = params->echo && params->n_top >= 0;
         job->echo = params->echo;
         job->ignore_eos = params->ignore_eos;
-        if (params->n_stops > 0 && corm_stops_open(&job->stops, (const char *const *)params->stops,
-                                                   params->n_stops, NULL) < 0) {
-            die("an empty text that is to end an answer");
-        }
     }
     return a;
 }
@@ -197,6 +194,16 @@ static void put_both(struct answer *a, struct choice *c, struct buf *thought, st
     buf_free(said);
 }
 
+/* What looks for stops is many times as large as these, so only jobs that run have it. */
+static void on_begin(struct job *job) {
+    const struct answer *a = job->ctx;
+    const struct params *p = &a->params;
+    if (p->n_stops > 0 &&
+        corm_stops_open(&job->stops, (const char *const *)p->stops, p->n_stops, NULL) < 0) {
+        die("an empty text that is to end an answer");
+    }
+}
+
 static void on_text(struct job *job, const char *text, size_t bytes, bool of_prompt) {
     struct answer *a = job->ctx;
     struct choice *c = &a->choices[job->index];
@@ -244,6 +251,8 @@ static void on_end(struct job *job) {
     struct answer *a = job->ctx;
     struct choice *c = &a->choices[job->index];
     struct buf out = {0}, thought = {0}, said = {0};
+    corm_stops_close(job->stops);
+    job->stops = NULL;
     if (a->splits) {
         thinking_end(&c->thinking, &thought, &said);
         put_both(a, c, &thought, &said);

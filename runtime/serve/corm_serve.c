@@ -121,7 +121,7 @@ struct serving {
 };
 
 /* Paths come from strangers, so they are cleaned; prompts and answers are never written. */
-static void log_done(void *ctx, const struct http_exchange *x) {
+static void log_done(void *ctx, struct http_exchange *x) {
     const struct serving *v = ctx;
     if (v->o->run.quiet) {
         return;

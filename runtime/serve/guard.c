@@ -181,6 +181,15 @@ unsigned guard_check(const struct guard *g, const struct guard_head *h, struct e
         err_set(err, "Content-Length is no number");
         return 400;
     }
+    /* What stands before us may take it for the header that it looks like. */
+    if (h->bad_name) {
+        err_set(err, "the name of a header has a blank in it");
+        return 400;
+    }
+    if (h->encoding && strcasecmp(h->encoding, "chunked") != 0) {
+        err_set(err, "Transfer-Encoding: expected chunked");
+        return 400;
+    }
     if (h->n_hosts > 1) {
         err_set(err, "the header Host is there twice");
         return 400;
@@ -197,6 +206,13 @@ unsigned guard_check(const struct guard *g, const struct guard_head *h, struct e
                 "pages may ask",
                 h->origin);
         return 403;
+    }
+    /* What needs no key must not take the room of bodies either. */
+    if (strcmp(h->method, "POST") != 0 &&
+        (h->encoding ||
+         (h->content_length && strspn(h->content_length, "0") != strlen(h->content_length)))) {
+        err_set(err, "a body is read with POST only");
+        return 400;
     }
     if (asks_leave) {
         return 0; /* a browser sends no key with it */

@@ -45,8 +45,9 @@ struct guard_head {
     const char *method, *host, *origin, *authorization, *x_api_key, *content_type;
     unsigned n_hosts, n_lengths,
         n_encodings; /* how often Host, Content-Length, Transfer-Encoding */
-    const char *content_length;
-    bool open; /* an endpoint that needs no key */
+    const char *content_length, *encoding;
+    bool bad_name; /* a header's name has a blank in it */
+    bool open;     /* an endpoint that needs no key */
 };
 /* 0, or the HTTP status with which the request is refused, and `err` says why. */
 unsigned guard_check(const struct guard *g, const struct guard_head *head, struct err *err);

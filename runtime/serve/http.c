@@ -56,8 +56,11 @@ const char *http_header(const struct http_exchange *x, const char *name) {
 uint64_t http_started_ns(const struct http_exchange *x) {
     return x->started_ns;
 }
-unsigned http_status(const struct http_exchange *x) {
-    return x->status;
+unsigned http_status(struct http_exchange *x) {
+    pthread_mutex_lock(&x->lock);
+    unsigned status = x->status;
+    pthread_mutex_unlock(&x->lock);
+    return status;
 }
 
 bool http_gone(struct http_exchange *x) {
@@ -237,6 +240,7 @@ static enum MHD_Result count_header(void *ctx, enum MHD_ValueKind kind, const ch
     h->n_hosts += strcasecmp(key, "Host") == 0;
     h->n_lengths += strcasecmp(key, "Content-Length") == 0;
     h->n_encodings += strcasecmp(key, "Transfer-Encoding") == 0;
+    h->bad_name |= strpbrk(key, " \t") != NULL;
     return MHD_YES;
 }
 
@@ -251,7 +255,9 @@ static unsigned check_head(struct http_exchange *x, struct err *err) {
                               .x_api_key = http_header(x, "x-api-key"),
                               .content_type = http_header(x, "Content-Type"),
                               .content_length = http_header(x, "Content-Length"),
-                              .open = http->o.is_open(http->o.ctx, x->path)};
+                              .encoding = http_header(x, "Transfer-Encoding"),
+                              .open = strcmp(x->method, "POST") != 0 &&
+                                      http->o.is_open(http->o.ctx, x->path)};
     MHD_get_connection_values(x->connection, MHD_HEADER_KIND, count_header, &head);
     unsigned status = guard_check(http->o.guard, &head, err);
     if (status) {
@@ -314,11 +320,14 @@ static enum MHD_Result go_on(struct http_exchange *x) {
     x->handed = true;
     pthread_mutex_unlock(&x->lock);
     if (first) {
+        pthread_mutex_lock(&x->http->lock);
         if (x->conn) {
-            pthread_mutex_lock(&x->http->lock);
             x->conn->busy = true;
-            pthread_mutex_unlock(&x->http->lock);
         }
+        x->http->flight_bytes -= x->charged_bytes; /* where no length was said it is less */
+        x->charged_bytes = x->charged_bytes < x->body.len ? x->charged_bytes : x->body.len;
+        x->http->flight_bytes += x->charged_bytes;
+        pthread_mutex_unlock(&x->http->lock);
         x->http->o.handle(x->http->o.ctx, x);
     }
     pthread_mutex_lock(&x->lock);
@@ -444,6 +453,9 @@ static enum MHD_Result refuse(struct http_exchange *x, unsigned status, const st
                text, type);
     if (status == 401) {
         http_set_header(x, "WWW-Authenticate", "Bearer");
+    }
+    if (status == 400) { /* where its body ends is not known */
+        http_set_header(x, "Connection", "close");
     }
     http_answer(x, status, "application/json", &body);
     pthread_mutex_lock(&x->lock);

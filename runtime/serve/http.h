@@ -46,7 +46,7 @@ struct http_options {
     /* Whether an endpoint needs no key. */
     bool (*is_open)(void *ctx, const char *path);
     /* Called when an exchange is over, however; may be NULL. */
-    void (*done)(void *ctx, const struct http_exchange *x);
+    void (*done)(void *ctx, struct http_exchange *x);
     void *ctx;
 };
 
@@ -71,7 +71,7 @@ const struct buf *http_body(const struct http_exchange *x);
 const char *http_header(const struct http_exchange *x, const char *name);
 uint64_t http_started_ns(const struct http_exchange *x);
 /* The status of the answer, 0 where there is none yet. */
-unsigned http_status(const struct http_exchange *x);
+unsigned http_status(struct http_exchange *x);
 
 /* Keep the exchange beyond `handle`, and let go of it. */
 void http_keep(struct http_exchange *x);

@@ -11,7 +11,7 @@
 #include "runtime/serve/convo.h"
 #include "runtime/serve/openai.h"
 
-enum { MAX_PROMPTS = 2048, DEFAULT_MAX_TOK = 16 };
+enum { MAX_CHOICES = 2048, DEFAULT_MAX_TOK = 16 };
 
 struct prompts {
     int32_t **ids;
@@ -64,7 +64,9 @@ static int take_prompt(struct call *call, const struct value *v, int32_t **ids, 
     return rc < 0 ? rc : convo_check(call, *n, problem);
 }
 
-static int take_prompts(struct call *call, struct prompts *p, struct problem *problem) {
+/* Of each prompt there will be `each` texts. All of them are in memory at once, and in the queue. */
+static int take_prompts(struct call *call, struct prompts *p, size_t each,
+                        struct problem *problem) {
     const struct value *v = field_get(call->body, "prompt");
     if (!v) {
         return problem_set(problem, 400, "missing_required_parameter", "prompt",
@@ -72,9 +74,10 @@ static int take_prompts(struct call *call, struct prompts *p, struct problem *pr
     }
     bool many = v->type == VALUE_LIST && !is_ids(v);
     size_t n = many ? v->list->n : 1;
-    if (n == 0 || n > MAX_PROMPTS) {
+    if (n == 0 || n * each > MAX_CHOICES) {
         return problem_set(problem, 400, "invalid_value", "prompt",
-                           "prompt: %zu prompts, expected 1 to %d", n, MAX_PROMPTS);
+                           "prompt: %zu prompts, expected 1 to %zu with n %zu", n,
+                           MAX_CHOICES / each, each);
     }
     p->ids = mem_calloc(n, sizeof *p->ids);
     p->n_ids = mem_calloc(n, sizeof *p->n_ids);
@@ -168,7 +171,7 @@ int openai_completions(struct call *call, struct problem *problem) {
     struct prompts prompts = {0};
     int rc = params_openai(call, &params, problem);
     if (rc == 0) {
-        rc = take_prompts(call, &prompts, problem);
+        rc = take_prompts(call, &prompts, params.n, problem);
     }
     if (rc == 0 && params.max_tok < 0) {
         params.max_tok = DEFAULT_MAX_TOK;

@@ -103,6 +103,12 @@ size_t scheduler_drain(struct scheduler *s, bool now) {
 
 /* ---- the forward thread ---- */
 
+void scheduler_done(struct scheduler *s, uint32_t n) {
+    pthread_mutex_lock(&s->lock);
+    s->running -= n;
+    pthread_mutex_unlock(&s->lock);
+}
+
 /* Queued jobs that are not to run: their client has left, or the server stops. */
 static void drop_queued(struct scheduler *s) {
     struct job *dropped = NULL;
@@ -118,6 +124,7 @@ static void drop_queued(struct scheduler *s) {
         job->end = gone ? JOB_GONE : JOB_FAILED;
         job->next = dropped;
         dropped = job;
+        s->running++; /* until its end was told */
         s->figures.left += gone;
         s->figures.failed += !gone;
     }
@@ -129,6 +136,7 @@ static void drop_queued(struct scheduler *s) {
             memcpy(job->error.message, "the server stops", sizeof "the server stops");
         }
         job->ops->end(job);
+        scheduler_done(s, 1);
     }
 }
 

@@ -36,6 +36,8 @@ enum { JOB_MAX_TOP = 20 };
 enum job_end { JOB_RUNS, JOB_STOP, JOB_STOP_TEXT, JOB_LENGTH, JOB_FAILED, JOB_GONE };
 
 struct job_ops {
+    /* The job is begun; not called where it ends in the queue. */
+    void (*begin)(struct job *job);
     /* More of the text, whole characters. `of_prompt`: of the prompt, with `echo`. */
     void (*text)(struct job *job, const char *text, size_t bytes, bool of_prompt);
     /* With n_top: a token was chosen, whose text comes with a later call of `text`. Of the first

@@ -45,6 +45,9 @@ struct scheduler {
 
 /* All below by the forward thread alone. Slots and sessions have the same numbers. */
 
+/* So many jobs belong to their makers again: not before may scheduler_drain say that none is there,
+ * as what they hold goes then. (scheduler.c) */
+void scheduler_done(struct scheduler *s, uint32_t n);
 /* Give the job of the chosen slot what is known of its prompt, and begin. */
 void sequence_begin(struct scheduler *s, const struct keep_choice *c);
 /* The job of a slot ends; the slot remembers. */

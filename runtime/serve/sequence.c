@@ -78,7 +78,6 @@ static void count_job(struct scheduler *s, const struct slot *slot, const struct
     f->cache_hits += stats.cache_hits;
     f->cache_misses += stats.cache_misses;
     f->stall_ns += stats.stall_ns;
-    s->running--;
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -92,23 +91,28 @@ void sequence_end(struct scheduler *s, size_t i, enum job_end end) {
     s->kept[i].used = ++s->used;
     count_job(s, slot, job);
     job->ops->end(job);
+    scheduler_done(s, 1);
 }
 
 /* The prompt goes through the text stream too, told or not: how a token reads may depend on the one
- * before. */
+ * before. It is told in one piece, as a client that is sent so many at once would be cut off. */
 static int read_prompt(struct slot *slot) {
     struct job *job = slot->job;
     const char *text;
     size_t bytes;
-    for (size_t i = 0; i < job->n_ids; i++) {
-        if (corm_session_text(slot->session, job->ids[i], true, &text, &bytes, &job->error) < 0) {
-            return -1;
-        }
-        if (job->echo && bytes > 0) {
-            job->ops->text(job, text, bytes, true);
+    struct buf echo = {0};
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < job->n_ids; i++) {
+        rc = corm_session_text(slot->session, job->ids[i], true, &text, &bytes, &job->error);
+        if (rc == 0 && job->echo) {
+            buf_append(&echo, text, bytes);
         }
     }
-    return 0;
+    if (rc == 0 && echo.len > 0) {
+        job->ops->text(job, echo.data, echo.len, true);
+    }
+    buf_free(&echo);
+    return rc;
 }
 
 static void prompt_done(struct scheduler *s, size_t i);
@@ -151,6 +155,7 @@ void sequence_begin(struct scheduler *s, const struct keep_choice *c) {
     struct job *job = slot->job;
     uint32_t common = c->source == c->target ? c->common : c->source < 0 ? 0 : copy(s, c);
     job->started_ns = clock_ns();
+    job->ops->begin(job);
     go_back(s, i, job->prompt_probabilities ? 0 : common);
     if (read_prompt(slot) < 0) {
         sequence_end(s, i, JOB_FAILED);

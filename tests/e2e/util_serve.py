@@ -214,6 +214,21 @@ def test_answers_prompts_of_all_kinds():
     assert [c["index"] for c in many] == list(range(20)) and len({c["text"] for c in many}) == 1
 
 
+def test_answers_choices_have_an_end():
+    refused(complete(prompt=["a"] * 1024, n=3), 400, "1024 prompts, expected 1 to 682 with n 3", "prompt")
+    refused(complete(prompt=["a"] * 2049), 400, "2049 prompts, expected 1 to 2048", "prompt")
+    stops = ["%02d" % i + "x" * 4000 for i in range(64)]
+    many = complete(prompt=["a", "b"], n=64, max_tokens=0, stop=stops).json["choices"]
+    assert [c["index"] for c in many] == list(range(128)), len(many)
+
+
+def test_answers_echo_is_streamed_at_once():
+    name = "m" * 1000
+    ids = ask("/tokenize", {"content": ONCE}).json["tokens"]
+    got = chunks(complete(prompt=(ids * 300)[:1000], echo=True, max_tokens=1, stream=True, model=name))
+    assert got[0]["choices"][0]["text"].count(ONCE) > 100 and len(got) <= 4, (len(got), got[0])
+
+
 def test_answers_echo_and_length():
     assert complete(echo=True).json["choices"][0]["text"] == ONCE + run_text("greedy")
     nothing = complete(echo=True, max_tokens=0).json
@@ -567,6 +582,12 @@ def test_doors_lengths():
     assert status(raw(head(post, kind, "Content-Length: 100000000000"))) == 413
     chunked = b"10\r\n" + body + b"\r\n0\r\n\r\n"
     assert status(raw(head(post, kind, "Transfer-Encoding: chunked"), chunked)) == 200
+    for other in ("identity", "xchunked", "gzip, chunked"):
+        assert status(raw(head(post, kind, "Transfer-Encoding: " + other), chunked)) == 400, other
+    assert status(raw(head(post, kind, f"Content-Length : {len(body)}"), body)) == 400
+    for request in ("GET /health", "OPTIONS /v1/completions"):
+        assert status(raw(head(request, "Content-Length: 1000000"))) == 400, request
+        assert status(raw(head(request, "Content-Length: 0"))) in (200, 204), request
     assert status(raw(head("GET /health", "X-Long: " + "x" * 200000))) in (400, 413, 431)
     assert status(raw("nonsense\n")) in (0, 400)
     assert status(raw("GET /health HTTP/1.0\nHost: localhost\n")) == 200

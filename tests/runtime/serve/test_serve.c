@@ -88,6 +88,21 @@ static void guard_lets_in(void **state) {
     assert_int_equal(asks(&g, (struct guard_head){.open = true, .method = "POST"}), 415);
     assert_int_equal(asks(&g, (struct guard_head){.n_lengths = 2}), 400);
     assert_int_equal(asks(&g, (struct guard_head){.n_lengths = 1, .n_encodings = 1}), 400);
+    assert_int_equal(asks(&g, (struct guard_head){.x_api_key = "one", .bad_name = true}), 400);
+    assert_int_equal(asks(&g, (struct guard_head){.open = true, .encoding = "identity"}), 400);
+    /* What needs no key takes no room for a body. */
+    assert_int_equal(asks(&g, (struct guard_head){.open = true, .content_length = "0"}), 0);
+    assert_int_equal(asks(&g, (struct guard_head){.open = true, .content_length = "10"}), 400);
+    assert_int_equal(asks(&g, (struct guard_head){.open = true, .encoding = "chunked"}), 400);
+    assert_int_equal(
+        asks(&g, (struct guard_head){.method = "OPTIONS", .n_lengths = 1, .content_length = "1"}),
+        400);
+    assert_int_equal(asks(&g, (struct guard_head){.x_api_key = "one",
+                                                  .method = "POST",
+                                                  .content_type = "application/json",
+                                                  .n_encodings = 1,
+                                                  .encoding = "Chunked"}),
+                     0);
     guard_free(&g);
     assert_int_equal(guard_open(&g, "0.0.0.0", NULL, NULL, &err), 0);
     assert_int_equal(asks(&g, (struct guard_head){.host = "0.0.0.0"}), 403);
