@@ -49,7 +49,7 @@ static int read_number(const struct field *f, const struct value *v, void *at, s
     if (f->kind == FIELD_FLOAT) {
         *(float *)at = (float)d;
     } else if (f->kind == FIELD_U32) {
-        *(uint32_t *)at = d >= UINT32_MAX ? UINT32_MAX : d < 0 ? 0 : (uint32_t)d;
+        *(uint32_t *)at = d < 0 || d >= UINT32_MAX ? UINT32_MAX : (uint32_t)d;
     } else {
         /* A number beyond 64 bits is as good as the greatest one. */
         *(int64_t *)at = v->type == VALUE_INT ? v->integer

@@ -35,7 +35,7 @@ enum field_kind {
     FIELD_BOOL,
     FIELD_INT,   /* int64_t */
     FIELD_FLOAT, /* float */
-    FIELD_U32,   /* uint32_t */
+    FIELD_U32,   /* uint32_t; a negative number, as -1 for all there is, is the greatest */
     FIELD_TEXT,  /* const struct value_string *, borrowed */
 };
 struct field {

@@ -106,6 +106,11 @@ static int64_t first_given(int64_t a, int64_t b) {
 }
 
 static int finish(struct read_params *r, struct params *p, struct problem *problem) {
+    const struct value_string *model = r->p.model;
+    if (model && (model->len > PARAMS_MAX_MODEL_BYTES || memchr(model->data, 0, model->len))) {
+        return problem_set(problem, 400, "invalid_value", "model",
+                           "model: expected at most %d bytes, without NUL", PARAMS_MAX_MODEL_BYTES);
+    }
     if (r->top_k >= 0) {
         r->p.sampling.top_k = r->top_k > UINT32_MAX ? UINT32_MAX : (uint32_t)r->top_k;
     }

@@ -15,6 +15,7 @@ enum {
     PARAMS_MAX_STOPS = 64,
     PARAMS_MAX_STOP_BYTES = 4096,
     PARAMS_MAX_BIAS = 4096,
+    PARAMS_MAX_MODEL_BYTES = 1024,   /* of its name, which is in every piece of a stream */
     PARAMS_MAX_FORM_BYTES = 1 << 20, /* of a grammar or schema */
 };
 

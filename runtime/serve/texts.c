@@ -18,6 +18,8 @@ struct tokenize_fields {
     const struct value_string *content, *prompt;
 };
 
+enum { MAX_IDS = 1 << 20 }; /* of /detokenize: an id of two bytes may be a text of hundreds */
+
 #define AT(member) offsetof(struct tokenize_fields, member)
 static const struct field tokenize_fields[] = {
     {"add_special", FIELD_BOOL, AT(add_special)},
@@ -79,6 +81,10 @@ int text_detokenize(struct call *call, struct problem *problem) {
     if (!v || v->type != VALUE_LIST) {
         return problem_set(problem, 400, "missing_required_parameter", "tokens",
                            "tokens: expected a list of ids");
+    }
+    if (v->list->n > MAX_IDS) {
+        return problem_set(problem, 400, "invalid_value", "tokens",
+                           "tokens: %zu ids, expected at most %d", v->list->n, MAX_IDS);
     }
     int32_t *ids = mem_alloc(v->list->n * sizeof *ids);
     int rc = 0;

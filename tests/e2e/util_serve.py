@@ -218,6 +218,7 @@ def test_answers_choices_have_an_end():
     refused(complete(prompt=["a"] * 1024, n=3), 400, "1024 prompts, expected 1 to 682 with n 3", "prompt")
     refused(complete(prompt=["a"] * 2049), 400, "2049 prompts, expected 1 to 2048", "prompt")
     stops = ["%02d" % i + "x" * 4000 for i in range(64)]
+    refused(ask("/detokenize", b'{"tokens": [' + b"9," * 1048576 + b"9]}"), 400, "1048577 ids", "tokens")
     many = complete(prompt=["a", "b"], n=64, max_tokens=0, stop=stops).json["choices"]
     assert [c["index"] for c in many] == list(range(128)), len(many)
 

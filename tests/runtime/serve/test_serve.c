@@ -215,6 +215,15 @@ static void params_are_read(void **state) {
     params_free(&p);
     check_params(params_openai, "{\"logprobs\": 3, \"stop\": \"\"}", &p, NULL);
     assert_true(p.n_top == 3 && p.n_stops == 0);
+    check_params(params_openai, "{\"repeat_last_n\": -1}", &p, NULL);
+    assert_int_equal(p.sampling.repeat_last_tok, UINT32_MAX);
+    check_params(params_openai, "{\"repeat_last_n\": 0}", &p, NULL);
+    assert_int_equal(p.sampling.repeat_last_tok, 0);
+    check_params(params_openai, "{\"model\": \"a\\u0000b\"}", &p, "model");
+    char *name = mem_printf("{\"model\": \"%*s\"}", PARAMS_MAX_MODEL_BYTES + 1, "x");
+    check_params(params_anthropic, "{\"max_tokens\": 1, \"model\": \"x\"}", &p, NULL);
+    check_params(params_ollama, name, &p, "model");
+    free(name);
     check_params(params_openai, "{\"logit_bias\": {\"10\": 1}}", &p, "logit_bias");
     params_free(&p);
     check_params(params_openai, "{\"logit_bias\": {\"1x\": 1}}", &p, "logit_bias");
