@@ -64,7 +64,7 @@ static int take_prompt(struct call *call, const struct value *v, int32_t **ids, 
     return rc < 0 ? rc : convo_check(call, *n, problem);
 }
 
-/* Of each prompt there will be `each` texts. All of them are in memory at once, and in the queue. */
+/* Of each prompt there will be `each` texts, all of them in memory at once, and in the queue. */
 static int take_prompts(struct call *call, struct prompts *p, size_t each,
                         struct problem *problem) {
     const struct value *v = field_get(call->body, "prompt");
