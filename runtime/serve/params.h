@@ -42,8 +42,8 @@ int params_anthropic(struct call *call, struct params *p, struct problem *proble
 int params_ollama(struct call *call, struct params *p, struct problem *problem);
 void params_free(struct params *p);
 
-/* params_form.c: the form of the answer, as each API says it; of the third the object is that around
- * the field. Whether the grammar or schema is one is seen later (answer_start). */
+/* params_form.c: the form of the answer, as each API says it; for responses of the object `text`,
+ * which is around the field. Whether the grammar or schema is one is seen by answer_start. */
 int params_form_openai(const struct value_dict *body, struct params *p, struct problem *problem);
 int params_form_ollama(const struct value_dict *body, struct params *p, struct problem *problem);
 int params_form_response(const struct value_dict *text, struct params *p, struct problem *problem);
