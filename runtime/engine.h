@@ -106,7 +106,8 @@ int engine_open_slots(struct corm_engine *e, bool whole_lru, struct err *err);
 
 /* What tokenizing may take beside what the plan allows for in any case. */
 uint64_t engine_text_bytes(const struct corm_engine *e);
-/* What encoding one text may take: what is planned for it, and what the plan leaves of the budget. */
+/* What encoding one text may take: what is planned for it, and what the plan leaves of the
+ * budget. */
 uint64_t engine_encoder_bytes(const struct corm_engine *e);
 /* engine_plan.c: fill in the plan, n_slots and keeps, before the backend takes any memory: it will
  * take `scratch_bytes`. engine_plan is for the CPU, engine_plan_device for a device with

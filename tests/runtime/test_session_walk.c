@@ -116,7 +116,8 @@ static void check(const struct walk *w, int i, bool needed) {
     }
 }
 
-/* More tokens for a session, with snapshots; it may go on as the other text where they are alike. */
+/* More tokens for a session, with snapshots; it may go on as the other text where both are
+ * alike. */
 static struct corm_span more(struct walk *w, int i, uint32_t lengths[3]) {
     const uint32_t n = corm_session_length(w->s[i]);
     w->text[i] = n <= SAME ? (int)draw(w, TEXTS) : w->text[i];
