@@ -46,7 +46,9 @@ static bool is_cold(const struct corm *c, uint32_t chunk) {
 /* Take every so many of the chunks, decoded by what decodes them when the model runs. */
 static int take(struct sample *s, const struct corm *c, struct err *err) {
     uint32_t *all = mem_calloc(c->n_chunks ? c->n_chunks : 1, sizeof *all);
-    *s = (struct sample){.c = c, .decoder = corm_decoder_new(c), .cold = true};
+    size_t largest = (size_t)c->chunk_neurons * c->neuron_bytes;
+    /* Not only for what the archive has: chunks are decoded from all encodings. */
+    *s = (struct sample){.c = c, .decoder = corm_decoder_sized(largest), .cold = true};
     corm_decoder_use(s->decoder, exponents_isa_best(NULL)->decode);
     for (int pass = 0; pass < 2 && s->n_all == 0; pass++) {
         s->cold = pass == 0;
@@ -57,7 +59,6 @@ static int take(struct sample *s, const struct corm *c, struct err *err) {
         }
     }
     int rc = s->n_all > 0 ? 0 : err_set(err, "holds no experts: there is nothing to compress");
-    size_t largest = (size_t)c->chunk_neurons * c->neuron_bytes;
     uint32_t most = largest > 0 && largest < SAMPLE_BYTES ? (uint32_t)(SAMPLE_BYTES / largest) : 1;
     uint32_t n = s->n_all < most ? s->n_all : most;
     s->pieces = mem_calloc(n ? n : 1, sizeof *s->pieces);

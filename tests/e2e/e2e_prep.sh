@@ -172,6 +172,9 @@ compared() { # what is foretold of an archive's size comes true
         off=$((foretold - real))
         [ ${off#-} -lt $((real / 200)) ] || return 1
     done
+    # An archive as convert makes it by itself: its chunks have one encoding, and all ways are tried.
+    "$prep" inspect out/fable.corm --compare-compression >text && cat text || return 1
+    [ "$(grep -c '^  [a-z]* .* MB/s' text)" -eq 4 ] && grep -q '^  exponents .*<- this archive$' text || return 1
     "$prep" inspect "$fable" --compare-compression 2>said && return 1
     cat said && grep -q 'expected an archive, not a directory' said || return 1
     section out/way.corm records >/dev/null && read -r offset bytes <place
