@@ -215,13 +215,25 @@ static void exit_status(struct buf *out, const struct cli_program *p) {
     }
 }
 
+/* Whether the program has one command, which runs by default: its help is the program's then. */
+static bool has_one(const struct cli_program *p) {
+    return p->default_command == 0 && !p->commands[1];
+}
+
 static void command_help(const struct cli_program *p, const struct cli_command *c, unsigned width,
                          struct buf *out) {
-    buf_printf(out, "NAME\n    %s %s - %s\n\nSYNOPSIS\n", p->name, c->name, c->summary);
+    const bool one = has_one(p);
+    const char *before = one && p->description ? p->description : "";
+    buf_printf(out, "NAME\n    %s%s%s - %s\n\nSYNOPSIS\n", p->name, one ? "" : " ",
+               one ? "" : c->name, one ? p->summary : c->summary);
     synopsis(out, p, c);
-    if (c->description) {
+    if (c->description || before[0]) {
+        struct buf text = {0};
+        buf_printf(&text, "%s%s%s", before, before[0] && c->description ? "\n" : "",
+                   c->description ? c->description : "");
         buf_printf(out, "\nDESCRIPTION\n");
-        paragraphs(out, c->description, width);
+        paragraphs(out, text.data, width);
+        buf_free(&text);
     }
     options(out, c, width);
     examples(out, c->examples, width);
@@ -230,8 +242,8 @@ static void command_help(const struct cli_program *p, const struct cli_command *
 
 void cli_help(const struct cli_program *p, const struct cli_command *c, unsigned width,
               struct buf *out) {
-    if (c) {
-        command_help(p, c, width, out);
+    if (c || has_one(p)) {
+        command_help(p, c ? c : p->commands[0], width, out);
         return;
     }
     buf_printf(out, "NAME\n    %s - %s\n\nSYNOPSIS\n", p->name, p->summary);

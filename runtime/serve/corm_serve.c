@@ -45,20 +45,23 @@ static const struct cli_option model_rows[] = {
      .min = 1, .max = 1 << 20,
      .fallback = "the model's own, as far as a quarter of the budget allows, but at least 32768 "
                  "where that fits at all"},
-    {"parallel", 'n', CLI_INT, FIELD(parallel), "N",
-     "Sequences that are computed at the same time; what they share is read once.", .min = 1,
-     .max = 64},
+    {"parallel", 0, CLI_INT, FIELD(parallel), "N",
+     "Most answers that are generated at the same time. An expert that several of them need is "
+     "read once.",
+     .min = 1, .max = 64},
     {"sessions", 0, CLI_INT, FIELD(sessions), "N",
-     "Sessions, those that are computed and those that are kept: a request that begins as an "
-     "earlier one goes on where both part.",
+     "Sequences in memory: those that are being computed and those that were finished and are "
+     "kept. "
+     "A request that begins like one of them computes only what differs.",
      .min = 1, .max = 256, .fallback = "1 more than --parallel"},
     {"snapshots", 0, CLI_STRING, FIELD(snapshots), "SIZE",
-     "Memory for moments that sessions can go back to. Attention needs next to none; a model with "
-     "windows or recurrences begins again without them.",
+     "Memory for snapshots, from which a session can go back to an earlier length. Plain attention "
+     "hardly needs any; a model with sliding windows or recurrent layers computes the whole prompt "
+     "again where it has none.",
      .fallback = "4M, and an eighth of the budget for such models"},
     {"reuse", 0, CLI_ENUM, FIELD(reuse), "WHAT",
-     "What is used again of kept sessions: all; prompts, where generated tokens are to be computed "
-     "again as a prompt (with --loss these differ); none.",
+     "What of kept sessions is used again: all; prompts, which computes generated tokens again as "
+     "part of the prompt (with --loss the result differs); or none.",
      .words = reuse_words},
     {0},
 };
@@ -66,8 +69,8 @@ static const struct cli_option model_rows[] = {
 static const struct cli_option server_rows[] = {
     {"host", 0, CLI_STRING, FIELD(host), "ADDRESS",
      "The address to listen on. One that others can reach is refused without --api-key-file."},
-    {"port", 0, CLI_INT, FIELD(port), "N", "0 = any free one, which is told.", .min = 0,
-     .max = 65535},
+    {"port", 0, CLI_INT, FIELD(port), "N",
+     "The port to listen on; 0: any free one, which the first line tells.", .min = 0, .max = 65535},
     {"api-key-file", 0, CLI_STRING, FIELD(api_key_file), "FILE",
      "Keys, one a line; requests need one of them, as `Authorization: Bearer KEY` or `x-api-key: "
      "KEY`. The file should be readable by its owner only.",
@@ -76,12 +79,12 @@ static const struct cli_option server_rows[] = {
      .help = "Listen on an address that others can reach without asking for a key: anybody there "
              "may use the model."},
     {"allowed-hosts", 0, CLI_STRING, FIELD(allowed_hosts), "NAMES",
-     "Names, parted by commas, under which this server may be asked for, and of pages that may "
-     "ask, "
-     "besides localhost and --host.",
+     "Host names, separated by commas, that the Host and Origin of a request may have besides "
+     "localhost and --host.",
      .fallback = "none"},
     {"queue", 0, CLI_INT, FIELD(queue), "N",
-     "Most requests that wait; further ones are told to come again (429).", .min = 1, .max = 4096},
+     "Most requests that may wait; further ones get status 429, to try again later.", .min = 1,
+     .max = 4096},
     {"max-body", 0, CLI_SIZE, FIELD(body_bytes), "SIZE", "Longest body of a request.", .min = 1024,
      .max = 1 << 30},
     {"grace", 0, CLI_INT, FIELD(grace), "SECONDS",
@@ -370,10 +373,10 @@ static const struct cli_command command = {
     .values_bytes = sizeof(struct serve_options),
     .defaults = set_defaults,
     .description =
-        "Opens an archive and answers requests as clients of OpenAI (chat/completions, "
-        "completions, "
-        "responses, models), Anthropic (messages) and Ollama (/api) send them, as HTTP on an "
-        "address of this machine. docs/SERVER.md says what of each there is and what is not.\n"
+        "It answers requests as clients of OpenAI (chat/completions, completions, responses, "
+        "models), Anthropic (messages) and Ollama (/api) send them. docs/SERVER.md says which "
+        "parts "
+        "of each API there are and which are not.\n"
         "Up to --parallel sequences are computed together. What earlier requests computed is kept "
         "in --sessions sessions and used again where a request begins alike; on the CPU, without "
         "--loss, answers have the same bits either way.",

@@ -60,6 +60,9 @@ case_ 'a key with a blank' refused 1 'holds a blank' fable.corm --api-key-file b
 case_ 'hosts without a name' refused 1 'parted by commas' fable.corm --allowed-hosts a,,b
 case_ 'fewer sessions than sequences' refused 2 'fewer than --parallel' fable.corm --parallel 3 --sessions 2
 case_ 'help names the options' eval '"$serve" --help | grep -q -- --api-key-file'
+case_ 'help has examples, and no list of one command' eval \
+    '"$serve" --help >a && grep -q "^EXAMPLES" a && ! grep -q "^COMMANDS" a'
+case_ '-n, the tokens of an answer elsewhere, is no option' refused 2 "unknown option '-n'" fable.corm -n 64
 by_run() {
     "$run" serve --help >a && "$serve" --help >b && cmp a b || return 1
     mkdir -p alone && cp "$run" alone/ || return 1
