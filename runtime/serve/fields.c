@@ -96,7 +96,7 @@ int fields_refuse(const struct value_dict *dict, const char *const *names,
         const struct value *v = field_get(dict, *names);
         if (v && value_truth(v)) {
             return problem_set(problem, 400, "unsupported_parameter", *names,
-                               "%s: this server does not have it", *names);
+                               "%s: not supported by this server", *names);
         }
     }
     return 0;

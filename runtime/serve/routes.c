@@ -277,7 +277,7 @@ void routes_handle(void *ctx, struct http_exchange *x) {
     } else if (!r) {
         problem_set(&problem, 404, "not_found", NULL, "there is nothing of that name here");
     } else if (!r->run) {
-        problem_set(&problem, 501, "not_supported", NULL, "%s: this server does not have it",
+        problem_set(&problem, 501, "not_supported", NULL, "%s: not supported by this server",
                     r->path);
     } else if (strcmp(r->method, "POST") == 0) {
         if (!desk_put(s->desk, x, r, api)) {
