@@ -166,7 +166,7 @@ void run_stats_print(const struct corm_stats *mid, const struct corm_stats *end)
     struct corm_stats zero = {0};
     const struct corm_stats *parted = mid ? mid : end;
     struct run_phase prefill = run_phase(&zero, parted), decode = run_phase(parted, end);
-    print_phase("prefill", &prefill);
+    print_phase(!mid && end->decode_tok > 0 ? "all" : "prefill", &prefill);
     print_phase("decode", &decode);
     uint64_t chunks = end->cache_hits + end->cache_misses;
     char stored[CLI_SIZE_TEXT], decoded[CLI_SIZE_TEXT];

@@ -240,7 +240,7 @@ struct corm_stats run_stats(const struct run *r);
 void run_phase_json(struct run_json *j, const struct run_phase *p);
 
 /* Print the figures of a run on stderr, for --stats. `mid` is when prefill ended and decode began;
- * NULL: all was prefill. */
+ * NULL: all was prefill, or both took turns, which is one line for all. */
 void run_stats_print(const struct corm_stats *mid, const struct corm_stats *end);
 /* Add the same as members of an object. */
 void run_stats_json(struct run_json *j, const struct corm_stats *mid, const struct corm_stats *end);

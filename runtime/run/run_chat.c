@@ -79,7 +79,7 @@ static void tell(const struct chat *c, const struct talk_turn *turn) {
     } else if (turn->end == TALK_MAX_TOKENS) {
         remark(c, "the answer ends here, --max-tokens allows no more");
     }
-    if (turn->nearly_full) {
+    if (turn->nearly_full && turn->end != TALK_CONTEXT) {
         snprintf(text, sizeof text,
                  "the context is nearly full (%u of %u tokens): soon the model will no longer see "
                  "the oldest messages",

@@ -70,6 +70,7 @@ over() {
 case_ 'an old file is replaced, a failure is told' over
 
 undo() {
+    chat 'Once upon a time\n/stats\n' -q $turns && has_text '^all  *[1-9][0-9]* tokens' err && ! has_text '^prefill' err || return 1
     chat 'Once upon a time\n/undo\n/stats\n' -q $turns && has_text 'forgotten: Once upon a time' err &&
         has_text 'tokens, 0 messages' err && chat 'Hi\nOnce upon\n/undo\n/save u.json\n' -q &&
         [ "$(grep -o '"role"' u.json | wc -l)" = 2 ] && fails chat '/undo\n' -q && has_text 'nothing was asked yet' err
@@ -169,6 +170,9 @@ full() {
     # At most half of the context is used after that, and all is still in the file.
     sed -n '/no longer sees the oldest/,$p' err | sed -n 's/^prompt  *\([0-9]*\) tokens, .*/\1/p' | head -n 1 >n
     [ "$(cat n)" -le 60 ] && [ "$(grep -o '"role"' all.json | wc -l)" = 12 ] || { cat n err; return 1; }
+    # An answer that fills the context is told of once.
+    chat 'Once upon a time\n' -n -1 --ctx 24 && has_text 'the context of 24 tokens is full' err &&
+        ! has_text 'nearly full' err || { cat err; return 1; }
     fails chat "$(printf 'word %.0s' $(seq 100))\n" $turns --ctx 96 -q && has_text 'the context holds 96; --ctx N' err || return 1
     chat 'Once upon a time\n' $turns --ctx 32 -n -1 && has_text 'the answer ends here, the context of 32 tokens is full' err
 }
