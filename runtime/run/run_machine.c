@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 int run_fail(struct err *err, const struct corm_error *error) {
     return err_set(err, "%s", error->message);
@@ -218,6 +219,14 @@ static int budget_bytes(const char *option, const char *text, bool of_host, uint
     return 0;
 }
 
+/* Whether it is what corm-prep convert reads. */
+static bool is_checkpoint(const char *path) {
+    char *config = mem_printf("%s/config.json", path);
+    bool is = access(config, F_OK) == 0;
+    free(config);
+    return is;
+}
+
 int run_engine_open(struct corm_engine **engine, const struct run_options *o, const char *model,
                     const struct run_wish *wish, struct err *err) {
     struct corm_mechanisms asked = {.reading = (enum corm_reading)o->reading};
@@ -253,6 +262,12 @@ int run_engine_open(struct corm_engine **engine, const struct run_options *o, co
     }
     if (status != 0) {
         return status;
+    }
+    if (is_checkpoint(model)) {
+        return err_set(err,
+                       "%s: a checkpoint, not a .corm archive; make one of it with 'corm-prep "
+                       "convert %s -o MODEL.corm'",
+                       model, model);
     }
     struct corm_error error;
     if (corm_engine_open(engine, model, &options, &error) < 0) {

@@ -482,6 +482,8 @@ printf 'GGUF\3\0\0\0' >model.gguf
 case_ 'a GGUF file' bad 1 'model.gguf: not a .corm archive (but GGUF' model.gguf $p
 case_ 'a file of a checkpoint' bad 1 'not a .corm archive (but safetensors.*corm-prep convert' \
     "$golden/models/olmoe-tiny/model.safetensors" $p
+case_ 'a checkpoint' bad 1 "olmoe-tiny: a checkpoint, .*corm-prep convert .*/olmoe-tiny -o MODEL.corm'" \
+    "$golden/models/olmoe-tiny" $p
 case_ 'an empty file' bad 1 'empty.corm' empty.corm $p
 case_ 'a truncated header' bad 1 'tiny.corm' tiny.corm $p
 case_ 'a truncated archive' bad 1 'short.corm: truncated: 100000 bytes' short.corm $p
