@@ -453,7 +453,7 @@ static const struct cli_group calib_group = {"Calibration", calib_rows};
 
 static const struct cli_option thread_rows[] = {{"threads", 't', CLI_INT, FIELD(threads), "N",
                                                  "Threads that convert weights.", .min = 1,
-                                                 .max = 256},
+                                                 .max = 256, .fallback = "all processors"},
                                                 {0}};
 static const struct cli_group thread_group = {"Work", thread_rows};
 

@@ -485,16 +485,16 @@ static const struct cli_option prompt_rows[] = {
     {"file", 'f', CLI_STRING, FIELD(file), "FILE",
      .help = "Take the prompt from a file. One newline at its end does not count."},
     {"no-bos", 0, CLI_FLAG, FIELD(no_bos),
-     .help = "Do not put around the prompt what the tokenizer would (mostly BOS, the token that "
-             "begins a text)."},
+     .help = "Do not add the tokens that the tokenizer puts around a text (mostly BOS, at its "
+             "beginning)."},
     {"no-special", 0, CLI_FLAG, FIELD(no_special),
      .help = "Special tokens that are written out in the prompt, such as <|im_end|>, are plain "
              "text: for text of unknown origin."},
     {"chat", 0, CLI_FLAG, FIELD(chat),
-     .help = "The prompt is what a user says to a model that was trained to answer: it is put as "
-             "the chat template has it. Special tokens that are written out in it are text."},
+     .help = "The prompt is a user's message to a model that was trained to answer: the chat "
+             "template is applied to it. Special tokens that are written out in it are text."},
     {"system", 0, CLI_STRING, FIELD(writing.system), "TEXT",
-     .help = "With --chat: what the system's message says, before the user's."},
+     .help = "With --chat: the system message, before the user's."},
     {"chat-template", 0, CLI_STRING, FIELD(writing.chat_template), "NAME",
      .help = "With --chat: another of the archive's chat templates by its name, else a file with a "
              "Jinja template."},

@@ -167,8 +167,9 @@ const struct cli_command run_logits_command = {
     .groups = {&ids_and_result, &run_machine_group, &run_figures_group},
     .values_bytes = sizeof(struct logits_options),
     .defaults = run_defaults,
-    .description = "For comparing with other programs: row i of the result is what the model "
-                   "foresees after ids 0 to i. The hash is XXH3-64 of the last row; it is the "
-                   "same for every thread count, batch and budget.",
+    .description =
+        "For comparing with other programs: row i of the result has the logits of "
+        "the token that comes after ids 0 to i. The hash is XXH3-64 of the last row; it is the "
+        "same for every thread count, batch and budget.",
     .examples = "corm-run logits model.corm --ids 1,15,7 -o out.npy\n"
                 "#Then in Python: numpy.load(\"out.npy\").argmax(1)\n"};

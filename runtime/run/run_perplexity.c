@@ -235,7 +235,8 @@ static const struct cli_option perplexity_rows[] = {
     {"tokens", 'n', CLI_INT, FIELD(first_tokens), "N", "Use the first N tokens of the text only.",
      .min = 2, .max = 1 << 30, .fallback = "all"},
     {"bos", 0, CLI_FLAG, FIELD(bos),
-     .help = "Put around the text what the tokenizer would (mostly BOS in front)."},
+     .help =
+         "Add the tokens that the tokenizer puts around a text (mostly BOS, at its beginning)."},
     {"no-special", 0, CLI_FLAG, FIELD(no_special),
      .help = "Special tokens that are written out in the text are plain text."},
     {0},
@@ -245,7 +246,7 @@ static const struct cli_group text = {"Text", perplexity_rows};
 
 const struct cli_command run_perplexity_command = {
     "perplexity",
-    "measure how well a text is foreseen",
+    "measure how well the model predicts a text",
     run,
     .args = "MODEL.corm",
     .min_args = 1,
