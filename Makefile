@@ -265,9 +265,9 @@ info: ## Show what was detected
 	@echo 'machine   $(machine), instruction sets: $(or $(isa_here),none)'
 	@echo 'CUDA      $(cuda_note)'
 	@echo 'flags     $(BASE_FLAGS) $(CFLAGS)'
-	@echo 'link      corm-run: $(LIBS_RUN)'
-	@echo '          corm-serve: and $(LIBS_SERVE)'
-	@echo '          corm-prep: and $(LIBS_PREP)'
+	@echo 'link      corm-run: $(LIBS_RUN) $(LIBS_EDIT)'
+	@echo '          corm-serve: $(LIBS_RUN) $(LIBS_SERVE)'
+	@echo '          corm-prep: $(LIBS_RUN) $(LIBS_PREP)'
 
 help: ## Show this
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} \
