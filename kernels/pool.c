@@ -15,6 +15,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -117,6 +118,19 @@ static void sleep_for_work(struct pool *p) {
     pthread_mutex_unlock(&p->mutex);
 }
 
+int pool_start_thread(pthread_t *thread, void *(*fn)(void *), void *arg) {
+    static const int stay[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGPROF};
+    sigset_t set, before;
+    sigfillset(&set);
+    for (size_t i = 0; i < sizeof stay / sizeof *stay; i++) {
+        sigdelset(&set, stay[i]);
+    }
+    pthread_sigmask(SIG_BLOCK, &set, &before); /* which the new thread inherits */
+    int rc = pthread_create(thread, NULL, fn, arg);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return rc;
+}
+
 static void *worker_main(void *arg) {
     const struct worker *w = arg;
     struct pool *p = w->pool;
@@ -144,7 +158,7 @@ struct pool *pool_new(uint32_t threads, struct err *err) {
     p->workers = mem_calloc(p->n_threads, sizeof *p->workers);
     for (uint32_t i = 1; i < p->n_threads; i++) {
         p->workers[i] = (struct worker){.pool = p, .index = i};
-        int rc = pthread_create(&p->workers[i].thread, NULL, worker_main, &p->workers[i]);
+        int rc = pool_start_thread(&p->workers[i].thread, worker_main, &p->workers[i]);
         if (rc != 0) {
             err_errno(err, rc,
                       "thread %u of %u cannot be started (--threads, or a limit: ulimit -u "

@@ -10,6 +10,7 @@
 #ifndef KERNELS_POOL_H
 #define KERNELS_POOL_H
 
+#include <pthread.h>
 #include <stdint.h>
 
 #include "format/base.h"
@@ -26,5 +27,10 @@ uint32_t pool_threads(const struct pool *p);
  * return when all are done. Items are handed out in increasing order, dynamically. */
 void pool_run(struct pool *p, void (*fn)(void *ctx, uint32_t item, uint32_t worker), void *ctx,
               uint32_t n_items);
+
+/* pthread_create for a thread that an engine starts, and its result. From its first moment on it
+ * leaves signals to the process to the program's own threads: one that it took would not wake the
+ * thread that waits for it. Faults (SIGBUS and the like) stay with the thread that causes them. */
+int pool_start_thread(pthread_t *thread, void *(*fn)(void *), void *arg);
 
 #endif

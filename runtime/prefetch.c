@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <stdlib.h>
 
+#include "kernels/pool.h"
 #include "kernels/processor.h"
 #include "runtime/prefetch_internal.h"
 
@@ -161,7 +162,7 @@ int prefetch_open(struct prefetch **out, struct cache *cache, const struct prefe
     p->own = filler_new(&p->fill);
     p->threads = mem_calloc(opt->io_threads, sizeof *p->threads);
     for (uint32_t i = 0; i < opt->io_threads; i++) {
-        int e = pthread_create(&p->threads[i], NULL, io_main, p);
+        int e = pool_start_thread(&p->threads[i], io_main, p);
         if (e != 0) {
             err_errno(err, e,
                       "I/O thread %u of %u cannot be started (a limit: ulimit -u and -v, pids.max)",

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "kernels/pool.h"
 #include "runtime/reader.h"
 
 /* ---- a rate ---- */
@@ -79,7 +80,7 @@ int reader_rate(struct reader *r, const struct reader_work *work, double *bytes_
     int status = 0;
     for (; n < work->threads && status == 0; n++) {
         workers[n].job = &job;
-        int e = pthread_create(&workers[n].thread, NULL, read_spans, &workers[n]);
+        int e = pool_start_thread(&workers[n].thread, read_spans, &workers[n]);
         if (e != 0) {
             status = err_errno(err, e, "start of reading thread %u", n);
             break;

@@ -3,6 +3,7 @@
  * of a fork-join, which is measured and not judged.
  */
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 
 #include "kernels/pool.h"
@@ -141,11 +142,34 @@ static void test_print_cost(void **state) {
     }
 }
 
+/* Worker 0 is the caller, whose mask stays as it was. */
+static void look_at_mask(void *ctx, uint32_t item, uint32_t worker) {
+    atomic_uint *to_come = ctx;
+    sigset_t mask;
+    (void)item;
+    atomic_fetch_sub(to_come, 1);
+    while (atomic_load(to_come) > 0) {
+        sched_yield(); /* so that each worker has one item */
+    }
+    assert_int_equal(pthread_sigmask(SIG_BLOCK, NULL, &mask), 0);
+    assert_int_equal(sigismember(&mask, SIGTERM), worker > 0);
+    assert_int_equal(sigismember(&mask, SIGWINCH), worker > 0);
+    assert_int_equal(sigismember(&mask, SIGBUS), 0);
+}
+
+static void test_signals_are_the_callers(void **state) {
+    (void)state;
+    struct pool *p = pool_new(4, NULL);
+    atomic_uint to_come = 4;
+    pool_run(p, look_at_mask, &to_come, 4);
+    pool_free(p);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_item_once), cmocka_unit_test(test_after_sleep),
         cmocka_unit_test(test_slow_items),      cmocka_unit_test(test_start_and_stop),
-        cmocka_unit_test(test_print_cost),
+        cmocka_unit_test(test_print_cost),      cmocka_unit_test(test_signals_are_the_callers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
