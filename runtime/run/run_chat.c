@@ -277,13 +277,12 @@ static const char *const thinking_words[] = {[CHAT_THINKING_AUTO] = "auto",
 
 static const struct cli_option talk_rows[] = {
     {"system", 0, CLI_STRING, FIELD(writing.system), "TEXT",
-     .help = "What the system's message says, before all others."},
+     .help = "The system message, which stands before all others."},
     {"chat-template", 0, CLI_STRING, FIELD(writing.chat_template), "NAME",
      .help = "Another of the archive's chat templates by its name, else a file with a Jinja "
              "template."},
     {"ctx", 'c', CLI_INT, FIELD(writing.ctx), "N",
-     "Context: all that was said and the next answer, in tokens. Its KV cache is part of the "
-     "memory "
+     "Context: the conversation and the next answer, in tokens. Its KV cache is part of the memory "
      "plan.",
      .min = 1, .max = 1 << 20, .fallback = "the model's own, at most 4096"},
     {"max-tokens", 'n', CLI_INT, FIELD(writing.max_tokens), "N",
@@ -309,7 +308,7 @@ static const struct cli_option figure_rows[] = {
     {0},
 };
 
-static const struct cli_group talking = {"Talking", talk_rows}, figures = {"Figures", figure_rows};
+static const struct cli_group talking = {"Chat", talk_rows}, figures = {"Figures", figure_rows};
 
 static void set_defaults(void *values) {
     run_defaults(values);
@@ -318,7 +317,7 @@ static void set_defaults(void *values) {
 
 const struct cli_command run_chat_command = {
     "chat",
-    "talk with a model that was trained to answer",
+    "chat with a model that was trained to answer",
     run,
     .args = "MODEL.corm",
     .min_args = 1,
@@ -328,24 +327,25 @@ const struct cli_command run_chat_command = {
     .defaults = set_defaults,
     .description =
         "Each line is a message, and the model answers it. On a terminal, Enter sends, Alt-Enter "
-        "begins a line, a pasted text is part of one message, and the arrow keys bring back what "
-        "was typed before. A backslash at a line's end goes on with the next line. Ctrl-C stops an "
-        "answer, what was said so far stays; Ctrl-D ends. From a pipe, each line is a message as "
-        "well, and standard output has the answers alone; an error ends the talk.\n"
+        "begins a new line, a pasted text is part of one message, and the arrow keys bring back "
+        "what was typed before. After a backslash at the end of a line the message goes on in the "
+        "next line. Ctrl-C stops an answer and keeps what has come of it; Ctrl-D ends the program. "
+        "From a pipe, each line is a message as well, standard output has only the answers, and "
+        "the first error ends the program.\n"
         "A line that begins with / is a command:\n"
         "  /help              the list of commands\n"
-        "  /system TEXT       what the system's message says from now on\n"
+        "  /system TEXT       the system message from now on\n"
         "  /clear /undo       forget all, or the last question and its answer\n"
         "  /regenerate        another answer to the last question\n"
-        "  /save /load PATH   the talk as JSON, with mode 0600\n"
+        "  /save /load PATH   the conversation as JSON, with mode 0600\n"
         "  /set temp 0.7      change how tokens are chosen; /set alone lists it\n"
-        "  /file PATH         put a text file in front of the next message\n"
+        "  /file PATH         send the text of a file with the next message\n"
         "  /stats /quit       figures; the end\n"
-        "A turn evaluates only the tokens that the turns before did not have. When three quarters "
-        "of the context are used, that is told. When less than an eighth would be left for the "
-        "answer, the model no longer sees the oldest questions and answers, so many that the rest "
-        "takes at most half of the context; the system's message and the last question stay, and "
-        "what is saved has all.\n"
+        "A turn computes only the tokens that are new in it. A remark says when three quarters of "
+        "the context are used. When less than an eighth would be left for an answer, the oldest "
+        "questions and answers are no longer shown to the model, until the rest takes at most half "
+        "of the context. The system message and the last question always stay, and a saved "
+        "conversation has everything.\n"
         "Special tokens that are written out in a message are text to the model.",
     .examples = "corm-run chat model.corm\n"
                 "corm-run chat model.corm --system \"Answer in one sentence.\" --stats\n"

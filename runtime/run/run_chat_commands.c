@@ -122,7 +122,7 @@ static int do_clear(struct chat *c, const char *arg, struct err *err) {
     (void)arg, (void)err;
     talk_cut(&c->talk, talk_has_system(&c->talk));
     c->attached.len = 0;
-    fprintf(stderr, "(the talk is empty)\n");
+    fprintf(stderr, "(the conversation is empty)\n");
     return 0;
 }
 
@@ -229,29 +229,35 @@ static int do_quit(struct chat *c, const char *arg, struct err *err) {
 enum takes { TAKES_NOTHING, TAKES_SOME, TAKES_ONE };
 
 static const struct {
-    const char *name, *arg, *help;
-    enum takes takes; /* nothing; perhaps an argument; always one */
+    const char *name, *arg, *help; /* without help: another name, which is not listed */
+    enum takes takes;              /* nothing; perhaps an argument; always one */
     int (*run)(struct chat *c, const char *arg, struct err *err);
 } commands[] = {
     {"help", "", "this list", TAKES_NOTHING, do_help},
-    {"system", " TEXT", "what the system's message says from now on; without TEXT, none",
-     TAKES_SOME, do_system},
-    {"clear", "", "forget what was said, but for the system's message", TAKES_NOTHING, do_clear},
+    {"system", " TEXT", "the system message from now on; without TEXT, none", TAKES_SOME,
+     do_system},
+    {"clear", "", "forget everything except the system message", TAKES_NOTHING, do_clear},
     {"undo", "", "forget the last question and its answer", TAKES_NOTHING, do_undo},
     {"regenerate", "", "another answer to the last question", TAKES_NOTHING, do_regenerate},
-    {"save", " PATH", "write the talk as JSON, for your eyes only (mode 0600)", TAKES_ONE, do_save},
-    {"load", " PATH", "go on with a talk that was saved", TAKES_ONE, do_load},
-    {"stats", "", "figures of the talk so far", TAKES_NOTHING, do_stats},
+    {"save", " PATH", "save the conversation as JSON, readable by you only", TAKES_ONE, do_save},
+    {"load", " PATH", "go on with a saved conversation", TAKES_ONE, do_load},
+    {"stats", "", "figures of the conversation so far", TAKES_NOTHING, do_stats},
     {"set", " NAME X", "temp, top-k, top-p, min-p, repeat-penalty, repeat-last, seed, max-tokens",
      TAKES_SOME, do_set},
-    {"file", " PATH", "put a text file in front of the next message", TAKES_ONE, do_file},
+    {"file", " PATH", "send the text of a file with the next message, before it", TAKES_ONE,
+     do_file},
     {"quit", "", "end; so does Ctrl-D", TAKES_NOTHING, do_quit},
+    {"exit", "", NULL, TAKES_NOTHING, do_quit}, /* as other programs have it */
+    {"bye", "", NULL, TAKES_NOTHING, do_quit},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
 void chat_commands_help(struct buf *out) {
     for (size_t i = 0; i < N_COMMANDS; i++) {
         char name[32];
+        if (!commands[i].help) {
+            continue;
+        }
         snprintf(name, sizeof name, "/%s%s", commands[i].name, commands[i].arg);
         buf_printf(out, "  %-14s %s\n", name, commands[i].help);
     }

@@ -179,6 +179,8 @@ static void print_plan(void *ctx, const struct corm_model_info *m,
     if (p->host_bytes > 0) {
         fprintf(stderr, " of the device, and %s of the host", cli_size_text(c, p->host_bytes));
     }
+    /* Of other codecs nobody can make an archive with the code. */
+    const bool could_pack = strcmp(m->expert_codec, "bf16") == 0;
     fprintf(stderr, "%s%s%s\n", p->packed ? ", packed" : "",
             !p->streams                      ? "; the whole model fits"
             : p->reading == CORM_READ_DIRECT ? "; experts are read directly"
@@ -186,7 +188,9 @@ static void print_plan(void *ctx, const struct corm_model_info *m,
             : p->reading == CORM_READ_PASSING
                 ? "; experts are read through the page cache, which forgets them"
                 : "; experts are read through the page cache, which grows outside of the budget",
-            p->no_code ? "; experts are never packed, the archive has no exponents code" : "");
+            could_pack && p->no_code
+                ? "; experts are never packed, the archive has no exponents code"
+                : "");
     print_choice(p);
     fprintf(stderr, "compute  %s%s%s, %u thread%s, context %u tokens, batch %u\n",
             p->host_bytes > 0 ? m->device : "", p->host_bytes > 0 ? ": " : "", m->isa, m->threads,

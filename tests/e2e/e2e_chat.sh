@@ -123,6 +123,7 @@ case_ '/file goes with the next message' files
 commands() {
     fails chat '/nix\n' -q && has_text '/nix: no such command; /help' err && fails chat '/save\n' -q && has_text 'usage: /save PATH' err &&
         fails chat '/clear x\n' -q && has_text 'usage: /clear' err && chat '/quit\nHi\n' -q && [ ! -s out ] || return 1
+        chat '/exit\nHi\n' -q && [ ! -s out ] && chat '/bye\nHi\n' -q && [ ! -s out ] || return 1
     chat '//help\n/save h.json\n' -q && has_text '"content": "/help"' h.json || return 1
     chat 'one\\\ntwo\n\n  \n/save l.json\n' -q && has_text '"content": "one.ntwo"' l.json && [ "$(grep -o '"role"' l.json | wc -l)" = 2 ]
 }
@@ -335,6 +336,25 @@ end 130
 END
     done
 }
+# A signal that another thread takes does not wake the one that waits for a key.
+masks() {
+    mkfifo keys && { "$run" chat fable.corm -q --threads 3 --ram 50M <keys >out 2>err & } && exec 7>keys || return 1
+    pid=$! threads=0
+    for i in $(seq 100); do
+        [ "$(ls /proc/$pid/task 2>/dev/null | wc -l)" -ge 4 ] && break
+        sleep 0.1
+    done
+    sleep 0.2
+    for task in /proc/$pid/task/*; do
+        [ "${task##*/}" = $pid ] && continue
+        blocked=$(sed -n 's/^SigBlk:[[:space:]]*//p' $task/status)
+        threads=$((threads + 1))
+        [ $((0x$blocked & 0x4003)) -eq $((0x4003)) ] || { echo "$task blocks $blocked"; threads=-100; }
+    done
+    exec 7>&-
+    wait $pid && [ $threads -ge 3 ] || { echo "$threads threads"; cat err; return 1; }
+}
+case_ 'threads of the engine leave signals alone' masks
 [ -n "$default_hup" ] && case_ 'SIGTERM and SIGHUP end it, and the terminal is as it was' ended
 resized() {
     on_terminal "$run" chat fable.corm -q --temp 0 -n 3 <<'END'

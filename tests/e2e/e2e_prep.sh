@@ -189,6 +189,9 @@ planned() { # what corm-run says of archives whose experts cannot be kept packed
         grep -q '^model .* in bf16, compression zstd, file' said &&
         grep -q '^memory .*; experts are never packed, the archive has no exponents code$' said &&
         "$run" logits out/olmoe-tiny.corm --ids 5 2>said >text && ! grep -q 'never packed' said || return 1
+    "$prep" convert -q -f --codec q8 "$golden/olmoe-tiny" -o out/q8.corm &&
+        "$run" logits out/q8.corm --ids 5 2>said >text && grep -q '^memory' said &&
+        ! grep -q 'never packed' said && rm out/q8.corm || return 1
     "$run" logits out/way.corm --ids 5 --keep packed 2>said >text && return 1
     cat said && grep -q 'kept packed: .* exponents code, .* bf16 with compression zstd$' said
 }
