@@ -63,13 +63,14 @@ static bool adds_up(const uint8_t *decoded, size_t n_rows, size_t cols, size_t c
 }
 
 /* Neurons, walked as they are decoded: column `col` of each gate and up, which is the weight itself
- * where the bytes are `trusted`, having passed their check, and of the sum of a run's downs. */
+ * where the bytes are `trusted`, having passed their check, and of the sum of a run's downs. `ask`:
+ * with bytes asked for ahead. */
 static void walk(const struct exponents_isa *isa, const struct corm_exponents *e, size_t cols,
-                 const uint8_t *weights, bool trusted) {
+                 const uint8_t *weights, bool trusted, bool ask) {
     enum { MOST = EXPONENTS_TOGETHER_MAX };
     const float ones[MOST] = {1, 1, 1, 1, 1, 1, 1, 1};
     uint8_t *scratch = mem_alloc(exponents_scratch_bytes(e->n));
-    struct exponents_rows rows = isa->rows_open(e, (uint32_t)cols, scratch), downs[MOST];
+    struct exponents_rows rows = isa->rows_open(e, (uint32_t)cols, scratch, ask), downs[MOST];
     for (size_t at = 0, n = e->n / cols / 3, run; at < n; at += run) {
         const size_t col = at % cols, row_bytes = 2 * cols;
         const uint8_t *decoded = weights + 3 * at * row_bytes;
@@ -95,8 +96,9 @@ static void walks(const uint8_t *stored, size_t bytes, size_t n, const uint8_t *
     for (size_t i = 0; (isa = exponents_isa_at(i)) != NULL; i++) {
         if (isa->usable() && isa->rows_open) {
             struct corm_exponents e = corm_exponents_open(stored, bytes, n);
-            walk(isa, &e, SHORT_COLS, weights, trusted);
-            walk(isa, &e, LONG_COLS, weights, trusted);
+            walk(isa, &e, SHORT_COLS, weights, trusted, false);
+            walk(isa, &e, LONG_COLS, weights, trusted, false);
+            walk(isa, &e, LONG_COLS, weights, trusted, true);
         }
     }
 }
