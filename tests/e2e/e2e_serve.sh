@@ -89,7 +89,7 @@ printf 'first-key\nsecond-key\n' >keys
 start keyed --api-key-file keys --allowed-hosts example.test --queue 2 --parallel 1 --max-body 64K
 client keyed "$(cat keyed.port)" . || failed=1
 client full "$(cat keyed.port)" . || failed=1
-client ends "$(cat keyed.port)" . "$(cat keyed.pid)" || failed=1
+client ends "$(cat keyed.port)" . "$(cat keyed.pid)" || { failed=1; kill -TERM "$(cat keyed.pid)"; }
 wait "$(cat keyed.pid)"
 case_ 'an answer in work is finished before the end' test $? -eq 0
 

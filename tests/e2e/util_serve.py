@@ -92,7 +92,7 @@ def until(what, seconds=30):
     while time.time() < end:
         if what():
             return
-        time.sleep(0.1)
+        time.sleep(0.01)
     raise AssertionError("waited in vain")
 
 
@@ -720,7 +720,8 @@ def test_ends_gracefully():
     got = []
 
     def one():
-        got.append(complete(max_tokens=300, ignore_eos=True, stream=True))
+        # Three texts, one after the other, so that it is seen at work on any machine.
+        got.append(complete(prompt=[ONCE] * 3, max_tokens=600, ignore_eos=True, stream=True))
 
     t = threading.Thread(target=one)
     t.start()
