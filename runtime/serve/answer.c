@@ -92,13 +92,17 @@ void answer_free(struct answer *a) {
     free(a);
 }
 
-void answer_split(struct answer *a, const char *prompt, size_t bytes) {
-    a->splits = true;
+void answer_set_turn(struct answer *a, const struct convo_prompt *prompt) {
+    a->prompt_tok = (uint32_t)prompt->n_ids;
+    a->splits = prompt->text != NULL;
     for (uint32_t i = 0; i < a->n_choices; i++) {
         struct choice *c = &a->choices[i];
-        thinking_begin(&c->thinking, prompt, bytes);
-        thinking_begin(&c->until, prompt, bytes);
-        c->job.thinks = c->until.tags ? &c->until : NULL;
+        answer_set_prompt(a, i, prompt->ids, prompt->n_ids);
+        if (a->splits) {
+            thinking_begin(&c->thinking, prompt->text, prompt->text_bytes);
+            thinking_begin(&c->until, prompt->text, prompt->text_bytes);
+            c->job.thinks = c->until.tags ? &c->until : NULL;
+        }
     }
 }
 

@@ -11,6 +11,7 @@
 #define RUNTIME_SERVE_ANSWER_H
 
 #include "format/text/thinking.h"
+#include "runtime/serve/convo.h"
 #include "runtime/serve/logprobs.h"
 #include "runtime/serve/params.h"
 #include "runtime/serve/serve.h"
@@ -20,7 +21,7 @@ struct answer;
 /* One of the texts. */
 struct choice {
     struct job job;
-    /* All of it, where it is not streamed or the API wants it again. With answer_split, `text` is
+    /* All of it, where it is not streamed or the API wants it again. After a turn, `text` is
      * the answer alone, and `thought` what the model thought before. */
     struct buf text, thought;
     struct thinking thinking;
@@ -63,7 +64,7 @@ struct answer {
     char *alive; /* of its own, or NULL */
     int64_t created;
     bool chat;   /* of an API with both: turns, not a text */
-    bool splits; /* answer_split */
+    bool splits; /* answer_set_turn: thoughts from answers */
     uint32_t
         blocks;  /* of an API with blocks: those that were begun, and whether the last one is of */
     bool thinks; /* thoughts */
@@ -83,8 +84,9 @@ struct answer *answer_new(struct call *call, const struct answer_form *form,
 void answer_free(struct answer *a);
 /* Give choice `i` its prompt: `ids` are copied. */
 void answer_set_prompt(struct answer *a, uint32_t i, const int32_t *ids, size_t n);
-/* Part what the model thinks from what it answers. `prompt` says whether it thinks already. */
-void answer_split(struct answer *a, const char *prompt, size_t bytes);
+/* Give all choices this one. Where it is a turn, whose text the chat template made, what the model
+ * thinks is parted from what it answers; the text says whether it thinks already. */
+void answer_set_turn(struct answer *a, const struct convo_prompt *prompt);
 /* Queue it; 0: it will be answered, and belongs to the forward thread. -1 and `problem`: there is
  * no room, or the form that it has to have is none, and it was freed. */
 int answer_start(struct answer *a, struct problem *problem);

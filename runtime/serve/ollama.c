@@ -149,13 +149,9 @@ static int start(struct call *call, const struct params *params, const struct co
     struct answer *a = answer_new(call, &form, params, 1);
     struct buf alive = {0};
     a->chat = chat;
-    a->prompt_tok = (uint32_t)p->n_ids;
     line_of(a, "", 0, NULL, &alive); /* its clients take no line that is empty */
     a->alive = alive.data;
-    answer_set_prompt(a, 0, p->ids, p->n_ids);
-    if (p->text) { /* a turn, whose prompt a template made */
-        answer_split(a, p->text, p->text_bytes);
-    }
+    answer_set_turn(a, p);
     return answer_start(a, problem);
 }
 

@@ -136,11 +136,7 @@ int openai_chat(struct call *call, struct problem *problem) {
     }
     if (rc == 0) {
         struct answer *a = answer_new(call, &form, &params, params.n);
-        a->prompt_tok = (uint32_t)prompt.n_ids;
-        for (uint32_t i = 0; i < params.n; i++) {
-            answer_set_prompt(a, i, prompt.ids, prompt.n_ids);
-        }
-        answer_split(a, prompt.text, prompt.text_bytes);
+        answer_set_turn(a, &prompt);
         rc = answer_start(a, problem);
     }
     convo_prompt_free(&prompt);

@@ -271,9 +271,7 @@ int openai_responses(struct call *call, struct problem *problem) {
     if (rc == 0) {
         struct answer *a = answer_new(call, &form, &params, 1);
         reply_id(a->item, "msg_");
-        a->prompt_tok = (uint32_t)prompt.n_ids;
-        answer_set_prompt(a, 0, prompt.ids, prompt.n_ids);
-        answer_split(a, prompt.text, prompt.text_bytes);
+        answer_set_turn(a, &prompt);
         rc = answer_start(a, problem);
     }
     convo_prompt_free(&prompt);
