@@ -14,38 +14,15 @@
 #pragma STDC FP_CONTRACT OFF
 #endif
 
-typedef __m256 V;
-enum { LANES = 8, TILE_X = 3, TOGETHER = 2, SHORT_COLS = 256, SHORT_ROWS = 1, SHORT_X = 3 };
+#include "kernels/cpu/vector_avx2.inc"
+
+enum { TILE_X = 3, TOGETHER = 2, SHORT_COLS = 256, SHORT_ROWS = 1, SHORT_X = 3 };
 
 static inline V v_zero(void) {
     return _mm256_setzero_ps();
 }
-static inline V v_set(float x) {
-    return _mm256_set1_ps(x);
-}
-static inline V v_load(const float *p) {
-    return _mm256_loadu_ps(p);
-}
-static inline void v_store(float *p, V v) {
-    _mm256_storeu_ps(p, v);
-}
 static inline V v_fma(V a, V b, V c) {
     return _mm256_fmadd_ps(a, b, c);
-}
-static inline V v_add(V a, V b) {
-    return _mm256_add_ps(a, b);
-}
-static inline V v_sub(V a, V b) {
-    return _mm256_sub_ps(a, b);
-}
-static inline V v_mul(V a, V b) {
-    return _mm256_mul_ps(a, b);
-}
-static inline V v_div(V a, V b) {
-    return _mm256_div_ps(a, b);
-}
-static inline V v_max(V a, V b) {
-    return _mm256_max_ps(a, b);
 }
 
 /* Ones in the first n of 8 lanes. */
@@ -67,9 +44,6 @@ static inline float v_sum(V v) {
     return _mm_cvtss_f32(s);
 }
 
-static inline V v_round(V v) {
-    return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-}
 /* Where exp is 0 or infinite anyway. max and min give their second operand for a NaN. */
 static inline V v_clamp_exp(V x) {
     return _mm256_max_ps(v_set(-105.0f), _mm256_min_ps(v_set(90.0f), x));

@@ -15,38 +15,15 @@
 #pragma STDC FP_CONTRACT OFF
 #endif
 
-typedef __m512 V;
-enum { LANES = 16, TILE_X = 6, TOGETHER = 4, SHORT_COLS = 512, SHORT_ROWS = 2, SHORT_X = 3 };
+#include "kernels/cpu/vector_avx512.inc"
+
+enum { TILE_X = 6, TOGETHER = 4, SHORT_COLS = 512, SHORT_ROWS = 2, SHORT_X = 3 };
 
 static inline V v_zero(void) {
     return _mm512_setzero_ps();
 }
-static inline V v_set(float x) {
-    return _mm512_set1_ps(x);
-}
-static inline V v_load(const float *p) {
-    return _mm512_loadu_ps(p);
-}
-static inline void v_store(float *p, V v) {
-    _mm512_storeu_ps(p, v);
-}
 static inline V v_fma(V a, V b, V c) {
     return _mm512_fmadd_ps(a, b, c);
-}
-static inline V v_add(V a, V b) {
-    return _mm512_add_ps(a, b);
-}
-static inline V v_sub(V a, V b) {
-    return _mm512_sub_ps(a, b);
-}
-static inline V v_mul(V a, V b) {
-    return _mm512_mul_ps(a, b);
-}
-static inline V v_div(V a, V b) {
-    return _mm512_div_ps(a, b);
-}
-static inline V v_max(V a, V b) {
-    return _mm512_max_ps(a, b);
 }
 
 static inline __mmask16 first_lanes(uint32_t n) {
@@ -63,9 +40,6 @@ static inline float v_sum(V v) {
     return avx512_sum(v);
 }
 
-static inline V v_round(V v) {
-    return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-}
 /* Where exp is 0 or infinite anyway. max and min give their second operand for a NaN. */
 static inline V v_clamp_exp(V x) {
     return _mm512_max_ps(v_set(-105.0f), _mm512_min_ps(v_set(90.0f), x));

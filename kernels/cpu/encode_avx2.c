@@ -15,42 +15,12 @@
 #pragma STDC FP_CONTRACT OFF
 #endif
 
-typedef __m256 V;
-typedef __m256 M;
-enum { LANES = 8 };
+#include "kernels/cpu/vector_avx2.inc"
 
-static inline V v_set(float x) {
-    return _mm256_set1_ps(x);
-}
-static inline V v_load(const float *p) {
-    return _mm256_loadu_ps(p);
-}
-static inline void v_store(float *p, V v) {
-    _mm256_storeu_ps(p, v);
-}
-static inline V v_add(V a, V b) {
-    return _mm256_add_ps(a, b);
-}
-static inline V v_sub(V a, V b) {
-    return _mm256_sub_ps(a, b);
-}
-static inline V v_mul(V a, V b) {
-    return _mm256_mul_ps(a, b);
-}
-static inline V v_div(V a, V b) {
-    return _mm256_div_ps(a, b);
-}
-static inline V v_max(V a, V b) {
-    return _mm256_max_ps(a, b);
-}
-static inline V v_min(V a, V b) {
-    return _mm256_min_ps(a, b);
-}
+typedef __m256 M;
+
 static inline V v_abs(V v) {
     return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v);
-}
-static inline V v_round(V v) {
-    return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 static inline M m_less(V a, V b) {
     return _mm256_cmp_ps(a, b, _CMP_LT_OQ);

@@ -15,42 +15,12 @@
 #pragma STDC FP_CONTRACT OFF
 #endif
 
-typedef __m512 V;
-typedef __mmask16 M;
-enum { LANES = 16 };
+#include "kernels/cpu/vector_avx512.inc"
 
-static inline V v_set(float x) {
-    return _mm512_set1_ps(x);
-}
-static inline V v_load(const float *p) {
-    return _mm512_loadu_ps(p);
-}
-static inline void v_store(float *p, V v) {
-    _mm512_storeu_ps(p, v);
-}
-static inline V v_add(V a, V b) {
-    return _mm512_add_ps(a, b);
-}
-static inline V v_sub(V a, V b) {
-    return _mm512_sub_ps(a, b);
-}
-static inline V v_mul(V a, V b) {
-    return _mm512_mul_ps(a, b);
-}
-static inline V v_div(V a, V b) {
-    return _mm512_div_ps(a, b);
-}
-static inline V v_max(V a, V b) {
-    return _mm512_max_ps(a, b);
-}
-static inline V v_min(V a, V b) {
-    return _mm512_min_ps(a, b);
-}
+typedef __mmask16 M;
+
 static inline V v_abs(V v) {
     return _mm512_abs_ps(v);
-}
-static inline V v_round(V v) {
-    return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 static inline M m_less(V a, V b) {
     return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ);
