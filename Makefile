@@ -7,6 +7,7 @@ config ?= release
 BUILD ?= build
 PREFIX ?= /usr/local
 TIME ?= 60
+MUTATE_TIME ?= $(TIME)
 SEED ?= 1
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 ifeq ($(origin CC),default)
@@ -387,8 +388,8 @@ _test: $(if $(no_test),$(error no such test: $(no_test))) all $(EXAMPLES) $(call
     $(if $(filter %e2e_device,$(call chosen,$(SHELL_TESTS:.sh=))),$(OUT)/tests/kernels/cuda/run_device)
 	@CORM_BUILD=$(OUT) tests/run.sh $(if $(WRAP),-w '$(WRAP)') \
 	    $(call slow_first,$(call chosen,$(TESTS)) $(addsuffix .sh,$(call chosen,$(SHELL_TESTS:.sh=))))
+_fuzz: mutator = $(MUTATE)/mutate -b $(MUTATE) -a $(OUT) -s $(SEED) -t $(MUTATE_TIME) -o $(OUT)/fuzz/found
 _fuzz: $(FUZZERS) $(PROGRAMS)
-	@tests/fuzz/run.sh $(if $(MUTATE),-m '$(MUTATE)/mutate -b $(MUTATE) -a $(OUT) -s $(SEED) -o $(OUT)/fuzz/found') \
-	    $(TIME) $(FUZZERS)
+	@tests/fuzz/run.sh $(if $(MUTATE),-m '$(mutator)') $(TIME) $(FUZZERS)
 
 -include $(shell find $(wildcard $(OUT) $(CUDA_OUT)) /dev/null -name '*.d')

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs fuzz targets, two at a time: tests/fuzz/run.sh [-m MUTATOR] SECONDS PROGRAM...
 #
-# MUTATOR is a command that is run beside them, for as many seconds as one of them has.
+# MUTATOR is a command that is run beside them and ends by itself.
 # A target starts from tests/fuzz/seeds/<target>/ where that exists, with tests/fuzz/<target>.dict, and
 # keeps what it finds in corpus/<target>/ beside the programs, for the next run. Prints a line `ok ...`
 # or `not ok ...` for each; exit status 1 if one failed or there was none.
@@ -43,7 +43,7 @@ if [ $# -eq 0 ]; then
 fi
 mkdir -p "$(dirname "$1")/found"
 if [ -n "$mutator" ]; then
-    $mutator -t "$seconds" &
+    $mutator &
     mutator_pid=$!
     trap 'kill "$mutator_pid" 2>/dev/null' EXIT
     trap 'exit 130' HUP INT TERM
