@@ -220,6 +220,12 @@ bench-shapes: ## Measure published shapes under a limit of 8 GB beside what the 
 	@$(again) all $(OUT)/synth
 	@tests/limits/shapes.sh $(OUT) $(BUILD)/bench $(SHAPES)
 
+.PHONY: bench-serve
+bench-serve: ## Measure what corm-serve's users feel: a second turn, answers together, a long prompt beside others
+	@CC='$(CC)' tests/deps.sh build test
+	@$(again) all $(OUT)/synth
+	@tests/limits/serve.sh $(OUT) $(BUILD)/bench
+
 .PHONY: check-clients
 check-clients: ## Talk to corm-serve with the openai and anthropic packages, in a venv from PyPI
 	@CC='$(CC)' tests/deps.sh build test
