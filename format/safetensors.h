@@ -6,6 +6,8 @@
  * name occurs twice; sharding through model.safetensors.index.json; the lookup by name.
  * Where there is an index, it decides: a tensor counts in the shard that it names and nowhere else.
  * Shards may lie in folders of the checkpoint. A model.safetensors comes before an index.
+ * The header is parsed from one reading of its bytes. Elements stay in the map, where another
+ * program may write at any time, so they are numbers that may be any: none is a size or a place.
  * Leaves to others: what the names mean (prep/hf).
  * Threads: immutable after open.
  */

@@ -5,6 +5,7 @@
 
 #include <inttypes.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "runtime/model/state.h"
@@ -37,6 +38,26 @@ static int check_header(const struct session_header *h, const char *name,
         if (h->reserved[i] != 0) {
             return err_set(err, "%s: reserved field %zu of the header is %u, expected 0", name, i,
                            h->reserved[i]);
+        }
+    }
+    return 0;
+}
+
+/* Copy the ids, and check the copy. */
+static int take_ids(struct session_file *f, const uint8_t *ids, const char *name,
+                    const struct arch *a, struct err *err) {
+    const uint32_t n = f->header.n_tok;
+    if (n == 0) {
+        return 0;
+    }
+    f->ids = mem_alloc(n * sizeof *f->ids);
+    memcpy(f->ids, ids, n * sizeof *f->ids);
+    for (uint32_t i = 0; i < n; i++) {
+        if (f->ids[i] < 0 || (uint32_t)f->ids[i] >= a->vocab) {
+            err_set(err, "%s: token %u has id %d, outside the vocabulary of %u", name, i, f->ids[i],
+                    a->vocab);
+            session_file_free(f);
+            return -1;
         }
     }
     return 0;
@@ -77,17 +98,13 @@ int session_file_check(struct session_file *f, const void *data, size_t bytes, c
     if (hash64(p + sizeof *h, bytes - sizeof *h) != h->body_hash) {
         return err_set(err, "%s: the session is damaged: its checksum differs", name);
     }
-    f->ids = p + sizeof *h;
-    f->logits = f->ids + ids;
+    f->logits = p + sizeof *h + ids;
     f->state = f->logits + logits;
     f->state_bytes = (size_t)state;
-    for (uint32_t i = 0; i < h->n_tok; i++) {
-        int32_t id;
-        memcpy(&id, f->ids + (size_t)i * sizeof id, sizeof id);
-        if (id < 0 || (uint32_t)id >= archive->arch.vocab) {
-            return err_set(err, "%s: token %u has id %d, outside the vocabulary of %u", name, i, id,
-                           archive->arch.vocab);
-        }
-    }
-    return 0;
+    return take_ids(f, p + sizeof *h, name, &archive->arch, err);
+}
+
+void session_file_free(struct session_file *f) {
+    free(f->ids);
+    *f = (struct session_file){0};
 }

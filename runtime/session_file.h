@@ -4,6 +4,12 @@
  * Owns: the header's struct and the check of a whole file. Nothing of a file is used before it has
  * passed; afterwards only numbers are taken from it: ids within the vocabulary, and floats, which
  * may be any.
+ *
+ * The bytes may be those of a mapped file, where another program may write at any time. So whatever
+ * has to be true of them is checked on a copy, and used from it: the header and the ids. Logits and
+ * state stay where they are and are read once; what changes in them after the checksum changes
+ * numbers, and nothing else.
+ *
  * Leaves to others: what the numbers mean to a model (runtime/model/state).
  * Threads: no state.
  */
@@ -36,18 +42,20 @@ struct session_header {
 };
 static_assert(sizeof(struct session_header) == 96, "session header");
 
-/* A view into a file's bytes. */
 struct session_file {
-    struct session_header header;
-    const uint8_t *ids;    /* int32 [n_tok] */
-    const uint8_t *logits; /* float [n_logits] */
-    const uint8_t *state;  /* the pieces of state_walk, one behind the other */
+    struct session_header header; /* a copy */
+    int32_t *ids;                 /* [n_tok] a copy; NULL where there are none */
+    const uint8_t *logits;        /* float [n_logits], borrowed from the file's bytes */
+    const uint8_t *state;         /* the pieces of state_walk, one behind the other; borrowed */
     size_t state_bytes;
 };
 
-/* Check `data` as a session of the archive; `name` begins the error's line. */
+/* Check `data` as a session of the archive; `name` begins the error's line. Free with
+ * session_file_free where it succeeds. */
 int session_file_check(struct session_file *f, const void *data, size_t bytes, const char *name,
                        const struct corm *archive, struct err *err);
+/* Accepts a zeroed struct. */
+void session_file_free(struct session_file *f);
 /* Bytes of ids in the file. */
 static inline uint64_t session_ids_bytes(uint32_t n_tok) {
     return align_up((uint64_t)n_tok * sizeof(int32_t), 8);

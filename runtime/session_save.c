@@ -150,7 +150,9 @@ static void take(struct corm_session *s, const struct session_file *f) {
     struct taker r = {&e->backend, f->state};
     corm_session_truncate(s, 0);
     s->used = ++s->engine->evaluations;
-    memcpy(s->history, f->ids, (size_t)h->n_tok * sizeof *s->history);
+    if (h->n_tok > 0) {
+        memcpy(s->history, f->ids, h->n_tok * sizeof *s->history);
+    }
     s->n_tok = h->n_tok;
     session_reserve(s, s->n_tok, NULL); /* there is room: it was asked for before */
     if (!same_way) {
@@ -166,7 +168,7 @@ static void take(struct corm_session *s, const struct session_file *f) {
 int corm_session_load(struct corm_session *s, const char *path, struct corm_error *error) {
     const struct corm_engine *e = s->engine;
     enum corm_error_code code = CORM_ERROR_OTHER;
-    struct session_file f;
+    struct session_file f = {0};
     struct err err = {0};
     struct map map = {.fd = -1};
     int status = s->pass ? err_set(&err, "%s: a session of an open pass cannot be loaded", path)
@@ -186,6 +188,7 @@ int corm_session_load(struct corm_session *s, const char *path, struct corm_erro
     if (status == 0) {
         take(s, &f);
     }
+    session_file_free(&f);
     map_close(&map);
     return status < 0 ? engine_fail_as(error, &err, code) : 0;
 }

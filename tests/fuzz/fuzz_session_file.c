@@ -72,9 +72,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         check(err.set && !strchr(err.msg, '\n'));
     } else {
         check(f.state + f.state_bytes == file + size);
+        for (uint32_t i = 0; i < f.header.n_tok; i++) {
+            check(f.ids[i] >= 0 && (uint32_t)f.ids[i] < c.arch.vocab);
+        }
         for (uint32_t batch_rows = 1; batch_rows < 10 && f.header.n_tok <= CTX; batch_rows += 8) {
             use(&f, &c.arch, batch_rows);
         }
+        session_file_free(&f);
     }
     arch_free(&c.arch);
     free(file);

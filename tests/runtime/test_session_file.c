@@ -281,6 +281,27 @@ static void hostile_numbers_are_refused(void **state) {
     rig_close(&r);
 }
 
+/* Another program may write into a mapped file at any time: what was checked is what is used. */
+static void what_was_checked_cannot_change(void **state) {
+    (void)state;
+    struct corm archive = session_file_archive(1);
+    struct session_file f;
+    struct session_header h;
+    struct err err = {0};
+    size_t n;
+    uint8_t *data = session_file_made_up(1, 20, &n);
+    memcpy(&h, data, sizeof h);
+    assert_int_equal(session_file_check(&f, data, n, "a.session", &archive, &err), 0);
+    memset(data, 0xff, n);
+    assert_memory_equal(&f.header, &h, sizeof h);
+    for (int32_t i = 0; i < 20; i++) {
+        assert_int_equal(f.ids[i], i % 16);
+    }
+    session_file_free(&f);
+    arch_free(&archive.arch);
+    free(data);
+}
+
 /* ---- writing ---- */
 
 static void a_file_is_written_whole_or_not(void **state) {
@@ -355,6 +376,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(damaged_files_are_refused),
         cmocka_unit_test(another_archives_and_long_ones_are_refused),
         cmocka_unit_test(hostile_numbers_are_refused),
+        cmocka_unit_test(what_was_checked_cannot_change),
         cmocka_unit_test(a_file_is_written_whole_or_not),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
