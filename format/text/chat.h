@@ -48,11 +48,14 @@ int chat_parse_calls(struct value_arena *arena, const struct value *request, str
  * message must not end it. So what is said is marked before it is rendered: U+F0000 and U+F0001
  * around each control token (such characters that are in it already are left out). Text that was
  * rendered and is between them becomes the ids of plain text; the template's own tokens are found
- * as always. Marked are all strings of a request but the keys of its objects. A template sees the
- * marks: where it takes a message apart at a control token, the two marks part, and the text at
- * both sides cannot become that token again.
+ * as always. Marked are all strings of a request, and the keys of its objects but for those that
+ * are made of letters, digits and _ alone, because templates look for such by their names. A
+ * template sees the marks: where it takes a message apart at a control token, the two marks part,
+ * and the text at both sides cannot become that token again. Where it prints a list or an object,
+ * the marks stay what they are (value.h).
  *
- * Ids are those of transformers' apply_chat_template(sanitize_control_tokens=True). Control tokens
+ * Ids are those of transformers' apply_chat_template(sanitize_control_tokens=True), which marks no
+ * keys, and in printed lists and objects loses its marks: there ours stay text. Control tokens
  * are the special ones, and of the other added tokens those that the template's text or strings
  * hold (not those that are white space), or, where the book lists some, those of its list.
  */

@@ -5,7 +5,7 @@
 #include "format/text/chat.h"
 #include "format/text/template_internal.h"
 
-/* U+F0000 and U+F0001, private use: the marks around a control token in what is said. */
+/* VALUE_MARK_BEGIN and VALUE_MARK_END: the marks around a control token in what is said. */
 static const char mark_begin[] = "\xf3\xb0\x80\x80", mark_end[] = "\xf3\xb0\x80\x81";
 enum { MARK_BYTES = 4 };
 
@@ -194,6 +194,13 @@ static int mark_text(struct value_arena *arena, const struct chat_tokens *set,
     return rc;
 }
 
+/* Whether a template may look for the key by its name: then it stays. */
+static bool is_name(const struct value *key) {
+    static const char of_names[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_";
+    return key->type != VALUE_STRING || strspn(key->text->data, of_names) == key->text->len;
+}
+
 static int mark_value(struct value_arena *arena, const struct chat_tokens *set,
                       const struct value *v, struct value *out) {
     struct value item;
@@ -207,8 +214,10 @@ static int mark_value(struct value_arena *arena, const struct chat_tokens *set,
         }
         for (size_t i = 0; i < v->dict->n; i++) {
             const struct value_pair *p = &v->dict->pairs[i];
-            if (mark_value(arena, set, &p->value, &item) ||
-                value_dict_set(arena, out->dict, &p->key, &item)) {
+            struct value key = p->key;
+            if ((!is_name(&key) && mark_text(arena, set, &p->key, &key)) ||
+                mark_value(arena, set, &p->value, &item) ||
+                value_dict_set(arena, out->dict, &key, &item)) {
                 return -1;
             }
         }

@@ -31,6 +31,11 @@
 enum {
     VALUE_MAX_DEPTH = 200,   /* lists and dicts in each other */
     VALUE_MAX_DIGITS = 4300, /* of an integer, as Python's own bound for reading one */
+    /* Two characters of private use, which whoever builds a tree may set around parts of strings.
+     * They stand as they are in every text of a value, also where Python escapes what it cannot
+     * print or JSON what is not ASCII, so that what they mark can be found in it. */
+    VALUE_MARK_BEGIN = 0xf0000,
+    VALUE_MARK_END = 0xf0001,
 };
 
 enum value_type {

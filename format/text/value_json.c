@@ -19,7 +19,8 @@ static void put_string(struct value_writer *w, const struct value_string *s, boo
     size_t plain = 0; /* where what is written as it is begins */
     for (size_t i = 0, n; i < s->len && !w->over; i += n) {
         uint32_t c = value_utf8_get(s->data + i, &n);
-        if (c >= 0x20 && c != '"' && c != '\\' && (c < 0x7f || !ascii)) {
+        bool stays = !ascii || c < 0x7f || c == VALUE_MARK_BEGIN || c == VALUE_MARK_END;
+        if (c >= 0x20 && c != '"' && c != '\\' && stays) {
             continue;
         }
         const char *place = c ? strchr("\"\"\\\\\nn\rr\tt\bb\ff", (int)c) : NULL;

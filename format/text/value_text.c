@@ -128,7 +128,7 @@ static void put_quoted(struct value_writer *w, const struct value_string *s) {
             snprintf(text, sizeof text, "\\%c", (char)c);
         } else if (c == '\n' || c == '\r' || c == '\t') {
             snprintf(text, sizeof text, "\\%c", c == '\n' ? 'n' : c == '\r' ? 'r' : 't');
-        } else if (is_printable(c)) {
+        } else if (is_printable(c) || c == VALUE_MARK_BEGIN || c == VALUE_MARK_END) {
             value_put(w, s->data + i, n);
             continue;
         } else {

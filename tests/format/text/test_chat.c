@@ -115,6 +115,103 @@ static bool has_added(const struct tokenizer *tok, const struct token_list *ids)
     return false;
 }
 
+/* Ids of one message by a template that is given, whose `said` is that text, or an object that has
+ * it as a key. */
+static struct token_list ids_by(const struct tokenizer *tok, const char *template,
+                                const struct value_string *said, bool as_key) {
+    struct value_arena arena = {.limit_bytes = 1 << 20};
+    struct value text, message, dict, list;
+    const struct value one = value_int(1);
+    struct chat_rendered out;
+    struct err err = {0};
+    assert_int_equal(value_make_string(&arena, said->data, said->len, &text), 0);
+    assert_int_equal(value_make_dict(&arena, &dict), 0);
+    assert_int_equal(value_dict_set(&arena, dict.dict, &text, &one), 0);
+    assert_int_equal(value_make_dict(&arena, &message), 0);
+    value_dict_set_text(&arena, message.dict, "said", 4, as_key ? &dict : &text);
+    assert_int_equal(value_make_list(&arena, VALUE_LIST, &message, 1, &list), 0);
+    assert_int_equal(rendered(&arena, &list, template, tok, NULL, &out, &err), 0);
+    assert_no_err(&err);
+    free(out.text);
+    value_arena_free(&arena);
+    return out.ids;
+}
+
+/* A key is text as much as a value is: to the same ids. And so is what Python's text of an object,
+ * or JSON in ASCII, makes of either. */
+static void keys_and_printed_objects_are_text(void **state) {
+    static const char *const printed[] = {
+        "{{ messages[0].said }}", "{{ messages[0].said | tojson(ensure_ascii=True) }}",
+        "{{ [messages[0].said] }}", "{{ '%r' % messages[0].said }}"};
+    struct value_arena arena = {.limit_bytes = 64 << 20};
+    struct err err = {0};
+    struct value golden;
+    uint8_t *file;
+    size_t n, tried = 0;
+    const char *style = "";
+    (void)state;
+    assert_int_equal(file_read("tests/golden/chat.json", 1 << 22, &file, &n, &err), 0);
+    assert_int_equal(value_json_read(&arena, (char *)file, n, &golden, &err), 0);
+    const struct value *cases = field(&golden, "cases");
+    for (size_t i = 0; i < cases->list->n; i++) {
+        const struct value *c = &cases->list->items[i];
+        const struct value *messages = field(field(c, "request"), "messages");
+        const struct value_string *said = field(&messages->list->items[0], "content")->text;
+        if (strcmp(style, field(c, "style")->text->data) == 0 || !field(c, "ids") ||
+            !strchr(said->data, '<')) {
+            continue;
+        }
+        struct loaded l;
+        style = field(c, "style")->text->data;
+        loaded_style(style, &l);
+        struct token_list value = ids_by(l.tok, "{{ messages[0].said }}", said, false);
+        struct token_list key =
+            ids_by(l.tok, "{% for k in messages[0].said %}{{ k }}{% endfor %}", said, true);
+        assert_int_equal(key.n, value.n);
+        assert_memory_equal(key.ids, value.ids, key.n * sizeof *key.ids);
+        token_list_free(&key);
+        for (size_t k = 0; k < 2 * TEST_COUNT(printed); k++) {
+            struct token_list ids = ids_by(l.tok, printed[k / 2], said, k % 2);
+            if (has_added(l.tok, &ids) && !has_added(l.tok, &value)) {
+                fail_msg("%s: %s of %s has a control token", style, printed[k / 2], said->data);
+            }
+            token_list_free(&ids);
+        }
+        tried += !has_added(l.tok, &value);
+        token_list_free(&value);
+        loaded_close(&l);
+    }
+    free(file);
+    value_arena_free(&arena);
+    assert_true(tried >= 5);
+}
+
+/* A key that templates look for stays what it is, also where a control token is a word. */
+static void names_of_keys_stay(void **state) {
+    struct loaded l;
+    struct err err = {0};
+    struct value_arena arena = {.limit_bytes = 1 << 20};
+    struct value request;
+    struct chat_rendered out;
+    static const char text[] = "[{\"content\": \"x\", \"a<|endoftext|>\": 1}]";
+    (void)state;
+    json_t *json = loaded_style_json("gpt2");
+    json_object_set_new(json_array_get(json_object_get(json, "added_tokens"), 0), "content",
+                        json_string("content"));
+    char *source = json_dumps(json, 0);
+    loaded_compile(source, strlen(source), NULL, &l);
+    assert_int_equal(value_json_read(&arena, text, strlen(text), &request, &err), 0);
+    assert_int_equal(
+        rendered(&arena, &request, "{{ messages[0].content }}content", l.tok, NULL, &out, &err), 0);
+    assert_string_equal(out.text, "xcontent");
+    free(out.text);
+    token_list_free(&out.ids);
+    value_arena_free(&arena);
+    loaded_close(&l);
+    free(source);
+    json_decref(json);
+}
+
 /* Of the tokens that are not special those count that the template has, or those of a list. */
 static void a_list_says_what_controls(void **state) {
     struct chat_book book, none = {0};
@@ -218,6 +315,8 @@ static void encoding_is_bounded(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(control_tokens_are_text_as_in_transformers),
+        cmocka_unit_test(keys_and_printed_objects_are_text),
+        cmocka_unit_test(names_of_keys_stay),
         cmocka_unit_test(a_list_says_what_controls),
         cmocka_unit_test(arguments_become_objects),
         cmocka_unit_test(encoding_is_bounded),
