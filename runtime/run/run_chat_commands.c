@@ -156,16 +156,12 @@ static int do_regenerate(struct chat *c, const char *arg, struct err *err) {
         return -1;
     }
     /* What was said is kept where nothing else comes. */
-    const struct talk_message *old = at + 1 < c->talk.n ? &c->talk.messages[at + 1] : NULL;
-    char *said = old ? mem_strdup(old->content) : NULL;
-    char *thought = old && old->thinking ? mem_strdup(old->thinking) : NULL;
-    talk_cut(&c->talk, at + 1);
+    struct talk_tail old = talk_take(&c->talk, at + 1);
     int rc = chat_answer(c, err);
-    if (rc < 0 && said) {
-        talk_add(&c->talk, "assistant", said, thought);
+    if (rc < 0) {
+        talk_put_back(&c->talk, &old);
     }
-    free(said);
-    free(thought);
+    talk_drop(&old);
     return rc;
 }
 

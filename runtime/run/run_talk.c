@@ -35,10 +35,39 @@ void talk_cut(struct talk *t, size_t n) {
     while (t->n > n) {
         free_message(&t->messages[--t->n]);
     }
-    size_t shown = t->n - talk_has_system(t);
-    if (t->hidden > shown || t->n == 0) {
-        t->hidden = 0;
+    /* Where all that is left was hidden, there is room to show it. */
+    size_t left = t->n - talk_has_system(t);
+    t->hidden = t->hidden < left ? t->hidden : 0;
+    t->told &= left > 0;
+}
+
+struct talk_tail talk_take(struct talk *t, size_t n) {
+    struct talk_tail tail = {.n = n, .count = t->n - n};
+    tail.messages = mem_alloc(tail.count * sizeof *tail.messages);
+    if (tail.count > 0) {
+        memcpy(tail.messages, t->messages + n, tail.count * sizeof *tail.messages);
     }
+    t->n = n;
+    return tail;
+}
+
+void talk_put_back(struct talk *t, struct talk_tail *tail) {
+    talk_cut(t, tail->n);
+    t->messages = mem_grow(t->messages, t->n + tail->count, &t->cap, sizeof *t->messages);
+    if (tail->count > 0) {
+        memcpy(t->messages + t->n, tail->messages, tail->count * sizeof *tail->messages);
+    }
+    t->n += tail->count;
+    free(tail->messages);
+    *tail = (struct talk_tail){0};
+}
+
+void talk_drop(struct talk_tail *tail) {
+    for (size_t i = 0; i < tail->count; i++) {
+        free_message(&tail->messages[i]);
+    }
+    free(tail->messages);
+    *tail = (struct talk_tail){0};
 }
 
 bool talk_has_system(const struct talk *t) {
@@ -123,7 +152,6 @@ static int make_prompt(struct talk *t, struct prompt *p, struct talk_turn *turn,
     if (p->n + ctx / 8 > ctx) {
         while (p->n > ctx / 2 && hide_turn(t)) {
             if (render(t, p, err)) {
-                t->hidden = hidden;
                 return -1;
             }
         }
@@ -131,7 +159,6 @@ static int make_prompt(struct talk *t, struct prompt *p, struct talk_turn *turn,
     turn->left_out = t->hidden - hidden;
     t->told &= turn->left_out == 0;
     if (p->n >= ctx) {
-        t->hidden = hidden;
         return err_set(err,
                        "the message makes a prompt of %zu tokens, the context holds %zu; --ctx N "
                        "makes it larger",
@@ -271,6 +298,8 @@ int talk_answer(struct talk *t, const struct talk_sink *sink, struct talk_turn *
     struct prompt p = {0};
     const char *rest;
     size_t rest_bytes;
+    const size_t hidden = t->hidden;
+    const bool told = t->told;
     int status = -1;
     corm_session_text_end(t->run->session, &rest, &rest_bytes, NULL); /* an answer that failed */
     *turn = (struct talk_turn){.before = run_stats(t->run)};
@@ -301,6 +330,10 @@ int talk_answer(struct talk *t, const struct talk_sink *sink, struct talk_turn *
     t->told |= turn->nearly_full;
     turn->after = run_stats(t->run);
 out:
+    if (status < 0) {
+        t->hidden = hidden;
+        t->told = told;
+    }
     thinking_free(&a.thinking);
     buf_free(&a.thought);
     buf_free(&a.said);

@@ -68,12 +68,21 @@ void talk_set_system(struct talk *t, const char *content);
 bool talk_has_system(const struct talk *t);
 /* Forget all messages past the first `n`. */
 void talk_cut(struct talk *t, size_t n);
+/* Messages that were taken out of a talk: those past the first `n`. They go back into the talk
+ * (talk_put_back, in place of what is behind those `n` by then) or to talk_drop. */
+struct talk_tail {
+    struct talk_message *messages; /* [count] */
+    size_t n, count;
+};
+struct talk_tail talk_take(struct talk *t, size_t n);
+void talk_put_back(struct talk *t, struct talk_tail *tail);
+void talk_drop(struct talk_tail *tail);
 /* The place of the last message of a user, or t->n where there is none. */
 size_t talk_last_question(const struct talk *t);
 
 /* Answer the last message, which is a user's, and add the answer. Ctrl-C (run_interrupted) ends it:
  * what was said so far is the answer. Each answer draws anew. 0; or -1 and `err`: then no message
- * was added. */
+ * was added, and the model sees what it saw before. */
 int talk_answer(struct talk *t, const struct talk_sink *sink, struct talk_turn *turn,
                 struct err *err);
 
