@@ -88,7 +88,12 @@ static const size_t field_size[] = {
     [CLI_LIST] = sizeof(struct cli_list),
     [CLI_BUDGET] = sizeof(struct cli_budget),
     [CLI_ENUM] = sizeof(int),
+    [CLI_ARGUMENT] = 0,
 };
+
+static bool is_called(const char *called, const char *name, size_t len) {
+    return called && strncmp(called, name, len) == 0 && !called[len];
+}
 
 /* The option of a command with this name (or, where name is NULL, this letter); NULL where there is
  * none. `index` counts through the command's groups. */
@@ -97,8 +102,8 @@ static const struct cli_option *find_option(const struct cli_command *c, const c
     unsigned i = 0;
     for (int g = 0; g < CLI_MAX_GROUPS && c->groups[g]; g++) {
         for (const struct cli_option *o = c->groups[g]->options; o->name; o++, i++) {
-            bool same =
-                name ? strncmp(o->name, name, len) == 0 && !o->name[len] : o->letter == letter;
+            bool same = name ? is_called(o->name, name, len) || is_called(o->also, name, len)
+                             : o->letter == letter;
             if (same) {
                 *index = i;
                 return o;
@@ -122,6 +127,7 @@ static void check_tables(const struct cli_program *program) {
                     die("option --%s: its field is not in the options of '%s'", o->name, c->name);
                 }
                 if (find_option(c, o->name, strlen(o->name), 0, &found) != o ||
+                    (o->also && find_option(c, o->also, strlen(o->also), 0, &found) != o) ||
                     (o->letter && find_option(c, NULL, 0, o->letter, &found) != o)) {
                     die("option --%s: name or letter taken twice in '%s'", o->name, c->name);
                 }
@@ -295,6 +301,12 @@ static int set_value(struct cli_call *call, const struct cli_option *o, const ch
         break;
     case CLI_ENUM:
         return set_word(o, field, spelled, text, err);
+    case CLI_ARGUMENT:
+        list_add(&call->args, text);
+        memmove(call->args.items + 1, call->args.items,
+                (call->args.count - 1) * sizeof *call->args.items);
+        call->args.items[0] = text;
+        return 0;
     }
     return why.set ? err_set(err, "%s: %s", spelled, why.msg) : 0;
 }

@@ -63,6 +63,8 @@ enum cli_kind {
     CLI_BUDGET, /* struct cli_budget: "6G" or "50%" */
     CLI_LIST,   /* struct cli_list: may be repeated */
     CLI_ENUM,   /* int: index of the word in `words` */
+    /* No field: the command's first argument, given as an option. */
+    CLI_ARGUMENT,
 };
 
 /* A part of some whole that the command knows: `percent` where > 0, else `bytes`. */
@@ -92,6 +94,7 @@ struct cli_option {
     double min, max;     /* CLI_INT, U64, DOUBLE: allowed range, ends included, where min < max */
     const char *const *words; /* CLI_ENUM: NULL-terminated */
     const char *fallback; /* default in help's words ("automatic"), "" = say none, NULL = value */
+    const char *also;     /* a second long name, which help does not list */
 };
 
 /* Options that belong together, with a heading of their own in help. */

@@ -135,6 +135,7 @@ static void default_text(const struct cli_option *o, const void *values, struct 
         break;
     case CLI_FLAG:
     case CLI_LIST:
+    case CLI_ARGUMENT:
         break;
     }
 }

@@ -20,6 +20,7 @@ int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struc
                       .all_logits = r->all_logits,
                       .text_bytes = r->text_bytes,
                       .caller_bytes = r->caller_bytes,
+                      .snapshot_bytes = r->snapshot_bytes,
                       .measure = r->measure};
     const struct run_wish wish = {.ctx_tok = ctx_tok,
                                   .max_passes = r->max_passes,
@@ -27,6 +28,7 @@ int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struc
                                   .all_logits = r->all_logits,
                                   .text_bytes = r->text_bytes,
                                   .caller_bytes = r->caller_bytes,
+                                  .snapshot_bytes = r->snapshot_bytes,
                                   .measure = r->measure};
     struct corm_error error;
     r->progress = progress_terminal_init(&r->terminal, stderr, o->quiet);

@@ -40,6 +40,11 @@ extern const struct cli_group run_machine_group, run_figures_group;
 /* Put the defaults into a zeroed struct run_options. */
 void run_defaults(void *values);
 
+/* What a text has to look like (run_grammar.c): at most one of these is given. */
+struct run_form_options {
+    const char *grammar, *grammar_file, *json_schema, *json_schema_file;
+};
+
 /* What commands that write text have besides; their options struct begins with it. */
 struct run_writing {
     struct run_options run;
@@ -50,8 +55,9 @@ struct run_writing {
     double temp, top_p, min_p, repeat_penalty;
     int top_k, repeat_last;
     uint64_t seed;
+    struct run_form_options form; /* of run_form_group */
 };
-extern const struct cli_group run_sampling_group;
+extern const struct cli_group run_sampling_group, run_form_group;
 /* How tokens are chosen: the publisher's suggestions, and in their place what the user gave. The
  * command has run_sampling_group. */
 int run_sampling_set(const struct cli_call *call, const struct corm_engine *engine,
@@ -59,10 +65,6 @@ int run_sampling_set(const struct cli_call *call, const struct corm_engine *engi
 /* Print it on stderr, as options that say it again, for --stats. */
 void run_sampling_print(const struct corm_sampling *s);
 
-/* What a text has to look like (run_grammar.c): at most one of these is given. */
-struct run_form_options {
-    const char *grammar, *grammar_file, *json_schema, *json_schema_file;
-};
 /* Zero-initialise; run_form_close accepts any state of it. */
 struct run_form {
     enum corm_grammar_form kind;
@@ -77,8 +79,9 @@ struct run_form {
 enum { RUN_FORM_BYTES = 32 << 20 }; /* that it holds in memory, mostly less */
 /* Take what the options say, files read whole. Returns as a command does. */
 int run_form_read(struct run_form *f, const struct run_form_options *o, struct err *err);
-/* Make it ready for the engine. `prompt` tells whether the model thinks already. */
+/* Make it ready for the engine, and for a first text. */
 int run_form_open(struct run_form *f, const struct corm_engine *engine, struct err *err);
+/* Begin an answer, whose prompt tells whether the model thinks first. */
 void run_form_begin(struct run_form *f, const char *prompt, size_t bytes);
 /* Set the ids that may be drawn, with so many tokens left. */
 int run_form_allow(struct run_form *f, uint64_t left_tok, struct corm_sampling *how,
@@ -110,6 +113,7 @@ struct run {
     bool all_logits;       /* have room for the logits of every token of a batch */
     uint64_t text_bytes;   /* of the text that will be tokenized */
     uint64_t caller_bytes; /* what the command itself holds in memory */
+    uint64_t snapshot_bytes;
     const struct corm_mechanisms *measure;
     /* After it: */
     struct corm_engine *engine;

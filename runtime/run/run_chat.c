@@ -72,9 +72,10 @@ static void tell(const struct chat *c, const struct talk_turn *turn) {
         remark(c, text);
     }
     if (turn->end == TALK_CONTEXT) {
-        snprintf(text, sizeof text,
-                 "the answer ends here, the context of %u tokens is full; --ctx N makes it larger",
-                 c->run.info->ctx_tok);
+        snprintf(
+            text, sizeof text,
+            "the answer ends here, the context of %u tokens is full; --ctx-size N makes it larger",
+            c->run.info->ctx_tok);
         remark(c, text);
     } else if (turn->end == TALK_MAX_TOKENS) {
         remark(c, "the answer ends here, --max-tokens allows no more");
@@ -191,8 +192,8 @@ static int loop(struct chat *c, struct err *err) {
 static void greet(const struct chat *c) {
     if (c->edits && !c->o->run.quiet) {
         fprintf(stderr,
-                "\nEnter sends, Alt-Enter begins a line, Ctrl-C stops an answer; /help lists "
-                "commands, Ctrl-D ends.\n");
+                "\nEnter sends, Alt-Enter begins a line; Ctrl-C stops, Ctrl-D ends; /help for "
+                "more\n");
     }
 }
 
@@ -210,13 +211,47 @@ static void place_history(const struct chat *c, const struct chat_options *own, 
     }
 }
 
+static int open_once(struct chat *c, const struct cli_call *call, uint64_t snapshot_bytes,
+                     struct err *err) {
+    c->run = (struct run){.max_passes = 1,
+                          .snapshot_bytes = snapshot_bytes,
+                          .caller_bytes = c->form.given ? RUN_FORM_BYTES : 0};
+    return run_open(&c->run, call, (uint32_t)c->o->ctx, err);
+}
+
+/* How large a snapshot is only an open model tells. Where the usual memory holds too few, it is
+ * opened again with more, as far as that fits its budget. */
+static int open_model(struct chat *c, const struct cli_call *call, const struct chat_options *own,
+                      struct err *err) {
+    enum { FEW_SNAPSHOTS = 4, PART_OF_BUDGET = 16 };
+    const bool given = own && cli_given(call, "snapshots");
+    int status = open_once(c, call, given ? own->snapshot_bytes : CHAT_SNAPSHOT_BYTES, err);
+    if (status != 0 || given) {
+        return status;
+    }
+    const struct corm_memory_plan *plan = corm_engine_plan(c->run.engine);
+    const uint64_t more = plan->budget_bytes / PART_OF_BUDGET;
+    if (plan->n_snapshots >= FEW_SNAPSHOTS || more <= CHAT_SNAPSHOT_BYTES ||
+        plan->floor_bytes + more > plan->budget_bytes) {
+        return 0;
+    }
+    remark(c, "opens again, with more memory for snapshots (--snapshots)");
+    run_close(&c->run);
+    return open_once(c, call, more, err);
+}
+
 static int talk(struct chat *c, const struct cli_call *call, const struct chat_options *own,
                 struct err *err) {
     struct buf source = {0}, history = {0};
     struct corm_chat how = {0};
     struct err late = {0};
-    c->run.max_passes = 1;
-    int status = run_open(&c->run, call, (uint32_t)c->o->ctx, err);
+    int status = run_form_read(&c->form, &c->o->form, err);
+    if (status == 0) {
+        status = open_model(c, call, own, err);
+    }
+    if (status == 0) {
+        status = run_form_open(&c->form, c->run.engine, err);
+    }
     if (status == 0) {
         status = run_read_template(&c->run, c->o->chat_template, &source, &how, err);
     }
@@ -229,6 +264,7 @@ static int talk(struct chat *c, const struct cli_call *call, const struct chat_o
     }
     if (status == 0) {
         talk_open(&c->talk, &c->run, how.chat_template, how.template_name);
+        c->talk.form = c->form.given ? &c->form : NULL;
         c->talk.max_tokens = own || cli_given(call, "max-tokens") ? c->o->max_tokens : -1;
         talk_set_system(&c->talk, c->o->system ? c->o->system : "");
         status = run_sampling_set(call, c->run.engine, &c->talk.sampling, err);
@@ -237,13 +273,15 @@ static int talk(struct chat *c, const struct cli_call *call, const struct chat_o
         place_history(c, own, &history);
         greet(c);
         run_catch_talk();
-        c->line = chat_line_open(c->edits, history.len ? history.data : NULL);
+        c->line =
+            chat_line_open(c->edits, history.len ? history.data : NULL, chat_commands_complete);
         status = loop(c, err);
         if (chat_line_close(c->line, &late) < 0) {
             fprintf(stderr, "corm-run: the history is not saved: %s\n", late.msg);
         }
     }
     talk_close(&c->talk);
+    run_form_close(&c->form);
     run_close(&c->run);
     buf_free(&c->attached);
     buf_free(&c->shown);
@@ -281,10 +319,16 @@ static const struct cli_option talk_rows[] = {
     {"chat-template", 0, CLI_STRING, FIELD(writing.chat_template), "NAME",
      .help = "Another of the archive's chat templates by its name, else a file with a Jinja "
              "template."},
-    {"ctx", 'c', CLI_INT, FIELD(writing.ctx), "N",
+    {"ctx-size", 'c', CLI_INT, FIELD(writing.ctx), "N",
      "Context: the conversation and the next answer, in tokens. Its KV cache is part of the memory "
      "plan.",
-     .min = 1, .max = 1 << 20, .fallback = "the model's own, at most 4096"},
+     .min = 1, .max = 1 << 20, .fallback = "the model's own, at most 4096", .also = "ctx"},
+    {"snapshots", 0, CLI_SIZE, FIELD(snapshot_bytes), "SIZE",
+     "Memory for snapshots, from which the model goes on where a turn differs from what it has "
+     "computed: after /undo and /regenerate, and where the template leaves earlier thoughts out. "
+     "Plain attention needs none; a model with sliding windows or recurrent layers reads the whole "
+     "conversation again where it has none.",
+     .fallback = "4M, and a sixteenth of the budget for models of which that holds fewer than 4"},
     {"max-tokens", 'n', CLI_INT, FIELD(writing.max_tokens), "N",
      "Most tokens of an answer; -1 goes on until the model ends it or the context is full.",
      .min = -1, .max = 1 << 30},
@@ -322,13 +366,14 @@ const struct cli_command run_chat_command = {
     .args = "MODEL.corm",
     .min_args = 1,
     .max_args = 1,
-    .groups = {&talking, &run_sampling_group, &run_machine_group, &figures},
+    .groups = {&talking, &run_sampling_group, &run_form_group, &run_machine_group, &figures},
     .values_bytes = sizeof(struct chat_options),
     .defaults = set_defaults,
     .description =
         "Each line is a message, and the model answers it. On a terminal, Enter sends, Alt-Enter "
-        "begins a new line, a pasted text is part of one message, and the arrow keys bring back "
-        "what was typed before. After a backslash at the end of a line the message goes on in the "
+        "begins a new line, a pasted text is part of one message, Tab completes commands, and the "
+        "arrow keys bring back what was typed before. After a backslash at the end of a line the "
+        "message goes on in the "
         "next line. Ctrl-C stops an answer and keeps what has come of it; Ctrl-D ends the program. "
         "From a pipe, each line is a message as well, standard output has only the answers, and "
         "the first error ends the program.\n"
@@ -349,5 +394,7 @@ const struct cli_command run_chat_command = {
         "Special tokens that are written out in a message are text to the model.",
     .examples = "corm-run chat model.corm\n"
                 "corm-run chat model.corm --system \"Answer in one sentence.\" --stats\n"
+                "#Each answer in JSON of a form:\n"
+                "corm-run chat model.corm --json-schema-file answer.json\n"
                 "#From another program:\n"
                 "echo \"What is an expert?\" | corm-run chat model.corm -q\n"};

@@ -9,8 +9,10 @@
 #ifndef RUNTIME_RUN_RUN_CHAT_H
 #define RUNTIME_RUN_RUN_CHAT_H
 
+#include "runtime/run/run_chat_line.h"
 #include "runtime/run/run_talk.h"
 
+enum { CHAT_SNAPSHOT_BYTES = 4 << 20 }; /* unless asked for another */
 enum chat_thinking { CHAT_THINKING_AUTO, CHAT_THINKING_SHOW, CHAT_THINKING_HIDE };
 
 struct chat_options {
@@ -18,11 +20,13 @@ struct chat_options {
     const char *history; /* NULL: the usual place */
     bool no_history;
     int thinking; /* enum chat_thinking */
+    uint64_t snapshot_bytes;
 };
 
 struct chat {
     struct run run;
     struct talk talk;
+    struct run_form form; /* of each answer */
     const struct run_writing *o;
     struct chat_line *line;
     bool edits;          /* standard input and output are a terminal */
@@ -47,6 +51,8 @@ int chat_answer(struct chat *c, struct err *err);
 int chat_command(struct chat *c, const char *line, struct err *err);
 /* The list of commands, for people. */
 void chat_commands_help(struct buf *out);
+/* How what was typed may go on: a struct chat_completion (run_chat_line.h). */
+enum chat_complete_kind chat_commands_complete(const char *typed, struct buf *out);
 
 /* run_chat_file.c. A talk as JSON: {"messages": [{"role", "content", "reasoning_content"}]}. */
 int chat_save(const struct talk *t, const char *path, struct err *err);

@@ -222,11 +222,11 @@ static int do_quit(struct chat *c, const char *arg, struct err *err) {
 
 /* ---- the table ------------------------------------------------------------------------------ */
 
-enum takes { TAKES_NOTHING, TAKES_SOME, TAKES_ONE };
+enum takes { TAKES_NOTHING, TAKES_SOME, TAKES_PATH };
 
 static const struct {
     const char *name, *arg, *help; /* without help: another name, which is not listed */
-    enum takes takes;              /* nothing; perhaps an argument; always one */
+    enum takes takes;              /* nothing; perhaps an argument; always one, a file's path */
     int (*run)(struct chat *c, const char *arg, struct err *err);
 } commands[] = {
     {"help", "", "this list", TAKES_NOTHING, do_help},
@@ -235,12 +235,11 @@ static const struct {
     {"clear", "", "forget everything except the system message", TAKES_NOTHING, do_clear},
     {"undo", "", "forget the last question and its answer", TAKES_NOTHING, do_undo},
     {"regenerate", "", "another answer to the last question", TAKES_NOTHING, do_regenerate},
-    {"save", " PATH", "save the conversation as JSON, readable by you only", TAKES_ONE, do_save},
-    {"load", " PATH", "go on with a saved conversation", TAKES_ONE, do_load},
+    {"save", " PATH", "save the conversation as JSON, readable by you only", TAKES_PATH, do_save},
+    {"load", " PATH", "go on with a saved conversation", TAKES_PATH, do_load},
     {"stats", "", "figures of the conversation so far", TAKES_NOTHING, do_stats},
-    {"set", " NAME X", "temp, top-k, top-p, min-p, repeat-penalty, repeat-last, seed, max-tokens",
-     TAKES_SOME, do_set},
-    {"file", " PATH", "send the text of a file with the next message, before it", TAKES_ONE,
+    {"set", " NAME X", "how tokens are chosen; /set alone lists it", TAKES_SOME, do_set},
+    {"file", " PATH", "send the text of a file with the next message, before it", TAKES_PATH,
      do_file},
     {"quit", "", "end; so does Ctrl-D", TAKES_NOTHING, do_quit},
     {"exit", "", NULL, TAKES_NOTHING, do_quit}, /* as other programs have it */
@@ -260,19 +259,55 @@ void chat_commands_help(struct buf *out) {
     buf_printf(out, "  %-14s %s\n", "//...", "a message that begins with one /");
 }
 
-int chat_command(struct chat *c, const char *line, struct err *err) {
-    size_t name = strcspn(line + 1, " ");
-    const char *arg = line + 1 + name;
-    arg += strspn(arg, " ");
+enum chat_complete_kind chat_commands_complete(const char *typed, struct buf *out) {
+    size_t name = strcspn(typed, " ");
+    if (typed[0] != '/' || typed[1] == '/' || strchr(typed, '\n')) {
+        return CHAT_COMPLETE_TEXT;
+    }
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        const bool same =
+            strlen(commands[i].name) + 1 == name && !memcmp(commands[i].name, typed + 1, name - 1);
+        if (typed[name] && same && commands[i].takes == TAKES_PATH) {
+            return CHAT_COMPLETE_PATH;
+        }
+        if (typed[name] && same && commands[i].run != do_set) {
+            return CHAT_COMPLETE_TEXT;
+        }
+        if (!typed[name] && commands[i].help && !strncmp(commands[i].name, typed + 1, name - 1)) {
+            buf_printf(out, "/%s\n", commands[i].name);
+        }
+    }
+    const char *word = typed + name + strspn(typed + name, " ");
+    for (size_t i = 0; typed[name] && i < N_SETTINGS; i++) {
+        if (name == 4 && !memcmp(typed, "/set", 4) &&
+            !strncmp(settings[i].name, word, strlen(word))) {
+            buf_printf(out, "%s\n", settings[i].name);
+        }
+    }
+    return CHAT_COMPLETE_WORDS;
+}
+
+static int obey(struct chat *c, const char *line, size_t name, const char *arg, struct err *err) {
     for (size_t i = 0; i < N_COMMANDS; i++) {
         if (strlen(commands[i].name) != name || memcmp(commands[i].name, line + 1, name) != 0) {
             continue;
         }
         if (commands[i].takes == TAKES_NOTHING ? arg[0]
-                                               : commands[i].takes == TAKES_ONE && !arg[0]) {
+                                               : commands[i].takes == TAKES_PATH && !arg[0]) {
             return err_set(err, "usage: /%s%s", commands[i].name, commands[i].arg);
         }
         return commands[i].run(c, arg, err);
     }
     return err_set(err, "%s: no such command; /help lists them", line);
+}
+
+int chat_command(struct chat *c, const char *line, struct err *err) {
+    size_t name = strcspn(line + 1, " ");
+    char *arg = mem_strdup(line + 1 + name + strspn(line + 1 + name, " "));
+    for (size_t n = strlen(arg); n > 0 && arg[n - 1] == ' '; n--) { /* completion leaves one */
+        arg[n - 1] = 0;
+    }
+    int rc = obey(c, line, name, arg, err);
+    free(arg);
+    return rc;
 }

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "runtime/run/run.h"
@@ -22,6 +23,7 @@ struct chat_line {
     char *path;         /* of the history, or NULL */
     bool pastes, asked; /* the terminal is to mark what is pasted; it was told so for this line */
     bool more;          /* lines of the same message */
+    chat_completion *complete;
     char prompt[4];
     enum chat_line_end end; /* why reading has stopped */
     int failed;             /* errno of a failed read */
@@ -147,6 +149,76 @@ static unsigned char on_newline(EditLine *el, int key) {
     return el_insertstr(el, "\n") < 0 ? CC_ERROR : CC_REFRESH;
 }
 
+/* The words of a list, several a line, below what is being typed. */
+static void show_words(const struct buf *words) {
+    struct winsize w = {0};
+    unsigned width = ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : 80;
+    unsigned column = 0;
+    putchar('\n');
+    for (const char *at = words->data, *end; (end = strchr(at, '\n')); at = end + 1) {
+        unsigned n = (unsigned)(end - at);
+        if (column > 0) {
+            bool fits = column + 2 + n < width;
+            fputs(fits ? "  " : "\n", stdout);
+            column = fits ? column + 2 : 0;
+        }
+        fwrite(at, 1, n, stdout);
+        column += n;
+    }
+    putchar('\n');
+    fflush(stdout);
+}
+
+/* Type what all words have in common behind the `typed` bytes of them. Whether there is any. */
+static bool insert_common(EditLine *el, const struct buf *words, size_t typed) {
+    const char *first = words->data;
+    size_t common = strcspn(first, "\n"), n = 0;
+    for (const char *at = first, *end; (end = strchr(at, '\n')); at = end + 1, n++) {
+        size_t same = 0;
+        while (same < common && at[same] == first[same]) {
+            same++;
+        }
+        common = same;
+    }
+    if (common < typed) {
+        return false;
+    }
+    char *text = mem_printf("%.*s%s", (int)(common - typed), first + typed, n == 1 ? " " : "");
+    bool some = text[0] && el_insertstr(el, text) >= 0;
+    free(text);
+    return some;
+}
+
+static unsigned char on_tab(EditLine *el, int key) {
+    struct chat_line *l = line_of(el);
+    const LineInfo *line = el_line(el);
+    char *typed = mem_printf("%.*s", (int)(line->cursor - line->buffer), line->buffer);
+    const char *blank = strrchr(typed, ' ');
+    struct buf words = {0};
+    unsigned char done = CC_ERROR;
+    switch (l->more ? CHAT_COMPLETE_TEXT : l->complete(typed, &words)) {
+    case CHAT_COMPLETE_PATH:
+        done = _el_fn_complete(el, key);
+        break;
+    case CHAT_COMPLETE_WORDS:
+        if (words.len == 0) {
+            break;
+        }
+        if (insert_common(el, &words, strlen(blank ? blank + 1 : typed))) {
+            done = CC_REFRESH;
+        } else {
+            show_words(&words);
+            done = CC_REDISPLAY;
+        }
+        break;
+    case CHAT_COMPLETE_TEXT:
+        done = el_insertstr(el, "\t") < 0 ? CC_ERROR : CC_REFRESH;
+    }
+    buf_free(&words);
+    free(typed);
+    return done;
+}
+
 /* ESC [ 2 0 0 ~ has come: all up to ESC [ 2 0 1 ~ was pasted. Terminals send returns for newlines.
  * Control characters are not keys here. */
 static unsigned char on_paste(EditLine *el, int key) {
@@ -184,7 +256,9 @@ static void bind_keys(struct chat_line *l) {
     /* Wide, as libedit never frees the copies that it makes of others. */
     el_wset(l->el, EL_ADDFN, L"corm-paste", L"Insert a text that is pasted", on_paste);
     el_wset(l->el, EL_ADDFN, L"corm-newline", L"Begin a line", on_newline);
+    el_wset(l->el, EL_ADDFN, L"corm-complete", L"Complete a command", on_tab);
     el_set(l->el, EL_BIND, "\\e[200~", "corm-paste", NULL);
+    el_set(l->el, EL_BIND, "^I", "corm-complete", NULL);
     el_set(l->el, EL_BIND, "\\e\\n", "corm-newline", NULL);
     el_set(l->el, EL_BIND, "\\e\\r", "corm-newline", NULL);
 }
@@ -201,7 +275,7 @@ static void open_history(struct chat_line *l, const char *path) {
     }
 }
 
-struct chat_line *chat_line_open(bool edit, const char *history) {
+struct chat_line *chat_line_open(bool edit, const char *history, chat_completion *complete) {
     struct chat_line *l = mem_calloc(1, sizeof *l);
     const char *terminal = NULL;
     if (!edit) {
@@ -215,6 +289,7 @@ struct chat_line *chat_line_open(bool edit, const char *history) {
     if (!l->el) {
         return l;
     }
+    l->complete = complete;
     el_set(l->el, EL_CLIENTDATA, l);
     el_set(l->el, EL_EDITOR, "emacs");
     el_set(l->el, EL_SIGNAL, 0);

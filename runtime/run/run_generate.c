@@ -25,7 +25,6 @@ struct generate_options {
     const char *session; /* file; NULL = none */
     /* generation */
     bool ignore_eos;
-    struct run_form_options form;
     /* text */
     bool echo, show_special, raw;
     bool json_events;
@@ -104,7 +103,7 @@ static int read_prompt(const struct cli_call *call, bool goes_on, struct buf *te
 
 static int read_form(const struct cli_call *call, struct run_form *form, struct err *err) {
     const struct generate_options *o = call->values;
-    int status = run_form_read(form, &o->form, err);
+    int status = run_form_read(form, &o->writing.form, err);
     if (status == 0 && form->given && o->ignore_eos) {
         err_set(err, "--ignore-eos is not for a text with a grammar or schema, which has its end");
         return CLI_USAGE;
@@ -157,13 +156,13 @@ static int take_prompt(struct generation *g, const struct buf *text, struct err 
     }
     if (g->prompt.n > r->info->ctx_tok - before) {
         return before == 0
-                   ? err_set(
-                         err,
-                         "the prompt has %zu tokens, the context holds %u; --ctx N makes it larger",
-                         g->prompt.n, r->info->ctx_tok)
+                   ? err_set(err,
+                             "the prompt has %zu tokens, the context holds %u; --ctx-size N makes "
+                             "it larger",
+                             g->prompt.n, r->info->ctx_tok)
                    : err_set(err,
                              "the session has %u tokens and the prompt %zu, the context holds %u; "
-                             "--ctx N makes it larger",
+                             "--ctx-size N makes it larger",
                              before, g->prompt.n, r->info->ctx_tok);
     }
     return 0;
@@ -300,7 +299,8 @@ static void report(struct generation *g) {
     const struct run *r = &g->run;
     struct corm_stats end = run_stats(r);
     if (g->end == END_CONTEXT && !r->o->quiet) {
-        fprintf(stderr, "corm-run: the context of %u tokens is full; --ctx N makes it larger\n",
+        fprintf(stderr,
+                "corm-run: the context of %u tokens is full; --ctx-size N makes it larger\n",
                 r->info->ctx_tok);
     }
     struct run_json j;
@@ -503,11 +503,11 @@ static const struct cli_option prompt_rows[] = {
          "Keep the sequence in a file: where it exists, the prompt goes on behind what it holds, "
          "without computing that again (and may be left out); at the end it is replaced. It "
          "belongs to one archive. The same text as in one go, where the seed is the same."},
-    {"ctx", 'c', CLI_INT, FIELD(writing.ctx), "N",
+    {"ctx-size", 'c', CLI_INT, FIELD(writing.ctx), "N",
      "Context: prompt and generated tokens together. Its KV cache is part of the memory plan. More "
      "than the model was trained for is allowed, with a remark. A model with rotary factors for "
      "short and for long contexts (LongRoPE) uses those that N asks for.",
-     .min = 1, .max = 1 << 20, .fallback = "the model's own, at most 4096"},
+     .min = 1, .max = 1 << 20, .fallback = "the model's own, at most 4096", .also = "ctx"},
     {0},
 };
 
@@ -517,21 +517,6 @@ static const struct cli_option generate_rows[] = {
      "context is full.",
      .min = -1, .max = 1 << 30},
     {"ignore-eos", 0, CLI_FLAG, FIELD(ignore_eos), .help = "Go on after a token that ends a text."},
-    {0},
-};
-
-static const struct cli_option form_rows[] = {
-    {"grammar", 0, CLI_STRING, FIELD(form.grammar), "TEXT",
-     .help = "Only texts of this grammar, in llama.cpp's GBNF (docs/GRAMMAR.md): no other token is "
-             "drawn. Where -n or the context leaves few tokens, the text is brought to its end. "
-             "Each call begins with the grammar's root; with --chat, behind what is thought."},
-    {"grammar-file", 0, CLI_STRING, FIELD(form.grammar_file), "FILE",
-     .help = "The same of a file."},
-    {"json-schema", 'j', CLI_STRING, FIELD(form.json_schema), "TEXT",
-     .help = "Only JSON that is valid by this JSON schema: {} is any. What of a schema is not "
-             "supported is refused by name."},
-    {"json-schema-file", 0, CLI_STRING, FIELD(form.json_schema_file), "FILE",
-     .help = "The same of a file."},
     {0},
 };
 
@@ -553,7 +538,6 @@ static const struct cli_option text_rows[] = {
 
 static const struct cli_group prompt = {"Prompt", prompt_rows};
 static const struct cli_group generation = {"Generation", generate_rows};
-static const struct cli_group form = {"Form of the text", form_rows};
 static const struct cli_group text = {"Text", text_rows};
 
 static void set_defaults(void *values) {
@@ -568,8 +552,8 @@ const struct cli_command run_generate_command = {
     .args = "MODEL.corm",
     .min_args = 1,
     .max_args = 1,
-    .groups = {&prompt, &generation, &run_sampling_group, &form, &text, &run_machine_group,
-               &run_figures_group},
+    .groups = {&prompt, &generation, &run_sampling_group, &run_form_group, &text,
+               &run_machine_group, &run_figures_group},
     .values_bytes = sizeof(struct generate_options),
     .defaults = set_defaults,
     .description = "Reads the prompt, then prints the continuation as it is made. It ends when "

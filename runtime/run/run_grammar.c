@@ -5,6 +5,26 @@
 
 #include "runtime/run/run.h"
 
+#define FIELD(member) CLI_FIELD(struct run_writing, member)
+
+static const struct cli_option form_rows[] = {
+    {"grammar", 0, CLI_STRING, FIELD(form.grammar), "TEXT",
+     .help = "Only texts of this grammar, in llama.cpp's GBNF (docs/GRAMMAR.md): no other token is "
+             "drawn. Where -n or the context leaves few tokens, the text is brought to its end. "
+             "Each call begins with the grammar's root, and in a chat each answer, behind what is "
+             "thought."},
+    {"grammar-file", 0, CLI_STRING, FIELD(form.grammar_file), "FILE",
+     .help = "The same of a file."},
+    {"json-schema", 'j', CLI_STRING, FIELD(form.json_schema), "TEXT",
+     .help = "Only JSON that is valid by this JSON schema: {} is any. What of a schema is not "
+             "supported is refused by name."},
+    {"json-schema-file", 0, CLI_STRING, FIELD(form.json_schema_file), "FILE",
+     .help = "The same of a file."},
+    {0},
+};
+
+const struct cli_group run_form_group = {"Form of the text", form_rows};
+
 int run_form_read(struct run_form *f, const struct run_form_options *o, struct err *err) {
     const struct {
         const char *value;
@@ -52,6 +72,8 @@ int run_form_open(struct run_form *f, const struct corm_engine *engine, struct e
 
 void run_form_begin(struct run_form *f, const char *prompt, size_t bytes) {
     if (f->state) {
+        corm_grammar_end(f->state);
+        f->state = corm_grammar_begin(f->grammar);
         thinking_begin(&f->thinking, prompt, bytes);
         f->waits = f->thinking.tags != NULL;
     }

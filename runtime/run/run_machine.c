@@ -33,6 +33,7 @@ static const char *const reading_words[] = {
     [CORM_READ_MAPPED] = "mapped", [CORM_READ_PASSING] = "passing",   NULL};
 
 static const struct cli_option machine_rows[] = {
+    {"model", 'm', CLI_ARGUMENT, 0, 0, "FILE", "The archive, in place of the argument MODEL.corm."},
     {"ram", 0, CLI_STRING, FIELD(ram), "SIZE",
      "Memory for weights, caches and scratch: a size (300M, 4G), a part of the memory that is "
      "available (50%), or auto. A model that does not fit reads its experts from the archive as "

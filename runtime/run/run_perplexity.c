@@ -17,7 +17,7 @@
 struct perplexity_options {
     struct run_options run;
     const char *file;
-    int window, stride, first_tokens; /* --ctx, --stride, --tokens */
+    int window, stride, first_tokens; /* --ctx-size, --stride, --tokens */
     bool bos, no_special;
 };
 
@@ -228,7 +228,8 @@ int run_score(const struct cli_call *call, const char *file, double *nats_per_to
 static const struct cli_option perplexity_rows[] = {
     {"file", 'f', CLI_STRING, FIELD(file), "FILE",
      .help = "The text, UTF-8; - reads standard input."},
-    {"ctx", 'c', CLI_INT, FIELD(window), "N", "Tokens of a window.", .min = 2, .max = 1 << 20},
+    {"ctx-size", 'c', CLI_INT, FIELD(window), "N", "Tokens of a window.", .min = 2, .max = 1 << 20,
+     .also = "ctx"},
     {"stride", 0, CLI_INT, FIELD(stride), "N",
      "How far a window lies after the one before, in tokens.", .min = 1, .max = 1 << 20,
      .fallback = "the window: side by side"},
@@ -255,7 +256,7 @@ const struct cli_command run_perplexity_command = {
     .values_bytes = sizeof(struct perplexity_options),
     .defaults = set_defaults,
     .description =
-        "The text is tokenized as one, without BOS unless --bos, and read in windows of --ctx "
+        "The text is tokenized as one, without BOS unless --bos, and read in windows of --ctx-size "
         "tokens; each window begins --stride tokens after the one before, with an empty KV cache. "
         "In each window the tokens are scored that no window before had scored, except a window's "
         "first, before which there is nothing: with windows side by side all tokens but the first "
@@ -266,4 +267,4 @@ const struct cli_command run_perplexity_command = {
         "text, window and stride.",
     .examples = "corm-run perplexity model.corm -f text.txt\n"
                 "#Slower, with more before each token:\n"
-                "corm-run perplexity model.corm -f text.txt --ctx 1024 --stride 256\n"};
+                "corm-run perplexity model.corm -f text.txt --ctx-size 1024 --stride 256\n"};

@@ -131,6 +131,25 @@ static int render(struct talk *t, struct prompt *p, struct err *err) {
     return rc ? run_fail(err, &error) : 0;
 }
 
+/* Up to where the prompt of the next turn will be that of this one: what a made-up turn behind it
+ * has in common with it. 0 where the template refuses that. */
+static uint32_t next_common(struct talk *t, const struct prompt *p) {
+    struct prompt next = {0};
+    struct err ignored = {0};
+    uint32_t same = 0;
+    talk_add(t, "assistant", "x", NULL);
+    talk_add(t, "user", "x", NULL);
+    if (render(t, &next, &ignored) == 0) {
+        while (same < p->n && same < next.n && p->ids[same] == next.ids[same]) {
+            same++;
+        }
+    }
+    free_prompt(&next);
+    struct talk_tail made_up = talk_take(t, t->n - 2);
+    talk_drop(&made_up);
+    return same;
+}
+
 /* One turn more that is hidden; false where only the last one is left. */
 static bool hide_turn(struct talk *t) {
     size_t system = talk_has_system(t), last = talk_last_question(t);
@@ -159,10 +178,11 @@ static int make_prompt(struct talk *t, struct prompt *p, struct talk_turn *turn,
     turn->left_out = t->hidden - hidden;
     t->told &= turn->left_out == 0;
     if (p->n >= ctx) {
-        return err_set(err,
-                       "the message makes a prompt of %zu tokens, the context holds %zu; --ctx N "
-                       "makes it larger",
-                       p->n, ctx);
+        return err_set(
+            err,
+            "the message makes a prompt of %zu tokens, the context holds %zu; --ctx-size N "
+            "makes it larger",
+            p->n, ctx);
     }
     return p->n ? 0 : err_set(err, "the chat template made no text of the conversation");
 }
@@ -197,15 +217,26 @@ static int put(struct answer *a, const char *text, size_t bytes, bool end, struc
                : 0;
 }
 
-static int put_token(struct answer *a, int32_t id, bool print, struct err *err) {
+/* Push a token of the prompt into the stream of text: how one reads may depend on those before. */
+static int pass_token(struct talk *t, int32_t id, const char **text, size_t *bytes,
+                      struct err *err) {
     struct corm_error error;
+    /* Tags around thoughts may be special tokens, so these are shown. */
+    return corm_session_text(t->run->session, id, false, text, bytes, &error) < 0
+               ? run_fail(err, &error)
+               : 0;
+}
+
+/* The same for one of the answer. *over: the form lets nothing follow. */
+static int put_token(struct answer *a, int32_t id, bool *over, struct err *err) {
     const char *text;
     size_t bytes;
-    /* Tags around thoughts may be special tokens, so these are shown. */
-    if (corm_session_text(a->t->run->session, id, false, &text, &bytes, &error) < 0) {
-        return run_fail(err, &error);
+    *over = false;
+    if (pass_token(a->t, id, &text, &bytes, err) < 0 ||
+        (a->t->form && run_form_accept(a->t->form, id, text, bytes, over, err) < 0)) {
+        return -1;
     }
-    return print ? put(a, text, bytes, false, err) : 0;
+    return put(a, text, bytes, false, err);
 }
 
 static int put_end(struct answer *a, struct err *err) {
@@ -218,10 +249,11 @@ static int put_end(struct answer *a, struct err *err) {
     return put(a, text, bytes, true, err);
 }
 
-/* Evaluate ids a layer at a time, so that Ctrl-C need not wait for a piece of a prompt. 0; -1; or
- * RUN_INTERRUPTED: then whole pieces are kept. */
-static int evaluate(struct run *r, const int32_t *ids, size_t n, struct err *err) {
-    const struct corm_span span = {.session = r->session, .ids = ids, .n = n};
+/* Evaluate ids, with a snapshot at the length `mark` (0: none), a layer at a time, so that Ctrl-C
+ * need not wait for a piece of a prompt. 0; -1; or RUN_INTERRUPTED: then whole pieces are kept. */
+static int evaluate(struct run *r, const int32_t *ids, size_t n, uint32_t mark, struct err *err) {
+    const struct corm_span span = {
+        .session = r->session, .ids = ids, .n = n, .snapshots = &mark, .n_snapshots = mark > 0};
     const size_t before = corm_session_length(r->session);
     struct progress *progress = n > r->info->batch_rows ? r->progress : NULL;
     struct corm_error error;
@@ -252,8 +284,16 @@ static int read_prompt(struct talk *t, const struct prompt *p, struct talk_turn 
     same -= same == p->n; /* the last one gives the logits */
     corm_session_truncate(r->session, (uint32_t)same);
     turn->prompt_tok = p->n;
-    turn->kept_tok = same;
-    return evaluate(r, p->ids + same, p->n - same, err);
+    turn->kept_tok = corm_session_held(r->session);
+    const bool snapshots = corm_engine_plan(r->engine)->n_snapshots > 0;
+    return evaluate(r, p->ids + same, p->n - same, snapshots ? next_common(t, p) : 0, err);
+}
+
+/* Tokens that the answer may still have. */
+static uint64_t tokens_left(const struct talk *t, const struct talk_turn *turn) {
+    const uint64_t room = t->run->info->ctx_tok - corm_session_length(t->run->session);
+    const uint64_t most = t->max_tokens >= 0 ? (uint64_t)t->max_tokens - turn->answer_tok : room;
+    return most < room ? most : room;
 }
 
 static int generate(struct answer *a, struct talk_turn *turn, struct err *err) {
@@ -262,6 +302,7 @@ static int generate(struct answer *a, struct talk_turn *turn, struct err *err) {
     sampling.seed += t->answers++;
     for (;;) {
         int32_t id;
+        bool over;
         if (run_interrupted()) {
             turn->end = TALK_INTERRUPT;
             return 0;
@@ -274,7 +315,8 @@ static int generate(struct answer *a, struct talk_turn *turn, struct err *err) {
             turn->end = TALK_CONTEXT;
             return 0;
         }
-        if (run_sample(t->run, &sampling, &id, err) < 0) {
+        if ((t->form && run_form_allow(t->form, tokens_left(t, turn), &sampling, err) < 0) ||
+            run_sample(t->run, &sampling, &id, err) < 0) {
             return -1;
         }
         if (corm_is_stop(t->run->engine, id)) {
@@ -282,8 +324,12 @@ static int generate(struct answer *a, struct talk_turn *turn, struct err *err) {
             return 0;
         }
         turn->answer_tok++;
-        if (put_token(a, id, true, err) < 0) {
+        if (put_token(a, id, &over, err) < 0) {
             return -1;
+        }
+        if (over) {
+            turn->end = TALK_STOP_TOKEN;
+            return 0;
         }
         if (run_eval(t->run, &id, 1, NULL, err) < 0) {
             return -1;
@@ -312,8 +358,11 @@ int talk_answer(struct talk *t, const struct talk_sink *sink, struct talk_turn *
         goto out;
     }
     thinking_begin(&a.thinking, p.text, p.bytes);
+    if (t->form) {
+        run_form_begin(t->form, p.text, p.bytes);
+    }
     for (size_t i = p.n > SEEN_TOK ? p.n - SEEN_TOK : 0; i < p.n; i++) {
-        if (put_token(&a, p.ids[i], false, err) < 0) {
+        if (pass_token(t, p.ids[i], &rest, &rest_bytes, err) < 0) {
             status = -1;
             goto out;
         }

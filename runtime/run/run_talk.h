@@ -8,7 +8,9 @@
  *
  * The ids of a turn are those of the whole conversation, rendered anew. The session is cut back to
  * what it has in common with them, and the rest is evaluated. A template that strips what was
- * thought earlier, or another system message, moves that point back by itself.
+ * thought earlier, or another system message, moves that point back by itself. Windows and
+ * recurrent layers can only go back to a snapshot: one is taken where the next turn will most
+ * likely part from this one, and one at the end of each prompt, as far as there is memory for them.
  *
  * The rule for the context: where a prompt would leave less than an eighth of the context for the
  * answer, the oldest turns (a question and what followed it) are no longer shown to the model,
@@ -30,6 +32,7 @@ struct talk {
     struct corm_sampling sampling; /* the seed is that of the first answer */
     int max_tokens;                /* of an answer; -1 = no bound */
     struct corm_chat how;          /* template; its messages are set here */
+    struct run_form *form;         /* of each answer, open, borrowed; NULL: any text will do */
     struct talk_message *messages;
     size_t n, cap;
     size_t hidden; /* messages behind the system's that the model no longer sees */
@@ -37,12 +40,13 @@ struct talk {
     uint64_t answers;
 };
 
+/* TALK_STOP_TOKEN also where the form lets nothing follow. */
 enum talk_end { TALK_STOP_TOKEN, TALK_MAX_TOKENS, TALK_CONTEXT, TALK_INTERRUPT };
 
 /* What an answer took. */
 struct talk_turn {
     enum talk_end end;
-    size_t prompt_tok, kept_tok; /* of the prompt, and of it what was there already */
+    size_t prompt_tok, kept_tok; /* of the prompt, and of it what the layers held already */
     size_t answer_tok;
     size_t left_out;  /* messages that the model no longer sees since this turn */
     bool nearly_full; /* three quarters of the context are used, and this is the first time */

@@ -18,7 +18,7 @@
 
 struct serve_options {
     struct run_options run;
-    const char *model, *alias, *chat_template, *snapshots;
+    const char *alias, *chat_template, *snapshots;
     int ctx, parallel, sessions, queue, reuse, grace;
     const char *host, *allowed_hosts, *api_key_file;
     int port;
@@ -34,14 +34,14 @@ static const char *const reuse_words[] = {
 #define FIELD(member) CLI_FIELD(struct serve_options, member)
 
 static const struct cli_option model_rows[] = {
-    {"model", 'm', CLI_STRING, FIELD(model), "FILE", "The archive; or name it without an option."},
     {"alias", 'a', CLI_STRING, FIELD(alias), "NAME", "What the model is called in answers.",
      .fallback = "the file's name"},
     {"chat-template", 0, CLI_STRING, FIELD(chat_template), "FILE",
      .help = "A Jinja template to use instead of the archive's."},
-    {"ctx-size", 'c', CLI_INT, FIELD(ctx), "N",
-     "Context of each sequence: prompt and answer together. The KV caches of all sessions are part "
-     "of the memory plan.",
+    {"ctx-size", 'c', CLI_INT, FIELD(ctx), "N", .also = "ctx",
+     .help = "Context of each sequence: prompt and answer together. The KV caches of all sessions "
+             "are part "
+             "of the memory plan.",
      .min = 1, .max = 1 << 20,
      .fallback = "the model's own, as far as a quarter of the budget allows, but at least 32768 "
                  "where that fits at all"},
@@ -216,12 +216,11 @@ static int read_template(struct server *s, const char *path, struct err *err) {
 
 static int check_options(const struct cli_call *call, const char **model, struct err *err) {
     const struct serve_options *o = call->values;
-    if ((call->args.count > 0) == (o->model != NULL)) {
-        err_set(err, call->args.count > 0 ? "two archives are named, with -m and without"
-                                          : "an archive is missing: corm-serve MODEL.corm");
+    if (call->args.count == 0) {
+        err_set(err, "an archive is missing: corm-serve MODEL.corm");
         return CLI_USAGE;
     }
-    *model = o->model ? o->model : call->args.items[0];
+    *model = call->args.items[0];
     if (!guard_is_loopback(o->host) && !o->api_key_file && !o->without_key) {
         err_set(err,
                 "--host %s: others may reach it, expected --api-key-file (or --without-key, where "

@@ -154,6 +154,27 @@ END
 }
 case_ 'what a model thinks is kept apart' thoughts
 
+# Each answer has the form that was asked for, from its first token on, and behind what is thought.
+forms() {
+    printf 'root ::= ("yes" | "no") ", " [a-z]+ "."' >answer.gbnf
+    chat 'Once\nAnd\n' -q -n 20 --grammar-file answer.gbnf --temp 1 --seed 3 && [ "$(wc -l <out)" = 2 ] &&
+        [ "$(grep -cE '^(yes|no), [a-z]+\.$' out)" = 2 ] || { cat out err; return 1; }
+    chat 'Once\n' -q -n 30 --json-schema '{"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}' &&
+        python3 -c 'import json; assert type(json.load(open("out"))["age"]) is int' || { cat out err; return 1; }
+    # Where few tokens are left it is brought to its end.
+    chat 'Once\n' -q -n 12 --json-schema '{"type": "array", "minItems": 2, "items": {"enum": [7]}}' && python3 -m json.tool out >log || return 1
+    fails chat 'Once\n' -q --grammar 'root ::= (' && has_text 'column' err || return 1
+    fails chat 'Once\n' -q --grammar 'root ::= "a"' --json-schema '{}' && has_text 'exclude each other' err
+}
+case_ 'answers of a form' forms
+# As in llama.cpp: -m MODEL, --ctx-size.
+spelled() {
+    printf 'Once upon a time\n' | "$run" chat -m fable.corm --temp 0 -n 12 -q $turns --ctx-size 200 >out 2>err && cmp out one || { cat err; return 1; }
+    "$run" -m fable.corm -p Hi -n 0 -q --ctx 100 2>err && "$run" perplexity --model fable.corm -f one -q --ctx-size 64 >log 2>err || { cat err; return 1; }
+    fails "$run" fable.corm -m fable.corm -p Hi 2>err && has_text 'one argument too many' err
+}
+case_ 'spellings that users of llama.cpp know' spelled
+
 # The program that docs/example_chat.c is says what corm-run chat says.
 example() {
     printf 'Once upon a time\nAnd then she\n' | "$build/docs/example_chat" fable.corm 12 >example.out 2>err || { cat err; return 1; }
@@ -174,7 +195,7 @@ full() {
     # An answer that fills the context is told of once.
     chat 'Once upon a time\n' -n -1 --ctx 24 && has_text 'the context of 24 tokens is full' err &&
         ! has_text 'nearly full' err || { cat err; return 1; }
-    fails chat "$(printf 'word %.0s' $(seq 100))\n" $turns --ctx 96 -q && has_text 'the context holds 96; --ctx N' err || return 1
+    fails chat "$(printf 'word %.0s' $(seq 100))\n" $turns --ctx 96 -q && has_text 'the context holds 96; --ctx-size N' err || return 1
     chat 'Once upon a time\n' $turns --ctx 32 -n -1 && has_text 'the answer ends here, the context of 32 tokens is full' err
 }
 case_ 'a full context is told, and the oldest turns are left out' full
@@ -249,6 +270,37 @@ END
     has_text '"content": "/one.ntwo.Z.n/three end"' r.json
 }
 case_ 'the history outlives the talk' recalls
+completes() {
+    printf 'in a file' >note.text
+    on_terminal "$run" chat fable.corm --temp 0 -n 4 --no-history -q <<'END' || return 1
+wait \x1b\[\?2004h
+type /h\t\r
+wait /regenerate
+wait \x1b\[\?2004h
+type /s\t
+wait /system.*/save.*/stats.*/set
+type e\ttem\t\r
+wait temp 0
+wait \x1b\[\?2004h
+type /set re\t\t
+wait repeat-penalty.*repeat-last
+type l\t\r
+wait repeat-last 64
+wait \x1b\[\?2004h
+type /fi\tnote.te\t\r
+wait 9 bytes go with
+wait \x1b\[\?2004h
+type a\tb\r
+wait \x1b\[\?2004h
+type /save tab.json\r
+wait saved
+wait \x1b\[\?2004h
+type \x04
+end 0
+END
+    has_text '"content": "in a file.n.na.u0009b"' tab.json
+}
+case_ 'Tab completes commands, settings and paths' completes
 none() {
     rm -rf state
     on_terminal "$run" chat fable.corm --no-history -q <<'END' || return 1

@@ -290,7 +290,7 @@ further() {
     yes 'a dog and a cat ' | head -n 270 >far.txt
     go 0 perplexity fable.corm -f far.txt --ctx 2000 -n 1500 && grep -q "^$long" err &&
         go 0 fable.corm -f far.txt -n 5 --ctx 2000 && go 1 fable.corm -q -f far.txt -n 5 --ctx 1024 &&
-        grep -q 'the prompt has .*, the context holds 1024.*--ctx N makes it larger' err
+        grep -q 'the prompt has .*, the context holds 1024.*--ctx-size N makes it larger' err
 }
 case_ 'more positions than the model was trained for' further
 

@@ -56,7 +56,9 @@ static const struct cli_option run_rows[] = {
     {"buffer", 0, CLI_SIZE, CLI_FIELD(struct options, buffer), "SIZE", "Buffer."},
     {"ram", 0, CLI_BUDGET, CLI_FIELD(struct options, ram), "SIZE|PERCENT", "Memory to use."},
     {"file", 'f', CLI_LIST, CLI_FIELD(struct options, files), "FILE", "Input."},
-    {"isa", 0, CLI_ENUM, CLI_FIELD(struct options, isa), .help = "Instruction set.", .words = isas},
+    {"isa", 0, CLI_ENUM, CLI_FIELD(struct options, isa), .help = "Instruction set.", .words = isas,
+     .also = "instruction-set"},
+    {"model", 'm', CLI_ARGUMENT, 0, 0, "FILE", "The archive."},
     {0}};
 static const struct cli_group common = {"Common options", common_rows};
 static const struct cli_group running = {"Running", run_rows};
@@ -160,6 +162,32 @@ static void parses_every_kind(void **state) {
     assert_string_equal(call.args.items[0], "-m.corm");
     cli_free(&call);
     assert_null(call.values);
+}
+
+/* Options that stand for the first argument, and names that other programs have. */
+static void arguments_and_second_names(void **state) {
+    (void)state;
+    struct cli_call call;
+    struct err err;
+    assert_int_equal(PARSE("-m", "m.corm", "--instruction-set=ref"), CLI_RUN);
+    assert_no_err(&err);
+    assert_string_equal(call.command->name, "generate");
+    assert_int_equal(call.args.count, 1);
+    assert_string_equal(call.args.items[0], "m.corm");
+    assert_true(cli_given(&call, "model") && cli_given(&call, "isa"));
+    assert_int_equal(((struct options *)call.values)->isa, 1);
+    cli_free(&call);
+    assert_int_equal(PARSE("generate", "-v", "--model=m.corm"), CLI_RUN);
+    assert_string_equal(call.args.items[0], "m.corm");
+    cli_free(&call);
+    REFUSED("one argument too many: 'b.corm'", "b.corm", "-m", "a.corm");
+    REFUSED("-m needs a value: -m FILE", "-m");
+    REFUSED("--isa must be one of auto, ref, avx2, not 'x'", "m.corm", "--instruction-set", "x");
+    struct buf text = {0};
+    cli_help(&program, &command_rows[0], 80, &text);
+    assert_non_null(strstr(text.data, "-m, --model FILE"));
+    assert_null(strstr(text.data, "instruction-set"));
+    buf_free(&text);
 }
 
 static void a_value_may_look_like_an_option(void **state) {
@@ -586,14 +614,23 @@ static void progress_may_be_silent(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(parses_every_kind),     cmocka_unit_test(a_value_may_look_like_an_option),
-        cmocka_unit_test(picks_the_command),     cmocka_unit_test(refuses_wrong_options),
-        cmocka_unit_test(refuses_wrong_values),  cmocka_unit_test(parses_sizes),
-        cmocka_unit_test(parses_budgets),        cmocka_unit_test(parses_ids),
-        cmocka_unit_test(prints_sizes),          cmocka_unit_test(help_of_the_program),
-        cmocka_unit_test(help_of_a_command),     cmocka_unit_test(help_keeps_to_the_width),
-        cmocka_unit_test(main_prints_and_exits), cmocka_unit_test(progress_on_a_terminal),
-        cmocka_unit_test(progress_in_a_log),     cmocka_unit_test(progress_may_be_silent),
+        cmocka_unit_test(arguments_and_second_names),
+        cmocka_unit_test(parses_every_kind),
+        cmocka_unit_test(a_value_may_look_like_an_option),
+        cmocka_unit_test(picks_the_command),
+        cmocka_unit_test(refuses_wrong_options),
+        cmocka_unit_test(refuses_wrong_values),
+        cmocka_unit_test(parses_sizes),
+        cmocka_unit_test(parses_budgets),
+        cmocka_unit_test(parses_ids),
+        cmocka_unit_test(prints_sizes),
+        cmocka_unit_test(help_of_the_program),
+        cmocka_unit_test(help_of_a_command),
+        cmocka_unit_test(help_keeps_to_the_width),
+        cmocka_unit_test(main_prints_and_exits),
+        cmocka_unit_test(progress_on_a_terminal),
+        cmocka_unit_test(progress_in_a_log),
+        cmocka_unit_test(progress_may_be_silent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -21,9 +21,10 @@ struct rig {
     struct talk talk;
 };
 
-static void rig_open(struct rig *r) {
-    *r = (struct rig){.archive = golden_archive("olmoe-tiny", NULL), .o = {.quiet = true}};
-    const struct corm_engine_options opt = {.ctx_tok = CTX, .max_passes = 1, .threads = 1};
+static void rig_open(struct rig *r, const char *name, uint64_t snapshot_bytes, uint32_t ctx) {
+    *r = (struct rig){.archive = golden_archive(name, NULL), .o = {.quiet = true}};
+    const struct corm_engine_options opt = {
+        .ctx_tok = ctx, .max_passes = 1, .threads = 1, .snapshot_bytes = snapshot_bytes};
     r->run = (struct run){.o = &r->o, .model = r->archive, .engine = model_open(r->archive, &opt)};
     r->run.session = model_session(r->run.engine);
     r->run.info = corm_engine_info(r->run.engine);
@@ -79,7 +80,7 @@ static void errors_hide_nothing(void **state) {
     struct rig r;
     struct talk_turn turn;
     (void)state;
-    rig_open(&r);
+    rig_open(&r, "olmoe-tiny", 0, CTX);
     fill(&r);
     const size_t n = r.talk.n, hidden = r.talk.hidden;
     for (int again = 0; again < 2; again++) {
@@ -100,7 +101,7 @@ static void what_is_left_is_shown(void **state) {
     struct rig r;
     struct talk_turn turn;
     (void)state;
-    rig_open(&r);
+    rig_open(&r, "olmoe-tiny", 0, CTX);
     talk_set_system(&r.talk, "s");
     fill(&r);
     assert_int_equal(ask(&r, SIZE_MAX, &turn), 0);
@@ -114,6 +115,32 @@ static void what_is_left_is_shown(void **state) {
     talk_cut(&r.talk, 1);
     assert_false(r.talk.told);
     rig_close(&r);
+}
+
+/* Recurrent layers go back to snapshots only: with memory for some, a turn whose earlier thoughts
+ * are left out, as this template has it, goes on from the end of the message before them. */
+static void snapshots_are_where_turns_part(void **state) {
+    static const char thinks[] =
+        "{% for m in messages %}{{ m.role }} {{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}thoughts that are left out later{% endif %}";
+    (void)state;
+    size_t kept[2], prompt[2];
+    for (size_t with = 0; with < 2; with++) {
+        struct rig r;
+        struct talk_turn turn;
+        rig_open(&r, "qwen35moe-tiny", with ? 1 << 20 : 0, 512);
+        r.talk.how.chat_template = thinks;
+        for (int i = 0; i < 2; i++) {
+            talk_add(&r.talk, "user", "one two three four", NULL);
+            assert_int_equal(ask(&r, SIZE_MAX, &turn), 0);
+        }
+        kept[with] = turn.kept_tok;
+        prompt[with] = turn.prompt_tok;
+        rig_close(&r);
+    }
+    assert_int_equal(prompt[0], prompt[1]);
+    assert_int_equal(kept[0], 0);
+    assert_true(kept[1] > 0); /* the snapshot at the first prompt's end is behind that point */
 }
 
 static void tails_go_back(void **state) {
@@ -149,6 +176,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(errors_hide_nothing),
         cmocka_unit_test(what_is_left_is_shown),
+        cmocka_unit_test(snapshots_are_where_turns_part),
         cmocka_unit_test(tails_go_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
