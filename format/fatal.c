@@ -154,6 +154,16 @@ void fatal_end(int number) {
     raise(number);
 }
 
+void fatal_hold(sigset_t *before) {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, before);
+}
+
+void fatal_release(const sigset_t *before) {
+    pthread_sigmask(SIG_SETMASK, before, NULL);
+}
+
 /* Signals that end a program unless it does something about them. What a sanitizer, or whoever
  * started the program, has arranged for one stays. */
 static void catch_ends(void) {

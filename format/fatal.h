@@ -12,6 +12,8 @@
 #ifndef FORMAT_FATAL_H
 #define FORMAT_FATAL_H
 
+#include <signal.h>
+
 /* Arrange for all of the above. `clean`, which may be NULL, removes what must not be left behind.
  * It is called at most once, perhaps in a signal handler: it may only do what is safe there. */
 void fatal_catch(void (*clean)(void));
@@ -19,5 +21,11 @@ void fatal_catch(void (*clean)(void));
  * where the signal is blocked, as it is in its own handler, and ends the program when that
  * returns. */
 void fatal_end(int number);
+
+/* Put off all signals to this thread, and let them come again: for whoever makes a file, gives it
+ * its last name or removes it, and tells `clean` of that. There must be no moment in which one of
+ * the two has happened and the other has not. */
+void fatal_hold(sigset_t *before);
+void fatal_release(const sigset_t *before);
 
 #endif

@@ -12,6 +12,7 @@
 
 #include <jansson.h>
 
+#include "format/fatal.h"
 #include "format/text/chat.h"
 #include "format/text/tokenizer.h"
 #include "kernels/processor.h"
@@ -353,11 +354,18 @@ static int run(const struct cli_call *call, struct err *err) {
         return usage;
     }
     struct claim claim;
-    if (claim_output(&claim, o, input, err) < 0) {
+    sigset_t before;
+    fatal_hold(&before);
+    int claims = claim_output(&claim, o, input, err);
+    if (claims < 0) {
         claim_close(&claim);
+    } else {
+        prep_clean_at_end(&claim);
+    }
+    fatal_release(&before);
+    if (claims < 0) {
         return -1;
     }
-    prep_clean_at_end(&claim);
     struct progress_terminal terminal;
     struct progress *progress = progress_terminal_init(&terminal, stderr, o->prep.quiet);
     struct source source = {0};
@@ -367,8 +375,10 @@ static int run(const struct cli_call *call, struct err *err) {
         rc = convert_dir(o, source.dir, progress, start_ns, err);
     }
     source_close(&source);
+    fatal_hold(&before);
     prep_clean_at_end(NULL);
     claim_close(&claim);
+    fatal_release(&before);
     free(unpacked);
     if (rc != 0 && *o->stop) {
         *err = (struct err){0};

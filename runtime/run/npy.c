@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "format/fatal.h"
+
 static const char *written_name(const struct npy *n) {
     return n->part ? n->part : n->path;
 }
@@ -40,16 +42,19 @@ static int open_file(struct npy *n, struct err *err) {
         return n->fd < 0 ? err_errno(err, errno, "%s: cannot create", n->path) : 0;
     }
     char *part = mem_printf("%s.part", n->path);
+    sigset_t before;
+    fatal_hold(&before);
     n->fd = file_create_part(part, n->path, 0666, err);
-    if (n->fd < 0) {
-        free(part);
-        return -1;
+    if (n->fd >= 0) {
+        n->part = part;
+        part = NULL;
+        if (n->tell) {
+            n->tell(n->part);
+        }
     }
-    n->part = part;
-    if (n->tell) {
-        n->tell(part);
-    }
-    return 0;
+    fatal_release(&before);
+    free(part);
+    return n->fd < 0 ? -1 : 0;
 }
 
 int npy_create(struct npy *n, const char *path, uint64_t rows, uint64_t cols,
@@ -90,22 +95,31 @@ int npy_finish(struct npy *n, struct err *err) {
         return err_errno(err, errno, "%s: cannot write", n->part);
     }
     /* Renamed while it is locked, as the name may be another process's afterwards. */
-    if (n->part && rename(n->part, n->path) < 0) {
-        return err_errno(err, errno, "%s: cannot rename to %s", n->part, n->path);
+    sigset_t before;
+    fatal_hold(&before);
+    int rc = n->part ? rename(n->part, n->path) : 0, code = errno;
+    if (rc == 0) {
+        forget_part(n);
     }
-    forget_part(n);
+    fatal_release(&before);
+    if (rc < 0) {
+        return err_errno(err, code, "%s: cannot rename to %s", n->part, n->path);
+    }
     n->open = false;
     return close(n->fd) < 0 ? err_errno(err, errno, "%s: cannot write", n->path) : 0;
 }
 
 void npy_close(struct npy *n) {
+    sigset_t before;
+    fatal_hold(&before);
     if (n->part) {
         unlink(n->part);
     }
+    forget_part(n);
+    fatal_release(&before);
     if (n->open) {
         close(n->fd);
     }
-    forget_part(n);
     free(n->path);
     *n = (struct npy){0};
 }

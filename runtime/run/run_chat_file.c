@@ -8,15 +8,21 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "format/fatal.h"
 #include "format/text/value.h"
 #include "runtime/run/run_chat.h"
 
 int chat_write_private(const char *path, const char *data, size_t bytes, struct err *err) {
     char *name = mem_printf("%s.XXXXXX", path);
+    sigset_t before;
+    fatal_hold(&before);
     int fd = mkstemp(name); /* which gives it mode 0600 */
     int rc = fd < 0 ? err_errno(err, errno, "%s: cannot write", path) : 0;
     if (fd >= 0) {
         run_remove_at_end(name);
+    }
+    fatal_release(&before);
+    if (fd >= 0) {
         rc = file_write_all(fd, data, bytes, path, err);
         if (rc == 0 && fsync(fd) < 0 && errno != EINVAL && errno != EROFS) {
             rc = err_errno(err, errno, "%s: cannot write", path);
@@ -24,6 +30,7 @@ int chat_write_private(const char *path, const char *data, size_t bytes, struct 
         if (close(fd) < 0 && rc == 0) {
             rc = err_errno(err, errno, "%s: cannot write", path);
         }
+        fatal_hold(&before);
         if (rc == 0 && rename(name, path) < 0) {
             rc = err_errno(err, errno, "%s: cannot write", path);
         }
@@ -31,6 +38,7 @@ int chat_write_private(const char *path, const char *data, size_t bytes, struct 
             unlink(name);
         }
         run_remove_at_end(NULL);
+        fatal_release(&before);
     }
     free(name);
     return rc;

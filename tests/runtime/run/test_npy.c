@@ -4,6 +4,7 @@
 #include "tests/util/test.h"
 
 #include <math.h>
+#include <signal.h>
 #include <sys/stat.h>
 
 #include <jansson.h>
@@ -44,6 +45,46 @@ static void npy_whole_file(void **state) {
     free(data);
     free(path);
     free(part);
+    test_rmdir(dir);
+}
+
+/* A signal between the making of the file and word of it would leave it behind. */
+static volatile sig_atomic_t came, word;
+static void on_signal(int number) {
+    (void)number;
+    came = 1 + word;
+}
+static void tell_raising(const char *part) {
+    raise(SIGTERM);
+    assert_false(came);
+    word = part ? 1 : 2;
+}
+
+static void signals_wait_for_word(void **state) {
+    (void)state;
+    char *dir = test_mkdir(), *path = mem_printf("%s/a.npy", dir);
+    struct sigaction action = {.sa_handler = on_signal}, before;
+    struct npy n = {0};
+    struct err err = {0};
+    const float values[2] = {0};
+    sigaction(SIGTERM, &action, &before);
+    for (int finished = 0; finished < 2; finished++) {
+        came = word = 0;
+        assert_int_equal(npy_create(&n, path, 1, 2, tell_raising, &err), 0);
+        assert_int_equal(came, 2); /* once, after word of the file */
+        assert_int_equal(npy_append(&n, values, 1, &err), 0);
+        came = 0;
+        if (finished) {
+            assert_int_equal(npy_finish(&n, &err), 0);
+            assert_int_equal(came, 3);
+        }
+        npy_close(&n);
+        assert_int_equal(came, 3);
+        assert_int_equal(exists(path), finished);
+    }
+    assert_no_err(&err);
+    sigaction(SIGTERM, &before, NULL);
+    free(path);
     test_rmdir(dir);
 }
 
@@ -224,9 +265,10 @@ static void json_bad_utf8(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(npy_whole_file),  cmocka_unit_test(npy_broken_off),
-        cmocka_unit_test(npy_two_at_once), cmocka_unit_test(npy_bad_places),
-        cmocka_unit_test(json_reads_back), cmocka_unit_test(json_bad_utf8),
+        cmocka_unit_test(npy_whole_file),        cmocka_unit_test(npy_broken_off),
+        cmocka_unit_test(signals_wait_for_word), cmocka_unit_test(npy_two_at_once),
+        cmocka_unit_test(npy_bad_places),        cmocka_unit_test(json_reads_back),
+        cmocka_unit_test(json_bad_utf8),
     };
     return cmocka_run_group_tests_name("npy", tests, NULL, NULL);
 }
