@@ -2,10 +2,11 @@
 
     tests/golden/grammars.py BUILD/tests/format/text/test_grammar [SCHEMAS] [SEED]
 
-Developer-only: needs jsonschema, hypothesis-jsonschema and llguidance. For each of 500 random schemas (schemas.py):
-valid instances, written compactly, have to be allowed; texts drawn by masks have to be valid; and along one instance
-the masks are compared with llguidance's over the same vocabulary. What differs there on purpose (longer numbers, how
-characters may be escaped) is counted apart. Prints the counts; the exit status is 1 where there is a difference.
+Developer-only: needs jsonschema, hypothesis-jsonschema 0.23 with hypothesis 6.135 (it uses what later ones have
+renamed) and llguidance. For each of 500 random schemas (schemas.py): valid instances, written compactly, have to be
+allowed; texts drawn by masks have to be valid; and along one instance the masks are compared with llguidance's over the
+same vocabulary. What differs there on purpose (longer numbers, how characters may be escaped) is counted apart. Prints
+the counts; the exit status is 1 where there is a difference.
 """
 import collections
 import json
