@@ -106,7 +106,10 @@ EXAMPLES := $(patsubst docs/%.c,$(OUT)/docs/%,$(wildcard docs/*.c))
 
 objects = $(patsubst %,$(OUT)/%.o,$(basename $(1)))
 LIB_OBJ := $(call objects,$(LIB_SRC))
-ALL_OBJ := $(call objects,$(ALL_SRC))
+# The page of corm-serve, made into C source.
+PAGE := runtime/serve/page
+PAGE_OBJ := $(OUT)/$(PAGE)_files.o
+ALL_OBJ := $(call objects,$(ALL_SRC)) $(PAGE_OBJ)
 
 # ---- CUDA: found, or left out --------------------------------------------------------------------
 
@@ -302,6 +305,14 @@ $(OUT)/%.o: %.c $(OUT)/flags
 	$(Q)$(CC) $(BASE_FLAGS) $(WARN) $(isa.$(lastword $(subst _, ,$*))) $(isa_more.$(notdir $*)) \
 	    $(EXTRA) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
 
+$(OUT)/$(PAGE)_files.c: $(wildcard $(PAGE)/*)
+	$(call say,PAGE,$@)
+	@mkdir -p $(@D)
+	$(Q)$(PAGE)/embed.sh $(PAGE) >$@
+$(PAGE_OBJ): $(OUT)/$(PAGE)_files.c $(OUT)/flags
+	$(call say,CC,$<)
+	$(Q)$(CC) $(BASE_FLAGS) $(WARN) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+
 .PHONY: _cuda_flags
 $(CUDA_OUT)/flags: _cuda_flags
 	@mkdir -p $(@D)
@@ -346,7 +357,7 @@ $(OUT)/corm-run: LIBS = $(LIBS_EDIT) $(LIBS_RUN)
 $(OUT)/corm-run: $(OUT)/runtime/run/corm_run.o $(call objects,$(RUN_SRC)) $(OUT)/libcorm.a
 	$(link)
 $(OUT)/corm-serve: LIBS = $(LIBS_SERVE) $(LIBS_RUN)
-$(OUT)/corm-serve: $(OUT)/runtime/serve/corm_serve.o $(call objects,$(SERVE_SRC) $(SERVE_ALSO)) $(OUT)/libcorm.a
+$(OUT)/corm-serve: $(OUT)/runtime/serve/corm_serve.o $(call objects,$(SERVE_SRC) $(SERVE_ALSO)) $(PAGE_OBJ) $(OUT)/libcorm.a
 	$(link)
 $(OUT)/corm-prep: LIBS = $(LIBS_PREP) $(LIBS_RUN)
 $(OUT)/corm-prep: $(OUT)/prep/corm_prep.o $(OUT)/libeverything.a

@@ -1,8 +1,8 @@
 /*
  * info: what the server tells of itself.
  *
- * Owns: /, /health, /models, /props, /metrics.
- * Leaves to others: figures (scheduler), Ollama's and the page's ways of asking the same.
+ * Owns: /health, /models, /props, /metrics.
+ * Leaves to others: figures (scheduler), Ollama's ways of asking the same, the page and its panel.
  * Threads: that of the sockets; nothing here takes long.
  */
 #include <inttypes.h>
@@ -10,13 +10,6 @@
 #include <string.h>
 
 #include "runtime/serve/serve.h"
-
-int info_root(struct call *call, struct problem *problem) {
-    (void)problem;
-    reply_text(call->x, 200, "text/plain; charset=utf-8",
-               "corm-serve is running. docs/SERVER.md says what there is to ask.\n");
-    return 0;
-}
 
 int info_health(struct call *call, struct problem *problem) {
     struct run_json j = {0};

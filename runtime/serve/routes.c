@@ -22,7 +22,8 @@ struct route {
 };
 
 static const struct route routes[] = {
-    {"GET", "/", info_root, API_OPENAI, true},
+    {"GET", "/", page_root, API_OPENAI, true},
+    {"GET", "/icon.svg", page_picture, API_OPENAI, true},
     {"GET", "/health", info_health, API_OPENAI, true},
     {"GET", "/models", info_models, API_OPENAI},
     {"GET", "/models/", info_model, API_OPENAI},
