@@ -58,7 +58,8 @@ uint32_t cache_slots_floor(const struct corm *archive) {
 
 size_t cache_table_bytes(const struct corm *archive, uint32_t n_slots) {
     return archive->n_chunks * sizeof(struct cache_chunk) +
-           archive->n_records * (sizeof(struct cache_record) + 2 * sizeof(uint32_t)) +
+           archive->n_records *
+               (sizeof(struct cache_record) + sizeof(struct cache_view) + 2 * sizeof(uint32_t)) +
            n_slots * (sizeof(int32_t) + sizeof(uint32_t)) + DECAYS * sizeof(float);
 }
 
@@ -99,6 +100,7 @@ int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots,
     c->slot_bytes = cache_slot_bytes(archive, opt->how);
     c->chunks = mem_calloc(archive->n_chunks, sizeof *c->chunks);
     c->records = mem_calloc(archive->n_records, sizeof *c->records);
+    c->view = mem_calloc(archive->n_records, sizeof *c->view);
     c->heaps = mem_calloc(archive->n_records, sizeof *c->heaps);
     c->pinned = mem_calloc(archive->n_records, sizeof *c->pinned);
     c->n_heap = mem_calloc(archive->arch.n_layers, sizeof *c->n_heap);
@@ -148,7 +150,7 @@ void cache_close(struct cache *c) {
         munmap(c->slots, (size_t)c->n_slots * c->slot_bytes);
     }
     void *tables[] = {c->chunks,  c->records,    c->heaps,    c->pinned, c->n_heap,
-                      c->guessed, c->free_slots, c->unmapped, c->decay};
+                      c->guessed, c->free_slots, c->unmapped, c->decay,  c->view};
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
         free(tables[i]);
     }
@@ -352,6 +354,9 @@ void cache_touch(struct cache *c, uint32_t record) {
     r->count += 1;
     r->p = chance_at(c, c->token + 1, r->last, r->count);
     list_place(c, record);
+    struct cache_view *v = &c->view[record];
+    atomic_store_explicit(&v->last, (uint32_t)r->last, memory_order_relaxed);
+    atomic_store_explicit(&v->used, true, memory_order_relaxed);
 }
 
 float cache_use_p(const struct cache *c, uint32_t record) {
@@ -387,6 +392,12 @@ void cache_release(struct cache *c, uint32_t chunk) {
     if (--r->leases == 0) {
         list_place(c, k->record);
     }
+}
+
+static void show_ready(struct cache *c, uint32_t record) {
+    uint32_t n = c->records[record].n_ready;
+    atomic_store_explicit(&c->view[record].n_ready, (uint16_t)(n < UINT16_MAX ? n : UINT16_MAX),
+                          memory_order_relaxed);
 }
 
 /* ---- eviction ---- */
@@ -458,6 +469,7 @@ static int32_t evict(struct cache *c, uint32_t chunk) {
     int32_t slot = k->slot;
     *(k->hot ? &r->slots_hot : &r->slots_cold) -= 1;
     r->n_ready--;
+    show_ready(c, k->record);
     if (k->guessed) {
         c->count.wasted_bytes += c->archive->chunks[chunk].stored_bytes;
     }
@@ -514,6 +526,7 @@ void cache_publish(struct cache *c, uint32_t chunk, int32_t slot, const uint8_t 
     k->slot = slot;
     k->data = data;
     r->n_ready++;
+    show_ready(c, k->record);
     r->n_waiting -= k->leases > 0;
     if (slot != CACHE_NO_SLOT) {
         *(k->hot ? &r->slots_hot : &r->slots_cold) += 1;

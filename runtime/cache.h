@@ -28,13 +28,15 @@
  * passed.
  *
  * Threads: the forward thread and the I/O threads. `lock` guards everything here and the queue of
- * prefetch; every function marked [locked] is called with it held. The bytes of a slot belong to
- * the I/O thread that is LOADING it, and are read-only to all once READY.
+ * prefetch, but for the view, which any thread may read without it; every function marked [locked]
+ * is called with it held. The bytes of a slot belong to the I/O thread that is LOADING it, and are
+ * read-only to all once READY.
  */
 #ifndef RUNTIME_CACHE_H
 #define RUNTIME_CACHE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "format/corm_read.h"
 
@@ -94,6 +96,13 @@ struct cache_counters {
     uint64_t wasted_bytes;  /* evicted unused; the rest is still there, unused so far */
 };
 
+/* What any thread may see of a record without the lock; written with it. */
+struct cache_view {
+    _Atomic uint32_t last; /* low bits of the token that used it last, where one did: `used` */
+    _Atomic uint16_t n_ready;
+    atomic_bool used;
+};
+
 /* For each class of experts, by how long ago and how often they were used: how many tokens were
  * seen, and how many of these used the expert. */
 struct cache_chance {
@@ -139,6 +148,7 @@ struct cache {
     bool decode;    /* the pass at hand decodes */
     uint64_t step;  /* layers entered so far, plus 1: so a pin of 0 is none */
     struct cache_counters count;
+    struct cache_view *view; /* [n_records] */
 };
 
 /* Whether chunks can be used as they are stored: raw or packed exponents, of at most FFN_BLOCK

@@ -44,6 +44,7 @@ struct corm_session;
 
 struct corm_model_info;
 struct corm_memory_plan;
+struct corm_mechanisms; /* for benchmarks, which are not the public's */
 
 enum corm_reading {
     CORM_READ_AUTO,     /* measured when the engine is opened, where the model does not fit */
@@ -77,39 +78,6 @@ enum corm_missed {
      * engine. That is the CPU only where all experts fit the host's budget. Two engines may choose
      * differently. */
     CORM_MISSED_AUTO,
-};
-
-/* For measurement only: parts of the engine turned off, and slower disks. None of it changes a bit
- * of the result. Zero-initialised it changes nothing. */
-struct corm_mechanisms {
-    /* A struct backend (kernels/backend.h) with device memory, in place of the one that `device`
-     * names; for tests. The engine closes it, unless opening fails before the plan is made. */
-    const void *backend;
-    bool whole_lru;      /* evict whole experts, the least recently used first */
-    bool split_reads;    /* three reads for each expert, as for three separate matrices */
-    bool in_turn;        /* an expert is read when it is its turn, and nothing is done meanwhile */
-    bool no_guesses;     /* nothing is fetched before it is demanded */
-    uint32_t ahead;      /* layers whose experts are guessed, 1..3; 0 = default */
-    uint32_t io_threads; /* 0 = default */
-    enum corm_reading reading;
-    double cache_share;          /* room for this share of all experts, decoded; ram_bytes does not
-                                   count then; 0 = off */
-    double throttle_bytes_per_s; /* 0 = none */
-    uint64_t throttle_latency_ns;
-    /* Called for every layer and call with the experts that were chosen, [rows, n_active]; `decode`
-     * where each row is the next token of a sequence. */
-    void (*on_route)(void *ctx, uint32_t layer, uint32_t rows, bool decode, const int32_t *ids);
-    void *on_route_ctx;
-    /* Called for every guess of a layer's experts when decoding, made `ahead` layers before it (0:
-     * before the router of layer 0): ids [n] with the chance of each to be used. Where it is set,
-     * guesses are made whether or not anything has to be read. */
-    void (*on_guess)(void *ctx, uint32_t layer, uint32_t ahead, uint32_t n, const int32_t *ids,
-                     const float *prob);
-    void *on_guess_ctx;
-    /* A bad disk, for tests: asked before each read of an expert's bytes; may block, and a result
-     * other than 0 makes the read fail. Called by several threads. */
-    int (*on_read)(void *ctx, uint64_t offset, uint64_t bytes);
-    void *on_read_ctx;
 };
 
 /* Zero-initialise for the defaults. */
@@ -590,6 +558,27 @@ struct corm_stats {
 };
 CORM_API void corm_session_stats(const struct corm_session *session, struct corm_stats *stats);
 CORM_API void corm_session_reset_stats(struct corm_session *session);
+
+/* What an engine has done since it was opened, for all its sessions: as in corm_stats. */
+struct corm_look {
+    uint64_t cache_hits, cache_misses, read_bytes;
+    uint64_t guessed_bytes, useful_bytes, wasted_bytes;
+    uint64_t evictions; /* of chunks */
+    uint64_t stall_ns;
+};
+/* How it stands with an expert. */
+struct corm_look_expert {
+    uint8_t held; /* how much of it is in memory (with a device: the device's), in 255ths */
+    /* How many tokens ago it was used: 0 by the last one that came to its layer; 254 so many or
+     * more, or never; 255 there is no such expert, as the layer has none. */
+    uint8_t age;
+};
+/* Any thread, while the engine is open, also while it evaluates. Nothing is locked, so that nobody
+ * waits: each number is true by itself, that of an expert at this moment and a counter at most a
+ * layer ago, but together they need not be of one moment. `experts` (may be NULL) gets [n_layers,
+ * n_experts]. */
+CORM_API void corm_engine_look(const struct corm_engine *engine, struct corm_look *look,
+                               struct corm_look_expert *experts);
 
 /* "0.1.0" */
 CORM_API const char *corm_version(void);

@@ -354,6 +354,7 @@ static int open_steps(struct corm_engine *e, const char *path,
                                       (size_t)LOGITS_ROWS * e->archive.arch.vocab * sizeof(float));
     open_passes(e);
     e->counted = engine_count(e);
+    e->shown = mem_calloc(1, sizeof *e->shown);
     return 0;
 }
 
@@ -401,6 +402,7 @@ void corm_engine_close(struct corm_engine *e) {
     free(e->running);
     sample_close(&e->sample);
     free(e->host_row);
+    free(e->shown);
     backend_close(&e->backend);
     engine_words_free(e->words);
     tokenizer_close(e->tokenizer);

@@ -18,6 +18,7 @@
 #include "runtime/corm.h"
 #include "runtime/experts.h"
 #include "runtime/lookahead.h"
+#include "runtime/mechanisms.h"
 #include "runtime/model/state.h"
 #include "runtime/offload.h"
 #include "runtime/sample.h"
@@ -37,6 +38,12 @@ struct engine_counters {
     struct offload_counters offload;
     struct backend_link link; /* zeros without a device */
     uint64_t used_bytes, skipped_bytes, stall_ns, unguessed_tok, trunk_bytes;
+};
+
+/* The same as far as other threads may see it: the forward thread writes, any thread reads. */
+struct engine_shown {
+    _Atomic uint64_t hits, misses, read_bytes, guessed_bytes, useful_bytes, wasted_bytes, evictions;
+    _Atomic uint64_t stall_ns;
 };
 
 struct corm_engine {
@@ -92,6 +99,7 @@ struct corm_engine {
     float *last_logits;             /* host memory [opt.max_running, vocab] of last tokens */
     struct corm_session **running;  /* [opt.max_running] whose each row is; NULL: nobody's */
     struct engine_counters counted; /* the part that sessions' statistics have so far */
+    struct engine_shown *shown;
 };
 
 enum {
@@ -131,6 +139,10 @@ uint32_t engine_predict_rows(const struct corm_engine *e);
 uint32_t engine_max_rows(const struct corm_engine *e);
 /* What a session leaves behind in the layers. */
 struct state_size engine_state_size(const struct corm_engine *e);
+
+/* engine_look.c: let other threads see what the counters say; of what a device has no part of, what
+ * `counted` says. */
+void engine_show(struct corm_engine *e, const struct cache_counters *count);
 
 /* What the counters say now. */
 struct engine_counters engine_count(struct corm_engine *e);

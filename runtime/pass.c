@@ -387,7 +387,9 @@ static int run_layer(struct corm_pass *p, struct err *err) {
     }
     pthread_mutex_lock(&e->cache.lock);
     cache_clock(&e->cache, l, batch_tokens(&p->batch), p->batch.decode);
+    const struct cache_counters count = e->cache.count;
     pthread_mutex_unlock(&e->cache.lock);
+    engine_show(e, &count);
     return forward_layer(&e->forward, &e->layers[l], l, &p->batch, p->x, err);
 }
 

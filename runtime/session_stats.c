@@ -76,6 +76,7 @@ void session_count(const struct corm_pass *p, uint64_t ns, bool done) {
         *(decode ? &s->decode_ns : &s->prefill_ns) += share(ns, 0, rows, part->row, part->rows);
     }
     e->counted = now;
+    engine_show(e, &now.cache);
 }
 
 void corm_session_stats(const struct corm_session *s, struct corm_stats *stats) {

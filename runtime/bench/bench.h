@@ -12,6 +12,7 @@
 #ifndef RUNTIME_BENCH_BENCH_H
 #define RUNTIME_BENCH_BENCH_H
 
+#include "runtime/mechanisms.h"
 #include "runtime/run/run.h"
 
 /* A field belongs to the option of its name. */

@@ -5,6 +5,7 @@
  * Leaves to others: what is done with the engine (run, runtime/serve). Nothing here knows a session
  * or a signal, so that both programs link it.
  */
+#include "runtime/mechanisms.h"
 #include "runtime/run/run.h"
 
 #include <stdio.h>

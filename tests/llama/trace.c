@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/corm.h"
+#include "runtime/mechanisms.h"
 
 struct routes {
     FILE *file;

@@ -10,6 +10,7 @@
 
 #include "format/corm_read.h"
 #include "kernels/logits.h"
+#include "runtime/mechanisms.h"
 #include "runtime/reader.h"
 #include "tests/util/test_util_golden.h"
 #include "tests/util/test_util_tokenizer.h"

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "runtime/mechanisms.h"
 #include "runtime/session_file.h"
 #include "tests/util/test_util_archive.h"
 #include "tests/util/test_util_golden.h"

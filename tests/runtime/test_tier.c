@@ -8,6 +8,7 @@
 #include <math.h>
 
 #include "format/corm_read.h"
+#include "runtime/mechanisms.h"
 #include "tests/kernels/cuda/emulated.h"
 #include "tests/util/test_util_device.h"
 #include "tests/util/test_util_golden.h"

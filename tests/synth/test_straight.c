@@ -7,7 +7,7 @@
 #include <math.h>
 
 #include "format/corm_read.h"
-#include "runtime/corm.h"
+#include "runtime/mechanisms.h"
 #include "tests/synth/shapes.h"
 #include "tests/synth/straight.h"
 #include "tests/synth/write.h"

@@ -5,6 +5,7 @@
  */
 #include <stdio.h>
 
+#include "runtime/mechanisms.h"
 #include "tests/util/test_util_cuda.h"
 #include "tests/util/test_util_golden.h"
 
