@@ -29,6 +29,7 @@ static const struct route routes[] = {
     {"GET", "/models/", info_model, API_OPENAI},
     {"GET", "/props", info_props, API_OPENAI},
     {"GET", "/metrics", info_metrics, API_OPENAI},
+    {"GET", "/panel", panel_look, API_OPENAI},
     {"POST", "/completions", openai_completions, API_OPENAI},
     {"POST", "/chat/completions", openai_chat, API_OPENAI},
     {"POST", "/tokenize", text_tokenize, API_OPENAI},

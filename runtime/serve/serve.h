@@ -90,8 +90,8 @@ void reply_time(char text[40]);
 
 /* info.c */
 endpoint info_health, info_models, info_model, info_props, info_metrics;
-/* page.c */
-endpoint page_root, page_picture;
+/* page.c, panel.c */
+endpoint page_root, page_picture, panel_look;
 /* texts.c */
 endpoint text_tokenize, text_detokenize, text_apply_template, text_count_anthropic;
 /* openai_text.c, openai_chat.c, openai_responses.c */

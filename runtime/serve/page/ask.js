@@ -23,7 +23,7 @@ async function ask_refusal(response) {
 }
 
 async function ask_json(path) {
-  const response = await fetch(path, { headers: ask_headers(), cache: "no-store" });
+  const response = await fetch(path, { headers: ask_headers(), cache: "no-store", signal: AbortSignal.timeout(20000) });
   if (!response.ok) {
     throw await ask_refusal(response);
   }

@@ -104,7 +104,7 @@ function read_list(lines, i, out, depth) {
         body.push("");
         blank = true;
       } else if (indent_of(line) >= width) {
-        list.loose = list.loose || (blank && !bullet_of(line.slice(width)) && !fence_of(line.slice(width)));
+        list.loose = list.loose || (blank && indent_of(line) < width + 2 && !bullet_of(line.slice(width)) && !fence_of(line.slice(width)));
         body.push(line.slice(width));
         blank = false;
       } else if (blank || interrupts(line) || bullet_of(line)) {

@@ -14,7 +14,7 @@ function open_talk(id) {
   close_side();
   show_list();
   show_talk();
-  $("entry").focus({ preventScroll: true });
+  focus_entry();
 }
 
 function remove_talk(talk) {
@@ -95,7 +95,7 @@ function show_list() {
 
 /* ---- what opens and closes ---- */
 
-const narrow = matchMedia("(max-width: 760px)");
+const narrow = matchMedia("(max-width: 760px)"), coarse = matchMedia("(pointer: coarse)");
 
 function close_side() {
   document.body.classList.remove("side-open");
@@ -116,6 +116,15 @@ function toggle_side() {
 function fit_field(field) {
   field.style.height = "auto";
   field.style.height = Math.min(field.scrollHeight + 2, innerHeight * 0.4) + "px";
+}
+
+/* To where one writes; on phones that would bring up the keyboard. Leaving it first matters: a browser that has
+ * put the focus back itself, from a dialogue that opened by itself, takes no text there. */
+function focus_entry() {
+  if (!coarse.matches) {
+    $("entry").blur();
+    $("entry").focus({ preventScroll: true });
+  }
 }
 
 function send_entry() {
@@ -227,8 +236,7 @@ function wire() {
     keep_draft();
   });
   $("entry").addEventListener("keydown", (event) => {
-    const phone = matchMedia("(pointer: coarse)").matches;
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing && !phone) {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing && !coarse.matches) {
       event.preventDefault();
       send_entry();
     }

@@ -49,7 +49,9 @@ function read_target(s, at) {
     const start = i;
     for (; i < most && !/\s/.test(s[i]); i++) {
       if (s[i] === "(") {
-        depth++;
+        if (++depth > MARKDOWN_OPEN) {
+          return null;
+        }
       } else if (s[i] === ")" && depth-- === 0) {
         break;
       }
@@ -60,12 +62,11 @@ function read_target(s, at) {
   return rest ? { url, end: i + rest[0].length } : null;
 }
 
-/* Wraps what stands between two siblings. */
-function wrap_between(first, last, node) {
+/* Moves what stands between two siblings; with `last` null, all behind the first. */
+function move_between(first, last, node) {
   while (first.nextSibling !== last) {
     node.append(first.nextSibling);
   }
-  first.after(node);
 }
 
 /* The marks of emphasis after `bottom`, in pairs, as CommonMark has them. */
@@ -88,7 +89,9 @@ function close_marks(marks, bottom) {
     }
     const opener = marks[o];
     const n = closer.mark === "~" ? Math.min(opener.left, closer.left) : opener.left >= 2 && closer.left >= 2 ? 2 : 1;
-    wrap_between(opener.node, closer.node, el(closer.mark === "~" ? "del" : n === 2 ? "strong" : "em"));
+    const wrap = el(closer.mark === "~" ? "del" : n === 2 ? "strong" : "em");
+    move_between(opener.node, closer.node, wrap);
+    opener.node.after(wrap);
     for (const m of [opener, closer]) {
       m.left -= n;
       m.node.data = m.mark.repeat(m.left);
@@ -200,7 +203,7 @@ class Inline {
       node = link_node(url);
     }
     const inner = document.createDocumentFragment();
-    wrap_between(open.node, null, inner);
+    move_between(open.node, null, inner);
     open.node.remove();
     if (open.image) {
       node.classList.add("picture");

@@ -4,7 +4,7 @@
  * It is asked while the panel is open and the page is seen: often while something is computed, seldom
  * else. Rates are differences over the last seconds; what the server tells are sums since its start. */
 
-const PANEL_FAST = 250, PANEL_SLOW = 1000, PANEL_WINDOW = 8000, PANEL_LINE = 160;
+const PANEL_FAST = 250, PANEL_SLOW = 1000, PANEL_WINDOW = 8000, PANEL_LINE = 160, PANEL_LIT = 500;
 const panel = {
   timer: 0,
   asking: false,
@@ -176,8 +176,8 @@ function draw_line() {
 
 /* ---- the picture of experts ---- */
 
-/* Of each expert: how much of it is in memory, 0 to 15, and how long ago it was used: 0 just now, 15 long
- * ago or never. */
+/* Of each expert: how much of it is in memory, 0 to 15, and how long ago it was used: 0 just now, 1 to 8
+ * twice as long each, 15 long ago or never. */
 function take_map(look) {
   const rows = look.map.map((r) => ({
     layer: r.layer,
@@ -215,10 +215,9 @@ function rgb_of(name) {
 }
 
 function map_size() {
-  const rows = panel.map.length, n = rows ? panel.map[0].held.length : 0, w = $("map").clientWidth;
-  const grown = $("panel").classList.contains("grown");
-  const cell = Math.max(grown ? 6 : 4, Math.min(n ? w / n : 1, grown ? 22 : 16));
-  return { rows, n, w, height: Math.max(1, Math.round(rows * cell)) };
+  const rows = panel.map.length, n = rows ? panel.map[0].held.length : 0;
+  const tall = $("panel").classList.contains("grown") ? 420 : 200;
+  return { rows, n, height: Math.round(rows * Math.min(14, Math.max(3, tall / Math.max(1, rows)))) };
 }
 
 function draw_map() {
@@ -229,7 +228,7 @@ function draw_map() {
   $("map").style.height = height + "px";
   const { g, w, h } = canvas_of($("map"), height);
   const away = rgb_of("--cell"), held = rgb_of("--held"), used = rgb_of("--used"), came = rgb_of("--came");
-  const cw = w / n, ch = h / rows, gap = cw > 5 ? 1 : cw > 3 ? 0.5 : 0, now = performance.now();
+  const cw = w / n, ch = h / rows, gap = cw > 5 ? 1 : cw > 3 ? 0.5 : 0, gap_y = ch > 5 ? 1 : 0.5, now = performance.now();
   let moves = false;
   for (let r = 0; r < rows; r++) {
     const row = panel.map[r];
@@ -237,23 +236,19 @@ function draw_map() {
       let c = away;
       if (row.held[e] > 0) {
         /* The longer ago it was used, the paler; what is there in part, paler still. */
-        const warm = Math.max(0, 1 - row.age[e] / 3), strong = 0.35 + 0.65 * Math.max(0, 1 - row.age[e] / 12);
-        c = mix(mix(away, held, strong * (0.4 + 0.6 * row.held[e] / 15)), used, warm);
-        const lit = 1 - (now - panel.came[r * n + e]) / 900;
-        if (lit > 0) {
-          c = mix(c, came, lit);
-          moves = true;
-        }
+        const strong = row.age[e] === 1 ? 1 : 0.3 + 0.6 * Math.max(0, 1 - row.age[e] / 9);
+        c = now - panel.came[r * n + e] < PANEL_LIT ? came : row.age[e] === 0 ? used : mix(away, held, strong * (0.4 + 0.6 * row.held[e] / 15));
+        moves = moves || c === came;
       }
       g.fillStyle = "rgb(" + c.join(",") + ")";
-      g.fillRect(e * cw, r * ch, cw - gap, ch - (ch > 5 ? 1 : 0.5));
+      g.fillRect(e * cw, r * ch, cw - gap, ch - gap_y);
     }
   }
-  if (moves && !panel.frame && !matchMedia("(prefers-reduced-motion: reduce)").matches) {
-    panel.frame = requestAnimationFrame(() => {
+  if (moves && !panel.frame) {
+    panel.frame = setTimeout(() => {
       panel.frame = 0;
       draw_map();
-    });
+    }, PANEL_LIT / 2);
   }
 }
 

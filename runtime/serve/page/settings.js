@@ -79,6 +79,7 @@ async function import_talks(file) {
 function settings_start() {
   $("show-settings").addEventListener("click", () => settings_show());
   $("settings").addEventListener("close", settings_take);
+  document.querySelectorAll("dialog").forEach((d) => d.addEventListener("close", focus_entry));
   $("export").addEventListener("click", export_talks);
   $("import").addEventListener("click", () => $("import-file").click());
   $("import-file").addEventListener("change", async (event) => {

@@ -132,7 +132,7 @@ function edit_node(talk, node) {
   const field = el("textarea", { value: node.text, class: "edit", attrs: { "aria-label": "Edit the message" } });
   const send = () => {
     const text = field.value.trim();
-    if (text) {
+    if (text && !runs.has(talk.id)) {
       answer(talk, talk_add(talk, node.parent, "user", text));
     }
   };
