@@ -235,6 +235,12 @@ check-clients: ## Talk to corm-serve with the openai and anthropic packages, in 
 	@$(again) all
 	@tests/clients/run.sh $(OUT) $(BUILD)/clients
 
+.PHONY: check-page
+check-page: ## Use the page of corm-serve in Debian's Chromium
+	@CC='$(CC)' tests/deps.sh build test page
+	@$(again) all $(OUT)/synth
+	@tests/page/run.sh $(OUT) $(BUILD)/page
+
 .PHONY: soak
 soak: ## See that the memory budget is kept under a real limit: MINUTES=10 MODEL=a.corm TEXT=a.txt
 	@CC='$(CC)' tests/deps.sh build

@@ -1,11 +1,11 @@
 #!/bin/sh
 # Finds what the build needs and installs what is missing, from Debian packages.
 #
-#   tests/deps.sh [--check] GROUP...     GROUP: build test lint clang valgrind llama
+#   tests/deps.sh [--check] GROUP...     GROUP: build test page lint clang valgrind llama
 #
 # Silent and quick where everything is there. --check only reports: one line, exit status 1.
 # Each need is a row: group, Debian package, and how to see that it is there: a program on PATH, a header
-# (h:) that the compiler finds, or a module (m:) that python3 has. So it works on other systems too; it only installs with apt-get.
+# (h:) that the compiler finds, a module (m:) that python3 has, or one (d:) that Debian's python3 has. So it works on other systems too; it only installs with apt-get.
 # openblas_config.h, as the cblas.h of another BLAS is not enough.
 set -u
 
@@ -31,6 +31,9 @@ test  g++              g++
 test  python3          python3
 test  zstd             zstd
 test  zip              zip
+page  chromium         chromium
+page  chromium-driver  chromedriver
+page  python3-selenium d:selenium
 lint  clang-format-16  clang-format-16
 lint  g++              g++
 clang clang            clang
@@ -62,6 +65,10 @@ have_module() {
     python3 -c "import $1" >/dev/null 2>&1
 }
 
+have_debian_module() {
+    /usr/bin/python3 -c "import $1" >/dev/null 2>&1
+}
+
 check_only=
 if [ "${1:-}" = --check ]; then
     check_only=1
@@ -73,12 +80,13 @@ compiler=$CC
 command -v "$compiler" >/dev/null 2>&1 || compiler=gcc
 flags=$(include_flags)
 
-headers= programs= modules=
+headers= programs= modules= debian_modules=
 while read -r group package what; do
     case "$groups" in *" $group "*) ;; *) continue ;; esac
     case "$what" in
     h:*) headers="$headers ${what#h:}" ;;
     m:*) modules="$modules ${what#m:}" ;;
+    d:*) debian_modules="$debian_modules ${what#d:}" ;;
     *) programs="$programs $what" ;;
     esac
 done <<LIST
@@ -92,6 +100,9 @@ done
 for module in $modules; do
     have_module "$module" || ok=
 done
+for module in $debian_modules; do
+    have_debian_module "$module" || ok=
+done
 if [ -n "$ok" ] && have_headers $headers; then
     exit 0
 fi
@@ -102,6 +113,7 @@ while read -r group package what; do
     case "$what" in
     h:*) have_headers "${what#h:}" || missing="$missing $package" ;;
     m:*) have_module "${what#m:}" || missing="$missing $package" ;;
+    d:*) have_debian_module "${what#d:}" || missing="$missing $package" ;;
     *) command -v "$what" >/dev/null 2>&1 || missing="$missing $package" ;;
     esac
 done <<LIST
