@@ -186,6 +186,9 @@ struct corm_model_info {
     uint32_t ctx_tok;    /* as planned */
     uint32_t batch_rows; /* as planned */
     uint32_t max_sessions;
+    /* A session can be cut back to any length as it is: no layer has a window or a recurrence, and
+     * snapshots save no more than one token's work. */
+    bool cuts_back;
     /* The publisher's sampling suggestions; negative = none. */
     float temperature, top_p, top_k, repeat_penalty;
 };
@@ -260,6 +263,12 @@ CORM_API int corm_chat_prompt(const struct corm_engine *engine, const char *chat
                               const char *template_name, const struct corm_message *messages,
                               size_t n_messages, char **text, size_t *text_bytes,
                               struct corm_error *error);
+/* Where the first `messages` messages end, as what a session is cut back to when the conversation
+ * goes on otherwise from there: `n_tok` becomes how many of the ids are theirs. 0 where no such
+ * place is found. */
+struct corm_chat_end {
+    uint32_t messages, n_tok;
+};
 /* A conversation and how it is put. Zero-initialise. */
 struct corm_chat {
     /* What was said: messages, or (`json` not NULL) JSON text, which is a list of messages, or an
@@ -273,6 +282,10 @@ struct corm_chat {
     /* As for corm_chat_prompt; but of the archive's, it is that with the name tool_use where there
      * is one and the object has `tools`. */
     const char *chat_template, *template_name;
+    /* For corm_chat_ids, [n_ends]: which ends are wanted, in the order in which they are looked
+     * for. Each takes about the time that the ids take; together they are bounded. */
+    struct corm_chat_end *ends;
+    size_t n_ends;
 };
 /* The ids that a model continues with its answer, and their text (`text` may be NULL). As
  * corm_chat_prompt and corm_tokenize together, but for control tokens that are written out in what

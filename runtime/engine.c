@@ -139,6 +139,7 @@ static int fill_options(struct corm_engine *e, const struct corm_engine_options 
 
 static void fill_info(struct corm_engine *e) {
     const struct arch *a = &e->archive.arch;
+    const struct state_size size = engine_state_size(e);
     e->info = (struct corm_model_info){
         .family = a->family,
         .params = arch_params(a),
@@ -158,6 +159,7 @@ static void fill_info(struct corm_engine *e) {
         .ctx_tok = e->opt.ctx_tok,
         .batch_rows = e->opt.batch_rows,
         .max_sessions = e->opt.max_sessions,
+        .cuts_back = state_kept_bytes(a, &size) == 0,
         .temperature = a->gen_temperature,
         .top_p = a->gen_top_p,
         .top_k = a->gen_top_k,

@@ -131,9 +131,18 @@ int corm_chat_prompt(const struct corm_engine *engine, const char *chat_template
 
 int corm_chat_ids(const struct corm_engine *engine, const struct corm_chat *chat, int32_t **ids,
                   size_t *n_ids, char **text, size_t *text_bytes, struct corm_error *error) {
-    struct chat_rendered out = {0};
+    struct chat_end *ends = mem_calloc(chat->n_ends, sizeof *ends);
+    struct chat_rendered out = {.ends = ends, .n_ends = chat->n_ends};
     struct err err = {0};
-    if (render(engine, chat, &out, true, &err)) {
+    for (size_t i = 0; i < chat->n_ends; i++) {
+        ends[i].messages = chat->ends[i].messages;
+    }
+    const int rc = render(engine, chat, &out, true, &err);
+    for (size_t i = 0; i < chat->n_ends; i++) {
+        chat->ends[i].n_tok = ends[i].n_tok;
+    }
+    free(ends);
+    if (rc) {
         free(out.text);
         token_list_free(&out.ids);
         return engine_fail(error, &err);

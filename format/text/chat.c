@@ -206,6 +206,87 @@ int chat_parse_calls(struct value_arena *arena, const struct value *request, str
     return 0;
 }
 
+/* ---- ends of messages ------------------------------------------------------------------------ */
+
+/* What is rendered again and again, with fewer messages. */
+struct ends {
+    struct value_arena *arena;
+    const struct value *request; /* with marks */
+    const struct tokenizer *tok;
+    const struct template *t;
+    const struct chat_book *book;
+    const struct template_limits *limits;
+    uint64_t memory_bytes;
+    const struct tm *now;
+    const struct chat_rendered *whole; /* its text with marks */
+    size_t rendered_bytes;
+};
+
+/* The request with its first n messages only, perhaps a question behind them, and no prompt for an
+ * answer. */
+static int cut(const struct ends *e, const struct value *messages, size_t n, bool question,
+               struct value *out) {
+    const struct value no = value_bool(false);
+    struct value *items = value_alloc(e->arena, (n + 1) * sizeof *items);
+    struct value list, text;
+    if (!items) {
+        return -1;
+    }
+    memcpy(items, messages->list->items, n * sizeof *items);
+    if (question &&
+        (value_make_dict(e->arena, &items[n]) || value_make_string(e->arena, "user", 4, &text) ||
+         set(e->arena, &items[n], "role", &text) || value_make_string(e->arena, ".", 1, &text) ||
+         set(e->arena, &items[n], "content", &text))) {
+        return -1;
+    }
+    if (value_make_list(e->arena, VALUE_LIST, items, n + question, &list)) {
+        return -1;
+    }
+    if (e->request->type == VALUE_LIST) {
+        *out = list;
+        return 0;
+    }
+    return with(e->arena, e->request, "messages", &list, out) ||
+                   set(e->arena, out, "add_generation_prompt", &no)
+               ? -1
+               : 0;
+}
+
+static size_t common_ids(const struct token_list *a, const struct token_list *b) {
+    size_t n = 0;
+    while (n < a->n && n < b->n && a->ids[n] == b->ids[n]) {
+        n++;
+    }
+    return n;
+}
+
+/* What cannot be rendered or encoded has no end that can be told; that is no error of the whole. */
+static uint32_t find_end(struct ends *e, size_t n, bool question) {
+    const struct value *messages =
+        e->request->type == VALUE_DICT ? get(e->request, "messages") : e->request;
+    struct value some, context;
+    struct token_list ids = {0};
+    struct err err = {0};
+    char *text = NULL;
+    size_t bytes = 0, common = 0;
+    if (n == 0 || n > messages->list->n || e->rendered_bytes > CHAT_ENDS_BYTES ||
+        cut(e, messages, n, question, &some) ||
+        chat_context(e->arena, &some, e->tok, e->book, &context, &err)) {
+        return 0;
+    }
+    const bool made = template_render(e->t, &context, e->limits, e->now, &text, &bytes, &err) == 0;
+    e->rendered_bytes += bytes;
+    const bool begins = made && bytes <= e->whole->bytes && !memcmp(text, e->whole->text, bytes);
+    if ((begins || (made && question)) &&
+        chat_encode(e->tok, text, bytes, e->memory_bytes, &ids, &err) == 0) {
+        common = common_ids(&ids, &e->whole->ids);
+        common = common == ids.n || question ? common : 0;
+    }
+    token_list_free(&ids);
+    free(text);
+    return !made && !question ? find_end(e, n, true) : (uint32_t)common;
+}
+
 /* ---- all of it ------------------------------------------------------------------------------- */
 
 int chat_render(struct value_arena *arena, const struct value *request, const struct tokenizer *tok,
@@ -221,6 +302,10 @@ int chat_render(struct value_arena *arena, const struct value *request, const st
         template_render(t, &context, limits, now, &out->text, &out->bytes, err) ||
         chat_encode(tok, out->text, out->bytes, memory_bytes, &out->ids, err)) {
         return -1;
+    }
+    struct ends ends = {arena, &marked, tok, t, book, limits, memory_bytes, now, out, 0};
+    for (size_t i = 0; i < out->n_ends; i++) {
+        out->ends[i].n_tok = find_end(&ends, out->ends[i].messages, false);
     }
     out->bytes = chat_unmark(out->text, out->bytes);
     out->text[out->bytes] = 0;

@@ -70,12 +70,26 @@ int chat_encode(const struct tokenizer *tok, const char *text, size_t bytes, uin
 /* Leaves the marks out of a text; returns the bytes that stay. */
 size_t chat_unmark(char *text, size_t bytes);
 
-/* What a conversation was rendered to. Zero-initialise; free both. */
+/* Where the first `messages` messages of a conversation end: `n_tok` becomes how many of its ids
+ * are theirs. That is where they, rendered alone and without a prompt for an answer, give ids that
+ * the whole begins with, so that a conversation that goes on otherwise from there begins with these
+ * too. 0: there is no such place. Where a template refuses to render them alone (it wants a
+ * question), it is where the whole parts from them with another question behind. */
+struct chat_end {
+    uint32_t messages, n_tok;
+};
+
+/* What a conversation was rendered to. Zero-initialise; free text and ids. */
 struct chat_rendered {
     char *text; /* without marks, and a NUL */
     size_t bytes;
     struct token_list ids;
+    /* [n_ends], the caller's, filled in before: looked for in this order, as long as no more than
+     * CHAT_ENDS_BYTES of text have been rendered for it. */
+    struct chat_end *ends;
+    size_t n_ends;
 };
+enum { CHAT_ENDS_BYTES = 4 << 20 };
 /* All of it: calls are parsed, the request is marked, rendered and encoded. `now` as in
  * template_render, `memory_bytes` as in chat_encode. -1 and `err`: the request has no messages, the
  * template refuses or fails (then the message begins with "line "), or a token cannot be text. */

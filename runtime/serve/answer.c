@@ -98,6 +98,8 @@ void answer_set_turn(struct answer *a, const struct convo_prompt *prompt) {
     for (uint32_t i = 0; i < a->n_choices; i++) {
         struct choice *c = &a->choices[i];
         answer_set_prompt(a, i, prompt->ids, prompt->n_ids);
+        memcpy(c->job.ends, prompt->ends, sizeof prompt->ends);
+        c->job.n_ends = prompt->n_ends;
         if (a->splits) {
             thinking_begin(&c->thinking, prompt->text, prompt->text_bytes);
             thinking_begin(&c->until, prompt->text, prompt->text_bytes);

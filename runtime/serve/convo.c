@@ -385,12 +385,58 @@ static int go_on(struct call *call, const struct value *last, struct convo_promp
     return 0;
 }
 
+static bool has_role(const struct convo *c, size_t i, const char *role) {
+    const struct value *v = field_get(c->items[i].dict, "role");
+    return v && value_is_string(v, role);
+}
+
+/* The ends of the first `n` messages that are looked for, the one that is most likely wanted first.
+ * Returns how many. */
+static size_t wanted_ends(const struct convo *c, size_t n, struct corm_chat_end ends[CONVO_ENDS]) {
+    size_t found = 0, system = 0, question = n;
+    while (system < n && has_role(c, system, "system")) {
+        system++;
+    }
+    while (question > 0 && !has_role(c, question - 1, "user")) {
+        question--;
+    }
+    if (question > 0 && question < n) {
+        ends[found++].messages = (uint32_t)question;
+    }
+    if (system > 0 && system < n) {
+        ends[found++].messages = (uint32_t)system;
+    }
+    for (size_t i = n; i > system && found < CONVO_ENDS; i--) {
+        const bool result = has_role(c, i - 1, "tool");
+        const bool ends_turn = !result || i == n || !has_role(c, i, "tool");
+        if ((result || has_role(c, i - 1, "user")) && ends_turn && !(i == question && i < n)) {
+            ends[found++].messages = (uint32_t)i;
+        }
+    }
+    return found;
+}
+
+static int by_length(const void *a, const void *b) {
+    const uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static void take_ends(const struct corm_chat_end *ends, size_t n, struct convo_prompt *out) {
+    for (size_t i = 0; i < n; i++) {
+        if (ends[i].n_tok > 0) {
+            out->ends[out->n_ends++] = ends[i].n_tok;
+        }
+    }
+    qsort(out->ends, out->n_ends, sizeof *out->ends, by_length);
+}
+
 int convo_render(struct call *call, const struct convo *c, bool any_length,
                  struct convo_prompt *out, struct problem *problem) {
     const struct server *s = call->s;
     const struct value *last = c->n > 0 ? &c->items[c->n - 1] : NULL;
     bool goes_on = last && value_is_string(field_get(last->dict, "role"), "assistant") &&
                    !field_get(last->dict, "tool_calls");
+    struct corm_chat_end ends[CONVO_ENDS] = {0};
     struct corm_error error;
     struct buf json = {0};
     *out = (struct convo_prompt){0};
@@ -399,14 +445,20 @@ int convo_render(struct call *call, const struct convo *c, bool any_length,
                            "the model has no chat template; --chat-template gives it one");
     }
     int rc = write_request(call, c, c->n - goes_on, &json, problem);
-    const struct corm_chat chat = {.json = json.data,
-                                   .json_bytes = json.len,
-                                   .chat_template = s->chat_template,
-                                   .template_name = s->template_name};
+    const struct corm_chat chat = {
+        .json = json.data,
+        .json_bytes = json.len,
+        .chat_template = s->chat_template,
+        .template_name = s->template_name,
+        .ends = ends,
+        .n_ends = s->info->cuts_back || any_length ? 0 : wanted_ends(c, c->n - goes_on, ends)};
     if (rc == 0 && corm_chat_ids(s->engine, &chat, &out->ids, &out->n_ids, &out->text,
                                  &out->text_bytes, &error) < 0) {
         *out = (struct convo_prompt){0};
         rc = problem_set(problem, 400, "chat_template", "messages", "%s", error.message);
+    }
+    if (rc == 0) {
+        take_ends(ends, chat.n_ends, out);
     }
     if (rc == 0 && goes_on) {
         rc = go_on(call, last, out, problem);

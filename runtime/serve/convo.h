@@ -31,9 +31,16 @@ int convo_add(struct call *call, struct convo *c, const char *role, const struct
 /* Add all of a list of messages, the field `name` of the request. */
 int convo_add_list(struct call *call, struct convo *c, const char *name, struct problem *problem);
 
+enum { CONVO_ENDS = 8 };
+
 /* The prompt's ids (free()), which are within the context, and where `text` is not NULL also their
- * text (free()). */
+ * text (free()). For a model that needs snapshots to go back, `ends` are lengths at which messages
+ * end in it, ascending: behind the system's, behind the user's last question, and behind the last
+ * questions and results of tools. From there the next request goes on where its template leaves out
+ * what was thought, or the client says something else. */
 struct convo_prompt {
+    uint32_t ends[CONVO_ENDS];
+    uint32_t n_ends;
     int32_t *ids;
     size_t n_ids;
     char *text;

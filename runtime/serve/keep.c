@@ -23,10 +23,11 @@ static int oldest(const struct kept *kept, size_t n_kept, int but) {
 }
 
 struct keep_choice keep_choose(const struct kept *kept, size_t n_kept, const int32_t *ids, size_t n,
-                               bool prompts_only) {
+                               bool prompts_only, keep_reach *reach, const void *ctx) {
     struct keep_choice c = {.source = -1};
     for (size_t i = 0; i < n_kept; i++) {
         uint32_t common = kept[i].locked ? 0 : keep_common(&kept[i], ids, n, prompts_only);
+        common = common > 0 ? reach(ctx, i, common) : 0;
         /* Of equals the one that can be taken as it is. */
         bool better = common > c.common ||
                       (common > 0 && common == c.common && kept[c.source].busy && !kept[i].busy);

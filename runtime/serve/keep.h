@@ -2,8 +2,11 @@
  * keep: which session a prompt goes to.
  *
  * Owns: what each session remembers, as ids, and the rule by which one is chosen.
- * Leaves to others: the sessions themselves (scheduler).
+ * Leaves to others: the sessions themselves (scheduler), and how far each can go back.
  * Threads: the forward thread.
+ *
+ * What counts is what need not be computed again: of a session whose layers have windows or
+ * recurrences that may be less than what its tokens have in common with the prompt.
  */
 #ifndef RUNTIME_SERVE_KEEP_H
 #define RUNTIME_SERVE_KEEP_H
@@ -24,6 +27,9 @@ struct kept {
 /* How many tokens of a prompt of `n` a session has; with `prompts_only`, of its own prompts. */
 uint32_t keep_common(const struct kept *k, const int32_t *ids, size_t n, bool prompts_only);
 
+/* How many of its first `n_tok` tokens session `i` would hold if it were cut back to these. */
+typedef uint32_t keep_reach(const void *ctx, size_t i, uint32_t n_tok);
+
 /* Where a prompt goes. */
 struct keep_choice {
     int target; /* the session that it is given; -1: all are busy */
@@ -36,6 +42,6 @@ struct keep_choice {
  * it is not busy and loses little by that (at most a quarter of what it remembers). Else it is
  * copied to the one of the others that was used least lately. */
 struct keep_choice keep_choose(const struct kept *kept, size_t n_kept, const int32_t *ids, size_t n,
-                               bool prompts_only);
+                               bool prompts_only, keep_reach *reach, const void *ctx);
 
 #endif

@@ -161,6 +161,11 @@ static void drop_running(struct scheduler *s) {
     }
 }
 
+static uint32_t reach(const void *ctx, size_t i, uint32_t n_tok) {
+    const struct scheduler *s = ctx;
+    return corm_session_reach(s->slots[i].session, n_tok);
+}
+
 /* Give the next job a session. False where there is none, or no room. */
 static bool admit(struct scheduler *s) {
     pthread_mutex_lock(&s->lock);
@@ -170,8 +175,8 @@ static bool admit(struct scheduler *s) {
     if (!job) {
         return false;
     }
-    struct keep_choice c =
-        keep_choose(s->kept, s->o.sessions, job->ids, job->n_ids, s->o.reuse == REUSE_PROMPTS);
+    struct keep_choice c = keep_choose(s->kept, s->o.sessions, job->ids, job->n_ids,
+                                       s->o.reuse == REUSE_PROMPTS, reach, s);
     if (c.target < 0) {
         die("no session is free for one of %u jobs", s->o.parallel);
     }

@@ -32,7 +32,7 @@
 struct scheduler;
 struct job;
 
-enum { JOB_MAX_TOP = 20 };
+enum { JOB_MAX_TOP = 20, JOB_MAX_ENDS = 8 };
 enum job_end { JOB_RUNS, JOB_STOP, JOB_STOP_TEXT, JOB_LENGTH, JOB_FAILED, JOB_GONE };
 
 struct job_ops {
@@ -58,6 +58,10 @@ struct job {
     uint64_t request; /* jobs of the same request have the same */
     int32_t *ids;     /* [n_ids], at least 1, at most the context */
     size_t n_ids;
+    /* Lengths of the prompt, ascending, that a later job may begin with and then differ, such as
+     * where messages end: snapshots are taken there, as at its whole length. */
+    uint32_t ends[JOB_MAX_ENDS];
+    uint32_t n_ends;
     struct corm_sampling sampling;
     uint32_t max_tok; /* most tokens to generate */
     bool echo, ignore_eos;

@@ -35,7 +35,7 @@ struct scheduler {
     size_t turn;            /* the slot whose prompt was computed last */
     struct corm_pass *pass; /* open over a piece of that slot's prompt, or NULL */
     size_t pass_rows;
-    uint32_t mark; /* where a snapshot is wanted: the prompt's end */
+    uint32_t marks[JOB_MAX_ENDS + 1]; /* where snapshots are wanted of it */
     struct corm_error pass_error;
     uint64_t decode_ns;             /* what the last decoding took */
     struct corm_session **together; /* [sessions], of one decoding */

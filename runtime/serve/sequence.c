@@ -119,7 +119,8 @@ static void prompt_done(struct scheduler *s, size_t i);
 
 /* The session has its first `common` tokens already: cut it back to these, or to as many as leave
  * something to compute, as the last token's logits are wanted. A call of one token would count as
- * decoding, so two are left. */
+ * decoding, so two are left. What its layers do not hold then is computed again, and counts as
+ * such. */
 static void go_back(struct scheduler *s, size_t i, uint32_t common) {
     struct corm_session *session = s->slots[i].session;
     struct job *job = s->slots[i].job;
@@ -130,6 +131,8 @@ static void go_back(struct scheduler *s, size_t i, uint32_t common) {
         common = job->n_ids > 2 ? (uint32_t)job->n_ids - 2 : 0;
         corm_session_truncate(session, common);
     }
+    common = corm_session_held(session);
+    corm_session_truncate(session, common);
     k->n = common;
     k->exact = common < k->exact ? common : k->exact;
     job->cached_tok = common;
@@ -277,15 +280,16 @@ static bool open_pass(struct scheduler *s) {
     if (rest - rows == 1 && rows > 1) {
         rows--; /* a call of one token would count as decoding */
     }
-    s->mark = (uint32_t)job->n_ids;
+    memcpy(s->marks, job->ends, job->n_ends * sizeof *s->marks);
+    s->marks[job->n_ends] = (uint32_t)job->n_ids;
     const struct corm_span span = {.session = slot->session,
                                    .ids = job->ids + job->done,
                                    .n = rows,
                                    .on_logits = job->prompt_probabilities ? on_prompt_logits : NULL,
                                    .ctx = slot,
                                    .error = &s->pass_error,
-                                   .snapshots = &s->mark,
-                                   .n_snapshots = 1};
+                                   .snapshots = s->marks,
+                                   .n_snapshots = job->n_ends + 1};
     s->pass_error = (struct corm_error){0};
     if (corm_pass_open(&s->pass, &span, 1, &job->error) < 0) {
         s->pass = NULL;

@@ -312,11 +312,71 @@ static void encoding_is_bounded(void **state) {
     loaded_close(&l);
 }
 
+/* The ends of a talk's first n messages, for n = 1, 2, ...; 0 messages end the list. */
+static void check_ends(const char *text, const uint32_t *want, size_t n_want) {
+    static const char json[] =
+        "{\"messages\": [{\"role\": \"system\", \"content\": \"be\"}, "
+        "{\"role\": \"user\", \"content\": \"one <|endoftext|>\"}, "
+        "{\"role\": \"assistant\", \"content\": \"two\", \"reasoning_content\": \"why\"}, "
+        "{\"role\": \"user\", \"content\": \"three\"}], \"add_generation_prompt\": true}";
+    struct value_arena arena = {.limit_bytes = 1 << 20};
+    struct value request;
+    struct chat_end ends[6];
+    struct chat_rendered out = {.ends = ends, .n_ends = n_want};
+    struct template *t;
+    struct loaded l;
+    struct err err = {0};
+    loaded_style("gpt2", &l);
+    for (uint32_t i = 0; i < n_want; i++) {
+        ends[i].messages = i;
+    }
+    assert_int_equal(value_json_read(&arena, json, strlen(json), &request, &err), 0);
+    assert_int_equal(template_compile(&t, text, strlen(text), &err), 0);
+    assert_int_equal(
+        chat_render(&arena, &request, l.tok, t, NULL, &template_usual_limits, 0, NULL, &out, &err),
+        0);
+    for (size_t i = 0; i < n_want; i++) {
+        /* As many control tokens are in front of an end as `want` says. */
+        uint32_t controls = 0;
+        for (uint32_t k = 0; k < ends[i].n_tok; k++) {
+            controls += out.ids.ids[k] == tokenizer_added(l.tok, 0, NULL);
+        }
+        assert_int_equal(controls, want[i]);
+        assert_true(controls == 0 ||
+                    out.ids.ids[ends[i].n_tok - 1] == tokenizer_added(l.tok, 0, NULL));
+    }
+    free(out.text);
+    token_list_free(&out.ids);
+    template_free(t);
+    loaded_close(&l);
+    value_arena_free(&arena);
+}
+
+static void ends_of_messages_are_found(void **state) {
+    (void)state;
+    static const char each[] = "{% for m in messages %}{{ m.role + ':' + m.content }}"
+                               "<|endoftext|>{% endfor %}";
+    static const char last[] = "{% for m in messages %}{{ m.role + ':' + m.content }}"
+                               "{% if loop.last %}{{ m.reasoning_content }}{% endif %}"
+                               "<|endoftext|>{% endfor %}"
+                               "{% if add_generation_prompt %}assistant:{% endif %}";
+    check_ends(each, (const uint32_t[]){0, 1, 2, 3, 4, 0}, 6);
+    /* The third message alone has what the whole leaves out. */
+    check_ends(last, (const uint32_t[]){0, 1, 2, 0, 4, 0}, 6);
+    /* One that wants a question tells where the system's message ends all the same. */
+    char *asks = mem_printf("{%% if messages[-1].role == 'system' %%}{{ raise_exception('no') }}"
+                            "{%% endif %%}%s<|endoftext|>",
+                            "{% for m in messages %}<|endoftext|>{{ m.content }}{% endfor %}");
+    check_ends(asks, (const uint32_t[]){0, 2, 0, 0, 5, 0}, 6);
+    free(asks);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(control_tokens_are_text_as_in_transformers),
         cmocka_unit_test(keys_and_printed_objects_are_text),
         cmocka_unit_test(names_of_keys_stay),
+        cmocka_unit_test(ends_of_messages_are_found),
         cmocka_unit_test(a_list_says_what_controls),
         cmocka_unit_test(arguments_become_objects),
         cmocka_unit_test(encoding_is_bounded),

@@ -16,9 +16,21 @@
 
 /* ---- keep ---- */
 
+static uint32_t all(const void *ctx, size_t i, uint32_t n_tok) {
+    (void)ctx;
+    (void)i;
+    return n_tok;
+}
+
+/* The first session is one of those that can go back to 3 tokens, or to none. */
+static uint32_t first_to_three(const void *ctx, size_t i, uint32_t n_tok) {
+    (void)ctx;
+    return i == 0 && n_tok < 8 ? (n_tok >= 3 ? 3 : 0) : n_tok;
+}
+
 static void check_choice(const struct kept *kept, size_t n_kept, const int32_t *ids, size_t n,
                          int target, int source, uint32_t common) {
-    struct keep_choice c = keep_choose(kept, n_kept, ids, n, false);
+    struct keep_choice c = keep_choose(kept, n_kept, ids, n, false, all, NULL);
     assert_int_equal(c.target, target);
     assert_int_equal(c.source, source);
     assert_int_equal(c.common, common);
@@ -44,6 +56,13 @@ static void sessions_are_chosen(void **state) {
     check_choice(kept, 3, known, 6, 1, 1, 2); /* there is no other */
     kept[1].busy = true;
     check_choice(kept, 3, other, 3, -1, -1, 0);
+    /* What has to be computed again does not count. */
+    int32_t d[] = {1, 2, 3, 4};
+    struct kept back[] = {{a, 8, 8, 3}, {d, 4, 4, 2}, {c, 0, 0, 1}};
+    struct keep_choice to = keep_choose(back, 3, known, 6, false, first_to_three, NULL);
+    assert_true(to.source == 1 && to.common == 4);
+    to = keep_choose(back, 1, known, 6, false, first_to_three, NULL);
+    assert_true(to.source == 0 && to.common == 3);
     /* A beginning that all have is no reason to copy what one remembers. */
     int32_t prompt[40] = {1, 2, 3};
     struct kept few[] = {{a, 8, 8, 9}, {c, 0, 0, 1}};
