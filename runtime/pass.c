@@ -255,28 +255,40 @@ static void read_row(struct corm_engine *e, uint32_t row, float *host) {
     e->backend.ops->read(e->backend.self, host, e->logits + row * vocab, vocab * sizeof *host);
 }
 
-/* Logits of all new tokens of a part, LOGITS_ROWS at a time. */
-static void give_all_logits(struct corm_pass *p, struct pass_span *part) {
+/* Logits of the next new tokens of a part, at most LOGITS_ROWS, from position *at on. Whether there
+ * are more. */
+static bool give_some_logits(struct corm_pass *p, struct pass_span *part, uint32_t *at) {
     struct corm_engine *e = p->engine;
     struct corm_session *s = part->session;
     const struct arch *a = &e->archive.arch;
-    uint32_t pos = part->pos > part->start ? part->pos : part->start;
+    uint32_t pos = *at > part->start ? *at : part->start;
     const uint32_t end = part->pos + part->rows;
-    while (pos < end) {
-        const uint32_t n = end - pos < LOGITS_ROWS ? end - pos : LOGITS_ROWS;
+    const uint32_t n = pos >= end ? 0 : end - pos < LOGITS_ROWS ? end - pos : LOGITS_ROWS;
+    if (n > 0) {
         make_logits(e, p->x + (size_t)(part->row + pos - part->pos) * a->dim, n);
-        for (uint32_t i = 0; i < n; i++, pos++) {
-            float *host = !part->keep_all ? e->host_row
-                                          : e->all_logits + (size_t)(pos - part->start) * a->vocab;
-            read_row(e, i, host);
-            if (pos + 1 == part->end) {
-                memcpy(session_row(s), host, a->vocab * sizeof *host);
-            }
-            if (part->on_logits) {
-                part->on_logits(part->ctx, pos, host);
-            }
+    }
+    for (uint32_t i = 0; i < n; i++, pos++) {
+        float *host =
+            !part->keep_all ? e->host_row : e->all_logits + (size_t)(pos - part->start) * a->vocab;
+        read_row(e, i, host);
+        if (pos + 1 == part->end) {
+            memcpy(session_row(s), host, a->vocab * sizeof *host);
+        }
+        if (part->on_logits) {
+            part->on_logits(part->ctx, pos, host);
         }
     }
+    *at = pos;
+    return pos < end;
+}
+
+/* The next part of the piece of which all logits are wanted, from `i` on; p->n: none. */
+static uint32_t next_giving(const struct corm_pass *p, uint32_t i) {
+    while (i < p->n && (p->parts[i].rows == 0 || p->parts[i].failed ||
+                        !(p->parts[i].keep_all || p->parts[i].on_logits))) {
+        i++;
+    }
+    return i;
 }
 
 /* Whether the piece holds the part's last token, and no logits but its are wanted. */
@@ -370,13 +382,27 @@ static void finish_piece(struct corm_pass *p) {
         state_advance(&s->state, part->rows);
         s->used = ++e->evaluations;
         s->n_tok = s->state.end > s->n_tok ? s->state.end : s->n_tok;
-        if (part->keep_all || part->on_logits) {
-            give_all_logits(p, part);
-        }
+    }
+    e->trunk_bytes += e->trunk_step_bytes;
+    p->finishes = true;
+    p->giving = next_giving(p, 0);
+    p->given = p->giving < p->n ? p->parts[p->giving].pos : 0;
+}
+
+/* What follows the layers, logits of some tokens at a time, as those of all may take as long as
+ * layers do. Whether that was all of the piece. */
+static bool finish_some(struct corm_pass *p) {
+    if (p->giving < p->n && !give_some_logits(p, &p->parts[p->giving], &p->given)) {
+        p->giving = next_giving(p, p->giving + 1);
+        p->given = p->giving < p->n ? p->parts[p->giving].pos : 0;
+    }
+    if (p->giving < p->n) {
+        return false;
     }
     give_last_logits(p);
     keep_snapshots(p);
-    e->trunk_bytes += e->trunk_step_bytes;
+    p->finishes = false;
+    return true;
 }
 
 static int run_layer(struct corm_pass *p, struct err *err) {
@@ -405,17 +431,17 @@ bool pass_step(struct corm_pass *p) {
     if (p->batch.rows == 0 && !make_piece(p)) {
         return false;
     }
-    if (piece_is_cancelled(p)) {
+    if (!p->finishes && piece_is_cancelled(p)) {
         count_piece(p, false);
         set_cancelled(&err);
         break_piece(p, &err, CORM_ERROR_CANCELLED);
         return true;
     }
-    const int status = run_layer(p, &err);
-    const bool last = status == 0 && p->layer == p->engine->archive.arch.n_layers;
-    if (last) {
+    const int status = p->finishes ? 0 : run_layer(p, &err);
+    if (status == 0 && !p->finishes && p->layer == p->engine->archive.arch.n_layers) {
         finish_piece(p);
     }
+    const bool last = p->finishes && finish_some(p);
     p->ns += clock_ns() - start;
     if (status < 0) {
         count_piece(p, false);
@@ -437,6 +463,15 @@ int pass_run(struct corm_pass *p, struct corm_error *error) {
 void pass_end(struct corm_pass *p) {
     struct err err = {0};
     set_cancelled(&err);
+    if (p->finishes) { /* its tokens are evaluated, but logits are told no more */
+        for (uint32_t i = 0; i < p->n; i++) {
+            p->parts[i].on_logits = NULL;
+        }
+        p->giving = p->n;
+        finish_some(p);
+        count_piece(p, true);
+        drop_piece(p);
+    }
     if (p->batch.rows > 0) {
         count_piece(p, false);
         break_piece(p, &err, CORM_ERROR_CANCELLED);

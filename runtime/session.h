@@ -77,7 +77,11 @@ struct corm_pass {
     uint32_t n_snapshots;
     int32_t *ids;   /* [max_rows] */
     uint32_t layer; /* the next one */
-    uint64_t ns;    /* spent on it, as far as it is not counted yet */
+    /* All layers are passed and the states have moved on; logits of all tokens are still to be made
+     * of part `giving` (p->n: of none), from position `given` on. */
+    bool finishes;
+    uint32_t giving, given;
+    uint64_t ns; /* spent on it, as far as it is not counted yet */
 };
 
 /* pass.c: memory of a pass over rows in `x`, for an engine whose plan is made. */

@@ -91,15 +91,11 @@ static size_t characters(const char *text, size_t bytes) {
     return n;
 }
 
-/* Whether another of the tokens before has the same text. */
-static bool collides(const struct corm_engine *engine, const struct logprob_token *t, size_t k,
-                     const char *text, size_t bytes) {
+/* Whether another one before has the same text. */
+static bool collides(char *const *texts, const size_t *bytes, size_t k) {
     bool same = false;
     for (size_t i = 0; i < k && !same; i++) {
-        size_t other_bytes;
-        char *other = text_of(engine, t->top[i].id, false, &other_bytes);
-        same = other_bytes == bytes && memcmp(other, text, bytes) == 0;
-        free(other);
+        same = bytes[i] == bytes[k] && memcmp(texts[i], texts[k], bytes[k]) == 0;
     }
     return same;
 }
@@ -108,25 +104,30 @@ static bool collides(const struct corm_engine *engine, const struct logprob_toke
  * hand. */
 static void put_top(struct run_json *j, const struct corm_engine *engine,
                     const struct logprob_token *t) {
+    char **texts = mem_calloc(t->n_top, sizeof *texts);
+    size_t *bytes = mem_calloc(t->n_top, sizeof *bytes);
     run_json_open(j, NULL, '{');
     for (size_t k = 0; k < t->n_top; k++) {
         struct run_json key = {0};
-        size_t bytes;
-        char *text = text_of(engine, t->top[k].id, false, &bytes);
-        if (collides(engine, t, k, text, bytes)) {
+        texts[k] = text_of(engine, t->top[k].id, false, &bytes[k]);
+        if (collides(texts, bytes, k)) {
             struct buf name = {0};
-            buf_append(&name, text, bytes);
+            buf_append(&name, texts[k], bytes[k]);
             buf_printf(&name, " (token %" PRId32 ")", t->top[k].id);
             run_json_text(&key, NULL, name.data, name.len);
             buf_free(&name);
         } else {
-            run_json_text(&key, NULL, text, bytes);
+            run_json_text(&key, NULL, texts[k], bytes[k]);
         }
         run_json_member(j, key.text.data, told(t->top[k].logprob));
         buf_free(&key.text);
-        free(text);
     }
     run_json_close(j, '}');
+    for (size_t k = 0; k < t->n_top; k++) {
+        free(texts[k]);
+    }
+    free(texts);
+    free(bytes);
 }
 
 void logprobs_text(struct run_json *j, const struct corm_engine *engine,

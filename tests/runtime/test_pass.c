@@ -181,6 +181,75 @@ static void others_decode_between_layers(void **state) {
     }
 }
 
+struct told {
+    const float *want; /* [LONG_TOK, vocab] */
+    size_t vocab;
+    uint32_t next;
+};
+
+enum { LONG_TOK = 70 };
+
+static void is_as_alone(void *ctx, uint32_t position, const float *logits) {
+    struct told *t = ctx;
+    assert_int_equal(position, t->next++);
+    assert_memory_equal(logits, t->want + position * t->vocab, t->vocab * sizeof *logits);
+}
+
+/* Logits of all tokens are made some at a time, and others decode in between. A pass that is closed
+ * meanwhile has evaluated its tokens. */
+static void others_decode_between_logits(void **state) {
+    (void)state;
+    for (size_t c = 0; c < TEST_COUNT(CASES); c++) {
+        const struct corm_engine_options opt = {.threads = 1,
+                                                .ctx_tok = LONG_TOK + 1,
+                                                .batch_rows = LONG_TOK,
+                                                .max_sessions = 2,
+                                                .max_passes = 1};
+        char *path = golden_archive(CASES[c], NULL);
+        struct corm_engine *e = model_open(path, &opt);
+        struct corm_session *s[2] = {model_session(e), model_session(e)};
+        const struct corm_model_info *info = corm_engine_info(e);
+        const size_t bytes = LONG_TOK * info->vocab * sizeof(float);
+        float *want = mem_alloc(bytes);
+        int32_t ids[LONG_TOK];
+        for (int32_t i = 0; i < LONG_TOK; i++) {
+            ids[i] = i * 37 % 280;
+        }
+        memcpy(want, model_eval(s[0], ids, LONG_TOK, true), bytes);
+        corm_session_truncate(s[0], 0);
+        for (int whole = 0; whole < 2; whole++) {
+            struct told told = {want, info->vocab, 0};
+            const struct corm_span span = {
+                .session = s[0], .ids = ids, .n = LONG_TOK, .on_logits = is_as_alone, .ctx = &told};
+            struct corm_pass *pass;
+            uint32_t steps = 0, between = 0;
+            bool more = true;
+            assert_int_equal(corm_pass_open(&pass, &span, 1, NULL), 0);
+            while (more && (whole || told.next == 0)) {
+                assert_int_equal(corm_pass_step(pass, &more, NULL), 0);
+                between += told.next > 0 && told.next < LONG_TOK;
+                model_eval(s[1], &ids[steps], 1, false);
+                assert_memory_equal(corm_session_logits(s[1]), want + steps * info->vocab,
+                                    info->vocab * sizeof *want);
+                steps++;
+            }
+            corm_pass_close(pass);
+            assert_true(between > 0);
+            assert_int_equal(told.next == LONG_TOK, whole);
+            assert_int_equal(corm_session_length(s[0]), LONG_TOK);
+            assert_memory_equal(corm_session_logits(s[0]), want + (LONG_TOK - 1) * info->vocab,
+                                info->vocab * sizeof *want);
+            corm_session_truncate(s[0], 0);
+            corm_session_truncate(s[1], 0);
+        }
+        corm_session_close(s[0]);
+        corm_session_close(s[1]);
+        corm_engine_close(e);
+        free(want);
+        free(path);
+    }
+}
+
 static void copies_are_exact(void **state) {
     (void)state;
     for (size_t c = 0; c < TEST_COUNT(CASES); c++) {
@@ -565,6 +634,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mixed_spans_change_no_bit),
         cmocka_unit_test(others_decode_between_layers),
+        cmocka_unit_test(others_decode_between_logits),
         cmocka_unit_test(copies_are_exact),
         cmocka_unit_test(last_logits_are_of_those_who_run),
         cmocka_unit_test(cancelling_keeps_what_is_said),
