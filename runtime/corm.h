@@ -26,6 +26,7 @@ extern "C" {
 
 #define CORM_API __attribute__((visibility("default")))
 #define CORM_API_VERSION 1
+#define CORM_KV_LEAST 1
 
 enum corm_error_code {
     CORM_ERROR_OTHER,
@@ -107,7 +108,8 @@ struct corm_engine_options {
     /* Memory for what all sessions leave behind in the layers. A session takes as much as it has
      * tokens (corm_session_bytes); where an evaluation needs more than is free, it is refused with
      * CORM_ERROR_MEMORY before anything has changed. At least what one session of ctx_tok takes;
-     * not with a device. 0 = enough for max_sessions of ctx_tok. */
+     * not with a device. 0 = enough for max_sessions of ctx_tok; CORM_KV_LEAST = enough for one of
+     * ctx_tok and the others empty (with a device as 0). */
     uint64_t kv_bytes;
     /* Memory for snapshots of all sessions, part of the plan; 0 = none. See struct corm_span. */
     uint64_t snapshot_bytes;
@@ -120,6 +122,10 @@ struct corm_engine_options {
     /* The longest text, in bytes, that is to be tokenized: what that takes beside the text and its
      * ids is part of the memory plan. 0: short texts, up to 64 KiB; UINT64_MAX: any. */
     uint64_t text_bytes;
+    /* Memory for making the prompt of a conversation (corm_chat_ids, corm_chat_prompt) beside the
+     * text and its ids: one that takes more is refused. 0 = 8 MiB, within the allowance for what is
+     * not counted one by one; more is part of the memory plan. One call at a time has it. */
+    uint64_t chat_bytes;
     /* What the caller itself holds in memory, such as texts and ids: part of the memory plan. */
     uint64_t caller_bytes;
     bool kv_f32; /* KV cache in f32 in place of f16 */
@@ -134,6 +140,8 @@ struct corm_engine_options {
     void (*on_plan)(void *ctx, const struct corm_model_info *info,
                     const struct corm_memory_plan *plan);
     void *on_plan_ctx;
+    /* Stop when the memory is planned: the engine can be asked for info and plan, and closed. */
+    bool only_plan;
     const struct corm_mechanisms *measure; /* NULL but in benchmarks; used while opening only */
 };
 
@@ -144,10 +152,13 @@ struct corm_memory_plan {
     uint64_t cache_bytes;      /* granted to the expert cache */
     uint64_t cache_need_bytes; /* what the cache would take with every expert in it */
     uint64_t kv_bytes;         /* what all sessions may leave behind in the layers */
-    uint64_t snapshot_bytes;   /* of snapshots, for which there is room: */
+    uint64_t session_bytes;    /* of that, what one of ctx_tok tokens takes, and an empty one */
+    uint64_t session_least_bytes;
+    uint64_t snapshot_bytes; /* of snapshots, for which there is room: */
     uint32_t n_snapshots;
     uint64_t scratch_bytes;
-    uint64_t text_bytes; /* of that, or of host_bytes: for tokenizing long texts */
+    uint64_t text_bytes;               /* of that, or of host_bytes: for tokenizing long texts */
+    uint64_t chat_bytes, caller_bytes; /* and for conversations and the caller, as asked for */
     uint64_t total_bytes;
     uint64_t budget_bytes;
     uint64_t floor_bytes; /* the least budget that works */
@@ -374,7 +385,8 @@ struct corm_pass;
  * corm_sessions_eval refuses. `ctx` and `error` of the spans are borrowed until corm_pass_close. */
 CORM_API int corm_pass_open(struct corm_pass **pass, const struct corm_span *spans, size_t n,
                             struct corm_error *error);
-/* One layer of one piece; with the last layer of a piece, its logits. *more becomes whether there
+/* One layer of one piece; with the last layer of a piece, its logits, but for on_logits, which is
+ * called for some tokens a step. *more becomes whether there
  * is anything left to do. Errors are those of corm_sessions_eval, returned by the last step. */
 CORM_API int corm_pass_step(struct corm_pass *pass, bool *more, struct corm_error *error);
 /* What is not finished is broken off: whole pieces are kept. NULL is allowed. */
@@ -500,7 +512,8 @@ struct corm_grammar_state;
 /* Any thread. Errors tell line and column, or the place in the schema; a keyword that is not
  * supported is refused by name. The first grammar makes an index of the engine's vocabulary, which
  * stays: some 50 bytes an id. Each grammar keeps masks in up to 16 MiB, beside what its states
- * need. None of this is in the memory plan: name it in caller_bytes. */
+ * need, as long as it is used and not at rest. None of this is in the memory plan: name it in
+ * caller_bytes. */
 CORM_API int corm_grammar_open(struct corm_grammar **grammar, const struct corm_engine *engine,
                                enum corm_grammar_form form, const char *text, size_t text_bytes,
                                struct corm_error *error);
@@ -519,6 +532,8 @@ CORM_API int corm_grammar_allowed(struct corm_grammar_state *state, size_t left_
 /* The text went on by a token. An error where it is not allowed: then nothing has changed. */
 CORM_API int corm_grammar_accept(struct corm_grammar_state *state, int32_t id,
                                  struct corm_error *error);
+/* Give back the masks that the grammar keeps; they are made anew when they are asked for. */
+CORM_API void corm_grammar_rest(struct corm_grammar_state *state);
 /* Whether the text is complete and cannot go on. */
 CORM_API bool corm_grammar_is_over(const struct corm_grammar_state *state);
 

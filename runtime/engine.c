@@ -296,6 +296,9 @@ static int open_forward(struct corm_engine *e, const struct corm_mechanisms *m,
 static int check_kv_bytes(const struct corm_engine *e, struct err *err) {
     const struct state_size size = engine_state_size(e);
     const uint64_t least = state_bytes(&e->archive.arch, &size);
+    if (e->opt.kv_bytes == CORM_KV_LEAST) {
+        return 0;
+    }
     if (e->opt.kv_bytes > 0 && !e->backend.ops->forget) {
         return err_set(err, "kv_bytes: %s takes memory for the whole context of each session",
                        e->backend.name);
@@ -344,6 +347,9 @@ static int open_steps(struct corm_engine *e, const char *path,
     fill_info(e);
     if (e->opt.on_plan) {
         e->opt.on_plan(e->opt.on_plan_ctx, &e->info, &e->plan);
+    }
+    if (e->opt.only_plan) {
+        return 0;
     }
     const struct corm_mechanisms none = {0}, *m = e->opt.measure ? e->opt.measure : &none;
     struct prefetch_options io;

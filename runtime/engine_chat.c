@@ -1,9 +1,8 @@
 /*
  * engine_chat: from what is said to the text and the ids that a model continues.
  *
- * Owns: corm_chat_prompt, corm_chat_ids.
- * Leaves to others: conversations and templates (format/text), whose memory is bounded here by what
- * the plan leaves for small things.
+ * Owns: corm_chat_prompt, corm_chat_ids, and what they may take of the plan.
+ * Leaves to others: conversations and templates (format/text), whose memory is bounded here.
  */
 #include "runtime/engine.h"
 
@@ -15,8 +14,18 @@
 #include "format/text/template.h"
 #include "format/text/value.h"
 
-/* Of text and of values each; what a person types is far below. */
-enum { CHAT_BYTES = 32 << 20 };
+enum { CHAT_BYTES = 8 << 20 }; /* within the plan's allowance; what a person types is far below */
+
+/* What each of these may take at once: the conversation's values; those that a template makes; the
+ * text that it writes; and another one, of the conversation's beginning (struct chat_end). */
+static size_t share(const struct corm_engine *e) {
+    const uint64_t bytes = e->opt.chat_bytes ? e->opt.chat_bytes : CHAT_BYTES;
+    return (size_t)(bytes / 4);
+}
+
+static int too_long(const struct corm_engine *e, struct err *err) {
+    return err_set(err, "the conversation takes more than %zu KiB of memory", share(e) >> 10);
+}
 
 static int set(struct value_arena *arena, struct value *dict, const char *key, const char *text) {
     struct value v;
@@ -27,8 +36,9 @@ static int set(struct value_arena *arena, struct value *dict, const char *key, c
 }
 
 /* The request that chat_context takes, of messages. */
-static int make_messages(struct value_arena *arena, const struct corm_message *messages, size_t n,
-                         struct value *request, struct err *err) {
+static int make_messages(const struct corm_engine *engine, struct value_arena *arena,
+                         const struct corm_message *messages, size_t n, struct value *request,
+                         struct err *err) {
     struct value *items = value_alloc(arena, n * sizeof *items);
     for (size_t i = 0; items && i < n; i++) {
         const struct corm_message *m = &messages[i];
@@ -44,15 +54,15 @@ static int make_messages(struct value_arena *arena, const struct corm_message *m
         }
     }
     if (!items || value_make_list(arena, VALUE_LIST, items, n, request)) {
-        return err_set(err, "the conversation is longer than %d bytes", CHAT_BYTES);
+        return too_long(engine, err);
     }
     return 0;
 }
 
-static int make_request(struct value_arena *arena, const struct corm_chat *chat,
-                        struct value *request, struct err *err) {
+static int make_request(const struct corm_engine *engine, struct value_arena *arena,
+                        const struct corm_chat *chat, struct value *request, struct err *err) {
     if (!chat->json) {
-        if (make_messages(arena, chat->messages, chat->n_messages, request, err)) {
+        if (make_messages(engine, arena, chat->messages, chat->n_messages, request, err)) {
             return -1;
         }
     } else if (value_json_read(arena, chat->json, chat->json_bytes, request, err)) {
@@ -60,9 +70,7 @@ static int make_request(struct value_arena *arena, const struct corm_chat *chat,
     } else if (request->type != VALUE_LIST && request->type != VALUE_DICT) {
         return err_set(err, "expected a list of messages, or an object with one as messages");
     }
-    return chat_ask(arena, request)
-               ? err_set(err, "the conversation is longer than %d bytes", CHAT_BYTES)
-               : 0;
+    return chat_ask(arena, request) ? too_long(engine, err) : 0;
 }
 
 /* What fails in a template is told with the template's name. */
@@ -75,7 +83,7 @@ static int name_template(struct err *err, const char *name) {
 static int render(const struct corm_engine *engine, const struct corm_chat *chat,
                   struct chat_rendered *out, bool ids, struct err *err) {
     struct template_limits limits = template_usual_limits;
-    struct value_arena arena = {.limit_bytes = CHAT_BYTES};
+    struct value_arena arena = {.limit_bytes = share(engine)};
     const char *source = chat->chat_template ? chat->chat_template : engine->chat_template;
     size_t bytes = source ? strlen(source) : 0;
     time_t seconds = time(NULL);
@@ -83,9 +91,9 @@ static int render(const struct corm_engine *engine, const struct corm_chat *chat
     struct template *t = NULL;
     struct tm now;
     int rc = -1;
-    limits.bytes = CHAT_BYTES;
+    limits.bytes = arena.limit_bytes;
     localtime_r(&seconds, &now);
-    if (make_request(&arena, chat, &request, err)) {
+    if (make_request(engine, &arena, chat, &request, err)) {
         goto out;
     }
     if (!chat->chat_template && chat_book_choose(&engine->book, &request, &source, &bytes, err)) {

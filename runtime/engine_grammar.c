@@ -14,7 +14,7 @@
 #include "format/text/grammar.h"
 #include "format/text/value.h"
 
-enum { MASKS_BYTES = 16 << 20, SCHEMA_BYTES = 64 << 20 };
+enum { MASKS_BYTES = 16 << 20, SCHEMA_BYTES = 1 << 20, SCHEMA_TIMES = 32 };
 
 struct engine_words {
     pthread_mutex_t lock;
@@ -69,7 +69,8 @@ static const struct grammar_vocab *get_vocab(const struct corm_engine *e, struct
 
 static int compile(struct grammar **g, enum corm_grammar_form form, const char *text, size_t bytes,
                    struct err *err) {
-    struct value_arena arena = {.limit_bytes = SCHEMA_BYTES};
+    /* Values take some times the bytes of their text, as each has a head. */
+    struct value_arena arena = {.limit_bytes = SCHEMA_BYTES + SCHEMA_TIMES * bytes};
     struct value schema;
     if (form == CORM_GRAMMAR_GBNF) {
         return grammar_parse(g, text, bytes, err);
@@ -159,6 +160,10 @@ int corm_grammar_accept(struct corm_grammar_state *state, int32_t id, struct cor
         return engine_fail(error, &err);
     }
     return 0;
+}
+
+void corm_grammar_rest(struct corm_grammar_state *state) {
+    grammar_masks_rest(state->grammar->masks);
 }
 
 bool corm_grammar_is_over(const struct corm_grammar_state *state) {

@@ -81,6 +81,8 @@ static uint64_t need_bytes(const struct corm *c, unsigned keeps) {
 static uint64_t host_bytes(struct corm_engine *e, uint64_t backend_bytes) {
     const struct corm *c = &e->archive;
     e->plan.text_bytes = engine_text_bytes(e);
+    e->plan.chat_bytes = e->opt.chat_bytes;
+    e->plan.caller_bytes = e->opt.caller_bytes;
     const uint64_t rows = (uint64_t)e->opt.logits_rows + e->opt.max_running;
     const uint64_t logits = rows * c->arch.vocab * sizeof(float) + sample_bytes(c->arch.vocab);
     const uint64_t ids = (uint64_t)e->opt.max_sessions * e->opt.ctx_tok * sizeof(int32_t);
@@ -89,12 +91,15 @@ static uint64_t host_bytes(struct corm_engine *e, uint64_t backend_bytes) {
     return backend_bytes + experts_scratch_bytes(c, engine_max_rows(e)) + logits + ids +
            (1 + e->opt.max_passes) * pass_bytes(e) + engine_host_row(&c->arch) * sizeof(float) +
            prefetch_fillers(io) * filler_bytes(c) + cache_table_bytes(c, cache_slots_needed(c, 0)) +
-           c->copied_bytes + OVERHEAD_BYTES + e->plan.text_bytes + e->opt.caller_bytes;
+           c->copied_bytes + OVERHEAD_BYTES + e->plan.text_bytes + e->plan.chat_bytes +
+           e->opt.caller_bytes;
 }
 
-/* Fill in the parts that do not come and go, where the backend computes. Tensors begin each row
- * with up to `row_padding` bytes; `other_bytes` of scratch are the caller's. Returns their sum. */
-static uint64_t plan_fixed(struct corm_engine *e, uint32_t row_padding, uint64_t other_bytes) {
+/* Fill in the parts that do not come and go, where the backend computes; `other_bytes` of scratch
+ * are the caller's. Returns their sum. */
+static uint64_t plan_fixed(struct corm_engine *e, bool device, uint64_t other_bytes) {
+    /* Rows begin at multiples of 16 bytes there, and sessions have their whole context. */
+    const uint32_t row_padding = device ? 15 : 0;
     const struct corm *c = &e->archive;
     const struct arch *a = &c->arch;
     struct corm_memory_plan *p = &e->plan;
@@ -105,9 +110,13 @@ static uint64_t plan_fixed(struct corm_engine *e, uint32_t row_padding, uint64_t
         p->expert_bytes += corm_chunk_raw_bytes(c, &c->chunks[i]);
     }
     const struct state_size size = engine_state_size(e);
-    p->kv_bytes = e->opt.max_sessions * state_bytes(a, &size);
-    if (e->opt.kv_bytes > 0 && e->opt.kv_bytes < p->kv_bytes) {
-        p->kv_bytes = e->opt.kv_bytes;
+    p->session_bytes = state_bytes(a, &size);
+    p->session_least_bytes = device ? p->session_bytes : state_bytes_at(a, &size, 0);
+    p->kv_bytes = e->opt.max_sessions * p->session_bytes;
+    const uint64_t least = p->session_bytes + (e->opt.max_sessions - 1) * p->session_least_bytes;
+    const uint64_t asked = e->opt.kv_bytes == CORM_KV_LEAST ? least : e->opt.kv_bytes;
+    if (asked > 0 && asked < p->kv_bytes) {
+        p->kv_bytes = asked;
     }
     p->scratch_bytes = other_bytes + forward_scratch_bytes(a, engine_max_rows(e)) +
                        predict_scratch_bytes(&e->predictors, a, corm_chunks_per_expert(c),
@@ -189,7 +198,7 @@ int engine_plan(struct corm_engine *e, uint64_t scratch_bytes, struct err *err) 
     const struct corm *c = &e->archive;
     const struct corm_mechanisms *m = e->opt.measure;
     struct corm_memory_plan *p = &e->plan;
-    uint64_t fixed = plan_fixed(e, 0, host_bytes(e, scratch_bytes)), budget = e->opt.ram_bytes;
+    uint64_t fixed = plan_fixed(e, false, host_bytes(e, scratch_bytes)), budget = e->opt.ram_bytes;
     bool decoded = e->opt.keeping != CORM_KEEP_PACKED, share = m && m->cache_share > 0;
     bool packed = e->opt.keeping != CORM_KEEP_DECODED && cache_can_pack(c);
     p->no_code = c->n_chunks > 0 && !corm_chunk_encoded(c, CORM_ENCODING_EXPONENTS);
@@ -223,9 +232,8 @@ int engine_plan_device(struct corm_engine *e, uint64_t scratch_bytes, uint64_t f
                        struct err *err) {
     const struct corm *c = &e->archive;
     struct corm_memory_plan *p = &e->plan;
-    /* Rows begin at multiples of 16 bytes. Predictors are counted because the device has a second
-     * copy of them. */
-    uint64_t fixed = plan_fixed(e, 15, scratch_bytes + c->predictors.size_bytes);
+    /* Predictors are counted because the device has a second copy of them. */
+    uint64_t fixed = plan_fixed(e, true, scratch_bytes + c->predictors.size_bytes);
     p->cache_need_bytes = need_bytes(c, 0);
     if (plan_budget(e, fixed, 0, e->opt.vram_bytes ? e->opt.vram_bytes : free_bytes / 16 * 15, "",
                     "of device memory are too little", err) < 0) {

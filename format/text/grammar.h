@@ -139,6 +139,8 @@ size_t grammar_vocab_bytes(const struct grammar_vocab *v);
  * vocabulary. States are to be freed before it is closed. */
 int grammar_masks_open(struct grammar_masks **m, const struct grammar *g,
                        const struct grammar_vocab *v, size_t budget_bytes, struct err *err);
+/* Give back what is kept for later masks, which are made anew then. */
+void grammar_masks_rest(struct grammar_masks *m);
 void grammar_masks_close(struct grammar_masks *m); /* NULL is fine */
 
 struct grammar_state *grammar_state_new(struct grammar_masks *m);

@@ -218,14 +218,11 @@ static void begin(struct grammar_masks *m) {
     m->automaton.most_bytes = 2 * m->auto_bytes + LEAST_BYTES;
 }
 
-/* Where states take too much, those that nobody holds are dropped, and all masks with them. */
-static void sweep(struct grammar_masks *m) {
+/* Drop the states that nobody holds, and all masks with them. */
+static void drop_kept(struct grammar_masks *m) {
     struct grammar_auto *a = &m->automaton;
     uint32_t **held = NULL;
     size_t n = 0, cap = 0;
-    if (auto_bytes(a) <= m->auto_bytes) {
-        return;
-    }
     for (struct grammar_state *s = m->states; s; s = s->next) {
         held = mem_grow(held, n + 1, &cap, sizeof *held);
         held[n++] = &s->state;
@@ -233,6 +230,15 @@ static void sweep(struct grammar_masks *m) {
     auto_sweep(a, held, n);
     free(held);
     m->n_used = 0;
+}
+
+/* Where states take too much. */
+static void sweep(struct grammar_masks *m) {
+    struct grammar_auto *a = &m->automaton;
+    if (auto_bytes(a) <= m->auto_bytes) {
+        return;
+    }
+    drop_kept(m);
     /* What the open states need alone may be near the limit: then it is to be reached later, so
      * that not every call sweeps. */
     size_t least = 2 * auto_bytes(a);
@@ -395,6 +401,12 @@ int grammar_masks_open(struct grammar_masks **out, const struct grammar *g,
     }
     *out = m;
     return 0;
+}
+
+void grammar_masks_rest(struct grammar_masks *m) {
+    drop_kept(m);
+    free(m->masks);
+    m->masks = mem_alloc(m->n_kept * m->v->words * sizeof *m->masks);
 }
 
 void grammar_masks_close(struct grammar_masks *m) {

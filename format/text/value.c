@@ -23,6 +23,7 @@ void *value_alloc(struct value_arena *arena, size_t bytes) {
     if (!b || b->size - b->used < need) {
         size_t left = arena->limit_bytes - arena->used_bytes, head = sizeof *b;
         if (arena->limit_bytes < arena->used_bytes || left < head || left - head < need) {
+            arena->exhausted = true;
             return NULL;
         }
         /* Blocks grow with what there is, so that their number stays small. */

@@ -114,6 +114,7 @@ struct value_arena {
     struct value_block *head;
     size_t used_bytes; /* taken from the system */
     size_t limit_bytes;
+    bool exhausted; /* something did not fit */
 };
 /* Zeroed bytes aligned for any value, or NULL where that would exceed the budget. */
 void *value_alloc(struct value_arena *arena, size_t bytes);

@@ -10,6 +10,12 @@
 
 /* -- opening -------------------------------------------------------------------------------- */
 
+uint64_t run_chat_bytes(uint64_t text_bytes) {
+    const uint64_t few = 64 << 10, least = 8 << 20, most = 256 << 20;
+    const uint64_t bytes = text_bytes < most ? least + 24 * text_bytes : most;
+    return text_bytes <= few ? 0 : bytes < most ? bytes : most;
+}
+
 int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struct err *err) {
     const struct run_options *o = call->values;
     *r = (struct run){.call = call,
@@ -21,6 +27,7 @@ int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struc
                       .text_bytes = r->text_bytes,
                       .caller_bytes = r->caller_bytes,
                       .snapshot_bytes = r->snapshot_bytes,
+                      .chat_bytes = r->chat_bytes,
                       .measure = r->measure};
     const struct run_wish wish = {.ctx_tok = ctx_tok,
                                   .max_passes = r->max_passes,
@@ -29,6 +36,7 @@ int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struc
                                   .text_bytes = r->text_bytes,
                                   .caller_bytes = r->caller_bytes,
                                   .snapshot_bytes = r->snapshot_bytes,
+                                  .chat_bytes = r->chat_bytes,
                                   .measure = r->measure};
     struct corm_error error;
     r->progress = progress_terminal_init(&r->terminal, stderr, o->quiet);

@@ -114,6 +114,7 @@ struct run {
     uint64_t text_bytes;   /* of the text that will be tokenized */
     uint64_t caller_bytes; /* what the command itself holds in memory */
     uint64_t snapshot_bytes;
+    uint64_t chat_bytes;   /* run_chat_bytes */
     const struct corm_mechanisms *measure;
     /* After it: */
     struct corm_engine *engine;
@@ -130,7 +131,8 @@ struct run_wish {
     uint32_t max_sessions; /* 0 = 1 */
     uint32_t max_running;  /* 0 = max_sessions */
     uint32_t max_passes;   /* 0 = none */
-    uint64_t snapshot_bytes;
+    uint64_t snapshot_bytes, kv_bytes, chat_bytes;
+    bool only_plan;       /* print nothing, load nothing */
     bool loss_in_batches; /* as in struct run */
     bool all_logits;
     uint64_t text_bytes, caller_bytes;
@@ -145,6 +147,9 @@ int run_engine_open(struct corm_engine **engine, const struct run_options *o, co
 
 /* Open the archive that the call names, for a context of `ctx_tok` (0 = the model's own); prints
  * the memory plan unless --quiet. Returns as a command does: 0, -1, or CLI_USAGE. */
+/* Memory for making prompts of a conversation of so many bytes, as struct corm_engine_options has
+ * it: templates copy what is said some times. */
+uint64_t run_chat_bytes(uint64_t text_bytes);
 int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struct err *err);
 void run_close(struct run *r);
 

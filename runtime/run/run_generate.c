@@ -431,10 +431,11 @@ static int run(const struct cli_call *call, struct err *err) {
         status = read_prompt(call, g.goes_on, &text, err);
     }
     if (status == 0) {
-        enum { COPIES = 2, CHAT_COPIES = 8 }; /* of a text: its ids, and its way into a template */
+        enum { COPIES = 2 }; /* of a text: its ids */
         g.run.text_bytes = text.len;
-        g.run.caller_bytes = (g.o->chat ? CHAT_COPIES : COPIES) * (uint64_t)text.len;
+        g.run.caller_bytes = COPIES * (uint64_t)text.len;
         g.run.caller_bytes += g.form.given ? RUN_FORM_BYTES : 0;
+        g.run.chat_bytes = g.o->chat ? run_chat_bytes(text.len) : 0;
         status = run_open(&g.run, call, (uint32_t)g.o->writing.ctx, err);
     }
     if (status == 0) {

@@ -247,6 +247,9 @@ int run_engine_open(struct corm_engine **engine, const struct run_options *o, co
         .max_running = wish->max_running,
         .max_passes = wish->max_passes,
         .snapshot_bytes = wish->snapshot_bytes,
+        .kv_bytes = wish->kv_bytes,
+        .chat_bytes = wish->chat_bytes,
+        .only_plan = wish->only_plan,
         .batch_rows = (uint32_t)o->batch,
         .logits_rows = wish->all_logits ? 0 : 1,
         .text_bytes = wish->text_bytes,
@@ -254,7 +257,7 @@ int run_engine_open(struct corm_engine **engine, const struct run_options *o, co
         .kv_f32 = o->kv == RUN_KV_F32,
         .loss_percent = (float)o->loss,
         .loss_in_batches = wish->loss_in_batches,
-        .on_plan = o->quiet ? NULL : print_plan,
+        .on_plan = o->quiet || wish->only_plan ? NULL : print_plan,
         .on_plan_ctx = (void *)model,
         .measure = wish->measure ? wish->measure : &asked,
     };
@@ -280,7 +283,8 @@ int run_engine_open(struct corm_engine **engine, const struct run_options *o, co
         return run_fail(err, &error);
     }
     const struct corm_model_info *info = corm_engine_info(*engine);
-    if (info->ctx_max_tok > 0 && info->ctx_tok > info->ctx_max_tok && !o->quiet) {
+    if (info->ctx_max_tok > 0 && info->ctx_tok > info->ctx_max_tok && !o->quiet &&
+        !wish->only_plan) {
         fprintf(stderr,
                 "%s: a context of %u tokens, the model was trained for %u: what it makes of "
                 "those beyond may be poor\n",

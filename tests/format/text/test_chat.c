@@ -367,7 +367,7 @@ static void ends_of_messages_are_found(void **state) {
     char *asks = mem_printf("{%% if messages[-1].role == 'system' %%}{{ raise_exception('no') }}"
                             "{%% endif %%}%s<|endoftext|>",
                             "{% for m in messages %}<|endoftext|>{{ m.content }}{% endfor %}");
-    check_ends(asks, (const uint32_t[]){0, 2, 0, 0, 5, 0}, 6);
+    check_ends(asks, (const uint32_t[]){0, 2, 3, 4, 5, 0}, 6);
     free(asks);
 }
 
