@@ -66,8 +66,15 @@ void answer_set_prompt(struct answer *a, uint32_t i, const int32_t *ids, size_t 
     /* A text may be as long as the context, and one more, which is not evaluated. */
     uint64_t room = a->s->info->ctx_tok - n + 1;
     uint64_t most = a->params.max_tok < 0 ? room : (uint64_t)a->params.max_tok;
-    job->ids = mem_alloc(n * sizeof *ids);
-    memcpy(job->ids, ids, n * sizeof *ids);
+    const struct job *before = i > 0 ? &a->choices[i - 1].job : NULL;
+    if (before && before->n_ids == n && memcmp(before->ids, ids, n * sizeof *ids) == 0) {
+        job->ids = before->ids;
+    } else {
+        job->ids = mem_alloc(n * sizeof *ids);
+        memcpy(job->ids, ids, n * sizeof *ids);
+        a->choices[i].owns_ids = true;
+        a->prompts_bytes += n * sizeof *ids;
+    }
     job->n_ids = n;
     job->sampling.prompt_tok = (uint32_t)n;
     job->max_tok = (uint32_t)(most < room ? most : room);
@@ -75,7 +82,9 @@ void answer_set_prompt(struct answer *a, uint32_t i, const int32_t *ids, size_t 
 
 void answer_free(struct answer *a) {
     for (uint32_t i = 0; i < a->n_choices; i++) {
-        free(a->choices[i].job.ids);
+        if (a->choices[i].owns_ids) {
+            free(a->choices[i].job.ids);
+        }
         corm_stops_close(a->choices[i].job.stops);
         corm_grammar_end(a->choices[i].job.grammar);
         thinking_free(&a->choices[i].until);
@@ -83,6 +92,9 @@ void answer_free(struct answer *a) {
         buf_free(&a->choices[i].text);
         buf_free(&a->choices[i].thought);
         thinking_free(&a->choices[i].thinking);
+    }
+    if (a->counted) {
+        atomic_fetch_sub(&a->s->prompts_bytes, a->prompts_bytes);
     }
     http_release(a->x);
     free(a->model);
@@ -135,19 +147,40 @@ static int begin_form(struct answer *a, struct problem *problem) {
     return 0;
 }
 
+/* Memory for what waits, and a place in the queue: before anything is made that costs time. */
+static int take_place(struct answer *a, struct problem *problem) {
+    struct server *s = a->s;
+    a->counted = true;
+    uint64_t before = atomic_fetch_add(&s->prompts_bytes, a->prompts_bytes);
+    if (a->prompts_bytes > s->prompts_limit) {
+        return problem_set(problem, 413, "too_large", NULL,
+                           "the prompts take more memory than --max-body allows");
+    }
+    if (before + a->prompts_bytes > s->prompts_limit) {
+        return problem_set(problem, 429, "queue_full", NULL,
+                           "prompts that wait take too much memory already; try again later");
+    }
+    switch (scheduler_reserve(s->scheduler)) {
+    case PLACE_TAKEN:
+        return 0;
+    case PLACE_STOPS:
+        return problem_set(problem, 503, "stopping", NULL, "the server stops");
+    default:
+        return problem_set(problem, 429, "queue_full", NULL,
+                           "too many requests wait already; try again later");
+    }
+}
+
 int answer_start(struct answer *a, struct problem *problem) {
     struct buf out = {0};
-    if (begin_form(a, problem) < 0) {
+    if (take_place(a, problem) < 0) {
         answer_free(a);
         return -1;
     }
-    enum place place = scheduler_reserve(a->s->scheduler);
-    if (place != PLACE_TAKEN) {
+    if (begin_form(a, problem) < 0) {
+        scheduler_give_back(a->s->scheduler);
         answer_free(a);
-        return place == PLACE_STOPS
-                   ? problem_set(problem, 503, "stopping", NULL, "the server stops")
-                   : problem_set(problem, 429, "queue_full", NULL,
-                                 "too many requests wait already; try again later");
+        return -1;
     }
     if (a->params.stream) {
         http_begin(a->x, a->form->type, a->alive ? a->alive : a->form->alive);
@@ -265,7 +298,8 @@ static void on_end(struct job *job) {
     }
     if (job->end == JOB_FAILED && !a->broken) {
         a->broken = true;
-        problem_set(&a->problem, 500, NULL, NULL, "%s", job->error.message);
+        problem_set(&a->problem, job->later ? 503 : 500, job->later ? "try_again" : NULL, NULL,
+                    "%s", job->error.message);
         if (a->params.stream) {
             a->form->fail(a, &a->problem, &out);
             send(a, &out);

@@ -21,6 +21,7 @@ struct answer;
 /* One of the texts. */
 struct choice {
     struct job job;
+    bool owns_ids; /* else they are those of the choice before */
     /* All of it, where it is not streamed or the API wants it again. After a turn, `text` is
      * the answer alone, and `thought` what the model thought before. */
     struct buf text, thought;
@@ -69,6 +70,8 @@ struct answer {
         blocks;  /* of an API with blocks: those that were begun, and whether the last one is of */
     bool thinks; /* thoughts */
     uint32_t prompt_tok;
+    uint64_t prompts_bytes; /* of its ids, as they count for the server's, where `counted` */
+    bool counted;
     uint32_t n_choices, left;
     uint32_t sequence; /* of events */
     bool broken;       /* an error was sent: nothing follows */
@@ -82,13 +85,14 @@ struct answer {
 struct answer *answer_new(struct call *call, const struct answer_form *form,
                           const struct params *params, uint32_t n);
 void answer_free(struct answer *a);
-/* Give choice `i` its prompt: `ids` are copied. */
+/* Give choice `i` its prompt, in order of the choices: `ids` are copied, once for choices that
+ * follow each other with the same ones. */
 void answer_set_prompt(struct answer *a, uint32_t i, const int32_t *ids, size_t n);
 /* Give all choices this one. Where it is a turn, whose text the chat template made, what the model
  * thinks is parted from what it answers; the text says whether it thinks already. */
 void answer_set_turn(struct answer *a, const struct convo_prompt *prompt);
 /* Queue it; 0: it will be answered, and belongs to the forward thread. -1 and `problem`: there is
- * no room, or the form that it has to have is none, and it was freed. */
+ * no room, which is seen first, or the form that it has to have is none, and it was freed. */
 int answer_start(struct answer *a, struct problem *problem);
 
 /* What was generated, and what was used again, of all choices. */

@@ -333,7 +333,8 @@ static int write_request(struct call *call, const struct convo *c, size_t n, str
                          struct problem *problem) {
     static const char *const passed[] = {"tools", "documents", NULL};
     const struct value *more = call->body ? field_get(call->body, "chat_template_kwargs") : NULL;
-    struct value_writer w = {.out = out, .max_bytes = SIZE_MAX};
+    const uint64_t most = call->s->body_bytes ? 2 * call->s->body_bytes + SERVE_LEAST_VALUES : 0;
+    struct value_writer w = {.out = out, .max_bytes = most ? (size_t)most : SIZE_MAX};
     const struct value_json_style style = {0};
     struct value all, list;
     struct err err = {0};
@@ -361,7 +362,9 @@ static int write_request(struct call *call, const struct convo *c, size_t n, str
         return no_room(problem, "messages");
     }
     if (value_json_write(&w, &all, &style, &err) < 0) {
-        return problem_set(problem, 400, "invalid_value", "messages", "%s", err.msg);
+        return out->len < w.max_bytes / 2
+                   ? problem_set(problem, 400, "invalid_value", "messages", "%s", err.msg)
+                   : no_room(problem, "messages");
     }
     return 0;
 }

@@ -18,7 +18,7 @@
 
 struct serve_options {
     struct run_options run;
-    const char *alias, *chat_template, *snapshots;
+    const char *alias, *chat_template, *snapshots, *kv_size;
     int ctx, parallel, sessions, queue, reuse, grace;
     const char *host, *allowed_hosts, *api_key_file;
     int port;
@@ -39,12 +39,16 @@ static const struct cli_option model_rows[] = {
     {"chat-template", 0, CLI_STRING, FIELD(chat_template), "FILE",
      .help = "A Jinja template to use instead of the archive's."},
     {"ctx-size", 'c', CLI_INT, FIELD(ctx), "N", .also = "ctx",
-     .help = "Context of each sequence: prompt and answer together. The KV caches of all sessions "
-             "are part "
-             "of the memory plan.",
-     .min = 1, .max = 1 << 20,
-     .fallback = "the model's own, as far as a quarter of the budget allows, but at least 32768 "
-                 "where that fits at all"},
+     .help = "Context of each sequence: prompt and answer together.", .min = 1, .max = 1 << 20,
+     .fallback = "the model's own, as far as --kv-size has room for one such sequence"},
+    {"kv-size", 0, CLI_STRING, FIELD(kv_size), "SIZE",
+     "Memory for the KV caches of all sequences, kept ones too, part of the memory plan. Each "
+     "takes "
+     "of it by its length. Where it is full, kept sequences are forgotten, and then the answer "
+     "that was begun last waits. At least what one sequence of --ctx-size takes; not with --device "
+     "cuda, where each session has room for its whole context.",
+     .fallback = "a quarter of the budget beside the weights of all tokens, or enough for 32768 "
+                 "tokens, but no more than all sessions can use"},
     {"parallel", 0, CLI_INT, FIELD(parallel), "N",
      "Most answers that are generated at the same time. An expert that several of them need is "
      "read once.",
@@ -85,8 +89,11 @@ static const struct cli_option server_rows[] = {
     {"queue", 0, CLI_INT, FIELD(queue), "N",
      "Most requests that may wait; further ones get status 429, to try again later.", .min = 1,
      .max = 4096},
-    {"max-body", 0, CLI_SIZE, FIELD(body_bytes), "SIZE", "Longest body of a request.", .min = 1024,
-     .max = 1 << 30},
+    {"max-body", 0, CLI_SIZE, FIELD(body_bytes), "SIZE",
+     "Longest body of a request; a longer one gets status 413. Four times as much may be there at "
+     "once; of further ones the client is told to come again (429). 24 times as much is part of "
+     "the memory plan, for bodies and what is made of them.",
+     .min = 1024, .max = 1 << 30},
     {"grace", 0, CLI_INT, FIELD(grace), "SECONDS",
      "How long answers may go on after Ctrl-C, SIGTERM or SIGHUP; a second one ends them at once.",
      .min = 0, .max = 86400},
@@ -111,7 +118,7 @@ static void set_defaults(void *values) {
     o->parallel = 2;
     o->queue = 64;
     o->grace = 30;
-    o->body_bytes = 16 << 20;
+    o->body_bytes = 4 << 20;
 }
 
 /* ---- the log ---- */
@@ -140,41 +147,99 @@ static void log_done(void *ctx, struct http_exchange *x) {
 
 /* ---- opening ---- */
 
-/* The context that --ctx-size has by default, once the model is known: see its help. */
-static uint32_t wished_context(const struct corm_model_info *m, const struct corm_memory_plan *p) {
-    const uint64_t decent = 32768;
-    if (m->ctx_max_tok <= m->ctx_tok || p->kv_bytes == 0) {
-        return m->ctx_tok;
+/* Memory of requests, in bodies: those that are there; the values of the one that is prepared, with
+ * what reading them takes, or its conversation as JSON; ids of prompts; rendering, which the engine
+ * does. */
+enum { FLIGHT_BODIES = 4, VALUE_BODIES = 8, PROMPT_BODIES = 4, RENDER_BODIES = 8 };
+
+/* What a form keeps for its masks, and an index of the vocabulary for an id (corm_grammar_open). */
+enum { FORM_BYTES = 16 << 20, WORD_BYTES = 56 };
+
+/* Memory that requests take outside of the engine. */
+static uint64_t requests_bytes(const struct serving *v, const struct corm_model_info *m) {
+    const struct server *s = &v->server;
+    uint64_t bytes = 2 * SERVE_LEAST_VALUES +
+                     (FLIGHT_BODIES + VALUE_BODIES + PROMPT_BODIES) * v->o->body_bytes +
+                     (uint64_t)s->parallel * FORM_BYTES;
+    if (m) {
+        bytes += (uint64_t)m->vocab * WORD_BYTES;
+        bytes += (uint64_t)s->sessions * m->ctx_tok * sizeof(int32_t); /* what each remembers */
     }
-    uint64_t token = p->kv_bytes / m->ctx_tok + 1;
-    uint64_t rest = p->budget_bytes > p->trunk_bytes ? p->budget_bytes - p->trunk_bytes : 0;
-    uint64_t most = p->budget_bytes + p->kv_bytes > p->floor_bytes
-                        ? (p->budget_bytes + p->kv_bytes - p->floor_bytes) / token
-                        : 0;
-    uint64_t want = rest / 4 / token;
-    want = want < decent ? decent : want;
+    return bytes;
+}
+
+/* The context that is wished for by default where `most_bytes` may be taken for it, at `tok_bytes`
+ * a token. */
+static uint32_t wished_context(const struct corm_model_info *m, uint64_t most_bytes,
+                               uint64_t tok_bytes) {
+    uint64_t want = most_bytes / tok_bytes;
     want = want < m->ctx_max_tok ? want : m->ctx_max_tok;
-    want = want < most ? want : most;
     return want > m->ctx_tok ? (uint32_t)want : m->ctx_tok;
 }
 
-/* What was wished for by default, made fit the model that is open now. False where it did. */
-static bool make_fit(const struct serving *v, struct run_wish *wish) {
-    enum { FEW_SNAPSHOTS = 16 };
-    const struct corm_memory_plan *plan = corm_engine_plan(v->server.engine);
-    const struct corm_model_info *info = corm_engine_info(v->server.engine);
-    const struct run_wish before = *wish;
-    wish->ctx_tok = v->o->ctx ? wish->ctx_tok : wished_context(info, plan);
-    if (!v->o->snapshots && plan->n_snapshots < FEW_SNAPSHOTS) {
-        wish->snapshot_bytes = plan->budget_bytes / 8;
-    }
-    bool same_context = wish->ctx_tok == info->ctx_tok;
-    if (same_context) {
-        wish->ctx_tok = before.ctx_tok;
-    }
-    return !same_context || wish->snapshot_bytes != before.snapshot_bytes;
+static uint64_t least_of(uint64_t a, uint64_t b) {
+    return a < b ? a : b;
 }
 
+static uint64_t greatest_of(uint64_t a, uint64_t b) {
+    return a > b ? a : b;
+}
+
+/* What is wished for by default, and by --kv-size, for the model that the plan is of: that of one
+ * session with a short context. */
+static void fit(const struct serving *v, const struct corm_engine *engine, struct run_wish *wish) {
+    enum { FEW_SNAPSHOTS = 16, DECENT_TOK = 32768 };
+    const struct corm_memory_plan *p = corm_engine_plan(engine);
+    const struct corm_model_info *m = corm_engine_info(engine);
+    const uint64_t n = v->server.sessions, asked = wish->kv_bytes;
+    const bool by_length = p->host_bytes == 0; /* the CPU computes */
+    wish->caller_bytes = requests_bytes(v, m);
+    /* What KV caches and snapshots could take together, at most. */
+    const uint64_t used = p->floor_bytes - p->kv_bytes + wish->caller_bytes - p->caller_bytes;
+    uint64_t room = p->budget_bytes > used ? p->budget_bytes - used : 0;
+    if (!v->o->snapshots && p->n_snapshots < FEW_SNAPSHOTS) {
+        wish->snapshot_bytes = least_of(p->budget_bytes / 8, room / 2);
+        room -= wish->snapshot_bytes;
+    }
+    const uint64_t least = by_length ? p->session_least_bytes : 0, empty = n * least;
+    uint64_t tok_bytes = (p->session_bytes - least) / m->ctx_tok + 1;
+    const uint64_t rest = p->budget_bytes > p->trunk_bytes ? p->budget_bytes - p->trunk_bytes : 0;
+    uint64_t pool =
+        asked > CORM_KV_LEAST ? asked : greatest_of(rest / 4, empty + DECENT_TOK * tok_bytes);
+    pool = asked > CORM_KV_LEAST ? pool : least_of(pool, room);
+    if (!by_length) {
+        tok_bytes *= n;
+    }
+    if (!v->o->ctx) {
+        wish->ctx_tok = wished_context(m, pool > empty ? pool - empty : 0, tok_bytes);
+    }
+    if (by_length && asked <= CORM_KV_LEAST) {
+        const uint64_t ctx = wish->ctx_tok ? wish->ctx_tok : m->ctx_tok;
+        const uint64_t all = n * (least + ctx * tok_bytes), one = empty + ctx * tok_bytes;
+        wish->kv_bytes = pool >= all ? 0 : greatest_of(pool, one);
+    }
+}
+
+static int read_size(const char *option, const char *text, uint64_t *bytes, struct err *err) {
+    if (text && cli_size_parse(text, bytes, err) < 0) {
+        err_prefix(err, "%s", option);
+        return CLI_USAGE;
+    }
+    return 0;
+}
+
+/* Print what the plan has for requests, and for sequences. */
+static void print_requests(const struct serving *v, uint64_t bytes) {
+    const struct corm_memory_plan *p = corm_engine_plan(v->server.engine);
+    char all[CLI_SIZE_TEXT], body[CLI_SIZE_TEXT], one[CLI_SIZE_TEXT], kv[CLI_SIZE_TEXT];
+    fprintf(stderr,
+            "requests %s of that, bodies up to %s; %u sequences share a KV cache of %s, a whole "
+            "context takes %s\n",
+            cli_size_text(all, bytes), cli_size_text(body, v->o->body_bytes), v->server.sessions,
+            cli_size_text(kv, p->kv_bytes), cli_size_text(one, p->session_bytes));
+}
+
+/* First only the plan of the least, to see what the model needs. */
 static int open_model(struct serving *v, const char *model, struct err *err) {
     const struct serve_options *o = v->o;
     struct server *s = &v->server;
@@ -183,21 +248,38 @@ static int open_model(struct serving *v, const char *model, struct err *err) {
                             .max_running = s->parallel,
                             .max_passes = 1,
                             .snapshot_bytes = 4 << 20,
+                            .kv_bytes = CORM_KV_LEAST,
+                            .chat_bytes = greatest_of(RENDER_BODIES * o->body_bytes, 8 << 20),
+                            .caller_bytes = requests_bytes(v, NULL),
+                            .only_plan = true,
                             .program = "corm-serve"};
-    if (o->snapshots && cli_size_parse(o->snapshots, &wish.snapshot_bytes, err) < 0) {
-        err_prefix(err, "--snapshots");
-        return CLI_USAGE;
-    }
-    int status = run_engine_open(&s->engine, &o->run, model, &wish, err);
-    if (status != 0 || !make_fit(v, &wish)) {
+    uint64_t kv_bytes = CORM_KV_LEAST;
+    int status = read_size("--snapshots", o->snapshots, &wish.snapshot_bytes, err);
+    status = status ? status : read_size("--kv-size", o->kv_size, &kv_bytes, err);
+    status = status ? status : run_engine_open(&s->engine, &o->run, model, &wish, err);
+    if (status != 0) {
         return status;
     }
-    if (!o->run.quiet) {
-        fprintf(stderr, "corm-serve: opens again, for a longer context or for snapshots\n");
+    const struct corm_memory_plan *p = corm_engine_plan(s->engine);
+    if (o->kv_size && (p->host_bytes > 0 || kv_bytes < p->kv_bytes)) {
+        return p->host_bytes > 0
+                   ? err_set(err, "--kv-size: with a device each session has its whole context")
+                   : err_set(err,
+                             "--kv-size %s: one sequence of %u tokens and %u that are empty take "
+                             "%.1f MiB",
+                             o->kv_size, corm_engine_info(s->engine)->ctx_tok, s->sessions - 1,
+                             (double)p->kv_bytes / (1 << 20));
     }
+    wish.kv_bytes = kv_bytes;
+    fit(v, s->engine, &wish);
     corm_engine_close(s->engine);
     s->engine = NULL;
-    return run_engine_open(&s->engine, &o->run, model, &wish, err);
+    wish.only_plan = false;
+    status = run_engine_open(&s->engine, &o->run, model, &wish, err);
+    if (status == 0 && !o->run.quiet) {
+        print_requests(v, wish.caller_bytes + wish.chat_bytes);
+    }
+    return status;
 }
 
 static int read_template(struct server *s, const char *path, struct err *err) {
@@ -251,6 +333,8 @@ static int start(struct serving *v, const char *model, struct err *err) {
     s->parallel = (uint32_t)o->parallel;
     s->sessions = (uint32_t)(o->sessions ? o->sessions : o->parallel + 1);
     s->approximate = o->run.loss > 0;
+    s->body_bytes = o->body_bytes;
+    s->prompts_limit = PROMPT_BODIES * o->body_bytes;
     s->created = reply_now();
     s->started_ns = clock_ns();
     v->name = o->alias ? text_cleaned(o->alias) : model_name(model);
@@ -274,7 +358,7 @@ static int start(struct serving *v, const char *model, struct err *err) {
                                          .port = (unsigned)o->port,
                                          .guard = &v->guard,
                                          .body_bytes = o->body_bytes,
-                                         .flight_bytes = 4 * o->body_bytes,
+                                         .flight_bytes = FLIGHT_BODIES * o->body_bytes,
                                          .behind_bytes = 1 << 20,
                                          .alive_ns = 10 * second_ns,
                                          .slow_ns = 60 * second_ns,

@@ -153,9 +153,11 @@ struct desk {
     bool stop;
 };
 
-/* Most memory of a request's values: some times its length, as each has a head. */
-static size_t values_limit(size_t body_bytes) {
-    return (1 << 20) + 24 * body_bytes;
+/* Most memory of a request's values: some times its length, as each has a head; but no more than
+ * the plan has for that. */
+static size_t values_limit(const struct server *s, size_t body_bytes) {
+    const uint64_t times = 24 * (uint64_t)body_bytes, most = 4 * s->body_bytes;
+    return (size_t)(SERVE_LEAST_VALUES + (times < most ? times : most));
 }
 
 static void prepare(struct server *s, const struct paper *p) {
@@ -164,12 +166,17 @@ static void prepare(struct server *s, const struct paper *p) {
     struct problem problem = {0};
     struct value value;
     struct err err = {0};
-    call.arena.limit_bytes = values_limit(body->len);
+    call.arena.limit_bytes = values_limit(s, body->len);
     if (http_gone(p->x)) {
         /* nobody waits any more */
     } else if (value_json_read(&call.arena, body->len ? body->data : "", body->len, &value, &err) <
                0) {
-        problem_set(&problem, 400, "invalid_json", NULL, "the body is no JSON: %s", err.msg);
+        if (call.arena.exhausted) {
+            problem_set(&problem, 413, "too_large", NULL,
+                        "the body's values take more memory than --max-body allows");
+        } else {
+            problem_set(&problem, 400, "invalid_json", NULL, "the body is no JSON: %s", err.msg);
+        }
         reply_problem(p->x, p->api, &problem);
     } else if (value.type != VALUE_DICT) {
         problem_set(&problem, 400, "invalid_json", NULL, "the body is no JSON object");
@@ -205,12 +212,14 @@ static void *desk_thread(void *ctx) {
     }
 }
 
-static bool desk_put(struct desk *d, struct http_exchange *x, const struct route *r, enum api api) {
+/* 0, or the status with which it is refused. */
+static unsigned desk_put(struct desk *d, struct http_exchange *x, const struct route *r,
+                         enum api api) {
     struct paper *p = mem_calloc(1, sizeof *p);
     *p = (struct paper){.x = x, .route = r, .api = api};
     pthread_mutex_lock(&d->lock);
-    bool room = d->n < MAX_PREPARED && !d->stop;
-    if (room) {
+    const unsigned status = d->stop ? 503 : d->n >= MAX_PREPARED ? 429 : 0;
+    if (status == 0) {
         http_keep(x);
         d->n++;
         *d->last = p;
@@ -218,10 +227,10 @@ static bool desk_put(struct desk *d, struct http_exchange *x, const struct route
         pthread_cond_signal(&d->more);
     }
     pthread_mutex_unlock(&d->lock);
-    if (!room) {
+    if (status) {
         free(p);
     }
-    return room;
+    return status;
 }
 
 int desk_start(struct server *s, struct err *err) {
@@ -282,9 +291,16 @@ void routes_handle(void *ctx, struct http_exchange *x) {
         problem_set(&problem, 501, "not_supported", NULL, "%s: not supported by this server",
                     r->path);
     } else if (strcmp(r->method, "POST") == 0) {
-        if (!desk_put(s->desk, x, r, api)) {
+        switch (desk_put(s->desk, x, r, api)) {
+        case 429:
             problem_set(&problem, 429, "queue_full", NULL,
                         "too many requests wait already; try again later");
+            break;
+        case 503:
+            problem_set(&problem, 503, "stopping", NULL, "the server stops");
+            break;
+        default:
+            break;
         }
     } else {
         struct call call = {.s = s, .x = x, .api = api};

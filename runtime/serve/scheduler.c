@@ -18,6 +18,12 @@ enum place scheduler_reserve(struct scheduler *s) {
     return place;
 }
 
+void scheduler_give_back(struct scheduler *s) {
+    pthread_mutex_lock(&s->lock);
+    s->places--;
+    pthread_mutex_unlock(&s->lock);
+}
+
 uint64_t scheduler_request(struct scheduler *s) {
     pthread_mutex_lock(&s->lock);
     uint64_t number = ++s->requests;
@@ -39,19 +45,17 @@ void scheduler_submit(struct scheduler *s, struct job *jobs) {
     pthread_mutex_unlock(&s->lock);
 }
 
-/* Takes a job out of the queue, and gives its place back where it was its request's last one there.
- * With the lock. */
-static struct job *take(struct scheduler *s, struct job **at) {
+/* Takes a job out of the queue, behind `before` (NULL: the first one), and gives its place back
+ * where it was its request's last one there: jobs of a request lie side by side. With the lock. */
+static struct job *take(struct scheduler *s, struct job *before) {
+    struct job **at = before ? &before->next : &s->first;
     struct job *job = *at;
-    bool others = false;
     *at = job->next;
     if (!*at) {
         s->last = at;
     }
-    for (struct job *q = s->first; q; q = q->next) {
-        others |= q->request == job->request;
-    }
-    s->places -= !others;
+    s->places -= !(before && before->request == job->request) &&
+                 !(job->next && job->next->request == job->request);
     return job;
 }
 
@@ -79,16 +83,17 @@ static bool is_read(const struct scheduler *s, const struct job *job) {
 
 /* The next job to run: of the request that has fewest running, the earliest. With the lock. */
 static struct job *take_next(struct scheduler *s) {
-    struct job **best = NULL;
+    struct job *before = NULL, *best = NULL, *before_best = NULL;
     uint32_t fewest = UINT32_MAX;
-    for (struct job **at = &s->first; *at; at = &(*at)->next) {
-        uint32_t n = running_of(s, (*at)->request);
-        if (n < fewest && !(n > 0 && is_read(s, *at))) {
+    for (struct job *job = s->first; job; before = job, job = job->next) {
+        uint32_t n = running_of(s, job->request);
+        if (n < fewest && !(n > 0 && is_read(s, job))) {
             fewest = n;
-            best = at;
+            best = job;
+            before_best = before;
         }
     }
-    return best ? take(s, best) : NULL;
+    return best ? take(s, before_best) : NULL;
 }
 
 size_t scheduler_drain(struct scheduler *s, bool now) {
@@ -109,34 +114,57 @@ void scheduler_done(struct scheduler *s, uint32_t n) {
     pthread_mutex_unlock(&s->lock);
 }
 
-/* Queued jobs that are not to run: their client has left, or the server stops. */
+/* Takes the first job out of the queue and those of its request, which are behind it, for whose end
+ * they count as running. With the lock. */
+static void drop_request(struct scheduler *s, struct job **at, enum job_end end,
+                         struct job **dropped) {
+    const uint64_t request = (*at)->request;
+    while (*at && (*at)->request == request) {
+        struct job *job = *at;
+        *at = job->next;
+        job->end = end;
+        job->next = *dropped;
+        *dropped = job;
+        s->running++;
+        *(end == JOB_GONE ? &s->figures.left : &s->figures.failed) += 1;
+    }
+    if (!*at) {
+        s->last = at;
+    }
+    s->places--;
+}
+
+/* Queued jobs that are not to run: their client has left, or the server stops. Each request is
+ * asked for once. */
 static void drop_queued(struct scheduler *s) {
     struct job *dropped = NULL;
+    uint32_t n = 0;
     pthread_mutex_lock(&s->lock);
     bool now = s->now;
     for (struct job **at = &s->first; *at;) {
-        bool gone = (*at)->ops->gone(*at);
-        if (!gone && !now) {
-            at = &(*at)->next;
+        const uint64_t request = (*at)->request;
+        const bool gone = (*at)->ops->gone(*at);
+        if (gone || now) {
+            drop_request(s, at, gone ? JOB_GONE : JOB_FAILED, &dropped);
             continue;
         }
-        struct job *job = take(s, at);
-        job->end = gone ? JOB_GONE : JOB_FAILED;
-        job->next = dropped;
-        dropped = job;
-        s->running++; /* until its end was told */
-        s->figures.left += gone;
-        s->figures.failed += !gone;
+        while (*at && (*at)->request == request) {
+            at = &(*at)->next;
+        }
     }
     pthread_mutex_unlock(&s->lock);
     while (dropped) {
         struct job *job = dropped;
         dropped = job->next;
+        n++;
         if (job->end == JOB_FAILED) {
             memcpy(job->error.message, "the server stops", sizeof "the server stops");
+            job->later = true;
         }
         job->ops->end(job);
-        scheduler_done(s, 1);
+    }
+    if (n > 0) {
+        scheduler_done(s, n);
     }
 }
 
@@ -156,7 +184,7 @@ static void drop_running(struct scheduler *s) {
         if (gone) {
             sequence_end(s, i, JOB_GONE);
         } else {
-            sequence_fail(s, i, "the server stops");
+            sequence_fail_now(s, i, "the server stops");
         }
     }
 }
@@ -168,6 +196,9 @@ static uint32_t reach(const void *ctx, size_t i, uint32_t n_tok) {
 
 /* Give the next job a session. False where there is none, or no room. */
 static bool admit(struct scheduler *s) {
+    if (sequence_any_waits(s)) {
+        return false;
+    }
     pthread_mutex_lock(&s->lock);
     struct job *job = s->running < s->o.parallel ? take_next(s) : NULL;
     s->running += job != NULL;
@@ -213,12 +244,17 @@ static void *forward_thread(void *ctx) {
         uint64_t made = sequence_step_decode(s);
         uint64_t end = clock_ns();
         s->decode_ns = made ? end - middle : s->decode_ns;
+        uint64_t kv_bytes = 0;
+        for (uint32_t i = 0; i < s->o.sessions; i++) {
+            kv_bytes += corm_session_bytes(s->slots[i].session);
+        }
         pthread_mutex_lock(&s->lock);
         s->figures.prompt_tok += rows;
         s->figures.prompt_ns += rows || s->pass ? middle - start : 0;
         s->figures.made_tok += made;
         s->figures.decode_calls += made > 0;
         s->figures.decode_ns += made ? end - middle : 0;
+        s->figures.kv_bytes = kv_bytes;
         pthread_mutex_unlock(&s->lock);
     }
     return NULL;

@@ -17,6 +17,12 @@
  * most of its prompt, or to a copy of it (keep_choose): that is cut back to what both have in
  * common and goes on there. On the CPU that changes no bit of what follows, with --loss 0. Where
  * the client of a job has left, all that was computed stays as well, for when it comes again.
+ *
+ * Memory. Sessions take memory by their length out of one budget (kv_bytes of the engine). Where it
+ * is full, what sessions of finished jobs remember goes, what was used least lately first. Where
+ * that is not enough, the job that was begun last waits: its session gives its memory back, and
+ * what it had is computed again when a job has ended. So a job that is alone always has room, and
+ * none fails because of another one.
  */
 #ifndef RUNTIME_SERVE_SCHEDULER_H
 #define RUNTIME_SERVE_SCHEDULER_H
@@ -77,12 +83,14 @@ struct job {
     enum job_end end;
     int stop;                      /* JOB_STOP_TEXT: which of the texts */
     struct corm_error error;       /* JOB_FAILED */
+    bool later;                    /* JOB_FAILED: but the same may go well at another time */
     uint32_t cached_tok, made_tok; /* of the prompt, those not computed anew; generated ones */
     uint64_t queued_ns, started_ns, first_ns; /* when it was: queued, begun, after its prompt */
     struct job *next; /* the maker's before scheduler_submit, then private */
     /* private */
     int32_t pending; /* the token that was chosen last and is not evaluated yet */
-    size_t done;     /* of the prompt, evaluated */
+    size_t done;     /* of what is to be read (struct slot), evaluated */
+    uint32_t told;   /* prompt_probabilities: tokens of which they were told */
 };
 
 /* Which tokens of earlier jobs are used again. */
@@ -100,9 +108,10 @@ struct scheduler_options {
 };
 
 int scheduler_start(struct scheduler **s, const struct scheduler_options *options, struct err *err);
-/* Take a place in the queue. With one, scheduler_submit must follow. */
+/* Take a place in the queue. With one, scheduler_submit or scheduler_give_back must follow. */
 enum place { PLACE_TAKEN, PLACE_NONE, PLACE_STOPS };
 enum place scheduler_reserve(struct scheduler *s);
+void scheduler_give_back(struct scheduler *s);
 /* `jobs` is a list by `next`. */
 void scheduler_submit(struct scheduler *s, struct job *jobs);
 /* A number for the jobs of one request. */
@@ -117,6 +126,8 @@ struct scheduler_figures {
     uint64_t prompt_tok, cached_tok, made_tok, prompt_ns, decode_ns;
     uint64_t requests, refused, failed, left; /* of jobs: left by their client */
     uint64_t decode_calls, read_bytes, cache_hits, cache_misses, stall_ns;
+    uint64_t forgotten, paused; /* for want of memory: kept sessions, and jobs that had to wait */
+    uint64_t kv_bytes;          /* that sessions take */
     uint32_t running, waiting;
 };
 void scheduler_figures(struct scheduler *s, struct scheduler_figures *out);

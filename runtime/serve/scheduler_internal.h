@@ -14,6 +14,11 @@ struct slot {
     struct scheduler *scheduler;
     struct corm_session *session;
     struct job *job; /* NULL: it only remembers */
+    uint64_t order;  /* the later its job was begun, the greater */
+    bool waits;      /* for memory: its session has none meanwhile */
+    /* What is to be read before the job goes on: the first so many of kept.ids, where it had to
+     * give its memory back while it was generating; 0: the job's prompt. */
+    uint32_t again;
 };
 
 struct scheduler {
@@ -31,7 +36,8 @@ struct scheduler {
     /* the forward thread's alone */
     struct slot *slots; /* [sessions] */
     struct kept *kept;  /* [sessions] */
-    uint64_t used;
+    uint64_t used, begun;
+    bool room;              /* memory came free: whoever waits for it may try */
     size_t turn;            /* the slot whose prompt was computed last */
     struct corm_pass *pass; /* open over a piece of that slot's prompt, or NULL */
     size_t pass_rows;
@@ -53,6 +59,10 @@ void sequence_begin(struct scheduler *s, const struct keep_choice *c);
 /* The job of a slot ends; the slot remembers. */
 void sequence_end(struct scheduler *s, size_t i, enum job_end end);
 void sequence_fail(struct scheduler *s, size_t i, const char *message);
+/* The same where it might go well another time. */
+void sequence_fail_now(struct scheduler *s, size_t i, const char *message);
+/* Whether a job waits for memory. */
+bool sequence_any_waits(const struct scheduler *s);
 /* Break off the pass that is open: whole pieces stay, others are forgotten. */
 void sequence_close_pass(struct scheduler *s);
 /* Layers of a piece of a prompt, for as long as the last decoding took where somebody decodes. The

@@ -21,6 +21,11 @@ void sequence_fail(struct scheduler *s, size_t i, const char *message) {
     sequence_end(s, i, JOB_FAILED);
 }
 
+void sequence_fail_now(struct scheduler *s, size_t i, const char *message) {
+    s->slots[i].job->later = true;
+    sequence_fail(s, i, message);
+}
+
 /* Hands on text of the answer. Returns true where a stop ends it. */
 static bool put_text(struct job *job, const char *text, size_t bytes) {
     bool stopped = false;
@@ -81,12 +86,28 @@ static void count_job(struct scheduler *s, const struct slot *slot, const struct
     pthread_mutex_unlock(&s->lock);
 }
 
+/* Of forms only those that jobs work on keep masks, so that these are as many as jobs run. */
+static void rest_form(struct scheduler *s, const struct job *job) {
+    bool used = false;
+    for (size_t i = 0; i < s->o.sessions; i++) {
+        const struct job *other = s->slots[i].job;
+        used |= other && other != job && other->request == job->request;
+    }
+    if (job->grammar && !used) {
+        corm_grammar_rest(job->grammar);
+    }
+}
+
 void sequence_end(struct scheduler *s, size_t i, enum job_end end) {
     struct slot *slot = &s->slots[i];
     struct job *job = slot->job;
     put_end(slot, &end);
+    rest_form(s, job);
     job->end = end;
     slot->job = NULL;
+    slot->waits = false;
+    slot->again = 0;
+    s->room = true;
     s->kept[i].busy = false;
     s->kept[i].used = ++s->used;
     count_job(s, slot, job);
@@ -117,6 +138,13 @@ static int read_prompt(struct slot *slot) {
 
 static void prompt_done(struct scheduler *s, size_t i);
 
+/* What the engine says is why. */
+static void fail_as(struct scheduler *s, size_t i, const struct corm_error *error) {
+    s->slots[i].job->error = *error;
+    s->slots[i].job->later = error->code == CORM_ERROR_MEMORY;
+    sequence_end(s, i, JOB_FAILED);
+}
+
 /* The session has its first `common` tokens already: cut it back to these, or to as many as leave
  * something to compute, as the last token's logits are wanted. A call of one token would count as
  * decoding, so two are left. What its layers do not hold then is computed again, and counts as
@@ -139,24 +167,139 @@ static void go_back(struct scheduler *s, size_t i, uint32_t common) {
     job->done = common;
 }
 
-/* Make the target what the source is. Where that fails, the target is as it was: nothing of it is
- * used then. */
-static uint32_t copy(struct scheduler *s, const struct keep_choice *c) {
+/* ---- memory ---- */
+
+static void count(struct scheduler *s, uint64_t *figure) {
+    pthread_mutex_lock(&s->lock);
+    (*figure)++;
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* Forget what was used least lately of what only is remembered, but for two sessions. False where
+ * there is nothing. */
+static bool forget_oldest(struct scheduler *s, int but, int or_but) {
+    int found = -1;
+    for (int i = 0; i < (int)s->o.sessions; i++) {
+        const struct kept *k = &s->kept[i];
+        if (!k->busy && k->n > 0 && i != but && i != or_but &&
+            (found < 0 || k->used < s->kept[found].used)) {
+            found = i;
+        }
+    }
+    if (found >= 0) {
+        corm_session_truncate(s->slots[found].session, 0);
+        s->kept[found].n = s->kept[found].exact = 0;
+        count(s, &s->figures.forgotten);
+    }
+    return found >= 0;
+}
+
+/* The job gives its memory back, and begins again when there is some. */
+static void pause_job(struct scheduler *s, size_t i) {
+    struct slot *slot = &s->slots[i];
+    struct kept *k = &s->kept[i];
+    if (s->pass && i == s->turn) {
+        sequence_close_pass(s);
+    }
+    if (slot->job->pending >= 0 && slot->again == 0) {
+        slot->again = k->n; /* the ids stay where they are */
+    }
+    corm_session_truncate(slot->session, 0);
+    k->n = k->exact = 0;
+    slot->job->done = 0;
+    slot->waits = true;
+    count(s, &s->figures.paused);
+}
+
+bool sequence_any_waits(const struct scheduler *s) {
+    for (size_t i = 0; i < s->o.sessions; i++) {
+        if (s->slots[i].waits) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Memory for the job of slot i, or for those that were begun before it: what is remembered goes,
+ * or the job that was begun last waits, which may be this one. False where it is alone, so that
+ * nothing is to be had. */
+static bool make_room(struct scheduler *s, size_t i) {
+    size_t last = i, others = 0;
+    if (forget_oldest(s, -1, -1)) {
+        return true;
+    }
+    for (size_t k = 0; k < s->o.sessions; k++) {
+        if (k == i || !s->slots[k].job || s->slots[k].waits) {
+            continue;
+        }
+        others++;
+        last = s->slots[k].order > s->slots[last].order ? k : last;
+    }
+    if (others > 0) {
+        pause_job(s, last);
+    }
+    return others > 0;
+}
+
+/* Whoever waits longest tries again where memory came free, or where nobody else is at work. */
+static void resume(struct scheduler *s) {
+    struct slot *first = NULL;
+    bool works = false;
+    for (size_t i = 0; i < s->o.sessions; i++) {
+        struct slot *slot = &s->slots[i];
+        works |= slot->job && !slot->waits;
+        if (slot->waits && (!first || slot->order < first->order)) {
+            first = slot;
+        }
+    }
+    if (first && (s->room || !works)) {
+        first->waits = false;
+    }
+    s->room = false;
+}
+
+/* Make the target what the source is. False where there is no room for both, or that fails
+ * otherwise: the target is as it was. */
+static bool copy(struct scheduler *s, const struct keep_choice *c) {
     struct kept *to = &s->kept[c->target], *from = &s->kept[c->source];
-    if (corm_session_copy(s->slots[c->target].session, s->slots[c->source].session, NULL) < 0) {
-        return 0;
+    struct corm_error error = {0};
+    while (corm_session_copy(s->slots[c->target].session, s->slots[c->source].session, &error) <
+           0) {
+        if (error.code != CORM_ERROR_MEMORY || !forget_oldest(s, c->target, c->source)) {
+            return false;
+        }
     }
     memcpy(to->ids, from->ids, from->n * sizeof *to->ids);
     to->n = from->n;
     to->exact = from->exact;
-    return c->common;
+    return true;
+}
+
+/* Prepare the slot of a chosen job: the target, or, where there is no room for a copy and nobody
+ * else works there, the source. Returns which, and in *common what it has of the prompt. */
+static size_t take_slot(struct scheduler *s, const struct keep_choice *c, uint32_t *common) {
+    const size_t target = (size_t)c->target, source = (size_t)c->source;
+    *common = c->source < 0 ? 0 : c->common;
+    if (c->source < 0 || c->source == c->target || copy(s, c)) {
+        return target;
+    }
+    if (s->kept[source].busy) {
+        *common = 0;
+        return target;
+    }
+    s->slots[source].job = s->slots[target].job;
+    s->slots[target].job = NULL;
+    s->kept[source].busy = true;
+    s->kept[target].busy = false;
+    return source;
 }
 
 void sequence_begin(struct scheduler *s, const struct keep_choice *c) {
-    size_t i = (size_t)c->target;
+    uint32_t common;
+    const size_t i = take_slot(s, c, &common);
     struct slot *slot = &s->slots[i];
     struct job *job = slot->job;
-    uint32_t common = c->source == c->target ? c->common : c->source < 0 ? 0 : copy(s, c);
+    slot->order = ++s->begun;
     job->started_ns = clock_ns();
     job->ops->begin(job);
     go_back(s, i, job->prompt_probabilities ? 0 : common);
@@ -258,43 +401,73 @@ static void prompt_done(struct scheduler *s, size_t i) {
 static void on_prompt_logits(void *ctx, uint32_t position, const float *logits) {
     const struct slot *slot = ctx;
     struct job *job = slot->job;
-    if (position + 1 < job->n_ids) {
+    if (position + 1 < job->n_ids && position >= job->told) {
+        job->told = position + 1;
         tell_probabilities(slot, logits, job->ids[position + 1]);
     }
 }
 
-/* Open a pass over the next piece of a prompt, in turn. False where there is none. */
-static bool open_pass(struct scheduler *s) {
-    size_t i = s->turn, n = s->o.sessions;
-    do {
-        i = (i + 1) % n;
-    } while (!(s->slots[i].job && s->slots[i].job->done < s->slots[i].job->n_ids) && i != s->turn);
-    struct slot *slot = &s->slots[i];
-    struct job *job = slot->job;
-    if (!job || job->done == job->n_ids) {
+/* What a slot's job has to read before it can go on. */
+static const int32_t *to_read(const struct scheduler *s, size_t i, size_t *n) {
+    const struct slot *slot = &s->slots[i];
+    *n = slot->again ? slot->again : slot->job->n_ids;
+    return slot->again ? s->kept[i].ids : slot->job->ids;
+}
+
+static bool reads(const struct scheduler *s, size_t i) {
+    size_t n;
+    if (!s->slots[i].job || s->slots[i].waits) {
         return false;
     }
+    to_read(s, i, &n);
+    return s->slots[i].job->done < n;
+}
+
+static bool decodes(const struct slot *slot) {
+    return slot->job && slot->job->pending >= 0 && slot->again == 0 && !slot->waits;
+}
+
+/* Open a pass over the next piece of a prompt, in turn. False where there is none. */
+static bool open_pass(struct scheduler *s) {
+    size_t i = s->turn, n = s->o.sessions, n_ids;
+    struct corm_error error = {0};
+    resume(s);
+    do {
+        i = (i + 1) % n;
+    } while (!reads(s, i) && i != s->turn);
+    if (!reads(s, i)) {
+        return false;
+    }
+    struct slot *slot = &s->slots[i];
+    struct job *job = slot->job;
+    const int32_t *ids = to_read(s, i, &n_ids);
     s->turn = i;
-    size_t rest = job->n_ids - job->done;
+    size_t rest = n_ids - job->done;
     size_t rows = rest < s->info->batch_rows ? rest : s->info->batch_rows;
     if (rest - rows == 1 && rows > 1) {
         rows--; /* a call of one token would count as decoding */
     }
     memcpy(s->marks, job->ends, job->n_ends * sizeof *s->marks);
     s->marks[job->n_ends] = (uint32_t)job->n_ids;
-    const struct corm_span span = {.session = slot->session,
-                                   .ids = job->ids + job->done,
-                                   .n = rows,
-                                   .on_logits = job->prompt_probabilities ? on_prompt_logits : NULL,
-                                   .ctx = slot,
-                                   .error = &s->pass_error,
-                                   .snapshots = s->marks,
-                                   .n_snapshots = job->n_ends + 1};
+    const struct corm_span span = {
+        .session = slot->session,
+        .ids = ids + job->done,
+        .n = rows,
+        .on_logits = job->prompt_probabilities && slot->again == 0 ? on_prompt_logits : NULL,
+        .ctx = slot,
+        .error = &s->pass_error,
+        .snapshots = s->marks,
+        .n_snapshots = job->n_ends + 1};
     s->pass_error = (struct corm_error){0};
-    if (corm_pass_open(&s->pass, &span, 1, &job->error) < 0) {
+    while (corm_pass_open(&s->pass, &span, 1, &error) < 0) {
         s->pass = NULL;
-        sequence_end(s, i, JOB_FAILED);
-        return false;
+        if (error.code != CORM_ERROR_MEMORY || !make_room(s, i)) {
+            fail_as(s, i, &error);
+            return false;
+        }
+        if (slot->waits) {
+            return false;
+        }
     }
     s->pass_rows = rows;
     s->kept[i].locked = true;
@@ -304,19 +477,38 @@ static bool open_pass(struct scheduler *s) {
 void sequence_close_pass(struct scheduler *s) {
     struct kept *k = &s->kept[s->turn];
     struct job *job = s->slots[s->turn].job;
+    size_t n;
+    const int32_t *ids = to_read(s, s->turn, &n);
     corm_pass_close(s->pass);
     s->pass = NULL;
     k->locked = false;
     size_t rows = corm_session_length(s->slots[s->turn].session) - k->n;
-    memcpy(k->ids + k->n, job->ids + job->done, rows * sizeof *k->ids);
+    memmove(k->ids + k->n, ids + job->done, rows * sizeof *k->ids); /* perhaps they are there */
     k->n += (uint32_t)rows;
     k->exact = k->n;
     job->done += rows;
 }
 
+/* A piece was read. Where it was the last one the job goes on. */
+static void piece_done(struct scheduler *s, size_t i) {
+    struct slot *slot = &s->slots[i];
+    size_t n;
+    to_read(s, i, &n);
+    if (slot->job->done < n) {
+        return;
+    }
+    s->room = true; /* perhaps there is some for the next one that waits */
+    if (slot->again > 0) {
+        slot->again = 0;
+        slot->job->done = slot->job->n_ids;
+    } else {
+        prompt_done(s, i);
+    }
+}
+
 static bool anybody_decodes(const struct scheduler *s) {
     for (size_t i = 0; i < s->o.sessions; i++) {
-        if (s->slots[i].job && s->slots[i].job->pending >= 0) {
+        if (decodes(&s->slots[i])) {
             return true;
         }
     }
@@ -344,9 +536,7 @@ uint64_t sequence_step_prompt(struct scheduler *s) {
         sequence_end(s, i, JOB_FAILED);
         return 0;
     }
-    if (s->slots[i].job->done == s->slots[i].job->n_ids) {
-        prompt_done(s, i);
-    }
+    piece_done(s, i);
     return rows;
 }
 
@@ -356,27 +546,42 @@ static void decoded(struct scheduler *s, size_t i, int32_t id) {
     choose(s, i);
 }
 
-/* Where all together fail, each alone, so that only those end whose own rows need what failed. */
-uint64_t sequence_step_decode(struct scheduler *s) {
-    struct corm_error error;
+/* Those that decode now. How many. */
+static size_t gather(struct scheduler *s) {
     size_t n = 0;
     for (size_t i = 0; i < s->o.sessions; i++) {
-        const struct job *job = s->slots[i].job;
-        if (job && job->pending >= 0) {
+        if (decodes(&s->slots[i])) {
             s->together[n] = s->slots[i].session;
-            s->ids[n] = job->pending;
+            s->ids[n] = s->slots[i].job->pending;
             s->who[n++] = i;
         }
     }
-    if (n == 0) {
-        return 0;
+    return n;
+}
+
+/* Of those that decode the one that was begun first: it is the last that has to wait. */
+static size_t eldest(const struct scheduler *s, size_t n) {
+    size_t first = s->who[0];
+    for (size_t k = 1; k < n; k++) {
+        first = s->slots[s->who[k]].order < s->slots[first].order ? s->who[k] : first;
     }
-    bool all = corm_sessions_decode(s->together, s->ids, n, &error) == 0;
+    return first;
+}
+
+/* Where all together fail, each alone, so that only those end whose own rows need what failed. */
+uint64_t sequence_step_decode(struct scheduler *s) {
+    struct corm_error error = {0};
+    size_t n = gather(s);
+    bool all = false;
+    while (n > 0 && !(all = corm_sessions_decode(s->together, s->ids, n, &error) == 0) &&
+           error.code == CORM_ERROR_MEMORY && make_room(s, eldest(s, n))) {
+        n = gather(s);
+    }
     for (size_t k = 0; k < n; k++) {
         if (all || (n > 1 && corm_sessions_decode(&s->together[k], &s->ids[k], 1, &error) == 0)) {
             decoded(s, s->who[k], s->ids[k]);
         } else {
-            sequence_fail(s, s->who[k], error.message);
+            fail_as(s, s->who[k], &error);
         }
     }
     return n;

@@ -14,6 +14,7 @@
 #ifndef RUNTIME_SERVE_SERVE_H
 #define RUNTIME_SERVE_SERVE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -27,6 +28,9 @@
 
 struct desk;
 
+/* Memory of a request's values in any case, beside some times its body (routes.c). */
+enum { SERVE_LEAST_VALUES = 1 << 20 };
+
 struct server {
     struct corm_engine *engine;
     const struct corm_model_info *info;
@@ -35,8 +39,11 @@ struct server {
     char *chat_template;           /* of --chat-template; NULL: the archive's */
     const char *template_name;
     uint32_t parallel, sessions;
-    bool approximate; /* --loss: what is decoded is not what a prompt gives */
-    int64_t created;  /* seconds since 1970 */
+    uint64_t body_bytes; /* most of a request's body; 0 in tests: no bound on what is made of it */
+    atomic_uint_fast64_t prompts_bytes; /* ids of all prompts that wait or run */
+    uint64_t prompts_limit;             /* most of that */
+    bool approximate;                   /* --loss: what is decoded is not what a prompt gives */
+    int64_t created;                    /* seconds since 1970 */
     uint64_t started_ns;
     struct scheduler *scheduler;
     struct http *http;

@@ -712,6 +712,10 @@ def test_full_queue():
     until(lambda: metric("requests_processing") == 0 and metric("requests_deferred") == 0)
     assert complete(max_tokens=1).status == 200
     assert ask("/v1/completions", {"prompt": "x" * 100000}).status == 413
+    # A short body whose values take much memory.
+    many = ask("/v1/completions", b'{"prompt": [' + b'{"a":0},' * 7500 + b"{}]}")
+    refused(many, 413, "--max-body")
+    assert complete(max_tokens=1).status == 200
 
 
 def test_ends_gracefully():

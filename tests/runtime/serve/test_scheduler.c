@@ -4,6 +4,8 @@
 #include "tests/util/test.h"
 
 #include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "runtime/serve/scheduler.h"
 #include "tests/util/test_util_model.h"
@@ -105,9 +107,122 @@ static void jobs_are_there_until_their_end_was_told(void **state) {
     free(path);
 }
 
+/* ---- memory ---- */
+
+enum { WRITERS = 3, CTX_TOK = 320, MADE_TOK = 250 };
+
+/* A job that writes down what it is told. */
+struct writer {
+    struct job job;
+    int32_t ids[PROMPT_TOK];
+    struct buf text;
+    atomic_int over;
+};
+
+static void write_text(struct job *job, const char *text, size_t bytes, bool of_prompt) {
+    (void)of_prompt;
+    buf_append(&((struct writer *)job->ctx)->text, text, bytes);
+}
+static void nothing(struct job *job) {
+    (void)job;
+}
+static void write_end(struct job *job) {
+    atomic_store(&((struct writer *)job->ctx)->over, 1);
+}
+static bool never(struct job *job) {
+    (void)job;
+    return false;
+}
+
+static const struct job_ops writer_ops = {nothing, write_text, on_token, write_end, never};
+
+/* What all of them write, and what that took: together where there is room for all, for one, or one
+ * after the other in the room of one. */
+static struct scheduler_figures write_all(const char *path, uint64_t kv_bytes, bool together,
+                                          struct buf texts[WRITERS]) {
+    const struct corm_engine_options opt = {.threads = 1,
+                                            .ctx_tok = CTX_TOK,
+                                            .max_sessions = WRITERS,
+                                            .max_passes = 1,
+                                            .kv_bytes = kv_bytes};
+    struct corm_engine *e = model_open(path, &opt);
+    const struct scheduler_options o = {
+        .engine = e, .parallel = WRITERS, .sessions = WRITERS, .queue = WRITERS};
+    struct scheduler_figures f;
+    struct scheduler *s;
+    struct writer w[WRITERS];
+    struct err err = {0};
+    assert_int_equal(scheduler_start(&s, &o, &err), 0);
+    for (int i = 0; i < WRITERS; i++) {
+        w[i] = (struct writer){.job = {.ops = &writer_ops,
+                                       .ctx = &w[i],
+                                       .request = scheduler_request(s),
+                                       .ids = w[i].ids,
+                                       .n_ids = PROMPT_TOK,
+                                       .max_tok = MADE_TOK,
+                                       .n_top = -1,
+                                       .ignore_eos = true,
+                                       .sampling = corm_sampling_defaults(e)}};
+        for (int k = 0; k < PROMPT_TOK; k++) {
+            w[i].ids[k] = 300 + 50 * i + k;
+        }
+        assert_int_equal(scheduler_reserve(s), PLACE_TAKEN);
+        scheduler_submit(s, &w[i].job);
+        for (int k = 0; !together && k < 6000 && !atomic_load(&w[i].over); k++) {
+            clock_sleep_until(clock_ns() + 10000000);
+        }
+    }
+    for (int i = 0; i < WRITERS; i++) {
+        for (int k = 0; k < 6000 && !atomic_load(&w[i].over); k++) {
+            clock_sleep_until(clock_ns() + 10000000);
+        }
+        assert_int_equal(atomic_load(&w[i].over), 1);
+        assert_string_equal(w[i].job.error.message, "");
+        assert_int_equal(w[i].job.end, JOB_LENGTH);
+        assert_int_equal(w[i].job.made_tok, MADE_TOK);
+        texts[i] = w[i].text;
+    }
+    while (scheduler_drain(s, false) > 0) {
+        clock_sleep_until(clock_ns() + 1000000);
+    }
+    scheduler_figures(s, &f);
+    assert_true(f.kv_bytes <= corm_engine_plan(e)->kv_bytes);
+    scheduler_stop(s);
+    corm_engine_close(e);
+    return f;
+}
+
+/* Sequences that do not fit together get what they get alone: they wait for each other, and what is
+ * only remembered goes. */
+static void sequences_share_the_memory(void **state) {
+    (void)state;
+    char *path = model_archive("tests/models/fable", test_dir(), "shared", NULL, false);
+    struct buf want[WRITERS], got[WRITERS];
+    struct scheduler_figures f = write_all(path, 0, true, want);
+    assert_true(f.paused == 0 && f.forgotten == 0);
+    for (int together = 0; together < 2; together++) {
+        f = write_all(path, CORM_KV_LEAST, together, got);
+        assert_true(together ? f.paused > 0 : f.paused == 0 && f.forgotten > 0);
+        for (int i = 0; i < WRITERS; i++) {
+            assert_int_equal(got[i].len, want[i].len);
+            assert_memory_equal(got[i].data, want[i].data, want[i].len);
+            buf_free(&got[i]);
+        }
+    }
+    for (int i = 0; i < WRITERS; i++) {
+        assert_true(i == 0 || want[i].len != want[0].len ||
+                    memcmp(want[i].data, want[0].data, want[0].len) != 0);
+    }
+    for (int i = 0; i < WRITERS; i++) {
+        buf_free(&want[i]);
+    }
+    free(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(jobs_are_there_until_their_end_was_told),
+        cmocka_unit_test(sequences_share_the_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
