@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "format/text/chat_book.h"
 #include "format/text/tokenizer.h"
 #include "prep/hf/hf_tokenizer_json.h"
 
@@ -404,10 +403,10 @@ int hf_tokenizer_compile(const struct hf_tokenizer_files *files, struct buf *sec
                          struct err *err) {
     struct tokenizer_pack p = {0};
     struct tokenizer *tok = NULL;
-    struct chat_book book;
     struct place root, config = {.err = err};
     const struct hf_text *main_file = files->tokenizer.data ? &files->tokenizer : &files->tiktoken;
     json_t *json = NULL, *config_json = NULL;
+    size_t n_own = 0; /* added tokens that are of the main file */
     int rc = -1;
     if (files->config.data && !(config_json = place_parse(&files->config, &config, err))) {
         return -1;
@@ -416,18 +415,18 @@ int hf_tokenizer_compile(const struct hf_tokenizer_files *files, struct buf *sec
                                  : hf_read_tiktoken(files, &config, &root);
     if (!json || read_file(files, &root, &p) || hf_read_normalizer(&root, &p) ||
         hf_read_pre_tokenizer(&root, &p) || hf_read_decoder(&root, &p) ||
-        hf_read_post_processor(&root, &p) || read_config(files, &root, &config, &p)) {
+        hf_read_post_processor(&root, &p)) {
+        goto out;
+    }
+    n_own = p.n_added;
+    if (read_config(files, &root, &config, &p)) {
         goto out;
     }
     if (settle_added(&p, err) || pack_write(&p, section, err) ||
         tokenizer_open(section->data, section->len, &tok, err)) {
-        err_prefix(err, "%s", main_file->name);
+        err_prefix(err, p.n_added > n_own ? "%s and the files beside it" : "%s", main_file->name);
         goto out;
     }
-    if (chat_book_open(&book, p.book.data, p.book.len, err) < 0) { /* more than an archive holds */
-        goto out;
-    }
-    chat_book_close(&book);
     if (files->book) {
         buf_append(files->book, p.book.len ? p.book.data : "", p.book.len);
     }

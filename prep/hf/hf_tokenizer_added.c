@@ -237,7 +237,7 @@ static struct name *find_name(struct adder *a, const char *key) {
 static bool names_token(const char *key, const json_t *value) {
     static const char end[] = "_token";
     size_t n = strlen(key), k = sizeof end - 1;
-    return n > k && n < sizeof((struct name *)0)->key && strcmp(key + n - k, end) == 0 &&
+    return n > k && strcmp(key + n - k, end) == 0 &&
            (json_is_string(value) || json_object_get(value, "content"));
 }
 
@@ -258,6 +258,12 @@ static int read_names(struct adder *a, const struct place *file) {
                 return place_error(&at, "expected a string, or an object with content");
             }
             continue;
+        }
+        if (strlen(key) >= sizeof n->key || !chat_book_is_name(key, strlen(key))) {
+            return place_error(&at,
+                               "expected a name of a special token of at most %zu bytes, without "
+                               "control characters",
+                               sizeof n->key - 1);
         }
         if (!n && a->n_names == MAX_NAMES) {
             return place_error(&at, "more than %d names of special tokens", MAX_NAMES);

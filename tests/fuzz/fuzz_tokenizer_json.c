@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "format/text/chat_book.h"
 #include "format/text/tokenizer.h"
 #include "prep/hf/hf_tokenizer.h"
 
@@ -13,13 +14,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     static const char text[] = "ab  don't <s>x\n\n12 \xc3\xa9\xff e\xcc\x81";
-    struct buf section = {0}, out = {0}, remarks = {0};
+    struct buf section = {0}, out = {0}, remarks = {0}, conversations = {0};
     struct hf_tokenizer_files files = {
         .tokenizer = {.name = "tokenizer.json"},
         .config = {.name = "tokenizer_config.json"},
         .added_tokens = {.name = "added_tokens.json"},
         .special_map = {.name = "special_tokens_map.json"},
         .tiktoken = {.name = "hy.tiktoken"},
+        .book = &conversations,
         .remarks = &remarks,
     };
     struct hf_text *texts[] = {&files.tokenizer, &files.config, &files.added_tokens,
@@ -39,11 +41,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     }
     struct token_list ids = {0};
     struct tokenizer *tok = NULL;
+    struct chat_book book;
     struct err err = {0}, use = {0};
     if (hf_tokenizer_compile(&files, &section, &err) == 0) {
-        if (tokenizer_open(section.data, section.len, &tok, &err) < 0) {
+        if (tokenizer_open(section.data, section.len, &tok, &err) < 0 ||
+            chat_book_open(&book, conversations.data, conversations.len, &err) < 0) {
             abort(); /* compiled, so it opens */
         }
+        chat_book_close(&book);
         tokenizer_encode(tok, text, sizeof text - 1,
                          TOKENIZER_ADD_SPECIAL | TOKENIZER_PARSE_SPECIAL, &ids, &use);
         tokenizer_decode(tok, ids.ids, ids.n, 0, &out, &use);
@@ -55,5 +60,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     buf_free(&section);
     buf_free(&out);
     buf_free(&remarks);
+    buf_free(&conversations);
     return 0;
 }

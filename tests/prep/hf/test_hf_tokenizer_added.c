@@ -273,6 +273,68 @@ static void added_tokens_without_rows_are_left_out(void **state) {
     buf_free(&remarks);
 }
 
+/* A list of `n` times "x". */
+static char *many(const char *before, size_t n, bool keys, const char *after) {
+    struct buf text = {0};
+    buf_printf(&text, "%s", before);
+    for (size_t i = 0; i < n; i++) {
+        buf_printf(&text, keys ? "%s\"x%zu\":\"y\"" : "%s\"x%zu\"", i ? "," : "", i);
+    }
+    buf_printf(&text, "%s", after);
+    return text.data;
+}
+
+/* More than an archive's section of conversations holds is told by the file that has it. */
+static void too_many(void **state) {
+    (void)state;
+    const struct {
+        char *config;
+        const char *say, *say_too;
+    } rows[] = {
+        {many("{\"chat_control_tokens\":[", 1025, false, "]}"),
+         "tokenizer_config.json: chat_control_tokens", "more than 1024 tokens"},
+        {many("{\"chat_template\":{", 1025, true, "}}"),
+         "tokenizer_config.json: chat_template.x1024", "more than 1024 chat templates"},
+        {many("{\"chat_template\":{", 1024, true, "}}"), NULL, NULL},
+    };
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        const struct files files = {.config = rows[i].config};
+        struct buf section = {0};
+        struct err err = {0};
+        assert_int_equal(compile(&files, &section, NULL, &err), rows[i].say ? -1 : 0);
+        if (rows[i].say) {
+            assert_err(&err, rows[i].say, rows[i].say_too);
+        }
+        free(rows[i].config);
+        buf_free(&section);
+    }
+}
+
+/* What tokens of several files do together is blamed on no single one. */
+static void files_together(void **state) {
+    (void)state;
+    struct buf json = {0}, section = {0};
+    struct err err = {0};
+    const char lower[] = "\"normalizer\":{\"type\":\"Lowercase\"}", none[] = "\"normalizer\":null";
+    char *own = memmem(base, base_bytes, none, sizeof none - 1);
+    assert_non_null(own);
+    char *behind = own + sizeof none - 1;
+    buf_append(&json, base, (size_t)(own - (char *)base));
+    buf_append(&json, lower, sizeof lower - 1);
+    buf_append(&json, behind, base_bytes - (size_t)(behind - (char *)base));
+    uint8_t *whole = base;
+    const size_t whole_bytes = base_bytes;
+    base = (uint8_t *)json.data;
+    base_bytes = json.len;
+    const struct files files = {.added = "{\"<AB>\":280,\"<ab>\":281}"};
+    assert_int_equal(compile(&files, &section, NULL, &err), -1);
+    assert_err(&err, "tokenizer.json and the files beside it: ", "looked for as '<ab>'");
+    base = whole;
+    base_bytes = whole_bytes;
+    buf_free(&json);
+    buf_free(&section);
+}
+
 static void refusals(void **state) {
     (void)state;
     static const struct {
@@ -328,6 +390,16 @@ static void refusals(void **state) {
          "chat_template.json: chat_template",
          "expected a string"},
         {{.chat = "{}"}, "chat_template.json: chat_template", "expected a string"},
+        {{.config = "{\"a\\n\\u001b_token\":\"<|user|>\"}"},
+         "tokenizer_config.json: a??_token",
+         "without control characters"},
+        {{.map = "{\"a\\u009b_token\":\"<|user|>\"}"},
+         "special_tokens_map.json: a??_token",
+         "without control characters"},
+        {{.config = "{\"a2345678901234567890123456789012345678901234567890123456789_token\":\"<|"
+                    "user|>\"}"},
+         "789_token",
+         "at most 63 bytes"},
         {{.config = "{\"chat_control_tokens\":\"a\"}"}, "chat_control_tokens", "a list of strings"},
         {{.config = "{\"chat_control_tokens\":[1]}"}, "chat_control_tokens", "a list of strings"},
     };
@@ -378,13 +450,24 @@ static void chat_templates(void **state) {
          "rag=R tool_use=t"},
         {{.config = "{\"chat_template\":{\"default\":\"d\",\"rag\":\"r\"}}"}, "d", "rag=r"},
         {{.config = "{\"chat_template\":{\"rag\":\"r\"}}"}, NULL, "rag=r"},
-        {{.config = "{\"chat_template\":{\"\":\"r\",\"a\\nb\":\"r\"}}"}, NULL, "", "is left out"},
+        /* What no archive can hold is left out, by the name of its place. */
+        {{.config = "{\"chat_template\":{\"\":\"r\",\"a\\nb\":\"r\"}}"},
+         NULL,
+         "",
+         "tokenizer_config.json: chat_template.a?b: a chat template is left out: expected a name"},
+        {{.chat = "{\"chat_template\":[{\"name\":\"a\\u009b\",\"template\":\"r\"}]}"},
+         NULL,
+         "",
+         "chat_template.json: chat_template[0]: a chat template is left out: expected a name"},
         /* Files of their own come before all that the configuration has. */
         {{.config = "{\"chat_template\":{\"default\":\"d\",\"rag\":\"r\"}}", .more = "m"},
          NULL,
          "more=m"},
         {{.jinja = "j", .more = "m"}, "j", "more=m"},
-        {{.more = "\xff"}, NULL, "", "it is not UTF-8"},
+        {{.more = "\xff"},
+         NULL,
+         "",
+         "additional_chat_templates/more.jinja: a chat template is left out: byte 0 is not"},
         {{.config = "{\"chat_control_tokens\":[\"<a>\",\"<b>\"]}"}, NULL, "!<a> !<b>"},
         {{.config = "{\"chat_control_tokens\":[]}"}, NULL, "!"},
         {{.config = "{\"bos_token\":\"" START "\",\"pad_token\":\"" START
@@ -427,6 +510,8 @@ int main(void) {
         cmocka_unit_test(names_of_the_map),
         cmocka_unit_test(added_tokens_without_rows_are_left_out),
         cmocka_unit_test(refusals),
+        cmocka_unit_test(too_many),
+        cmocka_unit_test(files_together),
         cmocka_unit_test(chat_templates),
     };
     return cmocka_run_group_tests_name("hf_tokenizer_added", tests, set_up, tear_down);
