@@ -224,12 +224,23 @@ static uint64_t plan_bytes(const char *said) {
     return (uint64_t)((n + 0.1) * (double)(UINT64_C(1) << 10 * (strchr(units, unit) - units)));
 }
 
-/* Lines of the program itself; *last becomes the last one. */
+/* Whether a line of the program is a remark, which may stand before an error. */
+static bool is_remark(const char *line) {
+    static const char *const remarks[] = {": a context of ", ": the text has "};
+    for (size_t i = 0; i < sizeof remarks / sizeof *remarks; i++) {
+        if (strncmp(line, remarks[i], strlen(remarks[i])) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Lines of the program itself that are no remarks; *last becomes the last one. */
 static uint32_t count_lines(const char *said, const char *program, const char **last) {
     uint32_t n = 0;
     size_t length = strlen(program);
     for (const char *p = said; p && *p; p = strchr(p, '\n'), p = p ? p + 1 : p) {
-        if (strncmp(p, program, length) == 0 && p[length] == ':') {
+        if (strncmp(p, program, length) == 0 && p[length] == ':' && !is_remark(p + length)) {
             n++;
             *last = p;
         }
