@@ -181,6 +181,10 @@ int cli_budget_parse(const char *text, struct cli_budget *budget, struct err *er
  * `err`, which begins with `from`, the place of the text, and quotes what is no id. */
 int cli_ids_parse(const char *text, size_t bytes, const char *from, int32_t **ids, size_t *n,
                   struct err *err);
+/* The same behind the *n ids that are in *ids, which has room for *cap; those stay after an error.
+ * A position counts from the first of them. */
+int cli_ids_append(const char *text, size_t bytes, const char *from, int32_t **ids, size_t *n,
+                   size_t *cap, struct err *err);
 
 /* "512 B", "1.5 KiB", "6.0 GiB". Returns `out`. */
 enum { CLI_SIZE_TEXT = 24 };

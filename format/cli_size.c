@@ -73,13 +73,10 @@ int cli_budget_parse(const char *text, struct cli_budget *budget, struct err *er
     return 0;
 }
 
-int cli_ids_parse(const char *text, size_t bytes, const char *from, int32_t **ids, size_t *n,
-                  struct err *err) {
+int cli_ids_append(const char *text, size_t bytes, const char *from, int32_t **ids, size_t *n,
+                   size_t *cap, struct err *err) {
     static const char parting[] = ", \t\r\n[]";
     const char *end = text + bytes;
-    size_t cap = 0;
-    *ids = NULL;
-    *n = 0;
     for (const char *s = text + strspn(text, parting); s < end; s += strspn(s, parting)) {
         char *stop;
         errno = 0;
@@ -87,16 +84,26 @@ int cli_ids_parse(const char *text, size_t bytes, const char *from, int32_t **id
         bool parted = stop == end || (*stop && strchr(parting, *stop));
         if (!isdigit((unsigned char)*s) || errno || id > INT32_MAX || !parted) {
             size_t shown = strcspn(s, parting);
-            err_set(err, "%s: '%.*s' at position %zu is no token id", from,
-                    shown > 40 ? 40 : (int)shown, s, *n);
-            free(*ids);
-            *ids = NULL;
-            *n = 0;
-            return -1;
+            return err_set(err, "%s: '%.*s' at position %zu is no token id", from,
+                           shown > 40 ? 40 : (int)shown, s, *n);
         }
-        *ids = mem_grow(*ids, *n + 1, &cap, sizeof **ids);
+        *ids = mem_grow(*ids, *n + 1, cap, sizeof **ids);
         (*ids)[(*n)++] = (int32_t)id;
         s = stop;
+    }
+    return 0;
+}
+
+int cli_ids_parse(const char *text, size_t bytes, const char *from, int32_t **ids, size_t *n,
+                  struct err *err) {
+    size_t cap = 0;
+    *ids = NULL;
+    *n = 0;
+    if (cli_ids_append(text, bytes, from, ids, n, &cap, err) < 0) {
+        free(*ids);
+        *ids = NULL;
+        *n = 0;
+        return -1;
     }
     return 0;
 }

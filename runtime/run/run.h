@@ -19,6 +19,7 @@
 #define RUNTIME_RUN_RUN_H
 
 #include <signal.h>
+#include <sys/types.h>
 
 #include "format/cli.h"
 #include "format/text/thinking.h"
@@ -153,31 +154,39 @@ uint64_t run_chat_bytes(uint64_t text_bytes);
 int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struct err *err);
 void run_close(struct run *r);
 
-/* Append a whole file, or standard input for "-". At most 1 GiB. */
+/* Append a whole file, or standard input for "-": what has to be in memory at once, such as a
+ * message for a chat template, a grammar, a conversation. */
+enum { RUN_READ_BYTES = 16 << 20 }; /* at most: no context holds so long a text */
 int run_read(const char *path, struct buf *out, struct err *err);
 /* The template that --chat-template names, one of the archive's or else a file, into `source`,
  * which the caller frees, and have `chat` say so; NULL: the archive's default. */
 int run_read_template(const struct run *r, const char *name, struct buf *source,
                       struct corm_chat *chat, struct err *err);
-/* `add_special`: with what the tokenizer puts around a text, and a remark where the text has that
- * there already; `parse_special`: special tokens that are written out in the text are such. */
-int run_tokenize(const struct run *r, const struct buf *text, bool add_special, bool parse_special,
-                 struct run_ids *out, struct err *err);
-
 /* A text that is to be tokenized: it is opened before the model, so that a wrong name is told at
  * once, and read piece by piece while it is tokenized. */
 struct run_text {
     const char *name; /* for messages */
-    int fd;           /* -1: it is in memory */
-    const char *data;
-    uint64_t bytes; /* of all of it; UINT64_MAX where that is not known */
-    uint64_t read_bytes;
+    int fd;           /* -1: all of it is in memory */
+    const char *data; /* [data_bytes], what is in memory: all, or the beginning */
+    uint64_t data_bytes;
+    uint64_t bytes;      /* of all of it; UINT64_MAX where that is not known */
+    uint64_t read_bytes; /* by run_tokens */
+    bool trimmed;        /* one newline at its end does not count; may be set until it is read */
+    bool held;           /* a newline was read that may be that one */
+    char *owned;         /* data, where it is this text's own */
 };
 /* Open a file, or standard input for "-"; a text in memory is borrowed. Close either. */
 int run_text_open(struct run_text *t, const char *path, struct err *err);
 void run_text_of(struct run_text *t, const char *data, size_t bytes);
+/* Where it is not known how long the text is, read up to 64 KiB of it ahead: a short one's length
+ * is known then, and its memory need not be planned for a long one. */
+int run_text_measure(struct run_text *t, struct err *err);
+/* The next bytes of a file, for who takes it without its ids: their number, 0 at its end, or -1. */
+enum { RUN_PIECE_BYTES = 1 << 16 };
+ssize_t run_text_read(struct run_text *t, char piece[RUN_PIECE_BYTES], struct err *err);
 void run_text_close(struct run_text *t);
 
+enum { RUN_MOST_TOK = 1 << 20 }; /* no context holds more */
 /* Its ids, as far as they are wanted. Zero-initialise; run_tokens_close accepts any state of it. */
 struct run_tokens {
     const struct run *run;
@@ -198,6 +207,10 @@ int run_tokens_open(struct run_tokens *k, const struct run *r, struct run_text *
                     bool add_special, bool parse_special, struct err *err);
 /* Read on until there are `n` ids or the text ends. */
 int run_tokens_want(struct run_tokens *k, size_t n, struct err *err);
+/* All ids of the text, to `out`, and their number to *n_all. Where there are more than `room`, `out`
+ * stays as it is, and those that no context can hold are not counted: k->ended tells. */
+int run_tokens_all(struct run_tokens *k, size_t room, struct run_ids *out, uint64_t *n_all,
+                   struct err *err);
 /* Drop the first n ids, n <= k->n. */
 void run_tokens_drop(struct run_tokens *k, size_t n);
 void run_tokens_close(struct run_tokens *k);

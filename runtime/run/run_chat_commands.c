@@ -204,6 +204,10 @@ static int do_file(struct chat *c, const char *arg, struct err *err) {
     if (rc == 0 && at < text.len) {
         rc = err_set(err, "%s: byte %zu is not text in UTF-8", arg, at);
     }
+    if (rc == 0 && c->attached.len + text.len > RUN_READ_BYTES) {
+        rc = err_set(err, "%s: with the texts before it more than %d MiB", arg,
+                     RUN_READ_BYTES >> 20);
+    }
     if (rc == 0) {
         buf_append(&c->attached, text.len ? text.data : "", text.len);
         buf_append(&c->attached, "\n", text.len && text.data[text.len - 1] != '\n');

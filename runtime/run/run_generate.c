@@ -37,6 +37,8 @@ static const char *const end_names[] = {"none",       "stop_token", "grammar",
 struct generation {
     struct run run;
     const struct generate_options *o;
+    struct run_text input; /* the prompt's text, but with --chat: */
+    struct buf message;    /* what was asked */
     struct run_ids prompt; /* of this call: behind what a session file has */
     bool goes_on;          /* there is a session file */
     struct corm_sampling sampling;
@@ -68,9 +70,18 @@ static int find_session(const struct cli_call *call, bool *goes_on, struct err *
     return exists < 0 ? -1 : 0;
 }
 
-static int read_prompt(const struct cli_call *call, bool goes_on, struct buf *text,
-                       struct err *err) {
-    const struct generate_options *o = call->values;
+/* Of a message: a template is given all of it. */
+static int read_message(struct generation *g, const char *path, struct err *err) {
+    struct buf *text = &g->message;
+    if (run_read(path, text, err) < 0) {
+        return -1;
+    }
+    text->len -= text->len > 0 && text->data[text->len - 1] == '\n';
+    return 0;
+}
+
+static int open_prompt(struct generation *g, const struct cli_call *call, struct err *err) {
+    const struct generate_options *o = g->o;
     bool given = cli_given(call, "prompt");
     if (!o->chat && (o->writing.system || o->writing.chat_template)) {
         err_set(err, "--system and --chat-template are for --chat");
@@ -80,7 +91,7 @@ static int read_prompt(const struct cli_call *call, bool goes_on, struct buf *te
         err_set(err, "--chat writes special tokens: --no-bos and --no-special are not for it");
         return CLI_USAGE;
     }
-    if (goes_on && !given && !cli_given(call, "file")) {
+    if (g->goes_on && !given && !cli_given(call, "file")) {
         return 0; /* the session goes on by itself */
     }
     if (given == cli_given(call, "file")) {
@@ -89,16 +100,21 @@ static int read_prompt(const struct cli_call *call, bool goes_on, struct buf *te
         return CLI_USAGE;
     }
     if (given && strcmp(o->prompt, "-") != 0) {
-        buf_append(text, o->prompt, strlen(o->prompt));
+        run_text_of(&g->input, o->prompt, strlen(o->prompt));
+        if (o->chat) {
+            buf_append(&g->message, o->prompt, strlen(o->prompt));
+        }
         return 0;
     }
-    if (run_read(given ? "-" : o->file, text, err) < 0) {
+    const char *path = given ? "-" : o->file;
+    if (o->chat) {
+        return read_message(g, path, err);
+    }
+    if (run_text_open(&g->input, path, err) < 0) {
         return -1;
     }
-    if (text->len > 0 && text->data[text->len - 1] == '\n') {
-        text->len--; /* the newline that ends a file, not the prompt */
-    }
-    return 0;
+    g->input.trimmed = true; /* of the newline that ends a file, not the prompt */
+    return run_text_measure(&g->input, err);
 }
 
 static int read_form(const struct cli_call *call, struct run_form *form, struct err *err) {
@@ -112,8 +128,9 @@ static int read_form(const struct cli_call *call, struct run_form *form, struct 
 }
 
 /* With --chat: the ids of what was asked, as the chat template has it. */
-static int put_as_chat(struct generation *g, const struct buf *text, struct err *err) {
+static int put_as_chat(struct generation *g, struct err *err) {
     const struct generate_options *o = g->o;
+    const struct buf *text = &g->message;
     struct corm_message messages[2];
     struct corm_chat chat = {.messages = messages};
     struct corm_error error;
@@ -142,30 +159,61 @@ static int put_as_chat(struct generation *g, const struct buf *text, struct err 
     return rc ? run_fail(err, &error) : 0;
 }
 
-static int take_prompt(struct generation *g, const struct buf *text, struct err *err) {
+/* The ids of a prompt for which there is `room`, and how many of it there are, to *n_all: exactly,
+ * or *more than that. */
+static int take_ids(struct generation *g, size_t room, uint64_t *n_all, bool *more,
+                    struct err *err) {
+    const bool begins = corm_session_length(g->run.session) == 0;
+    struct run_tokens k = {0};
+    if (g->o->chat) {
+        int rc = put_as_chat(g, err);
+        *n_all = g->prompt.n;
+        return rc;
+    }
+    int rc =
+        run_tokens_open(&k, &g->run, &g->input, !g->o->no_bos && begins, !g->o->no_special, err);
+    rc = rc ? rc : run_tokens_all(&k, room, &g->prompt, n_all, err);
+    *more = !k.ended;
+    run_tokens_close(&k);
+    return rc;
+}
+
+static int take_prompt(struct generation *g, struct err *err) {
     const struct run *r = &g->run;
     const uint32_t before = corm_session_length(r->session);
-    if (g->o->chat ? put_as_chat(g, text, err)
-                   : run_tokenize(r, text, !g->o->no_bos && before == 0, !g->o->no_special,
-                                  &g->prompt, err)) {
-        return -1;
+    const size_t room = r->info->ctx_tok - before;
+    uint64_t n = 0;
+    bool more = false;
+    int rc = take_ids(g, room, &n, &more, err);
+    if (rc != 0) {
+        return rc;
     }
-    if (g->prompt.n == 0 && before == 0) {
+    if (n == 0 && before == 0) {
         return err_set(err,
                        "the prompt is empty, and the model's tokenizer begins no text by itself");
     }
-    if (g->prompt.n > r->info->ctx_tok - before) {
+    if (n > room) {
+        const char *than = more ? "more than " : "";
+        n -= more;
         return before == 0
                    ? err_set(err,
-                             "the prompt has %zu tokens, the context holds %u; --ctx-size N makes "
-                             "it larger",
-                             g->prompt.n, r->info->ctx_tok)
+                             "the prompt has %s%" PRIu64 " tokens, the context holds %u; --ctx-size "
+                             "N makes it larger",
+                             than, n, r->info->ctx_tok)
                    : err_set(err,
-                             "the session has %u tokens and the prompt %zu, the context holds %u; "
-                             "--ctx-size N makes it larger",
-                             before, g->prompt.n, r->info->ctx_tok);
+                             "the session has %u tokens and the prompt %s%" PRIu64
+                             ", the context holds %u; --ctx-size N makes it larger",
+                             before, than, n, r->info->ctx_tok);
     }
     return 0;
+}
+
+/* What the prompt takes in memory beside its encoding. */
+static uint64_t prompt_bytes(const struct generation *g) {
+    enum { CHAT_COPIES = 8, SHORT_TOK = 4096, GROWTH = 2 }; /* a message's way into a template */
+    const uint64_t ctx = g->o->writing.ctx ? (uint64_t)g->o->writing.ctx : SHORT_TOK;
+    const uint64_t most = g->input.bytes < ctx ? g->input.bytes : ctx;
+    return CHAT_COPIES * (uint64_t)g->message.len + GROWTH * most * sizeof(int32_t);
 }
 
 /* -- the session's file --------------------------------------------------------------------- */
@@ -415,7 +463,7 @@ static bool wants_talk(const struct cli_call *call) {
 
 static int run(const struct cli_call *call, struct err *err) {
     struct generation g = {.o = call->values, .pending = -1};
-    struct buf text = {0};
+    run_text_of(&g.input, "", 0);
     if (g.o->json_events) {
         ((struct generate_options *)call->values)->writing.run.json = true; /* its object is last */
     }
@@ -428,14 +476,12 @@ static int run(const struct cli_call *call, struct err *err) {
         status = read_form(call, &g.form, err);
     }
     if (status == 0) {
-        status = read_prompt(call, g.goes_on, &text, err);
+        status = open_prompt(&g, call, err);
     }
     if (status == 0) {
-        enum { COPIES = 2 }; /* of a text: its ids */
-        g.run.text_bytes = text.len;
-        g.run.caller_bytes = COPIES * (uint64_t)text.len;
-        g.run.caller_bytes += g.form.given ? RUN_FORM_BYTES : 0;
-        g.run.chat_bytes = g.o->chat ? run_chat_bytes(text.len) : 0;
+        g.run.text_bytes = g.o->chat ? g.message.len : g.input.bytes;
+        g.run.caller_bytes = prompt_bytes(&g) + (g.form.given ? RUN_FORM_BYTES : 0);
+        g.run.chat_bytes = g.o->chat ? run_chat_bytes(g.message.len) : 0;
         status = run_open(&g.run, call, (uint32_t)g.o->writing.ctx, err);
     }
     if (status == 0) {
@@ -445,7 +491,7 @@ static int run(const struct cli_call *call, struct err *err) {
         status = load_session(&g, err);
     }
     if (status == 0) {
-        status = take_prompt(&g, &text, err);
+        status = take_prompt(&g, err);
     }
     if (status == 0) {
         status = run_sampling_set(call, g.run.engine, &g.sampling, err);
@@ -472,7 +518,8 @@ static int run(const struct cli_call *call, struct err *err) {
     free(g.prompt.ids);
     buf_free(&g.text);
     buf_free(&g.shown);
-    buf_free(&text);
+    buf_free(&g.message);
+    run_text_close(&g.input);
     return status;
 }
 

@@ -19,34 +19,65 @@ struct logits_options {
     const char *ids, *ids_file, *output;
 };
 
-/* Parse at least one id; `from` names the text's place in messages. */
-static int parse_ids(const char *text, size_t bytes, const char *from, struct run_ids *out,
-                     struct err *err) {
-    if (cli_ids_parse(text, bytes, from, &out->ids, &out->n, err) < 0) {
+enum { ID_BYTES = 64 }; /* an id's digits are fewer */
+
+/* Parse `bytes` of text, with room for a NUL behind. Unless they are the last ones, an id at the
+ * end may go on: it goes to the front, and its length to *begun. */
+static int take_piece(const char *path, char *text, size_t bytes, bool last, size_t *begun,
+                      struct run_ids *out, size_t *cap, struct err *err) {
+    static const char parting[] = ", \t\r\n[]";
+    size_t whole = bytes;
+    while (!last && whole > 0 && !memchr(parting, text[whole - 1], sizeof parting - 1)) {
+        whole--;
+    }
+    const char next = text[whole];
+    text[whole] = '\0';
+    if (cli_ids_append(text, whole, path, &out->ids, &out->n, cap, err) < 0) {
         return -1;
     }
-    return out->n ? 0 : err_set(err, "%s: no token ids", from);
+    text[whole] = next;
+    *begun = bytes - whole;
+    memmove(text, text + whole, *begun);
+    if (*begun > ID_BYTES) {
+        return err_set(err, "%s: '%.40s' at position %zu is no token id", path, text, out->n);
+    }
+    return out->n <= RUN_MOST_TOK
+               ? 0
+               : err_set(err, "%s: more than %d token ids: no context holds them", path,
+                         RUN_MOST_TOK);
+}
+
+/* The ids of a file, piece by piece: a file of any length takes no more memory than a context. */
+static int read_file(const char *path, struct run_ids *out, struct err *err) {
+    struct run_text file;
+    size_t begun = 0, cap = 0;
+    char *text = mem_alloc(ID_BYTES + RUN_PIECE_BYTES + 1);
+    ssize_t n = 1;
+    int rc = run_text_open(&file, path, err);
+    while (rc == 0 && n > 0) {
+        n = run_text_read(&file, text + begun, err);
+        if (n > 0 && memchr(text + begun, '\0', (size_t)n)) {
+            n = err_set(err, "%s: expected token ids, found binary data", path);
+        }
+        rc = n < 0 ? -1 : take_piece(path, text, begun + (size_t)n, n == 0, &begun, out, &cap, err);
+    }
+    free(text);
+    run_text_close(&file);
+    return rc;
 }
 
 static int read_ids(const struct logits_options *o, struct run_ids *out, struct err *err) {
+    const char *from = o->ids ? "--ids" : o->ids_file;
     if (!o->ids == !o->ids_file) {
         err_set(err, o->ids ? "--ids and --ids-file exclude each other"
                             : "token ids are missing: --ids 1,2,3 or --ids-file FILE");
         return CLI_USAGE;
     }
-    if (o->ids) {
-        return parse_ids(o->ids, strlen(o->ids), "--ids", out, err);
+    if (o->ids ? cli_ids_parse(o->ids, strlen(o->ids), from, &out->ids, &out->n, err)
+               : read_file(o->ids_file, out, err)) {
+        return -1;
     }
-    struct buf text = {0};
-    int status = run_read(o->ids_file, &text, err);
-    if (status == 0 && text.len && memchr(text.data, '\0', text.len)) {
-        status = err_set(err, "%s: expected token ids, found binary data", o->ids_file);
-    }
-    if (status == 0) {
-        status = parse_ids(text.len ? text.data : "", text.len, o->ids_file, out, err);
-    }
-    buf_free(&text);
-    return status;
+    return out->n ? 0 : err_set(err, "%s: no token ids", from);
 }
 
 static int check_ids(const struct run *r, const struct run_ids *ids, struct err *err) {

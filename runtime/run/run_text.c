@@ -12,8 +12,9 @@
 #include "runtime/run/run.h"
 
 enum {
-    PIECE_BYTES = 1 << 16,
-    END_IDS = 80, /* more than a tokenizer puts around a text */
+    PIECE_BYTES = RUN_PIECE_BYTES,
+    AHEAD_BYTES = 1 << 16, /* of a text whose length is not known */
+    END_IDS = 80,          /* more than a tokenizer puts around a text */
 };
 
 static const char *name_of(const char *path) {
@@ -35,7 +36,6 @@ static int open_path(const char *path, struct err *err) {
 }
 
 int run_read(const char *path, struct buf *out, struct err *err) {
-    const size_t max_bytes = (size_t)1 << 30;
     int fd = open_path(path, err);
     if (fd < 0) {
         return -1;
@@ -43,8 +43,8 @@ int run_read(const char *path, struct buf *out, struct err *err) {
     char *piece = mem_alloc(PIECE_BYTES);
     ssize_t n;
     while ((n = read_piece(fd, name_of(path), piece, err)) > 0) {
-        if (out->len + (size_t)n > max_bytes) {
-            n = err_set(err, "%s: more than 1 GiB of text", name_of(path));
+        if (out->len + (size_t)n > RUN_READ_BYTES) {
+            n = err_set(err, "%s: expected at most %d MiB", name_of(path), RUN_READ_BYTES >> 20);
             break;
         }
         buf_append(out, piece, (size_t)n);
@@ -75,14 +75,35 @@ int run_text_open(struct run_text *t, const char *path, struct err *err) {
 }
 
 void run_text_of(struct run_text *t, const char *data, size_t bytes) {
-    *t = (struct run_text){.fd = -1, .data = data, .bytes = bytes};
+    *t = (struct run_text){.fd = -1, .data = data, .data_bytes = bytes, .bytes = bytes};
+}
+
+int run_text_measure(struct run_text *t, struct err *err) {
+    ssize_t n = 1;
+    if (t->bytes != UINT64_MAX || t->owned) {
+        return 0;
+    }
+    t->data = t->owned = mem_alloc(AHEAD_BYTES + PIECE_BYTES);
+    while (t->data_bytes < AHEAD_BYTES &&
+           (n = read_piece(t->fd, t->name, t->owned + t->data_bytes, err)) > 0) {
+        t->data_bytes += (size_t)n;
+    }
+    t->bytes = n == 0 ? t->data_bytes : UINT64_MAX;
+    return n < 0 ? -1 : 0;
+}
+
+ssize_t run_text_read(struct run_text *t, char piece[RUN_PIECE_BYTES], struct err *err) {
+    ssize_t n = read_piece(t->fd, t->name, piece, err);
+    t->read_bytes += n > 0 ? (uint64_t)n : 0;
+    return n;
 }
 
 void run_text_close(struct run_text *t) {
     if (t->fd > 0) {
         close(t->fd);
     }
-    t->fd = -1;
+    free(t->owned);
+    *t = (struct run_text){.fd = -1};
 }
 
 /* -- ids ------------------------------------------------------------------------------------ */
@@ -144,26 +165,31 @@ static int push(struct run_tokens *k, const char *text, size_t bytes, struct err
     return 0;
 }
 
+/* The next bytes of the text, which may lie in `piece`: their number, 0 at its end, or -1. */
+static ssize_t next_piece(struct run_text *t, char *piece, const char **text, struct err *err) {
+    if (t->read_bytes < t->data_bytes) {
+        uint64_t left = t->data_bytes - t->read_bytes;
+        *text = t->data + t->read_bytes;
+        return left < PIECE_BYTES ? (ssize_t)left : PIECE_BYTES;
+    }
+    *text = piece;
+    return t->fd >= 0 && t->bytes != t->data_bytes ? read_piece(t->fd, t->name, piece, err) : 0;
+}
+
 /* Read one piece of the text, or meet its end. */
 static int read_on(struct run_tokens *k, char *piece, struct err *err) {
     struct run_text *t = k->text;
-    const char *text = piece;
-    ssize_t n;
-    if (t->fd >= 0) {
-        n = read_piece(t->fd, t->name, piece, err);
-    } else {
-        uint64_t left = t->bytes - t->read_bytes;
-        text = t->data + t->read_bytes;
-        n = left < PIECE_BYTES ? (ssize_t)left : PIECE_BYTES;
-    }
-    if (n < 0) {
-        return -1;
-    }
-    if (n == 0) {
-        return push(k, NULL, 0, err);
+    const char *text;
+    ssize_t n = next_piece(t, piece, &text, err);
+    if (n <= 0) {
+        return n < 0 ? -1 : push(k, NULL, 0, err);
     }
     t->read_bytes += (uint64_t)n;
-    return push(k, text, (size_t)n, err);
+    bool held = t->held;
+    t->held = t->trimmed && text[n - 1] == '\n';
+    n -= t->held;
+    return (held && push(k, "\n", 1, err) < 0) || (n > 0 && push(k, text, (size_t)n, err) < 0) ? -1
+                                                                                               : 0;
 }
 
 int run_tokens_want(struct run_tokens *k, size_t n, struct err *err) {
@@ -173,6 +199,24 @@ int run_tokens_want(struct run_tokens *k, size_t n, struct err *err) {
         rc = run_interrupted() ? RUN_INTERRUPTED : read_on(k, piece, err);
     }
     free(piece);
+    return rc;
+}
+
+int run_tokens_all(struct run_tokens *k, size_t room, struct run_ids *out, uint64_t *n_all,
+                   struct err *err) {
+    int rc = run_tokens_want(k, room + 1, err);
+    if (rc == 0 && k->n <= room) {
+        *n_all = k->n;
+        *out = (struct run_ids){k->ids, k->n};
+        k->ids = NULL;
+        k->n = k->cap = 0;
+        return 0;
+    }
+    while (rc == 0 && !k->ended && k->dropped + k->n <= RUN_MOST_TOK) {
+        run_tokens_drop(k, k->n);
+        rc = run_tokens_want(k, 1, err);
+    }
+    *n_all = k->dropped + k->n;
     return rc;
 }
 
@@ -189,19 +233,4 @@ void run_tokens_close(struct run_tokens *k) {
     free(k->ids);
     free(k->ends);
     *k = (struct run_tokens){0};
-}
-
-int run_tokenize(const struct run *r, const struct buf *text, bool add_special, bool parse_special,
-                 struct run_ids *out, struct err *err) {
-    struct run_text whole;
-    struct run_tokens k = {0};
-    run_text_of(&whole, text->len ? text->data : "", text->len);
-    int rc = run_tokens_open(&k, r, &whole, add_special, parse_special, err);
-    rc = rc ? rc : run_tokens_want(&k, SIZE_MAX, err);
-    if (rc == 0) {
-        *out = (struct run_ids){k.ids, k.n};
-        k.ids = NULL;
-    }
-    run_tokens_close(&k);
-    return rc;
 }

@@ -161,6 +161,24 @@ if (ulimit -v 300000) 2>/dev/null; then
         [ "$(sed -n 's/^memory .*: .* of \([0-9]*\)[.0-9]* MiB.*/\1/p' err)" -lt 400 ]
     }
     case_ 'tokenizing a text of 40 MB in 300 MB of addresses' tokenize_long
+    # What is longer than any context is read no further, and never whole: each of these has 600 MB.
+    endless() { yes "$1" | tr -d '\n' | head -c 600000000; }
+    beyond_contexts() {
+        (ulimit -v 400000 && endless 'the wheel sang ' | "$run" fable.corm -q -p - -n 1 -t 1 --ram 100M) 2>err
+        cat err
+        grep -q '^corm-run: the prompt has more than 1[0-9]* tokens, the context holds 1024' err || return 1
+        (ulimit -v 400000 && endless 1,23, | "$run" logits fable.corm -q --ids-file - -t 1 --ram 100M) 2>err
+        cat err
+        grep -q '^corm-run: -: more than 1048576 token ids: no context holds them$' err || return 1
+        for options in '--chat -p -' '-p x --grammar-file -' '-p x --json-schema-file -' \
+            '-p x --chat --chat-template -'; do
+            # shellcheck disable=SC2086
+            (ulimit -v 400000 && endless x | "$run" fable.corm -q -n 1 -t 1 --ram 100M $options) 2>err
+            cat err
+            [ "$(wc -l <err)" = 1 ] && grep -q 'standard input: expected at most 16 MiB$' err || return 1
+        done
+    }
+    case_ 'texts that are longer than any context' beyond_contexts
     case_ 'an automatic budget heeds a limit on addresses' few_addresses
     # The budget is checked before threads start and scratch is taken for them.
     case_ 'nothing is taken before the plan is accepted' answer 1 'memory budget of 1 MiB is too small' \

@@ -72,6 +72,22 @@ prompts() {
     "$run" generate fable.corm -q --prompt='Once upon a time' -n40 --temp 0 | cmp - greedy.txt
 }
 case_ 'prompt from an argument, standard input, a file' prompts
+# A prompt is read and tokenized in pieces: its ids are those of the whole text, without the newline at its
+# end, also where a piece of 64 KiB ends with one.
+in_pieces() {
+    { yes 'The river rose in spring,  and the wheel sang. ' | tr -d '\n' | head -c 65535 && printf '\n\nnow\n' &&
+        yes 'Once upon a time' | head -c 40000; } >pieces.txt
+    n=$(head -c -1 pieces.txt | "$build/corm-prep" tokenize fable.corm | wc -w)
+    head -c 65537 pieces.txt >short.txt
+    short=$(head -c -1 short.txt | "$build/corm-prep" tokenize fable.corm | wc -w)
+    for file in pieces.txt short.txt; do
+        [ $file = pieces.txt ] || n=$short
+        go 1 fable.corm -q -f $file --ctx 100 && grep -q "the prompt has $n tokens, the context holds 100;" err || return 1
+        cat $file | "$run" fable.corm -q -p - --ctx 100 2>err
+        grep -q "the prompt has $n tokens, the context holds 100;" err || return 1
+    done
+}
+case_ 'a long prompt is read in pieces' in_pieces
 chat() {
     nl='
 '
@@ -230,6 +246,9 @@ same_hash() {
 case_ 'logits are the same bits for all threads, batches, budgets' same_hash
 npy() {
     hash -o a.npy && printf '5 300\n77\t4095,0 12\n9\n' >ids || return 1
+    go 0 logits fable.corm -q --ids-file ids --batch 2 -o b.npy && cmp a.npy b.npy || return 1
+    # An id lies across the end of a piece of 64 KiB.
+    printf '5 300 77 %65531s 12 9' 4095,0 >ids && [ "$(head -c 65536 ids | tail -c 2)" = 40 ] || return 1
     go 0 logits fable.corm -q --ids-file ids --batch 2 -o b.npy && cmp a.npy b.npy || return 1
     test "$(wc -c <a.npy)" -eq $((128 + 7 * 4096 * 4)) && test ! -e a.npy.part || return 1
     head -c 128 a.npy | grep -aq "{'descr': '<f4', 'fortran_order': False, 'shape': (7, 4096), } *$" &&
@@ -495,6 +514,8 @@ case_ 'a negative id' bad 1 "'-1' at position 1" logits fable.corm --ids 1,-1
 case_ 'an id that is none' bad 1 "'2x' at position 1" logits fable.corm --ids 1,2x
 case_ 'an id too great for any' bad 1 "'99999999999999999999' at" logits fable.corm --ids 99999999999999999999
 case_ 'binary ids' bad 1 'binary' logits fable.corm --ids-file fable.corm
+head -c 100000 /dev/zero | tr '\0' 7 >sevens
+case_ 'an id of 100,000 digits' bad 1 "sevens: '7*' at position 0 is no token id" logits fable.corm --ids-file sevens
 case_ 'no place for the logits' bad 1 'absent/x.npy' logits fable.corm --ids 1 -o absent/x.npy
 case_ 'no such text' bad 1 'absent.txt: cannot open' perplexity fable.corm -f absent.txt
 case_ 'a text too short' bad 1 'at least 2' perplexity fable.corm -q -f empty.corm

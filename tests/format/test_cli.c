@@ -391,6 +391,18 @@ static void parses_ids(void **state) {
     }
     assert_int_equal(cli_ids_parse("1\0002", 3, "--ids", &ids, &n, &err),
                      -1); /* a NUL parts nothing */
+    size_t cap = 0;
+    err = (struct err){0};
+    ids = NULL;
+    n = 0;
+    assert_int_equal(cli_ids_append("1 2,", 4, "f", &ids, &n, &cap, &err), 0);
+    assert_int_equal(cli_ids_append("3", 1, "f", &ids, &n, &cap, &err), 0);
+    assert_int_equal(cli_ids_append("4 x", 3, "f", &ids, &n, &cap, &err), -1);
+    assert_err(&err, "f", "'x' at position 4");
+    static const int32_t all[] = {1, 2, 3, 4};
+    assert_int_equal(n, TEST_COUNT(all));
+    assert_memory_equal(ids, all, sizeof all);
+    free(ids);
 }
 
 static void prints_sizes(void **state) {
