@@ -181,7 +181,7 @@ void run_text_of(struct run_text *t, const char *data, size_t bytes);
 /* Where it is not known how long the text is, read up to 64 KiB of it ahead: a short one's length
  * is known then, and its memory need not be planned for a long one. */
 int run_text_measure(struct run_text *t, struct err *err);
-/* The next bytes of a file, for who takes it without its ids: their number, 0 at its end, or -1. */
+/* The next bytes of a file, for those who want no ids of it: their number, 0 at its end, or -1. */
 enum { RUN_PIECE_BYTES = 1 << 16 };
 ssize_t run_text_read(struct run_text *t, char piece[RUN_PIECE_BYTES], struct err *err);
 void run_text_close(struct run_text *t);
@@ -207,8 +207,8 @@ int run_tokens_open(struct run_tokens *k, const struct run *r, struct run_text *
                     bool add_special, bool parse_special, struct err *err);
 /* Read on until there are `n` ids or the text ends. */
 int run_tokens_want(struct run_tokens *k, size_t n, struct err *err);
-/* All ids of the text, to `out`, and their number to *n_all. Where there are more than `room`, `out`
- * stays as it is, and those that no context can hold are not counted: k->ended tells. */
+/* All ids of the text, to `out`, and their number to *n_all. Where there are more than `room`,
+ * `out` stays as it is, and those that no context can hold are not counted: k->ended tells. */
 int run_tokens_all(struct run_tokens *k, size_t room, struct run_ids *out, uint64_t *n_all,
                    struct err *err);
 /* Drop the first n ids, n <= k->n. */
