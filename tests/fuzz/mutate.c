@@ -215,5 +215,9 @@ int main(int argc, char **argv) {
     s.checkpoints = checkpoints;
     make_bases(build, s.work, archives, checkpoints);
     bool ok = run_lanes(&s, &p);
+    for (size_t i = 0; i < MOST_BASES; i++) {
+        free(archives[i]);
+        free(checkpoints[i]);
+    }
     return ok ? 0 : 1;
 }
