@@ -193,6 +193,14 @@ static int do_stats(struct chat *c, const char *arg, struct err *err) {
     return 0;
 }
 
+/* How much may go with a message: more than a context holds of any text that people write, and so
+ * little that its way through the template is within the plan. */
+static size_t file_bytes(const struct chat *c) {
+    enum { SHORT_BYTES = 1 << 20, TOKEN_BYTES = 64 };
+    uint64_t most = SHORT_BYTES + TOKEN_BYTES * (uint64_t)c->run.info->ctx_tok;
+    return most < RUN_READ_BYTES ? (size_t)most : RUN_READ_BYTES;
+}
+
 static int do_file(struct chat *c, const char *arg, struct err *err) {
     struct buf text = {0};
     int rc = run_read(strcmp(arg, "-") == 0 ? "./-" : arg, &text, err);
@@ -204,9 +212,10 @@ static int do_file(struct chat *c, const char *arg, struct err *err) {
     if (rc == 0 && at < text.len) {
         rc = err_set(err, "%s: byte %zu is not text in UTF-8", arg, at);
     }
-    if (rc == 0 && c->attached.len + text.len > RUN_READ_BYTES) {
-        rc = err_set(err, "%s: with the texts before it more than %d MiB", arg,
-                     RUN_READ_BYTES >> 20);
+    if (rc == 0 && c->attached.len + text.len > file_bytes(c)) {
+        rc = err_set(err,
+                     "%s: at most %zu bytes go with a message to a context of %" PRIu32 " tokens",
+                     arg, file_bytes(c), c->run.info->ctx_tok);
     }
     if (rc == 0) {
         buf_append(&c->attached, text.len ? text.data : "", text.len);

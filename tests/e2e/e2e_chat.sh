@@ -117,7 +117,10 @@ assert g[2]["content"] == "Yo", g
 END
     printf 'a\377' >text && fails chat '/file text\n' -q && has_text 'text: byte 1 is not text' err &&
         printf 'a\0b' >text && fails chat '/file text\n' -q && has_text 'text: byte 1 is not text' err &&
-        fails chat '/file none\n' -q && has_text 'none: cannot open' err
+        fails chat '/file none\n' -q && has_text 'none: cannot open' err || return 1
+    # Twice 600 KB are more than a context of 1024 tokens holds.
+    head -c 600000 /dev/zero | tr '\0' a >text && fails chat '/file text\n/file text\n' -q &&
+        has_text 'text: at most 1114112 bytes go with a message to a context of 1024 tokens' err
 }
 case_ '/file goes with the next message' files
 commands() {
