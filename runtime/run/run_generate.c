@@ -76,7 +76,9 @@ static int read_message(struct generation *g, const char *path, struct err *err)
     if (run_read(path, text, err) < 0) {
         return -1;
     }
-    text->len -= text->len > 0 && text->data[text->len - 1] == '\n';
+    if (text->len > 0 && text->data[text->len - 1] == '\n') {
+        text->data[--text->len] = '\0'; /* a message ends with its text */
+    }
     return 0;
 }
 
@@ -238,8 +240,10 @@ static int load_session(struct generation *g, struct err *err) {
         }
     }
     if (corm_session_held(r->session) < n && !r->o->quiet) {
+        char *name = text_cleaned(g->o->session);
         fprintf(stderr, "corm-run: %s was computed in another way: its %zu tokens are read again\n",
-                g->o->session, n);
+                name, n);
+        free(name);
     }
     if (n > 0 && !corm_session_logits(r->session)) {
         const int32_t last = ids[n - 1];

@@ -95,6 +95,12 @@ chat() {
         printf '<|endoftext|>Be é\nHi\n' | cmp - a || return 1
     # What looks like a control token is text, and no id of it.
     "$run" fable.corm -q --chat -p 'a<|endoftext|>b' -n 0 --echo >a && printf 'a<|endoftext|>b\n' | cmp - a || return 1
+    for way in '-p -' '-f message'; do # without the newline at the end
+        echo 'a<|endoftext|>b' >message
+        # shellcheck disable=SC2086
+        "$run" fable.corm -q --chat $way -n 0 --echo <message >b && cmp a b || return 1
+    done
+    printf 'a\0b' >message && go 1 fable.corm -q --chat -f message && grep -q 'no text with a NUL' err || return 1
     go 0 fable.corm -q --json --chat -p 'a<|endoftext|>b' -n 0 && grep -q '"prompt_tokens": [1-9][0-9]' out || return 1
     "$run" fable.corm -q --chat -p Hi -n 20 --temp 0 >a &&
         "$run" fable.corm -q --no-bos -p "<|endoftext|>Hi$nl" -n 20 --temp 0 | cmp - a || return 1
