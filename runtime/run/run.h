@@ -215,6 +215,32 @@ int run_tokens_all(struct run_tokens *k, size_t room, struct run_ids *out, uint6
 void run_tokens_drop(struct run_tokens *k, size_t n);
 void run_tokens_close(struct run_tokens *k);
 
+/* What a text begins with (run_prompt.c). */
+struct run_prompt_options {
+    const char *prompt, *file; /* one of them is given, or neither where a session goes on */
+    bool no_bos, no_special, chat;
+};
+/* Zero-initialise; run_prompt_close accepts any state of it. */
+struct run_prompt {
+    const struct run_prompt_options *o;
+    const struct run_writing *writing;
+    struct run_text text; /* but with --chat: */
+    struct buf message;   /* what is asked */
+    struct run_ids ids;
+};
+/* Open what the options say, of a call whose options struct begins with struct run_writing; a
+ * message is read whole. `goes_on`: there is a session that it follows. Returns as a command
+ * does. */
+int run_prompt_open(struct run_prompt *p, const struct run_prompt_options *o,
+                    const struct cli_call *call, bool goes_on, struct err *err);
+/* Say what memory it takes, before run_open. */
+void run_prompt_plan(const struct run_prompt *p, struct run *r);
+/* Its ids, which have room in the context; a message's by the chat template, of which `form` is
+ * told what the answer begins with. Returns 0, -1, or RUN_INTERRUPTED. */
+int run_prompt_take(struct run_prompt *p, const struct run *r, struct run_form *form,
+                    struct err *err);
+void run_prompt_close(struct run_prompt *p);
+
 /* From now on the first Ctrl-C (SIGINT), SIGTERM or SIGHUP makes run_interrupted true and a second
  * one kills. (All of these in corm_run.c: a signal handler needs a variable that outlives every
  * call.) */

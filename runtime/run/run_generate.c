@@ -18,10 +18,7 @@
 
 struct generate_options {
     struct run_writing writing;
-    /* prompt */
-    const char *prompt, *file;
-    bool no_bos, no_special;
-    bool chat;
+    struct run_prompt_options prompt;
     const char *session; /* file; NULL = none */
     /* generation */
     bool ignore_eos;
@@ -37,10 +34,8 @@ static const char *const end_names[] = {"none",       "stop_token", "grammar",
 struct generation {
     struct run run;
     const struct generate_options *o;
-    struct run_text input; /* the prompt's text, but with --chat: */
-    struct buf message;    /* what was asked */
-    struct run_ids prompt; /* of this call: behind what a session file has */
-    bool goes_on;          /* there is a session file */
+    struct run_prompt prompt; /* of this call: behind what a session file has */
+    bool goes_on;             /* there is a session file */
     struct corm_sampling sampling;
     struct run_form form;
     struct buf text; /* what was generated, for --json */
@@ -61,62 +56,13 @@ static int find_session(const struct cli_call *call, bool *goes_on, struct err *
     if (!o->session) {
         return 0;
     }
-    if (o->chat) {
+    if (o->prompt.chat) {
         err_set(err, "--session and --chat exclude each other");
         return CLI_USAGE;
     }
     int exists = file_exists(o->session, err);
     *goes_on = exists > 0;
     return exists < 0 ? -1 : 0;
-}
-
-/* Of a message: a template is given all of it. */
-static int read_message(struct generation *g, const char *path, struct err *err) {
-    struct buf *text = &g->message;
-    if (run_read(path, text, err) < 0) {
-        return -1;
-    }
-    if (text->len > 0 && text->data[text->len - 1] == '\n') {
-        text->data[--text->len] = '\0'; /* a message ends with its text */
-    }
-    return 0;
-}
-
-static int open_prompt(struct generation *g, const struct cli_call *call, struct err *err) {
-    const struct generate_options *o = g->o;
-    bool given = cli_given(call, "prompt");
-    if (!o->chat && (o->writing.system || o->writing.chat_template)) {
-        err_set(err, "--system and --chat-template are for --chat");
-        return CLI_USAGE;
-    }
-    if (o->chat && (o->no_bos || o->no_special)) {
-        err_set(err, "--chat writes special tokens: --no-bos and --no-special are not for it");
-        return CLI_USAGE;
-    }
-    if (g->goes_on && !given && !cli_given(call, "file")) {
-        return 0; /* the session goes on by itself */
-    }
-    if (given == cli_given(call, "file")) {
-        err_set(err,
-                given ? "-p and -f exclude each other" : "a prompt is missing: -p TEXT or -f FILE");
-        return CLI_USAGE;
-    }
-    if (given && strcmp(o->prompt, "-") != 0) {
-        run_text_of(&g->input, o->prompt, strlen(o->prompt));
-        if (o->chat) {
-            buf_append(&g->message, o->prompt, strlen(o->prompt));
-        }
-        return 0;
-    }
-    const char *path = given ? "-" : o->file;
-    if (o->chat) {
-        return read_message(g, path, err);
-    }
-    if (run_text_open(&g->input, path, err) < 0) {
-        return -1;
-    }
-    g->input.trimmed = true; /* of the newline that ends a file, not the prompt */
-    return run_text_measure(&g->input, err);
 }
 
 static int read_form(const struct cli_call *call, struct run_form *form, struct err *err) {
@@ -127,95 +73,6 @@ static int read_form(const struct cli_call *call, struct run_form *form, struct 
         return CLI_USAGE;
     }
     return status;
-}
-
-/* With --chat: the ids of what was asked, as the chat template has it. */
-static int put_as_chat(struct generation *g, struct err *err) {
-    const struct generate_options *o = g->o;
-    const struct buf *text = &g->message;
-    struct corm_message messages[2];
-    struct corm_chat chat = {.messages = messages};
-    struct corm_error error;
-    struct buf source = {0};
-    char *prompt = NULL;
-    size_t n = 0, bytes = 0;
-    if (text->len && text->len != strlen(text->data)) {
-        return err_set(err, "--chat takes no text with a NUL in it");
-    }
-    if (run_read_template(&g->run, o->writing.chat_template, &source, &chat, err) < 0) {
-        buf_free(&source);
-        return -1;
-    }
-    if (o->writing.system) {
-        messages[n++] = (struct corm_message){"system", o->writing.system};
-    }
-    messages[n++] = (struct corm_message){"user", text->len ? text->data : ""};
-    chat.n_messages = n;
-    int rc =
-        corm_chat_ids(g->run.engine, &chat, &g->prompt.ids, &g->prompt.n, &prompt, &bytes, &error);
-    if (rc == 0) {
-        run_form_begin(&g->form, prompt, bytes);
-    }
-    free(prompt);
-    buf_free(&source);
-    return rc ? run_fail(err, &error) : 0;
-}
-
-/* The ids of a prompt for which there is `room`, and how many of it there are, to *n_all: exactly,
- * or *more than that. */
-static int take_ids(struct generation *g, size_t room, uint64_t *n_all, bool *more,
-                    struct err *err) {
-    const bool begins = corm_session_length(g->run.session) == 0;
-    struct run_tokens k = {0};
-    if (g->o->chat) {
-        int rc = put_as_chat(g, err);
-        *n_all = g->prompt.n;
-        return rc;
-    }
-    int rc =
-        run_tokens_open(&k, &g->run, &g->input, !g->o->no_bos && begins, !g->o->no_special, err);
-    rc = rc ? rc : run_tokens_all(&k, room, &g->prompt, n_all, err);
-    *more = !k.ended;
-    run_tokens_close(&k);
-    return rc;
-}
-
-static int take_prompt(struct generation *g, struct err *err) {
-    const struct run *r = &g->run;
-    const uint32_t before = corm_session_length(r->session);
-    const size_t room = r->info->ctx_tok - before;
-    uint64_t n = 0;
-    bool more = false;
-    int rc = take_ids(g, room, &n, &more, err);
-    if (rc != 0) {
-        return rc;
-    }
-    if (n == 0 && before == 0) {
-        return err_set(err,
-                       "the prompt is empty, and the model's tokenizer begins no text by itself");
-    }
-    if (n > room) {
-        const char *than = more ? "more than " : "";
-        n -= more;
-        return before == 0
-                   ? err_set(err,
-                             "the prompt has %s%" PRIu64 " tokens, the context holds %u; --ctx-size "
-                             "N makes it larger",
-                             than, n, r->info->ctx_tok)
-                   : err_set(err,
-                             "the session has %u tokens and the prompt %s%" PRIu64
-                             ", the context holds %u; --ctx-size N makes it larger",
-                             before, than, n, r->info->ctx_tok);
-    }
-    return 0;
-}
-
-/* What the prompt takes in memory beside its encoding. */
-static uint64_t prompt_bytes(const struct generation *g) {
-    enum { CHAT_COPIES = 8, SHORT_TOK = 4096, GROWTH = 2 }; /* a message's way into a template */
-    const uint64_t ctx = g->o->writing.ctx ? (uint64_t)g->o->writing.ctx : SHORT_TOK;
-    const uint64_t most = g->input.bytes < ctx ? g->input.bytes : ctx;
-    return CHAT_COPIES * (uint64_t)g->message.len + GROWTH * most * sizeof(int32_t);
 }
 
 /* -- the session's file --------------------------------------------------------------------- */
@@ -363,7 +220,7 @@ static void report(struct generation *g) {
     if (json) {
         run_json_text(&j, "text", g->text.len ? g->text.data : "", g->text.len);
         run_json_string(&j, "ended_by", end_names[g->end]);
-        run_json_u64(&j, "prompt_tokens", g->prompt.n);
+        run_json_u64(&j, "prompt_tokens", g->prompt.ids.n);
         run_json_u64(&j, "generated_tokens", g->tokens);
         run_json_u64(&j, "session_tokens", corm_session_length(r->session));
         run_json_u64(&j, "seed", g->sampling.seed);
@@ -385,15 +242,15 @@ static void report(struct generation *g) {
 static int eval_prompt(struct generation *g, struct err *err) {
     struct run *r = &g->run;
     bool over;
-    for (size_t i = 0; i < g->prompt.n; i++) {
-        if (put_token(g, g->prompt.ids[i], g->o->echo, &over, err) < 0) {
+    for (size_t i = 0; i < g->prompt.ids.n; i++) {
+        if (put_token(g, g->prompt.ids.ids[i], g->o->echo, &over, err) < 0) {
             return -1;
         }
     }
-    bool lengthy = g->prompt.n > r->info->batch_rows;
+    bool lengthy = g->prompt.ids.n > r->info->batch_rows;
     struct progress *progress = lengthy ? r->progress : NULL;
-    progress_start(progress, "reading the prompt", g->prompt.n, PROGRESS_TOKENS);
-    int status = run_eval(r, g->prompt.ids, g->prompt.n, progress, err);
+    progress_start(progress, "reading the prompt", g->prompt.ids.n, PROGRESS_TOKENS);
+    int status = run_eval(r, g->prompt.ids.ids, g->prompt.ids.n, progress, err);
     progress_finish(progress);
     if (status == RUN_INTERRUPTED) {
         g->end = END_INTERRUPT;
@@ -467,7 +324,6 @@ static bool wants_talk(const struct cli_call *call) {
 
 static int run(const struct cli_call *call, struct err *err) {
     struct generation g = {.o = call->values, .pending = -1};
-    run_text_of(&g.input, "", 0);
     if (g.o->json_events) {
         ((struct generate_options *)call->values)->writing.run.json = true; /* its object is last */
     }
@@ -480,12 +336,11 @@ static int run(const struct cli_call *call, struct err *err) {
         status = read_form(call, &g.form, err);
     }
     if (status == 0) {
-        status = open_prompt(&g, call, err);
+        status = run_prompt_open(&g.prompt, &g.o->prompt, call, g.goes_on, err);
     }
     if (status == 0) {
-        g.run.text_bytes = g.o->chat ? g.message.len : g.input.bytes;
-        g.run.caller_bytes = prompt_bytes(&g) + (g.form.given ? RUN_FORM_BYTES : 0);
-        g.run.chat_bytes = g.o->chat ? run_chat_bytes(g.message.len) : 0;
+        run_prompt_plan(&g.prompt, &g.run);
+        g.run.caller_bytes += g.form.given ? RUN_FORM_BYTES : 0;
         status = run_open(&g.run, call, (uint32_t)g.o->writing.ctx, err);
     }
     if (status == 0) {
@@ -495,7 +350,7 @@ static int run(const struct cli_call *call, struct err *err) {
         status = load_session(&g, err);
     }
     if (status == 0) {
-        status = take_prompt(&g, err);
+        status = run_prompt_take(&g.prompt, &g.run, &g.form, err);
     }
     if (status == 0) {
         status = run_sampling_set(call, g.run.engine, &g.sampling, err);
@@ -519,11 +374,9 @@ static int run(const struct cli_call *call, struct err *err) {
     }
     run_form_close(&g.form);
     run_close(&g.run);
-    free(g.prompt.ids);
+    run_prompt_close(&g.prompt);
     buf_free(&g.text);
     buf_free(&g.shown);
-    buf_free(&g.message);
-    run_text_close(&g.input);
     return status;
 }
 
@@ -532,17 +385,17 @@ static int run(const struct cli_call *call, struct err *err) {
 #define FIELD(member) CLI_FIELD(struct generate_options, member)
 
 static const struct cli_option prompt_rows[] = {
-    {"prompt", 'p', CLI_STRING, FIELD(prompt), "TEXT",
+    {"prompt", 'p', CLI_STRING, FIELD(prompt.prompt), "TEXT",
      .help = "The text to continue; - reads standard input."},
-    {"file", 'f', CLI_STRING, FIELD(file), "FILE",
+    {"file", 'f', CLI_STRING, FIELD(prompt.file), "FILE",
      .help = "Take the prompt from a file. One newline at its end does not count."},
-    {"no-bos", 0, CLI_FLAG, FIELD(no_bos),
+    {"no-bos", 0, CLI_FLAG, FIELD(prompt.no_bos),
      .help = "Do not add the tokens that the tokenizer puts around a text (mostly BOS, at its "
              "beginning)."},
-    {"no-special", 0, CLI_FLAG, FIELD(no_special),
+    {"no-special", 0, CLI_FLAG, FIELD(prompt.no_special),
      .help = "Special tokens that are written out in the prompt, such as <|im_end|>, are plain "
              "text: for text of unknown origin."},
-    {"chat", 0, CLI_FLAG, FIELD(chat),
+    {"chat", 0, CLI_FLAG, FIELD(prompt.chat),
      .help = "The prompt is a user's message to a model that was trained to answer: the chat "
              "template is applied to it. Special tokens that are written out in it are text."},
     {"system", 0, CLI_STRING, FIELD(writing.system), "TEXT",
