@@ -364,6 +364,7 @@ static int start(struct serving *v, const char *model, struct err *err) {
                                          .slow_ns = 60 * second_ns,
                                          .request_ns = 120 * second_ns,
                                          .handle = routes_handle,
+                                         .refuse = routes_refuse,
                                          .is_open = routes_is_open,
                                          .done = log_done,
                                          .ctx = v};

@@ -10,6 +10,9 @@
 #include "runtime/serve/http_internal.h"
 
 enum { LINE_BYTES = 64 << 10 }; /* of a request's head, with what is made of it */
+/* Most of a refused body that is read and dropped, so that its client sees why: most look at an
+ * answer only when they have sent all, and a connection closed before loses it. */
+enum { DROPPED_BYTES = 256 << 20 };
 
 /* ---- exchanges ---- */
 
@@ -38,6 +41,7 @@ void http_release(struct http_exchange *x) {
     buf_free(&x->body);
     free(x->method);
     free(x->path);
+    free(x->why);
     free(x);
 }
 
@@ -278,7 +282,6 @@ static unsigned check_head(struct http_exchange *x, struct err *err) {
     pthread_mutex_unlock(&http->lock);
     if (!room) {
         err_set(err, "there is no room for another body of that size now");
-        http_set_header(x, "Retry-After", "2");
         return 429;
     }
     return 0;
@@ -308,7 +311,42 @@ static struct http_exchange *exchange_new(struct http *http, struct MHD_Connecti
     return x;
 }
 
-static enum MHD_Result refuse(struct http_exchange *x, unsigned status, const struct err *err);
+/* Answers with the refusal at once. */
+static enum MHD_Result refuse(struct http_exchange *x) {
+    const struct http_options *o = &x->http->o;
+    if (x->refused == 401) {
+        http_set_header(x, "WWW-Authenticate", "Bearer");
+    }
+    if (x->refused == 400) { /* where its body ends is not known */
+        http_set_header(x, "Connection", "close");
+    }
+    o->refuse(o->ctx, x, x->refused, x->why);
+    pthread_mutex_lock(&x->lock);
+    struct MHD_Response *r = make_response(x);
+    pthread_mutex_unlock(&x->lock);
+    return queue_response(x, r);
+}
+
+/* Notes that it is refused. The answer comes behind the body, unless where that ends is not known,
+ * it is too long to wait for, or the client waits for leave to send it. */
+static enum MHD_Result begin_refusal(struct http_exchange *x, unsigned status,
+                                     const struct err *err) {
+    const char *length = http_header(x, "Content-Length");
+    bool waits = http_header(x, "Expect") != NULL;
+    x->refused = status;
+    x->why = mem_strdup(err->msg);
+    buf_free(&x->body);
+    return status == 400 || waits || (length && strtoull(length, NULL, 10) > DROPPED_BYTES)
+               ? refuse(x)
+               : MHD_YES;
+}
+
+/* A piece of a body that nobody reads. */
+static enum MHD_Result drop(struct http_exchange *x, size_t *bytes) {
+    x->dropped_bytes += *bytes;
+    *bytes = 0;
+    return x->dropped_bytes > DROPPED_BYTES ? MHD_NO : MHD_YES;
+}
 
 /* The whole request is there, or somebody woke the exchange. */
 static enum MHD_Result go_on(struct http_exchange *x) {
@@ -356,12 +394,16 @@ static enum MHD_Result on_request(void *ctx, struct MHD_Connection *connection, 
     if (!x) {
         *slot = x = exchange_new(http, connection, path, method);
         unsigned status = check_head(x, &err);
-        return status ? refuse(x, status, &err) : MHD_YES;
+        return status ? begin_refusal(x, status, &err) : MHD_YES;
+    }
+    if (x->refused) {
+        return *data_bytes > 0 ? drop(x, data_bytes) : refuse(x);
     }
     if (*data_bytes > 0) {
         if (x->body.len + *data_bytes > http->o.body_bytes) {
             err_set(&err, "a body of more than %llu bytes", (unsigned long long)http->o.body_bytes);
-            return x->chosen ? MHD_NO : refuse(x, 413, &err);
+            begin_refusal(x, 413, &err);
+            return drop(x, data_bytes);
         }
         buf_append(&x->body, data, *data_bytes);
         *data_bytes = 0;
@@ -430,39 +472,6 @@ static void on_connection(void *ctx, struct MHD_Connection *connection, void **s
 }
 
 /* ---- life ---- */
-
-/* Sends what a refused request is told, in the form that all APIs understand somehow. */
-static enum MHD_Result refuse(struct http_exchange *x, unsigned status, const struct err *err) {
-    struct buf body = {0};
-    char text[2 * sizeof err->msg];
-    size_t n = 0;
-    for (const char *p = err->msg; *p; p++) {
-        if (*p == '"' || *p == '\\') {
-            text[n++] = '\\';
-        }
-        text[n++] = *p;
-    }
-    text[n] = 0;
-    const char *type = status == 401   ? "authentication_error"
-                       : status == 403 ? "permission_error"
-                       : status == 429 ? "rate_limit_error"
-                                       : "invalid_request_error";
-    buf_printf(&body,
-               "{\"type\": \"error\", \"error\": {\"message\": \"%s\", \"type\": \"%s\", "
-               "\"param\": null, \"code\": null}}\n",
-               text, type);
-    if (status == 401) {
-        http_set_header(x, "WWW-Authenticate", "Bearer");
-    }
-    if (status == 400) { /* where its body ends is not known */
-        http_set_header(x, "Connection", "close");
-    }
-    http_answer(x, status, "application/json", &body);
-    pthread_mutex_lock(&x->lock);
-    struct MHD_Response *r = make_response(x);
-    pthread_mutex_unlock(&x->lock);
-    return queue_response(x, r);
-}
 
 static void say_nothing(void *ctx, const char *format, va_list args) {
     (void)ctx;

@@ -43,6 +43,9 @@ struct http_options {
     uint64_t alive_ns, slow_ns, request_ns;
     /* Called by the thread of the sockets when a request is complete; must not take long. */
     void (*handle)(void *ctx, struct http_exchange *x);
+    /* Answers at once (http_answer) a request that is refused before `handle` has it, in the
+     * words that whoever asks there understands. */
+    void (*refuse)(void *ctx, struct http_exchange *x, unsigned status, const char *why);
     /* Whether an endpoint needs no key. */
     bool (*is_open)(void *ctx, const char *path);
     /* Called when an exchange is over, however; may be NULL. */
@@ -67,7 +70,7 @@ void http_stop(struct http *http);
 const char *http_method(const struct http_exchange *x);
 const char *http_path(const struct http_exchange *x);
 const struct buf *http_body(const struct http_exchange *x);
-/* A header of the request, or NULL; only in `handle`. */
+/* A header of the request, or NULL; only in `handle` and `refuse`. */
 const char *http_header(const struct http_exchange *x, const char *name);
 uint64_t http_started_ns(const struct http_exchange *x);
 /* The status of the answer, 0 where there is none yet. */

@@ -54,6 +54,10 @@ struct http_exchange {
     char *method, *path;
     struct buf body;
     uint64_t started_ns, charged_bytes;
+    /* The status with which it is refused, 0 where it is not, and why; what was dropped of it. */
+    unsigned refused;
+    char *why;
+    uint64_t dropped_bytes;
 };
 
 struct http {

@@ -73,6 +73,18 @@ void reply_error(struct run_json *j, enum api api, const struct problem *p) {
     run_json_close(j, '}');
 }
 
+int problem_place(struct problem *p, enum place place) {
+    switch (place) {
+    case PLACE_TAKEN:
+        return 0;
+    case PLACE_NONE:
+        return problem_set(p, 429, "queue_full", NULL,
+                           "too many requests wait already; try again later");
+    default:
+        return problem_set(p, 503, "stopping", NULL, "the server stops");
+    }
+}
+
 void reply_problem(struct http_exchange *x, enum api api, const struct problem *p) {
     struct run_json j = {0};
     reply_error(&j, api, p);

@@ -110,9 +110,14 @@ bool routes_is_open(void *ctx, const char *path) {
 
 /* ---- calling ---- */
 
+/* In whose form to answer. The list of models is the same path in two APIs, and a path that there
+ * is not may be of any. */
 static enum api api_of(const struct http_exchange *x, const struct route *r) {
-    bool anthropic = r && r->api == API_OPENAI && http_header(x, "anthropic-version");
-    return anthropic ? API_ANTHROPIC : r ? r->api : API_OPENAI;
+    bool models = r && strncmp(r->path, "/models", 7) == 0;
+    if ((!r || models) && http_header(x, "anthropic-version")) {
+        return API_ANTHROPIC;
+    }
+    return r ? r->api : strncmp(http_path(x), "/api/", 5) == 0 ? API_OLLAMA : API_OPENAI;
 }
 
 static void run(struct call *call, const struct route *r) {
@@ -212,14 +217,13 @@ static void *desk_thread(void *ctx) {
     }
 }
 
-/* 0, or the status with which it is refused. */
-static unsigned desk_put(struct desk *d, struct http_exchange *x, const struct route *r,
-                         enum api api) {
+static enum place desk_put(struct desk *d, struct http_exchange *x, const struct route *r,
+                           enum api api) {
     struct paper *p = mem_calloc(1, sizeof *p);
     *p = (struct paper){.x = x, .route = r, .api = api};
     pthread_mutex_lock(&d->lock);
-    const unsigned status = d->stop ? 503 : d->n >= MAX_PREPARED ? 429 : 0;
-    if (status == 0) {
+    enum place place = d->stop ? PLACE_STOPS : d->n < MAX_PREPARED ? PLACE_TAKEN : PLACE_NONE;
+    if (place == PLACE_TAKEN) {
         http_keep(x);
         d->n++;
         *d->last = p;
@@ -227,10 +231,10 @@ static unsigned desk_put(struct desk *d, struct http_exchange *x, const struct r
         pthread_cond_signal(&d->more);
     }
     pthread_mutex_unlock(&d->lock);
-    if (status) {
+    if (place != PLACE_TAKEN) {
         free(p);
     }
-    return status;
+    return place;
 }
 
 int desk_start(struct server *s, struct err *err) {
@@ -272,6 +276,14 @@ void desk_free(struct server *s) {
 
 /* ---- a request is there ---- */
 
+void routes_refuse(void *ctx, struct http_exchange *x, unsigned status, const char *why) {
+    const struct route *other, *r = find(http_method(x), http_path(x), &other);
+    struct problem problem = {0};
+    (void)ctx;
+    problem_set(&problem, status, status == 401 ? "invalid_api_key" : NULL, NULL, "%s", why);
+    reply_problem(x, api_of(x, r ? r : other), &problem);
+}
+
 void routes_handle(void *ctx, struct http_exchange *x) {
     struct server *s = ctx;
     struct problem problem = {0};
@@ -291,17 +303,7 @@ void routes_handle(void *ctx, struct http_exchange *x) {
         problem_set(&problem, 501, "not_supported", NULL, "%s: not supported by this server",
                     r->path);
     } else if (strcmp(r->method, "POST") == 0) {
-        switch (desk_put(s->desk, x, r, api)) {
-        case 429:
-            problem_set(&problem, 429, "queue_full", NULL,
-                        "too many requests wait already; try again later");
-            break;
-        case 503:
-            problem_set(&problem, 503, "stopping", NULL, "the server stops");
-            break;
-        default:
-            break;
-        }
+        problem_place(&problem, desk_put(s->desk, x, r, api));
     } else {
         struct call call = {.s = s, .x = x, .api = api};
         call.arena.limit_bytes = 1 << 20;

@@ -71,6 +71,7 @@ typedef int endpoint(struct call *call, struct problem *problem);
 
 /* The callbacks of http_options; ctx is the server. */
 void routes_handle(void *ctx, struct http_exchange *x);
+void routes_refuse(void *ctx, struct http_exchange *x, unsigned status, const char *why);
 bool routes_is_open(void *ctx, const char *path);
 /* The thread that prepares calls. */
 int desk_start(struct server *s, struct err *err);
@@ -84,6 +85,8 @@ void desk_free(struct server *s);
 void reply_json(struct http_exchange *x, unsigned status, struct run_json *j);
 void reply_text(struct http_exchange *x, unsigned status, const char *type, const char *text);
 void reply_problem(struct http_exchange *x, enum api api, const struct problem *problem);
+/* Fill it with why there is no place: 0 where there is one, else -1. */
+int problem_place(struct problem *p, enum place place);
 /* Write an error's object, as a whole answer has it or an event of a stream. */
 void reply_error(struct run_json *j, enum api api, const struct problem *problem);
 /* "prefix-" and 24 random letters into `id`. */

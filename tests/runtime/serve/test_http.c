@@ -41,6 +41,13 @@ static void handle(void *ctx, struct http_exchange *x) {
     pthread_mutex_unlock(&r->lock);
 }
 
+static void refuse(void *ctx, struct http_exchange *x, unsigned status, const char *why) {
+    struct buf body = {0};
+    (void)ctx;
+    buf_printf(&body, "refused: %s", why);
+    http_answer(x, status, "text/plain", &body);
+}
+
 static bool is_open(void *ctx, const char *path) {
     (void)ctx;
     (void)path;
@@ -69,6 +76,7 @@ static void open_rig(struct rig *r, uint64_t alive_ms, uint64_t slow_ms, uint64_
                                    .slow_ns = slow_ms * ms,
                                    .request_ns = request_ms * ms,
                                    .handle = handle,
+                                   .refuse = refuse,
                                    .is_open = is_open,
                                    .done = done,
                                    .ctx = r};
@@ -309,9 +317,13 @@ static void bodies_have_a_budget(void **state) {
     buf_printf(&text, head, "/now", 900);
     assert_int_equal(send(first, text.data, text.len, 0), text.len);
     clock_sleep_until(clock_ns() + 100 * ms);
+    for (int k = 0; k < 900; k++) {
+        buf_append(&text, "x", 1);
+    }
     assert_int_equal(send(second, text.data, text.len, 0), text.len);
     got.len = 0;
     expect(second, "429 ", &got); /* the first has taken the room, and sends nothing */
+    expect(second, "refused: there is no room", &got);
     close(first);
     close(second);
     buf_free(&text);
