@@ -160,15 +160,7 @@ static int take_place(struct answer *a, struct problem *problem) {
         return problem_set(problem, 429, "queue_full", NULL,
                            "prompts that wait take too much memory already; try again later");
     }
-    switch (scheduler_reserve(s->scheduler)) {
-    case PLACE_TAKEN:
-        return 0;
-    case PLACE_STOPS:
-        return problem_set(problem, 503, "stopping", NULL, "the server stops");
-    default:
-        return problem_set(problem, 429, "queue_full", NULL,
-                           "too many requests wait already; try again later");
-    }
+    return problem_place(problem, scheduler_reserve(s->scheduler));
 }
 
 int answer_start(struct answer *a, struct problem *problem) {
@@ -286,6 +278,24 @@ static void finish(struct answer *a) {
     answer_free(a);
 }
 
+/* Why there is no answer: it could not be made, or not now, or the request wants what cannot be. */
+static void set_problem(struct problem *problem, const struct job *job) {
+    switch (job->end) {
+    case JOB_STOPPED:
+        problem_place(problem, PLACE_STOPS);
+        break;
+    case JOB_LATER:
+        problem_set(problem, 503, "try_again", NULL, "%s", job->error.message);
+        break;
+    case JOB_IMPOSSIBLE:
+        problem_set(problem, 400, "invalid_value", NULL, "%s", job->error.message);
+        break;
+    default:
+        problem_set(problem, 500, NULL, NULL, "%s", job->error.message);
+        break;
+    }
+}
+
 static void on_end(struct job *job) {
     struct answer *a = job->ctx;
     struct choice *c = &a->choices[job->index];
@@ -296,10 +306,9 @@ static void on_end(struct job *job) {
         thinking_end(&c->thinking, &thought, &said);
         put_both(a, c, &thought, &said);
     }
-    if (job->end == JOB_FAILED && !a->broken) {
+    if (job_failed(job) && !a->broken) {
         a->broken = true;
-        problem_set(&a->problem, job->later ? 503 : 500, job->later ? "try_again" : NULL, NULL,
-                    "%s", job->error.message);
+        set_problem(&a->problem, job);
         if (a->params.stream) {
             a->form->fail(a, &a->problem, &out);
             send(a, &out);

@@ -284,6 +284,7 @@ static int add_message(struct call *call, struct convo *c, const struct value *m
 
 int convo_add_list(struct call *call, struct convo *c, const char *name, struct problem *problem) {
     const struct value *list = field_get(call->body, name);
+    c->field = name;
     if (!list || list->type != VALUE_LIST || list->list->n == 0) {
         return problem_set(problem, 400, list ? "invalid_value" : "missing_required_parameter",
                            name, "%s: expected a list of messages", name);
@@ -300,10 +301,10 @@ int convo_add_list(struct call *call, struct convo *c, const char *name, struct 
 
 /* ---- prompts ---- */
 
-int convo_check(const struct call *call, size_t n, struct problem *problem) {
+int convo_check(const struct call *call, size_t n, const char *field, struct problem *problem) {
     unsigned most = call->s->info->ctx_tok;
     if (n == 0) {
-        return problem_set(problem, 400, "invalid_value", NULL,
+        return problem_set(problem, 400, "invalid_value", field,
                            "the prompt is empty, and the model's tokenizer begins no text by "
                            "itself");
     }
@@ -314,7 +315,7 @@ int convo_check(const struct call *call, size_t n, struct problem *problem) {
         return problem_set(problem, 400, NULL, NULL, "prompt is too long: %zu tokens > %u maximum",
                            n, most);
     }
-    return problem_set(problem, 400, "context_length_exceeded", "messages",
+    return problem_set(problem, 400, "context_length_exceeded", field,
                        "the prompt has %zu tokens, this server's context holds %u", n, most);
 }
 
@@ -343,7 +344,7 @@ static int write_request(struct call *call, const struct convo *c, size_t n, str
                            "chat_template_kwargs: expected an object");
     }
     if (value_make_dict(&call->arena, &all)) {
-        return no_room(problem, "messages");
+        return no_room(problem, c->field);
     }
     for (size_t i = 0; more && i < more->dict->n; i++) {
         const struct value_pair *p = &more->dict->pairs[i];
@@ -359,12 +360,12 @@ static int write_request(struct call *call, const struct convo *c, size_t n, str
     }
     if (value_make_list(&call->arena, VALUE_LIST, c->items, n, &list) ||
         set(call, &all, "messages", &list)) {
-        return no_room(problem, "messages");
+        return no_room(problem, c->field);
     }
     if (value_json_write(&w, &all, &style, &err) < 0) {
         return out->len < w.max_bytes / 2
-                   ? problem_set(problem, 400, "invalid_value", "messages", "%s", err.msg)
-                   : no_room(problem, "messages");
+                   ? problem_set(problem, 400, "invalid_value", c->field, "%s", err.msg)
+                   : no_room(problem, c->field);
     }
     return 0;
 }
@@ -444,7 +445,7 @@ int convo_render(struct call *call, const struct convo *c, bool any_length,
     struct buf json = {0};
     *out = (struct convo_prompt){0};
     if (!s->chat_template && !corm_chat_template(s->engine)) {
-        return problem_set(problem, 400, "no_chat_template", "messages",
+        return problem_set(problem, 400, "no_chat_template", c->field,
                            "the model has no chat template; --chat-template gives it one");
     }
     int rc = write_request(call, c, c->n - goes_on, &json, problem);
@@ -458,7 +459,7 @@ int convo_render(struct call *call, const struct convo *c, bool any_length,
     if (rc == 0 && corm_chat_ids(s->engine, &chat, &out->ids, &out->n_ids, &out->text,
                                  &out->text_bytes, &error) < 0) {
         *out = (struct convo_prompt){0};
-        rc = problem_set(problem, 400, "chat_template", "messages", "%s", error.message);
+        rc = problem_set(problem, 400, "chat_template", c->field, "%s", error.message);
     }
     if (rc == 0) {
         take_ends(ends, chat.n_ends, out);
@@ -467,7 +468,7 @@ int convo_render(struct call *call, const struct convo *c, bool any_length,
         rc = go_on(call, last, out, problem);
     }
     if (rc == 0 && !any_length) {
-        rc = convo_check(call, out->n_ids, problem);
+        rc = convo_check(call, out->n_ids, c->field, problem);
     }
     buf_free(&json);
     return rc;

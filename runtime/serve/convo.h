@@ -21,6 +21,7 @@
 struct convo {
     struct value *items; /* [n] messages: dicts as templates read them */
     size_t n, cap;
+    const char *field; /* of the request, that an error of all of it names */
 };
 void convo_free(struct convo *c);
 
@@ -54,7 +55,8 @@ int convo_render(struct call *call, const struct convo *c, bool any_length,
 /* Ids of a text; `special` as corm_tokenize has both. */
 int convo_tokenize(struct call *call, const char *text, size_t bytes, bool add_special,
                    bool parse_special, int32_t **ids, size_t *n, struct problem *problem);
-/* Whether a prompt fits the context; -1 and `problem` in the API's own words. */
-int convo_check(const struct call *call, size_t n, struct problem *problem);
+/* Whether a prompt, the request's field `field`, fits the context; -1 and `problem` in the API's
+ * own words. */
+int convo_check(const struct call *call, size_t n, const char *field, struct problem *problem);
 
 #endif

@@ -192,6 +192,7 @@ int ollama_generate(struct call *call, struct problem *problem) {
     const struct value *text = field_get(call->body, "prompt");
     int rc = params_ollama(call, &params, problem);
     rc = rc < 0 ? rc : fields_read(call->body, raw_field, &raw, problem);
+    convo.field = "prompt";
     raw |= !call->s->chat_template && !corm_chat_template(call->s->engine);
     if (rc == 0 && says_nothing(call, "prompt")) {
         rc = answer_loaded(call, &params, false);
@@ -201,7 +202,7 @@ int ollama_generate(struct call *call, struct problem *problem) {
         if (raw) {
             rc = convo_tokenize(call, text->text->data, text->text->len, true, true, &prompt.ids,
                                 &prompt.n_ids, problem);
-            rc = rc < 0 ? rc : convo_check(call, prompt.n_ids, problem);
+            rc = rc < 0 ? rc : convo_check(call, prompt.n_ids, "prompt", problem);
         } else if (convo_add(call, &convo, "system", field_get(call->body, "system"), "system",
                              problem) < 0 ||
                    convo_add(call, &convo, "user", text, "prompt", problem) < 0 ||

@@ -46,6 +46,7 @@ static int add_item(struct call *call, struct convo *c, const struct value *item
 static int add_input(struct call *call, struct convo *c, struct problem *problem) {
     const struct value *input = field_get(call->body, "input");
     const struct value *instructions = field_get(call->body, "instructions");
+    c->field = "input";
     if (instructions && convo_add(call, c, "system", instructions, "instructions", problem) < 0) {
         return -1;
     }

@@ -61,7 +61,7 @@ static int take_prompt(struct call *call, const struct value *v, int32_t **ids, 
         rc = problem_set(problem, 400, "invalid_type", "prompt",
                          "prompt: expected a string, a list of ids, or a list of these");
     }
-    return rc < 0 ? rc : convo_check(call, *n, problem);
+    return rc < 0 ? rc : convo_check(call, *n, "prompt", problem);
 }
 
 /* Of each prompt there will be `each` texts, all of them in memory at once, and in the queue. */
@@ -173,7 +173,7 @@ int openai_completions(struct call *call, struct problem *problem) {
     if (rc == 0) {
         rc = take_prompts(call, &prompts, params.n, problem);
     }
-    if (rc == 0 && params.max_tok < 0) {
+    if (rc == 0 && !params.says_max) {
         params.max_tok = DEFAULT_MAX_TOK;
     }
     if (rc == 0) {

@@ -14,6 +14,9 @@ struct read_params {
     int64_t seed, max_tok, max_more, max_most, top_k, n, best_of;
 };
 
+/* A number of tokens that was not said; -1 is one that was: as many as there is room for. */
+static const int64_t unsaid = INT64_MIN;
+
 #define AT(member) offsetof(struct read_params, member)
 #define SAMPLING                                                                                   \
     {"temperature", FIELD_FLOAT, AT(p.sampling.temperature), 0, 100},                              \
@@ -90,9 +93,9 @@ static const char *const ollama_options_refused[] = {"mirostat", NULL};
 
 static void begin(const struct call *call, struct read_params *r) {
     *r = (struct read_params){.seed = -1,
-                              .max_tok = -1,
-                              .max_more = -1,
-                              .max_most = -1,
+                              .max_tok = unsaid,
+                              .max_more = unsaid,
+                              .max_most = unsaid,
                               .top_k = -1,
                               .n = 1,
                               .best_of = 1};
@@ -101,8 +104,8 @@ static void begin(const struct call *call, struct read_params *r) {
     r->p.n_top = -1;
 }
 
-static int64_t first_given(int64_t a, int64_t b) {
-    return a >= 0 ? a : b;
+static int64_t first_said(int64_t a, int64_t b) {
+    return a != unsaid ? a : b;
 }
 
 static int finish(struct read_params *r, struct params *p, struct problem *problem) {
@@ -114,7 +117,8 @@ static int finish(struct read_params *r, struct params *p, struct problem *probl
     if (r->top_k >= 0) {
         r->p.sampling.top_k = r->top_k > UINT32_MAX ? UINT32_MAX : (uint32_t)r->top_k;
     }
-    r->p.max_tok = first_given(r->max_tok, first_given(r->max_more, r->max_most));
+    r->p.max_tok = first_said(r->max_tok, first_said(r->max_more, r->max_most));
+    r->p.says_max = r->p.max_tok != unsaid;
     r->p.n = (uint32_t)r->n;
     r->p.sampling.seed = (uint64_t)r->seed;
     if (r->seed < 0) {
@@ -177,6 +181,22 @@ static int get_dict(const struct value_dict *dict, const char *name, const struc
     return 0;
 }
 
+/* Whether biases ban every id: then there is no answer. */
+static bool bans_all(const struct params *p, uint32_t vocab) {
+    uint32_t n = 0;
+    if (p->sampling.n_bias < vocab) {
+        return false;
+    }
+    bool *banned = mem_calloc(vocab, sizeof *banned);
+    for (size_t i = 0; i < p->sampling.n_bias; i++) {
+        const struct corm_logit_bias *b = &p->bias[i];
+        n += isinf(b->bias) && !banned[b->id];
+        banned[b->id] |= isinf(b->bias);
+    }
+    free(banned);
+    return n == vocab;
+}
+
 /* {"id": bias}: numbers from -100, which bans, to 100. */
 static int read_bias(const struct call *call, struct params *p, struct problem *problem) {
     static const char name[] = "logit_bias";
@@ -210,7 +230,9 @@ static int read_bias(const struct call *call, struct params *p, struct problem *
     }
     p->sampling.bias = p->bias;
     p->sampling.n_bias = dict->n;
-    return 0;
+    return bans_all(p, call->s->info->vocab)
+               ? problem_set(problem, 400, "invalid_value", name, "%s: bans every token", name)
+               : 0;
 }
 
 /* `logprobs` is a number of texts' API, and of that of turns a word with `top_logprobs`. */
@@ -275,7 +297,7 @@ int params_anthropic(struct call *call, struct params *p, struct problem *proble
         fields_refuse(call->body, anthropic_refused, problem) < 0) {
         return -1;
     }
-    if (r.max_tok < 0) {
+    if (r.max_tok == unsaid) {
         return problem_set(problem, 400, NULL, "max_tokens", "max_tokens: Field required");
     }
     return finish(&r, p, problem) < 0 || read_stops(call->body, "stop_sequences", p, problem) < 0

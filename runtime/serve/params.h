@@ -22,6 +22,7 @@ enum {
 struct params {
     struct corm_sampling sampling; /* with the seed of choice 0 */
     int64_t max_tok;               /* negative: as many as there is room for */
+    bool says_max;                 /* the request has it */
     uint32_t n;
     bool stream, include_usage, echo, ignore_eos;
     const struct value_string *model; /* NULL where none is named */

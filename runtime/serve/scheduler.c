@@ -145,7 +145,7 @@ static void drop_queued(struct scheduler *s) {
         const uint64_t request = (*at)->request;
         const bool gone = (*at)->ops->gone(*at);
         if (gone || now) {
-            drop_request(s, at, gone ? JOB_GONE : JOB_FAILED, &dropped);
+            drop_request(s, at, gone ? JOB_GONE : JOB_STOPPED, &dropped);
             continue;
         }
         while (*at && (*at)->request == request) {
@@ -157,10 +157,6 @@ static void drop_queued(struct scheduler *s) {
         struct job *job = dropped;
         dropped = job->next;
         n++;
-        if (job->end == JOB_FAILED) {
-            memcpy(job->error.message, "the server stops", sizeof "the server stops");
-            job->later = true;
-        }
         job->ops->end(job);
     }
     if (n > 0) {
@@ -181,11 +177,7 @@ static void drop_running(struct scheduler *s) {
         if (s->pass && i == s->turn) {
             sequence_close_pass(s);
         }
-        if (gone) {
-            sequence_end(s, i, JOB_GONE);
-        } else {
-            sequence_fail_now(s, i, "the server stops");
-        }
+        sequence_end(s, i, gone ? JOB_GONE : JOB_STOPPED);
     }
 }
 

@@ -39,7 +39,17 @@ struct scheduler;
 struct job;
 
 enum { JOB_MAX_TOP = 20, JOB_MAX_ENDS = 8 };
-enum job_end { JOB_RUNS, JOB_STOP, JOB_STOP_TEXT, JOB_LENGTH, JOB_FAILED, JOB_GONE };
+enum job_end {
+    JOB_RUNS,
+    JOB_STOP,
+    JOB_STOP_TEXT,
+    JOB_LENGTH,
+    JOB_GONE,
+    JOB_FAILED,
+    JOB_LATER,      /* there was no memory for it: the same may go well at another time */
+    JOB_IMPOSSIBLE, /* what the job asks for leaves no token to choose */
+    JOB_STOPPED,    /* by scheduler_drain */
+};
 
 struct job_ops {
     /* The job is begun; not called where it ends in the queue. */
@@ -82,8 +92,7 @@ struct job {
     /* What came of it. */
     enum job_end end;
     int stop;                      /* JOB_STOP_TEXT: which of the texts */
-    struct corm_error error;       /* JOB_FAILED */
-    bool later;                    /* JOB_FAILED: but the same may go well at another time */
+    struct corm_error error;       /* JOB_FAILED, JOB_LATER, JOB_IMPOSSIBLE */
     uint32_t cached_tok, made_tok; /* of the prompt, those not computed anew; generated ones */
     uint64_t queued_ns, started_ns, first_ns; /* when it was: queued, begun, after its prompt */
     struct job *next; /* the maker's before scheduler_submit, then private */
@@ -92,6 +101,11 @@ struct job {
     size_t done;     /* of what is to be read (struct slot), evaluated */
     uint32_t told;   /* prompt_probabilities: tokens of which they were told */
 };
+
+/* Whether it ended without an answer although somebody waits for one. */
+static inline bool job_failed(const struct job *job) {
+    return job->end >= JOB_FAILED;
+}
 
 /* Which tokens of earlier jobs are used again. */
 enum reuse {
@@ -116,7 +130,7 @@ void scheduler_give_back(struct scheduler *s);
 void scheduler_submit(struct scheduler *s, struct job *jobs);
 /* A number for the jobs of one request. */
 uint64_t scheduler_request(struct scheduler *s);
-/* Take no more jobs. With `now`, end those that are there as failed. Returns how many there are. */
+/* Take no more jobs. With `now`, stop those that are there. Returns how many there are. */
 size_t scheduler_drain(struct scheduler *s, bool now);
 /* After scheduler_drain said 0. */
 void scheduler_stop(struct scheduler *s);

@@ -58,9 +58,6 @@ void scheduler_done(struct scheduler *s, uint32_t n);
 void sequence_begin(struct scheduler *s, const struct keep_choice *c);
 /* The job of a slot ends; the slot remembers. */
 void sequence_end(struct scheduler *s, size_t i, enum job_end end);
-void sequence_fail(struct scheduler *s, size_t i, const char *message);
-/* The same where it might go well another time. */
-void sequence_fail_now(struct scheduler *s, size_t i, const char *message);
 /* Whether a job waits for memory. */
 bool sequence_any_waits(const struct scheduler *s);
 /* Break off the pass that is open: whole pieces stay, others are forgotten. */

@@ -13,17 +13,12 @@
 
 /* ---- one job ---- */
 
-void sequence_fail(struct scheduler *s, size_t i, const char *message) {
+static void end_saying(struct scheduler *s, size_t i, enum job_end end, const char *message) {
     struct corm_error *e = &s->slots[i].job->error;
     size_t n = strnlen(message, sizeof e->message - 1);
     memmove(e->message, message, n);
     e->message[n] = 0;
-    sequence_end(s, i, JOB_FAILED);
-}
-
-void sequence_fail_now(struct scheduler *s, size_t i, const char *message) {
-    s->slots[i].job->later = true;
-    sequence_fail(s, i, message);
+    sequence_end(s, i, end);
 }
 
 /* Hands on text of the answer. Returns true where a stop ends it. */
@@ -77,7 +72,7 @@ static void count_job(struct scheduler *s, const struct slot *slot, const struct
     pthread_mutex_lock(&s->lock);
     struct scheduler_figures *f = &s->figures;
     f->cached_tok += job->cached_tok;
-    f->failed += job->end == JOB_FAILED;
+    f->failed += job_failed(job);
     f->left += job->end == JOB_GONE;
     f->read_bytes += stats.read_bytes;
     f->cache_hits += stats.cache_hits;
@@ -141,8 +136,7 @@ static void prompt_done(struct scheduler *s, size_t i);
 /* What the engine says is why. */
 static void fail_as(struct scheduler *s, size_t i, const struct corm_error *error) {
     s->slots[i].job->error = *error;
-    s->slots[i].job->later = error->code == CORM_ERROR_MEMORY;
-    sequence_end(s, i, JOB_FAILED);
+    sequence_end(s, i, error->code == CORM_ERROR_MEMORY ? JOB_LATER : JOB_FAILED);
 }
 
 /* The session has its first `common` tokens already: cut it back to these, or to as many as leave
@@ -342,6 +336,16 @@ static int accept(struct job *job, int32_t id, const char *text, size_t bytes, b
     return 0;
 }
 
+static bool any_finite(const struct scheduler *s, const struct slot *slot) {
+    const float *logits = corm_session_logits(slot->session);
+    for (uint32_t i = 0; logits && i < s->info->vocab; i++) {
+        if (isfinite(logits[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Choose the next token after the last evaluation, and see whether that is the end. */
 static void choose(struct scheduler *s, size_t i) {
     struct slot *slot = &s->slots[i];
@@ -351,15 +355,18 @@ static void choose(struct scheduler *s, size_t i) {
     bool over;
     job->pending = -1;
     if (allow(job) < 0) {
-        sequence_end(s, i, JOB_FAILED);
+        sequence_end(s, i, JOB_IMPOSSIBLE); /* the form has no next id, or grows too large */
         return;
     }
     int32_t id = corm_session_sample(slot->session, &job->sampling);
     if (id < 0) {
-        sequence_fail(s, i,
-                      job->sampling.allowed
-                          ? "no token that the grammar allows can be chosen"
-                          : "no token to choose: the model's logits are not finite");
+        if (any_finite(s, slot)) {
+            end_saying(s, i, JOB_IMPOSSIBLE,
+                       "no token is left to choose: logit_bias and the form of the answer forbid "
+                       "all");
+        } else {
+            end_saying(s, i, JOB_FAILED, "no token to choose: the model's logits are not finite");
+        }
         return;
     }
     if (!job->ignore_eos && corm_is_stop(s->o.engine, id)) {

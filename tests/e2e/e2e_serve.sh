@@ -76,6 +76,7 @@ case_ 'corm-run serve is corm-serve' by_run
 start main --parallel 3 --sessions 5 -t 2
 client answers "$(cat main.port)" . || failed=1
 client doors "$(cat main.port)" . || failed=1
+client refusals "$(cat main.port)" . || failed=1
 client clients "$(cat main.port)" . || failed=1
 taken() {
     "$serve" fable.corm -q --port "$(cat main.port)" 2>err
@@ -92,6 +93,11 @@ client full "$(cat keyed.port)" . || failed=1
 client ends "$(cat keyed.port)" . "$(cat keyed.pid)" || { failed=1; kill -TERM "$(cat keyed.pid)"; }
 wait "$(cat keyed.pid)"
 case_ 'an answer in work is finished before the end' test $? -eq 0
+
+start brief --parallel 1 --grace 0
+client stops "$(cat brief.port)" . "$(cat brief.pid)" || { failed=1; kill -TERM "$(cat brief.pid)"; }
+wait "$(cat brief.pid)"
+case_ 'one that breaks answers off ends well' test $? -eq 0
 
 printf '{%% for m in messages %%}{{ m.role }}:{{ m.content }};{%% endfor %%}{%% if add_generation_prompt %%}>{%% endif %%}' >own
 start own --chat-template own --reuse none --alias 'a name' -q

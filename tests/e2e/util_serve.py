@@ -528,6 +528,153 @@ def test_answers_refused_by_name():
     assert ask("/v1/completions").headers["Allow"] == "POST"
 
 
+# ---- refusals ----------------------------------------------------------------------------------------
+
+TURN = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+POSTS = {  # every endpoint that takes a body: whose form its errors have, and a body that it takes
+    "/v1/completions": ("openai", {"prompt": "Hi", "max_tokens": 2}),
+    "/v1/chat/completions": ("openai", TURN),
+    "/v1/responses": ("openai", {"input": "Hi", "max_output_tokens": 2}),
+    "/tokenize": ("openai", {"content": "Hi"}),
+    "/detokenize": ("openai", {"tokens": [5]}),
+    "/apply-template": ("openai", TURN),
+    "/v1/messages": ("anthropic", TURN),
+    "/v1/messages/count_tokens": ("anthropic", TURN),
+    "/api/chat": ("ollama", {"messages": TURN["messages"], "stream": False, "options": {"num_predict": 2}}),
+    "/api/generate": ("ollama", {"prompt": "Hi", "stream": False, "options": {"num_predict": 2}}),
+    "/api/show": ("ollama", {"model": "x"}),
+}
+GENERATE = [p for p in POSTS if p.rsplit("/", 1)[1] in ("completions", "responses", "messages", "chat", "generate")]
+
+
+def message_in(form, body):
+    """What an error says, where it has the form of its API."""
+    e = json.loads(body)
+    if form == "ollama":
+        assert list(e) == ["error"], e
+        return e["error"]
+    if form == "anthropic":
+        assert e["type"] == "error" and sorted(e["error"]) == ["message", "type"], e
+    else:
+        assert list(e) == ["error"] and sorted(e["error"]) == ["code", "message", "param", "type"], e
+    return e["error"]["message"]
+
+
+def body_of(text):
+    return text.split("\r\n\r\n", 1)[1]
+
+
+def test_refusals_have_the_form_of_their_api():
+    kind = "Content-Type: application/json"
+    for path, (form, good) in POSTS.items():
+        assert ask(path, good).status == 200, path
+        for bad, text in ((b"{", "no JSON"), (b"", "no JSON"), (b"[]", "no JSON object"), (b'{"a": 1}}', "no JSON")):
+            a = ask(path, bad)
+            assert a.status == 400 and text in message_in(form, a.body), (path, bad, a.body)
+        a = ask(path, good, headers={"Content-Type": "text/plain"})
+        assert a.status == 415 and "application/json" in message_in(form, a.body), (path, a.body)
+        a = ask(path)
+        assert a.status == 405 and "POST" in message_in(form, a.body), (path, a.body)
+        a = ask(path, good, headers={"Origin": "https://evil.test"})
+        assert a.status == 403 and "evil.test" in message_in(form, a.body), (path, a.body)
+        got = raw(head("POST " + path, kind, "Content-Length: 100000000000"))
+        assert status(got) == 413 and "a body of" in message_in(form, body_of(got)), (path, got)
+        got = raw(head("POST " + path, kind, "Content-Length: 2", "Content-Length: 2"), b"{}")
+        assert status(got) == 400 and "said twice" in message_in(form, body_of(got)), (path, got)
+    for path, form in (("/api/nothing", "ollama"), ("/v1/nothing", "openai"), ("/v1/embeddings", "openai"),
+                       ("/api/embed", "ollama")):
+        a = ask(path, {})
+        assert a.status in (404, 501) and message_in(form, a.body), (path, a.body)
+    a = ask("/v1/nothing", {}, headers={"anthropic-version": "2023-06-01"})
+    assert a.status == 404 and message_in("anthropic", a.body), a.body
+
+
+def test_refusals_of_fields():
+    for path in GENERATE:
+        form, good = POSTS[path]
+        options = good.get("options", {})
+        for bad in ({"temperature": "hot"}, {"temperature": -1}, {"top_p": 2}, {"top_k": "x"}):
+            body = {**good, "options": {**options, **bad}} if form == "ollama" else {**good, **bad}
+            a = ask(path, body)
+            name = list(bad)[0]
+            assert a.status == 400 and name in message_in(form, a.body), (path, bad, a.body)
+            assert form != "openai" or a.json["error"]["param"] == name, (path, a.body)
+        for bad in ({"model": 5}, {"model": "m" * 2000}, {"stream": "yes"}):
+            a = ask(path, {**good, **bad})
+            assert a.status == 400 and list(bad)[0] in message_in(form, a.body), (path, bad, a.body)
+        where = "messages" if "messages" in good else "input" if "input" in good else "prompt"
+        long = "word " * 3000
+        a = ask(path, {**good, where: [{"role": "user", "content": long}] if where == "messages" else long})
+        assert a.status == 400 and "1024" in message_in(form, a.body), (path, a.body)
+        if form == "openai":
+            assert a.json["error"]["param"] == where, a.body
+            assert a.json["error"]["code"] == "context_length_exceeded", a.body
+
+
+def test_refusals_come_behind_the_body():
+    """What is refused for its head is told when its body was sent: before, hardly any client looks."""
+    for path, more, want in (("/v1/completions", [], 413), ("/v1/messages", ["Origin: null"], 403),
+                             ("/api/chat", ["Origin: null"], 403)):
+        s = socket.create_connection(("127.0.0.1", PORT), timeout=30)
+        size = 40 << 20
+        s.sendall((f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                   + "".join(m + "\r\n" for m in more) + f"Content-Length: {size}\r\n\r\n").encode())
+        for _ in range(size >> 20):
+            s.sendall(b" " * (1 << 20))
+        got = s.recv(65536).decode()
+        assert status(got) == want and message_in(POSTS[path][0], body_of(got)), got
+        s.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")  # on the same connection
+        assert s.recv(65536).startswith(b"HTTP/1.1 200"), path
+        s.close()
+    asks = raw(head("POST /tokenize", "Content-Type: application/json", "Expect: 100-continue",
+                    "Content-Length: 30000000"), wait=True)
+    assert status(asks) == 413, asks
+
+
+def test_refusals_of_chunks():
+    for path in ("/tokenize", "/v1/messages", "/api/chat"):
+        s = socket.create_connection(("127.0.0.1", PORT), timeout=30)
+        s.sendall((f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                   "Transfer-Encoding: chunked\r\n\r\n").encode())
+        for _ in range(18):
+            s.sendall(b"100000\r\n" + b" " * (1 << 20) + b"\r\n")
+        s.sendall(b"0\r\n\r\n")
+        got = s.recv(65536).decode()
+        assert status(got) == 413 and "more than 16777216" in message_in(POSTS[path][0], body_of(got)), got
+        s.close()
+
+
+def test_refusals_of_what_leaves_no_token():
+    bans = {str(i): -100 for i in range(4096)}
+    for stream in (False, True):
+        refused(complete(logit_bias=bans, stream=stream), 400, "bans every token", "logit_bias")
+    del bans["0"]
+    first = complete(logit_bias=bans, max_tokens=3).json["choices"][0]
+    assert first["text"] in ("", ask("/detokenize", {"tokens": [0] * 3}).json["content"]), first
+    no_ids = ask("/tokenize", {"content": "yes"}).json["tokens"] + ask("/tokenize", {"content": "y"}).json["tokens"]
+    bans = {str(i): -100 for i in no_ids}
+    refused(complete(grammar='root ::= "yes"', logit_bias={**bans, **banned_prefixes("yes")}), 400, "no token is left")
+
+
+def banned_prefixes(word):
+    ids = (ask("/tokenize", {"content": word[:n]}).json["tokens"][0] for n in range(1, len(word) + 1))
+    return {str(i): -100 for i in ids}
+
+
+def test_refusals_and_lengths():
+    """-1 is as many as there is room for; what is not said, or null, is 16 for a text and -1 for a turn."""
+    text = {"prompt": (ask("/tokenize", {"content": ONCE}).json["tokens"] * 300)[:1000], "temperature": 0, "ignore_eos": True}
+    for more, made in (({"max_tokens": -1}, 25), ({"n_predict": -1}, 25), ({}, 16), ({"max_tokens": None}, 16),
+                       ({"max_tokens": 3}, 3), ({"max_tokens": 10**9}, 25)):
+        got = ask("/v1/completions", {**text, **more}).json
+        assert got["usage"]["completion_tokens"] == made, (more, got)
+    refused(ask("/v1/completions", {**text, "max_tokens": -2}), 400, "expected -1 to", "max_tokens")
+    turn = {"messages": [{"role": "user", "content": "word " * 900}], "temperature": 0, "ignore_eos": True}
+    for more in ({}, {"max_tokens": None}, {"max_tokens": -1}, {"max_completion_tokens": -1}):
+        got = ask("/v1/chat/completions", {**turn, **more}).json
+        assert got["usage"]["total_tokens"] == 1025, (more, got["usage"])
+
+
 # ---- doors -------------------------------------------------------------------------------------------
 
 
@@ -682,6 +829,9 @@ def test_keyed_keys():
         assert ask(path).status == want, path
     a = ask("/v1/completions", {"prompt": "x"})
     assert a.status == 401 and a.headers["WWW-Authenticate"] == "Bearer", a.headers
+    for path, (form, good) in POSTS.items():
+        a = ask(path, good)
+        assert a.status == 401 and "key is needed" in message_in(form, a.body), (path, a.body)
     for key, want in (("first-key", 200), ("second-key", 200), ("first", 401), ("first-keyy", 401), ("", 401),
                       ("x" * 5000, 401)):
         assert ask("/props", headers={"Authorization": "Bearer " + key}).status == want, key
@@ -734,6 +884,37 @@ def test_ends_gracefully():
     t.join()
     assert sum(1 for _ in chunks(got[0])) >= 100
     until(lambda: gone())
+
+
+def test_stops_what_is_at_work():
+    """At the end of the grace, what has not begun to be answered gets 503, a stream an error, in its API's form."""
+    got = {}
+    bodies = {"/v1/completions": {**LONG, "prompt": [ONCE] * 40},
+              "/v1/messages": {"messages": STORY[1:], "max_tokens": 900, "temperature": 1, "stop_sequences": []},
+              "/api/generate": {"prompt": ONCE, "stream": False, "options": {"num_predict": 900}, "raw": True}}
+    for path in bodies:
+        got[path] = None
+
+    def one(path):
+        got[path] = ask(path, bodies[path])
+
+    threads = [threading.Thread(target=one, args=(path,)) for path in bodies]
+    threads[0].start()
+    until(lambda: metric("requests_processing") == 1)
+    for t in threads[1:]:
+        t.start()
+    stream = post({**LONG, "prompt": [ONCE] * 40, "stream": True})
+    until(lambda: metric("requests_total") == 4)
+    os.kill(int(sys.argv[4]), signal.SIGTERM)
+    for t in threads:
+        t.join()
+    for path in bodies:
+        a = got[path]
+        assert a.status == 503 and a.headers["Retry-After"], (path, a.status, a.body)
+        assert message_in(POSTS[path][0], a.body) == "the server stops", (path, a.body)
+    told = b"".join(iter(lambda: stream.recv(65536), b"")).decode()
+    assert '"the server stops"' in told and '"unavailable_error"' in told, told[-500:]
+    stream.close()
 
 
 def gone():
