@@ -205,9 +205,10 @@ static void put_answer(struct answer *a, struct choice *c, const char *text, siz
 
 static void put_thought(struct answer *a, struct choice *c, const char *text, size_t bytes) {
     struct buf out = {0};
-    if (!a->params.stream) {
+    if (!a->params.stream || a->form->keeps_text) {
         buf_append(&c->thought, text, bytes);
-    } else if (a->form->thought && !a->broken) {
+    }
+    if (a->params.stream && a->form->thought && !a->broken) {
         a->form->thought(a, c, text, bytes, &out);
         send(a, &out);
     }
@@ -244,6 +245,7 @@ static void on_text(struct job *job, const char *text, size_t bytes, bool of_pro
         return;
     }
     thinking_push(&c->thinking, text, bytes, &thought, &said);
+    c->thought_tok = c->thinking.tags ? job->made_tok : c->thought_tok;
     put_both(a, c, &thought, &said);
 }
 
@@ -338,6 +340,14 @@ uint32_t answer_cached(const struct answer *a) {
         n += a->choices[i].job.cached_tok;
     }
     return n < a->prompt_tok ? n : a->prompt_tok;
+}
+
+uint32_t answer_thought(const struct answer *a) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < a->n_choices; i++) {
+        n += a->choices[i].thought_tok;
+    }
+    return n;
 }
 
 const char *answer_finish(const struct choice *c) {

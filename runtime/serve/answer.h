@@ -27,6 +27,7 @@ struct choice {
     struct buf text, thought;
     struct thinking thinking;
     struct thinking until; /* the same for the scheduler, to see the end of a thought */
+    uint32_t thought_tok;  /* how many tokens were thought */
     /* With logprobs: what was chosen, and which of it was told. */
     struct logprob_token *tokens; /* [n_tokens] */
     size_t n_tokens, cap_tokens, told_tokens;
@@ -37,7 +38,7 @@ struct choice {
 struct answer_form {
     const char *type;  /* of the content, where it is streamed */
     const char *alive; /* sent where nothing else is */
-    bool keeps_text;   /* gather texts although they are streamed */
+    bool keeps_text;   /* gather texts and thoughts although they are streamed */
     enum api api;
     const char *id; /* how the answer's id begins */
     /* The whole answer, where it is not streamed. */
@@ -60,7 +61,7 @@ struct answer {
     struct http_exchange *x;
     const struct answer_form *form;
     struct params params;
-    char id[REPLY_ID], item[REPLY_ID];
+    char id[REPLY_ID];
     char *model; /* as the request has it */
     char *alive; /* of its own, or NULL */
     int64_t created;
@@ -98,6 +99,8 @@ int answer_start(struct answer *a, struct problem *problem);
 /* What was generated, and what was used again, of all choices. */
 uint32_t answer_made(const struct answer *a);
 uint32_t answer_cached(const struct answer *a);
+/* Of what was generated, the tokens of thoughts. */
+uint32_t answer_thought(const struct answer *a);
 /* "stop" or "length". */
 const char *answer_finish(const struct choice *c);
 /* Nanoseconds that its prompt and its text took, and since it was queued. */

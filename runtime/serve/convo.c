@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/serve/effort.h"
+
 void convo_free(struct convo *c) {
     free(c->items);
     *c = (struct convo){0};
@@ -91,6 +93,19 @@ static int take_thought(struct call *call, const struct value_dict *part, struct
     return 0;
 }
 
+/* {type: reasoning_text or summary_text, text} */
+static int take_reasoning(struct call *call, const struct value_dict *part, struct said *s,
+                          const char *where, struct problem *problem) {
+    const struct value *text = field_get(part, "text");
+    (void)call;
+    (void)where;
+    (void)problem;
+    if (text && text->type == VALUE_STRING) {
+        add_text(&s->thought, text->text);
+    }
+    return 0;
+}
+
 /* What cannot be read by anybody else, such as thoughts that were encrypted. */
 static int take_nothing(struct call *call, const struct value_dict *part, struct said *s,
                         const char *where, struct problem *problem) {
@@ -129,10 +144,16 @@ static const struct {
     int (*take)(struct call *call, const struct value_dict *part, struct said *s, const char *where,
                 struct problem *problem);
 } parts[] = {
-    {"text", take_text},           {"input_text", take_text},           {"output_text", take_text},
-    {"thinking", take_thought},    {"redacted_thinking", take_nothing}, {"reasoning", take_nothing},
+    {"text", take_text},
+    {"input_text", take_text},
+    {"output_text", take_text},
+    {"thinking", take_thought},
+    {"redacted_thinking", take_nothing},
+    {"reasoning", take_nothing},
     {"tool_result", take_nothing}, /* a message of its own: add_results */
     {"tool_use", take_call},
+    {"reasoning_text", take_reasoning},
+    {"summary_text", take_reasoning},
 };
 
 static int take_part(struct call *call, const struct value *part, struct said *s, const char *where,
@@ -207,6 +228,11 @@ static int put_message(struct call *call, struct convo *c, const char *role, con
                         set(call, &m, "tool_calls", &calls)))) {
         return no_room(problem, where);
     }
+    if (c->thinks && strcmp(role, "assistant") == 0 &&
+        set(call, &m, "reasoning_content", &c->thought)) {
+        return no_room(problem, where);
+    }
+    c->thinks = false;
     c->items = mem_grow(c->items, c->n + 1, &c->cap, sizeof *c->items);
     c->items[c->n++] = m;
     return 0;
@@ -227,6 +253,22 @@ static int add(struct call *call, struct convo *c, const char *role, const struc
 int convo_add(struct call *call, struct convo *c, const char *role, const struct value *content,
               const char *where, struct problem *problem) {
     return add(call, c, role, content, NULL, where, problem);
+}
+
+int convo_think(struct call *call, struct convo *c, const struct value_dict *item,
+                const char *where, struct problem *problem) {
+    const struct value *content = field_get(item, "content");
+    struct said s = {0};
+    bool summary = !content || (content->type == VALUE_LIST && content->list->n == 0);
+    int rc = take_content(call, summary ? field_get(item, "summary") : content, &s, where, problem);
+    if (rc == 0 && s.thought.len > 0) {
+        rc = value_make_string(&call->arena, s.thought.data, s.thought.len, &c->thought)
+                 ? no_room(problem, where)
+                 : 0;
+        c->thinks = rc == 0;
+    }
+    said_free(&s);
+    return rc;
 }
 
 /* {type: tool_result, tool_use_id, content}: results of tools come before what else the user says.
@@ -345,6 +387,9 @@ static int write_request(struct call *call, const struct convo *c, size_t n, str
     }
     if (value_make_dict(&call->arena, &all)) {
         return no_room(problem, c->field);
+    }
+    if (call->body && effort_read(call, all.dict, problem) < 0) {
+        return -1;
     }
     for (size_t i = 0; more && i < more->dict->n; i++) {
         const struct value_pair *p = &more->dict->pairs[i];

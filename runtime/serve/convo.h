@@ -22,6 +22,8 @@ struct convo {
     struct value *items; /* [n] messages: dicts as templates read them */
     size_t n, cap;
     const char *field; /* of the request, that an error of all of it names */
+    bool thinks;       /* `thought` waits for what the assistant said then */
+    struct value thought;
 };
 void convo_free(struct convo *c);
 
@@ -29,6 +31,10 @@ void convo_free(struct convo *c);
  * `problem`, whose field is `where`. */
 int convo_add(struct call *call, struct convo *c, const char *role, const struct value *content,
               const char *where, struct problem *problem);
+/* Add what was thought before the next message, which is one of the assistant: an item of type
+ * reasoning, as responses have them. What can be read by nobody else is left out. */
+int convo_think(struct call *call, struct convo *c, const struct value_dict *item,
+                const char *where, struct problem *problem);
 /* Add all of a list of messages, the field `name` of the request. */
 int convo_add_list(struct call *call, struct convo *c, const char *name, struct problem *problem);
 

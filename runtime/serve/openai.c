@@ -23,6 +23,9 @@ void openai_usage(const struct answer *a, struct run_json *j) {
     run_json_open(j, "prompt_tokens_details", '{');
     run_json_u64(j, "cached_tokens", answer_cached(a));
     run_json_close(j, '}');
+    run_json_open(j, "completion_tokens_details", '{');
+    run_json_u64(j, "reasoning_tokens", answer_thought(a));
+    run_json_close(j, '}');
     run_json_close(j, '}');
 }
 

@@ -23,8 +23,11 @@ static int add_item(struct call *call, struct convo *c, const struct value *item
         return problem_set(problem, 400, "invalid_type", where, "%s: expected an object", where);
     }
     const struct value *type = field_get(item->dict, "type"), *role = field_get(item->dict, "role");
-    if (type && (value_is_string(type, "reasoning") || value_is_string(type, "item_reference"))) {
-        return 0; /* what it refers to is not here, or can be read by nobody else */
+    if (type && value_is_string(type, "reasoning")) {
+        return convo_think(call, c, item->dict, where, problem);
+    }
+    if (type && value_is_string(type, "item_reference")) {
+        return 0; /* what it refers to is not here */
     }
     if (type && !value_is_string(type, "message")) {
         char *name = text_cleaned(type->type == VALUE_STRING ? type->text->data : "?");
@@ -67,31 +70,70 @@ static int add_input(struct call *call, struct convo *c, struct problem *problem
 
 /* ---- what is answered ---- */
 
-static void put_part(struct run_json *j, const char *key, const char *text, size_t bytes) {
+/* The items of an answer: what the model thought, and what it said. */
+static const struct item_kind {
+    const char *id, *type, *part, *delta, *done;
+} thought_item = {"rs_", "reasoning", "reasoning_text", "response.reasoning_text.delta",
+                  "response.reasoning_text.done"},
+  message_item = {"msg_", "message", "output_text", "response.output_text.delta",
+                  "response.output_text.done"};
+
+static void put_list(struct run_json *j, const char *key) {
+    run_json_open(j, key, '[');
+    run_json_close(j, ']');
+}
+
+/* An item's id is that of the response with its place in it. */
+static void put_item_id(const struct answer *a, struct run_json *j, const char *key,
+                        const struct item_kind *kind, uint32_t index) {
+    char id[REPLY_ID + 16];
+    snprintf(id, sizeof id, "%s%s_%u", kind->id, a->id + strlen(a->form->id), index);
+    run_json_string(j, key, id);
+}
+
+static void put_part(struct run_json *j, const char *key, const struct item_kind *kind,
+                     const struct buf *text) {
     run_json_open(j, key, '{');
-    run_json_string(j, "type", "output_text");
-    run_json_text(j, "text", text, bytes);
-    run_json_open(j, "annotations", '[');
-    run_json_close(j, ']');
-    run_json_open(j, "logprobs", '[');
-    run_json_close(j, ']');
+    run_json_string(j, "type", kind->part);
+    run_json_text(j, "text", text->len ? text->data : "", text->len);
+    if (kind == &message_item) {
+        put_list(j, "annotations");
+        put_list(j, "logprobs");
+    }
     run_json_close(j, '}');
 }
 
 /* `text` NULL: the item as it is when it begins. */
 static void put_item(const struct answer *a, struct run_json *j, const char *key,
-                     const struct buf *text, const char *status) {
+                     const struct item_kind *kind, uint32_t index, const struct buf *text,
+                     const char *status) {
     run_json_open(j, key, '{');
-    run_json_string(j, "id", a->item);
-    run_json_string(j, "type", "message");
-    run_json_string(j, "role", "assistant");
+    put_item_id(a, j, "id", kind, index);
+    run_json_string(j, "type", kind->type);
+    if (kind == &message_item) {
+        run_json_string(j, "role", "assistant");
+    } else {
+        put_list(j, "summary"); /* nobody makes one */
+    }
     run_json_string(j, "status", status);
     run_json_open(j, "content", '[');
     if (text) {
-        put_part(j, NULL, text->len ? text->data : "", text->len);
+        put_part(j, NULL, kind, text);
     }
     run_json_close(j, ']');
     run_json_close(j, '}');
+}
+
+/* All items of an answer that is over. Where it ended in a thought, there is no message. */
+static void put_output(const struct answer *a, struct run_json *j, const char *status) {
+    const struct choice *c = &a->choices[0];
+    bool thought = c->thought.len > 0, said = c->text.len > 0 || !thought;
+    if (thought) {
+        put_item(a, j, NULL, &thought_item, 0, &c->thought, said ? "completed" : status);
+    }
+    if (said) {
+        put_item(a, j, NULL, &message_item, thought, &c->text, status);
+    }
 }
 
 static void put_usage(const struct answer *a, struct run_json *j) {
@@ -103,7 +145,7 @@ static void put_usage(const struct answer *a, struct run_json *j) {
     run_json_close(j, '}');
     run_json_u64(j, "output_tokens", made);
     run_json_open(j, "output_tokens_details", '{');
-    run_json_u64(j, "reasoning_tokens", 0);
+    run_json_u64(j, "reasoning_tokens", answer_thought(a));
     run_json_close(j, '}');
     run_json_u64(j, "total_tokens", (uint64_t)a->prompt_tok + made);
     run_json_close(j, '}');
@@ -144,7 +186,7 @@ static void put_response(const struct answer *a, struct run_json *j, const char 
     run_json_close(j, '}');
     run_json_open(j, "output", '[');
     if (over) {
-        put_item(a, j, NULL, &a->choices[0].text, status);
+        put_output(a, j, status);
     }
     run_json_close(j, ']');
     run_json_bool(j, "parallel_tool_calls", true);
@@ -185,53 +227,95 @@ static void response_event(struct answer *a, const char *type, const char *statu
     close_event(out, type, &j);
 }
 
-/* Of the one item, or of its one part. */
+/* ---- the stream: items come one after the other ---- */
+
+static const struct item_kind *last_kind(const struct answer *a) {
+    return a->thinks ? &thought_item : &message_item;
+}
+
+/* Of the last item, or of its one part. */
 static void open_item_event(struct answer *a, struct run_json *j, const char *type, bool part) {
     open_event(a, j, type);
-    run_json_u64(j, "output_index", 0);
+    run_json_u64(j, "output_index", a->blocks - 1);
     if (part) {
-        run_json_string(j, "item_id", a->item);
+        put_item_id(a, j, "item_id", last_kind(a), a->blocks - 1);
         run_json_u64(j, "content_index", 0);
     }
 }
 
 static void begin(struct answer *a, struct buf *out) {
-    struct run_json j = {0};
     response_event(a, "response.created", "in_progress", out);
     response_event(a, "response.in_progress", "in_progress", out);
-    open_item_event(a, &j, "response.output_item.added", false);
-    put_item(a, &j, "item", NULL, "in_progress");
-    close_event(out, "response.output_item.added", &j);
-    open_item_event(a, &j, "response.content_part.added", true);
-    put_part(&j, "part", "", 0);
-    close_event(out, "response.content_part.added", &j);
+}
+
+static void part_event(struct answer *a, const char *type, const struct buf *text,
+                       struct buf *out) {
+    struct run_json j = {0};
+    open_item_event(a, &j, type, true);
+    put_part(&j, "part", last_kind(a), text);
+    close_event(out, type, &j);
+}
+
+static void item_event(struct answer *a, const char *type, const struct buf *text,
+                       const char *status, struct buf *out) {
+    struct run_json j = {0};
+    open_item_event(a, &j, type, false);
+    put_item(a, &j, "item", last_kind(a), a->blocks - 1, text, status);
+    close_event(out, type, &j);
+}
+
+/* More of a text, or, with `key` "text", all of it. */
+static void text_event(struct answer *a, const char *type, const char *key, const char *text,
+                       size_t bytes, struct buf *out) {
+    struct run_json j = {0};
+    open_item_event(a, &j, type, true);
+    run_json_text(&j, key, text, bytes);
+    if (!a->thinks) {
+        put_list(&j, "logprobs");
+    }
+    close_event(out, type, &j);
+}
+
+static void end_item(struct answer *a, const struct choice *c, const char *status,
+                     struct buf *out) {
+    const struct buf *text = a->thinks ? &c->thought : &c->text;
+    text_event(a, last_kind(a)->done, "text", text->len ? text->data : "", text->len, out);
+    part_event(a, "response.content_part.done", text, out);
+    item_event(a, "response.output_item.done", text, status, out);
+}
+
+/* See that the last item is one of thoughts, or of what is said. */
+static void see_item(struct answer *a, const struct choice *c, bool thinks, struct buf *out) {
+    const struct buf empty = {0};
+    if (a->blocks > 0 && a->thinks == thinks) {
+        return;
+    }
+    if (a->blocks > 0) {
+        end_item(a, c, "completed", out);
+    }
+    a->blocks++;
+    a->thinks = thinks;
+    item_event(a, "response.output_item.added", NULL, "in_progress", out);
+    part_event(a, "response.content_part.added", &empty, out);
 }
 
 static void piece(struct answer *a, struct choice *c, const char *text, size_t bytes,
                   struct buf *out) {
-    struct run_json j = {0};
-    (void)c;
-    open_item_event(a, &j, "response.output_text.delta", true);
-    run_json_text(&j, "delta", text, bytes);
-    run_json_open(&j, "logprobs", '[');
-    run_json_close(&j, ']');
-    close_event(out, "response.output_text.delta", &j);
+    see_item(a, c, false, out);
+    text_event(a, message_item.delta, "delta", text, bytes, out);
+}
+
+static void thought(struct answer *a, struct choice *c, const char *text, size_t bytes,
+                    struct buf *out) {
+    see_item(a, c, true, out);
+    text_event(a, thought_item.delta, "delta", text, bytes, out);
 }
 
 static void end_choice(struct answer *a, struct choice *c, struct buf *out) {
-    struct run_json j = {0};
-    const char *text = c->text.len ? c->text.data : "";
-    open_item_event(a, &j, "response.output_text.done", true);
-    run_json_text(&j, "text", text, c->text.len);
-    run_json_open(&j, "logprobs", '[');
-    run_json_close(&j, ']');
-    close_event(out, "response.output_text.done", &j);
-    open_item_event(a, &j, "response.content_part.done", true);
-    put_part(&j, "part", text, c->text.len);
-    close_event(out, "response.content_part.done", &j);
-    open_item_event(a, &j, "response.output_item.done", false);
-    put_item(a, &j, "item", &c->text, status_of(a));
-    close_event(out, "response.output_item.done", &j);
+    if (a->blocks == 0) {
+        see_item(a, c, false, out);
+    }
+    end_item(a, c, status_of(a), out);
 }
 
 static void end(struct answer *a, struct buf *out) {
@@ -253,6 +337,7 @@ static const struct answer_form form = {
     .whole = whole,
     .begin = begin,
     .text = piece,
+    .thought = thought,
     .end_choice = end_choice,
     .end = end,
     .fail = fail,
@@ -271,7 +356,6 @@ int openai_responses(struct call *call, struct problem *problem) {
     }
     if (rc == 0) {
         struct answer *a = answer_new(call, &form, &params, 1);
-        reply_id(a->item, "msg_");
         answer_set_turn(a, &prompt);
         rc = answer_start(a, problem);
     }

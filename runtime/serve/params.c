@@ -284,7 +284,8 @@ int params_responses(struct call *call, struct params *p, struct problem *proble
     begin(call, &r);
     if (fields_read(call->body, responses_fields, &r, problem) < 0 ||
         fields_refuse(call->body, responses_refused, problem) < 0 ||
-        get_dict(call->body, "text", &text, problem) < 0 || finish(&r, p, problem) < 0) {
+        get_dict(call->body, "text", &text, problem) < 0 || finish(&r, p, problem) < 0 ||
+        read_stops(call->body, "stop", p, problem) < 0 || read_bias(call, p, problem) < 0) {
         return -1;
     }
     return text ? params_form_response(text, p, problem) : 0;

@@ -5,20 +5,40 @@
 set -u
 build=$1 folder=$2
 here=$(dirname "$0")
+python=$folder/venv/bin/python
 mkdir -p "$folder" || exit 1
-if ! [ -x "$folder/venv/bin/python" ] || ! cmp -s "$here/requirements.txt" "$folder/have"; then
-    python3 -m venv "$folder/venv" && "$folder/venv/bin/pip" install -q -r "$here/requirements.txt" &&
-        cp "$here/requirements.txt" "$folder/have" || exit 1
-fi
+
+# install LIST: its packages, unless they are there.
+install() {
+    have=$folder/have-$1
+    cmp -s "$here/$1" "$have" || { "$folder/venv/bin/pip" install -q -r "$here/$1" && cp "$here/$1" "$have"; }
+}
+[ -x "$python" ] || python3 -m venv "$folder/venv" || exit 1
+install requirements.txt || exit 1
+
+pids=
+trap 'for p in $pids; do kill "$p"; wait "$p"; done' EXIT
+# start NAME OPTION...: a server; $port becomes its port.
+start() {
+    log=$folder/$1.log
+    shift
+    "$build/corm-serve" "$folder/fable.corm" --port 0 -q "$@" 2>"$log" &
+    pids="$pids $!"
+    port=
+    for try in $(seq 300); do
+        port=$(sed -n 's|^corm-serve: .* listens on http://.*:\([0-9]*\)$|\1|p' "$log")
+        [ -z "$port" ] || return 0
+        sleep 0.1
+    done
+    cat "$log"
+    exit 1
+}
+
 "$build/corm-prep" convert -q --force tests/models/fable -o "$folder/fable.corm" || exit 1
-"$build/corm-serve" "$folder/fable.corm" --port 0 -q 2>"$folder/log" &
-server=$!
-trap 'kill "$server"; wait "$server"' EXIT
-port=
-for try in $(seq 300); do
-    port=$(sed -n 's|^corm-serve: .* listens on http://.*:\([0-9]*\)$|\1|p' "$folder/log")
-    [ -z "$port" ] || break
-    sleep 0.1
-done
-[ -n "$port" ] || { cat "$folder/log"; exit 1; }
-"$folder/venv/bin/python" "$here/talk.py" "$port"
+printf '{%% for m in messages %%}{{ m.content }}{%% endfor %%}<think>' >"$folder/thinks"
+failed=0
+start plain
+plain=$port
+start thinks --chat-template "$folder/thinks"
+"$python" "$here/talk.py" "$plain" "$port" || failed=1
+exit $failed

@@ -1,4 +1,5 @@
-"""Asks corm-serve at the given port with the official clients; what one of them does not understand raises."""
+"""Asks corm-serve with the official clients, at the given port and at that of a server whose model thinks: what one of
+them does not understand raises."""
 
 import sys
 
@@ -80,3 +81,45 @@ try:
 except anthropic.BadRequestError as e:
     assert "type image" in e.message, e
 ok("anthropic: errors")
+
+# ---- thoughts: what the second server generates is all thought, unless biases make it end -----------
+
+t = openai.OpenAI(base_url=f"http://127.0.0.1:{sys.argv[2]}/v1", api_key="none")
+tokens = lambda **what: t.post("/tokenize", body=what, cast_to=object)["tokens"]
+order = [700] + tokens(content="</think>")
+bias = {str(i): -100 for i in range(4096)}
+bias.update({str(token): 100 - 32 * k for k, token in enumerate(order)})
+bias["500"] = -95  # each token is the likeliest until it was there; then something is said
+more = {"logit_bias": bias, "presence_penalty": 100, "frequency_penalty": 100}
+how = {"model": "fable", "input": "Hi", "temperature": 0, "max_output_tokens": 9, "extra_body": more}
+
+r = t.responses.create(**how, reasoning={"effort": "low", "summary": "auto"})
+assert [i.type for i in r.output] == ["reasoning", "message"], r
+assert r.output[0].content[0].type == "reasoning_text" and r.output[0].content[0].text and r.output[0].summary == []
+assert r.usage.output_tokens_details.reasoning_tokens > 0 and r.output_text, r.usage
+parts = {"response.reasoning_text.delta": "", "response.output_text.delta": ""}
+stop = next(c for c in r.output_text[1:] if c not in "</think>")  # the client wants a response that is completed
+how["extra_body"] = {**more, "stop": stop}
+with t.responses.stream(**how) as stream:
+    numbers = []
+    for event in stream:
+        numbers.append(event.sequence_number)
+        if event.type in parts:
+            parts[event.type] += event.delta
+    got = stream.get_final_response()
+assert numbers == list(range(len(numbers))), numbers
+assert [i.type for i in got.output] == ["reasoning", "message"] and got.status == "completed", got
+assert list(parts.values()) == [r.output[0].content[0].text, r.output_text.split(stop)[0]], parts
+again = t.responses.create(model="fable", max_output_tokens=3, input=[{"role": "user", "content": "Hi"}, *r.output,
+                                                                       {"role": "user", "content": "Hi"}])
+assert again.output[0].type == "reasoning" and again.usage.input_tokens > r.usage.input_tokens, again
+c = t.chat.completions.create(model="fable", messages=HI, max_tokens=9, temperature=0, reasoning_effort="low", extra_body=more)
+assert c.choices[0].message.reasoning_content == r.output[0].content[0].text, c
+ok("openai: thoughts")
+
+u = anthropic.Anthropic(base_url=f"http://127.0.0.1:{sys.argv[2]}", api_key="none")
+with u.messages.stream(model="fable", max_tokens=9, messages=HI, thinking={"type": "enabled", "budget_tokens": 1024}) as stream:
+    kinds = {event.type for event in stream}
+    got = stream.get_final_message()
+assert "thinking" in kinds and got.content[0].type == "thinking" and got.content[0].thinking, (kinds, got)
+ok("anthropic: thoughts")

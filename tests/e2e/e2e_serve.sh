@@ -102,7 +102,11 @@ case_ 'one that breaks answers off ends well' test $? -eq 0
 printf '{%% for m in messages %%}{{ m.role }}:{{ m.content }};{%% endfor %%}{%% if add_generation_prompt %%}>{%% endif %%}' >own
 start own --chat-template own --reuse none --alias 'a name' -q
 client own "$(cat own.port)" . || failed=1
-printf '{%% for m in messages %%}{{ m.content }}{%% endfor %%}<think>' >thinks
+# A template that shows what it is told of thoughts.
+cat >thinks <<'EOF'
+{%- for m in messages %}{% if m.reasoning_content %}[{{ m.reasoning_content }}]{% endif %}{{ m.content }}{% endfor %}
+{%- for v in [enable_thinking, reasoning_effort, thinking_budget] if v is defined %}|{{ v }}{% endfor %}<think>
+EOF
 start thinks --chat-template thinks -q
 client thinks "$(cat thinks.port)" . || failed=1
 case_ 'one that thinks ends well' stop thinks

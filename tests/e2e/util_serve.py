@@ -955,7 +955,92 @@ def test_thinks_apart():
     assert e[-4]["delta"]["type"] == "signature_delta"
     o = ask("/api/chat", {"messages": STORY, "stream": False, "options": {"num_predict": 30, "temperature": 0}}).json
     assert o["message"]["thinking"].strip() == want and o["message"]["content"] == "", o
-    assert ask("/v1/responses", {"input": STORY, "max_output_tokens": 30, "temperature": 0}).json["status"] == "incomplete"
+    r = ask("/v1/responses", {"input": STORY, "max_output_tokens": 30, "temperature": 0}).json
+    assert r["status"] == "incomplete" and [i["type"] for i in r["output"]] == ["reasoning"], r
+    assert r["output"][0]["content"][0]["text"].strip() == want and r["output"][0]["summary"] == []
+    assert r["usage"]["output_tokens_details"]["reasoning_tokens"] == 30, r["usage"]
+
+
+def thinks_of(token):
+    """Biases and penalties under which a greedy model thinks this token, ends its thought, and says something: each
+    token but the last is the likeliest until it was there."""
+    ids = [token] + ask("/tokenize", {"content": "</think>"}).json["tokens"]
+    assert len(ids) == 6 == len(set(ids)), ids
+    bias = {str(i): -100 for i in range(4096)}
+    bias.update({str(id): 100 - 32 * k for k, id in enumerate(ids)})
+    bias["500"] = -95
+    return {"logit_bias": bias, "presence_penalty": 100, "frequency_penalty": 100, "temperature": 0}
+
+
+def test_thinks_then_answers():
+    how, word = thinks_of(700), ask("/detokenize", {"tokens": [700]}).json["content"]
+    a = chat(STORY, **how, max_tokens=9).json
+    m = a["choices"][0]["message"]
+    assert m["reasoning_content"] == word and m["content"], m
+    assert a["usage"]["completion_tokens_details"]["reasoning_tokens"] in (1, 2, 3, 4, 5), a["usage"]
+    body = {"input": STORY, "max_output_tokens": 9, **how}
+    r = ask("/v1/responses", body).json
+    assert [(i["type"], i["status"]) for i in r["output"]] == [("reasoning", "completed"), ("message", "incomplete")], r
+    thought, said = r["output"]
+    assert thought["content"] == [{"type": "reasoning_text", "text": word}] and thought["id"] != said["id"], r
+    assert said["content"][0]["text"] == m["content"], (said, m)
+    assert r["usage"]["output_tokens_details"] == a["usage"]["completion_tokens_details"], r["usage"]
+    e = events(ask("/v1/responses", {**body, "stream": True}))
+    d = [json.loads(x) for _, x in e]
+    assert [x["sequence_number"] for x in d] == list(range(len(d))) and all(n == x["type"] for (n, _), x in zip(e, d))
+    kinds = [x["type"].replace("response.", "") for x in d]
+    assert [k for i, k in enumerate(kinds) if k != kinds[i - 1]] == [
+        "created", "in_progress", "output_item.added", "content_part.added", "reasoning_text.delta", "reasoning_text.done",
+        "content_part.done", "output_item.done", "output_item.added", "content_part.added", "output_text.delta",
+        "output_text.done", "content_part.done", "output_item.done", "incomplete"], kinds
+    of = lambda kind, key: [x[key] for x in d if x["type"] == "response." + kind]
+    assert of("output_item.added", "output_index") == of("output_item.done", "output_index") == [0, 1]
+    assert "".join(of("reasoning_text.delta", "delta")) == of("reasoning_text.done", "text")[0] == word
+    assert "".join(of("output_text.delta", "delta")) == of("output_text.done", "text")[0] == m["content"]
+    ids = [i["id"] for i in of("output_item.added", "item")]
+    assert len({x["item_id"] for x in d if "item_id" in x} - set(ids)) == 0
+    assert d[-1]["response"]["output"] == of("output_item.done", "item"), d[-1]
+    assert [i["content"] for i in d[-1]["response"]["output"]] == [i["content"] for i in r["output"]]
+
+
+def test_thinks_as_much_as_is_asked_for():
+    """The template shows what it is told."""
+    said = [{"role": "user", "content": "Hi"}]
+
+    def told(**more):
+        p = ask("/apply-template", {"messages": said, **more}).json["prompt"]
+        assert p.startswith("Hi") and p.endswith("<think>"), p
+        return p[2:-7]
+
+    assert told() == "" and told(reasoning_effort="low") == "|True|low" and told(reasoning_effort="none") == "|False|none"
+    assert told(reasoning={"effort": "high", "summary": "auto"}) == "|True|high"
+    assert told(reasoning={"summary": None}, reasoning_effort=None) == ""
+    assert told(reasoning_effort="low", chat_template_kwargs={"enable_thinking": False}) == "|False|low"
+    refused(ask("/apply-template", {"messages": said, "reasoning_effort": 5}), 400, "a word", "reasoning_effort")
+    refused(ask("/v1/responses", {"input": "Hi", "reasoning": "low"}), 400, "an object", "reasoning")
+
+    def tokens(path, **more):
+        a = ask(path, {"messages": said, "max_tokens": 1, "stream": False, "options": {"num_predict": 1}, **more}).json
+        return a["prompt_eval_count"] if path == "/api/chat" else a["input_tokens"]
+
+    def count(text):
+        return ask("/tokenize", {"content": text}).json["count"]
+
+    for path, more, text in (
+            ("/v1/messages/count_tokens", {}, ""),
+            ("/v1/messages/count_tokens", {"thinking": {"type": "enabled", "budget_tokens": 77}}, "|True|77"),
+            ("/v1/messages/count_tokens", {"thinking": {"type": "disabled"}}, "|False"),
+            ("/v1/messages/count_tokens", {"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}, "|True|low"),
+            ("/api/chat", {"think": False}, "|False"), ("/api/chat", {"think": "high"}, "|True|high")):
+        assert tokens(path, **more) == count("Hi" + text + "<think>"), (path, more)
+    a = ask("/v1/messages", {"messages": said, "max_tokens": 1, "thinking": {"type": "enabled", "budget_tokens": "x"}})
+    assert a.status == 400 and "thinking.budget_tokens" in a.json["error"]["message"], a.body
+    r = ask("/v1/responses", {"input": [{"role": "user", "content": "Hi"},
+                                        {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "no"}],
+                                         "content": [{"type": "reasoning_text", "text": "hm"}]},
+                                        {"type": "message", "role": "assistant", "content": "yes"},
+                                        {"role": "user", "content": "Hi"}], "max_output_tokens": 1}).json
+    assert r["usage"]["input_tokens"] == count("Hi[hm]yesHi<think>"), r["usage"]
 
 
 # ------------------------------------------------------------------------------------------------------

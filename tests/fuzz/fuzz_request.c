@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "runtime/serve/anthropic.h"
+#include "runtime/serve/effort.h"
 #include "runtime/serve/params.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
@@ -31,6 +32,14 @@ static void read_params(struct call *call, reader *read) {
         abort();
     }
     params_free(&p);
+}
+
+static void read_effort(struct call *call) {
+    struct problem problem = {0};
+    struct value variables;
+    if (value_make_dict(&call->arena, &variables) == 0) {
+        check(effort_read(call, variables.dict, &problem), &problem);
+    }
 }
 
 static void read_convo(struct call *call, bool anthropic) {
@@ -59,7 +68,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
         value_json_read(&call.arena, (const char *)data + 1, bytes - 1, &v, &err) == 0 &&
         v.type == VALUE_DICT) {
         call.body = v.dict;
+        call.api = data[0] % 3;
         read_params(&call, readers[data[0] % 4]);
+        read_effort(&call);
         read_convo(&call, data[0] & 4);
     }
     value_arena_free(&call.arena);
