@@ -230,10 +230,10 @@ bench-serve: ## Measure what corm-serve's users feel: a second turn, answers tog
 	@tests/limits/serve.sh $(OUT) $(BUILD)/bench
 
 .PHONY: check-clients
-check-clients: ## Talk to corm-serve with the openai and anthropic packages, in a venv from PyPI
+check-clients: ## Talk to corm-serve with openai and anthropic from PyPI, ALL=1: with litellm and lm_eval too
 	@CC='$(CC)' tests/deps.sh build test
 	@$(again) all
-	@tests/clients/run.sh $(OUT) $(BUILD)/clients
+	@tests/clients/run.sh $(OUT) $(BUILD)/clients $(if $(ALL),all)
 
 .PHONY: check-page
 check-page: ## Use the page of corm-serve in Debian's Chromium

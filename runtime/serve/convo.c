@@ -357,8 +357,10 @@ int convo_check(const struct call *call, size_t n, const char *field, struct pro
         return problem_set(problem, 400, NULL, NULL, "prompt is too long: %zu tokens > %u maximum",
                            n, most);
     }
+    /* Clients look for OpenAI's words to tell this from other errors. */
     return problem_set(problem, 400, "context_length_exceeded", field,
-                       "the prompt has %zu tokens, this server's context holds %u", n, most);
+                       "This model's maximum context length is %u tokens, the prompt has %zu", most,
+                       n);
 }
 
 int convo_tokenize(struct call *call, const char *text, size_t bytes, bool add_special,

@@ -34,6 +34,7 @@ static const struct route routes[] = {
     {"POST", "/chat/completions", openai_chat, API_OPENAI},
     {"POST", "/tokenize", text_tokenize, API_OPENAI},
     {"POST", "/detokenize", text_detokenize, API_OPENAI},
+    {"GET", "/tokenizer_info", text_tokenizer_info, API_OPENAI},
     {"POST", "/apply-template", text_apply_template, API_OPENAI},
     {"POST", "/responses", openai_responses, API_OPENAI},
     {"GET", "/api/version", ollama_version, API_OLLAMA},

@@ -103,7 +103,8 @@ endpoint info_health, info_models, info_model, info_props, info_metrics;
 /* page.c, panel.c */
 endpoint page_root, page_picture, panel_look;
 /* texts.c */
-endpoint text_tokenize, text_detokenize, text_apply_template, text_count_anthropic;
+endpoint text_tokenize, text_detokenize, text_tokenizer_info;
+endpoint text_apply_template, text_count_anthropic;
 /* openai_text.c, openai_chat.c, openai_responses.c */
 endpoint openai_completions, openai_chat, openai_responses;
 /* anthropic.c */

@@ -1,7 +1,7 @@
 /*
  * texts: endpoints that compute no model: texts to tokens and back, conversations to texts.
  *
- * Owns: /tokenize, /detokenize, /apply-template, Anthropic's count_tokens.
+ * Owns: /tokenize, /detokenize, /tokenizer_info, /apply-template, Anthropic's count_tokens.
  * Leaves to others: tokens and templates (corm.h), conversations (convo).
  * Threads: that which prepares calls.
  */
@@ -111,6 +111,42 @@ int text_detokenize(struct call *call, struct problem *problem) {
     free(text);
     free(ids);
     return rc;
+}
+
+/* The text of a token, or null. */
+static void put_token(struct call *call, struct run_json *j, const char *key, const int32_t *id) {
+    char *text = NULL;
+    size_t bytes = 0;
+    if (id && corm_detokenize(call->s->engine, id, 1, false, &text, &bytes, NULL) == 0) {
+        run_json_text(j, key, text, bytes);
+    } else {
+        run_json_null(j, key);
+    }
+    free(text);
+}
+
+/* As vLLM has it: lm_eval asks here before it lets a server tokenize. */
+int text_tokenizer_info(struct call *call, struct problem *problem) {
+    const struct server *s = call->s;
+    const char *template = s->chat_template ? s->chat_template : corm_chat_template(s->engine);
+    struct run_json j = {0};
+    size_t n_stops, n = 0;
+    const int32_t *stops = corm_stop_ids(s->engine, &n_stops);
+    int32_t *ids = NULL;
+    if (convo_tokenize(call, "", 0, true, false, &ids, &n, problem) < 0) {
+        return -1;
+    }
+    run_json_open(&j, NULL, '{');
+    run_json_string(&j, "tokenizer_class", "corm");
+    put_token(call, &j, "bos_token", n > 0 ? ids : NULL);
+    put_token(call, &j, "eos_token", n_stops > 0 ? stops : NULL);
+    run_json_null(&j, "pad_token");
+    run_json_string(&j, "chat_template", template ? template : "");
+    run_json_u64(&j, "model_max_length", s->info->ctx_tok);
+    run_json_close(&j, '}');
+    reply_json(call->x, 200, &j);
+    free(ids);
+    return 0;
 }
 
 /* ---- conversations ---- */

@@ -1,9 +1,10 @@
 #!/bin/sh
-# Talks to corm-serve with the clients that people use: tests/clients/run.sh BUILD_DIR FOLDER
+# Talks to corm-serve with the clients that people use: tests/clients/run.sh BUILD_DIR FOLDER [all]
 #
-# FOLDER gets a venv with the packages of requirements.txt from PyPI, once. Prints `ok NAME` for each check.
+# FOLDER gets a venv with the packages of requirements.txt from PyPI, once; with `all` also those of
+# requirements-all.txt, which are large. Prints `ok NAME` for each check.
 set -u
-build=$1 folder=$2
+build=$1 folder=$2 all=${3:-}
 here=$(dirname "$0")
 python=$folder/venv/bin/python
 mkdir -p "$folder" || exit 1
@@ -15,6 +16,7 @@ install() {
 }
 [ -x "$python" ] || python3 -m venv "$folder/venv" || exit 1
 install requirements.txt || exit 1
+[ -z "$all" ] || install requirements-all.txt || exit 1
 
 pids=
 trap 'for p in $pids; do kill "$p"; wait "$p"; done' EXIT
@@ -41,4 +43,8 @@ start plain
 plain=$port
 start thinks --chat-template "$folder/thinks"
 "$python" "$here/talk.py" "$plain" "$port" || failed=1
+if [ -n "$all" ]; then
+    "$python" "$here/talk_litellm.py" "$plain" || failed=1
+    "$python" "$here/talk_lm_eval.py" "$plain" "$build/corm-run" "$folder/fable.corm" "$folder" || failed=1
+fi
 exit $failed

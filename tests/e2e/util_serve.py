@@ -210,6 +210,9 @@ def test_answers_prompts_of_all_kinds():
     assert ids[1:] == bare, (ids, bare)
     assert ask("/detokenize", {"tokens": bare}).json["content"] == ONCE
     assert ask("/tokenize", {"prompt": ONCE}).json["count"] == len(ids)
+    info = ask("/tokenizer_info").json
+    assert info["bos_token"] == info["eos_token"] == "<|endoftext|>" and info["chat_template"], info
+    assert ask("/tokenize", {"prompt": info["bos_token"], "add_special_tokens": False}).json["tokens"] == ids[:1]
     many = complete(prompt=[ONCE] * 20, max_tokens=2).json["choices"]
     assert [c["index"] for c in many] == list(range(20)) and len({c["text"] for c in many}) == 1
 
@@ -516,7 +519,7 @@ def test_answers_refused_by_name():
     refused(complete(prompt=[]), 400, "expected 1 to", "prompt")
     refused(ask("/v1/completions", {}), 400, "missing", "prompt")
     long = complete(prompt="word " * 3000)
-    refused(long, 400, "context holds 1024")
+    refused(long, 400, "This model's maximum context length is 1024 tokens")
     assert long.json["error"]["code"] == "context_length_exceeded"
     for body in (b"", b"{", b"[1]", b'{"prompt": "x"} x', b"\xff\xfe"):
         refused(ask("/v1/completions", body), 400, "no JSON")
