@@ -19,7 +19,7 @@
 struct serve_options {
     struct run_options run;
     const char *alias, *chat_template, *snapshots, *kv_size;
-    int ctx, parallel, sessions, queue, reuse, grace;
+    int ctx, parallel, sessions, queue, reuse, notice, grace;
     const char *host, *allowed_hosts, *api_key_file;
     int port;
     bool without_key;
@@ -94,8 +94,12 @@ static const struct cli_option server_rows[] = {
      "once; of further ones the client is told to come again (429). 24 times as much is part of "
      "the memory plan, for bodies and what is made of them.",
      .min = 1024, .max = 1 << 30},
+    {"notice", 0, CLI_INT, FIELD(notice), "SECONDS",
+     "How long after Ctrl-C, SIGTERM or SIGHUP requests are still taken, while /health says 503: a "
+     "balancer in front of several servers sees it and sends no more.",
+     .min = 0, .max = 3600},
     {"grace", 0, CLI_INT, FIELD(grace), "SECONDS",
-     "How long answers may go on after Ctrl-C, SIGTERM or SIGHUP; a second one ends them at once.",
+     "How long answers may go on after that; a second signal ends them at once.",
      .min = 0, .max = 86400},
     {0},
 };
@@ -392,8 +396,13 @@ static void serve(struct serving *v, const sigset_t *signals) {
     struct server *s = &v->server;
     while (!second(s, signals)) {
     }
+    atomic_store(&s->leaves, true);
+    bool again = false;
+    for (int left = v->o->notice; left > 0 && !again; left--) {
+        again = second(s, signals);
+    }
     http_quiesce(s->http);
-    bool now = v->o->grace == 0;
+    bool now = again || v->o->grace == 0;
     for (int left = v->o->grace; scheduler_drain(s->scheduler, now) > 0; left--) {
         now |= left <= 0;
         now |= second(s, signals);

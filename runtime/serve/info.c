@@ -15,9 +15,10 @@ int info_health(struct call *call, struct problem *problem) {
     struct run_json j = {0};
     (void)problem;
     run_json_open(&j, NULL, '{');
-    run_json_string(&j, "status", "ok");
+    bool leaves = atomic_load(&call->s->leaves);
+    run_json_string(&j, "status", leaves ? "stopping" : "ok");
     run_json_close(&j, '}');
-    reply_json(call->x, 200, &j);
+    reply_json(call->x, leaves ? 503 : 200, &j);
     return 0;
 }
 

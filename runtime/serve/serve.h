@@ -45,6 +45,7 @@ struct server {
     bool approximate;                   /* --loss: what is decoded is not what a prompt gives */
     int64_t created;                    /* seconds since 1970 */
     uint64_t started_ns;
+    atomic_bool leaves; /* it was told to end: no more requests should be sent */
     struct scheduler *scheduler;
     struct http *http;
     struct desk *desk;
