@@ -230,7 +230,7 @@ bench-serve: ## Measure what corm-serve's users feel: a second turn, answers tog
 	@tests/limits/serve.sh $(OUT) $(BUILD)/bench
 
 .PHONY: check-clients
-check-clients: ## Talk to corm-serve with openai and anthropic from PyPI, ALL=1: with litellm and lm_eval too
+check-clients: ## Talk to corm-serve with openai and anthropic from PyPI, ALL=1: more of them, and stress
 	@CC='$(CC)' tests/deps.sh build test
 	@$(again) all
 	@tests/clients/run.sh $(OUT) $(BUILD)/clients $(if $(ALL),all)

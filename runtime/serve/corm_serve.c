@@ -99,8 +99,8 @@ static const struct cli_option server_rows[] = {
      "balancer in front of several servers sees it and sends no more.",
      .min = 0, .max = 3600},
     {"grace", 0, CLI_INT, FIELD(grace), "SECONDS",
-     "How long answers may go on after that; a second signal ends them at once.",
-     .min = 0, .max = 86400},
+     "How long answers may go on after that; a second signal ends them at once.", .min = 0,
+     .max = 86400},
     {0},
 };
 

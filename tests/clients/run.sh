@@ -25,7 +25,8 @@ start() {
     log=$folder/$1.log
     shift
     "$build/corm-serve" "$folder/fable.corm" --port 0 -q "$@" 2>"$log" &
-    pids="$pids $!"
+    pid=$!
+    pids="$pids $pid"
     port=
     for try in $(seq 300); do
         port=$(sed -n 's|^corm-serve: .* listens on http://.*:\([0-9]*\)$|\1|p' "$log")
@@ -40,11 +41,12 @@ start() {
 printf '{%% for m in messages %%}{{ m.content }}{%% endfor %%}<think>' >"$folder/thinks"
 failed=0
 start plain
-plain=$port
+plain=$port plain_pid=$pid
 start thinks --chat-template "$folder/thinks"
 "$python" "$here/talk.py" "$plain" "$port" || failed=1
 if [ -n "$all" ]; then
     "$python" "$here/talk_litellm.py" "$plain" || failed=1
     "$python" "$here/talk_lm_eval.py" "$plain" "$build/corm-run" "$folder/fable.corm" "$folder" || failed=1
+    "$python" "$here/stress.py" "$plain" "$plain_pid" all || failed=1
 fi
 exit $failed

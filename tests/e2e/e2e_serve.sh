@@ -78,6 +78,9 @@ client answers "$(cat main.port)" . || failed=1
 client doors "$(cat main.port)" . || failed=1
 client refusals "$(cat main.port)" . || failed=1
 client clients "$(cat main.port)" . || failed=1
+case $build in */asan* | */tsan* | */ubsan*) sanitized=sanitized ;; *) sanitized= ;; esac
+stress() { python3 "$root/tests/clients/stress.py" "$(cat main.port)" "$(cat main.pid)" few $sanitized; }
+case_ 'rude clients leave nothing behind and disturb nobody' stress
 taken() {
     "$serve" fable.corm -q --port "$(cat main.port)" 2>err
     test $? -eq 1 && grep -q 'cannot listen on 127.0.0.1' err
