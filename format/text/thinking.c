@@ -17,7 +17,12 @@ static const struct thinking_tags tags[] = {
 static const char *const dropped[] = {
     "<|start|>assistant<|channel|>final<|message|>",
     "<|channel|>final<|message|>",
+    "<|channel|>commentary<|message|>",
     "<|start|>assistant",
+};
+static const char *const tokens[] = {
+    "<think>",     "</think>", "[THINK]",   "[/THINK]",   "<|channel|>",
+    "<|message|>", "<|end|>",  "<|start|>", "<|channel>", "<channel|>",
 };
 enum { N_TAGS = sizeof tags / sizeof *tags, N_DROPPED = sizeof dropped / sizeof *dropped };
 
@@ -41,6 +46,19 @@ bool thinking_goes_on(struct thinking *t, const char *text, size_t bytes) {
     buf_free(&thought);
     buf_free(&answer);
     return t->tags != NULL;
+}
+
+bool thinking_tag(size_t i, const char **open, const char **close) {
+    if (i >= N_TAGS) {
+        return false;
+    }
+    *open = tags[i].open;
+    *close = tags[i].close;
+    return true;
+}
+
+const char *thinking_token(size_t i) {
+    return i < sizeof tokens / sizeof *tokens ? tokens[i] : NULL;
 }
 
 void thinking_free(struct thinking *t) {

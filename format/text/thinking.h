@@ -36,5 +36,9 @@ void thinking_end(struct thinking *t, struct buf *thought, struct buf *answer);
 /* The same for who only wants to know whether it still thinks: neither part is kept. */
 bool thinking_goes_on(struct thinking *t, const char *text, size_t bytes);
 void thinking_free(struct thinking *t);
+/* The tags around a thought, in one way to write it: number i. False past the last. */
+bool thinking_tag(size_t i, const char **open, const char **close);
+/* Tokens that tags are made of, and which may be special ones: number i, NULL past the last. */
+const char *thinking_token(size_t i);
 
 #endif
