@@ -290,6 +290,7 @@ struct corm_chat {
     size_t n_messages;
     const char *json;
     size_t json_bytes;
+    bool keep_arguments; /* they are not parsed: some templates take them as text */
     /* As for corm_chat_prompt; but of the archive's, it is that with the name tool_use where there
      * is one and the object has `tools`. */
     const char *chat_template, *template_name;
@@ -517,6 +518,23 @@ struct corm_grammar_state;
 CORM_API int corm_grammar_open(struct corm_grammar **grammar, const struct corm_engine *engine,
                                enum corm_grammar_form form, const char *text, size_t text_bytes,
                                struct corm_error *error);
+/* The same for GBNF whose rules may name the JSON of schemas as if that were a rule, and with
+ * `remarks` (may be NULL): lines that say which values were loosened to any JSON, because a keyword
+ * is not supported; the caller's (free()), NULL where there are none. */
+struct corm_grammar_schema {
+    const char *name;   /* letters, digits, '-' */
+    const char *schema; /* JSON text, [schema_bytes] */
+    size_t schema_bytes;
+    bool strict; /* it is refused instead */
+};
+CORM_API int corm_grammar_open_with(struct corm_grammar **grammar, const struct corm_engine *engine,
+                                    const char *text, size_t text_bytes,
+                                    const struct corm_grammar_schema *schemas, size_t n_schemas,
+                                    char **remarks, struct corm_error *error);
+/* The token that the vocabulary has added with this text, which grammars name <[id]>; -1: there is
+ * none. */
+CORM_API int32_t corm_added_token(const struct corm_engine *engine, const char *text,
+                                  size_t text_bytes);
 /* Any thread; also before its states are, which then keep it. All before the engine. NULL is
  * allowed. */
 CORM_API void corm_grammar_close(struct corm_grammar *grammar);
@@ -534,6 +552,9 @@ CORM_API int corm_grammar_accept(struct corm_grammar_state *state, int32_t id,
                                  struct corm_error *error);
 /* Give back the masks that the grammar keeps; they are made anew when they are asked for. */
 CORM_API void corm_grammar_rest(struct corm_grammar_state *state);
+/* By text, such as what a token had behind an opening that was waited for. */
+CORM_API int corm_grammar_accept_text(struct corm_grammar_state *state, const char *text,
+                                      size_t text_bytes, struct corm_error *error);
 /* Whether the text is complete and cannot go on. */
 CORM_API bool corm_grammar_is_over(const struct corm_grammar_state *state);
 

@@ -106,7 +106,7 @@ static int render(const struct corm_engine *engine, const struct corm_chat *chat
     }
     if (ids) {
         rc = chat_render(&arena, &request, engine->tokenizer, t, &engine->book, &limits,
-                         engine_encoder_bytes(engine), &now, out, err);
+                         engine_encoder_bytes(engine), &now, !chat->keep_arguments, out, err);
     } else if (!chat_context(&arena, &request, engine->tokenizer, &engine->book, &context, err)) {
         rc = template_render(t, &context, &limits, &now, &out->text, &out->bytes, err);
     }

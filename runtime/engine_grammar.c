@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "format/text/grammar.h"
 #include "format/text/value.h"
@@ -87,6 +88,41 @@ static int compile(struct grammar **g, enum corm_grammar_form form, const char *
     return rc;
 }
 
+/* The schemas' texts as values, in `arena`, each tried alone: so it is known whose it is that is
+ * not supported. */
+static int read_schemas(const struct corm_grammar_schema *schemas, size_t n,
+                        struct value_arena *arena, struct value *values,
+                        struct grammar_schema *named, struct buf *remarks, struct err *err) {
+    for (size_t i = 0; i < n; i++) {
+        struct grammar *alone = NULL;
+        int rc =
+            value_json_read(arena, schemas[i].schema, schemas[i].schema_bytes, &values[i], err);
+        rc = rc ? rc
+                : grammar_json(&alone, &values[i], schemas[i].strict ? 0 : GRAMMAR_LENIENT, remarks,
+                               err);
+        grammar_free(alone);
+        if (rc) {
+            return err_prefix(err, "%s", schemas[i].name);
+        }
+        named[i] = (struct grammar_schema){schemas[i].name, &values[i]};
+    }
+    return 0;
+}
+
+static int compile_with(struct grammar **g, const char *text, size_t bytes,
+                        const struct corm_grammar_schema *schemas, size_t n, struct buf *remarks,
+                        struct err *err) {
+    struct value_arena arena = {.limit_bytes = SCHEMA_BYTES};
+    struct value *values = mem_calloc(n, sizeof *values);
+    struct grammar_schema *named = mem_calloc(n, sizeof *named);
+    int rc = read_schemas(schemas, n, &arena, values, named, remarks, err);
+    rc = rc ? rc : grammar_parse_with(g, text, bytes, named, n, GRAMMAR_LENIENT, NULL, err);
+    value_arena_free(&arena);
+    free(values);
+    free(named);
+    return rc;
+}
+
 static void release(struct corm_grammar *g) {
     if (g && atomic_fetch_sub(&g->users, 1) == 1) {
         grammar_masks_close(g->masks);
@@ -96,28 +132,69 @@ static void release(struct corm_grammar *g) {
     }
 }
 
-int corm_grammar_open(struct corm_grammar **grammar, const struct corm_engine *engine,
-                      enum corm_grammar_form form, const char *text, size_t text_bytes,
+/* Takes `compiled`, NULL where that failed, with `err`. */
+static int open_masks(struct corm_grammar **grammar, const struct corm_engine *engine,
+                      struct grammar *compiled, const char *what, struct err *err,
                       struct corm_error *error) {
-    struct err err = {0};
     struct corm_grammar *g = mem_calloc(1, sizeof *g);
     const struct grammar_vocab *vocab = NULL;
+    int rc = compiled ? 0 : -1;
     atomic_init(&g->users, 1);
+    g->grammar = compiled;
     *grammar = NULL;
-    int rc = compile(&g->grammar, form, text, text_bytes, &err);
     if (rc == 0) {
-        vocab = get_vocab(engine, &err);
-        rc = vocab ? grammar_masks_open(&g->masks, g->grammar, vocab, MASKS_BYTES, &err) : -1;
+        vocab = get_vocab(engine, err);
+        rc = vocab ? grammar_masks_open(&g->masks, g->grammar, vocab, MASKS_BYTES, err) : -1;
     }
     if (rc < 0) {
         release(g);
-        err_prefix(&err, form == CORM_GRAMMAR_GBNF ? "grammar" : "JSON schema");
-        return engine_fail(error, &err);
+        err_prefix(err, "%s", what);
+        return engine_fail(error, err);
     }
     size_t words = (engine->info.vocab + 63) / 64, own = grammar_mask_words(vocab);
     g->allowed = mem_calloc(words > own ? words : own, sizeof *g->allowed);
     *grammar = g;
     return 0;
+}
+
+int corm_grammar_open(struct corm_grammar **grammar, const struct corm_engine *engine,
+                      enum corm_grammar_form form, const char *text, size_t text_bytes,
+                      struct corm_error *error) {
+    struct err err = {0};
+    struct grammar *g = NULL;
+    g = compile(&g, form, text, text_bytes, &err) < 0 ? NULL : g;
+    return open_masks(grammar, engine, g, form == CORM_GRAMMAR_GBNF ? "grammar" : "JSON schema",
+                      &err, error);
+}
+
+int corm_grammar_open_with(struct corm_grammar **grammar, const struct corm_engine *engine,
+                           const char *text, size_t text_bytes,
+                           const struct corm_grammar_schema *schemas, size_t n_schemas,
+                           char **remarks, struct corm_error *error) {
+    struct err err = {0};
+    struct grammar *g = NULL;
+    struct buf lines = {0};
+    g = compile_with(&g, text, text_bytes, schemas, n_schemas, &lines, &err) < 0 ? NULL : g;
+    if (remarks) {
+        *remarks = lines.data;
+    } else {
+        buf_free(&lines);
+    }
+    return open_masks(grammar, engine, g, "grammar", &err, error);
+}
+
+int32_t corm_added_token(const struct corm_engine *engine, const char *text, size_t text_bytes) {
+    uint32_t id;
+    bool special;
+    for (uint32_t i = 0; (id = tokenizer_added(engine->tokenizer, i, &special)) != TOKEN_NONE;
+         i++) {
+        size_t bytes;
+        const char *piece = tokenizer_piece(engine->tokenizer, id, &bytes);
+        if (piece && bytes == text_bytes && !memcmp(piece, text, bytes)) {
+            return (int32_t)id;
+        }
+    }
+    return -1;
 }
 
 void corm_grammar_close(struct corm_grammar *grammar) {
@@ -164,6 +241,16 @@ int corm_grammar_accept(struct corm_grammar_state *state, int32_t id, struct cor
 
 void corm_grammar_rest(struct corm_grammar_state *state) {
     grammar_masks_rest(state->grammar->masks);
+}
+
+int corm_grammar_accept_text(struct corm_grammar_state *state, const char *text, size_t text_bytes,
+                             struct corm_error *error) {
+    struct err err = {0};
+    if (grammar_accept_text(state->state, text, text_bytes, &err) < 0) {
+        err_prefix(&err, "grammar");
+        return engine_fail(error, &err);
+    }
+    return 0;
 }
 
 bool corm_grammar_is_over(const struct corm_grammar_state *state) {

@@ -292,9 +292,9 @@ static uint32_t find_end(struct ends *e, size_t n, bool question) {
 int chat_render(struct value_arena *arena, const struct value *request, const struct tokenizer *tok,
                 const struct template *t, const struct chat_book *book,
                 const struct template_limits *limits, uint64_t memory_bytes, const struct tm *now,
-                struct chat_rendered *out, struct err *err) {
-    struct value parsed, marked, context;
-    if (chat_parse_calls(arena, request, &parsed) ||
+                bool parse, struct chat_rendered *out, struct err *err) {
+    struct value parsed = *request, marked, context;
+    if ((parse && chat_parse_calls(arena, request, &parsed)) ||
         chat_mark(arena, tok, t, book, &parsed, &marked)) {
         return no_memory(err);
     }

@@ -23,7 +23,7 @@ static int rendered_within(struct value_arena *arena, const struct value *reques
     *out = (struct chat_rendered){0};
     assert_int_equal(template_compile(&t, text, strlen(text), err), 0);
     int rc = chat_render(arena, request, tok, t, book, &template_usual_limits, memory_bytes, NULL,
-                         out, err);
+                         true, out, err);
     template_free(t);
     return rc;
 }
@@ -332,9 +332,9 @@ static void check_ends(const char *text, const uint32_t *want, size_t n_want) {
     }
     assert_int_equal(value_json_read(&arena, json, strlen(json), &request, &err), 0);
     assert_int_equal(template_compile(&t, text, strlen(text), &err), 0);
-    assert_int_equal(
-        chat_render(&arena, &request, l.tok, t, NULL, &template_usual_limits, 0, NULL, &out, &err),
-        0);
+    assert_int_equal(chat_render(&arena, &request, l.tok, t, NULL, &template_usual_limits, 0, NULL,
+                                 true, &out, &err),
+                     0);
     for (size_t i = 0; i < n_want; i++) {
         /* As many control tokens are in front of an end as `want` says. */
         uint32_t controls = 0;
