@@ -53,6 +53,11 @@ void run_json_text(struct run_json *j, const char *key, const char *text, size_t
     buf_append(out, "\"", 1);
 }
 
+void run_json_raw(struct run_json *j, const char *key, const char *json, size_t bytes) {
+    begin_value(j, key);
+    buf_append(&j->text, json, bytes);
+}
+
 void run_json_string(struct run_json *j, const char *key, const char *text) {
     run_json_text(j, key, text, strlen(text));
 }

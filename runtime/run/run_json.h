@@ -32,6 +32,8 @@ void run_json_f64(struct run_json *j, const char *key, double value);
 void run_json_f32(struct run_json *j, const char *key, float value);
 void run_json_bool(struct run_json *j, const char *key, bool value);
 void run_json_i64(struct run_json *j, const char *key, int64_t value);
+/* JSON text, as it is. */
+void run_json_raw(struct run_json *j, const char *key, const char *json, size_t bytes);
 void run_json_null(struct run_json *j, const char *key);
 /* A number whose key is any text: `key_json` is that text as JSON, quotes and all. */
 void run_json_member(struct run_json *j, const char *key_json, double value);

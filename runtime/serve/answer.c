@@ -3,6 +3,7 @@
  */
 #include "runtime/serve/answer.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -92,16 +93,30 @@ void answer_free(struct answer *a) {
         buf_free(&a->choices[i].text);
         buf_free(&a->choices[i].thought);
         thinking_free(&a->choices[i].thinking);
+        tools_free(&a->choices[i].tools);
+        trigger_free(&a->choices[i].trigger);
+        for (size_t k = 0; k < a->choices[i].n_calls; k++) {
+            free(a->choices[i].calls[k].name);
+            buf_free(&a->choices[i].calls[k].arguments);
+        }
+        free(a->choices[i].calls);
     }
     if (a->counted) {
         atomic_fetch_sub(&a->s->prompts_bytes, a->prompts_bytes);
     }
     http_release(a->x);
+    corm_grammar_close(a->calls);
+    toolbox_free(&a->tools);
     free(a->model);
     free(a->alive);
     free(a->extra);
     params_free(&a->params);
     free(a);
+}
+
+void answer_set_tools(struct answer *a, struct toolbox *box) {
+    a->tools = *box;
+    *box = (struct toolbox){0};
 }
 
 void answer_set_turn(struct answer *a, const struct convo_prompt *prompt) {
@@ -116,6 +131,12 @@ void answer_set_turn(struct answer *a, const struct convo_prompt *prompt) {
             thinking_begin(&c->thinking, prompt->text, prompt->text_bytes);
             thinking_begin(&c->until, prompt->text, prompt->text_bytes);
             c->job.thinks = c->until.tags ? &c->until : NULL;
+            c->job.shown = a->s->ways->shown;
+            c->job.n_shown = a->s->ways->n_shown;
+            trigger_begin(&c->trigger, prompt->text, prompt->text_bytes);
+            if (a->tools.n > 0 && a->tools.choice != TOOLBOX_NONE) {
+                tools_begin(&c->tools, a->s->ways->row, &a->tools.tools);
+            }
         }
     }
 }
@@ -127,16 +148,75 @@ static void send(struct answer *a, struct buf *out) {
     buf_free(out);
 }
 
+/* Calls are not to be made: where one token begins them, it is never drawn. */
+static void forbid_calls(struct answer *a) {
+    struct params *p = &a->params;
+    int32_t id = toolbox_first_token(a->s);
+    size_t n = p->sampling.n_bias;
+    if (id < 0) {
+        return;
+    }
+    p->bias = mem_realloc(p->bias, (n + 1) * sizeof *p->bias);
+    p->bias[n] = (struct corm_logit_bias){id, -INFINITY};
+    for (uint32_t i = 0; i < a->n_choices; i++) {
+        a->choices[i].job.sampling.bias = p->bias;
+        a->choices[i].job.sampling.n_bias = n + 1;
+    }
+}
+
+/* Calls may be made: each is held to its form from its opening on. Where there is no such form, as
+ * the schemas are too large, calls are what the model makes of them. */
+static int wait_for_calls(struct answer *a, struct problem *problem) {
+    const struct tools_row *row = a->s->ways->row;
+    struct problem why = {0};
+    bool strict = false;
+    for (size_t i = 0; i < a->tools.n; i++) {
+        strict |= a->tools.strict[i];
+    }
+    if (toolbox_grammar(a->s, &a->tools, true, NULL, &a->calls, &why) < 0) {
+        if (strict) {
+            *problem = why;
+            return -1;
+        }
+        reply_note(a->s, "%.400s: calls are not held to their schemas", why.message);
+        return 0;
+    }
+    for (uint32_t i = 0; i < a->n_choices; i++) {
+        struct trigger *t = &a->choices[i].trigger;
+        t->opening = tools_opening(row);
+        t->at_start = row->at_start;
+        t->once = a->tools.one;
+        t->grammar = a->calls;
+        a->choices[i].job.trigger = t;
+    }
+    return 0;
+}
+
 /* Each choice gets a state of the form that is asked for. */
 static int begin_form(struct answer *a, struct problem *problem) {
     const struct params *p = &a->params;
+    bool calls = a->tools.n > 0 && a->tools.choice != TOOLBOX_NONE;
+    bool required = calls && a->tools.choice == TOOLBOX_REQUIRED;
     struct corm_grammar *grammar;
     struct corm_error error;
-    if (!p->form_field) {
-        return 0;
+    if (a->tools.n > 0 && !calls) {
+        forbid_calls(a);
     }
-    if (corm_grammar_open(&grammar, a->s->engine, p->form, p->form_text.data, p->form_text.len,
-                          &error) < 0) {
+    if (required && p->ignore_eos) {
+        return problem_set(problem, 400, "invalid_value", "ignore_eos",
+                           "ignore_eos: tool_choice says where the text ends");
+    }
+    if (calls && !required && !p->form_field) {
+        return wait_for_calls(a, problem);
+    }
+    if (calls) {
+        if (toolbox_grammar(a->s, &a->tools, false, required ? NULL : p, &grammar, problem) < 0) {
+            return -1;
+        }
+    } else if (!p->form_field) {
+        return 0;
+    } else if (corm_grammar_open(&grammar, a->s->engine, p->form, p->form_text.data,
+                                 p->form_text.len, &error) < 0) {
         return problem_set(problem, 400, "invalid_value", p->form_field, "%s: %s", p->form_field,
                            error.message);
     }
@@ -214,13 +294,73 @@ static void put_thought(struct answer *a, struct choice *c, const char *text, si
     }
 }
 
+static void put_call(struct answer *a, struct choice *c, enum call_part part, const char *json,
+                     size_t bytes) {
+    struct buf out = {0};
+    if (a->params.stream && !a->broken) {
+        a->form->call(a, c, part, json, bytes, &out);
+        send(a, &out);
+    }
+}
+
+static void on_said(void *ctx, const char *text, size_t bytes) {
+    struct choice *c = ctx;
+    put_answer(c->job.ctx, c, text, bytes);
+}
+
+static void on_call(void *ctx, const char *name, size_t bytes) {
+    struct choice *c = ctx;
+    struct answer *a = c->job.ctx;
+    c->calls = mem_grow(c->calls, c->n_calls + 1, &c->cap_calls, sizeof *c->calls);
+    struct choice_call *call = &c->calls[c->n_calls++];
+    *call = (struct choice_call){.name = mem_alloc(bytes + 1)};
+    memcpy(call->name, name, bytes);
+    call->name[bytes] = 0;
+    if (a->form->call_id) {
+        toolbox_id(a->s->ways, call->id, a->form->call_id);
+    }
+    if (a->form->call_item) {
+        reply_id(call->item, a->form->call_item);
+    }
+    put_call(a, c, CALL_BEGIN, "", 0);
+}
+
+static void on_arguments(void *ctx, const char *json, size_t bytes) {
+    struct choice *c = ctx;
+    buf_append(&c->calls[c->n_calls - 1].arguments, json, bytes);
+    put_call(c->job.ctx, c, CALL_ARGUMENTS, json, bytes);
+}
+
+static void on_called(void *ctx, bool whole) {
+    struct choice *c = ctx;
+    c->calls[c->n_calls - 1].whole = whole;
+    put_call(c->job.ctx, c, CALL_END, "", 0);
+}
+
+/* What is answered: calls, where there are tools, and text. */
+static void put_said(struct answer *a, struct choice *c, const char *text, size_t bytes) {
+    const struct tools_sink sink = {c, on_said, on_call, on_arguments, on_called};
+    if (c->tools.row) {
+        tools_push(&c->tools, text, bytes, &sink);
+    } else {
+        put_answer(a, c, text, bytes);
+    }
+}
+
+static void end_said(struct choice *c) {
+    const struct tools_sink sink = {c, on_said, on_call, on_arguments, on_called};
+    if (c->tools.row) {
+        tools_end(&c->tools, &sink);
+    }
+}
+
 /* What has become certain of both; frees them. */
 static void put_both(struct answer *a, struct choice *c, struct buf *thought, struct buf *said) {
     if (thought->len > 0) {
         put_thought(a, c, thought->data, thought->len);
     }
     if (said->len > 0) {
-        put_answer(a, c, said->data, said->len);
+        put_said(a, c, said->data, said->len);
     }
     buf_free(thought);
     buf_free(said);
@@ -307,6 +447,7 @@ static void on_end(struct job *job) {
     if (a->splits) {
         thinking_end(&c->thinking, &thought, &said);
         put_both(a, c, &thought, &said);
+        end_said(c);
     }
     if (job_failed(job) && !a->broken) {
         a->broken = true;
@@ -351,7 +492,26 @@ uint32_t answer_thought(const struct answer *a) {
 }
 
 const char *answer_finish(const struct choice *c) {
-    return c->job.end == JOB_LENGTH ? "length" : "stop";
+    return c->job.end == JOB_LENGTH ? "length" : answer_calls(c) ? "tool_calls" : "stop";
+}
+
+bool answer_calls(const struct choice *c) {
+    return c->job.end != JOB_LENGTH && c->n_calls > 0 && c->calls[c->n_calls - 1].whole;
+}
+
+void answer_arguments(struct run_json *j, const char *key, const struct choice_call *call) {
+    const struct buf *b = &call->arguments;
+    struct value_arena arena = {.limit_bytes = 64 * b->len + (1 << 16)};
+    struct value v;
+    struct err err = {0};
+    struct buf line = {0};
+    struct value_writer w = {.out = &line, .max_bytes = SIZE_MAX};
+    const struct value_json_style style = {0};
+    bool reads = value_json_read(&arena, b->len ? b->data : "", b->len, &v, &err) == 0 &&
+                 v.type == VALUE_DICT && value_json_write(&w, &v, &style, &err) == 0;
+    run_json_raw(j, key, reads ? line.data : "{}", reads ? line.len : 2);
+    buf_free(&line);
+    value_arena_free(&arena);
 }
 
 struct answer_times answer_times(const struct choice *c) {

@@ -36,10 +36,11 @@ static void put_usage(const struct answer *a, struct run_json *j, uint32_t made)
 static void put_stop(const struct answer *a, struct run_json *j) {
     const struct job *job = &a->choices[0].job;
     run_json_string(j, "stop_reason",
-                    job->end == JOB_LENGTH      ? "max_tokens"
-                    : job->end == JOB_STOP_TEXT ? "stop_sequence"
-                                                : "end_turn");
-    if (job->end == JOB_STOP_TEXT) {
+                    job->end == JOB_LENGTH         ? "max_tokens"
+                    : answer_calls(&a->choices[0]) ? "tool_use"
+                    : job->end == JOB_STOP_TEXT    ? "stop_sequence"
+                                                   : "end_turn");
+    if (job->end == JOB_STOP_TEXT && !answer_calls(&a->choices[0])) {
         run_json_string(j, "stop_sequence", a->params.stops[job->stop]);
     } else {
         run_json_null(j, "stop_sequence");
@@ -70,6 +71,21 @@ static void put_thought(struct run_json *j, const char *key, const char *text, s
     run_json_close(j, '}');
 }
 
+/* `whole`: with its arguments. */
+static void put_call(struct run_json *j, const char *key, const struct choice_call *call,
+                     bool whole) {
+    run_json_open(j, key, '{');
+    run_json_string(j, "type", "tool_use");
+    run_json_string(j, "id", call->id);
+    run_json_string(j, "name", call->name);
+    if (whole) {
+        answer_arguments(j, "input", call);
+    } else {
+        run_json_raw(j, "input", "{}", 2);
+    }
+    run_json_close(j, '}');
+}
+
 static void whole(struct answer *a, struct run_json *j) {
     const struct choice *c = &a->choices[0];
     open_message(a, NULL, j);
@@ -77,7 +93,12 @@ static void whole(struct answer *a, struct run_json *j) {
     if (c->thought.len > 0) {
         put_thought(j, NULL, c->thought.data, c->thought.len);
     }
-    put_block(j, NULL, c->text.len ? c->text.data : "", c->text.len);
+    if (c->text.len > 0 || c->n_calls == 0) {
+        put_block(j, NULL, c->text.len ? c->text.data : "", c->text.len);
+    }
+    for (size_t i = 0; i < c->n_calls; i++) {
+        put_call(j, NULL, &c->calls[i], true);
+    }
     run_json_close(j, ']');
     put_stop(a, j);
     put_usage(a, j, c->job.made_tok);
@@ -119,7 +140,7 @@ static void close_delta(struct run_json *j, struct buf *out) {
 
 static void end_block(const struct answer *a, struct buf *out) {
     struct run_json j = {0};
-    if (a->thinks) {
+    if (a->block == BLOCK_THOUGHT) {
         open_delta(a, &j, "signature_delta");
         run_json_string(&j, "signature", "");
         close_delta(&j, out);
@@ -130,20 +151,25 @@ static void end_block(const struct answer *a, struct buf *out) {
     answer_event(out, "content_block_stop", &j);
 }
 
-/* See that the last block is one of thoughts, or of text. */
-static void see_block(struct answer *a, bool thinks, struct buf *out) {
+/* See that a block of that kind is open; a call has one of its own. */
+static void see_block(struct answer *a, enum block block, struct buf *out) {
+    const struct choice *c = &a->choices[0];
     struct run_json j = {0};
-    if (a->blocks > 0 && a->thinks == thinks) {
+    if (a->block == block && block != BLOCK_CALL) {
         return;
     }
-    if (a->blocks > 0) {
+    if (a->block != BLOCK_NONE) {
         end_block(a, out);
     }
     a->blocks++;
-    a->thinks = thinks;
+    a->block = block;
     open_event(&j, "content_block_start");
     run_json_u64(&j, "index", a->blocks - 1);
-    (thinks ? put_thought : put_block)(&j, "content_block", "", 0);
+    if (block == BLOCK_CALL) {
+        put_call(&j, "content_block", &c->calls[c->n_calls - 1], false);
+    } else {
+        (block == BLOCK_THOUGHT ? put_thought : put_block)(&j, "content_block", "", 0);
+    }
     run_json_close(&j, '}');
     answer_event(out, "content_block_start", &j);
 }
@@ -152,7 +178,7 @@ static void piece(struct answer *a, struct choice *c, const char *text, size_t b
                   struct buf *out) {
     struct run_json j = {0};
     (void)c;
-    see_block(a, false, out);
+    see_block(a, BLOCK_TEXT, out);
     open_delta(a, &j, "text_delta");
     run_json_text(&j, "text", text, bytes);
     close_delta(&j, out);
@@ -162,18 +188,36 @@ static void thought(struct answer *a, struct choice *c, const char *text, size_t
                     struct buf *out) {
     struct run_json j = {0};
     (void)c;
-    see_block(a, true, out);
+    see_block(a, BLOCK_THOUGHT, out);
     open_delta(a, &j, "thinking_delta");
     run_json_text(&j, "thinking", text, bytes);
     close_delta(&j, out);
 }
 
+static void call_part(struct answer *a, struct choice *c, enum call_part part, const char *json,
+                      size_t bytes, struct buf *out) {
+    struct run_json j = {0};
+    (void)c;
+    if (part == CALL_BEGIN) {
+        see_block(a, BLOCK_CALL, out);
+    } else if (part == CALL_END) {
+        end_block(a, out);
+        a->block = BLOCK_NONE;
+    } else {
+        open_delta(a, &j, "input_json_delta");
+        run_json_text(&j, "partial_json", json, bytes);
+        close_delta(&j, out);
+    }
+}
+
 static void end_choice(struct answer *a, struct choice *c, struct buf *out) {
     struct run_json j = {0};
     if (a->blocks == 0) {
-        see_block(a, false, out);
+        see_block(a, BLOCK_TEXT, out);
     }
-    end_block(a, out);
+    if (a->block != BLOCK_NONE) {
+        end_block(a, out);
+    }
     open_event(&j, "message_delta");
     run_json_open(&j, "delta", '{');
     put_stop(a, &j);
@@ -203,6 +247,8 @@ static const struct answer_form form = {
     .alive = "event: ping\ndata: {\"type\": \"ping\"}\n\n",
     .api = API_ANTHROPIC,
     .id = "msg_",
+    .call_id = "toolu_",
+    .call = call_part,
     .whole = whole,
     .begin = begin,
     .text = piece,
@@ -214,9 +260,13 @@ static const struct answer_form form = {
 
 int anthropic_messages(struct call *call, struct problem *problem) {
     struct params params = {0};
-    struct convo convo = {0};
+    struct toolbox tools = {0};
+    struct convo convo = {.tools = &tools};
     struct convo_prompt prompt = {0};
     int rc = params_anthropic(call, &params, problem);
+    if (rc == 0) {
+        rc = toolbox_anthropic(call, &tools, problem);
+    }
     if (rc == 0) {
         rc = anthropic_convo(call, &convo, problem);
     }
@@ -225,11 +275,13 @@ int anthropic_messages(struct call *call, struct problem *problem) {
     }
     if (rc == 0) {
         struct answer *a = answer_new(call, &form, &params, 1);
+        answer_set_tools(a, &tools);
         answer_set_turn(a, &prompt);
         rc = answer_start(a, problem);
     }
     convo_prompt_free(&prompt);
     convo_free(&convo);
+    toolbox_free(&tools);
     params_free(&params);
     return rc;
 }

@@ -222,6 +222,10 @@ static int put_message(struct call *call, struct convo *c, const char *role, con
             return no_room(problem, where);
         }
     }
+    const struct value *named = from ? field_get(from, "tool_name") : NULL; /* Ollama's */
+    if (named && !field_get(from, "name") && set(call, &m, "name", named)) {
+        return no_room(problem, where);
+    }
     if ((s->thought.len &&
          set_text(call, &m, "reasoning_content", s->thought.data, s->thought.len)) ||
         (s->n_calls && (value_make_list(&call->arena, VALUE_LIST, s->calls, s->n_calls, &calls) ||
@@ -271,6 +275,52 @@ int convo_think(struct call *call, struct convo *c, const struct value_dict *ite
     return rc;
 }
 
+int convo_add_result(struct call *call, struct convo *c, const struct value *id,
+                     const struct value *content, const char *where, struct problem *problem) {
+    if (add(call, c, "tool", content, NULL, where, problem) < 0) {
+        return -1;
+    }
+    return id && set(call, &c->items[c->n - 1], "tool_call_id", id) ? no_room(problem, where) : 0;
+}
+
+int convo_add_call(struct call *call, struct convo *c, const struct value *id,
+                   const struct value *name, const struct value *arguments, const char *where,
+                   struct problem *problem) {
+    struct value *last = c->n > 0 ? &c->items[c->n - 1] : NULL;
+    struct value made, function, list;
+    struct said s = {0};
+    if (!name || name->type != VALUE_STRING ||
+        (arguments && arguments->type != VALUE_STRING && arguments->type != VALUE_DICT)) {
+        return problem_set(problem, 400, "invalid_type", where,
+                           "%s: a call without a name, or whose arguments are no JSON text", where);
+    }
+    if (!last || !value_is_string(field_get(last->dict, "role"), "assistant")) {
+        if (put_message(call, c, "assistant", &s, NULL, where, problem) < 0) {
+            return -1;
+        }
+        last = &c->items[c->n - 1];
+    }
+    const struct value *before = field_get(last->dict, "tool_calls");
+    size_t n = before ? before->list->n : 0;
+    struct value *items = value_alloc(&call->arena, (n + 1) * sizeof *items);
+    if (!items || value_make_dict(&call->arena, &made) ||
+        value_make_dict(&call->arena, &function) || set(call, &function, "name", name) ||
+        (arguments ? set(call, &function, "arguments", arguments)
+                   : set_text(call, &function, "arguments", "{}", 2)) ||
+        (id && set(call, &made, "id", id)) || set_text(call, &made, "type", "function", 8) ||
+        set(call, &made, "function", &function)) {
+        return no_room(problem, where);
+    }
+    if (n > 0) {
+        memcpy(items, before->list->items, n * sizeof *items);
+    }
+    items[n] = made;
+    return value_make_list(&call->arena, VALUE_LIST, items, n + 1, &list) ||
+                   set(call, last, "tool_calls", &list)
+               ? no_room(problem, where)
+               : 0;
+}
+
 /* {type: tool_result, tool_use_id, content}: results of tools come before what else the user says.
  * Returns how many there were, or -1; `others` becomes whether there is anything else. */
 static int add_results(struct call *call, struct convo *c, const struct value *content,
@@ -284,12 +334,9 @@ static int add_results(struct call *call, struct convo *c, const struct value *c
             *others = true;
             continue;
         }
-        const struct value *id = field_get(part->dict, "tool_use_id");
-        if (add(call, c, "tool", field_get(part->dict, "content"), NULL, where, problem) < 0) {
+        if (convo_add_result(call, c, field_get(part->dict, "tool_use_id"),
+                             field_get(part->dict, "content"), where, problem) < 0) {
             return -1;
-        }
-        if (id && set(call, &c->items[c->n - 1], "tool_call_id", id)) {
-            return no_room(problem, where);
         }
         n++;
     }
@@ -376,7 +423,7 @@ int convo_tokenize(struct call *call, const char *text, size_t bytes, bool add_s
 /* What the template is to see, as JSON: messages, and what the request has for it beside. */
 static int write_request(struct call *call, const struct convo *c, size_t n, struct buf *out,
                          struct problem *problem) {
-    static const char *const passed[] = {"tools", "documents", NULL};
+    static const char *const passed[] = {"documents", NULL};
     const struct value *more = call->body ? field_get(call->body, "chat_template_kwargs") : NULL;
     const uint64_t most = call->s->body_bytes ? 2 * call->s->body_bytes + SERVE_LEAST_VALUES : 0;
     struct value_writer w = {.out = out, .max_bytes = most ? (size_t)most : SIZE_MAX};
@@ -405,7 +452,9 @@ static int write_request(struct call *call, const struct convo *c, size_t n, str
             return no_room(problem, *k);
         }
     }
-    if (value_make_list(&call->arena, VALUE_LIST, c->items, n, &list) ||
+    if ((c->tools && c->tools->n > 0 && call->s->ways->known &&
+         set(call, &all, "tools", &c->tools->tools)) ||
+        toolbox_messages(call, c->tools, c->items, n, &list) ||
         set(call, &all, "messages", &list)) {
         return no_room(problem, c->field);
     }
@@ -499,6 +548,7 @@ int convo_render(struct call *call, const struct convo *c, bool any_length,
     const struct corm_chat chat = {
         .json = json.data,
         .json_bytes = json.len,
+        .keep_arguments = s->ways->text_arguments,
         .chat_template = s->chat_template,
         .template_name = s->template_name,
         .ends = ends,

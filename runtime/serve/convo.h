@@ -16,6 +16,7 @@
 #define RUNTIME_SERVE_CONVO_H
 
 #include "runtime/serve/serve.h"
+#include "runtime/serve/toolbox.h"
 
 /* Zero-initialise; all lives in the call's arena, but for what convo_free frees. */
 struct convo {
@@ -24,6 +25,7 @@ struct convo {
     const char *field; /* of the request, that an error of all of it names */
     bool thinks;       /* `thought` waits for what the assistant said then */
     struct value thought;
+    const struct toolbox *tools; /* that the model is told of; NULL: none */
 };
 void convo_free(struct convo *c);
 
@@ -35,6 +37,13 @@ int convo_add(struct call *call, struct convo *c, const char *role, const struct
  * reasoning, as responses have them. What can be read by nobody else is left out. */
 int convo_think(struct call *call, struct convo *c, const struct value_dict *item,
                 const char *where, struct problem *problem);
+/* Add a call of a tool, and the result of one, that are items of their own; calls that follow each
+ * other, or what the assistant says, are one message. `arguments` is JSON text. */
+int convo_add_call(struct call *call, struct convo *c, const struct value *id,
+                   const struct value *name, const struct value *arguments, const char *where,
+                   struct problem *problem);
+int convo_add_result(struct call *call, struct convo *c, const struct value *id,
+                     const struct value *content, const char *where, struct problem *problem);
 /* Add all of a list of messages, the field `name` of the request. */
 int convo_add_list(struct call *call, struct convo *c, const char *name, struct problem *problem);
 

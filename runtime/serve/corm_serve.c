@@ -15,6 +15,7 @@
 #include "format/fatal.h"
 #include "runtime/run/run.h"
 #include "runtime/serve/serve.h"
+#include "runtime/serve/toolbox.h"
 
 struct serve_options {
     struct run_options run;
@@ -131,6 +132,7 @@ struct serving {
     struct server server; /* first: what is called with it finds the rest */
     const struct serve_options *o;
     struct guard guard;
+    struct toolbox_ways ways;
     char *name;
 };
 
@@ -353,6 +355,9 @@ static int start(struct serving *v, const char *model, struct err *err) {
     }
     s->info = corm_engine_info(s->engine);
     s->sampling = corm_sampling_defaults(s->engine);
+    s->quiet = o->run.quiet;
+    toolbox_try(s, &v->ways);
+    s->ways = &v->ways;
     const struct scheduler_options scheduling = {.engine = s->engine,
                                                  .parallel = s->parallel,
                                                  .sessions = s->sessions,
@@ -429,6 +434,7 @@ static void stop(struct serving *v) {
     desk_free(s);
     corm_engine_close(s->engine);
     guard_free(&v->guard);
+    toolbox_ways_free(&v->ways);
     free(s->chat_template);
     free(v->name);
 }

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "runtime/serve/serve.h"
+#include "runtime/serve/toolbox.h"
 
 int info_health(struct call *call, struct problem *problem) {
     struct run_json j = {0};
@@ -115,6 +116,11 @@ int info_props(struct call *call, struct problem *problem) {
     run_json_open(&j, "modalities", '{');
     run_json_bool(&j, "vision", false);
     run_json_bool(&j, "audio", false);
+    run_json_close(&j, '}');
+    /* How the template writes calls of tools, or how it is told to. */
+    run_json_open(&j, "tools", '{');
+    run_json_string(&j, "form", s->ways->row->name);
+    run_json_bool(&j, "of_template", s->ways->known);
     run_json_close(&j, '}');
     run_json_string(&j, "build_info", corm_version());
     run_json_string(&j, "device", s->info->device);

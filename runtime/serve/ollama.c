@@ -26,14 +26,32 @@ static void put_thought(struct run_json *j, const struct buf *thought) {
     }
 }
 
+static void put_calls(struct run_json *j, const struct choice_call *calls, size_t n) {
+    if (n == 0) {
+        return;
+    }
+    run_json_open(j, "tool_calls", '[');
+    for (size_t i = 0; i < n; i++) {
+        run_json_open(j, NULL, '{');
+        run_json_string(j, "id", calls[i].id);
+        run_json_open(j, "function", '{');
+        run_json_string(j, "name", calls[i].name);
+        answer_arguments(j, "arguments", &calls[i]);
+        run_json_close(j, '}');
+        run_json_close(j, '}');
+    }
+    run_json_close(j, ']');
+}
+
 /* `thought` may be NULL. */
 static void put_text(const struct answer *a, struct run_json *j, const char *text, size_t bytes,
-                     const struct buf *thought) {
+                     const struct buf *thought, const struct choice_call *calls, size_t n_calls) {
     if (a->chat) {
         run_json_open(j, "message", '{');
         run_json_string(j, "role", "assistant");
         run_json_text(j, "content", text, bytes);
         put_thought(j, thought);
+        put_calls(j, calls, n_calls);
         run_json_close(j, '}');
     } else {
         run_json_text(j, "response", text, bytes);
@@ -45,7 +63,7 @@ static void close_last(const struct answer *a, struct run_json *j) {
     const struct choice *c = &a->choices[0];
     struct answer_times t = answer_times(c);
     run_json_bool(j, "done", true);
-    run_json_string(j, "done_reason", answer_finish(c));
+    run_json_string(j, "done_reason", answer_calls(c) ? "stop" : answer_finish(c));
     run_json_u64(j, "total_duration", t.all_ns);
     run_json_u64(j, "load_duration", 0);
     run_json_u64(j, "prompt_eval_count", a->prompt_tok);
@@ -67,10 +85,10 @@ static void begin(struct answer *a, struct buf *out) {
 }
 
 static void line_of(const struct answer *a, const char *text, size_t bytes,
-                    const struct buf *thought, struct buf *out) {
+                    const struct buf *thought, const struct choice_call *call, struct buf *out) {
     struct run_json j = {0};
     open_line(a, &j);
-    put_text(a, &j, text, bytes, thought);
+    put_text(a, &j, text, bytes, thought, call, call != NULL);
     run_json_bool(&j, "done", false);
     run_json_close(&j, '}');
     put_line(out, &j);
@@ -79,14 +97,24 @@ static void line_of(const struct answer *a, const char *text, size_t bytes,
 static void piece(struct answer *a, struct choice *c, const char *text, size_t bytes,
                   struct buf *out) {
     (void)c;
-    line_of(a, text, bytes, NULL, out);
+    line_of(a, text, bytes, NULL, NULL, out);
 }
 
 static void thought_piece(struct answer *a, struct choice *c, const char *text, size_t bytes,
                           struct buf *out) {
     const struct buf thought = {.data = (char *)text, .len = bytes};
     (void)c;
-    line_of(a, "", 0, &thought, out);
+    line_of(a, "", 0, &thought, NULL, out);
+}
+
+/* Its clients take calls as a whole. */
+static void call_part(struct answer *a, struct choice *c, enum call_part part, const char *json,
+                      size_t bytes, struct buf *out) {
+    (void)json;
+    (void)bytes;
+    if (part == CALL_END) {
+        line_of(a, "", 0, NULL, &c->calls[c->n_calls - 1], out);
+    }
 }
 
 static void end_choice(struct answer *a, struct choice *c, struct buf *out) {
@@ -98,15 +126,15 @@ static void end_choice(struct answer *a, struct choice *c, struct buf *out) {
 static void end(struct answer *a, struct buf *out) {
     struct run_json j = {0};
     open_line(a, &j);
-    put_text(a, &j, "", 0, NULL);
+    put_text(a, &j, "", 0, NULL, NULL, 0);
     close_last(a, &j);
     put_line(out, &j);
 }
 
 static void whole(struct answer *a, struct run_json *j) {
-    const struct buf *text = &a->choices[0].text;
+    const struct choice *c = &a->choices[0];
     open_line(a, j);
-    put_text(a, j, text->len ? text->data : "", text->len, &a->choices[0].thought);
+    put_text(a, j, c->text.len ? c->text.data : "", c->text.len, &c->thought, c->calls, c->n_calls);
     close_last(a, j);
 }
 
@@ -121,6 +149,8 @@ static const struct answer_form form = {
     .type = "application/x-ndjson",
     .api = API_OLLAMA,
     .id = "ollama-",
+    .call_id = "call_",
+    .call = call_part,
     .whole = whole,
     .begin = begin,
     .text = piece,
@@ -136,7 +166,7 @@ static int answer_loaded(struct call *call, const struct params *params, bool ch
     struct run_json j = {0};
     (void)params;
     open_line(&a, &j);
-    put_text(&a, &j, "", 0, NULL);
+    put_text(&a, &j, "", 0, NULL, NULL, 0);
     run_json_bool(&j, "done", true);
     run_json_string(&j, "done_reason", "load");
     run_json_close(&j, '}');
@@ -145,12 +175,13 @@ static int answer_loaded(struct call *call, const struct params *params, bool ch
 }
 
 static int start(struct call *call, const struct params *params, const struct convo_prompt *p,
-                 bool chat, struct problem *problem) {
+                 bool chat, struct toolbox *tools, struct problem *problem) {
     struct answer *a = answer_new(call, &form, params, 1);
     struct buf alive = {0};
     a->chat = chat;
-    line_of(a, "", 0, NULL, &alive); /* its clients take no line that is empty */
+    line_of(a, "", 0, NULL, NULL, &alive); /* its clients take no line that is empty */
     a->alive = alive.data;
+    answer_set_tools(a, tools);
     answer_set_turn(a, p);
     return answer_start(a, problem);
 }
@@ -162,9 +193,13 @@ static bool says_nothing(const struct call *call, const char *name) {
 
 int ollama_chat(struct call *call, struct problem *problem) {
     struct params params = {0};
-    struct convo convo = {0};
+    struct toolbox tools = {0};
+    struct convo convo = {.tools = &tools};
     struct convo_prompt prompt = {0};
     int rc = params_ollama(call, &params, problem);
+    if (rc == 0) {
+        rc = toolbox_openai(call, &tools, problem);
+    }
     if (rc == 0 && says_nothing(call, "messages")) {
         rc = answer_loaded(call, &params, true);
     } else if (rc == 0) {
@@ -173,11 +208,12 @@ int ollama_chat(struct call *call, struct problem *problem) {
             rc = convo_render(call, &convo, false, &prompt, problem);
         }
         if (rc == 0) {
-            rc = start(call, &params, &prompt, true, problem);
+            rc = start(call, &params, &prompt, true, &tools, problem);
         }
     }
     convo_prompt_free(&prompt);
     convo_free(&convo);
+    toolbox_free(&tools);
     params_free(&params);
     return rc;
 }
@@ -186,6 +222,7 @@ int ollama_chat(struct call *call, struct problem *problem) {
 int ollama_generate(struct call *call, struct problem *problem) {
     static const struct field raw_field[] = {{"raw", FIELD_BOOL, 0}, {0}};
     struct params params = {0};
+    struct toolbox none = {0};
     struct convo convo = {0};
     struct convo_prompt prompt = {0};
     bool raw = false;
@@ -209,7 +246,7 @@ int ollama_generate(struct call *call, struct problem *problem) {
                    convo_render(call, &convo, false, &prompt, problem) < 0) {
             rc = -1;
         }
-        rc = rc < 0 ? rc : start(call, &params, &prompt, false, problem);
+        rc = rc < 0 ? rc : start(call, &params, &prompt, false, &none, problem);
     }
     convo_prompt_free(&prompt);
     convo_free(&convo);

@@ -101,6 +101,9 @@ int ollama_show(struct call *call, struct problem *problem) {
     run_json_close(&j, '}');
     run_json_open(&j, "capabilities", '[');
     run_json_string(&j, NULL, "completion");
+    if (template) {
+        run_json_string(&j, NULL, "tools");
+    }
     run_json_close(&j, ']');
     run_json_close(&j, '}');
     reply_json(call->x, 200, &j);

@@ -69,6 +69,50 @@ static void thought(struct answer *a, struct choice *c, const char *text, size_t
     close_chunk(a, c, &j, NULL, out);
 }
 
+/* The call's number, and of its first part who is called. */
+static void call(struct answer *a, struct choice *c, enum call_part part, const char *json,
+                 size_t bytes, struct buf *out) {
+    const struct choice_call *one = &c->calls[c->n_calls - 1];
+    struct run_json j = {0};
+    if (part == CALL_END) {
+        return;
+    }
+    open_chunk(a, c, &j);
+    run_json_open(&j, "tool_calls", '[');
+    run_json_open(&j, NULL, '{');
+    run_json_u64(&j, "index", c->n_calls - 1);
+    if (part == CALL_BEGIN) {
+        run_json_string(&j, "id", one->id);
+        run_json_string(&j, "type", "function");
+    }
+    run_json_open(&j, "function", '{');
+    if (part == CALL_BEGIN) {
+        run_json_string(&j, "name", one->name);
+    }
+    run_json_text(&j, "arguments", json, bytes);
+    run_json_close(&j, '}');
+    run_json_close(&j, '}');
+    run_json_close(&j, ']');
+    close_chunk(a, c, &j, NULL, out);
+}
+
+static void put_calls(const struct choice *c, struct run_json *j) {
+    run_json_open(j, "tool_calls", '[');
+    for (size_t i = 0; i < c->n_calls; i++) {
+        const struct choice_call *one = &c->calls[i];
+        run_json_open(j, NULL, '{');
+        run_json_string(j, "id", one->id);
+        run_json_string(j, "type", "function");
+        run_json_open(j, "function", '{');
+        run_json_string(j, "name", one->name);
+        run_json_text(j, "arguments", one->arguments.len ? one->arguments.data : "",
+                      one->arguments.len);
+        run_json_close(j, '}');
+        run_json_close(j, '}');
+    }
+    run_json_close(j, ']');
+}
+
 static void end_choice(struct answer *a, struct choice *c, struct buf *out) {
     struct run_json j = {0};
     open_chunk(a, c, &j);
@@ -88,8 +132,15 @@ static void whole(struct answer *a, struct run_json *j) {
         run_json_u64(j, "index", i);
         run_json_open(j, "message", '{');
         run_json_string(j, "role", "assistant");
-        run_json_text(j, "content", c->text.len ? c->text.data : "", c->text.len);
+        if (c->n_calls > 0 && c->text.len == 0) {
+            run_json_null(j, "content");
+        } else {
+            run_json_text(j, "content", c->text.len ? c->text.data : "", c->text.len);
+        }
         run_json_null(j, "refusal");
+        if (c->n_calls > 0) {
+            put_calls(c, j);
+        }
         if (c->thought.len > 0) {
             run_json_text(j, "reasoning_content", c->thought.data, c->thought.len);
         }
@@ -113,6 +164,8 @@ static const struct answer_form form = {
     .alive = OPENAI_ALIVE,
     .api = API_OPENAI,
     .id = "chatcmpl-",
+    .call_id = "call_",
+    .call = call,
     .whole = whole,
     .begin = begin,
     .text = piece,
@@ -124,9 +177,13 @@ static const struct answer_form form = {
 
 int openai_chat(struct call *call, struct problem *problem) {
     struct params params = {0};
-    struct convo convo = {0};
+    struct toolbox tools = {0};
+    struct convo convo = {.tools = &tools};
     struct convo_prompt prompt = {0};
     int rc = params_openai(call, &params, problem);
+    if (rc == 0) {
+        rc = toolbox_openai(call, &tools, problem);
+    }
     if (rc == 0) {
         params.echo = false;
         rc = convo_add_list(call, &convo, "messages", problem);
@@ -136,11 +193,13 @@ int openai_chat(struct call *call, struct problem *problem) {
     }
     if (rc == 0) {
         struct answer *a = answer_new(call, &form, &params, params.n);
+        answer_set_tools(a, &tools);
         answer_set_turn(a, &prompt);
         rc = answer_start(a, problem);
     }
     convo_prompt_free(&prompt);
     convo_free(&convo);
+    toolbox_free(&tools);
     params_free(&params);
     return rc;
 }

@@ -48,9 +48,9 @@ static const struct field openai_fields[] = {
     {"model", FIELD_TEXT, AT(p.model)},
     {0},
 };
-static const char *const openai_refused[] = {
-    "tools",          "functions", "guided_json", "guided_regex",       "guided_choice",
-    "guided_grammar", "suffix",    "audio",       "web_search_options", NULL};
+static const char *const openai_refused[] = {"functions",     "guided_json",        "guided_regex",
+                                             "guided_choice", "guided_grammar",     "suffix",
+                                             "audio",         "web_search_options", NULL};
 
 static const struct field responses_fields[] = {
     SAMPLING,
@@ -71,8 +71,7 @@ static const struct field anthropic_fields[] = {
     {"model", FIELD_TEXT, AT(p.model)},
     {0},
 };
-static const char *const anthropic_refused[] = {"tools", "mcp_servers", "container",
-                                                "output_format", NULL};
+static const char *const anthropic_refused[] = {"mcp_servers", "container", "output_format", NULL};
 
 static const struct field ollama_fields[] = {
     {"stream", FIELD_BOOL, AT(p.stream)},
@@ -85,8 +84,7 @@ static const struct field ollama_options[] = {
     {"num_predict", FIELD_INT, AT(max_tok), -2, 1e18},
     {0},
 };
-static const char *const ollama_refused[] = {"tools",    "images",  "suffix",
-                                             "template", "context", NULL};
+static const char *const ollama_refused[] = {"images", "suffix", "template", "context", NULL};
 static const char *const ollama_options_refused[] = {"mirostat", NULL};
 
 /* ---- what all share ---- */

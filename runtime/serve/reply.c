@@ -1,6 +1,7 @@
 /*
  * reply: answers and errors, as serve.h says.
  */
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
@@ -92,6 +93,17 @@ void reply_problem(struct http_exchange *x, enum api api, const struct problem *
         http_set_header(x, "Retry-After", "2");
     }
     reply_json(x, p->status, &j);
+}
+
+void reply_note(const struct server *s, const char *format, ...) {
+    char line[512];
+    va_list ap;
+    va_start(ap, format);
+    vsnprintf(line, sizeof line, format, ap);
+    va_end(ap);
+    if (!s->quiet) {
+        fprintf(stderr, "corm-serve: %s\n", line);
+    }
 }
 
 void reply_id(char id[REPLY_ID], const char *prefix) {

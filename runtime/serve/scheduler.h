@@ -34,6 +34,7 @@
 #include "format/base.h"
 #include "format/text/thinking.h"
 #include "runtime/corm.h"
+#include "runtime/serve/trigger.h"
 
 struct scheduler;
 struct job;
@@ -88,6 +89,12 @@ struct job {
      * for what follows: `thinks` is a stream of its own, and becomes NULL then. The maker's. */
     struct corm_grammar_state *grammar;
     struct thinking *thinks;
+    /* What parts of the text have to look like, from their openings on; NULL: none has. Not beside
+     * `grammar`. The maker's. */
+    struct trigger *trigger;
+    /* Special tokens are left out of the text, but for these ids, [n_shown]; NULL: all are. */
+    const int32_t *shown;
+    size_t n_shown;
     int n_top; /* probabilities of each token and so many of the likeliest; negative: none */
     /* What came of it. */
     enum job_end end;

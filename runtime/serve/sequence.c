@@ -110,6 +110,31 @@ void sequence_end(struct scheduler *s, size_t i, enum job_end end) {
     scheduler_done(s, 1);
 }
 
+/* The text that a token adds. */
+static int text_of(struct slot *slot, int32_t id, const char **text, size_t *bytes) {
+    struct job *job = slot->job;
+    const struct corm_engine *engine = slot->scheduler->o.engine;
+    char *plain = NULL, *special = NULL;
+    size_t n = 1;
+    if (corm_session_text(slot->session, id, !job->n_shown, text, bytes, &job->error) < 0) {
+        return -1;
+    }
+    for (size_t i = 0; i < job->n_shown; i++) {
+        if (job->shown[i] == id) {
+            return 0;
+        }
+    }
+    /* What was held back of the tokens before stays. */
+    if (job->n_shown && corm_detokenize(engine, &id, 1, true, &plain, &n, NULL) == 0 && n == 0 &&
+        corm_detokenize(engine, &id, 1, false, &special, &n, NULL) == 0 && n <= *bytes &&
+        memcmp(*text + *bytes - n, special, n) == 0) {
+        *bytes -= n;
+    }
+    free(plain);
+    free(special);
+    return 0;
+}
+
 /* The prompt goes through the text stream too, told or not: how a token reads may depend on the one
  * before. It is told in one piece, as a client that is sent so many at once would be cut off. */
 static int read_prompt(struct slot *slot) {
@@ -119,7 +144,8 @@ static int read_prompt(struct slot *slot) {
     struct buf echo = {0};
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < job->n_ids; i++) {
-        rc = corm_session_text(slot->session, job->ids[i], true, &text, &bytes, &job->error);
+        rc = corm_session_text(slot->session, job->ids[i], !job->n_shown, &text, &bytes,
+                               &job->error);
         if (rc == 0 && job->echo) {
             buf_append(&echo, text, bytes);
         }
@@ -312,16 +338,19 @@ void sequence_begin(struct scheduler *s, const struct keep_choice *c) {
 
 /* The ids that the form of the text allows next, if it has one by now. */
 static int allow(struct job *job) {
+    struct corm_grammar_state *grammar = job->trigger ? job->trigger->state : job->grammar;
     job->sampling.allowed = NULL;
-    return job->grammar && !job->thinks
-               ? corm_grammar_allowed(job->grammar, job->max_tok - job->made_tok,
-                                      &job->sampling.allowed, &job->error)
-               : 0;
+    return grammar && !job->thinks ? corm_grammar_allowed(grammar, job->max_tok - job->made_tok,
+                                                          &job->sampling.allowed, &job->error)
+                                   : 0;
 }
 
 /* A token became the text. *over: nothing may follow. */
 static int accept(struct job *job, int32_t id, const char *text, size_t bytes, bool *over) {
     *over = false;
+    if (job->trigger) {
+        return trigger_push(job->trigger, id, text, bytes, over, &job->error);
+    }
     if (!job->grammar) {
         return 0;
     }
@@ -377,8 +406,7 @@ static void choose(struct scheduler *s, size_t i) {
     if (job->n_top >= 0) {
         tell_probabilities(slot, corm_session_logits(slot->session), id);
     }
-    if (corm_session_text(slot->session, id, true, &text, &bytes, &job->error) < 0 ||
-        accept(job, id, text, bytes, &over) < 0) {
+    if (text_of(slot, id, &text, &bytes) < 0 || accept(job, id, text, bytes, &over) < 0) {
         sequence_end(s, i, JOB_FAILED);
     } else if (put_text(job, text, bytes)) {
         sequence_end(s, i, JOB_STOP_TEXT);

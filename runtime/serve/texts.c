@@ -47,6 +47,7 @@ static void reply_ids(struct call *call, const int32_t *ids, size_t n) {
 /* `content` as llama-server has it, `prompt` or `messages` as vLLM has it. */
 int text_tokenize(struct call *call, struct problem *problem) {
     struct tokenize_fields f = {.add_special_tokens = true, .parse_special = true};
+    struct toolbox tools = {0};
     struct convo convo = {0};
     struct convo_prompt p = {0};
     int rc = fields_read(call->body, tokenize_fields, &f, problem);
@@ -57,7 +58,9 @@ int text_tokenize(struct call *call, struct problem *problem) {
         rc = convo_tokenize(call, f.prompt->data, f.prompt->len, f.add_special_tokens, true, &p.ids,
                             &p.n_ids, problem);
     } else if (rc == 0 && field_get(call->body, "messages")) {
-        rc = convo_add_list(call, &convo, "messages", problem) < 0
+        convo.tools = &tools;
+        rc = toolbox_openai(call, &tools, problem) < 0 ||
+                     convo_add_list(call, &convo, "messages", problem) < 0
                  ? -1
                  : convo_render(call, &convo, true, &p, problem);
     } else if (rc == 0) {
@@ -69,6 +72,7 @@ int text_tokenize(struct call *call, struct problem *problem) {
     }
     convo_prompt_free(&p);
     convo_free(&convo);
+    toolbox_free(&tools);
     return rc;
 }
 
@@ -152,10 +156,14 @@ int text_tokenizer_info(struct call *call, struct problem *problem) {
 /* ---- conversations ---- */
 
 int text_apply_template(struct call *call, struct problem *problem) {
-    struct convo convo = {0};
+    struct toolbox tools = {0};
+    struct convo convo = {.tools = &tools};
     struct convo_prompt p = {0};
     struct run_json j = {0};
-    int rc = convo_add_list(call, &convo, "messages", problem);
+    int rc = toolbox_openai(call, &tools, problem);
+    if (rc == 0) {
+        rc = convo_add_list(call, &convo, "messages", problem);
+    }
     if (rc == 0) {
         rc = convo_render(call, &convo, true, &p, problem);
     }
@@ -167,14 +175,19 @@ int text_apply_template(struct call *call, struct problem *problem) {
     }
     convo_prompt_free(&p);
     convo_free(&convo);
+    toolbox_free(&tools);
     return rc;
 }
 
 int text_count_anthropic(struct call *call, struct problem *problem) {
-    struct convo convo = {0};
+    struct toolbox tools = {0};
+    struct convo convo = {.tools = &tools};
     struct convo_prompt p = {0};
     struct run_json j = {0};
-    int rc = anthropic_convo(call, &convo, problem);
+    int rc = toolbox_anthropic(call, &tools, problem);
+    if (rc == 0) {
+        rc = anthropic_convo(call, &convo, problem);
+    }
     if (rc == 0) {
         rc = convo_render(call, &convo, true, &p, problem);
     }
@@ -186,5 +199,6 @@ int text_count_anthropic(struct call *call, struct problem *problem) {
     }
     convo_prompt_free(&p);
     convo_free(&convo);
+    toolbox_free(&tools);
     return rc;
 }

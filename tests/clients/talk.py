@@ -1,6 +1,7 @@
 """Asks corm-serve with the official clients, at the given port and at that of a server whose model thinks: what one of
 them does not understand raises."""
 
+import json
 import sys
 
 import anthropic
@@ -73,6 +74,35 @@ with a.messages.stream(model="fable", max_tokens=10, messages=HI, extra_body=mor
 assert a.messages.count_tokens(model="fable", messages=HI).input_tokens == 3
 assert [x.id for x in a.models.list()] == ["fable"]
 ok("anthropic: a turn, a stream, counting")
+
+look = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer", "minimum": 1, "maximum": 9}}}
+tools = [{"type": "function", "function": {"name": "look", "parameters": look}}]
+must = {"model": "fable", "messages": HI, "tools": tools, "tool_choice": "required", "max_tokens": 200,
+        "parallel_tool_calls": False, "seed": 1}
+called = o.chat.completions.create(**must).choices[0]
+assert called.finish_reason == "tool_calls" and called.message.tool_calls[0].function.name == "look", called
+assert 1 <= json.loads(called.message.tool_calls[0].function.arguments)["n"] <= 9
+with o.chat.completions.stream(**must) as stream:
+    kinds = {event.type for event in stream}
+    same = stream.get_final_completion().choices[0].message.tool_calls[0].function
+assert "tool_calls.function.arguments.done" in kinds and same.arguments == called.message.tool_calls[0].function.arguments
+again = o.chat.completions.create(model="fable", max_tokens=4, tools=tools, messages=HI + [
+    called.message, {"role": "tool", "tool_call_id": called.message.tool_calls[0].id, "content": "seen"}])
+assert again.usage.prompt_tokens > 50
+ok("openai: calls of tools")
+
+must = {"model": "fable", "max_tokens": 200, "messages": HI, "tools": [{"name": "look", "input_schema": look}],
+        "tool_choice": {"type": "tool", "name": "look", "disable_parallel_tool_use": True}, "extra_body": {"seed": 1}}
+m = a.messages.create(**must)
+assert m.stop_reason == "tool_use" and 1 <= m.content[0].input["n"] <= 9, m
+with a.messages.stream(**must) as stream:
+    assert "input_json" in {event.type for event in stream}
+    assert stream.get_final_message().content[0].input == m.content[0].input
+again = a.messages.create(model="fable", max_tokens=4, tools=must["tools"], messages=HI + [
+    {"role": "assistant", "content": m.content},
+    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": m.content[0].id, "content": "seen"}]}])
+assert again.usage.input_tokens + again.usage.cache_read_input_tokens > 50
+ok("anthropic: calls of tools")
 
 image = [{"type": "image", "source": {"type": "url", "url": "http://localhost/x.png"}}]
 try:

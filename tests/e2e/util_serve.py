@@ -361,7 +361,7 @@ def test_answers_ollama():
     assert ask("/api/version").json["version"] and ask("/api/tags").json["models"][0]["name"] == "fable"
     assert ask("/api/ps").json["models"][0]["context_length"] == 1024
     show = ask("/api/show", {"model": "fable"}).json
-    assert show["capabilities"] == ["completion"] and show["model_info"]["mixtral.context_length"] == 1024, show
+    assert show["capabilities"] == ["completion", "tools"] and show["model_info"]["mixtral.context_length"] == 1024, show
     body = {"model": "x", "messages": STORY, "options": {"num_predict": 30, "temperature": 0}}
     a = ask("/api/chat", {**body, "stream": False}).json
     assert a["message"] == {"role": "assistant", "content": run_text("chat")} and a["done"] is True, a
@@ -506,7 +506,7 @@ def test_answers_refused_by_name():
     refused(chat([]), 400, "expected a list", "messages")
     refused(chat([{"role": "king", "content": "x"}]), 400, "king")
     refused(chat([{"role": "user", "content": 5}]), 400, "expected a string")
-    for name, value in (("logit_bias", {"-1": 1}), ("logprobs", 50), ("tools", [{"type": "function"}]),
+    for name, value in (("logit_bias", {"-1": 1}), ("logprobs", 50), ("tools", {}),
                         ("presence_penalty", 500), ("grammar", "root ::= x"), ("response_format", {"type": "xml"})):
         refused(chat(STORY, **{name: value}), 400, name, name)
     refused(chat(STORY, temperature="hot"), 400, "expected a number", "temperature")

@@ -56,11 +56,29 @@ static void read_convo(struct call *call, bool anthropic) {
     convo_free(&c);
 }
 
+static void read_tools(struct call *call, unsigned api) {
+    int (*const readers[])(struct call *, struct toolbox *, struct problem *) = {
+        toolbox_openai, toolbox_responses, toolbox_anthropic};
+    struct toolbox box = {0};
+    struct problem problem = {0};
+    int rc = readers[api % 3](call, &box, &problem);
+    check(rc, &problem);
+    for (size_t i = 0; rc == 0 && i < box.n; i++) {
+        const struct value *name =
+            field_get(field_get(box.tools.list->items[i].dict, "function")->dict, "name");
+        if (!tools_function(&box.tools, name->text->data, name->text->len)) {
+            abort();
+        }
+    }
+    toolbox_free(&box);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     static reader *const readers[] = {params_openai, params_responses, params_anthropic,
                                       params_ollama};
     static const struct corm_model_info model = {.ctx_tok = 100, .vocab = 10};
-    struct server server = {.info = &model, .sampling = {.top_p = 1, .repeat_penalty = 1}};
+    struct server server = {
+        .info = &model, .quiet = true, .sampling = {.top_p = 1, .repeat_penalty = 1}};
     struct call call = {.s = &server, .arena = {.limit_bytes = 4 << 20}};
     struct value v;
     struct err err = {0};
@@ -72,6 +90,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
         read_params(&call, readers[data[0] % 4]);
         read_effort(&call);
         read_convo(&call, data[0] & 4);
+        read_tools(&call, data[0] >> 3);
     }
     value_arena_free(&call.arena);
     return 0;

@@ -1,0 +1,81 @@
+# Calls of tools through corm-serve: templates that write them in different forms, one that knows none, calls that
+# are required, and what was called before. The questions are asked by tests/e2e/util_tools.py.
+. "$(dirname "$0")/util_e2e.sh"
+serve=$build/corm-serve
+client() { python3 "$root/tests/e2e/util_tools.py" "$@"; }
+enter_work
+
+"$prep" convert -q "$fable" -o fable.corm >log 2>&1 || {
+    echo "not ok convert"
+    cat log
+    exit 1
+}
+trap 'for p in *.pid; do kill -9 "$(cat "$p")" 2>/dev/null; done; rm -rf "$work"' EXIT
+
+# start NAME OPTION...: a server on a free port; its log is NAME.log, its port in NAME.port.
+start() {
+    name=$1
+    shift
+    "$serve" fable.corm --port 0 -t 2 "$@" 2>"$name.log" &
+    echo $! >"$name.pid"
+    for try in $(seq 300); do
+        port=$(sed -n 's|^corm-serve: .* listens on http://.*:\([0-9]*\)$|\1|p' "$name.log")
+        [ -z "$port" ] || break
+        kill -0 "$(cat "$name.pid")" 2>/dev/null || break
+        sleep 0.1
+    done
+    echo "$port" >"$name.port"
+    [ -n "$port" ] || { echo "not ok start $name"; sed 's/^/# /' "$name.log"; exit 1; }
+}
+# stop NAME: ends it with SIGTERM; its exit status.
+stop() {
+    kill -TERM "$(cat "$1.pid")"
+    wait "$(cat "$1.pid")"
+}
+
+# template NAME CALL [BEFORE AFTER]: a template that shows definitions, results, and a call `c` of a message so.
+template() {
+    cat >"$1.jinja" <<END
+{%- if tools %}[tools]{{ tools | tojson }}{% endif %}
+{%- for m in messages %}[{{ m.role }}]{{ m.content }}
+{%- if m.tool_calls %}${3-}{% for c in m.tool_calls %}$2{% endfor %}${4-}{% endif %}[end]
+{%- endfor %}
+{%- if add_generation_prompt %}[assistant]{% endif %}
+END
+}
+template hermes '<tool_call>
+{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}
+</tool_call>'
+template qwen-coder '<tool_call>
+<function={{ c.function.name }}>
+{% for k, v in c.function.arguments | items %}<parameter={{ k }}>
+{{ v }}
+</parameter>
+{% endfor %}</function>
+</tool_call>'
+template glm '<tool_call>{{ c.function.name }}
+{% for k, v in c.function.arguments | items %}<arg_key>{{ k }}</arg_key>
+<arg_value>{{ v }}</arg_value>
+{% endfor %}</tool_call>'
+template mistral '[TOOL_CALLS]{{ c.function.name }}[ARGS]{{ c.function.arguments | tojson }}'
+template json '{"name": "{{ c.function.name }}", "parameters": {{ c.function.arguments | tojson }}}'
+template harmony ' to=functions.{{ c.function.name }}<|channel|>commentary json<|message|>{{ c.function.arguments | tojson }}<|call|>'
+template gemma '<|tool_call>call:{{ c.function.name }}{{ "{" }}{% for k, v in c.function.arguments | items %}{{ k }}:{% if v is string %}<|"|>{{ v }}<|"|>{% else %}{{ v }}{% endif %}{% if not loop.last %},{% endif %}{% endfor %}{{ "}" }}<tool_call|>'
+# Arguments as they were sent, and ids of nine letters, or it refuses.
+template mistral-list '{% if c.id | length != 9 %}{{ raise_exception("bad id") }}{% endif %}{"name": "{{ c.function.name }}", "arguments": {{ "" + c.function.arguments }}, "id": "{{ c.id }}"}' '[TOOL_CALLS][' ']'
+
+for form in hermes qwen-coder glm mistral json harmony gemma mistral-list; do
+    start "$form" --chat-template "$form.jinja"
+    client form "$(cat "$form.port")" "$form" || failed=1
+    case_ "$form: ends well" stop "$form"
+done
+start more --chat-template hermes.jinja
+client more "$(cat more.port)" hermes || failed=1
+case_ 'what is left out, and loosened, is in the log' eval \
+    'grep -q "tools\[0\]: a tool of type web_search is left out" more.log && grep -q "multipleOf.*any JSON" more.log'
+case_ 'a server with tools ends well' stop more
+start plain
+client plain "$(cat plain.port)" hermes || failed=1
+case_ 'one whose template knows no tools ends well' stop plain
+
+exit $failed
