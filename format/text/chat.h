@@ -90,9 +90,10 @@ struct chat_rendered {
     size_t n_ends;
 };
 enum { CHAT_ENDS_BYTES = 4 << 20 };
-/* All of it: calls are parsed (where `parse`), the request is marked, rendered and encoded. `now` as
- * in template_render, `memory_bytes` as in chat_encode. -1 and `err`: the request has no messages, the
- * template refuses or fails (then the message begins with "line "), or a token cannot be text. */
+/* All of it: calls are parsed (where `parse`), the request is marked, rendered and encoded. `now`
+ * as in template_render, `memory_bytes` as in chat_encode. -1 and `err`: the request has no
+ * messages, the template refuses or fails (then the message begins with "line "), or a token cannot
+ * be text. */
 int chat_render(struct value_arena *arena, const struct value *request, const struct tokenizer *tok,
                 const struct template *t, const struct chat_book *book,
                 const struct template_limits *limits, uint64_t memory_bytes, const struct tm *now,

@@ -426,7 +426,7 @@ static void tell_value(const struct taking *t) {
             bytes = strlen(json);
         }
     }
-    struct value_arena arena = {.limit_bytes = 16 * bytes + (1 << 16)};
+    struct value_arena arena = {.limit_bytes = 256 * bytes + (1 << 16)};
     struct value v;
     struct err err = {0};
     bool reads = value_json_read(&arena, json, bytes, &v, &err) == 0 && tools_allows(s->schema, &v);

@@ -316,6 +316,7 @@ static void on_call(void *ctx, const char *name, size_t bytes) {
     *call = (struct choice_call){.name = mem_alloc(bytes + 1)};
     memcpy(call->name, name, bytes);
     call->name[bytes] = 0;
+    call->text_before = c->text.len;
     if (a->form->call_id) {
         toolbox_id(a->s->ways, call->id, a->form->call_id);
     }
@@ -501,7 +502,7 @@ bool answer_calls(const struct choice *c) {
 
 void answer_arguments(struct run_json *j, const char *key, const struct choice_call *call) {
     const struct buf *b = &call->arguments;
-    struct value_arena arena = {.limit_bytes = 64 * b->len + (1 << 16)};
+    struct value_arena arena = {.limit_bytes = 256 * b->len + (1 << 16)};
     struct value v;
     struct err err = {0};
     struct buf line = {0};

@@ -25,6 +25,7 @@ struct choice_call {
     char id[REPLY_ID], item[REPLY_ID];
     char *name;
     struct buf arguments; /* JSON text: all of it by now */
+    size_t text_before;   /* where it stands in the choice's text, if that is gathered */
     bool whole;           /* it is complete */
 };
 

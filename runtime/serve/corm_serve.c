@@ -151,6 +151,10 @@ static void log_done(void *ctx, struct http_exchange *x) {
     free(method);
 }
 
+static void note(const char *line) {
+    fprintf(stderr, "corm-serve: %s\n", line);
+}
+
 /* ---- opening ---- */
 
 /* Memory of requests, in bodies: those that are there; the values of the one that is prepared, with
@@ -355,7 +359,7 @@ static int start(struct serving *v, const char *model, struct err *err) {
     }
     s->info = corm_engine_info(s->engine);
     s->sampling = corm_sampling_defaults(s->engine);
-    s->quiet = o->run.quiet;
+    s->note = o->run.quiet ? NULL : note;
     toolbox_try(s, &v->ways);
     s->ways = &v->ways;
     const struct scheduler_options scheduling = {.engine = s->engine,

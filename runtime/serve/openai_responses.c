@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/serve/answer.h"
 #include "runtime/serve/convo.h"
+#include "runtime/serve/openai_responses.h"
 
 /* ---- what was said ---- */
 
@@ -29,10 +29,16 @@ static int add_item(struct call *call, struct convo *c, const struct value *item
     if (type && value_is_string(type, "item_reference")) {
         return 0; /* what it refers to is not here */
     }
+    int added = responses_add_call(call, c, item->dict, where, problem);
+    if (added != 0) {
+        return added < 0 ? -1 : 0;
+    }
     if (type && !value_is_string(type, "message")) {
         char *name = text_cleaned(type->type == VALUE_STRING ? type->text->data : "?");
-        problem_set(problem, 400, "unsupported_content", where,
-                    "%s: an item of type %.60s: this server takes messages only", where, name);
+        problem_set(
+            problem, 400, "unsupported_content", where,
+            "%s: an item of type %.60s: this server takes messages and calls of functions only",
+            where, name);
         free(name);
         return -1;
     }
@@ -124,15 +130,40 @@ static void put_item(const struct answer *a, struct run_json *j, const char *key
     run_json_close(j, '}');
 }
 
+/* Where the text begins that follows so many calls. */
+static size_t text_from(const struct choice *c, size_t n_calls) {
+    return n_calls > 0 ? c->calls[n_calls - 1].text_before : 0;
+}
+
+/* What was said since the last call. */
+static struct buf last_text(const struct choice *c) {
+    size_t from = text_from(c, c->n_calls);
+    return (struct buf){.data = c->text.len ? c->text.data + from : NULL,
+                        .len = c->text.len - from};
+}
+
 /* All items of an answer that is over. Where it ended in a thought, there is no message. */
 static void put_output(const struct answer *a, struct run_json *j, const char *status) {
     const struct choice *c = &a->choices[0];
-    bool thought = c->thought.len > 0, said = c->text.len > 0 || !thought;
+    bool thought = c->thought.len > 0;
+    bool said = c->text.len > text_from(c, c->n_calls) || (!thought && c->n_calls == 0);
+    uint32_t index = 0;
     if (thought) {
-        put_item(a, j, NULL, &thought_item, 0, &c->thought, said ? "completed" : status);
+        put_item(a, j, NULL, &thought_item, index++, &c->thought,
+                 said || c->n_calls ? "completed" : status);
+    }
+    for (size_t i = 0; i < c->n_calls; i++, index++) {
+        const struct choice_call *one = &c->calls[i];
+        size_t from = text_from(c, i), to = text_from(c, i + 1);
+        if (to > from) {
+            const struct buf text = {.data = c->text.data + from, .len = to - from};
+            put_item(a, j, NULL, &message_item, index++, &text, "completed");
+        }
+        responses_put_call(j, NULL, one, one->whole ? "completed" : "incomplete");
     }
     if (said) {
-        put_item(a, j, NULL, &message_item, thought, &c->text, status);
+        const struct buf text = last_text(c);
+        put_item(a, j, NULL, &message_item, index, &text, status);
     }
 }
 
@@ -208,13 +239,13 @@ static void whole(struct answer *a, struct run_json *j) {
     put_response(a, j, NULL, status_of(a));
 }
 
-static void open_event(struct answer *a, struct run_json *j, const char *type) {
+void responses_open_event(struct answer *a, struct run_json *j, const char *type) {
     run_json_open(j, NULL, '{');
     run_json_string(j, "type", type);
     run_json_u64(j, "sequence_number", a->sequence++);
 }
 
-static void close_event(struct buf *out, const char *type, struct run_json *j) {
+void responses_close_event(struct buf *out, const char *type, struct run_json *j) {
     run_json_close(j, '}');
     answer_event(out, type, j);
 }
@@ -222,9 +253,9 @@ static void close_event(struct buf *out, const char *type, struct run_json *j) {
 static void response_event(struct answer *a, const char *type, const char *status,
                            struct buf *out) {
     struct run_json j = {0};
-    open_event(a, &j, type);
+    responses_open_event(a, &j, type);
     put_response(a, &j, "response", status);
-    close_event(out, type, &j);
+    responses_close_event(out, type, &j);
 }
 
 /* ---- the stream: items come one after the other ---- */
@@ -235,7 +266,7 @@ static const struct item_kind *last_kind(const struct answer *a) {
 
 /* Of the last item, or of its one part. */
 static void open_item_event(struct answer *a, struct run_json *j, const char *type, bool part) {
-    open_event(a, j, type);
+    responses_open_event(a, j, type);
     run_json_u64(j, "output_index", a->blocks - 1);
     if (part) {
         put_item_id(a, j, "item_id", last_kind(a), a->blocks - 1);
@@ -253,7 +284,7 @@ static void part_event(struct answer *a, const char *type, const struct buf *tex
     struct run_json j = {0};
     open_item_event(a, &j, type, true);
     put_part(&j, "part", last_kind(a), text);
-    close_event(out, type, &j);
+    responses_close_event(out, type, &j);
 }
 
 static void item_event(struct answer *a, const char *type, const struct buf *text,
@@ -261,7 +292,7 @@ static void item_event(struct answer *a, const char *type, const struct buf *tex
     struct run_json j = {0};
     open_item_event(a, &j, type, false);
     put_item(a, &j, "item", last_kind(a), a->blocks - 1, text, status);
-    close_event(out, type, &j);
+    responses_close_event(out, type, &j);
 }
 
 /* More of a text, or, with `key` "text", all of it. */
@@ -273,27 +304,29 @@ static void text_event(struct answer *a, const char *type, const char *key, cons
     if (!a->thinks) {
         put_list(&j, "logprobs");
     }
-    close_event(out, type, &j);
+    responses_close_event(out, type, &j);
 }
 
 static void end_item(struct answer *a, const struct choice *c, const char *status,
                      struct buf *out) {
-    const struct buf *text = a->thinks ? &c->thought : &c->text;
-    text_event(a, last_kind(a)->done, "text", text->len ? text->data : "", text->len, out);
-    part_event(a, "response.content_part.done", text, out);
-    item_event(a, "response.output_item.done", text, status, out);
+    const struct buf text = a->thinks ? c->thought : last_text(c);
+    text_event(a, last_kind(a)->done, "text", text.len ? text.data : "", text.len, out);
+    part_event(a, "response.content_part.done", &text, out);
+    item_event(a, "response.output_item.done", &text, status, out);
 }
 
 /* See that the last item is one of thoughts, or of what is said. */
 static void see_item(struct answer *a, const struct choice *c, bool thinks, struct buf *out) {
     const struct buf empty = {0};
-    if (a->blocks > 0 && a->thinks == thinks) {
+    enum block block = thinks ? BLOCK_THOUGHT : BLOCK_TEXT;
+    if (a->block == block) {
         return;
     }
-    if (a->blocks > 0) {
+    if (a->block != BLOCK_NONE) {
         end_item(a, c, "completed", out);
     }
     a->blocks++;
+    a->block = block;
     a->thinks = thinks;
     item_event(a, "response.output_item.added", NULL, "in_progress", out);
     part_event(a, "response.content_part.added", &empty, out);
@@ -311,11 +344,28 @@ static void thought(struct answer *a, struct choice *c, const char *text, size_t
     text_event(a, thought_item.delta, "delta", text, bytes, out);
 }
 
+/* A call is an item of its own: the one before ends, which what was said before it is. */
+static void call_part(struct answer *a, struct choice *c, enum call_part part, const char *json,
+                      size_t bytes, struct buf *out) {
+    if (part == CALL_BEGIN) {
+        if (a->block != BLOCK_NONE) {
+            c->n_calls--;
+            end_item(a, c, "completed", out);
+            c->n_calls++;
+        }
+        a->block = BLOCK_NONE;
+        a->blocks++;
+    }
+    responses_call(a, c, a->blocks - 1, part, json, bytes, out);
+}
+
 static void end_choice(struct answer *a, struct choice *c, struct buf *out) {
     if (a->blocks == 0) {
         see_item(a, c, false, out);
     }
-    end_item(a, c, status_of(a), out);
+    if (a->block != BLOCK_NONE) {
+        end_item(a, c, status_of(a), out);
+    }
 }
 
 static void end(struct answer *a, struct buf *out) {
@@ -334,6 +384,9 @@ static const struct answer_form form = {
     .keeps_text = true,
     .api = API_OPENAI,
     .id = "resp_",
+    .call_id = "call_",
+    .call_item = "fc_",
+    .call = call_part,
     .whole = whole,
     .begin = begin,
     .text = piece,
@@ -345,9 +398,13 @@ static const struct answer_form form = {
 
 int openai_responses(struct call *call, struct problem *problem) {
     struct params params = {0};
-    struct convo convo = {0};
+    struct toolbox tools = {0};
+    struct convo convo = {.tools = &tools};
     struct convo_prompt prompt = {0};
     int rc = params_responses(call, &params, problem);
+    if (rc == 0) {
+        rc = toolbox_responses(call, &tools, problem);
+    }
     if (rc == 0) {
         rc = add_input(call, &convo, problem);
     }
@@ -356,11 +413,13 @@ int openai_responses(struct call *call, struct problem *problem) {
     }
     if (rc == 0) {
         struct answer *a = answer_new(call, &form, &params, 1);
+        answer_set_tools(a, &tools);
         answer_set_turn(a, &prompt);
         rc = answer_start(a, problem);
     }
     convo_prompt_free(&prompt);
     convo_free(&convo);
+    toolbox_free(&tools);
     params_free(&params);
     return rc;
 }

@@ -61,7 +61,7 @@ static const struct field responses_fields[] = {
     {0},
 };
 static const char *const responses_refused[] = {
-    "previous_response_id", "conversation", "background", "top_logprobs", "prompt", "tools", NULL};
+    "previous_response_id", "conversation", "background", "top_logprobs", "prompt", NULL};
 
 static const struct field anthropic_fields[] = {
     SAMPLING,

@@ -101,8 +101,8 @@ void reply_note(const struct server *s, const char *format, ...) {
     va_start(ap, format);
     vsnprintf(line, sizeof line, format, ap);
     va_end(ap);
-    if (!s->quiet) {
-        fprintf(stderr, "corm-serve: %s\n", line);
+    if (s->note) {
+        s->note(line);
     }
 }
 

@@ -39,8 +39,8 @@ struct server {
     const char *name;              /* the model's, in answers */
     char *chat_template;           /* of --chat-template; NULL: the archive's */
     const char *template_name;
-    struct toolbox_ways *ways; /* how it takes tools */
-    bool quiet;
+    struct toolbox_ways *ways;      /* how it takes tools */
+    void (*note)(const char *line); /* tells whoever runs it; NULL: nobody wants to know */
     uint32_t parallel, sessions;
     uint64_t body_bytes; /* most of a request's body; 0 in tests: no bound on what is made of it */
     atomic_uint_fast64_t prompts_bytes; /* ids of all prompts that wait or run */
@@ -93,7 +93,7 @@ void reply_problem(struct http_exchange *x, enum api api, const struct problem *
 int problem_place(struct problem *p, enum place place);
 /* Write an error's object, as a whole answer has it or an event of a stream. */
 void reply_error(struct run_json *j, enum api api, const struct problem *problem);
-/* A line for whoever runs the server, unless it is quiet. */
+/* A line for whoever runs the server. */
 void reply_note(const struct server *s, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 /* "prefix-" and 24 random letters into `id`. */

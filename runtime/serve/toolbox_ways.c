@@ -364,7 +364,7 @@ static int say(struct call *call, const struct value *from, const char *role,
 }
 
 /* Results are said by the user, together with what the user says then. `items` has room for one
- * more than n; returns how many there are, 0: no room. */
+ * more than n; returns how many there are, SIZE_MAX: no room. */
 static size_t put_plain(struct call *call, const struct toolbox *box, const struct value *messages,
                         size_t n, struct value *items) {
     struct value none;
@@ -373,7 +373,7 @@ static size_t put_plain(struct call *call, const struct toolbox *box, const stru
     const char *teller = call->s->ways->system ? "system" : "user";
     struct buf text = {0};
     if (value_make_dict(&call->arena, &none)) {
-        return 0;
+        return SIZE_MAX;
     }
     if (!done && call->s->ways->system && !(n > 0 && is_role(&messages[0], teller))) {
         done = true;
@@ -420,7 +420,7 @@ static size_t put_plain(struct call *call, const struct toolbox *box, const stru
     return k;
 no_room:
     buf_free(&text);
-    return 0;
+    return SIZE_MAX;
 }
 
 static bool has_calls(const struct value *messages, size_t n) {
@@ -437,7 +437,7 @@ int toolbox_messages(struct call *call, const struct toolbox *box, const struct 
     bool plain = !call->s->ways->known && ((box && box->n > 0) || has_calls(messages, n));
     struct value *items = value_alloc(&call->arena, (n + 1) * sizeof *items);
     size_t k = n;
-    if (!items || (plain ? (k = put_plain(call, box, messages, n, items)) == 0
+    if (!items || (plain ? (k = put_plain(call, box, messages, n, items)) == SIZE_MAX
                          : put_known(call, messages, n, items))) {
         return -1;
     }

@@ -91,6 +91,16 @@ again = o.chat.completions.create(model="fable", max_tokens=4, tools=tools, mess
 assert again.usage.prompt_tokens > 50
 ok("openai: calls of tools")
 
+must = {"model": "fable", "input": "Hi", "tools": [{"type": "function", "name": "look", "parameters": look, "strict": True}],
+        "tool_choice": "required", "max_output_tokens": 200, "parallel_tool_calls": False, "extra_body": {"seed": 1}}
+item = [x for x in o.responses.create(**must).output if x.type == "function_call"][0]
+assert item.name == "look" and 1 <= json.loads(item.arguments)["n"] <= 9, item
+with o.responses.stream(**must) as stream:
+    kinds = {event.type for event in stream}
+    same = [x for x in stream.get_final_response().output if x.type == "function_call"][0]
+assert "response.function_call_arguments.done" in kinds and same.arguments == item.arguments, kinds
+ok("openai: calls of tools as items")
+
 must = {"model": "fable", "max_tokens": 200, "messages": HI, "tools": [{"name": "look", "input_schema": look}],
         "tool_choice": {"type": "tool", "name": "look", "disable_parallel_tool_use": True}, "extra_body": {"seed": 1}}
 m = a.messages.create(**must)

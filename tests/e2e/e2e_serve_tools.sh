@@ -77,5 +77,13 @@ case_ 'a server with tools ends well' stop more
 start plain
 client plain "$(cat plain.port)" hermes || failed=1
 case_ 'one whose template knows no tools ends well' stop plain
+cat >two.jinja <<'END'
+{%- for m in messages %}{% if m.role not in ("user", "assistant") %}{{ raise_exception("no " + m.role) }}{% endif %}
+{%- if loop.index0 % 2 != (m.role == "assistant") | int %}{{ raise_exception("not in turn") }}{% endif %}[{{ m.role }}]{{ m.content }}
+{%- endfor %}[assistant]
+END
+start two --chat-template two.jinja
+client two "$(cat two.port)" hermes || failed=1
+case_ 'one whose template takes two roles in turn ends well' stop two
 
 exit $failed

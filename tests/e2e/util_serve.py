@@ -402,7 +402,7 @@ def test_answers_responses():
     assert "".join(d["delta"] for d in data[4:-4]) == run_text("chat")
     assert len({d["response"]["id"] for d in data if "response" in d}) == 1
     refused(ask("/v1/responses", {**body, "previous_response_id": "r"}), 400, "previous_response_id")
-    refused(ask("/v1/responses", {**body, "input": [{"type": "function_call"}]}), 400, "function_call")
+    refused(ask("/v1/responses", {**body, "input": [{"type": "computer_call"}]}), 400, "computer_call")
 
 
 CHILD = {"type": "object", "required": ["name", "age"], "properties": {

@@ -132,6 +132,30 @@ def claude():
     assert got[-2]["delta"]["stop_reason"] == "tool_use"
 
 
+def responses():
+    "items of responses"
+    tool = {"type": "function", **TOOLS[0]["function"]}
+    how = {"input": "Tell me of Tim.", "tools": [tool, {"type": "web_search"}], "max_output_tokens": 700 if FREE else 300,
+           "seed": 1, "tool_choice": {"type": "function", "name": "look_up"}, "parallel_tool_calls": False}
+    r = json.loads(good("/v1/responses", how))
+    call = [item for item in r["output"] if item["type"] == "function_call"][0]
+    assert r["status"] == "completed" and call["name"] == "look_up" and call["id"] and call["call_id"], r
+    check_arguments("look_up", json.loads(call["arguments"]))
+    got = events(good("/v1/responses", {**how, "stream": True}))
+    assert [e["sequence_number"] for e in got] == list(range(len(got)))
+    mine = [e for e in got if e.get("item", {}).get("type") == "function_call" or "function_call" in e["type"]]
+    assert [e["type"] for e in mine[:2]] == ["response.output_item.added", "response.function_call_arguments.delta"]
+    assert [e["type"] for e in mine[-2:]] == ["response.function_call_arguments.done", "response.output_item.done"]
+    assert len({e["output_index"] for e in mine}) == 1 and mine[-1]["item"]["status"] == "completed"
+    assert "".join(e["delta"] for e in mine if e["type"].endswith("delta")) == mine[-2]["arguments"] == call["arguments"]
+    end = got[-1]["response"]["output"]
+    assert got[-1]["type"] == "response.completed" and end[mine[0]["output_index"]]["id"] == mine[-1]["item"]["id"], end
+    again = good("/v1/responses", {"tools": [tool], "max_output_tokens": 4, "input": [
+        {"role": "user", "content": "Tell me of Tim."}, *r["output"],
+        {"type": "function_call_output", "call_id": call["call_id"], "output": "the result"}]})
+    assert json.loads(again)["usage"]["input_tokens"] > r["usage"]["input_tokens"] + 20
+
+
 CALLED = HI + [
     {"role": "assistant", "content": None,
      "tool_calls": [{"id": "call_1", "type": "function",
@@ -166,7 +190,7 @@ def before():
 
 def the_form():
     "the form is that of the template"
-    assert json.loads(get("/props"))["tools"] == {"form": FORM, "of_template": GROUP != "plain"}
+    assert json.loads(get("/props"))["tools"] == {"form": FORM, "of_template": GROUP not in ("plain", "two")}
 
 
 def short_ids():
@@ -185,6 +209,21 @@ def text_or_calls():
         assert choice["message"]["content"] and "tool_calls" not in choice["message"]
     line = good("/api/chat", {"messages": HI, "tools": TOOLS, "options": {"num_predict": 8}}).splitlines()[-1]
     assert json.loads(line)["done"]
+
+
+def ollama():
+    "Ollama's calls are whole, streamed or not"
+    how = {"messages": HI, "tools": TOOLS, "options": {"num_predict": 300, "seed": 1, "temperature": 1},
+           "tool_choice": NAMED["tool_choice"], "parallel_tool_calls": False}
+    whole = json.loads(good("/api/chat", {**how, "stream": False}))
+    call = whole["message"]["tool_calls"][0]["function"]
+    check_arguments(call["name"], call["arguments"])
+    lines = [json.loads(line) for line in good("/api/chat", how).splitlines()]
+    assert lines[-1]["done"] and lines[-1]["done_reason"] == "stop" and whole["done_reason"] == "stop", lines
+    assert [c["function"] for line in lines for c in line["message"].get("tool_calls", [])] == [call], lines
+    again = good("/api/chat", {"options": {"num_predict": 2}, "stream": False, "messages": HI + [
+        whole["message"], {"role": "tool", "tool_name": "look_up", "content": "the result"}]})
+    assert json.loads(again)["prompt_eval_count"] > 30
 
 
 def allowed_only():
@@ -268,8 +307,18 @@ def told_plainly():
     assert SHOWN["hermes"] in alone and "You may call" not in alone, alone
 
 
-groups = {"form": [the_form, required, named, claude, before, short_ids],
-          "more": [text_or_calls, allowed_only, with_format, left_out, refused, cut, several, no_special],
+def two_roles():
+    "where the system has no say, the user tells of the tools, and of results together with what follows"
+    prompt = json.loads(good("/apply-template", {"tools": TOOLS, "messages": CALLED + [{"role": "user", "content": "And?"}]}))[
+        "prompt"]
+    said = prompt.split("[user]")
+    assert len(said) == 3 and said[1].startswith("You may call") and "\nTell me of Tim.[assistant]" in said[1], prompt
+    assert said[2] == "<tool_response>\nthe result\n</tool_response>\nAnd?[assistant]", prompt
+
+
+groups = {"two": [the_form, two_roles, named],
+          "form": [the_form, required, named, claude, responses, before, short_ids],
+          "more": [text_or_calls, ollama, allowed_only, with_format, left_out, refused, cut, several, no_special],
           "plain": [the_form, told_plainly, required, named, claude, text_or_calls]}
 for f in groups[GROUP]:
     check(f)

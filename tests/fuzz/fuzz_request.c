@@ -77,8 +77,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     static reader *const readers[] = {params_openai, params_responses, params_anthropic,
                                       params_ollama};
     static const struct corm_model_info model = {.ctx_tok = 100, .vocab = 10};
-    struct server server = {
-        .info = &model, .quiet = true, .sampling = {.top_p = 1, .repeat_penalty = 1}};
+    struct server server = {.info = &model, .sampling = {.top_p = 1, .repeat_penalty = 1}};
     struct call call = {.s = &server, .arena = {.limit_bytes = 4 << 20}};
     struct value v;
     struct err err = {0};
