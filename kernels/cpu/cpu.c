@@ -70,11 +70,13 @@ static size_t at_least(size_t n, size_t least) {
 /* Take all memory from c->arena, for so many threads; where that only counts, nothing is set. */
 static void take_memory(struct cpu *c, uint32_t threads) {
     const struct backend_limits *limits = &c->limits;
-    c->panel_floats = at_least(PANEL_FLOATS, (size_t)limits->max_cols * CPU_PANEL_MIN_ROWS);
+    c->panel_floats =
+        at_least(PANEL_FLOATS, dot_spread_floats(limits->max_cols) * CPU_PANEL_MIN_ROWS);
     c->panel_floats = at_least(c->panel_floats, limits->max_experts);
     uint32_t max_in = limits->max_in ? limits->max_in : limits->max_cols;
     c->panel_floats = at_least(c->panel_floats, dot_panel_bytes(max_in) / sizeof(float));
     c->partial_floats = at_least(PARTIAL_FLOATS, (size_t)limits->max_cols * CPU_PANEL_MIN_ROWS);
+    c->partial_floats = at_least(c->partial_floats, limits->max_rows * dot_spread_floats(max_in));
 
     struct arena *a = &c->arena;
     size_t xs = at_least(limits->max_rows, CPU_FFN_USES);
@@ -280,6 +282,19 @@ void cpu_quantise(const struct cpu *c, const float *x, uint32_t rows, uint32_t c
         c->quants[r] = dot_quant_at(c->quant_bytes + r * dot_quant_bytes(cols), cols);
     }
     cpu_run(c, quantise_item, &s, rows, (uint64_t)rows * cols);
+}
+
+static void spread_item(void *ctx, uint32_t r, uint32_t worker) {
+    const struct small *s = ctx;
+    (void)worker;
+    s->c->isa->spread(s->a + (size_t)r * s->dim, s->dim,
+                      s->c->partial + r * dot_spread_floats(s->dim));
+}
+
+void cpu_spread(const struct cpu *c, const float *x, uint32_t rows, uint32_t cols) {
+    struct small s = {.c = c, .a = x, .dim = cols};
+    assert(rows * dot_spread_floats(cols) <= c->partial_floats);
+    cpu_run(c, spread_item, &s, rows, (uint64_t)rows * cols);
 }
 
 /* An item of an element-wise operation: elements [first, first + n). */

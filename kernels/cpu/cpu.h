@@ -85,7 +85,7 @@ struct cpu {
     struct backend_limits limits;
     struct cpu_worker *workers; /* [threads] */
     size_t panel_floats, partial_floats;
-    float *partial;           /* [partial_floats] */
+    float *partial;           /* [partial_floats]: sums of blocks, or inputs that are spread */
     struct cpu_block *blocks; /* [CPU_FFN_ITEMS] */
     struct cpu_sum *sums;     /* [CPU_FFN_SUMS] */
     /* The inputs of the operation in work, where they are quantised. */
@@ -120,6 +120,10 @@ void cpu_delta_net(void *self, const struct delta_rule *rule, const struct delta
 
 /* c->quants [rows] = x [rows, cols] quantised, until the next call. */
 void cpu_quantise(const struct cpu *c, const float *x, uint32_t rows, uint32_t cols);
+
+/* c->partial = x [rows, cols] spread (dot.h), rows one after the other, until the next wave of
+ * experts. */
+void cpu_spread(const struct cpu *c, const float *x, uint32_t rows, uint32_t cols);
 
 /* y[r] += bias for rows of `n`, where there is a bias. */
 void cpu_add_bias(const struct weight *bias, uint32_t first, uint32_t n, float *y);

@@ -358,15 +358,15 @@ static void panel_dots(const struct ffn *f, struct cpu_worker *own, const uint8_
         f->k->qtile(panel, n, f->dim, own->quants, n_uses, out, FFN_BLOCK);
         return;
     }
-    size_t fit = f->c->panel_floats / f->dim;
+    const size_t floats = dot_spread_floats(f->dim), fit = f->c->panel_floats / floats;
     uint32_t at_once = fit < CPU_PANEL_ROWS ? (uint32_t)fit : CPU_PANEL_ROWS;
     for (uint32_t first = 0; first < n; first += at_once) {
         uint32_t m = n - first < at_once ? n - first : at_once;
         for (uint32_t i = 0; i < m; i++) {
             const uint8_t *row = rows + (size_t)(first + i) * 3 * f->row_bytes;
-            f->k->decode(row, f->dim, 0, f->dim, own->panel + (size_t)i * f->dim);
+            f->k->decode_spread(row, f->dim, own->panel + i * floats);
         }
-        f->c->isa->tile(own->panel, f->dim, m, f->dim, own->xs, n_uses, out + first, FFN_BLOCK);
+        f->c->isa->tile_spread(own->panel, m, f->dim, own->xs, n_uses, out + first, FFN_BLOCK);
     }
 }
 
@@ -413,7 +413,7 @@ static void panel_item(void *ctx, uint32_t item, uint32_t worker) {
     uint32_t rest = job->n_uses - item * f->uses_an_item;
     uint32_t n_uses = rest < f->uses_an_item ? rest : f->uses_an_item;
     for (uint32_t j = 0; j < n_uses; j++) {
-        own->xs[j] = use_input(f, uses[j]);
+        own->xs[j] = f->c->partial + uses[j] / f->n_active * dot_spread_floats(f->dim);
         own->quants[j] = f->c->quants[uses[j] / f->n_active];
         float *part = f->parts + (size_t)uses[j] * f->dim;
         if (start_of(f, job)) {
@@ -454,11 +454,11 @@ void cpu_experts(void *self, const struct expert_layer *layer, const struct expe
         .wave_raw = true,
     };
     uint32_t panel_uses = 0, n_items = 0, rows = 0;
-    for (uint32_t i = 0; i < n_jobs && f.k->qdot; i++) {
+    for (uint32_t i = 0; i < n_jobs; i++) {
         uint32_t last = jobs[i].n_uses ? jobs[i].uses[jobs[i].n_uses - 1] / n_active + 1 : 0;
         rows = last > rows ? last : rows;
     }
-    if (rows > 0) {
+    if (rows > 0 && f.k->qdot) {
         cpu_quantise(c, x, rows, dim);
     }
     for (uint32_t i = 0; i < n_jobs; i++) {
@@ -469,6 +469,9 @@ void cpu_experts(void *self, const struct expert_layer *layer, const struct expe
         }
     }
     run_wave(&f);
+    if (panel_uses > 0 && !f.k->qdot) {
+        cpu_spread(c, x, rows, dim);
+    }
 
     /* Large shares decode less often, several a thread balance better. */
     f.uses_an_item = panel_uses / (4 * pool_threads(c->pool));

@@ -1,7 +1,8 @@
 /*
  * cpu_matmul: weight matrix times rows. Few rows: items stream encoded weight rows and decode in
  * registers. More rows: an item makes a panel of weight rows once and uses it for all of them.
- * Both give the same bits (dot.h). With weights that have scales the rows are quantised beforehand.
+ * Both give the same bits (dot.h). With weights that have scales the rows are quantised beforehand,
+ * for panels of others they are spread.
  */
 #include "kernels/cpu/cpu.h"
 
@@ -81,14 +82,14 @@ static void panel_item(void *ctx, uint32_t item, uint32_t worker) {
         k->qpack(&rows, panel);
         k->qtile(panel, n, w->cols, m->c->quants, m->rows, m->y + first, w->rows);
     } else {
+        const size_t floats = dot_spread_floats(w->cols);
         for (uint32_t i = 0; i < n; i++) {
-            k->decode(weight_row(w, first + i), w->cols, 0, w->cols,
-                      own->panel + (size_t)i * w->cols);
+            k->decode_spread(weight_row(w, first + i), w->cols, own->panel + i * floats);
         }
         for (uint32_t r = 0; r < m->rows; r++) {
-            own->xs[r] = m->x + (size_t)r * w->cols;
+            own->xs[r] = m->c->partial + r * floats;
         }
-        m->c->isa->tile(own->panel, w->cols, n, w->cols, own->xs, m->rows, m->y + first, w->rows);
+        m->c->isa->tile_spread(own->panel, n, w->cols, own->xs, m->rows, m->y + first, w->rows);
     }
     for (uint32_t r = 0; r < m->rows; r++) {
         cpu_add_bias(m->bias, first, n, m->y + (size_t)r * w->rows + first);
@@ -136,11 +137,13 @@ void cpu_matmul(void *self, const struct weight *w, const struct weight *bias, c
     if (panel && quantised) {
         most = DOT_PANEL_ROWS;
     } else if (panel) {
-        most = c->panel_floats / w->cols;
+        most = c->panel_floats / dot_spread_floats(w->cols);
         most = most < CPU_PANEL_ROWS ? most : CPU_PANEL_ROWS;
     }
     if (quantised) {
         cpu_quantise(c, x, rows, w->cols);
+    } else if (panel) {
+        cpu_spread(c, x, rows, w->cols);
     }
     const uint32_t unit = quantised ? 8 : 4; /* rows that the kernels do at once */
     m.rows_an_item = split(c, w->rows, most, unit);

@@ -86,6 +86,13 @@ static inline struct dot_quant dot_quant_at(void *p, uint32_t cols) {
                               (int32_t *)(void *)(scale + 2 * groups)};
 }
 
+/* Floats that a row takes when it is spread: an ISA may lay the columns of each accumulator side by
+ * side, so that a tile meets them one after the other and as few lines of cache as there are. */
+static inline size_t dot_spread_floats(uint32_t cols) {
+    enum { MOST_SPAN = 64 }; /* DOT_SUMS times the widest vector */
+    return ((size_t)cols + MOST_SPAN - 1) / MOST_SPAN * MOST_SPAN;
+}
+
 /* Rows with scales made ready for many inputs, in a form of the ISA's own. */
 enum { DOT_PANEL_ROWS = 32 };
 /* Bytes that a panel takes on any ISA. */
@@ -101,6 +108,8 @@ struct dot_codec {
     /* dst [n] = columns first .. first + n - 1 of a row of `cols`; first is a multiple of
      * CODEC_GROUP, and so is n unless it reaches the row's end. */
     void (*decode)(const uint8_t *row, uint32_t cols, uint32_t first, uint32_t n, float *dst);
+    /* dst [dot_spread_floats(cols)] = a row, decoded and spread. NULL for codecs with scales. */
+    void (*decode_spread)(const uint8_t *row, uint32_t cols, float *dst);
 
     /* For codecs with scales, whose inputs are quantised; NULL for the others.
      * out[r] = row r . x. */
@@ -135,6 +144,12 @@ struct dot_isa {
      * vectors. The same bits as dot. */
     void (*tile)(const float *w, size_t w_stride, uint32_t n_w, uint32_t cols,
                  const float *const *x, uint32_t n_x, float *y, size_t y_stride);
+    /* dst [dot_spread_floats(cols)] = x, spread. */
+    void (*spread)(const float *x, uint32_t cols, float *dst);
+    /* The same as tile, with the same bits, of n_w rows one after the other and n_x vectors, all of
+     * them spread. Faster where rows are long. */
+    void (*tile_spread)(const float *w, uint32_t n_w, uint32_t cols, const float *const *x,
+                        uint32_t n_x, float *y, size_t y_stride);
     /* y[j][c] += (sum over i in order of h[j * h_stride + i] * w row i [c]): the sum starts from
      * zero and is added to y at the end, as axpy into zeros and a later addition do. */
     void (*mix)(const float *w, size_t w_stride, uint32_t n_w, uint32_t cols, const float *h,

@@ -16,7 +16,7 @@
 
 #include "kernels/cpu/vector_avx2.inc"
 
-enum { TILE_X = 3, TOGETHER = 2, SHORT_COLS = 256, SHORT_ROWS = 1, SHORT_X = 3 };
+enum { TILE_X = 3, TOGETHER = 2, SHORT_COLS = 256, SHORT_ROWS = 2, SHORT_X = 3, SHORT_SUMS = 2 };
 
 static inline V v_zero(void) {
     return _mm256_setzero_ps();
@@ -42,6 +42,22 @@ static inline float v_sum(V v) {
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
     s = _mm_add_ss(s, _mm_movehdup_ps(s));
     return _mm_cvtss_f32(s);
+}
+
+/* The tree of v_sum for 8 vectors at once: halves of them, then quarters, meet in one. */
+static inline V v_sums(const V *const v[2]) {
+    V half[4], pair[2];
+    for (int i = 0; i < 4; i++) {
+        V a = v[0][i], b = v[1][i];
+        half[i] = v_add(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+    }
+    for (int i = 0; i < 2; i++) {
+        __m256d a = _mm256_castps_pd(half[2 * i]), b = _mm256_castps_pd(half[2 * i + 1]);
+        pair[i] = v_add(_mm256_castpd_ps(_mm256_unpacklo_pd(a, b)),
+                        _mm256_castpd_ps(_mm256_unpackhi_pd(a, b)));
+    }
+    return v_add(_mm256_shuffle_ps(pair[0], pair[1], 0x88),
+                 _mm256_shuffle_ps(pair[0], pair[1], 0xdd));
 }
 
 /* Where exp is 0 or infinite anyway. max and min give their second operand for a NaN. */

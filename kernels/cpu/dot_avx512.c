@@ -17,7 +17,7 @@
 
 #include "kernels/cpu/vector_avx512.inc"
 
-enum { TILE_X = 6, TOGETHER = 4, SHORT_COLS = 512, SHORT_ROWS = 2, SHORT_X = 3 };
+enum { TILE_X = 6, TOGETHER = 4, SHORT_COLS = 512, SHORT_ROWS = 2, SHORT_X = 3, SHORT_SUMS = 4 };
 
 static inline V v_zero(void) {
     return _mm512_setzero_ps();
@@ -38,6 +38,26 @@ static inline void v_store_part(float *p, V v, uint32_t n) {
 
 static inline float v_sum(V v) {
     return avx512_sum(v);
+}
+
+/* The tree of avx512_sum for 16 vectors at once: halves of them, then quarters, meet in one. */
+static inline V v_sums(const V *const v[4]) {
+    V half[4][2], quarter[4], pair[2];
+    for (int i = 0; i < 4; i++) {
+        for (int j = 0; j < 2; j++) {
+            V a = v[2 * j][i], b = v[2 * j + 1][i];
+            half[i][j] = v_add(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+        }
+        V a = half[i][0], b = half[i][1];
+        quarter[i] = v_add(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    }
+    for (int i = 0; i < 2; i++) {
+        __m512d a = _mm512_castps_pd(quarter[2 * i]), b = _mm512_castps_pd(quarter[2 * i + 1]);
+        pair[i] = v_add(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)),
+                        _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+    }
+    return v_add(_mm512_shuffle_ps(pair[0], pair[1], 0x88),
+                 _mm512_shuffle_ps(pair[0], pair[1], 0xdd));
 }
 
 /* Where exp is 0 or infinite anyway. max and min give their second operand for a NaN. */

@@ -133,6 +133,9 @@ static void axpy_by(decode_fn *decode, const struct dot_rows *w, const float *a,
 #define REF_DOT(name)                                                                              \
     static void name##_dot(const struct dot_rows *w, const float *x, float *out) {                 \
         dot_by(name##_decode, w, x, out);                                                          \
+    }                                                                                              \
+    static void name##_decode_spread(const uint8_t *row, uint32_t cols, float *dst) {              \
+        name##_decode(row, cols, 0, cols, dst);                                                    \
     }
 #define REF_AXPY(name)                                                                             \
     static void name##_axpy(const struct dot_rows *w, const float *a, float *y) {                  \
@@ -283,6 +286,16 @@ static void tile(const float *w, size_t w_stride, uint32_t n_w, uint32_t cols,
     }
 }
 
+/* A spread row here is the row. */
+static void spread(const float *x, uint32_t cols, float *dst) {
+    memcpy(dst, x, cols * sizeof *x);
+}
+
+static void tile_spread(const float *w, uint32_t n_w, uint32_t cols, const float *const *x,
+                        uint32_t n_x, float *y, size_t y_stride) {
+    tile(w, dot_spread_floats(cols), n_w, cols, x, n_x, y, y_stride);
+}
+
 static void mix_on(const float *w, size_t w_stride, uint32_t n_w, uint32_t cols, const float *h,
                    size_t h_stride, uint32_t n_x, float *const *y) {
     for (uint32_t j = 0; j < n_x; j++) {
@@ -399,13 +412,15 @@ const struct dot_isa dot_ref = {
     .usable = usable,
     .codec =
         {
-            [CODEC_F32] = {f32_dot, f32_axpy, f32_decode},
-            [CODEC_BF16] = {bf16_dot, bf16_axpy, bf16_decode},
-            [CODEC_F16] = {f16_dot, f16_axpy, f16_decode},
-            [CODEC_Q8] = {NULL, q8_axpy, q8_decode, q8_qdot, q8_qpack, q8_qtile},
-            [CODEC_Q4] = {NULL, q4_axpy, q4_decode, q4_qdot, q4_qpack, q4_qtile},
+            [CODEC_F32] = {f32_dot, f32_axpy, f32_decode, f32_decode_spread},
+            [CODEC_BF16] = {bf16_dot, bf16_axpy, bf16_decode, bf16_decode_spread},
+            [CODEC_F16] = {f16_dot, f16_axpy, f16_decode, f16_decode_spread},
+            [CODEC_Q8] = {NULL, q8_axpy, q8_decode, NULL, q8_qdot, q8_qpack, q8_qtile},
+            [CODEC_Q4] = {NULL, q4_axpy, q4_decode, NULL, q4_qdot, q4_qpack, q4_qtile},
         },
     .tile = tile,
+    .spread = spread,
+    .tile_spread = tile_spread,
     .mix = mix,
     .mix_on = mix_on,
     .quantise = quantise,

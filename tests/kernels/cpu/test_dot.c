@@ -7,7 +7,7 @@
 
 #include "tests/util/test_util_dot.h"
 
-static const uint32_t row_counts[] = {1, 2, 3, 4, 5, 8, 9};
+static const uint32_t row_counts[] = {1, 2, 3, 4, 5, 8, 9, 16, 21};
 
 /* ---- encoded rows --------------------------------------------------------------------------- */
 
@@ -174,7 +174,8 @@ static void test_codecs(void **state) {
         const struct codec *codec;
         for (size_t c = 0; (codec = codec_at(c)); c++) {
             const struct dot_codec *k = &isa->codec[codec->id];
-            if (!k->dot != codec_has_scales(codec->id) || !k->axpy || !k->decode) {
+            if (!k->dot != codec_has_scales(codec->id) || !k->axpy || !k->decode ||
+                !k->decode_spread != codec_has_scales(codec->id)) {
                 fail_msg("%s: the table has no row for %s", isa->name, codec->name);
             }
             for (size_t n = 0; n < DOT_COLS; n++) {
@@ -201,6 +202,39 @@ static float *panel_of(const struct weight *w, size_t stride) {
     return panel;
 }
 
+/* Spread rows and vectors give what tile gave, `want`; no float past a spread row is touched, and
+ * all of it is written. */
+static void check_spread(const struct place *p, const struct weight *w, float *const *x,
+                         uint32_t n_x, const float *want, size_t y_stride) {
+    const struct dot_codec *k = &p->isa->codec[p->codec->id];
+    const size_t floats = dot_spread_floats(p->cols), bytes = floats * sizeof(float);
+    float *panel = test_guard(p->rows * bytes), *xs[16], *one = test_guard(bytes);
+    size_t out_floats = (n_x - 1) * y_stride + p->rows;
+    float *out = test_guard(out_floats * sizeof *out);
+    for (uint32_t r = 0; r < p->rows; r++) {
+        float *row = kernels_decode(w, r);
+        p->isa->spread(row, p->cols, panel + r * floats);
+        if (k->decode_spread) {
+            k->decode_spread(weight_row(w, r), p->cols, one);
+            check_same(p, "decode_spread", one, panel + r * floats,
+                       strcmp(p->isa->name, "scalar") == 0 ? p->cols : floats);
+        }
+        free(row);
+    }
+    for (uint32_t j = 0; j < n_x; j++) {
+        xs[j] = test_guard(bytes);
+        p->isa->spread(x[j], p->cols, xs[j]);
+    }
+    p->isa->tile_spread(panel, p->rows, p->cols, (const float *const *)xs, n_x, out, y_stride);
+    for (uint32_t j = 0; j < n_x; j++) {
+        check_same(p, "tile_spread", out + j * y_stride, want + j * y_stride, p->rows);
+        test_guard_free(xs[j], bytes);
+    }
+    test_guard_free(panel, p->rows * bytes);
+    test_guard_free(one, bytes);
+    test_guard_free(out, out_floats * sizeof *out);
+}
+
 /* tile must give the bits of dot (on decoded rows), mix_on those of axpy, and mix those of axpy
  * into zeros and one addition. */
 static void check_panels(const struct place *p, struct test_rng *rng, uint32_t n_x) {
@@ -223,6 +257,7 @@ static void check_panels(const struct place *p, struct test_rng *rng, uint32_t n
         p->isa->codec[CODEC_F32].dot(&rows, x[j], one);
         check_same(p, "tile", out + j * y_stride, one, p->rows);
     }
+    check_spread(p, &w, x, n_x, out, y_stride);
     float *mixed[16];
     for (uint32_t j = 0; j < n_x; j++) {
         mixed[j] = test_guard(p->cols * sizeof(float));
