@@ -106,6 +106,7 @@ static inline void q4_group(const uint8_t *q, float d, float m, V w[2]) {
 
 #include "kernels/cpu/dot_simd.inc"
 #include "kernels/cpu/dot_simd_floats.inc"
+#include "kernels/cpu/dot_simd_tiles.inc"
 
 /* ---- integers ------------------------------------------------------------------------------- */
 
