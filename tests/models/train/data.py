@@ -2,7 +2,8 @@
 
 A stream is uint16 ids; every document is `<|endoftext|>` (id 0) followed by its text, stripped of
 newlines at both ends. A training row is a window at a random place of a stream, so that a repeated
-document is never seen at the same positions twice.
+document is never seen at the same positions twice. Rows of dialogues (dialogues.py) begin where
+one does; what is marked there as not learned is left out of the loss.
 """
 import os
 import subprocess
@@ -13,6 +14,8 @@ import torch
 from tokenizers import Tokenizer
 
 SEPARATOR = "<|endoftext|>"
+FOREIGN = 0x8000        # added to ids that are read and not learned
+IGNORED = -100          # a label that cross_entropy leaves out
 
 
 def documents(corpus, name):
@@ -34,20 +37,30 @@ def pack(tokenizer, docs):
 
 
 class Sampler:
-    """Rows for training: each comes from `modern` with the given chance, else from `simple`."""
+    """Rows for training: each is of `dialogues` with the given chance; the others come from `modern`
+    with theirs, else from `simple`."""
 
-    def __init__(self, folder, seed):
-        self.streams = [np.memmap(os.path.join(folder, n + ".bin"), np.uint16, "r")
-                        for n in ("simple", "modern")]
+    def __init__(self, folder, seed, dialogues=0.0):
+        names = ("simple", "modern", "dialogues") if dialogues else ("simple", "modern")
+        self.streams = [np.memmap(os.path.join(folder, n + ".bin"), np.uint16, "r") for n in names]
+        self.dialogues = dialogues
+        self.starts = np.flatnonzero(self.streams[2] == FOREIGN) if dialogues else None
         self.rng = np.random.default_rng(seed)
 
     def rows(self, count, length, modern_share):
+        """(tokens [count, length], labels of the same shape)"""
         out = np.empty((count, length + 1), dtype=np.int64)
         for row in out:
-            stream = self.streams[int(self.rng.random() < modern_share)]
-            start = self.rng.integers(len(stream) - length)
+            if self.dialogues and self.rng.random() < self.dialogues:
+                stream = self.streams[2]
+                last = np.searchsorted(self.starts, len(stream) - length)
+                start = self.starts[self.rng.integers(last)]
+            else:
+                stream = self.streams[int(self.rng.random() < modern_share)]
+                start = self.rng.integers(len(stream) - length)
             row[:] = stream[start:start + length + 1]
-        return torch.from_numpy(out)
+        rows, labels = torch.from_numpy(out & (FOREIGN - 1)), torch.from_numpy(out[:, 1:])
+        return rows[:, :-1], torch.where(labels < FOREIGN, labels, IGNORED)
 
 
 if __name__ == "__main__":

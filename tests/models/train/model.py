@@ -1,9 +1,9 @@
-"""The two small mixture-of-experts models, written for fast training on a CPU.
+"""The small mixture-of-experts models, written for fast training on a CPU.
 
-One decoder covers both architectures; `Config` says which. The arithmetic is that of the Mixtral
-and Qwen3Moe classes in `transformers` (export.py proves it by comparing logits), except for one
-thing in training: an expert takes at most `capacity` times its fair share of a batch's tokens and
-lets the rest pass, so that all experts' products are one batched matmul of a fixed shape.
+One decoder covers the architectures; `Config` says which. The arithmetic is that of the Mixtral,
+Qwen3Moe and Qwen3_5Moe classes in `transformers` (export.py proves it by comparing logits), except
+for one thing in training: an expert takes at most `capacity` times its fair share of a batch's
+tokens and lets the rest pass, so that all experts' products are one batched matmul of a fixed shape.
 
 Shapes: N = rows * length tokens of a batch, E experts, K chosen per token, C slots per expert.
 """
@@ -12,13 +12,15 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+import delta
+
 BLOCKS = 4      # of queries in attention
 
 
 @dataclass
 class Config:
     name: str
-    arch: str                   # "mixtral" or "qwen3_moe"
+    arch: str                   # "mixtral", "qwen3_moe" or "qwen3_5_moe"
     vocab: int = 4096
     dim: int = 192
     layers: int = 6
@@ -32,30 +34,63 @@ class Config:
     eps: float = 1e-5
     rope_theta: float = 10000.0
     max_positions: int = 1024
+    # of qwen3_5_moe: which layers have delta nets, the others attention with a gate; and an expert
+    # that all tokens have
+    delta_layers: tuple = ()
+    shared: int = 0
+    k_heads: int = 0
+    v_heads: int = 0
+    delta_dim: int = 64
+    taps: int = 4
+
+    def is_full(self, layer):
+        return layer not in self.delta_layers
 
 
 CONFIGS = {
     "fable": Config("fable", "mixtral"),
     "fable-fine": Config("fable-fine", "qwen3_moe", dim=256, heads=4, kv_heads=2, head_dim=64,
                          experts=32, top_k=4, ffn=64, qk_norm=True, eps=1e-6),
+    "parley": Config("parley", "qwen3_5_moe", vocab=4100, dim=256, heads=4, kv_heads=2, head_dim=64,
+                     experts=30, top_k=4, ffn=64, qk_norm=True, eps=1e-6, max_positions=2048,
+                     delta_layers=(2, 4), shared=32, k_heads=2, v_heads=4),
 }
 
 
 def shapes(c):
-    """Name -> shape of every parameter. Layers are stacked in front, experts after them."""
+    """Name -> shape of every parameter. The layers that have it are stacked in front, experts after
+    them."""
     q, kv, layers = c.heads * c.head_dim, c.kv_heads * c.head_dim, c.layers
+    full = layers - len(c.delta_layers)
     s = {
         "embed": (c.vocab, c.dim), "head": (c.vocab, c.dim), "norm": (c.dim,),
         "attn_norm": (layers, c.dim), "moe_norm": (layers, c.dim),
-        "q": (layers, q, c.dim), "k": (layers, kv, c.dim), "v": (layers, kv, c.dim),
-        "o": (layers, c.dim, q),
+        "q": (full, q, c.dim), "k": (full, kv, c.dim), "v": (full, kv, c.dim),
+        "o": (full, c.dim, q),
         "router": (layers, c.experts, c.dim),
         "gate": (layers, c.experts, c.ffn, c.dim), "up": (layers, c.experts, c.ffn, c.dim),
         "down": (layers, c.experts, c.dim, c.ffn),
     }
     if c.qk_norm:
-        s |= {"q_norm": (layers, c.head_dim), "k_norm": (layers, c.head_dim)}
+        s |= {"q_norm": (full, c.head_dim), "k_norm": (full, c.head_dim)}
+    if c.arch == "qwen3_5_moe":
+        s |= delta.shapes(c, layers - full) | {
+            "o_gate": (full, q, c.dim), "shared_gate": (layers, 1, c.dim),
+            "shared_in": (layers, 2 * c.shared, c.dim), "shared_out": (layers, c.dim, c.shared)}
     return s
+
+
+def layer_names(c, layer):
+    """Name -> index of the layer in the stack of that name, for all that the layer has."""
+    full = [i for i in range(c.layers) if c.is_full(i)]
+    rest = [i for i in range(c.layers) if not c.is_full(i)]
+    out = {}
+    for name in shapes(c):
+        stack = full if name in ("q", "k", "v", "o", "q_norm", "k_norm", "o_gate") else \
+            rest if name.startswith("delta") else range(c.layers)
+        if name not in ("embed", "head", "norm") and layer in stack:
+            out[name] = list(stack).index(layer)
+    return out
 
 
 def init(c, seed):
@@ -67,10 +102,10 @@ def init(c, seed):
             params[name] = torch.ones(shape)
             continue
         std = 0.02 if name in ("embed", "head", "router") else shape[-1] ** -0.5 * 0.5
-        if name in ("o", "down"):
+        if name in ("o", "down", "delta_out", "shared_out"):
             std *= (2 * c.layers) ** -0.5
         params[name] = torch.randn(shape, generator=g) * std
-    return params
+    return params | (delta.init(c, params, g) if c.v_heads else {})
 
 
 def counts(c):
@@ -202,8 +237,16 @@ def attention(c, x, p, cos, sin, mask, rows, length):
         out = torch.bmm(probs.view(-1, group * block, end), v[:, :end]).float()
         out = (out[..., :c.head_dim] / out[..., c.head_dim:c.head_dim + 1]).to(x.dtype)
         outs.append(out.view(rows, c.kv_heads, group, block, c.head_dim))
-    out = torch.cat(outs, 3).permute(0, 3, 1, 2, 4)
-    return out.reshape(rows * length, c.heads * c.head_dim) @ p["o"].T
+    out = torch.cat(outs, 3).permute(0, 3, 1, 2, 4).reshape(rows * length, c.heads * c.head_dim)
+    if "o_gate" in p:
+        out = (out.float() * torch.sigmoid((x @ p["o_gate"].T).float())).to(x.dtype)
+    return out @ p["o"].T
+
+
+def shared_expert(c, x, p):
+    gate, up = (x @ p["shared_in"].T).float().chunk(2, -1)
+    out = (F.silu(gate) * up).to(x.dtype) @ p["shared_out"].T
+    return out.float() * torch.sigmoid((x @ p["shared_gate"].T).float())
 
 
 def forward(c, params, tokens, table, capacity=None, seen=None):
@@ -221,14 +264,18 @@ def forward(c, params, tokens, table, capacity=None, seen=None):
     balance, loads, dropped = 0.0, [], 0
     per_layer = {n: params[n].unbind(0) for n in params if n not in ("embed", "head", "norm")}
     for i in range(c.layers):
-        p = {name: stack[i] for name, stack in per_layer.items()}
+        p = {name: per_layer[name][at] for name, at in layer_names(c, i).items()}
         x = rms_norm(h, p["attn_norm"], c.eps).to(dtype)
-        h = h + attention(c, x, p, cos, sin, mask, rows, length).float()
+        mixed = attention(c, x, p, cos, sin, mask, rows, length) if c.is_full(i) else \
+            delta.forward(c, x, p, rows, length)
+        h = h + mixed.float()
         x = rms_norm(h, p["moe_norm"], c.eps).to(dtype)
         if seen is not None:
             seen.append(x)
         out, layer_balance, load, layer_dropped = moe(c, x, p, capacity)
         h = h + out
+        if c.shared:
+            h = h + shared_expert(c, x, p)
         balance = balance + layer_balance
         loads.append(load)
         dropped = dropped + layer_dropped

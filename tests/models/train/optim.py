@@ -5,7 +5,8 @@ tensors are views, so that everything elementwise is one compiled pass over a gr
 """
 import torch
 
-MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
+MATRICES = ("q", "k", "v", "o", "gate", "up", "down",
+            "o_gate", "shared_in", "shared_out", "delta_in", "delta_out")
 MOMENTUM, BETA1, BETA2 = 0.95, 0.9, 0.95
 
 

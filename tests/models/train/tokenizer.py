@@ -1,21 +1,23 @@
-"""The shared tokenizer: `python tokenizer.py CORPUS OUT [--from TOKENIZER_JSON]`.
+"""The shared tokenizer: `python tokenizer.py CORPUS OUT [--from TOKENIZER_JSON] [--turns TEMPLATE]`.
 
 Trains a byte-level BPE of 4,096 tokens (GPT-2's pre-tokenizer, `<|endoftext|>` = 0, then the 256
 bytes, then merges) with the `tokenizers` package, or takes over an existing tokenizer.json, and
-writes OUT/tokenizer.json and OUT/tokenizer_config.json with the chat template.
+writes OUT/tokenizer.json and OUT/tokenizer_config.json with the chat template. With --turns the
+tokenizer gets the tokens of conversations behind the others, and the template is that file.
 """
 import argparse
 import json
 import os
 import shutil
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 import data
 
 VOCAB = 4096
 EOT = data.SEPARATOR
 MODERN_COPIES = 6
+TURN, END, CALL, CALLED = "<|turn|>", "<|end|>", "<tool_call>", "</tool_call>"
 
 # The models know stories, not conversations: a chat is the messages as paragraphs, one after the
 # other, that the model goes on from. A finished answer ends its text.
@@ -50,6 +52,8 @@ def main():
     a.add_argument("corpus")
     a.add_argument("out")
     a.add_argument("--from", dest="existing", help="take over this tokenizer.json instead")
+    a.add_argument("--turns", metavar="TEMPLATE",
+                   help="add the tokens of turns and take this chat template")
     args = a.parse_args()
     os.makedirs(args.out, exist_ok=True)
     path = os.path.join(args.out, "tokenizer.json")
@@ -59,11 +63,20 @@ def main():
         train(args.corpus).save(path)
     if Tokenizer.from_file(path).get_vocab_size() != VOCAB:
         raise SystemExit(f"{path}: expected {VOCAB} tokens")
+    if args.turns:
+        tok = Tokenizer.from_file(path)
+        tok.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in (TURN, END)])
+        tok.add_tokens([AddedToken(t, normalized=False) for t in (CALL, CALLED)])
+        tok.save(path)
+        shutil.copyfile(args.turns, os.path.join(args.out, "chat_template.jinja"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": EOT, "eos_token": EOT,
         "model_max_length": 1024, "clean_up_tokenization_spaces": False,
-        "chat_template": CHAT_TEMPLATE,
     }
+    if args.turns:
+        config |= {"eos_token": END, "pad_token": EOT, "model_max_length": 2048}
+    else:
+        config["chat_template"] = CHAT_TEMPLATE
     with open(os.path.join(args.out, "tokenizer_config.json"), "w", encoding="utf-8") as f:
         json.dump(config, f, indent=2)
         f.write("\n")

@@ -4,7 +4,8 @@
 
 The learning rate and the mixture of texts follow the share of the time that has gone, so a run ends
 annealed whatever speed the machine had. While the file named by --pause exists, the run sleeps.
-A run that was stopped (SIGTERM: it saves first) goes on from RUN/checkpoint.pt.
+A run that was stopped (SIGTERM: it saves first) goes on from RUN/checkpoint.pt; one that begins has
+random weights, or those of --start (warm.py).
 """
 import argparse
 import datetime
@@ -24,7 +25,7 @@ from optim import Optimizer
 WARMUP_STEPS = 40
 DECAY_FROM = 0.4        # share of the time after which the learning rate falls linearly to 0
 EVALUATE_EVERY = 480    # seconds
-LONG_FROM = 0.75        # ... after which windows are twice as long
+RATES = {"embed": 4e-3, "head": 2e-3, "rest": 2e-3}     # of Adam, where Muon has 0.012
 
 
 def until(clock):
@@ -51,7 +52,11 @@ def arguments():
     a.add_argument("--until", required=True, help="HH:MM, local time")
     a.add_argument("--seed", type=int, default=1)
     a.add_argument("--threads", type=int, default=1)
-    a.add_argument("--rows", type=int, default=16, help="rows of 256 tokens in one pass")
+    a.add_argument("--start", help="weights to begin with")
+    a.add_argument("--length", type=int, default=256, help="tokens of a row")
+    a.add_argument("--long-from", type=float, default=0.75,
+                   help="share of the time after which rows are twice as long")
+    a.add_argument("--tokens", type=int, default=4096, help="in one pass")
     a.add_argument("--passes", type=int, default=3, help="passes whose gradients make one step")
     a.add_argument("--capacity", type=float, default=1.375)
     a.add_argument("--lr", type=float, default=0.012)
@@ -59,6 +64,8 @@ def arguments():
     a.add_argument("--balance", type=float, default=0.03,
                    help="weight of the load-balancing loss, summed over layers")
     a.add_argument("--modern", type=float, nargs=2, default=(0.4, 0.7))
+    a.add_argument("--dialogues", type=float, default=0.0,
+                   help="share of the rows that are dialogues")
     a.add_argument("--pause", default="/tmp/pause_training")
     a.add_argument("--max-steps", type=int, default=10 ** 9)
     return a.parse_args()
@@ -73,8 +80,9 @@ def main():
     path = os.path.join(args.out, "checkpoint.pt")
     log = open(os.path.join(args.out, "log.jsonl"), "a", buffering=1)
 
-    opt = Optimizer(model.init(c, args.seed), args.lr,
-                    {"embed": 4e-3, "head": 2e-3, "rest": 2e-3}, args.decay)
+    params = torch.load(args.start)["masters"] if args.start else model.init(c, args.seed)
+    opt = Optimizer(params, args.lr,
+                    {n: r * args.lr / 0.012 for n, r in RATES.items()}, args.decay)
     step, tokens, spent = 0, 0, 0.0
     if os.path.exists(path):
         saved = torch.load(path)
@@ -82,9 +90,9 @@ def main():
         step, tokens, spent = saved["step"], saved["tokens"], saved["seconds"]
         print(f"going on from step {step}", flush=True)
 
-    def loss_of(weights, rows, table):
-        logits, balance, _, dropped = model.forward(c, weights, rows[:, :-1], table, args.capacity)
-        ce = F.cross_entropy(logits.float(), rows[:, 1:].reshape(-1))
+    def loss_of(weights, rows, labels, table):
+        logits, balance, _, dropped = model.forward(c, weights, rows, table, args.capacity)
+        ce = F.cross_entropy(logits.float(), labels.reshape(-1), ignore_index=data.IGNORED)
         return (ce + args.balance * balance) / args.passes, ce.detach(), dropped
 
     def save():
@@ -93,8 +101,8 @@ def main():
         os.replace(path + ".new", path)
 
     compiled = torch.compile(loss_of, dynamic=False)
-    tables = {n: model.tables(c, n) for n in (256, 512)}
-    sampler = data.Sampler(args.data, args.seed + step)
+    tables = {n: model.tables(c, n) for n in (args.length, 2 * args.length)}
+    sampler = data.Sampler(args.data, args.seed + step, args.dialogues)
     end, mark = until(args.until), time.time()
     saved_at, evaluated_at = mark, mark
     ce_sum = drop_sum = seen = 0
@@ -108,11 +116,11 @@ def main():
             mark = time.time()
         elapsed = spent + time.time() - mark
         progress = min(1.0, elapsed / (elapsed + end - time.time()))
-        length = 512 if progress > LONG_FROM else 256
+        length = args.length * (2 if progress > args.long_from else 1)
         for _ in range(args.passes):
-            rows = sampler.rows(args.rows * 256 // length, length,
-                                modern_share(progress, *args.modern))
-            loss, ce, dropped = compiled(opt.weights, rows, tables[length])
+            rows, labels = sampler.rows(args.tokens // length, length,
+                                        modern_share(progress, *args.modern))
+            loss, ce, dropped = compiled(opt.weights, rows, labels, tables[length])
             loss.backward()
             ce_sum, drop_sum, seen = ce_sum + ce.item(), drop_sum + dropped.item(), seen + 1
             tokens += rows.shape[0] * length
@@ -121,7 +129,7 @@ def main():
         if step % 20 == 0:
             row = {"step": step, "tokens": tokens, "seconds": round(elapsed, 1), "cpu": round(time.process_time(), 1),
                    "progress": round(progress, 4), "loss": round(ce_sum / seen, 4),
-                   "dropped": round(drop_sum / seen / (args.rows * 256 * c.top_k * c.layers), 4)}
+                   "dropped": round(drop_sum / seen / (args.tokens * c.top_k * c.layers), 4)}
             ce_sum = drop_sum = seen = 0
             if time.time() - evaluated_at > EVALUATE_EVERY:
                 losses, _ = evaluate.held_out(c, opt.weights, evaluate.stream(args.data, "valid"))
