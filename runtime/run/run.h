@@ -115,7 +115,7 @@ struct run {
     uint64_t text_bytes;   /* of the text that will be tokenized */
     uint64_t caller_bytes; /* what the command itself holds in memory */
     uint64_t snapshot_bytes;
-    uint64_t chat_bytes;   /* run_chat_bytes */
+    uint64_t chat_bytes; /* run_chat_bytes */
     const struct corm_mechanisms *measure;
     /* After it: */
     struct corm_engine *engine;

@@ -128,15 +128,15 @@ int run_prompt_take(struct run_prompt *p, const struct run *r, struct run_form *
     if (n > room) {
         const char *than = more ? "more than " : "";
         n -= more;
-        return before == 0
-                   ? err_set(err,
-                             "the prompt has %s%" PRIu64 " tokens, the context holds %u; --ctx-size "
-                             "N makes it larger",
-                             than, n, r->info->ctx_tok)
-                   : err_set(err,
-                             "the session has %u tokens and the prompt %s%" PRIu64
-                             ", the context holds %u; --ctx-size N makes it larger",
-                             before, than, n, r->info->ctx_tok);
+        return before == 0 ? err_set(err,
+                                     "the prompt has %s%" PRIu64
+                                     " tokens, the context holds %u; --ctx-size "
+                                     "N makes it larger",
+                                     than, n, r->info->ctx_tok)
+                           : err_set(err,
+                                     "the session has %u tokens and the prompt %s%" PRIu64
+                                     ", the context holds %u; --ctx-size N makes it larger",
+                                     before, than, n, r->info->ctx_tok);
     }
     return 0;
 }
