@@ -298,12 +298,12 @@ def test_answers_bias_and_penalties():
 def test_answers_parallel_are_the_same():
     prompts = ["The dog", "A girl named Sue", "One day", "The sun", "Mom said", "In the park"]
     alone = [complete(prompt=p).json["choices"][0]["text"] for p in prompts]
-    got = [None] * len(prompts)
 
     def one(i):
         got[i] = complete(prompt=prompts[i]).json["choices"][0]["text"]
 
     for _ in range(3):
+        got = [None] * len(prompts)
         threads = [threading.Thread(target=one, args=(i,)) for i in range(len(prompts))]
         for t in threads:
             t.start()
@@ -643,7 +643,7 @@ def test_refusals_of_chunks():
             s.sendall(b"100000\r\n" + b" " * (1 << 20) + b"\r\n")
         s.sendall(b"0\r\n\r\n")
         got = s.recv(65536).decode()
-        assert status(got) == 413 and "more than 16777216" in message_in(POSTS[path][0], body_of(got)), got
+        assert status(got) == 413 and "more than 4194304" in message_in(POSTS[path][0], body_of(got)), got
         s.close()
 
 
