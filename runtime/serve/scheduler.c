@@ -188,7 +188,7 @@ static uint32_t reach(const void *ctx, size_t i, uint32_t n_tok) {
 
 /* Give the next job a session. False where there is none, or no room. */
 static bool admit(struct scheduler *s) {
-    if (sequence_any_waits(s)) {
+    if (sequence_room_wanted(s)) {
         return false;
     }
     pthread_mutex_lock(&s->lock);

@@ -1,6 +1,7 @@
 /*
- * scheduler_internal: what the two files of the scheduler share: scheduler.c, the queue and the
- * forward thread; sequence.c, what is done of one job, and of all that run.
+ * scheduler_internal: what the files of the scheduler share: scheduler.c, the queue and the
+ * forward thread; sequence.c, what is done of one job, and of all that run; sequence_room.c, memory
+ * for them.
  */
 #ifndef RUNTIME_SERVE_SCHEDULER_INTERNAL_H
 #define RUNTIME_SERVE_SCHEDULER_INTERNAL_H
@@ -58,8 +59,6 @@ void scheduler_done(struct scheduler *s, uint32_t n);
 void sequence_begin(struct scheduler *s, const struct keep_choice *c);
 /* The job of a slot ends; the slot remembers. */
 void sequence_end(struct scheduler *s, size_t i, enum job_end end);
-/* Whether a job waits for memory. */
-bool sequence_any_waits(const struct scheduler *s);
 /* Break off the pass that is open: whole pieces stay, others are forgotten. */
 void sequence_close_pass(struct scheduler *s);
 /* Layers of a piece of a prompt, for as long as the last decoding took where somebody decodes. The
@@ -67,5 +66,17 @@ void sequence_close_pass(struct scheduler *s);
 uint64_t sequence_step_prompt(struct scheduler *s);
 /* The chosen tokens of all that generate, together. How many there were. */
 uint64_t sequence_step_decode(struct scheduler *s);
+
+/* Forget what was used least lately of what only is remembered, but for two sessions. False where
+ * there is nothing. */
+bool sequence_room_forget(struct scheduler *s, int but, int or_but);
+/* Memory for the job of slot i, or for those that were begun before it: what is remembered goes,
+ * or the job that was begun last waits, which may be this one. False where it is alone, so that
+ * nothing is to be had. */
+bool sequence_room_make(struct scheduler *s, size_t i);
+/* Whoever waits longest tries again where memory came free, or where nobody else is at work. */
+void sequence_room_resume(struct scheduler *s);
+/* Whether a job waits for memory. */
+bool sequence_room_wanted(const struct scheduler *s);
 
 #endif

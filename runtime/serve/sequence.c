@@ -187,97 +187,6 @@ static void go_back(struct scheduler *s, size_t i, uint32_t common) {
     job->done = common;
 }
 
-/* ---- memory ---- */
-
-static void count(struct scheduler *s, uint64_t *figure) {
-    pthread_mutex_lock(&s->lock);
-    (*figure)++;
-    pthread_mutex_unlock(&s->lock);
-}
-
-/* Forget what was used least lately of what only is remembered, but for two sessions. False where
- * there is nothing. */
-static bool forget_oldest(struct scheduler *s, int but, int or_but) {
-    int found = -1;
-    for (int i = 0; i < (int)s->o.sessions; i++) {
-        const struct kept *k = &s->kept[i];
-        if (!k->busy && k->n > 0 && i != but && i != or_but &&
-            (found < 0 || k->used < s->kept[found].used)) {
-            found = i;
-        }
-    }
-    if (found >= 0) {
-        corm_session_truncate(s->slots[found].session, 0);
-        s->kept[found].n = s->kept[found].exact = 0;
-        count(s, &s->figures.forgotten);
-    }
-    return found >= 0;
-}
-
-/* The job gives its memory back, and begins again when there is some. */
-static void pause_job(struct scheduler *s, size_t i) {
-    struct slot *slot = &s->slots[i];
-    struct kept *k = &s->kept[i];
-    if (s->pass && i == s->turn) {
-        sequence_close_pass(s);
-    }
-    if (slot->job->pending >= 0 && slot->again == 0) {
-        slot->again = k->n; /* the ids stay where they are */
-    }
-    corm_session_truncate(slot->session, 0);
-    k->n = k->exact = 0;
-    slot->job->done = 0;
-    slot->waits = true;
-    count(s, &s->figures.paused);
-}
-
-bool sequence_any_waits(const struct scheduler *s) {
-    for (size_t i = 0; i < s->o.sessions; i++) {
-        if (s->slots[i].waits) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Memory for the job of slot i, or for those that were begun before it: what is remembered goes,
- * or the job that was begun last waits, which may be this one. False where it is alone, so that
- * nothing is to be had. */
-static bool make_room(struct scheduler *s, size_t i) {
-    size_t last = i, others = 0;
-    if (forget_oldest(s, -1, -1)) {
-        return true;
-    }
-    for (size_t k = 0; k < s->o.sessions; k++) {
-        if (k == i || !s->slots[k].job || s->slots[k].waits) {
-            continue;
-        }
-        others++;
-        last = s->slots[k].order > s->slots[last].order ? k : last;
-    }
-    if (others > 0) {
-        pause_job(s, last);
-    }
-    return others > 0;
-}
-
-/* Whoever waits longest tries again where memory came free, or where nobody else is at work. */
-static void resume(struct scheduler *s) {
-    struct slot *first = NULL;
-    bool works = false;
-    for (size_t i = 0; i < s->o.sessions; i++) {
-        struct slot *slot = &s->slots[i];
-        works |= slot->job && !slot->waits;
-        if (slot->waits && (!first || slot->order < first->order)) {
-            first = slot;
-        }
-    }
-    if (first && (s->room || !works)) {
-        first->waits = false;
-    }
-    s->room = false;
-}
-
 /* Make the target what the source is. False where there is no room for both, or that fails
  * otherwise: the target is as it was. */
 static bool copy(struct scheduler *s, const struct keep_choice *c) {
@@ -285,7 +194,7 @@ static bool copy(struct scheduler *s, const struct keep_choice *c) {
     struct corm_error error = {0};
     while (corm_session_copy(s->slots[c->target].session, s->slots[c->source].session, &error) <
            0) {
-        if (error.code != CORM_ERROR_MEMORY || !forget_oldest(s, c->target, c->source)) {
+        if (error.code != CORM_ERROR_MEMORY || !sequence_room_forget(s, c->target, c->source)) {
             return false;
         }
     }
@@ -466,7 +375,7 @@ static bool decodes(const struct slot *slot) {
 static bool open_pass(struct scheduler *s) {
     size_t i = s->turn, n = s->o.sessions, n_ids;
     struct corm_error error = {0};
-    resume(s);
+    sequence_room_resume(s);
     do {
         i = (i + 1) % n;
     } while (!reads(s, i) && i != s->turn);
@@ -496,7 +405,7 @@ static bool open_pass(struct scheduler *s) {
     s->pass_error = (struct corm_error){0};
     while (corm_pass_open(&s->pass, &span, 1, &error) < 0) {
         s->pass = NULL;
-        if (error.code != CORM_ERROR_MEMORY || !make_room(s, i)) {
+        if (error.code != CORM_ERROR_MEMORY || !sequence_room_make(s, i)) {
             fail_as(s, i, &error);
             return false;
         }
@@ -609,7 +518,7 @@ uint64_t sequence_step_decode(struct scheduler *s) {
     size_t n = gather(s);
     bool all = false;
     while (n > 0 && !(all = corm_sessions_decode(s->together, s->ids, n, &error) == 0) &&
-           error.code == CORM_ERROR_MEMORY && make_room(s, eldest(s, n))) {
+           error.code == CORM_ERROR_MEMORY && sequence_room_make(s, eldest(s, n))) {
         n = gather(s);
     }
     for (size_t k = 0; k < n; k++) {
