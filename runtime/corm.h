@@ -550,11 +550,11 @@ CORM_API int corm_grammar_allowed(struct corm_grammar_state *state, size_t left_
 /* The text went on by a token. An error where it is not allowed: then nothing has changed. */
 CORM_API int corm_grammar_accept(struct corm_grammar_state *state, int32_t id,
                                  struct corm_error *error);
-/* Give back the masks that the grammar keeps; they are made anew when they are asked for. */
-CORM_API void corm_grammar_rest(struct corm_grammar_state *state);
 /* By text, such as what a token had behind an opening that was waited for. */
 CORM_API int corm_grammar_accept_text(struct corm_grammar_state *state, const char *text,
                                       size_t text_bytes, struct corm_error *error);
+/* Give back the masks that a grammar keeps; they are made anew when they are asked for. */
+CORM_API void corm_grammar_rest(struct corm_grammar *grammar);
 /* Whether the text is complete and cannot go on. */
 CORM_API bool corm_grammar_is_over(const struct corm_grammar_state *state);
 

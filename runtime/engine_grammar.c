@@ -112,7 +112,15 @@ static int read_schemas(const struct corm_grammar_schema *schemas, size_t n,
 static int compile_with(struct grammar **g, const char *text, size_t bytes,
                         const struct corm_grammar_schema *schemas, size_t n, struct buf *remarks,
                         struct err *err) {
-    struct value_arena arena = {.limit_bytes = SCHEMA_BYTES};
+    size_t all = 0;
+    for (size_t i = 0; i < n; i++) {
+        all += schemas[i].schema_bytes;
+    }
+    if (all > GRAMMAR_MAX_BYTES) {
+        return err_set(err, "the schemas have %zu bytes, expected at most %d", all,
+                       GRAMMAR_MAX_BYTES);
+    }
+    struct value_arena arena = {.limit_bytes = SCHEMA_BYTES + SCHEMA_TIMES * all};
     struct value *values = mem_calloc(n, sizeof *values);
     struct grammar_schema *named = mem_calloc(n, sizeof *named);
     int rc = read_schemas(schemas, n, &arena, values, named, remarks, err);
@@ -239,8 +247,8 @@ int corm_grammar_accept(struct corm_grammar_state *state, int32_t id, struct cor
     return 0;
 }
 
-void corm_grammar_rest(struct corm_grammar_state *state) {
-    grammar_masks_rest(state->grammar->masks);
+void corm_grammar_rest(struct corm_grammar *grammar) {
+    grammar_masks_rest(grammar->masks);
 }
 
 int corm_grammar_accept_text(struct corm_grammar_state *state, const char *text, size_t text_bytes,

@@ -188,6 +188,8 @@ static int wait_for_calls(struct answer *a, struct problem *problem) {
         t->once = a->tools.one;
         t->grammar = a->calls;
         a->choices[i].job.trigger = t;
+        a->choices[i].job.masks = a->calls;
+        a->choices[i].job.thinks = NULL; /* it tells thoughts from an answer by itself */
     }
     return 0;
 }
@@ -206,6 +208,10 @@ static int begin_form(struct answer *a, struct problem *problem) {
         return problem_set(problem, 400, "invalid_value", "ignore_eos",
                            "ignore_eos: tool_choice says where the text ends");
     }
+    if (required && p->form_field) {
+        return problem_set(problem, 400, "invalid_value", p->form_field,
+                           "%s: not beside a tool_choice that requires a call", p->form_field);
+    }
     if (calls && !required && !p->form_field) {
         return wait_for_calls(a, problem);
     }
@@ -222,6 +228,7 @@ static int begin_form(struct answer *a, struct problem *problem) {
     }
     for (uint32_t i = 0; i < a->n_choices; i++) {
         a->choices[i].job.grammar = corm_grammar_begin(grammar);
+        a->choices[i].job.masks = grammar;
     }
     corm_grammar_close(grammar); /* the states keep it */
     return 0;

@@ -530,12 +530,17 @@ static void take_ends(const struct corm_chat_end *ends, size_t n, struct convo_p
     qsort(out->ends, out->n_ends, sizeof *out->ends, by_length);
 }
 
+static bool calls_tools(const struct value *message) {
+    const struct value *calls = field_get(message->dict, "tool_calls");
+    return calls && calls->type == VALUE_LIST && calls->list->n > 0;
+}
+
 int convo_render(struct call *call, const struct convo *c, bool any_length,
                  struct convo_prompt *out, struct problem *problem) {
     const struct server *s = call->s;
     const struct value *last = c->n > 0 ? &c->items[c->n - 1] : NULL;
-    bool goes_on = last && value_is_string(field_get(last->dict, "role"), "assistant") &&
-                   !field_get(last->dict, "tool_calls");
+    bool goes_on =
+        last && value_is_string(field_get(last->dict, "role"), "assistant") && !calls_tools(last);
     struct corm_chat_end ends[CONVO_ENDS] = {0};
     struct corm_error error;
     struct buf json = {0};

@@ -9,7 +9,8 @@
 
 #include "runtime/serve/http_internal.h"
 
-enum { LINE_BYTES = 64 << 10 }; /* of a request's head, with what is made of it */
+static const uint64_t BEHIND_NS = 1000000000; /* so long a client may be behind_bytes behind */
+enum { LINE_BYTES = 64 << 10 };               /* of a request's head, with what is made of it */
 /* Most of a refused body that is read and dropped, so that its client sees why: most look at an
  * answer only when they have sent all, and a connection closed before loses it. */
 enum { DROPPED_BYTES = 256 << 20 };
@@ -153,9 +154,17 @@ void http_begin(struct http_exchange *x, const char *type, const char *alive) {
 
 void http_write(struct http_exchange *x, const void *bytes, size_t n) {
     pthread_mutex_lock(&x->lock);
-    http_do_put(x, bytes, n);
-    if (x->out.len - x->out_pos > x->http->o.behind_bytes) {
+    /* What was written just now no reader could have taken. */
+    const uint64_t now = clock_ns();
+    if (x->out.len - x->out_pos <= x->http->o.behind_bytes) {
+        x->behind_ns = 0;
+    } else if (x->behind_ns == 0) {
+        x->behind_ns = now;
+    }
+    if (x->behind_ns && now - x->behind_ns > BEHIND_NS) {
         http_do_give_up(x);
+    } else {
+        http_do_put(x, bytes, n);
     }
     http_do_wake(x);
     pthread_mutex_unlock(&x->lock);

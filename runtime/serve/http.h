@@ -36,7 +36,7 @@ struct http_options {
     const struct guard *guard;
     uint64_t body_bytes;   /* most of one body */
     uint64_t flight_bytes; /* most of all bodies that are read or worked on at once */
-    uint64_t behind_bytes; /* a client that has not read so much is cut off */
+    uint64_t behind_bytes; /* a client that has not read so much for a second is cut off */
     /* How long nothing is sent before something is that says so, so that neither the client nor
      * what lies between gives up; how long a client may read nothing of what there is; in what
      * time a whole request has to come. Looked after by http_tick. */

@@ -48,6 +48,7 @@ struct http_exchange {
     struct buf out; /* of the body, what was not read yet */
     size_t out_pos;
     uint64_t read_ns, write_ns; /* when something was last taken from, and put into, `out` */
+    uint64_t behind_ns;         /* since when more than behind_bytes wait in it; 0: they do not */
     struct header headers[MAX_HEADERS];
     size_t n_headers;
     /* the request; not changed once it is handed over */

@@ -88,6 +88,8 @@ struct job {
     /* What the text has to look like; NULL: any will do. Where the model thinks first, that holds
      * for what follows: `thinks` is a stream of its own, and becomes NULL then. The maker's. */
     struct corm_grammar_state *grammar;
+    struct corm_grammar
+        *masks; /* of `grammar` or `trigger`: its masks go while no job needs them */
     struct thinking *thinks;
     /* What parts of the text have to look like, from their openings on; NULL: none has. Not beside
      * `grammar`. The maker's. */

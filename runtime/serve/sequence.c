@@ -88,8 +88,8 @@ static void rest_form(struct scheduler *s, const struct job *job) {
         const struct job *other = s->slots[i].job;
         used |= other && other != job && other->request == job->request;
     }
-    if (job->grammar && !used) {
-        corm_grammar_rest(job->grammar);
+    if (job->masks && !used) {
+        corm_grammar_rest(job->masks);
     }
 }
 

@@ -295,6 +295,9 @@ static int read_choice(struct call *call, struct toolbox *box, struct problem *p
     for (size_t i = 0; i < box->n; i++) {
         any |= box->allowed[i];
     }
+    if (box->n > 0 && !any && box->choice == TOOLBOX_AUTO) {
+        box->choice = TOOLBOX_NONE; /* allowed_tools names none */
+    }
     return any || box->choice != TOOLBOX_REQUIRED
                ? 0
                : problem_set(problem, 400, "invalid_value", choice_field,

@@ -38,29 +38,35 @@ static void free_schemas(struct schemas *all) {
     free(all->list);
 }
 
-static void write_schemas(const struct toolbox *box, const struct tools_schema *from, size_t n,
-                          const struct params *form, struct schemas *all) {
+enum { SCHEMAS_BYTES = 1 << 20 }; /* of all together, as of a grammar */
+
+/* -1: they are larger than that. */
+static int write_schemas(const struct toolbox *box, const struct tools_schema *from, size_t n,
+                         const struct params *form, struct schemas *all) {
+    size_t left = SCHEMAS_BYTES;
     static const char object[] = "{\"type\": \"object\"}";
     const struct value_json_style style = {0};
     all->n = n + (form != NULL);
     all->list = mem_calloc(all->n + 1, sizeof *all->list);
     all->texts = mem_calloc(all->n + 1, sizeof *all->texts);
     for (size_t i = 0; i < all->n; i++) {
-        struct value_writer w = {.out = &all->texts[i], .max_bytes = SIZE_MAX};
+        struct value_writer w = {.out = &all->texts[i], .max_bytes = left};
         struct err err = {0};
         if (i < n && value_json_write(&w, from[i].schema, &style, &err) < 0) {
-            die("a schema that was read as JSON cannot be written as JSON");
+            return -1;
         }
         if (i == n) {
             bool any = form->form == CORM_GRAMMAR_JSON_OBJECT;
             buf_append(&all->texts[i], any ? object : form->form_text.data,
                        any ? sizeof object - 1 : form->form_text.len);
         }
+        left -= i < n ? all->texts[i].len : 0;
         all->list[i] = (struct corm_grammar_schema){.name = i < n ? from[i].name : "answer",
                                                     .schema = all->texts[i].data,
                                                     .schema_bytes = all->texts[i].len,
                                                     .strict = i == n || box->strict[from[i].tool]};
     }
+    return 0;
 }
 
 static void note_remarks(const struct server *s, char *remarks) {
@@ -103,7 +109,12 @@ int toolbox_grammar(const struct server *s, const struct toolbox *box, bool open
         problem_set(problem, 413, NULL, "tools", "tools: the request takes too much memory");
         goto out;
     }
-    write_schemas(box, from, n, form, &all);
+    if (write_schemas(box, from, n, form, &all) < 0) {
+        problem_set(problem, 400, "invalid_value", "tools",
+                    "tools: the schemas have more than %d bytes with the definitions that they use",
+                    SCHEMAS_BYTES);
+        goto out;
+    }
     rc = corm_grammar_open_with(grammar, s->engine, rules.data, rules.len, all.list, all.n,
                                 &remarks, &error);
     if (rc < 0) {

@@ -270,9 +270,23 @@ def refused():
                         ("tools[0]", {"tools": [{"type": "function", "function": {"name": "a b"}}]}),
                         ("tool_choice", {"tool_choice": "sometimes"}), ("tool_choice", {"tools": [], "tool_choice": "required"}),
                         ("tool_choice", {"tool_choice": {"type": "function", "function": {"name": "x"}}}),
-                        ("grammar", {"grammar": 'root ::= "x"'})):
+                        ("grammar", {"grammar": 'root ::= "x"'}),
+                        ("grammar", {"grammar": 'root ::= "x"', "tool_choice": "required"}),
+                        ("response_format", {"response_format": {"type": "json_object"}, "tool_choice": "required"})):
         status, text = ask("/v1/chat/completions", {"messages": HI, "tools": TOOLS, **more})
         assert status == 400 and json.loads(text)["error"]["param"] == field, (field, text)
+
+
+def none_allowed():
+    "where no function of a list may be called, none is"
+    for tools in ([], [{"type": "web_search"}]):
+        choice = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": tools}}
+        status, text = ask("/v1/chat/completions", {"messages": HI, "tools": TOOLS, "tool_choice": choice, "max_tokens": 4})
+        assert status in (200, 400) and "tool_calls" not in text, text
+    message = {"role": "assistant", "content": "Once", "tool_calls": []}
+    plain = {"role": "assistant", "content": "Once"}
+    said, same = (chat(messages=[*HI, m], tools=[], max_tokens=1, temperature=0)["usage"] for m in (message, plain))
+    assert said["prompt_tokens"] == same["prompt_tokens"], (said, same)
 
 
 def cut():
@@ -318,7 +332,7 @@ def two_roles():
 
 groups = {"two": [the_form, two_roles, named],
           "form": [the_form, required, named, claude, responses, before, short_ids],
-          "more": [text_or_calls, ollama, allowed_only, with_format, left_out, refused, cut, several, no_special],
+          "more": [text_or_calls, ollama, allowed_only, with_format, left_out, refused, none_allowed, cut, several, no_special],
           "plain": [the_form, told_plainly, required, named, claude, text_or_calls]}
 for f in groups[GROUP]:
     check(f)
