@@ -145,10 +145,10 @@ def names(text, nouns):
 
 
 def about(text, nouns):
-    """(names, things) of a story: things that it has twice or more, rare ones first."""
+    """(names, things) of a story: things that it has three times or more and soon, rare ones first."""
     count = collections.Counter(re.findall(r"\b[a-z]+\b", text))
-    first = text[:len(text) * 2 // 3]
-    things = [w for w in count if w in nouns.words and count[w] >= 2
+    first = text[:len(text) * 2 // 5]
+    things = [w for w in count if w in nouns.words and count[w] >= 3
               and re.search(rf"\b{w}\b", first)]
     things.sort(key=lambda w: -min(count[w], 5) * np.log(nouns.count / (1 + nouns.documents[w])))
     return names(text, nouns), things[:3]
@@ -238,11 +238,11 @@ class Maker:
     def request(self, name, thing):
         """(what the user asks, whether it names a thing)"""
         kind = self.rng.random()
-        if name and thing and kind < 0.82:
+        if name and thing and kind < 0.92:
             return self.rng.choice(WHOLE).format(name=name, thing=thing)
-        if name and kind < 0.88:
+        if name and kind < 0.95:
             return self.rng.choice(NAME_ONLY).format(name=name)
-        if thing and kind < 0.96:
+        if thing and kind < 0.98:
             return self.rng.choice(THING_ONLY).format(thing=thing)
         return self.rng.choice(ANY)
 
