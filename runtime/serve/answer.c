@@ -116,6 +116,7 @@ void answer_free(struct answer *a) {
 
 void answer_set_tools(struct answer *a, struct toolbox *box) {
     a->tools = *box;
+    a->prompts_bytes += box->arena.used_bytes;
     *box = (struct toolbox){0};
 }
 

@@ -95,7 +95,8 @@ struct answer {
     bool thinks; /* thoughts */
     enum block { BLOCK_NONE, BLOCK_TEXT, BLOCK_THOUGHT, BLOCK_CALL } block; /* that is open */
     uint32_t prompt_tok;
-    uint64_t prompts_bytes; /* of its ids, as they count for the server's, where `counted` */
+    uint64_t
+        prompts_bytes; /* of its ids and tools, as they count for the server's, where `counted` */
     bool counted;
     uint32_t n_choices, left;
     uint32_t sequence; /* of events */

@@ -300,6 +300,11 @@ int convo_add_call(struct call *call, struct convo *c, const struct value *id,
         }
         last = &c->items[c->n - 1];
     }
+    if (c->thinks && !field_get(last->dict, "reasoning_content") &&
+        set(call, last, "reasoning_content", &c->thought)) {
+        return no_room(problem, where);
+    }
+    c->thinks = false;
     const struct value *before = field_get(last->dict, "tool_calls");
     size_t n = before ? before->list->n : 0;
     struct value *items = value_alloc(&call->arena, (n + 1) * sizeof *items);
@@ -420,15 +425,16 @@ int convo_tokenize(struct call *call, const char *text, size_t bytes, bool add_s
     return 0;
 }
 
-/* What the template is to see, as JSON: messages, and what the request has for it beside. */
+/* What the template is to see, as JSON: messages, which become *list, and what the request has for
+ * it beside. */
 static int write_request(struct call *call, const struct convo *c, size_t n, struct buf *out,
-                         struct problem *problem) {
+                         struct value *list, struct problem *problem) {
     static const char *const passed[] = {"documents", NULL};
     const struct value *more = call->body ? field_get(call->body, "chat_template_kwargs") : NULL;
     const uint64_t most = call->s->body_bytes ? 2 * call->s->body_bytes + SERVE_LEAST_VALUES : 0;
     struct value_writer w = {.out = out, .max_bytes = most ? (size_t)most : SIZE_MAX};
     const struct value_json_style style = {0};
-    struct value all, list;
+    struct value all;
     struct err err = {0};
     if (more && more->type != VALUE_DICT) {
         return problem_set(problem, 400, "invalid_type", "chat_template_kwargs",
@@ -454,8 +460,7 @@ static int write_request(struct call *call, const struct convo *c, size_t n, str
     }
     if ((c->tools && c->tools->n > 0 && call->s->ways->known &&
          set(call, &all, "tools", &c->tools->tools)) ||
-        toolbox_messages(call, c->tools, c->items, n, &list) ||
-        set(call, &all, "messages", &list)) {
+        toolbox_messages(call, c->tools, c->items, n, list) || set(call, &all, "messages", list)) {
         return no_room(problem, c->field);
     }
     if (value_json_write(&w, &all, &style, &err) < 0) {
@@ -485,19 +490,20 @@ static int go_on(struct call *call, const struct value *last, struct convo_promp
     return 0;
 }
 
-static bool has_role(const struct convo *c, size_t i, const char *role) {
-    const struct value *v = field_get(c->items[i].dict, "role");
+static bool has_role(const struct value *items, size_t i, const char *role) {
+    const struct value *v = field_get(items[i].dict, "role");
     return v && value_is_string(v, role);
 }
 
-/* The ends of the first `n` messages that are looked for, the one that is most likely wanted first.
- * Returns how many. */
-static size_t wanted_ends(const struct convo *c, size_t n, struct corm_chat_end ends[CONVO_ENDS]) {
+/* The ends that are looked for of `n` messages as the template gets them, the one that is most
+ * likely wanted first. Returns how many. */
+static size_t wanted_ends(const struct value *items, size_t n,
+                          struct corm_chat_end ends[CONVO_ENDS]) {
     size_t found = 0, system = 0, question = n;
-    while (system < n && has_role(c, system, "system")) {
+    while (system < n && has_role(items, system, "system")) {
         system++;
     }
-    while (question > 0 && !has_role(c, question - 1, "user")) {
+    while (question > 0 && !has_role(items, question - 1, "user")) {
         question--;
     }
     if (question > 0 && question < n) {
@@ -507,9 +513,9 @@ static size_t wanted_ends(const struct convo *c, size_t n, struct corm_chat_end 
         ends[found++].messages = (uint32_t)system;
     }
     for (size_t i = n; i > system && found < CONVO_ENDS; i--) {
-        const bool result = has_role(c, i - 1, "tool");
-        const bool ends_turn = !result || i == n || !has_role(c, i, "tool");
-        if ((result || has_role(c, i - 1, "user")) && ends_turn && !(i == question && i < n)) {
+        const bool result = has_role(items, i - 1, "tool");
+        const bool ends_turn = !result || i == n || !has_role(items, i, "tool");
+        if ((result || has_role(items, i - 1, "user")) && ends_turn && !(i == question && i < n)) {
             ends[found++].messages = (uint32_t)i;
         }
     }
@@ -544,20 +550,23 @@ int convo_render(struct call *call, const struct convo *c, bool any_length,
     struct corm_chat_end ends[CONVO_ENDS] = {0};
     struct corm_error error;
     struct buf json = {0};
+    struct value list = {0};
     *out = (struct convo_prompt){0};
     if (!s->chat_template && !corm_chat_template(s->engine)) {
         return problem_set(problem, 400, "no_chat_template", c->field,
                            "the model has no chat template; --chat-template gives it one");
     }
-    int rc = write_request(call, c, c->n - goes_on, &json, problem);
-    const struct corm_chat chat = {
-        .json = json.data,
-        .json_bytes = json.len,
-        .keep_arguments = s->ways->text_arguments,
-        .chat_template = s->chat_template,
-        .template_name = s->template_name,
-        .ends = ends,
-        .n_ends = s->info->cuts_back || any_length ? 0 : wanted_ends(c, c->n - goes_on, ends)};
+    int rc = write_request(call, c, c->n - goes_on, &json, &list, problem);
+    const struct corm_chat chat = {.json = json.data,
+                                   .json_bytes = json.len,
+                                   .keep_arguments = s->ways->text_arguments,
+                                   .chat_template = s->chat_template,
+                                   .template_name = s->template_name,
+                                   .ends = ends,
+                                   .n_ends =
+                                       rc < 0 || s->info->cuts_back || any_length
+                                           ? 0
+                                           : wanted_ends(list.list->items, list.list->n, ends)};
     if (rc == 0 && corm_chat_ids(s->engine, &chat, &out->ids, &out->n_ids, &out->text,
                                  &out->text_bytes, &error) < 0) {
         *out = (struct convo_prompt){0};

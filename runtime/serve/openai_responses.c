@@ -189,6 +189,8 @@ static const char *status_of(const struct answer *a) {
 /* The response as it is: with `status` "in_progress" before anything was said. */
 static void put_response(const struct answer *a, struct run_json *j, const char *key,
                          const char *status) {
+    static const char *const choices[] = {
+        [TOOLBOX_AUTO] = "auto", [TOOLBOX_NONE] = "none", [TOOLBOX_REQUIRED] = "required"};
     bool over = strcmp(status, "in_progress") != 0 && strcmp(status, "failed") != 0;
     run_json_open(j, key, '{');
     run_json_string(j, "id", a->id);
@@ -220,8 +222,8 @@ static void put_response(const struct answer *a, struct run_json *j, const char 
         put_output(a, j, status);
     }
     run_json_close(j, ']');
-    run_json_bool(j, "parallel_tool_calls", true);
-    run_json_string(j, "tool_choice", "auto");
+    run_json_bool(j, "parallel_tool_calls", !a->tools.one);
+    run_json_string(j, "tool_choice", choices[a->tools.choice]);
     run_json_open(j, "tools", '[');
     run_json_close(j, ']');
     run_json_f32(j, "temperature", a->params.sampling.temperature);

@@ -43,7 +43,7 @@ struct server {
     void (*note)(const char *line); /* tells whoever runs it; NULL: nobody wants to know */
     uint32_t parallel, sessions;
     uint64_t body_bytes; /* most of a request's body; 0 in tests: no bound on what is made of it */
-    atomic_uint_fast64_t prompts_bytes; /* ids of all prompts that wait or run */
+    atomic_uint_fast64_t prompts_bytes; /* ids and tools of all that wait or run */
     uint64_t prompts_limit;             /* most of that */
     bool approximate;                   /* --loss: what is decoded is not what a prompt gives */
     int64_t created;                    /* seconds since 1970 */
