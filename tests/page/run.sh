@@ -37,7 +37,7 @@ start() {
 }
 start fable "$folder/fable.corm"
 fable=$port
-start shape "$folder/shape.corm" --chat-template "$folder/template" -c 1024 --parallel 1 --sessions 1 --ram 120M
+start shape "$folder/shape.corm" --chat-template "$folder/template" -c 1024 --parallel 1 --sessions 1 --max-body 256K --ram 120M
 shape=$port
 start keyed "$folder/fable.corm" --api-key-file "$folder/keys"
 keyed=$port
