@@ -90,7 +90,7 @@ case_ 'the log has no prompt in it' eval '! grep -q "Once upon\|About Tim" main.
 case_ 'SIGTERM ends it well' stop main
 
 printf 'first-key\nsecond-key\n' >keys
-start keyed --api-key-file keys --allowed-hosts example.test --queue 2 --parallel 1 --max-body 64K
+start keyed --api-key-file keys --allowed-hosts example.test --queue 2 --parallel 1 --max-body 64K --grace 300
 client keyed "$(cat keyed.port)" . || failed=1
 client full "$(cat keyed.port)" . || failed=1
 client ends "$(cat keyed.port)" . "$(cat keyed.pid)" || { failed=1; kill -TERM "$(cat keyed.pid)"; }
