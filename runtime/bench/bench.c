@@ -260,7 +260,7 @@ static int run(const struct cli_call *call, struct err *err) {
     }
     int status = bench_measure(o, &measure, err);
     if (status == 0) {
-        b.run.measure = &measure;
+        b.run.wish.measure = &measure;
         status = run_open(&b.run, call, (uint32_t)(o->prompt_tokens + o->decode_tokens), err);
     }
     if (status == 0) {

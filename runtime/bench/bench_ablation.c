@@ -117,7 +117,7 @@ static int run_row(struct ablation *a, size_t i, struct sample *out, struct err 
     }
     size_t n_prompt = (size_t)own.prompt_tokens, n_decode = (size_t)own.decode_tokens,
            n_warm = n_prompt + n_decode / 8;
-    struct run r = {.measure = &m};
+    struct run r = {.wish.measure = &m};
     struct run_ids tokens = {0};
     int status = run_open(&r, &call, (uint32_t)(n_warm + n_decode), err);
     a->opened = status == 0;

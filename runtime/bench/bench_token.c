@@ -307,7 +307,7 @@ static int measure_threads(const struct cli_call *call, uint32_t threads, struct
         status = bench_read_rate(threads, &memory, NULL, err);
     }
     if (status == 0) {
-        r.measure = &mechanisms;
+        r.wish.measure = &mechanisms;
         status = run_open(&r, &copy, MOST, err);
     }
     if (status == 0 && r.engine->backend.ops->upload) {

@@ -205,7 +205,7 @@ int bench_trace(const struct cli_call *call, struct err *err) {
     const struct bench_options *o = call->values;
     struct simulate_trace trace = {0};
     struct corm_mechanisms m;
-    struct run r = {.measure = &m};
+    struct run r = {.wish.measure = &m};
     if (o->prompt_tokens == 0 || o->decode_tokens == 0) {
         err_set(err, "a trace needs tokens: --prompt-tokens and --decode-tokens over 0");
         return CLI_USAGE;

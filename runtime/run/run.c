@@ -18,29 +18,12 @@ uint64_t run_chat_bytes(uint64_t text_bytes) {
 
 int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struct err *err) {
     const struct run_options *o = call->values;
-    *r = (struct run){.call = call,
-                      .o = o,
-                      .model = call->args.items[0],
-                      .loss_in_batches = r->loss_in_batches && o->loss > 0,
-                      .max_passes = r->max_passes,
-                      .all_logits = r->all_logits,
-                      .text_bytes = r->text_bytes,
-                      .caller_bytes = r->caller_bytes,
-                      .snapshot_bytes = r->snapshot_bytes,
-                      .chat_bytes = r->chat_bytes,
-                      .measure = r->measure};
-    const struct run_wish wish = {.ctx_tok = ctx_tok,
-                                  .max_passes = r->max_passes,
-                                  .loss_in_batches = r->loss_in_batches,
-                                  .all_logits = r->all_logits,
-                                  .text_bytes = r->text_bytes,
-                                  .caller_bytes = r->caller_bytes,
-                                  .snapshot_bytes = r->snapshot_bytes,
-                                  .chat_bytes = r->chat_bytes,
-                                  .measure = r->measure};
+    *r = (struct run){.call = call, .o = o, .model = call->args.items[0], .wish = r->wish};
+    r->wish.ctx_tok = ctx_tok;
+    r->wish.loss_in_batches &= o->loss > 0;
     struct corm_error error;
     r->progress = progress_terminal_init(&r->terminal, stderr, o->quiet);
-    int status = run_engine_open(&r->engine, o, r->model, &wish, err);
+    int status = run_engine_open(&r->engine, o, r->model, &r->wish, err);
     if (status != 0) {
         return status;
     }

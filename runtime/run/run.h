@@ -103,20 +103,29 @@ struct run_ids {
     size_t n;
 };
 
+/* How an engine is to be opened beside what its options say. Zero-initialise. */
+struct run_wish {
+    uint32_t ctx_tok;      /* 0 = the model's own */
+    uint32_t max_sessions; /* 0 = 1 */
+    uint32_t max_running;  /* 0 = max_sessions */
+    uint32_t max_passes;   /* of corm_pass_open; 0 = none */
+    uint64_t snapshot_bytes, kv_bytes;
+    uint64_t chat_bytes;   /* run_chat_bytes */
+    uint64_t text_bytes;   /* of the text that will be tokenized */
+    uint64_t caller_bytes; /* what the command itself holds in memory */
+    bool only_plan;        /* print nothing, load nothing */
+    bool loss_in_batches;  /* leave neurons out in batches too: measures what decoding would lose */
+    bool all_logits;       /* have room for the logits of every token of a batch */
+    const struct corm_mechanisms *measure;
+    const char *program; /* whose remarks they are; NULL = corm-run */
+};
+
 /* An open model with one session. Zero-initialise; run_close accepts any state of it. */
 struct run {
     const struct cli_call *call;
     const struct run_options *o; /* where the call's values begin */
     const char *model;           /* path as given */
-    /* Set before run_open: */
-    bool loss_in_batches;  /* leave neurons out in batches too: measures what decoding would lose */
-    uint32_t max_passes;   /* of corm_pass_open */
-    bool all_logits;       /* have room for the logits of every token of a batch */
-    uint64_t text_bytes;   /* of the text that will be tokenized */
-    uint64_t caller_bytes; /* what the command itself holds in memory */
-    uint64_t snapshot_bytes;
-    uint64_t chat_bytes; /* run_chat_bytes */
-    const struct corm_mechanisms *measure;
+    struct run_wish wish;        /* set before run_open */
     /* After it: */
     struct corm_engine *engine;
     struct corm_session *session;
@@ -125,32 +134,18 @@ struct run {
     struct progress *progress; /* NULL with --quiet */
 };
 
-/* How an engine is to be opened beside what its options say; zero-initialised as the options say.
- * */
-struct run_wish {
-    uint32_t ctx_tok;      /* 0 = the model's own */
-    uint32_t max_sessions; /* 0 = 1 */
-    uint32_t max_running;  /* 0 = max_sessions */
-    uint32_t max_passes;   /* 0 = none */
-    uint64_t snapshot_bytes, kv_bytes, chat_bytes;
-    bool only_plan;       /* print nothing, load nothing */
-    bool loss_in_batches; /* as in struct run */
-    bool all_logits;
-    uint64_t text_bytes, caller_bytes;
-    const struct corm_mechanisms *measure;
-    const char *program; /* whose remarks they are; NULL = corm-run */
-};
 /* Open the archive at `model`; prints the memory plan unless --quiet, and a remark where the
  * context is longer than the model was trained for. Returns as a command does: 0, -1, or CLI_USAGE.
  * (In run_machine.c, which knows nothing else of this module: corm-serve links it too.) */
 int run_engine_open(struct corm_engine **engine, const struct run_options *o, const char *model,
                     const struct run_wish *wish, struct err *err);
 
-/* Open the archive that the call names, for a context of `ctx_tok` (0 = the model's own); prints
- * the memory plan unless --quiet. Returns as a command does: 0, -1, or CLI_USAGE. */
 /* Memory for making prompts of a conversation of so many bytes, as struct corm_engine_options has
  * it: templates copy what is said some times. */
 uint64_t run_chat_bytes(uint64_t text_bytes);
+
+/* Open the archive that the call names, for a context of `ctx_tok` (0 = the model's own); prints
+ * the memory plan unless --quiet. Returns as a command does: 0, -1, or CLI_USAGE. */
 int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struct err *err);
 void run_close(struct run *r);
 

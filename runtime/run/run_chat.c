@@ -214,10 +214,10 @@ static void place_history(const struct chat *c, const struct chat_options *own, 
 static int open_once(struct chat *c, const struct cli_call *call, uint64_t snapshot_bytes,
                      struct err *err) {
     enum { TOKEN_BYTES = 6 }; /* of a text, mostly fewer */
-    c->run = (struct run){.max_passes = 1,
-                          .snapshot_bytes = snapshot_bytes,
-                          .chat_bytes = run_chat_bytes((uint64_t)c->o->ctx * TOKEN_BYTES),
-                          .caller_bytes = c->form.given ? RUN_FORM_BYTES : 0};
+    c->run = (struct run){.wish = {.max_passes = 1,
+                                   .snapshot_bytes = snapshot_bytes,
+                                   .chat_bytes = run_chat_bytes((uint64_t)c->o->ctx * TOKEN_BYTES),
+                                   .caller_bytes = c->form.given ? RUN_FORM_BYTES : 0}};
     return run_open(&c->run, call, (uint32_t)c->o->ctx, err);
 }
 

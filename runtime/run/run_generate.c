@@ -340,7 +340,7 @@ static int run(const struct cli_call *call, struct err *err) {
     }
     if (status == 0) {
         run_prompt_plan(&g.prompt, &g.run);
-        g.run.caller_bytes += g.form.given ? RUN_FORM_BYTES : 0;
+        g.run.wish.caller_bytes += g.form.given ? RUN_FORM_BYTES : 0;
         status = run_open(&g.run, call, (uint32_t)g.o->writing.ctx, err);
     }
     if (status == 0) {

@@ -148,9 +148,9 @@ static int run(const struct cli_call *call, struct err *err) {
     struct npy file = {0};
     int status = read_ids(o, &ids, err);
     if (status == 0) {
-        r.loss_in_batches = true;
-        r.all_logits = true;
-        r.caller_bytes = ids.n * sizeof *ids.ids;
+        r.wish.loss_in_batches = true;
+        r.wish.all_logits = true;
+        r.wish.caller_bytes = ids.n * sizeof *ids.ids;
         status = run_open(&r, call, ids.n < UINT32_MAX ? (uint32_t)ids.n : UINT32_MAX, err);
     }
     if (status == 0) {

@@ -166,9 +166,9 @@ static int measure(struct perplexity *p, const struct cli_call *call, struct err
     p->o = call->values;
     int status = run_text_open(&p->text, p->o->file, err);
     if (status == 0) {
-        p->run.loss_in_batches = true;
-        p->run.all_logits = true;
-        p->run.text_bytes = p->text.bytes;
+        p->run.wish.loss_in_batches = true;
+        p->run.wish.all_logits = true;
+        p->run.wish.text_bytes = p->text.bytes;
         status = run_open(&p->run, call, (uint32_t)p->ctx, err);
     }
     return status == 0 ? score(p, err) : status;

@@ -145,9 +145,9 @@ void run_prompt_plan(const struct run_prompt *p, struct run *r) {
     enum { CHAT_COPIES = 8, SHORT_TOK = 4096, GROWTH = 2 }; /* a message's way into a template */
     const uint64_t ctx = p->writing->ctx ? (uint64_t)p->writing->ctx : SHORT_TOK;
     const uint64_t most = p->text.bytes < ctx ? p->text.bytes : ctx;
-    r->text_bytes = p->o->chat ? p->message.len : p->text.bytes;
-    r->chat_bytes = p->o->chat ? run_chat_bytes(p->message.len) : 0;
-    r->caller_bytes = CHAT_COPIES * (uint64_t)p->message.len + GROWTH * most * sizeof(int32_t);
+    r->wish.text_bytes = p->o->chat ? p->message.len : p->text.bytes;
+    r->wish.chat_bytes = p->o->chat ? run_chat_bytes(p->message.len) : 0;
+    r->wish.caller_bytes = CHAT_COPIES * (uint64_t)p->message.len + GROWTH * most * sizeof(int32_t);
 }
 
 void run_prompt_close(struct run_prompt *p) {
