@@ -27,6 +27,13 @@ static const char *rest(const struct tools_stream *s, size_t *n) {
     return s->pending.data + s->at;
 }
 
+/* The same once white space in front of it is taken. */
+static const char *rest_behind_white(struct tools_stream *s, size_t *n) {
+    const char *p = rest(s, n);
+    s->at += tools_skip_white(p, *n, 0);
+    return rest(s, n);
+}
+
 void tools_begin(struct tools_stream *s, const struct tools_row *row, const struct value *tools) {
     tools_free(s);
     s->row = row;
@@ -382,12 +389,7 @@ static bool step_keys(const struct taking *t) {
     struct tools_head h;
     size_t n;
     char typed;
-    const char *p = rest(s, &n);
-    size_t white = tools_skip_white(p, n, 0);
-    if (white > 0) {
-        s->at += white;
-        return true;
-    }
+    const char *p = rest_behind_white(s, &n);
     if (n == 0) {
         return false;
     }
@@ -495,12 +497,7 @@ static bool step_behind(const struct taking *t) {
     struct tools_stream *s = t->s;
     const struct tools_row *row = s->row;
     size_t n;
-    const char *p = rest(s, &n);
-    size_t white = tools_skip_white(p, n, 0);
-    if (white > 0) {
-        s->at += white;
-        return true;
-    }
+    const char *p = rest_behind_white(s, &n);
     if (n == 0) {
         return false;
     }

@@ -136,11 +136,17 @@ static bool in_name(char c) {
     return !tools_is_white(c) && !strchr("<>[]{}()\"'`,=", c);
 }
 
-/* A name at i, and what ends it; what stands between is passed over. The place behind both. */
-static enum tools_match match_name(const char *p, size_t n, size_t i, const char *end, bool all,
-                                   struct tools_head *h, size_t *behind) {
+static bool in_key(char c) {
+    return c != '"' && c != '<' && c != '>';
+}
+
+/* A name at i of such characters, and what ends it; what stands between is passed over. The place
+ * behind both. */
+static enum tools_match match_name(const char *p, size_t n, size_t i, bool (*in)(char),
+                                   const char *end, bool all, struct tools_head *h,
+                                   size_t *behind) {
     size_t from = i;
-    while (i < n && i - from < MOST_NAME && in_name(p[i])) {
+    while (i < n && i - from < MOST_NAME && in(p[i])) {
         i++;
     }
     if (i == n) {
@@ -193,7 +199,7 @@ enum tools_match tools_match_head(const struct tools_row *row, const struct valu
     }
     if (row->kind != TOOLS_JSON) {
         i = row->kind == TOOLS_NAMED ? i : tools_skip_white(p, n, i);
-        m = match_name(p, n, i, row->name_end, all, h, &h->bytes);
+        m = match_name(p, n, i, in_name, row->name_end, all, h, &h->bytes);
         if (m != TOOLS_YES || row->kind == TOOLS_TAGGED) {
             return m;
         }
@@ -219,31 +225,18 @@ enum tools_match tools_match_key(const struct tools_row *row, const char *p, siz
     *h = (struct tools_head){0};
     *typed = 0;
     enum tools_match m = tools_match(p, n, row->key_open, all);
-    size_t i = strlen(row->key_open), from = i;
+    size_t i = 0;
+    if (m == TOOLS_YES) {
+        m = match_name(p, n, strlen(row->key_open), in_key, row->key_end, all, h, &i);
+    }
     if (m != TOOLS_YES) {
         return m;
     }
-    while (i < n && i - from < MOST_NAME && p[i] != '"' && p[i] != '<' && p[i] != '>') {
-        i++;
-    }
-    if (i == n) {
-        return more(all);
-    }
-    if (i == from || i - from == MOST_NAME) {
-        return TOOLS_NO;
-    }
-    h->name = p + from;
-    h->name_bytes = i - from;
-    size_t k = strlen(row->key_end), room = n - i < MOST_BETWEEN + k ? n - i : MOST_BETWEEN + k;
-    const char *found = memmem(p + i, room, row->key_end, k);
-    if (!found) {
-        return room < MOST_BETWEEN + k ? more(all) : TOOLS_NO;
-    }
-    size_t between = (size_t)(found - p) - i;
-    *typed = memmem(p + i, between, "string=\"true\"", 13)    ? 's'
-             : memmem(p + i, between, "string=\"false\"", 14) ? 'j'
-                                                              : 0;
-    i += between + k;
+    const char *type = h->name + h->name_bytes;
+    size_t between = (size_t)(p + i - type) - strlen(row->key_end);
+    *typed = memmem(type, between, "string=\"true\"", 13)    ? 's'
+             : memmem(type, between, "string=\"false\"", 14) ? 'j'
+                                                             : 0;
     if (row->value_open) {
         i = tools_skip_white(p, n, i);
         m = tools_match(p + i, n - i, row->value_open, all);
