@@ -24,16 +24,6 @@ static int no_room(struct problem *p, const char *where) {
     return problem_set(p, 413, NULL, where, "%s: the request takes too much memory", where);
 }
 
-static int set(struct call *call, struct value *dict, const char *key, const struct value *v) {
-    return value_dict_set_text(&call->arena, dict->dict, key, strlen(key), v);
-}
-
-static int set_text(struct call *call, struct value *dict, const char *key, const char *text,
-                    size_t bytes) {
-    struct value v;
-    return value_make_string(&call->arena, text, bytes, &v) || set(call, dict, key, &v) ? -1 : 0;
-}
-
 static bool is_one_of(const struct value *v, const char *const *words) {
     for (; *words; words++) {
         if (value_is_string(v, *words)) {
@@ -81,29 +71,30 @@ static int take_text(struct call *call, const struct value_dict *part, struct sa
     return 0;
 }
 
-static int take_thought(struct call *call, const struct value_dict *part, struct said *s,
-                        const char *where, struct problem *problem) {
-    const struct value *text = field_get(part, "thinking");
-    (void)call;
-    (void)where;
-    (void)problem;
+/* A thought, which is the part's field `name`. */
+static int add_thought(const struct value_dict *part, const char *name, struct said *s) {
+    const struct value *text = field_get(part, name);
     if (text && text->type == VALUE_STRING) {
         add_text(&s->thought, text->text);
     }
     return 0;
 }
 
-/* {type: reasoning_text or summary_text, text} */
-static int take_reasoning(struct call *call, const struct value_dict *part, struct said *s,
-                          const char *where, struct problem *problem) {
-    const struct value *text = field_get(part, "text");
+static int take_thought(struct call *call, const struct value_dict *part, struct said *s,
+                        const char *where, struct problem *problem) {
     (void)call;
     (void)where;
     (void)problem;
-    if (text && text->type == VALUE_STRING) {
-        add_text(&s->thought, text->text);
-    }
-    return 0;
+    return add_thought(part, "thinking", s);
+}
+
+/* {type: reasoning_text or summary_text, text} */
+static int take_reasoning(struct call *call, const struct value_dict *part, struct said *s,
+                          const char *where, struct problem *problem) {
+    (void)call;
+    (void)where;
+    (void)problem;
+    return add_thought(part, "text", s);
 }
 
 /* What cannot be read by anybody else, such as thoughts that were encrypted. */
@@ -128,10 +119,11 @@ static int take_call(struct call *call, const struct value_dict *part, struct sa
                            "%s: a tool_use without a name, or whose input is no object", where);
     }
     if (value_make_dict(&call->arena, &out) || value_make_dict(&call->arena, &function) ||
-        value_make_dict(&call->arena, &none) || set(call, &function, "name", name) ||
-        set(call, &function, "arguments", input ? input : &none) ||
-        (id && set(call, &out, "id", id)) || set_text(call, &out, "type", "function", 8) ||
-        set(call, &out, "function", &function)) {
+        value_make_dict(&call->arena, &none) || field_set(&call->arena, &function, "name", name) ||
+        field_set(&call->arena, &function, "arguments", input ? input : &none) ||
+        (id && field_set(&call->arena, &out, "id", id)) ||
+        field_set_text(&call->arena, &out, "type", "function", 8) ||
+        field_set(&call->arena, &out, "function", &function)) {
         return no_room(problem, where);
     }
     s->calls = mem_grow(s->calls, s->n_calls + 1, &s->cap_calls, sizeof *s->calls);
@@ -212,28 +204,29 @@ static int put_message(struct call *call, struct convo *c, const char *role, con
     static const char *const kept[] = {
         "name", "tool_calls", "tool_call_id", "reasoning_content", "thinking", "reasoning", NULL};
     struct value m, calls;
-    if (value_make_dict(&call->arena, &m) || set_text(call, &m, "role", role, strlen(role)) ||
-        set_text(call, &m, "content", data_of(&s->text), s->text.len)) {
+    if (value_make_dict(&call->arena, &m) ||
+        field_set_text(&call->arena, &m, "role", role, strlen(role)) ||
+        field_set_text(&call->arena, &m, "content", data_of(&s->text), s->text.len)) {
         return no_room(problem, where);
     }
     for (const char *const *k = kept; from && *k; k++) {
         const struct value *v = field_get(from, *k);
-        if (v && set(call, &m, *k, v)) {
+        if (v && field_set(&call->arena, &m, *k, v)) {
             return no_room(problem, where);
         }
     }
     const struct value *named = from ? field_get(from, "tool_name") : NULL; /* Ollama's */
-    if (named && !field_get(from, "name") && set(call, &m, "name", named)) {
+    if (named && !field_get(from, "name") && field_set(&call->arena, &m, "name", named)) {
         return no_room(problem, where);
     }
     if ((s->thought.len &&
-         set_text(call, &m, "reasoning_content", s->thought.data, s->thought.len)) ||
+         field_set_text(&call->arena, &m, "reasoning_content", s->thought.data, s->thought.len)) ||
         (s->n_calls && (value_make_list(&call->arena, VALUE_LIST, s->calls, s->n_calls, &calls) ||
-                        set(call, &m, "tool_calls", &calls)))) {
+                        field_set(&call->arena, &m, "tool_calls", &calls)))) {
         return no_room(problem, where);
     }
     if (c->thinks && strcmp(role, "assistant") == 0 &&
-        set(call, &m, "reasoning_content", &c->thought)) {
+        field_set(&call->arena, &m, "reasoning_content", &c->thought)) {
         return no_room(problem, where);
     }
     c->thinks = false;
@@ -280,7 +273,9 @@ int convo_add_result(struct call *call, struct convo *c, const struct value *id,
     if (add(call, c, "tool", content, NULL, where, problem) < 0) {
         return -1;
     }
-    return id && set(call, &c->items[c->n - 1], "tool_call_id", id) ? no_room(problem, where) : 0;
+    return id && field_set(&call->arena, &c->items[c->n - 1], "tool_call_id", id)
+               ? no_room(problem, where)
+               : 0;
 }
 
 int convo_add_call(struct call *call, struct convo *c, const struct value *id,
@@ -301,7 +296,7 @@ int convo_add_call(struct call *call, struct convo *c, const struct value *id,
         last = &c->items[c->n - 1];
     }
     if (c->thinks && !field_get(last->dict, "reasoning_content") &&
-        set(call, last, "reasoning_content", &c->thought)) {
+        field_set(&call->arena, last, "reasoning_content", &c->thought)) {
         return no_room(problem, where);
     }
     c->thinks = false;
@@ -309,11 +304,13 @@ int convo_add_call(struct call *call, struct convo *c, const struct value *id,
     size_t n = before ? before->list->n : 0;
     struct value *items = value_alloc(&call->arena, (n + 1) * sizeof *items);
     if (!items || value_make_dict(&call->arena, &made) ||
-        value_make_dict(&call->arena, &function) || set(call, &function, "name", name) ||
-        (arguments ? set(call, &function, "arguments", arguments)
-                   : set_text(call, &function, "arguments", "{}", 2)) ||
-        (id && set(call, &made, "id", id)) || set_text(call, &made, "type", "function", 8) ||
-        set(call, &made, "function", &function)) {
+        value_make_dict(&call->arena, &function) ||
+        field_set(&call->arena, &function, "name", name) ||
+        (arguments ? field_set(&call->arena, &function, "arguments", arguments)
+                   : field_set_text(&call->arena, &function, "arguments", "{}", 2)) ||
+        (id && field_set(&call->arena, &made, "id", id)) ||
+        field_set_text(&call->arena, &made, "type", "function", 8) ||
+        field_set(&call->arena, &made, "function", &function)) {
         return no_room(problem, where);
     }
     if (n > 0) {
@@ -321,7 +318,7 @@ int convo_add_call(struct call *call, struct convo *c, const struct value *id,
     }
     items[n] = made;
     return value_make_list(&call->arena, VALUE_LIST, items, n + 1, &list) ||
-                   set(call, last, "tool_calls", &list)
+                   field_set(&call->arena, last, "tool_calls", &list)
                ? no_room(problem, where)
                : 0;
 }
@@ -443,7 +440,7 @@ static int write_request(struct call *call, const struct convo *c, size_t n, str
     if (value_make_dict(&call->arena, &all)) {
         return no_room(problem, c->field);
     }
-    if (call->body && effort_read(call, all.dict, problem) < 0) {
+    if (call->body && effort_read(call, &all, problem) < 0) {
         return -1;
     }
     for (size_t i = 0; more && i < more->dict->n; i++) {
@@ -454,13 +451,14 @@ static int write_request(struct call *call, const struct convo *c, size_t n, str
     }
     for (const char *const *k = passed; call->body && *k; k++) {
         const struct value *v = field_get(call->body, *k);
-        if (v && value_truth(v) && set(call, &all, *k, v)) {
+        if (v && value_truth(v) && field_set(&call->arena, &all, *k, v)) {
             return no_room(problem, *k);
         }
     }
     if ((c->tools && c->tools->n > 0 && call->s->ways->known &&
-         set(call, &all, "tools", &c->tools->tools)) ||
-        toolbox_messages(call, c->tools, c->items, n, list) || set(call, &all, "messages", list)) {
+         field_set(&call->arena, &all, "tools", &c->tools->tools)) ||
+        toolbox_messages(call, c->tools, c->items, n, list) ||
+        field_set(&call->arena, &all, "messages", list)) {
         return no_room(problem, c->field);
     }
     if (value_json_write(&w, &all, &style, &err) < 0) {

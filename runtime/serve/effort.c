@@ -89,12 +89,7 @@ static int read_ollama(struct effort *e, const struct value_dict *body, struct p
     return take_word(e, v, "think", problem);
 }
 
-static int set(struct call *call, struct value_dict *into, const char *name,
-               const struct value *v) {
-    return value_dict_set_text(&call->arena, into, name, strlen(name), v);
-}
-
-int effort_read(struct call *call, struct value_dict *variables, struct problem *problem) {
+int effort_read(struct call *call, struct value *variables, struct problem *problem) {
     static int (*const readers[])(struct effort *, const struct value_dict *, struct problem *) = {
         [API_OPENAI] = read_openai, [API_ANTHROPIC] = read_anthropic, [API_OLLAMA] = read_ollama};
     struct effort e = {0};
@@ -102,10 +97,10 @@ int effort_read(struct call *call, struct value_dict *variables, struct problem 
         return -1;
     }
     const struct value thinks = {.type = VALUE_BOOL, .boolean = e.thinks};
-    if ((e.says && (set(call, variables, "enable_thinking", &thinks) ||
-                    set(call, variables, "thinking", &thinks))) ||
-        (e.word && set(call, variables, "reasoning_effort", e.word)) ||
-        (e.budget && set(call, variables, "thinking_budget", e.budget))) {
+    if ((e.says && (field_set(&call->arena, variables, "enable_thinking", &thinks) ||
+                    field_set(&call->arena, variables, "thinking", &thinks))) ||
+        (e.word && field_set(&call->arena, variables, "reasoning_effort", e.word)) ||
+        (e.budget && field_set(&call->arena, variables, "thinking_budget", e.budget))) {
         return problem_set(problem, 413, NULL, NULL, "the request takes too much memory");
     }
     return 0;

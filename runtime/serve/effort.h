@@ -17,6 +17,6 @@
 /* Set what the request says in `variables`, whose values live in the call's arena:
  * `enable_thinking` and `thinking` (whether), `reasoning_effort` (a word), `thinking_budget`
  * (tokens). Where it says nothing, nothing is set. -1 and `problem`. */
-int effort_read(struct call *call, struct value_dict *variables, struct problem *problem);
+int effort_read(struct call *call, struct value *variables, struct problem *problem);
 
 #endif

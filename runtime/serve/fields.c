@@ -27,6 +27,17 @@ const struct value *field_get(const struct value_dict *dict, const char *name) {
     return v && v->type != VALUE_NONE ? v : NULL;
 }
 
+int field_set(struct value_arena *arena, struct value *dict, const char *name,
+              const struct value *v) {
+    return value_dict_set_text(arena, dict->dict, name, strlen(name), v);
+}
+
+int field_set_text(struct value_arena *arena, struct value *dict, const char *name,
+                   const char *text, size_t bytes) {
+    struct value v;
+    return value_make_string(arena, text, bytes, &v) || field_set(arena, dict, name, &v) ? -1 : 0;
+}
+
 static int bad(struct problem *p, const char *name, const char *expected, const struct value *v) {
     return problem_set(p, 400, "invalid_type", name, "%s: expected %s, got %s", name, expected,
                        value_type_name(v));

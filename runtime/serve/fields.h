@@ -47,6 +47,12 @@ struct field {
 
 /* The value of a field, NULL where it is missing or null. */
 const struct value *field_get(const struct value_dict *dict, const char *name);
+/* Give an object that is made, such as a message for a template, a field, or one with a text. -1:
+ * it would take more memory than the arena has. */
+int field_set(struct value_arena *arena, struct value *dict, const char *name,
+              const struct value *v);
+int field_set_text(struct value_arena *arena, struct value *dict, const char *name,
+                   const char *text, size_t bytes);
 /* Read what is there of a table's fields into the struct at `into`. -1 and `problem`. */
 int fields_read(const struct value_dict *dict, const struct field *table, void *into,
                 struct problem *problem);

@@ -18,17 +18,6 @@ static const struct writing openai = {"function", true, "function", "parameters"
 static const struct writing responses = {"function", false, NULL, "parameters"};
 static const struct writing anthropic = {"custom", true, NULL, "input_schema"};
 
-static int set(struct value_arena *arena, struct value *dict, const char *key,
-               const struct value *v) {
-    return value_dict_set_text(arena, dict->dict, key, strlen(key), v);
-}
-
-static int set_text(struct value_arena *arena, struct value *dict, const char *key,
-                    const char *text) {
-    struct value v;
-    return value_make_string(arena, text, strlen(text), &v) || set(arena, dict, key, &v) ? -1 : 0;
-}
-
 static int no_room(struct problem *problem) {
     return problem_set(problem, 413, NULL, "tools", "tools: the request takes too much memory");
 }
@@ -54,7 +43,8 @@ void toolbox_id(const struct toolbox_ways *ways, char id[REPLY_ID], const char *
 static int empty_schema(struct value_arena *arena, struct value *out) {
     struct value none;
     return value_make_dict(arena, out) || value_make_dict(arena, &none) ||
-                   set_text(arena, out, "type", "object") || set(arena, out, "properties", &none)
+                   field_set_text(arena, out, "type", "object", 6) ||
+                   field_set(arena, out, "properties", &none)
                ? -1
                : 0;
 }
@@ -89,8 +79,9 @@ static int make_function(struct value_arena *arena, const struct value_dict *fro
         }
     }
     if (!value_dict_get_text(out->dict, "parameters", 10)) {
-        return empty_schema(arena, &parameters) || set(arena, out, "parameters", &parameters) ? -1
-                                                                                              : 0;
+        return empty_schema(arena, &parameters) || field_set(arena, out, "parameters", &parameters)
+                   ? -1
+                   : 0;
     }
     return 0;
 }
@@ -145,7 +136,8 @@ static int add_tool(struct call *call, struct toolbox *box, const struct value *
     const struct value *strict = field_get(from, "strict");
     struct value *out = &items[box->n], function;
     if (value_make_dict(arena, out) || make_function(arena, from, w, &function) ||
-        set_text(arena, out, "type", "function") || set(arena, out, "function", &function)) {
+        field_set_text(arena, out, "type", "function", 8) ||
+        field_set(arena, out, "function", &function)) {
         return no_room(problem);
     }
     box->allowed[box->n] = true;

@@ -156,16 +156,6 @@ static const struct value *get(const struct value *dict, const char *key) {
     return dict && dict->type == VALUE_DICT ? field_get(dict->dict, key) : NULL;
 }
 
-static int set(struct call *call, struct value *dict, const char *key, const struct value *v) {
-    return value_dict_set_text(&call->arena, dict->dict, key, strlen(key), v);
-}
-
-static int set_text(struct call *call, struct value *dict, const char *key, const char *text,
-                    size_t bytes) {
-    struct value v;
-    return value_make_string(&call->arena, text, bytes, &v) || set(call, dict, key, &v) ? -1 : 0;
-}
-
 /* A copy that may be changed, without a key (NULL: with all). */
 static int copy_dict(struct call *call, const struct value *from, const char *without,
                      struct value *out) {
@@ -230,15 +220,16 @@ static int put_call(struct call *call, const struct value *from, struct value *o
     if (from->type != VALUE_DICT || copy_dict(call, from, NULL, out)) {
         return from->type == VALUE_DICT ? -1 : 0;
     }
-    if (id && ways->short_ids && (short_id(call, id, &text) || set(call, out, "id", &text))) {
+    if (id && ways->short_ids &&
+        (short_id(call, id, &text) || field_set(&call->arena, out, "id", &text))) {
         return -1;
     }
     if (!ways->text_arguments || !arguments || arguments->type == VALUE_STRING) {
         return 0;
     }
     int rc = as_json(call, arguments, &json) || copy_dict(call, f, NULL, &function) ||
-                     set_text(call, &function, "arguments", json.data, json.len) ||
-                     set(call, out, "function", &function)
+                     field_set_text(&call->arena, &function, "arguments", json.data, json.len) ||
+                     field_set(&call->arena, out, "function", &function)
                  ? -1
                  : 0;
     buf_free(&json);
@@ -273,15 +264,17 @@ static int put_known(struct call *call, const struct value *messages, size_t n,
             }
             if (!made || value_make_list(&call->arena, VALUE_LIST, made, calls->list->n, &list) ||
                 copy_dict(call, &messages[i], NULL, &items[i]) ||
-                set(call, &items[i], "tool_calls", &list)) {
+                field_set(&call->arena, &items[i], "tool_calls", &list)) {
                 return -1;
             }
         } else if (is_role(&messages[i], "tool")) {
             const struct value *name = name_of(messages, i, id);
             if (copy_dict(call, &messages[i], NULL, &items[i]) ||
-                (name && !get(&messages[i], "name") && set(call, &items[i], "name", name)) ||
+                (name && !get(&messages[i], "name") &&
+                 field_set(&call->arena, &items[i], "name", name)) ||
                 (id && call->s->ways->short_ids &&
-                 (short_id(call, id, &text) || set(call, &items[i], "tool_call_id", &text)))) {
+                 (short_id(call, id, &text) ||
+                  field_set(&call->arena, &items[i], "tool_call_id", &text)))) {
                 return -1;
             }
         }
@@ -357,8 +350,9 @@ static int tell_tools(struct call *call, const struct toolbox *box, struct buf *
 static int say(struct call *call, const struct value *from, const char *role,
                const struct buf *text, struct value *out) {
     return copy_dict(call, from, "tool_calls", out) ||
-                   set_text(call, out, "role", role, strlen(role)) ||
-                   set_text(call, out, "content", text->len ? text->data : "", text->len)
+                   field_set_text(&call->arena, out, "role", role, strlen(role)) ||
+                   field_set_text(&call->arena, out, "content", text->len ? text->data : "",
+                                  text->len)
                ? -1
                : 0;
 }

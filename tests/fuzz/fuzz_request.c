@@ -38,7 +38,7 @@ static void read_effort(struct call *call) {
     struct problem problem = {0};
     struct value variables;
     if (value_make_dict(&call->arena, &variables) == 0) {
-        check(effort_read(call, variables.dict, &problem), &problem);
+        check(effort_read(call, &variables, &problem), &problem);
     }
 }
 
