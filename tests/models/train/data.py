@@ -3,7 +3,8 @@
 A stream is uint16 ids; every document is `<|endoftext|>` (id 0) followed by its text, stripped of
 newlines at both ends. A training row is a window at a random place of a stream, so that a repeated
 document is never seen at the same positions twice. Rows of dialogues (dialogues.py) begin where
-one does; what is marked there as not learned is left out of the loss.
+one does; what is marked there as not learned is left out of the loss, and what was asked for counts
+more than the rest.
 """
 import os
 import subprocess
@@ -15,7 +16,7 @@ from tokenizers import Tokenizer
 
 SEPARATOR = "<|endoftext|>"
 FOREIGN = 0x8000        # added to ids that are read and not learned
-IGNORED = -100          # a label that cross_entropy leaves out
+ASKED = 0x4000          # added to ids of a name or thing that was asked for, where an answer first says it
 
 
 def documents(corpus, name):
@@ -40,15 +41,15 @@ class Sampler:
     """Rows for training: each is of `dialogues` with the given chance; the others come from `modern`
     with theirs, else from `simple`."""
 
-    def __init__(self, folder, seed, dialogues=0.0):
+    def __init__(self, folder, seed, dialogues=0.0, asked=1.0):
         names = ("simple", "modern", "dialogues") if dialogues else ("simple", "modern")
         self.streams = [np.memmap(os.path.join(folder, n + ".bin"), np.uint16, "r") for n in names]
-        self.dialogues = dialogues
+        self.dialogues, self.asked = dialogues, asked
         self.starts = np.flatnonzero(self.streams[2] == FOREIGN) if dialogues else None
         self.rng = np.random.default_rng(seed)
 
     def rows(self, count, length, modern_share):
-        """(tokens [count, length], labels of the same shape)"""
+        """(tokens [count, length], labels, and what each label counts in the loss, of the same shape)"""
         out = np.empty((count, length + 1), dtype=np.int64)
         for row in out:
             if self.dialogues and self.rng.random() < self.dialogues:
@@ -59,8 +60,9 @@ class Sampler:
                 stream = self.streams[int(self.rng.random() < modern_share)]
                 start = self.rng.integers(len(stream) - length)
             row[:] = stream[start:start + length + 1]
-        rows, labels = torch.from_numpy(out & (FOREIGN - 1)), torch.from_numpy(out[:, 1:])
-        return rows[:, :-1], torch.where(labels < FOREIGN, labels, IGNORED)
+        ids, marks = torch.from_numpy(out & (ASKED - 1)), torch.from_numpy(out[:, 1:])
+        counts = torch.where(marks & ASKED != 0, self.asked, 1.0) * (marks < FOREIGN)
+        return ids[:, :-1], ids[:, 1:], counts
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ writes OUT/dialogues.bin, for training, and OUT/held_out.json, requests about na
 valid.txt that no training dialogue has together. A story gives a name and a thing by simple rules
 (`about`), and from them a request; its parts give what happens next, its last paragraph another
 ending, its own title or name and thing a title. People's names are swapped for others in most
-dialogues, so that the model learns to take a name from the request instead of from memory.
+dialogues, and the thing for another in some, so that the model learns to take both from the request
+instead of from memory.
 
 The stream is uint16 ids; FOREIGN is added to what is read and not learned: what the user says, and
-the end of a story that was taken from another so that its own is the better one.
+the end of a story that was taken from another so that its own is the better one. ASKED is added where
+an answer first says the name and the thing.
 """
 import collections
 import json
@@ -21,10 +23,13 @@ from tokenizers import Tokenizer
 
 import data
 import tokenizer as shared
-from data import FOREIGN
+from data import ASKED, FOREIGN
 
-COPIES = 7              # dialogues that are made of each story
+COPIES = 6              # dialogues that are made of each story; twice as many with a name and a thing
 LONGEST = 1000          # tokens of a dialogue
+NEW_NAMES = 0.8         # share of the dialogues with another name than the story's
+NEW_THINGS = 0.25       # and with another thing
+HELD_OUT = 50           # requests
 NOTHING, ALL = 0, 10 ** 6
 
 NO_NAMES = set("""
@@ -189,23 +194,34 @@ class Maker:
         for s in stories:
             for t in s.things:
                 self.by_thing[t].append(s)
+        # what can stand for another thing: its plural ends in a plain s
+        self.things = sorted(t for t in self.by_thing if not t.endswith(("s", "x", "z", "ch", "sh", "y", "f")))
 
     def named(self, story):
         """The story's paragraphs, with its first name swapped for another most of the time."""
         name, parts = story.names[0] if story.names else None, story.parts
-        if name and story.gender and self.rng.random() < 0.7:
+        if name and story.gender and self.rng.random() < NEW_NAMES:
             new = self.rng.choice(self.pool[story.gender])
             if new not in story.text:
                 parts = [renamed(p, name, new) for p in parts]
                 name = new
         return name, list(parts)
 
-    def thing(self, story):
+    def thing(self, story, parts):
+        """(a thing of the story as it is asked for, the paragraphs, with another in its place now and
+        then)"""
         thing = self.rng.choice(story.things[:2] * 2 + story.things)
         adjective = story.adjectives[thing]
+        new = self.rng.choice(self.things)
+        if self.rng.random() < NEW_THINGS and thing in self.things and new not in story.text \
+                and (new[0] in "aeiou") == (thing[0] in "aeiou"):
+            for ending in ("", "s"):
+                for case in (str.lower, str.capitalize):
+                    parts = [renamed(p, case(thing) + ending, case(new) + ending) for p in parts]
+            thing = new
         if adjective and self.rng.random() < 0.35:
             thing = f"{adjective} {thing}"
-        return a(thing)
+        return a(thing), parts
 
     def other_end(self, story, name):
         """The last paragraph of another story with the same thing, about the same name; or None."""
@@ -251,7 +267,7 @@ class Maker:
         and the end of the turn where these are more than the text has."""
         pick, chance = self.rng.choice, self.rng.random
         name, parts = self.named(story)
-        thing = self.thing(story) if story.things else None
+        thing, parts = self.thing(story, parts) if story.things else (None, parts)
         out = []
         if chance() < 0.2:
             out.append(("system", pick(SYSTEMS), NOTHING))
@@ -290,25 +306,42 @@ class Maker:
         return out
 
 
+def asked_for(turns):
+    """The names and the thing of what the user says."""
+    said = " ".join(text for role, text, _ in turns if role == "user" and re.search(r"\babout|with\b", text))
+    words = re.findall(r"\b[A-Z][a-z]+\b", said.split("about", 1)[-1])
+    words += [m[1] for m in re.finditer(r"\ban? (?:[a-z]+ )?(?!begin)([a-z]+)\b(?= in it|[.,?]| begin|$)",
+                                    said) if m[1] != "story"]
+    return [w for w in words if w not in NO_NAMES and w != "Tell"]
+
+
 def encode(tok, turns):
-    """Ids as the chat template makes them, FOREIGN added to what is not learned."""
-    ids = [0 | FOREIGN]
+    """Ids as the chat template makes them, FOREIGN added to what is not learned and ASKED to what
+    was asked for."""
+    ids, asked = [0 | FOREIGN], asked_for(turns)
     for role, text, learned in turns:
         head = [tok.token_to_id(shared.TURN)]
         head += tok.encode(role + "\n", add_special_tokens=False).ids
-        body = tok.encode(text, add_special_tokens=False).ids + [tok.token_to_id(shared.END)]
+        coded = tok.encode(text, add_special_tokens=False)
+        body = coded.ids + [tok.token_to_id(shared.END)]
         ids += [i | FOREIGN for i in head]
+        if role == "assistant" and learned:
+            for word in asked:
+                if m := re.search(rf"\b{word}", text, re.I):
+                    for i, (begin, end) in enumerate(coded.offsets):
+                        if begin < m.end() and end > m.start():
+                            body[i] |= ASKED
         ids += body if learned else [i | FOREIGN for i in body]
         ids += [i | FOREIGN for i in tok.encode("\n", add_special_tokens=False).ids]
     return ids
 
 
-def held_out(stories, trained, nouns, count):
-    """Requests of names and things that stories of valid.txt have and no training request has."""
+def held_out(stories, count):
+    """Requests of names and things that stories of valid.txt have."""
     out, seen = [], set()
     for s in stories:
         for t in s.things:
-            if s.names and (s.names[0], t) not in trained | seen and len(out) < count:
+            if s.names and (s.names[0], t) not in seen and len(out) < count:
                 seen.add((s.names[0], t))
                 out.append({"name": s.names[0], "thing": t,
                             "request": WHOLE[len(out) % len(WHOLE)].format(name=s.names[0],
@@ -326,14 +359,17 @@ def main():
     usable = [s for s in stories if (s.names or s.things) and 150 < len(s.text) < 3600
               and len(s.parts) > 1]
     maker = Maker(usable, rng)
-    stream, trained, counts = [], set(), collections.Counter()
+    valid = [Story(t, nouns) for t in data.documents(corpus, "valid.txt")]
+    kept_back = held_out(valid, HELD_OUT)
+    stream, counts = [], collections.Counter()
     for _ in range(COPIES):
-        rng.shuffle(usable)
-        for s in usable:
+        round = usable + [s for s in usable if s.names and s.things]
+        rng.shuffle(round)
+        for s in round:
             turns = maker.turns(s)
             text = " ".join(t for role, t, _ in turns if role == "user")
-            asked = [t for t in s.things if re.search(rf"\b{t}\b", text)]
-            trained.update((n, t) for n in re.findall(r"\b[A-Z][a-z]+\b", text) for t in asked)
+            if any(r["name"] in text and r["thing"] in text for r in kept_back):
+                continue
             ids = encode(tok, turns)
             if len(ids) <= LONGEST:
                 stream += ids
@@ -342,13 +378,11 @@ def main():
     os.makedirs(out, exist_ok=True)
     np.array(stream, dtype=np.uint16).tofile(os.path.join(out, "dialogues.bin"))
     learned = sum(1 for i in stream if not i & FOREIGN)
-    valid = [Story(t, nouns) for t in data.documents(corpus, "valid.txt")]
-    asked = held_out(valid, trained, nouns, 50)
     with open(os.path.join(out, "held_out.json"), "w", encoding="utf-8") as f:
-        json.dump(asked, f, indent=1)
+        json.dump(kept_back, f, indent=1)
     print(f"{len(usable)} stories, {len(nouns.words)} nouns, {counts['dialogues']} dialogues with "
           f"{counts['turns']} answers, {len(stream)} tokens, {learned} learned; "
-          f"{len(asked)} requests held out")
+          f"{len(kept_back)} requests held out")
 
 
 if __name__ == "__main__":

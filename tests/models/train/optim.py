@@ -1,4 +1,4 @@
-"""Muon for the matrices of attention and experts, Adam for the rest; fp32 masters of bf16 weights.
+"""Muon for the matrices of attention and experts, Adam for the rest; fp32 masters of the weights.
 
 Each of the two groups lives in flat buffers (master, weight, gradient, moments) of which the named
 tensors are views, so that everything elementwise is one compiled pass over a group.
@@ -11,11 +11,11 @@ MOMENTUM, BETA1, BETA2 = 0.95, 0.9, 0.95
 
 
 def orthogonalize(m, steps=5):
-    """Stack of bf16 matrices [B, R, C] -> nearly semi-orthogonal ones, by a quintic Newton-Schulz."""
+    """Stack of matrices [B, R, C] -> nearly semi-orthogonal ones, by a quintic Newton-Schulz."""
     a, b, c = 3.4445, -4.7750, 2.0315
     flip = m.shape[1] > m.shape[2]
     x = m.transpose(1, 2).contiguous() if flip else m
-    x = x / (x.float().pow(2).sum((1, 2), keepdim=True).sqrt() + 1e-7).bfloat16()
+    x = x / (x.float().pow(2).sum((1, 2), keepdim=True).sqrt() + 1e-7).to(x.dtype)
     for _ in range(steps):
         gram = torch.bmm(x, x.transpose(1, 2))
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
@@ -26,7 +26,7 @@ def orthogonalize(m, steps=5):
 def muon_direction(grad, first):
     g = grad.float()
     first.lerp_(g, 1 - MOMENTUM)
-    return torch.lerp(g, first, MOMENTUM).bfloat16()
+    return torch.lerp(g, first, MOMENTUM).to(grad.dtype)
 
 
 @torch.compile(dynamic=False)
@@ -47,11 +47,11 @@ def adam_apply(master, weight, grad, first, second, rate, lr, fix1, fix2):
 
 
 class Group:
-    def __init__(self, params, moments):
+    def __init__(self, params, moments, dtype):
         size = sum(p.numel() for p in params.values())
         self.master = torch.cat([p.reshape(-1) for p in params.values()])
-        self.weight = self.master.bfloat16()
-        self.grad = torch.zeros(size, dtype=torch.bfloat16)
+        self.weight = self.master.to(dtype, copy=True)
+        self.grad = torch.zeros(size, dtype=dtype)
         self.moments = [torch.zeros(size) for _ in range(moments)]
         self.shapes = {n: p.shape for n, p in params.items()}
 
@@ -64,14 +64,14 @@ class Group:
 
 
 class Optimizer:
-    """Owns the parameters: `weights` (bf16, for the forward pass) and masters() (fp32, to save).
+    """Owns the parameters: `weights` (of `dtype`, for the forward pass) and masters() (fp32, to save).
 
     rates: learning rate of each name that is not in MATRICES; lr: of the matrices.
     """
 
-    def __init__(self, params, lr, rates, decay):
-        self.muon = Group({n: p for n, p in params.items() if n in MATRICES}, 1)
-        self.adam = Group({n: p for n, p in params.items() if n not in MATRICES}, 2)
+    def __init__(self, params, lr, rates, decay, dtype):
+        self.muon = Group({n: p for n, p in params.items() if n in MATRICES}, 1, dtype)
+        self.adam = Group({n: p for n, p in params.items() if n not in MATRICES}, 2, dtype)
         self.lr, self.decay, self.count = lr, decay, 0
         self.rate = torch.cat([torch.full((p.numel(),), rates.get(n, rates["rest"]))
                                for n, p in params.items() if n not in MATRICES])

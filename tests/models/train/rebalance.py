@@ -44,7 +44,7 @@ def main():
     saved = torch.load(path)
     c = model.CONFIGS[saved["args"]["model"]]
     params = {n: p.bfloat16() for n, p in saved["masters"].items()}
-    rows, _ = data.Sampler(folder, 77).rows(48, 256, 0.7)
+    rows, _, _ = data.Sampler(folder, 77).rows(48, 256, 0.7)
     inputs = []
     for chunk in rows.split(16):
         seen = []

@@ -66,6 +66,10 @@ def arguments():
     a.add_argument("--modern", type=float, nargs=2, default=(0.4, 0.7))
     a.add_argument("--dialogues", type=float, default=0.0,
                    help="share of the rows that are dialogues")
+    a.add_argument("--asked", type=float, default=8.0,
+                   help="what a token of the name and thing that were asked for counts in the loss")
+    a.add_argument("--type", choices=("bfloat16", "float32"), default="bfloat16",
+                   help="what products run in: bfloat16 is slow where the processor has none")
     a.add_argument("--pause", default="/tmp/pause_training")
     a.add_argument("--max-steps", type=int, default=10 ** 9)
     return a.parse_args()
@@ -82,7 +86,8 @@ def main():
 
     params = torch.load(args.start)["masters"] if args.start else model.init(c, args.seed)
     opt = Optimizer(params, args.lr,
-                    {n: r * args.lr / 0.012 for n, r in RATES.items()}, args.decay)
+                    {n: r * args.lr / 0.012 for n, r in RATES.items()}, args.decay,
+                    getattr(torch, args.type))
     step, tokens, spent = 0, 0, 0.0
     if os.path.exists(path):
         saved = torch.load(path)
@@ -90,9 +95,11 @@ def main():
         step, tokens, spent = saved["step"], saved["tokens"], saved["seconds"]
         print(f"going on from step {step}", flush=True)
 
-    def loss_of(weights, rows, labels, table):
+    def loss_of(weights, rows, labels, counts, table):
         logits, balance, _, dropped = model.forward(c, weights, rows, table, args.capacity)
-        ce = F.cross_entropy(logits.float(), labels.reshape(-1), ignore_index=data.IGNORED)
+        ce = F.cross_entropy(logits.float(), labels.reshape(-1), reduction="none")
+        counts = counts.reshape(-1)
+        ce = (ce * counts).sum() / counts.sum()
         return (ce + args.balance * balance) / args.passes, ce.detach(), dropped
 
     def save():
@@ -102,7 +109,7 @@ def main():
 
     compiled = torch.compile(loss_of, dynamic=False)
     tables = {n: model.tables(c, n) for n in (args.length, 2 * args.length)}
-    sampler = data.Sampler(args.data, args.seed + step, args.dialogues)
+    sampler = data.Sampler(args.data, args.seed + step, args.dialogues, args.asked)
     end, mark = until(args.until), time.time()
     saved_at, evaluated_at = mark, mark
     ce_sum = drop_sum = seen = 0
@@ -118,9 +125,9 @@ def main():
         progress = min(1.0, elapsed / (elapsed + end - time.time()))
         length = args.length * (2 if progress > args.long_from else 1)
         for _ in range(args.passes):
-            rows, labels = sampler.rows(args.tokens // length, length,
+            rows, labels, counts = sampler.rows(args.tokens // length, length,
                                         modern_share(progress, *args.modern))
-            loss, ce, dropped = compiled(opt.weights, rows, labels, tables[length])
+            loss, ce, dropped = compiled(opt.weights, rows, labels, counts, tables[length])
             loss.backward()
             ce_sum, drop_sum, seen = ce_sum + ce.item(), drop_sum + dropped.item(), seen + 1
             tokens += rows.shape[0] * length
