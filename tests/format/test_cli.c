@@ -1,6 +1,5 @@
 /*
- * cli and progress: the parser against a small program, its error lines, help, sizes in words, exit
- * statuses of cli_main, and the progress line with a clock of the test's own.
+ * cli: the parser against a small program, its error lines, help, exit statuses of cli_main.
  */
 #include "tests/util/test.h"
 
@@ -9,7 +8,6 @@
 #include <sys/wait.h>
 
 #include "format/cli.h"
-#include "format/progress.h"
 
 /* -- a small program ------------------------------------------------------------------------ */
 
@@ -299,131 +297,6 @@ static void refuses_wrong_values(void **state) {
     cli_free(&call);
 }
 
-/* -- sizes ---------------------------------------------------------------------------------- */
-
-static void parses_sizes(void **state) {
-    (void)state;
-    static const struct {
-        const char *text;
-        uint64_t bytes;
-    } good[] = {{"0", 0},
-                {"4096", 4096},
-                {"12B", 12},
-                {"1K", 1024},
-                {"1k", 1024},
-                {"3KiB", 3072},
-                {"300M", 300u << 20},
-                {"6G", (uint64_t)6 << 30},
-                {"6 GiB", (uint64_t)6 << 30},
-                {"6GB", 6000000000u},
-                {"2T", (uint64_t)2 << 40},
-                {"0.5M", 524288},
-                {"1.25kB", 1250},
-                {".5K", 512},
-                {"18446744073709551615", UINT64_MAX}};
-    static const char *const bad[] = {"",     "G",     "-1",    "+1",    "1.5",
-                                      "1.5B", "1e9",   "6Gi",   "6 G B", "6GG",
-                                      "0x10", "6G 7G", "1.2.3", ".",     "50%"};
-    static const char *const huge[] = {"18446744073709551616", "18446744073709551615K",
-                                       "16777216T"};
-    uint64_t bytes;
-    for (size_t i = 0; i < TEST_COUNT(good); i++) {
-        struct err err = {0};
-        assert_int_equal(cli_size_parse(good[i].text, &bytes, &err), 0);
-        assert_no_err(&err);
-        assert_true(bytes == good[i].bytes);
-    }
-    for (size_t i = 0; i < TEST_COUNT(bad); i++) {
-        struct err err = {0};
-        assert_int_equal(cli_size_parse(bad[i], &bytes, &err), -1);
-        assert_err(&err, bad[i], "is not a size");
-    }
-    for (size_t i = 0; i < TEST_COUNT(huge); i++) {
-        struct err err = {0};
-        assert_int_equal(cli_size_parse(huge[i], &bytes, &err), -1);
-        assert_err(&err, huge[i], "larger than any size");
-    }
-}
-
-static void parses_budgets(void **state) {
-    (void)state;
-    struct cli_budget b;
-    struct err err = {0};
-    assert_int_equal(cli_budget_parse("50%", &b, &err), 0);
-    assert_true(b.percent == 50 && b.bytes == 0);
-    assert_int_equal(cli_budget_parse("12.5%", &b, &err), 0);
-    assert_true(b.percent == 12.5);
-    assert_int_equal(cli_budget_parse("2G", &b, &err), 0);
-    assert_true(b.percent == 0 && b.bytes == (uint64_t)2 << 30);
-    assert_no_err(&err);
-    static const char *const bad[] = {"%", "0%", "100.1%", "-3%", "nan%", "5 %", "5%%"};
-    for (size_t i = 0; i < TEST_COUNT(bad); i++) {
-        struct err e = {0};
-        assert_int_equal(cli_budget_parse(bad[i], &b, &e), -1);
-        assert_err(&e, bad[i], "percentage");
-    }
-}
-
-static void parses_ids(void **state) {
-    (void)state;
-    static const char text[] = "\t[5, 300,\n2147483647 ,,0]\r\n";
-    int32_t *ids;
-    size_t n;
-    struct err err = {0};
-    assert_int_equal(cli_ids_parse(text, sizeof text - 1, "--ids", &ids, &n, &err), 0);
-    static const int32_t want[] = {5, 300, INT32_MAX, 0};
-    assert_int_equal(n, TEST_COUNT(want));
-    assert_memory_equal(ids, want, sizeof want);
-    free(ids);
-    assert_int_equal(cli_ids_parse("", 0, "--ids", &ids, &n, &err), 0);
-    assert_no_err(&err);
-    assert_true(n == 0 && !ids);
-    static const char *const bad[] = {"-1", "+1", "2x", "x", "2147483648", "99999999999999999999"};
-    for (size_t i = 0; i < TEST_COUNT(bad); i++) {
-        struct err e = {0};
-        char *line = mem_printf("7 8, %s,9", bad[i]),
-             *what = mem_printf("'%s' at position 2", bad[i]);
-        assert_int_equal(cli_ids_parse(line, strlen(line), "some file", &ids, &n, &e), -1);
-        assert_err(&e, "some file", what);
-        assert_true(n == 0 && !ids);
-        free(line);
-        free(what);
-    }
-    assert_int_equal(cli_ids_parse("1\0002", 3, "--ids", &ids, &n, &err),
-                     -1); /* a NUL parts nothing */
-    size_t cap = 0;
-    err = (struct err){0};
-    ids = NULL;
-    n = 0;
-    assert_int_equal(cli_ids_append("1 2,", 4, "f", &ids, &n, &cap, &err), 0);
-    assert_int_equal(cli_ids_append("3", 1, "f", &ids, &n, &cap, &err), 0);
-    assert_int_equal(cli_ids_append("4 x", 3, "f", &ids, &n, &cap, &err), -1);
-    assert_err(&err, "f", "'x' at position 4");
-    static const int32_t all[] = {1, 2, 3, 4};
-    assert_int_equal(n, TEST_COUNT(all));
-    assert_memory_equal(ids, all, sizeof all);
-    free(ids);
-}
-
-static void prints_sizes(void **state) {
-    (void)state;
-    static const struct {
-        uint64_t bytes;
-        const char *text;
-    } rows[] = {{0, "0 B"},
-                {1023, "1023 B"},
-                {1024, "1.0 KiB"},
-                {1536, "1.5 KiB"},
-                {1048575, "1.0 MiB"},
-                {300u << 20, "300.0 MiB"},
-                {(uint64_t)6 << 30, "6.0 GiB"},
-                {UINT64_MAX, "16.0 EiB"}};
-    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
-        char text[CLI_SIZE_TEXT];
-        assert_string_equal(cli_size_text(text, rows[i].bytes), rows[i].text);
-    }
-}
-
 /* -- help ----------------------------------------------------------------------------------- */
 
 static void assert_has(const struct buf *b, const char *part) {
@@ -543,87 +416,6 @@ static void main_prints_and_exits(void **state) {
     assert_string_equal(text, "prog: cannot write to standard output: No space left on device\n");
 }
 
-/* -- progress ------------------------------------------------------------------------------- */
-
-static uint64_t fake_ns;
-
-static uint64_t fake_clock(void) {
-    return fake_ns;
-}
-
-static void progress_on_a_terminal(void **state) {
-    (void)state;
-    char *text = NULL;
-    size_t size = 0;
-    FILE *out = open_memstream(&text, &size);
-    assert_non_null(out);
-    struct progress_terminal t;
-    struct progress *p = progress_terminal_init(&t, out, false);
-    t.tty = true;
-    t.now_ns = fake_clock;
-    fake_ns = 5000000000u;
-    progress_start(p, "reading", 100 << 20, PROGRESS_BYTES);
-    for (int ms = 1; ms <= 10000; ms++) { /* 10 MiB/s; ten seconds */
-        fake_ns += 1000000;
-        progress_update(p, (uint64_t)ms * (100 << 20) / 10000);
-    }
-    fflush(out);
-    size_t redraws = 0;
-    for (const char *s = text; (s = strstr(s, "\r\033[K")) != NULL; s++) {
-        redraws++;
-    }
-    assert_in_range(redraws, 45, 50);
-    assert_non_null(strstr(text, "\r\033[Kreading:  50%  50.0 MiB of 100.0 MiB, 10.0 MiB/s, 5.0 s "
-                                 "left\r"));
-    assert_null(strchr(text, '\n'));
-    progress_finish(p);
-    progress_finish(p);
-    progress_update(p, 3);
-    fflush(out);
-    const char *end = "\r\033[Kreading: 100.0 MiB in 10 s (10.0 MiB/s)\n";
-    assert_string_equal(text + strlen(text) - strlen(end), end);
-    fclose(out);
-    free(text);
-}
-
-static void progress_in_a_log(void **state) {
-    (void)state;
-    char *text = NULL;
-    size_t size = 0;
-    FILE *out = open_memstream(&text, &size);
-    assert_non_null(out);
-    struct progress_terminal t;
-    struct progress *p = progress_terminal_init(&t, out, false);
-    assert_false(t.tty);
-    t.now_ns = fake_clock;
-    progress_start(p, "rows", 3000, PROGRESS_ROWS);
-    for (int i = 1; i <= 25; i++) {
-        fake_ns += 1000000000u;
-        progress_update(p, (uint64_t)i * 100);
-    }
-    progress_start(p, "next", 0, PROGRESS_ITEMS); /* finishes the first */
-    fake_ns += 100000000u;
-    progress_update(p, 1);
-    progress_finish(p);
-    fflush(out);
-    assert_string_equal(text, "rows:  33%  1000 rows of 3000 rows, 100 rows/s, 20 s left\n"
-                              "rows:  67%  2000 rows of 3000 rows, 100 rows/s, 10 s left\n"
-                              "rows: 2500 rows of 3000 rows in 25 s (100 rows/s)\n"
-                              "next: 1 item in 100 ms (10.0 items/s)\n");
-    fclose(out);
-    free(text);
-}
-
-static void progress_may_be_silent(void **state) {
-    (void)state;
-    struct progress_terminal t;
-    struct progress *p = progress_terminal_init(&t, stderr, true);
-    assert_null(p);
-    progress_start(p, "x", 1, PROGRESS_ITEMS);
-    progress_update(p, 1);
-    progress_finish(p);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(arguments_and_second_names),
@@ -632,17 +424,10 @@ int main(void) {
         cmocka_unit_test(picks_the_command),
         cmocka_unit_test(refuses_wrong_options),
         cmocka_unit_test(refuses_wrong_values),
-        cmocka_unit_test(parses_sizes),
-        cmocka_unit_test(parses_budgets),
-        cmocka_unit_test(parses_ids),
-        cmocka_unit_test(prints_sizes),
         cmocka_unit_test(help_of_the_program),
         cmocka_unit_test(help_of_a_command),
         cmocka_unit_test(help_keeps_to_the_width),
         cmocka_unit_test(main_prints_and_exits),
-        cmocka_unit_test(progress_on_a_terminal),
-        cmocka_unit_test(progress_in_a_log),
-        cmocka_unit_test(progress_may_be_silent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
