@@ -97,7 +97,7 @@ const struct arch_field arch_fields[] = {
     U32(n_experts, 0, ARCH_MAX_EXPERTS),
     U32(n_active, 0, ARCH_MAX_ACTIVE),
     U32(ffn_dim, 0, 1 << 20),
-    KIND("norm_topk", route.renorm, FIELD_U32, 0, 1),
+    KIND("norm_topk", route.renorm, FIELD_U32, ROUTE_RENORM_NONE, ROUTE_RENORM_FLOOR),
     KIND("dense_dim", dense_dim, FIELD_U32, 0, 1 << 20),
     KIND("shared_dim", shared_dim, FIELD_U32, 0, 1 << 20),
     KIND("shared_gate", shared_gate, FIELD_U32, 0, 1),

@@ -93,6 +93,12 @@ enum route_score {
     ROUTE_SIGMOID = 1,
     ROUTE_SQRT_SOFTPLUS = 2, /* sqrt(log(1 + exp(logit))) */
 };
+/* What the weights of the chosen experts are divided by. */
+enum route_renorm {
+    ROUTE_RENORM_NONE = 0,
+    ROUTE_RENORM_SUM = 1,   /* their sum + eps */
+    ROUTE_RENORM_FLOOR = 2, /* their sum, or eps where that is more */
+};
 enum route_group_score {
     ROUTE_GROUP_MAX = 0,     /* a group is as good as its best expert */
     ROUTE_GROUP_TOP_TWO = 1, /* as the sum of its two best */
@@ -105,7 +111,7 @@ struct route_rule {
     uint32_t score;              /* enum route_score */
     uint32_t logit_bias;         /* 1 = a bias is added to the logits */
     uint32_t selection_bias;     /* 1 = a bias is added to the scores for the choice alone */
-    uint32_t renorm;             /* 1 = the weights are divided by their sum + eps */
+    uint32_t renorm;             /* enum route_renorm */
     uint32_t groups, top_groups; /* experts are chosen from the best top_groups of equal groups; 0
                                     = from all */
     uint32_t group_score;        /* enum route_group_score */

@@ -215,7 +215,9 @@ ROUTE_FUNCTION void route_choose(const struct route_rule *rule, const float *ran
 /* The weights of the chosen experts: scores [n] are theirs. In place. */
 ROUTE_FUNCTION void route_weigh(const struct route_rule *rule, const float *factor,
                                 const int32_t *ids, uint32_t n, float *scores) {
-    const float sum = ROUTE_ADD(route_sum(scores, n), rule->eps);
+    const float chosen = route_sum(scores, n), floor = rule->eps;
+    const float sum = rule->renorm == ROUTE_RENORM_FLOOR ? (chosen < floor ? floor : chosen)
+                                                         : ROUTE_ADD(chosen, rule->eps);
     for (uint32_t j = 0; j < n; j++) {
         scores[j] = rule->renorm ? scores[j] / sum : scores[j];
         scores[j] = rule->scale != 1.0f ? ROUTE_MUL(scores[j], rule->scale) : scores[j];

@@ -148,7 +148,10 @@ static void route_plainly(const struct routing *r, const float *logits, int32_t 
     }
     for (uint32_t j = 0; j < r->n; j++) {
         weights[j] = score[ids[j]];
-        weights[j] = r->rule.renorm ? weights[j] / (chosen + r->rule.eps) : weights[j];
+        weights[j] = r->rule.renorm == ROUTE_RENORM_SUM ? weights[j] / (chosen + r->rule.eps)
+                     : r->rule.renorm == ROUTE_RENORM_FLOOR
+                         ? weights[j] / (chosen < r->rule.eps ? r->rule.eps : chosen)
+                         : weights[j];
         weights[j] *= r->rule.scale;
         weights[j] *= r->factor ? r->factor[ids[j]] : 1;
     }
@@ -175,7 +178,11 @@ static void check_weights(const struct routing *r, const float *logits, const in
         chosen += score[j];
     }
     for (uint32_t j = 0; j < r->n; j++) {
-        double want = r->rule.renorm ? score[j] / (chosen + (double)r->rule.eps) : score[j];
+        double eps = (double)r->rule.eps;
+        double want = r->rule.renorm == ROUTE_RENORM_SUM ? score[j] / (chosen + eps)
+                      : r->rule.renorm == ROUTE_RENORM_FLOOR
+                          ? score[j] / (chosen < eps ? eps : chosen)
+                          : score[j];
         want *= (double)r->rule.scale * (r->factor ? (double)r->factor[ids[j]] : 1);
         assert_true(fabs(weights[j] - want) <= 64 * FLT_EPSILON * fabs(want) + 0x1p-60);
     }
@@ -230,6 +237,7 @@ static const struct route_rule rules[] = {
     {.score = ROUTE_SOFTMAX, .scale = 1},
     {.score = ROUTE_SOFTMAX, .scale = 1, .renorm = 1},
     {.score = ROUTE_SOFTMAX, .scale = 1.5f, .renorm = 1, .selection_bias = 1, .eps = 1e-2f},
+    {.score = ROUTE_SOFTMAX, .scale = 1, .renorm = 2, .selection_bias = 1, .eps = 0.25f},
     {.score = ROUTE_SOFTMAX, .scale = 16, .groups = 8, .top_groups = 3},
     {.score = ROUTE_SOFTMAX, .scale = 1, .renorm = 1, .factor = 1},
     {.score = ROUTE_SIGMOID, .scale = 1},

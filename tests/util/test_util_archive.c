@@ -60,7 +60,7 @@ static void vary_layer(struct arch *a, struct layer_kind *k, uint64_t *s) {
                                    .score = below(s, 3),
                                    .logit_bias = below(s, 2),
                                    .selection_bias = below(s, 2),
-                                   .renorm = below(s, 2),
+                                   .renorm = below(s, 3),
                                    .group_score = below(s, 2),
                                    .factor = below(s, 2),
                                    .eps = below(s, 2) ? 0x1p-20f : 0.0f,
@@ -143,7 +143,7 @@ void archive_arch(struct arch *a, uint64_t seed) {
     k.att.clip_qkv = below(&s, 2) ? 8.0f : 0.0f;
     a->n_experts = 2 + below(&s, 3);
     a->ffn_dim = 1 + below(&s, 20);
-    k.route.renorm = below(&s, 2);
+    k.route.renorm = below(&s, 3);
     k.dense_dim = 1 + below(&s, 40);
     k.shared_dim = below(&s, 2) ? 1 + below(&s, 40) : 0;
     a->tied = below(&s, 2);

@@ -74,6 +74,8 @@ static const struct route rules[] = {
     {"softmax, renormalised", {.score = ROUTE_SOFTMAX, .renorm = 1, .scale = 1}},
     {"softmax with a selection bias",
      {.score = ROUTE_SOFTMAX, .selection_bias = 1, .renorm = 1, .scale = 2.5f}},
+    {"softmax, renormalised by no less than a number",
+     {.score = ROUTE_SOFTMAX, .selection_bias = 1, .renorm = 2, .eps = 0.25f, .scale = 1}},
     {"softmax, best groups", {.score = ROUTE_SOFTMAX, .groups = 4, .top_groups = 2, .scale = 16}},
     {"softmax with factors", {.score = ROUTE_SOFTMAX, .renorm = 1, .factor = 1, .scale = 1}},
     {"sigmoid", {.score = ROUTE_SIGMOID, .scale = 1}},
