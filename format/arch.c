@@ -130,6 +130,7 @@ const struct arch_field arch_fields[] = {
     KIND_LATER("dense_beside", block.dense_beside, FIELD_U32, 0, 1, 0),
     KIND_LATER("layer_scale", block.layer_scale, FIELD_U32, 0, 1, 0),
     KIND_LATER("mixer", mixer, FIELD_U32, 0, MIXER_COUNT - 1, MIXER_ATTENTION),
+    KIND_LATER("qk_norm_late", att.qk_norm_late, FIELD_U32, 0, 1, 0),
     KIND_LATER("v_norm", att.v_norm, FIELD_U32, 0, 1, 0),
     KIND_LATER("v_from_k", att.v_from_k, FIELD_U32, 0, 1, 0),
     KIND_LATER("attn_gate", att.gate, FIELD_U32, 0, 1, 0),

@@ -64,7 +64,8 @@ enum arch_qk_norm {
 struct attention_rule {
     uint32_t n_heads, n_kv_heads, head_dim;
     uint32_t qkv_bias, o_bias; /* 0 or 1 */
-    uint32_t qk_norm;          /* enum arch_qk_norm, before RoPE */
+    uint32_t qk_norm;          /* enum arch_qk_norm */
+    uint32_t qk_norm_late;     /* 0 = before RoPE, 1 = after it */
     uint32_t v_norm;           /* 1 = RMSNorm without a weight over each value head */
     uint32_t v_from_k;         /* 1 = values are (v_norm of) the key projection before its norm */
     uint32_t gate;             /* 1 = outputs are multiplied by sigmoid(gate projection) */

@@ -57,11 +57,13 @@ static bool supported(const struct backend *be) {
     return be->ops->attention != NULL;
 }
 
-/* RMSNorm of queries or keys [rows, heads, head_dim], by head or over the whole projection. */
+/* RMSNorm of queries or keys [rows, heads, head_dim], by head or over the whole projection, at one
+ * of the two places where a rule may have it: before they are turned, or after (`late`). */
 static void norm_heads(struct forward *f, const struct attention_rule *r,
-                       const struct weight *weight, float *x, uint32_t rows, uint32_t heads) {
+                       const struct weight *weight, float *x, uint32_t rows, uint32_t heads,
+                       uint32_t late) {
     bool by_head = r->qk_norm == ARCH_QK_NORM_HEAD;
-    if (r->qk_norm != ARCH_QK_NORM_NONE) {
+    if (r->qk_norm != ARCH_QK_NORM_NONE && r->qk_norm_late == late) {
         f->be->ops->rmsnorm(f->be->self, x, weight, f->arch->norm_eps,
                             by_head ? rows * heads : rows,
                             by_head ? r->head_dim : heads * r->head_dim, x);
@@ -85,13 +87,14 @@ static void store_keys(struct forward *f, const struct layer_weights *lw, uint32
     if (r->v_norm) {
         op->rmsnorm(be, raw_v, &ones, a->norm_eps, b->rows * r->n_kv_heads, r->head_dim, v);
     }
-    norm_heads(f, r, &lw->w[SLOT_K_NORM], k, b->rows, r->n_kv_heads);
+    norm_heads(f, r, &lw->w[SLOT_K_NORM], k, b->rows, r->n_kv_heads, 0);
     if (r->clip_qkv > 0) {
         op->clamp(be, k, n, r->clip_qkv);
         op->clamp(be, v, n, r->clip_qkv);
     }
     op->rope(be, k, b->rows, r->n_kv_heads, r->head_dim, forward_angles(f, r->rope, b),
              arch_rope(a, r->rope).dim / 2);
+    norm_heads(f, r, &lw->w[SLOT_K_NORM], k, b->rows, r->n_kv_heads, 1);
     for (uint32_t i = 0; i < b->n_spans; i++) {
         const struct span *s = &b->spans[i];
         op->kv_store(be, &s->state->layers[layer].kv, k + s->first * kv_dim, v + s->first * kv_dim,
@@ -112,12 +115,13 @@ static void run(struct forward *f, const struct layer_weights *lw, uint32_t laye
     float *q = mixer_take(f, &used, q_dim), *att = mixer_take(f, &used, q_dim);
     float *k = mixer_take(f, &used, kv_dim), *v = mixer_take(f, &used, kv_dim);
     op->matmul(be, &lw->w[SLOT_Q], &lw->w[SLOT_Q_BIAS], f->norm, b->rows, q);
-    norm_heads(f, r, &lw->w[SLOT_Q_NORM], q, b->rows, r->n_heads);
+    norm_heads(f, r, &lw->w[SLOT_Q_NORM], q, b->rows, r->n_heads, 0);
     if (r->clip_qkv > 0) {
         op->clamp(be, q, b->rows * q_dim, r->clip_qkv);
     }
     op->rope(be, q, b->rows, r->n_heads, r->head_dim, forward_angles(f, r->rope, b),
              arch_rope(a, r->rope).dim / 2);
+    norm_heads(f, r, &lw->w[SLOT_Q_NORM], q, b->rows, r->n_heads, 1);
     if (source == layer) {
         store_keys(f, lw, layer, b, k, v);
     }

@@ -69,6 +69,7 @@ SPOIL(no_shared, k->shared_dim = 0)
 SPOIL(stop_high, a->stop_ids[0] = 99)
 SPOIL(no_name, a->family[0] = '\0')
 SPOIL(qk_norm_three, k->att.qk_norm = 3)
+SPOIL(qk_norm_later, k->att.qk_norm_late = 2)
 SPOIL(renorm_three, k->route.renorm = 3)
 SPOIL(top_p_two, a->gen_top_p = 2.0f)
 SPOIL(huge, (a->dim = 1 << 17, a->ffn_dim = 1 << 20, a->n_experts = 4096))
@@ -139,6 +140,7 @@ static const struct rule_row {
     {stop_high, "stop_ids[0] = 99"},
     {no_name, "family: a name of 1"},
     {qk_norm_three, "qk_norm[1] = 3"},
+    {qk_norm_later, "qk_norm_late[1] = 2"},
     {renorm_three, "norm_topk[1] = 3"},
     {top_p_two, "gen_top_p = 2"},
     {huge, "2^47"},

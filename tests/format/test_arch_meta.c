@@ -261,6 +261,7 @@ static void test_defaults(void **state) {
         "dense_beside",
         "layer_scale",
         "mixer",
+        "qk_norm_late",
         "v_norm",
         "v_from_k",
         "attn_gate",

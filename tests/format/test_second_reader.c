@@ -79,6 +79,7 @@ static void print_layer(struct buf *out, const struct arch *a, uint32_t layer) {
         {"o_bias", k->att.o_bias},
         {"post_norm", k->block.post_norm},
         {"qk_norm", k->att.qk_norm},
+        {"qk_norm_late", k->att.qk_norm_late},
         {"qkv_bias", k->att.qkv_bias},
         {"rope", k->att.rope},
         {"route_eps", (double)k->route.eps},

@@ -81,6 +81,7 @@ static void vary_layer(struct arch *a, struct layer_kind *k, uint64_t *s) {
         k->delta.conv = 1 + below(s, 4);
         return;
     }
+    k->att.qk_norm_late = below(s, 2);
     k->att.v_norm = below(s, 2);
     k->att.v_from_k = k->att.v_norm && below(s, 2);
     k->att.gate = below(s, 2);
