@@ -93,6 +93,19 @@ static void fill_heads(const struct layout *y, struct lay *l, struct hf_matrix *
     set_groups(l, m, r->n_heads, (const uint32_t[4]){r->head_dim, r->head_dim}, y->pick, 1);
 }
 
+static void fill_pairs(const struct layout *y, struct lay *l, struct hf_matrix *m) {
+    const struct attention_rule *r = &arch_kind(l->a, l->layer)->att;
+    fill_regular(y, l, m);
+    m->head_rows = r->head_dim;
+    m->pairs = arch_rope(l->a, r->rope).dim / 2;
+}
+
+static void fill_qkv(const struct layout *y, struct lay *l, struct hf_matrix *m) {
+    const struct attention_rule *r = &arch_kind(l->a, l->layer)->att;
+    const uint32_t q = attention_q_dim(r), kv = attention_kv_dim(r);
+    set_groups(l, m, 1, (const uint32_t[4]){q, kv, kv}, y->pick, 1);
+}
+
 static void fill_delta_qkvz(const struct layout *y, struct lay *l, struct hf_matrix *m) {
     const struct delta_rule *r = &arch_kind(l->a, l->layer)->delta;
     uint32_t values = r->n_v_heads / r->n_k_heads * r->v_dim;
@@ -122,6 +135,10 @@ static const struct layout layouts[HF_LAYOUT_COUNT] = {
     [HF_COLS_ODD] = {.pick = 1, .fill = fill_cols},
     [HF_HEADS_FIRST] = {.fill = fill_heads},
     [HF_HEADS_SECOND] = {.pick = 1, .fill = fill_heads},
+    [HF_PAIRS] = {.of = 1, .fill = fill_pairs},
+    [HF_QKV_Q] = {.fill = fill_qkv},
+    [HF_QKV_K] = {.pick = 1, .fill = fill_qkv},
+    [HF_QKV_V] = {.pick = 2, .fill = fill_qkv},
     [HF_DELTA_QKV] = {.fill = fill_delta_qkvz},
     [HF_DELTA_Z] = {.pick = 3, .fill = fill_delta_qkvz},
     [HF_DELTA_B] = {.fill = fill_delta_ba},
@@ -207,8 +224,15 @@ static const struct hf_part *find_part(const struct hf_matrix *m, uint32_t *row)
     return p;
 }
 
+/* The row of the tensor that is row `row` of a matrix in pairs. */
+static uint32_t unpair(const struct hf_matrix *m, uint32_t row) {
+    uint32_t i = row % m->head_rows;
+    return i >= 2 * m->pairs ? row : row - i + (i < m->pairs ? 2 * i : 2 * (i - m->pairs) + 1);
+}
+
 static uint64_t element_of(const struct hf_matrix *m, uint32_t row, uint32_t col) {
     const struct hf_part *p = find_part(m, &row);
+    row = m->pairs > 0 ? unpair(m, row) : row;
     return p->first + row / p->group_rows * p->group_step + row % p->group_rows * m->row_step +
            col * m->col_step;
 }
@@ -384,7 +408,7 @@ struct weight hf_matrix_view(const struct hf_matrix *m) {
     w.stride_bytes = codec_row_bytes(w.codec, w.cols);
     const struct hf_part *p = &m->parts[0];
     if (m->value == HF_AS_IS && !m->scales && m->n_parts == 1 && p->group_rows == p->rows &&
-        m->col_step == 1) {
+        m->pairs == 0 && m->col_step == 1) {
         uint32_t size = st_element_bytes(m->tensor->dtype);
         w.stride_bytes = m->row_step * size;
         w.data = m->tensor->data + p->first * size;
@@ -406,8 +430,9 @@ void hf_matrix_advise(const struct hf_matrix *m, uint32_t first, uint32_t n,
         uint32_t row = first, some;
         const struct hf_part *p = find_part(m, &row);
         some = p->rows - row < n ? p->rows - row : n;
-        uint64_t from = element_of(m, first, 0);
-        uint64_t end = element_of(m, first + some - 1, m->cols - 1) + 1;
+        uint32_t last = first + some - 1, head = m->pairs > 0 ? m->head_rows : 1; /* whole ones */
+        uint64_t from = element_of(m, first - first % head, 0);
+        uint64_t end = element_of(m, last - last % head + head - 1, m->cols - 1) + 1;
         if (m->scales) {
             advise(m->tensor, from / 2, (end - from) / 2);
             advise(m->scales, from / FP4_GROUP, (end - from) / FP4_GROUP);

@@ -2,8 +2,8 @@
  * hf_matrix: where the numbers of a slot's matrix lie in a checkpoint's tensors, and reading them.
  *
  * Owns: the layouts in which families store a matrix (plain, fused with others, transposed, rows in
- * turn or grouped by heads), the shape that each asks of a tensor, decoding (BF16, F16, F32,
- * MXFP4), what is done to the numbers afterwards, the check that none is NaN or infinite.
+ * turn, in pairs or grouped by heads), the shape that each asks of a tensor, decoding (BF16, F16,
+ * F32, MXFP4), what is done to the numbers afterwards, the check that none is NaN or infinite.
  * Leaves to others: which tensor it is (hf_names), bytes of files (format/safetensors).
  * Threads: a laid-out matrix is immutable and may be read from any number of threads.
  */
@@ -30,10 +30,15 @@ enum hf_layout {
     HF_COLS_ODD,            /* the same shape, the other columns */
     HF_HEADS_FIRST,  /* [2 rows, cols], by attention head: its head_dim rows, then the other's */
     HF_HEADS_SECOND, /* the other's, of that shape */
-    HF_DELTA_QKV,    /* [., cols], by key head: q, k, its value heads' v, their z */
-    HF_DELTA_Z,      /* the z of that shape */
-    HF_DELTA_B,      /* [2 rows, cols], by key head: its value heads' b, their a */
-    HF_DELTA_A,      /* the a of that shape */
+    HF_PAIRS, /* [rows, cols], queries or keys of heads whose components 2i and 2i + 1 are turned
+                 together: they become i and i + rope_dim / 2, as they are here */
+    HF_QKV_Q, /* [q + 2 kv rows, cols]: queries, then keys, then values; the queries */
+    HF_QKV_K, /* the keys of that shape */
+    HF_QKV_V, /* the values */
+    HF_DELTA_QKV, /* [., cols], by key head: q, k, its value heads' v, their z */
+    HF_DELTA_Z,   /* the z of that shape */
+    HF_DELTA_B,   /* [2 rows, cols], by key head: its value heads' b, their a */
+    HF_DELTA_A,   /* the a of that shape */
     HF_LAYOUT_COUNT,
 };
 
@@ -60,6 +65,8 @@ struct hf_matrix {
     uint32_t rows, cols;
     uint64_t row_step, col_step; /* elements from one to the next */
     uint32_t n_parts;            /* one behind the other, down the matrix */
+    uint32_t head_rows, pairs; /* not 0: of each head_rows rows of the one part, i and i + pairs for
+                                  i < pairs are 2i and 2i + 1 of the tensor */
     struct hf_part parts[HF_MAX_PARTS];
     enum hf_value value;
     float factor; /* 1, or that of HF_PER_ROOT_DIM */

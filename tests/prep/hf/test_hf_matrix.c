@@ -20,6 +20,7 @@ static struct arch small_arch(void) {
     kinds[0].moe = kinds[1].moe = 1;
     kinds[0].ffn.bias = kinds[1].ffn.bias = 1;
     arch_set_kinds(&a, kinds);
+    arch_add_rope(&a, 4, (const float[2]){1, 1}, 1);
     return a;
 }
 
@@ -69,6 +70,11 @@ ELEMENT(cols_odd, row * 2 * cols + 2 * col + 1)
 /* heads of 6 rows: [q 6 | gate 6] */
 ELEMENT(heads_first, (row / 6 * 12 + row % 6) * cols + col)
 ELEMENT(heads_second, (row / 6 * 12 + 6 + row % 6) * cols + col)
+/* heads of 6 rows, of which the first 4 are two pairs: rows 0, 1, 2, 3 are 0, 2, 1, 3 */
+ELEMENT(pairs, (row - row % 6 + "\0\2\1\3\4\5"[row % 6]) * cols + col)
+/* [q 24 | k 12 | v 12] */
+ELEMENT(qkv_k, (24 + row) * cols + col)
+ELEMENT(qkv_v, (36 + row) * cols + col)
 /* key heads: [q 3 | k 3 | v 10 | z 10] */
 static uint64_t delta_qkv(uint64_t row, uint64_t col, uint64_t e, uint64_t rows, uint64_t cols) {
     (void)e;
@@ -112,6 +118,11 @@ static const struct layout_row {
     {HF_DELTA_Z, SLOT_DELTA_Z, 1, 0, 2, {52, 32}, delta_z, false},
     {HF_DELTA_B, SLOT_DELTA_B, 1, 0, 2, {8, 32}, delta_b, false},
     {HF_DELTA_A, SLOT_DELTA_A, 1, 0, 2, {8, 32}, delta_a, false},
+    {HF_PAIRS, SLOT_Q, 0, 0, 2, {24, 32}, pairs, false},
+    {HF_PAIRS, SLOT_K, 0, 0, 2, {12, 32}, pairs, false},
+    {HF_QKV_Q, SLOT_Q, 0, 0, 2, {48, 32}, plain, true},
+    {HF_QKV_K, SLOT_K, 0, 0, 2, {48, 32}, qkv_k, true},
+    {HF_QKV_V, SLOT_V, 0, 0, 2, {48, 32}, qkv_v, true},
 };
 
 /* Rows and columns [from, from + n) of a laid-out matrix. */
@@ -452,6 +463,8 @@ static void advice(void **state) {
         {&layouts[10], 0, 32, 128, 256, 1},
         {&layouts[17], 0, 32, 0, 42 * 32, 3}, /* q, k and v of all groups; z behind them is not */
         {&layouts[17], 4, 4, 3 * 32, 29 * 32, 2}, /* two of q in the second group, two of k */
+        {&layouts[21], 2, 3, 0, 6 * 32, 1},       /* heads are whole */
+        {&layouts[21], 5, 2, 0, 12 * 32, 1},
     };
     for (size_t i = 0; i < TEST_COUNT(rows); i++) {
         const struct layout_row *y = rows[i].row;
