@@ -82,6 +82,11 @@ enum family_key_id {
     KEY_GROUPS,
     KEY_TOP_GROUPS,
     KEY_ROUTE_SCALE,
+    KEY_ROTARY_DIM, /* components of a head that are turned; 0: partial_rotary_factor says it */
+    KEY_MOE_START,  /* the first layer that may have experts */
+    KEY_MOE_INTERVAL,
+    KEY_NORM_MIN,
+    KEY_MUP,            /* embeddings are multiplied by sqrt(dim) */
     KEY_FURTHER_LAYERS, /* behind the model's: they predict further tokens and are left out */
     KEY_COUNT,
 };

@@ -27,6 +27,7 @@ static const struct key {
     /* 0 in a file is no way to say "none": transformers takes it as the number that it is, which no
      * model can have been trained with. Only null, or a missing key, is one. */
     bool positive;
+    bool lists; /* a list that gives each layer the same number says what the number says */
 } keys[KEY_COUNT] = {
     [KEY_VOCAB] = {{"vocab_size"}, KIND_U32, FALLBACK, true},
     [KEY_DIM] = {{"hidden_size"}, KIND_U32, FALLBACK, true},
@@ -40,17 +41,19 @@ static const struct key {
     [KEY_TIED] = {{"tie_word_embeddings"}, KIND_BOOL, 0},
     [KEY_EXPERTS] = {{"num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"},
                      KIND_U32,
-                     FALLBACK},
+                     FALLBACK,
+                     .lists = true},
     [KEY_ACTIVE] = {{"num_experts_per_tok", "experts_per_token", "moe_topk", "moe_k",
                      "top_k_experts"},
                     KIND_U32,
-                    FALLBACK},
+                    FALLBACK,
+                    .lists = true},
     [KEY_EXPERT_DIM] = {{"moe_intermediate_size"}, KIND_U32, FALLBACK},
     [KEY_SHARED_DIM] = {{"shared_expert_intermediate_size"}, KIND_U32, FALLBACK},
     [KEY_SPARSE_STEP] = {{"decoder_sparse_step"}, KIND_U32, FALLBACK},
-    [KEY_NORM_TOPK] = {{"norm_topk_prob"}, KIND_BOOL, FALLBACK},
+    [KEY_NORM_TOPK] = {{"norm_topk_prob", "route_norm"}, KIND_BOOL, FALLBACK},
     [KEY_QKV_BIAS] = {{"qkv_bias"}, KIND_BOOL, FALLBACK},
-    [KEY_ATTENTION_BIAS] = {{"attention_bias"}, KIND_BOOL, FALLBACK},
+    [KEY_ATTENTION_BIAS] = {{"attention_bias", "use_qkv_bias"}, KIND_BOOL, FALLBACK},
     [KEY_QK_NORM] = {{"use_qk_norm"}, KIND_BOOL, FALLBACK},
     [KEY_CLIP_QKV] = {{"clip_qkv"}, KIND_REAL, 0, true},
     [KEY_WINDOW] = {{"sliding_window"}, KIND_U32, 0},
@@ -58,7 +61,9 @@ static const struct key {
     [KEY_MAX_WINDOW_LAYERS] = {{"max_window_layers"}, KIND_U32, FALLBACK},
     [KEY_SWIGLU_LIMIT] = {{"swiglu_limit"}, KIND_REAL, FALLBACK, true},
     [KEY_SWIGLU_ALPHA] = {{"swiglu_alpha"}, KIND_REAL, FALLBACK},
-    [KEY_FULL_INTERVAL] = {{"full_attention_interval"}, KIND_U32, FALLBACK},
+    [KEY_FULL_INTERVAL] = {{"full_attention_interval", "global_attn_every_n_layers"},
+                           KIND_U32,
+                           FALLBACK},
     [KEY_OUTPUT_GATE] = {{"attn_output_gate"}, KIND_BOOL, FALLBACK},
     [KEY_DELTA_K_HEADS] = {{"linear_num_key_heads"}, KIND_U32, FALLBACK},
     [KEY_DELTA_V_HEADS] = {{"linear_num_value_heads"}, KIND_U32, FALLBACK},
@@ -73,12 +78,21 @@ static const struct key {
     [KEY_SHARED_KV_LAYERS] = {{"num_kv_shared_layers"}, KIND_U32, 0},
     [KEY_DOUBLE_MLP] = {{"use_double_wide_mlp"}, KIND_BOOL, 0},
     [KEY_LOGIT_CAP] = {{"final_logit_softcapping"}, KIND_REAL, 0, true},
-    [KEY_DENSE_FIRST] = {{"first_k_dense_replace"}, KIND_U32, FALLBACK},
-    [KEY_SHARED_EXPERTS] = {{"n_shared_experts"}, KIND_U32, 0},
+    [KEY_DENSE_FIRST] = {{"first_k_dense_replace", "num_dense_layers"}, KIND_U32, FALLBACK},
+    [KEY_SHARED_EXPERTS] = {{"n_shared_experts", "num_shared_experts", "moe_num_shared_experts"},
+                            KIND_U32,
+                            0},
     [KEY_GROUPS] = {{"n_group"}, KIND_U32, FALLBACK, true},
     [KEY_TOP_GROUPS] = {{"topk_group"}, KIND_U32, FALLBACK, true},
-    [KEY_ROUTE_SCALE] = {{"routed_scaling_factor"}, KIND_REAL, FALLBACK, true},
-    [KEY_FURTHER_LAYERS] = {{"num_nextn_predict_layers", "num_mtp_layers"}, KIND_U32, 0},
+    [KEY_ROUTE_SCALE] = {{"routed_scaling_factor", "route_scale"}, KIND_REAL, FALLBACK, true},
+    [KEY_ROTARY_DIM] = {{"rotary_dim"}, KIND_U32, 0, true},
+    [KEY_MOE_START] = {{"moe_layer_start_index"}, KIND_U32, FALLBACK},
+    [KEY_MOE_INTERVAL] = {{"moe_layer_interval"}, KIND_U32, FALLBACK, true},
+    [KEY_NORM_MIN] = {{"moe_norm_min"}, KIND_REAL, FALLBACK},
+    [KEY_MUP] = {{"mup_enabled"}, KIND_BOOL, FALLBACK},
+    [KEY_FURTHER_LAYERS] = {{"num_nextn_predict_layers", "num_mtp_layers", "num_mtp_modules"},
+                            KIND_U32,
+                            0},
 };
 
 const char *hf_config_key(enum family_key_id id) {
@@ -115,6 +129,15 @@ static const char *expected(const struct key *k, char text[64]) {
     return text;
 }
 
+/* The number that a list repeats, or the value itself. */
+static const json_t *repeated(const struct key *k, const json_t *v) {
+    size_t i = 0, n = k->lists ? json_array_size(v) : 0;
+    while (i < n && json_equal(json_array_get(v, i), json_array_get(v, 0))) {
+        i++;
+    }
+    return n > 0 && i == n ? json_array_get(v, 0) : v;
+}
+
 /* Read one of the family's keys, in whichever spelling the file has it. */
 static int read_key(struct settle *s, const struct family_key *f, struct err *err) {
     const struct key *k = &keys[f->id];
@@ -127,7 +150,7 @@ static int read_key(struct settle *s, const struct family_key *f, struct err *er
         if (!v) {
             continue;
         }
-        if (!json_is_null(v) && !key_value(k, v, &this_value)) {
+        if (!json_is_null(v) && !key_value(k, repeated(k, v), &this_value)) {
             return settle_refuse(s, k->name[i], v, expected(k, text), err);
         }
         if (seen && this_value != value) {
@@ -182,17 +205,19 @@ static int find_family(const struct family **out, const json_t *root, const char
     const char *architecture = json_string_value(json_array_get(architectures, 0));
     const char *model_type = json_string_value(json_object_get(root, "model_type"));
     const struct family *f;
+    bool known = false; /* the architecture, if not with this type */
     for (size_t i = 0; (f = family_at(i)) != NULL; i++) {
         bool same_type = is_among(model_type, f->types);
         bool same = architecture ? is_among(architecture, f->architectures) : same_type;
-        if (same && model_type && !same_type) {
-            return err_set(err, "%s: model_type \"%s\" does not belong to architecture %s", path,
-                           model_type, architecture);
-        }
-        if (same) {
+        if (same && (!model_type || same_type)) {
             *out = f;
             return 0;
         }
+        known |= same;
+    }
+    if (known) {
+        return err_set(err, "%s: model_type \"%s\" does not belong to architecture %s", path,
+                       model_type, architecture);
     }
     if (!architecture && !model_type) {
         return err_set(err, "%s: neither architectures nor model_type says what the model is",

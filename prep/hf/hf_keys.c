@@ -98,6 +98,13 @@ static const char *const ignored[] = {
     "mtp_num_hidden_layers",
     "mtp_use_dedicated_embeddings",
     "mtp_per_layer_config",
+    "mtp_transformer_layers",
+    "mtp_layer_types",
+    "mtp_mlp_layer_types",
+    "use_mtp",
+    "load_balance_coeff",
+    "output_dropout",
+    "use_grouped_mm",
 };
 
 /* Keys of a wrapper that have nothing to do with its text model. */
@@ -177,6 +184,11 @@ static const struct neutral_key {
     {"n_group", 1},
     {"topk_group", 1},
     {"num_expert_group", 1},
+    {"num_expert_groups", 1},
+    {"num_limited_groups", 1},
+    {"layernorm_full_attention_beta", 1},
+    {"layernorm_linear_attention_beta", 1},
+    {"layernorm_mlp_beta", 1},
     {"topk_method", HF_NO_NUMBER},
     {"scoring_func", HF_NO_NUMBER},
     {"score_function", HF_NO_NUMBER},

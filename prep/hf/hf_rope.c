@@ -167,6 +167,10 @@ static int parse_rope(struct rope *r, const struct settle *s, const json_t *obje
                : theta.given  ? theta
                               : (struct rope_value){f->theta, true};
     r->partial_rotary_factor = r->partial_rotary_factor.given ? r->partial_rotary_factor : partial;
+    if (!r->partial_rotary_factor.given && s->value[KEY_ROTARY_DIM] > 0) {
+        r->partial_rotary_factor =
+            (struct rope_value){s->value[KEY_ROTARY_DIM] / r->head_dim, true};
+    }
     r->original_tok = original.given ? original : r->original_tok;
     r->type = r->type ? r->type : "default";
     return 0;

@@ -1,5 +1,6 @@
 #include "prep/hf/settle.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,6 +22,22 @@ int settle_only(const struct settle *s, enum family_key_id key, double value, st
     return 0;
 }
 
+int settle_word(const struct settle *s, const char *key, const char *word, struct err *err) {
+    const json_t *v = json_object_get(s->root, key);
+    const char *said = json_string_value(v);
+    if (!v || json_is_null(v) || (said && strcmp(said, word) == 0)) {
+        return 0;
+    }
+    char expected[80];
+    snprintf(expected, sizeof expected, "\"%s\"", word);
+    return settle_refuse(s, key, v, expected, err);
+}
+
+int settle_true(const struct settle *s, const char *key, struct err *err) {
+    const json_t *v = json_object_get(s->root, key);
+    return !v || json_is_null(v) || json_is_true(v) ? 0 : settle_refuse(s, key, v, "true", err);
+}
+
 /* The list under a key, or NULL where the file has none. */
 static int find_list(const struct settle *s, const char *key, const json_t **list,
                      const char *expected, struct err *err) {
@@ -29,15 +46,16 @@ static int find_list(const struct settle *s, const char *key, const json_t **lis
     return !v || json_is_null(v) || *list ? 0 : settle_refuse(s, key, v, expected, err);
 }
 
-int settle_layer_types(const struct settle *s, const char *const *words, uint32_t *type,
-                       bool *given, struct err *err) {
+/* settle_layer_types, of the list under `key`. */
+static int read_types(const struct settle *s, const char *key, const char *const *words,
+                      uint32_t *type, bool *given, struct err *err) {
     const json_t *list;
-    if (find_list(s, "layer_types", &list, "a list of words, one a layer", err) < 0) {
+    if (find_list(s, key, &list, "a list of words, one a layer", err) < 0) {
         return -1;
     }
     *given = list != NULL;
     if (list && json_array_size(list) != s->arch->n_layers) {
-        return err_set(err, "%s: layer_types must be a list of %u entries, one a layer", s->path,
+        return err_set(err, "%s: %s must be a list of %u entries, one a layer", s->path, key,
                        s->arch->n_layers);
     }
     for (uint32_t l = 0; list && l < s->arch->n_layers; l++) {
@@ -47,12 +65,33 @@ int settle_layer_types(const struct settle *s, const char *const *words, uint32_
             k++;
         }
         if (!words[k]) {
-            return err_set(err, "%s: layer_types entry %u (\"%.40s\") is neither %s nor %s",
-                           s->path, l, word ? word : "?", words[0], words[1]);
+            return err_set(err, "%s: %s entry %u (\"%.40s\") is neither %s nor %s", s->path, key, l,
+                           word ? word : "?", words[0], words[1]);
         }
         type[l] = k;
     }
     return 0;
+}
+
+int settle_layer_types(const struct settle *s, const char *const *words, uint32_t *type,
+                       bool *given, struct err *err) {
+    return read_types(s, "layer_types", words, type, given, err);
+}
+
+int settle_mlp_types(struct settle *s, struct err *err) {
+    static const char *const words[] = {"sparse", "dense", NULL};
+    uint32_t n = s->arch->n_layers, *dense = mem_calloc(n, sizeof *dense), n_dense = 0;
+    bool given;
+    int rc = read_types(s, "mlp_layer_types", words, dense, &given, err);
+    for (uint32_t l = 0; l < n; l++) {
+        n_dense += dense[l];
+    }
+    for (uint32_t l = 0; l < n; l++) {
+        s->kinds[l].moe = !dense[l];
+        s->kinds[l].dense_dim = n_dense > 0 ? settle_u32(s, KEY_MLP_DIM) : 0;
+    }
+    free(dense);
+    return rc;
 }
 
 int settle_sparse(struct settle *s, struct err *err) {
@@ -84,6 +123,32 @@ int settle_sparse(struct settle *s, struct err *err) {
         s->kinds[l].dense_dim = n_dense > 0 ? settle_u32(s, KEY_MLP_DIM) : 0;
     }
     return 0;
+}
+
+void settle_dense_first(struct settle *s) {
+    uint32_t dense = settle_u32(s, KEY_DENSE_FIRST);
+    for (uint32_t l = 0; l < s->arch->n_layers; l++) {
+        s->kinds[l].moe = l >= dense;
+        s->kinds[l].dense_dim = dense > 0 ? settle_u32(s, KEY_MLP_DIM) : 0;
+        s->kinds[l].shared_dim = settle_shared_dim(s);
+    }
+}
+
+/* A size that 32 bits do not hold stays too large for a model. */
+uint32_t settle_shared_dim(const struct settle *s) {
+    double dim = s->value[KEY_SHARED_EXPERTS] * s->value[KEY_EXPERT_DIM];
+    return dim < UINT32_MAX ? (uint32_t)dim : UINT32_MAX;
+}
+
+struct route_rule settle_sigmoid_route(const struct settle *s) {
+    return (struct route_rule){.score = ROUTE_SIGMOID,
+                               .selection_bias = 1,
+                               .renorm = settle_u32(s, KEY_NORM_TOPK),
+                               .groups = settle_u32(s, KEY_GROUPS),
+                               .top_groups = settle_u32(s, KEY_TOP_GROUPS),
+                               .group_score = ROUTE_GROUP_TOP_TWO,
+                               .eps = 1e-20f,
+                               .scale = settle_f32(s, KEY_ROUTE_SCALE)};
 }
 
 int settle_window_key(const struct settle *s, uint32_t *window, struct err *err) {
@@ -127,6 +192,26 @@ int settle_rope(struct settle *s, struct err *err) {
         s->kinds[l].att.rope = rope;
     }
     return 0;
+}
+
+int settle_rope_types(struct settle *s, struct err *err) {
+    static const char *const types[] = {"full_attention", "sliding_attention"};
+    uint32_t rope[2] = {UINT32_MAX, UINT32_MAX};
+    for (uint32_t l = 0; l < s->arch->n_layers; l++) {
+        struct attention_rule *r = &s->kinds[l].att;
+        uint32_t t = r->window > 0;
+        struct hf_rope_ask ask = {
+            .head_dim = r->head_dim, .key = KEY_HEAD_DIM, .layer_type = types[t]};
+        if (rope[t] == UINT32_MAX && hf_rope_add(s, &ask, &rope[t], err) < 0) {
+            return -1;
+        }
+        r->rope = rope[t];
+    }
+    return 0;
+}
+
+uint32_t settle_no_rope(struct settle *s) {
+    return arch_add_rope(s->arch, 0, NULL, 1);
 }
 
 /* What every layer of this kind has, whatever the file says: a norm on queries and keys, gates, the

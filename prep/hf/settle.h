@@ -37,13 +37,32 @@ int settle_refuse(const struct settle *s, const char *key, const json_t *v, cons
 /* The key must have this value, or not be there. */
 int settle_only(const struct settle *s, enum family_key_id key, double value, struct err *err);
 
+/* A key that says in a word what every model of the family does: it has this word, or null, or is
+ * not there. */
+int settle_word(const struct settle *s, const char *key, const char *word, struct err *err);
+/* The same of a flag, which must be true. */
+int settle_true(const struct settle *s, const char *key, struct err *err);
+
 /* layer_types: `type` [n_layers] gets the index of each layer's word in `words` (ends with NULL).
  * Where the file has no list nothing is written and *given is false. */
 int settle_layer_types(const struct settle *s, const char *const *words, uint32_t *type,
                        bool *given, struct err *err);
 
+/* mlp_layer_types: which layers have experts ("sparse"), which are dense; without it all have. */
+int settle_mlp_types(struct settle *s, struct err *err);
+
 /* decoder_sparse_step and mlp_only_layers: which layers have experts. */
 int settle_sparse(struct settle *s, struct err *err);
+
+/* The first layers are dense (KEY_DENSE_FIRST), the others have experts, and beside these shared
+ * ones, which are one MLP of KEY_SHARED_EXPERTS times KEY_EXPERT_DIM neurons. */
+void settle_dense_first(struct settle *s);
+uint32_t settle_shared_dim(const struct settle *s);
+
+/* Experts are scored by a sigmoid and chosen by these scores with a bias, from the best groups
+ * where there are such; weights are the scores, which KEY_NORM_TOPK and KEY_ROUTE_SCALE may change.
+ */
+struct route_rule settle_sigmoid_route(const struct settle *s);
 
 /* sliding_window, of a model whose layers slide: *window is 0 where it is null. A window of 0
  * tokens, which would hide a token from itself, is refused. */
@@ -63,5 +82,10 @@ int settle_gated_delta(struct settle *s, struct err *err);
 
 /* One rotary set for all layers that attend. */
 int settle_rope(struct settle *s, struct err *err);
+/* A set for the layers with a window, and one for those without, of a family whose objects are by
+ * type. */
+int settle_rope_types(struct settle *s, struct err *err);
+/* A set that turns nothing, for layers that do not know positions. */
+uint32_t settle_no_rope(struct settle *s);
 
 #endif
