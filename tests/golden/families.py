@@ -467,6 +467,27 @@ def glm4_tensors(c):
     return out + [linear(at + "eh_proj", dim, 2 * dim), norm(at + "enorm", dim), linear(at + "self_attn.q_proj", q, dim)]
 
 
+# ---- what several families have ----
+
+
+def attention(at, c, head_dim, bias=()):
+    """The four projections, those named in `bias` with one."""
+    q, kv = c["num_attention_heads"] * head_dim, c["num_key_value_heads"] * head_dim
+    out = []
+    for name, n_out, n_in in (("q", q, 0), ("k", kv, 0), ("v", kv, 0), ("o", 0, q)):
+        n_out, n_in = n_out or c["hidden_size"], n_in or c["hidden_size"]
+        out.append(linear(f"{at}{name}_proj", n_out, n_in))
+        if name in bias:
+            out.append(normal(f"{at}{name}_proj.bias", (n_out,), 0.3))
+    return out
+
+
+def experts(at, n, hid, dim, names=("gate_proj", "up_proj", "down_proj")):
+    """One tensor for each expert and projection."""
+    return [t._replace(name=t.name.replace(a, b)) for k in range(n) for t in mlp(f"{at}{k}.", hid, dim)
+            for a, b in zip(("gate_proj", "up_proj", "down_proj"), names) if a in t.name]
+
+
 # `skipped`: tensors that transformers itself finds unexpected. `oracle`: keys of the configuration that are
 # other ones where transformers is to compute.
 FAMILIES = {

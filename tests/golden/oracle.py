@@ -60,16 +60,34 @@ def router_of(layer):
     return getattr(layer, "router", None) or getattr(layer.mlp, "router", None) or getattr(layer.mlp, "gate", None)
 
 
-def biased_scores(router, logits, bias=None):
+def selection_bias(layer):
+    """The bias that counts for the choice of experts alone, [n_experts]; None of other routers."""
+    r = router_of(layer)
+    places = [(r, "e_score_correction_bias"), (getattr(r, "moe_statics", None), "e_score_correction_bias"),
+              (layer.mlp, "e_score_correction_bias"), (layer.mlp, "expert_bias")]
+    return next((getattr(at, name).flatten() for at, name in places if hasattr(at, name)), None)
+
+
+def scores_of(layer, logits):
+    """What such a router adds its bias to."""
+    return logits.softmax(dim=-1) if hasattr(router_of(layer), "moe_statics") else logits.sigmoid()
+
+
+def biased_scores(layer, logits, bias=None):
     """What experts are chosen by where a bias counts for the choice alone, and the scores of their groups:
     [T, n_experts], [T, groups]; those of other groups than the chosen ones are -inf. None of other routers. `bias` in place of the router's own."""
-    bias = getattr(router, "e_score_correction_bias", None) if bias is None else bias
+    router, bias = router_of(layer), selection_bias(layer) if bias is None else bias
     if bias is None:
         return None
-    scores = (logits.sigmoid() + bias).unflatten(-1, (router.num_group, -1))
+    scores = (scores_of(layer, logits) + bias).unflatten(-1, (n_groups(layer), -1))
     groups = scores.topk(2, dim=-1).values.sum(dim=-1)
-    chosen = torch.zeros_like(groups).scatter(1, groups.topk(router.topk_group, dim=-1).indices, 1) > 0
+    top = groups.topk(getattr(router, "topk_group", 1), dim=-1).indices
+    chosen = torch.zeros_like(groups).scatter(1, top, 1) > 0
     return scores.where(chosen.unsqueeze(-1), -torch.inf).flatten(-2), groups
+
+
+def n_groups(layer):
+    return getattr(router_of(layer), "num_group", 1)
 
 
 def layer_taps(layer):
@@ -93,8 +111,9 @@ def layer_taps(layer):
         taps["router_in"] = (r.proj, first_input)
         taps["router"] = (r.proj, output)
     else:
-        taps["ffn_in"] = (layer.post_attention_layernorm, output)
-        taps["ffn_out"] = (layer.mlp, output)
+        norms = hasattr(layer, "pre_mlp_layernorm")  # afmoe: a norm behind each branch, too
+        taps["ffn_in"] = (layer.pre_mlp_layernorm if norms else layer.post_attention_layernorm, output)
+        taps["ffn_out"] = (layer.post_mlp_layernorm if norms else layer.mlp, output)
         if r is not None:
             taps["router"] = (r, part(0))
     if r is not None:
@@ -115,7 +134,8 @@ def run_taps(model, ids):
         hooks.append(module.register_forward_hook(hook))
 
     m = decoder(model)
-    keep("embed", m.embed_tokens, lambda _args, out: out)
+    scale = model.config.hidden_size**0.5 if getattr(model.config, "mup_enabled", False) else 1  # afmoe: outside it
+    keep("embed", m.embed_tokens, lambda _args, out: out * scale)
     keep("final_norm", m.norm, lambda _args, out: out)
     for i, layer in enumerate(m.layers):
         for tap, (module, pick) in layer_taps(layer).items():
@@ -130,7 +150,7 @@ def run_taps(model, ids):
         ids, weights = f"l{i}.expert_ids", f"l{i}.expert_weights"
         if ids not in taps:
             continue
-        biased = biased_scores(router_of(layer), taps[f"l{i}.router"])
+        biased = biased_scores(layer, taps[f"l{i}.router"])
         if biased:  # such a router leaves their order open: best first
             order = biased[0].gather(1, taps[ids]).argsort(dim=-1, descending=True)
             taps[ids], taps[weights] = taps[ids].gather(1, order), taps[weights].gather(1, order)
@@ -146,14 +166,16 @@ def neighbours_gap(values, n):
 
 def router_gap(model, taps):
     """Smallest distance between two neighbouring router logits among the k + 1 best, over all rows. Of scores
-    with a bias, and of those of groups: four times theirs, as a sigmoid's slope is at most a quarter."""
+    with a bias, and of those of groups: four times theirs, as the slope of a sigmoid or softmax is at most a
+    quarter."""
     gap = float("inf")
     for i, layer in enumerate(decoder(model).layers):
         if f"l{i}.router" in taps:
             r, logits, k = router_of(layer), taps[f"l{i}.router"], taps[f"l{i}.expert_ids"].shape[1]
-            biased = biased_scores(r, logits)
+            biased = biased_scores(layer, logits)
             if biased:
-                gap = min(gap, 4 * neighbours_gap(biased[0], k), 4 * neighbours_gap(biased[1], r.topk_group))
+                gap = min(gap, 4 * neighbours_gap(biased[0], k))
+                gap = min(gap, 4 * neighbours_gap(biased[1], r.topk_group) if n_groups(layer) > 1 else gap)
             else:
                 gap = min(gap, neighbours_gap(logits, k))
     return gap
