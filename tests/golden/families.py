@@ -488,6 +488,59 @@ def experts(at, n, hid, dim, names=("gate_proj", "up_proj", "down_proj")):
             for a, b in zip(("gate_proj", "up_proj", "down_proj"), names) if a in t.name]
 
 
+# ---- minimax_m2 ----
+
+MINIMAX_M2 = COMMON | {
+    "architectures": ["MiniMaxM2ForCausalLM"],
+    "model_type": "minimax_m2",
+    "attn_type_list": [1, 1, 1],
+    "head_dim": 32,
+    "intermediate_size": 32,
+    "layernorm_full_attention_beta": 1.0,
+    "layernorm_linear_attention_beta": 1.0,
+    "layernorm_mlp_beta": 1.0,
+    "mlp_intermediate_size": 96,
+    "mtp_transformer_layers": 1,
+    "num_attention_heads": 4,
+    "num_experts_per_tok": 3,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 2,
+    "num_local_experts": 8,
+    "num_mtp_modules": 1,
+    "output_router_logits": False,
+    "qk_norm_type": "per_layer",
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 5000000,
+    "rotary_dim": 16,
+    "router_aux_loss_coef": 0.001,
+    "router_jitter_noise": 0.0,
+    "scoring_func": "sigmoid",
+    "shared_intermediate_size": 0,
+    "shared_moe_mode": "sigmoid",
+    "torch_dtype": "bfloat16",
+    "use_mtp": True,
+    "use_qk_norm": True,
+    "use_routing_bias": True,
+}
+
+
+def minimax_m2_tensors(c):
+    dim, d, e = c["hidden_size"], c["head_dim"], c["num_local_experts"]
+    out = [embedding("model.", c)]
+    for i in range(c["num_hidden_layers"]):
+        at = f"model.layers.{i}."
+        out += [norm(at + "input_layernorm", dim), norm(at + "post_attention_layernorm", dim)]
+        out += attention(at + "self_attn.", c, d)
+        out.append(norm(at + "self_attn.q_norm", c["num_attention_heads"] * d))
+        out.append(norm(at + "self_attn.k_norm", c["num_key_value_heads"] * d))
+        at += "block_sparse_moe."
+        out.append(linear(at + "gate", e, dim))
+        out.append(normal(at + "e_score_correction_bias", (e,), 0.15, dtype="F32"))
+        out += experts(at + "experts.", e, c["intermediate_size"], dim, ("w1", "w3", "w2"))
+    # Of a layer behind the model's: a reader must leave it out.
+    return out + [norm("model.norm", dim), head(c), norm("model.layers.3.enorm", dim)]
+
+
 # `skipped`: tensors that transformers itself finds unexpected. `oracle`: keys of the configuration that are
 # other ones where transformers is to compute.
 FAMILIES = {
@@ -534,5 +587,11 @@ FAMILIES = {
         "tensors": glm4_tensors,
         "skipped": [f"model.layers.4.{name}.weight" for name in GLM4_FURTHER],
         "prompt": "A farmer had a cart, a horse and 3 sacks of corn. On the way to the mill the wheel broke, so he",
+    },
+    "minimaxm2-tiny": {
+        "config": MINIMAX_M2,
+        "tensors": minimax_m2_tensors,
+        "skipped": ["model.layers.3.enorm.weight"],
+        "prompt": "The boys built a raft of old doors and pushed it into the pond. It floated for a while, and then",
     },
 }

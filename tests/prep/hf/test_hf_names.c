@@ -12,9 +12,9 @@
 
 #define FAMILIES "tests/golden/families/"
 
-static const char *const checkpoints[] = {"gptoss-tiny",    "gptoss-bf16", "qwen3next-tiny",
-                                          "qwen35moe-tiny", "gemma4-tiny", "gemma4-shared",
-                                          "glm4moe-tiny"};
+static const char *const checkpoints[] = {"gptoss-tiny",    "gptoss-bf16",   "qwen3next-tiny",
+                                          "qwen35moe-tiny", "gemma4-tiny",   "gemma4-shared",
+                                          "glm4moe-tiny",   "minimaxm2-tiny"};
 
 /* A checkpoint of a family, opened, in a directory of its own. */
 struct family_model {
@@ -188,6 +188,11 @@ static const struct number {
     {"glm4moe-tiny", SLOT_MLP_UP, 0, 0, 95, 3, L(0) "mlp.up_proj.weight", 95 * 64 + 3, as_is},
     {"glm4moe-tiny", SLOT_MLP_DOWN, 3, 0, 60, 63, L(3) "mlp.shared_experts.down_proj.weight",
      60 * 64 + 63, as_is},
+    {"minimaxm2-tiny", SLOT_ROUTER_SELECT, 2, 0, 0, 5,
+     L(2) "block_sparse_moe.e_score_correction_bias", 5, as_is},
+    {"minimaxm2-tiny", SLOT_EXPERT_UP, 1, 6, 31, 3, L(1) "block_sparse_moe.experts.6.w3.weight",
+     31 * 64 + 3, as_is},
+    {"minimaxm2-tiny", SLOT_K_NORM, 1, 0, 0, 63, L(1) "self_attn.k_norm.weight", 63, as_is},
 };
 
 static void numbers_of_tensors(void **state) {
@@ -355,6 +360,8 @@ static void refuses_tensors(void **state) {
          L(3) "eh_proj.weight\" has no place", "4 layers"},
         {"glm4moe-tiny", weights, L(4) "eh_proj.weight", "model.layers.4_eh_proj.weight",
          "model.layers.4_eh_proj.weight\" has no place", "4 layers"},
+        {"minimaxm2-tiny", config, "\"num_mtp_modules\": 1", "\"num_mtp_modules\": 0",
+         L(3) "enorm.weight\" has no place", "minimax_m2 model with 3 layers"},
         /* keys of a layer that reads those of another are left out, queries are not */
         {"gemma4-shared", weights, L(3) "self_attn.k_proj.weight", L(3) "self_attn.q_proj.weighs",
          L(3) "self_attn.q_proj.weighs", "no place"},

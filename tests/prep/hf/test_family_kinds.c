@@ -1,0 +1,65 @@
+/*
+ * family_kinds: what the keys of a config.json become in the families that have no part in
+ * test_family: kinds of layers, rotary sets, refusals.
+ */
+#include "tests/util/test.h"
+
+#include "prep/hf/family.h"
+#include "tests/util/test_util_config.h"
+
+#define GOLDEN "tests/golden/"
+#define MINIMAX "{\"model_type\":\"minimax_m2\","
+
+/* ---- kinds ---- */
+
+static void minimax_m2(void **state) {
+    (void)state;
+    struct hf_config c = config_read_ok(GOLDEN "families/minimaxm2-tiny");
+    const struct arch *a = &c.arch;
+    const struct route_rule want = {
+        .score = ROUTE_SIGMOID, .selection_bias = 1, .renorm = ROUTE_RENORM_SUM, .scale = 1};
+    assert_int_equal(a->n_kinds, 1);
+    assert_memory_equal(&a->kinds->route, &want, sizeof want);
+    assert_int_equal(a->kinds->att.qk_norm, ARCH_QK_NORM_FULL);
+    assert_int_equal(arch_rope(a, 0).dim, 16);
+    assert_int_equal(a->ffn_dim, 32);
+    assert_int_equal(arch_mlp_dim(a, 0), 0);
+    assert_int_equal(c.further_layers, 1);
+    hf_config_free(&c);
+    /* without rotary_dim the whole head is turned; the object's own part counts before it */
+    c = config_parse_ok(MINIMAX "\"num_hidden_layers\":1}");
+    assert_int_equal(arch_rope(a, 0).dim, 128);
+    hf_config_free(&c);
+    c = config_parse_ok(MINIMAX "\"num_hidden_layers\":1,\"rotary_dim\":64,"
+                                "\"rope_parameters\":{\"partial_rotary_factor\":0.25}}");
+    assert_int_equal(arch_rope(a, 0).dim, 32);
+    hf_config_free(&c);
+}
+
+/* ---- refusals ---- */
+
+static void refusals(void **state) {
+    (void)state;
+    static const struct config_refusal bad[] = {
+        /* minimax_m2 */
+        {MINIMAX "\"attn_type_list\":[1,0]}", "attn_type_list is [1,0]", "a list of 1"},
+        {MINIMAX "\"attn_type_list\":7}", "attn_type_list is 7", "a list of 1"},
+        {MINIMAX "\"qk_norm_type\":\"per_head\"}", "qk_norm_type is \"per_head\"", "per_layer"},
+        {MINIMAX "\"scoring_func\":\"softmax\"}", "scoring_func is \"softmax\"", "sigmoid"},
+        {MINIMAX "\"use_routing_bias\":false}", "use_routing_bias is false", "expected true"},
+        {MINIMAX "\"use_qk_norm\":false}", "use_qk_norm is 0, expected 1", "minimax_m2"},
+        {MINIMAX "\"rotary_dim\":256}", "partial_rotary_factor 2", "up to 1"},
+        {MINIMAX "\"shared_intermediate_size\":64}", "shared_intermediate_size is 64",
+         "minimax_m2"},
+        {MINIMAX "\"layernorm_mlp_beta\":2.0}", "layernorm_mlp_beta is 2", "minimax_m2"},
+    };
+    config_refused(bad, TEST_COUNT(bad));
+}
+
+int main(void) {
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(minimax_m2),
+        cmocka_unit_test(refusals),
+    };
+    return cmocka_run_group_tests_name("family_kinds", tests, NULL, NULL);
+}
