@@ -541,6 +541,55 @@ def minimax_m2_tensors(c):
     return out + [norm("model.norm", dim), head(c), norm("model.layers.3.enorm", dim)]
 
 
+# ---- dots1 ----
+
+DOTS1 = COMMON | {
+    "architectures": ["Dots1ForCausalLM"],
+    "model_type": "dots1",
+    "attention_bias": True,
+    "first_k_dense_replace": 1,
+    "intermediate_size": 96,
+    "max_window_layers": 2,
+    "moe_intermediate_size": 32,
+    "moe_layer_freq": 1,
+    "n_group": 1,
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "norm_topk_prob": True,
+    "num_attention_heads": 4,
+    "num_experts_per_tok": 3,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 4,
+    "pretraining_tp": 1,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": None,
+    "rope_theta": 10000000,
+    "routed_scaling_factor": 2.5,
+    "scoring_func": "noaux_tc",
+    "sliding_window": 12,
+    "topk_group": 1,
+    "torch_dtype": "bfloat16",
+}
+
+
+def dots1_tensors(c):
+    dim, d, hid = c["hidden_size"], c["hidden_size"] // c["num_attention_heads"], c["moe_intermediate_size"]
+    out = [embedding("model.", c)]
+    for i in range(c["num_hidden_layers"]):
+        at = f"model.layers.{i}."
+        out += [norm(at + "input_layernorm", dim), norm(at + "post_attention_layernorm", dim)]
+        out += attention(at + "self_attn.", c, d, "qkvo")
+        out += [norm(at + "self_attn.q_norm", d), norm(at + "self_attn.k_norm", d)]
+        if i < c["first_k_dense_replace"]:
+            out += mlp(at + "mlp.", c["intermediate_size"], dim)
+            continue
+        out.append(linear(at + "mlp.gate", c["n_routed_experts"], dim))
+        out.append(normal(at + "mlp.gate.e_score_correction_bias", (c["n_routed_experts"],), 0.15, dtype="F32"))
+        out += experts(at + "mlp.experts.", c["n_routed_experts"], hid, dim)
+        out += mlp(at + "mlp.shared_experts.", c["n_shared_experts"] * hid, dim)
+    return out + [norm("model.norm", dim), head(c)]
+
+
 # `skipped`: tensors that transformers itself finds unexpected. `oracle`: keys of the configuration that are
 # other ones where transformers is to compute.
 FAMILIES = {
@@ -593,5 +642,10 @@ FAMILIES = {
         "tensors": minimax_m2_tensors,
         "skipped": ["model.layers.3.enorm.weight"],
         "prompt": "The boys built a raft of old doors and pushed it into the pond. It floated for a while, and then",
+    },
+    "dots1-tiny": {
+        "config": DOTS1,
+        "tensors": dots1_tensors,
+        "prompt": "Every evening the lamplighter came down our street with his ladder, and the children ran after",
     },
 }

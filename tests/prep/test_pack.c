@@ -190,7 +190,7 @@ static void exact_codecs(void **state) {
         {FAMILIES "gptoss-bf16", "bf16", true},    {FAMILIES "qwen3next-tiny", "bf16", true},
         {FAMILIES "qwen35moe-tiny", "bf16", true}, {FAMILIES "gemma4-tiny", "bf16", true},
         {FAMILIES "gemma4-shared", "bf16", true},  {FAMILIES "glm4moe-tiny", "bf16", true},
-        {FAMILIES "minimaxm2-tiny", "bf16", true},
+        {FAMILIES "minimaxm2-tiny", "bf16", true}, {FAMILIES "dots1-tiny", "bf16", true},
     };
     char *temp = test_mkdir();
     char *path = mem_printf("%s/a.corm", temp);

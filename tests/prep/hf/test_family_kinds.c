@@ -9,6 +9,7 @@
 
 #define GOLDEN "tests/golden/"
 #define MINIMAX "{\"model_type\":\"minimax_m2\","
+#define DOTS "{\"model_type\":\"dots1\",\"n_routed_experts\":8,\"num_experts_per_tok\":2,"
 
 /* ---- kinds ---- */
 
@@ -36,6 +37,33 @@ static void minimax_m2(void **state) {
     hf_config_free(&c);
 }
 
+static void dots1(void **state) {
+    (void)state;
+    struct hf_config c = config_read_ok(GOLDEN "families/dots1-tiny");
+    const struct arch *a = &c.arch;
+    for (uint32_t l = 0; l < 3; l++) {
+        const struct layer_kind *k = arch_kind(a, l);
+        assert_int_equal(k->moe, l > 0);
+        assert_int_equal(arch_mlp_dim(a, l), l > 0 ? 64 : 96);
+        assert_int_equal(k->att.window, l == 2 ? 12 : 0);
+        assert_int_equal(k->att.qkv_bias + k->att.o_bias, 2);
+        assert_int_equal(k->att.qk_norm, ARCH_QK_NORM_HEAD);
+        assert_int_equal(k->route.score, ROUTE_SIGMOID);
+        assert_true(k->route.scale == 2.5f && k->route.eps == 1e-20f && k->route.renorm == 1);
+    }
+    hf_config_free(&c);
+    /* no layer is dense, none slides, none is shared, weights stay as they are */
+    c = config_parse_ok(DOTS "\"scoring_func\":\"sigmoid\",\"topk_method\":\"noaux_tc\"}");
+    assert_int_equal(a->n_kinds, 1);
+    assert_int_equal(a->kinds->shared_dim + a->kinds->dense_dim + a->kinds->att.window, 0);
+    assert_int_equal(a->kinds->route.renorm, 0);
+    hf_config_free(&c);
+    c = config_parse_ok(DOTS "\"num_hidden_layers\":2,\"layer_types\":[\"sliding_attention\","
+                             "\"full_attention\"]}");
+    assert_int_equal(arch_kind(a, 0)->att.window, 4096);
+    hf_config_free(&c);
+}
+
 /* ---- refusals ---- */
 
 static void refusals(void **state) {
@@ -52,6 +80,12 @@ static void refusals(void **state) {
         {MINIMAX "\"shared_intermediate_size\":64}", "shared_intermediate_size is 64",
          "minimax_m2"},
         {MINIMAX "\"layernorm_mlp_beta\":2.0}", "layernorm_mlp_beta is 2", "minimax_m2"},
+        /* dots1 */
+        {"{\"model_type\":\"dots1\"}", "no layer has routed experts", ""},
+        {DOTS "\"scoring_func\":\"softmax\"}", "scoring_func is \"softmax\"", "sigmoid"},
+        {DOTS "\"topk_method\":\"greedy\"}", "topk_method is \"greedy\"", "noaux_tc"},
+        {DOTS "\"moe_layer_freq\":2}", "moe_layer_freq is 2", "dots1"},
+        {DOTS "\"sliding_window\":0}", "sliding_window is 0", "positive"},
     };
     config_refused(bad, TEST_COUNT(bad));
 }
@@ -59,6 +93,7 @@ static void refusals(void **state) {
 int main(void) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(minimax_m2),
+        cmocka_unit_test(dots1),
         cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests_name("family_kinds", tests, NULL, NULL);

@@ -12,9 +12,9 @@
 
 #define FAMILIES "tests/golden/families/"
 
-static const char *const checkpoints[] = {"gptoss-tiny",    "gptoss-bf16",   "qwen3next-tiny",
-                                          "qwen35moe-tiny", "gemma4-tiny",   "gemma4-shared",
-                                          "glm4moe-tiny",   "minimaxm2-tiny"};
+static const char *const checkpoints[] = {"gptoss-tiny",    "gptoss-bf16",    "qwen3next-tiny",
+                                          "qwen35moe-tiny", "gemma4-tiny",    "gemma4-shared",
+                                          "glm4moe-tiny",   "minimaxm2-tiny", "dots1-tiny"};
 
 /* A checkpoint of a family, opened, in a directory of its own. */
 struct family_model {
@@ -193,6 +193,7 @@ static const struct number {
     {"minimaxm2-tiny", SLOT_EXPERT_UP, 1, 6, 31, 3, L(1) "block_sparse_moe.experts.6.w3.weight",
      31 * 64 + 3, as_is},
     {"minimaxm2-tiny", SLOT_K_NORM, 1, 0, 0, 63, L(1) "self_attn.k_norm.weight", 63, as_is},
+    {"dots1-tiny", SLOT_O_BIAS, 2, 0, 0, 63, L(2) "self_attn.o_proj.bias", 63, as_is},
 };
 
 static void numbers_of_tensors(void **state) {
