@@ -590,6 +590,57 @@ def dots1_tensors(c):
     return out + [norm("model.norm", dim), head(c)]
 
 
+# ---- ernie4_5_moe ----
+
+ERNIE = COMMON | {
+    "architectures": ["Ernie4_5_MoeForCausalLM"],
+    "model_type": "ernie4_5_moe",
+    "intermediate_size": 96,
+    "moe_capacity": [8, 8, 8],
+    "moe_gate": "topk",
+    "moe_intermediate_size": 32,
+    "moe_k": 3,
+    "moe_layer_end_index": 2,
+    "moe_layer_interval": 1,
+    "moe_layer_start_index": 1,
+    "moe_norm_min": 1e-12,
+    "moe_num_experts": 8,
+    "moe_num_shared_experts": 2,
+    "moe_use_aux_free": True,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 4,
+    "num_key_value_heads": 2,
+    "num_nextn_predict_layers": 1,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": None,
+    "rope_theta": 500000.0,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+    "use_bias": False,
+    "use_rmsnorm": True,
+}
+
+
+def ernie_tensors(c):
+    dim, d, hid, e = c["hidden_size"], c["hidden_size"] // c["num_attention_heads"], 32, c["moe_num_experts"]
+    out = [embedding("model.", c, 0.29)]
+    for i in range(c["num_hidden_layers"]):
+        at = f"model.layers.{i}."
+        out += [norm(at + "input_layernorm", dim), norm(at + "post_attention_layernorm", dim)]
+        out += attention(at + "self_attn.", c, d)
+        if not c["moe_layer_start_index"] <= i <= c["moe_layer_end_index"]:
+            out += mlp(at + "mlp.", c["intermediate_size"], dim)
+            continue
+        gate = linear(at + "mlp.gate", e, dim)
+        out.append(gate._replace(dtype="F32"))
+        out.append(normal(at + "mlp.moe_statics.e_score_correction_bias", (1, e), 0.075, dtype="F32"))
+        out += experts(at + "mlp.experts.", e, hid, dim)
+        out += mlp(at + "mlp.shared_experts.", c["moe_num_shared_experts"] * hid, dim)
+    # Of the prediction of further tokens: a reader must leave them out.
+    out += [linear("model.mtp_linear_proj.0", dim, 2 * dim), norm("model.mtp_block.0.input_layernorm", dim)]
+    return out + [norm("model.norm", dim)]
+
+
 # `skipped`: tensors that transformers itself finds unexpected. `oracle`: keys of the configuration that are
 # other ones where transformers is to compute.
 FAMILIES = {
@@ -647,5 +698,11 @@ FAMILIES = {
         "config": DOTS1,
         "tensors": dots1_tensors,
         "prompt": "Every evening the lamplighter came down our street with his ladder, and the children ran after",
+    },
+    "ernie45-tiny": {
+        "config": ERNIE,
+        "tensors": ernie_tensors,
+        "skipped": ["model.mtp_linear_proj.0.weight", "model.mtp_block.0.input_layernorm.weight"],
+        "prompt": "In the attic there was a trunk, and in the trunk there was a map. \"Look,\" said Ruth, \"here is",
     },
 }

@@ -10,6 +10,7 @@
 #define GOLDEN "tests/golden/"
 #define MINIMAX "{\"model_type\":\"minimax_m2\","
 #define DOTS "{\"model_type\":\"dots1\",\"n_routed_experts\":8,\"num_experts_per_tok\":2,"
+#define ERNIE "{\"model_type\":\"ernie4_5_moe\","
 
 /* ---- kinds ---- */
 
@@ -64,6 +65,31 @@ static void dots1(void **state) {
     hf_config_free(&c);
 }
 
+static void ernie4_5_moe(void **state) {
+    (void)state;
+    struct hf_config c = config_read_ok(GOLDEN "families/ernie45-tiny");
+    const struct arch *a = &c.arch;
+    const struct route_rule want = {.score = ROUTE_SOFTMAX,
+                                    .selection_bias = 1,
+                                    .renorm = ROUTE_RENORM_FLOOR,
+                                    .eps = 1e-12f,
+                                    .scale = 1};
+    for (uint32_t l = 0; l < 4; l++) {
+        const struct layer_kind *k = arch_kind(a, l);
+        assert_int_equal(k->moe, l == 1 || l == 2);
+        assert_int_equal(arch_mlp_dim(a, l), k->moe ? 64 : 96);
+        assert_memory_equal(&k->route, &want, sizeof want);
+    }
+    assert_int_equal(a->tied, 1);
+    hf_config_free(&c);
+    c = config_parse_ok(ERNIE "\"num_hidden_layers\":8,\"moe_layer_interval\":2,"
+                              "\"moe_layer_start_index\":3,\"moe_layer_end_index\":-1}");
+    for (uint32_t l = 0; l < 8; l++) {
+        assert_int_equal(arch_is_moe(a, l), l >= 3 && l % 2 == 1);
+    }
+    hf_config_free(&c);
+}
+
 /* ---- refusals ---- */
 
 static void refusals(void **state) {
@@ -86,6 +112,15 @@ static void refusals(void **state) {
         {DOTS "\"topk_method\":\"greedy\"}", "topk_method is \"greedy\"", "noaux_tc"},
         {DOTS "\"moe_layer_freq\":2}", "moe_layer_freq is 2", "dots1"},
         {DOTS "\"sliding_window\":0}", "sliding_window is 0", "positive"},
+        /* ernie4_5_moe */
+        {ERNIE "\"use_bias\":true}", "use_bias is true", "ernie4_5_moe"},
+        {ERNIE "\"moe_gate\":\"top2\"}", "moe_gate is \"top2\"", "topk"},
+        {ERNIE "\"moe_use_aux_free\":false}", "moe_use_aux_free is false", "expected true"},
+        {ERNIE "\"use_rmsnorm\":false}", "use_rmsnorm is false", "expected true"},
+        {ERNIE "\"moe_layer_interval\":0}", "moe_layer_interval is 0", "positive"},
+        {ERNIE "\"moe_layer_end_index\":[3]}", "moe_layer_end_index is [3]", "-1 for the last"},
+        {ERNIE "\"moe_layer_end_index\":0}", "no layer has routed experts", ""},
+        {ERNIE "\"moe_norm_min\":-1}", "moe_norm_min is -1", "non-negative"},
     };
     config_refused(bad, TEST_COUNT(bad));
 }
@@ -94,6 +129,7 @@ int main(void) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(minimax_m2),
         cmocka_unit_test(dots1),
+        cmocka_unit_test(ernie4_5_moe),
         cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests_name("family_kinds", tests, NULL, NULL);

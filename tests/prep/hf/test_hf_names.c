@@ -12,9 +12,9 @@
 
 #define FAMILIES "tests/golden/families/"
 
-static const char *const checkpoints[] = {"gptoss-tiny",    "gptoss-bf16",    "qwen3next-tiny",
-                                          "qwen35moe-tiny", "gemma4-tiny",    "gemma4-shared",
-                                          "glm4moe-tiny",   "minimaxm2-tiny", "dots1-tiny"};
+static const char *const checkpoints[] = {
+    "gptoss-tiny",   "gptoss-bf16",  "qwen3next-tiny", "qwen35moe-tiny", "gemma4-tiny",
+    "gemma4-shared", "glm4moe-tiny", "minimaxm2-tiny", "dots1-tiny",     "ernie45-tiny"};
 
 /* A checkpoint of a family, opened, in a directory of its own. */
 struct family_model {
@@ -194,6 +194,13 @@ static const struct number {
      31 * 64 + 3, as_is},
     {"minimaxm2-tiny", SLOT_K_NORM, 1, 0, 0, 63, L(1) "self_attn.k_norm.weight", 63, as_is},
     {"dots1-tiny", SLOT_O_BIAS, 2, 0, 0, 63, L(2) "self_attn.o_proj.bias", 63, as_is},
+    {"ernie45-tiny", SLOT_ROUTER_SELECT, 2, 0, 0, 5, L(2) "mlp.moe_statics.e_score_correction_bias",
+     5, as_is},
+    /* heads of 16: pairs 2i, 2i + 1 become i, i + 8 */
+    {"ernie45-tiny", SLOT_Q, 1, 0, 17, 3, L(1) "self_attn.q_proj.weight", 18 * 64 + 3, as_is},
+    {"ernie45-tiny", SLOT_Q, 1, 0, 24, 3, L(1) "self_attn.q_proj.weight", 17 * 64 + 3, as_is},
+    {"ernie45-tiny", SLOT_K, 1, 0, 15, 3, L(1) "self_attn.k_proj.weight", 15 * 64 + 3, as_is},
+    {"ernie45-tiny", SLOT_V, 1, 0, 17, 3, L(1) "self_attn.v_proj.weight", 17 * 64 + 3, as_is},
 };
 
 static void numbers_of_tensors(void **state) {
@@ -363,6 +370,8 @@ static void refuses_tensors(void **state) {
          "model.layers.4_eh_proj.weight\" has no place", "4 layers"},
         {"minimaxm2-tiny", config, "\"num_mtp_modules\": 1", "\"num_mtp_modules\": 0",
          L(3) "enorm.weight\" has no place", "minimax_m2 model with 3 layers"},
+        {"ernie45-tiny", weights, "model.mtp_block.0", "model.mtq_block.0", "mtq_block",
+         "no place"},
         /* keys of a layer that reads those of another are left out, queries are not */
         {"gemma4-shared", weights, L(3) "self_attn.k_proj.weight", L(3) "self_attn.q_proj.weighs",
          L(3) "self_attn.q_proj.weighs", "no place"},
