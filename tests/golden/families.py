@@ -641,6 +641,59 @@ def ernie_tensors(c):
     return out + [norm("model.norm", dim)]
 
 
+# ---- hunyuan_v1_moe ----
+
+HUNYUAN = COMMON | {
+    "architectures": ["HunYuanMoEV1ForCausalLM"],
+    "model_type": "hunyuan_v1_moe",
+    "attention_bias": False,
+    "attention_head_dim": 32,
+    "cla_share_factor": 2,
+    "head_dim": 32,
+    "intermediate_size": 32,
+    "moe_intermediate_size": [32, 32, 32],
+    "moe_topk": [3, 3, 3],
+    "norm_topk_prob": True,
+    "norm_type": "rms",
+    "num_attention_heads": 4,
+    "num_experts": 8,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 2,
+    "num_shared_expert": [1, 1, 1],
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": {
+        "alpha": 1000.0,
+        "beta_fast": 32,
+        "beta_slow": 1,
+        "factor": 1.0,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "type": "dynamic",
+    },
+    "rope_theta": 10000.0,
+    "routed_scaling_factor": False,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+    "use_cla": False,
+    "use_mixed_mlp_moe": True,
+    "use_qk_norm": True,
+}
+
+
+def hunyuan_tensors(c):
+    dim, d, hid, e = c["hidden_size"], c["head_dim"], c["intermediate_size"], c["num_experts"]
+    out = [embedding("model.", c, 0.29)]
+    for i in range(c["num_hidden_layers"]):
+        at = f"model.layers.{i}."
+        out += [norm(at + "input_layernorm", dim), norm(at + "post_attention_layernorm", dim)]
+        out += attention(at + "self_attn.", c, d)
+        out += [norm(at + "self_attn.query_layernorm", d), norm(at + "self_attn.key_layernorm", d)]
+        out.append(linear(at + "mlp.gate.wg", e, dim, 2.3)._replace(dtype="F32"))
+        out += experts(at + "mlp.experts.", e, hid, dim)
+        out += mlp(at + "mlp.shared_mlp.", hid, dim)
+    return out + [norm("model.norm", dim)]
+
+
 # `skipped`: tensors that transformers itself finds unexpected. `oracle`: keys of the configuration that are
 # other ones where transformers is to compute.
 FAMILIES = {
@@ -704,5 +757,10 @@ FAMILIES = {
         "tensors": ernie_tensors,
         "skipped": ["model.mtp_linear_proj.0.weight", "model.mtp_block.0.input_layernorm.weight"],
         "prompt": "In the attic there was a trunk, and in the trunk there was a map. \"Look,\" said Ruth, \"here is",
+    },
+    "hunyuan-tiny": {
+        "config": HUNYUAN,
+        "tensors": hunyuan_tensors,
+        "prompt": "The baker forgot the salt again. His 4 sons laughed about it at dinner, but his wife took the bread",
     },
 }

@@ -11,6 +11,7 @@
 #define MINIMAX "{\"model_type\":\"minimax_m2\","
 #define DOTS "{\"model_type\":\"dots1\",\"n_routed_experts\":8,\"num_experts_per_tok\":2,"
 #define ERNIE "{\"model_type\":\"ernie4_5_moe\","
+#define HUNYUAN "{\"model_type\":\"hunyuan_v1_moe\",\"num_experts\":8,"
 
 /* ---- kinds ---- */
 
@@ -90,6 +91,26 @@ static void ernie4_5_moe(void **state) {
     hf_config_free(&c);
 }
 
+static void hunyuan_v1_moe(void **state) {
+    (void)state;
+    struct hf_config c = config_read_ok(GOLDEN "families/hunyuan-tiny");
+    const struct arch *a = &c.arch;
+    const struct layer_kind *k = a->kinds;
+    assert_int_equal(a->n_kinds, 1);
+    assert_int_equal(k->att.qk_norm, ARCH_QK_NORM_HEAD);
+    assert_int_equal(k->att.qk_norm_late, 1);
+    assert_int_equal(k->route.renorm, ROUTE_RENORM_SUM);
+    assert_int_equal(k->shared_dim, 32);
+    assert_int_equal(a->ffn_dim, 32);
+    assert_int_equal(a->n_active, 3);
+    hf_config_free(&c);
+    c = config_parse_ok(HUNYUAN
+                        "\"moe_topk\":4,\"num_shared_expert\":1,\"moe_intermediate_size\":null}");
+    assert_int_equal(a->n_active, 4);
+    assert_int_equal(a->kinds->shared_dim, 11008);
+    hf_config_free(&c);
+}
+
 /* ---- refusals ---- */
 
 static void refusals(void **state) {
@@ -121,15 +142,26 @@ static void refusals(void **state) {
         {ERNIE "\"moe_layer_end_index\":[3]}", "moe_layer_end_index is [3]", "-1 for the last"},
         {ERNIE "\"moe_layer_end_index\":0}", "no layer has routed experts", ""},
         {ERNIE "\"moe_norm_min\":-1}", "moe_norm_min is -1", "non-negative"},
+        /* hunyuan_v1_moe */
+        {HUNYUAN "\"moe_topk\":[8,4]}", "moe_topk is [8,4]", "integer"},
+        {HUNYUAN "\"moe_topk\":[]}", "moe_topk is []", "integer"},
+        {HUNYUAN "\"num_shared_expert\":[1,2]}", "num_shared_expert is [1,2]", "1 in every layer"},
+        {HUNYUAN "\"moe_intermediate_size\":[3072]}", "moe_intermediate_size is [3072]", "11008"},
+        {HUNYUAN "\"attention_head_dim\":64}", "attention_head_dim is 64", "128 in every layer"},
+        {HUNYUAN "\"use_qk_norm\":false}", "use_qk_norm is 0, expected 1", "hunyuan_v1_moe"},
+        {HUNYUAN "\"norm_topk_prob\":false}", "norm_topk_prob is 0, expected 1", ""},
+        {HUNYUAN "\"norm_type\":\"fused\"}", "norm_type is \"fused\"", "rms"},
+        {HUNYUAN "\"use_mixed_mlp_moe\":false}", "use_mixed_mlp_moe is false", "expected true"},
+        {HUNYUAN "\"use_rotary_pos_emb\":false}", "use_rotary_pos_emb is false", ""},
+        {HUNYUAN "\"use_cla\":true}", "unknown key use_cla is true", "hunyuan_v1_moe"},
     };
     config_refused(bad, TEST_COUNT(bad));
 }
 
 int main(void) {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(minimax_m2),
-        cmocka_unit_test(dots1),
-        cmocka_unit_test(ernie4_5_moe),
+        cmocka_unit_test(minimax_m2),   cmocka_unit_test(dots1),
+        cmocka_unit_test(ernie4_5_moe), cmocka_unit_test(hunyuan_v1_moe),
         cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests_name("family_kinds", tests, NULL, NULL);

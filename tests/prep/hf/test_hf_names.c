@@ -12,9 +12,10 @@
 
 #define FAMILIES "tests/golden/families/"
 
-static const char *const checkpoints[] = {
-    "gptoss-tiny",   "gptoss-bf16",  "qwen3next-tiny", "qwen35moe-tiny", "gemma4-tiny",
-    "gemma4-shared", "glm4moe-tiny", "minimaxm2-tiny", "dots1-tiny",     "ernie45-tiny"};
+static const char *const checkpoints[] = {"gptoss-tiny",    "gptoss-bf16",    "qwen3next-tiny",
+                                          "qwen35moe-tiny", "gemma4-tiny",    "gemma4-shared",
+                                          "glm4moe-tiny",   "minimaxm2-tiny", "dots1-tiny",
+                                          "ernie45-tiny",   "hunyuan-tiny"};
 
 /* A checkpoint of a family, opened, in a directory of its own. */
 struct family_model {
@@ -201,6 +202,9 @@ static const struct number {
     {"ernie45-tiny", SLOT_Q, 1, 0, 24, 3, L(1) "self_attn.q_proj.weight", 17 * 64 + 3, as_is},
     {"ernie45-tiny", SLOT_K, 1, 0, 15, 3, L(1) "self_attn.k_proj.weight", 15 * 64 + 3, as_is},
     {"ernie45-tiny", SLOT_V, 1, 0, 17, 3, L(1) "self_attn.v_proj.weight", 17 * 64 + 3, as_is},
+    {"hunyuan-tiny", SLOT_Q_NORM, 1, 0, 0, 31, L(1) "self_attn.query_layernorm.weight", 31, as_is},
+    {"hunyuan-tiny", SLOT_MLP_UP, 1, 0, 31, 3, L(1) "mlp.shared_mlp.up_proj.weight", 31 * 64 + 3,
+     as_is},
 };
 
 static void numbers_of_tensors(void **state) {
