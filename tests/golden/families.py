@@ -694,6 +694,60 @@ def hunyuan_tensors(c):
     return out + [norm("model.norm", dim)]
 
 
+# ---- afmoe ----
+
+AFMOE = COMMON | {
+    "architectures": ["AfmoeForCausalLM"],
+    "model_type": "afmoe",
+    "global_attn_every_n_layers": 3,
+    "head_dim": 16,
+    "intermediate_size": 96,
+    "load_balance_coeff": 0.001,
+    "moe_intermediate_size": 32,
+    "mup_enabled": True,
+    "n_group": 1,
+    "num_attention_heads": 4,
+    "num_dense_layers": 1,
+    "num_expert_groups": 1,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "num_hidden_layers": 4,
+    "num_key_value_heads": 2,
+    "num_limited_groups": 1,
+    "num_shared_experts": 1,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": None,
+    "rope_theta": 10000,
+    "route_norm": True,
+    "route_scale": 2.5,
+    "score_func": "sigmoid",
+    "sliding_window": 12,
+    "topk_group": 1,
+    "torch_dtype": "bfloat16",
+    "use_grouped_mm": True,
+}
+
+
+def afmoe_tensors(c):
+    dim, d, hid, e = c["hidden_size"], c["head_dim"], c["moe_intermediate_size"], c["num_experts"]
+    out = [embedding("model.", c, 0.07)]
+    for i in range(c["num_hidden_layers"]):
+        at = f"model.layers.{i}."
+        for name in ("input_layernorm", "post_attention_layernorm", "pre_mlp_layernorm", "post_mlp_layernorm"):
+            out.append(norm(at + name, dim))
+        out += attention(at + "self_attn.", c, d)
+        out.append(linear(at + "self_attn.gate_proj", c["num_attention_heads"] * d, dim))
+        out += [norm(at + "self_attn.q_norm", d), norm(at + "self_attn.k_norm", d)]
+        if i < c["num_dense_layers"]:
+            out += mlp(at + "mlp.", c["intermediate_size"], dim)
+            continue
+        out.append(linear(at + "mlp.router.gate", e, dim))
+        out.append(normal(at + "mlp.expert_bias", (e,), 0.15, dtype="F32"))
+        out += experts(at + "mlp.experts.", e, hid, dim)
+        out += mlp(at + "mlp.shared_experts.", c["num_shared_experts"] * hid, dim)
+    return out + [norm("model.norm", dim), head(c)]
+
+
 # `skipped`: tensors that transformers itself finds unexpected. `oracle`: keys of the configuration that are
 # other ones where transformers is to compute.
 FAMILIES = {
@@ -762,5 +816,10 @@ FAMILIES = {
         "config": HUNYUAN,
         "tensors": hunyuan_tensors,
         "prompt": "The baker forgot the salt again. His 4 sons laughed about it at dinner, but his wife took the bread",
+    },
+    "afmoe-tiny": {
+        "config": AFMOE,
+        "tensors": afmoe_tensors,
+        "prompt": "Snow had fallen all night long. In the morning the dog would not go out, and the old man went to",
     },
 }

@@ -12,6 +12,7 @@
 #define DOTS "{\"model_type\":\"dots1\",\"n_routed_experts\":8,\"num_experts_per_tok\":2,"
 #define ERNIE "{\"model_type\":\"ernie4_5_moe\","
 #define HUNYUAN "{\"model_type\":\"hunyuan_v1_moe\",\"num_experts\":8,"
+#define AFMOE "{\"model_type\":\"afmoe\","
 
 /* ---- kinds ---- */
 
@@ -111,6 +112,30 @@ static void hunyuan_v1_moe(void **state) {
     hf_config_free(&c);
 }
 
+static void afmoe(void **state) {
+    (void)state;
+    struct hf_config c = config_read_ok(GOLDEN "families/afmoe-tiny");
+    const struct arch *a = &c.arch;
+    assert_true(a->embed_scale == 8.0f);
+    for (uint32_t l = 0; l < 4; l++) {
+        const struct layer_kind *k = arch_kind(a, l);
+        assert_int_equal(k->att.window, l == 2 ? 0 : 12);
+        assert_int_equal(arch_rope(a, k->att.rope).dim, l == 2 ? 0 : 16);
+        assert_int_equal(k->moe, l > 0);
+        assert_int_equal(arch_mlp_dim(a, l), l > 0 ? 32 : 96);
+        assert_int_equal(k->att.gate + k->block.post_norm, 2);
+        assert_int_equal(k->att.qk_norm, ARCH_QK_NORM_HEAD);
+        assert_int_equal(k->route.score, ROUTE_SIGMOID);
+        assert_true(k->route.renorm == 1 && k->route.groups == 0 && k->route.scale == 2.5f);
+    }
+    hf_config_free(&c);
+    c = config_parse_ok(AFMOE "\"num_hidden_layers\":2,\"layer_types\":[\"sliding_attention\","
+                              "\"sliding_attention\"],\"mup_enabled\":false}");
+    assert_int_equal(a->n_ropes, 1);
+    assert_true(a->embed_scale == 1.0f);
+    hf_config_free(&c);
+}
+
 /* ---- refusals ---- */
 
 static void refusals(void **state) {
@@ -154,15 +179,21 @@ static void refusals(void **state) {
         {HUNYUAN "\"use_mixed_mlp_moe\":false}", "use_mixed_mlp_moe is false", "expected true"},
         {HUNYUAN "\"use_rotary_pos_emb\":false}", "use_rotary_pos_emb is false", ""},
         {HUNYUAN "\"use_cla\":true}", "unknown key use_cla is true", "hunyuan_v1_moe"},
+        /* afmoe */
+        {AFMOE "\"score_func\":\"softmax\"}", "score_func is \"softmax\"", "sigmoid"},
+        {AFMOE "\"route_norm\":false}", "norm_topk_prob is 0, expected 1", "afmoe"},
+        {AFMOE "\"global_attn_every_n_layers\":0}", "global_attn_every_n_layers must be", ""},
+        {AFMOE "\"sliding_window\":null}", "sliding_window is null", "window"},
+        {AFMOE "\"n_group\":2}", "n_group is 2", "afmoe"},
+        {AFMOE "\"num_limited_groups\":2}", "num_limited_groups is 2", "afmoe"},
     };
     config_refused(bad, TEST_COUNT(bad));
 }
 
 int main(void) {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(minimax_m2),   cmocka_unit_test(dots1),
-        cmocka_unit_test(ernie4_5_moe), cmocka_unit_test(hunyuan_v1_moe),
-        cmocka_unit_test(refusals),
+        cmocka_unit_test(minimax_m2),     cmocka_unit_test(dots1), cmocka_unit_test(ernie4_5_moe),
+        cmocka_unit_test(hunyuan_v1_moe), cmocka_unit_test(afmoe), cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests_name("family_kinds", tests, NULL, NULL);
 }

@@ -15,7 +15,7 @@
 static const char *const checkpoints[] = {"gptoss-tiny",    "gptoss-bf16",    "qwen3next-tiny",
                                           "qwen35moe-tiny", "gemma4-tiny",    "gemma4-shared",
                                           "glm4moe-tiny",   "minimaxm2-tiny", "dots1-tiny",
-                                          "ernie45-tiny",   "hunyuan-tiny"};
+                                          "ernie45-tiny",   "hunyuan-tiny",   "afmoe-tiny"};
 
 /* A checkpoint of a family, opened, in a directory of its own. */
 struct family_model {
@@ -205,6 +205,13 @@ static const struct number {
     {"hunyuan-tiny", SLOT_Q_NORM, 1, 0, 0, 31, L(1) "self_attn.query_layernorm.weight", 31, as_is},
     {"hunyuan-tiny", SLOT_MLP_UP, 1, 0, 31, 3, L(1) "mlp.shared_mlp.up_proj.weight", 31 * 64 + 3,
      as_is},
+    {"afmoe-tiny", SLOT_ATTN_GATE, 2, 0, 63, 3, L(2) "self_attn.gate_proj.weight", 63 * 64 + 3,
+     as_is},
+    {"afmoe-tiny", SLOT_FFN_NORM, 2, 0, 0, 3, L(2) "pre_mlp_layernorm.weight", 3, as_is},
+    {"afmoe-tiny", SLOT_ATTN_POST_NORM, 2, 0, 0, 3, L(2) "post_attention_layernorm.weight", 3,
+     as_is},
+    {"afmoe-tiny", SLOT_FFN_POST_NORM, 2, 0, 0, 3, L(2) "post_mlp_layernorm.weight", 3, as_is},
+    {"afmoe-tiny", SLOT_ROUTER_SELECT, 2, 0, 0, 5, L(2) "mlp.expert_bias", 5, as_is},
 };
 
 static void numbers_of_tensors(void **state) {
