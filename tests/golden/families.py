@@ -748,6 +748,59 @@ def afmoe_tensors(c):
     return out + [norm("model.norm", dim), head(c)]
 
 
+# ---- mellum ----
+
+MELLUM = COMMON | {
+    "architectures": ["MellumForCausalLM"],
+    "model_type": "mellum",
+    "attention_bias": False,
+    "dtype": "bfloat16",
+    "head_dim": 32,
+    "intermediate_size": 96,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "mlp_layer_types": ["dense", "sparse", "sparse"],
+    "moe_intermediate_size": 32,
+    "norm_topk_prob": True,
+    "num_attention_heads": 4,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 2,
+    "num_mtp_layers": None,
+    "output_router_logits": False,
+    "rms_norm_eps": 1e-06,
+    "rope_parameters": {
+        "full_attention": {
+            "beta_fast": 4.0,
+            "beta_slow": 0.5,
+            "factor": 8.0,
+            "original_max_position_embeddings": 32,
+            "rope_theta": 500000.0,
+            "rope_type": "yarn",
+        },
+        "sliding_attention": {"rope_theta": 10000.0, "rope_type": "default"},
+    },
+    "router_aux_loss_coef": 0.001,
+    "sliding_window": 12,
+}
+
+
+def mellum_tensors(c):
+    dim, d, hid, e = c["hidden_size"], c["head_dim"], c["moe_intermediate_size"], c["num_experts"]
+    out = [embedding("model.", c)]
+    for i in range(c["num_hidden_layers"]):
+        at = f"model.layers.{i}."
+        out += [norm(at + "input_layernorm", dim), norm(at + "post_attention_layernorm", dim)]
+        out += attention(at + "self_attn.", c, d)
+        out += [norm(at + "self_attn.q_norm", d), norm(at + "self_attn.k_norm", d)]
+        if c["mlp_layer_types"][i] == "dense":
+            out += mlp(at + "mlp.", c["intermediate_size"], dim)
+            continue
+        out.append(linear(at + "mlp.gate", e, dim, 2.3))
+        out += experts(at + "mlp.experts.", e, hid, dim)
+    return out + [norm("model.norm", dim), head(c)]
+
+
 # `skipped`: tensors that transformers itself finds unexpected. `oracle`: keys of the configuration that are
 # other ones where transformers is to compute.
 FAMILIES = {
@@ -821,5 +874,10 @@ FAMILIES = {
         "config": AFMOE,
         "tensors": afmoe_tensors,
         "prompt": "Snow had fallen all night long. In the morning the dog would not go out, and the old man went to",
+    },
+    "mellum-tiny": {
+        "config": MELLUM,
+        "tensors": mellum_tensors,
+        "prompt": "A heron stood in the shallow water and waited. The frogs had seen him before, so they kept quiet and",
     },
 }

@@ -192,7 +192,7 @@ static void exact_codecs(void **state) {
         {FAMILIES "gemma4-shared", "bf16", true},  {FAMILIES "glm4moe-tiny", "bf16", true},
         {FAMILIES "minimaxm2-tiny", "bf16", true}, {FAMILIES "dots1-tiny", "bf16", true},
         {FAMILIES "ernie45-tiny", "bf16", true},   {FAMILIES "hunyuan-tiny", "bf16", true},
-        {FAMILIES "afmoe-tiny", "bf16", true},
+        {FAMILIES "afmoe-tiny", "bf16", true},     {FAMILIES "mellum-tiny", "bf16", true},
     };
     char *temp = test_mkdir();
     char *path = mem_printf("%s/a.corm", temp);

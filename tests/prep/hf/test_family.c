@@ -514,8 +514,8 @@ static void tables(void **state) {
     }
     assert_int_equal(
         strlen(list),
-        strlen("afmoe, dots1, ernie4_5_moe, gemma4, glm4_moe, gpt_oss, hunyuan_v1_moe, minimax_m2, "
-               "mixtral, olmoe, qwen2_moe, qwen3_5_moe, qwen3_moe, qwen3_next"));
+        strlen("afmoe, dots1, ernie4_5_moe, gemma4, glm4_moe, gpt_oss, hunyuan_v1_moe, mellum, "
+               "minimax_m2, mixtral, olmoe, qwen2_moe, qwen3_5_moe, qwen3_moe, qwen3_next"));
     free(list);
 }
 

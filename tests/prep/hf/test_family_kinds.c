@@ -13,6 +13,7 @@
 #define ERNIE "{\"model_type\":\"ernie4_5_moe\","
 #define HUNYUAN "{\"model_type\":\"hunyuan_v1_moe\",\"num_experts\":8,"
 #define AFMOE "{\"model_type\":\"afmoe\","
+#define MELLUM "{\"model_type\":\"mellum\","
 
 /* ---- kinds ---- */
 
@@ -136,6 +137,29 @@ static void afmoe(void **state) {
     hf_config_free(&c);
 }
 
+static void mellum(void **state) {
+    (void)state;
+    struct hf_config c = config_read_ok(GOLDEN "families/mellum-tiny");
+    const struct arch *a = &c.arch;
+    assert_int_equal(a->n_ropes, 2);
+    for (uint32_t l = 0; l < 3; l++) {
+        const struct layer_kind *k = arch_kind(a, l);
+        assert_int_equal(k->att.window, l == 1 ? 0 : 12);
+        assert_int_equal(arch_rope(a, k->att.rope).scale > 1, l == 1);
+        assert_int_equal(k->moe, l > 0);
+        assert_int_equal(k->att.qk_norm, ARCH_QK_NORM_HEAD);
+        assert_int_equal(k->route.renorm, 1);
+    }
+    hf_config_free(&c);
+    /* by themselves all layers are full, and sparse */
+    c = config_parse_ok(MELLUM "\"num_hidden_layers\":2}");
+    assert_int_equal(a->n_kinds, 1);
+    assert_int_equal(a->n_ropes, 1);
+    assert_int_equal(a->kinds->att.window + a->kinds->dense_dim, 0);
+    assert_true(a->rope_inv_freq[1] < 0.82f && a->rope_inv_freq[1] > 0.81f); /* 5e5^(-1/64) */
+    hf_config_free(&c);
+}
+
 /* ---- refusals ---- */
 
 static void refusals(void **state) {
@@ -186,6 +210,14 @@ static void refusals(void **state) {
         {AFMOE "\"sliding_window\":null}", "sliding_window is null", "window"},
         {AFMOE "\"n_group\":2}", "n_group is 2", "afmoe"},
         {AFMOE "\"num_limited_groups\":2}", "num_limited_groups is 2", "afmoe"},
+        /* mellum */
+        {MELLUM "\"num_hidden_layers\":1,\"mlp_layer_types\":[\"moe\"]}",
+         "mlp_layer_types entry 0 (\"moe\") is neither sparse", "dense"},
+        {MELLUM "\"num_hidden_layers\":2,\"mlp_layer_types\":[\"dense\"]}",
+         "mlp_layer_types must be a list of 2", ""},
+        {MELLUM "\"num_hidden_layers\":1,\"mlp_layer_types\":[\"dense\"]}",
+         "no layer has routed experts", ""},
+        {MELLUM "\"rope_parameters\":{\"rope_theta\":1e4}}", "no object for full_attention", ""},
     };
     config_refused(bad, TEST_COUNT(bad));
 }
@@ -193,7 +225,8 @@ static void refusals(void **state) {
 int main(void) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(minimax_m2),     cmocka_unit_test(dots1), cmocka_unit_test(ernie4_5_moe),
-        cmocka_unit_test(hunyuan_v1_moe), cmocka_unit_test(afmoe), cmocka_unit_test(refusals),
+        cmocka_unit_test(hunyuan_v1_moe), cmocka_unit_test(afmoe), cmocka_unit_test(mellum),
+        cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests_name("family_kinds", tests, NULL, NULL);
 }

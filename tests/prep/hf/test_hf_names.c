@@ -12,10 +12,10 @@
 
 #define FAMILIES "tests/golden/families/"
 
-static const char *const checkpoints[] = {"gptoss-tiny",    "gptoss-bf16",    "qwen3next-tiny",
-                                          "qwen35moe-tiny", "gemma4-tiny",    "gemma4-shared",
-                                          "glm4moe-tiny",   "minimaxm2-tiny", "dots1-tiny",
-                                          "ernie45-tiny",   "hunyuan-tiny",   "afmoe-tiny"};
+static const char *const checkpoints[] = {
+    "gptoss-tiny",   "gptoss-bf16",  "qwen3next-tiny", "qwen35moe-tiny", "gemma4-tiny",
+    "gemma4-shared", "glm4moe-tiny", "minimaxm2-tiny", "dots1-tiny",     "ernie45-tiny",
+    "hunyuan-tiny",  "afmoe-tiny",   "mellum-tiny"};
 
 /* A checkpoint of a family, opened, in a directory of its own. */
 struct family_model {
@@ -212,6 +212,7 @@ static const struct number {
      as_is},
     {"afmoe-tiny", SLOT_FFN_POST_NORM, 2, 0, 0, 3, L(2) "post_mlp_layernorm.weight", 3, as_is},
     {"afmoe-tiny", SLOT_ROUTER_SELECT, 2, 0, 0, 5, L(2) "mlp.expert_bias", 5, as_is},
+    {"mellum-tiny", SLOT_MLP_UP, 0, 0, 95, 3, L(0) "mlp.up_proj.weight", 95 * 64 + 3, as_is},
 };
 
 static void numbers_of_tensors(void **state) {
