@@ -4,7 +4,7 @@ static const struct family *const families[] = {
     &family_afmoe,       &family_dots1,     &family_ernie4_5_moe,   &family_gemma4,
     &family_glm4_moe,    &family_gpt_oss,   &family_hunyuan_v1_moe, &family_mellum,
     &family_minimax_m2,  &family_mixtral,   &family_olmoe,          &family_qwen2_moe,
-    &family_qwen3_5_moe, &family_qwen3_moe, &family_qwen3_next,
+    &family_qwen3_5_moe, &family_qwen3_moe, &family_qwen3_next,     &family_sarvam_moe,
 };
 
 const struct family *family_at(size_t i) {

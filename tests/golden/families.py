@@ -801,6 +801,61 @@ def mellum_tensors(c):
     return out + [norm("model.norm", dim), head(c)]
 
 
+# ---- sarvam_moe ----
+
+SARVAM = COMMON | {
+    "architectures": ["SarvamMoEForCausalLM"],
+    "model_type": "sarvam_moe",
+    "embedding_dropout": 0.0,
+    "first_k_dense_replace": 1,
+    "head_dim": 16,
+    "intermediate_size": 96,
+    "moe_intermediate_size": 32,
+    "moe_router_enable_expert_bias": True,
+    "moe_shared_expert_intermediate_size": 32,
+    "n_group": 1,
+    "norm_topk_prob": True,
+    "num_attention_heads": 4,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 2,
+    "num_shared_experts": 1,
+    "output_dropout": 0.0,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "rope_theta": 8000000,
+    "routed_scaling_factor": 2.5,
+    "router_dtype": "fp32",
+    "score_function": "sigmoid",
+    "topk_group": 1,
+    "torch_dtype": "bfloat16",
+    "use_bias": False,
+    "use_qk_norm": True,
+    "use_qkv_bias": False,
+    "use_rmsnorm": True,
+}
+
+
+def sarvam_tensors(c):
+    dim, d, hid, e = c["hidden_size"], c["head_dim"], c["moe_intermediate_size"], c["num_experts"]
+    q, kv = c["num_attention_heads"] * d, c["num_key_value_heads"] * d
+    out = [normal("model.word_embeddings.weight", (c["vocab_size"], dim), 0.5)]
+    for i in range(c["num_hidden_layers"]):
+        at = f"model.layers.{i}."
+        out += [norm(at + "input_layernorm", dim), norm(at + "post_attention_layernorm", dim)]
+        out += [linear(at + "attention.query_key_value", q + 2 * kv, dim), linear(at + "attention.dense", dim, q)]
+        out += [norm(at + "attention.query_layernorm", d), norm(at + "attention.key_layernorm", d)]
+        if i < c["first_k_dense_replace"]:
+            out += mlp(at + "mlp.", c["intermediate_size"], dim)
+            continue
+        out.append(linear(at + "mlp.gate", e, dim))
+        out.append(normal(at + "mlp.gate.expert_bias", (e,), 0.15, dtype="F32"))
+        out += experts(at + "mlp.experts.", e, hid, dim)
+        out += mlp(at + "mlp.shared_experts.", hid, dim)
+    return out + [norm("model.norm", dim), head(c)]
+
+
 # `skipped`: tensors that transformers itself finds unexpected. `oracle`: keys of the configuration that are
 # other ones where transformers is to compute.
 FAMILIES = {
@@ -879,5 +934,10 @@ FAMILIES = {
         "config": MELLUM,
         "tensors": mellum_tensors,
         "prompt": "A heron stood in the shallow water and waited. The frogs had seen him before, so they kept quiet and",
+    },
+    "sarvam-tiny": {
+        "config": SARVAM,
+        "tensors": sarvam_tensors,
+        "prompt": "My uncle keeps bees behind the school. In June he opens the hives and gives each of us a piece of",
     },
 }

@@ -193,6 +193,7 @@ static void exact_codecs(void **state) {
         {FAMILIES "minimaxm2-tiny", "bf16", true}, {FAMILIES "dots1-tiny", "bf16", true},
         {FAMILIES "ernie45-tiny", "bf16", true},   {FAMILIES "hunyuan-tiny", "bf16", true},
         {FAMILIES "afmoe-tiny", "bf16", true},     {FAMILIES "mellum-tiny", "bf16", true},
+        {FAMILIES "sarvam-tiny", "bf16", true},
     };
     char *temp = test_mkdir();
     char *path = mem_printf("%s/a.corm", temp);

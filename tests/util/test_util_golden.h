@@ -13,7 +13,7 @@
 #define GOLDEN_TINY                                                                                \
     "olmoe-tiny", "mixtral-tiny", "qwen2moe-tiny", "qwen3moe-tiny", "gptoss-tiny", "gemma4-tiny",  \
         "gemma4-shared", "qwen3next-tiny", "qwen35moe-tiny", "glm4moe-tiny", "minimaxm2-tiny",     \
-        "dots1-tiny", "ernie45-tiny", "hunyuan-tiny", "afmoe-tiny", "mellum-tiny"
+        "dots1-tiny", "ernie45-tiny", "hunyuan-tiny", "afmoe-tiny", "mellum-tiny", "sarvam-tiny"
 
 /* Checkpoints with logits of their own, the small ones first; NULL past the end. */
 const char *golden_checkpoint(size_t i);

@@ -512,10 +512,10 @@ static void tables(void **state) {
             assert_true(n->slot < SLOT_COUNT && n->layout < HF_LAYOUT_COUNT);
         }
     }
-    assert_int_equal(
-        strlen(list),
-        strlen("afmoe, dots1, ernie4_5_moe, gemma4, glm4_moe, gpt_oss, hunyuan_v1_moe, mellum, "
-               "minimax_m2, mixtral, olmoe, qwen2_moe, qwen3_5_moe, qwen3_moe, qwen3_next"));
+    assert_int_equal(strlen(list),
+                     strlen("afmoe, dots1, ernie4_5_moe, gemma4, glm4_moe, gpt_oss, "
+                            "hunyuan_v1_moe, mellum, minimax_m2, mixtral, olmoe, qwen2_moe, "
+                            "qwen3_5_moe, qwen3_moe, qwen3_next, sarvam_moe"));
     free(list);
 }
 

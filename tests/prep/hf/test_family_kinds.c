@@ -14,6 +14,7 @@
 #define HUNYUAN "{\"model_type\":\"hunyuan_v1_moe\",\"num_experts\":8,"
 #define AFMOE "{\"model_type\":\"afmoe\","
 #define MELLUM "{\"model_type\":\"mellum\","
+#define SARVAM "{\"model_type\":\"sarvam_moe\","
 
 /* ---- kinds ---- */
 
@@ -160,6 +161,27 @@ static void mellum(void **state) {
     hf_config_free(&c);
 }
 
+static void sarvam_moe(void **state) {
+    (void)state;
+    struct hf_config c = config_read_ok(GOLDEN "families/sarvam-tiny");
+    const struct arch *a = &c.arch;
+    for (uint32_t l = 0; l < 3; l++) {
+        const struct layer_kind *k = arch_kind(a, l);
+        assert_int_equal(k->moe, l > 0);
+        assert_int_equal(arch_mlp_dim(a, l), l > 0 ? 32 : 96);
+        assert_int_equal(k->att.qk_norm, ARCH_QK_NORM_HEAD);
+        assert_int_equal(k->route.score, ROUTE_SIGMOID);
+        assert_true(k->route.scale == 2.5f && k->route.renorm == 1);
+    }
+    assert_int_equal(arch_rope(a, 0).dim, 16);
+    hf_config_free(&c);
+    /* the class that runs it is another family's, too */
+    c = config_parse_ok(SARVAM "\"architectures\":[\"Glm4MoeForCausalLM\"]}");
+    assert_string_equal(a->family, "sarvam_moe");
+    assert_int_equal(arch_rope(a, 0).dim, 64);
+    hf_config_free(&c);
+}
+
 /* ---- refusals ---- */
 
 static void refusals(void **state) {
@@ -218,15 +240,24 @@ static void refusals(void **state) {
         {MELLUM "\"num_hidden_layers\":1,\"mlp_layer_types\":[\"dense\"]}",
          "no layer has routed experts", ""},
         {MELLUM "\"rope_parameters\":{\"rope_theta\":1e4}}", "no object for full_attention", ""},
+        /* sarvam_moe */
+        {SARVAM "\"use_qkv_bias\":true}", "attention_bias is 1, expected 0", "sarvam_moe"},
+        {SARVAM "\"score_function\":\"softmax\"}", "score_function is \"softmax\"", "sigmoid"},
+        {SARVAM "\"moe_router_enable_expert_bias\":false}", "enable_expert_bias is false", ""},
+        {SARVAM "\"moe_shared_expert_intermediate_size\":2048}", "intermediate_size is 2048",
+         "for each shared one"},
+        {SARVAM "\"architectures\":[\"MixtralForCausalLM\"]}", "\"sarvam_moe\" does not belong",
+         "MixtralForCausalLM"},
     };
     config_refused(bad, TEST_COUNT(bad));
 }
 
 int main(void) {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(minimax_m2),     cmocka_unit_test(dots1), cmocka_unit_test(ernie4_5_moe),
-        cmocka_unit_test(hunyuan_v1_moe), cmocka_unit_test(afmoe), cmocka_unit_test(mellum),
-        cmocka_unit_test(refusals),
+        cmocka_unit_test(minimax_m2),   cmocka_unit_test(dots1),
+        cmocka_unit_test(ernie4_5_moe), cmocka_unit_test(hunyuan_v1_moe),
+        cmocka_unit_test(afmoe),        cmocka_unit_test(mellum),
+        cmocka_unit_test(sarvam_moe),   cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests_name("family_kinds", tests, NULL, NULL);
 }

@@ -15,7 +15,7 @@
 static const char *const checkpoints[] = {
     "gptoss-tiny",   "gptoss-bf16",  "qwen3next-tiny", "qwen35moe-tiny", "gemma4-tiny",
     "gemma4-shared", "glm4moe-tiny", "minimaxm2-tiny", "dots1-tiny",     "ernie45-tiny",
-    "hunyuan-tiny",  "afmoe-tiny",   "mellum-tiny"};
+    "hunyuan-tiny",  "afmoe-tiny",   "mellum-tiny",    "sarvam-tiny"};
 
 /* A checkpoint of a family, opened, in a directory of its own. */
 struct family_model {
@@ -213,6 +213,14 @@ static const struct number {
     {"afmoe-tiny", SLOT_FFN_POST_NORM, 2, 0, 0, 3, L(2) "post_mlp_layernorm.weight", 3, as_is},
     {"afmoe-tiny", SLOT_ROUTER_SELECT, 2, 0, 0, 5, L(2) "mlp.expert_bias", 5, as_is},
     {"mellum-tiny", SLOT_MLP_UP, 0, 0, 95, 3, L(0) "mlp.up_proj.weight", 95 * 64 + 3, as_is},
+    {"sarvam-tiny", SLOT_Q, 1, 0, 63, 3, L(1) "attention.query_key_value.weight", 63 * 64 + 3,
+     as_is},
+    {"sarvam-tiny", SLOT_K, 1, 0, 1, 3, L(1) "attention.query_key_value.weight", 65 * 64 + 3,
+     as_is},
+    {"sarvam-tiny", SLOT_V, 1, 0, 1, 3, L(1) "attention.query_key_value.weight", 97 * 64 + 3,
+     as_is},
+    {"sarvam-tiny", SLOT_O, 1, 0, 1, 3, L(1) "attention.dense.weight", 64 + 3, as_is},
+    {"sarvam-tiny", SLOT_EMBED, 0, 0, 9, 3, "model.word_embeddings.weight", 9 * 64 + 3, as_is},
 };
 
 static void numbers_of_tensors(void **state) {
