@@ -9,7 +9,7 @@
 #include "runtime/engine.h"
 #include "tests/util/test_util_golden.h"
 
-static const char *const CASES[] = {GOLDEN_TINY};
+static const char *const CASES[] = {GOLDEN_KINDS};
 
 /* What the router chose in the last token of each layer. */
 struct seen {

@@ -7,7 +7,7 @@
 #include "runtime/engine.h"
 #include "tests/util/test_util_quartet.h"
 
-static const char *const CASES[] = {GOLDEN_TINY};
+static const char *const CASES[] = {GOLDEN_KINDS};
 
 struct rows {
     const struct quartet *r;

@@ -10,7 +10,7 @@
 #include "tests/util/test_util_changed.h"
 #include "tests/util/test_util_quartet.h"
 
-static const char *const CASES[] = {GOLDEN_TINY};
+static const char *const CASES[] = {GOLDEN_KINDS};
 
 /* Cancels a session when the engine's layers have been passed so many times. */
 struct canceller {

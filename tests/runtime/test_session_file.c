@@ -15,7 +15,7 @@
 #include "tests/util/test_util_golden.h"
 #include "tests/util/test_util_session.h"
 
-static const char *const CASES[] = {GOLDEN_TINY};
+static const char *const CASES[] = {GOLDEN_KINDS};
 
 enum { TOKENS = 40 };
 

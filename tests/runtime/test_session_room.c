@@ -12,7 +12,7 @@
 #include "runtime/session.h"
 #include "tests/util/test_util_golden.h"
 
-static const char *const CASES[] = {GOLDEN_TINY};
+static const char *const CASES[] = {GOLDEN_KINDS};
 
 enum { TOKENS = 40 };
 

@@ -7,7 +7,7 @@
 #include "tests/util/test_util_changed.h"
 #include "tests/util/test_util_golden.h"
 
-static const char *const CASES[] = {GOLDEN_TINY};
+static const char *const CASES[] = {GOLDEN_KINDS};
 
 /* The archive of a case, and the ids of its golden vectors. To free(). */
 static char *archive_of(const char *name, const char *codec, int32_t **ids, size_t *n) {
