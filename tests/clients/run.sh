@@ -18,31 +18,15 @@ install() {
 install requirements.txt || exit 1
 [ -z "$all" ] || install requirements-all.txt || exit 1
 
-pids=
-trap 'for p in $pids; do kill "$p"; wait "$p"; done' EXIT
-# start NAME OPTION...: a server; $port becomes its port.
-start() {
-    log=$folder/$1.log
-    shift
-    "$build/corm-serve" "$folder/fable.corm" --port 0 -q "$@" 2>"$log" &
-    pid=$!
-    pids="$pids $pid"
-    port=
-    for try in $(seq 300); do
-        port=$(sed -n 's|^corm-serve: .* listens on http://.*:\([0-9]*\)$|\1|p' "$log")
-        [ -z "$port" ] || return 0
-        sleep 0.1
-    done
-    cat "$log"
-    exit 1
-}
+. "$here/../util/server.sh"
+trap servers_end EXIT
 
 "$build/corm-prep" convert -q --force tests/models/fable -o "$folder/fable.corm" || exit 1
 printf '{%% for m in messages %%}{{ m.content }}{%% endfor %%}<think>' >"$folder/thinks"
 failed=0
-start plain
+server_start "$folder/plain" "$folder/fable.corm" -q
 plain=$port plain_pid=$pid
-start thinks --chat-template "$folder/thinks"
+server_start "$folder/thinks-server" "$folder/fable.corm" -q --chat-template "$folder/thinks"
 "$python" "$here/talk.py" "$plain" "$port" || failed=1
 if [ -n "$all" ]; then
     "$python" "$here/talk_litellm.py" "$plain" || failed=1

@@ -9,16 +9,9 @@ enter_work
     exit 1
 }
 echo a-key >keys
-"$build/corm-serve" fable.corm --port 0 -q --api-key-file keys 2>server.log &
-server=$!
-trap 'kill "$server" 2>/dev/null; wait "$server"; rm -rf "$work"' EXIT
-port=
-for try in $(seq 300); do
-    port=$(sed -n 's|^corm-serve: .* listens on http://.*:\([0-9]*\)$|\1|p' server.log)
-    [ -z "$port" ] || break
-    sleep 0.1
-done
-[ -n "$port" ] || { echo "not ok start"; cat server.log; exit 1; }
+. "$root/tests/util/server.sh"
+trap 'servers_end; rm -rf "$work"' EXIT
+server_start server fable.corm -q --api-key-file keys
 python3 "$root/tests/e2e/util_page.py" "$port" "$root/runtime/serve/page" a-key || failed=1
 
 # ---- what makes the page --------------------------------------------------------------------------------

@@ -11,31 +11,13 @@ enter_work
     exit 1
 }
 
-# start NAME OPTION...: a server on a free port; its log is NAME.log, its port in NAME.port.
-start() {
+. "$root/tests/util/server.sh"
+trap 'servers_end; rm -rf "$work"' EXIT
+start() { # start NAME OPTION...
     name=$1
     shift
-    "$serve" fable.corm --port 0 "$@" 2>"$name.log" &
-    echo $! >"$name.pid"
-    for try in $(seq 300); do
-        port=$(sed -n 's|^corm-serve: .* listens on http://.*:\([0-9]*\)$|\1|p' "$name.log")
-        [ -z "$port" ] || break
-        kill -0 "$(cat "$name.pid")" 2>/dev/null || break
-        sleep 0.1
-    done
-    echo "$port" >"$name.port"
-    if [ -z "$port" ]; then
-        echo "not ok start $name"
-        sed 's/^/# /' "$name.log"
-        exit 1
-    fi
+    server_start "$name" fable.corm "$@"
 }
-# stop NAME: ends it with SIGTERM and says its exit status.
-stop() {
-    kill -TERM "$(cat "$1.pid")"
-    wait "$(cat "$1.pid")"
-}
-trap 'for p in *.pid; do kill -9 "$(cat "$p")" 2>/dev/null; done; rm -rf "$work"' EXIT
 
 # ---- what corm-run says ------------------------------------------------------------------------------
 
@@ -74,46 +56,45 @@ case_ 'corm-run serve is corm-serve' by_run
 # ---- answers -----------------------------------------------------------------------------------------
 
 start main --parallel 3 --sessions 5 -t 2
-client answers "$(cat main.port)" . || failed=1
-client doors "$(cat main.port)" . || failed=1
-client refusals "$(cat main.port)" . || failed=1
-client clients "$(cat main.port)" . || failed=1
+client answers "$port" . || failed=1
+client doors "$port" . || failed=1
+client refusals "$port" . || failed=1
+client clients "$port" . || failed=1
 case $build in */asan* | */tsan* | */ubsan*) sanitized=sanitized ;; *) sanitized= ;; esac
-stress() { python3 "$root/tests/clients/stress.py" "$(cat main.port)" "$(cat main.pid)" few $sanitized; }
+stress() { python3 "$root/tests/clients/stress.py" "$port" "$pid" few $sanitized; }
 case_ 'rude clients leave nothing behind and disturb nobody' stress
 taken() {
-    "$serve" fable.corm -q --port "$(cat main.port)" 2>err
+    "$serve" fable.corm -q --port "$port" 2>err
     test $? -eq 1 && grep -q 'cannot listen on 127.0.0.1' err
 }
 case_ 'a port that is taken' taken
 case_ 'the log has no prompt in it' eval '! grep -q "Once upon\|About Tim" main.log'
-case_ 'SIGTERM ends it well' stop main
+case_ 'SIGTERM ends it well' server_stop main
 
 printf 'first-key\nsecond-key\n' >keys
 start keyed --api-key-file keys --allowed-hosts example.test --queue 2 --parallel 1 --max-body 64K --grace 300
-client keyed "$(cat keyed.port)" . || failed=1
-client full "$(cat keyed.port)" . || failed=1
-client ends "$(cat keyed.port)" . "$(cat keyed.pid)" || { failed=1; kill -TERM "$(cat keyed.pid)"; }
-wait "$(cat keyed.pid)"
-case_ 'an answer in work is finished before the end' test $? -eq 0
+client keyed "$port" . || failed=1
+client full "$port" . || failed=1
+client ends "$port" . "$pid" || { failed=1; kill -TERM "$pid"; }
+case_ 'an answer in work is finished before the end' server_wait keyed
 
 start brief --parallel 1 --grace 0
-client stops "$(cat brief.port)" . "$(cat brief.pid)" || { failed=1; kill -TERM "$(cat brief.pid)"; }
-wait "$(cat brief.pid)"
-case_ 'one that breaks answers off ends well' test $? -eq 0
+client stops "$port" . "$pid" || { failed=1; kill -TERM "$pid"; }
+case_ 'one that breaks answers off ends well' server_wait brief
 
 printf '{%% for m in messages %%}{{ m.role }}:{{ m.content }};{%% endfor %%}{%% if add_generation_prompt %%}>{%% endif %%}' >own
 start own --chat-template own --reuse none --alias 'a name' -q
-client own "$(cat own.port)" . || failed=1
+own=$pid
+client own "$port" . || failed=1
 # A template that shows what it is told of thoughts.
 cat >thinks <<'EOF'
 {%- for m in messages %}{% if m.reasoning_content %}[{{ m.reasoning_content }}]{% endif %}{{ m.content }}{% endfor %}
 {%- for v in [enable_thinking, reasoning_effort, thinking_budget] if v is defined %}|{{ v }}{% endfor %}<think>
 EOF
 start thinks --chat-template thinks -q
-client thinks "$(cat thinks.port)" . || failed=1
-case_ 'one that thinks ends well' stop thinks
+client thinks "$port" . || failed=1
+case_ 'one that thinks ends well' server_stop thinks
 case_ 'a quiet one says where it listens, and no more' eval 'test "$(wc -l <own.log)" -eq 1'
-case_ 'SIGHUP ends it too' eval 'kill -HUP "$(cat own.pid)"; wait "$(cat own.pid)"'
+case_ 'SIGHUP ends it too' eval 'kill -HUP "$own"; server_wait own'
 
 exit $failed

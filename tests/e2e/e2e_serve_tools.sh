@@ -1,7 +1,6 @@
 # Calls of tools through corm-serve: templates that write them in different forms, one that knows none, calls that
 # are required, and what was called before. The questions are asked by tests/e2e/util_tools.py.
 . "$(dirname "$0")/util_e2e.sh"
-serve=$build/corm-serve
 client() { python3 "$root/tests/e2e/util_tools.py" "$@"; }
 enter_work
 
@@ -10,27 +9,12 @@ enter_work
     cat log
     exit 1
 }
-trap 'for p in *.pid; do kill -9 "$(cat "$p")" 2>/dev/null; done; rm -rf "$work"' EXIT
-
-# start NAME OPTION...: a server on a free port; its log is NAME.log, its port in NAME.port.
-start() {
+. "$root/tests/util/server.sh"
+trap 'servers_end; rm -rf "$work"' EXIT
+start() { # start NAME OPTION...
     name=$1
     shift
-    "$serve" fable.corm --port 0 -t 2 "$@" 2>"$name.log" &
-    echo $! >"$name.pid"
-    for try in $(seq 300); do
-        port=$(sed -n 's|^corm-serve: .* listens on http://.*:\([0-9]*\)$|\1|p' "$name.log")
-        [ -z "$port" ] || break
-        kill -0 "$(cat "$name.pid")" 2>/dev/null || break
-        sleep 0.1
-    done
-    echo "$port" >"$name.port"
-    [ -n "$port" ] || { echo "not ok start $name"; sed 's/^/# /' "$name.log"; exit 1; }
-}
-# stop NAME: ends it with SIGTERM; its exit status.
-stop() {
-    kill -TERM "$(cat "$1.pid")"
-    wait "$(cat "$1.pid")"
+    server_start "$name" fable.corm -t 2 "$@"
 }
 
 # template NAME CALL [BEFORE AFTER]: a template that shows definitions, results, and a call `c` of a message so.
@@ -66,24 +50,24 @@ template mistral-list '{% if c.id | length != 9 %}{{ raise_exception("bad id") }
 
 for form in hermes qwen-coder glm mistral json harmony gemma mistral-list; do
     start "$form" --chat-template "$form.jinja"
-    client form "$(cat "$form.port")" "$form" || failed=1
-    case_ "$form: ends well" stop "$form"
+    client form "$port" "$form" || failed=1
+    case_ "$form: ends well" server_stop "$form"
 done
 start more --chat-template hermes.jinja
-client more "$(cat more.port)" hermes || failed=1
+client more "$port" hermes || failed=1
 case_ 'what is left out, and loosened, is in the log' eval \
     'grep -q "tools\[0\]: a tool of type web_search is left out" more.log && grep -q "multipleOf.*any JSON" more.log'
-case_ 'a server with tools ends well' stop more
+case_ 'a server with tools ends well' server_stop more
 start plain
-client plain "$(cat plain.port)" hermes || failed=1
-case_ 'one whose template knows no tools ends well' stop plain
+client plain "$port" hermes || failed=1
+case_ 'one whose template knows no tools ends well' server_stop plain
 cat >two.jinja <<'END'
 {%- for m in messages %}{% if m.role not in ("user", "assistant") %}{{ raise_exception("no " + m.role) }}{% endif %}
 {%- if loop.index0 % 2 != (m.role == "assistant") | int %}{{ raise_exception("not in turn") }}{% endif %}[{{ m.role }}]{{ m.content }}
 {%- endfor %}[assistant]
 END
 start two --chat-template two.jinja
-client two "$(cat two.port)" hermes || failed=1
-case_ 'one whose template takes two roles in turn ends well' stop two
+client two "$port" hermes || failed=1
+case_ 'one whose template takes two roles in turn ends well' server_stop two
 
 exit $failed

@@ -18,28 +18,13 @@ fi
 printf '{%% for m in messages %%}{{ m.content }}\n{%% endfor %%}' >"$folder/template"
 echo a-key >"$folder/keys"
 
-servers=
-trap 'for s in $servers; do kill "$s"; wait "$s"; done' EXIT
-# start NAME OPTION...: its port becomes $port.
-start() {
-    name=$1
-    shift
-    "$build/corm-serve" "$@" --port 0 -q 2>"$folder/$name.log" &
-    servers="$servers $!"
-    port=
-    for try in $(seq 300); do
-        port=$(sed -n 's|^corm-serve: .* listens on http://.*:\([0-9]*\)$|\1|p' "$folder/$name.log")
-        [ -z "$port" ] || return 0
-        sleep 0.1
-    done
-    cat "$folder/$name.log"
-    exit 1
-}
-start fable "$folder/fable.corm"
+. "$here/../util/server.sh"
+trap servers_end EXIT
+server_start "$folder/fable" "$folder/fable.corm" -q
 fable=$port
-start shape "$folder/shape.corm" --chat-template "$folder/template" -c 1024 --parallel 1 --sessions 1 --max-body 256K --ram 120M
+server_start "$folder/shape" "$folder/shape.corm" -q --chat-template "$folder/template" -c 1024 --parallel 1 --sessions 1 --max-body 256K --ram 120M
 shape=$port
-start keyed "$folder/fable.corm" --api-key-file "$folder/keys"
+server_start "$folder/keyed" "$folder/fable.corm" -q --api-key-file "$folder/keys"
 keyed=$port
 # Debian's Python has Debian's selenium, whatever else is on PATH.
 /usr/bin/python3 "$here/page.py" "$folder" "$fable" "$shape" "$keyed"
