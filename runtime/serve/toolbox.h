@@ -2,7 +2,8 @@
  * toolbox: the tools that a request has, and how the model's template takes them.
  *
  * Owns: definitions and choices as each API says them, made into what templates take; whether the
- * template knows tools at all, found by a trial; conversations for one that does not; ids of calls.
+ * template knows tools at all, and where it takes what the system says, found by a trial;
+ * conversations for one that does not; ids of calls.
  * Leaves to others: how calls are written (format/text/tools.h), messages (convo), the grammar of
  * an answer (toolbox_form), what is answered (answer).
  * Threads: a toolbox belongs to one thread at a time; what was found of the template is made before
@@ -12,6 +13,10 @@
  * by a row of tools.h, calls are written and read in that row's form. Else it knows none: the
  * definitions, and how a call is written, are told in a text in front of the system's own; earlier
  * calls and results are told as texts, too, in the form of tools_plain_row.
+ *
+ * Where it takes but one message of the system's, in front, further ones there become lines of it.
+ * One that comes later stays at its place, as lines between <system> and </system> in what the user
+ * says: in front it would change all that is known of the prompt.
  */
 #ifndef RUNTIME_SERVE_TOOLBOX_H
 #define RUNTIME_SERVE_TOOLBOX_H
@@ -29,6 +34,8 @@ struct toolbox_ways {
     const struct tools_row *row;
     bool known;          /* it shows definitions, and calls in that form */
     bool system;         /* it takes a message of the system's */
+    bool systems;        /* it takes several in front */
+    bool later_system;   /* it takes them later, too, and shows them there */
     bool text_arguments; /* calls have their arguments as text */
     bool short_ids;      /* ids of calls are nine letters and digits, or it refuses */
     int32_t *shown;      /* [n_shown] ids of special tokens that calls and thoughts are told from */
