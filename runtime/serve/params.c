@@ -71,7 +71,7 @@ static const struct field anthropic_fields[] = {
     {"model", FIELD_TEXT, AT(p.model)},
     {0},
 };
-static const char *const anthropic_refused[] = {"mcp_servers", "container", "output_format", NULL};
+static const char *const anthropic_refused[] = {"mcp_servers", "container", NULL};
 
 static const struct field ollama_fields[] = {
     {"stream", FIELD_BOOL, AT(p.stream)},
@@ -299,7 +299,8 @@ int params_anthropic(struct call *call, struct params *p, struct problem *proble
     if (r.max_tok == unsaid) {
         return problem_set(problem, 400, NULL, "max_tokens", "max_tokens: Field required");
     }
-    return finish(&r, p, problem) < 0 || read_stops(call->body, "stop_sequences", p, problem) < 0
+    return finish(&r, p, problem) < 0 || read_stops(call->body, "stop_sequences", p, problem) < 0 ||
+                   params_form_anthropic(call->body, p, problem) < 0
                ? -1
                : 0;
 }

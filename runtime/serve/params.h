@@ -46,6 +46,7 @@ void params_free(struct params *p);
 /* params_form.c: the form of the answer, as each API says it; for responses of the object `text`,
  * which is around the field. Whether the grammar or schema is one is seen by answer_start. */
 int params_form_openai(const struct value_dict *body, struct params *p, struct problem *problem);
+int params_form_anthropic(const struct value_dict *body, struct params *p, struct problem *problem);
 int params_form_ollama(const struct value_dict *body, struct params *p, struct problem *problem);
 int params_form_response(const struct value_dict *text, struct params *p, struct problem *problem);
 

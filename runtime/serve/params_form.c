@@ -34,7 +34,7 @@ static int set_schema(struct params *p, const char *field, const struct value *s
 }
 
 /* {"type": "text" or "json_object" or "json_schema"}. The schema is in an object `json_schema`, or,
- * as in responses and of llama-server, beside the type. */
+ * as in responses, messages and of llama-server, beside the type. */
 static int read_format(const struct value *v, const char *field, struct params *p,
                        struct problem *problem) {
     const struct value *type = NULL, *schema = NULL, *inner = NULL;
@@ -111,4 +111,18 @@ int params_form_ollama(const struct value_dict *body, struct params *p, struct p
 int params_form_response(const struct value_dict *text, struct params *p, struct problem *problem) {
     const struct value *format = field_get(text, "format");
     return format ? read_format(format, "text.format", p, problem) : 0;
+}
+
+int params_form_anthropic(const struct value_dict *body, struct params *p,
+                          struct problem *problem) {
+    const struct value *format = field_get(body, "output_format");
+    const struct value *config = field_get(body, "output_config");
+    const struct value *later = NULL; /* where it is since it is no beta any more */
+    if (config && config->type == VALUE_DICT) {
+        later = field_get(config->dict, "format");
+    }
+    return (format && read_format(format, "output_format", p, problem) < 0) ||
+                   (later && read_format(later, "output_config.format", p, problem) < 0)
+               ? -1
+               : 0;
 }

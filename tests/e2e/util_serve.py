@@ -442,6 +442,17 @@ def test_answers_have_a_form():
     r = ask("/v1/responses", {"input": "About Tim", "temperature": 1.5, "max_output_tokens": 200,
                               "text": {"format": {"type": "json_schema", "name": "child", "schema": CHILD}}}).json
     is_child(r["output"][0]["content"][0]["text"])
+    m = {"messages": STORY[1:], "system": "Tell a story.", "max_tokens": 200, "temperature": 1.5, "seed": 3}
+    form = {"type": "json_schema", "schema": CHILD}
+    said = {}
+    for field in ({"output_config": {"format": form}}, {"output_format": form}):
+        made = ask("/v1/messages", {**m, **field}).json
+        said[made["content"][0]["text"]] = made["stop_reason"]
+    assert list(said.values()) == ["end_turn"], said
+    e = [json.loads(d) for _, d in events(ask("/v1/messages", {**m, "output_config": {"format": form}, "stream": True}))]
+    streamed = "".join(d["delta"]["text"] for d in e if d["type"] == "content_block_delta")
+    assert [streamed] == list(said), (streamed, said)
+    is_child(streamed)
     plain = chat(STORY, response_format={"type": "text"}).json["choices"][0]["message"]["content"]
     assert plain == run_text("chat"), plain
 
@@ -476,6 +487,12 @@ def test_answers_forms_refused():
     refused(complete(grammar="root ::= [a]", stream=True, n=2, prompt=["a", "b"], stop="x", json_schema=5), 400, "already")
     refused(ask("/v1/responses", {"input": "x", "text": {"format": {"type": "json_schema", "schema": {"if": {}}}}}), 400,
             '"if" is not supported', "text.format")
+    schema = {"type": "json_schema", "schema": {"properties": {"a": {"contains": {}}}}}
+    for field, more in (("output_format", {"output_format": schema}), ("output_config.format", {"output_config": {"format": schema}})):
+        bad = ask("/v1/messages", {"messages": STORY[1:], "max_tokens": 5, **more})
+        assert bad.status == 400 and field in bad.json["error"]["message"] and "contains" in bad.body.decode(), bad.body
+    bad = ask("/v1/messages", {"messages": STORY[1:], "max_tokens": 5, "output_format": schema, "output_config": {"format": schema}})
+    assert bad.status == 400 and "says the form already" in bad.body.decode(), bad.body
     bad = ask("/api/chat", {"messages": STORY, "format": {"uniqueItems": True}})
     assert bad.status == 400 and '"uniqueItems" is not supported' in bad.json["error"], bad.body
     assert complete().status == 200
