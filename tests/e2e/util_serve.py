@@ -981,15 +981,39 @@ def test_thinks_apart():
     assert r["usage"]["output_tokens_details"]["reasoning_tokens"] == 30, r["usage"]
 
 
-def thinks_of(token):
+def thinks_of(token, free=False):
     """Biases and penalties under which a greedy model thinks this token, ends its thought, and says something: each
-    token but the last is the likeliest until it was there."""
+    token but the last is the likeliest until it was there. `free`: what it says then has no biases."""
     ids = [token] + ask("/tokenize", {"content": "</think>"}).json["tokens"]
     assert len(ids) == 6 == len(set(ids)), ids
-    bias = {str(i): -100 for i in range(4096)}
-    bias.update({str(id): 100 - 32 * k for k, id in enumerate(ids)})
-    bias["500"] = -95
+    bias = {} if free else {str(i): -100 for i in range(4096)}
+    bias.update({str(id): 100 - (16 if free else 32) * k for k, id in enumerate(ids)})
+    if not free:
+        bias["500"] = -95
     return {"logit_bias": bias, "presence_penalty": 100, "frequency_penalty": 100, "temperature": 0}
+
+
+def test_thinks_then_has_a_form():
+    """The thought is of words that the form has not, and what follows it has the form, in each API."""
+    how, word = thinks_of(700, free=True), ask("/detokenize", {"tokens": [700]}).json["content"]
+    form, most = {"type": "json_schema", "schema": CHILD}, 120
+
+    def is_answer(thought, text):
+        assert thought == word, (thought, word)
+        is_child(text)
+
+    body = {**how, "max_tokens": most, "response_format": {"type": "json_schema", "json_schema": {"schema": CHILD}}}
+    a = chat(STORY, **body).json["choices"][0]
+    is_answer(a["message"]["reasoning_content"], a["message"]["content"])
+    assert a["finish_reason"] == "stop", a
+    deltas = [c["choices"][0]["delta"] for c in chunks(chat(STORY, **body, stream=True))]
+    assert "".join(d.get("reasoning_content", "") for d in deltas) == word
+    assert "".join(d.get("content", "") for d in deltas) == a["message"]["content"]
+    r = ask("/v1/responses", {**how, "input": STORY, "max_output_tokens": most, "text": {"format": form}}).json
+    assert [i["type"] for i in r["output"]] == ["reasoning", "message"] and r["status"] == "completed", r
+    is_answer(*(i["content"][0]["text"] for i in r["output"]))
+    free = {"messages": STORY, "options": {"num_predict": most, "temperature": 0}, "format": CHILD, "stream": False}
+    assert ask("/api/chat", free).json["message"]["thinking"], "a thought that has no end is free as well"
 
 
 def test_thinks_then_answers():
