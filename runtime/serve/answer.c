@@ -8,7 +8,7 @@
 #include <string.h>
 
 static void on_begin(struct job *job);
-static void on_text(struct job *job, const char *text, size_t bytes, bool of_prompt);
+static bool on_text(struct job *job, const char *text, size_t bytes, bool of_prompt);
 static void on_end(struct job *job);
 static bool on_gone(struct job *job);
 static void on_token(struct job *job, const struct corm_logprob *chosen,
@@ -86,7 +86,7 @@ void answer_free(struct answer *a) {
         if (a->choices[i].owns_ids) {
             free(a->choices[i].job.ids);
         }
-        corm_stops_close(a->choices[i].job.stops);
+        corm_stops_close(a->choices[i].stops);
         corm_grammar_end(a->choices[i].job.grammar);
         thinking_free(&a->choices[i].until);
         logprobs_free(a->choices[i].tokens, a->choices[i].n_tokens);
@@ -347,7 +347,7 @@ static void on_called(void *ctx, bool whole) {
 }
 
 /* What is answered: calls, where there are tools, and text. */
-static void put_said(struct answer *a, struct choice *c, const char *text, size_t bytes) {
+static void put_parts(struct answer *a, struct choice *c, const char *text, size_t bytes) {
     const struct tools_sink sink = {c, on_said, on_call, on_arguments, on_called};
     if (c->tools.row) {
         tools_push(&c->tools, text, bytes, &sink);
@@ -356,46 +356,74 @@ static void put_said(struct answer *a, struct choice *c, const char *text, size_
     }
 }
 
-static void end_said(struct choice *c) {
+/* Of what is said, up to a stop: a thought has none. True where there is one. */
+static bool put_said(struct answer *a, struct choice *c, const char *text, size_t bytes) {
+    bool stopped = false;
+    if (c->stops) {
+        c->job.stop = corm_stops_push(c->stops, text, bytes, &text, &bytes);
+        stopped = c->job.stop >= 0;
+    }
+    if (bytes > 0) {
+        put_parts(a, c, text, bytes);
+    }
+    return stopped;
+}
+
+/* Nothing more is said: what was held back is. */
+static void end_said(struct answer *a, struct choice *c) {
     const struct tools_sink sink = {c, on_said, on_call, on_arguments, on_called};
+    const char *text;
+    size_t bytes = 0;
+    if (c->stops && (c->job.end == JOB_STOP || c->job.end == JOB_LENGTH)) {
+        corm_stops_end(c->stops, &text, &bytes);
+    }
+    if (bytes > 0) {
+        put_parts(a, c, text, bytes);
+    }
     if (c->tools.row) {
         tools_end(&c->tools, &sink);
     }
 }
 
-/* What has become certain of both; frees them. */
-static void put_both(struct answer *a, struct choice *c, struct buf *thought, struct buf *said) {
+/* What has become certain of both; frees them. True where a stop ends what is said. */
+static bool put_both(struct answer *a, struct choice *c, struct buf *thought, struct buf *said) {
+    bool stopped = false;
     if (thought->len > 0) {
         put_thought(a, c, thought->data, thought->len);
     }
     if (said->len > 0) {
-        put_said(a, c, said->data, said->len);
+        stopped = put_said(a, c, said->data, said->len);
     }
     buf_free(thought);
     buf_free(said);
+    return stopped;
 }
 
 /* What looks for stops is many times as large as these, so only jobs that run have it. */
 static void on_begin(struct job *job) {
-    const struct answer *a = job->ctx;
+    struct answer *a = job->ctx;
+    struct corm_stops **stops = &a->choices[job->index].stops;
     const struct params *p = &a->params;
     if (p->n_stops > 0 &&
-        corm_stops_open(&job->stops, (const char *const *)p->stops, p->n_stops, NULL) < 0) {
+        corm_stops_open(stops, (const char *const *)p->stops, p->n_stops, NULL) < 0) {
         die("an empty text that is to end an answer");
     }
 }
 
-static void on_text(struct job *job, const char *text, size_t bytes, bool of_prompt) {
+static bool on_text(struct job *job, const char *text, size_t bytes, bool of_prompt) {
     struct answer *a = job->ctx;
     struct choice *c = &a->choices[job->index];
     struct buf thought = {0}, said = {0};
-    if (!a->splits || of_prompt) {
+    if (of_prompt) {
         put_answer(a, c, text, bytes);
-        return;
+        return false;
+    }
+    if (!a->splits) {
+        return put_said(a, c, text, bytes);
     }
     thinking_push(&c->thinking, text, bytes, &thought, &said);
     c->thought_tok = c->thinking.tags ? job->made_tok : c->thought_tok;
-    put_both(a, c, &thought, &said);
+    return put_both(a, c, &thought, &said);
 }
 
 static void on_token(struct job *job, const struct corm_logprob *chosen,
@@ -451,13 +479,15 @@ static void on_end(struct job *job) {
     struct answer *a = job->ctx;
     struct choice *c = &a->choices[job->index];
     struct buf out = {0}, thought = {0}, said = {0};
-    corm_stops_close(job->stops);
-    job->stops = NULL;
     if (a->splits) {
         thinking_end(&c->thinking, &thought, &said);
-        put_both(a, c, &thought, &said);
-        end_said(c);
     }
+    if (put_both(a, c, &thought, &said) && (job->end == JOB_STOP || job->end == JOB_LENGTH)) {
+        job->end = JOB_STOP_TEXT;
+    }
+    end_said(a, c);
+    corm_stops_close(c->stops);
+    c->stops = NULL;
     if (job_failed(job) && !a->broken) {
         a->broken = true;
         set_problem(&a->problem, job);

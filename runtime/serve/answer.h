@@ -32,7 +32,8 @@ struct choice_call {
 /* One of the texts. */
 struct choice {
     struct job job;
-    bool owns_ids; /* else they are those of the choice before */
+    bool owns_ids;            /* else they are those of the choice before */
+    struct corm_stops *stops; /* NULL: no text ends it, or it does not run */
     /* All of it, where it is not streamed or the API wants it again. After a turn, `text` is
      * the answer alone, and `thought` what the model thought before. */
     struct buf text, thought;

@@ -55,8 +55,9 @@ enum job_end {
 struct job_ops {
     /* The job is begun; not called where it ends in the queue. */
     void (*begin)(struct job *job);
-    /* More of the text, whole characters. `of_prompt`: of the prompt, with `echo`. */
-    void (*text)(struct job *job, const char *text, size_t bytes, bool of_prompt);
+    /* More of the text, whole characters. `of_prompt`: of the prompt, with `echo`. True: it ends
+     * here, as it has one of the maker's stop strings, and job->stop says which. */
+    bool (*text)(struct job *job, const char *text, size_t bytes, bool of_prompt);
     /* With n_top: a token was chosen, whose text comes with a later call of `text`. Of the first
      * one of a prompt, `chosen` is NaN. */
     void (*token)(struct job *job, const struct corm_logprob *chosen,
@@ -84,7 +85,6 @@ struct job {
     bool echo, ignore_eos;
     /* Of each token of the prompt too, with n_top: nothing is used again then. */
     bool prompt_probabilities;
-    struct corm_stops *stops; /* NULL: no text ends it; the maker's */
     /* What the text has to look like; NULL: any will do. Where the model thinks first, that holds
      * for what follows: `thinks` is a stream of its own, and becomes NULL then. The maker's. */
     struct corm_grammar_state *grammar;
@@ -100,7 +100,7 @@ struct job {
     int n_top; /* probabilities of each token and so many of the likeliest; negative: none */
     /* What came of it. */
     enum job_end end;
-    int stop;                      /* JOB_STOP_TEXT: which of the texts */
+    int stop;                      /* JOB_STOP_TEXT: which of the maker's strings */
     struct corm_error error;       /* JOB_FAILED, JOB_LATER, JOB_IMPOSSIBLE */
     uint32_t cached_tok, made_tok; /* of the prompt, those not computed anew; generated ones */
     uint64_t queued_ns, started_ns, first_ns; /* when it was: queued, begun, after its prompt */

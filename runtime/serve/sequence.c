@@ -21,17 +21,9 @@ static void end_saying(struct scheduler *s, size_t i, enum job_end end, const ch
     sequence_end(s, i, end);
 }
 
-/* Hands on text of the answer. Returns true where a stop ends it. */
+/* Hands on text of the answer. Returns true where its maker ends it. */
 static bool put_text(struct job *job, const char *text, size_t bytes) {
-    bool stopped = false;
-    if (job->stops) {
-        job->stop = corm_stops_push(job->stops, text, bytes, &text, &bytes);
-        stopped = job->stop >= 0;
-    }
-    if (bytes > 0) {
-        job->ops->text(job, text, bytes, false);
-    }
-    return stopped;
+    return bytes > 0 && job->ops->text(job, text, bytes, false);
 }
 
 static void tell_probabilities(const struct slot *slot, const float *logits, int32_t id) {
@@ -50,18 +42,8 @@ static void put_end(struct slot *slot, enum job_end *end) {
         *end = ended ? JOB_FAILED : *end;
         return;
     }
-    if (!ended) {
-        return;
-    }
-    if (bytes > 0 && put_text(job, text, bytes)) {
+    if (ended && put_text(job, text, bytes)) {
         *end = JOB_STOP_TEXT;
-        return;
-    }
-    if (job->stops) {
-        corm_stops_end(job->stops, &text, &bytes);
-        if (bytes > 0) {
-            job->ops->text(job, text, bytes, false);
-        }
     }
 }
 

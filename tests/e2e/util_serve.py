@@ -1047,6 +1047,21 @@ def test_thinks_then_answers():
     assert [i["content"] for i in d[-1]["response"]["output"]] == [i["content"] for i in r["output"]]
 
 
+def test_thinks_past_a_stop():
+    """What stops an answer does not stop a thought."""
+    how, word = thinks_of(700), ask("/detokenize", {"tokens": [700]}).json["content"]
+    said = chat(STORY, **how, max_tokens=7).json["choices"][0]["message"]["content"]
+    assert len(said) > 1 and word not in said, said
+    for stop in ([word], [word, "</think>", "think"]):
+        a = chat(STORY, **how, max_tokens=7, stop=stop).json["choices"][0]
+        assert a["message"]["reasoning_content"] == word and a["message"]["content"] == said, (stop, a)
+        assert a["finish_reason"] == "length", a
+    a = chat(STORY, **how, max_tokens=7, stop=[word, said]).json["choices"][0]
+    assert a["message"]["reasoning_content"] == word and not a["message"]["content"] and a["finish_reason"] == "stop", a
+    deltas = [c["choices"][0]["delta"] for c in chunks(chat(STORY, **how, max_tokens=7, stop=[word, said[1:]], stream=True))]
+    assert "".join(d.get("content", "") for d in deltas) == said[:1], deltas
+
+
 def test_thinks_as_much_as_is_asked_for():
     """The template shows what it is told."""
     said = [{"role": "user", "content": "Hi"}]

@@ -23,11 +23,12 @@ struct slow {
 static void on_begin(struct job *job) {
     atomic_fetch_add(&((struct slow *)job->ctx)->begun, 1);
 }
-static void on_text(struct job *job, const char *text, size_t bytes, bool of_prompt) {
+static bool on_text(struct job *job, const char *text, size_t bytes, bool of_prompt) {
     (void)job;
     (void)text;
     (void)bytes;
     (void)of_prompt;
+    return false;
 }
 static void on_token(struct job *job, const struct corm_logprob *chosen,
                      const struct corm_logprob *top, size_t n_top) {
@@ -119,9 +120,10 @@ struct writer {
     atomic_int over;
 };
 
-static void write_text(struct job *job, const char *text, size_t bytes, bool of_prompt) {
+static bool write_text(struct job *job, const char *text, size_t bytes, bool of_prompt) {
     (void)of_prompt;
     buf_append(&((struct writer *)job->ctx)->text, text, bytes);
+    return false;
 }
 static void nothing(struct job *job) {
     (void)job;
