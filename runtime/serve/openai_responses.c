@@ -224,8 +224,7 @@ static void put_response(const struct answer *a, struct run_json *j, const char 
     run_json_close(j, ']');
     run_json_bool(j, "parallel_tool_calls", !a->tools.one);
     run_json_string(j, "tool_choice", choices[a->tools.choice]);
-    run_json_open(j, "tools", '[');
-    run_json_close(j, ']');
+    responses_put_tools(j, "tools", &a->tools);
     run_json_f32(j, "temperature", a->params.sampling.temperature);
     run_json_f32(j, "top_p", a->params.sampling.top_p);
     run_json_bool(j, "store", false);

@@ -18,6 +18,8 @@ int responses_add_call(struct call *call, struct convo *c, const struct value_di
 /* Write a call as an item of the answer. */
 void responses_put_call(struct run_json *j, const char *key, const struct choice_call *call,
                         const char *status);
+/* Write the functions that it may call, as its request has them. */
+void responses_put_tools(struct run_json *j, const char *key, const struct toolbox *box);
 /* A part of the choice's last call, which is item number `index`. */
 void responses_call(struct answer *a, const struct choice *c, uint32_t index, enum call_part part,
                     const char *json, size_t bytes, struct buf *out);

@@ -36,6 +36,38 @@ void responses_put_call(struct run_json *j, const char *key, const struct choice
     run_json_close(j, '}');
 }
 
+/* {"type": "function", "name": ..., "parameters": ..., "strict": ...} */
+static void put_tool(struct run_json *j, const struct value_dict *function, bool strict) {
+    struct value_arena arena = {.limit_bytes = SIZE_MAX};
+    const struct value_json_style style = {0};
+    struct buf json = {0};
+    struct value_writer w = {.out = &json, .max_bytes = SIZE_MAX};
+    struct value all, is_strict = {.type = VALUE_BOOL, .boolean = strict};
+    struct err err = {0};
+    bool made = value_make_dict(&arena, &all) == 0 &&
+                field_set_text(&arena, &all, "type", "function", 8) == 0;
+    for (size_t i = 0; made && i < function->n; i++) {
+        const struct value_pair *p = &function->pairs[i];
+        made = value_dict_set(&arena, all.dict, &p->key, &p->value) == 0;
+    }
+    if (!made || field_set(&arena, &all, "strict", &is_strict) ||
+        value_json_write(&w, &all, &style, &err)) {
+        die("a definition that was read as JSON cannot be written");
+    }
+    run_json_raw(j, NULL, json.data, json.len);
+    buf_free(&json);
+    value_arena_free(&arena);
+}
+
+void responses_put_tools(struct run_json *j, const char *key, const struct toolbox *box) {
+    run_json_open(j, key, '[');
+    for (size_t i = 0; i < box->n; i++) {
+        const struct value *f = field_get(box->tools.list->items[i].dict, "function");
+        put_tool(j, f->dict, box->strict[i]);
+    }
+    run_json_close(j, ']');
+}
+
 static void open_event(struct answer *a, struct run_json *j, const char *type, uint32_t index,
                        const struct choice_call *of) {
     responses_open_event(a, j, type);

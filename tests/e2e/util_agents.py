@@ -89,6 +89,9 @@ def read_responses(text):
             assert e["item_id"] == items[-1]["id"] and e["output_index"] == len(items) - 1, e
     end = got[-1]["response"]
     assert items and end["output"] == items and end["status"] == got[-1]["type"][9:], end
+    assert got[0]["response"]["tools"] == end["tools"]
+    for tool in end["tools"]:
+        assert tool["type"] == "function" and tool["name"] and type(tool["strict"]) is bool, tool
     calls = [(i["name"], i["arguments"]) for i in items if i["type"] == "function_call"]
     return end["usage"]["input_tokens"], end["usage"]["input_tokens_details"]["cached_tokens"], calls
 
@@ -217,6 +220,15 @@ def calls(fixture):
             assert is_valid(known[made[0][0]], json.loads(made[0][1])), made
 
 
+def tells(fixture):
+    "the functions of its request are told again"
+    if fixture["path"] != "/v1/responses":
+        return
+    body = body_of(fixture, 1)
+    _, _, text = ask(fixture["path"], {**body, "stream": False, "max_output_tokens": 1}, fixture["headers"])
+    assert json.loads(text)["tools"] == [t for t in body["tools"] if t["type"] == "function"], text
+
+
 def counts(fixture):
     "its count of tokens is that of the answer"
     if not fixture["path"].startswith("/v1/messages"):
@@ -263,6 +275,6 @@ check("what the system says stays at its place", systems)
 for file in sorted(os.listdir(FOLDER)):
     with open(os.path.join(FOLDER, file), encoding="utf-8") as f:
         agent = json.load(f)
-    for test in (rounds, calls, counts):
+    for test in (rounds, calls, counts, tells):
         check(f"{re.sub('.json$', '', file)}: {test.__doc__}", test, agent)
 sys.exit(failed)
