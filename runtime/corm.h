@@ -140,6 +140,10 @@ struct corm_engine_options {
     void (*on_plan)(void *ctx, const struct corm_model_info *info,
                     const struct corm_memory_plan *plan);
     void *on_plan_ctx;
+    /* Called by corm_session_save with the name of a file that it has made, and with NULL once that
+     * has its last name or is gone: between the two a program that ends has to remove it. Signals
+     * do not come in between what is told and the call; may be NULL. */
+    void (*on_part)(const char *path);
     /* Stop when the memory is planned: the engine can be asked for info and plan, and closed. */
     bool only_plan;
     const struct corm_mechanisms *measure; /* NULL but in benchmarks; used while opening only */

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "format/fatal.h"
 #include "runtime/session.h"
 #include "runtime/session_file.h"
 
@@ -96,19 +97,31 @@ static int write_all(struct writer *w) {
 /* Write `tmp`, and make it `path` when it is whole. */
 static int write_file(struct corm_session *s, const char *tmp, const char *path, struct err *err) {
     struct writer w = {.session = s, .path = tmp, .err = err};
+    void (*on_part)(const char *path) = s->engine->opt.on_part;
+    sigset_t before;
+    fatal_hold(&before);
     w.fd = file_create_part(tmp, path, 0600, err);
+    if (w.fd >= 0 && on_part) {
+        on_part(tmp);
+    }
+    fatal_release(&before);
     if (w.fd < 0) {
         return -1;
     }
     w.hash = hasher_new();
     w.piece = mem_alloc(PIECE_BYTES);
     int status = write_all(&w);
+    fatal_hold(&before);
     if (status == 0 && rename(tmp, path) < 0) {
         status = err_errno(err, errno, "%s: cannot rename from %s", path, tmp);
     }
     if (status < 0) {
         unlink(tmp);
     }
+    if (on_part) {
+        on_part(NULL);
+    }
+    fatal_release(&before);
     if (close(w.fd) < 0 && status == 0) {
         status = err_errno(err, errno, "%s: cannot close", path);
     }

@@ -117,7 +117,8 @@ struct run_wish {
     bool loss_in_batches;  /* leave neurons out in batches too: measures what decoding would lose */
     bool all_logits;       /* have room for the logits of every token of a batch */
     const struct corm_mechanisms *measure;
-    const char *program; /* whose remarks they are; NULL = corm-run */
+    void (*on_part)(const char *path); /* as corm_engine_options has it */
+    const char *program;               /* whose remarks they are; NULL = corm-run */
 };
 
 /* An open model with one session. Zero-initialise; run_close accepts any state of it. */

@@ -340,6 +340,7 @@ static int run(const struct cli_call *call, struct err *err) {
     }
     if (status == 0) {
         run_prompt_plan(&g.prompt, &g.run);
+        g.run.wish.on_part = run_remove_at_end;
         g.run.wish.caller_bytes += g.form.given ? RUN_FORM_BYTES : 0;
         status = run_open(&g.run, call, (uint32_t)g.o->writing.ctx, err);
     }

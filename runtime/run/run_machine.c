@@ -259,6 +259,7 @@ int run_engine_open(struct corm_engine **engine, const struct run_options *o, co
         .loss_in_batches = wish->loss_in_batches,
         .on_plan = o->quiet || wish->only_plan ? NULL : print_plan,
         .on_plan_ctx = (void *)model,
+        .on_part = wish->on_part,
         .measure = wish->measure ? wish->measure : &asked,
     };
     int status = budget_bytes("--ram", o->ram, true, &options.ram_bytes, err);

@@ -463,6 +463,24 @@ case_ 'SIGHUP leaves no half-written file' ended HUP 130
 case_ 'an abort leaves no half-written file' ended ABRT 134
 case_ 'a limit on time leaves no half-written file' ended XCPU 152
 case_ 'an alarm leaves no half-written file' ended ALRM 142
+session_ended() { # as above, while a session is written
+    for try in $(seq 40); do
+        rm -f killed.session*
+        (ulimit -c 0 && exec "$run" fable.corm -q -p Once -n 300 --ignore-eos --temp 1 --session killed.session) \
+            >out 2>err </dev/null &
+        pid=$!
+        while [ ! -e killed.session.tmp ] && [ ! -e killed.session ] && kill -0 $pid 2>/dev/null; do :; done
+        kill -ABRT "$pid" 2>/dev/null
+        wait "$pid"
+        got=$?
+        [ $got -eq 134 ] && [ ! -e killed.session ] || continue
+        [ ! -e killed.session.tmp ]
+        return
+    done
+    echo 'never ended in time'
+    return 1
+}
+case_ 'an abort leaves no half-written session' session_ended
 reader_gone() {
     { "$run" fable.corm -q -p x -n -1 --ignore-eos 2>err; echo $? >status; } | head -c 5 >out
     test ! -s err && test "$(cat status)" -eq 141

@@ -61,6 +61,51 @@ static void loaded(struct rig *r) {
     }
 }
 
+/* ---- what a program that ends has to remove ---- */
+
+static struct {
+    char *part;
+    int begun, over;
+    bool there;
+} told;
+
+static void on_part(const char *path) {
+    struct stat st;
+    if (path) {
+        told.begun++;
+        free(told.part);
+        told.part = mem_strdup(path);
+        told.there = stat(path, &st) == 0;
+    } else {
+        told.over++;
+        assert_int_equal(stat(told.part, &st), -1);
+    }
+}
+
+/* A file is told once it is there and ours, and till it is whole or gone. */
+static void parts_are_told(void **state) {
+    (void)state;
+    const struct corm_engine_options opt = {.threads = 1, .ctx_tok = 64, .on_part = on_part};
+    struct rig r = rig_open("olmoe-tiny", &opt);
+    struct corm_error error;
+    struct err err = {0};
+    char *tmp = mem_printf("%s.tmp", r.file);
+    saved(&r);
+    assert_string_equal(told.part, tmp);
+    assert_true(told.there && told.begun == 1 && told.over == 1);
+    assert_int_equal(corm_session_save(r.s, test_dir(), &error), -1); /* cannot be renamed */
+    assert_true(told.there && told.begun == 2 && told.over == 2);
+    int other = file_create_part(tmp, r.file, 0600, &err);
+    assert_true(other >= 0);
+    assert_int_equal(corm_session_save(r.s, r.file, &error), -1); /* another's */
+    assert_int_equal(told.begun, 2);
+    close(other);
+    unlink(tmp);
+    free(tmp);
+    free(told.part);
+    rig_close(&r);
+}
+
 /* ---- bits ---- */
 
 /* In an engine with another context, batch and cache it goes on as if nothing had happened. */
@@ -372,6 +417,7 @@ int main(int argc, char **argv) {
         return write_seeds(argv[2]);
     }
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(parts_are_told),
         cmocka_unit_test(files_are_exact),
         cmocka_unit_test(another_way_takes_tokens_alone),
         cmocka_unit_test(damaged_files_are_refused),
