@@ -50,6 +50,7 @@ struct tools_row {
     bool list;         /* further objects may follow, behind ',' or ';', all in brackets or not */
     bool at_start;     /* only where no text came before, and only of tools that are there */
     bool lines;        /* values have a newline before and behind them, which is not theirs */
+    bool numbered;     /* of TOOLS_NAMED: behind the name stand ':' and which call it is */
     const char *const *noise;  /* what says nothing between calls and texts; ends with NULL */
     const char *const *tokens; /* which of its texts may be special tokens; ends with NULL */
 };

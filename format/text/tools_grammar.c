@@ -342,6 +342,7 @@ static void put_tools(struct writing *w) {
         } else if (row->quote) {
             put(w, " loose-object");
         } else if (row->kind == TOOLS_NAMED) {
+            put(w, row->numbered ? " \":\" [0-9]{1,4}" : "");
             put_text(w, row->name_joint ? row->name_joint : row->name_end);
             put_schema(w, parameters);
         } else {

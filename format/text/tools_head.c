@@ -170,6 +170,17 @@ static enum tools_match match_name(const char *p, size_t n, size_t i, bool (*in)
     return TOOLS_YES;
 }
 
+/* Without ':' and a number behind it. */
+static void cut_number(struct tools_head *h) {
+    size_t n = h->name_bytes;
+    while (n > 0 && h->name[n - 1] >= '0' && h->name[n - 1] <= '9') {
+        n--;
+    }
+    if (n > 1 && n < h->name_bytes && h->name[n - 1] == ':') {
+        h->name_bytes = n - 1;
+    }
+}
+
 /* `open`, perhaps behind `before`: the place behind both. */
 static enum tools_match match_open(const struct tools_row *row, const char *p, size_t n, bool all,
                                    size_t *behind) {
@@ -202,6 +213,9 @@ enum tools_match tools_match_head(const struct tools_row *row, const struct valu
         m = match_name(p, n, i, in_name, row->name_end, all, h, &h->bytes);
         if (m != TOOLS_YES || row->kind == TOOLS_TAGGED) {
             return m;
+        }
+        if (row->numbered) {
+            cut_number(h);
         }
         h->bytes = tools_skip_white(p, n, h->bytes);
         return h->bytes == n ? more(all) : p[h->bytes] == '{' ? TOOLS_YES : TOOLS_NO;

@@ -32,7 +32,7 @@ void toolbox_free(struct toolbox *box) {
 void toolbox_id(const struct toolbox_ways *ways, char id[REPLY_ID], const char *prefix) {
     enum { SHORT = 9 };
     reply_id(id, prefix);
-    if (ways->short_ids) {
+    if (ways->ids == TOOLBOX_IDS_SHORT) {
         memmove(id, id + strlen(id) - SHORT, SHORT + 1);
     }
 }

@@ -29,6 +29,10 @@ enum {
     TOOLBOX_MAX_NAME_BYTES = 128,
 };
 
+/* What ids of calls are to be, as a template has them: any; nine letters and digits, or it refuses;
+ * `functions.NAME:N`, where it tells nothing else of the name, N counting all calls. */
+enum toolbox_ids { TOOLBOX_IDS_ANY, TOOLBOX_IDS_SHORT, TOOLBOX_IDS_NAMED };
+
 /* What was found of a template. */
 struct toolbox_ways {
     const struct tools_row *row;
@@ -37,8 +41,8 @@ struct toolbox_ways {
     bool systems;        /* it takes several in front */
     bool later_system;   /* it takes them later, too, and shows them there */
     bool text_arguments; /* calls have their arguments as text */
-    bool short_ids;      /* ids of calls are nine letters and digits, or it refuses */
-    int32_t *shown;      /* [n_shown] ids of special tokens that calls and thoughts are told from */
+    enum toolbox_ids ids;
+    int32_t *shown; /* [n_shown] ids of special tokens that calls and thoughts are told from */
     size_t n_shown;
 };
 /* Try the template of the server's model; without one nothing is known. */

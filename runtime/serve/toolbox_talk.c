@@ -62,21 +62,53 @@ static int short_id(struct call *call, const struct value *id, struct value *out
     return value_make_string(&call->arena, text, 9, out);
 }
 
+/* The calls that were seen, by their ids: the functions' names, and the ids that the template
+ * gets. */
+struct seen {
+    struct value names, ids;
+    size_t n_calls;
+};
+
+/* The id of a call as this template takes it. */
+static int put_id(struct call *call, struct seen *seen, const struct value *id,
+                  const struct value *name, struct value *out) {
+    struct buf text = {0};
+    int rc = 0;
+    if (call->s->ways->ids == TOOLBOX_IDS_SHORT) {
+        rc = short_id(call, id, out);
+    } else if (name && name->type == VALUE_STRING) {
+        buf_printf(&text, "functions.%s:%zu", name->text->data, seen->n_calls);
+        rc = value_make_string(&call->arena, text.data, text.len, out);
+    } else {
+        rc = value_make_string(&call->arena, "", 0, out);
+    }
+    buf_free(&text);
+    return rc || (id && value_hashable(id) && value_dict_set(&call->arena, seen->ids.dict, id, out))
+               ? -1
+               : 0;
+}
+
 /* A call as this template takes it. */
-static int put_call(struct call *call, const struct value *from, struct value *out) {
+static int put_call(struct call *call, struct seen *seen, const struct value *from,
+                    struct value *out) {
     const struct toolbox_ways *ways = call->s->ways;
     const struct value *id = get(from, "id"), *f = get(from, "function");
-    const struct value *arguments = get(f, "arguments");
+    const struct value *arguments = get(f, "arguments"), *name = get(f, "name");
     struct value function, text;
     struct buf json = {0};
     *out = *from;
     if (from->type != VALUE_DICT || copy_dict(call, from, NULL, out)) {
         return from->type == VALUE_DICT ? -1 : 0;
     }
-    if (id && ways->short_ids &&
-        (short_id(call, id, &text) || field_set(&call->arena, out, "id", &text))) {
+    if (id && name && value_hashable(id) &&
+        value_dict_set(&call->arena, seen->names.dict, id, name)) {
         return -1;
     }
+    if ((id || ways->ids == TOOLBOX_IDS_NAMED) && ways->ids != TOOLBOX_IDS_ANY &&
+        (put_id(call, seen, id, name, &text) || field_set(&call->arena, out, "id", &text))) {
+        return -1;
+    }
+    seen->n_calls++;
     if (!ways->text_arguments || !arguments || arguments->type == VALUE_STRING) {
         return 0;
     }
@@ -89,16 +121,12 @@ static int put_call(struct call *call, const struct value *from, struct value *o
     return rc;
 }
 
-/* Calls of a message, as the template takes them, and their names by their ids. */
+/* Calls of a message, as the template takes them. */
 static int put_calls(struct call *call, const struct value *message, const struct value *calls,
-                     struct value *names, struct value *out) {
+                     struct seen *seen, struct value *out) {
     struct value *made = value_alloc(&call->arena, (calls->list->n + 1) * sizeof *made), list;
     for (size_t k = 0; made && k < calls->list->n; k++) {
-        const struct value *c = &calls->list->items[k], *id = get(c, "id");
-        const struct value *name = get(get(c, "function"), "name");
-        if (put_call(call, c, &made[k]) ||
-            (id && name && value_hashable(id) &&
-             value_dict_set(&call->arena, names->dict, id, name))) {
+        if (put_call(call, seen, &calls->list->items[k], &made[k])) {
             return -1;
         }
     }
@@ -110,17 +138,21 @@ static int put_calls(struct call *call, const struct value *message, const struc
 }
 
 /* A result, with the name of the function whose call it answers. */
-static int put_result(struct call *call, const struct value *message, const struct value *names,
+static int put_result(struct call *call, const struct value *message, const struct seen *seen,
                       struct value *out) {
     const struct value *id = get(message, "tool_call_id");
-    const struct value *name = id ? value_dict_get(names->dict, id) : NULL;
+    const struct value *name = id ? value_dict_get(seen->names.dict, id) : NULL;
+    const struct value *other = id ? value_dict_get(seen->ids.dict, id) : NULL;
     struct value text;
+    if (id && !other && call->s->ways->ids == TOOLBOX_IDS_SHORT) { /* its call is not here */
+        if (short_id(call, id, &text)) {
+            return -1;
+        }
+        other = &text;
+    }
     return copy_dict(call, message, NULL, out) ||
-                   (name && !get(message, "name") &&
-                    field_set(&call->arena, out, "name", name)) ||
-                   (id && call->s->ways->short_ids &&
-                    (short_id(call, id, &text) ||
-                     field_set(&call->arena, out, "tool_call_id", &text)))
+                   (name && !get(message, "name") && field_set(&call->arena, out, "name", name)) ||
+                   (other && field_set(&call->arena, out, "tool_call_id", other))
                ? -1
                : 0;
 }
@@ -128,16 +160,15 @@ static int put_result(struct call *call, const struct value *message, const stru
 /* Messages [n] for a template that knows calls. */
 static int put_known(struct call *call, const struct value *messages, size_t n,
                      struct value *items) {
-    struct value names;
-    if (value_make_dict(&call->arena, &names)) {
+    struct seen seen = {0};
+    if (value_make_dict(&call->arena, &seen.names) || value_make_dict(&call->arena, &seen.ids)) {
         return -1;
     }
     for (size_t i = 0; i < n; i++) {
         const struct value *calls = calls_of(&messages[i]);
         items[i] = messages[i];
-        if ((calls && put_calls(call, &messages[i], calls, &names, &items[i])) ||
-            (is_role(&messages[i], "tool") &&
-             put_result(call, &messages[i], &names, &items[i]))) {
+        if ((calls && put_calls(call, &messages[i], calls, &seen, &items[i])) ||
+            (is_role(&messages[i], "tool") && put_result(call, &messages[i], &seen, &items[i]))) {
             return -1;
         }
     }
@@ -340,7 +371,8 @@ static size_t put_systems(struct call *call, const struct value *messages, size_
              field_set_text(&call->arena, &none, "content", "", 0);
     for (size_t i = 0; rc == 0 && i < n; i++) {
         bool system = is_role(&messages[i], "system");
-        bool user = is_role(&messages[i], "user"), after = j.n > 0 && is_role(&items[j.n - 1], "user");
+        bool user = is_role(&messages[i], "user"),
+             after = j.n > 0 && is_role(&items[j.n - 1], "user");
         leads &= system;
         if (system && (leads ? ways->system && (ways->systems || j.n == 0) : ways->later_system)) {
             rc = join_begin(&j, &messages[i]);

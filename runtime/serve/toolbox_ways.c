@@ -59,7 +59,10 @@ static const char *behind_question(const char *text) {
  * where it goes on otherwise than the text that asks for an answer. */
 static const struct tools_row *try_call(const struct server *s, const char *asking,
                                         const struct toolbox_ways *how) {
-    const char *id = how->short_ids ? "abcdef012" : "call_abcdefghijklmnopqrstuvwx";
+    static const char *const ids[] = {[TOOLBOX_IDS_ANY] = "call_abcdefghijklmnopqrstuvwx",
+                                      [TOOLBOX_IDS_SHORT] = "abcdef012",
+                                      [TOOLBOX_IDS_NAMED] = "functions." NAME ":0"};
+    const char *id = ids[how->ids];
     static const char arguments[] = ARGUMENTS;
     struct value_arena arena = {.limit_bytes = 1 << 20};
     struct buf json = {0}, quoted = {0};
@@ -103,9 +106,9 @@ static const struct tools_row *try_call(const struct server *s, const char *aski
 
 static void try_calls(const struct server *s, struct toolbox_ways *ways) {
     char *asking = rendered(s, ask_tools, false);
-    for (int i = 0; asking && strstr(asking, NAME) && !ways->known && i < 4; i++) {
+    for (int i = 0; asking && strstr(asking, NAME) && !ways->known && i < 6; i++) {
         ways->text_arguments = i & 1;
-        ways->short_ids = i & 2;
+        ways->ids = (enum toolbox_ids)(i / 2);
         const struct tools_row *row = try_call(s, asking, ways);
         if (row) {
             ways->row = row;
@@ -113,7 +116,8 @@ static void try_calls(const struct server *s, struct toolbox_ways *ways) {
         }
     }
     if (!ways->known) {
-        ways->text_arguments = ways->short_ids = false;
+        ways->text_arguments = false;
+        ways->ids = TOOLBOX_IDS_ANY;
     }
     free(asking);
 }

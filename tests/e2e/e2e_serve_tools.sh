@@ -22,7 +22,8 @@ template() {
     cat >"$1.jinja" <<END
 {%- if tools %}[tools]{{ tools | tojson }}{% endif %}
 {%- for m in messages %}[{{ m.role }}]{{ m.content }}
-{%- if m.tool_calls %}${3-}{% for c in m.tool_calls %}$2{% endfor %}${4-}{% endif %}[end]
+{%- if m.tool_calls %}${3-}{% for c in m.tool_calls %}$2{% endfor %}${4-}{% endif %}
+{%- if m.tool_call_id %}(of {{ m.tool_call_id }}){% endif %}[end]
 {%- endfor %}
 {%- if add_generation_prompt %}[assistant]{% endif %}
 END
@@ -45,10 +46,15 @@ template mistral '[TOOL_CALLS]{{ c.function.name }}[ARGS]{{ c.function.arguments
 template json '{"name": "{{ c.function.name }}", "parameters": {{ c.function.arguments | tojson }}}'
 template harmony ' to=functions.{{ c.function.name }}<|channel|>commentary json<|message|>{{ c.function.arguments | tojson }}<|call|>'
 template gemma '<|tool_call>call:{{ c.function.name }}{{ "{" }}{% for k, v in c.function.arguments | items %}{{ k }}:{% if v is string %}<|"|>{{ v }}<|"|>{% else %}{{ v }}{% endif %}{% if not loop.last %},{% endif %}{% endfor %}{{ "}" }}<tool_call|>'
+template kimi '<|tool_call_begin|>{{ c.id }}<|tool_call_argument_begin|>{{ c.function.arguments | tojson }}<|tool_call_end|>' '<|tool_calls_section_begin|>' '<|tool_calls_section_end|>'
+template gigachat '<|message_sep|>
+
+function call<|role_sep|>
+{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}<|message_sep|>'
 # Arguments as they were sent, and ids of nine letters, or it refuses.
 template mistral-list '{% if c.id | length != 9 %}{{ raise_exception("bad id") }}{% endif %}{"name": "{{ c.function.name }}", "arguments": {{ "" + c.function.arguments }}, "id": "{{ c.id }}"}' '[TOOL_CALLS][' ']'
 
-for form in hermes qwen-coder glm mistral json harmony gemma mistral-list; do
+for form in hermes qwen-coder glm mistral json harmony gemma mistral-list kimi gigachat; do
     start "$form" --chat-template "$form.jinja"
     client form "$port" "$form" || failed=1
     case_ "$form: ends well" server_stop "$form"

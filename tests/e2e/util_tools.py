@@ -170,6 +170,10 @@ SHOWN = {
     "harmony": ' to=functions.look_up<|channel|>commentary json<|message|>{"word": "b\\"", "n": 2, "a": 1}<|call|>',
     "gemma": '<|tool_call>call:look_up{word:<|"|>b"<|"|>,n:2,a:1}<tool_call|>',
     "mistral": '[TOOL_CALLS]look_up[ARGS]{"word": "b\\"", "n": 2, "a": 1}',
+    "kimi": '<|tool_calls_section_begin|><|tool_call_begin|>functions.look_up:0<|tool_call_argument_begin|>'
+            '{"word": "b\\"", "n": 2, "a": 1}<|tool_call_end|><|tool_calls_section_end|>',
+    "gigachat": '<|message_sep|>\n\nfunction call<|role_sep|>\n'
+                '{"name": "look_up", "arguments": {"word": "b\\"", "n": 2, "a": 1}}<|message_sep|>',
     "mistral-list": '[TOOL_CALLS][{"name": "look_up", "arguments": {"word": "b\\"", "n": 2, "a": 1}, "id": "',
 }
 
@@ -193,8 +197,23 @@ def the_form():
     assert json.loads(get("/props"))["tools"] == {"form": FORM, "of_template": GROUP not in ("plain", "two")}
 
 
-def short_ids():
+def ids():
     "ids are as the template takes them"
+    called = [{"function": {"name": "off", "arguments": "{}"}, **more} for more in ({"id": "call_1"}, {"id": "call_2"}, {})]
+    called = called[:2] if FORM == "mistral-list" else called  # it refuses a call without an id
+    of = [{"role": "tool", "tool_call_id": f"call_{n}", "content": f"result {n}"} for n in (2, 1)]
+    prompt = json.loads(good("/apply-template", {"messages": [*HI, {"role": "assistant", "tool_calls": called}, *of]}))["prompt"]
+    told = [t.split(")")[0] for t in prompt.split("(of ")[1:]]
+    if FORM == "kimi":
+        assert told == ["functions.off:1", "functions.off:0"] and "<|tool_call_begin|>functions.off:2<" in prompt, prompt
+    elif FORM == "mistral-list":
+        assert [len(id) for id in told] == [9, 9] and told[0] != told[1] and all(f'"id": "{id}"' in prompt for id in told), prompt
+    else:
+        assert told == ["call_2", "call_1"], prompt
+
+
+def short_ids():
+    "an answer's ids are as the template takes them"
     if FORM == "mistral-list":
         call = chat(**NAMED)["choices"][0]["message"]["tool_calls"][0]
         assert len(call["id"]) == 9 and call["id"].isalnum(), call
@@ -331,7 +350,7 @@ def two_roles():
 
 
 groups = {"two": [the_form, two_roles, named],
-          "form": [the_form, required, named, claude, responses, before, short_ids],
+          "form": [the_form, required, named, claude, responses, before, ids, short_ids],
           "more": [text_or_calls, ollama, allowed_only, with_format, left_out, refused, none_allowed, cut, several, no_special],
           "plain": [the_form, told_plainly, required, named, claude, text_or_calls]}
 for f in groups[GROUP]:

@@ -118,6 +118,21 @@ static const struct {
      ">look<" B "tool" U "sep" B ">{}<" B "tool" U "call" U "end" B "><" B "tool" U "calls" U
      "end" B ">",
      "So:[look {\"n\": 4}][look {}]"},
+    {"kimi",
+     "So: <|tool_calls_section_begin|><|tool_call_begin|>functions.look:0"
+     "<|tool_call_argument_begin|>{\"n\": 4}<|tool_call_end|><|tool_call_begin|>functions.look:12"
+     "<|tool_call_argument_begin|>{}<|tool_call_end|><|tool_calls_section_end|>",
+     "So:[look {\"n\": 4}][look {}]"},
+    {"kimi",
+     "<|tool_call_begin|>functions.a:b:3<|tool_call_argument_begin|>{}<|tool_call_end|>"
+     "<|tool_call_begin|>functions.look <|tool_call_argument_begin|> {\"n\": 1}<|tool_call_end|>!",
+     "[a:b {}][look {\"n\": 1}]!"},
+    {"kimi", "<|tool_call_begin|>look:0<|tool_call", "<|tool_call_begin|>look:0<|tool_call"},
+    {"gigachat",
+     "I look.<|message_sep|>\n\nfunction call<|role_sep|>\n{\"name\": \"look\", \"arguments\": "
+     "{\"at\": \"x\"}}<|message_sep|>\n\n",
+     "I look.[look {\"at\": \"x\"}]"},
+    {"gigachat", "A function call<|message_sep|>", "A function call"},
     {"mistral-list",
      "[TOOL_CALLS] [{\"name\": \"look\", \"arguments\": {\"at\": \"]\"}, \"id\": \"abc\"}, "
      "{\"name\": \"look\", \"arguments\": {}}]",

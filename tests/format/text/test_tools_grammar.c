@@ -88,6 +88,18 @@ static const struct {
      "sep" B ">{}<" B "tool" U "call" U "end" B "><" B "tool" U "call" U "begin" B ">off<" B
      "tool" U "sep" B ">{}<" B "tool" U "call" U "end" B "><" B "tool" U "calls" U "end" B ">",
      "look"},
+    {"kimi",
+     "<|tool_calls_section_begin|><|tool_call_begin|>functions.look:0<|tool_call_argument_begin|>"
+     "{\"at\": \"4\"}<|tool_call_end|><|tool_calls_section_end|>",
+     "<|tool_calls_section_begin|><|tool_call_begin|>functions.off:7<|tool_call_argument_begin|>{}"
+     "<|tool_call_end|><|tool_call_begin|>functions.off:8<|tool_call_argument_begin|>{}"
+     "<|tool_call_end|><|tool_calls_section_end|>",
+     "<|tool_calls_section_begin|><|tool_call_begin|>functions.off<|tool_call_argument_begin|>{}"
+     "<|tool_call_end|><|tool_calls_section_end|>"},
+    {"gigachat",
+     "<|message_sep|>\n\nfunction call<|role_sep|>\n{\"name\": \"look\", \"arguments\": "
+     "{\"at\": \"1\"}}",
+     NULL, "<|message_sep|>\n\nfunction call<|role_sep|>\n{\"name\": \"look\"}"},
     {"mistral-list", "[TOOL_CALLS] [{\"name\": \"look\", \"arguments\": {\"at\": \"]\"}}]",
      "[TOOL_CALLS][{\"name\": \"off\", \"arguments\": {}}, {\"name\": \"off\", \"arguments\": {}}]",
      "[TOOL_CALLS][{\"name\": \"off\"}]"},
