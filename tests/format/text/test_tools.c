@@ -132,6 +132,8 @@ static const struct {
      "I look.<|message_sep|>\n\nfunction call<|role_sep|>\n{\"name\": \"look\", \"arguments\": "
      "{\"at\": \"x\"}}<|message_sep|>\n\n",
      "I look.[look {\"at\": \"x\"}]"},
+    {"gigachat-3.1", "So.<|function_call|>{\"name\": \"look\", \"arguments\": {\"at\": \"x\"}}",
+     "So.[look {\"at\": \"x\"}]"},
     {"gigachat", "A function call<|message_sep|>", "A function call"},
     {"mistral-list",
      "[TOOL_CALLS] [{\"name\": \"look\", \"arguments\": {\"at\": \"]\"}, \"id\": \"abc\"}, "

@@ -100,6 +100,8 @@ static const struct {
      "<|message_sep|>\n\nfunction call<|role_sep|>\n{\"name\": \"look\", \"arguments\": "
      "{\"at\": \"1\"}}",
      NULL, "<|message_sep|>\n\nfunction call<|role_sep|>\n{\"name\": \"look\"}"},
+    {"gigachat-3.1", "<|function_call|>{\"name\": \"look\", \"arguments\": {\"at\": \"1\"}}", NULL,
+     "<|function_call|>{\"name\": \"look\"}"},
     {"mistral-list", "[TOOL_CALLS] [{\"name\": \"look\", \"arguments\": {\"at\": \"]\"}}]",
      "[TOOL_CALLS][{\"name\": \"off\", \"arguments\": {}}, {\"name\": \"off\", \"arguments\": {}}]",
      "[TOOL_CALLS][{\"name\": \"off\"}]"},
