@@ -9,31 +9,10 @@
 #include <inttypes.h>
 #include <math.h>
 
-#include "prep/hf/hf_config.h"
+#include "prep/hf/family.h"
+#include "tests/util/test_util_config.h"
 
 #define GOLDEN "tests/golden/"
-
-static int parse(struct hf_config *c, const char *config, struct err *err) {
-    memset(c, 0, sizeof *c);
-    return hf_config_parse(c, (struct hf_json){"config.json", config, strlen(config)},
-                           (struct hf_json){"generation_config.json", NULL, 0}, err);
-}
-
-static struct hf_config parse_ok(const char *config) {
-    struct hf_config c;
-    struct err err = {0};
-    parse(&c, config, &err);
-    assert_no_err(&err);
-    return c;
-}
-
-static struct hf_config read_ok(const char *dir) {
-    struct hf_config c = {0};
-    struct err err = {0};
-    hf_config_read(&c, dir, &err);
-    assert_no_err(&err);
-    return c;
-}
 
 #define GLM4 "{\"model_type\":\"glm4_moe\","
 #define OSS "{\"model_type\":\"gpt_oss\","
@@ -61,7 +40,7 @@ static void counts(void **state) {
             }
             char *dir = mem_printf("%s/%s", folders[i], e->d_name);
             char *path = mem_printf("%s/params.txt", dir);
-            struct hf_config c = read_ok(dir);
+            struct hf_config c = config_read_ok(dir);
             FILE *f = fopen(path, "r");
             uint64_t want = 0, active = 0;
             assert_true(f && fscanf(f, "%" SCNu64 "%" SCNu64, &want, &active) == 2);
@@ -96,7 +75,7 @@ static void counts_of_a_token(void **state) {
         {GOLDEN "configs/glm-4.5-air", 13424123904, 12803366912},
     };
     for (size_t i = 0; i < TEST_COUNT(rows); i++) {
-        struct hf_config c = read_ok(rows[i].dir);
+        struct hf_config c = config_read_ok(rows[i].dir);
         assert_int_equal(arch_params_active(&c.arch), rows[i].with);
         assert_int_equal(arch_params_active(&c.arch) - arch_params_embedding(&c.arch),
                          rows[i].without);
@@ -108,7 +87,7 @@ static void counts_of_a_token(void **state) {
 
 static void gpt_oss(void **state) {
     (void)state;
-    struct hf_config c = read_ok(GOLDEN "families/gptoss-tiny");
+    struct hf_config c = config_read_ok(GOLDEN "families/gptoss-tiny");
     const struct arch *a = &c.arch;
     const struct layer_kind *k = arch_kind(a, 0);
     assert_string_equal(a->family, "gpt_oss");
@@ -122,7 +101,8 @@ static void gpt_oss(void **state) {
     assert_true(k->ffn.limit == 2.5f && k->ffn.alpha == 1.702f);
     assert_true(attention_scale(&k->att) == 0.25f);
     hf_config_free(&c);
-    c = parse_ok(OSS "\"num_hidden_layers\":2,\"attention_bias\":false,\"swiglu_alpha\":1.5}");
+    c = config_parse_ok(OSS
+                        "\"num_hidden_layers\":2,\"attention_bias\":false,\"swiglu_alpha\":1.5}");
     k = arch_kind(&c.arch, 1);
     assert_int_equal(k->att.qkv_bias + k->att.o_bias, 0);
     assert_true(k->ffn.limit == 7.0f && k->ffn.alpha == 1.5f);
@@ -132,7 +112,7 @@ static void gpt_oss(void **state) {
 
 static void glm4_moe(void **state) {
     (void)state;
-    struct hf_config c = read_ok(GOLDEN "families/glm4moe-tiny");
+    struct hf_config c = config_read_ok(GOLDEN "families/glm4moe-tiny");
     const struct arch *a = &c.arch;
     const struct route_rule want = {.score = ROUTE_SIGMOID,
                                     .selection_bias = 1,
@@ -156,8 +136,9 @@ static void glm4_moe(void **state) {
     assert_int_equal(c.further_layers, 1);
     hf_config_free(&c);
 
-    c = parse_ok(GLM4 "\"num_hidden_layers\":3,\"head_dim\":128,\"first_k_dense_replace\":0,"
-                      "\"n_shared_experts\":0,\"norm_topk_prob\":false,\"num_mtp_layers\":2}");
+    c = config_parse_ok(GLM4
+                        "\"num_hidden_layers\":3,\"head_dim\":128,\"first_k_dense_replace\":0,"
+                        "\"n_shared_experts\":0,\"norm_topk_prob\":false,\"num_mtp_layers\":2}");
     assert_int_equal(a->n_kinds, 1);
     assert_int_equal(arch_mlp_dim(a, 0) + a->kinds->dense_dim + a->kinds->route.renorm, 0);
     assert_int_equal(a->kinds->att.qk_norm, ARCH_QK_NORM_NONE);
@@ -168,7 +149,7 @@ static void glm4_moe(void **state) {
 
 static void delta_nets(void **state) {
     (void)state;
-    struct hf_config c = read_ok(GOLDEN "families/qwen3next-tiny");
+    struct hf_config c = config_read_ok(GOLDEN "families/qwen3next-tiny");
     const struct arch *a = &c.arch;
     const struct layer_kind *k = arch_kind(a, 3);
     for (uint32_t l = 0; l < 4; l++) {
@@ -185,7 +166,7 @@ static void delta_nets(void **state) {
     assert_int_equal(arch_rope(a, 0).dim, 8);
     hf_config_free(&c);
 
-    c = read_ok(GOLDEN "families/qwen35moe-tiny");
+    c = config_read_ok(GOLDEN "families/qwen35moe-tiny");
     for (uint32_t l = 0; l < 4; l++) {
         assert_int_equal(arch_kind(a, l)->mixer, l % 2 ? MIXER_ATTENTION : MIXER_DELTA_NET);
         assert_true(arch_is_moe(a, l) && arch_kind(a, l)->route.renorm);
@@ -193,7 +174,7 @@ static void delta_nets(void **state) {
     assert_int_equal(a->tied, 0);
     hf_config_free(&c);
 
-    c = parse_ok(QWEN35 "\"num_hidden_layers\":8}");
+    c = config_parse_ok(QWEN35 "\"num_hidden_layers\":8}");
     for (uint32_t l = 0; l < 8; l++) {
         assert_int_equal(arch_kind(a, l)->mixer, l % 4 == 3 ? MIXER_ATTENTION : MIXER_DELTA_NET);
     }
@@ -204,7 +185,7 @@ static void delta_nets(void **state) {
 
 static void gemma4(void **state) {
     (void)state;
-    struct hf_config c = read_ok(GOLDEN "families/gemma4-tiny");
+    struct hf_config c = config_read_ok(GOLDEN "families/gemma4-tiny");
     const struct arch *a = &c.arch;
     const struct layer_kind *sliding = arch_kind(a, 0), *full = arch_kind(a, 2);
     assert_int_equal(a->n_kinds, 2);
@@ -233,7 +214,7 @@ static void gemma4(void **state) {
     }
     hf_config_free(&c);
 
-    c = read_ok(GOLDEN "families/gemma4-shared");
+    c = config_read_ok(GOLDEN "families/gemma4-shared");
     static const uint32_t from[5] = {0, 1, 2, 2, 1};
     assert_memory_equal(a->kv_layer, from, sizeof from);
     assert_int_equal(arch_kind(a, 1)->att.head_dim, 32);
@@ -275,7 +256,7 @@ static void gemma4_layers(void **state) {
         {GEMMA "\"num_kv_shared_layers\":6,\"use_double_wide_mlp\":true}", 24, 256, 4, 512, 18432},
     };
     for (size_t i = 0; i < TEST_COUNT(rows); i++) {
-        struct hf_config c = parse_ok(rows[i].config);
+        struct hf_config c = config_parse_ok(rows[i].config);
         const struct layer_kind *k = arch_kind(&c.arch, rows[i].layer);
         if (k->att.head_dim != rows[i].head_dim || k->att.n_kv_heads != rows[i].kv_heads ||
             k->att.window != rows[i].window || k->shared_dim != rows[i].shared_dim) {
@@ -339,7 +320,7 @@ static void ropes(void **state) {
           0.00100000005f, 0.000316227786f}},
     };
     for (size_t i = 0; i < TEST_COUNT(rows); i++) {
-        struct hf_config c = parse_ok(rows[i].config);
+        struct hf_config c = config_parse_ok(rows[i].config);
         struct rope_set set = arch_rope(&c.arch, arch_kind(&c.arch, rows[i].layer)->att.rope);
         assert_int_equal(set.dim, rows[i].dim);
         assert_true(fabs((double)set.scale / rows[i].scale - 1) < 1e-6);
@@ -387,7 +368,7 @@ static void wrappers(void **state) {
          QWEN35 "\"num_hidden_layers\":4}"},
     };
     for (size_t i = 0; i < TEST_COUNT(rows); i++) {
-        struct hf_config a = parse_ok(rows[i].wrapped), b = parse_ok(rows[i].plain);
+        struct hf_config a = config_parse_ok(rows[i].wrapped), b = config_parse_ok(rows[i].plain);
         struct buf x = {0}, y = {0};
         arch_encode(&a.arch, &x);
         arch_encode(&b.arch, &y);
@@ -404,9 +385,7 @@ static void wrappers(void **state) {
 
 static void refusals(void **state) {
     (void)state;
-    static const struct {
-        const char *config, *say, *say_too;
-    } bad[] = {
+    static const struct config_refusal bad[] = {
         /* quantised checkpoints: only what is read */
         {OSS "\"quantization_config\":{\"quant_method\":\"fp8\"}}", "FP8", "those by MXFP4 are"},
         {OSS "\"quantization_config\":{\"bits\":4}}", "quantization_config", "those by MXFP4 are"},
@@ -503,15 +482,7 @@ static void refusals(void **state) {
         {"{\"model_type\":\"gemma4\",\"text_config\":7}", "text_config is 7", "an object"},
         {"{\"model_type\":\"gemma4\",\"text_config\":[]}", "text_config is []", "an object"},
     };
-    for (size_t i = 0; i < TEST_COUNT(bad); i++) {
-        struct hf_config c;
-        struct err err = {0};
-        if (parse(&c, bad[i].config, &err) == 0) {
-            fail_msg("accepted: %s", bad[i].config);
-        }
-        assert_err(&err, bad[i].say, bad[i].say_too, "config.json");
-        hf_config_free(&c);
-    }
+    config_refused(bad, TEST_COUNT(bad));
 }
 
 /* Every family has a name, a list of keys that holds what all need, and names that end. */
