@@ -51,3 +51,14 @@ const struct family_name family_common[] = {
     {SLOT_EXPERT_DOWN, LAYER "mlp.experts.down_proj", HF_EXPERTS},
     {.pattern = NULL},
 };
+
+const struct family_name family_shared_experts[] = {
+    {SLOT_ROUTER_SELECT, LAYER "mlp.gate.e_score_correction_bias"},
+    {SLOT_MLP_GATE, LAYER "mlp.gate_proj.weight", .when = FAMILY_DENSE_LAYER},
+    {SLOT_MLP_UP, LAYER "mlp.up_proj.weight", .when = FAMILY_DENSE_LAYER},
+    {SLOT_MLP_DOWN, LAYER "mlp.down_proj.weight", .when = FAMILY_DENSE_LAYER},
+    {SLOT_MLP_GATE, LAYER "mlp.shared_experts.gate_proj.weight", .when = FAMILY_MOE_LAYER},
+    {SLOT_MLP_UP, LAYER "mlp.shared_experts.up_proj.weight", .when = FAMILY_MOE_LAYER},
+    {SLOT_MLP_DOWN, LAYER "mlp.shared_experts.down_proj.weight", .when = FAMILY_MOE_LAYER},
+    {.pattern = NULL},
+};

@@ -108,10 +108,11 @@ struct family {
     const char *name; /* in archives, for people */
     /* model_type and architectures that it goes by, those of a wrapper included */
     const char *types[FAMILY_MAX_NAMES], *architectures[FAMILY_MAX_NAMES];
-    bool wrapped;    /* it is published inside models that do more than text, too */
-    const char *act; /* the activation that hidden_act must name; NULL = "silu" */
-    bool mxfp4;      /* such a quantization_config is what `scales` of its names read */
-    int64_t eos;     /* stop token where no file names one; negative = none */
+    bool wrapped;     /* it is published inside models that do more than text, too */
+    const char *part; /* such a model's part that it is inside of: a key; NULL = none */
+    const char *act;  /* the activation that hidden_act must name; NULL = "silu" */
+    bool mxfp4;       /* such a quantization_config is what `scales` of its names read */
+    int64_t eos;      /* stop token where no file names one; negative = none */
     struct family_rope rope;
     const struct family_key *keys;
     const char *const *reads; /* keys that `settle` reads by itself; ends with NULL, or NULL */
@@ -129,6 +130,8 @@ struct family {
 const struct family *family_at(size_t i);
 /* Names that most families share. */
 extern const struct family_name family_common[];
+/* Those of families with settle_shared_experts. */
+extern const struct family_name family_shared_experts[];
 /* "mixtral, olmoe, ..." for messages; to be freed. */
 char *family_list(void);
 

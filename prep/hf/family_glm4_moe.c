@@ -33,46 +33,6 @@ static const struct family_key keys[] = {
     {KEY_END},
 };
 
-#define LAYER FAMILY_LAYER
-static const struct family_name names[] = {
-    {SLOT_ROUTER_SELECT, LAYER "mlp.gate.e_score_correction_bias"},
-    {SLOT_MLP_GATE, LAYER "mlp.gate_proj.weight", .when = FAMILY_DENSE_LAYER},
-    {SLOT_MLP_UP, LAYER "mlp.up_proj.weight", .when = FAMILY_DENSE_LAYER},
-    {SLOT_MLP_DOWN, LAYER "mlp.down_proj.weight", .when = FAMILY_DENSE_LAYER},
-    {SLOT_MLP_GATE, LAYER "mlp.shared_experts.gate_proj.weight", .when = FAMILY_MOE_LAYER},
-    {SLOT_MLP_UP, LAYER "mlp.shared_experts.up_proj.weight", .when = FAMILY_MOE_LAYER},
-    {SLOT_MLP_DOWN, LAYER "mlp.shared_experts.down_proj.weight", .when = FAMILY_MOE_LAYER},
-    {.pattern = NULL},
-};
-
-/* The shared experts are one MLP. A size that 32 bits do not hold stays too large for a model. */
-static uint32_t shared_dim(const struct settle *s) {
-    double dim = s->value[KEY_SHARED_EXPERTS] * s->value[KEY_EXPERT_DIM];
-    return dim < UINT32_MAX ? (uint32_t)dim : UINT32_MAX;
-}
-
-static int settle(struct settle *s, struct err *err) {
-    const struct route_rule route = {.score = ROUTE_SIGMOID,
-                                     .selection_bias = 1,
-                                     .renorm = settle_u32(s, KEY_NORM_TOPK),
-                                     .groups = settle_u32(s, KEY_GROUPS),
-                                     .top_groups = settle_u32(s, KEY_TOP_GROUPS),
-                                     .group_score = ROUTE_GROUP_TOP_TWO,
-                                     .eps = 1e-20f,
-                                     .scale = settle_f32(s, KEY_ROUTE_SCALE)};
-    uint32_t dense = settle_u32(s, KEY_DENSE_FIRST);
-    for (uint32_t l = 0; l < s->arch->n_layers; l++) {
-        struct layer_kind *k = &s->kinds[l];
-        k->att.qkv_bias = settle_u32(s, KEY_ATTENTION_BIAS);
-        k->att.qk_norm = settle_u32(s, KEY_QK_NORM) ? ARCH_QK_NORM_HEAD : ARCH_QK_NORM_NONE;
-        k->moe = l >= dense;
-        k->dense_dim = dense > 0 ? settle_u32(s, KEY_MLP_DIM) : 0;
-        k->shared_dim = shared_dim(s);
-        k->route = route;
-    }
-    return settle_rope(s, err);
-}
-
 const struct family family_glm4_moe = {
     .name = "glm4_moe",
     .types = {"glm4_moe"},
@@ -80,6 +40,6 @@ const struct family family_glm4_moe = {
     .eos = -1,
     .rope = {.theta = 1e4, .partial = 0.5},
     .keys = keys,
-    .names = names,
-    .settle = settle,
+    .names = family_shared_experts,
+    .settle = settle_shared_experts,
 };

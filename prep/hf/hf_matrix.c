@@ -115,6 +115,8 @@ static const struct layout layouts[HF_LAYOUT_COUNT] = {
     [HF_EXPERTS_EVEN] = {.experts = true, .of = 2, .in_turn = true},
     [HF_EXPERTS_ODD] = {.experts = true, .of = 2, .pick = 1, .in_turn = true},
     [HF_EXPERTS_TURNED] = {.experts = true, .turned = true, .of = 1},
+    [HF_EXPERTS_FIRST_TURNED] = {.experts = true, .turned = true, .of = 2},
+    [HF_EXPERTS_SECOND_TURNED] = {.experts = true, .turned = true, .of = 2, .pick = 1},
     [HF_EXPERTS_EVEN_TURNED] = {.experts = true, .turned = true, .of = 2, .in_turn = true},
     [HF_EXPERTS_ODD_TURNED] =
         {.experts = true, .turned = true, .of = 2, .pick = 1, .in_turn = true},

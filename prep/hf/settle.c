@@ -129,6 +129,47 @@ int settle_rope(struct settle *s, struct err *err) {
     return 0;
 }
 
+int settle_head_norms(struct settle *s, struct err *err) {
+    if (settle_only(s, KEY_QK_NORM, 1, err) < 0 || settle_sparse(s, err) < 0) {
+        return -1;
+    }
+    for (uint32_t l = 0; l < s->arch->n_layers; l++) {
+        struct layer_kind *k = &s->kinds[l];
+        k->att.qkv_bias = k->att.o_bias = settle_u32(s, KEY_ATTENTION_BIAS);
+        k->att.qk_norm = ARCH_QK_NORM_HEAD;
+        k->route.renorm = settle_u32(s, KEY_NORM_TOPK);
+    }
+    return settle_rope(s, err);
+}
+
+/* The shared experts are one MLP. A size that 32 bits do not hold stays too large for a model. */
+static uint32_t shared_dim(const struct settle *s) {
+    double dim = s->value[KEY_SHARED_EXPERTS] * s->value[KEY_EXPERT_DIM];
+    return dim < UINT32_MAX ? (uint32_t)dim : UINT32_MAX;
+}
+
+int settle_shared_experts(struct settle *s, struct err *err) {
+    const struct route_rule route = {.score = ROUTE_SIGMOID,
+                                     .selection_bias = 1,
+                                     .renorm = settle_u32(s, KEY_NORM_TOPK),
+                                     .groups = settle_u32(s, KEY_GROUPS),
+                                     .top_groups = settle_u32(s, KEY_TOP_GROUPS),
+                                     .group_score = ROUTE_GROUP_TOP_TWO,
+                                     .eps = 1e-20f,
+                                     .scale = settle_f32(s, KEY_ROUTE_SCALE)};
+    uint32_t dense = settle_u32(s, KEY_DENSE_FIRST);
+    for (uint32_t l = 0; l < s->arch->n_layers; l++) {
+        struct layer_kind *k = &s->kinds[l];
+        k->att.qkv_bias = settle_u32(s, KEY_ATTENTION_BIAS);
+        k->att.qk_norm = settle_u32(s, KEY_QK_NORM) ? ARCH_QK_NORM_HEAD : ARCH_QK_NORM_NONE;
+        k->moe = l >= dense;
+        k->dense_dim = dense > 0 ? settle_u32(s, KEY_MLP_DIM) : 0;
+        k->shared_dim = shared_dim(s);
+        k->route = route;
+    }
+    return settle_rope(s, err);
+}
+
 /* What every layer of this kind has, whatever the file says: a norm on queries and keys, gates, the
  * delta net's by the SiLU. */
 static int check_gates(const struct settle *s, struct err *err) {

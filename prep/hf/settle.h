@@ -56,6 +56,16 @@ int settle_windows(struct settle *s, uint32_t window,
                    bool (*slides)(const struct settle *s, uint32_t layer), bool obeys,
                    struct err *err);
 
+/* Layers as qwen3_moe has them: queries and keys are normed by head, all four projections have
+ * biases or none has, some layers are dense by settle_sparse; one rotary set. */
+int settle_head_norms(struct settle *s, struct err *err);
+
+/* Layers as glm4_moe has them: the first ones are dense, the others have shared experts, which are
+ * one MLP, beside those that are chosen by biased sigmoids, from the best groups; queries, keys and
+ * values have biases or none has, and queries and keys may be normed by head; one rotary set. Of
+ * KEY_ATTENTION_BIAS, KEY_QK_NORM, KEY_DENSE_FIRST and KEY_MLP_DIM, what the family lacks is 0. */
+int settle_shared_experts(struct settle *s, struct err *err);
+
 /* Layers as qwen3_next has them: a gated delta net, or attention whose output is gated, by
  * layer_types or full_attention_interval; a shared expert behind a gate; one rotary set. The
  * family reads layer_types and output_gate_type, and has KEY_QK_NORM and KEY_OUTPUT_GATE. */

@@ -43,18 +43,30 @@ def write_json(path, obj):
     path.write_text(json.dumps(obj, indent=1) + "\n")
 
 
+def text_config(config):
+    """The text model's part of a configuration."""
+    config = config.get("thinker_config", config)
+    return config.get("text_config", config)
+
+
 def n_parameters(config):
     """Of the text decoder with its head, without vision and without prediction of further tokens."""
-    config = transformers.AutoConfig.for_model(**config) if isinstance(config, dict) else config
+    config = config.get("thinker_config", config)
+    config = transformers.AutoConfig.for_model(**config)
+    whole = oracle.auto_class(config.get_text_config()) is not transformers.AutoModelForCausalLM
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config.get_text_config())
+        model = oracle.auto_class(config).from_config(config if whole else config.get_text_config())
     model.tie_weights()
-    return model.num_parameters()
+    if not whole:
+        return model.num_parameters()
+    head = model.get_output_embeddings().weight
+    tied = head is model.get_input_embeddings().weight
+    return oracle.decoder(model).num_parameters() + (0 if tied else head.numel())
 
 
 def n_unused(config):
     """Parameters of the routed experts that a token does not use, counted from the configuration's keys."""
-    text = config.get("text_config", config)
+    text = text_config(config)
     get = lambda *keys: next(text[k] for k in keys if k in text)
     width = get("moe_intermediate_size", "intermediate_size")
     expert = 3 * width * text["hidden_size"]
@@ -76,7 +88,7 @@ def counts_line(config):
 
 
 def write_oracle(spec, seed, tensors, path):
-    """The checkpoint for transformers in folder `path`: no MXFP4, nothing that sees."""
+    """The checkpoint for transformers in folder `path`: no MXFP4."""
     write_json(path / "config.json", spec["config"] | spec.get("oracle", {}))
     write_plain_checkpoint(path / "model.safetensors", seed, tensors)
 
@@ -84,7 +96,7 @@ def write_oracle(spec, seed, tensors, path):
 def clipped(config, model, taps):
     """Parts of gate and up (of the chosen experts) that swiglu_limit changes, over all layers."""
     limit, parts = config["swiglu_limit"], {"gate": [], "up": []}
-    for i, layer in enumerate(model.model.layers):
+    for i, layer in enumerate(oracle.decoder(model).layers):
         ids, x, e = taps[f"l{i}.expert_ids"].long(), taps[f"l{i}.ffn_in"], layer.mlp.experts
         for k in range(ids.shape[1]):
             y = torch.einsum("ti,tio->to", x, e.gate_up_proj[ids[:, k]]) + e.gate_up_proj_bias[ids[:, k]]
@@ -96,7 +108,7 @@ def clipped(config, model, taps):
 def other_choices(model, taps):
     """Parts of the rows, over all layers, for which other experts were best without the bias, and without groups."""
     parts = {"bias": [], "groups": []}
-    for i, layer in enumerate(model.model.layers):
+    for i, layer in enumerate(oracle.decoder(model).layers):
         if f"l{i}.router" in taps:
             gate, logits, chosen = layer.mlp.gate, taps[f"l{i}.router"], taps[f"l{i}.expert_ids"].sort().values
             without = {
@@ -109,10 +121,25 @@ def other_choices(model, taps):
     return {name: torch.cat(p).float().mean().item() for name, p in parts.items()}
 
 
+def check_axes(rotary):
+    """Positions with three axes, as in text all the same, turn as one axis does, to the bit; others do not."""
+    positions = torch.arange(4096)[None]
+    freqs = positions[..., None].float() * rotary.inv_freq
+    plain = torch.cat((freqs, freqs), dim=-1)
+    text = positions[None].repeat(3, 1, 1)
+    for got, want in zip(rotary(freqs, text), (plain.cos(), plain.sin())):
+        assert torch.equal(got, want * rotary.attention_scaling), "text is not turned as by plain RoPE"
+    text[1] += 1
+    assert not torch.equal(rotary(freqs, text)[0], plain.cos()), "the second axis turns nothing"
+
+
 def check_special(spec, model, taps):
     """Each checkpoint must really exercise what it is there for."""
-    config = spec["config"].get("text_config", spec["config"])
+    config = text_config(spec["config"])
+    rotary = oracle.decoder(model).rotary_emb
     with torch.no_grad():
+        if hasattr(rotary, "mrope_section"):
+            check_axes(rotary)
         if "swiglu_limit" in config:
             for name, part in clipped(config, model, taps).items():
                 assert 0.01 < part < 0.30, f"clips {part:.2f} of {name}"

@@ -62,6 +62,8 @@ ELEMENT(second, (e * 2 * rows + rows + row) * cols + col)
 ELEMENT(even, (e * 2 * rows + 2 * row) * cols + col)
 ELEMENT(odd, (e * 2 * rows + 2 * row + 1) * cols + col)
 ELEMENT(turned, (e * cols + col) * rows + row)
+ELEMENT(first_turned, (e * cols + col) * 2 * rows + row)
+ELEMENT(second_turned, (e * cols + col) * 2 * rows + rows + row)
 ELEMENT(even_turned, (e * cols + col) * 2 * rows + 2 * row)
 ELEMENT(odd_turned, (e * cols + col) * 2 * rows + 2 * row + 1)
 ELEMENT(cols_even, row * 2 * cols + 2 * col)
@@ -112,6 +114,8 @@ static const struct layout_row {
     {HF_DELTA_Z, SLOT_DELTA_Z, 1, 0, 2, {52, 32}, delta_z, false},
     {HF_DELTA_B, SLOT_DELTA_B, 1, 0, 2, {8, 32}, delta_b, false},
     {HF_DELTA_A, SLOT_DELTA_A, 1, 0, 2, {8, 32}, delta_a, false},
+    {HF_EXPERTS_FIRST_TURNED, SLOT_EXPERT_GATE, 0, 2, 3, {3, 32, 8}, first_turned, false},
+    {HF_EXPERTS_SECOND_TURNED, SLOT_EXPERT_UP, 0, 1, 3, {3, 32, 8}, second_turned, false},
 };
 
 /* Rows and columns [from, from + n) of a laid-out matrix. */
