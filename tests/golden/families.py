@@ -296,6 +296,147 @@ def qwen_tensors(outer):
     return out
 
 
+# ---- qwen3_vl_moe, qwen3_omni_moe ----
+
+QWEN3_VL_TEXT = {k: v for k, v in COMMON.items() if k != "tie_word_embeddings"} | {
+    "model_type": "qwen3_vl_moe_text",
+    "attention_bias": True,
+    "decoder_sparse_step": 1,
+    "dtype": "bfloat16",
+    "head_dim": 32,
+    "intermediate_size": 96,
+    "mlp_only_layers": [1],
+    "moe_intermediate_size": 48,
+    "norm_topk_prob": True,
+    "num_attention_heads": 4,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": {"mrope_interleaved": True, "mrope_section": [6, 5, 5], "rope_type": "default"},
+    "rope_theta": 5000000,
+}
+
+QWEN3_VL = {
+    "architectures": ["Qwen3VLMoeForConditionalGeneration"],
+    "image_token_id": 282,
+    "model_type": "qwen3_vl_moe",
+    "text_config": QWEN3_VL_TEXT,
+    "tie_word_embeddings": False,
+    "video_token_id": 283,
+    "vision_config": {
+        "deepstack_visual_indexes": [0],
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "model_type": "qwen3_vl_moe",
+        "num_heads": 2,
+        "num_position_embeddings": 16,
+        "out_hidden_size": 64,
+        "patch_size": 4,
+    },
+    "vision_end_token_id": 285,
+    "vision_start_token_id": 284,
+}
+
+QWEN3_OMNI = {
+    "architectures": ["Qwen3OmniMoeForConditionalGeneration"],
+    "assistant_token_id": 270,
+    "code2wav_config": {"model_type": "qwen3_omni_moe_code2wav"},
+    "enable_audio_output": True,
+    "im_end_token_id": 271,
+    "im_start_token_id": 272,
+    "model_type": "qwen3_omni_moe",
+    "talker_config": {"model_type": "qwen3_omni_moe_talker"},
+    "thinker_config": {
+        "audio_config": {
+            "d_model": 16,
+            "downsample_hidden_size": 8,
+            "encoder_attention_heads": 2,
+            "encoder_ffn_dim": 32,
+            "encoder_layers": 1,
+            "model_type": "qwen3_omni_moe_audio_encoder",
+            "num_mel_bins": 16,
+            "output_dim": 64,
+        },
+        "audio_end_token_id": 273,
+        "audio_start_token_id": 274,
+        "audio_token_id": 281,
+        "image_token_id": 282,
+        "initializer_range": 0.02,
+        "model_type": "qwen3_omni_moe_thinker",
+        "position_id_per_seconds": 13,
+        "seconds_per_chunk": 2,
+        "text_config": QWEN3_VL_TEXT
+        | {
+            "model_type": "qwen3_omni_moe_text",
+            "attention_bias": False,
+            "mlp_only_layers": [],
+            "moe_intermediate_size": 32,
+            "norm_topk_prob": False,
+            "num_experts_per_tok": 2,
+            "rope_scaling": {
+                "interleaved": True,
+                "mrope_interleaved": True,
+                "mrope_section": [8, 4, 4],
+                "rope_type": "default",
+                "type": "default",
+            },
+            "rope_theta": 1000000,
+            "shared_expert_intermediate_size": 0,
+            "sliding_window": None,
+            "use_qk_norm": True,
+            "use_sliding_window": False,
+        },
+        "user_token_id": 275,
+        "video_token_id": 283,
+        "vision_config": QWEN3_VL["vision_config"] | {"model_type": "qwen3_omni_moe_vision_encoder"},
+        "vision_end_token_id": 285,
+        "vision_start_token_id": 284,
+    },
+    "tts_pad_token_id": 276,
+}
+
+
+def qwen3_inside_tensors(outer):
+    """qwen3_vl_moe as published: experts fused, (in, out); qwen3_omni_moe: one by one."""
+    c = outer.get("thinker_config", outer)["text_config"]
+    fused = "thinker_config" not in outer
+    before, prefix = ("", "model.language_model.") if fused else ("thinker.", "thinker.model.")
+    dim, d, hid, e = c["hidden_size"], c["head_dim"], c["moe_intermediate_size"], c["num_experts"]
+    q, kv = c["num_attention_heads"] * d, c["num_key_value_heads"] * d
+    out = [embedding(prefix, c)]
+    for i in range(c["num_hidden_layers"]):
+        at = f"{prefix}layers.{i}."
+        out.append(norm(at + "input_layernorm", dim))
+        for name, n_out, n_in in (("q", q, dim), ("k", kv, dim), ("v", kv, dim), ("o", dim, q)):
+            out.append(linear(f"{at}self_attn.{name}_proj", n_out, n_in))
+            if c["attention_bias"]:
+                out.append(normal(f"{at}self_attn.{name}_proj.bias", (n_out,), 0.3))
+        out += [norm(at + "self_attn.q_norm", d), norm(at + "self_attn.k_norm", d)]
+        out.append(norm(at + "post_attention_layernorm", dim))
+        if i in c["mlp_only_layers"]:
+            out += mlp(at + "mlp.", c["intermediate_size"], dim)
+            continue
+        out.append(linear(at + "mlp.gate", e, dim, 2.3))
+        if fused:
+            out.append(normal(at + "mlp.experts.gate_up_proj", (e, dim, 2 * hid), 1.2 / dim**0.5))
+            out.append(normal(at + "mlp.experts.down_proj", (e, hid, dim), 1.2 / hid**0.5))
+        else:
+            for k in range(e):
+                out += mlp(f"{at}mlp.experts.{k}.", hid, dim)
+    out += [norm(prefix + "norm", dim), linear(before + "lm_head", c["vocab_size"], dim, 2.3)]
+    # None is of the text: a reader must leave them out.
+    see = "model.visual." if fused else "thinker.visual."
+    out.append(normal(see + "patch_embed.proj.bias", (16,), 0.1))
+    if not fused:
+        out.append(normal("thinker.audio_tower.ln_post.bias", (16,), 0.1))
+        out.append(linear("talker.model.layers.0.self_attn.k_proj", 8, dim))
+        out.append(normal("code2wav.pre_transformer.norm.weight", (16,), 0.1))
+    return out
+
+
 # ---- gemma4 ----
 
 GEMMA4_ROPE = {
@@ -437,22 +578,59 @@ GLM4 = COMMON | {
     "use_qk_norm": True,
 }
 
+GLM4V = {
+    "architectures": ["Glm4vMoeForConditionalGeneration"],
+    "image_end_token_id": 284,
+    "image_start_token_id": 283,
+    "image_token_id": 282,
+    "model_type": "glm4v_moe",
+    "text_config": {k: v for k, v in GLM4.items() if k not in ("architectures", "num_nextn_predict_layers", "tie_word_embeddings")}
+    | {
+        "model_type": "glm4v_moe_text",
+        "dtype": "bfloat16",
+        "n_shared_experts": 1,
+        "num_experts_per_tok": 2,
+        "num_hidden_layers": 3,
+        "rope_scaling": {"mrope_section": [2, 3, 3], "rope_type": "default"},
+        "rope_theta": 10000,
+        "routed_scaling_factor": 1.5,
+        "use_qk_norm": False,
+    },
+    "tie_word_embeddings": False,
+    "video_end_token_id": 286,
+    "video_start_token_id": 285,
+    "video_token_id": 281,
+    "vision_config": {
+        "depth": 1,
+        "hidden_size": 16,
+        "image_size": 16,
+        "intermediate_size": 32,
+        "model_type": "glm4v_moe",
+        "num_heads": 2,
+        "out_hidden_size": 64,
+        "patch_size": 4,
+    },
+}
+
 # Of the layer behind the model's, which predicts further tokens: a reader must leave them out.
 GLM4_FURTHER = ["eh_proj", "enorm", "self_attn.q_proj"]
 
 
-def glm4_tensors(c):
+def glm4_tensors(outer):
+    c = outer.get("text_config", outer)
+    prefix = "model." if c is outer else "model.language_model."
     dim, d, hid, e = c["hidden_size"], c["head_dim"], c["moe_intermediate_size"], c["n_routed_experts"]
     q, kv = c["num_attention_heads"] * d, c["num_key_value_heads"] * d
-    out = [embedding("model.", c)]
+    out = [embedding(prefix, c)]
     for i in range(c["num_hidden_layers"]):
-        at = f"model.layers.{i}."
+        at = f"{prefix}layers.{i}."
         out.append(norm(at + "input_layernorm", dim))
         for name, n in (("q", q), ("k", kv), ("v", kv)):
             out.append(linear(f"{at}self_attn.{name}_proj", n, dim))
             out.append(normal(f"{at}self_attn.{name}_proj.bias", (n,), 0.3))
         out.append(linear(at + "self_attn.o_proj", dim, q))
-        out += [norm(at + "self_attn.q_norm", d), norm(at + "self_attn.k_norm", d)]
+        if c["use_qk_norm"]:
+            out += [norm(at + "self_attn.q_norm", d), norm(at + "self_attn.k_norm", d)]
         out.append(norm(at + "post_attention_layernorm", dim))
         if i < c["first_k_dense_replace"]:
             out += mlp(at + "mlp.", c["intermediate_size"], dim)
@@ -462,13 +640,15 @@ def glm4_tensors(c):
         for k in range(e):
             out += mlp(f"{at}mlp.experts.{k}.", hid, dim)
         out += mlp(at + "mlp.shared_experts.", c["n_shared_experts"] * hid, dim)
-    out += [norm("model.norm", dim), head(c)]
+    out += [norm(prefix + "norm", dim), head(c)]
+    if c is not outer:  # not of the text: a reader must leave it out
+        return out + [normal("model.visual.patch_embed.proj.bias", (16,), 0.1)]
     at = f"model.layers.{c['num_hidden_layers']}."
     return out + [linear(at + "eh_proj", dim, 2 * dim), norm(at + "enorm", dim), linear(at + "self_attn.q_proj", q, dim)]
 
 
 # `skipped`: tensors that transformers itself finds unexpected. `oracle`: keys of the configuration that are
-# other ones where transformers is to compute.
+# other ones where transformers is to compute. What sees and hears need not be whole: text does not ask it.
 FAMILIES = {
     "gptoss-tiny": {
         "config": GPT_OSS_MXFP4,
@@ -513,5 +693,21 @@ FAMILIES = {
         "tensors": glm4_tensors,
         "skipped": [f"model.layers.4.{name}.weight" for name in GLM4_FURTHER],
         "prompt": "A farmer had a cart, a horse and 3 sacks of corn. On the way to the mill the wheel broke, so he",
+    },
+    "qwen3vlmoe-tiny": {
+        "config": QWEN3_VL,
+        "tensors": qwen3_inside_tensors,
+        "prompt": "The captain looked at the map and counted the islands: there were 7 of them. \"We shall sail to",
+    },
+    "qwen3omnimoe-tiny": {
+        "config": QWEN3_OMNI,
+        "tensors": qwen3_inside_tensors,
+        "oracle": QWEN3_OMNI["thinker_config"] | {"architectures": ["Qwen3OmniMoeThinkerForConditionalGeneration"]},
+        "prompt": "At night the mouse came out of its hole and looked for cheese. The cat, who was not asleep, said",
+    },
+    "glm4vmoe-tiny": {
+        "config": GLM4V,
+        "tensors": glm4_tensors,
+        "prompt": "The teacher opened the window because it was warm. Then a butterfly came in, and the children",
     },
 }

@@ -12,7 +12,8 @@
  * vectors of its own. What every family has to pass runs on these. */
 #define GOLDEN_TINY                                                                                \
     "olmoe-tiny", "mixtral-tiny", "qwen2moe-tiny", "qwen3moe-tiny", "gptoss-tiny", "gemma4-tiny",  \
-        "gemma4-shared", "qwen3next-tiny", "qwen35moe-tiny", "glm4moe-tiny"
+        "gemma4-shared", "qwen3next-tiny", "qwen35moe-tiny", "glm4moe-tiny", "qwen3vlmoe-tiny",    \
+        "qwen3omnimoe-tiny", "glm4vmoe-tiny"
 
 /* Checkpoints with logits of their own, the small ones first; NULL past the end. */
 const char *golden_checkpoint(size_t i);

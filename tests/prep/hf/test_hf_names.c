@@ -12,9 +12,9 @@
 
 #define FAMILIES "tests/golden/families/"
 
-static const char *const checkpoints[] = {"gptoss-tiny",    "gptoss-bf16", "qwen3next-tiny",
-                                          "qwen35moe-tiny", "gemma4-tiny", "gemma4-shared",
-                                          "glm4moe-tiny"};
+static const char *const checkpoints[] = {
+    "gptoss-tiny",   "gptoss-bf16",  "qwen3next-tiny",  "qwen35moe-tiny",    "gemma4-tiny",
+    "gemma4-shared", "glm4moe-tiny", "qwen3vlmoe-tiny", "qwen3omnimoe-tiny", "glm4vmoe-tiny"};
 
 /* A checkpoint of a family, opened, in a directory of its own. */
 struct family_model {
@@ -103,6 +103,7 @@ static float eighth(float w) { /* dim is 64 */
 
 #define L(n) "model.layers." #n "."
 #define T(n) "model.language_model.layers." #n "."
+#define H(n) "thinker.model.layers." #n "."
 static const struct number {
     const char *checkpoint;
     enum slot_id slot;
@@ -188,6 +189,21 @@ static const struct number {
     {"glm4moe-tiny", SLOT_MLP_UP, 0, 0, 95, 3, L(0) "mlp.up_proj.weight", 95 * 64 + 3, as_is},
     {"glm4moe-tiny", SLOT_MLP_DOWN, 3, 0, 60, 63, L(3) "mlp.shared_experts.down_proj.weight",
      60 * 64 + 63, as_is},
+    /* [8, 64, 96] (in, out), gate before up; [8, 48, 64] (in, out) */
+    {"qwen3vlmoe-tiny", SLOT_EXPERT_GATE, 2, 3, 5, 7, T(2) "mlp.experts.gate_up_proj",
+     (3 * 64 + 7) * 96 + 5, as_is},
+    {"qwen3vlmoe-tiny", SLOT_EXPERT_UP, 2, 3, 5, 7, T(2) "mlp.experts.gate_up_proj",
+     (3 * 64 + 7) * 96 + 53, as_is},
+    {"qwen3vlmoe-tiny", SLOT_EXPERT_DOWN, 0, 7, 60, 31, T(0) "mlp.experts.down_proj",
+     (7 * 48 + 31) * 64 + 60, as_is},
+    {"qwen3vlmoe-tiny", SLOT_O_BIAS, 1, 0, 0, 9, T(1) "self_attn.o_proj.bias", 9, as_is},
+    {"qwen3omnimoe-tiny", SLOT_EXPERT_UP, 1, 6, 4, 3, H(1) "mlp.experts.6.up_proj.weight",
+     4 * 64 + 3, as_is},
+    {"qwen3omnimoe-tiny", SLOT_HEAD, 0, 0, 9, 3, "thinker.lm_head.weight", 9 * 64 + 3, as_is},
+    {"glm4vmoe-tiny", SLOT_ROUTER_SELECT, 2, 0, 0, 5, T(2) "mlp.gate.e_score_correction_bias", 5,
+     as_is},
+    {"glm4vmoe-tiny", SLOT_MLP_UP, 1, 0, 31, 3, T(1) "mlp.shared_experts.up_proj.weight",
+     31 * 64 + 3, as_is},
 };
 
 static void numbers_of_tensors(void **state) {
@@ -355,6 +371,17 @@ static void refuses_tensors(void **state) {
          L(3) "eh_proj.weight\" has no place", "4 layers"},
         {"glm4moe-tiny", weights, L(4) "eh_proj.weight", "model.layers.4_eh_proj.weight",
          "model.layers.4_eh_proj.weight\" has no place", "4 layers"},
+        /* only what sees, hears and speaks is left out of models that do */
+        {"qwen3omnimoe-tiny", weights, "code2wav.pre_transformer", "code3wav.pre_transformer",
+         "code3wav.pre_transformer.norm.weight\" has no place", "qwen3_omni_moe model"},
+        {"qwen3omnimoe-tiny", weights, "thinker.audio_tower.", "thinker.radio_tower.",
+         "thinker.radio_tower.ln_post.bias\" has no place", "3 layers"},
+        {"qwen3omnimoe-tiny", weights, "thinker.audio_tower.", "thinker.model.audio_tower.", NULL,
+         NULL},
+        {"qwen3omnimoe-tiny", weights, H(1) "mlp.gate.weight", L(1) "mlp.gate.weight",
+         H(1) "mlp.gate.weight", "is missing"},
+        {"qwen3vlmoe-tiny", weights, "model.visual.", "model.visuel.", "no place", "qwen3_vl_moe"},
+        {"glm4vmoe-tiny", weights, "model.visual.", "model.visuel.", "no place", "glm4v_moe"},
         /* keys of a layer that reads those of another are left out, queries are not */
         {"gemma4-shared", weights, L(3) "self_attn.k_proj.weight", L(3) "self_attn.q_proj.weighs",
          L(3) "self_attn.q_proj.weighs", "no place"},
@@ -382,7 +409,9 @@ static void prefixes(void **state) {
     static const struct {
         const char *body, *head;
     } rows[] = {{"\"model.language_model.", "\"lm_head"},
-                {"\"language_model.model.", "\"language_model.lm_head"}};
+                {"\"language_model.model.", "\"language_model.lm_head"},
+                {"\"thinker.model.", "\"thinker.lm_head"},
+                {"\"thinker.model.language_model.", "\"thinker.lm_head"}};
     struct family_model plain = open_family("qwen3next-tiny");
     struct err err = {0};
     float x[64], y[64];

@@ -1,0 +1,187 @@
+/*
+ * family_kin: what the keys of a config.json become in families that have much of another one:
+ * text models inside models that see, hear and speak:
+ * kinds of layers, rotary sets, refusals.
+ */
+#include "tests/util/test.h"
+
+#include <math.h>
+
+#include "prep/hf/family.h"
+#include "tests/util/test_util_config.h"
+
+#define GOLDEN "tests/golden/"
+#define VL "{\"model_type\":\"qwen3_vl_moe_text\","
+#define OMNI "{\"model_type\":\"qwen3_omni_moe_text\",\"head_dim\":64,"
+#define GLM4V "{\"model_type\":\"glm4v_moe_text\",\"head_dim\":128,"
+#define GEMMA_KEYS                                                                                 \
+    "\"enable_moe_block\":true,\"hidden_size_per_layer_input\":0,\"num_experts\":16,"              \
+    "\"top_k_experts\":4,\"moe_intermediate_size\":32"
+
+/* ---- kinds ---- */
+
+/* Text models that are published inside others. */
+static void inside(void **state) {
+    (void)state;
+    struct hf_config c = config_read_ok(GOLDEN "families/qwen3vlmoe-tiny");
+    const struct arch *a = &c.arch;
+    for (uint32_t l = 0; l < 3; l++) {
+        const struct layer_kind *k = arch_kind(a, l);
+        assert_int_equal(k->moe, l != 1);
+        assert_int_equal(k->dense_dim, 96);
+        assert_int_equal(k->att.qkv_bias + k->att.o_bias + k->route.renorm, 3);
+        assert_int_equal(k->att.qk_norm, ARCH_QK_NORM_HEAD);
+    }
+    assert_int_equal(a->n_active, 3);
+    hf_config_free(&c);
+    c = config_parse_ok(VL "\"norm_topk_prob\":true}"); /* which the class has no key for */
+    assert_int_equal(a->kinds->route.renorm, 1);
+    assert_int_equal(a->n_experts + a->n_active + a->ffn_dim, 60 + 4 + 1408);
+    hf_config_free(&c);
+
+    c = config_read_ok(GOLDEN "families/qwen3omnimoe-tiny");
+    assert_string_equal(a->family, "qwen3_omni_moe");
+    assert_int_equal(a->n_kinds, 1);
+    assert_int_equal(a->kinds->route.renorm + a->kinds->att.qkv_bias + a->kinds->shared_dim, 0);
+    assert_int_equal(a->kinds->att.qk_norm, ARCH_QK_NORM_HEAD);
+    hf_config_free(&c);
+    c = config_parse_ok(OMNI "\"num_hidden_layers\":2}");
+    assert_int_equal(a->kinds->route.renorm, 1);
+    hf_config_free(&c);
+
+    c = config_read_ok(GOLDEN "families/glm4vmoe-tiny");
+    assert_int_equal(arch_kind(a, 0)->moe, 0);
+    assert_int_equal(arch_mlp_dim(a, 1), 32);
+    assert_int_equal(arch_kind(a, 2)->route.groups, 2);
+    assert_true(arch_kind(a, 2)->route.scale == 1.5f);
+    assert_int_equal(arch_rope(a, 0).dim, 16);
+    hf_config_free(&c);
+    c = config_parse_ok(GLM4V "\"num_hidden_layers\":2}");
+    assert_int_equal(a->kinds->att.qkv_bias, 1);
+    assert_int_equal(a->kinds->att.qk_norm, ARCH_QK_NORM_NONE);
+    hf_config_free(&c);
+}
+
+/* ---- rotary sets ---- */
+
+/* transformers 5.24.0: inv_freq of the rotary embeddings of Qwen3VLMoeText, Qwen3OmniMoeThinkerText
+ * and Glm4vMoeText. */
+static void ropes(void **state) {
+    (void)state;
+    static const struct {
+        const char *config;
+        uint32_t layer, dim;
+        double scale;
+        float inv_freq[8];
+    } rows[] = {
+        {VL "\"head_dim\":16,\"rope_theta\":5000000,\"rope_scaling\":{\"mrope_interleaved\":true,"
+            "\"mrope_section\":[3,3,2],\"rope_type\":\"default\"}}",
+         0,
+         16,
+         1,
+         {1, 0.14542155f, 0.0211474262f, 0.00307529117f, 0.000447213621f, 6.50344882e-05f,
+          9.45741613e-06f, 1.37531208e-06f}},
+        {"{\"model_type\":\"qwen3_omni_moe_text\",\"head_dim\":16,\"rope_theta\":1000000,"
+         "\"rope_scaling\":{\"interleaved\":true,\"mrope_interleaved\":true,"
+         "\"mrope_section\":[4,2,2],\"rope_type\":\"default\",\"type\":\"default\"}}",
+         0,
+         16,
+         1,
+         {1, 0.177827939f, 0.0316227786f, 0.00562341325f, 0.00100000005f, 0.00017782794f,
+          3.16227743e-05f, 5.62341347e-06f}},
+        {"{\"model_type\":\"glm4v_moe_text\",\"head_dim\":32,\"rope_scaling\":"
+         "{\"mrope_section\":[2,3,3],\"rope_type\":\"default\"}}",
+         2,
+         16,
+         1,
+         {1, 0.316227764f, 0.100000001f, 0.0316227786f, 0.00999999978f, 0.00316227786f,
+          0.00100000005f, 0.000316227786f}},
+    };
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        struct hf_config c = config_parse_ok(rows[i].config);
+        struct rope_set set = arch_rope(&c.arch, arch_kind(&c.arch, rows[i].layer)->att.rope);
+        assert_int_equal(set.dim, rows[i].dim);
+        assert_true(fabs((double)set.scale / rows[i].scale - 1) < 1e-6);
+        for (uint32_t k = 0; k < set.dim / 2; k++) {
+            double want = (double)rows[i].inv_freq[k];
+            if (fabs((double)set.inv_freq[k] - want) > 1e-6 * want) {
+                fail_msg("%s: pair %u: %.9g", rows[i].config, k, (double)set.inv_freq[k]);
+            }
+        }
+        hf_config_free(&c);
+    }
+}
+
+/* ---- wrappers ---- */
+
+/* The same model in a wrapper and by itself. */
+static void wrappers(void **state) {
+    (void)state;
+    static const struct {
+        const char *wrapped, *plain;
+    } rows[] = {
+        {"{\"model_type\":\"qwen3_vl_moe\",\"tie_word_embeddings\":true,\"text_config\":"
+         "{\"num_hidden_layers\":4}}",
+         VL "\"num_hidden_layers\":4,\"tie_word_embeddings\":true}"},
+        {"{\"model_type\":\"glm4v_moe\",\"video_start_token_id\":5,\"text_config\":"
+         "{\"head_dim\":128}}",
+         GLM4V "\"use_cache\":true}"},
+        /* a text model inside what thinks inside what speaks */
+        {"{\"model_type\":\"qwen3_omni_moe\",\"talker_config\":{\"hidden_size\":7},"
+         "\"eos_token_id\":[3,4],\"thinker_config\":{\"model_type\":\"qwen3_omni_moe_thinker\","
+         "\"tie_word_embeddings\":true,\"audio_config\":{},\"text_config\":{\"head_dim\":64,"
+         "\"eos_token_id\":3}}}",
+         OMNI "\"tie_word_embeddings\":true,\"eos_token_id\":[3,4]}"},
+        {"{\"model_type\":\"qwen3_omni_moe_thinker\",\"text_config\":{\"head_dim\":64}}",
+         OMNI "\"use_cache\":true}"},
+    };
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        struct hf_config a = config_parse_ok(rows[i].wrapped), b = config_parse_ok(rows[i].plain);
+        struct buf x = {0}, y = {0};
+        arch_encode(&a.arch, &x);
+        arch_encode(&b.arch, &y);
+        assert_int_equal(x.len, y.len);
+        assert_memory_equal(x.data, y.data, x.len);
+        buf_free(&x);
+        buf_free(&y);
+        hf_config_free(&a);
+        hf_config_free(&b);
+    }
+}
+
+/* ---- refusals ---- */
+
+static void refusals(void **state) {
+    (void)state;
+    static const struct config_refusal rows[] = {
+        /* qwen3_vl_moe, qwen3_omni_moe, glm4v_moe */
+        {VL "\"norm_topk_prob\":false}", "norm_topk_prob is 0, expected 1", "qwen3_vl_moe"},
+        {VL "\"use_qk_norm\":false}", "use_qk_norm is 0, expected 1", "qwen3_vl_moe"},
+        {VL "\"sliding_window\":7}", "unknown key sliding_window is 7", "qwen3_vl_moe"},
+        {OMNI "\"shared_expert_intermediate_size\":7}", "shared_expert_intermediate_size is 7", ""},
+        {OMNI "\"rope_scaling\":{\"mrope\":[1]}}", "unknown RoPE key mrope", ""},
+        {GLM4V "\"use_qk_norm\":true}", "use_qk_norm is 1, expected 0", "glm4v_moe"},
+        {"{\"model_type\":\"qwen3_omni_moe\",\"thinker_config\":7}", "thinker_config is 7",
+         "an object"},
+        {"{\"model_type\":\"qwen3_omni_moe\",\"thinker_config\":{\"model_type\":\"gemma4\"}}",
+         "thinker_config is of model_type \"gemma4\"", "qwen3_omni_moe"},
+        {"{\"model_type\":\"qwen3_omni_moe\",\"surprise\":1,\"thinker_config\":{}}",
+         "unknown key surprise is 1", "qwen3_omni_moe"},
+        {"{\"model_type\":\"qwen3_omni_moe\",\"thinker_config\":{\"surprise\":1,\"text_config\":"
+         "{}}}",
+         "unknown key surprise is 1", "qwen3_omni_moe"},
+        {"{\"model_type\":\"gemma4\",\"thinker_config\":{\"text_config\":{" GEMMA_KEYS "}}}",
+         "enable_moe_block", "experts"},
+    };
+    config_refused(rows, TEST_COUNT(rows));
+}
+
+int main(void) {
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(inside),
+        cmocka_unit_test(ropes),
+        cmocka_unit_test(wrappers),
+        cmocka_unit_test(refusals),
+    };
+    return cmocka_run_group_tests_name("family_kin", tests, NULL, NULL);
+}
