@@ -82,6 +82,10 @@ enum family_key_id {
     KEY_GROUPS,
     KEY_TOP_GROUPS,
     KEY_ROUTE_SCALE,
+    KEY_EMBED_SCALE,
+    KEY_ATTENTION_SCALE,
+    KEY_BRANCH_SCALE,
+    KEY_LOGIT_DIVISOR,
     KEY_FURTHER_LAYERS, /* behind the model's: they predict further tokens and are left out */
     KEY_COUNT,
 };
@@ -137,7 +141,8 @@ char *family_list(void);
 
 /* The rows of the families: family_<name>.c. */
 extern const struct family family_gemma4, family_glm4_moe, family_glm4v_moe, family_gpt_oss,
-    family_mixtral, family_olmoe, family_qwen2_moe, family_qwen3_5_moe, family_qwen3_moe,
-    family_qwen3_next, family_qwen3_omni_moe, family_qwen3_vl_moe;
+    family_granitemoe, family_granitemoe_swa, family_granitemoeshared, family_mixtral, family_olmoe,
+    family_qwen2_moe, family_qwen3_5_moe, family_qwen3_moe, family_qwen3_next,
+    family_qwen3_omni_moe, family_qwen3_vl_moe;
 
 #endif

@@ -46,7 +46,9 @@ static const struct key {
                     KIND_U32,
                     FALLBACK},
     [KEY_EXPERT_DIM] = {{"moe_intermediate_size"}, KIND_U32, FALLBACK},
-    [KEY_SHARED_DIM] = {{"shared_expert_intermediate_size"}, KIND_U32, FALLBACK},
+    [KEY_SHARED_DIM] = {{"shared_expert_intermediate_size", "shared_intermediate_size"},
+                        KIND_U32,
+                        FALLBACK},
     [KEY_SPARSE_STEP] = {{"decoder_sparse_step"}, KIND_U32, FALLBACK},
     [KEY_NORM_TOPK] = {{"norm_topk_prob"}, KIND_BOOL, FALLBACK},
     [KEY_QKV_BIAS] = {{"qkv_bias"}, KIND_BOOL, FALLBACK},
@@ -78,6 +80,10 @@ static const struct key {
     [KEY_GROUPS] = {{"n_group"}, KIND_U32, FALLBACK, true},
     [KEY_TOP_GROUPS] = {{"topk_group"}, KIND_U32, FALLBACK, true},
     [KEY_ROUTE_SCALE] = {{"routed_scaling_factor"}, KIND_REAL, FALLBACK, true},
+    [KEY_EMBED_SCALE] = {{"embedding_multiplier"}, KIND_REAL, FALLBACK, true},
+    [KEY_ATTENTION_SCALE] = {{"attention_multiplier"}, KIND_REAL, FALLBACK, true},
+    [KEY_BRANCH_SCALE] = {{"residual_multiplier"}, KIND_REAL, FALLBACK, true},
+    [KEY_LOGIT_DIVISOR] = {{"logits_scaling"}, KIND_REAL, FALLBACK, true},
     [KEY_FURTHER_LAYERS] = {{"num_nextn_predict_layers", "num_mtp_layers"}, KIND_U32, 0},
 };
 

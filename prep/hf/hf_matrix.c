@@ -108,6 +108,8 @@ static void fill_delta_ba(const struct layout *y, struct lay *l, struct hf_matri
 
 static const struct layout layouts[HF_LAYOUT_COUNT] = {
     [HF_PLAIN] = {.of = 1},
+    [HF_FIRST] = {.of = 2},
+    [HF_SECOND] = {.of = 2, .pick = 1},
     [HF_CONV] = {.fill = fill_conv},
     [HF_EXPERTS] = {.experts = true, .of = 1},
     [HF_EXPERTS_FIRST] = {.experts = true, .of = 2},

@@ -17,6 +17,8 @@
  * matrix and to another one alternately, this one's first (EVEN) or second (ODD). */
 enum hf_layout {
     HF_PLAIN,                 /* [rows, cols]; a vector: [cols] or [1, cols] */
+    HF_FIRST,                 /* [2 rows, cols], the first half of the rows */
+    HF_SECOND,                /* the second half */
     HF_CONV,                  /* [rows, 1, cols] */
     HF_EXPERTS,               /* [n_experts, rows, cols] */
     HF_EXPERTS_FIRST,         /* [n_experts, 2 rows, cols], the first half of the rows */

@@ -421,6 +421,7 @@ int hf_rope_add(struct settle *s, const struct hf_rope_ask *ask, uint32_t *index
     json_t *object = find_object(s, ask, err);
     int rc = object ? parse_rope(&r, s, object, err) : -1;
     if (rc == 0) {
+        r.theta.value = ask->theta > 0 ? ask->theta : r.theta.value;
         rc = fill_rope(&r, s, err);
     }
     if (rc == 0) {

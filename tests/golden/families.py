@@ -647,6 +647,80 @@ def glm4_tensors(outer):
     return out + [linear(at + "eh_proj", dim, 2 * dim), norm(at + "enorm", dim), linear(at + "self_attn.q_proj", q, dim)]
 
 
+# ---- granitemoe, granitemoeshared, granitemoe_swa ----
+
+GRANITE = COMMON | {
+    "architectures": ["GraniteMoeForCausalLM"],
+    "model_type": "granitemoe",
+    "attention_bias": False,
+    "attention_multiplier": 0.375,
+    "embedding_multiplier": 1.5,
+    "intermediate_size": 32,
+    "logits_scaling": 1.5,
+    "num_attention_heads": 4,
+    "num_experts_per_tok": 3,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 2,
+    "num_local_experts": 8,
+    "output_router_logits": False,
+    "residual_multiplier": 0.75,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "rope_theta": 10000.0,
+    "router_aux_loss_coef": 0.0,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+}
+
+GRANITE_SHARED = GRANITE | {
+    "architectures": ["GraniteMoeSharedForCausalLM"],
+    "model_type": "granitemoeshared",
+    "attention_bias": True,
+    "residual_multiplier": 0.5,
+    "shared_intermediate_size": 48,
+    "tie_word_embeddings": False,
+}
+
+GRANITE_SWA = GRANITE | {
+    "architectures": ["GraniteMoeSWAForCausalLM"],
+    "model_type": "granitemoe_swa",
+    "attention_multiplier": 0.5,
+    "layer_rope_theta": [0, 10000.0, 500000.0, 10000.0],
+    "layer_types": ["full_attention"] + ["sliding_attention"] * 2 + ["full_attention"],
+    "num_hidden_layers": 4,
+    "shared_intermediate_size": 32,
+    "sliding_window": 12,
+}
+
+
+def granite_tensors(c):
+    dim, hid, e, shared = (c.get(k, 0) for k in ("hidden_size", "intermediate_size", "num_local_experts",
+                                                 "shared_intermediate_size"))
+    kv = c["num_key_value_heads"] * dim // c["num_attention_heads"]
+    out = [embedding("model.", c, 0.29)]
+    for i in range(c["num_hidden_layers"]):
+        at = f"model.layers.{i}."
+        out.append(norm(at + "input_layernorm", dim))
+        for name, n in (("q", dim), ("k", kv), ("v", kv), ("o", dim)):
+            out.append(linear(f"{at}self_attn.{name}_proj", n, dim))
+            if c["attention_bias"]:
+                out.append(normal(f"{at}self_attn.{name}_proj.bias", (n,), 0.3))
+        if "sliding_window" in c:
+            out.append(normal(at + "self_attn.sinks", (c["num_attention_heads"],), 1.2))
+        out.append(norm(at + "post_attention_layernorm", dim))
+        at += "block_sparse_moe."
+        swa = c["model_type"] == "granitemoe_swa"
+        gate_up, down, router = ("experts.gate_up_proj", "experts.down_proj", "router") if swa else (
+            "input_linear.weight", "output_linear.weight", "router.layer")
+        out.append(normal(at + gate_up, (e, 2 * hid, dim), 1.2 / dim**0.5))
+        out.append(normal(at + down, (e, dim, hid), 1.2 / hid**0.5))
+        out.append(linear(at + router, e, dim, 2.3))
+        if shared:
+            at = f"model.layers.{i}.shared_mlp."
+            out += [linear(at + "input_linear", 2 * shared, dim), linear(at + "output_linear", dim, shared)]
+    return out + [norm("model.norm", dim)] + ([] if c["tie_word_embeddings"] else [head(c)])
+
+
 # `skipped`: tensors that transformers itself finds unexpected. `oracle`: keys of the configuration that are
 # other ones where transformers is to compute. What sees and hears need not be whole: text does not ask it.
 FAMILIES = {
@@ -709,5 +783,20 @@ FAMILIES = {
         "config": GLM4V,
         "tensors": glm4_tensors,
         "prompt": "The teacher opened the window because it was warm. Then a butterfly came in, and the children",
+    },
+    "granitemoe-tiny": {
+        "config": GRANITE,
+        "tensors": granite_tensors,
+        "prompt": "The baker had made 20 loaves of bread, and by noon there was only one left. A small girl came in and",
+    },
+    "granitemoeshared-tiny": {
+        "config": GRANITE_SHARED,
+        "tensors": granite_tensors,
+        "prompt": "In the old tower there was a clock that nobody could stop. One evening Pip climbed up the stairs, and",
+    },
+    "granitemoeswa-tiny": {
+        "config": GRANITE_SWA,
+        "tensors": granite_tensors,
+        "prompt": "Two brothers found a boat on the beach. \"It is ours now,\" said the first one. But the second brother",
     },
 }

@@ -74,7 +74,7 @@ def n_unused(config):
         expert += 2 * width + text["hidden_size"]
     dense = [l for l in range(text["num_hidden_layers"])
              if (l + 1) % text.get("decoder_sparse_step", 1) or l in (text.get("mlp_only_layers") or [])
-             or l < text.get("first_k_dense_replace", 0)]
+             or l < text.get("first_k_dense_replace", 0) or (l == 0 and text["model_type"] == "hy_v3")]
     unused = get("num_experts", "num_local_experts", "n_routed_experts") - get("num_experts_per_tok", "top_k_experts")
     return unused * expert * (text["num_hidden_layers"] - len(dense))
 
@@ -110,10 +110,10 @@ def other_choices(model, taps):
     parts = {"bias": [], "groups": []}
     for i, layer in enumerate(oracle.decoder(model).layers):
         if f"l{i}.router" in taps:
-            gate, logits, chosen = layer.mlp.gate, taps[f"l{i}.router"], taps[f"l{i}.expert_ids"].sort().values
+            logits, chosen = taps[f"l{i}.router"], taps[f"l{i}.expert_ids"].sort().values
             without = {
-                "bias": oracle.biased_scores(gate, logits, bias=0)[0],
-                "groups": logits.sigmoid() + gate.e_score_correction_bias,
+                "bias": oracle.biased_scores(layer, logits, bias=0)[0],
+                "groups": logits.sigmoid() + oracle.selection_bias(layer),
             }
             for name, scores in without.items():
                 best = scores.topk(chosen.shape[1]).indices.sort().values

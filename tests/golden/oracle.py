@@ -63,20 +63,34 @@ def vocab_size(model):
 # ---- taps ----
 
 
+def experts_of(layer):
+    """The module of a layer that has its experts, or is its dense MLP."""
+    return getattr(layer, "block_sparse_moe", None) or layer.mlp
+
+
 def router_of(layer):
     """A layer's router; None where it is dense."""
-    return getattr(layer, "router", None) or getattr(layer.mlp, "router", None) or getattr(layer.mlp, "gate", None)
+    ffn = experts_of(layer)
+    return getattr(layer, "router", None) or getattr(ffn, "router", None) or getattr(ffn, "gate", None)
 
 
-def biased_scores(router, logits, bias=None):
+def selection_bias(layer):
+    """What counts for the choice of experts alone, wherever the layer keeps it; None where there is none."""
+    ffn = experts_of(layer)
+    return getattr(router_of(layer), "e_score_correction_bias", getattr(ffn, "e_score_correction_bias", None))
+
+
+def biased_scores(layer, logits, bias=None):
     """What experts are chosen by where a bias counts for the choice alone, and the scores of their groups:
     [T, n_experts], [T, groups]; those of other groups than the chosen ones are -inf. None of other routers. `bias` in place of the router's own."""
-    bias = getattr(router, "e_score_correction_bias", None) if bias is None else bias
+    bias = selection_bias(layer) if bias is None else bias
     if bias is None:
         return None
-    scores = (logits.sigmoid() + bias).unflatten(-1, (router.num_group, -1))
+    router = router_of(layer)
+    scores = (logits.sigmoid() + bias).unflatten(-1, (getattr(router, "num_group", 1), -1))
     groups = scores.topk(2, dim=-1).values.sum(dim=-1)
-    chosen = torch.zeros_like(groups).scatter(1, groups.topk(router.topk_group, dim=-1).indices, 1) > 0
+    best = groups.topk(getattr(router, "topk_group", 1), dim=-1).indices
+    chosen = torch.zeros_like(groups).scatter(1, best, 1) > 0
     return scores.where(chosen.unsqueeze(-1), -torch.inf).flatten(-2), groups
 
 
@@ -102,7 +116,9 @@ def layer_taps(layer):
         taps["router"] = (r.proj, output)
     else:
         taps["ffn_in"] = (layer.post_attention_layernorm, output)
-        taps["ffn_out"] = (layer.mlp, output)
+        taps["ffn_out"] = (experts_of(layer), output)
+        if getattr(layer, "shared_mlp", None) is not None:  # granite: beside the experts, not among them
+            taps["shared_out"] = (layer.shared_mlp, output)
         if r is not None:
             taps["router"] = (r, part(0))
     if r is not None:
@@ -123,7 +139,7 @@ def run_taps(model, ids):
         hooks.append(module.register_forward_hook(hook))
 
     m = decoder(model)
-    keep("embed", m.embed_tokens, lambda _args, out: out)
+    keep("embed", m.embed_tokens, lambda _args, out: out * getattr(m, "embedding_multiplier", 1))
     keep("final_norm", m.norm, lambda _args, out: out)
     for i, layer in enumerate(m.layers):
         for tap, (module, pick) in layer_taps(layer).items():
@@ -136,9 +152,11 @@ def run_taps(model, ids):
             h.remove()
     for i, layer in enumerate(m.layers):
         ids, weights = f"l{i}.expert_ids", f"l{i}.expert_weights"
+        if f"l{i}.shared_out" in taps:
+            taps[f"l{i}.ffn_out"] += taps.pop(f"l{i}.shared_out")
         if ids not in taps:
             continue
-        biased = biased_scores(router_of(layer), taps[f"l{i}.router"])
+        biased = biased_scores(layer, taps[f"l{i}.router"])
         if biased:  # such a router leaves their order open: best first
             order = biased[0].gather(1, taps[ids]).argsort(dim=-1, descending=True)
             taps[ids], taps[weights] = taps[ids].gather(1, order), taps[weights].gather(1, order)
@@ -158,10 +176,11 @@ def router_gap(model, taps):
     gap = float("inf")
     for i, layer in enumerate(decoder(model).layers):
         if f"l{i}.router" in taps:
-            r, logits, k = router_of(layer), taps[f"l{i}.router"], taps[f"l{i}.expert_ids"].shape[1]
-            biased = biased_scores(r, logits)
+            logits, k = taps[f"l{i}.router"], taps[f"l{i}.expert_ids"].shape[1]
+            biased = biased_scores(layer, logits)
             if biased:
-                gap = min(gap, 4 * neighbours_gap(biased[0], k), 4 * neighbours_gap(biased[1], r.topk_group))
+                groups = getattr(router_of(layer), "topk_group", 1)
+                gap = min(gap, 4 * neighbours_gap(biased[0], k), 4 * neighbours_gap(biased[1], groups))
             else:
                 gap = min(gap, neighbours_gap(logits, k))
     return gap

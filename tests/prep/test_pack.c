@@ -185,13 +185,22 @@ static void exact_codecs(void **state) {
         const char *dir, *codec;
         bool made;
     } rows[] = {
-        {MODELS "qwen3moe-f32", "f32", false},      {MODELS "qwen3moe-f16", "f16", false},
-        {MODELS "olmoe-tiny", "bf16", false},       {FAMILIES "gptoss-tiny", "bf16", true},
-        {FAMILIES "gptoss-bf16", "bf16", true},     {FAMILIES "qwen3next-tiny", "bf16", true},
-        {FAMILIES "qwen35moe-tiny", "bf16", true},  {FAMILIES "gemma4-tiny", "bf16", true},
-        {FAMILIES "gemma4-shared", "bf16", true},   {FAMILIES "glm4moe-tiny", "bf16", true},
-        {FAMILIES "qwen3vlmoe-tiny", "bf16", true}, {FAMILIES "qwen3omnimoe-tiny", "bf16", true},
+        {MODELS "qwen3moe-f32", "f32", false},
+        {MODELS "qwen3moe-f16", "f16", false},
+        {MODELS "olmoe-tiny", "bf16", false},
+        {FAMILIES "gptoss-tiny", "bf16", true},
+        {FAMILIES "gptoss-bf16", "bf16", true},
+        {FAMILIES "qwen3next-tiny", "bf16", true},
+        {FAMILIES "qwen35moe-tiny", "bf16", true},
+        {FAMILIES "gemma4-tiny", "bf16", true},
+        {FAMILIES "gemma4-shared", "bf16", true},
+        {FAMILIES "glm4moe-tiny", "bf16", true},
+        {FAMILIES "qwen3vlmoe-tiny", "bf16", true},
+        {FAMILIES "qwen3omnimoe-tiny", "bf16", true},
         {FAMILIES "glm4vmoe-tiny", "bf16", true},
+        {FAMILIES "granitemoe-tiny", "bf16", true},
+        {FAMILIES "granitemoeshared-tiny", "bf16", true},
+        {FAMILIES "granitemoeswa-tiny", "bf16", true},
     };
     char *temp = test_mkdir();
     char *path = mem_printf("%s/a.corm", temp);

@@ -1,6 +1,6 @@
 /*
  * family_kin: what the keys of a config.json become in families that have much of another one:
- * text models inside models that see, hear and speak:
+ * text models inside models that see, hear and speak, Granite and its kin:
  * kinds of layers, rotary sets, refusals.
  */
 #include "tests/util/test.h"
@@ -14,6 +14,9 @@
 #define VL "{\"model_type\":\"qwen3_vl_moe_text\","
 #define OMNI "{\"model_type\":\"qwen3_omni_moe_text\",\"head_dim\":64,"
 #define GLM4V "{\"model_type\":\"glm4v_moe_text\",\"head_dim\":128,"
+#define GRANITE "{\"model_type\":\"granitemoe\","
+#define GRANITE_SHARED "{\"model_type\":\"granitemoeshared\","
+#define GRANITE_SWA "{\"model_type\":\"granitemoe_swa\","
 #define GEMMA_KEYS                                                                                 \
     "\"enable_moe_block\":true,\"hidden_size_per_layer_input\":0,\"num_experts\":16,"              \
     "\"top_k_experts\":4,\"moe_intermediate_size\":32"
@@ -59,6 +62,47 @@ static void inside(void **state) {
     c = config_parse_ok(GLM4V "\"num_hidden_layers\":2}");
     assert_int_equal(a->kinds->att.qkv_bias, 1);
     assert_int_equal(a->kinds->att.qk_norm, ARCH_QK_NORM_NONE);
+    hf_config_free(&c);
+}
+
+static void granite(void **state) {
+    (void)state;
+    struct hf_config c = config_read_ok(GOLDEN "families/granitemoeshared-tiny");
+    const struct arch *a = &c.arch;
+    const struct layer_kind *k = arch_kind(a, 0);
+    assert_int_equal(a->n_kinds, 1);
+    assert_true(a->embed_scale == 1.5f && a->logit_scale == 1 / 1.5f);
+    assert_true(attention_scale(&k->att) == 0.375f && k->block.branch_scale == 0.5f);
+    assert_int_equal(k->shared_dim, 48);
+    assert_int_equal(k->att.qkv_bias + k->att.o_bias + k->route.renorm, 3);
+    hf_config_free(&c);
+    /* without factors, all of them are 1, that of attention too */
+    c = config_parse_ok(GRANITE "\"num_hidden_layers\":1}");
+    k = arch_kind(a, 0);
+    assert_true(a->embed_scale == 1 && a->logit_scale == 0 && k->block.branch_scale == 0);
+    assert_true(attention_scale(&k->att) == 1);
+    assert_int_equal(a->ffn_dim, 11008);
+    assert_int_equal(a->stop_ids[0], 2);
+    hf_config_free(&c);
+
+    c = config_read_ok(GOLDEN "families/granitemoeswa-tiny");
+    static const uint32_t dims[] = {0, 16, 16, 16}, windows[] = {0, 12, 12, 0};
+    for (uint32_t l = 0; l < 4; l++) {
+        k = arch_kind(a, l);
+        assert_int_equal(k->att.window, windows[l]);
+        assert_int_equal(arch_rope(a, k->att.rope).dim, dims[l]);
+        assert_int_equal(k->att.sinks, 1);
+    }
+    assert_int_equal(a->n_ropes, 3);
+    assert_int_equal(arch_kind(a, 1)->att.rope, arch_kind(a, 3)->att.rope);
+    assert_true(fabsf(arch_rope(a, arch_kind(a, 1)->att.rope).inv_freq[1] - 0.316227764f) < 1e-6f);
+    assert_true(fabsf(arch_rope(a, arch_kind(a, 2)->att.rope).inv_freq[1] - 0.193922745f) < 1e-6f);
+    hf_config_free(&c);
+    c = config_parse_ok(GRANITE_SWA "\"num_hidden_layers\":6}");
+    for (uint32_t l = 0; l < 6; l++) {
+        assert_int_equal(arch_kind(a, l)->att.window, l % 4 ? 128 : 0);
+    }
+    assert_int_equal(a->n_ropes, 1);
     hf_config_free(&c);
 }
 
@@ -172,16 +216,27 @@ static void refusals(void **state) {
          "unknown key surprise is 1", "qwen3_omni_moe"},
         {"{\"model_type\":\"gemma4\",\"thinker_config\":{\"text_config\":{" GEMMA_KEYS "}}}",
          "enable_moe_block", "experts"},
+        /* granitemoe and its kin */
+        {GRANITE "\"shared_intermediate_size\":8}", "is 8, expected 0 in the granitemoe family",
+         ""},
+        {GRANITE_SHARED "\"sliding_window\":8}", "sliding_window is 8, expected 0", ""},
+        {GRANITE "\"residual_multiplier\":0}", "residual_multiplier is 0", "positive"},
+        {GRANITE "\"logits_scaling\":-1}", "logits_scaling is -1", "positive"},
+        {GRANITE "\"layer_types\":[\"full_attention\"]}", "unknown key layer_types", "granitemoe"},
+        {GRANITE_SWA "\"layer_rope_theta\":[0]}", "layer_rope_theta is [0]", "each layer"},
+        {GRANITE_SWA "\"num_hidden_layers\":1,\"layer_rope_theta\":[\"0\"]}",
+         "layer_rope_theta is [\"0\"]", "a number"},
+        {GRANITE_SWA "\"num_hidden_layers\":1,\"layer_rope_theta\":[-1]}",
+         "layer_rope_theta is [-1]", ""},
+        {GRANITE_SWA "\"sliding_window\":0}", "sliding_window is 0", "null"},
     };
     config_refused(rows, TEST_COUNT(rows));
 }
 
 int main(void) {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(inside),
-        cmocka_unit_test(ropes),
-        cmocka_unit_test(wrappers),
-        cmocka_unit_test(refusals),
+        cmocka_unit_test(inside),   cmocka_unit_test(granite),  cmocka_unit_test(ropes),
+        cmocka_unit_test(wrappers), cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests_name("family_kin", tests, NULL, NULL);
 }

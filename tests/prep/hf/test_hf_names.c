@@ -13,8 +13,10 @@
 #define FAMILIES "tests/golden/families/"
 
 static const char *const checkpoints[] = {
-    "gptoss-tiny",   "gptoss-bf16",  "qwen3next-tiny",  "qwen35moe-tiny",    "gemma4-tiny",
-    "gemma4-shared", "glm4moe-tiny", "qwen3vlmoe-tiny", "qwen3omnimoe-tiny", "glm4vmoe-tiny"};
+    "gptoss-tiny",       "gptoss-bf16",   "qwen3next-tiny",  "qwen35moe-tiny",
+    "gemma4-tiny",       "gemma4-shared", "glm4moe-tiny",    "qwen3vlmoe-tiny",
+    "qwen3omnimoe-tiny", "glm4vmoe-tiny", "granitemoe-tiny", "granitemoeshared-tiny",
+    "granitemoeswa-tiny"};
 
 /* A checkpoint of a family, opened, in a directory of its own. */
 struct family_model {
@@ -204,6 +206,20 @@ static const struct number {
      as_is},
     {"glm4vmoe-tiny", SLOT_MLP_UP, 1, 0, 31, 3, T(1) "mlp.shared_experts.up_proj.weight",
      31 * 64 + 3, as_is},
+    /* [8, 64, 64], gate before up */
+    {"granitemoe-tiny", SLOT_EXPERT_UP, 2, 3, 5, 7, L(2) "block_sparse_moe.input_linear.weight",
+     (3 * 64 + 37) * 64 + 7, as_is},
+    {"granitemoe-tiny", SLOT_EXPERT_DOWN, 1, 7, 60, 31,
+     L(1) "block_sparse_moe.output_linear.weight", (7 * 64 + 60) * 32 + 31, as_is},
+    {"granitemoe-tiny", SLOT_ROUTER, 1, 0, 7, 3, L(1) "block_sparse_moe.router.layer.weight",
+     7 * 64 + 3, as_is},
+    {"granitemoeshared-tiny", SLOT_MLP_GATE, 2, 0, 47, 3, L(2) "shared_mlp.input_linear.weight",
+     47 * 64 + 3, as_is},
+    {"granitemoeshared-tiny", SLOT_MLP_UP, 2, 0, 47, 3, L(2) "shared_mlp.input_linear.weight",
+     95 * 64 + 3, as_is},
+    {"granitemoeswa-tiny", SLOT_SINKS, 3, 0, 0, 3, L(3) "self_attn.sinks", 3, as_is},
+    {"granitemoeswa-tiny", SLOT_EXPERT_GATE, 3, 6, 4, 3,
+     L(3) "block_sparse_moe.experts.gate_up_proj", (6 * 64 + 4) * 64 + 3, as_is},
 };
 
 static void numbers_of_tensors(void **state) {
