@@ -29,15 +29,16 @@ static int find_list(const struct settle *s, const char *key, const json_t **lis
     return !v || json_is_null(v) || *list ? 0 : settle_refuse(s, key, v, expected, err);
 }
 
-int settle_layer_types(const struct settle *s, const char *const *words, uint32_t *type,
-                       bool *given, struct err *err) {
+/* The list of words, one a layer, under a key; as settle_layer_types. */
+static int read_words(const struct settle *s, const char *key, const char *const *words,
+                      uint32_t *type, bool *given, struct err *err) {
     const json_t *list;
-    if (find_list(s, "layer_types", &list, "a list of words, one a layer", err) < 0) {
+    if (find_list(s, key, &list, "a list of words, one a layer", err) < 0) {
         return -1;
     }
     *given = list != NULL;
     if (list && json_array_size(list) != s->arch->n_layers) {
-        return err_set(err, "%s: layer_types must be a list of %u entries, one a layer", s->path,
+        return err_set(err, "%s: %s must be a list of %u entries, one a layer", s->path, key,
                        s->arch->n_layers);
     }
     for (uint32_t l = 0; list && l < s->arch->n_layers; l++) {
@@ -47,12 +48,33 @@ int settle_layer_types(const struct settle *s, const char *const *words, uint32_
             k++;
         }
         if (!words[k]) {
-            return err_set(err, "%s: layer_types entry %u (\"%.40s\") is neither %s nor %s",
-                           s->path, l, word ? word : "?", words[0], words[1]);
+            return err_set(err, "%s: %s entry %u (\"%.40s\") is neither %s nor %s", s->path, key, l,
+                           word ? word : "?", words[0], words[1]);
         }
         type[l] = k;
     }
     return 0;
+}
+
+int settle_layer_types(const struct settle *s, const char *const *words, uint32_t *type,
+                       bool *given, struct err *err) {
+    return read_words(s, "layer_types", words, type, given, err);
+}
+
+int settle_mlp_types(struct settle *s, struct err *err) {
+    static const char *const words[] = {"dense", "sparse", NULL};
+    uint32_t n = s->arch->n_layers, n_moe = 0, *type = mem_calloc(n, sizeof *type);
+    bool given;
+    int rc = read_words(s, "mlp_layer_types", words, type, &given, err);
+    for (uint32_t l = 0; rc == 0 && given && l < n; l++) {
+        s->kinds[l].moe = type[l];
+        n_moe += type[l];
+    }
+    for (uint32_t l = 0; rc == 0 && given && l < n; l++) {
+        s->kinds[l].dense_dim = n_moe < n ? settle_u32(s, KEY_MLP_DIM) : 0;
+    }
+    free(type);
+    return rc;
 }
 
 int settle_sparse(struct settle *s, struct err *err) {

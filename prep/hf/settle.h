@@ -42,6 +42,9 @@ int settle_only(const struct settle *s, enum family_key_id key, double value, st
 int settle_layer_types(const struct settle *s, const char *const *words, uint32_t *type,
                        bool *given, struct err *err);
 
+/* mlp_layer_types, where the file has it: which layers have experts. */
+int settle_mlp_types(struct settle *s, struct err *err);
+
 /* decoder_sparse_step and mlp_only_layers: which layers have experts. */
 int settle_sparse(struct settle *s, struct err *err);
 

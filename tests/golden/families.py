@@ -721,6 +721,113 @@ def granite_tensors(c):
     return out + [norm("model.norm", dim)] + ([] if c["tie_word_embeddings"] else [head(c)])
 
 
+# ---- exaone_moe, solar_open, hy_v3 ----
+
+SIGMOIDS = COMMON | {
+    "head_dim": 32,
+    "intermediate_size": 96,
+    "moe_intermediate_size": 32,
+    "num_attention_heads": 4,
+    "num_experts_per_tok": 2,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": None,
+    "rope_theta": 1000000,
+    "torch_dtype": "bfloat16",
+}
+
+EXAONE = SIGMOIDS | {
+    "architectures": ["ExaoneMoEForCausalLM"],
+    "model_type": "exaone_moe",
+    "first_k_dense_replace": 1,
+    "layer_types": ["sliding_attention"] * 2 + ["full_attention", "sliding_attention"],
+    "mlp_layer_types": ["dense"] + ["sparse"] * 3,
+    "n_group": 2,
+    "norm_topk_prob": True,
+    "num_experts": 8,
+    "num_hidden_layers": 4,
+    "num_nextn_predict_layers": 1,
+    "num_shared_experts": 1,
+    "routed_scaling_factor": 2.5,
+    "sliding_window": 12,
+    "sliding_window_pattern": "LLG",
+    "topk_group": 1,
+}
+
+SOLAR = SIGMOIDS | {
+    "architectures": ["SolarOpenForCausalLM"],
+    "model_type": "solar_open",
+    "attention_bias": True,
+    "first_k_dense_replace": 0,
+    "n_group": 2,
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "norm_topk_prob": True,
+    "partial_rotary_factor": 1.0,
+    "rope_scaling": {
+        "factor": 2.0,
+        "original_max_position_embeddings": 32,
+        "rope_type": "yarn",
+        "type": "yarn",
+    },
+    "routed_scaling_factor": 1.25,
+    "topk_group": 1,
+    "use_qk_norm": False,
+}
+
+HY_V3 = SIGMOIDS | {
+    "architectures": ["HYV3ForCausalLM"],
+    "model_type": "hy_v3",
+    "attention_bias": False,
+    "enable_moe_fp32_combine": False,
+    "mlp_bias": False,
+    "num_experts": 8,
+    "num_nextn_predict_layers": 1,
+    "num_shared_experts": 1,
+    "rope_theta": 11158840.0,
+    "router_scaling_factor": 1.75,
+}
+
+
+def sigmoid_tensors(c):
+    """exaone_moe, solar_open and hy_v3 as published."""
+    kind = c["model_type"]
+    dim, d, hid = c["hidden_size"], c["head_dim"], c["moe_intermediate_size"]
+    e = c.get("num_experts", c.get("n_routed_experts"))
+    dense = c.get("first_k_dense_replace", 1)
+    shared = c.get("num_shared_experts", c.get("n_shared_experts")) * hid
+    q, kv = c["num_attention_heads"] * d, c["num_key_value_heads"] * d
+    gate, bias, beside = {
+        "exaone_moe": ("mlp.gate", "mlp.e_score_correction_bias", "mlp.shared_experts."),
+        "solar_open": ("mlp.gate", "mlp.gate.e_score_correction_bias", "mlp.shared_experts."),
+        "hy_v3": ("mlp.router.gate", "mlp.expert_bias", "mlp.shared_mlp."),
+    }[kind]
+    out = [embedding("model.", c)]
+    for i in range(c["num_hidden_layers"]):
+        at = f"model.layers.{i}."
+        out.append(norm(at + "input_layernorm", dim))
+        for name, n in (("q", q), ("k", kv), ("v", kv)):
+            out.append(linear(f"{at}self_attn.{name}_proj", n, dim))
+            if c.get("attention_bias"):
+                out.append(normal(f"{at}self_attn.{name}_proj.bias", (n,), 0.3))
+        out.append(linear(at + "self_attn.o_proj", dim, q))
+        if kind != "solar_open":
+            out += [norm(at + "self_attn.q_norm", d), norm(at + "self_attn.k_norm", d)]
+        out.append(norm(at + "post_attention_layernorm", dim))
+        if i < dense:
+            out += mlp(at + "mlp.", c["intermediate_size"], dim)
+            continue
+        out += [linear(at + gate, e, dim), normal(at + bias, (e,), 0.15, dtype="F32")]
+        for k in range(e):
+            out += mlp(f"{at}mlp.experts.{k}.", hid, dim)
+        out += mlp(at + beside, shared, dim)
+    out += [norm("model.norm", dim), head(c)]
+    # What predicts further tokens: a reader must leave it out.
+    at = {"exaone_moe": "mtp.", "hy_v3": f"model.layers.{c['num_hidden_layers']}."}.get(kind)
+    return out + ([linear(at + "eh_proj", dim, 2 * dim), norm(at + "enorm", dim)] if at else [])
+
+
 # `skipped`: tensors that transformers itself finds unexpected. `oracle`: keys of the configuration that are
 # other ones where transformers is to compute. What sees and hears need not be whole: text does not ask it.
 FAMILIES = {
@@ -798,5 +905,22 @@ FAMILIES = {
         "config": GRANITE_SWA,
         "tensors": granite_tensors,
         "prompt": "Two brothers found a boat on the beach. \"It is ours now,\" said the first one. But the second brother",
+    },
+    "exaonemoe-tiny": {
+        "config": EXAONE,
+        "tensors": sigmoid_tensors,
+        "oracle": {"architectures": ["ExaoneMoeForCausalLM"]},
+        "prompt": "When spring came, the snow on the hills was gone, and the goats went up to eat. Their shepherd",
+    },
+    "solaropen-tiny": {
+        "config": SOLAR,
+        "tensors": sigmoid_tensors,
+        "prompt": "My grandmother keeps bees behind her garden. Every summer she gives each of us 3 jars of honey, and",
+    },
+    "hyv3-tiny": {
+        "config": HY_V3,
+        "tensors": sigmoid_tensors,
+        "skipped": ["model.layers.3.eh_proj.weight", "model.layers.3.enorm.weight"],
+        "prompt": "A letter had come for the miller, but he could not read. So he went to the school, where the",
     },
 }

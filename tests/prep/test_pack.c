@@ -201,6 +201,9 @@ static void exact_codecs(void **state) {
         {FAMILIES "granitemoe-tiny", "bf16", true},
         {FAMILIES "granitemoeshared-tiny", "bf16", true},
         {FAMILIES "granitemoeswa-tiny", "bf16", true},
+        {FAMILIES "exaonemoe-tiny", "bf16", true},
+        {FAMILIES "solaropen-tiny", "bf16", true},
+        {FAMILIES "hyv3-tiny", "bf16", true},
     };
     char *temp = test_mkdir();
     char *path = mem_printf("%s/a.corm", temp);

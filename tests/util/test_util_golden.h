@@ -14,7 +14,7 @@
     "olmoe-tiny", "mixtral-tiny", "qwen2moe-tiny", "qwen3moe-tiny", "gptoss-tiny", "gemma4-tiny",  \
         "gemma4-shared", "qwen3next-tiny", "qwen35moe-tiny", "glm4moe-tiny", "qwen3vlmoe-tiny",    \
         "qwen3omnimoe-tiny", "glm4vmoe-tiny", "granitemoe-tiny", "granitemoeshared-tiny",          \
-        "granitemoeswa-tiny"
+        "granitemoeswa-tiny", "exaonemoe-tiny", "solaropen-tiny", "hyv3-tiny"
 
 /* Checkpoints with logits of their own, the small ones first; NULL past the end. */
 const char *golden_checkpoint(size_t i);

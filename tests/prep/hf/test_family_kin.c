@@ -1,6 +1,7 @@
 /*
  * family_kin: what the keys of a config.json become in families that have much of another one:
- * text models inside models that see, hear and speak, Granite and its kin:
+ * text models inside models that see, hear and speak, Granite and its kin, families with
+ * experts as glm4_moe has them:
  * kinds of layers, rotary sets, refusals.
  */
 #include "tests/util/test.h"
@@ -17,6 +18,9 @@
 #define GRANITE "{\"model_type\":\"granitemoe\","
 #define GRANITE_SHARED "{\"model_type\":\"granitemoeshared\","
 #define GRANITE_SWA "{\"model_type\":\"granitemoe_swa\","
+#define EXAONE "{\"model_type\":\"exaone_moe\","
+#define SOLAR "{\"model_type\":\"solar_open\","
+#define HY "{\"model_type\":\"hy_v3\","
 #define GEMMA_KEYS                                                                                 \
     "\"enable_moe_block\":true,\"hidden_size_per_layer_input\":0,\"num_experts\":16,"              \
     "\"top_k_experts\":4,\"moe_intermediate_size\":32"
@@ -103,6 +107,71 @@ static void granite(void **state) {
         assert_int_equal(arch_kind(a, l)->att.window, l % 4 ? 128 : 0);
     }
     assert_int_equal(a->n_ropes, 1);
+    hf_config_free(&c);
+}
+
+static void exaone_moe(void **state) {
+    (void)state;
+    struct hf_config c = config_read_ok(GOLDEN "families/exaonemoe-tiny");
+    const struct arch *a = &c.arch;
+    for (uint32_t l = 0; l < 4; l++) {
+        const struct layer_kind *k = arch_kind(a, l);
+        assert_int_equal(k->moe, l > 0);
+        assert_int_equal(k->att.window, l == 2 ? 0 : 12);
+        assert_int_equal(arch_rope(a, k->att.rope).dim, l == 2 ? 0 : 32);
+        assert_int_equal(k->att.qk_norm, ARCH_QK_NORM_HEAD);
+        assert_int_equal(k->att.qkv_bias, 0);
+    }
+    assert_int_equal(arch_mlp_dim(a, 0) + arch_mlp_dim(a, 1), 96 + 32);
+    hf_config_free(&c);
+    c = config_parse_ok(EXAONE "\"num_hidden_layers\":6,\"sliding_window_pattern\":3,"
+                               "\"mlp_layer_types\":[\"sparse\",\"sparse\",\"dense\",\"sparse\","
+                               "\"sparse\",\"sparse\"]}");
+    for (uint32_t l = 0; l < 6; l++) {
+        assert_int_equal(arch_kind(a, l)->att.window, l % 3 == 2 ? 0 : 4096);
+        assert_int_equal(arch_kind(a, l)->moe, l != 2);
+    }
+    assert_true(arch_kind(a, 0)->route.scale == 2.5f);
+    assert_int_equal(a->stop_ids[0], 53);
+    hf_config_free(&c);
+    /* without a window all layers are turned */
+    c = config_parse_ok(EXAONE "\"num_hidden_layers\":2,\"sliding_window\":null,\"layer_types\":"
+                               "[\"full_attention\",\"full_attention\"]}");
+    assert_int_equal(a->n_ropes, 1);
+    assert_int_equal(arch_rope(a, 0).dim, 128);
+    hf_config_free(&c);
+}
+
+static void solar_and_hy(void **state) {
+    (void)state;
+    struct hf_config c = config_read_ok(GOLDEN "families/solaropen-tiny");
+    const struct arch *a = &c.arch;
+    const struct layer_kind *k = arch_kind(a, 0);
+    assert_int_equal(a->n_kinds, 1);
+    assert_int_equal(k->moe + k->att.qkv_bias, 2);
+    assert_int_equal(k->att.o_bias + k->att.qk_norm, 0);
+    assert_int_equal(k->shared_dim, 64);
+    assert_int_equal(arch_rope(a, 0).dim, 32);
+    hf_config_free(&c);
+
+    c = config_read_ok(GOLDEN "families/hyv3-tiny");
+    const struct route_rule want = {.score = ROUTE_SIGMOID,
+                                    .selection_bias = 1,
+                                    .renorm = 1,
+                                    .group_score = ROUTE_GROUP_TOP_TWO,
+                                    .eps = 1e-20f,
+                                    .scale = 1.75f};
+    assert_int_equal(arch_kind(a, 0)->moe, 0);
+    assert_memory_equal(&arch_kind(a, 1)->route, &want, sizeof want);
+    assert_int_equal(arch_kind(a, 1)->att.qk_norm, ARCH_QK_NORM_HEAD);
+    assert_int_equal(c.further_layers, 1);
+    hf_config_free(&c);
+    c = config_parse_ok(HY "\"num_hidden_layers\":2,\"attention_bias\":true,"
+                           "\"mlp_layer_types\":[\"sparse\",\"sparse\"]}");
+    k = arch_kind(a, 1);
+    assert_int_equal(a->n_kinds, 1);
+    assert_int_equal(k->att.qkv_bias + k->att.o_bias, 2);
+    assert_int_equal(k->dense_dim, 0);
     hf_config_free(&c);
 }
 
@@ -229,14 +298,29 @@ static void refusals(void **state) {
         {GRANITE_SWA "\"num_hidden_layers\":1,\"layer_rope_theta\":[-1]}",
          "layer_rope_theta is [-1]", ""},
         {GRANITE_SWA "\"sliding_window\":0}", "sliding_window is 0", "null"},
+        /* exaone_moe, solar_open, hy_v3 */
+        {EXAONE "\"sliding_window_pattern\":\"LLLG\"}", "sliding_window_pattern is \"LLLG\"",
+         "beside layer_types"},
+        {EXAONE "\"sliding_window_pattern\":0}", "sliding_window_pattern is 0", "positive"},
+        {EXAONE "\"mlp_layer_types\":[\"dense\"]}", "mlp_layer_types must be a list of 32", ""},
+        {EXAONE "\"num_hidden_layers\":1,\"mlp_layer_types\":[\"thin\"]}",
+         "mlp_layer_types entry 0 (\"thin\") is neither dense", "sparse"},
+        {EXAONE "\"attention_bias\":true}", "unknown key attention_bias", "exaone_moe"},
+        {SOLAR "\"first_k_dense_replace\":1}", "first_k_dense_replace is 1, expected 0", ""},
+        {SOLAR "\"use_qk_norm\":true}", "use_qk_norm is 1, expected 0", "solar_open"},
+        {HY "\"norm_topk_prob\":false}", "norm_topk_prob is 0, expected 1", "hy_v3"},
+        {HY "\"n_group\":2}", "n_group is 2", "hy_v3"},
+        {HY "\"mlp_bias\":true}", "mlp_bias is true", "hy_v3"},
+        {HY "\"routed_scaling_factor\":2,\"router_scaling_factor\":3}", "contradict", ""},
     };
     config_refused(rows, TEST_COUNT(rows));
 }
 
 int main(void) {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(inside),   cmocka_unit_test(granite),  cmocka_unit_test(ropes),
-        cmocka_unit_test(wrappers), cmocka_unit_test(refusals),
+        cmocka_unit_test(inside),       cmocka_unit_test(granite), cmocka_unit_test(exaone_moe),
+        cmocka_unit_test(solar_and_hy), cmocka_unit_test(ropes),   cmocka_unit_test(wrappers),
+        cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests_name("family_kin", tests, NULL, NULL);
 }

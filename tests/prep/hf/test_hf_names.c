@@ -13,10 +13,10 @@
 #define FAMILIES "tests/golden/families/"
 
 static const char *const checkpoints[] = {
-    "gptoss-tiny",       "gptoss-bf16",   "qwen3next-tiny",  "qwen35moe-tiny",
-    "gemma4-tiny",       "gemma4-shared", "glm4moe-tiny",    "qwen3vlmoe-tiny",
-    "qwen3omnimoe-tiny", "glm4vmoe-tiny", "granitemoe-tiny", "granitemoeshared-tiny",
-    "granitemoeswa-tiny"};
+    "gptoss-tiny",        "gptoss-bf16",    "qwen3next-tiny",  "qwen35moe-tiny",
+    "gemma4-tiny",        "gemma4-shared",  "glm4moe-tiny",    "qwen3vlmoe-tiny",
+    "qwen3omnimoe-tiny",  "glm4vmoe-tiny",  "granitemoe-tiny", "granitemoeshared-tiny",
+    "granitemoeswa-tiny", "exaonemoe-tiny", "solaropen-tiny",  "hyv3-tiny"};
 
 /* A checkpoint of a family, opened, in a directory of its own. */
 struct family_model {
@@ -220,6 +220,16 @@ static const struct number {
     {"granitemoeswa-tiny", SLOT_SINKS, 3, 0, 0, 3, L(3) "self_attn.sinks", 3, as_is},
     {"granitemoeswa-tiny", SLOT_EXPERT_GATE, 3, 6, 4, 3,
      L(3) "block_sparse_moe.experts.gate_up_proj", (6 * 64 + 4) * 64 + 3, as_is},
+    {"exaonemoe-tiny", SLOT_ROUTER_SELECT, 2, 0, 0, 5, L(2) "mlp.e_score_correction_bias", 5,
+     as_is},
+    {"exaonemoe-tiny", SLOT_MLP_DOWN, 3, 0, 60, 31, L(3) "mlp.shared_experts.down_proj.weight",
+     60 * 32 + 31, as_is},
+    {"solaropen-tiny", SLOT_MLP_UP, 0, 0, 63, 3, L(0) "mlp.shared_experts.up_proj.weight",
+     63 * 64 + 3, as_is},
+    {"hyv3-tiny", SLOT_ROUTER, 1, 0, 7, 3, L(1) "mlp.router.gate.weight", 7 * 64 + 3, as_is},
+    {"hyv3-tiny", SLOT_ROUTER_SELECT, 2, 0, 0, 5, L(2) "mlp.expert_bias", 5, as_is},
+    {"hyv3-tiny", SLOT_MLP_GATE, 2, 0, 31, 3, L(2) "mlp.shared_mlp.gate_proj.weight", 31 * 64 + 3,
+     as_is},
 };
 
 static void numbers_of_tensors(void **state) {
@@ -387,6 +397,15 @@ static void refuses_tensors(void **state) {
          L(3) "eh_proj.weight\" has no place", "4 layers"},
         {"glm4moe-tiny", weights, L(4) "eh_proj.weight", "model.layers.4_eh_proj.weight",
          "model.layers.4_eh_proj.weight\" has no place", "4 layers"},
+        /* names as transformers 5 has them */
+        {"hyv3-tiny", weights, L(1) "mlp.expert_bias", L(1) "mlp.e_score_correction_bias", NULL,
+         NULL},
+        {"exaonemoe-tiny", weights, L(1) "mlp.e_score_correction_bias",
+         L(1) "mlp.gate.e_score_correction_bias", NULL, NULL},
+        {"exaonemoe-tiny", weights, "mtp.eh_proj", "mtq.eh_proj",
+         "mtq.eh_proj.weight\" has no place", "exaone_moe"},
+        {"hyv3-tiny", config, "\"num_nextn_predict_layers\": 1", "\"num_nextn_predict_layers\": 0",
+         L(3) "eh_proj.weight\" has no place", "hy_v3"},
         /* only what sees, hears and speaks is left out of models that do */
         {"qwen3omnimoe-tiny", weights, "code2wav.pre_transformer", "code3wav.pre_transformer",
          "code3wav.pre_transformer.norm.weight\" has no place", "qwen3_omni_moe model"},
