@@ -117,6 +117,7 @@ const struct arch_field arch_fields[] = {
 
     /* What the first families do not need: written only where it differs from the default. */
     LATER(embed_scale, FIELD_F32, 0x1p-20, 0x1p20, 1),
+    LATER(logit_scale, FIELD_F32, 0, 0x1p20, 0),
     LATER(logit_cap, FIELD_F32, 0, 0x1p20, 0),
     {.key = "kv_layer",
      .of = FIELD_ARRAY,
@@ -129,6 +130,7 @@ const struct arch_field arch_fields[] = {
     KIND_LATER("post_norm", block.post_norm, FIELD_U32, 0, 1, 0),
     KIND_LATER("dense_beside", block.dense_beside, FIELD_U32, 0, 1, 0),
     KIND_LATER("layer_scale", block.layer_scale, FIELD_U32, 0, 1, 0),
+    KIND_LATER("branch_scale", block.branch_scale, FIELD_F32, 0, 0x1p20, 0),
     KIND_LATER("mixer", mixer, FIELD_U32, 0, MIXER_COUNT - 1, MIXER_ATTENTION),
     KIND_LATER("qk_norm_late", att.qk_norm_late, FIELD_U32, 0, 1, 0),
     KIND_LATER("v_norm", att.v_norm, FIELD_U32, 0, 1, 0),

@@ -46,6 +46,7 @@ struct block_rule {
      * own, and each of the two has a norm of its own behind it before they are added. */
     uint32_t dense_beside;
     uint32_t layer_scale; /* 1 = the residual stream is multiplied by a number after the layer */
+    float branch_scale;   /* of what each branch adds; 0 = 1 */
 };
 
 enum mixer_id {
@@ -157,7 +158,8 @@ struct arch {
                              arithmetic */
     float norm_eps;
     float embed_scale;  /* embeddings are multiplied by it */
-    float logit_cap;    /* logits become cap * tanh(logits / cap); 0 = off */
+    float logit_scale;  /* logits are multiplied by it; 0 = 1 */
+    float logit_cap;    /* then they become cap * tanh(logits / cap); 0 = off */
     uint32_t n_experts; /* routed experts of a MoE layer */
     uint32_t n_active;  /* experts a token uses */
     uint32_t ffn_dim;   /* neurons of a routed expert */
@@ -172,7 +174,8 @@ struct arch {
 
     /* Rope sets: how positions turn queries and keys. */
     uint32_t n_ropes;
-    uint32_t *rope_dim;   /* [n_ropes] leading components of each head that are rotated (even) */
+    uint32_t *rope_dim;   /* [n_ropes] leading components of each head that are rotated (even; 0:
+                             none is, and tokens are where they are by the mask alone) */
     float *rope_scale;    /* [n_ropes] factor on cos and sin (YaRN attention factor); 1 = none */
     float *rope_inv_freq; /* [n_inv_freq] radians per position, rope_dim / 2 for each set, scaling
                              already applied by the importer */

@@ -199,11 +199,12 @@ void calib_finish_past(struct calib *c) {
     if (!p->moe) {
         return;
     }
+    const float scale = arch_kind(a, c->layer)->block.branch_scale;
     for (uint32_t e = 0; e < a->n_experts; e++) {
+        const double n = c->experts[e].n_train ? c->experts[e].n_train : 1;
         for (uint32_t i = 0; i < a->dim; i++) {
             p->mean_out[(size_t)e * a->dim + i] =
-                (float)(c->experts[e].sum_out[i] /
-                        (c->experts[e].n_train ? c->experts[e].n_train : 1));
+                (float)(c->experts[e].sum_out[i] / n) * (scale > 0 ? scale : 1);
         }
     }
     for (uint32_t r = 0; r < c->n_rows; r++) {

@@ -86,7 +86,11 @@ enum family_key_id {
     KEY_MOE_START,  /* the first layer that may have experts */
     KEY_MOE_INTERVAL,
     KEY_NORM_MIN,
-    KEY_MUP,            /* embeddings are multiplied by sqrt(dim) */
+    KEY_MUP, /* embeddings are multiplied by sqrt(dim) */
+    KEY_EMBED_SCALE,
+    KEY_ATTENTION_SCALE,
+    KEY_BRANCH_SCALE,
+    KEY_LOGIT_DIVISOR,
     KEY_FURTHER_LAYERS, /* behind the model's: they predict further tokens and are left out */
     KEY_COUNT,
 };
@@ -113,10 +117,11 @@ struct family {
     const char *name; /* in archives, for people */
     /* model_type and architectures that it goes by, those of a wrapper included */
     const char *types[FAMILY_MAX_NAMES], *architectures[FAMILY_MAX_NAMES];
-    bool wrapped;    /* it is published inside models that do more than text, too */
-    const char *act; /* the activation that hidden_act must name; NULL = "silu" */
-    bool mxfp4;      /* such a quantization_config is what `scales` of its names read */
-    int64_t eos;     /* stop token where no file names one; negative = none */
+    bool wrapped;     /* it is published inside models that do more than text, too */
+    const char *part; /* such a model's part that it is inside of: a key; NULL = none */
+    const char *act;  /* the activation that hidden_act must name; NULL = "silu" */
+    bool mxfp4;       /* such a quantization_config is what `scales` of its names read */
+    int64_t eos;      /* stop token where no file names one; negative = none */
     struct family_rope rope;
     const struct family_key *keys;
     const char *const *reads; /* keys that `settle` reads by itself; ends with NULL, or NULL */
@@ -138,9 +143,11 @@ extern const struct family_name family_common[];
 char *family_list(void);
 
 /* The rows of the families: family_<name>.c. */
-extern const struct family family_afmoe, family_dots1, family_ernie4_5_moe, family_gemma4,
-    family_glm4_moe, family_gpt_oss, family_hunyuan_v1_moe, family_mellum, family_minimax_m2,
-    family_mixtral, family_olmoe, family_qwen2_moe, family_qwen3_5_moe, family_qwen3_moe,
-    family_qwen3_next, family_sarvam_moe;
+extern const struct family family_afmoe, family_dots1, family_ernie4_5_moe, family_exaone_moe,
+    family_gemma4, family_glm4_moe, family_glm4v_moe, family_gpt_oss, family_granitemoe,
+    family_granitemoe_swa, family_granitemoeshared, family_hunyuan_v1_moe, family_hy_v3,
+    family_mellum, family_minimax_m2, family_mixtral, family_olmoe, family_qwen2_moe,
+    family_qwen3_5_moe, family_qwen3_moe, family_qwen3_next, family_qwen3_omni_moe,
+    family_qwen3_vl_moe, family_sarvam_moe, family_solar_open;
 
 #endif

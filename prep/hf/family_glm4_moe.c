@@ -33,17 +33,6 @@ static const struct family_key keys[] = {
     {KEY_END},
 };
 
-static int settle(struct settle *s, struct err *err) {
-    settle_dense_first(s);
-    for (uint32_t l = 0; l < s->arch->n_layers; l++) {
-        struct layer_kind *k = &s->kinds[l];
-        k->att.qkv_bias = settle_u32(s, KEY_ATTENTION_BIAS);
-        k->att.qk_norm = settle_u32(s, KEY_QK_NORM) ? ARCH_QK_NORM_HEAD : ARCH_QK_NORM_NONE;
-        k->route = settle_sigmoid_route(s);
-    }
-    return settle_rope(s, err);
-}
-
 const struct family family_glm4_moe = {
     .name = "glm4_moe",
     .types = {"glm4_moe"},
@@ -52,5 +41,5 @@ const struct family family_glm4_moe = {
     .rope = {.theta = 1e4, .partial = 0.5},
     .keys = keys,
     .names = family_common,
-    .settle = settle,
+    .settle = settle_shared_experts,
 };

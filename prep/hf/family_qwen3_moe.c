@@ -32,17 +32,10 @@ static const char *const reads[] = {"layer_types", "mlp_only_layers", NULL};
 static int settle(struct settle *s, struct err *err) {
     uint32_t window = 0;
     if ((settle_u32(s, KEY_USE_WINDOW) && settle_window_key(s, &window, err) < 0) ||
-        settle_only(s, KEY_QK_NORM, 1, err) < 0 || settle_sparse(s, err) < 0 ||
         settle_windows(s, window, NULL, false, err) < 0) {
         return -1;
     }
-    for (uint32_t l = 0; l < s->arch->n_layers; l++) {
-        struct layer_kind *k = &s->kinds[l];
-        k->att.qkv_bias = k->att.o_bias = settle_u32(s, KEY_ATTENTION_BIAS);
-        k->att.qk_norm = ARCH_QK_NORM_HEAD;
-        k->route.renorm = settle_u32(s, KEY_NORM_TOPK);
-    }
-    return settle_rope(s, err);
+    return settle_head_norms(s, err);
 }
 
 const struct family family_qwen3_moe = {

@@ -49,7 +49,9 @@ static const struct key {
                     FALLBACK,
                     .lists = true},
     [KEY_EXPERT_DIM] = {{"moe_intermediate_size"}, KIND_U32, FALLBACK},
-    [KEY_SHARED_DIM] = {{"shared_expert_intermediate_size"}, KIND_U32, FALLBACK},
+    [KEY_SHARED_DIM] = {{"shared_expert_intermediate_size", "shared_intermediate_size"},
+                        KIND_U32,
+                        FALLBACK},
     [KEY_SPARSE_STEP] = {{"decoder_sparse_step"}, KIND_U32, FALLBACK},
     [KEY_NORM_TOPK] = {{"norm_topk_prob", "route_norm"}, KIND_BOOL, FALLBACK},
     [KEY_QKV_BIAS] = {{"qkv_bias"}, KIND_BOOL, FALLBACK},
@@ -84,11 +86,18 @@ static const struct key {
                             0},
     [KEY_GROUPS] = {{"n_group"}, KIND_U32, FALLBACK, true},
     [KEY_TOP_GROUPS] = {{"topk_group"}, KIND_U32, FALLBACK, true},
-    [KEY_ROUTE_SCALE] = {{"routed_scaling_factor", "route_scale"}, KIND_REAL, FALLBACK, true},
+    [KEY_ROUTE_SCALE] = {{"routed_scaling_factor", "route_scale", "router_scaling_factor"},
+                         KIND_REAL,
+                         FALLBACK,
+                         true},
     [KEY_ROTARY_DIM] = {{"rotary_dim"}, KIND_U32, 0, true},
     [KEY_MOE_START] = {{"moe_layer_start_index"}, KIND_U32, FALLBACK},
     [KEY_MOE_INTERVAL] = {{"moe_layer_interval"}, KIND_U32, FALLBACK, true},
     [KEY_NORM_MIN] = {{"moe_norm_min"}, KIND_REAL, FALLBACK},
+    [KEY_EMBED_SCALE] = {{"embedding_multiplier"}, KIND_REAL, FALLBACK, true},
+    [KEY_ATTENTION_SCALE] = {{"attention_multiplier"}, KIND_REAL, FALLBACK, true},
+    [KEY_BRANCH_SCALE] = {{"residual_multiplier"}, KIND_REAL, FALLBACK, true},
+    [KEY_LOGIT_DIVISOR] = {{"logits_scaling"}, KIND_REAL, FALLBACK, true},
     [KEY_MUP] = {{"mup_enabled"}, KIND_BOOL, FALLBACK},
     [KEY_FURTHER_LAYERS] = {{"num_nextn_predict_layers", "num_mtp_layers", "num_mtp_modules"},
                             KIND_U32,
@@ -231,25 +240,25 @@ static int find_family(const struct family **out, const json_t *root, const char
     return -1;
 }
 
-/* The text model's object out of a wrapper's: with what the wrapper says of the whole checkpoint
- * where it does not say so itself. Wrappers know the fuller list of stop tokens. A new reference.
- */
-static json_t *unwrap(const struct family *f, json_t *root, const char *path, struct err *err) {
+/* The object under `key` out of a wrapper's: with what the wrapper says of the whole checkpoint
+ * where it does not say so itself. Wrappers know the fuller list of stop tokens. Without such an
+ * object the wrapper itself. A new reference. */
+static json_t *unwrap_key(const struct family *f, json_t *root, const char *key, const char *path,
+                          struct err *err) {
     static const char *const whole[] = {"quantization_config", "tie_word_embeddings"};
-    json_t *inside = f->wrapped ? json_object_get(root, "text_config") : NULL;
+    json_t *inside = json_object_get(root, key);
     if (!inside || json_is_null(inside)) {
         return json_incref(root);
     }
     char value[64];
     if (!json_is_object(inside)) {
-        err_set(err, "%s: text_config is %s, expected an object", path,
-                hf_keys_text(inside, value));
+        err_set(err, "%s: %s is %s, expected an object", path, key, hf_keys_text(inside, value));
         return NULL;
     }
     const json_t *type = json_object_get(inside, "model_type");
     if (type && !is_among(json_string_value(type), f->types)) {
-        err_set(err, "%s: text_config is of model_type %s, which does not belong to the %s family",
-                path, hf_keys_text(type, value), f->name);
+        err_set(err, "%s: %s is of model_type %s, which does not belong to the %s family", path,
+                key, hf_keys_text(type, value), f->name);
         return NULL;
     }
     if (hf_keys_check_wrapper(root, inside, f->name, path, err) < 0) {
@@ -266,6 +275,15 @@ static json_t *unwrap(const struct family *f, json_t *root, const char *path, st
     if (eos && !json_is_null(eos)) {
         json_object_set(text, "eos_token_id", eos);
     }
+    return text;
+}
+
+/* The text model's object, which may be inside that of a part of the model. A new reference. */
+static json_t *unwrap(const struct family *f, json_t *root, const char *path, struct err *err) {
+    json_t *part = f->part ? unwrap_key(f, root, f->part, path, err) : json_incref(root);
+    json_t *text =
+        part && f->wrapped ? unwrap_key(f, part, "text_config", path, err) : json_incref(part);
+    json_decref(part);
     return text;
 }
 

@@ -135,6 +135,26 @@ static const char *const wrapper_ignored[] = {
     "boi_token_index",
     "eoi_token_index",
     "eoa_token_index",
+    "image_start_token_id",
+    "image_end_token_id",
+    "video_start_token_id",
+    "video_end_token_id",
+    "audio_start_token_id",
+    "audio_end_token_id",
+    /* of what speaks beside a text model */
+    "talker_config",
+    "code2wav_config",
+    "enable_audio_output",
+    "position_id_per_seconds",
+    "seconds_per_chunk",
+    "im_start_token_id",
+    "im_end_token_id",
+    "system_token_id",
+    "user_token_id",
+    "assistant_token_id",
+    "tts_pad_token_id",
+    "tts_bos_token_id",
+    "tts_eos_token_id",
 };
 
 /* Keys of other models, exporters and quantizers that change the arithmetic, and the number at

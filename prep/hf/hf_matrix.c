@@ -121,6 +121,8 @@ static void fill_delta_ba(const struct layout *y, struct lay *l, struct hf_matri
 
 static const struct layout layouts[HF_LAYOUT_COUNT] = {
     [HF_PLAIN] = {.of = 1},
+    [HF_FIRST] = {.of = 2},
+    [HF_SECOND] = {.of = 2, .pick = 1},
     [HF_CONV] = {.fill = fill_conv},
     [HF_EXPERTS] = {.experts = true, .of = 1},
     [HF_EXPERTS_FIRST] = {.experts = true, .of = 2},
@@ -128,6 +130,8 @@ static const struct layout layouts[HF_LAYOUT_COUNT] = {
     [HF_EXPERTS_EVEN] = {.experts = true, .of = 2, .in_turn = true},
     [HF_EXPERTS_ODD] = {.experts = true, .of = 2, .pick = 1, .in_turn = true},
     [HF_EXPERTS_TURNED] = {.experts = true, .turned = true, .of = 1},
+    [HF_EXPERTS_FIRST_TURNED] = {.experts = true, .turned = true, .of = 2},
+    [HF_EXPERTS_SECOND_TURNED] = {.experts = true, .turned = true, .of = 2, .pick = 1},
     [HF_EXPERTS_EVEN_TURNED] = {.experts = true, .turned = true, .of = 2, .in_turn = true},
     [HF_EXPERTS_ODD_TURNED] =
         {.experts = true, .turned = true, .of = 2, .pick = 1, .in_turn = true},

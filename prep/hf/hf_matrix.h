@@ -16,18 +16,22 @@
 /* The tensor that a matrix [rows, cols] is part of. "In turn": the tensor's rows belong to this
  * matrix and to another one alternately, this one's first (EVEN) or second (ODD). */
 enum hf_layout {
-    HF_PLAIN,               /* [rows, cols]; a vector: [cols] or [1, cols] */
-    HF_CONV,                /* [rows, 1, cols] */
-    HF_EXPERTS,             /* [n_experts, rows, cols] */
-    HF_EXPERTS_FIRST,       /* [n_experts, 2 rows, cols], the first half of the rows */
-    HF_EXPERTS_SECOND,      /* the second half */
-    HF_EXPERTS_EVEN,        /* [n_experts, 2 rows, cols], in turn */
-    HF_EXPERTS_ODD,         /* the same shape, the other rows */
-    HF_EXPERTS_TURNED,      /* [n_experts, cols, rows] */
-    HF_EXPERTS_EVEN_TURNED, /* [n_experts, cols, 2 rows], in turn */
-    HF_EXPERTS_ODD_TURNED,  /* the same shape, the others */
-    HF_COLS_EVEN,           /* [rows, 2 cols], columns in turn */
-    HF_COLS_ODD,            /* the same shape, the other columns */
+    HF_PLAIN,                 /* [rows, cols]; a vector: [cols] or [1, cols] */
+    HF_FIRST,                 /* [2 rows, cols], the first half of the rows */
+    HF_SECOND,                /* the second half */
+    HF_CONV,                  /* [rows, 1, cols] */
+    HF_EXPERTS,               /* [n_experts, rows, cols] */
+    HF_EXPERTS_FIRST,         /* [n_experts, 2 rows, cols], the first half of the rows */
+    HF_EXPERTS_SECOND,        /* the second half */
+    HF_EXPERTS_EVEN,          /* [n_experts, 2 rows, cols], in turn */
+    HF_EXPERTS_ODD,           /* the same shape, the other rows */
+    HF_EXPERTS_TURNED,        /* [n_experts, cols, rows] */
+    HF_EXPERTS_FIRST_TURNED,  /* [n_experts, cols, 2 rows], the first half of the rows */
+    HF_EXPERTS_SECOND_TURNED, /* the second half */
+    HF_EXPERTS_EVEN_TURNED,   /* the same shape, in turn */
+    HF_EXPERTS_ODD_TURNED,    /* the same shape, the others */
+    HF_COLS_EVEN,             /* [rows, 2 cols], columns in turn */
+    HF_COLS_ODD,              /* the same shape, the other columns */
     HF_HEADS_FIRST,  /* [2 rows, cols], by attention head: its head_dim rows, then the other's */
     HF_HEADS_SECOND, /* the other's, of that shape */
     HF_PAIRS, /* [rows, cols], queries or keys of heads whose components 2i and 2i + 1 are turned

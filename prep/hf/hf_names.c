@@ -23,6 +23,8 @@ static const struct {
     {"model.", ""},
     {"model.language_model.", ""},
     {"language_model.model.", "language_model."},
+    {"thinker.model.", "thinker."},
+    {"thinker.model.language_model.", "thinker."},
 };
 
 /* Write a row's name; the pattern's leading "model." stands for the checkpoint's. */

@@ -101,7 +101,8 @@ static int parse_object_key(struct rope *r, const struct settle *s, const char *
         return 0;
     }
     /* Positions in pictures have three axes; in text all three are the same. */
-    bool picture = strcmp(key, "mrope_section") == 0 || strcmp(key, "mrope_interleaved") == 0;
+    bool picture = strcmp(key, "mrope_section") == 0 || strcmp(key, "mrope_interleaved") == 0 ||
+                   strcmp(key, "interleaved") == 0;
     if (strcmp(key, "finetuned") == 0 || json_is_null(v) || (picture && s->family->rope.mrope)) {
         return 0; /* the first is a note by some exporters */
     }
@@ -424,6 +425,7 @@ int hf_rope_add(struct settle *s, const struct hf_rope_ask *ask, uint32_t *index
     json_t *object = find_object(s, ask, err);
     int rc = object ? parse_rope(&r, s, object, err) : -1;
     if (rc == 0) {
+        r.theta.value = ask->theta > 0 ? ask->theta : r.theta.value;
         rc = fill_rope(&r, s, err);
     }
     if (rc == 0) {

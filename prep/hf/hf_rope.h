@@ -16,6 +16,7 @@
 #include "prep/hf/settle.h"
 
 struct hf_rope_ask {
+    double theta; /* in place of the file's; 0 = the file's */
     uint32_t head_dim;
     enum family_key_id key; /* that head_dim came from, for messages */
     const char *layer_type; /* whose object it is, in a family whose objects are by type */

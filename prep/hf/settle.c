@@ -47,7 +47,7 @@ static int find_list(const struct settle *s, const char *key, const json_t **lis
 }
 
 /* settle_layer_types, of the list under `key`. */
-static int read_types(const struct settle *s, const char *key, const char *const *words,
+static int read_words(const struct settle *s, const char *key, const char *const *words,
                       uint32_t *type, bool *given, struct err *err) {
     const json_t *list;
     if (find_list(s, key, &list, "a list of words, one a layer", err) < 0) {
@@ -75,22 +75,22 @@ static int read_types(const struct settle *s, const char *key, const char *const
 
 int settle_layer_types(const struct settle *s, const char *const *words, uint32_t *type,
                        bool *given, struct err *err) {
-    return read_types(s, "layer_types", words, type, given, err);
+    return read_words(s, "layer_types", words, type, given, err);
 }
 
 int settle_mlp_types(struct settle *s, struct err *err) {
-    static const char *const words[] = {"sparse", "dense", NULL};
-    uint32_t n = s->arch->n_layers, *dense = mem_calloc(n, sizeof *dense), n_dense = 0;
+    static const char *const words[] = {"dense", "sparse", NULL};
+    uint32_t n = s->arch->n_layers, n_moe = 0, *type = mem_calloc(n, sizeof *type);
     bool given;
-    int rc = read_types(s, "mlp_layer_types", words, dense, &given, err);
-    for (uint32_t l = 0; l < n; l++) {
-        n_dense += dense[l];
+    int rc = read_words(s, "mlp_layer_types", words, type, &given, err);
+    for (uint32_t l = 0; rc == 0 && given && l < n; l++) {
+        s->kinds[l].moe = type[l];
+        n_moe += type[l];
     }
-    for (uint32_t l = 0; l < n; l++) {
-        s->kinds[l].moe = !dense[l];
-        s->kinds[l].dense_dim = n_dense > 0 ? settle_u32(s, KEY_MLP_DIM) : 0;
+    for (uint32_t l = 0; rc == 0 && given && l < n; l++) {
+        s->kinds[l].dense_dim = n_moe < n ? settle_u32(s, KEY_MLP_DIM) : 0;
     }
-    free(dense);
+    free(type);
     return rc;
 }
 
@@ -212,6 +212,30 @@ int settle_rope_types(struct settle *s, struct err *err) {
 
 uint32_t settle_no_rope(struct settle *s) {
     return arch_add_rope(s->arch, 0, NULL, 1);
+}
+
+int settle_head_norms(struct settle *s, struct err *err) {
+    if (settle_only(s, KEY_QK_NORM, 1, err) < 0 || settle_sparse(s, err) < 0) {
+        return -1;
+    }
+    for (uint32_t l = 0; l < s->arch->n_layers; l++) {
+        struct layer_kind *k = &s->kinds[l];
+        k->att.qkv_bias = k->att.o_bias = settle_u32(s, KEY_ATTENTION_BIAS);
+        k->att.qk_norm = ARCH_QK_NORM_HEAD;
+        k->route.renorm = settle_u32(s, KEY_NORM_TOPK);
+    }
+    return settle_rope(s, err);
+}
+
+int settle_shared_experts(struct settle *s, struct err *err) {
+    settle_dense_first(s);
+    for (uint32_t l = 0; l < s->arch->n_layers; l++) {
+        struct layer_kind *k = &s->kinds[l];
+        k->att.qkv_bias = settle_u32(s, KEY_ATTENTION_BIAS);
+        k->att.qk_norm = settle_u32(s, KEY_QK_NORM) ? ARCH_QK_NORM_HEAD : ARCH_QK_NORM_NONE;
+        k->route = settle_sigmoid_route(s);
+    }
+    return settle_rope(s, err);
 }
 
 /* What every layer of this kind has, whatever the file says: a norm on queries and keys, gates, the

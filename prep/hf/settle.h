@@ -48,7 +48,7 @@ int settle_true(const struct settle *s, const char *key, struct err *err);
 int settle_layer_types(const struct settle *s, const char *const *words, uint32_t *type,
                        bool *given, struct err *err);
 
-/* mlp_layer_types: which layers have experts ("sparse"), which are dense; without it all have. */
+/* mlp_layer_types, where the file has it: which layers have experts ("sparse"), which are dense. */
 int settle_mlp_types(struct settle *s, struct err *err);
 
 /* decoder_sparse_step and mlp_only_layers: which layers have experts. */
@@ -74,6 +74,16 @@ int settle_window_key(const struct settle *s, uint32_t *window, struct err *err)
 int settle_windows(struct settle *s, uint32_t window,
                    bool (*slides)(const struct settle *s, uint32_t layer), bool obeys,
                    struct err *err);
+
+/* Layers as qwen3_moe has them: queries and keys are normed by head, all four projections have
+ * biases or none has, some layers are dense by settle_sparse; one rotary set. */
+int settle_head_norms(struct settle *s, struct err *err);
+
+/* Layers as glm4_moe has them: the first ones are dense, the others have shared experts, which are
+ * one MLP, beside those that are chosen by biased sigmoids, from the best groups; queries, keys and
+ * values have biases or none has, and queries and keys may be normed by head; one rotary set. Of
+ * KEY_ATTENTION_BIAS, KEY_QK_NORM, KEY_DENSE_FIRST and KEY_MLP_DIM, what the family lacks is 0. */
+int settle_shared_experts(struct settle *s, struct err *err);
 
 /* Layers as qwen3_next has them: a gated delta net, or attention whose output is gated, by
  * layer_types or full_attention_interval; a shared expert behind a gate; one rotary set. The

@@ -285,6 +285,15 @@ static void add_mlp(struct forward *f, const struct layer_weights *lw, uint32_t 
     f->be->ops->add(f->be->self, f->out, f->mlp, (size_t)b->rows * f->arch->dim);
 }
 
+/* x += what a branch gives, f->out. */
+static void add_branch(struct forward *f, uint32_t layer, float *x, size_t n) {
+    const float scale = arch_kind(f->arch, layer)->block.branch_scale;
+    if (scale > 0) {
+        f->be->ops->scale(f->be->self, f->out, n, scale);
+    }
+    f->be->ops->add(f->be->self, x, f->out, n);
+}
+
 void forward_mixer(struct forward *f, const struct layer_weights *lw, uint32_t layer,
                    const struct batch *b, float *x) {
     const struct arch *a = f->arch;
@@ -295,14 +304,13 @@ void forward_mixer(struct forward *f, const struct layer_weights *lw, uint32_t l
     if (arch_kind(a, layer)->block.post_norm) {
         norm_rows(f, &lw->w[SLOT_ATTN_POST_NORM], f->out, b->rows, f->out);
     }
-    f->be->ops->add(f->be->self, x, f->out, (size_t)b->rows * a->dim);
+    add_branch(f, layer, x, (size_t)b->rows * a->dim);
 }
 
 int forward_ffn(struct forward *f, const struct layer_weights *lw, uint32_t layer,
                 const struct batch *b, float *x, struct err *err) {
     const struct arch *a = f->arch;
     const struct layer_kind *kind = arch_kind(a, layer);
-    const struct backend_ops *op = f->be->ops;
     size_t n = (size_t)b->rows * a->dim;
     watch(f, TAP_FFN_RESIDUAL, layer, x, b, a->dim, NULL);
     norm_rows(f, &lw->w[SLOT_FFN_NORM], x, b->rows, f->norm);
@@ -321,9 +329,9 @@ int forward_ffn(struct forward *f, const struct layer_weights *lw, uint32_t laye
         norm_rows(f, &lw->w[SLOT_FFN_POST_NORM], f->out, b->rows, f->out);
     }
     watch(f, TAP_FFN_OUT, layer, f->out, b, a->dim, NULL);
-    op->add(f->be->self, x, f->out, n);
+    add_branch(f, layer, x, n);
     if (kind->block.layer_scale) {
-        op->scale_by(f->be->self, x, n, &lw->w[SLOT_LAYER_SCALE]);
+        f->be->ops->scale_by(f->be->self, x, n, &lw->w[SLOT_LAYER_SCALE]);
     }
     watch(f, TAP_LAYER_OUT, layer, x, b, a->dim, NULL);
     return 0;
@@ -355,6 +363,9 @@ void forward_logits(struct forward *f, const struct layer_weights *model, const 
     norm_rows(f, &model->w[SLOT_OUT_NORM], x, rows, f->norm);
     watch(f, TAP_FINAL_NORM, a->n_layers, f->norm, &b, a->dim, NULL);
     f->be->ops->matmul(f->be->self, &model->w[SLOT_HEAD], &none, f->norm, rows, logits);
+    if (a->logit_scale > 0) {
+        f->be->ops->scale(f->be->self, logits, (size_t)rows * a->vocab, a->logit_scale);
+    }
     if (a->logit_cap > 0) {
         f->be->ops->softcap(f->be->self, logits, (size_t)rows * a->vocab, a->logit_cap);
     }

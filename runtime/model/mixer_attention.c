@@ -70,6 +70,16 @@ static void norm_heads(struct forward *f, const struct attention_rule *r,
     }
 }
 
+/* Turn queries or keys [rows, heads, head_dim] by their positions, where the layer does. */
+static void turn_heads(struct forward *f, const struct attention_rule *r, const struct batch *b,
+                       float *x, uint32_t heads) {
+    const uint32_t half = arch_rope(f->arch, r->rope).dim / 2;
+    if (half > 0) {
+        f->be->ops->rope(f->be->self, x, b->rows, heads, r->head_dim, forward_angles(f, r->rope, b),
+                         half);
+    }
+}
+
 /* Keys and values of all rows, stored in each sequence's state. */
 static void store_keys(struct forward *f, const struct layer_weights *lw, uint32_t layer,
                        const struct batch *b, float *k, float *v) {
@@ -92,8 +102,7 @@ static void store_keys(struct forward *f, const struct layer_weights *lw, uint32
         op->clamp(be, k, n, r->clip_qkv);
         op->clamp(be, v, n, r->clip_qkv);
     }
-    op->rope(be, k, b->rows, r->n_kv_heads, r->head_dim, forward_angles(f, r->rope, b),
-             arch_rope(a, r->rope).dim / 2);
+    turn_heads(f, r, b, k, r->n_kv_heads);
     norm_heads(f, r, &lw->w[SLOT_K_NORM], k, b->rows, r->n_kv_heads, 1);
     for (uint32_t i = 0; i < b->n_spans; i++) {
         const struct span *s = &b->spans[i];
@@ -119,8 +128,7 @@ static void run(struct forward *f, const struct layer_weights *lw, uint32_t laye
     if (r->clip_qkv > 0) {
         op->clamp(be, q, b->rows * q_dim, r->clip_qkv);
     }
-    op->rope(be, q, b->rows, r->n_heads, r->head_dim, forward_angles(f, r->rope, b),
-             arch_rope(a, r->rope).dim / 2);
+    turn_heads(f, r, b, q, r->n_heads);
     norm_heads(f, r, &lw->w[SLOT_Q_NORM], q, b->rows, r->n_heads, 1);
     if (source == layer) {
         store_keys(f, lw, layer, b, k, v);

@@ -37,6 +37,7 @@ static void assert_decodes(const struct arch *a) {
     assert_true(a->norm_eps == b.norm_eps && a->gen_temperature == b.gen_temperature);
     assert_true(a->gen_top_p == b.gen_top_p && a->gen_top_k == b.gen_top_k);
     assert_true(a->embed_scale == b.embed_scale && a->logit_cap == b.logit_cap);
+    assert_true(a->logit_scale == b.logit_scale);
     assert_memory_equal(a->stop_ids, b.stop_ids, a->n_stop * sizeof *a->stop_ids);
     for (uint32_t l = 0; l < a->n_layers; l++) {
         assert_memory_equal(arch_kind(a, l), arch_kind(&b, l), sizeof(struct layer_kind));
@@ -256,10 +257,12 @@ static void test_defaults(void **state) {
     static const char *const later[] = {
         "embed_scale",
         "logit_cap",
+        "logit_scale",
         "kv_layer",
         "post_norm",
         "dense_beside",
         "layer_scale",
+        "branch_scale",
         "mixer",
         "qk_norm_late",
         "v_norm",

@@ -31,6 +31,7 @@ static void print_metadata(struct buf *out, const struct arch *a) {
     SCALAR(gen_top_p);
     ARRAY(kv_layer, a->n_kv_layer);
     SCALAR(logit_cap);
+    SCALAR(logit_scale);
     SCALAR(n_active);
     SCALAR(n_experts);
     SCALAR(n_layers);
@@ -57,6 +58,7 @@ static void print_layer(struct buf *out, const struct arch *a, uint32_t layer) {
     } rows[] = {
         {"attn_gate", k->att.gate},
         {"attn_scale", (double)k->att.scale},
+        {"branch_scale", (double)k->block.branch_scale},
         {"clip_qkv", (double)k->att.clip_qkv},
         {"delta_conv", k->delta.conv},
         {"delta_k_dim", k->delta.k_dim},

@@ -296,6 +296,147 @@ def qwen_tensors(outer):
     return out
 
 
+# ---- qwen3_vl_moe, qwen3_omni_moe ----
+
+QWEN3_VL_TEXT = {k: v for k, v in COMMON.items() if k != "tie_word_embeddings"} | {
+    "model_type": "qwen3_vl_moe_text",
+    "attention_bias": True,
+    "decoder_sparse_step": 1,
+    "dtype": "bfloat16",
+    "head_dim": 32,
+    "intermediate_size": 96,
+    "mlp_only_layers": [1],
+    "moe_intermediate_size": 48,
+    "norm_topk_prob": True,
+    "num_attention_heads": 4,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": {"mrope_interleaved": True, "mrope_section": [6, 5, 5], "rope_type": "default"},
+    "rope_theta": 5000000,
+}
+
+QWEN3_VL = {
+    "architectures": ["Qwen3VLMoeForConditionalGeneration"],
+    "image_token_id": 282,
+    "model_type": "qwen3_vl_moe",
+    "text_config": QWEN3_VL_TEXT,
+    "tie_word_embeddings": False,
+    "video_token_id": 283,
+    "vision_config": {
+        "deepstack_visual_indexes": [0],
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "model_type": "qwen3_vl_moe",
+        "num_heads": 2,
+        "num_position_embeddings": 16,
+        "out_hidden_size": 64,
+        "patch_size": 4,
+    },
+    "vision_end_token_id": 285,
+    "vision_start_token_id": 284,
+}
+
+QWEN3_OMNI = {
+    "architectures": ["Qwen3OmniMoeForConditionalGeneration"],
+    "assistant_token_id": 270,
+    "code2wav_config": {"model_type": "qwen3_omni_moe_code2wav"},
+    "enable_audio_output": True,
+    "im_end_token_id": 271,
+    "im_start_token_id": 272,
+    "model_type": "qwen3_omni_moe",
+    "talker_config": {"model_type": "qwen3_omni_moe_talker"},
+    "thinker_config": {
+        "audio_config": {
+            "d_model": 16,
+            "downsample_hidden_size": 8,
+            "encoder_attention_heads": 2,
+            "encoder_ffn_dim": 32,
+            "encoder_layers": 1,
+            "model_type": "qwen3_omni_moe_audio_encoder",
+            "num_mel_bins": 16,
+            "output_dim": 64,
+        },
+        "audio_end_token_id": 273,
+        "audio_start_token_id": 274,
+        "audio_token_id": 281,
+        "image_token_id": 282,
+        "initializer_range": 0.02,
+        "model_type": "qwen3_omni_moe_thinker",
+        "position_id_per_seconds": 13,
+        "seconds_per_chunk": 2,
+        "text_config": QWEN3_VL_TEXT
+        | {
+            "model_type": "qwen3_omni_moe_text",
+            "attention_bias": False,
+            "mlp_only_layers": [],
+            "moe_intermediate_size": 32,
+            "norm_topk_prob": False,
+            "num_experts_per_tok": 2,
+            "rope_scaling": {
+                "interleaved": True,
+                "mrope_interleaved": True,
+                "mrope_section": [8, 4, 4],
+                "rope_type": "default",
+                "type": "default",
+            },
+            "rope_theta": 1000000,
+            "shared_expert_intermediate_size": 0,
+            "sliding_window": None,
+            "use_qk_norm": True,
+            "use_sliding_window": False,
+        },
+        "user_token_id": 275,
+        "video_token_id": 283,
+        "vision_config": QWEN3_VL["vision_config"] | {"model_type": "qwen3_omni_moe_vision_encoder"},
+        "vision_end_token_id": 285,
+        "vision_start_token_id": 284,
+    },
+    "tts_pad_token_id": 276,
+}
+
+
+def qwen3_inside_tensors(outer):
+    """qwen3_vl_moe as published: experts fused, (in, out); qwen3_omni_moe: one by one."""
+    c = outer.get("thinker_config", outer)["text_config"]
+    fused = "thinker_config" not in outer
+    before, prefix = ("", "model.language_model.") if fused else ("thinker.", "thinker.model.")
+    dim, d, hid, e = c["hidden_size"], c["head_dim"], c["moe_intermediate_size"], c["num_experts"]
+    q, kv = c["num_attention_heads"] * d, c["num_key_value_heads"] * d
+    out = [embedding(prefix, c)]
+    for i in range(c["num_hidden_layers"]):
+        at = f"{prefix}layers.{i}."
+        out.append(norm(at + "input_layernorm", dim))
+        for name, n_out, n_in in (("q", q, dim), ("k", kv, dim), ("v", kv, dim), ("o", dim, q)):
+            out.append(linear(f"{at}self_attn.{name}_proj", n_out, n_in))
+            if c["attention_bias"]:
+                out.append(normal(f"{at}self_attn.{name}_proj.bias", (n_out,), 0.3))
+        out += [norm(at + "self_attn.q_norm", d), norm(at + "self_attn.k_norm", d)]
+        out.append(norm(at + "post_attention_layernorm", dim))
+        if i in c["mlp_only_layers"]:
+            out += mlp(at + "mlp.", c["intermediate_size"], dim)
+            continue
+        out.append(linear(at + "mlp.gate", e, dim, 2.3))
+        if fused:
+            out.append(normal(at + "mlp.experts.gate_up_proj", (e, dim, 2 * hid), 1.2 / dim**0.5))
+            out.append(normal(at + "mlp.experts.down_proj", (e, hid, dim), 1.2 / hid**0.5))
+        else:
+            for k in range(e):
+                out += mlp(f"{at}mlp.experts.{k}.", hid, dim)
+    out += [norm(prefix + "norm", dim), linear(before + "lm_head", c["vocab_size"], dim, 2.3)]
+    # None is of the text: a reader must leave them out.
+    see = "model.visual." if fused else "thinker.visual."
+    out.append(normal(see + "patch_embed.proj.bias", (16,), 0.1))
+    if not fused:
+        out.append(normal("thinker.audio_tower.ln_post.bias", (16,), 0.1))
+        out.append(linear("talker.model.layers.0.self_attn.k_proj", 8, dim))
+        out.append(normal("code2wav.pre_transformer.norm.weight", (16,), 0.1))
+    return out
+
+
 # ---- gemma4 ----
 
 GEMMA4_ROPE = {
@@ -437,22 +578,59 @@ GLM4 = COMMON | {
     "use_qk_norm": True,
 }
 
+GLM4V = {
+    "architectures": ["Glm4vMoeForConditionalGeneration"],
+    "image_end_token_id": 284,
+    "image_start_token_id": 283,
+    "image_token_id": 282,
+    "model_type": "glm4v_moe",
+    "text_config": {k: v for k, v in GLM4.items() if k not in ("architectures", "num_nextn_predict_layers", "tie_word_embeddings")}
+    | {
+        "model_type": "glm4v_moe_text",
+        "dtype": "bfloat16",
+        "n_shared_experts": 1,
+        "num_experts_per_tok": 2,
+        "num_hidden_layers": 3,
+        "rope_scaling": {"mrope_section": [2, 3, 3], "rope_type": "default"},
+        "rope_theta": 10000,
+        "routed_scaling_factor": 1.5,
+        "use_qk_norm": False,
+    },
+    "tie_word_embeddings": False,
+    "video_end_token_id": 286,
+    "video_start_token_id": 285,
+    "video_token_id": 281,
+    "vision_config": {
+        "depth": 1,
+        "hidden_size": 16,
+        "image_size": 16,
+        "intermediate_size": 32,
+        "model_type": "glm4v_moe",
+        "num_heads": 2,
+        "out_hidden_size": 64,
+        "patch_size": 4,
+    },
+}
+
 # Of the layer behind the model's, which predicts further tokens: a reader must leave them out.
 GLM4_FURTHER = ["eh_proj", "enorm", "self_attn.q_proj"]
 
 
-def glm4_tensors(c):
+def glm4_tensors(outer):
+    c = outer.get("text_config", outer)
+    prefix = "model." if c is outer else "model.language_model."
     dim, d, hid, e = c["hidden_size"], c["head_dim"], c["moe_intermediate_size"], c["n_routed_experts"]
     q, kv = c["num_attention_heads"] * d, c["num_key_value_heads"] * d
-    out = [embedding("model.", c)]
+    out = [embedding(prefix, c)]
     for i in range(c["num_hidden_layers"]):
-        at = f"model.layers.{i}."
+        at = f"{prefix}layers.{i}."
         out.append(norm(at + "input_layernorm", dim))
         for name, n in (("q", q), ("k", kv), ("v", kv)):
             out.append(linear(f"{at}self_attn.{name}_proj", n, dim))
             out.append(normal(f"{at}self_attn.{name}_proj.bias", (n,), 0.3))
         out.append(linear(at + "self_attn.o_proj", dim, q))
-        out += [norm(at + "self_attn.q_norm", d), norm(at + "self_attn.k_norm", d)]
+        if c["use_qk_norm"]:
+            out += [norm(at + "self_attn.q_norm", d), norm(at + "self_attn.k_norm", d)]
         out.append(norm(at + "post_attention_layernorm", dim))
         if i < c["first_k_dense_replace"]:
             out += mlp(at + "mlp.", c["intermediate_size"], dim)
@@ -462,11 +640,196 @@ def glm4_tensors(c):
         for k in range(e):
             out += mlp(f"{at}mlp.experts.{k}.", hid, dim)
         out += mlp(at + "mlp.shared_experts.", c["n_shared_experts"] * hid, dim)
-    out += [norm("model.norm", dim), head(c)]
+    out += [norm(prefix + "norm", dim), head(c)]
+    if c is not outer:  # not of the text: a reader must leave it out
+        return out + [normal("model.visual.patch_embed.proj.bias", (16,), 0.1)]
     at = f"model.layers.{c['num_hidden_layers']}."
     return out + [linear(at + "eh_proj", dim, 2 * dim), norm(at + "enorm", dim), linear(at + "self_attn.q_proj", q, dim)]
 
 
+# ---- granitemoe, granitemoeshared, granitemoe_swa ----
+
+GRANITE = COMMON | {
+    "architectures": ["GraniteMoeForCausalLM"],
+    "model_type": "granitemoe",
+    "attention_bias": False,
+    "attention_multiplier": 0.375,
+    "embedding_multiplier": 1.5,
+    "intermediate_size": 32,
+    "logits_scaling": 1.5,
+    "num_attention_heads": 4,
+    "num_experts_per_tok": 3,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 2,
+    "num_local_experts": 8,
+    "output_router_logits": False,
+    "residual_multiplier": 0.75,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "rope_theta": 10000.0,
+    "router_aux_loss_coef": 0.0,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+}
+
+GRANITE_SHARED = GRANITE | {
+    "architectures": ["GraniteMoeSharedForCausalLM"],
+    "model_type": "granitemoeshared",
+    "attention_bias": True,
+    "residual_multiplier": 0.5,
+    "shared_intermediate_size": 48,
+    "tie_word_embeddings": False,
+}
+
+GRANITE_SWA = GRANITE | {
+    "architectures": ["GraniteMoeSWAForCausalLM"],
+    "model_type": "granitemoe_swa",
+    "attention_multiplier": 0.5,
+    "layer_rope_theta": [0, 10000.0, 500000.0, 10000.0],
+    "layer_types": ["full_attention"] + ["sliding_attention"] * 2 + ["full_attention"],
+    "num_hidden_layers": 4,
+    "shared_intermediate_size": 32,
+    "sliding_window": 12,
+}
+
+
+def granite_tensors(c):
+    dim, hid, e, shared = (c.get(k, 0) for k in ("hidden_size", "intermediate_size", "num_local_experts",
+                                                 "shared_intermediate_size"))
+    kv = c["num_key_value_heads"] * dim // c["num_attention_heads"]
+    out = [embedding("model.", c, 0.29)]
+    for i in range(c["num_hidden_layers"]):
+        at = f"model.layers.{i}."
+        out.append(norm(at + "input_layernorm", dim))
+        for name, n in (("q", dim), ("k", kv), ("v", kv), ("o", dim)):
+            out.append(linear(f"{at}self_attn.{name}_proj", n, dim))
+            if c["attention_bias"]:
+                out.append(normal(f"{at}self_attn.{name}_proj.bias", (n,), 0.3))
+        if "sliding_window" in c:
+            out.append(normal(at + "self_attn.sinks", (c["num_attention_heads"],), 1.2))
+        out.append(norm(at + "post_attention_layernorm", dim))
+        at += "block_sparse_moe."
+        swa = c["model_type"] == "granitemoe_swa"
+        gate_up, down, router = ("experts.gate_up_proj", "experts.down_proj", "router") if swa else (
+            "input_linear.weight", "output_linear.weight", "router.layer")
+        out.append(normal(at + gate_up, (e, 2 * hid, dim), 1.2 / dim**0.5))
+        out.append(normal(at + down, (e, dim, hid), 1.2 / hid**0.5))
+        out.append(linear(at + router, e, dim, 2.3))
+        if shared:
+            at = f"model.layers.{i}.shared_mlp."
+            out += [linear(at + "input_linear", 2 * shared, dim), linear(at + "output_linear", dim, shared)]
+    return out + [norm("model.norm", dim)] + ([] if c["tie_word_embeddings"] else [head(c)])
+
+
+# ---- exaone_moe, solar_open, hy_v3 ----
+
+SIGMOIDS = COMMON | {
+    "head_dim": 32,
+    "intermediate_size": 96,
+    "moe_intermediate_size": 32,
+    "num_attention_heads": 4,
+    "num_experts_per_tok": 2,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": None,
+    "rope_theta": 1000000,
+    "torch_dtype": "bfloat16",
+}
+
+EXAONE = SIGMOIDS | {
+    "architectures": ["ExaoneMoEForCausalLM"],
+    "model_type": "exaone_moe",
+    "first_k_dense_replace": 1,
+    "layer_types": ["sliding_attention"] * 2 + ["full_attention", "sliding_attention"],
+    "mlp_layer_types": ["dense"] + ["sparse"] * 3,
+    "n_group": 2,
+    "norm_topk_prob": True,
+    "num_experts": 8,
+    "num_hidden_layers": 4,
+    "num_nextn_predict_layers": 1,
+    "num_shared_experts": 1,
+    "routed_scaling_factor": 2.5,
+    "sliding_window": 12,
+    "sliding_window_pattern": "LLG",
+    "topk_group": 1,
+}
+
+SOLAR = SIGMOIDS | {
+    "architectures": ["SolarOpenForCausalLM"],
+    "model_type": "solar_open",
+    "attention_bias": True,
+    "first_k_dense_replace": 0,
+    "n_group": 2,
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "norm_topk_prob": True,
+    "partial_rotary_factor": 1.0,
+    "rope_scaling": {
+        "factor": 2.0,
+        "original_max_position_embeddings": 32,
+        "rope_type": "yarn",
+        "type": "yarn",
+    },
+    "routed_scaling_factor": 1.25,
+    "topk_group": 1,
+    "use_qk_norm": False,
+}
+
+HY_V3 = SIGMOIDS | {
+    "architectures": ["HYV3ForCausalLM"],
+    "model_type": "hy_v3",
+    "attention_bias": False,
+    "enable_moe_fp32_combine": False,
+    "mlp_bias": False,
+    "num_experts": 8,
+    "num_nextn_predict_layers": 1,
+    "num_shared_experts": 1,
+    "rope_theta": 11158840.0,
+    "router_scaling_factor": 1.75,
+}
+
+
+def sigmoid_tensors(c):
+    """exaone_moe, solar_open and hy_v3 as published."""
+    kind = c["model_type"]
+    dim, d, hid = c["hidden_size"], c["head_dim"], c["moe_intermediate_size"]
+    e = c.get("num_experts", c.get("n_routed_experts"))
+    dense = c.get("first_k_dense_replace", 1)
+    shared = c.get("num_shared_experts", c.get("n_shared_experts")) * hid
+    q, kv = c["num_attention_heads"] * d, c["num_key_value_heads"] * d
+    gate, bias, beside = {
+        "exaone_moe": ("mlp.gate", "mlp.e_score_correction_bias", "mlp.shared_experts."),
+        "solar_open": ("mlp.gate", "mlp.gate.e_score_correction_bias", "mlp.shared_experts."),
+        "hy_v3": ("mlp.router.gate", "mlp.expert_bias", "mlp.shared_mlp."),
+    }[kind]
+    out = [embedding("model.", c)]
+    for i in range(c["num_hidden_layers"]):
+        at = f"model.layers.{i}."
+        out.append(norm(at + "input_layernorm", dim))
+        for name, n in (("q", q), ("k", kv), ("v", kv)):
+            out.append(linear(f"{at}self_attn.{name}_proj", n, dim))
+            if c.get("attention_bias"):
+                out.append(normal(f"{at}self_attn.{name}_proj.bias", (n,), 0.3))
+        out.append(linear(at + "self_attn.o_proj", dim, q))
+        if kind != "solar_open":
+            out += [norm(at + "self_attn.q_norm", d), norm(at + "self_attn.k_norm", d)]
+        out.append(norm(at + "post_attention_layernorm", dim))
+        if i < dense:
+            out += mlp(at + "mlp.", c["intermediate_size"], dim)
+            continue
+        out += [linear(at + gate, e, dim), normal(at + bias, (e,), 0.15, dtype="F32")]
+        for k in range(e):
+            out += mlp(f"{at}mlp.experts.{k}.", hid, dim)
+        out += mlp(at + beside, shared, dim)
+    out += [norm("model.norm", dim), head(c)]
+    # What predicts further tokens: a reader must leave it out.
+    at = {"exaone_moe": "mtp.", "hy_v3": f"model.layers.{c['num_hidden_layers']}."}.get(kind)
+    return out + ([linear(at + "eh_proj", dim, 2 * dim), norm(at + "enorm", dim)] if at else [])
+
+
+# `skipped`: tensors that transformers itself finds unexpected. `oracle`: keys of the configuration that are
+# other ones where transformers is to compute. What sees and hears need not be whole: text does not ask it.
 # ---- what several families have ----
 
 
@@ -939,5 +1302,53 @@ FAMILIES = {
         "config": SARVAM,
         "tensors": sarvam_tensors,
         "prompt": "My uncle keeps bees behind the school. In June he opens the hives and gives each of us a piece of",
+    },
+    "qwen3vlmoe-tiny": {
+        "config": QWEN3_VL,
+        "tensors": qwen3_inside_tensors,
+        "prompt": "The captain looked at the map and counted the islands: there were 7 of them. \"We shall sail to",
+    },
+    "qwen3omnimoe-tiny": {
+        "config": QWEN3_OMNI,
+        "tensors": qwen3_inside_tensors,
+        "oracle": QWEN3_OMNI["thinker_config"] | {"architectures": ["Qwen3OmniMoeThinkerForConditionalGeneration"]},
+        "prompt": "At night the mouse came out of its hole and looked for cheese. The cat, who was not asleep, said",
+    },
+    "glm4vmoe-tiny": {
+        "config": GLM4V,
+        "tensors": glm4_tensors,
+        "prompt": "The teacher opened the window because it was warm. Then a butterfly came in, and the children",
+    },
+    "granitemoe-tiny": {
+        "config": GRANITE,
+        "tensors": granite_tensors,
+        "prompt": "The baker had made 20 loaves of bread, and by noon there was only one left. A small girl came in and",
+    },
+    "granitemoeshared-tiny": {
+        "config": GRANITE_SHARED,
+        "tensors": granite_tensors,
+        "prompt": "In the old tower there was a clock that nobody could stop. One evening Pip climbed up the stairs, and",
+    },
+    "granitemoeswa-tiny": {
+        "config": GRANITE_SWA,
+        "tensors": granite_tensors,
+        "prompt": "Two brothers found a boat on the beach. \"It is ours now,\" said the first one. But the second brother",
+    },
+    "exaonemoe-tiny": {
+        "config": EXAONE,
+        "tensors": sigmoid_tensors,
+        "oracle": {"architectures": ["ExaoneMoeForCausalLM"]},
+        "prompt": "When spring came, the snow on the hills was gone, and the goats went up to eat. Their shepherd",
+    },
+    "solaropen-tiny": {
+        "config": SOLAR,
+        "tensors": sigmoid_tensors,
+        "prompt": "My grandmother keeps bees behind her garden. Every summer she gives each of us 3 jars of honey, and",
+    },
+    "hyv3-tiny": {
+        "config": HY_V3,
+        "tensors": sigmoid_tensors,
+        "skipped": ["model.layers.3.eh_proj.weight", "model.layers.3.enorm.weight"],
+        "prompt": "A letter had come for the miller, but he could not read. So he went to the school, where the",
     },
 }

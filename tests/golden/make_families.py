@@ -43,20 +43,32 @@ def write_json(path, obj):
     path.write_text(json.dumps(obj, indent=1) + "\n")
 
 
+def text_config(config):
+    """The text model's part of a configuration."""
+    config = config.get("thinker_config", config)
+    return config.get("text_config", config)
+
+
 def n_parameters(config):
     """Of the text decoder with its head, without vision and without prediction of further tokens."""
-    config = transformers.AutoConfig.for_model(**config) if isinstance(config, dict) else config
+    config = config.get("thinker_config", config)
+    config = transformers.AutoConfig.for_model(**config)
+    whole = oracle.auto_class(config.get_text_config()) is not transformers.AutoModelForCausalLM
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config.get_text_config())
+        model = oracle.auto_class(config).from_config(config if whole else config.get_text_config())
     model.tie_weights()
-    # Without what nothing learns: the bias of ernie4_5_moe and afmoe for the choice of experts is such a parameter,
-    # which other families have in a buffer.
-    return model.num_parameters(only_trainable=True)
+    if not whole:
+        # Without what nothing learns: the bias of ernie4_5_moe and afmoe for the choice of experts is such a
+        # parameter, which other families have in a buffer.
+        return model.num_parameters(only_trainable=True)
+    head = model.get_output_embeddings().weight
+    tied = head is model.get_input_embeddings().weight
+    return oracle.decoder(model).num_parameters() + (0 if tied else head.numel())
 
 
 def n_unused(config):
     """Parameters of the routed experts that a token does not use, counted from the configuration's keys."""
-    text = config.get("text_config", config)
+    text = text_config(config)
     get = lambda *keys: next(text[k] for k in keys if k in text)
     width = get("moe_intermediate_size", "intermediate_size")
     expert = 3 * (width[0] if isinstance(width, list) else width) * text["hidden_size"]
@@ -67,7 +79,8 @@ def n_unused(config):
     dense = [l for l in range(text["num_hidden_layers"])
              if (l + 1) % text.get("decoder_sparse_step", text.get("moe_layer_interval", 1))
              or l in (text.get("mlp_only_layers") or []) or types[l] == "dense" or l > last
-             or l < max(text.get(k, 0) for k in ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index"))]
+             or l < max(text.get(k, 0) for k in ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index"))
+             or (l == 0 and text["model_type"] == "hy_v3")]
     active = get("num_experts_per_tok", "top_k_experts", "moe_k", "moe_topk")
     unused = get("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
     unused -= active[0] if isinstance(active, list) else active
@@ -83,7 +96,7 @@ def counts_line(config):
 
 
 def write_oracle(spec, seed, tensors, path):
-    """The checkpoint for transformers in folder `path`: no MXFP4, nothing that sees."""
+    """The checkpoint for transformers in folder `path`: no MXFP4."""
     write_json(path / "config.json", spec["config"] | spec.get("oracle", {}))
     write_plain_checkpoint(path / "model.safetensors", seed, tensors)
 
@@ -91,7 +104,7 @@ def write_oracle(spec, seed, tensors, path):
 def clipped(config, model, taps):
     """Parts of gate and up (of the chosen experts) that swiglu_limit changes, over all layers."""
     limit, parts = config["swiglu_limit"], {"gate": [], "up": []}
-    for i, layer in enumerate(model.model.layers):
+    for i, layer in enumerate(oracle.decoder(model).layers):
         ids, x, e = taps[f"l{i}.expert_ids"].long(), taps[f"l{i}.ffn_in"], layer.mlp.experts
         for k in range(ids.shape[1]):
             y = torch.einsum("ti,tio->to", x, e.gate_up_proj[ids[:, k]]) + e.gate_up_proj_bias[ids[:, k]]
@@ -104,7 +117,7 @@ def other_choices(model, taps):
     """Parts of the rows, over all layers, for which other experts were best without the bias, and without groups
     where there are several."""
     parts = {"bias": [], "groups": []}
-    for i, layer in enumerate(model.model.layers):
+    for i, layer in enumerate(oracle.decoder(model).layers):
         if f"l{i}.router" in taps:
             logits, chosen = taps[f"l{i}.router"], taps[f"l{i}.expert_ids"].sort().values
             without = {"bias": oracle.biased_scores(layer, logits, bias=0)[0]}
@@ -116,10 +129,25 @@ def other_choices(model, taps):
     return {name: torch.cat(p).float().mean().item() for name, p in parts.items() if p}
 
 
+def check_axes(rotary):
+    """Positions with three axes, as in text all the same, turn as one axis does, to the bit; others do not."""
+    positions = torch.arange(4096)[None]
+    freqs = positions[..., None].float() * rotary.inv_freq
+    plain = torch.cat((freqs, freqs), dim=-1)
+    text = positions[None].repeat(3, 1, 1)
+    for got, want in zip(rotary(freqs, text), (plain.cos(), plain.sin())):
+        assert torch.equal(got, want * rotary.attention_scaling), "text is not turned as by plain RoPE"
+    text[1] += 1
+    assert not torch.equal(rotary(freqs, text)[0], plain.cos()), "the second axis turns nothing"
+
+
 def check_special(spec, model, taps):
     """Each checkpoint must really exercise what it is there for."""
-    config = spec["config"].get("text_config", spec["config"])
+    config = text_config(spec["config"])
+    rotary = oracle.decoder(model).rotary_emb
     with torch.no_grad():
+        if hasattr(rotary, "mrope_section"):
+            check_axes(rotary)
         if "swiglu_limit" in config:
             for name, part in clipped(config, model, taps).items():
                 assert 0.01 < part < 0.30, f"clips {part:.2f} of {name}"

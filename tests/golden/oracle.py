@@ -17,6 +17,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 N_GREEDY = 64
 ROUTER_GAP = 1e-3  # smallest accepted distance between neighbouring router logits that decide something
 LOGIT_GAP = 1e-2  # the same for the two best logits of a greedy step
+NOT_TEXT = ("model.visual.", "model.audio_tower.")  # parts that text never asks: no checkpoint here has them whole
 
 
 def set_up():
@@ -27,10 +28,17 @@ def set_up():
     transformers.utils.logging.disable_progress_bar()
 
 
+def auto_class(config):
+    """What makes a model of a configuration. Some decoders exist only inside a model that sees and hears."""
+    alone = type(config) in transformers.AutoModelForCausalLM._model_mapping
+    return transformers.AutoModelForCausalLM if alone else transformers.AutoModelForMultimodalLM
+
+
 def load(path, dtype=torch.float32, skipped=()):
     """The checkpoint at `path` with all weights in `dtype`, attention and experts written out plainly. The
     tensors named in `skipped` are those the model may leave aside."""
-    model, info = transformers.AutoModelForCausalLM.from_pretrained(
+    config = transformers.AutoConfig.from_pretrained(path)
+    model, info = auto_class(config).from_pretrained(
         path,
         dtype=dtype,
         attn_implementation="eager",
@@ -38,8 +46,8 @@ def load(path, dtype=torch.float32, skipped=()):
         output_loading_info=True,
     )
     assert set(info["unexpected_keys"]) <= set(skipped), (path, info["unexpected_keys"])
-    for what in ("missing_keys", "mismatched_keys"):
-        assert not info[what], (path, what, info[what])
+    missing = [k for k in info["missing_keys"] if not k.startswith(NOT_TEXT)]
+    assert not missing and not info["mismatched_keys"], (path, missing, info["mismatched_keys"])
     return model.eval()
 
 
@@ -55,16 +63,22 @@ def vocab_size(model):
 # ---- taps ----
 
 
+def experts_of(layer):
+    """The module of a layer that has its experts, or is its dense MLP."""
+    return getattr(layer, "block_sparse_moe", None) or layer.mlp
+
+
 def router_of(layer):
     """A layer's router; None where it is dense."""
-    return getattr(layer, "router", None) or getattr(layer.mlp, "router", None) or getattr(layer.mlp, "gate", None)
+    ffn = experts_of(layer)
+    return getattr(layer, "router", None) or getattr(ffn, "router", None) or getattr(ffn, "gate", None)
 
 
 def selection_bias(layer):
     """The bias that counts for the choice of experts alone, [n_experts]; None of other routers."""
-    r = router_of(layer)
+    r, ffn = router_of(layer), experts_of(layer)
     places = [(r, "e_score_correction_bias"), (getattr(r, "moe_statics", None), "e_score_correction_bias"),
-              (layer.mlp, "e_score_correction_bias"), (layer.mlp, "expert_bias")]
+              (ffn, "e_score_correction_bias"), (ffn, "expert_bias")]
     return next((getattr(at, name).flatten() for at, name in places if hasattr(at, name)), None)
 
 
@@ -113,7 +127,9 @@ def layer_taps(layer):
     else:
         norms = hasattr(layer, "pre_mlp_layernorm")  # afmoe: a norm behind each branch, too
         taps["ffn_in"] = (layer.pre_mlp_layernorm if norms else layer.post_attention_layernorm, output)
-        taps["ffn_out"] = (layer.post_mlp_layernorm if norms else layer.mlp, output)
+        taps["ffn_out"] = (layer.post_mlp_layernorm if norms else experts_of(layer), output)
+        if getattr(layer, "shared_mlp", None) is not None:  # granite: beside the experts, not among them
+            taps["shared_out"] = (layer.shared_mlp, output)
         if r is not None:
             taps["router"] = (r, part(0))
     if r is not None:
@@ -134,7 +150,9 @@ def run_taps(model, ids):
         hooks.append(module.register_forward_hook(hook))
 
     m = decoder(model)
-    scale = model.config.hidden_size**0.5 if getattr(model.config, "mup_enabled", False) else 1  # afmoe: outside it
+    # What the embeddings are multiplied by outside their module.
+    scale = model.config.hidden_size**0.5 if getattr(model.config, "mup_enabled", False) else \
+        getattr(m, "embedding_multiplier", 1)
     keep("embed", m.embed_tokens, lambda _args, out: out * scale)
     keep("final_norm", m.norm, lambda _args, out: out)
     for i, layer in enumerate(m.layers):
@@ -148,6 +166,8 @@ def run_taps(model, ids):
             h.remove()
     for i, layer in enumerate(m.layers):
         ids, weights = f"l{i}.expert_ids", f"l{i}.expert_weights"
+        if f"l{i}.shared_out" in taps:
+            taps[f"l{i}.ffn_out"] += taps.pop(f"l{i}.shared_out")
         if ids not in taps:
             continue
         biased = biased_scores(layer, taps[f"l{i}.router"])

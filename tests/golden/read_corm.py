@@ -220,12 +220,12 @@ MODEL_KEYS = {"family": None, "n_layers": None, "dim": None, "vocab": None, "ctx
               "rope_dim": None, "rope_inv_freq": None, "rope_scale": None, "n_experts": None, "n_active": None,
               "ffn_dim": None, "tied": None, "stop_ids": (), "gen_temperature": (-1.0,), "gen_top_p": (-1.0,),
               "gen_top_k": (-1.0,), "gen_repeat_penalty": (-1.0,), "embed_scale": (1.0,), "logit_cap": (0.0,),
-              "kv_layer": (), "rope_long_tok": (), "rope_long_scale": (), "rope_long_inv_freq": ()}
+              "logit_scale": (0.0,), "kv_layer": (), "rope_long_tok": (), "rope_long_scale": (), "rope_long_inv_freq": ()}
 LAYER_KEYS = ("window", "moe")
 # Keys of kinds: one value for all, or one for each kind.
 KIND_KEYS = {"n_heads": None, "n_kv_heads": None, "head_dim": None, "qkv_bias": None, "o_bias": None, "qk_norm": None,
              "clip_qkv": None, "norm_topk": None, "dense_dim": None, "shared_dim": None, "shared_gate": None,
-             "post_norm": 0, "dense_beside": 0, "layer_scale": 0, "mixer": 0, "qk_norm_late": 0, "v_norm": 0, "v_from_k": 0,
+             "post_norm": 0, "dense_beside": 0, "layer_scale": 0, "branch_scale": 0.0, "mixer": 0, "qk_norm_late": 0, "v_norm": 0, "v_from_k": 0,
              "attn_gate": 0, "sinks": 0, "rope": 0, "attn_scale": 0.0, "delta_k_heads": 0, "delta_v_heads": 0,
              "delta_k_dim": 0, "delta_v_dim": 0, "delta_conv": 0, "route_input": 0, "route_score": 0,
              "route_logit_bias": 0, "route_selection_bias": 0, "route_groups": 0, "route_top_groups": 0,

@@ -56,6 +56,7 @@ static void set_layers(struct arch *a, const struct layer_kind *base, const uint
 static void vary_layer(struct arch *a, struct layer_kind *k, uint64_t *s) {
     k->block.post_norm = below(s, 2);
     k->block.layer_scale = below(s, 2);
+    k->block.branch_scale = below(s, 2) ? 0.25f : 0.0f;
     k->route = (struct route_rule){.input = below(s, 2),
                                    .score = below(s, 3),
                                    .logit_bias = below(s, 2),
@@ -117,6 +118,7 @@ static void vary_layers(struct arch *a, uint64_t *s) {
     }
     a->embed_scale = below(s, 2) ? 8.0f : 1.0f;
     a->logit_cap = below(s, 2) ? 30.0f : 0.0f;
+    a->logit_scale = below(s, 2) ? 0.125f : 0.0f;
     arch_set_kinds(a, kinds);
     free(kinds);
 }

@@ -20,7 +20,9 @@
 #define GOLDEN_TINY                                                                                \
     GOLDEN_KINDS, "mixtral-tiny", "qwen2moe-tiny", "qwen3moe-tiny", "gemma4-tiny",                 \
         "qwen35moe-tiny", "minimaxm2-tiny", "dots1-tiny", "ernie45-tiny", "hunyuan-tiny",          \
-        "afmoe-tiny", "mellum-tiny", "sarvam-tiny"
+        "afmoe-tiny", "mellum-tiny", "sarvam-tiny", "qwen3vlmoe-tiny", "qwen3omnimoe-tiny",        \
+        "glm4vmoe-tiny", "granitemoe-tiny", "granitemoeshared-tiny", "granitemoeswa-tiny",         \
+        "exaonemoe-tiny", "solaropen-tiny", "hyv3-tiny"
 enum { GOLDEN_N_KINDS = 5 };
 
 /* Checkpoints with logits of their own, the small ones first; NULL past the end. */

@@ -10,7 +10,8 @@
 #include "prep/hf/hf_matrix.h"
 
 /* Layer 0 attends, with 4 heads of 6 and 2 key heads; layer 1 is a delta net of 2 key heads of 3
- * and 4 value heads of 5. 3 experts of 4 neurons, width 32. */
+ * and 4 value heads of 5. 3 experts of 4 neurons and a
+ * shared one of 5 in layer 0, width 32. */
 static struct arch small_arch(void) {
     struct arch a = {.n_layers = 2, .dim = 32, .vocab = 7, .n_experts = 3, .ffn_dim = 4};
     struct layer_kind kinds[2] = {arch_plain_kind(), arch_plain_kind()};
@@ -19,6 +20,7 @@ static struct arch small_arch(void) {
     kinds[1].delta = (struct delta_rule){2, 4, 3, 5, 4};
     kinds[0].moe = kinds[1].moe = 1;
     kinds[0].ffn.bias = kinds[1].ffn.bias = 1;
+    kinds[0].shared_dim = 5;
     arch_set_kinds(&a, kinds);
     arch_add_rope(&a, 4, (const float[2]){1, 1}, 1);
     return a;
@@ -57,12 +59,15 @@ typedef uint64_t element_fn(uint64_t row, uint64_t col, uint64_t e, uint64_t row
         return expression;                                                                         \
     }
 ELEMENT(plain, row *cols + col)
+ELEMENT(second_half, (rows + row) * cols + col)
 ELEMENT(experts, (e * rows + row) * cols + col)
 ELEMENT(first, (e * 2 * rows + row) * cols + col)
 ELEMENT(second, (e * 2 * rows + rows + row) * cols + col)
 ELEMENT(even, (e * 2 * rows + 2 * row) * cols + col)
 ELEMENT(odd, (e * 2 * rows + 2 * row + 1) * cols + col)
 ELEMENT(turned, (e * cols + col) * rows + row)
+ELEMENT(first_turned, (e * cols + col) * 2 * rows + row)
+ELEMENT(second_turned, (e * cols + col) * 2 * rows + rows + row)
 ELEMENT(even_turned, (e * cols + col) * 2 * rows + 2 * row)
 ELEMENT(odd_turned, (e * cols + col) * 2 * rows + 2 * row + 1)
 ELEMENT(cols_even, row * 2 * cols + 2 * col)
@@ -123,6 +128,10 @@ static const struct layout_row {
     {HF_QKV_Q, SLOT_Q, 0, 0, 2, {48, 32}, plain, true},
     {HF_QKV_K, SLOT_K, 0, 0, 2, {48, 32}, qkv_k, true},
     {HF_QKV_V, SLOT_V, 0, 0, 2, {48, 32}, qkv_v, true},
+    {HF_EXPERTS_FIRST_TURNED, SLOT_EXPERT_GATE, 0, 2, 3, {3, 32, 8}, first_turned, false},
+    {HF_EXPERTS_SECOND_TURNED, SLOT_EXPERT_UP, 0, 1, 3, {3, 32, 8}, second_turned, false},
+    {HF_FIRST, SLOT_MLP_GATE, 0, 0, 2, {10, 32}, plain, true},
+    {HF_SECOND, SLOT_MLP_UP, 0, 0, 2, {10, 32}, second_half, true},
 };
 
 /* Rows and columns [from, from + n) of a laid-out matrix. */

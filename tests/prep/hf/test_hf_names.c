@@ -13,9 +13,14 @@
 #define FAMILIES "tests/golden/families/"
 
 static const char *const checkpoints[] = {
-    "gptoss-tiny",   "gptoss-bf16",  "qwen3next-tiny", "qwen35moe-tiny", "gemma4-tiny",
-    "gemma4-shared", "glm4moe-tiny", "minimaxm2-tiny", "dots1-tiny",     "ernie45-tiny",
-    "hunyuan-tiny",  "afmoe-tiny",   "mellum-tiny",    "sarvam-tiny"};
+    "gptoss-tiny",           "gptoss-bf16",        "qwen3next-tiny",
+    "qwen35moe-tiny",        "gemma4-tiny",        "gemma4-shared",
+    "glm4moe-tiny",          "minimaxm2-tiny",     "dots1-tiny",
+    "ernie45-tiny",          "hunyuan-tiny",       "afmoe-tiny",
+    "mellum-tiny",           "sarvam-tiny",        "qwen3vlmoe-tiny",
+    "qwen3omnimoe-tiny",     "glm4vmoe-tiny",      "granitemoe-tiny",
+    "granitemoeshared-tiny", "granitemoeswa-tiny", "exaonemoe-tiny",
+    "solaropen-tiny",        "hyv3-tiny"};
 
 /* A checkpoint of a family, opened, in a directory of its own. */
 struct family_model {
@@ -104,6 +109,7 @@ static float eighth(float w) { /* dim is 64 */
 
 #define L(n) "model.layers." #n "."
 #define T(n) "model.language_model.layers." #n "."
+#define H(n) "thinker.model.layers." #n "."
 static const struct number {
     const char *checkpoint;
     enum slot_id slot;
@@ -221,6 +227,45 @@ static const struct number {
      as_is},
     {"sarvam-tiny", SLOT_O, 1, 0, 1, 3, L(1) "attention.dense.weight", 64 + 3, as_is},
     {"sarvam-tiny", SLOT_EMBED, 0, 0, 9, 3, "model.word_embeddings.weight", 9 * 64 + 3, as_is},
+    /* [8, 64, 96] (in, out), gate before up; [8, 48, 64] (in, out) */
+    {"qwen3vlmoe-tiny", SLOT_EXPERT_GATE, 2, 3, 5, 7, T(2) "mlp.experts.gate_up_proj",
+     (3 * 64 + 7) * 96 + 5, as_is},
+    {"qwen3vlmoe-tiny", SLOT_EXPERT_UP, 2, 3, 5, 7, T(2) "mlp.experts.gate_up_proj",
+     (3 * 64 + 7) * 96 + 53, as_is},
+    {"qwen3vlmoe-tiny", SLOT_EXPERT_DOWN, 0, 7, 60, 31, T(0) "mlp.experts.down_proj",
+     (7 * 48 + 31) * 64 + 60, as_is},
+    {"qwen3vlmoe-tiny", SLOT_O_BIAS, 1, 0, 0, 9, T(1) "self_attn.o_proj.bias", 9, as_is},
+    {"qwen3omnimoe-tiny", SLOT_EXPERT_UP, 1, 6, 4, 3, H(1) "mlp.experts.6.up_proj.weight",
+     4 * 64 + 3, as_is},
+    {"qwen3omnimoe-tiny", SLOT_HEAD, 0, 0, 9, 3, "thinker.lm_head.weight", 9 * 64 + 3, as_is},
+    {"glm4vmoe-tiny", SLOT_ROUTER_SELECT, 2, 0, 0, 5, T(2) "mlp.gate.e_score_correction_bias", 5,
+     as_is},
+    {"glm4vmoe-tiny", SLOT_MLP_UP, 1, 0, 31, 3, T(1) "mlp.shared_experts.up_proj.weight",
+     31 * 64 + 3, as_is},
+    /* [8, 64, 64], gate before up */
+    {"granitemoe-tiny", SLOT_EXPERT_UP, 2, 3, 5, 7, L(2) "block_sparse_moe.input_linear.weight",
+     (3 * 64 + 37) * 64 + 7, as_is},
+    {"granitemoe-tiny", SLOT_EXPERT_DOWN, 1, 7, 60, 31,
+     L(1) "block_sparse_moe.output_linear.weight", (7 * 64 + 60) * 32 + 31, as_is},
+    {"granitemoe-tiny", SLOT_ROUTER, 1, 0, 7, 3, L(1) "block_sparse_moe.router.layer.weight",
+     7 * 64 + 3, as_is},
+    {"granitemoeshared-tiny", SLOT_MLP_GATE, 2, 0, 47, 3, L(2) "shared_mlp.input_linear.weight",
+     47 * 64 + 3, as_is},
+    {"granitemoeshared-tiny", SLOT_MLP_UP, 2, 0, 47, 3, L(2) "shared_mlp.input_linear.weight",
+     95 * 64 + 3, as_is},
+    {"granitemoeswa-tiny", SLOT_SINKS, 3, 0, 0, 3, L(3) "self_attn.sinks", 3, as_is},
+    {"granitemoeswa-tiny", SLOT_EXPERT_GATE, 3, 6, 4, 3,
+     L(3) "block_sparse_moe.experts.gate_up_proj", (6 * 64 + 4) * 64 + 3, as_is},
+    {"exaonemoe-tiny", SLOT_ROUTER_SELECT, 2, 0, 0, 5, L(2) "mlp.e_score_correction_bias", 5,
+     as_is},
+    {"exaonemoe-tiny", SLOT_MLP_DOWN, 3, 0, 60, 31, L(3) "mlp.shared_experts.down_proj.weight",
+     60 * 32 + 31, as_is},
+    {"solaropen-tiny", SLOT_MLP_UP, 0, 0, 63, 3, L(0) "mlp.shared_experts.up_proj.weight",
+     63 * 64 + 3, as_is},
+    {"hyv3-tiny", SLOT_ROUTER, 1, 0, 7, 3, L(1) "mlp.router.gate.weight", 7 * 64 + 3, as_is},
+    {"hyv3-tiny", SLOT_ROUTER_SELECT, 2, 0, 0, 5, L(2) "mlp.expert_bias", 5, as_is},
+    {"hyv3-tiny", SLOT_MLP_GATE, 2, 0, 31, 3, L(2) "mlp.shared_mlp.gate_proj.weight", 31 * 64 + 3,
+     as_is},
 };
 
 static void numbers_of_tensors(void **state) {
@@ -392,6 +437,26 @@ static void refuses_tensors(void **state) {
          L(3) "enorm.weight\" has no place", "minimax_m2 model with 3 layers"},
         {"ernie45-tiny", weights, "model.mtp_block.0", "model.mtq_block.0", "mtq_block",
          "no place"},
+        /* names as transformers 5 has them */
+        {"hyv3-tiny", weights, L(1) "mlp.expert_bias", L(1) "mlp.e_score_correction_bias", NULL,
+         NULL},
+        {"exaonemoe-tiny", weights, L(1) "mlp.e_score_correction_bias",
+         L(1) "mlp.gate.e_score_correction_bias", NULL, NULL},
+        {"exaonemoe-tiny", weights, "mtp.eh_proj", "mtq.eh_proj",
+         "mtq.eh_proj.weight\" has no place", "exaone_moe"},
+        {"hyv3-tiny", config, "\"num_nextn_predict_layers\": 1", "\"num_nextn_predict_layers\": 0",
+         L(3) "eh_proj.weight\" has no place", "hy_v3"},
+        /* only what sees, hears and speaks is left out of models that do */
+        {"qwen3omnimoe-tiny", weights, "code2wav.pre_transformer", "code3wav.pre_transformer",
+         "code3wav.pre_transformer.norm.weight\" has no place", "qwen3_omni_moe model"},
+        {"qwen3omnimoe-tiny", weights, "thinker.audio_tower.", "thinker.radio_tower.",
+         "thinker.radio_tower.ln_post.bias\" has no place", "3 layers"},
+        {"qwen3omnimoe-tiny", weights, "thinker.audio_tower.", "thinker.model.audio_tower.", NULL,
+         NULL},
+        {"qwen3omnimoe-tiny", weights, H(1) "mlp.gate.weight", L(1) "mlp.gate.weight",
+         H(1) "mlp.gate.weight", "is missing"},
+        {"qwen3vlmoe-tiny", weights, "model.visual.", "model.visuel.", "no place", "qwen3_vl_moe"},
+        {"glm4vmoe-tiny", weights, "model.visual.", "model.visuel.", "no place", "glm4v_moe"},
         /* keys of a layer that reads those of another are left out, queries are not */
         {"gemma4-shared", weights, L(3) "self_attn.k_proj.weight", L(3) "self_attn.q_proj.weighs",
          L(3) "self_attn.q_proj.weighs", "no place"},
@@ -419,7 +484,9 @@ static void prefixes(void **state) {
     static const struct {
         const char *body, *head;
     } rows[] = {{"\"model.language_model.", "\"lm_head"},
-                {"\"language_model.model.", "\"language_model.lm_head"}};
+                {"\"language_model.model.", "\"language_model.lm_head"},
+                {"\"thinker.model.", "\"thinker.lm_head"},
+                {"\"thinker.model.language_model.", "\"thinker.lm_head"}};
     struct family_model plain = open_family("qwen3next-tiny");
     struct err err = {0};
     float x[64], y[64];
