@@ -24,7 +24,8 @@
  * codecs, takes its inputs in f32. Another backend may keep f32 there: it then differs by that
  * rounding, at most half of a group's greatest |x| / 127 for each x.
  *
- * Errors: operations cannot fail; a device that dies, dies (die()).
+ * Errors: memory may run out at any time, which alloc, place and host_alloc report. Operations
+ * cannot fail, and take no memory; a device that dies, dies (die()).
  * Threads: all operations are called by one thread (the forward thread); workers live inside one
  * call.
  */
@@ -143,8 +144,9 @@ struct backend {
 struct backend_ops {
     void (*close)(void *self);
 
-    /* Backend memory, 64-byte aligned, zeroed. */
-    void *(*alloc)(void *self, size_t bytes);
+    /* Backend memory, 64-byte aligned, zeroed. NULL where there is not so much, and err says so.
+     * `err` may be NULL, here and below. */
+    void *(*alloc)(void *self, size_t bytes, struct err *err);
     void (*free)(void *self, void *p);
     void (*read)(void *self, void *host_dst, const void *src, size_t bytes);
     void (*write)(void *self, void *dst, const void *host_src, size_t bytes);
@@ -154,8 +156,8 @@ struct backend_ops {
      * takes none. */
     void (*forget)(void *self, void *p, size_t bytes);
     /* Make a host weight usable by the other operations (CPU: as it is; device: uploaded, and freed
-     * by close). */
-    struct weight (*place)(void *self, const struct weight *host_weight);
+     * by close). On an error, that memory does not suffice, *out has no data. */
+    int (*place)(void *self, const struct weight *host_weight, struct weight *out, struct err *err);
 
     /* out [rows, table.cols] = table row host_ids[r], decoded. Ids are < table.rows. */
     void (*embed)(void *self, const struct weight *table, const int32_t *host_ids, uint32_t rows,
@@ -265,7 +267,8 @@ struct backend_ops {
      * when they return: mark() is the number of a point in their order, after all that were called
      * so far, and an upload starts only when that point is passed. Numbers grow from 1; 0 is passed
      * already. An upload that uploaded() reports is seen by every operation called later. */
-    void *(*host_alloc)(void *self, size_t bytes); /* page-locked, 64-byte aligned, for sources */
+    /* Page-locked, 64-byte aligned, for sources; NULL, as alloc, where there is not so much. */
+    void *(*host_alloc)(void *self, size_t bytes, struct err *err);
     void (*host_free)(void *self, void *p);
     uint64_t (*mark)(void *self);
     /* Start `n` >= 1 copies to device memory; their sources must not change before they are done.

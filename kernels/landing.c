@@ -36,12 +36,17 @@ size_t landing_bytes(size_t piece_bytes, uint32_t n_pieces) {
     return stride(piece_bytes) * n_pieces;
 }
 
-struct landing *landing_new(const struct backend *be, size_t piece_bytes, uint32_t n_pieces) {
+struct landing *landing_new(const struct backend *be, size_t piece_bytes, uint32_t n_pieces,
+                            struct err *err) {
+    uint8_t *pieces = be->ops->host_alloc(be->self, landing_bytes(piece_bytes, n_pieces), err);
+    if (!pieces) {
+        return NULL;
+    }
     struct landing *l = mem_calloc(1, sizeof *l);
     l->be = be;
     l->piece_bytes = stride(piece_bytes);
     l->n_pieces = n_pieces;
-    l->pieces = be->ops->host_alloc(be->self, landing_bytes(piece_bytes, n_pieces));
+    l->pieces = pieces;
     l->tickets = mem_calloc(n_pieces, sizeof *l->tickets);
     l->batch.copies = mem_calloc(n_pieces, sizeof *l->batch.copies);
     return l;

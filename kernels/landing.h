@@ -32,8 +32,10 @@ static inline bool backend_needs_landing(const struct backend *be) {
     return be->ops->upload != NULL;
 }
 
-/* A ring of `n_pieces` >= 1, of `piece_bytes` each; `be` must need a landing and outlive it. */
-struct landing *landing_new(const struct backend *be, size_t piece_bytes, uint32_t n_pieces);
+/* A ring of `n_pieces` >= 1, of `piece_bytes` each; `be` must need a landing and outlive it. NULL
+ * where there is not so much page-locked memory. */
+struct landing *landing_new(const struct backend *be, size_t piece_bytes, uint32_t n_pieces,
+                            struct err *err);
 /* Waits for what was sent. NULL is allowed. */
 void landing_free(struct landing *l);
 /* Pieces for which a ring holds four batches: one is filled while the others are on their way. */

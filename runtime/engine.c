@@ -260,8 +260,10 @@ static int open_forward(struct corm_engine *e, const struct corm_mechanisms *m,
     if (choose_loss(e, &e->predictors, err) < 0) {
         return -1;
     }
-    predict_open(&e->predict, &e->predictors, &c->arch, &e->backend, e->layers,
-                 corm_chunks_per_expert(c), engine_predict_rows(e));
+    if (predict_open(&e->predict, &e->predictors, &c->arch, &e->backend, e->layers,
+                     corm_chunks_per_expert(c), engine_predict_rows(e), err) < 0) {
+        return -1;
+    }
     /* Guesses are of no use here: experts that have places have mostly come already, and the others
      * never will. */
     bool never = m->no_guesses || offloads || (e->keeps & CACHE_IN_PLACE && !m->on_guess);
@@ -286,10 +288,9 @@ static int open_forward(struct corm_engine *e, const struct corm_mechanisms *m,
         offload_open(&e->offload, &e->experts, e->host_slots, e->host_in_place, io, err) < 0) {
         return -1;
     }
-    forward_open(&e->forward, &c->arch, &e->backend, engine_max_rows(e),
-                 offloads ? offload_hook(&e->offload) : experts_hook(&e->experts),
-                 (struct tap_hook){&e->lookahead, lookahead_tap});
-    return 0;
+    return forward_open(&e->forward, &c->arch, &e->backend, engine_max_rows(e),
+                        offloads ? offload_hook(&e->offload) : experts_hook(&e->experts),
+                        (struct tap_hook){&e->lookahead, lookahead_tap}, err);
 }
 
 /* A budget for sessions by their length. */
@@ -311,19 +312,26 @@ static int check_kv_bytes(const struct corm_engine *e, struct err *err) {
     return 0;
 }
 
-/* What evaluations need: hidden rows of the passes that programs open, beside those of the forward
- * pass, and rows of logits. */
-static void open_passes(struct corm_engine *e) {
+/* What evaluations need: snapshots, hidden rows of the passes that programs open, beside those of
+ * the forward pass, and rows of logits. */
+static int open_passes(struct corm_engine *e, struct err *err) {
     const size_t rows = (size_t)engine_max_rows(e) * e->archive.arch.dim;
-    e->passes = mem_calloc((size_t)1 + e->opt.max_passes, sizeof *e->passes);
-    if (e->opt.max_passes > 0) {
-        e->pass_rows = e->backend.ops->alloc(e->backend.self, engine_pass_bytes(e));
+    e->logits = e->backend.ops->alloc(
+        e->backend.self, (size_t)LOGITS_ROWS * e->archive.arch.vocab * sizeof(float), err);
+    if (!e->logits || snapshot_pool_open(e, err) < 0) {
+        return -1;
     }
+    if (e->opt.max_passes > 0) {
+        e->pass_rows = e->backend.ops->alloc(e->backend.self, engine_pass_bytes(e), err);
+        if (!e->pass_rows) {
+            return -1;
+        }
+    }
+    e->passes = mem_calloc((size_t)1 + e->opt.max_passes, sizeof *e->passes);
     for (uint32_t i = 0; i <= e->opt.max_passes; i++) {
         pass_open(&e->passes[i], e, i == 0 ? e->forward.x : e->pass_rows + (i - 1) * rows);
     }
     e->sessions = mem_calloc(e->opt.max_sessions, sizeof *e->sessions);
-    snapshot_pool_open(e);
     const size_t vocab = e->archive.arch.vocab;
     e->all_logits = mem_calloc(e->opt.logits_rows * vocab, sizeof *e->all_logits);
     e->last_logits = mem_calloc(e->opt.max_running * vocab, sizeof *e->last_logits);
@@ -331,6 +339,7 @@ static void open_passes(struct corm_engine *e) {
     sample_open(&e->sample, e->archive.arch.vocab);
     e->asked = mem_calloc(e->opt.max_sessions, sizeof *e->asked);
     e->host_row = mem_calloc(engine_host_row(&e->archive.arch), sizeof *e->host_row);
+    return 0;
 }
 
 static int open_steps(struct corm_engine *e, const char *path,
@@ -355,12 +364,9 @@ static int open_steps(struct corm_engine *e, const char *path,
     struct prefetch_options io;
     if (corm_check_trunk(&e->archive, err) < 0 || bind_weights(e, err) < 0 ||
         engine_open_slots(e, m->whole_lru, err) < 0 || open_prefetch(e, m, &io, err) < 0 ||
-        open_forward(e, m, &io, err) < 0) {
+        open_forward(e, m, &io, err) < 0 || open_passes(e, err) < 0) {
         return -1;
     }
-    e->logits = e->backend.ops->alloc(e->backend.self,
-                                      (size_t)LOGITS_ROWS * e->archive.arch.vocab * sizeof(float));
-    open_passes(e);
     e->counted = engine_count(e);
     e->shown = mem_calloc(1, sizeof *e->shown);
     return 0;

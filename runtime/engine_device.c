@@ -99,10 +99,10 @@ int engine_plan_missed(struct corm_engine *e, uint64_t in_place_bytes, uint64_t 
 
 /* Measure, once, the rates that the plan tells. Take missed experts back from the CPU where it
  * should not compute them. */
-static void decide_missed(struct corm_engine *e) {
+static int decide_missed(struct corm_engine *e, struct err *err) {
     struct corm_memory_plan *p = &e->plan;
-    if (p->streams) {
-        p->link_bytes_per_s = offload_link_rate(&e->backend);
+    if (p->streams && offload_link_rate(&e->backend, &p->link_bytes_per_s, err) < 0) {
+        return -1;
     }
     if (p->missed == CORM_MISSED_CPU && e->opt.missed == CORM_MISSED_AUTO) {
         p->cpu_bytes_per_s =
@@ -112,11 +112,12 @@ static void decide_missed(struct corm_engine *e) {
         }
     }
     if (p->missed == CORM_MISSED_CPU) {
-        return;
+        return 0;
     }
     p->host_bytes -= e->host_missed_bytes;
     p->host_cache_bytes = e->host_missed_bytes = 0;
     offload_close(&e->offload);
+    return 0;
 }
 
 /* ---- opening ---- */
@@ -142,8 +143,7 @@ static int open_device(struct corm_engine *e, const char *device,
                          engine_predict_rows(e), err) < 0) {
         return -1;
     }
-    decide_missed(e);
-    return 0;
+    return decide_missed(e, err);
 }
 
 int engine_open_backend(struct corm_engine *e, struct err *err) {
@@ -183,7 +183,10 @@ int engine_open_slots(struct corm_engine *e, bool whole_lru, struct err *err) {
     }
     if (backend_needs_landing(&e->backend) && e->n_slots > 0) {
         e->device_slots =
-            e->backend.ops->alloc(e->backend.self, (size_t)e->n_slots * e->cache.slot_bytes);
+            e->backend.ops->alloc(e->backend.self, (size_t)e->n_slots * e->cache.slot_bytes, err);
+        if (!e->device_slots) {
+            return -1;
+        }
         cache_use_slots(&e->cache, e->device_slots);
     }
     return 0;

@@ -51,24 +51,29 @@ size_t filler_landing_bytes(const struct corm *archive) {
     return landing_bytes(slot, landing_pieces(slot));
 }
 
-struct filler filler_new(const struct fill *fill) {
+int filler_open(struct filler *f, const struct fill *fill, struct err *err) {
     const struct corm *a = fill->archive;
+    const size_t slot = cache_slot_bytes(a, 0);
     void *buffer = NULL;
+    *f = (struct filler){0};
+    if (fill->device &&
+        !(f->landing = landing_new(fill->device, slot, landing_pieces(slot), err))) {
+        return -1;
+    }
     if (posix_memalign(&buffer, READER_ALIGN, filler_buffer_bytes(a)) != 0) {
         die_memory(filler_buffer_bytes(a));
     }
-    size_t slot = cache_slot_bytes(a, 0);
-    struct landing *landing =
-        fill->device ? landing_new(fill->device, slot, landing_pieces(slot)) : NULL;
-    struct corm_decoder *decoder = corm_decoder_new(a);
-    corm_decoder_use(decoder, fill->exponents->decode);
-    return (struct filler){decoder, buffer, landing};
+    f->buffer = buffer;
+    f->decoder = corm_decoder_new(a);
+    corm_decoder_use(f->decoder, fill->exponents->decode);
+    return 0;
 }
 
-void filler_free(struct filler *f) {
+void filler_close(struct filler *f) {
     landing_free(f->landing);
     free(f->buffer);
     corm_decoder_free(f->decoder);
+    *f = (struct filler){0};
 }
 
 /* ---- a device's slots ---- */

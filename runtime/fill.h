@@ -69,8 +69,9 @@ int fill_open(struct fill *fill, const struct cache *cache, const struct backend
               enum reader_way way, struct reader_throttle throttle, struct err *err);
 void fill_close(struct fill *fill);
 
-struct filler filler_new(const struct fill *fill);
-void filler_free(struct filler *f); /* accepts a zeroed struct */
+/* Fails where a device's driver has no page-locked memory left. */
+int filler_open(struct filler *f, const struct fill *fill, struct err *err);
+void filler_close(struct filler *f); /* accepts a zeroed struct */
 /* Memory of a filler (its buffer and its decoder), and with a device page-locked memory besides. */
 size_t filler_bytes(const struct corm *archive);
 size_t filler_landing_bytes(const struct corm *archive);

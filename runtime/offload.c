@@ -16,13 +16,22 @@ bool offload_pays(double link_bytes_per_s, double cpu_bytes_per_s) {
     return link_bytes_per_s > 0 && cpu_bytes_per_s > link_bytes_per_s;
 }
 
-double offload_link_rate(const struct backend *device) {
+int offload_link_rate(const struct backend *device, double *bytes_per_s, struct err *err) {
     const struct backend_ops *op = device->ops;
+    *bytes_per_s = 0;
     if (!backend_needs_landing(device)) {
         return 0;
     }
     const size_t all = (size_t)N_COPIES * BACKEND_COPY_BYTES;
-    uint8_t *from = op->host_alloc(device->self, all), *to = op->alloc(device->self, all);
+    uint8_t *from = op->host_alloc(device->self, all, err);
+    if (!from) {
+        return -1;
+    }
+    uint8_t *to = op->alloc(device->self, all, err);
+    if (!to) {
+        op->host_free(device->self, from);
+        return -1;
+    }
     const struct backend_copy copy = {to, from, all, N_COPIES};
     memset(from, 0, all);
     uint64_t ns = 0, bytes = 0;
@@ -37,7 +46,8 @@ double offload_link_rate(const struct backend *device) {
     }
     op->free(device->self, to);
     op->host_free(device->self, from);
-    return (double)bytes * 1e9 / (double)ns;
+    *bytes_per_s = (double)bytes * 1e9 / (double)ns;
+    return 0;
 }
 
 /* The experts of a measurement: each consists of `n` pieces, which lie one behind the other. */

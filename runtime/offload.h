@@ -40,8 +40,8 @@ enum { OFFLOAD_FADE_TOK = 64 };
  * no. */
 bool offload_pays(double link_bytes_per_s, double cpu_bytes_per_s);
 /* The rate that copies to the device reach, measured for some milliseconds with 4 MiB of its
- * memory. 0 where the device needs no landing. */
-double offload_link_rate(const struct backend *device);
+ * memory, which it may not have: an error. 0 where the device needs no landing. */
+int offload_link_rate(const struct backend *device, double *bytes_per_s, struct err *err);
 /* The rate that the CPU's experts operation reaches on one row, measured for some milliseconds. It
  * takes at most `most_bytes` of memory (at least two experts) and gives them back. The experts are
  * made up, or, where `packed` is not NULL, they are copies of that chunk of the archive, which must

@@ -16,13 +16,13 @@ uint32_t predict_width(const struct arch *a) {
 
 /* ---- life ---- */
 
-static struct weight place(struct predict *p, enum predict_kind kind, uint32_t layer,
-                           uint32_t ahead) {
-    struct weight host = corm_predict_get(&p->view, kind, layer, ahead);
-    return host.data ? p->be->ops->place(p->be->self, &host) : none;
+static int place(struct predict *p, enum predict_kind kind, uint32_t layer, uint32_t ahead,
+                 struct weight *out, struct err *err) {
+    const struct weight host = corm_predict_get(&p->view, kind, layer, ahead);
+    return host.data ? p->be->ops->place(p->be->self, &host, out, err) : 0;
 }
 
-static void place_all(struct predict *p) {
+static int place_all(struct predict *p, struct err *err) {
     uint32_t n = p->arch->n_layers;
     struct {
         struct weight **at;
@@ -42,13 +42,16 @@ static void place_all(struct predict *p) {
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct weight *w = mem_calloc((size_t)n * rows[i].aheads, sizeof *w);
+        *rows[i].at = w;
         for (uint32_t l = 0; l < n; l++) {
             for (uint32_t a = 0; a < rows[i].aheads; a++) {
-                w[l * rows[i].aheads + a] = place(p, rows[i].kind, l, a);
+                if (place(p, rows[i].kind, l, a, &w[l * rows[i].aheads + a], err) < 0) {
+                    return -1;
+                }
             }
         }
-        *rows[i].at = w;
     }
+    return 0;
 }
 
 /* The most rows, or columns, that any matrix of a kind has. */
@@ -113,20 +116,26 @@ size_t predict_scratch_bytes(const struct corm_predict *view, const struct arch 
     return floats * sizeof(float);
 }
 
-void predict_open(struct predict *p, const struct corm_predict *view, const struct arch *arch,
-                  struct backend *be, const struct layer_weights *layers,
-                  uint32_t chunks_per_expert, uint32_t max_rows) {
+int predict_open(struct predict *p, const struct corm_predict *view, const struct arch *arch,
+                 struct backend *be, const struct layer_weights *layers, uint32_t chunks_per_expert,
+                 uint32_t max_rows, struct err *err) {
     *p = empty(view, arch, chunks_per_expert, max_rows);
     p->be = be;
     p->layers = layers;
-    place_all(p);
+    if (place_all(p, err) < 0) {
+        return -1;
+    }
     struct block blocks[N_BLOCKS];
     list_blocks(p, blocks);
     for (int i = 0; i < N_BLOCKS; i++) {
-        *blocks[i].at = be->ops->alloc(be->self, blocks[i].floats * sizeof(float));
+        *blocks[i].at = be->ops->alloc(be->self, blocks[i].floats * sizeof(float), err);
+        if (!*blocks[i].at) {
+            return -1;
+        }
     }
     p->host_ids = mem_calloc((size_t)max_rows * p->width, sizeof *p->host_ids);
     p->host_scores = mem_calloc(chunks_per_expert, sizeof *p->host_scores);
+    return 0;
 }
 
 void predict_close(struct predict *p) {

@@ -50,10 +50,11 @@ struct predict {
     float *host_scores; /* [chunks_per_expert] */
 };
 
-/* `layers` outlive it. */
-void predict_open(struct predict *p, const struct corm_predict *view, const struct arch *arch,
-                  struct backend *be, const struct layer_weights *layers,
-                  uint32_t chunks_per_expert, uint32_t max_rows);
+/* `layers` outlive it. Fails where the backend has no memory left; predict_close is due in any
+ * case. */
+int predict_open(struct predict *p, const struct corm_predict *view, const struct arch *arch,
+                 struct backend *be, const struct layer_weights *layers, uint32_t chunks_per_expert,
+                 uint32_t max_rows, struct err *err);
 void predict_close(struct predict *p); /* accepts a zeroed struct */
 /* Memory that it takes, beside the matrices. */
 size_t predict_scratch_bytes(const struct corm_predict *view, const struct arch *arch,

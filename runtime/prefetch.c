@@ -91,11 +91,11 @@ static void be_patient(void) {
 }
 
 static void *io_main(void *arg) {
-    struct prefetch *p = arg;
+    struct prefetch_worker *w = arg;
+    struct prefetch *p = w->prefetch;
     if (p->awake) {
         be_patient();
     }
-    struct filler f = filler_new(&p->fill);
     struct fill_run runs[2] = {0}, *run = &runs[0], *next = &runs[1];
     pthread_mutex_lock(&p->cache->lock);
     while (!p->stop) {
@@ -107,7 +107,7 @@ static void *io_main(void *arg) {
         }
         if (run->n > 0) {
             struct fill_run *served = run;
-            serve(p, &f, run, p->overlaps ? next : NULL);
+            serve(p, &w->filler, run, p->overlaps ? next : NULL);
             run = next;
             next = served;
             next->n = 0;
@@ -129,11 +129,36 @@ static void *io_main(void *arg) {
         prefetch_end_run(p, run, 0);
     }
     pthread_mutex_unlock(&p->cache->lock);
-    filler_free(&f);
     return NULL;
 }
 
 /* ---- life ---- */
+
+/* The fillers are made before any thread runs, so that what they lack can be told. */
+static int open_workers(struct prefetch *p, uint32_t n, struct err *err) {
+    p->workers = mem_calloc(n, sizeof *p->workers);
+    if (filler_open(&p->own, &p->fill, err) < 0) {
+        return -1;
+    }
+    for (; p->n_workers < n; p->n_workers++) {
+        struct prefetch_worker *w = &p->workers[p->n_workers];
+        w->prefetch = p;
+        if (filler_open(&w->filler, &p->fill, err) < 0) {
+            return -1;
+        }
+    }
+    for (; p->n_threads < n; p->n_threads++) {
+        struct prefetch_worker *w = &p->workers[p->n_threads];
+        int e = pool_start_thread(&w->thread, io_main, w);
+        if (e != 0) {
+            return err_errno(
+                err, e,
+                "I/O thread %u of %u cannot be started (a limit: ulimit -u and -v, pids.max)",
+                p->n_threads + 1, n);
+        }
+    }
+    return 0;
+}
 
 int prefetch_open(struct prefetch **out, struct cache *cache, const struct prefetch_options *opt,
                   struct err *err) {
@@ -159,18 +184,9 @@ int prefetch_open(struct prefetch **out, struct cache *cache, const struct prefe
     /* Several threads overlap by themselves. Reads that are split for comparison are done without
      * any of this. */
     p->overlaps = opt->io_threads == 1 && !opt->split_reads && fill_begins(&p->fill);
-    p->own = filler_new(&p->fill);
-    p->threads = mem_calloc(opt->io_threads, sizeof *p->threads);
-    for (uint32_t i = 0; i < opt->io_threads; i++) {
-        int e = pool_start_thread(&p->threads[i], io_main, p);
-        if (e != 0) {
-            err_errno(err, e,
-                      "I/O thread %u of %u cannot be started (a limit: ulimit -u and -v, pids.max)",
-                      i + 1, opt->io_threads);
-            prefetch_close(p);
-            return -1;
-        }
-        p->n_threads++;
+    if (open_workers(p, opt->io_threads, err) < 0) {
+        prefetch_close(p);
+        return -1;
     }
     *out = p;
     return 0;
@@ -186,13 +202,16 @@ void prefetch_close(struct prefetch *p) {
     pthread_cond_broadcast(&p->work);
     pthread_mutex_unlock(&p->cache->lock);
     for (uint32_t i = 0; i < p->n_threads; i++) {
-        pthread_join(p->threads[i], NULL);
+        pthread_join(p->workers[i].thread, NULL);
     }
     pthread_cond_destroy(&p->work);
     pthread_cond_destroy(&p->ready);
-    free(p->threads);
+    for (uint32_t i = 0; i < p->n_workers; i++) {
+        filler_close(&p->workers[i].filler);
+    }
+    free(p->workers);
     free(p->guess_p);
-    filler_free(&p->own);
+    filler_close(&p->own);
     fill_close(&p->fill);
     free(p);
 }

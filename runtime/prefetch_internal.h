@@ -28,9 +28,13 @@ struct prefetch {
     atomic_uint work_seq, ready_seq;
     uint32_t n_asleep;     /* I/O threads in wait for `work` */
     bool looking, waiting; /* an I/O thread looks for work while awake; the forward thread sleeps */
-    pthread_t *threads;
-    uint32_t n_threads;
-    struct filler own; /* the forward thread's */
+    struct prefetch_worker { /* an I/O thread */
+        struct prefetch *prefetch;
+        pthread_t thread;
+        struct filler filler;
+    } *workers;
+    uint32_t n_workers, n_threads; /* with fillers; that run */
+    struct filler own;             /* the forward thread's */
     bool stop, split_reads, awake;
     bool overlaps; /* the I/O thread lets the disk begin on a run while it checks the one before */
     struct err failure;

@@ -104,9 +104,13 @@ int corm_session_open(struct corm_session **session, struct corm_engine *engine,
         return engine_fail_as(error, &err, CORM_ERROR_MEMORY);
     }
     struct corm_session *s = mem_calloc(1, sizeof *s);
+    if (state_open(&s->state, a, &engine->backend, &size, NULL, &err) < 0) {
+        state_close(&s->state);
+        free(s);
+        return engine_fail_as(error, &err, CORM_ERROR_MEMORY);
+    }
     s->kv_bytes = bytes;
     engine->kv_used += bytes;
-    state_open(&s->state, a, &engine->backend, &size, NULL);
     s->engine = engine;
     s->history = mem_calloc(engine->opt.ctx_tok, sizeof *s->history);
     s->row = -1;

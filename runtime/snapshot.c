@@ -24,15 +24,16 @@ uint32_t snapshot_slots(const struct corm_engine *e) {
     return n < UINT16_MAX ? (uint32_t)n : UINT16_MAX;
 }
 
-void snapshot_pool_open(struct corm_engine *e) {
+int snapshot_pool_open(struct corm_engine *e, struct err *err) {
     struct snapshot_pool *p = &e->snapshots;
     *p = (struct snapshot_pool){.slot_bytes = snapshot_slot_bytes(e),
                                 .kept_bytes = kept_bytes(e),
                                 .n_slots = snapshot_slots(e)};
     if (p->n_slots > 0) {
-        p->memory = e->backend.ops->alloc(e->backend.self, p->n_slots * p->slot_bytes);
+        p->memory = e->backend.ops->alloc(e->backend.self, p->n_slots * p->slot_bytes, err);
     }
     p->uses = mem_calloc(p->n_slots, sizeof *p->uses);
+    return p->n_slots > 0 && !p->memory ? -1 : 0;
 }
 
 void snapshot_pool_close(struct corm_engine *e) {

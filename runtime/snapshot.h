@@ -35,7 +35,8 @@ struct snapshot_list {
 /* Bytes of one slot, and the slots within the options' budget. */
 size_t snapshot_slot_bytes(const struct corm_engine *e);
 uint32_t snapshot_slots(const struct corm_engine *e);
-void snapshot_pool_open(struct corm_engine *e);
+/* snapshot_pool_close is due in any case. */
+int snapshot_pool_open(struct corm_engine *e, struct err *err);
 void snapshot_pool_close(struct corm_engine *e);
 
 static inline void *snapshot_kept(const struct snapshot_pool *p, uint32_t slot) {

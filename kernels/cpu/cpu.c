@@ -172,7 +172,7 @@ struct block {
  * context opens at once. For large blocks that holds whatever was freed before, and pages can be
  * given back one by one, so that these are mappings of their own; of small pages, as a system that
  * makes huge ones by itself would take 2 MiB for the first token of each head. */
-static void *alloc(void *self, size_t bytes) {
+static void *alloc(void *self, size_t bytes, struct err *err) {
     enum { ALIGN = 64, LARGE = 1 << 16 };
     (void)self;
     uint64_t want;
@@ -182,7 +182,8 @@ static void *alloc(void *self, size_t bytes) {
         b.mapped_bytes = want;
         b.raw = mmap(NULL, want, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (b.raw == MAP_FAILED) {
-            die_memory(bytes);
+            err_set(err, "out of memory: %zu bytes cannot be had", bytes);
+            return NULL;
         }
         madvise(b.raw, want,
                 MADV_NOHUGEPAGE); /* a kernel without huge pages refuses, and is right */
@@ -236,9 +237,12 @@ static void clear_memory(void *self, void *p, size_t bytes) {
     memset(p, 0, bytes);
 }
 
-static struct weight place(void *self, const struct weight *host_weight) {
+static int place(void *self, const struct weight *host_weight, struct weight *out,
+                 struct err *err) {
     (void)self;
-    return *host_weight;
+    (void)err;
+    *out = *host_weight;
+    return 0;
 }
 
 /* ---- small operations ----------------------------------------------------------------------- */

@@ -9,9 +9,8 @@ enum {
     OLDEST_MAJOR = 7, /* compute capability 7.5 */
     OLDEST_MINOR = 5,
     BOUNCE_BYTES = 64 << 10, /* greatest read that goes through page-locked memory */
-    SEGMENT_BYTES = 1 << 20,
 };
-static_assert(BACKEND_CUDA_HOST_BYTES == CUDA_SEGMENTS * SEGMENT_BYTES + BOUNCE_BYTES,
+static_assert(BACKEND_CUDA_HOST_BYTES >= CUDA_SEGMENTS * CUDA_SEGMENT_BYTES + BOUNCE_BYTES,
               "what is page-locked when a device is opened");
 
 #ifndef CUDA_PARTIAL_FLOATS
@@ -28,6 +27,15 @@ void cuda_check(const struct cuda *c, cudaError_t e, const char *what) {
         }
         die("CUDA device %d (%s): %s: %s", c->device, c->name, what, cudaGetErrorString(e));
     }
+}
+
+int cuda_try(const struct cuda *c, cudaError_t e, const char *what, struct err *err) {
+    if (e == cudaSuccess) {
+        return 0;
+    }
+    cuda_forget();
+    return err_set(err, "CUDA device %d (%s): %s: %s", c->device, c->name, what,
+                   cudaGetErrorString(e));
 }
 
 void cuda_enter(const struct cuda *c) {
@@ -97,36 +105,19 @@ extern "C" int backend_cuda_devices(uint32_t first, struct backend_device *list,
 
 /* ---- small tables --------------------------------------------------------------------------- */
 
-static void ring_open(struct cuda *c, size_t segment_bytes) {
-    struct cuda_ring *r = &c->ring;
-    r->segment_bytes = segment_bytes;
-    r->used_bytes = 0;
-    r->segment = 0;
-    cuda_check(c, cudaMallocHost((void **)&r->host, CUDA_SEGMENTS * segment_bytes),
-               "page-locked memory");
-    cuda_check(c, cudaMalloc((void **)&r->device, CUDA_SEGMENTS * segment_bytes), "device memory");
-}
-
-static void ring_close(struct cuda *c) {
-    cudaFreeHost(c->ring.host);
-    cudaFree(c->ring.device);
-}
-
 void *cuda_send(struct cuda *c, const void *host, size_t bytes) {
     struct cuda_ring *r = &c->ring;
     size_t need = (bytes + 63) & ~(size_t)63;
-    if (need > r->segment_bytes) {
-        cuda_check(c, cudaStreamSynchronize(c->stream), "an operation");
-        ring_close(c);
-        ring_open(c, need * 2);
+    if (need > CUDA_SEGMENT_BYTES) {
+        die("a table of %zu bytes for the device: at most %d", bytes, CUDA_SEGMENT_BYTES);
     }
-    if (r->used_bytes + need > r->segment_bytes) {
+    if (r->used_bytes + need > CUDA_SEGMENT_BYTES) {
         cuda_check(c, cudaEventRecord(r->sent[r->segment], c->stream), "event");
         r->segment = (r->segment + 1) % CUDA_SEGMENTS;
         cuda_check(c, cudaEventSynchronize(r->sent[r->segment]), "an operation");
         r->used_bytes = 0;
     }
-    size_t at = r->segment * r->segment_bytes + r->used_bytes;
+    size_t at = (size_t)r->segment * CUDA_SEGMENT_BYTES + r->used_bytes;
     r->used_bytes += need;
     memcpy(r->host + at, host, bytes);
     cuda_check(
@@ -137,26 +128,34 @@ void *cuda_send(struct cuda *c, const void *host, size_t bytes) {
 
 /* ---- memory --------------------------------------------------------------------------------- */
 
-static void *device_alloc(struct cuda *c, size_t bytes) {
+static double mib(size_t bytes) {
+    return (double)bytes / (1 << 20);
+}
+
+static void *device_alloc(struct cuda *c, size_t bytes, struct err *err) {
     void *p = NULL;
     cudaError_t e = cudaMalloc(&p, bytes ? bytes : 1);
     if (e != cudaSuccess) {
         size_t free_bytes = 0, total = 0;
         cudaMemGetInfo(&free_bytes, &total);
-        die("CUDA device %d (%s): %zu MiB of device memory asked for, %zu MiB free; does another "
-            "program use it? %s",
-            c->device, c->name, bytes >> 20, free_bytes >> 20, cudaGetErrorString(e));
+        cuda_forget();
+        err_set(err,
+                "CUDA device %d (%s): %.1f MiB of device memory asked for, %.1f MiB free; does "
+                "another program use it? %s",
+                c->device, c->name, mib(bytes), mib(free_bytes), cudaGetErrorString(e));
+        return NULL;
     }
     cuda_check(c, cudaMemsetAsync(p, 0, bytes, c->stream), "clearing memory");
     return p;
 }
 
-static void *alloc(void *self, size_t bytes) {
+static void *alloc(void *self, size_t bytes, struct err *err) {
     struct cuda *c = (struct cuda *)self;
     cuda_enter(c);
-    void *p = device_alloc(c, bytes);
-    /* Uploads, on other streams, may come next. */
-    cuda_check(c, cudaStreamSynchronize(c->stream), "clearing memory");
+    void *p = device_alloc(c, bytes, err);
+    if (p) { /* uploads, on other streams, may come next */
+        cuda_check(c, cudaStreamSynchronize(c->stream), "clearing memory");
+    }
     return p;
 }
 
@@ -199,16 +198,21 @@ static void clear_memory(void *self, void *p, size_t bytes) {
 
 /* Rows begin at multiples of 16 bytes, so that every load is whole; but those of f32 are left
  * without padding, as weight_floats has them. */
-static struct weight place(void *self, const struct weight *host) {
+static int place(void *self, const struct weight *host, struct weight *out, struct err *err) {
     struct cuda *c = (struct cuda *)self;
     struct weight w = *host;
+    w.data = NULL;
+    *out = w;
     if (!host->data) {
-        return w;
+        return 0;
     }
     size_t row = codec_row_bytes(host->codec, host->cols);
     w.stride_bytes = host->codec->id == CODEC_F32 ? row : (row + 15) & ~(size_t)15;
     cuda_enter(c);
-    uint8_t *p = (uint8_t *)device_alloc(c, w.stride_bytes * w.rows);
+    uint8_t *p = (uint8_t *)device_alloc(c, w.stride_bytes * w.rows, err);
+    if (!p) {
+        return -1;
+    }
     /* In one piece where it is one: far faster from memory that is not page-locked. A single row
      * has no stride to speak of. */
     bool one_piece = w.rows == 1 || w.stride_bytes == host->stride_bytes;
@@ -222,15 +226,26 @@ static struct weight place(void *self, const struct weight *host) {
     c->placed = (void **)mem_grow(c->placed, c->n_placed + 1, &c->cap_placed, sizeof *c->placed);
     c->placed[c->n_placed++] = p;
     w.data = p;
-    return w;
+    *out = w;
+    return 0;
 }
 
-static void *host_alloc(void *self, size_t bytes) {
-    struct cuda *c = (struct cuda *)self;
+static void *page_locked(const struct cuda *c, size_t bytes, struct err *err) {
     void *p = NULL;
-    cuda_enter(c);
-    cuda_check(c, cudaMallocHost(&p, bytes), "page-locked memory");
+    cudaError_t e = cudaMallocHost(&p, bytes);
+    if (e != cudaSuccess) {
+        cuda_forget();
+        err_set(err, "CUDA device %d (%s): %.1f MiB of page-locked memory asked for: %s", c->device,
+                c->name, mib(bytes), cudaGetErrorString(e));
+        return NULL;
+    }
     return p;
+}
+
+static void *host_alloc(void *self, size_t bytes, struct err *err) {
+    struct cuda *c = (struct cuda *)self;
+    cuda_enter(c);
+    return page_locked(c, bytes, err);
 }
 
 static void host_free(void *self, void *p) {
@@ -240,6 +255,27 @@ static void host_free(void *self, void *p) {
 
 /* ---- life ----------------------------------------------------------------------------------- */
 
+int cuda_event_new(const struct cuda *c, unsigned flags, cudaEvent_t *event, struct err *err) {
+    return cuda_try(c, cudaEventCreateWithFlags(event, flags), "an event", err);
+}
+
+void cuda_event_free(cudaEvent_t event) {
+    if (event) {
+        cudaEventDestroy(event);
+    }
+}
+
+int cuda_stream_new(const struct cuda *c, cudaStream_t *stream, struct err *err) {
+    return cuda_try(c, cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking), "a stream", err);
+}
+
+void cuda_stream_free(cudaStream_t stream) {
+    if (stream) {
+        cudaStreamDestroy(stream);
+    }
+}
+
+/* Also of what was opened in part. */
 static void close_device(void *self) {
     struct cuda *c = (struct cuda *)self;
     cuda_enter(c);
@@ -247,15 +283,16 @@ static void close_device(void *self) {
     for (size_t i = 0; i < c->n_placed; i++) {
         cudaFree(c->placed[i]);
     }
-    ring_close(c);
+    cudaFreeHost(c->ring.host);
+    cudaFree(c->ring.device);
     cudaFreeHost(c->bounce);
     cudaFree(c->partial);
     cudaFree(c->hidden);
     for (int i = 0; i < CUDA_SEGMENTS; i++) {
-        cudaEventDestroy(c->ring.sent[i]);
+        cuda_event_free(c->ring.sent[i]);
     }
     cuda_link_close(c);
-    cudaStreamDestroy(c->stream);
+    cuda_stream_free(c->stream);
     cuda_plan_free(c->plan);
     free(c->placed);
     free(c);
@@ -313,24 +350,43 @@ static size_t partial_floats(const struct backend_limits *l) {
 }
 
 extern "C" uint64_t backend_cuda_scratch_bytes(const struct backend_limits *l) {
-    return (hidden_floats(l) + partial_floats(l)) * sizeof(float) + CUDA_SEGMENTS * SEGMENT_BYTES;
+    return (hidden_floats(l) + partial_floats(l)) * sizeof(float) +
+           CUDA_SEGMENTS * CUDA_SEGMENT_BYTES;
 }
 
-static void open_streams(struct cuda *c) {
-    int least = 0, greatest = 0;
-    cuda_check(c, cudaDeviceGetStreamPriorityRange(&least, &greatest), "streams");
-    cuda_check(c, cudaStreamCreateWithPriority(&c->stream, cudaStreamNonBlocking, greatest),
-               "streams");
-    cuda_link_open(c, least, greatest);
-    for (int i = 0; i < CUDA_SEGMENTS; i++) {
-        cuda_check(c, cudaEventCreateWithFlags(&c->ring.sent[i], cudaEventDisableTiming), "event");
+static int open_streams(struct cuda *c, struct err *err) {
+    if (cuda_stream_new(c, &c->stream, err) < 0 || cuda_link_open(c, err) < 0) {
+        return -1;
     }
+    for (int i = 0; i < CUDA_SEGMENTS; i++) {
+        if (cuda_event_new(c, cudaEventDisableTiming, &c->ring.sent[i], err) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Scratch, and what reads and small tables go through. */
+static int open_memory(struct cuda *c, struct err *err) {
+    const size_t ring_bytes = CUDA_SEGMENTS * CUDA_SEGMENT_BYTES;
+    c->hidden_stride = (uint32_t)hidden_stride(&c->limits);
+    c->partial_floats = partial_floats(&c->limits);
+    c->plan = cuda_plan_new();
+    if (!(c->ring.host = (uint8_t *)page_locked(c, ring_bytes, err)) ||
+        !(c->bounce = page_locked(c, BOUNCE_BYTES, err)) ||
+        !(c->ring.device = (uint8_t *)device_alloc(c, ring_bytes, err)) ||
+        !(c->partial = (float *)device_alloc(c, c->partial_floats * sizeof(float), err))) {
+        return -1;
+    }
+    c->hidden = (float *)device_alloc(c, hidden_floats(&c->limits) * sizeof(float), err);
+    return c->hidden ? 0 : -1;
 }
 
 extern "C" int backend_cuda_open(struct backend *b, uint32_t device, uint64_t vram_bytes,
                                  const struct backend_limits *limits, struct err *err) {
     struct backend_device d;
     int n = count_devices(err), sms = 0;
+    cuda_forget(); /* what this thread tried before */
     if (n < 0) {
         return -1;
     }
@@ -367,17 +423,13 @@ extern "C" int backend_cuda_open(struct backend *b, uint32_t device, uint64_t vr
     c->limits = *limits;
     snprintf(c->name, sizeof c->name, "%s", d.name);
     cuda_enter(c);
-    cuda_check(c, cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, c->device),
-               "device");
+    if (cuda_try(c, cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, c->device),
+                 "device", err) < 0 ||
+        open_streams(c, err) < 0 || open_memory(c, err) < 0) {
+        close_device(c);
+        return -1;
+    }
     c->n_sms = (uint32_t)sms;
-    open_streams(c);
-    ring_open(c, SEGMENT_BYTES);
-    cuda_check(c, cudaMallocHost(&c->bounce, BOUNCE_BYTES), "page-locked memory");
-    c->hidden_stride = (uint32_t)hidden_stride(limits);
-    c->hidden = (float *)device_alloc(c, hidden_floats(limits) * sizeof(float));
-    c->partial_floats = partial_floats(limits);
-    c->partial = (float *)device_alloc(c, c->partial_floats * sizeof(float));
-    c->plan = cuda_plan_new();
     *b = (struct backend){.name = "cuda", .isa = c->name, .self = c, .ops = &cuda_ops};
     return 0;
 }

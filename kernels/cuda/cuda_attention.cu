@@ -66,8 +66,8 @@ void cuda_kv_store(void *self, const struct kv *kv, const float *k, const float 
     struct cuda *c = (struct cuda *)self;
     size_t n = (size_t)rows * kv->n_kv_heads * kv->head_dim;
     uint32_t blocks = cuda_ceil_div(n, 256);
-    auto kernel = kv->type == KV_F16 ? kv_store_each<KV_F16> : kv_store_each<KV_F32>;
-    CUDA_LAUNCH(c, kernel, blocks < 4096 ? blocks : 4096, 256, 0, *kv, k, v, pos0, n);
+    auto kv_store = kv->type == KV_F16 ? kv_store_each<KV_F16> : kv_store_each<KV_F32>;
+    CUDA_LAUNCH(c, kv_store, blocks < 4096 ? blocks : 4096, 256, 0, *kv, k, v, pos0, n);
 }
 
 /* ---- one split ------------------------------------------------------------------------------ */
@@ -301,10 +301,9 @@ __global__ void attend_join(struct attend a) {
 }
 
 template <int CODEC, int V> static void launch_split(struct cuda *c, const struct attend *a) {
-    auto kernel = attend_split<CODEC, V>;
     dim3 grid(a->n_splits, cuda_ceil_div(a->n_vectors, V), a->n_kv_heads);
     size_t padded = align_up(a->head_dim, cuda_unit<CODEC>::COLS);
-    CUDA_LAUNCH(c, kernel, grid, ATTEND_THREADS, V * padded * sizeof(float), *a);
+    CUDA_LAUNCH(c, (attend_split<CODEC, V>), grid, ATTEND_THREADS, V * padded * sizeof(float), *a);
 }
 
 /* One round: rows whose partial results fit the scratch. */

@@ -8,7 +8,9 @@
  * single token keeps the whole device busy; else one block of threads walks all blocks of neurons.
  * An expert with many uses goes by tiles of 64 uses: 32 neurons' gates and ups, then 64 columns.
  * Each way sums a block in neuron order from zero and adds blocks in order to the bias, so chunks
- * and the order in which experts arrive change nothing.
+ * and the order in which experts arrive change nothing. Nor does it change anything that a call
+ * whose tables would not fit a segment of the ring becomes several rounds of launches: a use is
+ * computed in one of them, in the way that all uses of its expert go.
  */
 #include "kernels/cuda/cuda_rows.inc"
 
@@ -392,18 +394,54 @@ static uint32_t plan_blocks(const struct cuda *c, struct cuda_plan *p,
     return n;
 }
 
+/* A job's uses are tiled, or streamed `r` at a time. */
+static bool goes_by_tiles(const struct expert_job *job) {
+    return job->n_uses >= CUDA_MANY_USES;
+}
+static uint32_t step_of(const struct expert_job *job, uint32_t r) {
+    return goes_by_tiles(job) ? (uint32_t)CUDA_TILE : r;
+}
+
+static uint32_t count_blocks(const struct expert_job *job) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < job->n_chunks; i++) {
+        n += cuda_ceil_div(job->chunks[i].n_neurons, FFN_BLOCK);
+    }
+    return n;
+}
+
+/* How many of the job's uses, of which `left` are left, fit with what the tables hold already: a
+ * number of whole steps, or all that are left; 0: not one step. */
+static uint32_t uses_that_fit(const struct cuda_plan *p, const struct expert_job *job,
+                              uint32_t left, uint32_t r) {
+    const size_t n_blocks = count_blocks(job), step = step_of(job, r);
+    const size_t once = n_blocks * sizeof(struct ffn_block);
+    const size_t a_step = (n_blocks + 1) * sizeof(struct ffn_item) +
+                          step * (sizeof(uint32_t) + sizeof(struct ffn_sum));
+    size_t held = TABLES * 16; /* the gaps between them */
+    for (int i = 0; i < TABLES; i++) {
+        held += p->tables[i].n;
+    }
+    if (held + once + a_step > CUDA_SEGMENT_BYTES) {
+        return 0;
+    }
+    const size_t fit = (CUDA_SEGMENT_BYTES - held - once) / a_step * step;
+    return fit < left ? (uint32_t)fit : left;
+}
+
+/* `n` uses of a job, from `first` on, go to the tables. */
 static void plan_job(const struct cuda *c, struct cuda_plan *p, const struct expert_layer *layer,
-                     const struct expert_job *job, uint32_t r) {
+                     const struct expert_job *job, uint32_t first, uint32_t n, uint32_t r) {
     const uint32_t block = table_len<struct ffn_block>(p, BLOCKS);
     const uint32_t use = table_len<uint32_t>(p, USES);
     const uint32_t n_blocks = plan_blocks(c, p, layer, job);
-    const bool many = job->n_uses >= CUDA_MANY_USES;
-    const uint32_t step = many ? CUDA_TILE : r, n_groups = cuda_ceil_div(job->n_uses, step);
+    const bool many = goes_by_tiles(job);
+    const uint32_t step = step_of(job, r), n_groups = cuda_ceil_div(n, step);
     const uint32_t first_item = table_len<struct ffn_item>(p, FEW_GATES);
-    table_push(&p->tables[USES], job->uses, job->n_uses * sizeof *job->uses);
+    table_push(&p->tables[USES], job->uses + first, n * sizeof *job->uses);
     for (uint32_t b = 0; b <= n_blocks; b++) { /* the last round is for the whole expert */
         for (uint32_t g = 0; g < n_groups; g++) {
-            uint32_t rest = job->n_uses - g * step;
+            uint32_t rest = n - g * step;
             struct ffn_item item = {block + b, 1, use + g * step, rest < step ? rest : step,
                                     job->expert};
             int table = many ? MANY_GATES : FEW_GATES;
@@ -415,8 +453,8 @@ static void plan_job(const struct cuda *c, struct cuda_plan *p, const struct exp
             table_push(&p->tables[table], &item, sizeof item);
         }
     }
-    for (uint32_t u = 0; u < job->n_uses && !many; u++) {
-        struct ffn_sum sum = {job->uses[u], (first_item + u / r) * r + u % r, n_groups * r,
+    for (uint32_t u = 0; u < n && !many; u++) {
+        struct ffn_sum sum = {job->uses[first + u], (first_item + u / r) * r + u % r, n_groups * r,
                               n_blocks, job->expert};
         table_push(&p->tables[FEW_SUMS], &sum, sizeof sum);
     }
@@ -447,22 +485,22 @@ static void launch_few(struct cuda *c, struct ffn f, const struct ffn_item *gate
     const uint32_t slices = cuda_ceil_div(f.dim, DOWN_THREADS * cuda_unit<CODEC>::COLS);
     f.tile_cols = cuda_tile_cols(f.dim, R);
     if (n_gates > 0) {
-        auto kernel = few_gates<CODEC, R>;
-        CUDA_LAUNCH(c, kernel, n_gates, 256, cuda_tile_bytes(f.tile_cols, R), f, gates);
+        CUDA_LAUNCH(c, (few_gates<CODEC, R>), n_gates, 256, cuda_tile_bytes(f.tile_cols, R), f,
+                    gates);
     }
     if ((size_t)n_gates * R * f.dim <= c->partial_floats) {
         if (n_gates > 0) {
-            auto kernel = few_partials<CODEC, R>;
-            CUDA_LAUNCH(c, kernel, dim3(n_gates, slices), DOWN_THREADS, 0, f, gates);
+            CUDA_LAUNCH(c, (few_partials<CODEC, R>), dim3(n_gates, slices), DOWN_THREADS, 0, f,
+                        gates);
         }
         dim3 grid(table_len<struct ffn_sum>(p, FEW_SUMS), cuda_ceil_div(f.dim, 256));
         CUDA_LAUNCH(c, few_sums, grid, 256, 0, f, sums);
     } else {
-        auto kernel = few_downs<CODEC, R>;
-        CUDA_LAUNCH(c, kernel, dim3(n_downs, slices), DOWN_THREADS, 0, f, downs);
+        CUDA_LAUNCH(c, (few_downs<CODEC, R>), dim3(n_downs, slices), DOWN_THREADS, 0, f, downs);
     }
 }
 
+/* Queue what the tables hold, and empty them. */
 template <int CODEC> static void launch(struct cuda *c, struct ffn f, uint32_t r) {
     const struct cuda_plan *p = c->plan;
     const uint8_t *tables = send_tables(c, c->plan);
@@ -479,14 +517,15 @@ template <int CODEC> static void launch(struct cuda *c, struct ffn f, uint32_t r
         launch_few<CODEC, FEW_USES>(c, f, items[FEW_GATES], items[FEW_DOWNS], sums);
     }
     if (p->tables[MANY_GATES].n > 0) {
-        auto kernel = many_gates<CODEC>;
-        CUDA_LAUNCH(c, kernel, table_len<struct ffn_item>(p, MANY_GATES), CUDA_TILE_THREADS, 0, f,
-                    items[MANY_GATES]);
+        CUDA_LAUNCH(c, (many_gates<CODEC>), table_len<struct ffn_item>(p, MANY_GATES),
+                    CUDA_TILE_THREADS, 0, f, items[MANY_GATES]);
     }
     if (p->tables[MANY_DOWNS].n > 0) {
-        auto kernel = many_downs<CODEC>;
         dim3 grid(table_len<struct ffn_item>(p, MANY_DOWNS), cuda_ceil_div(f.dim, CUDA_TILE));
-        CUDA_LAUNCH(c, kernel, grid, CUDA_TILE_THREADS, 0, f, items[MANY_DOWNS]);
+        CUDA_LAUNCH(c, (many_downs<CODEC>), grid, CUDA_TILE_THREADS, 0, f, items[MANY_DOWNS]);
+    }
+    for (int i = 0; i < TABLES; i++) {
+        c->plan->tables[i].n = 0;
     }
 }
 
@@ -512,12 +551,16 @@ void cuda_experts(void *self, const struct expert_layer *layer, const struct exp
             r = FEW_USES;
         }
     }
-    for (int i = 0; i < TABLES; i++) {
-        c->plan->tables[i].n = 0;
-    }
     for (uint32_t i = 0; i < n_jobs; i++) {
-        if (jobs[i].n_uses > 0) {
-            plan_job(c, c->plan, layer, &jobs[i], r);
+        for (uint32_t done = 0, n; done < jobs[i].n_uses; done += n) {
+            n = uses_that_fit(c->plan, &jobs[i], jobs[i].n_uses - done, r);
+            if (n > 0) {
+                plan_job(c, c->plan, layer, &jobs[i], done, n, r);
+            } else if (c->plan->tables[USES].n > 0) {
+                CUDA_BY_CODEC(layer->codec->id, launch, c, f, r);
+            } else {
+                die("an expert of %u chunks: its table does not fit", jobs[i].n_chunks);
+            }
         }
     }
     if (c->plan->tables[USES].n > 0) {

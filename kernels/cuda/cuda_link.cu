@@ -2,8 +2,9 @@
  * cuda_link: the way to device memory. Marks in the order of operations, uploads, and the time that
  * both take.
  *
- * A copy has a stream of its urgency, in which its order is kept; the device's copy engine serves
- * both streams by turns, one copy of at most BACKEND_COPY_BYTES at once. An upload is one hand-over
+ * A copy has a stream of its urgency, in which its order is kept. How the device's copy engine
+ * shares itself among streams is not documented, and priorities of streams do not count for copies:
+ * what is rested on is that a copy is of at most BACKEND_COPY_BYTES. An upload is one hand-over
  * whatever the number of its copies: one wait for its mark before, one event behind. (What CUDA has
  * for many copies in one call, cudaMemcpyBatchAsync, came with 12.8 and another signature with 13,
  * and no driver of CUDA 12.0 to 12.7 knows it.)
@@ -45,6 +46,7 @@ static void learn_track(struct cuda *c, uint32_t track) {
         uint32_t i = (uint32_t)((p->told + 1) % CUDA_EVENTS);
         cudaError_t e = cudaEventQuery(p->events[i]);
         if (e == cudaErrorNotReady) {
+            cuda_forget();
             return;
         }
         cuda_check(c, e, "an operation");
@@ -221,6 +223,7 @@ bool cuda_uploaded(void *self, uint64_t ticket, bool wait) {
     /* Should the event get a newer meaning meanwhile, this waits longer than it must. */
     cudaError_t e = wait ? cudaEventSynchronize(event) : cudaEventQuery(event);
     if (e == cudaErrorNotReady) {
+        cuda_forget();
         return false;
     }
     cuda_check(c, e, "copy to the device");
@@ -241,38 +244,46 @@ void cuda_link_counts(void *self, struct backend_link *link) {
 
 /* ---- life ----------------------------------------------------------------------------------- */
 
-/* The demanded stream is the more urgent one, as far as priorities count for copies. */
-void cuda_link_open(struct cuda *c, int least_priority, int greatest_priority) {
+int cuda_link_open(struct cuda *c, struct err *err) {
     struct cuda_link *l = &c->link;
     pthread_mutex_init(&l->lock, NULL);
     for (int i = 0; i < BACKEND_URGENCIES; i++) {
-        int priority = i == BACKEND_DEMANDED ? greatest_priority : least_priority;
         pthread_mutex_init(&l->turns[i], NULL);
-        cuda_check(c, cudaStreamCreateWithPriority(&l->streams[i], cudaStreamNonBlocking, priority),
-                   "streams");
+    }
+    l->opened = true;
+    for (int i = 0; i < BACKEND_URGENCIES; i++) {
+        if (cuda_stream_new(c, &l->streams[i], err) < 0) {
+            return -1;
+        }
     }
     for (int t = 0; t < OVERLAP_TRACKS; t++) {
         for (int i = 0; i < CUDA_EVENTS; i++) {
-            cuda_check(c, cudaEventCreate(&l->points[t].starts[i]), "event");
-            cuda_check(c, cudaEventCreate(&l->points[t].events[i]), "event");
+            if (cuda_event_new(c, cudaEventDefault, &l->points[t].starts[i], err) < 0 ||
+                cuda_event_new(c, cudaEventDefault, &l->points[t].events[i], err) < 0) {
+                return -1;
+            }
         }
     }
-    cuda_check(c, cudaEventCreate(&l->anchor), "event");
-    cuda_check(c, cudaEventRecord(l->anchor, c->stream), "event");
-    cuda_check(c, cudaEventSynchronize(l->anchor), "event");
+    return cuda_event_new(c, cudaEventDefault, &l->anchor, err) < 0 ||
+                   cuda_try(c, cudaEventRecord(l->anchor, c->stream), "an event", err) < 0
+               ? -1
+               : cuda_try(c, cudaEventSynchronize(l->anchor), "an event", err);
 }
 
 void cuda_link_close(struct cuda *c) {
     struct cuda_link *l = &c->link;
+    if (!l->opened) {
+        return;
+    }
     for (int t = 0; t < OVERLAP_TRACKS; t++) {
         for (int i = 0; i < CUDA_EVENTS; i++) {
-            cudaEventDestroy(l->points[t].starts[i]);
-            cudaEventDestroy(l->points[t].events[i]);
+            cuda_event_free(l->points[t].starts[i]);
+            cuda_event_free(l->points[t].events[i]);
         }
     }
-    cudaEventDestroy(l->anchor);
+    cuda_event_free(l->anchor);
     for (int i = 0; i < BACKEND_URGENCIES; i++) {
-        cudaStreamDestroy(l->streams[i]);
+        cuda_stream_free(l->streams[i]);
         pthread_mutex_destroy(&l->turns[i]);
     }
     pthread_mutex_destroy(&l->lock);

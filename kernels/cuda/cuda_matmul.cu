@@ -83,8 +83,7 @@ template <int CODEC, int NW, int R> static void launch_few(struct cuda *c, struc
     uint32_t warps = p->n_out >= 8u * NW * 2 * c->n_sms ? 8 : 2;
     uint32_t blocks = cuda_ceil_div(p->n_out, warps * NW), most = c->n_sms * 32 / warps;
     p->tile_cols = cuda_tile_cols(p->cols, R);
-    auto kernel = matmul_few<CODEC, NW, R>;
-    CUDA_LAUNCH(c, kernel, blocks < most ? blocks : most, warps * CUDA_WARP,
+    CUDA_LAUNCH(c, (matmul_few<CODEC, NW, R>), blocks < most ? blocks : most, warps * CUDA_WARP,
                 cuda_tile_bytes(p->tile_cols, R), *p);
 }
 
@@ -98,9 +97,8 @@ template <int CODEC> static void launch(struct cuda *c, struct cuda_product *p) 
     } else if (p->rows <= CUDA_FEW_ROWS) {
         launch_few<CODEC, 1, 8>(c, p);
     } else {
-        auto kernel = matmul_many<CODEC>;
         dim3 grid(cuda_ceil_div(p->n_out, CUDA_TILE), cuda_ceil_div(p->rows, CUDA_TILE));
-        CUDA_LAUNCH(c, kernel, grid, CUDA_TILE_THREADS, 0, *p);
+        CUDA_LAUNCH(c, (matmul_many<CODEC>), grid, CUDA_TILE_THREADS, 0, *p);
     }
 }
 

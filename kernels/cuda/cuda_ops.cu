@@ -159,11 +159,17 @@ void cuda_combine(void *self, const float *parts, const float *weights, uint32_t
 void cuda_put_rows(void *self, float *y, uint32_t dim, const float *host_rows,
                    const uint32_t *host_ids, uint32_t n) {
     struct cuda *c = (struct cuda *)self;
-    size_t floats = (size_t)n * dim;
-    /* The greater table first: room for it may have to be made, which moves those before it. */
-    const float *rows = (const float *)cuda_send(c, host_rows, floats * sizeof *host_rows);
-    const uint32_t *ids = (const uint32_t *)cuda_send(c, host_ids, n * sizeof *host_ids);
-    CUDA_LAUNCH(c, put_rows_each, grid_for(floats), EACH_THREADS, 0, y, floats, dim, rows, ids);
+    const uint32_t most = CUDA_SEGMENT_BYTES / (uint32_t)(dim * sizeof *host_rows); /* at once */
+    for (uint32_t done = 0; done < n;) {
+        const uint32_t some = n - done < most ? n - done : most;
+        const size_t floats = (size_t)some * dim;
+        const float *rows =
+            (const float *)cuda_send(c, host_rows + (size_t)done * dim, floats * sizeof *host_rows);
+        const uint32_t *ids =
+            (const uint32_t *)cuda_send(c, host_ids + done, some * sizeof *host_ids);
+        CUDA_LAUNCH(c, put_rows_each, grid_for(floats), EACH_THREADS, 0, y, floats, dim, rows, ids);
+        done += some;
+    }
     cuda_series_end(c); /* the host goes on to wait for the device's own experts */
 }
 
@@ -210,8 +216,8 @@ __global__ void embed_rows(const uint8_t *data, size_t stride_bytes, uint32_t co
 template <int CODEC>
 static void launch_embed(struct cuda *c, const struct weight *table, const int32_t *ids,
                          uint32_t rows, float *out) {
-    auto kernel = embed_rows<CODEC>;
-    CUDA_LAUNCH(c, kernel, rows, 128, 0, table->data, table->stride_bytes, table->cols, ids, out);
+    CUDA_LAUNCH(c, (embed_rows<CODEC>), rows, 128, 0, table->data, table->stride_bytes, table->cols,
+                ids, out);
 }
 
 void cuda_embed(void *self, const struct weight *table, const int32_t *host_ids, uint32_t rows,

@@ -86,8 +86,10 @@ static int open_forward(struct calib *c, struct err *err) {
         return -1;
     }
     hf_forward_open(&c->source, c->model, &c->be, 1);
-    forward_open(&c->forward, a, &c->be, c->batch_rows, calib_experts_hook(c),
-                 (struct tap_hook){c, calib_tap});
+    if (forward_open(&c->forward, a, &c->be, c->batch_rows, calib_experts_hook(c),
+                     (struct tap_hook){c, calib_tap}, err) < 0) {
+        return -1;
+    }
     c->state_size = (struct state_size){.ctx_tok = longest, .batch_rows = longest, .type = KV_F16};
     c->is_kept = mem_calloc(a->n_layers, sizeof *c->is_kept);
     bool any = false;
@@ -97,7 +99,9 @@ static int open_forward(struct calib *c, struct err *err) {
     }
     c->kept = any ? mem_calloc(c->n_seqs, sizeof *c->kept) : NULL;
     for (uint32_t i = 0; any && i < c->n_seqs; i++) {
-        state_open(&c->kept[i], a, &c->be, &c->state_size, c->is_kept);
+        if (state_open(&c->kept[i], a, &c->be, &c->state_size, c->is_kept, err) < 0) {
+            return -1;
+        }
     }
     return 0;
 }
@@ -159,8 +163,7 @@ static int mix_sequences(struct calib *c, uint32_t layer, const volatile sig_ato
     const struct arch *a = c->arch;
     bool *only = mem_calloc(a->n_layers, sizeof *only);
     only[layer] = true;
-    int status = 0;
-    state_open(&c->state, a, &c->be, &c->state_size, only);
+    int status = state_open(&c->state, a, &c->be, &c->state_size, only, err);
     for (uint32_t i = 0; i < c->n_seqs && status == 0; i++) {
         struct state *state = shares_keys(c, layer) ? &c->kept[i] : &c->state;
         const struct span span = {.state = state, .rows = c->seqs[i].n};

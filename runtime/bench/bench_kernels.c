@@ -251,12 +251,16 @@ static void report(const struct kernels *k, const struct figures *f, double memo
 
 /* A token that is decoded reads the whole KV cache. Of a prompt every row multiplies with all keys
  * and values. */
-static void measure_attention(struct kernels *k, double memory) {
+static int measure_attention(struct kernels *k, double memory, struct err *err) {
     k->kv = (struct kv){
         .type = KV_F16, .n_kv_heads = N_HEADS, .head_dim = HEAD_DIM, .capacity_tok = CONTEXT};
     size_t bytes = kv_bytes(&k->kv);
-    k->kv.k = k->be.ops->alloc(k->be.self, bytes);
-    k->kv.v = k->be.ops->alloc(k->be.self, bytes);
+    k->kv.k = k->be.ops->alloc(k->be.self, bytes, err);
+    k->kv.v = k->kv.k ? k->be.ops->alloc(k->be.self, bytes, err) : NULL;
+    if (!k->kv.v) {
+        k->be.ops->free(k->be.self, k->kv.k);
+        return -1;
+    }
     k->rows = 1;
     double one = best_rate(2.0 * (double)bytes, attention_pass, k);
     k->rows = MANY_ROWS;
@@ -271,10 +275,11 @@ static void measure_attention(struct kernels *k, double memory) {
         run_json_f64(k->json, "attention_gb_per_s", one);
         run_json_f64(k->json, "attention_gop_per_s", many);
         run_json_close(k->json, '}');
-        return;
+        return 0;
     }
     printf("%-8s attention over %d tokens of f16: %.1f GB/s, %.0f %%; of %d rows %.1f GFLOP/s\n",
            k->be.isa, CONTEXT, one, 100 * one / memory, MANY_ROWS, many);
+    return 0;
 }
 
 enum { PACKED_WEIGHTS = FFN_BLOCK * 3 * DIM, PACKED_CHUNKS = FFN / FFN_BLOCK };
@@ -353,6 +358,7 @@ static int measure_isa(struct kernels *k, const char *isa, double memory, struct
         return -1;
     }
     const struct codec *codec;
+    int status = 0;
     for (size_t c = 0; (codec = codec_at(c)) && !run_interrupted(); c++) {
         struct figures f = {isa, codec->name, k->threads, 0, 0, 0, 0};
         make_weights(k, codec);
@@ -363,10 +369,10 @@ static int measure_isa(struct kernels *k, const char *isa, double memory, struct
     if (!run_interrupted()) {
         k->rows = 1;
         measure_packed(k, memory);
-        measure_attention(k, memory);
+        status = measure_attention(k, memory, err);
     }
     backend_close(&k->be);
-    return 0;
+    return status;
 }
 
 /* ---- decoding of stored chunks --------------------------------------------------------------- */

@@ -152,13 +152,13 @@ CLOCKED(write, OTHER, 0, (void *self, void *to, const void *from, size_t bytes),
         (REAL, to, from, bytes))
 CLOCKED(clear, OTHER, 0, (void *self, void *p, size_t bytes), (REAL, p, bytes))
 
-static void *clocked_alloc(void *self, size_t bytes) {
+static void *clocked_alloc(void *self, size_t bytes, struct err *err) {
     struct clocked *c = self;
-    return c->real.ops->alloc(REAL, bytes);
+    return c->real.ops->alloc(REAL, bytes, err);
 }
-static struct weight clocked_place(void *self, const struct weight *w) {
+static int clocked_place(void *self, const struct weight *w, struct weight *out, struct err *err) {
     struct clocked *c = self;
-    return c->real.ops->place(REAL, w);
+    return c->real.ops->place(REAL, w, out, err);
 }
 
 static const struct backend_ops clocked_ops = {

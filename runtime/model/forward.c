@@ -20,7 +20,9 @@ static int bind_scope(struct layer_weights *out, const struct arch *arch, enum s
         if (src->get(src->ctx, s->id, layer, &host, err) < 0) {
             return -1;
         }
-        out->w[id] = be->ops->place(be->self, &host);
+        if (be->ops->place(be->self, &host, &out->w[id], err) < 0) {
+            return -1;
+        }
     }
     return 0;
 }
@@ -130,18 +132,22 @@ int forward_supported(const struct arch *a, const struct backend *be, struct err
     return 0;
 }
 
-void forward_open(struct forward *f, const struct arch *arch, struct backend *be, uint32_t max_rows,
-                  struct experts_hook experts, struct tap_hook tap) {
+int forward_open(struct forward *f, const struct arch *arch, struct backend *be, uint32_t max_rows,
+                 struct experts_hook experts, struct tap_hook tap, struct err *err) {
     *f = (struct forward){
         .arch = arch, .be = be, .max_rows = max_rows, .experts = experts, .tap = tap};
     struct block blocks[N_BLOCKS];
     list_blocks(f, arch, blocks);
     for (int i = 0; i < N_BLOCKS; i++) {
-        *blocks[i].at = be->ops->alloc(be->self, blocks[i].width * max_rows * sizeof(float));
+        *blocks[i].at = be->ops->alloc(be->self, blocks[i].width * max_rows * sizeof(float), err);
+        if (!*blocks[i].at) {
+            return -1;
+        }
     }
     f->host_ids = mem_calloc((size_t)max_rows * arch->n_active, sizeof(int32_t));
     f->row_pos = mem_calloc(max_rows, sizeof *f->row_pos);
     f->cs_pos = mem_calloc((size_t)max_rows * arch->n_ropes, sizeof *f->cs_pos);
+    return 0;
 }
 
 void forward_close(struct forward *f) {

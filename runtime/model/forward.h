@@ -110,10 +110,10 @@ struct forward {
 /* Whether the backend has all that the model's layers need; the error names what it lacks. */
 int forward_supported(const struct arch *arch, const struct backend *be, struct err *err);
 /* `max_rows` bounds the rows of every later call. `be` must have limits at least as large (see
- * forward_limits). Scratch comes from the backend; forward_close frees it and accepts a zeroed
- * struct. */
-void forward_open(struct forward *f, const struct arch *arch, struct backend *be, uint32_t max_rows,
-                  struct experts_hook experts, struct tap_hook tap);
+ * forward_limits). Scratch comes from the backend, which may have none left; forward_close, which
+ * is due in any case, frees it and accepts a zeroed struct. */
+int forward_open(struct forward *f, const struct arch *arch, struct backend *be, uint32_t max_rows,
+                 struct experts_hook experts, struct tap_hook tap, struct err *err);
 void forward_close(struct forward *f);
 struct backend_limits forward_limits(const struct arch *arch, uint32_t max_rows, uint32_t ctx_tok);
 /* Bytes that forward_open takes. */

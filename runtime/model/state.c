@@ -73,13 +73,20 @@ uint64_t state_bytes_at(const struct arch *a, const struct state_size *size, uin
     return bytes;
 }
 
-void state_open(struct state *s, const struct arch *a, struct backend *be,
-                const struct state_size *size, const bool *only) {
+/* So much backend memory, in the pointer at `at`; nothing for 0 bytes. */
+static int take(struct backend *be, size_t bytes, void *at, struct err *err) {
+    void *p = bytes > 0 ? be->ops->alloc(be->self, bytes, err) : NULL;
+    memcpy(at, &p, sizeof p);
+    return bytes > 0 && !p ? -1 : 0;
+}
+
+int state_open(struct state *s, const struct arch *a, struct backend *be,
+               const struct state_size *size, const bool *only, struct err *err) {
     *s = (struct state){.arch = a, .be = be, .size = *size};
     s->layers = mem_calloc(a->n_layers, sizeof *s->layers);
-    if (beyond_bytes(a, size) > 0) {
-        s->beyond = be->ops->alloc(be->self, beyond_bytes(a, size));
-        s->words = mem_calloc(1, beyond_bytes(a, size));
+    s->words = mem_calloc(1, beyond_bytes(a, size));
+    if (take(be, beyond_bytes(a, size), &s->beyond, err) < 0) {
+        return -1;
     }
     size_t kept = 0;
     for (uint32_t l = 0; l < a->n_layers; l++) {
@@ -90,18 +97,15 @@ void state_open(struct state *s, const struct arch *a, struct backend *be,
         *st = shape_of(a, l, size);
         st->kept_at = kept;
         kept += st->kept_bytes;
-        if (st->kv.capacity_tok > 0) {
-            st->kv.k = be->ops->alloc(be->self, kv_bytes(&st->kv));
-            st->kv.v = be->ops->alloc(be->self, kv_bytes(&st->kv));
-            st->kv.beyond = s->beyond ? s->beyond + 2 * (size_t)l : NULL;
+        if (take(be, kv_bytes(&st->kv), &st->kv.k, err) < 0 ||
+            take(be, kv_bytes(&st->kv), &st->kv.v, err) < 0 ||
+            take(be, st->tail_bytes, &st->tail, err) < 0 ||
+            take(be, st->recurrent_bytes, &st->recurrent, err) < 0) {
+            return -1;
         }
-        if (st->tail_bytes > 0) {
-            st->tail = be->ops->alloc(be->self, st->tail_bytes);
-        }
-        if (st->recurrent_bytes > 0) {
-            st->recurrent = be->ops->alloc(be->self, st->recurrent_bytes);
-        }
+        st->kv.beyond = st->kv.k && s->beyond ? s->beyond + 2 * (size_t)l : NULL;
     }
+    return 0;
 }
 
 void state_close(struct state *s) {

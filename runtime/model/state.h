@@ -53,9 +53,10 @@ struct state {
 uint64_t state_bytes(const struct arch *arch, const struct state_size *size);
 uint64_t state_bytes_at(const struct arch *arch, const struct state_size *size, uint32_t n_tok);
 /* Open an empty sequence for the layers l with only[l], [n_layers]; NULL: for all layers. (prep
- * runs one layer at a time.) */
-void state_open(struct state *s, const struct arch *arch, struct backend *be,
-                const struct state_size *size, const bool *only);
+ * runs one layer at a time.) Fails where the backend has no memory left; state_close is due in any
+ * case. */
+int state_open(struct state *s, const struct arch *arch, struct backend *be,
+               const struct state_size *size, const bool *only, struct err *err);
 void state_close(struct state *s); /* accepts a zeroed struct */
 
 /* Make `to` the same as `from`, which has the same shape in the same backend: with the keys and

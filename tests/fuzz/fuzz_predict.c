@@ -94,7 +94,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct err err = {0};
     if (corm_predict_open(&view, section, size, &m.arch, CHUNKS, &err) == 0) {
         struct predict p;
-        predict_open(&p, &view, &m.arch, &m.be, m.layers, CHUNKS, 1);
+        check(predict_open(&p, &view, &m.arch, &m.be, m.layers, CHUNKS, 1, &err) == 0);
         guess_experts(&p, &m);
         leave_out_chunks(&p, &m);
         predict_close(&p);

@@ -44,7 +44,7 @@ static void use(const struct session_file *f, const struct arch *a, uint32_t bat
     const struct backend_limits limits = forward_limits(a, batch_rows, CTX);
     const struct state_size size = {CTX, batch_rows, (enum kv_type)f->header.kv_type};
     check(backend_cpu_open(&be, "scalar", 1, &limits, &err) == 0);
-    state_open(&s, a, &be, &size, NULL);
+    check(state_open(&s, a, &be, &size, NULL, &err) == 0);
     struct taker t = {&be, f, 0};
     check(state_walk(&s, f->header.n_held, take, &t) == 0);
     check(t.taken == f->state_bytes);

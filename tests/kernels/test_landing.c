@@ -53,8 +53,8 @@ static void test_ring(void **state) {
     (void)state;
     for (uint32_t n_pieces = 1; n_pieces <= 3; n_pieces++) {
         struct backend b = open_fake(2e9, 0);
-        struct landing *l = landing_new(&b, BYTES, n_pieces);
-        uint8_t *slots = b.ops->alloc(b.self, (size_t)BYTES * N);
+        struct landing *l = landing_new(&b, BYTES, n_pieces, NULL);
+        uint8_t *slots = b.ops->alloc(b.self, (size_t)BYTES * N, NULL);
         uint8_t *back = mem_alloc(BYTES), *want = mem_alloc(BYTES);
         assert_true(landing_arrived(l));
         for (uint32_t i = 0; i < N; i++) {
@@ -88,8 +88,8 @@ static void test_ring(void **state) {
 static struct backend_link send_all(size_t piece_bytes, uint32_t n, uint32_t n_pieces,
                                     const uint32_t *place) {
     struct backend b = open_fake(0, 0);
-    struct landing *l = landing_new(&b, piece_bytes, n_pieces);
-    uint8_t *slots = b.ops->alloc(b.self, piece_bytes * n);
+    struct landing *l = landing_new(&b, piece_bytes, n_pieces, NULL);
+    uint8_t *slots = b.ops->alloc(b.self, piece_bytes * n, NULL);
     uint8_t *back = mem_alloc(piece_bytes), *want = mem_alloc(piece_bytes);
     for (uint32_t i = 0; i < n; i++) {
         fill(landing_take(l), piece_bytes, i);
@@ -153,8 +153,8 @@ static void test_urgency(void **state) {
     enum { BYTES = 4 << 20, N = 8 };
     (void)state;
     struct backend b = open_fake(400e6, 0); /* 10 ms a copy, 2.6 ms a piece */
-    uint8_t *slots = b.ops->alloc(b.self, (size_t)BYTES * (N + 1));
-    uint8_t *staging = b.ops->host_alloc(b.self, BYTES);
+    uint8_t *slots = b.ops->alloc(b.self, (size_t)BYTES * (N + 1), NULL);
+    uint8_t *staging = b.ops->host_alloc(b.self, BYTES, NULL);
     uint64_t guesses[N];
     fill(staging, BYTES, 0);
     for (int i = 0; i < N; i++) {
@@ -181,9 +181,10 @@ static float first_output(bool wait_for_mark) {
     const struct codec *codec = codec_by_id(CODEC_F32);
     const size_t bytes = 3 * NEURONS * codec_row_bytes(codec, DIM);
     struct backend b = open_fake(0, 20000000);
-    struct landing *l = landing_new(&b, bytes, 2);
-    float *slot = b.ops->alloc(b.self, bytes), *x = b.ops->alloc(b.self, DIM * sizeof *x);
-    float *parts = b.ops->alloc(b.self, DIM * sizeof *parts), ones[DIM], got[DIM];
+    struct landing *l = landing_new(&b, bytes, 2, NULL);
+    float *slot = b.ops->alloc(b.self, bytes, NULL),
+          *x = b.ops->alloc(b.self, DIM * sizeof *x, NULL);
+    float *parts = b.ops->alloc(b.self, DIM * sizeof *parts, NULL), ones[DIM], got[DIM];
     for (int i = 0; i < DIM; i++) {
         ones[i] = 1;
     }

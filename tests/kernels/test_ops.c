@@ -403,7 +403,7 @@ static void test_memory(void **state) {
     const char text[] = "some bytes";
     char back[sizeof text];
     (void)state;
-    uint8_t *p = b->ops->alloc(b->self, 1000);
+    uint8_t *p = b->ops->alloc(b->self, 1000, NULL);
     assert_int_equal((uintptr_t)p % 64, 0);
     for (int i = 0; i < 1000; i++) {
         assert_int_equal(p[i], 0);

@@ -122,11 +122,13 @@ static void rates(void **state) {
     assert_no_err(&err);
     double cpu = offload_cpu_rate(&o.cpu, &c, 1, NULL); /* two experts at least */
     assert_true(cpu > 1e6 && cpu < 1e12);
-    assert_true(offload_link_rate(&o.cpu) == 0); /* no device */
+    double link = 1;
+    assert_int_equal(offload_link_rate(&o.cpu, &link, &err), 0);
+    assert_true(link == 0); /* no device */
     offload_close(&o);
     fake_device_open(&fake, &opt, &limits, &err);
     assert_no_err(&err);
-    double link = offload_link_rate(&fake);
+    assert_int_equal(offload_link_rate(&fake, &link, &err), 0);
     assert_true(link > 1e8 && link < 4.2e8); /* sleeping takes longer, never shorter */
     assert_int_equal(fake_device_counts(&fake).used_bytes, 0);
     backend_close(&fake);

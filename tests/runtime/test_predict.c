@@ -40,7 +40,8 @@ static void open_rig(struct rig *r) {
     r->section = predictors_section();
     corm_predict_open(&r->view, r->section.data, r->section.len, &r->arch, CHUNKS, &err);
     assert_no_err(&err);
-    predict_open(&r->predict, &r->view, &r->arch, &r->be, r->layers, CHUNKS, 2);
+    predict_open(&r->predict, &r->view, &r->arch, &r->be, r->layers, CHUNKS, 2, &err);
+    assert_no_err(&err);
     r->x = predictors_floats(&rng, 2 * D, 2);
     r->feature = predictors_floats(&rng, 2 * D, 1);
     r->weights = predictors_floats(&rng, 2 * K, 1);

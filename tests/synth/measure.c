@@ -169,7 +169,7 @@ static void on_tap(void *ctx, enum tap tap, uint32_t layer, const float *data,
 /* ---- running ---- */
 
 static float *floats(struct meter *m, size_t n) {
-    return m->be.ops->alloc(m->be.self, n * sizeof(float));
+    return m->be.ops->alloc(m->be.self, n * sizeof(float), NULL);
 }
 
 static int open_meter(struct meter *m, const char *dir, struct err *err) {
@@ -202,7 +202,9 @@ static int open_meter(struct meter *m, const char *dir, struct err *err) {
     const struct state_size size = {
         .ctx_tok = m->o.seq_tok, .batch_rows = m->o.generated ? 1 : m->o.seq_tok, .type = KV_F16};
     for (uint32_t i = 0; i < m->n_states; i++) {
-        state_open(&m->states[i], a, &m->be, &size, NULL);
+        if (state_open(&m->states[i], a, &m->be, &size, NULL, err) < 0) {
+            return -1;
+        }
     }
     for (int i = 0; i < HISTORY; i++) {
         m->history[i] = floats(m, rows * dim);
@@ -212,13 +214,15 @@ static int open_meter(struct meter *m, const char *dir, struct err *err) {
     m->normed = floats(m, rows * dim);
     m->router = floats(m, rows * a->n_experts);
     m->weights = floats(m, uses);
-    m->guess = m->be.ops->alloc(m->be.self, uses * sizeof(int32_t));
+    m->guess = m->be.ops->alloc(m->be.self, uses * sizeof(int32_t), NULL);
     m->host_guess = mem_calloc(uses, sizeof(int32_t));
     m->gate = floats(m, (size_t)ENERGY_MAX_ROWS * a->ffn_dim);
     m->up = floats(m, (size_t)ENERGY_MAX_ROWS * a->ffn_dim);
     m->logits = floats(m, (size_t)LOGIT_ROWS * a->vocab);
-    forward_open(&m->forward, a, &m->be, m->rows, hf_forward_experts(&m->source),
-                 (struct tap_hook){m, on_tap});
+    if (forward_open(&m->forward, a, &m->be, m->rows, hf_forward_experts(&m->source),
+                     (struct tap_hook){m, on_tap}, err) < 0) {
+        return -1;
+    }
     m->ids = mem_calloc((size_t)m->o.n_seqs * m->o.seq_tok, sizeof *m->ids);
     m->trace = mem_calloc((size_t)m->o.n_seqs * m->o.seq_tok * a->n_layers * a->n_active,
                           sizeof *m->trace);

@@ -17,7 +17,7 @@ void cuda_test_memory(void **state) {
         for (size_t i = 0; i < n; i++) {
             host[i] = (uint8_t)test_u64(&rng);
         }
-        uint8_t *p = b->ops->alloc(b->self, n);
+        uint8_t *p = b->ops->alloc(b->self, n, NULL);
         assert_int_equal((uintptr_t)p % 64, 0);
         b->ops->read(b->self, back, p, n);
         for (size_t i = 0; i < n; i++) {
@@ -36,7 +36,7 @@ void cuda_test_memory(void **state) {
         free(back);
     }
     struct weight none = {0};
-    assert_null(b->ops->place(b->self, &none).data);
+    assert_null(cuda_rig_place_weight(b, &none).data);
     /* A matrix of f32 is an array. */
     float matrix[3 * 5], back[3 * 5];
     kernels_fill(&rng, KIND_NORMAL, matrix, TEST_COUNT(matrix));
@@ -162,7 +162,7 @@ static void run_elements(const struct backend *b, const void *ctx, float *out) {
     float *x = cuda_rig_put(b, e->x, n * uses * sizeof *x);
     float *y = cuda_rig_put(b, e->y, n * sizeof *y);
     float *row = cuda_rig_put(b, e->per_row, e->rows * uses * sizeof *row);
-    float *got = b->ops->alloc(b->self, n * sizeof *got);
+    float *got = b->ops->alloc(b->self, n * sizeof *got, NULL);
     cuda_rig_get(b, out, run_element_op(b, e, x, y, row, got), n);
     cuda_rig_release(b, x);
     cuda_rig_release(b, y);
@@ -228,9 +228,9 @@ void cuda_test_embed(void **state) {
     for (size_t c = 0; (codec = codec_at(c)); c++) {
         for (uint32_t cols = 32; cols < 9000; cols += 2976) {
             struct weight table = kernels_weight(&rng, codec, KIND_SPIKY, 5, cols, c % 2 * 2);
-            struct weight placed = b->ops->place(b->self, &table);
+            struct weight placed = cuda_rig_place_weight(b, &table);
             size_t n = TEST_COUNT(ids) * cols;
-            float *out = b->ops->alloc(b->self, n * sizeof *out), *got = cuda_rig_zeros(n);
+            float *out = b->ops->alloc(b->self, n * sizeof *out, NULL), *got = cuda_rig_zeros(n);
             b->ops->embed(b->self, &placed, ids, TEST_COUNT(ids), out);
             cuda_rig_get(b, got, out, n);
             for (size_t i = 0; i < TEST_COUNT(ids); i++) {
@@ -252,7 +252,8 @@ enum { ROPE_ROWS = 9, ROPE_HEADS = 3, ROPE_DIM = 20, ROPE_HALF = 8 };
 static void run_rope(const struct backend *b, const void *ctx, float *out) {
     float inv_freq[ROPE_HALF];
     size_t n = ROPE_ROWS * ROPE_HEADS * ROPE_DIM, n_cs = (size_t)ROPE_ROWS * ROPE_HALF * 2;
-    float *x = cuda_rig_put(b, ctx, n * sizeof *x), *cs = b->ops->alloc(b->self, n_cs * sizeof *cs);
+    float *x = cuda_rig_put(b, ctx, n * sizeof *x),
+          *cs = b->ops->alloc(b->self, n_cs * sizeof *cs, NULL);
     for (int i = 0; i < ROPE_HALF; i++) {
         inv_freq[i] = powf(10000, (float)-i / ROPE_HALF);
     }
@@ -283,8 +284,8 @@ void cuda_test_upload(void **state) {
     const struct cuda_rig *g = *state;
     const struct backend *b = &g->device;
     struct test_rng rng = {40};
-    uint8_t *staging = b->ops->host_alloc(b->self, BYTES), *back = mem_alloc(BYTES);
-    uint8_t *slots = b->ops->alloc(b->self, (size_t)BYTES * PLACES);
+    uint8_t *staging = b->ops->host_alloc(b->self, BYTES, NULL), *back = mem_alloc(BYTES);
+    uint8_t *slots = b->ops->alloc(b->self, (size_t)BYTES * PLACES, NULL);
     assert_int_equal((uintptr_t)staging % 64, 0);
     assert_true(b->ops->uploaded(b->self, 0, false));
     for (uint32_t i = 0; i < 600; i++) { /* more than there are events */
@@ -316,9 +317,10 @@ void cuda_test_upload_many(void **state) {
     const struct backend *b = &g->device;
     struct test_rng rng = {42};
     struct backend_link before, after;
-    uint8_t *staging = b->ops->host_alloc(b->self, (size_t)MOST * PLACE), *back = mem_alloc(PLACE);
-    uint8_t *slots = b->ops->alloc(b->self, (size_t)MOST * PLACE);
-    float *x = b->ops->alloc(b->self, 4096 * sizeof *x);
+    uint8_t *staging = b->ops->host_alloc(b->self, (size_t)MOST * PLACE, NULL),
+            *back = mem_alloc(PLACE);
+    uint8_t *slots = b->ops->alloc(b->self, (size_t)MOST * PLACE, NULL);
+    float *x = b->ops->alloc(b->self, 4096 * sizeof *x, NULL);
     for (size_t k = 0; k < (size_t)MOST * PLACE; k++) {
         staging[k] = (uint8_t)(k * 37 + (k >> 11));
     }
@@ -369,7 +371,7 @@ void cuda_test_put_rows(void **state) {
     struct test_rng rng = {41};
     float *want = cuda_rig_zeros((size_t)ROWS * DIM), *got = cuda_rig_zeros((size_t)ROWS * DIM);
     float *rows = cuda_rig_zeros((size_t)ROWS * DIM);
-    float *y = b->ops->alloc(b->self, (size_t)ROWS * DIM * sizeof *y);
+    float *y = b->ops->alloc(b->self, (size_t)ROWS * DIM * sizeof *y, NULL);
     for (size_t s = 0; s < TEST_COUNT(sizes); s++) {
         uint32_t ids[ROWS];
         kernels_fill(&rng, KIND_NORMAL, rows, (size_t)sizes[s] * DIM);

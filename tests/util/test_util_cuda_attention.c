@@ -43,12 +43,12 @@ static void run_sequence(const struct backend *b, const void *ctx, float *out) {
     float *q = cuda_rig_put(b, s->q, s->len * q_row * sizeof *q);
     float *k = cuda_rig_put(b, s->k, s->len * kv_row * sizeof *k);
     float *v = cuda_rig_put(b, s->v, s->len * kv_row * sizeof *v);
-    float *o = b->ops->alloc(b->self, s->len * q_row * sizeof *o);
+    float *o = b->ops->alloc(b->self, s->len * q_row * sizeof *o, NULL);
     if (s->sinks) {
         sinks = cuda_rig_place(b, s->sinks, 1, s->n_heads);
     }
-    kv.k = b->ops->alloc(b->self, kv_bytes(&kv));
-    kv.v = b->ops->alloc(b->self, kv_bytes(&kv));
+    kv.k = b->ops->alloc(b->self, kv_bytes(&kv), NULL);
+    kv.v = b->ops->alloc(b->self, kv_bytes(&kv), NULL);
     for (uint32_t pos = 0; pos < s->len; pos += s->step) {
         uint32_t rows = s->len - pos < s->step ? s->len - pos : s->step;
         b->ops->kv_store(b->self, &kv, k + pos * kv_row, v + pos * kv_row, pos, rows);
@@ -141,9 +141,9 @@ void cuda_test_beyond_f16(void **state) {
         struct kv kv = {
             .type = KV_F16, .n_kv_heads = HEADS, .head_dim = DIM, .capacity_tok = ROWS + 3};
         float *on_k = cuda_rig_put(b, k, N * sizeof *k), *on_v = cuda_rig_put(b, v, N * sizeof *v);
-        kv.k = b->ops->alloc(b->self, kv_bytes(&kv));
-        kv.v = b->ops->alloc(b->self, kv_bytes(&kv));
-        kv.beyond = b->ops->alloc(b->self, sizeof want);
+        kv.k = b->ops->alloc(b->self, kv_bytes(&kv), NULL);
+        kv.v = b->ops->alloc(b->self, kv_bytes(&kv), NULL);
+        kv.beyond = b->ops->alloc(b->self, sizeof want, NULL);
         for (uint32_t r = 0; r < ROWS; r += steps[i]) {
             uint32_t rows = ROWS - r < steps[i] ? ROWS - r : steps[i];
             b->ops->kv_store(b->self, &kv, on_k + r * BLOCK, on_v + r * BLOCK, 100 + r, rows);

@@ -32,7 +32,7 @@ static void run_conv(const struct backend *b, const void *ctx, float *out) {
     struct weight kernel = cuda_rig_place(b, s->kernel, cols, s->rule.conv);
     float *x = cuda_rig_put(b, s->x, (size_t)ROWS * cols * sizeof *x);
     float *tail = cuda_rig_put(b, s->tail, (size_t)keep * cols * sizeof *tail);
-    float *y = b->ops->alloc(b->self, (size_t)ROWS * cols * sizeof *y);
+    float *y = b->ops->alloc(b->self, (size_t)ROWS * cols * sizeof *y, NULL);
     for (uint32_t r = 0; r < ROWS; r += s->step) {
         b->ops->delta_conv(b->self, &s->rule, &kernel, x + (size_t)r * cols, rows_at(s, r), tail,
                            y + (size_t)r * cols);
@@ -58,7 +58,7 @@ static void run_net(const struct backend *b, const void *ctx, float *out) {
     float *pa = cuda_rig_put(b, s->a, (size_t)ROWS * heads * sizeof *pa);
     float *pb = cuda_rig_put(b, s->b, (size_t)ROWS * heads * sizeof *pb);
     float *state = cuda_rig_put(b, s->state, n_state * sizeof *state);
-    float *o = b->ops->alloc(b->self, (size_t)ROWS * v_cols * sizeof *o);
+    float *o = b->ops->alloc(b->self, (size_t)ROWS * v_cols * sizeof *o, NULL);
     for (uint32_t r = 0; r < ROWS; r += s->step) {
         size_t v = (size_t)r * v_cols, h = (size_t)r * heads;
         b->ops->delta_net(b->self, d, &w, 1e-6f, qkv + (size_t)r * cols, z + v, pa + h, pb + h,

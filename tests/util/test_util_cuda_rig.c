@@ -25,7 +25,7 @@ void cuda_rig_close(struct cuda_rig *g) {
 }
 
 void *cuda_rig_put(const struct backend *b, const void *host, size_t bytes) {
-    void *p = b->ops->alloc(b->self, bytes);
+    void *p = b->ops->alloc(b->self, bytes, NULL);
     b->ops->write(b->self, p, host, bytes);
     return p;
 }
@@ -42,7 +42,15 @@ struct weight cuda_rig_place(const struct backend *b, const float *x, uint32_t r
                              uint32_t cols) {
     struct weight w = {codec_by_id(CODEC_F32), rows, cols, cols * sizeof *x,
                        (const uint8_t *)(const void *)x};
-    return b->ops->place(b->self, &w);
+    return cuda_rig_place_weight(b, &w);
+}
+
+struct weight cuda_rig_place_weight(const struct backend *b, const struct weight *w) {
+    struct weight placed;
+    struct err err = {0};
+    assert_int_equal(b->ops->place(b->self, w, &placed, &err), 0);
+    assert_no_err(&err);
+    return placed;
 }
 
 float *cuda_rig_zeros(size_t n) {

@@ -30,6 +30,8 @@ void cuda_rig_release(const struct backend *b, void *p);
 /* A matrix of the host's numbers in f32, placed until the backend is closed; none where x is
  * NULL. */
 struct weight cuda_rig_place(const struct backend *b, const float *x, uint32_t rows, uint32_t cols);
+/* The same of a weight, encoded as it may be. */
+struct weight cuda_rig_place_weight(const struct backend *b, const struct weight *w);
 
 /* Computing goes by this variant from now on. */
 void cuda_rig_variant(const struct cuda_rig *g, int variant);

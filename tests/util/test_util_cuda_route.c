@@ -34,7 +34,7 @@ static void run_route(const struct backend *b, const struct route *r, const stru
     const size_t n = (size_t)r->rows * r->n;
     float *logits = cuda_rig_put(b, r->logits, (size_t)r->rows * r->n_experts * sizeof *logits);
     float *w = cuda_rig_put(b, weights, n * sizeof *w);
-    int32_t *chosen = b->ops->alloc(b->self, n * sizeof *chosen);
+    int32_t *chosen = b->ops->alloc(b->self, n * sizeof *chosen, NULL);
     b->ops->route(b->self, &r->rule, select, factor, logits, r->rows, r->n_experts, r->n, chosen,
                   r->only_ids ? NULL : w);
     cuda_rig_get(b, weights, w, n);

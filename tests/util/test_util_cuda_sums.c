@@ -18,7 +18,7 @@ static void run_matmul(const struct backend *b, const void *ctx, float *out) {
     const struct product *p = ctx;
     size_t n = (size_t)p->rows * p->w.rows;
     float *x = cuda_rig_put(b, p->x, (size_t)p->rows * p->w.cols * sizeof *x);
-    float *y = b->ops->alloc(b->self, n * sizeof *y);
+    float *y = b->ops->alloc(b->self, n * sizeof *y, NULL);
     b->ops->matmul(b->self, &p->w, &p->bias, x, p->rows, y);
     cuda_rig_get(b, out, y, n);
     cuda_rig_release(b, x);
@@ -59,8 +59,8 @@ static void check_matmul(void *ctx, struct test_rng *rng, const struct weight *w
     char *what = mem_printf("matmul %s %ux%u, %u rows, %s", w->codec->name, w->rows, w->cols, rows,
                             kind_name(kind));
     double *t = multiply(w, bias, x, rows, want);
-    p.w = b->ops->place(b->self, w);
-    p.bias = b->ops->place(b->self, bias);
+    p.w = cuda_rig_place_weight(b, w);
+    p.bias = cuda_rig_place_weight(b, bias);
     cuda_rig_check(g, what, run_matmul, &p, got, want, t, n_out);
     /* Calls of few rows give each row the bits that it gets alone. */
     for (uint32_t r = 0; r < rows && rows <= 8; r++) {
@@ -122,7 +122,7 @@ static void run_layer(const struct backend *b, const void *ctx, float *out) {
     size_t neuron_bytes = 3 * codec_row_bytes(l->codec, l->dim);
     size_t n = (size_t)l->rows * N_ACTIVE * l->dim;
     float *x = cuda_rig_put(b, l->x, (size_t)l->rows * l->dim * sizeof *x);
-    float *parts = b->ops->alloc(b->self, n * sizeof *parts);
+    float *parts = b->ops->alloc(b->self, n * sizeof *parts, NULL);
     struct expert_layer layer = l->placed;
     memset(out, 0xff, n * sizeof *out);
     b->ops->write(b->self, parts, out, n * sizeof *parts); /* NaN: all must be written */
@@ -382,7 +382,7 @@ static void run_crowd(const struct backend *b, const struct crowd *c, const uint
     struct ffn_chunk *chunks = mem_calloc(n_chunks, sizeof *chunks);
     uint32_t *uses = mem_calloc(n_uses, sizeof *uses), n = 0;
     float *x = cuda_rig_put(b, c->x, (size_t)c->rows * CROWD_DIM * sizeof *x);
-    float *parts = b->ops->alloc(b->self, n_uses * CROWD_DIM * sizeof *parts);
+    float *parts = b->ops->alloc(b->self, n_uses * CROWD_DIM * sizeof *parts, NULL);
     for (uint32_t i = 0; i < n_chunks; i++) {
         chunks[i] = (struct ffn_chunk){chunk_data, c->chunk, i * c->chunk, 0};
     }

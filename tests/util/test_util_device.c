@@ -81,7 +81,7 @@ static void *real(const struct fake *f, const void *p) {
 }
 #define REAL(p) real(f, p)
 
-static void *alloc(void *self, size_t bytes) {
+static void *alloc(void *self, size_t bytes, struct err *err) {
     struct fake *f = self;
     size_t need = align_up(bytes ? bytes : 1, 256), at = 0, i = 0;
     pthread_mutex_lock(&f->lock);
@@ -89,8 +89,10 @@ static void *alloc(void *self, size_t bytes) {
         at = f->blocks[i].at + f->blocks[i].bytes;
     }
     if (f->n_blocks == MAX_BLOCKS || at + need > f->opt.memory_bytes) {
-        die("fake device: %zu bytes asked for, %zu of %zu in use", bytes, f->counts.used_bytes,
-            f->opt.memory_bytes);
+        err_set(err, "fake device: %zu bytes asked for, %zu of %zu in use", bytes,
+                f->counts.used_bytes, f->opt.memory_bytes);
+        pthread_mutex_unlock(&f->lock);
+        return NULL;
     }
     memmove(&f->blocks[i + 1], &f->blocks[i], (f->n_blocks - i) * sizeof *f->blocks);
     f->blocks[i] = (struct block){at, need};
@@ -151,16 +153,19 @@ static void clear_memory(void *self, void *p, size_t bytes) {
 }
 
 /* Never freed but with the whole: place has no counterpart. */
-static struct weight place(void *self, const struct weight *host) {
+static int place(void *self, const struct weight *host, struct weight *out, struct err *err) {
     struct fake *f = self;
-    struct weight w = *host;
+    *out = *host;
     if (!host->data) {
-        return w;
+        return 0;
     }
     size_t bytes = (host->rows - 1) * host->stride_bytes + codec_row_bytes(host->codec, host->cols);
-    w.data = alloc(self, bytes);
-    memcpy(REAL(w.data), host->data, bytes);
-    return w;
+    out->data = alloc(self, bytes, err);
+    if (!out->data) {
+        return -1;
+    }
+    memcpy(REAL(out->data), host->data, bytes);
+    return 0;
 }
 
 static struct weight real_weight(const struct fake *f, const struct weight *w) {
@@ -174,8 +179,9 @@ static struct kv real_kv(const struct fake *f, const struct kv *kv) {
                        REAL(kv->k), REAL(kv->v),    REAL(kv->beyond)};
 }
 
-static void *host_alloc(void *self, size_t bytes) {
+static void *host_alloc(void *self, size_t bytes, struct err *err) {
     struct fake *f = self;
+    (void)err;
     void *p = mem_alloc_aligned(bytes);
     pthread_mutex_lock(&f->lock);
     for (int i = 0; i <= MAX_HOST; i++) {

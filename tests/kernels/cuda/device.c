@@ -112,8 +112,8 @@ static int measure(void) {
         return 1;
     }
     struct bench m = {.n = (size_t)64 << 20, .rows = 1};
-    m.x = b.ops->alloc(b.self, m.n * sizeof(float));
-    m.y = b.ops->alloc(b.self, m.n * sizeof(float));
+    m.x = b.ops->alloc(b.self, m.n * sizeof(float), NULL);
+    m.y = b.ops->alloc(b.self, m.n * sizeof(float), NULL);
     double add = (double)m.n * 12 / seconds_of(&b, bench_add, &m, m.y) * 1e-9;
     printf("%s: add moves %.0f GB/s\n", b.isa, add);
     for (size_t c = 0; (codec = codec_at(c)); c++) {
@@ -122,9 +122,9 @@ static int measure(void) {
         m.layer = (struct expert_layer){
             .codec = codec, .dim = BENCH_DIM, .ffn_dim = BENCH_FFN, .n_active = 8};
         m.w = (struct weight){codec, BENCH_ROWS, BENCH_DIM, row, host};
-        m.w = b.ops->place(b.self, &m.w);
+        m.w = cuda_rig_place_weight(&b, &m.w);
         free(host);
-        uint8_t *data = b.ops->alloc(b.self, row * 3 * BENCH_FFN * 8);
+        uint8_t *data = b.ops->alloc(b.self, row * 3 * BENCH_FFN * 8, NULL);
         for (uint32_t i = 0; i < 8; i++) {
             m.uses[i] = i;
             m.chunks[i] =

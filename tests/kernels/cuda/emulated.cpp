@@ -14,193 +14,18 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include <atomic>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+
 #define _Noreturn [[noreturn]]
 extern "C" {
 #include "kernels/overlap.h"
 #include "tests/kernels/cuda/emulated.h"
 }
-
-/* ---- coroutines ----------------------------------------------------------------------------- */
-
-enum { MAX_THREADS = 1024, STACK_BYTES = 64 << 10, SHARED_BYTES = 48 << 10, WARP = 32 };
-
-enum coroutine_state { RUNNING, AT_BARRIER, AT_SHUFFLE, FINISHED };
-
-/* A function that comes back by way of another stack: the compiler must not look into it to see
- * which registers it leaves alone. */
-#ifdef __clang__
-#define OPAQUE __attribute__((noinline))
-#else
-#define OPAQUE __attribute__((noipa))
-#endif
-
-/* A coroutine runs on a stack of its own, one kernel after the other. Switching goes by
- * __builtin_setjmp, which saves next to nothing; only the first entry needs a context. */
-struct coroutine {
-    emulate_thread self;
-    coroutine_state state;
-    uint64_t barriers, shuffles; /* passed or waiting at */
-    uint32_t shuffled[2];        /* what the thread passed, by the parity of shuffles */
-    void *resume[5];
-    bool started;
-    ucontext_t context;
-    uint8_t *stack;
-};
-
-emulate_thread emulate_self;
-static coroutine threads[MAX_THREADS];
-static coroutine *current;
-static uint32_t n_threads;
-static void *scheduler[5];
-static void (*body)(const void *ctx);
-static const void *body_ctx;
-alignas(64) static uint8_t shared_memory[SHARED_BYTES];
-static enum emulate_order order;
-static const char *kernel_name = "";
-
-extern "C" void emulate_set_order(enum emulate_order o) {
-    order = o;
-}
-
-void *emulate_shared(void) {
-    return shared_memory;
-}
-
-OPAQUE static void to_scheduler(void) {
-    __builtin_longjmp(scheduler, 1);
-}
-
-/* The coroutine at hand gives way. */
-OPAQUE static void give_way(void) {
-    if (__builtin_setjmp(current->resume) == 0) {
-        to_scheduler();
-    }
-    emulate_self = current->self;
-}
-
-static void entry(void) {
-    for (;;) {
-        body(body_ctx);
-        current->state = FINISHED;
-        give_way();
-    }
-}
-
-OPAQUE static void continue_with(coroutine *t) {
-    if (t->started) {
-        __builtin_longjmp(t->resume, 1);
-    }
-    t->started = true;
-    getcontext(&t->context);
-    t->context.uc_stack.ss_sp = t->stack;
-    t->context.uc_stack.ss_size = STACK_BYTES;
-    t->context.uc_link = NULL;
-    makecontext(&t->context, entry, 0);
-    setcontext(&t->context);
-}
-
-OPAQUE static void run_until_it_waits(coroutine *t) {
-    current = t;
-    emulate_self = t->self;
-    t->state = RUNNING;
-    if (__builtin_setjmp(scheduler) == 0) {
-        continue_with(t);
-    }
-}
-
-/* Arrivals at barriers of the block, and at shuffles of each warp. Nobody passes one before all have
- * come to it: all are at their b-th when b times as many arrived as there are threads. */
-static uint64_t barriers_reached, shuffles_reached[MAX_THREADS / WARP];
-
-static uint32_t threads_of_warp(uint32_t warp) {
-    return n_threads - warp * WARP < WARP ? n_threads - warp * WARP : WARP;
-}
-
-/* Whether all others of the thread's block, or its warp, came to the barrier, or shuffle, too. */
-static bool may_go_on(const coroutine *t) {
-    uint32_t warp = (uint32_t)(t - threads) / WARP;
-    return t->state == AT_BARRIER   ? barriers_reached >= t->barriers * n_threads
-           : t->state == AT_SHUFFLE ? shuffles_reached[warp] >= t->shuffles * threads_of_warp(warp)
-                                    : true;
-}
-
-/* No thread may go on: says which waits for one that ended, or that all wait. */
-static void die_waiting(void) {
-    for (uint32_t pair = 0; pair < n_threads * n_threads; pair++) {
-        uint32_t i = pair / n_threads, k = pair % n_threads; /* i waits, k is late */
-        const coroutine *t = &threads[i], *o = &threads[k];
-        bool late = (t->state == AT_BARRIER && o->barriers < t->barriers) ||
-                    (t->state == AT_SHUFFLE && k / WARP == i / WARP && o->shuffles < t->shuffles);
-        if (late && o->state == FINISHED) {
-            die("kernel %s: thread %u ended while thread %u waits for it", kernel_name, k, i);
-        }
-    }
-    die("kernel %s: its threads wait for each other", kernel_name);
-}
-
-void emulate_barrier(void) {
-    current->barriers++;
-    barriers_reached++;
-    current->state = AT_BARRIER;
-    give_way();
-}
-
-uint32_t emulate_shuffle(uint32_t value, int mask) {
-    coroutine *t = current;
-    /* Nobody is two shuffles ahead of another: values of two shuffles are enough. */
-    uint32_t parity = (uint32_t)(++t->shuffles % 2);
-    t->shuffled[parity] = value;
-    shuffles_reached[(t - threads) / WARP]++;
-    t->state = AT_SHUFFLE;
-    give_way();
-    uint32_t lane = (uint32_t)(t - threads) ^ (uint32_t)mask;
-    if (lane >= n_threads) {
-        die("kernel %s: a shuffle with lane %u of %u threads", kernel_name, lane, n_threads);
-    }
-    return threads[lane].shuffled[parity];
-}
-
-static uint32_t at_turn(uint32_t i, uint32_t n, uint64_t round) {
-    if (order == EMULATE_BACKWARDS) {
-        return n - 1 - i;
-    }
-    if (order == EMULATE_SHUFFLED) { /* times an odd number: all of a power of two */
-        return (uint32_t)(i * 2654435761u + round * 40503u) % n;
-    }
-    return i;
-}
-
-static void run_block(dim3 block, dim3 grid, dim3 block_dim) {
-    n_threads = block_dim.x;
-    memset(shared_memory, 0xff, sizeof shared_memory); /* NaN */
-    barriers_reached = 0;
-    memset(shuffles_reached, 0, sizeof shuffles_reached);
-    for (uint32_t i = 0; i < n_threads; i++) {
-        coroutine *t = &threads[i];
-        if (!t->stack) {
-            t->stack = (uint8_t *)mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE,
-                                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        }
-        t->self = emulate_thread{dim3(i, 0, 0), block, grid, block_dim};
-        t->state = RUNNING;
-        t->barriers = t->shuffles = 0;
-    }
-    uint32_t left = n_threads;
-    for (uint64_t round = 0; left > 0; round++) {
-        bool progress = false;
-        for (uint32_t turn = 0; turn < n_threads; turn++) {
-            coroutine *t = &threads[at_turn(turn, n_threads, round)];
-            if (t->state != FINISHED && may_go_on(t)) {
-                run_until_it_waits(t);
-                progress = true;
-                left -= t->state == FINISHED;
-            }
-        }
-        if (!progress) {
-            die_waiting();
-        }
-    }
-}
+#include "tests/kernels/cuda/emulate_threads.inc"
 
 /* ---- device memory -------------------------------------------------------------------------- */
 
@@ -215,7 +40,9 @@ static device_block blocks[MAX_BLOCKS];
 static size_t n_blocks, used_bytes;
 static pthread_mutex_t memory_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct emulate_machine machine;
-static cudaError_t last_error;
+static thread_local cudaError_t last_error;
+static cudaError_t broken;
+static std::atomic<size_t> n_alive;
 static int device_in_use = -1; /* of the backend: one at a time */
 static thread_local int current_device;
 static bool has_context;
@@ -240,6 +67,38 @@ extern "C" struct emulate_machine *emulate_machine(void) {
 extern "C" size_t emulate_used_bytes(void) {
     return used_bytes;
 }
+
+extern "C" size_t emulate_alive(void) {
+    return n_alive;
+}
+
+/* The runtime remembers what a call of this thread returned. */
+static cudaError_t failed(cudaError_t e) {
+    last_error = e;
+    return e;
+}
+
+/* Whether one more of something can be had: see struct emulate_machine. */
+static bool may_have(uint64_t *left) {
+    bool can = *left != 1;
+    *left -= *left > 1;
+    return can;
+}
+
+/* What lies around a block, in the pages that it shares, is nobody's: AddressSanitizer knows. */
+#ifdef __SANITIZE_ADDRESS__
+static void forbid(const void *p, size_t bytes) {
+    __asan_poison_memory_region(p, bytes);
+}
+static void allow(const void *p, size_t bytes) {
+    __asan_unpoison_memory_region(p, bytes);
+}
+#else
+static void forbid(const void *, size_t) {
+}
+static void allow(const void *, size_t) {
+}
+#endif
 
 static void protect(int how) {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
@@ -341,18 +200,17 @@ cudaError_t cudaDeviceSynchronize(void) {
     return cudaSuccess;
 }
 
-cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest) {
-    *least = 0;
-    *greatest = -5;
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamCreateWithPriority(cudaStream_t *s, unsigned, int) {
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) {
+    if (!may_have(&machine.objects_left)) {
+        return failed(cudaErrorMemoryAllocation);
+    }
     *s = (cudaStream_t)mem_calloc(1, sizeof **s);
+    n_alive++;
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t s) {
+    n_alive--;
     free(s);
     return cudaSuccess;
 }
@@ -360,7 +218,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t s) {
 cudaError_t cudaStreamSynchronize(cudaStream_t s) {
     time_open open;
     now_ns = later(now_ns, s->free_ns);
-    return last_error;
+    return broken;
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
@@ -370,6 +228,10 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags) {
+    if (!may_have(&machine.objects_left)) {
+        return failed(cudaErrorMemoryAllocation);
+    }
+    n_alive++;
     *e = (cudaEvent_t)mem_calloc(1, sizeof **e);
     (*e)->tells_time = !(flags & cudaEventDisableTiming);
     return cudaSuccess;
@@ -393,7 +255,7 @@ cudaError_t cudaEventQuery(cudaEvent_t e) {
         return cudaSuccess;
     }
     now_ns += EMULATE_ASK_NS;
-    return cudaErrorNotReady;
+    return failed(cudaErrorNotReady);
 }
 
 /* From an event to one that was passed before it: a real device's answer cannot be told. */
@@ -407,6 +269,7 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to) {
 }
 
 cudaError_t cudaEventDestroy(cudaEvent_t e) {
+    n_alive--;
     free(e);
     return cudaSuccess;
 }
@@ -417,9 +280,10 @@ cudaError_t cudaMalloc(void **p, size_t bytes) {
     size_t page = (size_t)sysconf(_SC_PAGESIZE), room = (bytes + 255) / 256 * 256;
     size_t mapped = (room + page - 1) / page * page + page;
     check_current();
-    if (bytes > free_now()) {
-        return cudaErrorMemoryAllocation;
+    if (bytes > free_now() || !may_have(&machine.memory_left)) {
+        return failed(cudaErrorMemoryAllocation);
     }
+    n_alive++;
     pthread_mutex_lock(&memory_lock);
     device_block *b = &blocks[n_blocks++];
     b->base =
@@ -431,6 +295,8 @@ cudaError_t cudaMalloc(void **p, size_t bytes) {
     b->bytes = bytes;
     b->data = b->base + mapped - page - room;
     memset(b->base, 0xff, mapped - page);
+    forbid(b->base, (size_t)(b->data - b->base));
+    forbid(b->data + bytes, room - bytes);
     mprotect(b->base + mapped - page, page, PROT_NONE);
     if (memory_open::locked) {
         mprotect(b->base, mapped, PROT_NONE);
@@ -448,10 +314,12 @@ cudaError_t cudaFree(void *p) {
     pthread_mutex_lock(&memory_lock);
     for (size_t i = 0; i < n_blocks; i++) {
         if (blocks[i].data == p) {
+            allow(blocks[i].base, blocks[i].mapped);
             munmap(blocks[i].base, blocks[i].mapped);
             used_bytes -= blocks[i].bytes;
             blocks[i] = blocks[--n_blocks];
             pthread_mutex_unlock(&memory_lock);
+            n_alive--;
             return cudaSuccess;
         }
     }
@@ -459,11 +327,16 @@ cudaError_t cudaFree(void *p) {
 }
 
 cudaError_t cudaMallocHost(void **p, size_t bytes) {
+    if (!may_have(&machine.memory_left)) {
+        return failed(cudaErrorMemoryAllocation);
+    }
+    n_alive++;
     *p = mem_alloc_aligned(bytes);
     return cudaSuccess;
 }
 
 cudaError_t cudaFreeHost(void *p) {
+    n_alive -= p != NULL;
     free(p);
     return cudaSuccess;
 }
@@ -532,21 +405,36 @@ cudaError_t cudaDeviceGetAttribute(int *value, int, int) {
     return cudaSuccess;
 }
 
+/* The driver's own memory, on the device and on the host; a test may change what it is. */
+static void make_context(void) {
+    static void *host_memory;
+    static size_t host_bytes;
+    if (machine.host_bytes != host_bytes) {
+        free(host_memory);
+        host_bytes = machine.host_bytes;
+        host_memory = memset(mem_alloc(host_bytes), 1, host_bytes);
+    }
+    has_context = true;
+}
+
 cudaError_t cudaSetDevice(int device) {
     current_device = device_in_use = device;
-    has_context = true;
+    make_context();
     return cudaSuccess;
 }
 
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
-    has_context = true;
+    make_context();
     *free_bytes = free_now();
     *total = machine.total_bytes;
     return cudaSuccess;
 }
 
+/* What broke the device stays, anything else is told once. */
 cudaError_t cudaGetLastError(void) {
-    return last_error;
+    cudaError_t e = broken != cudaSuccess ? broken : last_error;
+    last_error = cudaSuccess;
+    return e;
 }
 
 const char *cudaGetErrorString(cudaError_t e) {
@@ -556,10 +444,16 @@ const char *cudaGetErrorString(cudaError_t e) {
     return texts[e];
 }
 
+static uint64_t blocks_to_run(const char *kernel, uint64_t n) {
+    return machine.most_blocks > 0 && n > machine.most_blocks && machine.sampled(kernel)
+               ? machine.most_blocks
+               : n;
+}
+
 void emulate_launch(const char *kernel, cudaStream_t stream, dim3 grid, dim3 block_dim,
                     size_t shared_bytes, void (*f)(const void *ctx), const void *ctx) {
     if (machine.launches_left > 0 && --machine.launches_left == 0) {
-        last_error = cudaErrorLaunchFailure;
+        broken = cudaErrorLaunchFailure;
         return;
     }
     if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 || grid.z > 65535 ||
@@ -574,9 +468,11 @@ void emulate_launch(const char *kernel, cudaStream_t stream, dim3 grid, dim3 blo
     kernel_name = kernel;
     body = f;
     body_ctx = ctx;
-    uint64_t n = (uint64_t)grid.x * grid.y * grid.z;
-    for (uint64_t i = 0; i < n; i++) {
-        uint64_t k = order == EMULATE_FORWARDS ? i : n - 1 - i;
+    const uint64_t n = (uint64_t)grid.x * grid.y * grid.z;
+    const uint64_t runs = blocks_to_run(kernel, n);
+    for (uint64_t i = 0; i < runs; i++) {
+        const uint64_t at = runs == n ? i : runs == 1 ? n - 1 : i * (n - 1) / (runs - 1);
+        const uint64_t k = order == EMULATE_FORWARDS ? at : n - 1 - at;
         run_block(dim3((uint32_t)(k % grid.x), (uint32_t)(k / grid.x % grid.y),
                        (uint32_t)(k / grid.x / grid.y)),
                   grid, block_dim);
@@ -585,8 +481,9 @@ void emulate_launch(const char *kernel, cudaStream_t stream, dim3 grid, dim3 blo
 
 /* ---- the backend ---------------------------------------------------------------------------- */
 
-/* So little scratch that calls of a few rows need several rounds. */
+/* So little scratch, and so short tables, that calls of a few rows need several rounds. */
 #define CUDA_PARTIAL_FLOATS (64 << 10)
+#define CUDA_SEGMENT_BYTES (64 << 10)
 
 namespace emulated {
 #include "kernels/cuda/cuda.cu"

@@ -25,6 +25,16 @@ struct emulate_machine {
     size_t free_bytes, total_bytes;
     size_t context_bytes;   /* what the driver takes when the device is first used */
     uint64_t launches_left; /* the launch after these fails: the device is lost; 0 = never */
+    /* Counting from 1, the block of device or of page-locked memory of this number, and all later
+     * ones, cannot be had; the same of streams and events. 0 = all can, as far as free_bytes
+     * goes. */
+    uint64_t memory_left, objects_left;
+    size_t host_bytes; /* of the host's memory, which the driver takes with its context */
+    /* Of a launch of more than so many blocks, whose kernel `sampled` names, only so many run, the
+     * last one and, where they are two or more, the first one among them: so a large launch touches
+     * memory at both ends of what it would touch, and the rest keeps what it held. 0 = all run. */
+    uint32_t most_blocks;
+    bool (*sampled)(const char *kernel);
     /* What takes how long: every kernel, and every copy to the device. 0 = no time. */
     uint64_t kernel_ns;
     double copy_bytes_per_s;
@@ -42,5 +52,7 @@ enum { EMULATE_ASK_NS = 1000 };
 
 /* Device memory in use, in bytes. */
 size_t emulate_used_bytes(void);
+/* Blocks of device and page-locked memory, streams and events that have not been freed. */
+size_t emulate_alive(void);
 
 #endif

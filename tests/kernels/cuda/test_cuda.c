@@ -132,7 +132,7 @@ static void test_context(void **state) {
     assert_int_equal(d.free_bytes, scratch + (2 << 20));
     assert_int_equal(emulated_cuda_open(&b, 0, d.free_bytes, &limits, &err), 0);
     assert_no_err(&err);
-    b.ops->free(b.self, b.ops->alloc(b.self, 2 << 20));
+    b.ops->free(b.self, b.ops->alloc(b.self, 2 << 20, NULL));
     assert_int_equal(emulated_cuda_devices(0, &d, 1, &err), 1);
     assert_in_range(d.free_bytes, 2 << 20, (2 << 20) + (64 << 10));
     backend_close(&b);
@@ -147,7 +147,7 @@ static void *run_elsewhere(void *arg) {
     const struct backend *b = arg;
     float values[64], got[64];
     kernels_fill(&(struct test_rng){42}, KIND_NORMAL, values, 64);
-    float *x = b->ops->alloc(b->self, sizeof values);
+    float *x = b->ops->alloc(b->self, sizeof values, NULL);
     b->ops->write(b->self, x, values, sizeof values);
     b->ops->clamp(b->self, x, 64, 100);
     b->ops->read(b->self, got, x, sizeof got);
@@ -192,9 +192,9 @@ static void timed_open(struct timed *t) {
     emulate_machine()->copy_bytes_per_s = 1e9;
     assert_int_equal(emulated_cuda_open(&t->b, 0, 0, &limits, &err), 0);
     assert_no_err(&err);
-    t->x = t->b.ops->alloc(t->b.self, 4096);
-    t->slot = t->b.ops->alloc(t->b.self, 4 << 20);
-    t->staging = t->b.ops->host_alloc(t->b.self, 4 << 20);
+    t->x = t->b.ops->alloc(t->b.self, 4096, NULL);
+    t->slot = t->b.ops->alloc(t->b.self, 4 << 20, NULL);
+    t->staging = t->b.ops->host_alloc(t->b.self, 4 << 20, NULL);
     memset(t->staging, 0, 4 << 20);
     t->b.ops->link(t->b.self, &t->before);
 }
@@ -331,6 +331,62 @@ static void test_overlap_long(void **state) {
     timed_close(&t);
 }
 
+/* ---- memory that runs out ------------------------------------------------------------------- */
+
+/* What cannot be had is told, and the device works on as if it had not been asked. */
+static void test_no_memory(void **state) {
+    const struct backend *b = &rig.device;
+    static const uint8_t bytes[1024] = {1};
+    const struct weight host = {codec_by_id(CODEC_F32), 16, 16, 64, bytes};
+    struct weight placed;
+    struct err err = {0};
+    (void)state;
+    const size_t used = emulate_used_bytes(), alive = emulate_alive();
+    assert_null(b->ops->alloc(b->self, (size_t)1 << 31, &err));
+    assert_err(&err, "emulated", "2048.0 MiB", "another program");
+    emulate_machine()->memory_left = 1;
+    err = (struct err){0};
+    assert_null(b->ops->alloc(b->self, 256, &err));
+    assert_err(&err, "emulated", "out of memory");
+    err = (struct err){0};
+    assert_null(b->ops->host_alloc(b->self, 256, &err));
+    assert_err(&err, "emulated", "page-locked", "out of memory");
+    err = (struct err){0};
+    assert_int_equal(b->ops->place(b->self, &host, &placed, &err), -1);
+    assert_err(&err, "emulated", "out of memory");
+    assert_null(placed.data);
+    emulate_machine()->memory_left = 0;
+    assert_true(emulate_used_bytes() == used && emulate_alive() == alive);
+    assert_ptr_equal(run_elsewhere((void *)(uintptr_t)b), b);
+}
+
+/* Opening, with less and less that can be had: one line, and nothing is left behind. */
+static void test_opens_or_says_why(void **state) {
+    struct backend_limits limits = cuda_rig_limits();
+    const size_t used = emulate_used_bytes(), alive = emulate_alive();
+    (void)state;
+    for (int objects = 0; objects < 2; objects++) {
+        uint64_t *left =
+            objects ? &emulate_machine()->objects_left : &emulate_machine()->memory_left;
+        bool opened = false;
+        for (uint64_t n = 1; !opened; n += objects ? 97 : 1) {
+            struct backend b = {0};
+            struct err err = {0};
+            *left = n;
+            opened = emulated_cuda_open(&b, 0, 0, &limits, &err) == 0;
+            *left = 0;
+            if (opened) {
+                assert_true(n > 5);
+                backend_close(&b);
+            } else {
+                assert_err(&err, "emulated", "out of memory");
+                assert_null(b.ops);
+            }
+            assert_true(emulate_used_bytes() == used && emulate_alive() == alive);
+        }
+    }
+}
+
 /* ---- ends of the program -------------------------------------------------------------------- */
 
 /* What a child that runs fn says before it aborts. */
@@ -362,20 +418,16 @@ static void dies(void (*fn)(void), const char *part, const char *other) {
 }
 
 static void lose_device(void) {
-    float *x = rig.device.ops->alloc(rig.device.self, 256);
+    float *x = rig.device.ops->alloc(rig.device.self, 256, NULL);
     emulate_machine()->launches_left = 3;
     for (int i = 0; i < 5; i++) {
         rig.device.ops->clamp(rig.device.self, x, 64, 1);
     }
 }
 
-static void fill_memory(void) {
-    rig.device.ops->alloc(rig.device.self, (size_t)1 << 31);
-}
-
 /* Device memory is not the host's: what the emulation would not show, no test could find. */
 static void touch_device_memory(void) {
-    float *x = rig.device.ops->alloc(rig.device.self, 256);
+    float *x = rig.device.ops->alloc(rig.device.self, 256, NULL);
     for (int i = 0; i < EMULATE_LOCK_EVERY; i++) {
         rig.device.ops->clamp(rig.device.self, x, 64, 1);
         *(volatile float *)x = 1;
@@ -388,14 +440,13 @@ static void pass_host_memory(void) {
 }
 
 static void end_past_the_page(void) {
-    float *x = rig.device.ops->alloc(rig.device.self, 256);
+    float *x = rig.device.ops->alloc(rig.device.self, 256, NULL);
     rig.device.ops->clamp(rig.device.self, x, 64 + 4096, 1);
 }
 
 static void test_ends(void **state) {
     (void)state;
     dies(lose_device, "emulated", "unspecified launch failure");
-    dies(fill_memory, "2048 MiB", "another program");
     dies(touch_device_memory, "", "");
     dies(pass_host_memory, "clamp_each", "no device memory");
     dies(end_past_the_page, "", "");
@@ -410,6 +461,8 @@ int main(void) {
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_overlap),
         cmocka_unit_test(test_overlap_long),
+        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_opens_or_says_why),
         cmocka_unit_test(test_ends),
     };
     return cmocka_run_group_tests(tests, open_rig, close_rig);

@@ -173,9 +173,10 @@ static void rig_open(struct rig *r, const char *name, const char *backend, uint3
         forward_bind_layer(&r->layers[l], a, l, &source, &r->be, &err);
     }
     assert_no_err(&err);
-    r->logits = r->be.ops->alloc(r->be.self, (size_t)r->n_ids * a->vocab * sizeof(float));
+    r->logits = r->be.ops->alloc(r->be.self, (size_t)r->n_ids * a->vocab * sizeof(float), NULL);
     forward_open(&r->forward, a, &r->be, r->n_ids, hf_forward_experts(&r->source),
-                 (struct tap_hook){r, on_tap});
+                 (struct tap_hook){r, on_tap}, &err);
+    assert_no_err(&err);
 }
 
 static void rig_close(struct rig *r) {
@@ -194,7 +195,7 @@ static void rig_begin(struct rig *r, uint32_t step) {
     struct err err = {0};
     const struct state_size size = {.ctx_tok = r->n_ids, .batch_rows = step, .type = r->kv_type};
     state_close(&r->state);
-    state_open(&r->state, hf_arch(&r->hf), &r->be, &size, NULL);
+    state_open(&r->state, hf_arch(&r->hf), &r->be, &size, NULL, &err);
     assert_no_err(&err);
 }
 
@@ -385,7 +386,8 @@ static void a_batch_of_sequences_changes_no_bit(void **state) {
         struct state states[SEQUENCES];
         struct err err = {0};
         for (uint32_t s = 0; s < SEQUENCES; s++) { /* sequence s has the ids from firsts[s] on */
-            state_open(&states[s], a, &r.be, &size, NULL);
+            state_open(&states[s], a, &r.be, &size, NULL, &err);
+            assert_no_err(&err);
             for (uint32_t t = 0; t < n; t++) {
                 const struct span span = {.state = &states[s], .rows = 1, .pos = t};
                 const struct batch b = {.rows = 1, .n_spans = 1, .spans = &span, .decode = true};
