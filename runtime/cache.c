@@ -119,7 +119,8 @@ int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots,
         c->free_slots[i] = (int32_t)(n_slots - 1 - i);
     }
     c->n_free = n_slots;
-    if (n_slots == 0) {
+    if (n_slots == 0 || opt->slots) {
+        c->slots = opt->slots;
         return 0;
     }
     /* Memory straight from the kernel: its zero pages cost nothing until they are filled. */
@@ -134,19 +135,11 @@ int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots,
     return 0;
 }
 
-void cache_use_slots(struct cache *c, uint8_t *slots) {
-    if (c->slots && !c->slots_borrowed) {
-        munmap(c->slots, (size_t)c->n_slots * c->slot_bytes);
-    }
-    c->slots = slots;
-    c->slots_borrowed = true;
-}
-
 void cache_close(struct cache *c) {
     if (!c->archive) {
         return;
     }
-    if (c->slots && !c->slots_borrowed) {
+    if (c->slots && !c->opt.slots) {
         munmap(c->slots, (size_t)c->n_slots * c->slot_bytes);
     }
     void *tables[] = {c->chunks,  c->records,    c->heaps,    c->pinned, c->n_heap,

@@ -116,6 +116,8 @@ struct cache_options {
      * used together it is 0, because keeping a part of an expert saves no request. */
     float hot_bonus;
     bool whole_lru; /* for comparison: evict whole experts, least recently used first */
+    /* The slots lie in memory of the caller's, such as a device's; NULL: the cache maps them. */
+    uint8_t *slots;
 };
 
 struct cache {
@@ -124,7 +126,6 @@ struct cache {
     struct cache_chunk *chunks;   /* [archive->n_chunks] */
     struct cache_record *records; /* [archive->n_records] */
     uint8_t *slots;               /* [n_slots, slot_bytes] */
-    bool slots_borrowed;          /* see cache_use_slots */
     size_t slot_bytes;
     uint32_t n_slots;
     int32_t *free_slots; /* stack */
@@ -169,8 +170,6 @@ size_t cache_table_bytes(const struct corm *archive, uint32_t n_slots);
 int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots,
                const struct cache_options *opt, struct err *err);
 void cache_close(struct cache *c); /* accepts a zeroed struct */
-/* After cache_open: the slots lie in memory of the caller's, such as a device's. */
-void cache_use_slots(struct cache *c, uint8_t *slots);
 
 static inline bool cache_uses_slot(const struct cache *c, uint32_t chunk) {
     return !(c->opt.how & CACHE_IN_PLACE) ||

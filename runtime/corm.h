@@ -91,7 +91,8 @@ struct corm_engine_options {
      * which is the CPU until devices have been measured. */
     const char *device;
     /* With a device: its memory for weights, caches and scratch; 0 = automatic (from what is free).
-     * What the driver itself takes comes on top. ram_bytes counts for `missed` alone then. */
+     * What the driver itself takes of it comes on top. ram_bytes counts for `missed` alone then,
+     * and what the driver takes of the host's memory is part of it. */
     uint64_t vram_bytes;
     enum corm_missed missed;
     enum corm_keeping keeping;
@@ -167,9 +168,10 @@ struct corm_memory_plan {
     uint64_t budget_bytes;
     uint64_t floor_bytes; /* the least budget that works */
     /* With a device all of the above is memory of the device, and host_bytes is what the host takes
-     * in addition; host_cache_bytes is the part of it for experts that the CPU computes. Without a
-     * device both are 0. */
-    uint64_t host_bytes, host_cache_bytes;
+     * in addition; host_cache_bytes is the part of it for experts that the CPU computes, and
+     * driver_bytes what the device's driver was seen to take when the device was opened, by the
+     * first engine of a process that opens it. Without a device all three are 0. */
+    uint64_t host_bytes, host_cache_bytes, driver_bytes;
     enum corm_missed missed; /* as decided: DEVICE or CPU */
     /* Measured rates in decoded bytes of experts a second, 0 = not measured: of copies to a device
      * that does not hold all experts; and, for CORM_MISSED_AUTO, of computing by the CPU. */

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "runtime/engine.h"
+#include "runtime/machine.h"
 
 /* See struct cache_options: a cold chunk is left out by one use of its expert in six. */
 static const float HOT_BONUS = 0.25f;
@@ -38,7 +39,11 @@ static bool cuda_number(const char *text, uint32_t *number) {
 static int open_cuda(struct corm_engine *e, uint32_t number, const struct backend_limits *limits,
                      struct err *err) {
     struct backend_device device;
+    /* The driver makes its context here, some hundred MiB of the host's memory. */
+    const uint64_t before = machine_resident_bytes();
     int n = backend_cuda_devices(number, &device, 1, err);
+    const uint64_t after = machine_resident_bytes();
+    e->plan.driver_bytes = after > before ? after - before : 0;
     if (n < 0) {
         return -1;
     }
@@ -69,7 +74,8 @@ int engine_plan_missed(struct corm_engine *e, uint64_t in_place_bytes, uint64_t 
     const struct corm *c = &e->archive;
     struct corm_memory_plan *p = &e->plan;
     const uint64_t slot = cache_slot_bytes(c, 0), least = cache_slots_floor(c) * slot;
-    const uint64_t budget = e->opt.ram_bytes ? e->opt.ram_bytes : usable_bytes;
+    /* What is usable now has the driver's part taken from it already. */
+    const uint64_t budget = e->opt.ram_bytes ? e->opt.ram_bytes : usable_bytes + p->driver_bytes;
     if (e->opt.missed == CORM_MISSED_DEVICE || !p->streams) {
         return 0;
     }
@@ -175,19 +181,15 @@ int engine_open_backend(struct corm_engine *e, struct err *err) {
 }
 
 int engine_open_slots(struct corm_engine *e, bool whole_lru, struct err *err) {
-    const struct cache_options how = {.how = e->keeps,
-                                      .hot_bonus = e->opt.loss_percent > 0 ? HOT_BONUS : 0,
-                                      .whole_lru = whole_lru};
-    if (cache_open(&e->cache, &e->archive, e->n_slots, &how, err) < 0) {
-        return -1;
-    }
+    struct cache_options how = {.how = e->keeps,
+                                .hot_bonus = e->opt.loss_percent > 0 ? HOT_BONUS : 0,
+                                .whole_lru = whole_lru};
     if (backend_needs_landing(&e->backend) && e->n_slots > 0) {
-        e->device_slots =
-            e->backend.ops->alloc(e->backend.self, (size_t)e->n_slots * e->cache.slot_bytes, err);
-        if (!e->device_slots) {
+        const size_t bytes = e->n_slots * cache_slot_bytes(&e->archive, how.how);
+        how.slots = e->device_slots = e->backend.ops->alloc(e->backend.self, bytes, err);
+        if (!how.slots) {
             return -1;
         }
-        cache_use_slots(&e->cache, e->device_slots);
     }
-    return 0;
+    return cache_open(&e->cache, &e->archive, e->n_slots, &how, err);
 }

@@ -241,7 +241,7 @@ int engine_plan_device(struct corm_engine *e, uint64_t scratch_bytes, uint64_t f
     }
     plan_experts(e, fixed, 0);
     p->streams = e->n_slots < cache_slots_needed(c, 0);
-    p->host_bytes = host_bytes(e, BACKEND_CUDA_HOST_BYTES) +
+    p->host_bytes = host_bytes(e, BACKEND_CUDA_HOST_BYTES) + p->driver_bytes +
                     prefetch_fillers(e->io_threads) * filler_landing_bytes(c);
     return engine_plan_missed(e, in_place_bytes(c, CACHE_IN_PLACE), usable_bytes(e), err);
 }
@@ -269,7 +269,9 @@ static uint64_t expert_spans(const struct corm *c, struct reader_span *spans) {
  * of it. */
 static bool has_room(const struct corm_engine *e, uint64_t file_bytes) {
     const struct corm_memory_plan *p = &e->plan;
-    uint64_t own = backend_needs_landing(&e->backend) ? p->host_bytes : p->total_bytes;
+    /* What the driver took is not usable any more. */
+    uint64_t own =
+        backend_needs_landing(&e->backend) ? p->host_bytes - p->driver_bytes : p->total_bytes;
     /* Chunks that are used from the map are in the page cache. */
     if (p->missed == CORM_MISSED_CPU && e->host_in_place) {
         own -= in_place_bytes(&e->archive, CACHE_IN_PLACE);

@@ -113,9 +113,22 @@ static uint64_t all_cgroups_room(void) {
     return room;
 }
 
-uint64_t machine_peak_bytes(void) {
+/* A number of this process's status that is in kB. */
+static uint64_t status_bytes(const char *key) {
     uint64_t kb;
-    return read_keyed("/proc/self/status", "VmHWM", &kb) ? kb * 1024 : 0;
+    return read_keyed("/proc/self/status", key, &kb) ? kb * 1024 : 0;
+}
+
+uint64_t machine_size_bytes(void) {
+    return status_bytes("VmSize");
+}
+
+uint64_t machine_resident_bytes(void) {
+    return status_bytes("VmRSS");
+}
+
+uint64_t machine_peak_bytes(void) {
+    return status_bytes("VmHWM");
 }
 
 uint64_t machine_available_bytes(void) {

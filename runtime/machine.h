@@ -23,6 +23,10 @@ uint64_t machine_address_bytes(void);
 uint64_t machine_page_bytes(void);
 uint64_t machine_stack_bytes(void);
 
+/* Addresses that the process has mapped, and memory that is resident for it, both with mapped
+ * files. 0 where it cannot be read. */
+uint64_t machine_size_bytes(void);
+uint64_t machine_resident_bytes(void);
 /* The most memory that was resident for this process at once since its start, mapped files
  * included. 0 where it cannot be read. */
 uint64_t machine_peak_bytes(void);

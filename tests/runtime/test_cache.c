@@ -5,9 +5,11 @@
 
 #include <math.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "runtime/cache.h"
+#include "runtime/machine.h"
 #include "tests/util/test_util_archive.h"
 
 enum { LAYERS = 2, EXPERTS = 4, CHUNKS = 6, HOT = 2, CHUNK_NEURONS = 4 };
@@ -140,6 +142,38 @@ static void chunks_start_absent_and_slots_are_distinct(void **state) {
     assert_int_equal(cache_slot_take(&r.cache, CACHE_CLAIM_DEMAND, 0), CACHE_NO_SLOT);
     cache_slot_give(&r.cache, 3);
     assert_int_equal(cache_slot_take(&r.cache, CACHE_CLAIM_GUESS, 0), 3);
+    close_rig(&r);
+}
+
+/* Slots that lie elsewhere, as a device's do, take no addresses of this process: with hardly any
+ * left, many times as much is no matter. The same number of the cache's own is refused. */
+static void borrowed_slots_are_not_mapped(void **state) {
+    enum { LEFT_BYTES = 64 << 20 };
+    struct rig r;
+    struct err err = {0};
+    struct cache cache;
+    struct rlimit before, little;
+    uint8_t elsewhere;
+    (void)state;
+    open_rig(&r, 1, false);
+    const uint32_t n_slots = (uint32_t)(8 * LEFT_BYTES / r.cache.slot_bytes);
+    assert_int_equal(getrlimit(RLIMIT_AS, &before), 0);
+    little = before;
+    little.rlim_cur = machine_size_bytes() + LEFT_BYTES;
+    assert_int_equal(setrlimit(RLIMIT_AS, &little), 0);
+    for (int borrowed = 0; borrowed < 2; borrowed++) {
+        const struct cache_options opt = {.slots = borrowed ? &elsewhere : NULL};
+        err = (struct err){0};
+        int status = cache_open(&cache, &r.archive, n_slots, &opt, &err);
+        bool right = borrowed ? status == 0 && cache_slot(&cache, 0) == &elsewhere
+                              : status < 0 && strstr(err.msg, "expert cache of ");
+        cache_close(&cache);
+        if (!right) {
+            setrlimit(RLIMIT_AS, &before);
+            fail_msg("borrowed %d: %d, %s", borrowed, status, err.msg);
+        }
+    }
+    assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
     close_rig(&r);
 }
 
@@ -472,6 +506,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(counts_slots_that_are_needed),
         cmocka_unit_test(chunks_start_absent_and_slots_are_distinct),
+        cmocka_unit_test(borrowed_slots_are_not_mapped),
         cmocka_unit_test(published_chunks_are_ready_where_they_are),
         cmocka_unit_test(cold_chunks_go_first_the_least_busy_ahead),
         cmocka_unit_test(without_a_bonus_experts_go_whole),
