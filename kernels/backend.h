@@ -16,7 +16,7 @@
  * number of rows in the call, nor on how neurons are cut into chunks, as long as every chunk but an
  * expert's last holds a multiple of FFN_BLOCK neurons. So logits are bit-identical for any budget,
  * thread count and batch split on one backend and ISA. (A backend over a foreign library, such as
- * prep/calib/blas, may exempt itself in its header.)
+ * prep/calib/blas, or of a device, such as kernels/cuda, may exempt itself in its header.)
  *
  * Quantised inputs. Where weights have scales (codec_has_scales), the CPU quantises the rows that
  * meet them in a dot product to 8 bits by group of 32 columns (kernels/cpu/dot.h has the
@@ -273,8 +273,11 @@ struct backend_ops {
     uint64_t (*mark)(void *self);
     /* Start `n` >= 1 copies to device memory; their sources must not change before they are done.
      * The ticket is for uploaded(), which tells whether all of them are done, and with `wait`
-     * returns when they are. Uploads of one urgency are done in order; a demanded one is not kept
-     * waiting by guessed ones for longer than a copy of BACKEND_COPY_BYTES takes. */
+     * returns when they are. Uploads of one urgency are done in order. In which order those of two
+     * urgencies are done is the device's, whatever the priorities of its streams: a demanded one
+     * may wait for all that was handed over before it. So whoever guesses hands over little at
+     * once, which is what a landing holds (kernels/landing.h), in copies of at most
+     * BACKEND_COPY_BYTES. */
     uint64_t (*upload)(void *self, const struct backend_copy *copies, uint32_t n,
                        enum backend_urgency urgency, uint64_t after);
     bool (*uploaded)(void *self, uint64_t ticket, bool wait);

@@ -201,6 +201,7 @@ const struct cli_command run_logits_command = {
     .description =
         "For comparing with other programs: row i of the result has the logits of "
         "the token that comes after ids 0 to i. The hash is XXH3-64 of the last row; it is the "
-        "same for every thread count, batch and budget.",
+        "same for every thread count, batch and budget; on a device, whose batches of more than 8 "
+        "tokens sum in another order, for every budget (--missed cpu: for none).",
     .examples = "corm-run logits model.corm --ids 1,15,7 -o out.npy\n"
                 "#Then in Python: numpy.load(\"out.npy\").argmax(1)\n"};
