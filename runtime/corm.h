@@ -174,8 +174,9 @@ struct corm_memory_plan {
     uint64_t host_bytes, host_cache_bytes, driver_bytes;
     enum corm_missed missed; /* as decided: DEVICE or CPU */
     /* Measured rates in decoded bytes of experts a second, 0 = not measured: of copies to a device
-     * that does not hold all experts; and, for CORM_MISSED_AUTO, of computing by the CPU. */
-    double link_bytes_per_s, cpu_bytes_per_s;
+     * that does not hold all experts; and, for CORM_MISSED_AUTO, of bringing experts there (read,
+     * checked, decoded, copied), and of computing by the CPU. */
+    double link_bytes_per_s, upload_bytes_per_s, cpu_bytes_per_s;
     bool packed;  /* experts are kept as they are stored */
     bool no_code; /* they could not be: no chunk has the exponents code (not told of a device) */
     bool streams; /* experts come and go; else all stay in memory */

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/processor.h"
 #include "runtime/engine.h"
 #include "runtime/machine.h"
 
@@ -111,9 +112,17 @@ static int decide_missed(struct corm_engine *e, struct err *err) {
         return -1;
     }
     if (p->missed == CORM_MISSED_CPU && e->opt.missed == CORM_MISSED_AUTO) {
+        const struct prefetch_options io = {.io_threads = e->io_threads,
+                                            .device = &e->backend,
+                                            .way = READER_BUFFERED,
+                                            .isa = e->opt.isa,
+                                            .awake = processor_count() > e->opt.threads};
+        if (offload_upload_rate(&e->backend, &e->archive, &io, &p->upload_bytes_per_s, err) < 0) {
+            return -1;
+        }
         p->cpu_bytes_per_s =
             offload_cpu_rate(&e->offload.cpu, &e->archive, p->host_cache_bytes, NULL);
-        if (!e->host_in_place || !offload_pays(p->link_bytes_per_s, p->cpu_bytes_per_s)) {
+        if (!e->host_in_place || !offload_pays(p->upload_bytes_per_s, p->cpu_bytes_per_s)) {
             p->missed = CORM_MISSED_DEVICE;
         }
     }

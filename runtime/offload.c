@@ -12,8 +12,8 @@ static const uint64_t MEASURE_BYTES = UINT64_C(64) << 20; /* of weights: more th
 
 /* ---- the rule ---- */
 
-bool offload_pays(double link_bytes_per_s, double cpu_bytes_per_s) {
-    return link_bytes_per_s > 0 && cpu_bytes_per_s > link_bytes_per_s;
+bool offload_pays(double upload_bytes_per_s, double cpu_bytes_per_s) {
+    return upload_bytes_per_s > 0 && cpu_bytes_per_s > upload_bytes_per_s;
 }
 
 int offload_link_rate(const struct backend *device, double *bytes_per_s, struct err *err) {
@@ -48,6 +48,63 @@ int offload_link_rate(const struct backend *device, double *bytes_per_s, struct 
     op->host_free(device->self, from);
     *bytes_per_s = (double)bytes * 1e9 / (double)ns;
     return 0;
+}
+
+enum { UPLOAD_BYTES = 4 << 20, UPLOAD_EXPERTS = 8 }; /* so much of each of so many experts */
+
+/* Bring the first chunks of experts by turns, two at a time, into slots that hold no more, so that
+ * none is there when its turn comes again. */
+static int upload_by_turns(struct cache *cache, struct prefetch *p, uint32_t n_chunks,
+                           double *bytes_per_s, struct err *err) {
+    const struct corm *c = cache->archive;
+    const uint32_t n = c->n_records < UPLOAD_EXPERTS ? c->n_records : UPLOAD_EXPERTS;
+    uint64_t ns = 0, bytes = 0;
+    for (uint32_t at = 0; at < 2 * n || ns < MEASURE_NS; at += 2) {
+        const uint64_t start = clock_ns(), before = cache->count.decoded_bytes;
+        struct prefetch_need needs[2];
+        bool ready[2] = {false, false};
+        for (uint32_t i = 0; i < 2; i++) {
+            needs[i] = (struct prefetch_need){c->records[(at + i) % n].first_chunk, n_chunks, NULL};
+        }
+        prefetch_demand(p, needs, 2);
+        int status = 0;
+        while (status == 0 && !(ready[0] && ready[1])) {
+            status = prefetch_wait_any(p, needs, 2, ready, err);
+        }
+        prefetch_release(p, needs, 2);
+        if (status < 0) {
+            return -1;
+        }
+        if (at >= n) { /* all have been read once */
+            ns += clock_ns() - start;
+            bytes += cache->count.decoded_bytes - before;
+        }
+    }
+    *bytes_per_s = (double)bytes * 1e9 / (double)ns;
+    return 0;
+}
+
+int offload_upload_rate(const struct backend *device, const struct corm *archive,
+                        const struct prefetch_options *io, double *bytes_per_s, struct err *err) {
+    const size_t slot = cache_slot_bytes(archive, 0);
+    uint32_t n_chunks = (uint32_t)((UPLOAD_BYTES + slot - 1) / slot);
+    for (uint32_t r = 0; r < archive->n_records; r++) {
+        n_chunks =
+            archive->records[r].n_chunks < n_chunks ? archive->records[r].n_chunks : n_chunks;
+    }
+    struct cache cache = {0};
+    struct prefetch *p = NULL;
+    struct cache_options keep = {.whole_lru = true};
+    keep.slots = device->ops->alloc(device->self, 2 * n_chunks * slot, err);
+    *bytes_per_s = 0;
+    int status = keep.slots && cache_open(&cache, archive, 2 * n_chunks, &keep, err) == 0 &&
+                         prefetch_open(&p, &cache, io, err) == 0
+                     ? upload_by_turns(&cache, p, n_chunks, bytes_per_s, err)
+                     : -1;
+    prefetch_close(p);
+    cache_close(&cache);
+    device->ops->free(device->self, keep.slots);
+    return status;
 }
 
 /* The experts of a measurement: each consists of `n` pieces, which lie one behind the other. */

@@ -38,10 +38,15 @@ enum { OFFLOAD_FADE_TOK = 64 };
 
 /* Both rates are in decoded bytes of experts a second. A rate of 0 is not known; then the answer is
  * no. */
-bool offload_pays(double link_bytes_per_s, double cpu_bytes_per_s);
+bool offload_pays(double upload_bytes_per_s, double cpu_bytes_per_s);
 /* The rate that copies to the device reach, measured for some milliseconds with 4 MiB of its
  * memory, which it may not have: an error. 0 where the device needs no landing. */
 int offload_link_rate(const struct backend *device, double *bytes_per_s, struct err *err);
+/* The rate at which a run brings experts into the device's memory, in decoded bytes: read from the
+ * page cache, checked, decoded and copied by as many threads, as `io` says. Measured like that, on
+ * some MiB of the archive's own, after they have been read once. */
+int offload_upload_rate(const struct backend *device, const struct corm *archive,
+                        const struct prefetch_options *io, double *bytes_per_s, struct err *err);
 /* The rate that the CPU's experts operation reaches on one row, measured for some milliseconds. It
  * takes at most `most_bytes` of memory (at least two experts) and gives them back. The experts are
  * made up, or, where `packed` is not NULL, they are copies of that chunk of the archive, which must

@@ -153,7 +153,8 @@ static void print_missed(const struct corm_memory_plan *p) {
     fprintf(stderr, "missed   experts are %s (link %.1f GB/s",
             cpu ? "computed by the CPU" : "copied to the device", p->link_bytes_per_s / 1e9);
     if (p->cpu_bytes_per_s > 0) {
-        fprintf(stderr, ", CPU %.1f GB/s", p->cpu_bytes_per_s / 1e9);
+        fprintf(stderr, ", uploads %.1f GB/s, CPU %.1f GB/s", p->upload_bytes_per_s / 1e9,
+                p->cpu_bytes_per_s / 1e9);
     }
     fprintf(stderr, ")%s%s%s\n", cpu ? ", with " : "",
             cpu ? cli_size_text(size, p->host_cache_bytes) : "",

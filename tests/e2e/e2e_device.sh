@@ -88,7 +88,7 @@ plan() {
 }
 case_ 'the plan says who computes missed experts' eval "plan | grep -q 'copied to the device (link'"
 case_ 'the plan says what was measured' eval \
-    "plan --missed auto | grep -q 'computed by the CPU (link 0.[0-9] GB/s, CPU [0-9.]* GB/s), with .*of the host'"
+    "plan --missed auto | grep -q 'computed by the CPU (link 0.[0-9] GB/s, uploads 0.[0-9] GB/s, CPU [0-9.]* GB/s), with .*of the host'"
 
 # ---- figures ---------------------------------------------------------------------------------------
 
