@@ -385,7 +385,7 @@ static void tokens_of_the_cpu_on_emulated_cuda(void **state) {
 static void golden_logits_on_emulated_cuda(void **state) {
     static const char *const models[] = {"olmoe-tiny",     "gptoss-tiny",  "gemma4-tiny",
                                          "qwen3next-tiny", "glm4moe-tiny", "ernie45-tiny",
-                                         "afmoe-tiny"};
+                                         "granitemoeswa-tiny"};
     (void)state;
     for (size_t i = 0; i < (QUICK ? 1 : TEST_COUNT(models)); i++) {
         struct backend_limits limits = {.max_rows = 256,
