@@ -16,7 +16,7 @@
 
 #include "kernels/cpu/vector_avx2.inc"
 
-enum { TILE_X = 3, TOGETHER = 2, SHORT_COLS = 256, SHORT_ROWS = 2, SHORT_X = 3, SHORT_SUMS = 2 };
+enum { TILE_X = 3, TOGETHER = 2, SHORT_COLS = 256, SHORT_ROWS = 1, SHORT_X = 4, SHORT_SUMS = 2 };
 
 static inline V v_zero(void) {
     return _mm256_setzero_ps();
