@@ -55,7 +55,7 @@ struct cpu_shapes {
 };
 enum {
     CPU_MATMUL_SHAPES = 5,
-    CPU_EXPERT_SHAPES = 6,
+    CPU_EXPERT_SHAPES = 7,
     CPU_PACKED_SHAPES = 4,
     CPU_ATTENTION_SHAPES = 4,
 };

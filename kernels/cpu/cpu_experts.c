@@ -23,19 +23,22 @@ enum { SUM_COLS = 512 }; /* columns of a summing item */
 
 /* Shapes of the fused way. Of so many neurons gates and ups are read before their downs; the gates
  * of `run` neurons before their ups, side by side. So with 1 and 1 bytes are read in the order in
- * which they lie. It asks ahead for what comes so many bytes later, or for what it reads next. */
+ * which they lie. It asks ahead for what comes so many bytes later, for the rows that it reads
+ * next, or for the same rows of the neurons that come after these. */
+enum ask { ASK_BYTES, ASK_ROWS, ASK_NEURONS };
 static const struct expert_shape {
     uint32_t neurons, run;
-    bool ask_next;
+    enum ask ask;
     ptrdiff_t ahead_bytes;
 } shapes[] = {
-    {1, 1, false, 0}, {1, 1, false, 1024},      {1, 1, false, 4096},
-    {4, 1, false, 0}, {FFN_BLOCK, 8, false, 0}, {FFN_BLOCK, 8, true, 0},
+    {1, 1, ASK_BYTES, 0},   {1, 1, ASK_BYTES, 1024},      {1, 1, ASK_BYTES, 4096},
+    {4, 1, ASK_BYTES, 0},   {FFN_BLOCK, 8, ASK_BYTES, 0}, {FFN_BLOCK, 8, ASK_ROWS, 0},
+    {8, 8, ASK_NEURONS, 0},
 };
 static_assert(sizeof shapes / sizeof *shapes == CPU_EXPERT_SHAPES, "a row each");
 
 /* For rows that are in cache. */
-static const struct expert_shape in_cache = {FFN_BLOCK, 8, false, 0};
+static const struct expert_shape in_cache = {FFN_BLOCK, 8, ASK_BYTES, 0};
 
 /* Shapes of products with rows as they are decoded: as many neurons at once as is best, or one;
  * with looks ahead or without. */
@@ -118,13 +121,14 @@ static const uint8_t *chunk_rows(const struct ffn *f, struct cpu_worker *own, co
 }
 
 /* gate [n], up [n] = products of n neurons' rows, at `data`, with the input of `use`; `after` is
- * what is read next. */
-static void block_dots(const struct ffn *f, const struct expert_shape *shape, const uint8_t *data,
-                       uint32_t n, const uint8_t *after, uint32_t use, float *gate, float *up) {
+ * what is read next. Asks `ahead_bytes` ahead, unless the shape asks for rows. */
+static void block_dots(const struct ffn *f, const struct expert_shape *shape, ptrdiff_t ahead_bytes,
+                       const uint8_t *data, uint32_t n, const uint8_t *after, uint32_t use,
+                       float *gate, float *up) {
     const size_t row_bytes = f->row_bytes, neuron_bytes = 3 * row_bytes;
     for (uint32_t i = 0; i < n && shape->run == 1; i++) {
-        const struct dot_rows rows = {data + i * neuron_bytes, row_bytes, 2, f->dim, 1,
-                                      shape->ahead_bytes};
+        const struct dot_rows rows = {
+            data + i * neuron_bytes, row_bytes, 2, f->dim, 1, ahead_bytes};
         float both[2];
         use_dot(f, &rows, use, both);
         gate[i] = both[0];
@@ -133,11 +137,13 @@ static void block_dots(const struct ffn *f, const struct expert_shape *shape, co
     for (uint32_t i = 0; i < n && shape->run > 1; i += shape->run) {
         const uint32_t rest = n - i, run = rest < shape->run ? rest : shape->run;
         const uint8_t *gates = data + i * neuron_bytes, *ups = gates + row_bytes;
-        struct dot_rows rows = {gates, neuron_bytes, run, f->dim, run, 0};
-        rows.ahead_bytes = shape->ask_next ? (ptrdiff_t)row_bytes : 0;
+        struct dot_rows rows = {gates, neuron_bytes, run, f->dim, run, ahead_bytes};
+        if (shape->ask == ASK_ROWS) {
+            rows.ahead_bytes = (ptrdiff_t)row_bytes;
+        }
         use_dot(f, &rows, use, gate + i);
         rows.data = ups;
-        if (shape->ask_next) {
+        if (shape->ask == ASK_ROWS) {
             rows.ahead_bytes = bytes_between(ups, rest > run ? gates + run * neuron_bytes : after);
         }
         use_dot(f, &rows, use, up + i);
@@ -145,16 +151,17 @@ static void block_dots(const struct ffn *f, const struct expert_shape *shape, co
 }
 
 /* out [dim] += a[i] * down row i of n neurons, the first of which lies at `downs`; `after` is what
- * is read next. */
-static void block_downs(const struct ffn *f, const struct expert_shape *shape, const uint8_t *downs,
-                        uint32_t n, const uint8_t *after, const float *a, float *out) {
+ * is read next. Asks as block_dots does. */
+static void block_downs(const struct ffn *f, const struct expert_shape *shape,
+                        ptrdiff_t ahead_bytes, const uint8_t *downs, uint32_t n,
+                        const uint8_t *after, const float *a, float *out) {
     const size_t neuron_bytes = 3 * f->row_bytes;
     for (uint32_t i = 0, run; i < n; i += run) {
         const uint32_t rest = n - i, most = shape->run > 1 ? shape->run : shape->neurons;
         run = rest < most ? rest : most;
         const uint8_t *here = downs + i * neuron_bytes;
-        struct dot_rows rows = {here, neuron_bytes, run, f->dim, run, shape->ahead_bytes};
-        if (shape->ask_next) {
+        struct dot_rows rows = {here, neuron_bytes, run, f->dim, run, ahead_bytes};
+        if (shape->ask == ASK_ROWS) {
             rows.ahead_bytes = bytes_between(here, rest > run ? here + run * neuron_bytes : after);
         }
         f->k->axpy(&rows, a + i, out);
@@ -172,9 +179,12 @@ static void block_use(const struct ffn *f, const struct expert_shape *shape,
         const uint32_t rest = b->n_neurons - i;
         n = rest < shape->neurons ? rest : shape->neurons;
         const uint8_t *here = data + i * neuron_bytes, *downs = here + 2 * f->row_bytes;
-        block_dots(f, shape, here, n, downs, use, own->gate, own->up);
+        const uint8_t *after = rest > n ? here + n * neuron_bytes : next;
+        const ptrdiff_t ahead_bytes =
+            shape->ask == ASK_NEURONS ? bytes_between(here, after) : shape->ahead_bytes;
+        block_dots(f, shape, ahead_bytes, here, n, downs, use, own->gate, own->up);
         activate(f, b->job, b->first + i, n, own->gate, own->up);
-        block_downs(f, shape, downs, n, rest > n ? here + n * neuron_bytes : next, own->gate, out);
+        block_downs(f, shape, ahead_bytes, downs, n, after, own->gate, out);
     }
 }
 

@@ -23,7 +23,7 @@
 #include <stdint.h>
 
 enum {
-    SHAPE_MOST = 6,         /* shapes of one operation */
+    SHAPE_MOST = 7,         /* shapes of one operation */
     SHAPE_ROUNDS = 9,       /* calls of each shape in a trial */
     SHAPE_FIRST_CALLS = 16, /* calls before the first trial: memory is touched for the first time */
     SHAPE_NEXT_CALLS = 512, /* between trials, at first and after a change, */
