@@ -300,6 +300,21 @@ uint64_t backend_cpu_scratch_bytes(uint32_t threads, const struct backend_limits
  * whether this processor has it. */
 const char *backend_cpu_isa_at(size_t i, bool *usable);
 
+/* Its loops over encoded weights, which choose their shape by measuring their own calls on one row
+ * (kernels/cpu/shape.h): for benchmarks, which tell of the choice and compare it with the others.
+ * Results are the same in all shapes. */
+enum backend_loop { BACKEND_LOOP_MATMUL, BACKEND_LOOP_EXPERTS };
+struct backend_shapes {
+    uint32_t n, present;
+    bool chosen; /* by measuring; before that the first one is used */
+};
+struct backend_shapes backend_cpu_shapes(const struct backend *b, enum backend_loop loop,
+                                         const struct codec *codec);
+const char *backend_cpu_shape_name(enum backend_loop loop, uint32_t shape);
+/* Use one of the n shapes from now on. */
+void backend_cpu_force_shape(struct backend *b, enum backend_loop loop, const struct codec *codec,
+                             uint32_t shape);
+
 /* The CUDA backend on device `device` (as the driver counts them), which must have `vram_bytes`
  * free (0: not checked); beyond what is allocated and placed it takes backend_cuda_scratch_bytes,
  * and the driver some for itself before that is looked at. Without a driver or a device, with one

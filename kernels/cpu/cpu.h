@@ -10,6 +10,7 @@
  *   cpu_experts.c    sparse FFN
  *   cpu_attention.c  KV store and attention
  *   cpu_delta.c      gated delta net
+ *   cpu_shapes.c     what benchmarks see of the shapes of loops
  * Leaves to others: arithmetic inside an item (dot.h).
  * Threads: operations are called by the forward thread; a worker touches its own struct cpu_worker.
  */
@@ -117,6 +118,10 @@ void cpu_delta_conv(void *self, const struct delta_rule *rule, const struct weig
 void cpu_delta_net(void *self, const struct delta_rule *rule, const struct delta_weights *w,
                    float eps, const float *qkv, const float *z, const float *a, const float *b,
                    uint32_t rows, float *state, float *out);
+
+/* What the shapes of the tables in cpu_matmul.c and cpu_experts.c are called. */
+const char *cpu_matmul_shape_name(uint32_t shape);
+const char *cpu_expert_shape_name(uint32_t shape);
 
 /* c->quants [rows] = x [rows, cols] quantised, until the next call. */
 void cpu_quantise(const struct cpu *c, const float *x, uint32_t rows, uint32_t cols);

@@ -27,18 +27,24 @@ enum { SUM_COLS = 512 }; /* columns of a summing item */
  * next, or for the same rows of the neurons that come after these. */
 enum ask { ASK_BYTES, ASK_ROWS, ASK_NEURONS };
 static const struct expert_shape {
+    const char *name;
     uint32_t neurons, run;
     enum ask ask;
     ptrdiff_t ahead_bytes;
 } shapes[] = {
-    {1, 1, ASK_BYTES, 0},   {1, 1, ASK_BYTES, 1024},      {1, 1, ASK_BYTES, 4096},
-    {4, 1, ASK_BYTES, 0},   {FFN_BLOCK, 8, ASK_BYTES, 0}, {FFN_BLOCK, 8, ASK_ROWS, 0},
-    {8, 8, ASK_NEURONS, 0},
+    {"stream", 1, 1, ASK_BYTES, 0},         {"stream+1K", 1, 1, ASK_BYTES, 1024},
+    {"stream+4K", 1, 1, ASK_BYTES, 4096},   {"four", 4, 1, ASK_BYTES, 0},
+    {"side", FFN_BLOCK, 8, ASK_BYTES, 0},   {"side+rows", FFN_BLOCK, 8, ASK_ROWS, 0},
+    {"side+neurons", 8, 8, ASK_NEURONS, 0},
 };
 static_assert(sizeof shapes / sizeof *shapes == CPU_EXPERT_SHAPES, "a row each");
 
+const char *cpu_expert_shape_name(uint32_t shape) {
+    return shapes[shape].name;
+}
+
 /* For rows that are in cache. */
-static const struct expert_shape in_cache = {FFN_BLOCK, 8, ASK_BYTES, 0};
+static const struct expert_shape in_cache = {NULL, FFN_BLOCK, 8, ASK_BYTES, 0};
 
 /* Shapes of products with rows as they are decoded: as many neurons at once as is best, or one;
  * with looks ahead or without. */

@@ -17,13 +17,19 @@ enum {
 /* Shapes of a stream: one row after the other, or some side by side, which ask ahead for what comes
  * so many bytes later, or for the same columns of rows to come. */
 static const struct matmul_shape {
+    const char *name;
     uint32_t together;
     bool ask_rows;
     ptrdiff_t ahead_bytes;
 } shapes[] = {
-    {1, false, 0}, {1, false, 1024}, {1, false, 4096}, {TOGETHER, false, 0}, {TOGETHER, true, 0},
+    {"stream", 1, false, 0},      {"stream+1K", 1, false, 1024},    {"stream+4K", 1, false, 4096},
+    {"side", TOGETHER, false, 0}, {"side+rows", TOGETHER, true, 0},
 };
 static_assert(sizeof shapes / sizeof *shapes == CPU_MATMUL_SHAPES, "a row each");
+
+const char *cpu_matmul_shape_name(uint32_t shape) {
+    return shapes[shape].name;
+}
 
 struct matmul {
     const struct cpu *c;

@@ -28,7 +28,7 @@ uint32_t shape_next(struct shape_trial *t, uint64_t bytes) {
         return t->best;
     }
     if (!shape_tries(t)) {
-        t->calls++;
+        t->calls += t->waiting < UINT32_MAX;
         return t->best;
     }
     uint32_t place = (t->calls - t->waiting) % t->n;
@@ -68,4 +68,14 @@ void shape_took(struct shape_trial *t, uint64_t bytes, uint64_t ns) {
     if (call + 1 == t->n * SHAPE_ROUNDS) {
         give_verdict(t);
     }
+}
+
+bool shape_chosen(const struct shape_trial *t) {
+    return t->n > 1 && t->waiting != SHAPE_FIRST_CALLS;
+}
+
+void shape_force(struct shape_trial *t, uint32_t shape) {
+    t->best = shape;
+    t->calls = 0;
+    t->waiting = UINT32_MAX;
 }

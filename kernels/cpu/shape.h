@@ -14,7 +14,7 @@
  * simply take them in turn, the order drawn anew for each round so that no shape always gets the
  * same matrix; the shape with the smallest median of time a byte stays where it is clearly ahead of
  * the present one. Until then shape 0 is used. Each verdict that agrees with the one before makes
- * the next trial rarer.
+ * the next trial rarer. Whoever measures shapes can look at the verdict, or set it.
  */
 #ifndef KERNELS_CPU_SHAPE_H
 #define KERNELS_CPU_SHAPE_H
@@ -35,7 +35,7 @@ struct shape_trial {
     uint32_t n;       /* shapes; 0: none is tried */
     uint32_t best;    /* the verdict so far */
     uint32_t calls;   /* since the last verdict */
-    uint32_t waiting; /* calls between it and the next trial */
+    uint32_t waiting; /* calls between it and the next trial; UINT32_MAX: there is none */
     uint32_t draw;    /* the state of what draws orders */
     uint8_t order[SHAPE_MOST];
     float cost[SHAPE_MOST][SHAPE_ROUNDS]; /* ns a byte */
@@ -49,5 +49,9 @@ bool shape_tries(const struct shape_trial *t);
 uint32_t shape_next(struct shape_trial *t, uint64_t bytes);
 /* That call, which shape_tries wanted timed, took so long. */
 void shape_took(struct shape_trial *t, uint64_t bytes, uint64_t ns);
+/* Whether there was a verdict. */
+bool shape_chosen(const struct shape_trial *t);
+/* All calls from now on take this shape < n; none is tried any more. */
+void shape_force(struct shape_trial *t, uint32_t shape);
 
 #endif

@@ -326,8 +326,10 @@ static const struct cli_option measure_rows[] = {
      .help = "Without a model: for each codec and instruction set, on weights larger than the "
              "caches, a token's work as GB/s of weights, with its share of what plain reading of "
              "memory gives to as many threads, and a prompt's as operations a second (two for each "
-             "weight and row). Best of many passes. Takes a minute and 2 GB of memory. --threads "
-             "and --isa choose; else 1 and all processors, and all instruction sets."},
+             "weight and row). Best of many passes. Loops over a token's weights choose their "
+             "shape by measuring: which one, after how many calls, and the GB/s of all. Takes "
+             "two minutes and 2 GB of memory. --threads and --isa choose; else 1 and all "
+             "processors, and all instruction sets."},
     {"share", 0, CLI_DOUBLE, FIELD(share), "PERCENT",
      "Room for this part of all experts, in place of --ram.", .min = 0, .max = 100,
      .fallback = "as --ram says"},

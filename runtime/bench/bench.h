@@ -3,8 +3,8 @@
  *
  * Owns: the command's options, how fast a model runs here (bench), what each mechanism of the
  * engine is worth (bench_ablation), how near the cache comes to the best one (bench_trace), where a
- * token's time goes (bench_token), and how fast the disk (bench_io) and the kernels (bench_kernels)
- * are.
+ * token's time goes (bench_token), and how fast the disk (bench_io) and the kernels (bench_kernels,
+ * bench_shapes) are.
  * Leaves to others: the options that all commands have, the open model, texts and reports (run). It
  * may look inside the engine, where the other commands know runtime/corm.h only.
  * Threads: the forward thread, which is corm-run's main thread.
@@ -12,6 +12,7 @@
 #ifndef RUNTIME_BENCH_BENCH_H
 #define RUNTIME_BENCH_BENCH_H
 
+#include "kernels/backend.h"
 #include "runtime/mechanisms.h"
 #include "runtime/run/run.h"
 
@@ -45,6 +46,24 @@ int bench_io_rate(const char *path, bool direct, size_t block_bytes, uint32_t th
 /* *memory becomes the GB/s of plain reading of 1 GiB by so many threads; *join_ns (may be NULL) the
  * time of a fork-join in which all take part. */
 int bench_read_rate(uint32_t threads, double *memory, double *join_ns, struct err *err);
+
+/* What a loop of the CPU backend over weights of a codec made of its shapes. */
+enum { BENCH_MOST_SHAPES = 8 };
+struct bench_loop {
+    enum backend_loop loop;
+    uint32_t n;           /* shapes */
+    uint32_t shape, best; /* the one that it uses by itself; the one of the greatest rate */
+    bool chosen;          /* whether it had measured enough for a verdict; */
+    uint32_t calls;       /* after so many calls, or given up after */
+    double rates[BENCH_MOST_SHAPES];
+};
+/* Call `pass`, which is one call of the loop and works on `amount`, until the loop has chosen, or
+ * for some seconds; then set all shapes in turn: *out has the greatest amount per nanosecond of
+ * each. The loop keeps the shape that it used by itself. */
+void bench_loop(struct backend *be, enum backend_loop loop, const struct codec *codec,
+                double amount, void (*pass)(void *ctx), void *ctx, struct bench_loop *out);
+/* Print a line, or add a member to `json`, which may be NULL. */
+void bench_loop_report(const struct bench_loop *l, struct run_json *json);
 
 /* The command, and what its options choose in place of it. */
 extern const struct cli_command bench_command;

@@ -7,9 +7,9 @@
  * of stored chunks.
  * Threads: the main thread; the backend's and the pool's own workers.
  * Weights are far larger than the caches and each pass reads other ones, so that decoding shows
- * what a model in memory would get. Every figure is the best of many short passes, because other
- * programs on the machine can only make a pass slower. Plain reading of memory is measured in the
- * same way, before the kernels.
+ * what a model in memory would get, in the shape that its loops choose (bench_shapes.c). Every
+ * figure is the best of many short passes, because other programs on the machine can only make a
+ * pass slower. Plain reading of memory is measured in the same way, before the kernels.
  */
 #include <sched.h>
 #include <stdatomic.h>
@@ -27,7 +27,8 @@
 
 enum { DIM = 2048, FFN = 1024, ACTIVE = 8, EXPERT_ROWS = 3 * FFN };
 enum { MANY_ROWS = 96, FEW_ROWS = 12 }; /* prompt rows: FEW for the scalar kernels */
-enum { PROMPT_EXPERTS = 2, SAMPLE_ROWS = 256, CONTEXT = 8192, N_HEADS = 16, HEAD_DIM = 128 };
+enum { PROMPT_EXPERTS = 2, SAMPLE_ROWS = 256, CONTEXT = 8192 };
+enum { MOST_HEADS = 32, LEAST_HEAD_DIM = 64, MOST_HEAD_DIM = 128 };
 enum { MIN_PASSES = 3, SECTION_NS = 300 * 1000 * 1000 };
 enum { ITEM_BYTES = 1 << 20, READ_ITEMS = 1024, ITEMS_A_PASS = 128, JOINS = 1000 };
 
@@ -35,7 +36,8 @@ enum { ITEM_BYTES = 1 << 20, READ_ITEMS = 1024, ITEMS_A_PASS = 128, JOINS = 1000
 struct figures {
     const char *isa, *codec;
     uint32_t threads;
-    double matmul, experts;           /* GB/s of weights, one row */
+    double matmul, experts;           /* GB/s of weights, one row, in the shape that was chosen */
+    struct bench_loop loops[2];       /* n = 0: not measured */
     double many_matmul, many_experts; /* 1e9 operations/s, prompt rows */
 };
 
@@ -166,8 +168,10 @@ static void experts_pass(void *ctx) {
 
 static void attention_pass(void *ctx) {
     struct kernels *k = ctx;
-    const struct attention_rule rule = {
-        .n_heads = N_HEADS, .n_kv_heads = N_HEADS, .head_dim = HEAD_DIM, .scale = 0.1f};
+    const struct attention_rule rule = {.n_heads = k->kv.n_kv_heads,
+                                        .n_kv_heads = k->kv.n_kv_heads,
+                                        .head_dim = k->kv.head_dim,
+                                        .scale = 0.1f};
     static const struct weight none = {0};
     k->be.ops->attention(k->be.self, &rule, &k->kv, &none, k->x, CONTEXT - k->rows, k->rows, k->y);
 }
@@ -216,13 +220,26 @@ static void make_weights(struct kernels *k, const struct codec *codec) {
     k->w = (struct weight){codec, rows, DIM, row_bytes, data};
 }
 
+/* The scalar loops do without shapes. */
+static bool is_scalar(const char *isa) {
+    return strcmp(isa, "scalar") == 0;
+}
+
 static void measure_codec(struct kernels *k, uint32_t prompt_rows, struct figures *f) {
     double bytes = (double)ACTIVE * EXPERT_ROWS * (double)codec_row_bytes(k->w.codec, DIM);
     k->rows = 1;
     k->active = ACTIVE;
     k->first = 0;
-    f->matmul = best_rate(bytes, matmul_pass, k);
-    f->experts = best_rate(bytes, experts_pass, k);
+    if (is_scalar(f->isa)) {
+        f->matmul = best_rate(bytes, matmul_pass, k);
+        f->experts = best_rate(bytes, experts_pass, k);
+    } else {
+        const struct codec *codec = k->w.codec;
+        bench_loop(&k->be, BACKEND_LOOP_MATMUL, codec, bytes, matmul_pass, k, &f->loops[0]);
+        bench_loop(&k->be, BACKEND_LOOP_EXPERTS, codec, bytes, experts_pass, k, &f->loops[1]);
+        f->matmul = f->loops[0].rates[f->loops[0].shape];
+        f->experts = f->loops[1].rates[f->loops[1].shape];
+    }
     k->rows = prompt_rows;
     k->active = PROMPT_EXPERTS;
     double operations = 2.0 * k->active * EXPERT_ROWS * DIM * k->rows;
@@ -240,20 +257,27 @@ static void report(const struct kernels *k, const struct figures *f, double memo
         run_json_f64(k->json, "experts_gb_per_s", f->experts);
         run_json_f64(k->json, "matmul_gop_per_s", f->many_matmul);
         run_json_f64(k->json, "experts_gop_per_s", f->many_experts);
+        for (int i = 0; i < 2 && f->loops[i].n > 0; i++) {
+            bench_loop_report(&f->loops[i], k->json);
+        }
         run_json_close(k->json, '}');
         return;
     }
     printf("%-8s %-5s %8.1f %4.0f %% %8.1f %4.0f %% %10.1f %8.1f\n", f->isa, f->codec, f->matmul,
            100 * f->matmul / memory, f->experts, 100 * f->experts / memory, f->many_matmul,
            f->many_experts);
+    for (int i = 0; i < 2 && f->loops[i].n > 0; i++) {
+        bench_loop_report(&f->loops[i], NULL);
+    }
     fflush(stdout);
 }
 
 /* A token that is decoded reads the whole KV cache. Of a prompt every row multiplies with all keys
- * and values. */
-static int measure_attention(struct kernels *k, double memory, struct err *err) {
+ * and values. All widths of heads have as many numbers. */
+static int measure_attention(struct kernels *k, uint32_t head_dim, double memory, struct err *err) {
+    const uint32_t n_heads = MOST_HEADS * LEAST_HEAD_DIM / head_dim;
     k->kv = (struct kv){
-        .type = KV_F16, .n_kv_heads = N_HEADS, .head_dim = HEAD_DIM, .capacity_tok = CONTEXT};
+        .type = KV_F16, .n_kv_heads = n_heads, .head_dim = head_dim, .capacity_tok = CONTEXT};
     size_t bytes = kv_bytes(&k->kv);
     k->kv.k = k->be.ops->alloc(k->be.self, bytes, err);
     k->kv.v = k->kv.k ? k->be.ops->alloc(k->be.self, bytes, err) : NULL;
@@ -265,20 +289,22 @@ static int measure_attention(struct kernels *k, double memory, struct err *err) 
     double one = best_rate(2.0 * (double)bytes, attention_pass, k);
     k->rows = MANY_ROWS;
     double many =
-        best_rate(4.0 * MANY_ROWS * N_HEADS * HEAD_DIM * (double)CONTEXT, attention_pass, k);
+        best_rate(4.0 * MANY_ROWS * n_heads * head_dim * (double)CONTEXT, attention_pass, k);
     k->be.ops->free(k->be.self, k->kv.k);
     k->be.ops->free(k->be.self, k->kv.v);
     if (k->json) {
         run_json_open(k->json, NULL, '{');
         run_json_u64(k->json, "threads", k->threads);
         run_json_string(k->json, "isa", k->be.isa);
+        run_json_u64(k->json, "head_dim", head_dim);
         run_json_f64(k->json, "attention_gb_per_s", one);
         run_json_f64(k->json, "attention_gop_per_s", many);
         run_json_close(k->json, '}');
         return 0;
     }
-    printf("%-8s attention over %d tokens of f16: %.1f GB/s, %.0f %%; of %d rows %.1f GFLOP/s\n",
-           k->be.isa, CONTEXT, one, 100 * one / memory, MANY_ROWS, many);
+    printf("%-8s attention of heads of %u over %d tokens of f16: %.1f GB/s, %.0f %%; of %d rows "
+           "%.1f GFLOP/s\n",
+           k->be.isa, head_dim, CONTEXT, one, 100 * one / memory, MANY_ROWS, many);
     return 0;
 }
 
@@ -352,24 +378,27 @@ static int measure_isa(struct kernels *k, const char *isa, double memory, struct
                                           .max_experts = ACTIVE,
                                           .max_packed_bytes = 2 * PACKED_WEIGHTS,
                                           .max_ctx_tok = CONTEXT,
-                                          .n_heads = N_HEADS,
-                                          .head_dim = HEAD_DIM};
+                                          .n_heads = MOST_HEADS,
+                                          .head_dim = MOST_HEAD_DIM};
     if (backend_cpu_open(&k->be, isa, k->threads, &limits, err) < 0) {
         return -1;
     }
     const struct codec *codec;
     int status = 0;
     for (size_t c = 0; (codec = codec_at(c)) && !run_interrupted(); c++) {
-        struct figures f = {isa, codec->name, k->threads, 0, 0, 0, 0};
+        struct figures f = {.isa = isa, .codec = codec->name, .threads = k->threads};
         make_weights(k, codec);
-        measure_codec(k, strcmp(isa, "scalar") == 0 ? FEW_ROWS : MANY_ROWS, &f);
+        measure_codec(k, is_scalar(isa) ? FEW_ROWS : MANY_ROWS, &f);
         free((uint8_t *)(uintptr_t)k->w.data);
         report(k, &f, memory);
     }
     if (!run_interrupted()) {
         k->rows = 1;
         measure_packed(k, memory);
-        status = measure_attention(k, memory, err);
+        status = measure_attention(k, LEAST_HEAD_DIM, memory, err) < 0 ||
+                         measure_attention(k, MOST_HEAD_DIM, memory, err) < 0
+                     ? -1
+                     : 0;
     }
     backend_close(&k->be);
     return status;

@@ -70,6 +70,21 @@ static void small_calls_and_single_shapes_are_not_tried(void **state) {
     }
 }
 
+static void a_verdict_can_be_looked_at_and_set(void **state) {
+    static const uint64_t cost[] = {1000, 500, 2000};
+    (void)state;
+    struct shape_trial t;
+    shape_open(&t, 3);
+    run(&t, SHAPE_FIRST_CALLS + 3 * SHAPE_ROUNDS - 1, cost, 0);
+    assert_false(shape_chosen(&t));
+    run(&t, 1, cost, 0);
+    assert_true(shape_chosen(&t));
+    assert_int_equal(t.best, 1);
+    shape_force(&t, 2);
+    assert_int_equal(run(&t, 100000, cost, 0), 0);
+    assert_int_equal(t.best, 2);
+}
+
 /* Each shape gets every place among the calls of a token, whatever their number. */
 static void turns_do_not_keep_step_with_tokens(void **state) {
     (void)state;
@@ -222,6 +237,7 @@ int main(void) {
         cmocka_unit_test(what_is_not_clearly_faster_changes_nothing),
         cmocka_unit_test(another_machine_gets_another_verdict),
         cmocka_unit_test(small_calls_and_single_shapes_are_not_tried),
+        cmocka_unit_test(a_verdict_can_be_looked_at_and_set),
         cmocka_unit_test(turns_do_not_keep_step_with_tokens),
         cmocka_unit_test(every_shape_gives_the_same_bits),
     };
