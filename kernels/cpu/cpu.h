@@ -55,7 +55,7 @@ struct cpu_shapes {
     struct shape_trial matmul[CODEC_IDS], experts[CODEC_IDS], packed, attention[CODEC_IDS];
 };
 enum {
-    CPU_MATMUL_SHAPES = 5,
+    CPU_MATMUL_SHAPES = 6,
     CPU_EXPERT_SHAPES = 7,
     CPU_PACKED_SHAPES = 4,
     CPU_ATTENTION_SHAPES = 4,

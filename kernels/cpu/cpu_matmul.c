@@ -22,8 +22,8 @@ static const struct matmul_shape {
     bool ask_rows;
     ptrdiff_t ahead_bytes;
 } shapes[] = {
-    {"stream", 1, false, 0},      {"stream+1K", 1, false, 1024},    {"stream+4K", 1, false, 4096},
-    {"side", TOGETHER, false, 0}, {"side+rows", TOGETHER, true, 0},
+    {"stream", 1, false, 0},       {"stream+1K", 1, false, 1024}, {"stream+2K", 1, false, 2048},
+    {"stream+4K", 1, false, 4096}, {"side", TOGETHER, false, 0},  {"side+rows", TOGETHER, true, 0},
 };
 static_assert(sizeof shapes / sizeof *shapes == CPU_MATMUL_SHAPES, "a row each");
 
