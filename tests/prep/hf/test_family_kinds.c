@@ -234,7 +234,7 @@ static void refusals(void **state) {
         {AFMOE "\"num_limited_groups\":2}", "num_limited_groups is 2", "afmoe"},
         /* mellum */
         {MELLUM "\"num_hidden_layers\":1,\"mlp_layer_types\":[\"moe\"]}",
-         "mlp_layer_types entry 0 (\"moe\") is neither sparse", "dense"},
+         "mlp_layer_types entry 0 (\"moe\") is neither dense nor sparse", "dense"},
         {MELLUM "\"num_hidden_layers\":2,\"mlp_layer_types\":[\"dense\"]}",
          "mlp_layer_types must be a list of 2", ""},
         {MELLUM "\"num_hidden_layers\":1,\"mlp_layer_types\":[\"dense\"]}",
