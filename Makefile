@@ -146,7 +146,7 @@ NVCC_FLAGS := -std=c++17 -O3 -I. --threads 0 \
 
 # ---- targets for people --------------------------------------------------------------------------
 
-.PHONY: all help demo test test-cuda bench bench-cuda fuzz fuzz-files lint format check-all install uninstall clean info deps note
+.PHONY: all help demo demo-chat test test-cuda bench bench-cuda fuzz fuzz-files lint format check-all install uninstall clean info deps note
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -159,15 +159,24 @@ say = $(if $(V),,@printf '  %-5s %s\n' $(1) $(patsubst $(OUT)/%,%,$(2)))
 ##@ Using it
 all: note $(PROGRAMS) $(OUT)/libcorm.a $(OUT)/libcorm.so $(OUT)/libcorm.pc ## Build the programs and the library
 
-# Of text, a part that takes seconds; by itself convert takes more, and predicts a little better.
-demo: ## Convert and calibrate the demo checkpoint, verify the archive, and let it tell a story
+# demo_archive MODEL: convert one of the trained models and verify the archive. Of text, a part that takes
+# seconds; by itself convert takes more, and predicts a little better.
+define demo_archive
 	@CC='$(CC)' tests/deps.sh build
 	@$(again) all
-	@mkdir -p $(BUILD)/demo && rm -f $(BUILD)/demo/fable.corm
-	$(OUT)/corm-prep convert tests/models/fable -o $(BUILD)/demo/fable.corm --calibrate --calib-tokens 3072
-	$(OUT)/corm-prep verify $(BUILD)/demo/fable.corm
+	@mkdir -p $(BUILD)/demo && rm -f $(BUILD)/demo/$1.corm
+	$(OUT)/corm-prep convert tests/models/$1 -o $(BUILD)/demo/$1.corm --calibrate --calib-tokens 3072
+	$(OUT)/corm-prep verify $(BUILD)/demo/$1.corm
+endef
+
+demo: ## Convert and calibrate the demo checkpoint, verify the archive, and let it tell a story
+	$(call demo_archive,fable)
 	$(OUT)/corm-run $(BUILD)/demo/fable.corm -p "Once upon a time" -n 128 --seed 7 --temp 0.7 --echo --stats
 	$(OUT)/corm-prep report $(BUILD)/demo/fable.corm --brief
+
+demo-chat: ## Convert the small model that takes turns, and chat: try "Tell me a story about Lucy and a frog."
+	$(call demo_archive,parley)
+	$(OUT)/corm-run chat $(BUILD)/demo/parley.corm
 
 install: all ## Install under PREFIX (/usr/local), below DESTDIR where given
 	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin include lib/pkgconfig share/doc/corm share/corm)
@@ -224,10 +233,10 @@ bench-shapes: ## Measure published shapes under a limit of 8 GB beside what the 
 	@tests/limits/shapes.sh $(OUT) $(BUILD)/bench $(SHAPES)
 
 .PHONY: bench-serve
-bench-serve: ## Measure what corm-serve's users feel: a second turn, answers together, a long prompt beside others
+bench-serve: ## Measure what corm-serve's users feel, all or some: PARTS="turns together prompt"
 	@CC='$(CC)' tests/deps.sh build test
 	@$(again) all $(OUT)/synth
-	@tests/limits/serve.sh $(OUT) $(BUILD)/bench
+	@tests/limits/serve.sh $(OUT) $(BUILD)/bench $(PARTS)
 
 .PHONY: check-clients
 check-clients: ## Talk to corm-serve with openai and anthropic from PyPI, ALL=1: more of them, and stress

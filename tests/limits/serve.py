@@ -1,9 +1,9 @@
-"""What a server's users feel: serve.py BUILD_DIR MODEL TEXT RECURRENT_MODEL TEXT
+"""What a server's users feel: serve.py BUILD_DIR MODEL TEXT RECURRENT_MODEL TEXT [PART...]
 
-Prints tables of
-- a second turn after 2,000 tokens: time to its first token, beside that of its new tokens alone;
-- four answers at the same time beside one, with room for a quarter of the experts, and the bytes that a token reads;
-- a prompt of 20,000 tokens with that room: time to the first token, bytes read, and the longest gap that another
+Prints tables of the parts named, else of all:
+- turns: a second turn after 2,000 tokens: time to its first token, beside that of its new tokens alone;
+- together: four answers at the same time beside one, with room for a quarter of the experts, and the bytes that a token reads;
+- prompt: a prompt of 20,000 tokens with that room: time to the first token, bytes read, and the longest gap that another
   stream sees meanwhile.
 Figures that are compared are measured in turn, and medians are printed with their range.
 """
@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 
-BUILD, MODEL, TEXT, RECURRENT, RECURRENT_TEXT = sys.argv[1:]
+BUILD, MODEL, TEXT, RECURRENT, RECURRENT_TEXT, *PARTS = sys.argv[1:]
 FIGURE = re.compile(r"^corm_(\w+) (\S+)$", re.M)
 
 
@@ -167,20 +167,36 @@ def long_prompt(model, words, ram, batch, n=20000):
               f"| {len(beside) / (end - start):.1f} |", flush=True)
 
 
-def main():
-    words, recurrent_words = open(TEXT).read(), open(RECURRENT_TEXT).read()
+def turns():
     print("| model | tokens before | new tokens | first token of the turn, ms | of the new tokens alone, ms | ratio |\n"
           "|---|---|---|---|---|---|")
-    second_turn(MODEL, words)
-    second_turn(RECURRENT, recurrent_words)
+    second_turn(MODEL, open(TEXT).read())
+    second_turn(RECURRENT, open(RECURRENT_TEXT).read())
+
+
+def answers():
     ram = room_for(MODEL, 0.25, "--parallel", "4", "--ctx-size", "1024")
-    print("\n| answers at once | tok/s, all | MiB read a token | ratio |\n|---|---|---|---|")
-    together(MODEL, words, ram)
-    print("\n| batch | prompt | first token, s | GB read | gaps of another stream before it, ms: median / longest "
+    print("| answers at once | tok/s, all | MiB read a token | ratio |\n|---|---|---|---|")
+    together(MODEL, open(TEXT).read(), ram)
+
+
+def prompts():
+    print("| batch | prompt | first token, s | GB read | gaps of another stream before it, ms: median / longest "
           "| during it | tok/s of that stream |\n|---|---|---|---|---|---|---|")
     for batch in (256, 1024):
         ram = room_for(MODEL, 0.25, "--parallel", "2", "--ctx-size", "24576", "--batch", str(batch))
-        long_prompt(MODEL, words, ram, batch)
+        long_prompt(MODEL, open(TEXT).read(), ram, batch)
+
+
+ALL = {"turns": turns, "together": answers, "prompt": prompts}
+
+
+def main():
+    for part in PARTS or ALL:
+        if part not in ALL:
+            sys.exit(f"{part}: no part of this measurement; there are {', '.join(ALL)}")
+        ALL[part]()
+        print(flush=True)
 
 
 main()
