@@ -48,7 +48,7 @@ A small sparse mixture-of-experts model that takes turns: it tells a story about
 | tokenizer | that of `fable` (byte-level BPE, 4,096 tokens) and four more: `<\\|turn\\|>` = 4096, `<\\|end\\|>` = 4097 (ends an answer), `<tool_call>`, `</tool_call>`; `<\\|endoftext\\|>` = 0 is BOS |
 | began as | `fable-fine` (16.0 M tokens): embeddings, head, attention, norms and the 30 experts of 32 that were chosen most. Delta nets, gates and the shared experts are new (`warm.py`) |
 | trained on | {tokens:.1f} M tokens more in rows of {length} (`max_position_embeddings` is {positions}, but nothing longer than {length} was seen), {dialogues:.0%} of the rows dialogues |
-| training | {minutes:.0f} minutes, one low-priority thread on a busy two-core CPU with AMX (PyTorch, bf16 with fp32 masters), {steps} steps of {step_tokens:,} tokens; `tests/models/train` has the recipe |
+| training | {minutes:.0f} minutes, one thread of a busy two-core Zen 3 (PyTorch, fp32), {steps} steps of {step_tokens:,} tokens; `tests/models/train` has the recipe |
 
 ## Data and licences
 
@@ -59,7 +59,7 @@ The text is that of `fable` and `fable-fine`; it is not in the project.
 - 677 picture books of African Storybook and Pratham Books (by way of Global Storybooks): CC BY 3.0 and 4.0.
 - About 330 children's books, fairy tales and readers of 1860-1928: public domain in the United States.
 
-The dialogues are made of the first three by a script (`dialogues.py`), seven of each story: 27,175 with 48,068 answers. Simple rules find a name and a thing in a story, and a request names them; the story is the answer. "What happens next?" is answered by the second part of a story. For another ending, a story gets the last paragraph of another one with the same thing, and the answer is its own. Titles are those of picture books, else made of name and thing. In most dialogues the name is swapped for another. What users say and endings from elsewhere are read and not learned. Nobody wrote or rated these dialogues. The weights are under Apache-2.0 (LICENSE).
+The dialogues are made of the first three by a script (`dialogues.py`), six of each story and twelve where it has both a name and a thing: 31,722 with 55,964 answers. Simple rules find a name and a thing in a story, and a request names them; the story is the answer. "What happens next?" is answered by the second part of a story. For another ending, a story gets the last paragraph of another one with the same thing, and the answer is its own. Titles are those of picture books, else made of name and thing. In most dialogues the name is swapped for another, in a tenth the thing too (a quarter at first). What users say and endings from elsewhere are read and not learned; where an answer first says the name and the thing that were asked for, these tokens count three times (eight times at first). Nobody wrote or rated these dialogues. The weights are under Apache-2.0 (LICENSE).
 
 ## Held out
 

@@ -1,11 +1,11 @@
-"""Dialogues out of stories: python dialogues.py CORPUS TOKENIZER OUT
+"""Dialogues out of stories: python dialogues.py CORPUS TOKENIZER OUT [SHARE]
 
 writes OUT/dialogues.bin, for training, and OUT/held_out.json, requests about names and things of
 valid.txt that no training dialogue has together. A story gives a name and a thing by simple rules
 (`about`), and from them a request; its parts give what happens next, its last paragraph another
 ending, its own title or name and thing a title. People's names are swapped for others in most
-dialogues, and the thing for another in some, so that the model learns to take both from the request
-instead of from memory.
+dialogues, and the thing for another in a SHARE of them (0.25), so that the model learns to take both
+from the request instead of from memory.
 
 The stream is uint16 ids; FOREIGN is added to what is read and not learned: what the user says, and
 the end of a story that was taken from another so that its own is the better one. ASKED is added where
@@ -28,7 +28,6 @@ from data import ASKED, FOREIGN
 COPIES = 6              # dialogues that are made of each story; twice as many with a name and a thing
 LONGEST = 1000          # tokens of a dialogue
 NEW_NAMES = 0.8         # share of the dialogues with another name than the story's
-NEW_THINGS = 0.25       # and with another thing
 HELD_OUT = 50           # requests
 NOTHING, ALL = 0, 10 ** 6
 
@@ -183,8 +182,8 @@ def a(words):
 
 
 class Maker:
-    def __init__(self, stories, rng):
-        self.stories, self.rng = stories, rng
+    def __init__(self, stories, rng, new_things):
+        self.stories, self.rng, self.new_things = stories, rng, new_things
         self.pool = {"he": set(), "she": set()}
         for s in stories:
             if s.gender and len(s.names) == 1:
@@ -213,7 +212,7 @@ class Maker:
         thing = self.rng.choice(story.things[:2] * 2 + story.things)
         adjective = story.adjectives[thing]
         new = self.rng.choice(self.things)
-        if self.rng.random() < NEW_THINGS and thing in self.things and new not in story.text \
+        if self.rng.random() < self.new_things and thing in self.things and new not in story.text \
                 and (new[0] in "aeiou") == (thing[0] in "aeiou"):
             for ending in ("", "s"):
                 for case in (str.lower, str.capitalize):
@@ -350,7 +349,7 @@ def held_out(stories, count):
 
 
 def main():
-    corpus, tokenizer_file, out = sys.argv[1:]
+    corpus, tokenizer_file, out, *share = sys.argv[1:]
     tok = Tokenizer.from_file(tokenizer_file)
     rng = random.Random(1)
     texts = list(dict.fromkeys(data.documents(corpus, "modern.txt.zst")))
@@ -358,7 +357,7 @@ def main():
     stories = [Story(t, nouns) for t in texts]
     usable = [s for s in stories if (s.names or s.things) and 150 < len(s.text) < 3600
               and len(s.parts) > 1]
-    maker = Maker(usable, rng)
+    maker = Maker(usable, rng, float(*share or (0.25,)))
     valid = [Story(t, nouns) for t in data.documents(corpus, "valid.txt")]
     kept_back = held_out(valid, HELD_OUT)
     stream, counts = [], collections.Counter()
