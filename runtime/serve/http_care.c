@@ -22,8 +22,10 @@ static bool has_left(int fd) {
     return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL));
 }
 
-static void look_after(struct http_exchange *x, uint64_t now) {
+static void look_after(struct http_exchange *x) {
     pthread_mutex_lock(&x->lock);
+    /* Asked under the lock under which its times are set, so that none of them is later. */
+    const uint64_t now = clock_ns();
     bool behind = x->out.len > x->out_pos;
     if (x->gone || !x->handed) {
         /* nothing to look after */
@@ -50,15 +52,15 @@ static void look_after(struct http_exchange *x, uint64_t now) {
 }
 
 void http_tick(struct http *http) {
-    uint64_t now = clock_ns();
     pthread_mutex_lock(&http->lock);
+    const uint64_t now = clock_ns(); /* as in look_after */
     for (struct conn *c = http->conns; c; c = c->next) {
         if (!c->busy && now - c->since_ns > http->o.request_ns) {
             shutdown(c->fd, SHUT_RDWR);
         }
     }
     for (struct http_exchange *x = http->exchanges; x; x = x->next) {
-        look_after(x, now);
+        look_after(x);
     }
     pthread_mutex_unlock(&http->lock);
 }

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -334,6 +335,55 @@ static void bodies_have_a_budget(void **state) {
     close_rig(&r);
 }
 
+struct ticks {
+    struct http *http;
+    atomic_bool enough;
+};
+
+static void *tick_on(void *ctx) {
+    struct ticks *t = ctx;
+    while (!atomic_load(&t->enough)) {
+        http_tick(t->http);
+    }
+    return NULL;
+}
+
+/* However a look at connections falls between what is written and what is read, nobody who reads on
+ * counts as slow, and no new connection as one that asks for nothing. */
+static void looks_come_at_any_time(void **state) {
+    (void)state;
+    enum { PIECES = 4000, PIECE = 512 };
+    static char piece[PIECE], got[65536];
+    struct rig r;
+    open_rig(&r, 60000, 60000, 60000);
+    struct ticks ticks = {.http = r.http};
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, tick_on, &ticks), 0);
+    int fd = ask(&r, "/stream");
+    struct http_exchange *x = take(&r);
+    http_begin(x, "text/plain", NULL);
+    memset(piece, 'x', sizeof piece);
+    size_t sent = 0, read = 0;
+    for (int i = 0; i < PIECES && !http_gone(x); i++) {
+        http_write(x, piece, sizeof piece);
+        sent += sizeof piece;
+        for (ssize_t n; (n = recv(fd, got, sizeof got, MSG_DONTWAIT)) > 0;) {
+            read += (size_t)n;
+        }
+    }
+    assert_false(http_gone(x));
+    http_end(x);
+    http_release(x);
+    for (ssize_t n; read < sent && (n = recv(fd, got, sizeof got, 0)) > 0;) {
+        read += (size_t)n;
+    }
+    assert_true(read >= sent);
+    atomic_store(&ticks.enough, true);
+    pthread_join(thread, NULL);
+    close(fd);
+    close_rig(&r);
+}
+
 /* A body whose length was not said takes the room of the longest, until it is there. */
 static void chunks_take_what_they_are(void **state) {
     (void)state;
@@ -382,6 +432,7 @@ int main(void) {
         cmocka_unit_test(clients_that_leave),        cmocka_unit_test(readers_that_are_slow),
         cmocka_unit_test(requests_that_do_not_come), cmocka_unit_test(bodies_have_a_budget),
         cmocka_unit_test(chunks_take_what_they_are), cmocka_unit_test(headers_with_blanks),
+        cmocka_unit_test(looks_come_at_any_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
