@@ -68,8 +68,8 @@ static int upload_by_turns(struct cache *cache, struct prefetch *p, uint32_t n_c
         }
         prefetch_demand(p, needs, 2);
         int status = 0;
-        while (status == 0 && !(ready[0] && ready[1])) {
-            status = prefetch_wait_any(p, needs, 2, ready, err);
+        for (uint32_t i = 0; i < 2 && status == 0; i++) {
+            status = prefetch_wait_any(p, &needs[i], 1, &ready[i], err);
         }
         prefetch_release(p, needs, 2);
         if (status < 0) {

@@ -17,7 +17,8 @@ void bench_loop(struct backend *be, enum backend_loop loop, const struct codec *
     const uint64_t start = clock_ns();
     struct backend_shapes s = backend_cpu_shapes(be, loop, codec);
     *out = (struct bench_loop){.loop = loop, .n = s.n};
-    while (!s.chosen && out->calls < MOST_CALLS && clock_ns() - start < MOST_CHOOSING_NS) {
+    while (!s.chosen && out->calls < MOST_CALLS && clock_ns() - start < MOST_CHOOSING_NS &&
+           !run_interrupted()) {
         pass(ctx);
         out->calls++;
         s = backend_cpu_shapes(be, loop, codec);
@@ -25,8 +26,8 @@ void bench_loop(struct backend *be, enum backend_loop loop, const struct codec *
     out->chosen = s.chosen;
     out->shape = s.present;
     const uint64_t end = clock_ns() + SHAPES_NS;
-    for (int round = 0; round < MIN_ROUNDS || clock_ns() < end; round++) {
-        for (uint32_t i = 0; i < s.n && !run_interrupted(); i++) {
+    for (int round = 0; (round < MIN_ROUNDS || clock_ns() < end) && !run_interrupted(); round++) {
+        for (uint32_t i = 0; i < s.n; i++) {
             backend_cpu_force_shape(be, loop, codec, i);
             uint64_t before = clock_ns();
             pass(ctx);
@@ -46,6 +47,9 @@ static const char *name_of(const struct bench_loop *l, uint32_t shape) {
 
 void bench_loop_report(const struct bench_loop *l, struct run_json *json) {
     const char *what = l->loop == BACKEND_LOOP_MATMUL ? "matmul" : "experts";
+    if (l->rates[l->best] == 0) {
+        return; /* interrupted */
+    }
     const double share = l->rates[l->shape] / l->rates[l->best];
     if (json) {
         run_json_open(json, what, '{');

@@ -192,9 +192,9 @@ ALL = {"turns": turns, "together": answers, "prompt": prompts}
 
 
 def main():
+    if unknown := [part for part in PARTS if part not in ALL]:
+        sys.exit(f"{unknown[0]}: no part of this measurement; there are {', '.join(ALL)}")
     for part in PARTS or ALL:
-        if part not in ALL:
-            sys.exit(f"{part}: no part of this measurement; there are {', '.join(ALL)}")
         ALL[part]()
         print(flush=True)
 

@@ -70,7 +70,8 @@ static void others_decode_between_layers(void **state) {
         struct quartet r =
             quartet_open(CASES[c], (struct corm_engine_options){.measure = &m, .max_passes = 2});
         quartet_begin(&r);
-        const struct corm_span one = quartet_span(&r, 3, 0, TOKENS), two = quartet_span(&r, 1, 7, 22);
+        const struct corm_span one = quartet_span(&r, 3, 0, TOKENS),
+                               two = quartet_span(&r, 1, 7, 22);
         struct corm_pass *pass[2];
         bool more[2] = {true, true};
         uint32_t steps = 0, n = 10;
@@ -203,8 +204,8 @@ static void copies_are_exact(void **state) {
 /* Rows of logits belong to those that were evaluated last. */
 static void last_logits_are_of_those_who_run(void **state) {
     (void)state;
-    struct quartet r =
-        quartet_open("olmoe-tiny", (struct corm_engine_options){.max_running = 2, .logits_rows = 1});
+    struct quartet r = quartet_open(
+        "olmoe-tiny", (struct corm_engine_options){.max_running = 2, .logits_rows = 1});
     const int32_t next[] = {1, 2, 3};
     for (int i = 0; i < 4; i++) {
         model_eval(r.s[i], r.ids + i, 5, false);

@@ -76,7 +76,8 @@ static void cancelling_keeps_what_is_said(void **state) {
         quartet_check(&r, 1, TOKENS);
 
         /* One of several: the others are not concerned. */
-        struct corm_span both[] = {quartet_span(&r, 2, 5, 5 + 3 * BATCH / 4), quartet_span(&r, 3, 0, 20)};
+        struct corm_span both[] = {quartet_span(&r, 2, 5, 5 + 3 * BATCH / 4),
+                                   quartet_span(&r, 3, 0, 20)};
         both[0].error = &errors[0];
         both[1].error = &errors[1];
         by = (struct canceller){r.s[3], 0};
@@ -274,7 +275,8 @@ static void bad_spans_are_refused(void **state) {
     const struct corm_engine_options opt = {.max_passes = 1, .ctx_tok = 64};
     struct quartet r = quartet_open("olmoe-tiny", opt), other = quartet_open("olmoe-tiny", opt);
     struct corm_span good = quartet_span(&r, 0, 0, 4), foreign = quartet_span(&other, 0, 0, 4),
-                     more = quartet_span(&r, 1, 0, 4), none = quartet_span(&r, 1, 0, 0), wrong = more;
+                     more = quartet_span(&r, 1, 0, 4), none = quartet_span(&r, 1, 0, 0),
+                     wrong = more;
     const int32_t ids[2] = {1, 1 << 30};
     wrong.ids = ids;
     wrong.n = 2;

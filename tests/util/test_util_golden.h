@@ -15,8 +15,8 @@
  * family, runs on these. */
 #define GOLDEN_KINDS "olmoe-tiny", "gptoss-tiny", "gemma4-shared", "qwen3next-tiny", "glm4moe-tiny"
 
-/* All of them, one or two of each family. What every family has to pass runs on these; with QUICK on
- * the first GOLDEN_N_KINDS, which are GOLDEN_KINDS. */
+/* All of them, one or two of each family. What every family has to pass runs on these; with QUICK
+ * on the first GOLDEN_N_KINDS, which are GOLDEN_KINDS. */
 #define GOLDEN_TINY                                                                                \
     GOLDEN_KINDS, "mixtral-tiny", "qwen2moe-tiny", "qwen3moe-tiny", "gemma4-tiny",                 \
         "qwen35moe-tiny", "minimaxm2-tiny", "dots1-tiny", "ernie45-tiny", "hunyuan-tiny",          \

@@ -23,7 +23,8 @@ struct quartet {
     struct corm_error error;
 };
 
-/* SESSIONS sessions of an engine with two threads and pieces of BATCH rows; `opt` gives the rest. */
+/* SESSIONS sessions of an engine with two threads and pieces of BATCH rows; `opt` gives the rest.
+ */
 struct quartet quartet_open(const char *name, struct corm_engine_options opt);
 void quartet_close(struct quartet *r);
 /* The session has its first n tokens, and their last logits are those that it gets alone. */
