@@ -257,7 +257,8 @@ static size_t put_plain(struct call *call, const struct toolbox *box, const stru
     struct value none;
     size_t k = 0;
     bool tells = box && box->n > 0, done = !tells, after_result = false;
-    const char *teller = call->s->ways->system ? "system" : "user";
+    const char *teller = call->s->ways->system ? "system" : "user", *role = NULL;
+    const struct value *base = NULL; /* of the message whose text is being joined */
     struct buf text = {0};
     if (value_make_dict(&call->arena, &none)) {
         return SIZE_MAX;
@@ -270,11 +271,15 @@ static size_t put_plain(struct call *call, const struct toolbox *box, const stru
     }
     for (size_t i = 0; i < n; i++) {
         bool result = is_role(&messages[i], "tool"), user = is_role(&messages[i], "user");
-        bool joins = k > 0 && (result || user) && after_result;
-        text.len = 0;
-        if (joins) {
-            const struct value_string *before = get(&items[k - 1], "content")->text;
-            buf_append(&text, before->data, before->len);
+        bool joins = (result || user) && after_result;
+        if (!joins) {
+            if (base && say(call, base, role, &text, &items[k++])) {
+                goto no_room;
+            }
+            text.len = 0;
+            const struct value *own_role = get(&messages[i], "role");
+            base = result ? &none : &messages[i];
+            role = result || !own_role ? "user" : own_role->text->data;
         }
         struct buf own = {0};
         int rc = 0;
@@ -291,17 +296,13 @@ static size_t put_plain(struct call *call, const struct toolbox *box, const stru
             buf_append(&text, "\n", 1);
             rc = tell_tools(call, box, &text);
         }
-        k -= joins;
-        const struct value *role = get(&messages[i], "role");
-        if (rc || say(call,
-                      joins    ? &items[k]
-                      : result ? &none
-                               : &messages[i],
-                      result || !role ? "user" : role->text->data, &text, &items[k])) {
+        if (rc) {
             goto no_room;
         }
-        k++;
         after_result = result;
+    }
+    if (base && say(call, base, role, &text, &items[k++])) {
+        goto no_room;
     }
     buf_free(&text);
     return k;

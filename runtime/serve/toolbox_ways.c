@@ -22,12 +22,13 @@
 static const char ask_tools[] = "{\"messages\": [" USER "], " TOOLS "}";
 /* The system speaks first, twice in front of the rest, and later: within and at the end. */
 #define SYSTEM "{\"role\": \"system\", \"content\": \"" NAME "\"}"
+#define AGAIN "{\"role\": \"user\", \"content\": \"corm_again\"}"
 #define OTHER "{\"role\": \"system\", \"content\": \"corm_other\"}"
 #define ANSWER "{\"role\": \"assistant\", \"content\": \"corm_answer\"}"
 static const char ask_system[] = "{\"messages\": [" SYSTEM ", " USER "]}";
 static const char ask_systems[] = "{\"messages\": [" SYSTEM ", " OTHER ", " USER "]}";
 static const char ask_later[] =
-    "{\"messages\": [" USER ", " ANSWER ", " SYSTEM ", " USER ", " OTHER "]}";
+    "{\"messages\": [" USER ", " ANSWER ", " SYSTEM ", " AGAIN ", " OTHER "]}";
 
 /* The text that a request becomes, or NULL. */
 static char *rendered(const struct server *s, const char *json, bool keep_arguments) {
@@ -155,8 +156,8 @@ void toolbox_try(const struct server *s, struct toolbox_ways *ways) {
         ways->system = shows(s, ask_system, NAME, QUESTION);
         ways->systems = ways->system && shows(s, ask_systems, NAME, "corm_other");
         ways->later_system = shows(s, ask_later, "corm_answer", NAME) &&
-                             shows(s, ask_later, NAME, QUESTION) &&
-                             shows(s, ask_later, QUESTION, "corm_other");
+                             shows(s, ask_later, NAME, "corm_again") &&
+                             shows(s, ask_later, "corm_again", "corm_other");
         try_calls(s, ways);
     }
     for (size_t i = 0; thinking_token(i); i++) {
