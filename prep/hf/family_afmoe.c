@@ -51,7 +51,7 @@ static bool slides(const struct settle *s, uint32_t layer) {
 }
 
 static int settle_attention(struct settle *s, struct err *err) {
-    uint32_t window, full = 0;
+    uint32_t window;
     if (settle_u32(s, KEY_FULL_INTERVAL) == 0) {
         return err_set(err, "%s: global_attn_every_n_layers must be at least 1", s->path);
     }
@@ -69,11 +69,8 @@ static int settle_attention(struct settle *s, struct err *err) {
         r->qkv_bias = r->o_bias = settle_u32(s, KEY_ATTENTION_BIAS);
         r->qk_norm = ARCH_QK_NORM_HEAD;
         r->gate = 1;
-        if (r->window == 0) {
-            full = full > 0 ? full : settle_no_rope(s);
-            r->rope = full;
-        }
     }
+    settle_unturned(s);
     return 0;
 }
 

@@ -39,12 +39,6 @@ static const char *const reads[] = {"layer_types", "mlp_layer_types", PATTERN, N
 static const struct family_name names[] = {
     {SLOT_ROUTER_SELECT, LAYER "mlp.e_score_correction_bias"},
     {SLOT_ROUTER_SELECT, LAYER "mlp.gate.e_score_correction_bias"},
-    {SLOT_MLP_GATE, LAYER "mlp.gate_proj.weight", .when = FAMILY_DENSE_LAYER},
-    {SLOT_MLP_UP, LAYER "mlp.up_proj.weight", .when = FAMILY_DENSE_LAYER},
-    {SLOT_MLP_DOWN, LAYER "mlp.down_proj.weight", .when = FAMILY_DENSE_LAYER},
-    {SLOT_MLP_GATE, LAYER "mlp.shared_experts.gate_proj.weight", .when = FAMILY_MOE_LAYER},
-    {SLOT_MLP_UP, LAYER "mlp.shared_experts.up_proj.weight", .when = FAMILY_MOE_LAYER},
-    {SLOT_MLP_DOWN, LAYER "mlp.shared_experts.down_proj.weight", .when = FAMILY_MOE_LAYER},
     {.pattern = NULL},
 };
 
@@ -62,10 +56,10 @@ static int settle(struct settle *s, struct err *err) {
     const json_t *types = json_object_get(s->root, "layer_types");
     uint32_t window;
     bool listed = types && !json_is_null(types);
-    if (pattern && !(json_is_integer(pattern) && json_integer_value(pattern) > 0) &&
-        !(json_is_string(pattern) && listed)) {
+    /* Beside layer_types it is not read, and has letters, 0 or nothing in published files. */
+    if (pattern && !listed && !(json_is_integer(pattern) && json_integer_value(pattern) > 0)) {
         return settle_refuse(s, PATTERN, pattern,
-                             "a positive integer, or letters beside layer_types", err);
+                             "a positive integer, where layer_types is not there", err);
     }
     if (settle_only(s, KEY_QK_NORM, 1, err) < 0 || settle_window_key(s, &window, err) < 0 ||
         settle_windows(s, window, slides, true, err) < 0 || settle_shared_experts(s, err) < 0 ||
@@ -73,10 +67,7 @@ static int settle(struct settle *s, struct err *err) {
         return -1;
     }
     if (window > 0) {
-        uint32_t none = arch_add_rope(s->arch, 0, NULL, 1);
-        for (uint32_t l = 0; l < s->arch->n_layers; l++) {
-            s->kinds[l].att.rope = s->kinds[l].att.window > 0 ? s->kinds[l].att.rope : none;
-        }
+        settle_unturned(s);
     }
     return 0;
 }

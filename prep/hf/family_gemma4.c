@@ -253,7 +253,7 @@ static int settle(struct settle *s, struct err *err) {
         struct layer_kind *k = &s->kinds[l];
         k->block = (struct block_rule){.post_norm = 1, .dense_beside = 1, .layer_scale = 1};
         k->route.input = ROUTE_OWN_NORM;
-        k->route.renorm = 1;
+        k->route.renorm = ROUTE_RENORM_SUM;
         k->route.factor = 1;
         k->ffn.act = FFN_GELU_TANH;
         k->shared_dim = settle_u32(s, KEY_MLP_DIM);

@@ -68,7 +68,7 @@ static void settle_factors(struct settle *s) {
         k->att.scale = settle_f32(s, KEY_ATTENTION_SCALE);
         k->block.branch_scale = factor_of(s, KEY_BRANCH_SCALE);
         k->shared_dim = settle_u32(s, KEY_SHARED_DIM);
-        k->route.renorm = 1; /* the softmax of the chosen logits alone, which is the same */
+        k->route.renorm = ROUTE_RENORM_SUM; /* the softmax of the chosen logits alone, which is the same */
     }
 }
 
@@ -116,7 +116,7 @@ static int settle_thetas(struct settle *s, struct err *err) {
         if (first < l) {
             *rope = s->kinds[first].att.rope;
         } else if (ask.theta == 0) {
-            *rope = arch_add_rope(s->arch, 0, NULL, 1);
+            *rope = settle_no_rope(s);
         } else if (hf_rope_add(s, &ask, rope, err) < 0) {
             return -1;
         }

@@ -52,8 +52,9 @@ static const struct family_name names[] = {
 
 static int settle(struct settle *s, struct err *err) {
     if (settle_only(s, KEY_QK_NORM, 1, err) < 0 || settle_only(s, KEY_NORM_TOPK, 1, err) < 0 ||
-        settle_only(s, KEY_DENSE_FIRST, 1, err) < 0 || settle_shared_experts(s, err) < 0 ||
-        settle_mlp_types(s, err) < 0) {
+        (!json_is_array(json_object_get(s->root, "mlp_layer_types")) &&
+         settle_only(s, KEY_DENSE_FIRST, 1, err) < 0) ||
+        settle_shared_experts(s, err) < 0 || settle_mlp_types(s, err) < 0) {
         return -1;
     }
     for (uint32_t l = 0; l < s->arch->n_layers; l++) {

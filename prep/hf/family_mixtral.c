@@ -35,7 +35,7 @@ static int settle(struct settle *s, struct err *err) {
     }
     s->arch->ffn_dim = settle_u32(s, KEY_MLP_DIM);
     for (uint32_t l = 0; l < s->arch->n_layers; l++) {
-        s->kinds[l].route.renorm = 1;
+        s->kinds[l].route.renorm = ROUTE_RENORM_SUM;
     }
     return settle_rope(s, err);
 }

@@ -65,7 +65,7 @@ static int settle(struct settle *s, struct err *err) {
         return -1;
     }
     for (uint32_t l = 0; l < s->arch->n_layers; l++) {
-        s->kinds[l].route.renorm = 1;
+        s->kinds[l].route.renorm = ROUTE_RENORM_SUM;
     }
     return settle_gated_delta(s, err);
 }

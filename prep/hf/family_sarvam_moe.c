@@ -71,13 +71,7 @@ static int settle(struct settle *s, struct err *err) {
         settle_true(s, "use_rmsnorm", err) < 0 || settle_only(s, KEY_ATTENTION_BIAS, 0, err) < 0) {
         return -1;
     }
-    settle_dense_first(s);
-    for (uint32_t l = 0; l < s->arch->n_layers; l++) {
-        struct layer_kind *k = &s->kinds[l];
-        k->att.qk_norm = settle_u32(s, KEY_QK_NORM) ? ARCH_QK_NORM_HEAD : ARCH_QK_NORM_NONE;
-        k->route = settle_sigmoid_route(s);
-    }
-    return settle_rope(s, err);
+    return settle_shared_experts(s, err);
 }
 
 const struct family family_sarvam_moe = {

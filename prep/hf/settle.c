@@ -214,6 +214,16 @@ uint32_t settle_no_rope(struct settle *s) {
     return arch_add_rope(s->arch, 0, NULL, 1);
 }
 
+void settle_unturned(struct settle *s) {
+    uint32_t none = UINT32_MAX;
+    for (uint32_t l = 0; l < s->arch->n_layers; l++) {
+        if (s->kinds[l].att.window == 0) {
+            none = none == UINT32_MAX ? settle_no_rope(s) : none;
+            s->kinds[l].att.rope = none;
+        }
+    }
+}
+
 int settle_head_norms(struct settle *s, struct err *err) {
     if (settle_only(s, KEY_QK_NORM, 1, err) < 0 || settle_sparse(s, err) < 0) {
         return -1;

@@ -97,5 +97,7 @@ int settle_rope(struct settle *s, struct err *err);
 int settle_rope_types(struct settle *s, struct err *err);
 /* A set that turns nothing, for layers that do not know positions. */
 uint32_t settle_no_rope(struct settle *s);
+/* Layers without a window do not know positions. */
+void settle_unturned(struct settle *s);
 
 #endif

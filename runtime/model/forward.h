@@ -59,7 +59,7 @@ enum tap {
     TAP_ROUTER_IN,      /* [rows, dim] what the router reads */
     TAP_ROUTER,         /* [rows, n_experts] router logits */
     TAP_EXPERT_WEIGHTS, /* [rows, n_active]; `ids` holds the chosen experts */
-    TAP_FFN_OUT,        /* [rows, dim] whole FFN output as it is added to the residual stream */
+    TAP_FFN_OUT,        /* [rows, dim] whole FFN output, before branch_scale and the residual sum */
     TAP_LAYER_OUT,      /* [rows, dim] residual stream after the layer */
     TAP_FINAL_NORM,     /* [rows, dim] */
     TAP_LOGITS,         /* [rows, vocab] */

@@ -300,7 +300,7 @@ static void refusals(void **state) {
         {GRANITE_SWA "\"sliding_window\":0}", "sliding_window is 0", "null"},
         /* exaone_moe, solar_open, hy_v3 */
         {EXAONE "\"sliding_window_pattern\":\"LLLG\"}", "sliding_window_pattern is \"LLLG\"",
-         "beside layer_types"},
+         "layer_types is not there"},
         {EXAONE "\"sliding_window_pattern\":0}", "sliding_window_pattern is 0", "positive"},
         {EXAONE "\"mlp_layer_types\":[\"dense\"]}", "mlp_layer_types must be a list of 32", ""},
         {EXAONE "\"num_hidden_layers\":1,\"mlp_layer_types\":[\"thin\"]}",
