@@ -144,8 +144,9 @@ struct backend {
 struct backend_ops {
     void (*close)(void *self);
 
-    /* Backend memory, 64-byte aligned, zeroed, which of 0 bytes is not NULL. NULL where there is not
-     * so much, and err says so. `err` may be NULL, here and below. free(NULL) does nothing. */
+    /* Backend memory, 64-byte aligned, zeroed, which of 0 bytes is not NULL. NULL where there is
+     * not so much, and err says so; small blocks of the host are had by mem_calloc, which ends the
+     * program. `err` may be NULL, here and below. free(NULL) does nothing. */
     void *(*alloc)(void *self, size_t bytes, struct err *err);
     void (*free)(void *self, void *p);
     void (*read)(void *self, void *host_dst, const void *src, size_t bytes);

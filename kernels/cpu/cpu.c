@@ -188,11 +188,7 @@ static void *alloc(void *self, size_t bytes, struct err *err) {
         madvise(b.raw, want,
                 MADV_NOHUGEPAGE); /* a kernel without huge pages refuses, and is right */
     } else {
-        b.raw = calloc(1, want);
-        if (!b.raw) {
-            err_set(err, "out of memory: %zu bytes cannot be had", bytes);
-            return NULL;
-        }
+        b.raw = mem_calloc(1, want);
     }
     /* malloc aligns to 16: at least so much lies before p. */
     uint8_t *p = (uint8_t *)b.raw + (ALIGN - (uintptr_t)b.raw % ALIGN);

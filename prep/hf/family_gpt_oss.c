@@ -64,7 +64,8 @@ static int settle(struct settle *s, struct err *err) {
         k->att.qkv_bias = k->att.o_bias = settle_u32(s, KEY_ATTENTION_BIAS);
         k->att.sinks = 1;
         k->route.logit_bias = 1;
-        k->route.renorm = ROUTE_RENORM_SUM; /* the softmax of the chosen logits alone, which is the same */
+        /* The softmax of the chosen logits alone, which is the same. */
+        k->route.renorm = ROUTE_RENORM_SUM;
         k->ffn = (struct ffn_rule){.act = FFN_SWIGLU_OAI,
                                    .bias = 1,
                                    .limit = settle_f32(s, KEY_SWIGLU_LIMIT),

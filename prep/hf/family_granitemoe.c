@@ -68,7 +68,8 @@ static void settle_factors(struct settle *s) {
         k->att.scale = settle_f32(s, KEY_ATTENTION_SCALE);
         k->block.branch_scale = factor_of(s, KEY_BRANCH_SCALE);
         k->shared_dim = settle_u32(s, KEY_SHARED_DIM);
-        k->route.renorm = ROUTE_RENORM_SUM; /* the softmax of the chosen logits alone, which is the same */
+        /* The softmax of the chosen logits alone, which is the same. */
+        k->route.renorm = ROUTE_RENORM_SUM;
     }
 }
 
