@@ -300,7 +300,8 @@ static void auto_measures(void **state) {
         assert_int_equal(p->missed, p->cpu_bytes_per_s > p->upload_bytes_per_s
                                         ? CORM_MISSED_CPU
                                         : CORM_MISSED_DEVICE);
-        assert_true(!slow || p->missed == CORM_MISSED_CPU);
+        /* Under a sanitizer the CPU may be slower than even that link. */
+        assert_true(QUICK || !slow || p->missed == CORM_MISSED_CPU);
         assert_true((p->missed == CORM_MISSED_CPU) == (got.stats.cpu_bytes > 0));
         assert_true((p->missed == CORM_MISSED_CPU) == (p->host_cache_bytes > 0));
         free(got.last);
