@@ -5,6 +5,7 @@
  * turn, a pass each, so that what else the machine does meets all of them; the best pass counts, as
  * it does for all figures of the kernels.
  */
+#include <assert.h>
 #include <stdio.h>
 
 #include "runtime/bench/bench.h"
@@ -16,6 +17,7 @@ void bench_loop(struct backend *be, enum backend_loop loop, const struct codec *
                 double amount, void (*pass)(void *ctx), void *ctx, struct bench_loop *out) {
     const uint64_t start = clock_ns();
     struct backend_shapes s = backend_cpu_shapes(be, loop, codec);
+    assert(s.n <= BENCH_MOST_SHAPES);
     *out = (struct bench_loop){.loop = loop, .n = s.n};
     while (!s.chosen && out->calls < MOST_CALLS && clock_ns() - start < MOST_CHOOSING_NS &&
            !run_interrupted()) {
