@@ -73,7 +73,7 @@ const struct arch_field arch_fields[] = {
     F32(norm_eps, 0x1p-40, 0x1p-3),
     KIND("qkv_bias", att.qkv_bias, FIELD_U32, 0, 1),
     KIND("o_bias", att.o_bias, FIELD_U32, 0, 1),
-    KIND("qk_norm", att.qk_norm, FIELD_U32, ARCH_QK_NORM_NONE, ARCH_QK_NORM_FULL),
+    KIND("qk_norm", att.qk_norm, FIELD_U32, ARCH_QK_NORM_NONE, ARCH_QK_NORM_PLAIN),
     KIND("clip_qkv", att.clip_qkv, FIELD_F32, 0, 0x1p20),
     BY_LAYER("window", att.window, INT32_MAX),
     {.key = "rope_dim",
@@ -127,7 +127,8 @@ const struct arch_field arch_fields[] = {
      .optional = true,
      .length_at = offsetof(struct arch, n_kv_layer),
      .sets_length = true},
-    KIND_LATER("post_norm", block.post_norm, FIELD_U32, 0, 1, 0),
+    KIND_LATER("post_norm", block.post_norm, FIELD_U32, 0, ARCH_POST_NORM_ONLY,
+               ARCH_POST_NORM_NONE),
     KIND_LATER("dense_beside", block.dense_beside, FIELD_U32, 0, 1, 0),
     KIND_LATER("layer_scale", block.layer_scale, FIELD_U32, 0, 1, 0),
     KIND_LATER("branch_scale", block.branch_scale, FIELD_F32, 0, 0x1p20, 0),
@@ -135,7 +136,7 @@ const struct arch_field arch_fields[] = {
     KIND_LATER("qk_norm_late", att.qk_norm_late, FIELD_U32, 0, 1, 0),
     KIND_LATER("v_norm", att.v_norm, FIELD_U32, 0, 1, 0),
     KIND_LATER("v_from_k", att.v_from_k, FIELD_U32, 0, 1, 0),
-    KIND_LATER("attn_gate", att.gate, FIELD_U32, 0, 1, 0),
+    KIND_LATER("attn_gate", att.gate, FIELD_U32, 0, ARCH_GATE_HEAD_SOFTPLUS, ARCH_GATE_NONE),
     KIND_LATER("sinks", att.sinks, FIELD_U32, 0, 1, 0),
     KIND_LATER("rope", att.rope, FIELD_U32, 0, ARCH_MAX_ROPES - 1, 0),
     KIND_LATER("attn_scale", att.scale, FIELD_F32, 0, 0x1p10, 0),
@@ -145,7 +146,7 @@ const struct arch_field arch_fields[] = {
     KIND_LATER("delta_v_dim", delta.v_dim, FIELD_U32, 0, 4096, 0),
     KIND_LATER("delta_conv", delta.conv, FIELD_U32, 0, ARCH_MAX_CONV, 0),
     KIND_LATER("route_input", route.input, FIELD_U32, 0, ROUTE_OWN_NORM, ROUTE_EXPERT_INPUT),
-    KIND_LATER("route_score", route.score, FIELD_U32, 0, ROUTE_SQRT_SOFTPLUS, ROUTE_SOFTMAX),
+    KIND_LATER("route_score", route.score, FIELD_U32, 0, ROUTE_SPARSE_MIXER, ROUTE_SOFTMAX),
     KIND_LATER("route_logit_bias", route.logit_bias, FIELD_U32, 0, 1, 0),
     KIND_LATER("route_selection_bias", route.selection_bias, FIELD_U32, 0, 1, 0),
     KIND_LATER("route_groups", route.groups, FIELD_U32, 0, ARCH_MAX_GROUPS, 0),
@@ -190,6 +191,16 @@ const struct arch_field arch_fields[] = {
      .max = ARCH_MAX_KINDS - 1,
      .optional = true,
      .length_at = offsetof(struct arch, n_layers)},
+    LATER(norm, FIELD_U32, 0, ARCH_NORM_LAYER_BIAS, ARCH_NORM_RMS),
+    LATER(head_bias, FIELD_U32, 0, 1, 0),
+    KIND_LATER("parallel", block.parallel, FIELD_U32, 0, 1, 0),
+    KIND_LATER("chunk", att.chunk, FIELD_U32, 0, INT32_MAX, 0),
+    KIND_LATER("attn_temper", att.temper, FIELD_F32, 0, 0x1p10, 0),
+    KIND_LATER("attn_temper_tok", att.temper_tok, FIELD_F32, 0, 0x1p31, 0),
+    KIND_LATER("route_by_logits", route.by_logits, FIELD_U32, 0, 1, 0),
+    KIND_LATER("route_on_input", route.on_input, FIELD_U32, 0, 1, 0),
+    KIND_LATER("route_logit_cap", route.logit_cap, FIELD_F32, 0, 0x1p20, 0),
+    KIND_LATER("shared_scale", shared_scale, FIELD_F32, 0, 0x1p20, 0),
 };
 const size_t arch_n_fields = sizeof arch_fields / sizeof *arch_fields;
 static_assert(sizeof arch_fields / sizeof *arch_fields <= ARCH_FIELDS_MAX, "ARCH_FIELDS_MAX");
@@ -315,6 +326,13 @@ static int check_attention(const struct arch *a, const struct attention_rule *r,
     if (r->v_from_k && !r->v_norm) {
         return err_set(err, "v_from_k = 1 needs v_norm = 1");
     }
+    if (r->window > 0 && r->chunk > 0) {
+        return err_set(err, "window = %u and chunk = %u: at most one of them may be there",
+                       r->window, r->chunk);
+    }
+    if (r->temper > 0 && !(r->temper_tok > 0)) {
+        return err_set(err, "attn_temper = %g needs attn_temper_tok", (double)r->temper);
+    }
     return 0;
 }
 
@@ -331,6 +349,9 @@ static int check_delta(const struct delta_rule *r, struct err *err) {
 }
 
 static int check_route(const struct arch *a, const struct route_rule *r, struct err *err) {
+    if (r->on_input && a->n_active != 1) {
+        return err_set(err, "route_on_input = 1 needs n_active = 1, got %u", a->n_active);
+    }
     if (r->groups == 0) {
         return 0;
     }
@@ -374,6 +395,13 @@ static int check_kind(const struct arch *a, const struct layer_kind *k, struct e
     if (k->block.dense_beside && (k->shared_dim == 0 || k->shared_gate)) {
         return err_set(err, "dense_beside = 1 needs shared_dim and no shared_gate");
     }
+    if (k->moe && k->route.on_input &&
+        (k->block.post_norm == ARCH_POST_NORM_ONLY || k->block.parallel)) {
+        return err_set(err, "route_on_input = 1 needs a norm before the experts");
+    }
+    if (k->block.parallel && (k->block.post_norm == ARCH_POST_NORM_ONLY || k->block.dense_beside)) {
+        return err_set(err, "parallel = 1 needs a norm before the branches and no dense_beside");
+    }
     if (k->ffn.act == FFN_SWIGLU_OAI && !(k->ffn.limit > 0)) {
         return err_set(err, "ffn_act = %u needs ffn_limit", k->ffn.act);
     }
@@ -395,10 +423,11 @@ static int check_kv_layers(const struct arch *a, struct err *err) {
             (from != l &&
              (k->mixer != MIXER_ATTENTION || source->mixer != MIXER_ATTENTION ||
               source->att.n_kv_heads != k->att.n_kv_heads ||
-              source->att.head_dim != k->att.head_dim || source->att.window != k->att.window))) {
+              source->att.head_dim != k->att.head_dim || source->att.window != k->att.window ||
+              source->att.chunk != k->att.chunk))) {
             return err_set(err,
                            "kv_layer[%u] = %u: expected the layer itself, or an earlier one of the "
-                           "same heads and window that has keys of its own",
+                           "same heads, window and chunk that has keys of its own",
                            l, from);
         }
     }
@@ -554,4 +583,11 @@ uint32_t arch_derive_kinds(uint32_t n_layers,
 
 float attention_scale(const struct attention_rule *r) {
     return r->scale > 0 ? r->scale : 1.0f / sqrtf((float)r->head_dim);
+}
+
+float attention_scale_at(const struct attention_rule *r, uint32_t pos) {
+    float scale = attention_scale(r);
+    return r->temper > 0
+               ? scale * (log1pf(floorf(((float)pos + 1.0f) / r->temper_tok)) * r->temper + 1.0f)
+               : scale;
 }

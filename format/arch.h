@@ -38,15 +38,22 @@ enum {
 
 /* ---- rules ---- */
 
-/* What stands around the two branches (mixer, feed-forward) of a layer, each of which reads an
- * RMSNorm of the residual stream and is added to it. */
+enum arch_post_norm {
+    ARCH_POST_NORM_NONE = 0,
+    ARCH_POST_NORM_TOO = 1,  /* a branch's output has a norm of its own before it is added */
+    ARCH_POST_NORM_ONLY = 2, /* the same, and what the branch reads has none */
+};
+
+/* What stands around the two branches (mixer, feed-forward) of a layer, each of which reads a norm
+ * of the residual stream and is added to it. */
 struct block_rule {
-    uint32_t post_norm; /* 1 = a branch's output has a norm of its own before it is added */
+    uint32_t post_norm; /* enum arch_post_norm */
     /* 1 = the always-on MLP of a layer with experts stands beside them: it reads a norm of its
      * own, and each of the two has a norm of its own behind it before they are added. */
     uint32_t dense_beside;
     uint32_t layer_scale; /* 1 = the residual stream is multiplied by a number after the layer */
     float branch_scale;   /* of what each branch adds; 0 = 1 */
+    uint32_t parallel;    /* 1 = the feed-forward part reads what the mixer reads */
 };
 
 enum mixer_id {
@@ -57,8 +64,18 @@ enum mixer_id {
 
 enum arch_qk_norm {
     ARCH_QK_NORM_NONE = 0,
-    ARCH_QK_NORM_HEAD = 1, /* RMSNorm over each head's head_dim */
-    ARCH_QK_NORM_FULL = 2, /* RMSNorm over the whole projection, all heads together */
+    ARCH_QK_NORM_HEAD = 1,  /* RMSNorm over each head's head_dim */
+    ARCH_QK_NORM_FULL = 2,  /* RMSNorm over the whole projection, all heads together */
+    ARCH_QK_NORM_PLAIN = 3, /* as HEAD, without a weight */
+};
+
+/* What the heads' outputs are multiplied by, of a projection of what attention reads. */
+enum arch_gate {
+    ARCH_GATE_NONE = 0,
+    ARCH_GATE_SIGMOID = 1,      /* the sigmoid of a number for each component */
+    ARCH_GATE_HEAD_SIGMOID = 2, /* of one for each head */
+    ARCH_GATE_SOFTPLUS = 3,     /* log(1 + exp(a number for each component)) */
+    ARCH_GATE_HEAD_SOFTPLUS = 4,
 };
 
 /* Causal softmax attention; query head h reads key head h / (n_heads / n_kv_heads). */
@@ -69,12 +86,17 @@ struct attention_rule {
     uint32_t qk_norm_late;     /* 0 = before RoPE, 1 = after it */
     uint32_t v_norm;           /* 1 = RMSNorm without a weight over each value head */
     uint32_t v_from_k;         /* 1 = values are (v_norm of) the key projection before its norm */
-    uint32_t gate;             /* 1 = outputs are multiplied by sigmoid(gate projection) */
+    uint32_t gate;             /* enum arch_gate */
     uint32_t sinks;  /* 1 = each head's softmax has one more score, which no value goes with */
     uint32_t window; /* key j is visible to query i iff i - window < j <= i; 0 = all up to i */
+    uint32_t chunk;  /* key j is visible to query i iff j <= i and both are in one chunk of so many
+                        positions, counted from 0; 0 = no chunks. Not beside a window */
     uint32_t rope;   /* which of the model's rope sets turns queries and keys */
     float clip_qkv;  /* clamp q, k, v to +-this after the norms, before RoPE; 0 = off */
     float scale;     /* of the scores; 0 = 1 / sqrt(head_dim) */
+    /* Scores of the query at position i are multiplied by 1 + temper * log(1 + floor((i + 1) /
+     * temper_tok)) besides; 0 = not. */
+    float temper, temper_tok;
 };
 
 /* The gated delta net. Its key heads serve n_v_heads / n_k_heads value heads each. */
@@ -94,6 +116,10 @@ enum route_score {
     ROUTE_SOFTMAX = 0,
     ROUTE_SIGMOID = 1,
     ROUTE_SQRT_SOFTPLUS = 2, /* sqrt(log(1 + exp(logit))) */
+    /* SparseMixer (arXiv 2409.12136): the score of the expert that is chosen as number j is its
+     * softmax among those not chosen before it whose logits z, beside its own y, have
+     * (y - z) / max(|z|, y) <= 2 eps. */
+    ROUTE_SPARSE_MIXER = 3,
 };
 /* What the weights of the chosen experts are divided by. */
 enum route_renorm {
@@ -107,19 +133,25 @@ enum route_group_score {
 };
 
 /* Which experts a row uses, and with what weights. The choice goes by the scores, for a softmax
- * without selection bias by the logits themselves; the weights are the chosen experts' scores. */
+ * without selection bias and for the sparse mixer by the logits themselves; the weights are the
+ * chosen experts' scores. */
 struct route_rule {
     uint32_t input;              /* enum route_input */
     uint32_t score;              /* enum route_score */
+    uint32_t by_logits;          /* 1 = the choice goes by the logits in any case */
     uint32_t logit_bias;         /* 1 = a bias is added to the logits */
-    uint32_t selection_bias;     /* 1 = a bias is added to the scores for the choice alone */
+    uint32_t selection_bias;     /* 1 = a bias is added to the scores for the choice alone, or to
+                                    the logits where it goes by these */
     uint32_t renorm;             /* enum route_renorm */
     uint32_t groups, top_groups; /* experts are chosen from the best top_groups of equal groups; 0
                                     = from all */
     uint32_t group_score;        /* enum route_group_score */
     uint32_t factor;             /* 1 = each expert's weight has a factor of its own */
-    float eps;                   /* of renorm */
-    float scale;                 /* of all weights, at last */
+    uint32_t on_input; /* 1 = what the one chosen expert reads is multiplied by its weight,
+                                    and not what it gives */
+    float eps;         /* of renorm, or of the sparse mixer */
+    float scale;       /* of all weights, at last */
+    float logit_cap;   /* logits become cap * tanh(logits / cap) before all else; 0 = off */
 };
 
 enum ffn_act {
@@ -147,13 +179,23 @@ struct layer_kind {
     uint32_t dense_dim;   /* neurons of the MLP of a layer without experts */
     uint32_t shared_dim;  /* neurons of the always-on MLP of a layer with experts; 0 = none */
     uint32_t shared_gate; /* 1 = its output is multiplied by sigmoid(gate . x) */
+    float shared_scale;   /* of its output; 0 = 1 */
 };
 
 /* ---- the model ---- */
 
+/* How the residual stream is normed, before branches and at the end. */
+enum arch_norm {
+    ARCH_NORM_RMS = 0,
+    ARCH_NORM_LAYER = 1,      /* LayerNorm: less the mean, over the standard deviation */
+    ARCH_NORM_LAYER_BIAS = 2, /* the same with a bias */
+};
+
 struct arch {
     char *family; /* the importer's table row, for people: "mixtral" */
     uint32_t n_layers, dim, vocab;
+    uint32_t norm;        /* enum arch_norm */
+    uint32_t head_bias;   /* 1 = the output head has a bias */
     uint32_t ctx_max_tok; /* positions the model was trained for; a hint, not a limit of the
                              arithmetic */
     float norm_eps;
@@ -296,6 +338,10 @@ enum slot_id {
     SLOT_DELTA_DT_BIAS,    /* [1, n_v_heads] */
     SLOT_DELTA_NORM,       /* [1, v_dim] of each head's output */
     SLOT_DELTA_OUT,        /* [dim, n_v_heads v_dim] */
+    SLOT_OUT_NORM_BIAS,    /* [1, dim] of LayerNorms */
+    SLOT_ATTN_NORM_BIAS,
+    SLOT_FFN_NORM_BIAS,
+    SLOT_HEAD_BIAS, /* [1, vocab] */
     SLOT_COUNT,
 };
 
@@ -352,8 +398,26 @@ static inline uint32_t delta_qkv_dim(const struct delta_rule *r) {
 static inline uint32_t delta_v_dim(const struct delta_rule *r) {
     return r->n_v_heads * r->v_dim;
 }
-/* The factor on the scores of an attention layer. */
+/* Numbers that gate an attention layer's outputs, for each position. */
+static inline uint32_t attention_gate_dim(const struct attention_rule *r) {
+    bool by_head = r->gate == ARCH_GATE_HEAD_SIGMOID || r->gate == ARCH_GATE_HEAD_SOFTPLUS;
+    return r->gate == ARCH_GATE_NONE ? 0 : by_head ? r->n_heads : attention_q_dim(r);
+}
+/* The first position whose key the query at `pos` sees, and how many positions are at most between
+ * these two, both counted; 0: any number. */
+static inline uint32_t attention_first_seen(const struct attention_rule *r, uint32_t pos) {
+    return r->chunk > 0                           ? pos - pos % r->chunk
+           : r->window > 0 && pos + 1 > r->window ? pos + 1 - r->window
+                                                  : 0;
+}
+static inline uint32_t attention_span(const struct attention_rule *r) {
+    return r->chunk > 0 ? r->chunk : r->window;
+}
+/* The factor on the scores of an attention layer, and of its query at `pos`. */
 float attention_scale(const struct attention_rule *r);
+float attention_scale_at(const struct attention_rule *r, uint32_t pos);
+/* The slot of the bias of a norm of the residual stream; SLOT_COUNT where it has none. */
+enum slot_id slot_norm_bias(const struct arch *a, enum slot_id norm);
 /* Number of layers with routed experts. */
 uint32_t arch_moe_layers(const struct arch *a);
 /* Parameters in all; those less the routed experts that a token does not use; those of the

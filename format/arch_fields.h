@@ -35,7 +35,7 @@ struct arch_field {
     bool sets_length; /* the array sets it, instead of having to match it */
 };
 
-enum { ARCH_FIELDS_MAX = 80 };
+enum { ARCH_FIELDS_MAX = 112 };
 extern const struct arch_field arch_fields[];
 extern const size_t arch_n_fields;
 

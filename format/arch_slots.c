@@ -50,18 +50,22 @@ SHAPE(vocab, a->vocab)
 SHAPE(n_experts, a->n_experts)
 SHAPE(ffn_dim, a->ffn_dim)
 SHAPE(head_rows, a->tied ? 0 : a->vocab)
+SHAPE(head_bias_rows, a->head_bias)
+SHAPE(norm_bias_rows, a->norm == ARCH_NORM_LAYER_BIAS)
 
 KIND_SHAPE(q_dim, attention_q_dim(&k->att))
 KIND_SHAPE(kv_dim, attention_kv_dim(&k->att))
 KIND_SHAPE(n_heads, k->att.n_heads)
+KIND_SHAPE(gate_dim, attention_gate_dim(&k->att))
 KIND_SHAPE(q_norm_cols, k->att.qk_norm == ARCH_QK_NORM_HEAD ? k->att.head_dim : q_dim(a, layer))
 KIND_SHAPE(k_norm_cols, k->att.qk_norm == ARCH_QK_NORM_HEAD ? k->att.head_dim : kv_dim(a, layer))
 KIND_SHAPE(q_rows, attends(k) ? q_dim(a, layer) : 0)
 KIND_SHAPE(o_rows, attends(k) ? a->dim : 0)
 KIND_SHAPE(q_bias_rows, attends(k) && k->att.qkv_bias)
 KIND_SHAPE(o_bias_rows, attends(k) && k->att.o_bias)
-KIND_SHAPE(q_norm_rows, attends(k) && k->att.qk_norm != ARCH_QK_NORM_NONE)
-KIND_SHAPE(attn_gate_rows, attends(k) && k->att.gate ? q_dim(a, layer) : 0)
+KIND_SHAPE(q_norm_rows, attends(k) && (k->att.qk_norm == ARCH_QK_NORM_HEAD ||
+                                       k->att.qk_norm == ARCH_QK_NORM_FULL))
+KIND_SHAPE(attn_gate_rows, attends(k) ? gate_dim(a, layer) : 0)
 KIND_SHAPE(sinks_rows, attends(k) && k->att.sinks)
 SHAPE(k_rows, has_keys(a, layer) ? kv_dim(a, layer) : 0)
 SHAPE(v_rows, has_values(a, layer) ? kv_dim(a, layer) : 0)
@@ -69,7 +73,11 @@ SHAPE(k_bias_rows, has_keys(a, layer) && q_bias_rows(a, layer))
 SHAPE(v_bias_rows, has_values(a, layer) && q_bias_rows(a, layer))
 SHAPE(k_norm_rows, has_keys(a, layer) && q_norm_rows(a, layer))
 
-KIND_SHAPE(post_norm_rows, k->block.post_norm)
+KIND_SHAPE(attn_norm_rows, k->block.post_norm != ARCH_POST_NORM_ONLY)
+KIND_SHAPE(ffn_norm_rows, k->block.post_norm != ARCH_POST_NORM_ONLY && !k->block.parallel)
+KIND_SHAPE(post_norm_rows, k->block.post_norm != ARCH_POST_NORM_NONE)
+SHAPE(attn_norm_bias_rows, attn_norm_rows(a, layer) && norm_bias_rows(a, layer))
+SHAPE(ffn_norm_bias_rows, ffn_norm_rows(a, layer) && norm_bias_rows(a, layer))
 KIND_SHAPE(beside_rows, k->moe && k->block.dense_beside)
 KIND_SHAPE(layer_scale_rows, k->block.layer_scale)
 
@@ -106,7 +114,7 @@ static const struct slot slots[SLOT_COUNT] = {
     SLOT(SLOT_EMBED, "embed", MODEL, TRUNK, vocab, dim),
     SLOT(SLOT_OUT_NORM, "out_norm", MODEL, EXACT, one, dim),
     SLOT(SLOT_HEAD, "head", MODEL, TRUNK, head_rows, dim),
-    SLOT(SLOT_ATTN_NORM, "attn_norm", LAYER, EXACT, one, dim),
+    SLOT(SLOT_ATTN_NORM, "attn_norm", LAYER, EXACT, attn_norm_rows, dim),
     SLOT(SLOT_Q, "q", LAYER, TRUNK, q_rows, dim),
     SLOT(SLOT_K, "k", LAYER, TRUNK, k_rows, dim),
     SLOT(SLOT_V, "v", LAYER, TRUNK, v_rows, dim),
@@ -117,7 +125,7 @@ static const struct slot slots[SLOT_COUNT] = {
     SLOT(SLOT_O_BIAS, "o_bias", LAYER, EXACT, o_bias_rows, dim),
     SLOT(SLOT_Q_NORM, "q_norm", LAYER, EXACT, q_norm_rows, q_norm_cols),
     SLOT(SLOT_K_NORM, "k_norm", LAYER, EXACT, k_norm_rows, k_norm_cols),
-    SLOT(SLOT_FFN_NORM, "ffn_norm", LAYER, EXACT, one, dim),
+    SLOT(SLOT_FFN_NORM, "ffn_norm", LAYER, EXACT, ffn_norm_rows, dim),
     SLOT(SLOT_ROUTER, "router", LAYER, KEEP, router_rows, dim),
     SLOT(SLOT_MLP_GATE, "mlp_gate", LAYER, TRUNK, mlp_dim, dim),
     SLOT(SLOT_MLP_UP, "mlp_up", LAYER, TRUNK, mlp_dim, dim),
@@ -150,7 +158,21 @@ static const struct slot slots[SLOT_COUNT] = {
     SLOT(SLOT_DELTA_DT_BIAS, "delta_dt_bias", LAYER, EXACT, delta_one, delta_heads),
     SLOT(SLOT_DELTA_NORM, "delta_norm", LAYER, EXACT, delta_one, delta_head),
     SLOT(SLOT_DELTA_OUT, "delta_out", LAYER, TRUNK, delta_out_rows, delta_v),
+    SLOT(SLOT_OUT_NORM_BIAS, "out_norm_bias", MODEL, EXACT, norm_bias_rows, dim),
+    SLOT(SLOT_ATTN_NORM_BIAS, "attn_norm_bias", LAYER, EXACT, attn_norm_bias_rows, dim),
+    SLOT(SLOT_FFN_NORM_BIAS, "ffn_norm_bias", LAYER, EXACT, ffn_norm_bias_rows, dim),
+    SLOT(SLOT_HEAD_BIAS, "head_bias", MODEL, EXACT, head_bias_rows, vocab),
 };
+
+enum slot_id slot_norm_bias(const struct arch *a, enum slot_id norm) {
+    if (a->norm != ARCH_NORM_LAYER_BIAS) {
+        return SLOT_COUNT;
+    }
+    return norm == SLOT_OUT_NORM    ? SLOT_OUT_NORM_BIAS
+           : norm == SLOT_ATTN_NORM ? SLOT_ATTN_NORM_BIAS
+           : norm == SLOT_FFN_NORM  ? SLOT_FFN_NORM_BIAS
+                                    : SLOT_COUNT;
+}
 
 const struct slot *slot_at(enum slot_id id) {
     return &slots[id];

@@ -129,6 +129,13 @@ struct expert_job {
     uint32_t n_uses;
 };
 
+/* What a gate makes of a number s before it multiplies by that. */
+enum gate_act {
+    GATE_PLAIN,    /* s */
+    GATE_SIGMOID,  /* 1 / (1 + exp(-s)) */
+    GATE_SOFTPLUS, /* log(1 + exp(s)) */
+};
+
 /* Vectors of a delta net, all f32: rate, dt_bias [1, n_v_heads], norm [1, v_dim]. */
 struct delta_weights {
     struct weight rate, dt_bias, norm;
@@ -170,6 +177,12 @@ struct backend_ops {
     void (*rmsnorm)(void *self, const float *x, const struct weight *weight, float eps, uint32_t n,
                     uint32_t dim, float *y);
 
+    /* LayerNorm: y[i] = (x[i] - mean) / sqrt(mean of (x - mean)^2 + eps) * weight + bias, over n
+     * vectors of `dim`; the bias (f32 [1, dim]) counts as zeros where it has no data. y may be x.
+     */
+    void (*layernorm)(void *self, const float *x, const struct weight *weight,
+                      const struct weight *bias, float eps, uint32_t n, uint32_t dim, float *y);
+
     /* y [rows, w.rows] = x [rows, w.cols] . w^T + bias; bias (f32 [1, w.rows]) may have no data. */
     void (*matmul)(void *self, const struct weight *w, const struct weight *bias, const float *x,
                    uint32_t rows, float *y);
@@ -198,9 +211,9 @@ struct backend_ops {
     void (*kv_store)(void *self, const struct kv *kv, const float *k, const float *v, uint32_t pos0,
                      uint32_t rows);
     /* Causal attention of q [rows, rule.n_heads, head_dim] at positions pos0 .. over the stored
-     * keys; query head h reads kv head h / (n_heads / n_kv_heads); a window of 0 = all earlier
-     * tokens, else key j is visible to query i iff j > i - window. Scores times
-     * attention_scale(rule); softmax in f32. Where rule.sinks, the softmax of head h has one more
+     * keys; query head h reads kv head h / (n_heads / n_kv_heads); query i sees the keys from
+     * attention_first_seen(rule, i) to i. Scores times attention_scale_at(rule, i); softmax in f32.
+     * Where rule.sinks, the softmax of head h has one more
      * score, sinks[h] (f32 [1, n_heads]), that is not scaled and that no value goes with: it takes
      * part in the greatest score and in the sum. All visible positions are held.
      * out [rows, n_heads, head_dim]. */
@@ -215,8 +228,9 @@ struct backend_ops {
     void (*sigmoid_mul)(void *self, float *y, const float *g, size_t n);
     /* y += x. */
     void (*add)(void *self, float *y, const float *x, size_t n);
-    /* y[r] *= sigmoid(s[r]), y [rows, dim], in place. */
-    void (*gate_rows)(void *self, float *y, const float *s, uint32_t rows, uint32_t dim);
+    /* y[r] *= act(s[r]), y [rows, dim], in place. */
+    void (*gate_rows)(void *self, enum gate_act act, float *y, const float *s, uint32_t rows,
+                      uint32_t dim);
 
     /* Which experts a row uses: the `n` best by the rule, best first, and where `weights` is not
      * NULL what their outputs are multiplied by. kernels/route.h defines both, to the bit, for
@@ -257,7 +271,8 @@ struct backend_ops {
                       float eps, const float *qkv, const float *z, const float *a, const float *b,
                       uint32_t rows, float *state, float *out);
 
-    /* y[r] = sum over j, in order, of weights[r, j] * parts[r, j]: y [rows, dim]. */
+    /* y[r] = sum over j, in order, of weights[r, j] * parts[r, j]: y [rows, dim]. Weights that are
+     * NULL are 1. */
     void (*combine)(void *self, const float *parts, const float *weights, uint32_t rows,
                     uint32_t n_active, uint32_t dim, float *y);
 

@@ -102,10 +102,11 @@ ROUTE_FUNCTION float route_sigmoid(float x) {
     return 1.0f / ROUTE_ADD(1.0f, route_exp(-x));
 }
 
-/* Whether a choice goes by the logits as they are: they have the order of their softmax, and two
- * that differ may round to one probability. */
+/* Whether a choice goes by the logits: they have the order of their softmax, and two that differ
+ * may round to one probability. */
 ROUTE_FUNCTION bool route_by_logits(const struct route_rule *rule) {
-    return rule->score == ROUTE_SOFTMAX && !rule->selection_bias;
+    return rule->by_logits || rule->score == ROUTE_SPARSE_MIXER ||
+           (rule->score == ROUTE_SOFTMAX && !rule->selection_bias);
 }
 
 /* What a softmax needs of all logits: the greatest (NaN does not count; of the two zeros either
@@ -142,6 +143,30 @@ ROUTE_FUNCTION float route_score_of(const struct route_rule *rule, float logit, 
     default:
         return route_term(logit, greatest) / sum;
     }
+}
+
+/* Whether one of the first `n` of ids is `id`. */
+ROUTE_FUNCTION bool route_among(const int32_t *ids, uint32_t n, uint32_t id) {
+    for (uint32_t i = 0; i < n; i++) {
+        if (ids[i] == (int32_t)id) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The sparse mixer's score of ids[j], which has its own logit's term, 1, above it. */
+ROUTE_FUNCTION float route_mixer_score(const struct route_rule *rule, const float *logits,
+                                       uint32_t n_experts, const int32_t *ids, uint32_t j) {
+    const float own = logits[ids[j]], most = ROUTE_MUL(2.0f, rule->eps);
+    float sum = 0.0f;
+    for (uint32_t i = 0; i < n_experts; i++) {
+        const float size = fabsf(logits[i]) < own ? own : fabsf(logits[i]);
+        if (!route_among(ids, j, i) && !(ROUTE_ADD(own, -logits[i]) / size > most)) {
+            sum = ROUTE_ADD(sum, route_term(logits[i], own));
+        }
+    }
+    return 1.0f / sum;
 }
 
 /* Whether a score is better than another one: a number is better than a NaN. Among equals the lower
@@ -238,14 +263,16 @@ ROUTE_FUNCTION void route_row(const struct route_rule *rule, const float *select
         }
         sum = route_sum(rank, n_experts);
     }
-    for (uint32_t i = 0; i < n_experts && !by_logits; i++) {
-        float score = route_score_of(rule, logits[i], greatest, sum);
+    for (uint32_t i = 0; i < n_experts && (!by_logits || select); i++) {
+        float score = by_logits ? logits[i] : route_score_of(rule, logits[i], greatest, sum);
         rank[i] = select ? ROUTE_ADD(score, select[i]) : score;
     }
-    route_choose(rule, by_logits ? logits : rank, n_experts, n, ids);
+    route_choose(rule, by_logits && !select ? logits : rank, n_experts, n, ids);
     if (weights) {
         for (uint32_t j = 0; j < n; j++) {
-            weights[j] = route_score_of(rule, logits[ids[j]], greatest, sum);
+            weights[j] = rule->score == ROUTE_SPARSE_MIXER
+                             ? route_mixer_score(rule, logits, n_experts, ids, j)
+                             : route_score_of(rule, logits[ids[j]], greatest, sum);
         }
         route_weigh(rule, factor, ids, n, weights);
     }

@@ -176,12 +176,13 @@ void predict_experts(struct predict *p, uint32_t source, uint32_t ahead, const f
     const float *state = x;
     if (host_ids && mean->data && (parts & PREDICT_USE_MEAN)) {
         op->embed(be, mean, host_ids, rows * a->n_active, p->parts);
-        op->combine(be, p->parts, weights, rows, a->n_active, a->dim, p->state);
+        /* Weights on what an expert reads are in its mean output. */
+        op->combine(be, p->parts, arch_kind(a, source)->route.on_input ? NULL : weights, rows,
+                    a->n_active, a->dim, p->state);
         op->add(be, p->state, x, (size_t)rows * a->dim);
         state = p->state;
     }
-    router_input(&site, state, rows, p->norm);
-    router_logits(&site, p->norm, rows, p->logits);
+    router_logits(&site, router_input(&site, state, rows, p->norm), rows, p->logits);
     if (p->expert_in[at].data && (parts & PREDICT_USE_FIX)) {
         op->matmul(be, &p->expert_in[at], &none, feature, rows, p->low);
         op->matmul(be, &p->expert_out[at], &p->expert_bias[at], p->low, rows, p->fix);

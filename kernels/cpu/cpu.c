@@ -262,7 +262,7 @@ void cpu_run(const struct cpu *c, void (*fn)(void *ctx, uint32_t item, uint32_t 
 struct small {
     const struct cpu *c;
     const struct weight *w;
-    const float *a, *b;
+    const float *a, *b, *bias;
     float *y;
     const int32_t *ids;
     int32_t *ids_out;
@@ -272,6 +272,7 @@ struct small {
     const struct ffn_rule *ffn;
     const struct route_rule *route;
     const float *select, *factor;
+    enum gate_act act;
 };
 
 static void quantise_item(void *ctx, uint32_t r, uint32_t worker) {
@@ -346,6 +347,33 @@ static void rmsnorm(void *self, const float *x, const struct weight *weight, flo
     struct small s = {.c = self, .a = x, .f = eps, .dim = dim, .y = y};
     s.b = weight_floats(weight);
     cpu_run(self, rmsnorm_item, &s, n, (uint64_t)n * dim);
+}
+
+static void layernorm_item(void *ctx, uint32_t i, uint32_t worker) {
+    const struct small *s = ctx;
+    (void)worker;
+    const float *x = s->a + (size_t)i * s->dim;
+    float *y = s->y + (size_t)i * s->dim;
+    double sum = 0;
+    for (uint32_t k = 0; k < s->dim; k++) {
+        sum += (double)x[k];
+    }
+    const float mean = (float)(sum / s->dim);
+    for (uint32_t k = 0; k < s->dim; k++) {
+        y[k] = x[k] - mean;
+    }
+    const float scale = 1.0f / sqrtf(s->c->isa->sum_squares(y, s->dim) / (float)s->dim + s->f);
+    for (uint32_t k = 0; k < s->dim; k++) {
+        y[k] = s->b[k] * (y[k] * scale) + (s->bias ? s->bias[k] : 0.0f);
+    }
+}
+
+static void layernorm(void *self, const float *x, const struct weight *weight,
+                      const struct weight *bias, float eps, uint32_t n, uint32_t dim, float *y) {
+    struct small s = {.c = self, .a = x, .f = eps, .dim = dim, .y = y};
+    s.b = weight_floats(weight);
+    s.bias = weight_floats(bias);
+    cpu_run(self, layernorm_item, &s, n, (uint64_t)n * dim);
 }
 
 static void clamp_item(void *ctx, uint32_t item, uint32_t worker) {
@@ -479,17 +507,30 @@ static void add(void *self, float *y, const float *x, size_t n) {
     run_elements(&s, add_item);
 }
 
+static float gate_of(enum gate_act act, float s) {
+    switch (act) {
+    case GATE_SIGMOID:
+        return 1.0f / (1.0f + expf(-s));
+    case GATE_SOFTPLUS:
+        return s > 20.0f ? s : log1pf(expf(s));
+    case GATE_PLAIN:
+        break;
+    }
+    return s;
+}
+
 static void gate_rows_item(void *ctx, uint32_t r, uint32_t worker) {
     const struct small *s = ctx;
-    float *y = s->y + (size_t)r * s->dim, factor = 1.0f / (1.0f + expf(-s->a[r]));
+    float *y = s->y + (size_t)r * s->dim, factor = gate_of(s->act, s->a[r]);
     (void)worker;
     for (uint32_t i = 0; i < s->dim; i++) {
         y[i] *= factor;
     }
 }
 
-static void gate_rows(void *self, float *y, const float *gates, uint32_t rows, uint32_t dim) {
-    struct small s = {.c = self, .y = y, .a = gates, .dim = dim};
+static void gate_rows(void *self, enum gate_act act, float *y, const float *gates, uint32_t rows,
+                      uint32_t dim) {
+    struct small s = {.c = self, .act = act, .y = y, .a = gates, .dim = dim};
     cpu_run(self, gate_rows_item, &s, rows, (uint64_t)rows * dim);
 }
 
@@ -514,16 +555,17 @@ static void route(void *self, const struct route_rule *rule, const struct weight
 
 static void combine_item(void *ctx, uint32_t r, uint32_t worker) {
     const struct small *s = ctx;
-    const float *parts = s->a + (size_t)r * s->half * s->dim, *weights = s->b + (size_t)r * s->half;
-    float *y = s->y + (size_t)r * s->dim;
+    const float *parts = s->a + (size_t)r * s->half * s->dim;
+    const float *weights = s->b ? s->b + (size_t)r * s->half : NULL;
+    float *y = s->y + (size_t)r * s->dim, first = weights ? weights[0] : 1.0f;
     (void)worker;
     for (uint32_t i = 0; i < s->dim; i++) {
-        y[i] = weights[0] * parts[i];
+        y[i] = first * parts[i];
     }
     for (uint32_t j = 1; j < s->half; j++) {
-        const float *part = parts + (size_t)j * s->dim;
+        const float *part = parts + (size_t)j * s->dim, weight = weights ? weights[j] : 1.0f;
         for (uint32_t i = 0; i < s->dim; i++) {
-            y[i] += weights[j] * part[i];
+            y[i] += weight * part[i];
         }
     }
 }
@@ -545,6 +587,7 @@ const struct backend_ops cpu_ops = {
     .place = place,
     .embed = embed,
     .rmsnorm = rmsnorm,
+    .layernorm = layernorm,
     .matmul = cpu_matmul,
     .clamp = clamp,
     .scale = scale,

@@ -30,9 +30,9 @@ struct attend {
     const float *q, *sinks;
     float *out;
     size_t row_bytes;
-    uint32_t n_heads, rows, pos0, window;
+    const struct attention_rule *rule;
+    uint32_t n_heads, rows, pos0;
     uint32_t heads_an_item, rows_an_item, items_a_kv_head, keys_a_block;
-    float scale;
 };
 
 struct store {
@@ -122,8 +122,7 @@ static float *query_scores(const struct tile *t, uint32_t i) {
 
 /* Keys that a row of the tile sees. */
 static uint32_t first_key(const struct tile *t, uint32_t row) {
-    uint32_t pos = t->pos0 + row, window = t->s->window;
-    return window > 0 && pos >= window ? pos - window + 1 : 0;
+    return attention_first_seen(t->s->rule, t->pos0 + row);
 }
 static uint32_t end_key(const struct tile *t, uint32_t row) {
     return t->pos0 + row + 1;
@@ -229,8 +228,9 @@ static void attend_tile(const struct tile *t) {
     for (uint32_t i = 0; i < n_q; i++) {
         uint32_t first = first_key(t, i / t->n_heads), n = end_key(t, i / t->n_heads) - first;
         float *score = query_scores(t, i) + (first - t->first);
+        const float scale = attention_scale_at(t->s->rule, t->pos0 + i / t->n_heads);
         for (uint32_t j = 0; j < n; j++) {
-            score[j] *= t->s->scale;
+            score[j] *= scale;
         }
         float greatest = isa->max(score, n), sink = t->s->sinks ? query_sink(t, i) : 0;
         if (t->s->sinks && sink > greatest) {
@@ -305,16 +305,15 @@ void cpu_attention(void *self, const struct attention_rule *rule, const struct k
         .sinks = rule->sinks ? weight_floats(sinks) : NULL,
         .out = out,
         .row_bytes = (size_t)kv->head_dim * (kv->type == KV_F16 ? 2 : 4),
+        .rule = rule,
         .n_heads = rule->n_heads,
         .rows = rows,
         .pos0 = pos0,
-        .window = rule->window,
-        .scale = attention_scale(rule),
     };
     choose_tiles(&s);
     /* Shapes take turns where there is one row, as when a token is decoded. */
     struct shape_trial *trial = &c->shapes.attention[kv->type == KV_F16 ? CODEC_F16 : CODEC_F32];
-    const uint32_t keys = rule->window > 0 && pos0 >= rule->window ? rule->window : pos0 + 1;
+    const uint32_t keys = pos0 + 1 - attention_first_seen(rule, pos0);
     const uint64_t bytes =
         rows == 1 && s.heads_an_item < DECODE_QUERIES ? 2 * keys * s.row_bytes * kv->n_kv_heads : 0;
     const bool tries = shape_tries(trial);

@@ -308,6 +308,7 @@ static const struct backend_ops cuda_ops = {
     .place = place,
     .embed = cuda_embed,
     .rmsnorm = cuda_rmsnorm,
+    .layernorm = cuda_layernorm,
     .matmul = cuda_matmul,
     .clamp = cuda_clamp,
     .scale = cuda_scale,

@@ -24,10 +24,11 @@ struct attend {
     const float *q, *sinks;
     float *partial, *out;
     uint32_t n_heads, n_kv_heads, head_dim, capacity_tok;
-    uint32_t pos0, window; /* of the round's first row */
-    uint32_t n_vectors;    /* of a KV head: rows * heads that share it */
+    uint32_t pos0; /* of the round's first row */
+    uint32_t window, chunk;
+    uint32_t n_vectors; /* of a KV head: rows * heads that share it */
     uint32_t first_split, n_splits;
-    float scale;
+    float scale, temper, temper_tok;
 };
 
 /* ---- store ---------------------------------------------------------------------------------- */
@@ -99,7 +100,15 @@ static __device__ __forceinline__ size_t vector_head(const struct attend &a, uin
 }
 
 static __device__ __forceinline__ bool visible(const struct attend &a, uint32_t key, uint32_t pos) {
-    return key <= pos && (a.window == 0 || key + a.window > pos);
+    return key <= pos && (a.window == 0 || key + a.window > pos) &&
+           (a.chunk == 0 || key / a.chunk == pos / a.chunk);
+}
+
+/* attention_scale_at of format/arch.h. */
+static __device__ __forceinline__ float scale_at(const struct attend &a, uint32_t pos) {
+    return a.temper > 0.0f
+               ? a.scale * (log1pf(floorf(((float)pos + 1.0f) / a.temper_tok)) * a.temper + 1.0f)
+               : a.scale;
 }
 
 /* scores[v][j] of the split's keys. Lanes in eights share a key: unit l, l + 8, ... each. */
@@ -147,10 +156,10 @@ static __device__ void split_scores(const struct attend &a, uint32_t kv_head, ui
                 for (int step = KEY_LANES / 2; step > 0; step /= 2) {
                     sum += __shfl_xor_sync(0xffffffffu, sum, step);
                 }
-                bool seen = v < n_vectors && j + i < n_keys &&
-                            visible(a, first_key + j + i, vector_pos(a, first_vector + v));
+                const uint32_t pos = vector_pos(a, first_vector + v);
+                bool seen = v < n_vectors && j + i < n_keys && visible(a, first_key + j + i, pos);
                 if (part == 0) {
-                    scores[v][j + i] = seen ? sum * a.scale : -INFINITY;
+                    scores[v][j + i] = seen ? sum * scale_at(a, pos) : -INFINITY;
                 }
             }
         }
@@ -323,7 +332,6 @@ void cuda_attention(void *self, const struct attention_rule *rule, const struct 
                     const struct weight *sinks, const float *q, uint32_t pos0, uint32_t rows,
                     float *out) {
     struct cuda *c = (struct cuda *)self;
-    const uint32_t window = rule->window;
     const size_t row_floats = (size_t)rule->n_heads * kv->head_dim;
     const size_t split_floats = (size_t)rule->n_heads * (kv->head_dim + 2);
     for (uint32_t done = 0; done < rows;) {
@@ -336,12 +344,15 @@ void cuda_attention(void *self, const struct attention_rule *rule, const struct 
         a.n_kv_heads = kv->n_kv_heads;
         a.head_dim = kv->head_dim;
         a.capacity_tok = kv->capacity_tok;
-        a.window = window;
+        a.window = rule->window;
+        a.chunk = rule->chunk;
         a.scale = attention_scale(rule);
+        a.temper = rule->temper;
+        a.temper_tok = rule->temper_tok;
         a.pos0 = pos0 + done;
         a.q = q + done * row_floats;
         a.out = out + done * row_floats;
-        uint32_t first_key = window > 0 && a.pos0 >= window ? a.pos0 - window + 1 : 0;
+        uint32_t first_key = attention_first_seen(rule, a.pos0);
         uint32_t n = rows - done;
         a.first_split = first_key / SPLIT;
         for (;; n = (n + 1) / 2) {

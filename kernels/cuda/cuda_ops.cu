@@ -1,5 +1,5 @@
 /*
- * cuda_ops: operations that are a loop over elements, rmsnorm, rope, combine, embed.
+ * cuda_ops: operations that are a loop over elements, norms, rope, combine, embed.
  */
 #include "kernels/cuda/cuda_rows.inc"
 
@@ -61,9 +61,17 @@ __global__ void add_each(float *y, const float *x, size_t n) {
     }
 }
 
-__global__ void gate_rows_each(float *y, const float *s, size_t n, uint32_t dim) {
+static __device__ __forceinline__ float gate_of(enum gate_act act, float s) {
+    if (act == GATE_SIGMOID) {
+        return 1.0f / (1.0f + expf(-s));
+    }
+    return act == GATE_PLAIN || s > 20.0f ? s : log1pf(expf(s));
+}
+
+__global__ void gate_rows_each(enum gate_act act, float *y, const float *s, size_t n,
+                               uint32_t dim) {
     for (EACH(i, n)) {
-        y[i] *= 1.0f / (1.0f + expf(-s[i / dim]));
+        y[i] *= gate_of(act, s[i / dim]);
     }
 }
 
@@ -71,10 +79,11 @@ __global__ void combine_each(const float *parts, const float *weights, size_t n,
                              uint32_t dim, float *y) {
     for (EACH(i, n)) {
         const size_t row = i / dim, col = i % dim;
-        const float *part = parts + row * n_active * dim + col, *weight = weights + row * n_active;
-        float sum = __fmul_rn(weight[0], part[0]);
+        const float *part = parts + row * n_active * dim + col;
+        const float *weight = weights ? weights + row * n_active : NULL;
+        float sum = __fmul_rn(weight ? weight[0] : 1.0f, part[0]);
         for (uint32_t j = 1; j < n_active; j++) {
-            sum = __fadd_rn(sum, __fmul_rn(weight[j], part[(size_t)j * dim]));
+            sum = __fadd_rn(sum, __fmul_rn(weight ? weight[j] : 1.0f, part[(size_t)j * dim]));
         }
         y[i] = sum;
     }
@@ -143,10 +152,11 @@ void cuda_add(void *self, float *y, const float *x, size_t n) {
     CUDA_LAUNCH(c, add_each, grid_for(n), EACH_THREADS, 0, y, x, n);
 }
 
-void cuda_gate_rows(void *self, float *y, const float *s, uint32_t rows, uint32_t dim) {
+void cuda_gate_rows(void *self, enum gate_act act, float *y, const float *s, uint32_t rows,
+                    uint32_t dim) {
     struct cuda *c = (struct cuda *)self;
     size_t n = (size_t)rows * dim;
-    CUDA_LAUNCH(c, gate_rows_each, grid_for(n), EACH_THREADS, 0, y, s, n, dim);
+    CUDA_LAUNCH(c, gate_rows_each, grid_for(n), EACH_THREADS, 0, act, y, s, n, dim);
 }
 
 void cuda_combine(void *self, const float *parts, const float *weights, uint32_t rows,
@@ -228,7 +238,7 @@ void cuda_embed(void *self, const struct weight *table, const int32_t *host_ids,
     CUDA_BY_CODEC(table->codec->id, launch_embed, c, table, ids, rows, out);
 }
 
-/* ---- rmsnorm -------------------------------------------------------------------------------- */
+/* ---- norms ---------------------------------------------------------------------------------- */
 
 /* A block a vector. y may be x: a thread writes what it alone reads, after all have read. */
 __global__ void rmsnorm_vector(const float *x, const float *weight, float eps, uint32_t dim,
@@ -245,9 +255,40 @@ __global__ void rmsnorm_vector(const float *x, const float *weight, float eps, u
     }
 }
 
+static uint32_t norm_threads(uint32_t dim) {
+    return dim <= 256 ? 32 : dim <= 1024 ? 128 : 512;
+}
+
 void cuda_rmsnorm(void *self, const float *x, const struct weight *weight, float eps, uint32_t n,
                   uint32_t dim, float *y) {
     struct cuda *c = (struct cuda *)self;
-    const uint32_t threads = dim <= 256 ? 32 : dim <= 1024 ? 128 : 512;
-    CUDA_LAUNCH(c, rmsnorm_vector, n, threads, 0, x, weight_floats(weight), eps, dim, y);
+    CUDA_LAUNCH(c, rmsnorm_vector, n, norm_threads(dim), 0, x, weight_floats(weight), eps, dim, y);
+}
+
+/* A block a vector. y may be x, as above. */
+__global__ void layernorm_vector(const float *x, const float *weight, const float *bias, float eps,
+                                 uint32_t dim, float *y) {
+    const size_t first = (size_t)blockIdx.x * dim;
+    float sum = 0.0f, squares = 0.0f;
+    for (uint32_t i = threadIdx.x; i < dim; i += blockDim.x) {
+        sum += x[first + i];
+    }
+    const float mean = cuda_block_sum(sum) / (float)dim;
+    __syncthreads(); /* the sums of warps make room for the next ones */
+    for (uint32_t i = threadIdx.x; i < dim; i += blockDim.x) {
+        const float v = x[first + i] - mean;
+        squares = fmaf(v, v, squares);
+    }
+    const float scale = 1.0f / sqrtf(cuda_block_sum(squares) / (float)dim + eps);
+    for (uint32_t i = threadIdx.x; i < dim; i += blockDim.x) {
+        const float v = weight[i] * ((x[first + i] - mean) * scale);
+        y[first + i] = bias ? v + bias[i] : v;
+    }
+}
+
+void cuda_layernorm(void *self, const float *x, const struct weight *weight,
+                    const struct weight *bias, float eps, uint32_t n, uint32_t dim, float *y) {
+    struct cuda *c = (struct cuda *)self;
+    CUDA_LAUNCH(c, layernorm_vector, n, norm_threads(dim), 0, x, weight_floats(weight),
+                weight_floats(bias), eps, dim, y);
 }

@@ -115,7 +115,9 @@ __global__ void __launch_bounds__(CUDA_WARP) route_rows(struct route r) {
     for (uint32_t j = threadIdx.x; j < r.n; j += CUDA_WARP) {
         r.ids[(size_t)blockIdx.x * r.n + j] = ids[j];
         if (r.weights) {
-            scores[j] = route_score_of(rule, logits[ids[j]], greatest, sum);
+            scores[j] = rule->score == ROUTE_SPARSE_MIXER
+                            ? route_mixer_score(rule, logits, r.n_experts, ids, j)
+                            : route_score_of(rule, logits[ids[j]], greatest, sum);
         }
     }
     if (r.weights) {

@@ -44,6 +44,9 @@ static int open_rows(struct calib *c, struct err *err) {
     size_t rows = c->n_rows, expert = (size_t)a->ffn_dim * a->dim;
     size_t uses = (size_t)c->batch_rows * a->n_active;
     c->x = mem_alloc(rows * a->dim * sizeof *c->x);
+    for (uint32_t l = 0; l < a->n_layers && !c->before; l++) {
+        c->before = forward_is_parallel(a, l) ? mem_alloc(rows * a->dim * sizeof *c->x) : NULL;
+    }
     c->routes = mem_calloc(rows * a->n_active, sizeof *c->routes);
     c->route_w = mem_calloc(rows * a->n_active, sizeof *c->route_w);
     c->router = mem_calloc(rows * a->n_experts, sizeof *c->router);
@@ -125,7 +128,7 @@ static void close_all(struct calib *c) {
     calib_past_free(&c->embedded);
     void *all[] = {c->ids,     c->seqs, c->x,         c->routes,     c->route_w,  c->router,
                    c->experts, c->gate, c->up,        c->down,       c->gathered, c->act,
-                   c->act_up,  c->uses, c->first_use, c->expert_out, c->energy};
+                   c->act_up,  c->uses, c->first_use, c->expert_out, c->energy,   c->before};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         free(all[i]);
     }
@@ -187,15 +190,19 @@ static int run_layer(struct calib *c, uint32_t layer, struct progress *progress,
         return -1;
     }
     calib_layer_begin(c, layer);
+    if (c->before) {
+        memcpy(c->before, c->x, (size_t)c->n_rows * a->dim * sizeof *c->x);
+    }
     if (mix_sequences(c, layer, stop, err) < 0) {
         return -1;
     }
     for (uint32_t first = 0; first < c->n_rows; first += c->batch_rows) {
         uint32_t n = c->n_rows - first < c->batch_rows ? c->n_rows - first : c->batch_rows;
         const struct batch b = {.rows = n};
+        const size_t at = (size_t)first * a->dim;
         c->batch_first = first;
-        if (forward_ffn(&c->forward, &c->weights, layer, &b, c->x + (size_t)first * a->dim, err) <
-                0 ||
+        if (forward_ffn(&c->forward, &c->weights, layer, &b, c->x + at,
+                        c->before ? c->before + at : NULL, err) < 0 ||
             stop_check(stop, err) < 0) {
             return -1;
         }

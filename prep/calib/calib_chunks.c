@@ -142,6 +142,7 @@ static int choose_gates(struct calib *c, struct chunk_fit *f, uint32_t expert,
 static void fill_features(struct calib *c, struct chunk_fit *f, uint32_t expert) {
     const struct calib_expert *x = &c->experts[expert];
     const struct ffn_rule *rule = &arch_kind(c->arch, c->layer)->ffn;
+    const bool on_input = arch_kind(c->arch, c->layer)->route.on_input;
     const float *bias = f->gate_bias + (size_t)expert * f->g;
     uint32_t dim = c->arch->dim, m = f->m, g = f->g, width = m + g;
     const struct calib_past *p = calib_past_of(c, c->layer);
@@ -155,9 +156,14 @@ static void fill_features(struct calib *c, struct chunk_fit *f, uint32_t expert)
         for (uint32_t u = 0; u < n; u++) {
             float *z = f->z + (size_t)(first + u) * width;
             const float *gate = c->act + (size_t)u * g;
-            memcpy(z, f->projected + (size_t)x->rows[first + u] * m, m * sizeof *z);
+            const float *projected = f->projected + (size_t)x->rows[first + u] * m;
+            /* The expert reads the feature times this. */
+            const float factor = on_input ? c->route_w[x->rows[first + u]] : 1.0f;
+            for (uint32_t i = 0; i < m; i++) {
+                z[i] = factor * projected[i];
+            }
             for (uint32_t i = 0; i < g; i++) {
-                z[m + i] = gate[i] + bias[i];
+                z[m + i] = factor * gate[i] + bias[i];
             }
             c->be.ops->act_mul(c->be.self, rule, z + m, NULL, g);
         }

@@ -110,8 +110,8 @@ static void stale_gate(struct calib *c, const uint16_t *states, float *z) {
     for (uint32_t first = 0; first < c->n_rows; first += c->batch_rows) {
         uint32_t n = c->n_rows - first < c->batch_rows ? c->n_rows - first : c->batch_rows;
         calib_widen(states, a->dim, first, n, c->gathered);
-        router_input(&at, c->gathered, n, c->gathered);
-        router_logits(&at, c->gathered, n, z + (size_t)first * a->n_experts);
+        const float *in = router_input(&at, c->gathered, n, c->gathered);
+        router_logits(&at, in, n, z + (size_t)first * a->n_experts);
     }
 }
 
@@ -200,6 +200,7 @@ void calib_finish_past(struct calib *c) {
         return;
     }
     const float scale = arch_kind(a, c->layer)->block.branch_scale;
+    const bool on_input = arch_kind(a, c->layer)->route.on_input; /* the outputs have the weights */
     for (uint32_t e = 0; e < a->n_experts; e++) {
         const double n = c->experts[e].n_train ? c->experts[e].n_train : 1;
         for (uint32_t i = 0; i < a->dim; i++) {
@@ -214,7 +215,7 @@ void calib_finish_past(struct calib *c) {
         for (uint32_t i = 0; i < a->dim; i++) {
             float v = bf16_to_f32(q[i]);
             for (uint32_t j = 0; j < a->n_active; j++) {
-                v += w[j] * p->mean_out[(size_t)ids[j] * a->dim + i];
+                v += (on_input ? 1.0f : w[j]) * p->mean_out[(size_t)ids[j] * a->dim + i];
             }
             q[i] = f32_to_bf16(v);
         }

@@ -65,8 +65,7 @@ static void note(struct clocked *c, int kind, uint64_t start, uint64_t bytes) {
 
 static uint64_t kv_read(const struct attention_rule *rule, const struct kv *kv, uint32_t pos0,
                         uint32_t rows) {
-    uint32_t seen = pos0 + rows;
-    seen = rule->window > 0 && seen > rule->window ? rule->window : seen;
+    const uint32_t seen = pos0 + rows - attention_first_seen(rule, pos0 + rows - 1);
     return 2 * (uint64_t)seen * kv->n_kv_heads * kv->head_dim * (kv->type == KV_F16 ? 2 : 4);
 }
 
@@ -91,6 +90,10 @@ CLOCKED(rmsnorm, NORM, 0,
         (void *self, const float *x, const struct weight *w, float eps, uint32_t n, uint32_t dim,
          float *y),
         (REAL, x, w, eps, n, dim, y))
+CLOCKED(layernorm, NORM, 0,
+        (void *self, const float *x, const struct weight *w, const struct weight *bias, float eps,
+         uint32_t n, uint32_t dim, float *y),
+        (REAL, x, w, bias, eps, n, dim, y))
 CLOCKED(matmul, MATMUL + (int)w->codec->id, (uint64_t)w->rows *codec_row_bytes(w->codec, w->cols),
         (void *self, const struct weight *w, const struct weight *bias, const float *x,
          uint32_t rows, float *y),
@@ -121,8 +124,9 @@ CLOCKED(act_mul, OTHER, 0,
         (REAL, rule, g, u, n))
 CLOCKED(sigmoid_mul, OTHER, 0, (void *self, float *y, const float *g, size_t n), (REAL, y, g, n))
 CLOCKED(add, OTHER, 0, (void *self, float *y, const float *x, size_t n), (REAL, y, x, n))
-CLOCKED(gate_rows, OTHER, 0, (void *self, float *y, const float *s, uint32_t rows, uint32_t dim),
-        (REAL, y, s, rows, dim))
+CLOCKED(gate_rows, OTHER, 0,
+        (void *self, enum gate_act act, float *y, const float *s, uint32_t rows, uint32_t dim),
+        (REAL, act, y, s, rows, dim))
 CLOCKED(route, ROUTE, 0,
         (void *self, const struct route_rule *rule, const struct weight *select,
          const struct weight *factor, const float *logits, uint32_t rows, uint32_t n_experts,
@@ -170,6 +174,7 @@ static const struct backend_ops clocked_ops = {
     .place = clocked_place,
     .embed = clocked_embed,
     .rmsnorm = clocked_rmsnorm,
+    .layernorm = clocked_layernorm,
     .matmul = clocked_matmul,
     .clamp = clocked_clamp,
     .scale = clocked_scale,

@@ -122,6 +122,10 @@ size_t forward_scratch_bytes(const struct arch *arch, uint32_t max_rows) {
 }
 
 int forward_supported(const struct arch *a, const struct backend *be, struct err *err) {
+    if (a->norm != ARCH_NORM_RMS && !be->ops->layernorm) {
+        return err_set(err, "%s: the model has LayerNorms, which this backend cannot do yet",
+                       be->name);
+    }
     for (uint32_t l = 0; l < a->n_layers; l++) {
         const struct mixer_ops *m = mixer_of(a, l);
         if (!m->supported(be)) {
@@ -207,9 +211,43 @@ static void watch(struct forward *f, enum tap tap, uint32_t layer, const float *
     }
 }
 
+/* RMSNorm of something else than the residual stream. */
 static void norm_rows(struct forward *f, const struct weight *w, const float *x, uint32_t rows,
                       float *y) {
     f->be->ops->rmsnorm(f->be->self, x, w, f->arch->norm_eps, rows, f->arch->dim, y);
+}
+
+const float *forward_norm(const struct forward_site *at, enum slot_id norm, const float *x,
+                          uint32_t rows, float *y) {
+    static const struct weight none = {0};
+    const struct arch *a = at->arch;
+    const enum slot_id bias = slot_norm_bias(a, norm);
+    if (norm == SLOT_COUNT) {
+        return x;
+    }
+    if (a->norm == ARCH_NORM_RMS || norm == SLOT_ROUTER_NORM) {
+        at->be->ops->rmsnorm(at->be->self, x, &at->lw->w[norm], a->norm_eps, rows, a->dim, y);
+    } else {
+        at->be->ops->layernorm(at->be->self, x, &at->lw->w[norm],
+                               bias < SLOT_COUNT ? &at->lw->w[bias] : &none, a->norm_eps, rows,
+                               a->dim, y);
+    }
+    return y;
+}
+
+static enum slot_id mixer_norm(const struct arch *a, uint32_t layer) {
+    bool has = arch_kind(a, layer)->block.post_norm != ARCH_POST_NORM_ONLY;
+    return has ? SLOT_ATTN_NORM : SLOT_COUNT;
+}
+
+enum slot_id forward_ffn_norm(const struct arch *a, uint32_t layer) {
+    return forward_is_parallel(a, layer)            ? SLOT_ATTN_NORM
+           : mixer_norm(a, layer) == SLOT_ATTN_NORM ? SLOT_FFN_NORM
+                                                    : SLOT_COUNT;
+}
+
+bool forward_is_parallel(const struct arch *a, uint32_t layer) {
+    return arch_kind(a, layer)->block.parallel != 0;
 }
 
 const float *forward_angles(struct forward *f, uint32_t rope, const struct batch *b) {
@@ -249,20 +287,20 @@ static void dense_mlp(struct forward *f, const struct layer_weights *lw, uint32_
     op->matmul(be, &lw->w[SLOT_MLP_DOWN], &none, f->gate, rows, y);
     if (lw->w[SLOT_MLP_SWITCH].data) {
         op->matmul(be, &lw->w[SLOT_MLP_SWITCH], &none, in, rows, f->sw);
-        op->gate_rows(be, y, f->sw, rows, f->arch->dim);
+        op->gate_rows(be, GATE_SIGMOID, y, f->sw, rows, f->arch->dim);
     }
 }
 
-/* f->out [rows, dim] = the routed experts applied to f->norm; x is the residual stream. */
+/* f->out [rows, dim] = the routed experts applied to f->in; x is the residual stream. */
 static int routed_experts(struct forward *f, const struct layer_weights *lw, uint32_t layer,
                           const struct batch *b, const float *x, struct err *err) {
     const struct arch *a = f->arch;
     const struct forward_site at = {a, f->be, layer, lw};
     const struct backend_ops *op = f->be->ops;
-    const float *in = f->norm;
-    if (arch_kind(a, layer)->route.input != ROUTE_EXPERT_INPUT) {
-        router_input(&at, x, b->rows, f->out);
-        in = f->out;
+    const struct route_rule *rule = &arch_kind(a, layer)->route;
+    const float *in = f->in;
+    if (rule->input != ROUTE_EXPERT_INPUT) {
+        in = router_input(&at, x, b->rows, f->out);
     }
     watch(f, TAP_ROUTER_IN, layer, in, b, a->dim, NULL);
     router_logits(&at, in, b->rows, f->logits_router);
@@ -270,23 +308,33 @@ static int routed_experts(struct forward *f, const struct layer_weights *lw, uin
     router_choose(&at, f->logits_router, b->rows, f->ids, f->weights);
     op->read(f->be->self, f->host_ids, f->ids, (size_t)b->rows * a->n_active * sizeof(int32_t));
     watch(f, TAP_EXPERT_WEIGHTS, layer, f->weights, b, a->n_active, f->host_ids);
-    if (f->experts.run(f->experts.ctx, layer, lw, f->norm, b, f->host_ids, f->parts, err) < 0) {
+    in = f->in;
+    if (rule->on_input) {
+        in = forward_norm(&at, forward_ffn_norm(a, layer), x, b->rows, f->out);
+        op->gate_rows(f->be->self, GATE_PLAIN, f->out, f->weights, b->rows, a->dim);
+    }
+    if (f->experts.run(f->experts.ctx, layer, lw, in, b, f->host_ids, f->parts, err) < 0) {
         return -1;
     }
-    op->combine(f->be->self, f->parts, f->weights, b->rows, a->n_active, a->dim, f->out);
+    op->combine(f->be->self, f->parts, rule->on_input ? NULL : f->weights, b->rows, a->n_active,
+                a->dim, f->out);
     return 0;
 }
 
 /* f->out += the always-on MLP of a layer with experts. */
 static void add_mlp(struct forward *f, const struct layer_weights *lw, uint32_t layer,
                     const struct batch *b, const float *x) {
+    const float scale = arch_kind(f->arch, layer)->shared_scale;
     if (arch_kind(f->arch, layer)->block.dense_beside) {
         norm_rows(f, &lw->w[SLOT_MOE_POST_NORM], f->out, b->rows, f->out);
         norm_rows(f, &lw->w[SLOT_MLP_NORM], x, b->rows, f->norm);
         dense_mlp(f, lw, layer, f->norm, b->rows, f->mlp);
         norm_rows(f, &lw->w[SLOT_MLP_POST_NORM], f->mlp, b->rows, f->mlp);
     } else {
-        dense_mlp(f, lw, layer, f->norm, b->rows, f->mlp);
+        dense_mlp(f, lw, layer, f->in, b->rows, f->mlp);
+    }
+    if (scale > 0) {
+        f->be->ops->scale(f->be->self, f->mlp, (size_t)b->rows * f->arch->dim, scale);
     }
     f->be->ops->add(f->be->self, f->out, f->mlp, (size_t)b->rows * f->arch->dim);
 }
@@ -303,8 +351,9 @@ static void add_branch(struct forward *f, uint32_t layer, float *x, size_t n) {
 void forward_mixer(struct forward *f, const struct layer_weights *lw, uint32_t layer,
                    const struct batch *b, float *x) {
     const struct arch *a = f->arch;
-    norm_rows(f, &lw->w[SLOT_ATTN_NORM], x, b->rows, f->norm);
-    watch(f, TAP_ATTN_IN, layer, f->norm, b, a->dim, NULL);
+    const struct forward_site at = {a, f->be, layer, lw};
+    f->in = forward_norm(&at, mixer_norm(a, layer), x, b->rows, f->norm);
+    watch(f, TAP_ATTN_IN, layer, f->in, b, a->dim, NULL);
     mixer_of(a, layer)->run(f, lw, layer, b);
     watch(f, TAP_ATTN_OUT, layer, f->out, b, a->dim, NULL);
     if (arch_kind(a, layer)->block.post_norm) {
@@ -314,15 +363,19 @@ void forward_mixer(struct forward *f, const struct layer_weights *lw, uint32_t l
 }
 
 int forward_ffn(struct forward *f, const struct layer_weights *lw, uint32_t layer,
-                const struct batch *b, float *x, struct err *err) {
+                const struct batch *b, float *x, const float *before, struct err *err) {
     const struct arch *a = f->arch;
     const struct layer_kind *kind = arch_kind(a, layer);
+    const struct forward_site at = {a, f->be, layer, lw};
     size_t n = (size_t)b->rows * a->dim;
     watch(f, TAP_FFN_RESIDUAL, layer, x, b, a->dim, NULL);
-    norm_rows(f, &lw->w[SLOT_FFN_NORM], x, b->rows, f->norm);
-    watch(f, TAP_FFN_IN, layer, f->norm, b, a->dim, NULL);
+    if (before || !forward_is_parallel(a, layer)) { /* else it is what the mixer has read */
+        f->in = forward_norm(&at, forward_ffn_norm(a, layer),
+                             forward_is_parallel(a, layer) ? before : x, b->rows, f->norm);
+    }
+    watch(f, TAP_FFN_IN, layer, f->in, b, a->dim, NULL);
     if (!kind->moe) {
-        dense_mlp(f, lw, layer, f->norm, b->rows, f->out);
+        dense_mlp(f, lw, layer, f->in, b->rows, f->out);
     } else {
         if (routed_experts(f, lw, layer, b, x, err) < 0) {
             return -1;
@@ -346,7 +399,7 @@ int forward_ffn(struct forward *f, const struct layer_weights *lw, uint32_t laye
 int forward_layer(struct forward *f, const struct layer_weights *lw, uint32_t layer,
                   const struct batch *b, float *x, struct err *err) {
     forward_mixer(f, lw, layer, b, x);
-    return forward_ffn(f, lw, layer, b, x, err);
+    return forward_ffn(f, lw, layer, b, x, NULL, err);
 }
 
 /* ---- both ends ---- */
@@ -365,10 +418,11 @@ void forward_logits(struct forward *f, const struct layer_weights *model, const 
                     uint32_t rows, float *logits) {
     const struct arch *a = f->arch;
     const struct batch b = {.rows = rows};
-    static const struct weight none = {0};
-    norm_rows(f, &model->w[SLOT_OUT_NORM], x, rows, f->norm);
+    const struct forward_site at = {a, f->be, a->n_layers, model};
+    forward_norm(&at, SLOT_OUT_NORM, x, rows, f->norm);
     watch(f, TAP_FINAL_NORM, a->n_layers, f->norm, &b, a->dim, NULL);
-    f->be->ops->matmul(f->be->self, &model->w[SLOT_HEAD], &none, f->norm, rows, logits);
+    f->be->ops->matmul(f->be->self, &model->w[SLOT_HEAD], &model->w[SLOT_HEAD_BIAS], f->norm, rows,
+                       logits);
     if (a->logit_scale > 0) {
         f->be->ops->scale(f->be->self, logits, (size_t)rows * a->vocab, a->logit_scale);
     }

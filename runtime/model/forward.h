@@ -100,6 +100,7 @@ struct forward {
     /* Scratch, backend memory, sized by max_rows. */
     float *x, *norm, *out, *mix, *cs, *gate, *up, *mlp, *parts, *logits_router, *weights, *sw;
     int32_t *ids;
+    const float *in;   /* what the branch at hand reads: `norm`, or the residual stream itself */
     int32_t *host_ids; /* host memory */
     /* Whose angles `cs` holds, for each rope set: layers share them. Host memory. */
     uint32_t *row_pos;                /* [max_rows] of the batch at hand */
@@ -132,13 +133,21 @@ int forward_layer(struct forward *f, const struct layer_weights *layer, uint32_t
 void forward_mixer(struct forward *f, const struct layer_weights *layer, uint32_t layer_index,
                    const struct batch *b, float *x);
 /* x += FFN(norm(x)): spans do not count, so prep takes rows of many sequences at once and brings
- * each expert once for all of them. */
+ * each expert once for all of them. `before` [rows, dim] is what x was before the mixer; it may be
+ * NULL where the last call was forward_mixer of the same rows, and is not looked at where the two
+ * branches do not read the same (forward_is_parallel). */
 int forward_ffn(struct forward *f, const struct layer_weights *layer, uint32_t layer_index,
-                const struct batch *b, float *x, struct err *err);
+                const struct batch *b, float *x, const float *before, struct err *err);
+bool forward_is_parallel(const struct arch *arch, uint32_t layer);
 /* logits [rows, vocab] (backend memory) of rows of the residual stream. */
 void forward_logits(struct forward *f, const struct layer_weights *model, const float *x,
                     uint32_t rows, float *logits);
 
+/* For the router: a norm of the residual stream x [rows, dim], in y; returns y, or x where `norm`
+ * is SLOT_COUNT, for none. And which one it is that the feed-forward part reads. */
+const float *forward_norm(const struct forward_site *at, enum slot_id norm, const float *x,
+                          uint32_t rows, float *y);
+enum slot_id forward_ffn_norm(const struct arch *arch, uint32_t layer);
 /* For mixers: cos and sin of the batch's positions by a rope set, [rows, dim / 2, 2]. */
 const float *forward_angles(struct forward *f, uint32_t rope, const struct batch *b);
 

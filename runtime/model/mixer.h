@@ -35,7 +35,7 @@ struct mixer_ops {
     uint32_t (*first_seen)(const struct arch *arch, uint32_t layer, uint32_t n_tok);
     /* Whether the backend has all operations that it needs. */
     bool (*supported)(const struct backend *be);
-    /* f->out [rows, dim] becomes the mixer applied to f->norm [rows, dim]. The states of the
+    /* f->out [rows, dim] becomes the mixer applied to f->in [rows, dim]. The states of the
      * batch's sequences take up the rows. */
     void (*run)(struct forward *f, const struct layer_weights *lw, uint32_t layer,
                 const struct batch *b);

@@ -1,9 +1,9 @@
 /*
  * mixer_attention: softmax attention with grouped queries (struct attention_rule of format/arch.h).
  *
- * The state is keys and values. A layer with a window holds the window and the rows of a call, in a
- * ring; other layers hold the whole context. A layer may read the keys and values of an earlier
- * layer, and then it has none of its own.
+ * The state is keys and values. A layer with a window or chunks holds one such and the rows of a
+ * call, in a ring; other layers hold the whole context. A layer may read the keys and values of an
+ * earlier layer, and then it has none of its own.
  */
 #include "runtime/model/mixer.h"
 
@@ -14,7 +14,7 @@ static const struct attention_rule *rule_of(const struct arch *a, uint32_t layer
 static size_t scratch(const struct arch *a, uint32_t layer) {
     const struct attention_rule *r = rule_of(a, layer);
     size_t q = attention_q_dim(r), kv = attention_kv_dim(r);
-    return 2 * q + 2 * kv + (r->gate ? q : 0);
+    return 2 * q + 2 * kv + attention_gate_dim(r);
 }
 
 static void limits(const struct arch *a, uint32_t layer, struct backend_limits *l) {
@@ -27,7 +27,8 @@ static void limits(const struct arch *a, uint32_t layer, struct backend_limits *
 static void shape(const struct arch *a, uint32_t layer, const struct state_size *size,
                   struct layer_state *out) {
     const struct attention_rule *r = rule_of(a, layer);
-    uint64_t held = r->window > 0 ? (uint64_t)r->window + size->batch_rows : UINT64_MAX;
+    const uint32_t seen = attention_span(r);
+    uint64_t held = seen > 0 ? (uint64_t)seen + size->batch_rows : UINT64_MAX;
     out->kv = (struct kv){.type = size->type,
                           .n_kv_heads = r->n_kv_heads,
                           .head_dim = r->head_dim,
@@ -38,16 +39,15 @@ static void shape(const struct arch *a, uint32_t layer, const struct state_size 
 }
 
 static uint32_t first_seen(const struct arch *a, uint32_t layer, uint32_t n_tok) {
-    const uint32_t window = rule_of(a, layer)->window;
-    return window > 0 && n_tok + 1 > window ? n_tok + 1 - window : 0;
+    return attention_first_seen(rule_of(a, layer), n_tok);
 }
 
-/* Without a window, all positions are held. Else the ring holds those from farthest - capacity on.
- */
+/* Without a window or chunks, all positions are held. Else the ring holds those from farthest -
+ * capacity on. */
 static bool holds(const struct arch *a, uint32_t layer, const struct state *s, uint32_t n_tok) {
     const struct attention_rule *r = rule_of(a, layer);
     uint32_t capacity = s->layers[arch_kv_layer(a, layer)].kv.capacity_tok;
-    if (r->window == 0 || s->farthest <= capacity) {
+    if (attention_span(r) == 0 || s->farthest <= capacity) {
         return true;
     }
     return first_seen(a, layer, n_tok) >= s->farthest - capacity;
@@ -62,7 +62,7 @@ static bool supported(const struct backend *be) {
 static void norm_heads(struct forward *f, const struct attention_rule *r,
                        const struct weight *weight, float *x, uint32_t rows, uint32_t heads,
                        uint32_t late) {
-    bool by_head = r->qk_norm == ARCH_QK_NORM_HEAD;
+    bool by_head = r->qk_norm != ARCH_QK_NORM_FULL;
     if (r->qk_norm != ARCH_QK_NORM_NONE && r->qk_norm_late == late) {
         f->be->ops->rmsnorm(f->be->self, x, weight, f->arch->norm_eps,
                             by_head ? rows * heads : rows,
@@ -90,9 +90,9 @@ static void store_keys(struct forward *f, const struct layer_weights *lw, uint32
     const size_t kv_dim = attention_kv_dim(r), n = b->rows * kv_dim;
     static const struct weight ones = {0};
     float *raw_v = r->v_from_k ? k : v;
-    op->matmul(be, &lw->w[SLOT_K], &lw->w[SLOT_K_BIAS], f->norm, b->rows, k);
+    op->matmul(be, &lw->w[SLOT_K], &lw->w[SLOT_K_BIAS], f->in, b->rows, k);
     if (!r->v_from_k) {
-        op->matmul(be, &lw->w[SLOT_V], &lw->w[SLOT_V_BIAS], f->norm, b->rows, v);
+        op->matmul(be, &lw->w[SLOT_V], &lw->w[SLOT_V_BIAS], f->in, b->rows, v);
     }
     if (r->v_norm) {
         op->rmsnorm(be, raw_v, &ones, a->norm_eps, b->rows * r->n_kv_heads, r->head_dim, v);
@@ -111,19 +111,34 @@ static void store_keys(struct forward *f, const struct layer_weights *lw, uint32
     }
 }
 
+/* att [rows, n_heads, head_dim] by the layer's gates; `gate` is scratch for them. */
+static void gate_heads(struct forward *f, const struct layer_weights *lw,
+                       const struct attention_rule *r, uint32_t rows, float *gate, float *att) {
+    const struct backend_ops *op = f->be->ops;
+    static const struct weight none = {0};
+    const uint32_t n = attention_gate_dim(r), of_each = (uint32_t)attention_q_dim(r) / n;
+    const bool softplus = r->gate == ARCH_GATE_SOFTPLUS || r->gate == ARCH_GATE_HEAD_SOFTPLUS;
+    op->matmul(f->be->self, &lw->w[SLOT_ATTN_GATE], &none, f->in, rows, gate);
+    if (r->gate == ARCH_GATE_SIGMOID) {
+        op->sigmoid_mul(f->be->self, att, gate, (size_t)rows * n);
+    } else {
+        op->gate_rows(f->be->self, softplus ? GATE_SOFTPLUS : GATE_SIGMOID, att, gate, rows * n,
+                      of_each);
+    }
+}
+
 static void run(struct forward *f, const struct layer_weights *lw, uint32_t layer,
                 const struct batch *b) {
     const struct arch *a = f->arch;
     const struct attention_rule *r = rule_of(a, layer);
     const struct backend_ops *op = f->be->ops;
     void *be = f->be->self;
-    static const struct weight none = {0};
     const size_t q_dim = attention_q_dim(r), kv_dim = attention_kv_dim(r);
     const uint32_t source = arch_kv_layer(a, layer);
     size_t used = 0;
     float *q = mixer_take(f, &used, q_dim), *att = mixer_take(f, &used, q_dim);
     float *k = mixer_take(f, &used, kv_dim), *v = mixer_take(f, &used, kv_dim);
-    op->matmul(be, &lw->w[SLOT_Q], &lw->w[SLOT_Q_BIAS], f->norm, b->rows, q);
+    op->matmul(be, &lw->w[SLOT_Q], &lw->w[SLOT_Q_BIAS], f->in, b->rows, q);
     norm_heads(f, r, &lw->w[SLOT_Q_NORM], q, b->rows, r->n_heads, 0);
     if (r->clip_qkv > 0) {
         op->clamp(be, q, b->rows * q_dim, r->clip_qkv);
@@ -139,10 +154,8 @@ static void run(struct forward *f, const struct layer_weights *lw, uint32_t laye
                       s->pos, s->rows, att + s->first * q_dim);
         mixer_keep(s, layer); /* a ring has room for the rows behind these */
     }
-    if (r->gate) {
-        float *gate = mixer_take(f, &used, q_dim);
-        op->matmul(be, &lw->w[SLOT_ATTN_GATE], &none, f->norm, b->rows, gate);
-        op->sigmoid_mul(be, att, gate, b->rows * q_dim);
+    if (r->gate != ARCH_GATE_NONE) {
+        gate_heads(f, lw, r, b->rows, mixer_take(f, &used, attention_gate_dim(r)), att);
     }
     op->matmul(be, &lw->w[SLOT_O], &lw->w[SLOT_O_BIAS], att, b->rows, f->out);
 }

@@ -54,10 +54,10 @@ static void run(struct forward *f, const struct layer_weights *lw, uint32_t laye
     float *in = mixer_take(f, &used, cols), *qkv = mixer_take(f, &used, cols);
     float *z = mixer_take(f, &used, v_dim), *y = mixer_take(f, &used, v_dim);
     float *beta = mixer_take(f, &used, heads), *decay = mixer_take(f, &used, heads);
-    op->matmul(be, &lw->w[SLOT_DELTA_QKV], &none, f->norm, b->rows, in);
-    op->matmul(be, &lw->w[SLOT_DELTA_Z], &none, f->norm, b->rows, z);
-    op->matmul(be, &lw->w[SLOT_DELTA_B], &none, f->norm, b->rows, beta);
-    op->matmul(be, &lw->w[SLOT_DELTA_A], &none, f->norm, b->rows, decay);
+    op->matmul(be, &lw->w[SLOT_DELTA_QKV], &none, f->in, b->rows, in);
+    op->matmul(be, &lw->w[SLOT_DELTA_Z], &none, f->in, b->rows, z);
+    op->matmul(be, &lw->w[SLOT_DELTA_B], &none, f->in, b->rows, beta);
+    op->matmul(be, &lw->w[SLOT_DELTA_A], &none, f->in, b->rows, decay);
     for (uint32_t i = 0; i < b->n_spans; i++) {
         const struct span *s = &b->spans[i];
         const struct layer_state *st = &s->state->layers[layer];

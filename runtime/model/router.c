@@ -4,15 +4,21 @@ static const struct route_rule *rule_of(const struct forward_site *at) {
     return &arch_kind(at->arch, at->layer)->route;
 }
 
-void router_input(const struct forward_site *at, const float *residual, uint32_t rows, float *out) {
-    enum slot_id norm = rule_of(at)->input == ROUTE_OWN_NORM ? SLOT_ROUTER_NORM : SLOT_FFN_NORM;
-    at->be->ops->rmsnorm(at->be->self, residual, &at->lw->w[norm], at->arch->norm_eps, rows,
-                         at->arch->dim, out);
+const float *router_input(const struct forward_site *at, const float *residual, uint32_t rows,
+                          float *out) {
+    enum slot_id norm = rule_of(at)->input == ROUTE_OWN_NORM
+                            ? SLOT_ROUTER_NORM
+                            : forward_ffn_norm(at->arch, at->layer);
+    return forward_norm(at, norm, residual, rows, out);
 }
 
 void router_logits(const struct forward_site *at, const float *in, uint32_t rows, float *logits) {
     at->be->ops->matmul(at->be->self, &at->lw->w[SLOT_ROUTER], &at->lw->w[SLOT_ROUTER_BIAS], in,
                         rows, logits);
+    if (rule_of(at)->logit_cap > 0) {
+        at->be->ops->softcap(at->be->self, logits, (size_t)rows * at->arch->n_experts,
+                             rule_of(at)->logit_cap);
+    }
 }
 
 static void route(const struct forward_site *at, const float *logits, uint32_t rows, uint32_t n,

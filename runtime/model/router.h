@@ -14,8 +14,10 @@
 #include "runtime/model/forward.h"
 
 /* What the layer's router reads where the residual stream before its feed-forward part is
- * `residual` [rows, dim]: out [rows, dim]. For most layers that is what the experts read. */
-void router_input(const struct forward_site *at, const float *residual, uint32_t rows, float *out);
+ * `residual` [rows, dim]: made in out [rows, dim], or `residual` itself where it is not normed. For
+ * most layers that is what the experts read. */
+const float *router_input(const struct forward_site *at, const float *residual, uint32_t rows,
+                          float *out);
 /* logits [rows, n_experts] = the router of `in` [rows, dim], biases included. */
 void router_logits(const struct forward_site *at, const float *in, uint32_t rows, float *logits);
 /* The `width` likeliest experts, best first: ids [rows, width]. */

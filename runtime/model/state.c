@@ -6,11 +6,11 @@
 
 #include "runtime/model/mixer.h"
 
-/* Keys and values of so many tokens that a snapshot needs: those of a ring that goes around. */
-static uint32_t kept_tok(const struct arch *a, uint32_t layer, const struct state_size *size,
-                         const struct kv *kv) {
+/* Keys and values of so many tokens that a snapshot needs: those of a ring that goes around, which
+ * has room for a token, those before it that it sees at most, and the rows of a call. */
+static uint32_t kept_tok(const struct state_size *size, const struct kv *kv) {
     return kv->capacity_tok > 0 && kv->capacity_tok < size->ctx_tok
-               ? size->ctx_tok - mixer_of(a, layer)->first_seen(a, layer, size->ctx_tok)
+               ? kv->capacity_tok - size->batch_rows - 1
                : 0;
 }
 
@@ -23,8 +23,8 @@ static struct layer_state shape_of(const struct arch *a, uint32_t layer,
                                    const struct state_size *size) {
     struct layer_state out = {0};
     mixer_of(a, layer)->shape(a, layer, size, &out);
-    out.kept_bytes = 2 * token_bytes(&out.kv) * kept_tok(a, layer, size, &out.kv) + out.tail_bytes +
-                     out.recurrent_bytes;
+    out.kept_bytes =
+        2 * token_bytes(&out.kv) * kept_tok(size, &out.kv) + out.tail_bytes + out.recurrent_bytes;
     return out;
 }
 
@@ -366,7 +366,7 @@ static void walk_kept(const struct state *s, uint32_t layer, uint32_t n_tok, voi
                       int (*on)(void *ctx, void *piece, size_t bytes)) {
     const struct layer_state *st = &s->layers[layer];
     struct keeper k = {s->be, (uint8_t *)kept + st->kept_at};
-    if (kept_tok(s->arch, layer, &s->size, &st->kv) > 0) {
+    if (kept_tok(&s->size, &st->kv) > 0) {
         walk_keys(s, layer, n_tok, on, &k);
     }
     walk_moment(s, layer, on, &k);

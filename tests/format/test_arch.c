@@ -68,7 +68,7 @@ SPOIL(no_dense, a->kinds[0].dense_dim = 0)
 SPOIL(no_shared, k->shared_dim = 0)
 SPOIL(stop_high, a->stop_ids[0] = 99)
 SPOIL(no_name, a->family[0] = '\0')
-SPOIL(qk_norm_three, k->att.qk_norm = 3)
+SPOIL(qk_norm_four, k->att.qk_norm = 4)
 SPOIL(qk_norm_later, k->att.qk_norm_late = 2)
 SPOIL(renorm_three, k->route.renorm = 3)
 SPOIL(top_p_two, a->gen_top_p = 2.0f)
@@ -90,6 +90,14 @@ SPOIL(scale_zero, k->route.scale = 0)
 SPOIL(beside_gate, k->block.dense_beside = 1)
 SPOIL(no_limit, k->ffn.act = FFN_SWIGLU_OAI)
 SPOIL(act_three, k->ffn.act = 3)
+SPOIL(norm_three, a->norm = 3)
+SPOIL(gate_five, k->att.gate = 5)
+SPOIL(post_norm_three, k->block.post_norm = 3)
+SPOIL(chunk_in_window, (k->att.window = 8, k->att.chunk = 16))
+SPOIL(no_temper_tok, k->att.temper = 0.5f)
+SPOIL(two_inputs, k->route.on_input = 1)
+SPOIL(bare_input, (a->n_active = 1, k->route.on_input = 1, k->block.post_norm = 2))
+SPOIL(parallel_bare, (k->block.parallel = 1, k->block.post_norm = 2))
 SPOIL(scale_embed, a->embed_scale = 0)
 
 /* Long forms of its only set, which the other rules spoil. */
@@ -139,7 +147,7 @@ static const struct rule_row {
     {no_shared, "shared_dim = 0"},
     {stop_high, "stop_ids[0] = 99"},
     {no_name, "family: a name of 1"},
-    {qk_norm_three, "qk_norm[1] = 3"},
+    {qk_norm_four, "qk_norm[1] = 4"},
     {qk_norm_later, "qk_norm_late[1] = 2"},
     {renorm_three, "norm_topk[1] = 3"},
     {top_p_two, "gen_top_p = 2"},
@@ -161,6 +169,14 @@ static const struct rule_row {
     {beside_gate, "dense_beside = 1"},
     {no_limit, "ffn_act = 2 needs ffn_limit"},
     {act_three, "ffn_act[1] = 3"},
+    {norm_three, "norm = 3"},
+    {gate_five, "attn_gate[1] = 5"},
+    {post_norm_three, "post_norm[1] = 3"},
+    {chunk_in_window, "chunk = 16: at most one of them"},
+    {no_temper_tok, "attn_temper = 0.5 needs attn_temper_tok"},
+    {two_inputs, "route_on_input = 1 needs n_active = 1"},
+    {bare_input, "route_on_input = 1 needs a norm"},
+    {parallel_bare, "parallel = 1 needs a norm"},
     {scale_embed, "embed_scale = 0"},
     {long_few, "rope_long_inv_freq has 3 values, expected 4"},
     {long_missing, "rope_long_inv_freq has 0 values, expected 4"},

@@ -291,6 +291,16 @@ static void test_defaults(void **state) {
         "route_top_groups",
         "route_group_score",
         "route_selection_bias",
+        "norm",
+        "head_bias",
+        "parallel",
+        "chunk",
+        "attn_temper",
+        "attn_temper_tok",
+        "route_by_logits",
+        "route_on_input",
+        "route_logit_cap",
+        "shared_scale",
     };
     struct arch a = archive_five_layers();
     struct buf data = {0};

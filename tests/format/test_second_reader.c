@@ -29,12 +29,14 @@ static void print_metadata(struct buf *out, const struct arch *a) {
     SCALAR(gen_temperature);
     SCALAR(gen_top_k);
     SCALAR(gen_top_p);
+    SCALAR(head_bias);
     ARRAY(kv_layer, a->n_kv_layer);
     SCALAR(logit_cap);
     SCALAR(logit_scale);
     SCALAR(n_active);
     SCALAR(n_experts);
     SCALAR(n_layers);
+    SCALAR(norm);
     SCALAR(norm_eps);
     ARRAY(rope_dim, a->n_ropes);
     ARRAY(rope_inv_freq, a->n_inv_freq);
@@ -58,7 +60,10 @@ static void print_layer(struct buf *out, const struct arch *a, uint32_t layer) {
     } rows[] = {
         {"attn_gate", k->att.gate},
         {"attn_scale", (double)k->att.scale},
+        {"attn_temper", (double)k->att.temper},
+        {"attn_temper_tok", (double)k->att.temper_tok},
         {"branch_scale", (double)k->block.branch_scale},
+        {"chunk", k->att.chunk},
         {"clip_qkv", (double)k->att.clip_qkv},
         {"delta_conv", k->delta.conv},
         {"delta_k_dim", k->delta.k_dim},
@@ -79,23 +84,28 @@ static void print_layer(struct buf *out, const struct arch *a, uint32_t layer) {
         {"n_kv_heads", k->att.n_kv_heads},
         {"norm_topk", k->route.renorm},
         {"o_bias", k->att.o_bias},
+        {"parallel", k->block.parallel},
         {"post_norm", k->block.post_norm},
         {"qk_norm", k->att.qk_norm},
         {"qk_norm_late", k->att.qk_norm_late},
         {"qkv_bias", k->att.qkv_bias},
         {"rope", k->att.rope},
+        {"route_by_logits", k->route.by_logits},
         {"route_eps", (double)k->route.eps},
         {"route_factor", k->route.factor},
         {"route_group_score", k->route.group_score},
         {"route_groups", k->route.groups},
         {"route_input", k->route.input},
         {"route_logit_bias", k->route.logit_bias},
+        {"route_logit_cap", (double)k->route.logit_cap},
+        {"route_on_input", k->route.on_input},
         {"route_scale", (double)k->route.scale},
         {"route_score", k->route.score},
         {"route_selection_bias", k->route.selection_bias},
         {"route_top_groups", k->route.top_groups},
         {"shared_dim", k->shared_dim},
         {"shared_gate", k->shared_gate},
+        {"shared_scale", (double)k->shared_scale},
         {"sinks", k->att.sinks},
         {"v_from_k", k->att.v_from_k},
         {"v_norm", k->att.v_norm},

@@ -220,7 +220,7 @@ MODEL_KEYS = {"family": None, "n_layers": None, "dim": None, "vocab": None, "ctx
               "rope_dim": None, "rope_inv_freq": None, "rope_scale": None, "n_experts": None, "n_active": None,
               "ffn_dim": None, "tied": None, "stop_ids": (), "gen_temperature": (-1.0,), "gen_top_p": (-1.0,),
               "gen_top_k": (-1.0,), "gen_repeat_penalty": (-1.0,), "embed_scale": (1.0,), "logit_cap": (0.0,),
-              "logit_scale": (0.0,), "kv_layer": (), "rope_long_tok": (), "rope_long_scale": (), "rope_long_inv_freq": ()}
+              "logit_scale": (0.0,), "norm": (0,), "head_bias": (0,), "kv_layer": (), "rope_long_tok": (), "rope_long_scale": (), "rope_long_inv_freq": ()}
 LAYER_KEYS = ("window", "moe")
 # Keys of kinds: one value for all, or one for each kind.
 KIND_KEYS = {"n_heads": None, "n_kv_heads": None, "head_dim": None, "qkv_bias": None, "o_bias": None, "qk_norm": None,
@@ -230,7 +230,9 @@ KIND_KEYS = {"n_heads": None, "n_kv_heads": None, "head_dim": None, "qkv_bias": 
              "delta_k_dim": 0, "delta_v_dim": 0, "delta_conv": 0, "route_input": 0, "route_score": 0,
              "route_logit_bias": 0, "route_selection_bias": 0, "route_groups": 0, "route_top_groups": 0,
              "route_group_score": 0, "route_factor": 0, "route_eps": 0.0, "route_scale": 1.0, "ffn_act": 0,
-             "ffn_bias": 0, "ffn_limit": 0.0, "ffn_alpha": 0.0}
+             "ffn_bias": 0, "ffn_limit": 0.0, "ffn_alpha": 0.0, "parallel": 0, "chunk": 0, "attn_temper": 0.0,
+             "attn_temper_tok": 0.0, "route_by_logits": 0, "route_on_input": 0, "route_logit_cap": 0.0,
+             "shared_scale": 0.0}
 
 
 def read_metadata(b):
@@ -298,7 +300,8 @@ def layer_values(m, layer):
 def model_slots(m):
     dim, vocab = m["dim"][0], m["vocab"][0]
     return [(0, "embed", vocab, dim, False), (1, "out_norm", 1, dim, True),
-            (2, "head", 0 if m["tied"][0] else vocab, dim, False)]
+            (2, "head", 0 if m["tied"][0] else vocab, dim, False),
+            (47, "out_norm_bias", int(m["norm"][0] == 2), dim, True), (50, "head_bias", m["head_bias"][0], vocab, True)]
 
 
 def layer_slots(m, layer):
@@ -312,18 +315,21 @@ def layer_slots(m, layer):
     d_v = v_heads * k["delta_v_dim"]
     d_qkv = 2 * k["delta_k_heads"] * k["delta_k_dim"] + d_v
     beside = moe and k["dense_beside"]
-    return [(3, "attn_norm", 1, dim, True), (4, "q", attends * q, dim, False), (5, "k", own * kv, dim, False),
+    gates = k["n_heads"] if k["attn_gate"] in (2, 4) else q
+    attn_norm, behind, biases = int(k["post_norm"] != 2), int(k["post_norm"] > 0), int(m["norm"][0] == 2)
+    ffn_norm = attn_norm * (1 - k["parallel"])
+    return [(3, "attn_norm", attn_norm, dim, True), (4, "q", attends * q, dim, False), (5, "k", own * kv, dim, False),
             (6, "v", values * kv, dim, False), (7, "o", attends * dim, q, False),
             (8, "q_bias", attends * k["qkv_bias"], q, True), (9, "k_bias", own * k["qkv_bias"], kv, True),
             (10, "v_bias", values * k["qkv_bias"], kv, True), (11, "o_bias", attends * k["o_bias"], dim, True),
-            (12, "q_norm", attends * (norm > 0), k["head_dim"] if norm == 1 else q, True),
-            (13, "k_norm", own * (norm > 0), k["head_dim"] if norm == 1 else kv, True),
-            (14, "ffn_norm", 1, dim, True), (15, "router", moe * experts, dim, False),
+            (12, "q_norm", attends * (norm in (1, 2)), k["head_dim"] if norm == 1 else q, True),
+            (13, "k_norm", own * (norm in (1, 2)), k["head_dim"] if norm == 1 else kv, True),
+            (14, "ffn_norm", ffn_norm, dim, True), (15, "router", moe * experts, dim, False),
             (16, "mlp_gate", mlp, dim, False), (17, "mlp_up", mlp, dim, False),
             (18, "mlp_down", dim if mlp else 0, mlp, False), (19, "mlp_switch", moe * k["shared_gate"], dim, True),
-            (23, "attn_gate", attends * k["attn_gate"] * q, dim, False),
+            (23, "attn_gate", attends * (k["attn_gate"] > 0) * gates, dim, False),
             (24, "sinks", attends * k["sinks"], k["n_heads"], True),
-            (25, "attn_post_norm", k["post_norm"], dim, True), (26, "ffn_post_norm", k["post_norm"], dim, True),
+            (25, "attn_post_norm", behind, dim, True), (26, "ffn_post_norm", behind, dim, True),
             (27, "mlp_norm", beside, dim, True), (28, "mlp_post_norm", beside, dim, True),
             (29, "moe_post_norm", beside, dim, True),
             (30, "router_norm", moe * (k["route_input"] == 1), dim, True),
@@ -338,7 +344,8 @@ def layer_slots(m, layer):
             (41, "delta_a", delta * v_heads, dim, False),
             (42, "delta_conv", delta * d_qkv, k["delta_conv"], True),
             (43, "delta_rate", delta * 1, v_heads, True), (44, "delta_dt_bias", delta * 1, v_heads, True),
-            (45, "delta_norm", delta * 1, k["delta_v_dim"], True), (46, "delta_out", delta * dim, d_v, False)]
+            (45, "delta_norm", delta * 1, k["delta_v_dim"], True), (46, "delta_out", delta * dim, d_v, False),
+            (48, "attn_norm_bias", attn_norm * biases, dim, True), (49, "ffn_norm_bias", ffn_norm * biases, dim, True)]
 
 
 def read_trunk(f, m, table, trunk):

@@ -55,18 +55,21 @@ static void run_sequence(const struct backend *b, const struct sequence *s,
 static double *attend_simply(const struct sequence *s) {
     const struct attention_rule *rule = &s->rule;
     const uint32_t dim = rule->head_dim, heads = rule->n_heads;
-    const double scale = rule->scale != 0 ? (double)rule->scale : 1 / sqrt(dim);
+    const double plain = rule->scale != 0 ? (double)rule->scale : 1 / sqrt(dim);
     double *out = backends_all((size_t)s->len * heads * dim, 0), unused;
     double *weights = mem_calloc(s->len, sizeof *weights);
     float *key = mem_calloc(dim, sizeof *key);
     for (uint32_t i = 0; i < s->len; i++) {
+        const double temper = rule->temper > 0 ? floor((i + 1) / (double)rule->temper_tok) : 0;
+        const double scale = plain * (1 + (double)rule->temper * log(1 + temper));
         for (uint32_t h = 0; h < heads; h++) {
             uint32_t kv_head = h / (heads / rule->n_kv_heads);
             size_t at = ((size_t)i * heads + h) * dim;
             double sum = rule->sinks ? exp((double)s->sinks[h]) : 0;
             for (int pass = 0; pass < 2; pass++) {
                 for (uint32_t j = 0; j <= i; j++) {
-                    if (rule->window && j + rule->window <= i) {
+                    if ((rule->window && j + rule->window <= i) ||
+                        (rule->chunk && j / rule->chunk != i / rule->chunk)) {
                         continue;
                     }
                     const float *row =
@@ -90,13 +93,13 @@ static double *attend_simply(const struct sequence *s) {
     return out;
 }
 
-/* Splits into calls, and rings: with a window a ring needs no more than what the rows of a call
- * see; without one it holds everything. */
+/* Splits into calls, and rings: with a window or chunks a ring needs no more than what the rows of
+ * a call see; without, it holds everything. */
 static void check_calls(const struct backend *b, const struct sequence *s, const char *what,
                         const float *same, float *got) {
     static const uint32_t steps[] = {1, 2, 3, 5, 12, 20};
     const size_t n = (size_t)s->len * attention_q_dim(&s->rule);
-    const uint32_t window = s->rule.window;
+    const uint32_t window = attention_span(&s->rule);
     for (size_t i = 0; i < TEST_COUNT(steps); i += QUICK ? 2 : 1) {
         uint32_t step = steps[i] < s->len ? steps[i] : s->len;
         uint32_t least = window ? window - 1 + step : s->len;
@@ -117,9 +120,10 @@ static void check_sequence(const struct sequence *s) {
     const struct calls whole = {s->len, s->len, s->len + 3};
     float *got = backends_zeros(n), *same = backends_zeros(n);
     double *t = backends_all(n, attention_tolerance), *want = attend_simply(s);
-    char *what = mem_printf("attention %s, %u/%u heads of %u, %u tokens, window %u, sinks %u",
-                            s->type == KV_F16 ? "f16" : "f32", rule->n_heads, rule->n_kv_heads,
-                            rule->head_dim, s->len, rule->window, rule->sinks);
+    char *what =
+        mem_printf("attention %s, %u/%u heads of %u, %u tokens, window %u, chunk %u, sinks %u",
+                   s->type == KV_F16 ? "f16" : "f32", rule->n_heads, rule->n_kv_heads,
+                   rule->head_dim, s->len, rule->window, rule->chunk, rule->sinks);
     const struct backend *b;
     for (size_t i = 0; (b = backends_at(i)); i++) {
         run_sequence(b, s, &whole, got);
@@ -148,6 +152,16 @@ static void test_attention(void **state) {
         {{.n_heads = 24, .n_kv_heads = 2, .head_dim = 32}, 20},
         {{.n_heads = 6, .n_kv_heads = 2, .head_dim = 128, .window = 64}, 140},
         {{.n_heads = 2, .n_kv_heads = 1, .head_dim = 16, .window = 1}, 12},
+        {{.n_heads = 4, .n_kv_heads = 2, .head_dim = 16, .chunk = 7}, 33},
+        {{.n_heads = 4, .n_kv_heads = 2, .head_dim = 16, .chunk = 1}, 9},
+        {{.n_heads = 2,
+          .n_kv_heads = 1,
+          .head_dim = 64,
+          .chunk = 64,
+          .temper = 0.5f,
+          .temper_tok = 30},
+         140},
+        {{.n_heads = 3, .n_kv_heads = 1, .head_dim = 16, .temper = 0.25f, .temper_tok = 4}, 50},
         {{.n_heads = 16, .n_kv_heads = 2, .head_dim = 32, .window = 5, .scale = 0.1f}, 90},
     };
     struct test_rng rng = {14};

@@ -115,6 +115,44 @@ static double rmsnorm_plain_want(const struct inputs *in, size_t i, double *tole
     return normed(in, i, 1, tolerance);
 }
 
+static void layernorm_run(const struct backend *b, const struct inputs *in, float *out) {
+    struct weight w = kernels_row(in->per_col, in->dim), none = kernels_row(NULL, in->dim);
+    b->ops->layernorm(b->self, in->x, &w, &none, 1e-6f, in->rows, in->dim, out);
+}
+
+static void layernorm_bias_run(const struct backend *b, const struct inputs *in, float *out) {
+    struct weight w = kernels_row(in->per_col, in->dim), bias = kernels_row(in->y, in->dim);
+    memcpy(out, in->x, in->n * sizeof *out);
+    b->ops->layernorm(b->self, out, &w, &bias, 1e-6f, in->rows, in->dim, out);
+}
+
+/* Beside rmsnorm's error: the mean is rounded, and so is the distance from it, both by half an ulp
+ * of the greatest number. */
+static double layernormed(const struct inputs *in, size_t i, double bias, double *tolerance) {
+    const float *row = in->x + i / in->dim * in->dim;
+    double mean = 0, variance = 0, greatest = 0;
+    for (uint32_t k = 0; k < in->dim; k++) {
+        mean += (double)row[k] / in->dim;
+        greatest = fmax(greatest, fabs((double)row[k]));
+    }
+    for (uint32_t k = 0; k < in->dim; k++) {
+        variance += ((double)row[k] - mean) * ((double)row[k] - mean) / in->dim;
+    }
+    const double scale = in->per_col[i % in->dim] / sqrt(variance + (double)1e-6f);
+    const double want = (in->x[i] - mean) * scale;
+    *tolerance = (fabs(want) + fabs(bias)) * FLT_EPSILON * (4 + in->dim / 8.0) + 0x1p-126 +
+                 2 * FLT_EPSILON * greatest * fabs(scale) * (1 + fabs(want));
+    return want + bias;
+}
+
+static double layernorm_want(const struct inputs *in, size_t i, double *tolerance) {
+    return layernormed(in, i, 0, tolerance);
+}
+
+static double layernorm_bias_want(const struct inputs *in, size_t i, double *tolerance) {
+    return layernormed(in, i, in->y[i % in->dim], tolerance);
+}
+
 static void scale_run(const struct backend *b, const struct inputs *in, float *out) {
     memcpy(out, in->x, in->n * sizeof *out);
     b->ops->scale(b->self, out, in->n, 1.7f);
@@ -220,7 +258,17 @@ static double add_want(const struct inputs *in, size_t i, double *tolerance) {
 
 static void gate_rows_run(const struct backend *b, const struct inputs *in, float *out) {
     memcpy(out, in->x, in->n * sizeof *out);
-    b->ops->gate_rows(b->self, out, in->per_row, in->rows, in->dim);
+    b->ops->gate_rows(b->self, GATE_SIGMOID, out, in->per_row, in->rows, in->dim);
+}
+
+static void softplus_rows_run(const struct backend *b, const struct inputs *in, float *out) {
+    memcpy(out, in->x, in->n * sizeof *out);
+    b->ops->gate_rows(b->self, GATE_SOFTPLUS, out, in->per_row, in->rows, in->dim);
+}
+
+static void scale_rows_run(const struct backend *b, const struct inputs *in, float *out) {
+    memcpy(out, in->x, in->n * sizeof *out);
+    b->ops->gate_rows(b->self, GATE_PLAIN, out, in->per_row, in->rows, in->dim);
 }
 
 static double gate_rows_want(const struct inputs *in, size_t i, double *tolerance) {
@@ -228,6 +276,18 @@ static double gate_rows_want(const struct inputs *in, size_t i, double *toleranc
     /* exp(-x) is infinite, and the sigmoid 0 instead of below 2^-128, from x = -89 on. */
     *tolerance = 4 * FLT_EPSILON * fabs(want) + 0x1p-127 * fabs((double)in->x[i]) + 0x1p-149;
     return want;
+}
+
+static double softplus_rows_want(const struct inputs *in, size_t i, double *tolerance) {
+    const double s = in->per_row[i / in->dim];
+    double want = in->x[i] * (s > 0 ? s + log1p(exp(-s)) : log1p(exp(s)));
+    *tolerance = 4 * FLT_EPSILON * fabs(want) + 0x1p-127 * fabs((double)in->x[i]) + 0x1p-149;
+    return want;
+}
+
+static double scale_rows_want(const struct inputs *in, size_t i, double *tolerance) {
+    *tolerance = 0;
+    return in->x[i] * in->per_row[i / in->dim];
 }
 
 /* Parts are the rows of x, one for each row of the output; test_combine adds several. */
@@ -238,6 +298,15 @@ static void combine_one_run(const struct backend *b, const struct inputs *in, fl
 static double combine_one_want(const struct inputs *in, size_t i, double *tolerance) {
     *tolerance = 0;
     return in->per_row[i / in->dim] * in->x[i];
+}
+
+static void sum_one_run(const struct backend *b, const struct inputs *in, float *out) {
+    b->ops->combine(b->self, in->x, NULL, in->rows, 1, in->dim, out);
+}
+
+static double sum_one_want(const struct inputs *in, size_t i, double *tolerance) {
+    *tolerance = 0;
+    return in->x[i];
 }
 
 static const struct op ops[] = {
@@ -257,7 +326,12 @@ static const struct op ops[] = {
     {"swiglu_oai of the gate", swiglu_gate_run, swiglu_gate_want},
     {"add", add_run, add_want},
     {"gate_rows", gate_rows_run, gate_rows_want},
+    {"gate_rows by the softplus", softplus_rows_run, softplus_rows_want},
+    {"gate_rows by numbers", scale_rows_run, scale_rows_want},
+    {"layernorm", layernorm_run, layernorm_want},
+    {"layernorm in place, with a bias", layernorm_bias_run, layernorm_bias_want},
     {"combine of one", combine_one_run, combine_one_want},
+    {"combine of one without weights", sum_one_run, sum_one_want},
 };
 
 static void check_op(const struct op *op, const struct inputs *in) {

@@ -109,11 +109,48 @@ static void choose_groups(const struct routing *r, const float *rank, bool *in) 
     }
 }
 
+/* The sparse mixer's score of choice j. */
+static float mix_plainly(const struct routing *r, const float *logits, const int32_t *ids,
+                         uint32_t j) {
+    const float own = logits[ids[j]];
+    float sum = 0;
+    for (uint32_t i = 0; i < r->n_experts; i++) {
+        bool before = false;
+        for (uint32_t k = 0; k < j; k++) {
+            before |= (uint32_t)ids[k] == i;
+        }
+        const float size = fmaxf(fabsf(logits[i]), own);
+        if (!before && !((own - logits[i]) / size > 2 * r->rule.eps)) {
+            sum += route_exp(logits[i] - own);
+        }
+    }
+    return 1 / sum;
+}
+
+/* The same by the formula, in double. */
+static double mix_exactly(const struct routing *r, const float *logits, const int32_t *ids,
+                          uint32_t j) {
+    const double own = logits[ids[j]];
+    double sum = 0;
+    for (uint32_t i = 0; i < r->n_experts; i++) {
+        bool counts = true;
+        for (uint32_t k = 0; k < j; k++) {
+            counts &= (uint32_t)ids[k] != i;
+        }
+        /* As floats, so that what is at the threshold is on the same side of it. */
+        const float size = fmaxf(fabsf(logits[i]), logits[ids[j]]);
+        counts &= !((logits[ids[j]] - logits[i]) / size > 2 * r->rule.eps);
+        sum += counts ? exp((double)logits[i] - own) : 0;
+    }
+    return 1 / sum;
+}
+
 /* One row. */
 static void route_plainly(const struct routing *r, const float *logits, int32_t *ids,
                           float *weights) {
     const uint32_t n_experts = r->n_experts;
-    const bool softmax = r->rule.score == ROUTE_SOFTMAX;
+    const bool softmax = r->rule.score == ROUTE_SOFTMAX,
+               mixer = r->rule.score == ROUTE_SPARSE_MIXER;
     float score[MAX_EXPERTS], rank[MAX_EXPERTS] = {0}, greatest = -INFINITY, sum = 0, chosen = 0;
     bool in[MAX_EXPERTS], taken[MAX_EXPERTS];
     for (uint32_t i = 0; i < n_experts; i++) {
@@ -126,9 +163,8 @@ static void route_plainly(const struct routing *r, const float *logits, int32_t 
         score[i] = softmax                          ? route_exp(logits[i] - greatest) / sum
                    : r->rule.score == ROUTE_SIGMOID ? route_sigmoid(logits[i])
                                                     : sqrtf(route_softplus(logits[i]));
-        rank[i] = softmax && !r->select ? logits[i]
-                  : r->select           ? score[i] + r->select[i]
-                                        : score[i];
+        const bool by_logits = r->rule.by_logits || mixer || (softmax && !r->select);
+        rank[i] = (by_logits ? logits[i] : score[i]) + (r->select ? r->select[i] : 0);
     }
     choose_groups(r, rank, in);
     for (uint32_t i = 0; i < n_experts; i++) {
@@ -144,6 +180,7 @@ static void route_plainly(const struct routing *r, const float *logits, int32_t 
         }
         taken[best] = true;
         ids[j] = (int32_t)best;
+        score[best] = mixer ? mix_plainly(r, logits, ids, j) : score[best];
         chosen += score[best];
     }
     for (uint32_t j = 0; j < r->n; j++) {
@@ -174,6 +211,7 @@ static void check_weights(const struct routing *r, const float *logits, const in
         double l = logits[ids[j]];
         score[j] = r->rule.score == ROUTE_SIGMOID         ? 1 / (1 + exp(-l))
                    : r->rule.score == ROUTE_SQRT_SOFTPLUS ? sqrt(softplus(l))
+                   : r->rule.score == ROUTE_SPARSE_MIXER  ? mix_exactly(r, logits, ids, j)
                                                           : exp(l - greatest) / all;
         chosen += score[j];
     }
@@ -261,6 +299,9 @@ static const struct route_rule rules[] = {
      .groups = 2,
      .top_groups = 1,
      .group_score = ROUTE_GROUP_TOP_TWO},
+    {.score = ROUTE_SIGMOID, .by_logits = 1, .scale = 1},
+    {.score = ROUTE_SIGMOID, .by_logits = 1, .selection_bias = 1, .renorm = 1, .scale = 1},
+    {.score = ROUTE_SPARSE_MIXER, .eps = 0.25f, .scale = 1},
 };
 
 /* Patterns of kernels_logits: of these only a softmax has scores that are not all below the least
@@ -292,8 +333,10 @@ static void test_rules(void **state) {
                 r.select = r.rule.selection_bias ? select : NULL;
                 r.factor = r.rule.factor ? factor : NULL;
                 if (r.rule.groups == 0 || n % r.rule.groups == 0) {
-                    check_counts(&r, pattern < HUGE_LOGITS ||
-                                         (pattern == HUGE_LOGITS && r.rule.score == ROUTE_SOFTMAX));
+                    check_counts(
+                        &r, pattern < HUGE_LOGITS ||
+                                (pattern == HUGE_LOGITS && (r.rule.score == ROUTE_SOFTMAX ||
+                                                            r.rule.score == ROUTE_SPARSE_MIXER)));
                 }
             }
             test_guard_free(logits, (size_t)rows * n * sizeof *logits);

@@ -287,7 +287,7 @@ static int run_text(struct meter *m, struct progress *progress, struct err *err)
             const struct batch b = {.rows = tok, .n_spans = 1, .spans = &span};
             forward_mixer(&m->forward, &m->layers[l], l, &b, m->x + (size_t)s * tok * a->dim);
         }
-        if (forward_ffn(&m->forward, &m->layers[l], l, &all, m->x, err) < 0) {
+        if (forward_ffn(&m->forward, &m->layers[l], l, &all, m->x, NULL, err) < 0) {
             return -1;
         }
         if (m->err.set) {

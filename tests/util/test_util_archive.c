@@ -54,11 +54,15 @@ static void set_layers(struct arch *a, const struct layer_kind *base, const uint
 
 /* One layer of a kind that the first families do not have. */
 static void vary_layer(struct arch *a, struct layer_kind *k, uint64_t *s) {
-    k->block.post_norm = below(s, 2);
+    k->block.post_norm = below(s, 3);
+    k->block.parallel = k->block.post_norm < ARCH_POST_NORM_ONLY && below(s, 2);
+    k->shared_scale = below(s, 2) ? 0.5f : 0.0f;
     k->block.layer_scale = below(s, 2);
     k->block.branch_scale = below(s, 2) ? 0.25f : 0.0f;
     k->route = (struct route_rule){.input = below(s, 2),
-                                   .score = below(s, 3),
+                                   .score = below(s, 4),
+                                   .by_logits = below(s, 2),
+                                   .logit_cap = below(s, 2) ? 30.0f : 0.0f,
                                    .logit_bias = below(s, 2),
                                    .selection_bias = below(s, 2),
                                    .renorm = below(s, 3),
@@ -72,7 +76,9 @@ static void vary_layer(struct arch *a, struct layer_kind *k, uint64_t *s) {
     k->ffn.bias = below(s, 2);
     k->ffn.limit = k->ffn.act == FFN_SWIGLU_OAI ? 7.0f : 0.0f;
     k->ffn.alpha = k->ffn.act == FFN_SWIGLU_OAI ? 1.702f : 0.0f;
-    k->block.dense_beside = k->shared_dim && !k->shared_gate && below(s, 2);
+    k->block.dense_beside = k->shared_dim && !k->shared_gate && !k->block.parallel && below(s, 2);
+    k->route.on_input =
+        a->n_active == 1 && k->block.post_norm < ARCH_POST_NORM_ONLY && !k->block.parallel;
     if (below(s, 3) == 0) {
         k->mixer = MIXER_DELTA_NET;
         k->att = (struct attention_rule){.window = k->att.window};
@@ -85,7 +91,11 @@ static void vary_layer(struct arch *a, struct layer_kind *k, uint64_t *s) {
     k->att.qk_norm_late = below(s, 2);
     k->att.v_norm = below(s, 2);
     k->att.v_from_k = k->att.v_norm && below(s, 2);
-    k->att.gate = below(s, 2);
+    k->att.gate = below(s, 5);
+    k->att.qk_norm = below(s, 4);
+    k->att.chunk = k->att.window == 0 && below(s, 2) ? 5 : 0;
+    k->att.temper = below(s, 2) ? 0.25f : 0.0f;
+    k->att.temper_tok = k->att.temper > 0 ? 8.0f : 0.0f;
     k->att.sinks = below(s, 2);
     k->att.scale = below(s, 2) ? 1.0f : 0.0f;
     k->att.rope = below(s, 2);
@@ -116,6 +126,8 @@ static void vary_layers(struct arch *a, uint64_t *s) {
             a->kv_layer[l] = l;
         }
     }
+    a->norm = below(s, 3);
+    a->head_bias = below(s, 2);
     a->embed_scale = below(s, 2) ? 8.0f : 1.0f;
     a->logit_cap = below(s, 2) ? 30.0f : 0.0f;
     a->logit_scale = below(s, 2) ? 0.125f : 0.0f;

@@ -52,6 +52,8 @@ enum op {
     RMSNORM,
     RMSNORM_IN_PLACE,
     RMSNORM_PLAIN, /* without a weight */
+    LAYERNORM,
+    LAYERNORM_BIAS,
     CLAMP,
     SCALE,
     SCALE_BY,
@@ -61,7 +63,10 @@ enum op {
     SIGMOID_MUL,
     ADD,
     GATE_ROWS,
+    SOFTPLUS_ROWS,
+    SCALE_ROWS,
     COMBINE,
+    SUM, /* all weights 1 */
 };
 
 /* An operation, and how far it may be off: `relative` is in FLT_EPSILON, but for 0: exact. Sums of
@@ -77,6 +82,8 @@ static const struct element_op element_ops[] = {
     {"rmsnorm", RMSNORM, 16, 0x1p-120},
     {"rmsnorm in place", RMSNORM_IN_PLACE, 16, 0x1p-120},
     {"rmsnorm without a weight", RMSNORM_PLAIN, 16, 0x1p-120},
+    {"layernorm", LAYERNORM, 16, 0x1p-20},
+    {"layernorm with a bias", LAYERNORM_BIAS, 16, 0x1p-20},
     {"clamp", CLAMP},
     {"scale", SCALE},
     {"scale by a number of the device", SCALE_BY},
@@ -94,7 +101,10 @@ static const struct element_op element_ops[] = {
     {"sigmoid_mul", SIGMOID_MUL, 16, 0x1p-105},
     {"add", ADD},
     {"gate_rows", GATE_ROWS, 16, 0x1p-105},
+    {"gate_rows by the softplus", SOFTPLUS_ROWS, 16, 0x1p-105},
+    {"gate_rows by numbers", SCALE_ROWS},
     {"combine", COMBINE},
+    {"combine without weights", SUM},
 };
 
 struct elements {
@@ -121,6 +131,12 @@ static float *run_element_op(const struct backend *b, const struct elements *e, 
     case RMSNORM_PLAIN:
         op->rmsnorm(b->self, x, &none, 1e-6f, e->rows, e->dim, got);
         return got;
+    case LAYERNORM:
+    case LAYERNORM_BIAS:
+        w = cuda_rig_place(b, e->per_col, 1, e->dim);
+        op->layernorm(b->self, x, &w, e->op->op == LAYERNORM ? &none : &w, 1e-6f, e->rows, e->dim,
+                      x);
+        return x;
     case CLAMP:
         op->clamp(b->self, x, n, 0.25f);
         return x;
@@ -147,10 +163,17 @@ static float *run_element_op(const struct backend *b, const struct elements *e, 
         op->add(b->self, x, y, n);
         return x;
     case GATE_ROWS:
-        op->gate_rows(b->self, x, row, e->rows, e->dim);
+        op->gate_rows(b->self, GATE_SIGMOID, x, row, e->rows, e->dim);
+        return x;
+    case SOFTPLUS_ROWS:
+        op->gate_rows(b->self, GATE_SOFTPLUS, x, row, e->rows, e->dim);
+        return x;
+    case SCALE_ROWS:
+        op->gate_rows(b->self, GATE_PLAIN, x, row, e->rows, e->dim);
         return x;
     case COMBINE:
-        op->combine(b->self, x, row, e->rows, ACTIVE, e->dim, got);
+    case SUM:
+        op->combine(b->self, x, e->op->op == SUM ? NULL : row, e->rows, ACTIVE, e->dim, got);
         return got;
     }
     return NULL;
@@ -158,7 +181,8 @@ static float *run_element_op(const struct backend *b, const struct elements *e, 
 
 static void run_elements(const struct backend *b, const void *ctx, float *out) {
     const struct elements *e = ctx;
-    const size_t n = (size_t)e->rows * e->dim, uses = e->op->op == COMBINE ? ACTIVE : 1;
+    const size_t n = (size_t)e->rows * e->dim,
+                 uses = e->op->op == COMBINE || e->op->op == SUM ? ACTIVE : 1;
     float *x = cuda_rig_put(b, e->x, n * uses * sizeof *x);
     float *y = cuda_rig_put(b, e->y, n * sizeof *y);
     float *row = cuda_rig_put(b, e->per_row, e->rows * uses * sizeof *row);

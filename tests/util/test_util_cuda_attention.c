@@ -16,14 +16,15 @@ struct sequence {
     enum kv_type type;
     uint32_t n_heads, n_kv_heads, head_dim, len, window, step;
     uint32_t spare_tok; /* positions that are kept beyond those that are visible */
-    float scale;
+    uint32_t chunk;
+    float scale, temper;
     float *q, *k, *v; /* [len, heads, head_dim] */
     float *sinks;     /* [n_heads], or NULL */
     bool ring;        /* no more is kept than has to be */
 };
 
 static uint32_t capacity_of(const struct sequence *s) {
-    return s->ring ? s->window + s->step - 1 + s->spare_tok : s->len + 3;
+    return s->ring ? s->window + s->chunk + s->step - 1 + s->spare_tok : s->len + 3;
 }
 
 static void run_sequence(const struct backend *b, const void *ctx, float *out) {
@@ -37,6 +38,9 @@ static void run_sequence(const struct backend *b, const void *ctx, float *out) {
                                   .head_dim = s->head_dim,
                                   .sinks = s->sinks ? 1 : 0,
                                   .window = s->window,
+                                  .chunk = s->chunk,
+                                  .temper = s->temper,
+                                  .temper_tok = 5,
                                   .scale = s->scale};
     struct weight sinks = {0};
     size_t q_row = (size_t)s->n_heads * s->head_dim, kv_row = (size_t)s->n_kv_heads * s->head_dim;
@@ -65,15 +69,15 @@ static void check_sequence(const struct cuda_rig *g, struct sequence *s) {
     static const uint32_t steps[] = {7, 1};
     size_t n = (size_t)s->len * s->n_heads * s->head_dim;
     float *want = cuda_rig_zeros(n), *got = cuda_rig_zeros(n), *first = cuda_rig_zeros(n);
-    char *what = mem_printf("attention %s, %u/%u heads of %u, %u tokens, window %u%s",
+    char *what = mem_printf("attention %s, %u/%u heads of %u, %u tokens, window %u, chunk %u%s",
                             s->type == KV_F16 ? "f16" : "f32", s->n_heads, s->n_kv_heads,
-                            s->head_dim, s->len, s->window, s->sinks ? ", sinks" : "");
+                            s->head_dim, s->len, s->window, s->chunk, s->sinks ? ", sinks" : "");
     s->step = s->len < MAX_ROWS ? s->len : MAX_ROWS;
     s->ring = false;
     run_sequence(&g->scalar, s, want);
     double *t = cuda_rig_tolerances(want, n, 0, attention_tolerance);
     cuda_rig_check(g, what, run_sequence, s, first, want, t, n);
-    s->ring = s->window > 0;
+    s->ring = s->window + s->chunk > 0;
     for (size_t i = 0; i < TEST_COUNT(steps); i++) { /* one result, however many rows a call */
         s->step = steps[i];
         run_sequence(&g->device, s, got);
@@ -99,6 +103,8 @@ void cuda_test_attention(void **state) {
         {.n_heads = 5, .n_kv_heads = 1, .head_dim = 512, .len = 9, .scale = 0.25f},
         {.n_heads = 2, .n_kv_heads = 1, .head_dim = 8, .len = 262, .window = 130},
         {.n_heads = 4, .n_kv_heads = 2, .head_dim = 8, .len = 140, .window = 3, .spare_tok = 2},
+        {.n_heads = 4, .n_kv_heads = 2, .head_dim = 16, .len = 50, .chunk = 7, .temper = 0.5f},
+        {.n_heads = 2, .n_kv_heads = 1, .head_dim = 8, .len = 262, .chunk = 130},
     };
     const struct cuda_rig *g = *state;
     struct test_rng rng = {39};

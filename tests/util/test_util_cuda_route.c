@@ -99,6 +99,9 @@ static const struct route rules[] = {
       .group_score = ROUTE_GROUP_TOP_TWO,
       .factor = 1,
       .scale = 1}},
+    {"sigmoid by logits with a bias",
+     {.score = ROUTE_SIGMOID, .by_logits = 1, .selection_bias = 1, .renorm = 1, .scale = 1}},
+    {"sparse mixer", {.score = ROUTE_SPARSE_MIXER, .eps = 0.25f, .scale = 1}},
 };
 
 void cuda_test_route(void **state) {

@@ -420,6 +420,11 @@ static void rmsnorm(void *self, const float *x, const struct weight *weight, flo
     struct weight w = real_weight(self, weight);
     CPU(rmsnorm, REAL(x), &w, eps, n, dim, REAL(y));
 }
+static void layernorm(void *self, const float *x, const struct weight *weight,
+                      const struct weight *bias, float eps, uint32_t n, uint32_t dim, float *y) {
+    struct weight w = real_weight(self, weight), rb = real_weight(self, bias);
+    CPU(layernorm, REAL(x), &w, &rb, eps, n, dim, REAL(y));
+}
 static void matmul(void *self, const struct weight *w, const struct weight *bias, const float *x,
                    uint32_t rows, float *y) {
     struct weight rw = real_weight(self, w), rb = real_weight(self, bias);
@@ -467,8 +472,9 @@ static void sigmoid_mul(void *self, float *y, const float *g, size_t n) {
 static void add(void *self, float *y, const float *x, size_t n) {
     CPU(add, REAL(y), REAL(x), n);
 }
-static void gate_rows(void *self, float *y, const float *s, uint32_t rows, uint32_t dim) {
-    CPU(gate_rows, REAL(y), REAL(s), rows, dim);
+static void gate_rows(void *self, enum gate_act act, float *y, const float *s, uint32_t rows,
+                      uint32_t dim) {
+    CPU(gate_rows, act, REAL(y), REAL(s), rows, dim);
 }
 static void route(void *self, const struct route_rule *rule, const struct weight *select,
                   const struct weight *factor, const float *logits, uint32_t rows,
@@ -547,6 +553,7 @@ static const struct backend_ops fake_ops = {
     .place = place,
     .embed = embed,
     .rmsnorm = rmsnorm,
+    .layernorm = layernorm,
     .matmul = matmul,
     .clamp = clamp,
     .scale = scale,

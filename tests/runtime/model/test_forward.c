@@ -291,15 +291,16 @@ static void splitting_the_tokens_changes_no_bit(void **state) {
     }
 }
 
-/* Whether cut `c` below is still held: a recurrence holds no place but its last one; a window of at
- * most 12 and a call of STEP rows reach back to the first three of them. */
+/* Whether cut `c` below is still held: a recurrence holds no place but its last one; a window or
+ * chunk that is small enough and a call of STEP rows reach back to the first three of them. */
 static bool is_held(const struct rig *r, uint32_t step, size_t c) {
     const struct arch *a = hf_arch(&r->hf);
     bool recurrent = false, windowed = false;
     for (uint32_t l = 0; l < a->n_layers; l++) {
         const struct layer_kind *k = arch_kind(a, l);
         recurrent |= k->mixer != MIXER_ATTENTION;
-        windowed |= k->att.window > 0 && k->att.window + step < r->n_ids;
+        const uint32_t span = attention_span(&k->att);
+        windowed |= span > 0 && span + step < r->n_ids;
     }
     return !recurrent && (!windowed || c < 3);
 }
