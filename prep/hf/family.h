@@ -40,12 +40,14 @@ enum family_key_id {
     KEY_VOCAB,
     KEY_DIM,
     KEY_MLP_DIM,
+    KEY_DENSE_DIM, /* of layers without experts, where KEY_MLP_DIM is an expert's */
     KEY_LAYERS,
     KEY_HEADS,
     KEY_KV_HEADS, /* 0 = as many as heads */
     KEY_HEAD_DIM, /* 0 = dim / heads */
     KEY_CONTEXT,
     KEY_NORM_EPS,
+    KEY_LAYER_NORM_EPS,
     KEY_TIED,
     KEY_EXPERTS,
     KEY_ACTIVE,
@@ -63,6 +65,11 @@ enum family_key_id {
     KEY_SWIGLU_LIMIT,
     KEY_SWIGLU_ALPHA,
     KEY_FULL_INTERVAL,
+    KEY_DENSE_FULL_INTERVAL, /* the same of the dense layers at the beginning */
+    KEY_UNTURNED_INTERVAL,   /* every so many layers one does not know positions */
+    KEY_CHUNK,               /* 0 = none */
+    KEY_TEMPER,
+    KEY_TEMPER_TOK,
     KEY_OUTPUT_GATE,
     KEY_DELTA_K_HEADS,
     KEY_DELTA_V_HEADS,
@@ -91,6 +98,11 @@ enum family_key_id {
     KEY_ATTENTION_SCALE,
     KEY_BRANCH_SCALE,
     KEY_LOGIT_DIVISOR,
+    KEY_LOGIT_SCALE,
+    KEY_HEAD_BIAS,
+    KEY_UNIT_HEAD, /* the output head counts with columns of length one */
+    KEY_ROUTE_CAP,
+    KEY_MIXER_EPS,      /* of the sparse mixer */
     KEY_FURTHER_LAYERS, /* behind the model's: they predict further tokens and are left out */
     KEY_COUNT,
 };
@@ -137,16 +149,19 @@ struct family {
 
 /* The families, in order of their names; NULL past the end. */
 const struct family *family_at(size_t i);
-/* Names that most families share. */
-extern const struct family_name family_common[];
+/* Names that most families share; those of experts and routers as Mixtral has them, of which others
+ * take what they have; and Ling's, which Sarvam has too. */
+extern const struct family_name family_common[], family_block_sparse[], family_bailing[];
 /* "mixtral, olmoe, ..." for messages; to be freed. */
 char *family_list(void);
 
 /* The rows of the families: family_<name>.c. */
-extern const struct family family_afmoe, family_dots1, family_ernie4_5_moe, family_exaone_moe,
-    family_gemma4, family_glm4_moe, family_glm4v_moe, family_gpt_oss, family_granitemoe,
-    family_granitemoe_swa, family_granitemoeshared, family_hunyuan_v1_moe, family_hy_v3,
-    family_mellum, family_minimax_m2, family_mixtral, family_olmoe, family_qwen2_moe,
+extern const struct family family_afmoe, family_bailing_moe, family_bailing_moe_v2,
+    family_cohere2_moe, family_deepseek, family_dots1, family_ernie4_5_moe, family_exaone_moe,
+    family_flex_olmo, family_flint, family_gemma4, family_glm4_moe, family_glm4v_moe,
+    family_gpt_oss, family_granitemoe, family_granitemoe_swa, family_granitemoeshared,
+    family_hunyuan_v1_moe, family_hy_v3, family_kolibri1, family_laguna, family_llama4,
+    family_mellum, family_minimax_m2, family_mixtral, family_olmoe, family_phimoe, family_qwen2_moe,
     family_qwen3_5_moe, family_qwen3_moe, family_qwen3_next, family_qwen3_omni_moe,
     family_qwen3_vl_moe, family_sarvam_moe, family_solar_open;
 

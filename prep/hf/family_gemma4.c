@@ -70,8 +70,8 @@ static const char *const skipped[] = {
     "model.embed_audio.*",  "vision_tower.*",       "embed_vision.*",
     "audio_tower.*",        "embed_audio.*",        NULL};
 
-enum { SLIDING, FULL };
-static const char *const types[] = {"sliding_attention", "full_attention", NULL};
+enum { FULL, SLIDING };
+static const char *const types[] = {"full_attention", "sliding_attention", NULL};
 
 /* Types of layers: five that slide, then a full one, where the file does not say; the last one is
  * full whatever the file says. */
@@ -172,30 +172,6 @@ static int settle_heads(struct settle *s, const uint32_t *type, struct err *err)
     return map ? override_layers(s, map, err) : 0;
 }
 
-/* A rotary set for each type of layers, in the order in which layers need them. */
-static int settle_ropes(struct settle *s, const uint32_t *type, struct err *err) {
-    uint32_t rope[2] = {0}, first[2] = {UINT32_MAX, UINT32_MAX};
-    for (uint32_t l = 0; l < s->arch->n_layers; l++) {
-        uint32_t t = type[l];
-        struct attention_rule *r = &s->kinds[l].att;
-        if (first[t] == UINT32_MAX) {
-            struct hf_rope_ask ask = {.head_dim = r->head_dim,
-                                      .key = t == FULL ? KEY_GLOBAL_HEAD_DIM : KEY_HEAD_DIM,
-                                      .layer_type = types[t]};
-            first[t] = l;
-            if (hf_rope_add(s, &ask, &rope[t], err) < 0) {
-                return -1;
-            }
-        }
-        if (r->head_dim != s->kinds[first[t]].att.head_dim) {
-            return err_set(err, "%s: head_dim of layer %u is %u, of layer %u of the same type %u",
-                           s->path, l, r->head_dim, first[t], s->kinds[first[t]].att.head_dim);
-        }
-        r->rope = rope[t];
-    }
-    return 0;
-}
-
 /* The last layers read the keys and values of the last layer of their type before them. */
 static int settle_shared_kv(struct settle *s, const uint32_t *type, struct err *err) {
     struct arch *a = s->arch;
@@ -264,7 +240,7 @@ static int settle(struct settle *s, struct err *err) {
         rc = settle_heads(s, type, err);
     }
     if (rc == 0) {
-        rc = settle_ropes(s, type, err);
+        rc = settle_rope_types(s, type, KEY_GLOBAL_HEAD_DIM, err);
     }
     if (rc == 0) {
         rc = settle_shared_kv(s, type, err);

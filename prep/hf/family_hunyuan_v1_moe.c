@@ -56,25 +56,10 @@ static const struct family_name names[] = {
     {.pattern = NULL},
 };
 
-/* A key, or each entry of its list, must be this number, or not be there. */
-static int only_number(const struct settle *s, const char *key, uint32_t number, struct err *err) {
-    const json_t *v = json_object_get(s->root, key);
-    bool list = json_is_array(v);
-    for (size_t i = 0; v && !json_is_null(v) && i < (list ? json_array_size(v) : 1); i++) {
-        const json_t *e = list ? json_array_get(v, i) : v;
-        if (!json_is_integer(e) || json_integer_value(e) != (json_int_t)number) {
-            char expected[48];
-            snprintf(expected, sizeof expected, "%u in every layer", number);
-            return settle_refuse(s, key, v, expected, err);
-        }
-    }
-    return 0;
-}
-
 static int check_layers(const struct settle *s, struct err *err) {
-    return only_number(s, "moe_intermediate_size", settle_u32(s, KEY_MLP_DIM), err) < 0 ||
-                   only_number(s, "num_shared_expert", 1, err) < 0 ||
-                   only_number(s, "attention_head_dim", s->kinds[0].att.head_dim, err) < 0 ||
+    return settle_only_number(s, "moe_intermediate_size", settle_u32(s, KEY_MLP_DIM), err) < 0 ||
+                   settle_only_number(s, "num_shared_expert", 1, err) < 0 ||
+                   settle_only_number(s, "attention_head_dim", s->kinds[0].att.head_dim, err) < 0 ||
                    settle_only(s, KEY_QK_NORM, 1, err) < 0 ||
                    settle_only(s, KEY_NORM_TOPK, 1, err) < 0 ||
                    settle_word(s, "norm_type", "rms", err) < 0 ||

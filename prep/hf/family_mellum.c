@@ -36,7 +36,7 @@ static int settle(struct settle *s, struct err *err) {
         k->att.qk_norm = ARCH_QK_NORM_HEAD;
         k->route.renorm = settle_u32(s, KEY_NORM_TOPK);
     }
-    return settle_rope_types(s, err);
+    return settle_rope_types(s, NULL, KEY_HEAD_DIM, err);
 }
 
 const struct family family_mellum = {

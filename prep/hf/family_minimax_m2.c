@@ -5,7 +5,6 @@
  *
  * Behind the model's layers files may have further ones, which predict further tokens.
  */
-#include "prep/hf/hf_keys.h"
 #include "prep/hf/settle.h"
 
 static const struct family_key keys[] = {
@@ -35,40 +34,13 @@ static const char *const reads[] = {"attn_type_list",
                                     "mlp_intermediate_size", /* none of */
                                     NULL};
 
-#define MOE FAMILY_LAYER "block_sparse_moe."
-#define FUSED FAMILY_LAYER "mlp.experts."
-static const struct family_name names[] = {
-    {SLOT_ROUTER, MOE "gate.weight"},
-    {SLOT_ROUTER, FAMILY_LAYER "mlp.gate.weight"},
-    {SLOT_ROUTER_SELECT, MOE "e_score_correction_bias"},
-    {SLOT_ROUTER_SELECT, FAMILY_LAYER "mlp.e_score_correction_bias"},
-    {SLOT_EXPERT_GATE, MOE "experts.{E}.w1.weight"},
-    {SLOT_EXPERT_UP, MOE "experts.{E}.w3.weight"},
-    {SLOT_EXPERT_DOWN, MOE "experts.{E}.w2.weight"},
-    {SLOT_EXPERT_GATE, FUSED "gate_up_proj", HF_EXPERTS_FIRST},
-    {SLOT_EXPERT_UP, FUSED "gate_up_proj", HF_EXPERTS_SECOND},
-    {SLOT_EXPERT_DOWN, FUSED "down_proj", HF_EXPERTS},
-    {.pattern = NULL},
-};
-
-/* The list names the layers' ways to attend, of which MiniMax's later models have one: 1. */
-static int check_attention(const struct settle *s, struct err *err) {
-    const json_t *list = json_object_get(s->root, "attn_type_list");
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        if (json_integer_value(json_array_get(list, i)) != 1) {
-            return settle_refuse(s, "attn_type_list", list, "a list of 1", err);
-        }
-    }
-    if (list && !json_is_array(list) && !hf_keys_neutral(list, 0)) {
-        return settle_refuse(s, "attn_type_list", list, "a list of 1", err);
-    }
-    return settle_word(s, "qk_norm_type", "per_layer", err);
-}
-
 static int settle(struct settle *s, struct err *err) {
     static const struct route_rule route = {
         .score = ROUTE_SIGMOID, .selection_bias = 1, .renorm = ROUTE_RENORM_SUM, .scale = 1};
-    if (check_attention(s, err) < 0 || settle_word(s, "scoring_func", "sigmoid", err) < 0 ||
+    /* A list names the layers' ways to attend, of which MiniMax's later models have one: 1. */
+    if (settle_only_number(s, "attn_type_list", 1, err) < 0 ||
+        settle_word(s, "qk_norm_type", "per_layer", err) < 0 ||
+        settle_word(s, "scoring_func", "sigmoid", err) < 0 ||
         settle_true(s, "use_routing_bias", err) < 0 || settle_only(s, KEY_QK_NORM, 1, err) < 0) {
         return -1;
     }
@@ -88,6 +60,6 @@ const struct family family_minimax_m2 = {
     .rope = {.theta = 5e6, .partial = 1},
     .keys = keys,
     .reads = reads,
-    .names = names,
+    .names = family_block_sparse,
     .settle = settle,
 };

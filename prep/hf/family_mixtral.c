@@ -13,20 +13,6 @@ static const struct family_key keys[] = {
 
 static const char *const reads[] = {"layer_types", NULL};
 
-#define MOE FAMILY_LAYER "block_sparse_moe."
-#define FUSED FAMILY_LAYER "mlp.experts."
-static const struct family_name names[] = {
-    {SLOT_ROUTER, MOE "gate.weight"},
-    {SLOT_ROUTER, FAMILY_LAYER "mlp.gate.weight"},
-    {SLOT_EXPERT_GATE, MOE "experts.{E}.w1.weight"},
-    {SLOT_EXPERT_UP, MOE "experts.{E}.w3.weight"},
-    {SLOT_EXPERT_DOWN, MOE "experts.{E}.w2.weight"},
-    {SLOT_EXPERT_GATE, FUSED "gate_up_proj", HF_EXPERTS_FIRST},
-    {SLOT_EXPERT_UP, FUSED "gate_up_proj", HF_EXPERTS_SECOND},
-    {SLOT_EXPERT_DOWN, FUSED "down_proj", HF_EXPERTS},
-    {.pattern = NULL},
-};
-
 static int settle(struct settle *s, struct err *err) {
     uint32_t window;
     if (settle_only(s, KEY_NORM_TOPK, 1, err) < 0 || settle_window_key(s, &window, err) < 0 ||
@@ -48,6 +34,6 @@ const struct family family_mixtral = {
     .rope = {.theta = 1e6},
     .keys = keys,
     .reads = reads,
-    .names = names,
+    .names = family_block_sparse,
     .settle = settle,
 };

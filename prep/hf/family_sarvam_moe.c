@@ -1,6 +1,6 @@
 /*
- * family_sarvam_moe: Sarvam-30B, which computes what GLM-4.5 does, turns whole heads, and has names
- * of its own. Queries, keys and values lie in one tensor.
+ * family_sarvam_moe: Sarvam-30B, which computes what GLM-4.5 does, turns whole heads, and has
+ * Ling's names.
  */
 #include "prep/hf/settle.h"
 
@@ -37,41 +37,8 @@ static const char *const reads[] = {"moe_router_enable_expert_bias",
                                     "use_rmsnorm",
                                     NULL};
 
-#define LAYER FAMILY_LAYER
-#define ATTENTION LAYER "attention."
-static const struct family_name names[] = {
-    {SLOT_EMBED, "model.word_embeddings.weight"},
-    {SLOT_EMBED, "model.embed_tokens.weight"},
-    {SLOT_Q, ATTENTION "query_key_value.weight", HF_QKV_Q},
-    {SLOT_K, ATTENTION "query_key_value.weight", HF_QKV_K},
-    {SLOT_V, ATTENTION "query_key_value.weight", HF_QKV_V},
-    {SLOT_O, ATTENTION "dense.weight"},
-    {SLOT_Q_NORM, ATTENTION "query_layernorm.weight"},
-    {SLOT_K_NORM, ATTENTION "key_layernorm.weight"},
-    {SLOT_ROUTER_SELECT, LAYER "mlp.gate.expert_bias"},
-    /* as transformers has them while it runs */
-    {SLOT_Q, LAYER "self_attn.q_proj.weight"},
-    {SLOT_K, LAYER "self_attn.k_proj.weight"},
-    {SLOT_V, LAYER "self_attn.v_proj.weight"},
-    {SLOT_O, LAYER "self_attn.o_proj.weight"},
-    {SLOT_Q_NORM, LAYER "self_attn.q_norm.weight"},
-    {SLOT_K_NORM, LAYER "self_attn.k_norm.weight"},
-    {SLOT_ROUTER_SELECT, LAYER "mlp.gate.e_score_correction_bias"},
-    {.pattern = NULL},
-};
-
 static int settle(struct settle *s, struct err *err) {
-    const char *shared = "moe_shared_expert_intermediate_size";
-    const json_t *v = json_object_get(s->root, shared);
-    if (v && json_integer_value(v) != (json_int_t)settle_shared_dim(s)) {
-        return settle_refuse(s, shared, v, "that of an expert, for each shared one", err);
-    }
-    if (settle_word(s, "score_function", "sigmoid", err) < 0 ||
-        settle_true(s, "moe_router_enable_expert_bias", err) < 0 ||
-        settle_true(s, "use_rmsnorm", err) < 0 || settle_only(s, KEY_ATTENTION_BIAS, 0, err) < 0) {
-        return -1;
-    }
-    return settle_shared_experts(s, err);
+    return settle_ling_words(s, err) < 0 ? -1 : settle_shared_experts(s, err);
 }
 
 const struct family family_sarvam_moe = {
@@ -82,6 +49,6 @@ const struct family family_sarvam_moe = {
     .rope = {.theta = 8e6, .partial = 1},
     .keys = keys,
     .reads = reads,
-    .names = names,
+    .names = family_bailing,
     .settle = settle,
 };

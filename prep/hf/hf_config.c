@@ -27,17 +27,23 @@ static const struct key {
     /* 0 in a file is no way to say "none": transformers takes it as the number that it is, which no
      * model can have been trained with. Only null, or a missing key, is one. */
     bool positive;
-    bool lists; /* a list that gives each layer the same number says what the number says */
+    bool lists; /* a list that gives each layer the same number says what the number says; families
+                   have KEY_LAYERS before it */
 } keys[KEY_COUNT] = {
     [KEY_VOCAB] = {{"vocab_size"}, KIND_U32, FALLBACK, true},
     [KEY_DIM] = {{"hidden_size"}, KIND_U32, FALLBACK, true},
     [KEY_MLP_DIM] = {{"intermediate_size"}, KIND_U32, FALLBACK},
+    [KEY_DENSE_DIM] = {{"intermediate_size_mlp", "prefix_dense_intermediate_size"},
+                       KIND_U32,
+                       FALLBACK,
+                       true},
     [KEY_LAYERS] = {{"num_hidden_layers"}, KIND_U32, FALLBACK},
     [KEY_HEADS] = {{"num_attention_heads"}, KIND_U32, FALLBACK},
     [KEY_KV_HEADS] = {{"num_key_value_heads"}, KIND_U32, 0, true},
     [KEY_HEAD_DIM] = {{"head_dim"}, KIND_U32, 0, true},
     [KEY_CONTEXT] = {{"max_position_embeddings"}, KIND_U32, FALLBACK, true},
     [KEY_NORM_EPS] = {{"rms_norm_eps"}, KIND_REAL, FALLBACK, true},
+    [KEY_LAYER_NORM_EPS] = {{"layer_norm_eps"}, KIND_REAL, FALLBACK, true},
     [KEY_TIED] = {{"tie_word_embeddings"}, KIND_BOOL, 0},
     [KEY_EXPERTS] = {{"num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"},
                      KIND_U32,
@@ -63,9 +69,15 @@ static const struct key {
     [KEY_MAX_WINDOW_LAYERS] = {{"max_window_layers"}, KIND_U32, FALLBACK},
     [KEY_SWIGLU_LIMIT] = {{"swiglu_limit"}, KIND_REAL, FALLBACK, true},
     [KEY_SWIGLU_ALPHA] = {{"swiglu_alpha"}, KIND_REAL, FALLBACK},
-    [KEY_FULL_INTERVAL] = {{"full_attention_interval", "global_attn_every_n_layers"},
+    [KEY_FULL_INTERVAL] = {{"full_attention_interval", "global_attn_every_n_layers",
+                            "sliding_window_pattern"},
                            KIND_U32,
                            FALLBACK},
+    [KEY_DENSE_FULL_INTERVAL] = {{"prefix_dense_sliding_window_pattern"}, KIND_U32, FALLBACK, true},
+    [KEY_UNTURNED_INTERVAL] = {{"no_rope_layer_interval"}, KIND_U32, FALLBACK, true},
+    [KEY_CHUNK] = {{"attention_chunk_size"}, KIND_U32, 0, true},
+    [KEY_TEMPER] = {{"attn_scale"}, KIND_REAL, FALLBACK},
+    [KEY_TEMPER_TOK] = {{"floor_scale"}, KIND_REAL, FALLBACK, true},
     [KEY_OUTPUT_GATE] = {{"attn_output_gate"}, KIND_BOOL, FALLBACK},
     [KEY_DELTA_K_HEADS] = {{"linear_num_key_heads"}, KIND_U32, FALLBACK},
     [KEY_DELTA_V_HEADS] = {{"linear_num_value_heads"}, KIND_U32, FALLBACK},
@@ -86,18 +98,27 @@ static const struct key {
                             0},
     [KEY_GROUPS] = {{"n_group"}, KIND_U32, FALLBACK, true},
     [KEY_TOP_GROUPS] = {{"topk_group"}, KIND_U32, FALLBACK, true},
-    [KEY_ROUTE_SCALE] = {{"routed_scaling_factor", "route_scale", "router_scaling_factor"},
+    [KEY_ROUTE_SCALE] = {{"routed_scaling_factor", "route_scale", "router_scaling_factor",
+                          "moe_routed_scaling_factor"},
                          KIND_REAL,
                          FALLBACK,
                          true},
     [KEY_ROTARY_DIM] = {{"rotary_dim"}, KIND_U32, 0, true},
     [KEY_MOE_START] = {{"moe_layer_start_index"}, KIND_U32, FALLBACK},
-    [KEY_MOE_INTERVAL] = {{"moe_layer_interval"}, KIND_U32, FALLBACK, true},
+    [KEY_MOE_INTERVAL] = {{"moe_layer_interval", "interleave_moe_layer_step", "moe_layer_freq"},
+                          KIND_U32,
+                          FALLBACK,
+                          true},
+    [KEY_ROUTE_CAP] = {{"moe_router_logit_softcapping"}, KIND_REAL, FALLBACK},
+    [KEY_MIXER_EPS] = {{"router_jitter_noise"}, KIND_REAL, FALLBACK},
     [KEY_NORM_MIN] = {{"moe_norm_min"}, KIND_REAL, FALLBACK},
     [KEY_EMBED_SCALE] = {{"embedding_multiplier"}, KIND_REAL, FALLBACK, true},
     [KEY_ATTENTION_SCALE] = {{"attention_multiplier"}, KIND_REAL, FALLBACK, true},
     [KEY_BRANCH_SCALE] = {{"residual_multiplier"}, KIND_REAL, FALLBACK, true},
     [KEY_LOGIT_DIVISOR] = {{"logits_scaling"}, KIND_REAL, FALLBACK, true},
+    [KEY_LOGIT_SCALE] = {{"logit_scale"}, KIND_REAL, FALLBACK, true},
+    [KEY_HEAD_BIAS] = {{"lm_head_bias"}, KIND_BOOL, FALLBACK},
+    [KEY_UNIT_HEAD] = {{"norm_head"}, KIND_BOOL, FALLBACK},
     [KEY_MUP] = {{"mup_enabled"}, KIND_BOOL, FALLBACK},
     [KEY_FURTHER_LAYERS] = {{"num_nextn_predict_layers", "num_mtp_layers", "num_mtp_modules"},
                             KIND_U32,
@@ -138,13 +159,13 @@ static const char *expected(const struct key *k, char text[64]) {
     return text;
 }
 
-/* The number that a list repeats, or the value itself. */
-static const json_t *repeated(const struct key *k, const json_t *v) {
+/* The number that a list of n_layers repeats, or the value itself. */
+static const json_t *repeated(const struct key *k, const json_t *v, double n_layers) {
     size_t i = 0, n = k->lists ? json_array_size(v) : 0;
     while (i < n && json_equal(json_array_get(v, i), json_array_get(v, 0))) {
         i++;
     }
-    return n > 0 && i == n ? json_array_get(v, 0) : v;
+    return n > 0 && i == n && (double)n == n_layers ? json_array_get(v, 0) : v;
 }
 
 /* Read one of the family's keys, in whichever spelling the file has it. */
@@ -159,7 +180,7 @@ static int read_key(struct settle *s, const struct family_key *f, struct err *er
         if (!v) {
             continue;
         }
-        if (!json_is_null(v) && !key_value(k, repeated(k, v), &this_value)) {
+        if (!json_is_null(v) && !key_value(k, repeated(k, v, s->value[KEY_LAYERS]), &this_value)) {
             return settle_refuse(s, k->name[i], v, expected(k, text), err);
         }
         if (seen && this_value != value) {
@@ -169,7 +190,7 @@ static int read_key(struct settle *s, const struct family_key *f, struct err *er
         value = this_value;
     }
     s->value[f->id] = value;
-    s->given[f->id] = seen != NULL;
+    s->given[f->id] = seen;
     return 0;
 }
 
@@ -419,6 +440,7 @@ int hf_config_parse(struct hf_config *out, struct hf_json config, struct hf_json
         goto out;
     }
     out->further_layers = settle_u32(&s, KEY_FURTHER_LAYERS);
+    out->unit_head = settle_u32(&s, KEY_UNIT_HEAD);
     if (hf_keys_check(text, is_read, &s, out->family->name, config.path, err) < 0 ||
         hf_generation_fill(&s, gen, generation.path, &out->stops_named, &out->remarks, err) < 0) {
         goto out;

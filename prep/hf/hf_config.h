@@ -18,6 +18,7 @@ struct hf_config {
     struct arch arch; /* `tied` is what the file says or the family's default: see tied_given */
     bool tied_given;  /* the file has the key tie_word_embeddings */
     uint32_t further_layers; /* behind the model's, in the checkpoint alone */
+    bool unit_head;          /* the output head counts with columns of length one */
     bool stops_named;        /* a file names stop tokens; else arch has the family's, or none */
     struct buf remarks;      /* lines ending in '\n', for people: advice that is left out */
 };

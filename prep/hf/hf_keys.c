@@ -42,6 +42,8 @@ static const char *const ignored[] = {
     "output_router_logits",
     "router_aux_loss_coef",
     "router_jitter_noise",
+    "input_jitter_noise",
+    "for_llm_compressor",
     "router_z_loss_coef",
     "aux_loss_alpha",
     "output_attentions",

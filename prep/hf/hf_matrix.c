@@ -1,6 +1,7 @@
 #include "prep/hf/hf_matrix.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -216,6 +217,13 @@ int hf_matrix_lay(struct hf_matrix *m, const struct arch *a, enum slot_id slot, 
     return check_shape(tensor, l.shape, l.n_dims, layout == HF_PLAIN && m->rows == 1, err);
 }
 
+int hf_matrix_over(struct hf_matrix *m, uint32_t rows, const struct st_tensor *over,
+                   struct err *err) {
+    const uint64_t shape[2] = {rows, m->cols};
+    m->over = over;
+    return check_dtype(over, NULL, err) < 0 ? -1 : check_shape(over, shape, 2, false, err);
+}
+
 /* ---- reading ---- */
 
 /* The part that holds row *row, which becomes its row. */
@@ -379,9 +387,32 @@ static int read_rectangle(const struct hf_matrix *m, uint32_t row, uint32_t n_ro
     return 0;
 }
 
+/* dst [cols] over the lengths of the columns of m->over. */
+static int divide_by_lengths(const struct hf_matrix *m, float *dst, struct err *err) {
+    const struct hf_matrix of = {.tensor = m->over, .cols = m->cols, .factor = 1};
+    const uint32_t rows = (uint32_t)m->over->shape[0];
+    double *squares = mem_calloc(m->cols, sizeof *squares);
+    float *row = mem_calloc(m->cols, sizeof *row);
+    int rc = 0;
+    for (uint32_t r = 0; rc == 0 && r < rows; r++) {
+        rc = read_run(&of, (uint64_t)r * m->cols, 1, m->cols, row, err);
+        for (uint32_t c = 0; rc == 0 && c < m->cols; c++) {
+            squares[c] += (double)row[c] * (double)row[c];
+        }
+    }
+    for (uint32_t c = 0; rc == 0 && c < m->cols; c++) {
+        dst[c] = (float)(dst[c] / (sqrt(squares[c]) + 1e-7));
+    }
+    free(squares);
+    free(row);
+    return rc;
+}
+
 int hf_matrix_rows(const struct hf_matrix *m, uint32_t first, uint32_t n, float *dst,
                    struct err *err) {
-    return read_rectangle(m, first, n, 0, m->cols, dst, m->cols, 1, err);
+    return read_rectangle(m, first, n, 0, m->cols, dst, m->cols, 1, err) < 0 ? -1
+           : m->over ? divide_by_lengths(m, dst, err)
+                     : 0;
 }
 
 int hf_matrix_columns(const struct hf_matrix *m, uint32_t first, uint32_t n, float *dst,
@@ -393,7 +424,7 @@ int hf_matrix_columns(const struct hf_matrix *m, uint32_t first, uint32_t n, flo
 
 /* MXFP4 is two bits of fraction and a power of two, which bf16 holds; f32 holds all the rest. */
 static enum codec_id exact_codec(const struct hf_matrix *m) {
-    if (m->value != HF_AS_IS) {
+    if (m->value != HF_AS_IS || m->over) {
         return CODEC_F32;
     }
     return m->scales || m->tensor->dtype == ST_BF16 ? CODEC_BF16
@@ -411,8 +442,8 @@ struct weight hf_matrix_view(const struct hf_matrix *m) {
     w.cols = m->cols;
     w.stride_bytes = codec_row_bytes(w.codec, w.cols);
     const struct hf_part *p = &m->parts[0];
-    if (m->value == HF_AS_IS && !m->scales && m->n_parts == 1 && p->group_rows == p->rows &&
-        m->pairs == 0 && m->col_step == 1) {
+    if (m->value == HF_AS_IS && !m->scales && !m->over && m->n_parts == 1 &&
+        p->group_rows == p->rows && m->pairs == 0 && m->col_step == 1) {
         uint32_t size = st_element_bytes(m->tensor->dtype);
         w.stride_bytes = m->row_step * size;
         w.data = m->tensor->data + p->first * size;

@@ -66,6 +66,7 @@ struct hf_part {
 struct hf_matrix {
     const struct st_tensor *tensor; /* NULL: the model has no such matrix */
     const struct st_tensor *scales; /* not NULL: `tensor` holds MXFP4 blocks, this their scales */
+    const struct st_tensor *over;   /* not NULL: hf_matrix_over */
     uint32_t rows, cols;
     uint64_t row_step, col_step; /* elements from one to the next */
     uint32_t n_parts;            /* one behind the other, down the matrix */
@@ -81,6 +82,12 @@ struct hf_matrix {
 int hf_matrix_lay(struct hf_matrix *m, const struct arch *a, enum slot_id slot, uint32_t layer,
                   uint32_t expert, enum hf_layout layout, enum hf_value value,
                   const struct st_tensor *tensor, const struct st_tensor *scales, struct err *err);
+
+/* Divide the numbers of a vector [1, cols], which is laid out, by the lengths of the columns of
+ * `over` [rows, cols] (and 1e-7 more) as they are read: so that a product with that matrix is one
+ * with columns of length one. The matrix is read whole each time. */
+int hf_matrix_over(struct hf_matrix *m, uint32_t rows, const struct st_tensor *over,
+                   struct err *err);
 
 /* Rows [first, first + n) as f32: `dst` [n, cols]. An element that is not finite is an error that
  * names tensor and element. */

@@ -54,6 +54,7 @@ struct hf_names hf_names_of(const struct hf_config *c, const struct safetensors 
                          .st = st,
                          .dir = dir,
                          .further_layers = c->further_layers,
+                         .unit_head = c->unit_head,
                          .body = prefixes[0].body,
                          .head = prefixes[0].head};
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
@@ -88,10 +89,14 @@ static const struct family_name *next_row(const struct family_name *r, enum slot
 }
 
 const struct st_tensor *hf_names_find(const struct hf_names *n, enum slot_id slot) {
-    const struct family_name *r = next_row(rows_of(n->family, slot), slot, true);
-    char name[NAME_BYTES];
-    expand(n, r->pattern, 0, 0, name);
-    return st_find(n->st, name);
+    const struct family_name *r = rows_of(n->family, slot);
+    const struct st_tensor *t = NULL;
+    for (; !t && (r = next_row(r, slot, true)) != NULL; r++) {
+        char name[NAME_BYTES];
+        expand(n, r->pattern, 0, 0, name);
+        t = st_find(n->st, name);
+    }
+    return t;
 }
 
 /* ---- binding ---- */
@@ -143,6 +148,13 @@ static int missing(const struct binder *b, enum slot_id slot, uint32_t layer, ui
     return -1;
 }
 
+/* What the columns of the output head are divided by goes to the norm before it. */
+static int bind_unit_head(const struct binder *b, struct hf_matrix *m, struct err *err) {
+    const struct st_tensor *head = hf_names_find(b->names, b->a->tied ? SLOT_EMBED : SLOT_HEAD);
+    return head ? hf_matrix_over(m, b->a->vocab, head, err)
+                : missing(b, SLOT_HEAD, 0, 0, true, err);
+}
+
 /* Find and lay out the matrix of a slot that the model has. */
 static int bind(struct binder *b, enum slot_id slot, uint32_t layer, uint32_t expert,
                 struct hf_matrix *m, struct err *err) {
@@ -163,7 +175,11 @@ static int bind(struct binder *b, enum slot_id slot, uint32_t layer, uint32_t ex
         if (t) {
             use(b, t);
             use(b, scales);
-            return hf_matrix_lay(m, b->a, slot, layer, expert, r->layout, r->value, t, scales, err);
+            if (hf_matrix_lay(m, b->a, slot, layer, expert, r->layout, r->value, t, scales, err) <
+                0) {
+                return -1;
+            }
+            return slot == SLOT_OUT_NORM && n->unit_head ? bind_unit_head(b, m, err) : 0;
         }
     }
     return missing(b, slot, layer, expert, moe, err);

@@ -19,13 +19,14 @@ struct hf_names {
     const struct safetensors *st;
     const char *dir;         /* for messages, borrowed */
     uint32_t further_layers; /* behind the model's, whose tensors are left out */
+    bool unit_head;          /* the output head counts with columns of length one */
     const char *body, *head; /* in place of "model." and before "lm_head." */
 };
 
 struct hf_names hf_names_of(const struct hf_config *c, const struct safetensors *st,
                             const char *dir);
 
-/* The tensor that holds a slot of model scope by its first name; NULL where there is none. */
+/* The tensor that holds a slot of model scope; NULL where there is none. */
 const struct st_tensor *hf_names_find(const struct hf_names *n, enum slot_id slot);
 
 /* Lay out every matrix of the model. trunk [1 + n_layers, SLOT_COUNT], model scope first; experts

@@ -219,9 +219,9 @@ static int fill_llama3(struct rope *r, const char *path, struct err *err) {
         return -1;
     }
     float low = (float)r->low_freq_factor.value, high = (float)r->high_freq_factor.value;
-    if (!(high > low)) {
-        return err_set(err, "%s: RoPE high_freq_factor %g must be above low_freq_factor %g", path,
-                       r->high_freq_factor.value, r->low_freq_factor.value);
+    if (!(high >= low)) {
+        return err_set(err, "%s: RoPE high_freq_factor %g must be at least low_freq_factor %g",
+                       path, r->high_freq_factor.value, r->low_freq_factor.value);
     }
     float original = r->original_tok.given ? (float)r->original_tok.value : (float)r->ctx_max_tok;
     float factor = (float)r->factor.value;
@@ -231,7 +231,7 @@ static int fill_llama3(struct rope *r, const char *path, struct err *err) {
         float wave = (float)(2 * M_PI) / freq;
         if (wave > original / low) {
             r->inv_freq[i] = freq / factor;
-        } else if (!(wave < original / high)) {
+        } else if (high > low && !(wave < original / high)) {
             float smooth = (original / wave - low) / (high - low);
             r->inv_freq[i] = (1 - smooth) * freq / factor + smooth * freq;
         }

@@ -17,7 +17,8 @@ int settle_refuse(const struct settle *s, const char *key, const json_t *v, cons
 int settle_only(const struct settle *s, enum family_key_id key, double value, struct err *err) {
     if (s->value[key] != value) {
         return err_set(err, "%s: %s is %g, expected %g in the %s family", s->path,
-                       hf_config_key(key), s->value[key], value, s->family->name);
+                       s->given[key] ? s->given[key] : hf_config_key(key), s->value[key], value,
+                       s->family->name);
     }
     return 0;
 }
@@ -36,6 +37,36 @@ int settle_word(const struct settle *s, const char *key, const char *word, struc
 int settle_true(const struct settle *s, const char *key, struct err *err) {
     const json_t *v = json_object_get(s->root, key);
     return !v || json_is_null(v) || json_is_true(v) ? 0 : settle_refuse(s, key, v, "true", err);
+}
+
+int settle_ling_words(const struct settle *s, struct err *err) {
+    const char *shared = "moe_shared_expert_intermediate_size";
+    const json_t *v = json_object_get(s->root, shared);
+    if (v && !json_is_null(v) && json_integer_value(v) != (json_int_t)settle_shared_dim(s)) {
+        return settle_refuse(s, shared, v, "that of an expert, for each shared one", err);
+    }
+    return settle_word(s, "score_function", "sigmoid", err) < 0 ||
+                   settle_true(s, "moe_router_enable_expert_bias", err) < 0 ||
+                   settle_true(s, "use_rmsnorm", err) < 0
+               ? -1
+               : settle_only(s, KEY_ATTENTION_BIAS, 0, err);
+}
+
+int settle_only_number(const struct settle *s, const char *key, uint32_t number, struct err *err) {
+    const json_t *v = json_object_get(s->root, key);
+    bool list = json_is_array(v);
+    if (list && json_array_size(v) != s->arch->n_layers) {
+        return settle_refuse(s, key, v, "a number for each layer", err);
+    }
+    for (size_t i = 0; v && !json_is_null(v) && i < (list ? json_array_size(v) : 1); i++) {
+        const json_t *e = list ? json_array_get(v, i) : v;
+        if (!json_is_integer(e) || json_integer_value(e) != (json_int_t)number) {
+            char expected[48];
+            snprintf(expected, sizeof expected, "%u in every layer", number);
+            return settle_refuse(s, key, v, expected, err);
+        }
+    }
+    return 0;
 }
 
 /* The list under a key, or NULL where the file has none. */
@@ -194,16 +225,41 @@ int settle_rope(struct settle *s, struct err *err) {
     return 0;
 }
 
-int settle_rope_types(struct settle *s, struct err *err) {
+int settle_heads_by_layer(struct settle *s, const char *key, struct err *err) {
+    static const char expected[] = "a list of positive integers, one a layer";
+    const json_t *list;
+    if (find_list(s, key, &list, expected, err) < 0) {
+        return -1;
+    }
+    for (uint32_t l = 0; list && l < s->arch->n_layers; l++) {
+        const json_int_t n = json_integer_value(json_array_get(list, l));
+        if (json_array_size(list) != s->arch->n_layers || n < 1 || n > INT32_MAX) {
+            return settle_refuse(s, key, list, expected, err);
+        }
+        s->kinds[l].att.n_heads = (uint32_t)n;
+    }
+    return 0;
+}
+
+int settle_rope_types(struct settle *s, const uint32_t *slides, enum family_key_id full_key,
+                      struct err *err) {
     static const char *const types[] = {"full_attention", "sliding_attention"};
-    uint32_t rope[2] = {UINT32_MAX, UINT32_MAX};
+    uint32_t rope[2] = {0}, first[2] = {UINT32_MAX, UINT32_MAX};
     for (uint32_t l = 0; l < s->arch->n_layers; l++) {
         struct attention_rule *r = &s->kinds[l].att;
-        uint32_t t = r->window > 0;
-        struct hf_rope_ask ask = {
-            .head_dim = r->head_dim, .key = KEY_HEAD_DIM, .layer_type = types[t]};
-        if (rope[t] == UINT32_MAX && hf_rope_add(s, &ask, &rope[t], err) < 0) {
-            return -1;
+        const uint32_t t = slides ? slides[l] : r->window > 0;
+        if (first[t] == UINT32_MAX) {
+            const struct hf_rope_ask ask = {.head_dim = r->head_dim,
+                                            .key = t == 0 ? full_key : KEY_HEAD_DIM,
+                                            .layer_type = types[t]};
+            first[t] = l;
+            if (hf_rope_add(s, &ask, &rope[t], err) < 0) {
+                return -1;
+            }
+        }
+        if (r->head_dim != s->kinds[first[t]].att.head_dim) {
+            return err_set(err, "%s: head_dim of layer %u is %u, of layer %u of the same type %u",
+                           s->path, l, r->head_dim, first[t], s->kinds[first[t]].att.head_dim);
         }
         r->rope = rope[t];
     }

@@ -19,9 +19,9 @@ struct settle {
     const json_t *root; /* the text model's object, borrowed */
     const char *path;   /* of the file, for messages */
     double value[KEY_COUNT];
-    bool given[KEY_COUNT];    /* the file has the key */
-    struct arch *arch;        /* what does not differ between layers is set */
-    struct layer_kind *kinds; /* [n_layers] of each layer */
+    const char *given[KEY_COUNT]; /* the file has the key, spelled so; NULL: it has not */
+    struct arch *arch;            /* what does not differ between layers is set */
+    struct layer_kind *kinds;     /* [n_layers] of each layer */
 };
 
 static inline uint32_t settle_u32(const struct settle *s, enum family_key_id key) {
@@ -42,6 +42,13 @@ int settle_only(const struct settle *s, enum family_key_id key, double value, st
 int settle_word(const struct settle *s, const char *key, const char *word, struct err *err);
 /* The same of a flag, which must be true. */
 int settle_true(const struct settle *s, const char *key, struct err *err);
+
+/* A key, or each layer's entry in its list, must be this number; or it is not there, or null. */
+int settle_only_number(const struct settle *s, const char *key, uint32_t number, struct err *err);
+
+/* What Ling's files and those of its kin say in words of what all of them do: scores by a sigmoid
+ * with a bias, RMSNorms, no bias on projections, shared experts as wide as others. */
+int settle_ling_words(const struct settle *s, struct err *err);
 
 /* layer_types: `type` [n_layers] gets the index of each layer's word in `words` (ends with NULL).
  * Where the file has no list nothing is written and *given is false. */
@@ -92,9 +99,13 @@ int settle_gated_delta(struct settle *s, struct err *err);
 
 /* One rotary set for all layers that attend. */
 int settle_rope(struct settle *s, struct err *err);
-/* A set for the layers with a window, and one for those without, of a family whose objects are by
- * type. */
-int settle_rope_types(struct settle *s, struct err *err);
+/* The heads of each layer, where the file has a list of them under `key`. */
+int settle_heads_by_layer(struct settle *s, const char *key, struct err *err);
+/* A set for the layers that slide, and one for full ones, of a family whose objects are by type:
+ * slides[l] is 1 or 0, NULL: where there is a window. Layers of one type have heads of one size,
+ * which a key says; `full_key` is that of full ones. */
+int settle_rope_types(struct settle *s, const uint32_t *slides, enum family_key_id full_key,
+                      struct err *err);
 /* A set that turns nothing, for layers that do not know positions. */
 uint32_t settle_no_rope(struct settle *s);
 /* Layers without a window do not know positions. */

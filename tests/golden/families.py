@@ -1219,8 +1219,453 @@ def sarvam_tensors(c):
     return out + [norm("model.norm", dim), head(c)]
 
 
+# ---- llama4 ----
+
+LLAMA4_TEXT = {k: v for k, v in COMMON.items() if k != "eos_token_id"} | {
+    "model_type": "llama4_text",
+    "attention_bias": False,
+    "attention_chunk_size": 16,
+    "attn_scale": 0.5,
+    "attn_temperature_tuning": True,
+    "eos_token_id": 0,
+    "floor_scale": 8,
+    "for_llm_compressor": False,
+    "head_dim": 16,
+    "interleave_moe_layer_step": 2,
+    "intermediate_size": 32,
+    "intermediate_size_mlp": 96,
+    "no_rope_layers": [1, 1, 0, 1],
+    "num_attention_heads": 4,
+    "num_experts_per_tok": 1,
+    "num_hidden_layers": 4,
+    "num_key_value_heads": 2,
+    "num_local_experts": 8,
+    "output_router_logits": False,
+    "pad_token_id": 1,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": {
+        "factor": 8.0,
+        "high_freq_factor": 1.0,
+        "low_freq_factor": 1.0,
+        "original_max_position_embeddings": 32,
+        "rope_type": "llama3",
+    },
+    "rope_theta": 500000.0,
+    "router_aux_loss_coef": 0.001,
+    "router_jitter_noise": 0.0,
+    "torch_dtype": "bfloat16",
+    "use_qk_norm": True,
+}
+
+LLAMA4 = {
+    "architectures": ["Llama4ForConditionalGeneration"],
+    "boi_token_index": 284,
+    "eoi_token_index": 285,
+    "image_token_index": 286,
+    "model_type": "llama4",
+    "text_config": LLAMA4_TEXT,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "vision_config": {"hidden_size": 16, "model_type": "llama4_vision_model", "num_hidden_layers": 1},
+}
+
+
+def llama4_tensors(c):
+    c = c["text_config"]
+    dim, d, hid, e = c["hidden_size"], c["head_dim"], c["intermediate_size"], c["num_local_experts"]
+    out = [embedding("language_model.model.", c)]
+    for i in range(c["num_hidden_layers"]):
+        at = f"language_model.model.layers.{i}."
+        out += [norm(at + "input_layernorm", dim), norm(at + "post_attention_layernorm", dim)]
+        out += attention(at + "self_attn.", c, d)
+        at += "feed_forward."
+        if (i + 1) % c["interleave_moe_layer_step"]:
+            out += mlp(at, c["intermediate_size_mlp"], dim)
+            continue
+        out.append(linear(at + "router", e, dim, 2.3))
+        out.append(normal(at + "experts.gate_up_proj", (e, dim, 2 * hid), 1.2 / dim**0.5))
+        out.append(normal(at + "experts.down_proj", (e, hid, dim), 2.3 / hid**0.5))
+        out += mlp(at + "shared_expert.", hid, dim)
+    out += [norm("language_model.model.norm", dim)]
+    head_of = head(c)
+    out.append(head_of._replace(name="language_model." + head_of.name))
+    # Of what sees: a reader must leave it out.
+    return out + [linear("vision_model.patch_embedding.linear", 16, 48), linear("multi_modal_projector.linear_1", dim, 16)]
+
+
+# ---- cohere2_moe ----
+
+COHERE2 = COMMON | {
+    "architectures": ["Cohere2MoeForCausalLM"],
+    "model_type": "cohere2_moe",
+    "attention_bias": False,
+    "dtype": "bfloat16",
+    "expert_selection_fn": "sigmoid",
+    "first_k_dense_replace": 1,
+    "head_dim": 16,
+    "intermediate_size": 32,
+    "layer_norm_eps": 1e-05,
+    "logit_scale": 0.5,
+    "norm_topk_prob": True,
+    "num_attention_heads": 4,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "num_hidden_layers": 4,
+    "num_key_value_heads": 2,
+    "num_shared_experts": 2,
+    "prefix_dense_intermediate_size": 96,
+    "prefix_dense_sliding_window_pattern": 1,
+    "rope_theta": 50000,
+    "shared_expert_combination_strategy": "average",
+    "sliding_window": 12,
+    "sliding_window_pattern": 2,
+    "tie_word_embeddings": True,
+}
+
+
+def cohere2_tensors(c):
+    dim, d, hid, e = c["hidden_size"], c["head_dim"], c["intermediate_size"], c["num_experts"]
+    out = [embedding("model.", c)]
+    for i in range(c["num_hidden_layers"]):
+        at = f"model.layers.{i}."
+        out.append(norm(at + "input_layernorm", dim))
+        out += attention(at + "self_attn.", c, d)
+        if i < c["first_k_dense_replace"]:
+            out += mlp(at + "mlp.", c["prefix_dense_intermediate_size"], dim)
+            continue
+        out.append(linear(at + "mlp.gate", e, dim, 2.3))
+        out += experts(at + "mlp.experts.", e, hid, dim)
+        out += mlp(at + "mlp.shared_experts.", c["num_shared_experts"] * hid, dim)
+    return out + [norm("model.norm", dim)]
+
+
+# ---- phimoe ----
+
+PHIMOE = COMMON | {
+    "architectures": ["PhiMoEForCausalLM"],
+    "model_type": "phimoe",
+    "attention_bias": True,
+    "hidden_dropout": 0.0,
+    "input_jitter_noise": 0.01,
+    "intermediate_size": 32,
+    "lm_head_bias": True,
+    "max_position_embeddings": 1024,
+    "num_attention_heads": 4,
+    "num_experts_per_tok": 2,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 2,
+    "num_local_experts": 8,
+    "original_max_position_embeddings": 1024,
+    "output_router_logits": False,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": {
+        "long_factor": [1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0],
+        "long_mscale": 1.25,
+        "original_max_position_embeddings": 1024,
+        "short_factor": [1.0, 1.0, 1.125, 1.25, 1.5, 1.75, 2.0, 2.5],
+        "short_mscale": 1.125,
+        "type": "longrope",
+    },
+    "rope_theta": 10000.0,
+    "router_aux_loss_coef": 0.0,
+    "router_jitter_noise": 0.25,
+    "sliding_window": 40,
+    "torch_dtype": "bfloat16",
+}
+
+
+def phimoe_tensors(c):
+    dim, d, hid, e = c["hidden_size"], c["hidden_size"] // c["num_attention_heads"], 32, c["num_local_experts"]
+
+    def layer_norm(name):
+        return [norm(name, dim), normal(name + ".bias", (dim,), 0.3)]
+
+    out = [embedding("model.", c)]
+    for i in range(c["num_hidden_layers"]):
+        at = f"model.layers.{i}."
+        out += layer_norm(at + "input_layernorm") + layer_norm(at + "post_attention_layernorm")
+        out += attention(at + "self_attn.", c, d, "qkvo")
+        at += "block_sparse_moe."
+        out.append(linear(at + "gate", e, dim))
+        out += experts(at + "experts.", e, hid, dim, ("w1", "w3", "w2"))
+    return out + layer_norm("model.norm") + [head(c), normal("lm_head.bias", (c["vocab_size"],), 0.6)]
+
+
+# ---- flex_olmo ----
+
+FLEX_OLMO = COMMON | {
+    "architectures": ["FlexOlmoForCausalLM"],
+    "model_type": "flex_olmo",
+    "attention_bias": False,
+    "dtype": "bfloat16",
+    "intermediate_size": 32,
+    "norm_topk_prob": False,
+    "num_attention_heads": 4,
+    "num_experts": 7,
+    "num_experts_per_tok": 3,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 4,
+    "output_router_logits": False,
+    "pad_token_id": 1,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "rope_theta": 500000.0,
+    "router_aux_loss_coef": 0.01,
+}
+
+
+def flex_olmo_tensors(c):
+    dim, hid, e = c["hidden_size"], c["intermediate_size"], c["num_experts"]
+    out = [embedding("model.", c, 1.0)]
+    for i in range(c["num_hidden_layers"]):
+        at = f"model.layers.{i}."
+        out += [norm(at + "post_attention_layernorm", dim), norm(at + "post_feedforward_layernorm", dim)]
+        out += attention(at + "self_attn.", c, dim // c["num_attention_heads"])
+        out += [norm(at + "self_attn.q_norm", dim), norm(at + "self_attn.k_norm", dim)]
+        out.append(linear(at + "mlp.gate", e, dim))
+        out += experts(at + "mlp.experts.", e, hid, dim)
+    return out + [norm("model.norm", dim), head(c)]
+
+
+# ---- flint, kolibri1, laguna ----
+
+FLINT = COMMON | {
+    "architectures": ["FlintForCausalLM"],
+    "model_type": "flint",
+    "attention_bias": False,
+    "decoder_sparse_step": 1,
+    "dtype": "bfloat16",
+    "head_dim": 16,
+    "intermediate_size": 96,
+    "layer_types": ["full_attention", "sliding_attention", "sliding_attention", "full_attention"],
+    "mlp_only_layers": [0],
+    "moe_intermediate_size": 32,
+    "norm_topk_prob": True,
+    "num_attention_heads": 4,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "num_hidden_layers": 4,
+    "num_key_value_heads": 2,
+    "output_router_logits": False,
+    "rms_norm_eps": 1e-06,
+    "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"},
+    "router_aux_loss_coef": 0.0005,
+    "shared_expert_intermediate_size": 48,
+    "sliding_window": 12,
+}
+
+KOLIBRI1 = COMMON | {
+    "architectures": ["Kolibri1ForCausalLM"],
+    "model_type": "kolibri1",
+    "dtype": "bfloat16",
+    "head_dim": 32,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "moe_intermediate_size": 32,
+    "norm_topk_prob": True,
+    "num_attention_heads": 4,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 2,
+    "output_router_logits": False,
+    "rms_norm_eps": 1e-06,
+    "rope_parameters": {"rope_theta": 100000.0, "rope_type": "default"},
+    "shared_expert_intermediate_size": 48,
+    "sliding_window": 12,
+}
+
+LAGUNA = COMMON | {
+    "architectures": ["LagunaForCausalLM"],
+    "model_type": "laguna",
+    "attention_bias": False,
+    "dtype": "bfloat16",
+    "gating": True,
+    "head_dim": 16,
+    "intermediate_size": 96,
+    "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+    "mlp_layer_types": ["dense", "sparse", "sparse"],
+    "moe_apply_router_weight_on_input": False,
+    "moe_intermediate_size": 32,
+    "moe_routed_scaling_factor": 2.5,
+    "moe_router_logit_softcapping": 2.0,
+    "num_attention_heads": 4,
+    "num_attention_heads_per_layer": [4, 8, 6],
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 2,
+    "output_router_logits": False,
+    "rms_norm_eps": 1e-06,
+    "rope_parameters": {
+        "full_attention": {
+            "beta_fast": 4.0,
+            "beta_slow": 0.5,
+            "factor": 8.0,
+            "original_max_position_embeddings": 32,
+            "partial_rotary_factor": 0.5,
+            "rope_theta": 500000.0,
+            "rope_type": "yarn",
+        },
+        "sliding_attention": {"partial_rotary_factor": 1.0, "rope_theta": 10000.0, "rope_type": "default"},
+    },
+    "router_aux_loss_coef": 0.001,
+    "shared_expert_intermediate_size": 48,
+    "sliding_window": 12,
+}
+
+
+def shared_sigmoid_tensors(c):
+    """flint, kolibri1 and laguna as published."""
+    kind = c["model_type"]
+    dim, d, hid, e = c["hidden_size"], c["head_dim"], c["moe_intermediate_size"], c["num_experts"]
+    dense = {"flint": 1, "kolibri1": 0, "laguna": 1}[kind]
+    out = [embedding("model.", c)]
+    for i in range(c["num_hidden_layers"]):
+        at = f"model.layers.{i}."
+        n_heads = c.get("num_attention_heads_per_layer", [c["num_attention_heads"]] * (i + 1))[i]
+        out += [norm(at + "input_layernorm", dim), norm(at + "post_attention_layernorm", dim)]
+        if kind == "kolibri1":
+            out += [norm(at + "post_attn_norm", dim), norm(at + "post_ffn_norm", dim)]
+        out += attention(at + "self_attn.", c | {"num_attention_heads": n_heads}, d)
+        out += [norm(at + "self_attn.q_norm", d), norm(at + "self_attn.k_norm", d)]
+        if kind == "flint":
+            out.append(normal(at + "self_attn.softmax_offset", (n_heads,), 1.2, dtype="F32"))
+        if kind == "laguna":
+            out.append(linear(at + "self_attn.g_proj", n_heads, dim))
+        if i < dense:
+            out += mlp(at + "mlp.", c["intermediate_size"], dim)
+            continue
+        gate = linear(at + "mlp.gate", e, dim, 1.2 if kind == "laguna" else 2.3)
+        out.append(gate._replace(dtype="F32") if kind == "flint" else gate)
+        bias = {"flint": None, "kolibri1": "moe.router.expert_bias", "laguna": "mlp.experts.e_score_correction_bias"}
+        if bias[kind]:
+            out.append(normal(at + bias[kind], (e,), 0.6 if kind == "kolibri1" else 0.15, dtype="F32"))
+        out += experts(at + "mlp.experts.", e, hid, dim)
+        shared = "mlp.shared_experts." if kind == "kolibri1" else "mlp.shared_expert."
+        out += mlp(at + shared, c["shared_expert_intermediate_size"], dim)
+    return out + [norm("model.norm", dim), head(c)]
+
+
+# ---- deepseek, bailing_moe, bailing_moe_v2 ----
+
+DEEPSEEK = COMMON | {
+    "architectures": ["DeepseekForCausalLM"],
+    "model_type": "deepseek",
+    "attention_bias": False,
+    "aux_loss_alpha": 0.001,
+    "first_k_dense_replace": 1,
+    "intermediate_size": 96,
+    "moe_intermediate_size": 32,
+    "moe_layer_freq": 1,
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "norm_topk_prob": False,
+    "num_attention_heads": 4,
+    "num_experts_per_tok": 3,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 4,
+    "pretraining_tp": 1,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "rope_theta": 10000,
+    "scoring_func": "softmax",
+    "seq_aux": True,
+    "torch_dtype": "bfloat16",
+}
+
+BAILING = COMMON | {
+    "architectures": ["BailingMoeForCausalLM"],
+    "model_type": "bailing_moe",
+    "embedding_dropout": 0.0,
+    "first_k_dense_replace": 0,
+    "head_dim": 32,
+    "intermediate_size": 96,
+    "max_window_layers": 28,
+    "moe_intermediate_size": 32,
+    "multi_gate": False,
+    "norm_head": True,
+    "norm_softmax": False,
+    "norm_topk_prob": True,
+    "num_attention_heads": 4,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 2,
+    "num_shared_experts": 2,
+    "output_dropout": 0.0,
+    "output_router_logits": False,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": None,
+    "rope_theta": 600000,
+    "sliding_window": 4096,
+    "torch_dtype": "bfloat16",
+    "use_bias": False,
+    "use_qkv_bias": False,
+    "use_sliding_window": False,
+}
+
+BAILING_V2 = {k: v for k, v in BAILING.items() if k not in ("multi_gate", "norm_head", "norm_softmax")} | {
+    "architectures": ["BailingMoeV2ForCausalLM"],
+    "first_k_dense_replace": 1,
+    "moe_router_enable_expert_bias": True,
+    "moe_shared_expert_intermediate_size": 32,
+    "mtp_loss_scaling_factor": 0,
+    "n_group": 2,
+    "num_nextn_predict_layers": 1,
+    "num_shared_experts": 1,
+    "partial_rotary_factor": 0.5,
+    "rms_norm_eps": 1e-06,
+    "routed_scaling_factor": 2.5,
+    "router_dtype": "fp32",
+    "score_function": "sigmoid",
+    "topk_group": 1,
+    "use_qk_norm": True,
+    "use_rmsnorm": True,
+}
+
+
+def deepseek_tensors(c):
+    dim, d, hid = c["hidden_size"], c["hidden_size"] // c["num_attention_heads"], c["moe_intermediate_size"]
+    out = [embedding("model.", c)]
+    for i in range(c["num_hidden_layers"]):
+        at = f"model.layers.{i}."
+        out += [norm(at + "input_layernorm", dim), norm(at + "post_attention_layernorm", dim)]
+        out += attention(at + "self_attn.", c, d)
+        if i < c["first_k_dense_replace"]:
+            out += mlp(at + "mlp.", c["intermediate_size"], dim)
+            continue
+        out.append(linear(at + "mlp.gate", c["n_routed_experts"], dim, 2.3))
+        out += experts(at + "mlp.experts.", c["n_routed_experts"], hid, dim)
+        out += mlp(at + "mlp.shared_experts.", c["n_shared_experts"] * hid, dim)
+    return out + [norm("model.norm", dim), head(c)]
+
+
+def bailing_tensors(c):
+    dim, d, hid, e = c["hidden_size"], c["head_dim"], c["moe_intermediate_size"], c["num_experts"]
+    q, kv, second = c["num_attention_heads"] * d, c["num_key_value_heads"] * d, "score_function" in c
+    out = [normal("model.word_embeddings.weight", (c["vocab_size"], dim), 0.5)]
+    for i in range(c["num_hidden_layers"]):
+        at = f"model.layers.{i}."
+        out += [norm(at + "input_layernorm", dim), norm(at + "post_attention_layernorm", dim)]
+        out += [linear(at + "attention.query_key_value", q + 2 * kv, dim), linear(at + "attention.dense", dim, q)]
+        if second:
+            out += [norm(at + "attention.query_layernorm", d), norm(at + "attention.key_layernorm", d)]
+        if i < c["first_k_dense_replace"]:
+            out += mlp(at + "mlp.", c["intermediate_size"], dim)
+            continue
+        out.append(linear(at + "mlp.gate", e, dim, 1.2 if second else 2.3))
+        if second:
+            out.append(normal(at + "mlp.gate.expert_bias", (e,), 0.15, dtype="F32"))
+        out += experts(at + "mlp.experts.", e, hid, dim)
+        out += mlp(at + "mlp.shared_experts.", c["num_shared_experts"] * hid, dim)
+    # Columns of length one in 288 rows are small.
+    out += [norm("model.norm", dim) if second else normal("model.norm.weight", (dim,), 0.58, 3.0), head(c)]
+    # Of a layer behind the model's: a reader must leave it out.
+    return out + ([norm(f"model.layers.{c['num_hidden_layers']}.enorm", dim)] if second else [])
+
+
 # `skipped`: tensors that transformers itself finds unexpected. `oracle`: keys of the configuration that are
-# other ones where transformers is to compute.
+# other ones where transformers is to compute. What it has no class for is in kin.py.
 FAMILIES = {
     "gptoss-tiny": {
         "config": GPT_OSS_MXFP4,
@@ -1350,5 +1795,57 @@ FAMILIES = {
         "tensors": sigmoid_tensors,
         "skipped": ["model.layers.3.eh_proj.weight", "model.layers.3.enorm.weight"],
         "prompt": "A letter had come for the miller, but he could not read. So he went to the school, where the",
+    },
+    "llama4-tiny": {
+        "config": LLAMA4,
+        "tensors": llama4_tensors,
+        "skipped": ["vision_model.patch_embedding.linear.weight", "multi_modal_projector.linear_1.weight"],
+        "prompt": "Far out at sea there was a lighthouse, and its keeper had 2 cats. One stormy night the lamp went out, so",
+    },
+    "cohere2moe-tiny": {
+        "config": COHERE2,
+        "tensors": cohere2_tensors,
+        "prompt": "The children built a snowman with a carrot nose. At noon the sun came out, and the snowman said to",
+    },
+    "phimoe-tiny": {
+        "config": PHIMOE,
+        "tensors": phimoe_tensors,
+        "prompt": "A tailor lived above the old shop in the square. He had 5 pairs of scissors, and each of them",
+    },
+    "flexolmo-tiny": {
+        "config": FLEX_OLMO,
+        "tensors": flex_olmo_tensors,
+        "prompt": "Once the well in our village ran dry. My father and his friends went down with ropes and found",
+    },
+    "flint-tiny": {
+        "config": FLINT,
+        "tensors": shared_sigmoid_tensors,
+        "prompt": "The train was late, and the travellers sat on their bags. An old woman took out 6 apples and",
+    },
+    "kolibri1-tiny": {
+        "config": KOLIBRI1,
+        "tensors": shared_sigmoid_tensors,
+        "prompt": "On the roof of the school there was a stork's nest. In April the storks came back, and the whole",
+    },
+    "laguna-tiny": {
+        "config": LAGUNA,
+        "tensors": shared_sigmoid_tensors,
+        "prompt": "The fisherman's net was full of stars, or so it seemed. He called his wife, who looked and said",
+    },
+    "deepseek-tiny": {
+        "config": DEEPSEEK,
+        "tensors": deepseek_tensors,
+        "prompt": "There was a door at the end of the garden which no one had opened for years. Behind it the",
+    },
+    "bailingmoe-tiny": {
+        "config": BAILING,
+        "tensors": bailing_tensors,
+        "prompt": "Grandfather's clock struck 13 times that night. That is not right, said Emma, and went down to",
+    },
+    "bailingmoev2-tiny": {
+        "config": BAILING_V2,
+        "tensors": bailing_tensors,
+        "skipped": ["model.layers.3.enorm.weight"],
+        "prompt": "The mayor had lost his hat in the wind. All the children of the town ran after it, and at last",
     },
 }

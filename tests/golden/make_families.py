@@ -22,6 +22,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer
 
+import kin
 import oracle
 from families import FAMILIES
 from family_weights import read_list, write_checkpoint, write_list, write_plain_checkpoint
@@ -51,7 +52,7 @@ def text_config(config):
 
 def n_parameters(config):
     """Of the text decoder with its head, without vision and without prediction of further tokens."""
-    config = config.get("thinker_config", config)
+    config, besides = kin.config_of(config.get("thinker_config", config))
     config = transformers.AutoConfig.for_model(**config)
     whole = oracle.auto_class(config.get_text_config()) is not transformers.AutoModelForCausalLM
     with torch.device("meta"):
@@ -60,7 +61,7 @@ def n_parameters(config):
     if not whole:
         # Without what nothing learns: the bias of ernie4_5_moe and afmoe for the choice of experts is such a
         # parameter, which other families have in a buffer.
-        return model.num_parameters(only_trainable=True)
+        return model.num_parameters(only_trainable=True) - besides
     head = model.get_output_embeddings().weight
     tied = head is model.get_input_embeddings().weight
     return oracle.decoder(model).num_parameters() + (0 if tied else head.numel())
@@ -76,8 +77,9 @@ def n_unused(config):
         expert += 2 * width + text["hidden_size"]
     types = text.get("mlp_layer_types") or ["sparse"] * text["num_hidden_layers"]
     last = text.get("moe_layer_end_index", -1) % text["num_hidden_layers"]
+    step = text.get("decoder_sparse_step", text.get("moe_layer_interval", text.get("interleave_moe_layer_step", 1)))
     dense = [l for l in range(text["num_hidden_layers"])
-             if (l + 1) % text.get("decoder_sparse_step", text.get("moe_layer_interval", 1))
+             if (l + 1) % step
              or l in (text.get("mlp_only_layers") or []) or types[l] == "dense" or l > last
              or l < max(text.get(k, 0) for k in ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index"))
              or (l == 0 and text["model_type"] == "hy_v3")]
@@ -97,8 +99,11 @@ def counts_line(config):
 
 def write_oracle(spec, seed, tensors, path):
     """The checkpoint for transformers in folder `path`: no MXFP4."""
-    write_json(path / "config.json", spec["config"] | spec.get("oracle", {}))
+    config = spec["config"] | spec.get("oracle", {})
+    write_json(path / "config.json", kin.config_of(config)[0])
     write_plain_checkpoint(path / "model.safetensors", seed, tensors)
+    plain = safetensors.torch.load_file(path / "model.safetensors")
+    safetensors.torch.save_file(kin.tensors_of(config, plain), path / "model.safetensors", {"format": "pt"})
 
 
 def clipped(config, model, taps):

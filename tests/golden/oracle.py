@@ -65,7 +65,7 @@ def vocab_size(model):
 
 def experts_of(layer):
     """The module of a layer that has its experts, or is its dense MLP."""
-    return getattr(layer, "block_sparse_moe", None) or layer.mlp
+    return getattr(layer, "block_sparse_moe", None) or getattr(layer, "feed_forward", None) or layer.mlp
 
 
 def router_of(layer):
@@ -82,8 +82,15 @@ def selection_bias(layer):
     return next((getattr(at, name).flatten() for at, name in places if hasattr(at, name)), None)
 
 
+def by_logits(layer):
+    """Whether such a bias is on the logits (kolibri1)."""
+    return type(router_of(layer)).__name__.startswith("Kolibri1")
+
+
 def scores_of(layer, logits):
     """What such a router adds its bias to."""
+    if by_logits(layer):
+        return logits
     return logits.softmax(dim=-1) if hasattr(router_of(layer), "moe_statics") else logits.sigmoid()
 
 
@@ -104,6 +111,30 @@ def n_groups(layer):
     return getattr(router_of(layer), "num_group", 1)
 
 
+def is_llama4(router):
+    """It gives scores of all experts and their logits."""
+    return type(router).__name__ == "Llama4Router"
+
+
+def weight_factor(layer):
+    """What an experts block does to weights that its router knows nothing of."""
+    ffn, r = experts_of(layer), router_of(layer)
+    if hasattr(r, "router_logit_softcapping"):  # laguna
+        return ffn.routed_scaling_factor
+    return 0.5 if getattr(ffn, "shared_expert_combination_strategy", "") == "average" else 1  # cohere2_moe
+
+
+def mixer_gap(router, logits):
+    """How close the sparse mixer's threshold is to a logit."""
+    gap, masked = float("inf"), logits.clone()
+    for _ in range(router.top_k):
+        top, best = masked.max(dim=-1, keepdim=True)
+        ratio = (top - logits) / logits.abs().maximum(top)
+        gap = min(gap, (ratio - 2 * router.router_jitter_noise).abs().where(masked > -torch.inf, torch.inf).min().item())
+        masked.scatter_(1, best, -torch.inf)
+    return gap
+
+
 def layer_taps(layer):
     """tap -> (module, what to keep of its inputs and its output)."""
 
@@ -117,7 +148,9 @@ def layer_taps(layer):
         return args[0]
 
     mixer = layer.self_attn if hasattr(layer, "self_attn") else layer.linear_attn
-    taps = {"attn_in": (layer.input_layernorm, output), "attn_out": (mixer, output), "out": (layer, output)}
+    taps = {"attn_out": (mixer, output), "out": (layer, output)}
+    normed = hasattr(layer, "input_layernorm")  # flex_olmo: branches read the residual as it is
+    taps["attn_in"] = (layer.input_layernorm, output) if normed else (mixer, first_input)
     r = router_of(layer)
     if hasattr(layer, "router"):  # gemma4: a dense MLP beside the experts, a norm of its own for each
         taps["ffn_in"] = (layer.pre_feedforward_layernorm_2, output)
@@ -125,14 +158,18 @@ def layer_taps(layer):
         taps["router_in"] = (r.proj, first_input)
         taps["router"] = (r.proj, output)
     else:
-        norms = hasattr(layer, "pre_mlp_layernorm")  # afmoe: a norm behind each branch, too
-        taps["ffn_in"] = (layer.pre_mlp_layernorm if norms else layer.post_attention_layernorm, output)
-        taps["ffn_out"] = (layer.post_mlp_layernorm if norms else experts_of(layer), output)
+        # A norm behind each branch: afmoe and kolibri1 besides, flex_olmo alone. cohere2_moe: one for both.
+        behind = next((getattr(layer, n) for n in ("post_mlp_layernorm", "post_feedforward_layernorm")
+                       if hasattr(layer, n)), None)
+        before = next((getattr(layer, n) for n in ("pre_mlp_layernorm", "post_attention_layernorm")
+                       if hasattr(layer, n)), getattr(layer, "input_layernorm", None))
+        taps["ffn_in"] = (before, output) if normed else (experts_of(layer), first_input)
+        taps["ffn_out"] = (behind or experts_of(layer), output)
         if getattr(layer, "shared_mlp", None) is not None:  # granite: beside the experts, not among them
             taps["shared_out"] = (layer.shared_mlp, output)
         if r is not None:
-            taps["router"] = (r, part(0))
-    if r is not None:
+            taps["router"] = (r, part(1 if is_llama4(r) else 0))
+    if r is not None and not is_llama4(r):
         taps["expert_weights"] = (r, part(1))
         taps["expert_ids"] = (r, part(2))
     return taps
@@ -143,11 +180,11 @@ def run_taps(model, ids):
     taps, hooks = {}, []
 
     def keep(name, module, pick):
-        def hook(_module, args, out):
-            t = pick(args, out)
+        def hook(_module, args, kwargs, out):
+            t = pick(args or (kwargs.get("hidden_states"),), out)
             taps[name] = t.detach().reshape(-1, t.shape[-1]).clone()
 
-        hooks.append(module.register_forward_hook(hook))
+        hooks.append(module.register_forward_hook(hook, with_kwargs=True))
 
     m = decoder(model)
     # What the embeddings are multiplied by outside their module.
@@ -168,8 +205,12 @@ def run_taps(model, ids):
         ids, weights = f"l{i}.expert_ids", f"l{i}.expert_weights"
         if f"l{i}.shared_out" in taps:
             taps[f"l{i}.ffn_out"] += taps.pop(f"l{i}.shared_out")
+        if f"l{i}.router" in taps and is_llama4(router_of(layer)):
+            top = taps[f"l{i}.router"].topk(router_of(layer).top_k, dim=-1)
+            taps[ids], taps[weights] = top.indices, top.values.sigmoid()
         if ids not in taps:
             continue
+        taps[weights] = taps[weights] * weight_factor(layer)
         biased = biased_scores(layer, taps[f"l{i}.router"])
         if biased:  # such a router leaves their order open: best first
             order = biased[0].gather(1, taps[ids]).argsort(dim=-1, descending=True)
@@ -193,8 +234,10 @@ def router_gap(model, taps):
         if f"l{i}.router" in taps:
             r, logits, k = router_of(layer), taps[f"l{i}.router"], taps[f"l{i}.expert_ids"].shape[1]
             biased = biased_scores(layer, logits)
+            if hasattr(r, "router_jitter_noise"):
+                gap = min(gap, 10 * mixer_gap(r, logits))
             if biased:
-                gap = min(gap, 4 * neighbours_gap(biased[0], k))
+                gap = min(gap, (1 if by_logits(layer) else 4) * neighbours_gap(biased[0], k))
                 gap = min(gap, 4 * neighbours_gap(biased[1], r.topk_group) if n_groups(layer) > 1 else gap)
             else:
                 gap = min(gap, neighbours_gap(logits, k))

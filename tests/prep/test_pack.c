@@ -211,6 +211,16 @@ static void exact_codecs(void **state) {
         {FAMILIES "exaonemoe-tiny", "bf16", true},
         {FAMILIES "solaropen-tiny", "bf16", true},
         {FAMILIES "hyv3-tiny", "bf16", true},
+        {FAMILIES "llama4-tiny", "bf16", true},
+        {FAMILIES "cohere2moe-tiny", "bf16", true},
+        {FAMILIES "phimoe-tiny", "bf16", true},
+        {FAMILIES "flexolmo-tiny", "bf16", true},
+        {FAMILIES "flint-tiny", "bf16", true},
+        {FAMILIES "kolibri1-tiny", "bf16", true},
+        {FAMILIES "laguna-tiny", "bf16", true},
+        {FAMILIES "deepseek-tiny", "bf16", true},
+        {FAMILIES "bailingmoe-tiny", "bf16", true},
+        {FAMILIES "bailingmoev2-tiny", "bf16", true},
     };
     char *temp = test_mkdir();
     char *path = mem_printf("%s/a.corm", temp);

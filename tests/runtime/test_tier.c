@@ -384,9 +384,10 @@ static void tokens_of_the_cpu_on_emulated_cuda(void **state) {
 /* The reference's own logits, of whole models with room for half of their experts: of one that has
  * the plain operations, and of those that have all others. */
 static void golden_logits_on_emulated_cuda(void **state) {
-    static const char *const models[] = {"olmoe-tiny",        "gptoss-tiny",  "gemma4-tiny",
-                                         "qwen3next-tiny",    "glm4moe-tiny", "ernie45-tiny",
-                                         "granitemoeswa-tiny"};
+    static const char *const models[] = {"olmoe-tiny",         "gptoss-tiny",  "gemma4-tiny",
+                                         "qwen3next-tiny",     "glm4moe-tiny", "ernie45-tiny",
+                                         "granitemoeswa-tiny", "llama4-tiny",  "cohere2moe-tiny",
+                                         "phimoe-tiny",        "laguna-tiny"};
     (void)state;
     for (size_t i = 0; i < (QUICK ? 1 : TEST_COUNT(models)); i++) {
         struct backend_limits limits = {.max_rows = 256,

@@ -50,7 +50,7 @@ static void check_share(float v) {
 
 static void orders_are_permutations_and_scores_are_shares(void **state) {
     (void)state;
-    static const char *const names[] = {GOLDEN_KINDS, "granitemoe-tiny"};
+    static const char *const names[] = {GOLDEN_KINDS, "granitemoe-tiny", "cohere2moe-tiny"};
     for (size_t m = 0; m < TEST_COUNT(names); m++) {
         struct calib_rig r;
         struct calib_result c;

@@ -90,7 +90,7 @@ static void check_report(const char *path) {
 
 static void the_reordered_archive_is_the_same_model(void **state) {
     (void)state;
-    static const char *const names[] = {GOLDEN_KINDS, "granitemoe-tiny"};
+    static const char *const names[] = {GOLDEN_KINDS, "granitemoe-tiny", "cohere2moe-tiny"};
     for (size_t m = 0; m < TEST_COUNT(names); m++) {
         struct calib_rig r;
         struct calib_result c;
@@ -290,8 +290,9 @@ static void check_batch(const char *name, uint32_t chunk_neurons) {
 
 /* One of each way to route, to mix and to compute an expert. The experts of the first two have two
  * chunks, so that something can be left out. */
-static const char *const LOSSY[] = {"mixtral-tiny",   "gptoss-tiny",  "gemma4-tiny",
-                                    "qwen3next-tiny", "glm4moe-tiny", "ernie45-tiny"};
+static const char *const LOSSY[] = {"mixtral-tiny",   "gptoss-tiny",     "gemma4-tiny",
+                                    "qwen3next-tiny", "glm4moe-tiny",    "ernie45-tiny",
+                                    "llama4-tiny",    "cohere2moe-tiny", "phimoe-tiny"};
 
 static void no_mechanism_changes_a_bit(void **state) {
     (void)state;

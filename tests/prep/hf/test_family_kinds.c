@@ -188,8 +188,10 @@ static void refusals(void **state) {
     (void)state;
     static const struct config_refusal bad[] = {
         /* minimax_m2 */
-        {MINIMAX "\"attn_type_list\":[1,0]}", "attn_type_list is [1,0]", "a list of 1"},
-        {MINIMAX "\"attn_type_list\":7}", "attn_type_list is 7", "a list of 1"},
+        {MINIMAX "\"num_hidden_layers\":2,\"attn_type_list\":[1,0]}", "attn_type_list is [1,0]",
+         "1 in every layer"},
+        {MINIMAX "\"attn_type_list\":[1,1]}", "attn_type_list is [1,1]", "for each layer"},
+        {MINIMAX "\"attn_type_list\":7}", "attn_type_list is 7", "1 in every layer"},
         {MINIMAX "\"qk_norm_type\":\"per_head\"}", "qk_norm_type is \"per_head\"", "per_layer"},
         {MINIMAX "\"scoring_func\":\"softmax\"}", "scoring_func is \"softmax\"", "sigmoid"},
         {MINIMAX "\"use_routing_bias\":false}", "use_routing_bias is false", "expected true"},
@@ -215,9 +217,13 @@ static void refusals(void **state) {
         {ERNIE "\"moe_norm_min\":-1}", "moe_norm_min is -1", "non-negative"},
         /* hunyuan_v1_moe */
         {HUNYUAN "\"moe_topk\":[8,4]}", "moe_topk is [8,4]", "integer"},
+        {HUNYUAN "\"moe_topk\":[8,8]}", "moe_topk is [8,8]", "integer"}, /* of 32 layers */
         {HUNYUAN "\"moe_topk\":[]}", "moe_topk is []", "integer"},
-        {HUNYUAN "\"num_shared_expert\":[1,2]}", "num_shared_expert is [1,2]", "1 in every layer"},
-        {HUNYUAN "\"moe_intermediate_size\":[3072]}", "moe_intermediate_size is [3072]", "11008"},
+        {HUNYUAN "\"num_hidden_layers\":2,\"num_shared_expert\":[1,2]}",
+         "num_shared_expert is [1,2]", "1 in every layer"},
+        {HUNYUAN "\"num_shared_expert\":[1,1]}", "num_shared_expert is [1,1]", "for each layer"},
+        {HUNYUAN "\"num_hidden_layers\":1,\"moe_intermediate_size\":[3072]}",
+         "moe_intermediate_size is [3072]", "11008"},
         {HUNYUAN "\"attention_head_dim\":64}", "attention_head_dim is 64", "128 in every layer"},
         {HUNYUAN "\"use_qk_norm\":false}", "use_qk_norm is 0, expected 1", "hunyuan_v1_moe"},
         {HUNYUAN "\"norm_topk_prob\":false}", "norm_topk_prob is 0, expected 1", ""},
@@ -227,7 +233,7 @@ static void refusals(void **state) {
         {HUNYUAN "\"use_cla\":true}", "unknown key use_cla is true", "hunyuan_v1_moe"},
         /* afmoe */
         {AFMOE "\"score_func\":\"softmax\"}", "score_func is \"softmax\"", "sigmoid"},
-        {AFMOE "\"route_norm\":false}", "norm_topk_prob is 0, expected 1", "afmoe"},
+        {AFMOE "\"route_norm\":false}", "route_norm is 0, expected 1", "afmoe"},
         {AFMOE "\"global_attn_every_n_layers\":0}", "global_attn_every_n_layers must be", ""},
         {AFMOE "\"sliding_window\":null}", "sliding_window is null", "window"},
         {AFMOE "\"n_group\":2}", "n_group is 2", "afmoe"},
@@ -241,7 +247,7 @@ static void refusals(void **state) {
          "no layer has routed experts", ""},
         {MELLUM "\"rope_parameters\":{\"rope_theta\":1e4}}", "no object for full_attention", ""},
         /* sarvam_moe */
-        {SARVAM "\"use_qkv_bias\":true}", "attention_bias is 1, expected 0", "sarvam_moe"},
+        {SARVAM "\"use_qkv_bias\":true}", "use_qkv_bias is 1, expected 0", "sarvam_moe"},
         {SARVAM "\"score_function\":\"softmax\"}", "score_function is \"softmax\"", "sigmoid"},
         {SARVAM "\"moe_router_enable_expert_bias\":false}", "enable_expert_bias is false", ""},
         {SARVAM "\"moe_shared_expert_intermediate_size\":2048}", "intermediate_size is 2048",

@@ -12,15 +12,39 @@
 
 #define FAMILIES "tests/golden/families/"
 
-static const char *const checkpoints[] = {
-    "gptoss-tiny",           "gptoss-bf16",        "qwen3next-tiny",
-    "qwen35moe-tiny",        "gemma4-tiny",        "gemma4-shared",
-    "glm4moe-tiny",          "minimaxm2-tiny",     "dots1-tiny",
-    "ernie45-tiny",          "hunyuan-tiny",       "afmoe-tiny",
-    "mellum-tiny",           "sarvam-tiny",        "qwen3vlmoe-tiny",
-    "qwen3omnimoe-tiny",     "glm4vmoe-tiny",      "granitemoe-tiny",
-    "granitemoeshared-tiny", "granitemoeswa-tiny", "exaonemoe-tiny",
-    "solaropen-tiny",        "hyv3-tiny"};
+static const char *const checkpoints[] = {"gptoss-tiny",
+                                          "gptoss-bf16",
+                                          "qwen3next-tiny",
+                                          "qwen35moe-tiny",
+                                          "gemma4-tiny",
+                                          "gemma4-shared",
+                                          "glm4moe-tiny",
+                                          "minimaxm2-tiny",
+                                          "dots1-tiny",
+                                          "ernie45-tiny",
+                                          "hunyuan-tiny",
+                                          "afmoe-tiny",
+                                          "mellum-tiny",
+                                          "sarvam-tiny",
+                                          "qwen3vlmoe-tiny",
+                                          "qwen3omnimoe-tiny",
+                                          "glm4vmoe-tiny",
+                                          "granitemoe-tiny",
+                                          "granitemoeshared-tiny",
+                                          "granitemoeswa-tiny",
+                                          "exaonemoe-tiny",
+                                          "solaropen-tiny",
+                                          "hyv3-tiny",
+                                          "llama4-tiny",
+                                          "cohere2moe-tiny",
+                                          "phimoe-tiny",
+                                          "flexolmo-tiny",
+                                          "flint-tiny",
+                                          "kolibri1-tiny",
+                                          "laguna-tiny",
+                                          "deepseek-tiny",
+                                          "bailingmoe-tiny",
+                                          "bailingmoev2-tiny"};
 
 /* A checkpoint of a family, opened, in a directory of its own. */
 struct family_model {
@@ -110,6 +134,7 @@ static float eighth(float w) { /* dim is 64 */
 #define L(n) "model.layers." #n "."
 #define T(n) "model.language_model.layers." #n "."
 #define H(n) "thinker.model.layers." #n "."
+#define M(n) "language_model.model.layers." #n "."
 static const struct number {
     const char *checkpoint;
     enum slot_id slot;
@@ -266,6 +291,38 @@ static const struct number {
     {"hyv3-tiny", SLOT_ROUTER_SELECT, 2, 0, 0, 5, L(2) "mlp.expert_bias", 5, as_is},
     {"hyv3-tiny", SLOT_MLP_GATE, 2, 0, 31, 3, L(2) "mlp.shared_mlp.gate_proj.weight", 31 * 64 + 3,
      as_is},
+    /* heads of 16 in pairs; but not in the layer that is not turned */
+    {"llama4-tiny", SLOT_K, 1, 0, 17, 3, M(1) "self_attn.k_proj.weight", 18 * 64 + 3, as_is},
+    {"llama4-tiny", SLOT_K, 2, 0, 17, 3, M(2) "self_attn.k_proj.weight", 17 * 64 + 3, as_is},
+    /* [8, 64, 64] (in, out), gate before up; [8, 32, 64] (in, out) */
+    {"llama4-tiny", SLOT_EXPERT_UP, 3, 5, 5, 7, M(3) "feed_forward.experts.gate_up_proj",
+     (5 * 64 + 7) * 64 + 37, as_is},
+    {"llama4-tiny", SLOT_EXPERT_DOWN, 1, 5, 60, 31, M(1) "feed_forward.experts.down_proj",
+     (5 * 32 + 31) * 64 + 60, as_is},
+    {"llama4-tiny", SLOT_MLP_UP, 0, 0, 95, 3, M(0) "feed_forward.up_proj.weight", 95 * 64 + 3,
+     as_is},
+    {"llama4-tiny", SLOT_HEAD, 0, 0, 9, 3, "language_model.lm_head.weight", 9 * 64 + 3, as_is},
+    {"cohere2moe-tiny", SLOT_Q, 1, 0, 24, 3, L(1) "self_attn.q_proj.weight", 17 * 64 + 3, as_is},
+    {"cohere2moe-tiny", SLOT_Q, 2, 0, 24, 3, L(2) "self_attn.q_proj.weight", 24 * 64 + 3, as_is},
+    {"cohere2moe-tiny", SLOT_MLP_UP, 1, 0, 63, 3, L(1) "mlp.shared_experts.up_proj.weight",
+     63 * 64 + 3, as_is},
+    {"phimoe-tiny", SLOT_ATTN_NORM_BIAS, 1, 0, 0, 3, L(1) "input_layernorm.bias", 3, as_is},
+    {"phimoe-tiny", SLOT_FFN_NORM_BIAS, 1, 0, 0, 3, L(1) "post_attention_layernorm.bias", 3, as_is},
+    {"phimoe-tiny", SLOT_OUT_NORM_BIAS, 0, 0, 0, 3, "model.norm.bias", 3, as_is},
+    {"phimoe-tiny", SLOT_HEAD_BIAS, 0, 0, 0, 9, "lm_head.bias", 9, as_is},
+    {"phimoe-tiny", SLOT_EXPERT_UP, 1, 6, 31, 3, L(1) "block_sparse_moe.experts.6.w3.weight",
+     31 * 64 + 3, as_is},
+    {"flexolmo-tiny", SLOT_ATTN_POST_NORM, 2, 0, 0, 3, L(2) "post_attention_layernorm.weight", 3,
+     as_is},
+    {"flexolmo-tiny", SLOT_FFN_POST_NORM, 2, 0, 0, 3, L(2) "post_feedforward_layernorm.weight", 3,
+     as_is},
+    {"kolibri1-tiny", SLOT_FFN_POST_NORM, 2, 0, 0, 3, L(2) "post_ffn_norm.weight", 3, as_is},
+    {"laguna-tiny", SLOT_ATTN_GATE, 1, 0, 7, 3, L(1) "self_attn.g_proj.weight", 7 * 64 + 3, as_is},
+    {"deepseek-tiny", SLOT_MLP_DOWN, 2, 0, 60, 63, L(2) "mlp.shared_experts.down_proj.weight",
+     60 * 64 + 63, as_is},
+    {"bailingmoe-tiny", SLOT_V, 1, 0, 1, 3, L(1) "attention.query_key_value.weight", 193 * 64 + 3,
+     as_is},
+    {"bailingmoev2-tiny", SLOT_K_NORM, 1, 0, 0, 3, L(1) "attention.key_layernorm.weight", 3, as_is},
 };
 
 static void numbers_of_tensors(void **state) {

@@ -1,0 +1,106 @@
+"""Families that transformers has no class for, as others that compute the same: shared by make_families.py's oracle
+and its counts.
+
+deepseek and bailing_moe are qwen2_moe with a shared expert behind a gate of zeros, whose sigmoid, a half, is made up
+for by twice the weights; bailing_moe_v2 is glm4_moe. bailing_moe's head counts with columns of length one (norm_head).
+A text model that is inside one that sees is taken out of it.
+"""
+import re
+
+import torch
+
+
+def as_qwen2_moe(c):
+    n, dim = c["num_hidden_layers"], c["hidden_size"]
+    experts = c.get("num_experts", c.get("n_routed_experts"))
+    shared = c.get("num_shared_experts", c.get("n_shared_experts"))
+    dense = list(range(c["first_k_dense_replace"]))
+    config = {
+        k: c[k]
+        for k in ("vocab_size", "hidden_size", "intermediate_size", "moe_intermediate_size", "num_attention_heads",
+                  "num_key_value_heads", "num_hidden_layers", "num_experts_per_tok", "norm_topk_prob", "rms_norm_eps",
+                  "max_position_embeddings", "rope_theta", "tie_word_embeddings", "hidden_act", "head_dim")
+        if k in c
+    }
+    config |= {
+        "model_type": "qwen2_moe",
+        "architectures": ["Qwen2MoeForCausalLM"],
+        "mlp_only_layers": dense,
+        "num_experts": experts,
+        "qkv_bias": False,
+        "shared_expert_intermediate_size": shared * c["moe_intermediate_size"],
+    }
+    return config, (n - len(dense)) * dim  # the gates are not the family's
+
+
+def as_glm4_moe(c):
+    config = {
+        k: c[k]
+        for k in ("vocab_size", "hidden_size", "intermediate_size", "moe_intermediate_size", "num_attention_heads",
+                  "num_key_value_heads", "num_hidden_layers", "num_experts_per_tok", "norm_topk_prob", "rms_norm_eps",
+                  "max_position_embeddings", "rope_theta", "tie_word_embeddings", "hidden_act", "head_dim", "n_group",
+                  "topk_group", "first_k_dense_replace", "routed_scaling_factor", "partial_rotary_factor")
+    }
+    return config | {
+        "model_type": "glm4_moe",
+        "architectures": ["Glm4MoeForCausalLM"],
+        "attention_bias": False,
+        "n_routed_experts": c["num_experts"],
+        "n_shared_experts": c["num_shared_experts"],
+        "use_qk_norm": True,
+    }, 0
+
+
+def as_text(c):
+    return c["text_config"] | {"architectures": ["Llama4ForCausalLM"]}, 0
+
+
+CONFIGS = {
+    "BailingMoeForCausalLM": as_qwen2_moe,
+    "BailingMoeV2ForCausalLM": as_glm4_moe,
+    "DeepseekForCausalLM": as_qwen2_moe,
+    "Llama4ForConditionalGeneration": as_text,
+}
+
+
+def config_of(config):
+    """What transformers computes it by, and the parameters that this has besides."""
+    kin = CONFIGS.get(config.get("architectures", [None])[0])
+    return kin(config) if kin else (config, 0)
+
+
+RENAMED = [
+    (r"^language_model\.", ""),
+    (r"\.word_embeddings\.", ".embed_tokens."),
+    (r"\.attention\.dense\.", ".self_attn.o_proj."),
+    (r"\.attention\.query_layernorm\.", ".self_attn.q_norm."),
+    (r"\.attention\.key_layernorm\.", ".self_attn.k_norm."),
+    (r"\.gate\.expert_bias$", ".gate.e_score_correction_bias"),
+]
+
+
+def tensors_of(config, tensors):
+    """The tensors of such a checkpoint with the other family's names."""
+    kin, _ = config_of(config)
+    if kin is config:
+        return tensors
+    heads = kin["num_attention_heads"] * kin.get("head_dim", kin["hidden_size"] // kin["num_attention_heads"])
+    out = {}
+    for name, t in tensors.items():
+        for pattern, text in RENAMED:
+            name = re.sub(pattern, text, name)
+        if name.endswith(".attention.query_key_value.weight"):
+            at, kv = name.removesuffix("attention.query_key_value.weight"), (len(t) - heads) // 2
+            for part, rows in zip("qkv", t.split([heads, kv, kv])):
+                out[f"{at}self_attn.{part}_proj.weight"] = rows.contiguous()
+        elif ".shared_experts." in name and kin["model_type"] == "qwen2_moe":
+            out[name.replace("shared_experts", "shared_expert")] = 2 * t if "down_proj" in name else t
+        else:
+            out[name] = t
+        if name.endswith(".mlp.gate.weight") and kin["model_type"] == "qwen2_moe":
+            out[name.replace("gate.weight", "shared_expert_gate.weight")] = torch.zeros(1, t.shape[1])
+    if config.get("norm_head"):
+        # Of the product with the normed state: so the tap final_norm is what the head as it lies is given.
+        lengths = out["lm_head.weight"].double().norm(dim=0) + 1e-7
+        out["model.norm.weight"] = (out["model.norm.weight"].double() / lengths).float()
+    return out

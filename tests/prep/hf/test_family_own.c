@@ -1,0 +1,271 @@
+/*
+ * family_own: what the keys of a config.json become in families whose norms, masks or routers are
+ * their own: llama4, cohere2_moe, phimoe, flex_olmo, flint, kolibri1, laguna, and the first
+ * DeepSeek and Ling: kinds of layers, rotary sets, refusals.
+ */
+#include "tests/util/test.h"
+
+#include "prep/hf/family.h"
+#include "tests/util/test_util_config.h"
+
+#define GOLDEN "tests/golden/"
+#define LLAMA4 "{\"model_type\":\"llama4_text\",\"num_hidden_layers\":4,"
+#define COHERE2 "{\"model_type\":\"cohere2_moe\",\"num_hidden_layers\":4,"
+#define PHIMOE "{\"model_type\":\"phimoe\","
+#define FLINT "{\"model_type\":\"flint\","
+#define KOLIBRI "{\"model_type\":\"kolibri1\","
+#define LAGUNA "{\"model_type\":\"laguna\",\"num_hidden_layers\":2,"
+#define DEEPSEEK "{\"model_type\":\"deepseek\",\"n_routed_experts\":8,\"num_experts_per_tok\":2,"
+#define BAILING "{\"model_type\":\"bailing_moe\",\"moe_intermediate_size\":32,"
+#define BAILING_V2                                                                                 \
+    "{\"model_type\":\"bailing_moe\",\"architectures\":[\"BailingMoeV2ForCausalLM\"],"
+
+static void llama4(void **state) {
+    (void)state;
+    struct hf_config c = config_read_ok(GOLDEN "families/llama4-tiny");
+    const struct arch *a = &c.arch;
+    for (uint32_t l = 0; l < 4; l++) {
+        const struct layer_kind *k = arch_kind(a, l);
+        const bool turned = l != 2;
+        assert_int_equal(k->moe, l % 2);
+        assert_int_equal(k->att.chunk, turned ? 16 : 0);
+        assert_int_equal(k->att.qk_norm, turned ? ARCH_QK_NORM_PLAIN : ARCH_QK_NORM_NONE);
+        assert_int_equal(arch_rope(a, k->att.rope).dim, turned ? 16 : 0);
+        assert_true(k->att.temper == (turned ? 0 : 0.5f));
+        assert_true(k->att.temper_tok == (turned ? 0 : 8));
+        assert_int_equal(arch_mlp_dim(a, l), l % 2 ? 32 : 96);
+        assert_int_equal(k->route.on_input + k->route.by_logits, 2);
+    }
+    /* Scores are turned by the angles of a text 8 times as short, from the wave of 32 on. */
+    assert_true(arch_rope(a, 0).inv_freq[0] == 1);
+    assert_true(attention_scale_at(&arch_kind(a, 2)->att, 6) == 0.25f);
+    assert_true(attention_scale_at(&arch_kind(a, 2)->att, 7) > 0.33f);
+    hf_config_free(&c);
+
+    c = config_parse_ok(LLAMA4 "\"attn_temperature_tuning\":4,\"moe_layers\":[1],\"layer_types\":["
+                               "\"full_attention\",\"chunked_attention\",\"chunked_attention\","
+                               "\"full_attention\"],\"use_qk_norm\":false}");
+    for (uint32_t l = 0; l < 4; l++) {
+        const struct layer_kind *k = arch_kind(a, l);
+        assert_int_equal(k->moe, l == 1);
+        assert_int_equal(k->att.chunk, l == 1 || l == 2 ? 8192 : 0);
+        assert_int_equal(k->att.qk_norm, ARCH_QK_NORM_NONE);
+        assert_true(k->att.temper == (l == 3 ? 0.1f : 0));
+    }
+    hf_config_free(&c);
+    c = config_parse_ok(LLAMA4 "\"attention_chunk_size\":null,\"attn_temperature_tuning\":false,"
+                               "\"no_rope_layer_interval\":2}");
+    for (uint32_t l = 0; l < 4; l++) {
+        assert_int_equal(arch_kind(a, l)->att.chunk, 0);
+        assert_int_equal(arch_rope(a, arch_kind(a, l)->att.rope).dim, l % 2 ? 0 : 128);
+        assert_true(arch_kind(a, l)->att.temper == 0);
+    }
+    hf_config_free(&c);
+}
+
+static void cohere2_moe(void **state) {
+    (void)state;
+    struct hf_config c = config_read_ok(GOLDEN "families/cohere2moe-tiny");
+    const struct arch *a = &c.arch;
+    static const uint32_t windows[] = {0, 12, 0, 12}, turned[] = {16, 16, 0, 16};
+    for (uint32_t l = 0; l < 4; l++) {
+        const struct layer_kind *k = arch_kind(a, l);
+        assert_int_equal(k->moe, l > 0);
+        assert_int_equal(k->block.parallel, 1);
+        assert_int_equal(k->att.window, windows[l]);
+        assert_int_equal(arch_rope(a, k->att.rope).dim, turned[l]);
+        assert_int_equal(arch_mlp_dim(a, l), l > 0 ? 64 : 96);
+        assert_true(k->shared_scale == 0.5f && k->route.scale == 0.5f);
+        assert_int_equal(k->route.score, ROUTE_SIGMOID);
+    }
+    assert_int_equal(a->norm, ARCH_NORM_LAYER);
+    assert_true(a->norm_eps == 1e-5f && a->logit_scale == 0.5f);
+    hf_config_free(&c);
+    /* no dense layers, no shared experts to average with, RMSNorms */
+    c = config_parse_ok(COHERE2 "\"rms_norm_eps\":1e-6}");
+    for (uint32_t l = 0; l < 4; l++) {
+        const struct layer_kind *k = arch_kind(a, l);
+        assert_int_equal(k->att.window, l < 3 ? 4096 : 0);
+        assert_int_equal(arch_rope(a, k->att.rope).dim, l < 3 ? 128 : 0);
+        assert_true(k->shared_scale == 0 && k->route.scale == 1 && k->shared_dim == 0);
+        assert_int_equal(k->route.score + k->route.by_logits, ROUTE_SOFTMAX);
+        assert_int_equal(k->route.renorm, 1);
+    }
+    assert_int_equal(a->norm, ARCH_NORM_RMS);
+    assert_true(a->norm_eps == 1e-6f && a->logit_scale == 0.0625f);
+    assert_int_equal(a->tied, 1);
+    hf_config_free(&c);
+    c = config_parse_ok(COHERE2 "\"num_shared_experts\":1,\"shared_expert_combination_strategy\":"
+                                "\"sum\",\"prefix_dense_sliding_window_pattern\":2,"
+                                "\"first_k_dense_replace\":2}");
+    assert_int_equal(arch_kind(a, 0)->att.window, 4096);
+    assert_int_equal(arch_kind(a, 1)->att.window, 0);
+    assert_int_equal(arch_rope(a, arch_kind(a, 1)->att.rope).dim, 0);
+    assert_int_equal(arch_kind(a, 2)->att.window, 4096);
+    assert_true(arch_kind(a, 2)->shared_scale == 0 && arch_kind(a, 2)->route.scale == 1);
+    assert_int_equal(arch_mlp_dim(a, 0) + arch_mlp_dim(a, 2), 2 * 22528);
+    hf_config_free(&c);
+}
+
+static void norms(void **state) {
+    (void)state;
+    struct hf_config c = config_read_ok(GOLDEN "families/phimoe-tiny");
+    const struct arch *a = &c.arch;
+    const struct layer_kind *k = arch_kind(a, 0);
+    assert_int_equal(a->n_kinds, 1);
+    assert_int_equal(a->norm, ARCH_NORM_LAYER_BIAS);
+    assert_int_equal(a->head_bias + k->att.qkv_bias + k->att.o_bias, 3);
+    assert_int_equal(k->att.window, 40);
+    assert_int_equal(k->route.score, ROUTE_SPARSE_MIXER);
+    assert_true(k->route.eps == 0.25f);
+    assert_int_equal(a->rope_long_tok[0], 1024);
+    assert_true(arch_rope(a, 0).scale == 1.125f && a->rope_long_scale[0] == 1.25f);
+    hf_config_free(&c);
+    c = config_parse_ok(PHIMOE "\"num_hidden_layers\":1}");
+    assert_true(arch_kind(a, 0)->route.eps == 0.01f);
+    assert_int_equal(a->head_bias + arch_kind(a, 0)->att.o_bias + arch_kind(a, 0)->att.window, 0);
+    hf_config_free(&c);
+
+    c = config_read_ok(GOLDEN "families/flexolmo-tiny");
+    k = arch_kind(a, 0);
+    assert_int_equal(k->block.post_norm, ARCH_POST_NORM_ONLY);
+    assert_int_equal(k->att.qk_norm, ARCH_QK_NORM_FULL);
+    assert_false(slot_present(slot_at(SLOT_ATTN_NORM), a, 0));
+    assert_false(slot_present(slot_at(SLOT_FFN_NORM), a, 0));
+    assert_int_equal(k->route.renorm, 0);
+    hf_config_free(&c);
+}
+
+static void flint_and_kolibri(void **state) {
+    (void)state;
+    struct hf_config c = config_parse_ok(FLINT "\"num_hidden_layers\":11}");
+    const struct arch *a = &c.arch;
+    for (uint32_t l = 0; l < 11; l++) {
+        const struct layer_kind *k = arch_kind(a, l);
+        const bool full = l < 2 || l % 4 == 1 || l == 10;
+        assert_int_equal(k->att.window, full ? 0 : 513);
+        assert_int_equal(arch_rope(a, k->att.rope).dim, full ? 0 : 128);
+        assert_int_equal(k->moe, l >= 2);
+        assert_int_equal(k->att.sinks + k->route.renorm, 2);
+        assert_int_equal(k->route.score + k->route.selection_bias, ROUTE_SIGMOID);
+    }
+    hf_config_free(&c);
+    c = config_read_ok(GOLDEN "families/flint-tiny");
+    assert_int_equal(arch_mlp_dim(a, 0) + arch_mlp_dim(a, 1), 96 + 48);
+    hf_config_free(&c);
+    c = config_parse_ok(FLINT "\"num_hidden_layers\":3,\"mlp_only_layers\":[]}");
+    assert_int_equal(arch_moe_layers(a), 3);
+    hf_config_free(&c);
+
+    c = config_parse_ok(KOLIBRI "\"num_hidden_layers\":6}");
+    for (uint32_t l = 0; l < 6; l++) {
+        const struct layer_kind *k = arch_kind(a, l);
+        assert_int_equal(k->att.window, l == 4 ? 0 : 513);
+        assert_int_equal(arch_rope(a, k->att.rope).dim, l == 4 ? 0 : 128);
+        assert_int_equal(k->block.post_norm, ARCH_POST_NORM_TOO);
+        assert_int_equal(k->route.by_logits + k->route.selection_bias, 2);
+        assert_int_equal(k->route.renorm, 0);
+    }
+    hf_config_free(&c);
+}
+
+static void laguna(void **state) {
+    (void)state;
+    struct hf_config c = config_read_ok(GOLDEN "families/laguna-tiny");
+    const struct arch *a = &c.arch;
+    static const uint32_t heads[] = {4, 8, 6};
+    for (uint32_t l = 0; l < 3; l++) {
+        const struct layer_kind *k = arch_kind(a, l);
+        assert_int_equal(k->att.n_heads, heads[l]);
+        assert_int_equal(k->att.gate, ARCH_GATE_HEAD_SOFTPLUS);
+        assert_int_equal(arch_rope(a, k->att.rope).dim, l > 0 ? 16 : 8);
+        assert_int_equal(slot_at(SLOT_ATTN_GATE)->rows(a, l), heads[l]);
+        assert_true(k->route.logit_cap == 2 && k->route.scale == 2.5f);
+        assert_int_equal(k->moe, l > 0);
+    }
+    hf_config_free(&c);
+    c = config_parse_ok(LAGUNA "\"gating\":\"per-element\"}");
+    assert_int_equal(arch_kind(a, 0)->att.gate, ARCH_GATE_SOFTPLUS);
+    assert_int_equal(slot_at(SLOT_ATTN_GATE)->rows(a, 0), 48 * 128);
+    assert_int_equal(arch_kind(a, 0)->att.window, 0);
+    assert_int_equal(arch_kind(a, 0)->moe, 0);
+    assert_int_equal(arch_rope(a, 0).dim, 64);
+    hf_config_free(&c);
+}
+
+static void first_generations(void **state) {
+    (void)state;
+    struct hf_config c = config_parse_ok(DEEPSEEK "\"num_hidden_layers\":5,\"moe_layer_freq\":2,"
+                                                  "\"first_k_dense_replace\":1,"
+                                                  "\"norm_topk_prob\":true}");
+    const struct arch *a = &c.arch;
+    for (uint32_t l = 0; l < 5; l++) {
+        assert_int_equal(arch_kind(a, l)->moe, l == 2 || l == 4);
+    }
+    assert_int_equal(arch_kind(a, 2)->shared_dim, 0);
+    assert_true(arch_kind(a, 2)->route.eps == 1e-20f);
+    hf_config_free(&c);
+
+    c = config_read_ok(GOLDEN "families/bailingmoe-tiny");
+    assert_true(c.unit_head);
+    assert_int_equal(arch_kind(a, 0)->route.renorm, 1);
+    assert_int_equal(arch_mlp_dim(a, 0), 64);
+    hf_config_free(&c);
+    c = config_read_ok(GOLDEN "families/bailingmoev2-tiny");
+    assert_string_equal(a->family, "bailing_moe_v2");
+    assert_int_equal(arch_kind(a, 1)->route.groups, 2);
+    assert_int_equal(arch_rope(a, 0).dim, 16);
+    assert_int_equal(arch_kind(a, 0)->att.qk_norm, ARCH_QK_NORM_HEAD);
+    assert_false(c.unit_head);
+    hf_config_free(&c);
+}
+
+static void refusals(void **state) {
+    (void)state;
+    static const struct config_refusal bad[] = {
+        {LLAMA4 "\"num_experts_per_tok\":2}", "route_on_input = 1 needs n_active = 1", ""},
+        {LLAMA4 "\"attention_bias\":true}", "attention_bias is 1, expected 0", "llama4"},
+        {LLAMA4 "\"no_rope_layers\":[1,1]}", "no_rope_layers is [1,1]", "one a layer"},
+        {LLAMA4 "\"no_rope_layers\":[1,2,1,1]}", "no_rope_layers is [1,2,1,1]", "0 and 1"},
+        {LLAMA4 "\"no_rope_layers\":7}", "no_rope_layers is 7", "0 and 1"},
+        {LLAMA4 "\"moe_layers\":[4]}", "moe_layers is [4]", "a list of layers"},
+        {LLAMA4 "\"moe_layers\":3}", "moe_layers is 3", "a list of layers"},
+        {LLAMA4 "\"attn_temperature_tuning\":\"on\"}", "attn_temperature_tuning is \"on\"", "true"},
+        {LLAMA4 "\"attention_chunk_size\":null,\"layer_types\":[\"chunked_attention\","
+                "\"chunked_attention\",\"chunked_attention\",\"full_attention\"]}",
+         "layer_types entry 0", "attention_chunk_size is null"},
+        {LLAMA4 "\"floor_scale\":0}", "floor_scale is 0", "a positive number"},
+        {COHERE2 "\"expert_selection_fn\":\"top\"}", "expert_selection_fn is \"top\"",
+         "\"softmax\" or \"sigmoid\""},
+        {COHERE2 "\"shared_expert_combination_strategy\":1}",
+         "shared_expert_combination_strategy is 1", "\"average\" or \"sum\""},
+        {COHERE2 "\"attention_bias\":true}", "attention_bias is 1", "cohere2_moe"},
+        {COHERE2 "\"sliding_window\":0}", "sliding_window is 0", "a positive integer"},
+        {PHIMOE "\"num_experts_per_tok\":3}", "num_experts_per_tok is 3, expected 2", "phimoe"},
+        {LAGUNA "\"gating\":false}", "gating is false", "\"per-head\""},
+        {LAGUNA "\"num_attention_heads_per_layer\":[8]}", "num_attention_heads_per_layer is [8]",
+         "one a layer"},
+        {LAGUNA "\"num_attention_heads_per_layer\":[8,0]}",
+         "num_attention_heads_per_layer is [8,0]", "positive integers"},
+        {LAGUNA "\"moe_apply_router_weight_on_input\":true}",
+         "unknown key moe_apply_router_weight_on_input is true", "laguna"},
+        {DEEPSEEK "\"scoring_func\":\"sigmoid\"}", "scoring_func is \"sigmoid\"", "\"softmax\""},
+        {BAILING "\"use_qkv_bias\":true}", "use_qkv_bias is 1, expected 0", "bailing_moe"},
+        {BAILING "\"use_sliding_window\":true}", "use_sliding_window is 1", "bailing_moe"},
+        {BAILING "\"norm_softmax\":true}", "unknown key norm_softmax is true", "bailing_moe"},
+        {BAILING_V2 "\"score_function\":\"softmax\"}", "score_function is \"softmax\"", "sigmoid"},
+        {BAILING_V2 "\"moe_shared_expert_intermediate_size\":7}",
+         "moe_shared_expert_intermediate_size is 7", "that of an expert"},
+    };
+    config_refused(bad, TEST_COUNT(bad));
+}
+
+int main(void) {
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(llama4),   cmocka_unit_test(cohere2_moe),
+        cmocka_unit_test(norms),    cmocka_unit_test(flint_and_kolibri),
+        cmocka_unit_test(laguna),   cmocka_unit_test(first_generations),
+        cmocka_unit_test(refusals),
+    };
+    return cmocka_run_group_tests_name("family_own", tests, NULL, NULL);
+}
