@@ -326,7 +326,8 @@ struct backend_shapes {
 };
 struct backend_shapes backend_cpu_shapes(const struct backend *b, enum backend_loop loop,
                                          const struct codec *codec);
-const char *backend_cpu_shape_name(enum backend_loop loop, uint32_t shape);
+const char *backend_cpu_shape_name(enum backend_loop loop, const struct codec *codec,
+                                   uint32_t shape);
 /* Use one of the n shapes from now on. */
 void backend_cpu_force_shape(struct backend *b, enum backend_loop loop, const struct codec *codec,
                              uint32_t shape);

@@ -131,7 +131,7 @@ int cpu_open(struct cpu *c, const char *isa, uint32_t threads, const struct back
     take_memory(c, threads);
     for (int i = 0; i < CODEC_IDS; i++) {
         shape_open(&c->shapes.matmul[i], CPU_MATMUL_SHAPES);
-        shape_open(&c->shapes.experts[i], CPU_EXPERT_SHAPES);
+        shape_open(&c->shapes.experts[i], cpu_expert_shapes((enum codec_id)i));
         shape_open(&c->shapes.attention[i], CPU_ATTENTION_SHAPES);
     }
     shape_open(&c->shapes.packed, CPU_PACKED_SHAPES);

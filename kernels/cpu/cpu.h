@@ -56,7 +56,6 @@ struct cpu_shapes {
 };
 enum {
     CPU_MATMUL_SHAPES = 6,
-    CPU_EXPERT_SHAPES = 7,
     CPU_PACKED_SHAPES = 4,
     CPU_ATTENTION_SHAPES = 4,
 };
@@ -121,7 +120,8 @@ void cpu_delta_net(void *self, const struct delta_rule *rule, const struct delta
 
 /* What the shapes of the tables in cpu_matmul.c and cpu_experts.c are called. */
 const char *cpu_matmul_shape_name(uint32_t shape);
-const char *cpu_expert_shape_name(uint32_t shape);
+uint32_t cpu_expert_shapes(enum codec_id c); /* so many */
+const char *cpu_expert_shape_name(enum codec_id c, uint32_t shape);
 
 /* c->quants [rows] = x [rows, cols] quantised, until the next call. */
 void cpu_quantise(const struct cpu *c, const float *x, uint32_t rows, uint32_t cols);

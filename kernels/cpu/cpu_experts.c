@@ -18,6 +18,7 @@
 #include <string.h>
 
 static_assert((int)FFN_BLOCK <= (int)DOT_PANEL_ROWS, "the gates of a block are one panel");
+static_assert((int)FFN_BLOCK <= (int)DOT_BLOCK_ROWS, "its downs are one sum");
 
 enum { SUM_COLS = 512 }; /* columns of a summing item */
 
@@ -37,14 +38,34 @@ static const struct expert_shape {
     {"side", FFN_BLOCK, 8, ASK_BYTES, 0},   {"side+rows", FFN_BLOCK, 8, ASK_ROWS, 0},
     {"side+neurons", 8, 8, ASK_NEURONS, 0},
 };
-static_assert(sizeof shapes / sizeof *shapes == CPU_EXPERT_SHAPES, "a row each");
-
-const char *cpu_expert_shape_name(uint32_t shape) {
-    return shapes[shape].name;
-}
+/* The same of rows with scales, whose downs are summed in integers: all of a block at once, when
+ * its gates and ups are known. Downs are brought to cache as these are read, so that here, too,
+ * bytes are asked for in the order in which they lie. */
+static const struct expert_shape quant_shapes[] = {
+    {"stream", FFN_BLOCK, 1, ASK_BYTES, 0},         {"stream+1K", FFN_BLOCK, 1, ASK_BYTES, 1024},
+    {"stream+4K", FFN_BLOCK, 1, ASK_BYTES, 4096},   {"side", FFN_BLOCK, 8, ASK_BYTES, 0},
+    {"side+neurons", FFN_BLOCK, 8, ASK_NEURONS, 0},
+};
 
 /* For rows that are in cache. */
 static const struct expert_shape in_cache = {NULL, FFN_BLOCK, 8, ASK_BYTES, 0};
+
+static const struct expert_shape *shapes_of(enum codec_id c, uint32_t *n) {
+    *n = codec_has_scales(c) ? sizeof quant_shapes / sizeof *quant_shapes
+                             : sizeof shapes / sizeof *shapes;
+    return codec_has_scales(c) ? quant_shapes : shapes;
+}
+
+uint32_t cpu_expert_shapes(enum codec_id c) {
+    uint32_t n;
+    shapes_of(c, &n);
+    return n;
+}
+
+const char *cpu_expert_shape_name(enum codec_id c, uint32_t shape) {
+    uint32_t n;
+    return shapes_of(c, &n)[shape].name;
+}
 
 /* Shapes of products with rows as they are decoded: as many neurons at once as is best, or one;
  * with looks ahead or without. */
@@ -126,12 +147,29 @@ static const uint8_t *chunk_rows(const struct ffn *f, struct cpu_worker *own, co
     return own->chunk;
 }
 
+/* Bring rows that are `stride_bytes` apart to cache: read a byte of each line, or ask for what lies
+ * `ahead_bytes` on. */
+static void bring(const uint8_t *rows, size_t row_bytes, size_t stride_bytes, uint32_t n,
+                  ptrdiff_t ahead_bytes) {
+    enum { LINE = 64 };
+    for (uint32_t i = 0; i < n; i++, rows += stride_bytes) {
+        for (size_t at = 0; at < row_bytes; at += LINE) {
+            if (ahead_bytes != 0) {
+                __builtin_prefetch((const void *)((uintptr_t)rows + at + (uintptr_t)ahead_bytes));
+            } else {
+                (void)*(const volatile uint8_t *)(rows + at);
+            }
+        }
+    }
+}
+
 /* gate [n], up [n] = products of n neurons' rows, at `data`, with the input of `use`; `after` is
  * what is read next. Asks `ahead_bytes` ahead, unless the shape asks for rows. */
 static void block_dots(const struct ffn *f, const struct expert_shape *shape, ptrdiff_t ahead_bytes,
                        const uint8_t *data, uint32_t n, const uint8_t *after, uint32_t use,
                        float *gate, float *up) {
     const size_t row_bytes = f->row_bytes, neuron_bytes = 3 * row_bytes;
+    const bool brings = f->k->qmix && shape != &in_cache;
     for (uint32_t i = 0; i < n && shape->run == 1; i++) {
         const struct dot_rows rows = {
             data + i * neuron_bytes, row_bytes, 2, f->dim, 1, ahead_bytes};
@@ -139,6 +177,9 @@ static void block_dots(const struct ffn *f, const struct expert_shape *shape, pt
         use_dot(f, &rows, use, both);
         gate[i] = both[0];
         up[i] = both[1];
+        if (brings) {
+            bring(rows.data + 2 * row_bytes, row_bytes, neuron_bytes, 1, ahead_bytes);
+        }
     }
     for (uint32_t i = 0; i < n && shape->run > 1; i += shape->run) {
         const uint32_t rest = n - i, run = rest < shape->run ? rest : shape->run;
@@ -153,6 +194,9 @@ static void block_dots(const struct ffn *f, const struct expert_shape *shape, pt
             rows.ahead_bytes = bytes_between(ups, rest > run ? gates + run * neuron_bytes : after);
         }
         use_dot(f, &rows, use, up + i);
+        if (brings) {
+            bring(ups + row_bytes, row_bytes, neuron_bytes, run, ahead_bytes);
+        }
     }
 }
 
@@ -174,12 +218,30 @@ static void block_downs(const struct ffn *f, const struct expert_shape *shape,
     }
 }
 
+/* What block_use does where downs are summed in integers. */
+static void quant_block_use(const struct ffn *f, const struct expert_shape *shape,
+                            const struct cpu_block *b, const uint8_t *data, struct cpu_worker *own,
+                            uint32_t use, float *out) {
+    const size_t neuron_bytes = 3 * f->row_bytes;
+    const uint32_t n = b->n_neurons;
+    const struct dot_rows downs = {data + 2 * f->row_bytes, neuron_bytes, n, f->dim, n, 0};
+    const ptrdiff_t ahead_bytes =
+        shape->ask == ASK_NEURONS ? (ptrdiff_t)(shape->run * neuron_bytes) : shape->ahead_bytes;
+    block_dots(f, shape, ahead_bytes, data, n, downs.data, use, own->gate, own->up);
+    activate(f, b->job, b->first, n, own->gate, own->up);
+    f->k->qmix(&downs, own->gate, out);
+}
+
 /* out [dim] = the sum of a block's neurons, at `data`, for one use; `next` is what is read after
  * it. */
 static void block_use(const struct ffn *f, const struct expert_shape *shape,
                       const struct cpu_block *b, const uint8_t *data, struct cpu_worker *own,
                       uint32_t use, const uint8_t *next, float *out) {
     const size_t neuron_bytes = 3 * f->row_bytes;
+    if (f->k->qmix) {
+        quant_block_use(f, shape, b, data, own, use, out);
+        return;
+    }
     memset(out, 0, f->dim * sizeof *out);
     for (uint32_t i = 0, n; i < b->n_neurons; i += n) {
         const uint32_t rest = b->n_neurons - i;
@@ -288,7 +350,9 @@ static void run_wave(struct ffn *f) {
     const bool tries = shape_tries(trial);
     const uint32_t turn = shape_next(trial, bytes);
     f->packed_shape = &packed_shapes[f->wave_packed ? turn : all->packed.best];
-    f->shape = &shapes[f->wave_packed ? all->experts[f->layer->codec->id].best : turn];
+    const enum codec_id codec = f->layer->codec->id;
+    uint32_t n_shapes;
+    f->shape = shapes_of(codec, &n_shapes) + (f->wave_packed ? all->experts[codec].best : turn);
     const uint64_t start = tries ? clock_ns() : 0;
     cpu_run(f->c, block_item, f, f->n_blocks, (uint64_t)f->n_blocks * FFN_BLOCK * 3 * f->dim);
     if (tries) {
@@ -396,6 +460,14 @@ static void panel_block(const struct ffn *f, struct cpu_worker *own, const struc
     for (uint32_t j = 0; j < n_uses; j++) {
         activate(f, job, first, n, own->gate + (size_t)j * FFN_BLOCK,
                  own->up + (size_t)j * FFN_BLOCK);
+    }
+    if (f->k->qmix_on) {
+        const struct dot_rows downs = {data + 2 * f->row_bytes, 3 * f->row_bytes, n, f->dim, n, 0};
+        for (uint32_t j = 0; j < n_uses; j++) {
+            own->ys[j] = f->parts + (size_t)uses[j] * f->dim;
+        }
+        f->k->qmix_on(&downs, own->gate, FFN_BLOCK, n_uses, own->ys);
+        return;
     }
     for (uint32_t col = 0; col < f->dim; col += CPU_FFN_COLS) {
         uint32_t cols = f->dim - col < CPU_FFN_COLS ? f->dim - col : CPU_FFN_COLS;

@@ -18,9 +18,10 @@ struct backend_shapes backend_cpu_shapes(const struct backend *b, enum backend_l
     return (struct backend_shapes){t->n, t->best, shape_chosen(t)};
 }
 
-const char *backend_cpu_shape_name(enum backend_loop loop, uint32_t shape) {
+const char *backend_cpu_shape_name(enum backend_loop loop, const struct codec *codec,
+                                   uint32_t shape) {
     return loop == BACKEND_LOOP_MATMUL ? cpu_matmul_shape_name(shape)
-                                       : cpu_expert_shape_name(shape);
+                                       : cpu_expert_shape_name(codec->id, shape);
 }
 
 void backend_cpu_force_shape(struct backend *b, enum backend_loop loop, const struct codec *codec,

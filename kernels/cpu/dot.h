@@ -26,6 +26,12 @@
  *                      sum from 0
  *   with minimums      a = fma(sum of w.q x.q, w.sc * x.scale, a) and b = fma(w.mn, x.sum, b)
  *                      likewise; y = w.S * a - w.M * b of the added sums, both products rounded
+ * The sum of a block of such rows, each times a number of its own, is made in integers, too: in a
+ * group of columns the numbers times the rows' scales, b_r, are quantised over the block's rows as
+ * an input's group is, to q_r with scale t, and then, for each column,
+ *   without minimums   y = t * (sum over rows of w.q q_r), where b_r = a_r * w.scale
+ *   with minimums      y = fma(t, sum over rows of w.q q_r, -m), where b_r = (a_r * w.S) * w.sc and
+ *                      m = fma(a_r * w.M, w.mn, m), row after row, from 0
  * All is IEEE arithmetic in f32, fused only where it says fma, so that every ISA gives the bits of
  * the scalar table: qdot and qtile alike.
  *
@@ -54,8 +60,9 @@ struct dot_rows {
 };
 
 enum {
-    DOT_SUMS = 4,   /* accumulator vectors of a dot product of floats */
-    DOT_GROUPS = 8, /* partial sums, by group, of one of integers */
+    DOT_SUMS = 4,        /* accumulator vectors of a dot product of floats */
+    DOT_GROUPS = 8,      /* partial sums, by group, of one of integers */
+    DOT_BLOCK_ROWS = 32, /* rows of a block that is summed in integers, at most */
 };
 
 /* One row of inputs in 8 bits, by groups of CODEC_GROUP columns. In a group whose greatest
@@ -120,6 +127,12 @@ struct dot_codec {
      * as qdot. */
     void (*qtile)(const uint8_t *panel, uint32_t n_w, uint32_t cols, const struct dot_quant *x,
                   uint32_t n_x, float *y, size_t y_stride);
+    /* out [cols] = the sum over r of a[r] * row r, n <= DOT_BLOCK_ROWS of them, in integers. Rows
+     * are read side by side, each of them in order, however many the shape of `w` says. */
+    void (*qmix)(const struct dot_rows *w, const float *a, float *out);
+    /* y[j][c] += the same for a = h + j * h_stride, for n_x of them: the same bits as qmix. */
+    void (*qmix_on)(const struct dot_rows *w, const float *h, size_t h_stride, uint32_t n_x,
+                    float *const *y);
 };
 
 /* Tokens of one head of a delta net, one after the other, each of which does to its state

@@ -77,6 +77,9 @@ static inline V v_scale_exp(V p, V n) {
 static inline __m128i load_128(const void *p) {
     return _mm_loadu_si128((const __m128i *)p);
 }
+static inline __m256i load_256(const void *p) {
+    return _mm256_loadu_si256((const __m256i *)p);
+}
 static inline __m128i load_64(const void *p) {
     return _mm_loadl_epi64((const __m128i *)p);
 }
@@ -176,6 +179,12 @@ static inline void group_sums(enum codec_id c, const uint8_t *row, uint32_t g, u
 }
 
 #include "kernels/cpu/dot_simd_quant.inc"
+
+INLINE __m256i mix_dot(enum codec_id c, __m256i acc, __m256i w, __m256i x) {
+    return dot_codes(c, acc, w, x);
+}
+
+#include "kernels/cpu/dot_simd_mix.inc"
 
 static bool usable(void) {
     unsigned a, b, c, d;

@@ -202,6 +202,15 @@ static inline void group_sums(enum codec_id c, const uint8_t *row, uint32_t g, u
 
 #include "kernels/cpu/dot_simd_quant.inc"
 
+/* Signed codes go in as magnitudes, their signs to x. */
+INLINE __m256i mix_dot(enum codec_id c, __m256i acc, __m256i w, __m256i x) {
+    return codec_has_minimums(c)
+               ? _mm256_dpbusd_epi32(acc, w, x)
+               : _mm256_dpbusd_epi32(acc, _mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+}
+
+#include "kernels/cpu/dot_simd_mix.inc"
+
 static bool usable(void) {
     /* The builtin's answers include the operating system's support for the wide registers. */
     return dot_avx2.usable() && __builtin_cpu_supports("avx512f") &&

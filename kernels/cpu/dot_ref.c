@@ -164,29 +164,36 @@ static int32_t round_small(float x) {
     return (int32_t)((x + magic) - magic);
 }
 
+/* q [n] = x [n] in 8 bits with one scale, which is returned, as dot.h says of a group; *sum is that
+ * of q. */
+static float quantise_some(const float *x, uint32_t n, int8_t *q, int32_t *sum) {
+    const uint32_t infinity = 0x7f800000;
+    uint32_t top = 0; /* bits of magnitudes are ordered as they are */
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t bits = bits_of(x[i]) & 0x7fffffff;
+        top = bits > top ? bits : top;
+    }
+    memset(q, 0, n);
+    *sum = 0;
+    if (top >= infinity || top < bits_of(DOT_QUANT_LEAST)) {
+        return top >= infinity ? NAN : 0;
+    }
+    float greatest, inverse;
+    memcpy(&greatest, &top, sizeof greatest);
+    inverse = 127.0f / greatest;
+    for (uint32_t i = 0; i < n; i++) {
+        q[i] = (int8_t)round_small(x[i] * inverse);
+        *sum += q[i];
+    }
+    return greatest / 127.0f;
+}
+
 static void quantise(const float *x, uint32_t cols, const struct dot_quant *out) {
-    const uint32_t groups = cols / CODEC_GROUP, infinity = 0x7f800000;
+    const uint32_t groups = cols / CODEC_GROUP;
     for (uint32_t g = 0; g < groups; g++) {
-        const float *from = x + (size_t)g * CODEC_GROUP;
-        int8_t *q = out->q + (size_t)g * CODEC_GROUP;
-        uint32_t top = 0; /* bits of magnitudes are ordered as they are */
-        for (uint32_t i = 0; i < CODEC_GROUP; i++) {
-            uint32_t bits = bits_of(from[i]) & 0x7fffffff;
-            top = bits > top ? bits : top;
-        }
-        int32_t sum = 0;
-        memset(q, 0, CODEC_GROUP);
-        out->scale[g] = top >= infinity ? NAN : 0;
-        if (top < infinity && top >= bits_of(DOT_QUANT_LEAST)) {
-            float greatest, inverse;
-            memcpy(&greatest, &top, sizeof greatest);
-            out->scale[g] = greatest / 127.0f;
-            inverse = 127.0f / greatest;
-            for (uint32_t i = 0; i < CODEC_GROUP; i++) {
-                q[i] = (int8_t)round_small(from[i] * inverse);
-                sum += q[i];
-            }
-        }
+        const size_t at = (size_t)g * CODEC_GROUP;
+        int32_t sum;
+        out->scale[g] = quantise_some(x + at, CODEC_GROUP, out->q + at, &sum);
         out->sum[g] = (float)sum * out->scale[g];
         out->offset[g] = -128 * sum;
     }
@@ -247,6 +254,38 @@ static float qdot_row(enum codec_id c, const uint8_t *row, uint32_t cols,
     return y;
 }
 
+/* out [CODEC_GROUP] = columns of group g of the sum of a[r] times row r. */
+static void qmix_group(enum codec_id c, const struct dot_rows *w, uint32_t g, const float *a,
+                       float *out) {
+    const uint32_t groups = w->cols / CODEC_GROUP;
+    const size_t scales_at = codec_scales_at(c, w->cols);
+    int8_t q[DOT_BLOCK_ROWS];
+    float factors[DOT_BLOCK_ROWS], minimum = 0;
+    int32_t sums[CODEC_GROUP] = {0}, unused;
+    for (uint32_t r = 0; r < w->n; r++) {
+        const uint8_t *scales = w->data + r * w->stride_bytes + scales_at;
+        if (codec_has_minimums(c)) {
+            float whole[2];
+            memcpy(whole, scales + (size_t)groups * 2, sizeof whole);
+            factors[r] = a[r] * whole[0] * (float)scales[g];
+            minimum = fmaf(a[r] * whole[1], (float)scales[groups + g], minimum);
+        } else {
+            factors[r] = a[r] * f16_to_f32(load_u16(scales + (size_t)g * 2));
+        }
+    }
+    const float scale = quantise_some(factors, w->n, q, &unused);
+    for (uint32_t r = 0; r < w->n; r++) {
+        int32_t codes[CODEC_GROUP];
+        group_codes(c, w->data + r * w->stride_bytes, g, codes);
+        for (uint32_t k = 0; k < CODEC_GROUP; k++) {
+            sums[k] += q[r] * codes[k];
+        }
+    }
+    for (uint32_t k = 0; k < CODEC_GROUP; k++) {
+        out[k] = fmaf((float)sums[k], scale, -minimum);
+    }
+}
+
 /* A panel here is the encoded rows, one after the other. */
 static size_t row_bytes(enum codec_id c, uint32_t cols) {
     return codec_row_bytes(codec_by_id(c), cols);
@@ -269,6 +308,23 @@ static size_t row_bytes(enum codec_id c, uint32_t cols) {
         for (uint32_t j = 0; j < n_x; j++) {                                                       \
             for (uint32_t i = 0; i < n_w; i++) {                                                   \
                 y[j * y_stride + i] = qdot_row(id, panel + i * row_bytes(id, cols), cols, &x[j]);  \
+            }                                                                                      \
+        }                                                                                          \
+    }                                                                                              \
+    static void name##_qmix(const struct dot_rows *w, const float *a, float *out) {                \
+        for (uint32_t g = 0; g < w->cols / CODEC_GROUP; g++) {                                     \
+            qmix_group(id, w, g, a, out + (size_t)g * CODEC_GROUP);                                \
+        }                                                                                          \
+    }                                                                                              \
+    static void name##_qmix_on(const struct dot_rows *w, const float *h, size_t h_stride,          \
+                               uint32_t n_x, float *const *y) {                                    \
+        for (uint32_t at = 0; at < w->cols; at += CODEC_GROUP) {                                   \
+            for (uint32_t j = 0; j < n_x; j++) {                                                   \
+                float sum[CODEC_GROUP];                                                            \
+                qmix_group(id, w, at / CODEC_GROUP, h + j * h_stride, sum);                        \
+                for (uint32_t k = 0; k < CODEC_GROUP; k++) {                                       \
+                    y[j][at + k] += sum[k];                                                        \
+                }                                                                                  \
             }                                                                                      \
         }                                                                                          \
     }
@@ -415,8 +471,10 @@ const struct dot_isa dot_ref = {
             [CODEC_F32] = {f32_dot, f32_axpy, f32_decode, f32_decode_spread},
             [CODEC_BF16] = {bf16_dot, bf16_axpy, bf16_decode, bf16_decode_spread},
             [CODEC_F16] = {f16_dot, f16_axpy, f16_decode, f16_decode_spread},
-            [CODEC_Q8] = {NULL, q8_axpy, q8_decode, NULL, q8_qdot, q8_qpack, q8_qtile},
-            [CODEC_Q4] = {NULL, q4_axpy, q4_decode, NULL, q4_qdot, q4_qpack, q4_qtile},
+            [CODEC_Q8] = {NULL, q8_axpy, q8_decode, NULL, q8_qdot, q8_qpack, q8_qtile, q8_qmix,
+                          q8_qmix_on},
+            [CODEC_Q4] = {NULL, q4_axpy, q4_decode, NULL, q4_qdot, q4_qpack, q4_qtile, q4_qmix,
+                          q4_qmix_on},
         },
     .tile = tile,
     .spread = spread,

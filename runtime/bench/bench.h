@@ -51,6 +51,7 @@ int bench_read_rate(uint32_t threads, double *memory, double *join_ns, struct er
 enum { BENCH_MOST_SHAPES = 8 };
 struct bench_loop {
     enum backend_loop loop;
+    const struct codec *codec;
     uint32_t n;           /* shapes */
     uint32_t shape, best; /* the one that it uses by itself; the one of the greatest rate */
     bool chosen;          /* whether it had measured enough for a verdict; */

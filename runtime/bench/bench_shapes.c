@@ -18,7 +18,7 @@ void bench_loop(struct backend *be, enum backend_loop loop, const struct codec *
     const uint64_t start = clock_ns();
     struct backend_shapes s = backend_cpu_shapes(be, loop, codec);
     assert(s.n <= BENCH_MOST_SHAPES);
-    *out = (struct bench_loop){.loop = loop, .n = s.n};
+    *out = (struct bench_loop){.loop = loop, .codec = codec, .n = s.n};
     while (!s.chosen && out->calls < MOST_CALLS && clock_ns() - start < MOST_CHOOSING_NS &&
            !run_interrupted()) {
         pass(ctx);
@@ -44,7 +44,7 @@ void bench_loop(struct backend *be, enum backend_loop loop, const struct codec *
 }
 
 static const char *name_of(const struct bench_loop *l, uint32_t shape) {
-    return backend_cpu_shape_name(l->loop, shape);
+    return backend_cpu_shape_name(l->loop, l->codec, shape);
 }
 
 void bench_loop_report(const struct bench_loop *l, struct run_json *json) {

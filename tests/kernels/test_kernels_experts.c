@@ -207,19 +207,63 @@ static void free_outputs(struct outputs *o) {
     free(o->tolerance);
 }
 
-static void add_neuron(const struct layer *l, uint32_t e, uint32_t i, const float *x, double *part,
-                       double *tolerance) {
-    const float *gate = neuron(l, e, i), *up = gate + l->dim, *down = up + l->dim;
+/* What neuron i of expert e gives, and *error, how many ulp of its products it may be off. */
+static double neuron_gives(const struct layer *l, uint32_t e, uint32_t i, const float *x,
+                           double *error) {
+    const float *gate = neuron(l, e, i), *up = gate + l->dim;
     double g_size, u_size, g = kernels_dot(gate, x, l->dim, &g_size),
                            u = kernels_dot(up, x, l->dim, &u_size);
     g += l->rule.bias ? l->gate_bias[e * l->ffn + i] : 0;
     u += l->rule.bias ? l->up_bias[e * l->ffn + i] : 0;
     double h = activated(&l->rule, g, u);
-    double error = 1.2 * (g_size * (fabs(u) + 1) + fabs(g) * u_size);
-    error = (codec_has_minimums(l->codec->id) ? 4 : 1) * error + 8 * fabs(h);
-    for (uint32_t c = 0; c < l->dim; c++) {
-        part[c] += h * down[c];
-        tolerance[c] += FLT_EPSILON * error * fabs((double)down[c]);
+    *error = 1.2 * (g_size * (fabs(u) + 1) + fabs(g) * u_size);
+    *error = (codec_has_minimums(l->codec->id) ? 4 : 1) * *error + 8 * fabs(h);
+    return h;
+}
+
+/* A block's neurons from `first` on, which give h [n], summed in integers (kernels/cpu/dot.h). A
+ * number that is rounded to the next integer in f32 and not here, or the other way round, may be a
+ * step off. */
+static void add_in_integers(const struct layer *l, uint32_t e, uint32_t first, uint32_t n,
+                            const double *h, double *part, double *tolerance) {
+    const double almost = 1e-3;
+    for (uint32_t g = 0; g < l->dim / CODEC_GROUP; g++) {
+        double b[FFN_BLOCK], top = 0, minimums = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            double scale, minimum;
+            kernels_scale(&l->experts[e], 3 * (first + i) + 2, g, &scale, &minimum);
+            b[i] = h[i] * scale;
+            minimums += h[i] * minimum;
+            top = fmax(top, fabs(b[i]));
+        }
+        for (uint32_t c = g * CODEC_GROUP; c < (g + 1) * CODEC_GROUP; c++) {
+            part[c] -= minimums;
+            for (uint32_t i = 0; i < n && top > 0; i++) {
+                const double step = top / 127,
+                             code = kernels_code(&l->experts[e], 3 * (first + i) + 2, c);
+                const double q = rint(b[i] / step), off = fabs(fabs(b[i] / step - q) - 0.5);
+                part[c] += q * step * code;
+                tolerance[c] += off < almost ? step * fabs(code) : 0;
+            }
+        }
+    }
+}
+
+/* Add a block's neurons from `first` on. */
+static void add_block(const struct layer *l, uint32_t e, uint32_t first, uint32_t n, const float *x,
+                      bool quantised, double *part, double *tolerance) {
+    double h[FFN_BLOCK];
+    for (uint32_t i = 0; i < n; i++) {
+        double error;
+        h[i] = neuron_gives(l, e, first + i, x, &error);
+        const float *down = neuron(l, e, first + i) + 2 * l->dim;
+        for (uint32_t c = 0; c < l->dim; c++) {
+            part[c] += quantised ? 0 : h[i] * down[c];
+            tolerance[c] += FLT_EPSILON * error * fabs((double)down[c]);
+        }
+    }
+    if (quantised) {
+        add_in_integers(l, e, first, n, h, part, tolerance);
     }
 }
 
@@ -233,9 +277,10 @@ static struct outputs simply(const struct layer *l, enum kept kept, bool quantis
         for (uint32_t c = 0; c < l->dim && l->rule.bias; c++) {
             o.want[at + c] = l->down_bias[e * l->dim + c];
         }
-        for (uint32_t i = 0; i < l->ffn; i++) {
+        for (uint32_t i = 0; i < l->ffn; i += FFN_BLOCK) {
             if (keeps(kept, i)) {
-                add_neuron(l, e, i, x, o.want + at, o.tolerance + at);
+                add_block(l, e, i, l->ffn - i < FFN_BLOCK ? l->ffn - i : FFN_BLOCK, x, quantised,
+                          o.want + at, o.tolerance + at);
             }
         }
         free(x);

@@ -94,7 +94,8 @@ def spread(values, form="%.2f"):
 
 
 def room_for(model, part, *options):
-    """The budget in which that part of the experts has room beside all else."""
+    """The budget in which that part of the experts has room beside all else. The options have to name --kv-size, whose
+    default would follow the budget."""
     about = json.loads(subprocess.check_output([os.path.join(BUILD, "corm-prep"), "inspect", "--json", model]))
     with Server(model, *options) as s:
         whole = json.loads(s.ask("GET", "/props"))["memory_bytes"]
@@ -121,11 +122,16 @@ def second_turn(model, words, rounds=5, before=2000, fresh=64):
           f"| {spread([1e3 * t for t in alone], '%.0f')} | {ratio:.2f} |", flush=True)
 
 
+# Contexts and caches of the parts with a budget; a token takes 32 KiB in the layers of OLMoE's shape.
+TOGETHER = ("--parallel", "4", "--ctx-size", "1024", "--kv-size", "192M")
+PROMPT = ("--parallel", "2", "--ctx-size", "24576", "--kv-size", "1600M")
+
+
 def together(model, words, ram, rounds=3, n=128):
     """Tokens a second of four answers at once and of one, and the bytes that were read for one token."""
     rates = {1: [], 4: []}
     read = {1: [], 4: []}
-    with Server(model, "--parallel", "4", "--ctx-size", "1024", "--ram", ram) as s:
+    with Server(model, *TOGETHER, "--ram", ram) as s:
         ids = s.ids(words)
         for k in range(rounds):
             for many in (1, 4):
@@ -150,7 +156,7 @@ def together(model, words, ram, rounds=3, n=128):
 def long_prompt(model, words, ram, batch, n=20000):
     """A prompt of n tokens beside a stream that goes on."""
     times = []
-    with Server(model, "--parallel", "2", "--ctx-size", "24576", "--ram", ram, "--batch", str(batch)) as s:
+    with Server(model, *PROMPT, "--ram", ram, "--batch", str(batch)) as s:
         ids = s.ids(words)
         other = threading.Thread(target=s.stream, args=(ids[-64:], 4000, times), daemon=True)
         other.start()
@@ -175,7 +181,7 @@ def turns():
 
 
 def answers():
-    ram = room_for(MODEL, 0.25, "--parallel", "4", "--ctx-size", "1024")
+    ram = room_for(MODEL, 0.25, *TOGETHER)
     print("| answers at once | tok/s, all | MiB read a token | ratio |\n|---|---|---|---|")
     together(MODEL, open(TEXT).read(), ram)
 
@@ -184,7 +190,7 @@ def prompts():
     print("| batch | prompt | first token, s | GB read | gaps of another stream before it, ms: median / longest "
           "| during it | tok/s of that stream |\n|---|---|---|---|---|---|---|")
     for batch in (256, 1024):
-        ram = room_for(MODEL, 0.25, "--parallel", "2", "--ctx-size", "24576", "--batch", str(batch))
+        ram = room_for(MODEL, 0.25, *PROMPT, "--batch", str(batch))
         long_prompt(MODEL, open(TEXT).read(), ram, batch)
 
 

@@ -112,6 +112,34 @@ double kernels_dot_tolerance(size_t n, double size) {
     return (double)FLT_EPSILON * (double)(n / 8 + 5) * size + (double)n * 0x1p-149;
 }
 
+int kernels_code(const struct weight *w, uint32_t row, uint32_t col) {
+    const uint8_t *p = weight_row(w, row);
+    if (w->codec->id == CODEC_Q8) {
+        return (int8_t)p[col];
+    }
+    assert_int_equal(w->codec->id, CODEC_Q4);
+    const uint32_t g = col / CODEC_GROUP, i = col % CODEC_GROUP, half = CODEC_GROUP / 2;
+    const uint8_t byte = p[(size_t)g * half + i % half];
+    return i < half ? byte & 15 : byte >> 4;
+}
+
+void kernels_scale(const struct weight *w, uint32_t row, uint32_t group, double *scale,
+                   double *minimum) {
+    const uint32_t groups = w->cols / CODEC_GROUP;
+    const uint8_t *scales = weight_row(w, row) + codec_scales_at(w->codec->id, w->cols);
+    float whole[2];
+    uint16_t half;
+    if (codec_has_minimums(w->codec->id)) {
+        memcpy(whole, scales + (size_t)groups * 2, sizeof whole);
+        *scale = (double)whole[0] * scales[group];
+        *minimum = (double)whole[1] * scales[groups + group];
+        return;
+    }
+    memcpy(&half, scales + (size_t)group * 2, sizeof half);
+    *scale = (double)f16_to_f32(half);
+    *minimum = 0;
+}
+
 double kernels_quant_error(const float *w, const float *x, size_t n) {
     double error = 0;
     for (size_t g = 0; g < n; g += CODEC_GROUP) {

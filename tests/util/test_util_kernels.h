@@ -32,6 +32,12 @@ void kernels_free_weight(struct weight *w);
 /* Row `row` decoded by the codec's definition; free(). */
 float *kernels_decode(const struct weight *w, uint32_t row);
 
+/* Of a codec with scales: the code of a row's column; the scale of a group's codes, and, where the
+ * codec has minimums, what is subtracted from their products (else 0). */
+int kernels_code(const struct weight *w, uint32_t row, uint32_t col);
+void kernels_scale(const struct weight *w, uint32_t row, uint32_t group, double *scale,
+                   double *minimum);
+
 /* Sum of a[i] * b[i] in double precision; *size becomes the sum of |a[i] * b[i]|. */
 double kernels_dot(const float *a, const float *b, size_t n, double *size);
 
