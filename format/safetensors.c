@@ -20,14 +20,17 @@ static const struct dtype {
     enum st_dtype id;
     uint32_t bits;
 } dtypes[] = {
-    {"BF16", ST_BF16, 16},        {"F16", ST_F16, 16},          {"F32", ST_F32, 32},
-    {"F64", ST_F64, 64},          {"I64", ST_I64, 64},          {"I32", ST_I32, 32},
-    {"BOOL", ST_OTHER, 8},        {"U8", ST_OTHER, 8},          {"I8", ST_OTHER, 8},
-    {"F8_E4M3", ST_OTHER, 8},     {"F8_E5M2", ST_OTHER, 8},     {"F8_E8M0", ST_OTHER, 8},
-    {"F8_E4M3FNUZ", ST_OTHER, 8}, {"F8_E5M2FNUZ", ST_OTHER, 8}, {"F4", ST_OTHER, 4},
-    {"F6_E2M3", ST_OTHER, 6},     {"F6_E3M2", ST_OTHER, 6},     {"I16", ST_OTHER, 16},
-    {"U16", ST_OTHER, 16},        {"U32", ST_OTHER, 32},        {"U64", ST_OTHER, 64},
-    {"C64", ST_OTHER, 64},
+    {"BF16", ST_BF16, 16},        {"F16", ST_F16, 16},
+    {"F32", ST_F32, 32},          {"F64", ST_F64, 64},
+    {"I64", ST_I64, 64},          {"I32", ST_I32, 32},
+    {"BOOL", ST_OTHER, 8},        {"U8", ST_U8, 8},
+    {"I8", ST_OTHER, 8},          {"F8_E4M3", ST_F8_E4M3, 8},
+    {"F8_E5M2", ST_OTHER, 8},     {"F8_E8M0", ST_F8_E8M0, 8},
+    {"F8_E4M3FNUZ", ST_OTHER, 8}, {"F8_E5M2FNUZ", ST_OTHER, 8},
+    {"F4", ST_OTHER, 4},          {"F6_E2M3", ST_OTHER, 6},
+    {"F6_E3M2", ST_OTHER, 6},     {"I16", ST_OTHER, 16},
+    {"U16", ST_OTHER, 16},        {"U32", ST_OTHER, 32},
+    {"U64", ST_OTHER, 64},        {"C64", ST_OTHER, 64},
 };
 
 static const struct dtype *dtype_by_name(const char *name) {

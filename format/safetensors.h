@@ -18,7 +18,18 @@
 
 enum { ST_MAX_DIMS = 8, ST_MAX_HEADER_BYTES = 100000000 };
 
-enum st_dtype { ST_F32, ST_F16, ST_BF16, ST_F64, ST_I64, ST_I32, ST_OTHER };
+enum st_dtype {
+    ST_F32,
+    ST_F16,
+    ST_BF16,
+    ST_F64,
+    ST_I64,
+    ST_I32,
+    ST_U8,
+    ST_F8_E4M3, /* without infinities: "FN" */
+    ST_F8_E8M0, /* powers of two */
+    ST_OTHER,
+};
 
 struct st_tensor {
     const char *name;       /* borrowed until st_close */
@@ -54,7 +65,7 @@ const struct st_tensor *st_skipped(const struct safetensors *st, size_t i);
 
 /* Convert `n` elements from element `first` to f32. F32, F16, BF16 only (caller checked dtype). */
 void st_read_f32(const struct st_tensor *t, uint64_t first, uint64_t n, float *dst);
-/* Bytes of one element of F32, F16, BF16, F64, I64, I32; 0 for other types. */
+/* Bytes of one element; 0 for ST_OTHER. */
 uint32_t st_element_bytes(enum st_dtype dtype);
 
 /* Tell the kernel that the tensor's pages (or those of `bytes` bytes from byte `first`) are not

@@ -270,6 +270,20 @@ static int open_checkpoint(const struct convert_options *o, const char *dir, str
     return rc;
 }
 
+/* Tell what keeping the trunk costs where no codec keeps its bits. */
+static void note_grown(struct hf_model *model, const struct pack_options *pack) {
+    struct pack_grown g = pack_trunk_grown(model, pack);
+    char from[CLI_SIZE_TEXT], to[CLI_SIZE_TEXT];
+    if (g.numbers) {
+        remark_add(&model->warnings,
+                   "%s: %u matrices that every token uses are in %s, whose bits no codec keeps: as "
+                   "f32, number times scale, they take %s instead of %s%s",
+                   model->dir, g.matrices, g.numbers, cli_size_text(to, g.to_bytes),
+                   cli_size_text(from, g.from_bytes),
+                   pack->trunk_codec ? "" : " (--trunk q8 is about as large as FP8)");
+    }
+}
+
 static int convert_dir(const struct convert_options *o, const char *dir, struct progress *progress,
                        uint64_t start_ns, struct err *err) {
     struct hf_model model = {0};
@@ -294,6 +308,9 @@ static int convert_dir(const struct convert_options *o, const char *dir, struct 
             "%s: experts are of several types (BF16, F16, F32): they are kept as f32, which "
             "holds all of them exactly and takes more space; --codec bf16 or f16 rounds them",
             dir);
+    }
+    if (rc == 0) {
+        note_grown(&model, &pack);
     }
     if (rc == 0 && model.warnings.len && !o->prep.quiet) {
         fputs(model.warnings.data, stderr);
@@ -400,12 +417,12 @@ static const struct cli_group output_group = {"Output", output_rows};
 
 static const struct cli_option weight_rows[] = {
     {"codec", 'c', CLI_ENUM, FIELD(codec), "CODEC",
-     "How expert weights are stored. keep: as the checkpoint has them, without loss; q8: 8.5 bits "
-     "a weight; q4: 4.5 bits.",
+     "How expert weights are stored. keep: as the checkpoint has them, without loss (of FP8 and "
+     "NVFP4 that is not possible); q8: 8.5 bits a weight; q4: 4.5 bits.",
      .words = codec_words},
     {"trunk", 0, CLI_ENUM, FIELD(trunk), "CODEC",
-     "How the matrices that every token uses are stored. Norms and biases are f32 always, routers "
-     "as the checkpoint has them.",
+     "How the matrices that every token uses are stored; keep makes f32 of FP8 and NVFP4. Norms "
+     "and biases are f32 always, routers as the checkpoint has them.",
      .words = trunk_words},
     {"hot", 0, CLI_DOUBLE, FIELD(hot), "FRACTION",
      "Part of each expert's neurons in its hot prefix, rounded to whole chunks (at least one, "

@@ -132,8 +132,6 @@ static const struct {
     {"adapter_model.bin", NO_MODEL, "an adapter (LoRA), not a model", MERGE},
     {"quantize_config.json", ALWAYS, "weights quantised by GPTQ, which are not read", FROM_SOURCE},
     {"quant_config.json", ALWAYS, "weights quantised by AWQ, which are not read", FROM_SOURCE},
-    {"hf_quant_config.json", ALWAYS, "weights quantised by NVIDIA's ModelOpt, which are not read",
-     FROM_SOURCE},
     {"*.safetensors.aria2", ALWAYS, UNFINISHED}, /* it lies beside the file as long as that grows */
     {"*.safetensors.part*", NO_WEIGHTS, UNFINISHED},
     {"*.crdownload", NO_WEIGHTS, UNFINISHED},

@@ -62,20 +62,58 @@ bool pack_experts_mixed(const struct hf_model *m) {
     return mixed;
 }
 
-static const struct codec *trunk_codec(const struct pack *p, enum slot_id slot, uint32_t layer) {
+/* The codec that was asked for a slot of the trunk; NULL: the one that holds it exactly. */
+static const struct codec *asked_codec(const struct pack_options *opt, enum slot_id slot) {
     switch (slot_at(slot)->store) {
     case SLOT_STORE_EXACT:
         return codec_by_id(CODEC_F32);
     case SLOT_STORE_TRUNK:
-        if (p->opt->trunk_codec) {
-            return p->opt->trunk_codec;
-        }
-        break;
+        return opt->trunk_codec;
     case SLOT_STORE_KEEP:
     case SLOT_STORE_EXPERT:
         break;
     }
-    return hf_weight(p->m, slot, layer, 0).codec;
+    return NULL;
+}
+
+static const struct codec *trunk_codec(const struct pack *p, enum slot_id slot, uint32_t layer) {
+    const struct codec *asked = asked_codec(p->opt, slot);
+    return asked ? asked : hf_weight(p->m, slot, layer, 0).codec;
+}
+
+struct pack_grown pack_trunk_grown(const struct hf_model *m, const struct pack_options *opt) {
+    struct pack_grown g = {0};
+    for (struct slot_place at = {0}; slot_next(hf_arch(m), &at);) {
+        const char *numbers = hf_weight_unkept(m, at.slot, at.layer, 0);
+        struct weight w = hf_weight(m, at.slot, at.layer, 0);
+        if (numbers && !asked_codec(opt, at.slot)) {
+            g.numbers = g.numbers ? g.numbers : numbers;
+            g.matrices++;
+            g.from_bytes += hf_weight_bytes(m, at.slot, at.layer, 0);
+            g.to_bytes += (uint64_t)w.rows * codec_row_bytes(w.codec, w.cols);
+        }
+    }
+    return g;
+}
+
+/* Experts whose bits no codec keeps are not made larger without being asked. */
+static int check_experts(const struct pack *p, struct err *err) {
+    const struct arch *a = p->a;
+    for (uint32_t l = 0; !p->opt->expert_codec && l < a->n_layers; l++) {
+        for (uint32_t e = 0; arch_is_moe(a, l) && e < a->n_experts; e++) {
+            for (uint32_t s = SLOT_EXPERT_GATE; s <= SLOT_EXPERT_DOWN; s++) {
+                const char *numbers = hf_weight_unkept(p->m, s, l, e);
+                if (numbers) {
+                    return err_set(err,
+                                   "%s: experts are in %s, whose bits no codec keeps: choose "
+                                   "--codec q8 or q4 (bf16 and f16 round, too; f32 does not, and "
+                                   "takes 4 bytes a weight)",
+                                   p->m->dir, numbers);
+                }
+            }
+        }
+    }
+    return 0;
 }
 
 static int check_codec(const struct codec *c, uint32_t cols, const char *what, struct err *err) {
@@ -131,7 +169,8 @@ static int check_tokenizer(const struct hf_model *m, struct err *err) {
 
 /* All that can be told before anything is written. */
 static int check_choices(struct pack *p, struct err *err) {
-    if (check_tokenizer(p->m, err) || check_codec(p->expert_codec, p->a->dim, "an expert", err) ||
+    if (check_tokenizer(p->m, err) || check_experts(p, err) ||
+        check_codec(p->expert_codec, p->a->dim, "an expert", err) ||
         corm_compress_check(p->opt->compress, p->expert_codec, err) || choose_chunks(p, err)) {
         return -1;
     }

@@ -47,6 +47,14 @@ int pack_check(const struct hf_model *m, const struct pack_options *opt, struct 
 
 /* Whether experts are of several types, so that f32 alone holds all of them exactly. */
 bool pack_experts_mixed(const struct hf_model *m);
+/* Matrices of the trunk whose bits no codec keeps: where they are stored exactly they grow, because
+ * f32 is what holds a number times its scale. */
+struct pack_grown {
+    const char *numbers; /* what the first of them is stored as; NULL: there are none */
+    uint32_t matrices;
+    uint64_t from_bytes, to_bytes;
+};
+struct pack_grown pack_trunk_grown(const struct hf_model *m, const struct pack_options *opt);
 /* The neurons of a chunk of this model: `wanted`, or all of an expert's where it has fewer. */
 uint32_t pack_chunk_neurons(const struct arch *a, uint32_t wanted);
 

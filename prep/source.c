@@ -29,6 +29,7 @@ enum {
 static const char *const wanted[] = {
     "config.json",
     "generation_config.json",
+    "hf_quant_config.json",
     "model.safetensors.index.json",
     "*.safetensors",
     "tokenizer.json",

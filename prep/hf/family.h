@@ -27,7 +27,6 @@ struct family_name {
     enum hf_layout layout;
     enum hf_value value;
     enum family_when when;
-    const char *scales; /* not NULL: `pattern` holds MXFP4 blocks, this their scales */
 };
 
 #define FAMILY_LAYER "model.layers.{L}."
@@ -132,7 +131,7 @@ struct family {
     bool wrapped;     /* it is published inside models that do more than text, too */
     const char *part; /* such a model's part that it is inside of: a key; NULL = none */
     const char *act;  /* the activation that hidden_act must name; NULL = "silu" */
-    bool mxfp4;       /* such a quantization_config is what `scales` of its names read */
+    bool mxfp4;       /* it has names of MXFP4's tensors, as such a quantization_config says */
     int64_t eos;      /* stop token where no file names one; negative = none */
     struct family_rope rope;
     const struct family_key *keys;

@@ -105,6 +105,23 @@ static void note_skipped(struct hf_model *m) {
     free(index);
 }
 
+/* Tell of tensors by which a quantised model rounds what it computes. */
+static void note_activations(struct hf_model *m) {
+    const struct st_tensor *first = NULL;
+    size_t n = 0;
+    for (size_t i = 0; m->config.quant.name && i < st_count(m->st); i++) {
+        if (hf_numbers_of_activations(st_at(m->st, i)->name)) {
+            first = n++ ? first : st_at(m->st, i);
+        }
+    }
+    if (n) {
+        remark_add(&m->warnings,
+                   "%s: %zu tensors that say how activations are rounded are left out, the first "
+                   "is \"%s\": here they are not, as in transformers where it decodes the weights",
+                   m->dir, n, first->name);
+    }
+}
+
 int hf_open(struct hf_model *m, const char *dir, struct err *err) {
     memset(m, 0, sizeof *m);
     m->dir = mem_strdup(dir);
@@ -116,6 +133,7 @@ int hf_open(struct hf_model *m, const char *dir, struct err *err) {
     const struct hf_names names = hf_names_of(&m->config, m->st, m->dir);
     settle_tied(m, &names);
     note_skipped(m);
+    note_activations(m);
     const struct arch *a = hf_arch(m);
     m->trunk = mem_calloc((1 + (size_t)a->n_layers) * SLOT_COUNT, sizeof *m->trunk);
     m->experts =
@@ -163,6 +181,11 @@ static const struct hf_matrix *matrix_of(const struct hf_model *m, enum slot_id 
 struct weight hf_weight(const struct hf_model *m, enum slot_id slot, uint32_t layer,
                         uint32_t expert) {
     return hf_matrix_view(matrix_of(m, slot, layer, expert));
+}
+
+const char *hf_weight_unkept(const struct hf_model *m, enum slot_id slot, uint32_t layer,
+                             uint32_t expert) {
+    return hf_matrix_unkept(matrix_of(m, slot, layer, expert));
 }
 
 uint64_t hf_weight_bytes(const struct hf_model *m, enum slot_id slot, uint32_t layer,

@@ -50,6 +50,10 @@ void hf_close(struct hf_model *m);
  * [dim, ffn_dim]. */
 struct weight hf_weight(const struct hf_model *m, enum slot_id slot, uint32_t layer,
                         uint32_t expert);
+/* What its numbers are stored as, where that codec takes more bytes because none keeps their bits
+ * ("FP8"); else NULL. */
+const char *hf_weight_unkept(const struct hf_model *m, enum slot_id slot, uint32_t layer,
+                             uint32_t expert);
 /* Bytes of the checkpoint that it takes. */
 uint64_t hf_weight_bytes(const struct hf_model *m, enum slot_id slot, uint32_t layer,
                          uint32_t expert);

@@ -206,6 +206,7 @@ static const char *const common_keys[] = {
     "partial_rotary_factor",
     "original_max_position_embeddings",
     "eos_token_id",
+    "quantization_config",
 };
 
 static bool is_read(const void *ctx, const char *name) {
@@ -220,7 +221,7 @@ static bool is_read(const void *ctx, const char *name) {
             return true;
         }
     }
-    return s->family->mxfp4 && strcmp(name, "quantization_config") == 0;
+    return false;
 }
 
 /* ---- the family ---- */
@@ -426,13 +427,13 @@ int hf_config_parse(struct hf_config *out, struct hf_json config, struct hf_json
     struct settle s = {.path = config.path, .arch = &out->arch};
     if (!root || (generation.text && !(gen = parse_object(generation, err))) ||
         find_family(&out->family, root, config.path, err) < 0 ||
-        hf_quant_check_config(root, config.path, out->family->mxfp4, err) < 0 ||
+        hf_quant_read(&out->quant, root, config.path, out->family->mxfp4, err) < 0 ||
         !(text = unwrap(out->family, root, config.path, err))) {
         goto out;
     }
     s.family = out->family;
     s.root = text;
-    if (hf_quant_check_config(text, config.path, s.family->mxfp4, err) < 0) {
+    if (hf_quant_read(&out->quant, text, config.path, s.family->mxfp4, err) < 0) {
         goto out;
     }
     out->tied_given = json_object_get(text, "tie_word_embeddings") != NULL;
@@ -454,30 +455,44 @@ out:
     return rc;
 }
 
+/* The text of a file that may be missing: then it has none. */
+static int read_file(struct hf_json *file, const char *path, uint8_t **bytes, struct err *err) {
+    size_t n = 0;
+    int there = file_exists(path, err);
+    if (there < 0 || (there && file_read(path, HF_MAX_CONFIG_BYTES, bytes, &n, err) < 0)) {
+        return -1;
+    }
+    *file = (struct hf_json){path, (const char *)*bytes, n};
+    return 0;
+}
+
 int hf_config_read(struct hf_config *out, const char *dir, struct err *err) {
-    int rc = -1;
-    uint8_t *config = NULL, *generation = NULL;
-    size_t config_bytes = 0, generation_bytes = 0;
-    char *config_path = mem_printf("%s/config.json", dir);
-    char *generation_path = mem_printf("%s/generation_config.json", dir);
-    if (access(config_path, F_OK) != 0) {
-        err_set(err, "%s: no config.json: not a Hugging Face checkpoint", dir);
-        goto out;
+    static const char *const names[] = {"config.json", "generation_config.json",
+                                        "hf_quant_config.json"};
+    enum { N = sizeof names / sizeof *names };
+    char *paths[N];
+    uint8_t *bytes[N] = {NULL};
+    struct hf_json files[N];
+    int rc = 0;
+    for (size_t i = 0; i < N; i++) {
+        paths[i] = mem_printf("%s/%s", dir, names[i]);
     }
-    int more = file_exists(generation_path, err);
-    if (more < 0 || file_read(config_path, HF_MAX_CONFIG_BYTES, &config, &config_bytes, err) < 0 ||
-        (more && file_read(generation_path, HF_MAX_CONFIG_BYTES, &generation, &generation_bytes,
-                           err) < 0)) {
-        goto out;
+    if (access(paths[0], F_OK) != 0) {
+        rc = err_set(err, "%s: no config.json: not a Hugging Face checkpoint", dir);
     }
-    rc = hf_config_parse(
-        out, (struct hf_json){config_path, (const char *)config, config_bytes},
-        (struct hf_json){generation_path, (const char *)generation, generation_bytes}, err);
-out:
-    free(config);
-    free(generation);
-    free(config_path);
-    free(generation_path);
+    for (size_t i = 0; rc == 0 && i < N; i++) {
+        rc = read_file(&files[i], paths[i], &bytes[i], err);
+    }
+    if (rc == 0) {
+        rc = hf_config_parse(out, files[0], files[1], err);
+    }
+    if (rc == 0 && files[2].text && !out->quant.name) { /* else config.json says the same */
+        rc = hf_quant_read_modelopt(&out->quant, files[2].text, files[2].size_bytes, paths[2], err);
+    }
+    for (size_t i = 0; i < N; i++) {
+        free(bytes[i]);
+        free(paths[i]);
+    }
     return rc;
 }
 

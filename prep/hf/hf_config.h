@@ -4,7 +4,7 @@
  * Owns: finding the family, unwrapping the text model's object from a wrapper's, the spelling of
  * every number, what all families have in common.
  * Leaves to others: defaults and layers of a family (family, settle), the tensors (hf), RoPE
- * (hf_rope), keys that are not read (hf_keys), stop tokens and sampling (hf_generation), ranges and
+ * (hf_rope), quantised weights (hf_quant), keys that are not read (hf_keys), stop tokens and sampling (hf_generation), ranges and
  * rules that tie the fields together (arch_check).
  * Threads: pure functions.
  */
@@ -12,11 +12,13 @@
 #define PREP_HF_HF_CONFIG_H
 
 #include "prep/hf/family.h"
+#include "prep/hf/hf_quant.h"
 
 struct hf_config {
     const struct family *family;
     struct arch arch; /* `tied` is what the file says or the family's default: see tied_given */
     bool tied_given;  /* the file has the key tie_word_embeddings */
+    struct hf_quant quant;   /* what the files say of quantised weights */
     uint32_t further_layers; /* behind the model's, in the checkpoint alone */
     bool unit_head;          /* the output head counts with columns of length one */
     bool stops_named;        /* a file names stop tokens; else arch has the family's, or none */

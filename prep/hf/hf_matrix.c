@@ -5,7 +5,6 @@
 #include <string.h>
 
 enum {
-    FP4_GROUP = 32, /* elements that share a scale in MXFP4 */
     RUN_BUFFER = 256,
     TILE_OUTER = 16,
     TILE_INNER = 64,
@@ -150,56 +149,14 @@ static const struct layout layouts[HF_LAYOUT_COUNT] = {
     [HF_DELTA_A] = {.pick = 1, .fill = fill_delta_ba},
 };
 
-/* ---- shapes ---- */
-
-static int check_shape(const struct st_tensor *t, const uint64_t *shape, uint32_t n_dims,
-                       bool vector, struct err *err) {
-    struct st_tensor want = *t;
-    want.n_dims = vector ? 1 : n_dims;
-    memcpy(want.shape, vector ? shape + n_dims - 1 : shape, want.n_dims * sizeof *shape);
-    bool same = t->n_dims == n_dims && memcmp(t->shape, shape, n_dims * sizeof *shape) == 0;
-    if (vector && t->n_dims == 1) {
-        same = t->shape[0] == shape[n_dims - 1];
-    }
-    if (!same) {
-        char expected[192], got[192];
-        return err_set(err, "%s: tensor \"%s\": shape is %s, config.json implies %s", t->file,
-                       t->name, st_shape_text(t, got), st_shape_text(&want, expected));
-    }
-    return 0;
-}
-
-static int check_dtype(const struct st_tensor *t, const char *wanted, struct err *err) {
-    bool floats = t->dtype == ST_BF16 || t->dtype == ST_F16 || t->dtype == ST_F32;
-    if (wanted ? strcmp(t->dtype_name, wanted) != 0 : !floats) {
-        return err_set(err, "%s: tensor \"%s\": dtype %s is not supported; supported: %s", t->file,
-                       t->name, t->dtype_name, wanted ? wanted : "BF16, F16, F32");
-    }
-    return 0;
-}
-
-/* Blocks have 16 bytes for each group of 32 columns, scales one. */
-static int check_fp4(const struct lay *l, const struct st_tensor *blocks,
-                     const struct st_tensor *scales, struct err *err) {
-    uint64_t shape[4] = {l->shape[0], l->shape[1], l->shape[2] / FP4_GROUP, FP4_GROUP / 2};
-    if (l->n_dims != 3 || l->shape[2] % FP4_GROUP != 0) {
-        return err_set(err, "%s: tensor \"%s\": MXFP4 needs rows of a multiple of 32 columns",
-                       blocks->file, blocks->name);
-    }
-    if (check_dtype(blocks, "U8", err) < 0 || check_shape(blocks, shape, 4, false, err) < 0 ||
-        check_dtype(scales, "U8", err) < 0) {
-        return -1;
-    }
-    return check_shape(scales, shape, 3, false, err);
-}
+/* ---- laying out ---- */
 
 int hf_matrix_lay(struct hf_matrix *m, const struct arch *a, enum slot_id slot, uint32_t layer,
                   uint32_t expert, enum hf_layout layout, enum hf_value value,
-                  const struct st_tensor *tensor, const struct st_tensor *scales, struct err *err) {
+                  const struct hf_numbers *numbers, struct err *err) {
     const struct layout *y = &layouts[layout];
     struct lay l = {.a = a, .layer = layer, .expert = expert};
-    *m = (struct hf_matrix){.tensor = tensor,
-                            .scales = scales,
+    *m = (struct hf_matrix){.numbers = *numbers,
                             .rows = slot_at(slot)->rows(a, layer),
                             .cols = slot_at(slot)->cols(a, layer),
                             .value = value,
@@ -208,20 +165,14 @@ int hf_matrix_lay(struct hf_matrix *m, const struct arch *a, enum slot_id slot, 
         m->factor = (float)(1 / sqrt((double)a->dim));
     }
     (y->fill ? y->fill : fill_regular)(y, &l, m);
-    if (scales) {
-        return check_fp4(&l, tensor, scales, err);
-    }
-    if (check_dtype(tensor, NULL, err) < 0) {
-        return -1;
-    }
-    return check_shape(tensor, l.shape, l.n_dims, layout == HF_PLAIN && m->rows == 1, err);
+    return hf_numbers_lay(&m->numbers, l.shape, l.n_dims, layout == HF_PLAIN && m->rows == 1, err);
 }
 
-int hf_matrix_over(struct hf_matrix *m, uint32_t rows, const struct st_tensor *over,
+int hf_matrix_over(struct hf_matrix *m, uint32_t rows, const struct hf_numbers *over,
                    struct err *err) {
     const uint64_t shape[2] = {rows, m->cols};
-    m->over = over;
-    return check_dtype(over, NULL, err) < 0 ? -1 : check_shape(over, shape, 2, false, err);
+    m->over = *over;
+    return hf_numbers_lay(&m->over, shape, 2, false, err);
 }
 
 /* ---- reading ---- */
@@ -249,60 +200,9 @@ static uint64_t element_of(const struct hf_matrix *m, uint32_t row, uint32_t col
            col * m->col_step;
 }
 
-/* 2^(code - 127); 255 is NaN. */
-static float fp4_scale(uint8_t code) {
-    uint32_t bits = code == 255 ? 0x7fc00000u : code == 0 ? 0x00400000u : (uint32_t)code << 23;
-    float scale;
-    memcpy(&scale, &bits, sizeof scale);
-    return scale;
-}
-
-/* n elements of MXFP4 from element `first`: E2M1 numbers, the even ones in the low nibble. */
-static void read_fp4(const struct hf_matrix *m, uint64_t first, uint64_t n, float *dst) {
-    static const float e2m1[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
-                                   -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
-    while (n > 0) {
-        uint64_t group = first / FP4_GROUP, skip = first % FP4_GROUP;
-        uint64_t some = FP4_GROUP - skip < n ? FP4_GROUP - skip : n;
-        const uint8_t *bytes = m->tensor->data + group * (FP4_GROUP / 2);
-        float scale = fp4_scale(m->scales->data[group]), x[FP4_GROUP];
-        for (uint32_t i = 0; i < FP4_GROUP / 2; i++) {
-            x[2 * i] = e2m1[bytes[i] & 15] * scale;
-            x[2 * i + 1] = e2m1[bytes[i] >> 4] * scale;
-        }
-        memcpy(dst, x + skip, some * sizeof *x);
-        dst += some;
-        first += some;
-        n -= some;
-    }
-}
-
-static void read_raw(const struct hf_matrix *m, uint64_t first, uint64_t n, float *dst) {
-    if (m->scales) {
-        read_fp4(m, first, n, dst);
-    } else {
-        st_read_f32(m->tensor, first, n, dst);
-    }
-}
-
-/* The index of the element in its tensor becomes a message. */
-static int refuse_element(const struct hf_matrix *m, uint64_t element, const char *what,
-                          struct err *err) {
-    const struct st_tensor *t = m->tensor;
-    struct st_tensor at = *t; /* its "shape" becomes the element's index */
-    uint64_t rest = m->scales ? element / 2 : element;
-    for (uint32_t d = t->n_dims; d-- > 0;) {
-        at.shape[d] = rest % t->shape[d];
-        rest /= t->shape[d];
-    }
-    char text[192];
-    return err_set(err, "%s: tensor \"%s\": weight %s %s", t->file, t->name,
-                   st_shape_text(&at, text), what);
-}
-
 int hf_matrix_refuse(const struct hf_matrix *m, uint32_t row, uint32_t col, const char *what,
                      struct err *err) {
-    return refuse_element(m, element_of(m, row, col), what, err);
+    return hf_numbers_refuse(&m->numbers, element_of(m, row, col), what, err);
 }
 
 /* `x` holds n weights that lie `step` apart from element `first`: all finite? */
@@ -316,7 +216,8 @@ static int check_finite(const struct hf_matrix *m, uint64_t first, uint64_t step
     }
     for (uint32_t i = 0; bad && i < n; i++) {
         if (!isfinite(x[i])) {
-            return refuse_element(m, first + i * step, isnan(x[i]) ? "is NaN" : "is infinite", err);
+            return hf_numbers_refuse(&m->numbers, first + i * step,
+                                     isnan(x[i]) ? "is NaN" : "is infinite", err);
         }
     }
     return 0;
@@ -334,13 +235,18 @@ static void change_values(const struct hf_matrix *m, float *x, uint32_t n) {
 static int read_run(const struct hf_matrix *m, uint64_t first, uint64_t step, uint32_t n,
                     float *dst, struct err *err) {
     if (step == 1) {
-        read_raw(m, first, n, dst);
+        if (hf_numbers_read(&m->numbers, first, n, dst, err) < 0) {
+            return -1;
+        }
     } else {
         float span[RUN_BUFFER];
         uint32_t at_once = step < RUN_BUFFER ? (uint32_t)(RUN_BUFFER / step) : 1;
         for (uint32_t i = 0; i < n; i += at_once) {
             uint32_t some = n - i < at_once ? n - i : at_once;
-            read_raw(m, first + i * step, (some - 1) * step + 1, span);
+            if (hf_numbers_read(&m->numbers, first + i * step, (some - 1) * step + 1, span, err) <
+                0) {
+                return -1;
+            }
             for (uint32_t k = 0; k < some; k++) {
                 dst[i + k] = span[k * step];
             }
@@ -389,8 +295,8 @@ static int read_rectangle(const struct hf_matrix *m, uint32_t row, uint32_t n_ro
 
 /* dst [cols] over the lengths of the columns of m->over. */
 static int divide_by_lengths(const struct hf_matrix *m, float *dst, struct err *err) {
-    const struct hf_matrix of = {.tensor = m->over, .cols = m->cols, .factor = 1};
-    const uint32_t rows = (uint32_t)m->over->shape[0];
+    const struct hf_matrix of = {.numbers = m->over, .cols = m->cols, .factor = 1};
+    const uint32_t rows = (uint32_t)m->over.tensor->shape[0];
     double *squares = mem_calloc(m->cols, sizeof *squares);
     float *row = mem_calloc(m->cols, sizeof *row);
     int rc = 0;
@@ -411,8 +317,8 @@ static int divide_by_lengths(const struct hf_matrix *m, float *dst, struct err *
 int hf_matrix_rows(const struct hf_matrix *m, uint32_t first, uint32_t n, float *dst,
                    struct err *err) {
     return read_rectangle(m, first, n, 0, m->cols, dst, m->cols, 1, err) < 0 ? -1
-           : m->over ? divide_by_lengths(m, dst, err)
-                     : 0;
+           : m->over.tensor ? divide_by_lengths(m, dst, err)
+                            : 0;
 }
 
 int hf_matrix_columns(const struct hf_matrix *m, uint32_t first, uint32_t n, float *dst,
@@ -422,41 +328,33 @@ int hf_matrix_columns(const struct hf_matrix *m, uint32_t first, uint32_t n, flo
 
 /* ---- as it lies ---- */
 
-/* MXFP4 is two bits of fraction and a power of two, which bf16 holds; f32 holds all the rest. */
-static enum codec_id exact_codec(const struct hf_matrix *m) {
-    if (m->value != HF_AS_IS || m->over) {
-        return CODEC_F32;
-    }
-    return m->scales || m->tensor->dtype == ST_BF16 ? CODEC_BF16
-           : m->tensor->dtype == ST_F16             ? CODEC_F16
-                                                    : CODEC_F32;
-}
-
 struct weight hf_matrix_view(const struct hf_matrix *m) {
     struct weight w = {0};
-    if (!m->tensor) {
+    const struct st_tensor *t = m->numbers.tensor;
+    if (!t) {
         return w;
     }
-    w.codec = codec_by_id(exact_codec(m));
+    bool as_is = m->value == HF_AS_IS && !m->over.tensor;
+    w.codec = codec_by_id(as_is ? hf_numbers_codec(&m->numbers) : CODEC_F32);
     w.rows = m->rows;
     w.cols = m->cols;
     w.stride_bytes = codec_row_bytes(w.codec, w.cols);
     const struct hf_part *p = &m->parts[0];
-    if (m->value == HF_AS_IS && !m->scales && !m->over && m->n_parts == 1 &&
-        p->group_rows == p->rows && m->pairs == 0 && m->col_step == 1) {
-        uint32_t size = st_element_bytes(m->tensor->dtype);
+    if (as_is && !m->numbers.scales && m->n_parts == 1 && p->group_rows == p->rows &&
+        m->pairs == 0 && m->col_step == 1) {
+        uint32_t size = st_element_bytes(t->dtype);
         w.stride_bytes = m->row_step * size;
-        w.data = m->tensor->data + p->first * size;
+        w.data = t->data + p->first * size;
     }
     return w;
 }
 
+const char *hf_matrix_unkept(const struct hf_matrix *m) {
+    return m->numbers.tensor ? hf_numbers_unkept(&m->numbers) : NULL;
+}
+
 uint64_t hf_matrix_bytes(const struct hf_matrix *m) {
-    uint64_t n = (uint64_t)m->rows * m->cols;
-    if (!m->tensor) {
-        return 0;
-    }
-    return m->scales ? n / 2 + n / FP4_GROUP : n * st_element_bytes(m->tensor->dtype);
+    return m->numbers.tensor ? hf_numbers_bytes(&m->numbers, (uint64_t)m->rows * m->cols) : 0;
 }
 
 void hf_matrix_advise(const struct hf_matrix *m, uint32_t first, uint32_t n,
@@ -468,13 +366,7 @@ void hf_matrix_advise(const struct hf_matrix *m, uint32_t first, uint32_t n,
         uint32_t last = first + some - 1, head = m->pairs > 0 ? m->head_rows : 1; /* whole ones */
         uint64_t from = element_of(m, first - first % head, 0);
         uint64_t end = element_of(m, last - last % head + head - 1, m->cols - 1) + 1;
-        if (m->scales) {
-            advise(m->tensor, from / 2, (end - from) / 2);
-            advise(m->scales, from / FP4_GROUP, (end - from) / FP4_GROUP);
-        } else {
-            uint32_t size = st_element_bytes(m->tensor->dtype);
-            advise(m->tensor, from * size, (end - from) * size);
-        }
+        hf_numbers_advise(&m->numbers, from, end, advise);
         first += some;
         n -= some;
     }

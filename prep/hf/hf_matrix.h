@@ -2,16 +2,16 @@
  * hf_matrix: where the numbers of a slot's matrix lie in a checkpoint's tensors, and reading them.
  *
  * Owns: the layouts in which families store a matrix (plain, fused with others, transposed, rows in
- * turn, in pairs or grouped by heads), the shape that each asks of a tensor, decoding (BF16, F16,
- * F32, MXFP4), what is done to the numbers afterwards, the check that none is NaN or infinite.
- * Leaves to others: which tensor it is (hf_names), bytes of files (format/safetensors).
+ * turn, in pairs or grouped by heads), the shape that each asks of a tensor, what is done to the
+ * numbers once they are read, the check that none is NaN or infinite.
+ * Leaves to others: which tensor it is (hf_names), what its numbers are stored as (hf_numbers).
  * Threads: a laid-out matrix is immutable and may be read from any number of threads.
  */
 #ifndef PREP_HF_HF_MATRIX_H
 #define PREP_HF_HF_MATRIX_H
 
 #include "format/arch.h"
-#include "format/safetensors.h"
+#include "prep/hf/hf_numbers.h"
 
 /* The tensor that a matrix [rows, cols] is part of. "In turn": the tensor's rows belong to this
  * matrix and to another one alternately, this one's first (EVEN) or second (ODD). */
@@ -64,9 +64,8 @@ struct hf_part {
 };
 
 struct hf_matrix {
-    const struct st_tensor *tensor; /* NULL: the model has no such matrix */
-    const struct st_tensor *scales; /* not NULL: `tensor` holds MXFP4 blocks, this their scales */
-    const struct st_tensor *over;   /* not NULL: hf_matrix_over */
+    struct hf_numbers numbers; /* its tensor is NULL where the model has no such matrix */
+    struct hf_numbers over;    /* its tensor is not NULL: hf_matrix_over */
     uint32_t rows, cols;
     uint64_t row_step, col_step; /* elements from one to the next */
     uint32_t n_parts;            /* one behind the other, down the matrix */
@@ -77,16 +76,16 @@ struct hf_matrix {
     float factor; /* 1, or that of HF_PER_ROOT_DIM */
 };
 
-/* Lay out slot `slot` of layer `layer` (and `expert`, for layouts of experts) in `tensor`, whose
- * shape and dtype are checked, as those of `scales` are (NULL: no MXFP4). */
+/* Lay out slot `slot` of layer `layer` (and `expert`, for layouts of experts) in what hf_numbers_find
+ * found, whose shape is checked. */
 int hf_matrix_lay(struct hf_matrix *m, const struct arch *a, enum slot_id slot, uint32_t layer,
                   uint32_t expert, enum hf_layout layout, enum hf_value value,
-                  const struct st_tensor *tensor, const struct st_tensor *scales, struct err *err);
+                  const struct hf_numbers *numbers, struct err *err);
 
 /* Divide the numbers of a vector [1, cols], which is laid out, by the lengths of the columns of
  * `over` [rows, cols] (and 1e-7 more) as they are read: so that a product with that matrix is one
  * with columns of length one. The matrix is read whole each time. */
-int hf_matrix_over(struct hf_matrix *m, uint32_t rows, const struct st_tensor *over,
+int hf_matrix_over(struct hf_matrix *m, uint32_t rows, const struct hf_numbers *over,
                    struct err *err);
 
 /* Rows [first, first + n) as f32: `dst` [n, cols]. An element that is not finite is an error that
@@ -105,6 +104,8 @@ int hf_matrix_refuse(const struct hf_matrix *m, uint32_t row, uint32_t col, cons
 /* The codec that holds the matrix exactly, and a view of it where its bytes can be used as they lie
  * (at any alignment); else data is NULL. */
 struct weight hf_matrix_view(const struct hf_matrix *m);
+/* What its numbers are stored as, where that codec takes more bytes (hf_numbers_unkept). */
+const char *hf_matrix_unkept(const struct hf_matrix *m);
 /* Bytes of the checkpoint that the matrix takes. */
 uint64_t hf_matrix_bytes(const struct hf_matrix *m);
 /* Call `advise` for what rows [first, first + n) lie in. */

@@ -55,6 +55,8 @@ struct hf_names hf_names_of(const struct hf_config *c, const struct safetensors 
                          .dir = dir,
                          .further_layers = c->further_layers,
                          .unit_head = c->unit_head,
+                         .quantised = c->quant.name != NULL,
+                         .blocks = c->quant.blocks,
                          .body = prefixes[0].body,
                          .head = prefixes[0].head};
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
@@ -107,9 +109,13 @@ struct binder {
     bool *used; /* [st_count] tensors that some slot holds */
 };
 
-static void use(struct binder *b, const struct st_tensor *t) {
-    if (t) {
-        b->used[t - st_at(b->names->st, 0)] = true;
+static void use(struct binder *b, const struct hf_numbers *numbers) {
+    const struct st_tensor *tensors[HF_NUMBERS_TENSORS];
+    hf_numbers_tensors(numbers, tensors);
+    for (size_t i = 0; i < HF_NUMBERS_TENSORS; i++) {
+        if (tensors[i]) {
+            b->used[tensors[i] - st_at(b->names->st, 0)] = true;
+        }
     }
 }
 
@@ -151,8 +157,13 @@ static int missing(const struct binder *b, enum slot_id slot, uint32_t layer, ui
 /* What the columns of the output head are divided by goes to the norm before it. */
 static int bind_unit_head(const struct binder *b, struct hf_matrix *m, struct err *err) {
     const struct st_tensor *head = hf_names_find(b->names, b->a->tied ? SLOT_EMBED : SLOT_HEAD);
-    return head ? hf_matrix_over(m, b->a->vocab, head, err)
-                : missing(b, SLOT_HEAD, 0, 0, true, err);
+    struct hf_numbers numbers;
+    if (!head) {
+        return missing(b, SLOT_HEAD, 0, 0, true, err);
+    }
+    return hf_numbers_find(&numbers, b->names->st, head->name, b->names->blocks, err) < 0
+               ? -1
+               : hf_matrix_over(m, b->a->vocab, &numbers, err);
 }
 
 /* Find and lay out the matrix of a slot that the model has. */
@@ -164,19 +175,12 @@ static int bind(struct binder *b, enum slot_id slot, uint32_t layer, uint32_t ex
     for (; (r = next_row(r, slot, moe)) != NULL; r++) {
         char name[NAME_BYTES];
         expand(n, r->pattern, layer, expert, name);
-        const struct st_tensor *t = st_find(n->st, name), *scales = NULL;
-        if (t && r->scales) {
-            expand(n, r->scales, layer, expert, name);
-            scales = st_find(n->st, name);
-            if (!scales) {
-                return err_set(err, "%s: tensor \"%s\" is missing", n->dir, name);
-            }
-        }
-        if (t) {
-            use(b, t);
-            use(b, scales);
-            if (hf_matrix_lay(m, b->a, slot, layer, expert, r->layout, r->value, t, scales, err) <
-                0) {
+        struct hf_numbers numbers;
+        int found = hf_numbers_find(&numbers, n->st, name, n->blocks, err);
+        if (found != 0) {
+            use(b, &numbers);
+            if (found < 0 || hf_matrix_lay(m, b->a, slot, layer, expert, r->layout, r->value,
+                                           &numbers, err) < 0) {
                 return -1;
             }
             return slot == SLOT_OUT_NORM && n->unit_head ? bind_unit_head(b, m, err) : 0;
@@ -213,6 +217,12 @@ static int bind_experts(struct binder *b, uint32_t layer, struct hf_matrix *expe
 
 /* ---- what is left over ---- */
 
+/* Whether a tensor is the one of this name, or holds scales of it. */
+static bool is_part_of(const char *tensor, const char *name) {
+    size_t n = strlen(name);
+    return strncmp(tensor, name, n) == 0 && (tensor[n] == '\0' || tensor[n] == '_');
+}
+
 /* Whether a tensor is one of keys and values of a layer that reads those of another: files have
  * such, and nobody uses them. */
 static bool is_unread(const struct binder *b, const char *tensor) {
@@ -223,7 +233,7 @@ static bool is_unread(const struct binder *b, const char *tensor) {
             for (; (r = next_row(r, slots[i], arch_is_moe(b->a, l))) != NULL; r++) {
                 char name[NAME_BYTES];
                 expand(b->names, r->pattern, l, 0, name);
-                if (strcmp(name, tensor) == 0) {
+                if (is_part_of(tensor, name)) {
                     return true;
                 }
             }
@@ -248,12 +258,13 @@ static bool is_head(const struct binder *b, const char *tensor) {
     char name[NAME_BYTES];
     const struct family_name *r = next_row(rows_of(b->names->family, SLOT_HEAD), SLOT_HEAD, true);
     expand(b->names, r->pattern, 0, 0, name);
-    return strcmp(name, tensor) == 0;
+    return is_part_of(tensor, name);
 }
 
 /* Whether nobody misses a tensor of this name, and nobody minds it. */
 static bool is_ignored(const struct binder *b, const char *tensor) {
-    if ((b->a->tied && is_head(b, tensor)) || is_further(b, tensor)) {
+    if ((b->a->tied && is_head(b, tensor)) || is_further(b, tensor) ||
+        (b->names->quantised && hf_numbers_of_activations(tensor))) {
         return true;
     }
     size_t n = strlen(tensor);

@@ -20,6 +20,8 @@ struct hf_names {
     const char *dir;         /* for messages, borrowed */
     uint32_t further_layers; /* behind the model's, whose tensors are left out */
     bool unit_head;          /* the output head counts with columns of length one */
+    bool quantised;          /* so that what says how activations are rounded is left out, too */
+    struct hf_blocks blocks; /* that share a scale, as config.json says */
     const char *body, *head; /* in place of "model." and before "lm_head." */
 };
 

@@ -1,22 +1,34 @@
 /*
- * hf_quant: quantised weights that are not read, told by config.json and by the names of tensors.
+ * hf_quant: what a checkpoint says of quantised weights.
  *
- * Owns: one row for each kind: how it is recognised, and what it is called in the message that
- * refuses it. A kind that comes to be read loses its row.
- * Leaves to others: MXFP4, which the gpt_oss family reads (hf_matrix); quantisation that only a
- * file beside config.json tells of (prep/foreign).
- * Threads: constant tables.
+ * Owns: one row for each method: what it is called, and how what it says of itself is read, or that
+ * it is not; methods told by names of tensors alone, and adapters.
+ * Leaves to others: tensors and their numbers, which say themselves what they are (hf_numbers);
+ * quantisation that only a file beside config.json tells of (prep/foreign).
+ * Threads: pure functions.
+ *
+ * What is read is which method it is, the size of blocks that share a scale, and that nothing stands
+ * there which asks for other arithmetic. Which weights are quantised is not: their tensors say so.
  */
 #ifndef PREP_HF_HF_QUANT_H
 #define PREP_HF_HF_QUANT_H
 
 #include <jansson.h>
 
-#include "format/safetensors.h"
+#include "prep/hf/hf_numbers.h"
 
-/* Refuse what an object of config.json (`root`, of the file `path`) says of quantised weights.
- * `mxfp4`: such a quantization_config is read. */
-int hf_quant_check_config(const json_t *root, const char *path, bool mxfp4, struct err *err);
+struct hf_quant {
+    const char *name; /* what people call the method; NULL: weights are not quantised */
+    struct hf_blocks blocks;
+};
+
+/* Read what an object of config.json (`root`, of the file `path`) says of quantised weights into a
+ * zeroed `q`; a method that is not read is an error. `mxfp4`: that method is read. */
+int hf_quant_read(struct hf_quant *q, const json_t *root, const char *path, bool mxfp4,
+                  struct err *err);
+/* The same from the text of ModelOpt's own file. */
+int hf_quant_read_modelopt(struct hf_quant *q, const char *text, size_t bytes, const char *path,
+                           struct err *err);
 
 /* Refuse a checkpoint with tensors that only quantised weights have, or an adapter. Names alone do
  * not tell for sure, so this is for a checkpoint whose tensors did not fit the model. `mxfp4` as

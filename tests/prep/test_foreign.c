@@ -142,7 +142,7 @@ static void directories(void **state) {
         /* quantisation told by a file of its own */
         {{WHOLE, {"quantize_config.json", "{}"}}, "quantize_config.json", "GPTQ", "made from"},
         {{WHOLE, {"quant_config.json", "{}"}}, "quant_config.json", "AWQ", "made from"},
-        {{WHOLE, {"hf_quant_config.json", "{}"}}, "hf_quant_config.json", "ModelOpt", ""},
+        {{WHOLE, {"hf_quant_config.json", "{}"}}, NULL, "", ""}, /* it is read */
         /* weights of other programs, where those that are read are missing */
         {{{"config.json", "{}"}, {"pytorch_model.bin", "PK"}},
          "pytorch_model.bin",

@@ -114,27 +114,6 @@ static void compare_weights(const char *dir, const char *path, const uint32_t *o
 
 /* ---- tests ---- */
 
-/* Of all sections but provenance, which tells of versions. Nothing is compressed, so that no
- * library's version counts either. */
-static uint64_t hash_archive(const char *path) {
-    struct err err = {0};
-    struct corm c;
-    struct buf hashes = {0};
-    corm_open(&c, path, 0, &err);
-    assert_no_err(&err);
-    for (uint32_t i = 0; i < c.header.section_count; i++) {
-        const struct corm_section *s = &c.sections[i];
-        if (s->type != CORM_SECTION_PROVENANCE) {
-            uint64_t h = hash64(c.map.data + s->offset, s->bytes);
-            buf_append(&hashes, &h, sizeof h);
-        }
-    }
-    uint64_t all = hash64(hashes.data, hashes.len);
-    buf_free(&hashes);
-    corm_close(&c);
-    return all;
-}
-
 /* What importers before this one wrote. */
 static void same_bytes(void **state) {
     (void)state;
@@ -165,7 +144,7 @@ static void same_bytes(void **state) {
         opt.expert_codec = codec_by_name(rows[i].codec);
         opt.trunk_codec = opt.expert_codec ? codec_by_name("q8") : NULL;
         pack(rows[i].dir, path, &opt, &result);
-        uint64_t hash = hash_archive(path);
+        uint64_t hash = model_sections(path);
         if (hash != rows[i].hash) {
             print_error("{\"%s\", \"%s\", 0x%016llx},\n", rows[i].dir, rows[i].codec,
                         (unsigned long long)hash);

@@ -184,3 +184,22 @@ void model_sequences_together(const char *path, const struct corm_engine_options
     }
     corm_engine_close(e);
 }
+
+uint64_t model_sections(const char *path) {
+    struct err err = {0};
+    struct corm c;
+    struct buf hashes = {0};
+    corm_open(&c, path, 0, &err);
+    assert_no_err(&err);
+    for (uint32_t i = 0; i < c.header.section_count; i++) {
+        const struct corm_section *s = &c.sections[i];
+        if (s->type != CORM_SECTION_PROVENANCE) {
+            uint64_t h = hash64(c.map.data + s->offset, s->bytes);
+            buf_append(&hashes, &h, sizeof h);
+        }
+    }
+    uint64_t all = hash64(hashes.data, hashes.len);
+    buf_free(&hashes);
+    corm_close(&c);
+    return all;
+}

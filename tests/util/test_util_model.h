@@ -25,6 +25,10 @@ char *model_archive(const char *checkpoint, const char *dir, const char *name, c
 char *model_retokenize(const char *from, const char *dir, const char *name,
                        const struct buf *tokenizer);
 
+/* Hash of all sections of an archive but provenance, which tells of versions. Where nothing is
+ * compressed, no library's version counts either. */
+uint64_t model_sections(const char *path);
+
 /* As the corm_* functions of these names, whose errors fail the test. */
 struct corm_engine *model_open(const char *path, const struct corm_engine_options *opt);
 struct corm_session *model_session(struct corm_engine *e);

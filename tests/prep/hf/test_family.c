@@ -387,13 +387,13 @@ static void refusals(void **state) {
     (void)state;
     static const struct config_refusal bad[] = {
         /* quantised checkpoints: only what is read */
-        {OSS "\"quantization_config\":{\"quant_method\":\"fp8\"}}", "FP8", "those by MXFP4 are"},
-        {OSS "\"quantization_config\":{\"bits\":4}}", "quantization_config", "those by MXFP4 are"},
+        {OSS "\"quantization_config\":{\"quant_method\":\"awq\"}}", "AWQ", "which are not read"},
+        {OSS "\"quantization_config\":{\"bits\":4}}", "quantization_config", "without a name"},
         {NEXT "\"quantization_config\":{\"quant_method\":\"mxfp4\"}}", "quantization_config",
          "MXFP4"},
-        {"{\"model_type\":\"gemma4\",\"quantization_config\":{\"quant_method\":\"fp8\"},"
+        {"{\"model_type\":\"gemma4\",\"quantization_config\":{\"quant_method\":\"gptq\"},"
          "\"text_config\":{" GEMMA_KEYS "}}",
-         "quantization_config", "FP8"},
+         "quantization_config", "GPTQ"},
         {"{\"model_type\":\"gemma4\",\"quantization\":{\"bits\":4},\"text_config\":{" GEMMA_KEYS
          "}}",
          "quantization: ", "MLX"},

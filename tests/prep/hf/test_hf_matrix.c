@@ -1,13 +1,13 @@
 /*
  * hf_matrix: every layout beside the element that its description names, in rows, columns and
- * pieces; MXFP4 beside a table; what is done to the numbers; shapes, dtypes and numbers that are
- * refused; views.
+ * pieces, with scales too; what is done to the numbers; shapes and numbers that are refused; views.
  */
 #include "tests/util/test.h"
 
 #include <math.h>
 
 #include "prep/hf/hf_matrix.h"
+#include "tests/util/test_util_tensors.h"
 
 /* Layer 0 attends, with 4 heads of 6 and 2 key heads; layer 1 is a delta net of 2 key heads of 3
  * and 4 value heads of 5. 3 experts of 4 neurons and a
@@ -42,6 +42,19 @@ static struct st_tensor numbered(uint32_t n_dims, const uint64_t *shape) {
     t.data = (const uint8_t *)data;
     t.bytes = n * sizeof *data;
     return t;
+}
+
+/* hf_matrix_lay in this tensor alone, which has no scales. */
+static int lay(struct hf_matrix *m, const struct arch *a, enum slot_id slot, uint32_t layer,
+               uint32_t expert, enum hf_layout layout, enum hf_value value,
+               const struct st_tensor *t, struct err *err) {
+    struct tensors one = {0};
+    struct hf_numbers numbers;
+    tensors_add(&one, "numbers", "F32", "[1]", NULL, 4);
+    hf_numbers_find(&numbers, tensors_open(&one), "numbers", (struct hf_blocks){0}, err);
+    tensors_close(&one);
+    numbers.tensor = t;
+    return hf_matrix_lay(m, a, slot, layer, expert, layout, value, &numbers, err);
 }
 
 static void free_data(struct st_tensor *t) {
@@ -166,7 +179,7 @@ static void every_layout(void **state) {
         struct st_tensor t = numbered(y->n_dims, y->shape);
         struct hf_matrix m;
         struct err err = {0};
-        hf_matrix_lay(&m, &a, y->slot, y->layer, y->expert, y->layout, HF_AS_IS, &t, NULL, &err);
+        lay(&m, &a, y->slot, y->layer, y->expert, y->layout, HF_AS_IS, &t, &err);
         assert_no_err(&err);
         check_pieces(y, &m, 0, 0);
         check_pieces(y, &m, m.rows / 2, m.cols / 3);
@@ -182,8 +195,7 @@ static void every_layout(void **state) {
         assert_int_equal(hf_matrix_bytes(&m), 4 * (uint64_t)m.rows * m.cols);
         /* another shape */
         t.shape[t.n_dims - 1]++;
-        assert_int_equal(hf_matrix_lay(&m, &a, y->slot, y->layer, y->expert, y->layout, HF_AS_IS,
-                                       &t, NULL, &err),
+        assert_int_equal(lay(&m, &a, y->slot, y->layer, y->expert, y->layout, HF_AS_IS, &t, &err),
                          -1);
         assert_err(&err, "a.st: tensor \"numbers\": shape is [", "config.json implies [");
         free_data(&t);
@@ -211,8 +223,7 @@ static void large_turned(void **state) {
         struct st_tensor t = numbered(rows[i].n_dims, rows[i].shape);
         struct hf_matrix m;
         struct err err = {0};
-        hf_matrix_lay(&m, &a, rows[i].slot, 0, rows[i].expert, rows[i].layout, HF_AS_IS, &t, NULL,
-                      &err);
+        lay(&m, &a, rows[i].slot, 0, rows[i].expert, rows[i].layout, HF_AS_IS, &t, &err);
         assert_no_err(&err);
         check_pieces(&rows[i], &m, 0, 0);
         check_pieces(&rows[i], &m, 1, 70);
@@ -232,7 +243,7 @@ static void values(void **state) {
     for (uint32_t value = HF_AS_IS; value <= HF_PER_ROOT_DIM; value++) {
         struct hf_matrix m;
         struct err err = {0};
-        hf_matrix_lay(&m, &a, SLOT_ATTN_NORM, 0, 0, HF_PLAIN, value, &t, NULL, &err);
+        lay(&m, &a, SLOT_ATTN_NORM, 0, 0, HF_PLAIN, value, &t, &err);
         assert_int_equal(hf_matrix_rows(&m, 0, 1, x, &err), 0);
         for (uint32_t i = 0; i < 32; i++) {
             float w = (float)i;
@@ -294,7 +305,7 @@ static void refuses_numbers(void **state) {
         struct st_tensor t = numbered(rows[i].n_dims, rows[i].shape);
         ((float *)(uintptr_t)t.data)[rows[i].element] = rows[i].bad;
         err = (struct err){0};
-        hf_matrix_lay(&m, &a, rows[i].slot, 0, 1, rows[i].layout, rows[i].value, &t, NULL, &err);
+        lay(&m, &a, rows[i].slot, 0, 1, rows[i].layout, rows[i].value, &t, &err);
         assert_no_err(&err);
         assert_int_equal(hf_matrix_rows(&m, 0, m.rows, x, &err), rows[i].message ? -1 : 0);
         if (rows[i].message) {
@@ -305,141 +316,65 @@ static void refuses_numbers(void **state) {
     arch_free(&a);
 }
 
-static void dtypes(void **state) {
+/* ---- scales ---- */
+
+/* FP8 in blocks of the tensor as it lies, whatever the matrix picks of it: each number is the one
+ * that stands at its element. */
+static void scaled(void **state) {
     (void)state;
     struct arch a = small_arch();
-    static const struct {
-        enum st_dtype dtype;
-        const char *name;
-        enum codec_id codec;
-    } rows[] = {{ST_BF16, "BF16", CODEC_BF16}, {ST_F16, "F16", CODEC_F16},
-                {ST_F32, "F32", CODEC_F32},    {ST_F64, "F64", 0},
-                {ST_OTHER, "U8", 0},           {ST_I32, "I32", 0}};
-    const uint64_t shape[2] = {12, 32};
-    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
-        struct st_tensor t = numbered(2, shape);
+    const struct hf_blocks blocks = {3, 5};
+    for (size_t i = 0; i < TEST_COUNT(layouts); i++) {
+        const struct layout_row *y = &layouts[i];
+        struct tensors t = {0};
         struct hf_matrix m;
+        struct hf_numbers numbers;
         struct err err = {0};
-        t.dtype = rows[i].dtype;
-        t.dtype_name = rows[i].name;
-        int rc = hf_matrix_lay(&m, &a, SLOT_K, 0, 0, HF_PLAIN, HF_AS_IS, &t, NULL, &err);
-        assert_int_equal(rc, rows[i].codec ? 0 : -1);
-        if (rc == 0) {
-            assert_int_equal(hf_matrix_view(&m).codec->id, rows[i].codec);
-        } else {
-            assert_err(&err, rows[i].name, "is not supported", "BF16, F16, F32");
+        if (y->n_dims == 1) {
+            continue;
         }
-        free_data(&t);
-    }
-    arch_free(&a);
-}
-
-/* ---- MXFP4 ---- */
-
-struct fp4 {
-    struct st_tensor blocks, scales;
-};
-
-/* [3, 8, 1, 16] and [3, 8, 1] bytes. */
-static struct fp4 make_fp4(uint8_t scale) {
-    struct fp4 f = {
-        {.name = "blocks", .dtype_name = "U8", .dtype = ST_OTHER, .n_dims = 4, .file = "a.st"},
-        {.name = "scales", .dtype_name = "U8", .dtype = ST_OTHER, .n_dims = 3, .file = "a.st"}};
-    const uint64_t shape[4] = {3, 8, 1, 16};
-    uint8_t *blocks = mem_alloc(3 * 8 * 16), *scales = mem_alloc(3 * 8);
-    memcpy(f.blocks.shape, shape, sizeof shape);
-    memcpy(f.scales.shape, shape, 3 * sizeof *shape);
-    for (uint32_t i = 0; i < 3 * 8 * 16; i++) {
-        blocks[i] = (uint8_t)(i * 37);
-    }
-    for (uint32_t i = 0; i < 3 * 8; i++) {
-        scales[i] = (uint8_t)(scale + i % 3);
-    }
-    f.blocks.data = blocks;
-    f.scales.data = scales;
-    return f;
-}
-
-static void mxfp4(void **state) {
-    (void)state;
-    static const double e2m1[8] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
-    struct arch a = small_arch();
-    const uint8_t scales[] = {0, 1, 118, 127, 130, 249};
-    float x[4 * 32], turned_x[4 * 32];
-    for (size_t i = 0; i < TEST_COUNT(scales); i++) {
-        struct fp4 f = make_fp4(scales[i]);
-        struct hf_matrix m;
-        struct err err = {0};
-        hf_matrix_lay(&m, &a, SLOT_EXPERT_UP, 0, 2, HF_EXPERTS_ODD, HF_AS_IS, &f.blocks, &f.scales,
-                      &err);
+        uint64_t matrices = y->n_dims == 3 ? y->shape[0] : 1, rows = y->shape[y->n_dims - 2];
+        uint64_t cols = y->shape[y->n_dims - 1], grid = (rows + 2) / 3 * ((cols + 4) / 5);
+        uint8_t codes[3 * 64 * 64];
+        float scales[3 * 64 * 64];
+        for (uint64_t k = 0; k < matrices * rows * cols; k++) {
+            codes[k] = (uint8_t)(k * 37 % 127);
+        }
+        for (uint64_t k = 0; k < matrices * grid; k++) {
+            scales[k] = 0.5f + (float)k;
+        }
+        char *shape = y->n_dims == 3 ? mem_printf("[%u,%u,%u]", (uint32_t)matrices, (uint32_t)rows,
+                                                  (uint32_t)cols)
+                                     : mem_printf("[%u,%u]", (uint32_t)rows, (uint32_t)cols);
+        char *of_scales =
+            y->n_dims == 3
+                ? mem_printf("[%u,%u,%u]", (uint32_t)matrices, (uint32_t)((rows + 2) / 3),
+                             (uint32_t)((cols + 4) / 5))
+                : mem_printf("[%u,%u]", (uint32_t)((rows + 2) / 3), (uint32_t)((cols + 4) / 5));
+        tensors_add(&t, "w", "F8_E4M3", shape, codes, matrices * rows * cols);
+        tensors_add(&t, "w_scale_inv", "F32", of_scales, scales, 4 * matrices * grid);
+        hf_numbers_find(&numbers, tensors_open(&t), "w", blocks, &err);
+        hf_matrix_lay(&m, &a, y->slot, y->layer, y->expert, y->layout, HF_AS_IS, &numbers, &err);
         assert_no_err(&err);
-        assert_int_equal(hf_matrix_rows(&m, 0, 4, x, &err), 0);
-        assert_int_equal(hf_matrix_columns(&m, 3, 29, turned_x, &err), 0);
-        for (uint32_t r = 0; r < 4; r++) {
-            uint32_t row = 2 * 8 + 2 * r + 1;
-            for (uint32_t c = 0; c < 32; c++) {
-                uint32_t code = f.blocks.data[row * 16 + c / 2] >> (c % 2 ? 4 : 0) & 15;
-                double want = e2m1[code & 7] * (code & 8 ? -1 : 1);
-                want = ldexp(want, f.scales.data[row] - 127);
-                float got = x[r * 32 + c];
-                assert_true((double)got == want);
-                assert_true(bf16_to_f32(f32_to_bf16(got)) == got);
-                assert_true(c < 3 || turned_x[(c - 3) * 4 + r] == got);
-            }
+        float *x = mem_calloc((size_t)m.rows * m.cols, sizeof *x), want;
+        assert_int_equal(hf_matrix_rows(&m, 0, m.rows, x, &err), 0);
+        for (uint32_t k = 0; k < m.rows * m.cols; k++) {
+            uint64_t at = y->element(k / m.cols, k % m.cols, y->expert, m.rows, m.cols);
+            uint64_t row = at / cols,
+                     block = row / rows * grid + row % rows / 3 * ((cols + 4) / 5) + at % cols / 5;
+            int exponent = codes[at] >> 3, fraction = codes[at] & 7;
+            want = exponent ? ldexpf((float)(8 + fraction), exponent - 10)
+                            : ldexpf((float)fraction, -9);
+            assert_true(x[k] == want * scales[block]);
         }
         struct weight w = hf_matrix_view(&m);
-        assert_int_equal(w.codec->id, CODEC_BF16);
+        assert_int_equal(w.codec->id, CODEC_F32);
         assert_null(w.data);
-        assert_int_equal(hf_matrix_bytes(&m), 4 * (16 + 1));
-        free_data(&f.blocks);
-        free_data(&f.scales);
+        free(x);
+        free(shape);
+        free(of_scales);
+        tensors_close(&t);
     }
-    arch_free(&a);
-}
-
-static void refuses_mxfp4(void **state) {
-    (void)state;
-    struct arch a = small_arch();
-    struct fp4 f = make_fp4(255);
-    struct hf_matrix m;
-    struct err err = {0};
-    float x[4 * 32];
-    hf_matrix_lay(&m, &a, SLOT_EXPERT_UP, 0, 0, HF_EXPERTS_SECOND, HF_AS_IS, &f.blocks, &f.scales,
-                  &err);
-    assert_int_equal(hf_matrix_rows(&m, 0, 4, x, &err), -1);
-    assert_err(&err, "tensor \"blocks\": weight [0, ", "is NaN");
-    static const struct {
-        bool scales;
-        uint32_t dim;
-        uint64_t n;
-        const char *say;
-    } rows[] = {
-        {false, 3, 8, "shape is [3, 8, 1, 8], config.json implies [3, 8, 1, 16]"},
-        {false, 1, 4, "shape is [3, 4, 1, 16]"},
-        {true, 2, 2, "tensor \"scales\": shape is [3, 8, 2], config.json implies [3, 8, 1]"}};
-    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
-        struct fp4 bad = f;
-        (rows[i].scales ? &bad.scales : &bad.blocks)->shape[rows[i].dim] = rows[i].n;
-        err = (struct err){0};
-        assert_int_equal(hf_matrix_lay(&m, &a, SLOT_EXPERT_UP, 0, 0, HF_EXPERTS_ODD, HF_AS_IS,
-                                       &bad.blocks, &bad.scales, &err),
-                         -1);
-        assert_err(&err, rows[i].say);
-    }
-    f.scales.dtype_name = "I8";
-    err = (struct err){0};
-    assert_int_equal(hf_matrix_lay(&m, &a, SLOT_EXPERT_UP, 0, 0, HF_EXPERTS_ODD, HF_AS_IS,
-                                   &f.blocks, &f.scales, &err),
-                     -1);
-    assert_err(&err, "dtype I8 is not supported; supported: U8");
-    a.dim = 48;
-    err = (struct err){0};
-    assert_int_equal(hf_matrix_lay(&m, &a, SLOT_EXPERT_UP, 0, 0, HF_EXPERTS_ODD, HF_AS_IS,
-                                   &f.blocks, &f.scales, &err),
-                     -1);
-    assert_err(&err, "a multiple of 32 columns");
-    free_data(&f.blocks);
-    free_data(&f.scales);
     arch_free(&a);
 }
 
@@ -480,7 +415,7 @@ static void advice(void **state) {
         struct st_tensor t = numbered(y->n_dims, y->shape);
         struct hf_matrix m;
         struct err err = {0};
-        hf_matrix_lay(&m, &a, y->slot, y->layer, y->expert, y->layout, HF_AS_IS, &t, NULL, &err);
+        lay(&m, &a, y->slot, y->layer, y->expert, y->layout, HF_AS_IS, &t, &err);
         advised.first = UINT64_MAX;
         advised.end = advised.calls = 0;
         hf_matrix_advise(&m, rows[i].first, rows[i].n, advise);
@@ -495,8 +430,7 @@ static void advice(void **state) {
 int main(void) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_layout),    cmocka_unit_test(large_turned), cmocka_unit_test(values),
-        cmocka_unit_test(refuses_numbers), cmocka_unit_test(dtypes),       cmocka_unit_test(mxfp4),
-        cmocka_unit_test(refuses_mxfp4),   cmocka_unit_test(advice),
+        cmocka_unit_test(refuses_numbers), cmocka_unit_test(scaled),       cmocka_unit_test(advice),
     };
     return cmocka_run_group_tests_name("hf_matrix", tests, NULL, NULL);
 }

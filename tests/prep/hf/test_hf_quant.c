@@ -1,13 +1,86 @@
 /*
- * hf_quant: quantised weights by config.json and by tensors' names, each refused by its name.
+ * hf_quant: quantised weights by config.json, read or refused by the method's name, and by tensors'
+ * names.
  */
 #include "tests/util/test.h"
 
 #include "prep/hf/hf_quant.h"
+#include "tests/util/test_util_tensors.h"
 
-static void by_config(void **state) {
+static int read_config(struct hf_quant *q, const char *config, bool mxfp4, struct err *err) {
+    json_t *root = json_loads(config, 0, NULL);
+    assert_non_null(root);
+    *q = (struct hf_quant){0};
+    int rc = hf_quant_read(q, root, "config.json", mxfp4, err);
+    json_decref(root);
+    return rc;
+}
+
+#define Q(object) "{\"quantization_config\":{" object "}}"
+#define FP8(more) Q("\"quant_method\":\"fp8\"" more)
+#define GROUPS(format, weights)                                                                    \
+    Q("\"quant_method\":\"compressed-tensors\",\"format\":\"" format                               \
+      "\",\"quantization_status\":\"compressed\",\"config_groups\":{\"group_0\":{\"targets\":"     \
+      "[\"Linear\"],\"input_activations\":{\"dynamic\":true},\"weights\":{" weights "}}}")
+#define MODELOPT(algorithm) Q("\"quant_method\":\"modelopt\",\"quant_algo\":\"" algorithm "\"")
+
+/* As published. */
+static void reads(void **state) {
     static const struct {
-        const char *config, *say, *say_too; /* NULL: nothing is refused */
+        const char *config, *name; /* NULL: not quantised */
+        struct hf_blocks blocks;
+    } rows[] = {
+        {FP8(",\"activation_scheme\":\"dynamic\",\"fmt\":\"e4m3\",\"weight_block_size\":[128,128]"),
+         "FP8",
+         {128, 128}},
+        {FP8(",\"fmt\":\"float8_e4m3fn\",\"weight_block_size\":[64,32],"
+             "\"modules_to_not_convert\":[\"gate\",\"lm_head\"]"),
+         "FP8",
+         {64, 32}},
+        {FP8(",\"scale_fmt\":\"ue8m0\",\"ignored_layers\":[\"a\"]"), "FP8", {128, 128}},
+        {FP8(",\"activation_scheme\":\"static\",\"weight_block_size\":null"), "FP8", {0, 0}},
+        {Q("\"quant_method\":\"fbgemm_fp8\",\"activation_scale_ub\":1200.0"),
+         "FBGEMM (FP8)",
+         {0, 0}},
+        {GROUPS("float-quantized", "\"num_bits\":8,\"type\":\"float\",\"strategy\":\"channel\","
+                                   "\"symmetric\":true,\"block_structure\":null"),
+         "compressed-tensors",
+         {0, 0}},
+        {GROUPS("float-quantized", "\"num_bits\":8,\"type\":\"float\",\"strategy\":\"block\","
+                                   "\"block_structure\":[128,64]"),
+         "compressed-tensors",
+         {128, 64}},
+        {GROUPS("nvfp4-pack-quantized", "\"num_bits\":4,\"type\":\"float\",\"group_size\":16"),
+         "compressed-tensors",
+         {0, 0}},
+        {Q("\"quant_method\":\"modelopt\",\"quant_algo\":\"NVFP4\",\"kv_cache_scheme\":{\"type\":"
+           "\"float\"},\"producer\":{\"name\":\"modelopt\"},\"ignore\":[\"lm_head\"],"
+           "\"config_groups\":{\"g\":{\"weights\":{\"num_bits\":4,\"type\":\"float\","
+           "\"dynamic\":false,\"group_size\":16}}}"),
+         "NVIDIA's ModelOpt",
+         {0, 0}},
+        {MODELOPT("FP8"), "NVIDIA's ModelOpt", {0, 0}},
+        {"{\"quantization_config\":null,\"quantization\":{}}", NULL, {0, 0}},
+        {"{\"hidden_size\":64}", NULL, {0, 0}},
+    };
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        struct err err = {0};
+        struct hf_quant q;
+        read_config(&q, rows[i].config, false, &err);
+        assert_no_err(&err);
+        assert_int_equal(q.name != NULL, rows[i].name != NULL);
+        if (rows[i].name) {
+            assert_string_equal(q.name, rows[i].name);
+        }
+        assert_int_equal(q.blocks.rows, rows[i].blocks.rows);
+        assert_int_equal(q.blocks.cols, rows[i].blocks.cols);
+    }
+}
+
+static void refuses_methods(void **state) {
+    static const struct {
+        const char *config, *say, *say_too;
     } rows[] = {
         {"{\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4}}", "quantization_config",
          "GPTQ"},
@@ -16,35 +89,103 @@ static void by_config(void **state) {
         {"{\"quantization_config\":{\"quant_method\":\"bitsandbytes\",\"load_in_4bit\":true}}",
          "bitsandbytes", ""},
         {"{\"quantization_config\":{\"load_in_8bit\":true}}", "bitsandbytes", ""},
-        {"{\"quantization_config\":{\"quant_method\":\"compressed-tensors\"}}",
-         "compressed-tensors", ""},
         {"{\"compression_config\":{\"format\":\"pack-quantized\"}}", "compression_config",
          "compressed-tensors"},
-        {"{\"quantization_config\":{\"quant_method\":\"fp8\"}}", "FP8", ""},
         {"{\"quantization\":{\"group_size\":64,\"bits\":4}}", "quantization: ", "MLX"},
         {"{\"quantization_config\":{\"group_size\":64,\"bits\":4}}", "quantization_config", "MLX"},
         {"{\"quantization_config\":{\"quant_method\":\"of tomorrow\"}}", "of tomorrow", ""},
         {"{\"quantization_config\":{\"bits\":3}}", "without a name", ""},
-        {"{\"quantization_config\":{\"quant_method\":\"mxfp4\"}}", "MXFP4", ""},
-        {"{\"quantization_config\":null,\"quantization\":{}}", NULL, ""},
-        {"{\"hidden_size\":64}", NULL, ""},
+        {"{\"quantization_config\":{\"quant_method\":\"mxfp4\"}}", "MXFP4", "of this family"},
+        {GROUPS("float-quantized", "\"num_bits\":4,\"type\":\"int\""), "weights of group group_0",
+         "are 4 of type int"},
     };
     (void)state;
     for (size_t i = 0; i < TEST_COUNT(rows); i++) {
         struct err err = {0};
-        json_t *root = json_loads(rows[i].config, 0, NULL);
-        assert_non_null(root);
-        int rc = hf_quant_check_config(root, "config.json", false, &err);
-        assert_int_equal(rc, rows[i].say ? -1 : 0);
-        if (rows[i].say) {
-            assert_err(&err, "config.json: ", rows[i].say, rows[i].say_too, "which are not read");
-        }
-        json_decref(root);
+        struct hf_quant q;
+        assert_int_equal(read_config(&q, rows[i].config, false, &err), -1);
+        assert_err(&err, "config.json: ", rows[i].say, rows[i].say_too, "which are not read");
     }
     struct err err = {0};
-    json_t *root = json_loads("{\"quantization_config\":{\"quant_method\":\"mxfp4\"}}", 0, NULL);
-    assert_int_equal(hf_quant_check_config(root, "config.json", true, &err), 0);
-    json_decref(root);
+    struct hf_quant q;
+    read_config(&q, "{\"quantization_config\":{\"quant_method\":\"mxfp4\"}}", true, &err);
+    assert_no_err(&err);
+    assert_string_equal(q.name, "MXFP4");
+}
+
+/* What a method that is read says of itself, and is not read. */
+static void refuses_keys(void **state) {
+    static const struct {
+        const char *config, *say;
+    } rows[] = {
+        {FP8(",\"fmt\":\"e5m2\""),
+         "fmt is \"e5m2\", expected \"e4m3\", \"e4m3fn\", \"float8_e4m3fn\""},
+        {FP8(",\"fmt\":\"e4m3fnuz\""), "fmt is \"e4m3fnuz\""},
+        {FP8(",\"fmt\":4"), "fmt is 4"},
+        {FP8(",\"expert_dtype\":\"fp4\""), "expert_dtype is \"fp4\""},
+        {FP8(",\"scale_fmt\":\"log\""), "scale_fmt is \"log\""},
+        {FP8(",\"weight_block_size\":[128]"), "weight_block_size is [128], expected two positive"},
+        {FP8(",\"weight_block_size\":[0,128]"), "weight_block_size is [0,128]"},
+        {FP8(",\"weight_block_size\":[-1,128]"), "weight_block_size is [-1,128]"},
+        {FP8(",\"weight_block_size\":[128,4294967297]"), "weight_block_size"},
+        {FP8(",\"weight_block_size\":128"), "weight_block_size is 128"},
+        {FP8(",\"rotation\":\"hadamard\""), "unknown key rotation is \"hadamard\""},
+        {GROUPS("pack-quantized", ""),
+         "format is \"pack-quantized\", expected \"float-quantized\""},
+        {GROUPS("float-quantized", "\"num_bits\":8,\"type\":\"float\",\"symmetric\":false"),
+         "weights of group group_0"},
+        {GROUPS("float-quantized", "\"num_bits\":6,\"type\":\"float\""), "are 6 of type float"},
+        {GROUPS("float-quantized", "\"num_bits\":8,\"type\":\"float\",\"block_structure\":[4,4]},"
+                                   "\"x\":0},\"group_1\":{\"weights\":{\"num_bits\":8,"
+                                   "\"type\":\"float\",\"block_structure\":[4,8]"),
+         "block_structure is [4,8], expected the same blocks in all groups"},
+        {Q("\"quant_method\":\"compressed-tensors\",\"quantization_status\":\"frozen\""),
+         "quantization_status is \"frozen\", expected \"compressed\""},
+        {Q("\"quant_method\":\"compressed-tensors\",\"sparsity_config\":{\"format\":"
+           "\"sparse-24-bitmask\"}"),
+         "sparsity_config: format is \"sparse-24-bitmask\""},
+        {Q("\"quant_method\":\"compressed-tensors\",\"transform_config\":{\"config_groups\":1}"),
+         "unknown key transform_config"},
+        {MODELOPT("NVFP4_AWQ"), "quant_algo is \"NVFP4_AWQ\", expected \"FP8\""},
+        {Q("\"quant_method\":\"modelopt\",\"quant_algo\":\"MIXED_PRECISION\","
+           "\"quantized_layers\":{\"a.b\":{\"quant_algo\":\"FP8\"},"
+           "\"a.c\":{\"quant_algo\":\"W4A8_AWQ\"}}"),
+         "a.c: quant_algo is \"W4A8_AWQ\""},
+    };
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        struct err err = {0};
+        struct hf_quant q;
+        assert_int_equal(read_config(&q, rows[i].config, false, &err), -1);
+        assert_err(&err, "config.json: ", rows[i].say);
+    }
+}
+
+/* hf_quant_config.json. */
+static void modelopt_file(void **state) {
+    static const struct {
+        const char *text, *say; /* NULL: read */
+    } rows[] = {
+        {"{\"producer\":{\"name\":\"modelopt\"},\"quantization\":{\"quant_algo\":\"NVFP4\","
+         "\"kv_cache_quant_algo\":\"FP8\",\"group_size\":16,\"exclude_modules\":[\"lm_head\"]}}",
+         NULL},
+        {"{\"quantization\":{\"quant_algo\":\"W4A16_AWQ\"}}", "quant_algo is \"W4A16_AWQ\""},
+        {"{\"quantization\":3}", "expected a JSON object with an object \"quantization\""},
+        {"[]", "expected a JSON object"},
+        {"{", "expected a JSON object"},
+    };
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        struct err err = {0};
+        struct hf_quant q = {0};
+        int rc = hf_quant_read_modelopt(&q, rows[i].text, strlen(rows[i].text), "q.json", &err);
+        assert_int_equal(rc, rows[i].say ? -1 : 0);
+        if (rows[i].say) {
+            assert_err(&err, "q.json: ", rows[i].say);
+        } else {
+            assert_string_equal(q.name, "NVIDIA's ModelOpt");
+        }
+    }
 }
 
 static void by_tensors(void **state) {
@@ -55,43 +196,40 @@ static void by_tensors(void **state) {
         {"model.layers.0.mlp.experts.1.up_proj.qweight", "GPTQ or AWQ"},
         {"model.layers.0.mlp.experts.1.up_proj.weight.quant_state.bitsandbytes__nf4", "4 bits"},
         {"model.layers.0.self_attn.q_proj.SCB", "8 bits"},
-        {"model.layers.0.self_attn.q_proj.weight_packed", "compressed-tensors"},
-        {"model.layers.0.self_attn.q_proj.weight_scale", "stores scales"},
-        {"model.layers.0.self_attn.q_proj.weight_scale_inv", "FP8"},
+        {"model.layers.0.self_attn.q_proj.pre_quant_scale", "AWQ"},
         {"model.layers.0.self_attn.q_proj.scales", "MLX"},
         {"model.layers.0.mlp.experts.gate_up_proj_blocks", "MXFP4"},
         {"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", "an adapter (LoRA)"},
         {"model.layers.0.self_attn.q_proj.weight", NULL},
+        {"model.layers.0.self_attn.q_proj.weight_packed", NULL}, /* of bytes: it is read */
+        {"model.layers.0.self_attn.q_proj.weight_scale_inv", NULL},
         {"model.layers.0.mlp.gate.e_score_correction_bias", NULL},
     };
     (void)state;
     for (size_t i = 0; i < TEST_COUNT(rows); i++) {
         struct err err = {0};
-        struct buf file = {0};
-        char *header = mem_printf("{\"a.weight\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":"
-                                  "[0,1]},\"%s\":{\"dtype\":\"U8\",\"shape\":[1],"
-                                  "\"data_offsets\":[1,2]}}",
-                                  rows[i].name);
-        uint64_t n = strlen(header);
-        buf_append(&file, &n, sizeof n);
-        buf_append(&file, header, n);
-        buf_append(&file, "..", 2);
-        struct safetensors *st = st_new();
-        st_parse_header((const uint8_t *)file.data, file.len, "model.safetensors", st, &err);
-        assert_no_err(&err);
-        assert_int_equal(hf_quant_check_tensors(st, false, &err), rows[i].say ? -1 : 0);
+        struct tensors t = {0};
+        tensors_add(&t, "a.weight", "U8", "[1]", NULL, 1);
+        tensors_add(&t, rows[i].name, "U8", "[1]", NULL, 1);
+        int rc = hf_quant_check_tensors(tensors_open(&t), false, &err);
+        assert_int_equal(rc, rows[i].say ? -1 : 0);
         if (rows[i].say) {
-            assert_err(&err, "model.safetensors", rows[i].name, rows[i].say);
+            assert_err(&err, "a.st", rows[i].name, rows[i].say);
         }
-        st_close(st);
-        buf_free(&file);
-        free(header);
+        tensors_close(&t);
     }
+    struct err err = {0};
+    struct tensors t = {0};
+    tensors_add(&t, "a.weight_packed", "I32", "[1]", NULL, 4);
+    assert_int_equal(hf_quant_check_tensors(tensors_open(&t), false, &err), -1);
+    assert_err(&err, "a.weight_packed", "compressed-tensors (integers)");
+    tensors_close(&t);
 }
 
 int main(void) {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(by_config),
+        cmocka_unit_test(reads),        cmocka_unit_test(refuses_methods),
+        cmocka_unit_test(refuses_keys), cmocka_unit_test(modelopt_file),
         cmocka_unit_test(by_tensors),
     };
     return cmocka_run_group_tests_name("hf_quant", tests, NULL, NULL);

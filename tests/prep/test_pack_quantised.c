@@ -1,0 +1,133 @@
+/*
+ * pack: archives of checkpoints in FP8 and NVFP4 are those of their numbers, byte for byte; what
+ * cannot be kept is refused or told.
+ */
+#include "tests/util/test.h"
+
+#include "prep/pack.h"
+#include "tests/util/test_util_family.h"
+#include "tests/util/test_util_model.h"
+#include "tests/util/test_util_quantised.h"
+
+#define MODELS "tests/golden/models/"
+#define FAMILIES "tests/golden/families/"
+
+static const struct row {
+    const char *from;
+    enum quantised_how how;
+} rows[] = {
+    {MODELS "qwen3moe-tiny", QUANTISED_BLOCKS},     {MODELS "qwen3moe-tiny", QUANTISED_TENSOR},
+    {MODELS "qwen3moe-tiny", QUANTISED_ROWS},       {MODELS "qwen3moe-tiny", QUANTISED_NVFP4},
+    {MODELS "qwen3moe-tiny", QUANTISED_MODELOPT},   {MODELS "qwen3moe-fused", QUANTISED_BLOCKS},
+    {FAMILIES "minimaxm2-tiny", QUANTISED_BLOCKS},  {FAMILIES "minimaxm2-tiny", QUANTISED_NVFP4},
+    {FAMILIES "qwen3vlmoe-tiny", QUANTISED_BLOCKS}, /* experts (in, out), in a wrapper */
+    {FAMILIES "ernie45-tiny", QUANTISED_ROWS},      /* pairs */
+    {FAMILIES "gemma4-shared", QUANTISED_TENSOR},   /* keys and values that nobody reads */
+};
+
+static struct quantised make(const struct row *r, const char *temp) {
+    bool made = strncmp(r->from, FAMILIES, strlen(FAMILIES)) == 0;
+    char *folder = mem_printf("%s/from", temp);
+    char *command = mem_printf("rm -rf '%s' && mkdir '%s'", folder, folder);
+    assert_int_equal(system(command), 0);
+    char *from = made ? family_checkpoint(r->from, folder) : mem_strdup(r->from);
+    struct quantised q = quantised_checkpoint(from, r->how, temp);
+    free(from);
+    free(command);
+    free(folder);
+    return q;
+}
+
+static struct hf_model open_model(const char *dir) {
+    struct hf_model m;
+    struct err err = {0};
+    hf_open(&m, dir, &err);
+    assert_no_err(&err);
+    return m;
+}
+
+static uint64_t pack_hash(const struct hf_model *m, const char *dir, const char *experts,
+                          const char *trunk) {
+    struct pack_options opt = model_packing();
+    opt.compress = CORM_COMPRESS_NONE;
+    opt.expert_codec = codec_by_name(experts);
+    opt.trunk_codec = codec_by_name(trunk);
+    char *path = model_pack(m, dir, "a", &opt);
+    uint64_t hash = model_sections(path);
+    free(path);
+    return hash;
+}
+
+/* In q8, in q4 with a trunk that is kept, and as f32. */
+static void same_archives(void **state) {
+    static const char *const codecs[][2] = {{"q8", "q8"}, {"q4", "keep"}, {"f32", "bf16"}};
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        char *temp = test_mkdir();
+        struct quantised q = make(&rows[i], temp);
+        struct hf_model m = open_model(q.dir), twin = open_model(q.twin);
+        for (size_t k = 0; k < TEST_COUNT(codecs); k++) {
+            if (pack_hash(&m, temp, codecs[k][0], codecs[k][1]) !=
+                pack_hash(&twin, temp, codecs[k][0], codecs[k][1])) {
+                fail_msg("%s, %d: --codec %s", rows[i].from, (int)rows[i].how, codecs[k][0]);
+            }
+        }
+        bool others = rows[i].how == QUANTISED_TENSOR || rows[i].how == QUANTISED_NVFP4 ||
+                      rows[i].how == QUANTISED_MODELOPT;
+        assert_int_equal(others, m.warnings.len > 0);
+        if (others) {
+            assert_non_null(strstr(m.warnings.data, "tensors that say how activations"));
+        }
+        hf_close(&m);
+        hf_close(&twin);
+        quantised_free(&q);
+        test_rmdir(temp);
+    }
+}
+
+/* Experts whose bits no codec keeps are refused, and what a trunk costs is counted. */
+static void cannot_be_kept(void **state) {
+    static const struct {
+        struct row row;
+        const char *numbers;
+    } kinds[] = {{{MODELS "qwen3moe-tiny", QUANTISED_BLOCKS}, "FP8"},
+                 {{MODELS "qwen3moe-tiny", QUANTISED_NVFP4}, "NVFP4"}};
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(kinds); i++) {
+        char *temp = test_mkdir();
+        struct quantised q = make(&kinds[i].row, temp);
+        struct hf_model m = open_model(q.dir);
+        struct pack_options opt = model_packing();
+        struct err err = {0};
+        opt.trunk_codec = NULL;
+        assert_int_equal(pack_check(&m, &opt, &err), -1);
+        assert_err(&err, q.dir, "experts are in ", kinds[i].numbers,
+                   ", whose bits no codec keeps: choose --codec q8 or q4");
+        struct pack_grown g = pack_trunk_grown(&m, &opt);
+        assert_string_equal(g.numbers, kinds[i].numbers);
+        assert_int_equal(g.matrices, 4 * hf_arch(&m)->n_layers + 3); /* a layer has a dense MLP */
+        uint64_t n = g.to_bytes / 4;
+        assert_true(i == 0 ? g.from_bytes > n && g.from_bytes < n + n / 64
+                           : g.from_bytes == n / 2 + n / 16);
+        opt.trunk_codec = codec_by_name("q8");
+        assert_null(pack_trunk_grown(&m, &opt).numbers);
+        opt.expert_codec = codec_by_name("q8");
+        err = (struct err){0};
+        assert_int_equal(pack_check(&m, &opt, &err), 0);
+        hf_close(&m);
+        m = open_model(q.twin);
+        opt.trunk_codec = NULL;
+        assert_null(pack_trunk_grown(&m, &opt).numbers);
+        hf_close(&m);
+        quantised_free(&q);
+        test_rmdir(temp);
+    }
+}
+
+int main(void) {
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(same_archives),
+        cmocka_unit_test(cannot_be_kept),
+    };
+    return cmocka_run_group_tests_name("pack_quantised", tests, NULL, NULL);
+}
