@@ -477,10 +477,12 @@ int inspect_json(const struct corm *c, const char *path, struct buf *out, struct
 
 /* ---- checkpoints ---- */
 
-void inspect_config(const struct arch *a, const char *path, bool json, struct buf *out) {
+void inspect_config(const struct arch *a, const char *quantised, const char *path, bool json,
+                    struct buf *out) {
     if (json) {
         json_t *root = json_object();
         json_object_set_new(root, "file", json_text(path, strlen(path)));
+        json_object_set_new(root, "quantised", quantised ? json_string(quantised) : json_null());
         json_parameters(a, root);
         json_print(root, out);
         return;
@@ -488,6 +490,9 @@ void inspect_config(const struct arch *a, const char *path, bool json, struct bu
     put_text(path, strlen(path), out);
     buf_printf(out, ": a checkpoint of family %s, %.4g M parameters, %.4g M used by a token\n",
                a->family, (double)arch_params(a) / 1e6, (double)arch_params_active(a) / 1e6);
+    if (quantised) {
+        buf_printf(out, "  weights are quantised by %s\n", quantised);
+    }
     text_parameters(a, out);
     buf_printf(out, "\nArchitecture\n");
     arch_describe(a, text_field, out);

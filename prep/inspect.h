@@ -15,7 +15,9 @@
 int inspect_text(const struct corm *c, const char *path, struct buf *out, struct err *err);
 int inspect_json(const struct corm *c, const char *path, struct buf *out, struct err *err);
 
-/* The report on a checkpoint in directory `path`, of which only the configuration counts. */
-void inspect_config(const struct arch *a, const char *path, bool json, struct buf *out);
+/* The report on a checkpoint in directory `path`, of which only the configuration counts.
+ * `quantised`: the method that it names, or NULL. */
+void inspect_config(const struct arch *a, const char *quantised, const char *path, bool json,
+                    struct buf *out);
 
 #endif

@@ -123,7 +123,7 @@ static int inspect_checkpoint(const char *dir, bool json, struct err *err) {
     struct buf out = {0};
     int rc = foreign_check_dir(dir, false, err) < 0 ? -1 : hf_config_read(&config, dir, err);
     if (rc == 0) {
-        inspect_config(&config.arch, dir, json, &out);
+        inspect_config(&config.arch, config.quant.name, dir, json, &out);
         fwrite(out.data, 1, out.len, stdout);
     }
     buf_free(&out);

@@ -4,8 +4,8 @@
  * Owns: finding the family, unwrapping the text model's object from a wrapper's, the spelling of
  * every number, what all families have in common.
  * Leaves to others: defaults and layers of a family (family, settle), the tensors (hf), RoPE
- * (hf_rope), quantised weights (hf_quant), keys that are not read (hf_keys), stop tokens and sampling (hf_generation), ranges and
- * rules that tie the fields together (arch_check).
+ * (hf_rope), quantised weights (hf_quant), keys that are not read (hf_keys), stop tokens and
+ * sampling (hf_generation), ranges and rules that tie the fields together (arch_check).
  * Threads: pure functions.
  */
 #ifndef PREP_HF_HF_CONFIG_H

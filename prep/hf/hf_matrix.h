@@ -76,8 +76,8 @@ struct hf_matrix {
     float factor; /* 1, or that of HF_PER_ROOT_DIM */
 };
 
-/* Lay out slot `slot` of layer `layer` (and `expert`, for layouts of experts) in what hf_numbers_find
- * found, whose shape is checked. */
+/* Lay out slot `slot` of layer `layer` (and `expert`, for layouts of experts) in what
+ * hf_numbers_find found, whose shapes are checked. */
 int hf_matrix_lay(struct hf_matrix *m, const struct arch *a, enum slot_id slot, uint32_t layer,
                   uint32_t expert, enum hf_layout layout, enum hf_value value,
                   const struct hf_numbers *numbers, struct err *err);

@@ -9,7 +9,7 @@
 
 #define COUNT(list) (sizeof(list) / sizeof *(list))
 
-enum { MOST_GROUP = 32 };
+enum { MOST_GROUP = 32, GROUP_BYTES = 8 /* that all groups are multiples of */ };
 
 /* ---- the table ---- */
 
@@ -353,6 +353,20 @@ static bool is_scale(float x) {
     return x > 0 && x <= FLT_MAX;
 }
 
+static void decode_e4m3(const uint8_t *restrict src, uint64_t n, float scale, float *restrict dst) {
+    for (uint64_t i = 0; i < n; i++) {
+        dst[i] = e4m3[src[i]] * scale;
+    }
+}
+
+/* GROUP_BYTES bytes of two numbers each, the low nibble first. */
+static void decode_e2m1(const uint8_t *restrict src, float scale, float *restrict dst) {
+    for (uint32_t i = 0; i < GROUP_BYTES; i++) {
+        dst[2 * i] = e2m1[src[i]][0] * scale;
+        dst[2 * i + 1] = e2m1[src[i]][1] * scale;
+    }
+}
+
 /* Blocks along the rows. */
 static int read_blocks(const struct hf_numbers *n, uint64_t first, uint64_t count, float *dst,
                        struct err *err) {
@@ -369,9 +383,7 @@ static int read_blocks(const struct hf_numbers *n, uint64_t first, uint64_t coun
             if (!is_scale(scale)) {
                 return refuse_scale(n->scales, scales + block, err);
             }
-            for (uint64_t i = 0; i < some; i++) {
-                dst[i] = e4m3[src[i]] * scale;
-            }
+            decode_e4m3(src, some, scale, dst);
             src += some;
             dst += some;
             col += some;
@@ -400,9 +412,8 @@ static int read_groups(const struct hf_numbers *n, uint64_t first, uint64_t coun
         }
         scale = n->format->divided ? scale / global : scale * global;
         float *to = some == group ? dst : x;
-        for (uint32_t i = 0; i < group / 2; i++) {
-            to[2 * i] = e2m1[src[i]][0] * scale;
-            to[2 * i + 1] = e2m1[src[i]][1] * scale;
+        for (uint32_t i = 0; i < group / 2; i += GROUP_BYTES) {
+            decode_e2m1(src + i, scale, to + 2 * i);
         }
         if (to == x) {
             memcpy(dst, x + skip, some * sizeof *x);

@@ -45,8 +45,8 @@ int hf_numbers_find(struct hf_numbers *n, const struct safetensors *st, const ch
 /* The tensors of it: `tensors` [HF_NUMBERS_TENSORS], NULL where there is none. */
 void hf_numbers_tensors(const struct hf_numbers *n,
                         const struct st_tensor *tensors[HF_NUMBERS_TENSORS]);
-/* Check that these are `n_dims` dimensions `shape` of numbers, and that scales go with it. `vector`:
- * the last dimension alone will do. */
+/* Check that these are `n_dims` dimensions `shape` of numbers, and that scales go with them.
+ * `vector`: the last dimension alone will do. */
 int hf_numbers_lay(struct hf_numbers *n, const uint64_t *shape, uint32_t n_dims, bool vector,
                    struct err *err);
 

@@ -7,8 +7,9 @@
  * quantisation that only a file beside config.json tells of (prep/foreign).
  * Threads: pure functions.
  *
- * What is read is which method it is, the size of blocks that share a scale, and that nothing stands
- * there which asks for other arithmetic. Which weights are quantised is not: their tensors say so.
+ * What is read is which method it is, the size of blocks that share a scale, and that nothing
+ * stands there which asks for other arithmetic. Which weights are quantised is not: their tensors
+ * say so.
  */
 #ifndef PREP_HF_HF_QUANT_H
 #define PREP_HF_HF_QUANT_H

@@ -24,6 +24,7 @@
 #include "tests/fuzz/mutate.h"
 #include "tests/util/test.h"
 #include "tests/util/test_util_family.h"
+#include "tests/util/test_util_quantised.h"
 
 enum { MOST_BASES = 32, MOST_LANES = 64 };
 
@@ -32,6 +33,8 @@ enum { MOST_BASES = 32, MOST_LANES = 64 };
 struct base {
     const char *checkpoint, *options; /* of convert */
     const char *archive;
+    bool quantised; /* the checkpoint is made anew with quantised weights, */
+    enum quantised_how how;
 };
 #define GOLDEN "tests/golden/models/"
 #define FAMILY "tests/golden/families/"
@@ -49,6 +52,10 @@ static const struct base bases[] = {
     {FAMILY "gptoss-tiny", MUTATE_CALIBRATE, "gptoss-calib"},
     {FAMILY "qwen3next-tiny", "", "delta"},
     {FAMILY "qwen35moe-tiny", MUTATE_CALIBRATE, "delta-calib"},
+    {GOLDEN "qwen3moe-tiny", "--codec q8", "blocks", true, QUANTISED_BLOCKS},
+    {GOLDEN "qwen3moe-tiny", "--codec q8", "rows", true, QUANTISED_ROWS},
+    {GOLDEN "qwen3moe-tiny", "--codec q4 --trunk q8", "nvfp4", true, QUANTISED_NVFP4},
+    {FAMILY "minimaxm2-tiny", "--codec q8", "modelopt", true, QUANTISED_MODELOPT},
 };
 
 static void run(const char *command) {
@@ -69,7 +76,7 @@ static bool was_there(char **list, const char *path) {
     return false;
 }
 
-static void make_checkpoint(const char *from, const char *work, const char *dir) {
+static void make_plain(const char *from, const char *work, const char *dir) {
     if (strncmp(from, FAMILY, strlen(FAMILY)) == 0) {
         free(family_checkpoint(from, work));
         return;
@@ -80,12 +87,32 @@ static void make_checkpoint(const char *from, const char *work, const char *dir)
     free(copy);
 }
 
+/* Quantised ones lie in a folder of theirs, because their twins are not looked at. */
+static void make_checkpoint(const struct base *b, const char *work, const char *dir) {
+    if (!b->quantised) {
+        make_plain(b->checkpoint, work, dir);
+        return;
+    }
+    char *below = mem_printf("%s/%s-of", work, b->archive);
+    char *from = mem_printf("%s%s", below, strrchr(b->checkpoint, '/'));
+    assert_int_equal(mkdir(below, 0777), 0);
+    make_plain(b->checkpoint, below, from);
+    struct quantised q = quantised_checkpoint(from, b->how, below);
+    char *move = mem_printf("mv %s %s && rm -rf %s", q.dir, dir, below);
+    run(move);
+    free(move);
+    quantised_free(&q);
+    free(from);
+    free(below);
+}
+
 static void make_bases(const char *build, const char *work, char **archives, char **checkpoints) {
     for (size_t i = 0; i < sizeof bases / sizeof *bases; i++) {
         const struct base *b = &bases[i];
-        char *dir = mem_printf("%s%s", work, strrchr(b->checkpoint, '/'));
+        char *dir = b->quantised ? mem_printf("%s/%s", work, b->archive)
+                                 : mem_printf("%s%s", work, strrchr(b->checkpoint, '/'));
         if (!was_there(checkpoints, dir)) {
-            make_checkpoint(b->checkpoint, work, dir);
+            make_checkpoint(b, work, dir);
         }
         archives[i] = mem_printf("%s/%s.corm", work, b->archive);
         char *convert =

@@ -155,9 +155,26 @@ static void change_json(const char *path, const char *name, struct mutate_rng *r
 
 /* ---- safetensors ---- */
 
+/* A tensor gets another ending, as those have that hold scales: it becomes one of another's, or
+ * its own are not found. */
+static void change_ending(json_t *root, const char *name, struct mutate_rng *r, struct buf *log) {
+    static const char *const ends[] = {"",        "_scale",     "_scale_inv",    "_scale_2",
+                                       "_packed", "_scales",    "_global_scale", "_blocks",
+                                       "_shape",  "_zero_point"};
+    const char *dot = strrchr(name, '.'), *end = ends[mutate_below(r, sizeof ends / sizeof *ends)];
+    size_t stem = dot ? (size_t)(dot - name) + strcspn(dot, "_") : strlen(name);
+    char *other = mem_printf("%.*s%s", (int)stem, name, end);
+    json_t *t = json_incref(json_object_get(root, name));
+    buf_printf(log, "its name is %s\n", other);
+    json_object_del(root, name);
+    json_object_set_new(root, other, t);
+    free(other);
+}
+
 static void change_tensor(json_t *root, struct mutate_rng *r, struct buf *log) {
-    static const char *const dtypes[] = {"BF16", "F16", "F32",  "F64",     "I8",      "U8",
-                                         "I64",  "F4",  "BOOL", "F8_E4M3", "F8_E5M2", "C64"};
+    static const char *const dtypes[] = {"BF16",    "F16",     "F32", "F64",     "I8",
+                                         "U8",      "I64",     "F4",  "BOOL",    "C64",
+                                         "F8_E4M3", "F8_E5M2", "I32", "F8_E8M0", "F8_E4M3FNUZ"};
     struct mutate_place p = {.value = root};
     if (!mutate_go_down(&p, r) || !p.key || !json_is_object(p.value)) {
         return;
@@ -166,7 +183,7 @@ static void change_tensor(json_t *root, struct mutate_rng *r, struct buf *log) {
            *places = json_object_get(p.value, "data_offsets");
     size_t dims = json_array_size(shape), i = mutate_below(r, dims);
     buf_printf(log, "tensor %s: ", p.key);
-    switch (mutate_below(r, 7)) {
+    switch (mutate_below(r, 8)) {
     case 0: {
         const char *dtype = dtypes[mutate_below(r, sizeof dtypes / sizeof *dtypes)];
         json_object_set_new(p.value, "dtype", json_string(dtype));
@@ -204,6 +221,9 @@ static void change_tensor(json_t *root, struct mutate_rng *r, struct buf *log) {
         buf_printf(log, "the bytes of %s\n", other.key);
         break;
     }
+    case 6:
+        change_ending(root, p.key, r, log);
+        break;
     default:
         buf_printf(log, "removed\n");
         json_object_del(root, p.key);
@@ -216,8 +236,9 @@ static uint64_t bytes_of(const char *dtype, uint64_t n) {
     static const struct {
         const char *dtype;
         uint32_t bytes;
-    } of[] = {{"BF16", 2},    {"F16", 2},     {"F32", 4}, {"F64", 8},  {"I8", 1}, {"U8", 1},
-              {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"I64", 8}, {"BOOL", 1}, {"C64", 8}};
+    } of[] = {{"BF16", 2}, {"F16", 2},     {"F32", 4},     {"F64", 8},        {"I8", 1},
+              {"U8", 1},   {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"I64", 8},        {"BOOL", 1},
+              {"C64", 8},  {"I32", 4},     {"F8_E8M0", 1}, {"F8_E4M3FNUZ", 1}};
     for (size_t i = 0; i < sizeof of / sizeof *of; i++) {
         if (strcmp(of[i].dtype, dtype) == 0) {
             return of[i].bytes * n;

@@ -1,6 +1,6 @@
 /*
  * pack: archives of checkpoints in FP8 and NVFP4 are those of their numbers, byte for byte; what
- * cannot be kept is refused or told.
+ * cannot be kept is refused or told, by the program too.
  */
 #include "tests/util/test.h"
 
@@ -124,10 +124,62 @@ static void cannot_be_kept(void **state) {
     }
 }
 
+/* Run corm-prep with `words`; returns its exit status, and what it printed, to free(). */
+static int run_prep(const char *temp, const char *words, char **said) {
+    uint8_t *text;
+    size_t bytes;
+    struct err err = {0};
+    char *out = mem_printf("%s/said", temp);
+    char *command = mem_printf("'%s/corm-prep' %s >'%s' 2>&1", getenv("CORM_BUILD"), words, out);
+    int status = system(command);
+    file_read(out, 1 << 20, &text, &bytes, &err);
+    assert_no_err(&err);
+    *said = (char *)text;
+    free(command);
+    free(out);
+    return status;
+}
+
+/* What people are told. */
+static void told(void **state) {
+    (void)state;
+    static const struct {
+        const char *command, *options; /* the output's name and what follows; NULL: no output */
+        bool refused;
+        const char *say, *not_say;
+    } calls[] = {
+        {"inspect", NULL, false, "weights are quantised by FP8\n", "matrices"},
+        {"inspect --json", NULL, false, "\"quantised\": \"FP8\"", "matrices"},
+        {"convert", "/a.corm", true, "experts are in FP8, whose bits no codec keeps", "reads"},
+        {"convert -f", "/a.corm --codec q8", false,
+         "15 matrices that every token uses are in FP8, whose bits no codec keeps: as f32, number "
+         "times scale, they take ",
+         "activations"},
+        {"convert -f", "/a.corm --codec q8 --trunk q8", false, "trunk", "matrices"},
+    };
+    char *temp = test_mkdir();
+    struct quantised q = make(&rows[0], temp);
+    for (size_t i = 0; i < TEST_COUNT(calls); i++) {
+        char *said, *words = mem_printf("%s '%s' %s%s%s", calls[i].command, q.dir,
+                                        calls[i].options ? "-o " : "", calls[i].options ? temp : "",
+                                        calls[i].options ? calls[i].options : "");
+        int status = run_prep(temp, words, &said);
+        if ((status != 0) != calls[i].refused || !strstr(said, calls[i].say) ||
+            strstr(said, calls[i].not_say)) {
+            fail_msg("corm-prep %s: %s", words, said);
+        }
+        free(said);
+        free(words);
+    }
+    quantised_free(&q);
+    test_rmdir(temp);
+}
+
 int main(void) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_archives),
         cmocka_unit_test(cannot_be_kept),
+        cmocka_unit_test(told),
     };
     return cmocka_run_group_tests_name("pack_quantised", tests, NULL, NULL);
 }
