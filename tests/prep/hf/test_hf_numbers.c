@@ -349,21 +349,22 @@ static void no_group_scales(void **state) {
 
 /* ---- shapes of scales ---- */
 
-/* A row, a matrix of several, all: with and without dimensions of 1. */
+/* A row, a column, a matrix of several, all: with and without dimensions of 1. */
 static void spellings(void **state) {
     static const struct {
         const char *shape, *scales;
         size_t n;
         uint32_t n_dims;
         uint64_t dims[3];
-        float third; /* number [.., 2, 0], or of the third matrix */
+        float last; /* what the last number is */
     } rows[] = {
-        {"[3,4]", "[]", 1, 2, {3, 4}, 1},      {"[3,4]", "[1]", 1, 2, {3, 4}, 1},
-        {"[3,4]", "[1,1]", 1, 2, {3, 4}, 1},   {"[3,4]", "[3]", 3, 2, {3, 4}, 3},
-        {"[3,4]", "[3,1]", 3, 2, {3, 4}, 3},   {"[3,1,4]", "[3]", 3, 3, {3, 1, 4}, 3},
-        {"[3,1,4]", "[]", 1, 3, {3, 1, 4}, 1}, {"[3,1,4]", "[3,1,1]", 3, 3, {3, 1, 4}, 3},
+        {"[3,4]", "[]", 1, 2, {3, 4}, 1},           {"[3,4]", "[1]", 1, 2, {3, 4}, 1},
+        {"[3,4]", "[1,1]", 1, 2, {3, 4}, 1},        {"[3,4]", "[3]", 3, 2, {3, 4}, 3},
+        {"[3,4]", "[3,1]", 3, 2, {3, 4}, 3},        {"[3,1,4]", "[3]", 3, 3, {3, 1, 4}, 3},
+        {"[3,4]", "[1,4]", 4, 2, {3, 4}, 4},        {"[3,1,4]", "[]", 1, 3, {3, 1, 4}, 1},
+        {"[3,1,4]", "[3,1,1]", 3, 3, {3, 1, 4}, 3},
     };
-    const float scales[3] = {1, 2, 3};
+    const float scales[4] = {1, 2, 3, 4};
     uint8_t numbers[12];
     (void)state;
     memset(numbers, 0x38, sizeof numbers);
@@ -378,7 +379,7 @@ static void spellings(void **state) {
         hf_numbers_lay(&n, rows[i].dims, rows[i].n_dims, false, &err);
         assert_no_err(&err);
         assert_int_equal(hf_numbers_read(&n, 0, 12, x, &err), 0);
-        assert_true(x[0] == 1 && x[11] == rows[i].third);
+        assert_true(x[0] == 1 && x[11] == rows[i].last);
         tensors_close(&t);
     }
 }
