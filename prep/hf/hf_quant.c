@@ -72,8 +72,8 @@ static int read_blocks(const struct reading *r, const json_t *object, const char
 
 /* ---- methods ---- */
 
-static const char *const known_words[] = {"dynamic", "static"};
-static const char *const known_fmts[] = {"e4m3", "e4m3fn", "float8_e4m3fn"};
+static const char *const schemes[] = {"dynamic", "static"};
+static const char *const fmts[] = {"e4m3", "e4m3fn", "float8_e4m3fn"};
 static const char *const scale_fmts[] = {"float", "ue8m0"};
 static const char *const expert_dtypes[] = {"fp8"};
 
@@ -82,8 +82,8 @@ static int read_fp8(const struct reading *r, struct err *err) {
     if (!json_object_get(r->object, "weight_block_size")) {
         r->q->blocks = (struct hf_blocks){128, 128};
     }
-    return check_word(r, "fmt", known_fmts, COUNT(known_fmts), err) < 0 ||
-                   check_word(r, "activation_scheme", known_words, COUNT(known_words), err) < 0 ||
+    return check_word(r, "fmt", fmts, COUNT(fmts), err) < 0 ||
+                   check_word(r, "activation_scheme", schemes, COUNT(schemes), err) < 0 ||
                    check_word(r, "scale_fmt", scale_fmts, COUNT(scale_fmts), err) < 0 ||
                    check_word(r, "expert_dtype", expert_dtypes, COUNT(expert_dtypes), err) < 0
                ? -1

@@ -4,7 +4,7 @@
  * Owns: one row for each method: what it is called, and how what it says of itself is read, or that
  * it is not; methods told by names of tensors alone, and adapters.
  * Leaves to others: tensors and their numbers, which say themselves what they are (hf_numbers);
- * quantisation that only a file beside config.json tells of (prep/foreign).
+ * files of other methods beside config.json, which are refused (prep/foreign).
  * Threads: pure functions.
  *
  * What is read is which method it is, the size of blocks that share a scale, and that nothing
