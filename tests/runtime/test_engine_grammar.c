@@ -4,6 +4,7 @@
  */
 #include "tests/util/test.h"
 
+#include "runtime/corm_grammar.h"
 #include "tests/util/test_util_golden.h"
 #include "tests/util/test_util_model.h"
 
