@@ -181,7 +181,7 @@ demo-chat: ## Convert the small model that takes turns, and chat: try "Tell me a
 install: all ## Install under PREFIX (/usr/local), below DESTDIR where given
 	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin include lib/pkgconfig share/doc/corm share/corm)
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
-	install -m 644 $(wildcard runtime/corm.h) $(DESTDIR)$(PREFIX)/include
+	install -m 644 runtime/corm.h runtime/corm_grammar.h $(DESTDIR)$(PREFIX)/include
 	install -m 644 $(OUT)/libcorm.a $(DESTDIR)$(PREFIX)/lib
 	install -m 755 $(OUT)/libcorm.so $(DESTDIR)$(PREFIX)/lib/libcorm.so.$(VERSION)
 	ln -sf libcorm.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/$(SONAME)
@@ -192,7 +192,7 @@ install: all ## Install under PREFIX (/usr/local), below DESTDIR where given
 	chmod -R u=rwX,go=rX $(DESTDIR)$(PREFIX)/share/corm
 
 uninstall: ## Remove what install put there
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/corm-prep bin/corm-run bin/corm-serve include/corm.h lib/libcorm.a \
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/corm-prep bin/corm-run bin/corm-serve include/corm.h include/corm_grammar.h lib/libcorm.a \
 	    lib/libcorm.so lib/$(SONAME) lib/libcorm.so.$(VERSION) lib/pkgconfig/libcorm.pc)
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/corm $(DESTDIR)$(PREFIX)/share/corm
 

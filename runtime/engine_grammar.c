@@ -3,7 +3,7 @@
  *
  * Owns: the public grammars and their states, and the index of the engine's vocabulary.
  * Leaves to others: what is allowed (format/text/grammar.h), drawing.
- * Threads: corm.h says it. What an engine shares is made once, under a lock.
+ * Threads: corm_grammar.h says it. What an engine shares is made once, under a lock.
  */
 #include "runtime/engine.h"
 
@@ -14,6 +14,7 @@
 
 #include "format/text/grammar.h"
 #include "format/text/value.h"
+#include "runtime/corm_grammar.h"
 
 enum { MASKS_BYTES = 16 << 20, SCHEMA_BYTES = 1 << 20, SCHEMA_TIMES = 32 };
 

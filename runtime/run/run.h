@@ -24,6 +24,7 @@
 #include "format/cli.h"
 #include "format/text/thinking.h"
 #include "runtime/corm.h"
+#include "runtime/corm_grammar.h"
 #include "runtime/run/run_json.h"
 
 /* What the user asked for, whatever the command; a field belongs to the option of its name. */

@@ -34,6 +34,7 @@
 #include "format/base.h"
 #include "format/text/thinking.h"
 #include "runtime/corm.h"
+#include "runtime/corm_grammar.h"
 #include "runtime/serve/trigger.h"
 
 struct scheduler;

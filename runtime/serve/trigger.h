@@ -14,6 +14,7 @@
 
 #include "format/text/thinking.h"
 #include "runtime/corm.h"
+#include "runtime/corm_grammar.h"
 
 /* Zero-initialise; trigger_free. */
 struct trigger {

@@ -34,14 +34,14 @@ model=$root/fable.corm
 prompt='Once upon a time'
 
 check install run_make install
-for file in bin/corm-prep bin/corm-run bin/corm-serve include/corm.h lib/libcorm.a lib/libcorm.so \
-    lib/pkgconfig/libcorm.pc share/doc/corm/LICENSE; do
+for file in bin/corm-prep bin/corm-run bin/corm-serve include/corm.h include/corm_grammar.h \
+    lib/libcorm.a lib/libcorm.so lib/pkgconfig/libcorm.pc share/doc/corm/LICENSE; do
     check "installed $file" test -s "$prefix/$file"
 done
 check 'programs say their version' sh -c '
     test "$("$1/bin/corm-run" --version) $("$1/bin/corm-prep" --version)" = \
          "corm-run $2 corm-prep $2"' sh "$prefix" "$(pkg-config --modversion libcorm)"
-check 'header is C++ as well' sh -c 'echo "#include <corm.h>" | if command -v g++ >/dev/null; then
+check 'headers are C++ as well' sh -c 'echo "#include <corm_grammar.h>" | if command -v g++ >/dev/null; then
     g++ $(pkg-config --cflags libcorm) -Wall -Werror -fsyntax-only -x c++ -; fi'
 check 'example links to the shared library' sh -c \
     '$1 -Wall -Werror docs/example.c $(pkg-config --cflags --libs libcorm) -o "$2/shared"' \
