@@ -6,7 +6,8 @@
 # A program reports in TAP: lines `ok ...` and `not ok ...` on stdout (cmocka does when asked; shell
 # tests print them). A crash, a timeout, a failing exit status without a failed test, no test at all, or a
 # file left in TMPDIR (a folder for each program) counts as one more failure. What a program printed is
-# shown only when it failed. WRAPPER is put in front of each program (valgrind). Programs start in the
+# shown only when it failed. The times in its line are those on the clock, and of processors: what the program
+# and its children used, which a busy machine changes little. WRAPPER is put in front of each program (valgrind). Programs start in the
 # order given, so that a long one is better named early; each prints its line when it ends. What failed is
 # listed again at the end, where the last lines of a log have it. The last line is `N passed, N failed`; the
 # exit status is 1 unless something passed and nothing failed.
@@ -42,6 +43,7 @@ run() {
     name=$(basename "$program")
     export TMPDIR="$folder/tmp"
     mkdir "$TMPDIR"
+    times >"$folder/times"
     start=$(date +%s%N)
     # In the background, as a shell acts on a signal only between the commands that it waits for.
     case $program in
@@ -53,6 +55,9 @@ run() {
     status=$?
     children=
     ms=$((($(date +%s%N) - start) / 1000000))
+    times >>"$folder/times" # its second line is what children used, user and system
+    cpu=$(awk -F '[ms ]+' '{ used = ($1 + $3) * 60 + $2 + $4 } NR == 2 { before = used }
+        NR == 4 { printf "%.1f", used - before }' "$folder/times")
 
     s=$(grep -Ec '^(not )?ok .*# *SKIP' "$folder/out")
     p=$(grep -E '^ok ' "$folder/out" | grep -Ecv '# *SKIP')
@@ -76,7 +81,7 @@ run() {
         printf '%-28s %5d passed' "$name" "$p"
         [ "$f" -eq 0 ] || printf ', %d failed' "$f"
         [ "$s" -eq 0 ] || printf ', %d skipped' "$s"
-        printf '  (%d.%02d s)%s\n' $((ms / 1000)) $((ms % 1000 / 10)) "${why:+  $why}"
+        printf '  (%d.%02d s, CPU %s s)%s\n' $((ms / 1000)) $((ms % 1000 / 10)) "$cpu" "${why:+  $why}"
         if [ "$f" -ne 0 ]; then
             { grep -v '^ok ' "$folder/out"; cat "$folder/err"; } | tail -n 100 | sed 's/^/    | /'
         fi
