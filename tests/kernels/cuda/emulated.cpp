@@ -29,14 +29,12 @@ extern "C" {
 
 /* ---- device memory -------------------------------------------------------------------------- */
 
-enum { MAX_BLOCKS = 4096 };
-
 struct device_block {
     uint8_t *base; /* mapped: whole pages, the last one unreadable */
     size_t mapped, bytes;
     uint8_t *data; /* ends, but for alignment, at the unreadable page */
 };
-static device_block blocks[MAX_BLOCKS];
+static device_block blocks[EMULATE_MAX_BLOCKS];
 static size_t n_blocks, used_bytes;
 static pthread_mutex_t memory_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct emulate_machine machine;
@@ -108,7 +106,8 @@ static void protect(int how) {
 }
 
 /* While one of these lives, device memory can be read and written. Locking it away again takes
- * long: it is done every so often, which finds what touches it again and again. */
+ * long, the longer the more blocks there are: it is done every so often, which finds what touches
+ * it again and again. */
 struct memory_open {
     memory_open() {
         pthread_mutex_lock(&memory_lock);
@@ -118,10 +117,11 @@ struct memory_open {
         locked = false;
     }
     ~memory_open() {
-        static uint32_t times;
-        if (++times % EMULATE_LOCK_EVERY == 0) {
+        static size_t times;
+        if (++times >= EMULATE_LOCK_EVERY && times >= n_blocks) {
             protect(PROT_NONE);
             locked = true;
+            times = 0;
         }
         pthread_mutex_unlock(&memory_lock);
     }
@@ -288,7 +288,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes) {
     device_block *b = &blocks[n_blocks++];
     b->base =
         (uint8_t *)mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (n_blocks == MAX_BLOCKS || b->base == MAP_FAILED) {
+    if (n_blocks == EMULATE_MAX_BLOCKS || b->base == MAP_FAILED) {
         die("emulated device: out of memory");
     }
     b->mapped = mapped;

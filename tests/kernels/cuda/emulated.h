@@ -42,8 +42,8 @@ struct emulate_machine {
 struct emulate_machine *emulate_machine(void);
 
 /* Host code that touches device memory is found at one of so many tries, one kernel or copy between
- * them. */
-enum { EMULATE_LOCK_EVERY = 64 };
+ * them; where there are more blocks of it than that, at one of so many as there are. */
+enum { EMULATE_LOCK_EVERY = 64, EMULATE_MAX_BLOCKS = 4096 };
 
 /* The host has done something else for so long. */
 void emulate_pass(uint64_t ns);

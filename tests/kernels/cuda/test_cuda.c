@@ -428,7 +428,7 @@ static void lose_device(void) {
 /* Device memory is not the host's: what the emulation would not show, no test could find. */
 static void touch_device_memory(void) {
     float *x = rig.device.ops->alloc(rig.device.self, 256, NULL);
-    for (int i = 0; i < EMULATE_LOCK_EVERY; i++) {
+    for (int i = 0; i < EMULATE_MAX_BLOCKS; i++) {
         rig.device.ops->clamp(rig.device.self, x, 64, 1);
         *(volatile float *)x = 1;
     }
