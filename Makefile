@@ -97,7 +97,8 @@ TEST_UTIL := $(wildcard tests/util/*.c)
 TESTS := $(patsubst tests/%.c,$(OUT)/tests/%,$(filter-out $(TEST_UTIL),$(TEST_SRC)))
 SHELL_TESTS := $(sort $(wildcard tests/e2e/e2e_*.sh))
 # Those that take longest start first, so that none of them is left to run alone at the end.
-slow_tests := test_cuda test_tier test_cuda_shapes e2e_device test_calib_engine e2e_calib test_engine e2e_prep e2e_limits
+slow_tests := e2e_device test_tier test_cuda test_calib_engine test_cuda_shapes e2e_prep e2e_calib e2e_agents e2e_limits \
+    e2e_run e2e_serve e2e_parley e2e_serve_tools test_forward test_engine
 slow_first = $(foreach t,$(slow_tests),$(filter %/$t %/$t.sh,$1)) \
     $(filter-out $(addprefix %/,$(slow_tests) $(addsuffix .sh,$(slow_tests))),$1)
 FUZZERS := $(patsubst tests/%.c,$(OUT)/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -127,7 +128,9 @@ cuda_note := left out (no nvcc found; install the CUDA Toolkit or set NVCC=)
 else
 # Real code for these, as far as this nvcc knows them, and PTX of the last for what comes later.
 cuda_known := $(patsubst sm_%,%,$(filter sm_%,$(shell $(NVCC) --list-gpu-code 2>/dev/null)))
-CUDA_ARCH ?= $(filter $(or $(cuda_known),%),75 80 86 89 90 100 120)
+cuda_archs := $(filter $(or $(cuda_known),%),75 80 86 89 90 100 120)
+# CUDA_ENDS=1: the oldest and the newest alone, in a third of the time.
+CUDA_ARCH ?= $(if $(CUDA_ENDS),$(firstword $(cuda_archs)) $(filter-out $(firstword $(cuda_archs)),$(lastword $(cuda_archs))),$(cuda_archs))
 cuda_note := built with $(NVCC) for $(CUDA_ARCH)
 CU_OBJ := $(patsubst %.cu,$(CUDA_OUT)/%.o,$(CU_SRC))
 LIB_OBJ += $(CU_OBJ)
@@ -197,7 +200,7 @@ uninstall: ## Remove what install put there
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/corm $(DESTDIR)$(PREFIX)/share/corm
 
 ##@ Working on it
-test: ## Build and run all tests, or those named in T="test_base e2e_run"
+test: ## Build and run all tests, or those named in T="test_base e2e_run", but not those in SKIP=""
 	@CC='$(CC)' tests/deps.sh build test
 	@$(again) _test
 
@@ -425,12 +428,12 @@ $(OUT)/libcorm.pc: _flags
 
 .PHONY: programs _test _fuzz
 programs: all $(EXAMPLES) $(TESTS) $(OUT)/tests/kernels/cuda/run_device $(OUT)/synth $(OUT)/mutate
-chosen = $(if $(T),$(filter $(addprefix %/,$(T:.sh=)),$(1)),$(1))
-no_test = $(filter-out $(notdir $(TESTS) $(SHELL_TESTS:.sh=)),$(T:.sh=))
+chosen = $(filter-out $(addprefix %/,$(SKIP:.sh=)),$(if $(T),$(filter $(addprefix %/,$(T:.sh=)),$(1)),$(1)))
+no_test = $(filter-out $(notdir $(TESTS) $(SHELL_TESTS:.sh=)),$(T:.sh=) $(SKIP:.sh=))
 _test: $(if $(no_test),$(error no such test: $(no_test))) all $(EXAMPLES) $(call chosen,$(TESTS)) \
     $(if $(filter %e2e_device,$(call chosen,$(SHELL_TESTS:.sh=))),$(OUT)/tests/kernels/cuda/run_device) \
     $(if $(filter %e2e_reuse,$(call chosen,$(SHELL_TESTS:.sh=))),$(OUT)/synth)
-	@CORM_BUILD=$(OUT) tests/run.sh $(if $(WRAP),-w '$(WRAP)') \
+	@CORM_BUILD=$(OUT) CORM_TEST_QUICK=$(if $(findstring CORM_TEST_QUICK,$(CPPFLAGS)),1) tests/run.sh $(if $(WRAP),-w '$(WRAP)') \
 	    $(call slow_first,$(call chosen,$(TESTS)) $(addsuffix .sh,$(call chosen,$(SHELL_TESTS:.sh=))))
 _fuzz: mutator = $(MUTATE)/mutate -b $(MUTATE) -a $(OUT) -s $(SEED) -t $(MUTATE_TIME) -o $(OUT)/fuzz/found
 _fuzz: $(FUZZERS) $(PROGRAMS)

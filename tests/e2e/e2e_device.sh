@@ -167,6 +167,6 @@ measured() {
         [ "$(grep -c '^B0 .* 1\.00 .*MB' out)" -eq 6 ] && [ "$(grep -c '^+ approximate .*MB' out)" -eq 6 ] &&
         grep -q '^fable-raw, 25 %, --loss 1 over B0 .* goal 2.14: ' out
 }
-case_ 'the measurement of a device' measured
+[ -n "$quick" ] || case_ 'the measurement of a device' measured
 
 exit $failed

@@ -6,6 +6,8 @@ export LC_ALL
 root=$(pwd)
 build=${CORM_BUILD:-build/release}
 case $build in /*) ;; *) build=$root/$build ;; esac
+# Not empty under a sanitizer, which is slow: what runs the same code again is left out, as tests/util/test.h has it.
+quick=${CORM_TEST_QUICK:-}
 prep=$build/corm-prep
 run=$build/corm-run
 fable=${FABLE:-$root/tests/models/fable}
