@@ -52,9 +52,6 @@ static bool slides(const struct settle *s, uint32_t layer) {
 
 static int settle_attention(struct settle *s, struct err *err) {
     uint32_t window;
-    if (settle_u32(s, KEY_FULL_INTERVAL) == 0) {
-        return err_set(err, "%s: global_attn_every_n_layers must be at least 1", s->path);
-    }
     if (settle_window_key(s, &window, err) < 0) {
         return -1;
     }

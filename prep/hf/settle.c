@@ -327,9 +327,6 @@ int settle_gated_delta(struct settle *s, struct err *err) {
     if (check_gates(s, err) < 0) {
         return -1;
     }
-    if (interval == 0) {
-        return err_set(err, "%s: full_attention_interval must be at least 1", s->path);
-    }
     uint32_t *full = mem_calloc(n, sizeof *full);
     bool given;
     int rc = settle_layer_types(s, words, full, &given, err);

@@ -407,7 +407,7 @@ static void refusals(void **state) {
         {OSS "\"rope_parameters\":{\"mrope_section\":[1]}}", "unknown RoPE key mrope_section", ""},
         /* qwen3_next, qwen3_5_moe */
         {NEXT "\"attention_bias\":true}", "attention_bias is 1, expected 0", "qwen3_next"},
-        {NEXT "\"full_attention_interval\":0}", "full_attention_interval must be", ""},
+        {NEXT "\"full_attention_interval\":0}", "full_attention_interval is 0", "positive"},
         {NEXT "\"partial_rotary_factor\":1.5}", "partial_rotary_factor 1.5", ""},
         {NEXT "\"linear_num_value_heads\":17}", "delta_v_heads = 17", "config.json"},
         {NEXT "\"linear_conv_kernel_dim\":64}", "delta_conv", "64"},

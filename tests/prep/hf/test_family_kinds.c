@@ -234,7 +234,7 @@ static void refusals(void **state) {
         /* afmoe */
         {AFMOE "\"score_func\":\"softmax\"}", "score_func is \"softmax\"", "sigmoid"},
         {AFMOE "\"route_norm\":false}", "route_norm is 0, expected 1", "afmoe"},
-        {AFMOE "\"global_attn_every_n_layers\":0}", "global_attn_every_n_layers must be", ""},
+        {AFMOE "\"global_attn_every_n_layers\":0}", "global_attn_every_n_layers is 0", "positive"},
         {AFMOE "\"sliding_window\":null}", "sliding_window is null", "window"},
         {AFMOE "\"n_group\":2}", "n_group is 2", "afmoe"},
         {AFMOE "\"num_limited_groups\":2}", "num_limited_groups is 2", "afmoe"},

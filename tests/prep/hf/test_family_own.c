@@ -235,6 +235,7 @@ static void refusals(void **state) {
                 "\"chunked_attention\",\"chunked_attention\",\"full_attention\"]}",
          "layer_types entry 0", "attention_chunk_size is null"},
         {LLAMA4 "\"floor_scale\":0}", "floor_scale is 0", "a positive number"},
+        {COHERE2 "\"sliding_window_pattern\":0}", "sliding_window_pattern is 0", "positive"},
         {COHERE2 "\"expert_selection_fn\":\"top\"}", "expert_selection_fn is \"top\"",
          "\"softmax\" or \"sigmoid\""},
         {COHERE2 "\"shared_expert_combination_strategy\":1}",
