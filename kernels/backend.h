@@ -18,11 +18,12 @@
  * thread count and batch split on one backend and ISA. (A backend over a foreign library, such as
  * prep/calib/blas, or of a device, such as kernels/cuda, may exempt itself in its header.)
  *
- * Quantised inputs. Where weights have scales (codec_has_scales), the CPU quantises the rows that
- * meet them in a dot product to 8 bits by group of 32 columns (kernels/cpu/dot.h has the
- * definition): `x` of matmul, and of experts for gate and up. `down`, and every product with other
- * codecs, takes its inputs in f32. Another backend may keep f32 there: it then differs by that
- * rounding, at most half of a group's greatest |x| / 127 for each x.
+ * Quantised inputs. Where weights have scales (codec_has_scales), the CPU quantises what meets them
+ * to 8 bits (kernels/cpu/dot.h has the definitions): rows in a dot product by group of 32 columns,
+ * that is `x` of matmul, and of experts for gate and up; and for `down` what the neurons of a block
+ * of FFN_BLOCK give, times the scales of a group of columns. Every product with other codecs takes
+ * its inputs in f32. Another backend may keep f32 there: it then differs by that rounding, at most
+ * half of the greatest magnitude of those that are quantised together, / 127, for each of them.
  *
  * Errors: memory may run out at any time, which alloc, place and host_alloc report. Operations
  * cannot fail, and take no memory; a device that dies, dies (die()).
@@ -245,7 +246,8 @@ struct backend_ops {
      * chunks of act(gate_i . x_r + gate_bias_i, up_i . x_r + up_bias_i) * down_i, r = u /
      * n_active, with the biases of the job's expert. The sum starts from down_bias, which counts
      * once, whichever chunks the job has, and runs over blocks of FFN_BLOCK neurons from each
-     * chunk's start: inside a block in neuron order from zero, then block by block.
+     * chunk's start: inside a block from zero, in neuron order where the codec has no scales, then
+     * block by block.
      * x [rows, dim], parts [rows * n_active, dim]. */
     void (*experts)(void *self, const struct expert_layer *layer, const struct expert_job *jobs,
                     uint32_t n_jobs, const float *x, float *parts);

@@ -50,6 +50,9 @@ static const struct expert_shape quant_shapes[] = {
 /* For rows that are in cache. */
 static const struct expert_shape in_cache = {NULL, FFN_BLOCK, 8, ASK_BYTES, 0};
 
+static_assert(sizeof shapes / sizeof *shapes <= SHAPE_MOST, "a trial holds all");
+static_assert(sizeof quant_shapes / sizeof *quant_shapes <= SHAPE_MOST, "a trial holds all");
+
 static const struct expert_shape *shapes_of(enum codec_id c, uint32_t *n) {
     *n = codec_has_scales(c) ? sizeof quant_shapes / sizeof *quant_shapes
                              : sizeof shapes / sizeof *shapes;

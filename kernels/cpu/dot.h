@@ -110,7 +110,7 @@ static inline size_t dot_panel_bytes(uint32_t cols) {
 struct dot_codec {
     /* out[r] = row r . x. NULL for codecs with scales. */
     void (*dot)(const struct dot_rows *w, const float *x, float *out);
-    /* y[c] += a[0] * row 0 [c], then a[1] * row 1 [c], ... */
+    /* y[c] += a[0] * row 0 [c], then a[1] * row 1 [c], ... NULL for codecs with scales. */
     void (*axpy)(const struct dot_rows *w, const float *a, float *y);
     /* dst [n] = columns first .. first + n - 1 of a row of `cols`; first is a multiple of
      * CODEC_GROUP, and so is n unless it reaches the row's end. */

@@ -134,21 +134,15 @@ static void axpy_by(decode_fn *decode, const struct dot_rows *w, const float *a,
     static void name##_dot(const struct dot_rows *w, const float *x, float *out) {                 \
         dot_by(name##_decode, w, x, out);                                                          \
     }                                                                                              \
-    static void name##_decode_spread(const uint8_t *row, uint32_t cols, float *dst) {              \
-        name##_decode(row, cols, 0, cols, dst);                                                    \
-    }
-#define REF_AXPY(name)                                                                             \
     static void name##_axpy(const struct dot_rows *w, const float *a, float *y) {                  \
         axpy_by(name##_decode, w, a, y);                                                           \
+    }                                                                                              \
+    static void name##_decode_spread(const uint8_t *row, uint32_t cols, float *dst) {              \
+        name##_decode(row, cols, 0, cols, dst);                                                    \
     }
 REF_DOT(f32)
 REF_DOT(bf16)
 REF_DOT(f16)
-REF_AXPY(f32)
-REF_AXPY(bf16)
-REF_AXPY(f16)
-REF_AXPY(q8)
-REF_AXPY(q4)
 
 /* ---- quantised inputs ----------------------------------------------------------------------- */
 
@@ -471,9 +465,9 @@ const struct dot_isa dot_ref = {
             [CODEC_F32] = {f32_dot, f32_axpy, f32_decode, f32_decode_spread},
             [CODEC_BF16] = {bf16_dot, bf16_axpy, bf16_decode, bf16_decode_spread},
             [CODEC_F16] = {f16_dot, f16_axpy, f16_decode, f16_decode_spread},
-            [CODEC_Q8] = {NULL, q8_axpy, q8_decode, NULL, q8_qdot, q8_qpack, q8_qtile, q8_qmix,
+            [CODEC_Q8] = {NULL, NULL, q8_decode, NULL, q8_qdot, q8_qpack, q8_qtile, q8_qmix,
                           q8_qmix_on},
-            [CODEC_Q4] = {NULL, q4_axpy, q4_decode, NULL, q4_qdot, q4_qpack, q4_qtile, q4_qmix,
+            [CODEC_Q4] = {NULL, NULL, q4_decode, NULL, q4_qdot, q4_qpack, q4_qtile, q4_qmix,
                           q4_qmix_on},
         },
     .tile = tile,

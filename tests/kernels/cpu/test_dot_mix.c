@@ -87,7 +87,25 @@ static void harden(struct test_rng *rng, float *a, uint32_t n) {
     }
 }
 
-static void check_mix(const struct place *p, struct test_rng *rng, uint32_t n_x, bool hard) {
+/* All codes the greatest there are, or the least, and all scales those of the first row: the sums of
+ * integers become as great as they can. */
+static void push_codes(struct weight *w, bool least) {
+    const size_t scales_at = codec_scales_at(w->codec->id, w->cols);
+    const uint8_t code = w->codec->id == CODEC_Q4 ? 0xff : least ? 0x80 : 0x7f;
+    for (uint32_t r = 0; r < w->rows; r++) {
+        uint8_t *row = (uint8_t *)(uintptr_t)weight_row(w, r);
+        memset(row, code, scales_at);
+        memmove(row + scales_at, weight_row(w, 0) + scales_at,
+                codec_row_bytes(w->codec, w->cols) - scales_at);
+    }
+}
+
+/* What rows are multiplied by: anything; also what quantising must withstand; or, where sums are to
+ * be as great as they can, one number throughout. */
+enum numbers { ANY, HARD, GREAT, NUMBERS };
+
+static void check_mix(const struct place *p, struct test_rng *rng, uint32_t n_x,
+                      enum numbers numbers) {
     enum { MORE = 5, MOST_X = 40 };
     const struct dot_codec *k = &p->isa->codec[p->codec->id];
     struct weight w = kernels_weight(rng, p->codec, p->kind, p->rows, p->cols, p->rows % 2);
@@ -98,13 +116,17 @@ static void check_mix(const struct place *p, struct test_rng *rng, uint32_t n_x,
     double *size = mem_alloc(p->cols * sizeof *size);
     for (size_t i = 0; i < n_h; i++) {
         h[i] = test_f32(rng) * (i % 5 == 0 ? 30 : 1);
+        h[i] = numbers == GREAT ? (n_x % 2 ? 1.5f : -1.5f) : h[i];
+    }
+    if (numbers == GREAT) {
+        push_codes(&w, n_x % 3 == 0);
     }
     for (uint32_t j = 0; j < n_x; j++) {
         y[j] = test_guard(p->cols * sizeof *y[j]);
         for (uint32_t c = 0; c < p->cols; c++) {
             y[j][c] = (float)(c % 7) - 3;
         }
-        if (hard) {
+        if (numbers == HARD) {
             harden(rng, h + j * stride, p->rows);
         }
     }
@@ -124,7 +146,7 @@ static void check_mix(const struct place *p, struct test_rng *rng, uint32_t n_x,
                 fail();
             }
         }
-        if (!hard && p->kind != KIND_TINY) {
+        if (numbers != HARD && p->kind != KIND_TINY) {
             check_near(p, &w, h + j * stride, got, size);
         }
         test_guard_free(y[j], p->cols * sizeof *y[j]);
@@ -154,7 +176,8 @@ static void test_mix(void **state) {
                 for (int kind = 0; kind < KIND_COUNT && codec_fits(codec, dot_cols[n]); kind++) {
                     struct place p = {isa, codec, (enum kind)kind, rows[turn % TEST_COUNT(rows)],
                                       dot_cols[n]};
-                    check_mix(&p, &rng, inputs[turn % TEST_COUNT(inputs)], turn % 3 == 0);
+                    const uint32_t n_x = inputs[test_u64(&rng) % TEST_COUNT(inputs)];
+                    check_mix(&p, &rng, n_x, (enum numbers)(test_u64(&rng) % NUMBERS));
                     turn++;
                 }
             }
