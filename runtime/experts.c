@@ -73,14 +73,14 @@ static void choose_skips(struct experts *e, uint32_t layer, const float *x, cons
         return;
     }
     memset(e->skip_expert, 1, (size_t)e->archive->arch.n_experts * n);
-    predict_project(e->opt.predict, layer, x, rows);
+    predict_chunk_energies(e->opt.predict, layer, x, ids, rows);
     for (uint32_t u = 0; u < rows * k; u++) {
         const struct corm_record *rec = corm_record_of(e->archive, layer, (uint32_t)ids[u]);
         uint8_t *skip = &e->skip_use[(size_t)u * n];
         uint8_t *all = &e->skip_expert[(uint32_t)ids[u] * n];
-        predict_chunk_energy(e->opt.predict, layer, (uint32_t)ids[u], u / k);
-        predict_choose_skip(e->opt.predict->host_scores, rec->n_chunks, rec->n_hot,
-                            e->opt.drop[layer], skip);
+        predict_choose_skip(e->opt.predict->host_scores +
+                                (size_t)u * e->opt.predict->chunks_per_expert,
+                            rec->n_chunks, rec->n_hot, e->opt.drop[layer], skip);
         for (uint32_t i = 0; i < rec->n_chunks; i++) {
             all[i] &= skip[i];
         }
@@ -214,6 +214,12 @@ static void close_experts(struct experts *e, bool all, uint32_t *slots_leased) {
     prefetch_release(e->prefetch, e->done, n_done);
 }
 
+static void tell_demanded(struct experts *e, uint32_t layer, const struct batch *b) {
+    if (e->opt.on_demanded) {
+        e->opt.on_demanded(e->opt.on_demanded_ctx, layer, b);
+    }
+}
+
 static int experts_run(void *ctx, uint32_t layer, const struct layer_weights *lw, const float *x,
                        const struct batch *b, const int32_t *ids, float *parts, struct err *err) {
     struct experts *e = ctx;
@@ -226,13 +232,16 @@ static int experts_run(void *ctx, uint32_t layer, const struct layer_weights *lw
                        e->first_use, e->uses);
     choose_skips(e, layer, x, b, ids);
     uint32_t n = plan_order(e, layer), next = 0, slots_leased = 0;
-    bool told = !e->meanwhile, computed = e->n_at_hand == 0;
+    /* A device computes while the host goes on: it is given the experts at hand before anything is
+     * guessed. */
+    const bool launches = backend_needs_landing(e->be);
+    bool told = !e->meanwhile, computed = e->n_at_hand == 0, demanded = false;
     e->n_open = 0;
     while (next < n || e->n_open > 0) {
-        bool first = next == 0;
         next = open_more(e, layer, next, n, &slots_leased);
-        if (first && e->opt.on_demanded) {
-            e->opt.on_demanded(e->opt.on_demanded_ctx, layer, b);
+        if (!demanded && !(launches && !computed)) {
+            tell_demanded(e, layer, b);
+            demanded = true;
         }
         if (computed && !told) {
             e->meanwhile(e->meanwhile_ctx);
@@ -245,6 +254,9 @@ static int experts_run(void *ctx, uint32_t layer, const struct layer_weights *lw
         compute_ready(e, &common, x, parts);
         computed = true;
         close_experts(e, false, &slots_leased);
+    }
+    if (!demanded) {
+        tell_demanded(e, layer, b);
     }
     if (!told) {
         e->meanwhile(e->meanwhile_ctx);

@@ -19,8 +19,9 @@
 #include "runtime/prefetch.h"
 
 struct experts_options {
-    /* Called once a run, after the layer's experts are demanded and before they are computed. This
-     * is the moment to ask for experts of later layers. May be NULL. */
+    /* Called once a run, after the layer's experts are demanded and before they are computed (a
+     * device: those at hand may be queued already). This is the moment to ask for experts of later
+     * layers. May be NULL. */
     void (*on_demanded)(void *ctx, uint32_t layer, const struct batch *b);
     void *on_demanded_ctx;
     /* Called with the experts that the router chose, before any of them is demanded. May be

@@ -129,23 +129,17 @@ static void join(struct lookahead *la, int32_t expert, float p) {
     la->joined_prob[i] = p;
 }
 
-/* Ask for the experts that are guessed for layer source + ahead. */
-static void guess_layer(struct lookahead *la, uint32_t source, uint32_t ahead, uint32_t rows,
-                        const int32_t *host_ids) {
+/* Ask for the experts that were guessed for layer source + ahead: `ids` [rows, width]. */
+static void ask_guessed(struct lookahead *la, uint32_t source, uint32_t ahead, uint32_t rows,
+                        const int32_t *ids) {
     struct predict *p = la->predict;
-    uint32_t target = source + ahead;
-    if (!predict_has_target(p, source, ahead)) {
-        return;
-    }
-    predict_experts(p, source, ahead, la->residual, la->feature, host_ids, la->weights, rows,
-                    PREDICT_USE_ALL);
-    memcpy(&la->guess[rows_at(la, target, ahead)], p->host_ids,
-           (size_t)rows * p->width * sizeof *p->host_ids);
+    const uint32_t target = source + ahead;
+    memcpy(&la->guess[rows_at(la, target, ahead)], ids, (size_t)rows * p->width * sizeof *ids);
     *guessed_rows(la, target, ahead) = rows;
     const float *prob = &la->prob[at(la, source, ahead)];
     la->n_joined = 0;
     for (uint32_t i = 0; i < rows * p->width; i++) {
-        join(la, p->host_ids[i], prob[i % p->width]);
+        join(la, ids[i], prob[i % p->width]);
     }
     for (uint32_t i = 0; i < la->n_joined; i++) {
         const struct corm_record *rec =
@@ -160,6 +154,30 @@ static void guess_layer(struct lookahead *la, uint32_t source, uint32_t ahead, u
                          la->joined_prob);
     }
     prefetch_guess(la->prefetch, la->needs, la->joined_prob, la->n_joined, ahead ? ahead : 1);
+}
+
+/* Guess and ask for the experts of layers source + first .. source + last: one after the other, but
+ * on a device together, which is then waited for once. */
+static void guess_layers(struct lookahead *la, uint32_t source, uint32_t first, uint32_t last,
+                         uint32_t rows, const int32_t *host_ids) {
+    struct predict *p = la->predict;
+    const bool together = backend_needs_landing(p->be);
+    uint32_t waiting[AHEADS], n = 0;
+    for (uint32_t ahead = first; ahead <= last; ahead++) {
+        if (predict_has_target(p, source, ahead)) {
+            predict_begin(p, n, source, ahead, la->residual, la->feature, host_ids, la->weights,
+                          rows, PREDICT_USE_ALL);
+            waiting[n++] = ahead;
+        }
+        if (n == 0 || (together && ahead < last)) {
+            continue;
+        }
+        predict_read(p, n, rows);
+        for (uint32_t i = 0; i < n; i++) {
+            ask_guessed(la, source, waiting[i], rows, p->host_ids + (size_t)i * rows * p->width);
+        }
+        n = 0;
+    }
 }
 
 /* Compare the guess for one row with what the row's router chose. */
@@ -211,7 +229,7 @@ void lookahead_tap(void *ctx, enum tap tap, uint32_t layer, const float *data,
     case TAP_ATTN_IN:
         if (layer == 0 && la->guessing) {
             la->feature = data;
-            guess_layer(la, 0, 0, b->rows, NULL);
+            guess_layers(la, 0, 0, 0, b->rows, NULL);
         }
         break;
     case TAP_FFN_RESIDUAL:
@@ -236,7 +254,5 @@ void lookahead_demanded(void *ctx, uint32_t layer, const struct batch *b) {
         return;
     }
     prefetch_drop_guesses(la->prefetch);
-    for (uint32_t ahead = 1; ahead <= la->opt.max_ahead; ahead++) {
-        guess_layer(la, layer, ahead, b->rows, la->host_ids);
-    }
+    guess_layers(la, layer, 1, la->opt.max_ahead, b->rows, la->host_ids);
 }

@@ -86,10 +86,10 @@ static void list_blocks(struct predict *p, struct block out[N_BLOCKS]) {
         {(void **)&p->low, rows * (rank > basis ? rank : basis)},
         {(void **)&p->logits, rows * a->n_experts},
         {(void **)&p->fix, rows * a->n_experts},
-        {(void **)&p->scores, p->chunks_per_expert},
+        {(void **)&p->scores, rows * a->n_active * p->chunks_per_expert},
         {(void **)&p->more, p->chunks_per_expert},
-        {(void **)&p->gated, most_of(p, PREDICT_CHUNK_GATE_BETA, true)},
-        {(void **)&p->ids, rows * p->width},
+        {(void **)&p->gated, rows * a->n_active * most_of(p, PREDICT_CHUNK_GATE_BETA, true)},
+        {(void **)&p->ids, AHEADS * rows * p->width},
     };
     memcpy(out, blocks, sizeof blocks);
 }
@@ -104,11 +104,19 @@ static struct predict empty(const struct corm_predict *view, const struct arch *
                             .chunks_per_expert = chunks_per_expert};
 }
 
+/* Of host_ids and host_scores. */
+static size_t host_ids_len(const struct predict *p) {
+    return (size_t)AHEADS * p->max_rows * p->width;
+}
+static size_t host_scores_len(const struct predict *p) {
+    return (size_t)p->max_rows * p->arch->n_active * p->chunks_per_expert;
+}
+
 size_t predict_scratch_bytes(const struct corm_predict *view, const struct arch *arch,
                              uint32_t chunks_per_expert, uint32_t max_rows) {
     struct predict p = empty(view, arch, chunks_per_expert, max_rows);
     struct block blocks[N_BLOCKS];
-    size_t floats = (size_t)max_rows * p.width + chunks_per_expert; /* on the host */
+    size_t floats = host_ids_len(&p) + host_scores_len(&p);
     list_blocks(&p, blocks);
     for (int i = 0; i < N_BLOCKS; i++) {
         floats += blocks[i].floats;
@@ -133,8 +141,8 @@ int predict_open(struct predict *p, const struct corm_predict *view, const struc
             return -1;
         }
     }
-    p->host_ids = mem_calloc((size_t)max_rows * p->width, sizeof *p->host_ids);
-    p->host_scores = mem_calloc(chunks_per_expert, sizeof *p->host_scores);
+    p->host_ids = mem_calloc(host_ids_len(p), sizeof *p->host_ids);
+    p->host_scores = mem_calloc(host_scores_len(p), sizeof *p->host_scores);
     return 0;
 }
 
@@ -162,9 +170,9 @@ bool predict_has_target(const struct predict *p, uint32_t source, uint32_t ahead
     return source + ahead < p->arch->n_layers && arch_is_moe(p->arch, source + ahead);
 }
 
-void predict_experts(struct predict *p, uint32_t source, uint32_t ahead, const float *x,
-                     const float *feature, const int32_t *host_ids, const float *weights,
-                     uint32_t rows, unsigned parts) {
+void predict_begin(struct predict *p, uint32_t place, uint32_t source, uint32_t ahead,
+                   const float *x, const float *feature, const int32_t *host_ids,
+                   const float *weights, uint32_t rows, unsigned parts) {
     const struct arch *a = p->arch;
     const struct backend_ops *op = p->be->ops;
     void *be = p->be->self;
@@ -188,8 +196,19 @@ void predict_experts(struct predict *p, uint32_t source, uint32_t ahead, const f
         op->matmul(be, &p->expert_out[at], &p->expert_bias[at], p->low, rows, p->fix);
         op->add(be, p->logits, p->fix, (size_t)rows * a->n_experts);
     }
-    router_rank(&site, p->logits, rows, p->width, p->ids);
-    op->read(be, p->host_ids, p->ids, (size_t)rows * p->width * sizeof(int32_t));
+    router_rank(&site, p->logits, rows, p->width, p->ids + (size_t)place * rows * p->width);
+}
+
+void predict_read(struct predict *p, uint32_t places, uint32_t rows) {
+    p->be->ops->read(p->be->self, p->host_ids, p->ids,
+                     (size_t)places * rows * p->width * sizeof(int32_t));
+}
+
+void predict_experts(struct predict *p, uint32_t source, uint32_t ahead, const float *x,
+                     const float *feature, const int32_t *host_ids, const float *weights,
+                     uint32_t rows, unsigned parts) {
+    predict_begin(p, 0, source, ahead, x, feature, host_ids, weights, rows, parts);
+    predict_read(p, 1, rows);
 }
 
 float predict_rank_p(const struct predict *p, uint32_t source, uint32_t ahead, uint32_t rank) {
@@ -209,51 +228,62 @@ bool predict_has_chunks(const struct predict *p, uint32_t layer) {
     return p->chunk_prior[layer].data != NULL;
 }
 
-void predict_project(struct predict *p, uint32_t layer, const float *feature, uint32_t rows) {
-    p->feature = feature;
+/* Rows expert * n .. of a matrix that has n rows for each expert, or none. */
+static struct weight rows_of_expert(const struct weight *w, uint32_t expert, uint32_t n) {
+    struct weight rows = *w;
+    if (w->data) {
+        rows.data = weight_row(w, expert * n);
+        rows.rows = n;
+    }
+    return rows;
+}
+
+/* Add to the scores of all uses what the gates of their experts say. */
+static void add_gates(struct predict *p, uint32_t layer, const float *feature,
+                      const int32_t *host_ids, uint32_t n_uses) {
+    const struct backend_ops *op = p->be->ops;
+    void *be = p->be->self;
+    const uint32_t n = p->chunks_per_expert, g = p->chunk_gate_beta[layer].cols;
+    const uint32_t k = p->arch->n_active;
+    for (uint32_t u = 0; u < n_uses; u++) {
+        const uint32_t expert = (uint32_t)host_ids[u];
+        const struct weight gates = rows_of_expert(&p->chunk_gates[layer], expert, g);
+        const struct weight bias = rows_of_expert(&p->chunk_gate_bias[layer], expert, 1);
+        op->matmul(be, &gates, &bias, feature + (size_t)(u / k) * p->arch->dim, 1,
+                   p->gated + (size_t)u * g);
+    }
+    op->act_mul(be, &arch_kind(p->arch, layer)->ffn, p->gated, NULL, (size_t)n_uses * g);
+    for (uint32_t u = 0; u < n_uses; u++) {
+        const struct weight beta =
+            rows_of_expert(&p->chunk_gate_beta[layer], (uint32_t)host_ids[u], n);
+        op->matmul(be, &beta, &none, p->gated + (size_t)u * g, 1, p->more);
+        op->add(be, p->scores + (size_t)u * n, p->more, n);
+    }
+}
+
+/* Products of the same input come one behind the other: a device does several at once. */
+void predict_chunk_energies(struct predict *p, uint32_t layer, const float *feature,
+                            const int32_t *host_ids, uint32_t rows) {
+    const uint32_t n = p->chunks_per_expert, k = p->arch->n_active, n_uses = rows * k;
+    const struct backend_ops *op = p->be->ops;
+    void *be = p->be->self;
     if (p->chunk_basis[layer].data) {
-        p->be->ops->matmul(p->be->self, &p->chunk_basis[layer], &none, feature, rows, p->low);
+        op->matmul(be, &p->chunk_basis[layer], &none, feature, rows, p->low);
     }
-}
-
-/* Add to p->scores what the gates of `expert` say. */
-static void add_gates(struct predict *p, uint32_t layer, uint32_t expert, uint32_t row) {
-    const struct backend_ops *op = p->be->ops;
-    struct weight gates = p->chunk_gates[layer], beta = p->chunk_gate_beta[layer];
-    struct weight bias = p->chunk_gate_bias[layer];
-    uint32_t n = p->chunks_per_expert, g = beta.cols;
-    gates.data = weight_row(&gates, expert * g);
-    gates.rows = g;
-    if (bias.data) {
-        bias.data = weight_row(&bias, expert);
-        bias.rows = 1;
+    if (!p->chunk_beta[layer].data) {
+        op->embed(be, &p->chunk_prior[layer], host_ids, n_uses, p->scores);
     }
-    beta.data = weight_row(&beta, expert * n);
-    beta.rows = n;
-    op->matmul(p->be->self, &gates, &bias, p->feature + (size_t)row * p->arch->dim, 1, p->gated);
-    op->act_mul(p->be->self, &arch_kind(p->arch, layer)->ffn, p->gated, NULL, g);
-    op->matmul(p->be->self, &beta, &none, p->gated, 1, p->more);
-    op->add(p->be->self, p->scores, p->more, n);
-}
-
-void predict_chunk_energy(struct predict *p, uint32_t layer, uint32_t expert, uint32_t row) {
-    uint32_t n = p->chunks_per_expert;
-    const struct backend_ops *op = p->be->ops;
-    struct weight prior = p->chunk_prior[layer], beta = p->chunk_beta[layer];
-    prior.data = weight_row(&prior, expert);
-    prior.rows = 1;
-    if (!beta.data) {
-        const int32_t first = 0;
-        op->embed(p->be->self, &prior, &first, 1, p->scores);
-    } else {
-        beta.data = weight_row(&beta, expert * n);
-        beta.rows = n;
-        op->matmul(p->be->self, &beta, &prior, p->low + (size_t)row * beta.cols, 1, p->scores);
+    for (uint32_t u = 0; u < n_uses && p->chunk_beta[layer].data; u++) {
+        const uint32_t expert = (uint32_t)host_ids[u];
+        const struct weight beta = rows_of_expert(&p->chunk_beta[layer], expert, n);
+        const struct weight prior = rows_of_expert(&p->chunk_prior[layer], expert, 1);
+        op->matmul(be, &beta, &prior, p->low + (size_t)(u / k) * beta.cols, 1,
+                   p->scores + (size_t)u * n);
     }
     if (p->chunk_gates[layer].data) {
-        add_gates(p, layer, expert, row);
+        add_gates(p, layer, feature, host_ids, n_uses);
     }
-    op->read(p->be->self, p->host_scores, p->scores, n * sizeof(float));
+    op->read(be, p->host_scores, p->scores, (size_t)n_uses * n * sizeof(float));
 }
 
 void predict_chunk_prior(struct predict *p, uint32_t layer, uint32_t expert) {

@@ -41,13 +41,13 @@ struct predict {
     struct weight *expert_in, *expert_out, *expert_bias; /* [n_layers, 1 + PREDICT_MAX_AHEAD] */
     struct weight *mean_out, *chunk_basis, *chunk_prior, *chunk_beta; /* [n_layers] */
     struct weight *chunk_gates, *chunk_gate_beta, *chunk_gate_bias;   /* [n_layers] */
-    const float *feature; /* of the last predict_project */
     /* Scratch. */
     float *parts, *state, *norm, *low, *logits, *fix, *scores; /* backend memory */
     float *gated, *more;
     int32_t *ids;
-    int32_t *host_ids;  /* [max_rows, width] the guess, best first: valid until the next call */
-    float *host_scores; /* [chunks_per_expert] */
+    /* [places, rows, width] of the last predict_read: the guesses, best first. */
+    int32_t *host_ids;
+    float *host_scores; /* [max_rows * n_active, chunks_per_expert] */
 };
 
 /* `layers` outlive it. Fails where the backend has no memory left; predict_close is due in any
@@ -70,9 +70,16 @@ bool predict_has_target(const struct predict *p, uint32_t source, uint32_t ahead
  * uses all. */
 enum predict_parts { PREDICT_USE_MEAN = 1, PREDICT_USE_FIX = 2, PREDICT_USE_ALL = 3 };
 
-/* Guess for `rows` tokens: fills host_ids [rows, width] and p->logits [rows, n_experts]. `x`,
- * `feature` [rows, dim] and `weights` [rows, n_active] are backend memory; `host_ids` [rows,
- * n_active] are the experts chosen at the source, NULL (with weights) where the source has none. */
+/* Guess for `rows` tokens. `x`, `feature` [rows, dim] and `weights` [rows, n_active] are backend
+ * memory; `host_ids` [rows, n_active] are the experts chosen at the source, NULL (with weights)
+ * where the source has none. The guess is made when predict_read returns, which brings those of
+ * places 0 .. n - 1, at most 1 + PREDICT_MAX_AHEAD, of as many rows: so a device is waited for
+ * once. p->logits [rows, n_experts] are the last one's. */
+void predict_begin(struct predict *p, uint32_t place, uint32_t source, uint32_t ahead,
+                   const float *x, const float *feature, const int32_t *host_ids,
+                   const float *weights, uint32_t rows, unsigned parts);
+void predict_read(struct predict *p, uint32_t places, uint32_t rows);
+/* Both, of one guess. */
 void predict_experts(struct predict *p, uint32_t source, uint32_t ahead, const float *x,
                      const float *feature, const int32_t *host_ids, const float *weights,
                      uint32_t rows, unsigned parts);
@@ -82,13 +89,12 @@ float predict_rank_p(const struct predict *p, uint32_t source, uint32_t ahead, u
 
 /* Whether chunk energies of `layer` can be guessed. */
 bool predict_has_chunks(const struct predict *p, uint32_t layer);
-/* Project `feature` [rows, dim] of `layer` for predict_chunk_energy of the same rows, for which it
- * must stay as it is. */
-void predict_project(struct predict *p, uint32_t layer, const float *feature, uint32_t rows);
-/* Log energy of every chunk of `expert` for row `row` of the last predict_project: host_scores
- * [chunks_per_expert]. */
-void predict_chunk_energy(struct predict *p, uint32_t layer, uint32_t expert, uint32_t row);
-/* The same where nothing is known of the token: the prior alone. */
+/* Log energy of every chunk of the experts host_ids [rows, n_active], for rows of `feature` [rows,
+ * dim] of `layer`: host_scores [rows * n_active, chunks_per_expert]. */
+void predict_chunk_energies(struct predict *p, uint32_t layer, const float *feature,
+                            const int32_t *host_ids, uint32_t rows);
+/* Those of one expert where nothing is known of the token, the prior alone: the first of
+ * host_scores. */
 void predict_chunk_prior(struct predict *p, uint32_t layer, uint32_t expert);
 
 /* Which chunks to leave out: skip[b] = 1 for the cold chunks (b >= n_hot) of least energy whose sum

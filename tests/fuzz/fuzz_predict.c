@@ -68,10 +68,10 @@ static void leave_out_chunks(struct predict *p, const struct model *m) {
         if (!predict_has_chunks(p, l)) {
             continue;
         }
-        predict_project(p, l, m->feature, 1);
-        for (uint32_t e = 0; e < E; e++) {
+        for (int32_t e = 0; e < E; e++) {
             uint8_t skip[CHUNKS];
-            predict_chunk_energy(p, l, e, 0);
+            const int32_t ids[K] = {e, (e + 1) % E};
+            predict_chunk_energies(p, l, m->feature, ids, 1);
             for (uint32_t hot = 0; hot <= CHUNKS; hot++) {
                 uint32_t n = predict_choose_skip(p->host_scores, CHUNKS, hot, 0.5f, skip);
                 check(n < CHUNKS && n <= CHUNKS - hot);

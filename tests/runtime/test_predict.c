@@ -144,40 +144,48 @@ static void logits_are_those_of_the_formula(void **state) {
     close_rig(&r);
 }
 
+/* The log energy of chunk `b` of an expert for a row; only layer 2 knows more than the prior. */
+static double energy_by_hand(const struct rig *r, uint32_t layer, uint32_t row, uint32_t e,
+                             uint32_t b) {
+    const struct corm_predict *v = &r->view;
+    const struct weight beta = corm_predict_get(v, PREDICT_CHUNK_BETA, 2, 0);
+    const struct weight basis = corm_predict_get(v, PREDICT_CHUNK_BASIS, 2, 0);
+    const struct weight gates = corm_predict_get(v, PREDICT_CHUNK_GATES, 2, 0);
+    const struct weight gate_beta = corm_predict_get(v, PREDICT_CHUNK_GATE_BETA, 2, 0);
+    const struct weight prior = corm_predict_get(v, PREDICT_CHUNK_PRIOR, layer, 0);
+    double sum = at(prior, e, b);
+    for (uint32_t k = 0; k < BASIS && layer == 2; k++) {
+        double low = 0;
+        for (uint32_t i = 0; i < D; i++) {
+            low += at(basis, k, i) * (double)r->feature[row * D + i];
+        }
+        sum += at(beta, e * CHUNKS + b, k) * low;
+    }
+    for (uint32_t k = 0; k < GATES && layer == 2; k++) {
+        double z = 0;
+        for (uint32_t i = 0; i < D; i++) {
+            z += at(gates, e * GATES + k, i) * (double)r->feature[row * D + i];
+        }
+        sum += at(gate_beta, e * CHUNKS + b, k) * z / (1 + exp(-z));
+    }
+    return sum;
+}
+
 static void chunk_energies_are_those_of_the_formula(void **state) {
+    enum { ROWS = 2 };
     (void)state;
     struct rig r;
     open_rig(&r);
     assert_false(predict_has_chunks(&r.predict, 0));
-    struct weight beta = corm_predict_get(&r.view, PREDICT_CHUNK_BETA, 2, 0);
-    struct weight basis = corm_predict_get(&r.view, PREDICT_CHUNK_BASIS, 2, 0);
-    struct weight gates = corm_predict_get(&r.view, PREDICT_CHUNK_GATES, 2, 0);
-    struct weight gate_beta = corm_predict_get(&r.view, PREDICT_CHUNK_GATE_BETA, 2, 0);
     for (uint32_t layer = 2; layer < LAYERS; layer++) {
         assert_true(predict_has_chunks(&r.predict, layer));
-        predict_project(&r.predict, layer, r.feature, 2);
-        struct weight prior = corm_predict_get(&r.view, PREDICT_CHUNK_PRIOR, layer, 0);
-        for (uint32_t row = 0; row < 2; row++) {
-            for (uint32_t e = 0; e < E; e++) {
-                predict_chunk_energy(&r.predict, layer, e, row);
-                for (uint32_t b = 0; b < CHUNKS; b++) {
-                    double want = at(prior, e, b);
-                    for (uint32_t k = 0; k < BASIS && layer == 2; k++) {
-                        double low = 0;
-                        for (uint32_t i = 0; i < D; i++) {
-                            low += at(basis, k, i) * (double)r.feature[row * D + i];
-                        }
-                        want += at(beta, e * CHUNKS + b, k) * low;
-                    }
-                    for (uint32_t k = 0; k < GATES && layer == 2; k++) {
-                        double z = 0;
-                        for (uint32_t i = 0; i < D; i++) {
-                            z += at(gates, e * GATES + k, i) * (double)r.feature[row * D + i];
-                        }
-                        want += at(gate_beta, e * CHUNKS + b, k) * z / (1 + exp(-z));
-                    }
-                    assert_true(fabs((double)r.predict.host_scores[b] - want) < 1e-4);
-                }
+        for (int32_t e = 0; e < E; e++) {
+            const int32_t ids[ROWS * K] = {e, (e + 1) % E, (e + 3) % E, e};
+            predict_chunk_energies(&r.predict, layer, r.feature, ids, ROWS);
+            for (uint32_t i = 0; i < ROWS * K * CHUNKS; i++) {
+                const uint32_t u = i / CHUNKS;
+                const double want = energy_by_hand(&r, layer, u / K, (uint32_t)ids[u], i % CHUNKS);
+                assert_true(fabs((double)r.predict.host_scores[i] - want) < 1e-4);
             }
         }
     }
