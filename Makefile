@@ -403,7 +403,8 @@ $(TESTS): $(OUT)/tests/%: $(OUT)/tests/%.o $(OUT)/tests/libutil.a $(OUT)/libever
 	$(link)
 comma := ,
 wrap_cuda := $(patsubst %,-Wl$(comma)--wrap=backend_cuda_%,open devices scratch_bytes)
-on_emulated := $(addprefix $(OUT)/tests/,kernels/cuda/test_cuda_shapes runtime/test_engine_device)
+on_emulated := $(addprefix $(OUT)/tests/,kernels/cuda/test_cuda_shapes runtime/test_engine_device \
+    runtime/test_device_counts)
 $(OUT)/tests/kernels/cuda/test_cuda $(OUT)/tests/runtime/test_tier: $(EMULATED)
 # They open it by the name of the real one.
 $(on_emulated): $(EMULATED_SANITIZED)

@@ -80,6 +80,15 @@ struct backend_link {
     uint64_t copy_ns, hidden_ns;
 };
 
+/* What the host handed to a device for operations since the backend was opened: kernels that were
+ * queued; how often it waited until the device had done what was queued, before which nothing more
+ * could be; and small copies, of tables to the device and of results to the host, with their bytes.
+ * Weights that are placed do not count, nor does what backend_link has. */
+struct backend_work {
+    uint64_t launches, waits;
+    uint64_t small_copies, small_bytes;
+};
+
 enum kv_type { KV_F16, KV_F32 };
 
 /* Keys and values of one sequence in one layer: [n_kv_heads, capacity_tok, head_dim] each, so that
@@ -279,7 +288,7 @@ struct backend_ops {
                     uint32_t n_active, uint32_t dim, float *y);
 
     /* A device only; all NULL where backend memory is host memory that any thread may write.
-     * host_alloc, host_free, upload, uploaded and link may be called by any thread.
+     * host_alloc, host_free, upload, uploaded, link and work may be called by any thread.
      *
      * Operations may return before they are done, so memory that they read must not be overwritten
      * when they return: mark() is the number of a point in their order, after all that were called
@@ -300,6 +309,7 @@ struct backend_ops {
                        enum backend_urgency urgency, uint64_t after);
     bool (*uploaded)(void *self, uint64_t ticket, bool wait);
     void (*link)(void *self, struct backend_link *link); /* any thread */
+    void (*work)(void *self, struct backend_work *work); /* any thread */
     /* y[host_ids[i]] = host_rows[i] for n > 0 rows of `dim`, the ids being distinct: what the host
      * computed takes its place among the outputs, in the order of operations. The host's arrays
      * may change when it returns. */

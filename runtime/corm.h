@@ -551,6 +551,9 @@ struct corm_stats {
     uint64_t copied_demanded_bytes, copied_guessed_bytes;
     uint64_t copied_chunks, copies;
     uint64_t copy_ns, copy_hidden_ns;
+    /* What the host handed to a device for operations: kernels; waits until it was done with all
+     * before; small copies, of tables to it and of results from it, and their bytes. */
+    uint64_t launches, waits, small_copies, small_copy_bytes;
     uint64_t stall_ns;    /* time the math waited for experts */
     uint64_t logits_hash; /* XXH3-64 of the last logits row; 0 where it is not in memory */
     uint64_t again_tok;   /* tokens that were evaluated again, after corm_session_truncate */

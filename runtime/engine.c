@@ -438,6 +438,7 @@ struct engine_counters engine_count(struct corm_engine *e) {
     pthread_mutex_unlock(&e->cache.lock);
     if (e->backend.ops->link) {
         e->backend.ops->link(e->backend.self, &c.link);
+        e->backend.ops->work(e->backend.self, &c.work);
     }
     return c;
 }

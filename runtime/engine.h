@@ -37,6 +37,7 @@ struct engine_counters {
     struct cache_counters cache;
     struct offload_counters offload;
     struct backend_link link; /* zeros without a device */
+    struct backend_work work; /* the same */
     uint64_t used_bytes, skipped_bytes, stall_ns, unguessed_tok, trunk_bytes;
 };
 

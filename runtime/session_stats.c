@@ -49,6 +49,10 @@ static void add_share(struct corm_stats *s, const struct engine_counters *now,
         {&s->copies, now->link.copies, then->link.copies},
         {&s->copy_ns, now->link.copy_ns, then->link.copy_ns},
         {&s->copy_hidden_ns, now->link.hidden_ns, then->link.hidden_ns},
+        {&s->launches, now->work.launches, then->work.launches},
+        {&s->waits, now->work.waits, then->work.waits},
+        {&s->small_copies, now->work.small_copies, then->work.small_copies},
+        {&s->small_copy_bytes, now->work.small_bytes, then->work.small_bytes},
     };
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
         *rows[r].to += share(rows[r].now, rows[r].then, all_rows, first, n);

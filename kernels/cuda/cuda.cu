@@ -103,6 +103,27 @@ extern "C" int backend_cuda_devices(uint32_t first, struct backend_device *list,
     return n;
 }
 
+/* ---- what is handed over -------------------------------------------------------------------- */
+
+void cuda_work_counts(void *self, struct backend_work *work) {
+    const struct backend_work *w = &((struct cuda *)self)->work;
+    work->launches = __atomic_load_n(&w->launches, __ATOMIC_RELAXED);
+    work->waits = __atomic_load_n(&w->waits, __ATOMIC_RELAXED);
+    work->small_copies = __atomic_load_n(&w->small_copies, __ATOMIC_RELAXED);
+    work->small_bytes = __atomic_load_n(&w->small_bytes, __ATOMIC_RELAXED);
+}
+
+static void count_small(struct cuda *c, size_t bytes) {
+    cuda_count(&c->work.small_copies, 1);
+    cuda_count(&c->work.small_bytes, bytes);
+}
+
+/* All that was queued is done. */
+static void wait_for_all(struct cuda *c, const char *what) {
+    cuda_count(&c->work.waits, 1);
+    cuda_check(c, cudaStreamSynchronize(c->stream), what);
+}
+
 /* ---- small tables --------------------------------------------------------------------------- */
 
 void *cuda_send(struct cuda *c, const void *host, size_t bytes) {
@@ -114,12 +135,14 @@ void *cuda_send(struct cuda *c, const void *host, size_t bytes) {
     if (r->used_bytes + need > CUDA_SEGMENT_BYTES) {
         cuda_check(c, cudaEventRecord(r->sent[r->segment], c->stream), "event");
         r->segment = (r->segment + 1) % CUDA_SEGMENTS;
+        cuda_count(&c->work.waits, 1);
         cuda_check(c, cudaEventSynchronize(r->sent[r->segment]), "an operation");
         r->used_bytes = 0;
     }
     size_t at = (size_t)r->segment * CUDA_SEGMENT_BYTES + r->used_bytes;
     r->used_bytes += need;
     memcpy(r->host + at, host, bytes);
+    count_small(c, bytes);
     cuda_check(
         c, cudaMemcpyAsync(r->device + at, r->host + at, bytes, cudaMemcpyHostToDevice, c->stream),
         "copy of a table");
@@ -162,19 +185,25 @@ static void *alloc(void *self, size_t bytes, struct err *err) {
 static void free_memory(void *self, void *p) {
     struct cuda *c = (struct cuda *)self;
     cuda_enter(c);
+    cuda_settle(c);
     cuda_check(c, cudaFree(p), "freeing memory");
 }
 
 static void read_memory(void *self, void *host_dst, const void *src, size_t bytes) {
     struct cuda *c = (struct cuda *)self;
-    bool small = bytes <= BOUNCE_BYTES;
+    const bool small = bytes <= BOUNCE_BYTES;
     cuda_enter(c);
+    const bool written = small && cuda_fuse_read(c, src, bytes, c->bounce);
+    cuda_settle(c);
     cuda_series_end(c);
-    cuda_check(c,
-               cudaMemcpyAsync(small ? c->bounce : host_dst, src, bytes, cudaMemcpyDeviceToHost,
-                               c->stream),
-               "copy to the host");
-    cuda_check(c, cudaStreamSynchronize(c->stream), "an operation");
+    if (!written) {
+        count_small(c, bytes);
+        cuda_check(c,
+                   cudaMemcpyAsync(small ? c->bounce : host_dst, src, bytes, cudaMemcpyDeviceToHost,
+                                   c->stream),
+                   "copy to the host");
+    }
+    wait_for_all(c, "an operation");
     if (small) {
         memcpy(host_dst, c->bounce, bytes);
     }
@@ -183,15 +212,18 @@ static void read_memory(void *self, void *host_dst, const void *src, size_t byte
 static void write_memory(void *self, void *dst, const void *host_src, size_t bytes) {
     struct cuda *c = (struct cuda *)self;
     cuda_enter(c);
+    cuda_settle(c);
     cuda_series_end(c);
+    count_small(c, bytes);
     cuda_check(c, cudaMemcpyAsync(dst, host_src, bytes, cudaMemcpyHostToDevice, c->stream),
                "copy to the device");
-    cuda_check(c, cudaStreamSynchronize(c->stream), "an operation");
+    wait_for_all(c, "an operation");
 }
 
 static void clear_memory(void *self, void *p, size_t bytes) {
     struct cuda *c = (struct cuda *)self;
     cuda_enter(c);
+    cuda_settle(c);
     cuda_series(c); /* a mark behind it counts it */
     cuda_check(c, cudaMemsetAsync(p, 0, bytes, c->stream), "clearing memory");
 }
@@ -288,6 +320,7 @@ static void close_device(void *self) {
     cudaFreeHost(c->bounce);
     cudaFree(c->partial);
     cudaFree(c->hidden);
+    cudaFree(c->arrived);
     for (int i = 0; i < CUDA_SEGMENTS; i++) {
         cuda_event_free(c->ring.sent[i]);
     }
@@ -333,6 +366,7 @@ static const struct backend_ops cuda_ops = {
     .upload = cuda_upload,
     .uploaded = cuda_uploaded,
     .link = cuda_link_counts,
+    .work = cuda_work_counts,
     .put_rows = cuda_put_rows,
 };
 
@@ -350,8 +384,13 @@ static size_t partial_floats(const struct backend_limits *l) {
     return row > CUDA_PARTIAL_FLOATS ? row : CUDA_PARTIAL_FLOATS;
 }
 
+/* One for each KV head, of which there are no more than heads. */
+static size_t arrived_bytes(const struct backend_limits *l) {
+    return ((size_t)l->n_heads + 1) * sizeof(uint32_t);
+}
+
 extern "C" uint64_t backend_cuda_scratch_bytes(const struct backend_limits *l) {
-    return (hidden_floats(l) + partial_floats(l)) * sizeof(float) +
+    return (hidden_floats(l) + partial_floats(l)) * sizeof(float) + arrived_bytes(l) +
            CUDA_SEGMENTS * CUDA_SEGMENT_BYTES;
 }
 
@@ -380,7 +419,8 @@ static int open_memory(struct cuda *c, struct err *err) {
         return -1;
     }
     c->hidden = (float *)device_alloc(c, hidden_floats(&c->limits) * sizeof(float), err);
-    return c->hidden ? 0 : -1;
+    c->arrived = (uint32_t *)device_alloc(c, arrived_bytes(&c->limits), err);
+    return c->hidden && c->arrived ? 0 : -1;
 }
 
 extern "C" int backend_cuda_open(struct backend *b, uint32_t device, uint64_t vram_bytes,

@@ -8,27 +8,22 @@
  * adds an exact zero, so a head's result depends on its position only, not on the rows of the call,
  * nor on where in the ring of stored positions its keys lie. Calls whose partial results do not fit
  * the scratch go in several rounds.
+ *
+ * For a single row with no more query heads than VECTORS to a KV head, the block norms and turns
+ * its queries itself; the one with the newest key does the same with that, stores it with its
+ * value, and then reads it as all others. Where the splits are few, the last block of a KV head
+ * puts them together. (A block has all query heads of its KV head, so that nobody else reads what
+ * it turns; queries are turned in memory, too, when all blocks have read them.)
  */
-#include "kernels/cuda/cuda_rows.inc"
+#include "kernels/cuda/cuda_attention.inc"
 
-enum {
-    SPLIT = 128,
-    VECTORS = 8,
-    ATTEND_THREADS = 128,
-    KEY_LANES = 8,   /* lanes that share the dot product of a key */
-    KEYS_A_LANE = 4, /* keys whose loads are under way together */
-};
-
-struct attend {
-    const void *k, *v;
-    const float *q, *sinks;
-    float *partial, *out;
-    uint32_t n_heads, n_kv_heads, head_dim, capacity_tok;
-    uint32_t pos0; /* of the round's first row */
-    uint32_t window, chunk;
-    uint32_t n_vectors; /* of a KV head: rows * heads that share it */
-    uint32_t first_split, n_splits;
-    float scale, temper, temper_tok;
+/* What attend_token does besides. */
+struct attend_new {
+    struct cuda_side q, k; /* k.x is NULL where keys and values are stored already */
+    const float *v, *cs;
+    uint32_t half;
+    struct kv kv;
+    uint32_t *arrived; /* [n_kv_heads] */
 };
 
 /* ---- store ---------------------------------------------------------------------------------- */
@@ -41,6 +36,21 @@ static __device__ void tell_beyond(uint32_t *word, float x, uint32_t pos) {
     }
 }
 
+/* Component i of a head's key and value, `at` being their place in the store. */
+template <int TYPE>
+static __device__ __forceinline__ void store_component(const struct kv &kv, size_t at, float k,
+                                                       float v, uint32_t pos) {
+    if (TYPE == KV_F16) {
+        ((uint16_t *)kv.k)[at] = cuda_to_half(k);
+        ((uint16_t *)kv.v)[at] = cuda_to_half(v);
+        tell_beyond(kv.beyond, k, pos);
+        tell_beyond(kv.beyond ? kv.beyond + 1 : NULL, v, pos);
+    } else {
+        ((float *)kv.k)[at] = k;
+        ((float *)kv.v)[at] = v;
+    }
+}
+
 template <int TYPE>
 __global__ void kv_store_each(struct kv kv, const float *k, const float *v, uint32_t pos0,
                               size_t n) {
@@ -50,282 +60,285 @@ __global__ void kv_store_each(struct kv kv, const float *k, const float *v, uint
         size_t head = vector % kv.n_kv_heads;
         size_t slot = (pos0 + row) % kv.capacity_tok;
         size_t at = (head * kv.capacity_tok + slot) * kv.head_dim + i % kv.head_dim;
-        if (TYPE == KV_F16) {
-            ((uint16_t *)kv.k)[at] = cuda_to_half(k[i]);
-            ((uint16_t *)kv.v)[at] = cuda_to_half(v[i]);
-            tell_beyond(kv.beyond, k[i], pos0 + (uint32_t)row);
-            tell_beyond(kv.beyond ? kv.beyond + 1 : NULL, v[i], pos0 + (uint32_t)row);
-        } else {
-            ((float *)kv.k)[at] = k[i];
-            ((float *)kv.v)[at] = v[i];
-        }
+        store_component<TYPE>(kv, at, k[i], v[i], pos0 + (uint32_t)row);
     }
+}
+
+void cuda_queue_store(struct cuda *c, const struct kv *kv, const float *k, const float *v,
+                      uint32_t pos0, uint32_t rows) {
+    size_t n = (size_t)rows * kv->n_kv_heads * kv->head_dim;
+    uint32_t blocks = cuda_ceil_div(n, 256);
+    auto kv_store = kv->type == KV_F16 ? kv_store_each<KV_F16> : kv_store_each<KV_F32>;
+    CUDA_QUEUE(c, kv_store, blocks < 4096 ? blocks : 4096, 256, 0, *kv, k, v, pos0, n);
 }
 
 void cuda_kv_store(void *self, const struct kv *kv, const float *k, const float *v, uint32_t pos0,
                    uint32_t rows) {
     struct cuda *c = (struct cuda *)self;
-    size_t n = (size_t)rows * kv->n_kv_heads * kv->head_dim;
-    uint32_t blocks = cuda_ceil_div(n, 256);
-    auto kv_store = kv->type == KV_F16 ? kv_store_each<KV_F16> : kv_store_each<KV_F32>;
-    CUDA_LAUNCH(c, kv_store, blocks < 4096 ? blocks : 4096, 256, 0, *kv, k, v, pos0, n);
-}
-
-/* ---- one split ------------------------------------------------------------------------------ */
-
-/* A stored vector is a row of floats or halves: read by units as a weight row is. That of a split's
- * key j, whose first one has `first_slot` of the ring. */
-template <int CODEC>
-static __device__ __forceinline__ cuda_row<CODEC> stored(const struct attend &a, const void *base,
-                                                         uint32_t kv_head, uint32_t first_slot,
-                                                         uint32_t j) {
-    const size_t size = CODEC == CODEC_F16 ? 2 : 4;
-    uint32_t slot = first_slot + j;
-    while (slot >= a.capacity_tok) { /* once, but for rings of less than a split */
-        slot -= a.capacity_tok;
+    if (!cuda_fuse_store(c, kv, k, v, pos0, rows)) {
+        cuda_settle(c);
+        cuda_queue_store(c, kv, k, v, pos0, rows);
     }
-    size_t at = ((size_t)kv_head * a.capacity_tok + slot) * a.head_dim * size;
-    return cuda_row<CODEC>((const uint8_t *)base + at, a.head_dim);
 }
 
-/* The position of a vector's row. */
-static __device__ __forceinline__ uint32_t vector_pos(const struct attend &a, uint32_t vector) {
-    return a.pos0 + vector / (a.n_heads / a.n_kv_heads);
-}
+/* ---- some rows ------------------------------------------------------------------------------ */
 
-static __device__ __forceinline__ size_t vector_head(const struct attend &a, uint32_t kv_head,
-                                                     uint32_t vector) {
-    const uint32_t group = a.n_heads / a.n_kv_heads;
-    return (size_t)(vector / group) * a.n_heads + kv_head * group + vector % group;
-}
-
-static __device__ __forceinline__ bool visible(const struct attend &a, uint32_t key, uint32_t pos) {
-    return key <= pos && (a.window == 0 || key + a.window > pos) &&
-           (a.chunk == 0 || key / a.chunk == pos / a.chunk);
-}
-
-/* attention_scale_at of format/arch.h. */
-static __device__ __forceinline__ float scale_at(const struct attend &a, uint32_t pos) {
-    return a.temper > 0.0f
-               ? a.scale * (log1pf(floorf(((float)pos + 1.0f) / a.temper_tok)) * a.temper + 1.0f)
-               : a.scale;
-}
-
-/* scores[v][j] of the split's keys. Lanes in eights share a key: unit l, l + 8, ... each. */
 template <int CODEC, int V>
-static __device__ void split_scores(const struct attend &a, uint32_t kv_head, uint32_t first_vector,
-                                    uint32_t n_vectors, uint32_t first_key, uint32_t n_keys,
-                                    const float *q, uint32_t q_stride, float (*scores)[SPLIT]) {
-    typedef cuda_unit<CODEC> unit;
-    const uint32_t part = threadIdx.x % KEY_LANES, group = threadIdx.x / KEY_LANES;
-    const uint32_t n_units = (a.head_dim + unit::COLS - 1) / unit::COLS;
-    const uint32_t first_slot = first_key % a.capacity_tok;
-    for (uint32_t j0 = 0; j0 < SPLIT; j0 += ATTEND_THREADS / KEY_LANES * KEYS_A_LANE) {
-        float acc[V][KEYS_A_LANE] = {};
-        const uint32_t j = j0 + group * KEYS_A_LANE;
-        cuda_row<CODEC> keys[KEYS_A_LANE];
-#pragma unroll
-        for (uint32_t i = 0; i < KEYS_A_LANE; i++) {
-            keys[i] =
-                stored<CODEC>(a, a.k, kv_head, first_slot, j + i < n_keys ? j + i : n_keys - 1);
-        }
-        for (uint32_t u = part; u < n_units; u += KEY_LANES) {
-            unit loaded[KEYS_A_LANE];
-#pragma unroll
-            for (uint32_t i = 0; i < KEYS_A_LANE; i++) {
-                loaded[i].load(keys[i], u);
-            }
-#pragma unroll
-            for (uint32_t i = 0; i < KEYS_A_LANE; i++) {
-                float x[unit::COLS];
-                loaded[i].values(x);
-#pragma unroll
-                for (int v = 0; v < V; v++) {
-#pragma unroll
-                    for (int e = 0; e < unit::COLS; e++) {
-                        acc[v][i] = fmaf(x[e], q[v * q_stride + u * unit::COLS + e], acc[v][i]);
-                    }
-                }
-            }
-        }
-#pragma unroll
-        for (uint32_t v = 0; v < V; v++) {
-#pragma unroll
-            for (uint32_t i = 0; i < KEYS_A_LANE; i++) {
-                float sum = acc[v][i];
-                for (int step = KEY_LANES / 2; step > 0; step /= 2) {
-                    sum += __shfl_xor_sync(0xffffffffu, sum, step);
-                }
-                const uint32_t pos = vector_pos(a, first_vector + v);
-                bool seen = v < n_vectors && j + i < n_keys && visible(a, first_key + j + i, pos);
-                if (part == 0) {
-                    scores[v][j + i] = seen ? sum * scale_at(a, pos) : -INFINITY;
-                }
-            }
-        }
-    }
-}
-
-/* Scores become exponentials; tail[v] = {maximum, sum}. A warp a vector. */
-template <int V> static __device__ void split_softmax(float (*scores)[SPLIT], float (*tail)[2]) {
-    const uint32_t lane = threadIdx.x % CUDA_WARP;
-    for (uint32_t v = threadIdx.x / CUDA_WARP; v < V; v += ATTEND_THREADS / CUDA_WARP) {
-        float greatest = -INFINITY, sum = 0.0f;
-        for (uint32_t j = lane; j < SPLIT; j += CUDA_WARP) {
-            greatest = scores[v][j] > greatest ? scores[v][j] : greatest;
-        }
-        greatest = cuda_warp_max(greatest);
-        for (uint32_t j = lane; j < SPLIT; j += CUDA_WARP) {
-            /* Where nothing is visible, all weights are zero. */
-            float e = scores[v][j] == -INFINITY ? 0.0f : expf(scores[v][j] - greatest);
-            scores[v][j] = e;
-            sum += e;
-        }
-        sum = cuda_warp_sum(sum);
-        if (lane == 0) {
-            tail[v][0] = greatest;
-            tail[v][1] = sum;
-        }
-    }
-}
-
-/* Weighted sums of the split's values. A thread has one unit of the columns and every `groups`-th
- * key; the groups' sums are added in order, vector after vector. */
-template <int CODEC, int V>
-static __device__ void split_values(const struct attend &a, uint32_t kv_head, uint32_t first_vector,
-                                    uint32_t n_vectors, uint32_t first_key, uint32_t n_keys,
-                                    const float (*weights)[SPLIT], const float (*tail)[2]) {
-    typedef cuda_unit<CODEC> unit;
-    __shared__ float sums[ATTEND_THREADS * unit::COLS];
-    const uint32_t n_units = (a.head_dim + unit::COLS - 1) / unit::COLS;
-    const uint32_t groups = ATTEND_THREADS / n_units, group = threadIdx.x / n_units;
-    const uint32_t u = threadIdx.x % n_units, width = n_units * unit::COLS;
-    const uint32_t split = blockIdx.x, first_slot = first_key % a.capacity_tok;
-    float acc[V][unit::COLS] = {};
-    for (uint32_t j0 = group; group < groups && j0 < n_keys; j0 += groups * KEYS_A_LANE) {
-        unit loaded[KEYS_A_LANE];
-#pragma unroll
-        for (uint32_t i = 0; i < KEYS_A_LANE; i++) {
-            uint32_t j = j0 + i * groups;
-            loaded[i].load(stored<CODEC>(a, a.v, kv_head, first_slot, j < n_keys ? j : j0), u);
-        }
-#pragma unroll
-        for (uint32_t i = 0; i < KEYS_A_LANE; i++) {
-            const uint32_t j = j0 + i * groups;
-            float x[unit::COLS];
-            loaded[i].values(x);
-#pragma unroll
-            for (int v = 0; v < V; v++) {
-                const float weight = j < n_keys ? weights[v][j] : 0.0f;
-#pragma unroll
-                for (int e = 0; e < unit::COLS; e++) {
-                    acc[v][e] = fmaf(weight, x[e], acc[v][e]);
-                }
-            }
-        }
-    }
-#pragma unroll
-    for (uint32_t v = 0; v < V; v++) {
-        __syncthreads();
-        for (int e = 0; e < unit::COLS && group < groups; e++) {
-            sums[group * width + u * unit::COLS + e] = acc[v][e];
-        }
-        __syncthreads();
-        if (v < n_vectors) {
-            size_t head = vector_head(a, kv_head, first_vector + v);
-            float *to = a.partial + (head * a.n_splits + split) * (a.head_dim + 2);
-            for (uint32_t e = threadIdx.x; e < a.head_dim; e += ATTEND_THREADS) {
-                float sum = 0.0f;
-                for (uint32_t g = 0; g < groups; g++) {
-                    sum += sums[g * width + e];
-                }
-                to[2 + e] = sum;
-            }
-            if (threadIdx.x < 2) {
-                to[threadIdx.x] = tail[v][threadIdx.x];
-            }
-        }
-    }
-}
-
-/* partial [rows, n_heads, n_splits, 2 + head_dim]: maximum, sum of exponentials, weighted values.
- * The queries lie in shared memory, padded to whole units with zeros. */
-template <int CODEC, int V>
-__global__ void __launch_bounds__(ATTEND_THREADS) attend_split(struct attend a) {
-    typedef cuda_unit<CODEC> unit;
-    __shared__ float scores[V][SPLIT];
-    __shared__ float tail[V][2];
+__global__ void __launch_bounds__(ATTEND_THREADS) attend_split(const struct attend a) {
     float *q = (float *)cuda_shared;
-    const uint32_t q_stride = (a.head_dim + unit::COLS - 1) / unit::COLS * unit::COLS;
+    const uint32_t q_stride = query_stride<CODEC>(a.head_dim);
     const uint32_t kv_head = blockIdx.z, first_vector = blockIdx.y * V;
     const uint32_t rest = a.n_vectors - first_vector, n_vectors = rest < V ? rest : V;
-    const uint32_t first_key = (a.first_split + blockIdx.x) * SPLIT;
-    const uint32_t last_pos = vector_pos(a, first_vector + n_vectors - 1);
+    load_queries(a, kv_head, first_vector, n_vectors, V, q_stride, q);
+    __syncthreads();
+    one_split<CODEC, V>(a, kv_head, first_vector, n_vectors, q, q_stride);
+}
 
-    for (uint32_t i = threadIdx.x; i < V * q_stride; i += ATTEND_THREADS) {
-        uint32_t v = i / q_stride, e = i % q_stride;
-        bool there = v < n_vectors && e < a.head_dim;
-        q[i] = there ? a.q[vector_head(a, kv_head, first_vector + v) * a.head_dim + e] : 0.0f;
-    }
-    __syncthreads();
-    /* Keys that none of the vectors sees are not read: they may not have been written. */
-    uint32_t n_keys = last_pos + 1 > first_key ? last_pos + 1 - first_key : 0;
-    n_keys = n_keys < SPLIT ? n_keys : SPLIT;
-    if (n_keys > 0) {
-        split_scores<CODEC, V>(a, kv_head, first_vector, n_vectors, first_key, n_keys, q, q_stride,
-                               scores);
-    } else {
-        for (uint32_t i = threadIdx.x; i < V * SPLIT; i += ATTEND_THREADS) {
-            scores[i / SPLIT][i % SPLIT] = -INFINITY;
-        }
-    }
-    __syncthreads();
-    split_softmax<V>(scores, tail);
-    __syncthreads();
-    split_values<CODEC, V>(a, kv_head, first_vector, n_vectors, first_key, n_keys, scores, tail);
+/* ---- the splits together -------------------------------------------------------------------- */
+
+/* A split with maximum m and sum s of a head whose maximum is `greatest`: what it counts for, and
+ * what it adds to a sum over splits. Written out, so that both ways below have the same bits. */
+static __device__ __forceinline__ float split_factor(float m, float s, float greatest) {
+    return s > 0.0f ? expf(m - greatest) : 0.0f;
+}
+static __device__ __forceinline__ float add_split(float sum, float s, float x, float factor) {
+    return s > 0.0f ? fmaf(x, factor, sum) : sum;
 }
 
 /* out [rows, n_heads, head_dim]: the splits put together, and a head's sink. */
-__global__ void attend_join(struct attend a) {
-    const float *from = a.partial + (size_t)blockIdx.x * a.n_splits * (a.head_dim + 2);
+__global__ void attend_join(const struct attend a) {
+    const size_t stride = a.head_dim + 2;
+    const float *from = a.partial + (size_t)blockIdx.x * a.n_splits * stride;
     const float sink = a.sinks ? a.sinks[blockIdx.x % a.n_heads] : -INFINITY;
     float greatest = sink, sum = 0.0f;
     for (uint32_t s = 0; s < a.n_splits; s++) {
-        float m = from[(size_t)s * (a.head_dim + 2)];
+        const float m = from[s * stride];
         greatest = m > greatest ? m : greatest;
     }
     for (uint32_t s = 0; s < a.n_splits; s++) {
-        const float *split = from + (size_t)s * (a.head_dim + 2);
-        sum += split[1] > 0.0f ? split[1] * expf(split[0] - greatest) : 0.0f;
+        const float *split = from + s * stride;
+        sum = add_split(sum, split[1], split[1], split_factor(split[0], split[1], greatest));
     }
     sum += a.sinks ? expf(sink - greatest) : 0.0f;
     for (uint32_t e = threadIdx.x; e < a.head_dim; e += blockDim.x) {
         float value = 0.0f;
         for (uint32_t s = 0; s < a.n_splits; s++) {
-            const float *split = from + (size_t)s * (a.head_dim + 2);
-            value += split[1] > 0.0f ? split[2 + e] * expf(split[0] - greatest) : 0.0f;
+            const float *split = from + s * stride;
+            value = add_split(value, split[1], split[2 + e],
+                              split_factor(split[0], split[1], greatest));
         }
         a.out[(size_t)blockIdx.x * a.head_dim + e] = value / sum;
     }
 }
 
-template <int CODEC, int V> static void launch_split(struct cuda *c, const struct attend *a) {
-    dim3 grid(a->n_splits, cuda_ceil_div(a->n_vectors, V), a->n_kv_heads);
-    size_t padded = align_up(a->head_dim, cuda_unit<CODEC>::COLS);
-    CUDA_LAUNCH(c, (attend_split<CODEC, V>), grid, ATTEND_THREADS, V * padded * sizeof(float), *a);
+/* The same by a block for the V query heads of a KV head, at most JOINED splits each, which other
+ * blocks of the kernel have left. */
+template <int V>
+static __device__ __forceinline__ void join_few(const struct attend &a, uint32_t kv_head) {
+    __shared__ float m[V][JOINED], sums[V][JOINED], factors[V][JOINED];
+    static_assert(V * JOINED <= ATTEND_THREADS, "a thread for each split of each head");
+    const size_t stride = a.head_dim + 2;
+    const uint32_t v = threadIdx.x / JOINED, s = threadIdx.x % JOINED;
+    const float *from = a.partial + vector_head(a, kv_head, v) * a.n_splits * stride + s * stride;
+    const bool mine = v < a.n_vectors, there = mine && s < a.n_splits;
+    float greatest = mine && a.sinks ? a.sinks[vector_head(a, kv_head, v)] : -INFINITY;
+    const float sink = greatest;
+    if (mine) {
+        m[v][s] = there ? __ldcg(from) : -INFINITY;
+        sums[v][s] = there ? __ldcg(from + 1) : 0.0f;
+    }
+    __syncthreads();
+    float sum = 0.0f;
+    if (mine) {
+        for (uint32_t i = 0; i < a.n_splits; i++) {
+            greatest = m[v][i] > greatest ? m[v][i] : greatest;
+        }
+        factors[v][s] = split_factor(m[v][s], sums[v][s], greatest);
+        for (uint32_t i = 0; i < a.n_splits; i++) {
+            sum =
+                add_split(sum, sums[v][i], sums[v][i], split_factor(m[v][i], sums[v][i], greatest));
+        }
+        sum += a.sinks ? expf(sink - greatest) : 0.0f;
+    }
+    __syncthreads();
+    if (mine && s == 0) {
+        m[v][0] = sum; /* of the head: nobody needs the maximum any more */
+    }
+    __syncthreads();
+    for (uint32_t e = threadIdx.x; e < a.head_dim; e += ATTEND_THREADS) {
+        float values[V];
+#pragma unroll
+        for (int h = 0; h < V; h++) {
+            values[h] = 0.0f;
+        }
+        for (uint32_t i = 0; i < a.n_splits; i++) {
+#pragma unroll
+            for (uint32_t h = 0; h < V; h++) {
+                const size_t head = vector_head(a, kv_head, h < a.n_vectors ? h : 0);
+                const float x = __ldcg(a.partial + (head * a.n_splits + i) * stride + 2 + e);
+                if (h < a.n_vectors) {
+                    values[h] = add_split(values[h], sums[h][i], x, factors[h][i]);
+                }
+            }
+        }
+#pragma unroll
+        for (uint32_t h = 0; h < V; h++) {
+            if (h < a.n_vectors) {
+                a.out[vector_head(a, kv_head, h) * a.head_dim + e] = values[h] / m[h][0];
+            }
+        }
+    }
 }
 
-/* One round: rows whose partial results fit the scratch. */
+/* ---- one token ------------------------------------------------------------------------------ */
+
+/* By a warp: norm and turn a head in shared memory. */
+static __device__ __forceinline__ void
+turn_head(const struct attend_new &t, const struct cuda_side &side, float *x, uint32_t dim) {
+    const uint32_t lane = threadIdx.x % CUDA_WARP;
+    if (side.normed) {
+        const float scale = cuda_norm_scale(x, dim, side.eps);
+        __syncwarp();
+        for (uint32_t i = lane; i < dim; i += CUDA_WARP) {
+            const float v = x[i] * scale;
+            x[i] = side.weight ? side.weight[i] * v : v;
+        }
+        __syncwarp();
+    }
+    for (uint32_t i = lane; side.turned && i < t.half; i += CUDA_WARP) {
+        cuda_turn(&x[i], &x[i + t.half], t.cs[2 * i], t.cs[2 * i + 1]);
+    }
+}
+
+/* The newest key and value of a KV head, in the block that has their split, to the store. */
 template <int CODEC>
-static void launch_round(struct cuda *c, const struct attend *a, uint32_t rows) {
-    if (a->n_vectors == 1) {
+static __device__ __forceinline__ void store_newest(const struct attend &a,
+                                                    const struct attend_new &t, uint32_t kv_head,
+                                                    const float *key) {
+    const size_t slot = (size_t)kv_head * a.capacity_tok + a.pos0 % a.capacity_tok;
+    const size_t first = (size_t)kv_head * a.head_dim;
+    for (uint32_t e = threadIdx.x; e < a.head_dim; e += ATTEND_THREADS) {
+        store_component<CODEC == CODEC_F16 ? KV_F16 : KV_F32>(t.kv, slot * a.head_dim + e, key[e],
+                                                              t.v[first + e], a.pos0);
+        t.k.x[first + e] = key[e];
+    }
+}
+
+template <int CODEC, int V>
+__global__ void __launch_bounds__(ATTEND_THREADS)
+    attend_token(const struct attend a, const struct attend_new t) {
+    float *q = (float *)cuda_shared;
+    const uint32_t q_stride = query_stride<CODEC>(a.head_dim), kv_head = blockIdx.z;
+    const bool newest = t.k.x && blockIdx.x == a.n_splits - 1;
+    float *key = q + V * q_stride;
+    load_queries(a, kv_head, 0, a.n_vectors, V, q_stride, q);
+    for (uint32_t e = threadIdx.x; newest && e < a.head_dim; e += ATTEND_THREADS) {
+        key[e] = t.k.x[(size_t)kv_head * a.head_dim + e];
+    }
+    __syncthreads();
+    for (uint32_t v = threadIdx.x / CUDA_WARP; v < a.n_vectors + newest;
+         v += ATTEND_THREADS / CUDA_WARP) {
+        const bool is_key = v == a.n_vectors;
+        turn_head(t, is_key ? t.k : t.q, is_key ? key : q + v * q_stride, a.head_dim);
+    }
+    __syncthreads();
+    if (newest) {
+        store_newest<CODEC>(a, t, kv_head, key);
+    }
+    __syncthreads();
+    one_split<CODEC, V>(a, kv_head, 0, a.n_vectors, q, q_stride);
+    if (!cuda_last_block(t.arrived + kv_head, gridDim.x)) {
+        return;
+    }
+    if (a.n_splits <= JOINED) {
+        join_few<V>(a, kv_head);
+    }
+    for (uint32_t i = threadIdx.x; i < a.n_vectors * a.head_dim; i += ATTEND_THREADS) {
+        const uint32_t v = i / a.head_dim, e = i % a.head_dim;
+        t.q.x[vector_head(a, kv_head, v) * a.head_dim + e] = q[v * q_stride + e];
+    }
+}
+
+/* ---- the call ------------------------------------------------------------------------------- */
+
+template <int CODEC, int V> static void launch_split(struct cuda *c, const struct attend *a) {
+    dim3 grid(a->n_splits, cuda_ceil_div(a->n_vectors, V), a->n_kv_heads);
+    CUDA_QUEUE(c, (attend_split<CODEC, V>), grid, ATTEND_THREADS,
+               V * query_stride<CODEC>(a->head_dim) * sizeof(float), *a);
+}
+
+template <int CODEC, int V>
+static void launch_token(struct cuda *c, const struct attend *a, const struct attend_new *t) {
+    dim3 grid(a->n_splits, 1, a->n_kv_heads);
+    CUDA_QUEUE(c, (attend_token<CODEC, V>), grid, ATTEND_THREADS,
+               (V + 1) * query_stride<CODEC>(a->head_dim) * sizeof(float), *a, *t);
+}
+
+/* One round: rows whose partial results fit the scratch; with `t` a single row. */
+template <int CODEC>
+static void launch_round(struct cuda *c, const struct attend *a, const struct attend_new *t,
+                         uint32_t rows) {
+    if (t && a->n_vectors == 1) {
+        launch_token<CODEC, 1>(c, a, t);
+    } else if (t && a->n_vectors <= 4) {
+        launch_token<CODEC, 4>(c, a, t);
+    } else if (t) {
+        launch_token<CODEC, VECTORS>(c, a, t);
+    } else if (a->n_vectors == 1) {
         launch_split<CODEC, 1>(c, a);
     } else if (a->n_vectors <= 4) {
         launch_split<CODEC, 4>(c, a);
     } else {
         launch_split<CODEC, VECTORS>(c, a);
     }
-    CUDA_LAUNCH(c, attend_join, rows * a->n_heads, ATTEND_THREADS, 0, *a);
+    if (!t || a->n_splits > JOINED) {
+        CUDA_QUEUE(c, attend_join, rows * a->n_heads, ATTEND_THREADS, 0, *a);
+    }
+}
+
+/* Whether what waits is the queries of this call, and the newest keys of its sequence: taken over
+ * then, else queued. Queries are turned by blocks that have all of their KV head, and in memory by
+ * the last of these. */
+static bool take_heads(struct cuda *c, const struct attend *a, const struct kv *kv, uint32_t rows,
+                       struct attend_new *t) {
+    const struct cuda_heads *h = &c->fuse.heads;
+    bool takes = c->fuse.waiting == CUDA_HEADS && rows == 1 && a->n_vectors <= VECTORS &&
+                 (!h->stored || (h->kv.k == kv->k && h->kv.v == kv->v && h->pos0 == a->pos0));
+    for (uint32_t i = 0; i < h->n && takes; i++) {
+        const struct cuda_side *s = &h->sides[i];
+        const bool is_q = s->x == a->q, is_k = h->stored && s->x == h->k;
+        takes = s->head_dim == a->head_dim &&
+                ((is_q && s->n_heads == a->n_heads) || (is_k && s->n_heads == a->n_kv_heads));
+        *(is_q ? &t->q : &t->k) = *s;
+    }
+    if (!takes) {
+        cuda_settle(c);
+        return false;
+    }
+    t->q.x = (float *)(uintptr_t)a->q;
+    t->v = h->v;
+    t->cs = h->cs;
+    t->half = h->half;
+    t->kv = *kv;
+    t->arrived = c->arrived;
+    c->fuse.waiting = CUDA_NOTHING;
+    return true;
+}
+
+/* How many of `rows` rows, from a->pos0 on, have room for their partial results. */
+static uint32_t rows_of_round(const struct cuda *c, struct attend *a, uint32_t rows) {
+    const size_t split_floats = (size_t)a->n_heads * (a->head_dim + 2);
+    for (uint32_t n = rows;; n = (n + 1) / 2) {
+        a->n_splits = (a->pos0 + n - 1) / SPLIT - a->first_split + 1;
+        a->n_vectors = n * (a->n_heads / a->n_kv_heads);
+        if (n * split_floats * a->n_splits <= c->partial_floats) {
+            return n;
+        }
+        if (n == 1) {
+            die("attention at position %u: more than the %u tokens of the limits", a->pos0,
+                c->limits.max_ctx_tok);
+        }
+    }
 }
 
 void cuda_attention(void *self, const struct attention_rule *rule, const struct kv *kv,
@@ -333,9 +346,9 @@ void cuda_attention(void *self, const struct attention_rule *rule, const struct 
                     float *out) {
     struct cuda *c = (struct cuda *)self;
     const size_t row_floats = (size_t)rule->n_heads * kv->head_dim;
-    const size_t split_floats = (size_t)rule->n_heads * (kv->head_dim + 2);
     for (uint32_t done = 0; done < rows;) {
         struct attend a = {};
+        struct attend_new t = {};
         a.k = kv->k;
         a.v = kv->v;
         a.sinks = rule->sinks ? weight_floats(sinks) : NULL;
@@ -350,26 +363,15 @@ void cuda_attention(void *self, const struct attention_rule *rule, const struct 
         a.temper = rule->temper;
         a.temper_tok = rule->temper_tok;
         a.pos0 = pos0 + done;
+        a.first_split = attention_first_seen(rule, a.pos0) / SPLIT;
         a.q = q + done * row_floats;
         a.out = out + done * row_floats;
-        uint32_t first_key = attention_first_seen(rule, a.pos0);
-        uint32_t n = rows - done;
-        a.first_split = first_key / SPLIT;
-        for (;; n = (n + 1) / 2) {
-            a.n_splits = (a.pos0 + n - 1) / SPLIT - a.first_split + 1;
-            if (n == 1 || n * split_floats * a.n_splits <= c->partial_floats) {
-                break;
-            }
-        }
-        if (n * split_floats * a.n_splits > c->partial_floats) {
-            die("attention at position %u: more than the %u tokens of the limits", a.pos0,
-                c->limits.max_ctx_tok);
-        }
-        a.n_vectors = n * (rule->n_heads / kv->n_kv_heads);
+        const uint32_t n = rows_of_round(c, &a, rows - done);
+        const struct attend_new *token = take_heads(c, &a, kv, rows, &t) ? &t : NULL;
         if (kv->type == KV_F16) {
-            launch_round<CODEC_F16>(c, &a, n);
+            launch_round<CODEC_F16>(c, &a, token, n);
         } else {
-            launch_round<CODEC_F32>(c, &a, n);
+            launch_round<CODEC_F32>(c, &a, token, n);
         }
         done += n;
     }

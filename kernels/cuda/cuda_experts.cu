@@ -6,13 +6,14 @@
  * up row of a neuron, then threads that own columns add up the down rows of a block. Where all
  * partial sums of a call fit the scratch, blocks are added up by a kernel of their own, so that a
  * single token keeps the whole device busy; else one block of threads walks all blocks of neurons.
+ * A single token's experts go another way (cuda_token.cu), with the same bits.
  * An expert with many uses goes by tiles of 64 uses: 32 neurons' gates and ups, then 64 columns.
  * Each way sums a block in neuron order from zero and adds blocks in order to the bias, so chunks
  * and the order in which experts arrive change nothing. Nor does it change anything that a call
  * whose tables would not fit a segment of the ring becomes several rounds of launches: a use is
  * computed in one of them, in the way that all uses of its expert go.
  */
-#include "kernels/cuda/cuda_rows.inc"
+#include "kernels/cuda/cuda_experts.inc"
 
 enum { DOWN_THREADS = 128, FEW_USES = 2 /* uses that read a weight row together */ };
 
@@ -76,17 +77,6 @@ void cuda_plan_free(struct cuda_plan *p) {
     free(p);
 }
 
-/* What all kernels of a call share. */
-struct ffn {
-    const struct ffn_block *blocks;
-    const uint32_t *uses;
-    const float *x, *gate_bias, *up_bias, *down_bias;
-    float *hidden, *parts, *partial;
-    size_t row_bytes;
-    uint32_t dim, n_active, hidden_stride, tile_cols;
-    struct ffn_rule rule;
-};
-
 static __device__ __forceinline__ const float *use_input(const struct ffn &f, uint32_t use) {
     return f.x + (size_t)(f.uses[use] / f.n_active) * f.dim;
 }
@@ -95,12 +85,8 @@ static __device__ __forceinline__ const float *use_input(const struct ffn &f, ui
 static __device__ __forceinline__ void store_hidden(const struct ffn &f,
                                                     const struct ffn_block &block, uint32_t i,
                                                     uint32_t use, float gate, float up) {
-    if (f.rule.bias) {
-        gate += f.gate_bias[block.bias + i];
-        up += f.up_bias[block.bias + i];
-    }
     f.hidden[(size_t)f.uses[use] * f.hidden_stride + block.first + i] =
-        cuda_act(f.rule, gate) * cuda_act_factor(f.rule, up);
+        ffn_value(f, block.bias + i, gate, up);
 }
 
 /* What the sum over an expert's neurons starts from, in column `col`. */
@@ -116,10 +102,12 @@ __global__ void __launch_bounds__(256) few_gates(struct ffn f, const struct ffn_
     const struct ffn_item item = items[blockIdx.x];
     const struct ffn_block block = f.blocks[item.block];
     const uint32_t warps = blockDim.x / CUDA_WARP, warp = threadIdx.x / CUDA_WARP;
-    const float *x[R];
+    cuda_inputs<R> x;
+    x.normed = false;
+    x.weight = NULL;
 #pragma unroll
     for (uint32_t r = 0; r < R; r++) {
-        x[r] = use_input(f, item.use + (r < item.n_uses ? r : item.n_uses - 1));
+        x.x[r] = use_input(f, item.use + (r < item.n_uses ? r : item.n_uses - 1));
     }
     for (uint32_t base = 0; base < block.n_neurons; base += warps) {
         const uint32_t i = base + warp < block.n_neurons ? base + warp : block.n_neurons - 1;
@@ -136,14 +124,13 @@ __global__ void __launch_bounds__(256) few_gates(struct ffn f, const struct ffn_
     }
 }
 
-/* sum[r] = the block's downs, weighted, in unit u of the columns. All threads come here. */
+/* sum[r] = the block's downs, weighted by what lies in hidden, in unit u of the columns. All
+ * threads come here. */
 template <int CODEC, int R>
 static __device__ __forceinline__ void down_block(const struct ffn &f, const struct ffn_item &item,
                                                   const struct ffn_block &block, uint32_t u,
                                                   float sum[R][cuda_unit<CODEC>::COLS]) {
-    typedef cuda_unit<CODEC> unit;
-    enum { AT_ONCE = 4 };
-    __shared__ float weights[FEW_USES][FFN_BLOCK];
+    __shared__ float weights[R][FFN_BLOCK];
     __syncthreads();
     for (uint32_t i = threadIdx.x; i < R * FFN_BLOCK; i += blockDim.x) {
         uint32_t r = i / FFN_BLOCK, n = i % FFN_BLOCK;
@@ -153,52 +140,7 @@ static __device__ __forceinline__ void down_block(const struct ffn &f, const str
                   : 0.0f;
     }
     __syncthreads();
-#pragma unroll
-    for (int r = 0; r < R; r++) {
-#pragma unroll
-        for (int k = 0; k < unit::COLS; k++) {
-            sum[r][k] = 0.0f;
-        }
-    }
-    if (u * unit::COLS >= f.dim) {
-        return;
-    }
-    for (uint32_t n0 = 0; n0 < block.n_neurons; n0 += AT_ONCE) {
-        unit loaded[AT_ONCE];
-#pragma unroll
-        for (uint32_t a = 0; a < AT_ONCE; a++) {
-            if (n0 + a < block.n_neurons) {
-                size_t at = ((size_t)(n0 + a) * 3 + 2) * f.row_bytes;
-                loaded[a].load(cuda_row<CODEC>(block.data + at, f.dim), u);
-            }
-        }
-#pragma unroll
-        for (uint32_t a = 0; a < AT_ONCE; a++) {
-            if (n0 + a < block.n_neurons) {
-                float v[unit::COLS];
-                cuda_decode(loaded[a], v);
-#pragma unroll
-                for (int r = 0; r < R; r++) {
-#pragma unroll
-                    for (int k = 0; k < unit::COLS; k++) {
-                        sum[r][k] = fmaf(weights[r][n0 + a], v[k], sum[r][k]);
-                    }
-                }
-            }
-        }
-    }
-}
-
-template <int CODEC>
-static __device__ __forceinline__ void store_unit(float *row, uint32_t dim, uint32_t u,
-                                                  const float *v) {
-    enum { COLS = cuda_unit<CODEC>::COLS };
-#pragma unroll
-    for (uint32_t k = 0; k < COLS; k++) {
-        if (u * COLS + k < dim) {
-            row[u * COLS + k] = v[k];
-        }
-    }
+    ffn_downs<CODEC, R>(f, block.data, block.n_neurons, u, weights, sum);
 }
 
 /* A block's partial sums: rows item * R .. of `partial`. */
@@ -212,7 +154,7 @@ __global__ void __launch_bounds__(DOWN_THREADS)
 #pragma unroll
     for (uint32_t r = 0; r < R; r++) {
         if (r < item.n_uses) {
-            store_unit<CODEC>(f.partial + ((size_t)blockIdx.x * R + r) * f.dim, f.dim, u, sum[r]);
+            ffn_store<CODEC>(f.partial + ((size_t)blockIdx.x * R + r) * f.dim, f.dim, u, sum[r]);
         }
     }
 }
@@ -259,7 +201,7 @@ __global__ void __launch_bounds__(DOWN_THREADS)
 #pragma unroll
     for (uint32_t r = 0; r < R; r++) {
         if (r < item.n_uses) {
-            store_unit<CODEC>(f.parts + (size_t)f.uses[item.use + r] * f.dim, f.dim, u, total[r]);
+            ffn_store<CODEC>(f.parts + (size_t)f.uses[item.use + r] * f.dim, f.dim, u, total[r]);
         }
     }
 }
@@ -545,6 +487,10 @@ void cuda_experts(void *self, const struct expert_layer *layer, const struct exp
     f.dim = layer->dim;
     f.n_active = layer->n_active;
     f.hidden_stride = c->hidden_stride;
+    if (cuda_token_experts(c, &f, layer, jobs, n_jobs)) {
+        return;
+    }
+    cuda_settle(c);
     uint32_t r = 1;
     for (uint32_t i = 0; i < n_jobs; i++) {
         if (jobs[i].n_uses > 1 && jobs[i].n_uses < CUDA_MANY_USES) {

@@ -149,6 +149,9 @@ void cuda_series_end(struct cuda *c) {
 
 uint64_t cuda_mark(void *self) {
     struct cuda *c = (struct cuda *)self;
+    if (c->fuse.waiting != CUDA_PARTS) { /* which read no weights any more */
+        cuda_settle(c);
+    }
     struct cuda_link *l = &c->link;
     struct cuda_points *p = &l->points[OVERLAP_OPERATIONS];
     pthread_mutex_lock(&l->lock);

@@ -111,9 +111,7 @@ __global__ void rope_each(float *x, size_t n, uint32_t n_heads, uint32_t head_di
         const size_t head = i / half, k = i % half, row = head / n_heads;
         float *lo = x + head * head_dim + k, *hi = lo + half;
         const float cosine = cs[(row * half + k) * 2], sine = cs[(row * half + k) * 2 + 1];
-        const float a = *lo, b = *hi;
-        *lo = a * cosine - b * sine;
-        *hi = b * cosine + a * sine;
+        cuda_turn(lo, hi, cosine, sine);
     }
 }
 
@@ -149,7 +147,9 @@ void cuda_sigmoid_mul(void *self, float *y, const float *g, size_t n) {
 
 void cuda_add(void *self, float *y, const float *x, size_t n) {
     struct cuda *c = (struct cuda *)self;
-    CUDA_LAUNCH(c, add_each, grid_for(n), EACH_THREADS, 0, y, x, n);
+    if (!cuda_fuse_add(c, y, x, n)) {
+        CUDA_LAUNCH(c, add_each, grid_for(n), EACH_THREADS, 0, y, x, n);
+    }
 }
 
 void cuda_gate_rows(void *self, enum gate_act act, float *y, const float *s, uint32_t rows,
@@ -163,13 +163,19 @@ void cuda_combine(void *self, const float *parts, const float *weights, uint32_t
                   uint32_t n_active, uint32_t dim, float *y) {
     struct cuda *c = (struct cuda *)self;
     size_t n = (size_t)rows * dim;
-    CUDA_LAUNCH(c, combine_each, grid_for(n), EACH_THREADS, 0, parts, weights, n, n_active, dim, y);
+    if (!cuda_fuse_combine(c, parts, weights, rows, n_active, dim, y)) {
+        CUDA_LAUNCH(c, combine_each, grid_for(n), EACH_THREADS, 0, parts, weights, n, n_active, dim,
+                    y);
+    }
 }
 
 void cuda_put_rows(void *self, float *y, uint32_t dim, const float *host_rows,
                    const uint32_t *host_ids, uint32_t n) {
     struct cuda *c = (struct cuda *)self;
     const uint32_t most = CUDA_SEGMENT_BYTES / (uint32_t)(dim * sizeof *host_rows); /* at once */
+    if (!cuda_fuse_lets_rows(c, y, host_ids, n)) {
+        cuda_settle(c);
+    }
     for (uint32_t done = 0; done < n;) {
         const uint32_t some = n - done < most ? n - done : most;
         const size_t floats = (size_t)some * dim;
@@ -177,7 +183,7 @@ void cuda_put_rows(void *self, float *y, uint32_t dim, const float *host_rows,
             (const float *)cuda_send(c, host_rows + (size_t)done * dim, floats * sizeof *host_rows);
         const uint32_t *ids =
             (const uint32_t *)cuda_send(c, host_ids + done, some * sizeof *host_ids);
-        CUDA_LAUNCH(c, put_rows_each, grid_for(floats), EACH_THREADS, 0, y, floats, dim, rows, ids);
+        CUDA_QUEUE(c, put_rows_each, grid_for(floats), EACH_THREADS, 0, y, floats, dim, rows, ids);
         done += some;
     }
     cuda_series_end(c); /* the host goes on to wait for the device's own experts */
@@ -195,12 +201,18 @@ void cuda_rope_angles(void *self, uint32_t pos0, uint32_t rows, const float *hos
                 cs);
 }
 
+void cuda_queue_rope(struct cuda *c, float *x, uint32_t rows, uint32_t n_heads, uint32_t head_dim,
+                     const float *cs, uint32_t half) {
+    const size_t n = (size_t)rows * n_heads * half;
+    CUDA_QUEUE(c, rope_each, grid_for(n), EACH_THREADS, 0, x, n, n_heads, head_dim, cs, half);
+}
+
 void cuda_rope(void *self, float *x, uint32_t rows, uint32_t n_heads, uint32_t head_dim,
                const float *cs, uint32_t half) {
     struct cuda *c = (struct cuda *)self;
-    size_t n = (size_t)rows * n_heads * half;
-    if (n > 0) {
-        CUDA_LAUNCH(c, rope_each, grid_for(n), EACH_THREADS, 0, x, n, n_heads, head_dim, cs, half);
+    if (rows > 0 && half > 0 && !cuda_fuse_rope(c, x, rows, n_heads, head_dim, cs, half)) {
+        cuda_settle(c);
+        cuda_queue_rope(c, x, rows, n_heads, head_dim, cs, half);
     }
 }
 
@@ -244,25 +256,26 @@ void cuda_embed(void *self, const struct weight *table, const int32_t *host_ids,
 __global__ void rmsnorm_vector(const float *x, const float *weight, float eps, uint32_t dim,
                                float *y) {
     const size_t first = (size_t)blockIdx.x * dim;
-    float squares = 0.0f;
-    for (uint32_t i = threadIdx.x; i < dim; i += blockDim.x) {
-        squares = fmaf(x[first + i], x[first + i], squares);
-    }
-    const float scale = 1.0f / sqrtf(cuda_block_sum(squares) / (float)dim + eps);
+    const float scale = cuda_norm_scale(x + first, dim, eps);
+    __syncthreads();
     for (uint32_t i = threadIdx.x; i < dim; i += blockDim.x) {
         const float v = x[first + i] * scale;
         y[first + i] = weight ? weight[i] * v : v;
     }
 }
 
-static uint32_t norm_threads(uint32_t dim) {
-    return dim <= 256 ? 32 : dim <= 1024 ? 128 : 512;
+void cuda_queue_norm(struct cuda *c, const float *x, const float *weight, float eps, uint32_t n,
+                     uint32_t dim, float *y) {
+    CUDA_QUEUE(c, rmsnorm_vector, n, dim <= 256 ? 32 : 128, 0, x, weight, eps, dim, y);
 }
 
 void cuda_rmsnorm(void *self, const float *x, const struct weight *weight, float eps, uint32_t n,
                   uint32_t dim, float *y) {
     struct cuda *c = (struct cuda *)self;
-    CUDA_LAUNCH(c, rmsnorm_vector, n, norm_threads(dim), 0, x, weight_floats(weight), eps, dim, y);
+    if (!cuda_fuse_norm(c, x, weight_floats(weight), eps, n, dim, y)) {
+        cuda_settle(c);
+        cuda_queue_norm(c, x, weight_floats(weight), eps, n, dim, y);
+    }
 }
 
 /* A block a vector. y may be x, as above. */
@@ -289,6 +302,6 @@ __global__ void layernorm_vector(const float *x, const float *weight, const floa
 void cuda_layernorm(void *self, const float *x, const struct weight *weight,
                     const struct weight *bias, float eps, uint32_t n, uint32_t dim, float *y) {
     struct cuda *c = (struct cuda *)self;
-    CUDA_LAUNCH(c, layernorm_vector, n, norm_threads(dim), 0, x, weight_floats(weight),
+    CUDA_LAUNCH(c, layernorm_vector, n, dim <= 256 ? 32 : 512, 0, x, weight_floats(weight),
                 weight_floats(bias), eps, dim, y);
 }

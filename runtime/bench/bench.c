@@ -179,11 +179,27 @@ static void print_device_series(struct series *s) {
            p->copies_per_tok, 100 * p->cpu_share, hidden, 100 * p->stall_share);
 }
 
+/* Print what the host handed to a device for the operations of the median phase. */
+static void print_work_series(struct series *s, uint32_t n_layers) {
+    const struct run_phase *p = median(s);
+    char bytes[CLI_SIZE_TEXT];
+    if (p->tok > 0) {
+        printf("%-8s %12.1f %14.2f %10.1f %12.2f %10.1f %12s\n", s->name, p->launches_per_tok,
+               p->launches_per_tok / n_layers, p->waits_per_tok, p->waits_per_tok / n_layers,
+               p->small_copies_per_tok, cli_size_text(bytes, (uint64_t)p->small_bytes_per_tok));
+    }
+}
+
 static void print_device(struct bench *b) {
     printf("%-8s %8s %12s %12s %10s %10s %8s %8s %8s\n", "", "hits", "demanded/tok", "guessed/tok",
            "chunks/tok", "copies/tok", "by CPU", "hidden", "stall");
     print_device_series(&b->prefill);
     print_device_series(&b->decode);
+    const uint32_t n_layers = b->run.info->n_layers;
+    printf("%-8s %12s %14s %10s %12s %10s %12s\n", "", "launches/tok", "launches/layer",
+           "waits/tok", "waits/layer", "small/tok", "bytes/tok");
+    print_work_series(&b->prefill, n_layers);
+    print_work_series(&b->decode, n_layers);
 }
 
 static void series_json(struct run_json *j, struct series *s, bool device) {
@@ -200,6 +216,10 @@ static void series_json(struct run_json *j, struct series *s, bool device) {
         run_json_f64(j, "copied_chunks_per_tok", p->chunks_per_tok);
         run_json_f64(j, "copies_per_tok", p->copies_per_tok);
         run_json_f64(j, "cpu_share", p->cpu_share);
+        run_json_f64(j, "launches_per_tok", p->launches_per_tok);
+        run_json_f64(j, "waits_per_tok", p->waits_per_tok);
+        run_json_f64(j, "small_copies_per_tok", p->small_copies_per_tok);
+        run_json_f64(j, "small_copy_bytes_per_tok", p->small_bytes_per_tok);
         if (p->hidden_share >= 0) {
             run_json_f64(j, "copy_hidden_share", p->hidden_share);
         }
@@ -381,7 +401,9 @@ const struct cli_command bench_command = {
         "chunks, and in how many copies, as neighbours go together; by CPU, the share of the "
         "experts' weights that the CPU computed with (--missed); hidden, the share of the time of "
         "copying in which the device computed, - where nothing was copied; and stall, the share "
-        "of the time in which computing waited for experts.",
+        "of the time in which computing waited for experts. A third table tells what the host "
+        "handed to the device for operations, a token and a layer: kernels launched, waits until "
+        "all was done, and small copies of tables and results.",
     .examples =
         "corm-run bench model.corm\n"
         "corm-run bench model.corm --ram 25% --reps 5 --json\n"

@@ -80,22 +80,32 @@ static void turn_heads(struct forward *f, const struct attention_rule *r, const 
     }
 }
 
+/* Keys and values [rows, kv_dim] of a layer that has its own. */
+struct own_kv {
+    float *k, *v;
+};
+
+static void project_keys(struct forward *f, const struct attention_rule *r,
+                         const struct layer_weights *lw, const struct own_kv *kv, uint32_t rows) {
+    const struct backend_ops *op = f->be->ops;
+    op->matmul(f->be->self, &lw->w[SLOT_K], &lw->w[SLOT_K_BIAS], f->in, rows, kv->k);
+    if (!r->v_from_k) {
+        op->matmul(f->be->self, &lw->w[SLOT_V], &lw->w[SLOT_V_BIAS], f->in, rows, kv->v);
+    }
+}
+
 /* Keys and values of all rows, stored in each sequence's state. */
 static void store_keys(struct forward *f, const struct layer_weights *lw, uint32_t layer,
-                       const struct batch *b, float *k, float *v) {
-    const struct arch *a = f->arch;
-    const struct attention_rule *r = rule_of(a, layer);
+                       const struct batch *b, const struct own_kv *kv) {
+    const struct attention_rule *r = rule_of(f->arch, layer);
     const struct backend_ops *op = f->be->ops;
     void *be = f->be->self;
     const size_t kv_dim = attention_kv_dim(r), n = b->rows * kv_dim;
     static const struct weight ones = {0};
-    float *raw_v = r->v_from_k ? k : v;
-    op->matmul(be, &lw->w[SLOT_K], &lw->w[SLOT_K_BIAS], f->in, b->rows, k);
-    if (!r->v_from_k) {
-        op->matmul(be, &lw->w[SLOT_V], &lw->w[SLOT_V_BIAS], f->in, b->rows, v);
-    }
+    float *k = kv->k, *v = kv->v;
     if (r->v_norm) {
-        op->rmsnorm(be, raw_v, &ones, a->norm_eps, b->rows * r->n_kv_heads, r->head_dim, v);
+        op->rmsnorm(be, r->v_from_k ? k : v, &ones, f->arch->norm_eps, b->rows * r->n_kv_heads,
+                    r->head_dim, v);
     }
     norm_heads(f, r, &lw->w[SLOT_K_NORM], k, b->rows, r->n_kv_heads, 0);
     if (r->clip_qkv > 0) {
@@ -111,14 +121,12 @@ static void store_keys(struct forward *f, const struct layer_weights *lw, uint32
     }
 }
 
-/* att [rows, n_heads, head_dim] by the layer's gates; `gate` is scratch for them. */
-static void gate_heads(struct forward *f, const struct layer_weights *lw,
-                       const struct attention_rule *r, uint32_t rows, float *gate, float *att) {
+/* att [rows, n_heads, head_dim] by the layer's gates, what its projection gives. */
+static void gate_heads(struct forward *f, const struct attention_rule *r, uint32_t rows,
+                       const float *gate, float *att) {
     const struct backend_ops *op = f->be->ops;
-    static const struct weight none = {0};
     const uint32_t n = attention_gate_dim(r), of_each = (uint32_t)attention_q_dim(r) / n;
     const bool softplus = r->gate == ARCH_GATE_SOFTPLUS || r->gate == ARCH_GATE_HEAD_SOFTPLUS;
-    op->matmul(f->be->self, &lw->w[SLOT_ATTN_GATE], &none, f->in, rows, gate);
     if (r->gate == ARCH_GATE_SIGMOID) {
         op->sigmoid_mul(f->be->self, att, gate, (size_t)rows * n);
     } else {
@@ -127,18 +135,27 @@ static void gate_heads(struct forward *f, const struct layer_weights *lw,
     }
 }
 
+/* All products of the layer's input come first: a device does them at once. */
 static void run(struct forward *f, const struct layer_weights *lw, uint32_t layer,
                 const struct batch *b) {
     const struct arch *a = f->arch;
     const struct attention_rule *r = rule_of(a, layer);
     const struct backend_ops *op = f->be->ops;
     void *be = f->be->self;
+    static const struct weight none = {0};
     const size_t q_dim = attention_q_dim(r), kv_dim = attention_kv_dim(r);
     const uint32_t source = arch_kv_layer(a, layer);
     size_t used = 0;
-    float *q = mixer_take(f, &used, q_dim), *att = mixer_take(f, &used, q_dim);
-    float *k = mixer_take(f, &used, kv_dim), *v = mixer_take(f, &used, kv_dim);
+    float *q = mixer_take(f, &used, q_dim), *att = mixer_take(f, &used, q_dim), *gate = NULL;
+    const struct own_kv kv = {mixer_take(f, &used, kv_dim), mixer_take(f, &used, kv_dim)};
     op->matmul(be, &lw->w[SLOT_Q], &lw->w[SLOT_Q_BIAS], f->in, b->rows, q);
+    if (source == layer) {
+        project_keys(f, r, lw, &kv, b->rows);
+    }
+    if (r->gate != ARCH_GATE_NONE) {
+        gate = mixer_take(f, &used, attention_gate_dim(r));
+        op->matmul(be, &lw->w[SLOT_ATTN_GATE], &none, f->in, b->rows, gate);
+    }
     norm_heads(f, r, &lw->w[SLOT_Q_NORM], q, b->rows, r->n_heads, 0);
     if (r->clip_qkv > 0) {
         op->clamp(be, q, b->rows * q_dim, r->clip_qkv);
@@ -146,7 +163,7 @@ static void run(struct forward *f, const struct layer_weights *lw, uint32_t laye
     turn_heads(f, r, b, q, r->n_heads);
     norm_heads(f, r, &lw->w[SLOT_Q_NORM], q, b->rows, r->n_heads, 1);
     if (source == layer) {
-        store_keys(f, lw, layer, b, k, v);
+        store_keys(f, lw, layer, b, &kv);
     }
     for (uint32_t i = 0; i < b->n_spans; i++) {
         const struct span *s = &b->spans[i];
@@ -154,8 +171,8 @@ static void run(struct forward *f, const struct layer_weights *lw, uint32_t laye
                       s->pos, s->rows, att + s->first * q_dim);
         mixer_keep(s, layer); /* a ring has room for the rows behind these */
     }
-    if (r->gate != ARCH_GATE_NONE) {
-        gate_heads(f, lw, r, b->rows, mixer_take(f, &used, attention_gate_dim(r)), att);
+    if (gate) {
+        gate_heads(f, r, b->rows, gate, att);
     }
     op->matmul(be, &lw->w[SLOT_O], &lw->w[SLOT_O_BIAS], att, b->rows, f->out);
 }

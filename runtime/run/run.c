@@ -132,6 +132,10 @@ struct run_phase run_phase(const struct corm_stats *from, const struct corm_stat
         p.guessed_per_tok = (double)(to->copied_guessed_bytes - from->copied_guessed_bytes) / tok;
         p.chunks_per_tok = (double)(to->copied_chunks - from->copied_chunks) / tok;
         p.copies_per_tok = (double)(to->copies - from->copies) / tok;
+        p.launches_per_tok = (double)(to->launches - from->launches) / tok;
+        p.waits_per_tok = (double)(to->waits - from->waits) / tok;
+        p.small_copies_per_tok = (double)(to->small_copies - from->small_copies) / tok;
+        p.small_bytes_per_tok = (double)(to->small_copy_bytes - from->small_copy_bytes) / tok;
     }
     uint64_t hits = to->cache_hits - from->cache_hits, copy_ns = to->copy_ns - from->copy_ns;
     p.hit_share = part(hits, hits + to->cache_misses - from->cache_misses);

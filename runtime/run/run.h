@@ -277,6 +277,8 @@ struct run_phase {
      * computed, negative where nothing was copied. */
     double demanded_per_tok, guessed_per_tok, copies_per_tok, chunks_per_tok, cpu_share,
         hidden_share;
+    /* What the host handed to it besides: kernels, waits for it, small copies and their bytes. */
+    double launches_per_tok, waits_per_tok, small_copies_per_tok, small_bytes_per_tok;
 };
 struct run_phase run_phase(const struct corm_stats *from, const struct corm_stats *to);
 struct corm_stats run_stats(const struct run *r);

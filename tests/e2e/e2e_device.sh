@@ -136,6 +136,14 @@ not_told() {
     ! grep -q copy_hidden_share out
 }
 case_ 'bench tells no share of nothing' not_told
+# By layers: fable has few, so that what a token needs at both ends counts.
+handed_over() {
+    bench emulated --prompt-tokens 4 --decode-tokens 2 --vram 44M --json || return 1
+    cat out
+    compare "$(number launches_per_tok)" '>' 10 && compare "$(number waits_per_tok)" '>' 1 &&
+        compare "$(number small_copies_per_tok)" '>' 1 && compare "$(number small_copy_bytes_per_tok)" '>' 100
+}
+case_ 'bench tells what was handed to the device' handed_over
 on_cpu() { "$device" bench fable.corm --prompt-tokens 4 --decode-tokens 4 --reps 1 -q >out && ! grep -q hidden out; }
 case_ 'bench on the CPU has no table of a device' on_cpu
 

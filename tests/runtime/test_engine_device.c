@@ -17,7 +17,7 @@ static char *archive;
 
 /* What is computed does not matter here, but that experts are chosen. */
 static bool all_but_routes(const char *kernel) {
-    return strcmp(kernel, "route_rows") != 0;
+    return !strstr(kernel, "route");
 }
 
 static int make_archive(void **state) {

@@ -26,6 +26,10 @@ void cuda_test_delta_net(void **state);
 void cuda_test_upload(void **state);
 void cuda_test_upload_many(void **state);
 void cuda_test_put_rows(void **state);
+void cuda_test_fuse_products(void **state);
+void cuda_test_fuse_route(void **state);
+void cuda_test_fuse_heads(void **state);
+void cuda_test_fuse_experts(void **state);
 
 #define CUDA_TESTS                                                                                 \
     cmocka_unit_test(cuda_test_memory), cmocka_unit_test(cuda_test_elements),                      \
@@ -36,6 +40,8 @@ void cuda_test_put_rows(void **state);
         cmocka_unit_test(cuda_test_attention), cmocka_unit_test(cuda_test_beyond_f16),             \
         cmocka_unit_test(cuda_test_delta_conv), cmocka_unit_test(cuda_test_delta_net),             \
         cmocka_unit_test(cuda_test_upload), cmocka_unit_test(cuda_test_upload_many),               \
-        cmocka_unit_test(cuda_test_put_rows)
+        cmocka_unit_test(cuda_test_put_rows), cmocka_unit_test(cuda_test_fuse_products),           \
+        cmocka_unit_test(cuda_test_fuse_route), cmocka_unit_test(cuda_test_fuse_heads),            \
+        cmocka_unit_test(cuda_test_fuse_experts)
 
 #endif

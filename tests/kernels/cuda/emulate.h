@@ -33,6 +33,7 @@
 
 #define __global__ static
 #define __device__
+#define __host__
 #define __forceinline__ inline
 #define __shared__ static
 #define __launch_bounds__(n)
@@ -73,6 +74,13 @@ static inline uint32_t atomicMax(uint32_t *word, uint32_t value) {
     uint32_t held = *word;
     *word = value > held ? value : held;
     return held;
+}
+static inline uint32_t atomicInc(uint32_t *word, uint32_t most) {
+    uint32_t held = *word;
+    *word = held >= most ? 0 : held + 1;
+    return held;
+}
+static inline void __threadfence(void) {
 }
 static inline float __fmul_rn(float a, float b) {
     return a * b;
@@ -120,6 +128,9 @@ void *emulate_shared(void);
 #define __syncthreads emulate_barrier
 #define cuda_shared ((float4 *)emulate_shared())
 
+static inline void __syncwarp(void) {
+    (void)emulate_shuffle(0, 0);
+}
 static inline float __shfl_xor_sync(uint32_t, float value, int mask) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
@@ -135,6 +146,12 @@ template <typename T> static inline T __ldg(const T *p) {
     T value;
     memcpy(&value, p, sizeof value);
     return value;
+}
+
+/* Loads that see what the kernel has stored: by the block, by any. */
+#define CUDA_PLAIN(p) __ldg(p)
+template <typename T> static inline T __ldcg(const T *p) {
+    return __ldg(p);
 }
 
 void emulate_check_device(const void *p, const char *kernel);
@@ -158,9 +175,10 @@ static inline void emulate_call(const char *name, F kernel, cudaStream_t stream,
     auto body = [=]() { kernel(args...); };
     emulate_launch(name, stream, grid, threads, shared_bytes, emulate_body<decltype(body)>, &body);
 }
-#define CUDA_LAUNCH(c, kernel, grid, threads, shared_bytes, ...)                                   \
+#define CUDA_QUEUE(c, kernel, grid, threads, shared_bytes, ...)                                    \
     do {                                                                                           \
         cuda_series(c);                                                                            \
+        cuda_count(&(c)->work.launches, 1);                                                        \
         emulate_call(#kernel, kernel, (c)->stream, grid, threads, shared_bytes, __VA_ARGS__);      \
         cuda_check((c), cudaGetLastError(), #kernel);                                              \
     } while (0)

@@ -490,8 +490,10 @@ namespace emulated {
 #include "kernels/cuda/cuda_attention.cu"
 #include "kernels/cuda/cuda_delta.cu"
 #include "kernels/cuda/cuda_experts.cu"
+#include "kernels/cuda/cuda_fuse.cu"
 #include "kernels/cuda/cuda_link.cu"
 #include "kernels/cuda/cuda_matmul.cu"
 #include "kernels/cuda/cuda_ops.cu"
 #include "kernels/cuda/cuda_route.cu"
+#include "kernels/cuda/cuda_token.cu"
 } // namespace emulated

@@ -12,11 +12,9 @@
 
 #include <math.h>
 
-#include "prep/calib/calib.h"
-#include "runtime/mechanisms.h"
-#include "tests/synth/write.h"
 #include "tests/util/test_util_emulated.h"
 #include "tests/util/test_util_model.h"
+#include "tests/util/test_util_plant.h"
 
 static bool full(void) {
     return getenv("CORM_TEST_FULL") != NULL;
@@ -152,9 +150,7 @@ static void experts_of_true_width(void **state) {
 
 static struct plant_shape narrow(bool qwen) {
     struct plant_shape s = plant_preset(0);
-    while (strcmp(plant_families[s.family], qwen ? "qwen3_moe" : "mixtral") != 0) {
-        s.family = (s.family + 1) % PLANT_FAMILIES;
-    }
+    s.family = plant_family(qwen ? "qwen3_moe" : "mixtral");
     s.layers = 2;
     s.dim = 128;
     s.heads = 4;
@@ -168,70 +164,13 @@ static struct plant_shape narrow(bool qwen) {
     return s;
 }
 
-/* An archive in q4 whose level of 1 % leaves out a lot. */
-static char *make_archive(bool qwen, const char *name) {
-    static const float share = 0.6f;
-    struct err err = {0};
-    const struct plant_shape shape = narrow(qwen);
-    struct plant plant;
-    struct hf_model m;
-    struct corpus train = {0}, held = {0};
-    struct calib_result c;
-    struct buf predictors = {0};
-    int32_t ids[128];
-    char *dir = mem_printf("%s/%s", test_dir(), name), *spill = mem_printf("%s.spill", dir);
-    plant_open(&plant, &shape, &err);
-    write_checkpoint(&plant, dir, UINT64_C(1) << 30, 2, NULL, &err);
-    assert_no_err(&err);
-    plant_close(&plant);
-    hf_open(&m, dir, &err);
-    assert_no_err(&err);
-    for (int i = 0; i < 128; i++) {
-        ids[i] = i * 37 % 500;
-    }
-    corpus_add_ids(&train, ids, 64);
-    corpus_add_ids(&train, ids + 64, 64);
-    corpus_add_ids(&held, ids + 32, 32);
-    const struct calib_options opt = {.chunk_neurons = CHUNK_NEURONS,
-                                      .hot_share = 0.5,
-                                      .rank = 8,
-                                      .basis = 8,
-                                      .gates = 4,
-                                      .threads = 2,
-                                      .spill_path = spill,
-                                      .state_key = name};
-    calib_run(&m, &train, &held, &opt, NULL, NULL, &c, &err);
-    assert_no_err(&err);
-    c.predictors.n_levels = 1;
-    c.predictors.levels[0] = 1;
-    for (uint32_t l = 0; l < c.n_layers; l++) {
-        corm_predict_add(&c.predictors, PREDICT_LOSS_DROP, l, 0, CODEC_F32, &share, 1, 1);
-    }
-    corm_predict_finish(&c.predictors, &predictors);
-    struct pack_options how = model_packing();
-    how.threads = 2;
-    how.expert_codec = codec_by_name("q4");
-    how.compress = CORM_COMPRESS_NONE;
-    how.calib = &c;
-    how.predictors = &predictors;
-    how.calib_text = "test";
-    char *path = model_pack(&m, test_dir(), name, &how);
-    buf_free(&predictors);
-    calib_result_free(&c);
-    corpus_free(&train);
-    corpus_free(&held);
-    hf_close(&m);
-    free(spill);
-    free(dir);
-    return path;
-}
-
 static char *archives[2]; /* mixtral's geometry, Qwen3-30B's */
 
 static int make_archives(void **state) {
+    const struct plant_shape mixtral = narrow(false), qwen = narrow(true);
     (void)state;
-    archives[0] = make_archive(false, "mixtral");
-    archives[1] = make_archive(true, "qwen3");
+    archives[0] = plant_archive(&mixtral, CHUNK_NEURONS, "mixtral");
+    archives[1] = plant_archive(&qwen, CHUNK_NEURONS, "qwen3");
     return 0;
 }
 
