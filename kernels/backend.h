@@ -310,6 +310,9 @@ struct backend_ops {
     bool (*uploaded)(void *self, uint64_t ticket, bool wait);
     void (*link)(void *self, struct backend_link *link); /* any thread */
     void (*work)(void *self, struct backend_work *work); /* any thread */
+    /* As read, but for the next read's return: both are waited for once. `src` stays as it is until
+     * then. */
+    void (*read_later)(void *self, void *host_dst, const void *src, size_t bytes);
     /* y[host_ids[i]] = host_rows[i] for n > 0 rows of `dim`, the ids being distinct: what the host
      * computed takes its place among the outputs, in the order of operations. The host's arrays
      * may change when it returns. */

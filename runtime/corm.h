@@ -66,8 +66,12 @@ enum corm_keeping {
     CORM_KEEP_PACKED,  /* as stored; an error where the archive or the device does not allow it */
 };
 
-/* With a device, what computes an expert of a single row that the device does not have. */
+/* With a device, what computes an expert of a token that decodes, where the device does not have
+ * it. Prompts are the device's. */
 enum corm_missed {
+    /* The CPU, where all experts fit the host's budget (ram_bytes); else the device. Without a
+     * device nothing. */
+    CORM_MISSED_FIT,
     CORM_MISSED_DEVICE, /* the device, when it has been copied there */
     /* The CPU computes them from host memory, while the device computes the others. Which experts
      * these are depends on the archive, the plan and the tokens that the engine evaluated before,
@@ -172,7 +176,7 @@ struct corm_memory_plan {
      * driver_bytes what the device's driver was seen to take when the device was opened, by the
      * first engine of a process that opens it. Without a device all three are 0. */
     uint64_t host_bytes, host_cache_bytes, driver_bytes;
-    enum corm_missed missed; /* as decided: DEVICE or CPU */
+    enum corm_missed missed; /* as decided: DEVICE or CPU; FIT without a device */
     /* Measured rates in decoded bytes of experts a second, 0 = not measured: of copies to a device
      * that does not hold all experts; and, for CORM_MISSED_AUTO, of bringing experts there (read,
      * checked, decoded, copied), and of computing by the CPU. */

@@ -77,6 +77,7 @@ int engine_plan_missed(struct corm_engine *e, uint64_t in_place_bytes, uint64_t 
     const uint64_t slot = cache_slot_bytes(c, 0), least = cache_slots_floor(c) * slot;
     /* What is usable now has the driver's part taken from it already. */
     const uint64_t budget = e->opt.ram_bytes ? e->opt.ram_bytes : usable_bytes + p->driver_bytes;
+    p->missed = CORM_MISSED_DEVICE;
     if (e->opt.missed == CORM_MISSED_DEVICE || !p->streams) {
         return 0;
     }
@@ -86,6 +87,9 @@ int engine_plan_missed(struct corm_engine *e, uint64_t in_place_bytes, uint64_t 
     uint32_t all_slots = cache_slots_needed(c, CACHE_IN_PLACE);
     uint64_t all = in_place_bytes + all_slots * slot;
     e->host_in_place = budget >= fixed + all;
+    if (e->opt.missed == CORM_MISSED_FIT && !e->host_in_place) {
+        return 0;
+    }
     if (budget < fixed + least && !e->host_in_place) {
         if (e->opt.missed == CORM_MISSED_AUTO) {
             return 0;
@@ -180,7 +184,7 @@ int engine_open_backend(struct corm_engine *e, struct err *err) {
     if (e->opt.vram_bytes > 0) {
         return err_set(err, "a budget of device memory, and no device: name one");
     }
-    if (e->opt.missed != CORM_MISSED_DEVICE) {
+    if (e->opt.missed != CORM_MISSED_FIT && e->opt.missed != CORM_MISSED_DEVICE) {
         return err_set(err, "what computes experts that a device misses, and no device: name one");
     }
     if (engine_plan(e, backend_cpu_scratch_bytes(e->opt.threads, &limits), err) < 0) {

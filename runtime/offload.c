@@ -190,6 +190,7 @@ void offload_places_open(struct offload_places *p, const struct corm *archive, u
     p->taken = mem_calloc(a->n_layers, sizeof *p->taken);
     p->uses = mem_calloc((size_t)a->n_layers * a->n_experts, sizeof *p->uses);
     p->placed = mem_calloc((size_t)a->n_layers * a->n_experts, sizeof *p->placed);
+    p->from_tok = mem_calloc((size_t)a->n_layers * a->n_experts, sizeof *p->from_tok);
     for (uint32_t l = 0; l < a->n_layers; l++) {
         if (arch_is_moe(a, l)) {
             uint32_t share = room / n_moe + (seen++ < room % n_moe);
@@ -203,10 +204,12 @@ void offload_places_close(struct offload_places *p) {
     free(p->taken);
     free(p->uses);
     free(p->placed);
+    free(p->from_tok);
     *p = (struct offload_places){0};
 }
 
 void offload_places_clock(struct offload_places *p, uint32_t rows) {
+    p->now_tok += rows;
     for (p->tok += rows; p->tok >= OFFLOAD_FADE_TOK; p->tok -= OFFLOAD_FADE_TOK) {
         for (size_t i = 0; i < (size_t)p->n_layers * p->n_experts; i++) {
             p->uses[i] /= 2;
@@ -214,16 +217,13 @@ void offload_places_clock(struct offload_places *p, uint32_t rows) {
     }
 }
 
-bool offload_place(struct offload_places *p, uint32_t layer, uint32_t expert) {
-    uint32_t *uses = &p->uses[(size_t)layer * p->n_experts], least = p->n_experts;
+/* Whether an expert without a place gets one now. */
+static bool takes_place(struct offload_places *p, uint32_t layer, uint32_t expert) {
+    const uint32_t *uses = &p->uses[(size_t)layer * p->n_experts];
     bool *placed = &p->placed[(size_t)layer * p->n_experts];
-    uses[expert] += USE;
-    if (placed[expert]) {
-        return true;
-    }
+    uint32_t least = p->n_experts;
     if (p->taken[layer] < p->room[layer]) {
         p->taken[layer]++;
-        placed[expert] = true;
         return true;
     }
     for (uint32_t i = 0; i < p->n_experts; i++) {
@@ -232,12 +232,27 @@ bool offload_place(struct offload_places *p, uint32_t layer, uint32_t expert) {
         }
     }
     /* The expert needs more than one use more than the other: two experts that are used by turns
-     * would be copied again and again. From its next use on it is the device's. */
-    if (least < p->n_experts && uses[expert] > uses[least] + USE) {
-        placed[least] = false;
-        placed[expert] = true;
+     * would be copied again and again. */
+    if (least == p->n_experts || uses[expert] <= uses[least] + USE) {
+        return false;
     }
-    return false;
+    placed[least] = false;
+    return true;
+}
+
+enum offload_share offload_place(struct offload_places *p, uint32_t layer, uint32_t expert,
+                                 bool decode) {
+    const size_t at = (size_t)layer * p->n_experts + expert;
+    p->uses[at] += USE;
+    if (p->placed[at]) {
+        return p->now_tok >= p->from_tok[at] ? OFFLOAD_DEVICE : OFFLOAD_CPU;
+    }
+    if (!takes_place(p, layer, expert)) {
+        return OFFLOAD_CPU;
+    }
+    p->placed[at] = true;
+    p->from_tok[at] = decode ? p->now_tok + OFFLOAD_ARRIVE_TOK : 0;
+    return OFFLOAD_BRING;
 }
 
 /* ---- life ---- */
@@ -259,7 +274,9 @@ uint64_t offload_bytes(const struct corm *archive, uint32_t max_rows, uint32_t i
     return experts_scratch_bytes(archive, max_rows) +
            prefetch_fillers(io_threads) * filler_bytes(archive) +
            cache_table_bytes(archive, cache_slots_needed(archive, 0)) +
-           (uint64_t)a->n_layers * a->n_experts * (sizeof(uint32_t) + sizeof(bool)) +
+           (uint64_t)a->n_layers * a->n_experts *
+               (sizeof(uint32_t) + sizeof(bool) + sizeof(uint64_t)) +
+           a->n_experts * sizeof(struct prefetch_need) +
            max_rows * ((uint64_t)a->n_active + 1) * a->dim * sizeof(float);
 }
 
@@ -285,6 +302,7 @@ int offload_open(struct offload *o, struct experts *device, uint32_t n_slots, bo
     o->met = mem_calloc(a->n_experts, sizeof *o->met);
     o->not_device = mem_calloc(a->n_experts, sizeof *o->not_device);
     o->not_cpu = mem_calloc(a->n_experts, sizeof *o->not_cpu);
+    o->bring = mem_calloc(a->n_experts, sizeof *o->bring);
     o->layer_before = a->n_layers;
     return 0;
 }
@@ -299,6 +317,7 @@ void offload_close(struct offload *o) {
     free(o->uses);
     free(o->not_device);
     free(o->not_cpu);
+    free(o->bring);
     free(o->met);
     backend_close(&o->cpu);
     *o = (struct offload){0};
@@ -340,6 +359,7 @@ static struct layer_weights host_biases(const struct corm *archive, uint32_t lay
  * device's. */
 static void compute_meanwhile(void *ctx) {
     struct offload *o = ctx;
+    prefetch_bring(o->device->prefetch, o->bring, o->n_bring);
     struct offload_run *run = &o->run;
     const struct backend *device = o->device->be;
     const size_t dim = o->device->archive->arch.dim;
@@ -366,11 +386,17 @@ static uint32_t divide(struct offload *o, uint32_t layer, const struct batch *b,
     memset(o->not_device, 0, a->n_experts * sizeof *o->not_device);
     memset(o->not_cpu, 1, a->n_experts * sizeof *o->not_cpu);
     memset(o->met, 0, a->n_experts * sizeof *o->met);
+    o->n_bring = 0;
     for (uint32_t u = 0; u < b->rows * a->n_active; u++) {
-        bool placed = offload_place(&o->places, layer, (uint32_t)ids[u]);
+        const uint32_t expert = (uint32_t)ids[u];
+        const enum offload_share share = offload_place(&o->places, layer, expert, b->decode);
+        if (b->decode && share == OFFLOAD_BRING) {
+            const struct corm_record *rec = corm_record_of(o->device->archive, layer, expert);
+            o->bring[o->n_bring++] = (struct prefetch_need){rec->first_chunk, rec->n_chunks, NULL};
+        }
         if (!o->met[ids[u]]) {
             o->met[ids[u]] = true;
-            o->not_device[ids[u]] = b->decode && !placed;
+            o->not_device[ids[u]] = b->decode && share != OFFLOAD_DEVICE;
             o->not_cpu[ids[u]] = !o->not_device[ids[u]];
         }
         if (o->not_device[ids[u]]) {
@@ -390,8 +416,6 @@ static int offload_run(void *ctx, uint32_t layer, const struct layer_weights *lw
     if (n == 0) {
         return hook.run(hook.ctx, layer, lw, x, b, ids, parts, err);
     }
-    /* This must come before anything is queued that the copy would have to wait for. */
-    d->be->ops->read(d->be->self, o->x, x, (size_t)b->rows * d->archive->arch.dim * sizeof *o->x);
     o->run =
         (struct offload_run){.layer = layer, .n_uses = n, .batch = b, .ids = ids, .parts = parts};
     o->experts.elsewhere = o->not_cpu;
@@ -405,7 +429,7 @@ static int offload_run(void *ctx, uint32_t layer, const struct layer_weights *lw
 }
 
 struct experts_hook offload_hook(struct offload *o) {
-    return (struct experts_hook){.ctx = o, .run = offload_run};
+    return (struct experts_hook){.ctx = o, .run = offload_run, .host_x = o->x};
 }
 
 struct offload_counters offload_count(struct offload *o) {

@@ -14,16 +14,19 @@
  * experts have places. The slots of the device are shared out among the layers as places for
  * experts. An expert takes a place while any is left in its layer; later it takes the place of the
  * expert that was used least, once it has been used more often than that one. Uses fade: counts are
- * halved every OFFLOAD_FADE_TOK tokens. An expert without a place is computed by the CPU, even
- * where the device happens to hold it; an expert with a place is computed by the device, even where
- * it has to be copied first. So the choice depends on the archive, the number of slots and the
- * experts that were routed since the engine was opened, and on nothing else.
+ * halved every OFFLOAD_FADE_TOK tokens. An expert that takes a place while tokens decode is brought
+ * to the device in the background, as a guess is, and is the device's OFFLOAD_ARRIVE_TOK tokens
+ * later: by then it has come, so that it is not waited for, unless the link is slower than that.
+ * One that takes a place in a prompt has just been computed there. An expert without a place, or
+ * on its way, is computed by the CPU, even where the device happens to hold it. So the choice
+ * depends on the archive, the number of slots and the experts that were routed since the engine was
+ * opened, and on nothing else.
  *
  * Only decoding is divided in this way. In a prompt an expert serves several rows, which pays for
  * its copy: a prompt counts uses, but all of its experts are computed by the device.
  *
- * Costs: the hidden state travels to the host and the outputs travel back, which are two small
- * copies for each layer. The CPU computes while the device computes its share.
+ * Costs: the hidden state travels to the host together with the ids of the experts, and the outputs
+ * travel back. The CPU computes while the device computes its share.
  *
  * Threads: the forward thread; the host's prefetch has I/O threads of its own.
  */
@@ -32,7 +35,10 @@
 
 #include "runtime/experts.h"
 
-enum { OFFLOAD_FADE_TOK = 64 };
+enum {
+    OFFLOAD_FADE_TOK = 64,
+    OFFLOAD_ARRIVE_TOK = 4, /* tokens that an expert has to come to its place */
+};
 
 /* ---- the rule ---- */
 
@@ -61,15 +67,24 @@ struct offload_places {
     uint32_t *room, *taken; /* [n_layers] how many places there are, and how many are taken */
     uint32_t *uses;         /* [n_layers, n_experts] */
     bool *placed;           /* [n_layers, n_experts] */
-    uint32_t tok;           /* tokens since uses were halved */
+    uint64_t *from_tok;     /* [n_layers, n_experts] token from which on it is the device's */
+    uint64_t now_tok;       /* tokens so far */
+    uint32_t tok;           /* of them, those since uses were halved */
+};
+enum offload_share {
+    OFFLOAD_CPU,
+    OFFLOAD_BRING, /* the CPU's this time; it has taken a place, to which it is to be brought */
+    OFFLOAD_DEVICE,
 };
 /* Places for `room` experts over the layers of `archive` that have experts. */
 void offload_places_open(struct offload_places *p, const struct corm *archive, uint32_t room);
 void offload_places_close(struct offload_places *p); /* accepts a zeroed struct */
 /* `rows` more tokens begin. */
 void offload_places_clock(struct offload_places *p, uint32_t rows);
-/* Count a use of the expert. Returns whether the device computes it. */
-bool offload_place(struct offload_places *p, uint32_t layer, uint32_t expert);
+/* Count a use of the expert, by a token that decodes or by one of a prompt, which the device
+ * computes in any case. Returns who computes it while decoding. */
+enum offload_share offload_place(struct offload_places *p, uint32_t layer, uint32_t expert,
+                                 bool decode);
 
 /* ---- running ---- */
 
@@ -81,11 +96,13 @@ struct offload {
     struct experts experts; /* the host's */
     struct offload_places places;
     uint32_t max_rows; /* of a decoding batch */
-    float *x, *parts;  /* [max_rows, dim], [max_rows * n_active, dim] */
+    float *x, *parts;  /* [max_rows, dim], which comes with the ids; [max_rows * n_active, dim] */
     uint32_t *uses;    /* [max_rows * n_active] the uses that the CPU computes */
     /* All [n_experts]: the experts that the device leaves to the CPU, those that the CPU leaves to
      * the device, and those that the call at hand has met so far. */
     bool *not_device, *not_cpu, *met;
+    struct prefetch_need *bring; /* [n_experts] those that took a place in this call */
+    uint32_t n_bring;
     uint32_t layer_before;
     /* The run at hand. */
     struct offload_run {

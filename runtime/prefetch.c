@@ -393,6 +393,33 @@ bool prefetch_guess_pays(const struct cache *cache, const struct prefetch_need *
     return prob >= (u + v) / (1 + u + v);
 }
 
+/* [locked] Queue those chunks of a need that are absent. Whether there were any. */
+static bool queue_absent(struct prefetch *p, const struct prefetch_need *need,
+                         enum prefetch_class class) {
+    bool queued = false;
+    for (uint32_t i = 0; i < need->n; i++) {
+        if (prefetch_needs(need, i) && p->cache->chunks[need->first + i].state == CACHE_ABSENT) {
+            prefetch_queue_push(p, class, need->first + i);
+            queued = true;
+        }
+    }
+    return queued;
+}
+
+void prefetch_bring(struct prefetch *p, const struct prefetch_need *needs, uint32_t n) {
+    struct cache *c = p->cache;
+    bool queued = false;
+    pthread_mutex_lock(&c->lock);
+    for (uint32_t j = 0; j < n; j++) {
+        p->guess_p[c->chunks[needs[j].first].record] = 1;
+        queued |= queue_absent(p, &needs[j], PREFETCH_LATER);
+    }
+    if (queued) {
+        prefetch_announce_work(p);
+    }
+    pthread_mutex_unlock(&c->lock);
+}
+
 void prefetch_guess(struct prefetch *p, const struct prefetch_need *needs, const float *prob,
                     uint32_t n, uint32_t ahead) {
     struct cache *c = p->cache;
@@ -407,13 +434,7 @@ void prefetch_guess(struct prefetch *p, const struct prefetch_need *needs, const
         }
         p->guess_p[record] = prob[j];
         cache_pin(c, record, ahead);
-        for (uint32_t i = 0; i < need->n; i++) {
-            if (!prefetch_needs(need, i) || c->chunks[need->first + i].state != CACHE_ABSENT) {
-                continue;
-            }
-            prefetch_queue_push(p, ahead == 1 ? PREFETCH_NEXT : PREFETCH_LATER, need->first + i);
-            queued = true;
-        }
+        queued |= queue_absent(p, need, ahead == 1 ? PREFETCH_NEXT : PREFETCH_LATER);
     }
     if (n > 0) {
         cache_guessed(c, c->records[c->chunks[needs[0].first].record].layer, ahead);

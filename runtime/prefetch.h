@@ -106,6 +106,10 @@ void prefetch_drop_guesses(struct prefetch *p);
 void prefetch_guess(struct prefetch *p, const struct prefetch_need *needs, const float *prob,
                     uint32_t n, uint32_t ahead);
 
+/* Bring the `n` needs when nothing demanded or guessed for the next layer is in the way: they will
+ * certainly be used, but nobody waits for them yet. What finds no slot is left out. */
+void prefetch_bring(struct prefetch *p, const struct prefetch_need *needs, uint32_t n);
+
 /* What a guess costs when the link is idle, as a share of time: bringing it still takes bandwidth
  * of memory and time of a processor. */
 #define PREFETCH_GUESS_COST 0.5f

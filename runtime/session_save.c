@@ -21,7 +21,8 @@ static uint64_t way_of(const struct corm_engine *e) {
     const struct arch *a = &e->archive.arch;
     struct buf text = {0};
     buf_printf(&text, "%s %s %s %u %a %d ", corm_version(), e->backend.name, e->backend.isa,
-               (unsigned)e->plan.missed, (double)e->opt.loss_percent, e->opt.loss_in_batches);
+               (unsigned)(e->plan.missed == CORM_MISSED_CPU), (double)e->opt.loss_percent,
+               e->opt.loss_in_batches);
     buf_append(&text, a->rope_scale, a->n_ropes * sizeof *a->rope_scale);
     buf_append(&text, a->rope_inv_freq, a->n_inv_freq * sizeof *a->rope_inv_freq);
     uint64_t hash = hash64(text.data, text.len);

@@ -189,24 +189,47 @@ static void free_memory(void *self, void *p) {
     cuda_check(c, cudaFree(p), "freeing memory");
 }
 
+static void read_later(void *self, void *host_dst, const void *src, size_t bytes) {
+    struct cuda *c = (struct cuda *)self;
+    if (c->n_later == CUDA_LATER) {
+        die("more than %d reads for later", CUDA_LATER);
+    }
+    c->later[c->n_later++] = cuda_later{host_dst, src, bytes};
+}
+
+/* All that is to be read now, by way of page-locked memory as far as that has room: what is first
+ * there, an operation may have written. */
 static void read_memory(void *self, void *host_dst, const void *src, size_t bytes) {
     struct cuda *c = (struct cuda *)self;
-    const bool small = bytes <= BOUNCE_BYTES;
+    uint8_t *from[CUDA_LATER + 1];
+    size_t used = 0;
+    read_later(self, host_dst, src, bytes);
     cuda_enter(c);
-    const bool written = small && cuda_fuse_read(c, src, bytes, c->bounce);
+    const uint32_t last = c->n_later - 1;
+    const bool written = bytes <= BOUNCE_BYTES && cuda_fuse_read(c, src, bytes, c->bounce);
     cuda_settle(c);
     cuda_series_end(c);
-    if (!written) {
-        count_small(c, bytes);
+    for (uint32_t i = 0; i <= last; i++) {
+        const struct cuda_later *r = &c->later[last - i];
+        const bool small = used + r->bytes <= BOUNCE_BYTES;
+        from[i] = small ? c->bounce + used : NULL;
+        used += small ? align_up(r->bytes, 16) : 0;
+        if (i == 0 && written) {
+            continue;
+        }
+        count_small(c, r->bytes);
         cuda_check(c,
-                   cudaMemcpyAsync(small ? c->bounce : host_dst, src, bytes, cudaMemcpyDeviceToHost,
-                                   c->stream),
+                   cudaMemcpyAsync(small ? from[i] : r->host_dst, r->src, r->bytes,
+                                   cudaMemcpyDeviceToHost, c->stream),
                    "copy to the host");
     }
     wait_for_all(c, "an operation");
-    if (small) {
-        memcpy(host_dst, c->bounce, bytes);
+    for (uint32_t i = 0; i <= last; i++) {
+        if (from[i]) {
+            memcpy(c->later[last - i].host_dst, from[i], c->later[last - i].bytes);
+        }
     }
+    c->n_later = 0;
 }
 
 static void write_memory(void *self, void *dst, const void *host_src, size_t bytes) {
@@ -367,6 +390,7 @@ static const struct backend_ops cuda_ops = {
     .uploaded = cuda_uploaded,
     .link = cuda_link_counts,
     .work = cuda_work_counts,
+    .read_later = read_later,
     .put_rows = cuda_put_rows,
 };
 
@@ -413,7 +437,7 @@ static int open_memory(struct cuda *c, struct err *err) {
     c->partial_floats = partial_floats(&c->limits);
     c->plan = cuda_plan_new();
     if (!(c->ring.host = (uint8_t *)page_locked(c, ring_bytes, err)) ||
-        !(c->bounce = page_locked(c, BOUNCE_BYTES, err)) ||
+        !(c->bounce = (uint8_t *)page_locked(c, BOUNCE_BYTES, err)) ||
         !(c->ring.device = (uint8_t *)device_alloc(c, ring_bytes, err)) ||
         !(c->partial = (float *)device_alloc(c, c->partial_floats * sizeof(float), err))) {
         return -1;

@@ -513,7 +513,7 @@ int bench_ablation(const struct cli_call *call, struct err *err) {
         err_set(err, "nothing to do: --decode-tokens is 0");
         status = CLI_USAGE;
     }
-    if (status == 0 && (o->run.keep != CORM_KEEP_AUTO || o->run.missed != CORM_MISSED_DEVICE)) {
+    if (status == 0 && (o->run.keep != CORM_KEEP_AUTO || o->run.missed != CORM_MISSED_FIT)) {
         err_set(err, "--keep and --missed do not go with --ablation: its rows choose");
         status = CLI_USAGE;
     }

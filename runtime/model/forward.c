@@ -306,13 +306,17 @@ static int routed_experts(struct forward *f, const struct layer_weights *lw, uin
     router_logits(&at, in, b->rows, f->logits_router);
     watch(f, TAP_ROUTER, layer, f->logits_router, b, a->n_experts, NULL);
     router_choose(&at, f->logits_router, b->rows, f->ids, f->weights);
-    op->read(f->be->self, f->host_ids, f->ids, (size_t)b->rows * a->n_active * sizeof(int32_t));
-    watch(f, TAP_EXPERT_WEIGHTS, layer, f->weights, b, a->n_active, f->host_ids);
     in = f->in;
     if (rule->on_input) {
         in = forward_norm(&at, forward_ffn_norm(a, layer), x, b->rows, f->out);
         op->gate_rows(f->be->self, GATE_PLAIN, f->out, f->weights, b->rows, a->dim);
     }
+    if (f->experts.host_x && b->decode) {
+        op->read_later(f->be->self, f->experts.host_x, in,
+                       (size_t)b->rows * a->dim * sizeof(float));
+    }
+    op->read(f->be->self, f->host_ids, f->ids, (size_t)b->rows * a->n_active * sizeof(int32_t));
+    watch(f, TAP_EXPERT_WEIGHTS, layer, f->weights, b, a->n_active, f->host_ids);
     if (f->experts.run(f->experts.ctx, layer, lw, in, b, f->host_ids, f->parts, err) < 0) {
         return -1;
     }

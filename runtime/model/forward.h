@@ -76,14 +76,16 @@ struct tap_hook {
                uint32_t cols, const int32_t *ids);
 };
 
-/* Provider of the routed experts. run() computes parts[u] for every use u of (row, choice) as the
- * backend's experts operation defines, from wherever it keeps the weights; `lw` has what is not of
- * single experts. host_ids [rows, n_active]. Returns -1 with err filled where weights could not be
- * had. */
+/* Provider of the routed experts. Where host_x is not NULL (a device only), x of a batch that
+ * decodes comes there together with host_ids. run() computes parts[u] for every use u of (row,
+ * choice) as the backend's experts operation defines, from wherever it keeps the weights; `lw` has
+ * what is not of single experts. host_ids [rows, n_active]. Returns -1 with err filled where
+ * weights could not be had. */
 struct experts_hook {
     void *ctx;
     int (*run)(void *ctx, uint32_t layer, const struct layer_weights *lw, const float *x,
                const struct batch *b, const int32_t *host_ids, float *parts, struct err *err);
+    float *host_x; /* [rows, dim], of a provider that needs them in the host's memory */
 };
 
 /* For providers: uses [n_uses] sorted by expert, increasing inside one; those of expert i are

@@ -21,8 +21,11 @@ int run_fail(struct err *err, const struct corm_error *error) {
 
 #define FIELD(member) CLI_FIELD(struct run_options, member)
 
-static const char *const missed_words[] = {
-    [CORM_MISSED_DEVICE] = "device", [CORM_MISSED_CPU] = "cpu", [CORM_MISSED_AUTO] = "auto", NULL};
+static const char *const missed_words[] = {[CORM_MISSED_FIT] = "fit",
+                                           [CORM_MISSED_DEVICE] = "device",
+                                           [CORM_MISSED_CPU] = "cpu",
+                                           [CORM_MISSED_AUTO] = "auto",
+                                           NULL};
 static const char *const kv_words[] = {[RUN_KV_F16] = "f16", [RUN_KV_F32] = "f32", NULL};
 
 static const char *const keep_words[] = {[CORM_KEEP_AUTO] = "auto",
@@ -51,9 +54,9 @@ static const struct cli_option machine_rows[] = {
     {"missed", 0, CLI_ENUM, FIELD(missed), "WHO",
      "With --device cuda, who computes an expert that the device does not hold, for a single "
      "token: device, which waits for a copy; cpu, from memory within --ram and while the device "
-     "computes "
-     "its share; or auto, the faster one of both by a measurement at the start, which the memory "
-     "plan tells. With device, memory and timing change no bit of the result. With cpu, experts "
+     "computes its share; fit, the CPU where all experts fit into --ram, else the device; or auto, "
+     "the faster one of both by a measurement at the start, which the memory plan tells. With "
+     "device, memory and timing change no bit of the result. With cpu, experts "
      "that are used most are the device's, as many as its memory holds, and the last bits hang on "
      "which they are: a command gives the same result every time where --vram is a size, with "
      "another --vram perhaps not. With auto two runs may choose differently.",

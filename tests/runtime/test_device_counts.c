@@ -104,11 +104,27 @@ static void one_wait_for_what_is_left_out(void **state) {
     assert_true(c.launches <= ENDS_LAUNCHES + 25 * LAYERS);
 }
 
+/* Room for few of the experts: what the CPU computes costs no wait besides. */
+static void one_wait_with_the_cpu(void **state) {
+    const struct corm_mechanisms m = {.cache_share = 0.05};
+    (void)state;
+    const struct cost c =
+        cost_of("the CPU for missed ones",
+                (struct corm_engine_options){
+                    .measure = &m, .missed = CORM_MISSED_CPU, .ram_bytes = (uint64_t)1 << 30});
+    /* The ring for tables is short on the emulated device, and waited for now and then. */
+    assert_true(c.waits >= LAYERS && c.waits < ENDS_WAITS + LAYERS + 1);
+    /* Now and then an expert has just come to its place, and is queued by itself. */
+    assert_true(c.launches > 6 * LAYERS && c.launches < ENDS_LAUNCHES + 7 * LAYERS + 2);
+    assert_true(c.small_copies <= ENDS_COPIES + 3 * LAYERS);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(six_kernels_and_one_wait_a_layer),
         cmocka_unit_test(one_wait_for_all_guesses),
         cmocka_unit_test(one_wait_for_what_is_left_out),
+        cmocka_unit_test(one_wait_with_the_cpu),
     };
     return cmocka_run_group_tests(tests, make_archive, free_archive);
 }

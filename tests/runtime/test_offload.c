@@ -59,10 +59,14 @@ static void shares(void **state) {
     offload_places_close(&p);
     offload_places_open(&p, &c, 0); /* none: all are the CPU's */
     for (uint32_t i = 0; i < 100; i++) {
-        assert_false(offload_place(&p, 2, i % N_EXPERTS));
+        assert_int_equal(offload_place(&p, 2, i % N_EXPERTS, true), OFFLOAD_CPU);
     }
     offload_places_close(&p);
     offload_places_close(&p);
+}
+
+static enum offload_share of_prompt(struct offload_places *p, uint32_t layer, uint32_t expert) {
+    return offload_place(p, layer, expert, false);
 }
 
 static void who_has_a_place(void **state) {
@@ -70,21 +74,42 @@ static void who_has_a_place(void **state) {
     struct offload_places p;
     (void)state;
     offload_places_open(&p, &c, 6); /* two a layer */
-    assert_true(offload_place(&p, 0, 4));
-    assert_true(offload_place(&p, 0, 1));
-    assert_true(offload_place(&p, 2, 3)); /* layers know nothing of each other */
-    assert_false(offload_place(&p, 0, 0));
-    assert_false(offload_place(&p, 0, 2));
-    /* 4 and 1 were used once. 0 takes a place when it has been used twice oftener, and has it from
-     * the use after that on. */
-    assert_false(offload_place(&p, 0, 0));
-    assert_true(offload_place(&p, 0, 1));
-    assert_true(offload_place(&p, 0, 4));
-    assert_false(offload_place(&p, 0, 0)); /* 3 uses to 2 */
-    assert_false(offload_place(&p, 0, 0)); /* 4 to 2: the lower number goes first */
-    assert_true(offload_place(&p, 0, 0));
-    assert_false(offload_place(&p, 0, 1));
-    assert_true(offload_place(&p, 0, 4));
+    assert_int_equal(of_prompt(&p, 0, 4), OFFLOAD_BRING);
+    assert_int_equal(of_prompt(&p, 0, 1), OFFLOAD_BRING);
+    assert_int_equal(of_prompt(&p, 2, 3), OFFLOAD_BRING); /* layers know nothing of each other */
+    assert_int_equal(of_prompt(&p, 0, 0), OFFLOAD_CPU);
+    assert_int_equal(of_prompt(&p, 0, 2), OFFLOAD_CPU);
+    /* 4 and 1 were used once. 0 takes a place when it has been used twice oftener. */
+    assert_int_equal(of_prompt(&p, 0, 0), OFFLOAD_CPU);
+    assert_int_equal(of_prompt(&p, 0, 1), OFFLOAD_DEVICE);
+    assert_int_equal(of_prompt(&p, 0, 4), OFFLOAD_DEVICE);
+    assert_int_equal(of_prompt(&p, 0, 0), OFFLOAD_CPU);   /* 3 uses to 2 */
+    assert_int_equal(of_prompt(&p, 0, 0), OFFLOAD_BRING); /* 4 to 2: the lower number goes first */
+    assert_int_equal(of_prompt(&p, 0, 0), OFFLOAD_DEVICE);
+    assert_int_equal(of_prompt(&p, 0, 1), OFFLOAD_CPU);
+    assert_int_equal(of_prompt(&p, 0, 4), OFFLOAD_DEVICE);
+    offload_places_close(&p);
+}
+
+/* An expert that takes a place while tokens decode has some tokens to come there. */
+static void places_are_not_waited_for(void **state) {
+    struct corm c = small_archive();
+    struct offload_places p;
+    (void)state;
+    offload_places_open(&p, &c, 3); /* one a layer */
+    assert_int_equal(offload_place(&p, 0, 4, true), OFFLOAD_BRING);
+    for (uint32_t i = 0; i < OFFLOAD_ARRIVE_TOK; i++) {
+        assert_int_equal(offload_place(&p, 0, 4, true), OFFLOAD_CPU);
+        offload_places_clock(&p, 1);
+    }
+    assert_int_equal(offload_place(&p, 0, 4, true), OFFLOAD_DEVICE);
+    for (uint32_t i = 0; offload_place(&p, 0, 2, true) != OFFLOAD_BRING; i++) {
+        assert_true(i < 20);
+    }
+    assert_int_equal(offload_place(&p, 0, 4, true), OFFLOAD_CPU); /* its place is taken */
+    assert_int_equal(offload_place(&p, 0, 2, true), OFFLOAD_CPU);
+    offload_places_clock(&p, OFFLOAD_ARRIVE_TOK);
+    assert_int_equal(offload_place(&p, 0, 2, true), OFFLOAD_DEVICE);
     offload_places_close(&p);
 }
 
@@ -94,11 +119,13 @@ static void uses_fade(void **state) {
     struct offload_places p;
     (void)state;
     offload_places_open(&p, &c, 3);
-    for (int i = 0; i < 200; i++) {
-        assert_true(offload_place(&p, 3, 5));
+    assert_int_equal(of_prompt(&p, 3, 5), OFFLOAD_BRING);
+    for (int i = 0; i < 199; i++) {
+        assert_int_equal(of_prompt(&p, 3, 5), OFFLOAD_DEVICE);
     }
     uint32_t n = 0;
-    for (offload_places_clock(&p, 1); !offload_place(&p, 3, 2); offload_places_clock(&p, 1)) {
+    for (offload_places_clock(&p, 1); of_prompt(&p, 3, 2) == OFFLOAD_CPU;
+         offload_places_clock(&p, 1)) {
         assert_true(++n < 200);
     }
     assert_true(n > OFFLOAD_FADE_TOK); /* it had not been enough to be used at all */
@@ -181,8 +208,13 @@ static void packed_rates(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rule),      cmocka_unit_test(shares), cmocka_unit_test(who_has_a_place),
-        cmocka_unit_test(uses_fade), cmocka_unit_test(rates),  cmocka_unit_test(packed_rates),
+        cmocka_unit_test(rule),
+        cmocka_unit_test(shares),
+        cmocka_unit_test(who_has_a_place),
+        cmocka_unit_test(places_are_not_waited_for),
+        cmocka_unit_test(uses_fade),
+        cmocka_unit_test(rates),
+        cmocka_unit_test(packed_rates),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

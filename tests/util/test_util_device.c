@@ -482,6 +482,7 @@ static const struct backend_ops fake_ops = {
     .uploaded = uploaded,
     .link = link_counts,
     .work = work_counts,
+    .read_later = read_memory,
     .put_rows = put_rows,
 };
 

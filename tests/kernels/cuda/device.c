@@ -42,7 +42,7 @@ static void test_golden(void **state) {
     (void)state;
     for (size_t i = 0; (checkpoint = golden_checkpoint(i)); i++) {
         struct corm_mechanisms half = {.cache_share = 0.5};
-        struct corm_engine_options opt = {.device = "cuda"};
+        struct corm_engine_options opt = {.device = "cuda", .missed = CORM_MISSED_DEVICE};
         golden_check(checkpoint, test_dir(), opt);
         opt.measure = &half;
         golden_check(checkpoint, test_dir(), opt);

@@ -35,7 +35,7 @@ for codec in bf16 q8 q4; do
     ask="$work/$codec.corm -p Once -n 64 --temp 0 --ctx 256 --quiet"
     least=$("$out/corm-run" $ask --device cuda --vram 1M 2>&1 | sed -n 's/.*: \([0-9]*\) MiB would do.*/\1/p')
     "$out/corm-run" $ask >"$work/cpu" && "$out/corm-run" $ask --device cuda >"$work/all" &&
-        "$out/corm-run" $ask --device cuda --vram "${least}M" >"$work/few" || exit 1
+        "$out/corm-run" $ask --device cuda --vram "${least}M" --missed device >"$work/few" || exit 1
     cmp "$work/all" "$work/few" || exit 1
     # With the CPU for missed experts: the same again, and of bf16 what both compute alone.
     for run in 1 2; do
