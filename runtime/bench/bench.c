@@ -255,9 +255,9 @@ static int run(const struct cli_call *call, struct err *err) {
     const struct bench_options *o = call->values;
     struct bench b = {.prefill.name = "prefill", .decode.name = "decode"};
     struct corm_mechanisms measure;
-    if (o->ablation + o->io + o->trace + o->token + o->kernels > 1) {
-        err_set(err, "--ablation, --io, --trace, --token and --kernels are measurements of their "
-                     "own: one at a time");
+    if (o->ablation + o->io + o->trace + o->token + o->kernels + o->probe > 1) {
+        err_set(err, "--ablation, --io, --trace, --token, --kernels and --probe are measurements "
+                     "of their own: one at a time");
         return CLI_USAGE;
     }
     if (o->kernels != (call->args.count == 0)) {
@@ -268,10 +268,11 @@ static int run(const struct cli_call *call, struct err *err) {
     if (o->kernels) {
         return bench_kernels(call, err);
     }
-    if (o->ablation || o->io || o->trace || o->token) {
+    if (o->ablation || o->io || o->trace || o->token || o->probe) {
         return o->ablation ? bench_ablation(call, err)
                : o->io     ? bench_io(call, err)
                : o->token  ? bench_token(call, err)
+               : o->probe  ? bench_probe(call, err)
                            : bench_trace(call, err);
     }
     if (o->prompt_tokens + o->decode_tokens == 0) {
@@ -342,6 +343,10 @@ static const struct cli_option measure_rows[] = {
          "Where the time of one token goes: milliseconds, bytes and GB/s of each operation, with "
          "512 and 4096 tokens of context; with 1 and all processors, or --threads. Medians of "
          "32 tokens, on the CPU."},
+    {"probe", 0, CLI_FLAG, FIELD(probe),
+     .help = "With --device cuda: what its parts cost: a kernel, a round trip, copies from "
+             "page-locked memory by pieces, experts from the page cache by I/O threads, and a "
+             "demanded megabyte behind guesses."},
     {"kernels", 0, CLI_FLAG, FIELD(kernels),
      .help = "Without a model: for each codec and instruction set, on weights larger than the "
              "caches, a token's work as GB/s of weights, with its share of what plain reading of "

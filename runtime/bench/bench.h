@@ -3,8 +3,8 @@
  *
  * Owns: the command's options, how fast a model runs here (bench), what each mechanism of the
  * engine is worth (bench_ablation), how near the cache comes to the best one (bench_trace), where a
- * token's time goes (bench_token), and how fast the disk (bench_io) and the kernels (bench_kernels,
- * bench_shapes) are.
+ * token's time goes (bench_token), what a device's parts cost (bench_probe), and how fast the disk
+ * (bench_io) and the kernels (bench_kernels, bench_shapes) are.
  * Leaves to others: the options that all commands have, the open model, texts and reports (run). It
  * may look inside the engine, where the other commands know runtime/corm.h only.
  * Threads: the forward thread, which is corm-run's main thread.
@@ -24,7 +24,7 @@ struct bench_options {
     double minutes;
     const char *file;
     /* measurement */
-    bool ablation, io, trace, token, kernels;
+    bool ablation, io, trace, token, kernels, probe;
     const char *other, *latency;
     uint64_t throttle; /* bytes/s */
     uint64_t block_bytes;
@@ -73,5 +73,6 @@ int bench_io(const struct cli_call *call, struct err *err);       /* bench --io 
 int bench_trace(const struct cli_call *call, struct err *err);    /* bench --trace */
 int bench_token(const struct cli_call *call, struct err *err);    /* bench --token */
 int bench_kernels(const struct cli_call *call, struct err *err);  /* bench --kernels */
+int bench_probe(const struct cli_call *call, struct err *err);    /* bench --probe */
 
 #endif
