@@ -118,23 +118,37 @@ uint8_t *landing_take(struct landing *l) {
     return l->pieces + l->next * l->piece_bytes;
 }
 
-void landing_send(struct landing *l, void *device_dst, size_t bytes, enum backend_urgency urgency,
-                  uint64_t after) {
-    if (!l->taken || bytes == 0 || bytes > l->piece_bytes) {
-        die("a landing sends %zu bytes of a piece of %zu", bytes, l->taken ? l->piece_bytes : 0);
-    }
+/* The piece at `next` is sent, or stands for what lies elsewhere. */
+static void send(struct landing *l, struct backend_copy copy, enum backend_urgency urgency,
+                 uint64_t after) {
     if (urgency != l->batch.urgency) {
         dispatch(l);
         l->batch.urgency = urgency;
     }
-    add_to_batch(&l->batch,
-                 (struct backend_copy){device_dst, l->pieces + l->next * l->piece_bytes, bytes, 1},
-                 after);
+    add_to_batch(&l->batch, copy, after);
     l->next = (l->next + 1) % l->n_pieces;
     l->taken = false;
     if (l->batch.bytes >= LANDING_BATCH_BYTES) {
         dispatch(l);
     }
+}
+
+void landing_send(struct landing *l, void *device_dst, size_t bytes, enum backend_urgency urgency,
+                  uint64_t after) {
+    if (!l->taken || bytes == 0 || bytes > l->piece_bytes) {
+        die("a landing sends %zu bytes of a piece of %zu", bytes, l->taken ? l->piece_bytes : 0);
+    }
+    send(l, (struct backend_copy){device_dst, l->pieces + l->next * l->piece_bytes, bytes, 1},
+         urgency, after);
+}
+
+void landing_send_from(struct landing *l, const void *src, void *device_dst, size_t bytes,
+                       enum backend_urgency urgency, uint64_t after) {
+    if (l->taken || bytes == 0) {
+        die("a landing sends %zu bytes of somebody's%s", bytes, l->taken ? ", a piece taken" : "");
+    }
+    (void)landing_take(l); /* whose ticket tells of the copy */
+    send(l, (struct backend_copy){device_dst, src, bytes, 1}, urgency, after);
 }
 
 void landing_wait(struct landing *l) {

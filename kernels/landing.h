@@ -50,6 +50,10 @@ uint8_t *landing_take(struct landing *l);
  * (backend mark) of the operations is passed. */
 void landing_send(struct landing *l, void *device_dst, size_t bytes, enum backend_urgency urgency,
                   uint64_t after);
+/* The same of `bytes` > 0 that lie in page-locked memory of the caller's, where no piece is taken:
+ * they stay as they are until landing_wait. */
+void landing_send_from(struct landing *l, const void *src, void *device_dst, size_t bytes,
+                       enum backend_urgency urgency, uint64_t after);
 /* Return when all that was sent has arrived. */
 void landing_wait(struct landing *l);
 /* Whether all that was sent has arrived; never blocks. */

@@ -15,12 +15,14 @@ int fill_open(struct fill *fill, const struct cache *cache, const struct backend
     *fill = (struct fill){.cache = cache, .archive = cache->archive, .device = device};
     fill->exponents = exponents_isa_best(NULL);
     fill->marks = mem_calloc(cache->n_slots, sizeof *fill->marks);
+    fill->checked = device ? mem_calloc(cache->archive->n_chunks, 1) : NULL;
     return reader_open(&fill->reader, cache->archive->map.path, way, throttle, err);
 }
 
 void fill_close(struct fill *fill) {
     reader_close(&fill->reader);
     free(fill->marks);
+    free(fill->checked);
 }
 
 /* The longest run of chunks. */
@@ -48,22 +50,41 @@ size_t filler_bytes(const struct corm *archive) {
 
 size_t filler_landing_bytes(const struct corm *archive) {
     size_t slot = cache_slot_bytes(archive, 0);
-    return landing_bytes(slot, landing_pieces(slot));
+    return landing_bytes(slot, landing_pieces(slot)) + READER_ALIGN + archive->n_chunks;
+}
+
+/* The buffer that stored chunks are read into. */
+static int open_buffer(struct filler *f, const struct corm *a, struct err *err) {
+    void *buffer = NULL;
+    f->buffer_bytes = filler_buffer_bytes(a);
+    if (f->device) {
+        const struct backend *d = f->device;
+        f->locked = d->ops->host_alloc(d->self, f->buffer_bytes + READER_ALIGN, err);
+        if (!f->locked) {
+            return -1;
+        }
+        f->buffer = (uint8_t *)f->locked + -(uintptr_t)f->locked % READER_ALIGN;
+        return 0;
+    }
+    if (posix_memalign(&buffer, READER_ALIGN, f->buffer_bytes) != 0) {
+        die_memory(f->buffer_bytes);
+    }
+    f->buffer = buffer;
+    return 0;
 }
 
 int filler_open(struct filler *f, const struct fill *fill, struct err *err) {
     const struct corm *a = fill->archive;
     const size_t slot = cache_slot_bytes(a, 0);
-    void *buffer = NULL;
-    *f = (struct filler){0};
+    *f = (struct filler){.device = fill->device};
     if (fill->device &&
         !(f->landing = landing_new(fill->device, slot, landing_pieces(slot), err))) {
         return -1;
     }
-    if (posix_memalign(&buffer, READER_ALIGN, filler_buffer_bytes(a)) != 0) {
-        die_memory(filler_buffer_bytes(a));
+    if (open_buffer(f, a, err) < 0) {
+        filler_close(f);
+        return -1;
     }
-    f->buffer = buffer;
     f->decoder = corm_decoder_new(a);
     corm_decoder_use(f->decoder, fill->exponents->decode);
     return 0;
@@ -71,7 +92,11 @@ int filler_open(struct filler *f, const struct fill *fill, struct err *err) {
 
 void filler_close(struct filler *f) {
     landing_free(f->landing);
-    free(f->buffer);
+    if (f->locked) {
+        f->device->ops->host_free(f->device->self, f->locked);
+    } else {
+        free(f->buffer);
+    }
     corm_decoder_free(f->decoder);
     *f = (struct filler){0};
 }
@@ -130,6 +155,23 @@ static int read_run(struct fill *fill, struct filler *f, struct fill_run *run, s
     return status;
 }
 
+/* A chunk that lies in the page-locked buffer as the device needs it. */
+static int send_stored(struct fill *fill, struct filler *f, bool demanded, uint32_t chunk,
+                       int32_t slot, const uint8_t *stored, struct err *err) {
+    const struct corm_chunk *k = &fill->archive->chunks[chunk];
+    /* What comes from the page cache again is what was checked. */
+    const bool known = fill->reader.way == READER_BUFFERED &&
+                       __atomic_load_n(&fill->checked[chunk], __ATOMIC_RELAXED);
+    if (!known && corm_chunk_check(fill->archive, k, stored, err) < 0) {
+        return -1;
+    }
+    __atomic_store_n(&fill->checked[chunk], 1, __ATOMIC_RELAXED);
+    landing_send_from(f->landing, stored, cache_slot(fill->cache, slot), k->stored_bytes,
+                      demanded ? BACKEND_DEMANDED : BACKEND_GUESSED, fill->marks[slot]);
+    reader_forget(&fill->reader, k->offset, k->stored_bytes);
+    return 0;
+}
+
 /* The one place where a chunk comes into memory. Checks its stored bytes, and makes *data its
  * neurons, decoded unless they are kept packed. *data is `stored` itself where the bytes need
  * neither change nor move. A chunk that goes to a device has arrived only when the filler's landing
@@ -148,6 +190,10 @@ static int land(struct fill *fill, struct filler *f, bool demanded, uint32_t chu
     if (as_is) {
         memcpy(to, stored, k->stored_bytes);
         return corm_chunk_check(fill->archive, k, to, err);
+    }
+    if (f->landing && k->encoding == CORM_ENCODING_RAW && stored >= f->buffer &&
+        stored < f->buffer + f->buffer_bytes) {
+        return send_stored(fill, f, demanded, chunk, slot, stored, err);
     }
     uint8_t *decoded = f->landing ? landing_take(f->landing) : to;
     if (corm_chunk_decode(f->decoder, fill->archive, k, stored, decoded, err) < 0) {

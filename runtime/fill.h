@@ -9,7 +9,9 @@
  *
  * Chunks that are kept as they are stored are read straight into their slots, or used from the map
  * of the file. Chunks that are decoded go through the buffer. Where slots are memory of a device,
- * chunks are decoded into page-locked pieces and copied from there.
+ * the buffer is page-locked, and chunks that need no decoding are copied from there; others are
+ * decoded into page-locked pieces first. A device's experts come again and again from the page
+ * cache: a chunk that comes from there unchanged is checked when it comes the first time.
  *
  * Threads: a struct filler belongs to one thread. Several threads fill runs at once, each with its
  * own filler, and none of them takes the lock of the cache for it, because the slots and chunks of
@@ -36,6 +38,8 @@ struct fill {
     const struct corm *archive;
     const struct backend *device; /* NULL: slots are the host's memory */
     uint64_t *marks; /* [n_slots] point of the device's work when the slot was released last */
+    /* [n_chunks] with a device: which have been checked; atomic, as any thread may find it out. */
+    uint8_t *checked;
     struct reader reader;
     const struct exponents_isa *exponents; /* decodes packed chunks; the best one at first */
 };
@@ -43,8 +47,11 @@ struct fill {
 /* What a thread needs to fill slots. */
 struct filler {
     struct corm_decoder *decoder;
-    uint8_t *buffer;
-    struct landing *landing; /* NULL: slots are the host's memory */
+    uint8_t *buffer; /* [buffer_bytes] */
+    size_t buffer_bytes;
+    void *locked;                 /* with a device: page-locked memory that has the buffer */
+    const struct backend *device; /* as in struct fill */
+    struct landing *landing;      /* NULL: slots are the host's memory */
 };
 
 /* A run of neighbouring chunks that are read together. Either every chunk has a slot, or all are
@@ -69,7 +76,7 @@ int fill_open(struct fill *fill, const struct cache *cache, const struct backend
               enum reader_way way, struct reader_throttle throttle, struct err *err);
 void fill_close(struct fill *fill);
 
-/* Fails where a device's driver has no page-locked memory left. */
+/* Fails where a device's driver has no page-locked memory left; then there is nothing to close. */
 int filler_open(struct filler *f, const struct fill *fill, struct err *err);
 void filler_close(struct filler *f); /* accepts a zeroed struct */
 /* Memory of a filler (its buffer and its decoder), and with a device page-locked memory besides. */

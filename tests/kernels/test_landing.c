@@ -146,6 +146,45 @@ static void test_batches(void **state) {
     assert_int_equal(link.copies, 12);
 }
 
+/* Bytes that lie in page-locked memory already take turns with pieces of the ring, and what lies
+ * side by side is one copy. */
+static void test_from_elsewhere(void **state) {
+    enum { BYTES = 3000, N = 60, PIECES = 3 };
+    (void)state;
+    struct backend b = open_fake(0, 0);
+    struct landing *l = landing_new(&b, BYTES, PIECES, NULL);
+    uint8_t *own = b.ops->host_alloc(b.self, (size_t)N * BYTES, NULL);
+    uint8_t *slots = b.ops->alloc(b.self, (size_t)N * BYTES, NULL);
+    uint8_t *back = mem_alloc((size_t)N * BYTES), *want = mem_alloc((size_t)N * BYTES);
+    fill(own, (size_t)N * BYTES, 5);
+    memcpy(want, own, (size_t)N * BYTES);
+    for (uint32_t i = 0; i < N; i++) {
+        uint8_t *to = slots + (size_t)i * BYTES;
+        if (i >= N / 2 && i % 3 == 0) {
+            fill(want + (size_t)i * BYTES, BYTES, i);
+            fill(landing_take(l), BYTES, i);
+            landing_send(l, to, BYTES, BACKEND_DEMANDED, 0);
+        } else {
+            landing_send_from(l, own + (size_t)i * BYTES, to, BYTES, BACKEND_DEMANDED, 0);
+        }
+    }
+    landing_wait(l);
+    assert_true(landing_arrived(l));
+    b.ops->read(b.self, back, slots, (size_t)N * BYTES);
+    assert_memory_equal(back, want, (size_t)N * BYTES);
+    struct backend_link link = fake_device_counts(&b).link;
+    assert_int_equal(link.pieces, N);
+    /* The ring holds so many: then they go, as one copy where no piece of it is among them. */
+    assert_int_equal(link.uploads, N / PIECES);
+    assert_int_equal(link.copies, N / 2 / PIECES + N / 2 / PIECES * 2);
+    landing_free(l);
+    b.ops->host_free(b.self, own);
+    b.ops->free(b.self, slots);
+    free(back);
+    free(want);
+    backend_close(&b);
+}
+
 /* ---- order ---------------------------------------------------------------------------------- */
 
 /* A demand that comes when guesses fill the link goes past them. */
@@ -229,14 +268,23 @@ static void test_mark(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cuda_test_memory),    cmocka_unit_test(cuda_test_elements),
-        cmocka_unit_test(cuda_test_embed),     cmocka_unit_test(cuda_test_rope),
-        cmocka_unit_test(cuda_test_route),     cmocka_unit_test(cuda_test_experts_empty),
-        cmocka_unit_test(cuda_test_delta_net), cmocka_unit_test(cuda_test_delta_conv),
-        cmocka_unit_test(cuda_test_attention), cmocka_unit_test(cuda_test_upload),
-        cmocka_unit_test(test_ring),           cmocka_unit_test(test_urgency),
-        cmocka_unit_test(test_mark),           cmocka_unit_test(cuda_test_put_rows),
-        cmocka_unit_test(test_batches),        cmocka_unit_test(cuda_test_upload_many),
+        cmocka_unit_test(cuda_test_memory),
+        cmocka_unit_test(cuda_test_elements),
+        cmocka_unit_test(cuda_test_embed),
+        cmocka_unit_test(cuda_test_rope),
+        cmocka_unit_test(cuda_test_route),
+        cmocka_unit_test(cuda_test_experts_empty),
+        cmocka_unit_test(cuda_test_delta_net),
+        cmocka_unit_test(cuda_test_delta_conv),
+        cmocka_unit_test(cuda_test_attention),
+        cmocka_unit_test(cuda_test_upload),
+        cmocka_unit_test(test_ring),
+        cmocka_unit_test(test_urgency),
+        cmocka_unit_test(test_mark),
+        cmocka_unit_test(cuda_test_put_rows),
+        cmocka_unit_test(test_batches),
+        cmocka_unit_test(test_from_elsewhere),
+        cmocka_unit_test(cuda_test_upload_many),
     };
     return cmocka_run_group_tests(tests, open_rig, close_rig);
 }
