@@ -149,7 +149,7 @@ NVCC_FLAGS := -std=c++17 -O3 -I. --threads 0 \
 
 # ---- targets for people --------------------------------------------------------------------------
 
-.PHONY: all help demo demo-chat test test-cuda bench bench-cuda fuzz fuzz-files lint format check-all install uninstall clean info deps note
+.PHONY: all help demo demo-chat test test-cuda cuda-bundle bench bench-cuda fuzz fuzz-files lint format check-all install uninstall clean info deps note
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -204,10 +204,13 @@ test: ## Build and run all tests, or those named in T="test_base e2e_run", but n
 	@CC='$(CC)' tests/deps.sh build test
 	@$(again) _test
 
-test-cuda: ## Test the CUDA backend on this machine's device, under compute-sanitizer where there is one
-	@CC='$(CC)' tests/deps.sh build test
+test-cuda: ## Test and measure the CUDA backend on this machine's device, in ten minutes; installs nothing
 	@$(again) all $(OUT)/synth $(OUT)/tests/kernels/cuda/device
-	@CORM_BUILD=$(OUT) tests/kernels/cuda/run.sh $(BUILD)/bench-cuda
+	@CORM_BUILD=$(OUT) tests/cuda/session.sh $(OUT) $(BUILD)/session
+
+cuda-bundle: ## Pack what test-cuda needs, for a machine that has a device and no compiler
+	@$(again) all $(OUT)/synth $(OUT)/tests/kernels/cuda/device
+	@tests/cuda/bundle.sh $(OUT) $(BUILD)/corm-session.tar.xz
 
 bench-cuda: ## Measure this machine's device: memory, resident, and experts in part of it beside B0
 	@CC='$(CC)' tests/deps.sh build test
@@ -432,7 +435,8 @@ programs: all $(EXAMPLES) $(TESTS) $(OUT)/tests/kernels/cuda/run_device $(OUT)/s
 chosen = $(filter-out $(addprefix %/,$(SKIP:.sh=)),$(if $(T),$(filter $(addprefix %/,$(T:.sh=)),$(1)),$(1)))
 no_test = $(filter-out $(notdir $(TESTS) $(SHELL_TESTS:.sh=)),$(T:.sh=) $(SKIP:.sh=))
 _test: $(if $(no_test),$(error no such test: $(no_test))) all $(EXAMPLES) $(call chosen,$(TESTS)) \
-    $(if $(filter %e2e_device,$(call chosen,$(SHELL_TESTS:.sh=))),$(OUT)/tests/kernels/cuda/run_device) \
+    $(if $(filter %e2e_device,$(call chosen,$(SHELL_TESTS:.sh=))),$(addprefix $(OUT)/,synth tests/kernels/cuda/run_device \
+        tests/kernels/cuda/device)) \
     $(if $(filter %e2e_reuse,$(call chosen,$(SHELL_TESTS:.sh=))),$(OUT)/synth)
 	@CORM_BUILD=$(OUT) CORM_TEST_QUICK=$(if $(findstring CORM_TEST_QUICK,$(CPPFLAGS)),1) tests/run.sh $(if $(WRAP),-w '$(WRAP)') \
 	    $(call slow_first,$(call chosen,$(TESTS)) $(addsuffix .sh,$(call chosen,$(SHELL_TESTS:.sh=))))

@@ -193,4 +193,20 @@ measured() {
 }
 [ -n "$quick" ] || case_ 'the measurement of a device' measured
 
+# What runs on a real device, on one that is not there: the program of operations then says so, and the other
+# steps go on.
+session() {
+    CORM_TEST_DEVICE=fake CORM_BUILD=$build SESSION_RUN=$device SESSION_SHAPES=qwen3.6-tiny \
+        "$root/tests/cuda/session.sh" "$build" "$PWD/session" >out 2>err
+    got=$?
+    cat out err
+    [ $got -eq 1 ] && grep -q '^not ok operations' out && [ "$(grep -c '^not ok' out)" -eq 1 ] || return 1
+    for step in archive-qwen3.6-tiny probes resident-qwen3.6-tiny half-device-qwen3.6-tiny half-cpu-qwen3.6-tiny \
+        half-auto-qwen3.6-tiny same-qwen3.6-tiny tokens; do
+        grep -q "^ok $step " out || { echo "no step $step"; return 1; }
+    done
+    grep -q '^## probes' out
+}
+case_ 'the session for a device' session
+
 exit $failed

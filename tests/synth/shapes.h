@@ -10,7 +10,7 @@
 
 #include "tests/synth/plant.h"
 
-enum { SHAPES = 4 };
+enum { SHAPES = 6 };
 extern const char *const shapes_names[SHAPES + 1]; /* ends with NULL */
 
 /* PLANTED: experts are kept from token to token and from layer to layer as plant.h tells. UNIFORM:

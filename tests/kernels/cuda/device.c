@@ -4,6 +4,8 @@
  * measures instead.
  */
 #include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 #include "runtime/mechanisms.h"
 #include "tests/util/test_util_cuda.h"
@@ -41,6 +43,13 @@ static void test_golden(void **state) {
     const char *checkpoint;
     (void)state;
     for (size_t i = 0; (checkpoint = golden_checkpoint(i)); i++) {
+        char *source = golden_source(checkpoint);
+        const bool here = access(source, R_OK) == 0;
+        free(source);
+        if (!here) { /* a bundle leaves some out */
+            printf("# golden logits of %s: its checkpoint is not here\n", checkpoint);
+            continue;
+        }
         struct corm_mechanisms half = {.cache_share = 0.5};
         struct corm_engine_options opt = {.device = "cuda", .missed = CORM_MISSED_DEVICE};
         golden_check(checkpoint, test_dir(), opt);
