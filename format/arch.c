@@ -145,7 +145,7 @@ const struct arch_field arch_fields[] = {
     KIND_LATER("delta_k_dim", delta.k_dim, FIELD_U32, 0, 4096, 0),
     KIND_LATER("delta_v_dim", delta.v_dim, FIELD_U32, 0, 4096, 0),
     KIND_LATER("delta_conv", delta.conv, FIELD_U32, 0, ARCH_MAX_CONV, 0),
-    KIND_LATER("route_input", route.input, FIELD_U32, 0, ROUTE_OWN_NORM, ROUTE_EXPERT_INPUT),
+    KIND_LATER("route_input", route.input, FIELD_U32, 0, ROUTE_LAYER_INPUT, ROUTE_EXPERT_INPUT),
     KIND_LATER("route_score", route.score, FIELD_U32, 0, ROUTE_SPARSE_MIXER, ROUTE_SOFTMAX),
     KIND_LATER("route_logit_bias", route.logit_bias, FIELD_U32, 0, 1, 0),
     KIND_LATER("route_selection_bias", route.selection_bias, FIELD_U32, 0, 1, 0),
@@ -156,7 +156,7 @@ const struct arch_field arch_fields[] = {
     KIND_LATER("route_factor", route.factor, FIELD_U32, 0, 1, 0),
     KIND_LATER("route_eps", route.eps, FIELD_F32, 0, 1, 0),
     KIND_LATER("route_scale", route.scale, FIELD_F32, 0x1p-20, 0x1p20, 1),
-    KIND_LATER("ffn_act", ffn.act, FIELD_U32, 0, FFN_SWIGLU_OAI, FFN_SILU),
+    KIND_LATER("ffn_act", ffn.act, FIELD_U32, 0, FFN_SILU_LIMIT, FFN_SILU),
     KIND_LATER("ffn_bias", ffn.bias, FIELD_U32, 0, 1, 0),
     KIND_LATER("ffn_limit", ffn.limit, FIELD_F32, 0, 0x1p20, 0),
     KIND_LATER("ffn_alpha", ffn.alpha, FIELD_F32, 0, 0x1p10, 0),
@@ -201,6 +201,7 @@ const struct arch_field arch_fields[] = {
     KIND_LATER("route_on_input", route.on_input, FIELD_U32, 0, 1, 0),
     KIND_LATER("route_logit_cap", route.logit_cap, FIELD_F32, 0, 0x1p20, 0),
     KIND_LATER("shared_scale", shared_scale, FIELD_F32, 0, 0x1p20, 0),
+    KIND_LATER("shared_limit", shared_limit, FIELD_F32, 0, 0x1p20, 0),
 };
 const size_t arch_n_fields = sizeof arch_fields / sizeof *arch_fields;
 static_assert(sizeof arch_fields / sizeof *arch_fields <= ARCH_FIELDS_MAX, "ARCH_FIELDS_MAX");

@@ -110,6 +110,7 @@ struct delta_rule {
 enum route_input {
     ROUTE_EXPERT_INPUT = 0, /* what the experts read */
     ROUTE_OWN_NORM = 1,     /* a norm of its own of the residual stream */
+    ROUTE_LAYER_INPUT = 2,  /* the residual stream before the layer */
 };
 /* What experts are chosen by, computed from the router's logits. */
 enum route_score {
@@ -158,6 +159,8 @@ enum ffn_act {
     FFN_SILU = 0,       /* silu(g) u, silu(z) = z / (1 + exp(-z)) */
     FFN_GELU_TANH = 1,  /* gelu(g) u, gelu(z) = z / 2 (1 + tanh(sqrt(2 / pi) (z + 0.044715 z^3))) */
     FFN_SWIGLU_OAI = 2, /* min(g, limit) sigmoid(alpha min(g, limit)) (clamp(u, limit) + 1) */
+    FFN_RELU = 3,       /* max(g, 0) u */
+    FFN_SILU_LIMIT = 4, /* min(silu(g), limit) clamp(u, limit); a limit of 0 is none */
 };
 
 /* An MLP or expert is the sum over its neurons i of act(gate_i . x, up_i . x) down_i. */
@@ -180,6 +183,7 @@ struct layer_kind {
     uint32_t shared_dim;  /* neurons of the always-on MLP of a layer with experts; 0 = none */
     uint32_t shared_gate; /* 1 = its output is multiplied by sigmoid(gate . x) */
     float shared_scale;   /* of its output; 0 = 1 */
+    float shared_limit;   /* of it, for FFN_SILU_LIMIT; 0 = none */
 };
 
 /* ---- the model ---- */

@@ -398,6 +398,10 @@ static float exp_sum(float *x, size_t n, float greatest) {
     return sum_lanes(acc);
 }
 
+static bool has_limit(const struct ffn_rule *rule) {
+    return rule->act == FFN_SILU_LIMIT && rule->limit > 0;
+}
+
 /* What the rule makes of a gate, and what it multiplies that by. */
 static float act(const struct ffn_rule *rule, float g) {
     if (rule->act == FFN_GELU_TANH) {
@@ -409,15 +413,20 @@ static float act(const struct ffn_rule *rule, float g) {
         g = g > rule->limit ? rule->limit : g;
         return g / (1.0f + expf(-rule->alpha * g));
     }
-    return g / (1.0f + expf(-g));
+    if (rule->act == FFN_RELU) {
+        return g < 0.0f ? 0.0f : g; /* a NaN passes */
+    }
+    g = g / (1.0f + expf(-g));
+    return has_limit(rule) && g > rule->limit ? rule->limit : g;
 }
 
 static float act_factor(const struct ffn_rule *rule, float u) {
-    if (rule->act != FFN_SWIGLU_OAI) {
+    if (rule->act != FFN_SWIGLU_OAI && !has_limit(rule)) {
         return u;
     }
     u = u > rule->limit ? rule->limit : u;
-    return (u < -rule->limit ? -rule->limit : u) + 1.0f;
+    u = u < -rule->limit ? -rule->limit : u;
+    return rule->act == FFN_SWIGLU_OAI ? u + 1.0f : u;
 }
 
 static void act_mul(const struct ffn_rule *rule, float *g, const float *u, size_t n) {

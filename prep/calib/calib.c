@@ -45,7 +45,7 @@ static int open_rows(struct calib *c, struct err *err) {
     size_t uses = (size_t)c->batch_rows * a->n_active;
     c->x = mem_alloc(rows * a->dim * sizeof *c->x);
     for (uint32_t l = 0; l < a->n_layers && !c->before; l++) {
-        c->before = forward_is_parallel(a, l) ? mem_alloc(rows * a->dim * sizeof *c->x) : NULL;
+        c->before = forward_looks_back(a, l) ? mem_alloc(rows * a->dim * sizeof *c->x) : NULL;
     }
     c->routes = mem_calloc(rows * a->n_active, sizeof *c->routes);
     c->route_w = mem_calloc(rows * a->n_active, sizeof *c->route_w);

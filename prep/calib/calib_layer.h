@@ -73,7 +73,7 @@ struct calib {
     struct corpus_seq *seqs;
     uint32_t n_seqs;
     float *x;        /* [n_rows, dim] residual stream */
-    float *before;   /* [n_rows, dim] the same before the layer, of models with parallel branches */
+    float *before;   /* [n_rows, dim] the same before the layer, of models that look back */
     int32_t *routes; /* [n_rows, n_active] of the layer at hand */
     float *route_w;  /* [n_rows, n_active] */
     float *router;   /* [n_rows, n_experts] logits */

@@ -101,6 +101,7 @@ enum family_key_id {
     KEY_HEAD_BIAS,
     KEY_UNIT_HEAD, /* the output head counts with columns of length one */
     KEY_ROUTE_CAP,
+    KEY_ROUTE_SOFTMAX,
     KEY_MIXER_EPS,      /* of the sparse mixer */
     KEY_FURTHER_LAYERS, /* behind the model's: they predict further tokens and are left out */
     KEY_COUNT,
@@ -130,9 +131,11 @@ struct family {
     const char *types[FAMILY_MAX_NAMES], *architectures[FAMILY_MAX_NAMES];
     bool wrapped;     /* it is published inside models that do more than text, too */
     const char *part; /* such a model's part that it is inside of: a key; NULL = none */
-    const char *act;  /* the activation that hidden_act must name; NULL = "silu" */
-    bool mxfp4;       /* it has names of MXFP4's tensors, as such a quantization_config says */
-    int64_t eos;      /* stop token where no file names one; negative = none */
+    const char *const
+        *folded;     /* objects whose keys count as the model's; ends with NULL, or NULL */
+    const char *act; /* the activation that hidden_act must name; NULL = "silu" */
+    bool mxfp4;      /* it has names of MXFP4's tensors, as such a quantization_config says */
+    int64_t eos;     /* stop token where no file names one; negative = none */
     struct family_rope rope;
     const struct family_key *keys;
     const char *const *reads; /* keys that `settle` reads by itself; ends with NULL, or NULL */
@@ -156,12 +159,13 @@ char *family_list(void);
 
 /* The rows of the families: family_<name>.c. */
 extern const struct family family_afmoe, family_bailing_moe, family_bailing_moe_v2,
-    family_cohere2_moe, family_deepseek, family_dots1, family_ernie4_5_moe, family_exaone_moe,
-    family_flex_olmo, family_flint, family_gemma4, family_glm4_moe, family_glm4v_moe,
-    family_gpt_oss, family_granitemoe, family_granitemoe_swa, family_granitemoeshared,
-    family_hunyuan_v1_moe, family_hy_v3, family_kolibri1, family_laguna, family_llama4,
-    family_mellum, family_minimax_m2, family_mixtral, family_olmoe, family_phimoe, family_qwen2_moe,
-    family_qwen3_5_moe, family_qwen3_moe, family_qwen3_next, family_qwen3_omni_moe,
-    family_qwen3_vl_moe, family_sarvam_moe, family_solar_open;
+    family_cohere2_moe, family_dbrx, family_deepseek, family_dots1, family_ernie4_5_moe,
+    family_exaone_moe, family_flex_olmo, family_flint, family_gemma4, family_glm4_moe,
+    family_glm4v_moe, family_gpt_oss, family_granitemoe, family_granitemoe_swa,
+    family_granitemoeshared, family_hunyuan_v1_moe, family_hy_v3, family_kolibri1, family_laguna,
+    family_llama4, family_mellum, family_minimax_m2, family_mixtral, family_olmoe, family_phimoe,
+    family_qwen2_moe, family_qwen3_5_moe, family_qwen3_moe, family_qwen3_next,
+    family_qwen3_omni_moe, family_qwen3_vl_moe, family_sarvam_moe, family_smallthinker,
+    family_solar_open, family_step3p7;
 
 #endif

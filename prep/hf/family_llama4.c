@@ -7,7 +7,6 @@
  */
 #include <stdlib.h>
 
-#include "prep/hf/hf_keys.h"
 #include "prep/hf/settle.h"
 
 static const struct family_key keys[] = {
@@ -49,19 +48,12 @@ static const char *const skipped[] = {"vision_model.*", "multi_modal_projector.*
 
 /* no_rope_layers has 1 for each layer that is turned, for all that its name says. */
 static int find_turned(const struct settle *s, bool *turned, struct err *err) {
-    static const char key[] = "no_rope_layers";
-    const json_t *list = json_object_get(s->root, key);
-    const bool listed = list && !hf_keys_neutral(list, 0);
-    if (listed && json_array_size(list) < s->arch->n_layers) {
-        return settle_refuse(s, key, list, "a list of 0 and 1, one a layer", err);
+    bool given;
+    if (settle_flags(s, "no_rope_layers", turned, &given, err) < 0) {
+        return -1;
     }
-    for (uint32_t l = 0; l < s->arch->n_layers; l++) {
-        const json_t *v = json_array_get(list, l);
-        if (listed && !(json_is_integer(v) && (json_integer_value(v) & ~(json_int_t)1) == 0)) {
-            return settle_refuse(s, key, list, "a list of 0 and 1, one a layer", err);
-        }
-        turned[l] = listed ? json_integer_value(v) == 1
-                           : (l + 1) % settle_u32(s, KEY_UNTURNED_INTERVAL) != 0;
+    for (uint32_t l = 0; !given && l < s->arch->n_layers; l++) {
+        turned[l] = (l + 1) % settle_u32(s, KEY_UNTURNED_INTERVAL) != 0;
     }
     return 0;
 }

@@ -13,7 +13,7 @@
 #include "prep/hf/hf_quant.h"
 #include "prep/hf/settle.h"
 
-enum { HF_MAX_CONFIG_BYTES = 16 << 20, MAX_SPELLINGS = 5 };
+enum { HF_MAX_CONFIG_BYTES = 16 << 20, MAX_SPELLINGS = 7 };
 
 /* ---- keys ---- */
 
@@ -31,31 +31,38 @@ static const struct key {
                    have KEY_LAYERS before it */
 } keys[KEY_COUNT] = {
     [KEY_VOCAB] = {{"vocab_size"}, KIND_U32, FALLBACK, true},
-    [KEY_DIM] = {{"hidden_size"}, KIND_U32, FALLBACK, true},
+    [KEY_DIM] = {{"hidden_size", "d_model"}, KIND_U32, FALLBACK, true},
     [KEY_MLP_DIM] = {{"intermediate_size"}, KIND_U32, FALLBACK},
     [KEY_DENSE_DIM] = {{"intermediate_size_mlp", "prefix_dense_intermediate_size"},
                        KIND_U32,
                        FALLBACK,
                        true},
-    [KEY_LAYERS] = {{"num_hidden_layers"}, KIND_U32, FALLBACK},
-    [KEY_HEADS] = {{"num_attention_heads"}, KIND_U32, FALLBACK},
-    [KEY_KV_HEADS] = {{"num_key_value_heads"}, KIND_U32, 0, true},
+    [KEY_LAYERS] = {{"num_hidden_layers", "n_layers"}, KIND_U32, FALLBACK},
+    [KEY_HEADS] = {{"num_attention_heads", "n_heads"}, KIND_U32, FALLBACK},
+    [KEY_KV_HEADS] = {{"num_key_value_heads", "kv_n_heads", "num_attention_groups"},
+                      KIND_U32,
+                      0,
+                      true},
     [KEY_HEAD_DIM] = {{"head_dim"}, KIND_U32, 0, true},
-    [KEY_CONTEXT] = {{"max_position_embeddings"}, KIND_U32, FALLBACK, true},
+    [KEY_CONTEXT] = {{"max_position_embeddings", "max_seq_len"}, KIND_U32, FALLBACK, true},
     [KEY_NORM_EPS] = {{"rms_norm_eps"}, KIND_REAL, FALLBACK, true},
     [KEY_LAYER_NORM_EPS] = {{"layer_norm_eps"}, KIND_REAL, FALLBACK, true},
     [KEY_TIED] = {{"tie_word_embeddings"}, KIND_BOOL, 0},
-    [KEY_EXPERTS] = {{"num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"},
+    [KEY_EXPERTS] = {{"num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts",
+                      "moe_num_primary_experts"},
                      KIND_U32,
                      FALLBACK,
                      .lists = true},
     [KEY_ACTIVE] = {{"num_experts_per_tok", "experts_per_token", "moe_topk", "moe_k",
-                     "top_k_experts"},
+                     "top_k_experts", "moe_top_k", "moe_num_active_primary_experts"},
                     KIND_U32,
                     FALLBACK,
                     .lists = true},
-    [KEY_EXPERT_DIM] = {{"moe_intermediate_size"}, KIND_U32, FALLBACK},
-    [KEY_SHARED_DIM] = {{"shared_expert_intermediate_size", "shared_intermediate_size"},
+    [KEY_EXPERT_DIM] = {{"moe_intermediate_size", "ffn_hidden_size", "moe_ffn_hidden_size"},
+                        KIND_U32,
+                        FALLBACK},
+    [KEY_SHARED_DIM] = {{"shared_expert_intermediate_size", "shared_intermediate_size",
+                         "share_expert_dim", "share_expert_dims"},
                         KIND_U32,
                         FALLBACK},
     [KEY_SPARSE_STEP] = {{"decoder_sparse_step"}, KIND_U32, FALLBACK},
@@ -64,7 +71,7 @@ static const struct key {
     [KEY_ATTENTION_BIAS] = {{"attention_bias", "use_qkv_bias"}, KIND_BOOL, FALLBACK},
     [KEY_QK_NORM] = {{"use_qk_norm"}, KIND_BOOL, FALLBACK},
     [KEY_CLIP_QKV] = {{"clip_qkv"}, KIND_REAL, 0, true},
-    [KEY_WINDOW] = {{"sliding_window"}, KIND_U32, 0},
+    [KEY_WINDOW] = {{"sliding_window", "sliding_window_size"}, KIND_U32, 0},
     [KEY_USE_WINDOW] = {{"use_sliding_window"}, KIND_BOOL, 0},
     [KEY_MAX_WINDOW_LAYERS] = {{"max_window_layers"}, KIND_U32, FALLBACK},
     [KEY_SWIGLU_LIMIT] = {{"swiglu_limit"}, KIND_REAL, FALLBACK, true},
@@ -100,7 +107,7 @@ static const struct key {
     [KEY_GROUPS] = {{"n_group"}, KIND_U32, FALLBACK, true},
     [KEY_TOP_GROUPS] = {{"topk_group"}, KIND_U32, FALLBACK, true},
     [KEY_ROUTE_SCALE] = {{"routed_scaling_factor", "route_scale", "router_scaling_factor",
-                          "moe_routed_scaling_factor"},
+                          "moe_routed_scaling_factor", "moe_router_scaling_factor"},
                          KIND_REAL,
                          FALLBACK,
                          true},
@@ -111,6 +118,7 @@ static const struct key {
                           FALLBACK,
                           true},
     [KEY_ROUTE_CAP] = {{"moe_router_logit_softcapping"}, KIND_REAL, FALLBACK},
+    [KEY_ROUTE_SOFTMAX] = {{"moe_primary_router_apply_softmax"}, KIND_BOOL, FALLBACK},
     [KEY_MIXER_EPS] = {{"router_jitter_noise"}, KIND_REAL, FALLBACK},
     [KEY_NORM_MIN] = {{"moe_norm_min"}, KIND_REAL, FALLBACK},
     [KEY_EMBED_SCALE] = {{"embedding_multiplier"}, KIND_REAL, FALLBACK, true},
@@ -301,6 +309,27 @@ static json_t *unwrap_key(const struct family *f, json_t *root, const char *key,
     return text;
 }
 
+/* Put the keys of the family's objects beside the others, where these do not have them. What types
+ * the objects are of says nothing. */
+static int fold(const struct family *f, json_t *root, const char *path, struct err *err) {
+    for (const char *const *name = f->folded; name && *name; name++) {
+        json_t *inner = json_object_get(root, *name);
+        if (inner && !json_is_object(inner) && !json_is_null(inner)) {
+            char value[64];
+            return err_set(err, "%s: %s is %s, expected an object", path, *name,
+                           hf_keys_text(inner, value));
+        }
+        if (inner) {
+            json_incref(inner);
+            json_object_del(root, *name);
+            json_object_del(inner, "model_type");
+            json_object_update_missing(root, inner);
+            json_decref(inner);
+        }
+    }
+    return 0;
+}
+
 /* The text model's object, which may be inside that of a part of the model. A new reference. */
 static json_t *unwrap(const struct family *f, json_t *root, const char *path, struct err *err) {
     json_t *part = f->part ? unwrap_key(f, root, f->part, path, err) : json_incref(root);
@@ -429,6 +458,7 @@ int hf_config_parse(struct hf_config *out, struct hf_json config, struct hf_json
     if (!root || (generation.text && !(gen = parse_object(generation, err))) ||
         find_family(&out->family, root, config.path, err) < 0 ||
         hf_quant_read(&out->quant, root, config.path, out->family->mxfp4, err) < 0 ||
+        fold(out->family, root, config.path, err) < 0 ||
         !(text = unwrap(out->family, root, config.path, err))) {
         goto out;
     }

@@ -103,6 +103,7 @@ static const char *const ignored[] = {
     "mtp_transformer_layers",
     "mtp_layer_types",
     "mtp_mlp_layer_types",
+    "mtp_base_layer_idx",
     "use_mtp",
     "load_balance_coeff",
     "output_dropout",
@@ -143,6 +144,8 @@ static const char *const wrapper_ignored[] = {
     "video_end_token_id",
     "audio_start_token_id",
     "audio_end_token_id",
+    "understand_projector_stride",
+    "projector_bias",
     /* of what speaks beside a text model */
     "talker_config",
     "code2wav_config",

@@ -64,6 +64,13 @@ static void fill_conv(const struct layout *y, struct lay *l, struct hf_matrix *m
     set_shape(l, 3, m->rows, 1, m->cols);
 }
 
+static void fill_flat(const struct layout *y, struct lay *l, struct hf_matrix *m) {
+    const uint64_t first = (uint64_t)l->expert * m->rows * m->cols;
+    const uint64_t below = (uint64_t)l->a->n_experts * (y->turned ? m->cols : m->rows);
+    set_part(m, first, y->turned ? 1 : m->cols, y->turned ? m->rows : 1);
+    set_shape(l, 2, below, y->turned ? m->rows : m->cols, 0);
+}
+
 static void fill_cols(const struct layout *y, struct lay *l, struct hf_matrix *m) {
     set_part(m, y->pick, 2 * (uint64_t)m->cols, 2);
     set_shape(l, 2, m->rows, 2 * (uint64_t)m->cols, 0);
@@ -135,6 +142,8 @@ static const struct layout layouts[HF_LAYOUT_COUNT] = {
     [HF_EXPERTS_EVEN_TURNED] = {.experts = true, .turned = true, .of = 2, .in_turn = true},
     [HF_EXPERTS_ODD_TURNED] =
         {.experts = true, .turned = true, .of = 2, .pick = 1, .in_turn = true},
+    [HF_FLAT] = {.fill = fill_flat},
+    [HF_FLAT_TURNED] = {.turned = true, .fill = fill_flat},
     [HF_COLS_EVEN] = {.fill = fill_cols},
     [HF_COLS_ODD] = {.pick = 1, .fill = fill_cols},
     [HF_HEADS_FIRST] = {.fill = fill_heads},

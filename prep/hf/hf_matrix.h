@@ -30,6 +30,8 @@ enum hf_layout {
     HF_EXPERTS_SECOND_TURNED, /* the second half */
     HF_EXPERTS_EVEN_TURNED,   /* the same shape, in turn */
     HF_EXPERTS_ODD_TURNED,    /* the same shape, the others */
+    HF_FLAT,                  /* [n_experts rows, cols], one expert below the other */
+    HF_FLAT_TURNED,           /* [n_experts cols, rows], the same */
     HF_COLS_EVEN,             /* [rows, 2 cols], columns in turn */
     HF_COLS_ODD,              /* the same shape, the other columns */
     HF_HEADS_FIRST,  /* [2 rows, cols], by attention head: its head_dim rows, then the other's */

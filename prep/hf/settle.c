@@ -77,6 +77,22 @@ static int find_list(const struct settle *s, const char *key, const json_t **lis
     return !v || json_is_null(v) || *list ? 0 : settle_refuse(s, key, v, expected, err);
 }
 
+int settle_flags(const struct settle *s, const char *key, bool *flags, bool *given,
+                 struct err *err) {
+    static const char expected[] = "a list of 0 and 1, one a layer";
+    const json_t *list = json_object_get(s->root, key);
+    *given = list && !hf_keys_neutral(list, 0);
+    for (uint32_t l = 0; *given && l < s->arch->n_layers; l++) {
+        const json_t *v = json_array_get(list, l);
+        const json_int_t flag = json_integer_value(v);
+        if (!json_is_integer(v) || (flag != 0 && flag != 1)) {
+            return settle_refuse(s, key, list, expected, err);
+        }
+        flags[l] = flag == 1;
+    }
+    return 0;
+}
+
 /* settle_layer_types, of the list under `key`. */
 static int read_words(const struct settle *s, const char *key, const char *const *words,
                       uint32_t *type, bool *given, struct err *err) {

@@ -50,6 +50,11 @@ int settle_only_number(const struct settle *s, const char *key, uint32_t number,
  * with a bias, RMSNorms, no bias on projections, shared experts as wide as others. */
 int settle_ling_words(const struct settle *s, struct err *err);
 
+/* A list of 0 and 1 under `key`, at least one a layer: flags [n_layers]. Without it nothing is
+ * written and *given is false. */
+int settle_flags(const struct settle *s, const char *key, bool *flags, bool *given,
+                 struct err *err);
+
 /* layer_types: `type` [n_layers] gets the index of each layer's word in `words` (ends with NULL).
  * Where the file has no list nothing is written and *given is false. */
 int settle_layer_types(const struct settle *s, const char *const *words, uint32_t *type,

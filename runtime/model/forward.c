@@ -241,13 +241,18 @@ static enum slot_id mixer_norm(const struct arch *a, uint32_t layer) {
 }
 
 enum slot_id forward_ffn_norm(const struct arch *a, uint32_t layer) {
-    return forward_is_parallel(a, layer)            ? SLOT_ATTN_NORM
+    return arch_kind(a, layer)->block.parallel      ? SLOT_ATTN_NORM
            : mixer_norm(a, layer) == SLOT_ATTN_NORM ? SLOT_FFN_NORM
                                                     : SLOT_COUNT;
 }
 
-bool forward_is_parallel(const struct arch *a, uint32_t layer) {
-    return arch_kind(a, layer)->block.parallel != 0;
+/* Whether the router's logits are those of what the layer was given. */
+static bool routes_first(const struct arch *a, uint32_t layer) {
+    return arch_kind(a, layer)->moe && arch_kind(a, layer)->route.input == ROUTE_LAYER_INPUT;
+}
+
+bool forward_looks_back(const struct arch *a, uint32_t layer) {
+    return arch_kind(a, layer)->block.parallel || routes_first(a, layer);
 }
 
 const float *forward_angles(struct forward *f, uint32_t rope, const struct batch *b) {
@@ -279,11 +284,13 @@ static void dense_mlp(struct forward *f, const struct layer_weights *lw, uint32_
                       const float *in, uint32_t rows, float *y) {
     const struct backend_ops *op = f->be->ops;
     void *be = f->be->self;
+    const struct layer_kind *kind = arch_kind(f->arch, layer);
+    struct ffn_rule rule = kind->ffn;
     static const struct weight none = {0};
+    rule.limit = rule.act == FFN_SILU_LIMIT ? kind->shared_limit : rule.limit;
     op->matmul(be, &lw->w[SLOT_MLP_GATE], &none, in, rows, f->gate);
     op->matmul(be, &lw->w[SLOT_MLP_UP], &none, in, rows, f->up);
-    op->act_mul(be, &arch_kind(f->arch, layer)->ffn, f->gate, f->up,
-                (size_t)rows * lw->w[SLOT_MLP_GATE].rows);
+    op->act_mul(be, &rule, f->gate, f->up, (size_t)rows * lw->w[SLOT_MLP_GATE].rows);
     op->matmul(be, &lw->w[SLOT_MLP_DOWN], &none, f->gate, rows, y);
     if (lw->w[SLOT_MLP_SWITCH].data) {
         op->matmul(be, &lw->w[SLOT_MLP_SWITCH], &none, in, rows, f->sw);
@@ -293,17 +300,22 @@ static void dense_mlp(struct forward *f, const struct layer_weights *lw, uint32_
 
 /* f->out [rows, dim] = the routed experts applied to f->in; x is the residual stream. */
 static int routed_experts(struct forward *f, const struct layer_weights *lw, uint32_t layer,
-                          const struct batch *b, const float *x, struct err *err) {
+                          const struct batch *b, const float *x, const float *before,
+                          struct err *err) {
     const struct arch *a = f->arch;
     const struct forward_site at = {a, f->be, layer, lw};
     const struct backend_ops *op = f->be->ops;
     const struct route_rule *rule = &arch_kind(a, layer)->route;
     const float *in = f->in;
-    if (rule->input != ROUTE_EXPERT_INPUT) {
+    if (rule->input == ROUTE_OWN_NORM) {
         in = router_input(&at, x, b->rows, f->out);
+    } else if (rule->input == ROUTE_LAYER_INPUT) {
+        in = before; /* NULL: forward_mixer has made the logits */
     }
-    watch(f, TAP_ROUTER_IN, layer, in, b, a->dim, NULL);
-    router_logits(&at, in, b->rows, f->logits_router);
+    if (in) {
+        watch(f, TAP_ROUTER_IN, layer, in, b, a->dim, NULL);
+        router_logits(&at, in, b->rows, f->logits_router);
+    }
     watch(f, TAP_ROUTER, layer, f->logits_router, b, a->n_experts, NULL);
     router_choose(&at, f->logits_router, b->rows, f->ids, f->weights);
     in = f->in;
@@ -356,6 +368,9 @@ void forward_mixer(struct forward *f, const struct layer_weights *lw, uint32_t l
                    const struct batch *b, float *x) {
     const struct arch *a = f->arch;
     const struct forward_site at = {a, f->be, layer, lw};
+    if (routes_first(a, layer)) {
+        router_logits(&at, x, b->rows, f->logits_router);
+    }
     f->in = forward_norm(&at, mixer_norm(a, layer), x, b->rows, f->norm);
     watch(f, TAP_ATTN_IN, layer, f->in, b, a->dim, NULL);
     mixer_of(a, layer)->run(f, lw, layer, b);
@@ -373,15 +388,15 @@ int forward_ffn(struct forward *f, const struct layer_weights *lw, uint32_t laye
     const struct forward_site at = {a, f->be, layer, lw};
     size_t n = (size_t)b->rows * a->dim;
     watch(f, TAP_FFN_RESIDUAL, layer, x, b, a->dim, NULL);
-    if (before || !forward_is_parallel(a, layer)) { /* else it is what the mixer has read */
+    if (before || !arch_kind(a, layer)->block.parallel) { /* else it is what the mixer has read */
         f->in = forward_norm(&at, forward_ffn_norm(a, layer),
-                             forward_is_parallel(a, layer) ? before : x, b->rows, f->norm);
+                             arch_kind(a, layer)->block.parallel ? before : x, b->rows, f->norm);
     }
     watch(f, TAP_FFN_IN, layer, f->in, b, a->dim, NULL);
     if (!kind->moe) {
         dense_mlp(f, lw, layer, f->in, b->rows, f->out);
     } else {
-        if (routed_experts(f, lw, layer, b, x, err) < 0) {
+        if (routed_experts(f, lw, layer, b, x, before, err) < 0) {
             return -1;
         }
         if (lw->w[SLOT_MLP_GATE].data) {

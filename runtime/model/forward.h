@@ -136,11 +136,11 @@ void forward_mixer(struct forward *f, const struct layer_weights *layer, uint32_
                    const struct batch *b, float *x);
 /* x += FFN(norm(x)): spans do not count, so prep takes rows of many sequences at once and brings
  * each expert once for all of them. `before` [rows, dim] is what x was before the mixer; it may be
- * NULL where the last call was forward_mixer of the same rows, and is not looked at where the two
- * branches do not read the same (forward_is_parallel). */
+ * NULL where the last call was forward_mixer of the same rows, and is not looked at in layers whose
+ * second half does not look back (forward_looks_back). */
 int forward_ffn(struct forward *f, const struct layer_weights *layer, uint32_t layer_index,
                 const struct batch *b, float *x, const float *before, struct err *err);
-bool forward_is_parallel(const struct arch *arch, uint32_t layer);
+bool forward_looks_back(const struct arch *arch, uint32_t layer);
 /* logits [rows, vocab] (backend memory) of rows of the residual stream. */
 void forward_logits(struct forward *f, const struct layer_weights *model, const float *x,
                     uint32_t rows, float *logits);

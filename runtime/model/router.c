@@ -6,9 +6,10 @@ static const struct route_rule *rule_of(const struct forward_site *at) {
 
 const float *router_input(const struct forward_site *at, const float *residual, uint32_t rows,
                           float *out) {
-    enum slot_id norm = rule_of(at)->input == ROUTE_OWN_NORM
-                            ? SLOT_ROUTER_NORM
-                            : forward_ffn_norm(at->arch, at->layer);
+    const uint32_t input = rule_of(at)->input;
+    const enum slot_id norm = input == ROUTE_OWN_NORM      ? SLOT_ROUTER_NORM
+                              : input == ROUTE_LAYER_INPUT ? SLOT_COUNT
+                                                           : forward_ffn_norm(at->arch, at->layer);
     return forward_norm(at, norm, residual, rows, out);
 }
 

@@ -89,7 +89,7 @@ SPOIL(groups_top, (k->route.groups = 2, k->route.top_groups = 3))
 SPOIL(scale_zero, k->route.scale = 0)
 SPOIL(beside_gate, k->block.dense_beside = 1)
 SPOIL(no_limit, k->ffn.act = FFN_SWIGLU_OAI)
-SPOIL(act_three, k->ffn.act = 3)
+SPOIL(act_five, k->ffn.act = 5)
 SPOIL(norm_three, a->norm = 3)
 SPOIL(gate_five, k->att.gate = 5)
 SPOIL(post_norm_three, k->block.post_norm = 3)
@@ -168,7 +168,7 @@ static const struct rule_row {
     {scale_zero, "route_scale[1] = 0"},
     {beside_gate, "dense_beside = 1"},
     {no_limit, "ffn_act = 2 needs ffn_limit"},
-    {act_three, "ffn_act[1] = 3"},
+    {act_five, "ffn_act[1] = 5"},
     {norm_three, "norm = 3"},
     {gate_five, "attn_gate[1] = 5"},
     {post_norm_three, "post_norm[1] = 3"},

@@ -301,6 +301,7 @@ static void test_defaults(void **state) {
         "route_on_input",
         "route_logit_cap",
         "shared_scale",
+        "shared_limit",
     };
     struct arch a = archive_five_layers();
     struct buf data = {0};

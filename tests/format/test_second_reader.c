@@ -105,6 +105,7 @@ static void print_layer(struct buf *out, const struct arch *a, uint32_t layer) {
         {"route_top_groups", k->route.top_groups},
         {"shared_dim", k->shared_dim},
         {"shared_gate", k->shared_gate},
+        {"shared_limit", (double)k->shared_limit},
         {"shared_scale", (double)k->shared_scale},
         {"sinks", k->att.sinks},
         {"v_from_k", k->att.v_from_k},

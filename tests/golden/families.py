@@ -1664,6 +1664,178 @@ def bailing_tensors(c):
     return out + ([norm(f"model.layers.{c['num_hidden_layers']}.enorm", dim)] if second else [])
 
 
+# ---- smallthinker ----
+
+SMALLTHINKER = {k: v for k, v in COMMON.items() if k != "hidden_act"} | {
+    "architectures": ["SmallThinkerForCausalLM"],
+    "model_type": "smallthinker",
+    "head_dim": 16,
+    "moe_enable_early_router": True,
+    "moe_enable_secondary_experts": False,
+    "moe_ffn_hidden_size": 32,
+    "moe_layer_layout": [1, 1, 1, 1],
+    "moe_num_active_primary_experts": 3,
+    "moe_num_primary_experts": 8,
+    "moe_primary_router_apply_softmax": True,
+    "norm_topk_prob": False,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 4,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-06,
+    "rope_layout": [0, 1, 1, 0],
+    "rope_scaling": None,
+    "rope_theta": 1500000.0,
+    "sliding_window_layout": [0, 1, 1, 0],
+    "sliding_window_size": 12,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+}
+
+
+def smallthinker_tensors(c):
+    dim, d, hid, e = c["hidden_size"], c["head_dim"], c["moe_ffn_hidden_size"], c["moe_num_primary_experts"]
+    out = [embedding("model.", c, 0.29)]
+    for i in range(c["num_hidden_layers"]):
+        at = f"model.layers.{i}."
+        out += [norm(at + "input_layernorm", dim), norm(at + "post_attention_layernorm", dim)]
+        out += attention(at + "self_attn.", c, d)
+        out.append(linear(at + "block_sparse_moe.primary_router", e, dim, 2.3))
+        out += experts(at + "block_sparse_moe.experts.", e, hid, dim, ("gate", "up", "down"))
+    return out + [norm("model.norm", dim)]
+
+
+# ---- step3p7 ----
+
+STEP3P7 = COMMON | {
+    "architectures": ["Step3p5ForCausalLM"],
+    "model_type": "step3p5",
+    "att_impl_type": "GQA",
+    "attention_other_setting": {
+        "attention_type": "sliding_attention",
+        "head_dim": 16,
+        "num_attention_groups": 2,
+        "num_attention_heads": 6,
+        "true_head_dim": 16,
+    },
+    "head_dim": 16,
+    "intermediate_size": 96,
+    # The fifth entries are of the layer behind the model's.
+    "layer_types": ["full_attention", "sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
+    "max_seq_len": 256,
+    "moe_every_n_layer": 1,
+    "moe_intermediate_size": 32,
+    "moe_layer_offset": 0,
+    "moe_layers_enum": "1,2,3",
+    "moe_num_experts": 8,
+    "moe_router_activation": "sigmoid",
+    "moe_router_scaling_factor": 1.5,
+    "moe_top_k": 3,
+    "need_fp32_gate": True,
+    "norm_expert_weight": True,
+    "num_attention_groups": 2,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 4,
+    "num_nextn_predict_layers": 1,
+    "partial_rotary_factors": [0.5, 1.0, 1.0, 0.5, 1.0],
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": {
+        "factor": 2.0,
+        "high_freq_factor": 32.0,
+        "low_freq_factor": 1.0,
+        "original_max_position_embeddings": 64,
+        "rope_type": "llama3",
+    },
+    "rope_theta": [500000.0, 10000.0, 10000.0, 500000.0, 10000.0],
+    "share_expert_dim": 48,
+    "sink": False,
+    "sliding_window": 12,
+    "swiglu_limits": [0.0, 0.0, 0.75, 1, 0.0],
+    "swiglu_limits_shared": [1.0, 0.0, 0.0, 0.75, 0.0],
+    "torch_dtype": "bfloat16",
+    "use_head_wise_attn_gate": True,
+    "use_moe": True,
+    "use_moe_router_bias": True,
+    "use_qk_norm": True,
+    "use_rope_layers": [],
+    "yarn_only_types": ["full_attention"],
+    "zero_centered": True,
+}
+
+
+def step3p7_tensors(c):
+    dim, d, hid, e = c["hidden_size"], c["head_dim"], c["moe_intermediate_size"], c["moe_num_experts"]
+    heads = {"full_attention": c["num_attention_heads"],
+             "sliding_attention": c["attention_other_setting"]["num_attention_heads"]}
+    moe = [int(l) for l in c["moe_layers_enum"].split(",")]
+    out = [embedding("model.", c)]
+    for i in range(c["num_hidden_layers"]):
+        at, n_heads = f"model.layers.{i}.", heads[c["layer_types"][i]]
+        out += [norm(at + "input_layernorm", dim, 0), norm(at + "post_attention_layernorm", dim, 0)]
+        out += attention(at + "self_attn.", {"num_attention_heads": n_heads,
+                                             "num_key_value_heads": c["num_attention_groups"], "hidden_size": dim}, d)
+        out += [norm(at + "self_attn.q_norm", d, 0), norm(at + "self_attn.k_norm", d, 0)]
+        out.append(linear(at + "self_attn.g_proj", n_heads, dim))
+        if i not in moe:
+            out += mlp(at + "mlp.", c["intermediate_size"], dim)
+            continue
+        out.append(linear(at + "moe.gate", e, dim, 2.3)._replace(dtype="F32"))
+        out.append(normal(at + "moe.router_bias", (e,), 0.15, dtype="F32"))
+        for name, shape in (("gate", (e, hid, dim)), ("up", (e, hid, dim)), ("down", (e, dim, hid))):
+            out.append(normal(f"{at}moe.{name}_proj.weight", shape, 1.2 / shape[2] ** 0.5))
+        out += mlp(at + "share_expert.", c["share_expert_dim"], dim)
+    further = f"model.layers.{c['num_hidden_layers']}."
+    out += [norm(further + "enorm", dim, 0), linear(further + "eh_proj", dim, 2 * dim)]
+    return out + [norm("model.norm", dim, 0), head(c)]
+
+
+# ---- dbrx ----
+
+DBRX = {
+    "architectures": ["DbrxForCausalLM"],
+    "model_type": "dbrx",
+    "attn_config": {"attn_pdrop": 0, "clip_qkv": 0.75, "kv_n_heads": 2, "model_type": "", "rope_theta": 500000},
+    "d_model": 64,
+    "emb_pdrop": 0.0,
+    "eos_token_id": 0,
+    "ffn_config": {
+        "ffn_act_fn": {"name": "silu"},
+        "ffn_hidden_size": 32,
+        "model_type": "",
+        "moe_jitter_eps": 0,
+        "moe_loss_weight": 0.05,
+        "moe_normalize_expert_weights": 1.0,
+        "moe_num_experts": 8,
+        "moe_top_k": 3,
+    },
+    "initializer_range": 0.02,
+    "max_seq_len": 256,
+    "n_heads": 4,
+    "n_layers": 3,
+    "output_router_logits": False,
+    "resid_pdrop": 0.0,
+    "router_aux_loss_coef": 0.05,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "use_cache": True,
+    "vocab_size": 288,
+}
+
+
+def dbrx_tensors(c):
+    dim, hid, e = c["d_model"], c["ffn_config"]["ffn_hidden_size"], c["ffn_config"]["moe_num_experts"]
+    kv = c["attn_config"]["kv_n_heads"] * dim // c["n_heads"]
+    out = [normal("transformer.wte.weight", (c["vocab_size"], dim), 0.5)]
+    for i in range(c["n_layers"]):
+        at = f"transformer.blocks.{i}."
+        out += [norm(at + "norm_attn_norm.norm_1", dim), norm(at + "norm_attn_norm.norm_2", dim)]
+        out.append(linear(at + "norm_attn_norm.attn.Wqkv", dim + 2 * kv, dim))
+        out.append(linear(at + "norm_attn_norm.attn.out_proj", dim, dim))
+        out.append(linear(at + "ffn.router.layer", e, dim, 2.3))
+        for name, width in (("w1", dim), ("v1", dim), ("w2", hid)):
+            out.append(normal(f"{at}ffn.experts.mlp.{name}", (e * hid, dim), 1.2 / width**0.5))
+    return out + [norm("transformer.norm_f", dim), head(c | {"hidden_size": dim})]
+
+
 # `skipped`: tensors that transformers itself finds unexpected. `oracle`: keys of the configuration that are
 # other ones where transformers is to compute. What it has no class for is in kin.py.
 FAMILIES = {
@@ -1847,5 +2019,23 @@ FAMILIES = {
         "tensors": bailing_tensors,
         "skipped": ["model.layers.3.enorm.weight"],
         "prompt": "The mayor had lost his hat in the wind. All the children of the town ran after it, and at last",
+    },
+    "smallthinker-tiny": {
+        "config": SMALLTHINKER,
+        "tensors": smallthinker_tensors,
+        "prompt": "The gardener had planted 9 apple trees along the wall. In the third year they bore fruit, and he",
+    },
+    "dbrx-tiny": {
+        "config": DBRX,
+        "tensors": dbrx_tensors,
+        # Where it reads the base of the rotation.
+        "oracle": {"rope_parameters": {"rope_theta": 500000.0, "rope_type": "default"}},
+        "prompt": "At the end of the pier an old sailor told stories to anyone who would listen. One of them was about",
+    },
+    "step3p7-tiny": {
+        "config": STEP3P7,
+        "tensors": step3p7_tensors,
+        "skipped": ["model.layers.4.enorm.weight", "model.layers.4.eh_proj.weight"],
+        "prompt": "Every morning the ferry crossed the lake with 2 passengers: a woman with a goose, and a boy who",
     },
 }

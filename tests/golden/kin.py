@@ -2,8 +2,8 @@
 and its counts.
 
 deepseek and bailing_moe are qwen2_moe with a shared expert behind a gate of zeros, whose sigmoid, a half, is made up
-for by twice the weights; bailing_moe_v2 is glm4_moe. bailing_moe's head counts with columns of length one (norm_head).
-A text model that is inside one that sees is taken out of it.
+for by twice the weights; bailing_moe_v2 is glm4_moe, smallthinker granitemoe_swa. bailing_moe's head counts with
+columns of length one (norm_head). A text model that is inside one that sees is taken out of it, or put into one.
 """
 import re
 
@@ -51,6 +51,43 @@ def as_glm4_moe(c):
     }, 0
 
 
+def as_granitemoe_swa(c):
+    """smallthinker: with sinks that nothing goes to, and a router that reads the layer's input (oracle.py)."""
+    turned, slides = c["rope_layout"], c["sliding_window_layout"]
+    config = {
+        k: c[k]
+        for k in ("vocab_size", "hidden_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers",
+                  "rms_norm_eps", "max_position_embeddings", "rope_theta", "tie_word_embeddings", "head_dim")
+    }
+    return config | {
+        "model_type": "granitemoe_swa",
+        "architectures": ["GraniteMoeSWAForCausalLM"],
+        "attention_multiplier": c["head_dim"] ** -0.5,
+        "hidden_act": "relu",
+        "intermediate_size": c["moe_ffn_hidden_size"],
+        "layer_rope_theta": [c["rope_theta"] * t for t in turned],
+        "layer_types": ["sliding_attention" if s else "full_attention" for s in slides],
+        "num_experts_per_tok": c["moe_num_active_primary_experts"],
+        "num_local_experts": c["moe_num_primary_experts"],
+        "routes_first": True,
+        "shared_intermediate_size": 0,
+        "sliding_window": c["sliding_window_size"],
+    }, c["num_hidden_layers"] * c["num_attention_heads"]
+
+
+def as_step3p7(c):
+    """Step 3.5, which transformers has inside one that sees alone."""
+    vision = {"hidden_size": 32, "image_size": 56, "max_position_embeddings": 16, "mlp_ratio": 2.0,
+              "num_attention_heads": 2, "num_hidden_layers": 1, "patch_size": 14}
+    return {
+        "model_type": "step3p7",
+        "architectures": ["Step3p7ForConditionalGeneration"],
+        "text_config": {k: v for k, v in c.items() if k not in ("architectures", "model_type")},
+        "tie_word_embeddings": c["tie_word_embeddings"],
+        "vision_config": vision,
+    }, 0
+
+
 def as_text(c):
     return c["text_config"] | {"architectures": ["Llama4ForCausalLM"]}, 0
 
@@ -60,6 +97,8 @@ CONFIGS = {
     "BailingMoeV2ForCausalLM": as_glm4_moe,
     "DeepseekForCausalLM": as_qwen2_moe,
     "Llama4ForConditionalGeneration": as_text,
+    "SmallThinkerForCausalLM": as_granitemoe_swa,
+    "Step3p5ForCausalLM": as_step3p7,
 }
 
 
@@ -76,13 +115,14 @@ RENAMED = [
     (r"\.attention\.query_layernorm\.", ".self_attn.q_norm."),
     (r"\.attention\.key_layernorm\.", ".self_attn.k_norm."),
     (r"\.gate\.expert_bias$", ".gate.e_score_correction_bias"),
+    (r"\.primary_router\.", ".router."),
 ]
 
 
 def tensors_of(config, tensors):
     """The tensors of such a checkpoint with the other family's names."""
     kin, _ = config_of(config)
-    if kin is config:
+    if kin is config or "text_config" in kin:
         return tensors
     heads = kin["num_attention_heads"] * kin.get("head_dim", kin["hidden_size"] // kin["num_attention_heads"])
     out = {}
@@ -99,6 +139,14 @@ def tensors_of(config, tensors):
             out[name] = t
         if name.endswith(".mlp.gate.weight") and kin["model_type"] == "qwen2_moe":
             out[name.replace("gate.weight", "shared_expert_gate.weight")] = torch.zeros(1, t.shape[1])
+    if kin["model_type"] == "granitemoe_swa":
+        for i in range(kin["num_hidden_layers"]):
+            at = f"model.layers.{i}."
+            ours = [f"{at}block_sparse_moe.experts.{e}." for e in range(kin["num_local_experts"])]
+            gate, up, down = (torch.stack([out.pop(f"{e}{part}.weight") for e in ours]) for part in ("gate", "up", "down"))
+            out[f"{at}block_sparse_moe.experts.gate_up_proj"] = torch.cat([gate, up], dim=1)
+            out[f"{at}block_sparse_moe.experts.down_proj"] = down
+            out[f"{at}self_attn.sinks"] = torch.full((kin["num_attention_heads"],), -1e30)
     if config.get("norm_head"):
         # Of the product with the normed state: so the tap final_norm is what the head as it lies is given.
         lengths = out["lm_head.weight"].double().norm(dim=0) + 1e-7

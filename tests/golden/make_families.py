@@ -70,21 +70,26 @@ def n_parameters(config):
 def n_unused(config):
     """Parameters of the routed experts that a token does not use, counted from the configuration's keys."""
     text = text_config(config)
+    text = text | text.get("attn_config", {}) | text.get("ffn_config", {})
+    text = {"num_hidden_layers": text.get("n_layers"), "hidden_size": text.get("d_model")} | text
     get = lambda *keys: next(text[k] for k in keys if k in text)
-    width = get("moe_intermediate_size", "intermediate_size")
+    width = get("moe_intermediate_size", "ffn_hidden_size", "moe_ffn_hidden_size", "intermediate_size")
     expert = 3 * (width[0] if isinstance(width, list) else width) * text["hidden_size"]
     if text["model_type"] == "gpt_oss":
         expert += 2 * width + text["hidden_size"]
     types = text.get("mlp_layer_types") or ["sparse"] * text["num_hidden_layers"]
     last = text.get("moe_layer_end_index", -1) % text["num_hidden_layers"]
     step = text.get("decoder_sparse_step", text.get("moe_layer_interval", text.get("interleave_moe_layer_step", 1)))
+    enum = text.get("moe_layers_enum")
+    enum = [int(l) for l in enum.split(",")] if enum else range(text["num_hidden_layers"])
     dense = [l for l in range(text["num_hidden_layers"])
-             if (l + 1) % step
+             if (l + 1) % step or l not in enum
              or l in (text.get("mlp_only_layers") or []) or types[l] == "dense" or l > last
              or l < max(text.get(k, 0) for k in ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index"))
              or (l == 0 and text["model_type"] == "hy_v3")]
-    active = get("num_experts_per_tok", "top_k_experts", "moe_k", "moe_topk")
-    unused = get("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+    active = get("num_experts_per_tok", "top_k_experts", "moe_k", "moe_topk", "moe_top_k",
+                 "moe_num_active_primary_experts")
+    unused = get("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "moe_num_primary_experts")
     unused -= active[0] if isinstance(active, list) else active
     return unused * expert * (text["num_hidden_layers"] - len(dense))
 
@@ -116,6 +121,23 @@ def clipped(config, model, taps):
             parts["gate"].append(y[:, ::2] > limit)
             parts["up"].append(y[:, 1::2].abs() > limit)
     return {name: torch.cat(p).float().mean().item() for name, p in parts.items()}
+
+
+def cut_off(config, model, taps):
+    """The same of step3p7's limits, which are by layer, of routed and of shared experts and dense layers."""
+    parts = {}
+    for i, layer in enumerate(oracle.decoder(model).layers):
+        x, mlp = taps[f"l{i}.ffn_in"], layer.mlp
+        limit = config["swiglu_limits"][i]
+        if f"l{i}.expert_ids" in taps and limit:
+            both = torch.einsum("ti,teoi->teo", x, mlp.experts.gate_up_proj[taps[f"l{i}.expert_ids"].long()])
+            gate, up = both.chunk(2, dim=-1)
+            parts |= {f"l{i} gate": torch.nn.functional.silu(gate) > limit, f"l{i} up": up.abs() > limit}
+        limit, mlp = config["swiglu_limits_shared"][i], getattr(mlp, "shared_experts", mlp)
+        if limit:
+            gate, up = torch.nn.functional.silu(mlp.gate_proj(x)), mlp.up_proj(x)
+            parts |= {f"l{i} shared gate": gate > limit, f"l{i} shared up": up.abs() > limit}
+    return {name: p.float().mean().item() for name, p in parts.items()}
 
 
 def other_choices(model, taps):
@@ -156,6 +178,9 @@ def check_special(spec, model, taps):
         if "swiglu_limit" in config:
             for name, part in clipped(config, model, taps).items():
                 assert 0.01 < part < 0.30, f"clips {part:.2f} of {name}"
+        if "swiglu_limits" in config:
+            for name, part in cut_off(config, model, taps).items():
+                assert 0.01 < part < 0.7, f"cuts off {part:.2f} of {name}"
         if any(oracle.selection_bias(layer) is not None for layer in oracle.decoder(model).layers):
             for name, part in other_choices(model, taps).items():
                 assert part > 0.1, f"the choice is another in {part:.2f} of the rows because of {name}"

@@ -17,7 +17,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 N_GREEDY = 64
 ROUTER_GAP = 1e-3  # smallest accepted distance between neighbouring router logits that decide something
 LOGIT_GAP = 1e-2  # the same for the two best logits of a greedy step
-NOT_TEXT = ("model.visual.", "model.audio_tower.")  # parts that text never asks: no checkpoint here has them whole
+NOT_TEXT = ("model.visual.", "model.audio_tower.", "model.vision_model.", "model.multi_modal_projector.")  # parts that text never asks: no checkpoint here has them whole
 
 
 def set_up():
@@ -48,12 +48,33 @@ def load(path, dtype=torch.float32, skipped=()):
     assert set(info["unexpected_keys"]) <= set(skipped), (path, info["unexpected_keys"])
     missing = [k for k in info["missing_keys"] if not k.startswith(NOT_TEXT)]
     assert not missing and not info["mismatched_keys"], (path, missing, info["mismatched_keys"])
+    if getattr(model.config, "routes_first", False):
+        for layer in model.model.layers:
+            route_first(layer)
+    if hasattr(model, "transformer"):  # dbrx, by the names of the others
+        for ours, its in (("embed_tokens", "wte"), ("layers", "blocks"), ("norm", "norm_f")):
+            object.__setattr__(model.transformer, ours, getattr(model.transformer, its))
     return model.eval()
+
+
+def route_first(layer):
+    """The router reads what the layer is given (smallthinker)."""
+    given = []
+
+    def keep(_module, args, kwargs):
+        given[:] = [args[0] if args else kwargs["hidden_states"]]
+
+    def replace(_module, args):
+        return (given[0].reshape(args[0].shape), *args[1:])
+
+    layer.register_forward_pre_hook(keep, with_kwargs=True)
+    router_of(layer).register_forward_pre_hook(replace)
 
 
 def decoder(model):
     """The text decoder, whatever it is wrapped in."""
-    return getattr(model.model, "language_model", model.model)
+    inner = getattr(model, "transformer", None) or model.model
+    return getattr(inner, "language_model", inner)
 
 
 def vocab_size(model):
@@ -65,7 +86,8 @@ def vocab_size(model):
 
 def experts_of(layer):
     """The module of a layer that has its experts, or is its dense MLP."""
-    return getattr(layer, "block_sparse_moe", None) or getattr(layer, "feed_forward", None) or layer.mlp
+    names = ("block_sparse_moe", "feed_forward", "ffn", "mlp")
+    return next(getattr(layer, n) for n in names if getattr(layer, n, None) is not None)
 
 
 def router_of(layer):
@@ -119,7 +141,7 @@ def is_llama4(router):
 def weight_factor(layer):
     """What an experts block does to weights that its router knows nothing of."""
     ffn, r = experts_of(layer), router_of(layer)
-    if hasattr(r, "router_logit_softcapping"):  # laguna
+    if hasattr(r, "router_logit_softcapping") or type(r).__name__.startswith("Step3p7"):  # laguna, step3p7
         return ffn.routed_scaling_factor
     return 0.5 if getattr(ffn, "shared_expert_combination_strategy", "") == "average" else 1  # cohere2_moe
 
@@ -147,11 +169,15 @@ def layer_taps(layer):
     def first_input(args, _out):
         return args[0]
 
+    r = router_of(layer)
+    if hasattr(layer, "norm_attn_norm"):  # dbrx
+        n = layer.norm_attn_norm
+        return {"attn_in": (n.norm_1, output), "attn_out": (n.attn, output), "ffn_in": (n.norm_2, output),
+                "router": (r, output), "ffn_out": (layer.ffn, output), "out": (layer, output)}
     mixer = layer.self_attn if hasattr(layer, "self_attn") else layer.linear_attn
     taps = {"attn_out": (mixer, output), "out": (layer, output)}
     normed = hasattr(layer, "input_layernorm")  # flex_olmo: branches read the residual as it is
     taps["attn_in"] = (layer.input_layernorm, output) if normed else (mixer, first_input)
-    r = router_of(layer)
     if hasattr(layer, "router"):  # gemma4: a dense MLP beside the experts, a norm of its own for each
         taps["ffn_in"] = (layer.pre_feedforward_layernorm_2, output)
         taps["ffn_out"] = (layer.post_feedforward_layernorm, output)
@@ -208,6 +234,8 @@ def run_taps(model, ids):
         if f"l{i}.router" in taps and is_llama4(router_of(layer)):
             top = taps[f"l{i}.router"].topk(router_of(layer).top_k, dim=-1)
             taps[ids], taps[weights] = top.indices, top.values.sigmoid()
+        if hasattr(layer, "norm_attn_norm"):
+            taps[weights], taps[ids] = layer.ffn.route_tokens_to_experts(taps[f"l{i}.router"])
         if ids not in taps:
             continue
         taps[weights] = taps[weights] * weight_factor(layer)

@@ -232,7 +232,7 @@ KIND_KEYS = {"n_heads": None, "n_kv_heads": None, "head_dim": None, "qkv_bias": 
              "route_group_score": 0, "route_factor": 0, "route_eps": 0.0, "route_scale": 1.0, "ffn_act": 0,
              "ffn_bias": 0, "ffn_limit": 0.0, "ffn_alpha": 0.0, "parallel": 0, "chunk": 0, "attn_temper": 0.0,
              "attn_temper_tok": 0.0, "route_by_logits": 0, "route_on_input": 0, "route_logit_cap": 0.0,
-             "shared_scale": 0.0}
+             "shared_scale": 0.0, "shared_limit": 0.0}
 
 
 def read_metadata(b):

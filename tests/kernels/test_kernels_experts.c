@@ -14,6 +14,8 @@ static const struct ffn_rule rules[] = {
     {.act = FFN_SILU, .bias = 1},
     {.act = FFN_GELU_TANH},
     {.act = FFN_SWIGLU_OAI, .bias = 1, .limit = 2.5f, .alpha = 1.702f}, /* it clips here */
+    {.act = FFN_RELU},
+    {.act = FFN_SILU_LIMIT, .limit = 1.5f},
 };
 
 /* Which chunks a job has: all, every second block of 32 neurons (of one block: none), none. */
@@ -174,6 +176,13 @@ static double activated(const struct ffn_rule *rule, double g, double u) {
         double limit = rule->limit;
         g = fmin(g, limit);
         return g / (1 + exp(-(double)rule->alpha * g)) * (fmax(fmin(u, limit), -limit) + 1);
+    }
+    if (rule->act == FFN_RELU) {
+        return fmax(g, 0) * u;
+    }
+    if (rule->act == FFN_SILU_LIMIT) {
+        double limit = rule->limit;
+        return fmin(g / (1 + exp(-g)), limit) * fmax(fmin(u, limit), -limit);
     }
     return g / (1 + exp(-g)) * u;
 }

@@ -204,6 +204,9 @@ static const struct ffn_rule silu = {.act = FFN_SILU};
 static const struct ffn_rule gelu = {.act = FFN_GELU_TANH};
 static const struct ffn_rule swiglu = {.act = FFN_SWIGLU_OAI, .limit = 0.75f, .alpha = 1.702f};
 
+static const struct ffn_rule relu = {.act = FFN_RELU};
+static const struct ffn_rule limited = {.act = FFN_SILU_LIMIT, .limit = 0.5f};
+
 static double gated(double g, double z, double factor, double *tolerance) {
     double want = g / (1 + exp(-z)) * factor;
     *tolerance =
@@ -221,6 +224,18 @@ static double swiglu_of(double g, double factor, double *tolerance) {
     return gated(g, (double)swiglu.alpha * g, factor, tolerance);
 }
 
+static double relu_of(double g, double factor, double *tolerance) {
+    double want = fmax(g, 0) * factor;
+    *tolerance = FLT_EPSILON * fabs(want) + 0x1p-149;
+    return want;
+}
+
+static double limited_of(double g, double factor, double *tolerance) {
+    factor = fmax(fmin(factor, limited.limit), -limited.limit);
+    gated(g, g, factor, tolerance);
+    return fmin(g / (1 + exp(-g)), limited.limit) * factor;
+}
+
 #define ACT_RUN(name, rule, u)                                                                     \
     static void name(const struct backend *b, const struct inputs *in, float *out) {               \
         memcpy(out, in->x, in->n * sizeof *out);                                                   \
@@ -232,6 +247,8 @@ ACT_RUN(gelu_mul_run, gelu, in->y)
 ACT_RUN(gelu_run, gelu, NULL)
 ACT_RUN(swiglu_run, swiglu, in->y)
 ACT_RUN(swiglu_gate_run, swiglu, NULL)
+ACT_RUN(relu_run, relu, in->y)
+ACT_RUN(limited_run, limited, in->y)
 
 #define ACT_WANT(name, of)                                                                         \
     static double name(const struct inputs *in, size_t i, double *tolerance) {                     \
@@ -245,6 +262,8 @@ ACT_WANT(gelu_mul_want, gelu_of(g, u, tolerance))
 ACT_WANT(gelu_want, gelu_of(g, 1, tolerance))
 ACT_WANT(swiglu_want, swiglu_of(g, fmax(fmin(u, swiglu.limit), -swiglu.limit) + 1, tolerance))
 ACT_WANT(swiglu_gate_want, swiglu_of(g, 1, tolerance))
+ACT_WANT(relu_want, relu_of(g, u, tolerance))
+ACT_WANT(limited_want, limited_of(g, u, tolerance))
 
 static void add_run(const struct backend *b, const struct inputs *in, float *out) {
     memcpy(out, in->x, in->n * sizeof *out);
@@ -324,6 +343,8 @@ static const struct op ops[] = {
     {"gelu", gelu_run, gelu_want},
     {"swiglu_oai", swiglu_run, swiglu_want},
     {"swiglu_oai of the gate", swiglu_gate_run, swiglu_gate_want},
+    {"relu", relu_run, relu_want},
+    {"limited silu", limited_run, limited_want},
     {"add", add_run, add_want},
     {"gate_rows", gate_rows_run, gate_rows_want},
     {"gate_rows by the softplus", softplus_rows_run, softplus_rows_want},

@@ -200,6 +200,9 @@ static void exact_codecs(void **state) {
         {FAMILIES "deepseek-tiny", "bf16", true},
         {FAMILIES "bailingmoe-tiny", "bf16", true},
         {FAMILIES "bailingmoev2-tiny", "bf16", true},
+        {FAMILIES "smallthinker-tiny", "bf16", true},
+        {FAMILIES "dbrx-tiny", "bf16", true},
+        {FAMILIES "step3p7-tiny", "bf16", true},
     };
     char *temp = test_mkdir();
     char *path = mem_printf("%s/a.corm", temp);

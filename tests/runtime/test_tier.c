@@ -395,10 +395,10 @@ static void tokens_of_the_cpu_on_emulated_cuda(void **state) {
  * the plain operations, and of those that have all others. The CPU computes missed experts of every
  * second one, and of the plain one in turn. */
 static void golden_logits_on_emulated_cuda(void **state) {
-    static const char *const models[] = {"olmoe-tiny",      "olmoe-tiny",         "gptoss-tiny",
-                                         "gemma4-tiny",     "qwen3next-tiny",     "glm4moe-tiny",
-                                         "ernie45-tiny",    "granitemoeswa-tiny", "llama4-tiny",
-                                         "cohere2moe-tiny", "phimoe-tiny",        "laguna-tiny"};
+    static const char *const models[] = {
+        "olmoe-tiny",   "olmoe-tiny",   "gptoss-tiny",        "gemma4-tiny", "qwen3next-tiny",
+        "glm4moe-tiny", "ernie45-tiny", "granitemoeswa-tiny", "llama4-tiny", "cohere2moe-tiny",
+        "phimoe-tiny",  "laguna-tiny",  "smallthinker-tiny",  "step3p7-tiny"};
     (void)state;
     for (size_t i = 0; i < (QUICK ? 1 : TEST_COUNT(models)); i++) {
         struct backend_limits limits = {.max_rows = 256,

@@ -57,9 +57,10 @@ static void vary_layer(struct arch *a, struct layer_kind *k, uint64_t *s) {
     k->block.post_norm = below(s, 3);
     k->block.parallel = k->block.post_norm < ARCH_POST_NORM_ONLY && below(s, 2);
     k->shared_scale = below(s, 2) ? 0.5f : 0.0f;
+    k->shared_limit = below(s, 2) ? 16.0f : 0.0f;
     k->block.layer_scale = below(s, 2);
     k->block.branch_scale = below(s, 2) ? 0.25f : 0.0f;
-    k->route = (struct route_rule){.input = below(s, 2),
+    k->route = (struct route_rule){.input = below(s, 3),
                                    .score = below(s, 4),
                                    .by_logits = below(s, 2),
                                    .logit_cap = below(s, 2) ? 30.0f : 0.0f,
@@ -72,7 +73,7 @@ static void vary_layer(struct arch *a, struct layer_kind *k, uint64_t *s) {
                                    .scale = below(s, 2) ? 2.5f : 1.0f};
     k->route.groups = a->n_experts % 2 == 0 && below(s, 2) ? 2 : 0;
     k->route.top_groups = k->route.groups ? 1 + below(s, 2) : 0;
-    k->ffn.act = below(s, 3);
+    k->ffn.act = below(s, 5);
     k->ffn.bias = below(s, 2);
     k->ffn.limit = k->ffn.act == FFN_SWIGLU_OAI ? 7.0f : 0.0f;
     k->ffn.alpha = k->ffn.act == FFN_SWIGLU_OAI ? 1.702f : 0.0f;

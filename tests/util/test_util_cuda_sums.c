@@ -99,6 +99,8 @@ static const struct ffn_rule ffn_rules[] = {
     {.act = FFN_GELU_TANH},
     {.act = FFN_SWIGLU_OAI, .bias = 1, .limit = 2, .alpha = 1.702f},
     {.act = FFN_SILU, .bias = 1},
+    {.act = FFN_RELU},
+    {.act = FFN_SILU_LIMIT, .limit = 1.5f},
 };
 
 struct layer {
@@ -162,6 +164,10 @@ static double act(const struct ffn_rule *rule, double g, double u) {
     case FFN_SWIGLU_OAI:
         g = fmin(g, limit);
         return g / (1 + exp(-alpha * g)) * (fmax(fmin(u, limit), -limit) + 1);
+    case FFN_RELU:
+        return fmax(g, 0) * u;
+    case FFN_SILU_LIMIT:
+        return fmin(g / (1 + exp(-g)), limit) * fmax(fmin(u, limit), -limit);
     default:
         return g / (1 + exp(-g)) * u;
     }

@@ -25,7 +25,7 @@
         "glm4vmoe-tiny", "granitemoe-tiny", "granitemoeshared-tiny", "granitemoeswa-tiny",         \
         "exaonemoe-tiny", "solaropen-tiny", "hyv3-tiny", "cohere2moe-tiny", "phimoe-tiny",         \
         "flexolmo-tiny", "flint-tiny", "kolibri1-tiny", "laguna-tiny", "deepseek-tiny",            \
-        "bailingmoe-tiny", "bailingmoev2-tiny"
+        "bailingmoe-tiny", "bailingmoev2-tiny", "smallthinker-tiny", "dbrx-tiny", "step3p7-tiny"
 enum { GOLDEN_N_KINDS = 6 };
 
 /* Checkpoints with logits of their own, the small ones first; NULL past the end. */

@@ -353,6 +353,9 @@ static const struct ffn_rule rules[] = {
     {.act = FFN_GELU_TANH},
     {.act = FFN_SWIGLU_OAI, .limit = 0.5f, .alpha = 1.702f},
     {.act = FFN_SWIGLU_OAI, .limit = 7, .alpha = 1},
+    {.act = FFN_RELU},
+    {.act = FFN_SILU_LIMIT, .limit = 0.5f},
+    {.act = FFN_SILU_LIMIT},
 };
 
 /* act_mul by the formula in double. What exp(-z) is taken of has an error of some ulp of z, which a
@@ -373,7 +376,15 @@ static void check_activation(const struct place *p, const struct ffn_rule *rule,
             z = (double)rule->alpha * gate;
             factor = u ? fmax(fmin(factor, limit), -limit) + 1 : 1;
         }
-        double want = gate / (1 + exp(-z)) * factor, size = rule->act ? fabs(gate * factor) : 0;
+        double want = gate / (1 + exp(-z));
+        if (rule->act == FFN_RELU) {
+            want = fmax(gate, 0);
+        } else if (rule->act == FFN_SILU_LIMIT && limit > 0) {
+            want = fmin(want, limit);
+            factor = u ? fmax(fmin(factor, limit), -limit) : 1;
+        }
+        want *= factor;
+        double size = rule->act ? fabs(gate * factor) : 0;
         check_close(p, "act_mul", i, g[i], want,
                     FLT_EPSILON * (4 * fabs(want) + 2 * size) + 0x1p-121 * fabs(factor) + 0x1p-149);
     }

@@ -50,7 +50,8 @@ static void check_share(float v) {
 
 static void orders_are_permutations_and_scores_are_shares(void **state) {
     (void)state;
-    static const char *const names[] = {GOLDEN_KINDS, "granitemoe-tiny", "cohere2moe-tiny"};
+    static const char *const names[] = {GOLDEN_KINDS, "granitemoe-tiny", "cohere2moe-tiny",
+                                        "smallthinker-tiny", "step3p7-tiny"};
     for (size_t m = 0; m < TEST_COUNT(names); m++) {
         struct calib_rig r;
         struct calib_result c;

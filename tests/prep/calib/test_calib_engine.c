@@ -90,7 +90,8 @@ static void check_report(const char *path) {
 
 static void the_reordered_archive_is_the_same_model(void **state) {
     (void)state;
-    static const char *const names[] = {GOLDEN_KINDS, "granitemoe-tiny", "cohere2moe-tiny"};
+    static const char *const names[] = {GOLDEN_KINDS, "granitemoe-tiny", "cohere2moe-tiny",
+                                        "smallthinker-tiny", "step3p7-tiny"};
     for (size_t m = 0; m < TEST_COUNT(names); m++) {
         struct calib_rig r;
         struct calib_result c;

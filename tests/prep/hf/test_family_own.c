@@ -1,7 +1,7 @@
 /*
  * family_own: what the keys of a config.json become in families whose norms, masks or routers are
- * their own: llama4, cohere2_moe, phimoe, flex_olmo, flint, kolibri1, laguna, and the first
- * DeepSeek and Ling: kinds of layers, rotary sets, refusals.
+ * their own: llama4, cohere2_moe, phimoe, flex_olmo, flint, kolibri1, laguna, smallthinker, dbrx,
+ * step3p7, and the first DeepSeek and Ling: kinds of layers, rotary sets, refusals.
  */
 #include "tests/util/test.h"
 
@@ -16,6 +16,9 @@
 #define KOLIBRI "{\"model_type\":\"kolibri1\","
 #define LAGUNA "{\"model_type\":\"laguna\",\"num_hidden_layers\":2,"
 #define DEEPSEEK "{\"model_type\":\"deepseek\",\"n_routed_experts\":8,\"num_experts_per_tok\":2,"
+#define SMALL "{\"model_type\":\"smallthinker\","
+#define STEP "{\"model_type\":\"step3p5\",\"num_hidden_layers\":2,"
+#define DBRX "{\"model_type\":\"dbrx\","
 #define BAILING "{\"model_type\":\"bailing_moe\",\"moe_intermediate_size\":32,"
 #define BAILING_V2                                                                                 \
     "{\"model_type\":\"bailing_moe\",\"architectures\":[\"BailingMoeV2ForCausalLM\"],"
@@ -220,6 +223,93 @@ static void first_generations(void **state) {
     hf_config_free(&c);
 }
 
+static void layouts(void **state) {
+    (void)state;
+    struct hf_config c = config_read_ok(GOLDEN "families/smallthinker-tiny");
+    const struct arch *a = &c.arch;
+    for (uint32_t l = 0; l < 4; l++) {
+        const struct layer_kind *k = arch_kind(a, l);
+        const bool turned = l == 1 || l == 2;
+        assert_int_equal(k->att.window, turned ? 12 : 0);
+        assert_int_equal(arch_rope(a, k->att.rope).dim, turned ? 16 : 0);
+        assert_int_equal(k->route.input, ROUTE_LAYER_INPUT);
+        assert_int_equal(k->route.score, ROUTE_SOFTMAX);
+        assert_int_equal(k->ffn.act, FFN_RELU);
+    }
+    hf_config_free(&c);
+    c = config_parse_ok(SMALL "\"num_hidden_layers\":2}");
+    assert_int_equal(arch_kind(a, 0)->route.score + arch_kind(a, 0)->route.by_logits,
+                     ROUTE_SIGMOID + 1);
+    assert_int_equal(arch_rope(a, 0).dim, 128);
+    assert_int_equal(a->n_kinds, 1);
+    hf_config_free(&c);
+
+    c = config_read_ok(GOLDEN "families/dbrx-tiny");
+    assert_int_equal(a->norm, ARCH_NORM_LAYER);
+    assert_int_equal(arch_kind(a, 0)->att.n_kv_heads, 2);
+    assert_true(arch_kind(a, 0)->att.clip_qkv == 0.75f);
+    assert_int_equal(a->n_experts + a->n_active + a->ffn_dim, 8 + 3 + 32);
+    assert_int_equal(arch_kind(a, 0)->route.renorm, ROUTE_RENORM_SUM);
+    assert_true(arch_rope(a, 0).inv_freq[1] < 0.2f); /* of 500000 */
+    hf_config_free(&c);
+    c = config_parse_ok(DBRX "\"ffn_config\":{\"moe_normalize_expert_weights\":null}}");
+    assert_int_equal(arch_kind(a, 0)->route.renorm, ROUTE_RENORM_NONE);
+    hf_config_free(&c);
+}
+
+static void step3p7(void **state) {
+    (void)state;
+    struct hf_config c = config_read_ok(GOLDEN "families/step3p7-tiny");
+    const struct arch *a = &c.arch;
+    static const float limits[] = {0, 0, 0.75f, 1}, shared[] = {1, 0, 0, 0.75f};
+    assert_int_equal(a->n_layers + c.further_layers, 4 + 1);
+    for (uint32_t l = 0; l < 4; l++) {
+        const struct layer_kind *k = arch_kind(a, l);
+        const bool full = l == 0 || l == 3;
+        assert_int_equal(k->moe, l > 0);
+        assert_int_equal(k->att.window, full ? 0 : 12);
+        assert_int_equal(k->att.n_heads, full ? 4 : 6);
+        assert_int_equal(k->att.n_kv_heads, 2);
+        assert_int_equal(k->att.gate, ARCH_GATE_HEAD_SIGMOID);
+        assert_int_equal(arch_rope(a, k->att.rope).dim, full ? 8 : 16);
+        assert_int_equal(arch_mlp_dim(a, l), l > 0 ? 48 : 96);
+        assert_true(k->route.scale == 1.5f);
+        assert_true(k->ffn.limit == limits[l] && k->shared_limit == shared[l]);
+        assert_int_equal(k->ffn.act, l == 1 ? FFN_SILU : FFN_SILU_LIMIT);
+    }
+    /* Long waves of full layers alone are stretched. */
+    assert_true(arch_rope(a, arch_kind(a, 0)->att.rope).inv_freq[3] < 2.7e-5f);
+    assert_true(arch_rope(a, arch_kind(a, 1)->att.rope).inv_freq[0] == 1);
+    hf_config_free(&c);
+    /* as transformers spells it */
+    c = config_parse_ok(STEP "\"layer_types\":[\"sliding_attention\",\"full_attention\"],"
+                             "\"mlp_layer_types\":[\"dense\",\"sparse\"],\"sliding_window\":64,"
+                             "\"num_sliding_attention_heads\":96,\"rope_parameters\":{"
+                             "\"full_attention\":{\"rope_theta\":5e6,"
+                             "\"partial_rotary_factor\":0.5},"
+                             "\"sliding_attention\":{\"rope_theta\":1e4}}}");
+    assert_int_equal(arch_kind(a, 0)->att.n_heads, 96);
+    assert_int_equal(arch_kind(a, 1)->att.n_heads, 64);
+    assert_int_equal(arch_kind(a, 0)->moe + 2 * arch_kind(a, 1)->moe, 2);
+    assert_int_equal(arch_rope(a, arch_kind(a, 0)->att.rope).dim, 128);
+    assert_int_equal(arch_rope(a, arch_kind(a, 1)->att.rope).dim, 64);
+    hf_config_free(&c);
+    /* inside the model that sees */
+    c = config_parse_ok(
+        "{\"model_type\":\"step3p7\",\"architectures\":[\"Step3p7ForConditionalGeneration\"],"
+        "\"image_token_id\":128001,\"projector_bias\":false,\"understand_projector_stride\":2,"
+        "\"vision_config\":{\"width\":1536},\"text_config\":" STEP
+        "\"num_nextn_predict_layers\":1,\"mtp_base_layer_idx\":2,\"moe_layers_enum\":\"1\","
+        "\"layer_types\":[\"full_attention\",\"full_attention\",\"sliding_attention\"]}}");
+    assert_int_equal(arch_kind(a, 0)->moe + 2 * arch_kind(a, 1)->moe, 2);
+    assert_int_equal(a->n_ropes + c.further_layers, 2);
+    hf_config_free(&c);
+    c = config_parse_ok(STEP "\"moe_layers_enum\":[1,2],\"rope_theta\":500}");
+    assert_int_equal(arch_kind(a, 0)->moe + 2 * arch_kind(a, 1)->moe, 2);
+    assert_int_equal(a->n_ropes, 1);
+    hf_config_free(&c);
+}
+
 static void refusals(void **state) {
     (void)state;
     static const struct config_refusal bad[] = {
@@ -254,6 +344,42 @@ static void refusals(void **state) {
         {BAILING "\"use_qkv_bias\":true}", "use_qkv_bias is 1, expected 0", "bailing_moe"},
         {BAILING "\"use_sliding_window\":true}", "use_sliding_window is 1", "bailing_moe"},
         {BAILING "\"norm_softmax\":true}", "unknown key norm_softmax is true", "bailing_moe"},
+        {SMALL "\"rope_layout\":[1,0]}", "rope_layout is [1,0]", "one a layer"},
+        {SMALL "\"num_hidden_layers\":2,\"moe_layer_layout\":[1,0]}", "moe_layer_layout is [1,0]",
+         "1 in every layer"},
+        {SMALL "\"moe_enable_early_router\":false}", "moe_enable_early_router is false", "true"},
+        {SMALL "\"moe_enable_secondary_experts\":true}",
+         "unknown key moe_enable_secondary_experts is true", "smallthinker"},
+        {STEP "\"rope_theta\":[1e4,2e4]}", "rope_theta is [10000.0,20000.0]", "of one type"},
+        {STEP "\"partial_rotary_factors\":0.5}", "partial_rotary_factors is 0.5", "one a layer"},
+        {STEP "\"partial_rotary_factors\":[1]}", "partial_rotary_factors is [1]", "each layer"},
+        {STEP "\"yarn_only_types\":[\"sliding_attention\"]}",
+         "yarn_only_types is [\"sliding_attention\"]", "full_attention"},
+        {STEP "\"moe_layers_enum\":\"1;2\"}", "moe_layers_enum is \"1;2\"", "commas"},
+        {STEP "\"moe_layers_enum\":[-1]}", "moe_layers_enum is [-1]", "a list"},
+        {STEP "\"moe_layers_enum\":1}", "moe_layers_enum is 1", "a list"},
+        {STEP "\"moe_layers_enum\":\"1\",\"swiglu_limits\":[7]}", "swiglu_limits is [7]",
+         "one a layer"},
+        {STEP "\"moe_layers_enum\":\"1\",\"swiglu_limits_shared\":[0,-1]}",
+         "swiglu_limits_shared is [0,-1]", "limits"},
+        {STEP "\"attention_other_setting\":{\"head_dim\":64}}", "head_dim is 64", "full layers"},
+        {STEP "\"attention_other_setting\":{\"attention_type\":\"full_attention\"}}",
+         "attention_other_setting is {", "sliding_attention"},
+        {STEP "\"attention_other_setting\":7}", "attention_other_setting is 7", "an object"},
+        {STEP "\"num_sliding_attention_heads\":0}", "num_sliding_attention_heads is 0",
+         "a positive integer"},
+        {STEP "\"use_rope_layers\":[true,false]}", "use_rope_layers is [true,false]", "true"},
+        {STEP "\"query_pre_attn_scalar\":64}", "query_pre_attn_scalar is 64", "head_dim"},
+        {STEP "\"moe_router_activation\":\"softmax\"}", "moe_router_activation is \"softmax\"",
+         "sigmoid"},
+        {STEP "\"zero_centered\":false}", "zero_centered is false", "true"},
+        {STEP "\"moe_layers_enum\":\"1\",\"sink\":true}", "unknown key sink is true", "step3p7"},
+        {STEP "\"use_qk_norm\":false}", "use_qk_norm is 0, expected 1", "step3p7"},
+        {DBRX "\"ffn_config\":{\"moe_normalize_expert_weights\":2}}",
+         "moe_normalize_expert_weights is 2", "1 or null"},
+        {DBRX "\"ffn_config\":{\"ffn_act_fn\":{\"name\":\"gelu\"}}}", "ffn_act_fn is {", "silu"},
+        {DBRX "\"attn_config\":3}", "attn_config is 3", "an object"},
+        {DBRX "\"attn_config\":{\"surprise\":1}}", "unknown key surprise is 1", "dbrx"},
         {BAILING_V2 "\"score_function\":\"softmax\"}", "score_function is \"softmax\"", "sigmoid"},
         {BAILING_V2 "\"moe_shared_expert_intermediate_size\":7}",
          "moe_shared_expert_intermediate_size is 7", "that of an expert"},
@@ -266,6 +392,7 @@ int main(void) {
         cmocka_unit_test(llama4),   cmocka_unit_test(cohere2_moe),
         cmocka_unit_test(norms),    cmocka_unit_test(flint_and_kolibri),
         cmocka_unit_test(laguna),   cmocka_unit_test(first_generations),
+        cmocka_unit_test(layouts),  cmocka_unit_test(step3p7),
         cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests_name("family_own", tests, NULL, NULL);

@@ -145,6 +145,8 @@ static const struct layout_row {
     {HF_EXPERTS_SECOND_TURNED, SLOT_EXPERT_UP, 0, 1, 3, {3, 32, 8}, second_turned, false},
     {HF_FIRST, SLOT_MLP_GATE, 0, 0, 2, {10, 32}, plain, true},
     {HF_SECOND, SLOT_MLP_UP, 0, 0, 2, {10, 32}, second_half, true},
+    {HF_FLAT, SLOT_EXPERT_GATE, 0, 1, 2, {12, 32}, experts, true},
+    {HF_FLAT_TURNED, SLOT_EXPERT_DOWN, 0, 2, 2, {12, 32}, turned, false},
 };
 
 /* Rows and columns [from, from + n) of a laid-out matrix. */

@@ -44,7 +44,10 @@ static const char *const checkpoints[] = {"gptoss-tiny",
                                           "laguna-tiny",
                                           "deepseek-tiny",
                                           "bailingmoe-tiny",
-                                          "bailingmoev2-tiny"};
+                                          "bailingmoev2-tiny",
+                                          "smallthinker-tiny",
+                                          "dbrx-tiny",
+                                          "step3p7-tiny"};
 
 /* A checkpoint of a family, opened, in a directory of its own. */
 struct family_model {
@@ -135,6 +138,7 @@ static float eighth(float w) { /* dim is 64 */
 #define T(n) "model.language_model.layers." #n "."
 #define H(n) "thinker.model.layers." #n "."
 #define M(n) "language_model.model.layers." #n "."
+#define B(n) "transformer.blocks." #n "."
 static const struct number {
     const char *checkpoint;
     enum slot_id slot;
@@ -323,6 +327,23 @@ static const struct number {
     {"bailingmoe-tiny", SLOT_V, 1, 0, 1, 3, L(1) "attention.query_key_value.weight", 193 * 64 + 3,
      as_is},
     {"bailingmoev2-tiny", SLOT_K_NORM, 1, 0, 0, 3, L(1) "attention.key_layernorm.weight", 3, as_is},
+    {"smallthinker-tiny", SLOT_ROUTER, 1, 0, 7, 3, L(1) "block_sparse_moe.primary_router.weight",
+     7 * 64 + 3, as_is},
+    {"smallthinker-tiny", SLOT_EXPERT_UP, 1, 6, 31, 3, L(1) "block_sparse_moe.experts.6.up.weight",
+     31 * 64 + 3, as_is},
+    {"dbrx-tiny", SLOT_K, 1, 0, 1, 3, B(1) "norm_attn_norm.attn.Wqkv.weight", 65 * 64 + 3, as_is},
+    {"dbrx-tiny", SLOT_FFN_NORM, 1, 0, 0, 3, B(1) "norm_attn_norm.norm_2.weight", 3, as_is},
+    /* [8 * 32, 64] each, of down a row for each neuron */
+    {"dbrx-tiny", SLOT_EXPERT_UP, 2, 6, 31, 3, B(2) "ffn.experts.mlp.v1", (6 * 32 + 31) * 64 + 3,
+     as_is},
+    {"step3p7-tiny", SLOT_ATTN_NORM, 1, 0, 0, 3, L(1) "input_layernorm.weight", 3, plus_one},
+    {"step3p7-tiny", SLOT_EXPERT_UP, 2, 6, 31, 3, L(2) "moe.up_proj.weight", (6 * 32 + 31) * 64 + 3,
+     as_is},
+    {"step3p7-tiny", SLOT_MLP_DOWN, 0, 0, 5, 90, L(0) "mlp.down_proj.weight", 5 * 96 + 90, as_is},
+    {"step3p7-tiny", SLOT_MLP_DOWN, 3, 0, 5, 40, L(3) "share_expert.down_proj.weight", 5 * 48 + 40,
+     as_is},
+    {"dbrx-tiny", SLOT_EXPERT_DOWN, 2, 6, 60, 31, B(2) "ffn.experts.mlp.w2",
+     (6 * 32 + 31) * 64 + 60, as_is},
 };
 
 static void numbers_of_tensors(void **state) {
