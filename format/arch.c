@@ -353,6 +353,9 @@ static int check_route(const struct arch *a, const struct route_rule *r, struct 
     if (r->on_input && a->n_active != 1) {
         return err_set(err, "route_on_input = 1 needs n_active = 1, got %u", a->n_active);
     }
+    if (r->score == ROUTE_SPARSE_MIXER && r->renorm != ROUTE_RENORM_NONE) {
+        return err_set(err, "route_score = %u needs norm_topk = 0, got %u", r->score, r->renorm);
+    }
     if (r->groups == 0) {
         return 0;
     }
@@ -402,6 +405,9 @@ static int check_kind(const struct arch *a, const struct layer_kind *k, struct e
     }
     if (k->block.parallel && (k->block.post_norm == ARCH_POST_NORM_ONLY || k->block.dense_beside)) {
         return err_set(err, "parallel = 1 needs a norm before the branches and no dense_beside");
+    }
+    if (k->block.parallel && k->moe && k->route.input == ROUTE_OWN_NORM) {
+        return err_set(err, "parallel = 1 needs a route_input other than %u", k->route.input);
     }
     if (k->ffn.act == FFN_SWIGLU_OAI && !(k->ffn.limit > 0)) {
         return err_set(err, "ffn_act = %u needs ffn_limit", k->ffn.act);

@@ -98,6 +98,8 @@ SPOIL(no_temper_tok, k->att.temper = 0.5f)
 SPOIL(two_inputs, k->route.on_input = 1)
 SPOIL(bare_input, (a->n_active = 1, k->route.on_input = 1, k->block.post_norm = 2))
 SPOIL(parallel_bare, (k->block.parallel = 1, k->block.post_norm = 2))
+SPOIL(parallel_router, (k->block.parallel = 1, k->route.input = ROUTE_OWN_NORM))
+SPOIL(mixed_sum, (k->route.score = ROUTE_SPARSE_MIXER, k->route.renorm = 1))
 SPOIL(scale_embed, a->embed_scale = 0)
 
 /* Long forms of its only set, which the other rules spoil. */
@@ -177,6 +179,8 @@ static const struct rule_row {
     {two_inputs, "route_on_input = 1 needs n_active = 1"},
     {bare_input, "route_on_input = 1 needs a norm"},
     {parallel_bare, "parallel = 1 needs a norm"},
+    {parallel_router, "parallel = 1 needs a route_input other than 1"},
+    {mixed_sum, "route_score = 3 needs norm_topk = 0, got 1"},
     {scale_embed, "embed_scale = 0"},
     {long_few, "rope_long_inv_freq has 3 values, expected 4"},
     {long_missing, "rope_long_inv_freq has 0 values, expected 4"},

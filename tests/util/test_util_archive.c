@@ -71,6 +71,10 @@ static void vary_layer(struct arch *a, struct layer_kind *k, uint64_t *s) {
                                    .factor = below(s, 2),
                                    .eps = below(s, 2) ? 0x1p-20f : 0.0f,
                                    .scale = below(s, 2) ? 2.5f : 1.0f};
+    k->route.renorm = k->route.score == ROUTE_SPARSE_MIXER ? ROUTE_RENORM_NONE : k->route.renorm;
+    if (k->block.parallel && k->route.input == ROUTE_OWN_NORM) {
+        k->route.input = ROUTE_EXPERT_INPUT;
+    }
     k->route.groups = a->n_experts % 2 == 0 && below(s, 2) ? 2 : 0;
     k->route.top_groups = k->route.groups ? 1 + below(s, 2) : 0;
     k->ffn.act = below(s, 5);
