@@ -39,7 +39,8 @@ enum family_key_id {
     KEY_VOCAB,
     KEY_DIM,
     KEY_MLP_DIM,
-    KEY_DENSE_DIM, /* of layers without experts, where KEY_MLP_DIM is an expert's */
+    KEY_DENSE_DIM,  /* of layers without experts, where KEY_MLP_DIM is an expert's */
+    KEY_PREFIX_DIM, /* the same of those at the beginning */
     KEY_LAYERS,
     KEY_HEADS,
     KEY_KV_HEADS, /* 0 = as many as heads */
@@ -64,9 +65,11 @@ enum family_key_id {
     KEY_SWIGLU_LIMIT,
     KEY_SWIGLU_ALPHA,
     KEY_FULL_INTERVAL,
-    KEY_DENSE_FULL_INTERVAL, /* the same of the dense layers at the beginning */
-    KEY_UNTURNED_INTERVAL,   /* every so many layers one does not know positions */
-    KEY_CHUNK,               /* 0 = none */
+    KEY_GLOBAL_INTERVAL,
+    KEY_WINDOW_PATTERN,        /* of so many layers the last one does not slide */
+    KEY_PREFIX_WINDOW_PATTERN, /* the same of the dense layers at the beginning */
+    KEY_UNTURNED_INTERVAL,     /* every so many layers one does not know positions */
+    KEY_CHUNK,                 /* 0 = none */
     KEY_TEMPER,
     KEY_TEMPER_TOK,
     KEY_OUTPUT_GATE,
@@ -91,6 +94,8 @@ enum family_key_id {
     KEY_ROTARY_DIM, /* components of a head that are turned; 0: partial_rotary_factor says it */
     KEY_MOE_START,  /* the first layer that may have experts */
     KEY_MOE_INTERVAL,
+    KEY_MOE_STEP,
+    KEY_MOE_FREQ,
     KEY_NORM_MIN,
     KEY_MUP, /* embeddings are multiplied by sqrt(dim) */
     KEY_EMBED_SCALE,
@@ -119,6 +124,7 @@ struct family_rope {
     const char *fallback; /* JSON: the object where the file has none; NULL = {} */
     bool by_type;         /* rope_parameters is a map from layer types to objects */
     bool mrope;           /* keys of positions in pictures may stand there: nothing to text */
+    bool mscaled;         /* its LongRoPE names the factors on cos and sin; it has no other type */
 };
 
 /* ---- the family ---- */

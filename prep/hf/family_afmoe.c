@@ -21,7 +21,7 @@ static const struct family_key keys[] = {
     {KEY_TIED, 0},
     {KEY_ATTENTION_BIAS, 0},
     {KEY_WINDOW, 1024},
-    {KEY_FULL_INTERVAL, 4},
+    {KEY_GLOBAL_INTERVAL, 4},
     {KEY_DENSE_FIRST, 1},
     {KEY_EXPERTS, 64},
     {KEY_ACTIVE, 6},
@@ -47,7 +47,7 @@ static const struct family_name names[] = {
 };
 
 static bool slides(const struct settle *s, uint32_t layer) {
-    return (layer + 1) % settle_u32(s, KEY_FULL_INTERVAL) != 0;
+    return (layer + 1) % settle_u32(s, KEY_GLOBAL_INTERVAL) != 0;
 }
 
 static int settle_attention(struct settle *s, struct err *err) {

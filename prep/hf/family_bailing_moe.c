@@ -15,7 +15,7 @@ static const struct family_key keys[] = {
     {KEY_CONTEXT, 16384},
     {KEY_NORM_EPS, 1e-5},
     {KEY_TIED, 0},
-    {KEY_ATTENTION_BIAS, 0},
+    {KEY_QKV_BIAS, 0},
     {KEY_WINDOW, 4096},
     {KEY_USE_WINDOW, 0},
     {KEY_MAX_WINDOW_LAYERS, 28}, /* without a meaning where no layer slides */
@@ -40,7 +40,7 @@ static const struct family_key keys_v2[] = {
     {KEY_CONTEXT, 32768},
     {KEY_NORM_EPS, 1e-6},
     {KEY_TIED, 0},
-    {KEY_ATTENTION_BIAS, 0},
+    {KEY_QKV_BIAS, 0},
     {KEY_QK_NORM, 1},
     {KEY_ROTARY_DIM, 0},
     {KEY_WINDOW, 4096},
@@ -83,21 +83,27 @@ const struct family_name family_bailing[] = {
 };
 
 static int settle(struct settle *s, struct err *err) {
-    if (settle_only(s, KEY_ATTENTION_BIAS, 0, err) < 0 ||
-        settle_only(s, KEY_USE_WINDOW, 0, err) < 0) {
+    if (settle_only(s, KEY_QKV_BIAS, 0, err) < 0 || settle_only(s, KEY_USE_WINDOW, 0, err) < 0) {
         return -1;
     }
     settle_dense_first(s);
     for (uint32_t l = 0; l < s->arch->n_layers; l++) {
-        s->kinds[l].route.renorm = settle_u32(s, KEY_NORM_TOPK);
+        s->kinds[l].route.renorm = settle_renorm_many(s);
     }
     return settle_rope(s, err);
 }
 
+/* Weights are renormalised whatever norm_topk_prob says, so that false is no word of this family.
+ */
 static int settle_v2(struct settle *s, struct err *err) {
-    return settle_ling_words(s, err) < 0 || settle_only(s, KEY_USE_WINDOW, 0, err) < 0
-               ? -1
-               : settle_shared_experts(s, err);
+    if (settle_ling_words(s, err) < 0 || settle_only(s, KEY_USE_WINDOW, 0, err) < 0 ||
+        settle_only(s, KEY_NORM_TOPK, 1, err) < 0 || settle_shared_experts(s, err) < 0) {
+        return -1;
+    }
+    for (uint32_t l = 0; l < s->arch->n_layers; l++) {
+        s->kinds[l].route.renorm = settle_renorm_many(s);
+    }
+    return 0;
 }
 
 const struct family family_bailing_moe = {

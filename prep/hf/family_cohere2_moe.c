@@ -11,7 +11,7 @@ static const struct family_key keys[] = {
     {KEY_VOCAB, 256000},
     {KEY_DIM, 8192},
     {KEY_MLP_DIM, 22528}, /* of an expert */
-    {KEY_DENSE_DIM, 0},   /* 0 = as an expert */
+    {KEY_PREFIX_DIM, 0},  /* 0 = as an expert */
     {KEY_LAYERS, 40},
     {KEY_HEADS, 64},
     {KEY_KV_HEADS, 0},
@@ -23,8 +23,8 @@ static const struct family_key keys[] = {
     {KEY_LOGIT_SCALE, 0.0625},
     {KEY_ATTENTION_BIAS, 0},
     {KEY_WINDOW, 4096},
-    {KEY_FULL_INTERVAL, 4},
-    {KEY_DENSE_FULL_INTERVAL, 1},
+    {KEY_WINDOW_PATTERN, 4},
+    {KEY_PREFIX_WINDOW_PATTERN, 1},
     {KEY_DENSE_FIRST, 0},
     {KEY_EXPERTS, 8},
     {KEY_ACTIVE, 2},
@@ -45,8 +45,8 @@ static const struct family_name names[] = {
 /* The dense layers at the beginning have a pattern of their own. */
 static bool slides(const struct settle *s, uint32_t layer) {
     const uint32_t dense = settle_u32(s, KEY_DENSE_FIRST);
-    return layer < dense ? (layer + 1) % settle_u32(s, KEY_DENSE_FULL_INTERVAL) != 0
-                         : (layer - dense + 1) % settle_u32(s, KEY_FULL_INTERVAL) != 0;
+    return layer < dense ? (layer + 1) % settle_u32(s, KEY_PREFIX_WINDOW_PATTERN) != 0
+                         : (layer - dense + 1) % settle_u32(s, KEY_WINDOW_PATTERN) != 0;
 }
 
 /* Which of two words a key has; the first where it is not there. */
@@ -94,7 +94,7 @@ static int settle_turned(struct settle *s, struct err *err) {
         return -1;
     }
     const uint32_t none = settle_no_rope(s);
-    const bool dense = settle_u32(s, KEY_DENSE_FULL_INTERVAL) == 1;
+    const bool dense = settle_u32(s, KEY_PREFIX_WINDOW_PATTERN) == 1;
     for (uint32_t l = 0; l < s->arch->n_layers; l++) {
         struct layer_kind *k = &s->kinds[l];
         k->att.rope = k->att.window > 0 || (dense && !k->moe) ? k->att.rope : none;
@@ -104,7 +104,7 @@ static int settle_turned(struct settle *s, struct err *err) {
 
 static int settle(struct settle *s, struct err *err) {
     struct arch *a = s->arch;
-    const uint32_t dense_dim = settle_u32(s, KEY_DENSE_DIM);
+    const uint32_t dense_dim = settle_u32(s, KEY_PREFIX_DIM);
     uint32_t window;
     if (settle_only(s, KEY_ATTENTION_BIAS, 0, err) < 0 || settle_window_key(s, &window, err) < 0 ||
         settle_windows(s, window, slides, true, err) < 0 || settle_experts(s, err) < 0) {

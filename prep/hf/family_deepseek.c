@@ -17,7 +17,7 @@ static const struct family_key keys[] = {
     {KEY_TIED, 0},
     {KEY_ATTENTION_BIAS, 0},
     {KEY_DENSE_FIRST, 0},
-    {KEY_MOE_INTERVAL, 1},
+    {KEY_MOE_FREQ, 1},
     {KEY_EXPERTS, 0},
     {KEY_ACTIVE, 0},
     {KEY_EXPERT_DIM, 1407},
@@ -35,10 +35,10 @@ static int settle(struct settle *s, struct err *err) {
     settle_dense_first(s);
     for (uint32_t l = 0; l < s->arch->n_layers; l++) {
         struct layer_kind *k = &s->kinds[l];
-        k->moe = k->moe && l % settle_u32(s, KEY_MOE_INTERVAL) == 0;
+        k->moe = k->moe && l % settle_u32(s, KEY_MOE_FREQ) == 0;
         k->dense_dim = settle_u32(s, KEY_MLP_DIM);
         k->att.qkv_bias = k->att.o_bias = settle_u32(s, KEY_ATTENTION_BIAS);
-        k->route.renorm = settle_u32(s, KEY_NORM_TOPK);
+        k->route.renorm = settle_renorm_many(s);
         k->route.eps = k->route.renorm ? 1e-20f : 0;
     }
     return settle_rope(s, err);

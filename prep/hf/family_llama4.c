@@ -20,7 +20,7 @@ static const struct family_key keys[] = {
     {KEY_CHUNK, 8192},       {KEY_UNTURNED_INTERVAL, 4},
     {KEY_TEMPER, 0.1},       {KEY_TEMPER_TOK, 8192},
     {KEY_EXPERTS, 16},       {KEY_ACTIVE, 1},
-    {KEY_MOE_INTERVAL, 1},   {KEY_END},
+    {KEY_MOE_STEP, 1},       {KEY_END},
 };
 
 static const char *const reads[] = {"attn_temperature_tuning", "layer_types", "moe_layers",
@@ -103,7 +103,7 @@ static int settle_moe(struct settle *s, struct err *err) {
     const bool listed = list && !json_is_null(list);
     for (uint32_t l = 0; l < s->arch->n_layers; l++) {
         struct layer_kind *k = &s->kinds[l];
-        k->moe = !listed && (l + 1) % settle_u32(s, KEY_MOE_INTERVAL) == 0;
+        k->moe = !listed && (l + 1) % settle_u32(s, KEY_MOE_STEP) == 0;
         k->dense_dim = settle_u32(s, KEY_DENSE_DIM);
         k->shared_dim = settle_u32(s, KEY_MLP_DIM);
         k->route =

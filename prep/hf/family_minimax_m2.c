@@ -5,6 +5,7 @@
  *
  * Behind the model's layers files may have further ones, which predict further tokens.
  */
+#include "prep/hf/hf_keys.h"
 #include "prep/hf/settle.h"
 
 static const struct family_key keys[] = {
@@ -34,12 +35,21 @@ static const char *const reads[] = {"attn_type_list",
                                     "mlp_intermediate_size", /* none of */
                                     NULL};
 
+/* The list names the layers' ways to attend, of which MiniMax's later models have one: 1. */
+static int check_ways(const struct settle *s, struct err *err) {
+    static const char key[] = "attn_type_list";
+    const json_t *list = json_object_get(s->root, key);
+    if (!list || hf_keys_neutral(list, 0)) {
+        return 0;
+    }
+    return json_is_array(list) ? settle_only_number(s, key, 1, err)
+                               : settle_refuse(s, key, list, "a list of 1", err);
+}
+
 static int settle(struct settle *s, struct err *err) {
     static const struct route_rule route = {
         .score = ROUTE_SIGMOID, .selection_bias = 1, .renorm = ROUTE_RENORM_SUM, .scale = 1};
-    /* A list names the layers' ways to attend, of which MiniMax's later models have one: 1. */
-    if (settle_only_number(s, "attn_type_list", 1, err) < 0 ||
-        settle_word(s, "qk_norm_type", "per_layer", err) < 0 ||
+    if (check_ways(s, err) < 0 || settle_word(s, "qk_norm_type", "per_layer", err) < 0 ||
         settle_word(s, "scoring_func", "sigmoid", err) < 0 ||
         settle_true(s, "use_routing_bias", err) < 0 || settle_only(s, KEY_QK_NORM, 1, err) < 0) {
         return -1;

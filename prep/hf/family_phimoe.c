@@ -40,7 +40,7 @@ const struct family family_phimoe = {
     .types = {"phimoe"},
     .architectures = {"PhiMoEForCausalLM", "PhimoeForCausalLM"},
     .eos = 2,
-    .rope = {.theta = 1e6},
+    .rope = {.theta = 1e6, .mscaled = true},
     .keys = keys,
     .names = family_block_sparse,
     .settle = settle,

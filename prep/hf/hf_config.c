@@ -20,6 +20,8 @@ enum { HF_MAX_CONFIG_BYTES = 16 << 20, MAX_SPELLINGS = 7 };
 enum key_kind { KIND_U32, KIND_BOOL, KIND_REAL };
 #define FALLBACK (-1.0) /* what null means: as if the key were not there */
 
+/* Spellings of a key mean the same in every family: what one family counts otherwise than another
+ * is a key of its own. */
 static const struct key {
     const char *name[MAX_SPELLINGS]; /* the first is the one that messages use */
     enum key_kind kind;
@@ -27,16 +29,13 @@ static const struct key {
     /* 0 in a file is no way to say "none": transformers takes it as the number that it is, which no
      * model can have been trained with. Only null, or a missing key, is one. */
     bool positive;
-    bool lists; /* a list that gives each layer the same number says what the number says; families
-                   have KEY_LAYERS before it */
+    bool lists; /* a list that gives each layer the same number says what the number says */
 } keys[KEY_COUNT] = {
     [KEY_VOCAB] = {{"vocab_size"}, KIND_U32, FALLBACK, true},
     [KEY_DIM] = {{"hidden_size", "d_model"}, KIND_U32, FALLBACK, true},
     [KEY_MLP_DIM] = {{"intermediate_size"}, KIND_U32, FALLBACK},
-    [KEY_DENSE_DIM] = {{"intermediate_size_mlp", "prefix_dense_intermediate_size"},
-                       KIND_U32,
-                       FALLBACK,
-                       true},
+    [KEY_DENSE_DIM] = {{"intermediate_size_mlp"}, KIND_U32, FALLBACK, true},
+    [KEY_PREFIX_DIM] = {{"prefix_dense_intermediate_size"}, KIND_U32, FALLBACK, true},
     [KEY_LAYERS] = {{"num_hidden_layers", "n_layers"}, KIND_U32, FALLBACK},
     [KEY_HEADS] = {{"num_attention_heads", "n_heads"}, KIND_U32, FALLBACK},
     [KEY_KV_HEADS] = {{"num_key_value_heads", "kv_n_heads", "num_attention_groups"},
@@ -47,7 +46,7 @@ static const struct key {
     [KEY_CONTEXT] = {{"max_position_embeddings", "max_seq_len"}, KIND_U32, FALLBACK, true},
     [KEY_NORM_EPS] = {{"rms_norm_eps"}, KIND_REAL, FALLBACK, true},
     [KEY_LAYER_NORM_EPS] = {{"layer_norm_eps"}, KIND_REAL, FALLBACK, true},
-    [KEY_TIED] = {{"tie_word_embeddings"}, KIND_BOOL, 0},
+    [KEY_TIED] = {{"tie_word_embeddings"}, KIND_BOOL, FALLBACK},
     [KEY_EXPERTS] = {{"num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts",
                       "moe_num_primary_experts"},
                      KIND_U32,
@@ -67,8 +66,8 @@ static const struct key {
                         FALLBACK},
     [KEY_SPARSE_STEP] = {{"decoder_sparse_step"}, KIND_U32, FALLBACK},
     [KEY_NORM_TOPK] = {{"norm_topk_prob", "route_norm"}, KIND_BOOL, FALLBACK},
-    [KEY_QKV_BIAS] = {{"qkv_bias"}, KIND_BOOL, FALLBACK},
-    [KEY_ATTENTION_BIAS] = {{"attention_bias", "use_qkv_bias"}, KIND_BOOL, FALLBACK},
+    [KEY_QKV_BIAS] = {{"qkv_bias", "use_qkv_bias"}, KIND_BOOL, FALLBACK},
+    [KEY_ATTENTION_BIAS] = {{"attention_bias"}, KIND_BOOL, FALLBACK},
     [KEY_QK_NORM] = {{"use_qk_norm"}, KIND_BOOL, FALLBACK},
     [KEY_CLIP_QKV] = {{"clip_qkv"}, KIND_REAL, 0, true},
     [KEY_WINDOW] = {{"sliding_window", "sliding_window_size"}, KIND_U32, 0},
@@ -76,12 +75,13 @@ static const struct key {
     [KEY_MAX_WINDOW_LAYERS] = {{"max_window_layers"}, KIND_U32, FALLBACK},
     [KEY_SWIGLU_LIMIT] = {{"swiglu_limit"}, KIND_REAL, FALLBACK, true},
     [KEY_SWIGLU_ALPHA] = {{"swiglu_alpha"}, KIND_REAL, FALLBACK},
-    [KEY_FULL_INTERVAL] = {{"full_attention_interval", "global_attn_every_n_layers",
-                            "sliding_window_pattern"},
-                           KIND_U32,
-                           FALLBACK,
-                           true},
-    [KEY_DENSE_FULL_INTERVAL] = {{"prefix_dense_sliding_window_pattern"}, KIND_U32, FALLBACK, true},
+    [KEY_FULL_INTERVAL] = {{"full_attention_interval"}, KIND_U32, FALLBACK, true},
+    [KEY_GLOBAL_INTERVAL] = {{"global_attn_every_n_layers"}, KIND_U32, FALLBACK, true},
+    [KEY_WINDOW_PATTERN] = {{"sliding_window_pattern"}, KIND_U32, FALLBACK, true},
+    [KEY_PREFIX_WINDOW_PATTERN] = {{"prefix_dense_sliding_window_pattern"},
+                                   KIND_U32,
+                                   FALLBACK,
+                                   true},
     [KEY_UNTURNED_INTERVAL] = {{"no_rope_layer_interval"}, KIND_U32, FALLBACK, true},
     [KEY_CHUNK] = {{"attention_chunk_size"}, KIND_U32, 0, true},
     [KEY_TEMPER] = {{"attn_scale"}, KIND_REAL, FALLBACK},
@@ -113,10 +113,9 @@ static const struct key {
                          true},
     [KEY_ROTARY_DIM] = {{"rotary_dim"}, KIND_U32, 0, true},
     [KEY_MOE_START] = {{"moe_layer_start_index"}, KIND_U32, FALLBACK},
-    [KEY_MOE_INTERVAL] = {{"moe_layer_interval", "interleave_moe_layer_step", "moe_layer_freq"},
-                          KIND_U32,
-                          FALLBACK,
-                          true},
+    [KEY_MOE_INTERVAL] = {{"moe_layer_interval"}, KIND_U32, FALLBACK, true},
+    [KEY_MOE_STEP] = {{"interleave_moe_layer_step"}, KIND_U32, FALLBACK, true},
+    [KEY_MOE_FREQ] = {{"moe_layer_freq"}, KIND_U32, FALLBACK, true},
     [KEY_ROUTE_CAP] = {{"moe_router_logit_softcapping"}, KIND_REAL, FALLBACK},
     [KEY_ROUTE_SOFTMAX] = {{"moe_primary_router_apply_softmax"}, KIND_BOOL, FALLBACK},
     [KEY_MIXER_EPS] = {{"router_jitter_noise"}, KIND_REAL, FALLBACK},
@@ -271,6 +270,12 @@ static int find_family(const struct family **out, const json_t *root, const char
     return -1;
 }
 
+/* Null is as if the key were not there. */
+static bool is_said(const json_t *object, const char *key) {
+    const json_t *v = json_object_get(object, key);
+    return v && !json_is_null(v);
+}
+
 /* The object under `key` out of a wrapper's: with what the wrapper says of the whole checkpoint
  * where it does not say so itself. Wrappers know the fuller list of stop tokens. Without such an
  * object the wrapper itself. A new reference. */
@@ -298,7 +303,7 @@ static json_t *unwrap_key(const struct family *f, json_t *root, const char *key,
     json_t *text = json_copy(inside);
     for (size_t i = 0; i < sizeof whole / sizeof *whole; i++) {
         json_t *v = json_object_get(root, whole[i]);
-        if (v && !json_object_get(text, whole[i])) {
+        if (v && !is_said(text, whole[i])) {
             json_object_set(text, whole[i], v);
         }
     }
@@ -393,12 +398,22 @@ static int check_moe(const struct settle *s, struct err *err) {
     return 0;
 }
 
+/* The family's keys; first the number of layers, which lists have so many entries as. */
+static int read_keys(struct settle *s, struct err *err) {
+    for (int pass = 0; pass < 2; pass++) {
+        for (const struct family_key *f = s->family->keys; f->id != KEY_END; f++) {
+            if ((f->id == KEY_LAYERS) == (pass == 0) && read_key(s, f, err) < 0) {
+                return -1;
+            }
+        }
+    }
+    return 0;
+}
+
 static int fill_arch(struct settle *s, struct err *err) {
     struct arch *a = s->arch;
-    for (const struct family_key *f = s->family->keys; f->id != KEY_END; f++) {
-        if (read_key(s, f, err) < 0) {
-            return -1;
-        }
+    if (read_keys(s, err) < 0) {
+        return -1;
     }
     /* What sizes lists is bounded here and in hf_rope_add; all other ranges are arch_check's. */
     uint32_t layers = settle_u32(s, KEY_LAYERS), dim = settle_u32(s, KEY_DIM);
@@ -467,7 +482,7 @@ int hf_config_parse(struct hf_config *out, struct hf_json config, struct hf_json
     if (hf_quant_read(&out->quant, text, config.path, s.family->mxfp4, err) < 0) {
         goto out;
     }
-    out->tied_given = json_object_get(text, "tie_word_embeddings") != NULL;
+    out->tied_given = is_said(text, "tie_word_embeddings");
     if (fill_arch(&s, err) < 0) {
         goto out;
     }

@@ -332,6 +332,9 @@ int hf_matrix_rows(const struct hf_matrix *m, uint32_t first, uint32_t n, float 
 
 int hf_matrix_columns(const struct hf_matrix *m, uint32_t first, uint32_t n, float *dst,
                       struct err *err) {
+    if (m->over.tensor) {
+        die("columns of a matrix over lengths");
+    }
     return read_rectangle(m, 0, m->rows, first, n, dst, 1, m->rows, err);
 }
 

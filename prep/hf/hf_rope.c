@@ -67,6 +67,10 @@ static int parse_value(struct rope_value *out, const json_t *v, const char *key,
 static int parse_object_key(struct rope *r, const struct settle *s, const char *key,
                             const json_t *v, struct err *err) {
     const char *path = s->path;
+    const bool mscale = strcmp(key, "short_mscale") == 0 || strcmp(key, "long_mscale") == 0;
+    if (mscale && !s->family->rope.mscaled && !json_is_null(v)) {
+        return err_set(err, "%s: unknown RoPE key %s", path, key);
+    }
     for (size_t i = 0; i < sizeof rope_keys / sizeof *rope_keys; i++) {
         if (strcmp(rope_keys[i].key, key) == 0) {
             return parse_value((struct rope_value *)(void *)((char *)r + rope_keys[i].at), v, key,
@@ -142,8 +146,19 @@ static json_t *find_object(const struct settle *s, const struct hf_rope_ask *ask
     return of_type;
 }
 
+/* Where objects are by type, a key beside them says nothing to transformers; where an object lacks
+ * it, the publisher may have meant that it does. */
+static int check_beside(const struct settle *s, const char *key, struct rope_value beside,
+                        struct rope_value inside, struct err *err) {
+    if (beside.given && !inside.given) {
+        return err_set(err, "%s: %s is %g beside rope_parameters, where an object has none",
+                       s->path, key, beside.value);
+    }
+    return 0;
+}
+
 /* What the keys beside the object add: rope_theta and partial_rotary_factor count where it lacks
- * them, original_max_position_embeddings counts before it. */
+ * them, original_max_position_embeddings counts before it; of objects by type only the first. */
 static int parse_rope(struct rope *r, const struct settle *s, const json_t *object,
                       struct err *err) {
     const char *key;
@@ -167,13 +182,22 @@ static int parse_rope(struct rope *r, const struct settle *s, const json_t *obje
     r->theta = r->theta.given ? r->theta
                : theta.given  ? theta
                               : (struct rope_value){f->theta, true};
+    r->type = r->type ? r->type : "default";
+    if (f->by_type) {
+        const bool plain = strcmp(r->type, "default") == 0; /* it asks for no original length */
+        return check_beside(s, "partial_rotary_factor", partial, r->partial_rotary_factor, err) <
+                           0 ||
+                       (!plain && check_beside(s, "original_max_position_embeddings", original,
+                                               r->original_tok, err) < 0)
+                   ? -1
+                   : 0;
+    }
     r->partial_rotary_factor = r->partial_rotary_factor.given ? r->partial_rotary_factor : partial;
     if (!r->partial_rotary_factor.given && s->value[KEY_ROTARY_DIM] > 0) {
         r->partial_rotary_factor =
             (struct rope_value){s->value[KEY_ROTARY_DIM] / r->head_dim, true};
     }
     r->original_tok = original.given ? original : r->original_tok;
-    r->type = r->type ? r->type : "default";
     return 0;
 }
 
@@ -393,12 +417,33 @@ static int check_part(struct rope *r, const struct settle *s, struct err *err) {
     return 0;
 }
 
+/* Of a family whose LongRoPE names its factors: both, and no other type beside the default one. */
+static int check_mscales(const struct rope *r, const struct settle *s, struct err *err) {
+    const bool is_long = strcmp(r->type, "longrope") == 0;
+    if (!s->family->rope.mscaled) {
+        return 0;
+    }
+    if (!is_long && strcmp(r->type, "default") != 0) {
+        return err_set(err,
+                       "%s: rope_type \"%s\" is not supported in the %s family, only default and "
+                       "longrope",
+                       s->path, r->type, s->family->name);
+    }
+    if (r->short_mscale.given != is_long || r->long_mscale.given != is_long) {
+        return err_set(err,
+                       "%s: RoPE keys short_mscale and long_mscale: expected both with "
+                       "rope_type longrope, none without",
+                       s->path);
+    }
+    return 0;
+}
+
 static int fill_rope(struct rope *r, struct settle *s, struct err *err) {
     if (!(r->theta.value > 0) || !isfinite((float)r->theta.value)) {
         return err_set(err, "%s: rope_theta must be a positive number, got %g", s->path,
                        r->theta.value);
     }
-    if (check_part(r, s, err) < 0) {
+    if (check_mscales(r, s, err) < 0 || check_part(r, s, err) < 0) {
         return -1;
     }
     for (size_t i = 0; i < sizeof rope_types / sizeof *rope_types; i++) {

@@ -49,16 +49,19 @@ int settle_ling_words(const struct settle *s, struct err *err) {
                    settle_true(s, "moe_router_enable_expert_bias", err) < 0 ||
                    settle_true(s, "use_rmsnorm", err) < 0
                ? -1
-               : settle_only(s, KEY_ATTENTION_BIAS, 0, err);
+               : settle_only(s, KEY_QKV_BIAS, 0, err);
 }
 
 int settle_only_number(const struct settle *s, const char *key, uint32_t number, struct err *err) {
     const json_t *v = json_object_get(s->root, key);
     bool list = json_is_array(v);
+    if (!v || json_is_null(v) || (list && json_array_size(v) == 0)) {
+        return 0;
+    }
     if (list && json_array_size(v) != s->arch->n_layers) {
         return settle_refuse(s, key, v, "a number for each layer", err);
     }
-    for (size_t i = 0; v && !json_is_null(v) && i < (list ? json_array_size(v) : 1); i++) {
+    for (size_t i = 0; i < (list ? json_array_size(v) : 1); i++) {
         const json_t *e = list ? json_array_get(v, i) : v;
         if (!json_is_integer(e) || json_integer_value(e) != (json_int_t)number) {
             char expected[48];
@@ -185,6 +188,10 @@ void settle_dense_first(struct settle *s) {
 uint32_t settle_shared_dim(const struct settle *s) {
     double dim = s->value[KEY_SHARED_EXPERTS] * s->value[KEY_EXPERT_DIM];
     return dim < UINT32_MAX ? (uint32_t)dim : UINT32_MAX;
+}
+
+uint32_t settle_renorm_many(const struct settle *s) {
+    return settle_u32(s, KEY_NORM_TOPK) && s->arch->n_active > 1 ? ROUTE_RENORM_SUM : 0;
 }
 
 struct route_rule settle_sigmoid_route(const struct settle *s) {

@@ -43,7 +43,8 @@ int settle_word(const struct settle *s, const char *key, const char *word, struc
 /* The same of a flag, which must be true. */
 int settle_true(const struct settle *s, const char *key, struct err *err);
 
-/* A key, or each layer's entry in its list, must be this number; or it is not there, or null. */
+/* A key, or each layer's entry in its list, must be this number; or it is not there, null, or a
+ * list of nothing. */
 int settle_only_number(const struct settle *s, const char *key, uint32_t number, struct err *err);
 
 /* What Ling's files and those of its kin say in words of what all of them do: scores by a sigmoid
@@ -75,6 +76,9 @@ uint32_t settle_shared_dim(const struct settle *s);
  * where there are such; weights are the scores, which KEY_NORM_TOPK and KEY_ROUTE_SCALE may change.
  */
 struct route_rule settle_sigmoid_route(const struct settle *s);
+/* How weights are renormalised in families where KEY_NORM_TOPK asks for it, but one expert that is
+ * chosen alone keeps its weight. */
+uint32_t settle_renorm_many(const struct settle *s);
 
 /* sliding_window, of a model whose layers slide: *window is 0 where it is null. A window of 0
  * tokens, which would hide a token from itself, is refused. */

@@ -191,7 +191,7 @@ static void refusals(void **state) {
         {MINIMAX "\"num_hidden_layers\":2,\"attn_type_list\":[1,0]}", "attn_type_list is [1,0]",
          "1 in every layer"},
         {MINIMAX "\"attn_type_list\":[1,1]}", "attn_type_list is [1,1]", "for each layer"},
-        {MINIMAX "\"attn_type_list\":7}", "attn_type_list is 7", "1 in every layer"},
+        {MINIMAX "\"attn_type_list\":7}", "attn_type_list is 7", "a list of 1"},
         {MINIMAX "\"qk_norm_type\":\"per_head\"}", "qk_norm_type is \"per_head\"", "per_layer"},
         {MINIMAX "\"scoring_func\":\"softmax\"}", "scoring_func is \"softmax\"", "sigmoid"},
         {MINIMAX "\"use_routing_bias\":false}", "use_routing_bias is false", "expected true"},

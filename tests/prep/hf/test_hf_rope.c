@@ -115,9 +115,6 @@ static void longrope(void **state) {
          1.1547005384f, 4096},
         {LONGROPE ",\"attention_factor\":1.5,\"original_max_position_embeddings\":4096}", 1.5f,
          1.5f, 4096},
-        {LONGROPE ",\"short_mscale\":1.25,\"long_mscale\":1.5,"
-                  "\"original_max_position_embeddings\":4096}",
-         1.25f, 1.5f, 4096},
         {LONGROPE "}", 1, 1, 131072}, /* made for the whole context: nothing to stretch */
     };
     (void)state;
@@ -173,6 +170,8 @@ static void refusals(void **state) {
         {LONGROPE ",\"attention_factor\":0,\"original_max_position_embeddings\":64}", "rope_scale",
          "0"},
         {OBJECT("\"type\":\"su\"," SHORT "," LONG), "\"su\" is not supported", "longrope"},
+        {LONGROPE ",\"short_mscale\":1.25,\"long_mscale\":1.5}", "unknown RoPE key short_mscale",
+         ""},
     };
     (void)state;
     for (size_t i = 0; i < TEST_COUNT(bad); i++) {
