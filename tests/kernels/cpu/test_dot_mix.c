@@ -87,8 +87,8 @@ static void harden(struct test_rng *rng, float *a, uint32_t n) {
     }
 }
 
-/* All codes the greatest there are, or the least, and all scales those of the first row: the sums of
- * integers become as great as they can. */
+/* All codes the greatest there are, or the least, and all scales those of the first row: the sums
+ * of integers become as great as they can. */
 static void push_codes(struct weight *w, bool least) {
     const size_t scales_at = codec_scales_at(w->codec->id, w->cols);
     const uint8_t code = w->codec->id == CODEC_Q4 ? 0xff : least ? 0x80 : 0x7f;
