@@ -27,27 +27,43 @@ static bool same_bytes(const struct st_tensor *a, const struct st_tensor *b) {
     return same;
 }
 
+/* Whether two matrices are stored as the same numbers with the same scales. */
+static bool same_numbers(const struct hf_numbers *a, const struct hf_numbers *b) {
+    const struct st_tensor *of_a[HF_NUMBERS_TENSORS], *of_b[HF_NUMBERS_TENSORS];
+    hf_numbers_tensors(a, of_a);
+    hf_numbers_tensors(b, of_b);
+    bool same = a->format == b->format;
+    for (size_t i = 0; same && i < HF_NUMBERS_TENSORS && of_a[i]; i++) {
+        const struct st_tensor *x = of_a[i], *y = of_b[i];
+        same = x->dtype == y->dtype && x->n_dims == y->n_dims &&
+               memcmp(x->shape, y->shape, x->n_dims * sizeof *x->shape) == 0 && same_bytes(x, y);
+    }
+    return same;
+}
+
 /* Whether output head and embedding are one matrix. As transformers does it: a tied model may
  * still store the head, which counts where it differs. A file that does not say ties where it
  * has no head. */
-static void settle_tied(struct hf_model *m, const struct hf_names *names) {
+static int settle_tied(struct hf_model *m, const struct hf_names *names, struct err *err) {
     struct arch *a = &m->config.arch;
-    const struct st_tensor *head = hf_names_find(names, SLOT_HEAD);
-    const struct st_tensor *embed = hf_names_find(names, SLOT_EMBED);
-    if (!head && !m->config.tied_given && !a->tied) {
+    struct hf_numbers head, embed;
+    int has_head = hf_names_find(names, SLOT_HEAD, &head, err);
+    int has_embed = has_head < 0 ? 0 : hf_names_find(names, SLOT_EMBED, &embed, err);
+    if (has_head < 0 || has_embed < 0) {
+        return -1;
+    }
+    if (!has_head && !m->config.tied_given && !a->tied) {
         a->tied = 1;
         remark_add(&m->warnings, "%s: no lm_head.weight: the embedding is used as output head",
                    m->dir);
-    } else if (head && embed && a->tied) {
-        if (!same_bytes(head, embed)) {
-            a->tied = 0;
-            remark_add(
-                &m->warnings,
-                "%s: tie_word_embeddings is true, but lm_head.weight differs from the embedding: "
-                "both are kept",
-                m->dir);
-        }
+    } else if (has_head && has_embed && a->tied && !same_numbers(&head, &embed)) {
+        a->tied = 0;
+        remark_add(&m->warnings,
+                   "%s: tie_word_embeddings is true, but lm_head.weight differs from the "
+                   "embedding: both are kept",
+                   m->dir);
     }
+    return 0;
 }
 
 /* All of the tokenizer's ids have rows, or else it is refused. Its end token ends a text, too;
@@ -131,14 +147,14 @@ int hf_open(struct hf_model *m, const char *dir, struct err *err) {
     }
     buf_append(&m->warnings, m->config.remarks.data, m->config.remarks.len);
     const struct hf_names names = hf_names_of(&m->config, m->st, m->dir);
-    settle_tied(m, &names);
     note_skipped(m);
     note_activations(m);
     const struct arch *a = hf_arch(m);
     m->trunk = mem_calloc((1 + (size_t)a->n_layers) * SLOT_COUNT, sizeof *m->trunk);
     m->experts =
         mem_calloc((size_t)a->n_layers * a->n_experts * HF_EXPERT_PARTS, sizeof *m->experts);
-    if (hf_names_bind(&names, a, m->trunk, m->experts, err) < 0) {
+    if (settle_tied(m, &names, err) < 0 ||
+        hf_names_bind(&names, a, m->trunk, m->experts, err) < 0) {
         struct err guess = {0}; /* names alone prove nothing: what failed is told beside it */
         if (hf_quant_check_tensors(m->st, m->config.family->mxfp4, &guess) < 0) {
             struct err failed = *err;

@@ -63,7 +63,9 @@ struct hf_names hf_names_of(const struct hf_config *c, const struct safetensors 
         struct hf_names other = n;
         other.body = prefixes[i].body;
         other.head = prefixes[i].head;
-        if (hf_names_find(&other, SLOT_EMBED)) {
+        struct hf_numbers embed;
+        struct err later = {0}; /* what cannot be read is told when it is bound */
+        if (hf_names_find(&other, SLOT_EMBED, &embed, &later) != 0) {
             return other;
         }
     }
@@ -90,15 +92,17 @@ static const struct family_name *next_row(const struct family_name *r, enum slot
     return r->pattern ? r : NULL;
 }
 
-const struct st_tensor *hf_names_find(const struct hf_names *n, enum slot_id slot) {
+int hf_names_find(const struct hf_names *n, enum slot_id slot, struct hf_numbers *numbers,
+                  struct err *err) {
     const struct family_name *r = rows_of(n->family, slot);
-    const struct st_tensor *t = NULL;
-    for (; !t && (r = next_row(r, slot, true)) != NULL; r++) {
+    int found = 0;
+    *numbers = (struct hf_numbers){0};
+    for (; found == 0 && (r = next_row(r, slot, true)) != NULL; r++) {
         char name[NAME_BYTES];
         expand(n, r->pattern, 0, 0, name);
-        t = st_find(n->st, name);
+        found = hf_numbers_find(numbers, n->st, name, n->blocks, err);
     }
-    return t;
+    return found;
 }
 
 /* ---- binding ---- */
@@ -156,14 +160,12 @@ static int missing(const struct binder *b, enum slot_id slot, uint32_t layer, ui
 
 /* What the columns of the output head are divided by goes to the norm before it. */
 static int bind_unit_head(const struct binder *b, struct hf_matrix *m, struct err *err) {
-    const struct st_tensor *head = hf_names_find(b->names, b->a->tied ? SLOT_EMBED : SLOT_HEAD);
-    struct hf_numbers numbers;
-    if (!head) {
+    struct hf_numbers head;
+    int found = hf_names_find(b->names, b->a->tied ? SLOT_EMBED : SLOT_HEAD, &head, err);
+    if (found == 0) {
         return missing(b, SLOT_HEAD, 0, 0, true, err);
     }
-    return hf_numbers_find(&numbers, b->names->st, head->name, b->names->blocks, err) < 0
-               ? -1
-               : hf_matrix_over(m, b->a->vocab, &numbers, err);
+    return found < 0 ? -1 : hf_matrix_over(m, b->a->vocab, &head, err);
 }
 
 /* Find and lay out the matrix of a slot that the model has. */
@@ -199,6 +201,16 @@ static int bind_scope(struct binder *b, enum slot_scope scope, uint32_t layer,
         }
     }
     return 0;
+}
+
+/* A head that is the embedding once more has its place there. */
+static int use_tied_head(struct binder *b, struct err *err) {
+    struct hf_numbers head;
+    int found = b->a->tied ? hf_names_find(b->names, SLOT_HEAD, &head, err) : 0;
+    if (found > 0) {
+        use(b, &head);
+    }
+    return found < 0 ? -1 : 0;
 }
 
 static int bind_experts(struct binder *b, uint32_t layer, struct hf_matrix *experts,
@@ -263,8 +275,7 @@ static bool is_head(const struct binder *b, const char *tensor) {
 
 /* Whether nobody misses a tensor of this name, and nobody minds it. */
 static bool is_ignored(const struct binder *b, const char *tensor) {
-    if ((b->a->tied && is_head(b, tensor)) || is_further(b, tensor) ||
-        (b->names->quantised && hf_numbers_of_activations(tensor))) {
+    if (is_further(b, tensor) || (b->names->quantised && hf_numbers_of_activations(tensor))) {
         return true;
     }
     size_t n = strlen(tensor);
@@ -298,7 +309,7 @@ static int check_absent(const struct binder *b, struct err *err) {
     const struct safetensors *st = b->names->st;
     for (size_t i = 0; i < st_absent_count(st); i++) {
         const struct st_tensor *t = st_absent(st, i);
-        if (is_ignored(b, t->name)) {
+        if (is_ignored(b, t->name) || (b->a->tied && is_head(b, t->name))) {
             continue;
         }
         if (access(t->file, F_OK) != 0) {
@@ -316,7 +327,9 @@ static int check_absent(const struct binder *b, struct err *err) {
 int hf_names_bind(const struct hf_names *n, const struct arch *a, struct hf_matrix *trunk,
                   struct hf_matrix *experts, struct err *err) {
     struct binder b = {n, a, mem_calloc(st_count(n->st), sizeof *b.used)};
-    int rc = check_absent(&b, err) < 0 ? -1 : bind_scope(&b, SLOT_OF_MODEL, 0, trunk, err);
+    int rc = check_absent(&b, err) < 0 || use_tied_head(&b, err) < 0
+                 ? -1
+                 : bind_scope(&b, SLOT_OF_MODEL, 0, trunk, err);
     for (uint32_t l = 0; rc == 0 && l < a->n_layers; l++) {
         rc = bind_scope(&b, SLOT_OF_LAYER, l, trunk + (1 + (size_t)l) * SLOT_COUNT, err);
         if (rc == 0) {

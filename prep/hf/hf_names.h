@@ -21,15 +21,17 @@ struct hf_names {
     uint32_t further_layers; /* behind the model's, whose tensors are left out */
     bool unit_head;          /* the output head counts with columns of length one */
     bool quantised;          /* so that what says how activations are rounded is left out, too */
-    struct hf_blocks blocks; /* that share a scale, as config.json says */
+    struct hf_blocks blocks; /* that share a scale, as the configuration says */
     const char *body, *head; /* in place of "model." and before "lm_head." */
 };
 
 struct hf_names hf_names_of(const struct hf_config *c, const struct safetensors *st,
                             const char *dir);
 
-/* The tensor that holds a slot of model scope; NULL where there is none. */
-const struct st_tensor *hf_names_find(const struct hf_names *n, enum slot_id slot);
+/* What holds a slot of model scope, as hf_numbers_find has it: 1; 0 where there is nothing; -1
+ * where it cannot be read. */
+int hf_names_find(const struct hf_names *n, enum slot_id slot, struct hf_numbers *numbers,
+                  struct err *err);
 
 /* Lay out every matrix of the model. trunk [1 + n_layers, SLOT_COUNT], model scope first; experts
  * [n_layers, n_experts, HF_EXPERT_PARTS]; both zeroed. */

@@ -8,6 +8,7 @@
 #include "tests/util/test_util_family.h"
 #include "tests/util/test_util_model.h"
 #include "tests/util/test_util_quantised.h"
+#include "tests/util/test_util_tensors.h"
 
 #define MODELS "tests/golden/models/"
 #define FAMILIES "tests/golden/families/"
@@ -16,10 +17,17 @@ static const struct row {
     const char *from;
     enum quantised_how how;
 } rows[] = {
-    {MODELS "qwen3moe-tiny", QUANTISED_BLOCKS},     {MODELS "qwen3moe-tiny", QUANTISED_TENSOR},
-    {MODELS "qwen3moe-tiny", QUANTISED_ROWS},       {MODELS "qwen3moe-tiny", QUANTISED_NVFP4},
-    {MODELS "qwen3moe-tiny", QUANTISED_MODELOPT},   {MODELS "qwen3moe-fused", QUANTISED_BLOCKS},
-    {FAMILIES "minimaxm2-tiny", QUANTISED_BLOCKS},  {FAMILIES "minimaxm2-tiny", QUANTISED_NVFP4},
+    {MODELS "qwen3moe-tiny", QUANTISED_BLOCKS},
+    {MODELS "qwen3moe-tiny", QUANTISED_TENSOR},
+    {MODELS "qwen3moe-tiny", QUANTISED_ROWS},
+    {MODELS "qwen3moe-tiny", QUANTISED_NVFP4},
+    {MODELS "qwen3moe-tiny", QUANTISED_MODELOPT},
+    {MODELS "olmoe-tiny", QUANTISED_ENDS},
+    {FAMILIES "qwen35moe-tiny", QUANTISED_ENDS},  /* in a wrapper */
+    {FAMILIES "bailingmoe-tiny", QUANTISED_ENDS}, /* columns of the head have length one */
+    {MODELS "qwen3moe-fused", QUANTISED_BLOCKS},
+    {FAMILIES "minimaxm2-tiny", QUANTISED_BLOCKS},
+    {FAMILIES "minimaxm2-tiny", QUANTISED_NVFP4},
     {FAMILIES "qwen3vlmoe-tiny", QUANTISED_BLOCKS}, /* experts (in, out), in a wrapper */
     {FAMILIES "ernie45-tiny", QUANTISED_ROWS},      /* pairs */
     {FAMILIES "gemma4-shared", QUANTISED_TENSOR},   /* keys and values that nobody reads */
@@ -72,8 +80,7 @@ static void same_archives(void **state) {
                 fail_msg("%s, %d: --codec %s", rows[i].from, (int)rows[i].how, codecs[k][0]);
             }
         }
-        bool others = rows[i].how == QUANTISED_TENSOR || rows[i].how == QUANTISED_NVFP4 ||
-                      rows[i].how == QUANTISED_MODELOPT;
+        bool others = rows[i].how == QUANTISED_TENSOR || rows[i].how >= QUANTISED_NVFP4;
         assert_int_equal(others, m.warnings.len > 0);
         if (others) {
             assert_non_null(strstr(m.warnings.data, "tensors that say how activations"));
@@ -119,6 +126,84 @@ static void cannot_be_kept(void **state) {
         opt.trunk_codec = NULL;
         assert_null(pack_trunk_grown(&m, &opt).numbers);
         hf_close(&m);
+        quantised_free(&q);
+        test_rmdir(temp);
+    }
+}
+
+/* Write the weights of `dir` again, whose head becomes the embedding's numbers. `change` is the
+ * ending of its tensor of which the last byte becomes another; NULL: none. `only`: no other tensor
+ * of the head is written. */
+static void copy_head(const char *dir, const char *change, bool only) {
+    static const char embed[] = "model.embed_tokens.weight";
+    struct tensors to = {0};
+    struct safetensors *st;
+    struct err err = {0};
+    st_open(&st, dir, &err);
+    assert_no_err(&err);
+    for (size_t i = 0; i < st_count(st); i++) {
+        const struct st_tensor *t = st_at(st, i);
+        char text[192];
+        if (strncmp(t->name, "lm_head", 7) != 0) {
+            tensors_add(&to, t->name, t->dtype_name, st_shape_text(t, text), t->data, t->bytes);
+        }
+        if (strncmp(t->name, embed, sizeof embed - 1) == 0) {
+            const char *end = t->name + sizeof embed - 1;
+            bool other = change && strcmp(end, change) == 0;
+            char *name = mem_printf("lm_head.weight%s", end);
+            uint8_t *data = mem_alloc(t->bytes);
+            memcpy(data, t->data, t->bytes);
+            data[t->bytes - 1] ^= other;
+            if (!only || other) {
+                tensors_add(&to, name, t->dtype_name, st_shape_text(t, text), data, t->bytes);
+            }
+            free(data);
+            free(name);
+        }
+    }
+    tensors_open(&to);
+    st_close(st);
+    free(test_write(dir, "model.safetensors", to.file.data, to.file.len));
+    tensors_close(&to);
+}
+
+/* A head ties where all of its tensors are those of the embedding. */
+static void tied_heads(void **state) {
+    static const struct {
+        const char *change; /* as copy_head has it */
+        bool only, tied;
+        const char *say; /* it is refused */
+    } kinds[] = {
+        {NULL, false, true, NULL},
+        {"_packed", false, false, NULL},
+        {"_scale", false, false, NULL},
+        {"_global_scale", false, false, NULL},
+        {"_packed", true, false, "tensor \"lm_head.weight_scale\" is missing: the scales"},
+        {"_scale", true, false, "tensor \"lm_head.weight_scale\" has no place"},
+    };
+    const struct row from = {MODELS "olmoe-tiny", QUANTISED_ENDS};
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(kinds); i++) {
+        char *temp = test_mkdir();
+        struct quantised q = make(&from, temp);
+        struct hf_model m;
+        struct err err = {0};
+        char *command =
+            mem_printf("sed -i '1s/{/{\"tie_word_embeddings\":true,/' '%s/config.json'", q.dir);
+        assert_int_equal(system(command), 0);
+        copy_head(q.dir, kinds[i].change, kinds[i].only);
+        int rc = hf_open(&m, q.dir, &err);
+        if (kinds[i].say) {
+            assert_int_equal(rc, -1);
+            assert_err(&err, q.dir, kinds[i].say);
+        } else {
+            assert_no_err(&err);
+            assert_int_equal(hf_arch(&m)->tied, kinds[i].tied);
+            bool told = strstr(m.warnings.data, "differs from the embedding") != NULL;
+            assert_int_equal(told, !kinds[i].tied);
+        }
+        hf_close(&m);
+        free(command);
         quantised_free(&q);
         test_rmdir(temp);
     }
@@ -179,6 +264,7 @@ int main(void) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_archives),
         cmocka_unit_test(cannot_be_kept),
+        cmocka_unit_test(tied_heads),
         cmocka_unit_test(told),
     };
     return cmocka_run_group_tests_name("pack_quantised", tests, NULL, NULL);

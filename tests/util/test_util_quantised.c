@@ -12,6 +12,10 @@
 
 enum { MOST_FILE = 1 << 24, GROUP = 16 };
 
+#define NVFP4_CONFIG                                                                               \
+    "\"quant_method\":\"compressed-tensors\",\"format\":\"nvfp4-pack-quantized\","                 \
+    "\"config_groups\":{\"group_0\":{\"weights\":{\"num_bits\":4,\"type\":\"float\",\"group_"      \
+    "size\":16}}}"
 static const struct how {
     const char *config;                   /* NULL: hf_quant_config.json */
     const char *packed, *scales, *of_all; /* endings; NULL: none */
@@ -19,6 +23,7 @@ static const struct how {
     const char *dtype;                    /* of the scales */
     uint32_t block_rows, block_cols;      /* 0: all */
     bool divided;
+    bool ends; /* embedding and output head as well, and no tie_word_embeddings */
 } hows[] = {
     [QUANTISED_BLOCKS] = {"\"quant_method\":\"fp8\",\"fmt\":\"e4m3\",\"activation_scheme\":"
                           "\"dynamic\",\"weight_block_size\":[24,40],\"modules_to_not_convert\":"
@@ -32,11 +37,10 @@ static const struct how {
                         "\"float\",\"strategy\":\"channel\",\"symmetric\":true}}},"
                         "\"quantization_status\":\"compressed\",\"kv_cache_scheme\":null",
                         "", "_scale", NULL, NULL, "BF16", 1, 0, false},
-    [QUANTISED_NVFP4] = {"\"quant_method\":\"compressed-tensors\",\"format\":"
-                         "\"nvfp4-pack-quantized\",\"config_groups\":{\"group_0\":{\"weights\":{"
-                         "\"num_bits\":4,\"type\":\"float\",\"group_size\":16}}}",
-                         "_packed", "_scale", "_global_scale", ".input_global_scale", "F8_E4M3", 1,
-                         GROUP, true},
+    [QUANTISED_NVFP4] = {NVFP4_CONFIG, "_packed", "_scale", "_global_scale", ".input_global_scale",
+                         "F8_E4M3", 1, GROUP, true},
+    [QUANTISED_ENDS] = {NVFP4_CONFIG, "_packed", "_scale", "_global_scale", ".input_global_scale",
+                        "F8_E4M3", 1, GROUP, true, true},
     [QUANTISED_MODELOPT] = {NULL, "", "_scale", "_scale_2", ".k_scale", "F8_E4M3", 1, GROUP, false},
 };
 
@@ -132,11 +136,12 @@ static void add_quantised(struct tensors *to, struct tensors *twin, const struct
     buf_free(&of_all);
 }
 
-/* What publishers quantise: projections and experts. */
+/* What publishers quantise: projections and experts, and some of them more. */
 static bool is_quantised(const struct st_tensor *t, const struct how *h) {
     const char *end = t->name + strlen(t->name) - 4;
     return t->n_dims >= 2 && strcmp(end, "bias") != 0 && t->shape[t->n_dims - 1] % GROUP == 0 &&
            (strstr(t->name, "_proj") ||
+            (h->ends && (strstr(t->name, "embed") || strstr(t->name, "lm_head"))) ||
             (strstr(t->name, ".experts.") && (h->of_all == NULL || t->n_dims == 2)));
 }
 
@@ -190,6 +195,14 @@ static void write_config(const char *from, const struct how *h, const struct qua
     char *more = h->config ? mem_printf("{\"quantization_config\":{%s},%s", h->config,
                                         strchr((const char *)text, '{') + 1)
                            : mem_strdup((const char *)text);
+    char *key = h->ends ? strstr(more, "\"tie_word_embeddings\"") : NULL;
+    assert_true(!h->ends || key);
+    while (key && *key != ',') {
+        *key++ = ' ';
+    }
+    if (key) {
+        *key = ' ';
+    }
     free(test_write(q->dir, "config.json", more, strlen(more)));
     if (!h->config) {
         free(test_write(q->dir, "hf_quant_config.json", modelopt, sizeof modelopt - 1));

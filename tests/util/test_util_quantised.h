@@ -13,6 +13,7 @@ enum quantised_how {
     QUANTISED_TENSOR,  /* fp8: one scale for each tensor, scales of activations */
     QUANTISED_ROWS,    /* compressed-tensors: "weight_scale" in BF16 */
     QUANTISED_NVFP4,   /* compressed-tensors: "weight_packed", "weight_global_scale" */
+    QUANTISED_ENDS,    /* the same, embedding and output head too, which no key ties or unties */
     QUANTISED_MODELOPT /* ModelOpt's NVFP4, told by a file of its own, scales of keys */
 };
 
