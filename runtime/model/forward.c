@@ -379,6 +379,8 @@ void forward_mixer(struct forward *f, const struct layer_weights *lw, uint32_t l
         norm_rows(f, &lw->w[SLOT_ATTN_POST_NORM], f->out, b->rows, f->out);
     }
     add_branch(f, layer, x, (size_t)b->rows * a->dim);
+    f->mixed = x;
+    f->mixed_rows = b->rows;
 }
 
 int forward_ffn(struct forward *f, const struct layer_weights *lw, uint32_t layer,
@@ -387,6 +389,10 @@ int forward_ffn(struct forward *f, const struct layer_weights *lw, uint32_t laye
     const struct layer_kind *kind = arch_kind(a, layer);
     const struct forward_site at = {a, f->be, layer, lw};
     size_t n = (size_t)b->rows * a->dim;
+    if (!before && forward_looks_back(a, layer) && (f->mixed != x || f->mixed_rows != b->rows)) {
+        die("layer %u looks back at rows that are not the mixer's last", layer);
+    }
+    f->mixed = NULL;
     watch(f, TAP_FFN_RESIDUAL, layer, x, b, a->dim, NULL);
     if (before || !arch_kind(a, layer)->block.parallel) { /* else it is what the mixer has read */
         f->in = forward_norm(&at, forward_ffn_norm(a, layer),

@@ -102,7 +102,10 @@ struct forward {
     /* Scratch, backend memory, sized by max_rows. */
     float *x, *norm, *out, *mix, *cs, *gate, *up, *mlp, *parts, *logits_router, *weights, *sw;
     int32_t *ids;
-    const float *in;   /* what the branch at hand reads: `norm`, or the residual stream itself */
+    const float *in; /* what the branch at hand reads: `norm`, or the residual stream itself */
+    /* The rows that forward_mixer took last; NULL after forward_ffn. */
+    const float *mixed;
+    uint32_t mixed_rows;
     int32_t *host_ids; /* host memory */
     /* Whose angles `cs` holds, for each rope set: layers share them. Host memory. */
     uint32_t *row_pos;                /* [max_rows] of the batch at hand */
@@ -136,8 +139,8 @@ void forward_mixer(struct forward *f, const struct layer_weights *layer, uint32_
                    const struct batch *b, float *x);
 /* x += FFN(norm(x)): spans do not count, so prep takes rows of many sequences at once and brings
  * each expert once for all of them. `before` [rows, dim] is what x was before the mixer; it may be
- * NULL where the last call was forward_mixer of the same rows, and is not looked at in layers whose
- * second half does not look back (forward_looks_back). */
+ * NULL where the last call was forward_mixer of the same x and rows (else the program ends), and is
+ * not looked at in layers whose second half does not look back (forward_looks_back). */
 int forward_ffn(struct forward *f, const struct layer_weights *layer, uint32_t layer_index,
                 const struct batch *b, float *x, const float *before, struct err *err);
 bool forward_looks_back(const struct arch *arch, uint32_t layer);

@@ -35,6 +35,7 @@ struct meter {
     uint16_t *trace;         /* [n_seqs, seq_tok, n_layers, n_active] experts */
     float *history[HISTORY]; /* [rows, dim] residual that the FFN of layer l read, at l % HISTORY */
     float *x, *ffn_in, *normed, *router, *weights, *logits;
+    float *before; /* [rows, dim] x before the layer's mixer, of models that look back; or NULL */
     float *gate, *up; /* [ENERGY_MAX_ROWS, ffn_dim] */
     int32_t *guess, *host_guess;
     double stale_hits[MEASURE_AHEAD], stale_seen[MEASURE_AHEAD];
@@ -210,6 +211,9 @@ static int open_meter(struct meter *m, const char *dir, struct err *err) {
         m->history[i] = floats(m, rows * dim);
     }
     m->x = floats(m, rows * dim);
+    for (uint32_t l = 0; l < a->n_layers && !m->before; l++) {
+        m->before = forward_looks_back(a, l) ? floats(m, rows * dim) : NULL;
+    }
     m->ffn_in = floats(m, rows * dim);
     m->normed = floats(m, rows * dim);
     m->router = floats(m, rows * a->n_experts);
@@ -232,9 +236,9 @@ static int open_meter(struct meter *m, const char *dir, struct err *err) {
 static void close_meter(struct meter *m) {
     if (m->be.ops) {
         const struct backend_ops *ops = m->be.ops;
-        float *mine[] = {m->x,          m->ffn_in,     m->normed,     m->router,
-                         m->weights,    m->gate,       m->up,         m->logits,
-                         m->history[0], m->history[1], m->history[2], m->history[3]};
+        float *mine[] = {m->x,          m->ffn_in,     m->normed, m->router,     m->weights,
+                         m->gate,       m->up,         m->logits, m->history[0], m->history[1],
+                         m->history[2], m->history[3], m->before};
         for (size_t i = 0; i < sizeof mine / sizeof *mine; i++) {
             ops->free(m->be.self, mine[i]);
         }
@@ -282,12 +286,15 @@ static int run_text(struct meter *m, struct progress *progress, struct err *err)
     const struct batch all = {.rows = m->rows};
     forward_embed(&m->forward, &m->model, m->ids, &all, m->x);
     for (uint32_t l = 0; l < a->n_layers; l++) {
+        if (m->before) {
+            memcpy(m->before, m->x, (size_t)m->rows * a->dim * sizeof *m->x);
+        }
         for (uint32_t s = 0; s < m->o.n_seqs; s++) {
             const struct span span = {.state = &m->states[0], .rows = tok};
             const struct batch b = {.rows = tok, .n_spans = 1, .spans = &span};
             forward_mixer(&m->forward, &m->layers[l], l, &b, m->x + (size_t)s * tok * a->dim);
         }
-        if (forward_ffn(&m->forward, &m->layers[l], l, &all, m->x, NULL, err) < 0) {
+        if (forward_ffn(&m->forward, &m->layers[l], l, &all, m->x, m->before, err) < 0) {
             return -1;
         }
         if (m->err.set) {

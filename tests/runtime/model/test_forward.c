@@ -6,6 +6,9 @@
 #include "tests/util/test.h"
 
 #include <math.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "format/safetensors.h"
 #include "prep/calib/blas.h"
@@ -461,6 +464,42 @@ static void a_mixer_that_the_backend_lacks_is_named(void **state) {
     }
 }
 
+/* What the second half of a parallel layer reads is the mixer's norm of the same rows: of a part of
+ * them, or of rows that have been through it already, it is not there any more. */
+static void a_half_layer_without_its_mixer_dies(void **state) {
+    static const uint32_t mixed_rows[] = {0, 2, 4};
+    (void)state;
+    struct rig r;
+    rig_open(&r, "cohere2moe-tiny", "best", 1, KV_F32);
+    for (size_t i = 0; i < TEST_COUNT(mixed_rows); i++) {
+        const struct batch all = {.rows = 4};
+        const struct span span = {.state = &r.state, .rows = mixed_rows[i]};
+        const struct batch some = {.rows = mixed_rows[i], .n_spans = 1, .spans = &span};
+        rig_begin(&r, 4);
+        r.compares = false;
+        forward_embed(&r.forward, &r.model, r.ids, &all, r.forward.x);
+        if (mixed_rows[i] > 0) {
+            forward_mixer(&r.forward, &r.layers[0], 0, &some, r.forward.x);
+        }
+        fflush(NULL);
+        pid_t child = fork();
+        if (child == 0) {
+            struct err err = {0};
+            signal(SIGABRT, SIG_DFL);
+            _exit(!freopen("/dev/null", "w", stderr) ||
+                  forward_ffn(&r.forward, &r.layers[0], 0, &all, r.forward.x, NULL, &err) < 0);
+        }
+        int status;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        if (mixed_rows[i] == all.rows) {
+            assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+        } else {
+            assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+        }
+    }
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_tap_agrees_on_every_cpu_isa),
@@ -472,6 +511,7 @@ int main(void) {
         cmocka_unit_test(a_batch_of_sequences_changes_no_bit),
         cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(a_mixer_that_the_backend_lacks_is_named),
+        cmocka_unit_test(a_half_layer_without_its_mixer_dies),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
