@@ -1,10 +1,9 @@
 /*
  * family_cohere2_moe: Command A+. The two branches of a layer read one norm, a LayerNorm without
  * bias. Layers that slide are turned, components 2i and 2i + 1 of a head together; full ones do not
- * know positions. Shared experts are added to the chosen ones, or averaged with them.
+ * know positions. Shared experts are added to the chosen ones, or averaged with them. Also inside a
+ * model that sees.
  */
-#include <string.h>
-
 #include "prep/hf/settle.h"
 
 static const struct family_key keys[] = {
@@ -33,14 +32,27 @@ static const struct family_key keys[] = {
     {KEY_END},
 };
 
-static const char *const reads[] = {"layer_types", "mlp_layer_types", "expert_selection_fn",
-                                    "shared_expert_combination_strategy", NULL};
+static const char *const reads[] = {"layer_types",
+                                    "mlp_layer_types",
+                                    "expert_selection_fn",
+                                    "shared_expert_combination_strategy",
+                                    "norm_type",
+                                    "order_of_interleaved_layers",
+                                    "position_embedding_type",
+                                    "transformer_block_type",
+                                    "use_embedding_sharing",
+                                    "use_gated_activation",
+                                    "use_parallel_block",
+                                    NULL};
 
 static const struct family_name names[] = {
     {SLOT_Q, FAMILY_LAYER "self_attn.q_proj.weight", HF_PAIRS},
     {SLOT_K, FAMILY_LAYER "self_attn.k_proj.weight", HF_PAIRS},
     {.pattern = NULL},
 };
+
+static const char *const skipped[] = {"model.vision_tower.*", "model.multi_modal_projector.*",
+                                      "vision_tower.*", "multi_modal_projector.*", NULL};
 
 /* The dense layers at the beginning have a pattern of their own. */
 static bool slides(const struct settle *s, uint32_t layer) {
@@ -49,26 +61,12 @@ static bool slides(const struct settle *s, uint32_t layer) {
                          : (layer - dense + 1) % settle_u32(s, KEY_WINDOW_PATTERN) != 0;
 }
 
-/* Which of two words a key has; the first where it is not there. */
-static int either(const struct settle *s, const char *key, const char *const words[2],
-                  uint32_t *which, struct err *err) {
-    const json_t *v = json_object_get(s->root, key);
-    const char *word = json_string_value(v);
-    char expected[64];
-    *which = word && strcmp(word, words[1]) == 0;
-    if (!v || *which || (word && strcmp(word, words[0]) == 0)) {
-        return 0;
-    }
-    snprintf(expected, sizeof expected, "\"%s\" or \"%s\"", words[0], words[1]);
-    return settle_refuse(s, key, v, expected, err);
-}
-
 static int settle_experts(struct settle *s, struct err *err) {
-    static const char *const scores[2] = {"softmax", "sigmoid"}, *const sums[2] = {"average",
-                                                                                   "sum"};
-    uint32_t sigmoid, sum;
-    if (either(s, "expert_selection_fn", scores, &sigmoid, err) < 0 ||
-        either(s, "shared_expert_combination_strategy", sums, &sum, err) < 0) {
+    static const char *const scores[] = {"softmax", "sigmoid", NULL};
+    static const char *const sums[] = {"average", "sum", NULL};
+    uint32_t sigmoid = 0, sum = 0;
+    if (settle_choose(s, "expert_selection_fn", scores, &sigmoid, err) < 0 ||
+        settle_choose(s, "shared_expert_combination_strategy", sums, &sum, err) < 0) {
         return -1;
     }
     for (uint32_t l = 0; l < s->arch->n_layers; l++) {
@@ -102,11 +100,29 @@ static int settle_turned(struct settle *s, struct err *err) {
     return 0;
 }
 
+/* What publishers write down of what every model of the family does. */
+static int check_words(const struct settle *s, struct err *err) {
+    static const char sharing[] = "use_embedding_sharing";
+    const json_t *v = json_object_get(s->root, sharing);
+    if (v && !json_is_null(v) && json_is_true(v) != (s->arch->tied != 0)) {
+        return settle_refuse(s, sharing, v, "what tie_word_embeddings says", err);
+    }
+    const char *norm = s->arch->norm_eps == 0 ? "layer_norm" : "rms_norm";
+    return settle_word(s, "norm_type", norm, err) < 0 ||
+                   settle_word(s, "order_of_interleaved_layers", "local_attn_first", err) < 0 ||
+                   settle_word(s, "position_embedding_type", "rope_gptj", err) < 0 ||
+                   settle_word(s, "transformer_block_type", "parallel", err) < 0 ||
+                   settle_true(s, "use_gated_activation", err) < 0 ||
+                   settle_true(s, "use_parallel_block", err) < 0
+               ? -1
+               : settle_only(s, KEY_ATTENTION_BIAS, 0, err);
+}
+
 static int settle(struct settle *s, struct err *err) {
     struct arch *a = s->arch;
     const uint32_t dense_dim = settle_u32(s, KEY_PREFIX_DIM);
     uint32_t window;
-    if (settle_only(s, KEY_ATTENTION_BIAS, 0, err) < 0 || settle_window_key(s, &window, err) < 0 ||
+    if (check_words(s, err) < 0 || settle_window_key(s, &window, err) < 0 ||
         settle_windows(s, window, slides, true, err) < 0 || settle_experts(s, err) < 0) {
         return -1;
     }
@@ -130,12 +146,14 @@ static int settle(struct settle *s, struct err *err) {
 
 const struct family family_cohere2_moe = {
     .name = "cohere2_moe",
-    .types = {"cohere2_moe"},
-    .architectures = {"Cohere2MoeForCausalLM"},
+    .types = {"cohere2_moe", "cohere2_vision"},
+    .architectures = {"Cohere2MoeForCausalLM", "Cohere2VisionForConditionalGeneration"},
+    .wrapped = true,
     .eos = 255001,
     .rope = {.theta = 1e4},
     .keys = keys,
     .reads = reads,
     .names = names,
+    .skipped = skipped,
     .settle = settle,
 };

@@ -12,7 +12,7 @@ static const struct family_key keys[] = {
     {KEY_EXPERT_DIM, 512}, {KEY_SHARED_DIM, 512}, {KEY_NORM_TOPK, 0},    {KEY_END},
 };
 
-static const char *const reads[] = {"layer_types", NULL};
+static const char *const reads[] = {"head_dtype", "layer_types", "use_sliding_window", NULL};
 
 #define LAYER FAMILY_LAYER
 static const struct family_name names[] = {
@@ -32,7 +32,8 @@ static bool slides(const struct settle *s, uint32_t layer) {
 
 static int settle(struct settle *s, struct err *err) {
     uint32_t window;
-    if (settle_window_key(s, &window, err) < 0 ||
+    if (settle_word(s, "head_dtype", "float32", err) < 0 ||
+        settle_true(s, "use_sliding_window", err) < 0 || settle_window_key(s, &window, err) < 0 ||
         settle_windows(s, window, slides, true, err) < 0 || settle_rope(s, err) < 0) {
         return -1;
     }

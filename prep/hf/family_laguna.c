@@ -4,34 +4,24 @@
  * of a gate. Experts are scored by a sigmoid of capped logits and chosen by these scores with a
  * bias; a shared one is added.
  */
-#include <string.h>
+#include <stdlib.h>
 
+#include "prep/hf/hf_keys.h"
 #include "prep/hf/settle.h"
 
 static const struct family_key keys[] = {
-    {KEY_VOCAB, 100352},
-    {KEY_DIM, 2048},
-    {KEY_MLP_DIM, 8192},
-    {KEY_LAYERS, 40},
-    {KEY_HEADS, 48},
-    {KEY_KV_HEADS, 8},
-    {KEY_HEAD_DIM, 128},
-    {KEY_CONTEXT, 131072},
-    {KEY_NORM_EPS, 1e-6},
-    {KEY_TIED, 0},
-    {KEY_ATTENTION_BIAS, 0},
-    {KEY_WINDOW, 512},
-    {KEY_EXPERTS, 256},
-    {KEY_ACTIVE, 8},
-    {KEY_EXPERT_DIM, 512},
-    {KEY_SHARED_DIM, 512},
-    {KEY_ROUTE_SCALE, 1},
-    {KEY_ROUTE_CAP, 0},
-    {KEY_END},
+    {KEY_VOCAB, 100352},   {KEY_DIM, 2048},         {KEY_MLP_DIM, 8192},
+    {KEY_LAYERS, 40},      {KEY_HEADS, 48},         {KEY_KV_HEADS, 8},
+    {KEY_HEAD_DIM, 128},   {KEY_CONTEXT, 131072},   {KEY_NORM_EPS, 1e-6},
+    {KEY_TIED, 0},         {KEY_ATTENTION_BIAS, 0}, {KEY_WINDOW, 512},
+    {KEY_EXPERTS, 256},    {KEY_ACTIVE, 8},         {KEY_EXPERT_DIM, 512},
+    {KEY_SHARED_DIM, 512}, {KEY_ROUTE_SCALE, 1},    {KEY_ROUTE_CAP, 0},
+    {KEY_SPARSE_STEP, 1},  {KEY_NORM_TOPK, 1},      {KEY_END},
 };
 
 #define HEADS "num_attention_heads_per_layer"
-static const char *const reads[] = {"layer_types", "mlp_layer_types", "gating", HEADS, NULL};
+static const char *const reads[] = {
+    "layer_types", "mlp_layer_types", "mlp_only_layers", "gating", "gating_types", HEADS, NULL};
 
 #define LAYER FAMILY_LAYER
 static const struct family_name names[] = {
@@ -47,17 +37,44 @@ static bool slides(const struct settle *s, uint32_t layer) {
     return false;
 }
 
+/* `gating` is what transformers reads; gating_types, where it is there, says it for each layer. */
 static int settle_gates(struct settle *s, struct err *err) {
-    const json_t *v = json_object_get(s->root, "gating");
-    const char *word = json_string_value(v);
-    const bool by_head = !v || json_is_true(v) || (word && strcmp(word, "per-head") == 0);
-    if (!by_head && !(word && strcmp(word, "per-element") == 0)) {
-        return settle_refuse(s, "gating", v, "true, \"per-head\" or \"per-element\"", err);
+    static const char *const words[] = {"per-head", "per-element", NULL};
+    static const char *const by_layer[] = {"per_head", "per_element", NULL};
+    const uint32_t n = s->arch->n_layers;
+    uint32_t way = 0, *type = mem_calloc(n, sizeof *type);
+    bool given = false;
+    int rc = json_is_true(json_object_get(s->root, "gating"))
+                 ? 0
+                 : settle_choose(s, "gating", words, &way, err);
+    rc = rc < 0 ? -1 : settle_layer_words(s, "gating_types", by_layer, type, &given, err);
+    for (uint32_t l = 0; rc == 0 && l < n; l++) {
+        if (given && type[l] != way) {
+            rc = err_set(err, "%s: gating_types entry %u is \"%s\", but gating says %s", s->path, l,
+                         by_layer[type[l]], words[way]);
+        }
+        s->kinds[l].att.gate = way == 0 ? ARCH_GATE_HEAD_SOFTPLUS : ARCH_GATE_SOFTPLUS;
     }
-    for (uint32_t l = 0; l < s->arch->n_layers; l++) {
-        s->kinds[l].att.gate = by_head ? ARCH_GATE_HEAD_SOFTPLUS : ARCH_GATE_SOFTPLUS;
+    free(type);
+    return rc;
+}
+
+/* mlp_only_layers lists the dense layers again, which transformers does not read. */
+static int check_dense(const struct settle *s, struct err *err) {
+    static const char key[] = "mlp_only_layers";
+    const json_t *list = json_object_get(s->root, key);
+    const bool given = list && !hf_keys_neutral(list, HF_NO_NUMBER);
+    for (uint32_t l = 0; given && l < s->arch->n_layers; l++) {
+        bool listed = false;
+        for (size_t i = 0; i < json_array_size(list); i++) {
+            const json_t *v = json_array_get(list, i);
+            listed |= json_is_integer(v) && json_integer_value(v) == (json_int_t)l;
+        }
+        if (listed == (s->kinds[l].moe != 0)) {
+            return settle_refuse(s, key, list, "the layers that mlp_layer_types calls dense", err);
+        }
     }
-    return 0;
+    return settle_only(s, KEY_SPARSE_STEP, 1, err) < 0 ? -1 : settle_only(s, KEY_NORM_TOPK, 1, err);
 }
 
 static int settle(struct settle *s, struct err *err) {
@@ -77,8 +94,8 @@ static int settle(struct settle *s, struct err *err) {
     }
     return settle_window_key(s, &window, err) < 0 ||
                    settle_windows(s, window, slides, true, err) < 0 ||
-                   settle_mlp_types(s, err) < 0 || settle_heads_by_layer(s, HEADS, err) < 0 ||
-                   settle_gates(s, err) < 0
+                   settle_mlp_types(s, err) < 0 || check_dense(s, err) < 0 ||
+                   settle_heads_by_layer(s, HEADS, err) < 0 || settle_gates(s, err) < 0
                ? -1
                : settle_rope_types(s, NULL, KEY_HEAD_DIM, err);
 }

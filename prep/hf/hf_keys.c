@@ -146,6 +146,8 @@ static const char *const wrapper_ignored[] = {
     "audio_end_token_id",
     "understand_projector_stride",
     "projector_bias",
+    "alignment_intermediate_size",
+    "downsample_factor",
     /* of what speaks beside a text model */
     "talker_config",
     "code2wav_config",

@@ -23,15 +23,29 @@ int settle_only(const struct settle *s, enum family_key_id key, double value, st
     return 0;
 }
 
-int settle_word(const struct settle *s, const char *key, const char *word, struct err *err) {
+int settle_choose(const struct settle *s, const char *key, const char *const *words,
+                  uint32_t *which, struct err *err) {
     const json_t *v = json_object_get(s->root, key);
     const char *said = json_string_value(v);
-    if (!v || json_is_null(v) || (said && strcmp(said, word) == 0)) {
+    char expected[128] = "";
+    size_t at = 0;
+    if (!v || json_is_null(v)) {
         return 0;
     }
-    char expected[80];
-    snprintf(expected, sizeof expected, "\"%s\"", word);
+    for (uint32_t i = 0; words[i]; i++) {
+        if (said && strcmp(said, words[i]) == 0) {
+            *which = i;
+            return 0;
+        }
+        at += (size_t)snprintf(expected + at, at < sizeof expected ? sizeof expected - at : 0,
+                               "%s\"%s\"", i > 0 ? " or " : "", words[i]);
+    }
     return settle_refuse(s, key, v, expected, err);
+}
+
+int settle_word(const struct settle *s, const char *key, const char *word, struct err *err) {
+    uint32_t which;
+    return settle_choose(s, key, (const char *const[]){word, NULL}, &which, err);
 }
 
 int settle_true(const struct settle *s, const char *key, struct err *err) {
@@ -96,9 +110,8 @@ int settle_flags(const struct settle *s, const char *key, bool *flags, bool *giv
     return 0;
 }
 
-/* settle_layer_types, of the list under `key`. */
-static int read_words(const struct settle *s, const char *key, const char *const *words,
-                      uint32_t *type, bool *given, struct err *err) {
+int settle_layer_words(const struct settle *s, const char *key, const char *const *words,
+                       uint32_t *type, bool *given, struct err *err) {
     const json_t *list;
     if (find_list(s, key, &list, "a list of words, one a layer", err) < 0) {
         return -1;
@@ -125,14 +138,14 @@ static int read_words(const struct settle *s, const char *key, const char *const
 
 int settle_layer_types(const struct settle *s, const char *const *words, uint32_t *type,
                        bool *given, struct err *err) {
-    return read_words(s, "layer_types", words, type, given, err);
+    return settle_layer_words(s, "layer_types", words, type, given, err);
 }
 
 int settle_mlp_types(struct settle *s, struct err *err) {
     static const char *const words[] = {"dense", "sparse", NULL};
     uint32_t n = s->arch->n_layers, n_moe = 0, *type = mem_calloc(n, sizeof *type);
     bool given;
-    int rc = read_words(s, "mlp_layer_types", words, type, &given, err);
+    int rc = settle_layer_words(s, "mlp_layer_types", words, type, &given, err);
     for (uint32_t l = 0; rc == 0 && given && l < n; l++) {
         s->kinds[l].moe = type[l];
         n_moe += type[l];
@@ -330,13 +343,12 @@ int settle_shared_experts(struct settle *s, struct err *err) {
 /* What every layer of this kind has, whatever the file says: a norm on queries and keys, gates, the
  * delta net's by the SiLU. */
 static int check_gates(const struct settle *s, struct err *err) {
-    const json_t *gate = json_object_get(s->root, "output_gate_type");
-    const char *word = json_string_value(gate);
-    if (gate && !json_is_null(gate) &&
-        !(word && (strcmp(word, "swish") == 0 || strcmp(word, "silu") == 0))) {
-        return settle_refuse(s, "output_gate_type", gate, "\"swish\" or \"silu\"", err);
-    }
-    return settle_only(s, KEY_QK_NORM, 1, err) < 0 ? -1 : settle_only(s, KEY_OUTPUT_GATE, 1, err);
+    static const char *const same[] = {"swish", "silu", NULL};
+    uint32_t which;
+    return settle_choose(s, "output_gate_type", same, &which, err) < 0 ||
+                   settle_only(s, KEY_QK_NORM, 1, err) < 0
+               ? -1
+               : settle_only(s, KEY_OUTPUT_GATE, 1, err);
 }
 
 int settle_gated_delta(struct settle *s, struct err *err) {

@@ -37,6 +37,10 @@ int settle_refuse(const struct settle *s, const char *key, const json_t *v, cons
 /* The key must have this value, or not be there. */
 int settle_only(const struct settle *s, enum family_key_id key, double value, struct err *err);
 
+/* Which of a list of words (ends with NULL) a key has: *which stays what it is where the key is not
+ * there, or null. */
+int settle_choose(const struct settle *s, const char *key, const char *const *words,
+                  uint32_t *which, struct err *err);
 /* A key that says in a word what every model of the family does: it has this word, or null, or is
  * not there. */
 int settle_word(const struct settle *s, const char *key, const char *word, struct err *err);
@@ -56,8 +60,10 @@ int settle_ling_words(const struct settle *s, struct err *err);
 int settle_flags(const struct settle *s, const char *key, bool *flags, bool *given,
                  struct err *err);
 
-/* layer_types: `type` [n_layers] gets the index of each layer's word in `words` (ends with NULL).
- * Where the file has no list nothing is written and *given is false. */
+/* A list of words: `type` [n_layers] gets the index of each layer's in `words` (ends with NULL).
+ * Where the file has no list nothing is written and *given is false. And the list layer_types. */
+int settle_layer_words(const struct settle *s, const char *key, const char *const *words,
+                       uint32_t *type, bool *given, struct err *err);
 int settle_layer_types(const struct settle *s, const char *const *words, uint32_t *type,
                        bool *given, struct err *err);
 

@@ -155,11 +155,63 @@ static void mscales(void **state) {
     hf_config_free(&c);
 }
 
+/* Keys of published files that say what every model of the family does: so, or not at all. */
+#define SEES                                                                                       \
+    "{\"model_type\":\"cohere2_vision\",\"architectures\":[\"Cohere2VisionForConditional"          \
+    "Generation\"],\"tie_word_embeddings\":true,\"alignment_intermediate_size\":36864,"            \
+    "\"downsample_factor\":2,\"image_token_id\":255036,\"vision_config\":{\"model_type\":"         \
+    "\"siglip_vision_model\"},\"text_config\":"
+
+static void published(void **state) {
+    static const char *const good[] = {
+        LAGUNA "\"decoder_sparse_step\":1,\"norm_topk_prob\":true,\"mlp_only_layers\":[],"
+               "\"gating\":\"per-head\",\"gating_types\":[\"per_head\",\"per_head\"],"
+               "\"qkv_bias\":null,\"swa_attention_sink_enabled\":false,"
+               "\"moe_router_logit_softcapping\":null}",
+        OF("laguna") "\"num_hidden_layers\":2,\"mlp_only_layers\":[0],\"gating\":\"per-element\","
+                     "\"gating_types\":[\"per_element\",\"per_element\"]}",
+        OF("kolibri1") "\"use_sliding_window\":true,\"head_dtype\":\"float32\"}",
+        COHERE2 "\"use_parallel_block\":true,\"position_embedding_type\":\"rope_gptj\","
+                "\"use_gated_activation\":true,\"use_qk_norm\":false,\"rotary_pct\":1.0,"
+                "\"use_embedding_sharing\":true,\"tie_word_embeddings\":null,"
+                "\"norm_type\":\"layer_norm\",\"transformer_block_type\":\"parallel\","
+                "\"order_of_interleaved_layers\":\"local_attn_first\"}",
+        SEES COHERE2 "\"use_parallel_block\":true}}",
+    };
+    static const struct config_refusal bad[] = {
+        {LAGUNA "\"decoder_sparse_step\":2}", "decoder_sparse_step is 2, expected 1", "laguna"},
+        {LAGUNA "\"norm_topk_prob\":false}", "norm_topk_prob is 0, expected 1", "laguna"},
+        {LAGUNA "\"mlp_only_layers\":[0]}", "mlp_only_layers is [0]", "calls dense"},
+        {OF("laguna") "\"mlp_only_layers\":[0,1]}", "mlp_only_layers is [0,1]", "calls dense"},
+        {OF("laguna") "\"mlp_only_layers\":1}", "mlp_only_layers is 1", "calls dense"},
+        {LAGUNA "\"gating_types\":[\"per_head\",\"per_element\"]}",
+         "gating_types entry 1 is \"per_element\"", "gating says per-head"},
+        {LAGUNA "\"gating_types\":[\"per_head\"]}", "gating_types must be a list", "one a layer"},
+        {OF("kolibri1") "\"use_sliding_window\":false}", "use_sliding_window is false", "true"},
+        {OF("kolibri1") "\"head_dtype\":\"bfloat16\"}", "head_dtype is \"bfloat16\"", "float32"},
+        {COHERE2 "\"use_parallel_block\":false}", "use_parallel_block is false", "true"},
+        {COHERE2 "\"position_embedding_type\":\"rope_neox\"}", "position_embedding_type is",
+         "gptj"},
+        {COHERE2 "\"use_gated_activation\":false}", "use_gated_activation is false", "true"},
+        {COHERE2 "\"use_embedding_sharing\":false}", "use_embedding_sharing is false", "tie_word"},
+        {COHERE2 "\"norm_type\":\"rms_norm\"}", "norm_type is \"rms_norm\"", "layer_norm"},
+        {SEES OF("cohere2") "\"hidden_size\":64}}", "text_config is of model_type \"cohere2\"",
+         "does not belong to the cohere2_moe family"},
+    };
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(good); i++) {
+        struct hf_config c = config_parse_ok(good[i]);
+        hf_config_free(&c);
+    }
+    config_refused(bad, TEST_COUNT(bad));
+}
+
 int main(void) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(spellings_of_others), cmocka_unit_test(ties),
         cmocka_unit_test(chosen_alone),        cmocka_unit_test(lists_of_nothing),
         cmocka_unit_test(beside_types),        cmocka_unit_test(mscales),
+        cmocka_unit_test(published),
     };
     return cmocka_run_group_tests_name("family_spelled", tests, NULL, NULL);
 }
