@@ -145,6 +145,17 @@ const struct arch_field arch_fields[] = {
     KIND_LATER("delta_k_dim", delta.k_dim, FIELD_U32, 0, 4096, 0),
     KIND_LATER("delta_v_dim", delta.v_dim, FIELD_U32, 0, 4096, 0),
     KIND_LATER("delta_conv", delta.conv, FIELD_U32, 0, ARCH_MAX_CONV, 0),
+    KIND_LATER("latent_heads", latent.n_heads, FIELD_U32, 0, 4096, 0),
+    KIND_LATER("latent_q_rank", latent.q_rank, FIELD_U32, 0, ARCH_MAX_DIM, 0),
+    KIND_LATER("latent_rank", latent.rank, FIELD_U32, 0, ARCH_MAX_HEAD_DIM, 0),
+    KIND_LATER("latent_nope_dim", latent.nope_dim, FIELD_U32, 0, ARCH_MAX_HEAD_DIM, 0),
+    KIND_LATER("latent_rope_dim", latent.rope_dim, FIELD_U32, 0, ARCH_MAX_HEAD_DIM, 0),
+    KIND_LATER("latent_v_dim", latent.v_dim, FIELD_U32, 0, ARCH_MAX_HEAD_DIM, 0),
+    KIND_LATER("latent_rope", latent.rope, FIELD_U32, 0, ARCH_MAX_ROPES - 1, 0),
+    KIND_LATER("latent_eps", latent.norm_eps, FIELD_F32, 0, 0x1p-3, 0),
+    KIND_LATER("latent_scale", latent.scale, FIELD_F32, 0, 0x1p10, 0),
+    KIND_LATER("latent_query_beta", latent.query_beta, FIELD_F32, 0, 0x1p10, 0),
+    KIND_LATER("latent_query_tok", latent.query_tok, FIELD_U32, 0, INT32_MAX, 0),
     KIND_LATER("route_input", route.input, FIELD_U32, 0, ROUTE_LAYER_INPUT, ROUTE_EXPERT_INPUT),
     KIND_LATER("route_score", route.score, FIELD_U32, 0, ROUTE_SPARSE_MIXER, ROUTE_SOFTMAX),
     KIND_LATER("route_logit_bias", route.logit_bias, FIELD_U32, 0, 1, 0),
@@ -349,6 +360,28 @@ static int check_delta(const struct delta_rule *r, struct err *err) {
     return 0;
 }
 
+static int check_latent(const struct arch *a, const struct latent_rule *r, struct err *err) {
+    if (r->n_heads == 0 || r->rank == 0 || r->nope_dim == 0 || r->rope_dim == 0 || r->v_dim == 0) {
+        return err_set(err,
+                       "latent_heads = %u, latent_rank = %u, latent_nope_dim = %u, "
+                       "latent_rope_dim = %u, latent_v_dim = %u: none may be 0",
+                       r->n_heads, r->rank, r->nope_dim, r->rope_dim, r->v_dim);
+    }
+    if (r->rope >= a->n_ropes) {
+        return err_set(err, "latent_rope = %u, but rope_dim has %u values", r->rope, a->n_ropes);
+    }
+    uint32_t rope_dim = a->rope_dim[r->rope];
+    if (rope_dim % 2 != 0 || rope_dim > r->rope_dim) {
+        return err_set(err, "rope_dim = %u must be even and at most latent_rope_dim = %u", rope_dim,
+                       r->rope_dim);
+    }
+    if (r->query_beta > 0 && r->query_tok == 0) {
+        return err_set(err, "latent_query_beta = %.6g needs latent_query_tok",
+                       (double)r->query_beta);
+    }
+    return 0;
+}
+
 static int check_route(const struct arch *a, const struct route_rule *r, struct err *err) {
     if (r->on_input && a->n_active != 1) {
         return err_set(err, "route_on_input = 1 needs n_active = 1, got %u", a->n_active);
@@ -374,6 +407,8 @@ static int check_mixer(const struct arch *a, const struct layer_kind *k, struct 
         return check_attention(a, &k->att, err);
     case MIXER_DELTA_NET:
         return check_delta(&k->delta, err);
+    case MIXER_LATENT:
+        return check_latent(a, &k->latent, err);
     case MIXER_COUNT:
         break;
     }
@@ -597,4 +632,10 @@ float attention_scale_at(const struct attention_rule *r, uint32_t pos) {
     return r->temper > 0
                ? scale * (log1pf(floorf(((float)pos + 1.0f) / r->temper_tok)) * r->temper + 1.0f)
                : scale;
+}
+
+float latent_scale(const struct latent_rule *r, uint32_t pos) {
+    float scale = r->scale > 0 ? r->scale : 1.0f / sqrtf((float)(r->nope_dim + r->rope_dim));
+    return r->query_beta > 0 ? scale * (1 + r->query_beta * logf(1 + (float)(pos / r->query_tok)))
+                             : scale;
 }

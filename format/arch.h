@@ -59,6 +59,7 @@ struct block_rule {
 enum mixer_id {
     MIXER_ATTENTION = 0, /* softmax attention with grouped queries */
     MIXER_DELTA_NET = 1, /* gated delta net (arXiv 2412.06464), a recurrence */
+    MIXER_LATENT = 2,    /* attention to one latent a token (arXiv 2405.04434, MLA) */
     MIXER_COUNT,
 };
 
@@ -104,6 +105,24 @@ struct delta_rule {
     uint32_t n_k_heads, n_v_heads;
     uint32_t k_dim, v_dim; /* of a head */
     uint32_t conv;         /* tokens that the causal convolution of q, k and v looks at */
+};
+
+/* Latent attention. A token leaves a latent of `rank` numbers behind, which is its value in every
+ * head, and a key of rope_dim numbers that knows its position, the same in every head. A head's key
+ * is k_up of the latent and that; its output is v_up of what it attends to. As k_up can be applied to
+ * the query instead, nothing else of a token is ever computed. */
+struct latent_rule {
+    uint32_t n_heads;
+    uint32_t q_rank;             /* width of what queries are made of; 0 = of the layer's input */
+    uint32_t rank;               /* width of a latent */
+    uint32_t nope_dim, rope_dim; /* of a head's query: what knows no position, and what does */
+    uint32_t v_dim;              /* of a head's output */
+    uint32_t rope;               /* which of the model's rope sets turns queries and keys */
+    float norm_eps;              /* of the norms of latents; 0 = the model's */
+    float scale;                 /* of the scores; 0 = 1 / sqrt(nope_dim + rope_dim) */
+    /* Scores of the query at position p also times 1 + query_beta log(1 + floor(p / query_tok)) */
+    float query_beta; /* 0 = off */
+    uint32_t query_tok;
 };
 
 /* What the router reads. */
@@ -176,6 +195,7 @@ struct layer_kind {
     uint32_t mixer; /* enum mixer_id */
     struct attention_rule att;
     struct delta_rule delta;
+    struct latent_rule latent;
     uint32_t moe; /* 1 = the layer has routed experts */
     struct route_rule route;
     struct ffn_rule ffn;
@@ -346,6 +366,16 @@ enum slot_id {
     SLOT_ATTN_NORM_BIAS,
     SLOT_FFN_NORM_BIAS,
     SLOT_HEAD_BIAS, /* [1, vocab] */
+    SLOT_LATENT_Q_A,       /* what queries are made of: [q_rank, dim] */
+    SLOT_LATENT_Q_NORM,    /* its norm: [1, q_rank] */
+    SLOT_LATENT_Q_NOPE,    /* [n_heads nope_dim, q_rank or dim] */
+    SLOT_LATENT_Q_ROPE,    /* [n_heads rope_dim, q_rank or dim] */
+    SLOT_LATENT_KV,        /* the latent: [rank, dim] */
+    SLOT_LATENT_KV_NORM,   /* its norm: [1, rank] */
+    SLOT_LATENT_K_ROPE,    /* [rope_dim, dim] */
+    SLOT_LATENT_K_UP,      /* from a head's query to latents: [n_heads rank, nope_dim] */
+    SLOT_LATENT_V_UP,      /* from latents to a head's output: [n_heads v_dim, rank] */
+    SLOT_LATENT_OUT,       /* [dim, n_heads v_dim] */
     SLOT_COUNT,
 };
 
@@ -422,6 +452,12 @@ float attention_scale(const struct attention_rule *r);
 float attention_scale_at(const struct attention_rule *r, uint32_t pos);
 /* The slot of the bias of a norm of the residual stream; SLOT_COUNT where it has none. */
 enum slot_id slot_norm_bias(const struct arch *a, enum slot_id norm);
+/* Numbers that a token leaves behind in a layer of latent attention. */
+static inline uint32_t latent_key_dim(const struct latent_rule *r) {
+    return r->rank + r->rope_dim;
+}
+/* The factor on the scores of the query at `pos` in a layer of latent attention. */
+float latent_scale(const struct latent_rule *r, uint32_t pos);
 /* Number of layers with routed experts. */
 uint32_t arch_moe_layers(const struct arch *a);
 /* Parameters in all; those less the routed experts that a token does not use; those of the

@@ -43,6 +43,13 @@ static bool has_values(const struct arch *a, uint32_t layer) {
 static bool is_delta(const struct layer_kind *k) {
     return k->mixer == MIXER_DELTA_NET;
 }
+static bool is_latent(const struct layer_kind *k) {
+    return k->mixer == MIXER_LATENT;
+}
+/* Of latent attention: so many rows for each head. */
+static uint32_t latent_heads(const struct layer_kind *k, uint32_t rows) {
+    return is_latent(k) ? k->latent.n_heads * rows : 0;
+}
 
 SHAPE(one, 1)
 SHAPE(dim, a->dim)
@@ -103,6 +110,21 @@ KIND_SHAPE(delta_v_rows, is_delta(k) ? delta_v_dim(&k->delta) : 0)
 KIND_SHAPE(delta_head_rows, is_delta(k) ? k->delta.n_v_heads : 0)
 KIND_SHAPE(delta_out_rows, is_delta(k) ? a->dim : 0)
 
+KIND_SHAPE(latent_rank, k->latent.rank)
+KIND_SHAPE(latent_q_rank, k->latent.q_rank)
+KIND_SHAPE(latent_q_cols, k->latent.q_rank ? k->latent.q_rank : a->dim)
+KIND_SHAPE(latent_nope, k->latent.nope_dim)
+KIND_SHAPE(latent_one, is_latent(k))
+KIND_SHAPE(latent_q_a_rows, is_latent(k) ? k->latent.q_rank : 0)
+KIND_SHAPE(latent_q_norm_rows, is_latent(k) && k->latent.q_rank > 0)
+KIND_SHAPE(latent_q_nope_rows, latent_heads(k, k->latent.nope_dim))
+KIND_SHAPE(latent_q_rope_rows, latent_heads(k, k->latent.rope_dim))
+KIND_SHAPE(latent_kv_rows, is_latent(k) ? k->latent.rank : 0)
+KIND_SHAPE(latent_k_rope_rows, is_latent(k) ? k->latent.rope_dim : 0)
+KIND_SHAPE(latent_k_up_rows, latent_heads(k, k->latent.rank))
+KIND_SHAPE(latent_v_up_rows, latent_heads(k, k->latent.v_dim))
+KIND_SHAPE(latent_out_rows, is_latent(k) ? a->dim : 0)
+
 #define SLOT(slot, text, of, how, r, c)                                                            \
     [slot] = {.id = slot,                                                                          \
               .name = text,                                                                        \
@@ -162,6 +184,16 @@ static const struct slot slots[SLOT_COUNT] = {
     SLOT(SLOT_ATTN_NORM_BIAS, "attn_norm_bias", LAYER, EXACT, attn_norm_bias_rows, dim),
     SLOT(SLOT_FFN_NORM_BIAS, "ffn_norm_bias", LAYER, EXACT, ffn_norm_bias_rows, dim),
     SLOT(SLOT_HEAD_BIAS, "head_bias", MODEL, EXACT, head_bias_rows, vocab),
+    SLOT(SLOT_LATENT_Q_A, "latent_q_a", LAYER, TRUNK, latent_q_a_rows, dim),
+    SLOT(SLOT_LATENT_Q_NORM, "latent_q_norm", LAYER, EXACT, latent_q_norm_rows, latent_q_rank),
+    SLOT(SLOT_LATENT_Q_NOPE, "latent_q_nope", LAYER, TRUNK, latent_q_nope_rows, latent_q_cols),
+    SLOT(SLOT_LATENT_Q_ROPE, "latent_q_rope", LAYER, TRUNK, latent_q_rope_rows, latent_q_cols),
+    SLOT(SLOT_LATENT_KV, "latent_kv", LAYER, TRUNK, latent_kv_rows, dim),
+    SLOT(SLOT_LATENT_KV_NORM, "latent_kv_norm", LAYER, EXACT, latent_one, latent_rank),
+    SLOT(SLOT_LATENT_K_ROPE, "latent_k_rope", LAYER, TRUNK, latent_k_rope_rows, dim),
+    SLOT(SLOT_LATENT_K_UP, "latent_k_up", LAYER, TRUNK, latent_k_up_rows, latent_nope),
+    SLOT(SLOT_LATENT_V_UP, "latent_v_up", LAYER, TRUNK, latent_v_up_rows, latent_rank),
+    SLOT(SLOT_LATENT_OUT, "latent_out", LAYER, TRUNK, latent_out_rows, latent_v_up_rows),
 };
 
 enum slot_id slot_norm_bias(const struct arch *a, enum slot_id norm) {

@@ -55,6 +55,8 @@ struct backend_limits {
     uint32_t max_ctx_tok;
     uint32_t n_heads, head_dim;        /* of the widest attention layer, each */
     uint32_t delta_k_dim, delta_v_dim; /* the widest heads of a delta net; 0: there is none */
+    /* The widest key of latent attention, and row that matmul_heads takes; 0: there is none. */
+    uint32_t latent_key_dim, max_head_in;
 };
 
 /* How much a copy to device memory hurries: the forward pass waits for it, or may come to. */
@@ -94,10 +96,12 @@ enum kv_type { KV_F16, KV_F32 };
 /* Keys and values of one sequence in one layer: [n_kv_heads, capacity_tok, head_dim] each, so that
  * the keys of a head are contiguous. Position p lies at p % capacity_tok: where a layer sees a
  * window only, capacity_tok need not be more than that and the rows of a call. Backend memory of
- * kv_bytes() each. */
+ * kv_bytes() and kv_value_bytes(). */
 struct kv {
     enum kv_type type;
     uint32_t n_kv_heads, head_dim, capacity_tok;
+    uint32_t latent_dim; /* not 0: the first so many numbers of a key are its value too, there is
+                            one head, and `v` is not there */
     void *k, *v;
     /* Backend memory [2], or NULL: where KV_F16 cannot hold a finite key (word 0) or value (word
      * 1), which then becomes infinite, kv_store raises the word to UINT32_MAX - position. So the
@@ -106,6 +110,9 @@ struct kv {
 };
 static inline size_t kv_bytes(const struct kv *kv) {
     return (size_t)kv->n_kv_heads * kv->capacity_tok * kv->head_dim * (kv->type == KV_F16 ? 2 : 4);
+}
+static inline size_t kv_value_bytes(const struct kv *kv) {
+    return kv->latent_dim > 0 ? 0 : kv_bytes(kv);
 }
 
 /* A run of neurons of one expert: n_neurons times the encoded rows gate | up | down of `dim`
@@ -281,6 +288,23 @@ struct backend_ops {
     void (*delta_net)(void *self, const struct delta_rule *rule, const struct delta_weights *w,
                       float eps, const float *qkv, const float *z, const float *a, const float *b,
                       uint32_t rows, float *state, float *out);
+
+    /* Latent attention (arXiv 2405.04434); a backend without it has NULL for all three.
+     * A product for each head: y[r][h] = x[r][h] . w_h^T, where w_h are rows h * n .. of w, n =
+     * w.rows / n_heads: x [rows, n_heads, w.cols], y [rows, n_heads, n]. */
+    void (*matmul_heads)(void *self, const struct weight *w, uint32_t n_heads, const float *x,
+                         uint32_t rows, float *y);
+    /* Store latents [rows, kv.latent_dim], each with the rest of its key behind it, rest [rows,
+     * kv.head_dim - kv.latent_dim], at positions pos0 ..., as kv_store does with keys. */
+    void (*latent_store)(void *self, const struct kv *kv, const float *latents, const float *rest,
+                         uint32_t pos0, uint32_t rows);
+    /* Causal attention of queries at positions pos0 .. over what is stored: a query of head h is
+     * q[r][h] and behind it q_rest[r][h]; q [rows, rule.n_heads, kv.latent_dim], q_rest [rows,
+     * rule.n_heads, kv.head_dim - kv.latent_dim]. Scores times latent_scale(rule, position);
+     * softmax in f32; values are latents: out [rows, rule.n_heads, kv.latent_dim]. */
+    void (*latent_attention)(void *self, const struct latent_rule *rule, const struct kv *kv,
+                             const float *q, const float *q_rest, uint32_t pos0, uint32_t rows,
+                             float *out);
 
     /* y[r] = sum over j, in order, of weights[r, j] * parts[r, j]: y [rows, dim]. Weights that are
      * NULL are 1. */

@@ -92,6 +92,8 @@ static void take_memory(struct cpu *c, uint32_t threads) {
             .gate = arena_alloc(a, sizeof(float) * CPU_FFN_USES * FFN_BLOCK),
             .up = arena_alloc(a, sizeof(float) * CPU_FFN_USES * FFN_BLOCK),
             .scores = arena_alloc(a, sizeof(float) * CPU_QUERIES * limits->max_ctx_tok),
+            .queries = arena_alloc(a, sizeof(float) * CPU_QUERIES * limits->latent_key_dim),
+            .head_bytes = arena_alloc(a, CPU_HEAD_ROWS * dot_quant_bytes(limits->max_head_in)),
             .heads = arena_alloc(a, sizeof(float) * CPU_DELTA_TOKENS * delta),
             .xs = arena_alloc(a, xs * sizeof(float *)),
             .ys = arena_alloc(a, CPU_FFN_USES * sizeof(float *)),
@@ -606,4 +608,7 @@ const struct backend_ops cpu_ops = {
     .combine = combine,
     .delta_conv = cpu_delta_conv,
     .delta_net = cpu_delta_net,
+    .matmul_heads = cpu_matmul_heads,
+    .latent_store = cpu_latent_store,
+    .latent_attention = cpu_latent_attention,
 };

@@ -7,8 +7,9 @@
  * computes whole output elements, so that no result depends on who runs it.
  *   cpu.c            opening, memory, small operations
  *   cpu_matmul.c     weight matrix times rows
+ *   cpu_heads.c      the same for each head
  *   cpu_experts.c    sparse FFN
- *   cpu_attention.c  KV store and attention
+ *   cpu_attention.c  KV store and attention, plain and latent
  *   cpu_delta.c      gated delta net
  *   cpu_shapes.c     what benchmarks see of the shapes of loops
  * Leaves to others: arithmetic inside an item (dot.h).
@@ -30,6 +31,7 @@ enum {
     CPU_FFN_COLS = 256,     /* columns of `down` decoded together: a multiple of CODEC_GROUP */
     CPU_QUERIES = 12,       /* queries (rows times heads) that read a KV head together */
     CPU_KEYS = 64,          /* keys that they read at a time */
+    CPU_HEAD_ROWS = 32,     /* rows of one item of a product for each head */
     CPU_DELTA_TOKENS = 16,  /* tokens that use a state while it is in cache */
     CPU_FFN_ITEMS = 4096,   /* blocks, and sums, in one wave of the fused way */
     CPU_FFN_SUMS = 4096,
@@ -40,9 +42,11 @@ struct cpu_worker {
     float *panel; /* [panel_floats]: decoded rows, or a panel of dot.h */
     /* A chunk that came packed, or what a walk over its rows needs; for max_packed_bytes. */
     uint8_t *chunk;
-    float *slice;     /* [FFN_BLOCK, CPU_FFN_COLS] */
-    float *gate, *up; /* [CPU_FFN_USES, FFN_BLOCK] */
-    float *scores;    /* [CPU_QUERIES, max_ctx_tok] */
+    float *slice;        /* [FFN_BLOCK, CPU_FFN_COLS] */
+    float *gate, *up;    /* [CPU_FFN_USES, FFN_BLOCK] */
+    float *scores;       /* [CPU_QUERIES, max_ctx_tok] */
+    float *queries;      /* [CPU_QUERIES, latent_key_dim] */
+    uint8_t *head_bytes; /* [CPU_HEAD_ROWS, dot_quant_bytes(max_head_in)] */
     float *heads; /* [CPU_DELTA_TOKENS, 2 k_dim + v_dim] of limits.delta: queries, keys, outputs */
     const float **xs;         /* [max(max_rows, CPU_FFN_USES)] */
     float **ys;               /* [CPU_FFN_USES] */
@@ -112,6 +116,13 @@ void cpu_kv_store(void *self, const struct kv *kv, const float *k, const float *
 void cpu_attention(void *self, const struct attention_rule *rule, const struct kv *kv,
                    const struct weight *sinks, const float *q, uint32_t pos0, uint32_t rows,
                    float *out);
+void cpu_matmul_heads(void *self, const struct weight *w, uint32_t n_heads, const float *x,
+                      uint32_t rows, float *y);
+void cpu_latent_store(void *self, const struct kv *kv, const float *latents, const float *rest,
+                      uint32_t pos0, uint32_t rows);
+void cpu_latent_attention(void *self, const struct latent_rule *rule, const struct kv *kv,
+                          const float *q, const float *q_rest, uint32_t pos0, uint32_t rows,
+                          float *out);
 void cpu_delta_conv(void *self, const struct delta_rule *rule, const struct weight *kernel,
                     const float *x, uint32_t rows, float *tail, float *y);
 void cpu_delta_net(void *self, const struct delta_rule *rule, const struct delta_weights *w,

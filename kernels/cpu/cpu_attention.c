@@ -7,6 +7,8 @@
  * many, a block is decoded once for all of them. Keys lie in a ring: a block ends where it does. A
  * query's sums go over the keys that it sees, one after the other, so how queries are shared out
  * changes nothing.
+ *
+ * Latent attention is attention with one KV head, whose values are the first numbers of its keys.
  */
 #include "kernels/cpu/cpu.h"
 
@@ -28,9 +30,12 @@ struct attend {
     const struct dot_codec *k;
     const struct attention_shape *shape;
     const float *q, *sinks;
+    const float *q_rest;              /* of latent attention: behind each of q */
+    const struct latent_rule *latent; /* NULL: attention */
     float *out;
     size_t row_bytes;
-    const struct attention_rule *rule;
+    const struct attention_rule *rule; /* NULL: latent attention */
+    uint32_t dim, v_dim; /* of keys, and of values and outputs */
     uint32_t n_heads, rows, pos0;
     uint32_t heads_an_item, rows_an_item, items_a_kv_head, keys_a_block;
 };
@@ -68,6 +73,16 @@ static void store_f16(const struct cpu *c, const float *x, uint32_t n, uint16_t 
     }
 }
 
+/* x [n] to numbers `at` .. of keys or values. */
+static void store_numbers(const struct store *s, void *to, size_t at, const float *x, uint32_t n,
+                          uint32_t *word, uint32_t pos) {
+    if (s->kv->type == KV_F16) {
+        store_f16(s->c, x, n, (uint16_t *)to + at, word, pos);
+    } else {
+        memcpy((float *)to + at, x, n * sizeof(float));
+    }
+}
+
 static void kv_store_item(void *ctx, uint32_t item, uint32_t worker) {
     const struct store *s = ctx;
     const struct kv *kv = s->kv;
@@ -75,14 +90,8 @@ static void kv_store_item(void *ctx, uint32_t item, uint32_t worker) {
     uint32_t pos = s->pos0 + row, slot = pos % kv->capacity_tok;
     size_t at = ((size_t)head * kv->capacity_tok + slot) * dim, from = (size_t)item * dim;
     (void)worker;
-    if (kv->type == KV_F16) {
-        uint32_t *words = kv->beyond;
-        store_f16(s->c, s->k + from, dim, (uint16_t *)kv->k + at, words, pos);
-        store_f16(s->c, s->v + from, dim, (uint16_t *)kv->v + at, words ? words + 1 : NULL, pos);
-    } else {
-        memcpy((float *)kv->k + at, s->k + from, dim * sizeof(float));
-        memcpy((float *)kv->v + at, s->v + from, dim * sizeof(float));
-    }
+    store_numbers(s, kv->k, at, s->k + from, dim, kv->beyond, pos);
+    store_numbers(s, kv->v, at, s->v + from, dim, kv->beyond ? kv->beyond + 1 : NULL, pos);
 }
 
 void cpu_kv_store(void *self, const struct kv *kv, const float *k, const float *v, uint32_t pos0,
@@ -92,6 +101,23 @@ void cpu_kv_store(void *self, const struct kv *kv, const float *k, const float *
             (uint64_t)rows * kv->n_kv_heads * kv->head_dim);
 }
 
+/* `v` of the store is what the key ends with. */
+static void latent_store_item(void *ctx, uint32_t row, uint32_t worker) {
+    const struct store *s = ctx;
+    const struct kv *kv = s->kv;
+    const uint32_t rank = kv->latent_dim, rest = kv->head_dim - rank, pos = s->pos0 + row;
+    const size_t at = (size_t)(pos % kv->capacity_tok) * kv->head_dim;
+    (void)worker;
+    store_numbers(s, kv->k, at, s->k + (size_t)row * rank, rank, kv->beyond, pos);
+    store_numbers(s, kv->k, at + rank, s->v + (size_t)row * rest, rest, kv->beyond, pos);
+}
+
+void cpu_latent_store(void *self, const struct kv *kv, const float *latents, const float *rest,
+                      uint32_t pos0, uint32_t rows) {
+    struct store s = {.c = self, .kv = kv, .k = latents, .v = rest, .pos0 = pos0};
+    cpu_run(self, latent_store_item, &s, rows, (uint64_t)rows * kv->head_dim);
+}
+
 /* A tile: rows times heads, query i being row i / n_heads and head i % n_heads. */
 struct tile {
     const struct attend *s;
@@ -99,30 +125,55 @@ struct tile {
     const uint8_t *keys, *values; /* of the KV head */
     uint32_t n_heads, n_rows, pos0;
     uint32_t first, end; /* keys that any row sees */
-    size_t at;           /* of the first query in q and out */
+    size_t at;           /* of the first query among those of all rows and heads */
 };
 
 static uint32_t tile_queries(const struct tile *t) {
     return t->n_rows * t->n_heads;
 }
 
-/* Query i's place in q and out. */
+/* Query i's place among those of all rows and heads. */
 static size_t query_at(const struct tile *t, uint32_t i) {
-    size_t dim = t->s->kv->head_dim;
-    return t->at + (i / t->n_heads * (size_t)t->s->n_heads + i % t->n_heads) * dim;
+    return t->at + i / t->n_heads * (size_t)t->s->n_heads + i % t->n_heads;
+}
+
+static float *query_out(const struct tile *t, uint32_t i) {
+    return t->s->out + query_at(t, i) * t->s->v_dim;
 }
 
 static float query_sink(const struct tile *t, uint32_t i) {
-    return t->s->sinks[query_at(t, i) / t->s->kv->head_dim % t->s->n_heads];
+    return t->s->sinks[query_at(t, i) % t->s->n_heads];
+}
+
+/* One of latent attention is put together from its two parts. */
+static const float *query_numbers(const struct tile *t, uint32_t i) {
+    const struct attend *s = t->s;
+    if (!s->latent) {
+        return s->q + query_at(t, i) * s->dim;
+    }
+    const size_t rest = s->dim - s->v_dim;
+    float *q = t->own->queries + (size_t)i * s->dim;
+    memcpy(q, s->q + query_at(t, i) * s->v_dim, s->v_dim * sizeof *q);
+    memcpy(q + s->v_dim, s->q_rest + query_at(t, i) * rest, rest * sizeof *q);
+    return q;
+}
+
+/* The factor on its scores. */
+static float query_scale(const struct tile *t, uint32_t i) {
+    const uint32_t pos = t->pos0 + i / t->n_heads;
+    return t->s->latent ? latent_scale(t->s->latent, pos) : attention_scale_at(t->s->rule, pos);
 }
 
 static float *query_scores(const struct tile *t, uint32_t i) {
     return t->own->scores + (size_t)i * t->s->c->limits.max_ctx_tok;
 }
 
-/* Keys that a row of the tile sees. */
+/* Keys that a position sees, and a row of the tile. */
+static uint32_t first_seen(const struct attend *s, uint32_t pos) {
+    return s->latent ? 0 : attention_first_seen(s->rule, pos);
+}
 static uint32_t first_key(const struct tile *t, uint32_t row) {
-    return attention_first_seen(t->s->rule, t->pos0 + row);
+    return first_seen(t->s, t->pos0 + row);
 }
 static uint32_t end_key(const struct tile *t, uint32_t row) {
     return t->pos0 + row + 1;
@@ -137,13 +188,14 @@ static uint32_t side_by_side(const struct tile *t, uint32_t pos, uint32_t n) {
     return n < left ? n : left;
 }
 
-/* The first query to read a block of encoded keys or values brings it; others find it in cache. */
-static struct dot_rows rows_of(const struct tile *t, const uint8_t *base, uint32_t first,
-                               uint32_t n, bool brings) {
+/* The first query to read a block of encoded keys or values, of `dim` numbers, brings it; others
+ * find it in cache. */
+static struct dot_rows rows_of(const struct tile *t, const uint8_t *base, uint32_t dim,
+                               uint32_t first, uint32_t n, bool brings) {
     const struct attention_shape *shape =
         brings ? t->s->shape : &(struct attention_shape){CPU_KEYS, 0};
-    return (struct dot_rows){row_at(t, base, first), t->s->row_bytes, n,
-                             t->s->kv->head_dim,     shape->together, shape->ahead_bytes};
+    return (struct dot_rows){row_at(t, base, first), t->s->row_bytes,   n, dim,
+                             shape->together,        shape->ahead_bytes};
 }
 
 /* Keys of the block from position `first` on, of those before `end`. */
@@ -152,9 +204,9 @@ static uint32_t block_keys(const struct tile *t, uint32_t first, uint32_t end) {
     return side_by_side(t, first, n);
 }
 
-static void decode_block(const struct tile *t, const uint8_t *base, uint32_t first, uint32_t n) {
+static void decode_block(const struct tile *t, const uint8_t *base, uint32_t dim, uint32_t first,
+                         uint32_t n) {
     const uint8_t *rows = row_at(t, base, first);
-    uint32_t dim = t->s->kv->head_dim;
     for (uint32_t j = 0; j < n; j++) {
         t->s->k->decode(rows + j * t->s->row_bytes, dim, 0, dim, t->own->panel + (size_t)j * dim);
     }
@@ -163,20 +215,20 @@ static void decode_block(const struct tile *t, const uint8_t *base, uint32_t fir
 /* Scores of all keys for all queries, also of those that a query does not see. */
 static void score_keys(const struct tile *t) {
     const struct attend *s = t->s;
-    const uint32_t n_q = tile_queries(t), dim = s->kv->head_dim;
+    const uint32_t n_q = tile_queries(t), dim = s->dim;
     for (uint32_t i = 0; i < n_q; i++) {
-        t->own->xs[i] = s->q + query_at(t, i);
+        t->own->xs[i] = query_numbers(t, i);
     }
     for (uint32_t j = t->first, n; j < t->end; j += n) {
         n = block_keys(t, j, t->end);
         if (n_q >= DECODE_QUERIES) {
-            decode_block(t, t->keys, j, n);
+            decode_block(t, t->keys, dim, j, n);
             s->c->isa->tile(t->own->panel, dim, n, dim, t->own->xs, n_q,
                             t->own->scores + (j - t->first), s->c->limits.max_ctx_tok);
             continue;
         }
         for (uint32_t i = 0; i < n_q; i++) {
-            struct dot_rows rows = rows_of(t, t->keys, j, n, i == 0);
+            struct dot_rows rows = rows_of(t, t->keys, dim, j, n, i == 0);
             s->k->dot(&rows, t->own->xs[i], query_scores(t, i) + (j - t->first));
         }
     }
@@ -186,27 +238,27 @@ static void score_keys(const struct tile *t) {
 static void add_values(const struct tile *t, uint32_t i, uint32_t first, uint32_t end, bool ask) {
     for (uint32_t n; first < end; first += n) {
         n = side_by_side(t, first, end - first);
-        struct dot_rows rows = rows_of(t, t->values, first, n, ask);
-        t->s->k->axpy(&rows, query_scores(t, i) + (first - t->first), t->s->out + query_at(t, i));
+        struct dot_rows rows = rows_of(t, t->values, t->s->v_dim, first, n, ask);
+        t->s->k->axpy(&rows, query_scores(t, i) + (first - t->first), query_out(t, i));
     }
 }
 
 /* Keys that all rows see go a block at a time; a row's others, before and after, on their own. */
 static void mix_values(const struct tile *t) {
     const struct attend *s = t->s;
-    const uint32_t n_q = tile_queries(t), dim = s->kv->head_dim;
+    const uint32_t n_q = tile_queries(t), dim = s->v_dim;
     uint32_t first = first_key(t, t->n_rows - 1), end = end_key(t, 0);
     end = end > first ? end : first;
     for (uint32_t i = 0; i < n_q; i++) {
         uint32_t row_end = end_key(t, i / t->n_heads);
-        t->own->ys[i] = s->out + query_at(t, i);
+        t->own->ys[i] = query_out(t, i);
         memset(t->own->ys[i], 0, dim * sizeof(float));
         add_values(t, i, first_key(t, i / t->n_heads), first < row_end ? first : row_end, false);
     }
     for (uint32_t j = first, n; j < end; j += n) {
         n = block_keys(t, j, end);
         if (n_q >= DECODE_QUERIES) {
-            decode_block(t, t->values, j, n);
+            decode_block(t, t->values, dim, j, n);
             s->c->isa->mix_on(t->own->panel, dim, n, dim, t->own->scores + (j - t->first),
                               s->c->limits.max_ctx_tok, n_q, t->own->ys);
             continue;
@@ -227,8 +279,7 @@ static void attend_tile(const struct tile *t) {
     score_keys(t);
     for (uint32_t i = 0; i < n_q; i++) {
         uint32_t first = first_key(t, i / t->n_heads), n = end_key(t, i / t->n_heads) - first;
-        float *score = query_scores(t, i) + (first - t->first);
-        const float scale = attention_scale_at(t->s->rule, t->pos0 + i / t->n_heads);
+        float *score = query_scores(t, i) + (first - t->first), scale = query_scale(t, i);
         for (uint32_t j = 0; j < n; j++) {
             score[j] *= scale;
         }
@@ -241,8 +292,8 @@ static void attend_tile(const struct tile *t) {
     }
     mix_values(t);
     for (uint32_t i = 0; i < n_q; i++) {
-        float *out = t->s->out + query_at(t, i);
-        for (uint32_t k = 0; k < t->s->kv->head_dim; k++) {
+        float *out = query_out(t, i);
+        for (uint32_t k = 0; k < t->s->v_dim; k++) {
             out[k] /= sums[i];
         }
     }
@@ -261,11 +312,11 @@ static void attention_item(void *ctx, uint32_t item, uint32_t worker) {
         .s = s,
         .own = &s->c->workers[worker],
         .keys = (const uint8_t *)kv->k + start,
-        .values = (const uint8_t *)kv->v + start,
+        .values = (const uint8_t *)(s->latent ? kv->k : kv->v) + start,
         .n_heads = rest < s->heads_an_item ? rest : s->heads_an_item,
         .n_rows = s->rows - row < s->rows_an_item ? s->rows - row : s->rows_an_item,
         .pos0 = s->pos0 + row,
-        .at = ((size_t)row * s->n_heads + kv_head * group + first_head) * kv->head_dim,
+        .at = (size_t)row * s->n_heads + kv_head * group + first_head,
     };
     t.first = first_key(&t, 0);
     t.end = end_key(&t, t.n_rows - 1);
@@ -289,40 +340,65 @@ static void choose_tiles(struct attend *s) {
                enough) {
         s->rows_an_item = (s->rows_an_item + 1) / 2;
     }
-    size_t fit = s->c->panel_floats / s->kv->head_dim;
+    size_t fit = s->c->panel_floats / s->dim;
     s->keys_a_block = fit < CPU_KEYS ? (uint32_t)fit : CPU_KEYS;
+}
+
+/* Run `s`, of which all is set but how keys are read and who computes what. */
+static void attend(struct cpu *c, struct attend *s) {
+    const struct kv *kv = s->kv;
+    const enum codec_id codec = kv->type == KV_F16 ? CODEC_F16 : CODEC_F32;
+    s->c = c;
+    s->k = &c->isa->codec[codec];
+    s->dim = kv->head_dim;
+    s->v_dim = s->latent ? kv->latent_dim : kv->head_dim;
+    s->row_bytes = (size_t)kv->head_dim * (kv->type == KV_F16 ? 2 : 4);
+    choose_tiles(s);
+    /* Shapes take turns where there is one row, as when a token is decoded. */
+    struct shape_trial *trial = &c->shapes.attention[codec];
+    const uint32_t keys = s->pos0 + 1 - first_seen(s, s->pos0);
+    const uint64_t bytes = s->rows == 1 && s->heads_an_item < DECODE_QUERIES
+                               ? 2 * keys * s->row_bytes * kv->n_kv_heads
+                               : 0;
+    const bool tries = shape_tries(trial);
+    s->shape = &shapes[shape_next(trial, bytes)];
+    const uint64_t start = tries ? clock_ns() : 0;
+    cpu_run(c, attention_item, s,
+            cpu_ceil_div(s->rows, s->rows_an_item) * kv->n_kv_heads * s->items_a_kv_head,
+            (uint64_t)s->rows * s->n_heads * (s->pos0 + s->rows) * (s->dim + s->v_dim));
+    if (tries) {
+        shape_took(trial, bytes, clock_ns() - start);
+    }
 }
 
 void cpu_attention(void *self, const struct attention_rule *rule, const struct kv *kv,
                    const struct weight *sinks, const float *q, uint32_t pos0, uint32_t rows,
                    float *out) {
-    struct cpu *c = self;
     struct attend s = {
-        .c = c,
         .kv = kv,
-        .k = &c->isa->codec[kv->type == KV_F16 ? CODEC_F16 : CODEC_F32],
         .q = q,
         .sinks = rule->sinks ? weight_floats(sinks) : NULL,
         .out = out,
-        .row_bytes = (size_t)kv->head_dim * (kv->type == KV_F16 ? 2 : 4),
         .rule = rule,
         .n_heads = rule->n_heads,
         .rows = rows,
         .pos0 = pos0,
     };
-    choose_tiles(&s);
-    /* Shapes take turns where there is one row, as when a token is decoded. */
-    struct shape_trial *trial = &c->shapes.attention[kv->type == KV_F16 ? CODEC_F16 : CODEC_F32];
-    const uint32_t keys = pos0 + 1 - attention_first_seen(rule, pos0);
-    const uint64_t bytes =
-        rows == 1 && s.heads_an_item < DECODE_QUERIES ? 2 * keys * s.row_bytes * kv->n_kv_heads : 0;
-    const bool tries = shape_tries(trial);
-    s.shape = &shapes[shape_next(trial, bytes)];
-    const uint64_t start = tries ? clock_ns() : 0;
-    cpu_run(c, attention_item, &s,
-            cpu_ceil_div(rows, s.rows_an_item) * kv->n_kv_heads * s.items_a_kv_head,
-            (uint64_t)rows * rule->n_heads * (pos0 + rows) * kv->head_dim * 2);
-    if (tries) {
-        shape_took(trial, bytes, clock_ns() - start);
-    }
+    attend(self, &s);
+}
+
+void cpu_latent_attention(void *self, const struct latent_rule *rule, const struct kv *kv,
+                          const float *q, const float *q_rest, uint32_t pos0, uint32_t rows,
+                          float *out) {
+    struct attend s = {
+        .kv = kv,
+        .latent = rule,
+        .q = q,
+        .q_rest = q_rest,
+        .out = out,
+        .n_heads = rule->n_heads,
+        .rows = rows,
+        .pos0 = pos0,
+    };
+    attend(self, &s);
 }

@@ -33,12 +33,13 @@ enum kind {
     ROUTE,
     COMBINE,
     DELTA,
+    HEADS, /* products for each head */
     OTHER,
     BETWEEN, /* the rest of the token: the engine itself, and waiting for experts */
     KINDS,
 };
-static const char *const names[] = {"attention", "KV store",  "norms", "RoPE",   "router's choice",
-                                    "combining", "delta net", "other", "between"};
+static const char *const names[] = {"attention", "KV store",  "norms",   "RoPE",  "router's choice",
+                                    "combining", "delta net", "by head", "other", "between"};
 
 struct clocked {
     struct backend real; /* the engine's */
@@ -145,6 +146,18 @@ CLOCKED(delta_net, DELTA, 0,
          const float *qkv, const float *z, const float *a, const float *b, uint32_t rows,
          float *state, float *out),
         (REAL, rule, w, eps, qkv, z, a, b, rows, state, out))
+CLOCKED(matmul_heads, HEADS, (uint64_t)w->rows *codec_row_bytes(w->codec, w->cols),
+        (void *self, const struct weight *w, uint32_t n_heads, const float *x, uint32_t rows,
+         float *y),
+        (REAL, w, n_heads, x, rows, y))
+CLOCKED(latent_store, KV_STORE, 0,
+        (void *self, const struct kv *kv, const float *latents, const float *rest, uint32_t pos0,
+         uint32_t rows),
+        (REAL, kv, latents, rest, pos0, rows))
+CLOCKED(latent_attention, ATTENTION, kv_bytes(kv) / kv->capacity_tok * (pos0 + rows),
+        (void *self, const struct latent_rule *rule, const struct kv *kv, const float *q,
+         const float *q_rest, uint32_t pos0, uint32_t rows, float *out),
+        (REAL, rule, kv, q, q_rest, pos0, rows, out))
 CLOCKED(combine, COMBINE, 0,
         (void *self, const float *parts, const float *weights, uint32_t rows, uint32_t n_active,
          uint32_t dim, float *y),
@@ -192,6 +205,9 @@ static const struct backend_ops clocked_ops = {
     .experts = clocked_experts,
     .delta_conv = clocked_delta_conv,
     .delta_net = clocked_delta_net,
+    .matmul_heads = clocked_matmul_heads,
+    .latent_store = clocked_latent_store,
+    .latent_attention = clocked_latent_attention,
     .combine = clocked_combine,
 };
 

@@ -41,7 +41,7 @@ struct mixer_ops {
                 const struct batch *b);
 };
 
-extern const struct mixer_ops mixer_attention, mixer_delta_net;
+extern const struct mixer_ops mixer_attention, mixer_delta_net, mixer_latent;
 /* The row of a mixer. */
 const struct mixer_ops *mixer_at(uint32_t id);
 static inline const struct mixer_ops *mixer_of(const struct arch *arch, uint32_t layer) {

@@ -14,8 +14,17 @@ static uint32_t kept_tok(const struct state_size *size, const struct kv *kv) {
                : 0;
 }
 
+/* Keys and values together, and those of one token. */
+static size_t both_bytes(const struct kv *kv) {
+    return kv_bytes(kv) + kv_value_bytes(kv);
+}
 static size_t token_bytes(const struct kv *kv) {
-    return kv->capacity_tok > 0 ? kv_bytes(kv) / kv->capacity_tok : 0;
+    return kv->capacity_tok > 0 ? both_bytes(kv) / kv->capacity_tok : 0;
+}
+
+/* A key of one head, and a value, which there may be none of. */
+static size_t row_bytes(const struct kv *kv) {
+    return kv_bytes(kv) / kv->n_kv_heads / kv->capacity_tok;
 }
 
 /* All but `kept_at`. */
@@ -24,7 +33,7 @@ static struct layer_state shape_of(const struct arch *a, uint32_t layer,
     struct layer_state out = {0};
     mixer_of(a, layer)->shape(a, layer, size, &out);
     out.kept_bytes =
-        2 * token_bytes(&out.kv) * kept_tok(size, &out.kv) + out.tail_bytes + out.recurrent_bytes;
+        token_bytes(&out.kv) * kept_tok(size, &out.kv) + out.tail_bytes + out.recurrent_bytes;
     return out;
 }
 
@@ -45,7 +54,7 @@ uint64_t state_bytes(const struct arch *a, const struct state_size *size) {
     uint64_t bytes = 0;
     for (uint32_t l = 0; l < a->n_layers; l++) {
         struct layer_state s = shape_of(a, l, size);
-        bytes += 2 * (uint64_t)kv_bytes(&s.kv) + s.tail_bytes + s.recurrent_bytes;
+        bytes += both_bytes(&s.kv) + s.tail_bytes + s.recurrent_bytes;
     }
     return bytes + beyond_bytes(a, size);
 }
@@ -68,7 +77,8 @@ uint64_t state_bytes_at(const struct arch *a, const struct state_size *size, uin
                 align_up(whole / size->ctx_tok / s.kv.n_kv_heads * n_tok, page);
             kv = n_tok > 0 ? s.kv.n_kv_heads * (of_head + page) : 0;
         }
-        bytes += 2 * (kv < whole ? kv : whole) + s.tail_bytes + s.recurrent_bytes;
+        kv = kv < whole ? kv : whole;
+        bytes += (kv_value_bytes(&s.kv) > 0 ? 2 : 1) * kv + s.tail_bytes + s.recurrent_bytes;
     }
     return bytes;
 }
@@ -98,7 +108,7 @@ int state_open(struct state *s, const struct arch *a, struct backend *be,
         st->kept_at = kept;
         kept += st->kept_bytes;
         if (take(be, kv_bytes(&st->kv), &st->kv.k, err) < 0 ||
-            take(be, kv_bytes(&st->kv), &st->kv.v, err) < 0 ||
+            take(be, kv_value_bytes(&st->kv), &st->kv.v, err) < 0 ||
             take(be, st->tail_bytes, &st->tail, err) < 0 ||
             take(be, st->recurrent_bytes, &st->recurrent, err) < 0) {
             return -1;
@@ -137,8 +147,8 @@ static void copy_bytes(struct backend *be, void *to, const void *from, size_t by
 /* Keys or values: of each head those of the first `n_tok` places. */
 static void copy_heads(struct backend *be, const struct kv *kv, void *to, const void *from,
                        uint32_t n_tok) {
-    const size_t row = kv_bytes(kv) / kv->n_kv_heads / kv->capacity_tok;
-    for (uint32_t h = 0; h < kv->n_kv_heads; h++) {
+    const size_t row = row_bytes(kv);
+    for (uint32_t h = 0; h < kv->n_kv_heads && to; h++) {
         const size_t first = (size_t)h * kv->capacity_tok * row;
         copy_bytes(be, (uint8_t *)to + first, (const uint8_t *)from + first, n_tok * row);
     }
@@ -165,8 +175,8 @@ void state_copy(struct state *to, const struct state *from, uint32_t n_tok) {
  * go around the ring. */
 static int walk_heads(const struct kv *kv, uint8_t *base, uint32_t first, uint32_t end,
                       int (*on)(void *ctx, void *piece, size_t bytes), void *ctx) {
-    const size_t row = kv_bytes(kv) / kv->n_kv_heads / kv->capacity_tok;
-    for (uint32_t h = 0; h < kv->n_kv_heads; h++) {
+    const size_t row = row_bytes(kv);
+    for (uint32_t h = 0; h < kv->n_kv_heads && base; h++) {
         for (uint32_t pos = first; pos < end;) {
             const uint32_t place = pos % kv->capacity_tok, left = kv->capacity_tok - place;
             const uint32_t n = end - pos < left ? end - pos : left;
@@ -220,7 +230,7 @@ uint64_t state_walk_bytes(const struct arch *a, enum kv_type type, uint32_t n_to
         bytes += st.tail_bytes + st.recurrent_bytes;
         if (st.kv.capacity_tok > 0) {
             const uint32_t seen = n_tok - mixer_of(a, l)->first_seen(a, l, n_tok);
-            bytes += 2 * (uint64_t)kv_bytes(&st.kv) * seen;
+            bytes += (uint64_t)both_bytes(&st.kv) * seen;
         }
     }
     return bytes;
@@ -277,11 +287,13 @@ void state_forget(struct state *s, uint32_t n_tok) {
         if (!grows(kv, &s->size)) {
             continue;
         }
-        const size_t row = token_bytes(kv) / kv->n_kv_heads;
+        const size_t row = row_bytes(kv);
         for (uint32_t h = 0; h < kv->n_kv_heads; h++) {
             const size_t at = ((size_t)h * kv->capacity_tok + n_tok) * row;
             s->be->ops->forget(s->be->self, (uint8_t *)kv->k + at, (s->touched - n_tok) * row);
-            s->be->ops->forget(s->be->self, (uint8_t *)kv->v + at, (s->touched - n_tok) * row);
+            if (kv->v) {
+                s->be->ops->forget(s->be->self, (uint8_t *)kv->v + at, (s->touched - n_tok) * row);
+            }
         }
     }
     s->touched = n_tok < s->touched ? n_tok : s->touched;

@@ -84,6 +84,13 @@ SPOIL(delta_empty, k->mixer = MIXER_DELTA_NET)
 SPOIL(delta_heads, (k->mixer = MIXER_DELTA_NET, k->delta = (struct delta_rule){2, 3, 4, 4, 4}))
 SPOIL(delta_conv, (k->mixer = MIXER_DELTA_NET, k->delta = (struct delta_rule){2, 4, 4, 4, 0}))
 SPOIL(delta_long, (k->mixer = MIXER_DELTA_NET, k->delta = (struct delta_rule){2, 4, 4, 4, 17}))
+SPOIL(latent_empty, k->mixer = MIXER_LATENT)
+static const struct latent_rule latent = {
+    .n_heads = 2, .rank = 8, .nope_dim = 6, .rope_dim = 8, .v_dim = 4};
+SPOIL(latent_rope, (k->mixer = MIXER_LATENT, k->latent = latent, k->latent.rope = 1))
+SPOIL(latent_short, (k->mixer = MIXER_LATENT, k->latent = latent, k->latent.rope_dim = 7))
+SPOIL(latent_query, (k->mixer = MIXER_LATENT, k->latent = latent, k->latent.query_beta = 0.5f))
+SPOIL(latent_wide, (k->mixer = MIXER_LATENT, k->latent = latent, k->latent.rank = 4097))
 SPOIL(groups_three, (k->route.groups = 3, k->route.top_groups = 1))
 SPOIL(groups_top, (k->route.groups = 2, k->route.top_groups = 3))
 SPOIL(scale_zero, k->route.scale = 0)
@@ -164,6 +171,11 @@ static const struct rule_row {
     {delta_empty, "delta_v_heads = 0"},
     {delta_heads, "delta_v_heads = 3 is not a multiple of delta_k_heads = 2"},
     {delta_conv, "delta_conv = 0"},
+    {latent_empty, "latent_heads = 0"},
+    {latent_rope, "latent_rope = 1, but rope_dim has 1 values"},
+    {latent_short, "at most latent_rope_dim = 7"},
+    {latent_query, "latent_query_beta = 0.5 needs latent_query_tok"},
+    {latent_wide, "latent_rank[1] = 4097"},
     {delta_long, "delta_conv[1] = 17"},
     {groups_three, "route_groups = 3"},
     {groups_top, "route_top_groups = 3"},
@@ -310,6 +322,57 @@ static void test_slots(void **state) {
     }
 }
 
+static void test_latent_shapes(void **state) {
+    (void)state;
+    static const struct {
+        enum slot_id slot;
+        uint32_t rows, cols, rows_alone, cols_alone; /* alone: queries have no rank */
+    } rows[] = {
+        {SLOT_Q, 0, 0, 0, 0},
+        {SLOT_O, 0, 0, 0, 0},
+        {SLOT_LATENT_Q_A, 24, 64, 0, 64},
+        {SLOT_LATENT_Q_NORM, 1, 24, 0, 24},
+        {SLOT_LATENT_Q_NOPE, 3 * 6, 24, 3 * 6, 64},
+        {SLOT_LATENT_Q_ROPE, 3 * 8, 24, 3 * 8, 64},
+        {SLOT_LATENT_KV, 16, 64, 16, 64},
+        {SLOT_LATENT_KV_NORM, 1, 16, 1, 16},
+        {SLOT_LATENT_K_ROPE, 8, 64, 8, 64},
+        {SLOT_LATENT_K_UP, 3 * 16, 6, 3 * 16, 6},
+        {SLOT_LATENT_V_UP, 3 * 4, 16, 3 * 4, 16},
+        {SLOT_LATENT_OUT, 64, 3 * 4, 64, 3 * 4},
+    };
+    struct arch a = two_layers();
+    struct layer_kind *k = &a.kinds[1];
+    k->mixer = MIXER_LATENT;
+    k->latent = (struct latent_rule){
+        .n_heads = 3, .q_rank = 24, .rank = 16, .nope_dim = 6, .rope_dim = 8, .v_dim = 4};
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        const struct slot *s = slot_at(rows[i].slot);
+        k->latent.q_rank = 24;
+        assert_int_equal(s->rows(&a, 1), rows[i].rows);
+        assert_true(rows[i].rows == 0 || s->cols(&a, 1) == rows[i].cols);
+        assert_int_equal(s->rows(&a, 0) > 0, rows[i].rows == 0);
+        k->latent.q_rank = 0;
+        assert_int_equal(s->rows(&a, 1), rows[i].rows_alone);
+        assert_true(rows[i].rows_alone == 0 || s->cols(&a, 1) == rows[i].cols_alone);
+    }
+    assert_int_equal(latent_key_dim(&k->latent), 24);
+    arch_free(&a);
+}
+
+/* The factor on scores by the position of the query. */
+static void test_latent_scale(void **state) {
+    (void)state;
+    struct latent_rule r = {.nope_dim = 60, .rope_dim = 4};
+    assert_true(latent_scale(&r, 0) == 0.125f && latent_scale(&r, 99) == 0.125f);
+    r.scale = 0.5f;
+    r.query_beta = 0.25f;
+    r.query_tok = 10;
+    assert_true(latent_scale(&r, 9) == 0.5f);
+    assert_true(latent_scale(&r, 10) == 0.5f * (1 + 0.25f * logf(2)));
+    assert_true(latent_scale(&r, 99) == 0.5f * (1 + 0.25f * logf(10)));
+}
+
 /* Slots of layers of each kind of mixer, and of the parts of a layer with experts. */
 static void test_slot_shapes(void **state) {
     (void)state;
@@ -390,9 +453,10 @@ static void test_params(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rules),       cmocka_unit_test(test_long_ropes),
-        cmocka_unit_test(test_kv_layers),   cmocka_unit_test(test_slots),
-        cmocka_unit_test(test_slot_shapes), cmocka_unit_test(test_params),
+        cmocka_unit_test(test_rules),        cmocka_unit_test(test_long_ropes),
+        cmocka_unit_test(test_kv_layers),    cmocka_unit_test(test_slots),
+        cmocka_unit_test(test_slot_shapes),  cmocka_unit_test(test_latent_shapes),
+        cmocka_unit_test(test_latent_scale), cmocka_unit_test(test_params),
     };
     return cmocka_run_group_tests_name("arch", tests, NULL, NULL);
 }

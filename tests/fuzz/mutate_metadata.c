@@ -274,7 +274,7 @@ static void change_shape(struct entries *x, struct mutate_rng *r, struct buf *lo
         struct {
             const char *key;
             uint32_t value;
-        } of[6];
+        } of[7];
     } shapes[] = {
         {"many experts", {{"n_experts", 4096}, {"n_active", 64}, {"ffn_dim", 1}, {"dim", 4}}},
         {"many active", {{"n_experts", 64}, {"n_active", 64}, {"ffn_dim", 8}}},
@@ -311,6 +311,28 @@ static void change_shape(struct entries *x, struct mutate_rng *r, struct buf *lo
           {"delta_k_dim", 1},
           {"delta_v_dim", 1},
           {"delta_conv", 2}}},
+        {"latent",
+         {{"mixer", 2},
+          {"latent_heads", 3},
+          {"latent_q_rank", 7},
+          {"latent_rank", 5},
+          {"latent_nope_dim", 3},
+          {"latent_rope_dim", 16},
+          {"latent_v_dim", 6}}},
+        {"wide latents",
+         {{"mixer", 2},
+          {"latent_heads", 1},
+          {"latent_rank", 4096},
+          {"latent_nope_dim", 4096},
+          {"latent_rope_dim", 4096},
+          {"latent_v_dim", 4096}}},
+        {"many latent heads",
+         {{"mixer", 2},
+          {"latent_heads", 4096},
+          {"latent_rank", 64},
+          {"latent_nope_dim", 1},
+          {"latent_rope_dim", 16},
+          {"latent_v_dim", 1}}},
         {"groups",
          {{"route_groups", 2},
           {"route_top_groups", 1},

@@ -227,7 +227,10 @@ KIND_KEYS = {"n_heads": None, "n_kv_heads": None, "head_dim": None, "qkv_bias": 
              "clip_qkv": None, "norm_topk": None, "dense_dim": None, "shared_dim": None, "shared_gate": None,
              "post_norm": 0, "dense_beside": 0, "layer_scale": 0, "branch_scale": 0.0, "mixer": 0, "qk_norm_late": 0, "v_norm": 0, "v_from_k": 0,
              "attn_gate": 0, "sinks": 0, "rope": 0, "attn_scale": 0.0, "delta_k_heads": 0, "delta_v_heads": 0,
-             "delta_k_dim": 0, "delta_v_dim": 0, "delta_conv": 0, "route_input": 0, "route_score": 0,
+             "delta_k_dim": 0, "delta_v_dim": 0, "delta_conv": 0, "latent_heads": 0, "latent_q_rank": 0,
+             "latent_rank": 0, "latent_nope_dim": 0, "latent_rope_dim": 0, "latent_v_dim": 0, "latent_rope": 0,
+             "latent_eps": 0.0, "latent_scale": 0.0, "latent_query_beta": 0.0, "latent_query_tok": 0,
+             "route_input": 0, "route_score": 0,
              "route_logit_bias": 0, "route_selection_bias": 0, "route_groups": 0, "route_top_groups": 0,
              "route_group_score": 0, "route_factor": 0, "route_eps": 0.0, "route_scale": 1.0, "ffn_act": 0,
              "ffn_bias": 0, "ffn_limit": 0.0, "ffn_alpha": 0.0, "parallel": 0, "chunk": 0, "attn_temper": 0.0,
@@ -307,7 +310,8 @@ def model_slots(m):
 def layer_slots(m, layer):
     k, dim, experts, ffn = layer_values(m, layer), m["dim"][0], m["n_experts"][0], m["ffn_dim"][0]
     q, kv, norm, moe = k["n_heads"] * k["head_dim"], k["n_kv_heads"] * k["head_dim"], k["qk_norm"], k["moe"]
-    attends, delta = k["mixer"] == 0, k["mixer"] == 1
+    attends, delta, latent = k["mixer"] == 0, k["mixer"] == 1, k["mixer"] == 2
+    heads, rank, q_rank = latent * k["latent_heads"], k["latent_rank"], k["latent_q_rank"]
     own = attends and (not m["kv_layer"] or m["kv_layer"][layer] == layer)
     values = own and not k["v_from_k"]
     mlp = k["shared_dim"] if moe else k["dense_dim"]
@@ -345,7 +349,15 @@ def layer_slots(m, layer):
             (42, "delta_conv", delta * d_qkv, k["delta_conv"], True),
             (43, "delta_rate", delta * 1, v_heads, True), (44, "delta_dt_bias", delta * 1, v_heads, True),
             (45, "delta_norm", delta * 1, k["delta_v_dim"], True), (46, "delta_out", delta * dim, d_v, False),
-            (48, "attn_norm_bias", attn_norm * biases, dim, True), (49, "ffn_norm_bias", ffn_norm * biases, dim, True)]
+            (48, "attn_norm_bias", attn_norm * biases, dim, True), (49, "ffn_norm_bias", ffn_norm * biases, dim, True),
+            (51, "latent_q_a", latent * q_rank, dim, False), (52, "latent_q_norm", latent * (q_rank > 0), q_rank, True),
+            (53, "latent_q_nope", heads * k["latent_nope_dim"], q_rank or dim, False),
+            (54, "latent_q_rope", heads * k["latent_rope_dim"], q_rank or dim, False),
+            (55, "latent_kv", latent * rank, dim, False), (56, "latent_kv_norm", latent * 1, rank, True),
+            (57, "latent_k_rope", latent * k["latent_rope_dim"], dim, False),
+            (58, "latent_k_up", heads * rank, k["latent_nope_dim"], False),
+            (59, "latent_v_up", heads * k["latent_v_dim"], rank, False),
+            (60, "latent_out", latent * dim, heads * k["latent_v_dim"], False)]
 
 
 def read_trunk(f, m, table, trunk):

@@ -36,7 +36,8 @@ static size_t resident_keys(const struct corm_session *s) {
     for (uint32_t l = 0; l < s->state.arch->n_layers; l++) {
         const struct kv *kv = &s->state.layers[l].kv;
         if (kv->capacity_tok == s->state.size.ctx_tok) {
-            bytes += resident(kv->k, kv_bytes(kv)) + resident(kv->v, kv_bytes(kv));
+            bytes += resident(kv->k, kv_bytes(kv));
+            bytes += kv->v ? resident(kv->v, kv_value_bytes(kv)) : 0;
         }
     }
     return bytes;

@@ -93,6 +93,21 @@ static void vary_layer(struct arch *a, struct layer_kind *k, uint64_t *s) {
         k->delta.conv = 1 + below(s, 4);
         return;
     }
+    if (below(s, 3) == 0) {
+        k->mixer = MIXER_LATENT;
+        k->att = (struct attention_rule){.window = k->att.window};
+        k->latent = (struct latent_rule){.n_heads = 1 + below(s, 3), .rank = 1 + below(s, 9)};
+        k->latent.q_rank = below(s, 2) ? 1 + below(s, 9) : 0;
+        k->latent.nope_dim = 1 + below(s, 5);
+        k->latent.rope_dim = 4 + below(s, 3);
+        k->latent.v_dim = 1 + below(s, 5);
+        k->latent.rope = 1;
+        k->latent.norm_eps = below(s, 2) ? 1e-5f : 0.0f;
+        k->latent.scale = below(s, 2) ? 0.5f : 0.0f;
+        k->latent.query_beta = below(s, 2) ? 0.25f : 0.0f;
+        k->latent.query_tok = k->latent.query_beta > 0 ? 3 : 0;
+        return;
+    }
     k->att.qk_norm_late = below(s, 2);
     k->att.v_norm = below(s, 2);
     k->att.v_from_k = k->att.v_norm && below(s, 2);

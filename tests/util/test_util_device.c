@@ -175,8 +175,14 @@ static struct weight real_weight(const struct fake *f, const struct weight *w) {
 }
 
 static struct kv real_kv(const struct fake *f, const struct kv *kv) {
-    return (struct kv){kv->type,    kv->n_kv_heads, kv->head_dim,    kv->capacity_tok,
-                       REAL(kv->k), REAL(kv->v),    REAL(kv->beyond)};
+    return (struct kv){.type = kv->type,
+                       .n_kv_heads = kv->n_kv_heads,
+                       .head_dim = kv->head_dim,
+                       .capacity_tok = kv->capacity_tok,
+                       .latent_dim = kv->latent_dim,
+                       .k = REAL(kv->k),
+                       .v = REAL(kv->v),
+                       .beyond = REAL(kv->beyond)};
 }
 
 static void *host_alloc(void *self, size_t bytes, struct err *err) {

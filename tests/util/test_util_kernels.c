@@ -179,6 +179,8 @@ struct backend_limits kernels_limits(void) {
         .head_dim = 128,
         .delta_k_dim = 128,
         .delta_v_dim = 128,
+        .latent_key_dim = 576,
+        .max_head_in = 512,
     };
 }
 
