@@ -109,8 +109,8 @@ struct delta_rule {
 
 /* Latent attention. A token leaves a latent of `rank` numbers behind, which is its value in every
  * head, and a key of rope_dim numbers that knows its position, the same in every head. A head's key
- * is k_up of the latent and that; its output is v_up of what it attends to. As k_up can be applied to
- * the query instead, nothing else of a token is ever computed. */
+ * is k_up of the latent and that; its output is v_up of what it attends to. As k_up can be applied
+ * to the query instead, nothing else of a token is ever computed. */
 struct latent_rule {
     uint32_t n_heads;
     uint32_t q_rank;             /* width of what queries are made of; 0 = of the layer's input */
@@ -365,17 +365,17 @@ enum slot_id {
     SLOT_OUT_NORM_BIAS,    /* [1, dim] of LayerNorms */
     SLOT_ATTN_NORM_BIAS,
     SLOT_FFN_NORM_BIAS,
-    SLOT_HEAD_BIAS, /* [1, vocab] */
-    SLOT_LATENT_Q_A,       /* what queries are made of: [q_rank, dim] */
-    SLOT_LATENT_Q_NORM,    /* its norm: [1, q_rank] */
-    SLOT_LATENT_Q_NOPE,    /* [n_heads nope_dim, q_rank or dim] */
-    SLOT_LATENT_Q_ROPE,    /* [n_heads rope_dim, q_rank or dim] */
-    SLOT_LATENT_KV,        /* the latent: [rank, dim] */
-    SLOT_LATENT_KV_NORM,   /* its norm: [1, rank] */
-    SLOT_LATENT_K_ROPE,    /* [rope_dim, dim] */
-    SLOT_LATENT_K_UP,      /* from a head's query to latents: [n_heads rank, nope_dim] */
-    SLOT_LATENT_V_UP,      /* from latents to a head's output: [n_heads v_dim, rank] */
-    SLOT_LATENT_OUT,       /* [dim, n_heads v_dim] */
+    SLOT_HEAD_BIAS,      /* [1, vocab] */
+    SLOT_LATENT_Q_A,     /* what queries are made of: [q_rank, dim] */
+    SLOT_LATENT_Q_NORM,  /* its norm: [1, q_rank] */
+    SLOT_LATENT_Q_NOPE,  /* [n_heads nope_dim, q_rank or dim] */
+    SLOT_LATENT_Q_ROPE,  /* [n_heads rope_dim, q_rank or dim] */
+    SLOT_LATENT_KV,      /* the latent: [rank, dim] */
+    SLOT_LATENT_KV_NORM, /* its norm: [1, rank] */
+    SLOT_LATENT_K_ROPE,  /* [rope_dim, dim] */
+    SLOT_LATENT_K_UP,    /* from a head's query to latents: [n_heads rank, nope_dim] */
+    SLOT_LATENT_V_UP,    /* from latents to a head's output: [n_heads v_dim, rank] */
+    SLOT_LATENT_OUT,     /* [dim, n_heads v_dim] */
     SLOT_COUNT,
 };
 

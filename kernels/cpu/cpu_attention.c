@@ -35,7 +35,7 @@ struct attend {
     float *out;
     size_t row_bytes;
     const struct attention_rule *rule; /* NULL: latent attention */
-    uint32_t dim, v_dim; /* of keys, and of values and outputs */
+    uint32_t dim, v_dim;               /* of keys, and of values and outputs */
     uint32_t n_heads, rows, pos0;
     uint32_t heads_an_item, rows_an_item, items_a_kv_head, keys_a_block;
 };

@@ -107,7 +107,12 @@ enum family_key_id {
     KEY_UNIT_HEAD, /* the output head counts with columns of length one */
     KEY_ROUTE_CAP,
     KEY_ROUTE_SOFTMAX,
-    KEY_MIXER_EPS,      /* of the sparse mixer */
+    KEY_MIXER_EPS, /* of the sparse mixer */
+    KEY_LATENT_RANK,
+    KEY_LATENT_Q_RANK, /* 0 = queries are made of the layer's input */
+    KEY_LATENT_NOPE_DIM,
+    KEY_LATENT_ROPE_DIM,
+    KEY_LATENT_V_DIM,
     KEY_FURTHER_LAYERS, /* behind the model's: they predict further tokens and are left out */
     KEY_COUNT,
 };
@@ -165,13 +170,13 @@ char *family_list(void);
 
 /* The rows of the families: family_<name>.c. */
 extern const struct family family_afmoe, family_bailing_moe, family_bailing_moe_v2,
-    family_cohere2_moe, family_dbrx, family_deepseek, family_dots1, family_ernie4_5_moe,
-    family_exaone_moe, family_flex_olmo, family_flint, family_gemma4, family_glm4_moe,
-    family_glm4v_moe, family_gpt_oss, family_granitemoe, family_granitemoe_swa,
-    family_granitemoeshared, family_hunyuan_v1_moe, family_hy_v3, family_kolibri1, family_laguna,
-    family_llama4, family_mellum, family_minimax_m2, family_mixtral, family_olmoe, family_phimoe,
-    family_qwen2_moe, family_qwen3_5_moe, family_qwen3_moe, family_qwen3_next,
-    family_qwen3_omni_moe, family_qwen3_vl_moe, family_sarvam_moe, family_smallthinker,
-    family_solar_open, family_step3p7;
+    family_cohere2_moe, family_dbrx, family_deepseek, family_deepseek_v2, family_deepseek_v3,
+    family_dots1, family_ernie4_5_moe, family_exaone_moe, family_flex_olmo, family_flint,
+    family_gemma4, family_glm4_moe, family_glm4v_moe, family_gpt_oss, family_granitemoe,
+    family_granitemoe_swa, family_granitemoeshared, family_hunyuan_v1_moe, family_hy_v3,
+    family_kolibri1, family_laguna, family_llama4, family_mellum, family_minimax_m2, family_mixtral,
+    family_olmoe, family_phimoe, family_qwen2_moe, family_qwen3_5_moe, family_qwen3_moe,
+    family_qwen3_next, family_qwen3_omni_moe, family_qwen3_vl_moe, family_sarvam_moe,
+    family_smallthinker, family_solar_open, family_step3p7;
 
 #endif

@@ -45,6 +45,8 @@ static const char *const ignored[] = {
     "input_jitter_noise",
     "for_llm_compressor",
     "router_z_loss_coef",
+    "seq_aux",
+    "ep_size",
     "aux_loss_alpha",
     "output_attentions",
     "output_hidden_states",

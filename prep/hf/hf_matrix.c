@@ -126,6 +126,32 @@ static void fill_delta_ba(const struct layout *y, struct lay *l, struct hf_matri
     set_groups(l, m, r->n_k_heads, (const uint32_t[4]){values, values}, y->pick, 1);
 }
 
+/* What turns is in pairs. */
+static void fill_latent(const struct layout *y, struct lay *l, struct hf_matrix *m) {
+    const struct latent_rule *r = &arch_kind(l->a, l->layer)->latent;
+    const bool query = y->of > 1;
+    set_groups(l, m, query ? r->n_heads : 1,
+               (const uint32_t[4]){query ? r->nope_dim : r->rank, r->rope_dim}, y->pick, 1);
+    if (y->pick == 1) {
+        m->head_rows = r->rope_dim;
+        m->pairs = arch_rope(l->a, r->rope).dim / 2;
+    }
+}
+
+static void fill_latent_up(const struct layout *y, struct lay *l, struct hf_matrix *m) {
+    const struct latent_rule *r = &arch_kind(l->a, l->layer)->latent;
+    const uint64_t block = r->nope_dim + r->v_dim, rank = r->rank;
+    if (y->turned) {
+        m->row_step = 1;
+        m->col_step = rank;
+        m->n_parts = 1;
+        m->parts[0] = (struct hf_part){m->rows, r->rank, 0, block * rank};
+        set_shape(l, 2, r->n_heads * block, rank, 0);
+    } else {
+        set_groups(l, m, r->n_heads, (const uint32_t[4]){r->nope_dim, r->v_dim}, y->pick, 1);
+    }
+}
+
 static const struct layout layouts[HF_LAYOUT_COUNT] = {
     [HF_PLAIN] = {.of = 1},
     [HF_FIRST] = {.of = 2},
@@ -156,6 +182,12 @@ static const struct layout layouts[HF_LAYOUT_COUNT] = {
     [HF_DELTA_Z] = {.pick = 3, .fill = fill_delta_qkvz},
     [HF_DELTA_B] = {.fill = fill_delta_ba},
     [HF_DELTA_A] = {.pick = 1, .fill = fill_delta_ba},
+    [HF_LATENT_Q_NOPE] = {.of = 2, .fill = fill_latent},
+    [HF_LATENT_Q_ROPE] = {.of = 2, .pick = 1, .fill = fill_latent},
+    [HF_LATENT_KV] = {.of = 1, .fill = fill_latent},
+    [HF_LATENT_K_ROPE] = {.of = 1, .pick = 1, .fill = fill_latent},
+    [HF_LATENT_K_UP] = {.turned = true, .fill = fill_latent_up},
+    [HF_LATENT_V_UP] = {.pick = 1, .fill = fill_latent_up},
 };
 
 /* ---- laying out ---- */
@@ -268,6 +300,13 @@ static int read_run(const struct hf_matrix *m, uint64_t first, uint64_t step, ui
     return m->value == HF_EXP ? check_finite(m, first, step, dst, n, err) : 0;
 }
 
+/* Of n rows from `row` on, those that lie row_step apart. */
+static uint32_t rows_in_group(const struct hf_matrix *m, uint32_t row, uint32_t n) {
+    const struct hf_part *p = find_part(m, &row);
+    uint32_t left = p->group_rows - row % p->group_rows;
+    return left < n ? left : n;
+}
+
 /* Element (r, c) of a rectangle goes to dst[r row_gap + c col_gap]. It is read along the axis on
  * which elements lie closer. Where that is not the axis along which they are written, this goes
  * tile by tile: a tile reads whole cache lines of the one and writes whole lines of the other. */
@@ -283,11 +322,12 @@ static int read_rectangle(const struct hf_matrix *m, uint32_t row, uint32_t n_ro
     float tile[TILE_OUTER][TILE_INNER];
     for (uint32_t o0 = 0; o0 < n_outer; o0 += TILE_OUTER) {
         uint32_t outer = n_outer - o0 < TILE_OUTER ? n_outer - o0 : TILE_OUTER;
-        for (uint32_t i0 = 0; i0 < n_inner; i0 += wide) {
-            uint32_t inner = n_inner - i0 < wide ? n_inner - i0 : wide;
+        for (uint32_t i0 = 0, inner; i0 < n_inner; i0 += inner) {
+            inner = n_inner - i0 < wide ? n_inner - i0 : wide;
+            inner = along_rows ? inner : rows_in_group(m, row + i0, inner);
             for (uint32_t o = 0; o < outer; o++) {
                 uint32_t r = row + (along_rows ? o0 + o : i0), c = col + (along_rows ? i0 : o0 + o);
-                float *to = straight ? dst + (o0 + o) * outer_gap : tile[o];
+                float *to = straight ? dst + (o0 + o) * outer_gap + i0 : tile[o];
                 if (read_run(m, element_of(m, r, c), step, inner, to, err) < 0) {
                     return -1;
                 }

@@ -15,7 +15,7 @@ struct rope_value {
 struct rope {
     struct rope_value theta, factor, original_tok, attention_factor, beta_fast, beta_slow, mscale,
         mscale_all_dim, low_freq_factor, high_freq_factor, partial_rotary_factor;
-    struct rope_value alpha, short_mscale, long_mscale;
+    struct rope_value alpha, short_mscale, long_mscale, query_beta;
     bool truncate;
     const char *type;
     const json_t *short_factor, *long_factor; /* lists, or NULL; borrowed */
@@ -49,6 +49,7 @@ static const struct rope_key {
     {"alpha", offsetof(struct rope, alpha)},
     {"short_mscale", offsetof(struct rope, short_mscale)},
     {"long_mscale", offsetof(struct rope, long_mscale)},
+    {"llama_4_scaling_beta", offsetof(struct rope, query_beta)},
 };
 
 static int parse_value(struct rope_value *out, const json_t *v, const char *key, const char *path,
@@ -107,8 +108,10 @@ static int parse_object_key(struct rope *r, const struct settle *s, const char *
     /* Positions in pictures have three axes; in text all three are the same. */
     bool picture = strcmp(key, "mrope_section") == 0 || strcmp(key, "mrope_interleaved") == 0 ||
                    strcmp(key, "interleaved") == 0;
-    if (strcmp(key, "finetuned") == 0 || json_is_null(v) || (picture && s->family->rope.mrope)) {
-        return 0; /* the first is a note by some exporters */
+    /* The first is a note by some exporters, the second says again what stands beside. */
+    if (strcmp(key, "finetuned") == 0 || strcmp(key, "max_position_embeddings") == 0 ||
+        json_is_null(v) || (picture && s->family->rope.mrope)) {
+        return 0;
     }
     return err_set(err, "%s: unknown RoPE key %s", path, key);
 }
@@ -394,13 +397,10 @@ static const struct rope_type {
     int (*fill)(struct rope *r, const char *path, struct err *err);
     bool whole; /* it turns the whole head, whatever its partial_rotary_factor */
 } rope_types[] = {
-    {"default", fill_default},
-    {"linear", fill_linear},
-    {"llama3", fill_llama3},
-    {"yarn", fill_yarn},
-    {"longrope", fill_longrope},
-    {"dynamic", fill_dynamic},
-    {"proportional", fill_proportional, true},
+    {"default", fill_default},    {"linear", fill_linear},
+    {"llama3", fill_llama3},      {"yarn", fill_yarn},
+    {"deepseek_yarn", fill_yarn}, {"longrope", fill_longrope},
+    {"dynamic", fill_dynamic},    {"proportional", fill_proportional, true},
 };
 
 /* The part of each head that is turned. */
@@ -461,6 +461,32 @@ static int fill_rope(struct rope *r, struct settle *s, struct err *err) {
                    s->path, r->type);
 }
 
+/* Factors on the scores of latent attention. */
+static int fill_scores(const struct rope *r, struct latent_rule *latent, const char *path,
+                       struct err *err) {
+    const double all = or_default(&r->mscale_all_dim, 0), beta = or_default(&r->query_beta, 0);
+    if (!latent) {
+        return beta == 0 ? 0 : err_set(err, "%s: unknown RoPE key llama_4_scaling_beta", path);
+    }
+    latent->scale = 0;
+    if (strcmp(r->type, "default") != 0 && all != 0) {
+        if (need(&r->factor, "factor", 0x1p-20, r, path, err) < 0) {
+            return -1;
+        }
+        const double m = yarn_mscale(r->factor.value, all);
+        latent->scale = (float)(m * m / sqrt((double)latent->nope_dim + latent->rope_dim));
+    }
+    if (beta != 0) {
+        if (!(beta > 0) ||
+            need(&r->original_tok, "original_max_position_embeddings", 1, r, path, err) < 0) {
+            return err_set(err, "%s: RoPE llama_4_scaling_beta must be a positive number", path);
+        }
+        latent->query_beta = (float)beta;
+        latent->query_tok = (uint32_t)fmin(r->original_tok.value, INT32_MAX);
+    }
+    return 0;
+}
+
 int hf_rope_add(struct settle *s, const struct hf_rope_ask *ask, uint32_t *index, struct err *err) {
     struct rope r = {.head_dim = ask->head_dim, .ctx_max_tok = s->arch->ctx_max_tok};
     if (ask->head_dim > ARCH_MAX_HEAD_DIM) {
@@ -471,7 +497,14 @@ int hf_rope_add(struct settle *s, const struct hf_rope_ask *ask, uint32_t *index
     int rc = object ? parse_rope(&r, s, object, err) : -1;
     if (rc == 0) {
         r.theta.value = ask->theta > 0 ? ask->theta : r.theta.value;
+        const struct latent_rule *l = ask->latent;
+        if (l && r.partial_rotary_factor.value * (l->nope_dim + l->rope_dim) == l->rope_dim) {
+            r.partial_rotary_factor.value = 1;
+        }
         rc = fill_rope(&r, s, err);
+    }
+    if (rc == 0) {
+        rc = fill_scores(&r, ask->latent, s->path, err);
     }
     if (rc == 0) {
         *index = arch_add_rope(s->arch, r.dim, r.inv_freq, r.scale);

@@ -20,6 +20,10 @@ struct hf_rope_ask {
     uint32_t head_dim;
     enum family_key_id key; /* that head_dim came from, for messages */
     const char *layer_type; /* whose object it is, in a family whose objects are by type */
+    /* Not NULL: it gets the factors on scores that the object asks for; else there must be none.
+     * Its dimensions are set, and a partial_rotary_factor that says the same of its heads is one of
+     * 1. */
+    struct latent_rule *latent;
 };
 
 /* Add to s->arch, whose ctx_max_tok is set, the rope set that the file describes. A head_dim

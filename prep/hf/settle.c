@@ -340,6 +340,64 @@ int settle_shared_experts(struct settle *s, struct err *err) {
     return settle_rope(s, err);
 }
 
+/* Keys that files write beside what they follow from. */
+static int check_latent_dims(const struct settle *s, const struct latent_rule *r, struct err *err) {
+    static const char *const widths[] = {"qk_head_dim", "q_head_dim"};
+    const uint32_t q_dim = r->nope_dim + r->rope_dim, head_dim = settle_u32(s, KEY_HEAD_DIM);
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+        const json_t *v = json_object_get(s->root, widths[i]);
+        if (v && !json_is_null(v) && json_integer_value(v) != q_dim) {
+            return settle_refuse(s, widths[i], v, "qk_nope_head_dim + qk_rope_head_dim", err);
+        }
+    }
+    if (s->given[KEY_HEAD_DIM] && head_dim != r->rope_dim && head_dim != q_dim &&
+        head_dim != latent_key_dim(r)) {
+        return err_set(err, "%s: head_dim is %u, expected qk_rope_head_dim = %u", s->path, head_dim,
+                       r->rope_dim);
+    }
+    const uint32_t kv_heads = settle_u32(s, KEY_KV_HEADS);
+    if (kv_heads != 0 && kv_heads != r->n_heads) {
+        return err_set(err,
+                       "%s: num_key_value_heads is %u, expected num_attention_heads = %u, as all "
+                       "heads share a latent",
+                       s->path, kv_heads, r->n_heads);
+    }
+    return settle_only(s, KEY_ATTENTION_BIAS, 0, err);
+}
+
+int settle_latent(struct settle *s, struct err *err) {
+    struct latent_rule r = {.n_heads = settle_u32(s, KEY_HEADS),
+                            .q_rank = settle_u32(s, KEY_LATENT_Q_RANK),
+                            .rank = settle_u32(s, KEY_LATENT_RANK),
+                            .nope_dim = settle_u32(s, KEY_LATENT_NOPE_DIM),
+                            .rope_dim = settle_u32(s, KEY_LATENT_ROPE_DIM),
+                            .v_dim = settle_u32(s, KEY_LATENT_V_DIM),
+                            .norm_eps = 1e-6f}; /* whatever rms_norm_eps says */
+    struct hf_rope_ask ask = {.head_dim = r.rope_dim, .key = KEY_LATENT_ROPE_DIM, .latent = &r};
+    if (check_latent_dims(s, &r, err) < 0 || settle_true(s, "rope_interleave", err) < 0 ||
+        hf_rope_add(s, &ask, &r.rope, err) < 0) {
+        return -1;
+    }
+    for (uint32_t l = 0; l < s->arch->n_layers; l++) {
+        s->kinds[l].mixer = MIXER_LATENT;
+        s->kinds[l].att = (struct attention_rule){0};
+        s->kinds[l].latent = r;
+    }
+    return 0;
+}
+
+int settle_deepseek(struct settle *s, struct err *err) {
+    if (settle_word(s, "topk_method", "noaux_tc", err) < 0 ||
+        settle_word(s, "scoring_func", "sigmoid", err) < 0) {
+        return -1;
+    }
+    settle_dense_first(s);
+    for (uint32_t l = 0; l < s->arch->n_layers; l++) {
+        s->kinds[l].route = settle_sigmoid_route(s);
+    }
+    return settle_latent(s, err);
+}
+
 /* What every layer of this kind has, whatever the file says: a norm on queries and keys, gates, the
  * delta net's by the SiLU. */
 static int check_gates(const struct settle *s, struct err *err) {

@@ -112,6 +112,17 @@ int settle_shared_experts(struct settle *s, struct err *err);
  * family reads layer_types and output_gate_type, and has KEY_QK_NORM and KEY_OUTPUT_GATE. */
 int settle_gated_delta(struct settle *s, struct err *err);
 
+/* Latent attention in all layers, whose last components of queries and keys are turned in pairs.
+ * The family has KEY_LATENT_*, KEY_KV_HEADS and KEY_ATTENTION_BIAS, and KEY_HEAD_DIM that is not
+ * 0, and reads SETTLE_LATENT_READS. */
+int settle_latent(struct settle *s, struct err *err);
+#define SETTLE_LATENT_READS "rope_interleave", "qk_head_dim", "q_head_dim"
+
+/* Layers as deepseek_v3 has them: that, experts as settle_sigmoid_route says, the first layers
+ * dense. The family reads SETTLE_DEEPSEEK_READS, too. */
+int settle_deepseek(struct settle *s, struct err *err);
+#define SETTLE_DEEPSEEK_READS SETTLE_LATENT_READS, "topk_method", "scoring_func"
+
 /* One rotary set for all layers that attend. */
 int settle_rope(struct settle *s, struct err *err);
 /* The heads of each layer, where the file has a list of them under `key`. */

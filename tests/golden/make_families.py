@@ -24,10 +24,12 @@ from tokenizers import Tokenizer
 
 import kin
 import oracle
-from families import FAMILIES
+import families
+from families_latent import LATENT
 from family_weights import read_list, write_checkpoint, write_list, write_plain_checkpoint
 from oracle import HERE
 
+FAMILIES = families.FAMILIES | LATENT
 OUT = HERE / "families"
 CONFIGS = HERE / "configs"
 TOKENIZER = HERE / "models/qwen3moe-tiny"
@@ -55,8 +57,9 @@ def n_parameters(config):
     config, besides = kin.config_of(config.get("thinker_config", config))
     config = transformers.AutoConfig.for_model(**config)
     whole = oracle.auto_class(config.get_text_config()) is not transformers.AutoModelForCausalLM
+    config = config if whole else config.get_text_config()
     with torch.device("meta"):
-        model = oracle.auto_class(config).from_config(config if whole else config.get_text_config())
+        model = oracle.auto_class(config).from_config(config)
     model.tie_weights()
     if not whole:
         # Without what nothing learns: the bias of ernie4_5_moe and afmoe for the choice of experts is such a
@@ -147,9 +150,11 @@ def other_choices(model, taps):
     for i, layer in enumerate(oracle.decoder(model).layers):
         if f"l{i}.router" in taps:
             logits, chosen = taps[f"l{i}.router"], taps[f"l{i}.expert_ids"].sort().values
-            without = {"bias": oracle.biased_scores(layer, logits, bias=0)[0]}
+            without, bias = {}, oracle.selection_bias(layer)
+            if bias is not None:
+                without["bias"] = oracle.biased_scores(layer, logits, bias=0)[0]
             if oracle.n_groups(layer) > 1:
-                without["groups"] = oracle.scores_of(layer, logits) + oracle.selection_bias(layer)
+                without["groups"] = oracle.scores_of(layer, logits) + (0 if bias is None else bias)
             for name, scores in without.items():
                 best = scores.topk(chosen.shape[1]).indices.sort().values
                 parts[name].append((best != chosen).any(dim=-1))
@@ -181,7 +186,7 @@ def check_special(spec, model, taps):
         if "swiglu_limits" in config:
             for name, part in cut_off(config, model, taps).items():
                 assert 0.01 < part < 0.7, f"cuts off {part:.2f} of {name}"
-        if any(oracle.selection_bias(layer) is not None for layer in oracle.decoder(model).layers):
+        if any(oracle.chooses_by_scores(layer) for layer in oracle.decoder(model).layers):
             for name, part in other_choices(model, taps).items():
                 assert part > 0.1, f"the choice is another in {part:.2f} of the rows because of {name}"
         if "final_logit_softcapping" in config:

@@ -97,11 +97,12 @@ def router_of(layer):
 
 
 def selection_bias(layer):
-    """The bias that counts for the choice of experts alone, [n_experts]; None of other routers."""
+    """The bias that counts for the choice of experts alone, [n_experts]; None of other routers, and where it is 0."""
     r, ffn = router_of(layer), experts_of(layer)
     places = [(r, "e_score_correction_bias"), (getattr(r, "moe_statics", None), "e_score_correction_bias"),
               (ffn, "e_score_correction_bias"), (ffn, "expert_bias")]
-    return next((getattr(at, name).flatten() for at, name in places if hasattr(at, name)), None)
+    found = next((getattr(at, name).flatten() for at, name in places if hasattr(at, name)), None)
+    return found if found is not None and found.any() else None
 
 
 def by_logits(layer):
@@ -113,24 +114,39 @@ def scores_of(layer, logits):
     """What such a router adds its bias to."""
     if by_logits(layer):
         return logits
-    return logits.softmax(dim=-1) if hasattr(router_of(layer), "moe_statics") else logits.sigmoid()
+    softmax = hasattr(router_of(layer), "moe_statics") or leaves_order_open(layer)
+    return logits.softmax(dim=-1) if softmax else logits.sigmoid()
+
+
+def leaves_order_open(layer):
+    """Whether it is one of deepseek_v2 or mistral4: a softmax without a bias, and groups."""
+    return type(router_of(layer)).__name__ in ("DeepseekV2TopkRouter", "Mistral4TopkRouter")
+
+
+def chooses_by_scores(layer):
+    return selection_bias(layer) is not None or leaves_order_open(layer)
 
 
 def biased_scores(layer, logits, bias=None):
-    """What experts are chosen by where a bias counts for the choice alone, and the scores of their groups:
-    [T, n_experts], [T, groups]; those of other groups than the chosen ones are -inf. None of other routers. `bias` in place of the router's own."""
-    router, bias = router_of(layer), selection_bias(layer) if bias is None else bias
+    """What experts are chosen by where a bias counts for the choice alone, or is none, and the scores of their groups:
+    [T, n_experts], [T, groups]; those of other groups than the chosen ones are -inf. None of other routers. `bias` in
+    place of the router's own."""
+    router = router_of(layer)
     if bias is None:
-        return None
+        if not chooses_by_scores(layer):
+            return None
+        bias = selection_bias(layer)
+        bias = 0 if bias is None else bias
     scores = (scores_of(layer, logits) + bias).unflatten(-1, (n_groups(layer), -1))
-    groups = scores.topk(2, dim=-1).values.sum(dim=-1)
-    top = groups.topk(getattr(router, "topk_group", 1), dim=-1).indices
+    groups = scores.topk(1 if hasattr(router, "topk_method") else 2, dim=-1).values.sum(dim=-1)
+    top = groups.topk(router.topk_group if n_groups(layer) > 1 else 1, dim=-1).indices
     chosen = torch.zeros_like(groups).scatter(1, top, 1) > 0
     return scores.where(chosen.unsqueeze(-1), -torch.inf).flatten(-2), groups
 
 
 def n_groups(layer):
-    return getattr(router_of(layer), "num_group", 1)
+    router = router_of(layer)
+    return 1 if getattr(router, "topk_method", None) == "greedy" else getattr(router, "num_group", 1)
 
 
 def is_llama4(router):
@@ -333,7 +349,25 @@ def f16_kv(model):
 
         return rounded
 
+    attention = getattr(decoder(model).layers[0], "self_attn", None)
+    if hasattr(attention, "expand_kv"):
+        return rounded_latents(type(attention))
     return patched(model, "eager_attention_forward", make)
+
+
+@contextlib.contextmanager
+def rounded_latents(attention):
+    """The same of latent attention, whose cache has latents and the part of keys that is turned."""
+    plain = attention.expand_kv
+
+    def rounded(self, latents, turned, *args):
+        return plain(self, latents.half().to(latents.dtype), turned.half().to(turned.dtype), *args)
+
+    attention.expand_kv = rounded
+    try:
+        yield
+    finally:
+        attention.expand_kv = plain
 
 
 def f16_kv_error(model, ids, taps, prompt, tokens, n_tokens):

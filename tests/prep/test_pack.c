@@ -203,6 +203,8 @@ static void exact_codecs(void **state) {
         {FAMILIES "smallthinker-tiny", "bf16", true},
         {FAMILIES "dbrx-tiny", "bf16", true},
         {FAMILIES "step3p7-tiny", "bf16", true},
+        {FAMILIES "deepseekv2-tiny", "bf16", true},
+        {FAMILIES "deepseekv3-tiny", "bf16", true},
     };
     char *temp = test_mkdir();
     char *path = mem_printf("%s/a.corm", temp);

@@ -11,10 +11,11 @@
 /* Rows of a table of names: tiny checkpoints, each with golden vectors of its own, one for each way
  * in which layers keep a sequence and experts stand in an archive: plain attention, windows with
  * biases and sinks, layers that share keys and values, delta nets, dense layers and shared experts
- * beside chosen ones, and chunks with weights on what experts read. What concerns sessions and
- * caches, and is the same code for every family, runs on these. */
+ * beside chosen ones, chunks with weights on what experts read, and latent attention. What concerns
+ * sessions and caches, and is the same code for every family, runs on these. */
 #define GOLDEN_KINDS                                                                               \
-    "olmoe-tiny", "gptoss-tiny", "gemma4-shared", "qwen3next-tiny", "glm4moe-tiny", "llama4-tiny"
+    "olmoe-tiny", "gptoss-tiny", "gemma4-shared", "qwen3next-tiny", "glm4moe-tiny", "llama4-tiny", \
+        "deepseekv3-tiny"
 
 /* All of them, one or two of each family. What every family has to pass runs on these; with QUICK
  * on the first GOLDEN_N_KINDS, which are GOLDEN_KINDS. */
@@ -25,8 +26,9 @@
         "glm4vmoe-tiny", "granitemoe-tiny", "granitemoeshared-tiny", "granitemoeswa-tiny",         \
         "exaonemoe-tiny", "solaropen-tiny", "hyv3-tiny", "cohere2moe-tiny", "phimoe-tiny",         \
         "flexolmo-tiny", "flint-tiny", "kolibri1-tiny", "laguna-tiny", "deepseek-tiny",            \
-        "bailingmoe-tiny", "bailingmoev2-tiny", "smallthinker-tiny", "dbrx-tiny", "step3p7-tiny"
-enum { GOLDEN_N_KINDS = 6 };
+        "bailingmoe-tiny", "bailingmoev2-tiny", "smallthinker-tiny", "dbrx-tiny", "step3p7-tiny",  \
+        "deepseekv2-tiny"
+enum { GOLDEN_N_KINDS = 7 };
 
 /* Checkpoints with logits of their own, the small ones first; NULL past the end. */
 const char *golden_checkpoint(size_t i);

@@ -514,7 +514,8 @@ static void tables(void **state) {
     }
     assert_int_equal(strlen(list),
                      strlen("afmoe, bailing_moe, bailing_moe_v2, cohere2_moe, dbrx, "
-                            "deepseek, dots1, ernie4_5_moe, exaone_moe, flex_olmo, flint, "
+                            "deepseek, deepseek_v2, deepseek_v3, dots1, ernie4_5_moe, exaone_moe, "
+                            "flex_olmo, flint, "
                             "gemma4, glm4_moe, glm4v_moe, gpt_oss, granitemoe, "
                             "granitemoe_swa, granitemoeshared, hunyuan_v1_moe, hy_v3, "
                             "kolibri1, laguna, llama4, mellum, minimax_m2, mixtral, "

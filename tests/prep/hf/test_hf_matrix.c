@@ -10,14 +10,17 @@
 #include "tests/util/test_util_tensors.h"
 
 /* Layer 0 attends, with 4 heads of 6 and 2 key heads; layer 1 is a delta net of 2 key heads of 3
- * and 4 value heads of 5. 3 experts of 4 neurons and a
- * shared one of 5 in layer 0, width 32. */
+ * and 4 value heads of 5; layer 2 has latent attention, 3 heads of 2 and 6 (4 of these turned),
+ * latents of 7, outputs of 5. 3 experts of 4 neurons and a shared one of 5 in layer 0, width 32. */
 static struct arch small_arch(void) {
-    struct arch a = {.n_layers = 2, .dim = 32, .vocab = 7, .n_experts = 3, .ffn_dim = 4};
-    struct layer_kind kinds[2] = {arch_plain_kind(), arch_plain_kind()};
+    struct arch a = {.n_layers = 3, .dim = 32, .vocab = 7, .n_experts = 3, .ffn_dim = 4};
+    struct layer_kind kinds[3] = {arch_plain_kind(), arch_plain_kind(), arch_plain_kind()};
     kinds[0].att = (struct attention_rule){.n_heads = 4, .n_kv_heads = 2, .head_dim = 6, .gate = 1};
     kinds[1].mixer = MIXER_DELTA_NET;
     kinds[1].delta = (struct delta_rule){2, 4, 3, 5, 4};
+    kinds[2].mixer = MIXER_LATENT;
+    kinds[2].latent =
+        (struct latent_rule){.n_heads = 3, .rank = 7, .nope_dim = 2, .rope_dim = 6, .v_dim = 5};
     kinds[0].moe = kinds[1].moe = 1;
     kinds[0].ffn.bias = kinds[1].ffn.bias = 1;
     kinds[0].shared_dim = 5;
@@ -107,6 +110,13 @@ ELEMENT(delta_z, (row / 10 * 26 + 16 + row % 10) * cols + col)
 ELEMENT(delta_b, (row / 2 * 4 + row % 2) * cols + col)
 ELEMENT(delta_a, (row / 2 * 4 + 2 + row % 2) * cols + col)
 
+/* heads: [q_nope 2 | q_rope 6], [keys 2 | values 5]; [latent 7 | k_rope 6]; in pairs as above */
+ELEMENT(latent_q_nope, (row / 2 * 8 + row % 2) * cols + col)
+ELEMENT(latent_q_rope, (row / 6 * 8 + 2 + "\0\2\1\3\4\5"[row % 6]) * cols + col)
+ELEMENT(latent_k_rope, (7 + "\0\2\1\3\4\5"[row]) * cols + col)
+ELEMENT(latent_k_up, (row / 7 * (cols + 5) + col) * 7 + row % 7)
+ELEMENT(latent_v_up, (row / 5 * 7 + 2 + row % 5) * cols + col)
+
 static const struct layout_row {
     enum hf_layout layout;
     enum slot_id slot;
@@ -143,6 +153,12 @@ static const struct layout_row {
     {HF_QKV_V, SLOT_V, 0, 0, 2, {48, 32}, qkv_v, true},
     {HF_EXPERTS_FIRST_TURNED, SLOT_EXPERT_GATE, 0, 2, 3, {3, 32, 8}, first_turned, false},
     {HF_EXPERTS_SECOND_TURNED, SLOT_EXPERT_UP, 0, 1, 3, {3, 32, 8}, second_turned, false},
+    {HF_LATENT_Q_NOPE, SLOT_LATENT_Q_NOPE, 2, 0, 2, {24, 32}, latent_q_nope, false},
+    {HF_LATENT_Q_ROPE, SLOT_LATENT_Q_ROPE, 2, 0, 2, {24, 32}, latent_q_rope, false},
+    {HF_LATENT_KV, SLOT_LATENT_KV, 2, 0, 2, {13, 32}, plain, true},
+    {HF_LATENT_K_ROPE, SLOT_LATENT_K_ROPE, 2, 0, 2, {13, 32}, latent_k_rope, false},
+    {HF_LATENT_K_UP, SLOT_LATENT_K_UP, 2, 0, 2, {21, 7}, latent_k_up, false},
+    {HF_LATENT_V_UP, SLOT_LATENT_V_UP, 2, 0, 2, {21, 7}, latent_v_up, false},
     {HF_FIRST, SLOT_MLP_GATE, 0, 0, 2, {10, 32}, plain, true},
     {HF_SECOND, SLOT_MLP_UP, 0, 0, 2, {10, 32}, second_half, true},
     {HF_FLAT, SLOT_EXPERT_GATE, 0, 1, 2, {12, 32}, experts, true},

@@ -301,7 +301,7 @@ static bool is_held(const struct rig *r, uint32_t step, size_t c) {
     bool recurrent = false, windowed = false;
     for (uint32_t l = 0; l < a->n_layers; l++) {
         const struct layer_kind *k = arch_kind(a, l);
-        recurrent |= k->mixer != MIXER_ATTENTION;
+        recurrent |= k->mixer == MIXER_DELTA_NET;
         const uint32_t span = attention_span(&k->att);
         windowed |= span > 0 && span + step < r->n_ids;
     }

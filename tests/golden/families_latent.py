@@ -1,0 +1,133 @@
+"""The checkpoints of tests/golden/families with latent attention, as families.py has the others."""
+from families import COMMON, embedding, experts, head, linear, mlp, norm
+from family_weights import normal
+
+
+def latent_attention(at, c):
+    dim, heads, rank, rope = (c[k] for k in ("hidden_size", "num_attention_heads", "kv_lora_rank", "qk_rope_head_dim"))
+    q_dim, v_dim = heads * (c["qk_nope_head_dim"] + rope), heads * c["v_head_dim"]
+    q_rank = c.get("q_lora_rank")
+    if q_rank:
+        out = [linear(at + "q_a_proj", q_rank, dim), norm(at + "q_a_layernorm", q_rank),
+               linear(at + "q_b_proj", q_dim, q_rank)]
+    else:
+        out = [linear(at + "q_proj", q_dim, dim)]
+    return out + [linear(at + "kv_a_proj_with_mqa", rank + rope, dim), norm(at + "kv_a_layernorm", rank),
+                  linear(at + "kv_b_proj", heads * c["qk_nope_head_dim"] + v_dim, rank),
+                  linear(at + "o_proj", dim, v_dim)]
+
+
+def further(c, prefix):
+    """Of the layer behind the model's, which predicts further tokens: a reader must leave them out."""
+    dim, at = c["hidden_size"], f"{prefix}layers.{c['num_hidden_layers']}."
+    return [linear(at + "eh_proj", dim, 2 * dim), norm(at + "enorm", dim), norm(at + "shared_head.norm", dim)]
+
+
+def latent_tensors(outer, further_layer=False):
+    c = outer.get("text_config", outer)
+    prefix = "model." if c is outer else "language_model.model."
+    dim, hid, e = c["hidden_size"], c["moe_intermediate_size"], c["n_routed_experts"]
+    out = [embedding(prefix, c)]
+    for i in range(c["num_hidden_layers"]):
+        at = f"{prefix}layers.{i}."
+        out.append(norm(at + "input_layernorm", dim))
+        out += latent_attention(at + "self_attn.", c)
+        out.append(norm(at + "post_attention_layernorm", dim))
+        if i < c["first_k_dense_replace"]:
+            out += mlp(at + "mlp.", c["intermediate_size"], dim)
+            continue
+        out.append(linear(at + "mlp.gate", e, dim))
+        if c.get("topk_method") == "noaux_tc":
+            out.append(normal(at + "mlp.gate.e_score_correction_bias", (e,), 0.15, dtype="F32"))
+        out += experts(at + "mlp.experts.", e, hid, dim)
+        out += mlp(at + "mlp.shared_experts.", c["n_shared_experts"] * hid, dim)
+    out += [norm(prefix + "norm", dim), head(c)]
+    return out + (further(c, prefix) if further_layer else [])
+
+
+# ---- deepseek_v2 ----
+
+DEEPSEEK_V2 = COMMON | {
+    "architectures": ["DeepseekV2ForCausalLM"],
+    "model_type": "deepseek_v2",
+    "attention_bias": False,
+    "aux_loss_alpha": 0.001,
+    "first_k_dense_replace": 1,
+    "intermediate_size": 96,
+    "kv_lora_rank": 64,
+    "moe_intermediate_size": 32,
+    "moe_layer_freq": 1,
+    "n_group": 4,
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "norm_topk_prob": False,
+    "num_attention_heads": 4,
+    "num_experts_per_tok": 3,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 4,
+    "pretraining_tp": 1,
+    "q_lora_rank": None,
+    "qk_nope_head_dim": 32,
+    "qk_rope_head_dim": 16,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": {
+        "beta_fast": 32,
+        "beta_slow": 1,
+        "factor": 40,
+        "mscale": 0.707,
+        "mscale_all_dim": 0.707,
+        "original_max_position_embeddings": 32,
+        "type": "yarn",
+    },
+    "rope_theta": 10000,
+    "routed_scaling_factor": 2.0,
+    "scoring_func": "softmax",
+    "seq_aux": True,
+    "topk_group": 2,
+    "topk_method": "group_limited_greedy",
+    "torch_dtype": "bfloat16",
+    "v_head_dim": 64,
+}
+
+# ---- deepseek_v3 ----
+
+DEEPSEEK_V3 = DEEPSEEK_V2 | {
+    "architectures": ["DeepseekV3ForCausalLM"],
+    "model_type": "deepseek_v3",
+    "ep_size": 1,
+    "n_group": 2,
+    "n_shared_experts": 1,
+    "norm_topk_prob": True,
+    "num_nextn_predict_layers": 1,
+    "q_lora_rank": 32,
+    "qk_nope_head_dim": 64,
+    "qk_rope_head_dim": 32,
+    "rope_scaling": {
+        "beta_fast": 32,
+        "beta_slow": 1,
+        "factor": 40,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "original_max_position_embeddings": 32,
+        "type": "yarn",
+    },
+    "routed_scaling_factor": 2.5,
+    "scoring_func": "sigmoid",
+    "topk_group": 1,
+    "topk_method": "noaux_tc",
+    "v_head_dim": 32,
+}
+
+LATENT = {
+    "deepseekv2-tiny": {
+        "config": DEEPSEEK_V2,
+        "tensors": latent_tensors,
+        "prompt": "The clockmaker had a shop behind the church. One night all 30 of his clocks stopped at once, and",
+    },
+    "deepseekv3-tiny": {
+        "config": DEEPSEEK_V3,
+        "tensors": lambda c: latent_tensors(c, further_layer=True),
+        "skipped": [f"model.layers.3.{name}.weight" for name in ("eh_proj", "enorm", "shared_head.norm")],
+        "prompt": "We walked along the canal until it was dark. Nobody had seen the grey horse, but a boy told us that",
+    },
+}

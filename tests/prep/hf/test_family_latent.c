@@ -1,0 +1,154 @@
+/*
+ * family_latent: what the keys of a config.json become in families with latent attention: kinds of
+ * layers, factors on scores, rotary sets, refusals.
+ */
+#include "tests/util/test.h"
+
+#include <math.h>
+
+#include "prep/hf/family.h"
+#include "tests/util/test_util_config.h"
+
+#define GOLDEN "tests/golden/"
+#define V2 "{\"model_type\":\"deepseek_v2\",\"num_experts_per_tok\":6,"
+#define V3 "{\"model_type\":\"deepseek_v3\","
+
+/* ---- kinds ---- */
+
+static void check_rule(const struct arch *a, uint32_t layer, struct latent_rule want) {
+    const struct layer_kind *k = arch_kind(a, layer);
+    static const struct attention_rule none = {0};
+    want.scale = k->latent.scale; /* which is compared by itself */
+    assert_int_equal(k->mixer, MIXER_LATENT);
+    assert_memory_equal(&k->att, &none, sizeof none);
+    assert_memory_equal(&k->latent, &want, sizeof want);
+}
+
+/* Within an ulp of a scale that transformers computes in double precision. */
+static void check_scale(const struct arch *a, double want) {
+    const float scale = latent_scale(&arch_kind(a, 0)->latent, 0);
+    assert_true(fabs((double)scale / want - 1) < 1.2e-7);
+}
+
+static void deepseek_v2(void **state) {
+    (void)state;
+    struct hf_config c = config_read_ok(GOLDEN "families/deepseekv2-tiny");
+    const struct arch *a = &c.arch;
+    const struct route_rule want = {.groups = 4, .top_groups = 2, .scale = 2};
+    for (uint32_t l = 0; l < 3; l++) {
+        check_rule(a, l,
+                   (struct latent_rule){.n_heads = 4,
+                                        .rank = 64,
+                                        .nope_dim = 32,
+                                        .rope_dim = 16,
+                                        .v_dim = 64,
+                                        .norm_eps = 1e-6f});
+        assert_int_equal(arch_kind(a, l)->moe, l > 0);
+    }
+    assert_memory_equal(&arch_kind(a, 1)->route, &want, sizeof want);
+    assert_int_equal(arch_mlp_dim(a, 0) + arch_mlp_dim(a, 1), 96 + 64);
+    const double m = 0.1 * 0.707 * log(40) + 1;
+    check_scale(a, m * m / sqrt(48));
+    assert_true(arch_rope(a, 0).scale == 1);
+    assert_int_equal(arch_rope(a, 0).dim, 16);
+    hf_config_free(&c);
+    /* by the greedy method groups are not looked at; without YaRN scores have no further factor */
+    c = config_parse_ok(V2 "\"n_group\":8,\"topk_group\":3,\"q_lora_rank\":null,\"head_dim\":64}");
+    assert_int_equal(arch_kind(a, 0)->route.groups, 0);
+    assert_int_equal(arch_kind(a, 0)->latent.q_rank, 0);
+    assert_int_equal(arch_kind(a, 0)->moe, 1);
+    check_scale(a, 1 / sqrt(192));
+    hf_config_free(&c);
+    c = config_parse_ok(V2 "\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":4}}");
+    check_scale(a, 1 / sqrt(192));
+    assert_int_equal(arch_kind(a, 0)->latent.q_rank, 1536);
+    hf_config_free(&c);
+}
+
+static void deepseek_v3(void **state) {
+    (void)state;
+    struct hf_config c = config_read_ok(GOLDEN "families/deepseekv3-tiny");
+    const struct arch *a = &c.arch;
+    const struct route_rule want = {.score = ROUTE_SIGMOID,
+                                    .selection_bias = 1,
+                                    .renorm = 1,
+                                    .groups = 2,
+                                    .top_groups = 1,
+                                    .group_score = ROUTE_GROUP_TOP_TWO,
+                                    .eps = 1e-20f,
+                                    .scale = 2.5f};
+    for (uint32_t l = 0; l < 3; l++) {
+        check_rule(a, l,
+                   (struct latent_rule){.n_heads = 4,
+                                        .q_rank = 32,
+                                        .rank = 64,
+                                        .nope_dim = 64,
+                                        .rope_dim = 32,
+                                        .v_dim = 32,
+                                        .norm_eps = 1e-6f});
+    }
+    assert_memory_equal(&arch_kind(a, 2)->route, &want, sizeof want);
+    assert_int_equal(c.further_layers, 1);
+    const double m = 0.1 * log(40) + 1;
+    check_scale(a, m * m / sqrt(96));
+    hf_config_free(&c);
+
+    c = config_read_ok(GOLDEN "configs/moonlight-16b-a3b");
+    assert_int_equal(arch_kind(a, 0)->latent.q_rank, 0);
+    assert_true(a->norm_eps == 1e-5f && arch_kind(a, 0)->latent.norm_eps == 1e-6f);
+    check_scale(a, 1 / sqrt(192));
+    hf_config_free(&c);
+
+    /* inside the model that sees */
+    c = config_read_ok(GOLDEN "configs/kimi-k2.5");
+    assert_string_equal(a->family, "deepseek_v3");
+    assert_int_equal(a->n_experts + arch_kind(a, 60)->latent.n_heads, 384 + 64);
+    assert_int_equal(a->stop_ids[0], 163586);
+    hf_config_free(&c);
+}
+
+/* ---- refusals ---- */
+
+static void refusals(void **state) {
+    (void)state;
+    static const struct config_refusal bad[] = {
+        {V2 "\"norm_topk_prob\":true}", "norm_topk_prob is 1, expected 0", "deepseek_v2"},
+        {V2 "\"topk_method\":\"noaux_tc\"}", "topk_method is \"noaux_tc\"",
+         "\"greedy\" or \"group_limited_greedy\""},
+        {V2 "\"scoring_func\":\"sigmoid\"}", "scoring_func is \"sigmoid\"", "softmax"},
+        {"{\"model_type\":\"deepseek_v2\"}", "n_active = 0", ""},
+        {V2 "\"mlp_bias\":true}", "mlp_bias is true", "deepseek_v2"},
+        {V2 "\"moe_layer_freq\":2}", "moe_layer_freq is 2", ""},
+        {V3 "\"attention_bias\":true}", "attention_bias is 1, expected 0", "deepseek_v3"},
+        {V3 "\"scoring_func\":\"softmax\"}", "scoring_func is \"softmax\"", "sigmoid"},
+        {V3 "\"topk_method\":\"greedy\"}", "topk_method is \"greedy\"", "noaux_tc"},
+        {V3 "\"rope_interleave\":false}", "rope_interleave is false", "true"},
+        {V3 "\"num_key_value_heads\":8}", "num_key_value_heads is 8", "num_attention_heads = 128"},
+        {V3 "\"head_dim\":128}", "head_dim is 128", "qk_rope_head_dim = 64"},
+        {V3 "\"qk_head_dim\":64}", "qk_head_dim is 64", "qk_nope_head_dim + qk_rope_head_dim"},
+        {V3 "\"q_head_dim\":\"x\"}", "q_head_dim is \"x\"", "qk_nope_head_dim + qk_rope_head_dim"},
+        {V3 "\"kv_lora_rank\":0}", "kv_lora_rank is 0", "positive"},
+        {V3 "\"q_lora_rank\":0}", "q_lora_rank is 0", "positive"},
+        {V3 "\"kv_lora_rank\":8192}", "latent_rank[0] = 8192", "4096"},
+        {V3 "\"qk_rope_head_dim\":63}", "latent_rope_dim", ""},
+        {V3 "\"qk_rope_head_dim\":9999}", "qk_rope_head_dim is 9999", "at most 4096"},
+        {V3 "\"rope_scaling\":{\"type\":\"linear\",\"factor\":2,\"llama_4_scaling_beta\":-1}}",
+         "llama_4_scaling_beta", "positive"},
+        {V3 "\"rope_scaling\":{\"type\":\"yarn\",\"mscale_all_dim\":1}}", "needs a number",
+         "factor"},
+        {"{\"model_type\":\"olmoe\",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2,"
+         "\"llama_4_scaling_beta\":0.1}}",
+         "unknown RoPE key llama_4_scaling_beta", ""},
+        {"{\"model_type\":\"olmoe\",\"kv_lora_rank\":512}", "kv_lora_rank is 512", "olmoe"},
+    };
+    config_refused(bad, TEST_COUNT(bad));
+}
+
+int main(void) {
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(deepseek_v2),
+        cmocka_unit_test(deepseek_v3),
+        cmocka_unit_test(refusals),
+    };
+    return cmocka_run_group_tests_name("family_latent", tests, NULL, NULL);
+}
