@@ -36,9 +36,10 @@ static inline const struct arch *hf_arch(const struct hf_model *m) {
     return &m->config.arch;
 }
 
-/* Open directory `dir`. Reads config.json, generation_config.json, the tokenizer's files and the
- * headers of the safetensors files; all names, shapes and dtypes are checked here, weights when
- * they are read. A text ends with the tokens that the configurations name and the tokenizer's.
+/* Open directory `dir`. Reads config.json, generation_config.json, hf_quant_config.json, the
+ * tokenizer's files and the headers of the safetensors files; all names, shapes and dtypes are
+ * checked here, weights when they are read. A text ends with the tokens that the configurations
+ * name and the tokenizer's.
  * `m` is zeroed by the call; hf_close accepts it after an error too. */
 int hf_open(struct hf_model *m, const char *dir, struct err *err);
 void hf_close(struct hf_model *m);

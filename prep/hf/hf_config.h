@@ -1,5 +1,6 @@
 /*
- * hf_config: config.json and generation_config.json of a Hugging Face checkpoint -> struct arch.
+ * hf_config: config.json, generation_config.json and hf_quant_config.json of a Hugging Face
+ * checkpoint -> struct arch, and what they say of quantised weights.
  *
  * Owns: finding the family, unwrapping the text model's object from a wrapper's, the spelling of
  * every number, what all families have in common.

@@ -43,7 +43,6 @@ static const struct number_format formats[] = {
     MXFP4("_packed", "_scale"),
     MXFP4("_blocks", "_scales"),
 };
-static const char supported[] = "BF16, F16, F32, and with scales F8_E4M3 and U8";
 
 /* Tensors that say how activations, keys and values are to be rounded, by their endings. */
 static const char *const of_activations[] = {
@@ -77,11 +76,16 @@ bool hf_numbers_row(size_t i, struct hf_numbers_row *row) {
     return true;
 }
 
-/* Whether a tensor can be of a format, as far as it alone tells. */
-static bool may_be(const struct number_format *f, const struct st_tensor *t) {
+/* Whether a tensor's name is that of a format. */
+static bool is_named(const struct number_format *f, const struct st_tensor *t) {
     bool own = f->tensor[0] == '_' || (!ends_with(t->name, "_packed") &&
                                        !ends_with(t->name, "_blocks")); /* have rows of their own */
-    return own && strcmp(f->dtype, t->dtype_name) == 0 && ends_with(t->name, f->tensor);
+    return own && ends_with(t->name, f->tensor);
+}
+
+/* Whether a tensor can be of a format, as far as it alone tells. */
+static bool may_be(const struct number_format *f, const struct st_tensor *t) {
+    return is_named(f, t) && strcmp(f->dtype, t->dtype_name) == 0;
 }
 
 /* The name of the tensor beside `t` that has `end` in place of the format's ending. To free(). */
@@ -108,32 +112,68 @@ static int refuse_missing(const struct st_tensor *t, const char *names, struct e
     return err_set(err, "%s: tensor %s is missing: the scales of \"%s\"", t->file, names, t->name);
 }
 
-/* No format has the tensors that there are: tell what the nearest one lacks. */
+/* Add a word to a list, unless it is in there. */
+static void add_once(struct buf *list, const char *between, const char *word) {
+    size_t gap = strlen(between), len = strlen(word);
+    bool there = false;
+    for (const char *p = list->data; list->len && !there && (p = strstr(p, word)); p++) {
+        bool begins = p == list->data || strncmp(p - gap, between, gap) == 0;
+        there = begins && (p[len] == '\0' || strncmp(p + len, between, gap) == 0);
+    }
+    if (!there) {
+        buf_printf(list, "%s%s", list->len ? between : "", word);
+    }
+}
+
+/* No format has the dtype of a tensor: tell which ones those of its name have. */
+static int refuse_tensor(const struct st_tensor *t, struct err *err) {
+    struct buf plain = {0}, scaled = {0};
+    for (size_t i = 0; i < COUNT(formats); i++) {
+        if (is_named(&formats[i], t)) {
+            add_once(formats[i].scales ? &scaled : &plain, ", ", formats[i].dtype);
+        }
+    }
+    buf_printf(&plain, "%swith scales %s", plain.len ? ", and " : "", scaled.data);
+    int rc = refuse_dtype(t, plain.data, err);
+    buf_free(&plain);
+    buf_free(&scaled);
+    return rc;
+}
+
+/* No format has the tensors that there are: tell what the nearest one lacks. That is the scale of
+ * all where its other scales are there, then scales of a dtype that it has, then scales. */
 static int refuse(const struct st_tensor *t, const struct safetensors *st, struct err *err) {
-    struct buf names = {0}; /* that scales could have */
+    struct buf names = {0}, types = {0}; /* that scales could have */
+    const struct st_tensor *other = NULL;
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < COUNT(formats); i++) {
         const struct number_format *f = &formats[i];
         const struct st_tensor *scales = may_be(f, t) ? find_beside(st, f, t, f->scales) : NULL;
         bool fits = scales && strstr(f->scale_types, scales->dtype_name);
         if (scales && !fits) {
-            rc = refuse_dtype(scales, f->scale_types, err);
+            other = other ? other : scales;
+            if (other == scales) {
+                add_once(&types, ", ", f->scale_types);
+            }
         } else if (may_be(f, t)) {
             char *name = name_beside(f, t, fits ? f->global : f->scales);
             char *quoted = mem_printf("\"%s\"", name);
             if (fits) {
                 rc = refuse_missing(t, quoted, err);
-            } else if (!names.len || !strstr(names.data, quoted)) {
-                buf_printf(&names, "%s%s", names.len ? " or " : "", quoted);
+            } else {
+                add_once(&names, " or ", quoted);
             }
             free(name);
             free(quoted);
         }
     }
     if (rc == 0) {
-        rc = names.len ? refuse_missing(t, names.data, err) : refuse_dtype(t, supported, err);
+        rc = other       ? refuse_dtype(other, types.data, err)
+             : names.len ? refuse_missing(t, names.data, err)
+                         : refuse_tensor(t, err);
     }
     buf_free(&names);
+    buf_free(&types);
     return rc;
 }
 
@@ -209,7 +249,7 @@ static int lay_groups(struct hf_numbers *n, const uint64_t *shape, uint32_t n_di
     if (check_shape(n->tensor, want, n_dims + apart, false, err) < 0) {
         return -1;
     }
-    n->blocks = (struct hf_blocks){1, group};
+    n->blocks = (struct hf_blocks){.rows = 1, .cols = group};
     n->grid_rows = n->rows;
     n->grid_cols = want[n_dims - 1] = n->cols / group;
     n->grid_step = n->grid_rows * n->grid_cols;
@@ -220,43 +260,77 @@ static uint64_t ceil_div(uint64_t a, uint64_t b) {
     return b ? a / b + (a % b != 0) : 0;
 }
 
-/* A grid of scales over the last two dimensions, each for a block of config.json's size, the last
- * ones smaller; or for blocks that divide both dimensions evenly, one for all and one for each row
- * among them. Dimensions of 1 may be left out where the scales are one for all or for each row. */
-static int lay_blocks(struct hf_numbers *n, const uint64_t *shape, uint32_t n_dims,
-                      struct err *err) {
+/* How many scales stand below each other and beside each other for a matrix of the tensor; 0: no
+ * grid. Dimensions of 1 may be left out where the scales are one for all or for each row. */
+static void find_grid(struct hf_numbers *n, uint64_t matrices, uint32_t n_dims) {
     const struct st_tensor *s = n->scales;
-    const struct hf_blocks config = n->blocks;
-    uint64_t grid_rows = 0, grid_cols = 0, elements = 1, matrices = n_dims == 3 ? shape[0] : 1;
+    uint64_t elements = 1;
     for (uint32_t d = 0; d < s->n_dims; d++) {
         elements *= s->shape[d] < UINT32_MAX ? s->shape[d] : 0;
     }
     bool one = elements == 1;
+    n->grid_rows = n->grid_cols = 0;
     if (one || (s->n_dims == 1 && n_dims == 3 && s->shape[0] == matrices)) {
-        grid_rows = grid_cols = 1;
+        n->grid_rows = n->grid_cols = 1;
     } else if (s->n_dims == 1 && n_dims == 2) {
-        grid_rows = s->shape[0] == n->rows ? n->rows : 0;
-        grid_cols = 1;
+        n->grid_rows = s->shape[0] == n->rows ? n->rows : 0;
+        n->grid_cols = 1;
     } else if (s->n_dims == n_dims && (n_dims == 2 || s->shape[0] == matrices)) {
-        grid_rows = s->shape[n_dims - 2];
-        grid_cols = s->shape[n_dims - 1];
+        n->grid_rows = s->shape[n_dims - 2];
+        n->grid_cols = s->shape[n_dims - 1];
     }
+    if (n->blocks.by_output && n_dims == 3 && n->grid_cols == 1 && n->grid_rows == n->cols) {
+        n->grid_rows = 1;
+        n->grid_cols = n->cols;
+    }
+    n->grid_step = one ? 0 : n->grid_rows * n->grid_cols;
+}
+
+/* Whether the blocks of a grid follow from the tensor's shape alone: one for all, for each row, for
+ * each column or for each 32 of a row; or, where the configuration says nothing of blocks, any that
+ * divide both dimensions. */
+static bool is_even(const struct hf_numbers *n) {
+    enum { MX_GROUP = 32 };
+    uint64_t rows = n->grid_rows, cols = n->grid_cols;
+    if (rows == 0 || cols == 0 || n->rows % rows != 0 || n->cols % cols != 0) {
+        return false;
+    }
+    return (n->blocks.rows == 0 && !n->blocks.by_output) || (rows == 1 && cols == 1) ||
+           (rows == n->rows && (cols == 1 || cols * MX_GROUP == n->cols)) ||
+           (rows == 1 && cols == n->cols);
+}
+
+static int refuse_grid(const struct hf_numbers *n, uint64_t want_rows, uint64_t want_cols,
+                       struct err *err) {
+    char blocks[96] = "", text[256];
+    if (n->blocks.rows) {
+        snprintf(blocks, sizeof blocks, "for each block of %u x %u (%" PRIu64 " x %" PRIu64 "), ",
+                 n->blocks.rows, n->blocks.cols, want_rows, want_cols);
+    } else if (!n->blocks.by_output) {
+        snprintf(blocks, sizeof blocks, "for each of blocks that divide it evenly, ");
+    }
+    snprintf(text, sizeof text,
+             "expected a scale of [%" PRIu64 ", %" PRIu64
+             "] %sfor each row, for each column, for each 32 of a row, or one",
+             n->rows, n->cols, blocks);
+    return refuse_shape(n->scales, text, err);
+}
+
+/* A grid of scales over the last two dimensions, each for a block of the configuration's size, the
+ * last ones smaller; or an even one. */
+static int lay_blocks(struct hf_numbers *n, const uint64_t *shape, uint32_t n_dims,
+                      struct err *err) {
+    const struct hf_blocks config = n->blocks;
     uint64_t want_rows = ceil_div(n->rows, config.rows), want_cols = ceil_div(n->cols, config.cols);
-    bool even = grid_rows && grid_cols && n->rows % grid_rows == 0 && n->cols % grid_cols == 0;
-    bool told = config.rows && grid_rows == want_rows && grid_cols == want_cols;
-    if (!told && !even) {
-        char text[160];
-        snprintf(text, sizeof text,
-                 "expected a scale for each block of %u x %u of [%" PRIu64 ", %" PRIu64
-                 "] (%" PRIu64 " x %" PRIu64 "), for each row, or one",
-                 config.rows, config.cols, n->rows, n->cols, want_rows, want_cols);
-        return refuse_shape(s, text, err);
+    find_grid(n, n_dims == 3 ? shape[0] : 1, n_dims);
+    bool told = config.rows && n->grid_rows == want_rows && n->grid_cols == want_cols;
+    if (!told && !is_even(n)) {
+        return refuse_grid(n, want_rows, want_cols, err);
     }
-    n->blocks.rows = (uint32_t)(told && config.rows < n->rows ? config.rows : n->rows / grid_rows);
-    n->blocks.cols = (uint32_t)(told && config.cols < n->cols ? config.cols : n->cols / grid_cols);
-    n->grid_rows = grid_rows;
-    n->grid_cols = grid_cols;
-    n->grid_step = one ? 0 : grid_rows * grid_cols;
+    n->blocks.rows =
+        (uint32_t)(told && config.rows < n->rows ? config.rows : n->rows / n->grid_rows);
+    n->blocks.cols =
+        (uint32_t)(told && config.cols < n->cols ? config.cols : n->cols / n->grid_cols);
     return check_shape(n->tensor, shape, n_dims, false, err);
 }
 

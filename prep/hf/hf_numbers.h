@@ -9,8 +9,8 @@
  * (format/safetensors).
  * Threads: what is laid out is immutable and may be read from any number of threads.
  *
- * A number that has a scale is the product of both, rounded once to f32. Where there are two scales
- * their product (or quotient) is rounded before, as transformers and compressed-tensors do it.
+ * A number that has a scale is the product of both, rounded to f32. Where there are two scales
+ * their product (or quotient) is rounded before, as compressed-tensors and ModelOpt have it.
  */
 #ifndef PREP_HF_HF_NUMBERS_H
 #define PREP_HF_HF_NUMBERS_H
@@ -20,9 +20,12 @@
 
 struct number_format;
 
-/* What config.json says of scales: rows and columns of a block that shares one; 0: nothing. */
+/* What the configuration says of scales: rows and columns of a block that shares one; 0: nothing.
+ * `by_output`: a tensor of several matrices [rows, cols] has [cols, 1] scales, one for each column,
+ * because it is turned and they are not. */
 struct hf_blocks {
     uint32_t rows, cols;
+    bool by_output;
 };
 
 struct hf_numbers {

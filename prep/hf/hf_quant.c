@@ -62,7 +62,8 @@ static int read_blocks(const struct reading *r, const json_t *object, const char
     if (json_array_size(v) != 2 || rows <= 0 || cols <= 0 || rows > INT32_MAX || cols > INT32_MAX) {
         return refuse_key(r, key, v, "two positive integers, or null", err);
     }
-    struct hf_blocks blocks = {(uint32_t)rows, (uint32_t)cols}, *known = &r->q->blocks;
+    struct hf_blocks blocks = {.rows = (uint32_t)rows, .cols = (uint32_t)cols},
+                     *known = &r->q->blocks;
     if (known->rows && (known->rows != blocks.rows || known->cols != blocks.cols)) {
         return refuse_key(r, key, v, "the same blocks in all groups", err);
     }
@@ -80,7 +81,7 @@ static const char *const expert_dtypes[] = {"fp8"};
 /* Blocks of 128 are its default, null is one scale for all. */
 static int read_fp8(const struct reading *r, struct err *err) {
     if (!json_object_get(r->object, "weight_block_size")) {
-        r->q->blocks = (struct hf_blocks){128, 128};
+        r->q->blocks = (struct hf_blocks){.rows = 128, .cols = 128};
     }
     return check_word(r, "fmt", fmts, COUNT(fmts), err) < 0 ||
                    check_word(r, "activation_scheme", schemes, COUNT(schemes), err) < 0 ||
@@ -154,9 +155,10 @@ static int read_modelopt(const struct reading *r, struct err *err) {
     return read_groups(r, err);
 }
 
-static int read_plain(const struct reading *r, struct err *err) {
-    (void)r;
+/* Its experts are stored (in, out), and their scales are those of outputs. */
+static int read_fbgemm(const struct reading *r, struct err *err) {
     (void)err;
+    r->q->blocks = (struct hf_blocks){.by_output = true};
     return 0;
 }
 
@@ -175,7 +177,7 @@ static const struct method {
     int (*read)(const struct reading *r, struct err *err);
 } methods[] = {
     {"fp8", "FP8", read_fp8},
-    {"fbgemm_fp8", "FBGEMM (FP8)", read_plain},
+    {"fbgemm_fp8", "FBGEMM (FP8)", read_fbgemm},
     {"compressed-tensors", "compressed-tensors", read_compressed},
     {"modelopt", "NVIDIA's ModelOpt", read_modelopt},
     {"mxfp4", "MXFP4", read_mxfp4},

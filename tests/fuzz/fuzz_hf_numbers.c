@@ -39,7 +39,8 @@ static void read_all(struct hf_numbers *n, const uint64_t *shape, uint32_t n_dim
 }
 
 static void read_tensor(const struct safetensors *st, const struct st_tensor *t) {
-    static const struct hf_blocks blocks[] = {{0, 0}, {2, 4}, {128, 128}};
+    static const struct hf_blocks blocks[] = {
+        {0}, {.rows = 2, .cols = 4}, {.rows = 128, .cols = 128}, {.by_output = true}};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) {
         struct hf_numbers n;
         struct err err = {0};

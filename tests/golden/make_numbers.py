@@ -4,7 +4,9 @@
     make_numbers.py
 
 A case NAME is NAME.weight (or NAME.weight_packed, NAME.weight_blocks) with its scales, and NAME.want in F32: what
-transformers or compressed-tensors makes of the same bytes, asked for f32. Developer-only; needs the packages in
+transformers or compressed-tensors makes of the same bytes, asked for f32; but for `multiplied`, which is a formula of
+another program written down again here, and `divided`, which is put together from functions of compressed-tensors.
+Developer-only; needs the packages in
 requirements.txt and compressed-tensors 0.20.
 """
 import pathlib
@@ -51,7 +53,7 @@ def compressed(case, compressor, state, **args):
 
 
 def divided(case, packed, scale, global_scale):
-    """As NVFP4PackedCompressor.decompress has it, in f32 where that takes bf16."""
+    """As NVFP4PackedCompressor.decompress has it: its own functions, asked for f32 where it asks for bf16."""
     args = QuantizationArgs(num_bits=4, type="float", strategy="tensor_group", group_size=16)
     numbers = unpack_fp4_from_uint8(packed, packed.shape[0], 2 * packed.shape[1], dtype=torch.float32)
     want = dequantize(numbers, scale.float(), args=args, global_scale=global_scale, dtype=torch.float32)
@@ -60,7 +62,7 @@ def divided(case, packed, scale, global_scale):
 
 
 def modelopt(case, packed, scale, scale_2):
-    """As NVFP4QTensor.dequantize of nvidia-modelopt 0.47 has it, in f32."""
+    """The formula of NVFP4QTensor.dequantize of nvidia-modelopt 0.47, in f32; that program is not run."""
     low, high = E2M1[(packed & 15).long()], E2M1[(packed >> 4).long()]
     numbers = torch.stack([low, high], dim=-1).reshape(packed.shape[0], -1, 16)
     want = (numbers * (scale.float() * scale_2)[..., None]).reshape(packed.shape[0], -1)

@@ -341,7 +341,7 @@ static void refuses_numbers(void **state) {
 static void scaled(void **state) {
     (void)state;
     struct arch a = small_arch();
-    const struct hf_blocks blocks = {3, 5};
+    const struct hf_blocks blocks = {.rows = 3, .cols = 5};
     for (size_t i = 0; i < TEST_COUNT(layouts); i++) {
         const struct layout_row *y = &layouts[i];
         struct tensors t = {0};
@@ -393,6 +393,30 @@ static void scaled(void **state) {
         free(of_scales);
         tensors_close(&t);
     }
+    arch_free(&a);
+}
+
+/* A number of MXFP4 that is beyond f32 is refused by its name. */
+static void beyond(void **state) {
+    (void)state;
+    struct arch a = small_arch();
+    struct tensors t = {0};
+    struct hf_matrix m;
+    struct hf_numbers numbers;
+    struct err err = {0};
+    uint8_t codes[12 * 16] = {0}, scales[12] = {0};
+    float x[12 * 32];
+    codes[3 * 16 + 2] = 0x07; /* 6 */
+    scales[3] = 254;
+    tensors_add(&t, "w_packed", "U8", "[12,16]", codes, sizeof codes);
+    tensors_add(&t, "w_scale", "U8", "[12,1]", scales, sizeof scales);
+    hf_numbers_find(&numbers, tensors_open(&t), "w", (struct hf_blocks){0}, &err);
+    hf_matrix_lay(&m, &a, SLOT_K, 0, 0, HF_PLAIN, HF_AS_IS, &numbers, &err);
+    assert_no_err(&err);
+    assert_int_equal(hf_matrix_rows(&m, 0, 3, x, &err), 0);
+    assert_int_equal(hf_matrix_rows(&m, 3, 1, x, &err), -1);
+    assert_err(&err, "a.st: tensor \"w_packed\": weight [3, 2] is infinite");
+    tensors_close(&t);
     arch_free(&a);
 }
 
@@ -448,7 +472,8 @@ static void advice(void **state) {
 int main(void) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_layout),    cmocka_unit_test(large_turned), cmocka_unit_test(values),
-        cmocka_unit_test(refuses_numbers), cmocka_unit_test(scaled),       cmocka_unit_test(advice),
+        cmocka_unit_test(refuses_numbers), cmocka_unit_test(scaled),       cmocka_unit_test(beyond),
+        cmocka_unit_test(advice),
     };
     return cmocka_run_group_tests_name("hf_matrix", tests, NULL, NULL);
 }

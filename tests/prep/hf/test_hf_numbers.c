@@ -18,18 +18,18 @@ static const struct golden_case {
     enum codec_id codec;
     bool kept;
 } cases[] = {
-    {"codes.weight", "F8_E4M3", {128, 128}, CODEC_F32, false},
-    {"blocks.weight", "F8_E4M3", {8, 8}, CODEC_F32, false},
+    {"codes.weight", "F8_E4M3", {.rows = 128, .cols = 128}, CODEC_F32, false},
+    {"blocks.weight", "F8_E4M3", {.rows = 8, .cols = 8}, CODEC_F32, false},
     {"blocks.weight", "F8_E4M3", {0}, CODEC_F32, false}, /* as transformers finds them out */
     {"tensor.weight", "F8_E4M3", {0}, CODEC_F32, false},
-    {"experts.weight", "F8_E4M3", {4, 4}, CODEC_F32, false},
+    {"experts.weight", "F8_E4M3", {.rows = 4, .cols = 4}, CODEC_F32, false},
     {"halves.weight", "F8_E4M3", {0}, CODEC_F32, false},
-    {"powers.weight", "F8_E4M3", {4, 8}, CODEC_F32, false},
-    {"bytes.weight", "F8_E4M3", {4, 8}, CODEC_F32, false},
-    {"partial.weight", "F8_E4M3", {8, 16}, CODEC_F32, false},
+    {"powers.weight", "F8_E4M3", {.rows = 4, .cols = 8}, CODEC_F32, false},
+    {"bytes.weight", "F8_E4M3", {.rows = 4, .cols = 8}, CODEC_F32, false},
+    {"partial.weight", "F8_E4M3", {.rows = 8, .cols = 16}, CODEC_F32, false},
     {"rows.weight", "F8_E4M3", {0}, CODEC_F32, false},
     {"divided.weight", "NVFP4", {0}, CODEC_F32, false},
-    {"multiplied.weight", "NVFP4", {128, 128}, CODEC_F32, false},
+    {"multiplied.weight", "NVFP4", {.rows = 128, .cols = 128}, CODEC_F32, false},
     {"groups.weight", "MXFP4", {0}, CODEC_BF16, true},
     {"moe.weight_blocks", "MXFP4", {0}, CODEC_BF16, true},
 };
@@ -167,13 +167,23 @@ static const struct refusal {
      "tensor \"l.weight_scale_inv\": dtype I32 is not supported",
      "supported: F32, BF16, F16, F8_E8M0, U8"},
     {{{W, "F8_E4M3", "[32,64]", 2048}, {W "_scale_inv", "F32", "[2,3]", 24}},
-     "tensor \"l.weight_scale_inv\": shape is [2, 3], expected a scale for each block of 16 x 32 "
+     "tensor \"l.weight_scale_inv\": shape is [2, 3], expected a scale of [32, 64] for each block "
      "of "
-     "[32, 64] (2 x 2)",
-     ", for each row, or one"},
+     "16 x 32 (2 x 2), ",
+     "for each row, for each column, for each 32 of a row, or one"},
+    /* grids that are even, but not of those blocks: of the turned tensor, of others */
+    {{{W, "F8_E4M3", "[32,64]", 2048}, {W "_scale_inv", "F32", "[4,1]", 16}},
+     "shape is [4, 1]",
+     "for each block of 16 x 32"},
+    {{{W, "F8_E4M3", "[32,64]", 2048}, {W "_scale_inv", "F32", "[4,2]", 32}},
+     "shape is [4, 2]",
+     "for each block of 16 x 32"},
+    {{{W, "F8_E4M3", "[32,64]", 2048}, {W "_scale_inv", "F32", "[64,32]", 8192}},
+     "shape is [64, 32]",
+     "for each block of 16 x 32"},
     {{{W, "F8_E4M3", "[32,64]", 2048}, {W "_scale", "F32", "[31]", 124}},
      "shape is [31]",
-     "expected a scale for each block"},
+     "for each block of 16 x 32"},
     {{{W, "F8_E4M3", "[32,64]", 2048}, {W "_scale", "F32", "[0,2]", 0}}, "shape is [0, 2]", ""},
     {{{W, "F8_E4M3", "[32,64]", 2048}, {W "_scale", "F32", "[2,2,1]", 16}},
      "shape is [2, 2, 1]",
@@ -183,7 +193,7 @@ static const struct refusal {
      "implies [32, 64]"},
     {{{W, "F8_E4M3FNUZ", "[32,64]", 2048}, {W "_scale_inv", "F32", "[2,2]", 16}},
      "dtype F8_E4M3FNUZ is not supported",
-     "BF16, F16, F32, and with scales F8_E4M3 and U8"},
+     "supported: BF16, F16, F32, and with scales F8_E4M3, U8"},
     {{{W, "F8_E5M2", "[32,64]", 2048}, {W "_scale_inv", "F32", "[2,2]", 16}},
      "dtype F8_E5M2 is not supported",
      ""},
@@ -217,6 +227,14 @@ static const struct refusal {
      ""},
     {{{W "_packed", "U8", "[32,32]", 1024}, {W "_scale", "I8", "[32,4]", 128}},
      "tensor \"l.weight_scale\": dtype I8 is not supported",
+     "supported: F8_E4M3, U8, F8_E8M0"},
+    {{{W "_packed", "BF16", "[32,64]", 4096}},
+     "tensor \"l.weight_packed\": dtype BF16 is not supported",
+     "supported: with scales U8"},
+    {{{W, "F8_E4M3", "[32,64]", 2048},
+      {W "_scale_inv", "I32", "[2,2]", 16},
+      {W "_scale", "I8", "[2,2]", 4}},
+     "tensor \"l.weight_scale_inv\": dtype I32 is not supported",
      ""},
     {{{W "_packed", "I32", "[32,8]", 1024}, {W "_scale", "BF16", "[32,2]", 128}},
      "tensor \"l.weight_packed\": dtype I32 is not supported",
@@ -237,7 +255,8 @@ static void refuses(void **state) {
             const struct tensor_row *r = &refusals[i].tensors[k];
             tensors_add(&t, r->name, r->dtype, r->shape, NULL, r->bytes);
         }
-        int rc = hf_numbers_find(&n, tensors_open(&t), W, (struct hf_blocks){16, 32}, &err);
+        int rc = hf_numbers_find(&n, tensors_open(&t), W,
+                                 (struct hf_blocks){.rows = 16, .cols = 32}, &err);
         rc = rc > 0 ? hf_numbers_lay(&n, shape, 2, false, &err) : rc;
         assert_int_equal(rc, -1);
         assert_err(&err, "a.st: tensor ", refusals[i].say, refusals[i].say_too);
@@ -267,7 +286,7 @@ static void no_scales(void **state) {
         {"F32", 0, "[1, 1] is 0,"},
         {"F32", 0x80000000, "[1, 1] is -0"},
         {"F32", 0xbf800000, "[1, 1] is -1,"},
-        {"F32", 1, NULL},
+        {"F32", 1, NULL}, /* 2^-149 */
         {"BF16", 0x7fc0, "[1, 1] is nan"},
         {"BF16", 0, "[1, 1] is 0,"},
         {"F16", 0x7c00, "[1, 1] is inf"},
@@ -289,7 +308,7 @@ static void no_scales(void **state) {
         }
         tensors_add(&t, W, "F8_E4M3", "[4,8]", numbers, sizeof numbers);
         tensors_add(&t, W "_scale_inv", rows[i].dtype, "[2,2]", scales, 4 * size);
-        hf_numbers_find(&n, tensors_open(&t), W, (struct hf_blocks){2, 4}, &err);
+        hf_numbers_find(&n, tensors_open(&t), W, (struct hf_blocks){.rows = 2, .cols = 4}, &err);
         hf_numbers_lay(&n, (const uint64_t[2]){4, 8}, 2, false, &err);
         assert_no_err(&err);
         assert_int_equal(hf_numbers_read(&n, 0, 20, x, &err), 0);
@@ -298,6 +317,50 @@ static void no_scales(void **state) {
         if (rows[i].say) {
             assert_err(&err, "a.st: tensor \"l.weight_scale_inv\": scale ", rows[i].say,
                        "expected a finite positive number");
+        } else {
+            assert_true(x[20] == (size == 4 ? 0x1p-149f : 0x1p-127f));
+        }
+        tensors_close(&t);
+    }
+}
+
+/* Of MXFP4 scales are powers of two, 2^(code - 127), all of which bf16 holds, times 0.5 too; what
+ * is too large is not looked at here (hf_matrix), and 255 is none. */
+static void powers_of_two(void **state) {
+    static const struct {
+        uint8_t code;
+        float half, six; /* what 0.5 and 6 become */
+    } rows[] = {
+        {0, 0x1p-128f, 0x1.8p-125f},
+        {1, 0x1p-127f, 0x1.8p-124f},
+        {118, 0x1p-10f, 0x1.8p-7f},
+        {127, 0.5f, 6},
+        {130, 4, 48},
+        {249, 0x1p121f, 0x1.8p124f},
+        {252, 0x1p124f, 0x1.8p127f},
+        {254, 0x1p126f, INFINITY},
+        {255, 0, 0},
+    };
+    static const char *const dtypes[] = {"U8", "F8_E8M0"};
+    (void)state;
+    for (size_t i = 0; i < 2 * TEST_COUNT(rows); i++) {
+        struct tensors t = {0};
+        struct hf_numbers n;
+        struct err err = {0};
+        uint8_t numbers[16], code = rows[i / 2].code;
+        float x[32];
+        memset(numbers, 0xf1, sizeof numbers); /* 0.5, -6 */
+        tensors_add(&t, W "_packed", "U8", "[1,16]", numbers, sizeof numbers);
+        tensors_add(&t, W "_scale", dtypes[i % 2], "[1,1]", &code, 1);
+        hf_numbers_find(&n, tensors_open(&t), W, (struct hf_blocks){0}, &err);
+        hf_numbers_lay(&n, (const uint64_t[2]){1, 32}, 2, false, &err);
+        assert_no_err(&err);
+        assert_int_equal(hf_numbers_read(&n, 0, 32, x, &err), code == 255 ? -1 : 0);
+        if (code == 255) {
+            assert_err(&err, "a.st: tensor \"l.weight_scale\": scale [0, 0] is nan");
+        } else {
+            assert_true(x[0] == rows[i / 2].half && x[31] == -rows[i / 2].six);
+            assert_true(bf16_to_f32(f32_to_bf16(x[30])) == x[30]);
         }
         tensors_close(&t);
     }
@@ -349,7 +412,8 @@ static void no_group_scales(void **state) {
 
 /* ---- shapes of scales ---- */
 
-/* A row, a column, a matrix of several, all: with and without dimensions of 1. */
+/* A row, a column, a group of a row, a matrix of several, all: with and without dimensions of 1,
+ * whatever blocks the configuration names. */
 static void spellings(void **state) {
     static const struct {
         const char *shape, *scales;
@@ -358,28 +422,79 @@ static void spellings(void **state) {
         uint64_t dims[3];
         float last; /* what the last number is */
     } rows[] = {
-        {"[3,4]", "[]", 1, 2, {3, 4}, 1},           {"[3,4]", "[1]", 1, 2, {3, 4}, 1},
-        {"[3,4]", "[1,1]", 1, 2, {3, 4}, 1},        {"[3,4]", "[3]", 3, 2, {3, 4}, 3},
-        {"[3,4]", "[3,1]", 3, 2, {3, 4}, 3},        {"[3,1,4]", "[3]", 3, 3, {3, 1, 4}, 3},
-        {"[3,4]", "[1,4]", 4, 2, {3, 4}, 4},        {"[3,1,4]", "[]", 1, 3, {3, 1, 4}, 1},
-        {"[3,1,4]", "[3,1,1]", 3, 3, {3, 1, 4}, 3},
+        {"[3,64]", "[]", 1, 2, {3, 64}, 1},       {"[3,64]", "[1]", 1, 2, {3, 64}, 1},
+        {"[3,64]", "[1,1]", 1, 2, {3, 64}, 1},    {"[3,64]", "[3]", 3, 2, {3, 64}, 3},
+        {"[3,64]", "[3,1]", 3, 2, {3, 64}, 3},    {"[3,1,64]", "[3]", 3, 3, {3, 1, 64}, 3},
+        {"[3,64]", "[1,64]", 64, 2, {3, 64}, 64}, {"[3,64]", "[3,2]", 6, 2, {3, 64}, 6},
+        {"[3,1,64]", "[]", 1, 3, {3, 1, 64}, 1},  {"[3,1,64]", "[3,1,1]", 3, 3, {3, 1, 64}, 3},
     };
-    const float scales[4] = {1, 2, 3, 4};
-    uint8_t numbers[12];
+    static const struct hf_blocks blocks[] = {{0}, {.rows = 2, .cols = 8}};
+    float scales[64];
+    uint8_t numbers[192];
     (void)state;
     memset(numbers, 0x38, sizeof numbers);
+    for (size_t i = 0; i < TEST_COUNT(scales); i++) {
+        scales[i] = (float)(i + 1);
+    }
+    for (size_t i = 0; i < 2 * TEST_COUNT(rows); i++) {
+        struct tensors t = {0};
+        struct hf_numbers n;
+        struct err err = {0};
+        float x[192];
+        const size_t k = i / 2;
+        tensors_add(&t, W, "F8_E4M3", rows[k].shape, numbers, sizeof numbers);
+        tensors_add(&t, W "_scale", "F32", rows[k].scales, scales, 4 * rows[k].n);
+        hf_numbers_find(&n, tensors_open(&t), W, blocks[i % 2], &err);
+        hf_numbers_lay(&n, rows[k].dims, rows[k].n_dims, false, &err);
+        assert_no_err(&err);
+        assert_int_equal(hf_numbers_read(&n, 0, 192, x, &err), 0);
+        assert_true(x[0] == 1 && x[191] == rows[k].last);
+        tensors_close(&t);
+    }
+}
+
+/* Scales of outputs: of several matrices they are the columns' (FBGEMM), of one the rows'. Without
+ * blocks in the configuration even grids count, with scales of outputs only what is named. */
+static void of_outputs(void **state) {
+    static const struct {
+        bool by_output;
+        const char *scales;
+        size_t n;
+        float x[3];      /* numbers [0, 0, 1], [0, 2, 0], [1, 3, 1] of [2, 4, 2] */
+        const char *say; /* it is refused */
+    } rows[] = {
+        {true, "[2,2,1]", 4, {2, 1, 4}, NULL},
+        {true, "[2,1,2]", 4, {2, 1, 4}, NULL},
+        {true, "[2,4,1]", 8, {1, 3, 8}, NULL},
+        {true, "[2]", 2, {1, 1, 2}, NULL},
+        {false, "[2,2,1]", 4, {1, 2, 4}, NULL},
+        {true, "[2,2,2]", 8, {0}, "of [4, 2] for each row"},
+        {false, "[2,3,1]", 6, {0}, "of [4, 2] for each of blocks that divide it evenly, for each"},
+    };
+    float scales[8];
+    uint8_t numbers[16];
+    (void)state;
+    memset(numbers, 0x38, sizeof numbers);
+    for (size_t i = 0; i < TEST_COUNT(scales); i++) {
+        scales[i] = (float)(i + 1);
+    }
     for (size_t i = 0; i < TEST_COUNT(rows); i++) {
         struct tensors t = {0};
         struct hf_numbers n;
         struct err err = {0};
-        float x[12];
-        tensors_add(&t, W, "F8_E4M3", rows[i].shape, numbers, sizeof numbers);
-        tensors_add(&t, W "_scale", "F32", rows[i].scales, scales, 4 * rows[i].n);
-        hf_numbers_find(&n, tensors_open(&t), W, (struct hf_blocks){0}, &err);
-        hf_numbers_lay(&n, rows[i].dims, rows[i].n_dims, false, &err);
-        assert_no_err(&err);
-        assert_int_equal(hf_numbers_read(&n, 0, 12, x, &err), 0);
-        assert_true(x[0] == 1 && x[11] == rows[i].last);
+        float x[16];
+        tensors_add(&t, "experts", "F8_E4M3", "[2,4,2]", numbers, sizeof numbers);
+        tensors_add(&t, "experts_scale", "F32", rows[i].scales, scales, 4 * rows[i].n);
+        hf_numbers_find(&n, tensors_open(&t), "experts",
+                        (struct hf_blocks){.by_output = rows[i].by_output}, &err);
+        int rc = hf_numbers_lay(&n, (const uint64_t[3]){2, 4, 2}, 3, false, &err);
+        assert_int_equal(rc, rows[i].say ? -1 : 0);
+        if (rows[i].say) {
+            assert_err(&err, "a.st: tensor \"experts_scale\": shape is ", rows[i].say);
+        } else {
+            assert_int_equal(hf_numbers_read(&n, 0, 16, x, &err), 0);
+            assert_true(x[1] == rows[i].x[0] && x[4] == rows[i].x[1] && x[15] == rows[i].x[2]);
+        }
         tensors_close(&t);
     }
 }
@@ -399,8 +514,10 @@ int main(void) {
         cmocka_unit_test(plain),
         cmocka_unit_test(refuses),
         cmocka_unit_test(no_scales),
+        cmocka_unit_test(powers_of_two),
         cmocka_unit_test(no_group_scales),
         cmocka_unit_test(spellings),
+        cmocka_unit_test(of_outputs),
         cmocka_unit_test(names),
     };
     return cmocka_run_group_tests_name("hf_numbers", tests, NULL, NULL);

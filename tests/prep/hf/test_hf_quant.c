@@ -32,36 +32,40 @@ static void reads(void **state) {
     } rows[] = {
         {FP8(",\"activation_scheme\":\"dynamic\",\"fmt\":\"e4m3\",\"weight_block_size\":[128,128]"),
          "FP8",
-         {128, 128}},
+         {.rows = 128, .cols = 128}},
         {FP8(",\"fmt\":\"float8_e4m3fn\",\"weight_block_size\":[64,32],"
              "\"modules_to_not_convert\":[\"gate\",\"lm_head\"]"),
          "FP8",
-         {64, 32}},
-        {FP8(",\"scale_fmt\":\"ue8m0\",\"ignored_layers\":[\"a\"]"), "FP8", {128, 128}},
-        {FP8(",\"activation_scheme\":\"static\",\"weight_block_size\":null"), "FP8", {0, 0}},
+         {.rows = 64, .cols = 32}},
+        {FP8(",\"scale_fmt\":\"ue8m0\",\"ignored_layers\":[\"a\"]"),
+         "FP8",
+         {.rows = 128, .cols = 128}},
+        {FP8(",\"activation_scheme\":\"static\",\"weight_block_size\":null"),
+         "FP8",
+         {.rows = 0, .cols = 0}},
         {Q("\"quant_method\":\"fbgemm_fp8\",\"activation_scale_ub\":1200.0"),
          "FBGEMM (FP8)",
-         {0, 0}},
+         {.by_output = true}},
         {GROUPS("float-quantized", "\"num_bits\":8,\"type\":\"float\",\"strategy\":\"channel\","
                                    "\"symmetric\":true,\"block_structure\":null"),
          "compressed-tensors",
-         {0, 0}},
+         {.rows = 0, .cols = 0}},
         {GROUPS("float-quantized", "\"num_bits\":8,\"type\":\"float\",\"strategy\":\"block\","
                                    "\"block_structure\":[128,64]"),
          "compressed-tensors",
-         {128, 64}},
+         {.rows = 128, .cols = 64}},
         {GROUPS("nvfp4-pack-quantized", "\"num_bits\":4,\"type\":\"float\",\"group_size\":16"),
          "compressed-tensors",
-         {0, 0}},
+         {.rows = 0, .cols = 0}},
         {Q("\"quant_method\":\"modelopt\",\"quant_algo\":\"NVFP4\",\"kv_cache_scheme\":{\"type\":"
            "\"float\"},\"producer\":{\"name\":\"modelopt\"},\"ignore\":[\"lm_head\"],"
            "\"config_groups\":{\"g\":{\"weights\":{\"num_bits\":4,\"type\":\"float\","
            "\"dynamic\":false,\"group_size\":16}}}"),
          "NVIDIA's ModelOpt",
-         {0, 0}},
+         {.rows = 0, .cols = 0}},
         {MODELOPT("FP8"), "NVIDIA's ModelOpt", {0, 0}},
-        {"{\"quantization_config\":null,\"quantization\":{}}", NULL, {0, 0}},
-        {"{\"hidden_size\":64}", NULL, {0, 0}},
+        {"{\"quantization_config\":null,\"quantization\":{}}", NULL, {.rows = 0, .cols = 0}},
+        {"{\"hidden_size\":64}", NULL, {.rows = 0, .cols = 0}},
     };
     (void)state;
     for (size_t i = 0; i < TEST_COUNT(rows); i++) {
@@ -75,6 +79,7 @@ static void reads(void **state) {
         }
         assert_int_equal(q.blocks.rows, rows[i].blocks.rows);
         assert_int_equal(q.blocks.cols, rows[i].blocks.cols);
+        assert_int_equal(q.blocks.by_output, rows[i].blocks.by_output);
     }
 }
 
