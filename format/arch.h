@@ -53,7 +53,7 @@ struct block_rule {
     uint32_t dense_beside;
     uint32_t layer_scale; /* 1 = the residual stream is multiplied by a number after the layer */
     float branch_scale;   /* of what each branch adds; 0 = 1 */
-    uint32_t parallel;    /* 1 = the feed-forward part reads what the mixer reads */
+    uint32_t parallel;    /* 1 = both branches read one norm of the stream before the layer */
 };
 
 enum mixer_id {
@@ -73,10 +73,10 @@ enum arch_qk_norm {
 /* What the heads' outputs are multiplied by, of a projection of what attention reads. */
 enum arch_gate {
     ARCH_GATE_NONE = 0,
-    ARCH_GATE_SIGMOID = 1,      /* the sigmoid of a number for each component */
-    ARCH_GATE_HEAD_SIGMOID = 2, /* of one for each head */
-    ARCH_GATE_SOFTPLUS = 3,     /* log(1 + exp(a number for each component)) */
-    ARCH_GATE_HEAD_SOFTPLUS = 4,
+    ARCH_GATE_SIGMOID = 1,       /* the sigmoid of a number for each component */
+    ARCH_GATE_HEAD_SIGMOID = 2,  /* the sigmoid of a number for each head */
+    ARCH_GATE_SOFTPLUS = 3,      /* log(1 + exp(a number for each component)) */
+    ARCH_GATE_HEAD_SOFTPLUS = 4, /* log(1 + exp(a number for each head)) */
 };
 
 /* Causal softmax attention; query head h reads key head h / (n_heads / n_kv_heads). */
@@ -171,7 +171,7 @@ struct route_rule {
                                     and not what it gives */
     float eps;         /* of renorm, or of the sparse mixer */
     float scale;       /* of all weights, at last */
-    float logit_cap;   /* logits become cap * tanh(logits / cap) before all else; 0 = off */
+    float logit_cap;   /* logits, with their bias, become cap * tanh(logits / cap); 0 = off */
 };
 
 enum ffn_act {
@@ -203,7 +203,7 @@ struct layer_kind {
     uint32_t shared_dim;  /* neurons of the always-on MLP of a layer with experts; 0 = none */
     uint32_t shared_gate; /* 1 = its output is multiplied by sigmoid(gate . x) */
     float shared_scale;   /* of its output; 0 = 1 */
-    float shared_limit;   /* of it, for FFN_SILU_LIMIT; 0 = none */
+    float shared_limit;   /* of that MLP in place of ffn.limit, for FFN_SILU_LIMIT; 0 = none */
 };
 
 /* ---- the model ---- */

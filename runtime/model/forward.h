@@ -143,15 +143,17 @@ void forward_mixer(struct forward *f, const struct layer_weights *layer, uint32_
  * not looked at in layers whose second half does not look back (forward_looks_back). */
 int forward_ffn(struct forward *f, const struct layer_weights *layer, uint32_t layer_index,
                 const struct batch *b, float *x, const float *before, struct err *err);
+/* Whether forward_ffn needs x as it was before the layer's mixer. */
 bool forward_looks_back(const struct arch *arch, uint32_t layer);
 /* logits [rows, vocab] (backend memory) of rows of the residual stream. */
 void forward_logits(struct forward *f, const struct layer_weights *model, const float *x,
                     uint32_t rows, float *logits);
 
-/* For the router: a norm of the residual stream x [rows, dim], in y; returns y, or x where `norm`
- * is SLOT_COUNT, for none. And which one it is that the feed-forward part reads. */
+/* y [rows, dim] = the layer's norm `norm` of the residual stream x. Returns y; or x, with y
+ * untouched, where `norm` is SLOT_COUNT, which stands for no norm. */
 const float *forward_norm(const struct forward_site *at, enum slot_id norm, const float *x,
                           uint32_t rows, float *y);
+/* The norm of what a layer's feed-forward part reads: SLOT_COUNT where it reads x itself. */
 enum slot_id forward_ffn_norm(const struct arch *arch, uint32_t layer);
 /* For mixers: cos and sin of the batch's positions by a rope set, [rows, dim / 2, 2]. */
 const float *forward_angles(struct forward *f, uint32_t rope, const struct batch *b);
