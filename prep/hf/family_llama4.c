@@ -127,6 +127,7 @@ static int settle(struct settle *s, struct err *err) {
     uint32_t *type = mem_calloc(n, sizeof *type);
     bool *turned = mem_calloc(n, sizeof *turned), given;
     int rc = settle_only(s, KEY_ATTENTION_BIAS, 0, err) < 0 ||
+                     settle_only(s, KEY_ACTIVE, 1, err) < 0 ||
                      settle_layer_types(s, words, type, &given, err) < 0 ||
                      find_turned(s, turned, err) < 0 || settle_rope(s, err) < 0 ||
                      settle_attention(s, turned, type, given, err) < 0

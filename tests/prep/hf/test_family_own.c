@@ -313,7 +313,7 @@ static void step3p7(void **state) {
 static void refusals(void **state) {
     (void)state;
     static const struct config_refusal bad[] = {
-        {LLAMA4 "\"num_experts_per_tok\":2}", "route_on_input = 1 needs n_active = 1", ""},
+        {LLAMA4 "\"num_experts_per_tok\":2}", "num_experts_per_tok is 2, expected 1", "llama4"},
         {LLAMA4 "\"attention_bias\":true}", "attention_bias is 1, expected 0", "llama4"},
         {LLAMA4 "\"no_rope_layers\":[1,1]}", "no_rope_layers is [1,1]", "one a layer"},
         {LLAMA4 "\"no_rope_layers\":[1,2,1,1]}", "no_rope_layers is [1,2,1,1]", "0 and 1"},
