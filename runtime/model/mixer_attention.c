@@ -35,6 +35,8 @@ static void shape(const struct arch *a, uint32_t layer, const struct state_size 
                           .capacity_tok = held < size->ctx_tok ? (uint32_t)held : size->ctx_tok};
     if (arch_kv_layer(a, layer) != layer) {
         out->kv.capacity_tok = 0;
+    } else if (held < size->ctx_tok) {
+        out->kept_tok = seen - 1;
     }
 }
 

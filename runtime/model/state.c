@@ -6,14 +6,6 @@
 
 #include "runtime/model/mixer.h"
 
-/* Keys and values of so many tokens that a snapshot needs: those of a ring that goes around, which
- * has room for a token, those before it that it sees at most, and the rows of a call. */
-static uint32_t kept_tok(const struct state_size *size, const struct kv *kv) {
-    return kv->capacity_tok > 0 && kv->capacity_tok < size->ctx_tok
-               ? kv->capacity_tok - size->batch_rows - 1
-               : 0;
-}
-
 /* Keys and values together, and those of one token. */
 static size_t both_bytes(const struct kv *kv) {
     return kv_bytes(kv) + kv_value_bytes(kv);
@@ -32,8 +24,7 @@ static struct layer_state shape_of(const struct arch *a, uint32_t layer,
                                    const struct state_size *size) {
     struct layer_state out = {0};
     mixer_of(a, layer)->shape(a, layer, size, &out);
-    out.kept_bytes =
-        token_bytes(&out.kv) * kept_tok(size, &out.kv) + out.tail_bytes + out.recurrent_bytes;
+    out.kept_bytes = token_bytes(&out.kv) * out.kept_tok + out.tail_bytes + out.recurrent_bytes;
     return out;
 }
 
@@ -378,7 +369,7 @@ static void walk_kept(const struct state *s, uint32_t layer, uint32_t n_tok, voi
                       int (*on)(void *ctx, void *piece, size_t bytes)) {
     const struct layer_state *st = &s->layers[layer];
     struct keeper k = {s->be, (uint8_t *)kept + st->kept_at};
-    if (kept_tok(&s->size, &st->kv) > 0) {
+    if (st->kept_tok > 0) {
         walk_keys(s, layer, n_tok, on, &k);
     }
     walk_moment(s, layer, on, &k);

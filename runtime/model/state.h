@@ -31,6 +31,8 @@ struct layer_state {
     float *tail;      /* the last inputs of a convolution */
     float *recurrent; /* a recurrence's matrices */
     size_t tail_bytes, recurrent_bytes;
+    uint32_t kept_tok; /* keys and values of so many tokens, at most, are in what state_keep copies:
+                          those that a later token sees, of a ring that goes around; else 0 */
     size_t kept_at, kept_bytes; /* of the layer in what state_keep copies */
 };
 
