@@ -1,6 +1,6 @@
 /*
  * arch_fields: THE table of the fields of struct arch, shared by the files that walk it: arch.c
- * (checks), arch_meta.c (metadata section, description).
+ * (the table), arch_check.c (checks), arch_meta.c (metadata section, description).
  *
  * Owns: for each field its key, type, range, default, and where it lies.
  * Threads: a constant table.

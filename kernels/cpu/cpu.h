@@ -5,7 +5,8 @@
  *
  * Owns: scratch, all of it taken at open; the split of each operation into pool items. An item
  * computes whole output elements, so that no result depends on who runs it.
- *   cpu.c            opening, memory, small operations
+ *   cpu.c            memory, small operations
+ *   cpu_open.c       choosing an instruction set, taking all memory
  *   cpu_matmul.c     weight matrix times rows
  *   cpu_heads.c      the same for each head
  *   cpu_experts.c    sparse FFN
