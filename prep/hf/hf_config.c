@@ -537,7 +537,7 @@ int hf_config_read(struct hf_config *out, const char *dir, struct err *err) {
     if (rc == 0) {
         rc = hf_config_parse(out, files[0], files[1], err);
     }
-    if (rc == 0 && files[2].text && !out->quant.name) { /* else config.json says the same */
+    if (rc == 0 && files[2].text) {
         rc = hf_quant_read_modelopt(&out->quant, files[2].text, files[2].size_bytes, paths[2], err);
     }
     for (size_t i = 0; i < N; i++) {

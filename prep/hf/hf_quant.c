@@ -1,6 +1,7 @@
 #include "prep/hf/hf_quant.h"
 
 #include <fnmatch.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -25,7 +26,7 @@ static int refuse_key(const struct reading *r, const char *key, const json_t *v,
                       const char *expected, struct err *err) {
     char text[64];
     return err_set(err, "%s: %s: %s is %s, expected %s", r->path, r->name, key,
-                   hf_keys_text(v, text), expected);
+                   v ? hf_keys_text(v, text) : "missing", expected);
 }
 
 /* A key that must hold one of these words, or null, or not be there. */
@@ -47,6 +48,15 @@ static int check_word(const struct reading *r, const char *key, const char *cons
     }
     buf_free(&list);
     return rc;
+}
+
+/* An object, or null, or nothing: then *object is NULL. */
+static int read_child(const struct reading *r, const json_t *parent, const char *key,
+                      const json_t **object, struct err *err) {
+    const json_t *v = json_object_get(parent, key);
+    bool empty = !v || json_is_null(v);
+    *object = empty ? NULL : v;
+    return empty || json_is_object(v) ? 0 : refuse_key(r, key, v, "an object", err);
 }
 
 /* Two positive numbers, which are the blocks that share a scale; null says nothing. Blocks that
@@ -91,33 +101,42 @@ static int read_fp8(const struct reading *r, struct err *err) {
                : read_blocks(r, r->object, "weight_block_size", err);
 }
 
-/* What each group of config_groups says of its weights: floats of 8 bits, or of 4 in groups. */
+/* What a group of config_groups says of its weights: floats of 8 bits, or of 4 in groups. */
+static int read_group(const struct reading *r, const json_t *groups, const char *key,
+                      struct err *err) {
+    const json_t *group, *w;
+    if (read_child(r, groups, key, &group, err) < 0 ||
+        read_child(r, group, "weights", &w, err) < 0) {
+        return -1;
+    }
+    const json_t *bits = json_object_get(w, "num_bits"),
+                 *symmetric = json_object_get(w, "symmetric");
+    const char *type = json_string_value(json_object_get(w, "type"));
+    json_int_t n = json_integer_value(bits);
+    char text[64];
+    if (!w) {
+        return 0; /* activations alone */
+    }
+    if (!type || strcasecmp(type, "float") != 0 || (n != 8 && n != 4) ||
+        (symmetric && !json_is_true(symmetric))) {
+        return err_set(err,
+                       "%s: %s: weights of group %.40s are %s of type %.20s, which are not "
+                       "read: floats of 8 and 4 bits are; %s",
+                       r->path, r->name, key, hf_keys_text(bits, text), type ? type : "int",
+                       what_to_do);
+    }
+    return read_blocks(r, w, "block_structure", err);
+}
+
 static int read_groups(const struct reading *r, struct err *err) {
     const char *key;
     json_t *group;
-    json_object_foreach(json_object_get(r->object, "config_groups"), key, group) {
-        const json_t *w = json_object_get(group, "weights");
-        const json_t *bits = json_object_get(w, "num_bits"),
-                     *symmetric = json_object_get(w, "symmetric");
-        const char *type = json_string_value(json_object_get(w, "type"));
-        json_int_t n = json_integer_value(bits);
-        char text[64];
-        if (!w || json_is_null(w)) {
-            continue; /* activations alone */
-        }
-        if (!type || strcasecmp(type, "float") != 0 || (n != 8 && n != 4) ||
-            (symmetric && !json_is_true(symmetric))) {
-            return err_set(err,
-                           "%s: %s: weights of group %.40s are %s of type %.20s, which are not "
-                           "read: floats of 8 and 4 bits are; %s",
-                           r->path, r->name, key, hf_keys_text(bits, text), type ? type : "int",
-                           what_to_do);
-        }
-        if (read_blocks(r, w, "block_structure", err) < 0) {
-            return -1;
-        }
+    const json_t *groups;
+    int rc = read_child(r, r->object, "config_groups", &groups, err);
+    json_object_foreach((json_t *)(uintptr_t)groups, key, group) {
+        rc = rc < 0 ? rc : read_group(r, groups, key, err);
     }
-    return 0;
+    return rc;
 }
 
 static const char *const compressed_formats[] = {"float-quantized", "naive-quantized",
@@ -127,11 +146,10 @@ static const char *const statuses[] = {"compressed"};
 
 static int read_compressed(const struct reading *r, struct err *err) {
     static const char *const dense[] = {"dense"};
-    const struct reading sparse = {.object = json_object_get(r->object, "sparsity_config"),
-                                   .path = r->path,
-                                   .name = "sparsity_config"};
+    struct reading sparse = {.path = r->path, .name = "sparsity_config"};
     return check_word(r, "format", compressed_formats, COUNT(compressed_formats), err) < 0 ||
                    check_word(r, "quantization_status", statuses, COUNT(statuses), err) < 0 ||
+                   read_child(r, r->object, sparse.name, &sparse.object, err) < 0 ||
                    check_word(&sparse, "format", dense, COUNT(dense), err) < 0
                ? -1
                : read_groups(r, err);
@@ -140,15 +158,30 @@ static int read_compressed(const struct reading *r, struct err *err) {
 static const char *const algorithms[] = {"FP8", "FP8_PER_CHANNEL_PER_TOKEN", "NVFP4", "W4A16_NVFP4",
                                          "MIXED_PRECISION"};
 
+/* Both of its places must name the same algorithm. */
 static int read_modelopt(const struct reading *r, struct err *err) {
-    const char *key;
+    const json_t *algorithm = json_object_get(r->object, "quant_algo"), *layers;
+    const char *key, *name = json_string_value(algorithm), *known = r->q->algorithm;
     json_t *layer;
-    if (check_word(r, "quant_algo", algorithms, COUNT(algorithms), err) < 0) {
+    if (!name) {
+        return refuse_key(r, "quant_algo", algorithm, "a string", err);
+    }
+    if (check_word(r, "quant_algo", algorithms, COUNT(algorithms), err) < 0 ||
+        read_child(r, r->object, "quantized_layers", &layers, err) < 0) {
         return -1;
     }
-    json_object_foreach(json_object_get(r->object, "quantized_layers"), key, layer) {
-        const struct reading of = {.object = layer, .path = r->path, .name = key};
-        if (check_word(&of, "quant_algo", algorithms, COUNT(algorithms), err) < 0) {
+    for (size_t i = 0; i < COUNT(algorithms); i++) {
+        r->q->algorithm = strcasecmp(name, algorithms[i]) == 0 ? algorithms[i] : r->q->algorithm;
+    }
+    if (known && known != r->q->algorithm) {
+        char text[64];
+        snprintf(text, sizeof text, "\"%s\", as config.json says", known);
+        return refuse_key(r, "quant_algo", algorithm, text, err);
+    }
+    json_object_foreach((json_t *)(uintptr_t)layers, key, layer) {
+        struct reading of = {.path = r->path, .name = key};
+        if (read_child(r, layers, key, &of.object, err) < 0 ||
+            check_word(&of, "quant_algo", algorithms, COUNT(algorithms), err) < 0) {
             return -1;
         }
     }
@@ -171,32 +204,68 @@ static int read_mxfp4(const struct reading *r, struct err *err) {
                               r->path, r->name, what_to_do);
 }
 
-/* quant_method, what people call it, and how it is read; NULL: not at all. */
+/* Keys of a method that are read, or change nothing. Which weights are quantised, their tensors say;
+ * activations, keys and values are computed as they are, whatever they were to be rounded to. */
+static const char *const fp8_keys[] = {"quant_method",
+                                       "weight_block_size",
+                                       "fmt",
+                                       "activation_scheme",
+                                       "scale_fmt",
+                                       "expert_dtype",
+                                       "modules_to_not_convert",
+                                       "modules_to_convert",
+                                       "ignored_layers",
+                                       "dequantize",
+                                       "kv_cache_scheme",
+                                       NULL};
+static const char *const fbgemm_keys[] = {"quant_method", "activation_scale_ub",
+                                          "modules_to_not_convert", NULL};
+static const char *const compressed_keys[] = {"quant_method",
+                                              "config_groups",
+                                              "format",
+                                              "quantization_status",
+                                              "sparsity_config",
+                                              "global_compression_ratio",
+                                              "kv_cache_scheme",
+                                              "ignore",
+                                              "version",
+                                              "run_compressed",
+                                              NULL};
+static const char *const modelopt_keys[] = {
+    "quant_method",    "quant_algo",       "kv_cache_quant_algo",
+    "kv_cache_scheme", "quantized_layers", "group_size",
+    "exclude_modules", "ignore",           "producer",
+    "config_groups",   "version",          NULL};
+static const char *const mxfp4_keys[] = {"quant_method", "modules_to_not_convert", "dequantize",
+                                         "use_optimized_inference", NULL};
+
+/* quant_method, what people call it, how it is read, and its keys; NULL: not at all. */
 static const struct method {
     const char *method, *name;
     int (*read)(const struct reading *r, struct err *err);
+    const char *const *keys;
 } methods[] = {
-    {"fp8", "FP8", read_fp8},
-    {"fbgemm_fp8", "FBGEMM (FP8)", read_fbgemm},
-    {"compressed-tensors", "compressed-tensors", read_compressed},
-    {"modelopt", "NVIDIA's ModelOpt", read_modelopt},
-    {"mxfp4", "MXFP4", read_mxfp4},
-    {"gptq", "GPTQ", NULL},
-    {"awq", "AWQ", NULL},
-    {"bitsandbytes", "bitsandbytes", NULL},
-    {"bitsandbytes_4bit", "bitsandbytes", NULL},
-    {"bitsandbytes_8bit", "bitsandbytes", NULL},
-    {"quark", "AMD's Quark", NULL},
-    {"auto-round", "AutoRound", NULL},
-    {"torchao", "torchao", NULL},
-    {"hqq", "HQQ", NULL},
-    {"quanto", "Quanto", NULL},
-    {"eetq", "EETQ", NULL},
-    {"aqlm", "AQLM", NULL},
-    {"vptq", "VPTQ", NULL},
-    {"spqr", "SpQR", NULL},
-    {"higgs", "HIGGS", NULL},
-    {"bitnet", "BitNet", NULL},
+    {"fp8", "FP8", read_fp8, fp8_keys},
+    {"fbgemm_fp8", "FBGEMM (FP8)", read_fbgemm, fbgemm_keys},
+    {"compressed-tensors", "compressed-tensors", read_compressed, compressed_keys},
+    {"modelopt", "NVIDIA's ModelOpt", read_modelopt, modelopt_keys},
+    {"mxfp4", "MXFP4", read_mxfp4, mxfp4_keys},
+    {"gptq", "GPTQ", .read = NULL},
+    {"awq", "AWQ", .read = NULL},
+    {"bitsandbytes", "bitsandbytes", .read = NULL},
+    {"bitsandbytes_4bit", "bitsandbytes", .read = NULL},
+    {"bitsandbytes_8bit", "bitsandbytes", .read = NULL},
+    {"quark", "AMD's Quark", .read = NULL},
+    {"auto-round", "AutoRound", .read = NULL},
+    {"torchao", "torchao", .read = NULL},
+    {"hqq", "HQQ", .read = NULL},
+    {"quanto", "Quanto", .read = NULL},
+    {"eetq", "EETQ", .read = NULL},
+    {"aqlm", "AQLM", .read = NULL},
+    {"vptq", "VPTQ", .read = NULL},
+    {"spqr", "SpQR", .read = NULL},
+    {"higgs", "HIGGS", .read = NULL},
+    {"bitnet", "BitNet", .read = NULL},
 };
 
 /* Objects that hold a quant_method, what one without it is, and whether methods are read there. */
@@ -207,40 +276,6 @@ static const struct {
     {"quantization_config", NULL, true},
     {"compression_config", "compressed-tensors", false},
     {"quantization", "MLX", false},
-};
-
-/* Keys of such an object that are read, or change nothing. Which weights are quantised, their
- * tensors say; activations, keys and values are computed as they are, whatever they were to be
- * rounded to. */
-static const char *const known_keys[] = {
-    "quant_method",
-    "weight_block_size",
-    "fmt",
-    "activation_scheme",
-    "scale_fmt",
-    "expert_dtype",
-    "modules_to_not_convert",
-    "modules_to_convert",
-    "ignored_layers",
-    "dequantize",
-    "activation_scale_ub",
-    "config_groups",
-    "format",
-    "quantization_status",
-    "sparsity_config",
-    "global_compression_ratio",
-    "kv_cache_scheme",
-    "ignore",
-    "version",
-    "quant_algo",
-    "kv_cache_quant_algo",
-    "quantized_layers",
-    "group_size",
-    "exclude_modules",
-    "producer",
-    "run_compressed",
-    "use_optimized_inference",
-    NULL,
 };
 
 static bool is_true(const json_t *object, const char *key) {
@@ -260,8 +295,7 @@ static const char *unknown_name(const json_t *object, const char *without) {
                : "a method without a name";
 }
 
-static const struct method *find_method(const json_t *object) {
-    const char *name = json_string_value(json_object_get(object, "quant_method"));
+static const struct method *find_method(const char *name) {
     for (size_t i = 0; name && i < COUNT(methods); i++) {
         if (strcasecmp(name, methods[i].method) == 0) {
             return &methods[i];
@@ -274,7 +308,7 @@ static int read_object(const struct reading *r, const struct method *m, struct e
     const char *key;
     json_t *v;
     json_object_foreach((json_t *)r->object, key, v) {
-        if (!hf_keys_among(key, known_keys, SIZE_MAX) && !hf_keys_neutral(v, 0)) {
+        if (!hf_keys_among(key, m->keys, SIZE_MAX) && !hf_keys_neutral(v, 0)) {
             char text[64];
             return err_set(err,
                            "%s: %s: unknown key %.64s is %s: it may change what weights mean; %s",
@@ -292,7 +326,8 @@ int hf_quant_read(struct hf_quant *q, const json_t *root, const char *path, bool
         if (!object || hf_keys_neutral(object, 0)) {
             continue;
         }
-        const struct method *m = find_method(object);
+        const struct method *m =
+            find_method(json_string_value(json_object_get(object, "quant_method")));
         if (objects[i].read && m && m->read) {
             const struct reading r = {q, object, path, objects[i].key, mxfp4};
             *q = (struct hf_quant){0};
@@ -314,12 +349,15 @@ int hf_quant_read_modelopt(struct hf_quant *q, const char *text, size_t bytes, c
     json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &why);
     const json_t *object = json_object_get(root, "quantization");
     const struct reading r = {q, object, path, "quantization", false};
+    const struct method *m = find_method("modelopt");
     int rc = -1;
     if (!json_is_object(object)) {
         err_set(err, "%s: expected a JSON object with an object \"quantization\"", path);
+    } else if (q->name && q->name != m->name) {
+        err_set(err, "%s: weights quantised by %s, but config.json says by %s", path, m->name,
+                q->name);
     } else {
-        q->name = "NVIDIA's ModelOpt";
-        rc = read_modelopt(&r, err);
+        rc = read_object(&r, m, err);
     }
     json_decref(root);
     return rc;

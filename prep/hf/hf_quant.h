@@ -19,7 +19,8 @@
 #include "prep/hf/hf_numbers.h"
 
 struct hf_quant {
-    const char *name; /* what people call the method; NULL: weights are not quantised */
+    const char *name;      /* what people call the method; NULL: weights are not quantised */
+    const char *algorithm; /* ModelOpt's own word; NULL: there is none */
     struct hf_blocks blocks;
 };
 
@@ -27,7 +28,8 @@ struct hf_quant {
  * zeroed `q`; a method that is not read is an error. `mxfp4`: that method is read. */
 int hf_quant_read(struct hf_quant *q, const json_t *root, const char *path, bool mxfp4,
                   struct err *err);
-/* The same from the text of ModelOpt's own file. */
+/* The same from the text of ModelOpt's own file, into what config.json says, which may be nothing
+ * and must not be anything else. */
 int hf_quant_read_modelopt(struct hf_quant *q, const char *text, size_t bytes, const char *path,
                            struct err *err);
 

@@ -151,6 +151,29 @@ static void refuses_keys(void **state) {
          "sparsity_config: format is \"sparse-24-bitmask\""},
         {Q("\"quant_method\":\"compressed-tensors\",\"transform_config\":{\"config_groups\":1}"),
          "unknown key transform_config"},
+        /* keys of other methods */
+        {FP8(",\"config_groups\":{\"g\":1}"), "unknown key config_groups"},
+        {FP8(",\"quant_algo\":\"NVFP4\""), "unknown key quant_algo is \"NVFP4\""},
+        {Q("\"quant_method\":\"fbgemm_fp8\",\"weight_block_size\":[128,128]"),
+         "unknown key weight_block_size"},
+        {Q("\"quant_method\":\"compressed-tensors\",\"weight_block_size\":[128,128]"),
+         "unknown key weight_block_size"},
+        {Q("\"quant_method\":\"modelopt\",\"quant_algo\":\"FP8\",\"fmt\":\"e4m3\""),
+         "unknown key fmt"},
+        /* what is no object */
+        {Q("\"quant_method\":\"compressed-tensors\",\"config_groups\":[{\"weights\":1}]"),
+         "config_groups is [{\"weights\":1}], expected an object"},
+        {Q("\"quant_method\":\"compressed-tensors\",\"config_groups\":{\"g\":\"int4\"}"),
+         "g is \"int4\", expected an object"},
+        {Q("\"quant_method\":\"compressed-tensors\",\"config_groups\":{\"g\":{\"weights\":4}}"),
+         "weights is 4, expected an object"},
+        {Q("\"quant_method\":\"compressed-tensors\",\"sparsity_config\":\"2:4\""),
+         "sparsity_config is \"2:4\", expected an object"},
+        {Q("\"quant_method\":\"modelopt\",\"quant_algo\":\"FP8\",\"quantized_layers\":\"a\""),
+         "quantized_layers is \"a\", expected an object"},
+        {Q("\"quant_method\":\"modelopt\",\"quant_algo\":\"FP8\",\"quantized_layers\":{\"a\":4}"),
+         "a is 4, expected an object"},
+        {Q("\"quant_method\":\"modelopt\""), "quant_algo is missing"},
         {MODELOPT("NVFP4_AWQ"), "quant_algo is \"NVFP4_AWQ\", expected \"FP8\""},
         {Q("\"quant_method\":\"modelopt\",\"quant_algo\":\"MIXED_PRECISION\","
            "\"quantized_layers\":{\"a.b\":{\"quant_algo\":\"FP8\"},"
@@ -170,10 +193,21 @@ static void refuses_keys(void **state) {
 static void modelopt_file(void **state) {
     static const struct {
         const char *text, *say; /* NULL: read */
+        const char *config;     /* what config.json says; NULL: nothing */
     } rows[] = {
         {"{\"producer\":{\"name\":\"modelopt\"},\"quantization\":{\"quant_algo\":\"NVFP4\","
          "\"kv_cache_quant_algo\":\"FP8\",\"group_size\":16,\"exclude_modules\":[\"lm_head\"]}}",
          NULL},
+#define FILE_OF(algorithm) "{\"quantization\":{\"quant_algo\":\"" algorithm "\"}}"
+        {FILE_OF("FP8"), NULL, MODELOPT("FP8")},
+        {FILE_OF("fp8"), NULL, MODELOPT("FP8")},
+        {FILE_OF("NVFP4"), "quant_algo is \"NVFP4\", expected \"FP8\", as config.json says",
+         MODELOPT("FP8")},
+        {FILE_OF("FP8"), "quantised by NVIDIA's ModelOpt, but config.json says by FP8", FP8("")},
+        {"{\"quantization\":{\"kv_cache_quant_algo\":\"FP8\"}}", "quant_algo is missing"},
+        {"{\"quantization\":{\"quant_algo\":null}}", "quant_algo is null"},
+        {"{\"quantization\":{\"quant_algo\":\"FP8\",\"rotation\":\"hadamard\"}}",
+         "unknown key rotation is \"hadamard\""},
         {"{\"quantization\":{\"quant_algo\":\"W4A16_AWQ\"}}", "quant_algo is \"W4A16_AWQ\""},
         {"{\"quantization\":3}", "expected a JSON object with an object \"quantization\""},
         {"[]", "expected a JSON object"},
@@ -182,7 +216,9 @@ static void modelopt_file(void **state) {
     (void)state;
     for (size_t i = 0; i < TEST_COUNT(rows); i++) {
         struct err err = {0};
-        struct hf_quant q = {0};
+        struct hf_quant q;
+        read_config(&q, rows[i].config ? rows[i].config : "{}", false, &err);
+        assert_no_err(&err);
         int rc = hf_quant_read_modelopt(&q, rows[i].text, strlen(rows[i].text), "q.json", &err);
         assert_int_equal(rc, rows[i].say ? -1 : 0);
         if (rows[i].say) {
