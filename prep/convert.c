@@ -299,6 +299,9 @@ static int convert_dir(const struct convert_options *o, const char *dir, struct 
         .version = CORM_VERSION_TEXT,
     };
     int rc = open_checkpoint(o, dir, &model, err);
+    if (rc == 0) { /* before hours of calibration, and before remarks on what then is not done */
+        rc = pack_check(&model, &pack, err);
+    }
     if (rc == 0) {
         try_chat_template(&model);
     }
@@ -317,9 +320,6 @@ static int convert_dir(const struct convert_options *o, const char *dir, struct 
     }
     if (rc == 0) {
         rc = check_output_in(o->output, &model, err);
-    }
-    if (rc == 0) { /* before hours of calibration */
-        rc = pack_check(&model, &pack, err);
     }
     if (rc == 0) {
         rc = calibration_run(&out.calib, o, &model, &pack, progress, err);
