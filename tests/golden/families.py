@@ -1531,7 +1531,7 @@ def shared_sigmoid_tensors(c):
         if kind == "flint":
             out.append(normal(at + "self_attn.softmax_offset", (n_heads,), 1.2, dtype="F32"))
         if kind == "laguna":
-            out.append(linear(at + "self_attn.g_proj", n_heads, dim))
+            out.append(linear(at + "self_attn.g_proj", n_heads * (d if c["gating"] == "per-element" else 1), dim))
         if i < dense:
             out += mlp(at + "mlp.", c["intermediate_size"], dim)
             continue
@@ -2003,6 +2003,12 @@ FAMILIES = {
         "config": LAGUNA,
         "tensors": shared_sigmoid_tensors,
         "prompt": "The fisherman's net was full of stars, or so it seemed. He called his wife, who looked and said",
+    },
+    "laguna-elements": {
+        "config": LAGUNA | {"gating": "per-element", "gating_types": ["per_element"] * 3, "mlp_only_layers": [0],
+                            "decoder_sparse_step": 1, "norm_topk_prob": True, "qkv_bias": False},
+        "tensors": shared_sigmoid_tensors,
+        "prompt": "Nobody had wound the tower clock for years. On Friday it struck nine, and from every window came",
     },
     "deepseek-tiny": {
         "config": DEEPSEEK,
