@@ -204,8 +204,9 @@ static int read_mxfp4(const struct reading *r, struct err *err) {
                               r->path, r->name, what_to_do);
 }
 
-/* Keys of a method that are read, or change nothing. Which weights are quantised, their tensors say;
- * activations, keys and values are computed as they are, whatever they were to be rounded to. */
+/* Keys of a method that are read, or change nothing. Which weights are quantised, their tensors
+ * say; activations, keys and values are computed as they are, whatever they were to be rounded to.
+ */
 static const char *const fp8_keys[] = {"quant_method",
                                        "weight_block_size",
                                        "fmt",
