@@ -67,6 +67,10 @@ static void take_memory(struct cpu *c, uint32_t threads) {
     c->panel_floats =
         at_least(PANEL_FLOATS, dot_spread_floats(limits->max_cols) * CPU_PANEL_MIN_ROWS);
     c->panel_floats = at_least(c->panel_floats, limits->max_experts);
+    c->panel_floats = at_least(c->panel_floats, limits->latent_key_dim);
+    c->panel_floats = at_least(c->panel_floats, (size_t)limits->max_head_in * CPU_PANEL_ROWS);
+    c->panel_floats =
+        at_least(c->panel_floats, dot_panel_bytes(limits->max_head_in) / sizeof(float));
     uint32_t max_in = limits->max_in ? limits->max_in : limits->max_cols;
     c->panel_floats = at_least(c->panel_floats, dot_panel_bytes(max_in) / sizeof(float));
     c->partial_floats = at_least(PARTIAL_FLOATS, (size_t)limits->max_cols * CPU_PANEL_MIN_ROWS);

@@ -15,7 +15,7 @@ struct rope_value {
 struct rope {
     struct rope_value theta, factor, original_tok, attention_factor, beta_fast, beta_slow, mscale,
         mscale_all_dim, low_freq_factor, high_freq_factor, partial_rotary_factor;
-    struct rope_value alpha, short_mscale, long_mscale, query_beta;
+    struct rope_value alpha, short_mscale, long_mscale;
     bool truncate;
     const char *type;
     const json_t *short_factor, *long_factor; /* lists, or NULL; borrowed */
@@ -49,7 +49,6 @@ static const struct rope_key {
     {"alpha", offsetof(struct rope, alpha)},
     {"short_mscale", offsetof(struct rope, short_mscale)},
     {"long_mscale", offsetof(struct rope, long_mscale)},
-    {"llama_4_scaling_beta", offsetof(struct rope, query_beta)},
 };
 
 static int parse_value(struct rope_value *out, const json_t *v, const char *key, const char *path,
@@ -464,9 +463,9 @@ static int fill_rope(struct rope *r, struct settle *s, struct err *err) {
 /* Factors on the scores of latent attention. */
 static int fill_scores(const struct rope *r, struct latent_rule *latent, const char *path,
                        struct err *err) {
-    const double all = or_default(&r->mscale_all_dim, 0), beta = or_default(&r->query_beta, 0);
+    const double all = or_default(&r->mscale_all_dim, 0);
     if (!latent) {
-        return beta == 0 ? 0 : err_set(err, "%s: unknown RoPE key llama_4_scaling_beta", path);
+        return 0;
     }
     latent->scale = 0;
     if (strcmp(r->type, "default") != 0 && all != 0) {
@@ -475,14 +474,6 @@ static int fill_scores(const struct rope *r, struct latent_rule *latent, const c
         }
         const double m = yarn_mscale(r->factor.value, all);
         latent->scale = (float)(m * m / sqrt((double)latent->nope_dim + latent->rope_dim));
-    }
-    if (beta != 0) {
-        if (!(beta > 0) ||
-            need(&r->original_tok, "original_max_position_embeddings", 1, r, path, err) < 0) {
-            return err_set(err, "%s: RoPE llama_4_scaling_beta must be a positive number", path);
-        }
-        latent->query_beta = (float)beta;
-        latent->query_tok = (uint32_t)fmin(r->original_tok.value, INT32_MAX);
     }
     return 0;
 }

@@ -132,8 +132,8 @@ static void refusals(void **state) {
         {V3 "\"kv_lora_rank\":8192}", "latent_rank[0] = 8192", "4096"},
         {V3 "\"qk_rope_head_dim\":63}", "latent_rope_dim", ""},
         {V3 "\"qk_rope_head_dim\":9999}", "qk_rope_head_dim is 9999", "at most 4096"},
-        {V3 "\"rope_scaling\":{\"type\":\"linear\",\"factor\":2,\"llama_4_scaling_beta\":-1}}",
-         "llama_4_scaling_beta", "positive"},
+        {V3 "\"rope_scaling\":{\"type\":\"linear\",\"factor\":2,\"llama_4_scaling_beta\":0.1}}",
+         "unknown RoPE key llama_4_scaling_beta", ""},
         {V3 "\"rope_scaling\":{\"type\":\"yarn\",\"mscale_all_dim\":1}}", "needs a number",
          "factor"},
         {"{\"model_type\":\"olmoe\",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2,"
