@@ -33,7 +33,7 @@ def latent_tensors(outer, further_layer=False):
         out.append(norm(at + "input_layernorm", dim))
         out += latent_attention(at + "self_attn.", c)
         out.append(norm(at + "post_attention_layernorm", dim))
-        if i < c["first_k_dense_replace"]:
+        if i < c.get("first_k_dense_replace", 1):
             out += mlp(at + "mlp.", c["intermediate_size"], dim)
             continue
         out.append(linear(at + "mlp.gate", e, dim))
@@ -118,6 +118,28 @@ DEEPSEEK_V3 = DEEPSEEK_V2 | {
     "v_head_dim": 32,
 }
 
+# ---- glm4_moe_lite ----
+
+GLM4_LITE = {k: v for k, v in DEEPSEEK_V3.items() if k not in (
+    "aux_loss_alpha", "ep_size", "first_k_dense_replace", "moe_layer_freq", "rope_theta", "scoring_func", "seq_aux")} | {
+    "architectures": ["Glm4MoeLiteForCausalLM"],
+    "model_type": "glm4_moe_lite",
+    "eos_token_id": [0, 1],
+    "mlp_layer_types": ["dense", "sparse", "sparse"],
+    "n_group": 1,
+    "num_attention_heads": 5,
+    "num_key_value_heads": 5,
+    "pad_token_id": 1,
+    "partial_rotary_factor": 1.0,
+    "qk_nope_head_dim": 32,
+    "qk_rope_head_dim": 16,
+    "rms_norm_eps": 0.1,
+    "rope_scaling": None,
+    "rope_theta": 1000000,
+    "routed_scaling_factor": 1.75,
+    "v_head_dim": 64,
+}
+
 LATENT = {
     "deepseekv2-tiny": {
         "config": DEEPSEEK_V2,
@@ -129,5 +151,11 @@ LATENT = {
         "tensors": lambda c: latent_tensors(c, further_layer=True),
         "skipped": [f"model.layers.3.{name}.weight" for name in ("eh_proj", "enorm", "shared_head.norm")],
         "prompt": "We walked along the canal until it was dark. Nobody had seen the grey horse, but a boy told us that",
+    },
+    "glm4moelite-tiny": {
+        "config": GLM4_LITE,
+        "tensors": lambda c: latent_tensors(c, further_layer=True),
+        "skipped": [f"model.layers.3.{name}.weight" for name in ("eh_proj", "enorm", "shared_head.norm")],
+        "prompt": "Behind the mill there was a well that had been dry for years. One morning in May Lena heard water, and",
     },
 }

@@ -205,6 +205,7 @@ static void exact_codecs(void **state) {
         {FAMILIES "step3p7-tiny", "bf16", true},
         {FAMILIES "deepseekv2-tiny", "bf16", true},
         {FAMILIES "deepseekv3-tiny", "bf16", true},
+        {FAMILIES "glm4moelite-tiny", "bf16", true},
     };
     char *temp = test_mkdir();
     char *path = mem_printf("%s/a.corm", temp);

@@ -12,6 +12,8 @@
 #define GOLDEN "tests/golden/"
 #define V2 "{\"model_type\":\"deepseek_v2\",\"num_experts_per_tok\":6,"
 #define V3 "{\"model_type\":\"deepseek_v3\","
+#define LITE "{\"model_type\":\"glm4_moe_lite\","
+#define LITE3 LITE "\"num_hidden_layers\":3,"
 
 /* ---- kinds ---- */
 
@@ -107,6 +109,56 @@ static void deepseek_v3(void **state) {
     hf_config_free(&c);
 }
 
+static void glm4_moe_lite(void **state) {
+    (void)state;
+    struct hf_config c = config_read_ok(GOLDEN "families/glm4moelite-tiny");
+    const struct arch *a = &c.arch;
+    const struct route_rule want = {.score = ROUTE_SIGMOID,
+                                    .selection_bias = 1,
+                                    .renorm = 1,
+                                    .groups = 1,
+                                    .top_groups = 1,
+                                    .group_score = ROUTE_GROUP_TOP_TWO,
+                                    .eps = 1e-20f,
+                                    .scale = 1.75f};
+    for (uint32_t l = 0; l < 3; l++) {
+        check_rule(a, l,
+                   (struct latent_rule){.n_heads = 5,
+                                        .q_rank = 32,
+                                        .rank = 64,
+                                        .nope_dim = 32,
+                                        .rope_dim = 16,
+                                        .v_dim = 64,
+                                        .norm_eps = 1e-6f});
+        assert_int_equal(arch_kind(a, l)->moe, l > 0);
+    }
+    assert_memory_equal(&arch_kind(a, 1)->route, &want, sizeof want);
+    assert_int_equal(arch_mlp_dim(a, 0) + arch_mlp_dim(a, 1), 96 + 32);
+    assert_int_equal(c.further_layers, 1);
+    assert_true(a->norm_eps == 0.1f);
+    assert_float_equal(arch_rope(a, 0).inv_freq[1], pow(1e6, -2.0 / 16), 1e-7);
+    check_scale(a, 1 / sqrt(48));
+    hf_config_free(&c);
+
+    c = config_read_ok(GOLDEN "configs/glm-4.7-flash");
+    assert_int_equal(arch_kind(a, 46)->latent.v_dim + arch_rope(a, 0).dim, 256 + 64);
+    assert_int_equal(a->stop_ids[1], 154827);
+    check_scale(a, 1 / sqrt(256));
+    hf_config_free(&c);
+
+    /* the list says which layers are dense, and its word counts more than the number */
+    c = config_parse_ok(LITE3 "\"mlp_layer_types\":[\"sparse\",\"dense\",\"sparse\"],"
+                              "\"first_k_dense_replace\":2}");
+    for (uint32_t l = 0; l < 3; l++) {
+        assert_int_equal(arch_kind(a, l)->moe, l != 1);
+    }
+    hf_config_free(&c);
+    c = config_parse_ok(LITE3 "\"mlp_layer_types\":null}");
+    assert_int_equal(arch_kind(a, 0)->moe, 0);
+    assert_int_equal(arch_kind(a, 1)->moe, 1);
+    hf_config_free(&c);
+}
+
 /* ---- refusals ---- */
 
 static void refusals(void **state) {
@@ -136,6 +188,13 @@ static void refusals(void **state) {
          "unknown RoPE key llama_4_scaling_beta", ""},
         {V3 "\"rope_scaling\":{\"type\":\"yarn\",\"mscale_all_dim\":1}}", "needs a number",
          "factor"},
+        {LITE "\"first_k_dense_replace\":3}", "first_k_dense_replace is 3, expected 1",
+         "glm4_moe_lite"},
+        {LITE3 "\"mlp_layer_types\":[\"dense\"]}", "mlp_layer_types must be a list of 3", ""},
+        {LITE "\"mlp_layer_types\":\"dense\"}", "mlp_layer_types is \"dense\"", "a list"},
+        {LITE "\"attention_bias\":true}", "attention_bias is 1, expected 0", "glm4_moe_lite"},
+        {LITE "\"topk_method\":\"greedy\"}", "topk_method is \"greedy\"", "noaux_tc"},
+        {LITE "\"partial_rotary_factor\":0.5}", "partial_rotary_factor", ""},
         {"{\"model_type\":\"olmoe\",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2,"
          "\"llama_4_scaling_beta\":0.1}}",
          "unknown RoPE key llama_4_scaling_beta", ""},
@@ -148,6 +207,7 @@ int main(void) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(deepseek_v2),
         cmocka_unit_test(deepseek_v3),
+        cmocka_unit_test(glm4_moe_lite),
         cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests_name("family_latent", tests, NULL, NULL);

@@ -50,7 +50,8 @@ static const char *const checkpoints[] = {"gptoss-tiny",
                                           "dbrx-tiny",
                                           "step3p7-tiny",
                                           "deepseekv2-tiny",
-                                          "deepseekv3-tiny"};
+                                          "deepseekv3-tiny",
+                                          "glm4moelite-tiny"};
 
 /* A checkpoint of a family, opened, in a directory of its own. */
 struct family_model {
@@ -252,6 +253,13 @@ static const struct number {
      96 * 32 + 3, as_is},
     {"deepseekv3-tiny", SLOT_LATENT_KV_NORM, 1, 0, 0, 63, L(1) "self_attn.kv_a_layernorm.weight",
      63, as_is},
+    /* the same with heads of [32 | 16], [32 | 64], whose number is odd */
+    {"glm4moelite-tiny", SLOT_LATENT_Q_ROPE, 1, 0, 4 * 16 + 8, 3, L(1) "self_attn.q_b_proj.weight",
+     (4 * 48 + 32 + 1) * 32 + 3, as_is},
+    {"glm4moelite-tiny", SLOT_LATENT_V_UP, 2, 0, 4 * 64 + 5, 7, L(2) "self_attn.kv_b_proj.weight",
+     (4 * 96 + 32 + 5) * 64 + 7, as_is},
+    {"glm4moelite-tiny", SLOT_MLP_UP, 2, 0, 31, 3, L(2) "mlp.shared_experts.up_proj.weight",
+     31 * 64 + 3, as_is},
     {"minimaxm2-tiny", SLOT_ROUTER_SELECT, 2, 0, 0, 5,
      L(2) "block_sparse_moe.e_score_correction_bias", 5, as_is},
     {"minimaxm2-tiny", SLOT_EXPERT_UP, 1, 6, 31, 3, L(1) "block_sparse_moe.experts.6.w3.weight",
@@ -550,6 +558,8 @@ static void refuses_tensors(void **state) {
          L(1) "self_attn.q_b_proj.weight\" or ", "self_attn.q_proj.weight\" is missing"},
         {"deepseekv3-tiny", config, "\"num_nextn_predict_layers\": 1",
          "\"num_nextn_predict_layers\": 0", L(3) "eh_proj.weight\" has no place", "deepseek_v3"},
+        {"glm4moelite-tiny", config, "\"num_nextn_predict_layers\": 1",
+         "\"num_nextn_predict_layers\": 0", L(3) "eh_proj.weight\" has no place", "glm4_moe_lite"},
         {"deepseekv2-tiny", config, "\"v_head_dim\": 64", "\"v_head_dim\": 32",
          L(0) "self_attn.kv_b_proj.weight\": shape is [384, 64]", "implies [256, 64]"},
         /* names as transformers 5 has them */
