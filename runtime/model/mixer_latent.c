@@ -100,8 +100,8 @@ static void run(struct forward *f, const struct layer_weights *lw, uint32_t laye
     float *out = mixer_take(f, &used, heads * r->v_dim);
     const float *q_in = f->in;
     if (r->q_rank > 0) {
-        project(f, lw, layer, b, (struct projection){SLOT_LATENT_Q_A, SLOT_LATENT_Q_NORM, 0},
-                f->in, q_a);
+        project(f, lw, layer, b, (struct projection){SLOT_LATENT_Q_A, SLOT_LATENT_Q_NORM, 0}, f->in,
+                q_a);
         q_in = q_a;
     }
     project(f, lw, layer, b, (struct projection){SLOT_LATENT_Q_NOPE, SLOT_LATENT_Q_NOPE, 0}, q_in,
@@ -110,8 +110,8 @@ static void run(struct forward *f, const struct layer_weights *lw, uint32_t laye
             (struct projection){SLOT_LATENT_Q_ROPE, SLOT_LATENT_Q_ROPE, r->n_heads}, q_in, q_rope);
     project(f, lw, layer, b, (struct projection){SLOT_LATENT_KV, SLOT_LATENT_KV_NORM, 0}, f->in,
             kv);
-    project(f, lw, layer, b, (struct projection){SLOT_LATENT_K_ROPE, SLOT_LATENT_K_ROPE, 1},
-            f->in, k_rope);
+    project(f, lw, layer, b, (struct projection){SLOT_LATENT_K_ROPE, SLOT_LATENT_K_ROPE, 1}, f->in,
+            k_rope);
     op->matmul_heads(be, &lw->w[SLOT_LATENT_K_UP], r->n_heads, q_nope, b->rows, q);
     for (uint32_t i = 0; i < b->n_spans; i++) {
         const struct span *s = &b->spans[i];
