@@ -378,32 +378,42 @@ static void compute_meanwhile(void *ctx) {
 
 /* Count the uses of a call and divide them between the two. Returns how many are the CPU's. An
  * expert that several rows use is decided once: all of its rows are computed by the CPU, or all by
- * the device. */
-static uint32_t divide(struct offload *o, uint32_t layer, const struct batch *b,
-                       const int32_t *ids) {
+ * the device. `decode`: the batch is divided at all. */
+static uint32_t divide(struct offload *o, uint32_t layer, const struct batch *b, const int32_t *ids,
+                       bool decode) {
     const struct arch *a = &o->device->archive->arch;
     uint32_t n = 0;
     memset(o->not_device, 0, a->n_experts * sizeof *o->not_device);
     memset(o->not_cpu, 1, a->n_experts * sizeof *o->not_cpu);
     memset(o->met, 0, a->n_experts * sizeof *o->met);
-    o->n_bring = 0;
     for (uint32_t u = 0; u < b->rows * a->n_active; u++) {
         const uint32_t expert = (uint32_t)ids[u];
-        const enum offload_share share = offload_place(&o->places, layer, expert, b->decode);
-        if (b->decode && share == OFFLOAD_BRING) {
-            const struct corm_record *rec = corm_record_of(o->device->archive, layer, expert);
-            o->bring[o->n_bring++] = (struct prefetch_need){rec->first_chunk, rec->n_chunks, NULL};
+        const enum offload_share share = offload_place(&o->places, layer, expert, decode);
+        if (!o->met[expert]) {
+            o->met[expert] = true;
+            o->not_device[expert] = decode && share != OFFLOAD_DEVICE;
+            o->not_cpu[expert] = !o->not_device[expert];
         }
-        if (!o->met[ids[u]]) {
-            o->met[ids[u]] = true;
-            o->not_device[ids[u]] = b->decode && share != OFFLOAD_DEVICE;
-            o->not_cpu[ids[u]] = !o->not_device[ids[u]];
-        }
-        if (o->not_device[ids[u]]) {
+        if (o->not_device[expert]) {
             o->uses[n++] = u;
         }
     }
     return n;
+}
+
+/* The experts that took a place in this call and have it still: one that lost it to another row's
+ * expert is not brought, and one that got it again is brought once. */
+static void list_bring(struct offload *o, uint32_t layer) {
+    const struct corm *c = o->device->archive;
+    const struct offload_places *p = &o->places;
+    o->n_bring = 0;
+    for (uint32_t i = 0; i < p->n_experts; i++) {
+        const size_t at = (size_t)layer * p->n_experts + i;
+        if (o->met[i] && p->placed[at] && p->from_tok[at] == p->now_tok + OFFLOAD_ARRIVE_TOK) {
+            const struct corm_record *rec = corm_record_of(c, layer, i);
+            o->bring[o->n_bring++] = (struct prefetch_need){rec->first_chunk, rec->n_chunks, NULL};
+        }
+    }
 }
 
 static int offload_run(void *ctx, uint32_t layer, const struct layer_weights *lw, const float *x,
@@ -412,7 +422,8 @@ static int offload_run(void *ctx, uint32_t layer, const struct layer_weights *lw
     struct experts *d = o->device;
     struct experts_hook hook = experts_hook(d);
     follow(o, layer, b);
-    uint32_t n = divide(o, layer, b, ids);
+    uint32_t n = divide(o, layer, b, ids, b->decode);
+    list_bring(o, layer);
     if (n == 0) {
         return hook.run(hook.ctx, layer, lw, x, b, ids, parts, err);
     }

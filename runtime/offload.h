@@ -101,7 +101,7 @@ struct offload {
     /* All [n_experts]: the experts that the device leaves to the CPU, those that the CPU leaves to
      * the device, and those that the call at hand has met so far. */
     bool *not_device, *not_cpu, *met;
-    struct prefetch_need *bring; /* [n_experts] those that took a place in this call */
+    struct prefetch_need *bring; /* [n_experts] took a place in this call, and kept it */
     uint32_t n_bring;
     uint32_t layer_before;
     /* The run at hand. */

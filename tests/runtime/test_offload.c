@@ -134,6 +134,128 @@ static void uses_fade(void **state) {
     offload_places_close(&p);
 }
 
+/* ---- batches ---------------------------------------------------------------------------------- */
+
+enum { MAX_ROWS = 48 };
+
+/* Two experts a layer, one of them active, and a place for one of them on the device. */
+struct site {
+    char *dir, *path;
+    struct arch arch;
+    struct corm archive;
+    struct backend device;
+    uint8_t *slots;
+    struct cache cache;
+    struct prefetch *prefetch;
+    struct experts experts;
+    struct offload offload;
+    float *x, *parts; /* the device's, [MAX_ROWS, dim] */
+};
+
+static void open_site(struct site *s) {
+    const struct fake_options opt = {.isa = "scalar", .threads = 1, .memory_bytes = 16 << 20};
+    struct err err = {0};
+    *s = (struct site){.dir = test_mkdir()};
+    s->path = mem_printf("%s/site.corm", s->dir);
+    archive_moe_arch(&s->arch, 2, 2, 8);
+    const struct archive_options o = archive_defaults("bf16", "bf16");
+    archive_write(s->path, &s->arch, &o, NULL, &err);
+    corm_open(&s->archive, s->path, 0, &err);
+    assert_no_err(&err);
+    struct backend_limits limits = forward_limits(&s->archive.arch, MAX_ROWS, 1);
+    fake_device_open(&s->device, &opt, &limits, &err);
+    const uint32_t n_slots = cache_slots_floor(&s->archive); /* two records: one a layer */
+    const struct backend_ops *op = s->device.ops;
+    s->slots = op->alloc(s->device.self, n_slots * cache_slot_bytes(&s->archive, 0), &err);
+    s->x = op->alloc(s->device.self, MAX_ROWS * s->archive.arch.dim * sizeof(float), &err);
+    s->parts = op->alloc(s->device.self, MAX_ROWS * s->archive.arch.dim * sizeof(float), &err);
+    const struct cache_options keep = {.slots = s->slots};
+    cache_open(&s->cache, &s->archive, n_slots, &keep, &err);
+    const struct prefetch_options io = {
+        .io_threads = 1, .device = &s->device, .way = READER_BUFFERED};
+    prefetch_open(&s->prefetch, &s->cache, &io, &err);
+    const struct experts_options none = {0};
+    experts_open(&s->experts, &s->cache, s->prefetch, &s->device, MAX_ROWS, &none);
+    offload_open_cpu(&s->offload, &s->archive, "scalar", 1, MAX_ROWS, &err);
+    offload_open(&s->offload, &s->experts, cache_slots_needed(&s->archive, 0), false, &io, &err);
+    assert_no_err(&err);
+    assert_int_equal(s->offload.places.room[1], 1);
+}
+
+static void close_site(struct site *s) {
+    offload_close(&s->offload);
+    prefetch_close(s->prefetch);
+    experts_close(&s->experts);
+    cache_close(&s->cache);
+    s->device.ops->free(s->device.self, s->slots);
+    s->device.ops->free(s->device.self, s->x);
+    s->device.ops->free(s->device.self, s->parts);
+    backend_close(&s->device);
+    corm_close(&s->archive);
+    arch_free(&s->arch);
+    free(s->path);
+    test_rmdir(s->dir);
+}
+
+/* Run layer 1 over rows whose experts are the letters of `routes`, each row with an input of its
+ * own. Returns the bytes of experts that the CPU computed with. free(*parts). */
+static uint64_t run_rows(struct site *s, const char *routes, bool decode, float **parts) {
+    const struct batch b = {.rows = (uint32_t)strlen(routes), .decode = decode};
+    const struct experts_hook hook = offload_hook(&s->offload);
+    const struct layer_weights lw = {0};
+    const size_t n = (size_t)b.rows * s->archive.arch.dim;
+    const uint64_t before = s->offload.experts.used_bytes;
+    int32_t ids[MAX_ROWS];
+    struct err err = {0};
+    assert_true(b.rows <= MAX_ROWS);
+    for (uint32_t r = 0; r < b.rows; r++) {
+        ids[r] = routes[r] - 'A';
+    }
+    for (size_t i = 0; i < n; i++) {
+        hook.host_x[i] = (float)(i % 37) * 0.03125f - 0.5f;
+    }
+    s->device.ops->write(s->device.self, s->x, hook.host_x, n * sizeof(float));
+    assert_int_equal(hook.run(hook.ctx, 1, &lw, s->x, &b, ids, s->parts, &err), 0);
+    assert_no_err(&err);
+    *parts = mem_alloc(n * sizeof(float));
+    s->device.ops->read(s->device.self, *parts, s->parts, n * sizeof(float));
+    return s->offload.experts.used_bytes - before;
+}
+
+/* Rows of one batch take a place from each other: each expert that has one in the end is brought,
+ * once, and no other. */
+static void places_change_in_a_batch(void **state) {
+    static const struct {
+        const char *routes;
+        uint32_t placed;
+    } rows[] = {
+        {"ABBBAAAA", 0},                 /* lost and regained */
+        {"ABBBAAAABBBB", 1},             /* twice */
+        {"ABBB", 1},                     /* lost */
+        {"AB", 0},                       /* never lost */
+        {"ABBBAAAABBBBAAAABBBBAAAA", 0}, /* more often than there are experts */
+    };
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        struct site s;
+        float *got, *want;
+        open_site(&s);
+        const struct offload *o = &s.offload;
+        assert_true(run_rows(&s, rows[i].routes, true, &got) > 0);
+        assert_int_equal(o->n_bring, 1);
+        assert_int_equal(o->bring[0].first,
+                         corm_record_of(&s.archive, 1, rows[i].placed)->first_chunk);
+        assert_true(o->places.placed[s.arch.n_experts + rows[i].placed]);
+        /* All rows were computed: what the device makes of them, as of a prompt. */
+        assert_int_equal(run_rows(&s, rows[i].routes, false, &want), 0);
+        assert_int_equal(o->n_bring, 0);
+        assert_memory_equal(got, want, strlen(rows[i].routes) * s.arch.dim * sizeof *got);
+        free(got);
+        free(want);
+        close_site(&s);
+    }
+}
+
 /* ---- measuring ------------------------------------------------------------------------------ */
 
 static void rates(void **state) {
@@ -213,6 +335,7 @@ int main(void) {
         cmocka_unit_test(who_has_a_place),
         cmocka_unit_test(places_are_not_waited_for),
         cmocka_unit_test(uses_fade),
+        cmocka_unit_test(places_change_in_a_batch),
         cmocka_unit_test(rates),
         cmocka_unit_test(packed_rates),
     };
