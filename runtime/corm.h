@@ -67,10 +67,11 @@ enum corm_keeping {
 };
 
 /* With a device, what computes an expert of a token that decodes, where the device does not have
- * it. Prompts are the device's. */
+ * it. Prompts are the device's, and so are batches in which 32 sequences or more decode at once. */
 enum corm_missed {
-    /* The CPU, where all experts fit the host's budget (ram_bytes); else the device. Without a
-     * device nothing. */
+    /* The CPU, where all experts fit the host's budget (ram_bytes); else the device. Where that
+     * budget is automatic, two engines may choose differently: it hangs on the memory available.
+     * Without a device nothing. */
     CORM_MISSED_FIT,
     CORM_MISSED_DEVICE, /* the device, when it has been copied there */
     /* The CPU computes them from host memory, while the device computes the others. Which experts

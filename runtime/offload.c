@@ -53,7 +53,8 @@ int offload_link_rate(const struct backend *device, double *bytes_per_s, struct 
 enum { UPLOAD_BYTES = 4 << 20, UPLOAD_EXPERTS = 8 }; /* so much of each of so many experts */
 
 /* Bring the first chunks of experts by turns, two at a time, into slots that hold no more, so that
- * none is there when its turn comes again. */
+ * none is there when its turn comes again. All are read once before, which is when raw ones are
+ * checked. */
 static int upload_by_turns(struct cache *cache, struct prefetch *p, uint32_t n_chunks,
                            double *bytes_per_s, struct err *err) {
     const struct corm *c = cache->archive;
@@ -422,7 +423,7 @@ static int offload_run(void *ctx, uint32_t layer, const struct layer_weights *lw
     struct experts *d = o->device;
     struct experts_hook hook = experts_hook(d);
     follow(o, layer, b);
-    uint32_t n = divide(o, layer, b, ids, b->decode);
+    uint32_t n = divide(o, layer, b, ids, b->decode && b->rows < OFFLOAD_COPY_ROWS);
     list_bring(o, layer);
     if (n == 0) {
         return hook.run(hook.ctx, layer, lw, x, b, ids, parts, err);

@@ -23,7 +23,8 @@
  * opened, and on nothing else.
  *
  * Only decoding is divided in this way. In a prompt an expert serves several rows, which pays for
- * its copy: a prompt counts uses, but all of its experts are computed by the device.
+ * its copy: a prompt counts uses, but all of its experts are computed by the device. So it is with
+ * the tokens of OFFLOAD_COPY_ROWS and more sequences that decode together.
  *
  * Costs: the hidden state travels to the host together with the ids of the experts, and the outputs
  * travel back. The CPU computes while the device computes its share.
@@ -38,6 +39,7 @@
 enum {
     OFFLOAD_FADE_TOK = 64,
     OFFLOAD_ARRIVE_TOK = 4, /* tokens that an expert has to come to its place */
+    OFFLOAD_COPY_ROWS = 32, /* a batch of so many rows is the device's, decoding or not */
 };
 
 /* ---- the rule ---- */
@@ -49,8 +51,9 @@ bool offload_pays(double upload_bytes_per_s, double cpu_bytes_per_s);
  * memory, which it may not have: an error. 0 where the device needs no landing. */
 int offload_link_rate(const struct backend *device, double *bytes_per_s, struct err *err);
 /* The rate at which a run brings experts into the device's memory, in decoded bytes: read from the
- * page cache, checked, decoded and copied by as many threads, as `io` says. Measured like that, on
- * some MiB of the archive's own, after they have been read once. */
+ * page cache, decoded and copied by as many threads, as `io` says. Measured like that, on some MiB
+ * of the archive's own, after they have been read once. So the time of checking is part of it only
+ * for chunks that are decoded: others are checked when they come the first time (fill.h). */
 int offload_upload_rate(const struct backend *device, const struct corm *archive,
                         const struct prefetch_options *io, double *bytes_per_s, struct err *err);
 /* The rate that the CPU's experts operation reaches on one row, measured for some milliseconds. It
@@ -81,8 +84,9 @@ void offload_places_open(struct offload_places *p, const struct corm *archive, u
 void offload_places_close(struct offload_places *p); /* accepts a zeroed struct */
 /* `rows` more tokens begin. */
 void offload_places_clock(struct offload_places *p, uint32_t rows);
-/* Count a use of the expert, by a token that decodes or by one of a prompt, which the device
- * computes in any case. Returns who computes it while decoding. */
+/* Count a use of the expert, by a token of a batch that is divided (`decode`) or by one of a
+ * prompt, which the device computes in any case. Returns who computes it where batches are
+ * divided. */
 enum offload_share offload_place(struct offload_places *p, uint32_t layer, uint32_t expert,
                                  bool decode);
 

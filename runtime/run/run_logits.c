@@ -202,6 +202,7 @@ const struct cli_command run_logits_command = {
         "For comparing with other programs: row i of the result has the logits of "
         "the token that comes after ids 0 to i. The hash is XXH3-64 of the last row; it is the "
         "same for every thread count, batch and budget; on a device, whose batches of more than 8 "
-        "tokens sum in another order, for every budget (--missed cpu: for none).",
+        "tokens sum in another order, for every budget with --missed device. With --missed cpu, "
+        "and with fit where all experts fit into --ram, another budget may change its last bits.",
     .examples = "corm-run logits model.corm --ids 1,15,7 -o out.npy\n"
                 "#Then in Python: numpy.load(\"out.npy\").argmax(1)\n"};

@@ -52,14 +52,16 @@ static const struct cli_option machine_rows[] = {
      "a size (6G) or auto. The driver takes some hundred megabytes for itself beside it.",
      .fallback = "auto, 15/16 of what is free"},
     {"missed", 0, CLI_ENUM, FIELD(missed), "WHO",
-     "With --device cuda, who computes an expert that the device does not hold, for a single "
-     "token: device, which waits for a copy; cpu, from memory within --ram and while the device "
-     "computes its share; fit, the CPU where all experts fit into --ram, else the device; or auto, "
-     "the faster one of both by a measurement at the start, which the memory plan tells. With "
+     "With --device cuda, who computes an expert that the device does not hold, for tokens that "
+     "decode, of fewer than 32 sequences at once: device, which waits for a copy; cpu, from memory "
+     "within --ram and while the device computes its share; fit, the CPU where all experts fit "
+     "into --ram, else the device; or auto, the faster one of both by a measurement at the start, "
+     "which the memory plan tells. Prompts and larger batches are copied. With "
      "device, memory and timing change no bit of the result. With cpu, experts "
      "that are used most are the device's, as many as its memory holds, and the last bits hang on "
      "which they are: a command gives the same result every time where --vram is a size, with "
-     "another --vram perhaps not. With auto two runs may choose differently.",
+     "another --vram perhaps not. With auto two runs may choose differently, and with fit where "
+     "--ram is auto, since that hangs on the memory available.",
      .words = missed_words},
     {"threads", 't', CLI_INT, FIELD(threads), "N",
      "Threads that compute. The result does not depend on it.", .min = 1, .max = 1024,

@@ -256,6 +256,26 @@ static void places_change_in_a_batch(void **state) {
     }
 }
 
+/* Many sequences that decode at once use an expert as often as a prompt does: they are not divided,
+ * but their uses count. */
+static void large_batches_are_copied(void **state) {
+    char routes[MAX_ROWS + 1];
+    struct site s;
+    float *got;
+    (void)state;
+    open_site(&s);
+    for (uint32_t rows = OFFLOAD_COPY_ROWS - 1; rows <= MAX_ROWS; rows++) {
+        memset(routes, 'A', rows);
+        routes[rows / 2] = 'B'; /* which has no place */
+        routes[rows] = 0;
+        const uint64_t cpu_bytes = run_rows(&s, routes, true, &got);
+        assert_true((cpu_bytes > 0) == (rows < OFFLOAD_COPY_ROWS));
+        assert_true(s.offload.places.uses[s.arch.n_experts] > 0);
+        free(got);
+    }
+    close_site(&s);
+}
+
 /* ---- measuring ------------------------------------------------------------------------------ */
 
 static void rates(void **state) {
@@ -336,6 +356,7 @@ int main(void) {
         cmocka_unit_test(places_are_not_waited_for),
         cmocka_unit_test(uses_fade),
         cmocka_unit_test(places_change_in_a_batch),
+        cmocka_unit_test(large_batches_are_copied),
         cmocka_unit_test(rates),
         cmocka_unit_test(packed_rates),
     };
