@@ -159,7 +159,8 @@ static int read_run(struct fill *fill, struct filler *f, struct fill_run *run, s
 static int send_stored(struct fill *fill, struct filler *f, bool demanded, uint32_t chunk,
                        int32_t slot, const uint8_t *stored, struct err *err) {
     const struct corm_chunk *k = &fill->archive->chunks[chunk];
-    /* What comes from the page cache again is what was checked. */
+    /* Once in a run. A page that was evicted meanwhile has been read from the disk again, which is
+     * not seen here: what the disk then gives is not checked. */
     const bool known = fill->reader.way == READER_BUFFERED &&
                        __atomic_load_n(&fill->checked[chunk], __ATOMIC_RELAXED);
     if (!known && corm_chunk_check(fill->archive, k, stored, err) < 0) {

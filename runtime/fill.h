@@ -10,8 +10,9 @@
  * Chunks that are kept as they are stored are read straight into their slots, or used from the map
  * of the file. Chunks that are decoded go through the buffer. Where slots are memory of a device,
  * the buffer is page-locked, and chunks that need no decoding are copied from there; others are
- * decoded into page-locked pieces first. A device's experts come again and again from the page
- * cache: a chunk that comes from there unchanged is checked when it comes the first time.
+ * decoded into page-locked pieces first. A device's experts come again and again, mostly from the
+ * page cache: one that is read through it and needs no decoding is checked when it comes the first
+ * time. If its pages were evicted and read from the disk again since, it is not checked again.
  *
  * Threads: a struct filler belongs to one thread. Several threads fill runs at once, each with its
  * own filler, and none of them takes the lock of the cache for it, because the slots and chunks of

@@ -10,7 +10,8 @@
  *
  * Each figure is the best of some tries. The kernel is the smallest that the backend has.
  * Page-locked memory is copied as the engine copies, in uploads of one piece; what is real comes
- * from the page cache, and is checked and decoded.
+ * from the page cache, and is decoded, or, where it is stored as it is used, copied from where it
+ * was read. That it is checked costs time only where it is decoded (fill.h).
  */
 #include <stdio.h>
 #include <string.h>
