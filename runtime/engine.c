@@ -347,9 +347,6 @@ static int open_steps(struct corm_engine *e, const char *path,
     if (open_archive(e, path, options, err) < 0 || engine_open_backend(e, err) < 0) {
         return -1;
     }
-    if (forward_supported(&e->archive.arch, &e->backend, err) < 0) {
-        return err_prefix(err, "%s", path);
-    }
     if (check_kv_bytes(e, err) < 0 || engine_plan_reading(e, err) < 0) {
         return -1;
     }

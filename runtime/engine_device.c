@@ -141,6 +141,12 @@ static int decide_missed(struct corm_engine *e, struct err *err) {
 
 /* ---- opening ---- */
 
+static int check_layers(const struct corm_engine *e, struct err *err) {
+    return forward_supported(&e->archive.arch, &e->backend, err) < 0
+               ? err_prefix(err, "%s", e->archive.map.path)
+               : 0;
+}
+
 static int open_device(struct corm_engine *e, const char *device,
                        const struct backend_limits *limits, struct err *err) {
     const struct backend *given = e->opt.measure ? e->opt.measure->backend : NULL;
@@ -156,6 +162,10 @@ static int open_device(struct corm_engine *e, const char *device,
             return -1;
         }
         e->backend = *given;
+    }
+    /* Before anything is measured: what cannot run is refused at once. */
+    if (check_layers(e, err) < 0) {
+        return -1;
     }
     if (e->plan.missed == CORM_MISSED_CPU &&
         offload_open_cpu(&e->offload, &e->archive, e->opt.isa, e->opt.threads,
@@ -190,7 +200,9 @@ int engine_open_backend(struct corm_engine *e, struct err *err) {
     if (engine_plan(e, backend_cpu_scratch_bytes(e->opt.threads, &limits), err) < 0) {
         return -1;
     }
-    return backend_cpu_open(&e->backend, e->opt.isa, e->opt.threads, &limits, err);
+    return backend_cpu_open(&e->backend, e->opt.isa, e->opt.threads, &limits, err) < 0
+               ? -1
+               : check_layers(e, err);
 }
 
 int engine_open_slots(struct corm_engine *e, bool whole_lru, struct err *err) {

@@ -313,6 +313,40 @@ static void auto_measures(void **state) {
     free(path);
 }
 
+/* A layer that the device cannot compute is refused before anything is measured, for which this
+ * device would have too little memory. */
+static void a_mixer_that_is_lacking(void **state) {
+    (void)state;
+    char *path = mem_printf("%s/bf16.corm", test_dir());
+    const struct fake_options fake = {.isa = "scalar", .threads = 1, .memory_bytes = 1 << 20};
+    struct corm_engine_options opt = {
+        .isa = "scalar", .vram_bytes = (uint64_t)1 << 29, .missed = CORM_MISSED_AUTO};
+    struct outcome all = run_fake_with(path, fake, opt, (struct corm_mechanisms){0});
+    opt.vram_bytes = all.plan.floor_bytes;
+    opt.threads = 1;
+    opt.ctx_tok = 64;
+    opt.batch_rows = 32;
+    free(all.last);
+    for (int lacking = 0; lacking < 2; lacking++) {
+        const struct backend_limits limits = wide_limits();
+        struct corm_mechanisms m = {0};
+        struct corm_engine *e;
+        struct corm_error error;
+        struct backend b;
+        struct err err = {0};
+        fake_device_open(&b, &fake, &limits, &err);
+        assert_no_err(&err);
+        struct backend_ops less = *b.ops;
+        less.attention = lacking ? NULL : less.attention;
+        b.ops = &less;
+        m.backend = &b;
+        opt.measure = &m;
+        assert_int_equal(corm_engine_open(&e, path, &opt, &error), -1); /* closes the device */
+        assert_true(!strstr(error.message, "cannot do yet") == !lacking);
+    }
+    free(path);
+}
+
 /* The plan is kept: nothing beyond it is allocated on the device. */
 static void the_plan_is_kept(void **state) {
     (void)state;
@@ -463,6 +497,7 @@ int main(void) {
         cmocka_unit_test(missed_on_the_cpu),
         cmocka_unit_test(the_same_experts_are_missed),
         cmocka_unit_test(auto_measures),
+        cmocka_unit_test(a_mixer_that_is_lacking),
         cmocka_unit_test(the_plan_is_kept),
         cmocka_unit_test(devices_by_name),
         cmocka_unit_test(tokens_of_the_cpu_on_emulated_cuda),
