@@ -9,13 +9,15 @@
 # is in WORK_DIR/STEP.log, and the figures are printed as they come. At the end all figures are told again.
 #
 #   operations    each operation against the CPU, twice the same bits; golden logits          150 s
-#   archives      of Qwen3-30B's shape (4 layers) and Mixtral's (2), made here                60 s
+#   tokens        greedy tokens of the demo model (30 s), all and few experts on the device   30 s
+#   archives      of Qwen3-30B's shape (4 layers) and Mixtral's (2), made here                50 s each
+#   same          equal hashes under two budgets, both shapes                                 30 s each
 #   probes        a kernel, a round trip, copies, a demanded MiB behind guesses               30 s
-#   resident      decoding and prompts, all experts in device memory, both shapes             50 s each
-#   half-WHO      room for half of them, missed ones by the device, the CPU, auto             40 s each
-#   same          equal hashes under two budgets                                              40 s
-#   tokens        greedy tokens of the demo model, all and few experts on the device          30 s
+#   resident      decoding and prompts, all experts in device memory, both shapes             40 s each
+#   half-WHO      the first shape, room for half of them, missed ones by each --missed        30 s each
 #   memcheck      compute-sanitizer, where there is one: operations                           the rest
+#
+# All limits together are ten minutes, so that each step has its time whatever those before it take.
 #
 # SESSION_RUN=PROGRAM takes the place of corm-run, for a device that is not there; SESSION_SHAPES="A B" are
 # other shapes, SESSION_SECONDS=N another limit of all.
@@ -99,12 +101,21 @@ self() { # NAME LIMIT PART ARGUMENT...
 : >"$work/figures"
 step operations 150 "$device"
 operations=$?
+demo=$out/fable-q8.corm
+if [ ! -f "$demo" ] && [ -x "$out/corm-prep" ]; then
+    demo=$work/fable-q8.corm
+    step demo 30 "$out/corm-prep" convert tests/models/fable --codec q8 --force -o "$demo"
+fi
+self tokens 30 tokens "$demo"
 archives=
 for shape in ${SESSION_SHAPES:-qwen3-30b-a3b mixtral-8x7b}; do
     layers=4
     [ "$shape" != mixtral-8x7b ] || layers=2
-    step "archive-$shape" 60 "$out/synth" straight "$work/$shape.corm" --shape "$shape" --layers $layers --quiet &&
+    step "archive-$shape" 50 "$out/synth" straight "$work/$shape.corm" --shape "$shape" --layers $layers --quiet &&
         archives="$archives $shape"
+done
+for shape in $archives; do
+    self "same-$shape" 30 same "$work/$shape.corm"
 done
 for shape in $archives; do
     self probes 30 bench "$work/$shape.corm" --probe && told probes
@@ -112,24 +123,16 @@ for shape in $archives; do
 done
 for shape in $archives; do
     # shellcheck disable=SC2086
-    self "resident-$shape" 50 bench "$work/$shape.corm" $lengths && told "resident-$shape"
+    self "resident-$shape" 40 bench "$work/$shape.corm" $lengths && told "resident-$shape"
 done
 for shape in $archives; do
-    for missed in device cpu auto; do
+    for missed in device cpu fit auto; do
         # shellcheck disable=SC2086
-        self "half-$missed-$shape" 40 bench "$work/$shape.corm" --share 50 --missed $missed $lengths &&
+        self "half-$missed-$shape" 30 bench "$work/$shape.corm" --share 50 --missed $missed $lengths &&
             told "half-$missed-$shape"
     done
+    break
 done
-for shape in $archives; do
-    self "same-$shape" 40 same "$work/$shape.corm"
-done
-demo=$out/fable-q8.corm
-if [ ! -f "$demo" ] && [ -x "$out/corm-prep" ]; then
-    demo=$work/fable-q8.corm
-    step demo 30 "$out/corm-prep" convert tests/models/fable --codec q8 --force -o "$demo"
-fi
-self tokens 30 tokens "$demo"
 if [ $operations -ne 0 ]; then
     echo '# memcheck: operations did not pass, not run'
 elif command -v compute-sanitizer >/dev/null 2>&1; then

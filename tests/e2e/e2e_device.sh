@@ -202,7 +202,7 @@ session() {
     cat out err
     [ $got -eq 1 ] && grep -q '^not ok operations' out && [ "$(grep -c '^not ok' out)" -eq 1 ] || return 1
     for step in archive-qwen3.6-tiny probes resident-qwen3.6-tiny half-device-qwen3.6-tiny half-cpu-qwen3.6-tiny \
-        half-auto-qwen3.6-tiny same-qwen3.6-tiny tokens; do
+        half-fit-qwen3.6-tiny half-auto-qwen3.6-tiny same-qwen3.6-tiny tokens; do
         grep -q "^ok $step " out || { echo "no step $step"; return 1; }
     done
     grep -q '^## probes' out
