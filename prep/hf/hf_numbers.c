@@ -117,7 +117,8 @@ static void add_once(struct buf *list, const char *between, const char *word) {
     size_t gap = strlen(between), len = strlen(word);
     bool there = false;
     for (const char *p = list->data; list->len && !there && (p = strstr(p, word)); p++) {
-        bool begins = p == list->data || strncmp(p - gap, between, gap) == 0;
+        const size_t before = (size_t)(p - list->data);
+        const bool begins = before == 0 || (before >= gap && strncmp(p - gap, between, gap) == 0);
         there = begins && (p[len] == '\0' || strncmp(p + len, between, gap) == 0);
     }
     if (!there) {
