@@ -38,6 +38,7 @@ static const struct expert_shape {
     {"side", FFN_BLOCK, 8, ASK_BYTES, 0},   {"side+rows", FFN_BLOCK, 8, ASK_ROWS, 0},
     {"side+neurons", 8, 8, ASK_NEURONS, 0},
 };
+
 /* The same of rows with scales, whose downs are summed in integers: all of a block at once, when
  * its gates and ups are known. Downs are brought to cache as these are read, so that here, too,
  * bytes are asked for in the order in which they lie. */
@@ -53,21 +54,17 @@ static const struct expert_shape in_cache = {NULL, FFN_BLOCK, 8, ASK_BYTES, 0};
 static_assert(sizeof shapes / sizeof *shapes <= SHAPE_MOST, "a trial holds all");
 static_assert(sizeof quant_shapes / sizeof *quant_shapes <= SHAPE_MOST, "a trial holds all");
 
-static const struct expert_shape *shapes_of(enum codec_id c, uint32_t *n) {
-    *n = codec_has_scales(c) ? sizeof quant_shapes / sizeof *quant_shapes
-                             : sizeof shapes / sizeof *shapes;
+static const struct expert_shape *shapes_of(enum codec_id c) {
     return codec_has_scales(c) ? quant_shapes : shapes;
 }
 
 uint32_t cpu_expert_shapes(enum codec_id c) {
-    uint32_t n;
-    shapes_of(c, &n);
-    return n;
+    return codec_has_scales(c) ? sizeof quant_shapes / sizeof *quant_shapes
+                               : sizeof shapes / sizeof *shapes;
 }
 
 const char *cpu_expert_shape_name(enum codec_id c, uint32_t shape) {
-    uint32_t n;
-    return shapes_of(c, &n)[shape].name;
+    return shapes_of(c)[shape].name;
 }
 
 /* Shapes of products with rows as they are decoded: as many neurons at once as is best, or one;
@@ -354,8 +351,7 @@ static void run_wave(struct ffn *f) {
     const uint32_t turn = shape_next(trial, bytes);
     f->packed_shape = &packed_shapes[f->wave_packed ? turn : all->packed.best];
     const enum codec_id codec = f->layer->codec->id;
-    uint32_t n_shapes;
-    f->shape = shapes_of(codec, &n_shapes) + (f->wave_packed ? all->experts[codec].best : turn);
+    f->shape = shapes_of(codec) + (f->wave_packed ? all->experts[codec].best : turn);
     const uint64_t start = tries ? clock_ns() : 0;
     cpu_run(f->c, block_item, f, f->n_blocks, (uint64_t)f->n_blocks * FFN_BLOCK * 3 * f->dim);
     if (tries) {
