@@ -51,3 +51,7 @@ void dot_check_same(const struct place *p, const char *what, const float *got, c
 struct dot_rows dot_rows_of(const struct weight *w, uint32_t first, uint32_t n) {
     return (struct dot_rows){weight_row(w, first), w->stride_bytes, n, w->cols, 8, 16 * 1024};
 }
+
+bool dot_same_or_nan(float a, float b) {
+    return memcmp(&a, &b, sizeof a) == 0 || (isnan(a) && isnan(b));
+}

@@ -33,6 +33,9 @@ void dot_check_close(const struct place *p, const char *what, size_t i, float go
 void dot_check_same(const struct place *p, const char *what, const float *got, const float *want,
                     size_t n, const char *file, int line);
 
+/* Whether two numbers have the same bits, or are no numbers both. */
+bool dot_same_or_nan(float a, float b);
+
 /* `n` rows of `w`. They ask for bytes far behind the guard page in advance: that does no harm. */
 struct dot_rows dot_rows_of(const struct weight *w, uint32_t first, uint32_t n);
 

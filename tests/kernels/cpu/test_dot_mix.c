@@ -52,10 +52,6 @@ static void simple_mix(const struct weight *w, const float *a, float *out, doubl
     }
 }
 
-static bool same_or_nan(float a, float b) {
-    return a == b || (isnan(a) && isnan(b));
-}
-
 /* Half a step of each row's code, and roundings, away from the sum of the decoded rows. */
 static void check_near(const struct place *p, const struct weight *w, const float *a,
                        const float *got, const double *size) {
@@ -137,7 +133,7 @@ static void check_mix(const struct place *p, struct test_rng *rng, uint32_t n_x,
         simple_mix(&w, h + j * stride, want, size);
         for (uint32_t c = 0; c < p->cols; c++) {
             const float added = (float)(c % 7) - 3 + want[c];
-            if (!same_or_nan(got[c], want[c]) || !same_or_nan(y[j][c], added)) {
+            if (!dot_same_or_nan(got[c], want[c]) || !dot_same_or_nan(y[j][c], added)) {
                 print_error("%s %s, %u rows, %u cols, %s: column %u of sum %u of %u is %a, "
                             "expected %a; added %a, expected %a\n",
                             p->isa->name, p->codec->name, p->rows, p->cols, kind_name(p->kind), c,

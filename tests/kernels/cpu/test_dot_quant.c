@@ -66,10 +66,6 @@ static void hard_groups(struct test_rng *rng, float *x, uint32_t cols) {
     }
 }
 
-static bool same_or_nan(float a, float b) {
-    return memcmp(&a, &b, sizeof a) == 0 || (isnan(a) && isnan(b));
-}
-
 /* The promise of dot.h, number by number. */
 static void check_quant(const struct place *p, const struct input *in) {
     const struct dot_quant *q = &in->quant;
@@ -88,8 +84,8 @@ static void check_quant(const struct place *p, const struct input *in) {
         }
         bool zero = !finite || top < DOT_QUANT_LEAST;
         float scale = !finite ? NAN : zero ? 0 : top / 127.0f;
-        assert_true(same_or_nan(q->scale[g], scale));
-        assert_true(same_or_nan(q->sum[g], (float)sum * scale));
+        assert_true(dot_same_or_nan(q->scale[g], scale));
+        assert_true(dot_same_or_nan(q->sum[g], (float)sum * scale));
         assert_int_equal(q->offset[g], -128 * sum);
         for (uint32_t i = g * CODEC_GROUP; i < (g + 1) * CODEC_GROUP; i++) {
             int want = zero ? 0 : (int)nearbyintf(in->x[i] * (127.0f / top));
@@ -178,7 +174,7 @@ static void check_qdot(const struct place *p, const struct weight *w, struct inp
         k->qdot(&rows, &quants[j], got);
         for (uint32_t r = 0; r < p->rows; r++) {
             float want = simple_qdot(w, r, &quants[j]), tiled = y[j * y_stride + r];
-            if (!same_or_nan(got[r], want) || !same_or_nan(tiled, want)) {
+            if (!dot_same_or_nan(got[r], want) || !dot_same_or_nan(tiled, want)) {
                 print_error("%s %s, %u rows, %u cols, %s: row %u with input %u of %u is %a, in a "
                             "panel %a, expected %a\n",
                             p->isa->name, p->codec->name, p->rows, p->cols, kind_name(p->kind), r,
