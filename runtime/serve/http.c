@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "runtime/serve/http_internal.h"
@@ -491,6 +492,7 @@ static void say_nothing(void *ctx, const char *format, va_list args) {
 int http_start(struct http **out, const struct http_options *options, struct err *err) {
     struct http *http = mem_calloc(1, sizeof *http);
     http->o = *options;
+    http->quiesced = -1;
     pthread_mutex_init(&http->lock, NULL);
     int fd = http_listen(options, &http->port, err);
     if (fd >= 0) {
@@ -521,10 +523,14 @@ unsigned http_port(const struct http *http) {
     return http->port;
 }
 
+/* The daemon's thread may be about to accept when it is told to stop listening, so the socket is
+ * shut down here, which refuses whoever comes, and its number is given back to the system only
+ * when that thread has ended: closed at once, it could name another file by then. */
 void http_quiesce(struct http *http) {
     int fd = MHD_quiesce_daemon(http->daemon);
     if (fd >= 0) {
-        close(fd);
+        http->quiesced = fd;
+        shutdown(fd, SHUT_RDWR);
     }
 }
 
@@ -538,6 +544,9 @@ void http_stop(struct http *http) {
     }
     pthread_mutex_unlock(&http->lock);
     MHD_stop_daemon(http->daemon);
+    if (http->quiesced >= 0) {
+        close(http->quiesced);
+    }
     pthread_mutex_destroy(&http->lock);
     free(http);
 }

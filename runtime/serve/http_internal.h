@@ -64,6 +64,7 @@ struct http_exchange {
 struct http {
     struct http_options o;
     struct MHD_Daemon *daemon;
+    int quiesced; /* the listening socket after http_quiesce; -1: the daemon's own */
     unsigned port;
     pthread_mutex_t lock;
     struct conn *conns;
