@@ -1,10 +1,8 @@
 #include "runtime/cache.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "kernels/backend.h"
 
@@ -30,38 +28,119 @@ bool cache_can_pack(const struct corm *archive) {
     return corm_chunk_encoded(archive, CORM_ENCODING_EXPONENTS) && !cache_unpackable(archive);
 }
 
-size_t cache_slot_bytes(const struct corm *archive, unsigned how) {
-    uint64_t most = (uint64_t)archive->chunk_neurons * archive->neuron_bytes, stored = 0;
-    for (uint32_t i = 0; how & CACHE_PACKED && i < archive->n_chunks; i++) {
-        stored =
-            archive->chunks[i].stored_bytes > stored ? archive->chunks[i].stored_bytes : stored;
+/* ---- sizes ---- */
+
+/* Bytes that a chunk takes in a slot. */
+static size_t bytes_of(const struct corm *archive, unsigned how, uint32_t chunk) {
+    const struct corm_chunk *k = &archive->chunks[chunk];
+    return align_up(how & CACHE_PACKED ? k->stored_bytes : corm_chunk_raw_bytes(archive, k), 64);
+}
+
+static int larger_first(const void *a, const void *b) {
+    const struct room_size *x = a, *y = b;
+    return x->slot_bytes < y->slot_bytes ? 1 : x->slot_bytes > y->slot_bytes ? -1 : 0;
+}
+
+/* Classes of `runs` [n], which are in falling order: each begins with the largest size that is in
+ * none yet, and has those that are smaller by at most one part in `parts` (0: all). False where
+ * they are too many. */
+static bool group_sizes(const struct room_size *runs, uint32_t n, uint32_t parts,
+                        struct cache_sizes *out) {
+    out->n = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        struct room_size *last = out->n > 0 ? &out->sizes[out->n - 1] : NULL;
+        const size_t slack = last && parts > 0 ? last->slot_bytes / parts : 0;
+        if (last && (parts == 0 || runs[i].slot_bytes >= last->slot_bytes - slack)) {
+            last->n += runs[i].n;
+        } else if (out->n == ROOM_MAX_CLASSES) {
+            return false;
+        } else {
+            out->sizes[out->n++] = runs[i];
+        }
     }
-    return align_up(how & CACHE_PACKED ? stored : most, 64);
+    return true;
+}
+
+struct cache_sizes cache_sizes(const struct corm *archive, unsigned how) {
+    const struct cache c = {.archive = archive, .opt.how = how};
+    struct cache_sizes out;
+    struct room_size *runs = NULL; /* of chunks of one size, one after the other */
+    size_t cap = 0;
+    uint32_t n = 0, parts = how & CACHE_ONE_SIZE ? 0 : CACHE_CLASS_PARTS;
+    for (uint32_t i = 0; i < archive->n_chunks; i++) {
+        if (!cache_uses_slot(&c, i)) {
+            continue;
+        }
+        const size_t bytes = bytes_of(archive, how, i);
+        if (n > 0 && runs[n - 1].slot_bytes == bytes) {
+            runs[n - 1].n++;
+            continue;
+        }
+        runs = mem_grow(runs, n + 1, &cap, sizeof *runs);
+        runs[n++] = (struct room_size){bytes, 1};
+    }
+    if (n > 0) {
+        qsort(runs, n, sizeof *runs, larger_first);
+    }
+    while (!group_sizes(runs, n, parts, &out)) {
+        parts /= 2;
+    }
+    free(runs);
+    return out;
+}
+
+size_t cache_slot_bytes(const struct corm *archive, unsigned how) {
+    const struct cache_sizes s = cache_sizes(archive, how | CACHE_ONE_SIZE);
+    return s.n > 0 ? s.sizes[0].slot_bytes : 0;
 }
 
 uint32_t cache_slots_needed(const struct corm *archive, unsigned how) {
-    const struct cache c = {.archive = archive, .opt.how = how};
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < archive->n_chunks; i++) {
-        n += cache_uses_slot(&c, i);
-    }
-    return n;
+    const struct cache_sizes s = cache_sizes(archive, how | CACHE_ONE_SIZE);
+    return s.n > 0 ? s.sizes[0].n : 0;
 }
 
-uint32_t cache_slots_floor(const struct corm *archive) {
-    uint32_t most = 0;
-    for (uint32_t i = 0; i < archive->n_records; i++) {
-        most = archive->records[i].n_chunks > most ? archive->records[i].n_chunks : most;
+uint64_t cache_bytes_needed(const struct corm *archive, unsigned how) {
+    const struct cache_sizes s = cache_sizes(archive, how);
+    return room_all_bytes(s.sizes, s.n);
+}
+
+uint64_t cache_usable_bytes(const struct corm *archive, unsigned how, uint64_t bytes) {
+    const struct cache_sizes s = cache_sizes(archive, how);
+    return room_usable_bytes(s.sizes, s.n, bytes);
+}
+
+/* The class of a size, of which classes have the largest first. */
+static uint32_t class_of(const struct cache_sizes *s, size_t bytes) {
+    uint32_t i = 0;
+    while (i + 1 < s->n && s->sizes[i + 1].slot_bytes >= bytes) {
+        i++;
+    }
+    return i;
+}
+
+uint64_t cache_floor_bytes(const struct corm *archive, unsigned how) {
+    const struct cache_sizes s = cache_sizes(archive, how);
+    uint64_t most = 0;
+    for (uint32_t r = 0; r < archive->n_records && s.n > 0; r++) {
+        const struct corm_record *rec = &archive->records[r];
+        uint64_t bytes = 0;
+        for (uint32_t i = 0; i < rec->n_chunks; i++) {
+            const uint32_t class = class_of(&s, bytes_of(archive, how, rec->first_chunk + i));
+            bytes += room_alone_bytes(s.sizes, s.n, class);
+        }
+        most = bytes > most ? bytes : most;
     }
     return 2 * most;
 }
 
-size_t cache_table_bytes(const struct corm *archive, uint32_t n_slots) {
-    return archive->n_chunks * sizeof(struct cache_chunk) +
+size_t cache_table_bytes(const struct corm *archive) {
+    return archive->n_chunks * (sizeof(struct cache_chunk) + sizeof(uint8_t) + sizeof(uint32_t)) +
            archive->n_records *
                (sizeof(struct cache_record) + sizeof(struct cache_view) + 2 * sizeof(uint32_t)) +
-           n_slots * (sizeof(int32_t) + sizeof(uint32_t)) + DECAYS * sizeof(float);
+           room_table_bytes(archive->n_chunks) + DECAYS * sizeof(float);
 }
+
+/* ---- life ---- */
 
 /* The estimate of a chance before anything was measured: the middle of the bucket's counts, and
  * more for what was used a moment ago. */
@@ -92,12 +171,11 @@ static void open_records(struct cache *c) {
     }
 }
 
-int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots,
+int cache_open(struct cache *c, const struct corm *archive, uint64_t bytes,
                const struct cache_options *opt, struct err *err) {
-    *c = (struct cache){
-        .archive = archive, .opt = *opt, .n_slots = n_slots, .step = 1, .decode = true};
+    *c = (struct cache){.archive = archive, .opt = *opt, .step = 1, .decode = true};
     pthread_mutex_init(&c->lock, NULL);
-    c->slot_bytes = cache_slot_bytes(archive, opt->how);
+    c->sizes = cache_sizes(archive, opt->how);
     c->chunks = mem_calloc(archive->n_chunks, sizeof *c->chunks);
     c->records = mem_calloc(archive->n_records, sizeof *c->records);
     c->view = mem_calloc(archive->n_records, sizeof *c->view);
@@ -105,45 +183,31 @@ int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots,
     c->pinned = mem_calloc(archive->n_records, sizeof *c->pinned);
     c->n_heap = mem_calloc(archive->arch.n_layers, sizeof *c->n_heap);
     c->guessed = mem_calloc(archive->arch.n_layers, sizeof *c->guessed);
-    c->free_slots = mem_calloc(n_slots, sizeof *c->free_slots);
-    c->unmapped = mem_calloc(n_slots, sizeof *c->unmapped);
+    c->class = mem_calloc(archive->n_chunks, sizeof *c->class);
     c->decay = mem_calloc(DECAYS, sizeof *c->decay);
     for (int i = 0; i < DECAYS; i++) {
         c->decay[i] = powf(DECAY, (float)i);
     }
+    for (uint32_t i = 0; i < archive->n_chunks && c->sizes.n > 0; i++) {
+        c->class[i] = (uint8_t)class_of(&c->sizes, bytes_of(archive, opt->how, i));
+    }
+    for (uint32_t i = 0; i < c->sizes.n; i++) {
+        c->alone_bytes[i] = room_alone_bytes(c->sizes.sizes, c->sizes.n, i);
+    }
     open_records(c);
     open_chances(c);
-    /* The last of the list is taken first, so that a cache that is half in use touches only the
-     * memory that it fills. */
-    for (uint32_t i = 0; i < n_slots; i++) {
-        c->free_slots[i] = (int32_t)(n_slots - 1 - i);
-    }
-    c->n_free = n_slots;
-    if (n_slots == 0 || opt->slots) {
-        c->slots = opt->slots;
-        return 0;
-    }
-    /* Memory straight from the kernel: its zero pages cost nothing until they are filled. */
-    void *p = mmap(NULL, (size_t)n_slots * c->slot_bytes, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) {
-        return err_errno(err, errno, "expert cache of %u slots of %zu bytes", n_slots,
-                         c->slot_bytes);
-    }
-    madvise(p, (size_t)n_slots * c->slot_bytes, MADV_HUGEPAGE);
-    c->slots = p;
-    return 0;
+    const int status = room_open(&c->room, c->sizes.sizes, c->sizes.n, bytes, opt->slots, err);
+    c->unmapped = mem_calloc(c->room.n_slots, sizeof *c->unmapped);
+    return status;
 }
 
 void cache_close(struct cache *c) {
     if (!c->archive) {
         return;
     }
-    if (c->slots && !c->opt.slots) {
-        munmap(c->slots, (size_t)c->n_slots * c->slot_bytes);
-    }
-    void *tables[] = {c->chunks,  c->records,    c->heaps,    c->pinned, c->n_heap,
-                      c->guessed, c->free_slots, c->unmapped, c->decay,  c->view};
+    room_close(&c->room);
+    void *tables[] = {c->chunks,  c->records, c->heaps,    c->pinned, c->n_heap,
+                      c->guessed, c->class,   c->unmapped, c->decay,  c->view};
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
         free(tables[i]);
     }
@@ -455,8 +519,8 @@ static uint32_t find_last_resort(const struct cache *c) {
     return victim;
 }
 
-/* READY -> ABSENT. Returns the slot. */
-static int32_t evict(struct cache *c, uint32_t chunk) {
+/* READY -> ABSENT. The slot is free. */
+static void evict(struct cache *c, uint32_t chunk) {
     struct cache_chunk *k = &c->chunks[chunk];
     struct cache_record *r = &c->records[k->record];
     int32_t slot = k->slot;
@@ -474,42 +538,42 @@ static int32_t evict(struct cache *c, uint32_t chunk) {
     k->slot = CACHE_NO_SLOT;
     k->data = NULL;
     c->count.evictions++;
+    room_give(&c->room, slot);
     list_place(c, k->record);
-    return slot;
 }
 
-/* Evict one chunk of the victim, or for comparison all of them. Returns a slot. */
-static int32_t evict_from(struct cache *c, uint32_t victim) {
-    int32_t slot = evict(c, victim_chunk(c, victim));
+/* Evict one chunk of the victim, or for comparison all of them. */
+static void evict_from(struct cache *c, uint32_t victim) {
+    evict(c, victim_chunk(c, victim));
     if (c->opt.whole_lru) {
         for (uint32_t k; (k = victim_chunk(c, victim)) != UINT32_MAX;) {
-            cache_slot_give(c, evict(c, k));
+            evict(c, k);
         }
     }
-    return slot;
 }
 
 float cache_victim_p(const struct cache *c) {
-    uint32_t victim = c->n_free > 0 ? UINT32_MAX : find_victim(c);
+    const bool fits = c->room.n_classes == 0 || room_fits(&c->room, 0, false);
+    uint32_t victim = fits ? UINT32_MAX : find_victim(c);
     return victim == UINT32_MAX ? 0.0f : cache_use_p(c, victim);
 }
 
-int32_t cache_slot_take(struct cache *c, enum cache_claim claim, float p) {
-    if (c->n_free > 0) {
-        return c->free_slots[--c->n_free];
+int32_t cache_slot_take(struct cache *c, uint32_t chunk, enum cache_claim claim, float p) {
+    const uint32_t class = c->class[chunk];
+    int32_t slot;
+    while ((slot = room_take(&c->room, class, false)) == CACHE_NO_SLOT) {
+        uint32_t victim = find_victim(c);
+        if (victim == UINT32_MAX && claim == CACHE_CLAIM_DEMAND) {
+            victim = find_last_resort(c);
+        }
+        if (victim == UINT32_MAX || (claim == CACHE_CLAIM_GUESS && cache_use_p(c, victim) >= p)) {
+            /* What is demanded may have what is kept free, too: chunks that are leased together
+             * have room together. */
+            return claim == CACHE_CLAIM_DEMAND ? room_take(&c->room, class, true) : CACHE_NO_SLOT;
+        }
+        evict_from(c, victim);
     }
-    uint32_t victim = find_victim(c);
-    if (victim == UINT32_MAX && claim == CACHE_CLAIM_DEMAND) {
-        victim = find_last_resort(c);
-    }
-    if (victim == UINT32_MAX || (claim == CACHE_CLAIM_GUESS && cache_use_p(c, victim) >= p)) {
-        return CACHE_NO_SLOT;
-    }
-    return evict_from(c, victim);
-}
-
-void cache_slot_give(struct cache *c, int32_t slot) {
-    c->free_slots[c->n_free++] = slot;
+    return slot;
 }
 
 void cache_publish(struct cache *c, uint32_t chunk, int32_t slot, const uint8_t *data) {

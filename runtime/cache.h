@@ -1,9 +1,10 @@
 /*
  * cache: which expert chunks are in memory, where they are, and which one gives way to another.
  *
- * Owns: the state of every chunk of the archive, the slots that hold chunks, leases, the ranking of
+ * Owns: the state of every chunk of the archive, which slot holds it, leases, the ranking of
  * experts, eviction, and the counters of hits and misses.
- * Leaves to others: bringing bytes (prefetch), choosing chunks (experts), arithmetic.
+ * Leaves to others: the memory of the slots (room), bringing bytes (prefetch), choosing chunks
+ * (experts), arithmetic.
  *
  * A chunk goes ABSENT -> QUEUED -> LOADING -> READY -> ABSENT. When it is READY, its neurons are at
  * `data`: in a slot, or in a map of the archive. With CACHE_IN_PLACE a chunk in the map is never
@@ -11,6 +12,12 @@
  * the number of a slot, so that it counts against the room, and the slot's own memory stays
  * untouched. A lease keeps a chunk from eviction. It may be taken before the chunk is READY, and it
  * is given back exactly once.
+ *
+ * The cache is a number of bytes. Chunks have classes by their size in memory: those that differ by
+ * less than one part in CACHE_CLASS_PARTS share one, whose slots are as large as the largest of
+ * them. Where a chunk finds no room, experts are evicted by their ranks until it does, whatever
+ * sizes their chunks have: sizes have no say in who gives way. A device's memory is one array of
+ * slots of the largest size (CACHE_ONE_SIZE).
  *
  * Eviction ranks whole experts, because a token that uses an expert uses all of its chunks
  * together. The cache knows of each expert how long ago it was used and how often (a count of uses,
@@ -39,6 +46,7 @@
 #include <stdatomic.h>
 
 #include "format/corm_read.h"
+#include "runtime/room.h"
 
 /* How chunks are kept in memory; the values are bits that may be combined. */
 enum cache_how {
@@ -47,10 +55,11 @@ enum cache_how {
      * are smaller, so that more experts stay in memory; the price is the time that decoding takes.
      * Only archives that cache_can_pack can be kept so. */
     CACHE_PACKED = 2,
+    CACHE_ONE_SIZE = 4, /* all slots are as large as the largest chunk */
 };
 
 enum cache_state { CACHE_ABSENT, CACHE_QUEUED, CACHE_LOADING, CACHE_READY };
-enum { CACHE_NO_SLOT = -1, CACHE_AGES = 12, CACHE_RATES = 10 };
+enum { CACHE_NO_SLOT = ROOM_NO_SLOT, CACHE_CLASS_PARTS = 128, CACHE_AGES = 12, CACHE_RATES = 10 };
 
 struct cache_chunk {
     const uint8_t *data; /* READY: decoded neurons, or packed ones (CACHE_PACKED) */
@@ -116,8 +125,15 @@ struct cache_options {
      * used together it is 0, because keeping a part of an expert saves no request. */
     float hot_bonus;
     bool whole_lru; /* for comparison: evict whole experts, least recently used first */
-    /* The slots lie in memory of the caller's, such as a device's; NULL: the cache maps them. */
+    /* The slots lie in memory of the caller's, such as a device's, and CACHE_ONE_SIZE is set; NULL:
+     * the cache maps them. */
     uint8_t *slots;
+};
+
+/* The sizes of an archive's chunks in memory. */
+struct cache_sizes {
+    struct room_size sizes[ROOM_MAX_CLASSES]; /* [n], the largest first */
+    uint32_t n;
 };
 
 struct cache {
@@ -125,11 +141,10 @@ struct cache {
     pthread_mutex_t lock;
     struct cache_chunk *chunks;   /* [archive->n_chunks] */
     struct cache_record *records; /* [archive->n_records] */
-    uint8_t *slots;               /* [n_slots, slot_bytes] */
-    size_t slot_bytes;
-    uint32_t n_slots;
-    int32_t *free_slots; /* stack */
-    uint32_t n_free;
+    struct room room;
+    struct cache_sizes sizes;
+    uint64_t alone_bytes[ROOM_MAX_CLASSES]; /* room_alone_bytes of each class */
+    uint8_t *class;                         /* [n_chunks] of those that use slots */
     struct cache_options opt;
     /* Chunks evicted from a map, for prefetch to give back to the kernel: [n_unmapped]. */
     uint32_t *unmapped, n_unmapped;
@@ -157,17 +172,24 @@ struct cache {
 bool cache_can_pack(const struct corm *archive);
 /* The first chunk that forbids it; NULL where only none is smaller. Borrowed from the archive. */
 const struct corm_chunk *cache_unpackable(const struct corm *archive);
-/* `how`: enum cache_how. Bytes of one slot, and the number of chunks that need slots if everything
- * is to be in memory at once. */
+/* `how`: enum cache_how, here and below. */
+struct cache_sizes cache_sizes(const struct corm *archive, unsigned how);
+/* The largest size; 0 where no chunk uses a slot. */
 size_t cache_slot_bytes(const struct corm *archive, unsigned how);
+/* The number of chunks that use slots, and the room for all of them at once. */
 uint32_t cache_slots_needed(const struct corm *archive, unsigned how);
-/* Slots without which one expert could not be computed while another arrives. */
-uint32_t cache_slots_floor(const struct corm *archive);
+uint64_t cache_bytes_needed(const struct corm *archive, unsigned how);
+/* Room without which one expert could not be computed while another arrives. */
+uint64_t cache_floor_bytes(const struct corm *archive, unsigned how);
+/* What of so many bytes the cache can use. */
+uint64_t cache_usable_bytes(const struct corm *archive, unsigned how, uint64_t bytes);
 
 /* Bytes of the tables beside the slots. */
-size_t cache_table_bytes(const struct corm *archive, uint32_t n_slots);
+size_t cache_table_bytes(const struct corm *archive);
 
-int cache_open(struct cache *c, const struct corm *archive, uint32_t n_slots,
+/* A cache with room for so many bytes of chunks, at least cache_floor_bytes or cache_bytes_needed
+ * where chunks are to be leased. */
+int cache_open(struct cache *c, const struct corm *archive, uint64_t bytes,
                const struct cache_options *opt, struct err *err);
 void cache_close(struct cache *c); /* accepts a zeroed struct */
 
@@ -180,7 +202,12 @@ static inline bool cache_is_packed(const struct cache *c, uint32_t chunk) {
     return c->opt.how & CACHE_PACKED && c->archive->chunks[chunk].encoding != CORM_ENCODING_RAW;
 }
 static inline uint8_t *cache_slot(const struct cache *c, int32_t slot) {
-    return c->slots + (size_t)slot * c->slot_bytes;
+    return room_at(&c->room, slot);
+}
+/* What a leased chunk counts for: whose sum stays at or below room.bytes will have room
+ * together. */
+static inline uint64_t cache_lease_bytes(const struct cache *c, uint32_t chunk) {
+    return cache_uses_slot(c, chunk) ? c->alone_bytes[c->class[chunk]] : 0;
 }
 
 /* [locked] The forward pass enters `layer`, which is one step. Layer 0 moves the clock by `tokens`;
@@ -199,7 +226,7 @@ void cache_release(struct cache *c, uint32_t chunk);
 
 /* Chance that the next token uses an expert. [locked] */
 float cache_use_p(const struct cache *c, uint32_t record);
-/* [locked] The same for the expert that would be evicted next; 0 while slots are free. */
+/* [locked] The same for the expert that would be evicted next; 0 while any chunk finds room. */
 float cache_victim_p(const struct cache *c);
 /* [locked] Keep an expert that is guessed to be used in the layer that comes `ahead` layers
  * later. */
@@ -213,11 +240,14 @@ enum cache_claim {
     CACHE_CLAIM_DEMAND, /* anything that is not leased, pinned experts last */
     CACHE_CLAIM_GUESS,  /* nothing pinned, and no expert that is likelier to be used than `p` */
 };
-/* [locked] Take a free slot. Where none is free, evict the chunk that ranks lowest among those that
- * the claim allows. Returns CACHE_NO_SLOT where there is none. `p` matters for guesses only. */
-int32_t cache_slot_take(struct cache *c, enum cache_claim claim, float p);
+/* [locked] Take a slot for a chunk. Where it finds no room, evict the chunks that rank lowest among
+ * those that the claim allows, until it does. Returns CACHE_NO_SLOT where that does not suffice;
+ * what was evicted then stays so, and its room is free. `p` matters for guesses only. */
+int32_t cache_slot_take(struct cache *c, uint32_t chunk, enum cache_claim claim, float p);
 /* [locked] The slot was not filled after all. */
-void cache_slot_give(struct cache *c, int32_t slot);
+static inline void cache_slot_give(struct cache *c, int32_t slot) {
+    room_give(&c->room, slot);
+}
 /* [locked] A chunk becomes READY after LOADING. Where `slot` is CACHE_NO_SLOT, `data` points into
  * the map. */
 void cache_publish(struct cache *c, uint32_t chunk, int32_t slot, const uint8_t *data);

@@ -285,7 +285,7 @@ static int open_forward(struct corm_engine *e, const struct corm_mechanisms *m,
                                         .in_turn = m->in_turn};
     experts_open(&e->experts, &e->cache, e->prefetch, &e->backend, engine_max_rows(e), &how);
     if (offloads &&
-        offload_open(&e->offload, &e->experts, e->host_slots, e->host_in_place, io, err) < 0) {
+        offload_open(&e->offload, &e->experts, e->host_room_bytes, e->host_in_place, io, err) < 0) {
         return -1;
     }
     return forward_open(&e->forward, &c->arch, &e->backend, engine_max_rows(e),

@@ -53,13 +53,13 @@ struct corm_engine {
     struct corm_engine_options opt; /* defaults filled in */
     struct corm_memory_plan plan;
     struct corm_model_info info;
-    unsigned keeps; /* enum cache_how of the plan */
-    uint32_t n_slots;
+    unsigned keeps;        /* enum cache_how of the plan */
+    uint64_t room_bytes;   /* of its cache */
     uint8_t *device_slots; /* device memory of the cache's slots; NULL where they are the host's */
     uint32_t io_threads;
     /* The experts that the CPU computes for a device; zeroed where it computes none. */
     struct offload offload;
-    uint32_t host_slots; /* slots of its cache */
+    uint64_t host_room_bytes; /* of its cache */
     bool host_in_place;
     uint64_t host_missed_bytes; /* all that it takes; a part of the plan's host_bytes */
 
@@ -118,8 +118,8 @@ uint64_t engine_text_bytes(const struct corm_engine *e);
 /* What encoding one text may take: what is planned for it, and what the plan leaves of the
  * budget. */
 uint64_t engine_encoder_bytes(const struct corm_engine *e);
-/* engine_plan.c: fill in the plan, n_slots and keeps, before the backend takes any memory: it will
- * take `scratch_bytes`. engine_plan is for the CPU, engine_plan_device for a device with
+/* engine_plan.c: fill in the plan, room_bytes and keeps, before the backend takes any memory: it
+ * will take `scratch_bytes`. engine_plan is for the CPU, engine_plan_device for a device with
  * `free_bytes` of memory. A budget that is too small is an error, which names the one that would
  * do. */
 int engine_plan(struct corm_engine *e, uint64_t scratch_bytes, struct err *err);

@@ -74,7 +74,7 @@ int engine_plan_missed(struct corm_engine *e, uint64_t in_place_bytes, uint64_t 
                        struct err *err) {
     const struct corm *c = &e->archive;
     struct corm_memory_plan *p = &e->plan;
-    const uint64_t slot = cache_slot_bytes(c, 0), least = cache_slots_floor(c) * slot;
+    const uint64_t least = cache_floor_bytes(c, 0);
     /* What is usable now has the driver's part taken from it already. */
     const uint64_t budget = e->opt.ram_bytes ? e->opt.ram_bytes : usable_bytes + p->driver_bytes;
     p->missed = CORM_MISSED_DEVICE;
@@ -84,8 +84,8 @@ int engine_plan_missed(struct corm_engine *e, uint64_t in_place_bytes, uint64_t 
     uint64_t own = offload_cpu_bytes(c, e->opt.threads, engine_predict_rows(e)) +
                    offload_bytes(c, engine_predict_rows(e), e->io_threads);
     uint64_t fixed = p->host_bytes + own;
-    uint32_t all_slots = cache_slots_needed(c, CACHE_IN_PLACE);
-    uint64_t all = in_place_bytes + all_slots * slot;
+    const uint64_t all_room = cache_bytes_needed(c, CACHE_IN_PLACE);
+    const uint64_t all = in_place_bytes + all_room;
     e->host_in_place = budget >= fixed + all;
     if (e->opt.missed == CORM_MISSED_FIT && !e->host_in_place) {
         return 0;
@@ -100,8 +100,8 @@ int engine_plan_missed(struct corm_engine *e, uint64_t in_place_bytes, uint64_t 
                        c->map.path, (unsigned long long)(budget >> 20),
                        (unsigned long long)(((fixed + least) >> 20) + 1));
     }
-    e->host_slots = e->host_in_place ? all_slots : (uint32_t)((budget - fixed) / slot);
-    p->host_cache_bytes = e->host_in_place ? all : e->host_slots * slot;
+    e->host_room_bytes = e->host_in_place ? all_room : cache_usable_bytes(c, 0, budget - fixed);
+    p->host_cache_bytes = e->host_in_place ? all : e->host_room_bytes;
     e->host_missed_bytes = own + p->host_cache_bytes;
     p->host_bytes += e->host_missed_bytes;
     p->missed = CORM_MISSED_CPU;
@@ -209,12 +209,11 @@ int engine_open_slots(struct corm_engine *e, bool whole_lru, struct err *err) {
     struct cache_options how = {.how = e->keeps,
                                 .hot_bonus = e->opt.loss_percent > 0 ? HOT_BONUS : 0,
                                 .whole_lru = whole_lru};
-    if (backend_needs_landing(&e->backend) && e->n_slots > 0) {
-        const size_t bytes = e->n_slots * cache_slot_bytes(&e->archive, how.how);
-        how.slots = e->device_slots = e->backend.ops->alloc(e->backend.self, bytes, err);
+    if (backend_needs_landing(&e->backend) && e->room_bytes > 0) {
+        how.slots = e->device_slots = e->backend.ops->alloc(e->backend.self, e->room_bytes, err);
         if (!how.slots) {
             return -1;
         }
     }
-    return cache_open(&e->cache, &e->archive, e->n_slots, &how, err);
+    return cache_open(&e->cache, &e->archive, e->room_bytes, &how, err);
 }

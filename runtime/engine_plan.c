@@ -73,7 +73,7 @@ static uint64_t in_place_bytes(const struct corm *c, unsigned keeps) {
 
 /* What the cache takes with every expert in it. */
 static uint64_t need_bytes(const struct corm *c, unsigned keeps) {
-    return in_place_bytes(c, keeps) + cache_slots_needed(c, keeps) * cache_slot_bytes(c, keeps);
+    return in_place_bytes(c, keeps) + cache_bytes_needed(c, keeps);
 }
 
 /* What the host holds that is neither weights nor results of the backend, of which the backend
@@ -90,9 +90,8 @@ static uint64_t host_bytes(struct corm_engine *e, uint64_t backend_bytes) {
     uint32_t io = e->io_threads > ENGINE_IO_THREADS ? e->io_threads : ENGINE_IO_THREADS;
     return backend_bytes + experts_scratch_bytes(c, engine_max_rows(e)) + logits + ids +
            (1 + e->opt.max_passes) * pass_bytes(e) + engine_host_row(&c->arch) * sizeof(float) +
-           prefetch_fillers(io) * filler_bytes(c) + cache_table_bytes(c, cache_slots_needed(c, 0)) +
-           c->copied_bytes + OVERHEAD_BYTES + e->plan.text_bytes + e->plan.chat_bytes +
-           e->opt.caller_bytes;
+           prefetch_fillers(io) * filler_bytes(c) + cache_table_bytes(c) + c->copied_bytes +
+           OVERHEAD_BYTES + e->plan.text_bytes + e->plan.chat_bytes + e->opt.caller_bytes;
 }
 
 /* Fill in the parts that do not come and go, where the backend computes; `other_bytes` of scratch
@@ -132,19 +131,19 @@ static double mib(uint64_t bytes) {
     return (double)bytes / (1 << 20);
 }
 
-/* Set the budget, and the floor below which it is refused, for slots of the kind that `keeps` says.
+/* Set the budget, and the floor below which it is refused, for experts kept as `keeps` says.
  * The message of a refusal is `before`, the number of MiB, `after`. */
 static int plan_budget(struct corm_engine *e, uint64_t fixed, unsigned keeps, uint64_t budget_bytes,
                        const char *before, const char *after, struct err *err) {
     const struct corm *c = &e->archive;
     const struct corm_mechanisms *m = e->opt.measure;
     struct corm_memory_plan *p = &e->plan;
-    uint64_t least = cache_slots_floor(c) * cache_slot_bytes(c, keeps);
+    uint64_t least = cache_floor_bytes(c, keeps);
     p->floor_bytes = fixed + (least < p->cache_need_bytes ? least : p->cache_need_bytes);
     p->budget_bytes = budget_bytes;
     if (m && m->cache_share > 0) {
-        p->budget_bytes =
-            fixed + (uint64_t)(m->cache_share * cache_slots_needed(c, 0)) * cache_slot_bytes(c, 0);
+        const double share = m->cache_share * (double)cache_bytes_needed(c, 0);
+        p->budget_bytes = fixed + cache_usable_bytes(c, 0, (uint64_t)share);
     }
     if (p->budget_bytes >= p->floor_bytes) {
         return 0;
@@ -163,12 +162,10 @@ static int plan_budget(struct corm_engine *e, uint64_t fixed, unsigned keeps, ui
 static void plan_experts(struct corm_engine *e, uint64_t fixed, unsigned keeps) {
     const struct corm *c = &e->archive;
     struct corm_memory_plan *p = &e->plan;
-    uint64_t slot = cache_slot_bytes(c, keeps), most = cache_slots_needed(c, keeps);
-    uint64_t slots = (p->budget_bytes - fixed) / slot;
     e->keeps = keeps;
-    e->n_slots = (uint32_t)(slots < most ? slots : most);
+    e->room_bytes = cache_usable_bytes(c, keeps, p->budget_bytes - fixed);
     p->cache_need_bytes = need_bytes(c, keeps);
-    p->cache_bytes = keeps & CACHE_IN_PLACE ? p->cache_need_bytes : e->n_slots * slot;
+    p->cache_bytes = keeps & CACHE_IN_PLACE ? p->cache_need_bytes : e->room_bytes;
     p->total_bytes = fixed + p->cache_bytes;
     p->packed = keeps & CACHE_PACKED;
 }
@@ -222,7 +219,7 @@ int engine_plan(struct corm_engine *e, uint64_t scratch_bytes, struct err *err) 
         plan_experts(e, fixed, decoded ? 0 : CACHE_PACKED);
     }
     p->streams = !(e->keeps & CACHE_IN_PLACE);
-    if (p->streams && packed && e->n_slots < cache_slots_floor(c)) {
+    if (p->streams && packed && e->room_bytes < cache_floor_bytes(c, 0)) {
         plan_experts(e, fixed, CACHE_PACKED);
     }
     return 0;
@@ -234,13 +231,14 @@ int engine_plan_device(struct corm_engine *e, uint64_t scratch_bytes, uint64_t f
     struct corm_memory_plan *p = &e->plan;
     /* Predictors are counted because the device has a second copy of them. */
     uint64_t fixed = plan_fixed(e, true, scratch_bytes + c->predictors.size_bytes);
-    p->cache_need_bytes = need_bytes(c, 0);
-    if (plan_budget(e, fixed, 0, e->opt.vram_bytes ? e->opt.vram_bytes : free_bytes / 16 * 15, "",
+    p->cache_need_bytes = need_bytes(c, CACHE_ONE_SIZE);
+    if (plan_budget(e, fixed, CACHE_ONE_SIZE,
+                    e->opt.vram_bytes ? e->opt.vram_bytes : free_bytes / 16 * 15, "",
                     "of device memory are too little", err) < 0) {
         return -1;
     }
-    plan_experts(e, fixed, 0);
-    p->streams = e->n_slots < cache_slots_needed(c, 0);
+    plan_experts(e, fixed, CACHE_ONE_SIZE);
+    p->streams = e->room_bytes < cache_bytes_needed(c, CACHE_ONE_SIZE);
     p->host_bytes = host_bytes(e, BACKEND_CUDA_HOST_BYTES) + p->driver_bytes +
                     prefetch_fillers(e->io_threads) * filler_landing_bytes(c);
     return engine_plan_missed(e, in_place_bytes(c, CACHE_IN_PLACE), usable_bytes(e), err);
@@ -334,8 +332,8 @@ static void choose_packing(struct corm_engine *e) {
     double measured =
         p->reading == CORM_READ_DIRECT ? p->direct_bytes_per_s : p->cached_bytes_per_s;
     const struct packing estimate = {
-        .room = (double)e->n_slots / cache_slots_needed(c, 0),
-        .ratio = (double)cache_slot_bytes(c, CACHE_PACKED) / (double)cache_slot_bytes(c, 0),
+        .room = (double)e->room_bytes / (double)cache_bytes_needed(c, 0),
+        .ratio = (double)cache_bytes_needed(c, CACHE_PACKED) / (double)cache_bytes_needed(c, 0),
         .disk_bytes_per_s = m && m->throttle_bytes_per_s > 0 ? m->throttle_bytes_per_s
                             : measured > 0                   ? measured
                                                              : DISK_BYTES_PER_S,

@@ -5,7 +5,7 @@
 
 size_t experts_scratch_bytes(const struct corm *a, uint32_t max_rows) {
     size_t n = a->arch.n_experts, uses = (size_t)max_rows * a->arch.n_active;
-    size_t chunks = cache_slots_floor(a) / 2;
+    size_t chunks = corm_chunks_per_expert(a);
     return uses * sizeof(uint32_t) + n * (3 * sizeof(uint32_t) + 2 * sizeof(struct prefetch_need)) +
            (n + uses) * (sizeof(struct expert_job) + chunks * (sizeof(struct ffn_chunk) + 1));
 }
@@ -24,7 +24,7 @@ void experts_open(struct experts *e, struct cache *cache, struct prefetch *prefe
     e->done = mem_calloc(n, sizeof *e->done);
     e->ready = mem_calloc(n, sizeof *e->ready);
     e->open = mem_calloc(n, sizeof *e->open);
-    e->record_chunks = cache_slots_floor(a) / 2;
+    e->record_chunks = corm_chunks_per_expert(a);
     size_t n_jobs = (size_t)n + e->max_uses;
     e->jobs = mem_calloc(n_jobs, sizeof *e->jobs);
     e->chunks = mem_calloc(n_jobs * e->record_chunks, sizeof *e->chunks);
@@ -118,29 +118,27 @@ static uint32_t plan_order(struct experts *e, uint32_t layer) {
     return n;
 }
 
-static uint32_t slots_of(const struct experts *e, const struct prefetch_need *need) {
-    uint32_t n = 0;
-    if (!need->skip && !(e->cache->opt.how & CACHE_IN_PLACE)) {
-        return need->n;
-    }
+/* What a need's leases count for in the cache's room. */
+static uint64_t lease_bytes(const struct experts *e, const struct prefetch_need *need) {
+    uint64_t bytes = 0;
     for (uint32_t i = 0; i < need->n; i++) {
-        n += prefetch_needs(need, i) && cache_uses_slot(e->cache, need->first + i);
+        bytes += prefetch_needs(need, i) ? cache_lease_bytes(e->cache, need->first + i) : 0;
     }
-    return n;
+    return bytes;
 }
 
-/* Demand experts from position `next` of the order on, as long as all that is leased fits the
- * slots. Returns the new `next`. */
+/* Demand experts from position `next` of the order on, as long as all that is leased has room.
+ * Returns the new `next`. */
 static uint32_t open_more(struct experts *e, uint32_t layer, uint32_t next, uint32_t n,
-                          uint32_t *slots_leased) {
+                          uint64_t *leased) {
     uint32_t before = e->n_open;
     for (; next < n && !(e->opt.in_turn && e->n_open > 0); next++) {
         struct prefetch_need need = need_of(e, layer, e->order[next]);
-        uint32_t slots = slots_of(e, &need);
-        if (*slots_leased + slots > e->cache->n_slots) {
+        uint64_t bytes = lease_bytes(e, &need);
+        if (*leased + bytes > e->cache->room.bytes) {
             break;
         }
-        *slots_leased += slots;
+        *leased += bytes;
         e->open[e->n_open] = e->order[next];
         e->needs[e->n_open++] = need;
     }
@@ -199,11 +197,11 @@ static void compute_ready(struct experts *e, const struct expert_layer *layer, c
 
 /* Give back the experts that are ready, which have been computed, or all of them. The others stay
  * open. */
-static void close_experts(struct experts *e, bool all, uint32_t *slots_leased) {
+static void close_experts(struct experts *e, bool all, uint64_t *leased) {
     uint32_t kept = 0, n_done = 0;
     for (uint32_t i = 0; i < e->n_open; i++) {
         if (all || e->ready[i]) {
-            *slots_leased -= slots_of(e, &e->needs[i]);
+            *leased -= lease_bytes(e, &e->needs[i]);
             e->done[n_done++] = e->needs[i];
             continue;
         }
@@ -231,14 +229,15 @@ static int experts_run(void *ctx, uint32_t layer, const struct layer_weights *lw
     forward_group_uses(ids, b->rows * e->archive->arch.n_active, e->archive->arch.n_experts,
                        e->first_use, e->uses);
     choose_skips(e, layer, x, b, ids);
-    uint32_t n = plan_order(e, layer), next = 0, slots_leased = 0;
+    uint32_t n = plan_order(e, layer), next = 0;
+    uint64_t leased = 0;
     /* A device computes while the host goes on: it is given the experts at hand before anything is
      * guessed. */
     const bool launches = backend_needs_landing(e->be);
     bool told = !e->meanwhile, computed = e->n_at_hand == 0, demanded = false;
     e->n_open = 0;
     while (next < n || e->n_open > 0) {
-        next = open_more(e, layer, next, n, &slots_leased);
+        next = open_more(e, layer, next, n, &leased);
         if (!demanded && !(launches && !computed)) {
             tell_demanded(e, layer, b);
             demanded = true;
@@ -248,12 +247,12 @@ static int experts_run(void *ctx, uint32_t layer, const struct layer_weights *lw
             told = true;
         }
         if (prefetch_wait_any(e->prefetch, e->needs, e->n_open, e->ready, err) < 0) {
-            close_experts(e, true, &slots_leased);
+            close_experts(e, true, &leased);
             return -1;
         }
         compute_ready(e, &common, x, parts);
         computed = true;
-        close_experts(e, false, &slots_leased);
+        close_experts(e, false, &leased);
     }
     if (!demanded) {
         tell_demanded(e, layer, b);

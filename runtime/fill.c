@@ -14,7 +14,7 @@ int fill_open(struct fill *fill, const struct cache *cache, const struct backend
               enum reader_way way, struct reader_throttle throttle, struct err *err) {
     *fill = (struct fill){.cache = cache, .archive = cache->archive, .device = device};
     fill->exponents = exponents_isa_best(NULL);
-    fill->marks = mem_calloc(cache->n_slots, sizeof *fill->marks);
+    fill->marks = mem_calloc(cache->room.n_slots, sizeof *fill->marks);
     fill->checked = device ? mem_calloc(cache->archive->n_chunks, 1) : NULL;
     return reader_open(&fill->reader, cache->archive->map.path, way, throttle, err);
 }

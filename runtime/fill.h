@@ -38,7 +38,7 @@ struct fill {
     const struct cache *cache;
     const struct corm *archive;
     const struct backend *device; /* NULL: slots are the host's memory */
-    uint64_t *marks; /* [n_slots] point of the device's work when the slot was released last */
+    uint64_t *marks; /* [room.n_slots] point of the device's work when the slot was released last */
     /* [n_chunks] with a device: which have been checked; atomic, as any thread may find it out. */
     uint8_t *checked;
     struct reader reader;

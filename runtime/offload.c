@@ -95,10 +95,10 @@ int offload_upload_rate(const struct backend *device, const struct corm *archive
     }
     struct cache cache = {0};
     struct prefetch *p = NULL;
-    struct cache_options keep = {.whole_lru = true};
+    struct cache_options keep = {.how = CACHE_ONE_SIZE, .whole_lru = true};
     keep.slots = device->ops->alloc(device->self, 2 * n_chunks * slot, err);
     *bytes_per_s = 0;
-    int status = keep.slots && cache_open(&cache, archive, 2 * n_chunks, &keep, err) == 0 &&
+    int status = keep.slots && cache_open(&cache, archive, 2 * n_chunks * slot, &keep, err) == 0 &&
                          prefetch_open(&p, &cache, io, err) == 0
                      ? upload_by_turns(&cache, p, n_chunks, bytes_per_s, err)
                      : -1;
@@ -273,15 +273,14 @@ uint64_t offload_cpu_bytes(const struct corm *archive, uint32_t threads, uint32_
 uint64_t offload_bytes(const struct corm *archive, uint32_t max_rows, uint32_t io_threads) {
     const struct arch *a = &archive->arch;
     return experts_scratch_bytes(archive, max_rows) +
-           prefetch_fillers(io_threads) * filler_bytes(archive) +
-           cache_table_bytes(archive, cache_slots_needed(archive, 0)) +
+           prefetch_fillers(io_threads) * filler_bytes(archive) + cache_table_bytes(archive) +
            (uint64_t)a->n_layers * a->n_experts *
                (sizeof(uint32_t) + sizeof(bool) + sizeof(uint64_t)) +
            a->n_experts * sizeof(struct prefetch_need) +
            max_rows * ((uint64_t)a->n_active + 1) * a->dim * sizeof(float);
 }
 
-int offload_open(struct offload *o, struct experts *device, uint32_t n_slots, bool in_place,
+int offload_open(struct offload *o, struct experts *device, uint64_t room_bytes, bool in_place,
                  const struct prefetch_options *io, struct err *err) {
     const struct corm *c = device->archive;
     const struct arch *a = &c->arch;
@@ -289,13 +288,13 @@ int offload_open(struct offload *o, struct experts *device, uint32_t n_slots, bo
     own.device = NULL;
     o->device = device;
     const struct cache_options keep = {.how = in_place ? CACHE_IN_PLACE : 0};
-    if (cache_open(&o->cache, c, n_slots, &keep, err) < 0 ||
+    if (cache_open(&o->cache, c, room_bytes, &keep, err) < 0 ||
         prefetch_open(&o->prefetch, &o->cache, &own, err) < 0) {
         return -1;
     }
     const struct experts_options like = {.like = device};
     experts_open(&o->experts, &o->cache, o->prefetch, &o->cpu, o->max_rows, &like);
-    offload_places_open(&o->places, c, device->cache->n_slots / device->record_chunks);
+    offload_places_open(&o->places, c, device->cache->room.n_slots / device->record_chunks);
     size_t uses = (size_t)o->max_rows * a->n_active;
     o->x = mem_calloc((size_t)o->max_rows * a->dim, sizeof *o->x);
     o->parts = mem_calloc(uses * a->dim, sizeof *o->parts);

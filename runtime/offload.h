@@ -124,13 +124,13 @@ int offload_open_cpu(struct offload *o, const struct corm *archive, const char *
                      uint32_t threads, uint32_t max_rows, struct err *err);
 /* Host memory that it takes. */
 uint64_t offload_cpu_bytes(const struct corm *archive, uint32_t threads, uint32_t max_rows);
-/* Host memory that offload_open takes beside `n_slots` slots and what the CPU backend has; decoding
- * batches have at most max_rows rows. */
+/* Host memory that offload_open takes beside the room for experts and what the CPU backend has;
+ * decoding batches have at most max_rows rows. */
 uint64_t offload_bytes(const struct corm *archive, uint32_t max_rows, uint32_t io_threads);
-/* Opens the rest. `device` has its slots already. The host gets `n_slots`, and uses raw chunks from
- * the map where `in_place` is set. `io` says how experts are read; its field `device` is
- * ignored. */
-int offload_open(struct offload *o, struct experts *device, uint32_t n_slots, bool in_place,
+/* Opens the rest. `device` has its slots already. The host gets room for so many bytes of experts,
+ * and uses raw chunks from the map where `in_place` is set. `io` says how experts are read; its
+ * field `device` is ignored. */
+int offload_open(struct offload *o, struct experts *device, uint64_t room_bytes, bool in_place,
                  const struct prefetch_options *io, struct err *err);
 void offload_close(struct offload *o); /* accepts a zeroed struct */
 /* The hook for forward_open in place of that of the device's experts. */

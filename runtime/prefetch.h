@@ -81,8 +81,8 @@ static inline uint32_t prefetch_fillers(uint32_t io_threads) {
 void prefetch_look(struct prefetch *p, const struct prefetch_need *needs, uint32_t n, bool *ready);
 
 /* Lease every chunk of the `n` needs, and queue those that are not in memory. The caller keeps
- * the sum of leased chunks that use slots at or below cache->n_slots, else nothing could ever
- * arrive. */
+ * the sum of cache_lease_bytes of what is leased at or below cache->room.bytes, else nothing could
+ * ever arrive. */
 void prefetch_demand(struct prefetch *p, const struct prefetch_need *needs, uint32_t n);
 
 /* Block until at least one of the `n` demanded needs is READY; ready[i] tells which are. Time spent

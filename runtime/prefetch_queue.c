@@ -112,7 +112,7 @@ void prefetch_take_from(struct prefetch *p, enum prefetch_class class, struct fi
         }
         int32_t slot = CACHE_NO_SLOT;
         if (cache_uses_slot(c, id)) {
-            slot = cache_slot_take(c, claim, p->guess_p[k->record]);
+            slot = cache_slot_take(c, id, claim, p->guess_p[k->record]);
             if (slot == CACHE_NO_SLOT) {
                 break;
             }

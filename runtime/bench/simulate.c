@@ -149,7 +149,8 @@ static void take_guesses(struct replay *r, bool before) {
 
 static void bring_guesses(struct replay *r) {
     for (size_t i = 0; i < r->n_queued && r->left > 0; i++) {
-        int32_t slot = cache_slot_take(&r->cache, CACHE_CLAIM_GUESS, r->queue[i].p);
+        int32_t slot =
+            cache_slot_take(&r->cache, r->queue[i].record, CACHE_CLAIM_GUESS, r->queue[i].p);
         if (slot != CACHE_NO_SLOT) {
             bring(r, r->queue[i].record, slot);
             r->left--;
@@ -173,7 +174,7 @@ static int demand(struct replay *r, struct err *err) {
         if (is_here(r, record)) {
             continue;
         }
-        int32_t slot = cache_slot_take(c, CACHE_CLAIM_DEMAND, 1);
+        int32_t slot = cache_slot_take(c, record, CACHE_CLAIM_DEMAND, 1);
         if (slot == CACHE_NO_SLOT) {
             return err_set(err, "a cache of %u experts cannot hold the %u of one layer",
                            r->how->capacity, k);
@@ -205,7 +206,8 @@ static void measure_busy(struct replay *r) {
 static int replay_cache(struct replay *r, struct err *err) {
     r->whole = whole_experts(r->archive);
     const struct cache_options policy = {.whole_lru = r->how->policy == SIMULATE_LRU};
-    int status = cache_open(&r->cache, &r->whole, r->how->capacity, &policy, err);
+    const uint64_t room_bytes = r->how->capacity * (uint64_t)cache_slot_bytes(&r->whole, 0);
+    int status = cache_open(&r->cache, &r->whole, room_bytes, &policy, err);
     r->allowance = r->how->policy == SIMULATE_OWN ? r->how->allowance : 0;
     for (; r->event < r->t->n && status == 0; r->event++) {
         r->left = r->allowance;

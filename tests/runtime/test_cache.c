@@ -5,11 +5,9 @@
 
 #include <math.h>
 #include <signal.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "runtime/cache.h"
-#include "runtime/machine.h"
 #include "tests/util/test_util_archive.h"
 
 enum { LAYERS = 2, EXPERTS = 4, CHUNKS = 6, HOT = 2, CHUNK_NEURONS = 4 };
@@ -43,7 +41,8 @@ static void open_rig(struct rig *r, uint32_t n_slots, bool in_place) {
     corm_open(&r->archive, path, 0, &err);
     assert_no_err(&err);
     const struct cache_options keep = {.how = in_place ? CACHE_IN_PLACE : 0};
-    cache_open(&r->cache, &r->archive, n_slots, &keep, &err);
+    const uint64_t bytes = n_slots * (uint64_t)cache_slot_bytes(&r->archive, 0);
+    cache_open(&r->cache, &r->archive, bytes, &keep, &err);
     assert_no_err(&err);
     cache_clock(&r->cache, 0, 1, true);
     free(path);
@@ -61,10 +60,10 @@ static uint32_t chunk_of(uint32_t record, uint32_t i) {
 
 /* What an I/O thread does, without the bytes. */
 static void load(struct cache *c, uint32_t chunk) {
-    int32_t slot = cache_slot_take(c, CACHE_CLAIM_DEMAND, 0);
+    int32_t slot = cache_slot_take(c, chunk, CACHE_CLAIM_DEMAND, 0);
     assert_int_not_equal(slot, CACHE_NO_SLOT);
     c->chunks[chunk].state = CACHE_LOADING;
-    cache_publish(c, chunk, slot, c->slots + (size_t)slot * c->slot_bytes);
+    cache_publish(c, chunk, slot, cache_slot(c, slot));
 }
 
 static void load_record(struct cache *c, uint32_t record) {
@@ -91,7 +90,7 @@ static uint32_t evicted_by(struct cache *c, enum cache_claim claim, float p) {
     for (uint32_t i = 0; i < TEST_COUNT(absent); i++) {
         absent[i] = c->chunks[i].state == CACHE_ABSENT;
     }
-    if (cache_slot_take(c, claim, p) == CACHE_NO_SLOT) {
+    if (cache_slot_take(c, chunk_of(0, HOT), claim, p) == CACHE_NO_SLOT) {
         return UINT32_MAX;
     }
     uint32_t chunk = only_absent(c, 0, TEST_COUNT(absent), absent);
@@ -113,7 +112,8 @@ static void counts_slots_that_are_needed(void **state) {
     assert_int_equal(cache_slots_needed(&r.archive, 0), LAYERS * EXPERTS * CHUNKS);
     assert_int_equal(cache_slots_needed(&r.archive, CACHE_IN_PLACE),
                      LAYERS * EXPERTS * (CHUNKS - HOT));
-    assert_int_equal(cache_slots_floor(&r.archive), 2 * CHUNKS);
+    assert_int_equal(cache_floor_bytes(&r.archive, 0),
+                     2 * CHUNKS * cache_slot_bytes(&r.archive, 0));
     assert_int_equal(cache_slot_bytes(&r.archive, 0) % 64, 0);
     assert_true(cache_slot_bytes(&r.archive, 0) >= CHUNK_NEURONS * r.archive.neuron_bytes);
     assert_false(cache_uses_slot(&r.cache, chunk_of(0, 0)));
@@ -134,46 +134,14 @@ static void chunks_start_absent_and_slots_are_distinct(void **state) {
         assert_int_equal(r.cache.chunks[i].hot, i % CHUNKS < HOT);
     }
     for (int i = 0; i < 5; i++) {
-        int32_t slot = cache_slot_take(&r.cache, CACHE_CLAIM_DEMAND, 0);
+        int32_t slot = cache_slot_take(&r.cache, 0, CACHE_CLAIM_DEMAND, 0);
         assert_in_range(slot, 0, 4);
         assert_false(seen[slot]);
         seen[slot] = true;
     }
-    assert_int_equal(cache_slot_take(&r.cache, CACHE_CLAIM_DEMAND, 0), CACHE_NO_SLOT);
+    assert_int_equal(cache_slot_take(&r.cache, 0, CACHE_CLAIM_DEMAND, 0), CACHE_NO_SLOT);
     cache_slot_give(&r.cache, 3);
-    assert_int_equal(cache_slot_take(&r.cache, CACHE_CLAIM_GUESS, 0), 3);
-    close_rig(&r);
-}
-
-/* Slots that lie elsewhere, as a device's do, take no addresses of this process: with hardly any
- * left, many times as much is no matter. The same number of the cache's own is refused. */
-static void borrowed_slots_are_not_mapped(void **state) {
-    enum { LEFT_BYTES = 64 << 20 };
-    struct rig r;
-    struct err err = {0};
-    struct cache cache;
-    struct rlimit before, little;
-    uint8_t elsewhere;
-    (void)state;
-    open_rig(&r, 1, false);
-    const uint32_t n_slots = (uint32_t)(8 * LEFT_BYTES / r.cache.slot_bytes);
-    assert_int_equal(getrlimit(RLIMIT_AS, &before), 0);
-    little = before;
-    little.rlim_cur = machine_size_bytes() + LEFT_BYTES;
-    assert_int_equal(setrlimit(RLIMIT_AS, &little), 0);
-    for (int borrowed = 0; borrowed < 2; borrowed++) {
-        const struct cache_options opt = {.slots = borrowed ? &elsewhere : NULL};
-        err = (struct err){0};
-        int status = cache_open(&cache, &r.archive, n_slots, &opt, &err);
-        bool right = borrowed ? status == 0 && cache_slot(&cache, 0) == &elsewhere
-                              : status < 0 && strstr(err.msg, "expert cache of ");
-        cache_close(&cache);
-        if (!right) {
-            setrlimit(RLIMIT_AS, &before);
-            fail_msg("borrowed %d: %d, %s", borrowed, status, err.msg);
-        }
-    }
-    assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
+    assert_int_equal(cache_slot_take(&r.cache, 0, CACHE_CLAIM_GUESS, 0), 3);
     close_rig(&r);
 }
 
@@ -391,12 +359,13 @@ static void lru_for_comparison_evicts_whole_experts(void **state) {
         cache_touch(&r.cache, 0);
     }
     cache_touch(&r.cache, 1);
-    cache_slot_take(&r.cache, CACHE_CLAIM_DEMAND, 0);
+    cache_slot_take(&r.cache, chunk_of(2, 0), CACHE_CLAIM_DEMAND, 0);
     for (uint32_t i = 0; i < CHUNKS; i++) {
         assert_int_equal(r.cache.chunks[chunk_of(0, i)].state, CACHE_ABSENT);
         assert_int_equal(r.cache.chunks[chunk_of(1, i)].state, CACHE_READY);
     }
-    assert_int_equal(r.cache.n_free, CHUNKS - 1);
+    assert_int_equal(r.cache.room.bytes - r.cache.room.used_bytes,
+                     (CHUNKS - 1) * cache_slot_bytes(&r.archive, 0));
     close_rig(&r);
 }
 
@@ -506,7 +475,6 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(counts_slots_that_are_needed),
         cmocka_unit_test(chunks_start_absent_and_slots_are_distinct),
-        cmocka_unit_test(borrowed_slots_are_not_mapped),
         cmocka_unit_test(published_chunks_are_ready_where_they_are),
         cmocka_unit_test(cold_chunks_go_first_the_least_busy_ahead),
         cmocka_unit_test(without_a_bonus_experts_go_whole),

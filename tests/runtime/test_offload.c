@@ -164,20 +164,20 @@ static void open_site(struct site *s) {
     assert_no_err(&err);
     struct backend_limits limits = forward_limits(&s->archive.arch, MAX_ROWS, 1);
     fake_device_open(&s->device, &opt, &limits, &err);
-    const uint32_t n_slots = cache_slots_floor(&s->archive); /* two records: one a layer */
+    const uint64_t room_bytes = cache_floor_bytes(&s->archive, 0); /* two records: one a layer */
     const struct backend_ops *op = s->device.ops;
-    s->slots = op->alloc(s->device.self, n_slots * cache_slot_bytes(&s->archive, 0), &err);
+    s->slots = op->alloc(s->device.self, room_bytes, &err);
     s->x = op->alloc(s->device.self, MAX_ROWS * s->archive.arch.dim * sizeof(float), &err);
     s->parts = op->alloc(s->device.self, MAX_ROWS * s->archive.arch.dim * sizeof(float), &err);
-    const struct cache_options keep = {.slots = s->slots};
-    cache_open(&s->cache, &s->archive, n_slots, &keep, &err);
+    const struct cache_options keep = {.how = CACHE_ONE_SIZE, .slots = s->slots};
+    cache_open(&s->cache, &s->archive, room_bytes, &keep, &err);
     const struct prefetch_options io = {
         .io_threads = 1, .device = &s->device, .way = READER_BUFFERED};
     prefetch_open(&s->prefetch, &s->cache, &io, &err);
     const struct experts_options none = {0};
     experts_open(&s->experts, &s->cache, s->prefetch, &s->device, MAX_ROWS, &none);
     offload_open_cpu(&s->offload, &s->archive, "scalar", 1, MAX_ROWS, &err);
-    offload_open(&s->offload, &s->experts, cache_slots_needed(&s->archive, 0), false, &io, &err);
+    offload_open(&s->offload, &s->experts, cache_bytes_needed(&s->archive, 0), false, &io, &err);
     assert_no_err(&err);
     assert_int_equal(s->offload.places.room[1], 1);
 }

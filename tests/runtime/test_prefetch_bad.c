@@ -67,7 +67,8 @@ static void a_truncated_file_is_named(void **state) {
     const struct corm_chunk *last = &r.archive.chunks[N * CHUNKS - 1];
     assert_int_equal(truncate(shorter, (off_t)last->offset + 1), 0);
     assert_int_equal(rename(shorter, file), 0);
-    cache_open(&r.cache, &r.archive, 2 * CHUNKS, &(struct cache_options){0}, &err);
+    cache_open(&r.cache, &r.archive, cache_floor_bytes(&r.archive, 0), &(struct cache_options){0},
+               &err);
     prefetch_open(&r.prefetch, &r.cache, &RIG_PLAIN, &err);
     assert_no_err(&err);
     rig_use(&r, 0);
@@ -264,7 +265,8 @@ static void a_missing_file_is_an_error_at_open(void **state) {
     struct prefetch *p = NULL;
     corm_open(&archive, file, 0, &err);
     assert_no_err(&err);
-    cache_open(&cache, &archive, CHUNKS, &(struct cache_options){0}, &err);
+    cache_open(&cache, &archive, CHUNKS * cache_slot_bytes(&archive, 0), &(struct cache_options){0},
+               &err);
     assert_int_equal(unlink(file), 0);
     assert_int_equal(prefetch_open(&p, &cache, &RIG_PLAIN, &err), -1);
     assert_err(&err, "gone.corm");

@@ -51,7 +51,8 @@ void rig_open(struct rig *r, const char *file, uint32_t n_slots, unsigned how,
     r->way = opt.way;
     corm_open(&r->archive, file, 0, &err);
     assert_no_err(&err);
-    cache_open(&r->cache, &r->archive, n_slots, &(struct cache_options){.how = how}, &err);
+    const uint64_t bytes = n_slots * (uint64_t)cache_slot_bytes(&r->archive, how);
+    cache_open(&r->cache, &r->archive, bytes, &(struct cache_options){.how = how}, &err);
     assert_no_err(&err);
     cache_clock(&r->cache, 0, 1, true);
     prefetch_open(&r->prefetch, &r->cache, &opt, &err);
@@ -77,7 +78,7 @@ static void check_place(const struct rig *r, uint32_t chunk, const uint8_t *got)
     if (!cache_uses_slot(c, chunk)) {
         assert_ptr_equal(got, r->archive.map.data + k->offset);
     } else if (r->way == READER_MAPPED && as_stored) {
-        assert_false(got >= c->slots && got < c->slots + c->n_slots * c->slot_bytes);
+        assert_false(got >= c->room.mapped && got < c->room.mapped + c->room.mapped_bytes);
     } else {
         assert_ptr_equal(got, cache_slot(c, c->chunks[chunk].slot));
     }
