@@ -269,6 +269,12 @@ bench-llama: ## Compare with llama.cpp, which is fetched and compiled; tests/lla
 	@CC='$(CC)' LLAMA_PYTHON='$(LLAMA_PYTHON)' LLAMA='$(LLAMA)' tests/llama/bench.sh $(OUT) \
 	    $(BUILD)/bench-llama $(LLAMA_ARGS)
 
+.PHONY: mca
+mca: ## What the loops over weights cost in arithmetic alone, by LLVM's models of processors
+	@CC='$(CC)' tests/deps.sh build mca
+	@$(again) all
+	@python3 tests/mca.py $(OUT)
+
 fuzz: ## Run each fuzz target for TIME=60 seconds, two at a time, and the mutator beside them
 	@CC=clang tests/deps.sh build test clang
 	@$(again) config=release all $(BUILD)/release$(addprefix -,$(clang))/mutate

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Finds what the build needs and installs what is missing, from Debian packages.
 #
-#   tests/deps.sh [--check] GROUP...     GROUP: build test page lint clang valgrind balance llama
+#   tests/deps.sh [--check] GROUP...     GROUP: build test page lint clang valgrind balance llama mca
 #
 # Silent and quick where everything is there. --check only reports: one line, exit status 1.
 # Each need is a row: group, Debian package, and how to see that it is there: a program on PATH, a header
@@ -44,6 +44,9 @@ llama cmake            cmake
 llama g++              g++
 llama python3          python3
 llama python3-venv     m:ensurepip
+mca   llvm             llvm-mca
+mca   binutils         objdump
+mca   python3          python3
 TABLE
 }
 
