@@ -60,9 +60,10 @@ struct cpu_shapes {
     struct shape_trial matmul[CODEC_IDS], experts[CODEC_IDS], packed, attention[CODEC_IDS];
 };
 enum {
-    CPU_MATMUL_SHAPES = 6,
+    CPU_MATMUL_SHAPES = 7,
     CPU_PACKED_SHAPES = 4,
     CPU_ATTENTION_SHAPES = 4,
+    CPU_APART = 4, /* rows far apart that are read side by side, in shapes that do so */
 };
 
 /* A block of neurons of one job (see cpu_experts.c). */
@@ -151,6 +152,12 @@ void cpu_run(const struct cpu *c, void (*fn)(void *ctx, uint32_t item, uint32_t 
 
 static inline const struct dot_codec *cpu_codec(const struct cpu *c, const struct codec *codec) {
     return &c->isa->codec[codec->id];
+}
+/* out[i + apart * j] = sums[j]: products of CPU_APART rows, `apart` rows from each other. */
+static inline void cpu_put_apart(const float *sums, uint32_t i, uint32_t apart, float *out) {
+    for (uint32_t j = 0; j < CPU_APART; j++) {
+        out[i + apart * j] = sums[j];
+    }
 }
 static inline uint32_t cpu_ceil_div(uint64_t n, uint64_t d) {
     return (uint32_t)((n + d - 1) / d);

@@ -32,6 +32,7 @@ static const struct expert_shape {
     uint32_t neurons, run;
     enum ask ask;
     ptrdiff_t ahead_bytes;
+    bool apart;
 } shapes[] = {
     {"stream", 1, 1, ASK_BYTES, 0},         {"stream+1K", 1, 1, ASK_BYTES, 1024},
     {"stream+4K", 1, 1, ASK_BYTES, 4096},   {"four", 4, 1, ASK_BYTES, 0},
@@ -41,11 +42,15 @@ static const struct expert_shape {
 
 /* The same of rows with scales, whose downs are summed in integers: all of a block at once, when
  * its gates and ups are known. Downs are brought to cache as these are read, so that here, too,
- * bytes are asked for in the order in which they lie. */
+ * bytes are asked for in the order in which they lie. With `apart` neurons that begin the quarters
+ * of a block go side by side, so that each quarter is a stream of its own. */
 static const struct expert_shape quant_shapes[] = {
-    {"stream", FFN_BLOCK, 1, ASK_BYTES, 0},         {"stream+1K", FFN_BLOCK, 1, ASK_BYTES, 1024},
-    {"stream+4K", FFN_BLOCK, 1, ASK_BYTES, 4096},   {"side", FFN_BLOCK, 8, ASK_BYTES, 0},
+    {"stream", FFN_BLOCK, 1, ASK_BYTES, 0},
+    {"stream+1K", FFN_BLOCK, 1, ASK_BYTES, 1024},
+    {"stream+4K", FFN_BLOCK, 1, ASK_BYTES, 4096},
+    {"side", FFN_BLOCK, 8, ASK_BYTES, 0},
     {"side+neurons", FFN_BLOCK, 8, ASK_NEURONS, 0},
+    {"apart+2K", FFN_BLOCK, CPU_APART, ASK_BYTES, 2048, true},
 };
 
 /* For rows that are in cache. */
@@ -200,6 +205,25 @@ static void block_dots(const struct ffn *f, const struct expert_shape *shape, pt
     }
 }
 
+/* The same of a block whose neurons are a multiple of CPU_APART, quarter beside quarter, with rows
+ * whose downs are brought. */
+static void quarter_dots(const struct ffn *f, ptrdiff_t ahead_bytes, const uint8_t *data,
+                         uint32_t n, uint32_t use, float *gate, float *up) {
+    const size_t row_bytes = f->row_bytes, neuron_bytes = 3 * row_bytes;
+    const uint32_t apart = n / CPU_APART;
+    struct dot_rows rows = {data, apart * neuron_bytes, CPU_APART, f->dim, CPU_APART, ahead_bytes};
+    for (uint32_t i = 0; i < apart; i++) {
+        float sums[CPU_APART];
+        rows.data = data + i * neuron_bytes;
+        use_dot(f, &rows, use, sums);
+        cpu_put_apart(sums, i, apart, gate);
+        rows.data += row_bytes;
+        use_dot(f, &rows, use, sums);
+        cpu_put_apart(sums, i, apart, up);
+        bring(rows.data + row_bytes, row_bytes, rows.stride_bytes, CPU_APART, ahead_bytes);
+    }
+}
+
 /* out [dim] += a[i] * down row i of n neurons, the first of which lies at `downs`; `after` is what
  * is read next. Asks as block_dots does. */
 static void block_downs(const struct ffn *f, const struct expert_shape *shape,
@@ -227,7 +251,11 @@ static void quant_block_use(const struct ffn *f, const struct expert_shape *shap
     const struct dot_rows downs = {data + 2 * f->row_bytes, neuron_bytes, n, f->dim, n, 0};
     const ptrdiff_t ahead_bytes =
         shape->ask == ASK_NEURONS ? (ptrdiff_t)(shape->run * neuron_bytes) : shape->ahead_bytes;
-    block_dots(f, shape, ahead_bytes, data, n, downs.data, use, own->gate, own->up);
+    if (shape->apart && n % CPU_APART == 0) {
+        quarter_dots(f, ahead_bytes, data, n, use, own->gate, own->up);
+    } else {
+        block_dots(f, shape, ahead_bytes, data, n, downs.data, use, own->gate, own->up);
+    }
     activate(f, b->job, b->first, n, own->gate, own->up);
     f->k->qmix(&downs, own->gate, out);
 }

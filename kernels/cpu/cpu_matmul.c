@@ -14,16 +14,20 @@ enum {
     TOGETHER = 8,              /* rows side by side, where they are */
 };
 
-/* Shapes of a stream: one row after the other, or some side by side, which ask ahead for what comes
- * so many bytes later, or for the same columns of rows to come. */
+/* Shapes of a stream: one row after the other, some neighbours side by side, or CPU_APART rows side
+ * by side that begin the quarters of an item, so that each quarter is a stream of its own. They ask
+ * ahead for what comes so many bytes later, or for the same columns of rows to come. */
+enum order { ORDER_ROWS, ORDER_SIDE, ORDER_APART };
 static const struct matmul_shape {
     const char *name;
-    uint32_t together;
+    enum order order;
     bool ask_rows;
     ptrdiff_t ahead_bytes;
 } shapes[] = {
-    {"stream", 1, false, 0},       {"stream+1K", 1, false, 1024}, {"stream+2K", 1, false, 2048},
-    {"stream+4K", 1, false, 4096}, {"side", TOGETHER, false, 0},  {"side+rows", TOGETHER, true, 0},
+    {"stream", ORDER_ROWS, false, 0},       {"stream+1K", ORDER_ROWS, false, 1024},
+    {"stream+2K", ORDER_ROWS, false, 2048}, {"stream+4K", ORDER_ROWS, false, 4096},
+    {"side", ORDER_SIDE, false, 0},         {"side+rows", ORDER_SIDE, true, 0},
+    {"apart+2K", ORDER_APART, false, 2048},
 };
 static_assert(sizeof shapes / sizeof *shapes == CPU_MATMUL_SHAPES, "a row each");
 
@@ -35,7 +39,8 @@ struct matmul {
     const struct cpu *c;
     const struct weight *w, *bias;
     const float *x;
-    uint32_t rows, rows_an_item, together;
+    uint32_t rows, rows_an_item;
+    enum order order;
     ptrdiff_t ahead_bytes;
     float *y;
 };
@@ -55,20 +60,49 @@ static uint32_t item_rows(const struct matmul *m, uint32_t first) {
     return rest < m->rows_an_item ? rest : m->rows_an_item;
 }
 
+/* out[i] = weight row i of `rows` . input r. */
+static void dot_rows_of(const struct matmul *m, const struct dot_rows *rows, uint32_t r,
+                        float *out) {
+    const struct dot_codec *k = cpu_codec(m->c, m->w->codec);
+    if (k->qdot) {
+        k->qdot(rows, &m->c->quants[r], out);
+    } else {
+        k->dot(rows, m->x + (size_t)r * m->w->cols, out);
+    }
+}
+
+/* The same, quarter beside quarter; what is left over comes last. */
+static void dot_quarters(const struct matmul *m, const struct dot_rows *rows, uint32_t r,
+                         float *out) {
+    const uint32_t apart = rows->n / CPU_APART, whole = apart * CPU_APART;
+    struct dot_rows part = *rows;
+    part.n = part.together = CPU_APART;
+    part.stride_bytes = apart * rows->stride_bytes;
+    for (uint32_t i = 0; i < apart; i++, part.data += rows->stride_bytes) {
+        float sums[CPU_APART];
+        dot_rows_of(m, &part, r, sums);
+        cpu_put_apart(sums, i, apart, out);
+    }
+    part = *rows;
+    part.data += whole * rows->stride_bytes;
+    part.n -= whole;
+    dot_rows_of(m, &part, r, out + whole);
+}
+
 static void stream_item(void *ctx, uint32_t item, uint32_t worker) {
     const struct matmul *m = ctx;
     const struct weight *w = m->w;
     uint32_t first = item * m->rows_an_item, n = item_rows(m, first);
-    struct dot_rows rows = {weight_row(w, first), w->stride_bytes, n, w->cols,
-                            m->together,          m->ahead_bytes};
-    const struct dot_codec *k = cpu_codec(m->c, w->codec);
+    const uint32_t together = m->order == ORDER_SIDE ? TOGETHER : 1;
+    struct dot_rows rows = {weight_row(w, first), w->stride_bytes, n, w->cols, together,
+                            m->ahead_bytes};
     (void)worker;
     for (uint32_t r = 0; r < m->rows; r++) {
         float *y = m->y + (size_t)r * w->rows + first;
-        if (k->qdot) {
-            k->qdot(&rows, &m->c->quants[r], y);
+        if (m->order == ORDER_APART && r == 0) {
+            dot_quarters(m, &rows, r, y);
         } else {
-            k->dot(&rows, m->x + (size_t)r * w->cols, y);
+            dot_rows_of(m, &rows, r, y);
         }
         cpu_add_bias(m->bias, first, n, y);
         rows.ahead_bytes = 0; /* the next input finds the rows in cache */
@@ -117,7 +151,7 @@ static void run_streams(struct cpu *c, struct matmul *m, uint32_t unit) {
     const uint64_t bytes = m->rows == 1 ? (uint64_t)w->rows * w->stride_bytes : 0;
     const bool tries = shape_tries(trial);
     const struct matmul_shape *shape = &shapes[shape_next(trial, bytes)];
-    m->together = shape->together;
+    m->order = shape->order;
     m->ahead_bytes = shape->ahead_bytes;
     if (shape->ask_rows) {
         /* The same columns of rows that come after these: whole units further on. */
