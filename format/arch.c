@@ -123,8 +123,7 @@ const struct arch_field arch_fields[] = {
      .optional = true,
      .length_at = offsetof(struct arch, n_kv_layer),
      .sets_length = true},
-    KIND_LATER("post_norm", block.post_norm, FIELD_U32, 0, ARCH_POST_NORM_ONLY,
-               ARCH_POST_NORM_NONE),
+    KIND_LATER("post_norm", block.post_norm, FIELD_U32, 0, ARCH_POST_NORM_FFN, ARCH_POST_NORM_NONE),
     KIND_LATER("dense_beside", block.dense_beside, FIELD_U32, 0, 1, 0),
     KIND_LATER("layer_scale", block.layer_scale, FIELD_U32, 0, 1, 0),
     KIND_LATER("branch_scale", block.branch_scale, FIELD_F32, 0, 0x1p20, 0),
@@ -209,6 +208,7 @@ const struct arch_field arch_fields[] = {
     KIND_LATER("route_logit_cap", route.logit_cap, FIELD_F32, 0, 0x1p20, 0),
     KIND_LATER("shared_scale", shared_scale, FIELD_F32, 0, 0x1p20, 0),
     KIND_LATER("shared_limit", shared_limit, FIELD_F32, 0, 0x1p20, 0),
+    LATER(ctx_limit_tok, FIELD_U32, 0, INT32_MAX, 0),
 };
 const size_t arch_n_fields = sizeof arch_fields / sizeof *arch_fields;
 static_assert(sizeof arch_fields / sizeof *arch_fields <= ARCH_FIELDS_MAX, "ARCH_FIELDS_MAX");

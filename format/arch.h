@@ -42,6 +42,7 @@ enum arch_post_norm {
     ARCH_POST_NORM_NONE = 0,
     ARCH_POST_NORM_TOO = 1,  /* a branch's output has a norm of its own before it is added */
     ARCH_POST_NORM_ONLY = 2, /* the same, and what the branch reads has none */
+    ARCH_POST_NORM_FFN = 3,  /* as TOO, of the feed-forward branch alone */
 };
 
 /* What stands around the two branches (mixer, feed-forward) of a layer, each of which reads a norm
@@ -153,8 +154,8 @@ enum route_group_score {
 };
 
 /* Which experts a row uses, and with what weights. The choice goes by the scores, for a softmax
- * without selection bias and for the sparse mixer by the logits themselves; the weights are the
- * chosen experts' scores. */
+ * without selection bias and without groups that are as good as two experts, and for the sparse
+ * mixer, by the logits themselves; the weights are the chosen experts' scores. */
 struct route_rule {
     uint32_t input;              /* enum route_input */
     uint32_t score;              /* enum route_score */
@@ -218,10 +219,12 @@ enum arch_norm {
 struct arch {
     char *family; /* the importer's table row, for people: "mixtral" */
     uint32_t n_layers, dim, vocab;
-    uint32_t norm;        /* enum arch_norm */
-    uint32_t head_bias;   /* 1 = the output head has a bias */
-    uint32_t ctx_max_tok; /* positions the model was trained for; a hint, not a limit of the
+    uint32_t norm;          /* enum arch_norm */
+    uint32_t head_bias;     /* 1 = the output head has a bias */
+    uint32_t ctx_max_tok;   /* positions the model was trained for; a hint, not a limit of the
                              arithmetic */
+    uint32_t ctx_limit_tok; /* of longer contexts the model computes what no rule says, so that
+                               they are refused; 0 = of none */
     float norm_eps;
     float embed_scale;  /* embeddings are multiplied by it */
     float logit_scale;  /* logits are multiplied by it; 0 = 1 */
@@ -290,6 +293,11 @@ void arch_add_long_rope(struct arch *a, uint32_t index, uint32_t tok, const floa
  * rope_scale have it. It holds for every token of the context, however few there are yet, because
  * keys that are stored cannot be turned again. */
 void arch_settle_ropes(struct arch *a, uint32_t ctx_tok);
+
+/* The longest context of at most n_tok tokens that the model may be given. */
+static inline uint32_t arch_limit_ctx(const struct arch *a, uint32_t n_tok) {
+    return a->ctx_limit_tok > 0 && a->ctx_limit_tok < n_tok ? a->ctx_limit_tok : n_tok;
+}
 
 /* The layer whose keys and values an attention layer reads: its own, or an earlier one's. */
 static inline uint32_t arch_kv_layer(const struct arch *a, uint32_t layer) {

@@ -82,7 +82,9 @@ SHAPE(k_norm_rows, has_keys(a, layer) && q_norm_rows(a, layer))
 
 KIND_SHAPE(attn_norm_rows, k->block.post_norm != ARCH_POST_NORM_ONLY)
 KIND_SHAPE(ffn_norm_rows, k->block.post_norm != ARCH_POST_NORM_ONLY && !k->block.parallel)
-KIND_SHAPE(post_norm_rows, k->block.post_norm != ARCH_POST_NORM_NONE)
+KIND_SHAPE(attn_post_norm_rows,
+           k->block.post_norm != ARCH_POST_NORM_NONE && k->block.post_norm != ARCH_POST_NORM_FFN)
+KIND_SHAPE(ffn_post_norm_rows, k->block.post_norm != ARCH_POST_NORM_NONE)
 SHAPE(attn_norm_bias_rows, attn_norm_rows(a, layer) && norm_bias_rows(a, layer))
 SHAPE(ffn_norm_bias_rows, ffn_norm_rows(a, layer) && norm_bias_rows(a, layer))
 KIND_SHAPE(beside_rows, k->moe && k->block.dense_beside)
@@ -158,8 +160,8 @@ static const struct slot slots[SLOT_COUNT] = {
     SLOT(SLOT_EXPERT_DOWN, "expert_down", EXPERT, EXPERT, expert_down_rows, ffn_dim),
     SLOT(SLOT_ATTN_GATE, "attn_gate", LAYER, TRUNK, attn_gate_rows, dim),
     SLOT(SLOT_SINKS, "sinks", LAYER, EXACT, sinks_rows, n_heads),
-    SLOT(SLOT_ATTN_POST_NORM, "attn_post_norm", LAYER, EXACT, post_norm_rows, dim),
-    SLOT(SLOT_FFN_POST_NORM, "ffn_post_norm", LAYER, EXACT, post_norm_rows, dim),
+    SLOT(SLOT_ATTN_POST_NORM, "attn_post_norm", LAYER, EXACT, attn_post_norm_rows, dim),
+    SLOT(SLOT_FFN_POST_NORM, "ffn_post_norm", LAYER, EXACT, ffn_post_norm_rows, dim),
     SLOT(SLOT_MLP_NORM, "mlp_norm", LAYER, EXACT, beside_rows, dim),
     SLOT(SLOT_MLP_POST_NORM, "mlp_post_norm", LAYER, EXACT, beside_rows, dim),
     SLOT(SLOT_MOE_POST_NORM, "moe_post_norm", LAYER, EXACT, beside_rows, dim),

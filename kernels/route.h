@@ -103,10 +103,11 @@ ROUTE_FUNCTION float route_sigmoid(float x) {
 }
 
 /* Whether a choice goes by the logits: they have the order of their softmax, and two that differ
- * may round to one probability. */
+ * may round to one probability. Sums of two have another order, so that groups by these do not. */
 ROUTE_FUNCTION bool route_by_logits(const struct route_rule *rule) {
+    const bool sums = rule->groups > 1 && rule->group_score == ROUTE_GROUP_TOP_TWO;
     return rule->by_logits || rule->score == ROUTE_SPARSE_MIXER ||
-           (rule->score == ROUTE_SOFTMAX && !rule->selection_bias);
+           (rule->score == ROUTE_SOFTMAX && !rule->selection_bias && !sums);
 }
 
 /* What a softmax needs of all logits: the greatest (NaN does not count; of the two zeros either

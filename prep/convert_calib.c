@@ -70,6 +70,7 @@ static int read_text(struct corpus *c, const struct tokenizer *tok, const struct
 static uint32_t sequence_tok(const struct convert_options *o, const struct arch *a) {
     uint32_t n = (uint32_t)o->calib_seq, most = (uint32_t)o->calib_tok / 16;
     most = a->ctx_max_tok < most ? a->ctx_max_tok : most;
+    most = arch_limit_ctx(a, most);
     for (uint32_t i = 0; i < a->n_rope_long; i++) {
         uint32_t tok = a->rope_long_tok[i];
         most = tok > 0 && tok < most ? tok : most;

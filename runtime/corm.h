@@ -103,7 +103,8 @@ struct corm_engine_options {
     enum corm_keeping keeping;
     /* Greatest context of a session, part of the memory plan; 0 = the model's own, at most 4096. It
      * may exceed the positions that the model was trained for (ctx_max_tok of the model's info), at
-     * a cost in quality that only a measurement tells. At most 2^20. */
+     * a cost in quality that only a measurement tells; but not those up to which an indexer chooses
+     * all, in a model that has one. At most 2^20. */
     uint32_t ctx_tok;
     /* Sessions that may be open at once, all of them part of the memory plan; 0 = 1. */
     uint32_t max_sessions;

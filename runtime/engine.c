@@ -117,12 +117,19 @@ static int fill_options(struct corm_engine *e, const struct corm_engine_options 
         if (o->ctx_tok == 0 || o->ctx_tok > DEFAULT_CTX_TOK) {
             o->ctx_tok = DEFAULT_CTX_TOK;
         }
+        o->ctx_tok = arch_limit_ctx(a, o->ctx_tok);
     }
     if (o->threads > 1024) {
         return err_set(err, "%u threads: at most 1024", o->threads);
     }
     if (o->ctx_tok > MAX_CTX_TOK) {
         return err_set(err, "a context of %u tokens: at most %d", o->ctx_tok, MAX_CTX_TOK);
+    }
+    if (o->ctx_tok > arch_limit_ctx(a, o->ctx_tok)) {
+        return err_set(err,
+                       "a context of %u tokens: at most %u, beyond which %s attends to those alone "
+                       "that its indexer chooses, which is not supported",
+                       o->ctx_tok, a->ctx_limit_tok, a->family);
     }
     arch_settle_ropes(a, o->ctx_tok);
     if (o->batch_rows > o->ctx_tok) {
@@ -149,7 +156,7 @@ static void fill_info(struct corm_engine *e) {
         .vocab = a->vocab,
         .n_experts = a->n_experts,
         .n_active = a->n_active,
-        .ctx_max_tok = a->ctx_max_tok,
+        .ctx_max_tok = arch_limit_ctx(a, a->ctx_max_tok),
         .expert_codec = e->archive.expert_codec->name,
         .compression = corm_compress_of(&e->archive),
         .file_bytes = e->archive.map.size_bytes,

@@ -375,7 +375,7 @@ void forward_mixer(struct forward *f, const struct layer_weights *lw, uint32_t l
     watch(f, TAP_ATTN_IN, layer, f->in, b, a->dim, NULL);
     mixer_of(a, layer)->run(f, lw, layer, b);
     watch(f, TAP_ATTN_OUT, layer, f->out, b, a->dim, NULL);
-    if (arch_kind(a, layer)->block.post_norm) {
+    if (slot_present(slot_at(SLOT_ATTN_POST_NORM), a, layer)) {
         norm_rows(f, &lw->w[SLOT_ATTN_POST_NORM], f->out, b->rows, f->out);
     }
     add_branch(f, layer, x, (size_t)b->rows * a->dim);

@@ -99,7 +99,7 @@ SPOIL(no_limit, k->ffn.act = FFN_SWIGLU_OAI)
 SPOIL(act_five, k->ffn.act = 5)
 SPOIL(norm_three, a->norm = 3)
 SPOIL(gate_five, k->att.gate = 5)
-SPOIL(post_norm_three, k->block.post_norm = 3)
+SPOIL(post_norm_four, k->block.post_norm = 4)
 SPOIL(chunk_in_window, (k->att.window = 8, k->att.chunk = 16))
 SPOIL(no_temper_tok, k->att.temper = 0.5f)
 SPOIL(two_inputs, k->route.on_input = 1)
@@ -185,7 +185,7 @@ static const struct rule_row {
     {act_five, "ffn_act[1] = 5"},
     {norm_three, "norm = 3"},
     {gate_five, "attn_gate[1] = 5"},
-    {post_norm_three, "post_norm[1] = 3"},
+    {post_norm_four, "post_norm[1] = 4"},
     {chunk_in_window, "chunk = 16: at most one of them"},
     {no_temper_tok, "attn_temper = 0.5 needs attn_temper_tok"},
     {two_inputs, "route_on_input = 1 needs n_active = 1"},

@@ -313,6 +313,7 @@ static void test_defaults(void **state) {
         "route_logit_cap",
         "shared_scale",
         "shared_limit",
+        "ctx_limit_tok",
     };
     struct arch a = archive_five_layers();
     struct buf data = {0};

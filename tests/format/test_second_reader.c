@@ -20,6 +20,7 @@ static void print_values(struct buf *out, const char *key, const void *values, s
 static void print_metadata(struct buf *out, const struct arch *a) {
 #define SCALAR(name) print_values(out, #name, &a->name, sizeof a->name)
 #define ARRAY(name, n) print_values(out, #name, a->name, (n) * sizeof *a->name)
+    SCALAR(ctx_limit_tok);
     SCALAR(ctx_max_tok);
     SCALAR(dim);
     SCALAR(embed_scale);

@@ -220,7 +220,7 @@ MODEL_KEYS = {"family": None, "n_layers": None, "dim": None, "vocab": None, "ctx
               "rope_dim": None, "rope_inv_freq": None, "rope_scale": None, "n_experts": None, "n_active": None,
               "ffn_dim": None, "tied": None, "stop_ids": (), "gen_temperature": (-1.0,), "gen_top_p": (-1.0,),
               "gen_top_k": (-1.0,), "gen_repeat_penalty": (-1.0,), "embed_scale": (1.0,), "logit_cap": (0.0,),
-              "logit_scale": (0.0,), "norm": (0,), "head_bias": (0,), "kv_layer": (), "rope_long_tok": (), "rope_long_scale": (), "rope_long_inv_freq": ()}
+              "logit_scale": (0.0,), "norm": (0,), "head_bias": (0,), "ctx_limit_tok": (0,), "kv_layer": (), "rope_long_tok": (), "rope_long_scale": (), "rope_long_inv_freq": ()}
 LAYER_KEYS = ("window", "moe")
 # Keys of kinds: one value for all, or one for each kind.
 KIND_KEYS = {"n_heads": None, "n_kv_heads": None, "head_dim": None, "qkv_bias": None, "o_bias": None, "qk_norm": None,
@@ -320,7 +320,8 @@ def layer_slots(m, layer):
     d_qkv = 2 * k["delta_k_heads"] * k["delta_k_dim"] + d_v
     beside = moe and k["dense_beside"]
     gates = k["n_heads"] if k["attn_gate"] in (2, 4) else q
-    attn_norm, behind, biases = int(k["post_norm"] != 2), int(k["post_norm"] > 0), int(m["norm"][0] == 2)
+    attn_norm, biases = int(k["post_norm"] != 2), int(m["norm"][0] == 2)
+    behind, ffn_behind = int(k["post_norm"] in (1, 2)), int(k["post_norm"] > 0)
     ffn_norm = attn_norm * (1 - k["parallel"])
     return [(3, "attn_norm", attn_norm, dim, True), (4, "q", attends * q, dim, False), (5, "k", own * kv, dim, False),
             (6, "v", values * kv, dim, False), (7, "o", attends * dim, q, False),
@@ -333,7 +334,7 @@ def layer_slots(m, layer):
             (18, "mlp_down", dim if mlp else 0, mlp, False), (19, "mlp_switch", moe * k["shared_gate"], dim, True),
             (23, "attn_gate", attends * (k["attn_gate"] > 0) * gates, dim, False),
             (24, "sinks", attends * k["sinks"], k["n_heads"], True),
-            (25, "attn_post_norm", behind, dim, True), (26, "ffn_post_norm", behind, dim, True),
+            (25, "attn_post_norm", behind, dim, True), (26, "ffn_post_norm", ffn_behind, dim, True),
             (27, "mlp_norm", beside, dim, True), (28, "mlp_post_norm", beside, dim, True),
             (29, "moe_post_norm", beside, dim, True),
             (30, "router_norm", moe * (k["route_input"] == 1), dim, True),

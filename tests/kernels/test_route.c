@@ -153,6 +153,8 @@ static void route_plainly(const struct routing *r, const float *logits, int32_t 
                mixer = r->rule.score == ROUTE_SPARSE_MIXER;
     float score[MAX_EXPERTS], rank[MAX_EXPERTS] = {0}, greatest = -INFINITY, sum = 0, chosen = 0;
     bool in[MAX_EXPERTS], taken[MAX_EXPERTS];
+    const bool sums = r->rule.groups > 1 && r->rule.group_score == ROUTE_GROUP_TOP_TWO;
+    const bool by_logits = r->rule.by_logits || mixer || (softmax && !r->select && !sums);
     for (uint32_t i = 0; i < n_experts; i++) {
         greatest = fmaxf(greatest, logits[i]);
     }
@@ -163,7 +165,6 @@ static void route_plainly(const struct routing *r, const float *logits, int32_t 
         score[i] = softmax                          ? route_exp(logits[i] - greatest) / sum
                    : r->rule.score == ROUTE_SIGMOID ? route_sigmoid(logits[i])
                                                     : sqrtf(route_softplus(logits[i]));
-        const bool by_logits = r->rule.by_logits || mixer || (softmax && !r->select);
         rank[i] = (by_logits ? logits[i] : score[i]) + (r->select ? r->select[i] : 0);
     }
     choose_groups(r, rank, in);
@@ -277,6 +278,16 @@ static const struct route_rule rules[] = {
     {.score = ROUTE_SOFTMAX, .scale = 1.5f, .renorm = 1, .selection_bias = 1, .eps = 1e-2f},
     {.score = ROUTE_SOFTMAX, .scale = 1, .renorm = 2, .selection_bias = 1, .eps = 0.25f},
     {.score = ROUTE_SOFTMAX, .scale = 16, .groups = 8, .top_groups = 3},
+    {.score = ROUTE_SOFTMAX,
+     .scale = 1,
+     .groups = 4,
+     .top_groups = 2,
+     .group_score = ROUTE_GROUP_TOP_TWO},
+    {.score = ROUTE_SOFTMAX,
+     .scale = 1,
+     .groups = 1,
+     .top_groups = 1,
+     .group_score = ROUTE_GROUP_TOP_TWO},
     {.score = ROUTE_SOFTMAX, .scale = 1, .renorm = 1, .factor = 1},
     {.score = ROUTE_SIGMOID, .scale = 1},
     {.score = ROUTE_SIGMOID,
@@ -389,7 +400,12 @@ static void test_groups(void **state) {
     route_plainly(&r, logits, ids, weights);
     assert_memory_equal(ids, by_best, sizeof ids);
     check_routing(&r, true);
+    /* of probabilities the first pair has the greater sum, of logits the second one */
     r.rule.group_score = ROUTE_GROUP_TOP_TWO;
+    route_plainly(&r, logits, ids, weights);
+    assert_memory_equal(ids, by_best, sizeof ids);
+    check_routing(&r, true);
+    r.rule.by_logits = 1;
     route_plainly(&r, logits, ids, weights);
     assert_memory_equal(ids, by_pair, sizeof ids);
     check_routing(&r, true);

@@ -54,8 +54,8 @@ static void set_layers(struct arch *a, const struct layer_kind *base, const uint
 
 /* One layer of a kind that the first families do not have. */
 static void vary_layer(struct arch *a, struct layer_kind *k, uint64_t *s) {
-    k->block.post_norm = below(s, 3);
-    k->block.parallel = k->block.post_norm < ARCH_POST_NORM_ONLY && below(s, 2);
+    k->block.post_norm = below(s, 4);
+    k->block.parallel = k->block.post_norm != ARCH_POST_NORM_ONLY && below(s, 2);
     k->shared_scale = below(s, 2) ? 0.5f : 0.0f;
     k->shared_limit = below(s, 2) ? 16.0f : 0.0f;
     k->block.layer_scale = below(s, 2);
@@ -83,7 +83,7 @@ static void vary_layer(struct arch *a, struct layer_kind *k, uint64_t *s) {
     k->ffn.alpha = k->ffn.act == FFN_SWIGLU_OAI ? 1.702f : 0.0f;
     k->block.dense_beside = k->shared_dim && !k->shared_gate && !k->block.parallel && below(s, 2);
     k->route.on_input =
-        a->n_active == 1 && k->block.post_norm < ARCH_POST_NORM_ONLY && !k->block.parallel;
+        a->n_active == 1 && k->block.post_norm != ARCH_POST_NORM_ONLY && !k->block.parallel;
     if (below(s, 3) == 0) {
         k->mixer = MIXER_DELTA_NET;
         k->att = (struct attention_rule){.window = k->att.window};
@@ -148,6 +148,7 @@ static void vary_layers(struct arch *a, uint64_t *s) {
     }
     a->norm = below(s, 3);
     a->head_bias = below(s, 2);
+    a->ctx_limit_tok = below(s, 2) ? 512 : 0;
     a->embed_scale = below(s, 2) ? 8.0f : 1.0f;
     a->logit_cap = below(s, 2) ? 30.0f : 0.0f;
     a->logit_scale = below(s, 2) ? 0.125f : 0.0f;
