@@ -113,6 +113,7 @@ enum family_key_id {
     KEY_LATENT_NOPE_DIM,
     KEY_LATENT_ROPE_DIM,
     KEY_LATENT_V_DIM,
+    KEY_INDEX_TOPK,     /* tokens that an indexer chooses */
     KEY_FURTHER_LAYERS, /* behind the model's: they predict further tokens and are left out */
     KEY_COUNT,
 };
@@ -130,6 +131,7 @@ struct family_rope {
     bool by_type;         /* rope_parameters is a map from layer types to objects */
     bool mrope;           /* keys of positions in pictures may stand there: nothing to text */
     bool mscaled;         /* its LongRoPE names the factors on cos and sin; it has no other type */
+    bool query_scaled;    /* latent attention's scores may grow with the query's position */
 };
 
 /* ---- the family ---- */
@@ -145,6 +147,7 @@ struct family {
     const char *const
         *folded;     /* objects whose keys count as the model's; ends with NULL, or NULL */
     const char *act; /* the activation that hidden_act must name; NULL = "silu" */
+    bool unbiased;   /* files may lack the bias on what experts are chosen by */
     bool mxfp4;      /* it has names of MXFP4's tensors, as such a quantization_config says */
     int64_t eos;     /* stop token where no file names one; negative = none */
     struct family_rope rope;
@@ -169,14 +172,15 @@ extern const struct family_name family_common[], family_block_sparse[], family_b
 char *family_list(void);
 
 /* The rows of the families: family_<name>.c. */
-extern const struct family family_afmoe, family_bailing_moe, family_bailing_moe_v2,
+extern const struct family family_afmoe, family_axk1, family_bailing_moe, family_bailing_moe_v2,
     family_cohere2_moe, family_dbrx, family_deepseek, family_deepseek_v2, family_deepseek_v3,
-    family_dots1, family_ernie4_5_moe, family_exaone_moe, family_flex_olmo, family_flint,
-    family_gemma4, family_glm4_moe, family_glm4_moe_lite, family_glm4v_moe, family_gpt_oss,
-    family_granitemoe, family_granitemoe_swa, family_granitemoeshared, family_hunyuan_v1_moe,
-    family_hy_v3, family_kolibri1, family_laguna, family_llama4, family_mellum, family_minimax_m2,
-    family_mixtral, family_olmoe, family_phimoe, family_qwen2_moe, family_qwen3_5_moe,
-    family_qwen3_moe, family_qwen3_next, family_qwen3_omni_moe, family_qwen3_vl_moe,
-    family_sarvam_moe, family_smallthinker, family_solar_open, family_step3p7;
+    family_deepseek_v32, family_dots1, family_ernie4_5_moe, family_exaone_moe, family_flex_olmo,
+    family_flint, family_gemma4, family_glm4_moe, family_glm4_moe_lite, family_glm4v_moe,
+    family_glm_moe_dsa, family_gpt_oss, family_granitemoe, family_granitemoe_swa,
+    family_granitemoeshared, family_hunyuan_v1_moe, family_hy_v3, family_kolibri1, family_laguna,
+    family_llama4, family_mellum, family_minimax_m2, family_mistral4, family_mixtral, family_olmoe,
+    family_phimoe, family_qwen2_moe, family_qwen3_5_moe, family_qwen3_moe, family_qwen3_next,
+    family_qwen3_omni_moe, family_qwen3_vl_moe, family_sarvam_mla, family_sarvam_moe,
+    family_smallthinker, family_solar_open, family_step3p7;
 
 #endif

@@ -93,17 +93,10 @@ static int settle(struct settle *s, struct err *err) {
     return settle_rope(s, err);
 }
 
-/* Weights are renormalised whatever norm_topk_prob says, so that false is no word of this family.
- */
 static int settle_v2(struct settle *s, struct err *err) {
-    if (settle_ling_words(s, err) < 0 || settle_only(s, KEY_USE_WINDOW, 0, err) < 0 ||
-        settle_only(s, KEY_NORM_TOPK, 1, err) < 0 || settle_shared_experts(s, err) < 0) {
-        return -1;
-    }
-    for (uint32_t l = 0; l < s->arch->n_layers; l++) {
-        s->kinds[l].route.renorm = settle_renorm_many(s);
-    }
-    return 0;
+    return settle_ling_words(s, err) < 0 || settle_only(s, KEY_USE_WINDOW, 0, err) < 0
+               ? -1
+               : settle_ling(s, err);
 }
 
 const struct family family_bailing_moe = {

@@ -20,8 +20,9 @@ static const char *const reads[] = {"moe_router_enable_expert_bias",
                                     "use_rmsnorm",
                                     NULL};
 
+/* Weights are renormalised as Ling's are: whatever norm_topk_prob says. */
 static int settle(struct settle *s, struct err *err) {
-    return settle_ling_words(s, err) < 0 ? -1 : settle_shared_experts(s, err);
+    return settle_ling_words(s, err) < 0 ? -1 : settle_ling(s, err);
 }
 
 const struct family family_sarvam_moe = {

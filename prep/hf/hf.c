@@ -47,8 +47,8 @@ static bool same_numbers(const struct hf_numbers *a, const struct hf_numbers *b)
 static int settle_tied(struct hf_model *m, const struct hf_names *names, struct err *err) {
     struct arch *a = &m->config.arch;
     struct hf_numbers head, embed;
-    int has_head = hf_names_find(names, SLOT_HEAD, &head, err);
-    int has_embed = has_head < 0 ? 0 : hf_names_find(names, SLOT_EMBED, &embed, err);
+    int has_head = hf_names_find(names, SLOT_HEAD, 0, &head, err);
+    int has_embed = has_head < 0 ? 0 : hf_names_find(names, SLOT_EMBED, 0, &embed, err);
     if (has_head < 0 || has_embed < 0) {
         return -1;
     }
@@ -64,6 +64,21 @@ static int settle_tied(struct hf_model *m, const struct hf_names *names, struct 
                    m->dir);
     }
     return 0;
+}
+
+/* A bias on what experts are chosen by that the files of the family may lack is 0 where no layer
+ * has it. */
+static int settle_unbiased(struct hf_model *m, const struct hf_names *names, struct err *err) {
+    struct arch *a = &m->config.arch;
+    int found = m->config.family->unbiased ? 0 : 1;
+    for (uint32_t l = 0; l < a->n_layers && found == 0; l++) {
+        struct hf_numbers bias;
+        found = arch_is_moe(a, l) ? hf_names_find(names, SLOT_ROUTER_SELECT, l, &bias, err) : 0;
+    }
+    for (uint32_t i = 0; i < a->n_kinds && found == 0; i++) {
+        a->kinds[i].route.selection_bias = 0;
+    }
+    return found < 0 ? -1 : 0;
 }
 
 /* All of the tokenizer's ids have rows, or else it is refused. Its end token ends a text, too;
@@ -153,7 +168,7 @@ int hf_open(struct hf_model *m, const char *dir, struct err *err) {
     m->trunk = mem_calloc((1 + (size_t)a->n_layers) * SLOT_COUNT, sizeof *m->trunk);
     m->experts =
         mem_calloc((size_t)a->n_layers * a->n_experts * HF_EXPERT_PARTS, sizeof *m->experts);
-    if (settle_tied(m, &names, err) < 0 ||
+    if (settle_tied(m, &names, err) < 0 || settle_unbiased(m, &names, err) < 0 ||
         hf_names_bind(&names, a, m->trunk, m->experts, err) < 0) {
         struct err guess = {0}; /* names alone prove nothing: what failed is told beside it */
         if (hf_quant_check_tensors(m->st, m->config.family->mxfp4, &guess) < 0) {

@@ -131,6 +131,7 @@ static const struct key {
     [KEY_LATENT_Q_RANK] = {{"q_lora_rank"}, KIND_U32, 0, true},
     [KEY_LATENT_NOPE_DIM] = {{"qk_nope_head_dim"}, KIND_U32, FALLBACK, true},
     [KEY_LATENT_ROPE_DIM] = {{"qk_rope_head_dim"}, KIND_U32, FALLBACK, true},
+    [KEY_INDEX_TOPK] = {{"index_topk"}, KIND_U32, FALLBACK, true},
     [KEY_LATENT_V_DIM] = {{"v_head_dim"}, KIND_U32, FALLBACK, true},
     [KEY_MUP] = {{"mup_enabled"}, KIND_BOOL, FALLBACK},
     [KEY_FURTHER_LAYERS] = {{"num_nextn_predict_layers", "num_mtp_layers", "num_mtp_modules"},

@@ -148,6 +148,10 @@ static const char *const wrapper_ignored[] = {
     "audio_end_token_id",
     "understand_projector_stride",
     "projector_bias",
+    "multimodal_projector_bias",
+    "projector_hidden_act",
+    "spatial_merge_size",
+    "vision_feature_layer",
     "alignment_intermediate_size",
     "downsample_factor",
     /* of what speaks beside a text model */

@@ -65,7 +65,7 @@ struct hf_names hf_names_of(const struct hf_config *c, const struct safetensors 
         other.head = prefixes[i].head;
         struct hf_numbers embed;
         struct err later = {0}; /* what cannot be read is told when it is bound */
-        if (hf_names_find(&other, SLOT_EMBED, &embed, &later) != 0) {
+        if (hf_names_find(&other, SLOT_EMBED, 0, &embed, &later) != 0) {
             return other;
         }
     }
@@ -92,14 +92,14 @@ static const struct family_name *next_row(const struct family_name *r, enum slot
     return r->pattern ? r : NULL;
 }
 
-int hf_names_find(const struct hf_names *n, enum slot_id slot, struct hf_numbers *numbers,
-                  struct err *err) {
+int hf_names_find(const struct hf_names *n, enum slot_id slot, uint32_t layer,
+                  struct hf_numbers *numbers, struct err *err) {
     const struct family_name *r = rows_of(n->family, slot);
     int found = 0;
     *numbers = (struct hf_numbers){0};
     for (; found == 0 && (r = next_row(r, slot, true)) != NULL; r++) {
         char name[NAME_BYTES];
-        expand(n, r->pattern, 0, 0, name);
+        expand(n, r->pattern, layer, 0, name);
         found = hf_numbers_find(numbers, n->st, name, n->blocks, err);
     }
     return found;
@@ -161,7 +161,7 @@ static int missing(const struct binder *b, enum slot_id slot, uint32_t layer, ui
 /* What the columns of the output head are divided by goes to the norm before it. */
 static int bind_unit_head(const struct binder *b, struct hf_matrix *m, struct err *err) {
     struct hf_numbers head;
-    int found = hf_names_find(b->names, b->a->tied ? SLOT_EMBED : SLOT_HEAD, &head, err);
+    int found = hf_names_find(b->names, b->a->tied ? SLOT_EMBED : SLOT_HEAD, 0, &head, err);
     if (found == 0) {
         return missing(b, SLOT_HEAD, 0, 0, true, err);
     }
@@ -206,7 +206,7 @@ static int bind_scope(struct binder *b, enum slot_scope scope, uint32_t layer,
 /* A head that is the embedding once more has its place there. */
 static int use_tied_head(struct binder *b, struct err *err) {
     struct hf_numbers head;
-    int found = b->a->tied ? hf_names_find(b->names, SLOT_HEAD, &head, err) : 0;
+    int found = b->a->tied ? hf_names_find(b->names, SLOT_HEAD, 0, &head, err) : 0;
     if (found > 0) {
         use(b, &head);
     }

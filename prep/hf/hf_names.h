@@ -28,10 +28,10 @@ struct hf_names {
 struct hf_names hf_names_of(const struct hf_config *c, const struct safetensors *st,
                             const char *dir);
 
-/* What holds a slot of model scope, as hf_numbers_find has it: 1; 0 where there is nothing; -1
- * where it cannot be read. */
-int hf_names_find(const struct hf_names *n, enum slot_id slot, struct hf_numbers *numbers,
-                  struct err *err);
+/* What holds a slot of model scope, or of a layer with experts, as hf_numbers_find has it: 1; 0
+ * where there is nothing; -1 where it cannot be read. `layer` counts in the latter case. */
+int hf_names_find(const struct hf_names *n, enum slot_id slot, uint32_t layer,
+                  struct hf_numbers *numbers, struct err *err);
 
 /* Lay out every matrix of the model. trunk [1 + n_layers, SLOT_COUNT], model scope first; experts
  * [n_layers, n_experts, HF_EXPERT_PARTS]; both zeroed. */

@@ -15,7 +15,7 @@ struct rope_value {
 struct rope {
     struct rope_value theta, factor, original_tok, attention_factor, beta_fast, beta_slow, mscale,
         mscale_all_dim, low_freq_factor, high_freq_factor, partial_rotary_factor;
-    struct rope_value alpha, short_mscale, long_mscale;
+    struct rope_value alpha, short_mscale, long_mscale, query_beta;
     bool truncate;
     const char *type;
     const json_t *short_factor, *long_factor; /* lists, or NULL; borrowed */
@@ -49,6 +49,7 @@ static const struct rope_key {
     {"alpha", offsetof(struct rope, alpha)},
     {"short_mscale", offsetof(struct rope, short_mscale)},
     {"long_mscale", offsetof(struct rope, long_mscale)},
+    {"llama_4_scaling_beta", offsetof(struct rope, query_beta)},
 };
 
 static int parse_value(struct rope_value *out, const json_t *v, const char *key, const char *path,
@@ -68,7 +69,9 @@ static int parse_object_key(struct rope *r, const struct settle *s, const char *
                             const json_t *v, struct err *err) {
     const char *path = s->path;
     const bool mscale = strcmp(key, "short_mscale") == 0 || strcmp(key, "long_mscale") == 0;
-    if (mscale && !s->family->rope.mscaled && !json_is_null(v)) {
+    const bool queries = strcmp(key, "llama_4_scaling_beta") == 0;
+    if (((mscale && !s->family->rope.mscaled) || (queries && !s->family->rope.query_scaled)) &&
+        !json_is_null(v)) {
         return err_set(err, "%s: unknown RoPE key %s", path, key);
     }
     for (size_t i = 0; i < sizeof rope_keys / sizeof *rope_keys; i++) {
@@ -474,6 +477,13 @@ static int fill_scores(const struct rope *r, struct latent_rule *latent, const c
         }
         const double m = yarn_mscale(r->factor.value, all);
         latent->scale = (float)(m * m / sqrt((double)latent->nope_dim + latent->rope_dim));
+    }
+    if (r->query_beta.given && r->query_beta.value != 0) {
+        if (need(&r->original_tok, "original_max_position_embeddings", 1, r, path, err) < 0) {
+            return -1;
+        }
+        latent->query_beta = (float)r->query_beta.value;
+        latent->query_tok = (uint32_t)fmin(r->original_tok.value, INT32_MAX);
     }
     return 0;
 }

@@ -340,6 +340,16 @@ int settle_shared_experts(struct settle *s, struct err *err) {
     return settle_rope(s, err);
 }
 
+int settle_ling(struct settle *s, struct err *err) {
+    if (settle_only(s, KEY_NORM_TOPK, 1, err) < 0 || settle_shared_experts(s, err) < 0) {
+        return -1;
+    }
+    for (uint32_t l = 0; l < s->arch->n_layers; l++) {
+        s->kinds[l].route.renorm = settle_renorm_many(s);
+    }
+    return 0;
+}
+
 /* Keys that files write beside what they follow from. */
 static int check_latent_dims(const struct settle *s, const struct latent_rule *r, struct err *err) {
     static const char *const widths[] = {"qk_head_dim", "q_head_dim"};
@@ -396,6 +406,25 @@ int settle_deepseek(struct settle *s, struct err *err) {
         s->kinds[l].route = settle_sigmoid_route(s);
     }
     return settle_latent(s, err);
+}
+
+int settle_latent_queries(const struct settle *s, struct err *err) {
+    const char *key = hf_config_key(KEY_LATENT_Q_RANK);
+    return settle_u32(s, KEY_LATENT_Q_RANK) > 0
+               ? 0
+               : settle_refuse(s, key, json_object_get(s->root, key), "a positive integer", err);
+}
+
+int settle_indexed(struct settle *s, struct err *err) {
+    static const char *const words[] = {"indexed_attention", "deepseek_sparse_attention", NULL};
+    uint32_t *type = mem_calloc(s->arch->n_layers, sizeof *type);
+    bool given;
+    int rc = settle_layer_types(s, words, type, &given, err);
+    free(type);
+    s->arch->ctx_limit_tok = settle_u32(s, KEY_INDEX_TOPK);
+    return rc < 0 || settle_latent_queries(s, err) < 0 || settle_deepseek(s, err) < 0
+               ? -1
+               : settle_mlp_types(s, err);
 }
 
 /* What every layer of this kind has, whatever the file says: a norm on queries and keys, gates, the

@@ -107,6 +107,10 @@ int settle_head_norms(struct settle *s, struct err *err);
  * KEY_ATTENTION_BIAS, KEY_QK_NORM, KEY_DENSE_FIRST and KEY_MLP_DIM, what the family lacks is 0. */
 int settle_shared_experts(struct settle *s, struct err *err);
 
+/* The same as Ling's second generation has them: weights are renormalised whatever norm_topk_prob
+ * says, so that false is an error, but for one expert that is chosen alone. */
+int settle_ling(struct settle *s, struct err *err);
+
 /* Layers as qwen3_next has them: a gated delta net, or attention whose output is gated, by
  * layer_types or full_attention_interval; a shared expert behind a gate; one rotary set. The
  * family reads layer_types and output_gate_type, and has KEY_QK_NORM and KEY_OUTPUT_GATE. */
@@ -122,6 +126,18 @@ int settle_latent(struct settle *s, struct err *err);
  * dense. The family reads SETTLE_DEEPSEEK_READS, too. */
 int settle_deepseek(struct settle *s, struct err *err);
 #define SETTLE_DEEPSEEK_READS SETTLE_LATENT_READS, "topk_method", "scoring_func"
+
+/* Layers as deepseek_v32 has them: those of deepseek_v3, the dense ones by mlp_layer_types where
+ * the file has it, whose attention is to the tokens that an indexer chooses: all, in contexts of at
+ * most KEY_INDEX_TOPK tokens, which the model is limited to. What the indexer computes is not read.
+ * The family reads SETTLE_INDEXED_READS, too, and leaves out SETTLE_INDEXED_SKIPPED. */
+int settle_indexed(struct settle *s, struct err *err);
+#define SETTLE_INDEXED_READS                                                                       \
+    SETTLE_DEEPSEEK_READS, "layer_types", "mlp_layer_types", "index_head_dim", "index_n_heads"
+#define SETTLE_INDEXED_SKIPPED "model.layers.*.self_attn.indexer.*"
+
+/* Queries are made of a latent, whose width a key says: null is an error. */
+int settle_latent_queries(const struct settle *s, struct err *err);
 
 /* One rotary set for all layers that attend. */
 int settle_rope(struct settle *s, struct err *err);

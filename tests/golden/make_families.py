@@ -64,6 +64,8 @@ def n_parameters(config):
     if not whole:
         # Without what nothing learns: the bias of ernie4_5_moe and afmoe for the choice of experts is such a
         # parameter, which other families have in a buffer.
+        # And without indexers, which choose all in the contexts that are supported.
+        besides += sum(p.numel() for name, p in model.named_parameters() if ".indexer." in name)
         return model.num_parameters(only_trainable=True) - besides
     head = model.get_output_embeddings().weight
     tied = head is model.get_input_embeddings().weight

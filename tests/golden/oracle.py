@@ -124,7 +124,8 @@ def leaves_order_open(layer):
 
 
 def chooses_by_scores(layer):
-    return selection_bias(layer) is not None or leaves_order_open(layer)
+    grouped = router_of(layer) is not None and n_groups(layer) > 1
+    return selection_bias(layer) is not None or leaves_order_open(layer) or grouped
 
 
 def biased_scores(layer, logits, bias=None):

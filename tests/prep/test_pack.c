@@ -206,6 +206,11 @@ static void exact_codecs(void **state) {
         {FAMILIES "deepseekv2-tiny", "bf16", true},
         {FAMILIES "deepseekv3-tiny", "bf16", true},
         {FAMILIES "glm4moelite-tiny", "bf16", true},
+        {FAMILIES "deepseekv32-tiny", "bf16", true},
+        {FAMILIES "glmmoedsa-tiny", "bf16", true},
+        {FAMILIES "sarvammla-tiny", "bf16", true},
+        {FAMILIES "axk1-tiny", "bf16", true},
+        {FAMILIES "mistral4-tiny", "bf16", true},
     };
     char *temp = test_mkdir();
     char *path = mem_printf("%s/a.corm", temp);

@@ -265,6 +265,32 @@ static void more_packed_experts_fit(void **state) {
     free(path);
 }
 
+/* A model whose indexer chooses 128 tokens is opened for at most so many, and by itself for no
+ * more; one without is opened for any. */
+static void a_context_beyond_an_indexer_is_refused(void **state) {
+    (void)state;
+    char *path = golden_archive("deepseekv32-tiny", NULL);
+    struct corm_engine_options opt = {.threads = 1, .ctx_tok = 129};
+    struct corm_error error;
+    struct corm_engine *e;
+    assert_int_equal(corm_engine_open(&e, path, &opt, &error), -1);
+    assert_non_null(strstr(error.message, "a context of 129 tokens: at most 128"));
+    assert_non_null(strstr(error.message, "deepseek_v32"));
+    for (opt.ctx_tok = 0; opt.ctx_tok <= 128; opt.ctx_tok += 128) {
+        e = model_open(path, &opt);
+        assert_int_equal(corm_engine_info(e)->ctx_tok, 128);
+        assert_int_equal(corm_engine_info(e)->ctx_max_tok, 128);
+        corm_engine_close(e);
+    }
+    free(path);
+    path = golden_archive("deepseekv3-tiny", NULL);
+    opt.ctx_tok = 300;
+    e = model_open(path, &opt);
+    assert_int_equal(corm_engine_info(e)->ctx_tok, 300);
+    corm_engine_close(e);
+    free(path);
+}
+
 /* Where experts come and go, and nobody says how they are kept: packed where the disk is slow. What
  * is best with a fast one hangs on the machine (test_packing). No bit hangs on it. */
 static void a_slow_disk_makes_experts_packed(void **state) {
@@ -400,6 +426,7 @@ int main(void) {
         cmocka_unit_test(perplexity_is_that_of_transformers),
         cmocka_unit_test(no_setting_changes_a_bit),
         cmocka_unit_test(more_packed_experts_fit),
+        cmocka_unit_test(a_context_beyond_an_indexer_is_refused),
         cmocka_unit_test(a_slow_disk_makes_experts_packed),
         cmocka_unit_test(packed_experts_are_exact_however_they_are_read),
         cmocka_unit_test(batch_size_changes_no_bit),

@@ -3,6 +3,7 @@
  */
 #include "tests/util/test_util_family.h"
 
+#include <dirent.h>
 #include <inttypes.h>
 #include <math.h>
 #include <sys/stat.h>
@@ -10,6 +11,7 @@
 #include "tests/util/test.h"
 
 #define TOKENIZER "tests/golden/models/qwen3moe-tiny"
+#define FAMILIES "tests/golden/families"
 
 enum { MAX_DIMS = 8, MAX_FILE = 1 << 20 };
 
@@ -149,4 +151,37 @@ char *family_checkpoint(const char *golden_dir, const char *out_dir) {
     copy(TOKENIZER, "tokenizer.json", dir);
     copy(TOKENIZER, "tokenizer_config.json", dir);
     return dir;
+}
+
+static int is_folder(const struct dirent *e) {
+    return e->d_name[0] != '.';
+}
+
+char *family_folder(size_t i) {
+    struct dirent **found;
+    int n = scandir(FAMILIES, &found, is_folder, alphasort);
+    assert_true(n > 0);
+    char *name = i < (size_t)n ? mem_strdup(found[i]->d_name) : NULL;
+    for (int k = 0; k < n; k++) {
+        free(found[k]);
+    }
+    free(found);
+    return name;
+}
+
+struct family_model family_open(const char *name) {
+    struct family_model f = {.temp = test_mkdir()};
+    struct err err = {0};
+    char *golden = mem_printf(FAMILIES "/%s", name);
+    f.dir = family_checkpoint(golden, f.temp);
+    hf_open(&f.m, f.dir, &err);
+    assert_no_err(&err);
+    free(golden);
+    return f;
+}
+
+void family_close(struct family_model *f) {
+    hf_close(&f->m);
+    free(f->dir);
+    test_rmdir(f->temp);
 }

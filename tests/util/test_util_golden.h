@@ -27,7 +27,8 @@
         "exaonemoe-tiny", "solaropen-tiny", "hyv3-tiny", "cohere2moe-tiny", "phimoe-tiny",         \
         "flexolmo-tiny", "flint-tiny", "kolibri1-tiny", "laguna-tiny", "laguna-elements",          \
         "deepseek-tiny", "bailingmoe-tiny", "bailingmoev2-tiny", "smallthinker-tiny", "dbrx-tiny", \
-        "step3p7-tiny", "deepseekv2-tiny", "glm4moelite-tiny"
+        "step3p7-tiny", "deepseekv2-tiny", "glm4moelite-tiny", "deepseekv32-tiny",                 \
+        "glmmoedsa-tiny", "sarvammla-tiny", "axk1-tiny", "mistral4-tiny"
 enum { GOLDEN_N_KINDS = 7 };
 
 /* Checkpoints with logits of their own, the small ones first; NULL past the end. */

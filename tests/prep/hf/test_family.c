@@ -514,12 +514,16 @@ static void tables(void **state) {
     }
     assert_int_equal(
         strlen(list),
-        strlen("afmoe, bailing_moe, bailing_moe_v2, cohere2_moe, dbrx, deepseek, deepseek_v2, "
-               "deepseek_v3, dots1, ernie4_5_moe, exaone_moe, flex_olmo, flint, gemma4, glm4_moe, "
-               "glm4_moe_lite, glm4v_moe, gpt_oss, granitemoe, granitemoe_swa, granitemoeshared, "
-               "hunyuan_v1_moe, hy_v3, kolibri1, laguna, llama4, mellum, minimax_m2, mixtral, "
-               "olmoe, phimoe, qwen2_moe, qwen3_5_moe, qwen3_moe, qwen3_next, qwen3_omni_moe, "
-               "qwen3_vl_moe, sarvam_moe, smallthinker, solar_open, step3p7"));
+        strlen(
+            "afmoe, axk1, bailing_moe, bailing_moe_v2, cohere2_moe, dbrx, deepseek, deepseek_v2, "
+            "deepseek_v3, deepseek_v32, dots1, ernie4_5_moe, exaone_moe, flex_olmo, flint, gemma4, "
+            "glm4_moe, "
+            "glm4_moe_lite, glm4v_moe, glm_moe_dsa, gpt_oss, granitemoe, granitemoe_swa, "
+            "granitemoeshared, "
+            "hunyuan_v1_moe, hy_v3, kolibri1, laguna, llama4, mellum, minimax_m2, mistral4, "
+            "mixtral, "
+            "olmoe, phimoe, qwen2_moe, qwen3_5_moe, qwen3_moe, qwen3_next, qwen3_omni_moe, "
+            "qwen3_vl_moe, sarvam_mla, sarvam_moe, smallthinker, solar_open, step3p7"));
     free(list);
 }
 

@@ -180,6 +180,10 @@ static void sarvam_moe(void **state) {
     assert_string_equal(a->family, "sarvam_moe");
     assert_int_equal(arch_rope(a, 0).dim, 64);
     hf_config_free(&c);
+    /* one expert that is chosen alone keeps its weight */
+    c = config_parse_ok(SARVAM "\"num_experts_per_tok\":1}");
+    assert_int_equal(arch_kind(a, 1)->route.renorm, ROUTE_RENORM_NONE);
+    hf_config_free(&c);
 }
 
 /* ---- refusals ---- */
@@ -248,6 +252,7 @@ static void refusals(void **state) {
         {MELLUM "\"rope_parameters\":{\"rope_theta\":1e4}}", "no object for full_attention", ""},
         /* sarvam_moe */
         {SARVAM "\"use_qkv_bias\":true}", "use_qkv_bias is 1, expected 0", "sarvam_moe"},
+        {SARVAM "\"norm_topk_prob\":false}", "norm_topk_prob is 0, expected 1", "sarvam_moe"},
         {SARVAM "\"score_function\":\"softmax\"}", "score_function is \"softmax\"", "sigmoid"},
         {SARVAM "\"moe_router_enable_expert_bias\":false}", "enable_expert_bias is false", ""},
         {SARVAM "\"moe_shared_expert_intermediate_size\":2048}", "intermediate_size is 2048",

@@ -8,12 +8,18 @@
 
 #include "prep/hf/family.h"
 #include "tests/util/test_util_config.h"
+#include "tests/util/test_util_family.h"
 
 #define GOLDEN "tests/golden/"
 #define V2 "{\"model_type\":\"deepseek_v2\",\"num_experts_per_tok\":6,"
 #define V3 "{\"model_type\":\"deepseek_v3\","
 #define LITE "{\"model_type\":\"glm4_moe_lite\","
 #define LITE3 LITE "\"num_hidden_layers\":3,"
+#define V32 "{\"model_type\":\"deepseek_v32\","
+#define DSA3 "{\"model_type\":\"glm_moe_dsa\",\"num_hidden_layers\":3,"
+#define AXK1 "{\"model_type\":\"AXK1\","
+#define SARVAM "{\"model_type\":\"sarvam_mla\","
+#define MISTRAL "{\"model_type\":\"mistral4\","
 
 /* ---- kinds ---- */
 
@@ -159,6 +165,141 @@ static void glm4_moe_lite(void **state) {
     hf_config_free(&c);
 }
 
+/* Contexts in which an indexer chooses all, and layers that are dense by a number or by a list. */
+static void indexed(void **state) {
+    (void)state;
+    struct hf_config c = config_read_ok(GOLDEN "families/deepseekv32-tiny");
+    const struct arch *a = &c.arch;
+    for (uint32_t l = 0; l < 3; l++) {
+        check_rule(a, l,
+                   (struct latent_rule){.n_heads = 4,
+                                        .q_rank = 32,
+                                        .rank = 64,
+                                        .nope_dim = 64,
+                                        .rope_dim = 32,
+                                        .v_dim = 32,
+                                        .norm_eps = 1e-6f});
+        assert_int_equal(arch_kind(a, l)->moe, l > 0);
+    }
+    assert_int_equal(a->ctx_limit_tok, 128);
+    assert_int_equal(a->ctx_max_tok, 256);
+    const double m = 0.1 * log(40) + 1;
+    check_scale(a, m * m / sqrt(96));
+    hf_config_free(&c);
+    c = config_read_ok(GOLDEN "configs/deepseek-v3.2-exp");
+    assert_int_equal(a->ctx_limit_tok, 2048);
+    assert_int_equal(c.further_layers, 1);
+    assert_int_equal(c.quant.blocks.rows, 128);
+    hf_config_free(&c);
+    c = config_read_ok(GOLDEN "configs/glm-5");
+    assert_int_equal(a->ctx_limit_tok, 2048);
+    assert_int_equal(arch_kind(a, 3)->route.groups, 1);
+    check_scale(a, 1 / sqrt(256));
+    hf_config_free(&c);
+    c = config_parse_ok(DSA3 "\"index_topk\":64,\"index_topk_pattern\":\"FSF\",\"layer_types\":"
+                             "[\"indexed_attention\",\"deepseek_sparse_attention\","
+                             "\"indexed_attention\"],"
+                             "\"mlp_layer_types\":[\"sparse\",\"dense\",\"sparse\"]}");
+    for (uint32_t l = 0; l < 3; l++) {
+        assert_int_equal(arch_kind(a, l)->moe, l != 1);
+    }
+    assert_int_equal(a->ctx_limit_tok, 64);
+    hf_config_free(&c);
+    c = config_parse_ok(V3 "\"num_hidden_layers\":4}"); /* without an indexer there is no limit */
+    assert_int_equal(a->ctx_limit_tok, 0);
+    hf_config_free(&c);
+}
+
+static void axk1(void **state) {
+    (void)state;
+    struct hf_config c = config_read_ok(GOLDEN "families/axk1-tiny");
+    const struct arch *a = &c.arch;
+    for (uint32_t l = 0; l < 3; l++) {
+        assert_int_equal(arch_kind(a, l)->block.post_norm,
+                         l > 0 ? ARCH_POST_NORM_FFN : ARCH_POST_NORM_NONE);
+    }
+    assert_int_equal(arch_kind(a, 1)->route.selection_bias, 1);
+    assert_int_equal(arch_kind(a, 1)->route.groups, 4);
+    check_scale(a, 1 / sqrt(96));
+    hf_config_free(&c);
+    /* which its files lack */
+    struct family_model f = family_open("axk1-tiny");
+    assert_int_equal(arch_kind(hf_arch(&f.m), 1)->route.selection_bias, 0);
+    family_close(&f);
+    c = config_parse_ok(AXK1 "\"num_hidden_layers\":2}");
+    assert_int_equal(a->n_experts + arch_kind(a, 1)->latent.n_heads, 192 + 64);
+    hf_config_free(&c);
+}
+
+static void sarvam_mla(void **state) {
+    (void)state;
+    struct hf_config c = config_read_ok(GOLDEN "families/sarvammla-tiny");
+    const struct arch *a = &c.arch;
+    const struct route_rule want = {.score = ROUTE_SIGMOID,
+                                    .selection_bias = 1,
+                                    .renorm = 1,
+                                    .groups = 1,
+                                    .top_groups = 1,
+                                    .group_score = ROUTE_GROUP_TOP_TWO,
+                                    .eps = 1e-20f,
+                                    .scale = 2.5f};
+    check_rule(a, 2,
+               (struct latent_rule){.n_heads = 4,
+                                    .rank = 64,
+                                    .nope_dim = 32,
+                                    .rope_dim = 16,
+                                    .v_dim = 32,
+                                    .norm_eps = 1e-6f});
+    assert_memory_equal(&arch_kind(a, 1)->route, &want, sizeof want);
+    assert_int_equal(arch_mlp_dim(a, 0) + arch_mlp_dim(a, 1), 96 + 32);
+    const double m = 0.1 * log(4) + 1;
+    check_scale(a, m * m / sqrt(48));
+    hf_config_free(&c);
+    c = config_parse_ok(SARVAM "\"num_mtp_layers\":1,\"n_routed_experts\":64}");
+    assert_int_equal(a->n_experts + c.further_layers, 65);
+    hf_config_free(&c);
+}
+
+static void mistral4(void **state) {
+    (void)state;
+    struct hf_config c = config_read_ok(GOLDEN "families/mistral4-tiny");
+    const struct arch *a = &c.arch;
+    const struct route_rule want = {.renorm = 1,
+                                    .groups = 4,
+                                    .top_groups = 2,
+                                    .group_score = ROUTE_GROUP_TOP_TWO,
+                                    .eps = 1e-20f,
+                                    .scale = 1.5f};
+    check_rule(a, 1,
+               (struct latent_rule){.n_heads = 4,
+                                    .q_rank = 32,
+                                    .rank = 64,
+                                    .nope_dim = 32,
+                                    .rope_dim = 16,
+                                    .v_dim = 64,
+                                    .norm_eps = 1e-6f,
+                                    .query_beta = 0.25f,
+                                    .query_tok = 16});
+    assert_memory_equal(&arch_kind(a, 1)->route, &want, sizeof want);
+    const double m = 0.1 * log(16) + 1;
+    check_scale(a, m * m / sqrt(48));
+    hf_config_free(&c);
+    /* inside the model that sees; and without an object of RoPE the class's own */
+    c = config_read_ok(GOLDEN "configs/mistral-small-4-119b");
+    assert_string_equal(a->family, "mistral4");
+    const struct latent_rule published = arch_kind(a, 35)->latent;
+    assert_true(published.query_beta == 0.1f && published.query_tok == 8192);
+    hf_config_free(&c);
+    c = config_parse_ok(MISTRAL "\"num_hidden_layers\":2}");
+    assert_memory_equal(&arch_kind(a, 1)->latent, &published, sizeof published);
+    assert_true(arch_rope(a, 0).dim == 64 && arch_rope(a, 0).scale == 1);
+    hf_config_free(&c);
+    c = config_parse_ok(MISTRAL "\"num_hidden_layers\":2,\"rope_parameters\":{\"rope_type\":"
+                                "\"default\",\"rope_theta\":1e4}}");
+    assert_true(arch_kind(a, 1)->latent.query_beta == 0);
+    hf_config_free(&c);
+}
+
 /* ---- refusals ---- */
 
 static void refusals(void **state) {
@@ -198,6 +339,21 @@ static void refusals(void **state) {
         {"{\"model_type\":\"olmoe\",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2,"
          "\"llama_4_scaling_beta\":0.1}}",
          "unknown RoPE key llama_4_scaling_beta", ""},
+        {V32 "\"q_lora_rank\":null}", "q_lora_rank is null", "a positive integer"},
+        {V32 "\"index_topk\":0}", "index_topk is 0", "positive"},
+        {V32 "\"index_topk_freq\":2}", "index_topk_freq is 2", "deepseek_v32"},
+        {V3 "\"index_topk\":2048}", "index_topk is 2048", "deepseek_v3"},
+        {DSA3 "\"layer_types\":[\"full_attention\",\"full_attention\",\"full_attention\"]}",
+         "layer_types entry 0 (\"full_attention\")", "indexed_attention"},
+        {AXK1 "\"topk_method\":\"greedy\"}", "topk_method is \"greedy\"", "noaux_tc"},
+        {AXK1 "\"q_lora_rank\":null}", "q_lora_rank is null", "a positive integer"},
+        {SARVAM "\"use_qk_norm\":false}", "use_qk_norm is false", "true"},
+        {SARVAM "\"moe_router_enable_expert_bias\":false}", "enable_expert_bias is false", "true"},
+        {MISTRAL "\"rope_parameters\":{\"rope_type\":\"default\",\"llama_4_scaling_beta\":0.1}}",
+         "needs a number >= 1", "original_max_position_embeddings"},
+        {MISTRAL "\"topk_method\":\"greedy\"}", "topk_method is \"greedy\"", "mistral4"},
+        {"{\"model_type\":\"mistral3\",\"text_config\":{\"model_type\":\"mistral\"}}",
+         "text_config is of model_type \"mistral\"", "mistral4 family"},
         {"{\"model_type\":\"olmoe\",\"kv_lora_rank\":512}", "kv_lora_rank is 512", "olmoe"},
     };
     config_refused(bad, TEST_COUNT(bad));
@@ -205,10 +361,10 @@ static void refusals(void **state) {
 
 int main(void) {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(deepseek_v2),
-        cmocka_unit_test(deepseek_v3),
-        cmocka_unit_test(glm4_moe_lite),
-        cmocka_unit_test(refusals),
+        cmocka_unit_test(deepseek_v2),   cmocka_unit_test(deepseek_v3),
+        cmocka_unit_test(glm4_moe_lite), cmocka_unit_test(indexed),
+        cmocka_unit_test(axk1),          cmocka_unit_test(sarvam_mla),
+        cmocka_unit_test(mistral4),      cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests_name("family_latent", tests, NULL, NULL);
 }
