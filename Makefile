@@ -86,7 +86,7 @@ LIB_SRC := $(filter-out $(CHECKPOINT),$(call sources,$(LIB_ROOMS)))
 RUN_SRC := $(filter-out $(MAINS),$(call sources,$(RUN_ROOMS)))
 # What corm-serve takes of corm-run: the options of the machine, and writing JSON.
 SERVE_SRC := $(filter-out $(MAINS),$(call sources,$(SERVE_ROOMS)))
-SERVE_ALSO := runtime/run/run_machine.c runtime/run/run_json.c
+SERVE_ALSO := runtime/run/run_machine.c runtime/run/run_familiar.c runtime/run/run_json.c
 PREP_SRC := $(CHECKPOINT) $(filter-out $(MAINS),$(call sources,$(PREP_ROOMS)))
 ALL_SRC := $(LIB_SRC) $(RUN_SRC) $(SERVE_SRC) $(PREP_SRC)
 PROGRAMS := $(OUT)/corm-prep $(OUT)/corm-run $(OUT)/corm-serve

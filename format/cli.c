@@ -2,6 +2,7 @@
  * cli: parsing; the help text is in cli_help.c, sizes are in cli_size.c.
  */
 #include "format/cli.h"
+#include "format/cli_guess.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -14,67 +15,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-/* -- "did you mean" ------------------------------------------------------------------------- */
-
-enum { MAX_WORD = 40 };
-
-/* Edits that turn one word into the other: insert, delete, replace, swap neighbours. */
-static unsigned distance(const char *a, size_t an, const char *b) {
-    size_t bn = strlen(b);
-    if (an > MAX_WORD || bn > MAX_WORD) {
-        return UINT_MAX;
-    }
-    unsigned rows[3][MAX_WORD + 1];
-    unsigned *before = rows[0], *last = rows[1], *row = rows[2];
-    for (size_t j = 0; j <= bn; j++) {
-        before[j] = last[j] = (unsigned)j;
-    }
-    for (size_t i = 1; i <= an; i++) {
-        row[0] = (unsigned)i;
-        for (size_t j = 1; j <= bn; j++) {
-            unsigned best = last[j - 1] + (a[i - 1] != b[j - 1]);
-            best = best < last[j] + 1 ? best : last[j] + 1;
-            best = best < row[j - 1] + 1 ? best : row[j - 1] + 1;
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
-                best = best < before[j - 2] + 1 ? best : before[j - 2] + 1;
-            }
-            row[j] = best;
-        }
-        unsigned *free_row = before;
-        before = last;
-        last = row;
-        row = free_row;
-    }
-    return last[bn];
-}
-
-/* The best guess so far at what a mistyped word was meant to be. */
-struct guess {
-    const char *word;
-    size_t len;
-    const char *best;
-    unsigned edits;
-};
-
-static void guess_try(struct guess *g, const char *candidate) {
-    unsigned edits = distance(g->word, g->len, candidate);
-    unsigned allowed = g->len < 4 ? 1 : g->len < 8 ? 2 : 3;
-    if (edits > allowed && g->len >= 2 && strncmp(g->word, candidate, g->len) == 0) {
-        edits = allowed; /* the beginning of a longer word */
-    }
-    if (edits <= allowed && (!g->best || edits < g->edits)) {
-        g->best = candidate;
-        g->edits = edits;
-    }
-}
-
-/* " (did you mean '--for'?)", or nothing. */
-static void guess_text(const struct guess *g, const char *dashes, char *out, size_t size) {
-    out[0] = '\0';
-    if (g->best) {
-        snprintf(out, size, " (did you mean '%s%s'?)", dashes, g->best);
-    }
-}
+enum { LONGEST_NAME = 40 };
 
 /* -- tables --------------------------------------------------------------------------------- */
 
@@ -91,8 +32,25 @@ static const size_t field_size[] = {
     [CLI_ARGUMENT] = 0,
 };
 
-static bool is_called(const char *called, const char *name, size_t len) {
-    return called && strncmp(called, name, len) == 0 && !called[len];
+/* Whether a word is the one of `len` bytes at `name`, in which _ counts as -. */
+static bool is_called(const char *called, size_t called_len, const char *name, size_t len) {
+    for (size_t i = 0; i < len && called_len == len; i++) {
+        if (called[i] != name[i] && !(called[i] == '-' && name[i] == '_')) {
+            return false;
+        }
+    }
+    return called_len == len;
+}
+
+/* Whether the words of `list`, parted by blanks (NULL: none), have that name. */
+static bool lists_name(const char *list, const char *name, size_t len) {
+    for (size_t n; list && *list; list += n + (list[n] == ' ')) {
+        n = strcspn(list, " ");
+        if (is_called(list, n, name, len)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* The option of a command with this name (or, where name is NULL, this letter); NULL where there is
@@ -102,7 +60,7 @@ static const struct cli_option *find_option(const struct cli_command *c, const c
     unsigned i = 0;
     for (int g = 0; g < CLI_MAX_GROUPS && c->groups[g]; g++) {
         for (const struct cli_option *o = c->groups[g]->options; o->name; o++, i++) {
-            bool same = name ? is_called(o->name, name, len) || is_called(o->also, name, len)
+            bool same = name ? lists_name(o->name, name, len) || lists_name(o->also, name, len)
                              : o->letter == letter;
             if (same) {
                 *index = i;
@@ -111,6 +69,18 @@ static const struct cli_option *find_option(const struct cli_command *c, const c
         }
     }
     return NULL;
+}
+
+static bool others_lead_to(const struct cli_command *c, const struct cli_option *o) {
+    unsigned index = 0;
+    for (const char *also = o->also; also && *also;) {
+        size_t n = strcspn(also, " ");
+        if (find_option(c, also, n, 0, &index) != o) {
+            return false;
+        }
+        also += n + (also[n] == ' ');
+    }
+    return true;
 }
 
 /* A wrong table is a mistake of the programmer: found at every start, so in every test. */
@@ -127,7 +97,7 @@ static void check_tables(const struct cli_program *program) {
                     die("option --%s: its field is not in the options of '%s'", o->name, c->name);
                 }
                 if (find_option(c, o->name, strlen(o->name), 0, &found) != o ||
-                    (o->also && find_option(c, o->also, strlen(o->also), 0, &found) != o) ||
+                    !others_lead_to(c, o) ||
                     (o->letter && find_option(c, NULL, 0, o->letter, &found) != o)) {
                     die("option --%s: name or letter taken twice in '%s'", o->name, c->name);
                 }
@@ -148,10 +118,10 @@ static const struct cli_command *find_command(const struct cli_program *p, const
     return NULL;
 }
 
-static struct guess guess_command(const struct cli_program *p, const char *name) {
-    struct guess g = {.word = name, .len = strlen(name)};
+static struct cli_guess guess_command(const struct cli_program *p, const char *name) {
+    struct cli_guess g = {.word = name, .len = strlen(name)};
     for (size_t i = 0; p->commands[i]; i++) {
-        guess_try(&g, p->commands[i]->name);
+        cli_guess_try(&g, p->commands[i]->name);
     }
     return g;
 }
@@ -258,7 +228,7 @@ static int set_number(const struct cli_option *o, void *field, const char *spell
 
 static int set_word(const struct cli_option *o, int *field, const char *spelled, const char *text,
                     struct err *err) {
-    struct guess g = {.word = text, .len = strlen(text)};
+    struct cli_guess g = {.word = text, .len = strlen(text)};
     char words[256] = "", hint[96];
     size_t len = 0;
     for (int i = 0; o->words[i]; i++) {
@@ -266,11 +236,11 @@ static int set_word(const struct cli_option *o, int *field, const char *spelled,
             *field = i;
             return 0;
         }
-        guess_try(&g, o->words[i]);
+        cli_guess_try(&g, o->words[i]);
         int n = snprintf(words + len, sizeof words - len, "%s%s", i ? ", " : "", o->words[i]);
         len += (size_t)n < sizeof words - len ? (size_t)n : sizeof words - len - 1;
     }
-    guess_text(&g, "", hint, sizeof hint);
+    cli_guess_text(&g, "", hint, sizeof hint);
     return err_set(err, "%s must be one of %s, not '%s'%s", spelled, words, text, hint);
 }
 
@@ -320,19 +290,38 @@ struct parser {
     char **argv;
 };
 
-static int unknown_option(struct parser *p, const char *name, size_t len) {
-    struct guess g = {.word = name, .len = len};
-    const struct cli_command *c = p->call->command;
-    for (int k = 0; c && k < CLI_MAX_GROUPS && c->groups[k]; k++) {
-        for (const struct cli_option *o = c->groups[k]->options; o->name; o++) {
-            guess_try(&g, o->name);
+/* What a word, spelled with its dashes, is in other programs; NULL where that is not known. */
+static const char *familiar(const struct parser *p, const char *word, size_t len) {
+    const struct cli_familiar *f = p->call->program->familiar;
+    for (; f && f->spellings; f++) {
+        if (lists_name(f->spellings, word, len)) {
+            return f->here;
         }
     }
-    guess_try(&g, "help");
-    guess_try(&g, "version");
+    return NULL;
+}
+
+/* `word`, of `len` bytes, begins with one or two dashes. */
+static int unknown_option(struct parser *p, const char *word, size_t len) {
+    const size_t dashes = word[1] == '-' ? 2 : 1;
+    struct cli_guess g = {.word = word + dashes, .len = len - dashes};
+    const struct cli_command *c = p->call->command;
+    const char *here = familiar(p, word, len);
+    if (here) {
+        return err_set(p->err, "unknown option '%.*s': %s", (int)len, word, here);
+    }
+    for (int k = 0; dashes == 2 && c && k < CLI_MAX_GROUPS && c->groups[k]; k++) {
+        for (const struct cli_option *o = c->groups[k]->options; o->name; o++) {
+            cli_guess_try(&g, o->name);
+        }
+    }
+    if (dashes == 2) {
+        cli_guess_try(&g, "help");
+        cli_guess_try(&g, "version");
+    }
     char hint[96];
-    guess_text(&g, "--", hint, sizeof hint);
-    return err_set(p->err, "unknown option '--%.*s'%s", (int)len, name, hint);
+    cli_guess_text(&g, "--", hint, sizeof hint);
+    return err_set(p->err, "unknown option '%.*s'%s", (int)len, word, hint);
 }
 
 /* `--name`, `--name=value`, `--name value` */
@@ -350,9 +339,9 @@ static int parse_long(struct parser *p) {
     const struct cli_command *c = p->call->command;
     const struct cli_option *o = c ? find_option(c, name, len, 0, &index) : NULL;
     if (!o) {
-        return unknown_option(p, name, len);
+        return unknown_option(p, name - 2, len + 2);
     }
-    char spelled[MAX_WORD + 8];
+    char spelled[LONGEST_NAME + 3];
     snprintf(spelled, sizeof spelled, "--%s", o->name);
     if (o->kind == CLI_FLAG && value) {
         return err_set(p->err, "%s takes no value, but has '%s'", spelled, value);
@@ -368,15 +357,24 @@ static int parse_long(struct parser *p) {
     return set_value(p->call, o, spelled, value, p->err) < 0 ? -1 : CLI_RUN;
 }
 
-/* `-x`, `-xyz` for flags, `-nvalue`, `-n value` */
+/* `-x`, `-xyz` for flags, `-nvalue`, `-n value`. Words of several letters that other programs know
+ * are not taken apart, and -h is help only at the end. */
 static int parse_short(struct parser *p) {
-    for (const char *s = p->argv[p->i] + 1; *s; s++) {
+    const char *word = p->argv[p->i];
+    const size_t len = strcspn(word, "=");
+    if (familiar(p, word, len)) {
+        return unknown_option(p, word, len);
+    }
+    for (const char *s = word + 1; *s; s++) {
         char spelled[] = {'-', *s, '\0'};
         unsigned index = 0;
         const struct cli_command *c = p->call->command;
         const struct cli_option *o = c ? find_option(c, NULL, 0, *s, &index) : NULL;
-        if (!o && *s == 'h') {
+        if (!o && *s == 'h' && !s[1]) {
             return CLI_HELP;
+        }
+        if (!o && *s == 'h') {
+            return unknown_option(p, word, len);
         }
         if (!o) {
             return err_set(p->err, "unknown option '%s'", spelled);
@@ -430,9 +428,9 @@ static int parse_command(struct parser *p) {
     struct buf names = {0};
     command_names(program, &names);
     if (word) {
-        struct guess g = guess_command(program, word);
+        struct cli_guess g = guess_command(program, word);
         char hint[96];
-        guess_text(&g, "", hint, sizeof hint);
+        cli_guess_text(&g, "", hint, sizeof hint);
         bool guessed = hint[0];
         err_set(p->err, "unknown command '%s'%s%s", word, guessed ? hint : ": expected one of ",
                 guessed ? "" : names.data);

@@ -9,6 +9,8 @@
  * these commands begins with that struct, so that the rows of the group, whose offsets count from
  * there, fit all of them.
  *
+ * In long names _ counts as -, so that --top_k is --top-k.
+ *
  * Owns: parsing, help, sizes in words ("6G"), lists of token ids, and cli_main, which prints errors
  * and picks the exit status: 0 done, 1 failed, 2 wrong usage.
  * Leaves to others: what a command does; checks that involve two options.
@@ -94,7 +96,7 @@ struct cli_option {
     double min, max;     /* CLI_INT, U64, DOUBLE: allowed range, ends included, where min < max */
     const char *const *words; /* CLI_ENUM: NULL-terminated */
     const char *fallback; /* default in help's words ("automatic"), "" = say none, NULL = value */
-    const char *also;     /* a second long name, which help does not list */
+    const char *also;     /* other long names, parted by blanks, which help does not list */
 };
 
 /* Options that belong together, with a heading of their own in help. */
@@ -122,12 +124,20 @@ struct cli_command {
     const char *examples;    /* lines; "# text" lines explain the next */
 };
 
+/* An option that people know from other programs, for which there is none of the kind here: how it
+ * is spelled, with its dashes, in words parted by blanks; and a sentence that says what to use. */
+struct cli_familiar {
+    const char *spellings;
+    const char *here;
+};
+
 struct cli_program {
     const char *name, *summary, *version;
     const char *description; /* as in a command */
     const char *examples;
     const struct cli_command *const *commands; /* ends with NULL */
-    int default_command;     /* index of the command that runs when none is named, -1 = none does */
+    int default_command; /* index of the command that runs when none is named, -1 = none does */
+    const struct cli_familiar *familiar; /* ends with a row without spellings; NULL = none */
     const char *exit_status; /* lines for statuses of its own: "130 ended by Ctrl-C\n" */
 };
 

@@ -410,7 +410,8 @@ static int run(const struct cli_call *call, struct err *err) {
 #define FIELD(member) CLI_FIELD(struct convert_options, member)
 
 static const struct cli_option output_rows[] = {
-    {"output", 'o', CLI_STRING, FIELD(output), "MODEL.corm", .help = "The archive to write."},
+    {"output", 'o', CLI_STRING, FIELD(output), "MODEL.corm", .help = "The archive to write.",
+     .also = "outfile"},
     {"force", 'f', CLI_FLAG, FIELD(force), .help = "Replace the archive where it exists."},
     {0}};
 static const struct cli_group output_group = {"Output", output_rows};

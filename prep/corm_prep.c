@@ -103,6 +103,15 @@ static void begin_without_threads(char **argv) {
     }
 }
 
+/* What people know from programs that make files of other formats. */
+static const struct cli_familiar familiar[] = {
+    {"--outtype --quantization --ftype", "--codec chooses the numbers: keep, q8 or q4"},
+    {"--imatrix", "--calibrate measures on text which neurons matter, --calib names the text"},
+    {"-hf --hf-repo --remote", "nothing is downloaded; the argument is a checkpoint's folder"},
+    {"--use-temp-file --no-lazy --bigendian --vocab-only", "nothing of the kind is needed here"},
+    {0},
+};
+
 int main(int argc, char **argv) {
     static const struct cli_program program = {
         .name = "corm-prep",
@@ -110,6 +119,7 @@ int main(int argc, char **argv) {
         .version = CORM_VERSION_TEXT,
         .commands = commands,
         .default_command = -1,
+        .familiar = familiar,
         .exit_status = "130 convert was ended by Ctrl-C, SIGTERM, SIGHUP or SIGXCPU\n",
     };
     begin_without_threads(argv);

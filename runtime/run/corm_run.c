@@ -140,7 +140,8 @@ int main(int argc, char **argv) {
             "Before weights are loaded, the memory plan is printed; it is kept. With less memory "
             "than the model takes, experts come from the archive as they are needed, and the text "
             "stays the same, only later.",
-        .examples = "corm-run model.corm -p \"Once upon a time\" -n 200\n"
+        .examples = "corm-run model.corm \"Once upon a time\"\n"
+                    "corm-run model.corm -p \"Once upon a time\" -n 200\n"
                     "corm-run chat model.corm\n"
                     "corm-run model.corm -p \"Once upon a time\" --ram 4G --stats\n"
                     "corm-run perplexity model.corm -f text.txt\n"
@@ -148,6 +149,7 @@ int main(int argc, char **argv) {
                     "corm-run generate --help\n",
         .commands = commands,
         .default_command = 0,
+        .familiar = run_familiar,
         .exit_status = "130 ended by Ctrl-C, SIGTERM or SIGHUP\n",
     };
     return cli_main(&program, argc, argv);

@@ -39,6 +39,9 @@ struct run_options {
 };
 /* The options of the fields under `machine` and of those under `figures`. */
 extern const struct cli_group run_machine_group, run_figures_group;
+
+/* What people know from other programs (run_familiar.c, which corm-serve links too). */
+extern const struct cli_familiar run_familiar[];
 /* Put the defaults into a zeroed struct run_options. */
 void run_defaults(void *values);
 
@@ -151,8 +154,8 @@ uint64_t run_chat_bytes(uint64_t text_bytes);
 int run_open(struct run *r, const struct cli_call *call, uint32_t ctx_tok, struct err *err);
 void run_close(struct run *r);
 
-/* Append a whole file, or standard input for "-": what has to be in memory at once, such as a
- * message for a chat template, a grammar, a conversation. */
+/* Append a whole file, or standard input for "-", without a byte order mark: what has to be in
+ * memory at once, such as a message for a chat template, a grammar, a conversation. */
 enum { RUN_READ_BYTES = 16 << 20 }; /* at most: no context holds so long a text */
 int run_read(const char *path, struct buf *out, struct err *err);
 /* The template that --chat-template names, one of the archive's or else a file, into `source`,
@@ -161,6 +164,7 @@ int run_read_template(const struct run *r, const char *name, struct buf *source,
                       struct corm_chat *chat, struct err *err);
 /* A text that is to be tokenized: it is opened before the model, so that a wrong name is told at
  * once, and read piece by piece while it is tokenized. */
+enum { RUN_MARK_BYTES = 3 };
 struct run_text {
     const char *name; /* for messages */
     int fd;           /* -1: all of it is in memory */
@@ -171,8 +175,13 @@ struct run_text {
     bool trimmed;        /* one newline at its end does not count; may be set until it is read */
     bool held;           /* a newline was read that may be that one */
     char *owned;         /* data, where it is this text's own */
+    char first[RUN_MARK_BYTES]; /* [n_first] read to look at, and still to come */
+    size_t n_first;
+    bool marked; /* it began with UTF-8's byte order mark, which is left out */
+    bool has_cr; /* carriage returns were read */
 };
-/* Open a file, or standard input for "-"; a text in memory is borrowed. Close either. */
+/* Open a file, or standard input for "-", and read its first bytes: UTF-16 is refused. A text in
+ * memory is borrowed. Close either. */
 int run_text_open(struct run_text *t, const char *path, struct err *err);
 void run_text_of(struct run_text *t, const char *data, size_t bytes);
 /* Where it is not known how long the text is, read up to 64 KiB of it ahead: a short one's length
@@ -214,7 +223,7 @@ void run_tokens_close(struct run_tokens *k);
 
 /* What a text begins with (run_prompt.c). */
 struct run_prompt_options {
-    const char *prompt, *file; /* one of them is given, or neither where a session goes on */
+    const char *prompt, *file;
     bool no_bos, no_special, chat;
 };
 /* Zero-initialise; run_prompt_close accepts any state of it. */
@@ -225,9 +234,10 @@ struct run_prompt {
     struct buf message;   /* what is asked */
     struct run_ids ids;
 };
-/* Open what the options say, of a call whose options struct begins with struct run_writing; a
- * message is read whole. `goes_on`: there is a session that it follows. Returns as a command
- * does. */
+/* Open what the call says, whose options struct begins with struct run_writing and whose arguments
+ * are a model and perhaps a text: one of text, -p and -f, else standard input where that is no
+ * terminal. A message is read whole. `goes_on`: there is a session that it follows, which may go on
+ * by itself. Returns as a command does. */
 int run_prompt_open(struct run_prompt *p, const struct run_prompt_options *o,
                     const struct cli_call *call, bool goes_on, struct err *err);
 /* Say what memory it takes, before run_open. */

@@ -317,14 +317,16 @@ static const char *const thinking_words[] = {[CHAT_THINKING_AUTO] = "auto",
 
 static const struct cli_option talk_rows[] = {
     {"system", 0, CLI_STRING, FIELD(writing.system), "TEXT",
-     .help = "The system message, which stands before all others."},
+     .help = "The system message, which stands before all others.", .also = "system-prompt"},
     {"chat-template", 0, CLI_STRING, FIELD(writing.chat_template), "NAME",
      .help = "Another of the archive's chat templates by its name, else a file with a Jinja "
-             "template."},
+             "template.",
+     .also = "chat-template-file"},
     {"ctx-size", 'c', CLI_INT, FIELD(writing.ctx), "N",
      "Context: the conversation and the next answer, in tokens. Its KV cache is part of the memory "
      "plan.",
-     .min = 1, .max = 1 << 20, .fallback = "the model's own, at most 4096", .also = "ctx"},
+     .min = 1, .max = 1 << 20, .fallback = "the model's own, at most 4096",
+     .also = "ctx n-ctx max-model-len"},
     {"snapshots", 0, CLI_SIZE, FIELD(snapshot_bytes), "SIZE",
      "Memory for snapshots, from which the model goes on where a turn differs from what it has "
      "computed: after /undo and /regenerate, and where the template leaves earlier thoughts out. "
@@ -333,7 +335,7 @@ static const struct cli_option talk_rows[] = {
      .fallback = "4M, and a sixteenth of the budget for models of which that holds fewer than 4"},
     {"max-tokens", 'n', CLI_INT, FIELD(writing.max_tokens), "N",
      "Most tokens of an answer; -1 goes on until the model ends it or the context is full.",
-     .min = -1, .max = 1 << 30},
+     .min = -1, .max = 1 << 30, .also = "predict n-predict max-new-tokens"},
     {"thinking", 0, CLI_ENUM, FIELD(thinking), "HOW",
      "What the model thinks before it answers: show it (dimmed on a terminal), hide it, or auto: "
      "show it on a terminal only.",

@@ -212,6 +212,10 @@ static void report(struct generation *g) {
                 "corm-run: the context of %u tokens is full; --ctx-size N makes it larger\n",
                 r->info->ctx_tok);
     }
+    if (g->end == END_MAX_TOKENS && g->tokens > 0 && !r->o->quiet) {
+        fprintf(stderr, "corm-run: cut after %" PRIu64 " tokens; -n N is for more, -n -1 for all\n",
+                g->tokens);
+    }
     struct run_json j;
     bool json = run_report_begin(r, &g->after_prompt, &end, &j);
     if (r->o->stats) {
@@ -318,8 +322,8 @@ static int generate(struct generation *g, struct err *err) {
 /* On a terminal, without anything to continue. */
 static bool wants_talk(const struct cli_call *call) {
     const struct generate_options *o = call->values;
-    return !cli_given(call, "prompt") && !cli_given(call, "file") && !o->session &&
-           !o->writing.run.json && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+    return call->args.count == 1 && !cli_given(call, "prompt") && !cli_given(call, "file") &&
+           !o->session && !o->writing.run.json && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
 }
 
 static int run(const struct cli_call *call, struct err *err) {
@@ -387,7 +391,7 @@ static int run(const struct cli_call *call, struct err *err) {
 
 static const struct cli_option prompt_rows[] = {
     {"prompt", 'p', CLI_STRING, FIELD(prompt.prompt), "TEXT",
-     .help = "The text to continue; - reads standard input."},
+     .help = "The text to continue, in place of the argument TEXT; - reads standard input."},
     {"file", 'f', CLI_STRING, FIELD(prompt.file), "FILE",
      .help = "Take the prompt from a file. One newline at its end does not count."},
     {"no-bos", 0, CLI_FLAG, FIELD(prompt.no_bos),
@@ -400,10 +404,11 @@ static const struct cli_option prompt_rows[] = {
      .help = "The prompt is a user's message to a model that was trained to answer: the chat "
              "template is applied to it. Special tokens that are written out in it are text."},
     {"system", 0, CLI_STRING, FIELD(writing.system), "TEXT",
-     .help = "With --chat: the system message, before the user's."},
+     .help = "With --chat: the system message, before the user's.", .also = "system-prompt"},
     {"chat-template", 0, CLI_STRING, FIELD(writing.chat_template), "NAME",
      .help = "With --chat: another of the archive's chat templates by its name, else a file with a "
-             "Jinja template."},
+             "Jinja template.",
+     .also = "chat-template-file"},
     {"session", 0, CLI_STRING, FIELD(session), "FILE",
      .help =
          "Keep the sequence in a file: where it exists, the prompt goes on behind what it holds, "
@@ -413,7 +418,8 @@ static const struct cli_option prompt_rows[] = {
      "Context: prompt and generated tokens together. Its KV cache is part of the memory plan. More "
      "than the model was trained for is allowed, with a remark. A model with rotary factors for "
      "short and for long contexts (LongRoPE) uses those that N asks for.",
-     .min = 1, .max = 1 << 20, .fallback = "the model's own, at most 4096", .also = "ctx"},
+     .min = 1, .max = 1 << 20, .fallback = "the model's own, at most 4096",
+     .also = "ctx n-ctx max-model-len"},
     {0},
 };
 
@@ -421,14 +427,15 @@ static const struct cli_option generate_rows[] = {
     {"max-tokens", 'n', CLI_INT, FIELD(writing.max_tokens), "N",
      "Most tokens to generate; 0 only reads the prompt, -1 goes on until the model stops or the "
      "context is full.",
-     .min = -1, .max = 1 << 30},
+     .min = -1, .max = 1 << 30, .also = "predict n-predict max-new-tokens"},
     {"ignore-eos", 0, CLI_FLAG, FIELD(ignore_eos), .help = "Go on after a token that ends a text."},
     {0},
 };
 
 static const struct cli_option text_rows[] = {
     {"echo", 0, CLI_FLAG, FIELD(echo), .help = "Print the prompt before its continuation."},
-    {"show-special", 0, CLI_FLAG, FIELD(show_special), .help = "Print special tokens too."},
+    {"show-special", 0, CLI_FLAG, FIELD(show_special), .help = "Print special tokens too.",
+     .also = "special"},
     {"json-events", 0, CLI_FLAG, FIELD(json_events),
      .help =
          "Print a line with a JSON object for each token, as it is made: its index, its id, and "
@@ -455,22 +462,23 @@ const struct cli_command run_generate_command = {
     "generate",
     "continue a text; runs where no command is named",
     run,
-    .args = "MODEL.corm",
+    .args = "MODEL.corm [TEXT]",
     .min_args = 1,
-    .max_args = 1,
+    .max_args = 2,
     .groups = {&prompt, &generation, &run_sampling_group, &run_form_group, &text,
                &run_machine_group, &run_figures_group},
     .values_bytes = sizeof(struct generate_options),
     .defaults = set_defaults,
     .description = "Reads the prompt, then prints the continuation as it is made. It ends when "
                    "the model ends the text, after -n tokens, or when the context is full. Ctrl-C "
-                   "ends it after the token in work; a second Ctrl-C kills. Without a prompt, on a "
-                   "terminal, it is corm-run chat.\n"
+                   "ends it after the token in work; a second Ctrl-C kills. Without a prompt it "
+                   "reads one from standard input; on a terminal it is corm-run chat.\n"
                    "Tokens are chosen so: repeat penalty, then the filters top-k, top-p and min-p "
                    "(at temperature 1), then one is drawn at the temperature. What is not given "
                    "is as the model's publisher suggests.\n"
                    "Text goes to standard output, all else to standard error.",
-    .examples = "corm-run model.corm -p \"Once upon a time\" -n 200\n"
+    .examples = "corm-run model.corm \"Once upon a time\"\n"
+                "corm-run model.corm -p \"Once upon a time\" -n 200\n"
                 "#The likeliest text, always the same:\n"
                 "corm-run model.corm -p \"Once upon a time\" --temp 0\n"
                 "#In 4 GiB, with figures at the end:\n"

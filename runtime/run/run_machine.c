@@ -72,7 +72,7 @@ static const struct cli_option machine_rows[] = {
     {"batch", 'b', CLI_INT, FIELD(batch), "N",
      "Most tokens computed at once while reading a prompt. More is faster and takes more scratch; "
      "on the CPU the result does not depend on it, on a device its last bits may, above 8.",
-     .min = 1, .max = 4096},
+     .min = 1, .max = 4096, .also = "batch-size"},
     {"loss", 0, CLI_DOUBLE, FIELD(loss), "PERCENT",
      "Leave out neurons that are predicted to add little, so that perplexity rises by at most this "
      "much: one of the levels that the archive was calibrated for (0.5, 1, 2). 0: exact.",

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "runtime/run/run.h"
 
@@ -21,10 +22,22 @@ static int read_message(struct run_prompt *p, const char *path, struct err *err)
     return 0;
 }
 
+static int read_prompt(struct run_prompt *p, const char *path, struct err *err) {
+    if (p->o->chat) {
+        return read_message(p, path, err);
+    }
+    if (run_text_open(&p->text, path, err) < 0) {
+        return -1;
+    }
+    p->text.trimmed = true; /* of the newline that ends a file, not the prompt */
+    return run_text_measure(&p->text, err);
+}
+
 int run_prompt_open(struct run_prompt *p, const struct run_prompt_options *o,
                     const struct cli_call *call, bool goes_on, struct err *err) {
     const struct run_writing *writing = call->values;
-    bool given = cli_given(call, "prompt");
+    const char *text = call->args.count > 1 ? call->args.items[1] : o->prompt;
+    const int ways = (call->args.count > 1) + cli_given(call, "prompt") + cli_given(call, "file");
     p->o = o;
     p->writing = writing;
     run_text_of(&p->text, "", 0);
@@ -36,30 +49,29 @@ int run_prompt_open(struct run_prompt *p, const struct run_prompt_options *o,
         err_set(err, "--chat writes special tokens: --no-bos and --no-special are not for it");
         return CLI_USAGE;
     }
-    if (goes_on && !given && !cli_given(call, "file")) {
+    if (goes_on && ways == 0) {
         return 0; /* the session goes on by itself */
     }
-    if (given == cli_given(call, "file")) {
-        err_set(err,
-                given ? "-p and -f exclude each other" : "a prompt is missing: -p TEXT or -f FILE");
+    if (ways > 1) {
+        err_set(err, "TEXT, -p and -f exclude each other");
         return CLI_USAGE;
     }
-    if (given && strcmp(o->prompt, "-") != 0) {
-        run_text_of(&p->text, o->prompt, strlen(o->prompt));
+    if (text && strcmp(text, "-") != 0) {
+        run_text_of(&p->text, text, strlen(text));
         if (o->chat) {
-            buf_append(&p->message, o->prompt, strlen(o->prompt));
+            buf_append(&p->message, text, strlen(text));
         }
         return 0;
     }
-    const char *path = given ? "-" : o->file;
-    if (o->chat) {
-        return read_message(p, path, err);
+    /* A terminal would wait for a prompt that nobody was asked for. */
+    if (ways > 0 || !isatty(STDIN_FILENO)) {
+        int rc = read_prompt(p, o->file ? o->file : "-", err);
+        if (rc < 0 || ways > 0 || p->message.len > 0 || p->text.bytes > 0) {
+            return rc;
+        }
     }
-    if (run_text_open(&p->text, path, err) < 0) {
-        return -1;
-    }
-    p->text.trimmed = true; /* of the newline that ends a file, not the prompt */
-    return run_text_measure(&p->text, err);
+    err_set(err, "a prompt is missing: TEXT, -p TEXT, -f FILE, or standard input");
+    return CLI_USAGE;
 }
 
 /* With --chat: the ids of what was asked, as the chat template has it. */

@@ -15,19 +15,30 @@ enum {
     PIECE_BYTES = RUN_PIECE_BYTES,
     AHEAD_BYTES = 1 << 16, /* of a text whose length is not known */
     END_IDS = 80,          /* more than a tokenizer puts around a text */
+    MARK_BYTES = RUN_MARK_BYTES,
 };
 
 static const char *name_of(const char *path) {
     return strcmp(path, "-") == 0 ? "standard input" : path;
 }
 
-/* Read up to PIECE_BYTES. Returns their number, 0 at the end, or -1. */
-static ssize_t read_piece(int fd, const char *name, char *piece, struct err *err) {
+/* Read up to `most` bytes. Returns their number, 0 at the end, or -1. */
+static ssize_t read_some(int fd, const char *name, char *out, size_t most, struct err *err) {
     ssize_t n;
     do {
-        n = read(fd, piece, PIECE_BYTES);
+        n = read(fd, out, most);
     } while (n < 0 && errno == EINTR);
     return n < 0 ? err_errno(err, errno, "%s: cannot read", name) : n;
+}
+
+/* The bytes of a mark at the beginning of a text that says how it is encoded, which is no part of
+ * it: 3 of UTF-8's (Unicode 16, 23.8), 0 where there is none; -1 and `err` for UTF-16's. */
+static int mark_bytes(const char *text, size_t bytes, const char *name, struct err *err) {
+    if (bytes >= 2 && (memcmp(text, "\xff\xfe", 2) == 0 || memcmp(text, "\xfe\xff", 2) == 0)) {
+        return err_set(
+            err, "%s: expected UTF-8, found UTF-16; iconv -f UTF-16 -t UTF-8 converts it", name);
+    }
+    return bytes >= MARK_BYTES && memcmp(text, "\xef\xbb\xbf", MARK_BYTES) == 0 ? MARK_BYTES : 0;
 }
 
 static int open_path(const char *path, struct err *err) {
@@ -41,8 +52,9 @@ int run_read(const char *path, struct buf *out, struct err *err) {
         return -1;
     }
     char *piece = mem_alloc(PIECE_BYTES);
+    const size_t before = out->len;
     ssize_t n;
-    while ((n = read_piece(fd, name_of(path), piece, err)) > 0) {
+    while ((n = read_some(fd, name_of(path), piece, PIECE_BYTES, err)) > 0) {
         if (out->len + (size_t)n > RUN_READ_BYTES) {
             n = err_set(err, "%s: expected at most %d MiB", name_of(path), RUN_READ_BYTES >> 20);
             break;
@@ -53,10 +65,44 @@ int run_read(const char *path, struct buf *out, struct err *err) {
     if (fd != 0) {
         close(fd);
     }
-    return n < 0 ? -1 : 0;
+    const size_t bytes = out->len - before;
+    int mark =
+        n < 0 || bytes == 0 ? (int)n : mark_bytes(out->data + before, bytes, name_of(path), err);
+    if (mark > 0) {
+        out->len -= (size_t)mark;
+        memmove(out->data + before, out->data + before + mark, bytes - (size_t)mark + 1);
+    }
+    return mark < 0 ? -1 : 0;
 }
 
 /* -- texts ---------------------------------------------------------------------------------- */
+
+/* The next bytes of a text's file, up to PIECE_BYTES, after those that were read to look at. */
+static ssize_t read_piece(struct run_text *t, char *piece, struct err *err) {
+    if (t->n_first > 0) {
+        const size_t n = t->n_first;
+        memcpy(piece, t->first, n);
+        t->n_first = 0;
+        return (ssize_t)n;
+    }
+    return read_some(t->fd, t->name, piece, PIECE_BYTES, err);
+}
+
+/* Read the first bytes, to see how the text is encoded. */
+static int look_at_beginning(struct run_text *t, struct err *err) {
+    ssize_t n = 1;
+    while (t->n_first < MARK_BYTES && n > 0) {
+        n = read_some(t->fd, t->name, t->first + t->n_first, MARK_BYTES - t->n_first, err);
+        t->n_first += n > 0 ? (size_t)n : 0;
+    }
+    int mark = n < 0 ? -1 : mark_bytes(t->first, t->n_first, t->name, err);
+    if (mark > 0) {
+        t->n_first = 0;
+        t->marked = true;
+        t->bytes -= t->bytes == UINT64_MAX ? 0 : MARK_BYTES;
+    }
+    return mark < 0 ? -1 : 0;
+}
 
 int run_text_open(struct run_text *t, const char *path, struct err *err) {
     struct stat info;
@@ -71,7 +117,7 @@ int run_text_open(struct run_text *t, const char *path, struct err *err) {
     if (fstat(t->fd, &info) == 0 && S_ISREG(info.st_mode) && info.st_size > 0) {
         t->bytes = (uint64_t)info.st_size;
     }
-    return 0;
+    return look_at_beginning(t, err);
 }
 
 void run_text_of(struct run_text *t, const char *data, size_t bytes) {
@@ -84,8 +130,7 @@ int run_text_measure(struct run_text *t, struct err *err) {
         return 0;
     }
     t->data = t->owned = mem_alloc(AHEAD_BYTES + PIECE_BYTES);
-    while (t->data_bytes < AHEAD_BYTES &&
-           (n = read_piece(t->fd, t->name, t->owned + t->data_bytes, err)) > 0) {
+    while (t->data_bytes < AHEAD_BYTES && (n = read_piece(t, t->owned + t->data_bytes, err)) > 0) {
         t->data_bytes += (size_t)n;
     }
     t->bytes = n == 0 ? t->data_bytes : UINT64_MAX;
@@ -93,7 +138,7 @@ int run_text_measure(struct run_text *t, struct err *err) {
 }
 
 ssize_t run_text_read(struct run_text *t, char piece[RUN_PIECE_BYTES], struct err *err) {
-    ssize_t n = read_piece(t->fd, t->name, piece, err);
+    ssize_t n = read_piece(t, piece, err);
     t->read_bytes += n > 0 ? (uint64_t)n : 0;
     return n;
 }
@@ -132,8 +177,19 @@ static void note_ends(struct run_tokens *k, const int32_t *ids, size_t n) {
     }
 }
 
-static void tell_doubled(const struct run_tokens *k) {
+/* What a reader of the text would not see. */
+static void tell_oddities(const struct run_tokens *k) {
+    const struct run_text *t = k->text;
     char token[64];
+    char *name = k->run->o->quiet || !t->name ? NULL : text_cleaned(t->name);
+    if (name && t->marked) {
+        fprintf(stderr, "corm-run: %s begins with a byte order mark, which is left out\n", name);
+    }
+    if (name && t->has_cr) {
+        fprintf(stderr, "corm-run: %s has carriage returns (CR), which are read as they are\n",
+                name);
+    }
+    free(name);
     if (k->add_special && !k->run->o->quiet && k->n_ends > 0 &&
         corm_special_doubled(k->run->engine, k->ends, k->n_ends, token)) {
         fprintf(stderr,
@@ -160,7 +216,7 @@ static int push(struct run_tokens *k, const char *text, size_t bytes, struct err
     }
     if (!text) {
         k->ended = true;
-        tell_doubled(k);
+        tell_oddities(k);
     }
     return 0;
 }
@@ -173,7 +229,7 @@ static ssize_t next_piece(struct run_text *t, char *piece, const char **text, st
         return left < PIECE_BYTES ? (ssize_t)left : PIECE_BYTES;
     }
     *text = piece;
-    return t->fd >= 0 && t->bytes != t->data_bytes ? read_piece(t->fd, t->name, piece, err) : 0;
+    return t->fd >= 0 && t->bytes != t->data_bytes ? read_piece(t, piece, err) : 0;
 }
 
 /* Read one piece of the text, or meet its end. */
@@ -185,6 +241,7 @@ static int read_on(struct run_tokens *k, char *piece, struct err *err) {
         return n < 0 ? -1 : push(k, NULL, 0, err);
     }
     t->read_bytes += (uint64_t)n;
+    t->has_cr |= memchr(text, '\r', (size_t)n) != NULL;
     bool held = t->held;
     t->held = t->trimmed && text[n - 1] == '\n';
     n -= t->held;

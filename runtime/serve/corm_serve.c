@@ -39,7 +39,7 @@ static const struct cli_option model_rows[] = {
      .fallback = "the file's name"},
     {"chat-template", 0, CLI_STRING, FIELD(chat_template), "FILE",
      .help = "A Jinja template to use instead of the archive's."},
-    {"ctx-size", 'c', CLI_INT, FIELD(ctx), "N", .also = "ctx",
+    {"ctx-size", 'c', CLI_INT, FIELD(ctx), "N", .also = "ctx n-ctx max-model-len",
      .help = "Context of each sequence: prompt and answer together.", .min = 1, .max = 1 << 20,
      .fallback = "the model's own, as far as --kv-size has room for one such sequence"},
     {"kv-size", 0, CLI_STRING, FIELD(kv_size), "SIZE",
@@ -507,6 +507,7 @@ int main(int argc, char **argv) {
                        "checkpoint. `corm-run serve` starts this program.",
         .commands = commands,
         .default_command = 0,
+        .familiar = run_familiar,
         .exit_status = "",
     };
     return cli_main(&program, argc, argv);

@@ -26,7 +26,6 @@ chat() {
     printf "$said" | "$run" chat fable.corm --temp 0 -n 12 "$@" >out 2>err
 }
 fails() { ! "$@"; }
-has_text() { grep -q -- "$1" "$2" || { echo "no '$1' in $2:"; cat "$2"; return 1; }; }
 
 # ---- through a pipe ---------------------------------------------------------------------------------
 
@@ -174,7 +173,7 @@ case_ 'answers of a form' forms
 spelled() {
     printf 'Once upon a time\n' | "$run" chat -m fable.corm --temp 0 -n 12 -q $turns --ctx-size 200 >out 2>err && cmp out one || { cat err; return 1; }
     "$run" -m fable.corm -p Hi -n 0 -q --ctx 100 2>err && "$run" perplexity --model fable.corm -f one -q --ctx-size 64 >log 2>err || { cat err; return 1; }
-    fails "$run" fable.corm -m fable.corm -p Hi 2>err && has_text 'one argument too many' err
+    fails "$run" fable.corm -m fable.corm -p Hi 2>err && has_text 'TEXT, -p and -f exclude each other' err
 }
 case_ 'spellings that users of llama.cpp know' spelled
 

@@ -58,3 +58,6 @@ case_() {
     fi
 }
 skip() { echo "ok $1 # SKIP $2"; }
+
+# has_text PATTERN FILE: where it has none, the file is shown.
+has_text() { grep -q -- "$1" "$2" || { echo "no '$1' in $2:"; cat "$2"; return 1; }; }

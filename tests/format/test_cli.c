@@ -55,7 +55,7 @@ static const struct cli_option run_rows[] = {
     {"ram", 0, CLI_BUDGET, CLI_FIELD(struct options, ram), "SIZE|PERCENT", "Memory to use."},
     {"file", 'f', CLI_LIST, CLI_FIELD(struct options, files), "FILE", "Input."},
     {"isa", 0, CLI_ENUM, CLI_FIELD(struct options, isa), .help = "Instruction set.", .words = isas,
-     .also = "instruction-set"},
+     .also = "instruction-set simd"},
     {"model", 'm', CLI_ARGUMENT, 0, 0, "FILE", "The archive."},
     {0}};
 static const struct cli_group common = {"Common options", common_rows};
@@ -92,9 +92,10 @@ static const struct cli_command command_rows[] = {
 static const struct cli_command *const commands[] = {&command_rows[0], &command_rows[1],
                                                      &command_rows[2], NULL};
 
+static const struct cli_familiar familiar[] = {{"-fu --gpus --n-gpus -t2", "use --isa"}, {0}};
 static const struct cli_program program = {
-    "prog", "does things",          "1.2.3", "What it does.", "# Try:\nprog m.corm", commands,
-    0,      "130 ended by Ctrl-C\n"};
+    "prog",   "does things",          "1.2.3", "What it does.", "# Try:\nprog m.corm", commands, 0,
+    familiar, "130 ended by Ctrl-C\n"};
 static const struct cli_program strict = {"strict", "does things", "1.2.3", NULL,
                                           NULL,     commands,      -1};
 
@@ -167,6 +168,10 @@ static void arguments_and_second_names(void **state) {
     (void)state;
     struct cli_call call;
     struct err err;
+    assert_int_equal(PARSE("-m", "m.corm", "--instruction_set=ref"), CLI_RUN);
+    cli_free(&call);
+    assert_int_equal(PARSE("-m", "m.corm", "--simd=ref", "-qh"), CLI_HELP);
+    cli_free(&call);
     assert_int_equal(PARSE("-m", "m.corm", "--instruction-set=ref"), CLI_RUN);
     assert_no_err(&err);
     assert_string_equal(call.command->name, "generate");
@@ -247,6 +252,10 @@ static void refuses_wrong_options(void **state) {
     REFUSED("unknown option '--frobnicate'", "m.corm", "--frobnicate");
     REFUSED("unknown option '--seed'", "bench", "m.corm", "--seed", "2");
     REFUSED("unknown option '-x'", "m.corm", "-vx");
+    REFUSED("unknown option '-hello'", "m.corm", "-hello");
+    REFUSED("unknown option '--gpus': use --isa", "m.corm", "--gpus=3");
+    REFUSED("unknown option '--n_gpus': use --isa", "m.corm", "--n_gpus", "3");
+    REFUSED("unknown option '-fu': use --isa", "m.corm", "-fu", "3");
     REFUSED("--threads needs a value: --threads N", "m.corm", "--threads");
     REFUSED("-o needs a value: -o FILE", "m.corm", "-o");
     REFUSED("--verbose takes no value, but has 'yes'", "m.corm", "--verbose=yes");
