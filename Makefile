@@ -77,7 +77,7 @@ isa_off := $(filter-out $(isa_here),avx2 avx512 neon)
 LIB_ROOMS := format format/text kernels kernels/cpu runtime runtime/model
 RUN_ROOMS := runtime/run runtime/bench
 SERVE_ROOMS := runtime/serve
-PREP_ROOMS := prep prep/hf prep/calib
+PREP_ROOMS := prep prep/gguf prep/hf prep/calib
 CHECKPOINT := $(wildcard format/safetensors*.c)
 
 sources = $(filter-out $(foreach i,$(isa_off),%_$(i).c),$(wildcard $(addsuffix /*.c,$(1))))

@@ -138,7 +138,7 @@ static int entry_parse(struct entry *e, const char *name, json_t *value, const c
         return err_set(err, "%s: tensor \"%s\": unknown dtype \"%s\"", path, name,
                        json_string_value(dtype));
     }
-    e->t.dtype = d->id;
+    e->t.dtype = e->t.holds = d->id;
     e->t.dtype_name = d->name;
     e->bits = d->bits;
     if (entry_shape(e, shape, path, err) < 0) {
@@ -191,15 +191,19 @@ static int check_tiling(const struct entry *entries, size_t n, const char *path,
     return 0;
 }
 
-static void add_tensor(struct safetensors *st, const struct entry *e, const uint8_t *data,
-                       const char *file) {
+void st_add(struct safetensors *st, const struct st_tensor *t) {
     st->tensors = mem_grow(st->tensors, st->n_tensors + 1, &st->cap_tensors, sizeof *st->tensors);
-    struct st_tensor *t = &st->tensors[st->n_tensors++];
-    *t = e->t;
-    t->name = arena_strdup(&st->names, e->t.name);
-    t->data = data + e->begin;
-    t->bytes = e->end - e->begin;
-    t->file = file;
+    struct st_tensor *own = &st->tensors[st->n_tensors++];
+    *own = *t;
+    own->name = arena_strdup(&st->names, t->name);
+}
+
+static void add_entry(struct safetensors *st, struct entry *e, const uint8_t *data,
+                      const char *file) {
+    e->t.data = data + e->begin;
+    e->t.bytes = e->end - e->begin;
+    e->t.file = file;
+    st_add(st, &e->t);
 }
 
 /* Rules 3 to 7 on the parsed header. `data` is the buffer behind it, `data_bytes` long. */
@@ -234,7 +238,7 @@ static int parse_tensors(json_t *root, const uint8_t *data, uint64_t data_bytes,
     if (into) {
         const char *file = arena_strdup(&into->names, path);
         for (size_t i = 0; i < n; i++) {
-            add_tensor(into, &entries[i], data, file);
+            add_entry(into, &entries[i], data, file);
         }
     }
     rc = 0;

@@ -39,7 +39,9 @@ struct st_tensor {
     uint64_t shape[ST_MAX_DIMS];
     const uint8_t *data; /* borrowed until st_close; any alignment; row-major */
     uint64_t bytes;
-    const char *file; /* path of its shard, for messages */
+    const char *file;    /* path of its shard, for messages */
+    enum st_dtype holds; /* a narrower dtype that holds all of its numbers, where whoever made it
+                            looked: else `dtype` itself */
 };
 
 struct safetensors;
@@ -88,6 +90,12 @@ int st_parse_header(const uint8_t *file, size_t file_bytes, const char *path,
  * occurs twice). */
 struct safetensors *st_new(void);
 int st_index(struct safetensors *st, struct err *err);
+
+/* For files of another format that are read as a checkpoint: add one of them, whose map is taken
+ * over, so that st_close closes it; returns a copy of its path that lives as long. Add a tensor,
+ * whose name is copied, before st_index. */
+const char *st_add_file(struct safetensors *st, struct map *m, const char *path);
+void st_add(struct safetensors *st, const struct st_tensor *t);
 
 /* The files that the checkpoint consists of (the index too, where there is one), for provenance. */
 size_t st_file_count(const struct safetensors *st);

@@ -16,16 +16,20 @@ static void add_path(struct safetensors *st, const char *path) {
     st->paths[st->n_paths++] = mem_strdup(path);
 }
 
-static int open_file(struct safetensors *st, const char *path, struct err *err) {
+const char *st_add_file(struct safetensors *st, struct map *m, const char *path) {
     st->maps = mem_grow(st->maps, st->n_maps + 1, &st->cap_maps, sizeof *st->maps);
-    struct map *m = &st->maps[st->n_maps];
-    memset(m, 0, sizeof *m);
-    if (map_open(m, path, err) < 0) {
+    st->maps[st->n_maps++] = *m;
+    add_path(st, path);
+    return st->paths[st->n_paths - 1];
+}
+
+static int open_file(struct safetensors *st, const char *path, struct err *err) {
+    struct map m = {0};
+    if (map_open(&m, path, err) < 0) {
         return -1;
     }
-    st->n_maps++;
-    add_path(st, path);
-    return st_parse_header(m->data, m->size_bytes, path, st, err);
+    st_add_file(st, &m, path);
+    return st_parse_header(m.data, m.size_bytes, path, st, err);
 }
 
 /* ---- the index ---- */
