@@ -198,6 +198,10 @@ void st_add(struct safetensors *st, const struct st_tensor *t) {
     own->name = arena_strdup(&st->names, t->name);
 }
 
+void st_set_holds(struct safetensors *st, size_t i, enum st_dtype holds) {
+    st->tensors[i].holds = holds;
+}
+
 static void add_entry(struct safetensors *st, struct entry *e, const uint8_t *data,
                       const char *file) {
     e->t.data = data + e->begin;

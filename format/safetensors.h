@@ -96,6 +96,8 @@ int st_index(struct safetensors *st, struct err *err);
  * whose name is copied, before st_index. */
 const char *st_add_file(struct safetensors *st, struct map *m, const char *path);
 void st_add(struct safetensors *st, const struct st_tensor *t);
+/* What tensor i holds, where someone looked. */
+void st_set_holds(struct safetensors *st, size_t i, enum st_dtype holds);
 
 /* The files that the checkpoint consists of (the index too, where there is one), for provenance. */
 size_t st_file_count(const struct safetensors *st);

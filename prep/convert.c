@@ -19,9 +19,11 @@
 #include "prep/calib/loss.h"
 #include "prep/claim.h"
 #include "prep/convert_calib.h"
+#include "prep/gguf/gguf_model.h"
 #include "prep/hf/hf.h"
 #include "prep/hf/remark.h"
 #include "prep/json_out.h"
+#include "prep/pack_cost.h"
 #include "prep/source.h"
 
 static const char *const codec_words[] = {"keep", "bf16", "f16", "f32", "q8", "q4", NULL};
@@ -91,10 +93,13 @@ static int check_output_in(const char *output, const struct hf_model *m, struct 
     if (stat(output, &out) != 0) {
         return 0;
     }
-    if (source_names(m->dir, &names, &n, err) < 0) {
+    bool same = false;
+    if (m->single) {
+        n = 0;
+        names = NULL;
+    } else if (source_names(m->dir, &names, &n, err) < 0) {
         return -1;
     }
-    bool same = false;
     for (size_t i = 0; i < n; i++) {
         char *path = mem_printf("%s/%s", m->dir, names[i]);
         same = same || same_file(&out, path);
@@ -264,7 +269,9 @@ static int open_checkpoint(const struct convert_options *o, const char *dir, str
     char *line = mem_printf("corm-prep: interrupted: %s has not been written\n", o->output);
     text_clean(line, strlen(line) - 1);
     prep_stop_at_once(line);
-    int rc = *o->stop ? err_set(err, "interrupted") : hf_open(model, dir, err);
+    int rc = *o->stop             ? err_set(err, "interrupted")
+             : gguf_model_is(dir) ? gguf_model_open(model, dir, err)
+                                  : hf_open(model, dir, err);
     prep_stop_at_once(NULL);
     free(line);
     return rc;
@@ -284,6 +291,35 @@ static void note_grown(struct hf_model *model, const struct pack_options *pack) 
     }
 }
 
+/* Weights in blocks of GGUF become codes of the archive's own, whether or not someone chose which:
+ * tell what that costs. */
+static int choose_codecs(const struct convert_options *o, struct hf_model *model,
+                         struct pack_options *pack, struct err *err) {
+    struct pack_cost cost;
+    int rc = 0;
+    pack_cost_read(&cost, model);
+    if (model->single && !o->trunk_given) {
+        pack->trunk_blocks = codec_by_id(CODEC_Q8);
+    }
+    if (cost.numbers.len && !o->codec_given) {
+        pack->expert_codec = pack_cost_codec(&cost);
+    }
+    if (cost.numbers.len && pack->expert_codec &&
+        codec_fits(pack->expert_codec, hf_arch(model)->dim)) {
+        rc = pack_cost_measure(&cost, model, pack->expert_codec, err);
+        if (rc == 0) {
+            remark_add(
+                &model->warnings,
+                "%s: experts are in %s, %.2f bits a weight: as %s%s they differ from that by "
+                "%.2f %% (root mean square of a sample)",
+                model->dir, cost.numbers.data, cost.bits, pack->expert_codec->name,
+                o->codec_given ? "" : " (--codec chooses)", 100 * cost.error);
+        }
+    }
+    buf_free(&cost.numbers);
+    return rc;
+}
+
 static int convert_dir(const struct convert_options *o, const char *dir, struct progress *progress,
                        uint64_t start_ns, struct err *err) {
     struct hf_model model = {0};
@@ -299,6 +335,9 @@ static int convert_dir(const struct convert_options *o, const char *dir, struct 
         .version = CORM_VERSION_TEXT,
     };
     int rc = open_checkpoint(o, dir, &model, err);
+    if (rc == 0) {
+        rc = choose_codecs(o, &model, &pack, err);
+    }
     if (rc == 0) { /* before hours of calibration, and before remarks on what then is not done */
         rc = pack_check(&model, &pack, err);
     }
@@ -345,6 +384,8 @@ static int convert_dir(const struct convert_options *o, const char *dir, struct 
 static int check_options(const struct cli_call *call, struct err *err) {
     struct convert_options *o = call->values;
     const struct codec *codec = codec_by_name(codec_words[o->codec]);
+    o->codec_given = cli_given(call, "codec");
+    o->trunk_given = cli_given(call, "trunk");
     if (!o->output) {
         err_set(err, "convert needs -o MODEL.corm");
         return CLI_USAGE;
@@ -419,10 +460,12 @@ static const struct cli_group output_group = {"Output", output_rows};
 static const struct cli_option weight_rows[] = {
     {"codec", 'c', CLI_ENUM, FIELD(codec), "CODEC",
      "How expert weights are stored. keep: as the checkpoint has them, without loss (of FP8 and "
-     "NVFP4 that is not possible); q8: 8.5 bits a weight; q4: 4.5 bits.",
+     "NVFP4 that is not possible, nor of GGUF's types of blocks); q8: 8.5 bits a weight; q4: 4.5 "
+     "bits. Default for types of blocks: q8 above 5 bits a weight, q4 below.",
      .words = codec_words},
     {"trunk", 0, CLI_ENUM, FIELD(trunk), "CODEC",
-     "How the matrices that every token uses are stored; keep makes f32 of FP8 and NVFP4. Norms "
+     "How the matrices that every token uses are stored; keep makes f32 of FP8 and NVFP4, and of "
+     "GGUF's types of blocks, which become q8 by default. Norms "
      "and biases are f32 always, routers as the checkpoint has them.",
      .words = trunk_words},
     {"hot", 0, CLI_DOUBLE, FIELD(hot), "FRACTION",
@@ -510,7 +553,10 @@ const struct cli_command convert_command = {
     .description =
         "CHECKPOINT is a directory as the Hugging Face Hub publishes it (config.json, "
         "*.safetensors, tokenizer.json, ...), or a .tar, .tar.gz, .tar.zst or .zip of one, which "
-        "is unpacked next to the output first. A model of a family that is not supported is "
+        "is unpacked next to the output first; or a model in GGUF, llama.cpp's format: one file, "
+        "or "
+        "the first of its parts. What is F16 or BF16 there is kept; smaller types become q8 or q4. "
+        "A model of a family that is not supported is "
         "refused with a list of those that are. What of the checkpoint is left out, and what "
         "counts "
         "where its files differ, is told on standard error, unless --quiet.\n"

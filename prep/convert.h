@@ -27,6 +27,7 @@ struct convert_options {
     struct cli_list calib, calib_held;
     int calib_tok, calib_seq, generate_calib;
     double hot_share;
+    bool codec_given, trunk_given;     /* no options: whether these were */
     const volatile sig_atomic_t *stop; /* no option: as prep_catch_stop returns it */
 };
 

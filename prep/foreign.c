@@ -143,8 +143,8 @@ static const struct {
      "download model.safetensors.index.json as well"},
     {"consolidated*", NO_MODEL, "weights under their publisher's own names, which are not read",
      "download config.json and the files model*.safetensors of the same repository"},
-    {"*.gguf", NO_MODEL, "weights in GGUF, the format of llama.cpp, which are not read",
-     FROM_SOURCE},
+    {"*.gguf", NO_MODEL, "a model in GGUF, the format of llama.cpp",
+     "give the file itself, or the first of its parts"},
     {"pytorch_model*.bin", NO_MODEL,
      "weights pickled by PyTorch, which are not read, because a pickle is a program", SAVE_AGAIN},
     {"*.pt", NO_MODEL, "weights pickled by PyTorch, which are not read", SAVE_AGAIN},
@@ -284,7 +284,6 @@ static const struct {
     const char *name, *head;
     const char *is, *to_do;
 } paths[] = {
-    {NULL, "GGUF", "weights in GGUF, the format of llama.cpp, which are not read", FROM_SOURCE},
     {NULL, "CORM\r\n", "a .corm archive already", "give it to corm-run"},
     {"*.safetensors", NULL, "a file of a checkpoint", WHOLE_FOLDER},
     {"*.json", NULL, "a file of a checkpoint", WHOLE_FOLDER},

@@ -63,12 +63,17 @@ bool pack_experts_mixed(const struct hf_model *m) {
 }
 
 /* The codec that was asked for a slot of the trunk; NULL: the one that holds it exactly. */
-static const struct codec *asked_codec(const struct pack_options *opt, enum slot_id slot) {
+static const struct codec *asked_codec(const struct hf_model *m, const struct pack_options *opt,
+                                       enum slot_id slot, uint32_t layer) {
+    const struct codec *blocks = opt->trunk_codec ? NULL : opt->trunk_blocks;
     switch (slot_at(slot)->store) {
     case SLOT_STORE_EXACT:
         return codec_by_id(CODEC_F32);
     case SLOT_STORE_TRUNK:
-        return opt->trunk_codec;
+        return blocks && hf_weight_blocks(m, slot, layer, 0) &&
+                       codec_fits(blocks, hf_weight(m, slot, layer, 0).cols)
+                   ? blocks
+                   : opt->trunk_codec;
     case SLOT_STORE_KEEP:
     case SLOT_STORE_EXPERT:
         break;
@@ -77,7 +82,7 @@ static const struct codec *asked_codec(const struct pack_options *opt, enum slot
 }
 
 static const struct codec *trunk_codec(const struct pack *p, enum slot_id slot, uint32_t layer) {
-    const struct codec *asked = asked_codec(p->opt, slot);
+    const struct codec *asked = asked_codec(p->m, p->opt, slot, layer);
     return asked ? asked : hf_weight(p->m, slot, layer, 0).codec;
 }
 
@@ -86,7 +91,7 @@ struct pack_grown pack_trunk_grown(const struct hf_model *m, const struct pack_o
     for (struct slot_place at = {0}; slot_next(hf_arch(m), &at);) {
         const char *numbers = hf_weight_unkept(m, at.slot, at.layer, 0);
         struct weight w = hf_weight(m, at.slot, at.layer, 0);
-        if (numbers && !asked_codec(opt, at.slot)) {
+        if (numbers && !asked_codec(m, opt, at.slot, at.layer)) {
             g.numbers = g.numbers ? g.numbers : numbers;
             g.matrices++;
             g.from_bytes += hf_weight_bytes(m, at.slot, at.layer, 0);
@@ -162,8 +167,12 @@ static int check_tokenizer(const struct hf_model *m, struct err *err) {
                ? 0
                : err_set(
                      err,
-                     "%s: no tokenizer.json: only checkpoints with one, or with the tiktoken file "
-                     "of a known class, can be converted",
+                     m->single
+                         ? "%s: no tokenizer in it (tokenizer.ggml.model): only a file with one "
+                           "can be "
+                           "converted"
+                         : "%s: no tokenizer.json: only checkpoints with one, or with the tiktoken "
+                           "file of a known class, can be converted",
                      m->dir);
 }
 
@@ -453,9 +462,10 @@ static int write_texts(struct pack *p, const struct buf *provenance, struct err 
                          p->opt->predictors->len, err)) ||
         (p->m->book.len &&
          corm_write_blob(p->w, CORM_SECTION_CONVERSATIONS, p->m->book.data, p->m->book.len, err)) ||
-        provenance_license(p->m->dir, &license, err)) {
+        (!p->m->single && provenance_license(p->m->dir, &license, err))) {
         goto out;
     }
+    buf_append(&license, p->m->license.data ? p->m->license.data : "", p->m->license.len);
     rc = license.len ? corm_write_blob(p->w, CORM_SECTION_LICENSE, license.data, license.len, err)
                      : 0;
 out:
@@ -466,8 +476,10 @@ out:
 static void describe_options(const struct pack *p, struct buf *out) {
     const struct codec *trunk = p->opt->trunk_codec;
     buf_printf(out, "corm: %s\n", p->opt->version);
-    buf_printf(out, "options: --codec %s --trunk %s", p->expert_codec->name,
-               trunk ? trunk->name : "keep");
+    buf_printf(out, "options: --codec %s", p->expert_codec->name);
+    if (trunk || !p->opt->trunk_blocks) {
+        buf_printf(out, " --trunk %s", trunk ? trunk->name : "keep");
+    }
     if (!p->opt->calib) { /* calibration decides on hot prefixes by itself */
         buf_printf(out, " --hot %g", p->opt->hot_fraction);
     }

@@ -22,12 +22,15 @@
 struct pack_options {
     const struct codec *expert_codec; /* NULL: the one that holds all experts exactly */
     const struct codec *trunk_codec;  /* NULL: for each matrix the one that holds it exactly */
-    double hot_fraction;              /* 0 .. 1 of an expert's neurons, rounded to whole chunks */
-    uint32_t chunk_neurons;           /* a multiple of 32 */
-    enum corm_compress compress;      /* as of corm_write; one that the experts' codec has */
-    bool raw_hot;                     /* keep hot prefixes raw even so */
-    uint32_t threads;                 /* >= 1 */
-    const char *version;              /* of the program, for provenance */
+    /* In place of that where nobody asked for it: of matrices in blocks of GGUF, whose bits no
+     * codec keeps; NULL: as of all others. */
+    const struct codec *trunk_blocks;
+    double hot_fraction;         /* 0 .. 1 of an expert's neurons, rounded to whole chunks */
+    uint32_t chunk_neurons;      /* a multiple of 32 */
+    enum corm_compress compress; /* as of corm_write; one that the experts' codec has */
+    bool raw_hot;                /* keep hot prefixes raw even so */
+    uint32_t threads;            /* >= 1 */
+    const char *version;         /* of the program, for provenance */
     /* What calibration found: the order of neurons, hot prefixes (in place of hot_fraction) and
      * predictors. NULL: neurons keep the checkpoint's order. Calibration must have used the chunk
      * size that pack_chunk_neurons returns. `predictors` is the finished section. */

@@ -15,8 +15,10 @@
 #include "format/text/tokenizer.h"
 #include "prep/compare.h"
 #include "prep/foreign.h"
+#include "prep/gguf/gguf_model.h"
 #include "prep/hf/hf.h"
 #include "prep/inspect.h"
+#include "prep/pack_cost.h"
 #include "prep/report.h"
 
 /* ---- options ---- */
@@ -131,6 +133,23 @@ static int inspect_checkpoint(const char *dir, bool json, struct err *err) {
     return rc;
 }
 
+/* A model in GGUF, whose weights are not read, but what they are stored as is told. */
+static int inspect_gguf(const char *path, bool json, struct err *err) {
+    struct hf_model m;
+    struct pack_cost cost = {0};
+    struct buf out = {0};
+    int rc = gguf_model_open(&m, path, err);
+    if (rc == 0) {
+        pack_cost_read(&cost, &m);
+        inspect_config(hf_arch(&m), cost.numbers.len ? cost.numbers.data : NULL, path, json, &out);
+        fwrite(out.data, 1, out.len, stdout);
+    }
+    buf_free(&cost.numbers);
+    buf_free(&out);
+    hf_close(&m);
+    return rc;
+}
+
 static int inspect(const struct cli_call *call, struct err *err) {
     const struct inspect_options *o = call->values;
     const char *path = call->args.items[0];
@@ -145,6 +164,9 @@ static int inspect(const struct cli_call *call, struct err *err) {
             return CLI_USAGE;
         }
         return inspect_checkpoint(path, o->prep.json, err);
+    }
+    if (!o->compare_compression && gguf_model_is(path)) {
+        return inspect_gguf(path, o->prep.json, err);
     }
     return print_archive(call, o->compare_compression ? compare_print : describe_all, err);
 }
@@ -214,8 +236,8 @@ const struct cli_command prep_inspect_command = {
     .max_args = 1,
     .groups = {&compare_group, &prep_json_group},
     .values_bytes = sizeof(struct inspect_options),
-    .description = "CHECKPOINT is a directory with a config.json: its parameters and its "
-                   "architecture are shown. "
+    .description = "CHECKPOINT is a directory with a config.json, or a file in GGUF: its "
+                   "parameters and its architecture are shown. "
                    "Parameters used by a token are all but those of the routed experts "
                    "that it does not use."};
 

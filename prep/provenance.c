@@ -69,9 +69,9 @@ static int path_order(const void *a, const void *b) {
 /* The paths of all files: of the small ones of the directory, and of those that hold the
  * weights. */
 static int list_files(const struct hf_model *m, char ***paths, size_t *n, struct err *err) {
-    char **names;
-    size_t n_names;
-    if (source_names(m->dir, &names, &n_names, err) < 0) {
+    char **names = NULL;
+    size_t n_names = 0;
+    if (!m->single && source_names(m->dir, &names, &n_names, err) < 0) {
         return -1;
     }
     *paths = mem_calloc(n_names + st_file_count(m->st) + 1, sizeof **paths);
@@ -104,15 +104,19 @@ int provenance_files(const struct hf_model *m, struct buf *out, struct progress 
         struct stat info;
         total += stat(paths[i], &info) == 0 ? (uint64_t)info.st_size : 0;
     }
+    const char *slash = m->single ? strrchr(m->dir, '/') : NULL;
+    const size_t before = !m->single ? strlen(m->dir) + 1
+                          : slash    ? (size_t)(slash + 1 - m->dir)
+                                     : 0;
     struct reading r = {.block = mem_alloc(READ_BYTES), .progress = progress, .stop = stop};
     progress_start(progress, "reading checksums", total, PROGRESS_BYTES);
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < n; i++) {
         uint64_t bytes = 0, hash = 0;
         rc = hash_file(&r, paths[i], &bytes, &hash, err);
-        /* All paths begin with the directory: shards may lie in folders of it. A name may hold
-         * newlines, and what follows one must not pass for a line of ours. */
-        char *name = text_cleaned(paths[i] + strlen(m->dir) + 1);
+        /* All paths begin with the directory, or that of the file: shards may lie in folders of it.
+         * A name may hold newlines, and what follows one must not pass for a line of ours. */
+        char *name = text_cleaned(paths[i] + before);
         buf_printf(out, "source: %s %" PRIu64 " bytes xxh3 %016" PRIx64 "\n", name, bytes, hash);
         free(name);
     }

@@ -18,6 +18,7 @@
 
 #include "prep/archive_input.h"
 #include "prep/foreign.h"
+#include "prep/gguf/gguf_model.h"
 
 enum {
     BLOCK_BYTES = 1 << 20,
@@ -370,6 +371,10 @@ int source_open(struct source *s, const char *path, const char *unpack_dir,
                 struct progress *progress, const volatile sig_atomic_t *stop, struct err *err) {
     struct stat info;
     memset(s, 0, sizeof *s);
+    if (gguf_model_is(path)) {
+        s->dir = mem_strdup(path);
+        return 0;
+    }
     if (foreign_check_path(path, err) < 0) {
         return -1;
     }

@@ -3,8 +3,8 @@
  *
  * Owns: the parser of header, metadata and tensor table (versions 2 and 3, little-endian), models
  * in parts, typed access to metadata, tensors as struct safetensors has them.
- * Leaves to others: what numbers are stored as (gguf_block), what keys and names mean (gguf_family),
- * the tokenizer (gguf_tokenizer).
+ * Leaves to others: what numbers are stored as (gguf_block), what keys and names mean
+ * (gguf_family), the tokenizer (gguf_tokenizer).
  * Threads: immutable after open.
  *
  * A file is: "GGUF", version, number of tensors, number of keys; each key with its type and value;

@@ -83,7 +83,7 @@ static int settle_unbiased(struct hf_model *m, const struct hf_names *names, str
 
 /* All of the tokenizer's ids have rows, or else it is refused. Its end token ends a text, too;
  * where the configurations name none, it alone. */
-static int settle_stops(struct hf_model *m, struct err *err) {
+int hf_settle_stops(struct hf_model *m, struct err *err) {
     struct arch *a = &m->config.arch;
     if (m->tokenizer.len == 0) {
         return 0;
@@ -153,6 +153,17 @@ static void note_activations(struct hf_model *m) {
     }
 }
 
+int hf_assemble(struct hf_model *m, const struct hf_names *names, struct err *err) {
+    const struct arch *a = hf_arch(m);
+    m->trunk = mem_calloc((1 + (size_t)a->n_layers) * SLOT_COUNT, sizeof *m->trunk);
+    m->experts =
+        mem_calloc((size_t)a->n_layers * a->n_experts * HF_EXPERT_PARTS, sizeof *m->experts);
+    return settle_tied(m, names, err) < 0 || settle_unbiased(m, names, err) < 0 ||
+                   hf_names_bind(names, a, m->trunk, m->experts, err) < 0
+               ? -1
+               : 0;
+}
+
 int hf_open(struct hf_model *m, const char *dir, struct err *err) {
     memset(m, 0, sizeof *m);
     m->dir = mem_strdup(dir);
@@ -164,12 +175,7 @@ int hf_open(struct hf_model *m, const char *dir, struct err *err) {
     const struct hf_names names = hf_names_of(&m->config, m->st, m->dir);
     note_skipped(m);
     note_activations(m);
-    const struct arch *a = hf_arch(m);
-    m->trunk = mem_calloc((1 + (size_t)a->n_layers) * SLOT_COUNT, sizeof *m->trunk);
-    m->experts =
-        mem_calloc((size_t)a->n_layers * a->n_experts * HF_EXPERT_PARTS, sizeof *m->experts);
-    if (settle_tied(m, &names, err) < 0 || settle_unbiased(m, &names, err) < 0 ||
-        hf_names_bind(&names, a, m->trunk, m->experts, err) < 0) {
+    if (hf_assemble(m, &names, err) < 0) {
         struct err guess = {0}; /* names alone prove nothing: what failed is told beside it */
         if (hf_quant_check_tensors(m->st, m->config.family->mxfp4, &guess) < 0) {
             struct err failed = *err;
@@ -178,10 +184,10 @@ int hf_open(struct hf_model *m, const char *dir, struct err *err) {
         }
         return -1;
     }
-    if (hf_tokenizer_read(dir, a->vocab, &m->tokenizer, &m->book, &m->warnings, err) < 0) {
+    if (hf_tokenizer_read(dir, hf_arch(m)->vocab, &m->tokenizer, &m->book, &m->warnings, err) < 0) {
         return -1;
     }
-    return settle_stops(m, err);
+    return hf_settle_stops(m, err);
 }
 
 void hf_close(struct hf_model *m) {
@@ -191,6 +197,7 @@ void hf_close(struct hf_model *m) {
     st_close(m->st);
     hf_config_free(&m->config);
     buf_free(&m->warnings);
+    buf_free(&m->license);
     tokenizer_close(m->tok);
     buf_free(&m->tokenizer);
     buf_free(&m->book);
@@ -217,6 +224,11 @@ struct weight hf_weight(const struct hf_model *m, enum slot_id slot, uint32_t la
 const char *hf_weight_unkept(const struct hf_model *m, enum slot_id slot, uint32_t layer,
                              uint32_t expert) {
     return hf_matrix_unkept(matrix_of(m, slot, layer, expert));
+}
+
+const char *hf_weight_blocks(const struct hf_model *m, enum slot_id slot, uint32_t layer,
+                             uint32_t expert) {
+    return hf_matrix_blocks(matrix_of(m, slot, layer, expert));
 }
 
 uint64_t hf_weight_bytes(const struct hf_model *m, enum slot_id slot, uint32_t layer,

@@ -1,6 +1,7 @@
 /*
- * hf: a Hugging Face checkpoint directory as a model: struct arch plus the weights of every tensor
- * slot.
+ * hf: a checkpoint as a model: struct arch plus the weights of every tensor slot. That of Hugging
+ * Face is a directory (hf_open); another source fills in what it has read and has the rest done
+ * here (hf_assemble, hf_settle_stops).
  *
  * Owns: opening a directory, what only several of its files together say: whether output head and
  * embedding are one matrix, which tokens end a text; reading weights as rows, and experts as
@@ -18,10 +19,13 @@
 #include "prep/hf/hf_config.h"
 #include "prep/hf/hf_matrix.h"
 
+struct hf_names;
 struct tokenizer;
 
 struct hf_model {
     char *dir;
+    bool single;             /* `dir` is a file: nothing beside it is the checkpoint's */
+    struct buf license;      /* what a checkpoint without other files says of its licence */
     struct hf_config config; /* `config.arch.tied` is settled against the tensors */
     struct buf warnings;     /* lines ending in '\n', for people */
     struct buf tokenizer;  /* the archive's section; empty where the checkpoint has none to read */
@@ -44,6 +48,11 @@ static inline const struct arch *hf_arch(const struct hf_model *m) {
 int hf_open(struct hf_model *m, const char *dir, struct err *err);
 void hf_close(struct hf_model *m);
 
+/* Bind all slots to the tensors of m->st, where m->config and m->st are set, by `names`. */
+int hf_assemble(struct hf_model *m, const struct hf_names *names, struct err *err);
+/* Open m->tokenizer, where it is not empty, and complete the tokens that end a text. */
+int hf_settle_stops(struct hf_model *m, struct err *err);
+
 /* A slot's matrix. `layer` counts for layer and expert scope, `expert` for expert scope. The codec
  * is the one that holds the weights exactly, NULL where the model has no such matrix. Where the
  * checkpoint's bytes are rows of that codec as they lie, data is a view of them, borrowed until
@@ -54,6 +63,9 @@ struct weight hf_weight(const struct hf_model *m, enum slot_id slot, uint32_t la
 /* What its numbers are stored as, where that codec takes more bytes because none keeps their bits
  * ("FP8"); else NULL. */
 const char *hf_weight_unkept(const struct hf_model *m, enum slot_id slot, uint32_t layer,
+                             uint32_t expert);
+/* The same where it is in blocks of GGUF, that are small: by default they stay so. */
+const char *hf_weight_blocks(const struct hf_model *m, enum slot_id slot, uint32_t layer,
                              uint32_t expert);
 /* Bytes of the checkpoint that it takes. */
 uint64_t hf_weight_bytes(const struct hf_model *m, enum slot_id slot, uint32_t layer,

@@ -471,21 +471,20 @@ static json_t *parse_object(struct hf_json file, struct err *err) {
     return root;
 }
 
-int hf_config_parse(struct hf_config *out, struct hf_json config, struct hf_json generation,
-                    struct err *err) {
+int hf_config_build(struct hf_config *out, const struct hf_objects *in, struct err *err) {
     int rc = -1;
-    json_t *gen = NULL, *text = NULL, *root = parse_object(config, err);
-    struct settle s = {.path = config.path, .arch = &out->arch};
-    if (!root || (generation.text && !(gen = parse_object(generation, err))) ||
-        find_family(&out->family, root, config.path, err) < 0 ||
-        hf_quant_read(&out->quant, root, config.path, out->family->mxfp4, err) < 0 ||
-        fold(out->family, root, config.path, err) < 0 ||
-        !(text = unwrap(out->family, root, config.path, err))) {
+    const char *path = in->path;
+    json_t *text = NULL;
+    struct settle s = {.path = path, .arch = &out->arch};
+    if (find_family(&out->family, in->config, path, err) < 0 ||
+        hf_quant_read(&out->quant, in->config, path, out->family->mxfp4, err) < 0 ||
+        fold(out->family, in->config, path, err) < 0 ||
+        !(text = unwrap(out->family, in->config, path, err))) {
         goto out;
     }
     s.family = out->family;
     s.root = text;
-    if (hf_quant_read(&out->quant, text, config.path, s.family->mxfp4, err) < 0) {
+    if (hf_quant_read(&out->quant, text, path, s.family->mxfp4, err) < 0) {
         goto out;
     }
     out->tied_given = is_said(text, "tie_word_embeddings");
@@ -494,16 +493,28 @@ int hf_config_parse(struct hf_config *out, struct hf_json config, struct hf_json
     }
     out->further_layers = settle_u32(&s, KEY_FURTHER_LAYERS);
     out->unit_head = settle_u32(&s, KEY_UNIT_HEAD);
-    if (hf_keys_check(text, is_read, &s, out->family->name, config.path, err) < 0 ||
-        hf_generation_fill(&s, gen, generation.path, &out->stops_named, &out->remarks, err) < 0) {
+    if (hf_keys_check(text, is_read, &s, out->family->name, path, err) < 0 ||
+        hf_generation_fill(&s, in->generation, in->generation_path, &out->stops_named,
+                           &out->remarks, err) < 0) {
         goto out;
     }
-    rc = arch_check(&out->arch, err) < 0 ? err_prefix(err, "%s", config.path) : 0;
+    rc = arch_check(&out->arch, err) < 0 ? err_prefix(err, "%s", path) : 0;
 out:
     free(s.kinds);
-    json_decref(gen);
     json_decref(text);
-    json_decref(root);
+    return rc;
+}
+
+int hf_config_parse(struct hf_config *out, struct hf_json config, struct hf_json generation,
+                    struct err *err) {
+    struct hf_objects in = {.path = config.path, .generation_path = generation.path};
+    int rc = -1;
+    if ((in.config = parse_object(config, err)) &&
+        (!generation.text || (in.generation = parse_object(generation, err)))) {
+        rc = hf_config_build(out, &in, err);
+    }
+    json_decref(in.generation);
+    json_decref(in.config);
     return rc;
 }
 

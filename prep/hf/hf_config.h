@@ -12,6 +12,8 @@
 #ifndef PREP_HF_HF_CONFIG_H
 #define PREP_HF_HF_CONFIG_H
 
+#include <jansson.h>
+
 #include "prep/hf/family.h"
 #include "prep/hf/hf_quant.h"
 
@@ -33,8 +35,16 @@ struct hf_json {
     size_t size_bytes;
 };
 
-/* Parse `config`, and `generation` where there is one, into a zeroed `out`; hf_config_free it in
- * any case. arch_check has passed on success. */
+/* The same as parsed objects, borrowed; `generation` NULL: there is none. */
+struct hf_objects {
+    json_t *config, *generation;
+    const char *path, *generation_path; /* for messages */
+};
+
+/* Read them into a zeroed `out`; hf_config_free it in any case. Objects inside `config` may be
+ * moved about. arch_check has passed on success. */
+int hf_config_build(struct hf_config *out, const struct hf_objects *in, struct err *err);
+/* Parse `config`, and `generation` where there is one, and do that. */
 int hf_config_parse(struct hf_config *out, struct hf_json config, struct hf_json generation,
                     struct err *err);
 void hf_config_free(struct hf_config *c);

@@ -152,6 +152,13 @@ static void fill_latent_up(const struct layout *y, struct lay *l, struct hf_matr
     }
 }
 
+static void fill_latent_heads(const struct layout *y, struct lay *l, struct hf_matrix *m) {
+    const struct latent_rule *r = &arch_kind(l->a, l->layer)->latent;
+    (void)y;
+    set_part(m, 0, m->cols, 1);
+    set_shape(l, 3, r->n_heads, m->rows / r->n_heads, m->cols);
+}
+
 static const struct layout layouts[HF_LAYOUT_COUNT] = {
     [HF_PLAIN] = {.of = 1},
     [HF_FIRST] = {.of = 2},
@@ -188,6 +195,8 @@ static const struct layout layouts[HF_LAYOUT_COUNT] = {
     [HF_LATENT_K_ROPE] = {.of = 1, .pick = 1, .fill = fill_latent},
     [HF_LATENT_K_UP] = {.turned = true, .fill = fill_latent_up},
     [HF_LATENT_V_UP] = {.pick = 1, .fill = fill_latent_up},
+    [HF_LATENT_K_HEADS] = {.fill = fill_latent_heads},
+    [HF_LATENT_V_HEADS] = {.fill = fill_latent_heads},
 };
 
 /* ---- laying out ---- */
@@ -392,8 +401,8 @@ struct weight hf_matrix_view(const struct hf_matrix *m) {
     w.cols = m->cols;
     w.stride_bytes = codec_row_bytes(w.codec, w.cols);
     const struct hf_part *p = &m->parts[0];
-    if (as_is && !m->numbers.scales && m->n_parts == 1 && p->group_rows == p->rows &&
-        m->pairs == 0 && m->col_step == 1) {
+    if (as_is && hf_numbers_as_they_lie(&m->numbers) && m->n_parts == 1 &&
+        p->group_rows == p->rows && m->pairs == 0 && m->col_step == 1) {
         uint32_t size = st_element_bytes(t->dtype);
         w.stride_bytes = m->row_step * size;
         w.data = t->data + p->first * size;
@@ -403,6 +412,10 @@ struct weight hf_matrix_view(const struct hf_matrix *m) {
 
 const char *hf_matrix_unkept(const struct hf_matrix *m) {
     return m->numbers.tensor ? hf_numbers_unkept(&m->numbers) : NULL;
+}
+
+const char *hf_matrix_blocks(const struct hf_matrix *m) {
+    return m->numbers.tensor ? hf_numbers_blocks(&m->numbers) : NULL;
 }
 
 uint64_t hf_matrix_bytes(const struct hf_matrix *m) {

@@ -41,17 +41,19 @@ enum hf_layout {
     HF_QKV_Q, /* [q + 2 kv rows, cols]: queries, then keys, then values; the queries */
     HF_QKV_K, /* the keys of that shape */
     HF_QKV_V, /* the values */
-    HF_DELTA_QKV,     /* [., cols], by key head: q, k, its value heads' v, their z */
-    HF_DELTA_Z,       /* the z of that shape */
-    HF_DELTA_B,       /* [2 rows, cols], by key head: its value heads' b, their a */
-    HF_DELTA_A,       /* the a of that shape */
-    HF_LATENT_Q_NOPE, /* [., cols], by head of latent attention: q_nope, q_rope; the first */
-    HF_LATENT_Q_ROPE, /* the second of that shape, as HF_PAIRS */
-    HF_LATENT_KV,     /* [rank + rope_dim, cols]: the latent, k_rope; the first */
-    HF_LATENT_K_ROPE, /* the second of that shape, as HF_PAIRS */
-    HF_LATENT_K_UP,   /* [., rank], by head: its keys' nope_dim rows, its values' v_dim rows; the
+    HF_DELTA_QKV,      /* [., cols], by key head: q, k, its value heads' v, their z */
+    HF_DELTA_Z,        /* the z of that shape */
+    HF_DELTA_B,        /* [2 rows, cols], by key head: its value heads' b, their a */
+    HF_DELTA_A,        /* the a of that shape */
+    HF_LATENT_Q_NOPE,  /* [., cols], by head of latent attention: q_nope, q_rope; the first */
+    HF_LATENT_Q_ROPE,  /* the second of that shape, as HF_PAIRS */
+    HF_LATENT_KV,      /* [rank + rope_dim, cols]: the latent, k_rope; the first */
+    HF_LATENT_K_ROPE,  /* the second of that shape, as HF_PAIRS */
+    HF_LATENT_K_UP,    /* [., rank], by head: its keys' nope_dim rows, its values' v_dim rows; the
                          first, each head's rows and columns exchanged */
-    HF_LATENT_V_UP,   /* the second of that shape */
+    HF_LATENT_V_UP,    /* the second of that shape */
+    HF_LATENT_K_HEADS, /* [n_heads, rank, nope_dim]: that first one by itself, exchanged already */
+    HF_LATENT_V_HEADS, /* [n_heads, v_dim, rank]: the second by itself */
     HF_LAYOUT_COUNT,
 };
 
@@ -115,6 +117,8 @@ int hf_matrix_refuse(const struct hf_matrix *m, uint32_t row, uint32_t col, cons
 struct weight hf_matrix_view(const struct hf_matrix *m);
 /* What its numbers are stored as, where that codec takes more bytes (hf_numbers_unkept). */
 const char *hf_matrix_unkept(const struct hf_matrix *m);
+/* The same where it is blocks of GGUF (hf_numbers_blocks). */
+const char *hf_matrix_blocks(const struct hf_matrix *m);
 /* Bytes of the checkpoint that the matrix takes. */
 uint64_t hf_matrix_bytes(const struct hf_matrix *m);
 /* Call `advise` for what rows [first, first + n) lie in. */

@@ -48,17 +48,26 @@ static void expand(const struct hf_names *n, const char *pattern, uint32_t layer
     out[at] = '\0';
 }
 
+struct hf_names hf_names_by(const struct hf_config *c, const struct safetensors *st,
+                            const char *dir, const struct family_name *own,
+                            const struct family_name *common, const char *layers) {
+    return (struct hf_names){.family = c->family,
+                             .st = st,
+                             .dir = dir,
+                             .further_layers = c->further_layers,
+                             .unit_head = c->unit_head,
+                             .quantised = c->quant.name != NULL,
+                             .blocks = c->quant.blocks,
+                             .body = prefixes[0].body,
+                             .head = prefixes[0].head,
+                             .own = own,
+                             .common = common,
+                             .layers = layers};
+}
+
 struct hf_names hf_names_of(const struct hf_config *c, const struct safetensors *st,
                             const char *dir) {
-    struct hf_names n = {.family = c->family,
-                         .st = st,
-                         .dir = dir,
-                         .further_layers = c->further_layers,
-                         .unit_head = c->unit_head,
-                         .quantised = c->quant.name != NULL,
-                         .blocks = c->quant.blocks,
-                         .body = prefixes[0].body,
-                         .head = prefixes[0].head};
+    struct hf_names n = hf_names_by(c, st, dir, c->family->names, family_common, "model.layers.");
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
         struct hf_names other = n;
         other.body = prefixes[i].body;
@@ -72,14 +81,14 @@ struct hf_names hf_names_of(const struct hf_config *c, const struct safetensors 
     return n;
 }
 
-/* The rows of a slot: the family's, where it has any. */
-static const struct family_name *rows_of(const struct family *f, enum slot_id slot) {
-    for (const struct family_name *r = f->names; r->pattern; r++) {
+/* The rows of a slot: the own ones, where there are any. */
+static const struct family_name *rows_of(const struct hf_names *n, enum slot_id slot) {
+    for (const struct family_name *r = n->own; r->pattern; r++) {
         if (r->slot == slot) {
-            return f->names;
+            return n->own;
         }
     }
-    return family_common;
+    return n->common;
 }
 
 /* The next row of a slot in a layer from `r` on; NULL past the last. */
@@ -94,7 +103,7 @@ static const struct family_name *next_row(const struct family_name *r, enum slot
 
 int hf_names_find(const struct hf_names *n, enum slot_id slot, uint32_t layer,
                   struct hf_numbers *numbers, struct err *err) {
-    const struct family_name *r = rows_of(n->family, slot);
+    const struct family_name *r = rows_of(n, slot);
     int found = 0;
     *numbers = (struct hf_numbers){0};
     for (; found == 0 && (r = next_row(r, slot, true)) != NULL; r++) {
@@ -138,7 +147,7 @@ static int missing(const struct binder *b, enum slot_id slot, uint32_t layer, ui
                    bool moe, struct err *err) {
     struct buf text = {0};
     const struct st_tensor *skipped = NULL;
-    const struct family_name *r = rows_of(b->names->family, slot);
+    const struct family_name *r = rows_of(b->names, slot);
     for (; (r = next_row(r, slot, moe)) != NULL; r++) {
         char name[NAME_BYTES];
         expand(b->names, r->pattern, layer, expert, name);
@@ -173,7 +182,7 @@ static int bind(struct binder *b, enum slot_id slot, uint32_t layer, uint32_t ex
                 struct hf_matrix *m, struct err *err) {
     const struct hf_names *n = b->names;
     bool moe = slot_at(slot)->scope == SLOT_OF_MODEL || arch_is_moe(b->a, layer);
-    const struct family_name *r = rows_of(n->family, slot);
+    const struct family_name *r = rows_of(n, slot);
     for (; (r = next_row(r, slot, moe)) != NULL; r++) {
         char name[NAME_BYTES];
         expand(n, r->pattern, layer, expert, name);
@@ -241,7 +250,7 @@ static bool is_unread(const struct binder *b, const char *tensor) {
     static const enum slot_id slots[] = {SLOT_K, SLOT_V, SLOT_K_BIAS, SLOT_V_BIAS, SLOT_K_NORM};
     for (uint32_t l = 0; l < b->a->n_layers; l++) {
         for (size_t i = 0; arch_kv_layer(b->a, l) != l && i < sizeof slots / sizeof *slots; i++) {
-            const struct family_name *r = rows_of(b->names->family, slots[i]);
+            const struct family_name *r = rows_of(b->names, slots[i]);
             for (; (r = next_row(r, slots[i], arch_is_moe(b->a, l))) != NULL; r++) {
                 char name[NAME_BYTES];
                 expand(b->names, r->pattern, l, 0, name);
@@ -257,7 +266,7 @@ static bool is_unread(const struct binder *b, const char *tensor) {
 /* Whether a tensor is of one of the layers behind the model's. */
 static bool is_further(const struct binder *b, const char *tensor) {
     char layers[NAME_BYTES], *end;
-    expand(b->names, "model.layers.", 0, 0, layers);
+    expand(b->names, b->names->layers, 0, 0, layers);
     size_t n = strlen(layers);
     if (strncmp(tensor, layers, n) != 0 || tensor[n] < '0' || tensor[n] > '9') {
         return false;
@@ -268,7 +277,7 @@ static bool is_further(const struct binder *b, const char *tensor) {
 
 static bool is_head(const struct binder *b, const char *tensor) {
     char name[NAME_BYTES];
-    const struct family_name *r = next_row(rows_of(b->names->family, SLOT_HEAD), SLOT_HEAD, true);
+    const struct family_name *r = next_row(rows_of(b->names, SLOT_HEAD), SLOT_HEAD, true);
     expand(b->names, r->pattern, 0, 0, name);
     return is_part_of(tensor, name);
 }

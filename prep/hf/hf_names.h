@@ -23,10 +23,17 @@ struct hf_names {
     bool quantised;          /* so that what says how activations are rounded is left out, too */
     struct hf_blocks blocks; /* that share a scale, as the configuration says */
     const char *body, *head; /* in place of "model." and before "lm_head." */
+    /* Rows of names; slots that `own` has none for have those of `common`. */
+    const struct family_name *own, *common;
+    const char *layers; /* what names of layers begin with, as a pattern of a row */
 };
 
+/* Of names as Hugging Face has them; and of others, with the family's arch alone. */
 struct hf_names hf_names_of(const struct hf_config *c, const struct safetensors *st,
                             const char *dir);
+struct hf_names hf_names_by(const struct hf_config *c, const struct safetensors *st,
+                            const char *dir, const struct family_name *own,
+                            const struct family_name *common, const char *layers);
 
 /* What holds a slot of model scope, or of a layer with experts, as hf_numbers_find has it: 1; 0
  * where there is nothing; -1 where it cannot be read. `layer` counts in the latter case. */

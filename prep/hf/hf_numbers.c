@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "prep/gguf/gguf_block.h"
+
 #define COUNT(list) (sizeof(list) / sizeof *(list))
 
 enum { MOST_GROUP = 32, GROUP_BYTES = 8 /* that all groups are multiples of */ };
@@ -43,6 +45,10 @@ static const struct number_format formats[] = {
     MXFP4("_packed", "_scale"),
     MXFP4("_blocks", "_scales"),
 };
+
+/* All types of GGUF that are in blocks. MXFP4 is a small number times a power of two. */
+static const struct number_format in_blocks = {.name = "blocks", .codec = CODEC_F32};
+static const struct number_format in_mxfp4_blocks = {.name = "MXFP4", .codec = CODEC_BF16};
 
 /* Tensors that say how activations, keys and values are to be rounded, by their endings. */
 static const char *const of_activations[] = {
@@ -186,6 +192,11 @@ int hf_numbers_find(struct hf_numbers *n, const struct safetensors *st, const ch
         n->tensor = st_find(st, packed);
         free(packed);
     }
+    n->block = n->tensor ? gguf_block_by_name(n->tensor->dtype_name) : NULL;
+    if (n->block) {
+        n->format = strcmp(n->block->name, "MXFP4") == 0 ? &in_mxfp4_blocks : &in_blocks;
+        return 1;
+    }
     for (size_t i = 0; n->tensor && i < COUNT(formats); i++) {
         const struct number_format *f = &formats[i];
         if (!may_be(f, n->tensor)) {
@@ -228,7 +239,7 @@ static int check_shape(const struct st_tensor *t, const uint64_t *shape, uint32_
     }
     if (!same) {
         char expected[192], text[256];
-        snprintf(text, sizeof text, "config.json implies %s", st_shape_text(&want, expected));
+        snprintf(text, sizeof text, "the configuration implies %s", st_shape_text(&want, expected));
         return refuse_shape(t, text, err);
     }
     return 0;
@@ -505,21 +516,41 @@ int hf_numbers_read(const struct hf_numbers *n, uint64_t first, uint64_t count, 
     if (n->scales) {
         return (n->format->group ? read_groups : read_blocks)(n, first, count, dst, err);
     }
+    if (n->block) {
+        gguf_block_read(n->block, n->tensor->data, first, count, dst);
+        return 0;
+    }
     st_read_f32(n->tensor, first, count, dst);
     return 0;
 }
 
 /* ---- sizes ---- */
 
+/* Whether f32 is more than the numbers need. */
+static bool is_narrow(const struct hf_numbers *n, enum st_dtype dtype) {
+    return n->tensor->dtype == ST_F32 && n->tensor->holds == dtype;
+}
+
 enum codec_id hf_numbers_codec(const struct hf_numbers *n) {
-    return n->format->codec;
+    return is_narrow(n, ST_BF16) ? CODEC_BF16 : is_narrow(n, ST_F16) ? CODEC_F16 : n->format->codec;
+}
+
+bool hf_numbers_as_they_lie(const struct hf_numbers *n) {
+    return !n->scales && !n->block && hf_numbers_codec(n) == n->format->codec;
+}
+
+const char *hf_numbers_blocks(const struct hf_numbers *n) {
+    return n->block ? n->block->name : NULL;
 }
 
 const char *hf_numbers_unkept(const struct hf_numbers *n) {
-    return n->format->kept ? NULL : n->format->name;
+    return n->block ? n->block->name : n->format->kept ? NULL : n->format->name;
 }
 
 uint64_t hf_numbers_bytes(const struct hf_numbers *n, uint64_t count) {
+    if (n->block) {
+        return count / n->block->numbers * n->block->bytes;
+    }
     if (!n->scales) {
         return count * st_element_bytes(n->tensor->dtype);
     }
@@ -530,6 +561,11 @@ uint64_t hf_numbers_bytes(const struct hf_numbers *n, uint64_t count) {
 
 void hf_numbers_advise(const struct hf_numbers *n, uint64_t first, uint64_t end,
                        void (*advise)(const struct st_tensor *t, uint64_t first, uint64_t bytes)) {
+    if (n->block) {
+        const uint64_t from = first / n->block->numbers, to = (end - 1) / n->block->numbers + 1;
+        advise(n->tensor, from * n->block->bytes, (to - from) * n->block->bytes);
+        return;
+    }
     if (!n->scales) {
         uint32_t size = st_element_bytes(n->tensor->dtype);
         advise(n->tensor, first * size, (end - first) * size);

@@ -9,6 +9,9 @@
  * (format/safetensors).
  * Threads: what is laid out is immutable and may be read from any number of threads.
  *
+ * Of tensors in blocks of GGUF, which have their scales in them, prep/gguf/gguf_block has the
+ * types.
+ *
  * A number that has a scale is the product of both, rounded to f32. Where there are two scales
  * their product (or quotient) is rounded before, as compressed-tensors and ModelOpt have it.
  */
@@ -18,6 +21,7 @@
 #include "format/codec.h"
 #include "format/safetensors.h"
 
+struct gguf_block;
 struct number_format;
 
 /* What the configuration says of scales: rows and columns of a block that shares one; 0: nothing.
@@ -30,6 +34,7 @@ struct hf_blocks {
 
 struct hf_numbers {
     const struct number_format *format;
+    const struct gguf_block *block; /* NULL: the tensor is not in blocks of GGUF */
     const struct st_tensor *tensor; /* NULL: none */
     const struct st_tensor *scales; /* NULL: its numbers are what they are */
     const struct st_tensor *global; /* NULL: there is no scale of all others */
@@ -66,6 +71,10 @@ enum codec_id hf_numbers_codec(const struct hf_numbers *n);
 /* The format's name where that codec takes more bytes than the checkpoint, because none keeps its
  * bits; else NULL. */
 const char *hf_numbers_unkept(const struct hf_numbers *n);
+/* Whether they lie in the tensor as that codec has them. */
+bool hf_numbers_as_they_lie(const struct hf_numbers *n);
+/* Whether they are in blocks of GGUF: the format's name. */
+const char *hf_numbers_blocks(const struct hf_numbers *n);
 /* Bytes of the checkpoint that `count` numbers take, with their scales. */
 uint64_t hf_numbers_bytes(const struct hf_numbers *n, uint64_t count);
 /* Call `advise` for what numbers [first, end) lie in. */

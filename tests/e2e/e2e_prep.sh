@@ -369,7 +369,7 @@ broken mixtral-tiny && rm broken/model-00002-of-00002.safetensors
 case_ missing_shard refused out/x.corm 1 model-00002-of-00002.safetensors missing -- broken
 broken olmoe-tiny && sed -i 's/"intermediate_size": 32/"intermediate_size": 48/' broken/config.json
 case_ wrong_shape refused out/x.corm 1 'tensor "model.layers.0.mlp.experts.0.gate_proj.weight"' \
-    'shape is [32, 64], config.json implies [48, 64]' -- broken
+    'shape is [32, 64], the configuration implies [48, 64]' -- broken
 broken olmoe-tiny && sed -i '1s/"BF16"/"BX16"/' broken/model.safetensors
 case_ unknown_dtype refused out/x.corm 1 'tensor "' 'unknown dtype "BX16"' -- broken
 broken olmoe-tiny && head -c -2 "$golden/olmoe-tiny/model.safetensors" >broken/model.safetensors &&

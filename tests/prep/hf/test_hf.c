@@ -233,7 +233,7 @@ static void refuses_shape_and_dtype(void **state) {
     struct err err;
     break_text(&b, "[288,64]", "[64,288]");
     assert_int_equal(break_try(&b, &m, &err), -1);
-    assert_err(&err, "shape is [64, 288], config.json implies [288, 64]", "tensor \"");
+    assert_err(&err, "shape is [64, 288], the configuration implies [288, 64]", "tensor \"");
     hf_close(&m);
     break_close(&b);
 

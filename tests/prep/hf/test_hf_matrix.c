@@ -159,6 +159,8 @@ static const struct layout_row {
     {HF_LATENT_K_ROPE, SLOT_LATENT_K_ROPE, 2, 0, 2, {13, 32}, latent_k_rope, false},
     {HF_LATENT_K_UP, SLOT_LATENT_K_UP, 2, 0, 2, {21, 7}, latent_k_up, false},
     {HF_LATENT_V_UP, SLOT_LATENT_V_UP, 2, 0, 2, {21, 7}, latent_v_up, false},
+    {HF_LATENT_K_HEADS, SLOT_LATENT_K_UP, 2, 0, 3, {3, 7, 2}, plain, true},
+    {HF_LATENT_V_HEADS, SLOT_LATENT_V_UP, 2, 0, 3, {3, 5, 7}, plain, true},
     {HF_FIRST, SLOT_MLP_GATE, 0, 0, 2, {10, 32}, plain, true},
     {HF_SECOND, SLOT_MLP_UP, 0, 0, 2, {10, 32}, second_half, true},
     {HF_FLAT, SLOT_EXPERT_GATE, 0, 1, 2, {12, 32}, experts, true},
@@ -215,7 +217,7 @@ static void every_layout(void **state) {
         t.shape[t.n_dims - 1]++;
         assert_int_equal(lay(&m, &a, y->slot, y->layer, y->expert, y->layout, HF_AS_IS, &t, &err),
                          -1);
-        assert_err(&err, "a.st: tensor \"numbers\": shape is [", "config.json implies [");
+        assert_err(&err, "a.st: tensor \"numbers\": shape is [", "the configuration implies [");
         free_data(&t);
         seen[y->layout] = true;
     }

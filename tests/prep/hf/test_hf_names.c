@@ -211,7 +211,7 @@ static void refuses_tensors(void **state) {
          NULL, NULL},
         /* shapes by head sizes of the layer */
         {"gemma4-tiny", config, "\"global_head_dim\": 32", "\"global_head_dim\": 16",
-         "self_attn.q_proj.weight\": shape is [128, 64]", "config.json implies [64, 64]"},
+         "self_attn.q_proj.weight\": shape is [128, 64]", "the configuration implies [64, 64]"},
         {"qwen3next-tiny", config, "\"linear_num_value_heads\": 4", "\"linear_num_value_heads\": 2",
          "in_proj_qkvz.weight\": shape is [320, 64]", "implies [192, 64]"},
         {"gptoss-bf16", config, "\"intermediate_size\": 32", "\"intermediate_size\": 64",

@@ -139,7 +139,7 @@ static void plain(void **state) {
         assert_null(hf_numbers_unkept(&n));
         assert_int_equal(hf_numbers_bytes(&n, 12), 12 * rows[i].bytes);
         assert_int_equal(hf_numbers_lay(&n, other, 2, false, &err), -1);
-        assert_err(&err, "a.st: tensor \"a\": shape is [3, 4], config.json implies [4, 3]");
+        assert_err(&err, "a.st: tensor \"a\": shape is [3, 4], the configuration implies [4, 3]");
         err = (struct err){0};
         assert_int_equal(hf_numbers_find(&n, t.st, "v", (struct hf_blocks){0}, &err), 1);
         assert_int_equal(hf_numbers_lay(&n, flat, 2, true, &err), 0);
