@@ -23,7 +23,8 @@ struct source {
 };
 
 /* `path` is a directory, a model in GGUF, which is its own "directory", or an archive. An archive
- * is unpacked into a new directory `unpack_dir`, which must not exist yet. The call zeroes the struct; call source_close in any case. */
+ * is unpacked into a new directory `unpack_dir`, which must not exist yet. The call zeroes the
+ * struct; call source_close in any case. */
 int source_open(struct source *s, const char *path, const char *unpack_dir,
                 struct progress *progress, const volatile sig_atomic_t *stop, struct err *err);
 /* Remove the temporary directory. Accepts a zeroed struct. */
