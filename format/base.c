@@ -2,6 +2,7 @@
  * base: see base.h. The only file that knows XXH3 and the errno texts; files are in base_file.c.
  */
 #include "format/base.h"
+#include "format/number.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -94,7 +95,7 @@ void buf_show(struct buf *b, const char *text, size_t bytes) {
 /* Appends to the message at `at`, cutting what does not fit. Returns the new length. */
 __attribute__((format(printf, 3, 0))) static size_t msg_append(struct err *e, size_t at,
                                                                const char *fmt, va_list ap) {
-    int n = vsnprintf(e->msg + at, sizeof e->msg - at, fmt, ap);
+    int n = number_vprint(e->msg + at, sizeof e->msg - at, fmt, ap);
     if (n < 0) {
         e->msg[at] = '\0';
         n = 0;
@@ -255,13 +256,13 @@ void buf_printf(struct buf *b, const char *fmt, ...) {
     va_list ap, again;
     va_start(ap, fmt);
     va_copy(again, ap);
-    int n = vsnprintf(NULL, 0, fmt, ap);
+    int n = number_vprint(NULL, 0, fmt, ap);
     va_end(ap);
     if (n < 0) {
         die("cannot format a string");
     }
     buf_reserve(b, (size_t)n);
-    vsnprintf(b->data + b->len, (size_t)n + 1, fmt, again);
+    number_vprint(b->data + b->len, (size_t)n + 1, fmt, again);
     va_end(again);
     b->len += (size_t)n;
 }

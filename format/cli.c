@@ -3,6 +3,7 @@
  */
 #include "format/cli.h"
 #include "format/cli_guess.h"
+#include "format/number.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -194,7 +195,7 @@ static int set_number(const struct cli_option *o, void *field, const char *spell
     if (isspace((unsigned char)text[0])) {
         end = NULL;
     } else if (o->kind == CLI_DOUBLE) {
-        v = strtod(text, &end);
+        v = number_parse(text, &end);
         if (isfinite(v)) {
             *(double *)field = v;
         } else if (errno != ERANGE) {

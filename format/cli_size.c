@@ -2,6 +2,7 @@
  * cli_size: byte sizes, budgets and lists of token ids as people write them; contracts in cli.h.
  */
 #include "format/cli.h"
+#include "format/number.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -64,7 +65,7 @@ int cli_budget_parse(const char *text, struct cli_budget *budget, struct err *er
         return cli_size_parse(text, &budget->bytes, err);
     }
     char *end;
-    double percent = strtod(text, &end);
+    double percent = number_parse(text, &end);
     if (!isdigit((unsigned char)text[0]) || end != text + len - 1 ||
         !(percent > 0 && percent <= 100)) {
         return err_set(err, "'%s' is not a percentage over 0%% and up to 100%%", text);
@@ -120,6 +121,6 @@ char *cli_size_text(char out[CLI_SIZE_TEXT], uint64_t bytes) {
         v /= 1024;
         unit++;
     }
-    snprintf(out, CLI_SIZE_TEXT, "%.1f %ciB", v, *unit);
+    number_print(out, CLI_SIZE_TEXT, "%.1f %ciB", v, *unit);
     return out;
 }

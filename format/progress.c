@@ -9,6 +9,7 @@
 
 #include "format/base.h"
 #include "format/cli.h"
+#include "format/number.h"
 
 static const uint64_t SECOND_NS = 1000000000u;
 
@@ -51,17 +52,17 @@ static void rate_text(char *out, size_t size, double per_second, enum progress_u
         snprintf(out, size, "%s/s", cli_size_text(text, (uint64_t)per_second));
         return;
     }
-    snprintf(out, size, "%.*f %ss/s", per_second < 100 ? 1 : 0, per_second, unit_name(unit));
+    number_print(out, size, "%.*f %ss/s", per_second < 100 ? 1 : 0, per_second, unit_name(unit));
 }
 
 /* "40 ms", "3.2 s", "1:05", "2:03:09". */
 static void time_text(char *out, size_t size, double seconds) {
     if (seconds < 0.9995) {
-        snprintf(out, size, "%.0f ms", seconds * 1000);
+        number_print(out, size, "%.0f ms", seconds * 1000);
         return;
     }
     if (seconds < 10) {
-        snprintf(out, size, "%.1f s", seconds);
+        number_print(out, size, "%.1f s", seconds);
         return;
     }
     uint64_t s = (uint64_t)(seconds + 0.5);
@@ -106,7 +107,7 @@ static void draw(struct progress_terminal *t, uint64_t now) {
     int n = 0;
     if (t->total) {
         double part = (double)t->done / (double)t->total;
-        n = snprintf(line, sizeof line, "%s: %3.0f%%  ", t->label, part < 1 ? part * 100 : 100);
+        n = number_print(line, sizeof line, "%s: %3.0f%%  ", t->label, part < 1 ? part * 100 : 100);
     } else {
         n = snprintf(line, sizeof line, "%s: ", t->label);
     }

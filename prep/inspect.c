@@ -7,6 +7,7 @@
 #include <jansson.h>
 
 #include "format/cli.h"
+#include "format/number.h"
 #include "format/text/chat_book.h"
 #include "format/text/tokenizer.h"
 #include "prep/json_out.h"
@@ -273,7 +274,7 @@ int inspect_text(const struct corm *c, const char *path, struct buf *out, struct
 static void json_field(void *ctx, const char *key, const char *value) {
     char *int_end, *real_end;
     long long integer = strtoll(value, &int_end, 10);
-    double real = strtod(value, &real_end);
+    double real = number_parse(value, &real_end);
     json_object_set_new(ctx, key,
                         *value && !*int_end    ? json_integer(integer)
                         : *value && !*real_end ? json_real(real)

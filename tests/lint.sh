@@ -154,6 +154,9 @@ report_matches 'only the mains and their commands print and exit' \
     $(for file in $speakers; do
         grep -lE '(^|[^a-z_])(v?printf|puts|putchar|perror|_?exit|abort) *\(|std(err|out)' "$file"
     done | grep -v '\.h$')
+report_matches 'follows the locale of the host program: use number.h' \
+    '(^|[^a-z_])(strto(d|f|ld)|setlocale) *\(|(^|[^a-z_])v?snprintf *\([^;]*%[-+#0-9.*]*[eEfgG]' \
+    $(except format/number.c 'runtime/run/*' 'runtime/bench/*' 'runtime/serve/*' 'prep/*' -- $code)
 report_matches 'unsafe or lax function' \
     '(^|[^a-z_])(sprintf|vsprintf|strcpy|strcat|gets|alloca|atoi|atol|atof|strtok|rand|srand) *\(' $code
 report_matches 'bare allocation: use mem_* of base.h' '(^|[^a-z_])(malloc|calloc|realloc|strdup) *\(' \

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "format/number.h"
 #include "format/text/template_internal.h"
 
 static int filter_default(struct template_run *run, const struct value *v, struct value *args,
@@ -231,8 +232,8 @@ static int filter_round(struct template_run *run, const struct value *v, struct 
         return 0;
     }
     /* The nearest decimal, exactly, which is what both printf and Python find. */
-    snprintf(text, sizeof text, "%.*f", (int)precision, v->number);
-    double rounded = strtod(text, NULL);
+    number_print(text, sizeof text, "%.*f", (int)precision, v->number);
+    double rounded = number_parse(text, NULL);
     *out = value_float(rounded);
     return whole ? truncated(run, rounded, out) : 0;
 }

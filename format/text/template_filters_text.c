@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "format/number.h"
 #include "format/text/template_internal.h"
 
 static int cased(struct template_run *run, const struct value *v, enum template_case how,
@@ -260,14 +261,14 @@ static int filter_filesize(struct template_run *run, const struct value *v, stru
         return template_fail(run, "filesizeformat of a value of type %s", value_type_name(v));
     }
     if (d == 1 || d < base) {
-        snprintf(text, sizeof text, d == 1 ? "1 Byte" : "%.0f Bytes", trunc(d));
+        number_print(text, sizeof text, d == 1 ? "1 Byte" : "%.0f Bytes", trunc(d));
     } else {
         int i = 0;
         for (; i < 7 && d >= unit * base; i++) {
             unit *= base;
         }
-        snprintf(text, sizeof text, "%.1f %s%sB", d / unit, binary && !i ? "K" : units[i],
-                 binary ? "i" : "");
+        number_print(text, sizeof text, "%.1f %s%sB", d / unit, binary && !i ? "K" : units[i],
+                     binary ? "i" : "");
     }
     return template_string(run, text, strlen(text), out);
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "format/number.h"
 #include "format/text/template_internal.h"
 
 struct lexer {
@@ -210,7 +211,7 @@ static int lex_number(struct lexer *x) {
     }
     if (end > whole && (!begin || x->s[begin - 1] != '.')) {
         copy_digits(x, begin, end);
-        add(x, TOKEN_FLOAT, begin)->value = value_float(strtod(x->scratch.data, NULL));
+        add(x, TOKEN_FLOAT, begin)->value = value_float(number_parse(x->scratch.data, NULL));
         x->pos = end;
         return 0;
     }

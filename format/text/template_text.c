@@ -3,6 +3,7 @@
 #include <string.h>
 #include <utf8proc.h>
 
+#include "format/number.h"
 #include "format/text/template_internal.h"
 
 bool template_is_space(uint32_t c) {
@@ -332,6 +333,6 @@ bool template_read_float(const struct value_string *s, double *out) {
         strchr(text, '(')) {
         return false;
     }
-    *out = strtod(text, &end);
+    *out = number_parse(text, &end);
     return !*end;
 }

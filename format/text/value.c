@@ -1,4 +1,5 @@
 #include "format/text/value.h"
+#include "format/number.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -156,7 +157,7 @@ double value_to_double(const struct value *v) {
     case VALUE_INT:
         return (double)v->integer;
     case VALUE_BIGINT:
-        return strtod(v->text->data, NULL);
+        return number_parse(v->text->data, NULL);
     case VALUE_FLOAT:
         return v->number;
     default:

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "format/number.h"
 #include "format/text/value.h"
 
 /* ---- writing ------------------------------------------------------------------------------- */
@@ -349,7 +350,7 @@ static int read_number(struct reader *r, struct value *out) {
     r->scratch.len = 0;
     buf_append(&r->scratch, r->text + begin, len);
     if (!whole) {
-        *out = value_float(strtod(r->scratch.data, NULL));
+        *out = value_float(number_parse(r->scratch.data, NULL));
         return 0;
     }
     errno = 0;

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <utf8proc.h>
 
+#include "format/number.h"
 #include "format/text/tokenizer_text.h"
 #include "format/text/value.h"
 
@@ -67,8 +68,8 @@ void value_float_text(double d, char *text) {
     }
     /* The shortest decimal that reads back as the same float. */
     for (int precision = 1; precision <= 17; precision++) {
-        snprintf(digits, sizeof digits, "%.*e", precision - 1, fabs(d));
-        if (strtod(digits, NULL) == fabs(d)) {
+        number_print(digits, sizeof digits, "%.*e", precision - 1, fabs(d));
+        if (number_parse(digits, NULL) == fabs(d)) {
             break;
         }
     }

@@ -8,6 +8,7 @@
  * Threads: the main thread.
  */
 #include "runtime/bench/bench.h"
+#include "format/number.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,7 +71,7 @@ int bench_tokens(const struct run *r, size_t n, struct run_ids *out, struct err 
 /* "100us", "1.5ms" */
 static int latency_ns(const char *text, uint64_t *ns, struct err *err) {
     char *end;
-    double value = strtod(text, &end);
+    double value = number_parse(text, &end);
     double unit = strcmp(end, "us") == 0 ? 1e3 : strcmp(end, "ms") == 0 ? 1e6 : 0;
     if (end == text || unit == 0 || !(value >= 0 && value * unit <= 1e10)) {
         err_set(err, "--latency: expected a time up to 10 s, such as 100us or 5ms, not '%s'", text);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "format/number.h"
 #include "runtime/run/run_chat.h"
 
 /* ---- settings ------------------------------------------------------------------------------- */
@@ -57,7 +58,7 @@ static int change_setting(struct talk *t, const struct setting *s, const char *t
     void *at = (char *)t + s->at;
     char *end;
     errno = 0;
-    double value = strtod(text, &end);
+    double value = number_parse(text, &end);
     uint64_t whole = s->kind == SETTING_U64 ? strtoull(text, &end, 0) : 0;
     bool number = end != text && !*end && !errno && isfinite(value);
     if (!number || value < s->min || value > s->max ||

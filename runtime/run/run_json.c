@@ -2,6 +2,7 @@
  * run_json: see run_json.h.
  */
 #include "runtime/run/run_json.h"
+#include "format/number.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -89,8 +90,8 @@ void run_json_member(struct run_json *j, const char *key_json, double value) {
 void run_json_f32(struct run_json *j, const char *key, float value) {
     char text[32] = "null";
     for (int digits = 1; isfinite(value) && digits <= 9; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, value);
-        if (strtof(text, NULL) == value) {
+        number_print(text, sizeof text, "%.*g", digits, value);
+        if (number_parse_f32(text, NULL) == value) {
             break;
         }
     }
