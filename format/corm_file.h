@@ -23,8 +23,9 @@ enum {
     CORM_MAX_CHUNK_BYTES = 1 << 26, /* of a decoded chunk */
 };
 
-/* Incompatible features: a reader that does not know a set bit refuses the file. None so far. */
-#define CORM_INCOMPAT_KNOWN UINT64_C(0)
+/* Incompatible features: a reader that does not know a set bit refuses the file. */
+#define CORM_INCOMPAT_MIXED UINT64_C(1) /* each chunk names its codec */
+#define CORM_INCOMPAT_KNOWN CORM_INCOMPAT_MIXED
 
 struct corm_header {
     uint8_t magic[8];
@@ -90,7 +91,7 @@ static_assert(sizeof(struct corm_tensor) == 48, "tensor");
 struct corm_index_header {
     uint32_t n_records;
     uint32_t n_chunks;
-    uint32_t codec;         /* of every expert row */
+    uint32_t codec;         /* of every expert row; MIXED: 0 */
     uint32_t chunk_neurons; /* neurons of every chunk but a record's last; hot and cold alike; at
                                most ffn_dim where there are records */
     uint64_t reserved[2];
@@ -122,7 +123,7 @@ struct corm_chunk {
     uint32_t stored_bytes;
     uint32_t n_neurons;
     uint32_t encoding; /* enum corm_encoding */
-    uint32_t reserved;
+    uint32_t codec;    /* in the file 0, but with MIXED; in memory always the chunk's */
     uint64_t hash;
 };
 static_assert(sizeof(struct corm_chunk) == 32, "chunk");

@@ -23,6 +23,8 @@
 #include "format/corm_chunk.h"
 #include "format/corm_file.h"
 
+enum { CORM_CODEC_NAMES = 64 };
+
 struct corm_bytes {
     const uint8_t *data; /* borrowed until corm_close, 64-byte aligned; NULL = absent */
     size_t size_bytes;
@@ -42,9 +44,11 @@ struct corm {
     const struct corm_tensor *tensors; /* [n_tensors] */
     uint32_t n_tensors;
 
-    const struct codec *expert_codec;
+    const struct codec *expert_codec;   /* of all chunks, or of several the one of longest rows */
+    bool mixed;                         /* chunks have several codecs: corm_chunk_codec */
+    char codec_names[CORM_CODEC_NAMES]; /* "q4", or "q8+q4" */
     uint32_t chunk_neurons;
-    size_t neuron_bytes;               /* 3 encoded rows of arch.dim columns */
+    size_t neuron_bytes;               /* 3 encoded rows of arch.dim columns in expert_codec */
     const struct corm_record *records; /* [n_records]; see corm_record_of */
     uint32_t n_records;
     const struct corm_chunk *chunks; /* [n_chunks] */
@@ -82,9 +86,17 @@ static inline uint32_t corm_chunks_per_expert(const struct corm *c) {
     return c->n_records ? c->records[0].n_chunks : 0;
 }
 
-/* Bytes of a chunk once decoded. */
+/* The codec of a chunk's rows. */
+static inline const struct codec *corm_chunk_codec(const struct corm *c,
+                                                   const struct corm_chunk *k) {
+    return c->mixed ? codec_by_id(k->codec) : c->expert_codec;
+}
+/* Bytes of a neuron of the chunk, and of the chunk, once decoded. */
+static inline size_t corm_chunk_neuron_bytes(const struct corm *c, const struct corm_chunk *k) {
+    return c->mixed ? 3 * codec_row_bytes(corm_chunk_codec(c, k), c->arch.dim) : c->neuron_bytes;
+}
 static inline size_t corm_chunk_raw_bytes(const struct corm *c, const struct corm_chunk *k) {
-    return (size_t)k->n_neurons * c->neuron_bytes;
+    return (size_t)k->n_neurons * corm_chunk_neuron_bytes(c, k);
 }
 /* The first chunk with an encoding, NULL where there is none. */
 static inline const struct corm_chunk *corm_chunk_encoded(const struct corm *c,
@@ -115,7 +127,7 @@ int corm_chunk_decode(struct corm_decoder *d, const struct corm *c, const struct
 int corm_chunk_check(const struct corm *c, const struct corm_chunk *k, const uint8_t *stored,
                      struct err *err);
 
-/* Views of a decoded chunk: gate, up and down rows [n_neurons, dim], stride neuron_bytes. */
+/* Views of a decoded chunk: gate, up and down rows [n_neurons, dim], three rows apart. */
 enum corm_part { CORM_PART_GATE, CORM_PART_UP, CORM_PART_DOWN };
 struct weight corm_chunk_part(const struct corm *c, const struct corm_chunk *k,
                               const uint8_t *decoded, enum corm_part part);
@@ -148,7 +160,12 @@ enum {
  * and unknown types, which are not copied. */
 uint64_t corm_section_most_bytes(uint32_t type, const struct arch *arch);
 
-/* ---- shared by corm_read.c and corm_verify.c ---- */
+/* ---- shared by corm_read.c, corm_records.c and corm_verify.c ---- */
+
+/* Check the index and take it over; sections that were checked, of which `index` was copied. The
+ * message lacks the file's name. */
+int corm_records_read(struct corm *c, const struct corm_section *index,
+                      const struct corm_section *records, struct err *err);
 
 /* Whether the section table holds a checksum of the section (else its parts have their own). */
 bool corm_section_has_hash(uint32_t type);

@@ -52,7 +52,7 @@ int corm_chunk_check(const struct corm *c, const struct corm_chunk *k, const uin
 int corm_chunk_decode(struct corm_decoder *d, const struct corm *c, const struct corm_chunk *k,
                       const uint8_t *stored, uint8_t *dst, struct err *err) {
     if (check_hash(k, stored, err) < 0 ||
-        corm_decoder_unpack(d, c->expert_codec, (enum corm_encoding)k->encoding, stored,
+        corm_decoder_unpack(d, corm_chunk_codec(c, k), (enum corm_encoding)k->encoding, stored,
                             k->stored_bytes, dst, corm_chunk_raw_bytes(c, k), err) < 0) {
         return name_chunk(c, k, err);
     }
@@ -61,8 +61,8 @@ int corm_chunk_decode(struct corm_decoder *d, const struct corm *c, const struct
 
 struct weight corm_chunk_part(const struct corm *c, const struct corm_chunk *k,
                               const uint8_t *decoded, enum corm_part part) {
-    size_t row_bytes = c->neuron_bytes / 3;
-    return (struct weight){c->expert_codec, k->n_neurons, c->arch.dim, c->neuron_bytes,
+    const size_t row_bytes = corm_chunk_neuron_bytes(c, k) / 3;
+    return (struct weight){corm_chunk_codec(c, k), k->n_neurons, c->arch.dim, 3 * row_bytes,
                            decoded + part * row_bytes};
 }
 

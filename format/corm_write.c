@@ -26,9 +26,10 @@ enum stage { STAGE_TRUNK, STAGE_RECORDS, STAGE_DONE };
 /* A chunk of the record at hand, ready to be written. */
 struct stored_chunk {
     const uint8_t *data;
-    size_t bytes;
+    size_t bytes, raw_bytes;
     uint64_t hash;
     enum corm_encoding encoding; /* CORM_ENCODING_RAW is 0 */
+    enum codec_id codec;
     bool unshrunk;
 };
 
@@ -52,8 +53,10 @@ struct corm_writer {
 
     uint32_t next_layer, next_expert; /* the record that has to come next */
     size_t neuron_bytes;
-    struct corm_packer **packers; /* one a worker */
+    struct corm_packer **packers; /* [n_packers, CODEC_IDS] of each worker, made when needed */
     uint32_t n_packers;
+    uint32_t codec;      /* of all chunks so far; 0: there was none */
+    bool mixed;          /* they have several */
     uint8_t *compressed; /* a record's compressed chunks, each at the place of its raw bytes */
     struct stored_chunk *places; /* [chunks of a record] */
 
@@ -161,10 +164,7 @@ static int check_options(const struct arch *a, const struct corm_write_options *
 static void open_packers(struct corm_writer *w) {
     uint32_t chunks = (w->arch->ffn_dim + w->opt.chunk_neurons - 1) / w->opt.chunk_neurons;
     w->n_packers = w->opt.workers.run ? w->opt.workers.n : 1;
-    w->packers = mem_calloc(w->n_packers, sizeof(struct corm_packer *));
-    for (uint32_t i = 0; i < w->n_packers; i++) {
-        w->packers[i] = corm_packer_new(w->opt.expert_codec);
-    }
+    w->packers = mem_calloc((size_t)w->n_packers * CODEC_IDS, sizeof(struct corm_packer *));
     w->places = mem_calloc(chunks ? chunks : 1, sizeof *w->places);
     w->compressed = mem_alloc(w->neuron_bytes * w->arch->ffn_dim + 1);
 }
@@ -306,35 +306,68 @@ static int begin_records(struct corm_writer *w, struct err *err) {
 struct compressing {
     struct corm_writer *w;
     const uint8_t *neurons;
+    const struct codec *const *codecs; /* NULL: the writer's */
     uint32_t hot_neurons;
 };
+
+static const struct codec *codec_of(const struct corm_writer *w, const struct codec *const *codecs,
+                                    uint32_t chunk) {
+    return codecs ? codecs[chunk] : w->opt.expert_codec;
+}
+
+static struct corm_packer *packer_of(struct corm_writer *w, uint32_t worker,
+                                     const struct codec *codec) {
+    struct corm_packer **p = &w->packers[(size_t)worker * CODEC_IDS + codec->id];
+    if (!*p) {
+        *p = corm_packer_new(codec);
+    }
+    return *p;
+}
+
+/* Where a chunk's raw bytes begin in its record. */
+static size_t raw_place(const struct compressing *p, uint32_t chunk) {
+    const struct corm_writer *w = p->w;
+    size_t at = 0;
+    for (uint32_t i = 0; i < chunk && p->codecs; i++) {
+        at += 3 * codec_row_bytes(p->codecs[i], w->arch->dim) * w->opt.chunk_neurons;
+    }
+    return p->codecs ? at : (size_t)chunk * w->opt.chunk_neurons * w->neuron_bytes;
+}
 
 static void compress_chunk(void *arg, uint32_t item, uint32_t worker) {
     const struct compressing *p = arg;
     struct corm_writer *w = p->w;
     uint32_t first = item * w->opt.chunk_neurons, left = w->arch->ffn_dim - first;
     uint32_t n = left < w->opt.chunk_neurons ? left : w->opt.chunk_neurons;
-    const uint8_t *raw = p->neurons + first * w->neuron_bytes;
+    const struct codec *codec = codec_of(w, p->codecs, item);
+    const size_t at = raw_place(p, item);
+    const uint8_t *raw = p->neurons + at;
     struct stored_chunk *out = &w->places[item];
-    *out = (struct stored_chunk){.data = raw, .bytes = n * w->neuron_bytes};
+    *out = (struct stored_chunk){
+        .data = raw, .bytes = n * 3 * codec_row_bytes(codec, w->arch->dim), .codec = codec->id};
+    out->raw_bytes = out->bytes;
     enum corm_compress how = w->opt.compress;
     if (how != CORM_COMPRESS_NONE && (first >= p->hot_neurons || w->opt.compress_hot)) {
-        struct corm_packed packed = corm_packer_pack(w->packers[worker], how, raw, out->bytes);
+        struct corm_packed packed =
+            corm_packer_pack(packer_of(w, worker, codec), how, raw, out->bytes);
         double ratio = (double)packed.bytes / (double)out->bytes;
         out->unshrunk = true;
         if (packed.bytes < out->bytes &&
             (how != CORM_COMPRESS_AUTO || ratio <= (double)w->opt.raw_above_ratio)) {
-            uint8_t *place = w->compressed + first * w->neuron_bytes;
+            uint8_t *place = w->compressed + at;
             memcpy(place, packed.data, packed.bytes);
-            *out = (struct stored_chunk){place, packed.bytes, .encoding = packed.encoding};
+            out->data = place;
+            out->bytes = packed.bytes;
+            out->encoding = packed.encoding;
+            out->unshrunk = false;
         }
     }
     out->hash = hash64(out->data, out->bytes);
 }
 
-static void compress_record(struct corm_writer *w, const uint8_t *neurons, uint32_t hot_neurons,
-                            uint32_t n_chunks) {
-    struct compressing p = {w, neurons, hot_neurons};
+static void compress_record(struct corm_writer *w, const struct codec *const *codecs,
+                            const uint8_t *neurons, uint32_t hot_neurons, uint32_t n_chunks) {
+    struct compressing p = {w, neurons, codecs, hot_neurons};
     if (w->opt.workers.run) {
         w->opt.workers.run(w->opt.workers.ctx, compress_chunk, &p, n_chunks);
         return;
@@ -354,13 +387,16 @@ static int write_chunk(struct corm_writer *w, const struct stored_chunk *p, uint
         .stored_bytes = (uint32_t)p->bytes,
         .n_neurons = n_neurons,
         .encoding = p->encoding,
+        .codec = p->codec,
         .hash = p->hash,
     };
+    w->mixed = w->mixed || (w->codec != 0 && w->codec != k.codec);
+    w->codec = k.codec;
     buf_append(&w->chunks, &k, sizeof k);
     w->stats.n_chunks++;
     w->stats.n_chunks_raw += p->encoding == CORM_ENCODING_RAW;
     w->stats.n_chunks_unshrunk += p->unshrunk;
-    w->stats.record_raw_bytes += n_neurons * w->neuron_bytes;
+    w->stats.record_raw_bytes += p->raw_bytes;
     w->stats.record_stored_bytes += p->bytes;
     return append(w, p->data, p->bytes, err);
 }
@@ -376,8 +412,32 @@ static void next_record(struct corm_writer *w) {
     } while (w->next_layer < w->arch->n_layers && !arch_is_moe(w->arch, w->next_layer));
 }
 
+/* Whether the chunks of a record may have these codecs. */
+static int check_codecs(const struct corm_writer *w, const struct codec *const *codecs,
+                        uint32_t n_chunks, struct err *err) {
+    const uint32_t dim = w->arch->dim;
+    for (uint32_t i = 0; i < n_chunks && codecs; i++) {
+        if (!codec_fits(codecs[i], dim) || 3 * codec_row_bytes(codecs[i], dim) > w->neuron_bytes) {
+            return err_set(err,
+                           "%s: chunk %u in %s, which does not fit rows of %u, or is longer "
+                           "than %s",
+                           w->path, i, codecs[i]->name, dim, w->opt.expert_codec->name);
+        }
+        if (corm_compress_check(w->opt.compress, codecs[i], err) < 0) {
+            return err_prefix(err, "%s", w->path);
+        }
+    }
+    return 0;
+}
+
 int corm_write_record(struct corm_writer *w, uint32_t layer, uint32_t expert,
                       const uint8_t *neurons, uint32_t hot_neurons, struct err *err) {
+    return corm_write_record_mixed(w, layer, expert, NULL, neurons, hot_neurons, err);
+}
+
+int corm_write_record_mixed(struct corm_writer *w, uint32_t layer, uint32_t expert,
+                            const struct codec *const *codecs, const uint8_t *neurons,
+                            uint32_t hot_neurons, struct err *err) {
     if (w->failed || begin_records(w, err) < 0) {
         return fail(w);
     }
@@ -391,7 +451,8 @@ int corm_write_record(struct corm_writer *w, uint32_t layer, uint32_t expert,
                 hot_neurons, total, step);
         return fail(w);
     }
-    if (pad(w, CORM_RECORD_ALIGN, err) < 0) {
+    if (check_codecs(w, codecs, (total + step - 1) / step, err) < 0 ||
+        pad(w, CORM_RECORD_ALIGN, err) < 0) {
         return fail(w);
     }
     struct corm_record r = {
@@ -405,7 +466,7 @@ int corm_write_record(struct corm_writer *w, uint32_t layer, uint32_t expert,
     }
     w->stats.n_neurons += total;
     w->stats.n_neurons_hot += hot_neurons;
-    compress_record(w, neurons, hot_neurons, r.n_chunks);
+    compress_record(w, codecs, neurons, hot_neurons, r.n_chunks);
     for (uint32_t i = 0; i < r.n_chunks; i++) {
         uint32_t left = total - i * step;
         if (write_chunk(w, &w->places[i], left < step ? left : step, err) < 0) {
@@ -439,9 +500,16 @@ static int write_index(struct corm_writer *w, struct err *err) {
     struct corm_index_header h = {
         .n_records = (uint32_t)(w->records.len / sizeof(struct corm_record)),
         .n_chunks = (uint32_t)w->stats.n_chunks,
-        .codec = w->opt.expert_codec->id,
+        .codec = w->mixed ? 0 : w->codec,
         .chunk_neurons = w->opt.chunk_neurons,
     };
+    if (h.n_chunks == 0) {
+        h.codec = w->opt.expert_codec->id;
+    }
+    struct corm_chunk *chunks = (struct corm_chunk *)(void *)w->chunks.data;
+    for (uint32_t i = 0; i < h.n_chunks && !w->mixed; i++) {
+        chunks[i].codec = 0;
+    }
     struct buf index = {0};
     buf_append(&index, &h, sizeof h);
     buf_append(&index, w->records.data, w->records.len);
@@ -456,6 +524,7 @@ static int write_header(struct corm_writer *w, uint64_t table_offset, struct err
         .magic = CORM_MAGIC,
         .version = CORM_VERSION,
         .section_count = w->n_sections,
+        .incompat = w->mixed ? CORM_INCOMPAT_MIXED : 0,
         .file_bytes = w->offset,
         .table_offset = table_offset,
         .table_hash = hash64(w->sections, w->n_sections * sizeof w->sections[0]),
@@ -538,7 +607,7 @@ void corm_write_abort(struct corm_writer *w) {
         close(w->fd);
     }
     unlink(w->tmp_path);
-    for (uint32_t i = 0; i < w->n_packers; i++) {
+    for (uint32_t i = 0; w->packers && i < w->n_packers * CODEC_IDS; i++) {
         corm_packer_free(w->packers[i]);
     }
     free(w->packers);

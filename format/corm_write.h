@@ -34,7 +34,7 @@ struct corm_write_workers {
 };
 
 struct corm_write_options {
-    const struct codec *expert_codec;
+    const struct codec *expert_codec; /* where chunks have several, one of the longest rows */
     /* Neurons of every chunk but a record's last, > 0; more than ffn_dim counts as ffn_dim. The hot
      * prefix is a run of such chunks, adjacent in the file: one read fetches it, and every decoded
      * chunk fits one cache slot. */
@@ -72,6 +72,12 @@ int corm_write_tensor_end(struct corm_writer *w, struct err *err);
  * form the hot prefix. */
 int corm_write_record(struct corm_writer *w, uint32_t layer, uint32_t expert,
                       const uint8_t *neurons, uint32_t hot_neurons, struct err *err);
+/* The same with a codec for each chunk, [chunks of the record], in which its neurons are encoded;
+ * chunks lie one after the other. Where all chunks of the archive turn out to have one codec, the
+ * archive is that of one codec, to the byte. */
+int corm_write_record_mixed(struct corm_writer *w, uint32_t layer, uint32_t expert,
+                            const struct codec *const *codecs, const uint8_t *neurons,
+                            uint32_t hot_neurons, struct err *err);
 
 /* A whole small section: TOKENIZER, PROVENANCE, LICENSE, PREDICTORS, CONVERSATIONS. METADATA is
  * written from `arch`. */

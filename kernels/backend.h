@@ -116,9 +116,11 @@ static inline size_t kv_value_bytes(const struct kv *kv) {
 }
 
 /* A run of neurons of one expert: n_neurons times the encoded rows gate | up | down of `dim`
- * columns. */
+ * columns, all in one codec. Chunks of one call may have several, where the backend
+ * mixes_codecs. */
 struct ffn_chunk {
     const uint8_t *data;
+    const struct codec *codec;
     uint32_t n_neurons;
     uint32_t first; /* the first one's place in the expert: where its biases are */
     /* Where not 0: the rows are so many bytes as corm_exponents packed them (and checked), and are
@@ -130,7 +132,6 @@ struct ffn_chunk {
 /* Experts of a layer, what they have in common. Biases [n_experts, ffn_dim] and [n_experts, dim]
  * are backend memory, NULL where the rule has none. */
 struct expert_layer {
-    const struct codec *codec;
     uint32_t dim, ffn_dim, n_active;
     struct ffn_rule rule;
     const float *gate_bias, *up_bias, *down_bias;
@@ -145,6 +146,21 @@ struct expert_job {
     const uint32_t *uses; /* host array [n_uses], increasing */
     uint32_t n_uses;
 };
+
+/* Whether all chunks have one codec, which is *codec; NULL where there is no chunk. */
+static inline bool expert_jobs_codec(const struct expert_job *jobs, uint32_t n_jobs,
+                                     const struct codec **codec) {
+    *codec = NULL;
+    for (uint32_t i = 0; i < n_jobs; i++) {
+        for (uint32_t k = 0; k < jobs[i].n_chunks; k++) {
+            if (*codec && jobs[i].chunks[k].codec != *codec) {
+                return false;
+            }
+            *codec = jobs[i].chunks[k].codec;
+        }
+    }
+    return true;
+}
 
 /* What a gate makes of a number s before it multiplies by that. */
 enum gate_act {
@@ -342,6 +358,8 @@ struct backend_ops {
      * may change when it returns. */
     void (*put_rows)(void *self, float *y, uint32_t dim, const float *host_rows,
                      const uint32_t *host_ids, uint32_t n);
+
+    bool mixes_codecs; /* experts takes chunks of several codecs in one call */
 };
 
 /* The CPU backend. `isa` is a name from backend_cpu_isa_at, or NULL for the best that this

@@ -88,12 +88,15 @@ static void release(struct sample *s) {
 /* Compress the sample. stored[i] are the bytes of piece i, to free(). */
 static void compress(const struct sample *s, enum corm_compress how, struct corm_packed *stored,
                      struct outcome *out) {
-    struct corm_packer *packer = corm_packer_new(s->c->expert_codec);
+    struct corm_packer *packers[CODEC_IDS] = {NULL};
     for (uint32_t i = 0; i < s->n; i++) {
         const struct piece *p = &s->pieces[i];
         stored[i] = (struct corm_packed){CORM_ENCODING_RAW, p->raw, p->bytes};
         if (how != CORM_COMPRESS_NONE) {
-            struct corm_packed packed = corm_packer_pack(packer, how, p->raw, p->bytes);
+            const struct codec *codec = corm_chunk_codec(s->c, p->chunk);
+            struct corm_packer **packer = &packers[codec->id];
+            *packer = *packer ? *packer : corm_packer_new(codec);
+            struct corm_packed packed = corm_packer_pack(*packer, how, p->raw, p->bytes);
             double ratio = (double)packed.bytes / (double)p->bytes;
             bool smaller = packed.bytes < p->bytes &&
                            (how != CORM_COMPRESS_AUTO || ratio <= (double)PACK_RAW_ABOVE);
@@ -105,13 +108,26 @@ static void compress(const struct sample *s, enum corm_compress how, struct corm
         out->stored_bytes += stored[i].bytes;
         out->n_raw += stored[i].encoding == CORM_ENCODING_RAW;
     }
-    corm_packer_free(packer);
+    for (uint32_t i = 0; i < CODEC_IDS; i++) {
+        corm_packer_free(packers[i]);
+    }
 }
 
 static int decode(const struct sample *s, const struct corm_packed *stored, uint32_t i,
                   uint8_t *dst, struct err *err) {
-    return corm_decoder_unpack(s->decoder, s->c->expert_codec, stored[i].encoding, stored[i].data,
-                               stored[i].bytes, dst, s->pieces[i].bytes, err);
+    return corm_decoder_unpack(s->decoder, corm_chunk_codec(s->c, s->pieces[i].chunk),
+                               stored[i].encoding, stored[i].data, stored[i].bytes, dst,
+                               s->pieces[i].bytes, err);
+}
+
+/* Whether the codecs of all pieces have the way. */
+static bool all_have(const struct sample *s, enum corm_compress how) {
+    for (uint32_t i = 0; i < s->n; i++) {
+        if (corm_compress_check(how, corm_chunk_codec(s->c, s->pieces[i].chunk), NULL) < 0) {
+            return false;
+        }
+    }
+    return true;
 }
 
 static int try_way(const struct sample *s, enum corm_compress how, struct outcome *out,
@@ -201,12 +217,12 @@ int compare_print(const struct corm *c, const char *path, bool json, struct buf 
                    "%s: %u of %u %schunks of experts, %s in %s, compression %s\n"
                    "  %-12s %6s %15s %12s\n",
                    path, s.n, s.n_all, s.cold ? "cold " : "", cli_size_text(size, s.raw_bytes),
-                   c->expert_codec->name, corm_compress_of(c), "compression", "ratio", "decoding",
+                   c->codec_names, corm_compress_of(c), "compression", "ratio", "decoding",
                    "archive");
     }
     for (int how = 0; rc == 0 && how < CORM_COMPRESS_WAYS; how++) {
         struct outcome o;
-        if (corm_compress_check((enum corm_compress)how, c->expert_codec, NULL) < 0) {
+        if (!all_have(&s, (enum corm_compress)how)) {
             continue;
         }
         rc = try_way(&s, (enum corm_compress)how, &o, err);
@@ -218,9 +234,9 @@ int compare_print(const struct corm *c, const char *path, bool json, struct buf 
     }
     if (rc == 0 && json) {
         json_t *root =
-            json_pack("{s:s, s:s, s:b, s:I, s:I, s:O}", "codec", c->expert_codec->name,
-                      "compression", corm_compress_of(c), "cold", s.cold, "sample_chunks",
-                      (json_int_t)s.n, "sample_bytes", (json_int_t)s.raw_bytes, "ways", rows);
+            json_pack("{s:s, s:s, s:b, s:I, s:I, s:O}", "codec", c->codec_names, "compression",
+                      corm_compress_of(c), "cold", s.cold, "sample_chunks", (json_int_t)s.n,
+                      "sample_bytes", (json_int_t)s.raw_bytes, "ways", rows);
         json_out(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9), out);
     } else if (rc == 0) {
         buf_printf(out, "Each chunk came back to the bit from each. One thread of this machine "

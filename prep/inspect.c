@@ -165,8 +165,9 @@ static void text_record_row(const char *name, const struct record_sums *s, struc
 
 static void text_experts(const struct corm *c, struct buf *out) {
     buf_printf(out,
-               "\nExperts: codec %s, compression %s, %zu bytes a neuron, chunks of %u neurons\n",
-               c->expert_codec->name, corm_compress_of(c), c->neuron_bytes, c->chunk_neurons);
+               "\nExperts: codec %s, compression %s, %s%zu bytes a neuron, chunks of %u neurons\n",
+               c->codec_names, corm_compress_of(c), c->mixed ? "at most " : "", c->neuron_bytes,
+               c->chunk_neurons);
     buf_printf(out, "  %-6s %8s %12s %12s %7s %12s %7s %9s %9s\n", "layer", "experts", "raw",
                "stored", "ratio", "hot", "of all", "chunks", "raw");
     for (uint32_t l = 0; l < c->arch.n_layers; l++) {
@@ -362,7 +363,7 @@ static json_t *json_experts(const struct corm *c) {
     json_object_set_new(experts, "encodings", json_encodings(all.by_encoding));
     json_object_set_new(experts, "cold_encodings", json_encodings(all.cold_by_encoding));
     json_object_set_new(experts, "compression", json_string(corm_compress_of(c)));
-    json_object_set_new(experts, "codec", json_string(c->expert_codec->name));
+    json_object_set_new(experts, "codec", json_string(c->codec_names));
     json_object_set_new(experts, "neuron_bytes", json_integer((json_int_t)c->neuron_bytes));
     json_object_set_new(experts, "chunk_neurons", json_integer(c->chunk_neurons));
     json_object_set_new(experts, "layers", layers);

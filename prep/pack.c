@@ -302,19 +302,36 @@ static int write_tensor(struct pack *p, enum slot_id slot, uint32_t layer, struc
 struct convert {
     const struct pack *p;
     uint32_t layer, expert;
-    size_t row_bytes;
-    uint8_t *neurons; /* [ffn_dim, 3 * row_bytes] */
-    uint32_t *place;  /* [ffn_dim] where each neuron goes */
-    float **scratch;  /* [threads] of [3, BLOCK_NEURONS, dim] */
+    const struct codec **codecs; /* [chunks] */
+    size_t *places;              /* [chunks] where each begins in: */
+    uint8_t *neurons;            /* chunks one after the other, encoded */
+    uint32_t *place;             /* [ffn_dim] where each neuron goes */
+    float **scratch;             /* [threads] of [3, BLOCK_NEURONS, dim] */
     /* [threads] of the first item that each worker failed at: the first of all is told, so that a
      * message does not depend on who came first. */
     struct err *errors;
     uint32_t *failed;
 };
 
+/* Whether the chunks' codecs can hold the numbers [n, dim] of neurons from `from->first` on. */
+static int check_neurons(const struct convert *c, const struct origin *from, const float *x,
+                         uint32_t n, struct err *err) {
+    const uint32_t dim = c->p->a->dim;
+    if (!c->p->opt->chunk_codec) {
+        return check_range(c->p, c->p->expert_codec, from, x, n, dim, err);
+    }
+    struct origin one = *from;
+    for (uint32_t i = 0; i < n; i++, one.first++) {
+        const struct codec *codec = c->codecs[c->place[one.first] / c->p->chunk_neurons];
+        if (check_range(c->p, codec, &one, x + (size_t)i * dim, 1, dim, err) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
 static int convert_neurons(struct convert *c, uint32_t item, float *values, struct err *err) {
     const struct arch *a = c->p->a;
-    const struct codec *codec = c->p->expert_codec;
     uint32_t first = item * BLOCK_NEURONS;
     uint32_t n = a->ffn_dim - first < BLOCK_NEURONS ? a->ffn_dim - first : BLOCK_NEURONS;
     size_t part = (size_t)BLOCK_NEURONS * a->dim;
@@ -328,14 +345,17 @@ static int convert_neurons(struct convert *c, uint32_t item, float *values, stru
                                     .expert = c->expert,
                                     .first = first,
                                     .turned = k == 2};
-        if (check_range(c->p, codec, &from, values + k * part, n, a->dim, err) < 0) {
+        if (check_neurons(c, &from, values + k * part, n, err) < 0) {
             return -1;
         }
     }
     for (uint32_t i = 0; i < n; i++) {
+        const uint32_t at = c->place[first + i], chunk = at / c->p->chunk_neurons;
+        const size_t row_bytes = codec_row_bytes(c->codecs[chunk], a->dim);
+        uint8_t *to = c->neurons + c->places[chunk] + 3 * (at % c->p->chunk_neurons) * row_bytes;
         for (uint32_t k = 0; k < 3; k++) {
-            encode_row(c->p->encode, codec, values + k * part + (size_t)i * a->dim, a->dim,
-                       c->neurons + (3 * (size_t)c->place[first + i] + k) * c->row_bytes);
+            encode_row(c->p->encode, c->codecs[chunk], values + k * part + (size_t)i * a->dim,
+                       a->dim, to + k * row_bytes);
         }
     }
     return 0;
@@ -362,8 +382,27 @@ static uint32_t place_neurons(const struct pack *p, struct convert *c) {
     return calib ? calib->hot[expert] : p->hot_neurons;
 }
 
+static uint32_t chunks_of(const struct pack *p) {
+    return (p->a->ffn_dim + p->chunk_neurons - 1) / p->chunk_neurons;
+}
+
+/* Decide which codec each chunk of the expert has. */
+static void choose_codecs(const struct pack *p, struct convert *c, uint32_t hot) {
+    const struct pack_options *o = p->opt;
+    const uint32_t n_hot = (hot + p->chunk_neurons - 1) / p->chunk_neurons;
+    size_t at = 0;
+    for (uint32_t i = 0; i < chunks_of(p); i++) {
+        c->codecs[i] = o->chunk_codec
+                           ? o->chunk_codec(o->chunk_codec_ctx, c->layer, c->expert, i, n_hot)
+                           : p->expert_codec;
+        c->places[i] = at;
+        at += 3 * codec_row_bytes(c->codecs[i], p->a->dim) * p->chunk_neurons;
+    }
+}
+
 static int write_expert(struct pack *p, struct convert *c, struct err *err) {
     uint32_t hot = place_neurons(p, c);
+    choose_codecs(p, c, hot);
     uint32_t threads = pool_threads(p->pool);
     uint32_t items = (p->a->ffn_dim + BLOCK_NEURONS - 1) / BLOCK_NEURONS;
     pool_run(p->pool, convert_block, c, items);
@@ -378,14 +417,16 @@ static int write_expert(struct pack *p, struct convert *c, struct err *err) {
         return err_set(err, "%s", first->msg);
     }
     hf_expert_done(p->m, c->layer, c->expert);
-    return corm_write_record(p->w, c->layer, c->expert, c->neurons, hot, err);
+    return corm_write_record_mixed(p->w, c->layer, c->expert, c->codecs, c->neurons, hot, err);
 }
 
 static int write_experts(struct pack *p, struct err *err) {
     const struct arch *a = p->a;
     uint32_t threads = pool_threads(p->pool);
-    struct convert c = {.p = p, .row_bytes = codec_row_bytes(p->expert_codec, a->dim)};
-    c.neurons = mem_alloc_aligned(3 * c.row_bytes * a->ffn_dim);
+    struct convert c = {.p = p};
+    c.neurons = mem_alloc_aligned(3 * codec_row_bytes(p->expert_codec, a->dim) * a->ffn_dim);
+    c.codecs = mem_calloc(chunks_of(p), sizeof *c.codecs);
+    c.places = mem_calloc(chunks_of(p), sizeof *c.places);
     c.place = mem_calloc(a->ffn_dim, sizeof *c.place);
     c.scratch = mem_calloc(threads, sizeof *c.scratch);
     c.errors = mem_calloc(threads, sizeof *c.errors);
@@ -415,6 +456,8 @@ static int write_experts(struct pack *p, struct err *err) {
     free(c.errors);
     free(c.failed);
     free(c.neurons);
+    free(c.codecs);
+    free(c.places);
     free(c.place);
     return rc;
 }
@@ -476,7 +519,7 @@ out:
 static void describe_options(const struct pack *p, struct buf *out) {
     const struct codec *trunk = p->opt->trunk_codec;
     buf_printf(out, "corm: %s\n", p->opt->version);
-    buf_printf(out, "options: --codec %s", p->expert_codec->name);
+    buf_printf(out, "options: --codec %s", p->opt->chunk_codec ? "mixed" : p->expert_codec->name);
     if (trunk || !p->opt->trunk_blocks) {
         buf_printf(out, " --trunk %s", trunk ? trunk->name : "keep");
     }

@@ -21,7 +21,12 @@
 
 struct pack_options {
     const struct codec *expert_codec; /* NULL: the one that holds all experts exactly */
-    const struct codec *trunk_codec;  /* NULL: for each matrix the one that holds it exactly */
+    /* The codec of each chunk of each expert; NULL: expert_codec, which else is one of the longest
+     * rows among them. */
+    const struct codec *(*chunk_codec)(void *ctx, uint32_t layer, uint32_t expert, uint32_t chunk,
+                                       uint32_t n_hot);
+    void *chunk_codec_ctx;
+    const struct codec *trunk_codec; /* NULL: for each matrix the one that holds it exactly */
     /* In place of that where nobody asked for it: of matrices in blocks of GGUF, whose bits no
      * codec keeps; NULL: as of all others. */
     const struct codec *trunk_blocks;

@@ -219,7 +219,7 @@ int report_print(const struct corm *c, bool json, struct buf *out, struct err *e
     buf_printf(out,
                "Measured on held-out text when the archive was made; predictors of %zu bytes, "
                "experts in %s, compression %s.\n",
-               c->predictors.size_bytes, c->expert_codec->name, corm_compress_of(c));
+               c->predictors.size_bytes, c->codec_names, corm_compress_of(c));
     text_experts(&p, c->arch.n_layers, out);
     text_chunks(&p, c->arch.n_layers, out);
     return 0;

@@ -157,7 +157,7 @@ static void fill_info(struct corm_engine *e) {
         .n_experts = a->n_experts,
         .n_active = a->n_active,
         .ctx_max_tok = arch_limit_ctx(a, a->ctx_max_tok),
-        .expert_codec = e->archive.expert_codec->name,
+        .expert_codec = e->archive.codec_names,
         .compression = corm_compress_of(&e->archive),
         .file_bytes = e->archive.map.size_bytes,
         .device = e->backend.name,

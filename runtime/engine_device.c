@@ -141,7 +141,14 @@ static int decide_missed(struct corm_engine *e, struct err *err) {
 
 /* ---- opening ---- */
 
-static int check_layers(const struct corm_engine *e, struct err *err) {
+/* What the model has and the backend may lack. */
+static int check_model(const struct corm_engine *e, struct err *err) {
+    if (e->archive.mixed && !e->backend.ops->mixes_codecs) {
+        return err_set(err,
+                       "%s: experts have several codecs (%s), which device %s does not compute "
+                       "with: expected one codec, or the CPU",
+                       e->archive.map.path, e->archive.codec_names, e->backend.name);
+    }
     return forward_supported(&e->archive.arch, &e->backend, err) < 0
                ? err_prefix(err, "%s", e->archive.map.path)
                : 0;
@@ -164,7 +171,7 @@ static int open_device(struct corm_engine *e, const char *device,
         e->backend = *given;
     }
     /* Before anything is measured: what cannot run is refused at once. */
-    if (check_layers(e, err) < 0) {
+    if (check_model(e, err) < 0) {
         return -1;
     }
     if (e->plan.missed == CORM_MISSED_CPU &&
@@ -202,7 +209,7 @@ int engine_open_backend(struct corm_engine *e, struct err *err) {
     }
     return backend_cpu_open(&e->backend, e->opt.isa, e->opt.threads, &limits, err) < 0
                ? -1
-               : check_layers(e, err);
+               : check_model(e, err);
 }
 
 int engine_open_slots(struct corm_engine *e, bool whole_lru, struct err *err) {

@@ -179,13 +179,13 @@ static int refuse_packing(const struct corm *c, struct err *err) {
         return err_set(err,
                        "%s: experts cannot be kept packed: that needs the exponents code, expected "
                        "bf16 with compression exponents, but they are %s with compression %s",
-                       c->map.path, c->expert_codec->name, corm_compress_of(c));
+                       c->map.path, c->codec_names, corm_compress_of(c));
     }
     return err_set(err,
                    "%s: experts cannot be kept packed: %s is stored as %s (%s), with %u neurons; "
                    "expected exponents or raw, with at most %d",
                    c->map.path, corm_chunk_name(c, k, name), corm_encoding_name(k->encoding),
-                   c->expert_codec->name, k->n_neurons, FFN_BLOCK);
+                   corm_chunk_codec(c, k)->name, k->n_neurons, FFN_BLOCK);
 }
 
 /* Keep experts decoded where all fit so, else packed where all fit so. Where only some fit, they

@@ -164,6 +164,7 @@ static void add_job(struct experts *e, uint32_t *n_jobs, uint32_t *n_chunks, uin
         }
         chunks[n++] =
             (struct ffn_chunk){.data = prefetch_data(e->prefetch, id),
+                               .codec = corm_chunk_codec(e->archive, k),
                                .n_neurons = k->n_neurons,
                                .first = j * e->archive->chunk_neurons,
                                .packed_bytes = cache_is_packed(e->cache, id) ? k->stored_bytes : 0};
@@ -221,8 +222,7 @@ static void tell_demanded(struct experts *e, uint32_t layer, const struct batch 
 static int experts_run(void *ctx, uint32_t layer, const struct layer_weights *lw, const float *x,
                        const struct batch *b, const int32_t *ids, float *parts, struct err *err) {
     struct experts *e = ctx;
-    const struct expert_layer common =
-        forward_expert_layer(&e->archive->arch, layer, lw, e->archive->expert_codec);
+    const struct expert_layer common = forward_expert_layer(&e->archive->arch, layer, lw);
     if (e->opt.on_route) {
         e->opt.on_route(e->opt.on_route_ctx, layer, b->rows, b->decode, ids);
     }

@@ -119,7 +119,8 @@ struct pieces {
 static struct pieces make_pieces(const struct corm *archive, uint64_t most_bytes,
                                  const struct corm_chunk *packed) {
     const uint32_t neurons = archive->arch.ffn_dim;
-    struct pieces p = {.chunk = {.n_neurons = packed ? packed->n_neurons : neurons,
+    struct pieces p = {.chunk = {.codec = archive->expert_codec,
+                                 .n_neurons = packed ? packed->n_neurons : neurons,
                                  .packed_bytes = packed ? packed->stored_bytes : 0}};
     p.n = (neurons + p.chunk.n_neurons - 1) / p.chunk.n_neurons;
     p.bytes = align_up(packed ? packed->stored_bytes : neurons * archive->neuron_bytes, 64);
@@ -142,8 +143,7 @@ double offload_cpu_rate(const struct backend *cpu, const struct corm *archive, u
     const uint32_t n_jobs = a->n_active;
     /* The activation takes a small part of the time, so that any one will do, and biases take
      * none. */
-    const struct expert_layer layer = {
-        .codec = archive->expert_codec, .dim = a->dim, .ffn_dim = a->ffn_dim, .n_active = n_jobs};
+    const struct expert_layer layer = {.dim = a->dim, .ffn_dim = a->ffn_dim, .n_active = n_jobs};
     struct pieces p = make_pieces(archive, most_bytes, packed);
     float *x = mem_calloc(a->dim, sizeof *x),
           *parts = mem_calloc((size_t)n_jobs * a->dim, sizeof *x);

@@ -8,7 +8,7 @@
 
 enum {
     WORD = 64,        /* bits */
-    KEPT_FREE = 64,   /* of several sizes, one part in so many is kept free */
+    KEPT_FREE = 128,  /* of several sizes, one part in so many is kept free */
     NONE = UINT32_MAX /* no member of a set */
 };
 

@@ -470,4 +470,5 @@ const struct backend_ops cpu_ops = {
     .matmul_heads = cpu_matmul_heads,
     .latent_store = cpu_latent_store,
     .latent_attention = cpu_latent_attention,
+    .mixes_codecs = true,
 };

@@ -72,7 +72,8 @@ struct cpu_block {
     const uint8_t *data;
     uint32_t n_neurons, first;
     uint32_t packed_bytes; /* as of struct ffn_chunk */
-    float *partial;        /* [job->n_uses, dim] */
+    const struct codec *codec;
+    float *partial; /* [job->n_uses, dim] */
 };
 /* A sum of partials into one use's output. */
 struct cpu_sum {

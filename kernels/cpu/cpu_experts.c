@@ -82,6 +82,8 @@ static_assert(sizeof packed_shapes / sizeof *packed_shapes == CPU_PACKED_SHAPES,
 struct ffn {
     struct cpu *c;
     const struct expert_layer *layer;
+    /* Of the chunk at hand: see of_codec. */
+    enum codec_id codec;
     const struct dot_codec *k;
     size_t row_bytes;
     uint32_t dim, n_active;
@@ -92,15 +94,25 @@ struct ffn {
     uint32_t n_blocks, n_sums;
     size_t used_floats;
     struct cpu_sum *open;
-    uint64_t wave_bytes; /* of its weights */
-    bool wave_packed;    /* whether all are packed, and all of one use; */
-    bool wave_raw;       /* or raw */
-    const struct expert_shape *shape;
+    uint64_t wave_bytes;              /* of its weights */
+    bool wave_packed;                 /* whether all are packed, and all of one use; */
+    bool wave_raw;                    /* or raw, and of one codec: */
+    const struct codec *wave_codec;   /* that of its first block; NULL: it has none */
+    const struct expert_shape *shape; /* NULL: each block the best one of its codec */
     const struct packed_shape *packed_shape;
     /* The panel way. */
     const struct expert_job *jobs;
     uint32_t uses_an_item;
 };
+
+/* What computes with a chunk of the codec. */
+static struct ffn of_codec(const struct ffn *f, const struct codec *codec) {
+    struct ffn g = *f;
+    g.codec = codec->id;
+    g.k = cpu_codec(f->c, codec);
+    g.row_bytes = codec_row_bytes(codec, f->dim);
+    return g;
+}
 
 static const float *use_input(const struct ffn *f, uint32_t use) {
     return f->x + (size_t)(use / f->n_active) * f->dim;
@@ -331,8 +343,10 @@ static void rows_use(const struct ffn *f, const struct cpu_block *b, const struc
 }
 
 static void block_item(void *ctx, uint32_t item, uint32_t worker) {
-    const struct ffn *f = ctx;
-    const struct cpu_block *b = &f->c->blocks[item];
+    const struct ffn *all = ctx;
+    const struct cpu_block *b = &all->c->blocks[item];
+    const struct ffn of = of_codec(all, b->codec), *f = &of;
+    const struct expert_shape *best = shapes_of(f->codec) + f->c->shapes.experts[f->codec].best;
     /* The items in between are probably being done by the other threads. */
     uint32_t guess = item + pool_threads(f->c->pool);
     const struct cpu_block *next = guess < f->n_blocks ? &f->c->blocks[guess] : b;
@@ -344,7 +358,8 @@ static void block_item(void *ctx, uint32_t item, uint32_t worker) {
     const uint8_t *rows = chunk_rows(f, own, b->data, b->n_neurons, b->packed_bytes);
     for (uint32_t j = 0; j < b->job->n_uses; j++) {
         /* The first use brings rows that are not packed; the others find them in cache. */
-        const struct expert_shape *shape = j > 0 || b->packed_bytes > 0 ? &in_cache : f->shape;
+        const struct expert_shape *first = f->shape ? f->shape : best;
+        const struct expert_shape *shape = j > 0 || b->packed_bytes > 0 ? &in_cache : first;
         block_use(f, shape, b, rows, own, b->job->uses[j], next->data,
                   b->partial + (size_t)j * f->dim);
     }
@@ -373,13 +388,13 @@ static void sum_item(void *ctx, uint32_t item, uint32_t worker) {
 static void run_wave(struct ffn *f) {
     /* Shapes take turns where all experts have one use, as when a token is decoded. */
     struct cpu_shapes *all = &f->c->shapes;
-    struct shape_trial *trial = f->wave_packed ? &all->packed : &all->experts[f->layer->codec->id];
+    const enum codec_id codec = f->wave_codec ? f->wave_codec->id : CODEC_BF16;
+    struct shape_trial *trial = f->wave_packed ? &all->packed : &all->experts[codec];
     const uint64_t bytes = f->wave_packed || f->wave_raw ? f->wave_bytes : 0;
     const bool tries = shape_tries(trial);
     const uint32_t turn = shape_next(trial, bytes);
     f->packed_shape = &packed_shapes[f->wave_packed ? turn : all->packed.best];
-    const enum codec_id codec = f->layer->codec->id;
-    f->shape = shapes_of(codec) + (f->wave_packed ? all->experts[codec].best : turn);
+    f->shape = bytes > 0 && !f->wave_packed ? shapes_of(codec) + turn : NULL;
     const uint64_t start = tries ? clock_ns() : 0;
     cpu_run(f->c, block_item, f, f->n_blocks, (uint64_t)f->n_blocks * FFN_BLOCK * 3 * f->dim);
     if (tries) {
@@ -392,6 +407,7 @@ static void run_wave(struct ffn *f) {
     f->used_floats = 0;
     f->wave_bytes = 0;
     f->wave_packed = f->wave_raw = true;
+    f->wave_codec = NULL;
 }
 
 static bool has_room(const struct ffn *f, const struct expert_job *job) {
@@ -423,18 +439,22 @@ static void queue_block(struct ffn *f, const struct expert_job *job, const struc
     if (!has_room(f, job)) {
         open_sums(f, job, false);
     }
+    const size_t neuron_bytes = 3 * codec_row_bytes(chunk->codec, f->dim);
     f->c->blocks[f->n_blocks++] = (struct cpu_block){
         .job = job,
-        .data = chunk->data + (size_t)first * 3 * f->row_bytes,
+        .data = chunk->data + first * neuron_bytes,
+        .codec = chunk->codec,
         .n_neurons = n,
         .first = chunk->first + first,
         .packed_bytes = chunk->packed_bytes,
         .partial = f->c->partial + f->used_floats,
     };
     f->used_floats += (size_t)f->dim * job->n_uses;
-    f->wave_bytes += chunk->packed_bytes ? chunk->packed_bytes : n * 3 * f->row_bytes;
+    f->wave_bytes += chunk->packed_bytes ? chunk->packed_bytes : n * neuron_bytes;
+    f->wave_codec = f->wave_codec ? f->wave_codec : chunk->codec;
     f->wave_packed = f->wave_packed && goes_by_rows(f, &f->c->blocks[f->n_blocks - 1]);
-    f->wave_raw = f->wave_raw && chunk->packed_bytes == 0 && job->n_uses == 1;
+    f->wave_raw = f->wave_raw && chunk->packed_bytes == 0 && job->n_uses == 1 &&
+                  chunk->codec == f->wave_codec;
     for (uint32_t j = 0; j < job->n_uses; j++) {
         f->open[j].n++;
     }
@@ -519,6 +539,7 @@ static uint32_t panel_items(const struct ffn *f, const struct expert_job *job) {
 
 static void panel_item(void *ctx, uint32_t item, uint32_t worker) {
     const struct ffn *f = ctx;
+    struct ffn of;
     struct cpu_worker *own = &f->c->workers[worker];
     const struct expert_job *job = f->jobs;
     for (; item >= panel_items(f, job); job++) {
@@ -539,11 +560,13 @@ static void panel_item(void *ctx, uint32_t item, uint32_t worker) {
     }
     for (uint32_t i = 0; i < job->n_chunks; i++) {
         const struct ffn_chunk *chunk = &job->chunks[i];
+        of = of_codec(f, chunk->codec);
         const uint8_t *rows =
             chunk_rows(f, own, chunk->data, chunk->n_neurons, chunk->packed_bytes);
         for (uint32_t first = 0; first < chunk->n_neurons; first += FFN_BLOCK) {
             uint32_t left = chunk->n_neurons - first;
-            panel_block(f, own, job, chunk->first + first, rows + (size_t)first * 3 * f->row_bytes,
+            panel_block(&of, own, job, chunk->first + first,
+                        rows + (size_t)first * 3 * of.row_bytes,
                         left < FFN_BLOCK ? left : FFN_BLOCK, uses, n_uses);
         }
     }
@@ -558,8 +581,6 @@ void cpu_experts(void *self, const struct expert_layer *layer, const struct expe
     struct ffn f = {
         .c = c,
         .layer = layer,
-        .k = cpu_codec(c, layer->codec),
-        .row_bytes = codec_row_bytes(layer->codec, dim),
         .dim = dim,
         .n_active = n_active,
         .x = x,
@@ -569,11 +590,17 @@ void cpu_experts(void *self, const struct expert_layer *layer, const struct expe
         .wave_raw = true,
     };
     uint32_t panel_uses = 0, n_items = 0, rows = 0;
+    bool quantised = false, spread = false;
     for (uint32_t i = 0; i < n_jobs; i++) {
         uint32_t last = jobs[i].n_uses ? jobs[i].uses[jobs[i].n_uses - 1] / n_active + 1 : 0;
         rows = last > rows ? last : rows;
+        for (uint32_t k = 0; k < jobs[i].n_chunks; k++) {
+            const bool q = cpu_codec(c, jobs[i].chunks[k].codec)->qdot;
+            quantised = quantised || q;
+            spread = spread || !q;
+        }
     }
-    if (rows > 0 && f.k->qdot) {
+    if (rows > 0 && quantised) {
         cpu_quantise(c, x, rows, dim);
     }
     for (uint32_t i = 0; i < n_jobs; i++) {
@@ -584,7 +611,7 @@ void cpu_experts(void *self, const struct expert_layer *layer, const struct expe
         }
     }
     run_wave(&f);
-    if (panel_uses > 0 && !f.k->qdot) {
+    if (panel_uses > 0 && spread) {
         cpu_spread(c, x, rows, dim);
     }
 

@@ -315,10 +315,10 @@ template <typename T> static uint32_t table_len(const struct cuda_plan *p, int t
 /* The blocks of a job go to the table. Returns their number. */
 static uint32_t plan_blocks(const struct cuda *c, struct cuda_plan *p,
                             const struct expert_layer *layer, const struct expert_job *job) {
-    const size_t neuron_bytes = 3 * codec_row_bytes(layer->codec, layer->dim);
     uint32_t n = 0;
     for (uint32_t i = 0; i < job->n_chunks; i++) {
         const struct ffn_chunk *chunk = &job->chunks[i];
+        const size_t neuron_bytes = 3 * codec_row_bytes(chunk->codec, layer->dim);
         for (uint32_t first = 0; first < chunk->n_neurons; first += FFN_BLOCK) {
             uint32_t rest = chunk->n_neurons - first;
             struct ffn_block block = {};
@@ -474,6 +474,11 @@ template <int CODEC> static void launch(struct cuda *c, struct ffn f, uint32_t r
 void cuda_experts(void *self, const struct expert_layer *layer, const struct expert_job *jobs,
                   uint32_t n_jobs, const float *x, float *parts) {
     struct cuda *c = (struct cuda *)self;
+    const struct codec *codec;
+    if (!expert_jobs_codec(jobs, n_jobs, &codec)) {
+        die("experts of several codecs in one call, although mixes_codecs is false");
+    }
+    codec = codec ? codec : codec_by_id(CODEC_F32); /* no chunk: there is nothing to decode */
     struct ffn f = {};
     f.x = x;
     f.gate_bias = layer->gate_bias;
@@ -483,11 +488,11 @@ void cuda_experts(void *self, const struct expert_layer *layer, const struct exp
     f.hidden = c->hidden;
     f.parts = parts;
     f.partial = c->partial;
-    f.row_bytes = codec_row_bytes(layer->codec, layer->dim);
+    f.row_bytes = codec_row_bytes(codec, layer->dim);
     f.dim = layer->dim;
     f.n_active = layer->n_active;
     f.hidden_stride = c->hidden_stride;
-    if (cuda_token_experts(c, &f, layer, jobs, n_jobs)) {
+    if (cuda_token_experts(c, &f, codec, layer, jobs, n_jobs)) {
         return;
     }
     cuda_settle(c);
@@ -503,13 +508,13 @@ void cuda_experts(void *self, const struct expert_layer *layer, const struct exp
             if (n > 0) {
                 plan_job(c, c->plan, layer, &jobs[i], done, n, r);
             } else if (c->plan->tables[USES].n > 0) {
-                CUDA_BY_CODEC(layer->codec->id, launch, c, f, r);
+                CUDA_BY_CODEC(codec->id, launch, c, f, r);
             } else {
                 die("an expert of %u chunks: its table does not fit", jobs[i].n_chunks);
             }
         }
     }
     if (c->plan->tables[USES].n > 0) {
-        CUDA_BY_CODEC(layer->codec->id, launch, c, f, r);
+        CUDA_BY_CODEC(codec->id, launch, c, f, r);
     }
 }

@@ -139,10 +139,10 @@ void cuda_queue_parts(struct cuda *c, const struct cuda_parts *p) {
 /* The chunks of a job go to the table as runs. False where it has no room for them. */
 static bool add_runs(struct few_table *t, const struct expert_layer *layer,
                      const struct expert_job *job) {
-    const size_t neuron_bytes = 3 * codec_row_bytes(layer->codec, layer->dim);
     const uint32_t before = t->n_runs;
     for (uint32_t i = 0; i < job->n_chunks; i++) {
         const struct ffn_chunk *k = &job->chunks[i];
+        const size_t neuron_bytes = 3 * codec_row_bytes(k->codec, layer->dim);
         const size_t bias = (size_t)job->expert * layer->ffn_dim + k->first;
         struct few_run *last = t->n_runs > before ? &t->runs[t->n_runs - 1] : NULL;
         if (k->n_neurons == 0) {
@@ -202,11 +202,11 @@ static void launch_whole(struct cuda *c, struct ffn f, const struct few_table *t
 }
 
 /* Queue the kernel of a table. Its sums wait. */
-static void queue_few(struct cuda *c, const struct ffn *f, const struct expert_layer *layer,
+static void queue_few(struct cuda *c, const struct ffn *f, const struct codec *codec,
                       const struct expert_job *jobs, const struct few_table *t) {
     struct cuda_parts *p = join_parts(c, f, t);
     if (t->n_blocks > 0) {
-        CUDA_BY_CODEC(layer->codec->id, launch_whole, c, *f, t, p->n_rows);
+        CUDA_BY_CODEC(codec->id, launch_whole, c, *f, t, p->n_rows);
     }
     for (uint32_t i = 0; i < t->n_uses; i++) {
         const uint32_t from = i == 0 ? 0 : t->last_run[i - 1], to = t->last_run[i];
@@ -217,12 +217,13 @@ static void queue_few(struct cuda *c, const struct ffn *f, const struct expert_l
     p->n_rows += t->n_blocks;
 }
 
-bool cuda_token_experts(struct cuda *c, const struct ffn *f, const struct expert_layer *layer,
-                        const struct expert_job *jobs, uint32_t n_jobs) {
+bool cuda_token_experts(struct cuda *c, const struct ffn *f, const struct codec *codec,
+                        const struct expert_layer *layer, const struct expert_job *jobs,
+                        uint32_t n_jobs) {
     struct few_table t;
     const bool few = plan_few(c, layer, jobs, n_jobs, &t);
     if (few) {
-        queue_few(c, f, layer, jobs, &t);
+        queue_few(c, f, codec, jobs, &t);
     }
     return few;
 }

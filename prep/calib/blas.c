@@ -101,19 +101,21 @@ static void add_bias(float *y, uint32_t n_uses, uint32_t n, const float *bias) {
     }
 }
 
-/* Adds to b->part [n_uses, dim] what n neurons make of b->x [n_uses, dim]. The neurons are at
- * `data`; the first of them is neuron `first` of the expert. */
+/* Adds to b->part [n_uses, dim] what neurons `first` .. first + n - 1 of a chunk make of b->x
+ * [n_uses, dim]. */
 static void run_neurons(struct blas *b, const struct expert_layer *layer, uint32_t expert,
-                        uint32_t first, const uint8_t *data, uint32_t n, uint32_t n_uses) {
+                        const struct ffn_chunk *chunk, uint32_t first, uint32_t n,
+                        uint32_t n_uses) {
     const uint32_t dim = layer->dim;
-    size_t row_bytes = codec_row_bytes(layer->codec, dim);
+    const size_t row_bytes = codec_row_bytes(chunk->codec, dim);
+    const uint8_t *data = chunk->data + first * 3 * row_bytes;
     struct weight w = {
-        .codec = layer->codec, .rows = n, .cols = dim, .stride_bytes = 3 * row_bytes, .data = data};
+        .codec = chunk->codec, .rows = n, .cols = dim, .stride_bytes = 3 * row_bytes, .data = data};
     times_panel(b->x, n_uses, dim, panel_of(&b->cpu, &w, 0, n, b->panel), n, b->gate, n);
     w.data = data + row_bytes;
     times_panel(b->x, n_uses, dim, panel_of(&b->cpu, &w, 0, n, b->panel), n, b->up, n);
     if (layer->rule.bias) {
-        size_t at = (size_t)expert * layer->ffn_dim + first;
+        size_t at = (size_t)expert * layer->ffn_dim + chunk->first + first;
         add_bias(b->gate, n_uses, n, layer->gate_bias + at);
         add_bias(b->up, n_uses, n, layer->up_bias + at);
     }
@@ -130,7 +132,7 @@ static void run_neurons(struct blas *b, const struct expert_layer *layer, uint32
 static void run_uses(struct blas *b, const struct expert_layer *layer, const struct expert_job *job,
                      uint32_t first, uint32_t n_uses, const float *x, float *parts) {
     const uint32_t dim = layer->dim, *uses = job->uses + first;
-    size_t fit = b->panel_floats / dim, neuron_bytes = 3 * codec_row_bytes(layer->codec, dim);
+    size_t fit = b->panel_floats / dim;
     uint32_t at_once = fit < FFN_PANEL ? (uint32_t)fit : FFN_PANEL;
     for (uint32_t j = 0; j < n_uses; j++) {
         memcpy(b->x + (size_t)j * dim, x + (size_t)(uses[j] / layer->n_active) * dim,
@@ -144,8 +146,7 @@ static void run_uses(struct blas *b, const struct expert_layer *layer, const str
         const struct ffn_chunk *chunk = &job->chunks[i];
         for (uint32_t done = 0; done < chunk->n_neurons; done += at_once) {
             uint32_t n = chunk->n_neurons - done < at_once ? chunk->n_neurons - done : at_once;
-            run_neurons(b, layer, job->expert, chunk->first + done,
-                        chunk->data + done * neuron_bytes, n, n_uses);
+            run_neurons(b, layer, job->expert, chunk, done, n, n_uses);
         }
     }
     for (uint32_t j = 0; j < n_uses; j++) {

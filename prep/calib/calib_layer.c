@@ -135,8 +135,7 @@ static int run_uses(struct calib *c, uint32_t expert, const uint32_t *uses, uint
     for (uint32_t j = 0; j < n; j++) {
         memcpy(c->gathered + (size_t)j * dim, x + (size_t)(uses[j] / k) * dim, dim * sizeof *x);
     }
-    const struct expert_layer common =
-        forward_expert_layer(a, c->layer, &c->weights, codec_by_id(CODEC_F32));
+    const struct expert_layer common = forward_expert_layer(a, c->layer, &c->weights);
     fit_mul_nt(c->gathered, c->gate, n, ffn, dim, c->act);
     fit_mul_nt(c->gathered, c->up, n, ffn, dim, c->act_up);
     if (common.rule.bias) {

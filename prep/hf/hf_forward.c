@@ -85,7 +85,7 @@ static int run_experts(void *ctx, uint32_t layer, const struct layer_weights *lw
                        struct err *err) {
     struct hf_forward *h = ctx;
     const struct arch *a = hf_arch(h->model);
-    struct expert_layer of = forward_expert_layer(a, layer, lw, codec_by_id(CODEC_F32));
+    struct expert_layer of = forward_expert_layer(a, layer, lw);
     size_t dim = a->dim;
     make_room(h);
     forward_group_uses(host_ids, b->rows * a->n_active, a->n_experts, h->first_use, h->uses);
@@ -103,7 +103,9 @@ static int run_experts(void *ctx, uint32_t layer, const struct layer_weights *lw
                        dim * sizeof(float));
             }
         }
-        struct ffn_chunk chunk = {.data = (const uint8_t *)h->neurons, .n_neurons = a->ffn_dim};
+        struct ffn_chunk chunk = {.data = (const uint8_t *)h->neurons,
+                                  .codec = codec_by_id(CODEC_F32),
+                                  .n_neurons = a->ffn_dim};
         struct expert_job job = {.expert = e,
                                  .chunks = &chunk,
                                  .n_chunks = 1,

@@ -154,14 +154,14 @@ static void experts_pass(void *ctx) {
     uint32_t uses[ACTIVE][MANY_ROWS];
     for (uint32_t j = 0; j < k->active; j++) {
         chunks[j] = (struct ffn_chunk){.data = weight_row(&k->w, (k->first + j) * EXPERT_ROWS),
+                                       .codec = k->w.codec,
                                        .n_neurons = FFN};
         for (uint32_t r = 0; r < k->rows; r++) {
             uses[j][r] = r * k->active + j;
         }
         jobs[j] = (struct expert_job){0, &chunks[j], 1, uses[j], k->rows};
     }
-    const struct expert_layer layer = {
-        .codec = k->w.codec, .dim = DIM, .ffn_dim = FFN, .n_active = k->active};
+    const struct expert_layer layer = {.dim = DIM, .ffn_dim = FFN, .n_active = k->active};
     k->be.ops->experts(k->be.self, &layer, jobs, k->active, k->x, k->y);
     k->first = (k->first + k->active) % k->n_experts;
 }
@@ -326,14 +326,14 @@ static void packed_pass(void *ctx) {
     for (uint32_t j = 0; j < ACTIVE; j++) {
         for (uint32_t i = 0; i < PACKED_CHUNKS; i++, p->next = (p->next + 1) % p->n) {
             chunks[j][i] = (struct ffn_chunk){.data = p->data + p->next * p->bytes,
+                                              .codec = codec_by_id(CODEC_BF16),
                                               .n_neurons = FFN_BLOCK,
                                               .packed_bytes = p->stored_bytes};
         }
         uses[j] = j;
         jobs[j] = (struct expert_job){0, chunks[j], PACKED_CHUNKS, &uses[j], 1};
     }
-    const struct expert_layer layer = {
-        .codec = codec_by_id(CODEC_BF16), .dim = DIM, .ffn_dim = FFN, .n_active = ACTIVE};
+    const struct expert_layer layer = {.dim = DIM, .ffn_dim = FFN, .n_active = ACTIVE};
     p->k->be.ops->experts(p->k->be.self, &layer, jobs, ACTIVE, p->k->x, p->k->y);
 }
 

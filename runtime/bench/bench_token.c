@@ -70,6 +70,12 @@ static uint64_t kv_read(const struct attention_rule *rule, const struct kv *kv, 
     return 2 * (uint64_t)seen * kv->n_kv_heads * kv->head_dim * (kv->type == KV_F16 ? 2 : 4);
 }
 
+/* The id of the codec of all chunks; 0 where they have several, or there is none. */
+static int experts_codec(const struct expert_job *jobs, uint32_t n_jobs) {
+    const struct codec *codec;
+    return expert_jobs_codec(jobs, n_jobs, &codec) && codec ? (int)codec->id : 0;
+}
+
 static uint64_t experts_read(const struct expert_layer *layer, const struct expert_job *jobs,
                              uint32_t n_jobs) {
     uint64_t bytes = 0;
@@ -77,7 +83,7 @@ static uint64_t experts_read(const struct expert_layer *layer, const struct expe
         for (uint32_t k = 0; jobs[i].n_uses > 0 && k < jobs[i].n_chunks; k++) {
             const struct ffn_chunk *chunk = &jobs[i].chunks[k];
             uint64_t raw =
-                3 * (uint64_t)chunk->n_neurons * codec_row_bytes(layer->codec, layer->dim);
+                3 * (uint64_t)chunk->n_neurons * codec_row_bytes(chunk->codec, layer->dim);
             bytes += chunk->packed_bytes ? chunk->packed_bytes : raw;
         }
     }
@@ -133,7 +139,7 @@ CLOCKED(route, ROUTE, 0,
          const struct weight *factor, const float *logits, uint32_t rows, uint32_t n_experts,
          uint32_t n, int32_t *ids, float *weights),
         (REAL, rule, select, factor, logits, rows, n_experts, n, ids, weights))
-CLOCKED(experts, EXPERTS + (int)layer->codec->id, experts_read(layer, jobs, n_jobs),
+CLOCKED(experts, EXPERTS + experts_codec(jobs, n_jobs), experts_read(layer, jobs, n_jobs),
         (void *self, const struct expert_layer *layer, const struct expert_job *jobs,
          uint32_t n_jobs, const float *x, float *parts),
         (REAL, layer, jobs, n_jobs, x, parts))
@@ -253,7 +259,8 @@ static const char *kind_name(int kind, char text[32]) {
         return names[kind - ATTENTION];
     }
     snprintf(text, 32, "%s %s", experts ? "experts" : "matmul",
-             codec_by_id((enum codec_id)(kind - (experts ? EXPERTS : MATMUL)))->name);
+             kind == EXPERTS ? "mixed"
+                             : codec_by_id((uint32_t)(kind - (experts ? EXPERTS : MATMUL)))->name);
     return text;
 }
 

@@ -172,10 +172,8 @@ void forward_close(struct forward *f) {
 /* ---- one layer ---- */
 
 struct expert_layer forward_expert_layer(const struct arch *a, uint32_t layer,
-                                         const struct layer_weights *lw,
-                                         const struct codec *codec) {
+                                         const struct layer_weights *lw) {
     return (struct expert_layer){
-        .codec = codec,
         .dim = a->dim,
         .ffn_dim = a->ffn_dim,
         .n_active = a->n_active,

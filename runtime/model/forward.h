@@ -48,7 +48,7 @@ struct forward_site {
 
 /* What the experts of a layer have in common, their rows being encoded so. */
 struct expert_layer forward_expert_layer(const struct arch *arch, uint32_t layer,
-                                         const struct layer_weights *lw, const struct codec *codec);
+                                         const struct layer_weights *lw);
 
 enum tap {
     TAP_EMBED,          /* [rows, dim] */

@@ -64,15 +64,19 @@ static void check_record(const struct corm *c, struct corm_decoder *d, const str
                          const struct archive_options *o, uint32_t layer, uint32_t expert) {
     struct err err = {0};
     size_t bytes;
-    uint8_t *want = archive_neurons(a, o->expert, layer, expert, &bytes);
+    uint8_t *want = archive_chunks(a, o, layer, expert, &bytes);
     const struct corm_record *r = corm_record_of(c, layer, expert);
-    size_t at = 0, row_bytes = c->neuron_bytes / 3;
+    size_t at = 0;
     for (uint32_t i = 0; i < r->n_chunks; i++) {
         const struct corm_chunk *k = &c->chunks[r->first_chunk + i];
         char name[64], want_name[64];
         snprintf(want_name, sizeof want_name, "layer %u expert %u chunk %u", layer, expert, i);
         assert_string_equal(corm_chunk_name(c, k, name), want_name);
-        size_t raw_bytes = corm_chunk_raw_bytes(c, k);
+        const struct codec *codec = archive_chunk_codec(o, i);
+        size_t raw_bytes = corm_chunk_raw_bytes(c, k), row_bytes = codec_row_bytes(codec, a->dim);
+        assert_ptr_equal(corm_chunk_codec(c, k), codec);
+        assert_int_equal(k->codec, codec->id);
+        assert_int_equal(raw_bytes, k->n_neurons * 3 * row_bytes);
         assert_true(at + raw_bytes <= bytes);
         uint8_t *raw = mem_alloc_aligned(raw_bytes);
         corm_chunk_decode(d, c, k, c->map.data + k->offset, raw, &err);
@@ -89,7 +93,7 @@ static void check_record(const struct corm *c, struct corm_decoder *d, const str
         }
         bool raw_always = (i < r->n_hot && !o->compress_hot) || o->compress == CORM_COMPRESS_NONE;
         assert_true(k->encoding == CORM_ENCODING_RAW ||
-                    (!raw_always && k->encoding == encoding_of(o->compress, o->expert)));
+                    (!raw_always && k->encoding == encoding_of(o->compress, codec)));
         at += raw_bytes;
         free(raw);
     }
@@ -157,7 +161,7 @@ static void test_round_trip(void **state) {
         CORM_COMPRESS_ZSTD, CORM_COMPRESS_AUTO, CORM_COMPRESS_EXPONENTS};
     char *dir = test_mkdir();
     char *path = mem_printf("%s/model.corm", dir);
-    size_t codecs = 0;
+    size_t codecs = 0, n_mixed = 0;
     while (codec_at(codecs)) {
         codecs++;
     }
@@ -175,11 +179,60 @@ static void test_round_trip(void **state) {
         o.chunk_neurons = 1 + seed % 6;
         o.hot_neurons = (uint32_t)(seed % 3) * o.chunk_neurons;
         o.raw_above_ratio = seed % 5 == 0 ? 0.0f : 1.0f;
+        const struct codec *cold = codec_at(seed / 3 % codecs);
+        if (seed % 2 && corm_compress_check(o.compress, cold, NULL) == 0 &&
+            codec_row_bytes(cold, a.dim) <= codec_row_bytes(o.expert, a.dim)) {
+            o.cold = cold;
+            n_mixed++;
+        }
         write_archive(path, &a, &o);
         check_archive(path, &a, &o);
         arch_free(&a);
     }
+    assert_true(n_mixed > 10);
     free(path);
+    test_rmdir(dir);
+}
+
+/* Chunks that all name one codec make the archive that was always made of it; with two there is a
+ * bit that older readers refuse. */
+static void test_codecs_of_chunks(void **state) {
+    (void)state;
+    char *dir = test_mkdir();
+    char *paths[3];
+    uint8_t *data[3];
+    size_t bytes[3];
+    struct arch a;
+    archive_moe_arch(&a, 2, 3, 20);
+    for (int i = 0; i < 3; i++) {
+        struct archive_options o = archive_defaults("bf16", i < 2 ? "q4" : "q8");
+        o.cold = i > 0 ? codec_by_name("q4") : NULL;
+        paths[i] = mem_printf("%s/%d.corm", dir, i);
+        write_archive(paths[i], &a, &o);
+        data[i] = archive_load(paths[i], &bytes[i]);
+        struct corm c;
+        struct err err = {0};
+        corm_open(&c, paths[i], 0, &err);
+        assert_no_err(&err);
+        assert_int_equal(c.mixed, i == 2);
+        assert_int_equal(c.header.incompat, i == 2 ? CORM_INCOMPAT_MIXED : 0);
+        assert_string_equal(c.codec_names, i == 2 ? "q8+q4" : "q4");
+        assert_string_equal(c.expert_codec->name, i == 2 ? "q8" : "q4");
+        corm_close(&c);
+    }
+    assert_int_equal(bytes[0], bytes[1]);
+    assert_memory_equal(data[0], data[1], bytes[0]);
+    /* A codec of longer rows than the writer was told of is refused. */
+    struct archive_options o = archive_defaults("bf16", "q4");
+    struct err err = {0};
+    o.cold = codec_by_name("q8");
+    assert_int_equal(archive_write(paths[0], &a, &o, NULL, &err), -1);
+    assert_err(&err, paths[0], "chunk 2 in q8", "longer than q4");
+    for (int i = 0; i < 3; i++) {
+        free(paths[i]);
+        free(data[i]);
+    }
+    arch_free(&a);
     test_rmdir(dir);
 }
 
@@ -457,12 +510,17 @@ static void test_golden(void **state) {
  * large enough to become smaller. */
 static void write_seeds(const char *dir) {
     static const struct {
-        const char *trunk, *expert;
+        const char *trunk, *expert, *cold;
         uint32_t dim; /* of archive_tiny_arch; 0: another arch */
-    } seeds[] = {{"bf16", "bf16", 128}, {"q8", "f32", 0}, {"f16", "q4", 0}, {"f32", "f16", 128}};
+    } seeds[] = {{"bf16", "bf16", NULL, 128},
+                 {"q8", "f32", NULL, 0},
+                 {"f16", "q4", NULL, 0},
+                 {"f32", "f16", NULL, 128},
+                 {"bf16", "q8", "q4", 128}};
     for (uint64_t i = 0; i < TEST_COUNT(seeds); i++) {
         struct arch a;
         struct archive_options o = archive_defaults(seeds[i].trunk, seeds[i].expert);
+        o.cold = seeds[i].cold ? codec_by_name(seeds[i].cold) : NULL;
         if (seeds[i].dim > 0) {
             archive_tiny_arch(&a);
             a.dim = seeds[i].dim;
@@ -471,7 +529,8 @@ static void write_seeds(const char *dir) {
         } else {
             archive_arch(&a, i);
         }
-        char *path = mem_printf("%s/%s.corm", dir, seeds[i].expert);
+        char *path =
+            mem_printf("%s/%s%s.corm", dir, seeds[i].expert, seeds[i].cold ? "-mixed" : "");
         write_archive(path, &a, &o);
         free(path);
         arch_free(&a);
@@ -579,6 +638,7 @@ int main(int argc, char **argv) {
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_codecs_of_chunks),
         cmocka_unit_test(test_ratios),
         cmocka_unit_test(test_file_too_large),
         cmocka_unit_test(test_abort_leaves_nothing),

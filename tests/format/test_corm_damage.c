@@ -26,13 +26,14 @@ static int read_all(const uint8_t *data, size_t bytes, struct err *err) {
 }
 
 /* A small archive with raw (hot) and compressed (cold) chunks. */
-static uint8_t *tiny_archive(const char *expert, size_t *bytes) {
+static uint8_t *tiny_archive(const char *expert, const char *cold, size_t *bytes) {
     char *dir = test_mkdir();
     char *path = mem_printf("%s/tiny.corm", dir);
     struct arch a;
     archive_tiny_arch(&a);
     a.dim = 128;
     struct archive_options o = archive_defaults("bf16", expert);
+    o.cold = cold ? codec_by_name(cold) : NULL;
     o.chunk_neurons = 2;
     o.hot_neurons = 2;
     struct corm_write_stats stats;
@@ -40,7 +41,7 @@ static uint8_t *tiny_archive(const char *expert, size_t *bytes) {
     archive_write(path, &a, &o, &stats, &err);
     assert_no_err(&err);
     assert_int_equal(stats.n_chunks, 4);
-    assert_int_equal(stats.n_chunks_raw, 2);
+    assert_int_equal(stats.n_chunks_raw, cold ? 4 : 2);
     uint8_t *data = archive_load(path, bytes);
     arch_free(&a);
     free(path);
@@ -51,7 +52,7 @@ static uint8_t *tiny_archive(const char *expert, size_t *bytes) {
 static void test_truncated(void **state) {
     (void)state;
     size_t bytes;
-    uint8_t *data = tiny_archive("bf16", &bytes);
+    uint8_t *data = tiny_archive("bf16", NULL, &bytes);
     for (size_t n = 0; n < bytes; n++) {
         /* An exact copy, so that a sanitizer sees a read past its end. */
         uint8_t *part = NULL;
@@ -67,10 +68,10 @@ static void test_truncated(void **state) {
 
 static void test_flipped(void **state) {
     (void)state;
-    static const char *const experts[] = {"bf16", "f16", "f32"}; /* exponents, planes, zstd */
+    static const char *const experts[] = {"bf16", "f16", "f32", "q8"}; /* exponents, planes, zstd */
     for (size_t k = 0; k < TEST_COUNT(experts); k++) {
         size_t bytes;
-        uint8_t *data = tiny_archive(experts[k], &bytes);
+        uint8_t *data = tiny_archive(experts[k], k == 3 ? "q4" : NULL, &bytes);
         struct err err = {0};
         assert_int_equal(read_all(data, bytes, &err), 0);
         for (size_t at = 0; at < bytes; at++) {
@@ -92,7 +93,7 @@ static void test_flipped(void **state) {
 static void test_bad_chunk_is_named(void **state) {
     (void)state;
     size_t bytes;
-    uint8_t *data = tiny_archive("bf16", &bytes);
+    uint8_t *data = tiny_archive("bf16", NULL, &bytes);
     struct err err = {0};
     struct corm c;
     assert_int_equal(corm_open_memory(&c, data, bytes, "x.corm", 0, &err), 0);
@@ -153,6 +154,7 @@ enum hostile {
     TENSOR_BYTES,
     TENSOR_HASH,
     INDEX_CODEC,
+    INDEX_MIXED,
     INDEX_STEP,
     INDEX_STEP_ZERO,
     INDEX_RECORDS,
@@ -167,6 +169,7 @@ enum hostile {
     CHUNK_ENCODING_CODEC,
     CHUNK_STORED,
     CHUNK_STORED_HUGE,
+    CHUNK_CODEC,
     HOSTILE_COUNT
 };
 
@@ -279,6 +282,9 @@ static const char *break_index(uint8_t *data, enum hostile what) {
     case INDEX_CODEC:
         h->codec = 0;
         return "codec 0";
+    case INDEX_MIXED:
+        ((struct corm_header *)(void *)data)->incompat = CORM_INCOMPAT_MIXED;
+        return "index: codec 2 and 4 chunks, expected 0";
     case INDEX_STEP:
         h->chunk_neurons = UINT32_MAX;
         return "chunks of 4294967295 neurons";
@@ -321,15 +327,50 @@ static const char *break_index(uint8_t *data, enum hostile what) {
     case CHUNK_STORED_HUGE:
         k[3].stored_bytes = UINT32_MAX;
         return "chunk 1";
+    case CHUNK_CODEC:
+        k[2].codec = CODEC_BF16;
+        return "codec 2 of chunk 2, expected 0";
     default:
         return NULL;
     }
 }
 
+/* Codecs of chunks that say what their bytes do not. */
+static void test_hostile_codecs(void **state) {
+    (void)state;
+    static const struct {
+        uint32_t codec;
+        const char *want;
+    } cases[] = {{0, "codec 0 of a chunk is unknown"},
+                 {CODEC_IDS, "of a chunk is unknown"},
+                 {CODEC_Q4, "layer 0 expert 0 chunk 0"},
+                 {CODEC_F32, "layer 0 expert 0 chunk 0"}};
+    size_t bytes;
+    uint8_t *good = tiny_archive("q8", "q4", &bytes), *data = mem_alloc_aligned(bytes);
+    struct err err = {0};
+    assert_int_equal(read_all(good, bytes, &err), 0);
+    for (size_t i = 0; i < TEST_COUNT(cases); i++) {
+        memcpy(data, good, bytes);
+        struct corm_index_header *h =
+            (struct corm_index_header *)(void *)(data + section(data, CORM_SECTION_INDEX)->offset);
+        struct corm_chunk *k =
+            (struct corm_chunk *)(void *)((struct corm_record *)(void *)(h + 1) + h->n_records);
+        assert_int_equal(k[0].codec, CODEC_Q8);
+        assert_int_equal(k[1].codec, CODEC_Q4);
+        k[0].codec = cases[i].codec;
+        rehash(data, true);
+        err = (struct err){0};
+        assert_int_equal(read_all(data, bytes, &err), -1);
+        assert_err(&err, "x.corm: ", cases[i].want);
+    }
+    free(data);
+    free(good);
+}
+
 static void test_hostile(void **state) {
     (void)state;
     size_t bytes;
-    uint8_t *good = tiny_archive("bf16", &bytes), *data = mem_alloc_aligned(bytes);
+    uint8_t *good = tiny_archive("bf16", NULL, &bytes), *data = mem_alloc_aligned(bytes);
     for (int what = 0; what < HOSTILE_COUNT; what++) {
         memcpy(data, good, bytes);
         const char *want = break_header(data, (enum hostile)what);
@@ -383,7 +424,7 @@ static uint64_t make_large(uint8_t *data, uint32_t type, uint64_t large, struct 
 static int open_sparse(uint32_t type, uint64_t large, struct err *err) {
     size_t bytes, table_bytes;
     struct corm_section table[CORM_MAX_SECTIONS];
-    uint8_t *data = tiny_archive("bf16", &bytes);
+    uint8_t *data = tiny_archive("bf16", NULL, &bytes);
     uint64_t before = make_large(data, type, large, table, &table_bytes);
     uint64_t offset = ((struct corm_header *)(void *)data)->table_offset;
     char *dir = test_mkdir(), *path = test_write(dir, "sparse.corm", data, before);
@@ -564,13 +605,10 @@ static void test_bad_frames(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_flipped),
-        cmocka_unit_test(test_bad_chunk_is_named),
-        cmocka_unit_test(test_hostile),
-        cmocka_unit_test(test_sparse),
-        cmocka_unit_test(test_most_bytes),
-        cmocka_unit_test(test_bad_frames),
+        cmocka_unit_test(test_truncated),          cmocka_unit_test(test_flipped),
+        cmocka_unit_test(test_bad_chunk_is_named), cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_hostile_codecs),     cmocka_unit_test(test_sparse),
+        cmocka_unit_test(test_most_bytes),         cmocka_unit_test(test_bad_frames),
     };
     return cmocka_run_group_tests_name("corm_damage", tests, NULL, NULL);
 }

@@ -54,6 +54,7 @@ struct image_part {
 struct image {
     struct image_part part[CORM_MAX_SECTIONS];
     uint32_t n;
+    uint64_t incompat; /* feature bits */
 };
 /* Take a valid archive apart. Dies where there is none. image_free ends it. */
 void image_open(struct image *m, const char *path);

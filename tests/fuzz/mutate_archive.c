@@ -127,6 +127,14 @@ static void change_chunk(struct image *m, struct mutate_rng *r, struct buf *log)
         buf_printf(log, "encoding %u\n", x.chunks[i].encoding);
         return;
     }
+    if (mutate_one_in(r, 8)) {
+        x.chunks[i].codec = mutate_below(r, CODEC_IDS + 1);
+        m->incompat ^= mutate_one_in(r, 4) ? CORM_INCOMPAT_MIXED : 0;
+        x.header->codec = mutate_one_in(r, 4) ? 0 : x.header->codec;
+        buf_printf(log, "codec %u, that of the index %u, features %llu\n", x.chunks[i].codec,
+                   x.header->codec, (unsigned long long)m->incompat);
+        return;
+    }
     struct buf b = {0};
     buf_append(&b, image_part(m, CORM_SECTION_RECORDS)->bytes.data + k.offset, k.stored_bytes);
     change_chunk_bytes(&b, &k, r, log);

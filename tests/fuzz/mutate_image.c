@@ -61,7 +61,7 @@ void image_open(struct image *m, const char *path) {
     uint8_t *data = archive_load(path, &bytes);
     memcpy(&h, data, sizeof h);
     memcpy(s, data + h.table_offset, h.section_count * sizeof *s);
-    *m = (struct image){.n = h.section_count};
+    *m = (struct image){.n = h.section_count, .incompat = h.incompat};
     for (uint32_t i = 0; i < m->n; i++) {
         struct image_part *p = &m->part[i];
         p->type = s[i].type;
@@ -178,6 +178,7 @@ bool image_assemble(struct image *m, struct flat *f) {
     }
     struct corm_header h = {.version = CORM_VERSION,
                             .section_count = m->n,
+                            .incompat = m->incompat,
                             .table_offset = align_up(end, CORM_SECTION_ALIGN),
                             .shard_count = 1};
     memcpy(h.magic, CORM_MAGIC, sizeof h.magic);

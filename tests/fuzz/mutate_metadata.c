@@ -409,6 +409,7 @@ void mutate_metadata(struct image *m, struct mutate_rng *r, struct buf *log) {
 
 /* Take over from `built` all that follows from the model. */
 static void take(struct image *m, struct image *built) {
+    m->incompat = built->incompat;
     static const uint32_t types[] = {CORM_SECTION_METADATA, CORM_SECTION_TENSORS,
                                      CORM_SECTION_TRUNK, CORM_SECTION_RECORDS, CORM_SECTION_INDEX};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
@@ -431,6 +432,12 @@ static bool write_small(struct image *m, const struct arch *a, struct mutate_rng
     o.compress = (enum corm_compress)mutate_below(r, CORM_COMPRESS_WAYS);
     if (corm_compress_check(o.compress, o.expert, NULL) < 0) {
         o.compress = CORM_COMPRESS_AUTO;
+    }
+    const struct codec *cold = codec_at(mutate_below(r, 5));
+    if (mutate_one_in(r, 3) && codec_fits(cold, a->dim) &&
+        codec_row_bytes(cold, a->dim) <= codec_row_bytes(expert, a->dim) &&
+        corm_compress_check(o.compress, cold, NULL) == 0) {
+        o.cold = cold;
     }
     o.compress_hot = mutate_one_in(r, 2);
     o.raw_above_ratio = mutate_one_in(r, 2) ? 0.93f : 1.0f;

@@ -161,12 +161,15 @@ CODECS = {
 }
 
 
-def weights_hash(data, codec, rows, cols):
+def decode_rows(data, codec, rows, cols):
     _, _, row_bytes, decode = CODECS[codec]
     step = row_bytes(cols)
-    out = b"".join(struct.pack("<%df" % cols, *decode(data[r * step:(r + 1) * step], cols))
-                   for r in range(rows))
-    return "%016x" % xxh3(out)
+    return b"".join(struct.pack("<%df" % cols, *decode(data[r * step:(r + 1) * step], cols))
+                    for r in range(rows))
+
+
+def weights_hash(data, codec, rows, cols):
+    return "%016x" % xxh3(decode_rows(data, codec, rows, cols))
 
 
 # ---- the file (sections 2, 3, 5, 6) ----
@@ -194,7 +197,7 @@ def read_sections(f):
         "<IIQQQQQII", f, 8)
     need(version == 1, "version %d" % version)
     need(xxh3(f[:120]) == u64(f, 120), "header hash")
-    need(incompat == 0 and (shard, shards) == (0, 1), "features")
+    need(incompat in (0, 1) and (shard, shards) == (0, 1), "features")
     need(file_bytes == len(f) and table + 32 * count == len(f), "size")
     need(not any(f[64:120]) and not any(f[128:4096]), "reserved bytes of the header")
     need(xxh3(f[table:]) == table_hash, "section table hash")
@@ -212,7 +215,7 @@ def read_sections(f):
         sections[kind] = (offset, size)
         end = offset + size
     need(table == up(end, 4096) and not any(f[end:table]), "place of the section table")
-    return sections
+    return sections, incompat == 1
 
 
 # Keys of the model, and what those that may be missing mean then.
@@ -442,34 +445,39 @@ def decode_chunk(stored, encoding, codec, raw_bytes):
     return struct.pack("<%dH" % n, *out)
 
 
-def read_records(f, m, index, records):
+def read_records(f, m, index, records, mixed):
     base = index[0]
     n_records, n_chunks, codec, step = struct.unpack_from("<IIII", f, base)
     need(not any(f[base + 16:base + 32]), "reserved bytes of the index")
     need(index[1] == 32 + 8 * n_records + 32 * n_chunks, "size of the index")
     dim, ffn, experts = m["dim"][0], m["ffn_dim"][0], m["n_experts"][0]
-    neuron_bytes = 3 * CODECS[codec][2](dim)
+    need(codec in CODECS or (mixed and codec == 0 and n_chunks > 0), "codec of the index")
     places = [(la, ex) for la in range(m["n_layers"][0]) if m["moe"][la] for ex in range(experts)]
     need(len(places) == n_records, "number of records")
     chunk, end = 0, records[0]
     for r, (layer, expert) in enumerate(places):
         first, count, hot = struct.unpack_from("<IHH", f, base + 32 + 8 * r)
         need((first, count) == (chunk, -(-ffn // step)) and hot <= count, "record %d" % r)
-        raw, align = b"", 4096
+        raw, weights, names, align = b"", b"", [], 4096
         for i in range(count):
-            offset, stored_bytes, neurons, encoding, reserved, value = struct.unpack_from(
+            offset, stored_bytes, neurons, encoding, own, value = struct.unpack_from(
                 "<QIIIIQ", f, base + 32 + 8 * n_records + 32 * chunk)
             what = "layer %d expert %d chunk %d" % (layer, expert, i)
-            need(neurons == min(step, ffn - i * step) and reserved == 0, what)
+            need(neurons == min(step, ffn - i * step), what)
+            need(own in CODECS if mixed else own == 0, what + ": codec")
+            own = own if mixed else codec
+            neuron_bytes = 3 * CODECS[own][2](dim)
             need(offset == up(end, align) and not any(f[end:offset]), what + ": place")
             stored = f[offset:offset + stored_bytes]
             need(xxh3(stored) == value, what + ": hash")
-            part = decode_chunk(stored, encoding, codec, neurons * neuron_bytes)
+            part = decode_chunk(stored, encoding, own, neurons * neuron_bytes)
             need(len(part) == neurons * neuron_bytes, what + ": size")
             raw += part
+            weights += decode_rows(part, own, 3 * neurons, dim)
+            names.append(CODECS[own][0])
             chunk, end, align = chunk + 1, offset + stored_bytes, 64
-        print("record", layer, expert, CODECS[codec][0], "hot", hot, "of", count,
-              "%016x" % xxh3(raw), weights_hash(raw, codec, 3 * ffn, dim))
+        print("record", layer, expert, "+".join(names) if mixed else CODECS[codec][0], "hot", hot,
+              "of", count, "%016x" % xxh3(raw), "%016x" % xxh3(weights))
     need(chunk == n_chunks and end == sum(records), "end of the records")
 
 
@@ -493,7 +501,7 @@ def read_conversations(data):
 def main(path):
     with open(path, "rb") as file:
         f = file.read()
-    s = read_sections(f)
+    s, mixed = read_sections(f)
     for kind in (1, 3, 4, 5, 6):
         need(kind in s, "section %s is missing" % SECTIONS[kind])
     m = read_metadata(f[s[1][0]:sum(s[1])])
@@ -505,7 +513,7 @@ def main(path):
     for layer in range(m["n_layers"][0]):
         print("layer", layer, *("%s=%.9g" % pair for pair in sorted(layer_values(m, layer).items())))
     read_trunk(f, m, s[3], s[4])
-    read_records(f, m, s[6], s[5])
+    read_records(f, m, s[6], s[5], mixed)
     if 10 in s:
         read_conversations(f[s[10][0]:sum(s[10])])
     for kind in (2, 7, 8, 9, 10):

@@ -142,6 +142,7 @@ static void run_layer(const struct backend *b, const struct layer *l, uint32_t f
         for (uint32_t i = 0; i < l->ffn; i += step) {
             struct ffn_chunk *c = &chunks[n_jobs][job->n_chunks];
             *c = (struct ffn_chunk){.data = l->experts[e].data + i * neuron_bytes,
+                                    .codec = l->codec,
                                     .n_neurons = l->ffn - i < step ? l->ffn - i : step,
                                     .first = i};
             if (chunk == PACKED) {
@@ -153,7 +154,6 @@ static void run_layer(const struct backend *b, const struct layer *l, uint32_t f
         n_jobs += job->n_uses > 0 || e == 5;
     }
     const struct expert_layer layer = {
-        .codec = l->codec,
         .dim = l->dim,
         .ffn_dim = l->ffn,
         .n_active = l->n_active,

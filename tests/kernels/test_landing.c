@@ -238,10 +238,10 @@ static float first_output(bool wait_for_mark) {
         if (round == 1) {
             landing_wait(l);
             const uint32_t use = 0;
-            struct ffn_chunk chunk = {.data = (const uint8_t *)slot, .n_neurons = NEURONS};
+            struct ffn_chunk chunk = {
+                .data = (const uint8_t *)slot, .codec = codec, .n_neurons = NEURONS};
             struct expert_job job = {0, &chunk, 1, &use, 1};
-            struct expert_layer layer = {
-                .codec = codec, .dim = DIM, .ffn_dim = NEURONS, .n_active = 1};
+            struct expert_layer layer = {.dim = DIM, .ffn_dim = NEURONS, .n_active = 1};
             b.ops->experts(b.self, &layer, &job, 1, x, parts);
             after = wait_for_mark ? b.ops->mark(b.self) : 0;
         }

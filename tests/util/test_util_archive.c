@@ -326,6 +326,49 @@ static int fill_trunk(struct corm_writer *w, const struct arch *a, const struct 
     return rc;
 }
 
+const struct codec *archive_chunk_codec(const struct archive_options *o, uint32_t chunk) {
+    return o->cold && chunk * o->chunk_neurons >= o->hot_neurons ? o->cold : o->expert;
+}
+
+uint8_t *archive_chunks(const struct arch *a, const struct archive_options *o, uint32_t layer,
+                        uint32_t expert, size_t *bytes) {
+    uint8_t *hot = archive_neurons(a, o->expert, layer, expert, bytes);
+    if (!o->cold) {
+        return hot;
+    }
+    size_t cold_bytes, at = 0;
+    uint8_t *cold = archive_neurons(a, o->cold, layer, expert, &cold_bytes);
+    uint8_t *out = mem_alloc(*bytes + cold_bytes);
+    for (uint32_t i = 0; i * o->chunk_neurons < a->ffn_dim; i++) {
+        const struct codec *codec = archive_chunk_codec(o, i);
+        const size_t neuron_bytes = 3 * codec_row_bytes(codec, a->dim);
+        const uint32_t first = i * o->chunk_neurons, rest = a->ffn_dim - first;
+        const size_t n = (rest < o->chunk_neurons ? rest : o->chunk_neurons) * neuron_bytes;
+        memcpy(out + at, (codec == o->cold ? cold : hot) + first * neuron_bytes, n);
+        at += n;
+    }
+    free(hot);
+    free(cold);
+    *bytes = at;
+    return out;
+}
+
+static int fill_record(struct corm_writer *w, const struct arch *a, const struct archive_options *o,
+                       uint32_t layer, uint32_t expert, struct err *err) {
+    size_t bytes;
+    uint8_t *neurons = archive_chunks(a, o, layer, expert, &bytes);
+    const uint32_t hot = o->hot_neurons < a->ffn_dim ? o->hot_neurons : a->ffn_dim;
+    const struct codec **codecs = mem_calloc(a->ffn_dim, sizeof *codecs);
+    for (uint32_t i = 0; i < a->ffn_dim; i++) {
+        codecs[i] = archive_chunk_codec(o, i);
+    }
+    int rc = o->cold ? corm_write_record_mixed(w, layer, expert, codecs, neurons, hot, err)
+                     : corm_write_record(w, layer, expert, neurons, hot, err);
+    free(codecs);
+    free(neurons);
+    return rc;
+}
+
 int archive_fill(struct corm_writer *w, const struct arch *a, const struct archive_options *o,
                  struct err *err) {
     if (fill_trunk(w, a, o, err) < 0) {
@@ -333,12 +376,7 @@ int archive_fill(struct corm_writer *w, const struct arch *a, const struct archi
     }
     for (uint32_t l = 0; l < a->n_layers; l++) {
         for (uint32_t e = 0; arch_is_moe(a, l) && e < a->n_experts; e++) {
-            size_t bytes;
-            uint8_t *neurons = archive_neurons(a, o->expert, l, e, &bytes);
-            uint32_t hot = o->hot_neurons < a->ffn_dim ? o->hot_neurons : a->ffn_dim;
-            int rc = corm_write_record(w, l, e, neurons, hot, err);
-            free(neurons);
-            if (rc != 0) {
+            if (fill_record(w, a, o, l, e, err) < 0) {
                 return -1;
             }
         }

@@ -13,6 +13,8 @@
 struct archive_options {
     /* Of the matrices of the trunk (f32 where it does not fit their columns), and of experts. */
     const struct codec *trunk, *expert;
+    const struct codec *cold; /* of the chunks behind the hot prefix, of shorter rows; NULL: all
+                                 chunks are in `expert` */
     uint32_t chunk_neurons, hot_neurons;
     enum corm_compress compress;
     bool compress_hot, blobs;
@@ -46,6 +48,10 @@ const struct codec *archive_tensor_codec(const struct arch *a, const struct code
                                          enum slot_id slot, uint32_t layer);
 uint8_t *archive_neurons(const struct arch *a, const struct codec *codec, uint32_t layer,
                          uint32_t expert, size_t *bytes);
+/* The raw bytes of an expert's chunks as the options say; the codec of its chunk i. */
+uint8_t *archive_chunks(const struct arch *a, const struct archive_options *o, uint32_t layer,
+                        uint32_t expert, size_t *bytes);
+const struct codec *archive_chunk_codec(const struct archive_options *o, uint32_t chunk);
 
 extern const char archive_tokenizer[], archive_license[], archive_provenance[];
 

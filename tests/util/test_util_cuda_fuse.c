@@ -307,8 +307,7 @@ static void compute(struct chain *c, const void *ctx) {
     float *x = buffer(c, s->dim), *parts = buffer(c, (size_t)s->n_active * s->dim);
     float *weights = buffer(c, s->n_active), *y = buffer(c, s->dim), *sum = buffer(c, s->dim);
     float *biases = buffer(c, (size_t)USES_EXPERTS * (2 * s->ffn + s->dim));
-    const struct expert_layer layer = {.codec = s->codec,
-                                       .dim = s->dim,
+    const struct expert_layer layer = {.dim = s->dim,
                                        .ffn_dim = s->ffn,
                                        .n_active = s->n_active,
                                        .rule = s->rule,
@@ -316,10 +315,12 @@ static void compute(struct chain *c, const void *ctx) {
                                        .up_bias = biases + (size_t)USES_EXPERTS * s->ffn,
                                        .down_bias = biases + (size_t)USES_EXPERTS * 2 * s->ffn};
     const uint32_t half = s->ffn / 2 / FFN_BLOCK * FFN_BLOCK;
-    const struct ffn_chunk whole = {.data = data, .n_neurons = s->ffn};
-    const struct ffn_chunk parted[2] = {
-        {.data = data, .n_neurons = half},
-        {.data = data + (size_t)half * 3 * row, .n_neurons = s->ffn - half, .first = half}};
+    const struct ffn_chunk whole = {.data = data, .codec = s->codec, .n_neurons = s->ffn};
+    const struct ffn_chunk parted[2] = {{.data = data, .codec = s->codec, .n_neurons = half},
+                                        {.data = data + (size_t)half * 3 * row,
+                                         .codec = s->codec,
+                                         .n_neurons = s->ffn - half,
+                                         .first = half}};
     struct expert_job jobs[USES_MOST];
     uint32_t uses[USES_MOST];
     const uint32_t n = s->n_active - s->put;

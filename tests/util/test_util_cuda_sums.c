@@ -140,6 +140,7 @@ static void run_layer(const struct backend *b, const void *ctx, float *out) {
             uint32_t rest = l->ffn - i;
             chunks[n_jobs][job->n_chunks++] =
                 (struct ffn_chunk){.data = l->data[e] + i * neuron_bytes,
+                                   .codec = l->codec,
                                    .n_neurons = rest < l->chunk ? rest : l->chunk,
                                    .first = i};
         }
@@ -228,7 +229,7 @@ static void place_layer(const struct backend *b, struct layer *l) {
             cuda_rig_put(b, l->experts[e].data, l->experts[e].rows * l->experts[e].stride_bytes);
     }
     l->placed = (struct expert_layer){
-        .codec = l->codec, .dim = l->dim, .ffn_dim = l->ffn, .n_active = N_ACTIVE, .rule = l->rule};
+        .dim = l->dim, .ffn_dim = l->ffn, .n_active = N_ACTIVE, .rule = l->rule};
     if (l->rule.bias) {
         l->placed.gate_bias = cuda_rig_put(b, l->gate_bias, n);
         l->placed.up_bias = cuda_rig_put(b, l->up_bias, n);
@@ -352,8 +353,7 @@ void cuda_test_experts_empty(void **state) {
         struct expert_job job = {.expert = EXPERT, .uses = uses, .n_uses = n};
         float *dx = cuda_rig_put(b, x, sizeof x), *parts = cuda_rig_put(b, x, sizeof x);
         float *db = cuda_rig_put(b, bias, sizeof bias);
-        struct expert_layer layer = {.codec = codec_by_id(CODEC_Q8),
-                                     .dim = DIM,
+        struct expert_layer layer = {.dim = DIM,
                                      .n_active = 1,
                                      .rule = {.bias = n_uses % 2},
                                      .down_bias = n_uses % 2 ? db : NULL};
@@ -390,7 +390,8 @@ static void run_crowd(const struct backend *b, const struct crowd *c, const uint
     float *x = cuda_rig_put(b, c->x, (size_t)c->rows * CROWD_DIM * sizeof *x);
     float *parts = b->ops->alloc(b->self, n_uses * CROWD_DIM * sizeof *parts, NULL);
     for (uint32_t i = 0; i < n_chunks; i++) {
-        chunks[i] = (struct ffn_chunk){chunk_data, c->chunk, i * c->chunk, 0};
+        chunks[i] =
+            (struct ffn_chunk){chunk_data, codec_by_id(CODEC_F32), c->chunk, i * c->chunk, 0};
     }
     for (uint32_t e = 0; e < c->n_experts; e++) {
         jobs[e] = (struct expert_job){e, chunks, n_chunks, uses + n, 0};
@@ -401,8 +402,7 @@ static void run_crowd(const struct backend *b, const struct crowd *c, const uint
             }
         }
     }
-    struct expert_layer layer = {
-        .codec = codec_by_id(CODEC_F32), .dim = CROWD_DIM, .ffn_dim = c->ffn};
+    struct expert_layer layer = {.dim = CROWD_DIM, .ffn_dim = c->ffn};
     layer.n_active = c->n_active;
     b->ops->experts(b->self, &layer, jobs, c->n_experts, x, parts);
     cuda_rig_get(b, out, parts, n_uses * CROWD_DIM);

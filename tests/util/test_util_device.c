@@ -490,6 +490,7 @@ static const struct backend_ops fake_ops = {
     .work = work_counts,
     .read_later = read_memory,
     .put_rows = put_rows,
+    .mixes_codecs = true,
 };
 
 static void *map_memory(size_t bytes, int protection) {

@@ -141,21 +141,23 @@ static void experts_in_all_shapes(struct cpu *c, const char *isa, const struct c
     enum { DIM = 1024, BLOCKS = NEURONS / FFN_BLOCK };
     struct weight w = kernels_weight(&rng, codec, KIND_NORMAL, 3 * NEURONS, DIM, 0);
     float *x = kernels_vector(&rng, KIND_NORMAL, DIM), want[DIM], got[DIM];
-    struct ffn_chunk chunks[BLOCKS] = {{.data = w.data, .n_neurons = NEURONS}};
+    struct ffn_chunk chunks[BLOCKS] = {{.data = w.data, .codec = codec, .n_neurons = NEURONS}};
     for (uint32_t i = 0; i < BLOCKS && packed; i++) {
         const size_t n = (size_t)FFN_BLOCK * 3 * DIM;
         uint8_t *data = mem_alloc_aligned(corm_exponents_bound(n));
         size_t bytes = corm_exponents_pack(w.data + i * n * 2, n, data);
         chunks[i] = (struct ffn_chunk){.data = data,
+                                       .codec = codec,
                                        .n_neurons = FFN_BLOCK,
                                        .packed_bytes = (uint32_t)bytes,
                                        .first = i * FFN_BLOCK};
     }
     const uint32_t use = 0;
-    const struct expert_layer layer = {
-        .codec = codec, .dim = DIM, .ffn_dim = NEURONS, .n_active = 1};
-    const struct expert_job raw = {0, &(struct ffn_chunk){.data = w.data, .n_neurons = NEURONS}, 1,
-                                   &use, 1},
+    const struct expert_layer layer = {.dim = DIM, .ffn_dim = NEURONS, .n_active = 1};
+    const struct expert_job raw = {0,
+                                   &(struct ffn_chunk){
+                                       .data = w.data, .codec = codec, .n_neurons = NEURONS},
+                                   1, &use, 1},
                             job = {0, chunks, packed ? BLOCKS : 1, &use, 1};
     for (int i = 0; i < CALLS; i++) {
         cpu_experts(c, &layer, i ? &job : &raw, 1, x, i ? got : want);

@@ -165,11 +165,11 @@ static int measure_codec(const struct backend *b, struct bench *m, const struct 
     }
     m->data = data;
     m->w = (struct weight){codec, BENCH_ROWS, BENCH_DIM, row, data};
-    m->layer = (struct expert_layer){
-        .codec = codec, .dim = BENCH_DIM, .ffn_dim = BENCH_FFN, .n_active = BENCH_EXPERTS};
+    m->layer =
+        (struct expert_layer){.dim = BENCH_DIM, .ffn_dim = BENCH_FFN, .n_active = BENCH_EXPERTS};
     for (uint32_t i = 0; i < BENCH_EXPERTS; i++) {
         m->uses[i] = i;
-        m->chunks[i] = (struct ffn_chunk){.n_neurons = BENCH_FFN};
+        m->chunks[i] = (struct ffn_chunk){.codec = codec, .n_neurons = BENCH_FFN};
         m->jobs[i] = (struct expert_job){i, &m->chunks[i], 1, &m->uses[i], 1};
     }
     m->rows = 1;

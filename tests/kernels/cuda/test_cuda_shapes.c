@@ -68,6 +68,7 @@ static struct calls make_calls(const struct geometry *g, uint32_t rows, const ui
     c.uses = mem_calloc(n_uses, sizeof *c.uses);
     for (uint32_t i = 0; i < c.n_chunks; i++) {
         c.chunks[i] = (struct ffn_chunk){.data = weights + i * CHUNK_NEURONS * neuron_bytes,
+                                         .codec = codec_by_id(CODEC_Q4),
                                          .n_neurons = CHUNK_NEURONS,
                                          .first = i * CHUNK_NEURONS};
     }
@@ -108,8 +109,7 @@ static void experts_of(const struct geometry *g, uint32_t rows) {
                                           .max_ctx_tok = 64,
                                           .n_heads = 1,
                                           .head_dim = 64};
-    const struct expert_layer layer = {
-        .codec = q4, .dim = g->dim, .ffn_dim = g->ffn, .n_active = g->active};
+    const struct expert_layer layer = {.dim = g->dim, .ffn_dim = g->ffn, .n_active = g->active};
     struct backend b;
     struct err err = {0};
     emulated_cuda_open(&b, 0, 0, &limits, &err);
