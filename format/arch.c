@@ -209,6 +209,8 @@ const struct arch_field arch_fields[] = {
     KIND_LATER("shared_scale", shared_scale, FIELD_F32, 0, 0x1p20, 0),
     KIND_LATER("shared_limit", shared_limit, FIELD_F32, 0, 0x1p20, 0),
     LATER(ctx_limit_tok, FIELD_U32, 0, INT32_MAX, 0),
+    KIND_LATER("v_head_dim", att.v_dim, FIELD_U32, 0, ARCH_MAX_HEAD_DIM, 0),
+    KIND_LATER("v_scale", att.v_scale, FIELD_F32, 0, 0x1p20, 0),
 };
 const size_t arch_n_fields = sizeof arch_fields / sizeof *arch_fields;
 static_assert(sizeof arch_fields / sizeof *arch_fields <= ARCH_FIELDS_MAX, "ARCH_FIELDS_MAX");

@@ -83,6 +83,8 @@ enum arch_gate {
 /* Causal softmax attention; query head h reads key head h / (n_heads / n_kv_heads). */
 struct attention_rule {
     uint32_t n_heads, n_kv_heads, head_dim;
+    uint32_t v_dim;            /* of a value, and of a head's output; 0 = head_dim */
+    float v_scale;             /* values are multiplied by it; 0 = 1 */
     uint32_t qkv_bias, o_bias; /* 0 or 1 */
     uint32_t qk_norm;          /* enum arch_qk_norm */
     uint32_t qk_norm_late;     /* 0 = before RoPE, 1 = after it */
@@ -430,8 +432,17 @@ uint32_t arch_mlp_dim(const struct arch *a, uint32_t layer);
 static inline uint32_t attention_q_dim(const struct attention_rule *r) {
     return r->n_heads * r->head_dim;
 }
-static inline uint32_t attention_kv_dim(const struct attention_rule *r) {
+static inline uint32_t attention_k_dim(const struct attention_rule *r) {
     return r->n_kv_heads * r->head_dim;
+}
+static inline uint32_t attention_head_out(const struct attention_rule *r) {
+    return r->v_dim > 0 ? r->v_dim : r->head_dim;
+}
+static inline uint32_t attention_v_dim(const struct attention_rule *r) {
+    return r->n_kv_heads * attention_head_out(r);
+}
+static inline uint32_t attention_out_dim(const struct attention_rule *r) {
+    return r->n_heads * attention_head_out(r);
 }
 /* Columns of a delta net's queries, keys and values together, and of its values alone. */
 static inline uint32_t delta_qkv_dim(const struct delta_rule *r) {
@@ -443,7 +454,7 @@ static inline uint32_t delta_v_dim(const struct delta_rule *r) {
 /* Numbers that gate an attention layer's outputs, for each position. */
 static inline uint32_t attention_gate_dim(const struct attention_rule *r) {
     bool by_head = r->gate == ARCH_GATE_HEAD_SIGMOID || r->gate == ARCH_GATE_HEAD_SOFTPLUS;
-    return r->gate == ARCH_GATE_NONE ? 0 : by_head ? r->n_heads : attention_q_dim(r);
+    return r->gate == ARCH_GATE_NONE ? 0 : by_head ? r->n_heads : attention_out_dim(r);
 }
 /* The first position whose key the query at `pos` sees, and how many positions are at most between
  * these two, both counted; 0: any number. */

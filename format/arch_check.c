@@ -67,6 +67,10 @@ static int check_attention(const struct arch *a, const struct attention_rule *r,
     if (r->v_from_k && !r->v_norm) {
         return err_set(err, "v_from_k = 1 needs v_norm = 1");
     }
+    if (r->v_from_k && attention_head_out(r) != r->head_dim) {
+        return err_set(err, "v_from_k = 1 needs v_head_dim = head_dim = %u, got %u", r->head_dim,
+                       r->v_dim);
+    }
     if (r->window > 0 && r->chunk > 0) {
         return err_set(err, "window = %u and chunk = %u: at most one of them may be there",
                        r->window, r->chunk);
@@ -194,8 +198,8 @@ static int check_kv_layers(const struct arch *a, struct err *err) {
             (from != l &&
              (k->mixer != MIXER_ATTENTION || source->mixer != MIXER_ATTENTION ||
               source->att.n_kv_heads != k->att.n_kv_heads ||
-              source->att.head_dim != k->att.head_dim || source->att.window != k->att.window ||
-              source->att.chunk != k->att.chunk))) {
+              source->att.head_dim != k->att.head_dim || source->att.v_dim != k->att.v_dim ||
+              source->att.window != k->att.window || source->att.chunk != k->att.chunk))) {
             return err_set(err,
                            "kv_layer[%u] = %u: expected the layer itself, or an earlier one of the "
                            "same heads, window and chunk that has keys of its own",

@@ -61,11 +61,13 @@ SHAPE(head_bias_rows, a->head_bias)
 SHAPE(norm_bias_rows, a->norm == ARCH_NORM_LAYER_BIAS)
 
 KIND_SHAPE(q_dim, attention_q_dim(&k->att))
-KIND_SHAPE(kv_dim, attention_kv_dim(&k->att))
+KIND_SHAPE(k_dim, attention_k_dim(&k->att))
+KIND_SHAPE(v_dim, attention_v_dim(&k->att))
+KIND_SHAPE(out_dim, attention_out_dim(&k->att))
 KIND_SHAPE(n_heads, k->att.n_heads)
 KIND_SHAPE(gate_dim, attention_gate_dim(&k->att))
 KIND_SHAPE(q_norm_cols, k->att.qk_norm == ARCH_QK_NORM_HEAD ? k->att.head_dim : q_dim(a, layer))
-KIND_SHAPE(k_norm_cols, k->att.qk_norm == ARCH_QK_NORM_HEAD ? k->att.head_dim : kv_dim(a, layer))
+KIND_SHAPE(k_norm_cols, k->att.qk_norm == ARCH_QK_NORM_HEAD ? k->att.head_dim : k_dim(a, layer))
 KIND_SHAPE(q_rows, attends(k) ? q_dim(a, layer) : 0)
 KIND_SHAPE(o_rows, attends(k) ? a->dim : 0)
 KIND_SHAPE(q_bias_rows, attends(k) && k->att.qkv_bias)
@@ -74,8 +76,8 @@ KIND_SHAPE(q_norm_rows, attends(k) && (k->att.qk_norm == ARCH_QK_NORM_HEAD ||
                                        k->att.qk_norm == ARCH_QK_NORM_FULL))
 KIND_SHAPE(attn_gate_rows, attends(k) ? gate_dim(a, layer) : 0)
 KIND_SHAPE(sinks_rows, attends(k) && k->att.sinks)
-SHAPE(k_rows, has_keys(a, layer) ? kv_dim(a, layer) : 0)
-SHAPE(v_rows, has_values(a, layer) ? kv_dim(a, layer) : 0)
+SHAPE(k_rows, has_keys(a, layer) ? k_dim(a, layer) : 0)
+SHAPE(v_rows, has_values(a, layer) ? v_dim(a, layer) : 0)
 SHAPE(k_bias_rows, has_keys(a, layer) && q_bias_rows(a, layer))
 SHAPE(v_bias_rows, has_values(a, layer) && q_bias_rows(a, layer))
 SHAPE(k_norm_rows, has_keys(a, layer) && q_norm_rows(a, layer))
@@ -142,10 +144,10 @@ static const struct slot slots[SLOT_COUNT] = {
     SLOT(SLOT_Q, "q", LAYER, TRUNK, q_rows, dim),
     SLOT(SLOT_K, "k", LAYER, TRUNK, k_rows, dim),
     SLOT(SLOT_V, "v", LAYER, TRUNK, v_rows, dim),
-    SLOT(SLOT_O, "o", LAYER, TRUNK, o_rows, q_dim),
+    SLOT(SLOT_O, "o", LAYER, TRUNK, o_rows, out_dim),
     SLOT(SLOT_Q_BIAS, "q_bias", LAYER, EXACT, q_bias_rows, q_dim),
-    SLOT(SLOT_K_BIAS, "k_bias", LAYER, EXACT, k_bias_rows, kv_dim),
-    SLOT(SLOT_V_BIAS, "v_bias", LAYER, EXACT, v_bias_rows, kv_dim),
+    SLOT(SLOT_K_BIAS, "k_bias", LAYER, EXACT, k_bias_rows, k_dim),
+    SLOT(SLOT_V_BIAS, "v_bias", LAYER, EXACT, v_bias_rows, v_dim),
     SLOT(SLOT_O_BIAS, "o_bias", LAYER, EXACT, o_bias_rows, dim),
     SLOT(SLOT_Q_NORM, "q_norm", LAYER, EXACT, q_norm_rows, q_norm_cols),
     SLOT(SLOT_K_NORM, "k_norm", LAYER, EXACT, k_norm_rows, k_norm_cols),

@@ -54,6 +54,7 @@ struct backend_limits {
     size_t max_packed_bytes; /* decoded bytes of a chunk that comes packed; 0: none does */
     uint32_t max_ctx_tok;
     uint32_t n_heads, head_dim;        /* of the widest attention layer, each */
+    uint32_t other_values;             /* 1 = of some layer values are not as wide as keys */
     uint32_t delta_k_dim, delta_v_dim; /* the widest heads of a delta net; 0: there is none */
     /* The widest key of latent attention, and row that matmul_heads takes; 0: there is none. */
     uint32_t latent_key_dim, max_head_in;
@@ -93,13 +94,14 @@ struct backend_work {
 
 enum kv_type { KV_F16, KV_F32 };
 
-/* Keys and values of one sequence in one layer: [n_kv_heads, capacity_tok, head_dim] each, so that
- * the keys of a head are contiguous. Position p lies at p % capacity_tok: where a layer sees a
- * window only, capacity_tok need not be more than that and the rows of a call. Backend memory of
- * kv_bytes() and kv_value_bytes(). */
+/* Keys and values of one sequence in one layer: [n_kv_heads, capacity_tok, head_dim] and
+ * [n_kv_heads, capacity_tok, kv_v_dim()], so that the keys of a head are contiguous. Position p
+ * lies at p % capacity_tok: where a layer sees a window only, capacity_tok need not be more than
+ * that and the rows of a call. Backend memory of kv_bytes() and kv_value_bytes(). */
 struct kv {
     enum kv_type type;
     uint32_t n_kv_heads, head_dim, capacity_tok;
+    uint32_t v_dim;      /* of a value; 0 = head_dim */
     uint32_t latent_dim; /* not 0: the first so many numbers of a key are its value too, there is
                             one head, and `v` is not there */
     void *k, *v;
@@ -108,11 +110,22 @@ struct kv {
      * earliest position stands there, however the rows were cut into calls; 0: there was none. */
     uint32_t *beyond;
 };
+static inline uint32_t kv_v_dim(const struct kv *kv) {
+    return kv->v_dim > 0 ? kv->v_dim : kv->head_dim;
+}
+/* Of one key, and of one value. */
+static inline size_t kv_key_row_bytes(const struct kv *kv) {
+    return (size_t)kv->head_dim * (kv->type == KV_F16 ? 2 : 4);
+}
+static inline size_t kv_value_row_bytes(const struct kv *kv) {
+    return kv->latent_dim > 0 ? 0 : (size_t)kv_v_dim(kv) * (kv->type == KV_F16 ? 2 : 4);
+}
+/* Of all keys that there is room for, and of all values. */
 static inline size_t kv_bytes(const struct kv *kv) {
-    return (size_t)kv->n_kv_heads * kv->capacity_tok * kv->head_dim * (kv->type == KV_F16 ? 2 : 4);
+    return (size_t)kv->n_kv_heads * kv->capacity_tok * kv_key_row_bytes(kv);
 }
 static inline size_t kv_value_bytes(const struct kv *kv) {
-    return kv->latent_dim > 0 ? 0 : kv_bytes(kv);
+    return (size_t)kv->n_kv_heads * kv->capacity_tok * kv_value_row_bytes(kv);
 }
 
 /* A run of neurons of one expert: n_neurons times the encoded rows gate | up | down of `dim`
@@ -239,8 +252,8 @@ struct backend_ops {
     void (*rope)(void *self, float *x, uint32_t rows, uint32_t n_heads, uint32_t head_dim,
                  const float *cs, uint32_t half);
 
-    /* Store k, v [rows, n_kv_heads, head_dim] at positions pos0 ...; rows <= capacity_tok. Tells
-     * in kv.beyond what the type cannot hold. */
+    /* Store k [rows, n_kv_heads, head_dim] and v [rows, n_kv_heads, kv_v_dim(kv)] at positions pos0
+     * ...; rows <= capacity_tok. Tells in kv.beyond what the type cannot hold. */
     void (*kv_store)(void *self, const struct kv *kv, const float *k, const float *v, uint32_t pos0,
                      uint32_t rows);
     /* Causal attention of q [rows, rule.n_heads, head_dim] at positions pos0 .. over the stored
@@ -249,7 +262,7 @@ struct backend_ops {
      * Where rule.sinks, the softmax of head h has one more
      * score, sinks[h] (f32 [1, n_heads]), that is not scaled and that no value goes with: it takes
      * part in the greatest score and in the sum. All visible positions are held.
-     * out [rows, n_heads, head_dim]. */
+     * out [rows, n_heads, kv_v_dim(kv)]. */
     void (*attention)(void *self, const struct attention_rule *rule, const struct kv *kv,
                       const struct weight *sinks, const float *q, uint32_t pos0, uint32_t rows,
                       float *out);

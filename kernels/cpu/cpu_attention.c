@@ -33,7 +33,7 @@ struct attend {
     const float *q_rest;              /* of latent attention: behind each of q */
     const struct latent_rule *latent; /* NULL: attention */
     float *out;
-    size_t row_bytes;
+    size_t k_bytes, v_bytes;           /* of a key, and of a value */
     const struct attention_rule *rule; /* NULL: latent attention */
     uint32_t dim, v_dim;               /* of keys, and of values and outputs */
     uint32_t n_heads, rows, pos0;
@@ -86,12 +86,13 @@ static void store_numbers(const struct store *s, void *to, size_t at, const floa
 static void kv_store_item(void *ctx, uint32_t item, uint32_t worker) {
     const struct store *s = ctx;
     const struct kv *kv = s->kv;
-    uint32_t row = item / kv->n_kv_heads, head = item % kv->n_kv_heads, dim = kv->head_dim;
-    uint32_t pos = s->pos0 + row, slot = pos % kv->capacity_tok;
-    size_t at = ((size_t)head * kv->capacity_tok + slot) * dim, from = (size_t)item * dim;
+    uint32_t row = item / kv->n_kv_heads, head = item % kv->n_kv_heads;
+    uint32_t pos = s->pos0 + row, slot = pos % kv->capacity_tok, dim = kv->head_dim;
+    size_t at = (size_t)head * kv->capacity_tok + slot, v_dim = kv_v_dim(kv);
     (void)worker;
-    store_numbers(s, kv->k, at, s->k + from, dim, kv->beyond, pos);
-    store_numbers(s, kv->v, at, s->v + from, dim, kv->beyond ? kv->beyond + 1 : NULL, pos);
+    store_numbers(s, kv->k, at * dim, s->k + (size_t)item * dim, dim, kv->beyond, pos);
+    store_numbers(s, kv->v, at * v_dim, s->v + item * v_dim, (uint32_t)v_dim,
+                  kv->beyond ? kv->beyond + 1 : NULL, pos);
 }
 
 void cpu_kv_store(void *self, const struct kv *kv, const float *k, const float *v, uint32_t pos0,
@@ -179,23 +180,36 @@ static uint32_t end_key(const struct tile *t, uint32_t row) {
     return t->pos0 + row + 1;
 }
 
+/* Keys or values of a KV head in the ring: `dim` numbers of each are looked at. */
+struct ring {
+    const uint8_t *base;
+    size_t row_bytes;
+    uint32_t dim;
+};
+
+static struct ring keys_of(const struct tile *t) {
+    return (struct ring){t->keys, t->s->k_bytes, t->s->dim};
+}
+static struct ring values_of(const struct tile *t) {
+    return (struct ring){t->values, t->s->v_bytes, t->s->v_dim};
+}
+
 /* Where position `pos` lies in the ring, and how many of the n from there on lie side by side. */
-static const uint8_t *row_at(const struct tile *t, const uint8_t *base, uint32_t pos) {
-    return base + pos % t->s->kv->capacity_tok * t->s->row_bytes;
+static const uint8_t *row_at(const struct tile *t, const struct ring *r, uint32_t pos) {
+    return r->base + pos % t->s->kv->capacity_tok * r->row_bytes;
 }
 static uint32_t side_by_side(const struct tile *t, uint32_t pos, uint32_t n) {
     uint32_t left = t->s->kv->capacity_tok - pos % t->s->kv->capacity_tok;
     return n < left ? n : left;
 }
 
-/* The first query to read a block of encoded keys or values, of `dim` numbers, brings it; others
- * find it in cache. */
-static struct dot_rows rows_of(const struct tile *t, const uint8_t *base, uint32_t dim,
-                               uint32_t first, uint32_t n, bool brings) {
+/* The first query to read a block of encoded keys or values brings it; others find it in cache. */
+static struct dot_rows rows_of(const struct tile *t, struct ring r, uint32_t first, uint32_t n,
+                               bool brings) {
     const struct attention_shape *shape =
         brings ? t->s->shape : &(struct attention_shape){CPU_KEYS, 0};
-    return (struct dot_rows){row_at(t, base, first), t->s->row_bytes,   n, dim,
-                             shape->together,        shape->ahead_bytes};
+    return (struct dot_rows){row_at(t, &r, first), r.row_bytes,       n, r.dim,
+                             shape->together,      shape->ahead_bytes};
 }
 
 /* Keys of the block from position `first` on, of those before `end`. */
@@ -204,11 +218,10 @@ static uint32_t block_keys(const struct tile *t, uint32_t first, uint32_t end) {
     return side_by_side(t, first, n);
 }
 
-static void decode_block(const struct tile *t, const uint8_t *base, uint32_t dim, uint32_t first,
-                         uint32_t n) {
-    const uint8_t *rows = row_at(t, base, first);
+static void decode_block(const struct tile *t, struct ring r, uint32_t first, uint32_t n) {
+    const uint8_t *rows = row_at(t, &r, first);
     for (uint32_t j = 0; j < n; j++) {
-        t->s->k->decode(rows + j * t->s->row_bytes, dim, 0, dim, t->own->panel + (size_t)j * dim);
+        t->s->k->decode(rows + j * r.row_bytes, r.dim, 0, r.dim, t->own->panel + (size_t)j * r.dim);
     }
 }
 
@@ -222,13 +235,13 @@ static void score_keys(const struct tile *t) {
     for (uint32_t j = t->first, n; j < t->end; j += n) {
         n = block_keys(t, j, t->end);
         if (n_q >= DECODE_QUERIES) {
-            decode_block(t, t->keys, dim, j, n);
+            decode_block(t, keys_of(t), j, n);
             s->c->isa->tile(t->own->panel, dim, n, dim, t->own->xs, n_q,
                             t->own->scores + (j - t->first), s->c->limits.max_ctx_tok);
             continue;
         }
         for (uint32_t i = 0; i < n_q; i++) {
-            struct dot_rows rows = rows_of(t, t->keys, dim, j, n, i == 0);
+            struct dot_rows rows = rows_of(t, keys_of(t), j, n, i == 0);
             s->k->dot(&rows, t->own->xs[i], query_scores(t, i) + (j - t->first));
         }
     }
@@ -238,7 +251,7 @@ static void score_keys(const struct tile *t) {
 static void add_values(const struct tile *t, uint32_t i, uint32_t first, uint32_t end, bool ask) {
     for (uint32_t n; first < end; first += n) {
         n = side_by_side(t, first, end - first);
-        struct dot_rows rows = rows_of(t, t->values, t->s->v_dim, first, n, ask);
+        struct dot_rows rows = rows_of(t, values_of(t), first, n, ask);
         t->s->k->axpy(&rows, query_scores(t, i) + (first - t->first), query_out(t, i));
     }
 }
@@ -258,7 +271,7 @@ static void mix_values(const struct tile *t) {
     for (uint32_t j = first, n; j < end; j += n) {
         n = block_keys(t, j, end);
         if (n_q >= DECODE_QUERIES) {
-            decode_block(t, t->values, dim, j, n);
+            decode_block(t, values_of(t), j, n);
             s->c->isa->mix_on(t->own->panel, dim, n, dim, t->own->scores + (j - t->first),
                               s->c->limits.max_ctx_tok, n_q, t->own->ys);
             continue;
@@ -307,12 +320,12 @@ static void attention_item(void *ctx, uint32_t item, uint32_t worker) {
     uint32_t row = item / s->items_a_kv_head / kv->n_kv_heads * s->rows_an_item;
 
     uint32_t first_head = share * s->heads_an_item, rest = group - first_head;
-    size_t start = (size_t)kv_head * kv->capacity_tok * s->row_bytes;
+    const size_t start = (size_t)kv_head * kv->capacity_tok;
     struct tile t = {
         .s = s,
         .own = &s->c->workers[worker],
-        .keys = (const uint8_t *)kv->k + start,
-        .values = (const uint8_t *)(s->latent ? kv->k : kv->v) + start,
+        .keys = (const uint8_t *)kv->k + start * s->k_bytes,
+        .values = (const uint8_t *)(s->latent ? kv->k : kv->v) + start * s->v_bytes,
         .n_heads = rest < s->heads_an_item ? rest : s->heads_an_item,
         .n_rows = s->rows - row < s->rows_an_item ? s->rows - row : s->rows_an_item,
         .pos0 = s->pos0 + row,
@@ -340,7 +353,7 @@ static void choose_tiles(struct attend *s) {
                enough) {
         s->rows_an_item = (s->rows_an_item + 1) / 2;
     }
-    size_t fit = s->c->panel_floats / s->dim;
+    size_t fit = s->c->panel_floats / (s->dim > s->v_dim ? s->dim : s->v_dim);
     s->keys_a_block = fit < CPU_KEYS ? (uint32_t)fit : CPU_KEYS;
 }
 
@@ -351,14 +364,15 @@ static void attend(struct cpu *c, struct attend *s) {
     s->c = c;
     s->k = &c->isa->codec[codec];
     s->dim = kv->head_dim;
-    s->v_dim = s->latent ? kv->latent_dim : kv->head_dim;
-    s->row_bytes = (size_t)kv->head_dim * (kv->type == KV_F16 ? 2 : 4);
+    s->v_dim = s->latent ? kv->latent_dim : kv_v_dim(kv);
+    s->k_bytes = kv_key_row_bytes(kv);
+    s->v_bytes = s->latent ? s->k_bytes : kv_value_row_bytes(kv);
     choose_tiles(s);
     /* Shapes take turns where there is one row, as when a token is decoded. */
     struct shape_trial *trial = &c->shapes.attention[codec];
     const uint32_t keys = s->pos0 + 1 - first_seen(s, s->pos0);
     const uint64_t bytes = s->rows == 1 && s->heads_an_item < DECODE_QUERIES
-                               ? 2 * keys * s->row_bytes * kv->n_kv_heads
+                               ? keys * (s->k_bytes + s->v_bytes) * kv->n_kv_heads
                                : 0;
     const bool tries = shape_tries(trial);
     s->shape = &shapes[shape_next(trial, bytes)];

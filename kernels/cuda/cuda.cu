@@ -479,6 +479,9 @@ extern "C" int backend_cuda_open(struct backend *b, uint32_t device, uint64_t vr
         return err_set(err, "attention heads of %u: CUDA does at most %d", limits->head_dim,
                        CUDA_HEAD_DIM);
     }
+    if (limits->other_values) {
+        return err_set(err, "attention whose values are not as wide as its keys: CUDA has none");
+    }
     if (limits->delta_k_dim > CUDA_KEY_DIM) {
         return err_set(err, "key heads of %u in a delta net: CUDA does at most %d",
                        limits->delta_k_dim, CUDA_KEY_DIM);

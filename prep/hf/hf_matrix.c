@@ -109,8 +109,8 @@ static void fill_pairs(const struct layout *y, struct lay *l, struct hf_matrix *
 
 static void fill_qkv(const struct layout *y, struct lay *l, struct hf_matrix *m) {
     const struct attention_rule *r = &arch_kind(l->a, l->layer)->att;
-    const uint32_t q = attention_q_dim(r), kv = attention_kv_dim(r);
-    set_groups(l, m, 1, (const uint32_t[4]){q, kv, kv}, y->pick, 1);
+    const uint32_t q = attention_q_dim(r), k = attention_k_dim(r), v = attention_v_dim(r);
+    set_groups(l, m, 1, (const uint32_t[4]){q, k, v}, y->pick, 1);
 }
 
 static void fill_delta_qkvz(const struct layout *y, struct lay *l, struct hf_matrix *m) {

@@ -67,7 +67,7 @@ static void note(struct clocked *c, int kind, uint64_t start, uint64_t bytes) {
 static uint64_t kv_read(const struct attention_rule *rule, const struct kv *kv, uint32_t pos0,
                         uint32_t rows) {
     const uint32_t seen = pos0 + rows - attention_first_seen(rule, pos0 + rows - 1);
-    return 2 * (uint64_t)seen * kv->n_kv_heads * kv->head_dim * (kv->type == KV_F16 ? 2 : 4);
+    return (uint64_t)seen * kv->n_kv_heads * (kv_key_row_bytes(kv) + kv_value_row_bytes(kv));
 }
 
 /* The id of the codec of all chunks; 0 where they have several, or there is none. */

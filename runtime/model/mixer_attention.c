@@ -13,15 +13,18 @@ static const struct attention_rule *rule_of(const struct arch *a, uint32_t layer
 
 static size_t scratch(const struct arch *a, uint32_t layer) {
     const struct attention_rule *r = rule_of(a, layer);
-    size_t q = attention_q_dim(r), kv = attention_kv_dim(r);
-    return 2 * q + 2 * kv + attention_gate_dim(r);
+    return (size_t)attention_q_dim(r) + attention_out_dim(r) + attention_k_dim(r) +
+           attention_v_dim(r) + attention_gate_dim(r);
 }
 
 static void limits(const struct arch *a, uint32_t layer, struct backend_limits *l) {
     const struct attention_rule *r = rule_of(a, layer);
     mixer_raise(&l->max_in, attention_q_dim(r));
+    mixer_raise(&l->max_in, attention_out_dim(r));
     mixer_raise(&l->n_heads, r->n_heads);
     mixer_raise(&l->head_dim, r->head_dim);
+    mixer_raise(&l->head_dim, attention_head_out(r));
+    mixer_raise(&l->other_values, attention_head_out(r) != r->head_dim);
 }
 
 static void shape(const struct arch *a, uint32_t layer, const struct state_size *size,
@@ -32,6 +35,7 @@ static void shape(const struct arch *a, uint32_t layer, const struct state_size 
     out->kv = (struct kv){.type = size->type,
                           .n_kv_heads = r->n_kv_heads,
                           .head_dim = r->head_dim,
+                          .v_dim = r->v_dim,
                           .capacity_tok = held < size->ctx_tok ? (uint32_t)held : size->ctx_tok};
     if (arch_kv_layer(a, layer) != layer) {
         out->kv.capacity_tok = 0;
@@ -82,7 +86,7 @@ static void turn_heads(struct forward *f, const struct attention_rule *r, const 
     }
 }
 
-/* Keys and values [rows, kv_dim] of a layer that has its own. */
+/* Keys [rows, k_dim] and values [rows, v_dim] of a layer that has its own. */
 struct own_kv {
     float *k, *v;
 };
@@ -102,32 +106,35 @@ static void store_keys(struct forward *f, const struct layer_weights *lw, uint32
     const struct attention_rule *r = rule_of(f->arch, layer);
     const struct backend_ops *op = f->be->ops;
     void *be = f->be->self;
-    const size_t kv_dim = attention_kv_dim(r), n = b->rows * kv_dim;
+    const size_t k_dim = attention_k_dim(r), v_dim = attention_v_dim(r);
     static const struct weight ones = {0};
     float *k = kv->k, *v = kv->v;
     if (r->v_norm) {
         op->rmsnorm(be, r->v_from_k ? k : v, &ones, f->arch->norm_eps, b->rows * r->n_kv_heads,
-                    r->head_dim, v);
+                    attention_head_out(r), v);
+    }
+    if (r->v_scale > 0) {
+        op->scale(be, v, b->rows * v_dim, r->v_scale);
     }
     norm_heads(f, r, &lw->w[SLOT_K_NORM], k, b->rows, r->n_kv_heads, 0);
     if (r->clip_qkv > 0) {
-        op->clamp(be, k, n, r->clip_qkv);
-        op->clamp(be, v, n, r->clip_qkv);
+        op->clamp(be, k, b->rows * k_dim, r->clip_qkv);
+        op->clamp(be, v, b->rows * v_dim, r->clip_qkv);
     }
     turn_heads(f, r, b, k, r->n_kv_heads);
     norm_heads(f, r, &lw->w[SLOT_K_NORM], k, b->rows, r->n_kv_heads, 1);
     for (uint32_t i = 0; i < b->n_spans; i++) {
         const struct span *s = &b->spans[i];
-        op->kv_store(be, &s->state->layers[layer].kv, k + s->first * kv_dim, v + s->first * kv_dim,
+        op->kv_store(be, &s->state->layers[layer].kv, k + s->first * k_dim, v + s->first * v_dim,
                      s->pos, s->rows);
     }
 }
 
-/* att [rows, n_heads, head_dim] by the layer's gates, what its projection gives. */
+/* att [rows, n_heads, width of a value] by the layer's gates, what its projection gives. */
 static void gate_heads(struct forward *f, const struct attention_rule *r, uint32_t rows,
                        const float *gate, float *att) {
     const struct backend_ops *op = f->be->ops;
-    const uint32_t n = attention_gate_dim(r), of_each = (uint32_t)attention_q_dim(r) / n;
+    const uint32_t n = attention_gate_dim(r), of_each = attention_out_dim(r) / n;
     const bool softplus = r->gate == ARCH_GATE_SOFTPLUS || r->gate == ARCH_GATE_HEAD_SOFTPLUS;
     if (r->gate == ARCH_GATE_SIGMOID) {
         op->sigmoid_mul(f->be->self, att, gate, (size_t)rows * n);
@@ -145,11 +152,12 @@ static void run(struct forward *f, const struct layer_weights *lw, uint32_t laye
     const struct backend_ops *op = f->be->ops;
     void *be = f->be->self;
     static const struct weight none = {0};
-    const size_t q_dim = attention_q_dim(r), kv_dim = attention_kv_dim(r);
+    const size_t q_dim = attention_q_dim(r), out_dim = attention_out_dim(r);
     const uint32_t source = arch_kv_layer(a, layer);
     size_t used = 0;
-    float *q = mixer_take(f, &used, q_dim), *att = mixer_take(f, &used, q_dim), *gate = NULL;
-    const struct own_kv kv = {mixer_take(f, &used, kv_dim), mixer_take(f, &used, kv_dim)};
+    float *q = mixer_take(f, &used, q_dim), *att = mixer_take(f, &used, out_dim), *gate = NULL;
+    const struct own_kv kv = {mixer_take(f, &used, attention_k_dim(r)),
+                              mixer_take(f, &used, attention_v_dim(r))};
     op->matmul(be, &lw->w[SLOT_Q], &lw->w[SLOT_Q_BIAS], f->in, b->rows, q);
     if (source == layer) {
         project_keys(f, r, lw, &kv, b->rows);
@@ -170,7 +178,7 @@ static void run(struct forward *f, const struct layer_weights *lw, uint32_t laye
     for (uint32_t i = 0; i < b->n_spans; i++) {
         const struct span *s = &b->spans[i];
         op->attention(be, r, &s->state->layers[source].kv, &lw->w[SLOT_SINKS], q + s->first * q_dim,
-                      s->pos, s->rows, att + s->first * q_dim);
+                      s->pos, s->rows, att + s->first * out_dim);
         mixer_keep(s, layer); /* a ring has room for the rows behind these */
     }
     if (gate) {

@@ -14,11 +14,6 @@ static size_t token_bytes(const struct kv *kv) {
     return kv->capacity_tok > 0 ? both_bytes(kv) / kv->capacity_tok : 0;
 }
 
-/* A key of one head, and a value, which there may be none of. */
-static size_t row_bytes(const struct kv *kv) {
-    return kv_bytes(kv) / kv->n_kv_heads / kv->capacity_tok;
-}
-
 /* All but `kept_at`. */
 static struct layer_state shape_of(const struct arch *a, uint32_t layer,
                                    const struct state_size *size) {
@@ -60,16 +55,18 @@ uint64_t state_bytes_at(const struct arch *a, const struct state_size *size, uin
     uint64_t bytes = beyond_bytes(a, size);
     for (uint32_t l = 0; l < a->n_layers; l++) {
         const struct layer_state s = shape_of(a, l, size);
-        const uint64_t whole = kv_bytes(&s.kv);
-        uint64_t kv = whole;
-        if (grows(&s.kv, size)) {
-            /* A head's keys lie side by side, and begin and end inside of a page. */
-            const uint64_t of_head =
-                align_up(whole / size->ctx_tok / s.kv.n_kv_heads * n_tok, page);
-            kv = n_tok > 0 ? s.kv.n_kv_heads * (of_head + page) : 0;
+        const uint64_t whole[2] = {kv_bytes(&s.kv), kv_value_bytes(&s.kv)};
+        for (int i = 0; i < 2; i++) {
+            uint64_t kv = whole[i];
+            if (grows(&s.kv, size)) {
+                /* A head's keys lie side by side, and begin and end inside of a page. */
+                const uint64_t of_head =
+                    align_up(whole[i] / size->ctx_tok / s.kv.n_kv_heads * n_tok, page);
+                kv = n_tok > 0 ? s.kv.n_kv_heads * (of_head + page) : 0;
+            }
+            bytes += kv < whole[i] ? kv : whole[i];
         }
-        kv = kv < whole ? kv : whole;
-        bytes += (kv_value_bytes(&s.kv) > 0 ? 2 : 1) * kv + s.tail_bytes + s.recurrent_bytes;
+        bytes += s.tail_bytes + s.recurrent_bytes;
     }
     return bytes;
 }
@@ -135,10 +132,9 @@ static void copy_bytes(struct backend *be, void *to, const void *from, size_t by
     }
 }
 
-/* Keys or values: of each head those of the first `n_tok` places. */
-static void copy_heads(struct backend *be, const struct kv *kv, void *to, const void *from,
-                       uint32_t n_tok) {
-    const size_t row = row_bytes(kv);
+/* Keys or values, of `row` bytes: of each head those of the first `n_tok` places. */
+static void copy_heads(struct backend *be, const struct kv *kv, size_t row, void *to,
+                       const void *from, uint32_t n_tok) {
     for (uint32_t h = 0; h < kv->n_kv_heads && to; h++) {
         const size_t first = (size_t)h * kv->capacity_tok * row;
         copy_bytes(be, (uint8_t *)to + first, (const uint8_t *)from + first, n_tok * row);
@@ -152,8 +148,8 @@ void state_copy(struct state *to, const struct state *from, uint32_t n_tok) {
         const uint32_t held = grows(&src->kv, &from->size) ? n_tok : from->farthest;
         const uint32_t n = held < most ? held : most;
         if (most > 0) {
-            copy_heads(from->be, &src->kv, dst->kv.k, src->kv.k, n);
-            copy_heads(from->be, &src->kv, dst->kv.v, src->kv.v, n);
+            copy_heads(from->be, &src->kv, kv_key_row_bytes(&src->kv), dst->kv.k, src->kv.k, n);
+            copy_heads(from->be, &src->kv, kv_value_row_bytes(&src->kv), dst->kv.v, src->kv.v, n);
         }
         copy_bytes(from->be, dst->tail, src->tail, src->tail_bytes);
         copy_bytes(from->be, dst->recurrent, src->recurrent, src->recurrent_bytes);
@@ -162,11 +158,10 @@ void state_copy(struct state *to, const struct state *from, uint32_t n_tok) {
     to->farthest = from->farthest;
 }
 
-/* Keys or values at the positions from `first` to `end`: of each head one piece, or two where they
- * go around the ring. */
-static int walk_heads(const struct kv *kv, uint8_t *base, uint32_t first, uint32_t end,
+/* Keys or values, of `row` bytes, at the positions from `first` to `end`: of each head one piece,
+ * or two where they go around the ring. */
+static int walk_heads(const struct kv *kv, size_t row, uint8_t *base, uint32_t first, uint32_t end,
                       int (*on)(void *ctx, void *piece, size_t bytes), void *ctx) {
-    const size_t row = row_bytes(kv);
     for (uint32_t h = 0; h < kv->n_kv_heads && base; h++) {
         for (uint32_t pos = first; pos < end;) {
             const uint32_t place = pos % kv->capacity_tok, left = kv->capacity_tok - place;
@@ -185,9 +180,9 @@ static int walk_keys(const struct state *s, uint32_t layer, uint32_t n_tok,
                      int (*on)(void *ctx, void *piece, size_t bytes), void *ctx) {
     const struct kv *kv = &s->layers[layer].kv;
     const uint32_t first = mixer_of(s->arch, layer)->first_seen(s->arch, layer, n_tok);
-    return walk_heads(kv, kv->k, first, n_tok, on, ctx) < 0
+    return walk_heads(kv, kv_key_row_bytes(kv), kv->k, first, n_tok, on, ctx) < 0
                ? -1
-               : walk_heads(kv, kv->v, first, n_tok, on, ctx);
+               : walk_heads(kv, kv_value_row_bytes(kv), kv->v, first, n_tok, on, ctx);
 }
 
 /* What a layer holds of its last moment. */
@@ -278,12 +273,13 @@ void state_forget(struct state *s, uint32_t n_tok) {
         if (!grows(kv, &s->size)) {
             continue;
         }
-        const size_t row = row_bytes(kv);
-        for (uint32_t h = 0; h < kv->n_kv_heads; h++) {
-            const size_t at = ((size_t)h * kv->capacity_tok + n_tok) * row;
-            s->be->ops->forget(s->be->self, (uint8_t *)kv->k + at, (s->touched - n_tok) * row);
-            if (kv->v) {
-                s->be->ops->forget(s->be->self, (uint8_t *)kv->v + at, (s->touched - n_tok) * row);
+        const size_t rows[2] = {kv_key_row_bytes(kv), kv_value_row_bytes(kv)};
+        uint8_t *const bases[2] = {kv->k, kv->v};
+        for (uint32_t i = 0; i < 2 * kv->n_kv_heads; i++) {
+            const size_t at = (size_t)(i / 2) * kv->capacity_tok + n_tok, row = rows[i % 2];
+            if (bases[i % 2]) {
+                s->be->ops->forget(s->be->self, bases[i % 2] + at * row,
+                                   (s->touched - n_tok) * row);
             }
         }
     }

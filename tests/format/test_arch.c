@@ -79,6 +79,7 @@ SPOIL(no_kinds, a->n_kinds = 0)
 SPOIL(kind_high, a->kind[1] = 2)
 SPOIL(rope_high, k->att.rope = 1)
 SPOIL(raw_values, k->att.v_from_k = 1)
+SPOIL(other_values, (k->att.v_from_k = k->att.v_norm = 1, k->att.v_dim = 6))
 SPOIL(mixer_high, k->mixer = MIXER_COUNT)
 SPOIL(delta_empty, k->mixer = MIXER_DELTA_NET)
 SPOIL(delta_heads, (k->mixer = MIXER_DELTA_NET, k->delta = (struct delta_rule){2, 3, 4, 4, 4}))
@@ -167,6 +168,7 @@ static const struct rule_row {
     {kind_high, "kind[1] = 2"},
     {rope_high, "rope = 1, but rope_dim has 1 values"},
     {raw_values, "v_from_k = 1 needs v_norm"},
+    {other_values, "v_from_k = 1 needs v_head_dim = head_dim = "},
     {mixer_high, "mixer[1] = "},
     {delta_empty, "delta_v_heads = 0"},
     {delta_heads, "delta_v_heads = 3 is not a multiple of delta_k_heads = 2"},

@@ -314,6 +314,8 @@ static void test_defaults(void **state) {
         "shared_scale",
         "shared_limit",
         "ctx_limit_tok",
+        "v_head_dim",
+        "v_scale",
     };
     struct arch a = archive_five_layers();
     struct buf data = {0};

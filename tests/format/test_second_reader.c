@@ -121,7 +121,9 @@ static void print_layer(struct buf *out, const struct arch *a, uint32_t layer) {
         {"shared_scale", (double)k->shared_scale},
         {"sinks", k->att.sinks},
         {"v_from_k", k->att.v_from_k},
+        {"v_head_dim", k->att.v_dim},
         {"v_norm", k->att.v_norm},
+        {"v_scale", (double)k->att.v_scale},
         {"window", k->att.window},
     };
     buf_printf(out, "layer %u", layer);

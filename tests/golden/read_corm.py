@@ -238,7 +238,7 @@ KIND_KEYS = {"n_heads": None, "n_kv_heads": None, "head_dim": None, "qkv_bias": 
              "route_group_score": 0, "route_factor": 0, "route_eps": 0.0, "route_scale": 1.0, "ffn_act": 0,
              "ffn_bias": 0, "ffn_limit": 0.0, "ffn_alpha": 0.0, "parallel": 0, "chunk": 0, "attn_temper": 0.0,
              "attn_temper_tok": 0.0, "route_by_logits": 0, "route_on_input": 0, "route_logit_cap": 0.0,
-             "shared_scale": 0.0, "shared_limit": 0.0}
+             "shared_scale": 0.0, "shared_limit": 0.0, "v_head_dim": 0, "v_scale": 0.0}
 
 
 def read_metadata(b):
@@ -313,6 +313,8 @@ def model_slots(m):
 def layer_slots(m, layer):
     k, dim, experts, ffn = layer_values(m, layer), m["dim"][0], m["n_experts"][0], m["ffn_dim"][0]
     q, kv, norm, moe = k["n_heads"] * k["head_dim"], k["n_kv_heads"] * k["head_dim"], k["qk_norm"], k["moe"]
+    value = k["v_head_dim"] or k["head_dim"]
+    v, out = k["n_kv_heads"] * value, k["n_heads"] * value
     attends, delta, latent = k["mixer"] == 0, k["mixer"] == 1, k["mixer"] == 2
     heads, rank, q_rank = latent * k["latent_heads"], k["latent_rank"], k["latent_q_rank"]
     own = attends and (not m["kv_layer"] or m["kv_layer"][layer] == layer)
@@ -322,14 +324,14 @@ def layer_slots(m, layer):
     d_v = v_heads * k["delta_v_dim"]
     d_qkv = 2 * k["delta_k_heads"] * k["delta_k_dim"] + d_v
     beside = moe and k["dense_beside"]
-    gates = k["n_heads"] if k["attn_gate"] in (2, 4) else q
+    gates = k["n_heads"] if k["attn_gate"] in (2, 4) else out
     attn_norm, biases = int(k["post_norm"] != 2), int(m["norm"][0] == 2)
     behind, ffn_behind = int(k["post_norm"] in (1, 2)), int(k["post_norm"] > 0)
     ffn_norm = attn_norm * (1 - k["parallel"])
     return [(3, "attn_norm", attn_norm, dim, True), (4, "q", attends * q, dim, False), (5, "k", own * kv, dim, False),
-            (6, "v", values * kv, dim, False), (7, "o", attends * dim, q, False),
+            (6, "v", values * v, dim, False), (7, "o", attends * dim, out, False),
             (8, "q_bias", attends * k["qkv_bias"], q, True), (9, "k_bias", own * k["qkv_bias"], kv, True),
-            (10, "v_bias", values * k["qkv_bias"], kv, True), (11, "o_bias", attends * k["o_bias"], dim, True),
+            (10, "v_bias", values * k["qkv_bias"], v, True), (11, "o_bias", attends * k["o_bias"], dim, True),
             (12, "q_norm", attends * (norm in (1, 2)), k["head_dim"] if norm == 1 else q, True),
             (13, "k_norm", own * (norm in (1, 2)), k["head_dim"] if norm == 1 else kv, True),
             (14, "ffn_norm", ffn_norm, dim, True), (15, "router", moe * experts, dim, False),

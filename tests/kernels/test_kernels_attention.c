@@ -16,7 +16,7 @@ struct sequence {
     enum kv_type type;
     struct attention_rule rule;
     uint32_t len;
-    float *q, *k, *v; /* [len, heads, head_dim] */
+    float *q, *k, *v; /* [len, heads, head_dim], v [len, n_kv_heads, width of a value] */
     float *sinks;     /* [n_heads] */
 };
 
@@ -33,38 +33,40 @@ static void run_sequence(const struct backend *b, const struct sequence *s,
     struct kv kv = {.type = s->type,
                     .n_kv_heads = rule->n_kv_heads,
                     .head_dim = rule->head_dim,
+                    .v_dim = rule->v_dim,
                     .capacity_tok = calls->capacity_tok};
     struct weight sinks = kernels_row(rule->sinks ? s->sinks : NULL, rule->n_heads);
-    size_t q_row = attention_q_dim(rule), kv_row = attention_kv_dim(rule);
+    size_t q_row = attention_q_dim(rule), out_row = attention_out_dim(rule);
+    size_t k_row = attention_k_dim(rule), v_row = attention_v_dim(rule);
     kv.k = test_guard(kv_bytes(&kv));
-    kv.v = test_guard(kv_bytes(&kv));
+    kv.v = test_guard(kv_value_bytes(&kv));
     memset(kv.k, 0xff, kv_bytes(&kv)); /* NaN */
-    memset(kv.v, 0xff, kv_bytes(&kv));
+    memset(kv.v, 0xff, kv_value_bytes(&kv));
     for (uint32_t pos = 0, rows; pos < s->len; pos += rows) {
         rows = pos == 0 ? calls->prefill : calls->step;
         rows = s->len - pos < rows ? s->len - pos : rows;
-        b->ops->kv_store(b->self, &kv, s->k + pos * kv_row, s->v + pos * kv_row, pos, rows);
+        b->ops->kv_store(b->self, &kv, s->k + pos * k_row, s->v + pos * v_row, pos, rows);
         b->ops->attention(b->self, rule, &kv, &sinks, s->q + pos * q_row, pos, rows,
-                          out + pos * q_row);
+                          out + pos * out_row);
     }
     test_guard_free(kv.k, kv_bytes(&kv));
-    test_guard_free(kv.v, kv_bytes(&kv));
+    test_guard_free(kv.v, kv_value_bytes(&kv));
 }
 
 /* The formula, in double precision, on keys and values as the cache's type holds them. */
 static double *attend_simply(const struct sequence *s) {
     const struct attention_rule *rule = &s->rule;
-    const uint32_t dim = rule->head_dim, heads = rule->n_heads;
+    const uint32_t dim = rule->head_dim, heads = rule->n_heads, v_dim = attention_head_out(rule);
     const double plain = rule->scale != 0 ? (double)rule->scale : 1 / sqrt(dim);
-    double *out = backends_all((size_t)s->len * heads * dim, 0), unused;
+    double *out = backends_all((size_t)s->len * heads * v_dim, 0), unused;
     double *weights = mem_calloc(s->len, sizeof *weights);
-    float *key = mem_calloc(dim, sizeof *key);
+    float *key = mem_calloc(dim > v_dim ? dim : v_dim, sizeof *key);
     for (uint32_t i = 0; i < s->len; i++) {
         const double temper = rule->temper > 0 ? floor((i + 1) / (double)rule->temper_tok) : 0;
         const double scale = plain * (1 + (double)rule->temper * log(1 + temper));
         for (uint32_t h = 0; h < heads; h++) {
             uint32_t kv_head = h / (heads / rule->n_kv_heads);
-            size_t at = ((size_t)i * heads + h) * dim;
+            size_t at = (size_t)i * heads + h;
             double sum = rule->sinks ? exp((double)s->sinks[h]) : 0;
             for (int pass = 0; pass < 2; pass++) {
                 for (uint32_t j = 0; j <= i; j++) {
@@ -72,17 +74,18 @@ static double *attend_simply(const struct sequence *s) {
                         (rule->chunk && j / rule->chunk != i / rule->chunk)) {
                         continue;
                     }
+                    const uint32_t n = pass ? v_dim : dim;
                     const float *row =
-                        (pass ? s->v : s->k) + ((size_t)j * rule->n_kv_heads + kv_head) * dim;
-                    for (uint32_t c = 0; c < dim; c++) {
+                        (pass ? s->v : s->k) + ((size_t)j * rule->n_kv_heads + kv_head) * n;
+                    for (uint32_t c = 0; c < n; c++) {
                         key[c] = s->type == KV_F16 ? f16_to_f32(f32_to_f16(row[c])) : row[c];
                     }
                     if (pass == 0) {
-                        weights[j] = exp(kernels_dot(s->q + at, key, dim, &unused) * scale);
+                        weights[j] = exp(kernels_dot(s->q + at * dim, key, dim, &unused) * scale);
                         sum += weights[j];
                     }
-                    for (uint32_t c = 0; pass == 1 && c < dim; c++) {
-                        out[at + c] += weights[j] / sum * (double)key[c];
+                    for (uint32_t c = 0; pass == 1 && c < v_dim; c++) {
+                        out[at * v_dim + c] += weights[j] / sum * (double)key[c];
                     }
                 }
             }
@@ -98,7 +101,7 @@ static double *attend_simply(const struct sequence *s) {
 static void check_calls(const struct backend *b, const struct sequence *s, const char *what,
                         const float *same, float *got) {
     static const uint32_t steps[] = {1, 2, 3, 5, 12, 20};
-    const size_t n = (size_t)s->len * attention_q_dim(&s->rule);
+    const size_t n = (size_t)s->len * attention_out_dim(&s->rule);
     const uint32_t window = attention_span(&s->rule);
     for (size_t i = 0; i < TEST_COUNT(steps); i += QUICK ? 2 : 1) {
         uint32_t step = steps[i] < s->len ? steps[i] : s->len;
@@ -116,14 +119,14 @@ static void check_calls(const struct backend *b, const struct sequence *s, const
 
 static void check_sequence(const struct sequence *s) {
     const struct attention_rule *rule = &s->rule;
-    const size_t n = (size_t)s->len * attention_q_dim(rule);
+    const size_t n = (size_t)s->len * attention_out_dim(rule);
     const struct calls whole = {s->len, s->len, s->len + 3};
     float *got = backends_zeros(n), *same = backends_zeros(n);
     double *t = backends_all(n, attention_tolerance), *want = attend_simply(s);
-    char *what =
-        mem_printf("attention %s, %u/%u heads of %u, %u tokens, window %u, chunk %u, sinks %u",
-                   s->type == KV_F16 ? "f16" : "f32", rule->n_heads, rule->n_kv_heads,
-                   rule->head_dim, s->len, rule->window, rule->chunk, rule->sinks);
+    char *what = mem_printf(
+        "attention %s, %u/%u heads of %u and %u, %u tokens, window %u, chunk %u, sinks %u",
+        s->type == KV_F16 ? "f16" : "f32", rule->n_heads, rule->n_kv_heads, rule->head_dim,
+        attention_head_out(rule), s->len, rule->window, rule->chunk, rule->sinks);
     const struct backend *b;
     for (size_t i = 0; (b = backends_at(i)); i++) {
         run_sequence(b, s, &whole, got);
@@ -163,16 +166,20 @@ static void test_attention(void **state) {
          140},
         {{.n_heads = 3, .n_kv_heads = 1, .head_dim = 16, .temper = 0.25f, .temper_tok = 4}, 50},
         {{.n_heads = 16, .n_kv_heads = 2, .head_dim = 32, .window = 5, .scale = 0.1f}, 90},
+        {{.n_heads = 4, .n_kv_heads = 2, .head_dim = 48, .v_dim = 32}, 70},
+        {{.n_heads = 8, .n_kv_heads = 2, .head_dim = 24, .v_dim = 16, .window = 12}, 50},
+        {{.n_heads = 2, .n_kv_heads = 1, .head_dim = 16, .v_dim = 40, .chunk = 9}, 40},
     };
     struct test_rng rng = {14};
     (void)state;
     for (size_t i = 0; i < TEST_COUNT(cases); i++) {
         struct sequence s = {.rule = cases[i].rule, .len = cases[i].len};
         size_t q = (size_t)s.len * attention_q_dim(&s.rule),
-               kv = (size_t)s.len * attention_kv_dim(&s.rule);
+               k = (size_t)s.len * attention_k_dim(&s.rule),
+               v = (size_t)s.len * attention_v_dim(&s.rule);
         s.q = kernels_vector(&rng, KIND_NORMAL, q);
-        s.k = kernels_vector(&rng, KIND_NORMAL, kv);
-        s.v = kernels_vector(&rng, KIND_NORMAL, kv);
+        s.k = kernels_vector(&rng, KIND_NORMAL, k);
+        s.v = kernels_vector(&rng, KIND_NORMAL, v);
         s.sinks = kernels_vector(&rng, KIND_NORMAL, s.rule.n_heads);
         /* A head whose sink is above all its scores, and one whose sink is nothing beside them. */
         s.sinks[0] = 12;
@@ -183,8 +190,8 @@ static void test_attention(void **state) {
             check_sequence(&s);
         }
         test_guard_free(s.q, q * sizeof *s.q);
-        test_guard_free(s.k, kv * sizeof *s.k);
-        test_guard_free(s.v, kv * sizeof *s.v);
+        test_guard_free(s.k, k * sizeof *s.k);
+        test_guard_free(s.v, v * sizeof *s.v);
         test_guard_free(s.sinks, s.rule.n_heads * sizeof *s.sinks);
     }
 }

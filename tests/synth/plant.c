@@ -168,7 +168,7 @@ static double mixer_energy(const struct plant *p, const struct layer_kind *k) {
         return delta_v_dim(&k->delta) * SILU_ENERGY;
     }
     double context = s->common + s->topic + CONTEXT_OWN;
-    return attention_q_dim(&k->att) * context * (k->att.gate ? SIGMOID_ENERGY : 1);
+    return attention_out_dim(&k->att) * context * (k->att.gate ? SIGMOID_ENERGY : 1);
 }
 
 static struct plant_gains gains_of(const struct plant *p, const struct layer_kind *k) {

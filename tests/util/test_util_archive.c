@@ -114,6 +114,8 @@ static void vary_layer(struct arch *a, struct layer_kind *k, uint64_t *s) {
     k->att.gate = below(s, 5);
     k->att.qk_norm = below(s, 4);
     k->att.chunk = k->att.window == 0 && below(s, 2) ? 5 : 0;
+    k->att.v_dim = !k->att.v_from_k && below(s, 2) ? 6 : 0;
+    k->att.v_scale = below(s, 2) ? 0.75f : 0.0f;
     k->att.temper = below(s, 2) ? 0.25f : 0.0f;
     k->att.temper_tok = k->att.temper > 0 ? 8.0f : 0.0f;
     k->att.sinks = below(s, 2);

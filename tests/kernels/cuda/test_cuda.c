@@ -97,6 +97,9 @@ static void test_refusals(void **state) {
     limits = cuda_rig_limits();
     limits.delta_k_dim = 512;
     refused_limits(m, 0, 0, &limits, "key heads of 512", "256");
+    limits = cuda_rig_limits();
+    limits.other_values = 1;
+    refused_limits(m, 0, 0, &limits, "values are not as wide as", "CUDA has none");
 }
 
 static void test_devices(void **state) {
