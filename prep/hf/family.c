@@ -8,11 +8,11 @@ static const struct family *const families[] = {
     &family_glm4_moe,       &family_glm4_moe_lite, &family_glm4v_moe,      &family_glm_moe_dsa,
     &family_gpt_oss,        &family_granitemoe,    &family_granitemoe_swa, &family_granitemoeshared,
     &family_hunyuan_v1_moe, &family_hy_v3,         &family_kolibri1,       &family_laguna,
-    &family_llama4,         &family_mellum,        &family_minimax_m2,     &family_mistral4,
-    &family_mixtral,        &family_olmoe,         &family_phimoe,         &family_qwen2_moe,
-    &family_qwen3_5_moe,    &family_qwen3_moe,     &family_qwen3_next,     &family_qwen3_omni_moe,
-    &family_qwen3_vl_moe,   &family_sarvam_mla,    &family_sarvam_moe,     &family_smallthinker,
-    &family_solar_open,     &family_step3p7,
+    &family_llama4,         &family_mellum,        &family_mimo_v2_flash,  &family_minimax_m2,
+    &family_mistral4,       &family_mixtral,       &family_olmoe,          &family_phimoe,
+    &family_qwen2_moe,      &family_qwen3_5_moe,   &family_qwen3_moe,      &family_qwen3_next,
+    &family_qwen3_omni_moe, &family_qwen3_vl_moe,  &family_sarvam_mla,     &family_sarvam_moe,
+    &family_smallthinker,   &family_solar_open,    &family_step3p7,
 };
 
 const struct family *family_at(size_t i) {

@@ -112,7 +112,8 @@ enum family_key_id {
     KEY_LATENT_Q_RANK, /* 0 = queries are made of the layer's input */
     KEY_LATENT_NOPE_DIM,
     KEY_LATENT_ROPE_DIM,
-    KEY_LATENT_V_DIM,
+    KEY_V_DIM,          /* of a head's output */
+    KEY_VALUE_SCALE,    /* null = 1 */
     KEY_INDEX_TOPK,     /* tokens that an indexer chooses */
     KEY_FURTHER_LAYERS, /* behind the model's: they predict further tokens and are left out */
     KEY_COUNT,
@@ -178,9 +179,9 @@ extern const struct family family_afmoe, family_axk1, family_bailing_moe, family
     family_flint, family_gemma4, family_glm4_moe, family_glm4_moe_lite, family_glm4v_moe,
     family_glm_moe_dsa, family_gpt_oss, family_granitemoe, family_granitemoe_swa,
     family_granitemoeshared, family_hunyuan_v1_moe, family_hy_v3, family_kolibri1, family_laguna,
-    family_llama4, family_mellum, family_minimax_m2, family_mistral4, family_mixtral, family_olmoe,
-    family_phimoe, family_qwen2_moe, family_qwen3_5_moe, family_qwen3_moe, family_qwen3_next,
-    family_qwen3_omni_moe, family_qwen3_vl_moe, family_sarvam_mla, family_sarvam_moe,
-    family_smallthinker, family_solar_open, family_step3p7;
+    family_llama4, family_mellum, family_mimo_v2_flash, family_minimax_m2, family_mistral4,
+    family_mixtral, family_olmoe, family_phimoe, family_qwen2_moe, family_qwen3_5_moe,
+    family_qwen3_moe, family_qwen3_next, family_qwen3_omni_moe, family_qwen3_vl_moe,
+    family_sarvam_mla, family_sarvam_moe, family_smallthinker, family_solar_open, family_step3p7;
 
 #endif

@@ -23,7 +23,7 @@ static const struct family_key keys[] = {
     {KEY_LATENT_Q_RANK, 1536},
     {KEY_LATENT_NOPE_DIM, 128},
     {KEY_LATENT_ROPE_DIM, 64},
-    {KEY_LATENT_V_DIM, 128},
+    {KEY_V_DIM, 128},
     {KEY_DENSE_FIRST, 1},
     {KEY_EXPERTS, 192},
     {KEY_ACTIVE, 8},

@@ -15,7 +15,7 @@ static const struct family_key keys[] = {
     {KEY_NORM_EPS, 1e-6},      {KEY_TIED, 0},
     {KEY_ATTENTION_BIAS, 0},   {KEY_LATENT_RANK, 512},
     {KEY_LATENT_Q_RANK, 1536}, {KEY_LATENT_NOPE_DIM, 128},
-    {KEY_LATENT_ROPE_DIM, 64}, {KEY_LATENT_V_DIM, 128},
+    {KEY_LATENT_ROPE_DIM, 64}, {KEY_V_DIM, 128},
     {KEY_DENSE_FIRST, 0},      {KEY_EXPERTS, 64},
     {KEY_ACTIVE, 0},           {KEY_EXPERT_DIM, 1407},
     {KEY_SHARED_EXPERTS, 2},   {KEY_GROUPS, 1},

@@ -14,7 +14,7 @@ static const struct family_key keys[] = {
     {KEY_NORM_EPS, 1e-6},      {KEY_TIED, 0},
     {KEY_ATTENTION_BIAS, 0},   {KEY_LATENT_RANK, 512},
     {KEY_LATENT_Q_RANK, 1536}, {KEY_LATENT_NOPE_DIM, 128},
-    {KEY_LATENT_ROPE_DIM, 64}, {KEY_LATENT_V_DIM, 128},
+    {KEY_LATENT_ROPE_DIM, 64}, {KEY_V_DIM, 128},
     {KEY_INDEX_TOPK, 2048},    {KEY_DENSE_FIRST, 3},
     {KEY_EXPERTS, 256},        {KEY_ACTIVE, 8},
     {KEY_EXPERT_DIM, 2048},    {KEY_SHARED_EXPERTS, 1},

@@ -22,7 +22,7 @@ static const struct family_key keys[] = {
     {KEY_LATENT_Q_RANK, 768},
     {KEY_LATENT_NOPE_DIM, 192},
     {KEY_LATENT_ROPE_DIM, 64},
-    {KEY_LATENT_V_DIM, 256},
+    {KEY_V_DIM, 256},
     {KEY_DENSE_FIRST, 1},
     {KEY_EXPERTS, 64},
     {KEY_ACTIVE, 4},

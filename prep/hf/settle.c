@@ -381,7 +381,7 @@ int settle_latent(struct settle *s, struct err *err) {
                             .rank = settle_u32(s, KEY_LATENT_RANK),
                             .nope_dim = settle_u32(s, KEY_LATENT_NOPE_DIM),
                             .rope_dim = settle_u32(s, KEY_LATENT_ROPE_DIM),
-                            .v_dim = settle_u32(s, KEY_LATENT_V_DIM),
+                            .v_dim = settle_u32(s, KEY_V_DIM),
                             .norm_eps = 1e-6f}; /* whatever rms_norm_eps says */
     struct hf_rope_ask ask = {.head_dim = r.rope_dim, .key = KEY_LATENT_ROPE_DIM, .latent = &r};
     if (check_latent_dims(s, &r, err) < 0 || settle_true(s, "rope_interleave", err) < 0 ||

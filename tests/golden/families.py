@@ -1838,6 +1838,70 @@ def dbrx_tensors(c):
 
 # `skipped`: tensors that transformers itself finds unexpected. `oracle`: keys of the configuration that are
 # other ones where transformers is to compute. What it has no class for is in kin.py.
+# ---- mimo_v2_flash ----
+
+MIMO = COMMON | {
+    "add_full_attention_sink_bias": False,
+    "add_swa_attention_sink_bias": True,
+    "architectures": ["MiMoV2FlashForCausalLM"],
+    "attention_bias": False,
+    "attention_value_scale": 0.707,
+    "head_dim": 48,
+    "hybrid_layer_pattern": [0, 1, 1, 0],
+    "intermediate_size": 96,
+    "layer_types": ["full_attention", "sliding_attention", "sliding_attention", "full_attention"],
+    "layernorm_epsilon": 1e-05,
+    "model_type": "mimo_v2_flash",
+    "moe_intermediate_size": 32,
+    "moe_layer_freq": [0, 1, 1, 1],
+    "n_group": 1,
+    "n_routed_experts": 8,
+    "n_shared_experts": None,
+    "norm_topk_prob": True,
+    "num_attention_heads": 4,
+    "num_experts_per_tok": 3,
+    "num_hidden_layers": 4,
+    "num_key_value_heads": 1,
+    "partial_rotary_factor": 0.334,
+    "rope_theta": 5000000,
+    "routed_scaling_factor": None,
+    "scoring_func": "sigmoid",
+    "sliding_window": 11,
+    "sliding_window_size": 11,
+    "swa_head_dim": 48,
+    "swa_num_attention_heads": 4,
+    "swa_num_key_value_heads": 2,
+    "swa_rope_theta": 10000,
+    "swa_v_head_dim": 32,
+    "topk_group": 1,
+    "topk_method": "noaux_tc",
+    "v_head_dim": 32,
+}
+
+
+def mimo_tensors(c):
+    dim, hid, e, heads = c["hidden_size"], c["moe_intermediate_size"], c["n_routed_experts"], c["num_attention_heads"]
+    out = [embedding("model.", c)]
+    for i in range(c["num_hidden_layers"]):
+        at, slides = f"model.layers.{i}.", c["hybrid_layer_pattern"][i]
+        kv = c["swa_num_key_value_heads" if slides else "num_key_value_heads"]
+        out += [norm(at + "input_layernorm", dim),
+                linear(at + "self_attn.q_proj", heads * c["head_dim"], dim),
+                linear(at + "self_attn.k_proj", kv * c["head_dim"], dim),
+                linear(at + "self_attn.v_proj", kv * c["v_head_dim"], dim),
+                linear(at + "self_attn.o_proj", dim, heads * c["v_head_dim"])]
+        if slides:
+            out.append(normal(at + "self_attn.attention_sink_bias", (heads,), 1.2))
+        out.append(norm(at + "post_attention_layernorm", dim))
+        if not c["moe_layer_freq"][i]:
+            out += mlp(at + "mlp.", c["intermediate_size"], dim)
+            continue
+        out.append(normal(at + "mlp.gate.weight", (e, dim), 1.2 / dim**0.5, dtype="F32"))
+        out.append(normal(at + "mlp.gate.e_score_correction_bias", (e,), 0.15, dtype="F32"))
+        out += experts(at + "mlp.experts.", e, hid, dim)
+    return out + [norm("model.norm", dim), head(c), linear("model.mtp.layers.0.eh_proj", dim, 2 * dim)]
+
+
 FAMILIES = {
     "gptoss-tiny": {
         "config": GPT_OSS_MXFP4,
@@ -2043,5 +2107,11 @@ FAMILIES = {
         "tensors": step3p7_tensors,
         "skipped": ["model.layers.4.enorm.weight", "model.layers.4.eh_proj.weight"],
         "prompt": "Every morning the ferry crossed the lake with 2 passengers: a woman with a goose, and a boy who",
+    },
+    "mimov2flash-tiny": {
+        "config": MIMO,
+        "tensors": mimo_tensors,
+        "skipped": ["model.mtp.layers.0.eh_proj.weight"],
+        "prompt": "On the last evening of the fair a stranger bought all the lanterns. He hung them in the old oak, and",
     },
 }

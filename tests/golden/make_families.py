@@ -87,8 +87,9 @@ def n_unused(config):
     step = text.get("decoder_sparse_step", text.get("moe_layer_interval", text.get("interleave_moe_layer_step", 1)))
     enum = text.get("moe_layers_enum")
     enum = [int(l) for l in enum.split(",")] if enum else range(text["num_hidden_layers"])
+    flags = text.get("moe_layer_freq")  # mimo_v2_flash has a list of them
     dense = [l for l in range(text["num_hidden_layers"])
-             if (l + 1) % step or l not in enum
+             if (l + 1) % step or l not in enum or (isinstance(flags, list) and not flags[l])
              or l in (text.get("mlp_only_layers") or []) or types[l] == "dense" or l > last
              or l < max(text.get(k, 0) for k in ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index"))
              or (l == 0 and text["model_type"] == "hy_v3")]

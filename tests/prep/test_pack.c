@@ -211,6 +211,7 @@ static void exact_codecs(void **state) {
         {FAMILIES "sarvammla-tiny", "bf16", true},
         {FAMILIES "axk1-tiny", "bf16", true},
         {FAMILIES "mistral4-tiny", "bf16", true},
+        {FAMILIES "mimov2flash-tiny", "bf16", true},
     };
     char *temp = test_mkdir();
     char *path = mem_printf("%s/a.corm", temp);

@@ -30,7 +30,11 @@ static const struct row {
     {FAMILIES "minimaxm2-tiny", QUANTISED_NVFP4},
     {FAMILIES "qwen3vlmoe-tiny", QUANTISED_BLOCKS}, /* experts (in, out), in a wrapper */
     {FAMILIES "ernie45-tiny", QUANTISED_ROWS},      /* pairs */
-    {FAMILIES "gemma4-shared", QUANTISED_TENSOR},   /* keys and values that nobody reads */
+    {FAMILIES "deepseekv3-tiny", QUANTISED_BLOCKS}, /* heads cut apart, and transposed */
+    {FAMILIES "deepseekv3-tiny", QUANTISED_ENDS},
+    {FAMILIES "mistral4-tiny", QUANTISED_TENSOR},
+    {FAMILIES "mimov2flash-tiny", QUANTISED_BLOCKS},
+    {FAMILIES "gemma4-shared", QUANTISED_TENSOR}, /* keys and values that nobody reads */
 };
 
 static struct quantised make(const struct row *r, const char *temp) {

@@ -22,7 +22,9 @@ static struct backend_limits wide_limits(void) {
                                    .max_experts = 256,
                                    .max_ctx_tok = 64,
                                    .n_heads = 16,
-                                   .head_dim = 64};
+                                   .head_dim = 64,
+                                   .latent_key_dim = 128,
+                                   .max_head_in = 128};
 }
 
 enum { N_PROMPT = 12, N_TOK = 20 };
@@ -122,6 +124,31 @@ static void check_link(const struct outcome *o, bool no_guesses) {
     assert_true(s->copies > 0 && s->copies < s->copied_chunks);
     assert_int_equal(s->cpu_bytes, 0);
     assert_true(o->plan.link_bytes_per_s > 0);
+}
+
+/* Layers that the CUDA backend lacks, on a device that has them: latent attention, and values
+ * narrower than keys. Half of the experts are there. */
+static void bits_of_the_cpu_of_other_layers(void **state) {
+    static const char *const models[] = {"deepseekv3-tiny", "mimov2flash-tiny"};
+    static const struct fake_options link = {.bytes_per_s = 1e9};
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(models); i++) {
+        char *path = golden_archive(models[i], "bf16");
+        const struct outcome want =
+            run(path, (struct corm_engine_options){.threads = 1, .isa = TABLES}, N_TOK);
+        const struct outcome all =
+            run_fake(path, link, (uint64_t)1 << 29, (struct corm_mechanisms){0});
+        uint64_t vram = all.plan.total_bytes - all.plan.cache_bytes / 2;
+        vram = vram > all.plan.floor_bytes ? vram : all.plan.floor_bytes;
+        const struct outcome half = run_fake(path, link, vram, (struct corm_mechanisms){0});
+        assert_int_equal(all.hash, want.hash);
+        assert_int_equal(half.hash, want.hash);
+        assert_true(half.plan.streams && half.plan.total_bytes <= vram);
+        free(want.last);
+        free(all.last);
+        free(half.last);
+        free(path);
+    }
 }
 
 static void bits_of_the_cpu(void **state) {
@@ -494,6 +521,7 @@ static void devices_by_name(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bits_of_the_cpu),
+        cmocka_unit_test(bits_of_the_cpu_of_other_layers),
         cmocka_unit_test(missed_on_the_cpu),
         cmocka_unit_test(the_same_experts_are_missed),
         cmocka_unit_test(auto_measures),

@@ -11,11 +11,12 @@
 /* Rows of a table of names: tiny checkpoints, each with golden vectors of its own, one for each way
  * in which layers keep a sequence and experts stand in an archive: plain attention, windows with
  * biases and sinks, layers that share keys and values, delta nets, dense layers and shared experts
- * beside chosen ones, chunks with weights on what experts read, and latent attention. What concerns
- * sessions and caches, and is the same code for every family, runs on these. */
+ * beside chosen ones, chunks with weights on what experts read, latent attention, and values that
+ * are narrower than keys. What concerns sessions and caches, and is the same code for every family,
+ * runs on these. */
 #define GOLDEN_KINDS                                                                               \
     "olmoe-tiny", "gptoss-tiny", "gemma4-shared", "qwen3next-tiny", "glm4moe-tiny", "llama4-tiny", \
-        "deepseekv3-tiny"
+        "deepseekv3-tiny", "mimov2flash-tiny"
 
 /* All of them, one or two of each family. What every family has to pass runs on these; with QUICK
  * on the first GOLDEN_N_KINDS, which are GOLDEN_KINDS. */
@@ -29,7 +30,7 @@
         "deepseek-tiny", "bailingmoe-tiny", "bailingmoev2-tiny", "smallthinker-tiny", "dbrx-tiny", \
         "step3p7-tiny", "deepseekv2-tiny", "glm4moelite-tiny", "deepseekv32-tiny",                 \
         "glmmoedsa-tiny", "sarvammla-tiny", "axk1-tiny", "mistral4-tiny"
-enum { GOLDEN_N_KINDS = 7 };
+enum { GOLDEN_N_KINDS = 8 };
 
 /* Checkpoints with logits of their own, the small ones first; NULL past the end. */
 const char *golden_checkpoint(size_t i);

@@ -291,9 +291,10 @@ static void check_batch(const char *name, uint32_t chunk_neurons) {
 
 /* One of each way to route, to mix and to compute an expert. The experts of the first two have two
  * chunks, so that something can be left out. */
-static const char *const LOSSY[] = {"mixtral-tiny",   "gptoss-tiny",     "gemma4-tiny",
-                                    "qwen3next-tiny", "glm4moe-tiny",    "ernie45-tiny",
-                                    "llama4-tiny",    "cohere2moe-tiny", "phimoe-tiny"};
+static const char *const LOSSY[] = {"mixtral-tiny",    "gptoss-tiny",     "gemma4-tiny",
+                                    "qwen3next-tiny",  "glm4moe-tiny",    "ernie45-tiny",
+                                    "llama4-tiny",     "cohere2moe-tiny", "phimoe-tiny",
+                                    "deepseekv3-tiny", "mistral4-tiny",   "axk1-tiny"};
 
 static void no_mechanism_changes_a_bit(void **state) {
     (void)state;

@@ -520,7 +520,8 @@ static void tables(void **state) {
             "glm4_moe, "
             "glm4_moe_lite, glm4v_moe, glm_moe_dsa, gpt_oss, granitemoe, granitemoe_swa, "
             "granitemoeshared, "
-            "hunyuan_v1_moe, hy_v3, kolibri1, laguna, llama4, mellum, minimax_m2, mistral4, "
+            "hunyuan_v1_moe, hy_v3, kolibri1, laguna, llama4, mellum, mimo_v2_flash, minimax_m2, "
+            "mistral4, "
             "mixtral, "
             "olmoe, phimoe, qwen2_moe, qwen3_5_moe, qwen3_moe, qwen3_next, qwen3_omni_moe, "
             "qwen3_vl_moe, sarvam_mla, sarvam_moe, smallthinker, solar_open, step3p7"));

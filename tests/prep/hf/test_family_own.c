@@ -1,9 +1,11 @@
 /*
  * family_own: what the keys of a config.json become in families whose norms, masks or routers are
  * their own: llama4, cohere2_moe, phimoe, flex_olmo, flint, kolibri1, laguna, smallthinker, dbrx,
- * step3p7, and the first DeepSeek and Ling: kinds of layers, rotary sets, refusals.
+ * step3p7, mimo_v2_flash, and the first DeepSeek and Ling: kinds of layers, rotary sets, refusals.
  */
 #include "tests/util/test.h"
+
+#include <math.h>
 
 #include "prep/hf/family.h"
 #include "tests/util/test_util_config.h"
@@ -18,6 +20,7 @@
 #define DEEPSEEK "{\"model_type\":\"deepseek\",\"n_routed_experts\":8,\"num_experts_per_tok\":2,"
 #define SMALL "{\"model_type\":\"smallthinker\","
 #define STEP "{\"model_type\":\"step3p5\",\"num_hidden_layers\":2,"
+#define MIMO "{\"model_type\":\"mimo_v2_flash\",\"num_hidden_layers\":7,"
 #define DBRX "{\"model_type\":\"dbrx\","
 #define BAILING "{\"model_type\":\"bailing_moe\",\"moe_intermediate_size\":32,"
 #define BAILING_V2                                                                                 \
@@ -310,6 +313,58 @@ static void step3p7(void **state) {
     hf_config_free(&c);
 }
 
+/* Values narrower than keys; layers by the publisher's lists, by those of transformers, and by the
+ * rule without either. */
+static void mimo_v2_flash(void **state) {
+    (void)state;
+    struct hf_config c = config_read_ok(GOLDEN "families/mimov2flash-tiny");
+    const struct arch *a = &c.arch;
+    for (uint32_t l = 0; l < 4; l++) {
+        const struct attention_rule *r = &arch_kind(a, l)->att;
+        const bool slides = l == 1 || l == 2;
+        assert_int_equal(r->head_dim, 48);
+        assert_int_equal(attention_v_dim(r), slides ? 64 : 32);
+        assert_int_equal(attention_k_dim(r), slides ? 96 : 48);
+        assert_int_equal(attention_out_dim(r), 4 * 32);
+        assert_int_equal(r->window, slides ? 12 : 0);
+        assert_int_equal(r->sinks, slides);
+        assert_int_equal(arch_rope(a, r->rope).dim, 16);
+        assert_true(r->v_scale == 0.707f);
+        assert_float_equal(arch_rope(a, r->rope).inv_freq[1], pow(slides ? 1e4 : 5e6, -2.0 / 16),
+                           1e-6);
+        assert_int_equal(arch_kind(a, l)->moe, l > 0);
+        assert_int_equal(arch_mlp_dim(a, l), l > 0 ? 0 : 96);
+    }
+    assert_true(arch_kind(a, 1)->route.scale == 1 && arch_kind(a, 1)->route.selection_bias);
+    hf_config_free(&c);
+    c = config_read_ok(GOLDEN "configs/mimo-v2-flash");
+    assert_int_equal(arch_kind(a, 1)->att.window, 129);
+    assert_int_equal(arch_kind(a, 1)->att.n_kv_heads, 8);
+    assert_int_equal(arch_kind(a, 47)->att.window, 0);
+    assert_int_equal(arch_rope(a, 0).dim, 64);
+    assert_int_equal(c.quant.blocks.rows, 128);
+    hf_config_free(&c);
+    c = config_parse_ok(MIMO "\"attention_value_scale\":null,\"swa_rope_theta\":100}");
+    for (uint32_t l = 0; l < 7; l++) {
+        const struct attention_rule *r = &arch_kind(a, l)->att;
+        const bool slides = l != 0 && l != 5;
+        assert_int_equal(r->window, slides ? 129 : 0);
+        assert_int_equal(r->n_kv_heads, slides ? 8 : 4);
+        assert_true(r->v_scale == 1);
+        assert_float_equal(arch_rope(a, r->rope).inv_freq[1], pow(slides ? 100 : 5e6, -2.0 / 64),
+                           1e-6);
+    }
+    hf_config_free(&c);
+    c = config_parse_ok(
+        "{\"model_type\":\"mimo_v2_flash\",\"num_hidden_layers\":2,\"sliding_window\":9,"
+        "\"layer_types\":[\"sliding_attention\",\"full_attention\"],"
+        "\"mlp_layer_types\":[\"sparse\",\"dense\"]}");
+    assert_int_equal(arch_kind(a, 0)->att.window, 9);
+    assert_int_equal(arch_kind(a, 1)->att.window, 0);
+    assert_int_equal(arch_kind(a, 0)->moe - arch_kind(a, 1)->moe, 1);
+    hf_config_free(&c);
+}
+
 static void refusals(void **state) {
     (void)state;
     static const struct config_refusal bad[] = {
@@ -375,6 +430,24 @@ static void refusals(void **state) {
         {STEP "\"zero_centered\":false}", "zero_centered is false", "true"},
         {STEP "\"moe_layers_enum\":\"1\",\"sink\":true}", "unknown key sink is true", "step3p7"},
         {STEP "\"use_qk_norm\":false}", "use_qk_norm is 0, expected 1", "step3p7"},
+        {MIMO "\"swa_head_dim\":64}", "swa_head_dim is 64", "192 in every layer"},
+        {MIMO "\"swa_v_head_dim\":64}", "swa_v_head_dim is 64", "128 in every layer"},
+        {MIMO "\"swa_num_attention_heads\":32}", "swa_num_attention_heads is 32", "64"},
+        {MIMO "\"add_swa_attention_sink_bias\":false}", "sink_bias is false", "true"},
+        {MIMO "\"add_full_attention_sink_bias\":true}", "add_full_attention_sink_bias is true",
+         "mimo_v2_flash"},
+        {MIMO "\"sliding_window_size\":0}", "sliding_window_size is 0", "a positive integer"},
+        {MIMO "\"swa_num_key_value_heads\":\"8\"}", "swa_num_key_value_heads is \"8\"",
+         "a positive integer"},
+        {MIMO "\"swa_num_key_value_heads\":7}", "n_heads = 64 is not a multiple", "7"},
+        {MIMO "\"swa_rope_theta\":-1}", "swa_rope_theta is -1", "a positive number"},
+        {MIMO "\"scoring_func\":\"softmax\"}", "scoring_func is \"softmax\"", "sigmoid"},
+        {MIMO "\"hybrid_layer_pattern\":[0,1,1,1,1,0,2]}", "hybrid_layer_pattern is [0,1",
+         "0 and 1"},
+        {MIMO "\"hybrid_layer_pattern\":[0,1,1,1,1,0,1],\"layer_types\":[\"full_attention\","
+              "\"full_attention\",\"full_attention\",\"full_attention\",\"full_attention\","
+              "\"full_attention\",\"full_attention\"]}",
+         "contradict each other", "hybrid_layer_pattern"},
         {DBRX "\"ffn_config\":{\"moe_normalize_expert_weights\":2}}",
          "moe_normalize_expert_weights is 2", "1 or null"},
         {DBRX "\"ffn_config\":{\"ffn_act_fn\":{\"name\":\"gelu\"}}}", "ffn_act_fn is {", "silu"},
@@ -389,11 +462,11 @@ static void refusals(void **state) {
 
 int main(void) {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(llama4),   cmocka_unit_test(cohere2_moe),
-        cmocka_unit_test(norms),    cmocka_unit_test(flint_and_kolibri),
-        cmocka_unit_test(laguna),   cmocka_unit_test(first_generations),
-        cmocka_unit_test(layouts),  cmocka_unit_test(step3p7),
-        cmocka_unit_test(refusals),
+        cmocka_unit_test(llama4),        cmocka_unit_test(cohere2_moe),
+        cmocka_unit_test(norms),         cmocka_unit_test(flint_and_kolibri),
+        cmocka_unit_test(laguna),        cmocka_unit_test(first_generations),
+        cmocka_unit_test(layouts),       cmocka_unit_test(step3p7),
+        cmocka_unit_test(mimo_v2_flash), cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests_name("family_own", tests, NULL, NULL);
 }

@@ -164,6 +164,11 @@ static const struct number {
      (6 * 64 + 36) * 64 + 3, as_is},
     {"mistral4-tiny", SLOT_LATENT_V_UP, 1, 0, 64 + 5, 7, L(1) "self_attn.kv_b_proj.weight",
      (96 + 32 + 5) * 64 + 7, as_is},
+    /* values of 32 beside keys of 48; one key head in full layers, two where they slide */
+    {"mimov2flash-tiny", SLOT_V, 1, 0, 63, 3, L(1) "self_attn.v_proj.weight", 63 * 64 + 3, as_is},
+    {"mimov2flash-tiny", SLOT_O, 3, 0, 60, 127, L(3) "self_attn.o_proj.weight", 60 * 128 + 127,
+     as_is},
+    {"mimov2flash-tiny", SLOT_SINKS, 2, 0, 0, 3, L(2) "self_attn.attention_sink_bias", 3, as_is},
     {"minimaxm2-tiny", SLOT_ROUTER_SELECT, 2, 0, 0, 5,
      L(2) "block_sparse_moe.e_score_correction_bias", 5, as_is},
     {"minimaxm2-tiny", SLOT_EXPERT_UP, 1, 6, 31, 3, L(1) "block_sparse_moe.experts.6.w3.weight",
