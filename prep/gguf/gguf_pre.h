@@ -1,7 +1,8 @@
 /*
  * gguf_pre: how text is split before merges, by tokenizer.ggml.pre.
  *
- * Owns: one row for each name of llama.cpp that is read.
+ * Owns: a row for names of llama.cpp that split alike. Patterns are those of the tokenizers that
+ * the names stand for; llama.cpp's own, which its matcher can read, split the same.
  * Leaves to others: the components (prep/hf/hf_tokenizer), patterns (format/text).
  * Threads: constant tables.
  */
