@@ -255,11 +255,87 @@ static void refuses(void **state) {
     test_rmdir(dir);
 }
 
+/* ---- the program ---- */
+
+/* Run corm-prep with these words, in `dir`: whether it fails, and that it prints `say`. */
+static void run_prep(const char *dir, const char *words, bool fails, const char *say) {
+    char *build = realpath(getenv("CORM_BUILD"), NULL);
+    char *command = mem_printf("cd '%s' && '%s/corm-prep' %s >said 2>&1", dir, build, words);
+    char *path = mem_printf("%s/said", dir);
+    uint8_t *text;
+    size_t bytes;
+    struct err err = {0};
+    const bool failed = system(command) != 0;
+    file_read(path, 1 << 20, &text, &bytes, &err);
+    assert_no_err(&err);
+    if (failed != fails || !strstr((char *)text, say)) {
+        fail_msg("corm-prep %s: expected '%s', got: %s", words, say, (char *)text);
+    }
+    free(text);
+    free(path);
+    free(command);
+    free(build);
+}
+
+static void tells(void **state) {
+    (void)state;
+    static const struct {
+        const char *words;
+        bool fails;
+        const char *say;
+    } rows[] = {
+        {"inspect golden.gguf", false, "a checkpoint of family mixtral"},
+        {"inspect golden.gguf --json", false, "\"Q8_0\""},
+        {"convert golden.gguf -o a.corm", false,
+         "golden.gguf: experts are in Q8_0, 8.50 bits a weight: as q8 (--codec chooses) they "
+         "differ from that by 0."},
+        {"convert golden.gguf -o a.corm -f", false, "mmproj-golden.gguf beside it is for pictures"},
+        {"convert golden.gguf -o a.corm -f", false, " in q8, 50.0 % of the neurons hot"},
+        {"verify a.corm", false, "a.corm"},
+        {"inspect a.corm", false, "source: golden.gguf "},
+        {"convert golden.gguf -o b.corm --codec q4", false, "bits a weight: as q4 they differ"},
+        {"convert golden.gguf -o c.corm --codec keep", true,
+         "experts are in Q8_0, whose bits no codec keeps: choose --codec"},
+        {"convert golden.gguf -o d.corm --trunk keep", false,
+         "matrices that every token uses are in Q8_0, whose bits no codec keeps: as f32"},
+        {"convert golden.gguf -o golden.gguf -f", true, "is input and output at once"},
+        {"convert mmproj-golden.gguf -o e.corm", true, "a projector of pictures or sound (mmproj)"},
+    };
+    char *dir = changed_copy("mixtral-tiny", "{\"sliding_window\": null}");
+    struct hf_model hf;
+    struct gguf_made m = {0};
+    struct err err = {0};
+    hf_open(&hf, dir, &err);
+    assert_no_err(&err);
+    made_text(&m, "general.license", "apache-2.0");
+    made_golden(&m, &hf, dir, &(struct made_as){"llama", "Q8_0", true, false});
+    struct buf file = made_file(&m);
+    free(test_write(dir, "golden.gguf", file.data, file.len));
+    buf_free(&file);
+    made_text(&m, "general.architecture", "clip");
+    file = made_file(&m);
+    free(test_write(dir, "mmproj-golden.gguf", file.data, file.len));
+    buf_free(&file);
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        run_prep(dir, rows[i].words, rows[i].fails, rows[i].say);
+    }
+    char *path = mem_printf("%s/golden.gguf", dir);
+    struct hf_model gg;
+    gguf_model_open(&gg, path, &err);
+    assert_no_err(&err);
+    assert_string_equal(gg.license.data, "license: apache-2.0\n");
+    hf_close(&gg);
+    free(path);
+    hf_close(&hf);
+    test_rmdir(dir);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gives_the_same_archives),
         cmocka_unit_test(reads_blocks),
         cmocka_unit_test(refuses),
+        cmocka_unit_test(tells),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
