@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "format/arch.h"
+#include "format/number.h"
 #include "prep/hf/hf_config.h"
 
 enum { KEY_BYTES = 320 };
@@ -16,12 +17,12 @@ enum { KEY_BYTES = 320 };
 double gguf_shortest(float x) {
     char text[32];
     for (int digits = 1; digits <= 9; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, (double)x);
-        if (strtof(text, NULL) == x) {
+        number_print(text, sizeof text, "%.*g", digits, (double)x);
+        if (number_parse_f32(text, NULL) == x) {
             break;
         }
     }
-    return strtod(text, NULL);
+    return number_parse(text, NULL);
 }
 
 void gguf_set_integer(struct gguf_reading *r, const char *name, int64_t value) {
@@ -113,8 +114,8 @@ static int read_key(struct gguf_reading *r, const struct gguf_key *k, struct err
     if (!v) {
         rc = k->how == GGUF_NEED ? err_set(err, "%s: key \"%s\" is missing", r->g->path, full) : 0;
     } else if (k->how == GGUF_SAME && json_number_value(v) != k->value) {
-        snprintf(text, sizeof text, "%g, which is all that is computed here, not %g", k->value,
-                 json_number_value(v));
+        number_print(text, sizeof text, "%g, which is all that is computed here, not %g", k->value,
+                     json_number_value(v));
         rc = refuse(r, full, text, err);
     } else if (k->how == GGUF_TAKE_FLAG && json_number_value(v) != 0 && json_number_value(v) != 1) {
         rc = refuse(r, full, "true or false", err);

@@ -484,7 +484,8 @@ static void put_tensors(struct writing *w) {
 void made_golden(struct gguf_made *made, const struct hf_model *m, const char *dir,
                  const struct made_as *as) {
     json_t *config = read_json(dir, "config.json");
-    struct writing w = {.m = m,
+    struct writing w = {.made = *made,
+                        .m = m,
                         .config = config,
                         .arch = as->arch,
                         .type = as->type,

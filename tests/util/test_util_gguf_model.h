@@ -1,6 +1,6 @@
 /*
- * test_util_gguf_model: a checkpoint of Hugging Face written as GGUF, as llama.cpp's converter stores
- * it: names, keys and conventions are written down here a second time.
+ * test_util_gguf_model: a checkpoint of Hugging Face written as GGUF, as llama.cpp's converter
+ * stores it: names, keys and conventions are written down here a second time.
  *
  * For what happens on the way to a test's subject: whatever fails here fails the test.
  */
