@@ -500,6 +500,39 @@ static void a_half_layer_without_its_mixer_dies(void **state) {
     rig_close(&r);
 }
 
+/* Without a norm before it a mixer reads the residual stream: given what a norm has made, it gives
+ * what it gives behind that norm, but for the norm behind it, whose weight is not there. */
+static void a_mixer_without_a_norm_reads_the_stream(void **state) {
+    static const char *const names[] = {"deepseekv3-tiny", "olmoe-tiny", "qwen3next-tiny"};
+    enum { ROWS = 8 };
+    (void)state;
+    for (size_t i = 0; i < TEST_COUNT(names); i++) {
+        struct rig r;
+        static const struct weight ones = {0};
+        rig_open(&r, names[i], "best", 2, KV_F32);
+        r.compares = false;
+        struct arch *a = &r.hf.config.arch;
+        const struct span span = {.state = &r.state, .rows = ROWS};
+        const struct batch b = {.rows = ROWS, .n_spans = 1, .spans = &span};
+        const size_t bytes = (size_t)ROWS * a->dim * sizeof(float);
+        float *want = mem_alloc(bytes), *normed = mem_alloc(bytes), *x = r.forward.x;
+        rig_begin(&r, ROWS);
+        forward_embed(&r.forward, &r.model, r.ids, &b, x);
+        forward_mixer(&r.forward, &r.layers[0], 0, &b, x);
+        memcpy(normed, r.forward.norm, bytes);
+        r.be.ops->rmsnorm(r.be.self, r.forward.out, &ones, a->norm_eps, ROWS, a->dim, want);
+        a->kinds[a->kind[0]].block.post_norm = ARCH_POST_NORM_ONLY;
+        rig_begin(&r, ROWS);
+        memcpy(x, normed, bytes);
+        memset(r.forward.norm, 0xff, bytes); /* NaN */
+        forward_mixer(&r.forward, &r.layers[0], 0, &b, x);
+        assert_memory_equal(r.forward.out, want, bytes);
+        free(want);
+        free(normed);
+        rig_close(&r);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_tap_agrees_on_every_cpu_isa),
@@ -512,6 +545,7 @@ int main(void) {
         cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(a_mixer_that_the_backend_lacks_is_named),
         cmocka_unit_test(a_half_layer_without_its_mixer_dies),
+        cmocka_unit_test(a_mixer_without_a_norm_reads_the_stream),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
