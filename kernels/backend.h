@@ -92,12 +92,18 @@ struct backend_work {
     uint64_t small_copies, small_bytes;
 };
 
-enum kv_type { KV_F16, KV_F32 };
+/* What keys and values are stored as; session files have these numbers. */
+enum kv_type { KV_F16, KV_F32, KV_Q8, KV_TYPES };
+static inline const struct codec *kv_codec(enum kv_type type) {
+    static const enum codec_id ids[KV_TYPES] = {CODEC_F16, CODEC_F32, CODEC_Q8};
+    return codec_by_id(ids[type]);
+}
 
 /* Keys and values of one sequence in one layer: [n_kv_heads, capacity_tok, head_dim] and
  * [n_kv_heads, capacity_tok, kv_v_dim()], so that the keys of a head are contiguous. Position p
  * lies at p % capacity_tok: where a layer sees a window only, capacity_tok need not be more than
- * that and the rows of a call. Backend memory of kv_bytes() and kv_value_bytes(). */
+ * that and the rows of a call. A key or value of one head is a row of the type's codec, which fits
+ * its width. Backend memory of kv_bytes() and kv_value_bytes(). */
 struct kv {
     enum kv_type type;
     uint32_t n_kv_heads, head_dim, capacity_tok;
@@ -105,9 +111,10 @@ struct kv {
     uint32_t latent_dim; /* not 0: the first so many numbers of a key are its value too, there is
                             one head, and `v` is not there */
     void *k, *v;
-    /* Backend memory [2], or NULL: where KV_F16 cannot hold a finite key (word 0) or value (word
-     * 1), which then becomes infinite, kv_store raises the word to UINT32_MAX - position. So the
-     * earliest position stands there, however the rows were cut into calls; 0: there was none. */
+    /* Backend memory [2], or NULL: where the type cannot hold a key (word 0) or value (word 1),
+     * kv_store raises the word to UINT32_MAX - position: KV_F16 a finite one, which becomes
+     * infinite, KV_Q8 also one that is not finite. So the earliest position stands there, however
+     * the rows were cut into calls; 0: there was none. */
     uint32_t *beyond;
 };
 static inline uint32_t kv_v_dim(const struct kv *kv) {
@@ -115,10 +122,10 @@ static inline uint32_t kv_v_dim(const struct kv *kv) {
 }
 /* Of one key, and of one value. */
 static inline size_t kv_key_row_bytes(const struct kv *kv) {
-    return (size_t)kv->head_dim * (kv->type == KV_F16 ? 2 : 4);
+    return codec_row_bytes(kv_codec(kv->type), kv->head_dim);
 }
 static inline size_t kv_value_row_bytes(const struct kv *kv) {
-    return kv->latent_dim > 0 ? 0 : (size_t)kv_v_dim(kv) * (kv->type == KV_F16 ? 2 : 4);
+    return kv->latent_dim > 0 ? 0 : codec_row_bytes(kv_codec(kv->type), kv_v_dim(kv));
 }
 /* Of all keys that there is room for, and of all values. */
 static inline size_t kv_bytes(const struct kv *kv) {

@@ -135,7 +135,9 @@ struct corm_engine_options {
     uint64_t chat_bytes;
     /* What the caller itself holds in memory, such as texts and ids: part of the memory plan. */
     uint64_t caller_bytes;
-    bool kv_f32; /* KV cache in f32 in place of f16 */
+    /* Type of the KV cache. CORM_KV_Q8, 8.5 bits a number, is for models whose heads have a
+     * multiple of 32 numbers, on the CPU. */
+    enum corm_kv { CORM_KV_F16, CORM_KV_F32, CORM_KV_Q8 } kv_type;
     /* 0 = exact; else a loss in percent of perplexity that the archive was calibrated for: neurons
      * that are predicted to add little are left out when decoding. A level that it does not have is
      * an error. */

@@ -119,6 +119,13 @@ static int fill_options(struct corm_engine *e, const struct corm_engine_options 
         }
         o->ctx_tok = arch_limit_ctx(a, o->ctx_tok);
     }
+    if (o->kv_type < 0 || (int)o->kv_type >= KV_TYPES) {
+        return err_set(err, "a KV cache of type %d: expected 0 to %d", (int)o->kv_type,
+                       KV_TYPES - 1);
+    }
+    if (state_fits(a, (enum kv_type)o->kv_type, err) < 0) {
+        return err_prefix(err, "%s", e->archive.map.path);
+    }
     if (o->threads > 1024) {
         return err_set(err, "%u threads: at most 1024", o->threads);
     }

@@ -195,6 +195,9 @@ int engine_open_backend(struct corm_engine *e, struct err *err) {
     if (device_memory && e->opt.keeping == CORM_KEEP_PACKED) {
         return err_set(err, "experts kept packed, and a device, which holds them decoded");
     }
+    if (device_memory && codec_has_scales(kv_codec((enum kv_type)e->opt.kv_type)->id)) {
+        return err_set(err, "a KV cache in q8, and a device, which holds it in f16 or f32");
+    }
     if (device_memory) {
         return open_device(e, device, &limits, err);
     }

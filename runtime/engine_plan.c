@@ -51,7 +51,7 @@ size_t engine_host_row(const struct arch *a) {
 struct state_size engine_state_size(const struct corm_engine *e) {
     return (struct state_size){.ctx_tok = e->opt.ctx_tok,
                                .batch_rows = e->opt.batch_rows,
-                               .type = e->opt.kv_f32 ? KV_F32 : KV_F16};
+                               .type = (enum kv_type)e->opt.kv_type};
 }
 
 /* Chunks that are used from the map: the pages that they lie in, for a page comes to memory as a

@@ -20,8 +20,9 @@ static int check_header(const struct session_header *h, const char *name,
             err, "%s: a session of another archive (%016" PRIx64 ", expected %016" PRIx64 " of %s)",
             name, h->archive, archive->header.header_hash, archive->map.path);
     }
-    if (h->kv_type != KV_F16 && h->kv_type != KV_F32) {
-        return err_set(err, "%s: a KV cache of type %u, expected 0 or 1", name, h->kv_type);
+    if (h->kv_type >= KV_TYPES) {
+        return err_set(err, "%s: a KV cache of type %u, expected 0 to %d", name, h->kv_type,
+                       KV_TYPES - 1);
     }
     if (h->n_tok > SESSION_MAX_TOK) {
         return err_set(err, "%s: %u tokens, expected at most %d", name, h->n_tok, SESSION_MAX_TOK);

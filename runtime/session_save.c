@@ -67,7 +67,7 @@ static int write_all(struct writer *w) {
     const float *logits = corm_session_logits(s);
     static const uint8_t padding[8];
     struct session_header h = {.version = SESSION_VERSION,
-                               .kv_type = e->opt.kv_f32 ? KV_F32 : KV_F16,
+                               .kv_type = (uint32_t)e->opt.kv_type,
                                .archive = e->archive.header.header_hash,
                                .way = way_of(e),
                                .n_tok = s->n_tok,
@@ -160,7 +160,7 @@ static int take_piece(void *ctx, void *piece, size_t bytes) {
 static void take(struct corm_session *s, const struct session_file *f) {
     const struct corm_engine *e = s->engine;
     const struct session_header *h = &f->header;
-    const bool same_way = h->way == way_of(e) && h->kv_type == (e->opt.kv_f32 ? KV_F32 : KV_F16);
+    const bool same_way = h->way == way_of(e) && h->kv_type == (uint32_t)e->opt.kv_type;
     struct taker r = {&e->backend, f->state};
     corm_session_truncate(s, 0);
     s->used = ++s->engine->evaluations;

@@ -88,6 +88,7 @@ struct cpu_sum {
 struct cpu {
     const struct dot_isa *isa;
     const struct exponents_isa *exponents;
+    const struct encode_isa *encode;
     struct pool *pool;
     struct backend_limits limits;
     struct cpu_worker *workers; /* [threads] */

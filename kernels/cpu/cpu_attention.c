@@ -6,13 +6,15 @@
  * keys, turns those that the query sees into exponentials, and walks the values. Where queries are
  * many, a block is decoded once for all of them. Keys lie in a ring: a block ends where it does. A
  * query's sums go over the keys that it sees, one after the other, so how queries are shared out
- * changes nothing.
+ * changes nothing. Of a type with scales every block is decoded.
  *
  * Latent attention is attention with one KV head, whose values are the first numbers of its keys.
  */
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/encode.h"
 
 #include <assert.h>
+#include <math.h>
 #include <string.h>
 
 enum { DECODE_QUERIES = 4 }; /* queries from which on decoding a block pays */
@@ -56,30 +58,39 @@ static bool any_not_finite(const uint16_t *h, uint32_t n) {
     return carry & 0x8000;
 }
 
-/* Store x [n] as f16. Where one of the numbers does not fit, raise the word to UINT32_MAX - pos;
- * items that run at the same time may share the word. */
-static void store_f16(const struct cpu *c, const float *x, uint32_t n, uint16_t *to, uint32_t *word,
-                      uint32_t pos) {
-    bool beyond = false;
-    c->isa->to_f16(x, n, to);
-    bool looked = word && any_not_finite(to, n);
-    for (uint32_t i = 0; looked && i < n; i++) {
-        beyond |= f32_beyond_f16(x[i]);
-    }
-    uint32_t held = beyond ? __atomic_load_n(word, __ATOMIC_RELAXED) : UINT32_MAX;
+/* Raise the word to UINT32_MAX - pos; items that run at the same time may share it. */
+static void tell_beyond(uint32_t *word, uint32_t pos) {
+    uint32_t held = __atomic_load_n(word, __ATOMIC_RELAXED);
     while (held < UINT32_MAX - pos &&
            !__atomic_compare_exchange_n(word, &held, UINT32_MAX - pos, true, __ATOMIC_RELAXED,
                                         __ATOMIC_RELAXED)) {
     }
 }
 
-/* x [n] to numbers `at` .. of keys or values. */
-static void store_numbers(const struct store *s, void *to, size_t at, const float *x, uint32_t n,
+/* Store a row x [n]. */
+static void store_numbers(const struct store *s, void *to, const float *x, uint32_t n,
                           uint32_t *word, uint32_t pos) {
-    if (s->kv->type == KV_F16) {
-        store_f16(s->c, x, n, (uint16_t *)to + at, word, pos);
-    } else {
-        memcpy((float *)to + at, x, n * sizeof(float));
+    const struct codec *codec = kv_codec(s->kv->type);
+    bool beyond = false, looks;
+    switch (s->kv->type) {
+    case KV_F16:
+        s->c->isa->to_f16(x, n, to);
+        looks = word && any_not_finite(to, n);
+        for (uint32_t i = 0; looks && i < n; i++) {
+            beyond |= f32_beyond_f16(x[i]);
+        }
+        break;
+    case KV_F32:
+        memcpy(to, x, n * sizeof *x);
+        break;
+    default:
+        encode_row(s->c->encode, codec, x, n, to);
+        for (uint32_t i = 0; word && i < n; i++) {
+            beyond |= !(fabsf(x[i]) <= codec->max_abs); /* NaN too */
+        }
+    }
+    if (beyond) {
+        tell_beyond(word, pos);
     }
 }
 
@@ -90,9 +101,10 @@ static void kv_store_item(void *ctx, uint32_t item, uint32_t worker) {
     uint32_t pos = s->pos0 + row, slot = pos % kv->capacity_tok, dim = kv->head_dim;
     size_t at = (size_t)head * kv->capacity_tok + slot, v_dim = kv_v_dim(kv);
     (void)worker;
-    store_numbers(s, kv->k, at * dim, s->k + (size_t)item * dim, dim, kv->beyond, pos);
-    store_numbers(s, kv->v, at * v_dim, s->v + item * v_dim, (uint32_t)v_dim,
-                  kv->beyond ? kv->beyond + 1 : NULL, pos);
+    store_numbers(s, (uint8_t *)kv->k + at * kv_key_row_bytes(kv), s->k + (size_t)item * dim, dim,
+                  kv->beyond, pos);
+    store_numbers(s, (uint8_t *)kv->v + at * kv_value_row_bytes(kv), s->v + item * v_dim,
+                  (uint32_t)v_dim, kv->beyond ? kv->beyond + 1 : NULL, pos);
 }
 
 void cpu_kv_store(void *self, const struct kv *kv, const float *k, const float *v, uint32_t pos0,
@@ -102,15 +114,16 @@ void cpu_kv_store(void *self, const struct kv *kv, const float *k, const float *
             (uint64_t)rows * kv->n_kv_heads * kv->head_dim);
 }
 
-/* `v` of the store is what the key ends with. */
+/* `v` of the store is what the key ends with: both parts are put together in worker memory. */
 static void latent_store_item(void *ctx, uint32_t row, uint32_t worker) {
     const struct store *s = ctx;
     const struct kv *kv = s->kv;
     const uint32_t rank = kv->latent_dim, rest = kv->head_dim - rank, pos = s->pos0 + row;
-    const size_t at = (size_t)(pos % kv->capacity_tok) * kv->head_dim;
-    (void)worker;
-    store_numbers(s, kv->k, at, s->k + (size_t)row * rank, rank, kv->beyond, pos);
-    store_numbers(s, kv->k, at + rank, s->v + (size_t)row * rest, rest, kv->beyond, pos);
+    float *key = s->c->workers[worker].queries;
+    memcpy(key, s->k + (size_t)row * rank, rank * sizeof *key);
+    memcpy(key + rank, s->v + (size_t)row * rest, rest * sizeof *key);
+    store_numbers(s, (uint8_t *)kv->k + pos % kv->capacity_tok * kv_key_row_bytes(kv), key,
+                  kv->head_dim, kv->beyond, pos);
 }
 
 void cpu_latent_store(void *self, const struct kv *kv, const float *latents, const float *rest,
@@ -180,18 +193,20 @@ static uint32_t end_key(const struct tile *t, uint32_t row) {
     return t->pos0 + row + 1;
 }
 
-/* Keys or values of a KV head in the ring: `dim` numbers of each are looked at. */
+/* Keys or values of a KV head in the ring, rows of `cols` numbers: the first `dim` of each are
+ * looked at. */
 struct ring {
     const uint8_t *base;
     size_t row_bytes;
-    uint32_t dim;
+    uint32_t dim, cols;
 };
 
 static struct ring keys_of(const struct tile *t) {
-    return (struct ring){t->keys, t->s->k_bytes, t->s->dim};
+    return (struct ring){t->keys, t->s->k_bytes, t->s->dim, t->s->dim};
 }
 static struct ring values_of(const struct tile *t) {
-    return (struct ring){t->values, t->s->v_bytes, t->s->v_dim};
+    const uint32_t v_dim = t->s->v_dim;
+    return (struct ring){t->values, t->s->v_bytes, v_dim, t->s->latent ? t->s->dim : v_dim};
 }
 
 /* Where position `pos` lies in the ring, and how many of the n from there on lie side by side. */
@@ -218,10 +233,16 @@ static uint32_t block_keys(const struct tile *t, uint32_t first, uint32_t end) {
     return side_by_side(t, first, n);
 }
 
+/* Whether blocks are decoded, for all queries at once. */
+static bool decodes(const struct tile *t) {
+    return !t->s->k->dot || tile_queries(t) >= DECODE_QUERIES;
+}
+
 static void decode_block(const struct tile *t, struct ring r, uint32_t first, uint32_t n) {
     const uint8_t *rows = row_at(t, &r, first);
     for (uint32_t j = 0; j < n; j++) {
-        t->s->k->decode(rows + j * r.row_bytes, r.dim, 0, r.dim, t->own->panel + (size_t)j * r.dim);
+        t->s->k->decode(rows + j * r.row_bytes, r.cols, 0, r.dim,
+                        t->own->panel + (size_t)j * r.dim);
     }
 }
 
@@ -234,7 +255,7 @@ static void score_keys(const struct tile *t) {
     }
     for (uint32_t j = t->first, n; j < t->end; j += n) {
         n = block_keys(t, j, t->end);
-        if (n_q >= DECODE_QUERIES) {
+        if (decodes(t)) {
             decode_block(t, keys_of(t), j, n);
             s->c->isa->tile(t->own->panel, dim, n, dim, t->own->xs, n_q,
                             t->own->scores + (j - t->first), s->c->limits.max_ctx_tok);
@@ -250,6 +271,13 @@ static void score_keys(const struct tile *t) {
 /* out of query i += the values of keys first .. end - 1 by its weights. */
 static void add_values(const struct tile *t, uint32_t i, uint32_t first, uint32_t end, bool ask) {
     for (uint32_t n; first < end; first += n) {
+        if (!t->s->k->axpy) {
+            n = block_keys(t, first, end);
+            decode_block(t, values_of(t), first, n);
+            t->s->c->isa->mix_on(t->own->panel, t->s->v_dim, n, t->s->v_dim,
+                                 query_scores(t, i) + (first - t->first), 0, 1, t->own->ys + i);
+            continue;
+        }
         n = side_by_side(t, first, end - first);
         struct dot_rows rows = rows_of(t, values_of(t), first, n, ask);
         t->s->k->axpy(&rows, query_scores(t, i) + (first - t->first), query_out(t, i));
@@ -270,7 +298,7 @@ static void mix_values(const struct tile *t) {
     }
     for (uint32_t j = first, n; j < end; j += n) {
         n = block_keys(t, j, end);
-        if (n_q >= DECODE_QUERIES) {
+        if (decodes(t)) {
             decode_block(t, values_of(t), j, n);
             s->c->isa->mix_on(t->own->panel, dim, n, dim, t->own->scores + (j - t->first),
                               s->c->limits.max_ctx_tok, n_q, t->own->ys);
@@ -360,7 +388,7 @@ static void choose_tiles(struct attend *s) {
 /* Run `s`, of which all is set but how keys are read and who computes what. */
 static void attend(struct cpu *c, struct attend *s) {
     const struct kv *kv = s->kv;
-    const enum codec_id codec = kv->type == KV_F16 ? CODEC_F16 : CODEC_F32;
+    const enum codec_id codec = kv_codec(kv->type)->id;
     s->c = c;
     s->k = &c->isa->codec[codec];
     s->dim = kv->head_dim;
@@ -371,7 +399,7 @@ static void attend(struct cpu *c, struct attend *s) {
     /* Shapes take turns where there is one row, as when a token is decoded. */
     struct shape_trial *trial = &c->shapes.attention[codec];
     const uint32_t keys = s->pos0 + 1 - first_seen(s, s->pos0);
-    const uint64_t bytes = s->rows == 1 && s->heads_an_item < DECODE_QUERIES
+    const uint64_t bytes = s->rows == 1 && s->heads_an_item < DECODE_QUERIES && s->k->dot
                                ? keys * (s->k_bytes + s->v_bytes) * kv->n_kv_heads
                                : 0;
     const bool tries = shape_tries(trial);

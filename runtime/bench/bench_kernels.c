@@ -274,10 +274,11 @@ static void report(const struct kernels *k, const struct figures *f, double memo
 
 /* A token that is decoded reads the whole KV cache. Of a prompt every row multiplies with all keys
  * and values. All widths of heads have as many numbers. */
-static int measure_attention(struct kernels *k, uint32_t head_dim, double memory, struct err *err) {
+static int measure_attention(struct kernels *k, enum kv_type type, uint32_t head_dim, double memory,
+                             struct err *err) {
     const uint32_t n_heads = MOST_HEADS * LEAST_HEAD_DIM / head_dim;
     k->kv = (struct kv){
-        .type = KV_F16, .n_kv_heads = n_heads, .head_dim = head_dim, .capacity_tok = CONTEXT};
+        .type = type, .n_kv_heads = n_heads, .head_dim = head_dim, .capacity_tok = CONTEXT};
     size_t bytes = kv_bytes(&k->kv);
     k->kv.k = k->be.ops->alloc(k->be.self, bytes, err);
     k->kv.v = k->kv.k ? k->be.ops->alloc(k->be.self, bytes, err) : NULL;
@@ -296,15 +297,28 @@ static int measure_attention(struct kernels *k, uint32_t head_dim, double memory
         run_json_open(k->json, NULL, '{');
         run_json_u64(k->json, "threads", k->threads);
         run_json_string(k->json, "isa", k->be.isa);
+        run_json_string(k->json, "kv", kv_codec(type)->name);
         run_json_u64(k->json, "head_dim", head_dim);
         run_json_f64(k->json, "attention_gb_per_s", one);
         run_json_f64(k->json, "attention_gop_per_s", many);
         run_json_close(k->json, '}');
         return 0;
     }
-    printf("%-8s attention of heads of %u over %d tokens of f16: %.1f GB/s, %.0f %%; of %d rows "
+    printf("%-8s attention of heads of %u over %d tokens of %s: %.1f GB/s, %.0f %%; of %d rows "
            "%.1f GFLOP/s\n",
-           k->be.isa, head_dim, CONTEXT, one, 100 * one / memory, MANY_ROWS, many);
+           k->be.isa, head_dim, CONTEXT, kv_codec(type)->name, one, 100 * one / memory, MANY_ROWS,
+           many);
+    return 0;
+}
+
+static int measure_attentions(struct kernels *k, double memory, struct err *err) {
+    static const enum kv_type types[] = {KV_F16, KV_Q8};
+    static const uint32_t dims[] = {LEAST_HEAD_DIM, MOST_HEAD_DIM};
+    for (int i = 0; i < 4; i++) {
+        if (measure_attention(k, types[i / 2], dims[i % 2], memory, err) < 0) {
+            return -1;
+        }
+    }
     return 0;
 }
 
@@ -395,10 +409,7 @@ static int measure_isa(struct kernels *k, const char *isa, double memory, struct
     if (!run_interrupted()) {
         k->rows = 1;
         measure_packed(k, memory);
-        status = measure_attention(k, LEAST_HEAD_DIM, memory, err) < 0 ||
-                         measure_attention(k, MOST_HEAD_DIM, memory, err) < 0
-                     ? -1
-                     : 0;
+        status = measure_attentions(k, memory, err);
     }
     backend_close(&k->be);
     return status;

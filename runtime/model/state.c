@@ -23,6 +23,22 @@ static struct layer_state shape_of(const struct arch *a, uint32_t layer,
     return out;
 }
 
+int state_fits(const struct arch *a, enum kv_type type, struct err *err) {
+    const struct state_size size = {.ctx_tok = 1, .batch_rows = 1, .type = type};
+    const struct codec *codec = kv_codec(type);
+    for (uint32_t l = 0; l < a->n_layers; l++) {
+        const struct kv kv = shape_of(a, l, &size).kv;
+        const uint32_t wrong = codec_fits(codec, kv.head_dim) ? kv_v_dim(&kv) : kv.head_dim;
+        if (kv.capacity_tok > 0 && !codec_fits(codec, wrong)) {
+            return err_set(err,
+                           "a KV cache in %s: layer %u has heads of %u numbers, expected a "
+                           "multiple of %u",
+                           codec->name, l, wrong, codec->block_cols);
+        }
+    }
+    return 0;
+}
+
 size_t state_kept_bytes(const struct arch *a, const struct state_size *size) {
     size_t bytes = 0;
     for (uint32_t l = 0; l < a->n_layers; l++) {
@@ -31,9 +47,9 @@ size_t state_kept_bytes(const struct arch *a, const struct state_size *size) {
     return bytes;
 }
 
-/* Words that tell of keys and values that f16 cannot hold. */
+/* Words that tell of keys and values that the type cannot hold. */
 static size_t beyond_bytes(const struct arch *a, const struct state_size *size) {
-    return size->type == KV_F16 ? (size_t)a->n_layers * 2 * sizeof(uint32_t) : 0;
+    return size->type != KV_F32 ? (size_t)a->n_layers * 2 * sizeof(uint32_t) : 0;
 }
 
 uint64_t state_bytes(const struct arch *a, const struct state_size *size) {
@@ -259,8 +275,9 @@ int state_check(struct state *s, const char *advice, struct err *err) {
         return 0;
     }
     clear_beyond(s);
-    return err_set(err, "the token at position %u has %s in layer %u that f16 cannot hold%s",
-                   UINT32_MAX - greatest, at % 2 ? "values" : "keys", at / 2, advice);
+    return err_set(err, "the token at position %u has %s in layer %u that %s cannot hold%s",
+                   UINT32_MAX - greatest, at % 2 ? "values" : "keys", at / 2,
+                   kv_codec(s->size.type)->name, advice);
 }
 
 void state_touch(struct state *s, uint32_t n_tok) {

@@ -49,6 +49,9 @@ struct state {
     bool torn;                  /* some layers have taken up more than `end` tokens */
 };
 
+/* See that keys and values of all layers can be of the type: -1 and `err`, which names the layer. */
+int state_fits(const struct arch *arch, enum kv_type type, struct err *err);
+
 /* Backend memory that a sequence takes with room for all of its context; and what it takes of that
  * with so many tokens, where the backend has `forget`: all but the keys and values of layers that
  * hold the whole context, and of these the pages of n_tok tokens. */

@@ -240,7 +240,7 @@ void run_json_begin(struct run_json *j, const struct run *r) {
     run_json_u64(j, "threads", r->info->threads);
     run_json_u64(j, "ctx", r->info->ctx_tok);
     run_json_u64(j, "batch", r->info->batch_rows);
-    run_json_string(j, "kv", r->o->kv == RUN_KV_F32 ? "f32" : "f16");
+    run_json_string(j, "kv", run_kv_words[r->o->kv]);
     run_json_string(j, "keeps", corm_engine_plan(r->engine)->packed ? "packed" : "decoded");
     run_json_u64(j, "memory_bytes", corm_engine_plan(r->engine)->total_bytes);
     run_json_u64(j, "budget_bytes", corm_engine_plan(r->engine)->budget_bytes);

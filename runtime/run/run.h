@@ -39,6 +39,7 @@ struct run_options {
 };
 /* The options of the fields under `machine` and of those under `figures`. */
 extern const struct cli_group run_machine_group, run_figures_group;
+extern const char *const run_kv_words[]; /* by enum corm_kv */
 
 /* What people know from other programs (run_familiar.c, which corm-serve links too). */
 extern const struct cli_familiar run_familiar[];
@@ -95,8 +96,6 @@ int run_form_allow(struct run_form *f, uint64_t left_tok, struct corm_sampling *
 int run_form_accept(struct run_form *f, int32_t id, const char *text, size_t bytes, bool *over,
                     struct err *err);
 void run_form_close(struct run_form *f);
-
-enum run_kv { RUN_KV_F16, RUN_KV_F32 };
 
 /* Exit status after Ctrl-C, as a shell would report it. */
 enum { RUN_INTERRUPTED = 130 };

@@ -16,7 +16,7 @@ const struct cli_familiar run_familiar[] = {
     {"--mlock --mmap --no-mmap -dio --direct-io",
      "what is kept in memory follows from --ram SIZE; --reading says how the archive is read"},
     {"-fa --flash-attn", "attention is of one kind, which keeps no table of scores"},
-    {"-ctk --cache-type-k -ctv --cache-type-v", "--kv says of what type the KV cache is"},
+    {"-ctk --cache-type-k -ctv --cache-type-v", "--kv f16, f32 or q8 is the type of the KV cache"},
     {"-cnv --conversation -i --interactive --interactive-first -if",
      "corm-run chat MODEL.corm is a conversation"},
     {"-st --single-turn -no-cnv --no-conversation",

@@ -26,7 +26,8 @@ static const char *const missed_words[] = {[CORM_MISSED_FIT] = "fit",
                                            [CORM_MISSED_CPU] = "cpu",
                                            [CORM_MISSED_AUTO] = "auto",
                                            NULL};
-static const char *const kv_words[] = {[RUN_KV_F16] = "f16", [RUN_KV_F32] = "f32", NULL};
+const char *const run_kv_words[] = {
+    [CORM_KV_F16] = "f16", [CORM_KV_F32] = "f32", [CORM_KV_Q8] = "q8", NULL};
 
 static const char *const keep_words[] = {[CORM_KEEP_AUTO] = "auto",
                                          [CORM_KEEP_DECODED] = "decoded",
@@ -92,10 +93,10 @@ static const struct cli_option machine_rows[] = {
      "it.",
      .words = keep_words},
     {"kv", 0, CLI_ENUM, FIELD(kv), "TYPE",
-     "Type of the KV cache: f16, which halves it, or f32. A key or value that f16 cannot hold "
-     "(above "
-     "65504) is an error.",
-     .words = kv_words},
+     "Type of the KV cache: f16; f32, which takes twice as much; or q8, about half, which rounds "
+     "keys and values to 8 bits, for models whose heads have a multiple of 32 numbers. A key or "
+     "value that the type cannot hold (for f16 above 65504) is an error.",
+     .words = run_kv_words},
     {0},
 };
 
@@ -260,7 +261,7 @@ int run_engine_open(struct corm_engine **engine, const struct run_options *o, co
         .logits_rows = wish->all_logits ? 0 : 1,
         .text_bytes = wish->text_bytes,
         .caller_bytes = wish->caller_bytes,
-        .kv_f32 = o->kv == RUN_KV_F32,
+        .kv_type = (enum corm_kv)o->kv,
         .loss_percent = (float)o->loss,
         .loss_in_batches = wish->loss_in_batches,
         .on_plan = o->quiet || wish->only_plan ? NULL : print_plan,

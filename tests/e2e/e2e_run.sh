@@ -322,6 +322,33 @@ case_ 'more positions than the model was trained for' further
 # ---- perplexity and bench --------------------------------------------------------------------------
 
 perplexity() { "$run" perplexity fable.corm -q -f "$golden/heldout.txt" "$@" 2>err | tail -n 1; }
+# A cache in 8 bits: the same text however it is computed and kept, a perplexity that is hardly another, half the memory.
+small_cache() {
+    text --kv q8 >small.txt && [ -s small.txt ] || return 1
+    for how in '--threads 1' '--threads 2' '--batch 1' '--batch 3' '--ram 60M'; do
+        # shellcheck disable=SC2086
+        text --kv q8 $how | cmp - small.txt || return 1
+    done
+    logits='logits fable.corm -q --ids 1,2,3,4,5,6,7,8'
+    # shellcheck disable=SC2086
+    go 0 $logits --kv q8 -o one.npy && go 0 $logits -o wide.npy && ! cmp -s one.npy wide.npy &&
+        go 0 $logits --kv q8 --threads 1 --batch 3 -o small.npy && cmp small.npy one.npy || return 1
+    rm -f tale
+    for n in 7 13 20; do
+        said=$([ -e tale ] || echo 'Once upon a time')
+        "$run" fable.corm -q -n $n --temp 0 --kv q8 --session tale -p "$said" 2>err || return 1
+    done >parts.txt
+    [ "$(tr -d '\n' <parts.txt)" = "$(tr -d '\n' <small.txt)" ] || { cat parts.txt small.txt; return 1; }
+    both="$(perplexity --kv q8) $(perplexity)"
+    echo "$both" | awk '{ exit !($2 != $7 && $2 / $7 > 0.998 && $2 / $7 < 1.002) }' || { echo "$both"; return 1; }
+    go 0 perplexity fable.corm -f "$golden/heldout.txt" --kv q8 --json && json && number kv && [ "$(number kv)" = '"q8"' ]
+}
+case_ 'a KV cache in q8' small_cache
+narrow_heads() {
+    "$build/corm-prep" convert -q "$golden/models/olmoe-tiny" -o narrow.corm && go 1 narrow.corm -p x --kv q8 &&
+        has_text 'narrow.corm: a KV cache in q8: layer 0 has heads of [0-9]* numbers, expected a multiple of 32' err
+}
+case_ 'a KV cache in q8 of heads that are no rows of it' narrow_heads
 like_transformers() { # the table of the golden vectors has the value: "45.32800 over 2126"
     want=$(sed -n 's/^| fable .*| \([0-9.]* over [0-9]*\) |$/\1/p' "$golden/README.md")
     got=$(perplexity) || return 1

@@ -60,7 +60,9 @@ static double *attend_simply(const struct sequence *s) {
     const double plain = rule->scale != 0 ? (double)rule->scale : 1 / sqrt(dim);
     double *out = backends_all((size_t)s->len * heads * v_dim, 0), unused;
     double *weights = mem_calloc(s->len, sizeof *weights);
-    float *key = mem_calloc(dim > v_dim ? dim : v_dim, sizeof *key);
+    const struct codec *codec = kv_codec(s->type);
+    const uint32_t widest = dim > v_dim ? dim : v_dim;
+    float *key = mem_calloc(widest, sizeof *key), *stored = mem_calloc(widest, sizeof *stored);
     for (uint32_t i = 0; i < s->len; i++) {
         const double temper = rule->temper > 0 ? floor((i + 1) / (double)rule->temper_tok) : 0;
         const double scale = plain * (1 + (double)rule->temper * log(1 + temper));
@@ -77,9 +79,8 @@ static double *attend_simply(const struct sequence *s) {
                     const uint32_t n = pass ? v_dim : dim;
                     const float *row =
                         (pass ? s->v : s->k) + ((size_t)j * rule->n_kv_heads + kv_head) * n;
-                    for (uint32_t c = 0; c < n; c++) {
-                        key[c] = s->type == KV_F16 ? f16_to_f32(f32_to_f16(row[c])) : row[c];
-                    }
+                    codec->encode_row(row, n, stored);
+                    codec->decode_row(stored, n, key);
                     if (pass == 0) {
                         weights[j] = exp(kernels_dot(s->q + at * dim, key, dim, &unused) * scale);
                         sum += weights[j];
@@ -93,6 +94,7 @@ static double *attend_simply(const struct sequence *s) {
     }
     free(weights);
     free(key);
+    free(stored);
     return out;
 }
 
@@ -125,7 +127,7 @@ static void check_sequence(const struct sequence *s) {
     double *t = backends_all(n, attention_tolerance), *want = attend_simply(s);
     char *what = mem_printf(
         "attention %s, %u/%u heads of %u and %u, %u tokens, window %u, chunk %u, sinks %u",
-        s->type == KV_F16 ? "f16" : "f32", rule->n_heads, rule->n_kv_heads, rule->head_dim,
+        kv_codec(s->type)->name, rule->n_heads, rule->n_kv_heads, rule->head_dim,
         attention_head_out(rule), s->len, rule->window, rule->chunk, rule->sinks);
     const struct backend *b;
     for (size_t i = 0; (b = backends_at(i)); i++) {
@@ -167,6 +169,7 @@ static void test_attention(void **state) {
         {{.n_heads = 3, .n_kv_heads = 1, .head_dim = 16, .temper = 0.25f, .temper_tok = 4}, 50},
         {{.n_heads = 16, .n_kv_heads = 2, .head_dim = 32, .window = 5, .scale = 0.1f}, 90},
         {{.n_heads = 4, .n_kv_heads = 2, .head_dim = 48, .v_dim = 32}, 70},
+        {{.n_heads = 4, .n_kv_heads = 2, .head_dim = 96, .v_dim = 64}, 30},
         {{.n_heads = 8, .n_kv_heads = 2, .head_dim = 24, .v_dim = 16, .window = 12}, 50},
         {{.n_heads = 2, .n_kv_heads = 1, .head_dim = 16, .v_dim = 40, .chunk = 9}, 40},
     };
@@ -184,10 +187,13 @@ static void test_attention(void **state) {
         /* A head whose sink is above all its scores, and one whose sink is nothing beside them. */
         s.sinks[0] = 12;
         s.sinks[s.rule.n_heads - 1] -= s.rule.n_heads > 1 ? 200 : 0;
-        for (uint32_t form = 0; form < 4; form += QUICK ? 3 : 1) {
-            s.type = form % 2 ? KV_F16 : KV_F32;
-            s.rule.sinks = form / 2;
-            check_sequence(&s);
+        for (uint32_t form = 0; form < 2 * KV_TYPES; form += QUICK ? KV_TYPES + 1 : 1) {
+            s.type = (enum kv_type)(form % KV_TYPES);
+            s.rule.sinks = form / KV_TYPES;
+            if (codec_fits(kv_codec(s.type), s.rule.head_dim) &&
+                codec_fits(kv_codec(s.type), attention_head_out(&s.rule))) {
+                check_sequence(&s);
+            }
         }
         test_guard_free(s.q, q * sizeof *s.q);
         test_guard_free(s.k, k * sizeof *s.k);
@@ -246,10 +252,41 @@ static void test_beyond_f16(void **state) {
     }
 }
 
+/* What q8 cannot hold, which is also what is not finite, and where it is. */
+static void test_beyond_q8(void **state) {
+    enum { ROWS = 3, DIM = 64 };
+    static const struct {
+        float value;
+        bool told;
+    } cases[] = {{8.3e6f, false},  {-8.3e6f, false}, {8.4e6f, true}, {-3e38f, true},
+                 {INFINITY, true}, {NAN, true},      {0, false}};
+    const struct backend *b;
+    (void)state;
+    for (size_t i = 0; (b = backends_at(i)); i++) {
+        for (size_t n = 0; n < TEST_COUNT(cases); n++) {
+            float k[ROWS * DIM] = {0}, v[ROWS * DIM] = {0};
+            uint8_t stored[2][8 * DIM * 2];
+            uint32_t beyond[2] = {0};
+            struct kv kv = {.type = KV_Q8,
+                            .n_kv_heads = 1,
+                            .head_dim = DIM,
+                            .capacity_tok = 8,
+                            .k = stored[0],
+                            .v = stored[1],
+                            .beyond = beyond};
+            v[DIM + n] = cases[n].value;
+            b->ops->kv_store(b->self, &kv, k, v, 5, ROWS);
+            assert_int_equal(beyond[0], 0);
+            assert_int_equal(beyond[1], cases[n].told ? UINT32_MAX - 6 : 0);
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_attention),
         cmocka_unit_test(test_beyond_f16),
+        cmocka_unit_test(test_beyond_q8),
     };
     return cmocka_run_group_tests(tests, backends_open, backends_close);
 }

@@ -35,8 +35,8 @@ static void check_greedy(const char *name, const char *isa) {
     const int32_t *greedy = tensor_ids(golden, "greedy", &n_greedy);
     assert_true(n_greedy >= 48);
     /* As transformers does: where attention scores are large, halves would choose other tokens. */
-    struct corm_engine *e =
-        model_open(path, &(struct corm_engine_options){.isa = isa, .threads = 2, .kv_f32 = true});
+    struct corm_engine *e = model_open(
+        path, &(struct corm_engine_options){.isa = isa, .threads = 2, .kv_type = CORM_KV_F32});
     struct corm_session *s = model_session(e);
     const struct corm_sampling how = {.temperature = 0, .repeat_penalty = 1, .top_p = 1};
     model_eval(s, prompt, n_prompt, false);

@@ -167,7 +167,7 @@ static void files_are_exact(void **state) {
 /* What was computed in another way is computed again. */
 static void another_way_takes_tokens_alone(void **state) {
     static const struct corm_engine_options ways[] = {
-        {.isa = "scalar"}, {.kv_f32 = true}, {.isa = "scalar", .kv_f32 = true}};
+        {.isa = "scalar"}, {.kv_type = CORM_KV_F32}, {.isa = "scalar", .kv_type = CORM_KV_F32}};
     (void)state;
     struct rig r = rig_open("qwen35moe-tiny", &(struct corm_engine_options){0});
     model_eval(r.s, r.ids, 20, false);
@@ -299,7 +299,7 @@ static void hostile_numbers_are_refused(void **state) {
         uint32_t value;
         const char *say;
     } rows[] = {
-        {AT(kv_type), 2, "KV cache of type 2"},
+        {AT(kv_type), 3, "KV cache of type 3"},
         {AT(kv_type), UINT32_MAX, "KV cache of type"},
         {AT(kv_type), 1, "bytes by its header"}, /* that takes more room */
         {AT(n_tok), 19, "a state of 20 tokens, the session has 19"},

@@ -286,8 +286,8 @@ static void beyond_f16_is_an_error(void **state) {
         for (int scaled = 0; scaled < 2; scaled++) {
             free(path);
             path = model_archive(changed_write(&c), c.dir, "model", NULL, false);
-            struct corm_engine *e =
-                model_open(path, &(struct corm_engine_options){.threads = 1, .kv_f32 = true});
+            struct corm_engine *e = model_open(
+                path, &(struct corm_engine_options){.threads = 1, .kv_type = CORM_KV_F32});
             struct corm_session *s = model_session(e);
             hash[scaled] = eval_in_calls(s, ids, 40, 40, &error);
             corm_session_close(s);

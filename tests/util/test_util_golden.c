@@ -116,7 +116,7 @@ void golden_check(const char *checkpoint, const char *dir, struct corm_engine_op
     int32_t *id = golden_ids(checkpoint, "ids", &n_ids);
     const uint32_t n = (uint32_t)n_ids;
     opt.ctx_tok = opt.batch_rows = n;
-    opt.kv_f32 = true;
+    opt.kv_type = CORM_KV_F32;
     struct corm_engine *e = model_open(path, &opt);
     struct corm_session *s = model_session(e);
     uint32_t vocab = corm_engine_info(e)->vocab;

@@ -26,8 +26,8 @@ static char *pack(struct calib_rig *r, const char *name, struct calib_result *ca
 }
 
 static struct corm_engine *engine_open(const char *path, float loss) {
-    return model_open(
-        path, &(struct corm_engine_options){.threads = 2, .kv_f32 = true, .loss_percent = loss});
+    return model_open(path, &(struct corm_engine_options){
+                                .threads = 2, .kv_type = CORM_KV_F32, .loss_percent = loss});
 }
 
 static void compare_logits(const char *path_a, const char *path_b, const int32_t *ids, uint32_t n) {
