@@ -29,7 +29,8 @@ struct corm session_file_archive(uint64_t seed) {
 uint8_t *session_file_made_up(uint64_t seed, uint32_t n_tok, size_t *bytes) {
     struct corm c = session_file_archive(seed);
     struct session_header h = {.version = SESSION_VERSION,
-                               .kv_type = seed % 2 ? KV_F32 : KV_F16, /* q8 wants wider heads than these */
+                               .kv_type =
+                                   seed % 2 ? KV_F32 : KV_F16, /* q8 wants wider heads than these */
                                .archive = c.header.header_hash,
                                .n_tok = n_tok,
                                .n_held = n_tok - (uint32_t)(seed % 3),
