@@ -49,7 +49,8 @@ struct state {
     bool torn;                  /* some layers have taken up more than `end` tokens */
 };
 
-/* See that keys and values of all layers can be of the type: -1 and `err`, which names the layer. */
+/* See that keys and values of all layers can be of the type; else -1 and `err`, which names the
+ * layer. */
 int state_fits(const struct arch *arch, enum kv_type type, struct err *err);
 
 /* Backend memory that a sequence takes with room for all of its context; and what it takes of that
