@@ -232,6 +232,12 @@ bench: ## Measure speed and what each mechanism brings, beside the published fig
 	@$(again) all $(OUT)/synth
 	@tests/bench.sh $(OUT) $(BUILD)/bench
 
+.PHONY: bench-quality
+bench-quality: ## Measure what codecs lose, perplexity and KL, also with --loss: TEXT="file ..." in place of the project's own
+	@CC='$(CC)' tests/deps.sh build
+	@$(again) all $(OUT)/tests/quality/divergence
+	@tests/quality/quality.sh $(OUT) $(BUILD)/bench-quality $(TEXT)
+
 .PHONY: bench-shapes
 bench-shapes: ## Measure published shapes under a limit of 8 GB beside what the disk allows: SHAPES=gpt-oss-20b
 	@CC='$(CC)' tests/deps.sh build
@@ -399,6 +405,9 @@ $(OUT)/corm-prep: $(OUT)/prep/corm_prep.o $(OUT)/libeverything.a
 $(OUT)/docs/%: LIBS = $(LIBS_RUN)
 $(OUT)/docs/%.o: EXTRA = -Iruntime
 $(EXAMPLES): $(OUT)/docs/%: $(OUT)/docs/%.o $(OUT)/libcorm.a
+	$(link)
+$(OUT)/tests/quality/divergence: LIBS = $(LIBS_RUN)
+$(OUT)/tests/quality/divergence: $(OUT)/tests/quality/divergence.o $(OUT)/libcorm.a
 	$(link)
 $(OUT)/synth: LIBS = $(LIBS_PREP) $(LIBS_RUN)
 $(OUT)/synth: $(OUT)/tests/synth/synth.o $(call objects,$(SYNTH_SRC)) $(OUT)/libeverything.a

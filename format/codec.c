@@ -246,11 +246,9 @@ static uint8_t q4_step(float value, float unit) {
 }
 
 /* Code d in units of S, then the m that is best for it in units of M (unless a weight would be off
- * by more than `limit`; then the fit's own), then the weights with just what the decoder will see.
- */
-static void q4_encode_group(const float x[CODEC_GROUP], struct q4_fit f, float S, float M,
-                            float limit, uint8_t nibbles[CODEC_GROUP / 2], uint8_t *sc,
-                            uint8_t *mn) {
+ * by more than `limit`; then the fit's own). Returns what the decoder will see. */
+static struct q4_fit q4_code_fit(const float x[CODEC_GROUP], struct q4_fit f, float S, float M,
+                                 float limit, uint8_t *sc, uint8_t *mn) {
     *sc = q4_step(f.d, S);
     float d = S * (float)*sc;
     struct q4_sums s = q4_sum(x, d, f.m);
@@ -258,43 +256,83 @@ static void q4_encode_group(const float x[CODEC_GROUP], struct q4_fit f, float S
     if (!(q4_measure(x, d, M * (float)*mn).greatest <= limit)) {
         *mn = q4_step(f.m, M);
     }
-    float m = M * (float)*mn, inverse = q4_inverse(d);
+    return (struct q4_fit){d, M * (float)*mn};
+}
+
+static void q4_put(const uint8_t *codes, uint32_t g, void *dst) {
+    uint8_t *nibbles = (uint8_t *)dst + (size_t)g * (CODEC_GROUP / 2);
     for (int j = 0; j < CODEC_GROUP / 2; j++) {
-        unsigned low = (unsigned)q4_code(x[j], inverse, m);
-        unsigned high = (unsigned)q4_code(x[j + CODEC_GROUP / 2], inverse, m);
-        nibbles[j] = (uint8_t)(low | high << 4);
+        nibbles[j] = (uint8_t)(codes[j] | codes[j + CODEC_GROUP / 2] << 4);
     }
 }
 
-static void q4_encode_row(const float *src, uint32_t cols, void *dst) {
-    uint32_t groups = cols / CODEC_GROUP;
-    uint8_t *nibbles = dst, *sc = nibbles + cols / 2, *mn = sc + groups;
+static uint8_t *q4_scales(void *dst, uint32_t cols) {
+    return (uint8_t *)dst + codec_scales_at(CODEC_Q4, cols);
+}
+
+static void q4_fit_group(const float *x, uint32_t cols, uint32_t g, const struct codec_row *row,
+                         void *dst, struct codec_grid *grid) {
+    uint8_t *sc = q4_scales(dst, cols), *mn = sc + cols / CODEC_GROUP;
+    struct q4_fit f = q4_code_fit(x, q4_search(x, row->limits[0]), row->units[0], row->units[1],
+                                  row->limits[1], &sc[g], &mn[g]);
+    *grid = (struct codec_grid){f.d, f.m, q4_inverse(f.d)};
+}
+
+static void q4_round(const float *x, const struct codec_grid *grids, uint32_t n, uint8_t *codes,
+                     float *values) {
+    for (uint32_t i = 0; i < n; i++) {
+        float code = q4_code(x[i], grids[i].inverse, grids[i].offset);
+        codes[i] = (uint8_t)code;
+        values[i] = code * grids[i].step - grids[i].offset;
+    }
+}
+
+enum { Q4_FITS = 512 }; /* groups whose fits wait; those behind are searched again */
+
+/* The units S and M of a row, and with them its limits. They are known only once all groups are:
+ * the first Q4_FITS fits wait in `fits`. */
+static struct codec_row q4_units(const float *src, uint32_t cols, struct q4_fit *fits) {
     float amax = 0.0f, S = 0.0f, M = 0.0f;
     for (uint32_t i = 0; i < cols; i++) {
         amax = fabsf(src[i]) > amax ? fabsf(src[i]) : amax;
     }
-    /* S and M are known only once all groups are: their fits wait in `fits`, or, where a row is
-     * longer than that, are searched again. */
-    enum { FITS = 512 };
-    struct q4_fit fits[FITS];
-    for (uint32_t g = 0; g < groups; g++) {
+    for (uint32_t g = 0; g < cols / CODEC_GROUP; g++) {
         struct q4_fit f = q4_search(src + (size_t)g * CODEC_GROUP, CODEC_Q4_SEARCH_LIMIT * amax);
         S = f.d > S ? f.d : S;
         M = f.m > M ? f.m : M;
-        if (g < FITS) {
+        if (g < Q4_FITS) {
             fits[g] = f;
         }
     }
-    S /= (float)CODEC_Q4_STEPS;
-    M /= (float)CODEC_Q4_STEPS;
-    for (uint32_t g = 0; g < groups; g++) {
+    return (struct codec_row){{S / (float)CODEC_Q4_STEPS, M / (float)CODEC_Q4_STEPS},
+                              {CODEC_Q4_SEARCH_LIMIT * amax, CODEC_Q4_TOLERANCE * amax}};
+}
+
+static void q4_store_units(const struct codec_row *row, uint32_t cols, void *dst) {
+    memcpy(q4_scales(dst, cols) + 2 * (cols / CODEC_GROUP), row->units, sizeof row->units);
+}
+
+static void q4_begin(const float *src, uint32_t cols, void *dst, struct codec_row *row) {
+    struct q4_fit fits[Q4_FITS];
+    *row = q4_units(src, cols, fits);
+    q4_store_units(row, cols, dst);
+}
+
+static void q4_encode_row(const float *src, uint32_t cols, void *dst) {
+    struct q4_fit fits[Q4_FITS];
+    const struct codec_row row = q4_units(src, cols, fits);
+    uint8_t *sc = q4_scales(dst, cols), *mn = sc + cols / CODEC_GROUP, codes[CODEC_GROUP];
+    for (uint32_t g = 0; g < cols / CODEC_GROUP; g++) {
         const float *x = src + (size_t)g * CODEC_GROUP;
-        struct q4_fit f = g < FITS ? fits[g] : q4_search(x, CODEC_Q4_SEARCH_LIMIT * amax);
-        q4_encode_group(x, f, S, M, CODEC_Q4_TOLERANCE * amax,
-                        nibbles + (size_t)g * (CODEC_GROUP / 2), &sc[g], &mn[g]);
+        struct q4_fit f = g < Q4_FITS ? fits[g] : q4_search(x, row.limits[0]);
+        f = q4_code_fit(x, f, row.units[0], row.units[1], row.limits[1], &sc[g], &mn[g]);
+        float inverse = q4_inverse(f.d);
+        for (int i = 0; i < CODEC_GROUP; i++) {
+            codes[i] = (uint8_t)q4_code(x[i], inverse, f.m);
+        }
+        q4_put(codes, g, dst);
     }
-    memcpy(mn + groups, &S, sizeof S);
-    memcpy(mn + groups + sizeof S, &M, sizeof M);
+    q4_store_units(&row, cols, dst);
 }
 
 static void q4_decode_row(const void *src, uint32_t cols, float *dst) {
@@ -348,6 +386,19 @@ const struct codec *codec_by_name(const char *name) {
     for (size_t i = 0; i < sizeof codecs / sizeof codecs[0]; i++) {
         if (strcmp(codecs[i].name, name) == 0) {
             return &codecs[i];
+        }
+    }
+    return NULL;
+}
+
+static const struct codec_steps steps[] = {
+    {CODEC_Q4, q4_begin, q4_fit_group, q4_round, q4_put},
+};
+
+const struct codec_steps *codec_steps_of(const struct codec *c) {
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+        if (steps[i].id == c->id) {
+            return &steps[i];
         }
     }
     return NULL;

@@ -101,6 +101,37 @@ enum {
 #define CODEC_Q4_TOLERANCE 0.1f
 
 /*
+ * Encoding in steps, for rounding that looks beyond its row (prep/calib/rounding): first what the
+ * row as a whole has, by its weights as they are; then the scales of a group, by its weights as
+ * they have become; then weight after weight. Where no weight changes on the way, the row becomes
+ * that of encode_row, byte for byte.
+ */
+struct codec_row {
+    float units[2];  /* of a group's scale and minimum */
+    float limits[2]; /* greatest errors that are accepted: while searching, at last */
+};
+/* What a group's codes stand for. */
+struct codec_grid {
+    float step, offset; /* code * step - offset */
+    float inverse;      /* of step; 0 where that is 0 */
+};
+struct codec_steps {
+    enum codec_id id;
+    /* Into `dst`, a row of `cols` weights. */
+    void (*begin)(const float *src, uint32_t cols, void *dst, struct codec_row *row);
+    /* Fit group g to `x` [CODEC_GROUP], into `dst`. Touches bytes of this group alone. */
+    void (*fit)(const float *x, uint32_t cols, uint32_t g, const struct codec_row *row, void *dst,
+                struct codec_grid *grid);
+    /* The nearest code of each of `n` weights in a grid of its own, and what it stands for. */
+    void (*round)(const float *x, const struct codec_grid *grids, uint32_t n, uint8_t *codes,
+                  float *values);
+    /* Store the codes [CODEC_GROUP] of group g. Touches bytes of this group alone. */
+    void (*put)(const uint8_t *codes, uint32_t g, void *dst);
+};
+/* NULL where a codec has none. */
+const struct codec_steps *codec_steps_of(const struct codec *c);
+
+/*
  * The only handle on a weight matrix [rows, cols], row-major; row r starts at data + r *
  * stride_bytes. A stride wider than the row lets a matrix be a view into interleaved storage (the
  * gate rows of a chunk are every third row). `data` is borrowed from whatever holds the bytes

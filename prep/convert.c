@@ -29,6 +29,8 @@
 static const char *const codec_words[] = {"keep", "bf16", "f16", "f32", "q8", "q4", NULL};
 static const char *const trunk_words[] = {"keep", "bf16", "f16", "f32", "q8", NULL};
 
+static const char *const rounding_words[] = {"auto", "nearest", "gptq", NULL};
+
 static uint64_t peak_rss_bytes(void) {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
@@ -152,15 +154,29 @@ static void print_json(const struct convert_options *o, const struct arch *a,
         (json_int_t)peak_rss_bytes());
     if (out->calib.ran) {
         const struct calib_result *c = &out->calib.result;
-        json_object_set_new(root, "calibration",
-                            json_pack("{s:I, s:I, s:I}", "tokens", (json_int_t)c->train_tok,
-                                      "generated_tokens", (json_int_t)out->calib.generated_tok,
-                                      "held_out_tokens", (json_int_t)c->held_tok));
+        json_object_set_new(
+            root, "calibration",
+            json_pack("{s:I, s:I, s:I, s:s}", "tokens", (json_int_t)c->train_tok,
+                      "generated_tokens", (json_int_t)out->calib.generated_tok, "held_out_tokens",
+                      (json_int_t)c->held_tok, "rounding",
+                      rounding_words[c->rounded.codec ? CONVERT_GPTQ : CONVERT_NEAREST]));
     }
     if (out->measured) {
         json_object_set_new(root, "loss", loss_json(out->points));
     }
     json_out_print(root, JSON_INDENT(2));
+}
+
+/* The mean error of a part of the experts, over layers that have any. */
+static double rounding_error(const struct calib_result *c, uint32_t part) {
+    double sum = 0, n = 0;
+    for (uint32_t l = 0; l < c->n_layers; l++) {
+        if (c->scores[l].rounding[part] >= 0) {
+            sum += (double)c->scores[l].rounding[part];
+            n++;
+        }
+    }
+    return n > 0 ? sum / n : 1;
 }
 
 static void print_loss(const struct outcome *out) {
@@ -201,6 +217,12 @@ static void print_text(const struct convert_options *o, const struct arch *a,
     if (o->compress != CORM_COMPRESS_AUTO && s->n_chunks_unshrunk > 0) {
         printf("           %" PRIu64 " chunks stay raw, because %s does not make them smaller\n",
                s->n_chunks_unshrunk, corm_compress_words[o->compress]);
+    }
+    if (out->calib.result.rounded.codec) {
+        const struct calib_result *c = &out->calib.result;
+        printf(
+            "  rounding gptq: the error of gate %.2f, up %.2f, down %.2f of nearest rounding's\n",
+            rounding_error(c, 0), rounding_error(c, 1), rounding_error(c, 2));
     }
     printf("  took     %.1f s, peak memory %s\n", out->seconds,
            cli_size_text(peak, peak_rss_bytes()));
@@ -395,6 +417,14 @@ static int check_options(const struct cli_call *call, struct err *err) {
                 corm_compress_words[o->compress]);
         return CLI_USAGE;
     }
+    if (o->rounding == CONVERT_GPTQ && (!codec || !codec_steps_of(codec))) {
+        err_set(err, "--rounding gptq is for --codec q4, not for %s", codec_words[o->codec]);
+        return CLI_USAGE;
+    }
+    if (o->rounding == CONVERT_GPTQ && !o->calibrate && !o->calib.count && !o->generate_calib) {
+        err_set(err, "--rounding gptq needs --calibrate");
+        return CLI_USAGE;
+    }
     if (o->no_compress) {
         o->compress = CORM_COMPRESS_NONE;
     }
@@ -515,6 +545,12 @@ static const struct cli_option calib_rows[] = {
      .max = 1 << 26},
     {"calib-seq", 0, CLI_INT, FIELD(calib_seq), "N",
      "Tokens of a sequence, at most; never more than the model's context.", .min = 16, .max = 4096},
+    {"rounding", 0, CLI_ENUM, FIELD(rounding), "HOW",
+     "How weights of experts become codes of few bits. gptq: by error feedback, so that what a "
+     "layer "
+     "gives for the calibration text stays closest; the archive is as large and as fast. nearest: "
+     "each to the nearest code. auto: gptq where calibrating with --codec q4, else nearest.",
+     .words = rounding_words},
     {"hot-share", 0, CLI_DOUBLE, FIELD(hot_share), "SHARE",
      "Part of an expert's energy that its hot prefix holds, when calibrating (then --hot does not "
      "count).",

@@ -14,6 +14,8 @@
 
 #include "prep/prep.h"
 
+enum convert_rounding { CONVERT_ROUNDING_AUTO, CONVERT_NEAREST, CONVERT_GPTQ };
+
 /* A field belongs to the option of its name. */
 struct convert_options {
     struct prep_options prep;
@@ -22,6 +24,7 @@ struct convert_options {
     double hot;
     int chunk_neurons, threads;
     int compress; /* enum corm_compress */
+    int rounding; /* enum convert_rounding */
     bool no_compress, raw_hot, force;
     bool calibrate;
     struct cli_list calib, calib_held;

@@ -175,8 +175,8 @@ static int generate(struct calibration *c, const struct convert_options *o,
 }
 
 static int calibrate(struct calibration *c, const struct convert_options *o,
-                     const struct hf_model *model, uint64_t hash, const struct corpus *train,
-                     struct progress *progress, struct err *err) {
+                     const struct hf_model *model, const struct pack_options *pack, uint64_t hash,
+                     const struct corpus *train, struct progress *progress, struct err *err) {
     const struct arch *a = hf_arch(model);
     struct calib_options opt = {
         .chunk_neurons = pack_chunk_neurons(a, (uint32_t)o->chunk_neurons),
@@ -186,13 +186,17 @@ static int calibrate(struct calibration *c, const struct convert_options *o,
         .gates = 128,
         .threads = (uint32_t)o->threads,
         .state_dir = c->state_dir,
+        .round_codec = o->rounding != CONVERT_NEAREST && pack->expert_codec &&
+                               codec_steps_of(pack->expert_codec)
+                           ? pack->expert_codec
+                           : NULL,
     };
     char *spill = claim_path(o->output, CLAIM_SPILL);
     opt.spill_path = spill;
     char *key =
-        mem_printf("%s %016" PRIx64 " chunk %u share %.17g rank %u basis %u gates %u threads %u",
+        mem_printf("%s %016" PRIx64 " chunk %u share %.17g rank %u basis %u gates %u rounding %s",
                    CORM_VERSION_TEXT, hash, opt.chunk_neurons, opt.hot_share, opt.rank, opt.basis,
-                   opt.gates, opt.threads);
+                   opt.gates, opt.round_codec ? opt.round_codec->name : "none");
     opt.state_key = key;
     int rc = calib_run(model, train, &c->held, &opt, progress, o->stop, &c->result, err);
     free(key);
@@ -251,7 +255,7 @@ int calibration_run(struct calibration *c, const struct convert_options *o,
         checkpoint_hash(model, &hash, err) < 0 ||
         (o->generate_calib &&
          generate(c, o, model, pack, seq_tok, hash, progress, &train, err) < 0) ||
-        calibrate(c, o, model, hash, &train, progress, err) < 0) {
+        calibrate(c, o, model, pack, hash, &train, progress, err) < 0) {
         goto out;
     }
     hand_over(c, o, model, pack);

@@ -400,9 +400,17 @@ static void choose_codecs(const struct pack *p, struct convert *c, uint32_t hot)
     }
 }
 
-static int write_expert(struct pack *p, struct convert *c, struct err *err) {
-    uint32_t hot = place_neurons(p, c);
-    choose_codecs(p, c, hot);
+/* Whether calibration has rounded the experts. */
+static bool are_rounded(const struct pack *p) {
+    const bool rounded = p->opt->calib && p->opt->calib->rounded.codec != NULL;
+    if (rounded && p->opt->chunk_codec) {
+        die("experts that are rounded into one codec cannot be packed in several");
+    }
+    return rounded;
+}
+
+/* Fill c->neurons from the checkpoint. */
+static int convert_expert(const struct pack *p, struct convert *c, struct err *err) {
     uint32_t threads = pool_threads(p->pool);
     uint32_t items = (p->a->ffn_dim + BLOCK_NEURONS - 1) / BLOCK_NEURONS;
     pool_run(p->pool, convert_block, c, items);
@@ -417,7 +425,18 @@ static int write_expert(struct pack *p, struct convert *c, struct err *err) {
         return err_set(err, "%s", first->msg);
     }
     hf_expert_done(p->m, c->layer, c->expert);
-    return corm_write_record_mixed(p->w, c->layer, c->expert, c->codecs, c->neurons, hot, err);
+    return 0;
+}
+
+static int write_expert(struct pack *p, struct convert *c, struct err *err) {
+    uint32_t hot = place_neurons(p, c);
+    choose_codecs(p, c, hot);
+    int rc = are_rounded(p)
+                 ? rounded_read(&p->opt->calib->rounded, c->layer, c->expert, c->neurons, err)
+                 : convert_expert(p, c, err);
+    return rc < 0 ? -1
+                  : corm_write_record_mixed(p->w, c->layer, c->expert, c->codecs, c->neurons, hot,
+                                            err);
 }
 
 static int write_experts(struct pack *p, struct err *err) {
@@ -437,7 +456,7 @@ static int write_experts(struct pack *p, struct err *err) {
     int rc = 0;
     for (uint32_t l = 0; l < a->n_layers; l++) {
         for (uint32_t e = 0; rc == 0 && arch_is_moe(a, l) && e < a->n_experts; e++) {
-            if (e + 1 < a->n_experts) {
+            if (e + 1 < a->n_experts && !are_rounded(p)) {
                 hf_expert_want(p->m, l, e + 1);
             }
             c.layer = l;
@@ -533,6 +552,9 @@ static void describe_options(const struct pack *p, struct buf *out) {
         buf_printf(out, " --compress %s", corm_compress_words[p->opt->compress]);
     }
     buf_printf(out, "%s\n", p->opt->compress && p->opt->raw_hot ? " --raw-hot" : "");
+    if (are_rounded(p)) {
+        buf_printf(out, "rounding: gptq\n");
+    }
     if (p->opt->calib) {
         buf_printf(out, "calibration: %u tokens of %s, %u held out\n", p->opt->calib->train_tok,
                    p->opt->calib_text, p->opt->calib->held_tok);

@@ -22,7 +22,7 @@
 struct pack_options {
     const struct codec *expert_codec; /* NULL: the one that holds all experts exactly */
     /* The codec of each chunk of each expert; NULL: expert_codec, which else is one of the longest
-     * rows among them. */
+     * rows among them. NULL where calibration has rounded the experts. */
     const struct codec *(*chunk_codec)(void *ctx, uint32_t layer, uint32_t expert, uint32_t chunk,
                                        uint32_t n_hot);
     void *chunk_codec_ctx;

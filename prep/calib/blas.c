@@ -11,6 +11,7 @@
 #include <cblas.h>
 
 #include "kernels/cpu/cpu.h"
+#include "prep/calib/fit.h"
 #include "runtime/machine.h"
 
 enum {
@@ -68,8 +69,8 @@ static const float *panel_of(const struct cpu *c, const struct weight *w, uint32
 /* y [rows, n] (rows y_cols apart) = x [rows, cols] . panel [n, cols]^T. */
 static void times_panel(const float *x, uint32_t rows, uint32_t cols, const float *panel,
                         uint32_t n, float *y, uint32_t y_cols) {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)rows, (blasint)n, (blasint)cols,
-                1.0f, x, (blasint)cols, panel, (blasint)cols, 0.0f, y, (blasint)y_cols);
+    fit_multiply((struct fit_factor){x, cols, false}, (struct fit_factor){panel, cols, true}, rows,
+                 n, cols, false, y, y_cols);
 }
 
 static void matmul(void *self, const struct weight *w, const struct weight *bias, const float *x,
@@ -122,9 +123,8 @@ static void run_neurons(struct blas *b, const struct expert_layer *layer, uint32
     b->ops.act_mul(b, &layer->rule, b->gate, b->up, (size_t)n_uses * n);
     w.data = data + 2 * row_bytes;
     const float *down = panel_of(&b->cpu, &w, 0, n, b->panel);
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)n_uses, (blasint)dim,
-                (blasint)n, 1.0f, b->gate, (blasint)n, down, (blasint)dim, 1.0f, b->part,
-                (blasint)dim);
+    fit_multiply((struct fit_factor){b->gate, n, false}, (struct fit_factor){down, dim, false},
+                 n_uses, dim, n, true, b->part, dim);
 }
 
 /* Computes uses first .. first + n_uses - 1 of a job, which are no more than the scratch has room

@@ -6,6 +6,7 @@
 
 #include "prep/calib/blas.h"
 #include "prep/calib/calib_layer.h"
+#include "prep/calib/calib_round.h"
 #include "prep/calib/calib_state.h"
 
 /* Rows of one call of the FFN. Each expert of a layer is read once for so many rows. */
@@ -206,7 +207,8 @@ static int run_layer(struct calib *c, uint32_t layer, struct progress *progress,
             stop_check(stop, err) < 0) {
             return -1;
         }
-        progress_update(progress, (uint64_t)layer * c->n_rows + first + n);
+        progress_update(progress,
+                        (uint64_t)layer * c->n_rows + (first + n) / (c->opt->round_codec ? 2 : 1));
     }
     return 0;
 }
@@ -240,6 +242,7 @@ static int run_layers(struct calib *c, struct corm_predict_builder *builders,
     progress_start(progress, "calibrating", (uint64_t)a->n_layers * c->n_rows, PROGRESS_TOKENS);
     for (uint32_t l = done; l < a->n_layers; l++) {
         if (run_layer(c, l, progress, stop, err) < 0 || calib_layer_fit(c, &builders[l], err) < 0 ||
+            calib_round_layer(c, progress, stop, err) < 0 ||
             (!c->kept && calib_state_save(c, &builders[l], err) < 0)) {
             return -1;
         }
@@ -249,7 +252,7 @@ static int run_layers(struct calib *c, struct corm_predict_builder *builders,
 }
 
 void calib_scores_clear(struct calib_scores *s) {
-    *s = (struct calib_scores){.previous_token = -1, .hot_energy = -1};
+    *s = (struct calib_scores){.previous_token = -1, .hot_energy = -1, .rounding = {-1, -1, -1}};
     for (int a = 0; a <= PREDICT_MAX_AHEAD; a++) {
         s->stale[a] = s->stale_wide[a] = s->corrected[a] = s->learned[a] = s->learned_wide[a] = -1;
     }
@@ -281,6 +284,12 @@ int calib_run(const struct hf_model *model, const struct corpus *train, const st
     }
     struct corm_predict_builder *builders = mem_calloc(a->n_layers, sizeof *builders);
     join_texts(&c, train, held);
+    result->rounded = (struct rounded){.codec = opt->round_codec,
+                                       .dir = opt->state_dir,
+                                       .key = calib_state_key(&c),
+                                       .n_experts = a->n_experts,
+                                       .ffn_dim = a->ffn_dim,
+                                       .dim = a->dim};
     int status = open_forward(&c, err);
     if (status == 0) {
         status = open_rows(&c, err);

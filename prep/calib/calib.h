@@ -23,6 +23,7 @@
 
 #include "format/corm_predict.h"
 #include "format/progress.h"
+#include "prep/calib/rounded.h"
 #include "prep/corpus.h"
 #include "prep/hf/hf.h"
 
@@ -43,6 +44,9 @@ struct calib_options {
                              layers share keys nothing is saved, and nothing resumed */
     const char *spill_path; /* a file of this name is made, and its name removed at once */
     const char *state_key;  /* what the saved state must agree with: checkpoint, options */
+    /* Experts are rounded into it with error feedback (calib_round), and wait in state_dir, which
+     * is given then; codec_steps_of says which codecs can be. NULL: pack rounds. */
+    const struct codec *round_codec;
 };
 
 /* What was measured on held-out text for one target layer. Recalls are shares of the experts that
@@ -59,6 +63,9 @@ struct calib_scores {
     float hot_fraction;                 /* neurons in the hot prefix, mean over experts */
     float hot_energy; /* share of an expert's energy that its hot prefix has, mean over uses */
     float energy_static[CALIB_CUTS], energy_learned[CALIB_CUTS], energy_oracle[CALIB_CUTS];
+    /* Error of gate, up and down as they were rounded, 1 = rounded to the nearest; negative = they
+     * were not. */
+    float rounding[3];
     bool chunks_stored;
 };
 
@@ -70,6 +77,8 @@ struct calib_result {
     struct calib_scores *scores; /* [n_layers] */
     uint32_t train_tok, held_tok;
     uint32_t resumed_layers;
+    struct rounded
+        rounded;        /* where the rounded experts are; its codec is NULL where there are none */
     struct err refused; /* why saved state was not taken up further, where it is at fault */
 };
 

@@ -28,7 +28,7 @@ static void add_part(struct parts *p, void *data, size_t bytes) {
     p->at[p->n++] = (struct part){data, bytes};
 }
 
-static uint64_t key_of(const struct calib *c) {
+uint64_t calib_state_key(const struct calib *c) {
     struct hasher *h = hasher_new();
     hasher_add(h, c->opt->state_key, strlen(c->opt->state_key));
     hasher_add(h, c->ids, c->n_rows * sizeof *c->ids);
@@ -265,7 +265,7 @@ int calib_state_save(struct calib *c, const struct corm_predict_builder *layer, 
     if (mkdir(dir, 0777) < 0 && errno != EEXIST) {
         return err_errno(err, errno, "%s", dir);
     }
-    uint64_t key = key_of(c);
+    uint64_t key = calib_state_key(c);
     struct parts p = layer_parts(c, c->layer), sizes = {.n = 0};
     uint64_t size[2] = {layer->n_entries, layer->body.len};
     add_part(&sizes, size, sizeof size);
@@ -345,6 +345,12 @@ static bool load_layer(struct calib *c, uint64_t key, uint32_t layer,
     return ok;
 }
 
+/* Whether the layer's experts are rounded, where they are to be. */
+static bool has_experts(const struct calib *c, uint32_t layer, struct err *refused) {
+    return !c->opt->round_codec || !arch_is_moe(c->arch, layer) ||
+           rounded_check(&c->result->rounded, layer, refused);
+}
+
 static bool load_rows(struct calib *c, uint64_t key, uint32_t layer, struct err *refused) {
     struct parts rows = rows_parts(c, layer);
     char *path = path_of(c->opt->state_dir, "rows", layer);
@@ -366,10 +372,14 @@ void calib_state_load(struct calib *c, struct corm_predict_builder *builders, ui
     if (!c->opt->state_dir) {
         return;
     }
-    uint64_t key = key_of(c);
+    uint64_t key = calib_state_key(c);
     uint32_t n = 0;
-    while (n < c->arch->n_layers && load_layer(c, key, n, &builders[n], refused)) {
+    while (n < c->arch->n_layers && load_layer(c, key, n, &builders[n], refused) &&
+           has_experts(c, n, refused)) {
         n++;
+    }
+    if (n < c->arch->n_layers) { /* where a layer was read whose experts are not there */
+        forget_layer(c, n, &builders[n]);
     }
     /* Where the process was killed between writing two files, the rows of the layer before are
      * still there. */
@@ -393,6 +403,7 @@ void calib_state_remove(const char *state_dir, uint32_t n_layers) {
             free(path);
             free(temp);
         }
+        rounded_remove(state_dir, l);
     }
     if (state_dir) {
         rmdir(state_dir);

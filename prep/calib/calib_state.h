@@ -6,7 +6,8 @@
  * only the newest is kept. Each is written under a temporary name, synced and renamed, and ends in
  * a checksum, so that a kill at any time leaves whole files. They are no less strangers for that:
  * whatever is read from them is checked, and what does not fit is computed again.
- * Leaves to others: what is in a layer (calib_layer).
+ * Leaves to others: what is in a layer (calib_layer); files of rounded experts (rounded), without
+ * which a layer is not taken up where it is to have them.
  *
  * The key (checkpoint, options, text) is part of every file, so that the state of another run is
  * not taken up.
@@ -16,6 +17,8 @@
 
 #include "prep/calib/calib_layer.h"
 
+/* A hash of the options' key and of the text. */
+uint64_t calib_state_key(const struct calib *c);
 /* Save the layer at hand. Nothing happens where opt->state_dir is NULL. */
 int calib_state_save(struct calib *c, const struct corm_predict_builder *layer, struct err *err);
 /* Take up a saved state: fills the result's rows and `builders` [n_layers] of the layers that are

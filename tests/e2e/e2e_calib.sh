@@ -236,6 +236,45 @@ not_tidied() {
 }
 case_ 'what a later run can take up stays' not_tidied
 
+# ---- rounding --------------------------------------------------------------------------------------
+
+# The same archive for any number of threads; a killed run goes on to it; as large as with nearest codes, and
+# closer to the model.
+rounds() {
+    calibrate q4.corm --codec q4 >said 2>&1 && cat said && grep -q '^  rounding gptq: ' said &&
+        calibrate one.corm -q --codec q4 --threads 1 && cmp q4.corm one.corm &&
+        calibrate nearest.corm -q --codec q4 --rounding nearest && ! cmp -s q4.corm nearest.corm &&
+        "$prep" verify q4.corm && "$prep" inspect q4.corm | grep -q 'rounding: gptq' &&
+        [ "$(echo q4.corm* one.corm*)" = 'q4.corm one.corm' ] || return 1
+    for layer in 1 4; do
+        killed_rounding $layer && calibrate again.corm --codec q4 --threads 1 >said 2>&1 || { cat said; return 1; }
+        cat said
+        grep -q "went on after layer" said && cmp q4.corm again.corm && [ "$(echo again.corm*)" = again.corm ] || return 1
+    done
+}
+# killed_rounding LAYER: killed while that layer's experts are rounded, or soon after.
+killed_rounding() {
+    for try in 1 2 3 4 5; do
+        rm -rf again.corm*
+        "$prep" convert -q "$fable" -o again.corm --calib "$text/stories" --calib-held "$text/heldout" \
+            --calib-tokens 512 --threads 2 --codec q4 >said 2>&1 &
+        pid=$!
+        while [ ! -e again.corm.calib/experts-000$1.tmp ] && [ ! -e again.corm.calib/experts-000$1 ] &&
+            kill -0 $pid 2>/dev/null; do sleep 0.01; done
+        kill -KILL $pid 2>/dev/null
+        wait $pid 2>/dev/null
+        [ ! -e again.corm ] || continue
+        ls again.corm.calib
+        return
+    done
+    echo 'never killed before the end'
+    return 1
+}
+case_ 'rounding: the same bytes for any threads and after a kill' rounds
+case_ 'rounding without calibration' refused '--rounding gptq needs --calibrate' --codec q4 --rounding gptq
+case_ 'rounding of a codec that has none' refused '--rounding gptq is for --codec q4, not for q8' --codec q8 --calibrate \
+    --rounding gptq
+
 # ---- text of the model's own -----------------------------------------------------------------------
 
 generated() {
