@@ -133,7 +133,8 @@ static int inspect_checkpoint(const char *dir, bool json, struct err *err) {
     return rc;
 }
 
-/* A model in GGUF, whose weights are not read, but what they are stored as is told. */
+/* A model in GGUF, and what its weights are stored as. Of weights only matrices in F32 are read, to
+ * see whether all of their numbers are of a narrower type. */
 static int inspect_gguf(const char *path, bool json, struct err *err) {
     struct hf_model m;
     struct pack_cost cost = {0};

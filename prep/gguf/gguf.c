@@ -318,10 +318,15 @@ static int read_begin(struct parse *p, uint64_t *n_tensors, uint64_t *n_values) 
     return 0;
 }
 
+static const struct gguf_value *value_of(const struct gguf_value *values, uint64_t n,
+                                         const char *key) {
+    struct gguf_value wanted = {.key = (char *)(uintptr_t)key};
+    return n ? bsearch(&wanted, values, n, sizeof wanted, by_key) : NULL;
+}
+
 static int read_alignment(const struct parse *p, const struct gguf_value *values, uint64_t n,
                           uint64_t *alignment) {
-    struct gguf_value key = {.key = (char *)(uintptr_t) "general.alignment"};
-    const struct gguf_value *v = n ? bsearch(&key, values, n, sizeof key, by_key) : NULL;
+    const struct gguf_value *v = value_of(values, n, "general.alignment");
     int64_t value = DEFAULT_ALIGNMENT;
     if (v && (!gguf_integer(v, 0, &value) || v->list || value < 8 || value > MAX_ALIGNMENT ||
               (value & (value - 1)) != 0)) {
@@ -329,6 +334,24 @@ static int read_alignment(const struct parse *p, const struct gguf_value *values
                        MAX_ALIGNMENT);
     }
     *alignment = (uint64_t)value;
+    return 0;
+}
+
+/* A later part says which it is, and the same of the whole as the first. */
+static int check_part(const struct parse *p, const struct gguf_value *values, uint64_t n) {
+    static const char *const keys[] = {"split.no", "split.count", "split.tensors.count"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const struct gguf_value *v = value_of(values, n, keys[i]),
+                                *first = gguf_find(p->g, keys[i]);
+        int64_t is, expected = (int64_t)p->g->n_headers - 1;
+        if (i > 0 && (!first || !gguf_integer(first, 0, &expected))) {
+            continue;
+        }
+        if (!v || v->list || !gguf_integer(v, 0, &is) || is != expected) {
+            return err_set(p->err, "%s: %s: expected %" PRId64 "%s", p->path, keys[i], expected,
+                           i > 0 ? ", as the first part has it" : "");
+        }
+    }
     return 0;
 }
 
@@ -340,6 +363,7 @@ static int parse_all(struct parse *p, const uint8_t *file, size_t file_bytes) {
     }
     struct gguf_value *values = mem_calloc(n_values + 1, sizeof *values);
     int rc = read_values(p, n_values, values) < 0 ||
+                     (p->g->values && check_part(p, values, n_values) < 0) ||
                      read_alignment(p, values, n_values, &alignment) < 0 ||
                      read_tensors(p, n_tensors, alignment, file_bytes, file) < 0
                  ? -1
@@ -353,14 +377,13 @@ static int parse_all(struct parse *p, const uint8_t *file, size_t file_bytes) {
     return rc;
 }
 
-/* How long the header is: a walk over the map, of which nothing is kept. */
-static int measure_header(struct gguf *g, const uint8_t *file, size_t file_bytes, const char *path,
-                          size_t *bytes, struct err *err) {
-    const size_t limit = GGUF_MAX_HEADER_BYTES - (size_t)g->header_bytes;
+/* How long the header is that is at `file`: a walk, of which nothing is kept. */
+static int walk_header(const struct gguf *g, const uint8_t *file, size_t file_bytes,
+                       const char *path, size_t *bytes, struct err *err) {
     struct gguf walk = {.steps = g->steps};
     struct parse p = {.g = &walk, .path = path, .err = err};
     uint64_t n_tensors, n_values;
-    cursor_init(&p.c, file, file_bytes < limit ? file_bytes : limit);
+    cursor_init(&p.c, file, file_bytes);
     int rc = read_begin(&p, &n_tensors, &n_values);
     for (uint64_t i = 0; rc == 0 && i < n_values; i++) {
         char name[GGUF_MAX_NAME_BYTES + 1];
@@ -372,11 +395,27 @@ static int measure_header(struct gguf *g, const uint8_t *file, size_t file_bytes
         rc = read_entry(&p, &e);
     }
     *bytes = p.c.pos;
-    if (rc < 0 && file_bytes > limit && p.c.failed) {
+    return rc;
+}
+
+/* The same within the budget of bytes. Where the walk ends at that, a walk over the whole file
+ * tells whether the header is too long, or is wrong: then what is wrong is said. */
+static int measure_header(const struct gguf *g, const uint8_t *file, size_t file_bytes,
+                          const char *path, size_t *bytes, struct err *err) {
+    const size_t limit = GGUF_MAX_HEADER_BYTES - (size_t)g->header_bytes;
+    if (file_bytes <= limit) {
+        return walk_header(g, file, file_bytes, path, bytes, err);
+    }
+    if (walk_header(g, file, limit, path, bytes, err) == 0) {
+        return 0;
+    }
+    *err = (struct err){0};
+    walk_header(g, file, file_bytes, path, bytes, err);
+    if (*bytes > limit || !err->set) {
         *err = (struct err){0};
         err_set(err, "%s: the header has more than %zu bytes", path, limit);
     }
-    return rc;
+    return -1;
 }
 
 int gguf_parse(struct gguf *g, const uint8_t *file, size_t file_bytes, const char *path,
@@ -409,8 +448,7 @@ void gguf_close(struct gguf *g) {
 /* ---- values ---- */
 
 const struct gguf_value *gguf_find(const struct gguf *g, const char *key) {
-    struct gguf_value wanted = {.key = (char *)(uintptr_t)key};
-    return g->n_values ? bsearch(&wanted, g->values, g->n_values, sizeof wanted, by_key) : NULL;
+    return value_of(g->values, g->n_values, key);
 }
 
 bool gguf_integer(const struct gguf_value *v, uint64_t i, int64_t *out) {

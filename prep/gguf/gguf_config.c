@@ -65,6 +65,10 @@ static int refuse(const struct gguf_reading *r, const char *key, const char *exp
 static int number_of(const struct gguf_reading *r, const char *key, json_t **out, struct err *err) {
     char full[KEY_BYTES];
     const struct gguf_value *v = find(r, key, full);
+    *out = NULL;
+    if (v && v->n > ARCH_MAX_LAYERS) {
+        return refuse(r, full, "at most a number for each layer", err);
+    }
     *out = v ? number_json(v, 0) : NULL;
     bool same = true;
     for (uint64_t i = 1; v && *out && i < v->n && same; i++) {
@@ -89,6 +93,21 @@ int gguf_number(const struct gguf_reading *r, const char *key, double fallback, 
     }
     *out = v ? json_number_value(v) : fallback;
     json_decref(v);
+    return 0;
+}
+
+int gguf_whole(const struct gguf_reading *r, const char *key, int64_t fallback, int64_t *out,
+               struct err *err) {
+    char full[KEY_BYTES];
+    double value;
+    if (gguf_number(r, key, (double)fallback, &value, err) < 0) {
+        return -1;
+    }
+    if (value < 0 || value > INT32_MAX || value != floor(value)) {
+        snprintf(full, sizeof full, "%s.%s", r->family->arch, key);
+        return refuse(r, full, "a whole number of 0 .. 2147483647", err);
+    }
+    *out = (int64_t)value;
     return 0;
 }
 
@@ -200,9 +219,13 @@ static int read_tensors(struct gguf_reading *r, struct err *err) {
 
 /* ---- RoPE ---- */
 
+static bool is_text(const struct gguf_text *t, const char *word) {
+    return t->bytes == strlen(word) && memcmp(t->data, word, t->bytes) == 0;
+}
+
 /* Numbers of an object of RoPE, behind "rope.scaling.". */
 static const struct gguf_key rope_keys[] = {
-    {"rope.scaling.factor", "factor", GGUF_TAKE, 0},
+    {"rope.scaling.factor", "factor", GGUF_NEED, 0},
     {"rope.scaling.original_context_length", "original_max_position_embeddings", GGUF_TAKE, 0},
     {"rope.scaling.yarn_beta_fast", "beta_fast", GGUF_TAKE, 0},
     {"rope.scaling.yarn_beta_slow", "beta_slow", GGUF_TAKE, 0},
@@ -230,15 +253,56 @@ static int read_rope_scale(struct gguf_reading *r, json_t *rope, struct err *err
     return 0;
 }
 
+/* A factor without a type is that of "linear", as llama.cpp has it; "linear" without one turns as
+ * none. */
 static int read_rope_type(struct gguf_reading *r, struct gguf_text *type, struct err *err) {
+    static const struct gguf_text none = {"none", 4}, linear = {"linear", 6};
     char full[KEY_BYTES];
+    const bool scaled = find(r, "rope.scaling.factor", full) != NULL;
     const struct gguf_value *v = find(r, "rope.scaling.type", full);
-    *type = (struct gguf_text){"none", 4};
-    return v && !gguf_string(v, type) ? refuse(r, full, "a text", err) : 0;
+    *type = linear;
+    if (v && !gguf_string(v, type)) {
+        return refuse(r, full, "a text", err);
+    }
+    if (is_text(type, "linear") && !scaled) {
+        *type = none;
+    }
+    return 0;
 }
 
-static bool is_text(const struct gguf_text *t, const char *word) {
-    return t->bytes == strlen(word) && memcmp(t->data, word, t->bytes) == 0;
+/* Keys that only a type of scaling reads, which is none of this file's: `neutral` changes nothing,
+ * NaN is no number's equal. */
+static int refuse_unread(const struct gguf_reading *r, const struct gguf_text *type,
+                         struct err *err) {
+    static const struct {
+        const char *key;
+        double neutral;
+        bool linear; /* which "linear" reads too */
+    } rows[] = {
+        {"rope.scaling.factor", 1, true},
+        {"rope.scaling.attn_factor", 1, false},
+        {"rope.scaling.yarn_attn_factor", 1, false},
+        {"rope.scaling.yarn_log_multiplier", 0, false},
+        {"rope.scaling.yarn_beta_fast", NAN, false},
+        {"rope.scaling.yarn_beta_slow", NAN, false},
+        {"rope.scaling.original_context_length", NAN, false},
+    };
+    const bool linear = is_text(type, "linear");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char full[KEY_BYTES];
+        double value;
+        if (!find(r, rows[i].key, full) || (linear && rows[i].linear)) {
+            continue;
+        }
+        if (gguf_number(r, rows[i].key, 0, &value, err) < 0) {
+            return -1;
+        }
+        if (value != rows[i].neutral) {
+            return err_set(err, "%s: %s: is not read where rope.scaling.type is %s", r->g->path,
+                           full, linear ? "linear" : "none");
+        }
+    }
+    return 0;
 }
 
 static int read_rope(struct gguf_reading *r, struct err *err) {
@@ -257,12 +321,13 @@ static int read_rope(struct gguf_reading *r, struct err *err) {
     int rc = 0;
     if (is_text(&type, "linear")) {
         json_object_set_new(rope, "rope_type", json_string("linear"));
-        rc = read_keys(&inner, rope_keys, err);
+        rc = read_key(&inner, &rope_keys[0], err) < 0 ? -1 : refuse_unread(r, &type, err);
     } else if (is_text(&type, "yarn")) {
         json_object_set_new(rope, "rope_type", json_string("yarn"));
         rc = read_keys(&inner, rope_keys, err) < 0 || read_rope_scale(r, rope, err) < 0 ? -1 : 0;
     } else if (is_text(&type, "none")) {
         json_object_set_new(rope, "rope_type", json_string("default"));
+        rc = refuse_unread(r, &type, err);
     } else {
         rc = err_set(err,
                      "%s: %s.rope.scaling.type \"%.*s\" is not read: expected none, linear or yarn",
@@ -271,7 +336,8 @@ static int read_rope(struct gguf_reading *r, struct err *err) {
     json_object_set_new(rope, "rope_theta", json_real(theta));
     json_object_set(r->config, "rope_parameters", rope);
     json_decref(rope);
-    if (rc == 0 && turned != width && !json_object_get(r->config, "kv_lora_rank")) {
+    /* Said where it is 1 too: families have parts of their own where it is not said. */
+    if (rc == 0 && !json_object_get(r->config, "kv_lora_rank")) {
         gguf_set_real(r, "partial_rotary_factor", turned / width);
     }
     return rc;
@@ -284,13 +350,15 @@ static const char *const stop_keys[] = {
 
 static int read_stops(struct gguf_reading *r, struct err *err) {
     json_t *stops = json_array();
+    const struct gguf_value *tokens = gguf_find(r->g, "tokenizer.ggml.tokens");
+    const uint64_t n = tokens && tokens->list ? tokens->n : INT32_MAX;
     int rc = 0;
     for (size_t i = 0; i < sizeof stop_keys / sizeof *stop_keys; i++) {
         const struct gguf_value *v = gguf_find(r->g, stop_keys[i]);
         int64_t id;
         if (v && (v->list || !gguf_integer(v, 0, &id))) {
             rc = refuse(r, stop_keys[i], "a token's id", err);
-        } else if (v) {
+        } else if (v && id >= 0 && (uint64_t)id < n) { /* others are how some files write "none" */
             json_array_append_new(stops, json_integer(id));
         }
     }
@@ -314,7 +382,7 @@ static const struct {
 static int read_sampling(const struct gguf *g, json_t **generation, struct err *err) {
     for (size_t i = 0; i < sizeof sampling / sizeof *sampling; i++) {
         const struct gguf_value *v = gguf_find(g, sampling[i].key);
-        json_t *number = v ? number_json(v, 0) : NULL;
+        json_t *number = v && !v->list ? number_json(v, 0) : NULL;
         if (v && !number) {
             return err_set(err, "%s: %s: expected a finite number", g->path, sampling[i].key);
         }

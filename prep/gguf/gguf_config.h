@@ -24,6 +24,9 @@ int gguf_config(const struct gguf *g, const struct gguf_family **family, json_t 
 /* The number under "ARCH.`key`"; `fallback` where there is none. */
 int gguf_number(const struct gguf_reading *r, const char *key, double fallback, double *out,
                 struct err *err);
+/* The same of a whole number of 0 .. INT32_MAX; anything else is refused. */
+int gguf_whole(const struct gguf_reading *r, const char *key, int64_t fallback, int64_t *out,
+               struct err *err);
 /* Set a key of the config. */
 void gguf_set_integer(struct gguf_reading *r, const char *name, int64_t value);
 void gguf_set_real(struct gguf_reading *r, const char *name, double value);

@@ -1,5 +1,6 @@
 #include "prep/gguf/gguf_family.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "prep/gguf/gguf_config.h"
@@ -181,16 +182,16 @@ static const struct gguf_key glm4moe_keys[] = {
 
 /* Layers that predict further tokens count among the model's there. */
 static int further_layers(struct gguf_reading *r, struct err *err) {
-    double layers, further;
-    if (gguf_number(r, "block_count", 0, &layers, err) < 0 ||
-        gguf_number(r, "nextn_predict_layers", 0, &further, err) < 0) {
+    int64_t layers, further;
+    if (gguf_whole(r, "block_count", 0, &layers, err) < 0 ||
+        gguf_whole(r, "nextn_predict_layers", 0, &further, err) < 0) {
         return -1;
     }
-    if (further < 0 || further >= layers) {
-        return err_set(err, "%s: %s.nextn_predict_layers is %g of %g layers", r->g->path,
-                       r->family->arch, further, layers);
+    if (further >= layers) {
+        return err_set(err, "%s: %s.nextn_predict_layers is %" PRId64 " of %" PRId64 " layers",
+                       r->g->path, r->family->arch, further, layers);
     }
-    gguf_set_integer(r, "num_hidden_layers", (int64_t)(layers - further));
+    gguf_set_integer(r, "num_hidden_layers", layers - further);
     return 0;
 }
 
@@ -212,37 +213,83 @@ static const struct gguf_key deepseek2_keys[] = {
     {.key = NULL},
 };
 
+/* Models with groups of experts, whose older files do not say so. */
+static const struct {
+    int64_t gating, experts, groups, used;
+    const char *name;
+} grouped[] = {{2, 256, 8, 4, "DeepSeek-V3"}, {1, 160, 8, 3, "DeepSeek-V2"}};
+
+/* What a file does not say of how experts are chosen is as llama.cpp takes it, which is other than
+ * the family's own: all experts are one group, weights are neither renormalised nor scaled. */
+static int choosing(struct gguf_reading *r, int64_t gating, int64_t *groups, struct err *err) {
+    int64_t experts, used;
+    if (gguf_whole(r, "expert_count", 0, &experts, err) < 0 ||
+        gguf_whole(r, "expert_group_count", 0, groups, err) < 0 ||
+        gguf_whole(r, "expert_group_used_count", 0, &used, err) < 0) {
+        return -1;
+    }
+    for (size_t i = 0; *groups == 0 && i < sizeof grouped / sizeof *grouped; i++) {
+        if (grouped[i].gating == gating && grouped[i].experts == experts) {
+            return err_set(
+                err,
+                "%s: key \"%s.expert_group_count\" is missing: %s itself, which has %" PRId64
+                " experts, has %" PRId64 " groups of which %" PRId64
+                " are used, and older files do not say so: convert it anew",
+                r->g->path, r->family->arch, grouped[i].name, experts, grouped[i].groups,
+                grouped[i].used);
+        }
+    }
+    if (*groups > 1 && used == 0) {
+        return err_set(err,
+                       "%s: key \"%s.expert_group_used_count\" is missing, of %" PRId64 " groups",
+                       r->g->path, r->family->arch, *groups);
+    }
+    if (*groups <= 1) {
+        *groups = 1;
+        gguf_set_integer(r, "n_group", 1);
+        gguf_set_integer(r, "topk_group", 1);
+    }
+    if (!json_object_get(r->config, "norm_topk_prob")) {
+        gguf_set_flag(r, "norm_topk_prob", false);
+    }
+    if (!json_object_get(r->config, "routed_scaling_factor")) {
+        gguf_set_real(r, "routed_scaling_factor", 1);
+    }
+    return 0;
+}
+
 /* Widths of keys and values are those of heads in keys that end with _mla, where the file has them:
  * in it keys and values are the latent then. Which of the two families it is, the scores say. */
 static int deepseek2(struct gguf_reading *r, struct err *err) {
-    double key, value, turned, gating, groups, heads, q_rank;
-    if (gguf_number(r, "attention.key_length", 0, &key, err) < 0 ||
-        gguf_number(r, "attention.key_length_mla", key, &key, err) < 0 ||
-        gguf_number(r, "attention.value_length", 0, &value, err) < 0 ||
-        gguf_number(r, "attention.value_length_mla", value, &value, err) < 0 ||
-        gguf_number(r, "rope.dimension_count", 0, &turned, err) < 0 ||
-        gguf_number(r, "expert_gating_func", 1, &gating, err) < 0 ||
-        gguf_number(r, "expert_group_count", 1, &groups, err) < 0 ||
-        gguf_number(r, "attention.q_lora_rank", 0, &q_rank, err) < 0 ||
-        gguf_number(r, "attention.head_count", 0, &heads, err) < 0) {
+    int64_t key, value, turned, gating, groups, heads, q_rank;
+    if (gguf_whole(r, "attention.key_length", 0, &key, err) < 0 ||
+        gguf_whole(r, "attention.key_length_mla", key, &key, err) < 0 ||
+        gguf_whole(r, "attention.value_length", 0, &value, err) < 0 ||
+        gguf_whole(r, "attention.value_length_mla", value, &value, err) < 0 ||
+        gguf_whole(r, "rope.dimension_count", 0, &turned, err) < 0 ||
+        gguf_whole(r, "expert_gating_func", 1, &gating, err) < 0 ||
+        gguf_whole(r, "attention.q_lora_rank", 0, &q_rank, err) < 0 ||
+        gguf_whole(r, "attention.head_count", 0, &heads, err) < 0) {
         return -1;
     }
-    if (key <= turned || value <= 0 || (gating != 1 && gating != 2)) {
-        return err_set(
-            err,
-            "%s: %s: key_length %g, value_length %g, rope.dimension_count %g, "
-            "expert_gating_func %g: expected keys wider than what is turned of them, and "
-            "1 or 2",
-            r->g->path, r->family->arch, key, value, turned, gating);
+    if (key <= turned || value == 0 || (gating != 1 && gating != 2)) {
+        return err_set(err,
+                       "%s: %s: key_length %" PRId64 ", value_length %" PRId64
+                       ", rope.dimension_count %" PRId64 ", expert_gating_func %" PRId64
+                       ": expected keys wider than what is turned of them, and 1 or 2",
+                       r->g->path, r->family->arch, key, value, turned, gating);
+    }
+    if (choosing(r, gating, &groups, err) < 0) {
+        return -1;
     }
     json_object_del(r->config, "head_dim");
     if (q_rank == 0) {
         json_object_del(r->config, "q_lora_rank");
         json_object_set_new(r->config, "q_lora_rank", json_null());
     }
-    gguf_set_integer(r, "num_key_value_heads", (int64_t)heads);
-    gguf_set_integer(r, "qk_nope_head_dim", (int64_t)(key - turned));
-    gguf_set_integer(r, "v_head_dim", (int64_t)value);
+    gguf_set_integer(r, "num_key_value_heads", heads);
+    gguf_set_integer(r, "qk_nope_head_dim", key - turned);
+    gguf_set_integer(r, "v_head_dim", value);
     if (gating == 1) {
         json_object_set_new(r->config, "model_type", json_string("deepseek_v2"));
         json_object_set_new(r->config, "architectures", json_pack("[s]", "DeepseekV2ForCausalLM"));

@@ -62,7 +62,7 @@ static int open_parts(struct gguf *g, unsigned n, struct err *err) {
 
 int gguf_open(struct gguf *g, const char *path, struct err *err) {
     unsigned part, named = parts_of_name(path, &part);
-    int64_t parts, tensors;
+    int64_t parts, tensors, no;
     memset(g, 0, sizeof *g);
     g->path = mem_strdup(path);
     g->st = st_new();
@@ -71,7 +71,8 @@ int gguf_open(struct gguf *g, const char *path, struct err *err) {
                        named, named);
     }
     if (open_file(g, path, err) < 0 || split_number(g, "split.count", &parts, err) < 0 ||
-        split_number(g, "split.tensors.count", &tensors, err) < 0) {
+        split_number(g, "split.tensors.count", &tensors, err) < 0 ||
+        split_number(g, "split.no", &no, err) < 0) {
         return -1;
     }
     if (parts > 1 && named != (uint64_t)parts) {
@@ -79,6 +80,9 @@ int gguf_open(struct gguf *g, const char *path, struct err *err) {
                        "%s: is one of %" PRId64 " parts (split.count): expected a name that ends "
                        "with -00001-of-%05" PRId64 ".gguf",
                        path, parts, parts);
+    }
+    if (no != 0) {
+        return err_set(err, "%s: split.no: expected 0, of the first part, is %" PRId64, path, no);
     }
     if (parts > 1 && open_parts(g, named, err) < 0) {
         return -1;

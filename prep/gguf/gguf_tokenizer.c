@@ -136,18 +136,24 @@ static int read_merges(struct reading *r) {
 struct pair {
     float score; /* of the third */
     uint32_t left_chars, right_chars;
-    uint32_t left, right; /* ids */
+    uint32_t made, left, right; /* ids */
 };
 
-/* Greater scores first; where they are alike, longer sides, then later tokens: as transformers
- * makes merges out of the files of SentencePiece. */
+static int by_id(uint32_t x, uint32_t y) {
+    return (x > y) - (x < y);
+}
+
+/* Greater scores first; where they are alike, longer sides; then lower ids of the third, of the
+ * left, of the right: as transformers makes merges out of the files of SentencePiece, which sorts
+ * them so without changing the order of those that are alike. */
 static int by_score(const void *a, const void *b) {
     const struct pair *x = a, *y = b;
     return x->score != y->score               ? (x->score < y->score ? 1 : -1)
            : x->left_chars != y->left_chars   ? (x->left_chars < y->left_chars ? 1 : -1)
            : x->right_chars != y->right_chars ? (x->right_chars < y->right_chars ? 1 : -1)
-           : x->left != y->left               ? (x->left < y->left ? 1 : -1)
-                                              : (x->right < y->right) - (x->right > y->right);
+           : x->made != y->made               ? by_id(x->made, y->made)
+           : x->left != y->left               ? by_id(x->left, y->left)
+                                              : by_id(x->right, y->right);
 }
 
 struct pairs {
@@ -174,20 +180,28 @@ static bool piece_id(const struct reading *r, const char *text, size_t bytes, ui
     return v && r->types[*id] == NORMAL;
 }
 
-enum { MAX_PIECE_BYTES = 1024 }; /* longer ones are made by no merge */
+/* Longer pieces are made by no merge, and a vocabulary has no more ways to make its pieces. */
+enum { MAX_PIECE_BYTES = 256, MAX_PAIRS = 4 << 20 };
 
-static void add_pairs(const struct reading *r, uint64_t id, float score, struct pairs *out) {
+static int add_pairs(const struct reading *r, uint64_t id, float score, struct pairs *out) {
     const struct gguf_text *t = &r->texts[id];
     for (size_t at = 1; at < t->bytes && t->bytes <= MAX_PIECE_BYTES; at++) {
-        struct pair p = {.score = score};
+        struct pair p = {.score = score, .made = (uint32_t)id};
         if (begins_char(t->data[at]) && piece_id(r, t->data, at, &p.left) &&
             piece_id(r, t->data + at, t->bytes - at, &p.right)) {
             p.left_chars = chars_of(t->data, at);
             p.right_chars = chars_of(t->data + at, t->bytes - at);
+            if (out->n == MAX_PAIRS) {
+                return err_set(r->err,
+                               "%s: tokenizer.ggml.tokens: more than %d ways to make tokens of two "
+                               "others",
+                               r->g->path, MAX_PAIRS);
+            }
             out->list = mem_grow(out->list, out->n + 1, &out->cap, sizeof *out->list);
             out->list[out->n++] = p;
         }
     }
+    return 0;
 }
 
 static int make_merges(struct reading *r) {
@@ -204,8 +218,9 @@ static int make_merges(struct reading *r) {
             free(pairs.list);
             return refuse(r, key, "numbers");
         }
-        if (r->types[i] == NORMAL) {
-            add_pairs(r, i, (float)score, &pairs);
+        if (r->types[i] == NORMAL && add_pairs(r, i, (float)score, &pairs) < 0) {
+            free(pairs.list);
+            return -1;
         }
     }
     if (pairs.n) {
@@ -303,9 +318,9 @@ static int read_templates(struct reading *r) {
 static int read_bytes(struct reading *r, json_t **root) {
     static const char key[] = "tokenizer.ggml.pre";
     const struct gguf_value *v = gguf_find(r->g, key);
-    struct gguf_text name = {"gpt-2", 5};
-    if (v && !gguf_string(v, &name)) {
-        return refuse(r, key, "a text");
+    struct gguf_text name;
+    if (!v || !gguf_string(v, &name)) {
+        return refuse(r, key, "the name of how text is split before merges, which has no default");
     }
     const struct gguf_pre *pre = gguf_pre_find(&name);
     if (!pre) {

@@ -207,12 +207,33 @@ static void refuses_alignment(void **state) {
     }
 }
 
+/* Where less of the budget is left than the file has bytes, a header that is too long is told from
+ * one that is wrong. */
+static void tells_long_from_wrong(void **state) {
+    (void)state;
+    for (int wrong = 0; wrong < 2; wrong++) {
+        struct gguf_made m = make(0);
+        struct buf file = made_file(&m);
+        struct gguf g = {.st = st_new(), .header_bytes = GGUF_MAX_HEADER_BYTES - 100};
+        struct err err = {0};
+        if (wrong) {
+            put(&file, place_of(&file, "general.architecture") + 20 + 4, 1ull << 60, 8);
+        }
+        assert_int_equal(gguf_parse(&g, (const uint8_t *)file.data, file.len, "f.gguf", &err), -1);
+        assert_err(&err, "f.gguf: ",
+                   wrong ? "general.architecture: text 0 has" : "has more than 100 bytes");
+        gguf_close(&g);
+        buf_free(&file);
+    }
+}
+
 /* ---- parts ---- */
 
-static void write_part(const char *dir, const char *name, uint32_t count, uint32_t tensors,
-                       const char *tensor) {
+static void write_part(const char *dir, const char *name, uint32_t no, uint32_t count,
+                       uint32_t tensors, const char *tensor) {
     struct gguf_made m = {0};
     if (count) {
+        made_u32(&m, "split.no", no);
         made_u32(&m, "split.count", count);
         made_u32(&m, "split.tensors.count", tensors);
     }
@@ -227,24 +248,31 @@ static void opens_parts(void **state) {
     static const struct {
         const char *first;
         uint32_t count, tensors;
-        const char *second, *tensor, *say; /* NULL: it is opened */
+        const char *second;
+        uint32_t no, second_tensors;
+        const char *tensor, *say; /* NULL: it is opened */
     } rows[] = {
-        {"m-00001-of-00002.gguf", 2, 2, "m-00002-of-00002.gguf", "two", NULL},
-        {"m.gguf", 0, 0, "m-00002-of-00002.gguf", "two", NULL}, /* one file, as it says */
-        {"m-00001-of-00002.gguf", 2, 2, "other.gguf", "two", "m-00002-of-00002.gguf: is missing"},
-        {"m-00001-of-00002.gguf", 2, 2, "m-00002-of-00002.gguf", "one", "is also in"},
-        {"m-00001-of-00002.gguf", 2, 3, "m-00002-of-00002.gguf", "two",
+        {"m-00001-of-00002.gguf", 2, 2, "m-00002-of-00002.gguf", 1, 2, "two", NULL},
+        {"m.gguf", 0, 0, "m-00002-of-00002.gguf", 1, 2, "two", NULL}, /* one file, as it says */
+        {"m-00001-of-00002.gguf", 2, 2, "other.gguf", 1, 2, "two",
+         "m-00002-of-00002.gguf: is missing"},
+        {"m-00001-of-00002.gguf", 2, 2, "m-00002-of-00002.gguf", 1, 2, "one", "is also in"},
+        {"m-00001-of-00002.gguf", 2, 3, "m-00002-of-00002.gguf", 1, 3, "two",
          "2 tensors, split.tensors.count says 3"},
-        {"m.gguf", 2, 2, "m-00002-of-00002.gguf", "two", "expected a name that ends with"},
-        {"m-00001-of-00002.gguf", 3, 3, "m-00002-of-00002.gguf", "two", "is one of 3 parts"},
+        {"m.gguf", 2, 2, "m-00002-of-00002.gguf", 1, 2, "two", "expected a name that ends with"},
+        {"m-00001-of-00002.gguf", 3, 3, "m-00002-of-00002.gguf", 1, 3, "two", "is one of 3 parts"},
+        {"m-00001-of-00002.gguf", 2, 2, "m-00002-of-00002.gguf", 0, 2, "two",
+         "m-00002-of-00002.gguf: split.no: expected 1"},
+        {"m-00001-of-00002.gguf", 2, 2, "m-00002-of-00002.gguf", 1, 3, "two",
+         "m-00002-of-00002.gguf: split.tensors.count: expected 2, as the first part has it"},
     };
     for (size_t i = 0; i < TEST_COUNT(rows); i++) {
         char *dir = test_mkdir();
         struct gguf g;
         struct err err = {0};
         char *path = mem_printf("%s/%s", dir, rows[i].first);
-        write_part(dir, rows[i].second, 2, 2, rows[i].tensor);
-        write_part(dir, rows[i].first, rows[i].count, rows[i].tensors, "one");
+        write_part(dir, rows[i].second, rows[i].no, 2, rows[i].second_tensors, rows[i].tensor);
+        write_part(dir, rows[i].first, 0, rows[i].count, rows[i].tensors, "one");
         gguf_open(&g, path, &err);
         if (rows[i].say) {
             assert_err(&err, dir, rows[i].say);
@@ -272,7 +300,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reads),        cmocka_unit_test(refuses),
         cmocka_unit_test(refuses_ends), cmocka_unit_test(refuses_alignment),
-        cmocka_unit_test(opens_parts),
+        cmocka_unit_test(opens_parts),  cmocka_unit_test(tells_long_from_wrong),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

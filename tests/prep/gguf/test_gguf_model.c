@@ -86,6 +86,7 @@ static void compare(const char *name, const char *a_path, const char *b_path) {
 static const struct golden_case {
     const char *name, *changes;
     struct made_as as;
+    const char *hidden; /* keys that the file is to lack, a space behind each */
 } cases[] = {
     {"mixtral-tiny", "{\"sliding_window\": null}", {"llama", "F32", true, false}},
     {"olmoe-tiny", "{\"clip_qkv\": null}", {"olmoe", "F32", false, false}},
@@ -107,16 +108,38 @@ static const struct golden_case {
     {"deepseekv2-tiny", "{}", {"deepseek2", "F32", false, false}},
     {"deepseekv3-tiny", "{}", {"deepseek2", "F32", false, true}},
     {"deepseekv3-tiny", "{}", {"deepseek2", "BF16", false, false}},
+    {"deepseekv3-tiny",
+     "{\"n_group\": 1, \"topk_group\": 1, \"norm_topk_prob\": false, \"routed_scaling_factor\": "
+     "1.0}",
+     {"deepseek2", "F32", false, true},
+     "deepseek2.expert_group_count deepseek2.expert_group_used_count deepseek2.expert_weights_norm "
+     "deepseek2.expert_weights_scale "},
+    {"glm4moe-tiny", "{\"partial_rotary_factor\": 1.0}", {"glm4moe", "F32", false, false}},
+    {"qwen3moe-tiny",
+     "{\"rope_parameters\": {\"rope_type\": \"linear\", \"factor\": 4.0, \"rope_theta\": 1e6}}",
+     {"qwen3moe", "BF16", false, false},
+     "qwen3moe.rope.scaling.type "},
 };
 
+/* Give a key a name that is of no architecture. */
+static void hide(struct buf *file, const char *key, size_t bytes) {
+    char *at = memmem(file->data, file->len, key, bytes);
+    assert_non_null(at);
+    *at = '-';
+}
+
 /* The checkpoint of a case, and the file written of it. */
-static char *write_case(const struct made_as *as, const char *dir, struct hf_model *m) {
+static char *write_case(const struct made_as *as, const char *hidden, const char *dir,
+                        struct hf_model *m) {
     struct err err = {0};
     struct gguf_made made = {0};
     hf_open(m, dir, &err);
     assert_no_err(&err);
     made_golden(&made, m, dir, as);
     struct buf file = made_file(&made);
+    for (const char *key = hidden ? hidden : ""; *key; key += strcspn(key, " ") + 1) {
+        hide(&file, key, strcspn(key, " "));
+    }
     char *path = test_write(dir, "golden.gguf", file.data, file.len);
     buf_free(&file);
     return path;
@@ -128,7 +151,7 @@ static void gives_the_same_archives(void **state) {
         char *dir = changed_copy(cases[i].name, cases[i].changes);
         struct hf_model hf, gg;
         struct err err = {0};
-        char *path = write_case(&cases[i].as, dir, &hf);
+        char *path = write_case(&cases[i].as, cases[i].hidden, dir, &hf);
         char *a = mem_printf("%s/hf.corm", dir), *b = mem_printf("%s/gguf.corm", dir);
         assert_true(gguf_model_is(path));
         gguf_model_open(&gg, path, &err);
@@ -150,7 +173,7 @@ static void gives_the_same_archives(void **state) {
 /* A file of mixtral-tiny whose matrices are Q8_0, experts in another type. */
 static char *write_blocks(const char *dir, struct hf_model *m) {
     const struct made_as c = {"llama", "Q8_0", true, false};
-    return write_case(&c, dir, m);
+    return write_case(&c, NULL, dir, m);
 }
 
 /* Types of blocks: what is told of them, that a codec of the archive's own is chosen, and that
@@ -232,7 +255,7 @@ static void refuses(void **state) {
     char *dir = changed_copy("olmoe-tiny", "{\"clip_qkv\": null}");
     struct hf_model hf;
     const struct made_as c = {"olmoe", "F32", false, false};
-    char *path = write_case(&c, dir, &hf);
+    char *path = write_case(&c, NULL, dir, &hf);
     hf_close(&hf);
     for (size_t i = 0; i < TEST_COUNT(rows); i++) {
         struct hf_model m;
@@ -253,6 +276,72 @@ static void refuses(void **state) {
     }
     free(path);
     test_rmdir(dir);
+}
+
+/* A golden file with another key behind its own, or without one. */
+static void refuses_keys(void **state) {
+    (void)state;
+    static const char plain[] =
+        "{\"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 10000.0}}";
+    enum { MANY = 2000 };
+    static const struct {
+        const char *arch, *hidden, *key;
+        float value;
+        uint64_t items; /* of a list; 0: it is none */
+        const char *say;
+    } rows[] = {
+        {"deepseek2", "deepseek2.expert_count", "deepseek2.expert_count", 256, 0,
+         "key \"deepseek2.expert_group_count\" is missing: DeepSeek-V3 itself"},
+        {"deepseek2", "deepseek2.attention.head_count", "deepseek2.attention.head_count", 2.5F, 0,
+         "deepseek2.attention.head_count: expected a whole number of 0 .. 2147483647"},
+        {"deepseek2", "deepseek2.attention.value_length", "deepseek2.attention.value_length", 1e30F,
+         0, "deepseek2.attention.value_length: expected a whole number"},
+        {"qwen3moe", NULL, "qwen3moe.rope.scaling.attn_factor", 2, 0,
+         "qwen3moe.rope.scaling.attn_factor: is not read where rope.scaling.type is none"},
+        {"qwen3moe", NULL, "qwen3moe.rope.scaling.yarn_beta_fast", 32, 0,
+         "qwen3moe.rope.scaling.yarn_beta_fast: is not read"},
+        {"qwen3moe", "qwen3moe.block_count", "qwen3moe.block_count", 2, MANY,
+         "qwen3moe.block_count: expected at most a number for each layer"},
+        {"qwen3moe", NULL, "general.sampling.min_p", 0.5F, 1,
+         "general.sampling.min_p: expected a finite number"},
+    };
+    float many[MANY];
+    for (size_t i = 0; i < TEST_COUNT(rows); i++) {
+        const bool deep = strcmp(rows[i].arch, "deepseek2") == 0;
+        char *dir =
+            deep ? changed_copy("deepseekv3-tiny", "{}") : changed_copy("qwen3moe-tiny", plain);
+        const struct made_as as = {rows[i].arch, "F32", false, false};
+        struct hf_model hf, gg;
+        struct gguf_made made = {0};
+        struct err err = {0};
+        hf_open(&hf, dir, &err);
+        assert_no_err(&err);
+        made_golden(&made, &hf, dir, &as);
+        for (size_t k = 0; k < MANY; k++) {
+            many[k] = rows[i].value;
+        }
+        if (rows[i].items) {
+            made_list(&made, rows[i].key, GGUF_F32, rows[i].items, many,
+                      rows[i].items * sizeof *many);
+        } else {
+            made_f32(&made, rows[i].key, rows[i].value);
+        }
+        struct buf file = made_file(&made);
+        if (rows[i].hidden) {
+            hide(&file, rows[i].hidden, strlen(rows[i].hidden));
+        }
+        if (i == 0) {
+            hide(&file, "deepseek2.expert_group_count", strlen("deepseek2.expert_group_count"));
+        }
+        char *path = test_write(dir, "bad.gguf", file.data, file.len);
+        assert_int_equal(gguf_model_open(&gg, path, &err), -1);
+        assert_err(&err, "bad.gguf: ", rows[i].say);
+        hf_close(&gg);
+        hf_close(&hf);
+        buf_free(&file);
+        free(path);
+        test_rmdir(dir);
+    }
 }
 
 /* ---- the program ---- */
@@ -335,6 +424,7 @@ int main(void) {
         cmocka_unit_test(gives_the_same_archives),
         cmocka_unit_test(reads_blocks),
         cmocka_unit_test(refuses),
+        cmocka_unit_test(refuses_keys),
         cmocka_unit_test(tells),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -227,7 +227,7 @@ static void refuses(void **state) {
     (void)state;
     static const struct {
         const char *model;
-        int tokens, types, merges; /* of the lists; -1: there is none */
+        int tokens, types, merges; /* of the lists; -1: there is none; 2: none, and no "pre" */
         const char *say;
     } rows[] = {
         {"t5", 3, 3, 0, "tokenizer.ggml.model: expected \"gpt2\" or \"llama\""},
@@ -235,6 +235,7 @@ static void refuses(void **state) {
         {"gpt2", 0, 0, 0, "tokenizer.ggml.tokens: expected a list of texts"},
         {"gpt2", 3, 2, 0, "tokenizer.ggml.token_type: expected a number for each token"},
         {"gpt2", 3, 3, -1, "tokenizer.ggml.merges: expected a list of texts"},
+        {"gpt2", 3, 3, 2, "tokenizer.ggml.pre: expected the name of how text is split"},
         {"gpt2", 3, 3, 1, "a side or the result is not in the vocabulary"},
         {"gpt2", 4, 4, 0, "'a' is there twice, as 3 too"},
         {"gpt2", 5, 5, 0, "token 4 is empty"},
@@ -254,6 +255,9 @@ static void refuses(void **state) {
             made_item(&items, text, strlen(text));
         }
         made_text(&m, "tokenizer.ggml.model", rows[i].model);
+        if (rows[i].merges < 2) {
+            made_text(&m, "tokenizer.ggml.pre", "gpt-2");
+        }
         if (rows[i].tokens >= 0) {
             made_list(&m, "tokenizer.ggml.tokens", GGUF_STRING, (uint64_t)rows[i].tokens,
                       items.data ? items.data : "", items.len);
@@ -262,7 +266,7 @@ static void refuses(void **state) {
                   (size_t)rows[i].types * sizeof *types);
         items.len = 0;
         made_item(&items, "a z", 3);
-        if (rows[i].merges >= 0) {
+        if (rows[i].merges == 0 || rows[i].merges == 1) {
             made_list(&m, "tokenizer.ggml.merges", GGUF_STRING, (uint64_t)rows[i].merges,
                       items.data, rows[i].merges ? items.len : 0);
         }
