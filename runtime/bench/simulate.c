@@ -58,7 +58,7 @@ static uint64_t record_bytes(const struct corm *archive, uint32_t record) {
 
 /* ---- the cache itself ---- */
 
-/* The archive with every expert in one chunk. */
+/* The archive with every expert in one chunk; their sizes and codecs do not matter here. */
 static struct corm whole_experts(const struct corm *archive) {
     struct corm c = *archive;
     struct corm_record *records = mem_calloc(c.n_records, sizeof *records);
@@ -71,6 +71,7 @@ static struct corm whole_experts(const struct corm *archive) {
     c.chunks = chunks;
     c.n_chunks = c.n_records;
     c.chunk_neurons = 1;
+    c.mixed = false;
     return c;
 }
 

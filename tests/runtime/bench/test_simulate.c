@@ -10,6 +10,7 @@ enum {
     LAYERS = 4,
     EXPERTS = 8,
     FFN = 3,
+    MIXED_FFN = 12, /* two hot chunks and a cold one */
     ACTIVE = 2,
     TOKENS = 400,
     EVENTS = TOKENS * LAYERS,
@@ -22,13 +23,15 @@ struct rig {
     struct simulate_trace trace;
 };
 
-static void open_rig(struct rig *r, uint32_t n_active) {
+/* `cold`: NULL, or the codec of cold chunks, where hot ones have q8. */
+static void open_archive(struct rig *r, uint32_t n_active, const char *cold) {
     struct err err = {0};
     struct arch a;
-    archive_moe_arch(&a, LAYERS, EXPERTS, FFN);
+    archive_moe_arch(&a, LAYERS, EXPERTS, cold ? MIXED_FFN : FFN);
     *r = (struct rig){.dir = test_mkdir(), .trace.n_active = n_active};
     char *path = mem_printf("%s/simulate.corm", r->dir);
-    struct archive_options o = archive_defaults("bf16", "bf16");
+    struct archive_options o = archive_defaults("bf16", cold ? "q8" : "bf16");
+    o.cold = cold ? codec_by_name(cold) : NULL;
     struct corm_write_stats stats;
     archive_write(path, &a, &o, &stats, &err);
     assert_no_err(&err);
@@ -36,6 +39,10 @@ static void open_rig(struct rig *r, uint32_t n_active) {
     assert_no_err(&err);
     arch_free(&a);
     free(path);
+}
+
+static void open_rig(struct rig *r, uint32_t n_active) {
+    open_archive(r, n_active, NULL);
 }
 
 static void close_rig(struct rig *r) {
@@ -160,6 +167,23 @@ static void a_cache_below_one_layer_is_refused(void **state) {
     close_rig(&r);
 }
 
+/* Hits are those of whole experts, whatever codecs their chunks have. */
+static void codecs_of_chunks_change_no_hit(void **state) {
+    (void)state;
+    struct rig one, mixed;
+    open_rig(&one, ACTIVE);
+    open_archive(&mixed, ACTIVE, "q4");
+    assert_true(mixed.archive.mixed);
+    add_trace(&one, PERFECT);
+    add_trace(&mixed, PERFECT);
+    const struct simulate_result a = run(&one, SIMULATE_OWN, 1, 0),
+                                 b = run(&mixed, SIMULATE_OWN, 1, 0);
+    assert_true(a.hits == b.hits);
+    assert_int_equal(a.reads, b.reads);
+    close_rig(&one);
+    close_rig(&mixed);
+}
+
 /* ---- with guesses ---- */
 
 static void without_allowance_guesses_change_nothing(void **state) {
@@ -270,6 +294,7 @@ int main(void) {
         cmocka_unit_test(a_circle_of_three_in_a_cache_of_two),
         cmocka_unit_test(reads_are_misses_where_nothing_is_guessed),
         cmocka_unit_test(a_cache_below_one_layer_is_refused),
+        cmocka_unit_test(codecs_of_chunks_change_no_hit),
         cmocka_unit_test(without_allowance_guesses_change_nothing),
         cmocka_unit_test(perfect_guesses_hit_always),
         cmocka_unit_test(a_slower_device_brings_less),
