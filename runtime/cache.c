@@ -94,11 +94,6 @@ size_t cache_slot_bytes(const struct corm *archive, unsigned how) {
     return s.n > 0 ? s.sizes[0].slot_bytes : 0;
 }
 
-uint32_t cache_slots_needed(const struct corm *archive, unsigned how) {
-    const struct cache_sizes s = cache_sizes(archive, how | CACHE_ONE_SIZE);
-    return s.n > 0 ? s.sizes[0].n : 0;
-}
-
 uint64_t cache_bytes_needed(const struct corm *archive, unsigned how) {
     const struct cache_sizes s = cache_sizes(archive, how);
     return room_all_bytes(s.sizes, s.n);
@@ -191,8 +186,10 @@ int cache_open(struct cache *c, const struct corm *archive, uint64_t bytes,
     for (uint32_t i = 0; i < archive->n_chunks && c->sizes.n > 0; i++) {
         c->class[i] = (uint8_t)class_of(&c->sizes, bytes_of(archive, opt->how, i));
     }
+    const bool all = bytes >= room_all_bytes(c->sizes.sizes, c->sizes.n);
     for (uint32_t i = 0; i < c->sizes.n; i++) {
-        c->alone_bytes[i] = room_alone_bytes(c->sizes.sizes, c->sizes.n, i);
+        c->alone_bytes[i] =
+            all ? c->sizes.sizes[i].slot_bytes : room_alone_bytes(c->sizes.sizes, c->sizes.n, i);
     }
     open_records(c);
     open_chances(c);
@@ -564,12 +561,15 @@ int32_t cache_slot_take(struct cache *c, uint32_t chunk, enum cache_claim claim,
     while ((slot = room_take(&c->room, class, false)) == CACHE_NO_SLOT) {
         uint32_t victim = find_victim(c);
         if (victim == UINT32_MAX && claim == CACHE_CLAIM_DEMAND) {
+            /* What is demanded may have what is kept free, too: chunks that are leased together
+             * have room together. */
+            if ((slot = room_take(&c->room, class, true)) != CACHE_NO_SLOT) {
+                return slot;
+            }
             victim = find_last_resort(c);
         }
         if (victim == UINT32_MAX || (claim == CACHE_CLAIM_GUESS && cache_use_p(c, victim) >= p)) {
-            /* What is demanded may have what is kept free, too: chunks that are leased together
-             * have room together. */
-            return claim == CACHE_CLAIM_DEMAND ? room_take(&c->room, class, true) : CACHE_NO_SLOT;
+            return CACHE_NO_SLOT;
         }
         evict_from(c, victim);
     }

@@ -143,8 +143,9 @@ struct cache {
     struct cache_record *records; /* [archive->n_records] */
     struct room room;
     struct cache_sizes sizes;
-    uint64_t alone_bytes[ROOM_MAX_CLASSES]; /* room_alone_bytes of each class */
-    uint8_t *class;                         /* [n_chunks] of those that use slots */
+    /* Of each class room_alone_bytes; where all chunks have room at once, a slot's bytes. */
+    uint64_t alone_bytes[ROOM_MAX_CLASSES];
+    uint8_t *class; /* [n_chunks] of those that use slots */
     struct cache_options opt;
     /* Chunks evicted from a map, for prefetch to give back to the kernel: [n_unmapped]. */
     uint32_t *unmapped, n_unmapped;
@@ -176,8 +177,7 @@ const struct corm_chunk *cache_unpackable(const struct corm *archive);
 struct cache_sizes cache_sizes(const struct corm *archive, unsigned how);
 /* The largest size; 0 where no chunk uses a slot. */
 size_t cache_slot_bytes(const struct corm *archive, unsigned how);
-/* The number of chunks that use slots, and the room for all of them at once. */
-uint32_t cache_slots_needed(const struct corm *archive, unsigned how);
+/* Room for all chunks that use slots at once. */
 uint64_t cache_bytes_needed(const struct corm *archive, unsigned how);
 /* Room without which one expert could not be computed while another arrives. */
 uint64_t cache_floor_bytes(const struct corm *archive, unsigned how);

@@ -246,6 +246,10 @@ static int experts_run(void *ctx, uint32_t layer, const struct layer_weights *lw
             e->meanwhile(e->meanwhile_ctx);
             told = true;
         }
+        if (e->n_open == 0) {
+            die("layer %u expert %u has no room in an expert cache of %llu bytes", layer,
+                e->order[next], (unsigned long long)e->cache->room.bytes);
+        }
         if (prefetch_wait_any(e->prefetch, e->needs, e->n_open, e->ready, err) < 0) {
             close_experts(e, true, &leased);
             return -1;

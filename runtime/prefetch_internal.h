@@ -65,7 +65,8 @@ void prefetch_announce_ready(struct prefetch *p);
 
 /* Take the first request of a class together with its queued neighbours, as far as there are slots
  * for them; they become LOADING. run->n = 0 where there is no slot for the first. The class must
- * have a request. */
+ * have a request. Where chunks have several sizes, a guess may evict what is cheaper than itself
+ * and still find no slot: what it evicted stays so, and its room is left for whoever comes next. */
 void prefetch_take_from(struct prefetch *p, enum prefetch_class class, struct fill_run *run);
 /* Take the most urgent run. run->n = 0 where there is nothing to do, or where demands wait for a
  * slot. A guess that may evict nothing is dropped. */

@@ -121,7 +121,7 @@ void prefetch_take_from(struct prefetch *p, enum prefetch_class class, struct fi
         c->chunks[id].state = CACHE_LOADING;
         run->slots[run->n++] = slot;
     }
-    if (c->n_unmapped > 0) {
+    if (run->n > 0 && c->n_unmapped > 0) { /* a run of no chunks is not served */
         take_unmapped(p, run);
     }
 }

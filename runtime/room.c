@@ -34,7 +34,7 @@ static uint64_t *set_open(struct room_set *s, uint32_t n, uint64_t *words) {
             die("a set of %u levels", s->levels + 1);
         }
         s->words[s->levels] = words;
-        s->n_words[s->levels++] = n;
+        s->levels++;
         words += n;
     } while (n > 1);
     return words;
@@ -216,7 +216,8 @@ static uint64_t own_bytes(const struct room *r, const struct room_class *k, uint
     return (end - first) * r->page_bytes;
 }
 
-/* Close a free slot of another class, the last of its span. False where none has any. */
+/* Close a free slot of another class, the last of its span. False where none has any, or where the
+ * kernel does not take its pages back: then it stays free. */
 static bool close_one(struct room *r, uint32_t class) {
     uint32_t slot = NONE, i = 0;
     for (; i < r->n_classes; i++) {
@@ -230,12 +231,13 @@ static bool close_one(struct room *r, uint32_t class) {
     struct room_class *from = &r->classes[i];
     uint64_t first, end;
     own_pages(r, from, slot, &first, &end);
+    const uint64_t bytes = (end - first) * r->page_bytes;
+    if (bytes > 0 && madvise(from->base + first * r->page_bytes, bytes, MADV_DONTNEED) != 0) {
+        return false;
+    }
     set_drop(&from->free, slot);
     set_put(&from->closed, slot);
-    r->held_bytes -= (end - first) * r->page_bytes;
-    if (end > first) {
-        madvise(from->base + first * r->page_bytes, (end - first) * r->page_bytes, MADV_DONTNEED);
-    }
+    r->held_bytes -= bytes;
     return true;
 }
 

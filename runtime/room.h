@@ -21,9 +21,13 @@
  * chunks are of one class, or all have room at once, nothing is kept free and nothing closed; with
  * one class the span is what one array of equal slots would be.
  *
- * Taking and giving back are done in a bounded number of steps: sets of slots are trees of words,
- * in which the first and the last member are found by counting zeros; to open a slot, no more slots
- * are closed than it has pages. Closing one is a call of the kernel.
+ * A slot that is free is found in a few steps: sets of slots are trees of words, in which the first
+ * and the last member are found by counting zeros. To open one, free slots of other classes are
+ * closed until there are pages for it. Those of at least a page give one back each, but for the
+ * page that a neighbour shares; of smaller ones it may take all that are free, because a page goes
+ * only with the last slot that has a part of it. But each closing follows an opening of its own, so
+ * that on the whole no more slots are closed than were opened. Giving pages back is a call of the
+ * kernel.
  *
  * Threads: none here. The caller holds a lock (cache->lock), but for room_at, which reads only what
  * room_open wrote.
@@ -39,7 +43,7 @@ enum { ROOM_NO_SLOT = -1, ROOM_MAX_CLASSES = 64, ROOM_LEVELS = 5 };
  * words[i] are not 0. */
 struct room_set {
     uint64_t *words[ROOM_LEVELS];
-    uint32_t n_words[ROOM_LEVELS], levels;
+    uint32_t levels;
 };
 
 struct room_class {

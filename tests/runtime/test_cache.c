@@ -109,8 +109,8 @@ static void counts_slots_that_are_needed(void **state) {
     struct rig r;
     open_rig(&r, 1, true);
     /* Hot prefixes are raw, cold chunks compressed. */
-    assert_int_equal(cache_slots_needed(&r.archive, 0), LAYERS * EXPERTS * CHUNKS);
-    assert_int_equal(cache_slots_needed(&r.archive, CACHE_IN_PLACE),
+    assert_int_equal(cache_sizes(&r.archive, CACHE_ONE_SIZE).sizes[0].n, LAYERS * EXPERTS * CHUNKS);
+    assert_int_equal(cache_sizes(&r.archive, CACHE_ONE_SIZE | CACHE_IN_PLACE).sizes[0].n,
                      LAYERS * EXPERTS * (CHUNKS - HOT));
     assert_int_equal(cache_floor_bytes(&r.archive, 0),
                      2 * CHUNKS * cache_slot_bytes(&r.archive, 0));

@@ -94,10 +94,11 @@ static void slots_are_as_large_as_what_is_kept(void **state) {
                     cache_bytes_needed(&archive, 0) * 6 / 7);
         assert_true(raw_hot ? packed == decoded : packed < decoded * 3 / 4);
         assert_int_equal(n, LAYERS * EXPERTS * 7);
-        assert_int_equal(cache_slots_needed(&archive, 0), n);
-        assert_int_equal(cache_slots_needed(&archive, CACHE_PACKED), n);
-        assert_int_equal(cache_slots_needed(&archive, CACHE_IN_PLACE), n - n_raw);
-        assert_int_equal(cache_slots_needed(&archive, CACHE_IN_PLACE | CACHE_PACKED), 0);
+        assert_int_equal(cache_sizes(&archive, CACHE_ONE_SIZE).sizes[0].n, n);
+        assert_int_equal(cache_sizes(&archive, CACHE_ONE_SIZE | CACHE_PACKED).sizes[0].n, n);
+        assert_int_equal(cache_sizes(&archive, CACHE_ONE_SIZE | CACHE_IN_PLACE).sizes[0].n,
+                         n - n_raw);
+        assert_int_equal(cache_sizes(&archive, CACHE_IN_PLACE | CACHE_PACKED).n, 0);
 
         for (unsigned how = 0; how <= (CACHE_IN_PLACE | CACHE_PACKED); how++) {
             struct cache c;

@@ -382,12 +382,38 @@ static void the_cache_holds_its_bytes(void **state) {
     arch_free(&v.c.arch);
 }
 
+/* Where all chunks have room at once, all of them may be leased together. */
+static void all_may_be_leased_where_all_fit(void **state) {
+    (void)state;
+    static struct view v;
+    struct cache cache;
+    struct err err = {0};
+    make_view(&v);
+    for (uint32_t i = 0; i < v.c.n_chunks; i++) {
+        v.chunks[i].n_neurons = 1;
+    }
+    const uint64_t all = cache_bytes_needed(&v.c, 0);
+    cache_open(&cache, &v.c, all, &(struct cache_options){0}, &err);
+    assert_no_err(&err);
+    assert_int_equal(cache.sizes.n, 2);
+    uint64_t leased = 0;
+    for (uint32_t i = 0; i < v.c.n_chunks; i++) {
+        leased += cache_lease_bytes(&cache, i);
+        const int32_t slot = cache_slot_take(&cache, i, CACHE_CLAIM_GUESS, 0);
+        assert_int_not_equal(slot, CACHE_NO_SLOT);
+    }
+    assert_true(leased <= all);
+    cache_close(&cache);
+    arch_free(&v.c.arch);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logits_are_defined_chunk_by_chunk),
         cmocka_unit_test(logits_are_those_of_the_decoded_weights),
         cmocka_unit_test(devices_hold_what_they_compute_with),
         cmocka_unit_test(the_cache_holds_its_bytes),
+        cmocka_unit_test(all_may_be_leased_where_all_fit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
