@@ -71,9 +71,16 @@ static int read_codecs(struct corm *c, uint32_t codec, struct corm_chunk *chunks
     for (uint32_t i = 0; i < c->n_chunks || i == 0; i++) {
         const uint32_t id = c->mixed ? chunks[i].codec : codec;
         const struct codec *found = codec_by_id(id);
-        if (!found || !codec_fits(found, c->arch.dim)) {
-            return err_set(err, "index: codec %u%s is unknown, or does not fit rows of %u", id,
-                           c->mixed ? " of a chunk" : "", c->arch.dim);
+        char where[32] = "";
+        if (c->mixed) {
+            snprintf(where, sizeof where, " of chunk %u", i);
+        }
+        if (!found) {
+            return err_set(err, "index: codec %u%s is unknown", id, where);
+        }
+        if (!codec_fits(found, c->arch.dim)) {
+            return err_set(err, "index: codec %s%s: rows of %u, expected a multiple of %u",
+                           found->name, where, c->arch.dim, found->block_cols);
         }
         if (!c->mixed && c->n_chunks > 0 && chunks[i].codec != 0) {
             return err_set(err, "index: codec %u of chunk %u, expected 0", chunks[i].codec, i);
@@ -88,11 +95,16 @@ static int read_codecs(struct corm *c, uint32_t codec, struct corm_chunk *chunks
             c->neuron_bytes = bytes;
         }
     }
+    uint32_t n_used = 0;
     for (uint32_t id = 0, n = 0; id < CODEC_IDS; id++) {
+        n_used += used[id];
         if (used[id]) {
             n += (uint32_t)snprintf(c->codec_names + n, sizeof c->codec_names - n, "%s%s",
                                     n > 0 ? "+" : "", codec_by_id(id)->name);
         }
+    }
+    if (c->mixed && n_used < 2) {
+        return err_set(err, "index: all chunks in %s, expected several codecs", c->codec_names);
     }
     return 0;
 }

@@ -417,11 +417,17 @@ static int check_codecs(const struct corm_writer *w, const struct codec *const *
                         uint32_t n_chunks, struct err *err) {
     const uint32_t dim = w->arch->dim;
     for (uint32_t i = 0; i < n_chunks && codecs; i++) {
-        if (!codec_fits(codecs[i], dim) || 3 * codec_row_bytes(codecs[i], dim) > w->neuron_bytes) {
+        if (!codec_fits(codecs[i], dim)) {
             return err_set(err,
-                           "%s: chunk %u in %s, which does not fit rows of %u, or is longer "
-                           "than %s",
-                           w->path, i, codecs[i]->name, dim, w->opt.expert_codec->name);
+                           "%s: layer %u expert %u chunk %u in %s: rows of %u, expected a multiple "
+                           "of %u",
+                           w->path, w->next_layer, w->next_expert, i, codecs[i]->name, dim,
+                           codecs[i]->block_cols);
+        }
+        if (3 * codec_row_bytes(codecs[i], dim) > w->neuron_bytes) {
+            return err_set(err, "%s: layer %u expert %u chunk %u in %s: rows are longer than %s",
+                           w->path, w->next_layer, w->next_expert, i, codecs[i]->name,
+                           w->opt.expert_codec->name);
         }
         if (corm_compress_check(w->opt.compress, codecs[i], err) < 0) {
             return err_prefix(err, "%s", w->path);

@@ -227,7 +227,7 @@ static void test_codecs_of_chunks(void **state) {
     struct err err = {0};
     o.cold = codec_by_name("q8");
     assert_int_equal(archive_write(paths[0], &a, &o, NULL, &err), -1);
-    assert_err(&err, paths[0], "chunk 2 in q8", "longer than q4");
+    assert_err(&err, paths[0], "layer 0 expert 0 chunk 2 in q8", "longer than q4");
     for (int i = 0; i < 3; i++) {
         free(paths[i]);
         free(data[i]);

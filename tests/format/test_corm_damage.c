@@ -341,8 +341,9 @@ static void test_hostile_codecs(void **state) {
     static const struct {
         uint32_t codec;
         const char *want;
-    } cases[] = {{0, "codec 0 of a chunk is unknown"},
-                 {CODEC_IDS, "of a chunk is unknown"},
+    } cases[] = {{0, "codec 0 of chunk 0 is unknown"},
+                 {CODEC_IDS, "of chunk 0 is unknown"},
+                 {CODEC_Q8, "index: all chunks in q8, expected several codecs"},
                  {CODEC_Q4, "layer 0 expert 0 chunk 0"},
                  {CODEC_F32, "layer 0 expert 0 chunk 0"}};
     size_t bytes;
@@ -357,7 +358,9 @@ static void test_hostile_codecs(void **state) {
             (struct corm_chunk *)(void *)((struct corm_record *)(void *)(h + 1) + h->n_records);
         assert_int_equal(k[0].codec, CODEC_Q8);
         assert_int_equal(k[1].codec, CODEC_Q4);
-        k[0].codec = cases[i].codec;
+        for (uint32_t n = 0; n < (cases[i].codec == CODEC_Q8 ? h->n_chunks : 1); n++) {
+            k[n].codec = cases[i].codec;
+        }
         rehash(data, true);
         err = (struct err){0};
         assert_int_equal(read_all(data, bytes, &err), -1);
