@@ -112,6 +112,7 @@ int offload_upload_rate(const struct backend *device, const struct corm *archive
 struct pieces {
     uint8_t *data;
     size_t bytes, all_bytes; /* of a piece, from one to the next; of all */
+    size_t neuron_bytes;     /* decoded */
     struct ffn_chunk chunk;  /* any of them, but for its data */
     uint32_t n;              /* an expert */
 };
@@ -119,11 +120,13 @@ struct pieces {
 static struct pieces make_pieces(const struct corm *archive, uint64_t most_bytes,
                                  const struct corm_chunk *packed) {
     const uint32_t neurons = archive->arch.ffn_dim;
-    struct pieces p = {.chunk = {.codec = archive->expert_codec,
-                                 .n_neurons = packed ? packed->n_neurons : neurons,
-                                 .packed_bytes = packed ? packed->stored_bytes : 0}};
+    struct pieces p = {
+        .chunk = {.codec = packed ? corm_chunk_codec(archive, packed) : archive->expert_codec,
+                  .n_neurons = packed ? packed->n_neurons : neurons,
+                  .packed_bytes = packed ? packed->stored_bytes : 0}};
+    p.neuron_bytes = packed ? corm_chunk_neuron_bytes(archive, packed) : archive->neuron_bytes;
     p.n = (neurons + p.chunk.n_neurons - 1) / p.chunk.n_neurons;
-    p.bytes = align_up(packed ? packed->stored_bytes : neurons * archive->neuron_bytes, 64);
+    p.bytes = align_up(packed ? packed->stored_bytes : neurons * p.neuron_bytes, 64);
     uint64_t fit = (most_bytes < MEASURE_BYTES ? most_bytes : MEASURE_BYTES) / (p.n * p.bytes);
     p.all_bytes = (fit < 2 ? 2 : fit) * p.n * p.bytes;
     p.data = mem_alloc_aligned(p.all_bytes);
@@ -170,7 +173,7 @@ double offload_cpu_rate(const struct backend *cpu, const struct corm *archive, u
             continue;
         }
         ns += clock_ns() - start;
-        bytes += (uint64_t)n_jobs * p.n * p.chunk.n_neurons * archive->neuron_bytes;
+        bytes += (uint64_t)n_jobs * p.n * p.chunk.n_neurons * p.neuron_bytes;
     }
     free(p.data);
     free(x);
