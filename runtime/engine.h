@@ -82,8 +82,8 @@ struct corm_engine {
     char *chat_template;
     struct chat_book book; /* views of the archive's section */
     struct engine_words *words;
-    /* Ends the error of a key or value that f16 cannot hold; NULL: corm-run's option. For prep,
-     * which has none. */
+    /* Ends the error of a key or value that the KV cache's type cannot hold; NULL: corm-run's
+     * option. For prep, which has none. */
     const char *kv_advice;
 
     uint32_t n_sessions;            /* open */

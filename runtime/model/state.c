@@ -28,12 +28,16 @@ int state_fits(const struct arch *a, enum kv_type type, struct err *err) {
     const struct codec *codec = kv_codec(type);
     for (uint32_t l = 0; l < a->n_layers; l++) {
         const struct kv kv = shape_of(a, l, &size).kv;
-        const uint32_t wrong = codec_fits(codec, kv.head_dim) ? kv_v_dim(&kv) : kv.head_dim;
-        if (kv.capacity_tok > 0 && !codec_fits(codec, wrong)) {
-            return err_set(err,
-                           "a KV cache in %s: layer %u has heads of %u numbers, expected a "
-                           "multiple of %u",
-                           codec->name, l, wrong, codec->block_cols);
+        /* A latent is read as the first blocks of its key. */
+        const uint32_t widths[] = {kv.head_dim, kv_v_dim(&kv), kv.latent_dim};
+        for (uint32_t i = 0; i < 3 && kv.capacity_tok > 0; i++) {
+            if (widths[i] > 0 && !codec_fits(codec, widths[i])) {
+                return err_set(err,
+                               "a KV cache in %s: layer %u has %s of %u numbers, expected a "
+                               "multiple of %u",
+                               codec->name, l, i < 2 ? "heads" : "latents", widths[i],
+                               codec->block_cols);
+            }
         }
     }
     return 0;

@@ -83,9 +83,9 @@ uint64_t state_walk_bytes(const struct arch *arch, enum kv_type type, uint32_t n
 void state_restored(struct state *s, uint32_t n_tok);
 
 /* Whether the keys and values of the layers that have run since the last call of this function fit
- * their type. Where f16 could not hold one it is an error, which names the earliest token with such
- * a key or value and the first layer of that token, so that it is the same however the rows were
- * cut into batches; `advice` ends it. What it told of is forgotten. */
+ * their type. Where it cannot hold one it is an error, which names the earliest token with such a
+ * key or value and the first layer of that token, so that it is the same however the rows were cut
+ * into batches; `advice` ends it. What it told of is forgotten. */
 int state_check(struct state *s, const char *advice, struct err *err);
 /* Layers may take memory for so many tokens. */
 void state_touch(struct state *s, uint32_t n_tok);

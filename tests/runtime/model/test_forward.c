@@ -464,6 +464,23 @@ static void a_mixer_that_the_backend_lacks_is_named(void **state) {
     }
 }
 
+/* A latent is the first numbers of its key, so that blocks must not run on from one into the
+ * other. */
+static void a_latent_in_q8_is_of_whole_blocks(void **state) {
+    struct layer_kind kind = {.mixer = MIXER_LATENT, .latent = {.rank = 48, .rope_dim = 16}};
+    uint32_t kind_of_layer = 0;
+    const struct arch a = {.n_layers = 1, .n_kinds = 1, .kinds = &kind, .kind = &kind_of_layer};
+    struct err err = {0};
+    (void)state;
+    assert_int_equal(state_fits(&a, KV_F16, &err), 0);
+    assert_int_equal(state_fits(&a, KV_Q8, &err), -1);
+    assert_err(&err, "layer 0 has latents of 48 numbers, expected a multiple of 32");
+    kind.latent.rank = 32;
+    kind.latent.rope_dim = 32;
+    err = (struct err){0};
+    assert_int_equal(state_fits(&a, KV_Q8, &err), 0);
+}
+
 /* What the second half of a parallel layer reads is the mixer's norm of the same rows: of a part of
  * them, or of rows that have been through it already, it is not there any more. */
 static void a_half_layer_without_its_mixer_dies(void **state) {
@@ -544,6 +561,7 @@ int main(void) {
         cmocka_unit_test(a_batch_of_sequences_changes_no_bit),
         cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(a_mixer_that_the_backend_lacks_is_named),
+        cmocka_unit_test(a_latent_in_q8_is_of_whole_blocks),
         cmocka_unit_test(a_half_layer_without_its_mixer_dies),
         cmocka_unit_test(a_mixer_without_a_norm_reads_the_stream),
     };
