@@ -298,7 +298,8 @@ static void rates(void **state) {
     fake_device_open(&fake, &opt, &limits, &err);
     assert_no_err(&err);
     assert_int_equal(offload_link_rate(&fake, &link, &err), 0);
-    assert_true(link > 1e8 && link < 4.2e8); /* sleeping takes longer, never shorter */
+    /* Sleeping takes longer, never shorter; on a machine that is busy, much longer. */
+    assert_true(link > 1e6 && link < 4.2e8);
     assert_int_equal(fake_device_counts(&fake).used_bytes, 0);
     backend_close(&fake);
     assert_int_equal(offload_open_cpu(&o, &c, "no such", 1, 1, &err), -1);
