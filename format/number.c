@@ -34,6 +34,16 @@ int number_print(char *out, size_t size, const char *format, ...) {
     return n;
 }
 
+void number_shortest_f32(char out[NUMBER_TEXT], float x) {
+    enum { MOST_DIGITS = 9 }; /* by which every float is told from its neighbours */
+    for (int digits = 1; digits <= MOST_DIGITS; digits++) {
+        number_print(out, NUMBER_TEXT, "%.*g", digits, (double)x);
+        if (number_parse_f32(out, NULL) == x) {
+            return;
+        }
+    }
+}
+
 double number_parse(const char *text, char **end) {
     locale_t plain = plain_locale(), host = uselocale(plain);
     double x = strtod(text, end);

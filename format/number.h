@@ -23,6 +23,11 @@ int number_vprint(char *out, size_t size, const char *format, va_list args)
 int number_print(char *out, size_t size, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* The shortest decimal that reads back as the same float, to `out`; "inf", "-inf" or "nan" of those
+ * that are none. */
+enum { NUMBER_TEXT = 32 };
+void number_shortest_f32(char out[NUMBER_TEXT], float x);
+
 /* strtod and strtof in the C locale: the number that `text` begins with, and to *end, where that is
  * not NULL, what follows; `text` itself where there is none. errno is ERANGE as strtod sets it. */
 double number_parse(const char *text, char **end);

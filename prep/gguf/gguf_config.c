@@ -15,13 +15,8 @@ enum { KEY_BYTES = 320 };
 /* ---- values ---- */
 
 double gguf_shortest(float x) {
-    char text[32];
-    for (int digits = 1; digits <= 9; digits++) {
-        number_print(text, sizeof text, "%.*g", digits, (double)x);
-        if (number_parse_f32(text, NULL) == x) {
-            break;
-        }
-    }
+    char text[NUMBER_TEXT];
+    number_shortest_f32(text, x);
     return number_parse(text, NULL);
 }
 

@@ -88,12 +88,9 @@ void run_json_member(struct run_json *j, const char *key_json, double value) {
 }
 
 void run_json_f32(struct run_json *j, const char *key, float value) {
-    char text[32] = "null";
-    for (int digits = 1; isfinite(value) && digits <= 9; digits++) {
-        number_print(text, sizeof text, "%.*g", digits, value);
-        if (number_parse_f32(text, NULL) == value) {
-            break;
-        }
+    char text[NUMBER_TEXT] = "null";
+    if (isfinite(value)) {
+        number_shortest_f32(text, value);
     }
     begin_value(j, key);
     buf_append(&j->text, text, strlen(text));
