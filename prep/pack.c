@@ -594,7 +594,7 @@ int pack_model(const struct hf_model *m, const char *out_path, const struct pack
     if (check_choices(&p, err)) {
         goto out;
     }
-    p.encode = encode_isa_best();
+    p.encode = encode_isa_best(NULL);
     p.pool = pool_new(opt->threads, err);
     if (!p.pool) {
         goto out;

@@ -56,15 +56,6 @@ static const struct dot_isa *choose_isa(const char *name, struct err *err) {
     return NULL;
 }
 
-/* Of that name, else the definition. */
-static const struct encode_isa *encode_of(const char *name) {
-    const struct encode_isa *isa = encode_isa_at(0), *next;
-    for (size_t i = 0; strcmp(isa->name, name) != 0 && (next = encode_isa_at(i)); i++) {
-        isa = next;
-    }
-    return isa;
-}
-
 /* ---- opening -------------------------------------------------------------------------------- */
 
 static size_t at_least(size_t n, size_t least) {
@@ -131,7 +122,7 @@ int cpu_open(struct cpu *c, const char *isa, uint32_t threads, const struct back
         return -1;
     }
     c->exponents = exponents_isa_best(isa);
-    c->encode = encode_of(c->isa->name);
+    c->encode = encode_isa_best(c->isa->name);
     /* Products with packed rows have to have the bits of those with raw ones. */
     assert(!c->exponents->rows_open || strcmp(c->exponents->name, c->isa->name) == 0);
     c->limits = *limits;

@@ -1,5 +1,7 @@
 #include "kernels/cpu/encode.h"
 
+#include <string.h>
+
 static bool always(void) {
     return true;
 }
@@ -17,10 +19,14 @@ const struct encode_isa *encode_isa_at(size_t i) {
     return i < sizeof isas / sizeof isas[0] ? isas[i] : NULL;
 }
 
-const struct encode_isa *encode_isa_best(void) {
+const struct encode_isa *encode_isa_best(const char *isa) {
     size_t i = 0;
-    while (!encode_isa_at(i)->usable()) {
+    const struct encode_isa *x;
+    while (isa && encode_isa_at(i) && strcmp(encode_isa_at(i)->name, isa) != 0) {
         i++;
     }
-    return encode_isa_at(i);
+    while ((x = encode_isa_at(i)) && !x->usable()) {
+        i++;
+    }
+    return x ? x : &scalar;
 }

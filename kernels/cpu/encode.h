@@ -31,8 +31,9 @@ struct encode_isa {
 /* Table `i` of this program, the fastest first; NULL past the last. The last is the definition. */
 const struct encode_isa *encode_isa_at(size_t i);
 
-/* The fastest usable one. Asks the processor: once for a conversion, not for each row. */
-const struct encode_isa *encode_isa_best(void);
+/* The fastest usable one, or, with the name of an instruction set, none faster than that (NULL:
+ * any). Asks the processor: once for a conversion, not for each row. */
+const struct encode_isa *encode_isa_best(const char *isa);
 
 /* Encode `cols` weights `src` into `dst`, as codec->encode_row does. */
 static inline void encode_row(const struct encode_isa *isa, const struct codec *codec,
